@@ -1,0 +1,204 @@
+//! The two ways in which work can fail.
+//!
+//! An [`Error`] stops the run (a bad graph, an unwritable folder): the command exits with 2. A [`Fault`] spoils one
+//! scan: it becomes a row of the `faults` table and the run goes on. A rejected tumor is neither; it is normal data.
+
+use std::fmt;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+/// What stops the run: where, what was expected, what came, and what to do about it.
+#[derive(Debug)]
+pub struct Error {
+    message: String,
+    hint: Option<String>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// A result whose failure stops the run.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error that says what was expected and what came.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None, source: None }
+    }
+
+    /// An error of the file system: `action` is a verb phrase such as `"cannot create"`.
+    pub fn io(action: &str, path: impl AsRef<Path>, source: std::io::Error) -> Self {
+        Self::new(format!("{action} {}: {source}", path.as_ref().display())).with_source(source)
+    }
+
+    /// Adds what the reader may do about it.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds the error underneath.
+    #[must_use]
+    pub fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.source = Some(Box::new(source));
+        self
+    }
+
+    /// What the reader may do about it, where something is known.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
+
+/// The stretch of the way in which a scan was spoiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// Opening, decoding and checking the scan.
+    Read,
+    /// Finding its organs.
+    Mask,
+    /// Placing tumors into it.
+    Synthesize,
+    /// Judging those tumors.
+    Score,
+    /// Writing accepted samples.
+    Sink,
+}
+
+impl Stage {
+    /// The name used in tables and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Mask => "mask",
+            Self::Synthesize => "synthesize",
+            Self::Score => "score",
+            Self::Sink => "sink",
+        }
+    }
+}
+
+/// The class of a fault: a closed list, so that analysts can group by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultKind {
+    /// The operating system refused.
+    Io,
+    /// A companion file, slice or tag that must be there is not.
+    Missing,
+    /// The data ends before what its header promises.
+    Truncated,
+    /// The bytes contradict their own format: wrong magic, checksum, lying header.
+    Corrupt,
+    /// A format or feature that is well formed but not supported.
+    Unsupported,
+    /// Shape, spacing or affine cannot be a CT scan, or slices do not form a volume.
+    Geometry,
+    /// Voxels that are not finite numbers.
+    NonFinite,
+    /// More memory than the budget allows.
+    TooLarge,
+    /// Mask and scan do not belong together, or a label is unknown.
+    Mismatch,
+    /// Our own code panicked on this scan.
+    Panic,
+}
+
+impl FaultKind {
+    /// The name used in tables and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Io => "io",
+            Self::Missing => "missing",
+            Self::Truncated => "truncated",
+            Self::Corrupt => "corrupt",
+            Self::Unsupported => "unsupported",
+            Self::Geometry => "geometry",
+            Self::NonFinite => "non_finite",
+            Self::TooLarge => "too_large",
+            Self::Mismatch => "mismatch",
+            Self::Panic => "panic",
+        }
+    }
+}
+
+/// What spoils one scan. Its message never holds a path or anything from a header that names a person.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Fault {
+    /// Where on the way it happened.
+    pub stage: Stage,
+    /// Its class.
+    pub kind: FaultKind,
+    /// What was expected and what came.
+    pub message: String,
+}
+
+impl Fault {
+    /// A fault of the given stage and class.
+    pub fn new(stage: Stage, kind: FaultKind, message: impl Into<String>) -> Self {
+        Self { stage, kind, message: message.into() }
+    }
+
+    /// A fault while reading, the most common.
+    pub fn read(kind: FaultKind, message: impl Into<String>) -> Self {
+        Self::new(Stage::Read, kind, message)
+    }
+
+    /// A fault while masking.
+    pub fn mask(kind: FaultKind, message: impl Into<String>) -> Self {
+        Self::new(Stage::Mask, kind, message)
+    }
+
+    /// The same fault, reported for another stage (a label file is read during masking).
+    #[must_use]
+    pub fn at(mut self, stage: Stage) -> Self {
+        self.stage = stage;
+        self
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}): {}", self.stage.name(), self.kind.name(), self.message)
+    }
+}
+
+impl std::error::Error for Fault {}
+
+/// One thing wrong with a stage's settings: found while checking a graph, before anything runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaint {
+    /// Where in the stage's own table, dotted (`organs.liver.ids`); empty for the table as a whole.
+    pub field: String,
+    /// What was expected and what came.
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+impl Complaint {
+    /// A complaint about one setting.
+    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { field: field.into(), message: message.into(), hint: None }
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}

@@ -1,0 +1,104 @@
+//! From archives to volumes: sources list scans, and read them one at a time.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Fault, Result};
+use crate::volume::{Grid, Labels, Volume};
+
+/// One scan of a source, known before anything of it is decoded. Entries are small and travel the dataflow.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ScanEntry {
+    /// 16 hexadecimal digits of SHA-256 over source name and key: stable, and without the path in it.
+    pub scan_id: String,
+    /// Name of the source in the graph file.
+    pub source: String,
+    /// The source's own key: a path relative to its root (with `#UID` for one of several DICOM series in a folder), or
+    /// a phantom's number. May name a person: it stays in `RUN/private`.
+    pub key: String,
+    /// The data set's name for tables; the source's name unless the graph file says another.
+    pub dataset: String,
+    /// The patient, as a keyed hash.
+    pub patient_key: String,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// When the data changed last, in seconds since 1970; 0 for phantoms.
+    pub modified_s: i64,
+}
+
+impl ScanEntry {
+    /// The id of a scan.
+    ///
+    /// ```
+    /// use freetumor::ingest::ScanEntry;
+    /// assert_eq!(ScanEntry::id_of("archive", "case-7/ct.nii.gz").len(), 16);
+    /// ```
+    pub fn id_of(source: &str, key: &str) -> String {
+        let hash = Sha256::new_with_prefix((source.len() as u64).to_le_bytes()).chain_update(source).chain_update(key);
+        hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    }
+}
+
+/// What a header promises; read without decoding voxels.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ScanHeader {
+    /// Shape and place.
+    pub grid: Grid,
+    /// Most bytes that reading the scan holds at once (decoded voxels plus what decoding needs).
+    pub read_bytes: u64,
+    /// Bytes of the decoded volume as it stays in memory.
+    pub volume_bytes: u64,
+}
+
+/// A decoded scan.
+#[derive(Clone)]
+pub struct Scan {
+    /// Which one.
+    pub entry: ScanEntry,
+    /// SHA-256 over its voxels in RAS order, shape and spacing: equal for equal content whatever the file format.
+    pub digest: String,
+    /// HU on the scan's own grid.
+    pub volume: Volume,
+    /// What lies beside it.
+    pub companions: Arc<dyn Companions>,
+}
+
+impl std::fmt::Debug for Scan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scan").field("entry", &self.entry).field("grid", &self.volume.grid).finish_non_exhaustive()
+    }
+}
+
+/// Files that belong to a scan: its labels.
+pub trait Companions: Send + Sync {
+    /// The label file that `pattern` names: a path relative to the scan's folder in which `{stem}` stands for the
+    /// scan's file name without extensions (`labels.nii.gz`, `../labelsTr/{stem}.nii.gz`, `organs/liver.nii.gz`).
+    ///
+    /// # Errors
+    /// A fault of stage `mask`: `missing` where there is none, otherwise why it cannot be read.
+    fn labels(&self, pattern: &str) -> Result<Labels, Fault>;
+}
+
+/// An archive of scans.
+pub trait Source: Send + Sync {
+    /// All scans, sorted by key. Things that are no scan are listed too when the graph file's pattern asks for them;
+    /// reading them is then a fault.
+    ///
+    /// # Errors
+    /// Where the archive itself cannot be listed.
+    fn list(&self) -> Result<Vec<ScanEntry>>;
+
+    /// The header of a scan, without decoding it.
+    ///
+    /// # Errors
+    /// A fault of stage `read`.
+    fn header(&self, entry: &ScanEntry) -> Result<ScanHeader, Fault>;
+
+    /// Decodes a scan.
+    ///
+    /// # Errors
+    /// A fault of stage `read`.
+    fn read(&self, entry: &ScanEntry) -> Result<Scan, Fault>;
+}

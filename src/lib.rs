@@ -1,0 +1,15 @@
+//! freetumor
+#![warn(missing_docs)]
+
+pub mod error;
+pub mod filter;
+pub mod ingest;
+pub mod mask;
+pub mod random;
+pub mod score;
+pub mod sink;
+pub mod synth;
+pub mod tables;
+pub mod volume;
+pub mod graph;
+pub mod dataflow;

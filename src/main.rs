@@ -1,0 +1,2 @@
+//! The `freetumor` command.
+fn main() {}

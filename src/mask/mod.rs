@@ -1,0 +1,52 @@
+//! Organ masks: which voxels of a scan belong to which organ.
+//!
+//! Merged labels use one id for an organ and the next for its tumor (liver 1 and 2, pancreas 3 and 4, …).
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Fault;
+use crate::ingest::Scan;
+use crate::volume::Array3;
+
+/// One organ of a pipeline and its ids in the merged label map.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Organ {
+    /// Lower-case English name: `liver`, `pancreas`, `kidney`, `lung`, or one of the user's own.
+    pub name: String,
+    /// Merged id of the healthy organ.
+    pub label: u8,
+    /// Merged id of its tumors, real or synthetic.
+    pub tumor_label: u8,
+}
+
+/// Merged labels on the scan's own grid: 0 is background, the others as [`Organ`] says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OrganMask {
+    /// The label of each voxel; same shape as the scan.
+    pub labels: Array3<u8>,
+    /// The organs that the labels may hold, in the order of the graph file.
+    pub organs: Arc<[Organ]>,
+}
+
+/// A scan with its organs: what every later stage works on.
+#[derive(Clone, Debug)]
+pub struct MaskedScan {
+    /// The scan.
+    pub scan: Arc<Scan>,
+    /// Its organs.
+    pub mask: OrganMask,
+}
+
+/// Finds the organs of a scan.
+pub trait Mask: Send + Sync {
+    /// The organs that this stage may find.
+    fn organs(&self) -> Arc<[Organ]>;
+
+    /// The mask of `scan`, brought to the scan's own grid.
+    ///
+    /// # Errors
+    /// A [`Fault`] where the mask is missing, unreadable, or does not belong to the scan.
+    fn mask(&self, scan: &Scan) -> Result<OrganMask, Fault>;
+}

@@ -1,0 +1,136 @@
+//! Counter-based random numbers, keyed by what they are for.
+//!
+//! A [`Key`] is derived from the pipeline's seed and then narrowed, word by word: scan digest, organ, variant,
+//! attempt, purpose. Two keys with different histories are independent, and the same key gives the same numbers
+//! whatever thread, worker or machine asks. Transcendental functions come from `libm`, so that results do not depend on the
+//! system's mathematics library either.
+//!
+//! ```
+//! use freetumor::random::Key;
+//!
+//! let tumor = Key::root(2024).with("scan", "9f86d081").with("organ", "liver").number("attempt", 3);
+//! let mut draws = tumor.draws("site");
+//! let again = tumor.draws("site").uniform(0.0, 1.0);
+//! assert_eq!(draws.uniform(0.0, 1.0), again);
+//! assert_ne!(tumor.draws("texture").uniform(0.0, 1.0), again);
+//! ```
+
+use rand_chacha::ChaCha8Rng;
+use rand_core::{Rng, SeedableRng};
+use sha2::{Digest, Sha256};
+
+/// A 256-bit key; see the module's text.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Key([u8; 32]);
+
+impl Key {
+    /// The key of a whole pipeline.
+    pub fn root(seed: u64) -> Self {
+        Self(Sha256::new_with_prefix(b"freetumor").chain_update(seed.to_le_bytes()).finalize().into())
+    }
+
+    /// Narrows the key by a named word. Lengths are hashed too, so that no two histories collide.
+    #[must_use]
+    pub fn with(self, name: &str, word: &str) -> Self {
+        let hash = Sha256::new_with_prefix(self.0)
+            .chain_update((name.len() as u64).to_le_bytes())
+            .chain_update(name)
+            .chain_update((word.len() as u64).to_le_bytes())
+            .chain_update(word);
+        Self(hash.finalize().into())
+    }
+
+    /// Narrows the key by a named number.
+    #[must_use]
+    pub fn number(self, name: &str, number: u64) -> Self {
+        self.with(name, &number.to_string())
+    }
+
+    /// The stream of numbers for one purpose.
+    pub fn draws(self, purpose: &str) -> Draws {
+        Draws(ChaCha8Rng::from_seed(self.with("purpose", purpose).0))
+    }
+}
+
+/// A stream of random numbers.
+pub struct Draws(ChaCha8Rng);
+
+impl Draws {
+    /// A number in `low..high`, with 53 random bits.
+    pub fn uniform(&mut self, low: f64, high: f64) -> f64 {
+        let unit = (self.0.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64);
+        low + (high - low) * unit
+    }
+
+    /// A number in `0..1` with 24 random bits: the cheap one, for noise volumes.
+    pub fn unit_f32(&mut self) -> f32 {
+        (self.0.next_u32() >> 8) as f32 * (1.0 / (1u32 << 24) as f32)
+    }
+
+    /// An index in `0..count`, without bias.
+    ///
+    /// # Panics
+    /// Where `count` is zero.
+    pub fn index(&mut self, count: usize) -> usize {
+        assert!(count > 0, "an index is drawn from at least one");
+        let count = count as u64;
+        // Lemire's multiply-and-shift: reject the few values that would favour small indices.
+        let threshold = count.wrapping_neg() % count;
+        loop {
+            let wide = u128::from(self.0.next_u64()) * u128::from(count);
+            if wide as u64 >= threshold {
+                return (wide >> 64) as usize;
+            }
+        }
+    }
+
+    /// True with the given probability.
+    pub fn chance(&mut self, probability: f64) -> bool {
+        self.uniform(0.0, 1.0) < probability
+    }
+
+    /// A normal number (Box and Muller).
+    pub fn normal(&mut self, mean: f64, deviation: f64) -> f64 {
+        let radius = libm::sqrt(-2.0 * libm::log(1.0 - self.uniform(0.0, 1.0)));
+        mean + deviation * radius * libm::cos(std::f64::consts::TAU * self.uniform(0.0, 1.0))
+    }
+
+    /// A direction, uniform on the unit sphere.
+    pub fn direction(&mut self) -> [f64; 3] {
+        let z = self.uniform(-1.0, 1.0);
+        let angle = self.uniform(0.0, std::f64::consts::TAU);
+        let radius = libm::sqrt(1.0 - z * z);
+        [radius * libm::cos(angle), radius * libm::sin(angle), z]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_cannot_be_moved_between_name_and_value() {
+        let root = Key::root(1);
+        assert_ne!(root.with("ab", "c"), root.with("a", "bc"));
+        assert_ne!(root.with("a", "b").with("c", "d"), root.with("c", "d").with("a", "b"));
+    }
+
+    #[test]
+    fn indices_are_even() {
+        let mut draws = Key::root(3).draws("test");
+        let mut counts = [0usize; 7];
+        for _ in 0..70_000 {
+            counts[draws.index(7)] += 1;
+        }
+        assert!(counts.iter().all(|count| (9_600..10_400).contains(count)), "{counts:?}");
+    }
+
+    #[test]
+    fn normal_has_its_moments() {
+        let mut draws = Key::root(4).draws("test");
+        let values: Vec<f64> = (0..100_000).map(|_| draws.normal(2.0, 3.0)).collect();
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / values.len() as f64;
+        assert!((mean - 2.0).abs() < 0.05 && (variance.sqrt() - 3.0).abs() < 0.05, "{mean} {variance}");
+    }
+}

@@ -1,0 +1,99 @@
+//! Scores: numbers by which the quality test judges a candidate.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Fault;
+use crate::mask::{MaskedScan, Organ};
+use crate::synth::Candidate;
+
+/// Declares the scores with their names, units and meaning, once for tables, graph checks and documentation.
+macro_rules! scores {
+    ($($variant:ident $name:literal $unit:literal $doc:literal;)*) => {
+        /// A score that a stage may give and a condition may ask for.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Score { $(#[doc = $doc] $variant,)* }
+
+        impl Score {
+            /// All of them, in the order of the table's columns.
+            pub const ALL: &'static [Score] = &[$(Score::$variant,)*];
+
+            /// The column's name.
+            pub fn name(self) -> &'static str {
+                match self { $(Score::$variant => $name,)* }
+            }
+
+            /// The unit, `""` for a pure number.
+            pub fn unit(self) -> &'static str {
+                match self { $(Score::$variant => $unit,)* }
+            }
+
+            /// One sentence for the reader of the table.
+            pub fn doc(self) -> &'static str {
+                match self { $(Score::$variant => $doc,)* }
+            }
+
+            /// The score of that name.
+            pub fn from_name(name: &str) -> Option<Self> {
+                Self::ALL.iter().copied().find(|score| score.name() == name)
+            }
+        }
+    };
+}
+
+scores! {
+    HuInside "hu_inside" "HU" "Mean HU of the synthetic tumor.";
+    HuRing "hu_ring" "HU" "Mean HU of the healthy organ in a ring around the tumor.";
+    HuBefore "hu_before" "HU" "Mean HU of the tumor's voxels before the synthesis.";
+    DeltaHu "delta_hu" "HU" "Mean change of HU in the tumor's voxels.";
+    Cnr "cnr" "" "Contrast to noise: (inside - ring) over the standard deviation of the ring.";
+    InvisibleFraction "invisible_fraction" "" "Share of the tumor's voxels that changed by less than the visibility gate.";
+    OrganMedianHu "organ_median_hu" "HU" "Median HU of the whole healthy organ.";
+    OrganHuDeviation "organ_hu_deviation" "HU" "How far the organ's median HU lies outside its reference range; 0 inside.";
+    FoundFraction "found_fraction" "" "Share of the tumor's voxels that the segmentor calls tumor.";
+    TumorProbability "tumor_probability" "" "Mean tumor probability of the segmentor over the tumor's voxels.";
+    RightClassFraction "right_class_fraction" "" "Share of the tumor's voxels that the segmentor calls this organ's tumor.";
+    Dice "dice" "" "Dice of the segmentor's tumor against the synthetic label.";
+    NewFalsePositiveMm3 "new_false_positive_mm3" "mm3" "Volume that the segmentor calls tumor after but not before, outside every tumor label.";
+    Realness "realness" "" "Mean probability of the discriminator that the tumor's voxels are real.";
+    HeldOutFoundFraction "held_out_found_fraction" "" "Found fraction of a segmentor that the generator never trained against.";
+    Disagreement "disagreement" "" "Found fraction minus held-out found fraction.";
+    SuspectedRealTumorMm3 "suspected_real_tumor_mm3" "mm3" "Volume that the segmentor calls tumor in the untouched scan.";
+}
+
+/// The scores of one candidate; what no stage gave is absent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Scores(std::collections::BTreeMap<String, f64>);
+
+impl Scores {
+    /// Records a score.
+    pub fn set(&mut self, score: Score, value: f64) {
+        self.0.insert(score.name().to_owned(), value);
+    }
+
+    /// The score, if a stage gave it.
+    pub fn get(&self, score: Score) -> Option<f64> {
+        self.0.get(score.name()).copied()
+    }
+}
+
+/// A way to judge candidates.
+pub trait ScoreStage: Send + Sync {
+    /// The scores that this stage gives.
+    fn gives(&self) -> &'static [Score];
+
+    /// Prepares one organ of one scan; kept over all variants and attempts.
+    ///
+    /// # Errors
+    /// A [`Fault`] where this scan cannot be judged at all.
+    fn baseline<'scan>(&'scan self, scan: &'scan MaskedScan, organ: &'scan Organ) -> Result<Box<dyn Judge + 'scan>, Fault>;
+}
+
+/// Judges the candidates of one organ of one scan.
+pub trait Judge: Send + Sync {
+    /// Adds this stage's scores of `candidate` to `scores`.
+    ///
+    /// # Errors
+    /// A [`Fault`] where a score cannot be computed.
+    fn score(&self, candidate: &Candidate, scores: &mut Scores) -> Result<(), Fault>;
+}

@@ -1,0 +1,81 @@
+//! Synthetic tumors: site, shape, texture, difference, blend.
+//!
+//! Everything is computed in the tumor's box on the scan's own grid, in HU; nothing outside the box is touched or
+//! copied. See [`Synthesize`] for how a stage is asked.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Fault;
+use crate::mask::{MaskedScan, Organ};
+use crate::random::Key;
+use crate::volume::{Array3, Region};
+
+/// Where a tumor lies and how large it is. Lengths in mm, world coordinates RAS+.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Geometry {
+    /// `tiny`, `small`, `medium` or `large`: by equivalent diameter (<8, 8–16, 16–32, ≥32 mm), or the drawn class.
+    pub size_class: String,
+    /// The voxel nearest to the centre, [x, y, z] on the scan's grid.
+    pub site_voxel: [usize; 3],
+    /// The centre in RAS+ mm.
+    pub site_mm: [f64; 3],
+    /// Semi-axes before deformation, descending.
+    pub radii_mm: [f64; 3],
+    /// Volume of the labelled voxels.
+    pub volume_mm3: f64,
+    /// Diameter of the ball of that volume.
+    pub diameter_mm: f64,
+    /// π^⅓ (6V)^⅔ / A of the labelled voxels' surface; see `synth::measure`.
+    pub sphericity: f64,
+    /// Share of the drawn shape that fell outside the healthy organ and was clipped away.
+    pub clipped_fraction: f64,
+    /// From the centre to the nearest voxel outside the organ.
+    pub boundary_distance_mm: f64,
+}
+
+/// One synthetic tumor in its box on the scan's grid.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// The box: every voxel whose HU or label differs from the scan's lies inside.
+    pub region: Region,
+    /// HU of the box before, as in the scan.
+    pub before: Array3<f32>,
+    /// HU of the box after; equal to `before` outside the healthy organ, whole numbers where the scan's are.
+    pub after: Array3<f32>,
+    /// Merged labels of the box after: the synthetic tumor carries its organ's tumor label.
+    pub labels: Array3<u8>,
+    /// 1 where the label is the synthetic tumor (a real tumor may share the label).
+    pub tumor: Array3<u8>,
+    /// Where and how large.
+    pub geometry: Geometry,
+}
+
+/// What an attempt gives: a tumor, or a recorded reason why there is none.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Attempt {
+    /// A tumor to be scored.
+    Candidate(Box<Candidate>),
+    /// No place for it; `reason` is a short stable code such as `no_site` or `clipped`.
+    Rejected {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// A way to make tumors. Work that does not change between attempts is done once, in [`Synthesize::site_plan`].
+pub trait Synthesize: Send + Sync {
+    /// Prepares one organ of one scan; kept over all variants and attempts.
+    ///
+    /// # Errors
+    /// A [`Fault`] where this scan cannot be worked on at all.
+    fn site_plan<'scan>(&'scan self, scan: &'scan MaskedScan, organ: &'scan Organ) -> Result<Box<dyn Attempts + 'scan>, Fault>;
+}
+
+/// The attempts at one organ of one scan.
+pub trait Attempts: Send + Sync {
+    /// Makes the tumor that `key` defines.
+    ///
+    /// # Errors
+    /// A [`Fault`] where the attempt could not be computed.
+    fn attempt(&self, key: Key) -> Result<Attempt, Fault>;
+}

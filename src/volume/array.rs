@@ -1,0 +1,164 @@
+//! A dense three-dimensional array, x fastest.
+
+use super::Region;
+
+/// Values on a box of voxels: the value of voxel [x, y, z] lies at `x + nx * (y + ny * z)`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Array3<T> {
+    shape: [usize; 3],
+    values: Vec<T>,
+}
+
+impl<T> Array3<T> {
+    /// Wraps values that are already in memory order.
+    ///
+    /// # Panics
+    /// Where the number of values is not the product of the shape.
+    pub fn from_vec(shape: [usize; 3], values: Vec<T>) -> Self {
+        assert_eq!(shape.iter().product::<usize>(), values.len(), "values must fill the shape {shape:?}");
+        Self { shape, values }
+    }
+
+    /// Computes every value from its voxel.
+    ///
+    /// ```
+    /// use freetumor::volume::Array3;
+    /// let sums = Array3::from_fn([2, 3, 4], |[x, y, z]| x + y + z);
+    /// assert_eq!(sums[[1, 2, 3]], 6);
+    /// ```
+    pub fn from_fn(shape: [usize; 3], mut value: impl FnMut([usize; 3]) -> T) -> Self {
+        let mut values = Vec::with_capacity(shape.iter().product());
+        for z in 0..shape[2] {
+            for y in 0..shape[1] {
+                for x in 0..shape[0] {
+                    values.push(value([x, y, z]));
+                }
+            }
+        }
+        Self { shape, values }
+    }
+
+    /// Number of voxels along [x, y, z].
+    #[inline]
+    pub fn shape(&self) -> [usize; 3] {
+        self.shape
+    }
+
+    /// All values, x fastest.
+    #[inline]
+    pub fn as_slice(&self) -> &[T] {
+        &self.values
+    }
+
+    /// All values, x fastest, to be changed.
+    #[inline]
+    pub fn as_mut_slice(&mut self) -> &mut [T] {
+        &mut self.values
+    }
+
+    /// Gives the values up.
+    pub fn into_vec(self) -> Vec<T> {
+        self.values
+    }
+
+    /// The linear index of a voxel.
+    #[inline]
+    pub fn index_of(&self, [x, y, z]: [usize; 3]) -> usize {
+        debug_assert!(x < self.shape[0] && y < self.shape[1] && z < self.shape[2]);
+        x + self.shape[0] * (y + self.shape[1] * z)
+    }
+
+    /// The row of voxels along x at [y, z].
+    #[inline]
+    pub fn row(&self, y: usize, z: usize) -> &[T] {
+        let start = self.shape[0] * (y + self.shape[1] * z);
+        &self.values[start..start + self.shape[0]]
+    }
+
+    /// The row of voxels along x at [y, z], to be changed.
+    #[inline]
+    pub fn row_mut(&mut self, y: usize, z: usize) -> &mut [T] {
+        let start = self.shape[0] * (y + self.shape[1] * z);
+        &mut self.values[start..start + self.shape[0]]
+    }
+
+    /// The array of `f` of every value.
+    pub fn map<U>(&self, f: impl FnMut(&T) -> U) -> Array3<U> {
+        Array3 { shape: self.shape, values: self.values.iter().map(f).collect() }
+    }
+
+    /// The whole of the array as a region.
+    pub fn region(&self) -> Region {
+        Region { start: [0; 3], shape: self.shape }
+    }
+}
+
+impl<T: Clone> Array3<T> {
+    /// An array of one value.
+    pub fn filled(shape: [usize; 3], value: T) -> Self {
+        Self { shape, values: vec![value; shape.iter().product()] }
+    }
+
+    /// A copy of the voxels of `region`.
+    ///
+    /// # Panics
+    /// Where the region does not lie inside.
+    pub fn cut(&self, region: Region) -> Self {
+        let [x0, y0, z0] = region.start;
+        let [nx, ny, nz] = region.shape;
+        let mut values = Vec::with_capacity(nx * ny * nz);
+        for z in z0..z0 + nz {
+            for y in y0..y0 + ny {
+                values.extend_from_slice(&self.row(y, z)[x0..x0 + nx]);
+            }
+        }
+        Self { shape: region.shape, values }
+    }
+
+    /// Writes `patch` over the voxels that begin at `start`.
+    ///
+    /// # Panics
+    /// Where the patch does not lie inside.
+    pub fn paste(&mut self, start: [usize; 3], patch: &Self) {
+        let [nx, ny, nz] = patch.shape;
+        for z in 0..nz {
+            for y in 0..ny {
+                self.row_mut(start[1] + y, start[2] + z)[start[0]..start[0] + nx].clone_from_slice(patch.row(y, z));
+            }
+        }
+    }
+}
+
+impl<T> std::ops::Index<[usize; 3]> for Array3<T> {
+    type Output = T;
+
+    #[inline]
+    fn index(&self, voxel: [usize; 3]) -> &T {
+        &self.values[self.index_of(voxel)]
+    }
+}
+
+impl<T> std::ops::IndexMut<[usize; 3]> for Array3<T> {
+    #[inline]
+    fn index_mut(&mut self, voxel: [usize; 3]) -> &mut T {
+        let index = self.index_of(voxel);
+        &mut self.values[index]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cutting_and_pasting_restores() {
+        let array = Array3::from_fn([5, 4, 3], |[x, y, z]| 100 * x + 10 * y + z);
+        let region = Region { start: [1, 2, 0], shape: [3, 2, 2] };
+        let cut = array.cut(region);
+        assert_eq!(cut[[2, 1, 1]], array[[3, 3, 1]]);
+        let mut other = Array3::filled([5, 4, 3], 0);
+        other.paste(region.start, &cut);
+        assert_eq!(other.cut(region), cut);
+        assert_eq!(other.as_slice().iter().filter(|v| **v != 0).count(), cut.as_slice().iter().filter(|v| **v != 0).count());
+    }
+}

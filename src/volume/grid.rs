@@ -1,0 +1,107 @@
+//! Where a box of voxels lies in the patient.
+
+use super::Affine;
+
+/// The shape of a volume and the map from its voxels to RAS+ millimetres.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Grid {
+    /// Voxels along [x, y, z].
+    pub shape: [usize; 3],
+    /// Voxel index → RAS+ mm.
+    pub affine: Affine,
+}
+
+impl Grid {
+    /// Millimetres between neighbouring voxels along [x, y, z].
+    pub fn spacing_mm(&self) -> [f64; 3] {
+        self.affine.spacing_mm()
+    }
+
+    /// Cubic millimetres of one voxel.
+    pub fn voxel_volume_mm3(&self) -> f64 {
+        self.affine.determinant().abs()
+    }
+
+    /// Number of voxels.
+    pub fn voxels(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// The whole grid as a region.
+    pub fn region(&self) -> Region {
+        Region { start: [0; 3], shape: self.shape }
+    }
+
+    /// The grid of a part of this one: same axes, origin at the part's first voxel.
+    #[must_use]
+    pub fn cut(&self, region: Region) -> Self {
+        let origin = self.affine.apply(region.start.map(|i| i as f64));
+        let mut affine = self.affine;
+        for (row, value) in affine.0.iter_mut().zip(origin) {
+            row[3] = value;
+        }
+        Self { shape: region.shape, affine }
+    }
+
+    /// Whether both grids have the same shape and lie at the same place within a tenth of a voxel.
+    pub fn agrees_with(&self, other: &Self) -> bool {
+        let tolerance_mm = 0.1 * self.spacing_mm().into_iter().fold(f64::INFINITY, f64::min);
+        self.shape == other.shape && self.affine.agrees_with(&other.affine, self.shape, tolerance_mm)
+    }
+}
+
+/// A box of voxels: `start` inclusive, `shape` voxels along each axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// First voxel [x, y, z].
+    pub start: [usize; 3],
+    /// Voxels along [x, y, z].
+    pub shape: [usize; 3],
+}
+
+impl Region {
+    /// One past the last voxel along each axis.
+    pub fn end(&self) -> [usize; 3] {
+        [0, 1, 2].map(|axis| self.start[axis] + self.shape[axis])
+    }
+
+    /// Number of voxels.
+    pub fn voxels(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether a voxel lies inside.
+    pub fn contains(&self, voxel: [usize; 3]) -> bool {
+        (0..3).all(|axis| (self.start[axis]..self.end()[axis]).contains(&voxel[axis]))
+    }
+
+    /// The region grown by `margin` voxels on each side, clipped to a grid of shape `bounds`.
+    ///
+    /// ```
+    /// use freetumor::volume::Region;
+    /// let grown = Region { start: [1, 5, 5], shape: [2, 2, 2] }.grown([3, 3, 0], [10, 9, 10]);
+    /// assert_eq!(grown, Region { start: [0, 2, 5], shape: [6, 7, 2] });
+    /// ```
+    #[must_use]
+    pub fn grown(&self, margin: [usize; 3], bounds: [usize; 3]) -> Self {
+        let start = [0, 1, 2].map(|axis| self.start[axis].saturating_sub(margin[axis]));
+        let end = self.end();
+        let shape = [0, 1, 2].map(|axis| (end[axis] + margin[axis]).min(bounds[axis]).saturating_sub(start[axis]));
+        Self { start, shape }
+    }
+}
+
+/// For each voxel axis, the world axis (0 = R, 1 = A, 2 = S) it runs along most closely and whether towards the
+/// positive end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Orientation(pub [(usize, bool); 3]);
+
+impl Orientation {
+    /// Right, anterior, superior: the canonical one.
+    pub const RAS: Self = Self([(0, true), (1, true), (2, true)]);
+
+    /// The three letters towards which the axes run, such as `LPS`.
+    pub fn code(&self) -> String {
+        self.0.iter().map(|&(axis, positive)| [['L', 'R'], ['P', 'A'], ['I', 'S']][axis][usize::from(positive)]).collect()
+    }
+}

@@ -1,0 +1,3 @@
+//! One integration binary, a room a subject.
+
+mod common;
