@@ -1,8 +1,10 @@
 //! freetumor
 #![warn(missing_docs)]
 
+pub mod dataflow;
 pub mod error;
 pub mod filter;
+pub mod graph;
 pub mod ingest;
 pub mod mask;
 pub mod random;
@@ -11,5 +13,3 @@ pub mod sink;
 pub mod synth;
 pub mod tables;
 pub mod volume;
-pub mod graph;
-pub mod dataflow;

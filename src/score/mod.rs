@@ -86,7 +86,11 @@ pub trait ScoreStage: Send + Sync {
     ///
     /// # Errors
     /// A [`Fault`] where this scan cannot be judged at all.
-    fn baseline<'scan>(&'scan self, scan: &'scan MaskedScan, organ: &'scan Organ) -> Result<Box<dyn Judge + 'scan>, Fault>;
+    fn baseline<'scan>(
+        &'scan self,
+        scan: &'scan MaskedScan,
+        organ: &'scan Organ,
+    ) -> Result<Box<dyn Judge + 'scan>, Fault>;
 }
 
 /// Judges the candidates of one organ of one scan.

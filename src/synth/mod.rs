@@ -68,7 +68,11 @@ pub trait Synthesize: Send + Sync {
     ///
     /// # Errors
     /// A [`Fault`] where this scan cannot be worked on at all.
-    fn site_plan<'scan>(&'scan self, scan: &'scan MaskedScan, organ: &'scan Organ) -> Result<Box<dyn Attempts + 'scan>, Fault>;
+    fn site_plan<'scan>(
+        &'scan self,
+        scan: &'scan MaskedScan,
+        organ: &'scan Organ,
+    ) -> Result<Box<dyn Attempts + 'scan>, Fault>;
 }
 
 /// The attempts at one organ of one scan.

@@ -159,6 +159,9 @@ mod tests {
         let mut other = Array3::filled([5, 4, 3], 0);
         other.paste(region.start, &cut);
         assert_eq!(other.cut(region), cut);
-        assert_eq!(other.as_slice().iter().filter(|v| **v != 0).count(), cut.as_slice().iter().filter(|v| **v != 0).count());
+        assert_eq!(
+            other.as_slice().iter().filter(|v| **v != 0).count(),
+            cut.as_slice().iter().filter(|v| **v != 0).count()
+        );
     }
 }

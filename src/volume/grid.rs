@@ -102,6 +102,9 @@ impl Orientation {
 
     /// The three letters towards which the axes run, such as `LPS`.
     pub fn code(&self) -> String {
-        self.0.iter().map(|&(axis, positive)| [['L', 'R'], ['P', 'A'], ['I', 'S']][axis][usize::from(positive)]).collect()
+        self.0
+            .iter()
+            .map(|&(axis, positive)| [['L', 'R'], ['P', 'A'], ['I', 'S']][axis][usize::from(positive)])
+            .collect()
     }
 }
