@@ -11,6 +11,7 @@ use crate::sink::{FaultRecord, Outcome, SampleRecord, ScanRecord};
 use crate::volume::Voxels;
 
 use super::pool::guarded;
+use super::settle::mark_duplicate;
 use super::telemetry::{Step, Telemetry, Timing};
 use super::trial::{Failure, TrialRun};
 use super::{Epoch, Progress};
@@ -46,9 +47,20 @@ pub struct Word {
     samples: Vec<SampleRecord>,
     files: Vec<SampleFiles>,
     fault: Option<Fault>,
+    duplicate_of: Option<String>,
 }
 
 impl Word {
+    /// That the scan was read, where no trial follows.
+    pub fn read(scan: &Scan) -> Self {
+        Self { facts: Some(facts(scan)), ..Self::default() }
+    }
+
+    /// That the scan was done before, under another id.
+    pub fn duplicate(scan: &Scan, of: String) -> Self {
+        Self { duplicate_of: Some(of), ..Self::read(scan) }
+    }
+
     /// That the scan is spoiled; with what was known of it before.
     pub fn spoiled(fault: Fault, scan: Option<&Scan>) -> Self {
         Self { facts: scan.map(facts), fault: Some(fault), ..Self::default() }
@@ -182,6 +194,7 @@ impl Work {
 
     fn outcome(&self, epoch: Epoch, entry: &ScanEntry, words: Vec<Word>) -> ScanOutcome {
         let facts = words.iter().find_map(|word| word.facts.clone());
+        let duplicate_of = words.iter().find_map(|word| word.duplicate_of.clone());
         let mut organs: Vec<(String, f64)> = Vec::new();
         let (mut samples, mut files, mut faults) = (Vec::new(), Vec::new(), Vec::new());
         for word in words {
@@ -232,7 +245,11 @@ impl Work {
             epoch,
             fault,
         };
-        ScanOutcome { scan, samples, faults: faults.into_iter().map(record).collect(), files }
+        let mut outcome = ScanOutcome { scan, samples, faults: faults.into_iter().map(record).collect(), files };
+        if let Some(first) = duplicate_of {
+            mark_duplicate(&mut outcome, first);
+        }
+        outcome
     }
 }
 
