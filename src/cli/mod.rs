@@ -1,1 +1,3 @@
-//! cli
+//! The command's subcommands, a file each.
+
+pub mod files;
