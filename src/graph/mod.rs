@@ -8,8 +8,13 @@
 //! source ──Scan──▶ mask ──Masked──▶ synthesis ──Candidate──▶ score ──Scored──▶ filter ──Sample──▶ sink
 //! ```
 
+mod agree;
+mod build;
+mod check;
+pub mod draw;
 mod edge;
 mod file;
+mod pipeline;
 mod plan;
 mod problem;
 mod registry;
@@ -18,8 +23,10 @@ mod spec;
 mod split;
 mod wiring;
 
+pub use check::{Checked, check};
 pub use edge::{Edge, Port, Role};
 pub use file::GraphFile;
+pub use pipeline::PipelineConfig;
 pub use plan::{Feed, MaskNode, Node, NodeInput, Plan, ScoreNode, SinkNode, SourceNode, Trial};
 pub use problem::{Location, Problem, Severity};
 pub use registry::{Frame, Kind, Part, Place, Registry, Scoring, Settings, StageConfig, Synthesis};

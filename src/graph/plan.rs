@@ -11,7 +11,7 @@ use crate::ingest::Source;
 use crate::mask::{Mask, Organ};
 use crate::random::Key;
 use crate::score::ScoreStage;
-use crate::sink::Split;
+use crate::sink::{Sink, Split};
 use crate::synth::Synthesize;
 
 /// A checked graph with its stages built.
@@ -161,10 +161,10 @@ pub struct SinkNode {
     pub name: String,
     /// Its kind.
     pub kind: String,
-    /// Its settings, defaults filled in.
-    pub settings: serde_json::Value,
-    /// The organs whose tumors may reach it: the labels that its files may hold.
-    pub organs: Vec<Organ>,
+    /// The built sink.
+    pub sink: Arc<dyn Sink>,
+    /// The organs whose labels its files may hold.
+    pub organs: Arc<[Organ]>,
 }
 
 /// Any node of the graph, as drawings and listings need it.

@@ -16,6 +16,7 @@ use crate::filter::{QualityTest, QualityTestConfig};
 use crate::ingest::Source;
 use crate::mask::{Mask, Organ};
 use crate::score::ScoreStage;
+use crate::sink::{DecathlonConfig, DecathlonSink, NnunetConfig, NnunetSink, Sink, WebDatasetConfig, WebDatasetSink};
 use crate::synth::Synthesize;
 use crate::volume::HuWindow;
 
@@ -29,7 +30,7 @@ pub struct Place {
     /// The pipeline's seed.
     pub seed: u64,
     /// The organs that the masks before it may give; empty for sources and masks.
-    pub organs: Vec<Organ>,
+    pub organs: Arc<[Organ]>,
 }
 
 impl Place {
@@ -38,7 +39,7 @@ impl Place {
     ///
     /// ```
     /// use freetumor::graph::Place;
-    /// let place = Place { name: "archive".into(), folder: "/graphs".into(), seed: 0, organs: vec![] };
+    /// let place = Place { name: "archive".into(), folder: "/graphs".into(), seed: 0, organs: [].into() };
     /// assert_eq!(place.path("root", "../ct").unwrap(), std::path::Path::new("/graphs/../ct"));
     /// let complaint = place.path("root", "${NO_SUCH_VARIABLE}/ct").unwrap_err();
     /// assert_eq!(complaint.message, "the environment variable `NO_SUCH_VARIABLE` is not set");
@@ -119,7 +120,7 @@ pub enum Part {
     /// See [`Role::Filter`].
     Filter(QualityTest),
     /// See [`Role::Sink`].
-    Sink,
+    Sink(Arc<dyn Sink>),
 }
 
 /// Settings that were read, ready to be built.
@@ -159,7 +160,12 @@ impl Kind {
         (self.read)(table)
     }
 
-    /// The JSON Schema of the settings.
+    /// The JSON Schema of the settings, by itself.
+    pub(super) fn own_schema(&self) -> serde_json::Value {
+        self.schema(&mut SchemaGenerator::default()).to_value()
+    }
+
+    /// The JSON Schema of the settings, what it refers to left with the generator.
     pub(super) fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
         (self.schema)(generator)
     }
@@ -238,6 +244,15 @@ impl Registry {
         registry.filter("quality-test", "Accepts candidates whose scores meet every condition.", |config, _| {
             QualityTest::new(config)
         });
+        registry.sink("nnunet", "A training set for nnU-Net.", |config: NnunetConfig, place| {
+            NnunetSink::new(&place.name, config, place.organs.clone()).map(|sink| Arc::new(sink) as Arc<dyn Sink>)
+        });
+        registry.sink("decathlon", "Image and label pairs with a JSON list.", |config: DecathlonConfig, place| {
+            DecathlonSink::new(&place.name, config, place.organs.clone()).map(|sink| Arc::new(sink) as Arc<dyn Sink>)
+        });
+        registry.sink("webdataset", "Tar shards with an index.", |config: WebDatasetConfig, place| {
+            WebDatasetSink::new(&place.name, config).map(|sink| Arc::new(sink) as Arc<dyn Sink>)
+        });
         registry
     }
 
@@ -289,6 +304,16 @@ impl Registry {
         build: impl Fn(QualityTestConfig, &Place) -> Result<QualityTest, Vec<Complaint>> + Clone + Send + Sync + 'static,
     ) {
         self.add(Role::Filter, name, about, move |config, place: &Place| build(config, place).map(Part::Filter));
+    }
+
+    /// Adds a kind of sink.
+    pub fn sink<C: StageConfig>(
+        &mut self,
+        name: &str,
+        about: &str,
+        build: impl Fn(C, &Place) -> Result<Arc<dyn Sink>, Vec<Complaint>> + Clone + Send + Sync + 'static,
+    ) {
+        self.add(Role::Sink, name, about, move |config, place: &Place| build(config, place).map(Part::Sink));
     }
 
     /// The kind of that name in a role.
