@@ -10,6 +10,7 @@ pub mod mask;
 pub mod random;
 pub mod score;
 pub mod sink;
+pub mod suggest;
 pub mod synth;
 pub mod tables;
 pub mod volume;
