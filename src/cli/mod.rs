@@ -1,1 +1,3 @@
-//! cli
+//! The command's subcommands, one a file.
+
+pub mod decode;
