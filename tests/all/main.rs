@@ -2,3 +2,4 @@
 
 mod common;
 mod dicom;
+mod dicom_files;

@@ -1,12 +1,13 @@
 //! Where compressed pixels are decoded: in this process, or in a child whose death costs one scan.
 
 use std::ffi::OsString;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use rayon::prelude::*;
 
 use super::codec;
 use super::pixels::Stored;
@@ -14,9 +15,11 @@ use super::syntax::Syntax;
 use super::worker::{self, ANSWER_TEXT_BYTES};
 use crate::error::{Fault, FaultKind};
 
-/// Memory that a decoder may map beside its program, and per byte of a decoded frame.
-const ADDRESS_SPACE_BYTES: u64 = 512 << 20;
-const ADDRESS_SPACE_PER_FRAME_BYTE: u64 = 48;
+/// Most threads of one child, unless the caller asks for more.
+pub(super) const USUAL_THREADS: usize = 8;
+
+/// The pixels of each frame, or the first fault among them.
+type Answer = Result<Vec<Vec<u8>>, Fault>;
 
 /// One compressed slice.
 pub(super) struct Frame {
@@ -49,12 +52,14 @@ impl Frame {
 pub struct Decoder {
     program: Option<(PathBuf, Vec<OsString>)>,
     slice_time: Duration,
+    threads: usize,
 }
 
 impl Decoder {
-    /// Decodes in this process.
+    /// Decodes in this process, on rayon's pool.
     pub fn in_process() -> Self {
-        Self { program: None, slice_time: Duration::from_secs(30) }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self { program: None, slice_time: Duration::from_secs(30), threads: cores.min(USUAL_THREADS) }
     }
 
     /// Decodes in a child process: `program decode-dicom`, one for each series, where `program` is the `freetumor`
@@ -69,42 +74,55 @@ impl Decoder {
         Self { slice_time, ..self }
     }
 
+    /// How many slices of a series are decoded at once; the number of cores up to 8 unless set. Whoever reads several
+    /// series at once wants fewer. Memory holds that many slices beside the volume.
+    #[must_use]
+    pub fn with_threads(self, threads: usize) -> Self {
+        Self { threads: threads.clamp(1, 255), ..self }
+    }
+
+    /// How many slices are decoded at once.
+    pub(super) fn threads(&self) -> usize {
+        self.threads
+    }
+
     /// A conversation for the slices of one series; a child starts with the first of them.
     pub(super) fn session(&self) -> Session<'_> {
         Session { decoder: self, conversation: None }
     }
 }
 
-/// Decodes the slices of one series, one after the other.
+/// Decodes the slices of one series.
 pub(super) struct Session<'a> {
     decoder: &'a Decoder,
     conversation: Option<Conversation>,
 }
 
 impl Session<'_> {
-    /// The pixels of a frame, little-endian.
-    pub fn decode(&mut self, frame: Frame) -> Result<Vec<u8>, Fault> {
-        let Some((program, arguments)) = &self.decoder.program else { return codec::decode(&frame) };
+    /// The pixels of frames, little-endian: of at most as many as the decoder has threads.
+    pub fn decode(&mut self, frames: Vec<Frame>) -> Result<Vec<Vec<u8>>, Fault> {
+        let Some((program, arguments)) = &self.decoder.program else {
+            return frames.par_iter().map(codec::decode).collect::<Vec<_>>().into_iter().collect();
+        };
         let conversation = match &mut self.conversation {
             Some(conversation) => conversation,
-            None => self.conversation.insert(Conversation::start(
-                Command::new(program).args(arguments),
-                ADDRESS_SPACE_BYTES + ADDRESS_SPACE_PER_FRAME_BYTE * frame.decoded_bytes() as u64,
-            )?),
+            None => self
+                .conversation
+                .insert(Conversation::start(Command::new(program).args(arguments), self.decoder.threads)?),
         };
-        conversation.ask(frame, self.decoder.slice_time)
+        conversation.ask(frames, self.decoder.slice_time)
     }
 }
 
 /// A running child, with a thread that speaks with it so that nobody else can be kept waiting.
 struct Conversation {
     child: Child,
-    frames: Sender<Frame>,
-    answers: Receiver<io::Result<Result<Vec<u8>, Fault>>>,
+    frames: Sender<Vec<Frame>>,
+    answers: Receiver<io::Result<Answer>>,
 }
 
 impl Conversation {
-    fn start(command: &mut Command, address_space_bytes: u64) -> Result<Self, Fault> {
+    fn start(command: &mut Command, threads: usize) -> Result<Self, Fault> {
         let failed = |error: io::Error| {
             Fault::read(FaultKind::Io, format!("cannot start the decoder of compressed slices: {}", error.kind()))
         };
@@ -117,14 +135,14 @@ impl Conversation {
         let (done, answers) = bounded(1);
         std::thread::Builder::new()
             .name("dicom-decoder".into())
-            .spawn(move || converse(input, output, address_space_bytes, &to_do, &done))
+            .spawn(move || converse(input, output, threads, &to_do, &done))
             .map_err(failed)?;
         Ok(Self { child, frames, answers })
     }
 
-    fn ask(&mut self, frame: Frame, patience: Duration) -> Result<Vec<u8>, Fault> {
+    fn ask(&mut self, frames: Vec<Frame>, patience: Duration) -> Answer {
         // A thread that ended has left its reason among the answers.
-        let _ = self.frames.send(frame);
+        let _ = self.frames.send(frames);
         match self.answers.recv_timeout(patience) {
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
@@ -187,19 +205,21 @@ fn describe(status: ExitStatus) -> String {
 fn converse(
     mut input: ChildStdin,
     mut output: ChildStdout,
-    address_space_bytes: u64,
-    frames: &Receiver<Frame>,
-    answers: &Sender<io::Result<Result<Vec<u8>, Fault>>>,
+    threads: usize,
+    batches: &Receiver<Vec<Frame>>,
+    answers: &Sender<io::Result<Answer>>,
 ) {
     let mut greeted = false;
-    for frame in frames {
+    for frames in batches {
         let mut exchange = || {
             if !std::mem::replace(&mut greeted, true) {
-                worker::write_greeting(&mut input, address_space_bytes)?;
+                worker::write_greeting(&mut input, threads)?;
             }
-            worker::write_request(&mut input, &frame)?;
-            input.flush()?;
-            read_answer(&mut output, frame.decoded_bytes())
+            worker::write_requests(&mut input, &frames)?;
+            // All answers are read, so that a fault leaves nothing in the pipe.
+            let answers: io::Result<Vec<_>> =
+                frames.iter().map(|frame| read_answer(&mut output, frame.decoded_bytes())).collect();
+            Ok(answers?.into_iter().collect::<Answer>())
         };
         let answer = exchange();
         let over = answer.is_err();

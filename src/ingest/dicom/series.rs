@@ -8,8 +8,8 @@ use dicom_dictionary_std::tags;
 use sha2::{Digest, Sha256};
 
 use super::Limits;
-use super::decoder::{Decoder, Frame};
-use super::elements::{Elements, read_pixels};
+use super::decoder::{Decoder, USUAL_THREADS};
+use super::elements::Elements;
 use super::geometry::{self, FEWEST_SLICES, Place, SAME_PLACE_MM, Stack};
 use super::pixels::Assembly;
 use super::slice::{Image, Slice};
@@ -19,6 +19,8 @@ use crate::volume::Volume;
 
 /// Slices of different series-wide orientation differ by more than this in some direction cosine.
 const SAME_ORIENTATION: f64 = 0.01;
+/// What decoders hold for a pixel: their own 32-bit copies, and the result.
+const DECODING_BYTES_PER_PIXEL: u64 = 16;
 
 /// The slices of one scan in a folder, known by their headers.
 pub struct Series {
@@ -132,14 +134,15 @@ pub fn read_header(series: &Series) -> Result<ScanHeader, Fault> {
     let whole = images.iter().all(|(_, image)| image.stored.is_whole(image.rescale));
     let safe = images.iter().all(|(_, image)| image.stored.fits_i16(image.rescale));
     let volume_bytes = voxels * if whole { 2 } else { 4 };
-    let frame_bytes = (stack.grid.shape[0] * stack.grid.shape[1] * 2) as u64;
+    // Values beyond i16 would turn a volume of whole numbers into floats on the way.
+    let promotion_bytes = if whole && !safe { 4 * voxels } else { 0 };
     let slice_bytes = series.slices.iter().map(|slice| slice.bytes).max().unwrap_or(0);
-    Ok(ScanHeader {
-        grid: stack.grid,
-        // Values beyond i16 would turn a volume of whole numbers into floats on the way.
-        read_bytes: volume_bytes + if whole && !safe { 4 * voxels } else { 0 } + 2 * frame_bytes + 2 * slice_bytes,
-        volume_bytes,
-    })
+    let pixels = (stack.grid.shape[0] * stack.grid.shape[1]) as u64;
+    let decoding_bytes = match images.iter().any(|(_, image)| image.syntax.is_compressed()) {
+        true => USUAL_THREADS as u64 * (slice_bytes + DECODING_BYTES_PER_PIXEL * pixels),
+        false => slice_bytes,
+    };
+    Ok(ScanHeader { grid: stack.grid, read_bytes: volume_bytes + promotion_bytes + decoding_bytes, volume_bytes })
 }
 
 /// Decodes a series.
@@ -170,16 +173,19 @@ pub fn read_series(series: &Series, decoder: &Decoder, limits: &Limits) -> Resul
     let whole = images.iter().all(|(_, image)| image.stored.is_whole(image.rescale));
     let mut assembly = Assembly::new(stack.grid.voxels(), whole)?;
     let mut session = decoder.session();
-    for (path, image) in images {
-        let [columns, rows] = image.place.shape;
-        let frame_bytes = (columns * rows * image.stored.bytes) as u64;
-        if image.syntax.is_compressed() {
-            let bytes = read_pixels(path, image.syntax, &image.pixels, u64::MAX)?;
-            let frame = Frame { syntax: image.syntax, shape: image.place.shape, stored: image.stored, bytes };
-            assembly.push(&session.decode(frame)?, image.stored, image.syntax, image.rescale)?;
-        } else {
-            let bytes = read_pixels(path, image.syntax, &image.pixels, frame_bytes)?;
-            assembly.push(&bytes, image.stored, image.syntax, image.rescale)?;
+    for run in images.chunk_by(|(_, a), (_, b)| a.syntax.is_compressed() == b.syntax.is_compressed()) {
+        let compressed = run[0].1.syntax.is_compressed();
+        for batch in run.chunks(if compressed { decoder.threads() } else { 1 }) {
+            let stored: Result<Vec<_>, Fault> = batch.iter().map(|(path, image)| image.read(path)).collect();
+            let frames = match compressed {
+                true => {
+                    session.decode(batch.iter().zip(stored?).map(|((_, image), bytes)| image.frame(bytes)).collect())?
+                }
+                false => stored?,
+            };
+            for ((_, image), frame) in batch.iter().zip(frames) {
+                assembly.push(&frame, image.stored, image.syntax, image.rescale)?;
+            }
         }
     }
     Ok(assembly.finish(stack.grid))

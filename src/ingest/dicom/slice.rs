@@ -7,7 +7,8 @@ use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use sha2::{Digest, Sha256};
 
-use super::elements::{Elements, PixelBytes};
+use super::decoder::Frame;
+use super::elements::{Elements, PixelBytes, read_pixels};
 use super::geometry::Place;
 use super::pixels::{Rescale, Stored};
 use super::syntax::Syntax;
@@ -130,6 +131,17 @@ impl Image {
             syntax,
             pixels,
         })
+    }
+
+    /// The pixels as stored in the file at `path`, compressed or not.
+    pub fn read(&self, path: &Path) -> Result<Vec<u8>, Fault> {
+        let most = if self.syntax.is_compressed() { u64::MAX } else { self.frame(Vec::new()).decoded_bytes() as u64 };
+        read_pixels(path, self.syntax, &self.pixels, most)
+    }
+
+    /// The compressed frame that `bytes` are.
+    pub fn frame(&self, bytes: Vec<u8>) -> Frame {
+        Frame { syntax: self.syntax, shape: self.place.shape, stored: self.stored, bytes }
     }
 }
 
