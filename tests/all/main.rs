@@ -3,3 +3,5 @@
 mod common;
 mod run_folder;
 mod sinks;
+mod dicom;
+mod dicom_files;
