@@ -54,7 +54,7 @@ pub struct RunArgs {
 /// # Errors
 /// What could not be run at all, or had to stop.
 pub fn run(args: &RunArgs, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<u8> {
-    let Some(plan) = super::load_plan(&args.pipeline, &args.set, args.patient_key_file.as_deref(), stderr)? else {
+    let Some(plan) = super::load_plan(&args.pipeline, &args.set, stderr)? else {
         return Ok(2);
     };
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(&plan.name));

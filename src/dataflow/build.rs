@@ -17,7 +17,8 @@ use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::core::{Concatenate, OkErr};
 use timely::dataflow::operators::probe::Handle;
 use timely::dataflow::operators::vec::{Input, Map};
-use timely::dataflow::operators::{InputHandle, Operator, Probe};
+use timely::dataflow::operators::core::input::Handle as InputHandle;
+use timely::dataflow::operators::{Operator, Probe};
 use timely::dataflow::{Scope, StreamVec};
 
 use crate::ingest::{Scan, ScanEntry};
@@ -52,8 +53,8 @@ pub(super) struct Shared {
 pub(super) struct Handles {
     /// One input a source.
     pub entries: Vec<InputHandle<Epoch, CapacityContainerBuilder<Vec<Arc<ScanEntry>>>>>,
-    /// What earlier epochs counted; fed once, by worker 0.
-    pub counted: InputHandle<Epoch, CapacityContainerBuilder<Vec<(QualityGroup, Epoch, isize)>>>,
+    /// What earlier epochs counted; fed once, by worker 0, and closed.
+    pub counted: Option<InputHandle<Epoch, CapacityContainerBuilder<Vec<(QualityGroup, Epoch, isize)>>>>,
     /// Passes an epoch when its commit is durable.
     pub committed: Handle<Epoch>,
 }
@@ -112,7 +113,7 @@ pub(super) fn build<'scope>(scope: Scope<'scope, Epoch>, shared: &Shared) -> Han
     });
     saved.push(finished);
     let (counted, committed) = commit_epochs(scope, scope.concatenate(saved), shared);
-    Handles { entries, counted, committed }
+    Handles { entries, counted: Some(counted), committed }
 }
 
 /// What becomes of one source's entries.
@@ -239,7 +240,7 @@ fn settle_epochs<'scope>(
     outcomes: StreamVec<'scope, Epoch, ScanOutcome>,
     shared: &Shared,
 ) -> StreamVec<'scope, Epoch, Arc<Settled>> {
-    let (ledger, known) = (Arc::clone(&shared.ledger), Arc::clone(&shared.known));
+    let known = Arc::clone(&shared.known);
     let to_first = Exchange::new(|_: &ScanOutcome| 0);
     outcomes.unary_frontier::<CapacityContainerBuilder<Vec<_>>, _, _, _>(to_first, "settle", move |capability, _info| {
         drop(capability);
@@ -256,7 +257,7 @@ fn settle_epochs<'scope>(
                     break;
                 }
                 let (epoch, (capability, mut outcomes)) = first.remove_entry();
-                outcomes.sort_by_key(|outcome: &ScanOutcome| ledger.position(epoch, &outcome.scan.scan_id));
+                outcomes.sort_by(|a: &ScanOutcome, b| a.scan.scan_id.cmp(&b.scan.scan_id));
                 settle(&known, epoch, &mut outcomes);
                 output.session(&capability).give(Arc::new(Settled { epoch, outcomes }));
             }

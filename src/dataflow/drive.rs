@@ -31,18 +31,14 @@ pub(super) fn drive(worker: &mut Worker, shared: &Shared, schedule: &Schedule) {
 /// Feeds all epochs; false where the run has to stop.
 fn feed(worker: &mut Worker, shared: &Shared, schedule: &Schedule, handles: &mut Handles) -> bool {
     let plan = &shared.work.plan;
-    let (Some(first), Some(last)) = (schedule.epochs().first(), schedule.epochs().last()) else {
-        close(handles);
-        return true;
-    };
+    let Some(first) = schedule.epochs().first() else { return true };
     handles.entries.iter_mut().for_each(|input| input.advance_to(first.epoch));
-    handles.counted.advance_to(first.epoch);
-    if worker.index() == 0 {
+    if let Some(mut counted) = handles.counted.take().filter(|_| worker.index() == 0) {
+        counted.advance_to(first.epoch);
         for (group, count) in shared.ledger.counted() {
-            handles.counted.send((group, first.epoch, count));
+            counted.send((group, first.epoch, count));
         }
     }
-    handles.counted.advance_to(last.epoch + 1);
     for work in schedule.epochs() {
         if let Err(error) = shared.ledger.open_epoch(work) {
             shared.abort.set(error);
@@ -62,21 +58,15 @@ fn feed(worker: &mut Worker, shared: &Shared, schedule: &Schedule, handles: &mut
             worker.step_or_park(Some(LOOK_EVERY));
         }
     }
-    let committed = handles.committed.clone();
-    close(handles);
-    while !committed.done() {
+    // No more will come.
+    handles.entries.clear();
+    while !handles.committed.done() {
         if shared.abort.is_set() {
             return false;
         }
         worker.step_or_park(Some(LOOK_EVERY));
     }
     true
-}
-
-/// Closes every input: no more will come.
-fn close(handles: &mut Handles) {
-    handles.entries.clear();
-    drop(std::mem::replace(&mut handles.counted, timely::dataflow::operators::InputHandle::new()));
 }
 
 /// Whether a worker works on a scan: by the scan's id, so that any process can say without decoding anything.

@@ -43,7 +43,7 @@ pub use budget::{Budget, Lease};
 pub use ledger::Ledger;
 pub use progress::{Progress, Snapshot};
 pub use quality::{QualityChange, QualityGroup};
-pub use report::{GroupCount, RunReport};
+pub use report::{RunReport, StepSum};
 pub use run::{RunOptions, run};
 pub use schedule::{EpochWork, Schedule};
 pub use settle::{KnownScans, settle};

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::sink::QualityRecord;
+
 /// A run's summary. Counts are those of the whole run folder, earlier runs included.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct RunReport {
     /// The pipeline's name.
     pub pipeline: String,
@@ -29,7 +31,7 @@ pub struct RunReport {
     /// Scans that are duplicates of others.
     pub duplicates: u64,
     /// Attempts by group.
-    pub quality: Vec<GroupCount>,
+    pub quality: Vec<QualityRecord>,
     /// Where each sink's layout lies.
     pub layouts: Vec<(String, PathBuf)>,
     /// Wall time of this run.
@@ -38,21 +40,6 @@ pub struct RunReport {
     pub peak_lease_bytes: u64,
     /// How often each step was done in this run, and the seconds it took over all threads.
     pub steps: Vec<StepSum>,
-}
-
-/// How often a group of candidates occurred.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct GroupCount {
-    /// The data set's name.
-    pub dataset: String,
-    /// The organ's name.
-    pub organ: String,
-    /// The size class; empty where no site was found.
-    pub size_class: String,
-    /// Why they were rejected; `None` for accepted ones.
-    pub reason: Option<String>,
-    /// How many.
-    pub count: u64,
 }
 
 /// The time that one step took.

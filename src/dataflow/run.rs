@@ -10,7 +10,7 @@ use crate::graph::Plan;
 use super::build::Shared;
 use super::drive::drive;
 use super::pool::Pool;
-use super::report::RunReport;
+use super::report::{RunReport, StepSum};
 use super::schedule::Schedule;
 use super::telemetry::Telemetry;
 use super::{Abort, Budget, Ledger, Progress, Work};
@@ -46,7 +46,6 @@ pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progr
     let schedule = Schedule::new(&plan, begun, next, &ledger.known_scan_ids()?, options.limit)?;
     progress.expect_scans(schedule.scans() as u64);
     let telemetry = Telemetry::create(&folder.join("telemetry"))?;
-    ledger.schedule(&schedule);
     let nodes = plan.nodes.len() + 2;
     let in_flight = 2 * options.threads;
     let shared = Shared {
@@ -64,13 +63,13 @@ pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progr
         execute(options.workers, &shared, schedule)?;
     }
     let sums = shared.work.telemetry.sums();
-    let report = shared.ledger.report(&shared.work.plan)?;
+    shared.ledger.project()?;
     Ok(RunReport {
         new_scans,
         seconds: start.elapsed().as_secs_f64(),
         peak_lease_bytes: shared.budget.peak_bytes(),
-        steps: sums.into_iter().map(|(step, count, seconds)| super::report::StepSum { step: step.name(), count, seconds }).collect(),
-        ..report
+        steps: sums.into_iter().map(|(step, count, seconds)| StepSum { step: step.name(), count, seconds }).collect(),
+        ..shared.ledger.report(&shared.work.plan)
     })
 }
 

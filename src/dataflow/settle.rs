@@ -32,7 +32,7 @@ impl KnownScans {
     }
 }
 
-/// Settles the duplicates of an epoch. `outcomes` come in the order of the intake and leave so; `known` learns the new ones.
+/// Settles the duplicates of an epoch. `outcomes` come sorted by scan id, as an intake is; `known` learns the new ones.
 pub fn settle(known: &KnownScans, epoch: Epoch, outcomes: &mut [ScanOutcome]) {
     let mut firsts: HashMap<String, String> = HashMap::new();
     for outcome in outcomes.iter() {

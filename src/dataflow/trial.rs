@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Fault};
 use crate::filter::Verdict;
-use crate::graph::{Plan, Trial};
+use crate::graph::{Plan, Port, Trial};
 use crate::mask::{MaskedScan, Organ};
 use crate::score::Scores;
 use crate::sink::{Outcome, Sample, SampleRecord};
@@ -51,7 +51,7 @@ pub struct TrialRun<'a> {
 }
 
 impl TrialRun<'_> {
-    /// Makes all tumors asked for in one organ; every attempt is a row, accepted ones are given to `keep` first.
+    /// Makes all tumors asked for in one organ; every attempt is a row; those that a sink takes are given to `keep`.
     ///
     /// Each tumor gets as many attempts as the quality test allows and ends with the first accepted one. What the attempts share
     /// (distances inside the organ, scores of the untouched scan) is computed once.
@@ -65,9 +65,8 @@ impl TrialRun<'_> {
         mut keep: impl FnMut(Sample<'_>) -> Result<(), Failure>,
     ) -> Result<Vec<SampleRecord>, Failure> {
         let scan_id = masked.scan.entry.scan_id.as_str();
-        let timing = |step, node, sample_id| Timing { epoch: self.epoch, step, node, scan_id: Some(scan_id), sample_id };
         let trial = self.trial;
-        let (attempts, judges) = self.telemetry.time(timing(Step::Prepare, trial.synthesis.as_str(), None), || {
+        let (attempts, judges) = self.telemetry.time(self.timing(Step::Prepare, &trial.synthesis, scan_id, None), || {
             let attempts = trial.synthesize.site_plan(masked, organ)?;
             let judges = trial.scores.iter().map(|node| Ok((node, node.stage.baseline(masked, organ)?)));
             Ok::<_, Fault>((attempts, judges.collect::<Result<Vec<_>, Fault>>()?))
@@ -80,7 +79,7 @@ impl TrialRun<'_> {
                 let id = record.sample_id.clone();
                 let made = self
                     .telemetry
-                    .time(timing(Step::Synthesize, &trial.synthesis, Some(&id)), || attempts.attempt(key))?;
+                    .time(self.timing(Step::Synthesize, &trial.synthesis, scan_id, Some(&id)), || attempts.attempt(key))?;
                 let candidate = match made {
                     Attempt::Candidate(candidate) => candidate,
                     Attempt::Rejected { reason } => {
@@ -91,7 +90,7 @@ impl TrialRun<'_> {
                     }
                 };
                 for (node, judge) in &judges {
-                    self.telemetry.time(timing(Step::Score, &node.name, Some(&id)), || {
+                    self.telemetry.time(self.timing(Step::Score, &node.name, scan_id, Some(&id)), || {
                         judge.score(&candidate, &mut record.scores)
                     })?;
                 }
@@ -104,9 +103,10 @@ impl TrialRun<'_> {
                     }
                 };
                 self.progress.attempt(accepted);
-                if accepted {
+                let port = if accepted { Port::Main } else { Port::Rejected };
+                if trial.feeds.iter().any(|feed| feed.port == port) {
                     let sample = Sample { masked, candidate: &candidate, record: &record };
-                    self.telemetry.time(timing(Step::Encode, &trial.name, Some(&id)), || keep(sample))?;
+                    self.telemetry.time(self.timing(Step::Encode, &trial.name, scan_id, Some(&id)), || keep(sample))?;
                 }
                 rows.push(record);
                 if accepted {
@@ -115,6 +115,10 @@ impl TrialRun<'_> {
             }
         }
         Ok(rows)
+    }
+
+    fn timing<'a>(&self, step: Step, node: &'a str, scan_id: &'a str, sample_id: Option<&'a str>) -> Timing<'a> {
+        Timing { epoch: self.epoch, step, node, scan_id: Some(scan_id), sample_id }
     }
 
     /// The row of an attempt before anything is known of it.

@@ -134,9 +134,7 @@ impl Work {
                     continue;
                 }
                 let rows = run.run(masked, organ, |sample| {
-                    if trial.feeds.iter().any(|feed| feed.port == crate::graph::Port::Main) {
-                        word.files.extend(spool.add(&sample)??);
-                    }
+                    word.files.extend(spool.add(&sample)??);
                     Ok(())
                 });
                 match rows {

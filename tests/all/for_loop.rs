@@ -17,7 +17,6 @@ pub fn plain_loop(plan: Plan, folder: &Path) -> Result<()> {
     let (ledger, spool) = Ledger::open(folder, &plan)?;
     let (begun, next) = ledger.begun()?;
     let schedule = Schedule::new(&plan, begun, next, &ledger.known_scan_ids()?, None)?;
-    ledger.schedule(&schedule);
     let known = ledger.known_scans()?;
     let work = Work { plan, spool, telemetry: Telemetry::sums_only(), progress: Arc::new(Progress::default()) };
     let mut counts: BTreeMap<QualityGroup, isize> = ledger.counted().into_iter().collect();
@@ -33,6 +32,7 @@ pub fn plain_loop(plan: Plan, folder: &Path) -> Result<()> {
                 None => work.finish(epoch, entry, one_scan(&work, &known, epoch, source, entry)?)?,
             });
         }
+        outcomes.sort_by(|a, b| a.scan.scan_id.cmp(&b.scan.scan_id));
         settle(&known, epoch, &mut outcomes);
         for row in outcomes.iter().flat_map(|outcome| &outcome.samples) {
             *counts.entry(QualityGroup::of(row)).or_default() += 1;
