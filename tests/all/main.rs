@@ -1,5 +1,6 @@
 //! One integration binary, a room a subject.
 
+mod bad_dicom;
 mod common;
 mod dicom;
 mod dicom_files;
