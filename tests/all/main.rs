@@ -1,5 +1,6 @@
 //! One integration binary, a room a subject.
 
+mod bad_dicom;
 mod common;
 mod run_folder;
 mod sinks;

@@ -252,3 +252,55 @@ fn read_answer(output: &mut impl Read, expected: usize) -> io::Result<Result<Vec
     output.read_exact(&mut text)?;
     Ok(Err(Fault::read(kind, String::from_utf8_lossy(&text))))
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    fn fault_of(script: &str) -> Fault {
+        let decoder = Decoder {
+            program: Some(("/bin/sh".into(), vec!["-c".into(), script.into()])),
+            ..Decoder::in_process().with_slice_time(Duration::from_millis(500))
+        };
+        let stored = Stored { bytes: 2, bits: 16, signed: false };
+        // More than a pipe holds, so that a child that does not listen blocks the writing side too.
+        let frame = Frame { syntax: Syntax::Rle, shape: [2, 2], stored, bytes: vec![0; 1 << 20] };
+        decoder.session().decode(vec![frame]).expect_err("a child that is no decoder")
+    }
+
+    #[test]
+    fn a_child_that_hangs_is_stopped() {
+        let begun = Instant::now();
+        let fault = fault_of("exec sleep 60");
+        assert_eq!(fault.kind, FaultKind::Panic);
+        assert!(fault.message.ends_with("did not answer within 0.5 s and was stopped"), "{fault}");
+        assert!(begun.elapsed() < Duration::from_secs(20));
+    }
+
+    #[test]
+    fn a_child_that_crashes_is_told_by_its_signal() {
+        for (signal, words) in
+            [("SEGV", "died of signal 11 (segmentation fault)"), ("ABRT", "died of signal 6 (abort)")]
+        {
+            let fault = fault_of(&format!("kill -{signal} $$"));
+            assert_eq!(fault.kind, FaultKind::Panic);
+            assert!(fault.message.ends_with(words), "{fault}");
+        }
+    }
+
+    #[test]
+    fn a_child_that_lies_is_caught() {
+        let answer = |bytes: &str| fault_of(&format!("printf '{bytes}'; exec cat > /dev/null"));
+        // Status 0 with 9 bytes for 2 × 2 pixels of 2 bytes.
+        let long = answer(r"\000\011\000\000\000\000\000\000\000");
+        assert!(long.message.contains("9 bytes where 8 were due"), "{long}");
+        let status = answer(r"\144\000\000\000\000\000\000\000\000");
+        assert!(status.message.contains("status 100"), "{status}");
+        let text = answer(r"\001\000\000\000\000\001\000\000\000");
+        assert!(text.message.contains("a message of 4294967296 bytes"), "{text}");
+        let refusal = answer(r"\003\002\000\000\000\000\000\000\000no");
+        assert_eq!(refusal, Fault::read(FaultKind::Unsupported, "no"));
+    }
+}

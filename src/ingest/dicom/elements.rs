@@ -402,3 +402,60 @@ fn pixels<R: Read + Seek>(stream: &mut Stream<R>, coding: Coding, length: Option
     }
     Ok(PixelBytes { encapsulated: true, ranges })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODALITY: [u8; 10] = *b"\x08\x00\x60\x00CS\x02\x00CT";
+
+    fn parse(bytes: &[u8], coding: Coding) -> (Elements, Result<(), Fault>) {
+        let mut elements = Elements::default();
+        let mut stream = Stream::new(Cursor::new(bytes), bytes.len() as u64);
+        let outcome = elements.read_dataset(&mut stream, coding, &[tags::MODALITY, tags::ROWS]);
+        (elements, outcome)
+    }
+
+    #[test]
+    fn sequences_of_unknown_length_are_passed_over() {
+        // An unknown element of undefined length: implicit items within, one of them undefined too.
+        let mut bytes = b"\x08\x00\x01\x00UN\x00\x00\xFF\xFF\xFF\xFF".to_vec();
+        bytes.extend(b"\xFE\xFF\x00\xE0\x02\x00\x00\x00ab");
+        bytes.extend(
+            b"\xFE\xFF\x00\xE0\xFF\xFF\xFF\xFF\x08\x00\x60\x00\x02\x00\x00\x00MR\xFE\xFF\x0D\xE0\x00\x00\x00\x00",
+        );
+        bytes.extend(b"\xFE\xFF\xDD\xE0\x00\x00\x00\x00");
+        bytes.extend(MODALITY);
+        let (elements, outcome) = parse(&bytes, Coding::EXPLICIT);
+        assert_eq!((outcome, elements.text(tags::MODALITY)), (Ok(()), Some("CT")), "not the nested one");
+    }
+
+    #[test]
+    fn nesting_without_end_is_refused() {
+        let bytes = b"\x08\x00\x01\x00SQ\x00\x00\xFF\xFF\xFF\xFF\xFE\xFF\x00\xE0\xFF\xFF\xFF\xFF".repeat(100_000);
+        let fault = parse(&bytes, Coding::EXPLICIT).1.unwrap_err();
+        assert_eq!(fault.kind, FaultKind::Corrupt);
+        assert!(fault.message.contains("nested"), "{fault}");
+    }
+
+    #[test]
+    fn what_came_before_a_fault_is_kept() {
+        let mut bytes = MODALITY.to_vec();
+        bytes.extend(b"\x08\x00\x70\x00\x01\x02\x00\x00");
+        let (elements, outcome) = parse(&bytes, Coding::EXPLICIT);
+        assert_eq!(outcome.unwrap_err().kind, FaultKind::Corrupt);
+        assert_eq!(elements.text(tags::MODALITY), Some("CT"));
+    }
+
+    #[test]
+    fn fragments_are_found_behind_the_offset_table() {
+        let mut bytes = b"\xE0\x7F\x10\x00OB\x00\x00\xFF\xFF\xFF\xFF".to_vec();
+        bytes.extend(b"\xFE\xFF\x00\xE0\x00\x00\x00\x00");
+        bytes.extend(b"\xFE\xFF\x00\xE0\x02\x00\x00\x00ab\xFE\xFF\x00\xE0\x04\x00\x00\x00cdef");
+        bytes.extend(b"\xFE\xFF\xDD\xE0\x00\x00\x00\x00");
+        let pixels = parse(&bytes, Coding::EXPLICIT).0.pixels.unwrap();
+        assert_eq!(pixels, PixelBytes { encapsulated: true, ranges: vec![(28, 2), (38, 4)] });
+        let gathered = gather(&mut Stream::new(Cursor::new(&bytes), bytes.len() as u64), &pixels, u64::MAX);
+        assert_eq!(gathered.unwrap(), b"abcdef");
+    }
+}

@@ -236,3 +236,57 @@ fn cross(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
 fn length(a: [f64; 3]) -> f64 {
     dot(a, a).sqrt()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Slices 1.25 mm apart in an oblique orientation, not in order.
+    fn oblique() -> Vec<Place> {
+        let (c, s) = (0.8, 0.6);
+        [3, 0, 4, 1, 2]
+            .map(|z| {
+                let along = 1.25 * f64::from(z);
+                let position = [5.0, -3.0 - s * along, 7.0 + c * along];
+                Place::new([4, 3], position, [1.0, 0.0, 0.0, 0.0, c, s], [0.5, 0.75], Some([z as u8; 32])).unwrap()
+            })
+            .to_vec()
+    }
+
+    #[test]
+    fn every_slice_lies_where_it_says() {
+        let places = oblique();
+        let Stack { order, grid } = stack(&places).unwrap();
+        assert_eq!(order, [1, 3, 4, 0, 2]);
+        assert_eq!(grid.shape, [4, 3, 5]);
+        for (z, index) in order.into_iter().enumerate() {
+            let [l, p, s] = places[index].position_mm;
+            let here = grid.affine.apply([0.0, 0.0, z as f64]);
+            assert!(here.iter().zip([-l, -p, s]).all(|(a, b)| (a - b).abs() < 1e-12), "{here:?}");
+        }
+        let spacing = grid.affine.spacing_mm();
+        assert!(spacing.iter().zip([0.5, 0.75, 1.25]).all(|(a, b)| (a - b).abs() < 1e-12), "{spacing:?}");
+        // Two axes turned together keep the hand: left, posterior, superior is right-handed, and so is what comes out.
+        assert!(grid.affine.determinant() > 0.0);
+    }
+
+    #[test]
+    fn copies_need_the_same_name_and_place() {
+        let mut places = oblique();
+        places.push(places[2]);
+        assert_eq!(stack(&places).unwrap().order.len(), 5);
+        places[5].instance = None;
+        assert!(stack(&places).unwrap_err().message.contains("same place"));
+        places[2].instance = None;
+        assert!(stack(&places).unwrap_err().message.contains("same place"), "nameless slices may differ");
+    }
+
+    #[test]
+    fn a_flipped_row_direction_flips_the_stack() {
+        let flipped: Vec<_> =
+            oblique().into_iter().map(|place| Place { along_row: [-1.0, 0.0, 0.0], ..place }).collect();
+        let Stack { order, grid } = stack(&flipped).unwrap();
+        assert_eq!(order, [2, 0, 4, 3, 1]);
+        assert!(grid.affine.determinant() > 0.0);
+    }
+}

@@ -133,3 +133,30 @@ fn reserved<T>(voxels: usize) -> Result<Vec<T>, Fault> {
         .map_err(|_| Fault::read(FaultKind::TooLarge, format!("no memory for {voxels} voxels")))?;
     Ok(vec)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unused_bits_are_ignored_and_the_sign_is_found() {
+        let values = |bits, signed, bytes: &[u8], big| -> Vec<i32> {
+            Stored { bytes: 2, bits, signed }.values(bytes, big).collect()
+        };
+        assert_eq!(values(12, false, &[0xFF, 0xFF, 0x00, 0xF8], false), [0x0FFF, 0x0800]);
+        assert_eq!(values(12, true, &[0xFF, 0x0F, 0x00, 0xF8, 0xFF, 0x07], false), [-1, -2048, 2047]);
+        assert_eq!(values(16, true, &[0x80, 0x00, 0x00, 0x01], true), [-32768, 1]);
+        let byte = Stored { bytes: 1, bits: 8, signed: true };
+        assert_eq!(byte.values(&[0xFF, 0x7F], false).collect::<Vec<_>>(), [-1, 127]);
+    }
+
+    #[test]
+    fn sixteen_bits_suffice_only_for_whole_numbers_in_range() {
+        let fits = |bits, signed, slope, intercept| {
+            Stored { bytes: 2, bits, signed }.fits_i16(Rescale::new(slope, intercept).unwrap())
+        };
+        assert!(fits(12, false, 1.0, -1024.0) && fits(16, true, 1.0, 0.0) && fits(15, false, 1.0, 0.0));
+        assert!(!fits(16, true, 1.0, -1024.0) && !fits(16, false, 1.0, 0.0) && !fits(12, false, 0.5, 0.0));
+        assert!(fits(12, false, -8.0, 0.0) && !fits(12, false, -9.0, 0.0));
+    }
+}

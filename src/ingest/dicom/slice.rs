@@ -189,8 +189,10 @@ fn check_kind(elements: &Elements) -> Result<(), Fault> {
         }
         Some(_) => return Err(unsupported("a colour image; expected MONOCHROME2".into())),
     }
+    // GDCM writes US, unspecified, where nothing was said; a CT image is in HU then.
     match elements.text(tags::RESCALE_TYPE) {
-        None | Some("HU") => Ok(()),
+        None => Ok(()),
+        Some(unit) if ["HU", "US", "UNSPECIFIED"].iter().any(|known| unit.eq_ignore_ascii_case(known)) => Ok(()),
         Some(_) => Err(unsupported("rescaled values in another unit; expected RescaleType HU".into())),
     }
 }
