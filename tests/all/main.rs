@@ -6,3 +6,4 @@ mod run_folder;
 mod sinks;
 mod dicom;
 mod dicom_files;
+mod synth;
