@@ -1,3 +1,5 @@
 //! One integration binary, a room a subject.
 
 mod common;
+mod run_folder;
+mod sinks;
