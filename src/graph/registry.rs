@@ -14,7 +14,7 @@ use super::Role;
 use crate::error::Complaint;
 use crate::filter::{QualityTest, QualityTestConfig};
 use crate::ingest::Source;
-use crate::mask::{Mask, Organ};
+use crate::mask::{LabelsConfig, LabelsMask, Mask, Organ, TotalSegmentatorConfig, TotalSegmentatorMask};
 use crate::score::ScoreStage;
 use crate::sink::{DecathlonConfig, DecathlonSink, NnunetConfig, NnunetSink, Sink, WebDatasetConfig, WebDatasetSink};
 use crate::synth::Synthesize;
@@ -241,6 +241,14 @@ impl Registry {
     /// The kinds that come with the crate.
     pub fn standard() -> Self {
         let mut registry = Self::empty();
+        let about = "Labels of a file beside the scan, mapped to organs.";
+        registry.mask("labels", about, |config: LabelsConfig, _| {
+            LabelsMask::new(config).map(|mask| Arc::new(mask) as Arc<dyn Mask>)
+        });
+        let about = "A folder of binary files beside the scan, one for each class of TotalSegmentator.";
+        registry.mask("totalsegmentator", about, |config: TotalSegmentatorConfig, _| {
+            TotalSegmentatorMask::new(config).map(|mask| Arc::new(mask) as Arc<dyn Mask>)
+        });
         registry.filter("quality-test", "Accepts candidates whose scores meet every condition.", |config, _| {
             QualityTest::new(config)
         });

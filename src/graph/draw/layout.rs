@@ -32,7 +32,6 @@ impl Box {
 /// An edge: from its port along a short straight piece, which carries the label, then through the bends to its end.
 pub(super) struct Wire {
     pub(super) from: usize,
-    pub(super) to: usize,
     pub(super) port: Port,
     /// Start, end of the straight piece, left and right of each bend, end.
     pub(super) points: Vec<[f64; 2]>,
@@ -143,7 +142,7 @@ impl Layout {
                     points.push([left + widths[column] + stubs[column], y]);
                 }
                 points.push([boxes[*to].left, boxes[*to].middle()]);
-                Wire { from: *from, to: *to, port: *port, points }
+                Wire { from: *from, port: *port, points }
             })
             .collect();
         let lowest = (0..slots.len()).map(|slot| top(slot) + slots[slot].height).fold(MARGIN + TITLE, f64::max);
@@ -303,8 +302,9 @@ mod tests {
                     prop_assert!(apart);
                 }
             }
-            for wire in &layout.wires {
-                prop_assert!(boxes[wire.from].left < boxes[wire.to].left, "edges run from left to right");
+            let takers = nodes.iter().enumerate().flat_map(|(to, node)| node.inputs.iter().map(move |_| to));
+            for (wire, to) in layout.wires.iter().zip(takers) {
+                prop_assert!(boxes[wire.from].left < boxes[to].left, "edges run from left to right");
                 // The straight pieces that pass a column keep clear of its boxes.
                 for piece in wire.points[2..wire.points.len() - 1].chunks(2) {
                     for other in boxes {
