@@ -1,5 +1,6 @@
 //! From archives to volumes: sources list scans, and read them one at a time.
 
+pub mod dicom;
 pub mod nifti;
 
 use std::sync::Arc;

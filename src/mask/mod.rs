@@ -2,6 +2,14 @@
 //!
 //! Merged labels use one id for an organ and the next for its tumor (liver 1 and 2, pancreas 3 and 4, …).
 
+mod align;
+mod classes;
+mod labels;
+mod organs;
+#[cfg(test)]
+mod testing;
+mod totalsegmentator;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +17,12 @@ use serde::{Deserialize, Serialize};
 use crate::error::Fault;
 use crate::ingest::Scan;
 use crate::volume::Array3;
+
+pub use align::Alignment;
+pub use classes::{CLASSES, class_ids, class_name};
+pub use labels::{LabelScheme, LabelsConfig, LabelsMask, OrganChoice, OrganIds, OtherLabels};
+pub use organs::merged_organs;
+pub use totalsegmentator::{FileChoice, TotalSegmentatorConfig, TotalSegmentatorMask};
 
 /// One organ of a pipeline and its ids in the merged label map.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

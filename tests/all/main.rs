@@ -1,4 +1,10 @@
 //! One integration binary, a room a subject.
 
+mod bad_dicom;
 mod common;
+mod dicom;
+mod dicom_files;
 mod nifti;
+mod run_folder;
+mod sinks;
+mod synth;

@@ -1,0 +1,160 @@
+//! The classes of TotalSegmentator v2 by name.
+
+/// The highest id of TotalSegmentator v2's `total` task.
+pub const CLASSES: u16 = 117;
+
+/// Names of the classes up to the vertebrae, by id − 1; vertebrae and ribs are counted in [`class_name`].
+const BEFORE_VERTEBRAE: [&str; 25] = [
+    "spleen",
+    "kidney_right",
+    "kidney_left",
+    "gallbladder",
+    "liver",
+    "stomach",
+    "pancreas",
+    "adrenal_gland_right",
+    "adrenal_gland_left",
+    "lung_upper_lobe_left",
+    "lung_lower_lobe_left",
+    "lung_upper_lobe_right",
+    "lung_middle_lobe_right",
+    "lung_lower_lobe_right",
+    "esophagus",
+    "trachea",
+    "thyroid_gland",
+    "small_bowel",
+    "duodenum",
+    "colon",
+    "urinary_bladder",
+    "prostate",
+    "kidney_cyst_left",
+    "kidney_cyst_right",
+    "sacrum",
+];
+
+/// Names of the classes from the heart to the skull, by id − 51.
+const AFTER_VERTEBRAE: [&str; 41] = [
+    "heart",
+    "aorta",
+    "pulmonary_vein",
+    "brachiocephalic_trunk",
+    "subclavian_artery_right",
+    "subclavian_artery_left",
+    "common_carotid_artery_right",
+    "common_carotid_artery_left",
+    "brachiocephalic_vein_left",
+    "brachiocephalic_vein_right",
+    "atrial_appendage_left",
+    "superior_vena_cava",
+    "inferior_vena_cava",
+    "portal_vein_and_splenic_vein",
+    "iliac_artery_left",
+    "iliac_artery_right",
+    "iliac_vena_left",
+    "iliac_vena_right",
+    "humerus_left",
+    "humerus_right",
+    "scapula_left",
+    "scapula_right",
+    "clavicula_left",
+    "clavicula_right",
+    "femur_left",
+    "femur_right",
+    "hip_left",
+    "hip_right",
+    "spinal_cord",
+    "gluteus_maximus_left",
+    "gluteus_maximus_right",
+    "gluteus_medius_left",
+    "gluteus_medius_right",
+    "gluteus_minimus_left",
+    "gluteus_minimus_right",
+    "autochthon_left",
+    "autochthon_right",
+    "iliopsoas_left",
+    "iliopsoas_right",
+    "brain",
+    "skull",
+];
+
+/// The name of a class, `None` outside 1..=117.
+///
+/// ```
+/// use freetumor::mask::class_name;
+/// assert_eq!(class_name(5).as_deref(), Some("liver"));
+/// assert_eq!(class_name(27).as_deref(), Some("vertebrae_L5"));
+/// assert_eq!(class_name(104).as_deref(), Some("rib_right_1"));
+/// assert_eq!(class_name(118), None);
+/// ```
+pub fn class_name(id: u16) -> Option<String> {
+    // Counted from the feet, as the classes are: S1, L5..L1, T12..T1, C7..C1.
+    let vertebra = |n: u16| match n {
+        0 => "S1".to_owned(),
+        1..=5 => format!("L{}", 6 - n),
+        6..=17 => format!("T{}", 18 - n),
+        _ => format!("C{}", 25 - n),
+    };
+    Some(match id {
+        1..=25 => BEFORE_VERTEBRAE[usize::from(id) - 1].to_owned(),
+        26..=50 => format!("vertebrae_{}", vertebra(id - 26)),
+        51..=91 => AFTER_VERTEBRAE[usize::from(id) - 51].to_owned(),
+        92..=103 => format!("rib_left_{}", id - 91),
+        104..=115 => format!("rib_right_{}", id - 103),
+        116 => "sternum".to_owned(),
+        117 => "costal_cartilages".to_owned(),
+        _ => return None,
+    })
+}
+
+/// The ids that make up an organ: the class of that name, or all classes that begin with it (`kidney` is both kidneys,
+/// `lung` its five lobes, `vertebrae` the whole spine). Cysts are no part of the kidney.
+///
+/// ```
+/// use freetumor::mask::class_ids;
+/// assert_eq!(class_ids("kidney"), [2, 3]);
+/// assert_eq!(class_ids("lung"), [10, 11, 12, 13, 14]);
+/// assert!(class_ids("lver").is_empty());
+/// ```
+pub fn class_ids(organ: &str) -> Vec<u16> {
+    let whole: Vec<u16> = (1..=CLASSES).filter(|&id| class_name(id).is_some_and(|name| name == organ)).collect();
+    if !whole.is_empty() {
+        return whole;
+    }
+    let belongs =
+        |name: String| name.strip_prefix(organ).is_some_and(|rest| rest.starts_with('_') && !rest.starts_with("_cyst"));
+    (1..=CLASSES).filter(|&id| class_name(id).is_some_and(belongs)).collect()
+}
+
+/// What may be asked for by name, for hints.
+pub(super) fn known_names() -> Vec<String> {
+    let mut names: Vec<String> = (1..=CLASSES).filter_map(class_name).collect();
+    names.extend(["kidney", "lung", "adrenal_gland", "vertebrae", "hip", "femur"].map(str::to_owned));
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_are_named_once_each_and_in_their_place() {
+        let names: std::collections::BTreeSet<_> = (1..=CLASSES).map(|id| class_name(id).unwrap()).collect();
+        assert_eq!(names.len(), usize::from(CLASSES));
+        // Ids that the scans of the shared folder confirm, and both ends of each counted stretch.
+        let fixed = [(1, "spleen"), (7, "pancreas"), (20, "colon"), (26, "vertebrae_S1"), (50, "vertebrae_C1")];
+        let later =
+            [(52, "aorta"), (63, "inferior_vena_cava"), (91, "skull"), (92, "rib_left_1"), (115, "rib_right_12")];
+        for (id, name) in fixed.into_iter().chain(later).chain([(43, "vertebrae_T1"), (79, "spinal_cord")]) {
+            assert_eq!(class_name(id).as_deref(), Some(name));
+        }
+    }
+
+    #[test]
+    fn a_name_does_not_match_half_a_word() {
+        assert_eq!(class_ids("iliac_artery"), [65, 66]);
+        assert!(class_ids("kid").is_empty());
+        assert!(class_ids("").is_empty());
+        assert_eq!(class_ids("vertebrae").len(), 25);
+        assert_eq!(class_ids("kidney_cyst_left"), [23]);
+    }
+}

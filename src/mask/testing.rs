@@ -1,0 +1,43 @@
+//! Scans for the unit tests of this room.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::OrganMask;
+use crate::error::{Fault, FaultKind};
+use crate::ingest::{Companions, Scan, ScanEntry};
+use crate::volume::{Array3, Grid, Labels, Volume, Voxels};
+
+/// Label files held in memory.
+pub struct Beside(pub BTreeMap<String, Labels>);
+
+impl Companions for Beside {
+    fn labels(&self, pattern: &str) -> Result<Labels, Fault> {
+        self.0.get(pattern).cloned().ok_or_else(|| Fault::mask(FaultKind::Missing, "no such label file"))
+    }
+}
+
+/// A scan of HU 0 with label files beside it.
+pub fn scan_beside(grid: Grid, beside: Beside) -> Scan {
+    let entry = ScanEntry {
+        scan_id: ScanEntry::id_of("test", "1"),
+        source: "test".to_owned(),
+        key: "1".to_owned(),
+        dataset: "test".to_owned(),
+        patient_key: "0".repeat(16),
+        bytes: 0,
+        modified_s: 0,
+    };
+    let volume = Volume { grid, voxels: Voxels::I16(Array3::filled(grid.shape, 0)) };
+    Scan { entry, digest: "0".repeat(64), volume, companions: Arc::new(beside) }
+}
+
+/// A scan of HU 0 with `labels.nii.gz` beside it.
+pub fn scan_with(grid: Grid, labels: Labels) -> Scan {
+    scan_beside(grid, Beside(BTreeMap::from([("labels.nii.gz".to_owned(), labels)])))
+}
+
+/// How many voxels carry a merged id.
+pub fn voxels_of(mask: &OrganMask, label: u8) -> usize {
+    mask.labels.as_slice().iter().filter(|id| **id == label).count()
+}

@@ -1,0 +1,221 @@
+//! Organs from a folder of binary masks, one file a class, as TotalSegmentator writes them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::de::{MapAccess, SeqAccess, Visitor, value};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::align::Alignment;
+use super::classes::{class_ids, class_name, known_names};
+use super::labels::{check_coverage, default_coverage};
+use super::{Mask, Organ, OrganMask, merged_organs};
+use crate::error::{Complaint, Fault, FaultKind};
+use crate::ingest::Scan;
+use crate::suggest::did_you_mean;
+use crate::volume::Array3;
+
+/// Settings of the mask kind `totalsegmentator`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TotalSegmentatorConfig {
+    /// The binary files, as a path relative to the scan's folder; `{name}` stands for the class, `{stem}` for the
+    /// scan's file name without extensions.
+    #[serde(default = "default_pattern")]
+    pub pattern: String,
+    /// The organs to use: a list of names (`["liver", "kidney"]`), or a table with the files of each
+    /// (`kidney = ["kidney_left", "kidney_right"]`). Where files overlap, the first one named keeps the voxel.
+    pub organs: FileChoice,
+    /// Whether a file may be absent; without it that is a fault.
+    #[serde(default)]
+    pub optional: bool,
+    /// Organ and tumor ids in the merged label map, where the customary ones will not do (`spleen = [7, 8]`).
+    #[serde(default)]
+    pub merged_ids: BTreeMap<String, [u8; 2]>,
+    /// Smallest share of the scan's voxels that each file must cover, 0 to 1: below it, the two do not belong together.
+    #[serde(default = "default_coverage")]
+    pub min_coverage: f64,
+}
+
+fn default_pattern() -> String {
+    "organs/{name}.nii.gz".to_owned()
+}
+
+/// Organs by name, or by name with their files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub enum FileChoice {
+    /// Names of TotalSegmentator v2: a class, or what several classes begin with (`kidney`, `lung`).
+    Names(Vec<String>),
+    /// Names of files without folder and extension, by organ, in alphabetical order.
+    Files(BTreeMap<String, Vec<String>>),
+}
+
+// By hand, because serde's untagged enums say of a mistyped field only that no variant fits.
+impl<'de> Deserialize<'de> for FileChoice {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Choice;
+        impl<'de> Visitor<'de> for Choice {
+            type Value = FileChoice;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of organ names or a table of file names by organ")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, names: A) -> Result<FileChoice, A::Error> {
+                Deserialize::deserialize(value::SeqAccessDeserializer::new(names)).map(FileChoice::Names)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, table: A) -> Result<FileChoice, A::Error> {
+                Deserialize::deserialize(value::MapAccessDeserializer::new(table)).map(FileChoice::Files)
+            }
+        }
+        deserializer.deserialize_any(Choice)
+    }
+}
+
+/// Reads one binary file a class and unites them to organs.
+pub struct TotalSegmentatorMask {
+    pattern: String,
+    organs: Arc<[Organ]>,
+    /// Files of each organ.
+    files: Vec<Vec<String>>,
+    optional: bool,
+    min_coverage: f64,
+}
+
+impl TotalSegmentatorMask {
+    /// A stage with these settings.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn new(config: TotalSegmentatorConfig) -> Result<Self, Vec<Complaint>> {
+        let mut complaints = Vec::new();
+        if !config.pattern.contains("{name}") {
+            let message = format!("expected `{{name}}` where the class stands, got `{}`", config.pattern);
+            complaints.push(Complaint::new("pattern", message).with_hint("pattern = \"organs/{name}.nii.gz\""));
+        }
+        check_coverage(config.min_coverage, &mut complaints);
+        let (names, files): (Vec<String>, Vec<Vec<String>>) = match config.organs {
+            FileChoice::Names(names) => {
+                let files = names.iter().map(|name| files_by_name(name, &mut complaints)).collect();
+                (names, files)
+            }
+            FileChoice::Files(table) => table.into_iter().unzip(),
+        };
+        for (name, files) in names.iter().zip(&files) {
+            if files.iter().any(String::is_empty) || (files.is_empty() && complaints.is_empty()) {
+                let message = "expected names of files, without folder and extension";
+                complaints.push(Complaint::new(format!("organs.{name}"), message));
+            }
+        }
+        let borrowed: Vec<&str> = names.iter().map(String::as_str).collect();
+        let organs = merged_organs(&borrowed, &config.merged_ids).unwrap_or_else(|wrong| {
+            complaints.extend(wrong);
+            Arc::default()
+        });
+        if !complaints.is_empty() {
+            return Err(complaints);
+        }
+        let TotalSegmentatorConfig { pattern, optional, min_coverage, .. } = config;
+        Ok(Self { pattern, organs, files, optional, min_coverage })
+    }
+}
+
+fn files_by_name(organ: &str, complaints: &mut Vec<Complaint>) -> Vec<String> {
+    let files: Vec<String> = class_ids(organ).into_iter().filter_map(class_name).collect();
+    if files.is_empty() {
+        let complaint = Complaint::new("organs", format!("`{organ}` is no organ of TotalSegmentator v2"));
+        let known = known_names();
+        let hint = did_you_mean(organ, known.iter().map(String::as_str))
+            .unwrap_or_else(|| format!("organs = {{ {organ} = [\"name_of_its_file\"] }}"));
+        complaints.push(complaint.with_hint(hint));
+    }
+    files
+}
+
+impl Mask for TotalSegmentatorMask {
+    fn organs(&self) -> Arc<[Organ]> {
+        self.organs.clone()
+    }
+
+    fn mask(&self, scan: &Scan) -> Result<OrganMask, Fault> {
+        let mut merged = Array3::filled(scan.volume.grid.shape, 0u8);
+        for (organ, files) in self.organs.iter().zip(&self.files) {
+            for file in files {
+                let labels = match scan.companions.labels(&self.pattern.replace("{name}", file)) {
+                    Ok(labels) => labels,
+                    Err(fault) if fault.kind == FaultKind::Missing && self.optional => continue,
+                    Err(fault) if fault.kind == FaultKind::Missing => {
+                        let message = format!("expected a mask of `{file}` for {}, there is none", organ.name);
+                        return Err(Fault::mask(FaultKind::Missing, message));
+                    }
+                    Err(fault) => {
+                        return Err(Fault { message: format!("mask of `{file}`: {}", fault.message), ..fault });
+                    }
+                };
+                let voxels = merged.as_mut_slice();
+                Alignment::new(&labels.grid, &scan.volume.grid, self.min_coverage)?.for_each_label(
+                    &labels,
+                    |index, _| {
+                        if voxels[index] == 0 {
+                            voxels[index] = organ.label;
+                        }
+                    },
+                );
+            }
+        }
+        Ok(OrganMask { labels: merged, organs: self.organs.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{Beside, scan_beside};
+    use super::*;
+    use crate::volume::{Affine, Grid, Labels};
+
+    fn mask(settings: &str) -> Result<TotalSegmentatorMask, Vec<Complaint>> {
+        TotalSegmentatorMask::new(toml::from_str(settings).unwrap())
+    }
+
+    fn beside(files: &[(&str, [u16; 6])]) -> Scan {
+        let grid = Grid { shape: [6, 1, 1], affine: Affine::from_spacing([1.0; 3]) };
+        let labels = |ids: [u16; 6]| Labels { grid, ids: Array3::from_vec([6, 1, 1], ids.to_vec()) };
+        let files = files.iter().map(|(name, ids)| (format!("organs/{name}.nii.gz"), labels(*ids))).collect();
+        scan_beside(grid, Beside(files))
+    }
+
+    #[test]
+    fn files_of_an_organ_are_united_and_the_first_keeps_the_voxel() {
+        let scan = beside(&[
+            ("kidney_left", [1, 1, 0, 0, 0, 0]),
+            ("kidney_right", [0, 0, 0, 0, 255, 0]),
+            ("liver", [0, 1, 1, 0, 0, 0]),
+        ]);
+        let found = mask("organs = ['kidney', 'liver']").unwrap().mask(&scan).unwrap();
+        assert_eq!(found.labels.as_slice(), [5, 5, 1, 0, 5, 0]);
+    }
+
+    #[test]
+    fn a_missing_file_is_a_fault_that_names_the_organ_but_no_path() {
+        let scan = beside(&[("kidney_left", [1, 0, 0, 0, 0, 0])]);
+        let fault = mask("organs = ['kidney']").unwrap().mask(&scan).unwrap_err();
+        assert_eq!(fault.kind, FaultKind::Missing);
+        assert_eq!(fault.message, "expected a mask of `kidney_right` for kidney, there is none");
+        let found = mask("organs = ['kidney']\noptional = true").unwrap().mask(&scan).unwrap();
+        assert_eq!(found.labels.as_slice(), [5, 0, 0, 0, 0, 0]);
+        let one = mask("organs.kidney = ['kidney_left']").unwrap().mask(&scan).unwrap();
+        assert_eq!(one.labels.as_slice(), [5, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_said_at_once() {
+        let complaints = mask("pattern = 'x.nii'\norgans = ['splen']\nmin_coverage = -1.0").err().unwrap();
+        let hints: Vec<_> = complaints.iter().map(|it| it.hint.as_deref()).collect();
+        assert_eq!(hints, [Some("pattern = \"organs/{name}.nii.gz\""), None, Some("did you mean `spleen`?")]);
+        assert!(mask("organs.kidney = []").is_err());
+    }
+}

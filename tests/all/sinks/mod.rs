@@ -1,0 +1,3 @@
+//! The sinks: what trainers find.
+
+pub mod fixture;
