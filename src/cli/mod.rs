@@ -1,3 +1,6 @@
 //! The command's subcommands, a file each.
 
 pub mod files;
+pub mod graph;
+pub mod schema;
+pub mod validate;

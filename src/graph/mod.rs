@@ -18,9 +18,11 @@ mod pipeline;
 mod plan;
 mod problem;
 mod registry;
+mod schema;
 mod settings;
 mod spec;
 mod split;
+mod survey;
 mod wiring;
 
 pub use check::{Checked, check};
@@ -30,4 +32,6 @@ pub use pipeline::PipelineConfig;
 pub use plan::{Feed, MaskNode, Node, NodeInput, Plan, ScoreNode, SinkNode, SourceNode, Trial};
 pub use problem::{Location, Problem, Severity};
 pub use registry::{Frame, Kind, Part, Place, Registry, Scoring, Settings, StageConfig, Synthesis};
+pub use schema::pipeline_schema;
 pub use split::SplitShares;
+pub use survey::{Survey, survey};
