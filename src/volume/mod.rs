@@ -5,10 +5,12 @@
 
 mod affine;
 mod array;
+mod distance;
 mod grid;
 
 pub use affine::Affine;
 pub use array::Array3;
+pub use distance::distance_mm;
 pub use grid::{Grid, Orientation, Region};
 
 /// Hounsfield units on a grid. Integers stay integers until a stage needs floats.

@@ -3,3 +3,4 @@
 mod common;
 mod run_folder;
 mod sinks;
+mod synth;
