@@ -4,3 +4,6 @@ pub mod files;
 pub mod graph;
 pub mod schema;
 pub mod validate;
+//! The command's subcommands, one a file.
+
+pub mod decode;

@@ -1,6 +1,9 @@
 //! One integration binary, a room a subject.
 
+mod bad_dicom;
 mod common;
 mod run_folder;
 mod sinks;
 mod synth;
+mod dicom;
+mod dicom_files;
