@@ -1,6 +1,7 @@
 //! From archives to volumes: sources list scans, and read them one at a time.
 
 pub mod dicom;
+pub mod nifti;
 
 use std::sync::Arc;
 

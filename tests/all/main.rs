@@ -7,3 +7,4 @@ mod sinks;
 mod synth;
 mod dicom;
 mod dicom_files;
+mod nifti;
