@@ -7,6 +7,7 @@ use clap::Args;
 use super::validate::unprinted;
 use crate::error::{Error, Result};
 use crate::graph::{Registry, pipeline_schema};
+use crate::sink::canonical;
 use crate::sink::schema::table_json;
 use crate::suggest::did_you_mean;
 
@@ -39,9 +40,7 @@ pub fn schema_text(name: &str, registry: &Registry) -> Result<String> {
             });
         }
     };
-    let text = serde_json::to_string_pretty(&schema)
-        .map_err(|error| Error::new(format!("the schema of {name} cannot be written: {error}")).with_source(error))?;
-    Ok(text + "\n")
+    canonical::pretty(&schema).map(|text| String::from_utf8_lossy(&text).into_owned())
 }
 
 /// Prints the schema of `args` and gives the exit code.

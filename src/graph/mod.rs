@@ -22,6 +22,7 @@ mod schema;
 mod settings;
 mod spec;
 mod split;
+mod standard;
 mod survey;
 mod wiring;
 
