@@ -76,3 +76,8 @@ fn load_plan(path: &Path, sets: &[String], stderr: &mut dyn Write) -> Result<Opt
     }
     Ok(checked.plan)
 }
+//! The command's subcommands, a file each.
+pub mod graph;
+pub mod schema;
+pub mod validate;
+//! The command's subcommands, one a file.
