@@ -50,6 +50,12 @@ impl Series {
         self.slices.iter().map(|slice| slice.modified_s).max().unwrap_or(0)
     }
 
+    /// Whether every file of it says that it is of another modality: a PET, a dose, a segmentation. Archives of CT pass
+    /// over these; reading one is a fault that names the modality.
+    pub fn is_other_modality(&self) -> bool {
+        self.slices.iter().all(|slice| slice.other_modality)
+    }
+
     /// Whether this is a scout view: called so by the scanner, or one or two sound slices. Archives pass over these.
     pub fn is_localizer(&self) -> bool {
         self.localizer || (self.slices.len() < FEWEST_SLICES && self.slices.iter().all(|slice| slice.image.is_ok()))

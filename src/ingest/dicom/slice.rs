@@ -51,6 +51,8 @@ pub(super) struct Slice {
     pub modified_s: i64,
     /// Hash of the series it belongs to.
     pub series: [u8; 32],
+    /// Whether it is no CT image by its own word.
+    pub other_modality: bool,
     /// Whether the scanner calls it a localizer.
     pub localizer: bool,
     /// What tells acquisitions of one series apart: acquisition number and temporal position.
@@ -90,6 +92,7 @@ impl Slice {
             bytes,
             modified_s,
             series: Sha256::digest(elements.text(tags::SERIES_INSTANCE_UID).unwrap_or_default()).into(),
+            other_modality: elements.text(tags::MODALITY).is_some_and(|modality| modality != "CT"),
             localizer: elements.text(tags::IMAGE_TYPE).is_some_and(|kind| kind.contains("LOCALIZER")),
             acquisition: [number(tags::ACQUISITION_NUMBER), number(tags::TEMPORAL_POSITION_IDENTIFIER)],
             image: fault.map_or_else(|| Image::of(&elements), Err),
