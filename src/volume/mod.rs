@@ -5,8 +5,8 @@
 
 mod affine;
 mod array;
-mod distance;
 mod crop;
+mod distance;
 mod gaussian;
 mod grid;
 mod orientation;
@@ -17,7 +17,6 @@ mod turn;
 pub use affine::Affine;
 pub use array::Array3;
 pub use distance::distance_mm;
-pub use grid::{Grid, Orientation, Region};
 pub use crop::padding_to;
 pub use gaussian::{Boundary, Gaussian, Scratch};
 pub use grid::{Grid, Region};

@@ -2,8 +2,10 @@
 
 mod bad_dicom;
 mod common;
+mod dataflow;
 mod dicom;
 mod dicom_files;
+mod for_loop;
 mod nifti;
 mod run_folder;
 mod sinks;
