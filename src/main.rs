@@ -1,12 +1,20 @@
-//! The `freetumor` command.
-
-mod cli;
+//! The `freetumor` command: parse, run, report, exit code.
 
 use std::process::ExitCode;
 
+use clap::Parser;
+use freetumor::cli::Cli;
+
 fn main() -> ExitCode {
-    match std::env::args().nth(1).as_deref() {
-        Some("decode-dicom") => cli::decode::run(),
-        _ => ExitCode::SUCCESS,
+    let cli = Cli::parse();
+    match cli.run() {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("error: {error}");
+            if let Some(hint) = error.hint() {
+                eprintln!("hint: {hint}");
+            }
+            ExitCode::from(2)
+        }
     }
 }

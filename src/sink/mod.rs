@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub use decathlon::{DecathlonConfig, DecathlonSink};
 pub use nnunet::{NnunetConfig, NnunetSink};
-pub use record::{FaultRecord, Outcome, SampleRecord, ScanRecord, Split};
+pub use record::{FaultRecord, Outcome, QualityRecord, SampleRecord, ScanRecord, Split};
 pub use webdataset::{WebDatasetConfig, WebDatasetSink};
 
 use crate::error::{Complaint, Result};
@@ -127,7 +127,7 @@ pub trait Sink: Send + Sync {
     /// The sink's name in the graph file, and the folder of its layout.
     fn name(&self) -> &str;
 
-    /// The `table` of the committed lists by which it knows what is in it: `NAME.index`, or `pairs.index` for sinks that
+    /// The `table` of the committed lists by which it knows what is in it: `NAME.index`, or `pairs.NAME` for sinks that
     /// share image and label files.
     fn index(&self) -> String;
 

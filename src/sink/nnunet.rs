@@ -78,7 +78,7 @@ impl Sink for NnunetSink {
     }
 
     fn index(&self) -> String {
-        pairs::PAIRS_INDEX.to_owned()
+        pairs::index_of(&self.name)
     }
 
     fn gzip_level(&self) -> u32 {
@@ -86,7 +86,7 @@ impl Sink for NnunetSink {
     }
 
     fn seal(&self, store: &dyn Durable, epoch: u64, samples: &[Spooled]) -> Result<Sealed> {
-        pairs::seal(store, epoch, samples)
+        pairs::seal(store, &self.name, epoch, samples)
     }
 
     fn project(&self, store: &dyn Durable, index: &[FileEntry]) -> Result<()> {

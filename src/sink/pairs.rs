@@ -1,6 +1,6 @@
 //! Images and labels as files of their own, published once however many sinks list them.
 //!
-//! A commit names one list of them an epoch, `samples/pairs.index/EPOCH-SHA256.json`, which names the files with their
+//! A commit names one list of them a sink and epoch, `samples/pairs.SINK/EPOCH-SHA256.json`, which names the files with their
 //! digests: so commits stay small however many samples there are.
 
 use serde::{Deserialize, Serialize};
@@ -13,8 +13,15 @@ use crate::error::{Error, Result};
 /// The table of image and label files.
 pub const PAIRS: &str = "pairs";
 
-/// The table of the lists that name them.
-pub const PAIRS_INDEX: &str = "pairs.index";
+/// The table of the lists by which one sink names its own.
+pub fn index_of(sink: &str) -> String {
+    format!("{PAIRS}.{sink}")
+}
+
+/// Whether a table holds lists of some sink.
+pub fn is_index(table: &str) -> bool {
+    table.strip_prefix(PAIRS).is_some_and(|rest| rest.starts_with('.'))
+}
 
 /// A sample in the list of an epoch.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -50,7 +57,7 @@ impl Pair {
 }
 
 /// Publishes the samples' files and their list.
-pub(super) fn seal(store: &dyn Durable, epoch: u64, samples: &[Spooled]) -> Result<Sealed> {
+pub(super) fn seal(store: &dyn Durable, sink: &str, epoch: u64, samples: &[Spooled]) -> Result<Sealed> {
     let mut guard = SplitGuard::default();
     let mut sealed = Sealed::default();
     let (mut publications, mut list) = (Vec::new(), Vec::new());
@@ -76,12 +83,12 @@ pub(super) fn seal(store: &dyn Durable, epoch: u64, samples: &[Spooled]) -> Resu
     }
     store.publish(&publications)?;
     if !list.is_empty() {
-        sealed.files.push(publish_index(PAIRS_INDEX, store, epoch, &list, list.len())?);
+        sealed.files.push(publish_index(&index_of(sink), store, epoch, &list, list.len())?);
     }
     Ok(sealed)
 }
 
-/// All samples that committed lists name, sorted.
+/// All samples that committed lists name, sorted; one that several sinks list is there once.
 ///
 /// # Errors
 /// Where a list cannot be read, or a patient is in two splits.
@@ -91,6 +98,7 @@ pub fn listed(store: &dyn Durable, index: &[FileEntry]) -> Result<Vec<Pair>> {
         all.extend(read_index::<Vec<Pair>>(store, file)?);
     }
     all.sort_unstable();
+    all.dedup();
     for pair in &all {
         guard.admit(&pair.patient_key, pair.split)?;
     }

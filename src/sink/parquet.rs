@@ -17,7 +17,7 @@ use parquet::file::properties::WriterProperties;
 
 use super::durable::{Durable, FileDigest};
 use super::schema::Table;
-use super::{FaultRecord, FileEntry, Placement, SampleRecord, ScanRecord, epoch_name};
+use super::{FaultRecord, FileEntry, Placement, QualityRecord, SampleRecord, ScanRecord, epoch_name};
 use crate::error::{Error, Result};
 
 /// A row of `samples`.
@@ -92,6 +92,22 @@ impl Row for FaultRecord {
 
     fn read(batch: &RecordBatch) -> Result<Vec<Self>> {
         read::faults(batch)
+    }
+}
+
+impl Row for QualityRecord {
+    const TABLE: Table = Table::Quality;
+
+    fn sort(rows: &mut [Self]) {
+        rows.sort();
+    }
+
+    fn columns(rows: &[Self]) -> Vec<ArrayRef> {
+        columns::quality(rows)
+    }
+
+    fn read(batch: &RecordBatch) -> Result<Vec<Self>> {
+        read::quality(batch)
     }
 }
 

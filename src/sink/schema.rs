@@ -20,11 +20,13 @@ pub enum Table {
     Scans,
     /// A row for everything that spoiled a scan.
     Faults,
+    /// A row for every group of attempts that ended alike.
+    Quality,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Samples, Self::Scans, Self::Faults];
+    pub const ALL: [Self; 4] = [Self::Samples, Self::Scans, Self::Faults, Self::Quality];
 
     /// The name, which is also that of its folder.
     pub fn name(self) -> &'static str {
@@ -32,6 +34,7 @@ impl Table {
             Self::Samples => "samples",
             Self::Scans => "scans",
             Self::Faults => "faults",
+            Self::Quality => "quality",
         }
     }
 
@@ -41,6 +44,7 @@ impl Table {
             Self::Samples => "One row for every attempt at a synthetic tumor, accepted or rejected.",
             Self::Scans => "One row for every scan that was taken in.",
             Self::Faults => "One row for everything that spoiled a scan.",
+            Self::Quality => "One row for every group of attempts that ended alike, over all epochs so far.",
         }
     }
 
@@ -61,6 +65,7 @@ impl Table {
             Self::Samples => samples(),
             Self::Scans => scans(),
             Self::Faults => faults(),
+            Self::Quality => quality(),
         }
     }
 
@@ -310,6 +315,17 @@ fn faults() -> Vec<Column> {
         5 "stage" Text always "" "Where on the way it happened: read, mask, synthesize, score or sink.";
         6 "kind" Text always "" "The class of fault, of a closed list.";
         7 "message" Text always "" "What was expected and what came; no paths, no names.";
+    }
+}
+
+fn quality() -> Vec<Column> {
+    columns! {
+        1 "dataset" Text always "" "The data set's name.";
+        2 "organ" Text always "" "The organ's name in the graph file.";
+        3 "size_class" Text maybe "" "tiny, small, medium or large; absent where no site was found.";
+        4 "verdict" Text always "" "accepted or rejected.";
+        5 "reason" Text maybe "" "Why they were rejected: the condition as the graph file has it, or a code such as no_site.";
+        6 "attempts" U64 always "" "How many attempts.";
     }
 }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::durable::{Durable, FileDigest};
 use super::nifti::{DEFAULT_GZIP_LEVEL, Encoder};
-use super::{FaultRecord, Outcome, Sample, SampleRecord, ScanRecord, Sink, Spooled, canonical, epoch_name};
+use super::{FaultRecord, Sample, SampleRecord, ScanRecord, Sink, Spooled, canonical, epoch_name};
 use crate::error::{Fault, FaultKind, Result, Stage};
 use crate::mask::MaskedScan;
 use crate::score::{Score, Scores};
@@ -39,13 +39,13 @@ pub struct ScanOutcome {
     pub samples: Vec<SampleRecord>,
     /// What spoiled it.
     pub faults: Vec<FaultRecord>,
-    /// Files of the accepted samples; empty where the run has no sinks.
+    /// Files of the samples that some sink takes.
     pub files: Vec<SampleFiles>,
 }
 
 impl ScanOutcome {
-    /// The accepted samples of an epoch's outcomes with their files, sorted by sample_id.
-    pub fn accepted<'a>(epoch: u64, outcomes: impl IntoIterator<Item = &'a Self>) -> Vec<Spooled> {
+    /// The samples of an epoch's outcomes that have files, sorted by sample_id.
+    pub fn with_files<'a>(epoch: u64, outcomes: impl IntoIterator<Item = &'a Self>) -> Vec<Spooled> {
         let mut spooled: Vec<Spooled> = outcomes.into_iter().flat_map(|outcome| outcome.spooled(epoch)).collect();
         spooled.sort_unstable_by(|a, b| a.record.sample_id.cmp(&b.record.sample_id));
         spooled
@@ -54,7 +54,7 @@ impl ScanOutcome {
     fn spooled(&self, epoch: u64) -> impl Iterator<Item = Spooled> + '_ {
         self.files.iter().filter_map(move |files| {
             let record =
-                self.samples.iter().find(|r| r.sample_id == files.sample_id && r.outcome == Outcome::Accepted)?;
+                self.samples.iter().find(|r| r.sample_id == files.sample_id)?;
             Some(Spooled {
                 image_path: image_name(epoch, &record.scan_id, &record.sample_id),
                 image: files.image.clone(),
@@ -83,7 +83,7 @@ pub struct Spool {
 impl Spool {
     /// The spool of a run with these sinks. Files are encoded once, at the highest level that a sink asks for; without
     /// sinks there are only rows.
-    pub fn new(store: Arc<dyn Durable>, sinks: &[Box<dyn Sink>]) -> Self {
+    pub fn new(store: Arc<dyn Durable>, sinks: &[Arc<dyn Sink>]) -> Self {
         Self { store, gzip_level: sinks.iter().map(|sink| sink.gzip_level()).max() }
     }
 

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::sink::durable::Durable;
 use crate::sink::parquet::{Row, SampleRow, write_part};
 use crate::sink::spool::ScanOutcome;
-use crate::sink::{FileEntry, Outcome, Placement, Sink};
+use crate::sink::{FileEntry, Outcome, Placement, SampleRecord, Sink};
 use crate::tables::run::Counts;
 
 /// An epoch whose files are durable; [`RunWriter::commit`](crate::tables::run::RunWriter::commit) makes it exist.
@@ -22,6 +22,14 @@ pub struct SealedEpoch {
     pub counts: Counts,
 }
 
+/// A sink with the samples that the graph gives it.
+pub struct Feed<'a> {
+    /// The sink.
+    pub sink: &'a dyn Sink,
+    /// Whether it takes a sample.
+    pub takes: &'a dyn Fn(&SampleRecord) -> bool,
+}
+
 /// Seals an epoch: all sinks, then the tables. It depends on nothing but its arguments, whatever the order of
 /// `outcomes`, so epochs may be sealed side by side; repeating it changes nothing.
 ///
@@ -33,7 +41,7 @@ pub fn seal(
     store: &dyn Durable,
     epoch: u64,
     outcomes: Vec<ScanOutcome>,
-    sinks: &[Box<dyn Sink>],
+    sinks: &[Feed<'_>],
 ) -> Result<SealedEpoch> {
     if let Some(other) = outcomes.iter().find(|outcome| {
         outcome.scan.epoch != epoch
@@ -42,13 +50,14 @@ pub fn seal(
     }) {
         return Err(Error::new(format!("scan {} has rows of another epoch than {epoch}", other.scan.scan_id)));
     }
-    let accepted = ScanOutcome::accepted(epoch, &outcomes);
+    let samples_with_files = ScanOutcome::with_files(epoch, &outcomes);
     let mut placements: HashMap<String, Placement> = HashMap::new();
     let mut sealed = SealedEpoch { epoch, ..SealedEpoch::default() };
-    for sink in sinks {
-        let of_sink = sink.seal(store, epoch, &accepted)?;
+    for feed in sinks {
+        let taken: Vec<_> = samples_with_files.iter().filter(|sample| (feed.takes)(&sample.record)).cloned().collect();
+        let of_sink = feed.sink.seal(store, epoch, &taken)?;
         sealed.add.extend(of_sink.files);
-        for (sample, placement) in accepted.iter().zip(of_sink.placements) {
+        for (sample, placement) in taken.iter().zip(of_sink.placements) {
             placements.entry(sample.record.sample_id.clone()).or_default().merge(placement);
         }
     }

@@ -2,9 +2,9 @@
 
 mod bad_dicom;
 mod common;
-mod run_folder;
-mod sinks;
-mod synth;
 mod dicom;
 mod dicom_files;
 mod nifti;
+mod run_folder;
+mod sinks;
+mod synth;

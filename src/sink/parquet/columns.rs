@@ -10,7 +10,7 @@ use arrow::array::{
 use super::SampleRow;
 use crate::score::Score;
 use crate::sink::schema::{organ_fields, organs_item};
-use crate::sink::{FaultRecord, Outcome, ScanRecord};
+use crate::sink::{FaultRecord, Outcome, QualityRecord, ScanRecord};
 use crate::synth::Geometry;
 
 fn text<'a, R>(rows: &'a [R], get: impl Fn(&'a R) -> &'a str) -> ArrayRef {
@@ -139,6 +139,17 @@ fn organs(rows: &[ScanRecord]) -> ArrayRef {
     let lists = lists.finish();
     debug_assert_eq!(lists.len(), rows.len());
     Arc::new(lists)
+}
+
+pub(super) fn quality(rows: &[QualityRecord]) -> Vec<ArrayRef> {
+    vec![
+        text(rows, |r| &r.dataset),
+        text(rows, |r| &r.organ),
+        maybe_text(rows, |r| Some(r.size_class.as_str()).filter(|class| !class.is_empty())),
+        text(rows, |r| if r.reason.is_none() { "accepted" } else { "rejected" }),
+        maybe_text(rows, |r| r.reason.as_deref()),
+        u64s(rows, |r| Some(r.count)),
+    ]
 }
 
 pub(super) fn faults(rows: &[FaultRecord]) -> Vec<ArrayRef> {

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use super::SampleRow;
 use crate::error::{Error, Fault, Result};
 use crate::score::{Score, Scores};
-use crate::sink::{FaultRecord, Outcome, Placement, SampleRecord, ScanRecord};
+use crate::sink::{FaultRecord, Outcome, Placement, QualityRecord, SampleRecord, ScanRecord};
 use crate::synth::Geometry;
 
 /// One row of a batch.
@@ -181,6 +181,18 @@ fn organs(cells: Cells<'_>) -> Result<Vec<(String, f64)>> {
     let volumes = each.column_by_name("volume_ml").and_then(|a| a.as_any().downcast_ref::<Float64Array>());
     let (names, volumes) = names.zip(volumes).ok_or_else(unexpected)?;
     Ok((0..each.len()).map(|i| (names.value(i).to_owned(), volumes.value(i))).collect())
+}
+
+pub(super) fn quality(batch: &RecordBatch) -> Result<Vec<QualityRecord>> {
+    rows(batch, |cells| {
+        Ok(QualityRecord {
+            dataset: cells.text("dataset")?,
+            organ: cells.text("organ")?,
+            size_class: cells.maybe_text("size_class")?.unwrap_or_default(),
+            reason: cells.maybe_text("reason")?,
+            count: cells.u64("attempts")?,
+        })
+    })
 }
 
 pub(super) fn faults(batch: &RecordBatch) -> Result<Vec<FaultRecord>> {

@@ -11,7 +11,7 @@ use super::{
 use crate::error::{Error, Result};
 use crate::ingest::ScanEntry;
 use crate::sink::durable::{Durable, FileDigest, Folder};
-use crate::sink::pairs::{self, PAIRS, PAIRS_INDEX, Pair};
+use crate::sink::pairs::{self, PAIRS, Pair};
 use crate::sink::schema::Table;
 use crate::sink::{FileEntry, canonical, epoch_name};
 
@@ -41,6 +41,11 @@ impl Snapshot {
     /// The files of one table or sink, sorted by path.
     pub fn of_table(&self, table: &str) -> Vec<FileEntry> {
         self.files.values().filter(|file| file.table == table).cloned().collect()
+    }
+
+    /// The lists by which sinks name their image and label files.
+    pub(super) fn pairs_indexes(&self) -> Vec<FileEntry> {
+        self.files.values().filter(|file| pairs::is_index(&file.table)).cloned().collect()
     }
 
     /// Whether a commit can follow.
@@ -254,7 +259,7 @@ impl RunFolder {
     pub fn tables(&self, at: Option<u64>) -> Result<Vec<String>> {
         let mut tables: Vec<String> = self.snapshot(at)?.files.into_values().map(|file| file.table).collect();
         tables.extend(Table::ALL.map(|table| table.name().to_owned()));
-        if tables.iter().any(|table| table == PAIRS_INDEX) {
+        if tables.iter().any(|table| pairs::is_index(table)) {
             tables.push(PAIRS.to_owned());
         }
         tables.sort_unstable();
@@ -263,14 +268,14 @@ impl RunFolder {
     }
 
     /// The files of a table or sink after commit `at`, or after the last; sorted by path, so by epoch. `pairs` are the
-    /// images and labels that the lists of `pairs.index` name.
+    /// images and labels that the lists of all sinks name.
     ///
     /// # Errors
     /// Where there is no such table or commit.
     pub fn files(&self, table: &str, at: Option<u64>) -> Result<Vec<FileEntry>> {
         let snapshot = self.snapshot(at)?;
         if table == PAIRS {
-            let pairs = pairs::listed(&*self.store, &snapshot.of_table(PAIRS_INDEX))?;
+            let pairs = pairs::listed(&*self.store, &snapshot.pairs_indexes())?;
             return Ok(pairs.iter().flat_map(Pair::files).collect());
         }
         let files = snapshot.of_table(table);

@@ -3,7 +3,7 @@
 use super::{CHECKPOINT_EVERY, RunFolder};
 use crate::error::Result;
 use crate::sink::durable::FileDigest;
-use crate::sink::pairs::{self, PAIRS_INDEX, Pair};
+use crate::sink::pairs::{self, Pair};
 use crate::sink::parquet;
 use crate::sink::schema::Table;
 use crate::sink::{FileEntry, canonical};
@@ -59,7 +59,7 @@ impl RunFolder {
             }
             found.commits += 1;
         }
-        let pairs = match pairs::listed(&**self.store(), &snapshot.of_table(PAIRS_INDEX)) {
+        let pairs = match pairs::listed(&**self.store(), &snapshot.pairs_indexes()) {
             Ok(pairs) => pairs,
             Err(error) => {
                 found.problems.push(error.to_string());

@@ -186,13 +186,13 @@ impl RunWriter {
     ///
     /// # Errors
     /// Where files cannot be read or linked.
-    pub fn project(&self, sinks: &[Box<dyn Sink>]) -> Result<()> {
+    pub fn project(&self, sinks: &[Arc<dyn Sink>]) -> Result<()> {
         let store = &**self.folder.store();
         sinks.iter().try_for_each(|sink| sink.project(store, &self.snapshot.of_table(&sink.index())))
     }
 
     /// The spool of this run for these sinks.
-    pub fn spool(&self, sinks: &[Box<dyn Sink>]) -> Spool {
+    pub fn spool(&self, sinks: &[Arc<dyn Sink>]) -> Spool {
         Spool::new(Arc::clone(self.folder.store()), sinks)
     }
 }
