@@ -1,3 +1,4 @@
 //! One integration binary, a room a subject.
 
 mod common;
+mod volume;
