@@ -10,3 +10,4 @@ mod nifti;
 mod run_folder;
 mod sinks;
 mod synth;
+mod volume;
