@@ -1,5 +1,8 @@
 //! From archives to volumes: sources list scans, and read them one at a time.
 
+mod digest;
+pub mod phantom;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -7,6 +10,8 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Fault, Result};
 use crate::volume::{Grid, Labels, Volume};
+
+pub use digest::content_digest;
 
 /// One scan of a source, known before anything of it is decoded. Entries are small and travel the dataflow.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
