@@ -2,6 +2,8 @@
 
 pub mod dicom;
 pub mod nifti;
+mod digest;
+pub mod phantom;
 
 use std::sync::Arc;
 
@@ -10,6 +12,8 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Fault, Result};
 use crate::volume::{Grid, Labels, Volume};
+
+pub use digest::content_digest;
 
 /// One scan of a source, known before anything of it is decoded. Entries are small and travel the dataflow.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
