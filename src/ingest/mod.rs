@@ -1,8 +1,8 @@
 //! From archives to volumes: sources list scans, and read them one at a time.
 
 pub mod dicom;
-pub mod nifti;
 mod digest;
+pub mod nifti;
 pub mod phantom;
 
 use std::sync::Arc;

@@ -135,7 +135,8 @@ fn a_budget_is_never_passed_and_a_scan_beyond_it_is_a_fault() {
     assert_eq!((report.scans, report.faults), (10, 0));
     assert!(report.peak_lease_bytes <= limit && report.peak_lease_bytes > 0, "{}", report.peak_lease_bytes);
     let folder = tempfile::tempdir().unwrap();
-    let report = run_text(PHANTOMS, folder.path(), RunOptions { memory_bytes: 100_000, ..RunOptions::default() }).unwrap();
+    let report =
+        run_text(PHANTOMS, folder.path(), RunOptions { memory_bytes: 100_000, ..RunOptions::default() }).unwrap();
     assert_eq!((report.scans, report.faults, report.accepted), (10, 10, 0));
     assert_eq!(report.fault_kinds.keys().collect::<Vec<_>>(), ["read/too_large"]);
 }

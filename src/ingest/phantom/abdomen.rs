@@ -31,16 +31,26 @@ impl Anatomy<'_> {
         let aorta = [([7.0, 34.0, -60.0], 10.5), ([4.0, 30.0, -130.0], 9.5), ([3.0, 26.0, -196.0], 8.5)];
         self.scene.add(Shape::chain(&aorta), tissue(hu.artery).label(52));
         for (side, artery, vein) in [(1.0, 65, 67), (-1.0, 66, 68)] {
-            let iliac = [([3.0, 26.0, -194.0], 6.5), ([side * 26.0, 34.0, -240.0], 5.5), ([side * 48.0, 40.0, -300.0], 5.0)];
+            let iliac =
+                [([3.0, 26.0, -194.0], 6.5), ([side * 26.0, 34.0, -240.0], 5.5), ([side * 48.0, 40.0, -300.0], 5.0)];
             self.scene.add(Shape::chain(&iliac), tissue(hu.artery).label(artery));
-            let vena = [([-18.0, 28.0, -198.0], 8.0), ([side * 22.0 - 6.0, 42.0, -244.0], 6.5), ([side * 44.0, 48.0, -300.0], 6.0)];
+            let vena = [
+                ([-18.0, 28.0, -198.0], 8.0),
+                ([side * 22.0 - 6.0, 42.0, -244.0], 6.5),
+                ([side * 44.0, 48.0, -300.0], 6.0),
+            ];
             self.scene.add(Shape::chain(&vena), tissue(hu.vein).label(vein));
             let renal = [([3.0, 31.0, -122.0], 3.0), ([side * 48.0, 46.0, -126.0], 2.6)];
             self.scene.add(Shape::chain(&renal), tissue(hu.artery));
             let renal_vein = [([-20.0, 24.0, -126.0], 5.0), ([side * 46.0, 40.0, -128.0], 4.0)];
             self.scene.add(Shape::chain(&renal_vein), tissue(hu.vein));
         }
-        let cava = [([-22.0, 14.0, 34.0], 11.0), ([-24.0, 20.0, -20.0], 11.0), ([-22.0, 26.0, -120.0], 10.5), ([-18.0, 28.0, -198.0], 9.5)];
+        let cava = [
+            ([-22.0, 14.0, 34.0], 11.0),
+            ([-24.0, 20.0, -20.0], 11.0),
+            ([-22.0, 26.0, -120.0], 10.5),
+            ([-18.0, 28.0, -198.0], 9.5),
+        ];
         self.scene.add(Shape::chain(&cava), tissue(hu.vein).label(63));
         let mesenteric = [([4.0, 22.0, -108.0], 3.4), ([2.0, 2.0, -140.0], 3.2), ([-4.0, -16.0, -200.0], 2.4)];
         self.scene.add(Shape::chain(&mesenteric), tissue(hu.artery));
@@ -64,10 +74,8 @@ impl Anatomy<'_> {
             let pyramid = Shape::turned(at(medial, rise * size), [7.0, 8.0, 5.5], tilt);
             self.scene.add(pyramid, tissue(self.hu.medulla).only(label, label));
         }
-        let sinus = Shape::Grown {
-            parts: vec![Shape::turned(at(14.0, 0.0), [11.0, 8.0, 24.0], tilt), hilum],
-            seam: 6.0,
-        };
+        let sinus =
+            Shape::Grown { parts: vec![Shape::turned(at(14.0, 0.0), [11.0, 8.0, 24.0], tilt), hilum], seam: 6.0 };
         self.scene.add(sinus, tissue(-75.0).lumps(20.0).rough(2.0).only(label, label).label(0));
         self.scene.add(Shape::turned(at(15.0, 0.0), [7.0, 4.0, 10.0], tilt), tissue(12.0));
         outline
@@ -93,8 +101,13 @@ impl Anatomy<'_> {
             Shape::turned([58.0, -26.0, -72.0], [27.0 * full, 28.0 * full, 44.0], [0.3, 0.2, 0.0]),
             Shape::turned([14.0, -48.0, -112.0], [42.0, 17.0 * full, 19.0 * full], [0.0, 0.3, 0.0]),
         ];
-        let outline = Shape::Grown { parts, seam: 14.0 }
-            .carved(vec![self.cavity(4.0), Shape::Grown { parts: vec![Self::dome(1.0, -2.0), Self::dome(-1.0, -2.0)], seam: 20.0 }], vec![]);
+        let outline = Shape::Grown { parts, seam: 14.0 }.carved(
+            vec![
+                self.cavity(4.0),
+                Shape::Grown { parts: vec![Self::dome(1.0, -2.0), Self::dome(-1.0, -2.0)], seam: 20.0 },
+            ],
+            vec![],
+        );
         let lumen = outline.swollen(-4.5);
         self.scene.add(outline.clone(), tissue(self.hu.bowel).rough(2.0).label(STOMACH));
         self.scene.add(lumen.clone(), tissue(content).lumps(10.0).rough(3.5).label(STOMACH));
@@ -107,10 +120,8 @@ impl Anatomy<'_> {
         let size = self.build.spleen;
         let shift = self.shift(4.0);
         let center = [104.0 + 0.4 * shift[0], 40.0 + shift[1], -62.0 + shift[2]];
-        let spleen = Shape::turned(center, [26.0 * size, 44.0 * size, 52.0 * size], [0.3, 0.15, -0.35]).carved(
-            vec![self.cavity(4.0), Self::dome(1.0, -2.0)],
-            vec![stomach.swollen(3.0), kidney.swollen(4.0)],
-        );
+        let spleen = Shape::turned(center, [26.0 * size, 44.0 * size, 52.0 * size], [0.3, 0.15, -0.35])
+            .carved(vec![self.cavity(4.0), Self::dome(1.0, -2.0)], vec![stomach.swollen(3.0), kidney.swollen(4.0)]);
         self.scene.add(spleen, tissue(self.hu.spleen).lumps(5.0).rough(2.0).label(SPLEEN));
         let hilum: Point = [82.0, 30.0, -66.0];
         let mut tree = Vec::new();
@@ -119,7 +130,8 @@ impl Anatomy<'_> {
         for tube in tree {
             self.scene.add(tube, tissue(self.hu.portal).only(SPLEEN, SPLEEN));
         }
-        let splenic = [(hilum, 3.6), ([52.0, 22.0, -78.0], 4.0), ([16.0, 4.0, -98.0], 4.6), ([-8.0, -2.0, -104.0], 5.4)];
+        let splenic =
+            [(hilum, 3.6), ([52.0, 22.0, -78.0], 4.0), ([16.0, 4.0, -98.0], 4.6), ([-8.0, -2.0, -104.0], 5.4)];
         self.scene.add(Shape::chain(&splenic), tissue(self.hu.portal).label(64));
     }
 
@@ -203,14 +215,20 @@ impl Anatomy<'_> {
             let bar = Shape::Tube { a: pair[0].0, b: pair[1].0, ra: 1.1, rb: 1.1 };
             self.scene.add(bar, tissue(20.0).only(PANCREAS, PANCREAS));
         }
-        let duodenum = [([-34.0, -36.0, -112.0], 11.0), ([-48.0, -12.0, -122.0], 12.0), ([-44.0, 6.0, -160.0], 11.0), ([10.0, 10.0, -172.0], 10.0)];
+        let duodenum = [
+            ([-34.0, -36.0, -112.0], 11.0),
+            ([-48.0, -12.0, -122.0], 12.0),
+            ([-44.0, 6.0, -160.0], 11.0),
+            ([10.0, 10.0, -172.0], 10.0),
+        ];
         self.gut(&duodenum, 19, 18.0, false);
     }
 
     /// Loops of small bowel and the frame of the colon, laid anew for each scan.
     pub(super) fn bowel(&mut self, draws: &mut Draws) {
         for _ in 0..11 {
-            let mut at: Point = [draws.uniform(-70.0, 75.0), draws.uniform(-62.0, 5.0), draws.uniform(-290.0, -145.0)].map(|v| v as f32);
+            let mut at: Point = [draws.uniform(-70.0, 75.0), draws.uniform(-62.0, 5.0), draws.uniform(-290.0, -145.0)]
+                .map(|v| v as f32);
             let mut points = Vec::new();
             for _ in 0..5 {
                 points.push((at, draws.uniform(10.0, 13.5) as f32));
@@ -224,7 +242,13 @@ impl Anatomy<'_> {
         let sag = draws.uniform(-20.0, 25.0) as f32;
         let frame = [
             vec![([-104.0, 8.0, -290.0], 22.0), ([-108.0, 16.0, -230.0], 21.0), ([-106.0, 20.0, -178.0], 19.0)],
-            vec![([-106.0, 20.0, -178.0], 18.0), ([-60.0, -52.0, -176.0 - sag], 17.0), ([0.0, -66.0, -178.0 - sag], 17.0), ([64.0, -50.0, -150.0], 16.0), ([104.0, 6.0, -118.0], 15.0)],
+            vec![
+                ([-106.0, 20.0, -178.0], 18.0),
+                ([-60.0, -52.0, -176.0 - sag], 17.0),
+                ([0.0, -66.0, -178.0 - sag], 17.0),
+                ([64.0, -50.0, -150.0], 16.0),
+                ([104.0, 6.0, -118.0], 15.0),
+            ],
             vec![([104.0, 6.0, -118.0], 14.0), ([114.0, 30.0, -180.0], 13.0), ([108.0, 26.0, -290.0], 14.0)],
         ];
         for part in frame {

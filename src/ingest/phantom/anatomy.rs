@@ -22,8 +22,7 @@ pub(super) struct Anatomy<'a> {
 pub(super) fn body(build: &Build, hu: Enhancement, patient: Key, scan: Key) -> Scene {
     let noise_hu = scan.draws("noise level").uniform(9.0, 13.0) as f32;
     let scene = Scene::new(build.size, 9.0, noise_hu, patient.draws("fields"));
-    let mut anatomy =
-        Anatomy { build, hu, profile: profile(build.girth), scene, draws: patient.draws("anatomy") };
+    let mut anatomy = Anatomy { build, hu, profile: profile(build.girth), scene, draws: patient.draws("anatomy") };
     anatomy.wall();
     anatomy.skeleton();
     anatomy.lungs();

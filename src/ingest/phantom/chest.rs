@@ -33,7 +33,8 @@ impl Anatomy<'_> {
         for side in [1.0, -1.0] {
             let hilum: Point = [side * 36.0, 14.0, 66.0];
             let mut tree = Vec::new();
-            let ways = [[26.0, -6.0, 30.0], [30.0, 10.0, -26.0], [28.0, -24.0, 4.0], [22.0, 24.0, 12.0], [24.0, -14.0, -22.0]];
+            let ways =
+                [[26.0, -6.0, 30.0], [30.0, 10.0, -26.0], [28.0, -24.0, 4.0], [22.0, 24.0, 12.0], [24.0, -14.0, -22.0]];
             for (i, [x, y, z]) in ways.into_iter().enumerate() {
                 let habit = Habit { forks: 5, shorter: 0.84, thinner: 0.74, spread: 0.55 };
                 grow(&mut self.draws, hilum, [side * x, y, z], 5.2 - 0.3 * i as f32, habit, &mut tree);
@@ -64,8 +65,10 @@ impl Anatomy<'_> {
             Shape::Grown { parts: vec![ventricles, atria], seam: 12.0 }.swollen(by)
         };
         let above = |z: f32| Shape::Half { normal: [0.0, 0.0, -1.0], offset: -z };
-        self.scene.add(heart(7.0).carved(vec![self.cavity(4.0)], vec![]), tissue(-92.0).lumps(15.0).rough(2.0).label(0));
-        self.scene.add(heart(0.0).carved(vec![self.cavity(8.0), above(-24.0)], vec![]), tissue(hu.myocardium).label(51));
+        self.scene
+            .add(heart(7.0).carved(vec![self.cavity(4.0)], vec![]), tissue(-92.0).lumps(15.0).rough(2.0).label(0));
+        self.scene
+            .add(heart(0.0).carved(vec![self.cavity(8.0), above(-24.0)], vec![]), tissue(hu.myocardium).label(51));
         let chambers = [
             ([42.0, -36.0, 14.0], [24.0, 17.0, 20.0], hu.artery),
             ([4.0, -44.0, 18.0], [26.0, 14.0, 22.0], 0.5 * (hu.vein + hu.lung_vessel)),
@@ -75,7 +78,12 @@ impl Anatomy<'_> {
         for (center, radii, blood) in chambers {
             self.scene.add(Shape::turned(center, radii, [0.0, 0.2, 0.4]), tissue(blood).rough(1.5).label(51));
         }
-        let pulmonary = [([8.0, -30.0, 58.0], 13.0), ([12.0, -8.0, 76.0], 12.0), ([-14.0, 8.0, 76.0], 10.0), ([-40.0, 14.0, 70.0], 7.0)];
+        let pulmonary = [
+            ([8.0, -30.0, 58.0], 13.0),
+            ([12.0, -8.0, 76.0], 12.0),
+            ([-14.0, 8.0, 76.0], 10.0),
+            ([-40.0, 14.0, 70.0], 7.0),
+        ];
         self.scene.add(Shape::chain(&pulmonary), tissue(hu.lung_vessel));
         let left = [([12.0, -8.0, 76.0], 11.0), ([38.0, 16.0, 74.0], 7.5)];
         self.scene.add(Shape::chain(&left), tissue(hu.lung_vessel));
@@ -96,7 +104,10 @@ impl Anatomy<'_> {
         }
         let cava = [([-26.0, -8.0, 40.0], 9.5), ([-27.0, -14.0, 90.0], 8.5), ([-30.0, -16.0, 150.0], 7.0)];
         self.scene.add(Shape::chain(&cava), tissue(hu.vein).label(62));
-        self.scene.add(Shape::chain(&[([4.0, 26.0, 180.0], 7.5), ([8.0, 30.0, 40.0], 8.0), ([22.0, 18.0, -28.0], 8.0)]), tissue(38.0).label(15));
+        self.scene.add(
+            Shape::chain(&[([4.0, 26.0, 180.0], 7.5), ([8.0, 30.0, 40.0], 8.0), ([22.0, 18.0, -28.0], 8.0)]),
+            tissue(38.0).label(15),
+        );
         let airway = [
             vec![([0.0, 6.0, 230.0], 8.5), ([-2.0, 16.0, 92.0], 8.5)],
             vec![([-2.0, 16.0, 94.0], 7.0), ([-40.0, 16.0, 62.0], 5.0), ([-58.0, 24.0, 40.0], 3.2)],

@@ -96,7 +96,8 @@ impl Scene {
             (0..grid.shape[axis]).map(|i| middle_mm[axis] + (i as f32 - half) * step[axis]).collect()
         };
         let axes = [0, 1, 2].map(along);
-        let boxes: Vec<[[usize; 2]; 3]> = self.solids.iter().map(|solid| self.voxels_around(solid, &axes, step)).collect();
+        let boxes: Vec<[[usize; 2]; 3]> =
+            self.solids.iter().map(|solid| self.voxels_around(solid, &axes, step)).collect();
         let soft_mm = 0.5 * libm::cbrtf(step[0] * step[1] * step[2]);
 
         let mut warp = self.warp.each_ref().map(|field| field.along(&axes[0]));
@@ -107,7 +108,8 @@ impl Scene {
         let mut volume = Array3::filled(grid.shape, 0i16);
         let mut labels = Array3::filled(grid.shape, 0u8);
         for z in 0..nz {
-            let active: Vec<usize> = (0..boxes.len()).filter(|&i| (boxes[i][2][0]..boxes[i][2][1]).contains(&z)).collect();
+            let active: Vec<usize> =
+                (0..boxes.len()).filter(|&i| (boxes[i][2][0]..boxes[i][2][1]).contains(&z)).collect();
             warp.iter_mut().for_each(|field| field.plane(axes[2][z]));
             lumps.plane(axes[2][z]);
             noise.next_slice(&mut grain);

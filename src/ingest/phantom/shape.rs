@@ -96,7 +96,8 @@ impl Shape {
 
     /// A bar through several points with a radius at each.
     pub(super) fn chain(points: &[(Point, f32)]) -> Self {
-        let parts = points.windows(2).map(|pair| Self::Tube { a: pair[0].0, b: pair[1].0, ra: pair[0].1, rb: pair[1].1 });
+        let parts =
+            points.windows(2).map(|pair| Self::Tube { a: pair[0].0, b: pair[1].0, ra: pair[0].1, rb: pair[1].1 });
         Self::Grown { parts: parts.collect(), seam: 3.0 }
     }
 
@@ -251,7 +252,10 @@ mod tests {
 
     #[test]
     fn solids_lie_within_their_bounds() {
-        let parts = vec![Shape::ellipsoid([0.0; 3], [9.0, 4.0, 6.0]), Shape::turned([8.0, 3.0, 1.0], [3.0, 9.0, 4.0], [0.4, 0.2, 1.0])];
+        let parts = vec![
+            Shape::ellipsoid([0.0; 3], [9.0, 4.0, 6.0]),
+            Shape::turned([8.0, 3.0, 1.0], [3.0, 9.0, 4.0], [0.4, 0.2, 1.0]),
+        ];
         let grown = Shape::Grown { parts, seam: 5.0 };
         let shape = grown.swollen(1.5).carved(vec![], vec![Shape::Half { normal: [0.0, 0.0, 1.0], offset: 0.0 }]);
         let [low, high] = shape.bounds();

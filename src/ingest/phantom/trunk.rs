@@ -55,7 +55,8 @@ impl Anatomy<'_> {
         let below = || Shape::Half { normal: [0.0, -1.0, 0.0], offset: -70.0 };
         let bottom = 118.0 * self.build.girth.max(1.0) + 145.0;
         let table = |outer: f32, inner: f32| {
-            couch([1.5 * (bottom + outer), bottom + outer]).carved(vec![below()], vec![couch([1.5 * (bottom + inner), bottom + inner])])
+            couch([1.5 * (bottom + outer), bottom + outer])
+                .carved(vec![below()], vec![couch([1.5 * (bottom + inner), bottom + inner])])
         };
         self.scene.add(table(40.0, 10.0), tissue(-930.0).rigid());
         self.scene.add(table(13.0, 10.0), tissue(-180.0).rigid());
@@ -75,7 +76,11 @@ impl Anatomy<'_> {
         for (side, back, loin) in [(1.0, 86, 88), (-1.0, 87, 89)] {
             let spinal = Shape::Disc { center: [side * 34.0, 84.0, -80.0], radii: [27.0, 15.0], half_height: 240.0 };
             self.scene.add(spinal, tissue(54.0).lumps(20.0).rough(2.5).label(back));
-            let psoas = [([side * 24.0, 54.0, -105.0], 6.0), ([side * 36.0, 50.0, -175.0], 16.0), ([side * 52.0, 38.0, -260.0], 21.0)];
+            let psoas = [
+                ([side * 24.0, 54.0, -105.0], 6.0),
+                ([side * 36.0, 50.0, -175.0], 16.0),
+                ([side * 52.0, 38.0, -260.0], 21.0),
+            ];
             self.scene.add(Shape::chain(&psoas), tissue(56.0).lumps(8.0).rough(1.5).label(loin));
             let quadratus = Shape::ellipsoid([side * 66.0, 70.0, -165.0], [20.0, 10.0, 55.0]);
             self.scene.add(quadratus, tissue(54.0).lumps(8.0));
@@ -108,7 +113,11 @@ impl Anatomy<'_> {
             let inner = Shape::turned([side * 84.0, 34.0, -256.0], [60.0, 62.0, 78.0], [0.0, 0.0, side * 0.35]);
             let wing = outer.carved(vec![self.cavity(-8.0)], vec![inner]);
             self.scene.add(wing, tissue(420.0 * bone).lumps(90.0).label(hip));
-            let collar = [([side * 14.0, front(140.0) + 6.0, 148.0], 6.0), ([side * 70.0, -45.0, 178.0], 5.5), ([side * 135.0, 0.0, 186.0], 6.0)];
+            let collar = [
+                ([side * 14.0, front(140.0) + 6.0, 148.0], 6.0),
+                ([side * 70.0, -45.0, 178.0], 5.5),
+                ([side * 135.0, 0.0, 186.0], 6.0),
+            ];
             self.scene.add(Shape::chain(&collar), tissue(460.0 * bone).label(clavicle));
             let blade = Shape::turned([side * 98.0, 62.0, 120.0], [40.0, 4.0, 55.0], [0.1, 0.0, side * -0.75]);
             self.scene.add(blade, tissue(430.0 * bone).lumps(100.0).rough(1.0).label(scapula));
@@ -117,7 +126,8 @@ impl Anatomy<'_> {
 
     fn spine(&mut self) {
         let bone = self.build.bone;
-        let column: Vec<(Point, f32)> = (0..16).map(|i| -270.0 + 32.0 * i as f32).map(|z| ([0.0, spine_y(z), z], 17.5)).collect();
+        let column: Vec<(Point, f32)> =
+            (0..16).map(|i| -270.0 + 32.0 * i as f32).map(|z| ([0.0, spine_y(z), z], 17.5)).collect();
         self.scene.add(Shape::chain(&column), tissue(85.0).lumps(10.0));
         for (at, &(label, z)) in VERTEBRAE.iter().enumerate() {
             let y = spine_y(z);
@@ -135,16 +145,22 @@ impl Anatomy<'_> {
             let spinous = [([0.0, y + deep + 17.0, z - 2.0], 4.0), ([0.0, tip, z - 0.45 * pitch], 3.5)];
             self.scene.add(Shape::chain(&spinous), arch);
             for side in [1.0, -1.0] {
-                let lamina = [([0.0, y + deep + 18.0, z - 2.0], 3.0), ([side * 13.0, y + deep + 8.0, z + 2.0], 4.5), ([side * 12.0, y + deep - 3.0, z + 3.0], 4.0)];
+                let lamina = [
+                    ([0.0, y + deep + 18.0, z - 2.0], 3.0),
+                    ([side * 13.0, y + deep + 8.0, z + 2.0], 4.5),
+                    ([side * 12.0, y + deep - 3.0, z + 3.0], 4.0),
+                ];
                 self.scene.add(Shape::chain(&lamina), arch);
-                let transverse = [([side * 13.0, y + deep + 8.0, z + 2.0], 4.0), ([side * 34.0, y + deep + 13.0, z + 4.0], 3.0)];
+                let transverse =
+                    [([side * 13.0, y + deep + 8.0, z + 2.0], 4.0), ([side * 34.0, y + deep + 13.0, z + 4.0], 3.0)];
                 self.scene.add(Shape::chain(&transverse), arch);
             }
         }
         let sacrum = Shape::turned([0.0, 72.0, -285.0], [48.0, 18.0, 42.0], [0.5, 0.0, 0.0]);
         self.scene.add(sacrum, tissue(260.0 * bone).lumps(70.0).rough(2.0).label(25));
         for (radius, paint) in [(8.5, tissue(15.0)), (5.0, tissue(42.0).label(79))] {
-            let canal: Vec<(Point, f32)> = (0..16).map(|i| -250.0 + 30.0 * i as f32).map(|z| ([0.0, spine_y(z) + 25.0, z], radius)).collect();
+            let canal: Vec<(Point, f32)> =
+                (0..16).map(|i| -250.0 + 30.0 * i as f32).map(|z| ([0.0, spine_y(z) + 25.0, z], radius)).collect();
             self.scene.add(Shape::chain(&canal), paint);
         }
     }
