@@ -5,6 +5,8 @@ use std::sync::Arc;
 use super::registry::{Frame, Place, Registry, Synthesis};
 use crate::error::Complaint;
 use crate::filter::{QualityTest, QualityTestConfig};
+use crate::ingest::Source;
+use crate::ingest::phantom::{PhantomConfig, PhantomSource};
 use crate::mask::{LabelsConfig, LabelsMask, Mask, Organ, TotalSegmentatorConfig, TotalSegmentatorMask};
 use crate::score::{Intensity, IntensityConfig};
 use crate::sink::{DecathlonConfig, DecathlonSink, NnunetConfig, NnunetSink, Sink, WebDatasetConfig, WebDatasetSink};
@@ -15,10 +17,18 @@ impl Registry {
     /// The kinds that come with the crate.
     pub fn standard() -> Self {
         let mut registry = Self::empty();
+        registry.add_sources();
         registry.add_masks();
         registry.add_synthesis_and_scores();
         registry.add_sinks();
         registry
+    }
+
+    fn add_sources(&mut self) {
+        let about = "Procedural abdomens and chests with labels: no files are needed.";
+        self.source("phantom", about, |config: PhantomConfig, place| {
+            PhantomSource::new(config, &place.name).map(|source| Arc::new(source) as Arc<dyn Source>)
+        });
     }
 
     fn add_masks(&mut self) {
