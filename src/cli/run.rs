@@ -71,7 +71,9 @@ pub fn run(args: &RunArgs, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Re
     drop(watcher);
     let report = report?;
     let written = if args.json {
-        serde_json::to_writer_pretty(&mut *stdout, &report).map_err(std::io::Error::from).and_then(|()| writeln!(stdout))
+        serde_json::to_writer_pretty(&mut *stdout, &report)
+            .map_err(std::io::Error::from)
+            .and_then(|()| writeln!(stdout))
     } else {
         write!(stdout, "{}", Summary(&report))
     };
@@ -86,7 +88,8 @@ fn at_least_one(flag: &str, value: usize) -> Result<usize> {
 /// Half of the machine's memory, at most 8 GiB; 2 GiB where the machine does not say.
 fn default_memory_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let total =
+        text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     total.map_or(2 << 30, |kib| (kib * 512).min(8 << 30))
 }
 

@@ -1,12 +1,19 @@
 //! From archives to volumes: sources list scans, and read them one at a time.
 
 pub mod dicom;
+mod digest;
+mod folder;
 pub mod nifti;
+mod patient;
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+pub use digest::content_digest;
+pub use folder::{FolderConfig, FolderSource};
+pub use patient::{PatientConfig, PatientPattern, PatientRule, PatientSecret};
 
 use crate::error::{Fault, Result};
 use crate::volume::{Grid, Labels, Volume};

@@ -5,13 +5,25 @@
 
 mod affine;
 mod array;
+mod crop;
 mod distance;
+mod gaussian;
 mod grid;
+mod orientation;
+mod preprocess;
+mod resample;
+mod turn;
 
 pub use affine::Affine;
 pub use array::Array3;
+pub use crop::padding_to;
 pub use distance::distance_mm;
-pub use grid::{Grid, Orientation, Region};
+pub use gaussian::{Boundary, Gaussian, Scratch};
+pub use grid::{Grid, Region};
+pub use orientation::Orientation;
+pub use preprocess::{Prepared, Preprocess};
+pub use resample::{MOST_VOXELS, Outside, Resampling};
+pub use turn::Turn;
 
 /// Hounsfield units on a grid. Integers stay integers until a stage needs floats.
 #[derive(Clone, Debug, PartialEq)]
