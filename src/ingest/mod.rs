@@ -4,11 +4,17 @@ pub mod dicom;
 mod digest;
 pub mod nifti;
 pub mod phantom;
+mod folder;
+mod patient;
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+
+pub use digest::content_digest;
+pub use folder::{FolderConfig, FolderSource};
+pub use patient::{PatientConfig, PatientPattern, PatientRule, PatientSecret};
 
 use crate::error::{Fault, Result};
 use crate::volume::{Grid, Labels, Volume};
