@@ -83,7 +83,8 @@ impl Slice {
         let is_image = elements.pixels.is_some() || elements.word(tags::ROWS).is_some();
         // Without an image this is a directory, a report, a structure set, or it only began like a DICOM file; but what
         // cannot be read might have held one.
-        if !is_image && !(elements.suspect && fault.is_some()) {
+        let might_be_image = elements.suspect && fault.is_some();
+        if !is_image && !might_be_image {
             return None;
         }
         let number = |tag| elements.text(tag).and_then(|text| text.parse().ok());
