@@ -1,6 +1,7 @@
 //! freetumor
 #![warn(missing_docs)]
 
+pub mod cli;
 pub mod dataflow;
 pub mod error;
 pub mod filter;

@@ -1,14 +1,13 @@
 //! `freetumor decode-dicom`: decodes compressed DICOM slices for another `freetumor` process, apart from it.
 
 use std::io::{BufWriter, stdin, stdout};
-use std::process::ExitCode;
 
-use freetumor::ingest::dicom::serve;
+use crate::ingest::dicom::serve;
 
-/// Serves requests on standard input until it ends; 2 where it is spoken to by something else.
-pub fn run() -> ExitCode {
+/// Serves requests on standard input until it ends; gives the exit code, 2 where something else speaks to it.
+pub fn run() -> u8 {
     match serve(stdin().lock(), BufWriter::new(stdout().lock())) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::from(2),
+        Ok(()) => 0,
+        Err(_) => 2,
     }
 }
