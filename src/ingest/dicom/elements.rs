@@ -204,6 +204,15 @@ fn open(path: &Path) -> Result<(File, u64), Fault> {
 }
 
 fn inflate<R: Read + Seek>(stream: &mut Stream<R>) -> Result<Vec<u8>, Fault> {
+    let too_large = || {
+        Fault::read(
+            FaultKind::TooLarge,
+            format!("a deflated DICOM file inflates to more than {} MiB", INFLATED_BYTES >> 20),
+        )
+    };
+    if stream.remaining() > INFLATED_BYTES {
+        return Err(too_large());
+    }
     let deflated = stream.vec(stream.remaining())?;
     let mut inflated = Vec::new();
     let mut reader = DeflateDecoder::new(deflated.as_slice()).take(INFLATED_BYTES + 1);
@@ -211,10 +220,7 @@ fn inflate<R: Read + Seek>(stream: &mut Stream<R>) -> Result<Vec<u8>, Fault> {
         return Err(Fault::read(FaultKind::Corrupt, "a deflated DICOM file does not inflate"));
     }
     if inflated.len() as u64 > INFLATED_BYTES {
-        return Err(Fault::read(
-            FaultKind::TooLarge,
-            format!("a deflated DICOM file inflates to more than {} MiB", INFLATED_BYTES >> 20),
-        ));
+        return Err(too_large());
     }
     Ok(inflated)
 }
