@@ -2,10 +2,10 @@
 
 pub mod dicom;
 mod digest;
-pub mod nifti;
-pub mod phantom;
 mod folder;
+pub mod nifti;
 mod patient;
+pub mod phantom;
 
 use std::sync::Arc;
 
@@ -18,8 +18,6 @@ pub use patient::{PatientConfig, PatientPattern, PatientRule, PatientSecret};
 
 use crate::error::{Fault, Result};
 use crate::volume::{Grid, Labels, Volume};
-
-pub use digest::content_digest;
 
 /// One scan of a source, known before anything of it is decoded. Entries are small and travel the dataflow.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
