@@ -1,5 +1,7 @@
 //! From archives to volumes: sources list scans, and read them one at a time.
 
+pub mod nifti;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
