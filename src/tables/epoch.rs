@@ -43,6 +43,12 @@ pub fn seal(
         return Err(Error::new(format!("scan {} has rows of another epoch than {epoch}", other.scan.scan_id)));
     }
     let accepted = ScanOutcome::accepted(epoch, &outcomes);
+    let expected =
+        outcomes.iter().flat_map(|outcome| &outcome.samples).filter(|r| r.outcome == Outcome::Accepted).count();
+    if !sinks.is_empty() && accepted.len() != expected {
+        let got = accepted.len();
+        return Err(Error::new(format!("epoch {epoch} has {expected} accepted samples, files were spooled for {got}")));
+    }
     let mut placements: HashMap<String, Placement> = HashMap::new();
     let mut sealed = SealedEpoch { epoch, ..SealedEpoch::default() };
     for sink in sinks {
