@@ -21,7 +21,8 @@ impl Watcher {
     pub fn start(progress: Arc<Progress>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&stop);
-        let watch = move || if std::io::stderr().is_terminal() { draw(&progress, &flag) } else { report(&progress, &flag) };
+        let watch =
+            move || if std::io::stderr().is_terminal() { draw(&progress, &flag) } else { report(&progress, &flag) };
         // Without a thread there is no progress to see, and nothing else is lost.
         let thread = std::thread::Builder::new().name("progress".into()).spawn(watch).ok();
         Self { stop, thread }
@@ -67,7 +68,13 @@ fn report(progress: &Progress, stop: &AtomicBool) {
         let now = progress.snapshot();
         if (stopped || Instant::now() >= next) && said != Some(now) {
             let seconds = start.elapsed().as_secs_f64();
-            eprintln!("{seconds:6.1} s  {}/{} scans, {}, {} epochs committed", now.finished, now.scans, words(now), now.committed);
+            eprintln!(
+                "{seconds:6.1} s  {}/{} scans, {}, {} epochs committed",
+                now.finished,
+                now.scans,
+                words(now),
+                now.committed
+            );
             said = Some(now);
             // Long runs need fewer words: the pauses grow to half a minute.
             pause = (pause * 3 / 2).min(30);

@@ -10,6 +10,7 @@ use clap::Args;
 
 use crate::dataflow::{Progress, RunOptions, RunReport};
 use crate::error::{Error, Result};
+use crate::graph::Registry;
 
 use super::progress::Watcher;
 
@@ -53,8 +54,8 @@ pub struct RunArgs {
 ///
 /// # Errors
 /// What could not be run at all, or had to stop.
-pub fn run(args: &RunArgs, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<u8> {
-    let Some(plan) = super::load_plan(&args.pipeline, &args.set, stderr)? else {
+pub fn run(args: &RunArgs, registry: &Registry, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<u8> {
+    let Some(plan) = super::load_plan(&args.pipeline, &args.set, registry, stderr)? else {
         return Ok(2);
     };
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(&plan.name));
@@ -71,7 +72,9 @@ pub fn run(args: &RunArgs, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Re
     drop(watcher);
     let report = report?;
     let written = if args.json {
-        serde_json::to_writer_pretty(&mut *stdout, &report).map_err(std::io::Error::from).and_then(|()| writeln!(stdout))
+        serde_json::to_writer_pretty(&mut *stdout, &report)
+            .map_err(std::io::Error::from)
+            .and_then(|()| writeln!(stdout))
     } else {
         write!(stdout, "{}", Summary(&report))
     };
@@ -86,7 +89,8 @@ fn at_least_one(flag: &str, value: usize) -> Result<usize> {
 /// Half of the machine's memory, at most 8 GiB; 2 GiB where the machine does not say.
 fn default_memory_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    let total =
+        text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     total.map_or(2 << 30, |kib| (kib * 512).min(8 << 30))
 }
 

@@ -69,7 +69,8 @@ pub fn validate(
                     counted(plan.trials.len(), "synthesis"),
                     counted(plan.sinks.len(), "sink"),
                 ];
-                writeln!(stdout, "{}: good: {}{}", file.name(), numbers.join(", "), needs(survey)).map_err(unprinted)?;
+                writeln!(stdout, "{}: good: {}{}", file.name(), numbers.join(", "), needs(survey))
+                    .map_err(unprinted)?;
             }
         }
     }

@@ -14,10 +14,10 @@ use std::sync::Arc;
 
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::operators::core::input::Handle as InputHandle;
 use timely::dataflow::operators::core::{Concatenate, OkErr};
 use timely::dataflow::operators::probe::Handle;
 use timely::dataflow::operators::vec::{Input, Map};
-use timely::dataflow::operators::core::input::Handle as InputHandle;
 use timely::dataflow::operators::{Operator, Probe};
 use timely::dataflow::{Scope, StreamVec};
 
@@ -33,6 +33,7 @@ use super::offload::{Offload, offload};
 use super::pool::{Lane, Pool};
 use super::quality::{QualityChange, QualityGroup, count_groups};
 use super::settle::{KnownScans, settle};
+use super::telemetry::{Step, Timing};
 use super::work::{Word, Work};
 use super::{Abort, Epoch};
 
@@ -154,17 +155,18 @@ fn open_scans<'scope>(
     let spoiled: StreamVec<'scope, Epoch, Option<Report<Word>>> = spoiled;
     let (work, known) = (Arc::clone(&shared.work), Arc::clone(&shared.known));
     let settings = Offload { name: format!("read {name}"), lane: Lane::Read, in_flight: shared.in_flight };
-    let read = offload(admit(needs, &shared.budget), settings, &shared.pool, &shared.abort, move |epoch, (entry, lease)| {
-        let report = |entry, word| Err(Report { entry, trials, word });
-        match work.read(epoch, source, &entry) {
-            Err(fault) => report(entry, Word::spoiled(fault, None)),
-            Ok(scan) => match known.before(&scan.digest, epoch) {
-                Some(first) => report(entry, Word::duplicate(&scan, first)),
-                None if trials == 0 => report(entry, Word::read(&scan)),
-                None => Ok(Arc::new(Opened { scan, _lease: lease })),
-            },
-        }
-    });
+    let read =
+        offload(admit(needs, &shared.budget), settings, &shared.pool, &shared.abort, move |epoch, (entry, lease)| {
+            let report = |entry, word| Err(Report { entry, trials, word });
+            match work.read(epoch, source, &entry) {
+                Err(fault) => report(entry, Word::spoiled(fault, None)),
+                Ok(scan) => match known.before(&scan.digest, epoch) {
+                    Some(first) => report(entry, Word::duplicate(&scan, first)),
+                    None if trials == 0 => report(entry, Word::read(&scan)),
+                    None => Ok(Arc::new(Opened { scan, _lease: lease })),
+                },
+            }
+        });
     let (opened, unread) = read.ok_err(|read| read);
     OpenedSource { opened, reports: vec![spoiled.flat_map(|report| report), unread], saved }
 }
@@ -176,8 +178,7 @@ fn try_tumors<'scope>(
     shared: &Shared,
 ) -> Vec<Reports<'scope>> {
     let plan = &shared.work.plan;
-    let trials: Vec<usize> =
-        (0..plan.trials.len()).filter(|&trial| plan.trials[trial].masks.contains(&mask)).collect();
+    let trials: Vec<usize> = (0..plan.trials.len()).filter(|&trial| plan.trials[trial].masks.contains(&mask)).collect();
     let (work, count) = (Arc::clone(&shared.work), trials.len());
     let name = format!("mask {}", plan.masks[mask].name);
     let settings = Offload { name, lane: Lane::Mask, in_flight: shared.in_flight };
@@ -220,11 +221,14 @@ fn commit_epochs<'scope>(
     });
     let changes = count_groups(scope.concatenate([before, candidates]));
     let complete = join_counts(settled, changes);
-    let ledger = Arc::clone(&shared.ledger);
+    let (ledger, work) = (Arc::clone(&shared.ledger), Arc::clone(&shared.work));
     let one_by_one = Shared { in_flight: 1, ..shared.clone() };
     let receipts = fallible(complete, "commit", Lane::Save, &one_by_one, move |epoch, (settled, changes)| {
         let settled: Arc<Settled> = settled;
-        ledger.commit(epoch, &settled.outcomes, &changes)
+        let timing = Timing { epoch, step: Step::Commit, node: "commit", scan_id: None, sample_id: None };
+        work.telemetry.time(timing, || ledger.commit(epoch, &settled.outcomes, &changes))?;
+        work.progress.epoch_committed();
+        Ok(())
     });
     let (committed, _) = receipts.probe();
     (counted, committed)
@@ -242,27 +246,31 @@ fn settle_epochs<'scope>(
 ) -> StreamVec<'scope, Epoch, Arc<Settled>> {
     let known = Arc::clone(&shared.known);
     let to_first = Exchange::new(|_: &ScanOutcome| 0);
-    outcomes.unary_frontier::<CapacityContainerBuilder<Vec<_>>, _, _, _>(to_first, "settle", move |capability, _info| {
-        drop(capability);
-        let mut open = BTreeMap::new();
-        move |(input, frontier), output| {
-            input.for_each_stamp(|stamp, batches| {
-                let Some(capability) = stamp.retain_least(0) else { return };
-                let epoch = *capability.time();
-                let (_, outcomes) = open.entry(epoch).or_insert_with(|| (capability, Vec::new()));
-                outcomes.extend(batches.flat_map(|batch| batch.drain(..)));
-            });
-            while let Some(first) = open.first_entry() {
-                if frontier.less_equal(first.key()) {
-                    break;
+    outcomes.unary_frontier::<CapacityContainerBuilder<Vec<_>>, _, _, _>(
+        to_first,
+        "settle",
+        move |capability, _info| {
+            drop(capability);
+            let mut open = BTreeMap::new();
+            move |(input, frontier), output| {
+                input.for_each_stamp(|stamp, batches| {
+                    let Some(capability) = stamp.retain_least(0) else { return };
+                    let epoch = *capability.time();
+                    let (_, outcomes) = open.entry(epoch).or_insert_with(|| (capability, Vec::new()));
+                    outcomes.extend(batches.flat_map(|batch| batch.drain(..)));
+                });
+                while let Some(first) = open.first_entry() {
+                    if frontier.less_equal(first.key()) {
+                        break;
+                    }
+                    let (epoch, (capability, mut outcomes)) = first.remove_entry();
+                    outcomes.sort_by(|a: &ScanOutcome, b| a.scan.scan_id.cmp(&b.scan.scan_id));
+                    settle(&known, epoch, &mut outcomes);
+                    output.session(&capability).give(Arc::new(Settled { epoch, outcomes }));
                 }
-                let (epoch, (capability, mut outcomes)) = first.remove_entry();
-                outcomes.sort_by(|a: &ScanOutcome, b| a.scan.scan_id.cmp(&b.scan.scan_id));
-                settle(&known, epoch, &mut outcomes);
-                output.session(&capability).give(Arc::new(Settled { epoch, outcomes }));
             }
-        }
-    })
+        },
+    )
 }
 
 /// Waits until an epoch's counts are complete too, and lets epochs go in their order.

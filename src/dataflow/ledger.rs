@@ -14,11 +14,11 @@ use crate::sink::{Outcome, QualityRecord, SampleRecord, ScanRecord, Sink};
 use crate::tables::epoch::{Feed, seal};
 use crate::tables::run::{FORMAT_VERSION, RunFolder, RunManifest, RunWriter};
 
+use super::Epoch;
 use super::quality::{QualityChange, QualityGroup};
 use super::report::RunReport;
 use super::schedule::EpochWork;
 use super::settle::KnownScans;
-use super::Epoch;
 
 /// Layouts are brought up to date this often while a run goes on, and at its end.
 const PROJECT_EVERY: Duration = Duration::from_secs(30);
@@ -55,7 +55,8 @@ impl Ledger {
         }
         let spool = writer.spool(&sinks);
         spool.clear_committed(writer.next_epoch())?;
-        let quality = read_table::<QualityRecord>(&writer)?.into_iter().map(|row| (group_of(&row), row.count)).collect();
+        let quality =
+            read_table::<QualityRecord>(&writer)?.into_iter().map(|row| (group_of(&row), row.count)).collect();
         let state = State { writer, quality, projected: Instant::now() };
         Ok((Self { folder: folder.to_owned(), sinks, takes, state: Mutex::new(state) }, spool))
     }
@@ -138,8 +139,7 @@ impl Ledger {
                 move |row: &SampleRecord| takes.contains(&(row.stage.clone(), row.outcome == Outcome::Accepted))
             })
             .collect();
-        let feeds: Vec<_> =
-            self.sinks.iter().zip(&takes).map(|(sink, takes)| Feed { sink: &**sink, takes }).collect();
+        let feeds: Vec<_> = self.sinks.iter().zip(&takes).map(|(sink, takes)| Feed { sink: &**sink, takes }).collect();
         let mut sealed = seal(&*store, epoch, outcomes.to_vec(), &feeds)?;
         let mut state = self.state();
         if !changes.is_empty() || epoch == 0 {

@@ -181,11 +181,13 @@ mod tests {
         let pool = Pool::start(1, 1).unwrap();
         let (hold, gate) = bounded::<()>(0);
         let (started, running) = bounded::<()>(0);
-        assert!(pool.submit(Lane::Read, move || {
-            started.send(()).unwrap();
-            gate.recv().unwrap();
-        })
-        .is_ok());
+        assert!(
+            pool.submit(Lane::Read, move || {
+                started.send(()).unwrap();
+                gate.recv().unwrap();
+            })
+            .is_ok()
+        );
         running.recv().unwrap();
         assert!(pool.submit(Lane::Read, || {}).is_ok());
         assert!(pool.submit(Lane::Read, || {}).is_err());

@@ -69,9 +69,8 @@ mod tests {
             (group("liver"), 1, -1),
             (group("liver"), 2, 3),
         ];
-        let captured = timely::example(move |scope| {
-            count_groups(updates.to_stream(scope).container::<Vec<_>>()).capture()
-        });
+        let captured =
+            timely::example(move |scope| count_groups(updates.to_stream(scope).container::<Vec<_>>()).capture());
         let mut tables: BTreeMap<Epoch, Vec<((QualityGroup, isize), isize)>> = BTreeMap::new();
         for (_, changes) in captured.extract() {
             for (row, epoch, change) in changes {

@@ -37,16 +37,8 @@ pub enum Step {
 
 impl Step {
     /// All of them, in the order of the way.
-    pub const ALL: [Self; 8] = [
-        Self::Peek,
-        Self::Read,
-        Self::Mask,
-        Self::Prepare,
-        Self::Synthesize,
-        Self::Score,
-        Self::Encode,
-        Self::Commit,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Peek, Self::Read, Self::Mask, Self::Prepare, Self::Synthesize, Self::Score, Self::Encode, Self::Commit];
 
     /// The name used in telemetry and summaries.
     pub fn name(self) -> &'static str {

@@ -66,20 +66,22 @@ impl TrialRun<'_> {
     ) -> Result<Vec<SampleRecord>, Failure> {
         let scan_id = masked.scan.entry.scan_id.as_str();
         let trial = self.trial;
-        let (attempts, judges) = self.telemetry.time(self.timing(Step::Prepare, &trial.synthesis, scan_id, None), || {
-            let attempts = trial.synthesize.site_plan(masked, organ)?;
-            let judges = trial.scores.iter().map(|node| Ok((node, node.stage.baseline(masked, organ)?)));
-            Ok::<_, Fault>((attempts, judges.collect::<Result<Vec<_>, Fault>>()?))
-        })?;
+        let (attempts, judges) =
+            self.telemetry.time(self.timing(Step::Prepare, &trial.synthesis, scan_id, None), || {
+                let attempts = trial.synthesize.site_plan(masked, organ)?;
+                let judges = trial.scores.iter().map(|node| Ok((node, node.stage.baseline(masked, organ)?)));
+                Ok::<_, Fault>((attempts, judges.collect::<Result<Vec<_>, Fault>>()?))
+            })?;
         let mut rows = Vec::new();
         for variant in 0..trial.variants {
             for attempt in 0..trial.test.attempts() {
                 let key = trial.key(self.plan, &masked.scan.digest, &organ.name, variant, attempt);
                 let mut record = self.record(masked, organ, variant, attempt);
                 let id = record.sample_id.clone();
-                let made = self
-                    .telemetry
-                    .time(self.timing(Step::Synthesize, &trial.synthesis, scan_id, Some(&id)), || attempts.attempt(key))?;
+                let made =
+                    self.telemetry.time(self.timing(Step::Synthesize, &trial.synthesis, scan_id, Some(&id)), || {
+                        attempts.attempt(key)
+                    })?;
                 let candidate = match made {
                     Attempt::Candidate(candidate) => candidate,
                     Attempt::Rejected { reason } => {

@@ -39,7 +39,10 @@ fn clash(known: &Known<'_, '_>, earlier: usize, later: usize, problems: &mut Pro
             let shared: Vec<u8> = ids(organ).into_iter().filter(|id| ids(other).contains(id)).collect();
             let message = match shared.first() {
                 Some(id) if !same_name => {
-                    format!("the label {id} means {} in `{}` and {} in `{}`", other.name, one.name, organ.name, two.name)
+                    format!(
+                        "the label {id} means {} in `{}` and {} in `{}`",
+                        other.name, one.name, organ.name, two.name
+                    )
                 }
                 _ if same_name && ids(organ) != ids(other) => format!(
                     "{} has the labels {} and {} in `{}`, but {} and {} in `{}`",
@@ -138,7 +141,10 @@ pub(super) fn frames(known: &Known<'_, '_>, problems: &mut Problems<'_>) {
             {
                 let hu = |window: crate::volume::HuWindow| format!("{}..{} HU", window.low_hu, window.high_hu);
                 problems
-                    .error(judge.place_of("window_hu"), format!("`{}` works in another window than `{}`", judge.name, maker.name))
+                    .error(
+                        judge.place_of("window_hu"),
+                        format!("`{}` works in another window than `{}`", judge.name, maker.name),
+                    )
                     .label(format!("{} here, {} there", hu(judged), hu(made)));
             }
             if let (Some(made), Some(judged)) = (made.spacing_mm, judged.spacing_mm)
@@ -146,7 +152,10 @@ pub(super) fn frames(known: &Known<'_, '_>, problems: &mut Problems<'_>) {
             {
                 let mm = |spacing: [f64; 3]| format!("{} × {} × {} mm", spacing[0], spacing[1], spacing[2]);
                 problems
-                    .error(judge.place_of("spacing_mm"), format!("`{}` works in another spacing than `{}`", judge.name, maker.name))
+                    .error(
+                        judge.place_of("spacing_mm"),
+                        format!("`{}` works in another spacing than `{}`", judge.name, maker.name),
+                    )
                     .label(format!("{} here, {} there", mm(judged), mm(made)));
             }
         }

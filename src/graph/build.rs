@@ -173,7 +173,12 @@ fn assemble(known: &Known<'_, '_>, built: &mut Built) {
     for &at in &masks {
         if let Some(Part::Mask(mask)) = &known.parts[at] {
             let (name, kind) = names(at);
-            built.masks.push(MaskNode { name, kind, mask: mask.clone(), sources: indices(&sources, &known.before[at]) });
+            built.masks.push(MaskNode {
+                name,
+                kind,
+                mask: mask.clone(),
+                sources: indices(&sources, &known.before[at]),
+            });
         }
     }
     for &at in &sinks {

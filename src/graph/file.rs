@@ -39,7 +39,11 @@ impl GraphFile {
         let text = std::fs::read_to_string(path).map_err(|source| {
             let missing = source.kind() == std::io::ErrorKind::NotFound;
             let error = Error::io("cannot read the graph file", path, source);
-            if missing { error.with_hint("expected the path of a TOML file, such as pipelines/quickstart.toml") } else { error }
+            if missing {
+                error.with_hint("expected the path of a TOML file, such as pipelines/quickstart.toml")
+            } else {
+                error
+            }
         })?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         Ok(Self::new(path.display().to_string(), folder, text))

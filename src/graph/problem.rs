@@ -88,7 +88,8 @@ mod tests {
 
     #[test]
     fn the_caret_stands_under_what_is_meant() {
-        let location = Location { file: "a.toml".into(), line: 24, column: 9, length: 5, text: "\tkind = \"mask\"".into() };
+        let location =
+            Location { file: "a.toml".into(), line: 24, column: 9, length: 5, text: "\tkind = \"mask\"".into() };
         let problem = Problem {
             severity: Severity::Error,
             message: "unknown kind `mask`".into(),

@@ -27,7 +27,8 @@ pub fn pipeline_schema(registry: &Registry) -> Json {
     ] {
         let mut refs: Vec<Json> = Vec::new();
         for kind in registry.kinds().iter().filter(|kind| kind.role.section() == section) {
-            let same = registry.kinds().iter().filter(|other| other.name == kind.name && other.role.section() == section);
+            let same =
+                registry.kinds().iter().filter(|other| other.name == kind.name && other.role.section() == section);
             // One name may have several roles: then the role tells its schemas apart.
             let suffix = if same.count() > 1 { format!(".{}", kind.role.name()) } else { String::new() };
             let name = format!("{section}.{}{suffix}", kind.name);

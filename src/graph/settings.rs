@@ -52,7 +52,11 @@ pub(super) fn read<T>(
         }
         // What was taken out of a table or list may be missed there: that is an echo, not a problem of its own.
         let gone = whole(&path);
-        let echo = if missing.is_some() { spoiled.iter().any(|it| it.starts_with(&format!("{path}."))) } else { spoiled.contains(&path) };
+        let echo = if missing.is_some() {
+            spoiled.iter().any(|it| it.starts_with(&format!("{path}.")))
+        } else {
+            spoiled.contains(&path)
+        };
         if !echo {
             let place = error.span().filter(|place| !place.is_empty() && !path.is_empty()).unwrap_or(span.clone());
             explain(error.message(), &gone, owner, schema, place, problems);
@@ -85,7 +89,8 @@ pub(super) fn report(
     problems: &mut Problems<'_>,
 ) {
     for Complaint { field, message, hint } in complaints {
-        let covers = |path: &String| field == *path || field.starts_with(&format!("{path}.")) || path.starts_with(&field);
+        let covers =
+            |path: &String| field == *path || field.starts_with(&format!("{path}.")) || path.starts_with(&field);
         if !spoiled.iter().any(|path| covers(path)) {
             problems.error(place_of(&field), message).hint(hint);
         }
@@ -124,7 +129,8 @@ fn take_out(value: &mut Value<'_>, parents: &[&str], last: &str) -> bool {
             match parents {
                 Some((_, rest)) => array.get_mut(index).is_some_and(|inner| take_out(inner, rest, last)),
                 None if index < array.len() => {
-                    let kept = std::mem::replace(array, DeArray::new()).into_iter().enumerate().filter(|(at, _)| *at != index);
+                    let kept =
+                        std::mem::replace(array, DeArray::new()).into_iter().enumerate().filter(|(at, _)| *at != index);
                     *array = kept.map(|(_, value)| value).collect();
                     true
                 }
@@ -162,7 +168,11 @@ fn explain(message: &str, path: &str, owner: &str, schema: &Json, place: Span, p
     if let Some(key) = quoted_after(message, "unknown field ") {
         let expected: Vec<&str> = message.split("expected").nth(1).map(quoted).unwrap_or_default();
         let inside = full.strip_suffix(&format!(".{key}")).unwrap_or(&full);
-        let label = if expected.is_empty() { "expected no settings".to_owned() } else { format!("expected {}", one_of(expected.iter().copied())) };
+        let label = if expected.is_empty() {
+            "expected no settings".to_owned()
+        } else {
+            format!("expected {}", one_of(expected.iter().copied()))
+        };
         problems
             .error(place, format!("unknown key `{key}` in `{inside}`"))
             .label(label)
@@ -176,7 +186,8 @@ fn explain(message: &str, path: &str, owner: &str, schema: &Json, place: Span, p
     } else if let Some(field) = quoted_after(message, "missing field ") {
         problems.error(place, format!("`{full}` has no `{field}`")).label(format!("expected `{field} = …`"));
     } else if message.starts_with("data did not match any variant") {
-        let label = about(schema, path).map_or_else(|| "expected another form".to_owned(), |about| format!("expected {about}"));
+        let label =
+            about(schema, path).map_or_else(|| "expected another form".to_owned(), |about| format!("expected {about}"));
         problems.error(place, format!("`{full}` has none of the forms that it may have")).label(label);
     } else if let Some((got, expected)) = mismatch(message) {
         problems.error(place, format!("`{full}` is {got}")).label(format!("expected {expected}"));
@@ -187,7 +198,9 @@ fn explain(message: &str, path: &str, owner: &str, schema: &Json, place: Span, p
 
 /// Splits ``invalid type: string "ten", expected u32`` into what came and what was expected, in words.
 fn mismatch(message: &str) -> Option<(String, String)> {
-    let rest = ["invalid type: ", "invalid value: ", "invalid length "].iter().find_map(|start| message.strip_prefix(start))?;
+    let rest = ["invalid type: ", "invalid value: ", "invalid length "]
+        .iter()
+        .find_map(|start| message.strip_prefix(start))?;
     let (got, expected) = rest.rsplit_once(", expected ")?;
     let got = match got.split_once(' ') {
         Some(("string", text)) => format!("the text {text}"),
@@ -280,7 +293,8 @@ mod tests {
 
     fn lines(problems: &[Problem]) -> Vec<String> {
         let line = |it: &Problem| {
-            let place = it.location.as_ref().map(|place| format!("{}:{}", place.line, place.column)).unwrap_or_default();
+            let place =
+                it.location.as_ref().map(|place| format!("{}:{}", place.line, place.column)).unwrap_or_default();
             format!("{place} {} | {} | {}", it.message, it.label, it.hint.as_deref().unwrap_or_default())
         };
         problems.iter().map(line).collect()

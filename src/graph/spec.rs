@@ -98,7 +98,10 @@ impl<'t> Spec<'t> {
         if !errors.is_empty() {
             for error in errors {
                 let end = file.text().len();
-                problems.error(error.span().unwrap_or(end..end), format!("not TOML: {}", error.message().replace('\n', ", ")));
+                problems.error(
+                    error.span().unwrap_or(end..end),
+                    format!("not TOML: {}", error.message().replace('\n', ", ")),
+                );
             }
             return None;
         }
@@ -194,7 +197,9 @@ impl<'t> Spec<'t> {
 fn apply<'t>(root: &mut DeTable<'t>, start: usize, set: &'t str, problems: &mut Problems<'_>) {
     let whole = start..start + set.len();
     let Some(sign) = set.find('=') else {
-        problems.error(whole, format!("expected KEY=VALUE, got `{set}`")).hint("--set stages.filter.attempts=3".to_owned());
+        problems
+            .error(whole, format!("expected KEY=VALUE, got `{set}`"))
+            .hint("--set stages.filter.attempts=3".to_owned());
         return;
     };
     let path: Vec<&str> = set[..sign].trim().split('.').map(str::trim).collect();
@@ -319,7 +324,8 @@ mod tests {
         let mut problems = Problems::of(&file);
         let spec = Spec::read(&file, &mut problems);
         let nodes = spec.into_iter().flat_map(|spec| spec.nodes);
-        let nodes = nodes.map(|node| (node.path(), format!("{:?} {:?}", node.kind.map(Spanned::into_inner), node.inputs.len())));
+        let nodes = nodes
+            .map(|node| (node.path(), format!("{:?} {:?}", node.kind.map(Spanned::into_inner), node.inputs.len())));
         (nodes.collect(), problems.sorted())
     }
 
@@ -358,7 +364,15 @@ mod tests {
     #[test]
     fn what_is_set_must_have_a_place() {
         let text = "[stages.filter]\nkind = \"quality-test\"\nattempts = 10\n";
-        let sets = ["stages.filtre.attempts=3", "stage.filter.attempts=3", "attempts", "stages.filter=3", "=", "stages.filter.attempts.more=1", ""];
+        let sets = [
+            "stages.filtre.attempts=3",
+            "stage.filter.attempts=3",
+            "attempts",
+            "stages.filter=3",
+            "=",
+            "stages.filter.attempts.more=1",
+            "",
+        ];
         let (_, problems) = read(text, &sets);
         let messages: Vec<_> = problems.iter().map(|it| it.message.as_str()).collect();
         assert_eq!(

@@ -31,7 +31,8 @@ pub struct Survey {
 /// The need is an upper bound: every tumor counts as accepted, and every image as large as its scan. Free space below
 /// it is a warning; below a tenth of it, an error.
 pub fn survey(checked: &Checked, out: &Path, patience: Duration) -> Survey {
-    let mut survey = Survey { scans: None, samples: None, needed_bytes: None, free_bytes: free_bytes(out), problems: vec![] };
+    let mut survey =
+        Survey { scans: None, samples: None, needed_bytes: None, free_bytes: free_bytes(out), problems: vec![] };
     let Some(plan) = &checked.plan else { return survey };
     let place = |name: &str| checked.places.get(name).cloned();
     let mut listed: Vec<Option<(usize, u64)>> = Vec::new();
@@ -40,13 +41,19 @@ pub fn survey(checked: &Checked, out: &Path, patience: Duration) -> Survey {
         let source = node.source.clone();
         // A slow archive keeps its thread until the program ends; that is all it can keep.
         std::thread::spawn(move || {
-            let listing = source.list().map(|entries| (entries.len(), entries.iter().map(|entry| entry.bytes).sum::<u64>()));
+            let listing =
+                source.list().map(|entries| (entries.len(), entries.iter().map(|entry| entry.bytes).sum::<u64>()));
             let _ = sender.send(listing);
         });
         listed.push(match receiver.recv_timeout(patience) {
             Ok(Ok((0, _))) => {
                 let message = format!("the source `{}` has no scans", node.name);
-                survey.problems.push(problem(Severity::Warning, message, place(&node.name), "nothing there fits its patterns"));
+                survey.problems.push(problem(
+                    Severity::Warning,
+                    message,
+                    place(&node.name),
+                    "nothing there fits its patterns",
+                ));
                 Some((0, 0))
             }
             Ok(Ok(found)) => Some(found),

@@ -33,8 +33,12 @@ pub(super) struct Wiring {
 impl Wiring {
     /// Finds the edges and reports everything that is wrong with them.
     pub(super) fn of(nodes: &[NodeSpec<'_>], registry: &Registry, problems: &mut Problems<'_>) -> Self {
-        let mut wiring =
-            Self { inputs: vec![Vec::new(); nodes.len()], roles: vec![None; nodes.len()], order: Vec::new(), sound: true };
+        let mut wiring = Self {
+            inputs: vec![Vec::new(); nodes.len()],
+            roles: vec![None; nodes.len()],
+            order: Vec::new(),
+            sound: true,
+        };
         wiring.connect(nodes, problems);
         wiring.sort(nodes, problems);
         wiring.sound &= !nodes.iter().any(|node| node.is_spoiled);
@@ -81,7 +85,8 @@ impl Wiring {
                         continue;
                     }
                     (None, _) => {
-                        let others = nodes.iter().filter(|other| other.section != Section::Sinks && other.name != node.name);
+                        let others =
+                            nodes.iter().filter(|other| other.section != Section::Sinks && other.name != node.name);
                         let names: Vec<&str> = others.map(|other| other.name.as_str()).collect();
                         let meant = nearest(bare, names.iter().copied());
                         let hint = meant.map(|meant| format!("did you mean `{}`?", name.replacen(bare, meant, 1)));
@@ -197,7 +202,10 @@ impl Wiring {
             });
             let givers: Vec<String> = givers.map(|(_, giver)| format!("inputs = [\"{}\"]", giver.name)).collect();
             problems
-                .error(node.inputs_span.clone(), format!("`{}` has no inputs: nothing would ever reach it", node.path()))
+                .error(
+                    node.inputs_span.clone(),
+                    format!("`{}` has no inputs: nothing would ever reach it", node.path()),
+                )
                 .label(format!("expected a list of nodes that give {takes}"))
                 .hint(givers.last().map(|giver| format!("write {giver}")));
         }
@@ -240,9 +248,12 @@ fn unknown_kind(node: &NodeSpec<'_>, edges: &[Edge], registry: &Registry, proble
     let names = fitting(node.section, edges, registry);
     let elsewhere = registry.kinds().iter().find(|known| known.name == *kind.get_ref());
     let hint = match elsewhere {
-        Some(known) => Some(format!("`{}` is a {}: it stands in [{}.NAME]", known.name, known.role.name(), known.role.section())),
-        None => did_you_mean(kind.get_ref(), names.iter().copied())
-            .or_else(|| did_you_mean(kind.get_ref(), of_section(node.section, registry).map(|known| known.name.as_str()))),
+        Some(known) => {
+            Some(format!("`{}` is a {}: it stands in [{}.NAME]", known.name, known.role.name(), known.role.section()))
+        }
+        None => did_you_mean(kind.get_ref(), names.iter().copied()).or_else(|| {
+            did_you_mean(kind.get_ref(), of_section(node.section, registry).map(|known| known.name.as_str()))
+        }),
     };
     let what = match (node.section, edges.is_empty()) {
         (Section::Stages, false) => format!("a stage that takes {}: ", list(edges)),
@@ -268,7 +279,8 @@ fn mismatch(
         step.takes().contains(&edge) && step.gives(Port::Main).is_some_and(|given| role.takes().contains(&given))
     });
     let hint = between.map(|step| {
-        let kinds: Vec<&str> = registry.kinds().iter().filter(|kind| kind.role == step).map(|kind| kind.name.as_str()).collect();
+        let kinds: Vec<&str> =
+            registry.kinds().iter().filter(|kind| kind.role == step).map(|kind| kind.name.as_str()).collect();
         let kinds = if kinds.is_empty() { String::new() } else { format!(": {}", one_of(kinds)) };
         format!("put a {} between them{kinds}", step.name())
     });

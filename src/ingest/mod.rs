@@ -1,7 +1,9 @@
 //! From archives to volumes: sources list scans, and read them one at a time.
 
 pub mod dicom;
+mod digest;
 pub mod nifti;
+pub mod phantom;
 
 use std::sync::Arc;
 
@@ -10,6 +12,8 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Fault, Result};
 use crate::volume::{Grid, Labels, Volume};
+
+pub use digest::content_digest;
 
 /// One scan of a source, known before anything of it is decoded. Entries are small and travel the dataflow.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

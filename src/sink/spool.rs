@@ -53,8 +53,7 @@ impl ScanOutcome {
 
     fn spooled(&self, epoch: u64) -> impl Iterator<Item = Spooled> + '_ {
         self.files.iter().filter_map(move |files| {
-            let record =
-                self.samples.iter().find(|r| r.sample_id == files.sample_id)?;
+            let record = self.samples.iter().find(|r| r.sample_id == files.sample_id)?;
             Some(Spooled {
                 image_path: image_name(epoch, &record.scan_id, &record.sample_id),
                 image: files.image.clone(),

@@ -102,9 +102,7 @@ impl Plane {
     fn apply(&self, mut point: [f64; 3], size: [f64; 3]) -> [f64; 3] {
         let [u, v] = self.axes.map(|axis| weights(2.0 * point[axis] / (size[axis] - 1.0)));
         for (axis, coefficients) in self.axes.into_iter().zip(&self.coefficients) {
-            let moved: f64 = (0..3)
-                .map(|j| v[j] * (0..3).map(|i| u[i] * coefficients[3 * j + i]).sum::<f64>())
-                .sum();
+            let moved: f64 = (0..3).map(|j| v[j] * (0..3).map(|i| u[i] * coefficients[3 * j + i]).sum::<f64>()).sum();
             point[axis] += moved;
         }
         point
@@ -212,7 +210,12 @@ impl ClassDraw {
             let (z0, tz) = taps[2][z];
             for y in 0..shape[1] {
                 let (y0, ty) = taps[1][y];
-                let rows = [lattice.row(y0, z0), lattice.row(y0 + 1, z0), lattice.row(y0, z0 + 1), lattice.row(y0 + 1, z0 + 1)];
+                let rows = [
+                    lattice.row(y0, z0),
+                    lattice.row(y0 + 1, z0),
+                    lattice.row(y0, z0 + 1),
+                    lattice.row(y0 + 1, z0 + 1),
+                ];
                 let corner = [(1.0 - ty) * (1.0 - tz), ty * (1.0 - tz), (1.0 - ty) * tz, ty * tz];
                 for (x, point) in line.iter_mut().enumerate() {
                     *point = [0, 1, 2].map(|k| (0..4).map(|c| corner[c] * rows[c][x][k]).sum());

@@ -2,10 +2,10 @@
 //!
 //! A difference is the share of the window's width by which the blend darkens where shape and texture are 1.
 
+use super::gaussian;
 use super::noise::smooth_noise;
 use super::organ::OrganSummary;
 use super::prior::Contrast;
-use super::gaussian;
 use crate::random::Draws;
 use crate::volume::Array3;
 

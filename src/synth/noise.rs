@@ -80,7 +80,8 @@ mod tests {
         let field = smooth_noise(&mut draws, [90, 80, 40], [1.0, 1.0, 2.0], [3.0; 3]);
         let values = field.as_slice();
         let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64;
-        let deviation = (values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / values.len() as f64).sqrt();
+        let deviation =
+            (values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / values.len() as f64).sqrt();
         assert!(mean.abs() < 0.05 && (deviation - 1.0).abs() < 0.05, "{mean} {deviation}");
         let product = |offset: usize| {
             let pairs = values.chunks_exact(90).flat_map(|row| row.iter().zip(&row[offset..]));

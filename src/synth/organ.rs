@@ -32,7 +32,14 @@ impl OrganSummary {
                 count(masked, organ.label, region, |index| i32::from(array.as_slice()[index]), &mut values, &mut steps);
             }
             Voxels::F32(array) => {
-                count(masked, organ.label, region, |index| array.as_slice()[index].round() as i32, &mut values, &mut steps);
+                count(
+                    masked,
+                    organ.label,
+                    region,
+                    |index| array.as_slice()[index].round() as i32,
+                    &mut values,
+                    &mut steps,
+                );
             }
         }
         let median = values.median()?;

@@ -221,7 +221,9 @@ mod tests {
     #[test]
     fn quantiles_ascend() {
         for prior in &PRIORS {
-            for quantiles in [prior.diameter_mm, prior.major_over_middle, prior.middle_over_minor, prior.lobes, prior.edge_mm] {
+            for quantiles in
+                [prior.diameter_mm, prior.major_over_middle, prior.middle_over_minor, prior.lobes, prior.edge_mm]
+            {
                 assert!(quantiles.0.windows(2).all(|pair| pair[0] < pair[1]), "{} {quantiles:?}", prior.organ);
             }
         }

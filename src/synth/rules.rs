@@ -86,7 +86,15 @@ impl Synthesize for Rules {
             Sites::Prior => Places::Depth(SitePlan::new(scan, organ, summary.region)),
             Sites::Reference => Places::Reference(ReferenceSites::new(scan, organ, summary.region)),
         };
-        Ok(Box::new(Plan { rules: self, scan, organ, prior, summary, places, spacing_mm: scan.scan.volume.grid.spacing_mm() }))
+        Ok(Box::new(Plan {
+            rules: self,
+            scan,
+            organ,
+            prior,
+            summary,
+            places,
+            spacing_mm: scan.scan.volume.grid.spacing_mm(),
+        }))
     }
 }
 
@@ -336,7 +344,8 @@ impl Placed {
             return Err("touches_tumor");
         }
         let mut tumor = tumor_of(&inside, &labels, plan.organ);
-        let mut soft = moved(&drawn.mask, drawn.start, soft_from, [0, 1, 2].map(|k| (soft_to[k] - soft_from[k]) as usize), 0);
+        let mut soft =
+            moved(&drawn.mask, drawn.start, soft_from, [0, 1, 2].map(|k| (soft_to[k] - soft_from[k]) as usize), 0);
         let soft_start = [0, 1, 2].map(|k| (from[k] as i64 - soft_from[k]) as usize);
         if plan.config().difference == Differences::Reference {
             // As published: the shape is clipped to organ and real tumor before its edge is softened.
@@ -396,9 +405,7 @@ fn moved<T: Clone>(array: &Array3<T>, start: [i64; 3], from: [i64; 3], shape: [u
     let mut result = Array3::filled(shape, outside);
     let first = [0, 1, 2].map(|k| (from[k] - start[k]).max(0) as usize);
     let at = [0, 1, 2].map(|k| (start[k] - from[k]).max(0) as usize);
-    let size = [0, 1, 2].map(|k| {
-        array.shape()[k].saturating_sub(first[k]).min(shape[k].saturating_sub(at[k]))
-    });
+    let size = [0, 1, 2].map(|k| array.shape()[k].saturating_sub(first[k]).min(shape[k].saturating_sub(at[k])));
     if size.iter().all(|&count| count > 0) {
         result.paste(at, &array.cut(Region { start: first, shape: size }));
     }

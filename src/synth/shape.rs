@@ -67,9 +67,8 @@ impl ShapeDraw {
             libm::sqrt(square) * growth + spacing_mm[axis]
         });
         let start = [0, 1, 2].map(|axis| (centre[axis] - reach[axis] / spacing_mm[axis]).floor() as i64);
-        let shape = [0, 1, 2].map(|axis| {
-            ((centre[axis] + reach[axis] / spacing_mm[axis]).ceil() as i64 - start[axis] + 1) as usize
-        });
+        let shape = [0, 1, 2]
+            .map(|axis| ((centre[axis] + reach[axis] / spacing_mm[axis]).ceil() as i64 - start[axis] + 1) as usize);
 
         let mut level = ellipsoid_level(shape, start, centre, spacing_mm, radii, &turn);
         let lobe_step = spacing_mm.map(|mm| (self.lobe_step * self.diameter_mm).max(mm));
@@ -125,7 +124,8 @@ fn ellipsoid_level(
     let step = scaled.map(|row| (row[0] * spacing_mm[0]) as f32);
     for z in 0..shape[2] {
         for y in 0..shape[1] {
-            let first = scaled.map(|row| (row[0] * offset(0, 0) + row[1] * offset(1, y) + row[2] * offset(2, z)) as f32);
+            let first =
+                scaled.map(|row| (row[0] * offset(0, 0) + row[1] * offset(1, y) + row[2] * offset(2, z)) as f32);
             for (x, value) in level.row_mut(y, z).iter_mut().enumerate() {
                 let along = [0, 1, 2].map(|k| first[k] + step[k] * x as f32);
                 *value = (along[0] * along[0] + along[1] * along[1] + along[2] * along[2]).sqrt();

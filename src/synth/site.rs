@@ -104,13 +104,7 @@ impl SitePlan {
     }
 
     /// A voxel of the healthy organ as wanted, all such places being equally likely; `None` where there is none.
-    pub fn draw(
-        &self,
-        draws: &mut Draws,
-        labels: &Array3<u8>,
-        organ: &Organ,
-        wanted: Wanted,
-    ) -> Option<[usize; 3]> {
+    pub fn draw(&self, draws: &mut Draws, labels: &Array3<u8>, organ: &Organ, wanted: Wanted) -> Option<[usize; 3]> {
         let bin = |mm: f64| ((mm.max(0.0) / BIN_MM) as usize).min(self.bins.len() - 1);
         let from = self.bins[bin(wanted.depth_mm[0])];
         let to = self.bins[(bin(wanted.depth_mm[1]) + 1).min(self.bins.len() - 1)];
@@ -210,9 +204,8 @@ pub(crate) fn boundary_distance_mm(masked: &MaskedScan, organ: &Organ, voxel: [u
     let spacing_mm = masked.scan.volume.grid.spacing_mm();
     let shape = labels.shape();
     // The scan's own border comes first: the first voxel beyond it.
-    let mut nearest = (0..3)
-        .map(|k| (voxel[k] + 1).min(shape[k] - voxel[k]) as f64 * spacing_mm[k])
-        .fold(f64::INFINITY, f64::min);
+    let mut nearest =
+        (0..3).map(|k| (voxel[k] + 1).min(shape[k] - voxel[k]) as f64 * spacing_mm[k]).fold(f64::INFINITY, f64::min);
     let rows = |axis: usize, reach: usize| {
         let at = voxel[axis] as i64;
         let length = shape[axis] as i64;

@@ -58,7 +58,9 @@ impl TexturePool {
             .collect();
         let volumes = kinds
             .into_par_iter()
-            .map(|(index, field, sample)| volume(&mut key.number("volume", index as u64).draws("texture"), field, sample))
+            .map(|(index, field, sample)| {
+                volume(&mut key.number("volume", index as u64).draws("texture"), field, sample)
+            })
             .collect();
         Self { volumes, voxel_mm: recipe.voxel_mm }
     }
@@ -125,7 +127,8 @@ fn volume(draws: &mut Draws, field_sigma: f64, sample_sigma: f64) -> Array3<f32>
     let shape = [SIDE; 3];
     let noise = Array3::from_fn(shape, |_| draws.unit_f32());
     let field = periodic_gaussian(noise, field_sigma);
-    let (low, high) = field.as_slice().iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), &v| (a.min(v), b.max(v)));
+    let (low, high) =
+        field.as_slice().iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), &v| (a.min(v), b.max(v)));
     let (base, span) = (draws.uniform(0.04, 0.06) as f32, draws.uniform(0.19, 0.21) as f32);
     let sample = field.map(|&value| {
         let probability = base + span * (value - low) / (high - low);

@@ -37,12 +37,7 @@ pub struct Feed<'a> {
 ///
 /// # Errors
 /// Where files cannot be written, a patient is in two splits, or a row belongs to another epoch.
-pub fn seal(
-    store: &dyn Durable,
-    epoch: u64,
-    outcomes: Vec<ScanOutcome>,
-    sinks: &[Feed<'_>],
-) -> Result<SealedEpoch> {
+pub fn seal(store: &dyn Durable, epoch: u64, outcomes: Vec<ScanOutcome>, sinks: &[Feed<'_>]) -> Result<SealedEpoch> {
     if let Some(other) = outcomes.iter().find(|outcome| {
         outcome.scan.epoch != epoch
             || outcome.samples.iter().any(|record| record.epoch != epoch)

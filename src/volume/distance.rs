@@ -91,7 +91,9 @@ mod tests {
         let plain = Array3::from_fn([13, 11, 7], |voxel| {
             targets
                 .iter()
-                .map(|target| (0..3).map(|k| (voxel[k].abs_diff(target[k]) as f64 * spacing_mm[k]).powi(2)).sum::<f64>())
+                .map(|target| {
+                    (0..3).map(|k| (voxel[k].abs_diff(target[k]) as f64 * spacing_mm[k]).powi(2)).sum::<f64>()
+                })
                 .fold(f64::INFINITY, f64::min)
                 .sqrt()
                 .min(limit_mm)

@@ -5,8 +5,8 @@
 
 mod affine;
 mod array;
-mod distance;
 mod crop;
+mod distance;
 mod gaussian;
 mod grid;
 mod orientation;
@@ -16,8 +16,8 @@ mod turn;
 
 pub use affine::Affine;
 pub use array::Array3;
-pub use distance::distance_mm;
 pub use crop::padding_to;
+pub use distance::distance_mm;
 pub use gaussian::{Boundary, Gaussian, Scratch};
 pub use grid::{Grid, Region};
 pub use orientation::Orientation;

@@ -2,9 +2,12 @@
 
 mod bad_dicom;
 mod common;
+mod dataflow;
 mod dicom;
 mod dicom_files;
+mod for_loop;
 mod nifti;
 mod run_folder;
 mod sinks;
 mod synth;
+mod volume;

@@ -106,13 +106,20 @@ fn measures_equal_the_calibration_of_digital_spheres() {
             let coarse = spacing[2] > 2.0;
             for (name, value, tolerance) in [
                 ("sphericity", mean(|m| m.sphericity), if coarse { 0.012 } else { 0.004 }),
-                ("surface_irregularity_ratio", mean(|m| m.surface_irregularity_ratio), if coarse { 0.015 } else { 0.006 }),
+                (
+                    "surface_irregularity_ratio",
+                    mean(|m| m.surface_irregularity_ratio),
+                    if coarse { 0.015 } else { 0.006 },
+                ),
                 ("ellipsoid_dice", mean(|m| m.ellipsoid_dice), if coarse { 0.015 } else { 0.003 }),
                 ("radial_residual_sd", mean(|m| m.radial_residual_sd), if coarse { 0.012 } else { 0.003 }),
                 ("pca_major_over_minor_ratio", mean(|m| m.axes_mm[0] / m.axes_mm[2]), if coarse { 0.05 } else { 0.01 }),
             ] {
                 let expected = expected[name].as_f64().unwrap();
-                assert!((value - expected).abs() <= tolerance, "{grid} {diameter} mm {name}: {value} against {expected}");
+                assert!(
+                    (value - expected).abs() <= tolerance,
+                    "{grid} {diameter} mm {name}: {value} against {expected}"
+                );
             }
         }
     }
@@ -249,11 +256,7 @@ fn scan(spacing_mm: [f64; 3], float: bool) -> MaskedScan {
         let mean = [-90.0, 110.0, 70.0, -850.0][usize::from(labels[voxel])];
         draws.normal(mean, 12.0).round()
     });
-    let voxels = if float {
-        Voxels::F32(hu.map(|&hu| hu as f32 + 0.25))
-    } else {
-        Voxels::I16(hu.map(|&hu| hu as i16))
-    };
+    let voxels = if float { Voxels::F32(hu.map(|&hu| hu as f32 + 0.25)) } else { Voxels::I16(hu.map(|&hu| hu as i16)) };
     let entry = ScanEntry {
         scan_id: "0".into(),
         source: "source".into(),
@@ -318,12 +321,15 @@ fn every_candidate_keeps_its_promises() {
         for (organ, config) in [
             (liver(), RulesConfig::default()),
             (organs()[1].clone(), RulesConfig::default()),
-            (liver(), RulesConfig {
-                sizes: Sizes::Classes,
-                sites: Sites::Reference,
-                difference: Differences::Reference,
-                ..RulesConfig::default()
-            }),
+            (
+                liver(),
+                RulesConfig {
+                    sizes: Sizes::Classes,
+                    sites: Sites::Reference,
+                    difference: Differences::Reference,
+                    ..RulesConfig::default()
+                },
+            ),
         ] {
             let (made, reasons) = candidates(&scan, &organ, config, 12);
             assert!(made.len() >= 6, "{spacing_mm:?} {} {reasons:?}", organ.name);

@@ -160,7 +160,8 @@ fn columns_of(nodes: &[Node]) -> Vec<usize> {
     }
     for index in 0..nodes.len() {
         if nodes[index].inputs.is_empty() {
-            let takers = nodes.iter().enumerate().filter(|(_, node)| node.inputs.iter().any(|input| input.from == index));
+            let takers =
+                nodes.iter().enumerate().filter(|(_, node)| node.inputs.iter().any(|input| input.from == index));
             columns[index] = takers.map(|(taker, _)| columns[taker] - 1).min().unwrap_or(0);
         }
     }
@@ -177,7 +178,8 @@ fn order_of(slots: &[Slot]) -> Vec<Vec<usize>> {
     let mut best = order.clone();
     for round in 0..16 {
         let forwards = round % 2 == 0;
-        let columns: Vec<usize> = if forwards { (1..count).collect() } else { (0..count.saturating_sub(1)).rev().collect() };
+        let columns: Vec<usize> =
+            if forwards { (1..count).collect() } else { (0..count.saturating_sub(1)).rev().collect() };
         for column in columns {
             let beside = &order[if forwards { column - 1 } else { column + 1 }];
             let place = |slot: &usize| beside.iter().position(|other| other == slot).unwrap_or(0) as f64;
@@ -210,7 +212,10 @@ fn crossings(slots: &[Slot], order: &[Vec<usize>]) -> usize {
             .flat_map(|(at, &slot)| slots[slot].behind.iter().map(move |&behind| (at, place(behind))))
             .collect();
         for (index, one) in edges.iter().enumerate() {
-            count += edges[..index].iter().filter(|two| (one.0 < two.0) != (one.1 < two.1) && one.0 != two.0 && one.1 != two.1).count();
+            count += edges[..index]
+                .iter()
+                .filter(|two| (one.0 < two.0) != (one.1 < two.1) && one.0 != two.0 && one.1 != two.1)
+                .count();
         }
     }
     count
@@ -223,7 +228,8 @@ fn heights_of(slots: &[Slot], order: &[Vec<usize>]) -> Vec<f64> {
         place(slots, column, &mut middles, |_, _| 0.0);
     }
     for round in 0..24 {
-        let columns: Vec<usize> = if round % 2 == 0 { (0..order.len()).collect() } else { (0..order.len()).rev().collect() };
+        let columns: Vec<usize> =
+            if round % 2 == 0 { (0..order.len()).collect() } else { (0..order.len()).rev().collect() };
         for column in columns {
             place(slots, &order[column], &mut middles, |slot, middles| {
                 let beside = slots[slot].before.iter().chain(&slots[slot].behind);

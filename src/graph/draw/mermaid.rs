@@ -33,5 +33,9 @@ pub fn mermaid(nodes: &[Node]) -> String {
 }
 
 fn escaped(text: &str) -> String {
-    text.chars().map(|c| if c.is_ascii_alphanumeric() || "-_. ".contains(c) { c.to_string() } else { format!("#{};", c as u32) }).collect()
+    text.chars()
+        .map(
+            |c| if c.is_ascii_alphanumeric() || "-_. ".contains(c) { c.to_string() } else { format!("#{};", c as u32) },
+        )
+        .collect()
 }

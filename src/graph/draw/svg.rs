@@ -51,7 +51,8 @@ pub fn svg(title: &str, nodes: &[Node]) -> String {
     }
     let mut labelled: Vec<(usize, Port)> = Vec::new();
     for wire in &layout.wires {
-        let (Some(edge), false) = (nodes[wire.from].role.gives(wire.port), labelled.contains(&(wire.from, wire.port))) else {
+        let (Some(edge), false) = (nodes[wire.from].role.gives(wire.port), labelled.contains(&(wire.from, wire.port)))
+        else {
             continue;
         };
         labelled.push((wire.from, wire.port));

@@ -148,7 +148,10 @@ fn a_folder_keeps_to_its_own_pipeline() {
     assert!(busy.to_string().contains("another process"), "{busy}");
     drop(first);
     let error = RunFolder::create_or_resume(&path, &fixture::manifest(8)).err().unwrap();
-    assert!(error.to_string().contains("seed is 7 there, 8 here") && error.hint().unwrap().contains("--out"), "{error}");
+    assert!(
+        error.to_string().contains("seed is 7 there, 8 here") && error.hint().unwrap().contains("--out"),
+        "{error}"
+    );
     RunFolder::create_or_resume(&path, &fixture::manifest(7)).unwrap();
 }
 

@@ -12,8 +12,8 @@ use freetumor::sink::durable::Durable;
 use freetumor::sink::split::{SplitConfig, Splitter};
 use freetumor::sink::spool::{ScanOutcome, Spool};
 use freetumor::sink::{
-    DecathlonConfig, DecathlonSink, FaultRecord, NnunetConfig, NnunetSink, Outcome, Sample, SampleRecord, ScanRecord, Sink,
-    WebDatasetConfig, WebDatasetSink,
+    DecathlonConfig, DecathlonSink, FaultRecord, NnunetConfig, NnunetSink, Outcome, Sample, SampleRecord, ScanRecord,
+    Sink, WebDatasetConfig, WebDatasetSink,
 };
 use freetumor::synth::{Candidate, Geometry};
 use freetumor::tables::epoch::seal;
