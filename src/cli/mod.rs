@@ -60,10 +60,6 @@ impl Cli {
             Command::Validate(args) => validate::validate(args, &registry, stdout, stderr),
             Command::Graph(args) => graph::graph(args, &registry, stdout, stderr),
             Command::Schema(args) => schema::schema(args, &registry, stdout),
-            Command::Run(args) => run::run(args, stdout, stderr),
-            Command::Validate(args) => validate::validate(args, &Registry::standard(), stdout, stderr),
-            Command::Graph(args) => graph::graph(args, &Registry::standard(), stdout, stderr),
-            Command::Schema(args) => schema::schema(args, &Registry::standard(), stdout),
             Command::Files(args) => files::files(args, stdout),
             Command::DecodeDicom => Ok(decode::run()),
         }
