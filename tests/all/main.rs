@@ -1,6 +1,7 @@
 //! One integration binary, a room a subject.
 
 mod bad_dicom;
+mod bad_input;
 mod common;
 mod dataflow;
 mod dicom;

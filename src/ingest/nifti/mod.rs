@@ -180,15 +180,8 @@ fn start<R: BufRead>(stream: &mut Stream<R>) -> Result<Header, Fault> {
     stream.exact(&mut bytes[4..announced], "a NIfTI header")?;
     let header = Header::parse(&bytes[..announced])?;
 
-    let most = stream.most_bytes();
-    if header.voxel_offset > most {
-        return Err(Fault::read(
-            FaultKind::Corrupt,
-            format!("vox_offset says that voxels begin at byte {}, the file cannot reach it", header.voxel_offset),
-        ));
-    }
     let promised = header.voxel_offset.saturating_add(header.stored_bytes());
-    if promised > most {
+    if promised > stream.most_bytes() {
         return Err(Fault::read(
             FaultKind::Truncated,
             format!(
