@@ -91,7 +91,7 @@ pub(super) fn report(
     for Complaint { field, message, hint } in complaints {
         let covers =
             |path: &String| field == *path || field.starts_with(&format!("{path}.")) || path.starts_with(&field);
-        if !spoiled.iter().any(|path| covers(path)) {
+        if !spoiled.iter().any(covers) {
             problems.error(place_of(&field), message).hint(hint);
         }
     }
