@@ -89,8 +89,9 @@ pub(super) fn report(
     problems: &mut Problems<'_>,
 ) {
     for Complaint { field, message, hint } in complaints {
-        let covers =
-            |path: &String| field == *path || field.starts_with(&format!("{path}.")) || path.starts_with(&field);
+        let inside =
+            |outer: &str, inner: &str| outer.is_empty() || inner == outer || inner.starts_with(&format!("{outer}."));
+        let covers = |path: &String| inside(path, &field) || inside(&field, path);
         if !spoiled.iter().any(covers) {
             problems.error(place_of(&field), message).hint(hint);
         }
