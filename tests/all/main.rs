@@ -7,6 +7,7 @@ mod dataflow;
 mod dicom;
 mod dicom_files;
 mod for_loop;
+mod graph;
 mod nifti;
 mod run_folder;
 mod sinks;
