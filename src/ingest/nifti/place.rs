@@ -188,6 +188,15 @@ mod tests {
     }
 
     #[test]
+    fn a_tilted_scan_has_a_qform() {
+        let (sin, cos) = 0.35f64.sin_cos();
+        let affine =
+            Affine([[0.8, 0.0, 0.0, -200.0], [0.0, 0.8 * cos, -3.0 * sin, 1.0], [0.0, 0.8 * sin, 3.0 * cos, 7.0]]);
+        let qform = Qform::of(&affine, [512, 512, 200]).expect("a rotation");
+        assert!((qform.quaternion[0] - 0.175f64.sin()).abs() < 1e-7 && qform.qfac == 1.0);
+    }
+
+    #[test]
     fn shear_has_no_qform() {
         let affine = Affine([[1.0, 0.0, 0.2, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]);
         assert!(Qform::of(&affine, [64, 64, 64]).is_none());
