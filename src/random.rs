@@ -67,6 +67,11 @@ impl Draws {
         (self.0.next_u32() >> 8) as f32 * (1.0 / (1u32 << 24) as f32)
     }
 
+    /// 64 random bits.
+    pub fn bits(&mut self) -> u64 {
+        self.0.next_u64()
+    }
+
     /// An index in `0..count`, without bias.
     ///
     /// # Panics

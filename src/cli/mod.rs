@@ -2,8 +2,11 @@
 
 pub mod decode;
 pub mod files;
+pub mod graph;
 mod progress;
 pub mod run;
+pub mod schema;
+pub mod validate;
 
 use std::io::{Write, stderr, stdout};
 use std::path::Path;
@@ -11,7 +14,7 @@ use std::path::Path;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::error::Result;
-use crate::graph::{GraphFile, Plan, Registry, check};
+use crate::graph::{GraphFile, Plan, Registry, Severity, check};
 
 /// Turns unlabeled CT archives into quality-filtered, traceable training sets of synthetic tumors.
 #[derive(Debug, Parser)]
@@ -27,6 +30,9 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::RunArgs),
+    Validate(validate::ValidateArgs),
+    Graph(graph::GraphArgs),
+    Schema(schema::SchemaArgs),
     Files(files::FilesArgs),
     #[command(hide = true)]
     DecodeDicom,
@@ -48,8 +54,12 @@ impl Cli {
     pub fn run(&self) -> Result<u8> {
         start_log(self.log_format);
         let (stdout, stderr): (&mut dyn Write, &mut dyn Write) = (&mut stdout().lock(), &mut stderr());
+        let registry = Registry::standard();
         match &self.command {
-            Command::Run(args) => run::run(args, stdout, stderr),
+            Command::Run(args) => run::run(args, &registry, stdout, stderr),
+            Command::Validate(args) => validate::validate(args, &registry, stdout, stderr),
+            Command::Graph(args) => graph::graph(args, &registry, stdout, stderr),
+            Command::Schema(args) => schema::schema(args, &registry, stdout),
             Command::Files(args) => files::files(args, stdout),
             Command::DecodeDicom => Ok(decode::run()),
         }
@@ -68,11 +78,9 @@ fn start_log(format: LogFormat) {
 }
 
 /// The plan of a graph file; `None` where it has problems, which are said on `stderr`.
-fn load_plan(path: &Path, sets: &[String], stderr: &mut dyn Write) -> Result<Option<Plan>> {
+fn load_plan(path: &Path, sets: &[String], registry: &Registry, stderr: &mut dyn Write) -> Result<Option<Plan>> {
     let file = GraphFile::open(path)?.with_sets(sets);
-    let checked = check(&file, &Registry::standard());
-    for problem in &checked.problems {
-        let _ = writeln!(stderr, "{problem}");
-    }
-    Ok(checked.plan)
+    let checked = check(&file, registry);
+    validate::print_problems(&file, &checked.problems.iter().collect::<Vec<_>>(), stderr)?;
+    Ok(checked.plan.filter(|_| !checked.problems.iter().any(|problem| problem.severity == Severity::Error)))
 }

@@ -10,6 +10,7 @@ use clap::Args;
 
 use crate::dataflow::{Progress, RunOptions, RunReport};
 use crate::error::{Error, Result};
+use crate::graph::Registry;
 
 use super::progress::Watcher;
 
@@ -53,8 +54,8 @@ pub struct RunArgs {
 ///
 /// # Errors
 /// What could not be run at all, or had to stop.
-pub fn run(args: &RunArgs, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<u8> {
-    let Some(plan) = super::load_plan(&args.pipeline, &args.set, stderr)? else {
+pub fn run(args: &RunArgs, registry: &Registry, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<u8> {
+    let Some(plan) = super::load_plan(&args.pipeline, &args.set, registry, stderr)? else {
         return Ok(2);
     };
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(&plan.name));

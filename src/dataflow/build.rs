@@ -33,6 +33,7 @@ use super::offload::{Offload, offload};
 use super::pool::{Lane, Pool};
 use super::quality::{QualityChange, QualityGroup, count_groups};
 use super::settle::{KnownScans, settle};
+use super::telemetry::{Step, Timing};
 use super::work::{Word, Work};
 use super::{Abort, Epoch};
 
@@ -220,11 +221,14 @@ fn commit_epochs<'scope>(
     });
     let changes = count_groups(scope.concatenate([before, candidates]));
     let complete = join_counts(settled, changes);
-    let ledger = Arc::clone(&shared.ledger);
+    let (ledger, work) = (Arc::clone(&shared.ledger), Arc::clone(&shared.work));
     let one_by_one = Shared { in_flight: 1, ..shared.clone() };
     let receipts = fallible(complete, "commit", Lane::Save, &one_by_one, move |epoch, (settled, changes)| {
         let settled: Arc<Settled> = settled;
-        ledger.commit(epoch, &settled.outcomes, &changes)
+        let timing = Timing { epoch, step: Step::Commit, node: "commit", scan_id: None, sample_id: None };
+        work.telemetry.time(timing, || ledger.commit(epoch, &settled.outcomes, &changes))?;
+        work.progress.epoch_committed();
+        Ok(())
     });
     let (committed, _) = receipts.probe();
     (counted, committed)

@@ -19,7 +19,9 @@ pub struct KnownScans(Mutex<HashMap<String, (Epoch, String)>>);
 impl KnownScans {
     /// Takes note of a scan that is committed.
     pub fn add(&self, digest: &str, epoch: Epoch, scan_id: &str) {
-        self.with(|known| drop(known.entry(digest.to_owned()).or_insert_with(|| (epoch, scan_id.to_owned()))));
+        self.with(|known| {
+            known.entry(digest.to_owned()).or_insert_with(|| (epoch, scan_id.to_owned()));
+        });
     }
 
     /// The scan of an epoch before `epoch` that has this digest.

@@ -1,5 +1,7 @@
 //! Finding every problem of a graph file at once.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 use toml::de::ValueDeserializer;
@@ -12,7 +14,7 @@ use super::plan::{Node, NodeInput, Plan};
 use super::registry::Registry;
 use super::spec::{NodeSpec, Spec, Value, place_of};
 use super::wiring::Wiring;
-use super::{Problem, Severity, settings};
+use super::{Location, Problem, Severity, settings};
 use crate::sink::durable::FileDigest;
 
 /// What came of checking a graph file.
@@ -25,6 +27,8 @@ pub struct Checked {
     pub nodes: Option<Vec<Node>>,
     /// The built graph, where nothing is wrong.
     pub plan: Option<Plan>,
+    /// Where each node stands, by its name.
+    pub places: BTreeMap<String, Location>,
 }
 
 impl Checked {
@@ -51,8 +55,9 @@ impl Checked {
 pub fn check(file: &GraphFile, registry: &Registry) -> Checked {
     let mut problems = Problems::of(file);
     let Some(spec) = Spec::read(file, &mut problems) else {
-        return Checked { problems: problems.sorted(), nodes: None, plan: None };
+        return Checked { problems: problems.sorted(), nodes: None, plan: None, places: BTreeMap::new() };
     };
+    let places = spec.nodes.iter().map(|node| (node.name.clone(), file.locate(node.span.clone()))).collect();
     let pipeline = read_pipeline(&spec.pipeline, &mut problems);
     let wiring = Wiring::of(&spec.nodes, registry, &mut problems);
     let nodes = wiring.sound.then(|| nodes_of(&spec.nodes, &wiring));
@@ -73,9 +78,9 @@ pub fn check(file: &GraphFile, registry: &Registry) -> Checked {
         problems
             .error_of_file(format!("`{}` would make no tumors: {what}", plan.name))
             .hint("see pipelines/quickstart.toml for a small graph".to_owned());
-        return Checked { problems: problems.sorted(), nodes: None, plan: None };
+        return Checked { problems: problems.sorted(), nodes: None, plan: None, places };
     }
-    Checked { problems: problems.sorted(), nodes, plan }
+    Checked { problems: problems.sorted(), nodes, plan, places }
 }
 
 fn read_pipeline(table: &Value<'_>, problems: &mut Problems<'_>) -> Option<PipelineConfig> {

@@ -92,7 +92,7 @@ impl GraphFile {
     }
 
     /// What a reader understands of a place.
-    fn locate(&self, span: Range<usize>) -> Location {
+    pub(super) fn locate(&self, span: Range<usize>) -> Location {
         let start = (0..=span.start.min(self.text.len())).rev().find(|&at| self.text.is_char_boundary(at)).unwrap_or(0);
         // The end of the file is the end of its last line: nothing is to be seen behind the last line break.
         let start = if start == self.file_end && start > 0 && self.text().ends_with('\n') { start - 1 } else { start };

@@ -14,9 +14,9 @@ use super::Role;
 use crate::error::Complaint;
 use crate::filter::{QualityTest, QualityTestConfig};
 use crate::ingest::Source;
-use crate::mask::{LabelsConfig, LabelsMask, Mask, Organ, TotalSegmentatorConfig, TotalSegmentatorMask};
+use crate::mask::{Mask, Organ};
 use crate::score::ScoreStage;
-use crate::sink::{DecathlonConfig, DecathlonSink, NnunetConfig, NnunetSink, Sink, WebDatasetConfig, WebDatasetSink};
+use crate::sink::Sink;
 use crate::synth::Synthesize;
 use crate::volume::HuWindow;
 
@@ -236,32 +236,6 @@ impl Registry {
     /// No kinds at all.
     pub fn empty() -> Self {
         Self::default()
-    }
-
-    /// The kinds that come with the crate.
-    pub fn standard() -> Self {
-        let mut registry = Self::empty();
-        let about = "Labels of a file beside the scan, mapped to organs.";
-        registry.mask("labels", about, |config: LabelsConfig, _| {
-            LabelsMask::new(config).map(|mask| Arc::new(mask) as Arc<dyn Mask>)
-        });
-        let about = "A folder of binary files beside the scan, one for each class of TotalSegmentator.";
-        registry.mask("totalsegmentator", about, |config: TotalSegmentatorConfig, _| {
-            TotalSegmentatorMask::new(config).map(|mask| Arc::new(mask) as Arc<dyn Mask>)
-        });
-        registry.filter("quality-test", "Accepts candidates whose scores meet every condition.", |config, _| {
-            QualityTest::new(config)
-        });
-        registry.sink("nnunet", "A training set for nnU-Net.", |config: NnunetConfig, place| {
-            NnunetSink::new(&place.name, config, place.organs.clone()).map(|sink| Arc::new(sink) as Arc<dyn Sink>)
-        });
-        registry.sink("decathlon", "Image and label pairs with a JSON list.", |config: DecathlonConfig, place| {
-            DecathlonSink::new(&place.name, config, place.organs.clone()).map(|sink| Arc::new(sink) as Arc<dyn Sink>)
-        });
-        registry.sink("webdataset", "Tar shards with an index.", |config: WebDatasetConfig, place| {
-            WebDatasetSink::new(&place.name, config).map(|sink| Arc::new(sink) as Arc<dyn Sink>)
-        });
-        registry
     }
 
     /// Adds a kind of source.

@@ -5,6 +5,7 @@ mod digest;
 mod folder;
 pub mod nifti;
 mod patient;
+pub mod phantom;
 
 use std::sync::Arc;
 

@@ -179,7 +179,7 @@ impl Sink for WebDatasetSink {
             layout.json(
                 &format!("{}.json", split.name()),
                 &json!({
-                    "__kind__": "shardindex/v1",
+                    "__kind__": "wids-shard-index-v1",
                     "wids_version": 1,
                     "name": format!("{}/{}", self.name, split.name()),
                     "shardlist": list,

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{Array3, Grid, Region};
+use super::{Array3, Grid, Labels, Region, Volume, Voxels};
 
 impl<T: Sync> Array3<T> {
     /// The smallest region that holds every value that `is_wanted`, `None` where there is none.
@@ -98,6 +98,32 @@ impl Grid {
             row[3] = value;
         }
         Self { shape, affine }
+    }
+}
+
+impl Volume {
+    /// A copy of the voxels of `region`, on their own grid.
+    ///
+    /// # Panics
+    /// Where the region does not lie inside.
+    #[must_use]
+    pub fn cut(&self, region: Region) -> Self {
+        let voxels = match &self.voxels {
+            Voxels::I16(array) => Voxels::I16(array.cut(region)),
+            Voxels::F32(array) => Voxels::F32(array.cut(region)),
+        };
+        Self { grid: self.grid.cut(region), voxels }
+    }
+}
+
+impl Labels {
+    /// A copy of the labels of `region`, on their own grid.
+    ///
+    /// # Panics
+    /// Where the region does not lie inside.
+    #[must_use]
+    pub fn cut(&self, region: Region) -> Self {
+        Self { grid: self.grid.cut(region), ids: self.ids.cut(region) }
     }
 }
 

@@ -248,6 +248,8 @@ fn deflated_files_are_bounded_and_must_inflate() {
     assert_eq!((garbage.kind, garbage.message.contains("does not inflate")), (FaultKind::Corrupt, true), "{garbage}");
     let bomb = deflated(&deflate(&vec![0; 65 << 20]));
     assert_eq!((bomb.kind, bomb.message.contains("more than 64 MiB")), (FaultKind::TooLarge, true), "{bomb}");
+    let large = deflated(&vec![0xFF; 65 << 20]);
+    assert_eq!(large.kind, FaultKind::TooLarge, "{large}");
     // The same bytes, deflated soundly, lack only their companions.
     let single = deflated(&deflate(&sound[body..]));
     assert_eq!(single.kind, FaultKind::Geometry, "{single}");
@@ -358,6 +360,8 @@ fn compressed_frames_that_lie_are_refused_before_they_are_decoded() {
     assert_fault(&rle(outside), FaultKind::Corrupt, "outside its frame");
     assert_fault(&rle(sound[..40].to_vec()), FaultKind::Truncated, "ends inside its header");
     assert_fault(&rle(sound[..90].to_vec()), FaultKind::Corrupt, "do not decode");
+
+    assert_fault(&rle(vec![0; 2 << 20]), FaultKind::Corrupt, "2097152 bytes of compressed pixel data for 60 bytes");
 
     let jpeg = |bytes: &[u8]| all(|slice| slice.syntax(uids::JPEG_LOSSLESS_SV1).fragment(bytes.to_vec()));
     assert_fault(&jpeg(b"not a JPEG stream at all"), FaultKind::Corrupt, "no JPEG stream");

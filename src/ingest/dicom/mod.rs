@@ -31,6 +31,7 @@ mod codec;
 mod codestream;
 mod decoder;
 mod elements;
+mod encoding;
 mod geometry;
 mod pixels;
 mod series;

@@ -22,6 +22,9 @@ const SAME_ORIENTATION: f64 = 0.01;
 /// What decoders hold for a pixel: their own 32-bit copies, and the result.
 const DECODING_BYTES_PER_PIXEL: u64 = 16;
 
+/// An image and its file.
+type Located<'a> = (&'a Path, &'a Image);
+
 /// The slices of one scan in a folder, known by their headers.
 pub struct Series {
     id: String,
@@ -62,7 +65,7 @@ impl Series {
     }
 
     /// The images and their files, in file order, or the first fault among them.
-    fn images(&self) -> Result<Vec<(&Path, &Image)>, Fault> {
+    fn images(&self) -> Result<Vec<Located<'_>>, Fault> {
         if self.localizer {
             return Err(Fault::read(FaultKind::Geometry, "a localizer; expected a volume of parallel slices"));
         }
@@ -83,7 +86,7 @@ impl Series {
     }
 
     /// The images from the first slice to the last, and their grid.
-    fn stack(&self) -> Result<(Vec<(&Path, &Image)>, Stack), Fault> {
+    fn stack(&self) -> Result<(Vec<Located<'_>>, Stack), Fault> {
         let images = self.images()?;
         let stack = geometry::stack(&images.iter().map(|(_, image)| image.place).collect::<Vec<_>>())?;
         Ok((stack.order.iter().map(|&index| images[index]).collect(), stack))

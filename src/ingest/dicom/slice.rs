@@ -40,6 +40,9 @@ const WANTED: [Tag; 22] = [
     tags::RESCALE_TYPE,
 ];
 
+/// What compressed pixels may take beyond four times their decoded size.
+const COMPRESSED_EXTRA_BYTES: u64 = 1 << 20;
+
 /// Modalities that a fault may name; the element itself could hold any text.
 const MODALITIES: [&str; 14] =
     ["CR", "DX", "MG", "MR", "NM", "OT", "PT", "REG", "RF", "RTDOSE", "SC", "SEG", "US", "XA"];
@@ -83,7 +86,8 @@ impl Slice {
         let is_image = elements.pixels.is_some() || elements.word(tags::ROWS).is_some();
         // Without an image this is a directory, a report, a structure set, or it only began like a DICOM file; but what
         // cannot be read might have held one.
-        if !is_image && !(elements.suspect && fault.is_some()) {
+        let might_be_image = elements.suspect && fault.is_some();
+        if !is_image && !might_be_image {
             return None;
         }
         let number = |tag| elements.text(tag).and_then(|text| text.parse().ok());
@@ -237,11 +241,19 @@ fn pixels(elements: &Elements, syntax: Syntax, shape: [usize; 2], stored: Stored
         ));
     }
     let held: u64 = pixels.ranges.iter().map(|(_, length)| length).sum();
-    let needed = if syntax.is_compressed() { 1 } else { (shape[0] * shape[1] * stored.bytes) as u64 };
+    let decoded = (shape[0] * shape[1] * stored.bytes) as u64;
+    let needed = if syntax.is_compressed() { 1 } else { decoded };
     if held < needed {
         return Err(Fault::read(
             FaultKind::Truncated,
             format!("{held} bytes of pixel data; expected {needed} for {} × {} pixels", shape[0], shape[1]),
+        ));
+    }
+    // Compression may fail to compress, but not by this much; whatever it is, it is not read into memory.
+    if syntax.is_compressed() && held > 4 * decoded + COMPRESSED_EXTRA_BYTES {
+        return Err(Fault::read(
+            FaultKind::Corrupt,
+            format!("{held} bytes of compressed pixel data for {decoded} bytes of pixels"),
         ));
     }
     Ok(pixels)

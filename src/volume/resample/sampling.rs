@@ -76,10 +76,10 @@ impl Axis {
         let last = voxels as f64 - 1.0;
         let mut axis = Self::default();
         for coordinate in coordinates.iter().map(|coordinate| coordinate.clamp(0.0, last)) {
-            let lower = coordinate.floor();
-            let weight = (coordinate - lower) as f32;
-            // A weight that rounds to one is the next voxel itself, so that its value is taken bit by bit.
-            let (lower, weight) = if weight == 1.0 { (lower + 1.0, 0.0) } else { (lower, weight) };
+            // Rounding must not blend a voxel with its neighbour: what lies in a centre keeps its value bit by bit.
+            let settled = snap(coordinate);
+            let lower = settled.floor();
+            let weight = (settled - lower) as f32;
             axis.lower.push(lower as u32);
             axis.weight.push(weight);
             axis.nearest.push(coordinate.round_ties_even() as u32);
