@@ -16,7 +16,7 @@ const DESCRIPTION_BYTES: usize = 80;
 /// same bytes for the same arguments.
 ///
 /// The sform holds the whole affine. The qform is set too where it can say the same within a hundredth of a voxel;
-/// otherwise (shear, or oblique axes so close to half a turn that float32 loses the rest) its code is 0. Numbers are float32: an affine read from a NIfTI-1 file
+/// otherwise (shear, or some oblique axes almost half a turn away) its code is 0. Numbers are float32: an affine read from a NIfTI-1 file
 /// returns unchanged.
 ///
 /// `description` is cut to 79 bytes at a character's end. It must not hold anything personal.
