@@ -376,7 +376,7 @@ mod tests {
         fn the_text_of_a_condition_gives_it_back(
             score in prop::sample::select(Score::ALL),
             comparison in prop::sample::select(&Comparison::ALL),
-            threshold in prop::num::f64::NORMAL | prop::num::f64::ZERO | (-1.0..1.0),
+            threshold in prop_oneof![prop::num::f64::NORMAL | prop::num::f64::ZERO, -1.0..1.0f64],
         ) {
             let condition = Condition { score, comparison, threshold: threshold + 0.0 };
             prop_assume!(!condition.is_impossible());

@@ -1,30 +1,60 @@
 //! The kinds that come with the crate.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::registry::{Frame, Place, Registry, Synthesis};
 use crate::error::Complaint;
 use crate::filter::{QualityTest, QualityTestConfig};
-use crate::ingest::Source;
+use crate::ingest::dicom::Decoder;
 use crate::ingest::phantom::{PhantomConfig, PhantomSource};
+use crate::ingest::{FolderConfig, FolderSource, Source};
 use crate::mask::{LabelsConfig, LabelsMask, Mask, Organ, TotalSegmentatorConfig, TotalSegmentatorMask};
 use crate::score::{Intensity, IntensityConfig};
 use crate::sink::{DecathlonConfig, DecathlonSink, NnunetConfig, NnunetSink, Sink, WebDatasetConfig, WebDatasetSink};
 use crate::synth::{Differences, Rules, RulesConfig};
 use crate::volume::HuWindow;
 
+/// How the machine at hand reads archives: nothing of it changes what a pipeline means.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// Where compressed DICOM is decoded.
+    pub decoder: Decoder,
+    /// The file with the secret for patient keys, where it is not the customary one.
+    pub patient_secret: Option<PathBuf>,
+}
+
+impl Default for Reading {
+    /// Decodes in this process, and takes the secret from where it customarily is.
+    fn default() -> Self {
+        Self { decoder: Decoder::in_process(), patient_secret: None }
+    }
+}
+
 impl Registry {
     /// The kinds that come with the crate.
     pub fn standard() -> Self {
+        Self::reading(Reading::default())
+    }
+
+    /// The kinds that come with the crate, their archives read in the given way.
+    pub fn reading(reading: Reading) -> Self {
         let mut registry = Self::empty();
-        registry.add_sources();
+        registry.add_sources(reading);
         registry.add_masks();
         registry.add_synthesis_and_scores();
         registry.add_sinks();
         registry
     }
 
-    fn add_sources(&mut self) {
+    fn add_sources(&mut self, reading: Reading) {
+        let about = "Scans below a folder: NIfTI files and DICOM series.";
+        self.source("folder", about, move |config: FolderConfig, place| {
+            let root = place.path("root", &config.root).map_err(|complaint| vec![complaint])?;
+            let source = FolderSource::new(&place.name, FolderConfig { root, ..config })?;
+            let source = source.with_decoder(reading.decoder.clone()).with_secret_file(reading.patient_secret.clone());
+            Ok(Arc::new(source) as Arc<dyn Source>)
+        });
         let about = "Procedural abdomens and chests with labels: no files are needed.";
         self.source("phantom", about, |config: PhantomConfig, place| {
             PhantomSource::new(config, &place.name).map(|source| Arc::new(source) as Arc<dyn Source>)

@@ -50,6 +50,13 @@ pub fn seal(store: &dyn Durable, epoch: u64, outcomes: Vec<ScanOutcome>, sinks: 
     let mut sealed = SealedEpoch { epoch, ..SealedEpoch::default() };
     for feed in sinks {
         let taken: Vec<_> = samples_with_files.iter().filter(|sample| (feed.takes)(&sample.record)).cloned().collect();
+        let rows = outcomes.iter().flat_map(|outcome| &outcome.samples);
+        let (expected, got) = (rows.filter(|row| (feed.takes)(row)).count(), taken.len());
+        if expected != got {
+            let name = feed.sink.name();
+            let message = format!("epoch {epoch} has {expected} samples for {name}, files were spooled for {got}");
+            return Err(Error::new(message));
+        }
         let of_sink = feed.sink.seal(store, epoch, &taken)?;
         sealed.add.extend(of_sink.files);
         for (sample, placement) in taken.iter().zip(of_sink.placements) {

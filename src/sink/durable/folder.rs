@@ -225,7 +225,9 @@ impl Durable for Folder {
     }
 
     fn place(&self, name: &str) -> String {
-        self.root.join(name).display().to_string()
+        // Joining an empty name would add a slash.
+        let place = if name.is_empty() { self.root.clone() } else { self.root.join(name) };
+        place.display().to_string()
     }
 }
 

@@ -11,6 +11,7 @@ use freetumor::sink::durable::{Durable, Folder, REPLACEABLE, STAGING};
 use freetumor::sink::{FileEntry, Sink};
 use freetumor::tables::epoch::{SealedEpoch, seal};
 use freetumor::tables::run::{CHECKPOINT_EVERY, Counts, RunFolder};
+use rayon::prelude::*;
 use simulated::SimulatedDisk;
 
 use crate::sinks::fixture;
@@ -59,7 +60,7 @@ fn a_run_that_is_stopped_anywhere_ends_with_the_same_bytes() {
     assert!(reference.keys().filter(|name| name.starts_with("layouts/")).count() > 10);
     let steps = whole.steps();
     assert!(steps > 300, "{steps}");
-    for step in 0..steps {
+    (0..steps).into_par_iter().for_each(|step| {
         let place = format!("stopped before step {step} of {steps}");
         let disk = SimulatedDisk::default();
         disk.stop_before(step);
@@ -77,7 +78,7 @@ fn a_run_that_is_stopped_anywhere_ends_with_the_same_bytes() {
         check_survivors(&left, &reference, &place);
         drive(&left, &sinks).unwrap_or_else(|error| panic!("{place}: {error}"));
         assert!(without_staging(left.files()) == reference, "{place}: other files at the end");
-    }
+    });
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use flate2::read::GzDecoder;
 use freetumor::error::{FaultKind, Stage};
+use freetumor::ingest::nifti;
 use freetumor::mask::MaskedScan;
 use freetumor::random::Key;
 use freetumor::sink::nifti::Encoder;
@@ -12,6 +13,7 @@ use freetumor::synth::Candidate;
 use freetumor::volume::Voxels;
 
 use super::fixture;
+use crate::common;
 
 /// More than one slab in each file, the last one smaller.
 const SHAPE: [usize; 3] = [301, 211, 43];
@@ -114,4 +116,35 @@ fn fractions_are_fine_where_the_scan_has_them() {
     candidate.after.as_mut_slice()[0] = 12.375;
     let encoder = Encoder::new(&masked, 2).unwrap();
     assert!(inflate(&image(&encoder, &candidate))[352..] == expected_image(&masked, &candidate)[..]);
+}
+
+#[test]
+fn real_scans_come_back_bit_by_bit_outside_the_tumor() {
+    for (scan, organ) in [("ct/totalseg_upper_abdomen", 5), ("ct/totalseg_abdomen", 2), ("ct/lung1_001", 1)] {
+        let Some(folder) = common::shared(scan) else { return };
+        let mut masked = fixture::masked(&fixture::entry(0), [1, 1, 1]);
+        let volume = nifti::read_volume(folder.join("ct.nii.gz")).unwrap();
+        let labels = nifti::read_labels(folder.join("labels.nii.gz")).unwrap();
+        masked.mask.labels = labels.ids.map(|&id| u8::from(id == organ));
+        let mut with_volume = (*masked.scan).clone();
+        with_volume.volume = volume.clone();
+        masked.scan = Arc::new(with_volume);
+        let candidate = fixture::candidate(&masked, Key::root(3));
+        let encoder = Encoder::new(&masked, 2).unwrap();
+        let (image, label) = (image(&encoder, &candidate), label(&encoder, &candidate));
+        let limits = nifti::Limits::default();
+        let read = nifti::read_volume_from(&image[..], image.len() as u64, &limits).unwrap();
+        let read_labels = nifti::read_labels_from(&label[..], label.len() as u64, &limits).unwrap();
+        assert!(read.grid == volume.grid && read_labels.grid == volume.grid, "{scan}");
+        let mut changed = 0;
+        for index in 0..volume.grid.voxels() {
+            let (before, after) = (volume.voxels.hu(index), read.voxels.hu(index));
+            let tumor = read_labels.ids.as_slice()[index] == 2;
+            assert_eq!(after.to_bits(), (if tumor { before - 40.0 } else { before }).to_bits(), "{scan} {index}");
+            assert!(tumor || read_labels.ids.as_slice()[index] == u16::from(masked.mask.labels.as_slice()[index]));
+            changed += usize::from(tumor);
+        }
+        assert_eq!(changed, candidate.tumor.as_slice().iter().filter(|tumor| **tumor == 1).count());
+        assert!(changed > 100, "{scan}: {changed} voxels");
+    }
 }
