@@ -93,10 +93,12 @@ struct Label {
 /// Where the scan or its labels cannot be read, with the reason, or the picture cannot be written.
 pub fn inspect(args: &InspectArgs, stdout: &mut dyn Write) -> Result<u8> {
     let scan = read_scan(&args.scan)?;
-    let labels = args.labels.as_deref().map(|path| nifti::read_labels(path).map_err(|fault| unreadable(path, &fault)));
-    let labels = labels.transpose()?;
+    let labels = args.labels.as_deref().map(|path| read_labels(path, &scan)).transpose()?;
     if let Some(path) = &args.png {
-        draw(&scan, labels.as_ref(), args.window, path)?;
+        let on_scan = labels.as_ref().map(|labels| &labels.on_scan);
+        let middle = scan.grid.shape.map(|voxels| voxels / 2);
+        let voxel = on_scan.and_then(|labels| busiest_voxel(&labels.ids)).unwrap_or(middle);
+        three_planes(&scan, on_scan, voxel, args.window).write_png(path)?;
     }
     let inspection = Inspection {
         shape: scan.grid.shape,
@@ -109,7 +111,7 @@ pub fn inspect(args: &InspectArgs, stdout: &mut dyn Write) -> Result<u8> {
         },
         volume_bytes: scan.voxels.bytes(),
         hu: Hu::of(&scan.voxels),
-        labels: labels.map(|labels| LabelMap::of(&labels, &scan)),
+        labels: labels.map(|labels| labels.map),
         picture: args.png.clone(),
     };
     let written = if args.json {
@@ -127,11 +129,18 @@ pub fn inspect(args: &InspectArgs, stdout: &mut dyn Write) -> Result<u8> {
     }
 }
 
-fn draw(scan: &Volume, labels: Option<&Labels>, window: HuWindow, path: &Path) -> Result<()> {
-    let labels = labels.map(|labels| labels.onto(&scan.grid).map_err(|fault| unreadable(path, &fault))).transpose()?;
-    let middle = scan.grid.shape.map(|voxels| voxels / 2);
-    let voxel = labels.as_ref().and_then(|labels| busiest_voxel(&labels.ids)).unwrap_or(middle);
-    three_planes(scan, labels.as_ref(), voxel, window).write_png(path)
+/// Labels as they are stored, in numbers, and where the scan's voxels are.
+struct ReadLabels {
+    map: LabelMap,
+    on_scan: Labels,
+}
+
+fn read_labels(path: &Path, scan: &Volume) -> Result<ReadLabels> {
+    let read = || {
+        let labels = nifti::read_labels(path)?;
+        Ok(ReadLabels { map: LabelMap::of(&labels, scan), on_scan: labels.onto(&scan.grid)? })
+    };
+    read().map_err(|fault| unreadable(path, &fault))
 }
 
 /// Reads a NIfTI file, or the DICOM series of a folder.
