@@ -3,6 +3,7 @@
 pub mod decode;
 pub mod files;
 pub mod graph;
+pub mod inspect;
 mod progress;
 pub mod run;
 pub mod schema;
@@ -35,6 +36,7 @@ enum Command {
     Graph(graph::GraphArgs),
     Schema(schema::SchemaArgs),
     Files(files::FilesArgs),
+    Inspect(inspect::InspectArgs),
     #[command(hide = true)]
     DecodeDicom,
 }
@@ -72,6 +74,7 @@ impl Cli {
             Command::Graph(args) => graph::graph(args, &registry, stdout, stderr),
             Command::Schema(args) => schema::schema(args, &registry, stdout),
             Command::Files(args) => files::files(args, stdout),
+            Command::Inspect(args) => inspect::inspect(args, stdout),
             Command::DecodeDicom => Ok(decode::run()),
         }
     }
