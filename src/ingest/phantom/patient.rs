@@ -32,7 +32,8 @@ pub(super) struct Build {
 
 impl Build {
     pub(super) fn draw(draws: &mut Draws) -> Self {
-        let mut normal = |mean: f64, deviation: f64, low: f64, high: f64| draws.normal(mean, deviation).clamp(low, high) as f32;
+        let mut normal =
+            |mean: f64, deviation: f64, low: f64, high: f64| draws.normal(mean, deviation).clamp(low, high) as f32;
         Self {
             size: normal(1.0, 0.05, 0.88, 1.1),
             girth: normal(1.0, 0.04, 0.9, 1.08),
@@ -81,13 +82,26 @@ impl Phase {
             Self::Portal => [158.0, 135.0, 172.0, 165.0, 110.0, 120.0, 92.0, 186.0, 168.0, 82.0, 105.0, 145.0],
         };
         let spread = if self == Self::Native { 2.0 } else { 5.0 };
-        let mut table = table.map(|hu| (hu + draws.normal(0.0, spread).clamp(-2.5 * spread, 2.5 * spread) as f32).round());
+        let mut table =
+            table.map(|hu| (hu + draws.normal(0.0, spread).clamp(-2.5 * spread, 2.5 * spread) as f32).round());
         if self == Self::Portal {
             // In this phase cortex and medulla have nearly met, never crossed.
             table[8] = table[8].min(table[7] - 4.0);
         }
-        let [artery, vein, portal, hepatic_vein, liver, spleen, pancreas, cortex, medulla, bowel, myocardium, lung_vessel] =
-            table;
+        let [
+            artery,
+            vein,
+            portal,
+            hepatic_vein,
+            liver,
+            spleen,
+            pancreas,
+            cortex,
+            medulla,
+            bowel,
+            myocardium,
+            lung_vessel,
+        ] = table;
         Enhancement {
             artery,
             vein,
