@@ -315,7 +315,7 @@ mod tests {
         let shape = grown.swollen(1.5).carved(vec![], vec![Shape::Half { normal: [0.0, 0.0, 1.0], offset: 0.0 }]);
         let [low, high] = shape.bounds();
         let mut inside = 0;
-        for step in 0..32_000 {
+        for step in 0..64_000 {
             let p = [step % 40, step / 40 % 40, step / 1600].map(|i| i as f32 - 20.0);
             if distance(&shape, p) < 0.0 {
                 inside += 1;
