@@ -1,1 +1,395 @@
 //! The quality test: a list of conditions on scores, all of which must hold.
+//!
+//! ```
+//! use freetumor::filter::{QualityTest, QualityTestConfig, Verdict};
+//! use freetumor::score::{Score, Scores};
+//!
+//! let accept = ["delta_hu < -10 HU", "invisible_fraction < 0.3"].map(String::from).to_vec();
+//! let test = QualityTest::new(QualityTestConfig { attempts: 10, accept }).unwrap();
+//!
+//! let mut scores = Scores::default();
+//! scores.set(Score::DeltaHu, -35.0);
+//! scores.set(Score::InvisibleFraction, 0.5);
+//! let Verdict::Rejected { condition } = test.verdict(&scores) else { panic!("half of it cannot be seen") };
+//! assert_eq!(condition.to_string(), "invisible_fraction < 0.3");
+//! ```
+
+use std::fmt;
+use std::str::FromStr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Complaint;
+use crate::score::{Score, Scores};
+use crate::suggest::did_you_mean;
+
+/// Most attempts that a graph file may ask for: beyond this a scan costs more than any tumor in it is worth.
+pub const MAX_ATTEMPTS: u32 = 1_000;
+
+/// Decides which candidates are good enough to train on; the others are tried again, then dropped.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct QualityTestConfig {
+    /// How many candidates are made for one tumor before it is given up, the first one included (1 to 1000).
+    #[schemars(range(min = 1, max = 1000))]
+    pub attempts: u32,
+    /// Conditions on scores, all of which must hold: `"delta_hu < -10"`, `"found_fraction > 0.7"`. The operators are
+    /// `<`, `<=`, `>` and `>=`; the score's unit may follow the number (`"new_false_positive_mm3 < 500 mm3"`). Every
+    /// candidate passes an empty list.
+    pub accept: Vec<String>,
+}
+
+impl Default for QualityTestConfig {
+    fn default() -> Self {
+        Self { attempts: 10, accept: Vec::new() }
+    }
+}
+
+/// The conditions that a candidate must meet, and how often it is tried.
+#[derive(Clone, Debug, PartialEq)]
+pub struct QualityTest {
+    conditions: Vec<Condition>,
+    attempts: u32,
+}
+
+/// What the quality test says of a candidate.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Verdict {
+    /// Every condition holds.
+    Accepted,
+    /// At least one does not.
+    Rejected {
+        /// The first that does not, in the order of the graph file.
+        condition: Condition,
+    },
+}
+
+impl QualityTest {
+    /// Checks the settings and reads every condition.
+    ///
+    /// # Errors
+    /// Every condition that cannot be read or never hold, those that contradict each other, and attempts outside
+    /// `1..=MAX_ATTEMPTS`.
+    pub fn new(config: QualityTestConfig) -> Result<Self, Vec<Complaint>> {
+        let mut complaints = Vec::new();
+        if !(1..=MAX_ATTEMPTS).contains(&config.attempts) {
+            let message = format!("expected 1 to {MAX_ATTEMPTS} attempts, got {}", config.attempts);
+            complaints.push(Complaint::new("attempts", message));
+        }
+        let mut conditions: Vec<Condition> = Vec::new();
+        for (index, text) in config.accept.iter().enumerate() {
+            let field = format!("accept.{index}");
+            match text.parse::<Condition>() {
+                Err(complaint) => complaints.push(Complaint { field, ..complaint }),
+                Ok(condition) => {
+                    if let Some(earlier) = conditions.iter().find(|earlier| earlier.excludes(&condition)) {
+                        let message = format!("`{condition}` and `{earlier}` never hold together");
+                        complaints.push(Complaint::new(field, message).with_hint("nothing would be accepted"));
+                    } else if conditions.contains(&condition) {
+                        complaints.push(Complaint::new(field, format!("`{condition}` is there twice")));
+                    }
+                    conditions.push(condition);
+                }
+            }
+        }
+        if complaints.is_empty() { Ok(Self { conditions, attempts: config.attempts }) } else { Err(complaints) }
+    }
+
+    /// The conditions, in the order of the graph file.
+    pub fn conditions(&self) -> &[Condition] {
+        &self.conditions
+    }
+
+    /// How many candidates are made for one tumor before it is given up, the first one included.
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// Judges a candidate by its scores. A score that is missing or not a number fails its condition.
+    pub fn verdict(&self, scores: &Scores) -> Verdict {
+        match self.conditions.iter().find(|condition| !condition.holds(scores)) {
+            None => Verdict::Accepted,
+            Some(&condition) => Verdict::Rejected { condition },
+        }
+    }
+}
+
+/// A bound on one score, such as `delta_hu < -10`.
+///
+/// Its text gives it back: `text.parse::<Condition>()` of `condition.to_string()` is the same condition.
+///
+/// ```
+/// use freetumor::filter::Condition;
+/// let condition: Condition = "new_false_positive_mm3<5e2 mm3".parse().unwrap();
+/// assert_eq!(condition.to_string(), "new_false_positive_mm3 < 500");
+///
+/// let complaint = "new_false_positive_mm3 < 0.5 ml".parse::<Condition>().unwrap_err();
+/// assert_eq!(complaint.message, "new_false_positive_mm3 is in mm3, got `ml`");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Condition {
+    /// The score that is asked for.
+    pub score: Score,
+    /// How it is compared.
+    pub comparison: Comparison,
+    /// What it is compared to, in the score's unit.
+    pub threshold: f64,
+}
+
+/// How a score is compared to a threshold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comparison {
+    /// `<`
+    Less,
+    /// `<=`
+    LessOrEqual,
+    /// `>`
+    Greater,
+    /// `>=`
+    GreaterOrEqual,
+}
+
+impl Comparison {
+    const ALL: [Self; 4] = [Self::LessOrEqual, Self::GreaterOrEqual, Self::Less, Self::Greater];
+
+    /// The sign.
+    pub fn sign(self) -> &'static str {
+        match self {
+            Self::Less => "<",
+            Self::LessOrEqual => "<=",
+            Self::Greater => ">",
+            Self::GreaterOrEqual => ">=",
+        }
+    }
+
+    /// Whether `value` stands so to `threshold`; never for NaN.
+    pub fn holds(self, value: f64, threshold: f64) -> bool {
+        match self {
+            Self::Less => value < threshold,
+            Self::LessOrEqual => value <= threshold,
+            Self::Greater => value > threshold,
+            Self::GreaterOrEqual => value >= threshold,
+        }
+    }
+
+    fn bounds_above(self) -> bool {
+        matches!(self, Self::Less | Self::LessOrEqual)
+    }
+}
+
+impl Condition {
+    /// Whether the score is there and within the bound.
+    pub fn holds(&self, scores: &Scores) -> bool {
+        scores.get(self.score).is_some_and(|value| self.comparison.holds(value, self.threshold))
+    }
+
+    /// Whether no value of the score meets both.
+    fn excludes(&self, other: &Self) -> bool {
+        let (upper, lower) = match (self.comparison.bounds_above(), other.comparison.bounds_above()) {
+            (true, false) => (self, other),
+            (false, true) => (other, self),
+            _ => return false,
+        };
+        let meet = upper.comparison == Comparison::LessOrEqual && lower.comparison == Comparison::GreaterOrEqual;
+        self.score == other.score
+            && (upper.threshold < lower.threshold || (upper.threshold == lower.threshold && !meet))
+    }
+
+    /// Whether no value that the score can take meets the bound.
+    fn is_impossible(&self) -> bool {
+        let (low, high) = range(self.score);
+        let easiest = if self.comparison.bounds_above() { low } else { high };
+        !self.comparison.holds(easiest, self.threshold)
+    }
+}
+
+/// The least and the greatest value that a score can take.
+fn range(score: Score) -> (f64, f64) {
+    match score {
+        Score::InvisibleFraction
+        | Score::FoundFraction
+        | Score::TumorProbability
+        | Score::RightClassFraction
+        | Score::Dice
+        | Score::Realness
+        | Score::HeldOutFoundFraction => (0.0, 1.0),
+        Score::Disagreement => (-1.0, 1.0),
+        Score::NewFalsePositiveMm3 | Score::SuspectedRealTumorMm3 => (0.0, f64::INFINITY),
+        Score::HuInside
+        | Score::HuRing
+        | Score::HuBefore
+        | Score::DeltaHu
+        | Score::Cnr
+        | Score::OrganMedianHu
+        | Score::OrganHuDeviation => (f64::NEG_INFINITY, f64::INFINITY),
+    }
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.score.name(), self.comparison.sign(), self.threshold)
+    }
+}
+
+impl FromStr for Condition {
+    type Err = Complaint;
+
+    fn from_str(text: &str) -> Result<Self, Complaint> {
+        let complaint = |message: String| Complaint::new("", message);
+        let form = "write a score, an operator and a number: `delta_hu < -10`";
+        let Some(at) = text.find(['<', '>']) else {
+            let message = format!("expected one of `<`, `<=`, `>`, `>=` in the condition, got `{text}`");
+            return Err(complaint(message).with_hint(form));
+        };
+        let (name, rest) = (text[..at].trim(), &text[at..]);
+        let Some(&comparison) = Comparison::ALL.iter().find(|it| rest.starts_with(it.sign())) else {
+            return Err(complaint(format!("expected an operator in the condition, got `{text}`")).with_hint(form));
+        };
+        let Some(score) = Score::from_name(name) else {
+            let names = || Score::ALL.iter().map(|score| score.name());
+            let hint = if name.parse::<f64>().is_ok() {
+                form.to_owned()
+            } else {
+                let all = || format!("the scores are {}", names().collect::<Vec<_>>().join(", "));
+                did_you_mean(name, names()).unwrap_or_else(all)
+            };
+            return Err(complaint(format!("expected the name of a score, got `{name}`")).with_hint(hint));
+        };
+        let mut words = rest[comparison.sign().len()..].split_whitespace();
+        let number = words.next().unwrap_or_default();
+        let threshold = match number.parse::<f64>() {
+            Ok(threshold) if threshold.is_finite() => threshold,
+            _ => {
+                let message = format!("expected a number after `{}`, got `{number}`", comparison.sign());
+                return Err(complaint(message).with_hint(form));
+            }
+        };
+        let unit = words.collect::<Vec<_>>().join(" ");
+        if !unit.is_empty() && unit != score.unit() {
+            let expected = if score.unit().is_empty() { "a pure number" } else { &format!("in {}", score.unit()) };
+            return Err(complaint(format!("{name} is {expected}, got `{unit}`")));
+        }
+        // Adding zero turns -0 into 0: one condition, one text.
+        let condition = Self { score, comparison, threshold: threshold + 0.0 };
+        if condition.is_impossible() {
+            let (low, high) = range(score);
+            let message = format!("`{condition}` never holds: {name} lies between {low} and {high}");
+            let as_share = Self { threshold: threshold / 100.0, ..condition };
+            let hint = (high == 1.0 && threshold > 1.0 && !as_share.is_impossible())
+                .then(|| format!("shares are not percent: `{as_share}`"));
+            return Err(Complaint { hint, ..complaint(message) });
+        }
+        Ok(condition)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn test(accept: &[&str]) -> Result<QualityTest, Vec<Complaint>> {
+        let accept = accept.iter().map(ToString::to_string).collect();
+        QualityTest::new(QualityTestConfig { accept, ..Default::default() })
+    }
+
+    fn refused(text: &str) -> (String, String) {
+        let complaint = text.parse::<Condition>().expect_err(text);
+        (complaint.message, complaint.hint.unwrap_or_default())
+    }
+
+    #[test]
+    fn the_first_failing_condition_in_file_order_is_named() {
+        let test = test(&["delta_hu < -10", "cnr <= -1", "invisible_fraction < 0.3"]).unwrap();
+        let mut scores = Scores::default();
+        scores.set(Score::DeltaHu, -20.0);
+        scores.set(Score::Cnr, -1.0);
+        scores.set(Score::InvisibleFraction, 0.1);
+        assert_eq!(test.verdict(&scores), Verdict::Accepted);
+        scores.set(Score::Cnr, -0.5);
+        scores.set(Score::InvisibleFraction, 0.9);
+        assert_eq!(test.verdict(&scores), Verdict::Rejected { condition: test.conditions()[1] });
+    }
+
+    #[test]
+    fn a_missing_or_undefined_score_fails() {
+        for sign in ["<", "<=", ">", ">="] {
+            let test = test(&[&format!("cnr {sign} 0")]).unwrap();
+            let mut scores = Scores::default();
+            assert_ne!(test.verdict(&scores), Verdict::Accepted, "missing, {sign}");
+            scores.set(Score::Cnr, f64::NAN);
+            assert_ne!(test.verdict(&scores), Verdict::Accepted, "NaN, {sign}");
+        }
+    }
+
+    #[test]
+    fn bounds_include_the_threshold_only_with_an_equals_sign() {
+        for (sign, holds) in [("<", false), ("<=", true), (">", false), (">=", true)] {
+            let condition: Condition = format!("dice {sign} 0.5").parse().unwrap();
+            let mut scores = Scores::default();
+            scores.set(Score::Dice, 0.5);
+            assert_eq!(condition.holds(&scores), holds, "{sign}");
+        }
+    }
+
+    #[test]
+    fn refusals_say_what_was_expected_and_what_came() {
+        let (message, hint) = refused("delta_hu");
+        assert_eq!(message, "expected one of `<`, `<=`, `>`, `>=` in the condition, got `delta_hu`");
+        assert_eq!(hint, "write a score, an operator and a number: `delta_hu < -10`");
+        let (message, hint) = refused("delta-hu < -10");
+        assert_eq!((&*message, &*hint), ("expected the name of a score, got `delta-hu`", "did you mean `delta_hu`?"));
+        assert_eq!(refused("volume < 3").1.split(',').next(), Some("the scores are hu_inside"));
+        assert_eq!(refused("0.7 < dice").1, "write a score, an operator and a number: `delta_hu < -10`");
+        assert_eq!(refused("dice < high").0, "expected a number after `<`, got `high`");
+        assert_eq!(refused("dice >").0, "expected a number after `>`, got ``");
+        assert_eq!(refused("dice > nan").0, "expected a number after `>`, got `nan`");
+        assert_eq!(refused("dice > 0.7 HU").0, "dice is a pure number, got `HU`");
+        assert_eq!(refused("delta_hu < -10 mm").0, "delta_hu is in HU, got `mm`");
+        let (message, hint) = refused("found_fraction > 70");
+        assert_eq!(message, "`found_fraction > 70` never holds: found_fraction lies between 0 and 1");
+        assert_eq!(hint, "shares are not percent: `found_fraction > 0.7`");
+        assert_eq!(refused("new_false_positive_mm3 < 0").1, "");
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once() {
+        let config = QualityTestConfig {
+            attempts: 0,
+            accept: ["dice > 0.5", "dise > 0.5", "dice <= 0.5", "dice > 0.5"].map(String::from).to_vec(),
+        };
+        let fields: Vec<String> = QualityTest::new(config).unwrap_err().into_iter().map(|it| it.field).collect();
+        assert_eq!(fields, ["attempts", "accept.1", "accept.2", "accept.3"]);
+    }
+
+    #[test]
+    fn a_range_may_shrink_to_a_point_but_not_vanish() {
+        assert!(test(&["cnr <= 1", "cnr >= 1"]).is_ok());
+        assert!(test(&["cnr < 1", "cnr >= 1"]).is_err());
+        assert!(test(&["cnr < 1", "dice > 0.9"]).is_ok());
+    }
+
+    proptest! {
+        #[test]
+        fn the_text_of_a_condition_gives_it_back(
+            score in prop::sample::select(Score::ALL),
+            comparison in prop::sample::select(&Comparison::ALL),
+            threshold in prop_oneof![prop::num::f64::NORMAL | prop::num::f64::ZERO, -1.0..1.0f64],
+        ) {
+            let condition = Condition { score, comparison, threshold: threshold + 0.0 };
+            prop_assume!(!condition.is_impossible());
+            let text = condition.to_string();
+            prop_assert_eq!(text.parse::<Condition>().unwrap(), condition);
+            let spelled = format!("  {}{}{:e}  {} ", score.name(), comparison.sign(), threshold, score.unit());
+            prop_assert_eq!(spelled.parse::<Condition>().unwrap(), condition);
+        }
+
+        #[test]
+        fn no_text_panics(text in "\\PC*", tail in "(dice|cnr) ?[<>]=?.{0,8}") {
+            let _ = text.parse::<Condition>();
+            let _ = tail.parse::<Condition>();
+        }
+    }
+}

@@ -1,6 +1,45 @@
-//! freetumor
+//! From unlabeled CT archives to training sets of synthetic tumors.
+//!
+//! `freetumor` takes CT scans with organ masks, places synthetic tumors in them, judges every tumor, and keeps those that pass: as
+//! images and labels for trainers, and as tables with a row for every attempt. It implements and goes beyond FreeTumor
+//! (Wu et al., arXiv 2406.01264).
+//!
+//! # The way of the data
+//!
+//! ```text
+//!  archive ──▶ scan ──▶ organ mask ──▶ candidate tumor ──▶ scores ──▶ verdict ──▶ sample + row ──▶ commit
+//!  [ingest]   [volume]    [mask]          [synth]         [score]    [filter]      [sink]      [dataflow]
+//!                                            ▲                           │
+//!                                            └──── rejected: try again ──┘
+//! ```
+//!
+//! Each stage is a plain function or a small struct that works in a loop. A graph file names the stages and how they are joined
+//! ([`graph`]); [`dataflow`] runs them on timely workers and a pool of threads, within a budget of bytes, and commits
+//! what comes out epoch by epoch: exactly once, with the same bytes whatever the number of workers.
+//!
+//! # Words
+//!
+//! A *scan* is a volume of Hounsfield units on a *grid* (a shape, and an affine map to millimetres). A *candidate* is a scan's box with a
+//! synthetic tumor in it. *Scores* are numbers that describe a candidate, the *quality test* is a list of conditions on
+//! them, and its answer is the *verdict*. An accepted candidate becomes a *sample*. An *epoch* is what one commit holds.
+//!
+//! Three outcomes are never mixed: an [`error::Error`] stops the run, a [`error::Fault`] spoils one scan, and a rejection is normal data.
+//!
+//! # One tumor, without a dataflow
+//!
+//! ```
+//! use freetumor::filter::{QualityTest, QualityTestConfig, Verdict};
+//! use freetumor::score::{Score, Scores};
+//!
+//! let accept = vec!["delta_hu < -10".to_owned()];
+//! let test = QualityTest::new(QualityTestConfig { accept, ..QualityTestConfig::default() }).unwrap();
+//! let mut scores = Scores::default();
+//! scores.set(Score::DeltaHu, -42.0);
+//! assert_eq!(test.verdict(&scores), Verdict::Accepted);
+//! ```
 #![warn(missing_docs)]
 
+pub mod cli;
 pub mod dataflow;
 pub mod error;
 pub mod filter;

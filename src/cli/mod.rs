@@ -1,1 +1,86 @@
-//! cli
+//! The command: what may be typed, and a file for each subcommand.
+
+pub mod decode;
+pub mod files;
+pub mod graph;
+mod progress;
+pub mod run;
+pub mod schema;
+pub mod validate;
+
+use std::io::{Write, stderr, stdout};
+use std::path::Path;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::error::Result;
+use crate::graph::{GraphFile, Plan, Registry, Severity, check};
+
+/// Turns unlabeled CT archives into quality-filtered, traceable training sets of synthetic tumors.
+#[derive(Debug, Parser)]
+#[command(name = "freetumor", version, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// How log lines on standard error look; RUST_LOG says which there are, such as info or freetumor=debug
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::RunArgs),
+    Validate(validate::ValidateArgs),
+    Graph(graph::GraphArgs),
+    Schema(schema::SchemaArgs),
+    Files(files::FilesArgs),
+    #[command(hide = true)]
+    DecodeDicom,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// A JSON object a line.
+    Json,
+}
+
+impl Cli {
+    /// Runs the subcommand; gives the exit code: 0 clean, 1 finished with faults, 2 could not run.
+    ///
+    /// # Errors
+    /// What could not be run.
+    pub fn run(&self) -> Result<u8> {
+        start_log(self.log_format);
+        let (stdout, stderr): (&mut dyn Write, &mut dyn Write) = (&mut stdout().lock(), &mut stderr());
+        let registry = Registry::standard();
+        match &self.command {
+            Command::Run(args) => run::run(args, &registry, stdout, stderr),
+            Command::Validate(args) => validate::validate(args, &registry, stdout, stderr),
+            Command::Graph(args) => graph::graph(args, &registry, stdout, stderr),
+            Command::Schema(args) => schema::schema(args, &registry, stdout),
+            Command::Files(args) => files::files(args, stdout),
+            Command::DecodeDicom => Ok(decode::run()),
+        }
+    }
+}
+
+fn start_log(format: LogFormat) {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    // Each span says at its end how long it took: a line per stage and scan at level info.
+    let log = log.with_span_events(tracing_subscriber::fmt::format::FmtSpan::CLOSE);
+    match format {
+        LogFormat::Text => log.with_target(false).init(),
+        LogFormat::Json => log.json().init(),
+    }
+}
+
+/// The plan of a graph file; `None` where it has problems, which are said on `stderr`.
+fn load_plan(path: &Path, sets: &[String], registry: &Registry, stderr: &mut dyn Write) -> Result<Option<Plan>> {
+    let file = GraphFile::open(path)?.with_sets(sets);
+    let checked = check(&file, registry);
+    validate::print_problems(&file, &checked.problems.iter().collect::<Vec<_>>(), stderr)?;
+    Ok(checked.plan.filter(|_| !checked.problems.iter().any(|problem| problem.severity == Severity::Error)))
+}

@@ -1,1 +1,39 @@
-//! graph
+//! The graph file: what a pipeline consists of, checked before anything runs.
+//!
+//! The way of a graph is text → check → plan. A [`GraphFile`] keeps the place of every key and value; [`check`] finds
+//! every problem at once and points at each; a [`Plan`] holds the built stages, ready for a dataflow or for a plain loop.
+//! The [`Registry`] knows the kinds of stages, your own included.
+//!
+//! ```text
+//! source ──Scan──▶ mask ──Masked──▶ synthesis ──Candidate──▶ score ──Scored──▶ filter ──Sample──▶ sink
+//! ```
+
+mod agree;
+mod build;
+mod check;
+pub mod draw;
+mod edge;
+mod file;
+mod pipeline;
+mod plan;
+mod problem;
+mod registry;
+mod schema;
+mod settings;
+mod spec;
+mod split;
+mod standard;
+mod survey;
+mod wiring;
+
+pub use check::{Checked, check};
+pub use edge::{Edge, Port, Role};
+pub use file::GraphFile;
+pub use pipeline::PipelineConfig;
+pub use plan::{Feed, MaskNode, Node, NodeInput, Plan, ScoreNode, SinkNode, SourceNode, Trial};
+pub use problem::{Location, Problem, Severity};
+pub use registry::{Frame, Kind, Part, Place, Registry, Scoring, Settings, StageConfig, Synthesis};
+pub use schema::pipeline_schema;
+pub use split::SplitShares;
+pub use standard::Reading;
+pub use survey::{Survey, survey};

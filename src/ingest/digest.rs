@@ -1,98 +1,218 @@
-//! The digest of a scan's content, whatever file it came from.
+//! What a scan contains, as one number: equal for equal content, whatever file it came from.
 
 use sha2::{Digest, Sha256};
 
-use crate::volume::{Grid, Volume, Voxels};
+use crate::volume::{Volume, Voxels};
 
-/// SHA-256 over shape, spacing (to a thousandth of a millimetre) and HU in RAS order, in hexadecimal.
+/// Bytes that are put in order before they are hashed; less than a scan, more than a slice.
+const SLAB_BYTES: usize = 2 << 20;
+/// Spacings count in thousandths of a millimetre: formats round them differently beyond that.
+const SPACING_STEPS_PER_MM: f64 = 1000.0;
+
+/// SHA-256, as 64 hexadecimal digits, over the volume in its canonical form: axes in RAS order (the closest to its
+/// affine), shape, spacing to a thousandth of a millimetre, and HU.
 ///
-/// The same scan has the same digest as DICOM series and as NIfTI file, stored LPS or RAS, as i16 or as floats that
-/// happen to be whole: that is how an archive's duplicates are found.
+/// HU are hashed as i16 where every one of them is a whole number in its range and as f32 otherwise, so that the digest
+/// does not depend on how the volume holds them. Where the patient lay in the scanner does not count.
+///
+/// ```
+/// use freetumor::ingest::content_digest;
+/// use freetumor::volume::{Affine, Array3, Grid, Volume, Voxels};
+///
+/// let grid = Grid { shape: [2, 1, 1], affine: Affine::from_spacing([1.0; 3]) };
+/// let whole = Volume { grid, voxels: Voxels::I16(Array3::from_vec(grid.shape, vec![-1000, 40])) };
+/// let floats = Volume { grid, voxels: Voxels::F32(Array3::from_vec(grid.shape, vec![-1000.0, 40.0])) };
+/// assert_eq!(content_digest(&whole), content_digest(&floats));
+///
+/// // The same patient, with x stored from right to left.
+/// let mut turned = Volume { grid, voxels: Voxels::I16(Array3::from_vec(grid.shape, vec![40, -1000])) };
+/// turned.grid.affine.0[0] = [-1.0, 0.0, 0.0, 1.0];
+/// assert_eq!(content_digest(&whole), content_digest(&turned));
+/// ```
 pub fn content_digest(volume: &Volume) -> String {
-    let order = ras_order(&volume.grid);
-    let shape = volume.grid.shape;
-    let spacing_mm = volume.grid.spacing_mm();
-    let mut hash = Sha256::new_with_prefix(b"freetumor scan 1");
-    for (axis, _) in order {
-        hash.update((shape[axis] as u64).to_le_bytes());
-        hash.update(((spacing_mm[axis] * 1000.0).round() as u64).to_le_bytes());
+    let mut hash = Sha256::new_with_prefix(b"freetumor volume 1\n");
+    let walk = RasWalk::new(volume);
+    for (size, spacing_mm) in walk.shape.into_iter().zip(walk.spacing_mm) {
+        hash.update((size as u64).to_le_bytes());
+        hash.update(((spacing_mm * SPACING_STEPS_PER_MM).round() as u64).to_le_bytes());
     }
     match &volume.voxels {
-        Voxels::I16(hu) => feed(&mut hash, shape, order, hu.as_slice(), b"i16", |hu| hu.to_le_bytes()),
-        Voxels::F32(hu) if hu.as_slice().iter().all(|&hu| f32::from(hu as i16) == hu) => {
-            feed(&mut hash, shape, order, hu.as_slice(), b"i16", |hu| (hu as i16).to_le_bytes());
+        Voxels::I16(array) => {
+            hash.update(b"i16");
+            walk.each_slab(array.as_slice(), |hu| hu.to_le_bytes(), |slab| hash.update(slab));
         }
-        Voxels::F32(hu) => feed(&mut hash, shape, order, hu.as_slice(), b"f32", |hu| hu.to_le_bytes()),
+        Voxels::F32(array) if array.as_slice().iter().all(|&hu| f32::from(hu as i16) == hu) => {
+            hash.update(b"i16");
+            walk.each_slab(array.as_slice(), |hu| (hu as i16).to_le_bytes(), |slab| hash.update(slab));
+        }
+        Voxels::F32(array) => {
+            hash.update(b"f32");
+            // Adding zero makes −0 the same as 0.
+            walk.each_slab(array.as_slice(), |hu| (hu + 0.0).to_le_bytes(), |slab| hash.update(slab));
+        }
     }
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// For R, A and S the voxel axis that runs along it most closely, and whether towards the positive end.
-fn ras_order(grid: &Grid) -> [(usize, bool); 3] {
-    let rows = grid.affine.0;
-    let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
-    let spacing_mm = grid.spacing_mm();
-    let fit = |order: &[usize; 3]| -> f64 { (0..3).map(|w| (rows[w][order[w]] / spacing_mm[order[w]]).abs()).sum() };
-    let best = orders.into_iter().fold(orders[0], |best, order| if fit(&order) > fit(&best) { order } else { best });
-    [0, 1, 2].map(|world| (best[world], rows[world][best[world]] >= 0.0))
+/// The order in which voxels are visited: x towards Right fastest, then Anterior, then Superior.
+struct RasWalk {
+    shape: [usize; 3],
+    spacing_mm: [f64; 3],
+    /// The linear index of the first voxel.
+    first: isize,
+    /// What one step along R, A, S adds to the linear index.
+    steps: [isize; 3],
 }
 
-/// Feeds voxels row by row in RAS order.
-fn feed<T: Copy, const N: usize>(
-    hash: &mut Sha256,
-    shape: [usize; 3],
-    order: [(usize, bool); 3],
-    voxels: &[T],
-    kind: &[u8; 3],
-    bytes: impl Fn(T) -> [u8; N],
-) {
-    hash.update(kind);
-    let strides = [1, shape[0], shape[0] * shape[1]];
-    let at = |world: usize, i: usize| {
-        let (axis, positive) = order[world];
-        strides[axis] * if positive { i } else { shape[axis] - 1 - i }
-    };
-    let count = order.map(|(axis, _)| shape[axis]);
-    let columns: Vec<usize> = (0..count[0]).map(|x| at(0, x)).collect();
-    let mut row = vec![0u8; count[0] * N];
-    for z in 0..count[2] {
-        for y in 0..count[1] {
-            let start = at(1, y) + at(2, z);
-            for (chunk, column) in row.chunks_exact_mut(N).zip(&columns) {
-                chunk.copy_from_slice(&bytes(voxels[start + column]));
+impl RasWalk {
+    fn new(volume: &Volume) -> Self {
+        let shape = volume.voxels.shape();
+        let spacing_mm = volume.grid.spacing_mm();
+        let strides = [1, shape[0] as isize, (shape[0] * shape[1]) as isize];
+        let mut walk = Self { shape: [0; 3], spacing_mm: [0.0; 3], first: 0, steps: [0; 3] };
+        for (axis, (world, positive)) in volume.grid.orientation().0.into_iter().enumerate() {
+            walk.shape[world] = shape[axis];
+            walk.spacing_mm[world] = spacing_mm[axis];
+            walk.steps[world] = if positive { strides[axis] } else { -strides[axis] };
+            if !positive {
+                walk.first += strides[axis] * (shape[axis] as isize - 1);
             }
-            hash.update(&row);
+        }
+        walk
+    }
+
+    /// Calls `take` with the bytes of whole RAS slices, a few at a time.
+    fn each_slab<T: Copy, const N: usize>(
+        &self,
+        voxels: &[T],
+        bytes: impl Fn(T) -> [u8; N],
+        mut take: impl FnMut(&[u8]),
+    ) {
+        let [nx, ny, nz] = self.shape;
+        let slice_bytes = nx * ny * N;
+        if slice_bytes == 0 {
+            return;
+        }
+        let thickness = (SLAB_BYTES / slice_bytes).clamp(1, nz);
+        let mut slab = vec![0; thickness * slice_bytes];
+        // The innermost loop follows memory, wherever that leads in the slab.
+        let mut order = [0, 1, 2];
+        order.sort_by_key(|&world| std::cmp::Reverse(self.steps[world].abs()));
+        let places = [N, nx * N, slice_bytes];
+        for start in (0..nz).step_by(thickness) {
+            let counts = [nx, ny, thickness.min(nz - start)];
+            let [outer, middle, inner] = order;
+            let origin = self.first + start as isize * self.steps[2];
+            for a in 0..counts[outer] {
+                for b in 0..counts[middle] {
+                    let mut from = origin + a as isize * self.steps[outer] + b as isize * self.steps[middle];
+                    let mut to = a * places[outer] + b * places[middle];
+                    if places[inner] == N {
+                        // A row of the slab and of the volume at once: the usual axial scan.
+                        let row = &mut slab[to..to + counts[inner] * N];
+                        if self.steps[inner] > 0 {
+                            let stored = &voxels[from as usize..from as usize + counts[inner]];
+                            for (place, &voxel) in row.chunks_exact_mut(N).zip(stored) {
+                                place.copy_from_slice(&bytes(voxel));
+                            }
+                        } else {
+                            let stored = &voxels[(from + 1) as usize - counts[inner]..=from as usize];
+                            for (place, &voxel) in row.chunks_exact_mut(N).zip(stored.iter().rev()) {
+                                place.copy_from_slice(&bytes(voxel));
+                            }
+                        }
+                        continue;
+                    }
+                    for _ in 0..counts[inner] {
+                        slab[to..to + N].copy_from_slice(&bytes(voxels[from as usize]));
+                        from += self.steps[inner];
+                        to += places[inner];
+                    }
+                }
+            }
+            take(&slab[..counts[2] * slice_bytes]);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::volume::{Affine, Array3};
+    use proptest::prelude::*;
 
-    fn volume(rows: [[f64; 4]; 3], hu: Array3<i16>) -> Volume {
-        Volume { grid: Grid { shape: hu.shape(), affine: Affine(rows) }, voxels: Voxels::I16(hu) }
+    use super::*;
+    use crate::volume::{Affine, Array3, Grid};
+
+    /// The same patient as a volume on a RAS grid, stored with axes in another order and direction.
+    fn stored(ras: &Array3<i16>, spacing_mm: [f64; 3], order: [usize; 3], flips: [bool; 3]) -> Volume {
+        let shape = order.map(|world| ras.shape()[world]);
+        let mut affine = Affine([[0.0; 4]; 3]);
+        for axis in 0..3 {
+            affine.0[order[axis]][axis] = if flips[axis] { -spacing_mm[order[axis]] } else { spacing_mm[order[axis]] };
+        }
+        let array = Array3::from_fn(shape, |voxel| {
+            let mut world = [0; 3];
+            for axis in 0..3 {
+                world[order[axis]] = if flips[axis] { shape[axis] - 1 - voxel[axis] } else { voxel[axis] };
+            }
+            ras[world]
+        });
+        Volume { grid: Grid { shape, affine }, voxels: Voxels::I16(array) }
+    }
+
+    const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+
+    proptest! {
+        #[test]
+        fn every_axis_order_has_the_same_digest(
+            shape in [1usize..7, 1usize..6, 1usize..9],
+            which in 0usize..6,
+            flips in any::<[bool; 3]>(),
+            seed in any::<i16>(),
+        ) {
+            let ras = Array3::from_fn(shape, |[x, y, z]| seed.wrapping_add((x * 5 + y * 131 + z * 1009) as i16));
+            let spacing_mm = [0.7, 0.8, 5.0];
+            let plain = stored(&ras, spacing_mm, [0, 1, 2], [false; 3]);
+            let turned = stored(&ras, spacing_mm, ORDERS[which], flips);
+            prop_assert_eq!(content_digest(&plain), content_digest(&turned));
+        }
     }
 
     #[test]
-    fn storage_does_not_matter_but_content_does() {
-        let hu = Array3::from_fn([4, 3, 2], |[x, y, z]| (x * 100 + y * 10 + z) as i16);
-        let ras = volume([[1.0, 0.0, 0.0, 0.0], [0.0, 2.0, 0.0, 0.0], [0.0, 0.0, 5.0, 0.0]], hu.clone());
-        // The same voxels with axes [S, L, A].
-        let turned = Array3::from_fn([2, 4, 3], |[z, x, y]| hu[[3 - x, y, z]]);
-        let other = volume([[0.0, -1.0, 0.0, 3.0], [0.0, 0.0, 2.0, 0.0], [5.0, 0.0, 0.0, 0.0]], turned);
-        assert_eq!(content_digest(&ras), content_digest(&other));
-        let floats = Volume { voxels: Voxels::F32(hu.map(|&hu| f32::from(hu))), ..ras.clone() };
-        assert_eq!(content_digest(&ras), content_digest(&floats));
+    fn slabs_of_a_thick_volume_are_the_canonical_bytes() {
+        // More than one slab, the last one thinner.
+        let ras = Array3::from_fn([300, 290, 31], |[x, y, z]| (x * 7 + y * 3 + z * 11) as i16);
+        let plain: Vec<u8> = ras.as_slice().iter().flat_map(|hu| hu.to_le_bytes()).collect();
+        for order in ORDERS {
+            let volume = stored(&ras, [1.0; 3], order, [true, false, true]);
+            let Voxels::I16(array) = &volume.voxels else { unreachable!("stored() gives integers") };
+            let mut walked = Vec::new();
+            RasWalk::new(&volume).each_slab(array.as_slice(), i16::to_le_bytes, |slab| walked.extend_from_slice(slab));
+            assert!(walked == plain, "order {order:?}");
+        }
+    }
 
-        let mut changed = hu.clone();
-        changed[[3, 2, 1]] += 1;
-        assert_ne!(content_digest(&ras), content_digest(&volume(ras.grid.affine.0, changed)));
-        let mirrored = volume([[-1.0, 0.0, 0.0, 0.0], [0.0, 2.0, 0.0, 0.0], [0.0, 0.0, 5.0, 0.0]], hu.clone());
-        assert_ne!(content_digest(&ras), content_digest(&mirrored));
-        let mut halves = hu.map(|&hu| f32::from(hu));
-        halves[[0, 0, 0]] = 0.5;
-        assert_ne!(content_digest(&ras), content_digest(&Volume { voxels: Voxels::F32(halves), ..ras }));
+    #[test]
+    fn content_and_size_count_and_place_does_not() {
+        let ras = Array3::from_fn([4, 3, 2], |[x, y, z]| (x + 10 * y + 100 * z) as i16);
+        let volume = stored(&ras, [0.7, 0.7, 5.0], [0, 1, 2], [false; 3]);
+        let digest = content_digest(&volume);
+
+        let mut moved = volume.clone();
+        moved.grid.affine.0[2][3] = 17.0;
+        moved.grid.affine.0[0][0] += 1e-5;
+        assert_eq!(content_digest(&moved), digest);
+
+        let mut thicker = volume.clone();
+        thicker.grid.affine.0[2][2] = 5.002;
+        assert_ne!(content_digest(&thicker), digest);
+
+        let floats = |change: f32| {
+            let mut array = ras.map(|&hu| f32::from(hu));
+            array.as_mut_slice()[0] += change;
+            Volume { grid: volume.grid, voxels: Voxels::F32(array) }
+        };
+        assert_eq!(content_digest(&floats(0.0)), digest);
+        assert_eq!(content_digest(&floats(-0.0)), digest);
+        assert_ne!(content_digest(&floats(0.5)), digest);
     }
 }

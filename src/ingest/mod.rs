@@ -1,6 +1,10 @@
 //! From archives to volumes: sources list scans, and read them one at a time.
 
+pub mod dicom;
 mod digest;
+mod folder;
+pub mod nifti;
+mod patient;
 pub mod phantom;
 
 use std::sync::Arc;
@@ -8,10 +12,12 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+pub use digest::content_digest;
+pub use folder::{FolderConfig, FolderSource};
+pub use patient::{PatientConfig, PatientPattern, PatientRule, PatientSecret};
+
 use crate::error::{Fault, Result};
 use crate::volume::{Grid, Labels, Volume};
-
-pub use digest::content_digest;
 
 /// One scan of a source, known before anything of it is decoded. Entries are small and travel the dataflow.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

@@ -1,6 +1,10 @@
 //! Scores: numbers by which the quality test judges a candidate.
 
+mod intensity;
+
 use serde::{Deserialize, Serialize};
+
+pub use intensity::{Intensity, IntensityConfig};
 
 use crate::error::Fault;
 use crate::mask::{MaskedScan, Organ};

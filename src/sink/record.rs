@@ -138,3 +138,18 @@ pub struct FaultRecord {
     #[serde(flatten)]
     pub fault: Fault,
 }
+
+/// How many attempts of a group there are, over all epochs: a row of `quality`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct QualityRecord {
+    /// The data set's name.
+    pub dataset: String,
+    /// The organ's name.
+    pub organ: String,
+    /// The size class; empty where no site was found.
+    pub size_class: String,
+    /// Why they were rejected; `None` for accepted ones.
+    pub reason: Option<String>,
+    /// How many.
+    pub count: u64,
+}

@@ -3,7 +3,26 @@
 //! Everything is computed in the tumor's box on the scan's own grid, in HU; nothing outside the box is touched or
 //! copied. See [`Synthesize`] for how a stage is asked.
 
+pub mod blend;
+pub mod classes;
+mod components;
+mod config;
+mod difference;
+mod gaussian;
+mod marching;
+pub mod measure;
+mod noise;
+pub mod organ;
+pub mod prior;
+mod rules;
+pub mod shape;
+mod site;
+pub mod texture;
+
 use serde::{Deserialize, Serialize};
+
+pub use config::{Differences, RulesConfig, Sites, Sizes, Textures};
+pub use rules::Rules;
 
 use crate::error::Fault;
 use crate::mask::{MaskedScan, Organ};

@@ -90,21 +90,3 @@ impl Region {
         Self { start, shape }
     }
 }
-
-/// For each voxel axis, the world axis (0 = R, 1 = A, 2 = S) it runs along most closely and whether towards the
-/// positive end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Orientation(pub [(usize, bool); 3]);
-
-impl Orientation {
-    /// Right, anterior, superior: the canonical one.
-    pub const RAS: Self = Self([(0, true), (1, true), (2, true)]);
-
-    /// The three letters towards which the axes run, such as `LPS`.
-    pub fn code(&self) -> String {
-        self.0
-            .iter()
-            .map(|&(axis, positive)| [['L', 'R'], ['P', 'A'], ['I', 'S']][axis][usize::from(positive)])
-            .collect()
-    }
-}

@@ -5,11 +5,27 @@
 
 mod affine;
 mod array;
+mod crop;
+mod distance;
+mod gaussian;
 mod grid;
+mod orientation;
+mod picture;
+mod preprocess;
+mod resample;
+mod turn;
 
 pub use affine::Affine;
 pub use array::Array3;
-pub use grid::{Grid, Orientation, Region};
+pub use crop::padding_to;
+pub use distance::distance_mm;
+pub use gaussian::{Boundary, Gaussian, Scratch};
+pub use grid::{Grid, Region};
+pub use orientation::Orientation;
+pub use picture::{Picture, View, before_and_after, busiest_voxel, label_colour, three_planes};
+pub use preprocess::{Prepared, Preprocess};
+pub use resample::{MOST_VOXELS, Outside, Resampling};
+pub use turn::Turn;
 
 /// Hounsfield units on a grid. Integers stay integers until a stage needs floats.
 #[derive(Clone, Debug, PartialEq)]

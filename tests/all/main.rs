@@ -1,3 +1,14 @@
 //! One integration binary, a room a subject.
 
+mod bad_dicom;
+mod bad_input;
 mod common;
+mod dataflow;
+mod dicom;
+mod dicom_files;
+mod for_loop;
+mod nifti;
+mod run_folder;
+mod sinks;
+mod synth;
+mod volume;

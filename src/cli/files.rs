@@ -1,0 +1,58 @@
+//! `freetumor files`: what to hand to DuckDB, Polars or anything else that reads files.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::json;
+
+use crate::error::{Error, Result};
+use crate::tables::run::RunFolder;
+
+/// Print the committed files of a table
+///
+/// One path a line, oldest first: samples, scans, faults, pairs (images and labels), or the name of a sink. Files that
+/// are in the folder without being printed belong to work that is not committed.
+#[derive(Args, Clone, Debug)]
+pub struct FilesArgs {
+    /// The run folder
+    pub run: PathBuf,
+    /// The table or sink
+    pub table: String,
+    /// As it was after this commit, instead of the last
+    #[arg(long, value_name = "N")]
+    pub at: Option<u64>,
+    /// Print JSON with lengths, digests and rows
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Prints the files of `args.table` and gives the exit code.
+///
+/// # Errors
+/// Where the folder is no run folder, or has no such table or commit.
+pub fn files(args: &FilesArgs, stdout: &mut dyn Write) -> Result<u8> {
+    let folder = RunFolder::open(&args.run)?;
+    let files = folder.files(&args.table, args.at)?;
+    let written = if args.json {
+        let list: Vec<_> = files
+            .iter()
+            .map(|file| {
+                let path = args.run.join(&file.path);
+                json!({ "path": path, "bytes": file.bytes, "sha256": file.sha256, "rows": file.rows })
+            })
+            .collect();
+        let epoch = args.at.or(folder.head());
+        serde_json::to_string_pretty(&json!({ "table": args.table, "epoch": epoch, "files": list }))
+            .map_err(std::io::Error::from)
+            .and_then(|text| writeln!(stdout, "{text}"))
+    } else {
+        files.iter().try_for_each(|file| writeln!(stdout, "{}", args.run.join(&file.path).display()))
+    };
+    match written {
+        // Whoever reads the pipe has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(0),
+        Err(error) => Err(Error::new(format!("cannot print: {error}")).with_source(error)),
+        Ok(()) => Ok(0),
+    }
+}

@@ -1,0 +1,88 @@
+//! Progress on standard error: a bar on a terminal, a line now and then otherwise.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::dataflow::{Progress, Snapshot};
+
+/// Shows a run's progress until it is dropped.
+pub struct Watcher {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watcher {
+    /// Starts watching.
+    pub fn start(progress: Arc<Progress>) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&stop);
+        let watch =
+            move || if std::io::stderr().is_terminal() { draw(&progress, &flag) } else { report(&progress, &flag) };
+        // Without a thread there is no progress to see, and nothing else is lost.
+        let thread = std::thread::Builder::new().name("progress".into()).spawn(watch).ok();
+        Self { stop, thread }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+}
+
+fn words(now: Snapshot) -> String {
+    let faults = if now.faulted > 0 { format!(", {} spoiled", now.faulted) } else { String::new() };
+    format!("{} tumors accepted, {} attempts rejected{faults}", now.accepted, now.rejected)
+}
+
+fn draw(progress: &Progress, stop: &AtomicBool) {
+    let bar = ProgressBar::new(0);
+    let template = "{elapsed_precise} {bar:32.cyan/dim} {pos}/{len} scans ({eta} left)  {msg}";
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    while !stop.load(Ordering::Acquire) {
+        let now = progress.snapshot();
+        bar.set_length(now.scans);
+        bar.set_position(now.finished);
+        bar.set_message(words(now));
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+    bar.finish_and_clear();
+}
+
+fn report(progress: &Progress, stop: &AtomicBool) {
+    let start = Instant::now();
+    let (mut next, mut pause, mut said) = (start + Duration::from_secs(2), 2, None);
+    loop {
+        let stopped = stop.load(Ordering::Acquire);
+        let now = progress.snapshot();
+        if (stopped || Instant::now() >= next) && said != Some(now) {
+            let seconds = start.elapsed().as_secs_f64();
+            eprintln!(
+                "{seconds:6.1} s  {}/{} scans, {}, {} epochs committed",
+                now.finished,
+                now.scans,
+                words(now),
+                now.committed
+            );
+            said = Some(now);
+            // Long runs need fewer words: the pauses grow to half a minute.
+            pause = (pause * 3 / 2).min(30);
+            next = Instant::now() + Duration::from_secs(pause);
+        }
+        if stopped {
+            return;
+        }
+        std::thread::park_timeout(Duration::from_millis(200));
+    }
+}

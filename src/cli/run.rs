@@ -1,0 +1,182 @@
+//! `freetumor run`: the main job.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytesize::ByteSize;
+use clap::Args;
+
+use crate::dataflow::{Progress, RunOptions, RunReport};
+use crate::error::{Error, Result};
+use crate::graph::Registry;
+
+use super::progress::Watcher;
+
+/// Run a pipeline.
+///
+/// Reads every scan that the pipeline's sources list, finds organs, places tumors, judges them, and commits accepted samples and the
+/// rows of all candidates to the run folder, epoch by epoch. Run it again into the same folder to go on where it stopped, or to take
+/// in scans that have come since.
+#[derive(Args, Debug)]
+pub struct RunArgs {
+    /// Graph file, such as pipelines/quickstart.toml
+    pub pipeline: PathBuf,
+    /// Run folder [default: runs/NAME, by the pipeline's name]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Override a setting of the graph file, such as stages.filter.attempts=3
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Timely workers, which direct the work
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub workers: usize,
+    /// Threads that do the work [default: one a core]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Memory for open scans [default: half of the machine's, at most 8 GiB]
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<ByteSize>,
+    /// Take at most this many new scans
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Print the summary as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// File with the secret that patient keys are derived with [default: $FREETUMOR_PATIENT_KEY, or one kept in the user's
+    /// configuration folder]
+    #[arg(long, value_name = "FILE")]
+    pub patient_key_file: Option<PathBuf>,
+}
+
+/// Runs the command; gives its exit code.
+///
+/// # Errors
+/// What could not be run at all, or had to stop.
+pub fn run(args: &RunArgs, registry: &Registry, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<u8> {
+    let Some(plan) = super::load_plan(&args.pipeline, &args.set, registry, stderr)? else {
+        return Ok(2);
+    };
+    let out = args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(&plan.name));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let options = RunOptions {
+        workers: at_least_one("--workers", args.workers)?,
+        threads: at_least_one("--threads", args.threads.unwrap_or(cores))?,
+        memory_bytes: args.memory.map_or_else(default_memory_bytes, |size| size.as_u64()),
+        limit: args.limit,
+    };
+    let progress = Arc::new(Progress::default());
+    let watcher = Watcher::start(Arc::clone(&progress));
+    let report = crate::dataflow::run(plan, &out, &options, &progress);
+    drop(watcher);
+    let report = report?;
+    let written = if args.json {
+        serde_json::to_writer_pretty(&mut *stdout, &report)
+            .map_err(std::io::Error::from)
+            .and_then(|()| writeln!(stdout))
+    } else {
+        write!(stdout, "{}", Summary(&report))
+    };
+    written.map_err(|cause| Error::io("cannot write to", "standard output", cause))?;
+    Ok(u8::from(report.faults > 0))
+}
+
+fn at_least_one(flag: &str, value: usize) -> Result<usize> {
+    if value == 0 { Err(Error::new(format!("{flag} must be at least 1"))) } else { Ok(value) }
+}
+
+/// Half of the machine's memory, at most 8 GiB; 2 GiB where the machine does not say.
+fn default_memory_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total =
+        text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    total.map_or(2 << 30, |kib| (kib * 512).min(8 << 30))
+}
+
+/// The report as a person reads it.
+struct Summary<'a>(&'a RunReport);
+
+impl std::fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let report = self.0;
+        let folder = report.folder.display();
+        if report.new_scans == 0 {
+            writeln!(f, "{}: nothing to do, every scan is committed already", report.pipeline)?;
+        } else {
+            let rate = report.new_scans as f64 / report.seconds.max(1e-3);
+            let (scans, seconds) = (report.new_scans, report.seconds);
+            writeln!(f, "{}: {scans} scans in {seconds:.1} s, {rate:.2} a second", report.pipeline)?;
+        }
+        writeln!(f)?;
+        self.table(f)?;
+        self.reasons(f)?;
+        if report.faults > 0 {
+            writeln!(f, "{} scans spoiled by faults (see the table `faults`):", report.faults)?;
+            for (kind, count) in &report.fault_kinds {
+                writeln!(f, "  {count:>6}  {kind}")?;
+            }
+            writeln!(f)?;
+        }
+        if report.duplicates > 0 {
+            writeln!(f, "{} scans are duplicates of others and were left out\n", report.duplicates)?;
+        }
+        writeln!(f, "Where everything lies:")?;
+        for (name, path) in &report.layouts {
+            writeln!(f, "  {name:<16}{}", path.display())?;
+        }
+        writeln!(f, "  {:<16}freetumor files {folder} samples", "tables")?;
+        writeln!(f, "  {:<16}{folder}", "run folder")
+    }
+}
+
+impl Summary<'_> {
+    /// Accepted and rejected attempts by organ and size class.
+    fn table(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut rows: BTreeMap<(&str, &str), (u64, u64)> = BTreeMap::new();
+        for group in &self.0.quality {
+            let (accepted, rejected) = rows.entry((&group.organ, class(&group.size_class))).or_default();
+            *(if group.reason.is_none() { accepted } else { rejected }) += group.count;
+        }
+        if rows.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "  {:<12}{:<10}{:>10}{:>10}{:>8}", "organ", "size", "accepted", "rejected", "share")?;
+        let (mut all_accepted, mut all_rejected) = (0, 0);
+        for ((organ, size), (accepted, rejected)) in &rows {
+            let share = percent(*accepted, accepted + rejected);
+            writeln!(f, "  {organ:<12}{size:<10}{accepted:>10}{rejected:>10}{share:>8}")?;
+            all_accepted += accepted;
+            all_rejected += rejected;
+        }
+        let share = percent(all_accepted, all_accepted + all_rejected);
+        writeln!(f, "  {:<12}{:<10}{all_accepted:>10}{all_rejected:>10}{share:>8}\n", "all", "")
+    }
+
+    fn reasons(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
+        for group in &self.0.quality {
+            if let Some(reason) = &group.reason {
+                *reasons.entry(reason).or_default() += group.count;
+            }
+        }
+        if reasons.is_empty() {
+            return Ok(());
+        }
+        let mut reasons: Vec<_> = reasons.into_iter().collect();
+        reasons.sort_by_key(|&(reason, count)| (std::cmp::Reverse(count), reason));
+        writeln!(f, "Why attempts were rejected (the condition that did not hold):")?;
+        for (reason, count) in reasons {
+            writeln!(f, "  {count:>6}  {reason}")?;
+        }
+        writeln!(f)
+    }
+}
+
+fn class(name: &str) -> &str {
+    if name.is_empty() { "no site" } else { name }
+}
+
+fn percent(part: u64, whole: u64) -> String {
+    if whole == 0 { "-".into() } else { format!("{:.0}%", 100.0 * part as f64 / whole as f64) }
+}

@@ -1,0 +1,54 @@
+//! `freetumor schema`: what graph files and tables look like, for editors and programs.
+
+use std::io::Write;
+
+use clap::Args;
+
+use super::validate::unprinted;
+use crate::error::{Error, Result};
+use crate::graph::{Registry, pipeline_schema};
+use crate::sink::canonical;
+use crate::sink::schema::table_json;
+use crate::suggest::did_you_mean;
+
+/// What has a schema.
+const NAMES: [&str; 4] = ["pipeline", "samples", "scans", "faults"];
+
+/// Print a schema
+///
+/// `pipeline` is the JSON Schema of graph files (start one with `#:schema schemas/pipeline.schema.json`, and editors
+/// complete and check it); the others list the columns of a table with their units.
+#[derive(Args, Clone, Debug)]
+pub struct SchemaArgs {
+    /// pipeline, samples, scans or faults
+    pub name: String,
+}
+
+/// The text of a schema, as it stands in the folder `schemas`.
+///
+/// # Errors
+/// Where nothing of that name has a schema.
+pub fn schema_text(name: &str, registry: &Registry) -> Result<String> {
+    let schema = match name {
+        "pipeline" => pipeline_schema(registry),
+        table if NAMES.contains(&table) => table_json(table)?,
+        other => {
+            let error = Error::new(format!("expected one of {}, got `{other}`", NAMES.join(", ")));
+            return Err(match did_you_mean(other, NAMES) {
+                Some(hint) => error.with_hint(hint),
+                None => error,
+            });
+        }
+    };
+    canonical::pretty(&schema).map(|text| String::from_utf8_lossy(&text).into_owned())
+}
+
+/// Prints the schema of `args` and gives the exit code.
+///
+/// # Errors
+/// Where nothing of that name has a schema, or nothing can be printed.
+pub fn schema(args: &SchemaArgs, registry: &Registry, stdout: &mut dyn Write) -> Result<u8> {
+    let text = schema_text(&args.name, registry)?;
+    stdout.write_all(text.as_bytes()).map_err(unprinted)?;
+    Ok(0)
+}

@@ -1,0 +1,141 @@
+//! `freetumor validate`: every problem of a graph at once.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::Args;
+use serde_json::{Value as Json, json};
+
+use crate::error::{Error, Result};
+use crate::graph::{GraphFile, Problem, Registry, Severity, Survey, check, survey};
+
+/// How long a source may take to list its scans: validation is for people who wait.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Check pipelines without running anything
+///
+/// Every problem is shown at once with its place, what was expected, and a hint. Stages are built, sources are listed,
+/// and the free disk is compared with what the samples could need. Exits with 0 where pipelines would run (warnings are
+/// allowed), with 2 where one would not.
+#[derive(Args, Clone, Debug)]
+pub struct ValidateArgs {
+    /// Graph files
+    #[arg(required = true, value_name = "PIPELINE")]
+    pub pipelines: Vec<PathBuf>,
+    /// Put a setting on top of the files, such as stages.filter.attempts=3
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Where the run would write, for the free disk
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub out: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Checks the pipelines of `args` with the kinds of `registry` and gives the exit code.
+///
+/// # Errors
+/// Where a file cannot be read or nothing can be printed.
+pub fn validate(
+    args: &ValidateArgs,
+    registry: &Registry,
+    stdout: &mut dyn Write,
+    stderr: &mut dyn Write,
+) -> Result<u8> {
+    let mut code = 0;
+    let mut reports = Vec::new();
+    for path in &args.pipelines {
+        let file = GraphFile::open(path)?.with_sets(&args.set);
+        let checked = check(&file, registry);
+        let survey = checked.plan.as_ref().map(|_| survey(&checked, &args.out, PATIENCE));
+        let problems: Vec<&Problem> =
+            checked.problems.iter().chain(survey.iter().flat_map(|survey| &survey.problems)).collect();
+        let good = !checked.is_bad() && !problems.iter().any(|problem| problem.severity == Severity::Error);
+        if !good {
+            code = 2;
+        }
+        if args.json {
+            let digest = checked.plan.as_ref().map(|plan| &plan.digest);
+            reports.push(report(path, good, digest, survey.as_ref(), &problems));
+        } else {
+            print_problems(&file, &problems, stderr)?;
+            if let (true, Some(plan), Some(survey)) = (good, &checked.plan, &survey) {
+                let numbers = [
+                    counted(plan.sources.len(), "source"),
+                    counted(plan.masks.len(), "mask"),
+                    counted(plan.trials.len(), "synthesis"),
+                    counted(plan.sinks.len(), "sink"),
+                ];
+                writeln!(stdout, "{}: good: {}{}", file.name(), numbers.join(", "), needs(survey))
+                    .map_err(unprinted)?;
+            }
+        }
+    }
+    if args.json {
+        let text = serde_json::to_string_pretty(&json!({ "pipelines": reports })).map_err(std::io::Error::from);
+        text.and_then(|text| writeln!(stdout, "{text}")).map_err(unprinted)?;
+    }
+    Ok(code)
+}
+
+fn report(path: &Path, good: bool, digest: Option<&String>, survey: Option<&Survey>, problems: &[&Problem]) -> Json {
+    json!({
+        "file": path,
+        "good": good,
+        "digest": digest,
+        "scans": survey.and_then(|survey| survey.scans),
+        "most_samples": survey.and_then(|survey| survey.samples),
+        "needed_bytes": survey.and_then(|survey| survey.needed_bytes),
+        "free_bytes": survey.and_then(|survey| survey.free_bytes),
+        "problems": problems,
+    })
+}
+
+/// Shows problems as a compiler would, and counts them.
+///
+/// # Errors
+/// Where they cannot be printed.
+pub fn print_problems(file: &GraphFile, problems: &[&Problem], stderr: &mut dyn Write) -> Result<()> {
+    for problem in problems {
+        writeln!(stderr, "{problem}").map_err(unprinted)?;
+    }
+    let count = |severity| problems.iter().filter(|problem| problem.severity == severity).count();
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    let counts: Vec<String> = [(errors, "error"), (warnings, "warning")]
+        .into_iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, noun)| counted(count, noun))
+        .collect();
+    if counts.is_empty() {
+        return Ok(());
+    }
+    writeln!(stderr, "{}: {}", file.name(), counts.join(", ")).map_err(unprinted)
+}
+
+fn needs(survey: &Survey) -> String {
+    match (survey.scans, survey.samples, survey.needed_bytes) {
+        (Some(scans), Some(samples), Some(bytes)) => format!(
+            "; {}, at most {} in {}",
+            counted(scans, "scan"),
+            counted(samples as usize, "sample"),
+            ByteSize(bytes)
+        ),
+        _ => String::new(),
+    }
+}
+
+/// `1 source`, `2 sources`, `0 syntheses`.
+fn counted(count: usize, noun: &str) -> String {
+    match (count, noun.strip_suffix("is")) {
+        (1, _) => format!("1 {noun}"),
+        (_, Some(stem)) => format!("{count} {stem}es"),
+        _ => format!("{count} {noun}s"),
+    }
+}
+
+pub(super) fn unprinted(error: std::io::Error) -> Error {
+    Error::new(format!("cannot print: {error}")).with_source(error)
+}

@@ -1,0 +1,336 @@
+//! From a plan to timely operators.
+//!
+//! ```text
+//!           ┌─ of an earlier run of the folder ────────────────────────────────────────┐
+//! entries ▶ peek ▶ admit ▶ read ▶ mask ▶ trial ▶ gather ▶ finish ▶ settle ▶ join ▶ commit
+//!             │              │      │                        │         └▶ count ┘
+//!             └─ faults ─────┴──────┴──────────▶ gather      └ exchanged to worker 0
+//! ```
+//!
+//! Up to `finish` a scan stays with the worker that its id hashes to; what crosses to worker 0 is small.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::{Exchange, Pipeline};
+use timely::dataflow::operators::core::input::Handle as InputHandle;
+use timely::dataflow::operators::core::{Concatenate, OkErr};
+use timely::dataflow::operators::probe::Handle;
+use timely::dataflow::operators::vec::{Input, Map};
+use timely::dataflow::operators::{Operator, Probe};
+use timely::dataflow::{Scope, StreamVec};
+
+use crate::ingest::{Scan, ScanEntry};
+use crate::mask::MaskedScan;
+use crate::sink::spool::ScanOutcome;
+
+use super::admit::admit;
+use super::budget::{Budget, Lease};
+use super::gather::{Report, gather};
+use super::ledger::Ledger;
+use super::offload::{Offload, offload};
+use super::pool::{Lane, Pool};
+use super::quality::{QualityChange, QualityGroup, count_groups};
+use super::settle::{KnownScans, settle};
+use super::telemetry::{Step, Timing};
+use super::work::{Word, Work};
+use super::{Abort, Epoch};
+
+/// What every worker of a process shares.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub work: Arc<Work>,
+    pub ledger: Arc<Ledger>,
+    pub known: Arc<KnownScans>,
+    pub pool: Arc<Pool>,
+    pub budget: Arc<Budget>,
+    pub abort: Arc<Abort>,
+    /// Items that one operator may have on the pool at once.
+    pub in_flight: usize,
+}
+
+/// The handles by which a worker drives its part of the dataflow.
+pub(super) struct Handles {
+    /// One input a source.
+    pub entries: Vec<InputHandle<Epoch, CapacityContainerBuilder<Vec<Arc<ScanEntry>>>>>,
+    /// What earlier epochs counted; fed once, by worker 0, and closed.
+    pub counted: Option<InputHandle<Epoch, CapacityContainerBuilder<Vec<(QualityGroup, Epoch, isize)>>>>,
+    /// Passes an epoch when its commit is durable.
+    pub committed: Handle<Epoch>,
+}
+
+type Reports<'scope> = StreamVec<'scope, Epoch, Report<Word>>;
+
+/// An admitted scan, read. Its memory is given back when the last stage lets go of it.
+struct Opened {
+    scan: Arc<Scan>,
+    _lease: Lease,
+}
+
+/// An opened scan with its organs.
+struct Masked {
+    scan: MaskedScan,
+    _opened: Arc<Opened>,
+}
+
+/// What a first look at an entry gives.
+enum Peeked {
+    /// All of it was done before a restart.
+    Saved(ScanOutcome),
+    /// The bytes that it needs.
+    Needs(Arc<ScanEntry>, u64),
+    /// It cannot be read.
+    Spoiled(Report<Word>),
+}
+
+/// Builds the operators of every node of the plan.
+pub(super) fn build<'scope>(scope: Scope<'scope, Epoch>, shared: &Shared) -> Handles {
+    let plan = &shared.work.plan;
+    let trials: Vec<usize> = (0..plan.sources.len())
+        .map(|source| plan.masks_of(source).map(|(mask, _)| plan.trials_of(mask).count()).sum())
+        .collect();
+    let (mut entries, mut opened) = (Vec::new(), Vec::new());
+    let (mut reports, mut saved) = (Vec::new(), Vec::new());
+    for (source, &trials) in trials.iter().enumerate() {
+        let (input, stream) = scope.new_input();
+        entries.push(input);
+        let source = open_scans(stream, source, trials, shared);
+        opened.push(source.opened);
+        reports.extend(source.reports);
+        saved.push(source.saved);
+    }
+    for mask in 0..plan.masks.len() {
+        if plan.trials_of(mask).next().is_some() {
+            let inputs: Vec<_> = plan.masks[mask].sources.iter().map(|&source| opened[source].clone()).collect();
+            reports.extend(try_tumors(scope.concatenate(inputs), mask, shared));
+        }
+    }
+    let of_source: BTreeMap<String, usize> = plan.sources.iter().map(|node| node.name.clone()).zip(trials).collect();
+    let gathered = gather(scope.concatenate(reports), move |entry| of_source.get(&entry.source).copied().unwrap_or(0));
+    let work = Arc::clone(&shared.work);
+    let finished = fallible(gathered, "finish", Lane::Save, shared, move |epoch, (entry, words)| {
+        work.finish(epoch, &entry, words)
+    });
+    saved.push(finished);
+    let (counted, committed) = commit_epochs(scope, scope.concatenate(saved), shared);
+    Handles { entries, counted: Some(counted), committed }
+}
+
+/// What becomes of one source's entries.
+struct OpenedSource<'scope> {
+    opened: StreamVec<'scope, Epoch, Arc<Opened>>,
+    reports: Vec<Reports<'scope>>,
+    saved: StreamVec<'scope, Epoch, ScanOutcome>,
+}
+
+/// Looks at headers, waits for memory, reads.
+fn open_scans<'scope>(
+    entries: StreamVec<'scope, Epoch, Arc<ScanEntry>>,
+    source: usize,
+    trials: usize,
+    shared: &Shared,
+) -> OpenedSource<'scope> {
+    let name = &shared.work.plan.sources[source].name;
+    let (work, limit) = (Arc::clone(&shared.work), shared.budget.limit_bytes());
+    let peeked = fallible(entries, &format!("peek {name}"), Lane::Peek, shared, move |epoch, entry: Arc<ScanEntry>| {
+        if let Some(outcome) = work.saved(epoch, &entry)? {
+            return Ok(Peeked::Saved(outcome));
+        }
+        Ok(match work.peek(epoch, source, &entry, limit) {
+            Ok(bytes) => Peeked::Needs(entry, bytes),
+            Err(fault) => Peeked::Spoiled(Report { entry, trials, word: Word::spoiled(fault, None) }),
+        })
+    });
+    let (saved, rest) = peeked.ok_err(|peeked| match peeked {
+        Peeked::Saved(outcome) => Ok(outcome),
+        other => Err(other),
+    });
+    let rest: StreamVec<'scope, Epoch, Peeked> = rest;
+    let (needs, spoiled) = rest.ok_err(|peeked| match peeked {
+        Peeked::Needs(entry, bytes) => Ok((entry, bytes)),
+        Peeked::Spoiled(report) => Err(Some(report)),
+        Peeked::Saved(_) => Err(None),
+    });
+    let spoiled: StreamVec<'scope, Epoch, Option<Report<Word>>> = spoiled;
+    let (work, known) = (Arc::clone(&shared.work), Arc::clone(&shared.known));
+    let settings = Offload { name: format!("read {name}"), lane: Lane::Read, in_flight: shared.in_flight };
+    let read =
+        offload(admit(needs, &shared.budget), settings, &shared.pool, &shared.abort, move |epoch, (entry, lease)| {
+            let report = |entry, word| Err(Report { entry, trials, word });
+            match work.read(epoch, source, &entry) {
+                Err(fault) => report(entry, Word::spoiled(fault, None)),
+                Ok(scan) => match known.before(&scan.digest, epoch) {
+                    Some(first) => report(entry, Word::duplicate(&scan, first)),
+                    None if trials == 0 => report(entry, Word::read(&scan)),
+                    None => Ok(Arc::new(Opened { scan, _lease: lease })),
+                },
+            }
+        });
+    let (opened, unread) = read.ok_err(|read| read);
+    OpenedSource { opened, reports: vec![spoiled.flat_map(|report| report), unread], saved }
+}
+
+/// Finds organs, and runs every trial that takes them.
+fn try_tumors<'scope>(
+    opened: StreamVec<'scope, Epoch, Arc<Opened>>,
+    mask: usize,
+    shared: &Shared,
+) -> Vec<Reports<'scope>> {
+    let plan = &shared.work.plan;
+    let trials: Vec<usize> = (0..plan.trials.len()).filter(|&trial| plan.trials[trial].masks.contains(&mask)).collect();
+    let (work, count) = (Arc::clone(&shared.work), trials.len());
+    let name = format!("mask {}", plan.masks[mask].name);
+    let settings = Offload { name, lane: Lane::Mask, in_flight: shared.in_flight };
+    let masked = offload(opened, settings, &shared.pool, &shared.abort, move |epoch, opened: Arc<Opened>| {
+        match work.mask(epoch, &work.plan.masks[mask], &opened.scan) {
+            Ok(scan) => Ok(Arc::new(Masked { scan, _opened: opened })),
+            Err(fault) => {
+                let word = Word::spoiled(fault, Some(&opened.scan));
+                Err(Report { entry: Arc::new(opened.scan.entry.clone()), trials: count, word })
+            }
+        }
+    });
+    let (masked, unmasked) = masked.ok_err(|masked| masked);
+    let masked: StreamVec<'scope, Epoch, Arc<Masked>> = masked;
+    let mut reports = vec![unmasked];
+    for trial in trials {
+        let (work, name) = (Arc::clone(&shared.work), format!("trial {}", plan.trials[trial].name));
+        let run = move |epoch, masked: Arc<Masked>| {
+            let plan = &work.plan;
+            let word = work.trial(epoch, &plan.masks[mask], &plan.trials[trial], &masked.scan)?;
+            Ok(Report { entry: Arc::new(masked.scan.scan.entry.clone()), trials: 1, word })
+        };
+        reports.push(fallible(masked.clone(), &name, Lane::Trial, shared, run));
+    }
+    reports
+}
+
+/// Brings the outcomes of each epoch to worker 0, settles duplicates, counts, commits in order.
+fn commit_epochs<'scope>(
+    scope: Scope<'scope, Epoch>,
+    outcomes: StreamVec<'scope, Epoch, ScanOutcome>,
+    shared: &Shared,
+) -> (InputHandle<Epoch, CapacityContainerBuilder<Vec<(QualityGroup, Epoch, isize)>>>, Handle<Epoch>) {
+    let (counted, before) = scope.new_input();
+    let settled = settle_epochs(outcomes, shared);
+    let candidates = settled.clone().flat_map(|settled: Arc<Settled>| {
+        let rows = settled.outcomes.iter().flat_map(|outcome| &outcome.samples);
+        let groups: Vec<_> = rows.map(|row| (QualityGroup::of(row), settled.epoch, 1)).collect();
+        groups
+    });
+    let changes = count_groups(scope.concatenate([before, candidates]));
+    let complete = join_counts(settled, changes);
+    let (ledger, work) = (Arc::clone(&shared.ledger), Arc::clone(&shared.work));
+    let one_by_one = Shared { in_flight: 1, ..shared.clone() };
+    let receipts = fallible(complete, "commit", Lane::Save, &one_by_one, move |epoch, (settled, changes)| {
+        let settled: Arc<Settled> = settled;
+        let timing = Timing { epoch, step: Step::Commit, node: "commit", scan_id: None, sample_id: None };
+        work.telemetry.time(timing, || ledger.commit(epoch, &settled.outcomes, &changes))?;
+        work.progress.epoch_committed();
+        Ok(())
+    });
+    let (committed, _) = receipts.probe();
+    (counted, committed)
+}
+
+/// All outcomes of one epoch.
+struct Settled {
+    epoch: Epoch,
+    outcomes: Vec<ScanOutcome>,
+}
+
+fn settle_epochs<'scope>(
+    outcomes: StreamVec<'scope, Epoch, ScanOutcome>,
+    shared: &Shared,
+) -> StreamVec<'scope, Epoch, Arc<Settled>> {
+    let known = Arc::clone(&shared.known);
+    let to_first = Exchange::new(|_: &ScanOutcome| 0);
+    outcomes.unary_frontier::<CapacityContainerBuilder<Vec<_>>, _, _, _>(
+        to_first,
+        "settle",
+        move |capability, _info| {
+            drop(capability);
+            let mut open = BTreeMap::new();
+            move |(input, frontier), output| {
+                input.for_each_stamp(|stamp, batches| {
+                    let Some(capability) = stamp.retain_least(0) else { return };
+                    let epoch = *capability.time();
+                    let (_, outcomes) = open.entry(epoch).or_insert_with(|| (capability, Vec::new()));
+                    outcomes.extend(batches.flat_map(|batch| batch.drain(..)));
+                });
+                while let Some(first) = open.first_entry() {
+                    if frontier.less_equal(first.key()) {
+                        break;
+                    }
+                    let (epoch, (capability, mut outcomes)) = first.remove_entry();
+                    outcomes.sort_by(|a: &ScanOutcome, b| a.scan.scan_id.cmp(&b.scan.scan_id));
+                    settle(&known, epoch, &mut outcomes);
+                    output.session(&capability).give(Arc::new(Settled { epoch, outcomes }));
+                }
+            }
+        },
+    )
+}
+
+/// Waits until an epoch's counts are complete too, and lets epochs go in their order.
+fn join_counts<'scope>(
+    settled: StreamVec<'scope, Epoch, Arc<Settled>>,
+    changes: StreamVec<'scope, Epoch, QualityChange>,
+) -> StreamVec<'scope, Epoch, (Arc<Settled>, Vec<QualityChange>)> {
+    let to_first = Exchange::new(|_: &QualityChange| 0);
+    settled.binary_frontier::<_, CapacityContainerBuilder<Vec<_>>, _, _, _, _>(
+        changes,
+        Pipeline,
+        to_first,
+        "join",
+        move |capability, _info| {
+            drop(capability);
+            let (mut open, mut counts) = (BTreeMap::new(), BTreeMap::<Epoch, Vec<QualityChange>>::new());
+            move |(epochs, epochs_frontier), (changes, changes_frontier), output| {
+                epochs.for_each_stamp(|stamp, batches| {
+                    let Some(capability) = stamp.retain_least(0) else { return };
+                    for settled in batches.flat_map(|batch| batch.drain(..)) {
+                        open.insert(settled.epoch, (capability.clone(), settled));
+                    }
+                });
+                changes.for_each_stamp(|_, batches| {
+                    for change in batches.flat_map(|batch| batch.drain(..)) {
+                        counts.entry(change.1).or_default().push(change);
+                    }
+                });
+                while let Some(first) = open.first_entry() {
+                    if epochs_frontier.less_equal(first.key()) || changes_frontier.less_equal(first.key()) {
+                        break;
+                    }
+                    let (epoch, (capability, settled)) = first.remove_entry();
+                    // Changes of epochs without any outcome belong to the next one that has some.
+                    let later = counts.split_off(&(epoch + 1));
+                    let changes = std::mem::replace(&mut counts, later).into_values().flatten().collect();
+                    output.session(&capability).give((settled, changes));
+                }
+            }
+        },
+    )
+}
+
+/// An [`offload`] operator whose work may say that the run must stop.
+fn fallible<'scope, I, O, F>(
+    items: StreamVec<'scope, Epoch, I>,
+    name: &str,
+    lane: Lane,
+    shared: &Shared,
+    work: F,
+) -> StreamVec<'scope, Epoch, O>
+where
+    I: Send + 'static,
+    O: Send + 'static,
+    F: Fn(Epoch, I) -> crate::error::Result<O> + Send + Sync + 'static,
+{
+    let abort = Arc::clone(&shared.abort);
+    let settings = Offload { name: name.to_owned(), lane, in_flight: shared.in_flight };
+    let results = offload(items, settings, &shared.pool, &shared.abort, move |epoch, item| {
+        work(epoch, item).map_err(|error| abort.set(error)).ok()
+    });
+    results.flat_map(|result| result)
+}

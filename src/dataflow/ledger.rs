@@ -1,0 +1,243 @@
+//! The run folder as the dataflow uses it: intakes before the work, commits after it.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::graph::{Plan, Port};
+use crate::sink::durable::FileDigest;
+use crate::sink::parquet::{Row, read_part, write_part};
+use crate::sink::spool::{ScanOutcome, Spool};
+use crate::sink::{Outcome, QualityRecord, SampleRecord, ScanRecord, Sink};
+use crate::tables::epoch::{Feed, seal};
+use crate::tables::run::{FORMAT_VERSION, RunFolder, RunManifest, RunWriter};
+
+use super::Epoch;
+use super::quality::{QualityChange, QualityGroup};
+use super::report::RunReport;
+use super::schedule::EpochWork;
+use super::settle::KnownScans;
+
+/// Layouts are brought up to date this often while a run goes on, and at its end.
+const PROJECT_EVERY: Duration = Duration::from_secs(30);
+
+/// Writes a run folder: what epochs consist of, and what came of them.
+pub struct Ledger {
+    folder: PathBuf,
+    sinks: Vec<Arc<dyn Sink>>,
+    /// Which trials each sink takes from, and whether what they accept or what they reject.
+    takes: Vec<HashSet<(String, bool)>>,
+    state: Mutex<State>,
+}
+
+struct State {
+    writer: RunWriter,
+    /// The current table of groups: rows by group.
+    quality: BTreeMap<QualityGroup, u64>,
+    projected: Instant,
+}
+
+impl Ledger {
+    /// Makes a run folder for a plan, or goes on with the one that is there; and the spool into which its scans go.
+    ///
+    /// # Errors
+    /// Where the folder belongs to another pipeline, is being written by another process, or cannot be written.
+    pub fn open(folder: &Path, plan: &Plan) -> Result<(Self, Spool)> {
+        let writer = RunFolder::create_or_resume(folder, &manifest(plan))?;
+        let sinks: Vec<_> = plan.sinks.iter().map(|node| Arc::clone(&node.sink)).collect();
+        let mut takes = vec![HashSet::new(); sinks.len()];
+        for trial in &plan.trials {
+            for feed in &trial.feeds {
+                takes[feed.sink].insert((trial.name.clone(), feed.port == Port::Main));
+            }
+        }
+        let spool = writer.spool(&sinks);
+        spool.clear_committed(writer.next_epoch())?;
+        let quality =
+            read_table::<QualityRecord>(&writer)?.into_iter().map(|row| (group_of(&row), row.count)).collect();
+        let state = State { writer, quality, projected: Instant::now() };
+        Ok((Self { folder: folder.to_owned(), sinks, takes, state: Mutex::new(state) }, spool))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic while it was held ends the run; what is durable is whole in any case.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The epochs that were taken in but not committed, and the first epoch that was not taken in.
+    ///
+    /// # Errors
+    /// Where an intake cannot be read.
+    pub fn begun(&self) -> Result<(Vec<EpochWork>, Epoch)> {
+        let state = self.state();
+        let next = state.writer.next_intake();
+        let begun = (state.writer.next_epoch()..next).map(|epoch| {
+            let entries = state.writer.folder().scan_entries(epoch)?.into_iter().map(Arc::new).collect();
+            Ok(EpochWork { epoch, entries })
+        });
+        Ok((begun.collect::<Result<_>>()?, next))
+    }
+
+    /// The ids of all scans that were ever taken in.
+    ///
+    /// # Errors
+    /// Where an intake cannot be read.
+    pub fn known_scan_ids(&self) -> Result<HashSet<String>> {
+        Ok(self.state().writer.taken_in()?.into_keys().collect())
+    }
+
+    /// The digests of all scans that are committed as done.
+    ///
+    /// # Errors
+    /// Where the table `scans` cannot be read.
+    pub fn known_scans(&self) -> Result<KnownScans> {
+        let known = KnownScans::default();
+        for row in read_table::<ScanRecord>(&self.state().writer)? {
+            if let Some(digest) = row.scan_digest.filter(|_| row.status == "done") {
+                known.add(&digest, row.epoch, &row.scan_id);
+            }
+        }
+        Ok(known)
+    }
+
+    /// The groups of attempts that are committed.
+    pub fn counted(&self) -> Vec<(QualityGroup, isize)> {
+        let quality = &self.state().quality;
+        quality.iter().map(|(group, &count)| (group.clone(), isize::try_from(count).unwrap_or(isize::MAX))).collect()
+    }
+
+    /// Makes the intake of an epoch durable, if it is not; its work may start when this returns. Any worker may come first.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn open_epoch(&self, work: &EpochWork) -> Result<()> {
+        let mut state = self.state();
+        if work.epoch < state.writer.next_intake() {
+            return Ok(());
+        }
+        let entries: Vec<_> = work.entries.iter().map(|entry| (**entry).clone()).collect();
+        let epoch = state.writer.take_in(&entries)?;
+        if epoch != work.epoch {
+            return Err(Error::new(format!("expected to take in epoch {}, the folder is at {epoch}", work.epoch)));
+        }
+        Ok(())
+    }
+
+    /// Commits an epoch: publishes what its scans spooled, writes its tables, and makes all of it exist at once. `changes` are those of
+    /// the table of groups since the epoch before.
+    ///
+    /// # Errors
+    /// Where something cannot be written, or another process was faster.
+    pub fn commit(&self, epoch: Epoch, outcomes: &[ScanOutcome], changes: &[QualityChange]) -> Result<()> {
+        let store = Arc::clone(self.state().writer.folder().store());
+        let takes: Vec<_> = self
+            .takes
+            .iter()
+            .map(|takes| {
+                move |row: &SampleRecord| takes.contains(&(row.stage.clone(), row.outcome == Outcome::Accepted))
+            })
+            .collect();
+        let feeds: Vec<_> = self.sinks.iter().zip(&takes).map(|(sink, takes)| Feed { sink: &**sink, takes }).collect();
+        let mut sealed = seal(&*store, epoch, outcomes.to_vec(), &feeds)?;
+        let mut state = self.state();
+        if !changes.is_empty() || epoch == 0 {
+            apply(&mut state.quality, changes);
+            let rows = state.quality.iter().map(|(group, &count)| row_of(group, count)).collect();
+            let part = write_part::<QualityRecord>(epoch, rows)?.publish(&*store)?;
+            // The table is small and whole in its last part: the part before does not count any more.
+            sealed.remove.extend(state.writer.snapshot().of_table(QualityRecord::TABLE.name()));
+            sealed.add.push(part);
+        }
+        state.writer.commit(sealed)?;
+        if state.projected.elapsed() >= PROJECT_EVERY {
+            state.writer.project(&self.sinks)?;
+            state.projected = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Brings the layouts that other programs list by themselves in line with what is committed.
+    ///
+    /// # Errors
+    /// Where they cannot be written.
+    pub fn project(&self) -> Result<()> {
+        self.state().writer.project(&self.sinks)
+    }
+
+    /// What the folder holds; the figures of one run are left at zero.
+    pub fn report(&self, plan: &Plan) -> RunReport {
+        let state = self.state();
+        let snapshot = state.writer.snapshot();
+        let counts = &snapshot.counts;
+        let layout = |sink: &Arc<dyn Sink>| (sink.name().to_owned(), self.folder.join("layouts").join(sink.name()));
+        RunReport {
+            pipeline: plan.name.clone(),
+            folder: self.folder.clone(),
+            epochs: state.writer.next_epoch(),
+            scans: counts.scans,
+            accepted: counts.accepted,
+            rejected: counts.rejected.values().sum(),
+            faults: counts.faults.values().sum(),
+            fault_kinds: counts.faults.clone(),
+            duplicates: counts.duplicates,
+            quality: state.quality.iter().map(|(group, &count)| row_of(group, count)).collect(),
+            layouts: self.sinks.iter().map(layout).collect(),
+            ..RunReport::default()
+        }
+    }
+}
+
+/// What two runs into the same folder must agree on.
+fn manifest(plan: &Plan) -> RunManifest {
+    RunManifest {
+        format: FORMAT_VERSION,
+        pipeline: plan.resolved.clone(),
+        pipeline_digest: plan.digest.clone(),
+        seed: plan.seed,
+        code_version: env!("CARGO_PKG_VERSION").into(),
+        shard_buckets: BTreeMap::new(),
+        // Rules and intensities are computed in one order of plain operations, whatever the processor offers.
+        kernel_class: "portable".into(),
+        models: plan.trials.iter().map(|trial| (trial.name.clone(), trial.model.clone())).collect(),
+    }
+}
+
+fn read_table<R: Row>(writer: &RunWriter) -> Result<Vec<R>> {
+    let mut rows = Vec::new();
+    for file in writer.snapshot().of_table(R::TABLE.name()) {
+        let store = writer.folder().store();
+        let missing = || Error::new(format!("{} is committed and not there", store.place(&file.path)));
+        let bytes = store.read(&file.path)?.ok_or_else(missing)?;
+        if FileDigest::of(&bytes).sha256 != file.sha256 {
+            return Err(Error::new(format!("{} is not what was committed", store.place(&file.path)))
+                .with_hint("the run folder was damaged; restore it from a copy, or start anew with another `--out`"));
+        }
+        rows.extend(read_part::<R>(bytes)?);
+    }
+    Ok(rows)
+}
+
+/// Applies changes: within an epoch, what disappears goes before what appears.
+fn apply(quality: &mut BTreeMap<QualityGroup, u64>, changes: &[QualityChange]) {
+    let mut ordered: Vec<_> = changes.iter().collect();
+    ordered.sort_by_key(|(_, epoch, change)| (*epoch, *change));
+    for ((group, count), _, change) in ordered {
+        if *change < 0 {
+            quality.remove(group);
+        } else {
+            quality.insert(group.clone(), u64::try_from(*count).unwrap_or(0));
+        }
+    }
+}
+
+fn group_of(row: &QualityRecord) -> QualityGroup {
+    let QualityRecord { dataset, organ, size_class, reason, .. } = row.clone();
+    QualityGroup { dataset, organ, size_class, reason }
+}
+
+fn row_of(group: &QualityGroup, count: u64) -> QualityRecord {
+    let QualityGroup { dataset, organ, size_class, reason } = group.clone();
+    QualityRecord { dataset, organ, size_class, reason, count }
+}

@@ -1,0 +1,54 @@
+//! What a run says when it is done.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::sink::QualityRecord;
+
+/// A run's summary. Counts are those of the whole run folder, earlier runs included.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct RunReport {
+    /// The pipeline's name.
+    pub pipeline: String,
+    /// The run folder.
+    pub folder: PathBuf,
+    /// Epochs that are committed.
+    pub epochs: u64,
+    /// Scans that are committed.
+    pub scans: u64,
+    /// Scans that this run took in.
+    pub new_scans: u64,
+    /// Tumors accepted.
+    pub accepted: u64,
+    /// Attempts rejected.
+    pub rejected: u64,
+    /// Scans that were spoiled.
+    pub faults: u64,
+    /// How many faults there are of each class.
+    pub fault_kinds: BTreeMap<String, u64>,
+    /// Scans that are duplicates of others.
+    pub duplicates: u64,
+    /// Attempts by group.
+    pub quality: Vec<QualityRecord>,
+    /// Where each sink's layout lies.
+    pub layouts: Vec<(String, PathBuf)>,
+    /// Wall time of this run.
+    pub seconds: f64,
+    /// Most bytes that were leased for open scans at once.
+    pub peak_lease_bytes: u64,
+    /// How often each step was done in this run, and the seconds it took over all threads.
+    pub steps: Vec<StepSum>,
+}
+
+/// The time that one step took.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StepSum {
+    /// The step.
+    pub step: &'static str,
+    /// How often it was done.
+    pub count: u64,
+    /// Seconds over all threads.
+    pub seconds: f64,
+}

@@ -1,0 +1,89 @@
+//! From a plan and a folder to a finished run.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::error::{Error, Result};
+use crate::graph::Plan;
+
+use super::build::Shared;
+use super::drive::drive;
+use super::pool::Pool;
+use super::report::{RunReport, StepSum};
+use super::schedule::Schedule;
+use super::telemetry::Telemetry;
+use super::{Abort, Budget, Ledger, Progress, Work};
+
+/// How a pipeline is run: nothing of this changes what comes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunOptions {
+    /// Timely workers.
+    pub workers: usize,
+    /// Threads of the pool.
+    pub threads: usize,
+    /// Bytes that open scans may hold together.
+    pub memory_bytes: u64,
+    /// Most new scans to take in; all where absent.
+    pub limit: Option<usize>,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self { workers: 1, threads: 2, memory_bytes: 8 << 30, limit: None }
+    }
+}
+
+/// Runs a plan into a folder, or goes on with one.
+///
+/// # Errors
+/// Where the folder belongs to another pipeline, a source cannot be listed, or results cannot be written. What was
+/// committed before stays.
+pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progress>) -> Result<RunReport> {
+    let start = Instant::now();
+    let (ledger, spool) = Ledger::open(folder, &plan)?;
+    let (begun, next) = ledger.begun()?;
+    let schedule = Schedule::new(&plan, begun, next, &ledger.known_scan_ids()?, options.limit)?;
+    progress.expect_scans(schedule.scans() as u64);
+    let telemetry = Telemetry::create(&folder.join("telemetry"))?;
+    let nodes = plan.nodes.len() + 2;
+    let in_flight = 2 * options.threads;
+    let shared = Shared {
+        known: Arc::new(ledger.known_scans()?),
+        work: Arc::new(Work { plan, spool, telemetry, progress: Arc::clone(progress) }),
+        ledger: Arc::new(ledger),
+        // No lane can be fuller than with everything that every operator may send.
+        pool: Pool::start(options.threads, options.workers * nodes * in_flight)?,
+        budget: Budget::new(options.memory_bytes),
+        abort: Arc::new(Abort::default()),
+        in_flight,
+    };
+    let new_scans = schedule.scans() as u64;
+    if new_scans > 0 {
+        execute(options.workers, &shared, schedule)?;
+    }
+    let sums = shared.work.telemetry.sums();
+    shared.ledger.project()?;
+    Ok(RunReport {
+        new_scans,
+        seconds: start.elapsed().as_secs_f64(),
+        peak_lease_bytes: shared.budget.peak_bytes(),
+        steps: sums.into_iter().map(|(step, count, seconds)| StepSum { step: step.name(), count, seconds }).collect(),
+        ..shared.ledger.report(&shared.work.plan)
+    })
+}
+
+fn execute(workers: usize, shared: &Shared, schedule: Schedule) -> Result<()> {
+    let config = if workers > 1 { timely::Config::process(workers) } else { timely::Config::thread() };
+    let (parts, schedule) = (shared.clone(), Arc::new(schedule));
+    let guards = timely::execute(config, move |worker| drive(worker, &parts, &schedule))
+        .map_err(|cause| Error::new(format!("cannot start {workers} workers: {cause}")))?;
+    let ended: Vec<_> = guards.join();
+    if let Some(error) = shared.abort.take() {
+        return Err(error);
+    }
+    match ended.into_iter().find_map(Result::err) {
+        Some(cause) => Err(Error::new(format!("a worker ended early: {cause}"))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,225 @@
+//! From settings to stages, and what can only be checked once they are built: organs, scores, windows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value as Json;
+
+use super::agree;
+use super::edge::Role;
+use super::file::Problems;
+use super::plan::{Feed, MaskNode, ScoreNode, SinkNode, SourceNode, Trial};
+use super::registry::{Part, Place, Registry};
+use super::settings;
+use super::spec::NodeSpec;
+use super::wiring::Wiring;
+use crate::mask::Organ;
+
+/// What building needs to know.
+pub(super) struct Build<'a, 't> {
+    pub(super) specs: &'a [NodeSpec<'t>],
+    pub(super) wiring: &'a Wiring,
+    pub(super) registry: &'a Registry,
+    pub(super) folder: &'a Path,
+    pub(super) seed: u64,
+}
+
+/// The built stages; whole only where no error was found.
+#[derive(Default)]
+pub(super) struct Built {
+    /// Settings with defaults filled in, by node.
+    pub(super) settings: BTreeMap<String, Json>,
+    pub(super) sources: Vec<SourceNode>,
+    pub(super) masks: Vec<MaskNode>,
+    pub(super) trials: Vec<Trial>,
+    pub(super) sinks: Vec<SinkNode>,
+}
+
+/// What is known of the nodes, by their index in the file.
+pub(super) struct Known<'a, 't> {
+    pub(super) specs: &'a [NodeSpec<'t>],
+    pub(super) wiring: &'a Wiring,
+    pub(super) parts: Vec<Option<Part>>,
+    /// Every node before a node, itself included.
+    pub(super) before: Vec<BTreeSet<usize>>,
+}
+
+impl Known<'_, '_> {
+    /// Nodes of a role before a node, in the order of the way.
+    pub(super) fn upstream(&self, at: usize, role: Role) -> impl Iterator<Item = usize> + '_ {
+        let order = self.wiring.order.iter().copied();
+        order.filter(move |&other| self.wiring.roles[other] == Some(role) && self.before[at].contains(&other))
+    }
+
+    /// Nodes of a role, in the order of the file.
+    pub(super) fn of(&self, role: Role) -> impl Iterator<Item = usize> + '_ {
+        (0..self.specs.len()).filter(move |&at| self.wiring.roles[at] == Some(role))
+    }
+
+    /// The organs that a mask may give; `None` where it was not built.
+    pub(super) fn organs_of_mask(&self, at: usize) -> Option<Arc<[Organ]>> {
+        match &self.parts[at] {
+            Some(Part::Mask(mask)) => Some(mask.organs()),
+            _ => None,
+        }
+    }
+
+    /// The organs that may come in, and whether all masks before the node are known.
+    fn organs_before(&self, at: usize) -> (Arc<[Organ]>, bool) {
+        let mut organs: Vec<Organ> = Vec::new();
+        let mut complete = self.before[at].iter().all(|&other| self.wiring.roles[other].is_some());
+        for mask in self.upstream(at, Role::Mask) {
+            let Some(given) = self.organs_of_mask(mask) else {
+                complete = false;
+                continue;
+            };
+            for organ in given.iter() {
+                if !organs.iter().any(|known| known.name == organ.name) {
+                    organs.push(organ.clone());
+                }
+            }
+        }
+        complete &= !organs.is_empty();
+        (organs.into(), complete)
+    }
+
+    /// The score stages between a synthesis and a filter, each after those it takes from.
+    pub(super) fn scores_between(&self, synthesis: usize, filter: usize) -> Vec<usize> {
+        self.upstream(filter, Role::Score).filter(|&score| self.before[score].contains(&synthesis)).collect()
+    }
+}
+
+impl Build<'_, '_> {
+    /// Builds every node whose role is clear, and reports everything that is wrong.
+    pub(super) fn all(&self, problems: &mut Problems<'_>) -> Built {
+        let mut before = vec![BTreeSet::new(); self.specs.len()];
+        for &at in &self.wiring.order {
+            let mut all: BTreeSet<usize> =
+                self.wiring.inputs[at].iter().flat_map(|input| before[input.from].iter().copied()).collect();
+            all.insert(at);
+            before[at] = all;
+        }
+        let parts = self.specs.iter().map(|_| None).collect();
+        let mut known = Known { specs: self.specs, wiring: self.wiring, parts, before };
+        let mut built = Built::default();
+        // Stages behind a cycle have no order, but their settings are read all the same.
+        let rest = (0..self.specs.len()).filter(|at| !self.wiring.order.contains(at));
+        for at in self.wiring.order.iter().copied().chain(rest) {
+            if let Some((json, part)) = self.one(at, &known, problems) {
+                built.settings.insert(self.specs[at].name.clone(), json);
+                known.parts[at] = part;
+            }
+        }
+        agree::organs(&known, problems);
+        agree::scores(&known, problems);
+        agree::frames(&known, problems);
+        if !problems.any_error() {
+            assemble(&known, &mut built);
+        }
+        built
+    }
+
+    /// Reads and builds one node.
+    fn one(&self, at: usize, known: &Known<'_, '_>, problems: &mut Problems<'_>) -> Option<(Json, Option<Part>)> {
+        let spec = &self.specs[at];
+        let name = spec.kind.as_ref()?.get_ref();
+        let kind = match self.wiring.roles[at] {
+            Some(role) => self.registry.kind(role, name)?,
+            None => {
+                let mut same = self.registry.kinds().iter().filter(|kind| kind.name == *name);
+                same.next().filter(|kind| same.next().is_none() && kind.role.section() == spec.section.name())?
+            }
+        };
+        let schema = kind.own_schema();
+        let read = |table: super::spec::Value<'_>| kind.read(table);
+        let reading = settings::read(&spec.settings, &spec.path(), &spec.span, &schema, read, problems);
+        let settings = reading.value?;
+        let json = settings.json.clone();
+        let (organs, complete) = known.organs_before(at);
+        let place = Place { name: spec.name.clone(), folder: self.folder.to_owned(), seed: self.seed, organs };
+        match settings.build(&place) {
+            Ok(part) => Some((json, reading.spoiled.is_empty().then_some(part))),
+            Err(mut complaints) => {
+                if !complete && kind.role != Role::Source && kind.role != Role::Mask {
+                    // The masks were not built: what is said about organs here says nothing about this stage.
+                    complaints.retain(|it| !it.field.starts_with("organs") && !it.field.is_empty());
+                }
+                settings::report(complaints, &reading.spoiled, |field| spec.place_of(field), problems);
+                Some((json, None))
+            }
+        }
+    }
+}
+
+/// Puts the built stages in their places.
+fn assemble(known: &Known<'_, '_>, built: &mut Built) {
+    let names = |at: usize| {
+        let spec = &known.specs[at];
+        (spec.name.clone(), spec.kind.as_ref().map(|kind| kind.get_ref().clone()).unwrap_or_default())
+    };
+    let sources: Vec<usize> = known.of(Role::Source).collect();
+    let masks: Vec<usize> = known.of(Role::Mask).collect();
+    let sinks: Vec<usize> = known.of(Role::Sink).collect();
+    let indices = |of: &[usize], wanted: &BTreeSet<usize>| -> Vec<usize> {
+        (0..of.len()).filter(|&index| wanted.contains(&of[index])).collect()
+    };
+    for &at in &sources {
+        if let Some(Part::Source(source)) = &known.parts[at] {
+            let (name, kind) = names(at);
+            built.sources.push(SourceNode { name, kind, source: source.clone() });
+        }
+    }
+    for &at in &masks {
+        if let Some(Part::Mask(mask)) = &known.parts[at] {
+            let (name, kind) = names(at);
+            built.masks.push(MaskNode {
+                name,
+                kind,
+                mask: mask.clone(),
+                sources: indices(&sources, &known.before[at]),
+            });
+        }
+    }
+    for &at in &sinks {
+        if let Some(Part::Sink(sink)) = &known.parts[at] {
+            let (name, kind) = names(at);
+            built.sinks.push(SinkNode { name, kind, sink: sink.clone(), organs: known.organs_before(at).0 });
+        }
+    }
+    for filter in known.of(Role::Filter) {
+        let Some(Part::Filter(test)) = &known.parts[filter] else { continue };
+        let mut feeds: Vec<Feed> = Vec::new();
+        for (sink, &at) in sinks.iter().enumerate() {
+            let inputs = known.wiring.inputs[at].iter().filter(|input| input.from == filter);
+            feeds.extend(inputs.map(|input| Feed { sink, port: input.port }));
+        }
+        feeds.sort();
+        for synthesis in known.upstream(filter, Role::Synthesis) {
+            let Some(Part::Synthesis(part)) = &known.parts[synthesis] else { continue };
+            let judged_by = known.of(Role::Filter).filter(|&other| known.before[other].contains(&synthesis)).count();
+            let (synthesis_name, filter_name) = (names(synthesis).0, names(filter).0);
+            let name = if judged_by == 1 { synthesis_name.clone() } else { format!("{synthesis_name}.{filter_name}") };
+            let scores = known.scores_between(synthesis, filter).into_iter().filter_map(|at| match &known.parts[at] {
+                Some(Part::Score(scoring)) => {
+                    let (name, kind) = names(at);
+                    Some(ScoreNode { name, kind, stage: scoring.stage.clone() })
+                }
+                _ => None,
+            });
+            built.trials.push(Trial {
+                name,
+                synthesis: synthesis_name,
+                filter: filter_name,
+                masks: indices(&masks, &known.before[synthesis]),
+                synthesize: part.synthesize.clone(),
+                model: part.model.clone(),
+                organs: part.organs.clone(),
+                variants: part.variants,
+                scores: scores.collect(),
+                test: test.clone(),
+                feeds: feeds.clone(),
+            });
+        }
+    }
+}

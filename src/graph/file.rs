@@ -1,0 +1,209 @@
+//! The text of a graph file with the settings of the command line, and the places in it.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use super::problem::{Location, Problem, Severity};
+use crate::error::{Error, Result};
+
+/// A graph file's text, where it lies, and what the command line sets on top of it.
+///
+/// ```
+/// use freetumor::graph::GraphFile;
+/// let file = GraphFile::new("liver.toml", ".", "[pipeline]\nname = \"liver\"\n").with_set("pipeline.seed=7");
+/// assert_eq!(file.name(), "liver.toml");
+/// ```
+#[derive(Clone, Debug)]
+pub struct GraphFile {
+    name: String,
+    folder: PathBuf,
+    /// The file's text and behind it, a line each, what the command line sets: so that one number names any place.
+    text: String,
+    /// Where the file's own text ends.
+    file_end: usize,
+}
+
+impl GraphFile {
+    /// A graph whose text is at hand: `name` is for messages, relative paths in it are relative to `folder`.
+    pub fn new(name: impl Into<String>, folder: impl Into<PathBuf>, text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { name: name.into(), folder: folder.into(), file_end: text.len(), text }
+    }
+
+    /// Reads a graph file.
+    ///
+    /// # Errors
+    /// Where it cannot be read or is not UTF-8.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(|source| {
+            let missing = source.kind() == std::io::ErrorKind::NotFound;
+            let error = Error::io("cannot read the graph file", path, source);
+            if missing {
+                error.with_hint("expected the path of a TOML file, such as pipelines/quickstart.toml")
+            } else {
+                error
+            }
+        })?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Ok(Self::new(path.display().to_string(), folder, text))
+    }
+
+    /// The same graph with one setting on top, `stages.filter.attempts=3`: the value is read as TOML, and as plain text
+    /// where it is none.
+    #[must_use]
+    pub fn with_set(mut self, set: &str) -> Self {
+        self.text.push('\n');
+        // A line break would make two settings of one.
+        self.text.push_str(&set.replace(['\n', '\r'], " "));
+        self
+    }
+
+    /// The same graph with several settings on top; see [`GraphFile::with_set`].
+    #[must_use]
+    pub fn with_sets(self, sets: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
+        sets.into_iter().fold(self, |file, set| file.with_set(set.as_ref()))
+    }
+
+    /// The file's name for messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The folder to which its paths are relative.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The file's own text.
+    pub(super) fn text(&self) -> &str {
+        &self.text[..self.file_end]
+    }
+
+    /// What the command line sets, with the place of each in the whole.
+    pub(super) fn sets(&self) -> impl Iterator<Item = (usize, &str)> {
+        let mut start = self.file_end + 1;
+        let rest = self.text.get(start..).unwrap_or_default();
+        rest.split('\n').filter(|_| self.file_end < self.text.len()).map(move |set| {
+            let at = start;
+            start += set.len() + 1;
+            (at, set)
+        })
+    }
+
+    /// What a reader understands of a place.
+    pub(super) fn locate(&self, span: Range<usize>) -> Location {
+        let start = (0..=span.start.min(self.text.len())).rev().find(|&at| self.text.is_char_boundary(at)).unwrap_or(0);
+        // The end of the file is the end of its last line: nothing is to be seen behind the last line break.
+        let start = if start == self.file_end && start > 0 && self.text().ends_with('\n') { start - 1 } else { start };
+        let line_start = self.text[..start].rfind('\n').map_or(0, |at| at + 1);
+        let line_end = self.text[start..].find('\n').map_or(self.text.len(), |at| start + at);
+        let text = self.text[line_start..line_end].trim_end_matches('\r').to_owned();
+        let end = (start..=span.end.clamp(start, line_end)).rev().find(|&at| self.text.is_char_boundary(at));
+        let length = self.text[start..end.unwrap_or(start)].chars().count();
+        let column = self.text[line_start..start].chars().count() + 1;
+        if line_start > self.file_end {
+            return Location { file: "--set".to_owned(), line: 1, column, length, text };
+        }
+        let line = self.text[..line_start].matches('\n').count() + 1;
+        Location { file: self.name.clone(), line, column, length, text }
+    }
+}
+
+/// Problems as they are found.
+pub(super) struct Problems<'f> {
+    file: &'f GraphFile,
+    found: Vec<(usize, Problem)>,
+}
+
+impl<'f> Problems<'f> {
+    pub(super) fn of(file: &'f GraphFile) -> Self {
+        Self { file, found: Vec::new() }
+    }
+
+    /// Adds an error; what is known beyond the message is set on what comes back.
+    pub(super) fn error(&mut self, span: Range<usize>, message: impl Into<String>) -> &mut Problem {
+        self.add(Severity::Error, Some(span), message.into())
+    }
+
+    /// Adds a warning.
+    pub(super) fn warning(&mut self, span: Range<usize>, message: impl Into<String>) -> &mut Problem {
+        self.add(Severity::Warning, Some(span), message.into())
+    }
+
+    /// Adds an error of the file as a whole.
+    pub(super) fn error_of_file(&mut self, message: impl Into<String>) -> &mut Problem {
+        self.add(Severity::Error, None, message.into())
+    }
+
+    fn add(&mut self, severity: Severity, span: Option<Range<usize>>, message: String) -> &mut Problem {
+        let at = span.as_ref().map_or(usize::MAX, |span| span.start);
+        let location = span.map(|span| self.file.locate(span));
+        self.found.push((at, Problem { severity, message, location, label: String::new(), hint: None }));
+        let last = self.found.len() - 1;
+        &mut self.found[last].1
+    }
+
+    /// Whether any of them keeps the pipeline from running.
+    pub(super) fn any_error(&self) -> bool {
+        self.found.iter().any(|(_, problem)| problem.severity == Severity::Error)
+    }
+
+    /// How many there are so far.
+    pub(super) fn count(&self) -> usize {
+        self.found.len()
+    }
+
+    /// All of them, in the order of the file.
+    pub(super) fn sorted(mut self) -> Vec<Problem> {
+        self.found.sort_by_key(|(at, _)| *at);
+        self.found.into_iter().map(|(_, problem)| problem).collect()
+    }
+}
+
+impl Problem {
+    pub(super) fn label(&mut self, label: impl Into<String>) -> &mut Self {
+        self.label = label.into();
+        self
+    }
+
+    pub(super) fn hint(&mut self, hint: impl Into<Option<String>>) -> &mut Self {
+        self.hint = hint.into();
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_counted_in_characters_from_one() {
+        let file = GraphFile::new("a.toml", ".", "# größe\r\nname = \"ä\" # ö\n").with_set("x=1").with_set("y=2");
+        let at = file.text.find('"').unwrap();
+        let location = file.locate(at..at + 4);
+        assert_eq!((location.line, location.column, location.length), (2, 8, 3));
+        assert_eq!(location.text, "name = \"ä\" # ö");
+        assert_eq!(file.locate(0..100).text, "# größe");
+        let end = file.locate(file.file_end..file.file_end);
+        assert_eq!((end.line, end.text.as_str()), (2, "name = \"ä\" # ö"));
+        let sets: Vec<_> = file.sets().collect();
+        assert_eq!(sets.iter().map(|it| it.1).collect::<Vec<_>>(), ["x=1", "y=2"]);
+        let location = file.locate(sets[1].0..sets[1].0 + 1);
+        assert_eq!((location.file.as_str(), location.column, location.text.as_str()), ("--set", 1, "y=2"));
+    }
+
+    #[test]
+    fn no_place_is_out_of_bounds() {
+        for text in ["", "\n", "ä", "a\nß\n"] {
+            let file = GraphFile::new("a.toml", ".", text).with_set("ü=1");
+            for start in 0..12 {
+                for end in start..12 {
+                    file.locate(start..end);
+                }
+            }
+            assert_eq!(file.sets().count(), 1);
+            assert_eq!(GraphFile::new("a", ".", text).sets().count(), 0);
+        }
+    }
+}

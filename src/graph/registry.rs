@@ -1,0 +1,338 @@
+//! The kinds of stages that a graph file may name, and how each is built from its settings.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::Role;
+use crate::error::Complaint;
+use crate::filter::{QualityTest, QualityTestConfig};
+use crate::ingest::Source;
+use crate::mask::{Mask, Organ};
+use crate::score::ScoreStage;
+use crate::sink::Sink;
+use crate::synth::Synthesize;
+use crate::volume::HuWindow;
+
+/// What a stage may know of its surroundings while it is built.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// The node's name in the graph file.
+    pub name: String,
+    /// The folder of the graph file.
+    pub folder: PathBuf,
+    /// The pipeline's seed.
+    pub seed: u64,
+    /// The organs that the masks before it may give; empty for sources and masks.
+    pub organs: Arc<[Organ]>,
+}
+
+impl Place {
+    /// A path of the graph file: `${NAME}` stands for an environment variable, and a relative path is relative to the
+    /// folder of the graph file.
+    ///
+    /// ```
+    /// use freetumor::graph::Place;
+    /// let place = Place { name: "archive".into(), folder: "/graphs".into(), seed: 0, organs: [].into() };
+    /// assert_eq!(place.path("root", "../ct").unwrap(), std::path::Path::new("/graphs/../ct"));
+    /// let complaint = place.path("root", "${NO_SUCH_VARIABLE}/ct").unwrap_err();
+    /// assert_eq!(complaint.message, "the environment variable `NO_SUCH_VARIABLE` is not set");
+    /// ```
+    ///
+    /// # Errors
+    /// Where a variable is not set, or a `${` has no `}`.
+    pub fn path(&self, field: &str, written: impl AsRef<Path>) -> Result<PathBuf, Complaint> {
+        let written = written.as_ref().to_string_lossy();
+        let mut path = String::new();
+        let mut rest: &str = &written;
+        while let Some(start) = rest.find("${") {
+            let Some(length) = rest[start..].find('}') else {
+                return Err(Complaint::new(field, format!("expected a `}}` after `${{`, got `{written}`")));
+            };
+            let name = &rest[start + 2..start + length];
+            let value = std::env::var(name).map_err(|_| {
+                let message = format!("the environment variable `{name}` is not set");
+                Complaint::new(field, message).with_hint(format!("export {name}=…"))
+            })?;
+            path.push_str(&rest[..start]);
+            path.push_str(&value);
+            rest = &rest[start + length + 1..];
+        }
+        path.push_str(rest);
+        Ok(self.folder.join(path))
+    }
+}
+
+/// The window and spacing in which a stage works, where it depends on them: those along an edge must agree.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Frame {
+    /// The HU range that the stage maps to 0..1.
+    pub window: Option<HuWindow>,
+    /// The spacing to which it resamples along [x, y, z].
+    pub spacing_mm: Option<[f64; 3]>,
+}
+
+/// A built synthesis stage.
+pub struct Synthesis {
+    /// What makes the tumors.
+    pub synthesize: Arc<dyn Synthesize>,
+    /// The organs that get tumors, of those that [`Place::organs`] offers.
+    pub organs: Vec<Organ>,
+    /// Tumors asked for in each organ of each scan.
+    pub variants: u32,
+    /// A digest of weights, or `rules` with its version.
+    pub model: String,
+    /// Where it works.
+    pub frame: Frame,
+}
+
+/// A built score stage.
+pub struct Scoring {
+    /// What judges.
+    pub stage: Arc<dyn ScoreStage>,
+    /// Where it works.
+    pub frame: Frame,
+}
+
+impl<S: ScoreStage + 'static> From<S> for Scoring {
+    /// A stage that works on HU as they are, in any spacing.
+    fn from(stage: S) -> Self {
+        Self { stage: Arc::new(stage), frame: Frame::default() }
+    }
+}
+
+/// A built node.
+pub enum Part {
+    /// See [`Role::Source`].
+    Source(Arc<dyn Source>),
+    /// See [`Role::Mask`].
+    Mask(Arc<dyn Mask>),
+    /// See [`Role::Synthesis`].
+    Synthesis(Synthesis),
+    /// See [`Role::Score`].
+    Score(Scoring),
+    /// See [`Role::Filter`].
+    Filter(QualityTest),
+    /// See [`Role::Sink`].
+    Sink(Arc<dyn Sink>),
+}
+
+/// Settings that were read, ready to be built.
+pub struct Settings {
+    /// The settings as JSON, defaults filled in, paths as written.
+    pub json: serde_json::Value,
+    build: Box<dyn FnOnce(&Place) -> Result<Part, Vec<Complaint>>>,
+}
+
+impl Settings {
+    /// Builds the node.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the settings.
+    pub fn build(self, place: &Place) -> Result<Part, Vec<Complaint>> {
+        (self.build)(place)
+    }
+}
+
+type Reader = dyn Fn(Spanned<DeValue<'_>>) -> Result<Settings, toml::de::Error> + Send + Sync;
+
+/// A kind of node in one role.
+pub struct Kind {
+    /// What the graph file calls it.
+    pub name: String,
+    /// What it does.
+    pub role: Role,
+    /// One sentence for editors and hints.
+    pub about: String,
+    schema: fn(&mut SchemaGenerator) -> Schema,
+    read: Box<Reader>,
+}
+
+impl Kind {
+    /// Reads settings from a table without `kind` and `inputs`.
+    pub(super) fn read(&self, table: Spanned<DeValue<'_>>) -> Result<Settings, toml::de::Error> {
+        (self.read)(table)
+    }
+
+    /// The JSON Schema of the settings, by itself.
+    pub(super) fn own_schema(&self) -> serde_json::Value {
+        self.schema(&mut SchemaGenerator::default()).to_value()
+    }
+
+    /// The JSON Schema of the settings, what it refers to left with the generator.
+    pub(super) fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
+        (self.schema)(generator)
+    }
+}
+
+/// The kinds that a graph file may name: by role and name, so that one name may do different things in different
+/// places.
+///
+/// A stage of your own registers under its own kind, with settings that are checked like all others:
+///
+/// ```
+/// use freetumor::error::{Complaint, Fault};
+/// use freetumor::graph::{Registry, Role};
+/// use freetumor::mask::{MaskedScan, Organ};
+/// use freetumor::score::{Judge, Score, Scores, ScoreStage};
+/// use freetumor::synth::Candidate;
+///
+/// /// How much darker than its organ a tumor is, in your own words.
+/// #[derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+/// #[serde(deny_unknown_fields, default)]
+/// struct DarknessConfig {
+///     /// HU that count as one.
+///     unit_hu: f64,
+/// }
+///
+/// impl Default for DarknessConfig {
+///     fn default() -> Self {
+///         Self { unit_hu: 10.0 }
+///     }
+/// }
+///
+/// struct Darkness(f64);
+///
+/// impl ScoreStage for Darkness {
+///     fn gives(&self) -> &'static [Score] {
+///         &[Score::Cnr]
+///     }
+///     fn baseline<'s>(&'s self, _: &'s MaskedScan, _: &'s Organ) -> Result<Box<dyn Judge + 's>, Fault> {
+///         Ok(Box::new(self))
+///     }
+/// }
+///
+/// impl Judge for &Darkness {
+///     fn score(&self, candidate: &Candidate, scores: &mut Scores) -> Result<(), Fault> {
+///         let change = |i| f64::from(candidate.after.as_slice()[i] - candidate.before.as_slice()[i]);
+///         let tumor: Vec<usize> = (0..candidate.region.voxels()).filter(|&i| candidate.tumor.as_slice()[i] == 1).collect();
+///         let mean = tumor.iter().map(|&i| change(i)).sum::<f64>() / tumor.len() as f64;
+///         scores.set(Score::Cnr, mean / self.0);
+///         Ok(())
+///     }
+/// }
+///
+/// let mut registry = Registry::standard();
+/// registry.score("darkness", "Judges by darkness alone.", |config: DarknessConfig, _| {
+///     if config.unit_hu <= 0.0 {
+///         return Err(vec![Complaint::new("unit_hu", format!("expected more than 0 HU, got {}", config.unit_hu))]);
+///     }
+///     Ok(Darkness(config.unit_hu).into())
+/// });
+/// assert!(registry.kind(Role::Score, "darkness").is_some());
+/// ```
+#[derive(Default)]
+pub struct Registry {
+    kinds: Vec<Kind>,
+}
+
+impl Registry {
+    /// No kinds at all.
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// Adds a kind of source.
+    pub fn source<C: StageConfig>(
+        &mut self,
+        name: &str,
+        about: &str,
+        build: impl Fn(C, &Place) -> Result<Arc<dyn Source>, Vec<Complaint>> + Clone + Send + Sync + 'static,
+    ) {
+        self.add(Role::Source, name, about, move |config, place: &Place| build(config, place).map(Part::Source));
+    }
+
+    /// Adds a kind of mask.
+    pub fn mask<C: StageConfig>(
+        &mut self,
+        name: &str,
+        about: &str,
+        build: impl Fn(C, &Place) -> Result<Arc<dyn Mask>, Vec<Complaint>> + Clone + Send + Sync + 'static,
+    ) {
+        self.add(Role::Mask, name, about, move |config, place: &Place| build(config, place).map(Part::Mask));
+    }
+
+    /// Adds a kind of synthesis.
+    pub fn synthesis<C: StageConfig>(
+        &mut self,
+        name: &str,
+        about: &str,
+        build: impl Fn(C, &Place) -> Result<Synthesis, Vec<Complaint>> + Clone + Send + Sync + 'static,
+    ) {
+        self.add(Role::Synthesis, name, about, move |config, place: &Place| build(config, place).map(Part::Synthesis));
+    }
+
+    /// Adds a kind of score.
+    pub fn score<C: StageConfig>(
+        &mut self,
+        name: &str,
+        about: &str,
+        build: impl Fn(C, &Place) -> Result<Scoring, Vec<Complaint>> + Clone + Send + Sync + 'static,
+    ) {
+        self.add(Role::Score, name, about, move |config, place: &Place| build(config, place).map(Part::Score));
+    }
+
+    /// Adds a kind of filter.
+    pub fn filter(
+        &mut self,
+        name: &str,
+        about: &str,
+        build: impl Fn(QualityTestConfig, &Place) -> Result<QualityTest, Vec<Complaint>> + Clone + Send + Sync + 'static,
+    ) {
+        self.add(Role::Filter, name, about, move |config, place: &Place| build(config, place).map(Part::Filter));
+    }
+
+    /// Adds a kind of sink.
+    pub fn sink<C: StageConfig>(
+        &mut self,
+        name: &str,
+        about: &str,
+        build: impl Fn(C, &Place) -> Result<Arc<dyn Sink>, Vec<Complaint>> + Clone + Send + Sync + 'static,
+    ) {
+        self.add(Role::Sink, name, about, move |config, place: &Place| build(config, place).map(Part::Sink));
+    }
+
+    /// The kind of that name in a role.
+    pub fn kind(&self, role: Role, name: &str) -> Option<&Kind> {
+        self.kinds.iter().find(|kind| kind.role == role && kind.name == name)
+    }
+
+    /// All kinds, in the order in which they were added.
+    pub fn kinds(&self) -> &[Kind] {
+        &self.kinds
+    }
+
+    /// A kind that was there already is replaced: the later one is the one that was meant.
+    fn add<C: StageConfig>(
+        &mut self,
+        role: Role,
+        name: &str,
+        about: &str,
+        build: impl Fn(C, &Place) -> Result<Part, Vec<Complaint>> + Clone + Send + Sync + 'static,
+    ) {
+        self.kinds.retain(|kind| kind.role != role || kind.name != name);
+        self.kinds.push(Kind {
+            name: name.to_owned(),
+            role,
+            about: about.to_owned(),
+            schema: |generator| C::json_schema(generator),
+            read: Box::new(move |table| {
+                let config = C::deserialize(toml::de::ValueDeserializer::from(table))?;
+                let json = serde_json::to_value(&config).map_err(serde::de::Error::custom)?;
+                let build = build.clone();
+                Ok(Settings { json, build: Box::new(move |place| build(config, place)) })
+            }),
+        });
+    }
+}
+
+/// What settings of a kind must be able to do: be read, be written back with defaults filled in, describe themselves.
+pub trait StageConfig: DeserializeOwned + Serialize + JsonSchema + 'static {}
+
+impl<C: DeserializeOwned + Serialize + JsonSchema + 'static> StageConfig for C {}

@@ -1,0 +1,124 @@
+//! Which patients are trained on, tuned on, and touched once.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::Complaint;
+use crate::sink::Split;
+
+/// The shares of patients in each part of the training set; they add up to 1.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SplitShares {
+    /// Share of patients that are trained on (0 to 1).
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1))]
+    pub train: f64,
+    /// Share of patients for tuning (0 to 1).
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1))]
+    pub validation: f64,
+    /// Share of patients that are touched once, at the end (0 to 1).
+    #[serde(default)]
+    #[schemars(range(min = 0, max = 1))]
+    pub test: f64,
+}
+
+impl Default for SplitShares {
+    fn default() -> Self {
+        Self { train: 0.8, validation: 0.1, test: 0.1 }
+    }
+}
+
+impl SplitShares {
+    /// What is wrong with the shares: outside 0 to 1, or another sum than 1. Fields are relative to the shares' table.
+    pub fn complaints(&self) -> Vec<Complaint> {
+        let named = [("train", self.train), ("validation", self.validation), ("test", self.test)];
+        let outside = named.iter().filter(|(_, share)| !(0.0..=1.0).contains(share));
+        let mut complaints: Vec<_> = outside
+            .map(|(name, share)| Complaint::new(*name, format!("expected a share between 0 and 1, got {share}")))
+            .collect();
+        let sum = self.train + self.validation + self.test;
+        // Shares are decimal fractions written by hand: anything beyond rounding is a mistake.
+        if complaints.is_empty() && (sum - 1.0).abs() > 1e-9 {
+            let rounded = (sum * 1e6).round() / 1e6;
+            let message = format!("the shares add up to {rounded}, expected 1");
+            complaints.push(Complaint::new("", message).with_hint("shares that are not given are 0"));
+        }
+        complaints
+    }
+
+    /// The part that a patient belongs to.
+    ///
+    /// It depends on the patient and the shares alone: neither on the seed nor on who else is there, so that a patient
+    /// stays where it is while the archive grows and across pipelines with the same shares.
+    ///
+    /// ```
+    /// use freetumor::{graph::SplitShares, sink::Split};
+    /// let all_for_training = SplitShares { train: 1.0, validation: 0.0, test: 0.0 };
+    /// assert_eq!(all_for_training.of("9f86d081884c7d65"), Split::Train);
+    /// ```
+    pub fn of(&self, patient_key: &str) -> Split {
+        let hash = Sha256::new_with_prefix(b"freetumor split").chain_update(patient_key).finalize();
+        let place = hash.iter().take(6).fold(0.0, |sum, &byte| sum * 256.0 + f64::from(byte)) / 256f64.powi(6);
+        if place < self.train {
+            Split::Train
+        } else if place < self.train + self.validation || self.test == 0.0 {
+            // Rounding may leave a gap above the last share: it must not open a part that nobody asked for.
+            if self.validation > 0.0 { Split::Validation } else { Split::Train }
+        } else {
+            Split::Test
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn shares_are_kept_over_many_patients() {
+        let shares = SplitShares { train: 0.7, validation: 0.2, test: 0.1 };
+        let mut counts = std::collections::BTreeMap::new();
+        for patient in 0..20_000 {
+            *counts.entry(shares.of(&format!("{patient:016x}"))).or_insert(0) += 1;
+        }
+        assert!((13_700..14_300).contains(&counts[&Split::Train]), "{counts:?}");
+        assert!((3_800..4_200).contains(&counts[&Split::Validation]), "{counts:?}");
+        assert!((1_850..2_150).contains(&counts[&Split::Test]), "{counts:?}");
+    }
+
+    #[test]
+    fn a_patients_part_never_changes() {
+        // Published sets depend on these: a change here moves test patients into training.
+        let shares = SplitShares::default();
+        let parts: Vec<_> = (0..24).map(|patient| &shares.of(&format!("{patient:016x}")).name()[..2]).collect();
+        insta::assert_snapshot!(parts.join(" "));
+    }
+
+    #[test]
+    fn wrong_shares_are_named() {
+        let fields = |train, validation, test| {
+            let complaints = SplitShares { train, validation, test }.complaints();
+            complaints.into_iter().map(|it| (it.field, it.message)).collect::<Vec<_>>()
+        };
+        assert!(fields(0.8, 0.1, 0.1).is_empty());
+        assert!(fields(0.7, 0.2, 0.1).is_empty());
+        assert_eq!(fields(0.8, 0.1, 0.2), [("".into(), "the shares add up to 1.1, expected 1".into())]);
+        assert_eq!(fields(1.5, 0.1, -0.6)[1].0, "test");
+        assert_eq!(fields(f64::NAN, 0.5, 0.5)[0].0, "train");
+    }
+
+    proptest! {
+        #[test]
+        fn a_part_with_no_share_has_no_patients(patient in "[0-9a-f]{16}", train in 0.0..1.0f64) {
+            let two = SplitShares { train, validation: 1.0 - train, test: 0.0 };
+            prop_assert_ne!(two.of(&patient), Split::Test);
+            let two = SplitShares { train, validation: 0.0, test: 1.0 - train };
+            prop_assert_ne!(two.of(&patient), Split::Validation);
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! The kinds that come with the crate.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::registry::{Frame, Place, Registry, Synthesis};
+use crate::error::Complaint;
+use crate::filter::{QualityTest, QualityTestConfig};
+use crate::ingest::dicom::Decoder;
+use crate::ingest::phantom::{PhantomConfig, PhantomSource};
+use crate::ingest::{FolderConfig, FolderSource, Source};
+use crate::mask::{LabelsConfig, LabelsMask, Mask, Organ, TotalSegmentatorConfig, TotalSegmentatorMask};
+use crate::score::{Intensity, IntensityConfig};
+use crate::sink::{DecathlonConfig, DecathlonSink, NnunetConfig, NnunetSink, Sink, WebDatasetConfig, WebDatasetSink};
+use crate::synth::{Differences, Rules, RulesConfig};
+use crate::volume::HuWindow;
+
+/// How the machine at hand reads archives: nothing of it changes what a pipeline means.
+#[derive(Clone, Debug)]
+pub struct Reading {
+    /// Where compressed DICOM is decoded.
+    pub decoder: Decoder,
+    /// The file with the secret for patient keys, where it is not the customary one.
+    pub patient_secret: Option<PathBuf>,
+}
+
+impl Default for Reading {
+    /// Decodes in this process, and takes the secret from where it customarily is.
+    fn default() -> Self {
+        Self { decoder: Decoder::in_process(), patient_secret: None }
+    }
+}
+
+impl Registry {
+    /// The kinds that come with the crate.
+    pub fn standard() -> Self {
+        Self::reading(Reading::default())
+    }
+
+    /// The kinds that come with the crate, their archives read in the given way.
+    pub fn reading(reading: Reading) -> Self {
+        let mut registry = Self::empty();
+        registry.add_sources(reading);
+        registry.add_masks();
+        registry.add_synthesis_and_scores();
+        registry.add_sinks();
+        registry
+    }
+
+    fn add_sources(&mut self, reading: Reading) {
+        let about = "Scans below a folder: NIfTI files and DICOM series.";
+        self.source("folder", about, move |config: FolderConfig, place| {
+            let root = place.path("root", &config.root).map_err(|complaint| vec![complaint])?;
+            let source = FolderSource::new(&place.name, FolderConfig { root, ..config })?;
+            let source = source.with_decoder(reading.decoder.clone()).with_secret_file(reading.patient_secret.clone());
+            Ok(Arc::new(source) as Arc<dyn Source>)
+        });
+        let about = "Procedural abdomens and chests with labels: no files are needed.";
+        self.source("phantom", about, |config: PhantomConfig, place| {
+            PhantomSource::new(config, &place.name).map(|source| Arc::new(source) as Arc<dyn Source>)
+        });
+    }
+
+    fn add_masks(&mut self) {
+        let about = "Organs from a label file beside each scan.";
+        self.mask("labels", about, |config: LabelsConfig, _| {
+            LabelsMask::new(config).map(|mask| Arc::new(mask) as Arc<dyn Mask>)
+        });
+        let about = "Organs from a folder of binary files beside each scan, as TotalSegmentator writes them.";
+        self.mask("totalsegmentator", about, |config: TotalSegmentatorConfig, _| {
+            TotalSegmentatorMask::new(config).map(|mask| Arc::new(mask) as Arc<dyn Mask>)
+        });
+    }
+
+    fn add_synthesis_and_scores(&mut self) {
+        self.synthesis("rules", "Tumors by rules: no weights are needed.", rules);
+        let about = "Scores from HU: inside, around, before, contrast, visibility.";
+        self.score("intensity", about, |config: IntensityConfig, place| {
+            Intensity::new(config, &place.organs).map(Into::into)
+        });
+        let about = "Accepts candidates whose scores meet every condition; the others are tried again, then dropped.";
+        self.filter("quality-test", about, |config: QualityTestConfig, _| QualityTest::new(config));
+    }
+
+    fn add_sinks(&mut self) {
+        let about = "A training set for nnU-Net: imagesTr, labelsTr, dataset.json, splits_final.json.";
+        self.sink("nnunet", about, |config: NnunetConfig, place| {
+            NnunetSink::new(&place.name, config, place.organs.clone()).map(|sink| Arc::new(sink) as Arc<dyn Sink>)
+        });
+        let about = "A training set in the layout of the Medical Segmentation Decathlon: pairs and a list of them.";
+        self.sink("decathlon", about, |config: DecathlonConfig, place| {
+            DecathlonSink::new(&place.name, config, place.organs.clone()).map(|sink| Arc::new(sink) as Arc<dyn Sink>)
+        });
+        let about = "A training set of tar shards with an index, for streaming.";
+        self.sink("webdataset", about, |config: WebDatasetConfig, place| {
+            WebDatasetSink::new(&place.name, config).map(|sink| Arc::new(sink) as Arc<dyn Sink>)
+        });
+    }
+}
+
+fn rules(config: RulesConfig, place: &Place) -> Result<Synthesis, Vec<Complaint>> {
+    let chosen = |organ: &&Organ| config.organs.is_empty() || config.organs.contains(&organ.name);
+    let organs: Vec<Organ> = place.organs.iter().filter(chosen).cloned().collect();
+    let in_chest = organs.iter().filter(|organ| organ.name == "lung").count();
+    let window = if in_chest > 0 { HuWindow::CHEST } else { HuWindow::ABDOMEN };
+    let variants = config.variants;
+    let mixed = in_chest > 0 && in_chest < organs.len() && config.difference == Differences::Reference;
+    let built = Rules::new(config, &place.organs, window);
+    if mixed {
+        let message = "a share of the HU window is asked for, but lungs and other organs have different windows";
+        let hint = "use difference = \"prior\", or write one synthesis stage for lungs and one for the others";
+        let mut complaints = built.err().unwrap_or_default();
+        complaints.push(Complaint::new("difference", message).with_hint(hint));
+        return Err(complaints);
+    }
+    let rules = built?;
+    let model = rules.version().to_owned();
+    Ok(Synthesis { synthesize: Arc::new(rules), organs, variants, model, frame: Frame::default() })
+}

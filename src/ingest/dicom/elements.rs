@@ -1,0 +1,358 @@
+//! The elements of a DICOM file up to its pixels.
+//!
+//! Only wanted values are kept, everything else is passed over, and no length is believed beyond the file's own end:
+//! a header costs a few kilobytes whatever it claims.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, Cursor, Read, Seek};
+use std::path::Path;
+
+use dicom_core::Tag;
+use dicom_dictionary_std::tags;
+use flate2::read::DeflateDecoder;
+
+use super::encoding::{Coding, DEPTH, Header, ITEM, SEQUENCE_END};
+use super::stream::Stream;
+use super::syntax::Syntax;
+use crate::error::{Fault, FaultKind};
+
+/// Most fragments of one compressed slice.
+const FRAGMENTS: usize = 4096;
+/// What a deflated file may grow to: a slice of 4096² voxels and its header.
+const INFLATED_BYTES: u64 = 64 << 20;
+
+/// Where the pixels of a file lie: byte ranges as (first byte, length), several for compressed fragments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct PixelBytes {
+    pub encapsulated: bool,
+    pub ranges: Vec<(u64, u64)>,
+}
+
+/// Wanted elements of a file.
+#[derive(Default)]
+pub(super) struct Elements {
+    values: BTreeMap<Tag, Vec<u8>>,
+    big_endian: bool,
+    implicit: bool,
+    /// Whether a fault matters: the file begins as the standard demands, or could not be opened.
+    pub suspect: bool,
+    /// The pixels, where the file has any.
+    pub pixels: Option<PixelBytes>,
+    /// Why reading stopped early; elements before that are there.
+    pub fault: Option<Fault>,
+}
+
+impl Elements {
+    /// Reads the elements `wanted` of the file at `path`; `None` where it is no DICOM file.
+    pub fn open(path: &Path, wanted: &[Tag]) -> Option<Self> {
+        let mut elements = Self { suspect: true, ..Self::default() };
+        match elements.fill(path, wanted) {
+            Ok(is_dicom) => is_dicom.then_some(elements),
+            Err(fault) => {
+                elements.fault = Some(fault);
+                Some(elements)
+            }
+        }
+    }
+
+    fn fill(&mut self, path: &Path, wanted: &[Tag]) -> Result<bool, Fault> {
+        let (file, bytes) = open(path)?;
+        let mut stream = Stream::new(BufReader::with_capacity(16 << 10, file), bytes);
+        match Start::find(&mut stream)? {
+            None => return Ok(false),
+            Some(Start::Meta) => self.read_file(&mut stream, wanted)?,
+            Some(Start::Bare(coding)) => {
+                (self.suspect, self.implicit) = (false, !coding.explicit);
+                self.read_dataset(&mut stream, coding, wanted)?;
+            }
+        }
+        Ok(true)
+    }
+
+    fn read_file<R: Read + Seek>(&mut self, stream: &mut Stream<R>, wanted: &[Tag]) -> Result<(), Fault> {
+        self.read_meta(stream)?;
+        let uid = self.text(tags::TRANSFER_SYNTAX_UID).ok_or_else(|| {
+            Fault::read(FaultKind::Missing, "a DICOM file without transfer syntax: its header is damaged")
+        })?;
+        match Syntax::of(uid) {
+            Ok(Syntax::Deflated) => {
+                let inflated = inflate(stream)?;
+                let bytes = inflated.len() as u64;
+                self.read_dataset(&mut Stream::new(Cursor::new(inflated), bytes), Coding::EXPLICIT, wanted)
+            }
+            Ok(Syntax::ImplicitLittle) => self.read_dataset(stream, Coding::IMPLICIT, wanted),
+            Ok(Syntax::ExplicitBig) => {
+                self.big_endian = true;
+                self.read_dataset(stream, Coding { explicit: true, big_endian: true }, wanted)
+            }
+            // Every other syntax, known to us or not, has explicit little-endian elements around its pixels.
+            _ => self.read_dataset(stream, Coding::EXPLICIT, wanted),
+        }
+    }
+
+    /// Reads group 2, which is explicit little-endian in every file, and stays before the first other group.
+    fn read_meta<R: Read + Seek>(&mut self, stream: &mut Stream<R>) -> Result<(), Fault> {
+        while stream.remaining() > 0 {
+            let start = stream.position();
+            let Some(header) = Header::read(stream, Coding::EXPLICIT, 2)? else {
+                return stream.seek(start);
+            };
+            if header.tag == tags::TRANSFER_SYNTAX_UID || header.tag == tags::MEDIA_STORAGE_SOP_CLASS_UID {
+                let value = header.value(stream)?;
+                self.values.insert(header.tag, value);
+            } else {
+                header.skip(stream, Coding::EXPLICIT, DEPTH)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn read_dataset<R: Read + Seek>(
+        &mut self,
+        stream: &mut Stream<R>,
+        coding: Coding,
+        wanted: &[Tag],
+    ) -> Result<(), Fault> {
+        while stream.remaining() > 0 {
+            let Some(header) = Header::read(stream, coding, u16::MAX)? else { return Ok(()) };
+            if header.tag == tags::PIXEL_DATA {
+                self.pixels = Some(pixels(stream, coding, header.length)?);
+                return Ok(());
+            }
+            if wanted.contains(&header.tag) {
+                let value = header.value(stream)?;
+                self.values.insert(header.tag, value);
+            } else {
+                header.skip(stream, coding, DEPTH)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The transfer syntax of a file that does not say.
+    pub fn bare_syntax(&self) -> Syntax {
+        if self.implicit { Syntax::ImplicitLittle } else { Syntax::ExplicitLittle }
+    }
+
+    /// The bytes of a value as stored.
+    pub fn bytes(&self, tag: Tag) -> Option<&[u8]> {
+        self.values.get(&tag).map(Vec::as_slice)
+    }
+
+    /// A value as text without its padding; `None` where it is absent, empty or not ASCII.
+    pub fn text(&self, tag: Tag) -> Option<&str> {
+        let text = std::str::from_utf8(self.bytes(tag)?).ok()?.trim_matches([' ', '\0']);
+        (!text.is_empty() && text.is_ascii()).then_some(text)
+    }
+
+    /// A value as decimal numbers, `None` where it is absent or empty.
+    pub fn numbers<const N: usize>(&self, tag: Tag, name: &str) -> Result<Option<[f64; N]>, Fault> {
+        if self.bytes(tag).is_none_or(|bytes| bytes.iter().all(|byte| [b' ', 0].contains(byte))) {
+            return Ok(None);
+        }
+        let numbers: Option<Vec<f64>> =
+            self.text(tag).and_then(|text| text.split('\\').map(|part| part.trim().parse::<f64>().ok()).collect());
+        match numbers.and_then(|numbers| <[f64; N]>::try_from(numbers).ok()) {
+            Some(numbers) if numbers.iter().all(|number| number.is_finite()) => Ok(Some(numbers)),
+            _ => Err(Fault::read(FaultKind::Corrupt, format!("{name} is not {N} decimal number(s)"))),
+        }
+    }
+
+    /// A value as an unsigned 16-bit number.
+    pub fn word(&self, tag: Tag) -> Option<u16> {
+        let bytes = self.bytes(tag)?.first_chunk::<2>()?;
+        Some(if self.big_endian { u16::from_be_bytes(*bytes) } else { u16::from_le_bytes(*bytes) })
+    }
+}
+
+/// The bytes of pixels of the file at `path`, at most `limit` of them.
+pub(super) fn read_pixels(path: &Path, syntax: Syntax, pixels: &PixelBytes, limit: u64) -> Result<Vec<u8>, Fault> {
+    let (file, bytes) = open(path)?;
+    let mut stream = Stream::new(BufReader::with_capacity(16 << 10, file), bytes);
+    if syntax == Syntax::Deflated {
+        if !matches!(Start::find(&mut stream)?, Some(Start::Meta)) {
+            return Err(Fault::read(FaultKind::Corrupt, "a DICOM file changed while it was read"));
+        }
+        Elements::default().read_meta(&mut stream)?;
+        let inflated = inflate(&mut stream)?;
+        let bytes = inflated.len() as u64;
+        return gather(&mut Stream::new(Cursor::new(inflated), bytes), pixels, limit);
+    }
+    gather(&mut stream, pixels, limit)
+}
+
+fn gather<R: Read + Seek>(stream: &mut Stream<R>, pixels: &PixelBytes, limit: u64) -> Result<Vec<u8>, Fault> {
+    if let [(start, length)] = pixels.ranges[..] {
+        stream.seek(start)?;
+        return stream.vec(length.min(limit));
+    }
+    let mut all = Vec::new();
+    for &(start, length) in &pixels.ranges {
+        stream.seek(start)?;
+        all.extend(stream.vec(length.min(limit - all.len() as u64))?);
+    }
+    Ok(all)
+}
+
+fn open(path: &Path) -> Result<(File, u64), Fault> {
+    let failed =
+        |error: std::io::Error| Fault::read(FaultKind::Io, format!("cannot open a DICOM file: {}", error.kind()));
+    let file = File::open(path).map_err(failed)?;
+    let bytes = file.metadata().map_err(failed)?.len();
+    Ok((file, bytes))
+}
+
+fn inflate<R: Read + Seek>(stream: &mut Stream<R>) -> Result<Vec<u8>, Fault> {
+    let too_large = || {
+        Fault::read(
+            FaultKind::TooLarge,
+            format!("a deflated DICOM file inflates to more than {} MiB", INFLATED_BYTES >> 20),
+        )
+    };
+    if stream.remaining() > INFLATED_BYTES {
+        return Err(too_large());
+    }
+    let deflated = stream.vec(stream.remaining())?;
+    let mut inflated = Vec::new();
+    let mut reader = DeflateDecoder::new(deflated.as_slice()).take(INFLATED_BYTES + 1);
+    if reader.read_to_end(&mut inflated).is_err() {
+        return Err(Fault::read(FaultKind::Corrupt, "a deflated DICOM file does not inflate"));
+    }
+    if inflated.len() as u64 > INFLATED_BYTES {
+        return Err(too_large());
+    }
+    Ok(inflated)
+}
+
+/// How the elements of a file begin.
+enum Start {
+    /// With the magic word and group 2.
+    Meta,
+    /// Without either, as some old archives hold them.
+    Bare(Coding),
+}
+
+impl Start {
+    fn find<R: Read + Seek>(stream: &mut Stream<R>) -> Result<Option<Self>, Fault> {
+        if stream.remaining() >= 132 {
+            stream.skip(128)?;
+            if &stream.array::<4>()? == b"DICM" {
+                return Ok(Some(Self::Meta));
+            }
+            stream.seek(0)?;
+        }
+        if stream.remaining() < 8 {
+            return Ok(None);
+        }
+        let head: [u8; 8] = stream.array()?;
+        stream.seek(0)?;
+        // Group 8 with a low element comes first in every image; its length or representation follows.
+        let [0x08, 0x00, element, 0x00, rest @ ..] = head else { return Ok(None) };
+        let coding = match rest {
+            [a, b, ..] if a.is_ascii_uppercase() && b.is_ascii_uppercase() => Coding::EXPLICIT,
+            [_, 0, 0, 0] => Coding::IMPLICIT,
+            _ => return Ok(None),
+        };
+        Ok((element <= 0x18).then_some(Self::Bare(coding)))
+    }
+}
+
+/// The ranges of pixel data whose header was just read.
+fn pixels<R: Read + Seek>(stream: &mut Stream<R>, coding: Coding, length: Option<u32>) -> Result<PixelBytes, Fault> {
+    if let Some(length) = length {
+        let range = (stream.position(), u64::from(length));
+        stream.skip(range.1).map_err(|_| {
+            Fault::read(
+                FaultKind::Truncated,
+                format!(
+                    "a slice ends inside its pixels: expected {} bytes of them, found {}",
+                    range.1,
+                    stream.remaining()
+                ),
+            )
+        })?;
+        return Ok(PixelBytes { encapsulated: false, ranges: vec![range] });
+    }
+    let mut ranges = Vec::new();
+    let mut first = true;
+    while let Some(item) = Header::read(stream, coding, u16::MAX)? {
+        match (item.tag, item.length) {
+            (SEQUENCE_END, _) => break,
+            (ITEM, Some(length)) => {
+                // The first item is the table of offsets, which a single frame does not need.
+                if !std::mem::take(&mut first) {
+                    ranges.push((stream.position(), u64::from(length)));
+                }
+                stream.skip(u64::from(length))?;
+            }
+            _ => {
+                return Err(Fault::read(
+                    FaultKind::Corrupt,
+                    "compressed pixel data holds something that is no fragment",
+                ));
+            }
+        }
+        if ranges.len() > FRAGMENTS {
+            return Err(Fault::read(FaultKind::Corrupt, format!("a slice in more than {FRAGMENTS} fragments")));
+        }
+    }
+    Ok(PixelBytes { encapsulated: true, ranges })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODALITY: [u8; 10] = *b"\x08\x00\x60\x00CS\x02\x00CT";
+
+    fn parse(bytes: &[u8], coding: Coding) -> (Elements, Result<(), Fault>) {
+        let mut elements = Elements::default();
+        let mut stream = Stream::new(Cursor::new(bytes), bytes.len() as u64);
+        let outcome = elements.read_dataset(&mut stream, coding, &[tags::MODALITY, tags::ROWS]);
+        (elements, outcome)
+    }
+
+    #[test]
+    fn sequences_of_unknown_length_are_passed_over() {
+        // An unknown element of undefined length: implicit items within, one of them undefined too.
+        let mut bytes = b"\x08\x00\x01\x00UN\x00\x00\xFF\xFF\xFF\xFF".to_vec();
+        bytes.extend(b"\xFE\xFF\x00\xE0\x02\x00\x00\x00ab");
+        bytes.extend(
+            b"\xFE\xFF\x00\xE0\xFF\xFF\xFF\xFF\x08\x00\x60\x00\x02\x00\x00\x00MR\xFE\xFF\x0D\xE0\x00\x00\x00\x00",
+        );
+        bytes.extend(b"\xFE\xFF\xDD\xE0\x00\x00\x00\x00");
+        bytes.extend(MODALITY);
+        let (elements, outcome) = parse(&bytes, Coding::EXPLICIT);
+        assert_eq!((outcome, elements.text(tags::MODALITY)), (Ok(()), Some("CT")), "not the nested one");
+    }
+
+    #[test]
+    fn nesting_without_end_is_refused() {
+        let bytes = b"\x08\x00\x01\x00SQ\x00\x00\xFF\xFF\xFF\xFF\xFE\xFF\x00\xE0\xFF\xFF\xFF\xFF".repeat(100_000);
+        let fault = parse(&bytes, Coding::EXPLICIT).1.unwrap_err();
+        assert_eq!(fault.kind, FaultKind::Corrupt);
+        assert!(fault.message.contains("nested"), "{fault}");
+    }
+
+    #[test]
+    fn what_came_before_a_fault_is_kept() {
+        let mut bytes = MODALITY.to_vec();
+        bytes.extend(b"\x08\x00\x70\x00\x01\x02\x00\x00");
+        let (elements, outcome) = parse(&bytes, Coding::EXPLICIT);
+        assert_eq!(outcome.unwrap_err().kind, FaultKind::Corrupt);
+        assert_eq!(elements.text(tags::MODALITY), Some("CT"));
+    }
+
+    #[test]
+    fn fragments_are_found_behind_the_offset_table() {
+        let mut bytes = b"\xE0\x7F\x10\x00OB\x00\x00\xFF\xFF\xFF\xFF".to_vec();
+        bytes.extend(b"\xFE\xFF\x00\xE0\x00\x00\x00\x00");
+        bytes.extend(b"\xFE\xFF\x00\xE0\x02\x00\x00\x00ab\xFE\xFF\x00\xE0\x04\x00\x00\x00cdef");
+        bytes.extend(b"\xFE\xFF\xDD\xE0\x00\x00\x00\x00");
+        let pixels = parse(&bytes, Coding::EXPLICIT).0.pixels.unwrap();
+        assert_eq!(pixels, PixelBytes { encapsulated: true, ranges: vec![(28, 2), (38, 4)] });
+        let gathered = gather(&mut Stream::new(Cursor::new(&bytes), bytes.len() as u64), &pixels, u64::MAX);
+        assert_eq!(gathered.unwrap(), b"abcdef");
+    }
+}

@@ -1,0 +1,162 @@
+//! From stored pixels to Hounsfield units.
+
+use super::syntax::Syntax;
+use crate::error::{Fault, FaultKind};
+use crate::volume::{Array3, Grid, Volume, Voxels};
+
+/// How a pixel is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stored {
+    /// Bytes of one pixel: 1 or 2.
+    pub bytes: usize,
+    /// Bits in use, the lowest ones; the others may hold overlays and are ignored.
+    pub bits: u32,
+    /// Whether the highest of those bits is a sign.
+    pub signed: bool,
+}
+
+/// HU = slope × stored + intercept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Rescale {
+    slope: f64,
+    intercept: f64,
+}
+
+impl Rescale {
+    /// Checks that HU come out as numbers.
+    pub fn new(slope: f64, intercept: f64) -> Result<Self, Fault> {
+        if slope == 0.0 || slope.abs() > 1e6 || intercept.abs() > 1e9 {
+            return Err(Fault::read(
+                FaultKind::Corrupt,
+                format!("rescale slope {slope} and intercept {intercept} make no Hounsfield units"),
+            ));
+        }
+        Ok(Self { slope, intercept })
+    }
+
+    /// Slope and intercept where both are whole and so small that no product overflows.
+    fn whole(self) -> Option<(i32, i32)> {
+        let whole = |value: f64| (value.fract() == 0.0 && value.abs() < 16384.0).then_some(value as i32);
+        Some((whole(self.slope)?, whole(self.intercept)?))
+    }
+}
+
+impl Stored {
+    /// Whether every value that can be stored becomes a whole number of HU.
+    pub fn is_whole(self, rescale: Rescale) -> bool {
+        rescale.whole().is_some()
+    }
+
+    /// Whether every value that can be stored becomes a whole number of HU that fits 16 bits.
+    pub fn fits_i16(self, rescale: Rescale) -> bool {
+        let (low, high) = if self.signed {
+            (-(1i64 << (self.bits - 1)), (1i64 << (self.bits - 1)) - 1)
+        } else {
+            (0, (1i64 << self.bits) - 1)
+        };
+        rescale.whole().is_some_and(|(slope, intercept)| {
+            [low, high].iter().all(|v| i16::try_from(v * i64::from(slope) + i64::from(intercept)).is_ok())
+        })
+    }
+
+    /// The values of a frame.
+    fn values(self, frame: &[u8], big_endian: bool) -> impl Iterator<Item = i32> + '_ {
+        let unused = 32 - self.bits;
+        let value = move |word: u32| {
+            let high = word << unused;
+            if self.signed { (high as i32) >> unused } else { (high >> unused) as i32 }
+        };
+        frame.chunks_exact(self.bytes).map(move |pixel| match *pixel {
+            [byte] => value(u32::from(byte)),
+            [a, b] if big_endian => value(u32::from(u16::from_be_bytes([a, b]))),
+            [a, b] => value(u32::from(u16::from_le_bytes([a, b]))),
+            _ => unreachable!("pixels have one or two bytes"),
+        })
+    }
+}
+
+/// Voxels of a volume, slice after slice: i16 until a slice does not fit.
+pub(super) struct Assembly(Pending);
+
+enum Pending {
+    Whole(Vec<i16>),
+    Fractional(Vec<f32>),
+}
+
+impl Assembly {
+    /// Room for `voxels`; memory is taken up only as slices arrive.
+    pub fn new(voxels: usize, whole: bool) -> Result<Self, Fault> {
+        Ok(Self(if whole { Pending::Whole(reserved(voxels)?) } else { Pending::Fractional(reserved(voxels)?) }))
+    }
+
+    /// Appends the pixels of one slice.
+    pub fn push(&mut self, frame: &[u8], stored: Stored, syntax: Syntax, rescale: Rescale) -> Result<(), Fault> {
+        let values = stored.values(frame, syntax.is_big_endian());
+        if let Pending::Whole(voxels) = &mut self.0 {
+            if let Some((slope, intercept)) = rescale.whole() {
+                let start = voxels.len();
+                let (mut low, mut high) = (i32::MAX, i32::MIN);
+                voxels.extend(values.map(|value| {
+                    let hu = value * slope + intercept;
+                    (low, high) = (low.min(hu), high.max(hu));
+                    hu as i16
+                }));
+                if low >= i32::from(i16::MIN) && high <= i32::from(i16::MAX) {
+                    return Ok(());
+                }
+                voxels.truncate(start);
+            }
+            let mut floats = reserved(voxels.capacity())?;
+            floats.extend(voxels.iter().map(|&hu| f32::from(hu)));
+            self.0 = Pending::Fractional(floats);
+        }
+        if let Pending::Fractional(voxels) = &mut self.0 {
+            let values = stored.values(frame, syntax.is_big_endian());
+            voxels.extend(values.map(|value| (f64::from(value) * rescale.slope + rescale.intercept) as f32));
+        }
+        Ok(())
+    }
+
+    /// The volume, once every slice has been pushed.
+    pub fn finish(self, grid: Grid) -> Volume {
+        let voxels = match self.0 {
+            Pending::Whole(voxels) => Voxels::I16(Array3::from_vec(grid.shape, voxels)),
+            Pending::Fractional(voxels) => Voxels::F32(Array3::from_vec(grid.shape, voxels)),
+        };
+        Volume { grid, voxels }
+    }
+}
+
+fn reserved<T>(voxels: usize) -> Result<Vec<T>, Fault> {
+    let mut vec = Vec::new();
+    vec.try_reserve_exact(voxels)
+        .map_err(|_| Fault::read(FaultKind::TooLarge, format!("no memory for {voxels} voxels")))?;
+    Ok(vec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unused_bits_are_ignored_and_the_sign_is_found() {
+        let values = |bits, signed, bytes: &[u8], big| -> Vec<i32> {
+            Stored { bytes: 2, bits, signed }.values(bytes, big).collect()
+        };
+        assert_eq!(values(12, false, &[0xFF, 0xFF, 0x00, 0xF8], false), [0x0FFF, 0x0800]);
+        assert_eq!(values(12, true, &[0xFF, 0x0F, 0x00, 0xF8, 0xFF, 0x07], false), [-1, -2048, 2047]);
+        assert_eq!(values(16, true, &[0x80, 0x00, 0x00, 0x01], true), [-32768, 1]);
+        let byte = Stored { bytes: 1, bits: 8, signed: true };
+        assert_eq!(byte.values(&[0xFF, 0x7F], false).collect::<Vec<_>>(), [-1, 127]);
+    }
+
+    #[test]
+    fn sixteen_bits_suffice_only_for_whole_numbers_in_range() {
+        let fits = |bits, signed, slope, intercept| {
+            Stored { bytes: 2, bits, signed }.fits_i16(Rescale::new(slope, intercept).unwrap())
+        };
+        assert!(fits(12, false, 1.0, -1024.0) && fits(16, true, 1.0, 0.0) && fits(15, false, 1.0, 0.0));
+        assert!(!fits(16, true, 1.0, -1024.0) && !fits(16, false, 1.0, 0.0) && !fits(12, false, 0.5, 0.0));
+        assert!(fits(12, false, -8.0, 0.0) && !fits(12, false, -9.0, 0.0));
+    }
+}

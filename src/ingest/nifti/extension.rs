@@ -1,0 +1,46 @@
+//! Header extensions: notes of other programs between the header and the voxels. They are passed over, never kept.
+
+use std::io::BufRead;
+
+use super::header::{ByteOrder, Header};
+use super::stream::Stream;
+use crate::error::{Fault, FaultKind};
+
+/// Bytes of an extension's own head: its size and its code.
+const HEAD_BYTES: u64 = 8;
+
+/// Passes over the extensions, up to the first voxel, and checks that their sizes fit before it.
+pub(super) fn skip<R: BufRead>(stream: &mut Stream<R>, header: &Header) -> Result<(), Fault> {
+    let mut announcement = [0; 4];
+    stream.exact(&mut announcement, "the announcement of header extensions")?;
+    let left = |stream: &Stream<R>| header.voxel_offset - stream.position();
+    if announcement[0] != 0 {
+        while left(stream) >= HEAD_BYTES {
+            let mut head = [0; HEAD_BYTES as usize];
+            stream.exact(&mut head, "a header extension")?;
+            let [size, code] =
+                [[head[0], head[1], head[2], head[3]], [head[4], head[5], head[6], head[7]]].map(|bytes| match header
+                    .order
+                {
+                    ByteOrder::Little => i32::from_le_bytes(bytes),
+                    ByteOrder::Big => i32::from_be_bytes(bytes),
+                });
+            if size == 0 && code == 0 {
+                // Padding after the last one.
+                break;
+            }
+            let content = i64::from(size) - HEAD_BYTES as i64;
+            if content < 0 || content as u64 > left(stream) {
+                return Err(Fault::read(
+                    FaultKind::Corrupt,
+                    format!(
+                        "a header extension claims {size} bytes, {} lie between it and the voxels",
+                        left(stream) + HEAD_BYTES
+                    ),
+                ));
+            }
+            stream.skip(content as u64, "a header extension")?;
+        }
+    }
+    stream.skip(left(stream), "the space before the voxels")
+}

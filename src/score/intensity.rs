@@ -1,0 +1,370 @@
+//! Scores by intensity: what can be said of a candidate without a network.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Judge, Score, ScoreStage, Scores};
+use crate::error::{Complaint, Fault};
+use crate::mask::{MaskedScan, Organ};
+use crate::synth::Candidate;
+use crate::synth::organ::OrganSummary;
+use crate::volume::{Region, distance_mm};
+
+/// Scores by intensity.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct IntensityConfig {
+    /// How far from the tumor the ring of healthy organ around it begins and ends, in mm.
+    pub ring_mm: [f64; 2],
+    /// A voxel that changed by less than this many HU is invisible.
+    pub visible_hu: f64,
+    /// Where the median HU of a healthy organ is expected, least and most; organs not named have no deviation.
+    pub reference_hu: BTreeMap<String, [f64; 2]>,
+}
+
+impl Default for IntensityConfig {
+    fn default() -> Self {
+        let ranges = [
+            // From unenhanced, slightly fatty to late arterial or portal-venous.
+            ("liver", [30.0, 160.0]),
+            ("kidney", [20.0, 260.0]),
+            ("pancreas", [10.0, 160.0]),
+            ("lung", [-950.0, -650.0]),
+        ];
+        Self {
+            ring_mm: [1.0, 6.0],
+            visible_hu: 8.0,
+            reference_hu: ranges.map(|(organ, range)| (organ.to_owned(), range)).into(),
+        }
+    }
+}
+
+/// The stage; see [`IntensityConfig`].
+#[derive(Clone, Debug)]
+pub struct Intensity {
+    config: IntensityConfig,
+}
+
+impl Intensity {
+    /// Checks the settings against the organs that the mask gives.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the settings.
+    pub fn new(config: IntensityConfig, organs: &[Organ]) -> Result<Self, Vec<Complaint>> {
+        let mut complaints = Vec::new();
+        let [inner, outer] = config.ring_mm;
+        if !(inner >= 0.0 && inner < outer && outer <= 100.0) {
+            let message = format!("expected 0 <= begin < end <= 100, got [{inner}, {outer}]");
+            complaints.push(Complaint::new("ring_mm", message));
+        }
+        if !(config.visible_hu >= 0.0 && config.visible_hu.is_finite()) {
+            let message = format!("expected at least 0 HU, got {}", config.visible_hu);
+            complaints.push(Complaint::new("visible_hu", message));
+        }
+        let defaults = IntensityConfig::default().reference_hu;
+        for (organ, [low, high]) in &config.reference_hu {
+            let field = format!("reference_hu.{organ}");
+            if !(low <= high && low.is_finite() && high.is_finite()) {
+                complaints.push(Complaint::new(&field, format!("expected [least, most], got [{low}, {high}]")));
+            }
+            // The defaults name more organs than a mask may give; what a user adds must exist.
+            if defaults.get(organ) != Some(&[*low, *high]) && !organs.iter().any(|known| known.name == *organ) {
+                let known = organs.iter().map(|organ| organ.name.as_str()).collect::<Vec<_>>().join(", ");
+                let complaint = Complaint::new(field, format!("expected an organ of the mask, got `{organ}`"));
+                complaints.push(complaint.with_hint(format!("the mask gives {known}")));
+            }
+        }
+        if complaints.is_empty() { Ok(Self { config }) } else { Err(complaints) }
+    }
+}
+
+impl ScoreStage for Intensity {
+    fn gives(&self) -> &'static [Score] {
+        &[
+            Score::HuInside,
+            Score::HuRing,
+            Score::HuBefore,
+            Score::DeltaHu,
+            Score::Cnr,
+            Score::InvisibleFraction,
+            Score::OrganMedianHu,
+            Score::OrganHuDeviation,
+        ]
+    }
+
+    fn baseline<'scan>(
+        &'scan self,
+        scan: &'scan MaskedScan,
+        organ: &'scan Organ,
+    ) -> Result<Box<dyn Judge + 'scan>, Fault> {
+        let median_hu = OrganSummary::of(scan, organ).map(|summary| summary.median_hu);
+        Ok(Box::new(Baseline { config: &self.config, scan, organ, median_hu }))
+    }
+}
+
+struct Baseline<'scan> {
+    config: &'scan IntensityConfig,
+    scan: &'scan MaskedScan,
+    organ: &'scan Organ,
+    median_hu: Option<f64>,
+}
+
+impl Judge for Baseline<'_> {
+    fn score(&self, candidate: &Candidate, scores: &mut Scores) -> Result<(), Fault> {
+        let (mut inside, mut before, mut invisible) = (Moments::default(), Moments::default(), 0usize);
+        let voxels =
+            candidate.tumor.as_slice().iter().zip(candidate.before.as_slice().iter().zip(candidate.after.as_slice()));
+        for (_, (&was, &is)) in voxels.filter(|(tumor, _)| **tumor != 0) {
+            inside.add(f64::from(is));
+            before.add(f64::from(was));
+            invisible += usize::from(f64::from((is - was).abs()) < self.config.visible_hu);
+        }
+        if inside.count > 0 {
+            scores.set(Score::HuInside, inside.mean());
+            scores.set(Score::HuBefore, before.mean());
+            scores.set(Score::DeltaHu, inside.mean() - before.mean());
+            scores.set(Score::InvisibleFraction, invisible as f64 / inside.count as f64);
+        }
+        let ring = self.ring(candidate);
+        if ring.count > 0 {
+            scores.set(Score::HuRing, ring.mean());
+            if inside.count > 0 && ring.deviation() > 0.0 {
+                scores.set(Score::Cnr, (inside.mean() - ring.mean()) / ring.deviation());
+            }
+        }
+        if let Some(median_hu) = self.median_hu {
+            scores.set(Score::OrganMedianHu, median_hu);
+            if let Some([low, high]) = self.config.reference_hu.get(&self.organ.name) {
+                scores.set(Score::OrganHuDeviation, (low - median_hu).max(median_hu - high).max(0.0));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Baseline<'_> {
+    /// HU after the synthesis of the healthy organ in the ring; it may reach beyond the candidate's box.
+    fn ring(&self, candidate: &Candidate) -> Moments {
+        let mut ring = Moments::default();
+        let Some(tight) = tight(candidate) else { return ring };
+        let [inner, outer] = self.config.ring_mm;
+        let spacing_mm = self.scan.scan.volume.grid.spacing_mm();
+        let margin = spacing_mm.map(|mm| (outer / mm).ceil() as usize);
+        let labels = &self.scan.mask.labels;
+        let region = tight.grown(margin, labels.shape());
+        let (low, high) = (candidate.region.start, candidate.region.end());
+        let mut tumor = labels.cut(region).map(|_| 0u8);
+        tumor.paste([0, 1, 2].map(|k| tight.start[k] - region.start[k]), &{
+            let start = [0, 1, 2].map(|k| tight.start[k] - low[k]);
+            candidate.tumor.cut(Region { start, shape: tight.shape })
+        });
+        let distance = distance_mm(&tumor, spacing_mm, outer + 1.0, |&inside| inside != 0);
+        let end = region.end();
+        for z in region.start[2]..end[2] {
+            for y in region.start[1]..end[1] {
+                let line = distance.row(y - region.start[1], z - region.start[2]);
+                let row = &labels.row(y, z)[region.start[0]..end[0]];
+                let offset = labels.index_of([region.start[0], y, z]);
+                let boxed = (low[1]..high[1]).contains(&y) && (low[2]..high[2]).contains(&z);
+                for (x, (&mm, &label)) in line.iter().zip(row).enumerate() {
+                    if label != self.organ.label || mm == 0.0 || f64::from(mm) < inner || f64::from(mm) > outer {
+                        continue;
+                    }
+                    let at = region.start[0] + x;
+                    let hu = if boxed && (low[0]..high[0]).contains(&at) {
+                        candidate.after[[at - low[0], y - low[1], z - low[2]]]
+                    } else {
+                        self.scan.scan.volume.voxels.hu(offset + x)
+                    };
+                    ring.add(f64::from(hu));
+                }
+            }
+        }
+        ring
+    }
+}
+
+/// The box of the tumor's own voxels on the scan's grid.
+fn tight(candidate: &Candidate) -> Option<Region> {
+    let shape = candidate.tumor.shape();
+    let (mut low, mut high) = ([usize::MAX; 3], [0usize; 3]);
+    for z in 0..shape[2] {
+        for y in 0..shape[1] {
+            let row = candidate.tumor.row(y, z);
+            let Some(first) = row.iter().position(|&inside| inside != 0) else { continue };
+            let last = row.iter().rposition(|&inside| inside != 0).unwrap_or(first);
+            for (axis, (from, to)) in [(first, last), (y, y), (z, z)].into_iter().enumerate() {
+                low[axis] = low[axis].min(from);
+                high[axis] = high[axis].max(to + 1);
+            }
+        }
+    }
+    (high[0] > 0).then(|| Region {
+        start: [0, 1, 2].map(|k| low[k] + candidate.region.start[k]),
+        shape: [0, 1, 2].map(|k| high[k] - low[k]),
+    })
+}
+
+/// Count, sum and sum of squares of HU, which doubles hold exactly.
+#[derive(Default)]
+struct Moments {
+    count: usize,
+    sum: f64,
+    squares: f64,
+}
+
+impl Moments {
+    fn add(&mut self, value: f64) {
+        self.count += 1;
+        self.sum += value;
+        self.squares += value * value;
+    }
+
+    fn mean(&self) -> f64 {
+        self.sum / self.count as f64
+    }
+
+    fn deviation(&self) -> f64 {
+        let mean = self.mean();
+        libm::sqrt((self.squares / self.count as f64 - mean * mean).max(0.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::ingest::{Companions, Scan, ScanEntry};
+    use crate::mask::OrganMask;
+    use crate::synth::Geometry;
+    use crate::volume::{Affine, Array3, Grid, Labels, Volume, Voxels};
+
+    struct None_;
+    impl Companions for None_ {
+        fn labels(&self, pattern: &str) -> Result<Labels, Fault> {
+            Err(Fault::mask(crate::error::FaultKind::Missing, format!("no {pattern}")))
+        }
+    }
+
+    fn liver() -> Organ {
+        Organ { name: "liver".into(), label: 1, tumor_label: 2 }
+    }
+
+    /// A liver of 100 ± 10 HU in the half x < 10, air beyond.
+    fn scan() -> MaskedScan {
+        let shape = [20, 12, 12];
+        let grid = Grid { shape, affine: Affine::from_spacing([1.0, 1.0, 2.0]) };
+        let hu = |[x, y, z]: [usize; 3]| {
+            if x >= 10 {
+                -1000
+            } else if (x + y + z) % 2 == 0 {
+                110
+            } else {
+                90
+            }
+        };
+        let entry = ScanEntry {
+            scan_id: "0".into(),
+            source: "s".into(),
+            key: "k".into(),
+            dataset: "d".into(),
+            patient_key: "p".into(),
+            bytes: 0,
+            modified_s: 0,
+        };
+        let volume = Volume { grid, voxels: Voxels::I16(Array3::from_fn(shape, hu)) };
+        let scan = Scan { entry, digest: String::new(), volume, companions: Arc::new(None_) };
+        let labels = Array3::from_fn(shape, |[x, _, _]| u8::from(x < 10));
+        MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: Arc::new([liver()]) } }
+    }
+
+    /// Four by four by two voxels beside the liver's edge, 40 HU darker but for a quarter that did not change.
+    fn candidate(scan: &MaskedScan) -> Candidate {
+        let region = Region { start: [5, 3, 4], shape: [6, 6, 4] };
+        let tumor = Array3::from_fn(region.shape, |[x, y, z]| {
+            u8::from((1..5).contains(&x) && (1..5).contains(&y) && (1..3).contains(&z))
+        });
+        let before = scan.scan.volume.voxels.hu_of(region);
+        let mut after = before.clone();
+        for z in 1..3 {
+            for y in 2..5 {
+                for x in 1..5 {
+                    after[[x, y, z]] -= 40.0;
+                }
+            }
+        }
+        let labels = scan.mask.labels.cut(region);
+        let geometry = Geometry {
+            size_class: "tiny".into(),
+            site_voxel: [0; 3],
+            site_mm: [0.0; 3],
+            radii_mm: [1.0; 3],
+            volume_mm3: 1.0,
+            diameter_mm: 1.0,
+            sphericity: 1.0,
+            clipped_fraction: 0.0,
+            boundary_distance_mm: 1.0,
+        };
+        Candidate { region, before, after, labels, tumor, geometry }
+    }
+
+    #[test]
+    fn numbers_are_those_of_the_voxels() {
+        let scan = scan();
+        let config = IntensityConfig { ring_mm: [0.0, 2.0], ..IntensityConfig::default() };
+        let stage = Intensity::new(config, &[liver()]).unwrap();
+        let mut scores = Scores::default();
+        stage.baseline(&scan, &liver()).unwrap().score(&candidate(&scan), &mut scores).unwrap();
+        let get = |score| scores.get(score).unwrap();
+        assert_eq!(get(Score::HuBefore), 100.0);
+        assert_eq!(get(Score::HuInside), 70.0);
+        assert_eq!(get(Score::DeltaHu), -30.0);
+        assert_eq!(get(Score::InvisibleFraction), 0.25);
+        // Air beyond the edge is no part of the ring.
+        assert!((get(Score::HuRing) - 100.0).abs() < 1.0, "{}", get(Score::HuRing));
+        assert!((get(Score::Cnr) + 3.0).abs() < 0.15, "{}", get(Score::Cnr));
+        assert!([90.0, 110.0].contains(&get(Score::OrganMedianHu)));
+        assert_eq!(get(Score::OrganHuDeviation), 0.0);
+        for score in stage.gives() {
+            assert!(scores.get(*score).is_some(), "{}", score.name());
+        }
+    }
+
+    #[test]
+    fn a_ring_reads_beyond_the_box() {
+        let scan = scan();
+        let ring = |outer| {
+            let config = IntensityConfig { ring_mm: [0.0, outer], ..IntensityConfig::default() };
+            let baseline = Baseline { config: &config, scan: &scan, organ: &liver(), median_hu: None };
+            baseline.ring(&candidate(&scan)).count
+        };
+        // Within 1 mm: the voxels that share a face in the plane, 4 × 3 sides (the edge is on the fourth) × 2 slices.
+        assert_eq!(ring(1.0), 24);
+        assert!(ring(5.0) > 3 * ring(2.0));
+    }
+
+    #[test]
+    fn an_organ_far_from_its_range_deviates() {
+        let scan = scan();
+        let reference_hu = BTreeMap::from([("liver".to_owned(), [150.0, 200.0])]);
+        let stage = Intensity::new(IntensityConfig { reference_hu, ..Default::default() }, &[liver()]).unwrap();
+        let mut scores = Scores::default();
+        stage.baseline(&scan, &liver()).unwrap().score(&candidate(&scan), &mut scores).unwrap();
+        let median = scores.get(Score::OrganMedianHu).unwrap();
+        assert_eq!(scores.get(Score::OrganHuDeviation), Some(150.0 - median));
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once() {
+        let config = IntensityConfig {
+            ring_mm: [5.0, 2.0],
+            visible_hu: f64::NAN,
+            reference_hu: BTreeMap::from([("spleen".into(), [3.0, 1.0])]),
+        };
+        let complaints = Intensity::new(config, &[liver()]).unwrap_err();
+        assert_eq!(complaints.len(), 4, "{complaints:?}");
+    }
+}

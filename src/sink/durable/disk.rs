@@ -1,0 +1,121 @@
+//! What a file system does, step by step: small enough that a test can stop it between any two steps.
+
+use std::fs::{self, DirBuilder, File};
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// The operations of a file system, without any promise of durability except for [`Disk::sync`]. Names are relative,
+/// parts separated by `/`; the empty name is the root.
+///
+/// # Errors
+/// As the operating system says: `NotFound` where there is nothing of that name, `AlreadyExists` where a link's new
+/// name is taken.
+pub trait Disk: Send + Sync {
+    /// A new, empty file; one that exists is emptied.
+    fn create(&self, name: &str) -> io::Result<Box<dyn Write + Send>>;
+
+    /// A file, to be read.
+    fn open(&self, name: &str) -> io::Result<Box<dyn Read + Send>>;
+
+    /// Makes a file's content, or a folder's list of names, survive a loss of power.
+    fn sync(&self, name: &str) -> io::Result<()>;
+
+    /// Makes one folder, readable by its owner only where `private`; one that exists is fine.
+    fn make_folder(&self, name: &str, private: bool) -> io::Result<()>;
+
+    /// Gives a file a second name, which must be free.
+    fn link(&self, name: &str, second: &str) -> io::Result<()>;
+
+    /// Gives a file another name, which may be taken.
+    fn rename(&self, name: &str, new: &str) -> io::Result<()>;
+
+    /// Removes a file, or a folder with all that is in it.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Whether there is a file or folder of that name.
+    fn exists(&self, name: &str) -> io::Result<bool>;
+
+    /// The names in a folder, in any order.
+    fn list(&self, folder: &str) -> io::Result<Vec<String>>;
+}
+
+/// A folder of this machine's file system.
+#[derive(Clone, Debug)]
+pub struct LocalDisk {
+    root: PathBuf,
+}
+
+impl LocalDisk {
+    /// Everything below `root`, which need not exist yet.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The folder itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+}
+
+impl Disk for LocalDisk {
+    fn create(&self, name: &str) -> io::Result<Box<dyn Write + Send>> {
+        Ok(Box::new(BufWriter::with_capacity(1 << 18, File::create(self.path(name))?)))
+    }
+
+    fn open(&self, name: &str) -> io::Result<Box<dyn Read + Send>> {
+        let path = self.path(name);
+        // Linux opens a folder happily and fails at the first read.
+        if path.is_dir() {
+            return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder"));
+        }
+        Ok(Box::new(File::open(path)?))
+    }
+
+    fn sync(&self, name: &str) -> io::Result<()> {
+        File::open(self.path(name))?.sync_all()
+    }
+
+    fn make_folder(&self, name: &str, private: bool) -> io::Result<()> {
+        let path = self.path(name);
+        let mut builder = DirBuilder::new();
+        builder.recursive(name.is_empty());
+        #[cfg(unix)]
+        if private {
+            std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        }
+        match builder.create(&path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            Ok(()) if name.is_empty() => {
+                // A bare name has the empty path as its parent.
+                let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                File::open(parent)?.sync_all()
+            }
+            result => result,
+        }
+    }
+
+    fn link(&self, name: &str, second: &str) -> io::Result<()> {
+        fs::hard_link(self.path(name), self.path(second))
+    }
+
+    fn rename(&self, name: &str, new: &str) -> io::Result<()> {
+        fs::rename(self.path(name), self.path(new))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let path = self.path(name);
+        if fs::symlink_metadata(&path)?.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
+    }
+
+    fn exists(&self, name: &str) -> io::Result<bool> {
+        self.path(name).try_exists()
+    }
+
+    fn list(&self, folder: &str) -> io::Result<Vec<String>> {
+        fs::read_dir(self.path(folder))?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    }
+}

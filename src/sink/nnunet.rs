@@ -1,0 +1,123 @@
+//! The layout of nnU-Net (version 2): `DatasetNNN_Name` with `imagesTr`, `labelsTr`, `imagesTs`, `labelsTs`,
+//! `dataset.json` and `splits_final.json`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::durable::Durable;
+use super::layout::{FOLDERS, Layout, folders, label_names, training_count};
+use super::nifti::DEFAULT_GZIP_LEVEL;
+use super::{FileEntry, Sealed, Sink, Split, Spooled, check_gzip_level, check_name, pairs};
+use crate::error::{Complaint, Result};
+use crate::mask::Organ;
+
+/// Settings of a sink of kind `nnunet`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct NnunetConfig {
+    /// nnU-Net's number of the data set, 1 to 999; numbers below 10 are taken by the decathlon.
+    pub dataset_id: u32,
+    /// nnU-Net's name of the data set: letters, digits and `_`.
+    pub dataset_name: String,
+    /// How hard `.nii.gz` files are compressed: 1 (fast) to 9 (small). The highest of all sinks holds for all.
+    pub gzip_level: u32,
+}
+
+impl Default for NnunetConfig {
+    fn default() -> Self {
+        Self { dataset_id: 900, dataset_name: "FreeTumor".to_owned(), gzip_level: DEFAULT_GZIP_LEVEL }
+    }
+}
+
+/// A training set for nnU-Net. Set `nnUNet_raw` to `RUN/layouts/NAME`; copy `splits_final.json` into nnU-Net's folder of
+/// preprocessed data to train on fold 0 with this run's own validation patients.
+pub struct NnunetSink {
+    name: String,
+    config: NnunetConfig,
+    organs: Arc<[Organ]>,
+}
+
+impl NnunetSink {
+    /// A sink for samples whose labels are those of `organs`.
+    ///
+    /// # Errors
+    /// Every setting that nnU-Net would refuse.
+    pub fn new(name: &str, config: NnunetConfig, organs: Arc<[Organ]>) -> Result<Self, Vec<Complaint>> {
+        let mut complaints = Vec::new();
+        check_name(name, &mut complaints);
+        check_gzip_level(config.gzip_level, &mut complaints);
+        if !(1..=999).contains(&config.dataset_id) {
+            complaints.push(Complaint::new(
+                "dataset_id",
+                format!("a number from 1 to 999 is expected, got {}", config.dataset_id),
+            ));
+        }
+        let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if !plain(&config.dataset_name) {
+            let message = format!("letters, digits and `_` are expected, got {:?}", config.dataset_name);
+            complaints.push(Complaint::new("dataset_name", message));
+        }
+        let names = label_names(&organs);
+        if !names.keys().copied().eq(0..names.len() as u8) {
+            let got = names.iter().map(|(id, name)| format!("{id} {name}")).collect::<Vec<_>>().join(", ");
+            let message = format!("nnU-Net needs labels without gaps from 0 on, got {got}");
+            let hint = "number the organs of the mask stage 1 (tumor 2), 3 (tumor 4), … or use the kind `decathlon`";
+            complaints.push(Complaint::new("", message).with_hint(hint));
+        }
+        if complaints.is_empty() { Ok(Self { name: name.to_owned(), config, organs }) } else { Err(complaints) }
+    }
+}
+
+impl Sink for NnunetSink {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn index(&self) -> String {
+        pairs::index_of(&self.name)
+    }
+
+    fn gzip_level(&self) -> u32 {
+        self.config.gzip_level
+    }
+
+    fn seal(&self, store: &dyn Durable, epoch: u64, samples: &[Spooled]) -> Result<Sealed> {
+        pairs::seal(store, &self.name, epoch, samples)
+    }
+
+    fn project(&self, store: &dyn Durable, index: &[FileEntry]) -> Result<()> {
+        let samples = pairs::listed(store, index)?;
+        let NnunetConfig { dataset_id, dataset_name, .. } = &self.config;
+        let mut layout = Layout::new(&format!("{}/Dataset{dataset_id:03}_{dataset_name}", self.name), &FOLDERS);
+        let mut splits = [Vec::new(), Vec::new()];
+        for sample in &samples {
+            let (images, labels) = folders(sample.split);
+            layout.link(images, format!("{}_0000.nii.gz", sample.sample_id), sample.image_path());
+            layout.link(labels, format!("{}.nii.gz", sample.sample_id), sample.label_path());
+            match sample.split {
+                Split::Train => splits[0].push(&sample.sample_id),
+                Split::Validation => splits[1].push(&sample.sample_id),
+                Split::Test => {}
+            }
+        }
+        let labels: BTreeMap<String, u8> = label_names(&self.organs).into_iter().map(|(id, name)| (name, id)).collect();
+        layout.json(
+            "dataset.json",
+            &json!({
+                "name": dataset_name,
+                "description": "Synthetic tumors in real CT scans, made and filtered by freetumor.",
+                "channel_names": { "0": "CT" },
+                "labels": labels,
+                "numTraining": training_count(&samples),
+                "file_ending": ".nii.gz",
+            }),
+        )?;
+        let [train, validation] = splits;
+        layout.json("splits_final.json", &json!([{ "train": train, "val": validation }]))?;
+        layout.write(store)
+    }
+}

@@ -1,0 +1,117 @@
+//! Putting a difference map into an image, inside the healthy organ only.
+//!
+//! The formulas do not care where the difference comes from, rules or a network, nor whether values are HU or a
+//! window's 0..1: with `width` 1 they are those of the paper.
+
+use super::gaussian::{gaussian, separable, weights};
+use crate::mask::Organ;
+use crate::volume::Array3;
+
+/// Smooths a difference map by the 7³ Gaussian of sigma 1 voxel, zero outside the box.
+///
+/// # Source
+/// FreeTumor, the step between the generator's output and the blend.
+pub fn smooth_difference(difference: &Array3<f32>) -> Array3<f32> {
+    separable(difference, [0, 1, 2].map(|_| weights(1.0, 3)))
+}
+
+/// Softens a shape's edge by a Gaussian of `sigma_mm`.
+///
+/// # Units
+/// `shape` 0 or 1, `spacing_mm` along [x, y, z]; the result lies in 0..1.
+pub fn soften(shape: &Array3<f32>, spacing_mm: [f64; 3], sigma_mm: f64) -> Array3<f32> {
+    gaussian(shape, spacing_mm.map(|mm| sigma_mm / mm))
+}
+
+/// `before − soft shape · difference · texture · width` where the label is the healthy organ, `before` elsewhere.
+///
+/// # Shapes
+/// All arrays are the candidate's box.
+///
+/// # Units
+/// With `before` in HU, `width` is the window's width in HU; with `before` in 0..1 it is 1. A positive difference
+/// darkens.
+///
+/// # Source
+/// FreeTumor, equation of the blend; the chest's `+` is a negative difference.
+///
+/// # Panics
+/// Where the shapes differ.
+pub fn blend(
+    before: &Array3<f32>,
+    labels: &Array3<u8>,
+    organ: &Organ,
+    soft_shape: &Array3<f32>,
+    difference: &Array3<f32>,
+    texture: &Array3<f32>,
+    width: f32,
+) -> Array3<f32> {
+    for shape in [labels.shape(), soft_shape.shape(), difference.shape(), texture.shape()] {
+        assert_eq!(shape, before.shape(), "all arrays of a blend are of one box");
+    }
+    let mut after = before.clone();
+    let factors = soft_shape.as_slice().iter().zip(difference.as_slice()).zip(texture.as_slice());
+    for ((value, &label), ((soft, difference), texture)) in
+        after.as_mut_slice().iter_mut().zip(labels.as_slice()).zip(factors)
+    {
+        if label == organ.label {
+            *value -= soft * difference * texture * width;
+        }
+    }
+    after
+}
+
+/// Rounds what was changed to whole HU, for scans that hold whole HU; the range is that of `i16`.
+pub fn round_hu(after: &mut Array3<f32>) {
+    for value in after.as_mut_slice() {
+        *value = value.round().clamp(f32::from(i16::MIN), f32::from(i16::MAX));
+    }
+}
+
+/// The synthetic tumor: 1 where the shape lies in the healthy organ. A real tumor is never overwritten.
+pub fn tumor_of(shape: &Array3<u8>, labels: &Array3<u8>, organ: &Organ) -> Array3<u8> {
+    let voxels = shape.as_slice().iter().zip(labels.as_slice());
+    let tumor = voxels.map(|(&inside, &label)| u8::from(inside != 0 && label == organ.label)).collect();
+    Array3::from_vec(shape.shape(), tumor)
+}
+
+/// The labels with the organ's tumor label where `tumor` is set.
+pub fn with_tumor(labels: &Array3<u8>, tumor: &Array3<u8>, organ: &Organ) -> Array3<u8> {
+    let voxels = labels.as_slice().iter().zip(tumor.as_slice());
+    let merged = voxels.map(|(&label, &inside)| if inside != 0 { organ.tumor_label } else { label }).collect();
+    Array3::from_vec(labels.shape(), merged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn liver() -> Organ {
+        Organ { name: "liver".into(), label: 1, tumor_label: 2 }
+    }
+
+    #[test]
+    fn only_the_healthy_organ_changes() {
+        let labels = Array3::from_vec([4, 1, 1], vec![0, 1, 2, 1]);
+        let before = Array3::from_vec([4, 1, 1], vec![10.0, 100.0, 60.0, 110.0]);
+        let ones = Array3::filled([4, 1, 1], 1.0);
+        let half = Array3::filled([4, 1, 1], 0.5);
+        let after = blend(&before, &labels, &liver(), &half, &half, &ones, 100.0);
+        assert_eq!(after.as_slice(), [10.0, 75.0, 60.0, 85.0]);
+    }
+
+    #[test]
+    fn a_real_tumor_keeps_its_label_and_is_not_called_synthetic() {
+        let labels = Array3::from_vec([4, 1, 1], vec![0, 1, 2, 3]);
+        let tumor = tumor_of(&Array3::filled([4, 1, 1], 1), &labels, &liver());
+        assert_eq!(tumor.as_slice(), [0, 1, 0, 0]);
+        assert_eq!(with_tumor(&labels, &tumor, &liver()).as_slice(), [0, 2, 2, 3]);
+    }
+
+    #[test]
+    fn rounding_stays_within_the_scan_type() {
+        let mut after = Array3::from_vec([3, 1, 1], vec![1.5, -0.4, -40_000.0]);
+        round_hu(&mut after);
+        assert_eq!(after.as_slice(), [2.0, 0.0, -32_768.0]);
+    }
+}

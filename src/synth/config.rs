@@ -1,0 +1,239 @@
+//! The settings of synthesis by rules.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::classes::SizeClass;
+use super::prior::{OrganPrior, PRIORS, prior_of};
+use crate::error::Complaint;
+use crate::mask::Organ;
+
+/// How sizes and shapes are drawn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Sizes {
+    /// From what real tumors of the organ look like.
+    #[default]
+    Prior,
+    /// The paper's classes tiny, small, medium and large: deformed ellipsoids of 6, 12, 24, 48 mm radius.
+    Classes,
+}
+
+/// How the place is chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Sites {
+    /// By depth in the organ, as real tumors of the organ lie, and away from real tumors.
+    #[default]
+    Prior,
+    /// At least 3 mm from the edge in the axial plane, within the middle 30-70% of the organ's height.
+    Reference,
+}
+
+/// How far the tumor differs from its organ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Differences {
+    /// A contrast that the organ's own HU allows, with vessels taken out, dead cores, rims; tissue for air in lungs.
+    #[default]
+    Prior,
+    /// One number, uniform in 0.2..0.7 of the HU window, behind the clipped shape, its edge softened by 1.5-3 mm.
+    Reference,
+}
+
+/// Which textures modulate the difference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Textures {
+    /// The chest's for lungs, the abdomen's for all others.
+    #[default]
+    Organ,
+    /// Smoothing of 4.5 and 6 mm.
+    Abdomen,
+    /// Ten mixtures of coarser smoothing.
+    Chest,
+}
+
+/// Synthetic tumors by rules: no weights are needed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RulesConfig {
+    /// The organs that get tumors; all organs of the mask where empty.
+    pub organs: Vec<String>,
+    /// Tumors asked for in each organ of each scan, each a sample of its own.
+    pub variants: u32,
+    /// How sizes and shapes are drawn.
+    pub sizes: Sizes,
+    /// The classes drawn with `sizes = "classes"`, evenly; where empty all four, tiny and small in lungs.
+    pub classes: Vec<SizeClass>,
+    /// Equivalent diameters allowed, least and most, in mm; with `sizes = "prior"` only.
+    pub diameter_mm: [f64; 2],
+    /// Least diameter in voxels (of the cube root of a voxel's volume): smaller tumors are not drawn.
+    pub min_diameter_voxels: f64,
+    /// How the place is chosen.
+    pub sites: Sites,
+    /// Share of a tumor, 0 to 1, that the organ's edge may cut away; the organ's own prior where absent, and no limit
+    /// with `sizes = "classes"`.
+    pub max_clipped_fraction: Option<f64>,
+    /// How far the tumor differs from its organ.
+    pub difference: Differences,
+    /// Mean change in HU, least and most, for organs that shall not follow `difference`: `{ liver = [-60, -20] }`.
+    pub contrast_hu: BTreeMap<String, [f64; 2]>,
+    /// Share of tumors of at least 25 mm that have a dead core, 0 to 1.
+    pub necrotic_fraction: f64,
+    /// Which textures modulate the difference.
+    pub texture: Textures,
+    /// Standard deviation of the Gaussian that softens the edge, least and most, in mm; the organ's own where absent.
+    pub margin_mm: Option<[f64; 2]>,
+    /// Organs without a prior of their own, and whose they use: `{ spleen = "liver" }`.
+    pub priors: BTreeMap<String, String>,
+}
+
+impl Default for RulesConfig {
+    fn default() -> Self {
+        Self {
+            organs: Vec::new(),
+            variants: 1,
+            sizes: Sizes::Prior,
+            classes: Vec::new(),
+            diameter_mm: [3.0, 150.0],
+            min_diameter_voxels: 3.0,
+            sites: Sites::Prior,
+            max_clipped_fraction: None,
+            difference: Differences::Prior,
+            contrast_hu: BTreeMap::new(),
+            necrotic_fraction: 0.35,
+            texture: Textures::Organ,
+            margin_mm: None,
+            priors: BTreeMap::new(),
+        }
+    }
+}
+
+impl RulesConfig {
+    /// The organs selected, each with its prior, or everything that is wrong.
+    pub(crate) fn check(&self, organs: &[Organ]) -> Result<Vec<(String, &'static OrganPrior)>, Vec<Complaint>> {
+        let mut complaints = Vec::new();
+        let known = organs.iter().map(|organ| organ.name.as_str()).collect::<Vec<_>>().join(", ");
+        let mut must_be_known = |field: String, name: &str| {
+            if !organs.iter().any(|organ| organ.name == name) {
+                let message = format!("expected an organ of the mask, got `{name}`");
+                complaints.push(Complaint::new(field, message).with_hint(format!("the mask gives {known}")));
+            }
+        };
+        self.organs.iter().for_each(|name| must_be_known("organs".into(), name));
+        self.contrast_hu.keys().for_each(|name| must_be_known(format!("contrast_hu.{name}"), name));
+        self.priors.keys().for_each(|name| must_be_known(format!("priors.{name}"), name));
+
+        let with_prior = PRIORS.map(|prior| prior.organ).join(", ");
+        let mut selected = Vec::new();
+        for organ in organs.iter().filter(|organ| self.organs.is_empty() || self.organs.contains(&organ.name)) {
+            let source = self.priors.get(&organ.name).unwrap_or(&organ.name);
+            match prior_of(source) {
+                Some(prior) => selected.push((organ.name.clone(), prior)),
+                None => complaints.push(
+                    Complaint::new(
+                        if self.priors.contains_key(&organ.name) {
+                            format!("priors.{}", organ.name)
+                        } else {
+                            "organs".into()
+                        },
+                        format!("expected an organ with a prior ({with_prior}), got `{source}`"),
+                    )
+                    .with_hint(format!("say whose prior to use: priors = {{ {} = \"liver\" }}", organ.name)),
+                ),
+            }
+        }
+
+        let mut range = |field: &str, [low, high]: [f64; 2], least: f64| {
+            if !(low >= least && low <= high && high.is_finite()) {
+                complaints
+                    .push(Complaint::new(field, format!("expected [least, most] from {least}, got [{low}, {high}]")));
+            }
+        };
+        range("diameter_mm", self.diameter_mm, f64::MIN_POSITIVE);
+        self.margin_mm.iter().for_each(|margin| range("margin_mm", *margin, 0.0));
+        for (organ, change) in &self.contrast_hu {
+            range(&format!("contrast_hu.{organ}"), *change, -4096.0);
+        }
+        let mut share = |field: &str, value: f64| {
+            if !(0.0..=1.0).contains(&value) {
+                complaints.push(Complaint::new(field, format!("expected a share from 0 to 1, got {value}")));
+            }
+        };
+        share("necrotic_fraction", self.necrotic_fraction);
+        self.max_clipped_fraction.iter().for_each(|fraction| share("max_clipped_fraction", *fraction));
+        if self.variants == 0 {
+            complaints.push(Complaint::new("variants", "expected at least 1, got 0"));
+        }
+        if !(self.min_diameter_voxels >= 1.0 && self.min_diameter_voxels.is_finite()) {
+            let message = format!("expected at least 1 voxel, got {}", self.min_diameter_voxels);
+            complaints.push(Complaint::new("min_diameter_voxels", message));
+        }
+        if !self.classes.is_empty() && self.sizes != Sizes::Classes {
+            let complaint = Complaint::new("classes", "expected none with `sizes = \"prior\"`");
+            complaints.push(complaint.with_hint("add sizes = \"classes\", or narrow diameter_mm"));
+        }
+        if complaints.is_empty() { Ok(selected) } else { Err(complaints) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn organs() -> Vec<Organ> {
+        vec![
+            Organ { name: "liver".into(), label: 1, tumor_label: 2 },
+            Organ { name: "spleen".into(), label: 3, tumor_label: 4 },
+        ]
+    }
+
+    fn fields(config: &RulesConfig) -> Vec<String> {
+        config.check(&organs()).unwrap_err().into_iter().map(|complaint| complaint.field).collect()
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once() {
+        let config = RulesConfig {
+            organs: vec!["liver".into(), "pancreas".into()],
+            variants: 0,
+            diameter_mm: [9.0, 3.0],
+            max_clipped_fraction: Some(1.5),
+            contrast_hu: BTreeMap::from([("liver".into(), [f64::NAN, 3.0])]),
+            margin_mm: Some([-1.0, 1.0]),
+            classes: vec![SizeClass::Tiny],
+            ..RulesConfig::default()
+        };
+        let fields = fields(&config);
+        for field in
+            ["organs", "variants", "diameter_mm", "max_clipped_fraction", "contrast_hu.liver", "margin_mm", "classes"]
+        {
+            assert!(fields.iter().any(|f| f == field), "{field} in {fields:?}");
+        }
+    }
+
+    #[test]
+    fn an_organ_without_a_prior_may_borrow_one() {
+        assert_eq!(fields(&RulesConfig::default()), ["organs"]);
+        let mut config =
+            RulesConfig { priors: BTreeMap::from([("spleen".into(), "liver".into())]), ..Default::default() };
+        assert_eq!(config.check(&organs()).unwrap()[1].1.organ, "liver");
+        config.priors.insert("spleen".into(), "bone".into());
+        assert_eq!(fields(&config), ["priors.spleen"]);
+        let config = RulesConfig { organs: vec!["liver".into()], ..Default::default() };
+        assert_eq!(config.check(&organs()).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn text_becomes_settings() {
+        let config: RulesConfig = toml::from_str(
+            "sizes = \"classes\"\nclasses = [\"tiny\"]\ncontrast_hu = { liver = [-60, -20] }\nmax_clipped_fraction = 0.2",
+        )
+        .unwrap();
+        assert_eq!((config.sizes, config.classes.as_slice()), (Sizes::Classes, [SizeClass::Tiny].as_slice()));
+        assert!(toml::from_str::<RulesConfig>("size = 3").is_err());
+    }
+}

@@ -1,0 +1,136 @@
+//! How a tumor differs from its organ, as a difference map: what the rules have in place of a network.
+//!
+//! A difference is the share of the window's width by which the blend darkens where shape and texture are 1.
+
+use super::gaussian;
+use super::noise::smooth_noise;
+use super::organ::OrganSummary;
+use super::prior::Contrast;
+use crate::random::Draws;
+use crate::volume::Array3;
+
+/// The mean of the textures: differences are divided by it, so that contrasts are means in HU.
+const TEXTURE_MEAN: f32 = 0.525;
+/// Tumors below this size have no dead core.
+const NECROTIC_FROM_MM: f64 = 25.0;
+/// Vessels are looked for after smoothing by this.
+const VESSEL_SIGMA_MM: f64 = 1.5;
+/// HU of the tissue that fills air in ground glass.
+const TISSUE_HU: f64 = 40.0;
+
+/// What the appearance of a tumor depends on, in the candidate's box.
+pub(crate) struct Place<'a> {
+    /// HU as in the scan.
+    pub before: &'a Array3<f32>,
+    /// 1 in the healthy organ.
+    pub healthy: &'a Array3<f32>,
+    /// 0 on the tumor's surface, 1 in its centre, negative outside.
+    pub depth: &'a Array3<f32>,
+    /// The texture of the blend.
+    pub texture: &'a Array3<f32>,
+    pub spacing_mm: [f64; 3],
+    pub diameter_mm: f64,
+    pub organ: &'a OrganSummary,
+}
+
+/// The reference's rule: one number for the whole tumor, darkening an abdominal organ and brightening a lung.
+pub(crate) fn constant(draws: &mut Draws, shape: [usize; 3], brightens: bool) -> Array3<f32> {
+    let share = draws.uniform(0.2, 0.7) as f32;
+    Array3::filled(shape, if brightens { -share } else { share })
+}
+
+/// A mean change drawn from a range, in HU.
+pub(crate) fn fixed(draws: &mut Draws, place: &Place, change_hu: [f64; 2], width_hu: f32) -> Array3<f32> {
+    let difference = -draws.uniform(change_hu[0], change_hu[1]) as f32 / (TEXTURE_MEAN * width_hu);
+    Array3::filled(place.before.shape(), difference)
+}
+
+/// The difference map of an organ's prior.
+pub(crate) fn plausible(
+    draws: &mut Draws,
+    place: &Place,
+    contrast: &Contrast,
+    necrotic_share: f64,
+    width_hu: f32,
+) -> Array3<f32> {
+    let darker_hu = match *contrast {
+        Contrast::Darker { share, limits_hu, floor_hu, necrosis_hu } => {
+            let median = place.organ.median_hu;
+            let wanted = draws.uniform(share[0], share[1]) * median;
+            let contrast_hu = wanted.min(median - floor_hu).clamp(limits_hu[0], limits_hu[1]);
+            let necrotic = draws.chance(necrotic_share) && place.diameter_mm >= NECROTIC_FROM_MM;
+            let core_hu = draws.uniform(necrosis_hu[0], necrosis_hu[1]);
+            let core_hu = necrotic.then(|| (median - contrast_hu - core_hu).max(0.0));
+            darker(draws, place, contrast_hu, core_hu.unwrap_or(0.0))
+        }
+        Contrast::Filling { solid, tissue_hu, ground_glass_hu } => {
+            let tissue_hu = draws.uniform(tissue_hu[0], tissue_hu[1]);
+            let haze_hu = draws.uniform(ground_glass_hu[0], ground_glass_hu[1]);
+            if draws.chance(solid) {
+                filled(draws, place, tissue_hu, 1.0, 0.0)
+            } else {
+                let median = place.organ.median_hu;
+                let share = ((haze_hu - median) / (TISSUE_HU - median)).clamp(0.05, 0.9);
+                let solid_core = if draws.chance(0.35) { draws.uniform(0.3, 0.7) } else { 2.0 };
+                filled(draws, place, TISSUE_HU, share, solid_core)
+            }
+        }
+    };
+    // The blend multiplies by the texture; what is meant in HU is divided by it first.
+    let values = darker_hu.as_slice().iter().zip(place.texture.as_slice());
+    let difference = values.map(|(hu, texture)| hu / (texture.max(0.1) * width_hu)).collect();
+    Array3::from_vec(darker_hu.shape(), difference)
+}
+
+/// HU to take away for a tumor of even contrast, its core and rim; vessels that cross it are taken out.
+fn darker(draws: &mut Draws, place: &Place, contrast_hu: f64, core_hu: f64) -> Array3<f32> {
+    let core_from = draws.uniform(0.25, 0.55) as f32;
+    let rim_share = if draws.chance(0.3) { draws.uniform(0.3, 1.0) } else { 0.0 } as f32;
+    let rim_mm = draws.uniform(1.0, 2.5) as f32;
+    let depth_mm = (place.diameter_mm / 2.0) as f32;
+    let (contrast, core) = (contrast_hu as f32, core_hu as f32);
+    let mut result = vessels(place);
+    let values = place.depth.as_slice().iter().zip(place.texture.as_slice());
+    for (hu, (&depth, &texture)) in result.as_mut_slice().iter_mut().zip(values) {
+        let rim = rim_share * (1.0 - smooth_step((depth * depth_mm - rim_mm) / rim_mm));
+        *hu += contrast * (texture / TEXTURE_MEAN) * (1.0 - rim) + core * smooth_step((depth - core_from) / 0.2);
+    }
+    result
+}
+
+/// By how much the smoothed organ is brighter or darker than its own spread allows: vessels and ducts.
+fn vessels(place: &Place) -> Array3<f32> {
+    let sigma = place.spacing_mm.map(|mm| VESSEL_SIGMA_MM / mm);
+    let masked = place.before.as_slice().iter().zip(place.healthy.as_slice()).map(|(hu, inside)| hu * inside).collect();
+    let mut smooth = gaussian::gaussian(&Array3::from_vec(place.before.shape(), masked), sigma);
+    let weight = gaussian::gaussian(place.healthy, sigma);
+    let (median, spread) = (place.organ.median_hu as f32, place.organ.spread_hu as f32);
+    for (hu, weight) in smooth.as_mut_slice().iter_mut().zip(weight.as_slice()) {
+        let excess = if *weight > 0.05 { *hu / weight - median } else { 0.0 };
+        *hu = excess - excess.clamp(-spread, spread);
+    }
+    smooth
+}
+
+/// HU to take away (a negative number) where air is replaced by tissue; wholly from `solid_core` depth inwards.
+fn filled(draws: &mut Draws, place: &Place, tissue_hu: f64, share: f64, solid_core: f64) -> Array3<f32> {
+    let noise = smooth_noise(draws, place.before.shape(), place.spacing_mm, place.spacing_mm);
+    let noise_hu = place.organ.noise_hu.clamp(3.0, 14.0) as f32;
+    let (tissue, share, core) = (tissue_hu as f32, share as f32, solid_core as f32);
+    let mut result = place.before.clone();
+    let fields = place.depth.as_slice().iter().zip(place.texture.as_slice()).zip(noise.as_slice());
+    for (hu, ((&depth, &texture), &noise)) in result.as_mut_slice().iter_mut().zip(fields) {
+        let relative = texture / TEXTURE_MEAN;
+        let even = if share < 1.0 { (share * relative).min(1.0) } else { 1.0 };
+        let fill = even + (1.0 - even) * smooth_step((depth - core) / 0.15);
+        let tissue = tissue + 60.0 * (relative - 1.0) + noise_hu * noise;
+        *hu = fill * (*hu - tissue);
+    }
+    result
+}
+
+/// 0 below 0, 1 above 1, smooth between.
+fn smooth_step(t: f32) -> f32 {
+    let t = t.clamp(0.0, 1.0);
+    t * t * (3.0 - 2.0 * t)
+}

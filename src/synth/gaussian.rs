@@ -1,0 +1,82 @@
+//! Gaussian smoothing of a box whose surroundings are zero.
+
+use crate::volume::Array3;
+
+/// The weights of a Gaussian at whole voxels `0..=radius`, those on both sides summing to one.
+pub(crate) fn weights(sigma_voxels: f64, radius: usize) -> Vec<f32> {
+    if sigma_voxels <= 0.0 || radius == 0 {
+        return vec![1.0];
+    }
+    let half: Vec<f64> =
+        (0..=radius).map(|k| libm::exp(-0.5 * (k as f64 / sigma_voxels) * (k as f64 / sigma_voxels))).collect();
+    let sum = half[0] + 2.0 * half[1..].iter().sum::<f64>();
+    half.iter().map(|weight| (weight / sum) as f32).collect()
+}
+
+/// The radius at which a Gaussian is cut off, as SciPy does with `truncate = 4`.
+pub(crate) fn radius(sigma_voxels: f64) -> usize {
+    (4.0 * sigma_voxels + 0.5) as usize
+}
+
+/// Smooths with a Gaussian of `sigma_voxels` along [x, y, z]; what lies outside the box counts as zero.
+pub(crate) fn gaussian(values: &Array3<f32>, sigma_voxels: [f64; 3]) -> Array3<f32> {
+    separable(values, sigma_voxels.map(|sigma| weights(sigma, radius(sigma))))
+}
+
+/// Convolves with symmetric weights along each axis; what lies outside the box counts as zero.
+pub(crate) fn separable(values: &Array3<f32>, half_kernels: [Vec<f32>; 3]) -> Array3<f32> {
+    let [nx, ny, nz] = values.shape();
+    let mut source = values.clone();
+    let mut target = Array3::filled([nx, ny, nz], 0.0f32);
+    for (axis, half) in half_kernels.iter().enumerate() {
+        if half.len() == 1 {
+            continue;
+        }
+        for z in 0..nz {
+            for y in 0..ny {
+                let row = target.row_mut(y, z);
+                for (out, value) in row.iter_mut().zip(source.row(y, z)) {
+                    *out = half[0] * value;
+                }
+                if axis == 0 {
+                    let line = source.row(y, z);
+                    for (k, weight) in half.iter().enumerate().skip(1).take_while(|(k, _)| *k < nx) {
+                        row[..nx - k].iter_mut().zip(&line[k..]).for_each(|(out, value)| *out += weight * value);
+                        row[k..].iter_mut().zip(line).for_each(|(out, value)| *out += weight * value);
+                    }
+                    continue;
+                }
+                let (at, length) = if axis == 1 { (y, ny) } else { (z, nz) };
+                for (k, weight) in half.iter().enumerate().skip(1) {
+                    for other in [at.checked_sub(k), (at + k < length).then_some(at + k)].into_iter().flatten() {
+                        let line = if axis == 1 { source.row(other, z) } else { source.row(y, other) };
+                        row.iter_mut().zip(line).for_each(|(out, value)| *out += weight * value);
+                    }
+                }
+            }
+        }
+        std::mem::swap(&mut source, &mut target);
+    }
+    source
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_point_becomes_the_product_of_three_kernels() {
+        let mut point = Array3::filled([15, 13, 11], 0.0);
+        point[[7, 6, 5]] = 1.0;
+        let smooth = gaussian(&point, [1.0, 0.5, 0.75]);
+        let (x, y, z) = (weights(1.0, 4), weights(0.5, 2), weights(0.75, 3));
+        assert!((smooth[[9, 5, 6]] - x[2] * y[1] * z[1]).abs() < 1e-7);
+        assert!((smooth.as_slice().iter().sum::<f32>() - 1.0).abs() < 1e-5);
+    }
+
+    #[test]
+    fn no_width_changes_nothing() {
+        let values = Array3::from_fn([4, 3, 2], |[x, y, z]| (x + 7 * y + z) as f32);
+        assert_eq!(gaussian(&values, [0.0; 3]), values);
+    }
+}

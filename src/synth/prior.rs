@@ -1,0 +1,231 @@
+//! What real tumors of an organ look like: aggregate numbers that the rules draw from.
+//!
+//! Sizes and shapes were fitted so that measured shapes follow those of real tumors (liver and pancreas: LiTS and MSD,
+//! kidney: KiTS, lung: MSD); `cargo bench --bench shapes` prints how closely. Contrasts are clinical ranges.
+
+use crate::random::Draws;
+
+/// A distribution as its quantiles at 0, 5, 25, 50, 75, 95 and 100%, linear in the logarithm between them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Quantiles(pub [f64; 7]);
+
+/// The shares at which [`Quantiles`] are given.
+pub const SHARES: [f64; 7] = [0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0];
+
+impl Quantiles {
+    /// The value below which a share of the distribution lies.
+    pub fn at(&self, share: f64) -> f64 {
+        let upper = SHARES[1..6].iter().position(|&s| share < s).unwrap_or(5) + 1;
+        let t = (share - SHARES[upper - 1]) / (SHARES[upper] - SHARES[upper - 1]);
+        let (low, high) = (libm::log(self.0[upper - 1]), libm::log(self.0[upper]));
+        libm::exp(low + t.clamp(0.0, 1.0) * (high - low))
+    }
+
+    /// The share of the distribution below a value.
+    pub fn share_below(&self, value: f64) -> f64 {
+        if value <= self.0[0] {
+            return 0.0;
+        }
+        let Some(upper) = (1..7).find(|&k| value < self.0[k]) else { return 1.0 };
+        let (low, high) = (libm::log(self.0[upper - 1]), libm::log(self.0[upper]));
+        let t = (libm::log(value) - low) / (high - low);
+        SHARES[upper - 1] + t * (SHARES[upper] - SHARES[upper - 1])
+    }
+
+    /// Draws a value.
+    pub fn draw(&self, draws: &mut Draws) -> f64 {
+        self.at(draws.uniform(0.0, 1.0))
+    }
+
+    /// Draws a value between two limits, as if others were thrown away; `None` where the distribution has none there.
+    pub fn draw_between(&self, draws: &mut Draws, low: f64, high: f64) -> Option<f64> {
+        let (from, to) = (self.share_below(low), self.share_below(high));
+        let share = draws.uniform(from, to);
+        (from < to && low < high).then(|| self.at(share))
+    }
+}
+
+/// How deep in the organ the centre lies, in radii of the tumor.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Depth {
+    /// Anywhere at least this deep.
+    AtLeast(f64),
+    /// Drawn: shallow ones are cut by the organ's surface, as exophytic tumors are.
+    Drawn(Quantiles),
+}
+
+/// How a tumor differs from its organ.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Contrast {
+    /// Darker than the organ by a share of the organ's own HU, within limits.
+    Darker {
+        /// Share of the organ's median HU.
+        share: [f64; 2],
+        /// Least and most difference in HU.
+        limits_hu: [f64; 2],
+        /// The tumor's mean stays above this.
+        floor_hu: f64,
+        /// HU of dead tissue in the core of large tumors.
+        necrosis_hu: [f64; 2],
+    },
+    /// Air is replaced by tissue: wholly in solid nodules, partly in ground glass.
+    Filling {
+        /// Share of solid nodules.
+        solid: f64,
+        /// HU of solid tissue.
+        tissue_hu: [f64; 2],
+        /// HU of ground glass.
+        ground_glass_hu: [f64; 2],
+    },
+}
+
+/// Everything that is known of an organ's tumors.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OrganPrior {
+    /// The organ's name.
+    pub organ: &'static str,
+    /// Equivalent diameter in mm.
+    pub diameter_mm: Quantiles,
+    /// Longest over middle axis.
+    pub major_over_middle: Quantiles,
+    /// Middle over shortest axis.
+    pub middle_over_minor: Quantiles,
+    /// Lobes, as a share of the radius.
+    pub lobes: Quantiles,
+    /// Size of the lobes' lattice, as a share of the diameter.
+    pub lobe_step: f64,
+    /// The ragged edge in mm.
+    pub edge_mm: Quantiles,
+    /// Size of the edge's lattice in mm.
+    pub edge_step_mm: f64,
+    /// Where they lie.
+    pub depth: Depth,
+    /// Share of the shape that may lie outside the organ.
+    pub max_clipped_fraction: f64,
+    /// Standard deviation of the Gaussian that softens the edge.
+    pub margin_mm: [f64; 2],
+    /// How bright they are.
+    pub contrast: Contrast,
+}
+
+/// The organs that have a prior.
+pub const PRIORS: [OrganPrior; 4] = [
+    OrganPrior {
+        organ: "liver",
+        diameter_mm: Quantiles([3.0, 4.172, 6.764, 10.37, 17.61, 41.5, 90.0]),
+        major_over_middle: Quantiles([1.0, 1.03, 1.10, 1.22, 1.45, 2.0, 2.4]),
+        middle_over_minor: Quantiles([1.0, 1.02, 1.07, 1.15, 1.28, 1.6, 2.0]),
+        lobes: Quantiles([0.06, 0.09, 0.12, 0.16, 0.22, 0.36, 0.45]),
+        lobe_step: 0.3,
+        edge_mm: Quantiles([0.2, 0.3, 0.45, 0.6, 0.9, 1.5, 2.0]),
+        edge_step_mm: 1.5,
+        depth: Depth::AtLeast(0.7),
+        max_clipped_fraction: 0.3,
+        margin_mm: [0.7, 2.2],
+        contrast: Contrast::Darker {
+            share: [0.17, 0.55],
+            limits_hu: [8.0, 75.0],
+            floor_hu: 15.0,
+            necrosis_hu: [8.0, 25.0],
+        },
+    },
+    OrganPrior {
+        organ: "kidney",
+        diameter_mm: Quantiles([10.0, 16.38, 23.72, 35.02, 53.5, 104.0, 150.0]),
+        major_over_middle: Quantiles([1.0, 1.02, 1.06, 1.13, 1.2, 1.36, 1.6]),
+        middle_over_minor: Quantiles([1.0, 1.02, 1.05, 1.11, 1.2, 1.4, 1.6]),
+        lobes: Quantiles([0.03, 0.04, 0.07, 0.09, 0.12, 0.17, 0.25]),
+        lobe_step: 0.3,
+        edge_mm: Quantiles([0.2, 0.3, 0.45, 0.6, 0.8, 1.1, 1.5]),
+        edge_step_mm: 1.5,
+        // The share outside the kidney's hull (0.014, 0.16, 0.42, 0.66, 0.87) as the depth of a ball below a plane,
+        // deepest first; centres outside the organ are kept just inside.
+        depth: Depth::Drawn(Quantiles([0.02, 0.03, 0.06, 0.11, 0.46, 0.86, 1.2])),
+        max_clipped_fraction: 0.6,
+        margin_mm: [0.5, 1.5],
+        contrast: Contrast::Darker {
+            share: [0.2, 0.6],
+            limits_hu: [8.0, 110.0],
+            floor_hu: 20.0,
+            necrosis_hu: [8.0, 28.0],
+        },
+    },
+    OrganPrior {
+        organ: "pancreas",
+        diameter_mm: Quantiles([8.0, 13.08, 17.41, 22.23, 26.9, 41.9, 60.0]),
+        major_over_middle: Quantiles([1.0, 1.03, 1.11, 1.22, 1.42, 1.75, 2.0]),
+        middle_over_minor: Quantiles([1.0, 1.03, 1.1, 1.18, 1.3, 1.55, 1.8]),
+        lobes: Quantiles([0.03, 0.06, 0.09, 0.11, 0.14, 0.19, 0.25]),
+        lobe_step: 0.3,
+        edge_mm: Quantiles([0.05, 0.08, 0.15, 0.3, 0.5, 0.8, 1.1]),
+        edge_step_mm: 2.0,
+        depth: Depth::AtLeast(0.35),
+        max_clipped_fraction: 0.6,
+        margin_mm: [0.8, 2.5],
+        contrast: Contrast::Darker {
+            share: [0.2, 0.5],
+            limits_hu: [8.0, 65.0],
+            floor_hu: 10.0,
+            necrosis_hu: [5.0, 20.0],
+        },
+    },
+    OrganPrior {
+        organ: "lung",
+        diameter_mm: Quantiles([3.5, 4.425, 14.32, 21.15, 28.79, 53.61, 80.0]),
+        major_over_middle: Quantiles([1.0, 1.03, 1.1, 1.2, 1.38, 1.8, 2.1]),
+        middle_over_minor: Quantiles([1.0, 1.04, 1.07, 1.15, 1.4, 1.75, 2.0]),
+        lobes: Quantiles([0.08, 0.11, 0.15, 0.18, 0.22, 0.3, 0.4]),
+        lobe_step: 0.25,
+        edge_mm: Quantiles([0.5, 0.7, 1.0, 1.3, 1.7, 2.6, 3.2]),
+        edge_step_mm: 1.5,
+        depth: Depth::AtLeast(0.45),
+        max_clipped_fraction: 0.4,
+        margin_mm: [0.5, 1.0],
+        contrast: Contrast::Filling { solid: 0.8, tissue_hu: [5.0, 60.0], ground_glass_hu: [-700.0, -350.0] },
+    },
+];
+
+/// The prior of an organ.
+pub fn prior_of(organ: &str) -> Option<&'static OrganPrior> {
+    PRIORS.iter().find(|prior| prior.organ == organ)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Key;
+
+    #[test]
+    fn quantiles_and_shares_are_inverse() {
+        for prior in &PRIORS {
+            for share in [0.01, 0.05, 0.3, 0.5, 0.74, 0.95, 0.99] {
+                let value = prior.diameter_mm.at(share);
+                assert!((prior.diameter_mm.share_below(value) - share).abs() < 1e-9, "{} {share}", prior.organ);
+            }
+            assert_eq!(prior.diameter_mm.share_below(1e-3), 0.0);
+            assert_eq!(prior.diameter_mm.share_below(1e3), 1.0);
+        }
+    }
+
+    #[test]
+    fn limits_are_kept_and_impossible_ones_refused() {
+        let (liver, mut draws) = (PRIORS[0].diameter_mm, Key::root(1).draws("prior"));
+        for _ in 0..200 {
+            let value = liver.draw_between(&mut draws, 6.0, 12.0).unwrap();
+            assert!((6.0..=12.0).contains(&value), "{value}");
+        }
+        assert_eq!(liver.draw_between(&mut draws, 200.0, 300.0), None);
+        assert_eq!(liver.draw_between(&mut draws, 12.0, 6.0), None);
+    }
+
+    #[test]
+    fn quantiles_ascend() {
+        for prior in &PRIORS {
+            for quantiles in
+                [prior.diameter_mm, prior.major_over_middle, prior.middle_over_minor, prior.lobes, prior.edge_mm]
+            {
+                assert!(quantiles.0.windows(2).all(|pair| pair[0] < pair[1]), "{} {quantiles:?}", prior.organ);
+            }
+        }
+    }
+}

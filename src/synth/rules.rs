@@ -1,0 +1,425 @@
+//! Synthesis by rules: site, shape, texture, difference and blend without a network.
+
+use std::sync::Arc;
+
+use super::blend::{blend, round_hu, smooth_difference, soften, tumor_of, with_tumor};
+use super::classes::{ClassDraw, SizeClass};
+use super::components::keep_largest;
+use super::config::{Differences, RulesConfig, Sites, Sizes, Textures};
+use super::difference::{Place, constant, fixed, plausible};
+use super::gaussian::radius;
+use super::measure::{equivalent_diameter_mm, sphericity};
+use super::organ::OrganSummary;
+use super::prior::{Contrast, Depth, OrganPrior};
+use super::shape::{DrawnShape, ShapeDraw};
+use super::site::{ReferenceSites, SitePlan, Wanted, boundary_distance_mm};
+use super::texture::TexturePool;
+use super::{Attempt, Attempts, Candidate, Geometry, Synthesize};
+use crate::error::{Complaint, Fault, FaultKind, Stage};
+use crate::mask::{MaskedScan, Organ};
+use crate::random::{Draws, Key};
+use crate::volume::{Array3, HuWindow, Region, Voxels};
+
+/// Makes tumors by rules.
+///
+/// ```
+/// use freetumor::mask::Organ;
+/// use freetumor::synth::{Rules, RulesConfig};
+/// use freetumor::volume::HuWindow;
+/// let liver = [Organ { name: "liver".into(), label: 1, tumor_label: 2 }];
+/// assert!(Rules::new(RulesConfig::default(), &liver, HuWindow::ABDOMEN).is_ok());
+/// let config = RulesConfig { variants: 0, necrotic_fraction: 2.0, ..RulesConfig::default() };
+/// assert_eq!(Rules::new(config, &liver, HuWindow::ABDOMEN).err().unwrap().len(), 2);
+/// ```
+#[derive(Debug)]
+pub struct Rules {
+    config: RulesConfig,
+    window: HuWindow,
+    organs: Vec<(String, &'static OrganPrior)>,
+}
+
+impl Rules {
+    /// Checks the settings against the organs that the mask gives; `window` is the range of HU that a difference of 1
+    /// spans.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the settings.
+    pub fn new(config: RulesConfig, organs: &[Organ], window: HuWindow) -> Result<Self, Vec<Complaint>> {
+        let organs = config.check(organs)?;
+        Ok(Self { config, window, organs })
+    }
+
+    /// What tables record as the model: it changes whenever equal settings would give other tumors.
+    pub fn version(&self) -> &'static str {
+        "rules-1"
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &RulesConfig {
+        &self.config
+    }
+
+    /// Whether the settings ask for tumors in this organ.
+    pub fn wants(&self, organ: &Organ) -> bool {
+        self.prior(organ).is_some()
+    }
+
+    fn prior(&self, organ: &Organ) -> Option<&'static OrganPrior> {
+        self.organs.iter().find(|(name, _)| *name == organ.name).map(|(_, prior)| *prior)
+    }
+}
+
+impl Synthesize for Rules {
+    fn site_plan<'scan>(
+        &'scan self,
+        scan: &'scan MaskedScan,
+        organ: &'scan Organ,
+    ) -> Result<Box<dyn Attempts + 'scan>, Fault> {
+        let (volume, labels) = (scan.scan.volume.grid.shape, scan.mask.labels.shape());
+        if volume != labels || volume != scan.scan.volume.voxels.shape() {
+            let message = format!("expected a mask of the scan's shape {volume:?}, got {labels:?}");
+            return Err(Fault::new(Stage::Synthesize, FaultKind::Mismatch, message));
+        }
+        let found = self.prior(organ).and_then(|prior| Some((prior, OrganSummary::of(scan, organ)?)));
+        let Some((prior, summary)) = found else { return Ok(Box::new(Nowhere)) };
+        let places = match self.config.sites {
+            Sites::Prior => Places::Depth(SitePlan::new(scan, organ, summary.region)),
+            Sites::Reference => Places::Reference(ReferenceSites::new(scan, organ, summary.region)),
+        };
+        Ok(Box::new(Plan {
+            rules: self,
+            scan,
+            organ,
+            prior,
+            summary,
+            places,
+            spacing_mm: scan.scan.volume.grid.spacing_mm(),
+        }))
+    }
+}
+
+/// An organ that the scan does not show, or for which no tumors are asked.
+struct Nowhere;
+
+impl Attempts for Nowhere {
+    fn attempt(&self, _key: Key) -> Result<Attempt, Fault> {
+        Ok(rejected("no_site"))
+    }
+}
+
+fn rejected(reason: &str) -> Attempt {
+    Attempt::Rejected { reason: reason.to_owned() }
+}
+
+enum Places {
+    Depth(SitePlan),
+    Reference(ReferenceSites),
+}
+
+/// A size and form, before it has a place.
+enum Form {
+    Prior(ShapeDraw),
+    Class(ClassDraw),
+}
+
+impl Form {
+    fn diameter_mm(&self) -> f64 {
+        match self {
+            Self::Prior(shape) => shape.diameter_mm,
+            Self::Class(class) => class.diameter_mm(),
+        }
+    }
+
+    fn radii_mm(&self) -> [f64; 3] {
+        match self {
+            Self::Prior(shape) => shape.radii_mm(),
+            Self::Class(class) => class.radii_mm(),
+        }
+    }
+
+    fn reach_mm(&self) -> f64 {
+        match self {
+            Self::Prior(shape) => shape.reach_mm(),
+            Self::Class(class) => class.reach_mm(),
+        }
+    }
+}
+
+/// One organ of one scan, ready for attempts.
+struct Plan<'scan> {
+    rules: &'scan Rules,
+    scan: &'scan MaskedScan,
+    organ: &'scan Organ,
+    prior: &'static OrganPrior,
+    summary: OrganSummary,
+    places: Places,
+    spacing_mm: [f64; 3],
+}
+
+impl Attempts for Plan<'_> {
+    fn attempt(&self, key: Key) -> Result<Attempt, Fault> {
+        let Some(form) = self.form(&mut key.draws("size")) else { return Ok(rejected("no_site")) };
+        let Some(site) = self.site(&mut key.draws("site"), &form) else { return Ok(rejected("no_site")) };
+        let centre = site.map(|index| index as f64);
+        let drawn = match &form {
+            Form::Prior(shape) => shape.draw(&mut key.draws("shape"), centre, self.spacing_mm),
+            Form::Class(class) => class.rasterize(centre, self.spacing_mm),
+        };
+        let margin_mm = self.margin_mm(&mut key.draws("margin"), &form);
+        let placed = match Placed::new(self, &drawn, margin_mm) {
+            Ok(placed) => placed,
+            Err(reason) => return Ok(rejected(reason)),
+        };
+        Ok(Attempt::Candidate(Box::new(self.candidate(key, &form, site, placed, margin_mm))))
+    }
+}
+
+impl Plan<'_> {
+    fn config(&self) -> &RulesConfig {
+        &self.rules.config
+    }
+
+    /// Whether the organ is filled with air, so that tumors brighten it.
+    fn airy(&self) -> bool {
+        matches!(self.prior.contrast, Contrast::Filling { .. })
+    }
+
+    fn form(&self, draws: &mut Draws) -> Option<Form> {
+        if self.config().sizes == Sizes::Classes {
+            let classes: &[SizeClass] = match self.config().classes.as_slice() {
+                [] if self.airy() => &SizeClass::ALL[..2],
+                [] => &SizeClass::ALL,
+                chosen => chosen,
+            };
+            let class = classes[draws.index(classes.len())];
+            return Some(Form::Class(ClassDraw::draw(draws, class)));
+        }
+        let voxel_mm = libm::cbrt(self.spacing_mm.iter().product());
+        let [low, high] = self.config().diameter_mm;
+        // Only what finds a place at all is drawn: the deepest place must be deep enough.
+        let most = match (&self.places, self.prior.depth) {
+            (Places::Depth(plan), Depth::AtLeast(radii)) => 2.0 * plan.deepest_mm() / radii,
+            _ => libm::cbrt(6.0 / std::f64::consts::PI * self.summary.voxels as f64) * voxel_mm,
+        };
+        let low = low.max(self.config().min_diameter_voxels * voxel_mm);
+        let prior = self.prior;
+        let diameter_mm = prior.diameter_mm.draw_between(draws, low, high.min(most))?;
+        Some(Form::Prior(ShapeDraw {
+            diameter_mm,
+            major_over_middle: prior.major_over_middle.draw(draws),
+            middle_over_minor: prior.middle_over_minor.draw(draws),
+            lobes: prior.lobes.draw(draws),
+            lobe_step: prior.lobe_step,
+            edge_mm: prior.edge_mm.draw(draws),
+            edge_step_mm: prior.edge_step_mm,
+        }))
+    }
+
+    fn site(&self, draws: &mut Draws, form: &Form) -> Option<[usize; 3]> {
+        let plan = match &self.places {
+            Places::Reference(sites) => return sites.draw(draws),
+            Places::Depth(plan) => plan,
+        };
+        let radius_mm = form.diameter_mm() / 2.0;
+        let depth_mm = match self.prior.depth {
+            Depth::AtLeast(radii) => [radii * radius_mm, f64::INFINITY],
+            Depth::Drawn(quantiles) => {
+                let depth_mm = (quantiles.draw(draws) * radius_mm).min(plan.deepest_mm());
+                [depth_mm - 1.0, depth_mm + 1.0]
+            }
+        };
+        plan.draw(draws, &self.scan.mask.labels, self.organ, Wanted { depth_mm, tumor_mm: form.reach_mm() })
+    }
+
+    fn margin_mm(&self, draws: &mut Draws, form: &Form) -> f64 {
+        if self.config().difference == Differences::Reference {
+            return draws.uniform(1.0, 2.0) * super::classes::CLASS_VOXEL_MM;
+        }
+        let [low, high] = self.config().margin_mm.unwrap_or(self.prior.margin_mm);
+        // A small tumor behind a wide margin would fade away.
+        draws.uniform(low, high).min(0.15 * form.diameter_mm())
+    }
+
+    fn max_clipped_fraction(&self) -> f64 {
+        self.config().max_clipped_fraction.unwrap_or(match self.config().sizes {
+            Sizes::Prior => self.prior.max_clipped_fraction,
+            Sizes::Classes => 1.0,
+        })
+    }
+
+    fn textures(&self) -> Arc<TexturePool> {
+        match self.config().texture {
+            Textures::Chest => TexturePool::chest(),
+            Textures::Organ if self.airy() => TexturePool::chest(),
+            Textures::Organ | Textures::Abdomen => TexturePool::abdomen(),
+        }
+    }
+
+    fn candidate(&self, key: Key, form: &Form, site: [usize; 3], placed: Placed, margin_mm: f64) -> Candidate {
+        let Placed { region, soft_box, soft_start, depth, labels, tumor, voxels, clipped_fraction } = placed;
+        let grid = &self.scan.scan.volume.grid;
+        let before = self.scan.scan.volume.voxels.hu_of(region);
+        let soft = soften(&soft_box, self.spacing_mm, margin_mm).cut(Region { start: soft_start, shape: region.shape });
+        let texture = self.textures().sample(&mut key.draws("texture"), region.shape, self.spacing_mm);
+        let healthy = labels.map(|&label| f32::from(u8::from(label == self.organ.label)));
+        let place = Place {
+            before: &before,
+            healthy: &healthy,
+            depth: &depth,
+            texture: &texture,
+            spacing_mm: self.spacing_mm,
+            diameter_mm: form.diameter_mm(),
+            organ: &self.summary,
+        };
+        let width_hu = self.rules.window.width_hu();
+        let mut draws = key.draws("difference");
+        let difference = match (self.config().contrast_hu.get(&self.organ.name), self.config().difference) {
+            (Some(change_hu), _) => fixed(&mut draws, &place, *change_hu, width_hu),
+            (None, Differences::Reference) => smooth_difference(&constant(&mut draws, region.shape, self.airy())),
+            (None, Differences::Prior) => {
+                plausible(&mut draws, &place, &self.prior.contrast, self.config().necrotic_fraction, width_hu)
+            }
+        };
+        let mut after = blend(&before, &labels, self.organ, &soft, &difference, &texture, width_hu);
+        if matches!(self.scan.scan.volume.voxels, Voxels::I16(_)) {
+            round_hu(&mut after);
+        }
+        let volume_mm3 = voxels as f64 * grid.voxel_volume_mm3();
+        let diameter_mm = equivalent_diameter_mm(volume_mm3);
+        let class = match form {
+            Form::Prior(_) => SizeClass::of_diameter(diameter_mm),
+            Form::Class(class) => class.class,
+        };
+        let geometry = Geometry {
+            size_class: class.name().to_owned(),
+            site_voxel: site,
+            site_mm: grid.affine.apply(site.map(|index| index as f64)),
+            radii_mm: form.radii_mm(),
+            volume_mm3,
+            diameter_mm,
+            sphericity: sphericity(&tumor, self.spacing_mm),
+            clipped_fraction,
+            boundary_distance_mm: boundary_distance_mm(self.scan, self.organ, site),
+        };
+        let labels = with_tumor(&labels, &tumor, self.organ);
+        Candidate { region, before, after, labels, tumor, geometry }
+    }
+}
+
+/// A shape where it lies in the scan, clipped to the organ.
+struct Placed {
+    /// The candidate's box.
+    region: Region,
+    /// The shape to be softened, in a box that may reach beyond the scan by the margin.
+    soft_box: Array3<f32>,
+    /// Where the candidate's box begins in that box.
+    soft_start: [usize; 3],
+    /// The shape's depth in the candidate's box.
+    depth: Array3<f32>,
+    /// The scan's labels in the candidate's box.
+    labels: Array3<u8>,
+    /// The tumor in the candidate's box.
+    tumor: Array3<u8>,
+    voxels: usize,
+    clipped_fraction: f64,
+}
+
+impl Placed {
+    fn new(plan: &Plan, drawn: &DrawnShape, margin_mm: f64) -> Result<Self, &'static str> {
+        let bounds = plan.scan.mask.labels.shape();
+        let (low, high) = extent(&drawn.mask).ok_or("too_small")?;
+        let reach = plan.spacing_mm.map(|mm| radius(margin_mm / mm) as i64);
+        let soft_from = [0, 1, 2].map(|k| drawn.start[k] + low[k] as i64 - reach[k]);
+        let soft_to = [0, 1, 2].map(|k| drawn.start[k] + high[k] as i64 + reach[k]);
+        let from = soft_from.map(|index| index.max(0) as usize);
+        let to = [0, 1, 2].map(|k| (soft_to[k].max(0) as usize).min(bounds[k]));
+        if (0..3).any(|k| from[k] >= to[k]) {
+            return Err("clipped");
+        }
+        let region = Region { start: from, shape: [0, 1, 2].map(|k| to[k] - from[k]) };
+        let inside = moved(&drawn.mask, drawn.start, from.map(|index| index as i64), region.shape, 0);
+        let labels = plan.scan.mask.labels.cut(region);
+        let prior_sites = plan.config().sites == Sites::Prior;
+        if prior_sites && touches_tumor(plan.scan, &labels, &inside) {
+            return Err("touches_tumor");
+        }
+        let mut tumor = tumor_of(&inside, &labels, plan.organ);
+        let mut soft =
+            moved(&drawn.mask, drawn.start, soft_from, [0, 1, 2].map(|k| (soft_to[k] - soft_from[k]) as usize), 0);
+        let soft_start = [0, 1, 2].map(|k| (from[k] as i64 - soft_from[k]) as usize);
+        if plan.config().difference == Differences::Reference {
+            // As published: the shape is clipped to organ and real tumor before its edge is softened.
+            let kept = |(&inside, &label): (&u8, &u8)| {
+                u8::from(inside != 0 && (label == plan.organ.label || label == plan.organ.tumor_label))
+            };
+            let clipped = inside.as_slice().iter().zip(labels.as_slice()).map(kept).collect();
+            soft.as_mut_slice().fill(0);
+            soft.paste(soft_start, &Array3::from_vec(region.shape, clipped));
+        } else {
+            // Parts that the organ's edge cuts off are no tumor and cast no shadow.
+            let whole = tumor.clone();
+            keep_largest(&mut tumor);
+            let mut shape = soft.cut(Region { start: soft_start, shape: region.shape });
+            let parts = whole.as_slice().iter().zip(tumor.as_slice());
+            for (inside, (&was, &is)) in shape.as_mut_slice().iter_mut().zip(parts) {
+                *inside &= u8::from(was == is);
+            }
+            soft.paste(soft_start, &shape);
+        }
+        let count = |mask: &Array3<u8>| mask.as_slice().iter().filter(|&&inside| inside != 0).count();
+        let (all, voxels) = (count(&drawn.mask), count(&tumor));
+        let clipped_fraction = 1.0 - voxels as f64 / all as f64;
+        if clipped_fraction > plan.max_clipped_fraction() || voxels == 0 {
+            return Err("clipped");
+        }
+        let across = plan.config().min_diameter_voxels;
+        if (voxels as f64) < 0.5 * std::f64::consts::PI / 6.0 * across * across * across {
+            return Err("too_small");
+        }
+        let depth = moved(&drawn.depth, drawn.start, from.map(|index| index as i64), region.shape, -1.0);
+        let soft_box = soft.map(|&inside| f32::from(inside));
+        Ok(Self { region, soft_box, soft_start, depth, labels, tumor, voxels, clipped_fraction })
+    }
+}
+
+/// First and one past the last set voxel along each axis.
+fn extent(mask: &Array3<u8>) -> Option<([usize; 3], [usize; 3])> {
+    let [_, ny, nz] = mask.shape();
+    let (mut low, mut high) = ([usize::MAX; 3], [0usize; 3]);
+    for z in 0..nz {
+        for y in 0..ny {
+            let row = mask.row(y, z);
+            let Some(first) = row.iter().position(|&inside| inside != 0) else { continue };
+            let last = row.iter().rposition(|&inside| inside != 0).unwrap_or(first);
+            for (axis, (from, to)) in [(first, last), (y, y), (z, z)].into_iter().enumerate() {
+                low[axis] = low[axis].min(from);
+                high[axis] = high[axis].max(to + 1);
+            }
+        }
+    }
+    (high[0] > 0).then_some((low, high))
+}
+
+/// The part of an array that a box shows: `start` is where the array begins, `from` where the box does.
+fn moved<T: Clone>(array: &Array3<T>, start: [i64; 3], from: [i64; 3], shape: [usize; 3], outside: T) -> Array3<T> {
+    let mut result = Array3::filled(shape, outside);
+    let first = [0, 1, 2].map(|k| (from[k] - start[k]).max(0) as usize);
+    let at = [0, 1, 2].map(|k| (start[k] - from[k]).max(0) as usize);
+    let size = [0, 1, 2].map(|k| array.shape()[k].saturating_sub(first[k]).min(shape[k].saturating_sub(at[k])));
+    if size.iter().all(|&count| count > 0) {
+        result.paste(at, &array.cut(Region { start: first, shape: size }));
+    }
+    result
+}
+
+/// Whether a real tumor lies in the shape or beside it.
+fn touches_tumor(scan: &MaskedScan, labels: &Array3<u8>, inside: &Array3<u8>) -> bool {
+    let tumor_labels: Vec<u8> = scan.mask.organs.iter().map(|organ| organ.tumor_label).collect();
+    let shape = labels.shape();
+    let row_length = shape[0].max(1);
+    labels.as_slice().iter().enumerate().filter(|(_, label)| tumor_labels.contains(label)).any(|(index, _)| {
+        let voxel = [index % row_length, index / row_length % shape[1], index / row_length / shape[1]];
+        let around = Region { start: voxel, shape: [1; 3] }.grown([1; 3], shape);
+        inside.cut(around).as_slice().iter().any(|&inside| inside != 0)
+    })
+}

@@ -1,0 +1,201 @@
+//! Tumor shapes drawn from a prior, directly on the scan's grid.
+//!
+//! A tumor is where `ρ(p) − a·N(p) − b·M(p)` is small: ρ is the level of a randomly turned ellipsoid (0 at its centre,
+//! 1 on its surface), N a smooth random field whose features follow the tumor's size (lobes), M one of a few
+//! millimetres (the ragged edge). The threshold is chosen so that the volume is the one asked for.
+
+use super::components::keep_largest;
+use super::noise::smooth_noise;
+use crate::random::Draws;
+use crate::volume::Array3;
+
+/// What defines a shape but for the noise in it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ShapeDraw {
+    /// Diameter of the ball of the tumor's volume.
+    pub diameter_mm: f64,
+    /// Longest over middle axis of the ellipsoid, at least 1.
+    pub major_over_middle: f64,
+    /// Middle over shortest axis, at least 1.
+    pub middle_over_minor: f64,
+    /// Standard deviation of the lobes, as a share of the radius.
+    pub lobes: f64,
+    /// Size of the lobes' lattice, as a share of the diameter.
+    pub lobe_step: f64,
+    /// Standard deviation of the ragged edge.
+    pub edge_mm: f64,
+    /// Size of the ragged edge's lattice.
+    pub edge_step_mm: f64,
+}
+
+/// A shape on a grid: a box that may reach beyond the scan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DrawnShape {
+    /// The voxel of the scan at which the box begins; may be negative.
+    pub start: [i64; 3],
+    /// 1 inside the tumor.
+    pub mask: Array3<u8>,
+    /// How deep a voxel lies: 0 on the surface, 1 in the centre, negative outside.
+    pub depth: Array3<f32>,
+}
+
+impl ShapeDraw {
+    /// Semi-axes of the ellipsoid, descending, in mm.
+    pub fn radii_mm(&self) -> [f64; 3] {
+        // a · b · c = (d / 2)³ with a / b and b / c given.
+        let middle = self.diameter_mm / 2.0 * libm::cbrt(self.middle_over_minor / self.major_over_middle);
+        [middle * self.major_over_middle, middle, middle / self.middle_over_minor]
+    }
+
+    /// How far from the centre the shape may reach.
+    pub fn reach_mm(&self) -> f64 {
+        self.radii_mm()[0] * self.growth()
+    }
+
+    fn growth(&self) -> f64 {
+        1.0 + 2.2 * (self.lobes + 2.0 * self.edge_mm / self.diameter_mm)
+    }
+
+    /// Draws the shape around `centre`, a fractional voxel of a grid of `spacing_mm`.
+    pub fn draw(&self, draws: &mut Draws, centre: [f64; 3], spacing_mm: [f64; 3]) -> DrawnShape {
+        let radii = self.radii_mm();
+        let turn = rotation(draws);
+        let growth = self.growth();
+        let reach = [0, 1, 2].map(|axis| {
+            let square: f64 = (0..3).map(|k| (turn[k][axis] * radii[k]) * (turn[k][axis] * radii[k])).sum();
+            // Lobes also reach sideways, off the ellipsoid's own axis.
+            libm::sqrt(square) * growth + spacing_mm[axis]
+        });
+        let start = [0, 1, 2].map(|axis| (centre[axis] - reach[axis] / spacing_mm[axis]).floor() as i64);
+        let shape = [0, 1, 2]
+            .map(|axis| ((centre[axis] + reach[axis] / spacing_mm[axis]).ceil() as i64 - start[axis] + 1) as usize);
+
+        let mut level = ellipsoid_level(shape, start, centre, spacing_mm, radii, &turn);
+        let lobe_step = spacing_mm.map(|mm| (self.lobe_step * self.diameter_mm).max(mm));
+        subtract(&mut level, &smooth_noise(draws, shape, spacing_mm, lobe_step), self.lobes);
+        let edge_step = spacing_mm.map(|mm| self.edge_step_mm.max(1.2 * mm));
+        // What varies within a voxel averages out over it.
+        let kept: f64 = edge_step.iter().map(|step| libm::sqrt(self.edge_step_mm / step)).product();
+        let edge = 2.0 * self.edge_mm / self.diameter_mm * kept;
+        subtract(&mut level, &smooth_noise(draws, shape, spacing_mm, edge_step), edge);
+
+        let voxel_mm3: f64 = spacing_mm.iter().product();
+        let volume_mm3 = std::f64::consts::PI / 6.0 * self.diameter_mm * self.diameter_mm * self.diameter_mm;
+        let surface = threshold(&level, (volume_mm3 / voxel_mm3).round() as usize);
+        let mut mask = level.map(|&value| u8::from(value <= surface));
+        keep_largest(&mut mask);
+        let centre_level = level.as_slice().iter().copied().fold(f32::INFINITY, f32::min);
+        let scale = 1.0 / (surface - centre_level).max(f32::MIN_POSITIVE);
+        let depth = level.map(|&value| (surface - value) * scale);
+        DrawnShape { start, mask, depth }
+    }
+}
+
+/// The rows are the directions of the ellipsoid's axes: a rotation, uniform over all.
+fn rotation(draws: &mut Draws) -> [[f64; 3]; 3] {
+    let first = draws.direction();
+    let other = loop {
+        let other = draws.direction();
+        let along: f64 = (0..3).map(|k| first[k] * other[k]).sum();
+        let across = [0, 1, 2].map(|k| other[k] - along * first[k]);
+        let length = libm::sqrt(across.iter().map(|v| v * v).sum());
+        if length > 1e-3 {
+            break across.map(|v| v / length);
+        }
+    };
+    let third = [0, 1, 2].map(|k| {
+        let (a, b) = ((k + 1) % 3, (k + 2) % 3);
+        first[a] * other[b] - first[b] * other[a]
+    });
+    [first, other, third]
+}
+
+fn ellipsoid_level(
+    shape: [usize; 3],
+    start: [i64; 3],
+    centre: [f64; 3],
+    spacing_mm: [f64; 3],
+    radii: [f64; 3],
+    turn: &[[f64; 3]; 3],
+) -> Array3<f32> {
+    let mut level = Array3::filled(shape, 0.0f32);
+    let offset = |axis: usize, index: usize| ((start[axis] + index as i64) as f64 - centre[axis]) * spacing_mm[axis];
+    let scaled = [0, 1, 2].map(|k| turn[k].map(|value| value / radii[k]));
+    let step = scaled.map(|row| (row[0] * spacing_mm[0]) as f32);
+    for z in 0..shape[2] {
+        for y in 0..shape[1] {
+            let first =
+                scaled.map(|row| (row[0] * offset(0, 0) + row[1] * offset(1, y) + row[2] * offset(2, z)) as f32);
+            for (x, value) in level.row_mut(y, z).iter_mut().enumerate() {
+                let along = [0, 1, 2].map(|k| first[k] + step[k] * x as f32);
+                *value = (along[0] * along[0] + along[1] * along[1] + along[2] * along[2]).sqrt();
+            }
+        }
+    }
+    level
+}
+
+fn subtract(level: &mut Array3<f32>, noise: &Array3<f32>, amplitude: f64) {
+    let amplitude = amplitude as f32;
+    level.as_mut_slice().iter_mut().zip(noise.as_slice()).for_each(|(value, noise)| *value -= amplitude * noise);
+}
+
+/// The level below which `count` voxels lie.
+fn threshold(level: &Array3<f32>, count: usize) -> f32 {
+    let mut values = level.as_slice().to_vec();
+    let index = count.clamp(1, values.len()) - 1;
+    *values.select_nth_unstable_by(index, f32::total_cmp).1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Key;
+    use crate::synth::measure::measure;
+
+    const PLAIN: ShapeDraw = ShapeDraw {
+        diameter_mm: 20.0,
+        major_over_middle: 1.4,
+        middle_over_minor: 1.2,
+        lobes: 0.0,
+        lobe_step: 0.3,
+        edge_mm: 0.0,
+        edge_step_mm: 2.0,
+    };
+
+    #[test]
+    fn without_noise_it_is_the_ellipsoid() {
+        for spacing_mm in [[0.8, 0.8, 1.0], [0.7, 0.7, 2.5]] {
+            let drawn = PLAIN.draw(&mut Key::root(1).draws("shape"), [50.2, 40.7, 30.1], spacing_mm);
+            let measures = measure(&drawn.mask, spacing_mm).unwrap();
+            for (axis, radius) in measures.axes_mm.iter().zip(PLAIN.radii_mm()) {
+                assert!((axis / (2.0 * radius) - 1.0).abs() < 0.02, "{axis} {radius}");
+            }
+            assert!((measures.diameter_mm - 20.0).abs() < 0.05, "{}", measures.diameter_mm);
+            assert!(measures.ellipsoid_dice > 0.985, "{}", measures.ellipsoid_dice);
+        }
+    }
+
+    #[test]
+    fn noise_roughens_and_keeps_the_volume() {
+        let rough = ShapeDraw { lobes: 0.2, edge_mm: 0.8, ..PLAIN };
+        let drawn = rough.draw(&mut Key::root(2).draws("shape"), [0.0; 3], [0.8, 0.8, 1.0]);
+        let measures = measure(&drawn.mask, [0.8, 0.8, 1.0]).unwrap();
+        assert!((measures.diameter_mm - 20.0).abs() < 0.5, "{}", measures.diameter_mm);
+        assert!(measures.radial_residual_sd > 0.08 && measures.surface_irregularity_ratio > 1.1, "{measures:?}");
+    }
+
+    #[test]
+    fn the_box_holds_the_shape_whole() {
+        let rough = ShapeDraw { lobes: 0.25, edge_mm: 1.0, ..PLAIN };
+        for seed in 0..20 {
+            let drawn = rough.draw(&mut Key::root(seed).draws("shape"), [0.0; 3], [1.0; 3]);
+            let [nx, ny, nz] = drawn.mask.shape();
+            let rim = drawn.mask.as_slice().iter().enumerate().filter(|(index, value)| {
+                let voxel = [index % nx, index / nx % ny, index / nx / ny];
+                **value != 0 && (0..3).any(|k| voxel[k] == 0 || voxel[k] + 1 == [nx, ny, nz][k])
+            });
+            assert!(rim.count() * 200 < drawn.mask.as_slice().len(), "seed {seed}");
+        }
+    }
+}

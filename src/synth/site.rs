@@ -1,0 +1,240 @@
+//! Where a tumor may lie: places in the healthy organ by their depth, prepared once for an organ.
+//!
+//! Depth is measured on cells of about 2.5 mm, so that an organ of millions of voxels costs milliseconds; the voxel
+//! itself is drawn within its cell and its distance to the organ's edge is measured exactly.
+
+use crate::mask::{MaskedScan, Organ};
+use crate::random::Draws;
+use crate::volume::{Array3, Region, distance_mm};
+
+/// Cells are at most this wide where voxels are smaller.
+const CELL_MM: f64 = 2.6;
+/// Depths beyond this are not told apart.
+const DEEPEST_MM: f64 = 80.0;
+/// Cells are sorted by depth into bins of this width.
+const BIN_MM: f64 = 0.5;
+/// Cells tried for one site before it is given up.
+const TRIES: usize = 64;
+
+/// The places of one organ, sorted by depth.
+#[derive(Clone, Debug)]
+pub(crate) struct SitePlan {
+    region: Region,
+    /// Voxels of a cell along each axis.
+    step: [usize; 3],
+    /// Healthy cells by ascending depth: their linear index in `depth_mm`.
+    cells: Vec<u32>,
+    /// Where the cells of each bin of depth begin.
+    bins: Vec<usize>,
+    /// From each cell's middle to the nearest cell outside the healthy organ.
+    depth_mm: Array3<f32>,
+    /// From each cell's middle to the nearest cell with a real tumor, where there is one.
+    tumor_mm: Option<Array3<f32>>,
+}
+
+/// What a site must keep to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted {
+    /// Least and most depth.
+    pub depth_mm: [f64; 2],
+    /// Least distance to a real tumor.
+    pub tumor_mm: f64,
+}
+
+impl SitePlan {
+    /// Sorts the healthy cells of `organ`, whose voxels lie in `region`.
+    pub fn new(masked: &MaskedScan, organ: &Organ, region: Region) -> Self {
+        let spacing_mm = masked.scan.volume.grid.spacing_mm();
+        let labels = &masked.mask.labels;
+        let step = spacing_mm.map(|mm| ((CELL_MM / mm) as usize).max(1));
+        // One cell of margin on every side is outside: also where the scan ends within the organ.
+        let inner = [0, 1, 2].map(|k| region.shape[k].div_ceil(step[k]));
+        let shape = inner.map(|count| count + 2);
+        let mut healthy = Array3::filled(shape, 0u16);
+        let mut with_tumor = Array3::filled(shape, 0u8);
+        let mut any_tumor = false;
+        let tumor_labels: Vec<u8> = masked.mask.organs.iter().map(|organ| organ.tumor_label).collect();
+        let end = region.end();
+        for z in region.start[2]..end[2] {
+            for y in region.start[1]..end[1] {
+                let row = &labels.row(y, z)[region.start[0]..end[0]];
+                let (cy, cz) = ((y - region.start[1]) / step[1] + 1, (z - region.start[2]) / step[2] + 1);
+                let counts = &mut healthy.row_mut(cy, cz)[1..];
+                for (count, voxels) in counts.iter_mut().zip(row.chunks(step[0])) {
+                    *count += voxels.iter().filter(|&&label| label == organ.label).count() as u16;
+                }
+                for &tumor in tumor_labels.iter().filter(|tumor| row.contains(tumor)) {
+                    any_tumor = true;
+                    for (cell, voxels) in with_tumor.row_mut(cy, cz)[1..].iter_mut().zip(row.chunks(step[0])) {
+                        *cell |= u8::from(voxels.contains(&tumor));
+                    }
+                }
+            }
+        }
+        let half = (step.iter().product::<usize>() as u16).div_ceil(2);
+        let cell_mm = [0, 1, 2].map(|k| step[k] as f64 * spacing_mm[k]);
+        let mut depth_mm = distance_mm(&healthy, cell_mm, DEEPEST_MM, |&count| count < half);
+        // Distances run between the middles of cells; the edge lies half a cell before the outer one.
+        let shortest = cell_mm.iter().copied().fold(f64::INFINITY, f64::min) as f32;
+        depth_mm.as_mut_slice().iter_mut().for_each(|mm| *mm = (*mm - shortest / 2.0).max(0.0));
+        let tumor_mm = any_tumor.then(|| distance_mm(&with_tumor, cell_mm, DEEPEST_MM, |&cell| cell != 0));
+
+        let bin = |mm: f32| (f64::from(mm) / BIN_MM) as usize;
+        let mut bins = vec![0usize; bin(DEEPEST_MM as f32) + 2];
+        let inside = |index: &usize| healthy.as_slice()[*index] >= half;
+        for index in (0..healthy.as_slice().len()).filter(inside) {
+            bins[bin(depth_mm.as_slice()[index]) + 1] += 1;
+        }
+        for k in 1..bins.len() {
+            bins[k] += bins[k - 1];
+        }
+        let mut next = bins.clone();
+        let mut cells = vec![0u32; bins[bins.len() - 1]];
+        for index in (0..healthy.as_slice().len()).filter(inside) {
+            let place = &mut next[bin(depth_mm.as_slice()[index])];
+            cells[*place] = index as u32;
+            *place += 1;
+        }
+        Self { region, step, cells, bins, depth_mm, tumor_mm }
+    }
+
+    /// The depth of the deepest place.
+    pub fn deepest_mm(&self) -> f64 {
+        self.cells.last().map_or(0.0, |&cell| f64::from(self.depth_mm.as_slice()[cell as usize]))
+    }
+
+    /// A voxel of the healthy organ as wanted, all such places being equally likely; `None` where there is none.
+    pub fn draw(&self, draws: &mut Draws, labels: &Array3<u8>, organ: &Organ, wanted: Wanted) -> Option<[usize; 3]> {
+        let bin = |mm: f64| ((mm.max(0.0) / BIN_MM) as usize).min(self.bins.len() - 1);
+        let from = self.bins[bin(wanted.depth_mm[0])];
+        let to = self.bins[(bin(wanted.depth_mm[1]) + 1).min(self.bins.len() - 1)];
+        if from >= to {
+            return None;
+        }
+        let [nx, ny, _] = self.depth_mm.shape();
+        for _ in 0..TRIES {
+            let cell = self.cells[from + draws.index(to - from)] as usize;
+            if self.tumor_mm.as_ref().is_some_and(|mm| f64::from(mm.as_slice()[cell]) < wanted.tumor_mm) {
+                continue;
+            }
+            let place = [cell % nx - 1, cell / nx % ny - 1, cell / nx / ny - 1];
+            let voxel = [0, 1, 2].map(|k| self.region.start[k] + place[k] * self.step[k] + draws.index(self.step[k]));
+            if self.region.contains(voxel) && labels[voxel] == organ.label {
+                return Some(voxel);
+            }
+        }
+        None
+    }
+}
+
+/// The places of the reference: the voxels that an erosion by 5×5 in the axial plane leaves (at 1.5 mm, so 3 mm to each
+/// side), within the middle 30–70% of the organ's height.
+#[derive(Clone, Debug)]
+pub(crate) struct ReferenceSites {
+    voxels: Vec<[u16; 3]>,
+}
+
+impl ReferenceSites {
+    /// Erodes the healthy organ, whose voxels lie in `region`.
+    pub fn new(masked: &MaskedScan, organ: &Organ, region: Region) -> Self {
+        let grid = &masked.scan.volume.grid;
+        let labels = &masked.mask.labels;
+        let spacing_mm = grid.spacing_mm();
+        let up = superior_axis(masked);
+        let reach = [0, 1, 2].map(|k| if k == up { 0 } else { (3.0 / spacing_mm[k]).round() as usize });
+        // Height is counted towards the head, whichever way the axis runs.
+        let height = region.shape[up] as f64;
+        let (low, high) = ((0.3 * height) as usize, (0.7 * height).ceil() as usize);
+        let slices = if grid.affine.0[2][up] >= 0.0 {
+            low..high
+        } else {
+            region.shape[up] - high.min(region.shape[up])..region.shape[up] - low
+        };
+        let mut healthy = labels.cut(region).map(|&label| u8::from(label == organ.label));
+        for axis in (0..3).filter(|&axis| axis != up) {
+            healthy = eroded(&healthy, axis, reach[axis]);
+        }
+        let [nx, ny, nz] = region.shape;
+        let mut voxels = Vec::new();
+        for z in 0..nz {
+            for y in 0..ny {
+                for x in (0..nx).filter(|&x| healthy.row(y, z)[x] != 0 && slices.contains(&[x, y, z][up])) {
+                    voxels.push([0, 1, 2].map(|k| ([x, y, z][k] + region.start[k]) as u16));
+                }
+            }
+        }
+        Self { voxels }
+    }
+
+    /// One of the voxels; `None` where the erosion left nothing.
+    pub fn draw(&self, draws: &mut Draws) -> Option<[usize; 3]> {
+        (!self.voxels.is_empty()).then(|| self.voxels[draws.index(self.voxels.len())].map(usize::from))
+    }
+}
+
+/// The voxel axis that runs most closely along the body.
+fn superior_axis(masked: &MaskedScan) -> usize {
+    let row = masked.scan.volume.grid.affine.0[2];
+    let spacing_mm = masked.scan.volume.grid.spacing_mm();
+    let share = |axis: usize| (row[axis] / spacing_mm[axis]).abs();
+    (0..3).rev().max_by(|&a, &b| share(a).total_cmp(&share(b))).unwrap_or(2)
+}
+
+/// Keeps what has `reach` set voxels on both sides along an axis; what lies outside the box is clear.
+fn eroded(mask: &Array3<u8>, axis: usize, reach: usize) -> Array3<u8> {
+    let shape = mask.shape();
+    let mut runs = Array3::filled(shape, 0u16);
+    let mut kept = Array3::filled(shape, 0u8);
+    let step = [1, shape[0], shape[0] * shape[1]][axis];
+    for index in 0..mask.as_slice().len() {
+        let at = index / step % shape[axis];
+        let before = if at > 0 { runs.as_slice()[index - step] } else { 0 };
+        let run = if mask.as_slice()[index] != 0 { before.saturating_add(1) } else { 0 };
+        runs.as_mut_slice()[index] = run;
+        if usize::from(run) > 2 * reach {
+            kept.as_mut_slice()[index - reach * step] = 1;
+        }
+    }
+    kept
+}
+
+/// From a voxel's centre to the centre of the nearest voxel that is not healthy organ or lies outside the scan.
+pub(crate) fn boundary_distance_mm(masked: &MaskedScan, organ: &Organ, voxel: [usize; 3]) -> f64 {
+    let labels = &masked.mask.labels;
+    let spacing_mm = masked.scan.volume.grid.spacing_mm();
+    let shape = labels.shape();
+    // The scan's own border comes first: the first voxel beyond it.
+    let mut nearest =
+        (0..3).map(|k| (voxel[k] + 1).min(shape[k] - voxel[k]) as f64 * spacing_mm[k]).fold(f64::INFINITY, f64::min);
+    let rows = |axis: usize, reach: usize| {
+        let at = voxel[axis] as i64;
+        let length = shape[axis] as i64;
+        // From the middle outwards, so that the search shrinks early.
+        (0..=2 * reach as i64)
+            .map(move |k| at + if k % 2 == 0 { k / 2 } else { -(k + 1) / 2 })
+            .filter(move |index| (0..length).contains(index))
+    };
+    for z in rows(2, (nearest / spacing_mm[2]) as usize) {
+        let dz = (z - voxel[2] as i64) as f64 * spacing_mm[2];
+        if dz.abs() >= nearest {
+            continue;
+        }
+        for y in rows(1, (nearest / spacing_mm[1]) as usize) {
+            let dy = (y - voxel[1] as i64) as f64 * spacing_mm[1];
+            let across = dy * dy + dz * dz;
+            if across >= nearest * nearest {
+                continue;
+            }
+            let reach = (libm::sqrt(nearest * nearest - across) / spacing_mm[0]) as usize;
+            let row = labels.row(y as usize, z as usize);
+            let outside = |label: &u8| *label != organ.label;
+            let after = row[voxel[0]..(voxel[0] + reach + 1).min(shape[0])].iter().position(outside);
+            let before = row[voxel[0].saturating_sub(reach)..=voxel[0]].iter().rev().position(outside);
+            if let Some(steps) = after.into_iter().chain(before).min() {
+                let dx = steps as f64 * spacing_mm[0];
+                nearest = nearest.min(libm::sqrt(across + dx * dx));
+            }
+        }
+    }
+    nearest
+}

@@ -1,0 +1,179 @@
+//! Tumor textures: smooth random volumes made once, and read at any place in millimetres.
+//!
+//! Uniform noise is smoothed and becomes a probability field; a Bernoulli sample of it is smoothed again and scaled so
+//! that what exceeds 0.12 has a mean of about half. Volumes are periodic, so that any offset fits any box.
+
+use std::sync::{Arc, OnceLock};
+
+use rayon::prelude::*;
+
+use super::gaussian::{radius, weights};
+use crate::random::{Draws, Key};
+use crate::volume::Array3;
+
+/// Voxels along each side of a volume.
+const SIDE: usize = 96;
+
+/// How one family of textures is made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TextureRecipe {
+    /// Smoothing of the uniform noise, one volume each.
+    pub field_sigmas_voxels: &'static [f64],
+    /// Smoothing of the Bernoulli sample, one volume each for every sigma of the field.
+    pub sample_sigmas_voxels: &'static [f64],
+    /// Millimetres of a texture's voxel.
+    pub voxel_mm: f64,
+    /// Volumes of each kind.
+    pub copies: usize,
+}
+
+impl TextureRecipe {
+    /// The abdomen's: sigmas 3 and 4 voxels of 1.5 mm, four volumes.
+    pub const ABDOMEN: Self =
+        Self { field_sigmas_voxels: &[3.0], sample_sigmas_voxels: &[4.0], voxel_mm: 1.5, copies: 4 };
+    /// The chest's: sigmas 3, 6, 9, 12, 15 and 4, 7 voxels of 1.25 mm, ten volumes.
+    pub const CHEST: Self = Self {
+        field_sigmas_voxels: &[3.0, 6.0, 9.0, 12.0, 15.0],
+        sample_sigmas_voxels: &[4.0, 7.0],
+        voxel_mm: 1.25,
+        copies: 1,
+    };
+}
+
+/// A set of textures to draw from.
+#[derive(Debug)]
+pub struct TexturePool {
+    volumes: Vec<Array3<f32>>,
+    voxel_mm: f64,
+}
+
+impl TexturePool {
+    /// Makes all volumes of a recipe; `key` defines every voxel.
+    pub fn new(recipe: TextureRecipe, key: Key) -> Self {
+        let kinds: Vec<(usize, f64, f64)> = (0..recipe.copies)
+            .flat_map(|_| recipe.field_sigmas_voxels)
+            .flat_map(|&field| recipe.sample_sigmas_voxels.iter().map(move |&sample| (field, sample)))
+            .enumerate()
+            .map(|(index, (field, sample))| (index, field, sample))
+            .collect();
+        let volumes = kinds
+            .into_par_iter()
+            .map(|(index, field, sample)| {
+                volume(&mut key.number("volume", index as u64).draws("texture"), field, sample)
+            })
+            .collect();
+        Self { volumes, voxel_mm: recipe.voxel_mm }
+    }
+
+    /// The abdomen's textures, made at first use and shared by the process.
+    pub fn abdomen() -> Arc<Self> {
+        static POOL: OnceLock<Arc<TexturePool>> = OnceLock::new();
+        let make = || Arc::new(Self::new(TextureRecipe::ABDOMEN, Key::root(0).with("pool", "abdomen")));
+        Arc::clone(POOL.get_or_init(make))
+    }
+
+    /// The chest's textures, made at first use and shared by the process.
+    pub fn chest() -> Arc<Self> {
+        static POOL: OnceLock<Arc<TexturePool>> = OnceLock::new();
+        Arc::clone(POOL.get_or_init(|| Arc::new(Self::new(TextureRecipe::CHEST, Key::root(0).with("pool", "chest")))))
+    }
+
+    /// The volumes themselves, 96³ voxels each.
+    pub fn volumes(&self) -> &[Array3<f32>] {
+        &self.volumes
+    }
+
+    /// Draws a volume, an offset and flips, and reads them trilinearly onto a box.
+    ///
+    /// # Shapes
+    /// `shape` voxels of `spacing_mm`, both [x, y, z].
+    pub fn sample(&self, draws: &mut Draws, shape: [usize; 3], spacing_mm: [f64; 3]) -> Array3<f32> {
+        let volume = &self.volumes[draws.index(self.volumes.len())];
+        let taps = [0, 1, 2].map(|axis| {
+            let offset = draws.uniform(0.0, SIDE as f64);
+            let step = spacing_mm[axis] / self.voxel_mm;
+            let last = shape[axis].saturating_sub(1);
+            let flipped = draws.chance(0.5);
+            (0..shape[axis])
+                .map(|index| {
+                    let position = offset + if flipped { last - index } else { index } as f64 * step;
+                    let below = position.floor();
+                    let low = below as usize % SIDE;
+                    (low, (low + 1) % SIDE, (position - below) as f32)
+                })
+                .collect::<Vec<_>>()
+        });
+        let mut result = Array3::filled(shape, 0.0f32);
+        let mut line = vec![0.0f32; SIDE];
+        for z in 0..shape[2] {
+            let (z0, z1, tz) = taps[2][z];
+            for y in 0..shape[1] {
+                let (y0, y1, ty) = taps[1][y];
+                let rows = [volume.row(y0, z0), volume.row(y1, z0), volume.row(y0, z1), volume.row(y1, z1)];
+                let corner = [(1.0 - ty) * (1.0 - tz), ty * (1.0 - tz), (1.0 - ty) * tz, ty * tz];
+                for (x, value) in line.iter_mut().enumerate() {
+                    *value = (0..4).map(|k| corner[k] * rows[k][x]).sum();
+                }
+                for (value, &(x0, x1, tx)) in result.row_mut(y, z).iter_mut().zip(&taps[0]) {
+                    *value = line[x0] + tx * (line[x1] - line[x0]);
+                }
+            }
+        }
+        result
+    }
+}
+
+fn volume(draws: &mut Draws, field_sigma: f64, sample_sigma: f64) -> Array3<f32> {
+    let shape = [SIDE; 3];
+    let noise = Array3::from_fn(shape, |_| draws.unit_f32());
+    let field = periodic_gaussian(noise, field_sigma);
+    let (low, high) =
+        field.as_slice().iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), &v| (a.min(v), b.max(v)));
+    let (base, span) = (draws.uniform(0.04, 0.06) as f32, draws.uniform(0.19, 0.21) as f32);
+    let sample = field.map(|&value| {
+        let probability = base + span * (value - low) / (high - low);
+        f32::from(u8::from(probability > draws.unit_f32()))
+    });
+    let mut texture = periodic_gaussian(sample, sample_sigma);
+    let above = texture.as_slice().iter().filter(|&&value| value > 0.12);
+    let (sum, count) = above.fold((0.0f64, 0usize), |(sum, count), &value| (sum + f64::from(value), count + 1));
+    let scale = (draws.uniform(0.5, 0.55) * count as f64 / sum) as f32;
+    for value in texture.as_mut_slice() {
+        *value = (*value * scale).clamp(0.0, 1.0);
+    }
+    texture
+}
+
+/// Smooths a volume whose opposite faces meet.
+fn periodic_gaussian(mut values: Array3<f32>, sigma: f64) -> Array3<f32> {
+    let reach = radius(sigma);
+    let half = weights(sigma, reach);
+    let [nx, ny, nz] = values.shape();
+    let mut target = Array3::filled([nx, ny, nz], 0.0f32);
+    let wrap = |at: usize, offset: isize, length: usize| (at as isize + offset).rem_euclid(length as isize) as usize;
+    let mut padded = vec![0.0f32; nx + 2 * reach];
+    for axis in 0..3 {
+        for z in 0..nz {
+            for y in 0..ny {
+                let row = target.row_mut(y, z);
+                row.fill(0.0);
+                if axis == 0 {
+                    for (index, value) in padded.iter_mut().enumerate() {
+                        *value = values.row(y, z)[wrap(index, -(reach as isize), nx)];
+                    }
+                }
+                for offset in -(reach as isize)..=reach as isize {
+                    let weight = half[offset.unsigned_abs()];
+                    let line = match axis {
+                        0 => &padded[(reach as isize + offset) as usize..],
+                        1 => values.row(wrap(y, offset, ny), z),
+                        _ => values.row(y, wrap(z, offset, nz)),
+                    };
+                    row.iter_mut().zip(line).for_each(|(out, value)| *out += weight * value);
+                }
+            }
+        }
+        std::mem::swap(&mut values, &mut target);
+    }
+    values
+}

@@ -1,0 +1,114 @@
+//! Checking a run folder against its own digests.
+
+use super::{CHECKPOINT_EVERY, RunFolder};
+use crate::error::Result;
+use crate::sink::durable::FileDigest;
+use crate::sink::pairs::{self, Pair};
+use crate::sink::parquet;
+use crate::sink::schema::Table;
+use crate::sink::{FileEntry, canonical};
+
+/// What a check of a whole run folder found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verification {
+    /// Commits that were replayed.
+    pub commits: u64,
+    /// Files that were compared with their digests.
+    pub files: u64,
+    /// Bytes of those files.
+    pub bytes: u64,
+    /// One sentence for everything that is wrong.
+    pub problems: Vec<String>,
+}
+
+impl RunFolder {
+    /// Replays every commit from the first, and compares every file with its digest.
+    ///
+    /// # Errors
+    /// Where the folder cannot be read at all; what is wrong with its content is in [`Verification::problems`].
+    pub fn verify(&self) -> Result<Verification> {
+        let mut found = Verification::default();
+        let mut snapshot = self.start();
+        for epoch in self.head().map_or(0..0, |head| 0..head + 1) {
+            let replayed = self.commit(epoch).and_then(|(commit, sha256)| {
+                snapshot.apply(&commit, sha256)?;
+                Ok(commit)
+            });
+            match replayed {
+                Ok(commit) => match self.intake(epoch) {
+                    Ok((_, digest)) if digest == commit.intake => {}
+                    Ok((_, digest)) => {
+                        let expected = commit.intake;
+                        found.problems.push(format!("intake {epoch} has digest {digest}, its commit says {expected}"));
+                    }
+                    Err(error) => found.problems.push(error.to_string()),
+                },
+                Err(error) => {
+                    found.problems.push(error.to_string());
+                    return Ok(found);
+                }
+            }
+            if (epoch + 1) % CHECKPOINT_EVERY == 0 {
+                match self.checkpoint(epoch) {
+                    Ok(Some(checkpoint)) if snapshot.checkpoint().as_ref() != Some(&checkpoint) => {
+                        found.problems.push(format!("checkpoint {epoch} is not what its commits give"));
+                    }
+                    Ok(_) => {}
+                    Err(error) => found.problems.push(error.to_string()),
+                }
+            }
+            found.commits += 1;
+        }
+        let pairs = match pairs::listed(&**self.store(), &snapshot.pairs_indexes()) {
+            Ok(pairs) => pairs,
+            Err(error) => {
+                found.problems.push(error.to_string());
+                Vec::new()
+            }
+        };
+        let pairs = pairs.iter().flat_map(Pair::files);
+        for file in snapshot.files.values().cloned().chain(pairs) {
+            if let Some(problem) = self.problem_of(&file)? {
+                found.problems.push(problem);
+            }
+            found.files += 1;
+            found.bytes += file.bytes;
+        }
+        Ok(found)
+    }
+
+    fn problem_of(&self, file: &FileEntry) -> Result<Option<String>> {
+        let place = self.store().place(&file.path);
+        let expected = FileDigest { bytes: file.bytes, sha256: file.sha256.clone() };
+        let got = match self.store().digest(&file.path)? {
+            None => return Ok(Some(format!("{place} is committed and not there"))),
+            Some(got) if got != expected => {
+                return Ok(Some(format!(
+                    "{place} should have {} bytes with digest {}, it has {} with {}",
+                    expected.bytes, expected.sha256, got.bytes, got.sha256
+                )));
+            }
+            Some(got) => got,
+        };
+        if Table::from_name(&file.table).is_err() {
+            return Ok(None);
+        }
+        let rows = self.store().read(&file.path)?.map(parquet::rows_of).transpose();
+        Ok(match rows {
+            Ok(Some(rows)) if rows != file.rows => {
+                Some(format!("{place} should have {} rows, it has {rows}", file.rows))
+            }
+            Err(error) => Some(format!("{place} ({} bytes): {error}", got.bytes)),
+            Ok(_) => None,
+        })
+    }
+
+    /// SHA-256 over what is committed: equal for equal runs, whoever made them and however often they stopped.
+    ///
+    /// # Errors
+    /// As for [`RunFolder::snapshot`].
+    pub fn content_digest(&self, at: Option<u64>) -> Result<String> {
+        let files: Vec<FileEntry> = self.snapshot(at)?.files.into_values().collect();
+        Ok(FileDigest::of(&canonical::line(&files)?).sha256)
+    }
+}

@@ -1,0 +1,111 @@
+//! Euclidean distances between voxels in millimetres, up to a limit.
+
+use super::Array3;
+
+/// The distance from each voxel's centre to the centre of the nearest voxel for which `is_target` holds, exact up to
+/// `limit_mm` and `limit_mm` beyond it.
+///
+/// Squared distances are minimised axis by axis over the window that the limit allows, a whole row at a time, so the
+/// cost grows with the limit and not with the number of targets.
+///
+/// # Units
+/// Millimetres, both of `spacing_mm` and of the result.
+///
+/// ```
+/// use freetumor::volume::{Array3, distance_mm};
+/// let mut mask = Array3::filled([5, 5, 1], 0u8);
+/// mask[[0, 0, 0]] = 1;
+/// let distance = distance_mm(&mask, [3.0, 4.0, 1.0], 100.0, |&value| value == 1);
+/// assert_eq!(distance[[1, 1, 0]], 5.0);
+/// ```
+pub fn distance_mm<T>(
+    voxels: &Array3<T>,
+    spacing_mm: [f64; 3],
+    limit_mm: f64,
+    is_target: impl Fn(&T) -> bool,
+) -> Array3<f32> {
+    let [nx, ny, nz] = voxels.shape();
+    let limit = limit_mm as f32;
+    let mut squares = voxels.map(|value| if is_target(value) { 0.0 } else { f32::INFINITY });
+    for row in squares.as_mut_slice().chunks_exact_mut(nx.max(1)) {
+        along_row(row, spacing_mm[0] as f32);
+    }
+    let mut result = Array3::filled([nx, ny, nz], f32::INFINITY);
+    for axis in [1, 2] {
+        let reach = (limit_mm / spacing_mm[axis]) as usize;
+        for z in 0..nz {
+            for y in 0..ny {
+                let (at, length) = if axis == 1 { (y, ny) } else { (z, nz) };
+                let target = result.row_mut(y, z);
+                target.fill(f32::INFINITY);
+                for other in at.saturating_sub(reach)..(at + reach + 1).min(length) {
+                    let offset_mm = at.abs_diff(other) as f32 * spacing_mm[axis] as f32;
+                    let offset = offset_mm * offset_mm;
+                    let source = if axis == 1 { squares.row(other, z) } else { squares.row(y, other) };
+                    for (least, square) in target.iter_mut().zip(source) {
+                        *least = least.min(square + offset);
+                    }
+                }
+            }
+        }
+        std::mem::swap(&mut squares, &mut result);
+    }
+    for square in squares.as_mut_slice() {
+        *square = square.sqrt().min(limit);
+    }
+    squares
+}
+
+/// Replaces zeros and infinities of a row by squared distances to the nearest zero.
+fn along_row(row: &mut [f32], spacing_mm: f32) {
+    let mut steps = f32::INFINITY;
+    for value in row.iter_mut() {
+        steps = if *value == 0.0 { 0.0 } else { steps + 1.0 };
+        *value = steps;
+    }
+    steps = f32::INFINITY;
+    for value in row.iter_mut().rev() {
+        steps = if *value == 0.0 { 0.0 } else { steps + 1.0 };
+        let distance_mm = value.min(steps) * spacing_mm;
+        *value = distance_mm * distance_mm;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Key;
+
+    #[test]
+    fn equals_the_search_over_all_pairs() {
+        let mut draws = Key::root(1).draws("distance");
+        let spacing_mm = [0.8, 1.1, 2.5];
+        let voxels = Array3::from_fn([13, 11, 7], |_| draws.chance(0.01));
+        let targets: Vec<[usize; 3]> = (0..voxels.as_slice().len())
+            .filter(|&index| voxels.as_slice()[index])
+            .map(|index| [index % 13, index / 13 % 11, index / 143])
+            .collect();
+        assert!(targets.len() > 2, "the test needs targets");
+        let limit_mm = 6.0;
+        let distance = distance_mm(&voxels, spacing_mm, limit_mm, |&target| target);
+        let plain = Array3::from_fn([13, 11, 7], |voxel| {
+            targets
+                .iter()
+                .map(|target| {
+                    (0..3).map(|k| (voxel[k].abs_diff(target[k]) as f64 * spacing_mm[k]).powi(2)).sum::<f64>()
+                })
+                .fold(f64::INFINITY, f64::min)
+                .sqrt()
+                .min(limit_mm)
+        });
+        for (fast, slow) in distance.as_slice().iter().zip(plain.as_slice()) {
+            assert!((f64::from(*fast) - slow).abs() < 1e-4, "{fast} {slow}");
+        }
+    }
+
+    #[test]
+    fn nothing_to_find_is_the_limit_everywhere() {
+        let distance = distance_mm(&Array3::filled([4, 3, 2], 0u8), [1.0; 3], 9.0, |&value| value == 1);
+        assert!(distance.as_slice().iter().all(|&mm| mm == 9.0));
+    }
+}

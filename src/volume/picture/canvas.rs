@@ -1,0 +1,109 @@
+//! A picture's pixels.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// Red, green and blue bytes, row by row from the top left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Picture {
+    width: usize,
+    height: usize,
+    rgb: Vec<u8>,
+}
+
+impl Picture {
+    /// A black picture.
+    pub(super) fn black(width: usize, height: usize) -> Self {
+        Self { width, height, rgb: vec![0; 3 * width * height] }
+    }
+
+    /// Columns and rows.
+    pub fn size(&self) -> [usize; 2] {
+        [self.width, self.height]
+    }
+
+    /// Red, green and blue of a pixel, counted from the top left.
+    ///
+    /// # Panics
+    /// Where the pixel lies outside.
+    pub fn pixel(&self, column: usize, row: usize) -> [u8; 3] {
+        let at = self.offset(column, row);
+        [self.rgb[at], self.rgb[at + 1], self.rgb[at + 2]]
+    }
+
+    pub(super) fn set(&mut self, column: usize, row: usize, colour: [u8; 3]) {
+        let at = self.offset(column, row);
+        self.rgb[at..at + 3].copy_from_slice(&colour);
+    }
+
+    fn offset(&self, column: usize, row: usize) -> usize {
+        assert!(column < self.width && row < self.height, "pixel {column}, {row} of {} x {}", self.width, self.height);
+        3 * (column + self.width * row)
+    }
+
+    /// Pictures side by side with black between them, centred on the highest.
+    #[must_use]
+    pub fn beside(pictures: &[Self], gap: usize) -> Self {
+        let height = pictures.iter().map(|picture| picture.height).max().unwrap_or(0);
+        let width =
+            pictures.iter().map(|picture| picture.width).sum::<usize>() + gap * pictures.len().saturating_sub(1);
+        let mut all = Self::black(width, height);
+        let mut left = 0;
+        for picture in pictures {
+            all.paste(picture, left, (height - picture.height) / 2);
+            left += picture.width + gap;
+        }
+        all
+    }
+
+    fn paste(&mut self, picture: &Self, left: usize, top: usize) {
+        for row in 0..picture.height {
+            let (from, to) = (3 * picture.width * row, 3 * (left + self.width * (top + row)));
+            self.rgb[to..to + 3 * picture.width].copy_from_slice(&picture.rgb[from..from + 3 * picture.width]);
+        }
+    }
+
+    /// The picture as a PNG file's bytes.
+    ///
+    /// # Errors
+    /// Where the picture has no pixels.
+    pub fn to_png(&self) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let encode = |bytes: &mut Vec<u8>| {
+            let mut encoder = png::Encoder::new(bytes, self.width as u32, self.height as u32);
+            encoder.set_color(png::ColorType::Rgb);
+            encoder.set_depth(png::BitDepth::Eight);
+            let mut writer = encoder.write_header()?;
+            writer.write_image_data(&self.rgb)?;
+            writer.finish()
+        };
+        encode(&mut bytes).map_err(|error| {
+            Error::new(format!("cannot encode a picture of {} x {} pixels: {error}", self.width, self.height))
+                .with_source(error)
+        })?;
+        Ok(bytes)
+    }
+
+    /// Writes the picture as a PNG file.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn write_png(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        std::fs::write(path, self.to_png()?).map_err(|error| Error::io("cannot write the picture", path, error))
+    }
+}
+
+/// Pictures below each other with black between them, flush left.
+pub(super) fn stacked(pictures: &[Picture], gap: usize) -> Picture {
+    let width = pictures.iter().map(|picture| picture.width).max().unwrap_or(0);
+    let height = pictures.iter().map(|picture| picture.height).sum::<usize>() + gap * pictures.len().saturating_sub(1);
+    let mut all = Picture::black(width, height);
+    let mut top = 0;
+    for picture in pictures {
+        all.paste(picture, 0, top);
+        top += picture.height + gap;
+    }
+    all
+}

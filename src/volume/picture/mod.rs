@@ -1,0 +1,115 @@
+//! Pictures of volumes, as radiologists look at them.
+//!
+//! The patient's right is on the left of axial and coronal planes, anterior is up or, in sagittal planes, on the left,
+//! and superior is up. Millimetres have the same length in every direction.
+
+mod canvas;
+mod letters;
+mod plane;
+
+pub use canvas::Picture;
+use canvas::stacked;
+use plane::{Scale, panel};
+pub use plane::{View, label_colour};
+
+use super::{Array3, HuWindow, Labels, Region, Volume};
+
+/// The longest side of a plane, in pixels.
+const PLANE_PIXELS: f64 = 512.0;
+/// Pixels between planes.
+const GAP: usize = 6;
+
+/// An axial, a coronal and a sagittal plane through a voxel, side by side, with labels as translucent colours and their
+/// outlines. Marks at the edges show where the other planes lie.
+///
+/// # Shapes
+/// The labels have as many voxels as the volume and lie on its grid; bring them there with [`Labels::onto`].
+///
+/// # Panics
+/// Where the voxel lies outside, or the labels have another shape.
+pub fn three_planes(volume: &Volume, labels: Option<&Labels>, voxel: [usize; 3], window: HuWindow) -> Picture {
+    let ids = labels.map(|labels| &labels.ids);
+    let scale = Scale::fitting(&volume.grid, PLANE_PIXELS);
+    let panels = View::ALL.map(|view| panel(volume, ids, voxel, view, window, &scale));
+    Picture::beside(&panels, GAP)
+}
+
+/// A synthetic tumor: before, after, and after with its label, in the three planes through its middle.
+///
+/// `region` is the tumor's box in the scan, `after` the box's HU with the tumor and `tumor` where it is; `margin_mm` of
+/// the scan around the box is shown too.
+///
+/// # Shapes
+/// `after` and `tumor` have the shape of `region`.
+///
+/// # Panics
+/// Where the region does not lie in the scan, or the arrays have another shape than it.
+pub fn before_and_after(
+    scan: &Volume,
+    region: Region,
+    after: &Array3<f32>,
+    tumor: &Array3<u8>,
+    window: HuWindow,
+    margin_mm: f64,
+) -> Picture {
+    assert_eq!([after.shape(), tumor.shape()], [region.shape; 2], "a tumor fills its box");
+    let spacing_mm = scan.grid.spacing_mm();
+    let margin = spacing_mm.map(|mm| (margin_mm / mm).ceil() as usize);
+    let shown = region.grown(margin, scan.grid.shape);
+    let at = [0, 1, 2].map(|axis| region.start[axis] - shown.start[axis]);
+
+    let before = scan.cut(shown);
+    let mut changed = before.voxels.hu_of(shown_whole(shown));
+    changed.paste(at, after);
+    let changed = Volume { grid: before.grid, voxels: super::Voxels::F32(changed) };
+    let mut labels = Array3::filled(shown.shape, 0u16);
+    labels.paste(at, &tumor.map(|id| u16::from(*id > 0)));
+
+    let middle = labels.region();
+    let voxel = busiest_voxel(&labels).unwrap_or(middle.shape.map(|voxels| voxels / 2));
+    let scale = Scale::fitting(&before.grid, PLANE_PIXELS / 2.0);
+    let rows = View::ALL.map(|view| {
+        let stages = [(&before, None), (&changed, None), (&changed, Some(&labels))];
+        let panels = stages.map(|(volume, labels)| panel(volume, labels, voxel, view, window, &scale));
+        Picture::beside(&panels, GAP)
+    });
+    stacked(&rows, GAP)
+}
+
+fn shown_whole(shown: Region) -> Region {
+    Region { start: [0; 3], shape: shown.shape }
+}
+
+/// The voxel where the three slices that show most labelled voxels meet; `None` where nothing is labelled.
+///
+/// ```
+/// use freetumor::volume::{Array3, busiest_voxel};
+/// let mut labels = Array3::filled([9, 9, 9], 0u16);
+/// labels.paste([4, 2, 6], &Array3::filled([3, 1, 1], 5));
+/// assert_eq!(busiest_voxel(&labels), Some([5, 2, 6]));
+/// ```
+pub fn busiest_voxel(labels: &Array3<u16>) -> Option<[usize; 3]> {
+    let [nx, ny, nz] = labels.shape();
+    let mut counts = [vec![0usize; nx], vec![0; ny], vec![0; nz]];
+    for z in 0..nz {
+        for y in 0..ny {
+            for (x, _) in labels.row(y, z).iter().enumerate().filter(|(_, id)| **id > 0) {
+                counts[0][x] += 1;
+                counts[1][y] += 1;
+                counts[2][z] += 1;
+            }
+        }
+    }
+    let middle_of_most = |counts: &Vec<usize>| {
+        let most = *counts.iter().max()?;
+        let mut best = counts.iter().enumerate().filter(|(_, count)| **count == most).map(|(i, _)| i);
+        // The middle one where several show as many.
+        let all: Vec<usize> = best.by_ref().collect();
+        (most > 0).then(|| all[all.len() / 2])
+    };
+    let [x, y, z] = &counts;
+    Some([middle_of_most(x)?, middle_of_most(y)?, middle_of_most(z)?])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,392 @@
+//! DICOM series: the real ones, and made-up ones in every encoding.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use dicom_core::VR;
+use dicom_dictionary_std::{tags, uids};
+use freetumor::error::Fault;
+use freetumor::ingest::dicom::{Decoder, Limits, Series, list_series, patient_id, read_header, read_series};
+use freetumor::volume::{Affine, Volume, Voxels};
+use sha2::{Digest, Sha256};
+
+use crate::common;
+use crate::dicom_files::{self, COLUMNS, ROWS, SliceFile, run_lengths, series, stored, write};
+
+fn child() -> Decoder {
+    Decoder::child(env!("CARGO_BIN_EXE_freetumor").into())
+}
+
+fn only_series(folder: &Path) -> Series {
+    let mut series = list_series(folder).unwrap();
+    assert_eq!(series.len(), 1, "{series:?}");
+    series.remove(0)
+}
+
+fn read(slices: &[SliceFile]) -> Result<Volume, Fault> {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), slices);
+    read_series(&only_series(folder.path()), &Decoder::in_process(), &Limits::default())
+}
+
+fn whole(volume: &Volume) -> &[i16] {
+    match &volume.voxels {
+        Voxels::I16(voxels) => voxels.as_slice(),
+        Voxels::F32(_) => panic!("expected whole numbers of HU"),
+    }
+}
+
+fn digest(volume: &Volume) -> String {
+    let bytes: Vec<u8> = whole(volume).iter().flat_map(|hu| hu.to_le_bytes()).collect();
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/dicom").join(name)
+}
+
+/// Shape, affine and bytes of a plain NIfTI-1 file with an sform.
+fn nifti(path: &Path) -> ([usize; 3], Affine, Vec<u8>) {
+    let mut bytes = Vec::new();
+    flate2::read::MultiGzDecoder::new(std::fs::File::open(path).unwrap()).read_to_end(&mut bytes).unwrap();
+    let float = |at: usize| f32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    let shape = [42, 44, 46].map(|at| usize::from(u16::from_le_bytes([bytes[at], bytes[at + 1]])));
+    let affine = Affine([280, 296, 312].map(|row| [0, 4, 8, 12].map(|column| f64::from(float(row + column)))));
+    let start = float(108) as usize;
+    (shape, affine, bytes.split_off(start))
+}
+
+#[test]
+fn a_compressed_series_equals_its_conversion() {
+    let Some(folder) = common::shared("ct/totalseg_liver_dicom") else { return };
+    let (shape, affine, bytes) = nifti(&folder.join("reference.nii.gz"));
+    let series = only_series(&folder.join("dicom"));
+    let header = read_header(&series).unwrap();
+    assert_eq!((header.grid.shape, header.volume_bytes), (shape, bytes.len() as u64));
+    for decoder in [child(), Decoder::in_process(), child().with_threads(1)] {
+        let volume = read_series(&series, &decoder, &Limits::default()).unwrap();
+        assert_eq!(volume.grid, header.grid);
+        assert_eq!(volume.grid.affine, affine);
+        assert!(whole(&volume).iter().flat_map(|hu| hu.to_le_bytes()).eq(bytes.iter().copied()), "{decoder:?}");
+    }
+}
+
+/// Digest and affine as tests/peers/dicom.py prints them, read by SimpleITK 2.5.7.
+#[test]
+fn an_uncompressed_series_equals_what_another_reader_makes_of_it() {
+    let Some(folder) = common::shared("ct/crlm_1004") else { return };
+    let series = only_series(&folder.join("dicom"));
+    assert!(!series.is_localizer());
+    let volume = read_series(&series, &child(), &Limits::default()).unwrap();
+    assert_eq!(volume.grid.shape, [512, 512, 41]);
+    assert_eq!(
+        volume.grid.affine,
+        Affine([[-0.796875, 0.0, 0.0, 198.199997], [0.0, -0.796875, 0.0, 204.0], [0.0, 0.0, 5.0, -375.0]])
+    );
+    assert_eq!(digest(&volume), "0d6957114c31e3f577220682fdc9b6d25a34940ef494adacfd2b3b20abe9b87c");
+    // Outside the field of view the padding keeps its own HU.
+    assert_eq!(volume.voxels.hu(0), -3024.0);
+}
+
+#[test]
+fn the_liver_lies_where_its_mask_says() {
+    let Some(folder) = common::shared("ct/crlm_1004") else { return };
+    let (shape, affine, mask) = nifti(&folder.join("liver.nii.gz"));
+    let volume = read_series(&only_series(&folder.join("dicom")), &Decoder::in_process(), &Limits::default()).unwrap();
+    let to_volume = volume.grid.affine.inverse().unwrap().after(&affine);
+    let [nx, ny, _] = volume.grid.shape;
+    let hu: Vec<f64> = mask
+        .iter()
+        .enumerate()
+        .filter(|(_, label)| **label != 0)
+        .map(|(at, _)| {
+            let voxel = [at % shape[0], at / shape[0] % shape[1], at / shape[0] / shape[1]];
+            let [x, y, z] = to_volume.apply(voxel.map(|i| i as f64)).map(|i| i.round() as usize);
+            f64::from(volume.voxels.hu(x + nx * (y + ny * z)))
+        })
+        .collect();
+    let mean = hu.iter().sum::<f64>() / hu.len() as f64;
+    let deviation = (hu.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / hu.len() as f64).sqrt();
+    assert_eq!(hu.len(), 353_154);
+    assert!((mean - 118.0).abs() < 1.0 && (deviation - 16.0).abs() < 1.0, "{mean} ± {deviation}");
+}
+
+/// Slices by tests/peers/dicom_fixtures.py: encoded by GDCM and pydicom, each in another transfer syntax.
+#[test]
+fn every_transfer_syntax_gives_the_same_values() {
+    let series = only_series(&fixture("syntaxes"));
+    let expected: Vec<i16> = (0..9)
+        .flat_map(|z| (0..36).flat_map(move |y| (0..40).map(move |x| (x * x * 7 + y * 13 * (z + 1)) % 3000 - 1000)))
+        .collect();
+    for decoder in [Decoder::in_process(), child(), child().with_threads(2)] {
+        let volume = read_series(&series, &decoder, &Limits::default()).unwrap();
+        assert_eq!(volume.grid.shape, [40, 36, 9]);
+        assert_eq!(
+            volume.grid.affine,
+            Affine([[-0.5, 0.0, 0.0, 10.0], [0.0, -0.75, 0.0, 20.0], [0.0, 0.0, 2.5, 30.0]])
+        );
+        for (z, (slice, due)) in whole(&volume).chunks(1440).zip(expected.chunks(1440)).enumerate() {
+            assert_eq!(slice, due, "slice {z} with {decoder:?}");
+        }
+    }
+}
+
+#[test]
+fn lossy_jpeg_2000_comes_near() {
+    let volume = read_series(&only_series(&fixture("lossy")), &child(), &Limits::default()).unwrap();
+    for z in 0..4 {
+        for y in 0..36 {
+            for x in 0..40 {
+                let due = (10 * x - 5 * y + 40 * z - 100) as f32;
+                let hu = volume.voxels.hu((x + 40 * (y + 36 * z)) as usize);
+                assert!((hu - due).abs() <= 4.0, "{hu} at {x} {y} {z}; expected about {due}");
+            }
+        }
+    }
+}
+
+#[test]
+fn slices_are_ordered_by_place_and_rescaled_one_by_one() {
+    let mut slices = series(5);
+    slices[3] = slices[3].clone().text(tags::RESCALE_INTERCEPT, VR::DS, "76").text(tags::RESCALE_SLOPE, VR::DS, "2");
+    slices.reverse();
+    let volume = read(&slices).unwrap();
+    assert_eq!(volume.grid.shape, [COLUMNS, ROWS, 5]);
+    assert_eq!(volume.grid.affine, Affine([[-0.5, 0.0, 0.0, 10.0], [0.0, -0.75, 0.0, 20.0], [0.0, 0.0, 2.0, 30.0]]));
+    let expected: Vec<i16> = (0..5)
+        .flat_map(|z| stored(z).into_iter().map(move |value| if z == 3 { 2 * value + 76 } else { value - 24 }))
+        .collect();
+    assert_eq!(whole(&volume), expected);
+}
+
+#[test]
+fn a_coronal_stack_keeps_its_orientation() {
+    // Rows run to the left, columns downwards: the normal points to the patient's back.
+    let slices: Vec<_> = series(4)
+        .into_iter()
+        .enumerate()
+        .map(|(z, slice)| {
+            slice
+                .text(tags::IMAGE_ORIENTATION_PATIENT, VR::DS, "1\\0\\0\\0\\0\\-1")
+                .at(&format!("1\\{}\\3", 7 - 3 * z as i32))
+        })
+        .collect();
+    let volume = read(&slices).unwrap();
+    // Ascending along the normal (0, 1, 0) of DICOM's coordinates, which is from front to back.
+    assert_eq!(volume.grid.affine, Affine([[-0.5, 0.0, 0.0, -1.0], [0.0, 0.0, -3.0, 2.0], [0.0, -0.75, 0.0, 3.0]]));
+    assert_eq!(whole(&volume)[0], stored(3)[0] - 24);
+}
+
+#[test]
+fn unsigned_values_with_overlays_in_the_unused_bits_are_masked() {
+    let slices: Vec<_> = series(3)
+        .into_iter()
+        .map(|slice| {
+            slice
+                .word(tags::BITS_STORED, 12)
+                .word(tags::HIGH_BIT, 11)
+                .word(tags::PIXEL_REPRESENTATION, 0)
+                .words(&[0xF123; COLUMNS * ROWS])
+        })
+        .collect();
+    assert!(whole(&read(&slices).unwrap()).iter().all(|hu| *hu == 0x123 - 24));
+    let signed: Vec<_> =
+        slices.into_iter().map(|slice| slice.word(tags::PIXEL_REPRESENTATION, 1).words(&[0x1FFE; 30])).collect();
+    assert!(whole(&read(&signed).unwrap()).iter().all(|hu| *hu == -2 - 24));
+}
+
+#[test]
+fn eight_bit_slices_are_read() {
+    let slices: Vec<_> = series(3)
+        .into_iter()
+        .map(|slice| {
+            slice
+                .word(tags::BITS_ALLOCATED, 8)
+                .word(tags::BITS_STORED, 8)
+                .word(tags::HIGH_BIT, 7)
+                .word(tags::PIXEL_REPRESENTATION, 0)
+                .words(&[0xFF01; COLUMNS * ROWS / 2])
+        })
+        .collect();
+    assert!(whole(&read(&slices).unwrap()).chunks(2).all(|pair| *pair == [1 - 24, 255 - 24]));
+}
+
+#[test]
+fn what_is_not_exact_in_16_bits_becomes_floats() {
+    let mut slices = series(3);
+    slices[1] = slices[1].clone().text(tags::RESCALE_SLOPE, VR::DS, "0.5");
+    let fractional = read(&slices).unwrap();
+    assert!(matches!(fractional.voxels, Voxels::F32(_)));
+    assert_eq!(fractional.voxels.hu(31), (f32::from(stored(1)[1]) * 0.5) - 24.0);
+    // One value beyond 16 bits: everything before it stays exact.
+    let mut slices = series(3);
+    slices[2] = slices[2].clone().words(&[0x8000; COLUMNS * ROWS]);
+    let wide = read(&slices).unwrap();
+    assert!(matches!(wide.voxels, Voxels::F32(_)));
+    assert_eq!((wide.voxels.hu(0), wide.voxels.hu(60)), (f32::from(stored(0)[0]) - 24.0, -32792.0));
+}
+
+#[test]
+fn run_lengths_are_read_in_either_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let slices: Vec<_> = series(4)
+        .into_iter()
+        .enumerate()
+        .map(|(z, slice)| {
+            let words: Vec<u16> = stored(z).into_iter().map(|value| (value / 8) as u16).collect();
+            slice.syntax(uids::RLE_LOSSLESS).fragment(run_lengths(&words))
+        })
+        .collect();
+    write(folder.path(), &slices);
+    let expected: Vec<i16> = (0..4).flat_map(stored).map(|value| value / 8 - 24).collect();
+    for decoder in [Decoder::in_process(), child()] {
+        let volume = read_series(&only_series(folder.path()), &decoder, &Limits::default()).unwrap();
+        assert_eq!(whole(&volume), expected);
+    }
+}
+
+#[test]
+fn element_encodings_do_not_matter() {
+    let expected = read(&series(3)).unwrap();
+    for uid in [uids::IMPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2.2"] {
+        let slices: Vec<_> = series(3).into_iter().map(|slice| slice.syntax(uid)).collect();
+        assert_eq!(read(&slices).unwrap(), expected, "{uid}");
+    }
+    // Without preamble, magic word and group 2, as some old archives hold them.
+    for uid in [uids::IMPLICIT_VR_LITTLE_ENDIAN, uids::EXPLICIT_VR_LITTLE_ENDIAN] {
+        let folder = tempfile::tempdir().unwrap();
+        for (number, slice) in series(3).into_iter().enumerate() {
+            let mut bytes = Vec::new();
+            let syntax = dicom_transfer_syntax_registry::TransferSyntaxRegistry;
+            let syntax = dicom_encoding::TransferSyntaxIndex::get(&syntax, uid).unwrap();
+            slice.object.write_dataset_with_ts(&mut bytes, syntax).unwrap();
+            std::fs::write(folder.path().join(number.to_string()), bytes).unwrap();
+        }
+        let volume = read_series(&only_series(folder.path()), &Decoder::in_process(), &Limits::default()).unwrap();
+        assert_eq!(volume, expected, "{uid}");
+    }
+}
+
+#[test]
+fn what_is_no_image_is_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), &series(3));
+    let report = SliceFile::new(0).without(tags::PIXEL_DATA).without(tags::ROWS).text(tags::MODALITY, VR::CS, "SR");
+    report.write(&folder.path().join("DICOMDIR"));
+    std::fs::write(folder.path().join("notes.txt"), "Doe, Jane: follow-up in March").unwrap();
+    std::fs::write(folder.path().join("empty.dcm"), "").unwrap();
+    std::fs::write(folder.path().join("zeros.dcm"), [0; 4096]).unwrap();
+    std::fs::create_dir(folder.path().join("more")).unwrap();
+    let series = only_series(folder.path());
+    assert_eq!(series.files(), 3);
+    assert!(series.bytes() > 1000 && series.modified_s() > 1_600_000_000);
+}
+
+#[test]
+fn several_series_in_a_folder_are_kept_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut slices = series(4);
+    // Another series, a scout of another orientation in the first one, and a scout that says so.
+    slices.extend((0..5).map(|z| SliceFile::new(z).text(tags::SERIES_INSTANCE_UID, VR::UI, "2.25.4711.2")));
+    slices.push(SliceFile::new(9).text(tags::IMAGE_ORIENTATION_PATIENT, VR::DS, "0\\1\\0\\0\\0\\-1"));
+    slices.push(
+        SliceFile::new(8).text(tags::IMAGE_TYPE, VR::CS, "ORIGINAL\\PRIMARY\\LOCALIZER").without(tags::RESCALE_SLOPE),
+    );
+    write(folder.path(), &slices);
+    let all = list_series(folder.path()).unwrap();
+    let mut files: Vec<_> = all.iter().map(|series| (series.files(), series.is_localizer())).collect();
+    files.sort();
+    assert_eq!(files, [(1, true), (1, true), (4, false), (5, false)]);
+    assert!(all.is_sorted_by(|a, b| a.id() < b.id()));
+    // Names stay the same when the folder grows.
+    let before: Vec<_> = all.iter().map(|series| series.id().to_owned()).collect();
+    SliceFile::new(5).text(tags::SERIES_INSTANCE_UID, VR::UI, "2.25.4711.2").write(&folder.path().join("0"));
+    let after: Vec<_> = list_series(folder.path()).unwrap().iter().map(|series| series.id().to_owned()).collect();
+    assert_eq!(after, before);
+}
+
+#[test]
+fn acquisitions_and_matrices_that_share_places_are_kept_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let late = |z: usize| {
+        SliceFile::new(z)
+            .text(tags::ACQUISITION_NUMBER, VR::IS, "2")
+            .text(tags::SOP_INSTANCE_UID, VR::UI, &format!("2.25.4711.9.{z}"))
+            .text(tags::RESCALE_INTERCEPT, VR::DS, "76")
+    };
+    let mut slices: Vec<_> =
+        series(4).into_iter().map(|slice| slice.text(tags::ACQUISITION_NUMBER, VR::IS, "1")).collect();
+    slices.extend((0..4).map(late));
+    slices.extend(
+        (0..3).map(|z| late(z).word(tags::ROWS, 1).text(tags::SOP_INSTANCE_UID, VR::UI, &format!("2.25.8.{z}"))),
+    );
+    write(folder.path(), &slices);
+    let all = list_series(folder.path()).unwrap();
+    let mut volumes: Vec<_> = all
+        .iter()
+        .map(|series| read_series(series, &Decoder::in_process(), &Limits::default()).unwrap())
+        .map(|volume| (volume.grid.shape, volume.voxels.hu(0)))
+        .collect();
+    volumes.sort_by(|a, b| a.partial_cmp(b).unwrap());
+    let first = f32::from(stored(0)[0]);
+    assert_eq!(volumes, [([6, 1, 3], first + 76.0), ([6, 5, 4], first - 24.0), ([6, 5, 4], first + 76.0)]);
+    // A scanner that counts an acquisition for every slice still makes one scan.
+    let counted: Vec<_> = series(4)
+        .into_iter()
+        .enumerate()
+        .map(|(z, slice)| slice.text(tags::ACQUISITION_NUMBER, VR::IS, &z.to_string()))
+        .collect();
+    assert_eq!(read(&counted).unwrap().grid.shape, [6, 5, 4]);
+}
+
+#[test]
+fn a_copy_of_a_file_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), &series(4));
+    SliceFile::new(2).write(&folder.path().join("copy of a slice"));
+    let series = only_series(folder.path());
+    assert_eq!(series.files(), 5);
+    let volume = read_series(&series, &Decoder::in_process(), &Limits::default()).unwrap();
+    assert_eq!(volume, read(&dicom_files::series(4)).unwrap());
+}
+
+#[test]
+fn the_patient_is_told_only_when_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path(), &series(3));
+    let series = only_series(folder.path());
+    assert_eq!(patient_id(&series).unwrap().as_deref(), Some("PAT-4711"));
+    let shown = format!("{series:?} {} {:?}", series.id(), read_header(&series).unwrap());
+    for word in dicom_files::PERSONAL {
+        assert!(!shown.contains(word), "{shown}");
+    }
+    write(
+        folder.path(),
+        &dicom_files::series(3).into_iter().map(|slice| slice.without(tags::PATIENT_ID)).collect::<Vec<_>>(),
+    );
+    assert_eq!(patient_id(&only_series(folder.path())), Ok(None));
+}
+
+/// The elements that matter, read by the reference parser too.
+#[test]
+fn headers_say_what_another_parser_reads() {
+    for folder in ["ct/crlm_1004/dicom", "ct/totalseg_liver_dicom/dicom"] {
+        let Some(folder) = common::shared(folder) else { return };
+        let grid = read_header(&only_series(&folder)).unwrap().grid;
+        let mut heights: Vec<f64> = Vec::new();
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let file = dicom_object::OpenFileOptions::new()
+                .read_until(tags::PIXEL_DATA)
+                .open_file(entry.unwrap().path())
+                .unwrap();
+            let position = file.element(tags::IMAGE_POSITION_PATIENT).unwrap().to_multi_float64().unwrap();
+            assert_eq!([-position[0], -position[1]], [grid.affine.0[0][3], grid.affine.0[1][3]]);
+            heights.push(position[2]);
+        }
+        heights.sort_by(f64::total_cmp);
+        assert_eq!(heights.len(), grid.shape[2]);
+        for (z, height) in heights.iter().enumerate() {
+            assert!((grid.affine.apply([0.0, 0.0, z as f64])[2] - height).abs() < 1e-9);
+        }
+    }
+}

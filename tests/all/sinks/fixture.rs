@@ -1,0 +1,239 @@
+//! Small scans with tumors in them, and the plain for-loop that writes a run folder.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use freetumor::error::{Fault, FaultKind, Result};
+use freetumor::ingest::{Companions, Scan, ScanEntry};
+use freetumor::mask::{MaskedScan, Organ, OrganMask};
+use freetumor::random::Key;
+use freetumor::score::{Score, Scores};
+use freetumor::sink::durable::Durable;
+use freetumor::sink::split::{SplitConfig, Splitter};
+use freetumor::sink::spool::{ScanOutcome, Spool};
+use freetumor::sink::{
+    DecathlonConfig, DecathlonSink, FaultRecord, NnunetConfig, NnunetSink, Outcome, Sample, SampleRecord, ScanRecord,
+    Sink, WebDatasetConfig, WebDatasetSink,
+};
+use freetumor::synth::{Candidate, Geometry};
+use freetumor::tables::epoch::seal;
+use freetumor::tables::run::{FORMAT_VERSION, RunFolder, RunManifest, RunWriter};
+use freetumor::volume::{Affine, Array3, Grid, Labels, Region, Volume, Voxels};
+
+struct NoCompanions;
+
+impl Companions for NoCompanions {
+    fn labels(&self, pattern: &str) -> Result<Labels, Fault> {
+        Err(Fault::mask(FaultKind::Missing, format!("there is no {pattern}")))
+    }
+}
+
+pub fn organs() -> Arc<[Organ]> {
+    [("liver", 1), ("kidney", 3)]
+        .map(|(name, label)| Organ { name: name.to_owned(), label, tumor_label: label + 1 })
+        .into()
+}
+
+pub fn sinks() -> Vec<Box<dyn Sink>> {
+    let two_buckets = WebDatasetConfig { buckets: 2, ..WebDatasetConfig::default() };
+    vec![
+        Box::new(NnunetSink::new("nnunet", NnunetConfig::default(), [organs()[0].clone()].into()).unwrap()),
+        Box::new(DecathlonSink::new("decathlon", DecathlonConfig::default(), organs()).unwrap()),
+        Box::new(WebDatasetSink::new("webdataset", two_buckets).unwrap()),
+    ]
+}
+
+pub fn manifest(seed: u64) -> RunManifest {
+    RunManifest {
+        format: FORMAT_VERSION,
+        pipeline: serde_json::json!({ "sources": { "made": { "kind": "fixture" } } }),
+        pipeline_digest: "5e".repeat(32),
+        seed,
+        code_version: "0.1.0".into(),
+        shard_buckets: BTreeMap::from([("webdataset".to_owned(), 2)]),
+        kernel_class: "portable".into(),
+        models: BTreeMap::new(),
+    }
+}
+
+/// Scan `number`; every third belongs to the patient of the one before.
+pub fn entry(number: u64) -> ScanEntry {
+    let key = format!("Jane Doe/{number}.nii.gz");
+    ScanEntry {
+        scan_id: ScanEntry::id_of("made", &key),
+        source: "made".into(),
+        key,
+        dataset: ["north", "south"][number as usize % 2].into(),
+        patient_key: format!("{:016x}", (number - u64::from(number % 3 == 2)).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+        bytes: 1000 + number,
+        modified_s: 1_700_000_000,
+    }
+}
+
+pub fn masked(entry: &ScanEntry, shape: [usize; 3]) -> MaskedScan {
+    let mut draws = Key::root(1).with("scan", &entry.scan_id).draws("voxels");
+    let voxels = Array3::from_fn(shape, |_| draws.normal(60.0, 25.0) as i16);
+    let affine = Affine([[-0.8, 0.0, 0.0, 120.5], [0.0, -0.8, 0.0, 90.0], [0.0, 0.0, 5.0, -40.0]]);
+    let labels = Array3::from_fn(shape, |[x, y, _]| match (2 * x < shape[0], 4 * y < shape[1]) {
+        (true, _) => 1,
+        (false, true) => 3,
+        _ => 0,
+    });
+    let scan = Scan {
+        entry: entry.clone(),
+        digest: format!("{}{}", entry.scan_id, entry.scan_id),
+        volume: Volume { grid: Grid { shape, affine }, voxels: Voxels::I16(voxels) },
+        companions: Arc::new(NoCompanions),
+    };
+    MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: organs() } }
+}
+
+/// A box that is darker in the liver, and tumor there.
+pub fn candidate(masked: &MaskedScan, key: Key) -> Candidate {
+    let mut draws = key.draws("box");
+    let bounds = masked.scan.volume.grid.shape;
+    let shape = bounds.map(|length| 1 + length / 3);
+    let start = [0, 1, 2].map(|axis| draws.index(bounds[axis] - shape[axis] + 1));
+    let region = Region { start, shape };
+    let before = masked.scan.volume.voxels.hu_of(region);
+    let mut labels = masked.mask.labels.cut(region);
+    let tumor = labels.map(|&label| u8::from(label == 1));
+    let mut after = before.clone();
+    for ((hu, label), _) in
+        after.as_mut_slice().iter_mut().zip(labels.as_mut_slice()).zip(tumor.as_slice()).filter(|(_, t)| **t == 1)
+    {
+        *hu -= 40.0;
+        *label = 2;
+    }
+    let radii_mm = [9.0, 8.0, draws.uniform(4.0, 7.0)];
+    let geometry = Geometry {
+        size_class: ["tiny", "small", "medium", "large"][draws.index(4)].into(),
+        site_voxel: start,
+        site_mm: masked.scan.volume.grid.affine.apply(start.map(|i| i as f64)),
+        radii_mm,
+        volume_mm3: radii_mm.iter().product(),
+        diameter_mm: draws.uniform(4.0, 40.0),
+        sphericity: draws.uniform(0.5, 1.0),
+        clipped_fraction: 0.1,
+        boundary_distance_mm: 3.0,
+    };
+    Candidate { region, before, after, labels, tumor, geometry }
+}
+
+/// What the stages would make of a scan, spooled.
+pub fn work(spool: &Spool, epoch: u64, entry: &ScanEntry, shape: [usize; 3]) -> Result<ScanOutcome> {
+    let root = Key::root(7);
+    let split = Splitter::new(SplitConfig { validation: 0.3, test: 0.2 }, root).unwrap().split_of(&entry.patient_key);
+    let scan_key = root.with("scan", &entry.scan_id);
+    let mut scan = ScanRecord {
+        scan_id: entry.scan_id.clone(),
+        scan_digest: None,
+        patient_key: entry.patient_key.clone(),
+        dataset: entry.dataset.clone(),
+        source: entry.source.clone(),
+        epoch,
+        split,
+        status: "fault".into(),
+        duplicate_of: None,
+        bytes: entry.bytes,
+        shape: None,
+        spacing_mm: None,
+        orientation: None,
+        hu_min: None,
+        hu_max: None,
+        organs: Vec::new(),
+        accepted: 0,
+        rejected: 0,
+    };
+    if scan_key.draws("fate").chance(0.15) {
+        let fault = Fault::read(FaultKind::Truncated, "expected 4096 bytes of voxels, got 1000");
+        let (scan_id, dataset, source) = (entry.scan_id.clone(), entry.dataset.clone(), entry.source.clone());
+        let faults = vec![FaultRecord { scan_id, dataset, source, epoch, fault }];
+        return Ok(spool.save(epoch, ScanOutcome { scan, samples: Vec::new(), faults, files: Vec::new() })?.unwrap());
+    }
+    let masked = masked(entry, shape);
+    scan.status = "done".into();
+    scan.scan_digest = Some(masked.scan.digest.clone());
+    scan.shape = Some(shape.map(|length| length as u32));
+    scan.spacing_mm = Some(masked.scan.volume.grid.spacing_mm());
+    scan.orientation = Some("LPS".into());
+    (scan.hu_min, scan.hu_max) = (Some(-80.0), Some(200.0));
+    scan.organs = vec![("liver".into(), 1.0 / 3.0), ("kidney".into(), 0.1)];
+    let open = spool.open(epoch, &masked).unwrap();
+    let (mut samples, mut files) = (Vec::new(), Vec::new());
+    for attempt in 0..3u32 {
+        let key = scan_key.number("attempt", attempt.into());
+        let mut draws = key.draws("fate");
+        let mut scores = Scores::default();
+        scores.set(Score::Cnr, draws.normal(-2.0, 1.0));
+        scores.set(Score::DeltaHu, draws.uniform(-60.0, -5.0));
+        scores.set(Score::FoundFraction, draws.uniform(0.0, 1.0));
+        // Nothing around the tumor to compare with.
+        scores.set(Score::HuRing, f64::NAN);
+        let found = scores.get(Score::FoundFraction).unwrap();
+        let (outcome, sited) = match found {
+            f if f > 0.4 => (Outcome::Accepted, true),
+            f if f > 0.2 => (Outcome::Rejected { reason: "found_fraction > 0.4".into() }, true),
+            _ => (Outcome::Rejected { reason: "no_site".into() }, false),
+        };
+        let candidate = candidate(&masked, key);
+        let record = SampleRecord {
+            sample_id: ScanEntry::id_of(&entry.scan_id, &attempt.to_string()),
+            scan_id: entry.scan_id.clone(),
+            scan_digest: masked.scan.digest.clone(),
+            patient_key: entry.patient_key.clone(),
+            dataset: entry.dataset.clone(),
+            epoch,
+            seed: u64::MAX - 1,
+            stage: "rules".into(),
+            variant: 0,
+            attempt,
+            organ: "liver".into(),
+            split,
+            geometry: sited.then(|| candidate.geometry.clone()),
+            scores,
+            outcome,
+            pipeline_digest: "5e".repeat(32),
+            model: "rules-1".into(),
+        };
+        if record.outcome == Outcome::Accepted {
+            files.extend(open.add(&Sample { masked: &masked, candidate: &candidate, record: &record })?.unwrap());
+            scan.accepted += 1;
+        } else {
+            scan.rejected += 1;
+        }
+        samples.push(record);
+    }
+    Ok(spool.save(epoch, ScanOutcome { scan, samples, faults: Vec::new(), files })?.unwrap())
+}
+
+/// A whole run as a for-loop: `epochs` of `scans` each. It goes on where an earlier one stopped.
+pub fn run(
+    store: &Arc<dyn Durable>,
+    sinks: &[Box<dyn Sink>],
+    epochs: u64,
+    scans: u64,
+    shape: [usize; 3],
+) -> Result<RunWriter> {
+    let mut writer = RunFolder::create_or_resume_in(Arc::clone(store), &manifest(7))?;
+    let spool = writer.spool(sinks);
+    spool.clear_committed(writer.next_epoch())?;
+    while writer.next_intake() < epochs {
+        let first = writer.next_intake() * scans;
+        writer.take_in(&(first..first + scans).map(entry).collect::<Vec<_>>())?;
+    }
+    for epoch in writer.next_epoch()..epochs {
+        let mut outcomes = Vec::new();
+        for entry in writer.folder().scan_entries(epoch)? {
+            outcomes.push(match spool.load_verified(epoch, &entry.scan_id)? {
+                Some(outcome) => outcome,
+                None => work(&spool, epoch, &entry, shape)?,
+            });
+        }
+        let sealed = seal(&**store, epoch, outcomes, sinks)?;
+        writer.commit(sealed)?;
+        spool.clear(epoch)?;
+    }
+    writer.project(sinks)?;
+    Ok(writer)
+}

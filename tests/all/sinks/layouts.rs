@@ -1,0 +1,132 @@
+//! The layouts that nnU-Net and MONAI list by themselves.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use freetumor::error::Complaint;
+use freetumor::sink::durable::{Durable, Folder};
+use freetumor::sink::{DecathlonConfig, DecathlonSink, NnunetConfig, NnunetSink, WebDatasetConfig, WebDatasetSink};
+use freetumor::tables::run::RunWriter;
+use serde_json::Value;
+
+use super::fixture;
+
+fn run(place: &Path) -> RunWriter {
+    let store: Arc<dyn Durable> = Arc::new(Folder::local(place));
+    fixture::run(&store, &fixture::sinks(), 3, 8, [12, 10, 8]).unwrap()
+}
+
+fn json(path: impl AsRef<Path>) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+fn names(folder: impl AsRef<Path>) -> BTreeSet<String> {
+    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn nnunet_finds_its_files_labels_and_folds() {
+    let place = tempfile::tempdir().unwrap();
+    let writer = run(place.path());
+    let root = place.path().join("layouts/nnunet/Dataset900_FreeTumor");
+    let dataset = json(root.join("dataset.json"));
+    assert_eq!(dataset["channel_names"], serde_json::json!({ "0": "CT" }));
+    assert_eq!(dataset["labels"], serde_json::json!({ "background": 0, "liver": 1, "liver_tumor": 2 }));
+    assert_eq!(dataset["file_ending"], ".nii.gz");
+    let images = names(root.join("imagesTr"));
+    let cases: BTreeSet<String> =
+        images.iter().map(|name| name.strip_suffix("_0000.nii.gz").unwrap().to_owned()).collect();
+    assert_eq!(dataset["numTraining"], cases.len());
+    assert_eq!(names(root.join("labelsTr")), cases.iter().map(|case| format!("{case}.nii.gz")).collect());
+    let folds = json(root.join("splits_final.json"));
+    let listed: BTreeSet<String> = ["train", "val"]
+        .iter()
+        .flat_map(|part| folds[0][part].as_array().unwrap().iter().map(|case| case.as_str().unwrap().to_owned()))
+        .collect();
+    assert_eq!(listed, cases);
+    assert!(!folds[0]["train"].as_array().unwrap().is_empty() && !folds[0]["val"].as_array().unwrap().is_empty());
+    let tests = names(root.join("imagesTs"));
+    assert!(!tests.is_empty());
+    assert_eq!((cases.len() + tests.len()) as u64, writer.snapshot().counts.accepted);
+}
+
+#[test]
+fn decathlon_lists_name_files_that_are_there() {
+    let place = tempfile::tempdir().unwrap();
+    let writer = run(place.path());
+    let root = place.path().join("layouts/decathlon");
+    let dataset = json(root.join("dataset.json"));
+    assert_eq!(dataset["labels"]["3"], "kidney");
+    let mut total = 0;
+    for list in ["training", "validation", "test"] {
+        let list = dataset[list].as_array().unwrap();
+        assert!(!list.is_empty());
+        for pair in list {
+            assert!(root.join(pair["image"].as_str().unwrap()).is_file());
+            assert!(root.join(pair["label"].as_str().unwrap()).is_file());
+        }
+        total += list.len();
+    }
+    assert_eq!(total as u64, writer.snapshot().counts.accepted);
+    assert_eq!(dataset["numTraining"].as_u64().unwrap() + dataset["numTest"].as_u64().unwrap(), total as u64);
+}
+
+#[cfg(unix)]
+#[test]
+fn sinks_share_one_file_on_disk() {
+    use std::os::unix::fs::MetadataExt;
+    let place = tempfile::tempdir().unwrap();
+    let writer = run(place.path());
+    for file in writer.folder().files("pairs", None).unwrap() {
+        let metadata = fs::metadata(place.path().join(&file.path)).unwrap();
+        assert_eq!(metadata.nlink(), 3, "the committed name and one in each of two layouts: {}", file.path);
+    }
+}
+
+#[test]
+fn a_layout_that_was_damaged_is_made_again() {
+    let place = tempfile::tempdir().unwrap();
+    let writer = run(place.path());
+    let root = place.path().join("layouts/decathlon");
+    let (text, images) = (fs::read(root.join("dataset.json")).unwrap(), names(root.join("imagesTr")));
+    fs::remove_file(root.join("imagesTr").join(images.first().unwrap())).unwrap();
+    fs::write(root.join("imagesTr/stray.nii.gz"), "stray").unwrap();
+    fs::write(root.join("dataset.json"), "{}").unwrap();
+    fs::remove_dir_all(place.path().join("layouts/webdataset")).unwrap();
+    writer.project(&fixture::sinks()).unwrap();
+    assert_eq!((fs::read(root.join("dataset.json")).unwrap(), names(root.join("imagesTr"))), (text, images));
+    assert!(place.path().join("layouts/webdataset/train.json").is_file());
+}
+
+fn fields(complaints: Result<(), Vec<Complaint>>) -> Vec<String> {
+    complaints.expect_err("complaints").into_iter().map(|complaint| complaint.field).collect()
+}
+
+#[test]
+fn every_bad_setting_is_named_at_once() {
+    let config = NnunetConfig { dataset_id: 0, dataset_name: "Free Tumor".into(), gzip_level: 0 };
+    let all = NnunetSink::new("nn U", config, fixture::organs()).map(drop);
+    assert_eq!(fields(all), ["", "gzip_level", "dataset_id", "dataset_name"]);
+    let gap: Arc<[_]> = [fixture::organs()[1].clone()].into();
+    let complaints = NnunetSink::new("nnunet", NnunetConfig::default(), Arc::clone(&gap)).err().unwrap();
+    assert!(complaints[0].message.contains("without gaps") && complaints[0].hint.is_some(), "{complaints:?}");
+    // Whole pipelines number liver 1, 2 and kidney 3, 4: no gap.
+    assert!(NnunetSink::new("nnunet", NnunetConfig::default(), fixture::organs()).is_ok());
+    assert!(DecathlonSink::new("decathlon", DecathlonConfig::default(), gap).is_ok());
+    let config = DecathlonConfig { dataset_name: " ".into(), gzip_level: 10 };
+    assert_eq!(
+        fields(DecathlonSink::new("samples", config, fixture::organs()).map(drop)),
+        ["", "gzip_level", "dataset_name"]
+    );
+    let config = WebDatasetConfig { buckets: 0, ..WebDatasetConfig::default() };
+    assert_eq!(fields(WebDatasetSink::new("web/set", config).map(drop)), ["", "buckets"]);
+}
+
+#[test]
+fn settings_refuse_what_they_do_not_know() {
+    assert!(toml::from_str::<WebDatasetConfig>("bucket = 3").is_err());
+    let config: WebDatasetConfig = toml::from_str("buckets = 3").unwrap();
+    assert_eq!(config, WebDatasetConfig { buckets: 3, ..WebDatasetConfig::default() });
+}

@@ -1,0 +1,141 @@
+//! No patient is in two splits, in no sink, however patients and scans are mixed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use freetumor::ingest::ScanEntry;
+use freetumor::sink::durable::{Durable, FileDigest, Folder};
+use freetumor::sink::split::{SplitConfig, Splitter};
+use freetumor::sink::{Sink, Split, Spooled};
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::fixture;
+
+/// A sample whose files are a few bytes: what sinks do with it does not depend on them.
+fn spooled(store: &dyn Durable, epoch: u64, number: usize, patient: &str, split: Split) -> Spooled {
+    let sample_id = ScanEntry::id_of(patient, &number.to_string());
+    let path = |kind: &str| format!("staging/{epoch:012}/scan{number}/{sample_id}.{kind}.nii.gz");
+    let text = format!("{sample_id}, not an image");
+    let digest = FileDigest::of(text.as_bytes());
+    for kind in ["image", "label"] {
+        store.stage(&path(kind), &mut |out| out.write_all(text.as_bytes())).unwrap();
+    }
+    let record = serde_json::from_value(serde_json::json!({
+        "sample_id": sample_id, "scan_id": format!("scan{number}"), "scan_digest": "", "patient_key": patient,
+        "dataset": "made", "epoch": epoch, "seed": 1, "stage": "rules", "variant": 0, "attempt": 0, "organ": "liver",
+        "split": split, "geometry": null, "scores": {}, "verdict": "accepted", "pipeline_digest": "", "model": "",
+    }));
+    Spooled {
+        record: record.unwrap(),
+        image_path: path("image"),
+        image: digest.clone(),
+        label_path: path("label"),
+        label: digest,
+    }
+}
+
+/// Which splits a sink's own lists put each case into.
+fn cases(store: &dyn Durable, sink: &dyn Sink) -> BTreeMap<String, BTreeSet<String>> {
+    let json = |name: &str| -> Value { serde_json::from_slice(&store.read(name).unwrap().unwrap()).unwrap() };
+    let mut cases: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut put = |case: &str, split: &str| {
+        let case = case.rsplit('/').next().unwrap().split('.').next().unwrap();
+        cases.entry(case.trim_end_matches("_0000").to_owned()).or_default().insert(split.to_owned());
+    };
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    match sink.name() {
+        "nnunet" => {
+            let root = "layouts/nnunet/Dataset900_FreeTumor";
+            let folds = json(&format!("{root}/splits_final.json"));
+            for (key, split) in [("train", "train"), ("val", "validation")] {
+                folds[0][key].as_array().unwrap().iter().for_each(|case| put(&text(case), split));
+            }
+            for case in store.list(&format!("{root}/imagesTs")).unwrap() {
+                put(&case, "test");
+            }
+            let training = store.list(&format!("{root}/imagesTr")).unwrap();
+            let known: Vec<&String> = cases.iter().filter(|(_, s)| !s.contains("test")).map(|(case, _)| case).collect();
+            assert_eq!(training.len(), known.len(), "each file of imagesTr is in one fold");
+        }
+        "decathlon" => {
+            let dataset = json("layouts/decathlon/dataset.json");
+            for (key, split) in [("training", "train"), ("validation", "validation"), ("test", "test")] {
+                dataset[key].as_array().unwrap().iter().for_each(|pair| put(&text(&pair["image"]), split));
+            }
+        }
+        _ => {
+            for split in ["train", "validation", "test"] {
+                let index = json(&format!("layouts/webdataset/{split}.json"));
+                for shard in index["shardlist"].as_array().unwrap() {
+                    shard["samples"].as_array().unwrap().iter().for_each(|sample| put(&text(&sample["key"]), split));
+                }
+            }
+        }
+    }
+    cases
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_patient_is_in_two_splits(
+        epochs in prop::collection::vec(prop::collection::vec(0..12u8, 0..10), 1..4),
+        seed in any::<u64>(),
+    ) {
+        let place = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Durable> = Arc::new(Folder::local(place.path()));
+        let config = SplitConfig { validation: 0.3, test: 0.3 };
+        let splitter = Splitter::new(config, freetumor::random::Key::root(seed)).unwrap();
+        let (mut patients, mut number) = (BTreeMap::new(), 0);
+        let mut committed: BTreeMap<String, Vec<_>> = BTreeMap::new();
+        for (epoch, scans) in epochs.iter().enumerate() {
+            let mut samples: Vec<Spooled> = scans.iter().map(|patient| {
+                number += 1;
+                let patient = format!("patient{patient}");
+                spooled(&*store, epoch as u64, number, &patient, splitter.split_of(&patient))
+            }).collect();
+            samples.sort_by(|a, b| a.record.sample_id.cmp(&b.record.sample_id));
+            patients.extend(samples.iter().map(|s| (s.record.sample_id.clone(), s.record.patient_key.clone())));
+            for sink in fixture::sinks() {
+                let sealed = sink.seal(&*store, epoch as u64, &samples).unwrap();
+                prop_assert_eq!(sealed.placements.len(), samples.len());
+                let index = sealed.files.into_iter().filter(|file| file.table == sink.index());
+                committed.entry(sink.name().to_owned()).or_default().extend(index);
+            }
+        }
+        for sink in fixture::sinks() {
+            sink.project(&*store, &committed[sink.name()]).unwrap();
+            let cases = cases(&*store, &*sink);
+            prop_assert_eq!(cases.keys().collect::<Vec<_>>(), patients.keys().collect::<Vec<_>>());
+            let mut splits: BTreeMap<&String, BTreeSet<&String>> = BTreeMap::new();
+            for (case, of_case) in &cases {
+                splits.entry(&patients[case]).or_default().extend(of_case);
+            }
+            prop_assert!(splits.values().all(|splits| splits.len() == 1), "{}: {splits:?}", sink.name());
+        }
+    }
+}
+
+#[test]
+fn every_sink_refuses_a_patient_in_two_splits() {
+    let place = tempfile::tempdir().unwrap();
+    let store = Folder::local(place.path());
+    let train = spooled(&store, 0, 1, "one", Split::Train);
+    let test = spooled(&store, 0, 2, "one", Split::Test);
+    for sink in fixture::sinks() {
+        let mut both = vec![train.clone(), test.clone()];
+        both.sort_by(|a, b| a.record.sample_id.cmp(&b.record.sample_id));
+        let error = sink.seal(&store, 0, &both).unwrap_err();
+        assert!(error.to_string().contains("patient one is in two splits"), "{}: {error}", sink.name());
+        // In two epochs: each is fine by itself, together they are not.
+        let mut index = Vec::new();
+        for (epoch, sample) in [(1, &train), (2, &test)] {
+            index.extend(sink.seal(&store, epoch, std::slice::from_ref(sample)).unwrap().files);
+        }
+        index.retain(|file| file.table == sink.index());
+        let error = sink.project(&store, &index).unwrap_err();
+        assert!(error.to_string().contains("two splits"), "{}: {error}", sink.name());
+    }
+}

@@ -1,0 +1,139 @@
+//! The tables: columns, bytes, and the way back.
+
+use std::sync::Arc;
+
+use freetumor::error::{Fault, FaultKind};
+use freetumor::random::Key;
+use freetumor::score::Score;
+use freetumor::sink::durable::{Durable, Folder};
+use freetumor::sink::parquet::{Row, SampleRow, read_part, rows_of, write_part};
+use freetumor::sink::schema::Table;
+use freetumor::sink::{FaultRecord, Outcome, Placement, ScanRecord};
+use parquet::file::reader::{FileReader, SerializedFileReader};
+
+use super::fixture;
+
+fn rows(count: u64) -> (Vec<SampleRow>, Vec<ScanRecord>, Vec<FaultRecord>) {
+    let place = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Durable> = Arc::new(Folder::local(place.path()));
+    let spool = freetumor::sink::spool::Spool::new(store, &[]);
+    let (mut samples, mut scans, mut faults) = (Vec::new(), Vec::new(), Vec::new());
+    for number in 0..count {
+        let outcome = fixture::work(&spool, 4, &fixture::entry(number), [8, 8, 6]).unwrap();
+        assert!(outcome.files.is_empty(), "without sinks nothing is encoded");
+        for (index, record) in outcome.samples.into_iter().enumerate() {
+            let placement = Placement {
+                image_path: (index % 2 == 0).then(|| format!("samples/pairs/{index}.image.nii.gz")),
+                shard: (index % 3 == 0).then(|| "samples/shards/1.tar".to_owned()),
+                shard_offset_bytes: (index % 3 == 0).then_some(512 * index as u64),
+                ..Placement::default()
+            };
+            samples.push(SampleRow { record, placement });
+        }
+        scans.push(outcome.scan);
+        faults.extend(outcome.faults);
+    }
+    let entry = fixture::entry(0);
+    faults.push(FaultRecord {
+        scan_id: entry.scan_id,
+        dataset: entry.dataset,
+        source: entry.source,
+        epoch: 4,
+        fault: Fault::mask(FaultKind::NonFinite, "expected numbers, got 3 NaN"),
+    });
+    (samples, scans, faults)
+}
+
+fn check<R: Row + Clone + PartialEq + std::fmt::Debug>(rows: Vec<R>) {
+    assert!(rows.len() > 1, "{}", R::TABLE.name());
+    let part = write_part(4, rows.clone()).unwrap();
+    let mut shuffled = rows.clone();
+    shuffled.reverse();
+    shuffled.rotate_left(rows.len() / 3);
+    assert_eq!(write_part(4, shuffled).unwrap(), part, "the order in which rows come does not matter");
+    assert_eq!(rows_of(part.bytes.clone()).unwrap(), rows.len() as u64);
+    assert_eq!(part.entry.path, format!("{}/000000000004-{}.parquet", R::TABLE.name(), part.entry.sha256));
+    let mut sorted = rows;
+    R::sort(&mut sorted);
+    assert_eq!(read_part::<R>(part.bytes).unwrap(), sorted);
+    let empty = write_part::<R>(4, Vec::new()).unwrap();
+    assert_eq!(read_part::<R>(empty.bytes).unwrap(), []);
+}
+
+#[test]
+fn rows_come_back_as_they_were() {
+    let (samples, scans, faults) = rows(24);
+    let accepted = samples.iter().filter(|row| row.record.outcome == Outcome::Accepted).count();
+    assert!(accepted > 5 && samples.iter().any(|row| row.record.geometry.is_none()) && faults.len() > 2);
+    check(samples);
+    check(scans);
+    check(faults);
+}
+
+#[test]
+fn a_score_that_is_no_number_is_absent() {
+    let (samples, ..) = rows(4);
+    assert!(samples.iter().all(|row| row.record.scores.get(Score::HuRing).is_none()));
+    assert!(samples.iter().all(|row| row.record.scores.get(Score::Cnr).is_some()));
+}
+
+#[test]
+fn another_table_is_refused_by_name_of_the_column() {
+    let (_, scans, _) = rows(4);
+    let bytes = write_part(4, scans).unwrap().bytes;
+    let error = read_part::<FaultRecord>(bytes.clone()).unwrap_err();
+    assert!(error.to_string().contains("stage"), "{error}");
+    assert!(read_part::<ScanRecord>(bytes[..bytes.len() / 2].to_vec()).is_err());
+}
+
+#[test]
+fn files_say_what_their_columns_are() {
+    let (samples, ..) = rows(4);
+    let bytes = write_part(4, samples).unwrap().bytes;
+    let reader = SerializedFileReader::new(bytes::Bytes::from(bytes)).unwrap();
+    let file = reader.metadata().file_metadata();
+    assert_eq!(file.created_by(), Some("freetumor"));
+    let schema = parquet::arrow::parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata()).unwrap();
+    for (column, (field, stored)) in
+        Table::Samples.columns().iter().zip(schema.fields().iter().zip(file.schema().get_fields()))
+    {
+        assert_eq!(stored.get_basic_info().id(), column.id, "{}", column.name);
+        assert_eq!(field.metadata()["doc"], column.doc);
+        assert_eq!(field.metadata().get("unit").map_or("", String::as_str), column.unit);
+    }
+}
+
+#[test]
+fn a_whole_number_of_64_bits_survives() {
+    let (mut samples, ..) = rows(1);
+    samples.truncate(1);
+    samples[0].record.seed = u64::MAX;
+    let part = write_part(0, samples).unwrap();
+    assert_eq!(read_part::<SampleRow>(part.bytes).unwrap()[0].record.seed, u64::MAX);
+}
+
+#[test]
+fn rows_of_another_epoch_are_refused() {
+    let place = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Durable> = Arc::new(Folder::local(place.path()));
+    let spool = freetumor::sink::spool::Spool::new(Arc::clone(&store), &[]);
+    let outcome = fixture::work(&spool, 1, &fixture::entry(0), [8, 8, 6]).unwrap();
+    let error = freetumor::tables::epoch::seal(&*store, 2, vec![outcome], &[]).unwrap_err();
+    assert!(error.to_string().contains("another epoch"), "{error}");
+}
+
+#[test]
+fn a_geometry_that_is_no_number_is_a_fault_of_the_scan() {
+    let place = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Durable> = Arc::new(Folder::local(place.path()));
+    let spool = freetumor::sink::spool::Spool::new(store, &[]);
+    let mut outcome = (0..)
+        .map(|number| fixture::work(&spool, 0, &fixture::entry(number), [8, 8, 6]).unwrap())
+        .find(|outcome| outcome.samples.iter().any(|record| record.geometry.is_some()))
+        .unwrap();
+    let mut draws = Key::root(1).draws("pick");
+    let sited: Vec<usize> = (0..3).filter(|i| outcome.samples[*i].geometry.is_some()).collect();
+    let picked = sited[draws.index(sited.len())];
+    outcome.samples[picked].geometry.as_mut().unwrap().sphericity = f64::INFINITY;
+    assert_eq!(spool.save(0, outcome).unwrap().unwrap_err().kind, FaultKind::NonFinite);
+}

@@ -1,0 +1,424 @@
+//! Synthesis by rules against reference numbers, and what must hold for every tumor.
+
+use std::sync::Arc;
+
+use freetumor::error::{Fault, FaultKind};
+use freetumor::ingest::{Companions, Scan, ScanEntry};
+use freetumor::mask::{MaskedScan, Organ, OrganMask};
+use freetumor::random::Key;
+use freetumor::score::{Intensity, IntensityConfig, Score, ScoreStage, Scores};
+use freetumor::synth::blend::{blend, smooth_difference, soften, tumor_of, with_tumor};
+use freetumor::synth::classes::{CLASS_VOXEL_MM, ClassDraw, SizeClass};
+use freetumor::synth::measure::measure;
+use freetumor::synth::texture::TexturePool;
+use freetumor::synth::{Attempt, Candidate, Differences, Rules, RulesConfig, Sites, Sizes, Synthesize};
+use freetumor::volume::{Affine, Array3, Grid, HuWindow, Labels, Region, Volume, Voxels};
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+use crate::common;
+
+/// A tensor [x, y, z] of a safetensors file, z fastest there.
+fn tensor(file: &SafeTensors, name: &str) -> Array3<f32> {
+    let view = file.tensor(name).unwrap();
+    let &[nx, ny, nz] = view.shape() else { panic!("{name} has three axes") };
+    let values: Vec<f32> = view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    Array3::from_fn([nx, ny, nz], |[x, y, z]| values[(x * ny + y) * nz + z])
+}
+
+fn largest_difference(a: &Array3<f32>, b: &Array3<f32>) -> f32 {
+    assert_eq!(a.shape(), b.shape());
+    a.as_slice().iter().zip(b.as_slice()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+fn inner(array: &Array3<f32>, cut: usize) -> Array3<f32> {
+    array.cut(Region { start: [cut; 3], shape: array.shape().map(|n| n - 2 * cut) })
+}
+
+#[test]
+fn blend_and_labels_equal_the_reference() {
+    let Some(path) = common::shared("golden/candidate.safetensors") else { return };
+    let bytes = std::fs::read(path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    for (name, sigma) in [("liver", 1.5), ("kidney", 1.1)] {
+        let get = |what: &str| tensor(&file, &format!("{name}.{what}"));
+        let organ = Organ { name: name.into(), label: 1, tumor_label: 2 };
+        let (image, labels, shape, texture) = (get("image"), get("label"), get("shape"), get("texture"));
+        let labels = labels.map(|&label| label as u8);
+
+        // The file's difference lacks the outer 4 voxels; smoothing needs 3 neighbours.
+        let smooth = smooth_difference(&get("difference"));
+        let error = largest_difference(&inner(&smooth, 3), &inner(&get("difference_smooth"), 3));
+        assert!(error < 1e-5, "{name} difference_smooth {error}");
+
+        let soft = soften(&shape, [1.5; 3], sigma * 1.5);
+        let error = largest_difference(&inner(&soft, 4), &get("shape_blurred"));
+        assert!(error < 1e-5, "{name} shape_blurred {error}");
+
+        let labels_cut = labels.cut(Region { start: [4; 3], shape: [56; 3] });
+        let (image, texture) = (inner(&image, 4), inner(&texture, 4));
+        let difference = get("difference_smooth");
+        let after = blend(&image, &labels_cut, &organ, &inner(&soft, 4), &difference, &texture, 1.0);
+        let expected = get("blended");
+        let error = largest_difference(&after, &expected);
+        assert!(error < 1e-5, "{name} blended {error}");
+        assert!(largest_difference(&image, &expected) > 1e-2, "{name}: the reference changed the image");
+
+        let tumor = tumor_of(&inner(&shape, 4).map(|&inside| inside as u8), &labels_cut, &organ);
+        let merged = with_tumor(&labels_cut, &tumor, &organ);
+        let expected = get("new_label");
+        // In the file a synthetic tumor is 3 and a real one 2; merged labels call both 2.
+        let synthetic = expected.map(|&label| u8::from(label == 3.0));
+        assert_eq!(tumor, synthetic, "{name}");
+        assert_eq!(merged, expected.map(|&label| (label as u8).min(2)), "{name}");
+        assert!(expected.as_slice().contains(&2.0), "{name}: a real tumor survives");
+    }
+}
+
+#[test]
+fn measures_equal_the_calibration_of_digital_spheres() {
+    let Some(path) = common::shared("reference/real_tumor_shapes.json") else { return };
+    let reference: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let calibration = reference["digital_sphere_calibration"].as_object().unwrap();
+    assert_eq!(calibration.len(), 5);
+    for (grid, spheres) in calibration {
+        let numbers = grid.split(['(', ')']).nth(1).unwrap();
+        let spacing: Vec<f64> = numbers.split(", ").map(|mm| mm.parse().unwrap()).collect();
+        let spacing = [spacing[0], spacing[1], spacing[2]];
+        for diameter in [10.0, 20.0, 40.0] {
+            let expected = &spheres[format!("sphere_diameter_{diameter}_mm")];
+            // The reference's sphere may lie anywhere on the grid: the mean over places is compared.
+            let mut draws = Key::root(1).draws("sphere");
+            let all: Vec<_> = (0..8)
+                .map(|_| {
+                    let centre = [0, 1, 2].map(|_| draws.uniform(0.0, 1.0));
+                    let shape = spacing.map(|mm| (diameter / mm) as usize + 4);
+                    let ball = Array3::from_fn(shape, |voxel| {
+                        let offset = |k: usize| (voxel[k] as f64 - (shape[k] / 2) as f64 - centre[k]) * spacing[k];
+                        u8::from((0..3).map(|k| offset(k).powi(2)).sum::<f64>() < diameter * diameter / 4.0)
+                    });
+                    measure(&ball, spacing).unwrap()
+                })
+                .collect();
+            let mean = |value: fn(&freetumor::synth::measure::ShapeMeasures) -> f64| {
+                all.iter().map(value).sum::<f64>() / all.len() as f64
+            };
+            let coarse = spacing[2] > 2.0;
+            for (name, value, tolerance) in [
+                ("sphericity", mean(|m| m.sphericity), if coarse { 0.012 } else { 0.004 }),
+                (
+                    "surface_irregularity_ratio",
+                    mean(|m| m.surface_irregularity_ratio),
+                    if coarse { 0.015 } else { 0.006 },
+                ),
+                ("ellipsoid_dice", mean(|m| m.ellipsoid_dice), if coarse { 0.015 } else { 0.003 }),
+                ("radial_residual_sd", mean(|m| m.radial_residual_sd), if coarse { 0.012 } else { 0.003 }),
+                ("pca_major_over_minor_ratio", mean(|m| m.axes_mm[0] / m.axes_mm[2]), if coarse { 0.05 } else { 0.01 }),
+            ] {
+                let expected = expected[name].as_f64().unwrap();
+                assert!(
+                    (value - expected).abs() <= tolerance,
+                    "{grid} {diameter} mm {name}: {value} against {expected}"
+                );
+            }
+        }
+    }
+}
+
+fn percentile(sorted: &[f64], percent: f64) -> f64 {
+    let position = percent / 100.0 * (sorted.len() - 1) as f64;
+    let below = position as usize;
+    let above = (below + 1).min(sorted.len() - 1);
+    sorted[below] + (position - below as f64) * (sorted[above] - sorted[below])
+}
+
+#[test]
+fn classes_are_distributed_as_published() {
+    let Some(path) = common::shared("golden/shape_statistics.json") else { return };
+    let reference: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    // The reference counted 500, 500, 200 and 80 shapes: its own percentiles scatter by about these tolerances, larger
+    // in the tails.
+    for (class, count, tolerance) in [
+        (SizeClass::Tiny, 600, 0.06),
+        (SizeClass::Small, 600, 0.06),
+        (SizeClass::Medium, 300, 0.09),
+        (SizeClass::Large, 100, 0.12),
+    ] {
+        let mut rows: [Vec<f64>; 3] = Default::default();
+        for seed in 0..count {
+            let draw = ClassDraw::draw(&mut Key::root(seed).draws("class"), class);
+            let drawn = draw.rasterize([0.0; 3], [CLASS_VOXEL_MM; 3]);
+            let ellipsoid = |index: usize| {
+                let [nx, ny, _] = drawn.mask.shape();
+                let voxel = [index % nx, index / nx % ny, index / nx / ny];
+                let level = (0..3).map(|k| ((drawn.start[k] + voxel[k] as i64) as f64 / draw.radii_voxels[k]).powi(2));
+                level.sum::<f64>() < 1.0
+            };
+            let (mut inside, mut before, mut shared) = (0usize, 0usize, 0usize);
+            let (mut low, mut high) = (usize::MAX, 0usize);
+            for (index, &set) in drawn.mask.as_slice().iter().enumerate() {
+                let original = ellipsoid(index);
+                before += usize::from(original);
+                inside += usize::from(set);
+                shared += usize::from(original && set != 0);
+                if set != 0 {
+                    low = low.min(index % drawn.mask.shape()[0]);
+                    high = high.max(index % drawn.mask.shape()[0]);
+                }
+            }
+            if inside > 0 {
+                rows[0].push(inside as f64 / before as f64);
+                rows[1].push((high - low + 1) as f64 / (2.0 * draw.radii_voxels[0]));
+                rows[2].push(2.0 * shared as f64 / (inside + before) as f64);
+            }
+        }
+        for (name, values) in ["volume_ratio", "extent_ratio_x", "dice_with_ellipsoid"].iter().zip(&mut rows) {
+            values.sort_by(f64::total_cmp);
+            for (k, percent) in [5.0, 25.0, 50.0, 75.0, 95.0].into_iter().enumerate() {
+                let expected = reference[class.name()][name][k].as_f64().unwrap();
+                let value = percentile(values, percent);
+                let allowed = if k == 0 || k == 4 { 1.5 * tolerance } else { tolerance };
+                println!("{} {name} p{percent}: {value:.3} against {expected:.3}", class.name());
+                assert!((value - expected).abs() <= allowed, "{} {name} p{percent}: {value} {expected}", class.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn textures_are_distributed_as_published() {
+    let Some(path) = common::shared("golden/shape_statistics.json") else { return };
+    let reference: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let reference = &reference["texture_sigma_3_4"];
+    for volume in TexturePool::abdomen().volumes() {
+        let mut values: Vec<f64> = volume.as_slice().iter().map(|&value| f64::from(value)).collect();
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        let deviation = (values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / values.len() as f64).sqrt();
+        let [nx, ny, nz] = volume.shape();
+        let correlation = |lag: usize| {
+            let rows = (0..nz).flat_map(|z| (0..ny).map(move |y| (y, z)));
+            let products = rows.flat_map(|(y, z)| {
+                let row = volume.row(y, z);
+                (0..nx).map(move |x| (f64::from(row[x]) - mean) * (f64::from(row[(x + lag) % nx]) - mean))
+            });
+            products.sum::<f64>() / (values.len() as f64 * deviation * deviation)
+        };
+        let half = (1..20).find(|&lag| correlation(lag) < 0.5).unwrap() as f64;
+        values.sort_by(f64::total_cmp);
+        let measured = [
+            ("mean", mean, 0.01),
+            ("std", deviation, 0.004),
+            ("p5", percentile(&values, 5.0), 0.015),
+            ("p50", percentile(&values, 50.0), 0.01),
+            ("p95", percentile(&values, 95.0), 0.015),
+            ("half_autocorrelation_voxels", half, 0.5),
+        ];
+        for (name, value, slack) in measured {
+            let (low, high) = (reference[name][0].as_f64().unwrap(), reference[name][1].as_f64().unwrap());
+            assert!((low - slack..=high + slack).contains(&value), "{name}: {value} outside {low}..{high}");
+        }
+    }
+}
+
+struct NoCompanions;
+
+impl Companions for NoCompanions {
+    fn labels(&self, pattern: &str) -> Result<Labels, Fault> {
+        Err(Fault::mask(FaultKind::Missing, format!("expected {pattern}, there are no files here")))
+    }
+}
+
+fn liver() -> Organ {
+    Organ { name: "liver".into(), label: 1, tumor_label: 2 }
+}
+
+fn organs() -> [Organ; 2] {
+    [liver(), Organ { name: "lung".into(), label: 3, tumor_label: 4 }]
+}
+
+/// A round liver below a lung in a box of 120×100×90 mm, with a real tumor in the liver.
+fn scan(spacing_mm: [f64; 3], float: bool) -> MaskedScan {
+    let shape = [0, 1, 2].map(|k| ([120.0, 100.0, 90.0][k] / spacing_mm[k]) as usize);
+    let mut affine = Affine::from_spacing(spacing_mm);
+    affine.0[0][3] = -31.0;
+    let grid = Grid { shape, affine };
+    let ball = |voxel: [usize; 3], centre: [f64; 3], radius: f64| {
+        (0..3).map(|k| (voxel[k] as f64 * spacing_mm[k] - centre[k]).powi(2)).sum::<f64>() < radius * radius
+    };
+    let labels = Array3::from_fn(shape, |voxel| match () {
+        () if ball(voxel, [45.0, 50.0, 40.0], 9.0) => 2,
+        () if ball(voxel, [60.0, 50.0, 35.0], 40.0) => 1,
+        () if voxel[2] as f64 * spacing_mm[2] > 60.0 => 3,
+        () => 0,
+    });
+    let mut draws = Key::root(5).draws("noise");
+    let hu = Array3::from_fn(shape, |voxel| {
+        let mean = [-90.0, 110.0, 70.0, -850.0][usize::from(labels[voxel])];
+        draws.normal(mean, 12.0).round()
+    });
+    let voxels = if float { Voxels::F32(hu.map(|&hu| hu as f32 + 0.25)) } else { Voxels::I16(hu.map(|&hu| hu as i16)) };
+    let entry = ScanEntry {
+        scan_id: "0".into(),
+        source: "source".into(),
+        key: "key".into(),
+        dataset: "dataset".into(),
+        patient_key: "patient".into(),
+        bytes: 0,
+        modified_s: 0,
+    };
+    let companions = Arc::new(NoCompanions);
+    let scan = Scan { entry, digest: "d".into(), volume: Volume { grid, voxels }, companions };
+    MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: Arc::new(organs()) } }
+}
+
+fn candidates(scan: &MaskedScan, organ: &Organ, config: RulesConfig, count: u64) -> (Vec<Candidate>, Vec<String>) {
+    let rules = Rules::new(config, &organs(), HuWindow::ABDOMEN).unwrap();
+    let plan = rules.site_plan(scan, organ).unwrap();
+    let (mut made, mut reasons) = (Vec::new(), Vec::new());
+    for number in 0..count {
+        match plan.attempt(Key::root(11).number("attempt", number)).unwrap() {
+            Attempt::Candidate(candidate) => made.push(*candidate),
+            Attempt::Rejected { reason } => reasons.push(reason),
+        }
+    }
+    (made, reasons)
+}
+
+/// Everything that a candidate promises about its box.
+fn check(scan: &MaskedScan, organ: &Organ, candidate: &Candidate) {
+    let region = candidate.region;
+    let before = scan.scan.volume.voxels.hu_of(region);
+    let labels = scan.mask.labels.cut(region);
+    assert_eq!(candidate.before, before);
+    let integer = matches!(scan.scan.volume.voxels, Voxels::I16(_));
+    let mut voxels = 0;
+    for index in 0..region.voxels() {
+        let (was, is) = (before.as_slice()[index], candidate.after.as_slice()[index]);
+        let (label, new) = (labels.as_slice()[index], candidate.labels.as_slice()[index]);
+        let tumor = candidate.tumor.as_slice()[index];
+        if label != organ.label {
+            assert_eq!(was.to_bits(), is.to_bits());
+            assert_eq!((label, tumor), (new, 0));
+        }
+        assert_eq!(new, if tumor == 1 { organ.tumor_label } else { label });
+        assert!(!integer || is.fract() == 0.0);
+        assert!(is.is_finite());
+        voxels += usize::from(tumor);
+    }
+    let geometry = &candidate.geometry;
+    let grid = scan.scan.volume.grid;
+    assert!((geometry.volume_mm3 - voxels as f64 * grid.voxel_volume_mm3()).abs() < 1e-6);
+    assert_eq!(geometry.site_mm, grid.affine.apply(geometry.site_voxel.map(|index| index as f64)));
+    assert_eq!(scan.mask.labels[geometry.site_voxel], organ.label);
+    assert!(geometry.radii_mm[0] >= geometry.radii_mm[1] && geometry.radii_mm[1] >= geometry.radii_mm[2]);
+    assert!((0.0..=1.0).contains(&geometry.clipped_fraction) && geometry.boundary_distance_mm > 0.0);
+}
+
+#[test]
+fn every_candidate_keeps_its_promises() {
+    for (spacing_mm, float) in [([0.9, 0.9, 1.0], false), ([0.8, 0.8, 5.0], false), ([3.0, 3.0, 3.0], true)] {
+        let scan = scan(spacing_mm, float);
+        for (organ, config) in [
+            (liver(), RulesConfig::default()),
+            (organs()[1].clone(), RulesConfig::default()),
+            (
+                liver(),
+                RulesConfig {
+                    sizes: Sizes::Classes,
+                    sites: Sites::Reference,
+                    difference: Differences::Reference,
+                    ..RulesConfig::default()
+                },
+            ),
+        ] {
+            let (made, reasons) = candidates(&scan, &organ, config, 12);
+            assert!(made.len() >= 6, "{spacing_mm:?} {} {reasons:?}", organ.name);
+            for candidate in &made {
+                check(&scan, &organ, candidate);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_tumor_stays_away_from_real_ones_and_within_the_limit() {
+    let scan = scan([1.0, 1.0, 1.5], false);
+    let config = RulesConfig { max_clipped_fraction: Some(0.1), diameter_mm: [8.0, 25.0], ..RulesConfig::default() };
+    let (made, reasons) = candidates(&scan, &liver(), config, 60);
+    assert!(made.len() > 20 && reasons.iter().any(|reason| reason == "clipped"), "{} {reasons:?}", made.len());
+    for candidate in &made {
+        assert!(candidate.geometry.clipped_fraction <= 0.1);
+        // No voxel of the box that is a real tumor has a synthetic neighbour.
+        let labels = scan.mask.labels.cut(candidate.region);
+        let shape = labels.shape();
+        for index in (0..labels.as_slice().len()).filter(|&index| labels.as_slice()[index] == 2) {
+            let voxel = [index % shape[0], index / shape[0] % shape[1], index / shape[0] / shape[1]];
+            let around = Region { start: voxel, shape: [1; 3] }.grown([1; 3], shape);
+            assert!(candidate.tumor.cut(around).as_slice().iter().all(|&inside| inside == 0));
+        }
+    }
+}
+
+#[test]
+fn the_same_key_gives_the_same_bits() {
+    let scan = scan([1.2, 1.2, 2.0], false);
+    let (first, _) = candidates(&scan, &liver(), RulesConfig::default(), 5);
+    let (again, _) = candidates(&scan, &liver(), RulesConfig::default(), 5);
+    assert_eq!(first, again);
+    assert!(first.windows(2).all(|pair| pair[0].geometry != pair[1].geometry));
+}
+
+#[test]
+fn an_organ_too_small_or_absent_gives_no_site() {
+    let mut scan = scan([2.0; 3], false);
+    let config = RulesConfig { diameter_mm: [140.0, 150.0], ..RulesConfig::default() };
+    let (made, reasons) = candidates(&scan, &liver(), config, 3);
+    assert!(made.is_empty() && reasons.iter().all(|reason| reason == "no_site"), "{reasons:?}");
+    scan.mask.labels.as_mut_slice().fill(0);
+    let (made, reasons) = candidates(&scan, &liver(), RulesConfig::default(), 2);
+    assert!(made.is_empty() && reasons == ["no_site", "no_site"], "{reasons:?}");
+}
+
+#[test]
+fn a_mask_of_another_shape_is_a_fault() {
+    let mut scan = scan([3.0; 3], false);
+    scan.mask.labels = Array3::filled([3, 3, 3], 1);
+    let rules = Rules::new(RulesConfig::default(), &organs(), HuWindow::ABDOMEN).unwrap();
+    let fault = rules.site_plan(&scan, &liver()).err().unwrap();
+    assert_eq!(fault.kind, FaultKind::Mismatch);
+}
+
+#[test]
+fn contrasts_are_those_of_the_organ() {
+    let scan = scan([1.0, 1.0, 2.0], false);
+    let stage = Intensity::new(IntensityConfig::default(), &organs()).unwrap();
+    let judged = |organ: &Organ, config: RulesConfig| -> Vec<Scores> {
+        let config = RulesConfig { diameter_mm: [10.0, 24.0], ..config };
+        let judge = stage.baseline(&scan, organ).unwrap();
+        let (made, _) = candidates(&scan, organ, config, 30);
+        assert!(made.len() >= 10);
+        let mut all = Vec::new();
+        for candidate in &made {
+            let mut scores = Scores::default();
+            judge.score(candidate, &mut scores).unwrap();
+            all.push(scores);
+        }
+        all
+    };
+    for scores in judged(&liver(), RulesConfig::default()) {
+        let delta = scores.get(Score::DeltaHu).unwrap();
+        assert!((-75.0..-8.0).contains(&delta), "liver {delta}");
+        assert!((scores.get(Score::OrganMedianHu).unwrap() - 110.0).abs() <= 1.0);
+        assert!((scores.get(Score::HuRing).unwrap() - 110.0).abs() < 8.0);
+    }
+    for scores in judged(&organs()[1], RulesConfig::default()) {
+        let inside = scores.get(Score::HuInside).unwrap();
+        assert!((-760.0..80.0).contains(&inside), "lung {inside}");
+        assert!(scores.get(Score::DeltaHu).unwrap() > 60.0);
+    }
+    let fixed = RulesConfig { contrast_hu: [("liver".to_owned(), [-40.0, -40.0])].into(), ..RulesConfig::default() };
+    for scores in judged(&liver(), fixed) {
+        let delta = scores.get(Score::DeltaHu).unwrap();
+        assert!((-42.0..-24.0).contains(&delta), "{delta}");
+    }
+}

@@ -1,0 +1,220 @@
+//! Volumes against MONAI, nibabel and SciPy: the reference numbers of `../shared/golden` on the real scans of
+//! `../shared/ct`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use freetumor::ingest::nifti::{read_labels, read_volume};
+use freetumor::volume::{
+    Affine, Array3, Boundary, Gaussian, Grid, HuWindow, Labels, Orientation, Preprocess, Scratch, Volume, Voxels,
+    padding_to,
+};
+use safetensors::SafeTensors;
+
+use crate::common;
+
+/// A tensor as an array: [x, y, z] with z fastest in the file.
+fn array(tensors: &SafeTensors<'_>, name: &str) -> Array3<f32> {
+    let tensor = tensors.tensor(name).unwrap();
+    let [nx, ny, nz] = tensor.shape().try_into().unwrap();
+    let values: Vec<f32> =
+        tensor.data().chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect();
+    Array3::from_fn([nx, ny, nz], |[x, y, z]| values[z + nz * (y + ny * x)])
+}
+
+fn every_5th<T>(array: &Array3<T>, value: impl Fn(&T) -> f32) -> Array3<f32> {
+    let shape = array.shape().map(|voxels| voxels.div_ceil(5));
+    Array3::from_fn(shape, |voxel| value(&array[voxel.map(|i| 5 * i)]))
+}
+
+fn hu(volume: &Volume) -> Array3<f32> {
+    volume.voxels.hu_of(volume.grid.region())
+}
+
+/// What the reference says about one step of one scan.
+struct Step<'a> {
+    name: String,
+    numbers: &'a serde_json::Value,
+    tensors: &'a SafeTensors<'a>,
+}
+
+impl Step<'_> {
+    fn check(&self, grid: &Grid, image: &Array3<f32>, labels: &Array3<u16>, window_width: f32) {
+        let Self { name, numbers, tensors } = self;
+        let shape: Vec<usize> = serde_json::from_value(numbers["shape"].clone()).unwrap();
+        assert_eq!([grid.shape, image.shape(), labels.shape()], [<[usize; 3]>::try_from(shape).unwrap(); 3], "{name}");
+
+        let affine: Vec<Vec<f64>> = serde_json::from_value(numbers["affine"].clone()).unwrap();
+        let rounded = grid.affine.0.map(|row| row.map(|value| (value * 1e6).round_ties_even() / 1e6));
+        assert_eq!(
+            rounded.as_slice(),
+            affine[..3].iter().map(|row| <[f64; 4]>::try_from(&row[..]).unwrap()).collect::<Vec<_>>(),
+            "{name}"
+        );
+
+        let mut counts = BTreeMap::new();
+        for id in labels.as_slice() {
+            *counts.entry(id.to_string()).or_insert(0u64) += 1;
+        }
+        let expected: BTreeMap<String, u64> = serde_json::from_value(numbers["label_voxels"].clone()).unwrap();
+        assert_eq!(counts, expected, "{name}");
+        let expected = array(tensors, &format!("{name}.label_every_5th"));
+        assert!(every_5th(labels, |id| f32::from(*id)) == expected, "{name}: labels lie elsewhere");
+
+        // Far below the wanted thousandth of the window, and on every voxel: both sides round to f32.
+        let expected = array(tensors, &format!("{name}.image_every_5th"));
+        let pairs = every_5th(image, |value| *value);
+        let farthest = pairs.as_slice().iter().zip(expected.as_slice()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(farthest <= 2e-6 * window_width, "{name}: a voxel differs by {farthest}");
+
+        let count = image.as_slice().len() as f64;
+        let mean = image.as_slice().iter().map(|v| f64::from(*v)).sum::<f64>() / count;
+        let deviation =
+            (image.as_slice().iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / (count - 1.0)).sqrt();
+        for (own, key) in [(mean, "mean"), (deviation, "std")] {
+            let expected = numbers[key].as_f64().unwrap();
+            assert!(
+                (own - expected).abs() <= 1e-6 * f64::from(window_width),
+                "{name}: {key} {own} instead of {expected}"
+            );
+        }
+    }
+}
+
+fn check_scan(name: &str, image: &Path, labels: &Path) {
+    let Some(numbers) = common::shared("golden/preprocessing.json") else { return };
+    let numbers: serde_json::Value = serde_json::from_slice(&std::fs::read(numbers).unwrap()).unwrap();
+    let Some(tensors) = common::shared("golden/preprocessing.safetensors") else { return };
+    let bytes = std::fs::read(tensors).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let step = |step: &str| {
+        let name = format!("{name}.{step}");
+        Step { numbers: &numbers[&name], name, tensors: &tensors }
+    };
+
+    // One step at a time.
+    let (scan, labels) = (read_volume(image).unwrap(), read_labels(labels).unwrap());
+    let ras = scan.reoriented(Orientation::RAS);
+    let ras_labels = labels.reoriented(Orientation::RAS);
+    assert_eq!(ras.grid, ras_labels.grid);
+    step("ras").check(&ras.grid, &hu(&ras), &ras_labels.ids, 425.0);
+
+    let spaced = ras.with_spacing([1.5; 3]).unwrap();
+    let spaced_labels = ras_labels.with_spacing([1.5; 3]).unwrap();
+    step("spacing").check(&spaced.grid, &hu(&spaced), &spaced_labels.ids, 425.0);
+
+    let windowed = hu(&spaced).map(|hu| HuWindow::ABDOMEN.apply(*hu));
+    step("window").check(&spaced.grid, &windowed, &spaced_labels.ids, 1.0);
+
+    let foreground = windowed.bounds_of(|value| *value > 0.0).unwrap();
+    let cropped_grid = spaced.grid.cut(foreground);
+    let (cropped, cropped_labels) = (windowed.into_cut(foreground), spaced_labels.ids.into_cut(foreground));
+    step("crop").check(&cropped_grid, &cropped, &cropped_labels, 1.0);
+
+    let (before, shape) = padding_to(cropped.shape(), [96; 3]);
+    let padded = (cropped.padded(before, shape, 0.0), cropped_labels.padded(before, shape, 0));
+    step("pad").check(&cropped_grid.padded(before, shape), &padded.0, &padded.1, 1.0);
+
+    // And all of them in one go.
+    let prepared = Preprocess::ABDOMEN.apply(&scan, Some(&labels)).unwrap();
+    step("pad").check(&prepared.grid, &prepared.image, prepared.labels.as_ref().unwrap(), 1.0);
+    assert!(prepared.image.cut(prepared.scanned) == cropped);
+}
+
+#[test]
+fn preprocessing_an_abdomen_equals_monai() {
+    let Some(folder) = common::shared("ct/totalseg_abdomen") else { return };
+    check_scan("totalseg_abdomen", &folder.join("ct.nii.gz"), &folder.join("labels.nii.gz"));
+}
+
+#[test]
+fn preprocessing_labels_of_another_orientation_equals_monai() {
+    let Some(folder) = common::shared("ct/totalseg_liver_dicom") else { return };
+    check_scan("totalseg_liver_dicom", &folder.join("reference.nii.gz"), &folder.join("labels.nii.gz"));
+}
+
+#[test]
+fn labels_on_another_grid_land_where_both_affines_say() {
+    let Some(folder) = common::shared("ct/totalseg_liver_dicom") else { return };
+    let scan = read_volume(folder.join("reference.nii.gz")).unwrap();
+    let labels = read_labels(folder.join("labels.nii.gz")).unwrap();
+    assert_ne!(scan.grid.orientation(), labels.grid.orientation());
+    let landed = labels.onto(&scan.grid).unwrap();
+    // The same voxels in another order, so that turning gives the very same.
+    let turned = labels.reoriented(scan.grid.orientation());
+    assert!(landed.ids == turned.ids);
+    assert_eq!(landed.ids.as_slice().iter().filter(|id| **id == 5).count(), 366_708);
+    // Liver is brighter than its surroundings only where the labels lie right.
+    let mean = |labels: &Array3<u16>| {
+        let (mut sum, mut count) = (0.0, 0.0);
+        for (index, _) in labels.as_slice().iter().enumerate().filter(|(_, id)| **id == 5) {
+            sum += f64::from(scan.voxels.hu(index));
+            count += 1.0;
+        }
+        sum / count
+    };
+    assert!(mean(&landed.ids) > 80.0 && mean(&labels.ids) < 20.0, "{} {}", mean(&landed.ids), mean(&labels.ids));
+}
+
+#[test]
+fn a_change_at_another_spacing_comes_back_to_the_scans_grid() {
+    let Some(folder) = common::shared("ct/totalseg_upper_abdomen") else { return };
+    let scan = read_volume(folder.join("ct.nii.gz")).unwrap();
+    let fine = scan.with_spacing([1.5; 3]).unwrap();
+    let back = fine.onto(&scan.grid, f32::NAN).unwrap();
+    // Every voxel of the scan is one of the finer grid's, so that nothing is lost.
+    assert!(hu(&back) == hu(&scan));
+}
+
+#[test]
+fn a_prepared_scan_keeps_the_labels_of_another_grid() {
+    let Some(folder) = common::shared("ct/totalseg_abdomen") else { return };
+    let scan = read_volume(folder.join("ct.nii.gz")).unwrap();
+    let labels = read_labels(folder.join("labels.nii.gz")).unwrap();
+    // The upper half of the labels only: another grid, the same patient.
+    let upper = freetumor::volume::Region { start: [0, 0, 56], shape: [122, 101, 56] };
+    let part = Labels { grid: labels.grid.cut(upper), ids: labels.ids.cut(upper) };
+    let count = |labels: &Labels, id: u16| {
+        let prepared = Preprocess::ABDOMEN.apply(&scan, Some(labels)).unwrap().labels.unwrap();
+        prepared.as_slice().iter().filter(|other| **other == id).count() as f64
+    };
+    let mut low = labels.clone();
+    low.ids.paste([0; 3], &Array3::filled([122, 101, 56], 0));
+    let (expected, got) = (count(&low, 5), count(&part, 5));
+    assert!(expected > 100_000.0 && (got / expected - 1.0).abs() < 0.02, "{got} instead of {expected}");
+}
+
+#[test]
+fn gaussians_equal_scipy() {
+    let Some(path) = common::shared("golden/filters.safetensors") else { return };
+    let bytes = std::fs::read(path).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let mut scratch = Scratch::default();
+    let mut check = |input: &str, name: &str, filter: &Gaussian| {
+        let mut smoothed = array(&tensors, input);
+        filter.smooth(&mut smoothed, &mut scratch);
+        let expected = array(&tensors, name);
+        let pairs = smoothed.as_slice().iter().zip(expected.as_slice());
+        let farthest = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(farthest < 1e-6, "{name} differs by {farthest}");
+    };
+    for sigma in [1.0, 1.37, 2.0, 4.0] {
+        for input in ["noise", "box"] {
+            let name = format!("gaussian.{input}.sigma{sigma:?}");
+            check(input, &name, &Gaussian::new([sigma; 3], Boundary::Reflect));
+        }
+    }
+    check("noise", "difference_blur", &Gaussian::difference_blur());
+}
+
+#[test]
+fn presets_are_those_of_the_method() {
+    let chest = Volume {
+        grid: Grid { shape: [20, 20, 10], affine: Affine::from_spacing([2.5, 2.5, 5.0]) },
+        voxels: Voxels::F32(Array3::filled([20, 20, 10], -250.0)),
+    };
+    let prepared = Preprocess::CHEST.apply(&chest, None).unwrap();
+    assert_eq!((prepared.grid.spacing_mm(), prepared.image.shape()), ([1.25, 1.25, 5.0], [192, 192, 32]));
+    assert_eq!(prepared.scanned.shape, [39, 39, 10]);
+    assert!(prepared.image.cut(prepared.scanned).as_slice().iter().all(|value| *value == 0.5));
+}
