@@ -9,7 +9,9 @@ use crate::filter::{QualityTest, QualityTestConfig};
 use crate::ingest::dicom::Decoder;
 use crate::ingest::phantom::{PhantomConfig, PhantomSource};
 use crate::ingest::{FolderConfig, FolderSource, Source};
-use crate::mask::{LabelsConfig, LabelsMask, Mask, Organ, TotalSegmentatorConfig, TotalSegmentatorMask};
+use crate::mask::{
+    LabelsConfig, LabelsMask, LungConfig, LungMask, Mask, Organ, TotalSegmentatorConfig, TotalSegmentatorMask,
+};
 use crate::score::{Intensity, IntensityConfig};
 use crate::sink::{DecathlonConfig, DecathlonSink, NnunetConfig, NnunetSink, Sink, WebDatasetConfig, WebDatasetSink};
 use crate::synth::{Differences, Rules, RulesConfig};
@@ -65,6 +67,10 @@ impl Registry {
         let about = "Organs from a label file beside each scan.";
         self.mask("labels", about, |config: LabelsConfig, _| {
             LabelsMask::new(config).map(|mask| Arc::new(mask) as Arc<dyn Mask>)
+        });
+        let about = "Lungs from their HU: no labels are needed.";
+        self.mask("lung", about, |config: LungConfig, _| {
+            LungMask::new(config).map(|mask| Arc::new(mask) as Arc<dyn Mask>)
         });
         let about = "Organs from a folder of binary files beside each scan, as TotalSegmentator writes them.";
         self.mask("totalsegmentator", about, |config: TotalSegmentatorConfig, _| {

@@ -3,8 +3,11 @@
 //! Merged labels use one id for an organ and the next for its tumor (liver 1 and 2, pancreas 3 and 4, …).
 
 mod align;
+mod bits;
 mod classes;
+mod components;
 mod labels;
+mod lung;
 mod organs;
 #[cfg(test)]
 mod testing;
@@ -19,8 +22,11 @@ use crate::ingest::Scan;
 use crate::volume::Array3;
 
 pub use align::Alignment;
+pub use bits::BitVolume;
 pub use classes::{CLASSES, class_ids, class_name};
+pub use components::{Components, Connectivity, Run};
 pub use labels::{LabelScheme, LabelsConfig, LabelsMask, OrganChoice, OrganIds, OtherLabels};
+pub use lung::{LungConfig, LungMask};
 pub use organs::merged_organs;
 pub use totalsegmentator::{FileChoice, TotalSegmentatorConfig, TotalSegmentatorMask};
 

@@ -60,10 +60,10 @@ impl Anatomy<'_> {
 
     /// One kidney; gives the space that other organs keep clear of.
     fn kidney(&mut self, side: f32) -> Shape {
-        let (label, height) = if side > 0.0 { (KIDNEY_LEFT, -112.0) } else { (KIDNEY_RIGHT, -128.0) };
+        let (label, height) = if side > 0.0 { (KIDNEY_LEFT, -112.0) } else { (KIDNEY_RIGHT, -134.0) };
         let size = self.vary(0.06);
         let shift = self.shift(3.0);
-        let center: Point = [side * 61.0 + shift[0], 46.0 + 0.5 * shift[1], height + 2.0 * shift[2]];
+        let center: Point = [side * 59.0 + shift[0], 52.0 + 0.5 * shift[1], height + 2.0 * shift[2]];
         let tilt = [0.12, side * 0.2, side * 0.5];
         let at = |medial: f32, rise: f32| [center[0] - side * medial, center[1] - 0.45 * medial, center[2] + rise];
         let outline = Shape::turned(center, [29.0 * size, 23.0 * size, 53.0 * size], tilt);
@@ -74,8 +74,7 @@ impl Anatomy<'_> {
             let pyramid = Shape::turned(at(medial, rise * size), [7.0, 8.0, 5.5], tilt);
             self.scene.add(pyramid, tissue(self.hu.medulla).only(label, label));
         }
-        let sinus =
-            Shape::Grown { parts: vec![Shape::turned(at(14.0, 0.0), [11.0, 8.0, 24.0], tilt), hilum], seam: 6.0 };
+        let sinus = Shape::grown(vec![Shape::turned(at(14.0, 0.0), [11.0, 8.0, 24.0], tilt), hilum], 6.0);
         self.scene.add(sinus, tissue(-75.0).lumps(20.0).rough(2.0).only(label, label).label(0));
         self.scene.add(Shape::turned(at(15.0, 0.0), [7.0, 4.0, 10.0], tilt), tissue(12.0));
         outline
@@ -101,18 +100,18 @@ impl Anatomy<'_> {
             Shape::turned([58.0, -26.0, -72.0], [27.0 * full, 28.0 * full, 44.0], [0.3, 0.2, 0.0]),
             Shape::turned([14.0, -48.0, -112.0], [42.0, 17.0 * full, 19.0 * full], [0.0, 0.3, 0.0]),
         ];
-        let outline = Shape::Grown { parts, seam: 14.0 }.carved(
+        let outline = Shape::grown(parts, 14.0).carved(
             vec![
-                self.cavity(4.0),
-                Shape::Grown { parts: vec![Self::dome(1.0, -2.0), Self::dome(-1.0, -2.0)], seam: 20.0 },
+                Shape::Cavity { deeper: 4.0 },
+                Shape::grown(vec![Self::dome(1.0, -2.0), Self::dome(-1.0, -2.0)], 20.0),
             ],
             vec![],
         );
-        let lumen = outline.swollen(-4.5);
-        self.scene.add(outline.clone(), tissue(self.hu.bowel).rough(2.0).label(STOMACH));
-        self.scene.add(lumen.clone(), tissue(content).lumps(10.0).rough(3.5).label(STOMACH));
+        let wall = tissue(self.hu.bowel).rough(2.0).label(STOMACH);
+        let lumen = tissue(content).lumps(10.0).rough(3.5).label(STOMACH);
+        self.scene.add_coats(outline.clone(), &[(0.0, wall), (4.5, lumen)]);
         let above = Shape::Half { normal: [0.0, 1.0, 0.0], offset: level };
-        self.scene.add(lumen.carved(vec![above], vec![]), tissue(-960.0).rough(3.0).label(STOMACH));
+        self.scene.add(outline.swollen(-4.5).carved(vec![above], vec![]), tissue(-960.0).rough(3.0).label(STOMACH));
         outline
     }
 
@@ -120,8 +119,10 @@ impl Anatomy<'_> {
         let size = self.build.spleen;
         let shift = self.shift(4.0);
         let center = [104.0 + 0.4 * shift[0], 40.0 + shift[1], -62.0 + shift[2]];
-        let spleen = Shape::turned(center, [26.0 * size, 44.0 * size, 52.0 * size], [0.3, 0.15, -0.35])
-            .carved(vec![self.cavity(4.0), Self::dome(1.0, -2.0)], vec![stomach.swollen(3.0), kidney.swollen(4.0)]);
+        let spleen = Shape::turned(center, [33.0 * size, 50.0 * size, 58.0 * size], [0.3, 0.15, -0.35]).carved(
+            vec![Shape::Cavity { deeper: 4.0 }, Self::dome(1.0, -2.0)],
+            vec![stomach.swollen(3.0), kidney.swollen(4.0)],
+        );
         self.scene.add(spleen, tissue(self.hu.spleen).lumps(5.0).rough(2.0).label(SPLEEN));
         let hilum: Point = [82.0, 30.0, -66.0];
         let mut tree = Vec::new();
@@ -144,26 +145,26 @@ impl Anatomy<'_> {
         };
         let parts = vec![
             lobe([-80.0, 8.0, -62.0], [68.0, 84.0, 66.0], [0.0; 3]),
-            lobe([-92.0, 10.0, -116.0], [38.0, 58.0, 52.0], [0.0, 0.15, 0.0]),
+            lobe([-94.0, -6.0, -114.0], [36.0, 50.0, 52.0], [0.0, 0.15, 0.0]),
             lobe([-12.0, -40.0, -48.0], [66.0 * left, 38.0, 40.0 * left], [0.15, -0.2, 0.12]),
             lobe([-26.0, 8.0, -58.0], [22.0, 18.0, 30.0], [0.0; 3]),
         ];
         let bladder_center: Point = [-44.0, -46.0, -116.0];
         let bladder = Shape::turned(bladder_center, [14.0 * self.vary(0.12), 18.0, 29.0], [-0.45, 0.2, 0.0]);
         let porta = Shape::turned([-22.0, -12.0, -96.0], [34.0, 16.0, 22.0], [0.0, 0.35, 0.0]);
-        let domes = Shape::Grown { parts: vec![Self::dome(-1.0, -1.0), Self::dome(1.0, -1.0)], seam: 24.0 };
+        let domes = Shape::grown(vec![Self::dome(-1.0, -1.0), Self::dome(1.0, -1.0)], 24.0);
         let spine = Shape::Disc { center: [0.0, 62.0, -80.0], radii: [34.0, 40.0], half_height: 400.0 };
         let cava = Shape::Tube { a: [-24.0, 20.0, -20.0], b: [-22.0, 26.0, -120.0], ra: 11.5, rb: 11.0 };
         let without = vec![bladder.swollen(2.0), porta, spine, cava, kidney.swollen(5.0), stomach.swollen(2.5)];
-        let liver = Shape::Grown { parts, seam: 22.0 }.carved(vec![self.cavity(3.0), domes], without);
+        let liver = Shape::grown(parts, 22.0).carved(vec![Shape::Cavity { deeper: 3.0 }, domes], without);
         let hu = self.hu;
         let own = hu.liver - self.build.liver_fat_hu;
         self.scene.add(liver, tissue(own).lumps(4.0).rough(2.5).label(LIVER));
         let inside = |blood: f32| tissue(blood).only(LIVER, LIVER);
         self.portal_tree(inside(hu.portal));
         self.hepatic_veins(inside(hu.hepatic_vein));
-        self.scene.add(bladder.clone(), tissue(45.0).label(GALLBLADDER));
-        self.scene.add(bladder.swollen(-1.8), tissue(8.0).label(GALLBLADDER));
+        let coats = [(0.0, tissue(45.0)), (1.8, tissue(8.0))].map(|(depth, paint)| (depth, paint.label(GALLBLADDER)));
+        self.scene.add_coats(bladder, &coats);
         let trunk = [([-8.0, -2.0, -104.0], 6.6), ([-30.0, -6.0, -84.0], 6.4), ([-40.0, -4.0, -78.0], 6.0)];
         self.scene.add(Shape::chain(&trunk), tissue(hu.portal).label(64));
         let upper = [([-8.0, -2.0, -104.0], 6.0), ([-4.0, -10.0, -140.0], 5.0), ([-6.0, -20.0, -205.0], 4.0)];
@@ -226,7 +227,7 @@ impl Anatomy<'_> {
 
     /// Loops of small bowel and the frame of the colon, laid anew for each scan.
     pub(super) fn bowel(&mut self, draws: &mut Draws) {
-        for _ in 0..11 {
+        for _ in 0..16 {
             let mut at: Point = [draws.uniform(-70.0, 75.0), draws.uniform(-62.0, 5.0), draws.uniform(-290.0, -145.0)]
                 .map(|v| v as f32);
             let mut points = Vec::new();
@@ -259,12 +260,11 @@ impl Anatomy<'_> {
 
     /// A stretch of gut: wall and content, kept within the belly.
     fn gut(&mut self, points: &[(Point, f32)], label: u8, content: f32, lumpy: bool) {
-        let belly = self.cavity(3.0);
         let rough = if lumpy { 3.0 } else { 1.0 };
-        let wall = Shape::chain(points).carved(vec![belly.clone()], vec![]);
-        let lumen = wall.swollen(-2.8);
-        self.scene.add(wall, tissue(self.hu.bowel).rough(rough).label(label));
+        let wall = tissue(self.hu.bowel).rough(rough).label(label);
         let lumps = if content < -500.0 { 40.0 } else { 25.0 };
-        self.scene.add(lumen, tissue(content).lumps(lumps).rough(rough).label(label));
+        let lumen = tissue(content).lumps(lumps).rough(rough).label(label);
+        let gut = Shape::chain(points).carved(vec![Shape::Cavity { deeper: 3.0 }], vec![]);
+        self.scene.add_coats(gut, &[(0.0, wall), (2.8, lumen)]);
     }
 }

@@ -3,7 +3,7 @@
 use super::patient::{Build, Enhancement};
 use super::scene::Scene;
 use super::shape::{Profile, Shape};
-use super::trunk::profile;
+use super::trunk::{inner_wall, profile};
 use crate::random::{Draws, Key};
 
 /// A body under construction. Lengths are those of the standard body, [left, posterior, superior] in mm; height 0 lies
@@ -21,7 +21,7 @@ pub(super) struct Anatomy<'a> {
 /// `patient` decides what a body is like, `scan` what differs from scan to scan.
 pub(super) fn body(build: &Build, hu: Enhancement, patient: Key, scan: Key) -> Scene {
     let noise_hu = scan.draws("noise level").uniform(9.0, 13.0) as f32;
-    let scene = Scene::new(build.size, 9.0, noise_hu, patient.draws("fields"));
+    let scene = Scene::new(build.size, inner_wall(build), noise_hu, patient.draws("fields"));
     let mut anatomy = Anatomy { build, hu, profile: profile(build.girth), scene, draws: patient.draws("anatomy") };
     anatomy.wall();
     anatomy.skeleton();

@@ -11,18 +11,19 @@ const LOBES: [u8; 2] = [10, 14];
 impl Anatomy<'_> {
     /// Both lungs with lobes and vessels.
     pub(super) fn lungs(&mut self) {
-        let mediastinum = Shape::Grown {
-            parts: vec![
+        let mediastinum = Shape::grown(
+            vec![
                 Shape::ellipsoid([3.0, 0.0, 75.0], [30.0, 62.0, 150.0]),
                 Shape::ellipsoid([0.0, 72.0, 40.0], [30.0, 30.0, 300.0]),
             ],
-            seam: 10.0,
-        };
+            10.0,
+        );
         let density = self.draws.uniform(-868.0, -835.0) as f32;
         for side in [1.0, -1.0] {
             let apex = Shape::ellipsoid([side * 76.0, 12.0, 35.0], [84.0, 118.0, 158.0]);
             let floor = Shape::Half { normal: [0.0, 0.0, -1.0], offset: 72.0 };
-            let lung = apex.carved(vec![self.cavity(3.0), floor], vec![mediastinum.clone(), Self::dome(side, 3.0)]);
+            let lung = apex
+                .carved(vec![Shape::Cavity { deeper: 3.0 }, floor], vec![mediastinum.clone(), Self::dome(side, 3.0)]);
             let upper = if side > 0.0 { 10 } else { 12 };
             self.scene.add(lung, tissue(density).lumps(22.0).slope(0.35).label(upper));
         }
@@ -33,8 +34,15 @@ impl Anatomy<'_> {
         for side in [1.0, -1.0] {
             let hilum: Point = [side * 36.0, 14.0, 66.0];
             let mut tree = Vec::new();
-            let ways =
-                [[26.0, -6.0, 30.0], [30.0, 10.0, -26.0], [28.0, -24.0, 4.0], [22.0, 24.0, 12.0], [24.0, -14.0, -22.0]];
+            let ways = [
+                [26.0, -6.0, 30.0],
+                [30.0, 10.0, -26.0],
+                [28.0, -24.0, 4.0],
+                [22.0, 24.0, 12.0],
+                [24.0, -14.0, -22.0],
+                [14.0, 20.0, -34.0],
+                [12.0, -10.0, 38.0],
+            ];
             for (i, [x, y, z]) in ways.into_iter().enumerate() {
                 let habit = Habit { forks: 5, shorter: 0.84, thinner: 0.74, spread: 0.55 };
                 grow(&mut self.draws, hilum, [side * x, y, z], 5.2 - 0.3 * i as f32, habit, &mut tree);
@@ -47,7 +55,7 @@ impl Anatomy<'_> {
 
     /// The muscle between lungs and belly, and the fat under it.
     pub(super) fn diaphragm(&mut self) {
-        let inside = self.cavity(1.0);
+        let inside = Shape::Cavity { deeper: 1.0 };
         for side in [1.0, -1.0] {
             let high = Shape::Half { normal: [0.0, 0.0, -1.0], offset: 70.0 };
             let skin = Self::dome(side, 3.0).carved(vec![inside.clone(), high], vec![Self::dome(side, 0.0)]);
@@ -62,13 +70,17 @@ impl Anatomy<'_> {
         let heart = |by: f32| {
             let ventricles = Shape::turned([26.0, -30.0, 22.0], [56.0 * grow_heart, 42.0, 44.0], [0.0, 0.3, 0.5]);
             let atria = Shape::ellipsoid([-8.0, 0.0, 38.0], [40.0, 36.0, 36.0]);
-            Shape::Grown { parts: vec![ventricles, atria], seam: 12.0 }.swollen(by)
+            Shape::grown(vec![ventricles, atria], 12.0).swollen(by)
         };
         let above = |z: f32| Shape::Half { normal: [0.0, 0.0, -1.0], offset: -z };
-        self.scene
-            .add(heart(7.0).carved(vec![self.cavity(4.0)], vec![]), tissue(-92.0).lumps(15.0).rough(2.0).label(0));
-        self.scene
-            .add(heart(0.0).carved(vec![self.cavity(8.0), above(-24.0)], vec![]), tissue(hu.myocardium).label(51));
+        self.scene.add(
+            heart(7.0).carved(vec![Shape::Cavity { deeper: 4.0 }], vec![]),
+            tissue(-92.0).lumps(15.0).rough(2.0).label(0),
+        );
+        self.scene.add(
+            heart(0.0).carved(vec![Shape::Cavity { deeper: 8.0 }, above(-24.0)], vec![]),
+            tissue(hu.myocardium).label(51),
+        );
         let chambers = [
             ([42.0, -36.0, 14.0], [24.0, 17.0, 20.0], hu.artery),
             ([4.0, -44.0, 18.0], [26.0, 14.0, 22.0], 0.5 * (hu.vein + hu.lung_vessel)),

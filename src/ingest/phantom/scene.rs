@@ -2,9 +2,12 @@
 
 use super::field::Field;
 use super::noise::Noise;
-use super::shape::{Points, Shape};
+use super::shape::{Point, Points, Shape};
 use crate::random::Draws;
 use crate::volume::{Array3, Grid};
+
+/// The farthest that the body is bent from the standard one, along each axis.
+const WARP_MM: f32 = 9.0;
 
 /// What a solid does to the voxels in it.
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,28 +63,45 @@ impl Paint {
     }
 }
 
+struct Solid {
+    shape: Shape,
+    bounds: [Point; 2],
+    /// How deep under the surface each coat begins.
+    coats: Vec<(f32, Paint)>,
+    rough_mm: f32,
+    rigid: bool,
+}
+
 /// A body.
 pub(super) struct Scene {
-    solids: Vec<(Shape, Paint)>,
+    solids: Vec<Solid>,
     /// Displacement along each axis and the wandering of surfaces and HU.
     warp: [Field; 3],
     lumps: Field,
-    warp_mm: f32,
+    wall: Shape,
     size: f32,
     noise_hu: f32,
 }
 
 impl Scene {
-    /// An empty scene whose body is `size` times the standard one.
-    pub(super) fn new(size: f32, warp_mm: f32, noise_hu: f32, mut draws: Draws) -> Self {
+    /// An empty scene whose body is `size` times the standard one and has this inner wall.
+    pub(super) fn new(size: f32, wall: Shape, noise_hu: f32, mut draws: Draws) -> Self {
         let warp = [(); 3].map(|()| Field::random(&mut draws, 42.0));
         let lumps = Field::random(&mut draws, 13.0);
-        Self { solids: Vec::new(), warp, lumps, warp_mm, size, noise_hu }
+        Self { solids: Vec::new(), warp, lumps, wall, size, noise_hu }
     }
 
     /// Paints a solid over what is there.
     pub(super) fn add(&mut self, shape: Shape, paint: Paint) {
-        self.solids.push((shape, paint));
+        self.add_coats(shape, &[(0.0, paint)]);
+    }
+
+    /// Paints a solid in coats, each from some millimetres under the surface inwards.
+    pub(super) fn add_coats(&mut self, shape: Shape, coats: &[(f32, Paint)]) {
+        let bounds = shape.bounds();
+        let rough_mm = coats.iter().fold(0.0f32, |most, (_, paint)| most.max(paint.rough_mm));
+        let rigid = coats.iter().any(|(_, paint)| paint.rigid);
+        self.solids.push(Solid { shape, bounds, coats: coats.to_vec(), rough_mm, rigid });
     }
 
     /// HU and labels of the scene, the grid's own middle lying at `middle_mm` of the standard body.
@@ -116,15 +136,15 @@ impl Scene {
             for y in 0..ny {
                 row.begin([&axes[0], &axes[1], &axes[2]], y, z);
                 for ((field, raw), bent) in warp.iter_mut().zip(&row.raw).zip(&mut row.bent) {
-                    field.row(axes[1][y], self.warp_mm, bent);
+                    field.row(axes[1][y], WARP_MM, bent);
                     bent.iter_mut().zip(raw).for_each(|(bent, raw)| *bent += raw);
                 }
+                row.survey(&self.wall);
                 lumps.row(axes[1][y], 1.0, &mut row.lumps);
                 for &solid in &active {
                     let [[x0, x1], [y0, y1], _] = boxes[solid];
                     if (y0..y1).contains(&y) && x0 < x1 {
-                        let (shape, paint) = &self.solids[solid];
-                        row.paint(shape, paint, x0, x1, soft_mm);
+                        row.paint(&self.solids[solid], x0, x1, soft_mm);
                     }
                 }
                 let grain = &grain[y * nx..(y + 1) * nx];
@@ -141,11 +161,11 @@ impl Scene {
     }
 
     /// The voxels that a solid may reach, as first and one past the last along each axis.
-    fn voxels_around(&self, (shape, paint): &(Shape, Paint), axes: &[Vec<f32>; 3], step: [f32; 3]) -> [[usize; 2]; 3] {
-        let [low, high] = shape.bounds();
+    fn voxels_around(&self, solid: &Solid, axes: &[Vec<f32>; 3], step: [f32; 3]) -> [[usize; 2]; 3] {
+        let Solid { bounds: [low, high], rough_mm, rigid, .. } = solid;
         [0, 1, 2].map(|a| {
-            let bent = if paint.rigid { 0.0 } else { self.warp_mm };
-            let margin = paint.rough_mm.abs() + bent + step[a];
+            let bent = if *rigid { 0.0 } else { WARP_MM };
+            let margin = rough_mm + bent + step[a];
             let first = axes[a].partition_point(|&mm| mm < low[a] - margin);
             [first, axes[a].partition_point(|&mm| mm <= high[a] + margin).max(first)]
         })
@@ -156,6 +176,9 @@ impl Scene {
 struct Row {
     raw: [Vec<f32>; 3],
     bent: [Vec<f32>; 3],
+    /// The stretch of y and of z in which the bent row lies.
+    band: [[f32; 2]; 2],
+    wall: Vec<f32>,
     lumps: Vec<f32>,
     distance: Vec<f32>,
     hu: Vec<f32>,
@@ -166,7 +189,16 @@ impl Row {
     fn new(voxels: usize) -> Self {
         let zeros = || vec![0.0; voxels];
         let three = || [zeros(), zeros(), zeros()];
-        Self { raw: three(), bent: three(), lumps: zeros(), distance: zeros(), hu: zeros(), label: vec![0; voxels] }
+        Self {
+            raw: three(),
+            bent: three(),
+            band: [[0.0; 2]; 2],
+            wall: zeros(),
+            lumps: zeros(),
+            distance: zeros(),
+            hu: zeros(),
+            label: vec![0; voxels],
+        }
     }
 
     fn begin(&mut self, axes: [&[f32]; 3], y: usize, z: usize) {
@@ -177,30 +209,55 @@ impl Row {
         self.label.fill(0);
     }
 
-    fn paint(&mut self, shape: &Shape, paint: &Paint, x0: usize, x1: usize, soft_mm: f32) {
-        let [x, y, z] = if paint.rigid { &self.raw } else { &self.bent };
-        let distance = &mut self.distance[x0..x1];
-        shape.distances(Points { x: &x[x0..x1], y: &y[x0..x1], z: &z[x0..x1] }, distance);
-        if paint.rough_mm != 0.0 {
-            distance.iter_mut().zip(&self.lumps[x0..x1]).for_each(|(d, lump)| *d += paint.rough_mm * lump);
+    /// Finds where the bent row lies.
+    fn survey(&mut self, wall: &Shape) {
+        let ends = |values: &[f32]| values.iter().fold([f32::MAX, f32::MIN], |[l, h], &v| [l.min(v), h.max(v)]);
+        let [x, y, z] = &self.bent;
+        self.band = [ends(y), ends(z)];
+        wall.distances(Points { x, y, z, wall: &[], band: self.band }, &mut self.wall);
+    }
+
+    fn paint(&mut self, solid: &Solid, mut x0: usize, mut x1: usize, soft_mm: f32) {
+        let Solid { shape, bounds, coats, rough_mm, rigid } = solid;
+        if !rigid {
+            // Bent rows differ little from straight ones: the ends that stay outside are cut off.
+            let reach = soft_mm + rough_mm;
+            let [low, high] = [bounds[0][0] - reach, bounds[1][0] + reach];
+            let bent = &self.bent[0];
+            while x0 < x1 && bent[x0] < low {
+                x0 += 1;
+            }
+            while x0 < x1 && bent[x1 - 1] > high {
+                x1 -= 1;
+            }
         }
+        let [x, y, z] = if *rigid { &self.raw } else { &self.bent };
+        let band = if *rigid { [[y[0]; 2], [z[0]; 2]] } else { self.band };
+        let points = Points { x: &x[x0..x1], y: &y[x0..x1], z: &z[x0..x1], wall: &self.wall[x0..x1], band };
+        if x0 == x1 || Shape::misses(bounds, points, soft_mm + rough_mm) {
+            return;
+        }
+        let distance = &mut self.distance[x0..x1];
+        shape.distances(points, distance);
         // A tube thinner than a voxel fills only a part of it.
         let fill = shape.thin_radius().map_or(1.0, |radius| (radius / soft_mm).powi(2).min(1.0));
         let soft = 0.5 / soft_mm;
-        for (i, &d) in distance.iter().enumerate() {
-            if d >= soft_mm {
-                continue;
-            }
-            let x = x0 + i;
-            if paint.only.is_some_and(|[first, last]| !(first..=last).contains(&self.label[x])) {
-                continue;
-            }
-            if let Some(hu) = paint.hu {
-                let target = hu + paint.lumps_hu * self.lumps[x] + paint.slope_hu_per_mm * y[x];
-                self.hu[x] += (target - self.hu[x]) * fill * (0.5 - soft * d).min(1.0);
-            }
-            if let (Some(label), true) = (paint.label, d < 0.0) {
-                self.label[x] = label;
+        for (depth, paint) in coats {
+            let row = distance.iter().zip(&self.lumps[x0..x1]).zip(points.y);
+            let row = row.zip(&mut self.hu[x0..x1]).zip(&mut self.label[x0..x1]);
+            let [first, last] = paint.only.unwrap_or([0, u8::MAX]);
+            for ((((distance, lump), y), voxel), label) in row {
+                let d = distance + depth + paint.rough_mm * lump;
+                if d >= soft_mm || *label < first || *label > last {
+                    continue;
+                }
+                if let Some(hu) = paint.hu {
+                    let target = hu + paint.lumps_hu * lump + paint.slope_hu_per_mm * y;
+                    *voxel += (target - *voxel) * fill * (0.5 - soft * d).min(1.0);
+                }
+                if let (Some(own), true) = (paint.label, d < 0.0) {
+                    *label = own;
+                }
             }
         }
     }

@@ -7,7 +7,7 @@
 pub(super) type Point = [f32; 3];
 
 /// Beyond this distance nothing of a solid shows: more than half a voxel and any wandering of its surface.
-const FAR_MM: f32 = 16.0;
+const FAR_MM: f32 = 8.0;
 
 /// Points along a row of voxels, each coordinate in an array of its own.
 #[derive(Clone, Copy)]
@@ -15,9 +15,32 @@ pub(super) struct Points<'a> {
     pub(super) x: &'a [f32],
     pub(super) y: &'a [f32],
     pub(super) z: &'a [f32],
+    /// Distance from the trunk's inner wall, negative inside.
+    pub(super) wall: &'a [f32],
+    /// The stretch of y and of z in which the row lies.
+    pub(super) band: [[f32; 2]; 2],
 }
 
-impl Points<'_> {
+impl<'a> Points<'a> {
+    /// A part of the row.
+    fn part(&self, range: std::ops::Range<usize>) -> Points<'a> {
+        Points {
+            x: &self.x[range.clone()],
+            y: &self.y[range.clone()],
+            z: &self.z[range.clone()],
+            wall: &self.wall[range],
+            band: self.band,
+        }
+    }
+
+    /// Lowest and highest corner of a box around the points, a row that is bent but little.
+    fn bounds(&self) -> [Point; 2] {
+        let [[y0, y1], [z0, z1]] = self.band;
+        let [x0, x1] = [self.x.first(), self.x.last()].map(|x| x.copied().unwrap_or(0.0));
+        [[x0.min(x1) - 2.0, y0, z0], [x0.max(x1) + 2.0, y1, z1]]
+    }
+
+    #[inline(always)]
     fn each(&self, out: &mut [f32], distance: impl Fn(Point) -> f32) {
         for (((d, &x), &y), &z) in out.iter_mut().zip(self.x).zip(self.y).zip(self.z) {
             *d = distance([x, y, z]);
@@ -29,17 +52,19 @@ impl Points<'_> {
 #[derive(Clone, Debug)]
 pub(super) enum Shape {
     /// Points p with |rows · (p − center)| ≤ 1; `scale` is the shortest radius.
-    Ellipsoid { center: Point, rows: [Point; 3], scale: f32, reach: f32 },
+    Ellipsoid { center: Point, rows: [Point; 3], scale: f32, reach: Point },
     /// A round bar from `a` to `b`, its radius going from `ra` to `rb`.
     Tube { a: Point, b: Point, ra: f32, rb: f32 },
     /// An elliptic cylinder along z, its rims rounded.
     Disc { center: Point, radii: [f32; 2], half_height: f32 },
     /// The trunk's cross-section, drawn in by some millimetres on each side.
     Trunk { profile: Profile, inset: Inset },
+    /// The inside of the trunk's wall, drawn in by some more millimetres.
+    Cavity { deeper: f32 },
     /// Points p with normal · p ≤ offset.
     Half { normal: Point, offset: f32 },
-    /// Several solids grown into one, their seams smoothed over `seam` mm.
-    Grown { parts: Vec<Shape>, seam: f32 },
+    /// Several solids grown into one, their seams smoothed over `seam` mm, each with a box around it.
+    Grown { parts: Vec<(Shape, [Point; 2])>, seam: f32 },
     /// What of `body` lies within all of `within` and outside all of `without`.
     Carved { body: Box<Shape>, within: Vec<Shape>, without: Vec<Shape> },
     /// A solid with its surface moved outwards by `by` mm.
@@ -87,18 +112,28 @@ impl Shape {
                 (row[i], row[j]) = (cos * row[i] - sin * row[j], sin * row[i] + cos * row[j]);
             }
         }
+        let square = |axis: usize| (0..3).map(|k| (rows[k][axis] * radii[k]).powi(2)).sum::<f32>();
+        let reach = [0, 1, 2].map(|axis| square(axis).sqrt());
         for (row, radius) in rows.iter_mut().zip(radii) {
             *row = row.map(|v| v / radius);
         }
         let scale = radii.into_iter().fold(f32::INFINITY, f32::min);
-        Self::Ellipsoid { center, rows, scale, reach: radii.into_iter().fold(0.0, f32::max) }
+        Self::Ellipsoid { center, rows, scale, reach }
     }
 
     /// A bar through several points with a radius at each.
     pub(super) fn chain(points: &[(Point, f32)]) -> Self {
-        let parts =
-            points.windows(2).map(|pair| Self::Tube { a: pair[0].0, b: pair[1].0, ra: pair[0].1, rb: pair[1].1 });
-        Self::Grown { parts: parts.collect(), seam: 3.0 }
+        let bar = |pair: &[(Point, f32)]| Self::Tube { a: pair[0].0, b: pair[1].0, ra: pair[0].1, rb: pair[1].1 };
+        Self::grown(points.windows(2).map(bar).collect(), 3.0)
+    }
+
+    /// Several solids grown into one, their seams smoothed over `seam` mm.
+    pub(super) fn grown(parts: Vec<Shape>, seam: f32) -> Self {
+        let bounded = parts.into_iter().map(|part| {
+            let bounds = part.bounds();
+            (part, bounds)
+        });
+        Self::Grown { parts: bounded.collect(), seam }
     }
 
     /// The same solid, swollen (or shrunk, where `by` is negative).
@@ -117,14 +152,16 @@ impl Shape {
             [[0, 1, 2].map(|a| center[a] - reach[a]), [0, 1, 2].map(|a| center[a] + reach[a])]
         };
         match self {
-            Self::Ellipsoid { center, reach, .. } => around(*center, [*reach; 3]),
+            Self::Ellipsoid { center, reach, .. } => around(*center, *reach),
             Self::Tube { a, b, ra, rb } => {
                 [[0, 1, 2].map(|i| (a[i] - ra).min(b[i] - rb)), [0, 1, 2].map(|i| (a[i] + ra).max(b[i] + rb))]
             }
             Self::Disc { center, radii, half_height } => around(*center, [radii[0], radii[1], *half_height]),
-            Self::Trunk { .. } | Self::Half { .. } => [[f32::NEG_INFINITY; 3], [f32::INFINITY; 3]],
+            Self::Trunk { .. } | Self::Cavity { .. } | Self::Half { .. } => {
+                [[f32::NEG_INFINITY; 3], [f32::INFINITY; 3]]
+            }
             Self::Grown { parts, seam } => {
-                let all = parts.iter().map(Self::bounds).reduce(|one, other| {
+                let all = parts.iter().map(|(_, bounds)| *bounds).reduce(|one, other| {
                     [[0, 1, 2].map(|a| one[0][a].min(other[0][a])), [0, 1, 2].map(|a| one[1][a].max(other[1][a]))]
                 });
                 all.map_or([[0.0; 3]; 2], |[low, high]| [low.map(|v| v - seam), high.map(|v| v + seam)])
@@ -145,6 +182,11 @@ impl Shape {
             Self::Tube { ra, rb, .. } => Some(0.5 * (ra + rb)),
             _ => None,
         }
+    }
+
+    /// Whether points lie farther from the solid's box than `gap`.
+    pub(super) fn misses(bounds: &[Point; 2], points: Points<'_>, gap: f32) -> bool {
+        apart(&points.bounds(), bounds, gap)
     }
 
     /// Writes the distances of points along a row to `out`.
@@ -191,30 +233,38 @@ impl Shape {
                     radius - radius / level
                 });
             }
+            Self::Cavity { deeper } => out.iter_mut().zip(points.wall).for_each(|(d, wall)| *d = wall + deeper),
             Self::Half { normal, offset } => {
                 points.each(out, |p| normal[0] * p[0] + normal[1] * p[1] + normal[2] * p[2] - offset);
             }
             Self::Grown { parts, seam } => {
                 out.fill(1e6);
-                let mut part_distances = vec![0.0; out.len()];
-                for part in parts {
-                    part.distances(points, &mut part_distances);
-                    for (d, &part) in out.iter_mut().zip(&part_distances) {
-                        let blend = (1.0 - (*d - part).abs() / seam).max(0.0);
-                        *d = d.min(part) - 0.25 * blend * blend * seam;
+                let around = points.bounds();
+                let mut own = vec![0.0; out.len()];
+                for (part, bounds) in parts {
+                    if apart(&around, bounds, FAR_MM + seam) {
+                        continue;
+                    }
+                    part.distances(points, &mut own);
+                    for (d, &own) in out.iter_mut().zip(&own) {
+                        let blend = (1.0 - (*d - own).abs() / seam).max(0.0);
+                        *d = d.min(own) - 0.25 * blend * blend * seam;
                     }
                 }
             }
             Self::Carved { body, within, without } => {
                 body.distances(points, out);
-                let mut limit = vec![0.0; out.len()];
+                let mut limits = vec![0.0; out.len()];
                 let sides = within.iter().map(|shape| (shape, 1.0)).chain(without.iter().map(|shape| (shape, -1.0)));
                 for (shape, sign) in sides {
-                    if out.iter().all(|d| *d > FAR_MM) {
+                    // Only what is left of the body needs to be limited.
+                    let near = |d: &f32| *d <= FAR_MM;
+                    let (Some(first), Some(last)) = (out.iter().position(near), out.iter().rposition(near)) else {
                         return;
-                    }
-                    shape.distances(points, &mut limit);
-                    for (d, &limit) in out.iter_mut().zip(&limit) {
+                    };
+                    let limits = &mut limits[first..=last];
+                    shape.distances(points.part(first..last + 1), limits);
+                    for (d, &limit) in out[first..=last].iter_mut().zip(&*limits) {
                         *d = d.max(sign * limit);
                     }
                 }
@@ -227,13 +277,18 @@ impl Shape {
     }
 }
 
+/// Whether two boxes lie farther apart than `gap` along some axis.
+fn apart([low, high]: &[Point; 2], [from, to]: &[Point; 2], gap: f32) -> bool {
+    (0..3).any(|a| low[a] > to[a] + gap || from[a] > high[a] + gap)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn distance(shape: &Shape, [x, y, z]: Point) -> f32 {
         let mut out = [0.0];
-        shape.distances(Points { x: &[x], y: &[y], z: &[z] }, &mut out);
+        shape.distances(Points { x: &[x], y: &[y], z: &[z], wall: &[0.0], band: [[y, y], [z, z]] }, &mut out);
         out[0]
     }
 
@@ -256,11 +311,11 @@ mod tests {
             Shape::ellipsoid([0.0; 3], [9.0, 4.0, 6.0]),
             Shape::turned([8.0, 3.0, 1.0], [3.0, 9.0, 4.0], [0.4, 0.2, 1.0]),
         ];
-        let grown = Shape::Grown { parts, seam: 5.0 };
+        let grown = Shape::grown(parts, 5.0);
         let shape = grown.swollen(1.5).carved(vec![], vec![Shape::Half { normal: [0.0, 0.0, 1.0], offset: 0.0 }]);
         let [low, high] = shape.bounds();
         let mut inside = 0;
-        for step in 0..32_000 {
+        for step in 0..64_000 {
             let p = [step % 40, step / 40 % 40, step / 1600].map(|i| i as f32 - 20.0);
             if distance(&shape, p) < 0.0 {
                 inside += 1;

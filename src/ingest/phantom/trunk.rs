@@ -1,6 +1,7 @@
 //! The trunk's wall and skeleton.
 
 use super::anatomy::Anatomy;
+use super::patient::Build;
 use super::scene::{relabel, tissue};
 use super::shape::{Inset, Point, Profile, Shape};
 
@@ -42,6 +43,14 @@ pub(super) fn profile(girth: f32) -> Profile {
     Profile { knots: STANDARD.map(|[z, across, deep]| [z, across * girth, deep * girth]) }
 }
 
+/// The inside of the trunk's wall.
+pub(super) fn inner_wall(build: &Build) -> Shape {
+    let side = 0.8 * build.fat_mm + build.muscle_mm;
+    let front = build.fat_mm + build.muscle_mm;
+    let back = 0.9 * build.fat_mm + 14.0;
+    Shape::Trunk { profile: profile(build.girth), inset: Inset { side, front, back } }
+}
+
 /// Where the middle of the vertebral bodies runs: forward in the loins, back in the chest.
 fn spine_y(z: f32) -> f32 {
     let bend = |middle: f32, width: f32| libm::expf(-((z - middle) / width).powi(2));
@@ -63,15 +72,11 @@ impl Anatomy<'_> {
 
         let fat = self.build.fat_mm;
         let trunk = |inset: Inset| Shape::Trunk { profile: self.profile.clone(), inset };
-        let even = |mm: f32| Inset { side: mm, front: mm, back: mm };
         let muscles = Inset { side: 0.8 * fat, front: fat, back: 0.9 * fat };
-        let layers = [
-            (trunk(even(0.0)), tissue(-10.0)),
-            (trunk(even(2.5)), tissue(-104.0).lumps(8.0)),
-            (trunk(muscles), tissue(52.0).lumps(14.0).rough(2.0)),
-            (self.cavity(0.0), tissue(-98.0).lumps(14.0)),
-        ];
-        layers.into_iter().for_each(|(shape, paint)| self.scene.add(shape, paint));
+        let skin = [(0.0, tissue(-10.0)), (2.5, tissue(-104.0).lumps(8.0))];
+        self.scene.add_coats(trunk(Inset::default()), &skin);
+        self.scene.add(trunk(muscles), tissue(52.0).lumps(14.0).rough(2.0));
+        self.scene.add(Shape::Cavity { deeper: 0.0 }, tissue(-98.0).lumps(14.0));
 
         for (side, back, loin) in [(1.0, 86, 88), (-1.0, 87, 89)] {
             let spinal = Shape::Disc { center: [side * 34.0, 84.0, -80.0], radii: [27.0, 15.0], half_height: 240.0 };
@@ -85,15 +90,6 @@ impl Anatomy<'_> {
             let quadratus = Shape::ellipsoid([side * 66.0, 70.0, -165.0], [20.0, 10.0, 55.0]);
             self.scene.add(quadratus, tissue(54.0).lumps(8.0));
         }
-    }
-
-    /// The inside of the wall, drawn in by some more millimetres.
-    pub(super) fn cavity(&self, deeper: f32) -> Shape {
-        let Self { build, profile, .. } = self;
-        let side = 0.8 * build.fat_mm + build.muscle_mm + deeper;
-        let front = build.fat_mm + build.muscle_mm + deeper;
-        let back = 0.9 * build.fat_mm + 14.0 + deeper;
-        Shape::Trunk { profile: profile.clone(), inset: Inset { side, front, back } }
     }
 
     /// Spine, ribs, breastbone, pelvis and shoulder girdle.
@@ -111,7 +107,7 @@ impl Anatomy<'_> {
             let (hip, clavicle, scapula) = if side > 0.0 { (77, 73, 71) } else { (78, 74, 72) };
             let outer = Shape::turned([side * 95.0, 45.0, -262.0], [62.0, 62.0, 72.0], [0.0, 0.0, side * 0.35]);
             let inner = Shape::turned([side * 84.0, 34.0, -256.0], [60.0, 62.0, 78.0], [0.0, 0.0, side * 0.35]);
-            let wing = outer.carved(vec![self.cavity(-8.0)], vec![inner]);
+            let wing = outer.carved(vec![Shape::Cavity { deeper: -8.0 }], vec![inner]);
             self.scene.add(wing, tissue(420.0 * bone).lumps(90.0).label(hip));
             let collar = [
                 ([side * 14.0, front(140.0) + 6.0, 148.0], 6.0),
@@ -133,14 +129,10 @@ impl Anatomy<'_> {
             let y = spine_y(z);
             let pitch = if at + 1 < VERTEBRAE.len() { VERTEBRAE[at + 1].1 - z } else { 19.0 };
             let (wide, deep) = (16.0 + 0.27 * pitch, 11.0 + 0.2 * pitch);
-            let body = |shrink: f32| Shape::Disc {
-                center: [0.0, y, z],
-                radii: [wide - shrink, deep - shrink],
-                half_height: 0.41 * pitch - shrink,
-            };
-            self.scene.add(body(0.0), tissue(430.0 * bone).label(label));
-            self.scene.add(body(2.0), tissue(185.0 * bone).lumps(35.0).label(label));
-            let tip = y + deep + 33.0;
+            let body = Shape::Disc { center: [0.0, y, z], radii: [wide, deep], half_height: 0.41 * pitch };
+            let coats = [tissue(430.0 * bone), tissue(185.0 * bone).lumps(35.0)].map(|paint| paint.label(label));
+            self.scene.add_coats(body, &[(0.0, coats[0]), (2.0, coats[1])]);
+            let tip = (y + deep + 30.0).min(self.profile.at(z)[1] - 0.9 * self.build.fat_mm - 4.0);
             let arch = tissue(390.0 * bone).lumps(60.0).label(label);
             let spinous = [([0.0, y + deep + 17.0, z - 2.0], 4.0), ([0.0, tip, z - 0.45 * pitch], 3.5)];
             self.scene.add(Shape::chain(&spinous), arch);
@@ -158,11 +150,9 @@ impl Anatomy<'_> {
         }
         let sacrum = Shape::turned([0.0, 72.0, -285.0], [48.0, 18.0, 42.0], [0.5, 0.0, 0.0]);
         self.scene.add(sacrum, tissue(260.0 * bone).lumps(70.0).rough(2.0).label(25));
-        for (radius, paint) in [(8.5, tissue(15.0)), (5.0, tissue(42.0).label(79))] {
-            let canal: Vec<(Point, f32)> =
-                (0..16).map(|i| -250.0 + 30.0 * i as f32).map(|z| ([0.0, spine_y(z) + 25.0, z], radius)).collect();
-            self.scene.add(Shape::chain(&canal), paint);
-        }
+        let canal: Vec<(Point, f32)> =
+            (0..16).map(|i| -250.0 + 30.0 * i as f32).map(|z| ([0.0, spine_y(z) + 25.0, z], 8.5)).collect();
+        self.scene.add_coats(Shape::chain(&canal), &[(0.0, tissue(15.0)), (3.5, tissue(42.0).label(79))]);
     }
 
     /// The ribs of one vertebra, round the chest and down to their cartilage.
@@ -189,21 +179,17 @@ impl Anatomy<'_> {
                 let first_rib = if number == 1 { 0.72 } else { 1.0 };
                 [side * first_rib * (a - depth) * out * sin, (b - depth - 4.0) * out * cos, z]
             };
-            let bar = |from: f32, to: f32, radius: f32| -> Vec<Shape> {
-                let points: Vec<Point> = (0..=9).map(|i| point(from + (to - from) * i as f32 / 9.0)).collect();
-                points.windows(2).map(|p| Shape::Tube { a: p[0], b: p[1], ra: radius, rb: radius }).collect()
+            let bar = |from: f32, to: f32, radius: f32| {
+                let points: Vec<(Point, f32)> =
+                    (0..=9).map(|i| (point(from + (to - from) * i as f32 / 9.0), radius)).collect();
+                Shape::chain(&points)
             };
             let label = first + number;
-            for tube in bar(0.0, reach, 5.2) {
-                self.scene.add(tube, tissue(470.0 * bone).label(label));
-            }
-            for tube in bar(0.0, reach, 2.6) {
-                self.scene.add(tube, tissue(210.0 * bone));
-            }
+            let coats = [(0.0, tissue(470.0 * bone).label(label)), (2.6, tissue(210.0 * bone))];
+            self.scene.add_coats(bar(0.0, reach, 5.2), &coats);
             if number <= 10 {
-                for tube in bar(reach, if number <= 7 { 0.97 } else { 0.85 }, 4.6) {
-                    self.scene.add(tube, tissue(105.0).lumps(25.0).label(117));
-                }
+                let cartilage = bar(reach, if number <= 7 { 0.97 } else { 0.85 }, 4.6);
+                self.scene.add(cartilage, tissue(105.0).lumps(25.0).label(117));
             }
         }
     }

@@ -1,0 +1,177 @@
+//! Connected components of a set of voxels, from its runs along x.
+//!
+//! A chest of 512×512×600 voxels has a hundred million voxels of air but only a few million runs: components are found
+//! by union-find over runs, in tens of megabytes.
+
+use super::bits::BitVolume;
+
+/// Which neighbours connect voxels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connectivity {
+    /// The four in the same slice (same z): every slice has components of its own.
+    InPlane,
+    /// The six that share a face.
+    Faces,
+}
+
+/// A run of voxels along x.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Its component, 0 for the first.
+    pub component: usize,
+    /// Its row.
+    pub y: usize,
+    /// Its slice.
+    pub z: usize,
+    /// First voxel.
+    pub from: usize,
+    /// One past the last voxel.
+    pub to: usize,
+}
+
+/// The components of a set of voxels.
+pub struct Components {
+    shape: [usize; 3],
+    /// First run of each row, and one more.
+    rows: Vec<u32>,
+    runs: Vec<[u16; 2]>,
+    component: Vec<u32>,
+    count: usize,
+}
+
+impl Components {
+    /// Finds the components of `set`, numbered in memory order of their first voxels.
+    ///
+    /// # Panics
+    /// Where the set has more than 65,535 voxels along x.
+    pub fn of(set: &BitVolume, connectivity: Connectivity) -> Self {
+        let shape = set.shape();
+        assert!(shape[0] <= usize::from(u16::MAX), "at most 65535 voxels along x");
+        let (mut rows, mut runs, mut parent) = (vec![0u32], Vec::new(), Vec::new());
+        for z in 0..shape[2] {
+            for y in 0..shape[1] {
+                runs.extend(set.runs(y, z).map(|run| run.map(|x| x as u16)));
+                parent.extend(parent.len() as u32..runs.len() as u32);
+                rows.push(runs.len() as u32);
+                let row = rows.len() - 2;
+                if y > 0 {
+                    join(&rows, &runs, &mut parent, row - 1, row);
+                }
+                if z > 0 && connectivity == Connectivity::Faces {
+                    join(&rows, &runs, &mut parent, row - shape[1], row);
+                }
+            }
+        }
+        let mut count = 0;
+        // A root comes before all of its runs, so one pass numbers them.
+        for run in 0..parent.len() {
+            parent[run] = if parent[run] as usize == run {
+                count += 1;
+                count - 1
+            } else {
+                parent[parent[run] as usize]
+            };
+        }
+        Self { shape, rows, runs, component: parent, count: count as usize }
+    }
+
+    /// Number of components.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// All runs, in memory order.
+    pub fn runs(&self) -> impl Iterator<Item = Run> {
+        (0..self.rows.len() - 1).flat_map(move |row| {
+            let [y, z] = [row % self.shape[1], row / self.shape[1]];
+            (self.rows[row] as usize..self.rows[row + 1] as usize).map(move |run| {
+                let [from, to] = self.runs[run].map(usize::from);
+                Run { component: self.component[run] as usize, y, z, from, to }
+            })
+        })
+    }
+}
+
+/// The root of a run. Paths are halved on the way, and roots are always the earliest run.
+fn root(parent: &mut [u32], mut run: u32) -> u32 {
+    while parent[run as usize] != run {
+        parent[run as usize] = parent[parent[run as usize] as usize];
+        run = parent[run as usize];
+    }
+    run
+}
+
+/// Joins the runs of two rows that share some x.
+fn join(rows: &[u32], runs: &[[u16; 2]], parent: &mut [u32], one: usize, other: usize) {
+    let (mut a, mut b) = (rows[one], rows[other]);
+    while a < rows[one + 1] && b < rows[other + 1] {
+        let ([from, to], [start, end]) = (runs[a as usize], runs[b as usize]);
+        if from < end && start < to {
+            let (first, second) = (root(parent, a), root(parent, b));
+            parent[first.max(second) as usize] = first.min(second);
+        }
+        if to <= end {
+            a += 1;
+        } else {
+            b += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Key;
+    use proptest::prelude::*;
+
+    /// Components by flooding from each voxel in turn.
+    fn flooded(set: &BitVolume, connectivity: Connectivity) -> Vec<Option<usize>> {
+        let [nx, ny, nz] = set.shape();
+        let mut component = vec![None; nx * ny * nz];
+        let mut count = 0;
+        for start in 0..component.len() {
+            let voxel = |i: usize| [i % nx, i / nx % ny, i / (nx * ny)];
+            if component[start].is_some() || !set.contains(voxel(start)) {
+                continue;
+            }
+            let mut open = vec![start];
+            component[start] = Some(count);
+            while let Some(at) = open.pop() {
+                let [x, y, z] = voxel(at);
+                let mut near = vec![(x > 0, at.wrapping_sub(1)), (x + 1 < nx, at + 1)];
+                near.extend([(y > 0, at.wrapping_sub(nx)), (y + 1 < ny, at + nx)]);
+                if connectivity == Connectivity::Faces {
+                    near.extend([(z > 0, at.wrapping_sub(nx * ny)), (z + 1 < nz, at + nx * ny)]);
+                }
+                for (_, next) in near.into_iter().filter(|(inside, _)| *inside) {
+                    if component[next].is_none() && set.contains(voxel(next)) {
+                        component[next] = Some(count);
+                        open.push(next);
+                    }
+                }
+            }
+            count += 1;
+        }
+        component
+    }
+
+    proptest! {
+        #[test]
+        fn components_equal_those_of_a_flood(
+            seed in any::<u64>(), shape in [1usize..80, 1usize..9, 1usize..6], share in 0.2f64..0.8, flat in any::<bool>(),
+        ) {
+            let mut draws = Key::root(seed).draws("speckles");
+            let set = BitVolume::from_fn(shape, |_| draws.chance(share));
+            let connectivity = if flat { Connectivity::InPlane } else { Connectivity::Faces };
+            let mut found = vec![None; shape.iter().product()];
+            let components = Components::of(&set, connectivity);
+            for run in components.runs() {
+                for x in run.from..run.to {
+                    found[x + shape[0] * (run.y + shape[1] * run.z)] = Some(run.component);
+                }
+            }
+            prop_assert_eq!(found.iter().flatten().max().map_or(0, |m| m + 1), components.count());
+            prop_assert_eq!(found, flooded(&set, connectivity));
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Lungs without labels: air in the body, told from the air around it and in the gut.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::bits::BitVolume;
+use super::components::{Components, Connectivity};
+use super::{Mask, Organ, OrganMask, merged_organs};
+use crate::error::{Complaint, Fault};
+use crate::ingest::Scan;
+use crate::volume::{Affine, Array3, Volume};
+
+/// Below this a voxel was never measured: scanners pad what lies outside their field of view.
+const PADDING_HU: f32 = -1100.0;
+/// Inside of air that is no lung: windpipe, gut, the room. Parenchyma is denser, even in most emphysema.
+const FREE_AIR_HU: f64 = -940.0;
+/// The same for large enclosed areas, which can be a lung destroyed by emphysema but hardly a windpipe.
+const LARGE_FREE_AIR_HU: f64 = -970.0;
+/// An enclosed area is large above this.
+const LARGE_AREA_MM2: f64 = 3000.0;
+/// A lung has at least this share of the larger one's volume.
+const SMALLEST_SHARE: f64 = 0.02;
+
+/// Settings of the mask kind `lung`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LungConfig {
+    /// Voxels below this are air or lung, in HU.
+    pub threshold_hu: f32,
+    /// Vessels and fissures up to twice this width are filled, in mm.
+    pub closing_mm: f64,
+    /// Areas of a slice that the lung encloses are filled up to this size, in mm²: larger vessels, nodules.
+    pub max_hole_mm2: f64,
+    /// Connected air below this volume is no lung, in ml.
+    pub min_volume_ml: f64,
+    /// Ids of the lung and of its tumors in the merged label map.
+    pub merged_ids: [u8; 2],
+}
+
+impl Default for LungConfig {
+    fn default() -> Self {
+        Self { threshold_hu: -400.0, closing_mm: 6.0, max_hole_mm2: 1200.0, min_volume_ml: 20.0, merged_ids: [1, 2] }
+    }
+}
+
+/// Finds both lungs by threshold, connected components and closing.
+///
+/// Slice by slice, what is connected and filled with free air (the room, the couch, the windpipe, gas in the gut) is
+/// left out, whether it touches the border or not; what is left and connects to enough volume through the slices is a
+/// lung. That holds for cropped bodies, whose lungs touch the border, and for padding around the field of view.
+pub struct LungMask {
+    config: LungConfig,
+    organs: Arc<[Organ]>,
+}
+
+impl LungMask {
+    /// A stage with these settings.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn new(config: LungConfig) -> Result<Self, Vec<Complaint>> {
+        let mut complaints = Vec::new();
+        if !(-900.0..=-100.0).contains(&config.threshold_hu) {
+            let message =
+                format!("expected a threshold between lung and tissue, -900 to -100 HU, got {}", config.threshold_hu);
+            complaints.push(Complaint::new("threshold_hu", message));
+        }
+        if !(0.0..=30.0).contains(&config.closing_mm) {
+            complaints.push(Complaint::new("closing_mm", format!("expected 0 to 30 mm, got {}", config.closing_mm)));
+        }
+        for (field, value) in [("max_hole_mm2", config.max_hole_mm2), ("min_volume_ml", config.min_volume_ml)] {
+            if !(value >= 0.0 && value.is_finite()) {
+                complaints.push(Complaint::new(field, format!("expected 0 or more, got {value}")));
+            }
+        }
+        let fixed = BTreeMap::from([("lung".to_owned(), config.merged_ids)]);
+        let organs = merged_organs(&["lung"], &fixed).unwrap_or_else(|wrong| {
+            complaints.extend(wrong.into_iter().map(|it| Complaint { field: "merged_ids".to_owned(), ..it }));
+            Arc::default()
+        });
+        if complaints.is_empty() { Ok(Self { config, organs }) } else { Err(complaints) }
+    }
+
+    /// The lungs of a volume, voxels in axial order.
+    fn lungs(&self, view: &Axial<'_>) -> BitVolume {
+        let config = &self.config;
+        let mut air = view.select(|hu| (PADDING_HU..config.threshold_hu).contains(&hu));
+        let padding = view.select(|hu| hu < PADDING_HU);
+        self.drop_free_air(view, &mut air, &padding);
+        let mut lungs = BitVolume::empty(air.shape());
+        for lung in self.large(view, &air) {
+            lungs.insert_all(&lung.closed(config.closing_mm, view.spacing_mm));
+        }
+        self.fill_holes(view, &mut lungs);
+        lungs
+    }
+
+    /// Takes away what is, within its slice, connected and free air.
+    fn drop_free_air(&self, view: &Axial<'_>, air: &mut BitVolume, padding: &BitVolume) {
+        let core = air.core_in_plane();
+        let components = Components::of(air, Connectivity::InPlane);
+        let mut areas = vec![Area::default(); components.count()];
+        let [nx, ny, _] = air.shape();
+        for run in components.runs() {
+            let area = &mut areas[run.component];
+            let (y, z) = (run.y, run.z);
+            area.voxels += run.to - run.from;
+            let [left, right] = [run.from.saturating_sub(1), (run.to + 1).min(nx)];
+            area.at_edge |= run.from == 0 || run.to == nx || y == 0 || y + 1 == ny;
+            area.at_edge |= padding.meets_run(y, z, left, right)
+                || (y > 0 && padding.meets_run(y - 1, z, run.from, run.to))
+                || (y + 1 < ny && padding.meets_run(y + 1, z, run.from, run.to));
+            for x in (run.from..run.to).filter(|&x| core.contains([x, y, z])) {
+                area.core += 1;
+                area.core_hu += f64::from(view.hu([x, y, z]));
+            }
+        }
+        let pixel_mm2 = view.spacing_mm[0] * view.spacing_mm[1];
+        for run in components.runs().filter(|run| areas[run.component].is_free_air(pixel_mm2)) {
+            air.remove_run(run.y, run.z, run.from, run.to);
+        }
+    }
+
+    /// The parts of `air` that are large enough to be a lung.
+    fn large(&self, view: &Axial<'_>, air: &BitVolume) -> Vec<BitVolume> {
+        let components = Components::of(air, Connectivity::Faces);
+        let mut voxels = vec![0usize; components.count()];
+        components.runs().for_each(|run| voxels[run.component] += run.to - run.from);
+        let voxel_ml = view.spacing_mm.iter().product::<f64>() / 1000.0;
+        let largest = voxels.iter().copied().max().unwrap_or(0) as f64 * voxel_ml;
+        let smallest = self.config.min_volume_ml.max(SMALLEST_SHARE * largest);
+        let mut number = vec![None; voxels.len()];
+        let mut parts = Vec::new();
+        for (component, &voxels) in voxels.iter().enumerate() {
+            if voxels > 0 && voxels as f64 * voxel_ml >= smallest {
+                number[component] = Some(parts.len());
+                parts.push(BitVolume::empty(air.shape()));
+            }
+        }
+        for run in components.runs() {
+            if let Some(part) = number[run.component] {
+                parts[part].insert_run(run.y, run.z, run.from, run.to);
+            }
+        }
+        parts
+    }
+
+    /// Fills what the lungs enclose within a slice, up to a size that is no heart.
+    fn fill_holes(&self, view: &Axial<'_>, lungs: &mut BitVolume) {
+        let [nx, ny, _] = lungs.shape();
+        let components = Components::of(&lungs.complement(), Connectivity::InPlane);
+        let mut areas = vec![Area::default(); components.count()];
+        for run in components.runs() {
+            let area = &mut areas[run.component];
+            area.voxels += run.to - run.from;
+            area.at_edge |= run.from == 0 || run.to == nx || run.y == 0 || run.y + 1 == ny;
+        }
+        let pixel_mm2 = view.spacing_mm[0] * view.spacing_mm[1];
+        let small = |area: &Area| !area.at_edge && area.voxels as f64 * pixel_mm2 <= self.config.max_hole_mm2;
+        for run in components.runs().filter(|run| small(&areas[run.component])) {
+            lungs.insert_run(run.y, run.z, run.from, run.to);
+        }
+    }
+}
+
+/// A connected area of one slice.
+#[derive(Clone, Copy, Default)]
+struct Area {
+    voxels: usize,
+    at_edge: bool,
+    /// Voxels whose neighbours belong to it, too, and the sum of their HU: free of partial volume.
+    core: usize,
+    core_hu: f64,
+}
+
+impl Area {
+    fn is_free_air(&self, pixel_mm2: f64) -> bool {
+        if self.core == 0 {
+            return self.at_edge;
+        }
+        let large = !self.at_edge && self.voxels as f64 * pixel_mm2 > LARGE_AREA_MM2;
+        self.core_hu / (self.core as f64) < if large { LARGE_FREE_AIR_HU } else { FREE_AIR_HU }
+    }
+}
+
+impl Mask for LungMask {
+    fn organs(&self) -> Arc<[Organ]> {
+        self.organs.clone()
+    }
+
+    fn mask(&self, scan: &Scan) -> Result<OrganMask, Fault> {
+        let view = Axial::new(&scan.volume);
+        let lungs = self.lungs(&view);
+        let mut labels = Array3::filled(scan.volume.grid.shape, 0u8);
+        let voxels = labels.as_mut_slice();
+        for z in 0..lungs.shape()[2] {
+            for y in 0..lungs.shape()[1] {
+                for [from, to] in lungs.runs(y, z) {
+                    for x in from..to {
+                        voxels[view.index([x, y, z])] = self.organs[0].label;
+                    }
+                }
+            }
+        }
+        Ok(OrganMask { labels, organs: self.organs.clone() })
+    }
+}
+
+/// A volume seen in slices across the body, whatever the order in which its axes are stored.
+struct Axial<'v> {
+    volume: &'v Volume,
+    shape: [usize; 3],
+    spacing_mm: [f64; 3],
+    strides: [usize; 3],
+}
+
+impl<'v> Axial<'v> {
+    fn new(volume: &'v Volume) -> Self {
+        let grid = &volume.grid;
+        let along = long_axis(&grid.affine);
+        let order = match along {
+            0 => [1, 2, 0],
+            1 => [0, 2, 1],
+            _ => [0, 1, 2],
+        };
+        let strides = [1, grid.shape[0], grid.shape[0] * grid.shape[1]];
+        let spacing_mm = grid.spacing_mm();
+        Self {
+            volume,
+            shape: order.map(|axis| grid.shape[axis]),
+            spacing_mm: order.map(|axis| spacing_mm[axis]),
+            strides: order.map(|axis| strides[axis]),
+        }
+    }
+
+    fn index(&self, voxel: [usize; 3]) -> usize {
+        (0..3).map(|axis| voxel[axis] * self.strides[axis]).sum()
+    }
+
+    fn hu(&self, voxel: [usize; 3]) -> f32 {
+        self.volume.voxels.hu(self.index(voxel))
+    }
+
+    fn select(&self, wanted: impl Fn(f32) -> bool) -> BitVolume {
+        BitVolume::from_fn(self.shape, |voxel| wanted(self.hu(voxel)))
+    }
+}
+
+/// The voxel axis that runs most closely from feet to head.
+fn long_axis(affine: &Affine) -> usize {
+    let spacing_mm = affine.spacing_mm();
+    let share = |axis: usize| (affine.0[2][axis] / spacing_mm[axis]).abs();
+    (0..3).fold(2, |best, axis| if share(axis) > share(best) { axis } else { best })
+}
