@@ -17,7 +17,7 @@ use timely::dataflow::channels::pact::{Exchange, Pipeline};
 use timely::dataflow::operators::core::input::Handle as InputHandle;
 use timely::dataflow::operators::core::{Concatenate, OkErr};
 use timely::dataflow::operators::probe::Handle;
-use timely::dataflow::operators::vec::{Input, Map};
+use timely::dataflow::operators::vec::{Input as _, Map};
 use timely::dataflow::operators::{Operator, Probe};
 use timely::dataflow::{Scope, StreamVec};
 
@@ -50,12 +50,15 @@ pub(super) struct Shared {
     pub in_flight: usize,
 }
 
+/// An input of the dataflow.
+pub(super) type Input<D> = InputHandle<Epoch, CapacityContainerBuilder<Vec<D>>>;
+
 /// The handles by which a worker drives its part of the dataflow.
 pub(super) struct Handles {
     /// One input a source.
-    pub entries: Vec<InputHandle<Epoch, CapacityContainerBuilder<Vec<Arc<ScanEntry>>>>>,
+    pub entries: Vec<Input<Arc<ScanEntry>>>,
     /// What earlier epochs counted; fed once, by worker 0, and closed.
-    pub counted: Option<InputHandle<Epoch, CapacityContainerBuilder<Vec<(QualityGroup, Epoch, isize)>>>>,
+    pub counted: Option<Input<(QualityGroup, Epoch, isize)>>,
     /// Passes an epoch when its commit is durable.
     pub committed: Handle<Epoch>,
 }
@@ -77,7 +80,7 @@ struct Masked {
 /// What a first look at an entry gives.
 enum Peeked {
     /// All of it was done before a restart.
-    Saved(ScanOutcome),
+    Saved(Box<ScanOutcome>),
     /// The bytes that it needs.
     Needs(Arc<ScanEntry>, u64),
     /// It cannot be read.
@@ -135,15 +138,15 @@ fn open_scans<'scope>(
     let (work, limit) = (Arc::clone(&shared.work), shared.budget.limit_bytes());
     let peeked = fallible(entries, &format!("peek {name}"), Lane::Peek, shared, move |epoch, entry: Arc<ScanEntry>| {
         if let Some(outcome) = work.saved(epoch, &entry)? {
-            return Ok(Peeked::Saved(outcome));
+            return Ok(Peeked::Saved(Box::new(outcome)));
         }
         Ok(match work.peek(epoch, source, &entry, limit) {
             Ok(bytes) => Peeked::Needs(entry, bytes),
-            Err(fault) => Peeked::Spoiled(Report { entry, trials, word: Word::spoiled(fault, None) }),
+            Err(fault) => Peeked::Spoiled(Report { entry, trials, word: Box::new(Word::spoiled(fault, None)) }),
         })
     });
     let (saved, rest) = peeked.ok_err(|peeked| match peeked {
-        Peeked::Saved(outcome) => Ok(outcome),
+        Peeked::Saved(outcome) => Ok(*outcome),
         other => Err(other),
     });
     let rest: StreamVec<'scope, Epoch, Peeked> = rest;
@@ -157,7 +160,7 @@ fn open_scans<'scope>(
     let settings = Offload { name: format!("read {name}"), lane: Lane::Read, in_flight: shared.in_flight };
     let read =
         offload(admit(needs, &shared.budget), settings, &shared.pool, &shared.abort, move |epoch, (entry, lease)| {
-            let report = |entry, word| Err(Report { entry, trials, word });
+            let report = |entry, word| Err(Report { entry, trials, word: Box::new(word) });
             match work.read(epoch, source, &entry) {
                 Err(fault) => report(entry, Word::spoiled(fault, None)),
                 Ok(scan) => match known.before(&scan.digest, epoch) {
@@ -186,7 +189,7 @@ fn try_tumors<'scope>(
         match work.mask(epoch, &work.plan.masks[mask], &opened.scan) {
             Ok(scan) => Ok(Arc::new(Masked { scan, _opened: opened })),
             Err(fault) => {
-                let word = Word::spoiled(fault, Some(&opened.scan));
+                let word = Box::new(Word::spoiled(fault, Some(&opened.scan)));
                 Err(Report { entry: Arc::new(opened.scan.entry.clone()), trials: count, word })
             }
         }
@@ -198,7 +201,7 @@ fn try_tumors<'scope>(
         let (work, name) = (Arc::clone(&shared.work), format!("trial {}", plan.trials[trial].name));
         let run = move |epoch, masked: Arc<Masked>| {
             let plan = &work.plan;
-            let word = work.trial(epoch, &plan.masks[mask], &plan.trials[trial], &masked.scan)?;
+            let word = Box::new(work.trial(epoch, &plan.masks[mask], &plan.trials[trial], &masked.scan)?);
             Ok(Report { entry: Arc::new(masked.scan.scan.entry.clone()), trials: 1, word })
         };
         reports.push(fallible(masked.clone(), &name, Lane::Trial, shared, run));
@@ -211,7 +214,7 @@ fn commit_epochs<'scope>(
     scope: Scope<'scope, Epoch>,
     outcomes: StreamVec<'scope, Epoch, ScanOutcome>,
     shared: &Shared,
-) -> (InputHandle<Epoch, CapacityContainerBuilder<Vec<(QualityGroup, Epoch, isize)>>>, Handle<Epoch>) {
+) -> (Input<(QualityGroup, Epoch, isize)>, Handle<Epoch>) {
     let (counted, before) = scope.new_input();
     let settled = settle_epochs(outcomes, shared);
     let candidates = settled.clone().flat_map(|settled: Arc<Settled>| {

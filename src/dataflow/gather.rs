@@ -19,7 +19,7 @@ pub struct Report<R> {
     /// How many of the scan's trials it speaks for: a mask that failed speaks for all trials behind it.
     pub trials: usize,
     /// What it has to say.
-    pub word: R,
+    pub word: Box<R>,
 }
 
 /// Emits a scan with all its reports as soon as every one of its trials is accounted for.
@@ -38,7 +38,7 @@ pub fn gather<'scope, R: 'static>(
                 for report in batches.flat_map(|batch| batch.drain(..)) {
                     let (heard, words) = open.entry(report.entry.scan_id.clone()).or_default();
                     *heard += report.trials;
-                    words.push(report.word);
+                    words.push(*report.word);
                     if *heard >= trials_of(&report.entry) {
                         let words = open.remove(&report.entry.scan_id).map(|(_, words)| words).unwrap_or_default();
                         session.give((report.entry, words));

@@ -71,7 +71,7 @@ mod tests {
         ];
         let captured =
             timely::example(move |scope| count_groups(updates.to_stream(scope).container::<Vec<_>>()).capture());
-        let mut tables: BTreeMap<Epoch, Vec<((QualityGroup, isize), isize)>> = BTreeMap::new();
+        let mut tables = BTreeMap::<Epoch, Vec<_>>::new();
         for (_, changes) in captured.extract() {
             for (row, epoch, change) in changes {
                 tables.entry(epoch).or_default().push((row, change));
