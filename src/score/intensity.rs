@@ -114,7 +114,8 @@ struct Baseline<'scan> {
 impl Judge for Baseline<'_> {
     fn score(&self, candidate: &Candidate, scores: &mut Scores) -> Result<(), Fault> {
         let (mut inside, mut before, mut invisible) = (Moments::default(), Moments::default(), 0usize);
-        let voxels = candidate.tumor.as_slice().iter().zip(candidate.before.as_slice().iter().zip(candidate.after.as_slice()));
+        let voxels =
+            candidate.tumor.as_slice().iter().zip(candidate.before.as_slice().iter().zip(candidate.after.as_slice()));
         for (_, (&was, &is)) in voxels.filter(|(tumor, _)| **tumor != 0) {
             inside.add(f64::from(is));
             before.add(f64::from(was));
@@ -256,7 +257,15 @@ mod tests {
     fn scan() -> MaskedScan {
         let shape = [20, 12, 12];
         let grid = Grid { shape, affine: Affine::from_spacing([1.0, 1.0, 2.0]) };
-        let hu = |[x, y, z]: [usize; 3]| if x >= 10 { -1000 } else if (x + y + z) % 2 == 0 { 110 } else { 90 };
+        let hu = |[x, y, z]: [usize; 3]| {
+            if x >= 10 {
+                -1000
+            } else if (x + y + z) % 2 == 0 {
+                110
+            } else {
+                90
+            }
+        };
         let entry = ScanEntry {
             scan_id: "0".into(),
             source: "s".into(),
@@ -275,7 +284,9 @@ mod tests {
     /// Four by four by two voxels beside the liver's edge, 40 HU darker but for a quarter that did not change.
     fn candidate(scan: &MaskedScan) -> Candidate {
         let region = Region { start: [5, 3, 4], shape: [6, 6, 4] };
-        let tumor = Array3::from_fn(region.shape, |[x, y, z]| u8::from((1..5).contains(&x) && (1..5).contains(&y) && (1..3).contains(&z)));
+        let tumor = Array3::from_fn(region.shape, |[x, y, z]| {
+            u8::from((1..5).contains(&x) && (1..5).contains(&y) && (1..3).contains(&z))
+        });
         let before = scan.scan.volume.voxels.hu_of(region);
         let mut after = before.clone();
         for z in 1..3 {

@@ -135,7 +135,11 @@ impl RulesConfig {
                 Some(prior) => selected.push((organ.name.clone(), prior)),
                 None => complaints.push(
                     Complaint::new(
-                        if self.priors.contains_key(&organ.name) { format!("priors.{}", organ.name) } else { "organs".into() },
+                        if self.priors.contains_key(&organ.name) {
+                            format!("priors.{}", organ.name)
+                        } else {
+                            "organs".into()
+                        },
                         format!("expected an organ with a prior ({with_prior}), got `{source}`"),
                     )
                     .with_hint(format!("say whose prior to use: priors = {{ {} = \"liver\" }}", organ.name)),
@@ -145,7 +149,8 @@ impl RulesConfig {
 
         let mut range = |field: &str, [low, high]: [f64; 2], least: f64| {
             if !(low >= least && low <= high && high.is_finite()) {
-                complaints.push(Complaint::new(field, format!("expected [least, most] from {least}, got [{low}, {high}]")));
+                complaints
+                    .push(Complaint::new(field, format!("expected [least, most] from {least}, got [{low}, {high}]")));
             }
         };
         range("diameter_mm", self.diameter_mm, f64::MIN_POSITIVE);
@@ -203,7 +208,9 @@ mod tests {
             ..RulesConfig::default()
         };
         let fields = fields(&config);
-        for field in ["organs", "variants", "diameter_mm", "max_clipped_fraction", "contrast_hu.liver", "margin_mm", "classes"] {
+        for field in
+            ["organs", "variants", "diameter_mm", "max_clipped_fraction", "contrast_hu.liver", "margin_mm", "classes"]
+        {
             assert!(fields.iter().any(|f| f == field), "{field} in {fields:?}");
         }
     }
@@ -211,7 +218,8 @@ mod tests {
     #[test]
     fn an_organ_without_a_prior_may_borrow_one() {
         assert_eq!(fields(&RulesConfig::default()), ["organs"]);
-        let mut config = RulesConfig { priors: BTreeMap::from([("spleen".into(), "liver".into())]), ..Default::default() };
+        let mut config =
+            RulesConfig { priors: BTreeMap::from([("spleen".into(), "liver".into())]), ..Default::default() };
         assert_eq!(config.check(&organs()).unwrap()[1].1.organ, "liver");
         config.priors.insert("spleen".into(), "bone".into());
         assert_eq!(fields(&config), ["priors.spleen"]);

@@ -143,7 +143,8 @@ impl Ellipsoid {
 
     /// The ellipsoid on the mask's grid, in a box that holds it whole, and how many voxels both share.
     fn drawn_over(&self, mask: &Array3<u8>, spacing_mm: [f64; 3]) -> (Array3<u8>, usize) {
-        let start = [0, 1, 2].map(|k| ((self.centroid_mm[k] - self.half_axes_mm[0]) / spacing_mm[k]).floor() as i64 - 1);
+        let start =
+            [0, 1, 2].map(|k| ((self.centroid_mm[k] - self.half_axes_mm[0]) / spacing_mm[k]).floor() as i64 - 1);
         let end = [0, 1, 2].map(|k| ((self.centroid_mm[k] + self.half_axes_mm[0]) / spacing_mm[k]).ceil() as i64 + 2);
         let mut shared = 0;
         let drawn = Array3::from_fn([0, 1, 2].map(|k| (end[k] - start[k]) as usize), |voxel| {
@@ -235,9 +236,8 @@ mod tests {
     fn ball(diameter_mm: f64, spacing_mm: [f64; 3], centre: [f64; 3]) -> Array3<u8> {
         let shape = spacing_mm.map(|mm| (diameter_mm / mm) as usize + 4);
         Array3::from_fn(shape, |voxel| {
-            let square: f64 = (0..3)
-                .map(|k| ((voxel[k] as f64 - (shape[k] / 2) as f64 - centre[k]) * spacing_mm[k]).powi(2))
-                .sum();
+            let square: f64 =
+                (0..3).map(|k| ((voxel[k] as f64 - (shape[k] / 2) as f64 - centre[k]) * spacing_mm[k]).powi(2)).sum();
             u8::from(square < diameter_mm * diameter_mm / 4.0)
         })
     }
