@@ -156,7 +156,7 @@ pub const PRIORS: [OrganPrior; 4] = [
         middle_over_minor: Quantiles([1.015, 1.036, 1.040, 1.060, 1.135, 1.440, 1.569]),
         lobes: Quantiles([0.045, 0.072, 0.108, 0.140, 0.160, 0.172, 0.210]),
         lobe_step: 0.3,
-        edge_mm: Quantiles([0.210, 0.360, 0.510, 0.535, 0.640, 0.660, 0.800]),
+        edge_mm: Quantiles([0.206, 0.349, 0.498, 0.513, 0.620, 0.630, 0.780]),
         edge_step_mm: 1.5,
         // The share outside the kidney's hull (0.014, 0.16, 0.42, 0.66, 0.87) as the depth of a ball below a plane,
         // deepest first; centres outside the organ are kept just inside.

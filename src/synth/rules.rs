@@ -125,7 +125,7 @@ enum Places {
 /// A size and form, before it has a place.
 enum Form {
     Prior(ShapeDraw),
-    Class(ClassDraw),
+    Class(Box<ClassDraw>),
 }
 
 impl Form {
@@ -198,7 +198,7 @@ impl Plan<'_> {
                 chosen => chosen,
             };
             let class = classes[draws.index(classes.len())];
-            return Some(Form::Class(ClassDraw::draw(draws, class)));
+            return Some(Form::Class(Box::new(ClassDraw::draw(draws, class))));
         }
         let voxel_mm = libm::cbrt(self.spacing_mm.iter().product());
         let [low, high] = self.config().diameter_mm;
