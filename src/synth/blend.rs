@@ -15,12 +15,13 @@ pub fn smooth_difference(difference: &Array3<f32>) -> Array3<f32> {
     separable(difference, [0, 1, 2].map(|_| weights(1.0, 3)))
 }
 
-/// Softens a shape's edge by a Gaussian of `sigma_mm`.
+/// Softens a shape's edge by a Gaussian.
 ///
 /// # Units
-/// `shape` 0 or 1, `spacing_mm` along [x, y, z]; the result lies in 0..1.
-pub fn soften(shape: &Array3<f32>, spacing_mm: [f64; 3], sigma_mm: f64) -> Array3<f32> {
-    gaussian(shape, spacing_mm.map(|mm| sigma_mm / mm))
+/// `shape` 0 or 1, `sigma_voxels` along [x, y, z], cut off after `truncate` of them (the reference's is 4); the result
+/// lies in 0..1.
+pub fn soften(shape: &Array3<f32>, sigma_voxels: [f64; 3], truncate: f64) -> Array3<f32> {
+    gaussian(shape, sigma_voxels, truncate)
 }
 
 /// `before − soft shape · difference · texture · width` where the label is the healthy organ, `before` elsewhere.

@@ -176,6 +176,23 @@ impl ClassDraw {
         2.0 * libm::cbrt(self.radii_mm().iter().product())
     }
 
+    /// The level at which the ellipsoid holds the volume of its own voxels: the paper's are sets of voxels whose centres
+    /// lie strictly inside, and small ones are smaller for it.
+    fn surface_level(&self) -> f64 {
+        let [a, b, c] = self.radii_voxels;
+        let mut voxels = 0usize;
+        for z in -(c as i64)..=c as i64 {
+            for y in -(b as i64)..=b as i64 {
+                let rest = 1.0 - (z as f64 / c) * (z as f64 / c) - (y as f64 / b) * (y as f64 / b);
+                if rest > 0.0 {
+                    // The largest whole number below the half width.
+                    voxels += 2 * (a * libm::sqrt(rest)).ceil() as usize - 1;
+                }
+            }
+        }
+        libm::cbrt(voxels as f64 / (4.0 / 3.0 * std::f64::consts::PI * a * b * c))
+    }
+
     /// Where the deformed image at `point` (class voxels from the array's corner) looks into the ellipsoid's array.
     fn source(&self, point: [f64; 3]) -> [f64; 3] {
         let size = self.radii_voxels.map(|radius| 4.0 * radius);
@@ -204,6 +221,7 @@ impl ClassDraw {
                 })
                 .collect::<Vec<_>>()
         });
+        let surface = self.surface_level();
         let mut depth = Array3::filled(shape, 0.0f32);
         let mut line = vec![[0.0; 3]; counts[0]];
         for z in 0..shape[2] {
@@ -228,7 +246,7 @@ impl ClassDraw {
                             level * level
                         })
                         .sum();
-                    *value = (1.0 - libm::sqrt(square)) as f32;
+                    *value = (1.0 - libm::sqrt(square) / surface) as f32;
                 }
             }
         }
@@ -258,13 +276,14 @@ mod tests {
         let draw = ClassDraw::draw(&mut Key::root(3).draws("class"), SizeClass::Medium);
         let drawn = draw.rasterize([0.0; 3], [CLASS_VOXEL_MM; 3]);
         let size = draw.radii_voxels.map(|radius| 4.0 * radius);
+        let surface = draw.surface_level();
         let (mut differing, mut set) = (0usize, 0usize);
         let [nx, ny, _] = drawn.mask.shape();
         for (index, &inside) in drawn.mask.as_slice().iter().enumerate() {
             let voxel = [index % nx, index / nx % ny, index / nx / ny];
             let source = draw.source([0, 1, 2].map(|k| (drawn.start[k] + voxel[k] as i64) as f64 + size[k] / 2.0));
             let level: f64 = (0..3).map(|k| ((source[k] - size[k] / 2.0) / draw.radii_voxels[k]).powi(2)).sum();
-            differing += usize::from((level < 1.0) != (inside != 0));
+            differing += usize::from((level < surface * surface) != (inside != 0));
             set += usize::from(inside);
         }
         assert!(set > 5_000 && differing * 200 < set, "{differing} of {set}");

@@ -13,8 +13,16 @@ use crate::volume::Array3;
 const TEXTURE_MEAN: f32 = 0.525;
 /// Tumors below this size have no dead core.
 const NECROTIC_FROM_MM: f64 = 25.0;
+/// Tumors below this size have no rim that could be told from the soft edge.
+const RIMMED_FROM_MM: f64 = 20.0;
 /// Vessels are looked for after smoothing by this.
 const VESSEL_SIGMA_MM: f64 = 1.5;
+/// HU of tumors in organs that are darker than soft tissue.
+const SOFT_TISSUE_HU: [f64; 2] = [25.0, 45.0];
+/// Ground glass above this size is no nodule.
+const HAZY_UP_TO_MM: f64 = 30.0;
+/// Over how many mm ground glass fades into the lung.
+const HAZE_EDGE_MM: f32 = 2.5;
 /// HU of the tissue that fills air in ground glass.
 const TISSUE_HU: f64 = 40.0;
 
@@ -56,8 +64,13 @@ pub(crate) fn plausible(
     let darker_hu = match *contrast {
         Contrast::Darker { share, limits_hu, floor_hu, necrosis_hu } => {
             let median = place.organ.median_hu;
-            let wanted = draws.uniform(share[0], share[1]) * median;
-            let contrast_hu = wanted.min(median - floor_hu).clamp(limits_hu[0], limits_hu[1]);
+            let wanted = (draws.uniform(share[0], share[1]) * median).clamp(limits_hu[0], limits_hu[1]);
+            let tissue_hu = draws.uniform(SOFT_TISSUE_HU[0], SOFT_TISSUE_HU[1]);
+            // Fatty or unenhanced organs can be as dark as any tumor: there it stands out as soft tissue.
+            let contrast_hu = match (median - floor_hu).min(wanted) {
+                room if room >= limits_hu[0] => room,
+                _ => median - tissue_hu.max(median + limits_hu[0]),
+            };
             let necrotic = draws.chance(necrotic_share) && place.diameter_mm >= NECROTIC_FROM_MM;
             let core_hu = draws.uniform(necrosis_hu[0], necrosis_hu[1]);
             let core_hu = necrotic.then(|| (median - contrast_hu - core_hu).max(0.0));
@@ -66,7 +79,7 @@ pub(crate) fn plausible(
         Contrast::Filling { solid, tissue_hu, ground_glass_hu } => {
             let tissue_hu = draws.uniform(tissue_hu[0], tissue_hu[1]);
             let haze_hu = draws.uniform(ground_glass_hu[0], ground_glass_hu[1]);
-            if draws.chance(solid) {
+            if draws.chance(solid) || place.diameter_mm > HAZY_UP_TO_MM {
                 filled(draws, place, tissue_hu, 1.0, 0.0)
             } else {
                 let median = place.organ.median_hu;
@@ -85,7 +98,8 @@ pub(crate) fn plausible(
 /// HU to take away for a tumor of even contrast, its core and rim; vessels that cross it are taken out.
 fn darker(draws: &mut Draws, place: &Place, contrast_hu: f64, core_hu: f64) -> Array3<f32> {
     let core_from = draws.uniform(0.25, 0.55) as f32;
-    let rim_share = if draws.chance(0.3) { draws.uniform(0.3, 1.0) } else { 0.0 } as f32;
+    let (rimmed, rim_share) = (draws.chance(0.3), draws.uniform(0.3, 1.0) as f32);
+    let rim_share = if rimmed && place.diameter_mm >= RIMMED_FROM_MM { rim_share } else { 0.0 };
     let rim_mm = draws.uniform(1.0, 2.5) as f32;
     let depth_mm = (place.diameter_mm / 2.0) as f32;
     let (contrast, core) = (contrast_hu as f32, core_hu as f32);
@@ -102,8 +116,8 @@ fn darker(draws: &mut Draws, place: &Place, contrast_hu: f64, core_hu: f64) -> A
 fn vessels(place: &Place) -> Array3<f32> {
     let sigma = place.spacing_mm.map(|mm| VESSEL_SIGMA_MM / mm);
     let masked = place.before.as_slice().iter().zip(place.healthy.as_slice()).map(|(hu, inside)| hu * inside).collect();
-    let mut smooth = gaussian::gaussian(&Array3::from_vec(place.before.shape(), masked), sigma);
-    let weight = gaussian::gaussian(place.healthy, sigma);
+    let mut smooth = gaussian::gaussian(&Array3::from_vec(place.before.shape(), masked), sigma, 2.5);
+    let weight = gaussian::gaussian(place.healthy, sigma, 2.5);
     let (median, spread) = (place.organ.median_hu as f32, place.organ.spread_hu as f32);
     for (hu, weight) in smooth.as_mut_slice().iter_mut().zip(weight.as_slice()) {
         let excess = if *weight > 0.05 { *hu / weight - median } else { 0.0 };
@@ -117,11 +131,13 @@ fn filled(draws: &mut Draws, place: &Place, tissue_hu: f64, share: f64, solid_co
     let noise = smooth_noise(draws, place.before.shape(), place.spacing_mm, place.spacing_mm);
     let noise_hu = place.organ.noise_hu.clamp(3.0, 14.0) as f32;
     let (tissue, share, core) = (tissue_hu as f32, share as f32, solid_core as f32);
+    let depth_mm = (place.diameter_mm / 2.0) as f32;
     let mut result = place.before.clone();
     let fields = place.depth.as_slice().iter().zip(place.texture.as_slice()).zip(noise.as_slice());
     for (hu, ((&depth, &texture), &noise)) in result.as_mut_slice().iter_mut().zip(fields) {
         let relative = texture / TEXTURE_MEAN;
-        let even = if share < 1.0 { (share * relative).min(1.0) } else { 1.0 };
+        let haze = smooth_step((depth * depth_mm + 1.0) / HAZE_EDGE_MM);
+        let even = if share < 1.0 { (share * relative).min(1.0) * haze } else { 1.0 };
         let fill = even + (1.0 - even) * smooth_step((depth - core) / 0.15);
         let tissue = tissue + 60.0 * (relative - 1.0) + noise_hu * noise;
         *hu = fill * (*hu - tissue);

@@ -13,14 +13,14 @@ pub(crate) fn weights(sigma_voxels: f64, radius: usize) -> Vec<f32> {
     half.iter().map(|weight| (weight / sum) as f32).collect()
 }
 
-/// The radius at which a Gaussian is cut off, as SciPy does with `truncate = 4`.
-pub(crate) fn radius(sigma_voxels: f64) -> usize {
-    (4.0 * sigma_voxels + 0.5) as usize
+/// The radius at which a Gaussian is cut off: `truncate` standard deviations, rounded; SciPy's default is 4.
+pub(crate) fn radius(sigma_voxels: f64, truncate: f64) -> usize {
+    (truncate * sigma_voxels + 0.5) as usize
 }
 
 /// Smooths with a Gaussian of `sigma_voxels` along [x, y, z]; what lies outside the box counts as zero.
-pub(crate) fn gaussian(values: &Array3<f32>, sigma_voxels: [f64; 3]) -> Array3<f32> {
-    separable(values, sigma_voxels.map(|sigma| weights(sigma, radius(sigma))))
+pub(crate) fn gaussian(values: &Array3<f32>, sigma_voxels: [f64; 3], truncate: f64) -> Array3<f32> {
+    separable(values, sigma_voxels.map(|sigma| weights(sigma, radius(sigma, truncate))))
 }
 
 /// Convolves with symmetric weights along each axis; what lies outside the box counts as zero.
@@ -68,7 +68,7 @@ mod tests {
     fn a_point_becomes_the_product_of_three_kernels() {
         let mut point = Array3::filled([15, 13, 11], 0.0);
         point[[7, 6, 5]] = 1.0;
-        let smooth = gaussian(&point, [1.0, 0.5, 0.75]);
+        let smooth = gaussian(&point, [1.0, 0.5, 0.75], 4.0);
         let (x, y, z) = (weights(1.0, 4), weights(0.5, 2), weights(0.75, 3));
         assert!((smooth[[9, 5, 6]] - x[2] * y[1] * z[1]).abs() < 1e-7);
         assert!((smooth.as_slice().iter().sum::<f32>() - 1.0).abs() < 1e-5);
@@ -77,6 +77,6 @@ mod tests {
     #[test]
     fn no_width_changes_nothing() {
         let values = Array3::from_fn([4, 3, 2], |[x, y, z]| (x + 7 * y + z) as f32);
-        assert_eq!(gaussian(&values, [0.0; 3]), values);
+        assert_eq!(gaussian(&values, [0.0; 3], 4.0), values);
     }
 }

@@ -142,3 +142,80 @@ impl Histogram {
         distances.median().unwrap_or(0.0)
     }
 }
+
+#[cfg(test)]
+pub(crate) mod trial {
+    //! Small scans for the tests of this room.
+
+    use std::sync::Arc;
+
+    use crate::error::{Fault, FaultKind};
+    use crate::ingest::{Companions, Scan, ScanEntry};
+    use crate::mask::{MaskedScan, Organ, OrganMask};
+    use crate::volume::{Affine, Array3, Grid, Labels, Volume, Voxels};
+
+    struct NoCompanions;
+
+    impl Companions for NoCompanions {
+        fn labels(&self, pattern: &str) -> Result<Labels, Fault> {
+            Err(Fault::mask(FaultKind::Missing, format!("expected {pattern}, there are no files here")))
+        }
+    }
+
+    pub(crate) fn liver() -> Organ {
+        Organ { name: "liver".into(), label: 1, tumor_label: 2 }
+    }
+
+    /// A scan of whole HU with the given labels of a liver.
+    pub(crate) fn masked(
+        spacing_mm: [f64; 3],
+        labels: Array3<u8>,
+        mut hu: impl FnMut([usize; 3]) -> f64,
+    ) -> MaskedScan {
+        let grid = Grid { shape: labels.shape(), affine: Affine::from_spacing(spacing_mm) };
+        let voxels = Voxels::I16(Array3::from_fn(labels.shape(), |voxel| hu(voxel) as i16));
+        let entry = ScanEntry {
+            scan_id: "0".into(),
+            source: "source".into(),
+            key: "key".into(),
+            dataset: "dataset".into(),
+            patient_key: "patient".into(),
+            bytes: 0,
+            modified_s: 0,
+        };
+        let companions = Arc::new(NoCompanions);
+        let scan = Scan { entry, digest: "digest".into(), volume: Volume { grid, voxels }, companions };
+        MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: Arc::new([liver()]) } }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::trial::{liver, masked};
+    use super::*;
+    use crate::random::Key;
+    use crate::volume::Array3;
+
+    #[test]
+    fn median_spread_and_noise_are_those_of_the_organ() {
+        let labels = Array3::from_fn([40, 30, 20], |[x, y, z]| u8::from(x >= 5 && y >= 3 && z < 15));
+        let mut draws = Key::root(2).draws("hu");
+        // A step of 60 HU along z: spread, but no noise.
+        let scan = masked([1.0; 3], labels, |[x, y, z]| match x >= 5 && y >= 3 && z < 15 {
+            true => draws.normal(if z < 7 { 80.0 } else { 140.0 }, 10.0).round(),
+            false => -1000.0,
+        });
+        let summary = OrganSummary::of(&scan, &liver()).unwrap();
+        assert_eq!(summary.region, Region { start: [5, 3, 0], shape: [35, 27, 15] });
+        assert_eq!(summary.voxels, 35 * 27 * 15);
+        assert!((80.0..140.0).contains(&summary.median_hu));
+        assert!(summary.spread_hu > 30.0, "{}", summary.spread_hu);
+        assert!((summary.noise_hu - 10.0).abs() < 1.0, "{}", summary.noise_hu);
+    }
+
+    #[test]
+    fn an_absent_organ_has_no_summary() {
+        let scan = masked([1.0; 3], Array3::filled([4, 4, 4], 2), |_| 0.0);
+        assert_eq!(OrganSummary::of(&scan, &liver()), None);
+    }
+}

@@ -3,6 +3,7 @@
 //! Sizes and shapes were fitted so that measured shapes follow those of real tumors (liver and pancreas: LiTS and MSD,
 //! kidney: KiTS, lung: MSD); `cargo bench --bench shapes` prints how closely. Contrasts are clinical ranges.
 
+use super::shape::ShapeDraw;
 use crate::random::Draws;
 
 /// A distribution as its quantiles at 0, 5, 25, 50, 75, 95 and 100%, linear in the logarithm between them.
@@ -63,7 +64,7 @@ pub enum Contrast {
         share: [f64; 2],
         /// Least and most difference in HU.
         limits_hu: [f64; 2],
-        /// The tumor's mean stays above this.
+        /// The tumor's mean stays above this; where that leaves too little, it is brighter than its organ.
         floor_hu: f64,
         /// HU of dead tissue in the core of large tumors.
         necrosis_hu: [f64; 2],
@@ -100,6 +101,9 @@ pub struct OrganPrior {
     pub edge_step_mm: f64,
     /// Where they lie.
     pub depth: Depth,
+    /// Most volume of the shape, as a share of the labelled organ (both kidneys, both lungs): larger tumors would
+    /// replace their organ rather than lie in it.
+    pub max_organ_share: f64,
     /// Share of the shape that may lie outside the organ.
     pub max_clipped_fraction: f64,
     /// Standard deviation of the Gaussian that softens the edge.
@@ -108,63 +112,81 @@ pub struct OrganPrior {
     pub contrast: Contrast,
 }
 
+impl OrganPrior {
+    /// Draws a form for a tumor of a given diameter.
+    pub fn shape(&self, draws: &mut Draws, diameter_mm: f64) -> ShapeDraw {
+        ShapeDraw {
+            diameter_mm,
+            major_over_middle: self.major_over_middle.draw(draws),
+            middle_over_minor: self.middle_over_minor.draw(draws),
+            lobes: self.lobes.draw(draws),
+            lobe_step: self.lobe_step,
+            edge_mm: self.edge_mm.draw(draws),
+            edge_step_mm: self.edge_step_mm,
+        }
+    }
+}
+
 /// The organs that have a prior.
 pub const PRIORS: [OrganPrior; 4] = [
     OrganPrior {
         organ: "liver",
         diameter_mm: Quantiles([3.0, 4.172, 6.764, 10.37, 17.61, 41.5, 90.0]),
-        major_over_middle: Quantiles([1.0, 1.03, 1.10, 1.22, 1.45, 2.0, 2.4]),
-        middle_over_minor: Quantiles([1.0, 1.02, 1.07, 1.15, 1.28, 1.6, 2.0]),
-        lobes: Quantiles([0.06, 0.09, 0.12, 0.16, 0.22, 0.36, 0.45]),
+        major_over_middle: Quantiles([1.011, 1.018, 1.063, 1.120, 1.423, 1.992, 2.240]),
+        middle_over_minor: Quantiles([1.010, 1.016, 1.046, 1.105, 1.203, 1.682, 1.853]),
+        lobes: Quantiles([0.090, 0.140, 0.150, 0.169, 0.255, 0.480, 0.6]),
         lobe_step: 0.3,
-        edge_mm: Quantiles([0.2, 0.3, 0.45, 0.6, 0.9, 1.5, 2.0]),
+        edge_mm: Quantiles([0.193, 0.321, 0.363, 0.490, 0.580, 1.150, 1.500]),
         edge_step_mm: 1.5,
         depth: Depth::AtLeast(0.7),
+        max_organ_share: 0.3,
         max_clipped_fraction: 0.3,
         margin_mm: [0.7, 2.2],
         contrast: Contrast::Darker {
-            share: [0.17, 0.55],
-            limits_hu: [8.0, 75.0],
-            floor_hu: 15.0,
+            share: [0.2, 0.55],
+            limits_hu: [12.0, 75.0],
+            floor_hu: 12.0,
             necrosis_hu: [8.0, 25.0],
         },
     },
     OrganPrior {
         organ: "kidney",
         diameter_mm: Quantiles([10.0, 16.38, 23.72, 35.02, 53.5, 104.0, 150.0]),
-        major_over_middle: Quantiles([1.0, 1.02, 1.06, 1.13, 1.2, 1.36, 1.6]),
-        middle_over_minor: Quantiles([1.0, 1.02, 1.05, 1.11, 1.2, 1.4, 1.6]),
-        lobes: Quantiles([0.03, 0.04, 0.07, 0.09, 0.12, 0.17, 0.25]),
+        major_over_middle: Quantiles([1.010, 1.020, 1.028, 1.100, 1.121, 1.228, 1.285]),
+        middle_over_minor: Quantiles([1.015, 1.036, 1.040, 1.060, 1.135, 1.440, 1.569]),
+        lobes: Quantiles([0.045, 0.072, 0.108, 0.140, 0.160, 0.172, 0.210]),
         lobe_step: 0.3,
-        edge_mm: Quantiles([0.2, 0.3, 0.45, 0.6, 0.8, 1.1, 1.5]),
+        edge_mm: Quantiles([0.206, 0.349, 0.498, 0.513, 0.620, 0.630, 0.780]),
         edge_step_mm: 1.5,
         // The share outside the kidney's hull (0.014, 0.16, 0.42, 0.66, 0.87) as the depth of a ball below a plane,
         // deepest first; centres outside the organ are kept just inside.
         depth: Depth::Drawn(Quantiles([0.02, 0.03, 0.06, 0.11, 0.46, 0.86, 1.2])),
+        max_organ_share: 0.12,
         max_clipped_fraction: 0.6,
         margin_mm: [0.5, 1.5],
         contrast: Contrast::Darker {
             share: [0.2, 0.6],
-            limits_hu: [8.0, 110.0],
-            floor_hu: 20.0,
+            limits_hu: [14.0, 110.0],
+            floor_hu: 15.0,
             necrosis_hu: [8.0, 28.0],
         },
     },
     OrganPrior {
         organ: "pancreas",
         diameter_mm: Quantiles([8.0, 13.08, 17.41, 22.23, 26.9, 41.9, 60.0]),
-        major_over_middle: Quantiles([1.0, 1.03, 1.11, 1.22, 1.42, 1.75, 2.0]),
-        middle_over_minor: Quantiles([1.0, 1.03, 1.1, 1.18, 1.3, 1.55, 1.8]),
-        lobes: Quantiles([0.03, 0.06, 0.09, 0.11, 0.14, 0.19, 0.25]),
+        major_over_middle: Quantiles([1.002, 1.003, 1.038, 1.110, 1.444, 1.752, 1.940]),
+        middle_over_minor: Quantiles([1.003, 1.004, 1.085, 1.112, 1.215, 1.471, 1.589]),
+        lobes: Quantiles([0.067, 0.112, 0.181, 0.194, 0.232, 0.235, 0.294]),
         lobe_step: 0.3,
-        edge_mm: Quantiles([0.05, 0.08, 0.15, 0.3, 0.5, 0.8, 1.1]),
+        edge_mm: Quantiles([0.006, 0.008, 0.010, 0.037, 0.371, 1.107, 1.384]),
         edge_step_mm: 2.0,
         depth: Depth::AtLeast(0.35),
+        max_organ_share: 0.4,
         max_clipped_fraction: 0.6,
         margin_mm: [0.8, 2.5],
         contrast: Contrast::Darker {
             share: [0.2, 0.5],
-            limits_hu: [8.0, 65.0],
+            limits_hu: [12.0, 65.0],
             floor_hu: 10.0,
             necrosis_hu: [5.0, 20.0],
         },
@@ -172,13 +194,14 @@ pub const PRIORS: [OrganPrior; 4] = [
     OrganPrior {
         organ: "lung",
         diameter_mm: Quantiles([3.5, 4.425, 14.32, 21.15, 28.79, 53.61, 80.0]),
-        major_over_middle: Quantiles([1.0, 1.03, 1.1, 1.2, 1.38, 1.8, 2.1]),
-        middle_over_minor: Quantiles([1.0, 1.04, 1.07, 1.15, 1.4, 1.75, 2.0]),
-        lobes: Quantiles([0.08, 0.11, 0.15, 0.18, 0.22, 0.3, 0.4]),
+        major_over_middle: Quantiles([1.035, 1.059, 1.098, 1.166, 1.323, 1.900, 2.100]),
+        middle_over_minor: Quantiles([1.060, 1.095, 1.100, 1.105, 1.450, 1.817, 2.021]),
+        lobes: Quantiles([0.079, 0.132, 0.169, 0.173, 0.205, 0.284, 0.354]),
         lobe_step: 0.25,
-        edge_mm: Quantiles([0.5, 0.7, 1.0, 1.3, 1.7, 2.6, 3.2]),
+        edge_mm: Quantiles([0.320, 0.533, 0.862, 0.933, 1.070, 1.772, 2.214]),
         edge_step_mm: 1.5,
         depth: Depth::AtLeast(0.45),
+        max_organ_share: 0.1,
         max_clipped_fraction: 0.4,
         margin_mm: [0.5, 1.0],
         contrast: Contrast::Filling { solid: 0.8, tissue_hu: [5.0, 60.0], ground_glass_hu: [-700.0, -350.0] },

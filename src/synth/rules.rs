@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::blend::{blend, round_hu, smooth_difference, soften, tumor_of, with_tumor};
-use super::classes::{ClassDraw, SizeClass};
+use super::classes::{CLASS_VOXEL_MM, ClassDraw, SizeClass};
 use super::components::keep_largest;
 use super::config::{Differences, RulesConfig, Sites, Sizes, Textures};
 use super::difference::{Place, constant, fixed, plausible};
@@ -19,6 +19,12 @@ use crate::error::{Complaint, Fault, FaultKind, Stage};
 use crate::mask::{MaskedScan, Organ};
 use crate::random::{Draws, Key};
 use crate::volume::{Array3, HuWindow, Region, Voxels};
+
+/// The standard deviation of the mean over a voxel's width is 1/√12 of it; scanners blur somewhat more.
+const VOXEL_BLUR: f64 = 0.4;
+
+/// Edges are computed this many standard deviations far; beyond them less than 0.2% of the contrast is left.
+const TRUNCATE: f64 = 3.0;
 
 /// Makes tumors by rules.
 ///
@@ -119,7 +125,7 @@ enum Places {
 /// A size and form, before it has a place.
 enum Form {
     Prior(ShapeDraw),
-    Class(ClassDraw),
+    Class(Box<ClassDraw>),
 }
 
 impl Form {
@@ -165,12 +171,12 @@ impl Attempts for Plan<'_> {
             Form::Prior(shape) => shape.draw(&mut key.draws("shape"), centre, self.spacing_mm),
             Form::Class(class) => class.rasterize(centre, self.spacing_mm),
         };
-        let margin_mm = self.margin_mm(&mut key.draws("margin"), &form);
-        let placed = match Placed::new(self, &drawn, margin_mm) {
+        let margin = self.margin_voxels(&mut key.draws("margin"), &form);
+        let placed = match Placed::new(self, &drawn, margin) {
             Ok(placed) => placed,
             Err(reason) => return Ok(rejected(reason)),
         };
-        Ok(Attempt::Candidate(Box::new(self.candidate(key, &form, site, placed, margin_mm))))
+        Ok(Attempt::Candidate(Box::new(self.candidate(key, &form, site, placed, margin))))
     }
 }
 
@@ -192,27 +198,21 @@ impl Plan<'_> {
                 chosen => chosen,
             };
             let class = classes[draws.index(classes.len())];
-            return Some(Form::Class(ClassDraw::draw(draws, class)));
+            return Some(Form::Class(Box::new(ClassDraw::draw(draws, class))));
         }
         let voxel_mm = libm::cbrt(self.spacing_mm.iter().product());
         let [low, high] = self.config().diameter_mm;
         // Only what finds a place at all is drawn: the deepest place must be deep enough.
-        let most = match (&self.places, self.prior.depth) {
+        let organ_mm3 = self.summary.voxels as f64 * voxel_mm * voxel_mm * voxel_mm;
+        let by_volume = equivalent_diameter_mm(self.prior.max_organ_share * organ_mm3);
+        let by_depth = match (&self.places, self.prior.depth) {
             (Places::Depth(plan), Depth::AtLeast(radii)) => 2.0 * plan.deepest_mm() / radii,
-            _ => libm::cbrt(6.0 / std::f64::consts::PI * self.summary.voxels as f64) * voxel_mm,
+            _ => f64::INFINITY,
         };
         let low = low.max(self.config().min_diameter_voxels * voxel_mm);
         let prior = self.prior;
-        let diameter_mm = prior.diameter_mm.draw_between(draws, low, high.min(most))?;
-        Some(Form::Prior(ShapeDraw {
-            diameter_mm,
-            major_over_middle: prior.major_over_middle.draw(draws),
-            middle_over_minor: prior.middle_over_minor.draw(draws),
-            lobes: prior.lobes.draw(draws),
-            lobe_step: prior.lobe_step,
-            edge_mm: prior.edge_mm.draw(draws),
-            edge_step_mm: prior.edge_step_mm,
-        }))
+        let diameter_mm = prior.diameter_mm.draw_between(draws, low, high.min(by_volume).min(by_depth))?;
+        Some(Form::Prior(prior.shape(draws, diameter_mm)))
     }
 
     fn site(&self, draws: &mut Draws, form: &Form) -> Option<[usize; 3]> {
@@ -231,13 +231,17 @@ impl Plan<'_> {
         plan.draw(draws, &self.scan.mask.labels, self.organ, Wanted { depth_mm, tumor_mm: form.reach_mm() })
     }
 
-    fn margin_mm(&self, draws: &mut Draws, form: &Form) -> f64 {
+    /// The Gaussian that softens the edge, in voxels along each axis.
+    fn margin_voxels(&self, draws: &mut Draws, form: &Form) -> [f64; 3] {
         if self.config().difference == Differences::Reference {
-            return draws.uniform(1.0, 2.0) * super::classes::CLASS_VOXEL_MM;
+            let sigma_mm = draws.uniform(1.0, 2.0) * CLASS_VOXEL_MM;
+            return self.spacing_mm.map(|mm| sigma_mm / mm);
         }
         let [low, high] = self.config().margin_mm.unwrap_or(self.prior.margin_mm);
         // A small tumor behind a wide margin would fade away.
-        draws.uniform(low, high).min(0.15 * form.diameter_mm())
+        let sigma_mm = draws.uniform(low, high).min(0.15 * form.diameter_mm());
+        // A voxel shows the mean over its own width: no edge is sharper than that.
+        self.spacing_mm.map(|mm| (sigma_mm / mm).max(VOXEL_BLUR))
     }
 
     fn max_clipped_fraction(&self) -> f64 {
@@ -255,11 +259,11 @@ impl Plan<'_> {
         }
     }
 
-    fn candidate(&self, key: Key, form: &Form, site: [usize; 3], placed: Placed, margin_mm: f64) -> Candidate {
+    fn candidate(&self, key: Key, form: &Form, site: [usize; 3], placed: Placed, margin: [f64; 3]) -> Candidate {
         let Placed { region, soft_box, soft_start, depth, labels, tumor, voxels, clipped_fraction } = placed;
         let grid = &self.scan.scan.volume.grid;
         let before = self.scan.scan.volume.voxels.hu_of(region);
-        let soft = soften(&soft_box, self.spacing_mm, margin_mm).cut(Region { start: soft_start, shape: region.shape });
+        let soft = soften(&soft_box, margin, TRUNCATE).cut(Region { start: soft_start, shape: region.shape });
         let texture = self.textures().sample(&mut key.draws("texture"), region.shape, self.spacing_mm);
         let healthy = labels.map(|&label| f32::from(u8::from(label == self.organ.label)));
         let place = Place {
@@ -325,10 +329,10 @@ struct Placed {
 }
 
 impl Placed {
-    fn new(plan: &Plan, drawn: &DrawnShape, margin_mm: f64) -> Result<Self, &'static str> {
+    fn new(plan: &Plan, drawn: &DrawnShape, margin: [f64; 3]) -> Result<Self, &'static str> {
         let bounds = plan.scan.mask.labels.shape();
         let (low, high) = extent(&drawn.mask).ok_or("too_small")?;
-        let reach = plan.spacing_mm.map(|mm| radius(margin_mm / mm) as i64);
+        let reach = margin.map(|sigma| radius(sigma, TRUNCATE) as i64);
         let soft_from = [0, 1, 2].map(|k| drawn.start[k] + low[k] as i64 - reach[k]);
         let soft_to = [0, 1, 2].map(|k| drawn.start[k] + high[k] as i64 + reach[k]);
         let from = soft_from.map(|index| index.max(0) as usize);

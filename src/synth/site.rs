@@ -238,3 +238,105 @@ pub(crate) fn boundary_distance_mm(masked: &MaskedScan, organ: &Organ, voxel: [u
     }
     nearest
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Key;
+    use crate::synth::organ::OrganSummary;
+    use crate::synth::organ::trial::{liver, masked};
+
+    /// A ball of liver with a tumor in it, an island beside it and air around.
+    fn scan(spacing_mm: [f64; 3], shape: [usize; 3]) -> MaskedScan {
+        let distance = |voxel: [usize; 3], centre: [f64; 3]| {
+            (0..3).map(|k| (voxel[k] as f64 * spacing_mm[k] - centre[k]).powi(2)).sum::<f64>().sqrt()
+        };
+        let label = |voxel: [usize; 3]| match () {
+            () if distance(voxel, [20.0, 24.0, 22.0]) < 4.0 => 2,
+            () if distance(voxel, [25.0, 25.0, 25.0]) < 18.0 || distance(voxel, [47.0, 47.0, 25.0]) < 4.0 => 1,
+            () => 0,
+        };
+        masked(spacing_mm, Array3::from_fn(shape, label), |_| 100.0)
+    }
+
+    #[test]
+    fn sites_are_as_deep_as_wanted_and_far_from_real_tumors() {
+        let scan = scan([0.8, 0.8, 1.0], [64, 64, 52]);
+        let summary = OrganSummary::of(&scan, &liver()).unwrap();
+        let plan = SitePlan::new(&scan, &liver(), summary.region);
+        let mut draws = Key::root(1).draws("site");
+        for (low, high) in [(0.0, f64::INFINITY), (5.0, f64::INFINITY), (2.0, 4.0)] {
+            for _ in 0..100 {
+                let wanted = Wanted { depth_mm: [low, high], tumor_mm: 6.0 };
+                let voxel = plan.draw(&mut draws, &scan.mask.labels, &liver(), wanted).unwrap();
+                assert_eq!(scan.mask.labels[voxel], 1);
+                let depth = boundary_distance_mm(&scan, &liver(), voxel);
+                // A cell is 2.4 × 2.4 × 2 mm, and its depth that of its middle.
+                assert!(depth > low - 2.5 && depth < high + 3.5, "{depth} in {low}..{high}");
+                let tumor = [20.0, 24.0, 22.0];
+                let mm = [0.8, 0.8, 1.0];
+                let away = (0..3).map(|k| (voxel[k] as f64 * mm[k] - tumor[k]).powi(2)).sum::<f64>().sqrt();
+                assert!(away > 6.0, "{away}");
+            }
+        }
+        let deep = Wanted { depth_mm: [30.0, f64::INFINITY], tumor_mm: 0.0 };
+        assert_eq!(plan.draw(&mut draws, &scan.mask.labels, &liver(), deep), None);
+        let nowhere = Wanted { depth_mm: [0.0, f64::INFINITY], tumor_mm: 79.0 };
+        assert_eq!(plan.draw(&mut draws, &scan.mask.labels, &liver(), nowhere), None);
+    }
+
+    #[test]
+    fn the_distance_to_the_edge_is_that_of_all_pairs() {
+        let spacing_mm = [1.5, 1.2, 3.0];
+        let scan = scan(spacing_mm, [34, 42, 13]);
+        let shape = scan.mask.labels.shape();
+        let mut compared = 0;
+        for index in (0..scan.mask.labels.as_slice().len()).step_by(37) {
+            let voxel = [index % shape[0], index / shape[0] % shape[1], index / shape[0] / shape[1]];
+            if scan.mask.labels[voxel] != 1 {
+                continue;
+            }
+            // Everything beyond the scan counts as outside: one layer of it is enough.
+            let mut nearest = f64::INFINITY;
+            for z in -1..=shape[2] as i64 {
+                for y in -1..=shape[1] as i64 {
+                    for x in -1..=shape[0] as i64 {
+                        let at = [x, y, z];
+                        let inside = (0..3).all(|k| at[k] >= 0 && at[k] < shape[k] as i64);
+                        if inside && scan.mask.labels[at.map(|i| i as usize)] == 1 {
+                            continue;
+                        }
+                        let square: f64 =
+                            (0..3).map(|k| ((at[k] - voxel[k] as i64) as f64 * spacing_mm[k]).powi(2)).sum();
+                        nearest = nearest.min(square.sqrt());
+                    }
+                }
+            }
+            let fast = boundary_distance_mm(&scan, &liver(), voxel);
+            assert!((fast - nearest).abs() < 1e-9, "{voxel:?} {fast} {nearest}");
+            compared += 1;
+        }
+        assert!(compared > 50);
+    }
+
+    #[test]
+    fn reference_sites_are_what_the_erosion_leaves() {
+        let scan = scan([1.5, 1.5, 2.0], [34, 34, 26]);
+        let summary = OrganSummary::of(&scan, &liver()).unwrap();
+        let sites = ReferenceSites::new(&scan, &liver(), summary.region);
+        let labels = &scan.mask.labels;
+        let (from, height) = (summary.region.start[2], summary.region.shape[2] as f64);
+        let mut expected = Vec::new();
+        for z in from + (0.3 * height) as usize..from + (0.7 * height).ceil() as usize {
+            for y in 2..32 {
+                for x in 2..32 {
+                    if (0..25).all(|k| labels[[x + k % 5 - 2, y + k / 5 - 2, z]] == 1) {
+                        expected.push([x as u16, y as u16, z as u16]);
+                    }
+                }
+            }
+        }
+        assert!(expected.len() > 100);
+        assert_eq!(sites.voxels, expected);
+    }
+}

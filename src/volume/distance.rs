@@ -33,6 +33,9 @@ pub fn distance_mm<T>(
     let mut result = Array3::filled([nx, ny, nz], f32::INFINITY);
     for axis in [1, 2] {
         let reach = (limit_mm / spacing_mm[axis]) as usize;
+        // Most rows of a large box hold no target; they need not be read again and again.
+        let reached: Vec<bool> =
+            squares.as_slice().chunks_exact(nx.max(1)).map(|row| row.iter().any(|square| square.is_finite())).collect();
         for z in 0..nz {
             for y in 0..ny {
                 let (at, length) = if axis == 1 { (y, ny) } else { (z, nz) };
@@ -41,7 +44,11 @@ pub fn distance_mm<T>(
                 for other in at.saturating_sub(reach)..(at + reach + 1).min(length) {
                     let offset_mm = at.abs_diff(other) as f32 * spacing_mm[axis] as f32;
                     let offset = offset_mm * offset_mm;
-                    let source = if axis == 1 { squares.row(other, z) } else { squares.row(y, other) };
+                    let (row_y, row_z) = if axis == 1 { (other, z) } else { (y, other) };
+                    if !reached[row_y + ny * row_z] {
+                        continue;
+                    }
+                    let source = squares.row(row_y, row_z);
                     for (least, square) in target.iter_mut().zip(source) {
                         *least = least.min(square + offset);
                     }
