@@ -30,7 +30,7 @@ const GAP: usize = 6;
 pub fn three_planes(volume: &Volume, labels: Option<&Labels>, voxel: [usize; 3], window: HuWindow) -> Picture {
     let ids = labels.map(|labels| &labels.ids);
     let scale = Scale::fitting(&volume.grid, PLANE_PIXELS);
-    let panels = View::ALL.map(|view| panel(volume, ids, voxel, view, window, &scale));
+    let panels = View::ALL.map(|view| panel(volume, ids, voxel, view, window, &scale, true));
     Picture::beside(&panels, GAP)
 }
 
@@ -59,7 +59,7 @@ pub fn before_and_after(
     let at = [0, 1, 2].map(|axis| region.start[axis] - shown.start[axis]);
 
     let before = scan.cut(shown);
-    let mut changed = before.voxels.hu_of(shown_whole(shown));
+    let mut changed = before.voxels.hu_of(before.grid.region());
     changed.paste(at, after);
     let changed = Volume { grid: before.grid, voxels: super::Voxels::F32(changed) };
     let mut labels = Array3::filled(shown.shape, 0u16);
@@ -69,15 +69,13 @@ pub fn before_and_after(
     let voxel = busiest_voxel(&labels).unwrap_or(middle.shape.map(|voxels| voxels / 2));
     let scale = Scale::fitting(&before.grid, PLANE_PIXELS / 2.0);
     let rows = View::ALL.map(|view| {
-        let stages = [(&before, None), (&changed, None), (&changed, Some(&labels))];
-        let panels = stages.map(|(volume, labels)| panel(volume, labels, voxel, view, window, &scale));
+        // Letters beside the untouched scan only: on the others they would hide the tumor's edge.
+        let stages = [(&before, None, true), (&changed, None, false), (&changed, Some(&labels), false)];
+        let panels =
+            stages.map(|(volume, labels, is_lettered)| panel(volume, labels, voxel, view, window, &scale, is_lettered));
         Picture::beside(&panels, GAP)
     });
     stacked(&rows, GAP)
-}
-
-fn shown_whole(shown: Region) -> Region {
-    Region { start: [0; 3], shape: shown.shape }
 }
 
 /// The voxel where the three slices that show most labelled voxels meet; `None` where nothing is labelled.
@@ -101,11 +99,9 @@ pub fn busiest_voxel(labels: &Array3<u16>) -> Option<[usize; 3]> {
         }
     }
     let middle_of_most = |counts: &Vec<usize>| {
-        let most = *counts.iter().max()?;
-        let mut best = counts.iter().enumerate().filter(|(_, count)| **count == most).map(|(i, _)| i);
-        // The middle one where several show as many.
-        let all: Vec<usize> = best.by_ref().collect();
-        (most > 0).then(|| all[all.len() / 2])
+        let most = *counts.iter().max().filter(|most| **most > 0)?;
+        let best: Vec<usize> = (0..counts.len()).filter(|&i| counts[i] == most).collect();
+        Some(best[best.len() / 2])
     };
     let [x, y, z] = &counts;
     Some([middle_of_most(x)?, middle_of_most(y)?, middle_of_most(z)?])

@@ -60,6 +60,7 @@ pub(super) fn panel(
     view: View,
     window: HuWindow,
     scale: &Scale,
+    is_lettered: bool,
 ) -> Picture {
     let shape = volume.grid.shape;
     assert!((0..3).all(|axis| voxel[axis] < shape[axis]), "voxel {voxel:?} must lie in {shape:?}");
@@ -122,7 +123,8 @@ pub(super) fn panel(
         }
     }
 
-    for (world, [first, last]) in [(across, [Edge::Left, Edge::Right]), (down, [Edge::Top, Edge::Bottom])] {
+    let letters = [(across, [Edge::Left, Edge::Right]), (down, [Edge::Top, Edge::Bottom])];
+    for (world, [first, last]) in letters.into_iter().filter(|_| is_lettered) {
         write(&mut picture, LETTERS[world][0], first);
         write(&mut picture, LETTERS[world][1], last);
     }
