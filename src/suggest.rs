@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn the_nearest_of_several_wins() {
         assert_eq!(nearest("inputs", ["input", "outputs", "inputs_"]), Some("input"));
-        assert_eq!(nearest("hu_in", ["hu_ring", "hu_inside"]), Some("hu_ring"));
+        assert_eq!(nearest("hu_in", ["hu_ring", "hu_inside"]), Some("hu_inside"));
     }
 
     #[test]

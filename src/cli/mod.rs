@@ -3,6 +3,7 @@
 pub mod decode;
 pub mod files;
 pub mod graph;
+pub mod inspect;
 mod progress;
 pub mod run;
 pub mod schema;
@@ -14,7 +15,8 @@ use std::path::Path;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::error::Result;
-use crate::graph::{GraphFile, Plan, Registry, Severity, check};
+use crate::graph::{GraphFile, Plan, Reading, Registry, Severity, check};
+use crate::ingest::dicom::Decoder;
 
 /// Turns unlabeled CT archives into quality-filtered, traceable training sets of synthetic tumors.
 #[derive(Debug, Parser)]
@@ -34,6 +36,7 @@ enum Command {
     Graph(graph::GraphArgs),
     Schema(schema::SchemaArgs),
     Files(files::FilesArgs),
+    Inspect(inspect::InspectArgs),
     #[command(hide = true)]
     DecodeDicom,
 }
@@ -54,13 +57,24 @@ impl Cli {
     pub fn run(&self) -> Result<u8> {
         start_log(self.log_format);
         let (stdout, stderr): (&mut dyn Write, &mut dyn Write) = (&mut stdout().lock(), &mut stderr());
-        let registry = Registry::standard();
+        let registry = Registry::reading(Reading {
+            // Compressed DICOM is decoded by this program again: a crash of a decoder costs its scan, not the run.
+            decoder: std::env::current_exe().map_or_else(|_| Decoder::in_process(), Decoder::child),
+            patient_secret: match &self.command {
+                Command::Run(args) => args.patient_key_file.clone(),
+                _ => None,
+            },
+        });
         match &self.command {
-            Command::Run(args) => run::run(args, &registry, stdout, stderr),
+            Command::Run(args) => {
+                crate::dataflow::pool::exit_on_unguarded_panics();
+                run::run(args, &registry, stdout, stderr)
+            }
             Command::Validate(args) => validate::validate(args, &registry, stdout, stderr),
             Command::Graph(args) => graph::graph(args, &registry, stdout, stderr),
             Command::Schema(args) => schema::schema(args, &registry, stdout),
             Command::Files(args) => files::files(args, stdout),
+            Command::Inspect(args) => inspect::inspect(args, stdout),
             Command::DecodeDicom => Ok(decode::run()),
         }
     }

@@ -227,6 +227,7 @@ fn commit_epochs<'scope>(
         let settled: Arc<Settled> = settled;
         let timing = Timing { epoch, step: Step::Commit, node: "commit", scan_id: None, sample_id: None };
         work.telemetry.time(timing, || ledger.commit(epoch, &settled.outcomes, &changes))?;
+        work.spool.clear(epoch)?;
         work.progress.epoch_committed();
         Ok(())
     });

@@ -136,7 +136,11 @@ impl Ledger {
             .takes
             .iter()
             .map(|takes| {
-                move |row: &SampleRecord| takes.contains(&(row.stage.clone(), row.outcome == Outcome::Accepted))
+                move |row: &SampleRecord| {
+                    // An attempt that found no place has nothing to be written.
+                    let made = row.geometry.is_some();
+                    made && takes.contains(&(row.stage.clone(), row.outcome == Outcome::Accepted))
+                }
             })
             .collect();
         let feeds: Vec<_> = self.sinks.iter().zip(&takes).map(|(sink, takes)| Feed { sink: &**sink, takes }).collect();

@@ -155,7 +155,12 @@ mod tests {
         let pool = Pool::start(3, 1000).unwrap();
         for _ in 0..1000 {
             let count = Arc::clone(&count);
-            assert!(pool.submit(Lane::Read, move || drop(count.fetch_add(1, Ordering::Relaxed))).is_ok());
+            assert!(
+                pool.submit(Lane::Read, move || {
+                    count.fetch_add(1, Ordering::Relaxed);
+                })
+                .is_ok()
+            );
         }
         drop(pool);
         assert_eq!(count.load(Ordering::Relaxed), 1000);

@@ -69,7 +69,7 @@ impl Word {
 
 impl Work {
     /// Bytes that a scan will need at most, from its header: its voxels while they are decoded and after, a label file at two bytes a
-    /// voxel, and the merged mask at one.
+    /// voxel, the merged mask and its alignment at one each, and the compressed slabs that its samples share.
     ///
     /// # Errors
     /// A fault where the header is none, or where the need passes `limit_bytes`.
@@ -79,7 +79,8 @@ impl Work {
             guarded(Stage::Read, || node.source.header(entry))
         })?;
         let voxels = header.grid.shape.iter().fold(1u64, |product, &n| product.saturating_mul(n as u64));
-        let need = header.read_bytes.max(header.volume_bytes.saturating_add(voxels.saturating_mul(5)));
+        let need =
+            header.read_bytes.max(header.volume_bytes.saturating_mul(2).saturating_add(voxels.saturating_mul(6)));
         if need > limit_bytes {
             let (need, limit) = (bytesize::ByteSize(need), bytesize::ByteSize(limit_bytes));
             let message = format!("the scan needs {need} of memory, the budget is {limit}: raise --memory");

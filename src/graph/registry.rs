@@ -127,8 +127,10 @@ pub enum Part {
 pub struct Settings {
     /// The settings as JSON, defaults filled in, paths as written.
     pub json: serde_json::Value,
-    build: Box<dyn FnOnce(&Place) -> Result<Part, Vec<Complaint>>>,
+    build: Box<Builder>,
 }
+
+type Builder = dyn FnOnce(&Place) -> Result<Part, Vec<Complaint>>;
 
 impl Settings {
     /// Builds the node.

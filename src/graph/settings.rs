@@ -89,9 +89,10 @@ pub(super) fn report(
     problems: &mut Problems<'_>,
 ) {
     for Complaint { field, message, hint } in complaints {
-        let covers =
-            |path: &String| field == *path || field.starts_with(&format!("{path}.")) || path.starts_with(&field);
-        if !spoiled.iter().any(|path| covers(path)) {
+        let inside =
+            |outer: &str, inner: &str| outer.is_empty() || inner == outer || inner.starts_with(&format!("{outer}."));
+        let covers = |path: &String| inside(path, &field) || inside(&field, path);
+        if !spoiled.iter().any(covers) {
             problems.error(place_of(&field), message).hint(hint);
         }
     }
@@ -295,7 +296,9 @@ mod tests {
         let line = |it: &Problem| {
             let place =
                 it.location.as_ref().map(|place| format!("{}:{}", place.line, place.column)).unwrap_or_default();
-            format!("{place} {} | {} | {}", it.message, it.label, it.hint.as_deref().unwrap_or_default())
+            let parts = [it.message.as_str(), &it.label, it.hint.as_deref().unwrap_or_default()];
+            let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+            format!("{place} {}", parts.join(" | "))
         };
         problems.iter().map(line).collect()
     }
@@ -306,13 +309,26 @@ mod tests {
                     [organs.liver]\nids = [5]\nid = 5\n[organs.kidney]\n";
         let (problems, _, read) = problems_of(text);
         assert!(!read);
-        insta::assert_snapshot!(lines(&problems).join("\n"), @"");
+        insta::assert_snapshot!(lines(&problems).join("\n"), @r#"
+        1:8 `stages.a.root` is 7 | expected a text in quotes
+        2:1 unknown key `cuont` in `stages.a` | expected `root`, `count`, `shape`, `body`, `organs` or `list` | did you mean `count`?
+        3:9 `stages.a.count` is -1 | expected a whole number, 0 or more
+        4:9 `stages.a.shape` is of length 2 | expected an array of length 3
+        5:8 `stages.a.body` cannot be `chets` | expected `abdomen` or `chest` | did you mean `chest`?
+        6:12 `stages.a.list` is the text "two" | expected a whole number, 0 or more
+        6:22 `stages.a.list` is 400 | expected a whole number, 0 or more
+        9:1 unknown key `id` in `stages.a.organs.liver` | expected `ids` | did you mean `ids`?
+        10:1 `stages.a.organs.kidney` has no `ids` | expected `ids = …`
+        "#);
     }
 
     #[test]
     fn everything_that_is_missing_is_named() {
         let (problems, ..) = problems_of("list = []\n");
-        insta::assert_snapshot!(lines(&problems).join("\n"), @"");
+        insta::assert_snapshot!(lines(&problems).join("\n"), @r#"
+        1:1 `stages.a` has no `root` | expected `root = …`: where it lies
+        1:1 `stages.a` has no `count` | expected `count = …`: how many
+        "#);
     }
 
     #[test]

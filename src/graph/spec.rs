@@ -417,7 +417,7 @@ mod tests {
 
     #[test]
     fn broken_toml_is_located() {
-        let (nodes, problems) = read("[stages.a\nkind = \"x\"\nname = \n", &[]);
+        let (nodes, problems) = read("a = \nb = 1\nc = \"open\n", &[]);
         assert!(nodes.is_empty());
         let lines: Vec<_> = problems.iter().map(|it| it.location.as_ref().unwrap().line).collect();
         assert_eq!(lines, [1, 3]);

@@ -65,38 +65,38 @@ impl Wiring {
                 let name = written.get_ref().as_str();
                 let (bare, port) = name.split_once('.').map_or((name, None), |(bare, port)| (bare, Some(port)));
                 let found = nodes.iter().position(|other| other.name == bare);
-                let problem = match (found, port) {
-                    (Some(from), _) if nodes[from].section == Section::Sinks => problems
-                        .error(written.span(), format!("`{}` takes from the sink `{bare}`", node.name))
-                        .label("a sink gives nothing"),
-                    (Some(_), Some(port)) if port != "rejected" => problems
-                        .error(written.span(), format!("`{bare}` has no output `{port}`"))
-                        .label(format!("expected `{bare}` or `{bare}.rejected`"))
-                        .hint(did_you_mean(name, [format!("{bare}.rejected").as_str()])),
+                match (found, port) {
+                    (Some(from), _) if nodes[from].section == Section::Sinks => {
+                        problems
+                            .error(written.span(), format!("`{}` takes from the sink `{bare}`", node.name))
+                            .label("a sink gives nothing");
+                    }
+                    (Some(_), Some(port)) if port != "rejected" => {
+                        problems
+                            .error(written.span(), format!("`{bare}` has no output `{port}`"))
+                            .label(format!("expected `{bare}` or `{bare}.rejected`"))
+                            .hint(did_you_mean(name, [format!("{bare}.rejected").as_str()]));
+                    }
                     (Some(from), port) => {
                         let port = if port.is_some() { Port::Rejected } else { Port::Main };
-                        if self.inputs[index].iter().any(|input| (input.from, input.port) == (from, port)) {
-                            problems
-                                .error(written.span(), format!("`{}` takes from `{name}` twice", node.name))
-                                .label("everything from there would come in twice");
-                        } else {
+                        if !self.inputs[index].iter().any(|input| (input.from, input.port) == (from, port)) {
                             self.inputs[index].push(Input { from, port, at });
+                            continue;
                         }
-                        continue;
+                        problems
+                            .error(written.span(), format!("`{}` takes from `{name}` twice", node.name))
+                            .label("everything from there would come in twice");
                     }
                     (None, _) => {
-                        let others =
-                            nodes.iter().filter(|other| other.section != Section::Sinks && other.name != node.name);
+                        let others = nodes.iter().filter(|it| it.section != Section::Sinks && it.name != node.name);
                         let names: Vec<&str> = others.map(|other| other.name.as_str()).collect();
                         let meant = nearest(bare, names.iter().copied());
-                        let hint = meant.map(|meant| format!("did you mean `{}`?", name.replacen(bare, meant, 1)));
                         problems
                             .error(written.span(), format!("there is no node named `{bare}`"))
                             .label(format!("expected {}", one_of(names.iter().copied())))
-                            .hint(hint)
+                            .hint(meant.map(|meant| format!("did you mean `{}`?", name.replacen(bare, meant, 1))));
                     }
-                };
-                let _ = problem;
+                }
                 self.sound = false;
             }
         }

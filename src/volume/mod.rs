@@ -10,6 +10,7 @@ mod distance;
 mod gaussian;
 mod grid;
 mod orientation;
+mod percentile;
 mod picture;
 mod preprocess;
 mod resample;

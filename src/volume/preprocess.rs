@@ -90,7 +90,7 @@ impl Preprocess {
     /// let hu = Array3::from_fn(grid.shape, |voxel| if ball(voxel) { 40i16 } else { -1000 });
     /// let prepared = Preprocess::ABDOMEN.apply(&Volume { grid, voxels: Voxels::I16(hu) }, None).unwrap();
     /// assert_eq!(prepared.image.shape(), [96, 96, 96]);
-    /// assert_eq!(prepared.scanned.shape, [31, 31, 51]);
+    /// assert_eq!(prepared.scanned.shape, [29, 29, 48]);
     /// ```
     ///
     /// # Errors

@@ -5,9 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use freetumor::dataflow::telemetry::Telemetry;
-use freetumor::dataflow::{
-    KnownScans, Ledger, Progress, QualityChange, QualityGroup, RunOptions, Schedule, Word, Work, run, settle,
-};
+use freetumor::dataflow::{KnownScans, Ledger, Progress, QualityChange, QualityGroup, Schedule, Word, Work, settle};
 use freetumor::error::Result;
 use freetumor::graph::Plan;
 use freetumor::sink::spool::ScanOutcome;
@@ -39,8 +37,9 @@ pub fn plain_loop(plan: Plan, folder: &Path) -> Result<()> {
         }
         let changes = changes(&mut told, &counts, epoch);
         ledger.commit(epoch, &outcomes, &changes)?;
+        work.spool.clear(epoch)?;
     }
-    Ok(())
+    ledger.project()
 }
 
 fn one_scan(

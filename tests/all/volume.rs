@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Command;
 
 use freetumor::ingest::nifti::{read_labels, read_volume};
 use freetumor::volume::{
@@ -217,4 +218,64 @@ fn presets_are_those_of_the_method() {
     assert_eq!((prepared.grid.spacing_mm(), prepared.image.shape()), ([1.25, 1.25, 5.0], [192, 192, 32]));
     assert_eq!(prepared.scanned.shape, [39, 39, 10]);
     assert!(prepared.image.cut(prepared.scanned).as_slice().iter().all(|value| *value == 0.5));
+}
+
+/// Runs `freetumor inspect`; gives exit code, standard output and standard error.
+fn inspect(words: &[&std::ffi::OsStr]) -> (i32, String, String) {
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_freetumor")).arg("inspect").args(words).output().expect("the command starts");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+#[test]
+fn inspect_says_what_a_scan_is_and_draws_it() {
+    let Some(folder) = common::shared("ct/totalseg_upper_abdomen") else { return };
+    let temporary = tempfile::tempdir().unwrap();
+    let picture = temporary.path().join("three planes.png");
+    let (scan, labels) = (folder.join("ct.nii.gz"), folder.join("labels.nii.gz"));
+    let words = [scan.as_os_str(), "--labels".as_ref(), labels.as_os_str(), "--png".as_ref(), picture.as_os_str()];
+    let (code, out, err) = inspect(&words);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.contains("122 x 101 x 30 voxels, RAS") && out.contains("3 x 3 x 3 mm"), "{out}");
+    assert!(out.lines().any(|line| line.split_whitespace().eq(["5", "38634", "1043.12"])), "{out}");
+    let png = png::Decoder::new(std::io::BufReader::new(std::fs::File::open(&picture).unwrap())).read_info().unwrap();
+    // 366 x 303 x 90 mm, the longest 512 pixels.
+    assert_eq!((png.info().width, png.info().height), (512 + 6 + 512 + 6 + 424, 424));
+
+    let (code, out, _) = inspect(&[words[0], words[1], words[2], "--json".as_ref()]);
+    let said: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let own = read_volume(&scan).unwrap();
+    assert_eq!((code, &said["shape"], &said["voxel_type"]), (0, &serde_json::json!([122, 101, 30]), &"i16".into()));
+    assert_eq!(said["hu"]["percentiles"][3]["hu"].as_f64().unwrap(), f64::from(own.voxels.percentiles(&[0.5])[0]));
+    assert_eq!(said["labels"]["on_scan_grid"], true);
+    assert_eq!(said["labels"]["ids"][4], serde_json::json!({ "id": 5, "voxels": 38634, "ml": 38634.0 * 0.027 }));
+}
+
+#[test]
+fn inspect_reads_a_dicom_folder() {
+    let Some(folder) = common::shared("ct/crlm_1004") else { return };
+    let (dicom, labels) = (folder.join("dicom"), folder.join("liver.nii.gz"));
+    let (code, out, err) = inspect(&[dicom.as_os_str(), "--labels".as_ref(), labels.as_os_str()]);
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.contains("512 x 512 x 41 voxels") && out.contains("353154"), "{out}");
+}
+
+#[test]
+fn inspect_says_why_something_is_no_scan() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("notes.nii");
+    std::fs::write(&text, "no scan at all").unwrap();
+    for (path, reason) in [
+        (text, "cannot be read"),
+        (folder.path().join("absent.nii.gz"), "cannot be read (missing)"),
+        (folder.path().to_owned(), "a folder without DICOM images"),
+    ] {
+        let (code, out, err) = inspect(&[path.as_os_str()]);
+        assert_eq!((code, out.as_str()), (2, ""));
+        assert!(err.starts_with("error: ") && err.contains(reason), "{err}");
+    }
+    let (code, _, err) = inspect(&["scan.nii".as_ref(), "--window".as_ref(), "250,-175".as_ref()]);
+    assert_eq!(code, 2);
+    assert!(err.contains("a lower and a higher number"), "{err}");
 }

@@ -227,7 +227,7 @@ fn heights_of(slots: &[Slot], order: &[Vec<usize>]) -> Vec<f64> {
     for column in order {
         place(slots, column, &mut middles, |_, _| 0.0);
     }
-    for round in 0..24 {
+    for round in 0..400 {
         let columns: Vec<usize> =
             if round % 2 == 0 { (0..order.len()).collect() } else { (0..order.len()).rev().collect() };
         for column in columns {

@@ -15,8 +15,8 @@ const DESCRIPTION_BYTES: usize = 80;
 /// The 352 bytes in front of the voxels of a single-file NIfTI-1 image: little-endian, no slope, no extensions, the
 /// same bytes for the same arguments.
 ///
-/// The sform holds the whole affine. The qform is set too where it can say the same (axes at right angles); otherwise
-/// its code is 0, and its spacing is that of the affine. Numbers are float32: an affine read from a NIfTI-1 file
+/// The sform holds the whole affine. The qform is set too where it can say the same within a hundredth of a voxel;
+/// otherwise (shear, or some oblique axes almost half a turn away) its code is 0. Numbers are float32: an affine read from a NIfTI-1 file
 /// returns unchanged.
 ///
 /// `description` is cut to 79 bytes at a character's end. It must not hold anything personal.

@@ -124,7 +124,7 @@ impl Qform {
             std::array::from_fn(|c| affine.0[r][c] / spacing_mm[c] * if c == 2 { qfac } else { 1.0 })
         });
         let stored = |value: f64| f64::from(value as f32);
-        let quaternion = quaternion_of(&rotation).map(stored);
+        let quaternion = rounded(quaternion_of(&rotation)).map(f64::from);
         let mut pixdim = [0.0; 8];
         pixdim[0] = qfac;
         pixdim[1..4].copy_from_slice(&spacing_mm.map(stored));
@@ -137,9 +137,28 @@ impl Qform {
     }
 }
 
-/// The imaginary part of the unit quaternion of a rotation, with a real part ≥ 0. Divides by the largest of the four
-/// parts, so that no rotation loses digits.
-fn quaternion_of(r: &[[f64; 3]; 3]) -> [f64; 3] {
+/// Float32 neighbours of b, c, d whose length gives the real part back as closely as they can. Near half a turn the real
+/// part is the root of what is left of 1, and plain rounding would turn the far end of a scan by a fifth of a voxel.
+fn rounded([a, b, c, d]: [f64; 4]) -> [f32; 3] {
+    let neighbours = |part: f64| [part as f32, (part as f32).next_down(), (part as f32).next_up()];
+    let mut best = ([b as f32, c as f32, d as f32], f64::INFINITY);
+    for b in neighbours(b) {
+        for c in neighbours(c) {
+            for d in neighbours(d) {
+                let rest = 1.0 - [b, c, d].iter().map(|&part| f64::from(part) * f64::from(part)).sum::<f64>();
+                let error = (rest.max(0.0).sqrt() - a).abs();
+                if error < best.1 {
+                    best = ([b, c, d], error);
+                }
+            }
+        }
+    }
+    best.0
+}
+
+/// The unit quaternion of a rotation, with a real part ≥ 0. Divides by the largest of the four parts, so that no
+/// rotation loses digits.
+fn quaternion_of(r: &[[f64; 3]; 3]) -> [f64; 4] {
     // Four times each squared part: a, b, c, d.
     let squares = [
         1.0 + r[0][0] + r[1][1] + r[2][2],
@@ -156,8 +175,8 @@ fn quaternion_of(r: &[[f64; 3]; 3]) -> [f64; 3] {
         2 => [r[0][2] - r[2][0], r[0][1] + r[1][0], squares[2], r[1][2] + r[2][1]],
         _ => [r[1][0] - r[0][1], r[0][2] + r[2][0], r[1][2] + r[2][1], squares[3]],
     };
-    let [a, b, c, d] = products.map(|product| product / (2.0 * root));
-    if a < 0.0 { [-b, -c, -d] } else { [b, c, d] }
+    let parts = products.map(|product| product / (2.0 * root));
+    if parts[0] < 0.0 { parts.map(|part| -part) } else { parts }
 }
 
 fn geometry(message: String) -> Fault {
@@ -185,6 +204,15 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_tilted_scan_has_a_qform() {
+        let (sin, cos) = 0.35f64.sin_cos();
+        let affine =
+            Affine([[0.8, 0.0, 0.0, -200.0], [0.0, 0.8 * cos, -3.0 * sin, 1.0], [0.0, 0.8 * sin, 3.0 * cos, 7.0]]);
+        let qform = Qform::of(&affine, [512, 512, 200]).expect("a rotation");
+        assert!((qform.quaternion[0] - 0.175f64.sin()).abs() < 1e-7 && qform.qfac == 1.0);
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub(super) struct Stream<R> {
 
 enum Layer<R> {
     Plain(R),
-    Gzip(GzDecoder<R>),
+    Gzip(Box<GzDecoder<R>>),
     /// After the last gzip member, and while one member gives way to the next.
     End,
 }
@@ -36,7 +36,7 @@ impl<R: BufRead> Stream<R> {
             return Err(Fault::read(FaultKind::Truncated, "expected a NIfTI file, the file is empty"));
         }
         let gzip = start.starts_with(&[0x1f, 0x8b]);
-        let layer = if gzip { Layer::Gzip(GzDecoder::new(reader)) } else { Layer::Plain(reader) };
+        let layer = if gzip { Layer::Gzip(Box::new(GzDecoder::new(reader))) } else { Layer::Plain(reader) };
         Ok(Self { layer, file_bytes, position: 0 })
     }
 
@@ -138,7 +138,7 @@ impl<R: BufRead> Stream<R> {
             let rest = reader.fill_buf().map_err(fault_of)?;
             let Some(&first) = rest.first() else { return Ok(false) };
             if first == 0x1f {
-                self.layer = Layer::Gzip(GzDecoder::new(reader));
+                self.layer = Layer::Gzip(Box::new(GzDecoder::new(reader)));
                 return Ok(true);
             }
             let zeros = rest.iter().take_while(|&&byte| byte == 0).count();

@@ -174,8 +174,7 @@ mod tests {
     #[test]
     fn grids_are_those_of_monai() {
         // monai.transforms.Spacing 1.6 on random images with these affines.
-        type Rows = [[f64; 4]; 3];
-        let cases: [(&str, Rows, [usize; 3], [f64; 3], [usize; 3], Rows); 7] = [
+        let cases = [
             (
                 "oblique",
                 [

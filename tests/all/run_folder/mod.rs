@@ -24,7 +24,7 @@ fn on(disk: &SimulatedDisk) -> Arc<dyn Durable> {
     Arc::new(Folder::on(Box::new(disk.clone()), "RUN"))
 }
 
-fn drive(disk: &SimulatedDisk, sinks: &[Box<dyn Sink>]) -> freetumor::error::Result<()> {
+fn drive(disk: &SimulatedDisk, sinks: &[Arc<dyn Sink>]) -> freetumor::error::Result<()> {
     fixture::run(&on(disk), sinks, EPOCHS, SCANS, SHAPE).map(drop)
 }
 
@@ -312,8 +312,8 @@ fn sealing_does_not_depend_on_the_order_of_scans() {
     let spool = freetumor::sink::spool::Spool::new(Arc::clone(&store), &sinks);
     let mut outcomes: Vec<_> =
         (0..6).map(|number| fixture::work(&spool, 0, &fixture::entry(number), SHAPE).unwrap()).collect();
-    let forwards = seal(&*store, 0, outcomes.clone(), &sinks).unwrap();
+    let forwards = seal(&*store, 0, outcomes.clone(), &fixture::feeds(&sinks)).unwrap();
     outcomes.reverse();
-    assert_eq!(seal(&*store, 0, outcomes, &sinks).unwrap(), forwards);
+    assert_eq!(seal(&*store, 0, outcomes, &fixture::feeds(&sinks)).unwrap(), forwards);
     assert!(forwards.counts.accepted > 3 && forwards.counts.rejected.len() == 2, "{:?}", forwards.counts);
 }

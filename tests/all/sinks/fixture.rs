@@ -16,7 +16,7 @@ use freetumor::sink::{
     Sink, WebDatasetConfig, WebDatasetSink,
 };
 use freetumor::synth::{Candidate, Geometry};
-use freetumor::tables::epoch::seal;
+use freetumor::tables::epoch::{Feed, seal};
 use freetumor::tables::run::{FORMAT_VERSION, RunFolder, RunManifest, RunWriter};
 use freetumor::volume::{Affine, Array3, Grid, Labels, Region, Volume, Voxels};
 
@@ -34,13 +34,19 @@ pub fn organs() -> Arc<[Organ]> {
         .into()
 }
 
-pub fn sinks() -> Vec<Box<dyn Sink>> {
+pub fn sinks() -> Vec<Arc<dyn Sink>> {
     let two_buckets = WebDatasetConfig { buckets: 2, ..WebDatasetConfig::default() };
     vec![
-        Box::new(NnunetSink::new("nnunet", NnunetConfig::default(), [organs()[0].clone()].into()).unwrap()),
-        Box::new(DecathlonSink::new("decathlon", DecathlonConfig::default(), organs()).unwrap()),
-        Box::new(WebDatasetSink::new("webdataset", two_buckets).unwrap()),
+        Arc::new(NnunetSink::new("nnunet", NnunetConfig::default(), [organs()[0].clone()].into()).unwrap()),
+        Arc::new(DecathlonSink::new("decathlon", DecathlonConfig::default(), organs()).unwrap()),
+        Arc::new(WebDatasetSink::new("webdataset", two_buckets).unwrap()),
     ]
+}
+
+/// Every sink takes what was accepted.
+pub fn feeds(sinks: &[Arc<dyn Sink>]) -> Vec<Feed<'_>> {
+    let accepted = &|record: &SampleRecord| record.outcome == Outcome::Accepted;
+    sinks.iter().map(|sink| Feed { sink: &**sink, takes: accepted }).collect()
 }
 
 pub fn manifest(seed: u64) -> RunManifest {
@@ -210,7 +216,7 @@ pub fn work(spool: &Spool, epoch: u64, entry: &ScanEntry, shape: [usize; 3]) -> 
 /// A whole run as a for-loop: `epochs` of `scans` each. It goes on where an earlier one stopped.
 pub fn run(
     store: &Arc<dyn Durable>,
-    sinks: &[Box<dyn Sink>],
+    sinks: &[Arc<dyn Sink>],
     epochs: u64,
     scans: u64,
     shape: [usize; 3],
@@ -230,7 +236,7 @@ pub fn run(
                 None => work(&spool, epoch, &entry, shape)?,
             });
         }
-        let sealed = seal(&**store, epoch, outcomes, sinks)?;
+        let sealed = seal(&**store, epoch, outcomes, &feeds(sinks))?;
         writer.commit(sealed)?;
         spool.clear(epoch)?;
     }

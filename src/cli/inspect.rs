@@ -1,0 +1,302 @@
+//! `freetumor inspect`: what one scan is, in numbers and as a picture.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::error::{Error, Fault, Result};
+use crate::ingest::{dicom, nifti};
+use crate::volume::{HuWindow, Labels, Volume, Voxels, busiest_voxel, three_planes};
+
+/// Show what a scan is: geometry, HU, labels, a picture
+///
+/// The picture has an axial, a coronal and a sagittal plane through the middle of the labels, or of the scan, as
+/// radiologists look at them: the patient's right is on the left.
+#[derive(Args, Clone, Debug)]
+pub struct InspectArgs {
+    /// A NIfTI file or a DICOM folder; FOLDER#ID for one of several series
+    pub scan: PathBuf,
+    /// A NIfTI file of labels, on the scan's grid or any other
+    #[arg(long, value_name = "FILE")]
+    pub labels: Option<PathBuf>,
+    /// Write a picture of three planes, labels overlaid
+    #[arg(long, value_name = "OUT")]
+    pub png: Option<PathBuf>,
+    /// HU that are black and white in the picture
+    #[arg(long, value_name = "LOW,HIGH", default_value = "-175,250", allow_hyphen_values = true, value_parser = window)]
+    pub window: HuWindow,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What is known about a scan; the JSON that the command prints.
+#[derive(Clone, Debug, Serialize)]
+struct Inspection {
+    /// Voxels along [x, y, z].
+    shape: [usize; 3],
+    spacing_mm: [f64; 3],
+    /// Towards where the axes run, such as LPS.
+    orientation: String,
+    /// Voxel index to RAS+ mm.
+    affine: [[f64; 4]; 3],
+    /// `i16` or `f32`.
+    voxel_type: &'static str,
+    /// In memory.
+    volume_bytes: usize,
+    hu: Hu,
+    labels: Option<LabelMap>,
+    /// Where the picture was written.
+    picture: Option<PathBuf>,
+}
+
+/// The spread of HU.
+#[derive(Clone, Debug, Serialize)]
+struct Hu {
+    low: f32,
+    high: f32,
+    mean: f64,
+    percentiles: Vec<Percentile>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Percentile {
+    percent: f64,
+    hu: f32,
+}
+
+/// Labels beside the scan.
+#[derive(Clone, Debug, Serialize)]
+struct LabelMap {
+    shape: [usize; 3],
+    orientation: String,
+    /// Whether they are stored on the scan's own grid.
+    on_scan_grid: bool,
+    /// The labelled voxels, of the labels' own grid.
+    ids: Vec<Label>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Label {
+    id: u16,
+    voxels: u64,
+    ml: f64,
+}
+
+/// Prints what `args.scan` is, writes its picture where one is wanted, and gives the exit code.
+///
+/// # Errors
+/// Where the scan or its labels cannot be read, with the reason, or the picture cannot be written.
+pub fn inspect(args: &InspectArgs, stdout: &mut dyn Write) -> Result<u8> {
+    let scan = read_scan(&args.scan)?;
+    let labels = args.labels.as_deref().map(|path| read_labels(path, &scan)).transpose()?;
+    if let Some(path) = &args.png {
+        let on_scan = labels.as_ref().map(|labels| &labels.on_scan);
+        let middle = scan.grid.shape.map(|voxels| voxels / 2);
+        let voxel = on_scan.and_then(|labels| busiest_voxel(&labels.ids)).unwrap_or(middle);
+        three_planes(&scan, on_scan, voxel, args.window).write_png(path)?;
+    }
+    let inspection = Inspection {
+        shape: scan.grid.shape,
+        spacing_mm: scan.grid.spacing_mm(),
+        orientation: scan.grid.orientation().code(),
+        affine: scan.grid.affine.0,
+        voxel_type: match scan.voxels {
+            Voxels::I16(_) => "i16",
+            Voxels::F32(_) => "f32",
+        },
+        volume_bytes: scan.voxels.bytes(),
+        hu: Hu::of(&scan.voxels),
+        labels: labels.map(|labels| labels.map),
+        picture: args.png.clone(),
+    };
+    let written = if args.json {
+        serde_json::to_string_pretty(&inspection)
+            .map_err(std::io::Error::from)
+            .and_then(|text| writeln!(stdout, "{text}"))
+    } else {
+        write!(stdout, "{inspection}")
+    };
+    match written {
+        // Whoever reads the pipe has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(0),
+        Err(error) => Err(Error::new(format!("cannot print: {error}")).with_source(error)),
+        Ok(()) => Ok(0),
+    }
+}
+
+/// Labels as they are stored, in numbers, and where the scan's voxels are.
+struct ReadLabels {
+    map: LabelMap,
+    on_scan: Labels,
+}
+
+fn read_labels(path: &Path, scan: &Volume) -> Result<ReadLabels> {
+    let read = || {
+        let labels = nifti::read_labels(path)?;
+        Ok(ReadLabels { map: LabelMap::of(&labels, scan), on_scan: labels.onto(&scan.grid)? })
+    };
+    read().map_err(|fault| unreadable(path, &fault))
+}
+
+/// Reads a NIfTI file, or the DICOM series of a folder.
+fn read_scan(path: &Path) -> Result<Volume> {
+    if path.is_dir() {
+        return read_series(path, None);
+    }
+    let named = path.to_str().and_then(|text| text.rsplit_once('#'));
+    if let (false, Some((folder, id))) = (path.exists(), named) {
+        return read_series(Path::new(folder), Some(id));
+    }
+    nifti::read_volume(path).map_err(|fault| {
+        let error = unreadable(path, &fault);
+        if is_dicom(path) { error.with_hint("this is a DICOM slice: give the folder of its series") } else { error }
+    })
+}
+
+fn read_series(folder: &Path, id: Option<&str>) -> Result<Volume> {
+    let found = dicom::list_series(folder).map_err(|fault| unreadable(folder, &fault))?;
+    let volumes: Vec<_> = found.iter().filter(|series| !series.is_other_modality() && !series.is_localizer()).collect();
+    let series = match (id, &volumes[..], &found[..]) {
+        (Some(id), ..) => found.iter().find(|series| series.id() == id),
+        (None, [only], _) => Some(*only),
+        // Nothing else to look at: its fault says why it is no scan.
+        (None, [], [only]) => Some(only),
+        _ => None,
+    };
+    let Some(series) = series else {
+        return Err(one_of(folder, &found, id));
+    };
+    // A crash of a decoder costs the child that this command starts of itself, not the command.
+    let decoder = std::env::current_exe().map_or_else(|_| dicom::Decoder::in_process(), dicom::Decoder::child);
+    dicom::read_series(series, &decoder, &dicom::Limits::default()).map_err(|fault| unreadable(folder, &fault))
+}
+
+/// The error where a folder's series is not the one to read: none there, or several.
+fn one_of(folder: &Path, found: &[dicom::Series], id: Option<&str>) -> Error {
+    let place = folder.display();
+    if found.is_empty() {
+        return Error::new(format!("{place} is no scan: a folder without DICOM images"))
+            .with_hint("give a NIfTI file or the folder that holds the slices themselves");
+    }
+    let list: Vec<String> = found.iter().map(|series| format!("{} ({} files)", series.id(), series.files())).collect();
+    let message = match id {
+        Some(id) => format!("{place} holds no series {id}, but {}", list.join(", ")),
+        None => format!("{place} holds {} series: {}", found.len(), list.join(", ")),
+    };
+    Error::new(message).with_hint(format!("name one of them: {place}#{}", found[0].id()))
+}
+
+fn is_dicom(path: &Path) -> bool {
+    use std::io::Read;
+    let mut start = [0; 132];
+    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && &start[128..] == b"DICM"
+}
+
+fn unreadable(path: &Path, fault: &Fault) -> Error {
+    let (kind, message) = (fault.kind.name(), &fault.message);
+    Error::new(format!("{} cannot be read ({kind}): {message}", path.display())).with_source(fault.clone())
+}
+
+/// Parses `LOW,HIGH`.
+fn window(text: &str) -> Result<HuWindow, String> {
+    let numbers: Option<Vec<f32>> = text.split(',').map(|part| part.trim().parse().ok()).collect();
+    match numbers.as_deref() {
+        Some(&[low_hu, high_hu]) if low_hu < high_hu && low_hu.is_finite() && high_hu.is_finite() => {
+            Ok(HuWindow { low_hu, high_hu })
+        }
+        _ => Err("expected a lower and a higher number of HU with a comma between them, such as -1000,500".into()),
+    }
+}
+
+impl Hu {
+    fn of(voxels: &Voxels) -> Self {
+        const PERCENTS: [f64; 7] = [0.5, 5.0, 25.0, 50.0, 75.0, 95.0, 99.5];
+        let ends = voxels.percentiles(&[0.0, 1.0]);
+        let hu = voxels.percentiles(&PERCENTS.map(|percent| percent / 100.0));
+        let sum: f64 = match voxels {
+            Voxels::I16(array) => array.as_slice().iter().map(|hu| f64::from(*hu)).sum(),
+            Voxels::F32(array) => array.as_slice().iter().map(|hu| f64::from(*hu)).sum(),
+        };
+        Self {
+            low: ends.first().copied().unwrap_or(f32::NAN),
+            high: ends.last().copied().unwrap_or(f32::NAN),
+            mean: sum / voxels.shape().iter().product::<usize>() as f64,
+            percentiles: PERCENTS.into_iter().zip(hu).map(|(percent, hu)| Percentile { percent, hu }).collect(),
+        }
+    }
+}
+
+impl LabelMap {
+    fn of(labels: &Labels, scan: &Volume) -> Self {
+        let mut counts = BTreeMap::new();
+        for id in labels.ids.as_slice().iter().filter(|id| **id > 0) {
+            *counts.entry(*id).or_insert(0u64) += 1;
+        }
+        let voxel_ml = labels.grid.voxel_volume_mm3() / 1000.0;
+        let ids = counts.into_iter().map(|(id, voxels)| Label { id, voxels, ml: voxels as f64 * voxel_ml });
+        Self {
+            shape: labels.grid.shape,
+            orientation: labels.grid.orientation().code(),
+            on_scan_grid: labels.grid.agrees_with(&scan.grid),
+            ids: ids.collect(),
+        }
+    }
+}
+
+impl fmt::Display for Inspection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [x, y, z] = self.shape;
+        let mm = self.spacing_mm.map(|mm| format!("{mm:.4}").trim_end_matches('0').trim_end_matches('.').to_owned());
+        let box_mm = [0, 1, 2].map(|axis| self.shape[axis] as f64 * self.spacing_mm[axis]);
+        writeln!(f, "shape        {x} x {y} x {z} voxels, {}", self.orientation)?;
+        writeln!(
+            f,
+            "spacing      {} mm, in all {:.0} x {:.0} x {:.0} mm",
+            mm.join(" x "),
+            box_mm[0],
+            box_mm[1],
+            box_mm[2]
+        )?;
+        for (name, row) in ["right", "anterior", "superior"].into_iter().zip(self.affine) {
+            let [i, j, k, origin] = row;
+            writeln!(f, "{name:<12} {i:>10.4} i {j:>+10.4} j {k:>+10.4} k {origin:>+11.3} mm")?;
+        }
+        writeln!(f, "voxels       {}, {:.1} MB", self.voxel_type, self.volume_bytes as f64 / 1e6)?;
+        writeln!(f, "HU           {} to {}, mean {:.1}", self.hu.low, self.hu.high, self.hu.mean)?;
+        for Percentile { percent, hu } in &self.hu.percentiles {
+            writeln!(f, "{:>11}% {hu:>8}", percent)?;
+        }
+        if let Some(labels) = &self.labels {
+            let [x, y, z] = labels.shape;
+            let grid = if labels.on_scan_grid { "the scan's grid" } else { "another grid" };
+            writeln!(f, "labels       {} of {x} x {y} x {z} voxels, {}, {grid}", labels.ids.len(), labels.orientation)?;
+            writeln!(f, "          id     voxels         ml")?;
+            for Label { id, voxels, ml } in &labels.ids {
+                writeln!(f, "{id:>12} {voxels:>10} {ml:>10.2}")?;
+            }
+        }
+        if let Some(path) = &self.picture {
+            writeln!(f, "picture      {}", path.display())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_two_numbers_in_order() {
+        assert_eq!(window("-1000,500").unwrap(), HuWindow::CHEST);
+        assert_eq!(window(" -175 , 250").unwrap(), HuWindow::ABDOMEN);
+        for text in ["", "1", "1,2,3", "5,5", "9,1", "a,b", "nan,1", "-inf,3"] {
+            assert!(window(text).unwrap_err().contains("-1000,500"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,476 @@
+//! Graph files: what a reader sees of good and bad ones.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use freetumor::cli::graph::{Format, GraphArgs, graph};
+use freetumor::cli::schema::schema_text;
+use freetumor::cli::validate::{ValidateArgs, validate};
+use freetumor::error::{Complaint, Fault, Result};
+use freetumor::graph::{Checked, Frame, GraphFile, Port, Registry, Scoring, Synthesis, check};
+use freetumor::ingest::{Scan, ScanEntry, ScanHeader, Source};
+use freetumor::mask::{MaskedScan, Organ};
+use freetumor::score::{Judge, Score, ScoreStage, Scores};
+use freetumor::synth::{Attempt, Attempts, Candidate, Synthesize};
+use freetumor::volume::HuWindow;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::common;
+
+const PIPELINES: [&str; 3] = ["quickstart", "liver", "abdomen"];
+
+fn project(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn checked(text: &str, sets: &[&str]) -> Checked {
+    check(&GraphFile::new("a.toml", project("pipelines"), text).with_sets(sets), &Registry::standard())
+}
+
+/// Everything that a reader sees of a file's problems.
+fn shown(checked: &Checked) -> String {
+    checked.problems.iter().map(|problem| format!("{problem}\n")).collect()
+}
+
+/// Exit code and both streams of `validate`, free of what differs between machines.
+fn validated(text: &str, sets: &[&str], json: bool) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.toml");
+    std::fs::write(&path, text).unwrap();
+    let args = ValidateArgs {
+        pipelines: vec![path],
+        set: sets.iter().map(ToString::to_string).collect(),
+        out: folder.path().to_owned(),
+        json,
+    };
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let code = validate(&args, &Registry::standard(), &mut stdout, &mut stderr).unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap().replace(&*folder.path().to_string_lossy(), "FOLDER");
+    format!("exit {code}\n--- stdout\n{}--- stderr\n{}", text(stdout), text(stderr))
+}
+
+/// A small graph that is right.
+const GOOD: &str = r#"
+[pipeline]
+name = "good"
+[sources.phantoms]
+kind = "phantom"
+count = 4
+shape = [32, 32, 24]
+[stages.organs]
+kind = "labels"
+inputs = ["phantoms"]
+organs = ["liver", "kidney"]
+[stages.tumors]
+kind = "rules"
+inputs = ["organs"]
+[stages.contrast]
+kind = "intensity"
+inputs = ["tumors"]
+[stages.test]
+kind = "quality-test"
+inputs = ["contrast"]
+accept = ["delta_hu < -10 HU"]
+[sinks.set]
+kind = "webdataset"
+inputs = ["test"]
+"#;
+
+#[test]
+fn a_good_graph_is_said_to_be_good() {
+    insta::assert_snapshot!(validated(GOOD, &[], false));
+}
+
+#[test]
+fn the_pipelines_of_the_project_are_good() {
+    for name in PIPELINES {
+        if name != "quickstart" && common::shared("ct").is_none() {
+            continue;
+        }
+        let file = GraphFile::open(project(&format!("pipelines/{name}.toml"))).unwrap();
+        let checked = check(&file, &Registry::standard());
+        assert_eq!(shown(&checked), "", "{name}");
+        let plan = checked.plan.unwrap();
+        assert_eq!(plan.name, name);
+        assert!(plan.trials.iter().all(|trial| !trial.feeds.is_empty() && !trial.organs.is_empty()), "{plan:?}");
+        if name != "quickstart" {
+            let listed = plan.sources.iter().map(|node| node.source.list().unwrap().len());
+            assert!(listed.clone().all(|scans| scans > 0), "{name}: {:?}", listed.collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+fn both_scans_of_one_patient_have_one_patient_key() {
+    if common::shared("ct").is_none() {
+        return;
+    }
+    let file = GraphFile::open(project("pipelines/liver.toml")).unwrap();
+    let plan = check(&file, &Registry::standard()).plan.unwrap();
+    let entries = plan.sources[0].source.list().unwrap();
+    assert_eq!(entries.len(), 2);
+    assert_eq!(entries[0].patient_key, entries[1].patient_key);
+}
+
+#[test]
+fn mistakes_of_wiring_are_all_found_at_once() {
+    let text = r#"
+[pipeline]
+name = "bad"
+epoch_scans = 0
+split = { train = 0.8, validation = 0.1, test = 0.2 }
+[sources.phantoms]
+kind = "phantom"
+cuont = 3
+[stages.organs]
+kind = "label"
+inputs = ["phantom"]
+[stages.tumors]
+kind = "rules"
+inputs = ["phantoms"]
+variants = "two"
+[stages.score]
+kind = "intensity"
+inputs = ["tumors.rejected", "tumors", "tumors"]
+[stages.test]
+kind = "quality-test"
+inputs = ["tumors"]
+[stages.ring_a]
+kind = "intensity"
+inputs = ["ring_b"]
+[stages.ring_b]
+kind = "intensity"
+inputs = ["ring_a"]
+[stages.lost]
+kind = "quality-test"
+[sinks.set]
+kind = "intensity"
+inputs = ["score"]
+[sinks.after]
+kind = "decathlon"
+inputs = ["set", "test.accepted"]
+"#;
+    insta::assert_snapshot!(validated(text, &[], false));
+}
+
+#[test]
+fn mistakes_of_settings_are_all_found_at_once() {
+    let sets = [
+        "stages.test.attempts=0",
+        "stages.test.accept=[\"found_fraction > 0.7\", \"delta-hu < -10\", \"invisible_fraction < 30 %\"]",
+        "stages.tumors.variants=0",
+        "stages.tumors.organs=[\"lung\"]",
+        "stages.contrast.rings_mm=[1, 2]",
+        "sources.phantoms.body=\"abdomn\"",
+        "pipeline.seed=-1",
+        "pipeline.split.train=1.5",
+        "stages.tset.attempts=3",
+        "sinks.set.buckets=many",
+    ];
+    insta::assert_snapshot!(validated(GOOD, &sets, false));
+}
+
+#[test]
+fn what_conditions_ask_for_must_be_given() {
+    let checked = checked(GOOD, &["stages.test.accept=[\"delta_hu < -10\", \"found_fraction > 0.7\"]"]);
+    insta::assert_snapshot!(shown(&checked));
+}
+
+#[test]
+fn machines_get_json() {
+    let seen = validated(GOOD, &["stages.test.kind=quality"], true);
+    let json: serde_json::Value =
+        serde_json::from_str(seen.split("--- stdout\n").nth(1).unwrap().split("--- stderr").next().unwrap()).unwrap();
+    let problem = &json["pipelines"][0]["problems"][0];
+    assert_eq!(json["pipelines"][0]["good"], false);
+    assert_eq!(problem["severity"], "error");
+    assert_eq!(problem["location"]["file"], "--set");
+    assert_eq!(problem["location"]["column"], "stages.test.kind=".len() + 1);
+    assert_eq!(problem["hint"], "did you mean `quality-test`?");
+    assert!(seen.starts_with("exit 2\n") && seen.ends_with("--- stderr\n"), "{seen}");
+}
+
+#[test]
+fn unused_outputs_are_warned_of_and_run_all_the_same() {
+    let text = format!("{GOOD}\n[stages.more]\nkind = \"labels\"\ninputs = [\"phantoms\"]\norgans = [\"spleen\"]\n");
+    let checked = checked(&text, &[]);
+    insta::assert_snapshot!(shown(&checked));
+    assert!(checked.plan.is_some() && !checked.is_bad());
+}
+
+#[test]
+fn a_graph_without_tumors_is_no_pipeline() {
+    for text in ["[pipeline]\nname = \"a\"\n", "[pipeline]\nname = \"a\"\n[sources.s]\nkind = \"phantom\"\n"] {
+        let checked = checked(text, &[]);
+        assert!(checked.is_bad(), "{text}");
+        assert!(shown(&checked).contains("would make no tumors"), "{}", shown(&checked));
+    }
+    assert!(shown(&checked("", &[])).contains("`pipeline` has no `name`"));
+}
+
+#[test]
+fn label_maps_that_meet_must_mean_the_same() {
+    let more = r#"
+[stages.lungs]
+kind = "labels"
+inputs = ["phantoms"]
+organs = ["lung"]
+[stages.livers]
+kind = "labels"
+inputs = ["phantoms"]
+organs = ["liver"]
+"#;
+    let text = format!("{GOOD}{more}").replace("inputs = [\"organs\"]", "inputs = [\"organs\", \"lungs\", \"livers\"]");
+    insta::assert_snapshot!(shown(&checked(&text, &[])));
+}
+
+#[test]
+fn meaning_and_nothing_else_decides_the_digest() {
+    let digest = |text: &str, sets: &[&str]| checked(text, sets).plan.unwrap().digest;
+    let own = digest(GOOD, &[]);
+    assert_eq!(own.len(), 64);
+    // Comments, order, spelled-out defaults and the way a value is written mean nothing.
+    let moved = GOOD.replace("[sinks.set]\nkind = \"webdataset\"\ninputs = [\"test\"]\n", "");
+    let moved = format!("# a comment\n[sinks.set]\ninputs = [\"test\"]\nkind = 'webdataset'\n{moved}");
+    assert_eq!(digest(&moved, &[]), own);
+    assert_eq!(digest(GOOD, &["stages.test.attempts=10", "stages.tumors.variants=1", "pipeline.epoch_scans=16"]), own);
+    // Everything else does.
+    let others = [
+        "stages.test.attempts=9",
+        "pipeline.seed=1",
+        "sources.phantoms.count=5",
+        "pipeline.split.train=0.8",
+        "stages.tumors.sites=reference",
+    ];
+    for set in others {
+        let sets = if set.contains("split") { vec![set, "pipeline.split.test=0.2"] } else { vec![set] };
+        assert_ne!(digest(GOOD, &sets), own, "{set}");
+    }
+}
+
+#[test]
+fn a_plan_is_wired_as_the_file_says() {
+    let more = r#"
+[stages.strict]
+kind = "quality-test"
+inputs = ["contrast"]
+attempts = 3
+accept = ["cnr < -2"]
+[sinks.all]
+kind = "decathlon"
+inputs = ["strict", "strict.rejected"]
+"#;
+    let plan = checked(&format!("{GOOD}{more}"), &[]).plan.unwrap();
+    let names: Vec<_> = plan.trials.iter().map(|trial| trial.name.as_str()).collect();
+    assert_eq!(names, ["tumors.test", "tumors.strict"]);
+    let feeds = |at: usize| {
+        let named = plan.trials[at].feeds.iter().map(|feed| (plan.sinks[feed.sink].name.as_str(), feed.port));
+        named.collect::<Vec<_>>()
+    };
+    assert_eq!(feeds(0), [("set", Port::Main)]);
+    assert_eq!(feeds(1), [("all", Port::Main), ("all", Port::Rejected)]);
+    let trial = &plan.trials[1];
+    assert_eq!((trial.test.attempts(), trial.masks.as_slice(), trial.scores.len()), (3, &[0][..], 1));
+    assert_eq!(plan.masks_of(0).count(), 1);
+    assert_eq!(plan.trials_of(0).count(), 2);
+    // Both tests judge the same candidates.
+    let key = |at: usize| plan.trials[at].key(&plan, "digest", "liver", 0, 0);
+    assert_eq!(key(0), key(1));
+    let organs: Vec<_> = plan.sinks[0].organs.iter().map(|organ| organ.name.as_str()).collect();
+    assert_eq!(organs, ["liver", "kidney"]);
+    for (index, node) in plan.nodes.iter().enumerate() {
+        assert!(node.inputs.iter().all(|input| input.from < index), "each after those it takes from");
+    }
+}
+
+/// Settings of the test kinds.
+#[derive(Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct TestConfig {
+    /// The window in HU.
+    window_hu: Option<[f32; 2]>,
+    /// Fails with this.
+    fail: Option<String>,
+}
+
+impl TestConfig {
+    fn frame(&self) -> Result<Frame, Vec<Complaint>> {
+        if let Some(message) = &self.fail {
+            return Err(vec![Complaint::new("fail", message)]);
+        }
+        let window = self.window_hu.map(|[low_hu, high_hu]| HuWindow { low_hu, high_hu });
+        Ok(Frame { window, spacing_mm: None })
+    }
+}
+
+/// Never asked to work: only its place in the graph matters.
+struct Idle(&'static [Score]);
+
+impl Source for Idle {
+    fn list(&self) -> Result<Vec<ScanEntry>> {
+        Ok(Vec::new())
+    }
+    fn header(&self, _: &ScanEntry) -> Result<ScanHeader, Fault> {
+        unreachable!("nothing is listed")
+    }
+    fn read(&self, _: &ScanEntry) -> Result<Scan, Fault> {
+        unreachable!("nothing is listed")
+    }
+}
+
+impl Synthesize for Idle {
+    fn site_plan<'s>(&'s self, _: &'s MaskedScan, _: &'s Organ) -> Result<Box<dyn Attempts + 's>, Fault> {
+        Ok(Box::new(Idle(&[])))
+    }
+}
+
+impl Attempts for Idle {
+    fn attempt(&self, _: freetumor::random::Key) -> Result<Attempt, Fault> {
+        Ok(Attempt::Rejected { reason: "idle".into() })
+    }
+}
+
+impl ScoreStage for Idle {
+    fn gives(&self) -> &'static [Score] {
+        self.0
+    }
+    fn baseline<'s>(&'s self, _: &'s MaskedScan, _: &'s Organ) -> Result<Box<dyn Judge + 's>, Fault> {
+        Ok(Box::new(Idle(&[])))
+    }
+}
+
+impl Judge for Idle {
+    fn score(&self, _: &Candidate, _: &mut Scores) -> Result<(), Fault> {
+        Ok(())
+    }
+}
+
+/// The standard kinds and two of the test's own; `segmentor` is a source, a synthesis and a score by one name.
+fn own_kinds() -> Registry {
+    let mut registry = Registry::standard();
+    registry.synthesis("segmentor", "Makes.", |config: TestConfig, place| {
+        let (frame, organs) = (config.frame()?, place.organs.to_vec());
+        Ok(Synthesis { synthesize: Arc::new(Idle(&[])), organs, variants: 1, model: "idle".into(), frame })
+    });
+    registry.score("segmentor", "Judges.", |config: TestConfig, _| {
+        let frame = config.frame()?;
+        Ok(Scoring { stage: Arc::new(Idle(&[Score::FoundFraction])), frame })
+    });
+    registry.score("other", "Judges too.", |config: TestConfig, _| {
+        config.frame().map(|frame| Scoring { stage: Arc::new(Idle(&[Score::Realness])), frame })
+    });
+    registry.source("empty", "Has nothing.", |_: TestConfig, _| Ok(Arc::new(Idle(&[])) as Arc<dyn Source>));
+    registry
+}
+
+const OWN: &str = r#"
+[pipeline]
+name = "own"
+[sources.phantoms]
+kind = "empty"
+[stages.organs]
+kind = "labels"
+inputs = ["phantoms"]
+organs = ["liver"]
+[stages.made]
+kind = "segmentor"
+inputs = ["organs"]
+window_hu = [-175, 250]
+[stages.found]
+kind = "segmentor"
+inputs = ["made"]
+[stages.real]
+kind = "other"
+inputs = ["made"]
+[stages.test]
+kind = "quality-test"
+inputs = ["found", "real"]
+accept = ["found_fraction > 0.7", "realness > 0.2"]
+"#;
+
+#[test]
+fn inputs_decide_what_a_kind_does() {
+    let checked = check(&GraphFile::new("a.toml", ".", OWN), &own_kinds());
+    assert_eq!(shown(&checked), "");
+    let plan = checked.plan.unwrap();
+    let roles: Vec<_> = plan.nodes.iter().map(|node| (node.name.as_str(), node.role.name())).collect();
+    assert!(roles.contains(&("made", "synthesis")) && roles.contains(&("found", "score")), "{roles:?}");
+    // Scores side by side are joined.
+    let scores: Vec<_> = plan.trials[0].scores.iter().map(|node| node.name.as_str()).collect();
+    assert_eq!(scores, ["found", "real"]);
+    assert_eq!(plan.trials.len(), 1);
+}
+
+#[test]
+fn windows_along_an_edge_must_agree() {
+    let file = GraphFile::new("a.toml", ".", OWN).with_set("stages.found.window_hu=[-1000, 500]");
+    insta::assert_snapshot!(shown(&check(&file, &own_kinds())));
+}
+
+#[test]
+fn scores_are_given_by_one_stage_only() {
+    let text = OWN.replace("kind = \"other\"", "kind = \"segmentor\"").replace(", \"realness > 0.2\"", "");
+    insta::assert_snapshot!(shown(&check(&GraphFile::new("a.toml", ".", text), &own_kinds())));
+}
+
+#[test]
+fn one_spoiled_stage_is_one_problem() {
+    // What depends on it is checked as far as it goes, and nothing is said that only follows from it.
+    for stage in ["made", "found", "real"] {
+        let file = GraphFile::new("a.toml", ".", OWN).with_set(&format!("stages.{stage}.fail=broken"));
+        let checked = check(&file, &own_kinds());
+        let messages: Vec<_> = checked.problems.iter().map(|it| it.message.as_str()).collect();
+        assert_eq!(messages, ["broken"], "{stage}");
+        assert!(checked.plan.is_none() && checked.nodes.is_some());
+    }
+    let file = GraphFile::new("a.toml", ".", GOOD).with_set("stages.organs.organs=[\"lifer\"]");
+    assert_eq!(check(&file, &Registry::standard()).problems.len(), 1);
+}
+
+#[test]
+fn drawings_need_no_data() {
+    let draw = |format| {
+        let folder = tempfile::tempdir().unwrap();
+        let pipeline = folder.path().join("liver.toml");
+        std::fs::copy(project("pipelines/liver.toml"), &pipeline).unwrap();
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let code = graph(&GraphArgs { pipeline, format }, &Registry::standard(), &mut stdout, &mut stderr).unwrap();
+        assert_eq!((code, stderr.len()), (0, 0));
+        String::from_utf8(stdout).unwrap()
+    };
+    insta::assert_snapshot!(draw(Format::Mermaid));
+    let svg = draw(Format::Svg);
+    for name in ["totalseg_dicom", "crlm_organs", "training_set", ">Candidate<"] {
+        assert!(svg.contains(name), "{name}");
+    }
+}
+
+/// `FREETUMOR_WRITE=1` writes it anew.
+#[test]
+fn the_file_in_schemas_is_what_the_program_says() {
+    let path = project("schemas/pipeline.schema.json");
+    let text = schema_text("pipeline", &Registry::standard()).unwrap();
+    if std::env::var_os("FREETUMOR_WRITE").is_some() {
+        std::fs::write(&path, &text).unwrap();
+    }
+    assert_eq!(std::fs::read_to_string(path).unwrap(), text);
+}
+
+#[test]
+fn every_kind_and_every_setting_is_described() {
+    let schema: serde_json::Value =
+        serde_json::from_str(&schema_text("pipeline", &Registry::standard()).unwrap()).unwrap();
+    let kinds =
+        schema["$defs"].as_object().unwrap().iter().filter(|(_, kind)| kind.pointer("/properties/kind").is_some());
+    let mut count = 0;
+    for (name, kind) in kinds {
+        count += 1;
+        assert_eq!(kind["additionalProperties"], false, "{name}");
+        for (setting, about) in kind["properties"].as_object().unwrap() {
+            let described = about["description"].as_str().is_some_and(|text| text.len() > 10);
+            assert!(described, "{name}.{setting} has no description");
+        }
+    }
+    assert_eq!(count, Registry::standard().kinds().len());
+}
