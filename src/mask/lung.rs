@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::bits::BitVolume;
-use super::components::{Components, Connectivity};
+use super::components::{Components, Connectivity, Run};
 use super::{Mask, Organ, OrganMask, merged_organs};
 use crate::error::{Complaint, Fault};
 use crate::ingest::Scan;
@@ -15,14 +15,16 @@ use crate::volume::{Affine, Array3, Volume};
 
 /// Below this a voxel was never measured: scanners pad what lies outside their field of view.
 const PADDING_HU: f32 = -1100.0;
-/// Inside of air that is no lung: windpipe, gut, the room. Parenchyma is denser, even in most emphysema.
-const FREE_AIR_HU: f64 = -940.0;
-/// The same for large enclosed areas, which can be a lung destroyed by emphysema but hardly a windpipe.
-const LARGE_FREE_AIR_HU: f64 = -970.0;
+/// Free air, as in the windpipe, the gut and the room, is below this; parenchyma is denser.
+const FREE_AIR_HU: f32 = -940.0;
+/// An area with more than this share of free air is no lung.
+const FREE_SHARE: f64 = 0.5;
+/// The same for large enclosed areas, which can be a lung with emphysema but hardly a windpipe.
+const LARGE_FREE_SHARE: f64 = 0.75;
 /// An enclosed area is large above this.
-const LARGE_AREA_MM2: f64 = 3000.0;
-/// A lung has at least this share of the larger one's volume.
-const SMALLEST_SHARE: f64 = 0.02;
+const LARGE_AREA_MM2: f64 = 600.0;
+/// An area along the border of the image is no deeper than this share of its length there, a lung cut off is.
+const SHALLOW: f64 = 0.25;
 
 /// Settings of the mask kind `lung`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -42,14 +44,14 @@ pub struct LungConfig {
 
 impl Default for LungConfig {
     fn default() -> Self {
-        Self { threshold_hu: -400.0, closing_mm: 6.0, max_hole_mm2: 1200.0, min_volume_ml: 20.0, merged_ids: [1, 2] }
+        Self { threshold_hu: -400.0, closing_mm: 6.0, max_hole_mm2: 1200.0, min_volume_ml: 15.0, merged_ids: [1, 2] }
     }
 }
 
 /// Finds both lungs by threshold, connected components and closing.
 ///
 /// Slice by slice, what is connected and filled with free air (the room, the couch, the windpipe, gas in the gut) is
-/// left out, whether it touches the border or not; what is left and connects to enough volume through the slices is a
+/// left out, whether it touches the border or not, and so is what runs from side to side or lies flat along the border; what is left and connects to enough volume through the slices is a
 /// lung. That holds for cropped bodies, whose lungs touch the border, and for padding around the field of view.
 pub struct LungMask {
     config: LungConfig,
@@ -109,13 +111,13 @@ impl LungMask {
             let (y, z) = (run.y, run.z);
             area.voxels += run.to - run.from;
             let [left, right] = [run.from.saturating_sub(1), (run.to + 1).min(nx)];
-            area.at_edge |= run.from == 0 || run.to == nx || y == 0 || y + 1 == ny;
+            area.add_border(run, [nx, ny]);
             area.at_edge |= padding.meets_run(y, z, left, right)
                 || (y > 0 && padding.meets_run(y - 1, z, run.from, run.to))
                 || (y + 1 < ny && padding.meets_run(y + 1, z, run.from, run.to));
             for x in (run.from..run.to).filter(|&x| core.contains([x, y, z])) {
                 area.core += 1;
-                area.core_hu += f64::from(view.hu([x, y, z]));
+                area.free += usize::from(view.hu([x, y, z]) < FREE_AIR_HU);
             }
         }
         let pixel_mm2 = view.spacing_mm[0] * view.spacing_mm[1];
@@ -130,12 +132,10 @@ impl LungMask {
         let mut voxels = vec![0usize; components.count()];
         components.runs().for_each(|run| voxels[run.component] += run.to - run.from);
         let voxel_ml = view.spacing_mm.iter().product::<f64>() / 1000.0;
-        let largest = voxels.iter().copied().max().unwrap_or(0) as f64 * voxel_ml;
-        let smallest = self.config.min_volume_ml.max(SMALLEST_SHARE * largest);
         let mut number = vec![None; voxels.len()];
         let mut parts = Vec::new();
         for (component, &voxels) in voxels.iter().enumerate() {
-            if voxels > 0 && voxels as f64 * voxel_ml >= smallest {
+            if voxels as f64 * voxel_ml >= self.config.min_volume_ml {
                 number[component] = Some(parts.len());
                 parts.push(BitVolume::empty(air.shape()));
             }
@@ -156,7 +156,7 @@ impl LungMask {
         for run in components.runs() {
             let area = &mut areas[run.component];
             area.voxels += run.to - run.from;
-            area.at_edge |= run.from == 0 || run.to == nx || run.y == 0 || run.y + 1 == ny;
+            area.add_border(run, [nx, ny]);
         }
         let pixel_mm2 = view.spacing_mm[0] * view.spacing_mm[1];
         let small = |area: &Area| !area.at_edge && area.voxels as f64 * pixel_mm2 <= self.config.max_hole_mm2;
@@ -171,18 +171,37 @@ impl LungMask {
 struct Area {
     voxels: usize,
     at_edge: bool,
-    /// Voxels whose neighbours belong to it, too, and the sum of their HU: free of partial volume.
+    /// Voxels at each of the image's borders: low and high x, low and high y.
+    border: [usize; 4],
+    /// Voxels whose neighbours belong to it, too, so that no tissue has a part in them, and free air among them.
     core: usize,
-    core_hu: f64,
+    free: usize,
 }
 
 impl Area {
+    /// Counts what of a run lies at the borders of an image of the given size.
+    fn add_border(&mut self, run: Run, [nx, ny]: [usize; 2]) {
+        let length = run.to - run.from;
+        let own = [usize::from(run.from == 0), usize::from(run.to == nx)];
+        let across = [run.y == 0, run.y + 1 == ny].map(|at_border| if at_border { length } else { 0 });
+        for (side, more) in self.border.iter_mut().zip(own.into_iter().chain(across)) {
+            *side += more;
+            self.at_edge |= more > 0;
+        }
+    }
+
     fn is_free_air(&self, pixel_mm2: f64) -> bool {
         if self.core == 0 {
             return self.at_edge;
         }
+        // Couch and clothes run from side to side, which the lungs, with the heart between them, never do.
+        let across = self.border[0] > 0 && self.border[1] > 0;
+        let along = self.border.iter().copied().max().unwrap_or(0) as f64;
+        if across || (self.voxels as f64) < SHALLOW * along * along {
+            return true;
+        }
         let large = !self.at_edge && self.voxels as f64 * pixel_mm2 > LARGE_AREA_MM2;
-        self.core_hu / (self.core as f64) < if large { LARGE_FREE_AIR_HU } else { FREE_AIR_HU }
+        self.free as f64 > self.core as f64 * if large { LARGE_FREE_SHARE } else { FREE_SHARE }
     }
 }
 
@@ -209,7 +228,8 @@ impl Mask for LungMask {
     }
 }
 
-/// A volume seen in slices across the body, whatever the order in which its axes are stored.
+/// A volume seen in slices across the body, [side to side, front to back, feet to head], whatever the order in which its
+/// axes are stored.
 struct Axial<'v> {
     volume: &'v Volume,
     shape: [usize; 3],
@@ -220,12 +240,14 @@ struct Axial<'v> {
 impl<'v> Axial<'v> {
     fn new(volume: &'v Volume) -> Self {
         let grid = &volume.grid;
-        let along = long_axis(&grid.affine);
-        let order = match along {
-            0 => [1, 2, 0],
-            1 => [0, 2, 1],
-            _ => [0, 1, 2],
+        let head = nearest_axis(&grid.affine, 2, &[2, 1, 0]);
+        let flat: &[usize] = match head {
+            0 => &[1, 2],
+            1 => &[0, 2],
+            _ => &[0, 1],
         };
+        let side = nearest_axis(&grid.affine, 0, flat);
+        let order = [side, 3 - side - head, head];
         let strides = [1, grid.shape[0], grid.shape[0] * grid.shape[1]];
         let spacing_mm = grid.spacing_mm();
         Self {
@@ -249,9 +271,85 @@ impl<'v> Axial<'v> {
     }
 }
 
-/// The voxel axis that runs most closely from feet to head.
-fn long_axis(affine: &Affine) -> usize {
+/// Of the voxel axes `among`, the one that runs most closely along a world axis; the first one where they are even.
+fn nearest_axis(affine: &Affine, world: usize, among: &[usize]) -> usize {
     let spacing_mm = affine.spacing_mm();
-    let share = |axis: usize| (affine.0[2][axis] / spacing_mm[axis]).abs();
-    (0..3).fold(2, |best, axis| if share(axis) > share(best) { axis } else { best })
+    let share = |axis: usize| (affine.0[world][axis] / spacing_mm[axis]).abs();
+    among.iter().copied().fold(among[0], |best, axis| if share(axis) > share(best) { axis } else { best })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mask::testing::{Beside, scan_beside};
+    use crate::volume::{Grid, Voxels};
+
+    /// A slab of tissue with two lungs in it, air around, and what `more` paints over.
+    fn body(more: impl Fn([usize; 3]) -> Option<i16>) -> Scan {
+        let within = |[x, y, _]: [usize; 3], [cx, cy]: [f64; 2], [rx, ry]: [f64; 2]| {
+            ((x as f64 - cx) / rx).powi(2) + ((y as f64 - cy) / ry).powi(2) < 1.0
+        };
+        let hu = |voxel: [usize; 3]| {
+            let lung = within(voxel, [38.0, 50.0], [18.0, 28.0]) || within(voxel, [82.0, 50.0], [18.0, 28.0]);
+            let tissue = within(voxel, [60.0, 50.0], [50.0, 40.0]);
+            more(voxel).unwrap_or(if lung {
+                -850
+            } else if tissue {
+                40
+            } else {
+                -1000
+            })
+        };
+        let shape = [120, 100, 12];
+        let grid = Grid { shape, affine: Affine::from_spacing([3.0, 3.0, 5.0]) };
+        let mut scan = scan_beside(grid, Beside(BTreeMap::new()));
+        scan.volume.voxels = Voxels::I16(Array3::from_fn(shape, hu));
+        scan
+    }
+
+    fn found(scan: &Scan) -> Array3<u8> {
+        LungMask::new(LungConfig::default()).unwrap().mask(scan).unwrap().labels
+    }
+
+    #[test]
+    fn vessels_and_nodules_are_filled_and_the_windpipe_is_left_out() {
+        let near = |[x, y, _]: [usize; 3], [cx, cy]: [usize; 2], r: usize| {
+            x.abs_diff(cx).pow(2) + y.abs_diff(cy).pow(2) <= r * r
+        };
+        let scan = body(|voxel| match voxel {
+            v if near(v, [38, 40], 1) => Some(150),
+            v if near(v, [82, 55], 4) => Some(30),
+            v if near(v, [60, 40], 2) => Some(-990),
+            _ => None,
+        });
+        let lungs = found(&scan);
+        assert_eq!([lungs[[38, 40, 6]], lungs[[82, 55, 6]], lungs[[60, 40, 6]], lungs[[5, 5, 6]]], [1, 1, 0, 0]);
+        let plain = found(&body(|_| None));
+        assert_eq!(
+            lungs.as_slice().iter().filter(|id| **id == 1).count(),
+            plain.as_slice().iter().filter(|id| **id == 1).count()
+        );
+    }
+
+    #[test]
+    fn foam_of_the_couch_is_no_lung() {
+        // As dense as a lung, from side to side under the body and in a corner.
+        let scan = body(|[x, y, _]| match (x, y) {
+            (_, 92..) => Some(-840),
+            (..6, 20..60) => Some(-840),
+            _ => None,
+        });
+        assert!(found(&scan) == found(&body(|_| None)));
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_said_at_once() {
+        let config: LungConfig = toml::from_str(
+            "threshold_hu = 50\nclosing_mm = -1\nmax_hole_mm2 = nan\nmin_volume_ml = -2\nmerged_ids = [3, 3]",
+        )
+        .unwrap();
+        let complaints = LungMask::new(config).err().unwrap();
+        let fields: Vec<&str> = complaints.iter().map(|it| it.field.as_str()).collect();
+        assert_eq!(fields, ["threshold_hu", "closing_mm", "max_hole_mm2", "min_volume_ml", "merged_ids"]);
+    }
 }

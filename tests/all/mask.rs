@@ -55,13 +55,23 @@ fn labels_stored_las_land_right_on_a_series_stored_lps() {
 }
 
 #[test]
-fn one_label_file_and_a_folder_of_binary_ones_give_the_same_mask() {
+fn a_label_file_and_a_folder_of_binary_ones_give_nearly_the_same_organs() {
     let Some(scan) = shared_scan("totalseg_upper_abdomen/ct.nii.gz") else { return };
-    let organs = "organs = ['liver', 'kidney', 'pancreas', 'spleen']";
-    let one = labels_mask(organs).mask(&scan).unwrap();
-    let many = TotalSegmentatorMask::new(toml::from_str(organs).unwrap()).unwrap();
-    assert_eq!(one, many.mask(&scan).unwrap());
-    assert_eq!(["liver", "kidney", "pancreas", "spleen"].map(|it| count(&one, it)), [38_634, 7623, 644, 9452]);
+    // Voxels in the label file and in the binary files, which are another run of the same model.
+    let wanted = [("liver", 38_634, 39_350), ("kidney", 7623, 7672), ("pancreas", 644, 548), ("spleen", 9452, 9630)];
+    for (organ, in_labels, in_files) in wanted {
+        let organs = format!("organs = ['{organ}']");
+        let one = labels_mask(&organs).mask(&scan).unwrap();
+        let many = TotalSegmentatorMask::new(toml::from_str(&organs).unwrap()).unwrap().mask(&scan).unwrap();
+        assert_eq!((count(&one, organ), count(&many, organ)), (in_labels, in_files), "{organ}");
+        let both = one.labels.as_slice().iter().zip(many.labels.as_slice()).filter(|(a, b)| **a != 0 && a == b).count();
+        assert!(2 * both * 100 > 80 * (in_labels + in_files), "{organ}: {both} voxels in common");
+    }
+}
+
+#[test]
+fn a_missing_binary_file_is_named_without_its_path() {
+    let Some(scan) = shared_scan("totalseg_upper_abdomen/ct.nii.gz") else { return };
     let lung = TotalSegmentatorMask::new(toml::from_str("organs = ['lung']").unwrap()).unwrap();
     let fault = lung.mask(&scan).unwrap_err();
     assert_eq!(fault.kind, FaultKind::Missing);

@@ -66,7 +66,7 @@ impl Anatomy<'_> {
         let center: Point = [side * 59.0 + shift[0], 52.0 + 0.5 * shift[1], height + 2.0 * shift[2]];
         let tilt = [0.12, side * 0.2, side * 0.5];
         let at = |medial: f32, rise: f32| [center[0] - side * medial, center[1] - 0.45 * medial, center[2] + rise];
-        let outline = Shape::turned(center, [29.0 * size, 23.0 * size, 53.0 * size], tilt);
+        let outline = Shape::turned(center, [31.0 * size, 25.0 * size, 55.0 * size], tilt);
         let hilum = Shape::turned(at(24.0, 0.0), [14.0, 10.0, 20.0], tilt);
         let cortex = outline.clone().carved(vec![], vec![hilum.clone()]);
         self.scene.add(cortex, tissue(self.hu.cortex).lumps(5.0).rough(1.2).label(label));
@@ -74,7 +74,8 @@ impl Anatomy<'_> {
             let pyramid = Shape::turned(at(medial, rise * size), [7.0, 8.0, 5.5], tilt);
             self.scene.add(pyramid, tissue(self.hu.medulla).only(label, label));
         }
-        let sinus = Shape::grown(vec![Shape::turned(at(14.0, 0.0), [11.0, 8.0, 24.0], tilt), hilum], 6.0);
+        let sinus =
+            Shape::grown(vec![Shape::turned(at(14.0, 0.0), [10.0, 8.0, 23.0].map(|r| r * size), tilt), hilum], 6.0);
         self.scene.add(sinus, tissue(-75.0).lumps(20.0).rough(2.0).only(label, label).label(0));
         self.scene.add(Shape::turned(at(15.0, 0.0), [7.0, 4.0, 10.0], tilt), tissue(12.0));
         outline
@@ -111,7 +112,7 @@ impl Anatomy<'_> {
         let lumen = tissue(content).lumps(10.0).rough(3.5).label(STOMACH);
         self.scene.add_coats(outline.clone(), &[(0.0, wall), (4.5, lumen)]);
         let above = Shape::Half { normal: [0.0, 1.0, 0.0], offset: level };
-        self.scene.add(outline.swollen(-4.5).carved(vec![above], vec![]), tissue(-960.0).rough(3.0).label(STOMACH));
+        self.scene.add(outline.swollen(-4.5).carved(vec![above], vec![]), tissue(-985.0).rough(3.0).label(STOMACH));
         outline
     }
 
@@ -199,18 +200,18 @@ impl Anatomy<'_> {
     }
 
     fn pancreas(&mut self) {
-        let thick = self.vary(0.12);
+        let thick = self.vary(0.07);
         let shift = self.shift(2.5);
         let place = |[x, y, z]: Point, radius: f32| ([x + shift[0], y + shift[1], z + shift[2]], radius * thick);
         let gland = [
             place([-24.0, 2.0, -138.0], 9.0),
             place([-26.0, -6.0, -116.0], 13.0),
-            place([-6.0, -16.0, -106.0], 9.0),
-            place([20.0, -10.0, -96.0], 10.0),
-            place([50.0, 10.0, -86.0], 9.5),
+            place([-6.0, -16.0, -106.0], 10.0),
+            place([20.0, -10.0, -96.0], 11.0),
+            place([50.0, 10.0, -86.0], 10.5),
             place([78.0, 24.0, -76.0], 8.0),
         ];
-        self.scene.add(Shape::chain(&gland), tissue(self.hu.pancreas).lumps(12.0).rough(4.0).label(PANCREAS));
+        self.scene.add(Shape::chain(&gland), tissue(self.hu.pancreas).lumps(12.0).rough(3.5).label(PANCREAS));
         let duct: Vec<(Point, f32)> = gland[1..].iter().map(|(p, _)| (*p, 1.1)).collect();
         for pair in duct.windows(2) {
             let bar = Shape::Tube { a: pair[0].0, b: pair[1].0, ra: 1.1, rb: 1.1 };
@@ -237,7 +238,7 @@ impl Anatomy<'_> {
                 let [low, high] = [[-85.0, -70.0, -300.0], [88.0, 14.0, -140.0]];
                 at = [0, 1, 2].map(|a| (at[a] + 30.0 * way[a] as f32).clamp(low[a], high[a]));
             }
-            let content = if draws.chance(0.2) { -850.0 } else { draws.uniform(8.0, 40.0) as f32 };
+            let content = if draws.chance(0.2) { -985.0 } else { draws.uniform(8.0, 40.0) as f32 };
             self.gut(&points, 18, content, true);
         }
         let sag = draws.uniform(-20.0, 25.0) as f32;
@@ -253,7 +254,7 @@ impl Anatomy<'_> {
             vec![([104.0, 6.0, -118.0], 14.0), ([114.0, 30.0, -180.0], 13.0), ([108.0, 26.0, -290.0], 14.0)],
         ];
         for part in frame {
-            let content = if draws.chance(0.45) { -900.0 } else { draws.uniform(15.0, 60.0) as f32 };
+            let content = if draws.chance(0.45) { -985.0 } else { draws.uniform(15.0, 60.0) as f32 };
             self.gut(&part, 20, content, true);
         }
     }
@@ -262,7 +263,7 @@ impl Anatomy<'_> {
     fn gut(&mut self, points: &[(Point, f32)], label: u8, content: f32, lumpy: bool) {
         let rough = if lumpy { 3.0 } else { 1.0 };
         let wall = tissue(self.hu.bowel).rough(rough).label(label);
-        let lumps = if content < -500.0 { 40.0 } else { 25.0 };
+        let lumps = if content < -500.0 { 10.0 } else { 25.0 };
         let lumen = tissue(content).lumps(lumps).rough(rough).label(label);
         let gut = Shape::chain(points).carved(vec![Shape::Cavity { deeper: 3.0 }], vec![]);
         self.scene.add_coats(gut, &[(0.0, wall), (2.8, lumen)]);
