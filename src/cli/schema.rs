@@ -12,7 +12,7 @@ use crate::sink::schema::table_json;
 use crate::suggest::did_you_mean;
 
 /// What has a schema.
-const NAMES: [&str; 4] = ["pipeline", "samples", "scans", "faults"];
+const NAMES: [&str; 5] = ["pipeline", "samples", "scans", "faults", "quality"];
 
 /// Print a schema
 ///
@@ -20,7 +20,7 @@ const NAMES: [&str; 4] = ["pipeline", "samples", "scans", "faults"];
 /// complete and check it); the others list the columns of a table with their units.
 #[derive(Args, Clone, Debug)]
 pub struct SchemaArgs {
-    /// pipeline, samples, scans or faults
+    /// pipeline, samples, scans, faults or quality
     pub name: String,
 }
 

@@ -91,7 +91,10 @@ fn soak(scans: usize) {
     let report = run(plan(scans), folder.path(), &RunOptions::default(), &progress).expect("a run");
     done.store(true, Ordering::Release);
     let [first, last] = watcher.join().expect("a watcher");
-    println!("{scans} phantoms of 64³ in {:.0} s: {} tumors accepted, {} faults", report.seconds, report.accepted, report.faults);
+    println!(
+        "{scans} phantoms of 64³ in {:.0} s: {} tumors accepted, {} faults",
+        report.seconds, report.accepted, report.faults
+    );
     println!("peak resident memory: first fifth {first:.0} MiB, last fifth {last:.0} MiB, ratio {:.3}", last / first);
 }
 
