@@ -1,5 +1,6 @@
 //! The `freetumor` command: parse, run, report, exit code.
 
+use std::io::{Write, stderr};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -10,9 +11,10 @@ fn main() -> ExitCode {
     match cli.run() {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("error: {error}");
+            // A closed standard error loses the words, not the exit code.
+            let _ = writeln!(stderr(), "error: {error}");
             if let Some(hint) = error.hint() {
-                eprintln!("hint: {hint}");
+                let _ = writeln!(stderr(), "hint: {hint}");
             }
             ExitCode::from(2)
         }

@@ -9,7 +9,7 @@ pub mod run;
 pub mod schema;
 pub mod validate;
 
-use std::io::{Write, stderr, stdout};
+use std::io::{IsTerminal, Write, stderr, stdout};
 use std::path::Path;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -82,7 +82,7 @@ impl Cli {
 
 fn start_log(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr);
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(stderr().is_terminal());
     // Each span says at its end how long it took: a line per stage and scan at level info.
     let log = log.with_span_events(tracing_subscriber::fmt::format::FmtSpan::CLOSE);
     match format {

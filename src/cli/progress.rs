@@ -1,6 +1,6 @@
 //! Progress on standard error: a bar on a terminal, a line now and then otherwise.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -66,9 +66,10 @@ fn report(progress: &Progress, stop: &AtomicBool) {
     loop {
         let stopped = stop.load(Ordering::Acquire);
         let now = progress.snapshot();
-        if (stopped || Instant::now() >= next) && said != Some(now) {
+        if (stopped || Instant::now() >= next) && said != Some(now) && now.scans > 0 {
             let seconds = start.elapsed().as_secs_f64();
-            eprintln!(
+            let _ = writeln!(
+                std::io::stderr(),
                 "{seconds:6.1} s  {}/{} scans, {}, {} epochs committed",
                 now.finished,
                 now.scans,

@@ -72,7 +72,7 @@ impl Work {
     /// voxel, the merged mask and its alignment at one each, and the compressed slabs that its samples share.
     ///
     /// # Errors
-    /// A fault where the header is none, or where the need passes `limit_bytes`.
+    /// A fault where the header is none.
     pub fn peek(&self, epoch: Epoch, source: usize, entry: &ScanEntry, limit_bytes: u64) -> Result<u64, Fault> {
         let node = &self.plan.sources[source];
         let header = self.telemetry.time(timing(epoch, Step::Peek, &node.name, entry), || {
@@ -83,10 +83,10 @@ impl Work {
             header.read_bytes.max(header.volume_bytes.saturating_mul(2).saturating_add(voxels.saturating_mul(6)));
         if need > limit_bytes {
             let (need, limit) = (bytesize::ByteSize(need), bytesize::ByteSize(limit_bytes));
-            let message = format!("the scan needs {need} of memory, the budget is {limit}: raise --memory");
-            return Err(Fault::read(FaultKind::TooLarge, message));
+            tracing::warn!(scan = entry.scan_id, "may need {need}, more than --memory {limit}: it is worked on alone");
         }
-        Ok(need)
+        // What comes out may not depend on a flag: a scan that is larger than the budget takes all of it.
+        Ok(need.min(limit_bytes))
     }
 
     /// Reads a scan.

@@ -50,7 +50,7 @@ pub fn equivalent_diameter_mm(volume_mm3: f64) -> f64 {
 /// let ball = Array3::from_fn([24, 24, 24], |v| u8::from(v.iter().map(|&i| (i as f64 - 11.5).powi(2)).sum::<f64>() < 100.0));
 /// let measures = measure(&ball, [1.0; 3]).unwrap();
 /// assert!((measures.diameter_mm - 20.0).abs() < 0.1);
-/// assert!((measures.sphericity - 0.92).abs() < 0.02);
+/// assert!((measures.sphericity - 0.92).abs() < 0.01);
 /// ```
 pub fn measure(mask: &Array3<u8>, spacing_mm: [f64; 3]) -> Option<ShapeMeasures> {
     let fit = Ellipsoid::fitted(mask, spacing_mm)?;

@@ -13,6 +13,7 @@ mod marching;
 pub mod measure;
 mod noise;
 pub mod organ;
+mod placed;
 pub mod prior;
 mod rules;
 pub mod shape;

@@ -2,29 +2,28 @@
 
 use std::sync::Arc;
 
-use super::blend::{blend, round_hu, smooth_difference, soften, tumor_of, with_tumor};
+use super::blend::{blend, round_hu, smooth_difference, soften, with_tumor};
 use super::classes::{CLASS_VOXEL_MM, ClassDraw, SizeClass};
-use super::components::keep_largest;
 use super::config::{Differences, RulesConfig, Sites, Sizes, Textures};
 use super::difference::{Place, constant, fixed, plausible};
-use super::gaussian::radius;
 use super::measure::{equivalent_diameter_mm, sphericity};
 use super::organ::OrganSummary;
+use super::placed::Placed;
 use super::prior::{Contrast, Depth, OrganPrior};
-use super::shape::{DrawnShape, ShapeDraw};
+use super::shape::ShapeDraw;
 use super::site::{ReferenceSites, SitePlan, Wanted, boundary_distance_mm};
 use super::texture::TexturePool;
 use super::{Attempt, Attempts, Candidate, Geometry, Synthesize};
 use crate::error::{Complaint, Fault, FaultKind, Stage};
 use crate::mask::{MaskedScan, Organ};
 use crate::random::{Draws, Key};
-use crate::volume::{Array3, HuWindow, Region, Voxels};
+use crate::volume::{HuWindow, Region, Voxels};
 
 /// The standard deviation of the mean over a voxel's width is 1/√12 of it; scanners blur somewhat more.
 const VOXEL_BLUR: f64 = 0.4;
 
 /// Edges are computed this many standard deviations far; beyond them less than 0.2% of the contrast is left.
-const TRUNCATE: f64 = 3.0;
+pub(super) const TRUNCATE: f64 = 3.0;
 
 /// Makes tumors by rules.
 ///
@@ -152,14 +151,14 @@ impl Form {
 }
 
 /// One organ of one scan, ready for attempts.
-struct Plan<'scan> {
+pub(super) struct Plan<'scan> {
     rules: &'scan Rules,
-    scan: &'scan MaskedScan,
-    organ: &'scan Organ,
+    pub scan: &'scan MaskedScan,
+    pub organ: &'scan Organ,
     prior: &'static OrganPrior,
     summary: OrganSummary,
     places: Places,
-    spacing_mm: [f64; 3],
+    pub spacing_mm: [f64; 3],
 }
 
 impl Attempts for Plan<'_> {
@@ -181,7 +180,7 @@ impl Attempts for Plan<'_> {
 }
 
 impl Plan<'_> {
-    fn config(&self) -> &RulesConfig {
+    pub fn config(&self) -> &RulesConfig {
         &self.rules.config
     }
 
@@ -244,7 +243,7 @@ impl Plan<'_> {
         self.spacing_mm.map(|mm| (sigma_mm / mm).max(VOXEL_BLUR))
     }
 
-    fn max_clipped_fraction(&self) -> f64 {
+    pub fn max_clipped_fraction(&self) -> f64 {
         self.config().max_clipped_fraction.unwrap_or(match self.config().sizes {
             Sizes::Prior => self.prior.max_clipped_fraction,
             Sizes::Classes => 1.0,
@@ -308,122 +307,4 @@ impl Plan<'_> {
         let labels = with_tumor(&labels, &tumor, self.organ);
         Candidate { region, before, after, labels, tumor, geometry }
     }
-}
-
-/// A shape where it lies in the scan, clipped to the organ.
-struct Placed {
-    /// The candidate's box.
-    region: Region,
-    /// The shape to be softened, in a box that may reach beyond the scan by the margin.
-    soft_box: Array3<f32>,
-    /// Where the candidate's box begins in that box.
-    soft_start: [usize; 3],
-    /// The shape's depth in the candidate's box.
-    depth: Array3<f32>,
-    /// The scan's labels in the candidate's box.
-    labels: Array3<u8>,
-    /// The tumor in the candidate's box.
-    tumor: Array3<u8>,
-    voxels: usize,
-    clipped_fraction: f64,
-}
-
-impl Placed {
-    fn new(plan: &Plan, drawn: &DrawnShape, margin: [f64; 3]) -> Result<Self, &'static str> {
-        let bounds = plan.scan.mask.labels.shape();
-        let (low, high) = extent(&drawn.mask).ok_or("too_small")?;
-        let reach = margin.map(|sigma| radius(sigma, TRUNCATE) as i64);
-        let soft_from = [0, 1, 2].map(|k| drawn.start[k] + low[k] as i64 - reach[k]);
-        let soft_to = [0, 1, 2].map(|k| drawn.start[k] + high[k] as i64 + reach[k]);
-        let from = soft_from.map(|index| index.max(0) as usize);
-        let to = [0, 1, 2].map(|k| (soft_to[k].max(0) as usize).min(bounds[k]));
-        if (0..3).any(|k| from[k] >= to[k]) {
-            return Err("clipped");
-        }
-        let region = Region { start: from, shape: [0, 1, 2].map(|k| to[k] - from[k]) };
-        let inside = moved(&drawn.mask, drawn.start, from.map(|index| index as i64), region.shape, 0);
-        let labels = plan.scan.mask.labels.cut(region);
-        let prior_sites = plan.config().sites == Sites::Prior;
-        if prior_sites && touches_tumor(plan.scan, &labels, &inside) {
-            return Err("touches_tumor");
-        }
-        let mut tumor = tumor_of(&inside, &labels, plan.organ);
-        let mut soft =
-            moved(&drawn.mask, drawn.start, soft_from, [0, 1, 2].map(|k| (soft_to[k] - soft_from[k]) as usize), 0);
-        let soft_start = [0, 1, 2].map(|k| (from[k] as i64 - soft_from[k]) as usize);
-        if plan.config().difference == Differences::Reference {
-            // As published: the shape is clipped to organ and real tumor before its edge is softened.
-            let kept = |(&inside, &label): (&u8, &u8)| {
-                u8::from(inside != 0 && (label == plan.organ.label || label == plan.organ.tumor_label))
-            };
-            let clipped = inside.as_slice().iter().zip(labels.as_slice()).map(kept).collect();
-            soft.as_mut_slice().fill(0);
-            soft.paste(soft_start, &Array3::from_vec(region.shape, clipped));
-        } else {
-            // Parts that the organ's edge cuts off are no tumor and cast no shadow.
-            let whole = tumor.clone();
-            keep_largest(&mut tumor);
-            let mut shape = soft.cut(Region { start: soft_start, shape: region.shape });
-            let parts = whole.as_slice().iter().zip(tumor.as_slice());
-            for (inside, (&was, &is)) in shape.as_mut_slice().iter_mut().zip(parts) {
-                *inside &= u8::from(was == is);
-            }
-            soft.paste(soft_start, &shape);
-        }
-        let count = |mask: &Array3<u8>| mask.as_slice().iter().filter(|&&inside| inside != 0).count();
-        let (all, voxels) = (count(&drawn.mask), count(&tumor));
-        let clipped_fraction = 1.0 - voxels as f64 / all as f64;
-        if clipped_fraction > plan.max_clipped_fraction() || voxels == 0 {
-            return Err("clipped");
-        }
-        let across = plan.config().min_diameter_voxels;
-        if (voxels as f64) < 0.5 * std::f64::consts::PI / 6.0 * across * across * across {
-            return Err("too_small");
-        }
-        let depth = moved(&drawn.depth, drawn.start, from.map(|index| index as i64), region.shape, -1.0);
-        let soft_box = soft.map(|&inside| f32::from(inside));
-        Ok(Self { region, soft_box, soft_start, depth, labels, tumor, voxels, clipped_fraction })
-    }
-}
-
-/// First and one past the last set voxel along each axis.
-fn extent(mask: &Array3<u8>) -> Option<([usize; 3], [usize; 3])> {
-    let [_, ny, nz] = mask.shape();
-    let (mut low, mut high) = ([usize::MAX; 3], [0usize; 3]);
-    for z in 0..nz {
-        for y in 0..ny {
-            let row = mask.row(y, z);
-            let Some(first) = row.iter().position(|&inside| inside != 0) else { continue };
-            let last = row.iter().rposition(|&inside| inside != 0).unwrap_or(first);
-            for (axis, (from, to)) in [(first, last), (y, y), (z, z)].into_iter().enumerate() {
-                low[axis] = low[axis].min(from);
-                high[axis] = high[axis].max(to + 1);
-            }
-        }
-    }
-    (high[0] > 0).then_some((low, high))
-}
-
-/// The part of an array that a box shows: `start` is where the array begins, `from` where the box does.
-fn moved<T: Clone>(array: &Array3<T>, start: [i64; 3], from: [i64; 3], shape: [usize; 3], outside: T) -> Array3<T> {
-    let mut result = Array3::filled(shape, outside);
-    let first = [0, 1, 2].map(|k| (from[k] - start[k]).max(0) as usize);
-    let at = [0, 1, 2].map(|k| (start[k] - from[k]).max(0) as usize);
-    let size = [0, 1, 2].map(|k| array.shape()[k].saturating_sub(first[k]).min(shape[k].saturating_sub(at[k])));
-    if size.iter().all(|&count| count > 0) {
-        result.paste(at, &array.cut(Region { start: first, shape: size }));
-    }
-    result
-}
-
-/// Whether a real tumor lies in the shape or beside it.
-fn touches_tumor(scan: &MaskedScan, labels: &Array3<u8>, inside: &Array3<u8>) -> bool {
-    let tumor_labels: Vec<u8> = scan.mask.organs.iter().map(|organ| organ.tumor_label).collect();
-    let shape = labels.shape();
-    let row_length = shape[0].max(1);
-    labels.as_slice().iter().enumerate().filter(|(_, label)| tumor_labels.contains(label)).any(|(index, _)| {
-        let voxel = [index % row_length, index / row_length % shape[1], index / row_length / shape[1]];
-        let around = Region { start: voxel, shape: [1; 3] }.grown([1; 3], shape);
-        inside.cut(around).as_slice().iter().any(|&inside| inside != 0)
-    })
 }

@@ -1,0 +1,131 @@
+//! A drawn shape put into the scan: clipped to the organ, in the candidate's box.
+
+use super::blend::tumor_of;
+use super::components::keep_largest;
+use super::config::{Differences, Sites};
+use super::gaussian::radius;
+use super::rules::{Plan, TRUNCATE};
+use super::shape::DrawnShape;
+use crate::mask::MaskedScan;
+use crate::volume::{Array3, Region};
+
+/// A shape where it lies in the scan, clipped to the organ.
+pub(super) struct Placed {
+    /// The candidate's box.
+    pub region: Region,
+    /// The shape to be softened, in a box that may reach beyond the scan by the margin.
+    pub soft_box: Array3<f32>,
+    /// Where the candidate's box begins in that box.
+    pub soft_start: [usize; 3],
+    /// The shape's depth in the candidate's box.
+    pub depth: Array3<f32>,
+    /// The scan's labels in the candidate's box.
+    pub labels: Array3<u8>,
+    /// The tumor in the candidate's box.
+    pub tumor: Array3<u8>,
+    /// Its voxels.
+    pub voxels: usize,
+    /// Share of the drawn shape that is no part of it.
+    pub clipped_fraction: f64,
+}
+
+impl Placed {
+    /// Puts a drawn shape into the scan, or says why it cannot lie there.
+    pub fn new(plan: &Plan, drawn: &DrawnShape, margin: [f64; 3]) -> Result<Self, &'static str> {
+        let bounds = plan.scan.mask.labels.shape();
+        let (low, high) = extent(&drawn.mask).ok_or("too_small")?;
+        let reach = margin.map(|sigma| radius(sigma, TRUNCATE) as i64);
+        let soft_from = [0, 1, 2].map(|k| drawn.start[k] + low[k] as i64 - reach[k]);
+        let soft_to = [0, 1, 2].map(|k| drawn.start[k] + high[k] as i64 + reach[k]);
+        let from = soft_from.map(|index| index.max(0) as usize);
+        let to = [0, 1, 2].map(|k| (soft_to[k].max(0) as usize).min(bounds[k]));
+        if (0..3).any(|k| from[k] >= to[k]) {
+            return Err("clipped");
+        }
+        let region = Region { start: from, shape: [0, 1, 2].map(|k| to[k] - from[k]) };
+        let inside = moved(&drawn.mask, drawn.start, from.map(|index| index as i64), region.shape, 0);
+        let labels = plan.scan.mask.labels.cut(region);
+        let prior_sites = plan.config().sites == Sites::Prior;
+        if prior_sites && touches_tumor(plan.scan, &labels, &inside) {
+            return Err("touches_tumor");
+        }
+        let mut tumor = tumor_of(&inside, &labels, plan.organ);
+        let mut soft =
+            moved(&drawn.mask, drawn.start, soft_from, [0, 1, 2].map(|k| (soft_to[k] - soft_from[k]) as usize), 0);
+        let soft_start = [0, 1, 2].map(|k| (from[k] as i64 - soft_from[k]) as usize);
+        if plan.config().difference == Differences::Reference {
+            // As published: the shape is clipped to organ and real tumor before its edge is softened.
+            let kept = |(&inside, &label): (&u8, &u8)| {
+                u8::from(inside != 0 && (label == plan.organ.label || label == plan.organ.tumor_label))
+            };
+            let clipped = inside.as_slice().iter().zip(labels.as_slice()).map(kept).collect();
+            soft.as_mut_slice().fill(0);
+            soft.paste(soft_start, &Array3::from_vec(region.shape, clipped));
+        } else {
+            // Parts that the organ's edge cuts off are no tumor and cast no shadow.
+            let whole = tumor.clone();
+            keep_largest(&mut tumor);
+            let mut shape = soft.cut(Region { start: soft_start, shape: region.shape });
+            let parts = whole.as_slice().iter().zip(tumor.as_slice());
+            for (inside, (&was, &is)) in shape.as_mut_slice().iter_mut().zip(parts) {
+                *inside &= u8::from(was == is);
+            }
+            soft.paste(soft_start, &shape);
+        }
+        let count = |mask: &Array3<u8>| mask.as_slice().iter().filter(|&&inside| inside != 0).count();
+        let (all, voxels) = (count(&drawn.mask), count(&tumor));
+        let clipped_fraction = 1.0 - voxels as f64 / all as f64;
+        if clipped_fraction > plan.max_clipped_fraction() || voxels == 0 {
+            return Err("clipped");
+        }
+        let across = plan.config().min_diameter_voxels;
+        if (voxels as f64) < 0.5 * std::f64::consts::PI / 6.0 * across * across * across {
+            return Err("too_small");
+        }
+        let depth = moved(&drawn.depth, drawn.start, from.map(|index| index as i64), region.shape, -1.0);
+        let soft_box = soft.map(|&inside| f32::from(inside));
+        Ok(Self { region, soft_box, soft_start, depth, labels, tumor, voxels, clipped_fraction })
+    }
+}
+
+/// First and one past the last set voxel along each axis.
+fn extent(mask: &Array3<u8>) -> Option<([usize; 3], [usize; 3])> {
+    let [_, ny, nz] = mask.shape();
+    let (mut low, mut high) = ([usize::MAX; 3], [0usize; 3]);
+    for z in 0..nz {
+        for y in 0..ny {
+            let row = mask.row(y, z);
+            let Some(first) = row.iter().position(|&inside| inside != 0) else { continue };
+            let last = row.iter().rposition(|&inside| inside != 0).unwrap_or(first);
+            for (axis, (from, to)) in [(first, last), (y, y), (z, z)].into_iter().enumerate() {
+                low[axis] = low[axis].min(from);
+                high[axis] = high[axis].max(to + 1);
+            }
+        }
+    }
+    (high[0] > 0).then_some((low, high))
+}
+
+/// The part of an array that a box shows: `start` is where the array begins, `from` where the box does.
+fn moved<T: Clone>(array: &Array3<T>, start: [i64; 3], from: [i64; 3], shape: [usize; 3], outside: T) -> Array3<T> {
+    let mut result = Array3::filled(shape, outside);
+    let first = [0, 1, 2].map(|k| (from[k] - start[k]).max(0) as usize);
+    let at = [0, 1, 2].map(|k| (start[k] - from[k]).max(0) as usize);
+    let size = [0, 1, 2].map(|k| array.shape()[k].saturating_sub(first[k]).min(shape[k].saturating_sub(at[k])));
+    if size.iter().all(|&count| count > 0) {
+        result.paste(at, &array.cut(Region { start: first, shape: size }));
+    }
+    result
+}
+
+/// Whether a real tumor lies in the shape or beside it.
+fn touches_tumor(scan: &MaskedScan, labels: &Array3<u8>, inside: &Array3<u8>) -> bool {
+    let tumor_labels: Vec<u8> = scan.mask.organs.iter().map(|organ| organ.tumor_label).collect();
+    let shape = labels.shape();
+    let row_length = shape[0].max(1);
+    labels.as_slice().iter().enumerate().filter(|(_, label)| tumor_labels.contains(label)).any(|(index, _)| {
+        let voxel = [index % row_length, index / row_length % shape[1], index / row_length / shape[1]];
+        let around = Region { start: voxel, shape: [1; 3] }.grown([1; 3], shape);
+        inside.cut(around).as_slice().iter().any(|&inside| inside != 0)
+    })
+}
