@@ -45,7 +45,7 @@ impl Ledger {
     /// # Errors
     /// Where the folder belongs to another pipeline, is being written by another process, or cannot be written.
     pub fn open(folder: &Path, plan: &Plan) -> Result<(Self, Spool)> {
-        let writer = RunFolder::create_or_resume(folder, &manifest(plan))?;
+        let writer = RunFolder::create_or_resume(folder, &manifest(plan)?)?;
         let sinks: Vec<_> = plan.sinks.iter().map(|node| Arc::clone(&node.sink)).collect();
         let mut takes = vec![HashSet::new(); sinks.len()];
         for trial in &plan.trials {
@@ -194,8 +194,10 @@ impl Ledger {
 }
 
 /// What two runs into the same folder must agree on.
-fn manifest(plan: &Plan) -> RunManifest {
-    RunManifest {
+fn manifest(plan: &Plan) -> Result<RunManifest> {
+    let fingerprints = plan.sources.iter().map(|node| node.source.patient_secret_fingerprint());
+    let patient_secret = fingerprints.collect::<Result<Vec<_>>>()?.into_iter().flatten().next();
+    Ok(RunManifest {
         format: FORMAT_VERSION,
         pipeline: plan.resolved.clone(),
         pipeline_digest: plan.digest.clone(),
@@ -204,8 +206,9 @@ fn manifest(plan: &Plan) -> RunManifest {
         shard_buckets: BTreeMap::new(),
         // Rules and intensities are computed in one order of plain operations, whatever the processor offers.
         kernel_class: "portable".into(),
+        patient_secret,
         models: plan.trials.iter().map(|trial| (trial.name.clone(), trial.model.clone())).collect(),
-    }
+    })
 }
 
 fn read_table<R: Row>(writer: &RunWriter) -> Result<Vec<R>> {

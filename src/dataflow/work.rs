@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::error::{Fault, FaultKind, Result, Stage};
+use crate::error::{Fault, Result, Stage};
 use crate::graph::{MaskNode, Plan, Trial};
 use crate::ingest::{Scan, ScanEntry};
 use crate::mask::{MaskedScan, OrganMask};

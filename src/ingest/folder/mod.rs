@@ -235,6 +235,11 @@ impl Source for FolderSource {
         Ok(entries)
     }
 
+    fn patient_secret_fingerprint(&self) -> Result<Option<String>> {
+        let secret = PatientSecret::load(self.secret_file.as_deref())?;
+        Ok(Some(secret.patient_key("fingerprint", "")))
+    }
+
     fn header(&self, entry: &ScanEntry) -> Result<ScanHeader, Fault> {
         match self.locate(entry)? {
             Place::File(path) => nifti::read_header(&path).map_err(|fault| explained(fault, &path)),

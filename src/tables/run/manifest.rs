@@ -28,6 +28,8 @@ pub struct RunManifest {
     pub shard_buckets: BTreeMap<String, u32>,
     /// Which kernels compute: `portable`, `avx2`, `avx512` or a device. Decides a network's last bits.
     pub kernel_class: String,
+    /// Which secret patient keys are derived with, as a hash; absent where no source needs one.
+    pub patient_secret: Option<String>,
     /// Digests of the networks' weights, by stage.
     pub models: BTreeMap<String, String>,
 }
@@ -99,6 +101,7 @@ mod tests {
             code_version: "0.1.0".into(),
             shard_buckets: BTreeMap::new(),
             kernel_class: "portable".into(),
+            patient_secret: None,
             models: BTreeMap::new(),
         }
     }

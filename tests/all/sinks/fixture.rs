@@ -58,6 +58,7 @@ pub fn manifest(seed: u64) -> RunManifest {
         code_version: "0.1.0".into(),
         shard_buckets: BTreeMap::from([("webdataset".to_owned(), 2)]),
         kernel_class: "portable".into(),
+        patient_secret: None,
         models: BTreeMap::new(),
     }
 }
