@@ -7,7 +7,7 @@
 //! # What is read
 //! CT images, one file a slice, single-sample MONOCHROME2 of 8 or 16 bits, signed or not, in implicit and explicit
 //! little-endian, explicit big-endian, deflated, RLE, JPEG lossless (processes 14 and 14 SV1) and JPEG 2000. What
-//! else is found becomes a [`Fault`] that says so.
+//! else is found becomes a [`Fault`](crate::error::Fault) that says so.
 //!
 //! # Units
 //! HU = slope × stored + intercept, slice by slice. Pixels that the scanner padded outside its field of view keep the
