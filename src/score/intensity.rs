@@ -10,7 +10,7 @@ use crate::error::{Complaint, Fault};
 use crate::mask::{MaskedScan, Organ};
 use crate::synth::Candidate;
 use crate::synth::organ::OrganSummary;
-use crate::volume::{Region, distance_mm};
+use crate::volume::{Array3, Region, distance_mm};
 
 /// Scores by intensity.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -148,18 +148,16 @@ impl Baseline<'_> {
     /// HU after the synthesis of the healthy organ in the ring; it may reach beyond the candidate's box.
     fn ring(&self, candidate: &Candidate) -> Moments {
         let mut ring = Moments::default();
-        let Some(tight) = tight(candidate) else { return ring };
+        let (low, high) = (candidate.region.start, candidate.region.end());
+        let Some(boxed) = candidate.tumor.extent(|&inside| inside != 0) else { return ring };
+        let tight = Region { start: [0, 1, 2].map(|k| boxed.start[k] + low[k]), shape: boxed.shape };
         let [inner, outer] = self.config.ring_mm;
         let spacing_mm = self.scan.scan.volume.grid.spacing_mm();
         let margin = spacing_mm.map(|mm| (outer / mm).ceil() as usize);
         let labels = &self.scan.mask.labels;
         let region = tight.grown(margin, labels.shape());
-        let (low, high) = (candidate.region.start, candidate.region.end());
-        let mut tumor = labels.cut(region).map(|_| 0u8);
-        tumor.paste([0, 1, 2].map(|k| tight.start[k] - region.start[k]), &{
-            let start = [0, 1, 2].map(|k| tight.start[k] - low[k]);
-            candidate.tumor.cut(Region { start, shape: tight.shape })
-        });
+        let mut tumor = Array3::filled(region.shape, 0u8);
+        tumor.paste([0, 1, 2].map(|k| tight.start[k] - region.start[k]), &candidate.tumor.cut(boxed));
         let distance = distance_mm(&tumor, spacing_mm, outer + 1.0, |&inside| inside != 0);
         let end = region.end();
         for z in region.start[2]..end[2] {
@@ -184,27 +182,6 @@ impl Baseline<'_> {
         }
         ring
     }
-}
-
-/// The box of the tumor's own voxels on the scan's grid.
-fn tight(candidate: &Candidate) -> Option<Region> {
-    let shape = candidate.tumor.shape();
-    let (mut low, mut high) = ([usize::MAX; 3], [0usize; 3]);
-    for z in 0..shape[2] {
-        for y in 0..shape[1] {
-            let row = candidate.tumor.row(y, z);
-            let Some(first) = row.iter().position(|&inside| inside != 0) else { continue };
-            let last = row.iter().rposition(|&inside| inside != 0).unwrap_or(first);
-            for (axis, (from, to)) in [(first, last), (y, y), (z, z)].into_iter().enumerate() {
-                low[axis] = low[axis].min(from);
-                high[axis] = high[axis].max(to + 1);
-            }
-        }
-    }
-    (high[0] > 0).then(|| Region {
-        start: [0, 1, 2].map(|k| low[k] + candidate.region.start[k]),
-        shape: [0, 1, 2].map(|k| high[k] - low[k]),
-    })
 }
 
 /// Count, sum and sum of squares of HU, which doubles hold exactly.
@@ -240,7 +217,7 @@ mod tests {
     use crate::ingest::{Companions, Scan, ScanEntry};
     use crate::mask::OrganMask;
     use crate::synth::Geometry;
-    use crate::volume::{Affine, Array3, Grid, Labels, Volume, Voxels};
+    use crate::volume::{Affine, Grid, Labels, Volume, Voxels};
 
     struct None_;
     impl Companions for None_ {

@@ -3,7 +3,7 @@
 //! A difference is the share of the window's width by which the blend darkens where shape and texture are 1.
 
 use super::gaussian;
-use super::noise::smooth_noise;
+use super::noise::SmoothNoise;
 use super::organ::OrganSummary;
 use super::prior::Contrast;
 use crate::random::Draws;
@@ -128,7 +128,7 @@ fn vessels(place: &Place) -> Array3<f32> {
 
 /// HU to take away (a negative number) where air is replaced by tissue; wholly from `solid_core` depth inwards.
 fn filled(draws: &mut Draws, place: &Place, tissue_hu: f64, share: f64, solid_core: f64) -> Array3<f32> {
-    let noise = smooth_noise(draws, place.before.shape(), place.spacing_mm, place.spacing_mm);
+    let noise = SmoothNoise::new(draws, place.before.shape(), place.spacing_mm, place.spacing_mm).into_array();
     let noise_hu = place.organ.noise_hu.clamp(3.0, 14.0) as f32;
     let (tissue, share, core) = (tissue_hu as f32, share as f32, solid_core as f32);
     let depth_mm = (place.diameter_mm / 2.0) as f32;

@@ -23,41 +23,70 @@ pub(crate) fn gaussian(values: &Array3<f32>, sigma_voxels: [f64; 3], truncate: f
     separable(values, sigma_voxels.map(|sigma| weights(sigma, radius(sigma, truncate))))
 }
 
+/// Values that are summed up in registers at once.
+const LANES: usize = 32;
+
 /// Convolves with symmetric weights along each axis; what lies outside the box counts as zero.
 pub(crate) fn separable(values: &Array3<f32>, half_kernels: [Vec<f32>; 3]) -> Array3<f32> {
     let [nx, ny, nz] = values.shape();
     let mut source = values.clone();
     let mut target = Array3::filled([nx, ny, nz], 0.0f32);
-    for (axis, half) in half_kernels.iter().enumerate() {
-        if half.len() == 1 {
-            continue;
-        }
+    for (axis, half) in half_kernels.iter().enumerate().filter(|(_, half)| half.len() > 1) {
+        // Many rows of a tumor's box are empty; they need not be read again and again.
+        let filled: Vec<bool> =
+            source.as_slice().chunks_exact(nx.max(1)).map(|row| row.iter().any(|&value| value != 0.0)).collect();
+        let margin = half.len() - 1;
+        let mut padded = vec![0.0f32; nx + 2 * margin];
+        let mut lines: Vec<(f32, &[f32])> = Vec::with_capacity(2 * half.len());
         for z in 0..nz {
             for y in 0..ny {
                 let row = target.row_mut(y, z);
-                for (out, value) in row.iter_mut().zip(source.row(y, z)) {
-                    *out = half[0] * value;
-                }
                 if axis == 0 {
-                    let line = source.row(y, z);
-                    for (k, weight) in half.iter().enumerate().skip(1).take_while(|(k, _)| *k < nx) {
-                        row[..nx - k].iter_mut().zip(&line[k..]).for_each(|(out, value)| *out += weight * value);
-                        row[k..].iter_mut().zip(line).for_each(|(out, value)| *out += weight * value);
+                    row.fill(0.0);
+                    if filled[y + ny * z] {
+                        padded[margin..margin + nx].copy_from_slice(source.row(y, z));
+                        let shifted = |by: usize| &padded[by..by + nx];
+                        let pairs = half.iter().enumerate().skip(1);
+                        let pairs = pairs.flat_map(|(k, &w)| [(w, shifted(margin + k)), (w, shifted(margin - k))]);
+                        let lines: Vec<_> = [(half[0], shifted(margin))].into_iter().chain(pairs).collect();
+                        weighted_sum(row, &lines);
                     }
                     continue;
                 }
                 let (at, length) = if axis == 1 { (y, ny) } else { (z, nz) };
-                for (k, weight) in half.iter().enumerate().skip(1) {
-                    for other in [at.checked_sub(k), (at + k < length).then_some(at + k)].into_iter().flatten() {
-                        let line = if axis == 1 { source.row(other, z) } else { source.row(y, other) };
-                        row.iter_mut().zip(line).for_each(|(out, value)| *out += weight * value);
+                lines.clear();
+                for (k, &weight) in half.iter().enumerate() {
+                    let after = (k > 0 && at + k < length).then_some(at + k);
+                    for other in [at.checked_sub(k), after].into_iter().flatten() {
+                        let (y, z) = if axis == 1 { (other, z) } else { (y, other) };
+                        if filled[y + ny * z] {
+                            lines.push((weight, source.row(y, z)));
+                        }
                     }
                 }
+                weighted_sum(row, &lines);
             }
         }
         std::mem::swap(&mut source, &mut target);
     }
     source
+}
+
+/// The sum of lines times their weights, in the order in which they are given.
+fn weighted_sum(row: &mut [f32], lines: &[(f32, &[f32])]) {
+    let whole = row.len() / LANES * LANES;
+    for start in (0..whole).step_by(LANES) {
+        let mut sums = [0.0f32; LANES];
+        for (weight, line) in lines {
+            sums.iter_mut().zip(&line[start..start + LANES]).for_each(|(sum, value)| *sum += weight * value);
+        }
+        row[start..start + LANES].copy_from_slice(&sums);
+    }
+    let rest = &mut row[whole..];
+    rest.fill(0.0);
+    for (weight, line) in lines {
+        rest.iter_mut().zip(&line[whole..]).for_each(|(sum, value)| *sum += weight * value);
+    }
 }
 
 #[cfg(test)]

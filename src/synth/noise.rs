@@ -10,53 +10,82 @@ const SPLINE_DEVIATION: f64 = 0.331_9;
 /// A smooth random field of mean 0 and standard deviation 1: independent values on a lattice of `step_mm`, joined by cubic
 /// B-splines. Its features are about two steps wide.
 ///
-/// The lattice is aligned with the voxel axes, so that the field is computed axis by axis.
-pub(crate) fn smooth_noise(
-    draws: &mut Draws,
-    shape: [usize; 3],
-    spacing_mm: [f64; 3],
-    step_mm: [f64; 3],
-) -> Array3<f32> {
-    let knots = [0, 1, 2].map(|axis| {
-        let last = shape[axis].saturating_sub(1) as f64 * spacing_mm[axis] / step_mm[axis];
-        // One more than the last position needs, for the random phase.
-        last as usize + 5
-    });
-    let phase = [0, 1, 2].map(|_| draws.uniform(0.0, 1.0));
-    // Sums of 64 uniform values are as good as normal, and much cheaper.
-    let scale = (libm::sqrt(12.0) / SPLINE_DEVIATION) as f32;
-    let mut field = Array3::from_fn(knots, |_| scale * (draws.unit_f32() - 0.5));
-    for axis in 0..3 {
-        field = expand(&field, axis, shape[axis], spacing_mm[axis] / step_mm[axis], phase[axis]);
-    }
-    field
+/// The lattice is aligned with the voxel axes, so that the field is computed axis by axis; along the last one only for
+/// the rows that are asked for.
+pub(crate) struct SmoothNoise {
+    /// [x, y, knots along z].
+    planes: Array3<f32>,
+    /// For each slice its first knot and the weights of four.
+    taps: Vec<(usize, [f32; 4])>,
 }
 
-/// Replaces the knots along one axis by `count` voxels, `stride` knots apart.
-fn expand(field: &Array3<f32>, axis: usize, count: usize, stride: f64, phase: f64) -> Array3<f32> {
-    let taps: Vec<(usize, [f32; 4])> = (0..count)
+impl SmoothNoise {
+    /// Draws the field of a box of `shape` voxels.
+    pub fn new(draws: &mut Draws, shape: [usize; 3], spacing_mm: [f64; 3], step_mm: [f64; 3]) -> Self {
+        let knots = [0, 1, 2].map(|axis| {
+            let last = shape[axis].saturating_sub(1) as f64 * spacing_mm[axis] / step_mm[axis];
+            // One more than the last position needs, for the random phase.
+            last as usize + 5
+        });
+        let phase = [0, 1, 2].map(|_| draws.uniform(0.0, 1.0));
+        // Sums of 64 uniform values are as good as normal, and much cheaper.
+        let scale = (libm::sqrt(12.0) / SPLINE_DEVIATION) as f32;
+        let lattice = Array3::from_fn(knots, |_| scale * (draws.unit_f32() - 0.5));
+        let taps = [0, 1, 2].map(|k| taps(knots[k], shape[k], spacing_mm[k] / step_mm[k], phase[k]));
+        let planes = expand(&expand(&lattice, 0, &taps[0]), 1, &taps[1]);
+        let [_, _, taps] = taps;
+        Self { planes, taps }
+    }
+
+    /// The values of the row at [y, z] from voxel `x` on, as many as `out` takes.
+    pub fn row(&self, x: usize, y: usize, z: usize, out: &mut [f32]) {
+        let (first, weights) = &self.taps[z];
+        let [a, b, c, d] = [0, 1, 2, 3].map(|k| &self.planes.row(y, first + k)[x..x + out.len()]);
+        for (index, value) in out.iter_mut().enumerate() {
+            *value = weights[0] * a[index] + weights[1] * b[index] + weights[2] * c[index] + weights[3] * d[index];
+        }
+    }
+
+    /// The whole field.
+    pub fn into_array(self) -> Array3<f32> {
+        let [nx, ny, _] = self.planes.shape();
+        let mut field = Array3::filled([nx, ny, self.taps.len()], 0.0f32);
+        for z in 0..self.taps.len() {
+            (0..ny).for_each(|y| self.row(0, y, z, field.row_mut(y, z)));
+        }
+        field
+    }
+}
+
+/// The first of the four knots that reach a voxel, and their weights; voxels lie `stride` knots apart.
+fn taps(knots: usize, count: usize, stride: f64, phase: f64) -> Vec<(usize, [f32; 4])> {
+    (0..count)
         .map(|index| {
             let position = index as f64 * stride + phase;
-            let first = (position as usize).min(field.shape()[axis] - 4);
+            let first = (position as usize).min(knots - 4);
             (first, spline_weights(position - first as f64))
         })
-        .collect();
+        .collect()
+}
+
+/// Replaces the knots along x or y by voxels.
+fn expand(field: &Array3<f32>, axis: usize, taps: &[(usize, [f32; 4])]) -> Array3<f32> {
     let mut shape = field.shape();
-    shape[axis] = count;
+    shape[axis] = taps.len();
     let mut result = Array3::filled(shape, 0.0f32);
     for z in 0..shape[2] {
         for y in 0..shape[1] {
             let row = result.row_mut(y, z);
             if axis == 0 {
                 let line = field.row(y, z);
-                for (out, (first, weights)) in row.iter_mut().zip(&taps) {
+                for (out, (first, weights)) in row.iter_mut().zip(taps) {
                     *out = weights.iter().zip(&line[*first..]).map(|(weight, value)| weight * value).sum();
                 }
                 continue;
             }
-            let (first, weights) = taps[if axis == 1 { y } else { z }];
+            let (first, weights) = &taps[y];
             for (k, weight) in weights.iter().enumerate() {
-                let line = if axis == 1 { field.row(first + k, z) } else { field.row(y, first + k) };
+                let line = field.row(first + k, z);
                 row.iter_mut().zip(line).for_each(|(out, value)| *out += weight * value);
             }
         }
@@ -79,7 +108,7 @@ mod tests {
     #[test]
     fn has_unit_deviation_and_the_asked_scale() {
         let mut draws = Key::root(5).draws("noise");
-        let field = smooth_noise(&mut draws, [90, 80, 40], [1.0, 1.0, 2.0], [3.0; 3]);
+        let field = SmoothNoise::new(&mut draws, [90, 80, 40], [1.0, 1.0, 2.0], [3.0; 3]).into_array();
         let values = field.as_slice();
         let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64;
         let deviation =

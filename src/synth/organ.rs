@@ -24,7 +24,7 @@ const LIMIT_HU: i32 = 4096;
 impl OrganSummary {
     /// Looks at every healthy voxel of `organ` once; `None` where there is none.
     pub fn of(masked: &MaskedScan, organ: &Organ) -> Option<Self> {
-        let region = region_of(masked, organ.label)?;
+        let region = masked.mask.labels.extent(|&label| label == organ.label)?;
         let mut values = Histogram::new();
         let mut steps = Histogram::new();
         match &masked.scan.volume.voxels {
@@ -51,28 +51,6 @@ impl OrganSummary {
             noise_hu: 1.4826 * std::f64::consts::FRAC_1_SQRT_2 * steps.absolute_deviation(0.0),
         })
     }
-}
-
-/// The box of all voxels of a label.
-fn region_of(masked: &MaskedScan, label: u8) -> Option<Region> {
-    let labels = &masked.mask.labels;
-    let [_, ny, nz] = labels.shape();
-    let (mut low, mut high) = ([usize::MAX; 3], [0usize; 3]);
-    for z in 0..nz {
-        for y in 0..ny {
-            let row = labels.row(y, z);
-            if !row.contains(&label) {
-                continue;
-            }
-            let first = row.iter().position(|&l| l == label).unwrap_or(0);
-            let last = row.iter().rposition(|&l| l == label).unwrap_or(0);
-            for (axis, (from, to)) in [(first, last), (y, y), (z, z)].into_iter().enumerate() {
-                low[axis] = low[axis].min(from);
-                high[axis] = high[axis].max(to + 1);
-            }
-        }
-    }
-    (low[0] < high[0]).then(|| Region { start: low, shape: [0, 1, 2].map(|axis| high[axis] - low[axis]) })
 }
 
 fn count(

@@ -33,7 +33,8 @@ impl Placed {
     /// Puts a drawn shape into the scan, or says why it cannot lie there.
     pub fn new(plan: &Plan, drawn: &DrawnShape, margin: [f64; 3]) -> Result<Self, &'static str> {
         let bounds = plan.scan.mask.labels.shape();
-        let (low, high) = extent(&drawn.mask).ok_or("too_small")?;
+        let inside = drawn.mask.extent(|&inside| inside != 0).ok_or("too_small")?;
+        let (low, high) = (inside.start, inside.end());
         let reach = margin.map(|sigma| radius(sigma, TRUNCATE) as i64);
         let soft_from = [0, 1, 2].map(|k| drawn.start[k] + low[k] as i64 - reach[k]);
         let soft_to = [0, 1, 2].map(|k| drawn.start[k] + high[k] as i64 + reach[k]);
@@ -86,24 +87,6 @@ impl Placed {
         let soft_box = soft.map(|&inside| f32::from(inside));
         Ok(Self { region, soft_box, soft_start, depth, labels, tumor, voxels, clipped_fraction })
     }
-}
-
-/// First and one past the last set voxel along each axis.
-fn extent(mask: &Array3<u8>) -> Option<([usize; 3], [usize; 3])> {
-    let [_, ny, nz] = mask.shape();
-    let (mut low, mut high) = ([usize::MAX; 3], [0usize; 3]);
-    for z in 0..nz {
-        for y in 0..ny {
-            let row = mask.row(y, z);
-            let Some(first) = row.iter().position(|&inside| inside != 0) else { continue };
-            let last = row.iter().rposition(|&inside| inside != 0).unwrap_or(first);
-            for (axis, (from, to)) in [(first, last), (y, y), (z, z)].into_iter().enumerate() {
-                low[axis] = low[axis].min(from);
-                high[axis] = high[axis].max(to + 1);
-            }
-        }
-    }
-    (high[0] > 0).then_some((low, high))
 }
 
 /// The part of an array that a box shows: `start` is where the array begins, `from` where the box does.

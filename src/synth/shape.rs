@@ -5,12 +5,18 @@
 //! millimetres (the ragged edge). The threshold is chosen so that the volume is the one asked for.
 
 use super::components::keep_largest;
-use super::noise::smooth_noise;
+use super::noise::SmoothNoise;
 use crate::random::Draws;
 use crate::volume::Array3;
 
 /// A slice with less than this share of the largest slice's area is a sliver.
 const SLIVER: f64 = 0.3;
+
+/// The level of voxels so far outside that no noise makes them tumor.
+const FAR: f32 = 9.0;
+
+/// How far around a tumor its depth is told.
+const SURROUNDINGS_MM: f64 = 4.0;
 
 /// What defines a shape but for the noise in it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -59,6 +65,11 @@ impl ShapeDraw {
         1.0 + 2.2 * (self.lobes + 2.0 * self.edge_mm / self.diameter_mm)
     }
 
+    /// Levels of the plain ellipsoid beyond this need noise of four standard deviations to become tumor.
+    fn farthest(&self) -> f64 {
+        1.1 + 4.0 * (self.lobes + 2.0 * self.edge_mm / self.diameter_mm)
+    }
+
     /// Draws the shape around `centre`, a fractional voxel of a grid of `spacing_mm`.
     pub fn draw(&self, draws: &mut Draws, centre: [f64; 3], spacing_mm: [f64; 3]) -> DrawnShape {
         let radii = self.radii_mm();
@@ -73,14 +84,15 @@ impl ShapeDraw {
         let shape = [0, 1, 2]
             .map(|axis| ((centre[axis] + reach[axis] / spacing_mm[axis]).ceil() as i64 - start[axis] + 1) as usize);
 
-        let mut level = ellipsoid_level(shape, start, centre, spacing_mm, radii, &turn);
         let lobe_step = spacing_mm.map(|mm| (self.lobe_step * self.diameter_mm).max(mm));
-        subtract(&mut level, &smooth_noise(draws, shape, spacing_mm, lobe_step), self.lobes);
+        let lobes = SmoothNoise::new(draws, shape, spacing_mm, lobe_step);
         let edge_step = spacing_mm.map(|mm| self.edge_step_mm.max(1.2 * mm));
         // What varies within a voxel averages out over it.
         let kept: f64 = edge_step.iter().map(|step| libm::sqrt(self.edge_step_mm / step)).product();
-        let edge = 2.0 * self.edge_mm / self.diameter_mm * kept;
-        subtract(&mut level, &smooth_noise(draws, shape, spacing_mm, edge_step), edge);
+        let edge = SmoothNoise::new(draws, shape, spacing_mm, edge_step);
+        let noises = [(lobes, self.lobes as f32), (edge, (2.0 * self.edge_mm / self.diameter_mm * kept) as f32)];
+        let ellipsoid = Ellipsoid { centre, spacing_mm, radii, turn };
+        let mut level = ellipsoid.level(shape, start, self.farthest(), &noises);
 
         let voxel_mm3: f64 = spacing_mm.iter().product();
         let volume_mm3 = std::f64::consts::PI / 6.0 * self.diameter_mm * self.diameter_mm * self.diameter_mm;
@@ -90,12 +102,16 @@ impl ShapeDraw {
             trim(&mut level, axis, surface);
             surface = threshold(&level, count);
         }
+        // What follows looks at the tumor and its surroundings only.
+        let inside = level.extent(|&value| value <= surface).unwrap_or(level.region());
+        let around = inside.grown(spacing_mm.map(|mm| (SURROUNDINGS_MM / mm).ceil() as usize), shape);
+        let mut level = level.cut(around);
         let mut mask = level.map(|&value| u8::from(value <= surface));
         keep_largest(&mut mask);
         let centre_level = level.as_slice().iter().copied().fold(f32::INFINITY, f32::min);
         let scale = 1.0 / (surface - centre_level).max(f32::MIN_POSITIVE);
-        let depth = level.map(|&value| (surface - value) * scale);
-        DrawnShape { start, mask, depth }
+        level.as_mut_slice().iter_mut().for_each(|value| *value = (surface - *value) * scale);
+        DrawnShape { start: [0, 1, 2].map(|k| start[k] + around.start[k] as i64), mask, depth: level }
     }
 }
 
@@ -118,34 +134,56 @@ fn rotation(draws: &mut Draws) -> [[f64; 3]; 3] {
     [first, other, third]
 }
 
-fn ellipsoid_level(
-    shape: [usize; 3],
-    start: [i64; 3],
+/// A turned ellipsoid on a grid.
+struct Ellipsoid {
+    /// A fractional voxel.
     centre: [f64; 3],
     spacing_mm: [f64; 3],
     radii: [f64; 3],
-    turn: &[[f64; 3]; 3],
-) -> Array3<f32> {
-    let mut level = Array3::filled(shape, 0.0f32);
-    let offset = |axis: usize, index: usize| ((start[axis] + index as i64) as f64 - centre[axis]) * spacing_mm[axis];
-    let scaled = [0, 1, 2].map(|k| turn[k].map(|value| value / radii[k]));
-    let step = scaled.map(|row| (row[0] * spacing_mm[0]) as f32);
-    for z in 0..shape[2] {
-        for y in 0..shape[1] {
-            let first =
-                scaled.map(|row| (row[0] * offset(0, 0) + row[1] * offset(1, y) + row[2] * offset(2, z)) as f32);
-            for (x, value) in level.row_mut(y, z).iter_mut().enumerate() {
-                let along = [0, 1, 2].map(|k| first[k] + step[k] * x as f32);
-                *value = (along[0] * along[0] + along[1] * along[1] + along[2] * along[2]).sqrt();
-            }
-        }
-    }
-    level
+    /// The rows are the directions of its axes.
+    turn: [[f64; 3]; 3],
 }
 
-fn subtract(level: &mut Array3<f32>, noise: &Array3<f32>, amplitude: f64) {
-    let amplitude = amplitude as f32;
-    level.as_mut_slice().iter_mut().zip(noise.as_slice()).for_each(|(value, noise)| *value -= amplitude * noise);
+impl Ellipsoid {
+    /// Its level minus the noises times their amplitudes; [`FAR`] where its own level is beyond `farthest`.
+    fn level(&self, shape: [usize; 3], start: [i64; 3], farthest: f64, noises: &[(SmoothNoise, f32)]) -> Array3<f32> {
+        let Self { centre, spacing_mm, radii, turn } = self;
+        let mut level = Array3::filled(shape, FAR);
+        let mut noise_row = vec![0.0f32; shape[0]];
+        let offset =
+            |axis: usize, index: usize| ((start[axis] + index as i64) as f64 - centre[axis]) * spacing_mm[axis];
+        let scaled = [0, 1, 2].map(|k| turn[k].map(|value| value / radii[k]));
+        let step = scaled.map(|row| row[0] * spacing_mm[0]);
+        for z in 0..shape[2] {
+            for y in 0..shape[1] {
+                let first = scaled.map(|row| row[0] * offset(0, 0) + row[1] * offset(1, y) + row[2] * offset(2, z));
+                let Some(stretch) = within(first, step, farthest, shape[0]) else { continue };
+                let row = &mut level.row_mut(y, z)[stretch.clone()];
+                let (first, step) = (first.map(|v| v as f32), step.map(|v| v as f32));
+                for (x, value) in stretch.clone().zip(row.iter_mut()) {
+                    let along = [0, 1, 2].map(|k| first[k] + step[k] * x as f32);
+                    *value = (along[0] * along[0] + along[1] * along[1] + along[2] * along[2]).sqrt();
+                }
+                let noise_row = &mut noise_row[stretch.clone()];
+                for (noise, amplitude) in noises {
+                    noise.row(stretch.start, y, z, noise_row);
+                    row.iter_mut().zip(&*noise_row).for_each(|(value, noise)| *value -= amplitude * noise);
+                }
+            }
+        }
+        level
+    }
+}
+
+/// The voxels x of a row for which |first + x · step| is at most `farthest`, and one more on either side.
+fn within(first: [f64; 3], step: [f64; 3], farthest: f64, count: usize) -> Option<std::ops::Range<usize>> {
+    let dot = |a: [f64; 3], b: [f64; 3]| a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
+    let (square, half, rest) = (dot(step, step), dot(first, step), dot(first, first) - farthest * farthest);
+    let root = libm::sqrt(half * half - square * rest);
+    // NaN where the row passes by.
+    let [from, to] = [(-half - root) / square, (-half + root) / square];
+    let range = (from - 1.0).max(0.0) as usize..((to + 2.0).max(0.0) as usize).min(count);
+    (root >= 0.0 && range.start < range.end).then_some(range)
 }
 
 /// The axis along which slices are thick and far apart, if there is one.

@@ -87,6 +87,31 @@ impl<T> Array3<T> {
         Array3 { shape: self.shape, values: self.values.iter().map(f).collect() }
     }
 
+    /// The box of all values that `holds` holds for; `None` where there is none.
+    ///
+    /// ```
+    /// use freetumor::volume::{Array3, Region};
+    /// let mut mask = Array3::filled([5, 4, 3], 0u8);
+    /// mask[[1, 2, 0]] = 1;
+    /// mask[[3, 1, 0]] = 1;
+    /// assert_eq!(mask.extent(|&v| v != 0), Some(Region { start: [1, 1, 0], shape: [3, 2, 1] }));
+    /// ```
+    pub fn extent(&self, holds: impl Fn(&T) -> bool) -> Option<Region> {
+        let (mut low, mut high) = ([usize::MAX; 3], [0usize; 3]);
+        for z in 0..self.shape[2] {
+            for y in 0..self.shape[1] {
+                let row = self.row(y, z);
+                let Some(first) = row.iter().position(&holds) else { continue };
+                let last = row.iter().rposition(&holds).unwrap_or(first);
+                for (axis, (from, to)) in [(first, last), (y, y), (z, z)].into_iter().enumerate() {
+                    low[axis] = low[axis].min(from);
+                    high[axis] = high[axis].max(to + 1);
+                }
+            }
+        }
+        (low[0] < high[0]).then(|| Region { start: low, shape: [0, 1, 2].map(|axis| high[axis] - low[axis]) })
+    }
+
     /// The whole of the array as a region.
     pub fn region(&self) -> Region {
         Region { start: [0; 3], shape: self.shape }

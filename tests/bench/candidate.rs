@@ -1,11 +1,11 @@
 //! One candidate from site to scores on one core: `cargo bench --bench candidate`.
 //!
-//! The organ is a block of noisy liver made here; textures and the organ's plan are made once, as in a run.
+//! The organ is a block of noisy liver made here; textures and the organ's plan are made once, as in a run. Times are
+//! those of the processor, so that a busy machine changes them little.
 
 use std::hint::black_box;
 use std::sync::Arc;
 
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use freetumor::error::{Fault, FaultKind};
 use freetumor::ingest::{Companions, Scan, ScanEntry};
 use freetumor::mask::{MaskedScan, Organ, OrganMask};
@@ -13,6 +13,9 @@ use freetumor::random::Key;
 use freetumor::score::{Intensity, IntensityConfig, ScoreStage, Scores};
 use freetumor::synth::{Attempt, Rules, RulesConfig, Synthesize};
 use freetumor::volume::{Affine, Array3, Grid, HuWindow, Labels, Volume, Voxels};
+
+/// Attempts at a tumor of each size; the same ones in every run.
+const ATTEMPTS: u64 = 200;
 
 struct NoCompanions;
 
@@ -50,39 +53,72 @@ fn scan(spacing_mm: [f64; 3]) -> MaskedScan {
     MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs } }
 }
 
-fn candidates(criterion: &mut Criterion) {
+/// Processor seconds of this thread so far: what others do on the machine does not count.
+fn processor_seconds() -> f64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    now.tv_sec as f64 + 1e-9 * now.tv_nsec as f64
+}
+
+/// Milliseconds of `work`, run `count` times after a tenth of that for warming up, ascending. What `see` does with the
+/// results is not measured.
+fn measured<T>(count: u64, mut work: impl FnMut(u64) -> T, mut see: impl FnMut(T)) -> Vec<f64> {
+    (0..count / 10).for_each(|number| drop(black_box(work(number))));
+    let once = |number| {
+        let before = processor_seconds();
+        let result = work(number);
+        let time = 1e3 * (processor_seconds() - before);
+        see(result);
+        time
+    };
+    let mut times: Vec<f64> = (0..count).map(once).collect();
+    times.sort_by(f64::total_cmp);
+    times
+}
+
+fn print(name: &str, times: &[f64], what: &str) {
+    let at = |share: f64| times[(share * (times.len() - 1) as f64).round() as usize];
+    let mean = times.iter().sum::<f64>() / times.len() as f64;
+    println!(
+        "  {name:<28} median {:7.2}  mean {mean:7.2}  p90 {:7.2}  slowest {:7.2} ms{what}",
+        at(0.5),
+        at(0.9),
+        at(1.0)
+    );
+}
+
+fn main() {
     for spacing_mm in [[3.0, 3.0, 3.0], [0.8, 0.8, 1.0]] {
         let scan = scan(spacing_mm);
         let organ = &scan.mask.organs[0];
         let stage = Intensity::new(IntensityConfig::default(), &scan.mask.organs).expect("the defaults are right");
         let judge = stage.baseline(&scan, organ).expect("the scan is right");
-        let mut group = criterion.benchmark_group(format!("{spacing_mm:?} mm"));
-        group.sample_size(20);
+        println!("liver at {spacing_mm:?} mm, processor time of one core:");
         for (name, diameter_mm) in [("small, 12 mm", [12.0, 12.1]), ("large, 60 mm", [60.0, 60.5])] {
             let config = RulesConfig { diameter_mm, ..RulesConfig::default() };
             let rules = Rules::new(config, &scan.mask.organs, HuWindow::ABDOMEN).expect("the settings are right");
             let plan = rules.site_plan(&scan, organ).expect("the scan is right");
-            let mut number = 0;
-            group.bench_function(BenchmarkId::from_parameter(name), |bencher| {
-                bencher.iter(|| {
-                    number += 1;
-                    let attempt = plan.attempt(Key::root(2).number("attempt", number)).expect("the scan is right");
-                    let mut scores = Scores::default();
-                    if let Attempt::Candidate(candidate) = &attempt {
-                        judge.score(candidate, &mut scores).expect("the candidate is right");
-                    }
-                    black_box((attempt, scores))
-                });
+            let work = |number| {
+                let attempt = plan.attempt(Key::root(2).number("attempt", number)).expect("the scan is right");
+                let mut scores = Scores::default();
+                if let Attempt::Candidate(candidate) = &attempt {
+                    judge.score(candidate, &mut scores).expect("the candidate is right");
+                }
+                (attempt, scores)
+            };
+            let (mut made, mut digest) = (0, 0u64);
+            let times = measured(ATTEMPTS, work, |(attempt, _)| {
+                let Attempt::Candidate(candidate) = attempt else { return };
+                made += 1;
+                for value in candidate.after.as_slice() {
+                    digest = digest.rotate_left(5) ^ u64::from(value.to_bits());
+                }
             });
+            // Equal digests before and after a change of code mean equal tumors.
+            print(name, &times, &format!(", {made} tumors in {ATTEMPTS} attempts, digest {digest:016x}"));
         }
-        group.bench_function("the organ's plan, once a scan", |bencher| {
-            let rules = Rules::new(RulesConfig::default(), &scan.mask.organs, HuWindow::ABDOMEN)
-                .expect("the defaults are right");
-            bencher.iter(|| black_box(rules.site_plan(&scan, organ).is_ok()));
-        });
-        group.finish();
+        let rules = Rules::new(RulesConfig::default(), &scan.mask.organs, HuWindow::ABDOMEN)
+            .expect("the defaults are right");
+        let times = measured(20, |_| rules.site_plan(&scan, organ).is_ok(), drop);
+        print("the organ's plan, once a scan", &times, "");
     }
 }
-
-criterion_group!(benches, candidates);
-criterion_main!(benches);
