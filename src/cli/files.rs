@@ -34,6 +34,7 @@ pub struct FilesArgs {
 pub fn files(args: &FilesArgs, stdout: &mut dyn Write) -> Result<u8> {
     let folder = RunFolder::open(&args.run)?;
     let files = folder.files(&args.table, args.at)?;
+    files.iter().try_for_each(|file| folder.check_length(file))?;
     let written = if args.json {
         let list: Vec<_> = files
             .iter()

@@ -9,7 +9,7 @@ use clap::Args;
 use serde::Serialize;
 
 use crate::error::{Error, Fault, Result};
-use crate::ingest::{dicom, nifti};
+use crate::ingest::{dicom, is_dicom_slice, nifti};
 use crate::volume::{HuWindow, Labels, Volume, Voxels, busiest_voxel, three_planes};
 
 /// Show what a scan is: geometry, HU, labels, a picture
@@ -154,7 +154,7 @@ fn read_scan(path: &Path) -> Result<Volume> {
     }
     nifti::read_volume(path).map_err(|fault| {
         let error = unreadable(path, &fault);
-        if is_dicom(path) { error.with_hint("this is a DICOM slice: give the folder of its series") } else { error }
+        if is_dicom_slice(path) { error.with_hint("this is a DICOM slice: give the folder of its series") } else { error }
     })
 }
 
@@ -189,12 +189,6 @@ fn one_of(folder: &Path, found: &[dicom::Series], id: Option<&str>) -> Error {
         None => format!("{place} holds {} series: {}", found.len(), list.join(", ")),
     };
     Error::new(message).with_hint(format!("name one of them: {place}#{}", found[0].id()))
-}
-
-fn is_dicom(path: &Path) -> bool {
-    use std::io::Read;
-    let mut start = [0; 132];
-    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && &start[128..] == b"DICM"
 }
 
 fn unreadable(path: &Path, fault: &Fault) -> Error {

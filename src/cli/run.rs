@@ -121,6 +121,10 @@ impl std::fmt::Display for Summary<'_> {
         if report.duplicates > 0 {
             writeln!(f, "{} scans are duplicates of others and were left out\n", report.duplicates)?;
         }
+        if report.changed_scans > 0 {
+            writeln!(f, "{} scans changed on disk since they were taken in; {folder} keeps what it made of them.", report.changed_scans)?;
+            writeln!(f, "To take them in as they are now, run into another folder: `--out DIR`.\n")?;
+        }
         writeln!(f, "Where everything lies:")?;
         for (name, path) in &report.layouts {
             writeln!(f, "  {name:<16}{}", path.display())?;

@@ -1,13 +1,12 @@
 //! The run folder as the dataflow uses it: intakes before the work, commits after it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::graph::{Plan, Port};
-use crate::sink::durable::FileDigest;
 use crate::sink::parquet::{Row, read_part, write_part};
 use crate::sink::spool::{ScanOutcome, Spool};
 use crate::sink::{Outcome, QualityRecord, SampleRecord, ScanRecord, Sink};
@@ -17,10 +16,11 @@ use crate::tables::run::{FORMAT_VERSION, RunFolder, RunManifest, RunWriter};
 use super::Epoch;
 use super::quality::{QualityChange, QualityGroup};
 use super::report::RunReport;
-use super::schedule::EpochWork;
+use super::schedule::{EpochWork, Version};
 use super::settle::KnownScans;
 
-/// Layouts are brought up to date this often while a run goes on, and at its end.
+/// Layouts are brought up to date this often while a run goes on, and at its end; less often where that takes more than a
+/// fiftieth of the time.
 const PROJECT_EVERY: Duration = Duration::from_secs(30);
 
 /// Writes a run folder: what epochs consist of, and what came of them.
@@ -37,6 +37,8 @@ struct State {
     /// The current table of groups: rows by group.
     quality: BTreeMap<QualityGroup, u64>,
     projected: Instant,
+    /// How long it took.
+    projecting: Duration,
 }
 
 impl Ledger {
@@ -46,6 +48,7 @@ impl Ledger {
     /// Where the folder belongs to another pipeline, is being written by another process, or cannot be written.
     pub fn open(folder: &Path, plan: &Plan) -> Result<(Self, Spool)> {
         let writer = RunFolder::create_or_resume(folder, &manifest(plan)?)?;
+        writer.folder().check_files()?;
         let sinks: Vec<_> = plan.sinks.iter().map(|node| Arc::clone(&node.sink)).collect();
         let mut takes = vec![HashSet::new(); sinks.len()];
         for trial in &plan.trials {
@@ -55,9 +58,11 @@ impl Ledger {
         }
         let spool = writer.spool(&sinks);
         spool.clear_committed(writer.next_epoch())?;
-        let quality =
-            read_table::<QualityRecord>(&writer)?.into_iter().map(|row| (group_of(&row), row.count)).collect();
-        let state = State { writer, quality, projected: Instant::now() };
+        let mut quality = BTreeMap::new();
+        each_row::<QualityRecord>(&writer, |row| {
+            quality.insert(group_of(&row), row.count);
+        })?;
+        let state = State { writer, quality, projected: Instant::now(), projecting: Duration::ZERO };
         Ok((Self { folder: folder.to_owned(), sinks, takes, state: Mutex::new(state) }, spool))
     }
 
@@ -80,12 +85,13 @@ impl Ledger {
         Ok((begun.collect::<Result<_>>()?, next))
     }
 
-    /// The ids of all scans that were ever taken in.
+    /// The ids of all scans that were ever taken in, and as what they were.
     ///
     /// # Errors
     /// Where an intake cannot be read.
-    pub fn known_scan_ids(&self) -> Result<HashSet<String>> {
-        Ok(self.state().writer.taken_in()?.into_keys().collect())
+    pub fn taken_in(&self) -> Result<HashMap<String, Version>> {
+        let entries = self.state().writer.taken_in()?.into_values();
+        Ok(entries.map(|entry| (entry.scan_id, (entry.bytes, entry.modified_s))).collect())
     }
 
     /// The digests of all scans that are committed as done.
@@ -94,11 +100,11 @@ impl Ledger {
     /// Where the table `scans` cannot be read.
     pub fn known_scans(&self) -> Result<KnownScans> {
         let known = KnownScans::default();
-        for row in read_table::<ScanRecord>(&self.state().writer)? {
+        each_row::<ScanRecord>(&self.state().writer, |row| {
             if let Some(digest) = row.scan_digest.filter(|_| row.status == "done") {
                 known.add(&digest, row.epoch, &row.scan_id);
             }
-        }
+        })?;
         Ok(known)
     }
 
@@ -151,13 +157,14 @@ impl Ledger {
             let rows = state.quality.iter().map(|(group, &count)| row_of(group, count)).collect();
             let part = write_part::<QualityRecord>(epoch, rows)?.publish(&*store)?;
             // The table is small and whole in its last part: the part before does not count any more.
-            sealed.remove.extend(state.writer.snapshot().of_table(QualityRecord::TABLE.name()));
+            sealed.remove.extend(state.writer.quality_parts().iter().cloned());
             sealed.add.push(part);
         }
         state.writer.commit(sealed)?;
-        if state.projected.elapsed() >= PROJECT_EVERY {
+        if state.projected.elapsed() >= PROJECT_EVERY.max(50 * state.projecting) {
+            let start = Instant::now();
             state.writer.project(&self.sinks)?;
-            state.projected = Instant::now();
+            (state.projected, state.projecting) = (Instant::now(), start.elapsed());
         }
         Ok(())
     }
@@ -173,8 +180,7 @@ impl Ledger {
     /// What the folder holds; the figures of one run are left at zero.
     pub fn report(&self, plan: &Plan) -> RunReport {
         let state = self.state();
-        let snapshot = state.writer.snapshot();
-        let counts = &snapshot.counts;
+        let counts = state.writer.counts();
         let layout = |sink: &Arc<dyn Sink>| (sink.name().to_owned(), self.folder.join("layouts").join(sink.name()));
         RunReport {
             pipeline: plan.name.clone(),
@@ -211,19 +217,13 @@ fn manifest(plan: &Plan) -> Result<RunManifest> {
     })
 }
 
-fn read_table<R: Row>(writer: &RunWriter) -> Result<Vec<R>> {
-    let mut rows = Vec::new();
-    for file in writer.snapshot().of_table(R::TABLE.name()) {
-        let store = writer.folder().store();
-        let missing = || Error::new(format!("{} is committed and not there", store.place(&file.path)));
-        let bytes = store.read(&file.path)?.ok_or_else(missing)?;
-        if FileDigest::of(&bytes).sha256 != file.sha256 {
-            return Err(Error::new(format!("{} is not what was committed", store.place(&file.path)))
-                .with_hint("the run folder was damaged; restore it from a copy, or start anew with another `--out`"));
-        }
-        rows.extend(read_part::<R>(bytes)?);
+/// Hands on the rows of a table, one part in memory at a time.
+fn each_row<R: Row>(writer: &RunWriter, mut take: impl FnMut(R)) -> Result<()> {
+    let folder = writer.folder();
+    for file in folder.files(R::TABLE.name(), None)? {
+        read_part::<R>(folder.verified(&file)?)?.into_iter().for_each(&mut take);
     }
-    Ok(rows)
+    Ok(())
 }
 
 /// Applies changes: within an epoch, what disappears goes before what appears.

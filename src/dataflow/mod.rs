@@ -45,7 +45,7 @@ pub use progress::{Progress, Snapshot};
 pub use quality::{QualityChange, QualityGroup};
 pub use report::{RunReport, StepSum};
 pub use run::{RunOptions, run};
-pub use schedule::{EpochWork, Schedule};
+pub use schedule::{EpochWork, Schedule, Version};
 pub use settle::{KnownScans, settle};
 pub use trial::{Failure, TrialRun};
 pub use work::{Word, Work};

@@ -20,6 +20,8 @@ pub struct RunReport {
     pub scans: u64,
     /// Scans that this run took in.
     pub new_scans: u64,
+    /// Scans that changed on disk since they were taken in; they are not taken in again.
+    pub changed_scans: u64,
     /// Tumors accepted.
     pub accepted: u64,
     /// Attempts rejected.

@@ -43,7 +43,7 @@ pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progr
     let start = Instant::now();
     let (ledger, spool) = Ledger::open(folder, &plan)?;
     let (begun, next) = ledger.begun()?;
-    let schedule = Schedule::new(&plan, begun, next, &ledger.known_scan_ids()?, options.limit)?;
+    let schedule = Schedule::new(&plan, begun, next, &ledger.taken_in()?, options.limit)?;
     progress.expect_scans(schedule.scans() as u64);
     let telemetry = Telemetry::create(&folder.join("telemetry"))?;
     let nodes = plan.nodes.len() + 2;
@@ -58,7 +58,7 @@ pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progr
         abort: Arc::new(Abort::default()),
         in_flight,
     };
-    let new_scans = schedule.scans() as u64;
+    let (new_scans, changed_scans) = (schedule.scans() as u64, schedule.changed() as u64);
     if new_scans > 0 {
         execute(options.workers, &shared, schedule)?;
     }
@@ -66,6 +66,7 @@ pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progr
     shared.ledger.project()?;
     Ok(RunReport {
         new_scans,
+        changed_scans,
         seconds: start.elapsed().as_secs_f64(),
         peak_lease_bytes: shared.budget.peak_bytes(),
         steps: sums.into_iter().map(|(step, count, seconds)| StepSum { step: step.name(), count, seconds }).collect(),

@@ -1,6 +1,6 @@
 //! Which scans make up which epoch.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::Result;
@@ -20,11 +20,20 @@ pub struct EpochWork {
 
 /// The epochs that a run has to do, ascending and dense.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Schedule(Vec<EpochWork>);
+pub struct Schedule {
+    epochs: Vec<EpochWork>,
+    changed: usize,
+}
+
+/// What tells a scan that changed from one that did not: its bytes on disk, and when they changed last.
+pub type Version = (u64, i64);
 
 impl Schedule {
     /// The epochs that were begun but not committed, and after them those of the scans that no intake knows yet, at most `limit` of
-    /// these.
+    /// these, by scan id: so it does not depend on the length of epochs which of several equal scans comes first.
+    ///
+    /// A scan that changed since it was taken in is not taken again: rows of it are committed, and files that follow
+    /// from them are in use. It is counted.
     ///
     /// # Errors
     /// Where a source cannot be listed.
@@ -32,14 +41,20 @@ impl Schedule {
         plan: &Plan,
         begun: Vec<EpochWork>,
         next: Epoch,
-        known: &HashSet<String>,
+        known: &HashMap<String, Version>,
         limit: Option<usize>,
     ) -> Result<Self> {
-        let mut fresh = Vec::new();
+        let (mut fresh, mut changed) = (Vec::new(), 0);
         for node in &plan.sources {
-            fresh.extend(node.source.list()?.into_iter().filter(|entry| !known.contains(&entry.scan_id)));
+            for entry in node.source.list()? {
+                match known.get(&entry.scan_id) {
+                    None => fresh.push(entry),
+                    Some(&version) => changed += usize::from(version != (entry.bytes, entry.modified_s)),
+                }
+            }
         }
         fresh.truncate(limit.unwrap_or(usize::MAX));
+        fresh.sort_by(|a, b| a.scan_id.cmp(&b.scan_id));
         let next = begun.last().map_or(next, |work| work.epoch + 1);
         let mut epochs = begun;
         let fresh: Vec<_> = fresh.into_iter().map(Arc::new).collect();
@@ -49,16 +64,21 @@ impl Schedule {
                 .zip(next..)
                 .map(|(entries, epoch)| EpochWork { epoch, entries: entries.to_vec() }),
         );
-        Ok(Self(epochs))
+        Ok(Self { epochs, changed })
     }
 
     /// The epochs.
     pub fn epochs(&self) -> &[EpochWork] {
-        &self.0
+        &self.epochs
+    }
+
+    /// Number of scans that changed on disk since they were taken in.
+    pub fn changed(&self) -> usize {
+        self.changed
     }
 
     /// Number of scans in all of them.
     pub fn scans(&self) -> usize {
-        self.0.iter().map(|work| work.entries.len()).sum()
+        self.epochs.iter().map(|work| work.entries.len()).sum()
     }
 }

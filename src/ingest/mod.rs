@@ -2,6 +2,7 @@
 
 pub mod dicom;
 mod digest;
+mod file;
 mod folder;
 pub mod nifti;
 mod patient;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use digest::content_digest;
+pub use file::is_dicom_slice;
 pub use folder::{FolderConfig, FolderSource};
 pub use patient::{PatientConfig, PatientPattern, PatientRule, PatientSecret};
 

@@ -1,7 +1,10 @@
 //! One text for one value: JSON with sorted keys, so that equal content has equal bytes and one digest.
 
-use serde::Serialize;
+use std::io::{self, Write};
+
 use serde::de::DeserializeOwned;
+use serde::ser::SerializeSeq;
+use serde::{Serialize, Serializer};
 
 use crate::error::{Error, Result};
 
@@ -19,6 +22,42 @@ pub fn pretty(value: &impl Serialize) -> Result<Vec<u8>> {
     let mut text = serde_json::to_vec_pretty(&sorted(value)?).map_err(unwritable)?;
     text.push(b'\n');
     Ok(text)
+}
+
+/// Writes [`pretty`]'s text piece by piece: for values that hold a [`Streamed`] list. Its fields have to be declared in
+/// the order of their names.
+///
+/// # Errors
+/// Where `out` fails, or what makes the items does.
+pub fn write_pretty(out: &mut dyn Write, value: &impl Serialize) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value)?;
+    out.write_all(b"\n")
+}
+
+/// A list whose items are made one by one while it is written, so that it may be longer than memory: `0` hands every item
+/// to the function that it is given.
+pub struct Streamed<F>(pub F);
+
+/// Takes the next item of a list.
+pub type Take<'a, T> = &'a mut dyn FnMut(T) -> Result<()>;
+
+impl<F> Streamed<F> {
+    /// A list; this names the items' type.
+    pub fn of<T: Serialize>(each: F) -> Streamed<impl Fn(Take<'_, serde_json::Value>) -> Result<()>>
+    where
+        F: Fn(Take<'_, T>) -> Result<()>,
+    {
+        Streamed(move |take: Take<'_, serde_json::Value>| each(&mut |item| take(sorted(&item)?)))
+    }
+}
+
+impl<F: Fn(Take<'_, serde_json::Value>) -> Result<()>> Serialize for Streamed<F> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut list = serializer.serialize_seq(None)?;
+        (self.0)(&mut |item| list.serialize_element(&item).map_err(|e| Error::new(e.to_string())))
+            .map_err(serde::ser::Error::custom)?;
+        list.end()
+    }
 }
 
 /// The same on one line, for files of many values.

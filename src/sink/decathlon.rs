@@ -8,10 +8,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::durable::Durable;
-use super::layout::{FOLDERS, Layout, folders, label_names, training_count};
+use super::layout::{folders, label_names};
 use super::nifti::DEFAULT_GZIP_LEVEL;
-use super::{FileEntry, Sealed, Sink, Split, Spooled, check_gzip_level, check_name, pairs};
+use super::pairs::{Described, Pair, PairLayout, PairSink};
+use super::{Split, check_gzip_level, check_name};
 use crate::error::{Complaint, Result};
 use crate::mask::Organ;
 
@@ -33,11 +33,7 @@ impl Default for DecathlonConfig {
 
 /// A training set as `RUN/layouts/NAME/dataset.json` with lists `training`, `validation` and `test`, each of
 /// `{image, label}`.
-pub struct DecathlonSink {
-    name: String,
-    config: DecathlonConfig,
-    organs: Arc<[Organ]>,
-}
+pub type DecathlonSink = PairSink<DecathlonConfig>;
 
 impl DecathlonSink {
     /// A sink for samples whose labels are those of `organs`.
@@ -51,57 +47,63 @@ impl DecathlonSink {
         if config.dataset_name.trim().is_empty() {
             complaints.push(Complaint::new("dataset_name", "a name is expected, got nothing"));
         }
-        if complaints.is_empty() { Ok(Self { name: name.to_owned(), config, organs }) } else { Err(complaints) }
+        if complaints.is_empty() { Ok(Self::of(name, config, organs)) } else { Err(complaints) }
     }
 }
 
-impl Sink for DecathlonSink {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn index(&self) -> String {
-        pairs::index_of(&self.name)
-    }
-
+impl PairLayout for DecathlonConfig {
     fn gzip_level(&self) -> u32 {
-        self.config.gzip_level
+        self.gzip_level
     }
 
-    fn seal(&self, store: &dyn Durable, epoch: u64, samples: &[Spooled]) -> Result<Sealed> {
-        pairs::seal(store, &self.name, epoch, samples)
+    fn folder(&self) -> String {
+        String::new()
     }
 
-    fn project(&self, store: &dyn Durable, index: &[FileEntry]) -> Result<()> {
-        let samples = pairs::listed(store, index)?;
-        let mut layout = Layout::new(&self.name, &FOLDERS);
-        let mut lists: BTreeMap<Split, Vec<Value>> = BTreeMap::new();
-        for sample in &samples {
-            let (images, labels) = folders(sample.split);
-            let file = format!("{}.nii.gz", sample.sample_id);
-            layout.link(images, file.clone(), sample.image_path());
-            layout.link(labels, file.clone(), sample.label_path());
-            let listed = json!({ "image": format!("./{images}/{file}"), "label": format!("./{labels}/{file}") });
-            lists.entry(sample.split).or_default().push(listed);
-        }
-        let list = |split| lists.get(&split).map_or(&[][..], Vec::as_slice);
-        let labels: BTreeMap<String, String> =
-            label_names(&self.organs).into_iter().map(|(id, name)| (id.to_string(), name)).collect();
-        layout.json(
+    fn image_suffix(&self) -> &'static str {
+        ".nii.gz"
+    }
+
+    fn describe(&self, json: &Described<'_>) -> Result<()> {
+        let list = |split| {
+            let (images, labels) = folders(split);
+            json.list(split, move |Pair { sample_id, .. }| {
+                let file = |folder| format!("./{folder}/{sample_id}.nii.gz");
+                json!({ "image": file(images), "label": file(labels) })
+            })
+        };
+        json.json(
             "dataset.json",
-            &json!({
-                "name": self.config.dataset_name,
-                "description": "Synthetic tumors in real CT scans, made and filtered by freetumor.",
-                "tensorImageSize": "3D",
-                "modality": { "0": "CT" },
-                "labels": labels,
-                "numTraining": training_count(&samples),
-                "numTest": samples.len() - training_count(&samples),
-                "training": list(Split::Train),
-                "validation": list(Split::Validation),
-                "test": list(Split::Test),
-            }),
-        )?;
-        layout.write(store)
+            &Dataset {
+                description: "Synthetic tumors in real CT scans, made and filtered by freetumor.",
+                labels: label_names(json.organs).into_iter().map(|(id, name)| (id.to_string(), name)).collect(),
+                modality: json!({ "0": "CT" }),
+                name: &self.dataset_name,
+                num_test: json.test,
+                num_training: json.training,
+                tensor_image_size: "3D",
+                test: list(Split::Test),
+                training: list(Split::Train),
+                validation: list(Split::Validation),
+            },
+        )
     }
+}
+
+/// `dataset.json`.
+#[derive(Serialize)]
+struct Dataset<'a, A, B, C> {
+    description: &'a str,
+    labels: BTreeMap<String, String>,
+    modality: Value,
+    name: &'a str,
+    #[serde(rename = "numTest")]
+    num_test: usize,
+    #[serde(rename = "numTraining")]
+    num_training: usize,
+    #[serde(rename = "tensorImageSize")]
+    tensor_image_size: &'a str,
+    test: A,
+    training: B,
+    validation: C,
 }

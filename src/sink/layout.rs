@@ -1,62 +1,81 @@
 //! Folders that other programs list by themselves: second names of committed files, and JSON beside them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::Serialize;
 
 use super::durable::Durable;
-use super::pairs::Pair;
 use super::{Split, canonical};
 use crate::error::Result;
 use crate::mask::Organ;
 
-/// A layout as it should be, folder by folder.
-pub(super) struct Layout {
+/// A layout that is being brought in line with what is committed.
+///
+/// Names are remembered as hashes: an archive may have millions of samples.
+pub(super) struct Layout<'a> {
+    store: &'a dyn Durable,
     root: String,
-    /// Folder → second name → committed file.
-    links: BTreeMap<String, BTreeMap<String, String>>,
-    /// Name → text; written after the links that it names.
-    texts: BTreeMap<String, Vec<u8>>,
+    folders: BTreeMap<&'static str, Links>,
 }
 
-impl Layout {
-    /// A layout below `layouts/ROOT` whose folders exist even while they are empty.
-    pub(super) fn new(root: &str, folders: &[&str]) -> Self {
-        let links = folders.iter().map(|folder| ((*folder).to_owned(), BTreeMap::new())).collect();
-        Self { root: format!("layouts/{root}"), links, texts: BTreeMap::new() }
+/// The links of one folder.
+#[derive(Default)]
+struct Links {
+    present: HashSet<u64>,
+    wanted: HashSet<u64>,
+}
+
+impl<'a> Layout<'a> {
+    /// A layout below `layouts/ROOT`.
+    ///
+    /// # Errors
+    /// Where its folders cannot be listed.
+    pub(super) fn open(store: &'a dyn Durable, root: &str, folders: &[&'static str]) -> Result<Self> {
+        let root = format!("layouts/{root}");
+        let links = |folder: &&'static str| {
+            let present = store.list(&format!("{root}/{folder}"))?.iter().map(|name| hash(name)).collect();
+            Ok((*folder, Links { present, wanted: HashSet::new() }))
+        };
+        let folders = folders.iter().map(links).collect::<Result<_>>()?;
+        Ok(Self { store, root, folders })
     }
 
-    /// Wants `file` to be found as `FOLDER/NAME`.
-    pub(super) fn link(&mut self, folder: &str, name: String, file: String) {
-        self.links.entry(folder.to_owned()).or_default().insert(name, file);
+    /// Sees to it that `file` is found as `FOLDER/NAME`.
+    pub(super) fn link(&mut self, folder: &'static str, name: &str, file: &str) -> Result<()> {
+        let links = self.folders.entry(folder).or_default();
+        let hash = hash(name);
+        links.wanted.insert(hash);
+        if links.present.contains(&hash) {
+            return Ok(());
+        }
+        self.store.link(file, &format!("{}/{folder}/{name}", self.root))
     }
 
-    /// Wants a JSON file in the layout's root.
-    pub(super) fn json(&mut self, name: &str, value: &impl Serialize) -> Result<()> {
-        self.texts.insert(name.to_owned(), canonical::pretty(value)?);
-        Ok(())
-    }
-
-    /// Brings the folder in line: what is missing is linked, what is not wanted goes, JSON is replaced where it differs.
-    pub(super) fn write(&self, store: &dyn Durable) -> Result<()> {
-        for (folder, wanted) in &self.links {
+    /// Removes what was not asked for; call it after the last link.
+    pub(super) fn tidy(&self) -> Result<()> {
+        for (folder, links) in &self.folders {
+            if links.present.is_subset(&links.wanted) {
+                continue;
+            }
             let folder = format!("{}/{folder}", self.root);
-            let present: BTreeSet<String> = store.list(&folder)?.into_iter().collect();
-            for (name, file) in wanted.iter().filter(|(name, _)| !present.contains(*name)) {
-                store.link(file, &format!("{folder}/{name}"))?;
-            }
-            for name in present.iter().filter(|name| !wanted.contains_key(*name)) {
-                store.remove(&format!("{folder}/{name}"))?;
-            }
-        }
-        for (name, text) in &self.texts {
-            let name = format!("{}/{name}", self.root);
-            if store.read(&name)?.as_ref() != Some(text) {
-                store.replace(&name, text)?;
+            for name in self.store.list(&folder)?.iter().filter(|name| !links.wanted.contains(&hash(name))) {
+                self.store.remove(&format!("{folder}/{name}"))?;
             }
         }
         Ok(())
     }
+
+    /// Writes a JSON file in the layout's root, or leaves one that is right. Call it after the links that it names.
+    pub(super) fn json(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        self.store.replace(&format!("{}/{name}", self.root), &mut |out| canonical::write_pretty(out, value))
+    }
+}
+
+fn hash(name: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The folders of a sample's image and label: `imagesTr` for what is trained and tuned on, `imagesTs` for the test.
@@ -78,9 +97,4 @@ pub(super) fn label_names(organs: &[Organ]) -> BTreeMap<u8, String> {
         names.insert(organ.tumor_label, format!("{}_tumor", organ.name));
     }
     names
-}
-
-/// How many samples are not kept for the test.
-pub(super) fn training_count(samples: &[Pair]) -> usize {
-    samples.iter().filter(|sample| sample.split != Split::Test).count()
 }

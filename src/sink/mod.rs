@@ -16,7 +16,7 @@ pub mod pairs;
 pub mod parquet;
 mod record;
 pub mod schema;
-pub mod split;
+mod split;
 pub mod spool;
 mod webdataset;
 

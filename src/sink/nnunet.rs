@@ -8,10 +8,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::durable::Durable;
-use super::layout::{FOLDERS, Layout, folders, label_names, training_count};
+use super::layout::label_names;
 use super::nifti::DEFAULT_GZIP_LEVEL;
-use super::{FileEntry, Sealed, Sink, Split, Spooled, check_gzip_level, check_name, pairs};
+use super::pairs::{Described, PairLayout, PairSink};
+use super::{Split, check_gzip_level, check_name};
 use crate::error::{Complaint, Result};
 use crate::mask::Organ;
 
@@ -35,11 +35,7 @@ impl Default for NnunetConfig {
 
 /// A training set for nnU-Net. Set `nnUNet_raw` to `RUN/layouts/NAME`; copy `splits_final.json` into nnU-Net's folder of
 /// preprocessed data to train on fold 0 with this run's own validation patients.
-pub struct NnunetSink {
-    name: String,
-    config: NnunetConfig,
-    organs: Arc<[Organ]>,
-}
+pub type NnunetSink = PairSink<NnunetConfig>;
 
 impl NnunetSink {
     /// A sink for samples whose labels are those of `organs`.
@@ -68,56 +64,44 @@ impl NnunetSink {
             let hint = "number the organs of the mask stage 1 (tumor 2), 3 (tumor 4), … or use the kind `decathlon`";
             complaints.push(Complaint::new("", message).with_hint(hint));
         }
-        if complaints.is_empty() { Ok(Self { name: name.to_owned(), config, organs }) } else { Err(complaints) }
+        if complaints.is_empty() { Ok(Self::of(name, config, organs)) } else { Err(complaints) }
     }
 }
 
-impl Sink for NnunetSink {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn index(&self) -> String {
-        pairs::index_of(&self.name)
-    }
-
+impl PairLayout for NnunetConfig {
     fn gzip_level(&self) -> u32 {
-        self.config.gzip_level
+        self.gzip_level
     }
 
-    fn seal(&self, store: &dyn Durable, epoch: u64, samples: &[Spooled]) -> Result<Sealed> {
-        pairs::seal(store, &self.name, epoch, samples)
+    fn folder(&self) -> String {
+        format!("Dataset{:03}_{}", self.dataset_id, self.dataset_name)
     }
 
-    fn project(&self, store: &dyn Durable, index: &[FileEntry]) -> Result<()> {
-        let samples = pairs::listed(store, index)?;
-        let NnunetConfig { dataset_id, dataset_name, .. } = &self.config;
-        let mut layout = Layout::new(&format!("{}/Dataset{dataset_id:03}_{dataset_name}", self.name), &FOLDERS);
-        let mut splits = [Vec::new(), Vec::new()];
-        for sample in &samples {
-            let (images, labels) = folders(sample.split);
-            layout.link(images, format!("{}_0000.nii.gz", sample.sample_id), sample.image_path());
-            layout.link(labels, format!("{}.nii.gz", sample.sample_id), sample.label_path());
-            match sample.split {
-                Split::Train => splits[0].push(&sample.sample_id),
-                Split::Validation => splits[1].push(&sample.sample_id),
-                Split::Test => {}
-            }
-        }
-        let labels: BTreeMap<String, u8> = label_names(&self.organs).into_iter().map(|(id, name)| (name, id)).collect();
-        layout.json(
+    fn image_suffix(&self) -> &'static str {
+        "_0000.nii.gz"
+    }
+
+    fn describe(&self, json: &Described<'_>) -> Result<()> {
+        let labels: BTreeMap<String, u8> = label_names(json.organs).into_iter().map(|(id, name)| (name, id)).collect();
+        json.json(
             "dataset.json",
             &json!({
-                "name": dataset_name,
+                "name": self.dataset_name,
                 "description": "Synthetic tumors in real CT scans, made and filtered by freetumor.",
                 "channel_names": { "0": "CT" },
                 "labels": labels,
-                "numTraining": training_count(&samples),
+                "numTraining": json.training,
                 "file_ending": ".nii.gz",
             }),
         )?;
-        let [train, validation] = splits;
-        layout.json("splits_final.json", &json!([{ "train": train, "val": validation }]))?;
-        layout.write(store)
+        let cases = |split| json.list(split, |pair| pair.sample_id.clone());
+        json.json("splits_final.json", &[Fold { train: cases(Split::Train), val: cases(Split::Validation) }])
     }
+}
+
+/// Fold 0.
+#[derive(Serialize)]
+struct Fold<A, B> {
+    train: A,
+    val: B,
 }

@@ -3,12 +3,17 @@
 //! A commit names one list of them a sink and epoch, `samples/pairs.SINK/EPOCH-SHA256.json`, which names the files with their
 //! digests: so commits stay small however many samples there are.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
+use super::canonical::{Streamed, Take};
 use super::durable::{Durable, FileDigest};
+use super::layout::{FOLDERS, Layout, folders};
 use super::split::SplitGuard;
-use super::{FileEntry, Placement, Sealed, Split, Spooled, canonical, epoch_name};
+use super::{FileEntry, Placement, Sealed, Sink, Split, Spooled, canonical, epoch_name};
 use crate::error::{Error, Result};
+use crate::mask::Organ;
 
 /// The table of image and label files.
 pub const PAIRS: &str = "pairs";
@@ -103,6 +108,107 @@ pub fn listed(store: &dyn Durable, index: &[FileEntry]) -> Result<Vec<Pair>> {
         guard.admit(&pair.patient_key, pair.split)?;
     }
     Ok(all)
+}
+
+/// What is said of image and label files: a layout that trainers list by themselves.
+pub trait PairLayout: Send + Sync {
+    /// How hard `.nii.gz` files are compressed.
+    fn gzip_level(&self) -> u32;
+
+    /// The layout's folder, below that of the sink.
+    fn folder(&self) -> String;
+
+    /// What an image is called behind its sample's id; labels are always `ID.nii.gz`.
+    fn image_suffix(&self) -> &'static str;
+
+    /// Writes the JSON that describes it.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    fn describe(&self, json: &Described<'_>) -> Result<()>;
+}
+
+/// What the JSON of a [`PairLayout`] is made from.
+pub struct Described<'a> {
+    layout: &'a Layout<'a>,
+    store: &'a dyn Durable,
+    index: &'a [FileEntry],
+    /// The organs of the labels.
+    pub organs: &'a [Organ],
+    /// Samples that are trained or tuned on.
+    pub training: usize,
+    /// Samples that are kept for the test.
+    pub test: usize,
+}
+
+impl Described<'_> {
+    /// Writes a file.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn json(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        self.layout.json(name, value)
+    }
+
+    /// What `item` makes of each sample of a split, by epoch and then by sample.
+    pub fn list<T: Serialize>(&self, split: Split, item: impl Fn(&Pair) -> T) -> impl Serialize {
+        Streamed::of::<T>(move |take: Take<'_, T>| {
+            each_pair(self.store, self.index, &mut |pair| {
+                if pair.split == split { take(item(&pair)) } else { Ok(()) }
+            })
+        })
+    }
+}
+
+/// A sink of images and labels as files of their own, in a layout.
+pub struct PairSink<L> {
+    name: String,
+    layout: L,
+    organs: Arc<[Organ]>,
+}
+
+impl<L> PairSink<L> {
+    pub(super) fn of(name: &str, layout: L, organs: Arc<[Organ]>) -> Self {
+        Self { name: name.to_owned(), layout, organs }
+    }
+}
+
+impl<L: PairLayout> Sink for PairSink<L> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn index(&self) -> String {
+        index_of(&self.name)
+    }
+
+    fn gzip_level(&self) -> u32 {
+        self.layout.gzip_level()
+    }
+
+    fn seal(&self, store: &dyn Durable, epoch: u64, samples: &[Spooled]) -> Result<Sealed> {
+        seal(store, &self.name, epoch, samples)
+    }
+
+    fn project(&self, store: &dyn Durable, index: &[FileEntry]) -> Result<()> {
+        let root = [&self.name, &self.layout.folder()].map(String::as_str).join("/");
+        let mut layout = Layout::open(store, root.trim_end_matches('/'), &FOLDERS)?;
+        let (mut guard, mut training, mut test) = (SplitGuard::default(), 0, 0);
+        each_pair(store, index, &mut |pair| {
+            guard.admit(&pair.patient_key, pair.split)?;
+            *(if pair.split == Split::Test { &mut test } else { &mut training }) += 1;
+            let (images, labels) = folders(pair.split);
+            layout.link(images, &format!("{}{}", pair.sample_id, self.layout.image_suffix()), &pair.image_path())?;
+            layout.link(labels, &format!("{}.nii.gz", pair.sample_id), &pair.label_path())
+        })?;
+        layout.tidy()?;
+        self.layout.describe(&Described { layout: &layout, store, index, organs: &self.organs, training, test })
+    }
+}
+
+/// Hands on every sample that committed lists name, one list in memory at a time.
+fn each_pair(store: &dyn Durable, index: &[FileEntry], take: Take<'_, Pair>) -> Result<()> {
+    index.iter().try_for_each(|file| read_index::<Vec<Pair>>(store, file)?.into_iter().try_for_each(&mut *take))
 }
 
 /// Publishes what a sink has to remember of an epoch as `samples/TABLE/EPOCH-SHA256.json`.

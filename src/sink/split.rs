@@ -1,81 +1,17 @@
 //! Splits by patient: all scans of a patient, and all tumors in them, belong to one part of a training set.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::Split;
-use crate::error::{Complaint, Error, Result};
-use crate::random::Key;
-
-/// How patients are shared out.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct SplitConfig {
-    /// Share of patients that are tuned on, 0 to 1.
-    pub validation: f64,
-    /// Share of patients that are kept for a single test at the end, 0 to 1.
-    pub test: f64,
-}
-
-impl Default for SplitConfig {
-    fn default() -> Self {
-        Self { validation: 0.1, test: 0.1 }
-    }
-}
-
-/// Shares patients out: each by itself, so that an archive may grow without any patient changing sides.
-///
-/// ```
-/// use freetumor::random::Key;
-/// use freetumor::sink::split::{SplitConfig, Splitter};
-/// let splitter = Splitter::new(SplitConfig::default(), Key::root(7)).unwrap();
-/// assert_eq!(splitter.split_of("9f86d081884c7d65"), splitter.split_of("9f86d081884c7d65"));
-/// ```
-#[derive(Clone, Copy, Debug)]
-pub struct Splitter {
-    config: SplitConfig,
-    key: Key,
-}
-
-impl Splitter {
-    /// A splitter; `key` is the pipeline's.
-    ///
-    /// # Errors
-    /// Shares that are no shares, or more than all.
-    pub fn new(config: SplitConfig, key: Key) -> Result<Self, Vec<Complaint>> {
-        let mut complaints = Vec::new();
-        for (field, share) in [("validation", config.validation), ("test", config.test)] {
-            if !(0.0..=1.0).contains(&share) {
-                complaints.push(Complaint::new(field, format!("a share lies in 0..1, got {share}")));
-            }
-        }
-        if complaints.is_empty() && config.validation + config.test > 1.0 {
-            let sum = config.validation + config.test;
-            complaints
-                .push(Complaint::new("test", format!("validation and test take at most everything (1), got {sum}")));
-        }
-        if complaints.is_empty() { Ok(Self { config, key: key.with("purpose", "split") }) } else { Err(complaints) }
-    }
-
-    /// The split of a patient: a function of the pipeline's seed and the patient alone.
-    pub fn split_of(&self, patient_key: &str) -> Split {
-        let place = self.key.with("patient", patient_key).draws("split").uniform(0.0, 1.0);
-        if place < self.config.test {
-            Split::Test
-        } else if place < self.config.test + self.config.validation {
-            Split::Validation
-        } else {
-            Split::Train
-        }
-    }
-}
+use crate::error::{Error, Result};
 
 /// Sees to it that no patient is in two splits.
 #[derive(Debug, Default)]
 pub struct SplitGuard {
-    seen: BTreeMap<String, Split>,
+    /// By the first 16 bytes of the key's hash: archives have many patients.
+    seen: HashMap<u128, Split>,
 }
 
 impl SplitGuard {
@@ -84,9 +20,10 @@ impl SplitGuard {
     /// # Errors
     /// Where the patient was in another split before.
     pub fn admit(&mut self, patient_key: &str, split: Split) -> Result<()> {
-        match self.seen.get(patient_key) {
+        let hash = Sha256::digest(patient_key).iter().take(16).fold(0, |all, &byte| all << 8 | u128::from(byte));
+        match self.seen.get(&hash) {
             None => {
-                self.seen.insert(patient_key.to_owned(), split);
+                self.seen.insert(hash, split);
                 Ok(())
             }
             Some(&before) if before == split => Ok(()),
@@ -105,29 +42,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn shares_come_out_as_asked() {
-        let config = SplitConfig { validation: 0.2, test: 0.05 };
-        let splitter = Splitter::new(config, Key::root(1)).unwrap();
-        let mut counts = BTreeMap::new();
-        for patient in 0..20_000 {
-            *counts.entry(splitter.split_of(&patient.to_string())).or_insert(0) += 1;
-        }
-        let share = |split| f64::from(counts[&split]) / 20_000.0;
-        assert!(
-            (share(Split::Validation) - 0.2).abs() < 0.012 && (share(Split::Test) - 0.05).abs() < 0.006,
-            "{counts:?}"
-        );
-    }
-
-    #[test]
-    fn every_bad_share_is_named() {
-        let bad = Splitter::new(SplitConfig { validation: -0.1, test: f64::NAN }, Key::root(1)).unwrap_err();
-        assert_eq!(bad.iter().map(|c| &c.field[..]).collect::<Vec<_>>(), ["validation", "test"]);
-        let bad = Splitter::new(SplitConfig { validation: 0.6, test: 0.6 }, Key::root(1)).unwrap_err();
-        assert_eq!(bad.len(), 1);
-    }
 
     proptest! {
         #[test]

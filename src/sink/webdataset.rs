@@ -9,9 +9,10 @@ use std::io::{self, Read, Write};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use super::canonical::{Streamed, Take};
 use super::durable::{Durable, FileDigest};
 use super::layout::Layout;
 use super::nifti::DEFAULT_GZIP_LEVEL;
@@ -148,45 +149,59 @@ impl Sink for WebDatasetSink {
     }
 
     fn project(&self, store: &dyn Durable, index: &[FileEntry]) -> Result<()> {
-        let mut shards = Vec::new();
-        for file in index {
-            shards.extend(pairs::read_index::<Vec<Shard>>(store, file)?);
-        }
-        shards.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-        let mut guard = SplitGuard::default();
-        for (split, member) in shards.iter().flat_map(|shard| shard.samples.iter().map(|member| (shard.split, member)))
-        {
-            guard.admit(&member.patient_key, split)?;
-        }
+        let each_shard = |take: Take<'_, Shard>| -> Result<()> {
+            index.iter().try_for_each(|file| {
+                let mut shards = pairs::read_index::<Vec<Shard>>(store, file)?;
+                shards.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+                shards.into_iter().try_for_each(&mut *take)
+            })
+        };
         let splits = [Split::Train, Split::Validation, Split::Test];
-        let mut layout = Layout::new(&self.name, &splits.map(Split::name));
+        let mut layout = Layout::open(store, &self.name, &splits.map(Split::name))?;
+        let mut guard = SplitGuard::default();
+        each_shard(&mut |shard| {
+            shard.samples.iter().try_for_each(|member| guard.admit(&member.patient_key, shard.split))?;
+            layout.link(shard.split.name(), shard.file(), &shard.path)
+        })?;
+        layout.tidy()?;
         for split in splits {
-            let mut list = Vec::new();
-            for shard in shards.iter().filter(|shard| shard.split == split) {
-                let file = shard.path.rsplit('/').next().unwrap_or(&shard.path);
-                layout.link(split.name(), file.to_owned(), shard.path.clone());
-                let samples = shard.samples.iter().map(
-                    |member| json!({ "key": member.key, "offset": member.offset_bytes, "length": member.length_bytes }),
-                );
-                list.push(json!({
-                    "url": format!("{}/{file}", split.name()),
-                    "nsamples": shard.samples.len(),
-                    "filesize": shard.bytes,
-                    "sha256": shard.sha256,
-                    "samples": samples.collect::<Vec<_>>(),
-                }));
-            }
-            layout.json(
-                &format!("{}.json", split.name()),
-                &json!({
-                    "__kind__": "wids-shard-index-v1",
-                    "wids_version": 1,
-                    "name": format!("{}/{}", self.name, split.name()),
-                    "shardlist": list,
-                }),
-            )?;
+            let shardlist = Streamed::of::<Value>(|take: Take<'_, Value>| {
+                each_shard(&mut |shard| if shard.split == split { take(shard.described()) } else { Ok(()) })
+            });
+            let name = format!("{}/{}", self.name, split.name());
+            let list = ShardIndex { kind: "wids-shard-index-v1", name, shardlist, wids_version: 1 };
+            layout.json(&format!("{}.json", split.name()), &list)?;
         }
-        layout.write(store)
+        Ok(())
+    }
+}
+
+/// The index of one split, as `wids` reads it.
+#[derive(Serialize)]
+struct ShardIndex<L> {
+    #[serde(rename = "__kind__")]
+    kind: &'static str,
+    name: String,
+    shardlist: L,
+    wids_version: u32,
+}
+
+impl Shard {
+    fn file(&self) -> &str {
+        self.path.rsplit('/').next().unwrap_or(&self.path)
+    }
+
+    fn described(&self) -> Value {
+        let samples = self.samples.iter().map(
+            |member| json!({ "key": member.key, "offset": member.offset_bytes, "length": member.length_bytes }),
+        );
+        json!({
+            "url": format!("{}/{}", self.split.name(), self.file()),
+            "nsamples": self.samples.len(),
+            "filesize": self.bytes,
+            "sha256": self.sha256,
+            "samples": samples.collect::<Vec<_>>(),
+        })
     }
 }
 

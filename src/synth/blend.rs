@@ -62,10 +62,14 @@ pub fn blend(
     after
 }
 
-/// Rounds what was changed to whole HU, for scans that hold whole HU; the range is that of `i16`.
+/// Rounds to whole HU, for scans that hold whole HU; the range is that of `i16`.
 pub fn round_hu(after: &mut Array3<f32>) {
     for value in after.as_mut_slice() {
-        *value = value.round().clamp(f32::from(i16::MIN), f32::from(i16::MAX));
+        // As `round` does, halves away from zero, but in vector code: what is cut off is exact below 2²³.
+        let clamped = value.clamp(f32::from(i16::MIN), f32::from(i16::MAX));
+        let whole = clamped as i32 as f32;
+        let rest = clamped - whole;
+        *value = whole + f32::from(u8::from(rest >= 0.5)) - f32::from(u8::from(rest <= -0.5));
     }
 }
 

@@ -20,15 +20,9 @@ pub(crate) fn keep_largest(mask: &mut Array3<u8>) -> usize {
         first_of_row.push(runs.len());
         let line = &mask.as_slice()[row * nx..(row + 1) * nx];
         let mut x = 0;
-        while x < nx {
-            if line[x] == 0 {
-                x += 1;
-                continue;
-            }
-            let from = x;
-            while x < nx && line[x] != 0 {
-                x += 1;
-            }
+        while let Some(gap) = next(&line[x..], |value| value != 0) {
+            let from = x + gap;
+            x = next(&line[from..], |value| value == 0).map_or(nx, |length| from + length);
             runs.push(Run { row, from, to: x });
         }
     }
@@ -65,6 +59,14 @@ pub(crate) fn keep_largest(mask: &mut Array3<u8>) -> usize {
         }
     }
     sizes[largest]
+}
+
+/// Where the first voxel lies for which `holds` holds, looked for a stretch at a time.
+fn next(line: &[u8], holds: impl Fn(u8) -> bool) -> Option<usize> {
+    const STRETCH: usize = 16;
+    let passed = line.chunks_exact(STRETCH).take_while(|stretch| !stretch.iter().fold(false, |any, &v| any | holds(v)));
+    let start = STRETCH * passed.count();
+    line[start..].iter().position(|&value| holds(value)).map(|at| start + at)
 }
 
 fn join_rows(runs: &[Run], parent: &mut [usize], here: std::ops::Range<usize>, there: std::ops::Range<usize>) {

@@ -29,9 +29,11 @@ const LANES: usize = 32;
 /// Convolves with symmetric weights along each axis; what lies outside the box counts as zero.
 pub(crate) fn separable(values: &Array3<f32>, half_kernels: [Vec<f32>; 3]) -> Array3<f32> {
     let [nx, ny, nz] = values.shape();
-    let mut source = values.clone();
-    let mut target = Array3::filled([nx, ny, nz], 0.0f32);
+    let mut last: Option<Array3<f32>> = None;
+    let mut spare: Option<Array3<f32>> = None;
     for (axis, half) in half_kernels.iter().enumerate().filter(|(_, half)| half.len() > 1) {
+        let source = last.as_ref().unwrap_or(values);
+        let mut target = spare.take().unwrap_or_else(|| Array3::filled([nx, ny, nz], 0.0f32));
         // Many rows of a tumor's box are empty; they need not be read again and again.
         let filled: Vec<bool> =
             source.as_slice().chunks_exact(nx.max(1)).map(|row| row.iter().any(|&value| value != 0.0)).collect();
@@ -67,9 +69,9 @@ pub(crate) fn separable(values: &Array3<f32>, half_kernels: [Vec<f32>; 3]) -> Ar
                 weighted_sum(row, &lines);
             }
         }
-        std::mem::swap(&mut source, &mut target);
+        spare = last.replace(target);
     }
-    source
+    last.unwrap_or_else(|| values.clone())
 }
 
 /// The sum of lines times their weights, in the order in which they are given.

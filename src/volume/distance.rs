@@ -78,19 +78,18 @@ fn least_sum(row: &mut [f32], lines: &[(f32, &[f32])]) {
     }
 }
 
-/// Replaces zeros and infinities of a row by squared distances to the nearest zero.
+/// Replaces zeros and infinities of a row by squared distances to the nearest zero; a row without any stays infinite.
 fn along_row(row: &mut [f32], spacing_mm: f32) {
-    let mut steps = f32::INFINITY;
-    for value in row.iter_mut() {
-        steps = if *value == 0.0 { 0.0 } else { steps + 1.0 };
-        *value = steps;
+    let square = |steps: usize| (steps as f32 * spacing_mm) * (steps as f32 * spacing_mm);
+    let Some(first) = row.iter().position(|&value| value == 0.0) else { return };
+    row[..first].iter_mut().enumerate().for_each(|(x, value)| *value = square(first - x));
+    let mut last = first;
+    while let Some(gap) = row[last + 1..].iter().position(|&value| value == 0.0) {
+        let stretch = &mut row[last + 1..last + 1 + gap];
+        stretch.iter_mut().enumerate().for_each(|(x, value)| *value = square((x + 1).min(gap - x)));
+        last += gap + 1;
     }
-    steps = f32::INFINITY;
-    for value in row.iter_mut().rev() {
-        steps = if *value == 0.0 { 0.0 } else { steps + 1.0 };
-        let distance_mm = value.min(steps) * spacing_mm;
-        *value = distance_mm * distance_mm;
-    }
+    row[last + 1..].iter_mut().enumerate().for_each(|(x, value)| *value = square(x + 1));
 }
 
 #[cfg(test)]

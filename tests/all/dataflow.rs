@@ -121,7 +121,7 @@ fn another_pipeline_is_refused() {
     run_text(PHANTOMS, folder.path(), RunOptions { limit: Some(1), ..RunOptions::default() }).unwrap();
     let changed = PHANTOMS.replace("seed = 7", "seed = 8");
     let error = run_text(&changed, folder.path(), RunOptions::default()).unwrap_err();
-    assert!(error.to_string().contains("seed is 7 there, 8 here"), "{error}");
+    assert!(error.to_string().contains("the seed is 7 there and 8 here"), "{error}");
     assert!(error.hint().unwrap().contains("--out"));
 }
 

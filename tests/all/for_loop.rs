@@ -14,7 +14,7 @@ use freetumor::sink::spool::ScanOutcome;
 pub fn plain_loop(plan: Plan, folder: &Path) -> Result<()> {
     let (ledger, spool) = Ledger::open(folder, &plan)?;
     let (begun, next) = ledger.begun()?;
-    let schedule = Schedule::new(&plan, begun, next, &ledger.known_scan_ids()?, None)?;
+    let schedule = Schedule::new(&plan, begun, next, &ledger.taken_in()?, None)?;
     let known = ledger.known_scans()?;
     let work = Work { plan, spool, telemetry: Telemetry::sums_only(), progress: Arc::new(Progress::default()) };
     let mut counts: BTreeMap<QualityGroup, isize> = ledger.counted().into_iter().collect();

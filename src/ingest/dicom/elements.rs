@@ -4,7 +4,6 @@
 //! a header costs a few kilobytes whatever it claims.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{BufReader, Cursor, Read, Seek};
 use std::path::Path;
 
@@ -16,6 +15,7 @@ use super::encoding::{Coding, DEPTH, Header, ITEM, SEQUENCE_END};
 use super::stream::Stream;
 use super::syntax::Syntax;
 use crate::error::{Fault, FaultKind};
+use crate::ingest::file::open_regular;
 
 /// Most fragments of one compressed slice.
 const FRAGMENTS: usize = 4096;
@@ -57,7 +57,7 @@ impl Elements {
     }
 
     fn fill(&mut self, path: &Path, wanted: &[Tag]) -> Result<bool, Fault> {
-        let (file, bytes) = open(path)?;
+        let (file, bytes) = open_regular(path)?;
         let mut stream = Stream::new(BufReader::with_capacity(16 << 10, file), bytes);
         match Start::find(&mut stream)? {
             None => return Ok(false),
@@ -168,7 +168,7 @@ impl Elements {
 
 /// The bytes of pixels of the file at `path`, at most `limit` of them.
 pub(super) fn read_pixels(path: &Path, syntax: Syntax, pixels: &PixelBytes, limit: u64) -> Result<Vec<u8>, Fault> {
-    let (file, bytes) = open(path)?;
+    let (file, bytes) = open_regular(path)?;
     let mut stream = Stream::new(BufReader::with_capacity(16 << 10, file), bytes);
     if syntax == Syntax::Deflated {
         if !matches!(Start::find(&mut stream)?, Some(Start::Meta)) {
@@ -193,14 +193,6 @@ fn gather<R: Read + Seek>(stream: &mut Stream<R>, pixels: &PixelBytes, limit: u6
         all.extend(stream.vec(length.min(limit - all.len() as u64))?);
     }
     Ok(all)
-}
-
-fn open(path: &Path) -> Result<(File, u64), Fault> {
-    let failed =
-        |error: std::io::Error| Fault::read(FaultKind::Io, format!("cannot open a DICOM file: {}", error.kind()));
-    let file = File::open(path).map_err(failed)?;
-    let bytes = file.metadata().map_err(failed)?.len();
-    Ok((file, bytes))
 }
 
 fn inflate<R: Read + Seek>(stream: &mut Stream<R>) -> Result<Vec<u8>, Fault> {

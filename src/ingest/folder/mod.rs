@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use self::companions::FolderCompanions;
 use self::walk::{Found, Thing};
 use super::dicom::{self, Decoder, Series};
+use super::file::{check_regular, is_dicom_slice};
 use super::patient::{PatientConfig, PatientRule, PatientSecret};
 use super::{Scan, ScanEntry, ScanHeader, Source, content_digest, nifti};
 use crate::error::{Complaint, Error, Fault, FaultKind, Result};
@@ -188,6 +189,9 @@ impl FolderSource {
             dicom::list_series(&path)?;
             return Err(Fault::read(FaultKind::Missing, "expected a DICOM series, the folder holds none"));
         }
+        if let Ok(metadata) = path.metadata() {
+            check_regular(metadata.file_type())?;
+        }
         if entry.key.contains(char::REPLACEMENT_CHARACTER) {
             let message = "expected a name in UTF-8, came other bytes: rename the file or folder";
             return Err(Fault::read(FaultKind::Unsupported, message));
@@ -276,12 +280,7 @@ fn scans_of(series: Vec<Series>) -> Vec<Series> {
 
 /// A fault of a file that is a DICOM slice says what to do instead.
 fn explained(fault: Fault, path: &Path) -> Fault {
-    let is_slice = || {
-        let mut start = [0; 132];
-        let read = std::fs::File::open(path).and_then(|mut file| std::io::Read::read_exact(&mut file, &mut start));
-        read.is_ok() && &start[128..] == b"DICM"
-    };
-    if fault.kind == FaultKind::Corrupt && is_slice() {
+    if fault.kind == FaultKind::Corrupt && is_dicom_slice(path) {
         let message = "a DICOM slice by itself is no scan: let the pattern fit its folder";
         return Fault::read(FaultKind::Unsupported, message);
     }

@@ -3,6 +3,8 @@
 //! Parsing looks at nothing but these bytes. Every number that later steps rely on is checked here, so that a
 //! [`Header`] describes a box of voxels that can exist; whether the file holds it is for the reader to find out.
 
+use nifti::NiftiHeader;
+
 use super::place::Placement;
 use crate::error::{Fault, FaultKind};
 use crate::volume::Grid;
@@ -151,7 +153,7 @@ impl Header {
             _ => ByteOrder::Big,
         };
         let raw = if announced == NIFTI1_BYTES {
-            RawHeader::nifti1(Fields { bytes, order })?
+            RawHeader::nifti1(&bytes[..NIFTI1_BYTES])?
         } else {
             RawHeader::nifti2(Fields { bytes, order })?
         };
@@ -170,8 +172,8 @@ struct RawHeader {
 }
 
 impl RawHeader {
-    fn nifti1(fields: Fields<'_>) -> Result<Self, Fault> {
-        match &fields.bytes[344..348] {
+    fn nifti1(bytes: &[u8]) -> Result<Self, Fault> {
+        match &bytes[344..348] {
             b"n+1\0" => {}
             b"ni1\0" => return Err(unsupported("a .hdr/.img pair; convert it to a single .nii file")),
             [0, 0, 0, 0] => return Err(unsupported("an ANALYZE 7.5 header, which does not say where the scan lies")),
@@ -179,20 +181,27 @@ impl RawHeader {
                 return Err(corrupt(format!("expected the magic `n+1` at byte 344, came {}", other.escape_ascii())));
             }
         }
+        let header = NiftiHeader::from_reader(bytes).map_err(|error| corrupt(format!("no NIfTI header: {error}")))?;
+        // The order of its bytes is told by dim[0] there, and by the header's size here: they have to agree.
+        if header.sizeof_hdr != NIFTI1_BYTES as i32 {
+            let dimensions = [bytes[40], bytes[41]];
+            return Err(geometry(format!("expected 3 dimensions, the bytes of dim[0] are {dimensions:02x?}")));
+        }
         Ok(Self {
-            dim: std::array::from_fn(|n| i64::from(fields.i16(40 + 2 * n))),
-            datatype: fields.i16(70),
-            voxel_offset: fields.f32(108),
-            slope: fields.f32(112),
-            intercept: fields.f32(116),
+            // Counted in i16 by the format.
+            dim: header.dim.map(|size| i64::from(size as i16)),
+            datatype: header.datatype,
+            voxel_offset: f64::from(header.vox_offset),
+            slope: f64::from(header.scl_slope),
+            intercept: f64::from(header.scl_inter),
             placement: Placement {
-                pixdim: std::array::from_fn(|n| fields.f32(76 + 4 * n)),
-                units: fields.bytes[123],
-                qform_code: i32::from(fields.i16(252)),
-                sform_code: i32::from(fields.i16(254)),
-                quaternion: std::array::from_fn(|n| fields.f32(256 + 4 * n)),
-                offset: std::array::from_fn(|n| fields.f32(268 + 4 * n)),
-                sform: std::array::from_fn(|row| std::array::from_fn(|n| fields.f32(280 + 16 * row + 4 * n))),
+                pixdim: header.pixdim.map(f64::from),
+                units: header.xyzt_units,
+                qform_code: i32::from(header.qform_code),
+                sform_code: i32::from(header.sform_code),
+                quaternion: [header.quatern_b, header.quatern_c, header.quatern_d].map(f64::from),
+                offset: [header.quatern_x, header.quatern_y, header.quatern_z].map(f64::from),
+                sform: [header.srow_x, header.srow_y, header.srow_z].map(|row| row.map(f64::from)),
             },
         })
     }
@@ -313,10 +322,6 @@ impl Fields<'_> {
 
     fn i64(self, at: usize) -> i64 {
         i64::from_le_bytes(self.take(at))
-    }
-
-    fn f32(self, at: usize) -> f64 {
-        f64::from(f32::from_le_bytes(self.take(at)))
     }
 
     fn f64(self, at: usize) -> f64 {

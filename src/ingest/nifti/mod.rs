@@ -26,7 +26,7 @@ mod place;
 mod stream;
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 pub use encode::encode_header;
@@ -35,6 +35,7 @@ pub use header::{ByteOrder, Datatype, Header, NIFTI1_BYTES, NIFTI2_BYTES, Rescal
 use self::decode::{HuVoxels, LabelVoxels};
 use self::stream::Stream;
 use super::ScanHeader;
+use super::file::open_regular;
 use crate::error::{Fault, FaultKind};
 use crate::volume::{Labels, Volume};
 
@@ -153,17 +154,8 @@ pub fn read_labels_from(reader: impl BufRead, file_bytes: u64, limits: &Limits) 
 }
 
 fn open(path: &Path) -> Result<(BufReader<File>, u64), Fault> {
-    let refused = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => Fault::read(FaultKind::Missing, "the file is not there"),
-        kind => Fault::read(FaultKind::Io, format!("the system cannot open the file: {kind}")),
-    };
-    // Asked before opening: a named pipe would wait for a writer for ever.
-    let metadata = path.metadata().map_err(refused)?;
-    if !metadata.is_file() {
-        return Err(Fault::read(FaultKind::Unsupported, "expected a file, came a folder, pipe or device"));
-    }
-    let file = File::open(path).map_err(refused)?;
-    Ok((BufReader::with_capacity(FILE_BLOCK_BYTES, file), metadata.len()))
+    let (file, bytes) = open_regular(path)?;
+    Ok((BufReader::with_capacity(FILE_BLOCK_BYTES, file), bytes))
 }
 
 /// Reads the header and its extensions, up to the first voxel.

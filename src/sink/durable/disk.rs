@@ -35,6 +35,9 @@ pub trait Disk: Send + Sync {
     /// Whether there is a file or folder of that name.
     fn exists(&self, name: &str) -> io::Result<bool>;
 
+    /// The length of a file.
+    fn length(&self, name: &str) -> io::Result<u64>;
+
     /// The names in a folder, in any order.
     fn list(&self, folder: &str) -> io::Result<Vec<String>>;
 }
@@ -113,6 +116,10 @@ impl Disk for LocalDisk {
 
     fn exists(&self, name: &str) -> io::Result<bool> {
         self.path(name).try_exists()
+    }
+
+    fn length(&self, name: &str) -> io::Result<u64> {
+        Ok(fs::metadata(self.path(name))?.len())
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<String>> {

@@ -210,14 +210,25 @@ impl Durable for Folder {
         }
     }
 
-    fn replace(&self, name: &str, bytes: &[u8]) -> Result<()> {
+    fn replace(&self, name: &str, fill: Fill<'_>) -> Result<()> {
         if !is_replaceable(name) {
             return Err(self.refuse(name, "replaced"));
         }
         self.make_parents(name)?;
-        let (scratch, _) = self.write_scratch(&mut |out| out.write_all(bytes))?;
+        let (scratch, digest) = self.write_scratch(fill)?;
+        if self.digest(name)?.as_ref() == Some(&digest) {
+            return self.disk.remove(&scratch).map_err(|e| self.failed("cannot remove", &scratch, e));
+        }
         self.disk.sync(&scratch).map_err(|e| self.failed("cannot sync", &scratch, e))?;
         self.disk.rename(&scratch, name).map_err(|e| self.failed("cannot write", name, e))
+    }
+
+    fn length(&self, name: &str) -> Result<Option<u64>> {
+        match self.disk.length(name) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.failed("cannot look at", name, error)),
+        }
     }
 
     fn settle(&self, folder: &str) -> Result<()> {
@@ -299,7 +310,7 @@ mod tests {
         folder.create("stagingbutnot/a", b"rows").unwrap();
         assert!(folder.remove("samples/a.parquet").is_err());
         assert!(folder.remove("stagingbutnot/a").is_err());
-        assert!(folder.replace("samples/a.parquet", b"other").is_err());
+        assert!(folder.replace("samples/a.parquet", &mut |out| out.write_all(b"other")).is_err());
         assert!(folder.link("samples/a.parquet", "samples/b.parquet").is_err());
         assert!(folder.stage("samples/b.parquet", &mut |_| Ok(())).is_err());
         folder.link("samples/a.parquet", "layouts/x/a.parquet").unwrap();

@@ -135,8 +135,11 @@ pub trait Durable: Send + Sync {
     /// Gives a file a second name in a replaceable folder; one that is there already is fine.
     fn link(&self, name: &str, second: &str) -> Result<()>;
 
-    /// Writes or replaces a file in a replaceable folder.
-    fn replace(&self, name: &str, bytes: &[u8]) -> Result<()>;
+    /// Writes or replaces a file in a replaceable folder; one that has the same bytes stays as it is.
+    fn replace(&self, name: &str, fill: Fill<'_>) -> Result<()>;
+
+    /// The length of a file; `None` where there is none.
+    fn length(&self, name: &str) -> Result<Option<u64>>;
 
     /// Makes sure that everything seen in a folder so far survives a loss of power.
     fn settle(&self, folder: &str) -> Result<()>;

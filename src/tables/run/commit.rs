@@ -11,16 +11,16 @@ use crate::sink::FileEntry;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Counts {
-    /// Scans that were taken in.
-    pub scans: u64,
-    /// Scans that stand in for by an equal one.
-    pub duplicates: u64,
     /// Attempts that were accepted.
     pub accepted: u64,
-    /// Attempts that were rejected, by reason.
-    pub rejected: BTreeMap<String, u64>,
+    /// Scans that an equal one stands for.
+    pub duplicates: u64,
     /// Faults, by `STAGE/KIND`.
     pub faults: BTreeMap<String, u64>,
+    /// Attempts that were rejected, by reason.
+    pub rejected: BTreeMap<String, u64>,
+    /// Scans that were taken in.
+    pub scans: u64,
 }
 
 impl AddAssign<&Self> for Counts {

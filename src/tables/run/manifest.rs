@@ -40,26 +40,37 @@ impl RunManifest {
     /// # Errors
     /// Names what differs.
     pub(super) fn check_same(&self, own: &Self, place: &str) -> Result<()> {
-        let (mut here, mut there) = (Vec::new(), Vec::new());
-        flatten(&serde_json::to_value(own).unwrap_or_default(), String::new(), &mut here);
-        flatten(&serde_json::to_value(self).unwrap_or_default(), String::new(), &mut there);
-        let (here, there): (BTreeMap<_, _>, BTreeMap<_, _>) = (here.into_iter().collect(), there.into_iter().collect());
-        let mut differences: Vec<String> = here
-            .keys()
-            .chain(there.keys().filter(|key| !here.contains_key(*key)))
-            // It differs whenever the pipeline does.
-            .filter(|key| here.get(*key) != there.get(*key) && *key != "pipeline_digest")
-            .map(|key| {
-                let show = |value: Option<&String>| value.map_or("nothing", String::as_str).to_owned();
-                format!("{key} is {} there, {} here", show(here.get(key)), show(there.get(key)))
-            })
-            .collect();
+        let (mut there, mut here) = (BTreeMap::new(), BTreeMap::new());
+        flatten(&serde_json::to_value(own).unwrap_or_default(), &mut Vec::new(), &mut there);
+        flatten(&serde_json::to_value(self).unwrap_or_default(), &mut Vec::new(), &mut here);
+        // A node that only one of them has is one difference, however many settings it has.
+        let node = |path: &[String]| (path.len() > 2 && path[0] == "pipeline").then(|| path[..3.min(path.len())].to_vec());
+        let has = |of: &BTreeMap<Vec<String>, String>, node: &[String]| of.keys().any(|path| path.starts_with(node));
+        let mut differences: Vec<String> = Vec::new();
+        for path in there.keys().chain(here.keys().filter(|path| !there.contains_key(*path))) {
+            // Digest and inner seed differ whenever what they stand for does.
+            let follows = *path == ["pipeline_digest"] || *path == ["pipeline", "pipeline", "seed"];
+            if there.get(path) == here.get(path) || follows {
+                continue;
+            }
+            let what = in_words(path);
+            let difference = match (there.get(path), here.get(path), node(path).filter(|node| node[1] != "pipeline")) {
+                (Some(_), None, Some(node)) if !has(&here, &node) => format!("{} is only there", in_words(&node)),
+                (None, Some(_), Some(node)) if !has(&there, &node) => format!("{} is only here", in_words(&node)),
+                (there, here, _) => {
+                    let show = |value: Option<&String>| value.map_or("not set", String::as_str).to_owned();
+                    format!("{what} is {} there and {} here", show(there), show(here))
+                }
+            };
+            if !differences.contains(&difference) {
+                differences.push(difference);
+            }
+        }
         if differences.is_empty() {
             if self.pipeline_digest == own.pipeline_digest {
                 return Ok(());
             }
-            differences
-                .push(format!("pipeline_digest is {} there, {} here", own.pipeline_digest, self.pipeline_digest));
+            differences.push("something in its graph file is another".to_owned());
         }
         let more = differences.len().saturating_sub(3);
         differences.truncate(3);
@@ -72,17 +83,43 @@ impl RunManifest {
     }
 }
 
-/// Every leaf of a value with its dotted path.
-fn flatten(value: &Value, path: String, leaves: &mut Vec<(String, String)>) {
-    let join = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+/// What a leaf of the manifest is called by those who write graph files.
+fn in_words(path: &[String]) -> String {
+    let parts: Vec<&str> = path.iter().map(String::as_str).collect();
+    let setting = |parts: &[&str]| parts.iter().filter(|part| part.parse::<usize>().is_err()).copied().collect::<Vec<_>>().join(".");
+    match parts[..] {
+        ["seed"] => "the seed".into(),
+        ["format"] => "the format of the run folder".into(),
+        ["code_version"] => "the version of freetumor".into(),
+        ["kernel_class"] => "the kind of processor".into(),
+        ["patient_secret"] => "the secret for patient keys".into(),
+        ["models", trial] => format!("the model behind `{trial}`"),
+        ["pipeline", "pipeline", ref rest @ ..] => format!("`{}` of the pipeline", setting(rest)),
+        ["pipeline", section @ ("sources" | "stages" | "sinks"), name] => {
+            format!("the {} `{name}`", section.trim_end_matches('s'))
+        }
+        ["pipeline", section @ ("sources" | "stages" | "sinks"), name, ref rest @ ..] => {
+            format!("`{}` of the {} `{name}`", setting(rest), section.trim_end_matches('s'))
+        }
+        _ => format!("`{}`", parts.join(" ")),
+    }
+}
+
+/// Every leaf of a value with the names that lead to it.
+fn flatten(value: &Value, path: &mut Vec<String>, leaves: &mut BTreeMap<Vec<String>, String>) {
+    let mut into = |name: String, value: &Value| {
+        path.push(name);
+        flatten(value, path, leaves);
+        path.pop();
+    };
     match value {
-        Value::Object(map) if !map.is_empty() => {
-            map.iter().for_each(|(key, value)| flatten(value, join(key), leaves));
-        }
+        Value::Object(map) if !map.is_empty() => map.iter().for_each(|(key, value)| into(key.clone(), value)),
         Value::Array(items) if !items.is_empty() => {
-            items.iter().enumerate().for_each(|(index, value)| flatten(value, format!("{path}[{index}]"), leaves));
+            items.iter().enumerate().for_each(|(index, value)| into(index.to_string(), value));
         }
-        leaf => leaves.push((path, leaf.to_string())),
+        leaf => {
+            leaves.insert(path.clone(), leaf.to_string());
+        }
     }
 }
 
@@ -114,12 +151,15 @@ mod tests {
         let error = other.check_same(&own, "RUN").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "RUN belongs to another run: pipeline.stages.test.conditions[0] is \"found_fraction > 0.7\" there, \
-             \"found_fraction > 0.8\" here; pipeline.stages.test.attempts is nothing there, 3 here"
+            "RUN belongs to another run: `conditions` of the stage `test` is \"found_fraction > 0.7\" there and \
+             \"found_fraction > 0.8\" here; `attempts` of the stage `test` is not set there and 3 here"
         );
         assert!(error.hint().unwrap().contains("--out"));
         let mut seeded = own.clone();
         seeded.seed = 2;
-        assert!(seeded.check_same(&own, "RUN").unwrap_err().to_string().contains("seed is 1 there, 2 here"));
+        assert!(seeded.check_same(&own, "RUN").unwrap_err().to_string().contains("the seed is 1 there and 2 here"));
+        let more = manifest(json!({"stages": {"test": {"conditions": ["found_fraction > 0.7"]}, "lungs": {"kind": "lung", "inputs": ["a"]}}}));
+        let error = more.check_same(&own, "RUN").unwrap_err().to_string();
+        assert_eq!(error, "RUN belongs to another run: the stage `lungs` is only here");
     }
 }

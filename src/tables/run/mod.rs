@@ -17,13 +17,14 @@ mod commit;
 mod intake;
 mod manifest;
 mod reader;
+mod stream;
 mod verify;
 mod writer;
 
 pub use commit::{Checkpoint, Commit, Counts};
 pub use intake::{Intake, IntakeEntry};
 pub use manifest::{FORMAT_VERSION, RunManifest};
-pub use reader::{RunFolder, Snapshot};
+pub use reader::{Head, RunFolder, Snapshot};
 pub use verify::Verification;
 pub use writer::RunWriter;
 

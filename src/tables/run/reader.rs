@@ -1,15 +1,16 @@
 //! Reading a run folder, while it grows or after.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{
     CHECKPOINT_EVERY, Checkpoint, Commit, Counts, FORMAT_VERSION, Intake, MANIFEST, RunManifest, checkpoint_name,
-    commit_name, intake_name,
+    commit_name, intake_name, stream,
 };
 use crate::error::{Error, Result};
 use crate::ingest::ScanEntry;
+use crate::sink::canonical::Take;
 use crate::sink::durable::{Durable, FileDigest, Folder};
 use crate::sink::pairs::{self, PAIRS, Pair};
 use crate::sink::schema::Table;
@@ -24,25 +25,49 @@ pub struct RunFolder {
     head: Option<u64>,
 }
 
-/// What a run folder holds after some commit.
+/// Where a run folder stands after some commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Snapshot {
-    /// The last epoch in it; `None` before the first commit.
+pub struct Head {
+    /// The last epoch; `None` before the first commit.
     pub epoch: Option<u64>,
     /// SHA-256 of that epoch's commit, or of `run.json`.
     pub sha256: String,
-    /// The files that count, by path.
-    pub files: BTreeMap<String, FileEntry>,
     /// All epochs together.
     pub counts: Counts,
 }
 
-impl Snapshot {
-    /// The files of one table or sink, sorted by path.
-    pub fn of_table(&self, table: &str) -> Vec<FileEntry> {
-        self.files.values().filter(|file| file.table == table).cloned().collect()
+impl Head {
+    /// Whether a commit can follow.
+    fn check(&self, commit: &Commit) -> Result<()> {
+        let Commit { epoch, parent, .. } = commit;
+        if *parent == self.sha256 {
+            return Ok(());
+        }
+        let message = format!("commit {epoch} follows {parent}, the commit before it is {}", self.sha256);
+        let hint = "commits of two runs were mixed, or one was changed by hand; restore the folder from a copy";
+        Err(Error::new(message).with_hint(hint))
     }
 
+    /// Goes on to the next commit; `sha256` is its own.
+    pub(super) fn apply(&mut self, commit: &Commit, sha256: String) -> Result<()> {
+        self.check(commit)?;
+        self.counts += &commit.counts;
+        self.epoch = Some(commit.epoch);
+        self.sha256 = sha256;
+        Ok(())
+    }
+}
+
+/// What a run folder holds after some commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Where it stands.
+    pub head: Head,
+    /// The files that count, by path.
+    pub files: BTreeMap<String, FileEntry>,
+}
+
+impl Snapshot {
     /// The lists by which sinks name their image and label files.
     pub(super) fn pairs_indexes(&self) -> Vec<FileEntry> {
         self.files.values().filter(|file| pairs::is_index(&file.table)).cloned().collect()
@@ -50,14 +75,9 @@ impl Snapshot {
 
     /// Whether a commit can follow.
     pub(super) fn check(&self, commit: &Commit) -> Result<()> {
-        let Commit { epoch, parent, remove, .. } = commit;
-        if *parent != self.sha256 {
-            let message = format!("commit {epoch} follows {parent}, the commit before it is {}", self.sha256);
-            let hint = "commits of two runs were mixed, or one was changed by hand; restore the folder from a copy";
-            return Err(Error::new(message).with_hint(hint));
-        }
-        match remove.iter().find(|file| !self.files.contains_key(&file.path)) {
-            Some(file) => Err(Error::new(format!("commit {epoch} removes {}, which is not there", file.path))),
+        self.head.check(commit)?;
+        match commit.remove.iter().find(|file| !self.files.contains_key(&file.path)) {
+            Some(file) => Err(Error::new(format!("commit {} removes {}, which is not there", commit.epoch, file.path))),
             None => Ok(()),
         }
     }
@@ -69,15 +89,13 @@ impl Snapshot {
             self.files.remove(&file.path);
         }
         self.files.extend(commit.add.iter().map(|file| (file.path.clone(), file.clone())));
-        self.counts += &commit.counts;
-        self.epoch = Some(commit.epoch);
-        self.sha256 = sha256;
-        Ok(())
+        self.head.apply(commit, sha256)
     }
 
     pub(super) fn checkpoint(&self) -> Option<Checkpoint> {
         let files = self.files.values().cloned().collect();
-        self.epoch.map(|epoch| Checkpoint { epoch, commit: self.sha256.clone(), files, counts: self.counts.clone() })
+        let Head { epoch, sha256, counts } = &self.head;
+        epoch.map(|epoch| Checkpoint { epoch, commit: sha256.clone(), files, counts: counts.clone() })
     }
 }
 
@@ -121,11 +139,18 @@ impl RunFolder {
     pub fn refresh(&mut self) -> Result<bool> {
         let before = self.head;
         let mut next = before.map_or(0, |epoch| epoch + 1);
-        let present: Vec<u64> = self.numbered("epochs")?;
-        while present.binary_search(&next).is_ok() {
-            self.head = Some(next);
+        // The whole list is long; those who have one head look for the next.
+        let present = if before.is_none() { Some(self.numbered("epochs")?) } else { None };
+        let exists = |epoch: u64| match &present {
+            Some(present) => Ok(present.binary_search(&epoch).is_ok()),
+            None => self.store.exists(&commit_name(epoch)),
+        };
+        let mut head = before;
+        while exists(next)? {
+            head = Some(next);
             next += 1;
         }
+        self.head = head;
         Ok(self.head != before)
     }
 
@@ -155,8 +180,8 @@ impl RunFolder {
     }
 
     pub(super) fn start(&self) -> Snapshot {
-        let (files, counts) = Default::default();
-        Snapshot { epoch: None, sha256: self.manifest_sha256.clone(), files, counts }
+        let head = Head { epoch: None, sha256: self.manifest_sha256.clone(), counts: Counts::default() };
+        Snapshot { head, files: BTreeMap::new() }
     }
 
     /// What the folder holds after commit `at`, or after the last.
@@ -164,21 +189,68 @@ impl RunFolder {
     /// # Errors
     /// Where there is no such commit, or commits do not follow one another.
     pub fn snapshot(&self, at: Option<u64>) -> Result<Snapshot> {
-        let Some(last) = self.at(at)? else { return Ok(self.start()) };
-        let mut snapshot = match self.checkpoint_before(last)? {
-            Some(Checkpoint { epoch, commit, files, counts }) => Snapshot {
-                epoch: Some(epoch),
-                sha256: commit,
-                files: files.into_iter().map(|file| (file.path.clone(), file)).collect(),
-                counts,
-            },
-            None => self.start(),
-        };
-        for epoch in snapshot.epoch.map_or(0, |epoch| epoch + 1)..=last {
-            let (commit, sha256) = self.commit(epoch)?;
-            snapshot.apply(&commit, sha256)?;
+        let mut files = BTreeMap::new();
+        let head = self.replay(at, &mut |file| {
+            files.insert(file.path.clone(), file);
+            Ok(())
+        })?;
+        Ok(Snapshot { head, files })
+    }
+
+    /// Where the folder stands after commit `at`, or after the last.
+    ///
+    /// # Errors
+    /// As for [`RunFolder::snapshot`].
+    pub fn standing(&self, at: Option<u64>) -> Result<Head> {
+        self.replay(at, &mut |_| Ok(()))
+    }
+
+    /// Hands on every file that counts after commit `at`, or after the last, sorted by path. Only those of the commits since
+    /// the last checkpoint are in memory together.
+    ///
+    /// # Errors
+    /// As for [`RunFolder::snapshot`].
+    pub(super) fn each_file(&self, at: Option<u64>, take: Take<'_, FileEntry>) -> Result<()> {
+        self.replay(at, take).map(drop)
+    }
+
+    fn replay(&self, at: Option<u64>, take: Take<'_, FileEntry>) -> Result<Head> {
+        let Some(last) = self.at(at)? else { return Ok(self.start().head) };
+        let mut head = self.start().head;
+        let checkpoint = self.checkpoint_before(last)?;
+        if let Some(name) = &checkpoint {
+            head = self.checkpoint_head(name)?;
         }
-        Ok(snapshot)
+        // What comes after the checkpoint: files that it has to be told of, and of its own those that are gone.
+        let (mut added, mut gone) = (BTreeMap::new(), HashSet::new());
+        for epoch in head.epoch.map_or(0, |epoch| epoch + 1)..=last {
+            let (commit, sha256) = self.commit(epoch)?;
+            head.apply(&commit, sha256)?;
+            for file in commit.remove {
+                if added.remove(&file.path).is_none() {
+                    gone.insert(file.path);
+                }
+            }
+            added.extend(commit.add.into_iter().map(|file| (file.path.clone(), file)));
+        }
+        if let Some(name) = &checkpoint {
+            stream::files_of(&*self.store, name, &mut |file: FileEntry| {
+                while let Some(first) = added.first_entry().filter(|first| *first.key() < file.path) {
+                    take(first.remove())?;
+                }
+                if gone.remove(&file.path) || added.contains_key(&file.path) { Ok(()) } else { take(file) }
+            })?;
+        }
+        if let Some(path) = gone.into_iter().min() {
+            return Err(Error::new(format!("a commit removes {path}, which is not there")));
+        }
+        added.into_values().try_for_each(take)?;
+        Ok(head)
+    }
+
+    fn checkpoint_head(&self, name: &str) -> Result<Head> {
+        let stream::Outline { epoch, commit, counts } = stream::outline_of(&*self.store, name)?;
+        Ok(Head { epoch: Some(epoch), sha256: commit, counts })
     }
 
     fn at(&self, at: Option<u64>) -> Result<Option<u64>> {
@@ -192,13 +264,14 @@ impl RunFolder {
         }
     }
 
-    /// The last checkpoint up to a commit. One that is not there costs time only: a writer may have stopped before it.
-    fn checkpoint_before(&self, last: u64) -> Result<Option<Checkpoint>> {
+    /// The name of the last checkpoint up to a commit. One that is not there costs time only: a writer may have stopped before
+    /// it.
+    fn checkpoint_before(&self, last: u64) -> Result<Option<String>> {
         let mut epochs = (last + 1) / CHECKPOINT_EVERY;
         while epochs > 0 {
-            let epoch = epochs * CHECKPOINT_EVERY - 1;
-            if let Some(checkpoint) = self.checkpoint(epoch)? {
-                return Ok(Some(checkpoint));
+            let name = checkpoint_name(epochs * CHECKPOINT_EVERY - 1);
+            if self.store.exists(&name)? {
+                return Ok(Some(name));
             }
             epochs -= 1;
         }
@@ -257,14 +330,17 @@ impl RunFolder {
     /// # Errors
     /// As for [`RunFolder::snapshot`].
     pub fn tables(&self, at: Option<u64>) -> Result<Vec<String>> {
-        let mut tables: Vec<String> = self.snapshot(at)?.files.into_values().map(|file| file.table).collect();
-        tables.extend(Table::ALL.map(|table| table.name().to_owned()));
-        if tables.iter().any(|table| pairs::is_index(table)) {
-            tables.push(PAIRS.to_owned());
-        }
-        tables.sort_unstable();
-        tables.dedup();
-        Ok(tables)
+        let mut tables: BTreeSet<String> = Table::ALL.map(|table| table.name().to_owned()).into();
+        self.each_file(at, &mut |file| {
+            if pairs::is_index(&file.table) {
+                tables.insert(PAIRS.to_owned());
+            }
+            if !tables.contains(&file.table) {
+                tables.insert(file.table);
+            }
+            Ok(())
+        })?;
+        Ok(tables.into_iter().collect())
     }
 
     /// The files of a table or sink after commit `at`, or after the last; sorted by path, so by epoch. `pairs` are the
@@ -273,12 +349,16 @@ impl RunFolder {
     /// # Errors
     /// Where there is no such table or commit.
     pub fn files(&self, table: &str, at: Option<u64>) -> Result<Vec<FileEntry>> {
-        let snapshot = self.snapshot(at)?;
+        let mut files = Vec::new();
+        self.each_file(at, &mut |file| {
+            if file.table == table || table == PAIRS && pairs::is_index(&file.table) {
+                files.push(file);
+            }
+            Ok(())
+        })?;
         if table == PAIRS {
-            let pairs = pairs::listed(&*self.store, &snapshot.pairs_indexes())?;
-            return Ok(pairs.iter().flat_map(Pair::files).collect());
+            return Ok(pairs::listed(&*self.store, &files)?.iter().flat_map(Pair::files).collect());
         }
-        let files = snapshot.of_table(table);
         if files.is_empty() {
             let tables = self.tables(at)?;
             if !tables.iter().any(|known| known == table) {

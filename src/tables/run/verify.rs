@@ -1,7 +1,7 @@
 //! Checking a run folder against its own digests.
 
 use super::{CHECKPOINT_EVERY, RunFolder};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sink::durable::FileDigest;
 use crate::sink::pairs::{self, Pair};
 use crate::sink::parquet;
@@ -75,6 +75,57 @@ impl RunFolder {
             found.bytes += file.bytes;
         }
         Ok(found)
+    }
+
+    /// The bytes of a committed file, once they are found to be those that were committed.
+    ///
+    /// # Errors
+    /// Where the file is not there, or another one.
+    pub fn verified(&self, file: &FileEntry) -> Result<Vec<u8>> {
+        let bytes = self.store().read(&file.path)?.ok_or_else(|| self.damaged(file, "is not there"))?;
+        if FileDigest::of(&bytes).sha256 != file.sha256 {
+            return Err(self.damaged(file, "has other content"));
+        }
+        Ok(bytes)
+    }
+
+    /// Whether a committed file is there with its length.
+    ///
+    /// # Errors
+    /// Where it is not.
+    pub fn check_length(&self, file: &FileEntry) -> Result<()> {
+        match self.store().length(&file.path)? {
+            None => Err(self.damaged(file, "is not there")),
+            Some(bytes) if bytes != file.bytes => Err(self.damaged(file, &format!("has {bytes}"))),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// What a run relies on that goes on in this folder: tables and lists are compared with their digests, images, labels
+    /// and shards with their lengths.
+    ///
+    /// # Errors
+    /// At the first file that is not what was committed.
+    pub fn check_files(&self) -> Result<()> {
+        self.each_file(None, &mut |file| {
+            let is_pairs = pairs::is_index(&file.table);
+            if Table::from_name(&file.table).is_err() && !is_pairs && !file.path.ends_with(".json") {
+                return self.check_length(&file);
+            }
+            let bytes = self.verified(&file)?;
+            if is_pairs {
+                for pair in canonical::parse::<Vec<Pair>>(&bytes, &self.store().place(&file.path))? {
+                    pair.files().iter().try_for_each(|file| self.check_length(file))?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn damaged(&self, file: &FileEntry, got: &str) -> Error {
+        let place = self.store().place(&file.path);
+        Error::new(format!("{place} was committed with {} bytes and {got}", file.bytes))
+            .with_hint("the run folder was damaged: restore it from a copy, or start anew with another `--out`")
     }
 
     fn problem_of(&self, file: &FileEntry) -> Result<Option<String>> {

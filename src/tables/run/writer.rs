@@ -2,25 +2,32 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::Serialize;
+
 use super::{
-    CHECKPOINT_EVERY, Commit, Intake, IntakeEntry, MANIFEST, RunFolder, RunManifest, Snapshot, checkpoint_name,
+    CHECKPOINT_EVERY, Commit, Counts, Head, Intake, IntakeEntry, MANIFEST, RunFolder, RunManifest, checkpoint_name,
     commit_name, intake_name,
 };
 use crate::error::{Error, Result};
 use crate::ingest::ScanEntry;
-use crate::sink::Sink;
-use crate::sink::canonical;
+use crate::sink::canonical::{self, Streamed, Take};
 use crate::sink::durable::{Durable, FileDigest, Folder, STAGING};
+use crate::sink::schema::Table;
 use crate::sink::spool::Spool;
+use crate::sink::{FileEntry, Sink};
 use crate::tables::epoch::SealedEpoch;
 
 /// A run folder, to be written. One process has it; others read and spool.
+///
+/// It remembers where the folder stands, not its files: runs are long.
 pub struct RunWriter {
     folder: RunFolder,
-    snapshot: Snapshot,
+    head: Head,
+    /// The parts of the one table that later commits replace.
+    quality: Vec<FileEntry>,
     taken_in: u64,
     // Released with the process, however it ends.
     _lock: Option<File>,
@@ -33,10 +40,12 @@ impl RunFolder {
     /// Where the folder belongs to another run, another process is writing it, or it cannot be written.
     pub fn create_or_resume(path: impl Into<PathBuf>, manifest: &RunManifest) -> Result<RunWriter> {
         let path = path.into();
-        // Before anything is written into the folder of another run.
+        // Before anything is written into the folder of another run, or among files of somebody else.
         if path.join(MANIFEST).exists() {
             let own = Self::open(&path)?;
             manifest.check_same(own.manifest(), &path.display().to_string())?;
+        } else {
+            check_unused(&path)?;
         }
         let lock = lock(&path)?;
         let mut writer = Self::create_or_resume_in(Arc::new(Folder::local(path)), manifest)?;
@@ -61,12 +70,12 @@ impl RunFolder {
                 store.settle(name)?;
             }
         }
-        let snapshot = folder.snapshot(None)?;
+        let (head, quality) = (folder.standing(None)?, folder.files(Table::Quality.name(), None)?);
         let taken_in = {
             let present = folder.numbered("intake")?;
             (0..).take_while(|epoch| present.binary_search(epoch).is_ok()).count() as u64
         };
-        let mut writer = RunWriter { folder, snapshot, taken_in, _lock: None };
+        let writer = RunWriter { folder, head, quality, taken_in, _lock: None };
         if taken_in < writer.next_epoch() {
             let (next, place) = (writer.next_epoch(), writer.folder.store().place("intake"));
             return Err(Error::new(format!("{place} has {taken_in} intakes, there are {next} commits"))
@@ -77,7 +86,25 @@ impl RunFolder {
     }
 }
 
-fn lock(path: &std::path::Path) -> Result<File> {
+/// Whether a folder may become a run folder: one that does not exist, that is empty, or in which a run had no more than begun.
+fn check_unused(path: &Path) -> Result<()> {
+    let entries = match std::fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(Error::io("cannot use as a run folder", path, error)),
+    };
+    let mut names = entries.map(|entry| entry.map(|entry| entry.file_name()));
+    let foreign = names.find(|name| name.as_ref().is_ok_and(|name| name != STAGING));
+    match foreign {
+        Some(Ok(name)) => {
+            let message = format!("{} is no run folder and not empty: it holds {}", path.display(), name.display());
+            Err(Error::new(message).with_hint("give an empty folder, or one that does not exist yet, with `--out`"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn lock(path: &Path) -> Result<File> {
     let staging = path.join(STAGING);
     std::fs::create_dir_all(&staging).map_err(|e| {
         Error::io("cannot make", &staging, e).with_hint("choose a folder that you may write to with `--out`")
@@ -95,20 +122,34 @@ fn lock(path: &std::path::Path) -> Result<File> {
     }
 }
 
+/// A [`Checkpoint`](super::Checkpoint) as it is written, with its fields in the order of their names.
+#[derive(Serialize)]
+struct StreamedCheckpoint<'a, F> {
+    commit: &'a str,
+    counts: &'a Counts,
+    epoch: u64,
+    files: F,
+}
+
 impl RunWriter {
     /// The folder with what is committed by now.
     pub fn folder(&self) -> &RunFolder {
         &self.folder
     }
 
-    /// What is committed by now.
-    pub fn snapshot(&self) -> &Snapshot {
-        &self.snapshot
+    /// How everything that is committed ended.
+    pub fn counts(&self) -> &Counts {
+        &self.head.counts
+    }
+
+    /// The parts of the table `quality`, which a commit that changes it replaces.
+    pub fn quality_parts(&self) -> &[FileEntry] {
+        &self.quality
     }
 
     /// The first epoch that is not committed.
     pub fn next_epoch(&self) -> u64 {
-        self.snapshot.epoch.map_or(0, |epoch| epoch + 1)
+        self.head.epoch.map_or(0, |epoch| epoch + 1)
     }
 
     /// The first epoch that is not taken in; epochs from [`RunWriter::next_epoch`] up to here are to be done again
@@ -164,22 +205,39 @@ impl RunWriter {
         add.dedup();
         remove.sort_unstable();
         remove.dedup();
-        let commit = Commit { epoch, parent: self.snapshot.sha256.clone(), intake, add, remove, counts };
+        let commit = Commit { epoch, parent: self.head.sha256.clone(), intake, add, remove, counts };
+        if commit.remove.iter().any(|file| !self.quality.contains(file)) {
+            self.folder.snapshot(None)?.check(&commit)?;
+        }
         let text = canonical::pretty(&commit)?;
-        self.snapshot.check(&commit)?;
         self.folder.store().create(&commit_name(epoch), &text)?;
-        self.snapshot.apply(&commit, FileDigest::of(&text).sha256)?;
+        self.head.apply(&commit, FileDigest::of(&text).sha256)?;
+        self.quality.retain(|file| !commit.remove.contains(file));
+        self.quality.extend(commit.add.iter().filter(|file| file.table == Table::Quality.name()).cloned());
         self.folder.refresh()?;
         self.write_checkpoint()?;
         Ok(commit)
     }
 
-    fn write_checkpoint(&mut self) -> Result<()> {
-        let Some(epoch) = self.snapshot.epoch.filter(|epoch| (epoch + 1) % CHECKPOINT_EVERY == 0) else {
+    fn write_checkpoint(&self) -> Result<()> {
+        let Some(epoch) = self.head.epoch.filter(|epoch| (epoch + 1) % CHECKPOINT_EVERY == 0) else {
             return Ok(());
         };
-        let Some(checkpoint) = self.snapshot.checkpoint() else { return Ok(()) };
-        self.folder.store().create(&checkpoint_name(epoch), &canonical::pretty(&checkpoint)?)
+        let (store, name) = (self.folder.store(), checkpoint_name(epoch));
+        if store.exists(&name)? {
+            return Ok(());
+        }
+        let staged = format!("{STAGING}/checkpoint-{epoch}");
+        // It is as long as the run: it is written while it is read.
+        store.stage(&staged, &mut |out| {
+            let files = Streamed::of::<FileEntry>(|take: Take<'_, FileEntry>| {
+                self.folder.each_file(Some(epoch), take)
+            });
+            let Head { epoch: _, sha256, counts } = &self.head;
+            canonical::write_pretty(out, &StreamedCheckpoint { commit: sha256, counts, epoch, files })
+        })?;
+        store.publish(&[(staged.clone(), name)])?;
+        store.remove(&staged)
     }
 
     /// Brings the layouts of all sinks in line with what is committed.
@@ -188,7 +246,16 @@ impl RunWriter {
     /// Where files cannot be read or linked.
     pub fn project(&self, sinks: &[Arc<dyn Sink>]) -> Result<()> {
         let store = &**self.folder.store();
-        sinks.iter().try_for_each(|sink| sink.project(store, &self.snapshot.of_table(&sink.index())))
+        sinks.iter().try_for_each(|sink| {
+            let mut index = Vec::new();
+            self.folder.each_file(None, &mut |file| {
+                if file.table == sink.index() {
+                    index.push(file);
+                }
+                Ok(())
+            })?;
+            sink.project(store, &index)
+        })
     }
 
     /// The spool of this run for these sinks.

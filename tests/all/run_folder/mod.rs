@@ -150,7 +150,7 @@ fn a_folder_keeps_to_its_own_pipeline() {
     drop(first);
     let error = RunFolder::create_or_resume(&path, &fixture::manifest(8)).err().unwrap();
     assert!(
-        error.to_string().contains("seed is 7 there, 8 here") && error.hint().unwrap().contains("--out"),
+        error.to_string().contains("the seed is 7 there and 8 here") && error.hint().unwrap().contains("--out"),
         "{error}"
     );
     RunFolder::create_or_resume(&path, &fixture::manifest(7)).unwrap();
@@ -184,7 +184,7 @@ fn readers_replay_from_checkpoints_and_stop_at_a_gap() {
     let before = disk.steps();
     let snapshot = folder.snapshot(None).unwrap();
     assert!(disk.steps() - before < 20, "a checkpoint saves the reading of {epochs} commits");
-    assert_eq!(snapshot.counts.scans, 2 * epochs);
+    assert_eq!(snapshot.head.counts.scans, 2 * epochs);
     let expected = |last: u64| (0..=last).filter(|epoch| epoch % 3 != 1 || epoch + 1 > last).count();
     for at in [0, 1, 2, CHECKPOINT_EVERY - 2, CHECKPOINT_EVERY - 1, CHECKPOINT_EVERY, epochs - 1] {
         assert_eq!(folder.files("samples", Some(at)).unwrap().len(), expected(at), "at {at}");
@@ -225,7 +225,9 @@ fn every_damage_is_found() {
     let found = writer.folder().verify().unwrap();
     assert!(found.problems.is_empty() && found.commits == 2 && found.files > 10, "{found:?}");
     let names: Vec<String> = writer
-        .snapshot()
+        .folder()
+        .snapshot(None)
+        .unwrap()
         .files
         .keys()
         .cloned()

@@ -239,6 +239,11 @@ impl Disk for SimulatedDisk {
         Ok(self.step()?.seen.contains_key(name))
     }
 
+    fn length(&self, name: &str) -> io::Result<u64> {
+        let mut file = self.open(name)?;
+        io::copy(&mut file, &mut io::sink())
+    }
+
     fn list(&self, folder: &str) -> io::Result<Vec<String>> {
         let state = self.step()?;
         state.folder(folder)?;

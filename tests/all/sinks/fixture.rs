@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use freetumor::error::{Fault, FaultKind, Result};
+use freetumor::graph::SplitShares;
 use freetumor::ingest::{Companions, Scan, ScanEntry};
 use freetumor::mask::{MaskedScan, Organ, OrganMask};
 use freetumor::random::Key;
 use freetumor::score::{Score, Scores};
 use freetumor::sink::durable::Durable;
-use freetumor::sink::split::{SplitConfig, Splitter};
 use freetumor::sink::spool::{ScanOutcome, Spool};
 use freetumor::sink::{
     DecathlonConfig, DecathlonSink, FaultRecord, NnunetConfig, NnunetSink, Outcome, Sample, SampleRecord, ScanRecord,
@@ -130,7 +130,7 @@ pub fn candidate(masked: &MaskedScan, key: Key) -> Candidate {
 /// What the stages would make of a scan, spooled.
 pub fn work(spool: &Spool, epoch: u64, entry: &ScanEntry, shape: [usize; 3]) -> Result<ScanOutcome> {
     let root = Key::root(7);
-    let split = Splitter::new(SplitConfig { validation: 0.3, test: 0.2 }, root).unwrap().split_of(&entry.patient_key);
+    let split = SplitShares { train: 0.5, validation: 0.3, test: 0.2 }.of(&entry.patient_key);
     let scan_key = root.with("scan", &entry.scan_id);
     let mut scan = ScanRecord {
         scan_id: entry.scan_id.clone(),

@@ -49,7 +49,7 @@ fn nnunet_finds_its_files_labels_and_folds() {
     assert!(!folds[0]["train"].as_array().unwrap().is_empty() && !folds[0]["val"].as_array().unwrap().is_empty());
     let tests = names(root.join("imagesTs"));
     assert!(!tests.is_empty());
-    assert_eq!((cases.len() + tests.len()) as u64, writer.snapshot().counts.accepted);
+    assert_eq!((cases.len() + tests.len()) as u64, writer.counts().accepted);
 }
 
 #[test]
@@ -69,7 +69,7 @@ fn decathlon_lists_name_files_that_are_there() {
         }
         total += list.len();
     }
-    assert_eq!(total as u64, writer.snapshot().counts.accepted);
+    assert_eq!(total as u64, writer.counts().accepted);
     assert_eq!(dataset["numTraining"].as_u64().unwrap() + dataset["numTest"].as_u64().unwrap(), total as u64);
 }
 

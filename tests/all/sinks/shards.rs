@@ -56,7 +56,7 @@ fn shards_hold_every_accepted_sample_once_and_in_order() {
         }
     }
     let unique: BTreeSet<String> = keys.iter().cloned().collect();
-    assert!(unique.len() == keys.len() && keys.len() as u64 == writer.snapshot().counts.accepted);
+    assert!(unique.len() == keys.len() && keys.len() as u64 == writer.counts().accepted);
 }
 
 #[test]
@@ -108,5 +108,5 @@ fn the_index_is_right_about_every_shard() {
             }
         }
     }
-    assert_eq!(samples, writer.snapshot().counts.accepted);
+    assert_eq!(samples, writer.counts().accepted);
 }

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use freetumor::graph::SplitShares;
 use freetumor::ingest::ScanEntry;
 use freetumor::sink::durable::{Durable, FileDigest, Folder};
-use freetumor::sink::split::{SplitConfig, Splitter};
 use freetumor::sink::{Sink, Split, Spooled};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -86,15 +86,14 @@ proptest! {
     ) {
         let place = tempfile::tempdir().unwrap();
         let store: Arc<dyn Durable> = Arc::new(Folder::local(place.path()));
-        let config = SplitConfig { validation: 0.3, test: 0.3 };
-        let splitter = Splitter::new(config, freetumor::random::Key::root(seed)).unwrap();
+        let shares = SplitShares { train: 0.4, validation: 0.3, test: 0.3 };
         let (mut patients, mut number) = (BTreeMap::new(), 0);
         let mut committed: BTreeMap<String, Vec<_>> = BTreeMap::new();
         for (epoch, scans) in epochs.iter().enumerate() {
             let mut samples: Vec<Spooled> = scans.iter().map(|patient| {
                 number += 1;
-                let patient = format!("patient{patient}");
-                spooled(&*store, epoch as u64, number, &patient, splitter.split_of(&patient))
+                let patient = format!("patient{seed}-{patient}");
+                spooled(&*store, epoch as u64, number, &patient, shares.of(&patient))
             }).collect();
             samples.sort_by(|a, b| a.record.sample_id.cmp(&b.record.sample_id));
             patients.extend(samples.iter().map(|s| (s.record.sample_id.clone(), s.record.patient_key.clone())));
