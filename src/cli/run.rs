@@ -122,7 +122,11 @@ impl std::fmt::Display for Summary<'_> {
             writeln!(f, "{} scans are duplicates of others and were left out\n", report.duplicates)?;
         }
         if report.changed_scans > 0 {
-            writeln!(f, "{} scans changed on disk since they were taken in; {folder} keeps what it made of them.", report.changed_scans)?;
+            writeln!(
+                f,
+                "{} scans changed on disk since they were taken in; {folder} keeps what it made of them.",
+                report.changed_scans
+            )?;
             writeln!(f, "To take them in as they are now, run into another folder: `--out DIR`.\n")?;
         }
         writeln!(f, "Where everything lies:")?;

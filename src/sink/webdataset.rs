@@ -192,9 +192,10 @@ impl Shard {
     }
 
     fn described(&self) -> Value {
-        let samples = self.samples.iter().map(
-            |member| json!({ "key": member.key, "offset": member.offset_bytes, "length": member.length_bytes }),
-        );
+        let samples = self
+            .samples
+            .iter()
+            .map(|member| json!({ "key": member.key, "offset": member.offset_bytes, "length": member.length_bytes }));
         json!({
             "url": format!("{}/{}", self.split.name(), self.file()),
             "nsamples": self.samples.len(),

@@ -35,8 +35,8 @@ pub(crate) fn separable(values: &Array3<f32>, half_kernels: [Vec<f32>; 3]) -> Ar
         let source = last.as_ref().unwrap_or(values);
         let mut target = spare.take().unwrap_or_else(|| Array3::filled([nx, ny, nz], 0.0f32));
         // Many rows of a tumor's box are empty; they need not be read again and again.
-        let filled: Vec<bool> =
-            source.as_slice().chunks_exact(nx.max(1)).map(|row| row.iter().any(|&value| value != 0.0)).collect();
+        let rows = source.as_slice().chunks_exact(nx.max(1));
+        let filled: Vec<bool> = rows.map(|row| row.iter().fold(0, |bits, value| bits | value.to_bits()) != 0).collect();
         let margin = half.len() - 1;
         let mut padded = vec![0.0f32; nx + 2 * margin];
         let mut lines: Vec<(f32, &[f32])> = Vec::with_capacity(2 * half.len());

@@ -34,8 +34,9 @@ pub fn distance_mm<T>(
     for axis in [1, 2] {
         let reach = (limit_mm / spacing_mm[axis]) as usize;
         // Most rows of a large box hold no target; they need not be read again and again.
+        let rows = squares.as_slice().chunks_exact(nx.max(1));
         let reached: Vec<bool> =
-            squares.as_slice().chunks_exact(nx.max(1)).map(|row| row.iter().any(|square| square.is_finite())).collect();
+            rows.map(|row| row.iter().fold(false, |any, &square| any | (square < f32::INFINITY))).collect();
         let mut lines: Vec<(f32, &[f32])> = Vec::new();
         for z in 0..nz {
             for y in 0..ny {

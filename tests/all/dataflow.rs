@@ -6,9 +6,14 @@ use std::sync::Arc;
 
 use freetumor::dataflow::{Progress, RunOptions, RunReport, run};
 use freetumor::error::Result;
-use freetumor::graph::{GraphFile, Plan, Registry, check};
+use freetumor::graph::{GraphFile, Plan, Reading, Registry, check};
+use freetumor::ingest::dicom::Decoder;
+use freetumor::ingest::nifti::{self, Datatype};
+use freetumor::sink::ScanRecord;
 use freetumor::sink::durable::FileDigest;
+use freetumor::sink::parquet::read_part;
 use freetumor::tables::run::RunFolder;
+use freetumor::volume::{Affine, Grid};
 
 use crate::for_loop::plain_loop;
 
@@ -136,4 +141,135 @@ fn a_budget_is_never_passed_and_does_not_decide_what_comes_out() {
         committed(folder.path())
     });
     assert!(runs[0] == runs[1] && runs[1] == runs[2]);
+}
+
+/// Small scans in a folder, by one pipeline.
+struct Archive {
+    folder: tempfile::TempDir,
+}
+
+impl Archive {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("secret"), "a secret for tests only").unwrap();
+        Self { folder }
+    }
+
+    /// A scan of one value, with or without labels beside it.
+    fn add(&self, case: &str, hu: i16, labelled: bool) {
+        let place = self.folder.path().join("ct").join(case);
+        std::fs::create_dir_all(&place).unwrap();
+        let grid = Grid { shape: [3, 2, 2], affine: Affine::from_spacing([1.0, 1.0, 2.0]) };
+        let write = |name: &str, datatype, voxels: Vec<u8>| {
+            let mut file = nifti::encode_header(&grid, datatype, "").unwrap().to_vec();
+            file.extend(voxels);
+            std::fs::write(place.join(name), file).unwrap();
+        };
+        write("ct.nii", Datatype::I16, [hu; 12].into_iter().flat_map(i16::to_le_bytes).collect());
+        if labelled {
+            write("labels.nii", Datatype::U8, vec![1; 12]);
+        }
+    }
+
+    fn run(&self, out: &str, epoch_scans: usize) -> Result<RunReport> {
+        let text = format!(
+            r#"
+            [pipeline]
+            name = "archive"
+            epoch_scans = {epoch_scans}
+            [sources.scans]
+            kind = "folder"
+            root = "ct"
+            include = ["*/ct.nii"]
+            [stages.organs]
+            kind = "labels"
+            inputs = ["scans"]
+            pattern = "labels.nii"
+            scheme = "custom"
+            organs = {{ liver = {{ ids = [1] }} }}
+            [stages.synthesize]
+            kind = "rules"
+            inputs = ["organs"]
+            [stages.score]
+            kind = "intensity"
+            inputs = ["synthesize"]
+            [stages.filter]
+            kind = "quality-test"
+            inputs = ["score"]
+            accept = ["delta_hu < -10"]
+            "#
+        );
+        let secret = Some(self.folder.path().join("secret"));
+        let registry = Registry::reading(Reading { decoder: Decoder::in_process(), patient_secret: secret });
+        let checked = check(&GraphFile::new("test.toml", self.folder.path(), text), &registry);
+        let problems: Vec<String> = checked.problems.iter().map(ToString::to_string).collect();
+        let plan = checked.plan.unwrap_or_else(|| panic!("{}", problems.join("\n")));
+        run(plan, &self.folder.path().join(out), &RunOptions::default(), &Arc::new(Progress::default()))
+    }
+
+    /// Status and first of every scan.
+    fn scans(&self, out: &str) -> BTreeMap<String, (String, Option<String>)> {
+        let folder = RunFolder::open(self.folder.path().join(out)).unwrap();
+        let files = folder.files("scans", None).unwrap();
+        let rows = files.iter().flat_map(|file| read_part::<ScanRecord>(folder.verified(file).unwrap()).unwrap());
+        rows.map(|row| (row.scan_id, (row.status, row.duplicate_of))).collect()
+    }
+}
+
+#[test]
+fn the_length_of_epochs_does_not_decide_what_becomes_of_equal_and_spoiled_scans() {
+    let archive = Archive::new();
+    for pair in 0..6 {
+        // Equal scans, of which one has no labels: its fault counts where it comes first.
+        archive.add(&format!("a{pair}"), 10 * pair, false);
+        archive.add(&format!("b{pair}"), 10 * pair, true);
+    }
+    let all = [1, 3, 100].map(|epoch_scans| {
+        let out = format!("run{epoch_scans}");
+        archive.run(&out, epoch_scans).unwrap();
+        archive.scans(&out)
+    });
+    assert!(all[0] == all[1] && all[1] == all[2], "{all:#?}");
+    let count = |status: &str| all[0].values().filter(|(is, _)| is == status).count();
+    assert_eq!(count("done"), 6);
+    assert!(count("fault") > 0 && count("duplicate") > 0, "{all:#?}");
+}
+
+#[test]
+fn a_scan_that_changed_is_told_of_and_taken_by_another_folder() {
+    let archive = Archive::new();
+    archive.add("a", 10, false);
+    archive.add("b", 20, true);
+    let first = archive.run("run", 4).unwrap();
+    assert_eq!((first.new_scans, first.faults, first.changed_scans), (2, 1, 0));
+    archive.add("a", 1000, true);
+    let path = archive.folder.path().join("ct/a/ct.nii");
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
+    std::fs::File::options().write(true).open(path).unwrap().set_modified(later).unwrap();
+    let again = archive.run("run", 4).unwrap();
+    assert_eq!((again.new_scans, again.faults, again.changed_scans), (0, 1, 1));
+    let other = archive.run("other", 4).unwrap();
+    assert_eq!((other.new_scans, other.faults, other.changed_scans), (2, 0, 0));
+}
+
+#[test]
+fn a_run_does_not_go_on_upon_damaged_tables() {
+    let archive = Archive::new();
+    archive.add("a", 10, true);
+    archive.run("run", 4).unwrap();
+    let folder = archive.folder.path().join("run");
+    for table in ["samples", "scans", "quality"] {
+        let file = RunFolder::open(&folder).unwrap().files(table, None).unwrap().remove(0);
+        let whole = std::fs::read(folder.join(&file.path)).unwrap();
+        let mut damaged = whole.clone();
+        damaged[whole.len() / 2] ^= 1;
+        std::fs::write(folder.join(&file.path), &damaged).unwrap();
+        let error = archive.run("run", 4).unwrap_err();
+        assert!(error.to_string().contains(&file.path) && error.hint().is_some(), "{error}");
+        std::fs::write(folder.join(&file.path), &whole[1..]).unwrap();
+        let opened = RunFolder::open(&folder).unwrap();
+        assert!(opened.check_length(&file).unwrap_err().to_string().contains("bytes"));
+        std::fs::write(folder.join(&file.path), &whole).unwrap();
+    }
+    assert_eq!(archive.run("run", 4).unwrap().new_scans, 0);
 }

@@ -51,6 +51,24 @@ impl Archive {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_named_pipe_is_refused_by_its_name() {
+    let archive = Archive::new();
+    let pipe = archive.root.join("ct.nii");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let source = archive.source(archive.config(&["*.nii"]));
+    let entry = source.list().unwrap().remove(0);
+    for fault in
+        [source.header(&entry).unwrap_err(), source.read(&entry).unwrap_err(), nifti::read_volume(&pipe).unwrap_err()]
+    {
+        assert!(fault.kind == FaultKind::Unsupported && fault.message.contains("a named pipe"), "{fault}");
+    }
+    // The command ends, too, though nobody ever writes into the pipe.
+    let command = assert_cmd::Command::cargo_bin("freetumor").unwrap().arg("inspect").arg(&pipe).assert().code(2);
+    assert!(String::from_utf8_lossy(&command.get_output().stderr).contains("a named pipe"));
+}
+
 fn write(path: &Path, value: i16) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     let grid = Grid { shape: [3, 2, 2], affine: Affine::from_spacing([1.0, 1.0, 2.0]) };

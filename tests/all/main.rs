@@ -13,6 +13,7 @@ mod mask;
 mod nifti;
 mod phantom;
 mod run_folder;
+mod shapes;
 mod sinks;
 mod synth;
 mod volume;

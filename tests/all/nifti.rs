@@ -387,3 +387,17 @@ fn header_alone_bounds_what_reading_holds() {
     assert_eq!(fault.kind, freetumor::error::FaultKind::TooLarge);
     assert!(nifti::read_volume_within(&path, &nifti::Limits { held_bytes: header.read_bytes }).is_ok());
 }
+
+/// Another reader's view of the headers that are written.
+#[test]
+fn the_crate_nifti_reads_written_headers_alike() {
+    let affine = Affine([[-0.75, 0.0, 0.0, 120.5], [0.0, 0.75, 0.0, -80.25], [0.0, 0.0, 2.5, 33.0]]);
+    let grid = Grid { shape: [17, 9, 5], affine };
+    let bytes = nifti::encode_header(&grid, Datatype::I16, "a description").unwrap();
+    let header = ::nifti::NiftiHeader::from_reader(&bytes[..]).unwrap();
+    assert_eq!((header.sizeof_hdr, header.dim, header.vox_offset), (348, [3, 17, 9, 5, 1, 1, 1, 1], 352.0));
+    assert_eq!(header.data_type().unwrap(), ::nifti::NiftiType::Int16);
+    let rows = [header.srow_x, header.srow_y, header.srow_z].map(|row| row.map(f64::from));
+    assert_eq!(rows, affine.0);
+    assert!(header.descrip.starts_with(b"a description\0"));
+}

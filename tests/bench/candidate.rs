@@ -110,14 +110,15 @@ fn main() {
                 let Attempt::Candidate(candidate) = attempt else { return };
                 made += 1;
                 for value in candidate.after.as_slice() {
-                    digest = digest.rotate_left(5) ^ u64::from(value.to_bits());
+                    // Zero has no sign here.
+                    digest = digest.rotate_left(5) ^ u64::from((value + 0.0).to_bits());
                 }
             });
             // Equal digests before and after a change of code mean equal tumors.
             print(name, &times, &format!(", {made} tumors in {ATTEMPTS} attempts, digest {digest:016x}"));
         }
-        let rules = Rules::new(RulesConfig::default(), &scan.mask.organs, HuWindow::ABDOMEN)
-            .expect("the defaults are right");
+        let rules =
+            Rules::new(RulesConfig::default(), &scan.mask.organs, HuWindow::ABDOMEN).expect("the defaults are right");
         let times = measured(20, |_| rules.site_plan(&scan, organ).is_ok(), drop);
         print("the organ's plan, once a scan", &times, "");
     }

@@ -44,7 +44,8 @@ impl RunManifest {
         flatten(&serde_json::to_value(own).unwrap_or_default(), &mut Vec::new(), &mut there);
         flatten(&serde_json::to_value(self).unwrap_or_default(), &mut Vec::new(), &mut here);
         // A node that only one of them has is one difference, however many settings it has.
-        let node = |path: &[String]| (path.len() > 2 && path[0] == "pipeline").then(|| path[..3.min(path.len())].to_vec());
+        let node =
+            |path: &[String]| (path.len() > 2 && path[0] == "pipeline").then(|| path[..3.min(path.len())].to_vec());
         let has = |of: &BTreeMap<Vec<String>, String>, node: &[String]| of.keys().any(|path| path.starts_with(node));
         let mut differences: Vec<String> = Vec::new();
         for path in there.keys().chain(here.keys().filter(|path| !there.contains_key(*path))) {
@@ -86,7 +87,9 @@ impl RunManifest {
 /// What a leaf of the manifest is called by those who write graph files.
 fn in_words(path: &[String]) -> String {
     let parts: Vec<&str> = path.iter().map(String::as_str).collect();
-    let setting = |parts: &[&str]| parts.iter().filter(|part| part.parse::<usize>().is_err()).copied().collect::<Vec<_>>().join(".");
+    let setting = |parts: &[&str]| {
+        parts.iter().filter(|part| part.parse::<usize>().is_err()).copied().collect::<Vec<_>>().join(".")
+    };
     match parts[..] {
         ["seed"] => "the seed".into(),
         ["format"] => "the format of the run folder".into(),
@@ -158,7 +161,9 @@ mod tests {
         let mut seeded = own.clone();
         seeded.seed = 2;
         assert!(seeded.check_same(&own, "RUN").unwrap_err().to_string().contains("the seed is 1 there and 2 here"));
-        let more = manifest(json!({"stages": {"test": {"conditions": ["found_fraction > 0.7"]}, "lungs": {"kind": "lung", "inputs": ["a"]}}}));
+        let more = manifest(
+            json!({"stages": {"test": {"conditions": ["found_fraction > 0.7"]}, "lungs": {"kind": "lung", "inputs": ["a"]}}}),
+        );
         let error = more.check_same(&own, "RUN").unwrap_err().to_string();
         assert_eq!(error, "RUN belongs to another run: the stage `lungs` is only here");
     }

@@ -230,9 +230,7 @@ impl RunWriter {
         let staged = format!("{STAGING}/checkpoint-{epoch}");
         // It is as long as the run: it is written while it is read.
         store.stage(&staged, &mut |out| {
-            let files = Streamed::of::<FileEntry>(|take: Take<'_, FileEntry>| {
-                self.folder.each_file(Some(epoch), take)
-            });
+            let files = Streamed::of::<FileEntry>(|take: Take<'_, FileEntry>| self.folder.each_file(Some(epoch), take));
             let Head { epoch: _, sha256, counts } = &self.head;
             canonical::write_pretty(out, &StreamedCheckpoint { commit: sha256, counts, epoch, files })
         })?;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use freetumor::cli::files::{FilesArgs, files};
 use freetumor::random::Key;
 use freetumor::sink::durable::{Durable, Folder, REPLACEABLE, STAGING};
-use freetumor::sink::{FileEntry, Sink};
+use freetumor::sink::{FileEntry, Sink, canonical};
 use freetumor::tables::epoch::{SealedEpoch, seal};
 use freetumor::tables::run::{CHECKPOINT_EVERY, Counts, RunFolder};
 use rayon::prelude::*;
@@ -156,6 +156,19 @@ fn a_folder_keeps_to_its_own_pipeline() {
     RunFolder::create_or_resume(&path, &fixture::manifest(7)).unwrap();
 }
 
+#[test]
+fn files_of_somebody_else_are_left_alone() {
+    let place = tempfile::tempdir().unwrap();
+    std::fs::write(place.path().join("thesis.doc"), "my only copy").unwrap();
+    let error = RunFolder::create_or_resume(place.path(), &fixture::manifest(7)).err().unwrap();
+    assert!(error.to_string().contains("thesis.doc") && error.hint().unwrap().contains("--out"), "{error}");
+    assert_eq!(std::fs::read_dir(place.path()).unwrap().count(), 1);
+    // What a run leaves that was stopped at its very beginning is no obstacle.
+    std::fs::remove_file(place.path().join("thesis.doc")).unwrap();
+    std::fs::create_dir(place.path().join(STAGING)).unwrap();
+    RunFolder::create_or_resume(place.path(), &fixture::manifest(7)).unwrap();
+}
+
 /// Commits of nothing but names: enough for replaying.
 fn long_run(disk: &SimulatedDisk, epochs: u64) {
     let mut writer = RunFolder::create_or_resume_in(on(disk), &fixture::manifest(7)).unwrap();
@@ -185,6 +198,13 @@ fn readers_replay_from_checkpoints_and_stop_at_a_gap() {
     let snapshot = folder.snapshot(None).unwrap();
     assert!(disk.steps() - before < 20, "a checkpoint saves the reading of {epochs} commits");
     assert_eq!(snapshot.head.counts.scans, 2 * epochs);
+    // Checkpoints are written and read piece by piece, with the same text as any other file.
+    let name = format!("epochs/{:012}.checkpoint.json", 2 * CHECKPOINT_EVERY - 1);
+    let text = &disk.files()[&name];
+    let checkpoint: freetumor::tables::run::Checkpoint = canonical::parse(text, &name).unwrap();
+    let replayed = folder.snapshot(Some(2 * CHECKPOINT_EVERY - 1)).unwrap();
+    assert!(checkpoint.files.iter().eq(replayed.files.values()) && checkpoint.counts == replayed.head.counts);
+    assert!(canonical::pretty(&checkpoint).unwrap() == *text);
     let expected = |last: u64| (0..=last).filter(|epoch| epoch % 3 != 1 || epoch + 1 > last).count();
     for at in [0, 1, 2, CHECKPOINT_EVERY - 2, CHECKPOINT_EVERY - 1, CHECKPOINT_EVERY, epochs - 1] {
         assert_eq!(folder.files("samples", Some(at)).unwrap().len(), expected(at), "at {at}");

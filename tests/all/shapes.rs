@@ -1,0 +1,116 @@
+//! How closely drawn tumors follow real ones: Kolmogorov-Smirnov distances, organ by organ; the bench `shapes` prints them.
+//!
+//! The real percentiles (5, 25, 50, 75, 95) are taken as a distribution that is linear between them; beyond them nothing is
+//! known and nothing compared. Shapes are drawn at the spacing that the real ones were segmented at, and measured in
+//! the same way.
+
+use freetumor::random::Key;
+use freetumor::synth::measure::{ShapeMeasures, measure};
+use freetumor::synth::prior::OrganPrior;
+use rayon::prelude::*;
+use serde_json::Value;
+
+/// One measure of an organ's shapes beside that of real ones.
+pub struct Comparison {
+    pub measure: &'static str,
+    pub distance: f64,
+    pub median: f64,
+    pub real_median: f64,
+}
+
+/// Compares `count` shapes of an organ in all measures; and the spacing at which they were drawn.
+pub fn compare(reference: &Value, prior: &OrganPrior, count: u64) -> (Vec<Comparison>, [f64; 3]) {
+    let (spacing_mm, part) = circumstances(prior.organ);
+    let all = drawn(prior, spacing_mm, count);
+    let organ = &reference[prior.organ];
+    let shapes = part.map_or(organ, |part| &organ[part]);
+    type Measured = fn(&ShapeMeasures) -> f64;
+    let rows: [(&str, &Value, Measured); 8] = [
+        ("equiv_diameter_mm", organ, |m| m.diameter_mm),
+        ("pca_major_over_minor_ratio", shapes, |m| m.axes_mm[0] / m.axes_mm[2]),
+        ("pca_major_over_middle_ratio", shapes, |m| m.axes_mm[0] / m.axes_mm[1]),
+        ("pca_middle_over_minor_ratio", shapes, |m| m.axes_mm[1] / m.axes_mm[2]),
+        ("surface_irregularity_ratio", shapes, |m| m.surface_irregularity_ratio),
+        ("sphericity", shapes, |m| m.sphericity),
+        ("ellipsoid_dice", shapes, |m| m.ellipsoid_dice),
+        ("radial_residual_sd", shapes, |m| m.radial_residual_sd),
+    ];
+    let comparisons = rows.into_iter().filter_map(|(name, part, value)| {
+        // Shapes of fine slices are of tumors from 8 mm.
+        let whole = name == "equiv_diameter_mm" || std::ptr::eq(part, organ);
+        let values = all.iter().filter(|m| whole || m.diameter_mm >= 8.0).map(value).collect();
+        let (distance, median, real_median) = distance(&part[name], values)?;
+        Some(Comparison { measure: name, distance, median, real_median })
+    });
+    (comparisons.collect(), spacing_mm)
+}
+
+/// Spacing of the real segmentations, and the part of the file to compare with: fine slices where there are enough.
+fn circumstances(organ: &str) -> ([f64; 3], Option<&'static str>) {
+    match organ {
+        "pancreas" => ([0.8, 0.8, 2.5], None),
+        "kidney" => ([0.79, 0.79, 1.0], Some("shape_fine_slices")),
+        "lung" => ([0.78, 0.78, 1.0], Some("shape_fine_slices")),
+        _ => ([0.73, 0.73, 0.8], Some("shape_fine_slices")),
+    }
+}
+
+fn drawn(prior: &OrganPrior, spacing_mm: [f64; 3], count: u64) -> Vec<ShapeMeasures> {
+    let shapes = (0..count).into_par_iter().filter_map(|number| {
+        let key = Key::root(1).with("organ", prior.organ).number("shape", number);
+        let mut draws = key.draws("size");
+        let diameter_mm = prior.diameter_mm.draw(&mut draws);
+        let shape = prior.shape(&mut draws, diameter_mm).draw(&mut key.draws("shape"), [0.3, 0.1, 0.6], spacing_mm);
+        measure(&shape.mask, spacing_mm)
+    });
+    shapes.collect()
+}
+
+fn distance(reference: &Value, mut values: Vec<f64>) -> Option<(f64, f64, f64)> {
+    values.sort_by(f64::total_cmp);
+    let known: Vec<(f64, f64)> = [(0.05, "p5"), (0.25, "p25"), (0.5, "p50"), (0.75, "p75"), (0.95, "p95")]
+        .into_iter()
+        .map(|(share, name)| Some((share, reference[name].as_f64()?)))
+        .collect::<Option<_>>()?;
+    let mut largest = 0.0f64;
+    for pair in known.windows(2) {
+        for step in 0..=20 {
+            let t = f64::from(step) / 20.0;
+            let value = pair[0].1 + t * (pair[1].1 - pair[0].1);
+            let share = values.partition_point(|&v| v <= value) as f64 / values.len() as f64;
+            largest = largest.max((share - (pair[0].0 + t * (pair[1].0 - pair[0].0))).abs());
+        }
+    }
+    Some((largest, values[values.len() / 2], known[2].1))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use freetumor::synth::prior::PRIORS;
+
+    use super::*;
+    use crate::common;
+
+    /// Fewer shapes than the bench draws, so chance adds to each distance: broken priors are far beyond this.
+    const BOUND: f64 = 0.2;
+
+    #[test]
+    fn drawn_tumors_follow_real_ones() {
+        let Some(path) = common::shared("reference/real_tumor_shapes.json") else { return };
+        let reference: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let mut worst = BTreeMap::new();
+        for prior in &PRIORS {
+            let (comparisons, _) = compare(&reference, prior, 120);
+            assert!(comparisons.len() >= 5, "{}: {} measures", prior.organ, comparisons.len());
+            let largest = comparisons.iter().max_by(|a, b| a.distance.total_cmp(&b.distance)).unwrap();
+            worst.insert(prior.organ, (largest.distance, largest.measure, largest.median, largest.real_median));
+        }
+        assert!(worst.values().all(|(distance, ..)| *distance < BOUND), "{worst:?}");
+        // The bound can fail: one organ's tumors are not another's.
+        let lung = PRIORS.iter().find(|prior| prior.organ == "lung").unwrap();
+        let (comparisons, _) = compare(&reference, &OrganPrior { organ: "kidney", ..*lung }, 120);
+        assert!(comparisons.iter().any(|comparison| comparison.distance > BOUND));
+    }
+}
