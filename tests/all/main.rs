@@ -12,6 +12,7 @@ mod graph;
 mod mask;
 mod nifti;
 mod phantom;
+mod priors;
 mod run_folder;
 mod shapes;
 mod sinks;
