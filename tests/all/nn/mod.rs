@@ -1,1 +1,3 @@
 //! Networks: operators, weights, windows.
+
+mod ops;
