@@ -171,13 +171,7 @@ fn convolve(
 }
 
 fn seen<'a>(geometry: &Geometry, numbers: &'a [f32], reading: Reading) -> Weight<'a> {
-    Weight {
-        numbers,
-        outputs: geometry.channels_out,
-        inputs: geometry.channels_in,
-        taps: geometry.taps(),
-        reading,
-    }
+    Weight { numbers, outputs: geometry.channels_out, inputs: geometry.channels_in, taps: geometry.taps(), reading }
 }
 
 fn check(geometry: &Geometry, x: &[f32], weight: &[f32], y: &[f32]) {

@@ -59,13 +59,19 @@ pub(super) fn weight_gradient(class: Class, geometry: &Geometry, x: &[f32], dy: 
                 }
                 for first_y in (0..oy).step_by(rows) {
                     let rows = rows.min(oy - first_y);
-                    let start = [
-                        at_x,
-                        (first_y * sy) as isize - geometry.padding[1] as isize,
-                        -(geometry.padding[2] as isize),
-                    ];
+                    let start =
+                        [at_x, (first_y * sy) as isize - geometry.padding[1] as isize, -(geometry.padding[2] as isize)];
                     slab.cut(source, sample, start, [1, (rows - 1) * sy + ky, width], 0, inputs);
-                    pack_rows(gradient, sample, px, first_y..first_y + rows, first_output, count, shape.columns, packed);
+                    pack_rows(
+                        gradient,
+                        sample,
+                        px,
+                        first_y..first_y + rows,
+                        first_output,
+                        count,
+                        shape.columns,
+                        packed,
+                    );
                     let row_len = oz * shape.columns;
                     for tap_y in 0..ky {
                         for block in 0..count.div_ceil(shape.columns) {

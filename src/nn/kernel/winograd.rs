@@ -226,9 +226,8 @@ impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> Task<'_, T, OUT, 
         let plane_len = IN * IN * self.point_len();
         let patches = self.patches();
         let columns = self.plan.shape.columns;
-        let input_plane = |plane: usize| {
-            within(self.first_x as isize - geometry.padding[0] as isize, plane, geometry.input[0])
-        };
+        let input_plane =
+            |plane: usize| within(self.first_x as isize - geometry.padding[0] as isize, plane, geometry.input[0]);
         scratch.transformed.resize((self.planes + kernel_planes - 1) * plane_len, 0.0);
         scratch.products.resize(IN * IN * self.planes * patches * columns, 0.0);
         scratch.patch.resize(IN * IN * geometry.channels_in, 0.0);

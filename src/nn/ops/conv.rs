@@ -110,7 +110,11 @@ impl Conv3d {
             channels_in: self.c_in,
             channels_out: self.c_out,
             kernel: self.kernel,
-            stride: self.stride,
+            // Where there is one position, a stride that leaves room for no second one.
+            stride: std::array::from_fn(|axis| match self.out[axis] {
+                1 => self.size[axis] + 2 * self.padding[axis],
+                _ => self.stride[axis],
+            }),
             padding: self.padding,
         }
     }
