@@ -1,0 +1,3 @@
+//! Networks: operators, weights, windows.
+
+mod networks;
