@@ -7,3 +7,4 @@
 //! `[batch, channel, x, y, z]`, as the rest of the world does. Weights keep the names and shapes that PyTorch gives them.
 
 pub mod fill;
+pub mod ops;
