@@ -1,3 +1,4 @@
 //! Networks: operators, weights, windows.
 
+mod networks;
 mod ops;
