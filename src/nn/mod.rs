@@ -11,6 +11,7 @@ pub mod fill;
 pub mod layers;
 pub mod network;
 pub mod ops;
+pub mod optimise;
 pub mod parameters;
 pub mod swin_unetr;
 pub mod unet3d;
