@@ -30,6 +30,7 @@ mod check;
 mod concat;
 mod conv;
 mod linear;
+mod native;
 mod norm;
 mod operator;
 mod pool;
