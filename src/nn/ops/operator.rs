@@ -13,6 +13,7 @@ use candle_core::{
 
 use super::backend::Backend;
 use super::check;
+use crate::nn::kernel::zeros;
 
 /// One call of an operator, by way of candle's tensor operations.
 pub(super) trait Operator: Send + Sync + 'static {
@@ -71,7 +72,7 @@ impl Slices<'_> {
     pub fn wanted(&self, gradient: impl Fn(usize, &mut [f32])) -> Vec<Option<Vec<f32>>> {
         let one = |(i, (&wanted, input)): (usize, (&bool, &&[f32]))| {
             wanted.then(|| {
-                let mut values = vec![0.0; input.len()];
+                let mut values = zeros(input.len());
                 gradient(i, &mut values);
                 values
             })

@@ -138,9 +138,11 @@ fn gradients<N>(
     let dtype = if std::env::var("F64").is_ok() { DType::F64 } else { DType::F32 };
     let variables = Variables::new(fill::builder("", dtype, &Device::Cpu));
     let network = build(variables.builder()).unwrap();
-    let y = forward(&network, &named(&format!("gradient.{key}.x"), &reference.input, 0.0).to_dtype(dtype).unwrap()).unwrap();
+    let y = forward(&network, &named(&format!("gradient.{key}.x"), &reference.input, 0.0).to_dtype(dtype).unwrap())
+        .unwrap();
     assert_logits(key, &every(&y, 3), &logits["y_every_3rd"]);
-    let loss = (&y * named(&format!("gradient.{key}.g"), y.dims(), -1.0).to_dtype(dtype).unwrap()).unwrap().sum_all().unwrap();
+    let loss =
+        (&y * named(&format!("gradient.{key}.g"), y.dims(), -1.0).to_dtype(dtype).unwrap()).unwrap().sum_all().unwrap();
     let gradients = loss.backward().unwrap();
 
     let variables = variables.all();
@@ -159,11 +161,16 @@ fn gradients<N>(
         }
         let our_dot = (gradient * probe).unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap();
         let (off, dot_off) = ((ours - norm).abs() / norm, (our_dot - dot).abs() / norm);
-        if std::env::var("V").is_ok() { eprintln!("{name} {off:.1e} {dot_off:.1e}"); }
+        if std::env::var("V").is_ok() {
+            eprintln!("{name} {off:.1e} {dot_off:.1e}");
+        }
         worst = if off > worst.0 { (off, name) } else { worst };
         worst_dot = if dot_off > worst_dot.0 { (dot_off, name) } else { worst_dot };
     }
-    eprintln!("{key}: norms within {:.1e} ({}), dot products within {:.1e} ({})", worst.0, worst.1, worst_dot.0, worst_dot.1);
+    eprintln!(
+        "{key}: norms within {:.1e} ({}), dot products within {:.1e} ({})",
+        worst.0, worst.1, worst_dot.0, worst_dot.1
+    );
     assert!(worst.0 <= tolerance, "{}: the gradient's norm is off by {:e}", worst.1, worst.0);
     assert!(worst_dot.0 <= 3.0 * tolerance, "{}: the gradient's dot product is off by {:e}", worst_dot.1, worst_dot.0);
 }
@@ -232,5 +239,17 @@ fn rows_find_their_gradients_on_both_ways() {
     assert_eq!(largest_difference(&y, &portable_y), 0.0);
     assert_eq!(largest_difference(&dx, &portable_dx), 0.0);
     assert_eq!(largest_difference(&dx.narrow(1, 4, 1).unwrap(), &g.narrow(1, 0, 1).unwrap()), 0.0);
-    assert_eq!(dx.narrow(1, 2, 1).unwrap().abs().unwrap().sum(D::Minus1).unwrap().max_all().unwrap().to_scalar::<f32>().unwrap(), 0.0);
+    assert_eq!(
+        dx.narrow(1, 2, 1)
+            .unwrap()
+            .abs()
+            .unwrap()
+            .sum(D::Minus1)
+            .unwrap()
+            .max_all()
+            .unwrap()
+            .to_scalar::<f32>()
+            .unwrap(),
+        0.0
+    );
 }

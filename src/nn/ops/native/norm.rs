@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::simd::vectorised;
 use super::{PIECE, rows_per_piece, single, sum_in_order};
+use crate::nn::kernel::zeros;
 use crate::nn::ops::norm::Normalize;
 use crate::nn::ops::operator::{Native, Slices};
 
@@ -119,7 +120,7 @@ impl Native for Normalize {
         let (weight, bias) = (parameter(inputs, 1, 1.), parameter(inputs, 2, 0.));
         let (row, group, piece) = (self.fold() * self.channels, self.rows * self.channels, self.piece());
         let slope = self.slope as f32;
-        let mut y = vec![0f32; x.len()];
+        let mut y = zeros(x.len());
         for ((x, y), moments) in x.chunks_exact(group).zip(y.chunks_exact_mut(group)).zip(self.moments(x)) {
             let by = self.affine(moments, &weight, &bias);
             y.par_chunks_mut(piece).zip(x.par_chunks(piece)).for_each(|(y, x)| {
@@ -145,7 +146,7 @@ impl Native for Normalize {
         let (weight, bias) = (parameter(call.inputs, 1, 1.), parameter(call.inputs, 2, 0.));
         let (row, group, piece) = (self.fold() * self.channels, self.rows * self.channels, self.piece());
         let (slope, count) = (self.slope as f32, self.rows as f64);
-        let mut x_grad = vec![0f32; if call.wanted[0] { x.len() } else { 0 }];
+        let mut x_grad = zeros(if call.wanted[0] { x.len() } else { 0 });
         let mut weight_grad = vec![0f64; self.channels];
         let mut bias_grad = vec![0f64; self.channels];
         for (g, moments) in self.moments(x).iter().enumerate() {
