@@ -212,3 +212,47 @@ pub(in crate::nn::ops) fn uninterleave(x: &Tensor) -> Result<Tensor> {
     let x = x.reshape(&[b * nx, 2, ny, 2, nz, 2 * c])?.permute(&[0, 2, 4, 1, 3, 5][..])?.contiguous()?;
     x.reshape((b, nx, ny, nz, 8 * c))
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, Result, Tensor};
+
+    use super::*;
+
+    /// However small the chunks, values and gradients stay the same.
+    #[test]
+    fn chunks_do_not_show() -> Result<()> {
+        let by = Correlation { kernel: [3, 2, 3], stride: [2, 1, 2], start: [-1, 0, -2], out: [4, 4, 5] };
+        let x = Tensor::randn(0f64, 1., (3, 7, 5, 8, 2), &Device::Cpu)?;
+        let weight = Tensor::randn(0f64, 1., (4, 2, 3, 2, 3), &Device::Cpu)?;
+        let run = |limit: usize| -> Result<[Tensor; 3]> {
+            let y = correlate(&x, &weight, &by, limit)?;
+            let x_grad = grad_input(&y, &weight, &by, [7, 5, 8], limit)?;
+            Ok([grad_weight(&x, &y, &by, limit)?, x_grad, y])
+        };
+        let whole = run(usize::MAX)?;
+        let mut counts = Vec::new();
+        for limit in [1, 4_000, 8_000, 12_000, 20_000, 40_000] {
+            for (part, whole) in run(limit)?.iter().zip(&whole) {
+                let error = (part - whole)?.abs()?.max_all()?.to_scalar::<f64>()?;
+                assert!(error < 1e-11, "limit {limit}: {error}");
+            }
+            counts.push(by.chunks(3, 2, 8, limit).len());
+        }
+        assert_eq!(counts, [48, 24, 12, 6, 3, 2]);
+        Ok(())
+    }
+
+    /// Gathered planes stay under the limit where one row does.
+    #[test]
+    fn chunks_stay_under_the_limit() -> Result<()> {
+        let by = Correlation { kernel: [3; 3], stride: [1; 3], start: [-1; 3], out: [6, 5, 4] };
+        let x = Tensor::zeros((2, 6, 5, 4, 3), candle_core::DType::F32, &Device::Cpu)?;
+        for limit in [4_000, 10_000, 50_000, 200_000] {
+            for chunk in by.chunks(2, 3, 4, limit) {
+                assert!(by.gather(&x, &chunk)?.elem_count() * 4 <= limit);
+            }
+        }
+        Ok(())
+    }
+}

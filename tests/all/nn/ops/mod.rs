@@ -2,7 +2,10 @@
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 
+mod backends;
+mod finite_differences;
 mod pytorch;
+mod refusals;
 
 /// The largest difference, over the largest value.
 fn relative_error(got: &Tensor, expected: &Tensor) -> f64 {
