@@ -135,11 +135,12 @@ fn gradients<N>(
     let all: BTreeMap<String, Reference> = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     let reference = &all[key];
 
-    let variables = Variables::new(filled());
+    let dtype = if std::env::var("F64").is_ok() { DType::F64 } else { DType::F32 };
+    let variables = Variables::new(fill::builder("", dtype, &Device::Cpu));
     let network = build(variables.builder()).unwrap();
-    let y = forward(&network, &named(&format!("gradient.{key}.x"), &reference.input, 0.0)).unwrap();
+    let y = forward(&network, &named(&format!("gradient.{key}.x"), &reference.input, 0.0).to_dtype(dtype).unwrap()).unwrap();
     assert_logits(key, &every(&y, 3), &logits["y_every_3rd"]);
-    let loss = (&y * named(&format!("gradient.{key}.g"), y.dims(), -1.0)).unwrap().sum_all().unwrap();
+    let loss = (&y * named(&format!("gradient.{key}.g"), y.dims(), -1.0).to_dtype(dtype).unwrap()).unwrap().sum_all().unwrap();
     let gradients = loss.backward().unwrap();
 
     let variables = variables.all();
@@ -158,6 +159,7 @@ fn gradients<N>(
         }
         let our_dot = (gradient * probe).unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap();
         let (off, dot_off) = ((ours - norm).abs() / norm, (our_dot - dot).abs() / norm);
+        if std::env::var("V").is_ok() { eprintln!("{name} {off:.1e} {dot_off:.1e}"); }
         worst = if off > worst.0 { (off, name) } else { worst };
         worst_dot = if dot_off > worst_dot.0 { (dot_off, name) } else { worst_dot };
     }
