@@ -3,7 +3,7 @@
 use candle_core::{Result, Shape, Tensor, bail};
 
 use super::check;
-use super::operator::{Call, Operator, apply};
+use super::operator::{Call, Native, Operator, apply};
 use super::portable::one_or;
 
 /// The Gaussian error linear unit, `x · Φ(x)`, by the error function.
@@ -46,6 +46,10 @@ impl Operator for Gelu {
         let below = x.affine(std::f64::consts::FRAC_1_SQRT_2, 0.)?.erf()?.affine(0.5, 0.5)?;
         let density = x.sqr()?.affine(-0.5, 0.)?.exp()?.affine((0.5 / std::f64::consts::PI).sqrt(), 0.)?;
         call.wanted(|_| &call.grad * (&below + x * &density)?)
+    }
+
+    fn native(&self) -> Option<&dyn Native> {
+        Some(self)
     }
 }
 
@@ -92,5 +96,9 @@ impl Operator for LeakyRelu {
     fn backward(&self, call: &Call) -> Result<Vec<Option<Tensor>>> {
         let x = &call.inputs[0];
         call.wanted(|_| &call.grad * one_or(&x.gt(0.)?, self.slope, x)?)
+    }
+
+    fn native(&self) -> Option<&dyn Native> {
+        Some(self)
     }
 }

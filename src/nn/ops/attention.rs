@@ -3,7 +3,7 @@
 use candle_core::{Result, Shape, Tensor, bail};
 
 use super::check;
-use super::operator::{Call, Operator, apply};
+use super::operator::{Call, Native, Operator, apply};
 use super::portable::attention as portable;
 
 /// Attention within windows: `softmax(q · kᵀ · scale + bias + mask) · v` for each window and head.
@@ -126,5 +126,9 @@ impl Operator for Attention {
         let (qkv_grad, bias_grad) =
             portable::attention_backward(self, qkv, bias, &call.output, &call.grad, portable::SCORE_BYTES)?;
         call.wanted(|i| Ok(if i == 0 { qkv_grad.clone() } else { bias_grad.clone() }))
+    }
+
+    fn native(&self) -> Option<&dyn Native> {
+        Some(self)
     }
 }

@@ -29,6 +29,7 @@ mod backend;
 mod check;
 mod conv;
 mod linear;
+mod native;
 mod norm;
 mod operator;
 mod pool;

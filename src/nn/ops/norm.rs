@@ -1,9 +1,12 @@
 //! Normalization over a volume, with an activation, and over channels.
 
+use std::sync::OnceLock;
+
 use candle_core::{Result, Shape, Tensor, bail};
 
 use super::check;
-use super::operator::{Call, Operator, apply};
+use super::native::norm::Moments;
+use super::operator::{Call, Native, Operator, apply};
 use super::portable::norm as portable;
 
 /// Over what the statistics of [`normalize`] are taken; always per channel.
@@ -62,7 +65,8 @@ pub fn normalize(
         Over::Batch => (1, batch * nx * ny * nz),
         Over::Instance => (batch, nx * ny * nz),
     };
-    let normalize = Normalize { shape: x.shape().clone(), groups, rows, channels, eps, slope };
+    let normalize =
+        Normalize { shape: x.shape().clone(), groups, rows, channels, eps, slope, moments: OnceLock::new() };
     match affine {
         Some((weight, bias)) => {
             check::dims("normalize", "weight", weight, &[channels])?;
@@ -82,6 +86,8 @@ pub(super) struct Normalize {
     pub eps: f64,
     /// The activation's slope for negative values; 1 is none.
     pub slope: f64,
+    /// The native forward pass leaves its statistics for the backward pass.
+    pub moments: OnceLock<Vec<Moments>>,
 }
 
 impl Operator for Normalize {
@@ -102,6 +108,10 @@ impl Operator for Normalize {
         let [dx, dw, db] = portable::normalize_backward(&x?, call.inputs.get(1), &y?, &grad?, self.eps, self.slope)?;
         let gradients = [dx.reshape(&self.shape)?, dw, db];
         call.wanted(|i| Ok(gradients[i].clone()))
+    }
+
+    fn native(&self) -> Option<&dyn Native> {
+        Some(self)
     }
 }
 
@@ -153,5 +163,9 @@ impl Operator for LayerNorm {
     fn backward(&self, call: &Call) -> Result<Vec<Option<Tensor>>> {
         let gradients = portable::layer_norm_backward(&call.inputs[0], &call.inputs[1], &call.grad, self.eps)?;
         call.wanted(|i| Ok(gradients[i].clone()))
+    }
+
+    fn native(&self) -> Option<&dyn Native> {
+        Some(self)
     }
 }

@@ -3,7 +3,7 @@
 use candle_core::{Result, Shape, Tensor, bail};
 
 use super::check;
-use super::operator::{Call, Operator, apply};
+use super::operator::{Call, Native, Operator, apply};
 use super::portable::pool as portable;
 
 /// The largest of each 2 × 2 × 2 voxels; an odd last plane is left out, as PyTorch does.
@@ -55,5 +55,9 @@ impl Operator for MaxPool3d {
 
     fn backward(&self, call: &Call) -> Result<Vec<Option<Tensor>>> {
         call.wanted(|_| portable::max_pool_backward(&call.inputs[0], &call.output, &call.grad))
+    }
+
+    fn native(&self) -> Option<&dyn Native> {
+        Some(self)
     }
 }

@@ -3,7 +3,7 @@
 use candle_core::{D, Result, Shape, Tensor};
 
 use super::check;
-use super::operator::{Call, Operator, apply};
+use super::operator::{Call, Native, Operator, apply};
 use super::portable;
 
 /// Exponentials over the last axis, scaled to sum to one.
@@ -49,5 +49,9 @@ impl Operator for Softmax {
     fn backward(&self, call: &Call) -> Result<Vec<Option<Tensor>>> {
         let along = (&call.grad * &call.output)?.sum_keepdim(D::Minus1)?;
         call.wanted(|_| &call.output * call.grad.broadcast_sub(&along)?)
+    }
+
+    fn native(&self) -> Option<&dyn Native> {
+        Some(self)
     }
 }

@@ -3,7 +3,7 @@
 use candle_core::{Result, Shape, Tensor};
 
 use super::check;
-use super::operator::{Call, Operator, apply};
+use super::operator::{Call, Native, Operator, apply};
 use super::portable::upsample as portable;
 
 /// Doubles a volume by linear interpolation along each axis; voxel centres, not corners, are aligned.
@@ -52,5 +52,9 @@ impl Operator for Upsample3d {
 
     fn backward(&self, call: &Call) -> Result<Vec<Option<Tensor>>> {
         call.wanted(|_| (1..4).rev().try_fold(call.grad.clone(), |grad, dim| portable::double_backward(&grad, dim)))
+    }
+
+    fn native(&self) -> Option<&dyn Native> {
+        Some(self)
     }
 }
