@@ -34,7 +34,7 @@
 //! # Ok::<(), candle_core::Error>(())
 //! ```
 
-use candle_core::{D, Result, Tensor, bail};
+use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
 use super::layers::{Conv3d, ConvTranspose3d, Normalize, channels_first, channels_last};
@@ -180,6 +180,8 @@ impl Up {
     fn forward(&self, x: Tensor, skip: Tensor) -> Result<Tensor> {
         let doubled = self.double.forward(&x)?;
         drop(x);
-        self.level.forward(Tensor::cat(&[doubled, skip], D::Minus1)?)
+        let both = ops::concat(&doubled, &skip)?;
+        drop((doubled, skip));
+        self.level.forward(both)
     }
 }

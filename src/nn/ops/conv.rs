@@ -3,8 +3,9 @@
 use candle_core::{Result, Shape, Tensor, bail};
 
 use super::check;
-use super::operator::{Call, Operator, apply};
+use super::operator::{Call, Native, Operator, Slices, apply};
 use super::portable::{conv as portable, rows, sum_rows};
+use crate::nn::kernel::{self, Accuracy, Class, Geometry};
 
 /// Convolves a volume with a kernel of any size, stride and padding per axis.
 ///
@@ -53,6 +54,8 @@ pub(super) struct Conv3d {
     pub stride: [usize; 3],
     pub padding: [usize; 3],
     pub out: [usize; 3],
+    /// What kernels of our own may give for speed: more where no gradient is asked for.
+    pub accuracy: Accuracy,
 }
 
 impl Conv3d {
@@ -83,7 +86,9 @@ impl Conv3d {
                 stride[axis] = 1; // one position: the stride is never walked, and may be beyond all memory
             }
         }
-        Ok(Self { batch, c_in, c_out, size, kernel, stride, padding, out })
+        let trained = [Some(x), Some(weight), bias].into_iter().flatten().any(Tensor::track_op);
+        let accuracy = if trained { Accuracy::Training } else { Accuracy::Inference };
+        Ok(Self { batch, c_in, c_out, size, kernel, stride, padding, out, accuracy })
     }
 
     fn weight(op: &str, weight: &Tensor, c_in: usize) -> Result<(usize, [usize; 3])> {
@@ -96,6 +101,41 @@ impl Conv3d {
     fn correlation(&self) -> portable::Correlation {
         let start = self.padding.map(|p| -(p as isize));
         portable::Correlation { kernel: self.kernel, stride: self.stride, start, out: self.out }
+    }
+
+    fn geometry(&self) -> Geometry {
+        Geometry {
+            batch: self.batch,
+            input: self.size,
+            channels_in: self.c_in,
+            channels_out: self.c_out,
+            kernel: self.kernel,
+            // Where there is one position, a stride that leaves room for no second one.
+            stride: std::array::from_fn(|axis| match self.out[axis] {
+                1 => self.size[axis] + 2 * self.padding[axis],
+                _ => self.stride[axis],
+            }),
+            padding: self.padding,
+        }
+    }
+}
+
+impl Native for Conv3d {
+    fn forward(&self, inputs: &[&[f32]]) -> Result<Vec<f32>> {
+        let geometry = self.geometry();
+        let mut y = vec![0.0; geometry.output_len()];
+        let bias = inputs.get(2).copied();
+        kernel::conv3d(Class::detect(), self.accuracy, &geometry, inputs[0], inputs[1], bias, &mut y);
+        Ok(y)
+    }
+
+    fn backward(&self, call: &Slices) -> Result<Vec<Option<Vec<f32>>>> {
+        let (class, geometry, [x, weight]) = (Class::detect(), self.geometry(), [call.inputs[0], call.inputs[1]]);
+        Ok(call.wanted(|input, gradient| match input {
+            0 => kernel::conv3d_input_gradient(class, self.accuracy, &geometry, call.grad, weight, gradient),
+            1 => kernel::conv3d_weight_gradient(class, &geometry, x, call.grad, gradient),
+            _ => kernel::bias_gradient(call.grad, gradient),
+        }))
     }
 }
 
@@ -123,6 +163,10 @@ impl Operator for Conv3d {
             _ => sum_rows(&rows(grad)?),
         };
         call.wanted(one)
+    }
+
+    fn native(&self) -> Option<&dyn Native> {
+        Some(self)
     }
 }
 
@@ -178,6 +222,37 @@ impl ConvTranspose3d {
     fn pack(&self, weight: &Tensor) -> Result<Tensor> {
         weight.permute((0, 2, 3, 4, 1))?.contiguous()?.reshape((self.c_in, 8 * self.c_out))
     }
+
+    /// The strided convolution back from the output to the input, whose gradient this is.
+    fn backwards(&self) -> Geometry {
+        Geometry {
+            batch: self.batch,
+            input: self.size.map(|n| 2 * n),
+            channels_in: self.c_out,
+            channels_out: self.c_in,
+            kernel: [2; 3],
+            stride: [2; 3],
+            padding: [0; 3],
+        }
+    }
+}
+
+impl Native for ConvTranspose3d {
+    fn forward(&self, inputs: &[&[f32]]) -> Result<Vec<f32>> {
+        let mut y = vec![0.0; self.backwards().input_len()];
+        let (channels, bias) = ([self.c_in, self.c_out], inputs.get(2).copied());
+        kernel::conv_transpose3d(Class::detect(), self.size, channels, inputs[0], inputs[1], bias, &mut y);
+        Ok(y)
+    }
+
+    fn backward(&self, call: &Slices) -> Result<Vec<Option<Vec<f32>>>> {
+        let (class, geometry, [x, weight]) = (Class::detect(), self.backwards(), [call.inputs[0], call.inputs[1]]);
+        Ok(call.wanted(|input, gradient| match input {
+            0 => kernel::conv3d(class, Accuracy::Plain, &geometry, call.grad, weight, None, gradient),
+            1 => kernel::conv3d_weight_gradient(class, &geometry, call.grad, x, gradient),
+            _ => kernel::bias_gradient(call.grad, gradient),
+        }))
+    }
 }
 
 impl Operator for ConvTranspose3d {
@@ -210,5 +285,9 @@ impl Operator for ConvTranspose3d {
             _ => sum_rows(&rows(&call.grad)?),
         };
         call.wanted(one)
+    }
+
+    fn native(&self) -> Option<&dyn Native> {
+        Some(self)
     }
 }

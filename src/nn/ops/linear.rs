@@ -3,8 +3,9 @@
 use candle_core::{Result, Shape, Tensor, bail};
 
 use super::check;
-use super::operator::{Call, Operator, apply};
+use super::operator::{Call, Native, Operator, Slices, apply};
 use super::portable::{rows, sum_rows};
+use crate::nn::kernel::{self, Accuracy, Class, Geometry};
 
 /// Multiplies the last axis by a matrix: `y = x · weightᵀ + bias`.
 ///
@@ -53,6 +54,39 @@ pub(super) struct Linear {
     shape: Shape,
 }
 
+impl Linear {
+    /// A linear layer is a convolution with one tap.
+    fn geometry(&self) -> Geometry {
+        Geometry {
+            batch: 1,
+            input: [1, 1, self.shape.elem_count() / self.c_out],
+            channels_in: self.c_in,
+            channels_out: self.c_out,
+            kernel: [1; 3],
+            stride: [1; 3],
+            padding: [0; 3],
+        }
+    }
+}
+
+impl Native for Linear {
+    fn forward(&self, inputs: &[&[f32]]) -> Result<Vec<f32>> {
+        let mut y = vec![0.0; self.shape.elem_count()];
+        let bias = inputs.get(2).copied();
+        kernel::conv3d(Class::detect(), Accuracy::Plain, &self.geometry(), inputs[0], inputs[1], bias, &mut y);
+        Ok(y)
+    }
+
+    fn backward(&self, call: &Slices) -> Result<Vec<Option<Vec<f32>>>> {
+        let (class, geometry, [x, weight]) = (Class::detect(), self.geometry(), [call.inputs[0], call.inputs[1]]);
+        Ok(call.wanted(|input, gradient| match input {
+            0 => kernel::conv3d_input_gradient(class, Accuracy::Plain, &geometry, call.grad, weight, gradient),
+            1 => kernel::conv3d_weight_gradient(class, &geometry, x, call.grad, gradient),
+            _ => kernel::bias_gradient(call.grad, gradient),
+        }))
+    }
+}
+
 impl Operator for Linear {
     const NAME: &'static str = "linear";
 
@@ -77,5 +111,9 @@ impl Operator for Linear {
             _ => sum_rows(&grad),
         };
         call.wanted(one)
+    }
+
+    fn native(&self) -> Option<&dyn Native> {
+        Some(self)
     }
 }

@@ -66,6 +66,20 @@ pub(super) struct Slices<'a> {
     pub wanted: &'a [bool],
 }
 
+impl Slices<'_> {
+    /// The gradients of the wanted inputs, each written by `gradient` of its position into zeros of its size.
+    pub fn wanted(&self, gradient: impl Fn(usize, &mut [f32])) -> Vec<Option<Vec<f32>>> {
+        let one = |(i, (&wanted, input)): (usize, (&bool, &&[f32]))| {
+            wanted.then(|| {
+                let mut values = vec![0.0; input.len()];
+                gradient(i, &mut values);
+                values
+            })
+        };
+        self.wanted.iter().zip(self.inputs).enumerate().map(one).collect()
+    }
+}
+
 /// Runs `operator` on one to three inputs of one type and device, as one node of the graph.
 pub(super) fn apply<O: Operator>(operator: O, inputs: &[&Tensor]) -> Result<Tensor> {
     check::alike(O::NAME, inputs)?;
