@@ -6,8 +6,8 @@
 //! vectors, and layer norm, softmax and linear layers work on the last axis anyway. A network's `forward` takes and gives
 //! `[batch, channel, x, y, z]`, as the rest of the world does. Weights keep the names and shapes that PyTorch gives them.
 
-pub mod kernel;
 pub mod fill;
+pub mod kernel;
 pub mod layers;
 pub mod network;
 pub mod ops;
