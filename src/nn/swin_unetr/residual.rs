@@ -1,6 +1,6 @@
 //! The convolution blocks around the transformer: all with instance norm without weights, and leaky ReLU of slope 0.01.
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 use crate::nn::layers::{Conv3d, ConvTranspose3d, Normalize};
@@ -26,11 +26,18 @@ impl Residual {
 
     /// `[batch, x, y, z, c_in]` to `[batch, x, y, z, c_out]`.
     pub fn forward(&self, x: Tensor) -> Result<Tensor> {
-        let norm = |activation| Normalize::plain(Over::Instance, activation);
-        let y = norm(Activation::LeakyRelu(SLOPE)).forward(&self.conv1.forward(&x)?)?;
-        let y = norm(Activation::None).forward(&self.conv2.forward(&{ y })?)?;
+        let [activated, plain] =
+            [Activation::LeakyRelu(SLOPE), Activation::None].map(|a| Normalize::plain(Over::Instance, a));
+        // `&{ y }` gives a volume away: it is freed when the statement ends, before the next volume is made.
+        let y = self.conv1.forward(&x)?;
+        let y = activated.forward(&{ y })?;
+        let y = self.conv2.forward(&{ y })?;
+        let y = plain.forward(&{ y })?;
         let x = match &self.shortcut {
-            Some(conv) => norm(Activation::None).forward(&conv.forward(&{ x })?)?,
+            Some(conv) => {
+                let x = conv.forward(&{ x })?;
+                plain.forward(&x)?
+            }
             None => x,
         };
         ops::leaky_relu(&(y + x)?, SLOPE)
@@ -54,6 +61,7 @@ impl Up {
     /// `[batch, x, y, z, c_in]` and `[batch, 2x, 2y, 2z, c_out]` to `[batch, 2x, 2y, 2z, c_out]`.
     pub fn forward(&self, x: Tensor, skip: Tensor) -> Result<Tensor> {
         let doubled = self.double.forward(&{ x })?;
-        self.blend.forward(Tensor::cat(&[doubled, skip], D::Minus1)?)
+        let both = ops::concat(&{ doubled }, &{ skip })?;
+        self.blend.forward(both)
     }
 }

@@ -70,8 +70,9 @@ impl Block {
     /// Keeps the shape `[batch, token, features]`.
     fn forward(&self, x: Tensor, windows: &Windows) -> Result<Tensor> {
         let x = (self.attention.forward(self.norm1.forward(&x)?, windows, self.shifted)? + x)?;
-        let hidden = ops::gelu(&self.linear1.forward(&self.norm2.forward(&x)?)?)?;
-        self.linear2.forward(&{ hidden })? + x
+        let hidden = self.linear1.forward(&self.norm2.forward(&x)?)?;
+        let hidden = ops::gelu(&{ hidden })?;
+        self.linear2.forward(&hidden)? + x
     }
 }
 
@@ -99,12 +100,12 @@ impl WindowAttention {
         let (batch, _, features) = x.dims3()?;
         let Cut { to_windows, to_volume, mask } = windows.cut(shifted);
         let (all, tokens) = (batch * windows.count(), windows.tokens());
-        let qkv = self.qkv.forward(&ops::arrange_rows(&{ x }, to_windows)?)?;
-        let qkv = qkv.reshape((all, tokens, 3, self.heads, features / self.heads))?;
+        let x = ops::arrange_rows(&{ x }, to_windows)?;
+        let qkv = self.qkv.forward(&{ x })?.reshape((all, tokens, 3, self.heads, features / self.heads))?;
         let bias = self.bias(windows)?;
         let y = ops::attention_packed(&{ qkv }, self.scale, Some(&bias), mask.as_ref())?;
-        let y = y.reshape((batch, windows.count() * tokens, features))?;
-        self.proj.forward(&ops::arrange_rows(&{ y }, to_volume)?)
+        let y = ops::arrange_rows(&y.reshape((batch, windows.count() * tokens, features))?, to_volume)?;
+        self.proj.forward(&y)
     }
 
     /// `[head, token, token]`

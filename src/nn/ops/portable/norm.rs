@@ -2,12 +2,11 @@
 
 use candle_core::{D, Result, Tensor};
 
-use super::{one_or, rows, sum_rows};
+use super::{one_or, rows, sum_each, sum_rows};
 
 /// The mean over the rows of `[group, row, channel]`, as `[group, 1, channel]`.
 fn mean(x: &Tensor) -> Result<Tensor> {
-    let (groups, rows, _) = x.dims3()?;
-    Tensor::ones((groups, 1, rows), x.dtype(), x.device())?.matmul(x)?.affine(1. / rows as f64, 0.)
+    sum_each(x)?.affine(1. / x.dim(1)? as f64, 0.)
 }
 
 /// `x` with mean 0 and variance 1 in each channel of each group, and the inverse of its standard deviation.
