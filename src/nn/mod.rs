@@ -5,3 +5,6 @@
 //! Inside of this room a tensor is `[batch, x, y, z, channel]`, channels last: the kernels read and write whole channel
 //! vectors, and layer norm, softmax and linear layers work on the last axis anyway. A network's `forward` takes and gives
 //! `[batch, channel, x, y, z]`, as the rest of the world does. Weights keep the names and shapes that PyTorch gives them.
+
+pub mod weights;
+pub mod windows;

@@ -1,0 +1,1 @@
+//! Networks: operators, weights, windows.
