@@ -6,5 +6,7 @@
 //! vectors, and layer norm, softmax and linear layers work on the last axis anyway. A network's `forward` takes and gives
 //! `[batch, channel, x, y, z]`, as the rest of the world does. Weights keep the names and shapes that PyTorch gives them.
 
+pub mod fill;
+pub mod ops;
 pub mod weights;
 pub mod windows;

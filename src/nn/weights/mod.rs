@@ -86,18 +86,19 @@ pub fn read_checkpoint(path: &Path, device: &Device) -> Result<Checkpoint> {
 
 fn read_file(path: &Path) -> Result<Checkpoint> {
     let io = |error: std::io::Error| Error::new(error.to_string());
-    let file = File::open(path).map_err(io)?;
-    let about = file.metadata().map_err(io)?;
-    if !about.is_file() {
+    // Asked before it is opened: a pipe without a writer would wait for ever.
+    if !std::fs::metadata(path).map_err(io)?.is_file() {
         return Err(Error::new("expected a file; it is something else"));
     }
+    let file = File::open(path).map_err(io)?;
+    let file_bytes = file.metadata().map_err(io)?.len();
     let mut start = Vec::new();
     let mut reader = BufReader::new(file);
     reader.by_ref().take(512).read_to_end(&mut start).map_err(io)?;
     reader.seek(SeekFrom::Start(0)).map_err(io)?;
     match Format::of(&start) {
-        Format::Safetensors => safetensors::read(reader, about.len()),
-        Format::Zip => torch::read(reader, about.len()),
+        Format::Safetensors => safetensors::read(reader, file_bytes),
+        Format::Zip => torch::read(reader, file_bytes),
         Format::Other(what, hint) => Err(match hint {
             "" => Error::new(what),
             hint => Error::new(what).with_hint(hint),

@@ -1,1 +1,6 @@
 //! Networks: operators, weights, windows.
+
+mod networks;
+mod ops;
+mod weights;
+mod windows;

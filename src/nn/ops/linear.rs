@@ -1,0 +1,81 @@
+//! The linear layer.
+
+use candle_core::{Result, Shape, Tensor, bail};
+
+use super::check;
+use super::operator::{Call, Operator, apply};
+use super::portable::{rows, sum_rows};
+
+/// Multiplies the last axis by a matrix: `y = x · weightᵀ + bias`.
+///
+/// # Shapes
+///
+/// `x` `[..., c_in]`, `weight` `[c_out, c_in]`, `bias` `[c_out]`; gives `[..., c_out]`.
+///
+/// # Errors
+///
+/// Where shapes do not fit.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use freetumor::nn::ops;
+///
+/// let x = Tensor::new(&[[1f32, 2.], [3., 4.]], &Device::Cpu)?;
+/// let weight = Tensor::new(&[[10f32, 1.]], &Device::Cpu)?;
+/// let bias = Tensor::new(&[0.5f32], &Device::Cpu)?;
+/// assert_eq!(ops::linear(&x, &weight, Some(&bias))?.to_vec2::<f32>()?, [[12.5], [34.5]]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let c_in = check::last("linear", x)?;
+    let c_out = match *weight.dims() {
+        [c_out, c] if c == c_in && c_out > 0 => c_out,
+        ref got => bail!("linear: expected a weight of shape [c_out, {c_in}], got {got:?}"),
+    };
+    let mut shape = x.dims().to_vec();
+    shape.pop();
+    shape.push(c_out);
+    let linear = Linear { c_in, c_out, shape: Shape::from(shape) };
+    match bias {
+        Some(bias) => {
+            check::dims("linear", "bias", bias, &[c_out])?;
+            apply(linear, &[x, weight, bias])
+        }
+        None => apply(linear, &[x, weight]),
+    }
+}
+
+/// The geometry of one linear layer.
+#[derive(Clone, Debug)]
+pub(super) struct Linear {
+    pub c_in: usize,
+    pub c_out: usize,
+    shape: Shape,
+}
+
+impl Operator for Linear {
+    const NAME: &'static str = "linear";
+
+    fn shape(&self) -> Shape {
+        self.shape.clone()
+    }
+
+    fn forward(&self, inputs: &[Tensor]) -> Result<Tensor> {
+        let y = rows(&inputs[0])?.matmul(&inputs[1].t()?)?;
+        let y = match inputs.get(2) {
+            Some(bias) => y.broadcast_add(bias)?,
+            None => y,
+        };
+        y.reshape(&self.shape)
+    }
+
+    fn backward(&self, call: &Call) -> Result<Vec<Option<Tensor>>> {
+        let (x, weight, grad) = (&call.inputs[0], &call.inputs[1], rows(&call.grad)?);
+        let one = |i: usize| match i {
+            0 => grad.matmul(weight)?.reshape(x.shape()),
+            1 => grad.t()?.matmul(&rows(x)?),
+            _ => sum_rows(&grad),
+        };
+        call.wanted(one)
+    }
+}
