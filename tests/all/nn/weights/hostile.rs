@@ -184,7 +184,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     ];
     let deep = b"]".repeat(million).into_iter().chain(b"a".repeat(million - 1)).collect::<Vec<_>>();
     files.push(("deep nesting", of_pickle(Pickle::new().raw(&deep)), "no mapping"));
-    files.push(("a million marks", of_pickle(Pickle::new().raw(&b"(".repeat(million))), "bytes wanted"));
+    files.push(("a million marks", of_pickle(Pickle::new().raw(&b"(".repeat(million))), "nothing on the stack"));
     // One list of pairs, made into a dict again and again.
     let mut pairs = Pickle::new().global("collections", "OrderedDict").raw(b"q\0](");
     for _ in 0..10_000 {
