@@ -7,6 +7,11 @@
 //! `[batch, channel, x, y, z]`, as the rest of the world does. Weights keep the names and shapes that PyTorch gives them.
 
 pub mod fill;
+pub mod layers;
+pub mod network;
 pub mod ops;
+pub mod parameters;
+pub mod swin_unetr;
+pub mod unet3d;
 pub mod weights;
 pub mod windows;

@@ -33,6 +33,7 @@ mod norm;
 mod operator;
 mod pool;
 mod portable;
+mod rows;
 mod softmax;
 mod upsample;
 
@@ -43,5 +44,6 @@ pub use conv::{conv_transpose3d, conv3d};
 pub use linear::linear;
 pub use norm::{Activation, Over, layer_norm, normalize};
 pub use pool::max_pool3d;
+pub use rows::{RowOrder, arrange_rows};
 pub use softmax::softmax;
 pub use upsample::upsample3d;
