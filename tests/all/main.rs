@@ -11,6 +11,7 @@ mod for_loop;
 mod graph;
 mod mask;
 mod nifti;
+mod nn;
 mod phantom;
 mod run_folder;
 mod sinks;

@@ -3,8 +3,9 @@
 use candle_core::{Device, Tensor};
 use half::{bf16, f16};
 
-use super::{Budget, Shown, failed};
+use super::{Budget, Shown};
 use crate::error::{Error, Result};
+use crate::nn::failed;
 
 /// What one number of a stored tensor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use candle_core::{DType, Device, Shape, Tensor};
 
 use super::shown;
 use crate::error::{Error, Result};
+use crate::nn::failed;
 use crate::suggest::nearest;
 
 /// Which network of a file is wanted: training saves three of them together.
@@ -113,6 +114,25 @@ pub fn fit(
     Ok(fitted)
 }
 
+/// The shape of what [`fit`] would take for the parameter `name`, if the file has it.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use candle_core::{DType, Device, Tensor};
+/// use freetumor::nn::weights::{Part, shape_of};
+///
+/// let raw = BTreeMap::from([("module.netD.out.bias".to_owned(), Tensor::zeros(3, DType::F32, &Device::Cpu)?)]);
+/// assert_eq!(shape_of(&raw, "out.bias", Part::Discriminator), Some(vec![3]));
+/// assert_eq!(shape_of(&raw, "out.bias", Part::Generator), None);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub fn shape_of(raw: &BTreeMap<String, Tensor>, name: &str, part: Part) -> Option<Vec<usize>> {
+    let fits =
+        |named: &Named| named.name == name && (named.part.is_none() || part == Part::Whole || named.part == Some(part));
+    let named = raw.keys().map(|raw| Named::of(raw, &[])).find(fits)?;
+    Some(raw[named.raw].dims().to_vec())
+}
+
 /// A tensor's name in the file, and in the network.
 struct Named<'r> {
     raw: &'r str,
@@ -149,7 +169,7 @@ fn choose(named: &[Named], part: Part) -> Result<Option<Part>> {
         (_, 0) => Ok(None),
         (Part::Whole, 1) => Ok(None),
         (Part::Whole, _) => Err(Error::new(format!("the file holds several networks: {list}"))
-            .with_hint(format!("choose one of them, such as {}", there.iter().next().map_or("", |part| part.name())))),
+            .with_hint(format!("choose the part, such as {}", there.iter().next().map_or("", |part| part.name())))),
         (part, _) if there.contains(&part) => Ok(Some(part)),
         (part, _) => Err(Error::new(format!("the file holds no {}, but {list}", part.name()))),
     }
@@ -157,7 +177,7 @@ fn choose(named: &[Named], part: Part) -> Result<Option<Part>> {
 
 /// A tensor as f32, every number finite.
 fn parameter(tensor: &Tensor) -> Result<Tensor, String> {
-    let failed = |error: candle_core::Error| error.to_string();
+    let failed = |error| failed("it cannot be converted")(error).to_string();
     if tensor.dtype() == DType::I64 {
         let numbers: Vec<i64> =
             tensor.to_device(&Device::Cpu).and_then(|it| it.flatten_all()?.to_vec1()).map_err(failed)?;

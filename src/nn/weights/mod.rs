@@ -27,9 +27,10 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 
-pub use fit::{Part, fit};
+pub use fit::{Part, fit, shape_of};
 pub use safetensors::{Precision, write_safetensors};
 
+use super::failed;
 use crate::error::{Error, Result};
 
 /// The tensors of a weights file and where in it they were.
@@ -198,8 +199,4 @@ fn list(names: &[&str], count: usize) -> String {
         text += &format!(" and {} more", count - names.len());
     }
     text
-}
-
-fn failed(what: &str) -> impl Fn(candle_core::Error) -> Error + '_ {
-    move |error| Error::new(format!("{what}: {error}"))
 }

@@ -11,8 +11,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::element::{Element, View};
-use super::{Budget, Checkpoint, failed, shown};
+use super::{Budget, Checkpoint, shown};
 use crate::error::{Error, Result};
+use crate::nn::failed;
 
 /// The name under which the header holds texts.
 const METADATA: &str = "__metadata__";

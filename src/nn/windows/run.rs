@@ -6,6 +6,9 @@ use candle_core::{DType, Device, Tensor};
 
 use super::{Importance, VoxelBox, WindowPlan};
 use crate::error::{Error, Result};
+use crate::nn::failed;
+
+const RUNNING: &str = "cannot run windows";
 
 /// Which windows a predictor sees together.
 ///
@@ -94,8 +97,9 @@ impl SlidingWindows {
         let mut sums: Option<Sums> = None;
         for group in self.groups(batch, region) {
             let cut = |(sample, window): &(usize, usize)| self.cut(input, *sample, *window);
-            let windows: Vec<Tensor> = group.iter().map(cut).collect::<candle_core::Result<_>>().map_err(failed)?;
-            let answer = predict(&Tensor::cat(&windows, 0).map_err(failed)?)?;
+            let windows: Vec<Tensor> =
+                group.iter().map(cut).collect::<candle_core::Result<_>>().map_err(failed(RUNNING))?;
+            let answer = predict(&Tensor::cat(&windows, 0).map_err(failed(RUNNING))?)?;
             let [x, y, z] = self.plan.window();
             let classes = match *answer.dims() {
                 [n, classes, ax, ay, az] if n == group.len() && [ax, ay, az] == [x, y, z] => classes,
@@ -110,7 +114,7 @@ impl SlidingWindows {
             if sums.classes != classes {
                 return Err(Error::new(format!("the network gave {classes} classes after {}", sums.classes)));
             }
-            let answer = host(&answer).map_err(failed)?;
+            let answer = host(&answer).map_err(failed(RUNNING))?;
             for (answer, (sample, window)) in answer.chunks_exact(classes * x * y * z).zip(group) {
                 sums.add(&self.plan, sample, window, answer, &weights);
             }
@@ -121,7 +125,7 @@ impl SlidingWindows {
         sums.divide(&self.plan, &weights);
         let [x, y, z] = region.clone().map(|range| range.len());
         let result = Tensor::from_vec(sums.sums, (batch, sums.classes, x, y, z), &Device::Cpu);
-        result.and_then(|result| result.to_device(input.device())).map_err(failed)
+        result.and_then(|result| result.to_device(input.device())).map_err(failed(RUNNING))
     }
 
     /// How often the predictor is called for a box in `batch` volumes.
@@ -222,8 +226,4 @@ fn runs(plan: &WindowPlan, window: usize, region: &VoxelBox) -> Vec<(Range<usize
 /// The numbers of a tensor, as f32 in the host's memory.
 fn host(tensor: &Tensor) -> candle_core::Result<Vec<f32>> {
     tensor.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1()
-}
-
-fn failed(error: candle_core::Error) -> Error {
-    Error::new(format!("cannot run windows: {error}"))
 }
