@@ -9,6 +9,7 @@ mod dicom_files;
 mod folder;
 mod for_loop;
 mod graph;
+mod infer;
 mod mask;
 mod nifti;
 mod nn;

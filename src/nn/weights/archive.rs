@@ -92,12 +92,12 @@ impl<R: Read + Seek> Archive<R> {
         if start.checked_add(entry.packed_bytes).is_none_or(|end| end > self.file_bytes) {
             return Err(within(&"it reaches beyond the file"));
         }
-        let packed = (&mut self.reader).take(entry.packed_bytes);
+        let mut packed = (&mut self.reader).take(entry.packed_bytes);
         let mut bytes = Vec::new();
         let read = match entry.method {
             0 if entry.packed_bytes == entry.bytes => {
                 bytes.reserve_exact(entry.bytes as usize);
-                (&mut { packed }).read_to_end(&mut bytes)
+                packed.read_to_end(&mut bytes)
             }
             // One byte more than it says would be a lie, too.
             8 => DeflateDecoder::new(packed).take(entry.bytes.saturating_add(1)).read_to_end(&mut bytes),

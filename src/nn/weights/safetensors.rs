@@ -59,7 +59,7 @@ pub(super) fn read(mut reader: impl Read + Seek, file_bytes: u64) -> Result<Chec
         view.check((end - start) / element.bytes(), &mut budget).map_err(|error| wrong(&error))?;
         views.push((start, end, name, view));
     }
-    views.sort_by(|one, other| (one.0, one.1).cmp(&(other.0, other.1)));
+    views.sort_by_key(|(start, end, ..)| (*start, *end));
     let mut tensors = BTreeMap::new();
     let mut at = 0;
     for (start, end, name, view) in views {
