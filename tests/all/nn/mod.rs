@@ -3,3 +3,5 @@
 mod networks;
 mod ops;
 mod optimise;
+mod weights;
+mod windows;
