@@ -186,7 +186,7 @@ impl<O: Operator> Node<O> {
 }
 
 /// The values of a contiguous `f32` tensor.
-fn slice<'a>(op: &str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+pub(super) fn slice<'a>(op: &str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     match (storage, layout.contiguous_offsets()) {
         (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
         _ => bail!("{op}: expected contiguous f32, got {:?} with strides {:?}", storage.dtype(), layout.stride()),

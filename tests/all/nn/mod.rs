@@ -5,3 +5,4 @@ mod ops;
 mod optimise;
 mod weights;
 mod windows;
+mod zz;
