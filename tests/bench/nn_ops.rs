@@ -61,21 +61,34 @@ fn main() {
         copy.par_chunks_mut(1 << 15).zip(source.par_chunks(1 << 15)).for_each(|(to, from)| to.copy_from_slice(from));
         black_box(&copy);
     });
-    println!("{:<42} copy     {:8.2} ms {:6.1} GB/s", "into new memory", time * 1e3, source.len() as f64 * 8. / time / 1e9);
+    println!(
+        "{:<42} copy     {:8.2} ms {:6.1} GB/s",
+        "into new memory",
+        time * 1e3,
+        source.len() as f64 * 8. / time / 1e9
+    );
     let mut copy = vec![1f32; source.len()];
     let time = seconds(|| {
         copy.par_chunks_mut(1 << 15).zip(source.par_chunks(1 << 15)).for_each(|(to, from)| to.copy_from_slice(from));
     });
-    println!("{:<42} copy     {:8.2} ms {:6.1} GB/s", "into known memory", time * 1e3, source.len() as f64 * 8. / time / 1e9);
+    println!(
+        "{:<42} copy     {:8.2} ms {:6.1} GB/s",
+        "into known memory",
+        time * 1e3,
+        source.len() as f64 * 8. / time / 1e9
+    );
     drop((source, copy));
 
     for channels in [64, 8] {
         let volume: &[usize] = &[1, 96, 96, 96, channels];
         let channel: &[usize] = &[channels];
         for over in [Over::Batch, Over::Instance] {
-            show(&format!("normalize over {over:?} + ReLU, {channels} channels"), &[volume, channel, channel], [3., 5.], |t| {
-                ops::normalize(&t[0], Some((&t[1], &t[2])), over, 1e-5, Activation::LeakyRelu(0.))
-            });
+            show(
+                &format!("normalize over {over:?} + ReLU, {channels} channels"),
+                &[volume, channel, channel],
+                [3., 5.],
+                |t| ops::normalize(&t[0], Some((&t[1], &t[2])), over, 1e-5, Activation::LeakyRelu(0.)),
+            );
         }
         show(&format!("max_pool3d, {channels} channels"), &[volume], [1.125, 2.25], |t| ops::max_pool3d(&t[0]));
         let half: &[usize] = &[1, 48, 48, 48, channels];
