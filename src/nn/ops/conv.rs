@@ -46,7 +46,6 @@ pub fn conv3d(
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Conv3d {
     pub batch: usize,
-    pub c_in: usize,
     pub c_out: usize,
     pub size: [usize; 3],
     pub kernel: [usize; 3],
@@ -83,7 +82,7 @@ impl Conv3d {
                 stride[axis] = 1; // one position: the stride is never walked, and may be beyond all memory
             }
         }
-        Ok(Self { batch, c_in, c_out, size, kernel, stride, padding, out })
+        Ok(Self { batch, c_out, size, kernel, stride, padding, out })
     }
 
     fn weight(op: &str, weight: &Tensor, c_in: usize) -> Result<(usize, [usize; 3])> {

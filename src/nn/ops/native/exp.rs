@@ -28,7 +28,7 @@ pub fn exp<A: Arithmetic>(x: A::Vector) -> A::Vector {
 #[inline(always)]
 pub fn erf<A: Arithmetic>(x: A::Vector) -> A::Vector {
     // A quotient of polynomials; beyond 3.83 the function is one to single precision.
-    let x = A::min(A::splat(3.832_506_9), A::max(A::splat(-3.832_506_9), x));
+    let x = A::min(A::splat(3.832_507), A::max(A::splat(-3.832_507), x));
     let square = A::mul(x, x);
     let p = polynomial::<A, 7>(
         square,

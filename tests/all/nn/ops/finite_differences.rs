@@ -122,7 +122,7 @@ fn types_are_kept() {
     let x = numbers(1, &[1, 2, 2, 2, 3]);
     for dtype in [DType::F32, DType::F64] {
         let x = x.to_dtype(dtype).unwrap();
-        let (y, grads) = gradients(&[x.clone()], &x, |t| ops::softmax(&t[0])).unwrap();
+        let (y, grads) = gradients(std::slice::from_ref(&x), &x, |t| ops::softmax(&t[0])).unwrap();
         assert_eq!((y.dtype(), grads[0].dtype()), (dtype, dtype));
     }
 }
