@@ -283,3 +283,41 @@ impl Native for Attention {
         Ok(gradients)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::simd::on_every_instruction_set;
+    use super::*;
+
+    fn numbers(count: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i * 37 + 11) % 64) as f32 / 32. - 1.).collect()
+    }
+
+    /// Each instruction set gives what plain loops in double precision give.
+    #[test]
+    fn a_head_is_that_of_plain_loops() {
+        for (tokens, dim) in [(1, 1), (7, 4), (21, 16), (40, 33)] {
+            let (windows, heads, scale) = (2, 3, 0.7);
+            let of = Attention { windows, tokens, heads, dim, scale, mask: None };
+            let qkv = numbers(windows * tokens * 3 * heads * dim);
+            let (bias, mask) = (numbers(heads * tokens * tokens), numbers(tokens * tokens));
+            let at = Head { of: &of, qkv: &qkv, bias: Some(&bias), mask: Some(&mask), window: 1, head: 2 };
+            let mut expected = Vec::new();
+            for i in 0..tokens {
+                let weight = |j: usize| {
+                    let dot: f64 = (0..dim).map(|d| f64::from(at.token(0, i)[d]) * f64::from(at.token(1, j)[d])).sum();
+                    let (bias, mask) = (bias[(2 * tokens + i) * tokens + j], mask[i * tokens + j]);
+                    (scale * dot + f64::from(bias) + f64::from(mask)).exp()
+                };
+                let sum: f64 = (0..tokens).map(weight).sum();
+                for d in 0..dim {
+                    expected.push((0..tokens).map(|j| weight(j) / sum * f64::from(at.token(2, j)[d])).sum::<f64>());
+                }
+            }
+            for y in on_every_instruction_set(&at) {
+                assert_eq!(y.len(), expected.len());
+                assert!(y.iter().zip(&expected).all(|(y, expected)| (f64::from(*y) - expected).abs() < 2e-6));
+            }
+        }
+    }
+}

@@ -73,6 +73,20 @@ impl<R, F: FnMut() -> R> Work for F {
     }
 }
 
+/// Functions that are one instruction each.
+#[cfg(target_arch = "x86_64")]
+macro_rules! instructions {
+    ($vector:ty: $($name:ident($($operand:ident),*) = $instruction:expr;)*) => {
+        $(
+            #[inline(always)]
+            fn $name($($operand: $vector),*) -> $vector {
+                // SAFETY: the type that implements this is named only where the processor has its instructions.
+                unsafe { $instruction($($operand),*) }
+            }
+        )*
+    };
+}
+
 /// AVX-512: 32 registers of 16 numbers.
 #[cfg(target_arch = "x86_64")]
 struct Wide;
@@ -102,52 +116,16 @@ impl Arithmetic for Wide {
         unsafe { x86::_mm512_storeu_ps(to[..Self::WIDTH].as_mut_ptr(), vector) }
     }
 
-    #[inline(always)]
-    fn mul_add(a: x86::__m512, b: x86::__m512, c: x86::__m512) -> x86::__m512 {
-        // SAFETY: as for `splat`.
-        unsafe { x86::_mm512_fmadd_ps(a, b, c) }
-    }
-
-    #[inline(always)]
-    fn add(a: x86::__m512, b: x86::__m512) -> x86::__m512 {
-        // SAFETY: as for `splat`.
-        unsafe { x86::_mm512_add_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn mul(a: x86::__m512, b: x86::__m512) -> x86::__m512 {
-        // SAFETY: as for `splat`.
-        unsafe { x86::_mm512_mul_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn div(a: x86::__m512, b: x86::__m512) -> x86::__m512 {
-        // SAFETY: as for `splat`.
-        unsafe { x86::_mm512_div_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn max(a: x86::__m512, b: x86::__m512) -> x86::__m512 {
-        // SAFETY: as for `splat`.
-        unsafe { x86::_mm512_max_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn min(a: x86::__m512, b: x86::__m512) -> x86::__m512 {
-        // SAFETY: as for `splat`.
-        unsafe { x86::_mm512_min_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn round(a: x86::__m512) -> x86::__m512 {
-        // SAFETY: as for `splat`.
-        unsafe { x86::_mm512_roundscale_ps::<0>(a) }
-    }
-
-    #[inline(always)]
-    fn scale(a: x86::__m512, n: x86::__m512) -> x86::__m512 {
-        // SAFETY: as for `splat`.
-        unsafe { x86::_mm512_scalef_ps(a, n) }
+    instructions! {
+        x86::__m512:
+        mul_add(a, b, c) = x86::_mm512_fmadd_ps;
+        add(a, b) = x86::_mm512_add_ps;
+        mul(a, b) = x86::_mm512_mul_ps;
+        div(a, b) = x86::_mm512_div_ps;
+        max(a, b) = x86::_mm512_max_ps;
+        min(a, b) = x86::_mm512_min_ps;
+        round(a) = x86::_mm512_roundscale_ps::<0>;
+        scale(a, n) = x86::_mm512_scalef_ps;
     }
 }
 
@@ -180,46 +158,15 @@ impl Arithmetic for Fused {
         unsafe { x86::_mm256_storeu_ps(to[..Self::WIDTH].as_mut_ptr(), vector) }
     }
 
-    #[inline(always)]
-    fn mul_add(a: x86::__m256, b: x86::__m256, c: x86::__m256) -> x86::__m256 {
-        // SAFETY: as for `splat`.
-        unsafe { x86::_mm256_fmadd_ps(a, b, c) }
-    }
-
-    #[inline(always)]
-    fn add(a: x86::__m256, b: x86::__m256) -> x86::__m256 {
-        // SAFETY: as for `splat`.
-        unsafe { x86::_mm256_add_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn mul(a: x86::__m256, b: x86::__m256) -> x86::__m256 {
-        // SAFETY: as for `splat`.
-        unsafe { x86::_mm256_mul_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn div(a: x86::__m256, b: x86::__m256) -> x86::__m256 {
-        // SAFETY: as for `splat`.
-        unsafe { x86::_mm256_div_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn max(a: x86::__m256, b: x86::__m256) -> x86::__m256 {
-        // SAFETY: as for `splat`.
-        unsafe { x86::_mm256_max_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn min(a: x86::__m256, b: x86::__m256) -> x86::__m256 {
-        // SAFETY: as for `splat`.
-        unsafe { x86::_mm256_min_ps(a, b) }
-    }
-
-    #[inline(always)]
-    fn round(a: x86::__m256) -> x86::__m256 {
-        // SAFETY: as for `splat`.
-        unsafe { x86::_mm256_round_ps::<{ x86::_MM_FROUND_TO_NEAREST_INT | x86::_MM_FROUND_NO_EXC }>(a) }
+    instructions! {
+        x86::__m256:
+        mul_add(a, b, c) = x86::_mm256_fmadd_ps;
+        add(a, b) = x86::_mm256_add_ps;
+        mul(a, b) = x86::_mm256_mul_ps;
+        div(a, b) = x86::_mm256_div_ps;
+        max(a, b) = x86::_mm256_max_ps;
+        min(a, b) = x86::_mm256_min_ps;
+        round(a) = x86::_mm256_round_ps::<{ x86::_MM_FROUND_TO_NEAREST_INT | x86::_MM_FROUND_NO_EXC }>;
     }
 
     #[inline(always)]
