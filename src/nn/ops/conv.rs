@@ -87,7 +87,7 @@ impl Conv3d {
             }
         }
         let trained = [Some(x), Some(weight), bias].into_iter().flatten().any(Tensor::track_op);
-        let accuracy = if trained { Accuracy::Plain } else { Accuracy::Inference };
+        let accuracy = if trained { Accuracy::Training } else { Accuracy::Inference };
         Ok(Self { batch, c_in, c_out, size, kernel, stride, padding, out, accuracy })
     }
 

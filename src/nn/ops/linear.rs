@@ -4,7 +4,7 @@ use candle_core::{Result, Shape, Tensor, bail};
 
 use super::check;
 use super::operator::{Call, Native, Operator, Slices, apply};
-use super::portable::{rows, sum_rows};
+use super::portable::sum_rows;
 use crate::nn::kernel::{self, Accuracy, Class, Geometry};
 
 /// Multiplies the last axis by a matrix: `y = x · weightᵀ + bias`.
@@ -95,7 +95,7 @@ impl Operator for Linear {
     }
 
     fn forward(&self, inputs: &[Tensor]) -> Result<Tensor> {
-        let y = rows(&inputs[0])?.matmul(&inputs[1].t()?)?;
+        let y = inputs[0].reshape(((), self.c_in))?.matmul(&inputs[1].t()?)?;
         let y = match inputs.get(2) {
             Some(bias) => y.broadcast_add(bias)?,
             None => y,
@@ -104,10 +104,10 @@ impl Operator for Linear {
     }
 
     fn backward(&self, call: &Call) -> Result<Vec<Option<Tensor>>> {
-        let (x, weight, grad) = (&call.inputs[0], &call.inputs[1], rows(&call.grad)?);
+        let (x, weight, grad) = (&call.inputs[0], &call.inputs[1], call.grad.reshape(((), self.c_out))?);
         let one = |i: usize| match i {
             0 => grad.matmul(weight)?.reshape(x.shape()),
-            1 => grad.t()?.matmul(&rows(x)?),
+            1 => grad.t()?.matmul(&x.reshape(((), self.c_in))?),
             _ => sum_rows(&grad),
         };
         call.wanted(one)

@@ -26,7 +26,7 @@ pub(super) trait Operator: Send + Sync + 'static {
     /// The output; the inputs are contiguous and detached.
     fn forward(&self, inputs: &[Tensor]) -> Result<Tensor>;
 
-    /// The gradients of the inputs; `None` where `wanted` is false.
+    /// The gradients of the inputs; those that are not `wanted` may be left out.
     fn backward(&self, call: &Call) -> Result<Vec<Option<Tensor>>>;
 
     /// The kernels of our own, where there are some.
@@ -40,7 +40,7 @@ pub(super) trait Native {
     /// The output.
     fn forward(&self, inputs: &[&[f32]]) -> Result<Vec<f32>>;
 
-    /// The gradients of the inputs; `None` where `wanted` is false.
+    /// The gradients of the inputs; those that are not `wanted` may be left out.
     fn backward(&self, call: &Slices) -> Result<Vec<Option<Vec<f32>>>>;
 }
 
@@ -161,7 +161,7 @@ impl<O: Operator> Node<O> {
             grad: grad.detach().contiguous()?,
             wanted: inputs.iter().map(|x| x.track_op()).collect(),
         };
-        match (self.backend, self.operator.native()) {
+        let gradients: Vec<Option<Tensor>> = match (self.backend, self.operator.native()) {
             (Backend::Native, Some(native)) => {
                 let guards: Vec<_> =
                     call.inputs.iter().chain([&call.output, &call.grad]).map(Tensor::storage_and_layout).collect();
@@ -178,10 +178,11 @@ impl<O: Operator> Node<O> {
                 let tensor = |(values, like): (Option<Vec<f32>>, &Tensor)| {
                     values.map(|values| Tensor::from_vec(values, like.shape(), like.device())).transpose()
                 };
-                gradients.into_iter().zip(&call.inputs).map(tensor).collect()
+                gradients.into_iter().zip(&call.inputs).map(tensor).collect::<Result<_>>()?
             }
-            _ => self.operator.backward(&call),
-        }
+            _ => self.operator.backward(&call)?,
+        };
+        Ok(gradients.into_iter().zip(&call.wanted).map(|(gradient, &wanted)| gradient.filter(|_| wanted)).collect())
     }
 }
 

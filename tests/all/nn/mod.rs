@@ -5,4 +5,3 @@ mod ops;
 mod optimise;
 mod weights;
 mod windows;
-mod zz;

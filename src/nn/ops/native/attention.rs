@@ -73,7 +73,7 @@ impl Head<'_> {
     /// Turns the products of eight queries from `first` on with all keys into exponentials of the scores; gives what
     /// to multiply them by so that they sum to one.
     #[inline(always)]
-    fn weigh(&self, scores: &mut [f32], first: usize) -> [f32; ROWS] {
+    fn weigh<A: Arithmetic>(&self, scores: &mut [f32], first: usize) -> [f32; ROWS] {
         let tokens = self.of.tokens;
         let mut scales = [0f32; ROWS];
         for (r, scores) in scores.chunks_exact_mut(whole_lanes(tokens)).enumerate() {
@@ -82,33 +82,35 @@ impl Head<'_> {
                 continue;
             }
             if let Some(bias) = self.bias {
-                let bias = &bias[(self.head * tokens + token) * tokens..][..tokens];
-                scores.iter_mut().zip(bias).for_each(|(score, bias)| *score += bias);
+                add(scores, &bias[(self.head * tokens + token) * tokens..][..tokens]);
             }
             if let Some(mask) = self.mask {
                 let window = self.window % (mask.len() / (tokens * tokens));
-                let mask = &mask[(window * tokens + token) * tokens..][..tokens];
-                scores.iter_mut().zip(mask).for_each(|(score, mask)| *score += mask);
+                add(scores, &mask[(window * tokens + token) * tokens..][..tokens]);
             }
             scores[tokens..].fill(f32::NEG_INFINITY);
             let mut lanes = [f32::NEG_INFINITY; LANES];
-            for scores in scores.chunks_exact(LANES) {
-                for l in 0..LANES {
-                    lanes[l] = if scores[l] > lanes[l] { scores[l] } else { lanes[l] };
-                }
+            let largest = scores.chunks_exact(A::WIDTH).fold(A::load(&lanes), |a, b| A::max(A::load(b), a));
+            A::store(largest, &mut lanes);
+            let largest = A::splat(-lanes.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a }));
+            let mut sum = A::splat(0.);
+            for scores in scores.chunks_exact_mut(A::WIDTH) {
+                let weight = exp::<A>(A::add(A::load(scores), largest));
+                sum = A::add(sum, weight);
+                A::store(weight, scores);
             }
-            let largest = lanes.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
             let mut lanes = [0f32; LANES];
-            for scores in scores.chunks_exact_mut(LANES) {
-                for l in 0..LANES {
-                    scores[l] = exp(scores[l] - largest);
-                    lanes[l] += scores[l];
-                }
-            }
+            A::store(sum, &mut lanes);
             scales[r] = 1. / sum_lanes(lanes);
         }
         scales
     }
+}
+
+/// Adds one row to the beginning of another.
+#[inline(always)]
+fn add(to: &mut [f32], row: &[f32]) {
+    to.iter_mut().zip(row).for_each(|(to, value)| *to += value);
 }
 
 /// The output of one window and head, `[token, dim]`.
@@ -127,7 +129,7 @@ impl Work for &Head<'_> {
         let mut y = Vec::with_capacity(tokens * dim);
         for first in (0..tokens).step_by(ROWS) {
             multiply::<A>(&queries[first * row..], row, dim, &keys, &mut scores, padded);
-            let scales = self.weigh(&mut scores, first);
+            let scales = self.weigh::<A>(&mut scores, first);
             multiply::<A>(&scores, padded, padded, &values, &mut blended, row);
             let here = ROWS.min(tokens - first);
             for (blended, scale) in blended.chunks_exact(row).zip(scales).take(here) {
@@ -167,7 +169,7 @@ impl Work for Backward<'_> {
         let mut all = vec![0f32; 3 * tokens * dim];
         for first in (0..tokens).step_by(ROWS) {
             multiply::<A>(&queries[first * row..], row, dim, &keys, &mut weights, padded);
-            let scales = at.weigh(&mut weights, first);
+            let scales = at.weigh::<A>(&mut weights, first);
             multiply::<A>(&grads[first * row..], row, dim, &values, &mut score_grads, padded);
             let rows = weights.chunks_exact_mut(padded).zip(score_grads.chunks_exact_mut(padded)).zip(scales);
             for (r, ((weights, score_grads), scale)) in rows.enumerate() {
@@ -183,7 +185,7 @@ impl Work for Backward<'_> {
             if !bias_grad.is_empty() {
                 let sums = bias_grad[first * tokens..].chunks_exact_mut(tokens);
                 for (sums, score_grads) in sums.zip(score_grads.chunks_exact(padded)).take(here) {
-                    sums.iter_mut().zip(score_grads).for_each(|(sum, grad)| *sum += grad);
+                    add(sums, score_grads);
                 }
             }
             add_transposed::<A>(&queries[first * row..], row, dim, &score_grads, &mut key_grads, padded);
@@ -273,11 +275,49 @@ impl Native for Attention {
                 super::filled(heads * tokens * tokens, tokens * tokens, |head, sum| {
                     for group in 0..groups {
                         let part = &parts[group * heads + head].1;
-                        sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
+                        add(sum, part);
                     }
                 })
             }));
         }
         Ok(gradients)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::simd::on_every_instruction_set;
+    use super::*;
+
+    fn numbers(count: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i * 37 + 11) % 64) as f32 / 32. - 1.).collect()
+    }
+
+    /// Each instruction set gives what plain loops in double precision give.
+    #[test]
+    fn a_head_is_that_of_plain_loops() {
+        for (tokens, dim) in [(1, 1), (7, 4), (21, 16), (40, 33)] {
+            let (windows, heads, scale) = (2, 3, 0.7);
+            let of = Attention { windows, tokens, heads, dim, scale, mask: None };
+            let qkv = numbers(windows * tokens * 3 * heads * dim);
+            let (bias, mask) = (numbers(heads * tokens * tokens), numbers(tokens * tokens));
+            let at = Head { of: &of, qkv: &qkv, bias: Some(&bias), mask: Some(&mask), window: 1, head: 2 };
+            let mut expected = Vec::new();
+            for i in 0..tokens {
+                let weight = |j: usize| {
+                    let dot: f64 = (0..dim).map(|d| f64::from(at.token(0, i)[d]) * f64::from(at.token(1, j)[d])).sum();
+                    let (bias, mask) = (bias[(2 * tokens + i) * tokens + j], mask[i * tokens + j]);
+                    (scale * dot + f64::from(bias) + f64::from(mask)).exp()
+                };
+                let sum: f64 = (0..tokens).map(weight).sum();
+                for d in 0..dim {
+                    expected.push((0..tokens).map(|j| weight(j) / sum * f64::from(at.token(2, j)[d])).sum::<f64>());
+                }
+            }
+            for y in on_every_instruction_set(&at) {
+                assert_eq!(y.len(), expected.len());
+                assert!(y.iter().zip(&expected).all(|(y, expected)| (f64::from(*y) - expected).abs() < 2e-6));
+            }
+        }
     }
 }

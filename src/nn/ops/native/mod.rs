@@ -65,9 +65,12 @@ fn sum_lanes(lanes: [f32; 16]) -> f32 {
     lanes[0]
 }
 
-/// The sum of `term` over the positions of two rows, in 16 lanes.
+/// The sum of `term` over the positions of two rows, in 16 lanes where there are as many.
 #[inline(always)]
 fn sum_pairs(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
+    if a.len() < 16 {
+        return a.iter().zip(b).fold(0., |sum, (&a, &b)| sum + term(a, b));
+    }
     let mut lanes = [0f32; 16];
     let (a_blocks, b_blocks) = (a.chunks_exact(16), b.chunks_exact(16));
     let rest = a_blocks.remainder().iter().zip(b_blocks.remainder());

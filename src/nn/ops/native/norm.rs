@@ -28,6 +28,34 @@ struct Affine {
     shift: Vec<f32>,
 }
 
+impl Affine {
+    /// Adds, for each column, the gradients before the activation and their products with the centered input. Sixteen
+    /// rows are summed in single precision and those sums in double: half the registers and almost all of the accuracy.
+    #[inline(always)]
+    fn add_gradients(&self, x: &[f32], grad: &[f32], slope: f32, level: &mut [f64], product: &mut [f64]) {
+        let row = self.mean.len();
+        let (mut levels, mut products) = (vec![0f32; row], vec![0f32; row]);
+        for (x, grad) in x.chunks(16 * row).zip(grad.chunks(16 * row)) {
+            for (x, grad) in x.chunks(row).zip(grad.chunks(row)) {
+                let by = self.mean.iter().zip(&self.scale).zip(&self.shift);
+                let sums = levels.iter_mut().zip(products.iter_mut());
+                for (((&x, &grad), ((&mean, &scale), &shift)), (level, product)) in x.iter().zip(grad).zip(by).zip(sums)
+                {
+                    let centered = x - mean;
+                    let grad = if centered * scale + shift > 0. { grad } else { grad * slope };
+                    *level += grad;
+                    *product += grad * centered;
+                }
+            }
+            for (sums, short) in [(&mut *level, &mut levels), (&mut *product, &mut products)] {
+                for (sum, short) in sums.iter_mut().zip(short) {
+                    *sum += f64::from(std::mem::take(short));
+                }
+            }
+        }
+    }
+}
+
 impl Normalize {
     /// How many voxels are one wide row.
     fn fold(&self) -> usize {
@@ -188,25 +216,13 @@ impl Native for Normalize {
                 let (x, grad) = (&x[range.clone()], &grad[range]);
                 vectorised(
                     #[inline(always)]
-                    || {
-                        for (x, grad) in x.chunks(row).zip(grad.chunks(row)) {
-                            let by = by.mean.iter().zip(&by.scale).zip(&by.shift);
-                            let sums = level.iter_mut().zip(product.iter_mut());
-                            for (((&x, &grad), ((&mean, &scale), &shift)), (level, product)) in
-                                x.iter().zip(grad).zip(by).zip(sums)
-                            {
-                                let value = (x - mean) * scale + shift;
-                                let grad = f64::from(if value > 0. { grad } else { grad * slope });
-                                *level += grad;
-                                *product += grad * f64::from(x);
-                            }
-                        }
-                    },
+                    || by.add_gradients(x, grad, slope, level, product),
                 );
             });
             // Along the standardized input; with the level it is what the statistics' own gradients take away.
+            let rounded = |c: usize| f64::from(moments.mean[c] as f32) - moments.mean[c];
             let along: Vec<f64> =
-                (0..self.channels).map(|c| moments.inverse[c] * (product[c] - moments.mean[c] * level[c])).collect();
+                (0..self.channels).map(|c| moments.inverse[c] * (product[c] + rounded(c) * level[c])).collect();
             for c in 0..self.channels {
                 weight_grad[c] += along[c];
                 bias_grad[c] += level[c];
@@ -216,10 +232,7 @@ impl Native for Normalize {
             }
             let of_x = |c: usize| -moments.inverse[c] * moments.inverse[c] * weight(c) * along[c] / count;
             let slant = self.wide(of_x);
-            let offset = self.wide(|c| {
-                let rounded = f64::from(moments.mean[c] as f32) - moments.mean[c];
-                of_x(c) * rounded - moments.inverse[c] * weight(c) * level[c] / count
-            });
+            let offset = self.wide(|c| of_x(c) * rounded(c) - moments.inverse[c] * weight(c) * level[c] / count);
             let pieces = x.par_chunks(piece).zip(grad.par_chunks(piece));
             x_grad[range].par_chunks_mut(piece).zip(pieces).for_each(|(x_grad, (x, grad))| {
                 vectorised(

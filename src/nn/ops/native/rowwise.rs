@@ -4,7 +4,7 @@ use candle_core::Result;
 use rayon::prelude::*;
 
 use super::exp::exp;
-use super::simd::vectorised;
+use super::simd::{Arithmetic, Work, vectorised};
 use super::{filled, piece_of, rows_per_piece, single, sum_in_order, sum_pairs};
 use crate::nn::kernel::zeros;
 use crate::nn::ops::norm::LayerNorm;
@@ -16,11 +16,7 @@ impl Native for Softmax {
         let (x, columns) = (inputs[0], self.channels);
         let piece = rows_per_piece(columns) * columns;
         Ok(filled(x.len(), piece, |i, y| {
-            let x = piece_of(x, i, piece);
-            vectorised(
-                #[inline(always)]
-                || softmax(x, y, columns),
-            );
+            vectorised(Weights { x: piece_of(x, i, piece), y, columns });
         }))
     }
 
@@ -46,22 +42,40 @@ impl Native for Softmax {
     }
 }
 
-/// Softmax of each row. The exponentials of many rows are taken at once: rows are often shorter than a vector.
-#[inline(always)]
-fn softmax(x: &[f32], y: &mut [f32], columns: usize) {
-    for (y, x) in y.chunks_exact_mut(columns).zip(x.chunks_exact(columns)) {
-        let largest = x.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
-        for (y, x) in y.iter_mut().zip(x) {
-            *y = x - largest;
+/// Softmax of each row of a piece. The exponentials of all rows are taken at once: rows are often shorter than a vector.
+struct Weights<'a> {
+    x: &'a [f32],
+    y: &'a mut [f32],
+    columns: usize,
+}
+
+impl Work for Weights<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<A: Arithmetic>(self) {
+        let Self { x, y, columns } = self;
+        for (y, x) in y.chunks_exact_mut(columns).zip(x.chunks_exact(columns)) {
+            let largest = x.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
+            for (y, x) in y.iter_mut().zip(x) {
+                *y = x - largest;
+            }
         }
-    }
-    for y in y.iter_mut() {
-        *y = exp(*y);
-    }
-    for y in y.chunks_exact_mut(columns) {
-        let scale = 1. / sum_pairs(y, y, |y, _| y);
-        for y in y {
-            *y *= scale;
+        let mut blocks = y.chunks_exact_mut(A::WIDTH);
+        for y in &mut blocks {
+            A::store(exp::<A>(A::load(y)), y);
+        }
+        let rest = blocks.into_remainder();
+        let mut padded = [0f32; 16];
+        padded[..rest.len()].copy_from_slice(rest);
+        let weights = exp::<A>(A::load(&padded));
+        A::store(weights, &mut padded);
+        rest.copy_from_slice(&padded[..rest.len()]);
+        for y in y.chunks_exact_mut(columns) {
+            let scale = 1. / sum_pairs(y, y, |y, _| y);
+            for y in y {
+                *y *= scale;
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::nn::ops::upsample::Upsample3d;
 /// The two inputs along one axis that output `i` blends: the near one with 3/4, the far one with 1/4.
 fn sources(i: usize, size: usize) -> [(usize, f32); 2] {
     let near = i / 2;
-    let far = if i % 2 == 0 { near.saturating_sub(1) } else { (near + 1).min(size - 1) };
+    let far = if i.is_multiple_of(2) { near.saturating_sub(1) } else { (near + 1).min(size - 1) };
     [(near, 0.75), (far, 0.25)]
 }
 

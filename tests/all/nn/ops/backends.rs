@@ -70,7 +70,7 @@ proptest! {
 
     #[test]
     fn pooling_and_upsampling_agree(x in volume()) {
-        check("upsample3d", &[x.clone()], |t| ops::upsample3d(&t[0]));
+        check("upsample3d", std::slice::from_ref(&x), |t| ops::upsample3d(&t[0]));
         let x = x.iter().zip([1, 2, 2, 2, 1]).map(|(&n, least)| n.max(least)).collect();
         check("max_pool3d", &[x], |t| ops::max_pool3d(&t[0]));
     }
@@ -91,6 +91,30 @@ proptest! {
         check("gelu", x, |t| ops::gelu(&(&t[0] * 4.)?));
         check("leaky_relu", x, |t| ops::leaky_relu(&t[0], slope));
         check("softmax", x, |t| ops::softmax(&(&t[0] * 8.)?));
+        let pair = &[x[0].clone(), x[0].clone()][..];
+        // What is given away is a copy: without gradients its memory is taken for the sum.
+        check("add", pair, |t| ops::add((&t[0] * 1.)?, t[1].clone(), Activation::LeakyRelu(slope.abs())));
+        check("concat", pair, |t| ops::concat(&t[0], &t[1]));
+    }
+
+    #[test]
+    fn what_is_given_away_gives_the_same(
+        x in volume(), over in prop_oneof![Just(Over::Batch), Just(Over::Instance)], activation in activation()
+    ) {
+        let channels = x[4];
+        let make = |seed: u64, shape: &[usize]| numbers(seed, shape).to_dtype(DType::F32).unwrap();
+        let (weight, bias) = (make(2, &[channels]), make(3, &[channels]));
+        for affine in [None, Some((&weight, &bias))] {
+            let kept = ops::normalize(&make(1, &x), affine, over, 0.1, activation).unwrap();
+            let given = ops::normalize_given(make(1, &x), affine, over, 0.1, activation).unwrap();
+            prop_assert_eq!(relative_error(&given, &kept), 0.0);
+        }
+        // A tensor and a view of it: the sum must not be written over what is still read.
+        let a = make(1, &x);
+        let twice = ops::add(a.clone(), a.reshape(x.as_slice()).unwrap(), activation).unwrap();
+        prop_assert_eq!(relative_error(&a, &make(1, &x)), 0.0);
+        let other = ops::add(make(1, &x), make(1, &x), activation).unwrap();
+        prop_assert_eq!(relative_error(&twice, &other), 0.0);
     }
 
     #[test]
@@ -114,5 +138,83 @@ proptest! {
         let mut shapes = vec![vec![windows, tokens, 3, heads, dim]];
         shapes.extend(bias.then(|| vec![heads, tokens, tokens]));
         check("attention", &shapes, |t| ops::attention_packed(&t[0], 0.5, t.get(1), mask));
+    }
+}
+
+/// Volumes of many pieces, windows of many groups: sums over them are taken in a fixed order.
+#[test]
+fn large_inputs_agree() {
+    for channels in [3, 40] {
+        let (volume, channel) = (vec![2, 14, 15, 16, channels], vec![channels]);
+        let shapes = [volume.clone(), channel.clone(), channel];
+        for over in [Over::Batch, Over::Instance] {
+            let relu = Activation::LeakyRelu(0.);
+            check("normalize", &shapes, |t| ops::normalize(&t[0], Some((&t[1], &t[2])), over, 1e-5, relu));
+        }
+        check("layer_norm", &shapes, |t| ops::layer_norm(&t[0], &t[1], &t[2], 1e-3));
+        check("softmax", &shapes[..1], |t| ops::softmax(&t[0]));
+        check("gelu", &shapes[..1], |t| ops::gelu(&t[0]));
+    }
+    let shapes = [vec![37, 27, 3, 2, 9], vec![2, 27, 27]];
+    check("attention", &shapes, |t| ops::attention_packed(&t[0], 0.5, Some(&t[1]), None));
+}
+
+/// A mean far from zero costs no accuracy.
+#[test]
+fn normalization_far_from_zero() {
+    let x = numbers(1, &[1, 8, 8, 8, 5]);
+    let normalize = |x: &Tensor| ops::normalize(x, None, Over::Instance, 1e-5, Activation::None).unwrap();
+    // Rounded first, so that both start from the same numbers.
+    let single = x.affine(0.1, 1e3).unwrap().to_dtype(DType::F32).unwrap();
+    let error = relative_error(&normalize(&single), &normalize(&single.to_dtype(DType::F64).unwrap()));
+    assert!(error < 1e-6, "{error:e}");
+}
+
+/// Of equal voxels, as ReLU leaves them, the first gets the gradient: a gradient is given once.
+#[test]
+fn the_first_of_equal_voxels_gets_the_gradient() {
+    let x = Tensor::zeros((1, 2, 3, 2, 17), DType::F32, &candle_core::Device::Cpu).unwrap();
+    for backend in [Backend::Native, Backend::Portable] {
+        let g = numbers(3, &[1, 1, 1, 1, 17]).to_dtype(DType::F32).unwrap();
+        let pool = |t: &[Tensor]| ops::max_pool3d(&t[0]);
+        let (_, grads) = ops::with_backend(backend, || gradients(std::slice::from_ref(&x), &g, pool)).unwrap();
+        let first = grads[0].narrow(1, 0, 1).and_then(|t| t.narrow(2, 0, 1)).and_then(|t| t.narrow(3, 0, 1)).unwrap();
+        assert_eq!(relative_error(&first, &g), 0.);
+        let given = grads[0].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(given.into_iter().filter(|v| *v != 0.).count(), 17, "{backend:?}");
+    }
+}
+
+/// A NaN is not lost on the way.
+#[test]
+fn a_nan_comes_through() {
+    let mut values = vec![1f32; 8 * 17];
+    values[40] = f32::NAN;
+    let x = Tensor::from_vec(values, (1, 2, 2, 2, 17), &candle_core::Device::Cpu).unwrap();
+    let nans = |y: Result<Tensor>| {
+        let values = y.unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        values.into_iter().filter(|v| v.is_nan()).count()
+    };
+    assert_eq!(nans(ops::max_pool3d(&x)), 1);
+    assert_eq!(nans(ops::softmax(&x)), 17);
+    assert_eq!(nans(ops::gelu(&x)), 1);
+    assert_eq!(nans(ops::leaky_relu(&x, 0.1)), 1);
+    assert_eq!(nans(ops::normalize(&x, None, Over::Instance, 1e-5, Activation::LeakyRelu(0.1))), 8);
+}
+
+/// A view is as good as a tensor of its own, and gets its gradient.
+#[test]
+fn views_are_inputs() {
+    let x = numbers(1, &[2, 6, 5, 4, 3]).to_dtype(DType::F32).unwrap();
+    let g = numbers(2, &[2, 2, 2, 2, 3]).to_dtype(DType::F32).unwrap();
+    for backend in [Backend::Native, Backend::Portable] {
+        let run = |f: &dyn Fn(&Tensor) -> Result<Tensor>| {
+            ops::with_backend(backend, || gradients(std::slice::from_ref(&x), &g, |t| ops::max_pool3d(&f(&t[0])?)))
+                .unwrap()
+        };
+        let view = |t: &Tensor| t.transpose(1, 3)?.narrow(1, 0, 4)?.narrow(3, 1, 4);
+        let (y, grads) = run(&view);
+        let (copy_y, copy_grads) = run(&|t| view(t)?.force_contiguous());
+        assert_eq!((relative_error(&y, &copy_y), relative_error(&grads[0], &copy_grads[0])), (0., 0.));
     }
 }

@@ -91,6 +91,10 @@ fn activations() {
         check("leaky_relu", shape, |t| ops::leaky_relu(&t[0], slope));
     }
     check("softmax", shape, |t| ops::softmax(&(&t[0] * 5.)?));
+    for activation in [Activation::None, Activation::LeakyRelu(0.1)] {
+        check("add", &[shape[0], shape[0]], |t| ops::add(t[0].clone(), t[1].clone(), activation));
+    }
+    check("concat", &[&[2, 2, 1, 3, 2], &[2, 2, 1, 3, 4]], |t| ops::concat(&t[0], &t[1]));
 }
 
 #[test]
@@ -122,7 +126,7 @@ fn types_are_kept() {
     let x = numbers(1, &[1, 2, 2, 2, 3]);
     for dtype in [DType::F32, DType::F64] {
         let x = x.to_dtype(dtype).unwrap();
-        let (y, grads) = gradients(&[x.clone()], &x, |t| ops::softmax(&t[0])).unwrap();
+        let (y, grads) = gradients(std::slice::from_ref(&x), &x, |t| ops::softmax(&t[0])).unwrap();
         assert_eq!((y.dtype(), grads[0].dtype()), (dtype, dtype));
     }
 }

@@ -13,7 +13,7 @@ fn relative_error(got: &Tensor, expected: &Tensor) -> f64 {
     let largest = |x: Tensor| x.abs()?.flatten_all()?.max(0)?.to_scalar::<f64>();
     let error = || -> Result<f64> {
         let (got, expected) = (got.to_dtype(DType::F64)?, expected.to_dtype(DType::F64)?);
-        Ok(largest((got - &expected)?)? / largest(expected)?.max(1e-2))
+        Ok(largest((got - &expected)?)? / largest(expected)?.max(0.1))
     };
     error().expect("comparable tensors")
 }
