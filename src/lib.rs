@@ -46,6 +46,7 @@ pub mod filter;
 pub mod graph;
 pub mod ingest;
 pub mod mask;
+pub mod nn;
 pub mod random;
 pub mod score;
 pub mod sink;

@@ -1,0 +1,210 @@
+//! Convolution as it is written down: every output is a sum over taps and channels.
+
+use rayon::prelude::*;
+
+use super::class::Class;
+use super::geometry::Geometry;
+use super::pack::{Slab, Source, Weight, pack};
+use super::shared::Shared;
+use super::tile::{Call, Segment, Start, TileShape};
+
+/// Channels that one slab holds at most: with three planes of rows it stays in a core's second cache.
+const CHUNK: usize = 64;
+
+/// Numbers of a slab, about: 256 KiB.
+const SLAB: usize = 64 * 1024;
+
+/// Positions that one task of a pointwise convolution takes.
+const POSITIONS: usize = 192;
+
+/// Tasks below which outputs are split over tasks as well.
+const FEW_TASKS: usize = 16;
+
+/// `y = weight ∗ x + bias`, any kernel, stride and padding.
+pub(super) fn forward(
+    class: Class,
+    geometry: &Geometry,
+    x: &[f32],
+    weight: Weight<'_>,
+    bias: Option<&[f32]>,
+    y: &mut [f32],
+) {
+    if geometry.is_pointwise() {
+        return pointwise(class, x, weight, bias, y);
+    }
+    let [ox, oy, oz] = geometry.output();
+    let ([kx, ky, kz], [sx, sy, sz]) = (geometry.kernel, geometry.stride);
+    let (inputs, outputs) = (geometry.channels_in, geometry.channels_out);
+    let shape = TileShape::choose(class, outputs, oz);
+    let chunk = if inputs <= 96 { inputs } else { CHUNK };
+    let packed = pack(weight, shape.columns, chunk);
+    let blocks = outputs.div_ceil(shape.columns);
+
+    let width = (oz - 1) * sz + kz;
+    let numbers = |planes: usize, rows: usize| ((planes - 1) * sx + kx) * ((rows - 1) * sy + ky) * width * chunk;
+    let rows = (1..=oy).rev().find(|&rows| numbers(1, rows) <= SLAB).unwrap_or(1);
+    let planes = if rows < oy { 1 } else { (1..=ox).rev().find(|&planes| numbers(planes, rows) <= SLAB).unwrap_or(1) };
+    let (rows, planes) = (even(oy, rows), even(ox, planes));
+    let (along_x, along_y) = (ox.div_ceil(planes), oy.div_ceil(rows));
+    let places = geometry.batch * along_x * along_y;
+    let groups = if places >= FEW_TASKS { 1 } else { blocks.min(FEW_TASKS.div_ceil(places)) };
+
+    let source = Source { numbers: x, shape: geometry.input, channels: inputs };
+    let y = Shared::new(y);
+    (0..places * groups).into_par_iter().for_each_init(Slab::new, |slab, task| {
+        let (place, group) = (task / groups, task % groups);
+        let (sample, first_x, first_y) =
+            (place / along_y / along_x, place / along_y % along_x * planes, place % along_y * rows);
+        let (planes, rows) = (planes.min(ox - first_x), rows.min(oy - first_y));
+        let mut segments = Vec::with_capacity(kx * ky);
+        for first in (0..inputs).step_by(chunk) {
+            let channels = chunk.min(inputs - first);
+            let at = |first: usize, stride: usize, padding: usize| (first * stride) as isize - padding as isize;
+            let start = [
+                at(first_x, sx, geometry.padding[0]),
+                at(first_y, sy, geometry.padding[1]),
+                -(geometry.padding[2] as isize),
+            ];
+            slab.cut(source, sample, start, [(planes - 1) * sx + kx, (rows - 1) * sy + ky, width], first, channels);
+            for block in blocks * group / groups..blocks * (group + 1) / groups {
+                let size = geometry.taps() * channels * shape.columns;
+                let offset = first * geometry.taps() * blocks * shape.columns + block * size;
+                let weights = packed[offset..offset + size].as_ptr();
+                let first_output = block * shape.columns;
+                let begin = match bias {
+                    _ if first > 0 => Start::Output,
+                    Some(bias) => Start::Row(bias[first_output..].as_ptr()),
+                    None => Start::Zero,
+                };
+                for plane in 0..planes {
+                    for row in 0..rows {
+                        let output = (((sample * ox + first_x + plane) * oy + first_y + row) * oz) * outputs;
+                        shape.split(oz, |z, count| {
+                            segments.clear();
+                            for tap in 0..kx * ky {
+                                let a = slab.row(plane * sx + tap / ky, row * sy + tap % ky);
+                                segments.push(Segment {
+                                    a: a.wrapping_add(z * sz * channels),
+                                    b: weights.wrapping_add(tap * kz * channels * shape.columns),
+                                });
+                            }
+                            let call = Call {
+                                segments: &segments,
+                                length: kz * channels,
+                                a_row: sz * channels,
+                                a_step: 1,
+                                c: y.at(output + z * outputs + first_output),
+                                c_row: outputs,
+                                width: shape.columns.min(outputs - first_output),
+                                start: begin,
+                            };
+                            // SAFETY: the slab holds the taps of all rows of the tile, the packed weights its columns, and no
+                            // other task has these planes, rows and outputs.
+                            unsafe { shape.function(count)(&call) }
+                        });
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// The size of equal parts of `whole`, none over `most`.
+fn even(whole: usize, most: usize) -> usize {
+    whole.div_ceil(whole.div_ceil(most))
+}
+
+/// `y[p] = weight · x[p] + bias` at every position: a matrix product.
+fn pointwise(class: Class, x: &[f32], weight: Weight<'_>, bias: Option<&[f32]>, y: &mut [f32]) {
+    let (inputs, outputs) = (weight.inputs, weight.outputs);
+    let positions = y.len() / outputs;
+    let shape = TileShape::choose(class, outputs, POSITIONS.min(positions));
+    let packed = pack(weight, shape.columns, inputs);
+    let y = Shared::new(y);
+    (0..positions.div_ceil(POSITIONS)).into_par_iter().for_each(|task| {
+        let first = task * POSITIONS;
+        let count = POSITIONS.min(positions - first);
+        for block in 0..outputs.div_ceil(shape.columns) {
+            let first_output = block * shape.columns;
+            shape.split(count, |p, rows| {
+                let call = Call {
+                    segments: &[Segment {
+                        a: x[(first + p) * inputs..(first + p + rows) * inputs].as_ptr(),
+                        b: packed[block * inputs * shape.columns..(block + 1) * inputs * shape.columns].as_ptr(),
+                    }],
+                    length: inputs,
+                    a_row: inputs,
+                    a_step: 1,
+                    c: y.at((first + p) * outputs + first_output),
+                    c_row: outputs,
+                    width: shape.columns.min(outputs - first_output),
+                    start: bias.map_or(Start::Zero, |bias| Start::Row(bias[first_output..].as_ptr())),
+                };
+                // SAFETY: the slices above hold the tile's rows and columns, and no other task has these positions.
+                unsafe { shape.function(rows)(&call) }
+            });
+        }
+    });
+}
+
+/// The transposed convolution whose kernel is as wide as its stride: every input voxel paints a box of its own.
+///
+/// `x` is `[batch][x][y][z][inputs]`, the weight `[inputs, outputs, kx, ky, kz]`, `y` is larger by the kernel along each axis.
+pub(super) fn transposed(
+    class: Class,
+    shape_in: [usize; 3],
+    kernel: [usize; 3],
+    x: &[f32],
+    weight: &[f32],
+    [inputs, outputs]: [usize; 2],
+    bias: Option<&[f32]>,
+    y: &mut [f32],
+) {
+    let [nx, ny, nz] = shape_in;
+    let [kx, ky, kz] = kernel;
+    let taps = kx * ky * kz;
+    let shape = TileShape::choose(class, outputs, nz);
+    let blocks = outputs.div_ceil(shape.columns);
+    // One small matrix per tap: [tap][block][input][column].
+    let mut packed = vec![0.0; taps * blocks * inputs * shape.columns];
+    packed.par_chunks_mut(inputs * shape.columns).enumerate().for_each(|(part, numbers)| {
+        let (tap, block) = (part / blocks, part % blocks);
+        for (input, row) in numbers.chunks_exact_mut(shape.columns).enumerate() {
+            for (column, number) in row.iter_mut().enumerate().take(outputs - block * shape.columns) {
+                *number = weight[(input * outputs + block * shape.columns + column) * taps + tap];
+            }
+        }
+    });
+    let y = Shared::new(y);
+    let rows = x.len() / (nz * inputs);
+    (0..rows).into_par_iter().for_each(|row| {
+        let (sample_x, at_y) = (row / ny, row % ny);
+        let (sample, at_x) = (sample_x / nx, sample_x % nx);
+        for tap in 0..taps {
+            let [i, j, k] = [tap / (ky * kz), tap / kz % ky, tap % kz];
+            let output = (((sample * nx + at_x) * kx + i) * ny * ky + at_y * ky + j) * nz * kz + k;
+            for block in 0..blocks {
+                let first_output = block * shape.columns;
+                shape.split(nz, |z, count| {
+                    let offset = (tap * blocks + block) * inputs * shape.columns;
+                    let call = Call {
+                        segments: &[Segment {
+                            a: x[(row * nz + z) * inputs..(row * nz + z + count) * inputs].as_ptr(),
+                            b: packed[offset..offset + inputs * shape.columns].as_ptr(),
+                        }],
+                        length: inputs,
+                        a_row: inputs,
+                        a_step: 1,
+                        c: y.at((output + z * kz) * outputs + first_output),
+                        c_row: kz * outputs,
+                        width: shape.columns.min(outputs - first_output),
+                        start: bias.map_or(Start::Zero, |bias| Start::Row(bias[first_output..].as_ptr())),
+                    };
+                    // SAFETY: the slices above hold the tile's rows and columns; each output voxel belongs to one input
+                    // voxel, and no other task has this row.
+                    unsafe { shape.function(count)(&call) }
+                });
+            }
+        }
+    });
+}

@@ -1,0 +1,203 @@
+//! The CPU kernels: plain functions over slices, and the only unsafe code of the networks.
+//!
+//! Volumes are `[batch, x, y, z, channel]`, weights `[out, in, kx, ky, kz]`. Every convolution is cut into tiles of outputs
+//! that stay in registers while their sums grow ([`tile`]); what differs is where a tile's factors come from: rows of the
+//! input ([`direct`]), transformed patches ([`winograd`]), or inputs against output gradients ([`weight_gradient`]). Each is
+//! compiled for AVX-512, AVX2 and plain arithmetic, and chosen at run time ([`Class`]).
+//!
+//! A number is made by one task in a fixed order, so results have the same bits for any number of threads.
+
+mod buffer;
+mod class;
+mod direct;
+mod geometry;
+mod lanes;
+mod pack;
+mod shared;
+mod tile;
+mod transform;
+mod weight_gradient;
+mod winograd;
+
+pub use buffer::zeros;
+pub use class::Class;
+pub use geometry::Geometry;
+
+#[cfg(test)]
+mod tests;
+
+use pack::{Reading, Weight};
+use winograd::Outputs;
+
+/// How much accuracy a convolution may give for speed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Accuracy {
+    /// The plain sum: nothing is given.
+    Plain,
+    /// Errors of a few units in the last place: for training.
+    Training,
+    /// Errors of about 1e-6 of the largest number: for inference.
+    Inference,
+}
+
+impl Accuracy {
+    fn outputs(self) -> Option<Outputs> {
+        match self {
+            Self::Plain => None,
+            Self::Training => Some(Outputs::Two),
+            Self::Inference => Some(Outputs::Four),
+        }
+    }
+}
+
+/// `y = weight ∗ x + bias`. Lengths must be those of the geometry.
+pub fn conv3d(
+    class: Class,
+    accuracy: Accuracy,
+    geometry: &Geometry,
+    x: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    y: &mut [f32],
+) {
+    check(geometry, x, weight, y);
+    assert!(bias.is_none_or(|bias| bias.len() == geometry.channels_out), "one bias a channel");
+    convolve(class, accuracy, geometry, x, seen(geometry, weight, Reading::Forward), bias, y);
+}
+
+/// The gradient of [`conv3d`]'s input: `dx[p] = Σ weight[tap] · dy[(p + padding − tap) / stride]`.
+pub fn conv3d_input_gradient(
+    class: Class,
+    accuracy: Accuracy,
+    geometry: &Geometry,
+    dy: &[f32],
+    weight: &[f32],
+    dx: &mut [f32],
+) {
+    check(geometry, dx, weight, dy);
+    let disjoint = geometry.kernel == geometry.stride && geometry.padding == [0; 3];
+    let whole = (0..3).all(|a| geometry.input[a] % geometry.kernel[a] == 0);
+    if disjoint && whole {
+        let channels = [geometry.channels_out, geometry.channels_in];
+        return direct::transposed(class, geometry.output(), geometry.kernel, dy, weight, channels, None, dx);
+    }
+    let output = geometry.output();
+    // With a stride, zeros between the gradients; behind the last whole step, zeros for inputs that no output saw.
+    let spread: [usize; 3] =
+        std::array::from_fn(|a| geometry.input[a] + 2 * geometry.padding[a] - geometry.kernel[a] + 1);
+    let mirrored = Geometry {
+        batch: geometry.batch,
+        input: spread,
+        channels_in: geometry.channels_out,
+        channels_out: geometry.channels_in,
+        kernel: geometry.kernel,
+        stride: [1; 3],
+        padding: std::array::from_fn(|a| geometry.kernel[a] - 1),
+    };
+    let dilated;
+    let dy = if spread == output {
+        dy
+    } else {
+        dilated = dilate(dy, geometry, output, spread);
+        &dilated
+    };
+    let weight = seen(&mirrored, weight, Reading::Mirrored);
+    if geometry.padding == [0; 3] {
+        return convolve(class, accuracy, &mirrored, dy, weight, None, dx);
+    }
+    // A padding up to the kernel's reach makes the mirrored padding smaller; beyond it the result is cut.
+    let fits = (0..3).all(|a| geometry.padding[a] < geometry.kernel[a]);
+    if fits {
+        let padding = std::array::from_fn(|a| geometry.kernel[a] - 1 - geometry.padding[a]);
+        return convolve(class, accuracy, &Geometry { padding, ..mirrored }, dy, weight, None, dx);
+    }
+    let mut padded = vec![0.0; mirrored.output_len()];
+    convolve(class, accuracy, &mirrored, dy, weight, None, &mut padded);
+    let [_, py, pz] = mirrored.output();
+    let [nx, ny, nz] = geometry.input;
+    for (row, numbers) in dx.chunks_exact_mut(nz * geometry.channels_in).enumerate() {
+        let (sample, x, y) = (row / ny / nx, row / ny % nx + geometry.padding[0], row % ny + geometry.padding[1]);
+        let at = ((sample * mirrored.output()[0] + x) * py + y) * pz + geometry.padding[2];
+        let at = at * geometry.channels_in;
+        let count = numbers.len();
+        numbers.copy_from_slice(&padded[at..at + count]);
+    }
+}
+
+/// The gradient of [`conv3d`]'s weight.
+pub fn conv3d_weight_gradient(class: Class, geometry: &Geometry, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+    check(geometry, x, dw, dy);
+    weight_gradient::weight_gradient(class, geometry, x, dy, dw);
+}
+
+/// The gradient of a bias: the sum over all positions of `dy`, `[position, channel]`.
+pub fn bias_gradient(dy: &[f32], db: &mut [f32]) {
+    assert!(!db.is_empty() && dy.len() % db.len() == 0, "whole positions");
+    weight_gradient::bias_gradient(dy, db);
+}
+
+/// The transposed convolution with kernel and stride 2: `x` is `[batch, x, y, z, in]`, the weight `[in, out, 2, 2, 2]`.
+pub fn conv_transpose3d(
+    class: Class,
+    shape: [usize; 3],
+    channels: [usize; 2],
+    x: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    y: &mut [f32],
+) {
+    let positions = x.len() / channels[0];
+    assert!(x.len() % (shape.iter().product::<usize>() * channels[0]) == 0, "whole samples");
+    assert_eq!(weight.len(), channels[0] * channels[1] * 8, "a weight of kernel 2");
+    assert_eq!(y.len(), positions * 8 * channels[1], "an output twice as large");
+    assert!(bias.is_none_or(|bias| bias.len() == channels[1]), "one bias a channel");
+    direct::transposed(class, shape, [2; 3], x, weight, channels, bias, y);
+}
+
+/// Chooses the way to convolve.
+fn convolve(
+    class: Class,
+    accuracy: Accuracy,
+    geometry: &Geometry,
+    x: &[f32],
+    weight: Weight<'_>,
+    bias: Option<&[f32]>,
+    y: &mut [f32],
+) {
+    match accuracy.outputs() {
+        Some(outputs) if winograd::fits(class, geometry, outputs) => {
+            winograd::forward(class, outputs, geometry, x, weight, bias, y);
+        }
+        _ => direct::forward(class, geometry, x, weight, bias, y),
+    }
+}
+
+fn seen<'a>(geometry: &Geometry, numbers: &'a [f32], reading: Reading) -> Weight<'a> {
+    Weight { numbers, outputs: geometry.channels_out, inputs: geometry.channels_in, taps: geometry.taps(), reading }
+}
+
+fn check(geometry: &Geometry, x: &[f32], weight: &[f32], y: &[f32]) {
+    for a in 0..3 {
+        let room = geometry.input[a] + 2 * geometry.padding[a];
+        assert!(geometry.stride[a] > 0 && (1..=room).contains(&geometry.kernel[a]), "a kernel inside of its input");
+    }
+    assert_eq!(x.len(), geometry.input_len(), "numbers of the input");
+    assert_eq!(weight.len(), geometry.weight_len(), "numbers of the weight");
+    assert_eq!(y.len(), geometry.output_len(), "numbers of the output");
+}
+
+/// Puts every gradient where its output's window starts, zeros between.
+fn dilate(dy: &[f32], geometry: &Geometry, output: [usize; 3], spread: [usize; 3]) -> Vec<f32> {
+    let channels = geometry.channels_out;
+    let [sx, sy, sz] = geometry.stride;
+    let mut dilated = vec![0.0; geometry.batch * spread.iter().product::<usize>() * channels];
+    for (position, numbers) in dy.chunks_exact(channels).enumerate() {
+        let z = position % output[2];
+        let y = position / output[2] % output[1];
+        let x = position / output[2] / output[1] % output[0];
+        let sample = position / output[2] / output[1] / output[0];
+        let at = ((sample * spread[0] + x * sx) * spread[1] + y * sy) * spread[2] + z * sz;
+        dilated[at * channels..(at + 1) * channels].copy_from_slice(numbers);
+    }
+    dilated
+}

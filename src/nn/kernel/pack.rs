@@ -1,0 +1,152 @@
+//! Weights and rows in the order in which the tiles read them.
+
+use rayon::prelude::*;
+
+use super::buffer::zeros;
+
+/// How a weight tensor is read: as it is, or as its own gradient needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    /// `w[out][in][tap]`: the forward pass.
+    Forward,
+    /// `w[in][out][taps − 1 − tap]`: the gradient of the input, a convolution with the mirrored kernel.
+    Mirrored,
+}
+
+/// A weight of `[first, second, taps]` numbers, seen by a convolution from `inputs` to `outputs` channels.
+#[derive(Clone, Copy)]
+pub(super) struct Weight<'a> {
+    pub numbers: &'a [f32],
+    pub outputs: usize,
+    pub inputs: usize,
+    pub taps: usize,
+    pub reading: Reading,
+}
+
+impl Weight<'_> {
+    /// One number of it.
+    #[inline(always)]
+    pub fn at(&self, output: usize, input: usize, tap: usize) -> f32 {
+        match self.reading {
+            Reading::Forward => self.numbers[(output * self.inputs + input) * self.taps + tap],
+            Reading::Mirrored => self.numbers[(input * self.outputs + output) * self.taps + self.taps - 1 - tap],
+        }
+    }
+}
+
+/// Packs for tiles of `columns` outputs: blocks of `[tap][input][column]`, zero where the last block has no output.
+///
+/// Inputs are cut into chunks of `chunk` channels (the last may be narrower), each packed as if it were alone: the order is
+/// `[chunk][block][tap][input][column]`, and a chunk starts at `first input · taps · blocks · columns`.
+pub(super) fn pack(weight: Weight<'_>, columns: usize, chunk: usize) -> Vec<f32> {
+    let blocks = weight.outputs.div_ceil(columns);
+    let mut packed = zeros(blocks * columns * weight.inputs * weight.taps);
+    let mut parts = Vec::new();
+    let mut rest = packed.as_mut_slice();
+    for first in (0..weight.inputs).step_by(chunk) {
+        let inputs = chunk.min(weight.inputs - first);
+        for block in 0..blocks {
+            let (part, tail) = rest.split_at_mut(weight.taps * inputs * columns);
+            parts.push((first, inputs, block, part));
+            rest = tail;
+        }
+    }
+    parts.into_par_iter().for_each(|(first, inputs, block, part)| {
+        for column in 0..columns.min(weight.outputs - block * columns) {
+            for input in 0..inputs {
+                for tap in 0..weight.taps {
+                    part[(tap * inputs + input) * columns + column] =
+                        weight.at(block * columns + column, first + input, tap);
+                }
+            }
+        }
+    });
+    packed
+}
+
+/// A box of input voxels with zeros around, as `[x][y][z][channel]`.
+pub(super) struct Slab {
+    /// The numbers.
+    pub numbers: Vec<f32>,
+    /// Rows along y of one plane.
+    pub rows: usize,
+    /// Numbers of one row along z.
+    pub row_len: usize,
+    /// Channels of a voxel.
+    pub channels: usize,
+}
+
+/// The input of which slabs are cut: `[batch][x][y][z][channel]`.
+#[derive(Clone, Copy)]
+pub(super) struct Source<'a> {
+    pub numbers: &'a [f32],
+    pub shape: [usize; 3],
+    pub channels: usize,
+}
+
+impl Slab {
+    /// An empty slab, to be filled.
+    pub fn new() -> Self {
+        Self { numbers: Vec::new(), rows: 0, row_len: 0, channels: 0 }
+    }
+
+    /// Cuts the box that starts at `start` (which may lie before the input) and has `size` voxels, with `channels` channels
+    /// from `first` on. What lies outside of the input is zero.
+    pub fn cut(
+        &mut self,
+        source: Source<'_>,
+        sample: usize,
+        start: [isize; 3],
+        size: [usize; 3],
+        first: usize,
+        channels: usize,
+    ) {
+        (self.rows, self.row_len, self.channels) = (size[1], size[2] * channels, channels);
+        self.numbers.clear();
+        self.numbers.resize(size[0] * size[1] * size[2] * channels, 0.0);
+        let [nx, ny, nz] = source.shape;
+        let (from, to) = inside(start[2], size[2], nz);
+        if from >= to {
+            return;
+        }
+        for i in 0..size[0] {
+            let Some(x) = within(start[0], i, nx) else { continue };
+            for j in 0..size[1] {
+                let Some(y) = within(start[1], j, ny) else { continue };
+                let z = (start[2] + from as isize) as usize;
+                let read = (((sample * nx + x) * ny + y) * nz + z) * source.channels + first;
+                let write = ((i * size[1] + j) * size[2] + from) * channels;
+                let voxels = to - from;
+                if channels == source.channels {
+                    let count = voxels * channels;
+                    self.numbers[write..write + count].copy_from_slice(&source.numbers[read..read + count]);
+                } else {
+                    let rows = self.numbers[write..write + voxels * channels].chunks_exact_mut(channels);
+                    for (voxel, row) in rows.enumerate() {
+                        let at = read + voxel * source.channels;
+                        row.copy_from_slice(&source.numbers[at..at + channels]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The place of the row `y` of plane `x`.
+    #[inline]
+    pub fn row(&self, x: usize, y: usize) -> *const f32 {
+        self.numbers[(x * self.rows + y) * self.row_len..].as_ptr()
+    }
+}
+
+/// The part of `start .. start + size` that lies in `0 .. end`, relative to `start`.
+pub(super) fn inside(start: isize, size: usize, end: usize) -> (usize, usize) {
+    let from = (-start).max(0) as usize;
+    let to = (end as isize - start).clamp(0, size as isize) as usize;
+    (from.min(size), to)
+}
+
+/// `start + step`, where it lies in `0 .. end`.
+pub(super) fn within(start: isize, step: usize, end: usize) -> Option<usize> {
+    let at = start + step as isize;
+    (0..end as isize).contains(&at).then_some(at as usize)
+}

@@ -1,0 +1,210 @@
+//! The one inner loop of all convolutions: a tile of the output that stays in registers.
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::{__m256, __m512};
+
+use super::class::Class;
+use super::lanes::{Lanes, Plain};
+
+/// Rows of the widest tile.
+pub(super) const MOST_ROWS: usize = 12;
+
+/// Steps whose products are added up before their sum goes to the total: a chain of `n` sums loses about `√n` roundings, so
+/// many short chains lose fewer than a long one, and a sum every so many steps costs next to nothing.
+const BLOCK: usize = 64;
+
+/// A stretch of the sum: `length` steps from `a` and `b` on.
+#[derive(Clone, Copy)]
+pub(super) struct Segment {
+    /// The factor of the tile's first row, one number a step.
+    pub a: *const f32,
+    /// The factors of all columns, a row of packed numbers a step.
+    pub b: *const f32,
+}
+
+/// What a tile starts from.
+#[derive(Clone, Copy)]
+pub(super) enum Start {
+    /// Zero.
+    Zero,
+    /// The same numbers in every row: a bias, one number a column.
+    Row(*const f32),
+    /// Zero; what the output holds is added at the end, so that long sums are made of short ones.
+    Output,
+}
+
+/// One tile: `c[m][n] = start + Σ over segments and steps k of a[m·a_row + k·a_step] · b[k·columns + n]`.
+///
+/// The sum is made in the order of segments and steps, in blocks of [`BLOCK`], one rounding a step (fused) or two, so that its
+/// bits do not depend on where the tile lies in the output or how many rows it has.
+pub(super) struct Call<'a> {
+    pub segments: &'a [Segment],
+    /// Steps of each segment.
+    pub length: usize,
+    /// Numbers between the factors of neighbouring rows.
+    pub a_row: usize,
+    /// Numbers between the factors of neighbouring steps.
+    pub a_step: usize,
+    /// The first number of the output.
+    pub c: *mut f32,
+    /// Numbers between neighbouring rows of the output.
+    pub c_row: usize,
+    /// Columns that exist in the output; those of the tile beyond are computed and dropped.
+    pub width: usize,
+    pub start: Start,
+}
+
+/// A tile function. Its caller promises that all that the call names can be read, and the output written by it alone.
+pub(super) type TileFn = unsafe fn(&Call<'_>);
+
+/// A shape of tiles for one range of columns.
+#[derive(Clone, Copy)]
+pub(super) struct TileShape {
+    /// Columns: the width of packed weights.
+    pub columns: usize,
+    /// The most rows.
+    pub rows: usize,
+    /// By rows, less one.
+    functions: [Option<TileFn>; MOST_ROWS],
+    /// Operations per cycle and row, for choosing: vectors of a row times the cycles of each.
+    cycles_per_row: f64,
+}
+
+impl TileShape {
+    /// The function for tiles of so many rows.
+    pub fn function(&self, rows: usize) -> TileFn {
+        self.functions[rows - 1].expect("a tile has between one row and the most of its shape")
+    }
+
+    /// Splits a run of `length` rows evenly into tiles: calls `each(first, rows)`.
+    #[inline]
+    pub fn split(&self, length: usize, mut each: impl FnMut(usize, usize)) {
+        let pieces = length.div_ceil(self.rows);
+        for piece in 0..pieces {
+            let (first, end) = (length * piece / pieces, length * (piece + 1) / pieces);
+            each(first, end - first);
+        }
+    }
+
+    /// The shape that computes `columns` columns over runs of `run` rows in the fewest cycles.
+    pub fn choose(class: Class, columns: usize, run: usize) -> Self {
+        let cost = |shape: &TileShape| {
+            let pieces = run.div_ceil(shape.rows);
+            let rows = run as f64 / pieces as f64;
+            let multiply = rows * shape.cycles_per_row;
+            // A chain of dependent sums takes four cycles a step, however few there are; two loads fit into a cycle.
+            let loads = (rows + (shape.columns as f64 / 16.0).max(1.0)) / 2.0;
+            columns.div_ceil(shape.columns) as f64 * pieces as f64 * multiply.max(loads).max(4.0)
+        };
+        let shapes = Self::of(class);
+        *shapes.iter().min_by(|a, b| cost(a).total_cmp(&cost(b))).expect("every class has shapes")
+    }
+
+    /// All shapes of a class, the preferred ones first.
+    fn of(class: Class) -> Vec<Self> {
+        match class {
+            #[cfg(target_arch = "x86_64")]
+            Class::Avx512 => vec![
+                wide::shape2(12, 2.0),
+                wide::shape3(8, 3.0),
+                wide::shape4(6, 4.0),
+                wide::shape1(12, 1.0),
+                middle::shape1(12, 0.5),
+            ],
+            #[cfg(target_arch = "x86_64")]
+            Class::Avx2 => vec![middle::shape2(6, 1.0), middle::shape1(12, 0.5)],
+            _ => vec![plain::shape1(4, 1.0)],
+        }
+    }
+}
+
+/// The tile itself: `ROWS` × `VECTORS` sums in registers.
+#[inline(always)]
+unsafe fn tile<L: Lanes, const ROWS: usize, const VECTORS: usize>(call: &Call<'_>) {
+    unsafe {
+        let left = |v: usize| call.width.saturating_sub(v * L::WIDTH).min(L::WIDTH);
+        let mut totals = [[L::zero(); VECTORS]; ROWS];
+        if let Start::Row(bias) = call.start {
+            for row in &mut totals {
+                for (v, total) in row.iter_mut().enumerate() {
+                    *total = L::load_first(bias.wrapping_add(v * L::WIDTH), left(v));
+                }
+            }
+        }
+        for segment in call.segments {
+            let (mut a, mut b, mut steps) = (segment.a, segment.b, call.length);
+            while steps > 0 {
+                let block = steps.min(BLOCK);
+                let mut sums = [[L::zero(); VECTORS]; ROWS];
+                for _ in 0..block {
+                    let mut columns = [L::zero(); VECTORS];
+                    for (v, column) in columns.iter_mut().enumerate() {
+                        *column = L::load(b.wrapping_add(v * L::WIDTH));
+                    }
+                    for (m, row) in sums.iter_mut().enumerate() {
+                        let factor = L::splat(*a.wrapping_add(m * call.a_row));
+                        for (sum, column) in row.iter_mut().zip(&columns) {
+                            *sum = factor.mul_add(*column, *sum);
+                        }
+                    }
+                    a = a.wrapping_add(call.a_step);
+                    b = b.wrapping_add(VECTORS * L::WIDTH);
+                }
+                for (total, sum) in totals.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
+                    *total = total.add(*sum);
+                }
+                steps -= block;
+            }
+        }
+        for (m, row) in totals.iter().enumerate() {
+            let c = call.c.wrapping_add(m * call.c_row);
+            for (v, total) in row.iter().enumerate() {
+                let (c, left) = (c.wrapping_add(v * L::WIDTH), left(v));
+                let total = match call.start {
+                    Start::Output => total.add(L::load_first(c, left)),
+                    _ => *total,
+                };
+                if left == L::WIDTH {
+                    total.store(c);
+                } else {
+                    total.store_first(c, left);
+                }
+            }
+        }
+    }
+}
+
+/// One module per instruction set, with the tile inlined into functions that may use it, by rows and vectors of a row.
+macro_rules! family {
+    ($name:ident, $lanes:ty, [$($feature:meta),*], $($shape:ident $vectors:literal [$($rows:literal),*]);*) => {
+        mod $name {
+            use super::*;
+
+            /// # Safety
+            ///
+            /// As [`TileFn`], on a processor with the features named.
+            $(#[$feature])*
+            unsafe fn run<const ROWS: usize, const VECTORS: usize>(call: &Call<'_>) {
+                unsafe { tile::<$lanes, ROWS, VECTORS>(call) }
+            }
+
+            $(
+                /// Tiles of this many vectors a row.
+                pub(super) fn $shape(rows: usize, cycles_per_row: f64) -> TileShape {
+                    let mut functions: [Option<TileFn>; MOST_ROWS] = [None; MOST_ROWS];
+                    $(functions[$rows - 1] = Some(run::<$rows, $vectors> as TileFn);)*
+                    TileShape { columns: $vectors * <$lanes as Lanes>::WIDTH, rows, functions, cycles_per_row }
+                }
+            )*
+        }
+    };
+}
+
+#[cfg(target_arch = "x86_64")]
+family!(wide, __m512, [target_feature(enable = "avx512f")],
+    shape1 1 [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]; shape2 2 [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+    shape3 3 [1, 2, 3, 4, 5, 6, 7, 8]; shape4 4 [1, 2, 3, 4, 5, 6]);
+#[cfg(target_arch = "x86_64")]
+family!(middle, __m256, [target_feature(enable = "avx2,fma")],
+    shape1 1 [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]; shape2 2 [1, 2, 3, 4, 5, 6]);
+family!(plain, Plain, [inline(never)], shape1 1 [1, 2, 3, 4]);

@@ -1,0 +1,381 @@
+//! Convolution with fewer multiplications, for kernels of 3 × 3 in y and z (Lavin and Gray, arXiv 1509.09308).
+//!
+//! `OUT × OUT` outputs of a plane are made from a patch of `OUT + 2` squared inputs: patch and kernel are transformed, multiplied
+//! number by number, summed over channels and over the kernel's planes along x, and the sum is transformed back. For each of
+//! the `(OUT + 2)²` numbers of a patch that sum is a matrix product, made by the same tiles as everything else. Per output it
+//! costs 4 (`OUT` = 2) or 2.25 (`OUT` = 4) multiplications in place of 9, and some bits of accuracy.
+
+use std::marker::PhantomData;
+
+use rayon::prelude::*;
+
+use super::buffer::zeros;
+use super::class::Class;
+use super::geometry::Geometry;
+use super::lanes::{Lanes, Plain};
+use super::pack::{Weight, within};
+use super::shared::Shared;
+use super::tile::{Call, Segment, Start, TileShape};
+use super::transform::{Four, Transform, Two};
+
+/// Patches of one task, about.
+const PATCHES: usize = 96;
+
+/// Numbers of transformed input that one task holds, about: 8 MiB.
+const TRANSFORMED: usize = 2 * 1024 * 1024;
+
+/// Patches that a convolution needs for the transformed weights to pay.
+const FEW_PATCHES: usize = 128;
+
+/// How many outputs a patch makes along each axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Outputs {
+    /// Two: within a few units in the last place of the plain sum.
+    Two,
+    /// Four: fewest multiplications, about one decimal digit less.
+    Four,
+}
+
+/// Whether this convolution can and should be made this way.
+pub(super) fn fits(class: Class, geometry: &Geometry, outputs: Outputs) -> bool {
+    let [x, y, z] = geometry.output();
+    let out = if outputs == Outputs::Two { 2 } else { 4 };
+    let patches = geometry.batch * x * y.div_ceil(out) * z.div_ceil(out);
+    let width = if class == Class::Avx512 { 16 } else { 8 };
+    geometry.kernel[1..] == [3, 3]
+        && geometry.stride == [1; 3]
+        && geometry.channels_in % width == 0
+        && geometry.channels_out % width == 0
+        && geometry.channels_in.min(geometry.channels_out) >= 32
+        && patches >= FEW_PATCHES
+        && y >= out
+        && z >= out
+}
+
+/// `y = weight ∗ x + bias` for a geometry that [`fits`].
+pub(super) fn forward(
+    class: Class,
+    outputs: Outputs,
+    geometry: &Geometry,
+    x: &[f32],
+    weight: Weight<'_>,
+    bias: Option<&[f32]>,
+    y: &mut [f32],
+) {
+    match outputs {
+        Outputs::Two => run::<Two, 2, 4>(class, geometry, x, weight, bias, y),
+        Outputs::Four => run::<Four, 4, 6>(class, geometry, x, weight, bias, y),
+    }
+}
+
+/// One convolution's plan: how patches are shared out among tasks.
+struct Plan {
+    geometry: Geometry,
+    /// Planes along x, rows of patches along y, and patches along z of a task.
+    planes: usize,
+    rows: usize,
+    along_z: usize,
+    shape: TileShape,
+}
+
+impl Plan {
+    fn new(class: Class, geometry: Geometry, out: usize, points: usize) -> Self {
+        let [nx, ny, nz] = geometry.output();
+        let (along_y, along_z) = (ny.div_ceil(out), nz.div_ceil(out));
+        let plane = |rows: usize| rows * along_z * points * geometry.channels_in;
+        let fitting = |rows: usize| (1..=nx).rev().find(|&p| (p + 2) * plane(rows) <= TRANSFORMED).unwrap_or(1);
+        // Rows until a tile is full, then planes until there are enough patches.
+        let rows = (1..=along_y).find(|&rows| rows * along_z >= 24).unwrap_or(along_y);
+        let rows = (1..=rows).rev().find(|&rows| fitting(rows) >= 2.min(nx)).unwrap_or(1);
+        let rows = along_y.div_ceil(along_y.div_ceil(rows));
+        let planes = PATCHES.div_ceil(rows * along_z).clamp(1, fitting(rows));
+        let planes = nx.div_ceil(nx.div_ceil(planes));
+        let shape = TileShape::choose(class, geometry.channels_out, rows * along_z);
+        Self { geometry, planes, rows, along_z, shape }
+    }
+}
+
+/// Buffers of one thread.
+#[derive(Default)]
+struct Scratch {
+    /// `[plane][point][patch][channel]`, points padded so that they do not share cache sets.
+    transformed: Vec<f32>,
+    /// `[point][plane][patch][column]` of one block of outputs.
+    products: Vec<f32>,
+    /// One patch with its zeros.
+    patch: Vec<f32>,
+}
+
+fn run<T: Transform<OUT, IN>, const OUT: usize, const IN: usize>(
+    class: Class,
+    geometry: &Geometry,
+    x: &[f32],
+    weight: Weight<'_>,
+    bias: Option<&[f32]>,
+    y: &mut [f32],
+) {
+    let plan = Plan::new(class, *geometry, OUT, IN * IN);
+    let weights = transform_weights::<T, OUT, IN>(weight, geometry.kernel[0], plan.shape.columns);
+    let [nx, ny, _] = geometry.output();
+    let along_x = nx.div_ceil(plan.planes);
+    let along_y = ny.div_ceil(OUT).div_ceil(plan.rows);
+    let y = Shared::new(y);
+    (0..geometry.batch * along_x * along_y).into_par_iter().for_each_init(Scratch::default, |scratch, task| {
+        let (sample, first_x, first_row) =
+            (task / along_y / along_x, task / along_y % along_x * plan.planes, task % along_y * plan.rows);
+        let task = Task::<'_, T, OUT, IN> {
+            plan: &plan,
+            x,
+            weights: &weights,
+            bias,
+            y,
+            sample,
+            first_x,
+            first_row,
+            planes: plan.planes.min(nx - first_x),
+            rows: plan.rows.min(ny.div_ceil(OUT) - first_row),
+            transform: PhantomData,
+        };
+        // SAFETY: the class is one that this processor has, and no other task makes these outputs.
+        unsafe {
+            match class {
+                #[cfg(target_arch = "x86_64")]
+                Class::Avx512 => task.run_avx512(scratch),
+                #[cfg(target_arch = "x86_64")]
+                Class::Avx2 => task.run_avx2(scratch),
+                _ => task.run::<Plain>(scratch),
+            }
+        }
+    });
+}
+
+/// Transformed weights: `[block][point][kernel plane][input][column]`.
+fn transform_weights<T: Transform<OUT, IN>, const OUT: usize, const IN: usize>(
+    weight: Weight<'_>,
+    planes: usize,
+    columns: usize,
+) -> Vec<f32> {
+    let size = planes * weight.inputs * columns;
+    let mut transformed = zeros(weight.outputs.div_ceil(columns) * IN * IN * size);
+    transformed.par_chunks_mut(IN * IN * size).enumerate().for_each(|(block, numbers)| {
+        let wide = columns.min(weight.outputs - block * columns);
+        for input in 0..weight.inputs {
+            for plane in 0..planes {
+                for column in 0..wide {
+                    let mut kernel = [[0.0f32; 3]; 3];
+                    for (tap, number) in kernel.as_flattened_mut().iter_mut().enumerate() {
+                        *number = weight.at(block * columns + column, input, plane * 9 + tap);
+                    }
+                    let half: [[f32; 3]; IN] = T::kernel(kernel);
+                    let turned: [[f32; IN]; 3] = std::array::from_fn(|j| std::array::from_fn(|i| half[i][j]));
+                    let whole: [[f32; IN]; IN] = T::kernel(turned);
+                    for j in 0..IN {
+                        for i in 0..IN {
+                            let point = i * IN + j;
+                            numbers[point * size + (plane * weight.inputs + input) * columns + column] = whole[j][i];
+                        }
+                    }
+                }
+            }
+        }
+    });
+    transformed
+}
+
+/// The outputs of some planes and rows of patches.
+struct Task<'a, T, const OUT: usize, const IN: usize> {
+    plan: &'a Plan,
+    x: &'a [f32],
+    weights: &'a [f32],
+    bias: Option<&'a [f32]>,
+    y: Shared<'a>,
+    sample: usize,
+    first_x: usize,
+    first_row: usize,
+    planes: usize,
+    rows: usize,
+    transform: PhantomData<T>,
+}
+
+impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> Task<'_, T, OUT, IN> {
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f")]
+    unsafe fn run_avx512(&self, scratch: &mut Scratch) {
+        unsafe { self.run::<std::arch::x86_64::__m512>(scratch) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn run_avx2(&self, scratch: &mut Scratch) {
+        unsafe { self.run::<std::arch::x86_64::__m256>(scratch) }
+    }
+
+    /// Patches of one plane.
+    fn patches(&self) -> usize {
+        self.rows * self.plan.along_z
+    }
+
+    /// Numbers between the points of a transformed plane: a cache line more than needed.
+    fn point_len(&self) -> usize {
+        self.patches() * self.plan.geometry.channels_in + 16
+    }
+
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(&self, scratch: &mut Scratch) {
+        let geometry = &self.plan.geometry;
+        let kernel_planes = geometry.kernel[0];
+        let plane_len = IN * IN * self.point_len();
+        let patches = self.patches();
+        let columns = self.plan.shape.columns;
+        let input_plane =
+            |plane: usize| within(self.first_x as isize - geometry.padding[0] as isize, plane, geometry.input[0]);
+        scratch.transformed.resize((self.planes + kernel_planes - 1) * plane_len, 0.0);
+        scratch.products.resize(IN * IN * self.planes * patches * columns, 0.0);
+        scratch.patch.resize(IN * IN * geometry.channels_in, 0.0);
+        for (plane, numbers) in scratch.transformed.chunks_exact_mut(plane_len).enumerate() {
+            if let Some(at_x) = input_plane(plane) {
+                unsafe { self.transform_plane::<L>(at_x, numbers, &mut scratch.patch) };
+            }
+        }
+        let size = kernel_planes * geometry.channels_in * columns;
+        let mut segments = Vec::with_capacity(kernel_planes);
+        for block in 0..geometry.channels_out.div_ceil(columns) {
+            let products = Shared::new(&mut scratch.products);
+            for point in 0..IN * IN {
+                let weights = self.weights[(block * IN * IN + point) * size..][..size].as_ptr();
+                for plane in 0..self.planes {
+                    self.plan.shape.split(patches, |first, rows| {
+                        segments.clear();
+                        for tap in (0..kernel_planes).filter(|tap| input_plane(plane + tap).is_some()) {
+                            let at = (plane + tap) * plane_len + point * self.point_len();
+                            segments.push(Segment {
+                                a: scratch.transformed[at + first * geometry.channels_in..].as_ptr(),
+                                b: weights.wrapping_add(tap * geometry.channels_in * columns),
+                            });
+                        }
+                        let call = Call {
+                            segments: &segments,
+                            length: geometry.channels_in,
+                            a_row: geometry.channels_in,
+                            a_step: 1,
+                            c: products.at(((point * self.planes + plane) * patches + first) * columns),
+                            c_row: columns,
+                            width: columns,
+                            start: Start::Zero,
+                        };
+                        // SAFETY: the transformed planes hold all patches, the weights all columns.
+                        unsafe { self.plan.shape.function(rows)(&call) }
+                    });
+                }
+            }
+            for plane in 0..self.planes {
+                unsafe { self.write_plane::<L>(plane, block, &scratch.products) };
+            }
+        }
+    }
+
+    /// Transforms all patches of one input plane.
+    #[inline(always)]
+    unsafe fn transform_plane<L: Lanes>(&self, at_x: usize, numbers: &mut [f32], patch: &mut [f32]) {
+        let geometry = &self.plan.geometry;
+        let ([_, ny, nz], channels) = (geometry.input, geometry.channels_in);
+        let plane = (self.sample * geometry.input[0] + at_x) * ny;
+        let point_len = self.point_len();
+        for row in 0..self.rows {
+            let y = ((self.first_row + row) * OUT) as isize - geometry.padding[1] as isize;
+            for at_z in 0..self.plan.along_z {
+                let z = (at_z * OUT) as isize - geometry.padding[2] as isize;
+                let whole = y >= 0 && y as usize + IN <= ny && z >= 0 && z as usize + IN <= nz;
+                let (from, row_len) = if whole {
+                    let first = ((plane + y as usize) * nz + z as usize) * channels;
+                    let last = ((plane + y as usize + IN - 1) * nz + z as usize + IN) * channels;
+                    (self.x[first..last].as_ptr(), nz * channels)
+                } else {
+                    patch.fill(0.0);
+                    for i in 0..IN {
+                        let Some(y) = within(y, i, ny) else { continue };
+                        for j in 0..IN {
+                            let Some(z) = within(z, j, nz) else { continue };
+                            let at = ((plane + y) * nz + z) * channels;
+                            patch[(i * IN + j) * channels..][..channels].copy_from_slice(&self.x[at..at + channels]);
+                        }
+                    }
+                    (patch.as_ptr(), IN * channels)
+                };
+                let to = (row * self.plan.along_z + at_z) * channels;
+                let numbers = &mut numbers[to..to + (IN * IN - 1) * point_len + channels];
+                for channel in (0..channels).step_by(L::WIDTH) {
+                    unsafe {
+                        let mut half = [[L::zero(); IN]; IN];
+                        for j in 0..IN {
+                            let mut column = [L::zero(); IN];
+                            for (i, number) in column.iter_mut().enumerate() {
+                                *number = L::load(from.wrapping_add(i * row_len + j * channels + channel));
+                            }
+                            half[j] = T::input(column);
+                        }
+                        for i in 0..IN {
+                            let mut row = [L::zero(); IN];
+                            for (j, number) in row.iter_mut().enumerate() {
+                                *number = half[j][i];
+                            }
+                            for (j, number) in T::input(row).into_iter().enumerate() {
+                                number.store(numbers.as_mut_ptr().wrapping_add((i * IN + j) * point_len + channel));
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Transforms the products of one plane and block back and writes them out.
+    #[inline(always)]
+    unsafe fn write_plane<L: Lanes>(&self, plane: usize, block: usize, products: &[f32]) {
+        let geometry = &self.plan.geometry;
+        let ([nx, ny, nz], outputs) = (geometry.output(), geometry.channels_out);
+        let columns = self.plan.shape.columns;
+        let patches = self.patches();
+        let point_len = self.planes * patches * columns;
+        let at_x = (self.sample * nx + self.first_x + plane) * ny;
+        for row in 0..self.rows {
+            let y = (self.first_row + row) * OUT;
+            for at_z in 0..self.plan.along_z {
+                let z = at_z * OUT;
+                let from = (plane * patches + row * self.plan.along_z + at_z) * columns;
+                let products = &products[from..from + (IN * IN - 1) * point_len + columns];
+                for column in (0..columns).step_by(L::WIDTH) {
+                    let output = block * columns + column;
+                    if output >= outputs {
+                        break;
+                    }
+                    let wide = L::WIDTH.min(outputs - output);
+                    unsafe {
+                        let bias = match self.bias {
+                            Some(bias) => L::load_first(bias[output..output + wide].as_ptr(), wide),
+                            None => L::zero(),
+                        };
+                        let mut half = [[L::zero(); OUT]; IN];
+                        for j in 0..IN {
+                            let mut numbers = [L::zero(); IN];
+                            for (i, number) in numbers.iter_mut().enumerate() {
+                                *number = L::load(products.as_ptr().wrapping_add((i * IN + j) * point_len + column));
+                            }
+                            half[j] = T::output(numbers);
+                        }
+                        for i in 0..OUT.min(ny - y) {
+                            let mut numbers = [L::zero(); IN];
+                            for (j, number) in numbers.iter_mut().enumerate() {
+                                *number = half[j][i];
+                            }
+                            for (j, number) in T::output(numbers).into_iter().enumerate().take(nz - z) {
+                                let to = self.y.at(((at_x + y + i) * nz + z + j) * outputs + output);
+                                number.add(bias).store_first(to, wide);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! Layers: a struct with its weights, a checked `new`, a `forward`.
+//!
+//! A constructor asks its [`VarBuilder`] for each parameter under PyTorch's name and shape. Volumes are
+//! `[batch, x, y, z, channel]`.
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use freetumor::nn::fill;
+//! use freetumor::nn::layers::{Conv3d, Normalize};
+//! use freetumor::nn::ops::{Activation, Over};
+//!
+//! let vb = fill::builder("", DType::F32, &Device::Cpu);
+//! let conv = Conv3d::new(vb.pp("conv"), 1, 4, 3, true)?;
+//! let norm = Normalize::new(vb.pp("norm"), 4, Over::Instance, Activation::LeakyRelu(0.0))?;
+//! let x = Tensor::randn(0f32, 1.0, (2, 6, 5, 4, 1), &Device::Cpu)?;
+//! let y = norm.forward(&conv.forward(&x)?)?;
+//! assert_eq!(y.dims(), [2, 6, 5, 4, 4]);
+//! assert!(y.min_all()?.to_scalar::<f32>()? >= 0.0);
+//! # Ok::<(), candle_core::Error>(())
+//! ```
+
+use candle_core::{Result, Tensor, bail};
+use candle_nn::VarBuilder;
+
+use super::ops::{self, Activation, Over};
+
+/// What is added to a variance before its root is taken, in every norm layer: PyTorch's default.
+pub const EPS: f64 = 1e-5;
+
+/// A convolution with a cubic kernel: `weight` `[c_out, c_in, k, k, k]`, `bias` `[c_out]`.
+#[derive(Clone, Debug)]
+pub struct Conv3d {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    stride: usize,
+    padding: usize,
+}
+
+impl Conv3d {
+    /// A convolution that keeps the volume's sides: stride 1, as much padding as the kernel reaches.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel is even or the source of weights has no such weights.
+    pub fn new(vb: VarBuilder, c_in: usize, c_out: usize, kernel: usize, bias: bool) -> Result<Self> {
+        if kernel.is_multiple_of(2) {
+            bail!("{}: expected a kernel with an odd side, got {kernel}", vb.prefix())
+        }
+        Self::with(vb, [c_in, c_out, kernel], bias, 1, kernel / 2)
+    }
+
+    /// A convolution of patches: stride as wide as the kernel, no padding.
+    ///
+    /// # Errors
+    ///
+    /// Where the source of weights has no such weights.
+    pub fn patches(vb: VarBuilder, c_in: usize, c_out: usize, side: usize, bias: bool) -> Result<Self> {
+        Self::with(vb, [c_in, c_out, side], bias, side, 0)
+    }
+
+    fn with(vb: VarBuilder, [c_in, c_out, k]: [usize; 3], bias: bool, stride: usize, padding: usize) -> Result<Self> {
+        let weight = vb.get((c_out, c_in, k, k, k), "weight")?;
+        let bias = bias.then(|| vb.get(c_out, "bias")).transpose()?;
+        Ok(Self { weight, bias, stride, padding })
+    }
+
+    /// `[batch, x, y, z, c_in]` to `[batch, x', y', z', c_out]`.
+    ///
+    /// # Errors
+    ///
+    /// Where the shape does not fit.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        ops::conv3d(x, &self.weight, self.bias.as_ref(), [self.stride; 3], [self.padding; 3])
+    }
+}
+
+/// A transposed convolution of kernel and stride 2: `weight` `[c_in, c_out, 2, 2, 2]`, `bias` `[c_out]`.
+#[derive(Clone, Debug)]
+pub struct ConvTranspose3d {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl ConvTranspose3d {
+    /// The layer with its weights.
+    ///
+    /// # Errors
+    ///
+    /// Where the source of weights has no such weights.
+    pub fn new(vb: VarBuilder, c_in: usize, c_out: usize, bias: bool) -> Result<Self> {
+        let weight = vb.get((c_in, c_out, 2, 2, 2), "weight")?;
+        let bias = bias.then(|| vb.get(c_out, "bias")).transpose()?;
+        Ok(Self { weight, bias })
+    }
+
+    /// `[batch, x, y, z, c_in]` to `[batch, 2x, 2y, 2z, c_out]`.
+    ///
+    /// # Errors
+    ///
+    /// Where the shape does not fit.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        ops::conv_transpose3d(x, &self.weight, self.bias.as_ref())
+    }
+}
+
+/// Batch or instance norm with the statistics of what it is given, in training and afterwards, and an activation.
+#[derive(Clone, Debug)]
+pub struct Normalize {
+    affine: Option<(Tensor, Tensor)>,
+    over: Over,
+    activation: Activation,
+}
+
+impl Normalize {
+    /// A norm that scales by `weight` and shifts by `bias`, each `[channels]`.
+    ///
+    /// # Errors
+    ///
+    /// Where the source of weights has no such weights.
+    pub fn new(vb: VarBuilder, channels: usize, over: Over, activation: Activation) -> Result<Self> {
+        let affine = (vb.get(channels, "weight")?, vb.get(channels, "bias")?);
+        Ok(Self { affine: Some(affine), over, activation })
+    }
+
+    /// A norm without parameters.
+    pub fn plain(over: Over, activation: Activation) -> Self {
+        Self { affine: None, over, activation }
+    }
+
+    /// Keeps the shape `[batch, x, y, z, channel]`. The volume is given away: without gradients its memory holds the result.
+    ///
+    /// # Errors
+    ///
+    /// Where the shape does not fit.
+    pub fn forward(&self, x: Tensor) -> Result<Tensor> {
+        let affine = self.affine.as_ref().map(|(weight, bias)| (weight, bias));
+        ops::normalize_given(x, affine, self.over, EPS, self.activation)
+    }
+}
+
+/// Layer norm over the last axis: `weight` and `bias` `[channels]`.
+#[derive(Clone, Debug)]
+pub struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl LayerNorm {
+    /// The layer with its weights.
+    ///
+    /// # Errors
+    ///
+    /// Where the source of weights has no such weights.
+    pub fn new(vb: VarBuilder, channels: usize) -> Result<Self> {
+        Ok(Self { weight: vb.get(channels, "weight")?, bias: vb.get(channels, "bias")? })
+    }
+
+    /// Keeps the shape `[..., channels]`.
+    ///
+    /// # Errors
+    ///
+    /// Where the shape does not fit.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        ops::layer_norm(x, &self.weight, &self.bias, EPS)
+    }
+}
+
+/// A linear layer over the last axis: `weight` `[c_out, c_in]`, `bias` `[c_out]`.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    /// The layer with its weights.
+    ///
+    /// # Errors
+    ///
+    /// Where the source of weights has no such weights.
+    pub fn new(vb: VarBuilder, c_in: usize, c_out: usize, bias: bool) -> Result<Self> {
+        let weight = vb.get((c_out, c_in), "weight")?;
+        let bias = bias.then(|| vb.get(c_out, "bias")).transpose()?;
+        Ok(Self { weight, bias })
+    }
+
+    /// `[..., c_in]` to `[..., c_out]`.
+    ///
+    /// # Errors
+    ///
+    /// Where the shape does not fit.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        ops::linear(x, &self.weight, self.bias.as_ref())
+    }
+}
+
+/// What comes in at a network's door, `[batch, channel, x, y, z]`, as `[batch, x, y, z, channel]`.
+///
+/// # Errors
+///
+/// Where the shape is another, or a side is zero or not a multiple of `divisor`.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use freetumor::nn::layers::channels_last;
+///
+/// let x = Tensor::zeros((1, 2, 8, 16, 24), DType::F32, &Device::Cpu)?;
+/// assert_eq!(channels_last(&x, "unet3d", 2, 8)?.dims(), [1, 8, 16, 24, 2]);
+/// assert_eq!(
+///     channels_last(&x, "swin_unetr", 2, 32).unwrap_err().to_string(),
+///     "swin_unetr: expected sides that are multiples of 32, got [8, 16, 24]"
+/// );
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub fn channels_last(x: &Tensor, network: &str, channels: usize, divisor: usize) -> Result<Tensor> {
+    match *x.dims() {
+        [batch, c, nx, ny, nz] if batch > 0 && c == channels => {
+            let sides = [nx, ny, nz];
+            if sides.iter().any(|&side| side == 0 || !side.is_multiple_of(divisor)) {
+                bail!("{network}: expected sides that are multiples of {divisor}, got {sides:?}")
+            }
+            x.permute((0, 2, 3, 4, 1))?.contiguous()
+        }
+        ref got => bail!("{network}: expected an input of shape [batch, {channels}, x, y, z], got {got:?}"),
+    }
+}
+
+/// What goes out of a network's door: `[batch, x, y, z, channel]` as `[batch, channel, x, y, z]`.
+///
+/// # Errors
+///
+/// Where the shape is another.
+pub fn channels_first(y: &Tensor) -> Result<Tensor> {
+    y.permute((0, 4, 1, 2, 3))?.contiguous()
+}

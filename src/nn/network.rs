@@ -1,0 +1,171 @@
+//! The door to the networks: one by its name, built and run without knowing which it is.
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use freetumor::nn::fill;
+//! use freetumor::nn::network::{Config, Model, Network};
+//!
+//! let model: Model = "unet3d".parse()?;
+//! let config = Config { width: 2, ..model.published() };
+//! assert_eq!(config.declared()?[0].0, "down_tr64.ops.0.conv1.weight");
+//! let network = Network::new(fill::builder("", DType::F32, &Device::Cpu), &config)?;
+//! let side = model.side_divisor();
+//! let x = Tensor::zeros((1, 1, side, side, side), DType::F32, &Device::Cpu)?;
+//! assert_eq!(network.forward(&x)?.dims(), [1, 3, side, side, side]);
+//! # Ok::<(), candle_core::Error>(())
+//! ```
+
+use std::fmt;
+use std::str::FromStr;
+
+use candle_core::{Result, Shape, Tensor, bail};
+use candle_nn::VarBuilder;
+
+use super::ops::Over;
+use super::parameters::declared;
+use super::{swin_unetr, unet3d};
+
+/// The kinds of networks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Model {
+    /// The network of [`unet3d`], by the name `unet3d`.
+    UNet3D,
+    /// The network of [`swin_unetr`], by the name `swin_unetr`.
+    SwinUnetr,
+}
+
+impl Model {
+    /// All kinds.
+    pub const ALL: [Self; 2] = [Self::UNet3D, Self::SwinUnetr];
+
+    /// The name in files and commands.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::UNet3D => "unet3d",
+            Self::SwinUnetr => "swin_unetr",
+        }
+    }
+
+    /// The sides of an input are multiples of this.
+    pub fn side_divisor(self) -> usize {
+        match self {
+            Self::UNet3D => unet3d::SIDE_DIVISOR,
+            Self::SwinUnetr => swin_unetr::SIDE_DIVISOR,
+        }
+    }
+
+    /// The published network of this kind.
+    pub fn published(self) -> Config {
+        match self {
+            Self::UNet3D => {
+                let unet3d::Config { in_channels, classes, width, norm } = unet3d::Config::default();
+                Config { model: self, in_channels, classes, width, norm }
+            }
+            Self::SwinUnetr => {
+                let swin_unetr::Config { in_channels, classes, width } = swin_unetr::Config::default();
+                Config { model: self, in_channels, classes, width, norm: Over::Instance }
+            }
+        }
+    }
+}
+
+impl fmt::Display for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Model {
+    type Err = candle_core::Error;
+
+    /// The kind of that name.
+    ///
+    /// ```
+    /// use freetumor::nn::network::Model;
+    ///
+    /// assert_eq!("swin_unetr".parse::<Model>()?, Model::SwinUnetr);
+    /// let error = "unet".parse::<Model>().unwrap_err();
+    /// assert_eq!(error.to_string(), "expected a model named unet3d or swin_unetr, got \"unet\"");
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    fn from_str(name: &str) -> Result<Self> {
+        match Self::ALL.into_iter().find(|model| model.name() == name) {
+            Some(model) => Ok(model),
+            None => bail!("expected a model named {}, got {name:?}", Self::ALL.map(Self::name).join(" or ")),
+        }
+    }
+}
+
+/// What distinguishes one network from another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The kind.
+    pub model: Model,
+    /// Channels of the input.
+    pub in_channels: usize,
+    /// Channels of the output.
+    pub classes: usize,
+    /// Features where the network is narrowest; a multiple of 12 for [`Model::SwinUnetr`].
+    pub width: usize,
+    /// Over what the norms take their statistics; always [`Over::Instance`] for [`Model::SwinUnetr`].
+    pub norm: Over,
+}
+
+impl Config {
+    /// Names and shapes of the network's parameters, in its order.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no such network.
+    pub fn declared(&self) -> Result<Vec<(String, Shape)>> {
+        declared(|vb| Network::new(vb, self))
+    }
+}
+
+/// A network of any kind.
+#[derive(Clone, Debug)]
+pub enum Network {
+    /// A 3-D U-Net.
+    UNet3D(unet3d::UNet3D),
+    /// A Swin UNETR, second version.
+    SwinUnetr(Box<swin_unetr::SwinUnetr>),
+}
+
+impl Network {
+    /// The network with its weights.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no network with these numbers, or the source of weights has no such weights.
+    pub fn new(vb: VarBuilder, config: &Config) -> Result<Self> {
+        let Config { model, in_channels, classes, width, norm } = *config;
+        match (model, norm) {
+            (Model::UNet3D, norm) => {
+                let config = unet3d::Config { in_channels, classes, width, norm };
+                Ok(Self::UNet3D(unet3d::UNet3D::new(vb, &config)?))
+            }
+            (Model::SwinUnetr, Over::Instance) => {
+                let config = swin_unetr::Config { in_channels, classes, width };
+                Ok(Self::SwinUnetr(Box::new(swin_unetr::SwinUnetr::new(vb, &config)?)))
+            }
+            (Model::SwinUnetr, Over::Batch) => bail!("swin_unetr: expected norms per instance, got norms per batch"),
+        }
+    }
+
+    /// Logits of each voxel.
+    ///
+    /// # Shapes
+    ///
+    /// `[batch, in_channels, x, y, z]` to `[batch, classes, x, y, z]`; sides are multiples of
+    /// [`Model::side_divisor`].
+    ///
+    /// # Errors
+    ///
+    /// Where the shape is another.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::UNet3D(network) => network.forward(x),
+            Self::SwinUnetr(network) => network.forward(x),
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Activations.
+
+use candle_core::{Result, Shape, Tensor, bail};
+
+use super::check;
+use super::operator::{Call, Native, Operator, apply};
+use super::portable::one_or;
+
+/// The Gaussian error linear unit, `x · Φ(x)`, by the error function.
+///
+/// # Errors
+///
+/// Where `x` is not of a floating-point type.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use freetumor::nn::ops;
+///
+/// let y = ops::gelu(&Tensor::new(&[-1f64, 0., 1.], &Device::Cpu)?)?.to_vec1::<f64>()?;
+/// assert!((y[0] + 0.15865525).abs() < 1e-8 && y[1] == 0. && (y[2] - 0.84134475).abs() < 1e-8);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub fn gelu(x: &Tensor) -> Result<Tensor> {
+    check::not_empty("gelu", "tensor", x)?;
+    apply(Gelu { shape: x.shape().clone() }, &[x])
+}
+
+/// One GELU.
+pub(super) struct Gelu {
+    shape: Shape,
+}
+
+impl Operator for Gelu {
+    const NAME: &'static str = "gelu";
+
+    fn shape(&self) -> Shape {
+        self.shape.clone()
+    }
+
+    fn forward(&self, inputs: &[Tensor]) -> Result<Tensor> {
+        inputs[0].gelu_erf()
+    }
+
+    fn backward(&self, call: &Call) -> Result<Vec<Option<Tensor>>> {
+        let x = &call.inputs[0];
+        let below = x.affine(std::f64::consts::FRAC_1_SQRT_2, 0.)?.erf()?.affine(0.5, 0.5)?;
+        let density = x.sqr()?.affine(-0.5, 0.)?.exp()?.affine((0.5 / std::f64::consts::PI).sqrt(), 0.)?;
+        call.wanted(|_| &call.grad * (&below + x * &density)?)
+    }
+
+    fn native(&self) -> Option<&dyn Native> {
+        Some(self)
+    }
+}
+
+/// Multiplies negative values by `slope`.
+///
+/// # Errors
+///
+/// Where `x` is not of a floating-point type or the slope is not finite.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use freetumor::nn::ops;
+///
+/// let y = ops::leaky_relu(&Tensor::new(&[-2f32, 0., 3.], &Device::Cpu)?, 0.5)?;
+/// assert_eq!(y.to_vec1::<f32>()?, [-1., 0., 3.]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub fn leaky_relu(x: &Tensor, slope: f64) -> Result<Tensor> {
+    check::not_empty("leaky_relu", "tensor", x)?;
+    if !slope.is_finite() {
+        bail!("leaky_relu: expected a finite slope, got {slope}")
+    }
+    apply(LeakyRelu { shape: x.shape().clone(), slope }, &[x])
+}
+
+/// One leaky ReLU.
+pub(super) struct LeakyRelu {
+    shape: Shape,
+    pub slope: f64,
+}
+
+impl Operator for LeakyRelu {
+    const NAME: &'static str = "leaky_relu";
+
+    fn shape(&self) -> Shape {
+        self.shape.clone()
+    }
+
+    fn forward(&self, inputs: &[Tensor]) -> Result<Tensor> {
+        let x = &inputs[0];
+        x * one_or(&x.gt(0.)?, self.slope, x)?
+    }
+
+    fn backward(&self, call: &Call) -> Result<Vec<Option<Tensor>>> {
+        let x = &call.inputs[0];
+        call.wanted(|_| &call.grad * one_or(&x.gt(0.)?, self.slope, x)?)
+    }
+
+    fn native(&self) -> Option<&dyn Native> {
+        Some(self)
+    }
+}

@@ -1,0 +1,323 @@
+//! Attention, one window and head at a time.
+//!
+//! The scores of eight tokens are made, become weights and are used up before the next eight: those of a whole window
+//! are never in memory. The backward pass makes them again. Tokens and dimensions are padded to whole vectors; a padded
+//! token has weight zero, so it changes nothing.
+
+use candle_core::{CpuStorage, Result, Storage, bail};
+use rayon::prelude::*;
+
+use super::exp::exp;
+use super::matmul::{LANES, ROWS, add_transposed, multiply, whole_lanes};
+use super::simd::{Arithmetic, Work, vectorised};
+use super::{sum_lanes, sum_pairs};
+use crate::nn::ops::attention::Attention;
+use crate::nn::ops::operator::{Native, Slices};
+
+/// Into how many groups the windows are put whose bias gradients are summed one after another.
+const GROUPS: usize = 16;
+
+/// One window and head: where its numbers are.
+struct Head<'a> {
+    of: &'a Attention,
+    qkv: &'a [f32],
+    bias: Option<&'a [f32]>,
+    mask: Option<&'a [f32]>,
+    window: usize,
+    head: usize,
+}
+
+impl Head<'_> {
+    /// The numbers of one token: queries (0), keys (1) or values (2).
+    #[inline(always)]
+    fn token(&self, which: usize, token: usize) -> &[f32] {
+        let of = self.of;
+        let start = (((self.window * of.tokens + token) * 3 + which) * of.heads + self.head) * of.dim;
+        &self.qkv[start..start + of.dim]
+    }
+
+    /// Where this head's numbers of one token are in a tensor like the output.
+    #[inline(always)]
+    fn place(&self, token: usize) -> std::ops::Range<usize> {
+        let of = self.of;
+        let start = ((self.window * of.tokens + token) * of.heads + self.head) * of.dim;
+        start..start + of.dim
+    }
+
+    /// The tokens as rows of padded length, padded to whole vectors of tokens, times `scale`.
+    #[inline(always)]
+    fn rows<'b>(&self, token: impl Fn(usize) -> &'b [f32], scale: f32) -> Vec<f32> {
+        let (tokens, dim) = (self.of.tokens, whole_lanes(self.of.dim));
+        let mut rows = vec![0f32; whole_lanes(tokens) * dim];
+        for (i, row) in rows.chunks_exact_mut(dim).enumerate().take(tokens) {
+            for (to, from) in row.iter_mut().zip(token(i)) {
+                *to = from * scale;
+            }
+        }
+        rows
+    }
+
+    /// The tokens as columns.
+    #[inline(always)]
+    fn columns(&self, which: usize) -> Vec<f32> {
+        let padded = whole_lanes(self.of.tokens);
+        let mut columns = vec![0f32; self.of.dim * padded];
+        for i in 0..self.of.tokens {
+            for (column, value) in columns.chunks_exact_mut(padded).zip(self.token(which, i)) {
+                column[i] = *value;
+            }
+        }
+        columns
+    }
+
+    /// Turns the products of eight queries from `first` on with all keys into exponentials of the scores; gives what
+    /// to multiply them by so that they sum to one.
+    #[inline(always)]
+    fn weigh<A: Arithmetic>(&self, scores: &mut [f32], first: usize) -> [f32; ROWS] {
+        let tokens = self.of.tokens;
+        let mut scales = [0f32; ROWS];
+        for (r, scores) in scores.chunks_exact_mut(whole_lanes(tokens)).enumerate() {
+            let token = first + r;
+            if token >= tokens {
+                continue;
+            }
+            if let Some(bias) = self.bias {
+                add(scores, &bias[(self.head * tokens + token) * tokens..][..tokens]);
+            }
+            if let Some(mask) = self.mask {
+                let window = self.window % (mask.len() / (tokens * tokens));
+                add(scores, &mask[(window * tokens + token) * tokens..][..tokens]);
+            }
+            scores[tokens..].fill(f32::NEG_INFINITY);
+            let mut lanes = [f32::NEG_INFINITY; LANES];
+            let largest = scores.chunks_exact(A::WIDTH).fold(A::load(&lanes), |a, b| A::max(A::load(b), a));
+            A::store(largest, &mut lanes);
+            let largest = A::splat(-lanes.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a }));
+            let mut sum = A::splat(0.);
+            for scores in scores.chunks_exact_mut(A::WIDTH) {
+                let weight = exp::<A>(A::add(A::load(scores), largest));
+                sum = A::add(sum, weight);
+                A::store(weight, scores);
+            }
+            let mut lanes = [0f32; LANES];
+            A::store(sum, &mut lanes);
+            scales[r] = 1. / sum_lanes(lanes);
+        }
+        scales
+    }
+}
+
+/// Adds one row to the beginning of another.
+#[inline(always)]
+fn add(to: &mut [f32], row: &[f32]) {
+    to.iter_mut().zip(row).for_each(|(to, value)| *to += value);
+}
+
+/// The output of one window and head, `[token, dim]`.
+impl Work for &Head<'_> {
+    type Output = Vec<f32>;
+
+    #[inline(always)]
+    fn run<A: Arithmetic>(self) -> Vec<f32> {
+        let (tokens, dim) = (self.of.tokens, self.of.dim);
+        let (padded, row) = (whole_lanes(tokens), whole_lanes(dim));
+        let queries = self.rows(|i| self.token(0, i), self.of.scale as f32);
+        let values = self.rows(|i| self.token(2, i), 1.);
+        let keys = self.columns(1);
+        let mut scores = vec![0f32; ROWS * padded];
+        let mut blended = vec![0f32; ROWS * row];
+        let mut y = Vec::with_capacity(tokens * dim);
+        for first in (0..tokens).step_by(ROWS) {
+            multiply::<A>(&queries[first * row..], row, dim, &keys, &mut scores, padded);
+            let scales = self.weigh::<A>(&mut scores, first);
+            multiply::<A>(&scores, padded, padded, &values, &mut blended, row);
+            let here = ROWS.min(tokens - first);
+            for (blended, scale) in blended.chunks_exact(row).zip(scales).take(here) {
+                y.extend(blended[..dim].iter().map(|value| value * scale));
+            }
+        }
+        y
+    }
+}
+
+/// The gradients of one window and head.
+struct Backward<'a> {
+    at: Head<'a>,
+    y: &'a [f32],
+    grad: &'a [f32],
+    /// The bias' gradient to add to, `[token, token]`; empty where none is wanted.
+    bias_grad: &'a mut [f32],
+}
+
+/// The gradients of queries, keys and values, `[3, token, dim]`.
+impl Work for Backward<'_> {
+    type Output = Vec<f32>;
+
+    #[inline(always)]
+    fn run<A: Arithmetic>(self) -> Vec<f32> {
+        let Self { at, y, grad, bias_grad } = self;
+        let (tokens, dim, scale) = (at.of.tokens, at.of.dim, at.of.scale as f32);
+        let (padded, row) = (whole_lanes(tokens), whole_lanes(dim));
+        let queries = at.rows(|i| at.token(0, i), scale);
+        let key_rows = at.rows(|i| at.token(1, i), 1.);
+        let grads = at.rows(|i| &grad[at.place(i)], 1.);
+        let (keys, values) = (at.columns(1), at.columns(2));
+        let mut weights = vec![0f32; ROWS * padded];
+        let mut score_grads = vec![0f32; ROWS * padded];
+        let mut query_grads = vec![0f32; ROWS * row];
+        let (mut key_grads, mut value_grads) = (vec![0f32; row * padded], vec![0f32; row * padded]);
+        let mut all = vec![0f32; 3 * tokens * dim];
+        for first in (0..tokens).step_by(ROWS) {
+            multiply::<A>(&queries[first * row..], row, dim, &keys, &mut weights, padded);
+            let scales = at.weigh::<A>(&mut weights, first);
+            multiply::<A>(&grads[first * row..], row, dim, &values, &mut score_grads, padded);
+            let rows = weights.chunks_exact_mut(padded).zip(score_grads.chunks_exact_mut(padded)).zip(scales);
+            for (r, ((weights, score_grads), scale)) in rows.enumerate() {
+                // A padded query has a scale of zero: nothing comes from it.
+                let place = if first + r < tokens { at.place(first + r) } else { 0..0 };
+                let along = sum_pairs(&y[place.clone()], &grad[place], |y, grad| y * grad);
+                for (weight, score_grad) in weights.iter_mut().zip(score_grads) {
+                    *weight *= scale;
+                    *score_grad = *weight * (*score_grad - along);
+                }
+            }
+            let here = ROWS.min(tokens - first);
+            if !bias_grad.is_empty() {
+                let sums = bias_grad[first * tokens..].chunks_exact_mut(tokens);
+                for (sums, score_grads) in sums.zip(score_grads.chunks_exact(padded)).take(here) {
+                    add(sums, score_grads);
+                }
+            }
+            add_transposed::<A>(&queries[first * row..], row, dim, &score_grads, &mut key_grads, padded);
+            add_transposed::<A>(&grads[first * row..], row, dim, &weights, &mut value_grads, padded);
+            multiply::<A>(&score_grads, padded, padded, &key_rows, &mut query_grads, row);
+            let to = all[first * dim..tokens * dim].chunks_exact_mut(dim);
+            for (to, from) in to.zip(query_grads.chunks_exact(row)).take(here) {
+                to.iter_mut().zip(from).for_each(|(to, from)| *to = from * scale);
+            }
+        }
+        let (key_part, value_part) = all[tokens * dim..].split_at_mut(tokens * dim);
+        for (part, grads) in [(key_part, key_grads), (value_part, value_grads)] {
+            for (i, part) in part.chunks_exact_mut(dim).enumerate() {
+                for (to, column) in part.iter_mut().zip(grads.chunks_exact(padded)) {
+                    *to = column[i];
+                }
+            }
+        }
+        all
+    }
+}
+
+impl Attention {
+    /// Does `work` with the mask's numbers.
+    fn with_mask<T>(&self, work: impl FnOnce(Option<&[f32]>) -> T) -> Result<T> {
+        let Some(mask) = &self.mask else { return Ok(work(None)) };
+        let (storage, layout) = mask.storage_and_layout();
+        match (&*storage, layout.contiguous_offsets()) {
+            (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) => Ok(work(Some(&values[start..end]))),
+            _ => bail!("attention: expected a contiguous mask of f32 on the CPU"),
+        }
+    }
+}
+
+impl Native for Attention {
+    fn forward(&self, inputs: &[&[f32]]) -> Result<Vec<f32>> {
+        let (tokens, heads, dim) = (self.tokens, self.heads, self.dim);
+        let bias = inputs.get(1).copied();
+        let parts: Vec<Vec<f32>> = self.with_mask(|mask| {
+            (0..self.windows * heads)
+                .into_par_iter()
+                .map(|i| vectorised(&Head { of: self, qkv: inputs[0], bias, mask, window: i / heads, head: i % heads }))
+                .collect()
+        })?;
+        let window = tokens * heads * dim;
+        Ok(super::filled(self.windows * window, window, |w, y| {
+            for (token, y) in y.chunks_exact_mut(heads * dim).enumerate() {
+                for (head, y) in y.chunks_exact_mut(dim).enumerate() {
+                    y.copy_from_slice(&parts[w * heads + head][token * dim..(token + 1) * dim]);
+                }
+            }
+        }))
+    }
+
+    fn backward(&self, call: &Slices) -> Result<Vec<Option<Vec<f32>>>> {
+        let (windows, tokens, heads, dim) = (self.windows, self.tokens, self.heads, self.dim);
+        let (qkv, bias) = (call.inputs[0], call.inputs.get(1).copied());
+        let bias_wanted = call.wanted.get(1) == Some(&true);
+        let per_group = if bias_wanted { windows.div_ceil(GROUPS) } else { 1 };
+        let groups = windows.div_ceil(per_group);
+        let parts: Vec<(Vec<Vec<f32>>, Vec<f32>)> = self.with_mask(|mask| {
+            (0..groups * heads)
+                .into_par_iter()
+                .map(|i| {
+                    let (group, head) = (i / heads, i % heads);
+                    let mut bias_grad = vec![0f32; if bias_wanted { tokens * tokens } else { 0 }];
+                    let range = group * per_group..windows.min((group + 1) * per_group);
+                    let part = |window| {
+                        let at = Head { of: self, qkv, bias, mask, window, head };
+                        vectorised(Backward { at, y: call.output, grad: call.grad, bias_grad: &mut bias_grad })
+                    };
+                    (range.map(part).collect(), bias_grad)
+                })
+                .collect()
+        })?;
+        let window = tokens * 3 * heads * dim;
+        let qkv_grad = super::filled(windows * window, window, |w, grad| {
+            for (at, grad) in grad.chunks_exact_mut(dim).enumerate() {
+                let (token, which, head) = (at / (3 * heads), at / heads % 3, at % heads);
+                let part = &parts[w / per_group * heads + head].0[w % per_group];
+                grad.copy_from_slice(&part[(which * tokens + token) * dim..][..dim]);
+            }
+        });
+        let mut gradients = vec![Some(qkv_grad)];
+        if bias.is_some() {
+            gradients.push(bias_wanted.then(|| {
+                super::filled(heads * tokens * tokens, tokens * tokens, |head, sum| {
+                    for group in 0..groups {
+                        let part = &parts[group * heads + head].1;
+                        add(sum, part);
+                    }
+                })
+            }));
+        }
+        Ok(gradients)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::simd::on_every_instruction_set;
+    use super::*;
+
+    fn numbers(count: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i * 37 + 11) % 64) as f32 / 32. - 1.).collect()
+    }
+
+    /// Each instruction set gives what plain loops in double precision give.
+    #[test]
+    fn a_head_is_that_of_plain_loops() {
+        for (tokens, dim) in [(1, 1), (7, 4), (21, 16), (40, 33)] {
+            let (windows, heads, scale) = (2, 3, 0.7);
+            let of = Attention { windows, tokens, heads, dim, scale, mask: None };
+            let qkv = numbers(windows * tokens * 3 * heads * dim);
+            let (bias, mask) = (numbers(heads * tokens * tokens), numbers(tokens * tokens));
+            let at = Head { of: &of, qkv: &qkv, bias: Some(&bias), mask: Some(&mask), window: 1, head: 2 };
+            let mut expected = Vec::new();
+            for i in 0..tokens {
+                let weight = |j: usize| {
+                    let dot: f64 = (0..dim).map(|d| f64::from(at.token(0, i)[d]) * f64::from(at.token(1, j)[d])).sum();
+                    let (bias, mask) = (bias[(2 * tokens + i) * tokens + j], mask[i * tokens + j]);
+                    (scale * dot + f64::from(bias) + f64::from(mask)).exp()
+                };
+                let sum: f64 = (0..tokens).map(weight).sum();
+                for d in 0..dim {
+                    expected.push((0..tokens).map(|j| weight(j) / sum * f64::from(at.token(2, j)[d])).sum::<f64>());
+                }
+            }
+            for y in on_every_instruction_set(&at) {
+                assert_eq!(y.len(), expected.len());
+                assert!(y.iter().zip(&expected).all(|(y, expected)| (f64::from(*y) - expected).abs() < 2e-6));
+            }
+        }
+    }
+}

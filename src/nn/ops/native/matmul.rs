@@ -1,0 +1,176 @@
+//! Matrix products of eight rows at a time, as attention needs them: small, with factors that are already in the cache.
+//!
+//! The sums of a block stay in registers: 8 × 32 numbers with AVX-512, 4 × 16 elsewhere.
+
+use super::simd::Arithmetic;
+
+/// How many rows a product has.
+pub const ROWS: usize = 8;
+
+/// Columns come in multiples of this.
+pub const LANES: usize = 16;
+
+/// `size` rounded up to whole lanes.
+pub fn whole_lanes(size: usize) -> usize {
+    size.next_multiple_of(LANES)
+}
+
+/// `c = a · b`: `a` is eight rows of `inner` numbers, `stride` apart; `b` is `[inner, columns]`, `c` `[8, columns]`.
+#[inline(always)]
+pub fn multiply<A: Arithmetic>(a: &[f32], stride: usize, inner: usize, b: &[f32], c: &mut [f32], columns: usize) {
+    let wide = columns / (2 * A::WIDTH) * (2 * A::WIDTH);
+    if A::MANY_REGISTERS {
+        for at in (0..wide).step_by(2 * A::WIDTH) {
+            multiply_block::<A, 8, 2>(a, stride, inner, b, c, columns, at);
+        }
+        if wide < columns {
+            multiply_block::<A, 8, 1>(a, stride, inner, b, c, columns, wide);
+        }
+    } else {
+        for (a, c) in a.chunks(4 * stride).zip(c.chunks_exact_mut(4 * columns)) {
+            for at in (0..columns).step_by(2 * A::WIDTH) {
+                multiply_block::<A, 4, 2>(a, stride, inner, b, c, columns, at);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn multiply_block<A: Arithmetic, const R: usize, const V: usize>(
+    a: &[f32],
+    stride: usize,
+    inner: usize,
+    b: &[f32],
+    c: &mut [f32],
+    columns: usize,
+    at: usize,
+) {
+    let mut sums = [[A::splat(0.); V]; R];
+    let rows: [&[f32]; R] = std::array::from_fn(|r| &a[r * stride..][..inner]);
+    for (i, b) in b.chunks_exact(columns).take(inner).enumerate() {
+        let b = &b[at..at + V * A::WIDTH];
+        let b: [A::Vector; V] = std::array::from_fn(|v| A::load(&b[v * A::WIDTH..]));
+        for r in 0..R {
+            let a = A::splat(rows[r][i]);
+            for v in 0..V {
+                sums[r][v] = A::mul_add(a, b[v], sums[r][v]);
+            }
+        }
+    }
+    store::<A, R, V>(&sums, c, columns, at);
+}
+
+#[inline(always)]
+fn store<A: Arithmetic, const R: usize, const V: usize>(
+    sums: &[[A::Vector; V]; R],
+    c: &mut [f32],
+    columns: usize,
+    at: usize,
+) {
+    for (sums, c) in sums.iter().zip(c.chunks_exact_mut(columns)) {
+        for (v, &sum) in sums.iter().enumerate() {
+            A::store(sum, &mut c[at + v * A::WIDTH..]);
+        }
+    }
+}
+
+/// `c += aᵀ · b`: `a` is `[8, stride]`, of which the first `count` columns count, `b` `[8, columns]`, `c`
+/// `[stride, columns]`; `stride` is a multiple of eight.
+#[inline(always)]
+pub fn add_transposed<A: Arithmetic>(a: &[f32], stride: usize, count: usize, b: &[f32], c: &mut [f32], columns: usize) {
+    let wide = columns / (2 * A::WIDTH) * (2 * A::WIDTH);
+    for first in (0..count).step_by(ROWS) {
+        let c = &mut c[first * columns..(first + ROWS) * columns];
+        if A::MANY_REGISTERS {
+            for at in (0..wide).step_by(2 * A::WIDTH) {
+                add_transposed_block::<A, 8, 2>(a, stride, first, b, c, columns, at);
+            }
+            if wide < columns {
+                add_transposed_block::<A, 8, 1>(a, stride, first, b, c, columns, wide);
+            }
+        } else {
+            for (half, c) in c.chunks_exact_mut(4 * columns).enumerate() {
+                for at in (0..columns).step_by(2 * A::WIDTH) {
+                    add_transposed_block::<A, 4, 2>(a, stride, first + 4 * half, b, c, columns, at);
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn add_transposed_block<A: Arithmetic, const R: usize, const V: usize>(
+    a: &[f32],
+    stride: usize,
+    first: usize,
+    b: &[f32],
+    c: &mut [f32],
+    columns: usize,
+    at: usize,
+) {
+    let mut sums: [[A::Vector; V]; R] =
+        std::array::from_fn(|r| std::array::from_fn(|v| A::load(&c[r * columns + at + v * A::WIDTH..])));
+    for (a, b) in a.chunks_exact(stride).zip(b.chunks_exact(columns)).take(ROWS) {
+        let (a, b) = (&a[first..first + R], &b[at..at + V * A::WIDTH]);
+        let b: [A::Vector; V] = std::array::from_fn(|v| A::load(&b[v * A::WIDTH..]));
+        for r in 0..R {
+            let a = A::splat(a[r]);
+            for v in 0..V {
+                sums[r][v] = A::mul_add(a, b[v], sums[r][v]);
+            }
+        }
+    }
+    store::<A, R, V>(&sums, c, columns, at);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::simd::{Work, on_every_instruction_set};
+    use super::*;
+
+    /// Both products of random sizes, as they are and as three loops give them.
+    #[derive(Clone)]
+    struct Products {
+        stride: usize,
+        inner: usize,
+        columns: usize,
+    }
+
+    fn numbers(count: usize) -> Vec<f32> {
+        (0..count).map(|i| ((i * 37 + 11) % 64) as f32 - 32.).collect()
+    }
+
+    impl Work for Products {
+        type Output = [Vec<f32>; 2];
+
+        #[inline(always)]
+        fn run<A: Arithmetic>(self) -> [Vec<f32>; 2] {
+            let Self { stride, inner, columns } = self;
+            let mut product = vec![7.; ROWS * columns];
+            multiply::<A>(&numbers(ROWS * stride), stride, inner, &numbers(inner * columns), &mut product, columns);
+            let mut sum = vec![7.; stride * columns];
+            add_transposed::<A>(&numbers(ROWS * stride), stride, inner, &numbers(ROWS * columns), &mut sum, columns);
+            [product, sum]
+        }
+    }
+
+    /// Whole numbers, so that sums are exact in any order.
+    #[test]
+    fn products_are_those_of_three_loops() {
+        for (stride, inner, columns) in [(16, 3, 16), (16, 16, 32), (32, 21, 48), (8, 8, 96)] {
+            let a = numbers(ROWS * stride);
+            for [product, sum] in on_every_instruction_set(Products { stride, inner, columns }) {
+                let b = numbers(inner * columns);
+                for (at, value) in product.iter().enumerate() {
+                    let (r, l) = (at / columns, at % columns);
+                    assert_eq!(*value, (0..inner).map(|i| a[r * stride + i] * b[i * columns + l]).sum::<f32>());
+                }
+                let b = numbers(ROWS * columns);
+                for (at, value) in sum.iter().enumerate().take(inner * columns) {
+                    let (i, l) = (at / columns, at % columns);
+                    assert_eq!(*value, (0..ROWS).map(|r| a[r * stride + i] * b[r * columns + l]).sum::<f32>() + 7.);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Operators of single numbers.
+
+use candle_core::Result;
+use rayon::prelude::*;
+
+use super::exp::{erf, exp};
+use super::simd::{Arithmetic, Work, vectorised};
+use super::{PIECE, filled, piece_of};
+use crate::nn::kernel::zeros;
+use crate::nn::ops::activation::{Gelu, LeakyRelu};
+use crate::nn::ops::add::Add;
+use crate::nn::ops::operator::{Native, Slices};
+
+/// A function of a number and of another one beside it.
+trait Function: Copy + Sync {
+    fn of<A: Arithmetic>(self, x: A::Vector, beside: A::Vector) -> A::Vector;
+}
+
+/// A function applied to a piece.
+struct Applied<'a, F> {
+    function: F,
+    x: &'a [f32],
+    beside: &'a [f32],
+    y: &'a mut [f32],
+}
+
+impl<F: Function> Work for Applied<'_, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<A: Arithmetic>(self) {
+        let whole = self.y.len() / A::WIDTH * A::WIDTH;
+        let (x, x_rest) = self.x.split_at(whole);
+        let (beside, beside_rest) = self.beside.split_at(whole);
+        let (y, y_rest) = self.y.split_at_mut(whole);
+        let blocks = x.chunks_exact(A::WIDTH).zip(beside.chunks_exact(A::WIDTH));
+        for (y, (x, beside)) in y.chunks_exact_mut(A::WIDTH).zip(blocks) {
+            A::store(self.function.of::<A>(A::load(x), A::load(beside)), y);
+        }
+        let mut padded = [[0f32; 16]; 2];
+        padded[0][..x_rest.len()].copy_from_slice(x_rest);
+        padded[1][..x_rest.len()].copy_from_slice(beside_rest);
+        let rest = self.function.of::<A>(A::load(&padded[0]), A::load(&padded[1]));
+        A::store(rest, &mut padded[0]);
+        y_rest.copy_from_slice(&padded[0][..y_rest.len()]);
+    }
+}
+
+/// `function` of each pair of numbers.
+fn map(function: impl Function, x: &[f32], beside: &[f32]) -> Vec<f32> {
+    filled(x.len(), PIECE, |i, y| {
+        let (x, beside) = (piece_of(x, i, PIECE), piece_of(beside, i, PIECE));
+        vectorised(Applied { function, x, beside, y });
+    })
+}
+
+/// `x · Φ(x)`.
+#[derive(Clone, Copy)]
+struct GeluValue;
+
+/// The gradient beside, times the derivative.
+#[derive(Clone, Copy)]
+struct GeluGradient;
+
+/// The share of the normal distribution below `x`.
+#[inline(always)]
+fn below<A: Arithmetic>(x: A::Vector) -> A::Vector {
+    let erf = erf::<A>(A::mul(x, A::splat(std::f32::consts::FRAC_1_SQRT_2)));
+    A::mul_add(erf, A::splat(0.5), A::splat(0.5))
+}
+
+impl Function for GeluValue {
+    #[inline(always)]
+    fn of<A: Arithmetic>(self, x: A::Vector, _: A::Vector) -> A::Vector {
+        A::mul(x, below::<A>(x))
+    }
+}
+
+impl Function for GeluGradient {
+    #[inline(always)]
+    fn of<A: Arithmetic>(self, x: A::Vector, grad: A::Vector) -> A::Vector {
+        const DENSITY_AT_ZERO: f32 = 0.398_942_3;
+        let density = exp::<A>(A::mul(A::mul(x, x), A::splat(-0.5)));
+        let slope = A::mul_add(A::mul(x, A::splat(DENSITY_AT_ZERO)), density, below::<A>(x));
+        A::mul(grad, slope)
+    }
+}
+
+impl Native for Gelu {
+    fn forward(&self, inputs: &[&[f32]]) -> Result<Vec<f32>> {
+        Ok(map(GeluValue, inputs[0], inputs[0]))
+    }
+
+    fn backward(&self, call: &Slices) -> Result<Vec<Option<Vec<f32>>>> {
+        Ok(vec![Some(map(GeluGradient, call.inputs[0], call.grad))])
+    }
+}
+
+impl LeakyRelu {
+    /// `values`, those multiplied by the slope whose `x` is not positive.
+    fn sloped(slope: f32, x: &[f32], values: &[f32]) -> Vec<f32> {
+        filled(x.len(), PIECE, |i, y| {
+            let (x, values) = (piece_of(x, i, PIECE), piece_of(values, i, PIECE));
+            vectorised(
+                #[inline(always)]
+                || {
+                    for ((y, &x), &value) in y.iter_mut().zip(x).zip(values) {
+                        *y = if x > 0. { value } else { value * slope };
+                    }
+                },
+            );
+        })
+    }
+}
+
+impl Native for LeakyRelu {
+    fn forward(&self, inputs: &[&[f32]]) -> Result<Vec<f32>> {
+        Ok(Self::sloped(self.slope as f32, inputs[0], inputs[0]))
+    }
+
+    fn backward(&self, call: &Slices) -> Result<Vec<Option<Vec<f32>>>> {
+        Ok(vec![Some(Self::sloped(self.slope as f32, call.inputs[0], call.grad))])
+    }
+}
+
+impl Add {
+    /// The sum in the place of `a`.
+    pub(in crate::nn::ops) fn overwrite(&self, a: &mut [f32], b: &[f32]) {
+        let slope = self.slope as f32;
+        a.par_chunks_mut(PIECE).zip(b.par_chunks(PIECE)).for_each(|(a, b)| {
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (a, &b) in a.iter_mut().zip(b) {
+                        let sum = *a + b;
+                        *a = if sum > 0. { sum } else { sum * slope };
+                    }
+                },
+            );
+        });
+    }
+}
+
+impl Native for Add {
+    fn forward(&self, inputs: &[&[f32]]) -> Result<Vec<f32>> {
+        let mut sum = zeros(inputs[0].len());
+        sum.par_chunks_mut(PIECE).zip(inputs[0].par_chunks(PIECE)).for_each(|(sum, a)| sum.copy_from_slice(a));
+        self.overwrite(&mut sum, inputs[1]);
+        Ok(sum)
+    }
+
+    fn backward(&self, call: &Slices) -> Result<Vec<Option<Vec<f32>>>> {
+        // The slope is not negative, so the sum has the sign of the output, or is multiplied by nothing.
+        let grad = LeakyRelu::sloped(self.slope as f32, call.output, call.grad);
+        let [first, second] = [call.wanted[0], call.wanted[1]];
+        Ok(match (first, second) {
+            (true, true) => vec![Some(grad.clone()), Some(grad)],
+            _ => vec![first.then(|| grad.clone()), second.then_some(grad)],
+        })
+    }
+}

@@ -1,0 +1,226 @@
+//! Normalization over a volume, with an activation, and over channels.
+
+use std::sync::OnceLock;
+
+use candle_core::{Result, Shape, Tensor, bail};
+
+use super::check;
+use super::native::norm::Moments;
+use super::operator::{Call, Native, Operator, apply};
+use super::overwrite::{can_overwrite, overwrite};
+use super::portable::norm as portable;
+
+/// Over what the statistics of [`normalize`] are taken; always per channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Over {
+    /// Over batch and space: batch norm with the batch's own statistics.
+    Batch,
+    /// Over the space of each sample: instance norm.
+    Instance,
+}
+
+/// What [`normalize`] applies to its result.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Activation {
+    /// Nothing.
+    None,
+    /// Multiplies negative values by the slope; a slope of 0 is ReLU.
+    LeakyRelu(f64),
+}
+
+impl Activation {
+    /// What negative values are multiplied by.
+    pub(super) fn slope(self, op: &str) -> Result<f64> {
+        match self {
+            Self::None => Ok(1.),
+            Self::LeakyRelu(slope) if slope.is_finite() && slope >= 0. => Ok(slope),
+            Self::LeakyRelu(slope) => bail!("{op}: expected a slope of at least 0, got {slope}"),
+        }
+    }
+}
+
+/// Normalizes each channel of a volume to mean 0 and variance 1 (biased, as PyTorch does), then scales, shifts and
+/// activates it.
+///
+/// # Shapes
+///
+/// `x` `[batch, x, y, z, channel]`; `affine` is weight and bias, each `[channel]`; gives the shape of `x`.
+///
+/// # Errors
+///
+/// Where shapes do not fit, `eps` is not positive, or the slope is negative or not finite.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use freetumor::nn::ops::{self, Activation, Over};
+///
+/// let x = Tensor::new(&[1f32, 3.], &Device::Cpu)?.reshape((1, 2, 1, 1, 1))?;
+/// let y = ops::normalize(&x, None, Over::Instance, 1e-12, Activation::LeakyRelu(0.5))?;
+/// assert_eq!(y.flatten_all()?.to_vec1::<f32>()?, [-0.5, 1.]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub fn normalize(
+    x: &Tensor,
+    affine: Option<(&Tensor, &Tensor)>,
+    over: Over,
+    eps: f64,
+    activation: Activation,
+) -> Result<Tensor> {
+    let normalize = Normalize::new(x, affine, over, eps, activation)?;
+    match affine {
+        Some((weight, bias)) => apply(normalize, &[x, weight, bias]),
+        None => apply(normalize, &[x]),
+    }
+}
+
+/// [`normalize`] for a volume that its caller gives away: without gradients, the same memory holds the result.
+///
+/// Other tensors that share `x`'s memory see it change.
+///
+/// # Shapes
+///
+/// As [`normalize`].
+///
+/// # Errors
+///
+/// As [`normalize`].
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use freetumor::nn::ops::{self, Activation, Over};
+///
+/// let x = Tensor::new(&[1f32, 3.], &Device::Cpu)?.reshape((1, 2, 1, 1, 1))?;
+/// let y = ops::normalize_given(x, None, Over::Instance, 1e-12, Activation::LeakyRelu(0.5))?;
+/// assert_eq!(y.flatten_all()?.to_vec1::<f32>()?, [-0.5, 1.]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub fn normalize_given(
+    x: Tensor,
+    affine: Option<(&Tensor, &Tensor)>,
+    over: Over,
+    eps: f64,
+    activation: Activation,
+) -> Result<Tensor> {
+    let parameters: Vec<&Tensor> = affine.into_iter().flat_map(|(weight, bias)| [weight, bias]).collect();
+    if !can_overwrite(&x, &parameters) {
+        return normalize(&x, affine, over, eps, activation);
+    }
+    let by = Normalize::new(&x, affine, over, eps, activation)?;
+    overwrite(x, &parameters, |x, parameters| by.overwrite(x, parameters.first().copied(), parameters.get(1).copied()))
+}
+
+impl Normalize {
+    fn new(
+        x: &Tensor,
+        affine: Option<(&Tensor, &Tensor)>,
+        over: Over,
+        eps: f64,
+        activation: Activation,
+    ) -> Result<Self> {
+        let [batch, nx, ny, nz, channels] = check::volume("normalize", x)?;
+        check::positive("normalize", "eps", eps)?;
+        let slope = activation.slope("normalize")?;
+        let (groups, rows) = match over {
+            Over::Batch => (1, batch * nx * ny * nz),
+            Over::Instance => (batch, nx * ny * nz),
+        };
+        if let Some((weight, bias)) = affine {
+            check::dims("normalize", "weight", weight, &[channels])?;
+            check::dims("normalize", "bias", bias, &[channels])?;
+        }
+        Ok(Self { shape: x.shape().clone(), groups, rows, channels, eps, slope, moments: OnceLock::new() })
+    }
+}
+
+/// One normalization: `groups` of `rows` channel vectors that share their statistics.
+pub(super) struct Normalize {
+    shape: Shape,
+    pub groups: usize,
+    pub rows: usize,
+    pub channels: usize,
+    pub eps: f64,
+    /// The activation's slope for negative values; 1 is none.
+    pub slope: f64,
+    /// The native forward pass leaves its statistics for the backward pass.
+    pub moments: OnceLock<Vec<Moments>>,
+}
+
+impl Operator for Normalize {
+    const NAME: &'static str = "normalize";
+
+    fn shape(&self) -> Shape {
+        self.shape.clone()
+    }
+
+    fn forward(&self, inputs: &[Tensor]) -> Result<Tensor> {
+        let x = inputs[0].reshape((self.groups, self.rows, self.channels))?;
+        portable::normalize(&x, &inputs[1..], self.eps, self.slope)?.reshape(&self.shape)
+    }
+
+    fn backward(&self, call: &Call) -> Result<Vec<Option<Tensor>>> {
+        let shape = (self.groups, self.rows, self.channels);
+        let [x, y, grad] = [&call.inputs[0], &call.output, &call.grad].map(|t| t.reshape(shape));
+        let [dx, dw, db] = portable::normalize_backward(&x?, call.inputs.get(1), &y?, &grad?, self.eps, self.slope)?;
+        let gradients = [dx.reshape(&self.shape)?, dw, db];
+        call.wanted(|i| Ok(gradients[i].clone()))
+    }
+
+    fn native(&self) -> Option<&dyn Native> {
+        Some(self)
+    }
+}
+
+/// Normalizes the last axis to mean 0 and variance 1 (biased), then scales and shifts it.
+///
+/// # Shapes
+///
+/// `x` `[..., channel]`, `weight` and `bias` `[channel]`; gives the shape of `x`.
+///
+/// # Errors
+///
+/// Where shapes do not fit or `eps` is not positive.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use freetumor::nn::ops;
+///
+/// let x = Tensor::new(&[[1f32, 3.], [7., 5.]], &Device::Cpu)?;
+/// let (one, zero) = (Tensor::new(&[1f32, 1.], &Device::Cpu)?, Tensor::new(&[0f32, 0.], &Device::Cpu)?);
+/// assert_eq!(ops::layer_norm(&x, &one, &zero, 1e-12)?.to_vec2::<f32>()?, [[-1., 1.], [1., -1.]]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    let channels = check::last("layer_norm", x)?;
+    check::dims("layer_norm", "weight", weight, &[channels])?;
+    check::dims("layer_norm", "bias", bias, &[channels])?;
+    check::positive("layer_norm", "eps", eps)?;
+    apply(LayerNorm { shape: x.shape().clone(), channels, eps }, &[x, weight, bias])
+}
+
+/// One layer norm.
+pub(super) struct LayerNorm {
+    shape: Shape,
+    pub channels: usize,
+    pub eps: f64,
+}
+
+impl Operator for LayerNorm {
+    const NAME: &'static str = "layer_norm";
+
+    fn shape(&self) -> Shape {
+        self.shape.clone()
+    }
+
+    fn forward(&self, inputs: &[Tensor]) -> Result<Tensor> {
+        portable::layer_norm(&inputs[0], &inputs[1], &inputs[2], self.eps)
+    }
+
+    fn backward(&self, call: &Call) -> Result<Vec<Option<Tensor>>> {
+        let gradients = portable::layer_norm_backward(&call.inputs[0], &call.inputs[1], &call.grad, self.eps)?;
+        call.wanted(|i| Ok(gradients[i].clone()))
+    }
+
+    fn native(&self) -> Option<&dyn Native> {
+        Some(self)
+    }
+}

@@ -1,0 +1,234 @@
+//! Adam, with its state in plain sight.
+//!
+//! candle's own optimiser hides its moments, so that training could not go on where it stopped, and lacks amsgrad.
+
+use std::collections::BTreeMap;
+
+use candle_core::backprop::GradStore;
+use candle_core::{CpuStorage, DType, InplaceOp2, InplaceOp3, Layout, Result, Tensor, Var, bail};
+use rayon::prelude::*;
+
+/// What distinguishes one Adam from another.
+///
+/// # Source
+///
+/// Kingma and Ba, arXiv 1412.6980; decay as Loshchilov and Hutter, arXiv 1711.05101; amsgrad as Reddi et al.,
+/// arXiv 1904.09237, with the maximum taken before the correction of the bias, as PyTorch does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamConfig {
+    /// How fast the two moments forget.
+    pub betas: [f64; 2],
+    /// What keeps the division finite.
+    pub epsilon: f64,
+    /// The share of a parameter, times the rate, that each step takes from it.
+    pub weight_decay: f64,
+    /// Whether the second moment never falls.
+    pub amsgrad: bool,
+}
+
+impl Default for AdamConfig {
+    /// Betas 0.9 and 0.999, no decay, no amsgrad.
+    fn default() -> Self {
+        Self { betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.0, amsgrad: false }
+    }
+}
+
+/// The optimiser: steps taken, and the moments of every parameter that had a gradient, by name.
+///
+/// ```
+/// use candle_core::{Device, Var};
+/// use freetumor::nn::optimise::{Adam, AdamConfig};
+///
+/// let w = Var::new(&[1f32, -2.0], &Device::Cpu)?;
+/// let parameters = vec![("w".to_owned(), w.clone())];
+/// let mut adam = Adam::new(AdamConfig::default());
+/// let gradients = w.sqr()?.sum_all()?.backward()?;
+/// adam.step(&parameters, &gradients, 0.1)?;
+/// let stepped = w.to_vec1::<f32>()?;
+/// assert!((stepped[0] - 0.9).abs() < 1e-6 && (stepped[1] + 1.9).abs() < 1e-6);
+/// assert_eq!(adam.moments()["w"].first.to_vec1::<f32>()?, [0.2, -0.4]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Adam {
+    config: AdamConfig,
+    steps: u64,
+    moments: BTreeMap<String, Moments>,
+}
+
+/// The running averages of one parameter's gradient.
+#[derive(Clone, Debug)]
+pub struct Moments {
+    /// Of the gradient.
+    pub first: Tensor,
+    /// Of its square.
+    pub second: Tensor,
+    /// The largest of `second` so far, with amsgrad.
+    pub largest: Option<Tensor>,
+}
+
+impl Adam {
+    /// An optimiser that has taken no step.
+    pub fn new(config: AdamConfig) -> Self {
+        Self { config, steps: 0, moments: BTreeMap::new() }
+    }
+
+    /// An optimiser that goes on where another stopped.
+    pub fn resumed(config: AdamConfig, steps: u64, moments: BTreeMap<String, Moments>) -> Self {
+        Self { config, steps, moments }
+    }
+
+    /// Steps taken.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// The moments by name of parameter.
+    pub fn moments(&self) -> &BTreeMap<String, Moments> {
+        &self.moments
+    }
+
+    /// Moves every parameter that has a gradient by one step at `rate`.
+    ///
+    /// # Errors
+    ///
+    /// Where a gradient's shape is not its parameter's.
+    pub fn step(&mut self, parameters: &[(String, Var)], gradients: &GradStore, rate: f64) -> Result<()> {
+        self.steps += 1;
+        let [b1, b2] = self.config.betas;
+        let corrections = [b1, b2].map(|beta| 1.0 - beta.powf(self.steps as f64));
+        for (name, parameter) in parameters {
+            let Some(gradient) = gradients.get(parameter) else { continue };
+            if gradient.shape() != parameter.shape() {
+                bail!("{name}: expected a gradient of shape {:?}, got {:?}", parameter.shape(), gradient.shape())
+            }
+            let gradient = gradient.contiguous()?;
+            let moments = match self.moments.get_mut(name) {
+                Some(moments) => moments,
+                None => {
+                    let zeros = || parameter.zeros_like().map(|zeros| zeros.detach());
+                    let largest = if self.config.amsgrad { Some(zeros()?) } else { None };
+                    let moments = Moments { first: zeros()?, second: zeros()?, largest };
+                    self.moments.entry(name.clone()).or_insert(moments)
+                }
+            };
+            let scales = Scales {
+                rate: rate / corrections[0],
+                root: corrections[1].sqrt(),
+                epsilon: self.config.epsilon,
+                keep: 1.0 - rate * self.config.weight_decay,
+            };
+            moments.first = average(&moments.first, &gradient, b1, false)?;
+            moments.second = average(&moments.second, &gradient, b2, true)?;
+            let second = match &mut moments.largest {
+                Some(largest) => {
+                    *largest = largest.maximum(&moments.second)?;
+                    &*largest
+                }
+                None => &moments.second,
+            };
+            scales.apply(parameter, &moments.first, second)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a tensor is one that the loops below can walk.
+fn plain(tensor: &Tensor) -> bool {
+    tensor.device().is_cpu() && tensor.dtype() == DType::F32 && tensor.is_contiguous()
+}
+
+/// `beta · moment + (1 − beta) · gradient`, or of its square; in place where that can be.
+fn average(moment: &Tensor, gradient: &Tensor, beta: f64, square: bool) -> Result<Tensor> {
+    if plain(moment) && plain(gradient) {
+        moment.inplace_op2(gradient, &Average { beta: beta as f32, square })?;
+        return Ok(moment.clone());
+    }
+    let gradient = if square { gradient.sqr()? } else { gradient.clone() };
+    (moment * beta)? + (gradient * (1.0 - beta))?
+}
+
+/// The running average as a loop.
+struct Average {
+    beta: f32,
+    square: bool,
+}
+
+/// Numbers that one task of a loop takes.
+const STRETCH: usize = 1 << 15;
+
+impl InplaceOp2 for Average {
+    fn name(&self) -> &'static str {
+        "adam"
+    }
+
+    fn cpu_fwd(&self, moment: &mut CpuStorage, l1: &Layout, gradient: &CpuStorage, l2: &Layout) -> Result<()> {
+        let (moment, gradient) = (slice_mut(moment, l1)?, slice(gradient, l2)?);
+        moment.par_chunks_mut(STRETCH).zip(gradient.par_chunks(STRETCH)).for_each(|(moment, gradient)| {
+            for (moment, &gradient) in moment.iter_mut().zip(gradient) {
+                let gradient = if self.square { gradient * gradient } else { gradient };
+                *moment = *moment * self.beta + gradient * (1.0 - self.beta);
+            }
+        });
+        Ok(())
+    }
+}
+
+/// The numbers of one step.
+struct Scales {
+    rate: f64,
+    root: f64,
+    epsilon: f64,
+    keep: f64,
+}
+
+impl Scales {
+    /// `keep · parameter − rate · first / (√second / root + epsilon)`.
+    fn apply(&self, parameter: &Var, first: &Tensor, second: &Tensor) -> Result<()> {
+        if plain(parameter) && plain(first) && plain(second) {
+            return parameter.inplace_op3(first, second, self);
+        }
+        let step = (first / ((second.sqrt()? / self.root)? + self.epsilon)?)?;
+        parameter.set(&((parameter.as_tensor() * self.keep)? - (step * self.rate)?)?)
+    }
+}
+
+impl InplaceOp3 for Scales {
+    fn name(&self) -> &'static str {
+        "adam"
+    }
+
+    fn cpu_fwd(
+        &self,
+        parameter: &mut CpuStorage,
+        l1: &Layout,
+        first: &CpuStorage,
+        l2: &Layout,
+        second: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<()> {
+        let (parameter, first, second) = (slice_mut(parameter, l1)?, slice(first, l2)?, slice(second, l3)?);
+        let [rate, root, epsilon, keep] = [self.rate, 1.0 / self.root, self.epsilon, self.keep].map(|x| x as f32);
+        let moments = first.par_chunks(STRETCH).zip(second.par_chunks(STRETCH));
+        parameter.par_chunks_mut(STRETCH).zip(moments).for_each(|(parameter, (first, second))| {
+            for (parameter, (&first, &second)) in parameter.iter_mut().zip(first.iter().zip(second)) {
+                *parameter = *parameter * keep - rate * first / (second.sqrt() * root + epsilon);
+            }
+        });
+        Ok(())
+    }
+}
+
+fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    match (storage, layout.contiguous_offsets()) {
+        (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
+        _ => bail!("adam: expected contiguous f32"),
+    }
+}
+
+fn slice_mut<'a>(storage: &'a mut CpuStorage, layout: &Layout) -> Result<&'a mut [f32]> {
+    match (storage, layout.contiguous_offsets()) {
+        (CpuStorage::F32(values), Some((start, end))) => Ok(&mut values[start..end]),
+        _ => bail!("adam: expected contiguous f32"),
+    }
+}

@@ -1,0 +1,186 @@
+//! Where a network's weights come from.
+//!
+//! A network's constructor takes a [`VarBuilder`] and asks it for each parameter by name and shape; no other place says
+//! those. So one constructor serves to list the parameters ([`declared`]), to fill them by name ([`super::fill`]), to
+//! take them from a file's tensors ([`from_tensors`]) and to train them ([`Variables`]).
+//!
+//! A network for inference holds plain tensors. A single variable among its weights would make every operator record
+//! its inputs for a backward pass, and no activation would be freed before the last one is done.
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use freetumor::nn::parameters::{declared, from_tensors};
+//! use freetumor::nn::unet3d::{Config, UNet3D};
+//!
+//! let config = Config { width: 2, ..Config::default() };
+//! let mut weights = std::collections::BTreeMap::new();
+//! for (name, shape) in declared(|vb| UNet3D::new(vb, &config))? {
+//!     weights.insert(name, Tensor::zeros(shape, DType::F32, &Device::Cpu)?);
+//! }
+//! let network = UNet3D::new(from_tensors(weights, DType::F32, &Device::Cpu), &config)?;
+//! let y = network.forward(&Tensor::zeros((1, 1, 8, 8, 8), DType::F32, &Device::Cpu)?)?;
+//! assert_eq!(y.dims(), [1, 3, 8, 8, 8]);
+//! # Ok::<(), candle_core::Error>(())
+//! ```
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use candle_core::{DType, Device, Result, Shape, Tensor, Var, bail};
+use candle_nn::var_builder::SimpleBackend;
+use candle_nn::{Init, VarBuilder};
+
+/// The names and shapes that `build` asks for, in its order. No weights are allocated.
+///
+/// # Errors
+///
+/// Those of `build`.
+///
+/// ```
+/// use freetumor::nn::layers::Linear;
+/// use freetumor::nn::parameters::declared;
+///
+/// let parameters = declared(|vb| Linear::new(vb.pp("head"), 4, 2, true))?;
+/// assert_eq!(parameters[0], ("head.weight".to_owned(), (2, 4).into()));
+/// assert_eq!(parameters[1], ("head.bias".to_owned(), 2.into()));
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub fn declared<N>(build: impl FnOnce(VarBuilder<'static>) -> Result<N>) -> Result<Vec<(String, Shape)>> {
+    let asked = Arc::default();
+    build(VarBuilder::from_backend(Box::new(Recorder(Arc::clone(&asked))), DType::F32, Device::Cpu))?;
+    Ok(std::mem::take(&mut *locked(&asked)))
+}
+
+/// Writes down what it is asked for and hands out one zero, seen in the wanted shape.
+struct Recorder(Arc<Mutex<Vec<(String, Shape)>>>);
+
+impl SimpleBackend for Recorder {
+    fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> Result<Tensor> {
+        locked(&self.0).push((name.to_owned(), shape.clone()));
+        Tensor::zeros((), dtype, device)?.broadcast_as(shape)
+    }
+
+    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> Result<Tensor> {
+        bail!("parameter {name}: expected a shape, got none")
+    }
+
+    fn contains_tensor(&self, _: &str) -> bool {
+        true
+    }
+}
+
+/// A source of weights over tensors by name, converted to `dtype` and `device`.
+///
+/// Asking it for a parameter that is absent or of another shape gives an error that names the parameter, what was
+/// expected and what came. The weights are plain tensors, even those that were made from variables.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use freetumor::nn::parameters::from_tensors;
+///
+/// let weights = [("bias".to_owned(), Tensor::zeros(3, DType::F32, &Device::Cpu)?)].into();
+/// let vb = from_tensors(weights, DType::F32, &Device::Cpu);
+/// assert_eq!(vb.get(3, "bias")?.dims(), [3]);
+/// assert_eq!(vb.get(4, "bias").unwrap_err().to_string(), "parameter bias: expected shape [4], got [3]");
+/// assert_eq!(vb.get(4, "weight").unwrap_err().to_string(), "parameter weight: expected shape [4], got none");
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub fn from_tensors(tensors: BTreeMap<String, Tensor>, dtype: DType, device: &Device) -> VarBuilder<'static> {
+    VarBuilder::from_backend(Box::new(Named(tensors)), dtype, device.clone())
+}
+
+struct Named(BTreeMap<String, Tensor>);
+
+impl SimpleBackend for Named {
+    fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> Result<Tensor> {
+        match self.0.get(name) {
+            Some(tensor) if tensor.shape() == &shape => tensor.detach().to_device(device)?.to_dtype(dtype),
+            Some(tensor) => bail!("parameter {name}: expected shape {shape:?}, got {:?}", tensor.shape()),
+            None => bail!("parameter {name}: expected shape {shape:?}, got none"),
+        }
+    }
+
+    fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
+        match self.0.get(name) {
+            Some(tensor) => tensor.detach().to_device(device)?.to_dtype(dtype),
+            None => bail!("parameter {name}: expected a tensor, got none"),
+        }
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+}
+
+/// The trainable parameters of a network: variables by name, in the order in which the network asks for them.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use freetumor::nn::{fill, layers::Linear, parameters::Variables};
+///
+/// let variables = Variables::new(fill::builder("", DType::F32, &Device::Cpu));
+/// let layer = Linear::new(variables.builder(), 3, 1, true)?;
+/// let loss = layer.forward(&Tensor::ones((1, 3), DType::F32, &Device::Cpu)?)?.sum_all()?;
+/// let gradients = loss.backward()?;
+/// let [(name, weight), (_, _bias)] = &variables.all()[..] else { panic!("two parameters") };
+/// assert_eq!(name, "weight");
+/// assert_eq!(gradients.get(weight).unwrap().to_vec2::<f32>()?, [[1.0, 1.0, 1.0]]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub struct Variables {
+    initial: VarBuilder<'static>,
+    made: Arc<Mutex<Vec<(String, Var)>>>,
+}
+
+impl Variables {
+    /// Variables that start with the values of `initial`.
+    pub fn new(initial: VarBuilder<'static>) -> Self {
+        Self { initial, made: Arc::default() }
+    }
+
+    /// The source to build a network from; it gives the same variable for the same name.
+    pub fn builder(&self) -> VarBuilder<'static> {
+        let (dtype, device) = (self.initial.dtype(), self.initial.device().clone());
+        let backend = Trainable { initial: self.initial.clone(), made: Arc::clone(&self.made) };
+        VarBuilder::from_backend(Box::new(backend), dtype, device)
+    }
+
+    /// The variables made so far, in the order in which they were first asked for.
+    pub fn all(&self) -> Vec<(String, Var)> {
+        locked(&self.made).clone()
+    }
+}
+
+struct Trainable {
+    initial: VarBuilder<'static>,
+    made: Arc<Mutex<Vec<(String, Var)>>>,
+}
+
+impl SimpleBackend for Trainable {
+    fn get(&self, shape: Shape, name: &str, init: Init, dtype: DType, _: &Device) -> Result<Tensor> {
+        let mut made = locked(&self.made);
+        if let Some((_, var)) = made.iter().find(|(known, _)| known == name) {
+            if var.shape() != &shape {
+                bail!("parameter {name}: expected shape {shape:?}, got {:?}", var.shape())
+            }
+            return Ok(var.as_tensor().clone());
+        }
+        let var = Var::from_tensor(&self.initial.get_with_hints_dtype(shape, name, init, dtype)?)?;
+        made.push((name.to_owned(), var.clone()));
+        Ok(var.into_inner())
+    }
+
+    fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
+        let shape = self.initial.get_unchecked_dtype(name, dtype)?.shape().clone();
+        self.get(shape, name, Init::Const(0.0), dtype, device)
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.initial.contains_tensor(name)
+    }
+}
+
+/// The content of a lock. A panic elsewhere cannot leave these lists half written.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,157 @@
+//! The transformer: stages of blocks that attend within windows.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+
+use super::windows::{Cut, RELATIVE_POSITIONS, Windows};
+use crate::nn::layers::{LayerNorm, Linear};
+use crate::nn::ops::{self, Activation, RowOrder};
+
+/// Two blocks, the second with shifted windows, then [`Merging`].
+#[derive(Clone, Debug)]
+pub(super) struct Stage {
+    blocks: Vec<Block>,
+    merging: Merging,
+    /// The last volume's sides and what follows from them: volumes of one size come in long rows.
+    windows: Arc<Mutex<Option<Arc<Windows>>>>,
+}
+
+impl Stage {
+    pub fn new(vb: VarBuilder, features: usize, heads: usize) -> Result<Self> {
+        let block = |i: usize| Block::new(vb.pp("blocks").pp(i), features, heads, i % 2 == 1);
+        let blocks = (0..2).map(block).collect::<Result<_>>()?;
+        Ok(Self { blocks, merging: Merging::new(vb.pp("downsample"), features)?, windows: Arc::default() })
+    }
+
+    /// `[batch, x, y, z, c]` to `[batch, x/2, y/2, z/2, 2c]`.
+    pub fn forward(&self, x: Tensor) -> Result<Tensor> {
+        let (batch, nx, ny, nz, features) = x.dims5()?;
+        let windows = self.windows([nx, ny, nz], &x)?;
+        let mut tokens = x.reshape((batch, nx * ny * nz, features))?;
+        drop(x);
+        for block in &self.blocks {
+            tokens = block.forward(tokens, &windows)?;
+        }
+        self.merging.forward(&tokens.reshape((batch, nx, ny, nz, features))?)
+    }
+
+    fn windows(&self, sides: [usize; 3], like: &Tensor) -> Result<Arc<Windows>> {
+        let mut last = self.windows.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*last {
+            Some(windows) if windows.sides() == sides => Ok(Arc::clone(windows)),
+            _ => Ok(Arc::clone(last.insert(Arc::new(Windows::new(sides, like.dtype(), like.device())?)))),
+        }
+    }
+}
+
+/// Attention within windows, then a small network for each token, both added to what came in.
+#[derive(Clone, Debug)]
+struct Block {
+    norm1: LayerNorm,
+    attention: WindowAttention,
+    norm2: LayerNorm,
+    linear1: Linear,
+    linear2: Linear,
+    shifted: bool,
+}
+
+impl Block {
+    fn new(vb: VarBuilder, features: usize, heads: usize, shifted: bool) -> Result<Self> {
+        let norm1 = LayerNorm::new(vb.pp("norm1"), features)?;
+        let attention = WindowAttention::new(vb.pp("attn"), features, heads)?;
+        let norm2 = LayerNorm::new(vb.pp("norm2"), features)?;
+        let linear1 = Linear::new(vb.pp("mlp").pp("linear1"), features, 4 * features, true)?;
+        let linear2 = Linear::new(vb.pp("mlp").pp("linear2"), 4 * features, features, true)?;
+        Ok(Self { norm1, attention, norm2, linear1, linear2, shifted })
+    }
+
+    /// Keeps the shape `[batch, token, features]`.
+    fn forward(&self, x: Tensor, windows: &Windows) -> Result<Tensor> {
+        let attended = self.attention.forward(self.norm1.forward(&x)?, windows, self.shifted)?;
+        let x = ops::add(attended, x, Activation::None)?;
+        let hidden = self.linear1.forward(&self.norm2.forward(&x)?)?;
+        let hidden = ops::gelu(&{ hidden })?;
+        ops::add(self.linear2.forward(&hidden)?, x, Activation::None)
+    }
+}
+
+/// Attention of several heads within windows, with a learned bias for each relative position of two tokens.
+#[derive(Clone, Debug)]
+struct WindowAttention {
+    relative_position_bias_table: Tensor,
+    qkv: Linear,
+    proj: Linear,
+    heads: usize,
+    scale: f64,
+}
+
+impl WindowAttention {
+    fn new(vb: VarBuilder, features: usize, heads: usize) -> Result<Self> {
+        let relative_position_bias_table = vb.get((RELATIVE_POSITIONS, heads), "relative_position_bias_table")?;
+        let qkv = Linear::new(vb.pp("qkv"), features, 3 * features, true)?;
+        let proj = Linear::new(vb.pp("proj"), features, features, true)?;
+        let scale = 1.0 / ((features / heads) as f64).sqrt();
+        Ok(Self { relative_position_bias_table, qkv, proj, heads, scale })
+    }
+
+    /// Keeps the shape `[batch, token, features]`. Padding takes part, as tokens of zeros before `qkv`.
+    fn forward(&self, x: Tensor, windows: &Windows, shifted: bool) -> Result<Tensor> {
+        let (batch, _, features) = x.dims3()?;
+        let Cut { to_windows, to_volume, mask } = windows.cut(shifted);
+        let (all, tokens) = (batch * windows.count(), windows.tokens());
+        let x = ops::arrange_rows(&{ x }, to_windows)?;
+        let qkv = self.qkv.forward(&{ x })?.reshape((all, tokens, 3, self.heads, features / self.heads))?;
+        let bias = self.bias(windows)?;
+        let y = ops::attention_packed(&{ qkv }, self.scale, Some(&bias), mask.as_ref())?;
+        let y = ops::arrange_rows(&y.reshape((batch, windows.count() * tokens, features))?, to_volume)?;
+        self.proj.forward(&y)
+    }
+
+    /// `[head, token, token]`
+    fn bias(&self, windows: &Windows) -> Result<Tensor> {
+        let by_head = self.relative_position_bias_table.t()?.contiguous()?;
+        let pairs = by_head.index_select(&windows.relative_positions, 1)?;
+        pairs.reshape((self.heads, windows.tokens(), windows.tokens()))
+    }
+}
+
+/// Halves the volume: the features of each 2³ tokens are laid side by side, normalized, and mapped to twice as many as
+/// one token had.
+#[derive(Clone, Debug)]
+struct Merging {
+    norm: LayerNorm,
+    reduction: Linear,
+}
+
+/// The order in which the eight tokens are laid: the first version's, in which neither axis is slowest.
+const CORNERS: [[usize; 3]; 8] =
+    [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1], [1, 1, 1]];
+
+impl Merging {
+    fn new(vb: VarBuilder, features: usize) -> Result<Self> {
+        let reduction = Linear::new(vb.pp("reduction"), 8 * features, 2 * features, false)?;
+        Ok(Self { reduction, norm: LayerNorm::new(vb.pp("norm"), 8 * features)? })
+    }
+
+    /// `[batch, x, y, z, c]` to `[batch, x/2, y/2, z/2, 2c]`.
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (batch, nx, ny, nz, features) = x.dims5()?;
+        let half = [nx / 2, ny / 2, nz / 2];
+        let tokens = ops::arrange_rows(&x.reshape((batch, nx * ny * nz, features))?, &Self::order(half)?)?;
+        let beside = tokens.reshape((batch, half[0], half[1], half[2], 8 * features))?;
+        self.reduction.forward(&self.norm.forward(&beside)?)
+    }
+
+    fn order(half: [usize; 3]) -> Result<RowOrder> {
+        let [nx, ny, nz] = half;
+        let mut order = Vec::with_capacity(8 * nx * ny * nz);
+        for (x, y) in (0..nx).flat_map(|x| (0..ny).map(move |y| (x, y))) {
+            for z in 0..nz {
+                order.extend(CORNERS.map(|[i, j, k]| Some(((2 * x + i) * 2 * ny + 2 * y + j) * 2 * nz + 2 * z + k)));
+            }
+        }
+        RowOrder::new(order, 8 * nx * ny * nz)
+    }
+}

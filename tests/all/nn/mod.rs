@@ -1,0 +1,7 @@
+//! Networks: operators, weights, windows.
+
+mod networks;
+mod ops;
+mod optimise;
+mod weights;
+mod windows;
