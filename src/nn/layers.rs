@@ -206,10 +206,8 @@ impl Linear {
 ///
 /// let x = Tensor::zeros((1, 2, 8, 16, 24), DType::F32, &Device::Cpu)?;
 /// assert_eq!(channels_last(&x, "unet3d", 2, 8)?.dims(), [1, 8, 16, 24, 2]);
-/// assert_eq!(
-///     channels_last(&x, "swin_unetr", 2, 32).unwrap_err().to_string(),
-///     "swin_unetr: expected sides that are multiples of 32, got [8, 16, 24]"
-/// );
+/// let error = channels_last(&x, "swin_unetr", 2, 32).unwrap_err().to_string();
+/// assert!(error.starts_with("swin_unetr: expected sides that are multiples of 32, got [8, 16, 24]"));
 /// # Ok::<(), candle_core::Error>(())
 /// ```
 pub fn channels_last(x: &Tensor, network: &str, channels: usize, divisor: usize) -> Result<Tensor> {

@@ -81,8 +81,9 @@ impl SimpleBackend for Recorder {
 /// let weights = [("bias".to_owned(), Tensor::zeros(3, DType::F32, &Device::Cpu)?)].into();
 /// let vb = from_tensors(weights, DType::F32, &Device::Cpu);
 /// assert_eq!(vb.get(3, "bias")?.dims(), [3]);
-/// assert_eq!(vb.get(4, "bias").unwrap_err().to_string(), "parameter bias: expected shape [4], got [3]");
-/// assert_eq!(vb.get(4, "weight").unwrap_err().to_string(), "parameter weight: expected shape [4], got none");
+/// let error = |name: &str| vb.get(4, name).unwrap_err().to_string();
+/// assert!(error("bias").starts_with("parameter bias: expected shape [4], got [3]"));
+/// assert!(error("weight").starts_with("parameter weight: expected shape [4], got none"));
 /// # Ok::<(), candle_core::Error>(())
 /// ```
 pub fn from_tensors(tensors: BTreeMap<String, Tensor>, dtype: DType, device: &Device) -> VarBuilder<'static> {

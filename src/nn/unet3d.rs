@@ -27,10 +27,8 @@
 //! let network = UNet3D::new(fill::builder("", DType::F32, &Device::Cpu), &narrow)?;
 //! let x = Tensor::randn(0f32, 1.0, (1, 1, 16, 8, 24), &Device::Cpu)?;
 //! assert_eq!(network.forward(&x)?.dims(), [1, 2, 16, 8, 24]);
-//! assert_eq!(
-//!     network.forward(&x.narrow(2, 0, 12)?).unwrap_err().to_string(),
-//!     "unet3d: expected sides that are multiples of 8, got [12, 8, 24]"
-//! );
+//! let error = network.forward(&x.narrow(2, 0, 12)?).unwrap_err().to_string();
+//! assert!(error.starts_with("unet3d: expected sides that are multiples of 8, got [12, 8, 24]"));
 //! # Ok::<(), candle_core::Error>(())
 //! ```
 
@@ -88,13 +86,13 @@ impl UNet3D {
         let mut down = vec![];
         let mut c_in = in_channels;
         for (depth, name) in ["down_tr64", "down_tr128", "down_tr256", "down_tr512"].into_iter().enumerate() {
-            let features = 2 * width << depth;
+            let features = (2 * width) << depth;
             down.push(Level::new(vb.pp(name).pp("ops"), [c_in, features / 2, features], norm)?);
             c_in = features;
         }
         let mut up = vec![];
         for (depth, name) in ["up_tr64", "up_tr128", "up_tr256"].into_iter().enumerate().rev() {
-            let features = 2 * width << depth;
+            let features = (2 * width) << depth;
             up.push(Up::new(vb.pp(name), c_in, features, norm)?);
             c_in = features;
         }

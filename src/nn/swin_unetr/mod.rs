@@ -27,10 +27,8 @@
 //! let network = SwinUnetr::new(fill::builder("", DType::F32, &Device::Cpu), &config)?;
 //! let x = Tensor::randn(0f32, 1.0, (1, 1, 64, 32, 32), &Device::Cpu)?;
 //! assert_eq!(network.forward(&x)?.dims(), [1, 2, 64, 32, 32]);
-//! assert_eq!(
-//!     network.forward(&x.narrow(2, 0, 48)?).unwrap_err().to_string(),
-//!     "swin_unetr: expected sides that are multiples of 32, got [48, 32, 32]"
-//! );
+//! let error = network.forward(&x.narrow(2, 0, 48)?).unwrap_err().to_string();
+//! assert!(error.starts_with("swin_unetr: expected sides that are multiples of 32, got [48, 32, 32]"));
 //! # Ok::<(), candle_core::Error>(())
 //! ```
 

@@ -7,7 +7,7 @@ use candle_nn::VarBuilder;
 
 use super::windows::{Cut, RELATIVE_POSITIONS, Windows};
 use crate::nn::layers::{LayerNorm, Linear};
-use crate::nn::ops::{self, Activation, RowOrder};
+use crate::nn::ops::{self, Activation};
 
 /// Two blocks, the second with shifted windows, then [`Merging`].
 #[derive(Clone, Debug)]
@@ -34,7 +34,9 @@ impl Stage {
         for block in &self.blocks {
             tokens = block.forward(tokens, &windows)?;
         }
-        self.merging.forward(&tokens.reshape((batch, nx, ny, nz, features))?)
+        let [nx, ny, nz] = windows.sides().map(|side| side / 2);
+        let halved = self.merging.forward(ops::arrange_rows(&{ tokens }, windows.corners())?)?;
+        halved.reshape((batch, nx, ny, nz, 2 * features))
     }
 
     fn windows(&self, sides: [usize; 3], like: &Tensor) -> Result<Arc<Windows>> {
@@ -125,33 +127,16 @@ struct Merging {
     reduction: Linear,
 }
 
-/// The order in which the eight tokens are laid: the first version's, in which neither axis is slowest.
-const CORNERS: [[usize; 3]; 8] =
-    [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1], [1, 1, 1]];
-
 impl Merging {
     fn new(vb: VarBuilder, features: usize) -> Result<Self> {
         let reduction = Linear::new(vb.pp("reduction"), 8 * features, 2 * features, false)?;
         Ok(Self { reduction, norm: LayerNorm::new(vb.pp("norm"), 8 * features)? })
     }
 
-    /// `[batch, x, y, z, c]` to `[batch, x/2, y/2, z/2, 2c]`.
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (batch, nx, ny, nz, features) = x.dims5()?;
-        let half = [nx / 2, ny / 2, nz / 2];
-        let tokens = ops::arrange_rows(&x.reshape((batch, nx * ny * nz, features))?, &Self::order(half)?)?;
-        let beside = tokens.reshape((batch, half[0], half[1], half[2], 8 * features))?;
-        self.reduction.forward(&self.norm.forward(&beside)?)
-    }
-
-    fn order(half: [usize; 3]) -> Result<RowOrder> {
-        let [nx, ny, nz] = half;
-        let mut order = Vec::with_capacity(8 * nx * ny * nz);
-        for (x, y) in (0..nx).flat_map(|x| (0..ny).map(move |y| (x, y))) {
-            for z in 0..nz {
-                order.extend(CORNERS.map(|[i, j, k]| Some(((2 * x + i) * 2 * ny + 2 * y + j) * 2 * nz + 2 * z + k)));
-            }
-        }
-        RowOrder::new(order, 8 * nx * ny * nz)
+    /// `[batch, 8 · token, c]`, the eight of a corner one after another, to `[batch, token, 2c]`.
+    fn forward(&self, x: Tensor) -> Result<Tensor> {
+        let (batch, tokens, features) = x.dims3()?;
+        let beside = x.reshape((batch, tokens / 8, 8 * features))?;
+        self.reduction.forward(&self.norm.forward(&{ beside })?)
     }
 }

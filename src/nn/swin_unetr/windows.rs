@@ -19,7 +19,12 @@ pub(super) const RELATIVE_POSITIONS: usize = (2 * SIDE - 1).pow(3);
 /// What is added to the score of two tokens that stand in one window only because it wraps around.
 const FAR: f32 = -100.0;
 
-/// The cut of a volume of given sides into windows, for blocks that shift them and blocks that do not.
+/// The order in which eight tokens are laid side by side when the volume is halved: the first version's.
+const CORNERS: [[usize; 3]; 8] =
+    [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1], [1, 1, 1]];
+
+/// What follows from a volume's sides: its cut into windows, for blocks that shift them and blocks that do not, and the
+/// order of its tokens when it is halved.
 #[derive(Debug)]
 pub(super) struct Windows {
     sides: [usize; 3],
@@ -27,6 +32,7 @@ pub(super) struct Windows {
     tokens: usize,
     still: Cut,
     shifted: Option<Cut>,
+    corners: RowOrder,
     /// The row of the table of relative positions for each pair of tokens of a window.
     pub relative_positions: Tensor,
 }
@@ -49,7 +55,8 @@ impl Windows {
         let relative_positions = relative_positions(places.tokens, device)?;
         let still = places.cut([0; 3], dtype, device)?;
         let shifted = (shift != [0; 3]).then(|| places.cut(shift, dtype, device)).transpose()?;
-        Ok(Self { sides, count: places.windows, tokens: places.tokens, still, shifted, relative_positions })
+        let (count, tokens, corners) = (places.windows, places.tokens, corners(sides)?);
+        Ok(Self { sides, count, tokens, still, shifted, corners, relative_positions })
     }
 
     /// The sides of the volume, in tokens.
@@ -65,6 +72,11 @@ impl Windows {
     /// The number of tokens of a window.
     pub fn tokens(&self) -> usize {
         self.tokens
+    }
+
+    /// The tokens of each 2³ box one after another; a last plane of an odd side stands nowhere.
+    pub fn corners(&self) -> &RowOrder {
+        &self.corners
     }
 
     /// The cut for a block that shifts its windows or does not.
@@ -136,6 +148,16 @@ impl Places {
         }
         Tensor::from_vec(mask, (self.windows, self.tokens, self.tokens), device)?.to_dtype(dtype)
     }
+}
+
+/// The tokens of each 2³ box one after another.
+fn corners(sides: [usize; 3]) -> Result<RowOrder> {
+    let half = sides.map(|side| side / 2);
+    let token =
+        |[x, y, z]: [usize; 3], [i, j, k]: [usize; 3]| ((2 * x + i) * sides[1] + 2 * y + j) * sides[2] + 2 * z + k;
+    let boxes = (0..half.iter().product()).map(|at| unravel(at, half));
+    let order = boxes.flat_map(|at| CORNERS.map(|corner| Some(token(at, corner))));
+    RowOrder::new(order.collect(), sides.iter().product())
 }
 
 /// The row of the table of relative positions for each pair of a window's tokens.
