@@ -19,7 +19,9 @@ const LOGITS: f32 = 2e-4;
 fn infer(args: &[(&str, &Path)], more: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_freetumor"));
     command.arg("infer").args(more);
-    args.iter().for_each(|(name, path)| drop(command.arg(name).arg(path)));
+    for (name, path) in args {
+        command.arg(name).arg(path);
+    }
     command.output().unwrap()
 }
 
