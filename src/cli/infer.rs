@@ -282,17 +282,18 @@ fn write_numbers<T: Copy, const N: usize>(
 fn write_nifti(path: &Path, header: &[u8], voxels: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
     let write = || {
         let staged = tempfile::Builder::new().prefix(".infer-").tempfile_in(folder(path))?;
-        let mut out = BufWriter::new(staged.as_file());
+        let mut file = BufWriter::new(staged.as_file());
         if named(path, &[".gz"]) {
-            let mut out = GzEncoder::new(out, Compression::new(DEFAULT_GZIP_LEVEL));
+            let mut out = GzEncoder::new(&mut file, Compression::new(DEFAULT_GZIP_LEVEL));
             out.write_all(header)?;
             voxels(&mut out)?;
-            out.finish()?.flush()?;
+            out.finish()?;
         } else {
-            out.write_all(header)?;
-            voxels(&mut out)?;
-            out.flush()?;
+            file.write_all(header)?;
+            voxels(&mut file)?;
         }
+        file.flush()?;
+        drop(file);
         staged.as_file().sync_all()?;
         staged.persist(path).map_err(|error| error.error)?;
         File::open(folder(path))?.sync_all()

@@ -19,7 +19,9 @@ const LOGITS: f32 = 2e-4;
 fn infer(args: &[(&str, &Path)], more: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_freetumor"));
     command.arg("infer").args(more);
-    args.iter().for_each(|(name, path)| drop(command.arg(name).arg(path)));
+    for (name, path) in args {
+        command.arg(name).arg(path);
+    }
     command.output().unwrap()
 }
 
@@ -84,7 +86,7 @@ fn a_tensor_becomes_the_logits_of_the_reference() {
     let at = |name: &str| folder.path().join(name);
     let golden = |name: &str| candle_core::safetensors::load(golden.join(name), &Device::Cpu).unwrap();
     let mut largest = 0.0f32;
-    let mut compare = |got: &Tensor, expected: &Tensor, step: usize| {
+    let mut compare = |what: &str, got: &Tensor, expected: &Tensor, step: usize| {
         let every = |tensor: &Tensor, axis: usize| {
             let places: Vec<u32> = (0..tensor.dims()[axis] as u32).step_by(step).collect();
             tensor.index_select(&Tensor::new(places, &Device::Cpu).unwrap(), axis).unwrap()
@@ -92,6 +94,7 @@ fn a_tensor_becomes_the_logits_of_the_reference() {
         let got = (2..5).fold(got.clone(), |got, axis| every(&got, axis));
         assert_eq!(got.dims(), expected.dims());
         let difference = numbers(&got).iter().zip(numbers(expected)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        eprintln!("{what}: largest difference from the reference {difference:.2e}");
         largest = largest.max(difference);
     };
 
@@ -103,7 +106,7 @@ fn a_tensor_becomes_the_logits_of_the_reference() {
         let paths = [("--weights", &*weights), ("--input", &*input), ("--output", &*output)];
         let said = ran(&infer(&paths, &["--model", "unet3d", "--part", "generator"]));
         assert!(said.contains(": output [1, 3, "), "{said}");
-        compare(&read(&output, &Device::Cpu).unwrap()["output"], &unet[&format!("{key}.y")], 1);
+        compare(key, &read(&output, &Device::Cpu).unwrap()["output"], &unet[&format!("{key}.y")], 1);
     }
 
     let swin = golden("swin_unetr.safetensors");
@@ -113,8 +116,7 @@ fn a_tensor_becomes_the_logits_of_the_reference() {
     let (weights, input, output) = (at("swin.safetensors"), at("in.safetensors"), at("out.safetensors"));
     let paths = [("--weights", &*weights), ("--input", &*input), ("--output", &*output)];
     ran(&infer(&paths, &["--model", "swin_unetr"]));
-    compare(&read(&output, &Device::Cpu).unwrap()["output"], &swin["width12.64.y_every_2"], 2);
-    eprintln!("largest difference from the reference: {largest:.1e}");
+    compare("swin_unetr", &read(&output, &Device::Cpu).unwrap()["output"], &swin["width12.64.y_every_2"], 2);
     assert!(largest <= LOGITS, "{largest:e}");
 }
 
@@ -150,14 +152,18 @@ fn labels_of_a_real_scan_lie_where_the_scan_is_bright() {
     assert!((20_000..hu.len() / 2).contains(&labelled), "{labelled}");
     assert!(agreement(&hu, labels.ids.as_slice()) > 0.9999, "{}", agreement(&hu, labels.ids.as_slice()));
 
-    // Windows of 1.5 mm, as pipelines have them: each has its own threshold, and the way back blurs a little.
-    let said = ran(&infer(&paths, &["--model", "unet3d", "--roi", "64", "--overlap", "0.25"]));
-    assert!(said.contains(" 40 windows, "), "{said}");
+    // One window at 2.2 mm: the way there and back blurs edges, and shifts nothing.
+    ran(&infer(&paths, &["--model", "unet3d", "--roi", "168,144,48", "--spacing", "2.2"]));
     let labels = nifti::read_labels(&output).unwrap();
     assert_eq!(labels.grid, volume.grid);
-    let dice = agreement(&hu, labels.ids.as_slice());
-    eprintln!("Dice with the best threshold: {dice:.4}");
-    assert!(dice > 0.85, "{dice}");
+    let fine = agreement(&hu, labels.ids.as_slice());
+
+    // Several windows: here each has a threshold of its own, for this network's norms look at all of a window.
+    let said = ran(&infer(&paths, &["--model", "unet3d", "--roi", "64", "--overlap", "0.25"]));
+    assert!(said.contains(" 20 windows, "), "{said}");
+    let windowed = agreement(&hu, nifti::read_labels(&output).unwrap().ids.as_slice());
+    eprintln!("Dice with the best threshold: {fine:.4} in one window, {windowed:.4} in twenty");
+    assert!(fine > 0.95 && windowed > 0.6, "{fine} {windowed}");
 
     // The picture is of the same.
     let png = folder.path().join("labels.png");
@@ -198,14 +204,15 @@ fn probabilities_are_a_volume_a_class_on_the_scan_in_any_orientation() {
     let (weights, input) = (at("w.safetensors"), at("scan.nii"));
     let run = |output: &Path, more: &[&str]| {
         let paths = [("--weights", &*weights), ("--input", &*input), ("--output", output)];
-        let common = ["--model", "unet3d", "--roi", "32,48,32", "--spacing", "2,3,2.5", "--overlap", "0"];
+        let common = ["--model", "unet3d", "--roi", "24,16,16", "--spacing", "2,3,2.5", "--overlap", "0"];
         ran(&infer(&paths, &[&common, more].concat()))
     };
     run(&at("labels.nii"), &[]);
     let labels = nifti::read_labels(at("labels.nii")).unwrap();
     assert_eq!(labels.grid, nifti::read_volume(at("scan.nii")).unwrap().grid);
     let expected: Vec<u16> = hu.as_slice().iter().map(|hu| u16::from(*hu == 180)).collect();
-    assert_eq!(labels.ids.as_slice(), expected);
+    let differing = labels.ids.as_slice().iter().zip(&expected).filter(|(got, expected)| got != expected).count();
+    assert_eq!(differing, 0);
 
     run(&at("p.nii"), &["--probabilities"]);
     run(&at("p.nii.gz"), &["--probabilities"]);
