@@ -3,9 +3,11 @@
 pub mod decode;
 pub mod files;
 pub mod graph;
+pub mod infer;
 pub mod inspect;
 mod progress;
 pub mod run;
+mod scan;
 pub mod schema;
 pub mod validate;
 
@@ -37,6 +39,7 @@ enum Command {
     Schema(schema::SchemaArgs),
     Files(files::FilesArgs),
     Inspect(inspect::InspectArgs),
+    Infer(infer::InferArgs),
     #[command(hide = true)]
     DecodeDicom,
 }
@@ -75,6 +78,7 @@ impl Cli {
             Command::Schema(args) => schema::schema(args, &registry, stdout),
             Command::Files(args) => files::files(args, stdout),
             Command::Inspect(args) => inspect::inspect(args, stdout),
+            Command::Infer(args) => infer::infer(args, stdout),
             Command::DecodeDicom => Ok(decode::run()),
         }
     }

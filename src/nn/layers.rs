@@ -127,14 +127,14 @@ impl Normalize {
         Self { affine: None, over, activation }
     }
 
-    /// Keeps the shape `[batch, x, y, z, channel]`.
+    /// Keeps the shape `[batch, x, y, z, channel]`. The volume is given away: without gradients its memory holds the result.
     ///
     /// # Errors
     ///
     /// Where the shape does not fit.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub fn forward(&self, x: Tensor) -> Result<Tensor> {
         let affine = self.affine.as_ref().map(|(weight, bias)| (weight, bias));
-        ops::normalize(x, affine, self.over, EPS, self.activation)
+        ops::normalize_given(x, affine, self.over, EPS, self.activation)
     }
 }
 

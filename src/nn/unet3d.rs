@@ -157,7 +157,7 @@ impl ConvNorm {
     fn forward(&self, x: Tensor) -> Result<Tensor> {
         let y = self.conv.forward(&x)?;
         drop(x); // the widest volumes are here: each is freed before the next is made
-        self.norm.forward(&y)
+        self.norm.forward(y)
     }
 }
 

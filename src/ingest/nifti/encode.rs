@@ -24,14 +24,46 @@ const DESCRIPTION_BYTES: usize = 80;
 /// # Errors
 /// A fault of stage `sink`: `too_large` where an axis is longer than the 32767 voxels that the format counts.
 pub fn encode_header(grid: &Grid, datatype: Datatype, description: &str) -> Result<[u8; NIFTI1_BYTES + 4], Fault> {
+    encode(grid, None, datatype, description)
+}
+
+/// As [`encode_header`], for `count` volumes on one grid, the one after the other: a fourth axis.
+///
+/// # Errors
+/// As those of [`encode_header`], the fourth axis included.
+///
+/// ```
+/// use freetumor::ingest::nifti::{Datatype, encode_series_header};
+/// use freetumor::volume::{Affine, Grid};
+/// let grid = Grid { shape: [5, 4, 3], affine: Affine::from_spacing([1.5; 3]) };
+/// let header = encode_series_header(&grid, 7, Datatype::F32, "")?;
+/// assert_eq!(header[40..50], [4, 0, 5, 0, 4, 0, 3, 0, 7, 0]);
+/// # Ok::<(), freetumor::error::Fault>(())
+/// ```
+pub fn encode_series_header(
+    grid: &Grid,
+    count: usize,
+    datatype: Datatype,
+    description: &str,
+) -> Result<[u8; NIFTI1_BYTES + 4], Fault> {
+    encode(grid, Some(count), datatype, description)
+}
+
+fn encode(
+    grid: &Grid,
+    count: Option<usize>,
+    datatype: Datatype,
+    description: &str,
+) -> Result<[u8; NIFTI1_BYTES + 4], Fault> {
     let mut header = [0; NIFTI1_BYTES + 4];
     let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, &(NIFTI1_BYTES as i32).to_le_bytes());
     // Always 'r', a rule kept from ANALYZE.
     put(38, b"r");
-    put(40, &3i16.to_le_bytes());
-    for axis in 0..7 {
-        let size = if axis < 3 { grid.shape[axis] } else { 1 };
+    let axes: i16 = if count.is_some() { 4 } else { 3 };
+    put(40, &axes.to_le_bytes());
+    let [x, y, z] = grid.shape;
+    for (axis, size) in [x, y, z, count.unwrap_or(1), 1, 1, 1].into_iter().enumerate() {
         let size = i16::try_from(size).map_err(|_| {
             let message = format!("NIfTI-1 counts up to {} voxels along an axis, came {:?}", i16::MAX, grid.shape);
             Fault::new(Stage::Sink, FaultKind::TooLarge, message)

@@ -29,7 +29,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
-pub use encode::encode_header;
+pub use encode::{encode_header, encode_series_header};
 pub use header::{ByteOrder, Datatype, Header, NIFTI1_BYTES, NIFTI2_BYTES, Rescale};
 
 use self::decode::{HuVoxels, LabelVoxels};

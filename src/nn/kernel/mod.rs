@@ -7,6 +7,7 @@
 //!
 //! A number is made by one task in a fixed order, so results have the same bits for any number of threads.
 
+mod buffer;
 mod class;
 mod direct;
 mod geometry;
@@ -18,6 +19,7 @@ mod transform;
 mod weight_gradient;
 mod winograd;
 
+pub use buffer::zeros;
 pub use class::Class;
 pub use geometry::Geometry;
 

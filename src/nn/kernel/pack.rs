@@ -2,6 +2,8 @@
 
 use rayon::prelude::*;
 
+use super::buffer::zeros;
+
 /// How a weight tensor is read: as it is, or as its own gradient needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reading {
@@ -38,7 +40,7 @@ impl Weight<'_> {
 /// `[chunk][block][tap][input][column]`, and a chunk starts at `first input · taps · blocks · columns`.
 pub(super) fn pack(weight: Weight<'_>, columns: usize, chunk: usize) -> Vec<f32> {
     let blocks = weight.outputs.div_ceil(columns);
-    let mut packed = vec![0.0; blocks * columns * weight.inputs * weight.taps];
+    let mut packed = zeros(blocks * columns * weight.inputs * weight.taps);
     let mut parts = Vec::new();
     let mut rest = packed.as_mut_slice();
     for first in (0..weight.inputs).step_by(chunk) {

@@ -9,6 +9,10 @@ use super::lanes::{Lanes, Plain};
 /// Rows of the widest tile.
 pub(super) const MOST_ROWS: usize = 12;
 
+/// Steps whose products are added up before their sum goes to the total: a chain of `n` sums loses about `√n` roundings, so
+/// many short chains lose fewer than a long one, and a sum every so many steps costs next to nothing.
+const BLOCK: usize = 64;
+
 /// A stretch of the sum: `length` steps from `a` and `b` on.
 #[derive(Clone, Copy)]
 pub(super) struct Segment {
@@ -31,8 +35,8 @@ pub(super) enum Start {
 
 /// One tile: `c[m][n] = start + Σ over segments and steps k of a[m·a_row + k·a_step] · b[k·columns + n]`.
 ///
-/// The sum is made in the order of segments and steps, one rounding a step (fused) or two, so that its bits do not depend on
-/// where the tile lies in the output or how many rows it has.
+/// The sum is made in the order of segments and steps, in blocks of [`BLOCK`], one rounding a step (fused) or two, so that its
+/// bits do not depend on where the tile lies in the output or how many rows it has.
 pub(super) struct Call<'a> {
     pub segments: &'a [Segment],
     /// Steps of each segment.
@@ -118,49 +122,52 @@ impl TileShape {
 #[inline(always)]
 unsafe fn tile<L: Lanes, const ROWS: usize, const VECTORS: usize>(call: &Call<'_>) {
     unsafe {
-        let mut sums = [[L::zero(); VECTORS]; ROWS];
         let left = |v: usize| call.width.saturating_sub(v * L::WIDTH).min(L::WIDTH);
-        match call.start {
-            Start::Zero | Start::Output => {}
-            Start::Row(bias) => {
-                for row in &mut sums {
-                    for (v, sum) in row.iter_mut().enumerate() {
-                        *sum = L::load_first(bias.wrapping_add(v * L::WIDTH), left(v));
-                    }
+        let mut totals = [[L::zero(); VECTORS]; ROWS];
+        if let Start::Row(bias) = call.start {
+            for row in &mut totals {
+                for (v, total) in row.iter_mut().enumerate() {
+                    *total = L::load_first(bias.wrapping_add(v * L::WIDTH), left(v));
                 }
             }
         }
         for segment in call.segments {
-            let (mut a, mut b) = (segment.a, segment.b);
-            for _ in 0..call.length {
-                let mut columns = [L::zero(); VECTORS];
-                for (v, column) in columns.iter_mut().enumerate() {
-                    *column = L::load(b.wrapping_add(v * L::WIDTH));
-                }
-                for (m, row) in sums.iter_mut().enumerate() {
-                    let factor = L::splat(*a.wrapping_add(m * call.a_row));
-                    for (sum, column) in row.iter_mut().zip(&columns) {
-                        *sum = factor.mul_add(*column, *sum);
+            let (mut a, mut b, mut steps) = (segment.a, segment.b, call.length);
+            while steps > 0 {
+                let block = steps.min(BLOCK);
+                let mut sums = [[L::zero(); VECTORS]; ROWS];
+                for _ in 0..block {
+                    let mut columns = [L::zero(); VECTORS];
+                    for (v, column) in columns.iter_mut().enumerate() {
+                        *column = L::load(b.wrapping_add(v * L::WIDTH));
                     }
+                    for (m, row) in sums.iter_mut().enumerate() {
+                        let factor = L::splat(*a.wrapping_add(m * call.a_row));
+                        for (sum, column) in row.iter_mut().zip(&columns) {
+                            *sum = factor.mul_add(*column, *sum);
+                        }
+                    }
+                    a = a.wrapping_add(call.a_step);
+                    b = b.wrapping_add(VECTORS * L::WIDTH);
                 }
-                a = a.wrapping_add(call.a_step);
-                b = b.wrapping_add(VECTORS * L::WIDTH);
+                for (total, sum) in totals.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
+                    *total = total.add(*sum);
+                }
+                steps -= block;
             }
         }
-        if let Start::Output = call.start {
-            for (m, row) in sums.iter_mut().enumerate() {
-                for (v, sum) in row.iter_mut().enumerate() {
-                    *sum = sum.add(L::load_first(call.c.wrapping_add(m * call.c_row + v * L::WIDTH), left(v)));
-                }
-            }
-        }
-        for (m, row) in sums.iter().enumerate() {
+        for (m, row) in totals.iter().enumerate() {
             let c = call.c.wrapping_add(m * call.c_row);
-            for (v, sum) in row.iter().enumerate() {
-                if call.width >= (v + 1) * L::WIDTH {
-                    sum.store(c.wrapping_add(v * L::WIDTH));
+            for (v, total) in row.iter().enumerate() {
+                let (c, left) = (c.wrapping_add(v * L::WIDTH), left(v));
+                let total = match call.start {
+                    Start::Output => total.add(L::load_first(c, left)),
+                    _ => *total,
+                };
+                if left == L::WIDTH {
+                    total.store(c);
                 } else {
-                    sum.store_first(c.wrapping_add(v * L::WIDTH), left(v));
+                    total.store_first(c, left);
                 }
             }
         }

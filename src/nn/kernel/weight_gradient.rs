@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::buffer::zeros;
 use super::class::Class;
 use super::geometry::Geometry;
 use super::pack::{Slab, Source};
@@ -41,7 +42,7 @@ pub(super) fn weight_gradient(class: Class, geometry: &Geometry, x: &[f32], dy: 
 
     // [part][kx][group][ky][kz · input][column]
     let task_len = ky * depth * padded;
-    let mut partial = vec![0.0f32; parts * kx * groups * task_len];
+    let mut partial = zeros(parts * kx * groups * task_len);
     let source = Source { numbers: x, shape: geometry.input, channels: inputs };
     let gradient = Source { numbers: dy, shape: [ox, oy, oz], channels: outputs };
     partial.par_chunks_mut(task_len).enumerate().for_each_init(

@@ -9,6 +9,7 @@ use std::marker::PhantomData;
 
 use rayon::prelude::*;
 
+use super::buffer::zeros;
 use super::class::Class;
 use super::geometry::Geometry;
 use super::lanes::{Lanes, Plain};
@@ -155,7 +156,7 @@ fn transform_weights<T: Transform<OUT, IN>, const OUT: usize, const IN: usize>(
     columns: usize,
 ) -> Vec<f32> {
     let size = planes * weight.inputs * columns;
-    let mut transformed = vec![0.0f32; weight.outputs.div_ceil(columns) * IN * IN * size];
+    let mut transformed = zeros(weight.outputs.div_ceil(columns) * IN * IN * size);
     transformed.par_chunks_mut(IN * IN * size).enumerate().for_each(|(block, numbers)| {
         let wide = columns.min(weight.outputs - block * columns);
         for input in 0..weight.inputs {

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::check;
 use super::operator::{Call, Native, Operator, Slices, apply};
+use crate::nn::kernel::zeros;
 
 /// Lays the channels of two volumes beside each other.
 ///
@@ -49,7 +50,7 @@ const VOXELS: usize = 4096;
 impl Native for Concat {
     fn forward(&self, inputs: &[&[f32]]) -> Result<Vec<f32>> {
         let (first, second) = (self.first, self.second);
-        let mut y = vec![0.0; self.shape.elem_count()];
+        let mut y = zeros(self.shape.elem_count());
         y.par_chunks_mut(VOXELS * (first + second))
             .zip(inputs[0].par_chunks(VOXELS * first).zip(inputs[1].par_chunks(VOXELS * second)))
             .for_each(|(y, (a, b))| {

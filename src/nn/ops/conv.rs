@@ -87,7 +87,7 @@ impl Conv3d {
             }
         }
         let trained = [Some(x), Some(weight), bias].into_iter().flatten().any(Tensor::track_op);
-        let accuracy = if trained { Accuracy::Training } else { Accuracy::Inference };
+        let accuracy = if trained { Accuracy::Plain } else { Accuracy::Inference };
         Ok(Self { batch, c_in, c_out, size, kernel, stride, padding, out, accuracy })
     }
 
@@ -123,7 +123,7 @@ impl Conv3d {
 impl Native for Conv3d {
     fn forward(&self, inputs: &[&[f32]]) -> Result<Vec<f32>> {
         let geometry = self.geometry();
-        let mut y = vec![0.0; geometry.output_len()];
+        let mut y = kernel::zeros(geometry.output_len());
         let bias = inputs.get(2).copied();
         kernel::conv3d(Class::detect(), self.accuracy, &geometry, inputs[0], inputs[1], bias, &mut y);
         Ok(y)
@@ -239,7 +239,7 @@ impl ConvTranspose3d {
 
 impl Native for ConvTranspose3d {
     fn forward(&self, inputs: &[&[f32]]) -> Result<Vec<f32>> {
-        let mut y = vec![0.0; self.backwards().input_len()];
+        let mut y = kernel::zeros(self.backwards().input_len());
         let (channels, bias) = ([self.c_in, self.c_out], inputs.get(2).copied());
         kernel::conv_transpose3d(Class::detect(), self.size, channels, inputs[0], inputs[1], bias, &mut y);
         Ok(y)

@@ -71,7 +71,7 @@ impl Linear {
 
 impl Native for Linear {
     fn forward(&self, inputs: &[&[f32]]) -> Result<Vec<f32>> {
-        let mut y = vec![0.0; self.shape.elem_count()];
+        let mut y = kernel::zeros(self.shape.elem_count());
         let bias = inputs.get(2).copied();
         kernel::conv3d(Class::detect(), Accuracy::Plain, &self.geometry(), inputs[0], inputs[1], bias, &mut y);
         Ok(y)

@@ -24,6 +24,7 @@
 //! ```
 
 mod activation;
+mod add;
 mod attention;
 mod backend;
 mod check;
@@ -33,6 +34,7 @@ mod linear;
 mod native;
 mod norm;
 mod operator;
+mod overwrite;
 mod pool;
 mod portable;
 mod rows;
@@ -40,12 +42,13 @@ mod softmax;
 mod upsample;
 
 pub use activation::{gelu, leaky_relu};
+pub use add::add;
 pub use attention::{attention, attention_packed};
 pub use backend::{Backend, with_backend};
 pub use concat::concat;
 pub use conv::{conv_transpose3d, conv3d};
 pub use linear::linear;
-pub use norm::{Activation, Over, layer_norm, normalize};
+pub use norm::{Activation, Over, layer_norm, normalize, normalize_given};
 pub use pool::max_pool3d;
 pub use rows::{RowOrder, arrange_rows};
 pub use softmax::softmax;

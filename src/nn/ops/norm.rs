@@ -7,6 +7,7 @@ use candle_core::{Result, Shape, Tensor, bail};
 use super::check;
 use super::native::norm::Moments;
 use super::operator::{Call, Native, Operator, apply};
+use super::overwrite::{can_overwrite, overwrite};
 use super::portable::norm as portable;
 
 /// Over what the statistics of [`normalize`] are taken; always per channel.
@@ -25,6 +26,17 @@ pub enum Activation {
     None,
     /// Multiplies negative values by the slope; a slope of 0 is ReLU.
     LeakyRelu(f64),
+}
+
+impl Activation {
+    /// What negative values are multiplied by.
+    pub(super) fn slope(self, op: &str) -> Result<f64> {
+        match self {
+            Self::None => Ok(1.),
+            Self::LeakyRelu(slope) if slope.is_finite() && slope >= 0. => Ok(slope),
+            Self::LeakyRelu(slope) => bail!("{op}: expected a slope of at least 0, got {slope}"),
+        }
+    }
 }
 
 /// Normalizes each channel of a volume to mean 0 and variance 1 (biased, as PyTorch does), then scales, shifts and
@@ -54,26 +66,69 @@ pub fn normalize(
     eps: f64,
     activation: Activation,
 ) -> Result<Tensor> {
-    let [batch, nx, ny, nz, channels] = check::volume("normalize", x)?;
-    check::positive("normalize", "eps", eps)?;
-    let slope = match activation {
-        Activation::None => 1.,
-        Activation::LeakyRelu(slope) if slope.is_finite() && slope >= 0. => slope,
-        Activation::LeakyRelu(slope) => bail!("normalize: expected a slope of at least 0, got {slope}"),
-    };
-    let (groups, rows) = match over {
-        Over::Batch => (1, batch * nx * ny * nz),
-        Over::Instance => (batch, nx * ny * nz),
-    };
-    let normalize =
-        Normalize { shape: x.shape().clone(), groups, rows, channels, eps, slope, moments: OnceLock::new() };
+    let normalize = Normalize::new(x, affine, over, eps, activation)?;
     match affine {
-        Some((weight, bias)) => {
+        Some((weight, bias)) => apply(normalize, &[x, weight, bias]),
+        None => apply(normalize, &[x]),
+    }
+}
+
+/// [`normalize`] for a volume that its caller gives away: without gradients, the same memory holds the result.
+///
+/// Other tensors that share `x`'s memory see it change.
+///
+/// # Shapes
+///
+/// As [`normalize`].
+///
+/// # Errors
+///
+/// As [`normalize`].
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use freetumor::nn::ops::{self, Activation, Over};
+///
+/// let x = Tensor::new(&[1f32, 3.], &Device::Cpu)?.reshape((1, 2, 1, 1, 1))?;
+/// let y = ops::normalize_given(x, None, Over::Instance, 1e-12, Activation::LeakyRelu(0.5))?;
+/// assert_eq!(y.flatten_all()?.to_vec1::<f32>()?, [-0.5, 1.]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub fn normalize_given(
+    x: Tensor,
+    affine: Option<(&Tensor, &Tensor)>,
+    over: Over,
+    eps: f64,
+    activation: Activation,
+) -> Result<Tensor> {
+    let parameters: Vec<&Tensor> = affine.into_iter().flat_map(|(weight, bias)| [weight, bias]).collect();
+    if !can_overwrite(&x, &parameters) {
+        return normalize(&x, affine, over, eps, activation);
+    }
+    let by = Normalize::new(&x, affine, over, eps, activation)?;
+    overwrite(x, &parameters, |x, parameters| by.overwrite(x, parameters.first().copied(), parameters.get(1).copied()))
+}
+
+impl Normalize {
+    fn new(
+        x: &Tensor,
+        affine: Option<(&Tensor, &Tensor)>,
+        over: Over,
+        eps: f64,
+        activation: Activation,
+    ) -> Result<Self> {
+        let [batch, nx, ny, nz, channels] = check::volume("normalize", x)?;
+        check::positive("normalize", "eps", eps)?;
+        let slope = activation.slope("normalize")?;
+        let (groups, rows) = match over {
+            Over::Batch => (1, batch * nx * ny * nz),
+            Over::Instance => (batch, nx * ny * nz),
+        };
+        if let Some((weight, bias)) = affine {
             check::dims("normalize", "weight", weight, &[channels])?;
             check::dims("normalize", "bias", bias, &[channels])?;
-            apply(normalize, &[x, weight, bias])
         }
-        None => apply(normalize, &[x]),
+        Ok(Self { shape: x.shape().clone(), groups, rows, channels, eps, slope, moments: OnceLock::new() })
     }
 }
 

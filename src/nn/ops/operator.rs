@@ -13,6 +13,7 @@ use candle_core::{
 
 use super::backend::Backend;
 use super::check;
+use crate::nn::kernel::zeros;
 
 /// One call of an operator, by way of candle's tensor operations.
 pub(super) trait Operator: Send + Sync + 'static {
@@ -71,7 +72,7 @@ impl Slices<'_> {
     pub fn wanted(&self, gradient: impl Fn(usize, &mut [f32])) -> Vec<Option<Vec<f32>>> {
         let one = |(i, (&wanted, input)): (usize, (&bool, &&[f32]))| {
             wanted.then(|| {
-                let mut values = vec![0.0; input.len()];
+                let mut values = zeros(input.len());
                 gradient(i, &mut values);
                 values
             })
@@ -185,7 +186,7 @@ impl<O: Operator> Node<O> {
 }
 
 /// The values of a contiguous `f32` tensor.
-fn slice<'a>(op: &str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+pub(super) fn slice<'a>(op: &str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     match (storage, layout.contiguous_offsets()) {
         (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
         _ => bail!("{op}: expected contiguous f32, got {:?} with strides {:?}", storage.dtype(), layout.stride()),

@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::check;
 use super::operator::{Call, Native, Operator, Slices, apply};
+use crate::nn::kernel::zeros;
 
 /// Stands for a row of zeros.
 const NONE: u32 = u32::MAX;
@@ -124,7 +125,7 @@ impl Arrange {
     fn copy(&self, x: &[f32], from: &[u32], index: &[u32]) -> Vec<f32> {
         const ROWS: usize = 256; // rows that one thread moves at a time
         let c = self.channels;
-        let mut y = vec![0.; self.batch * index.len() * c];
+        let mut y = zeros(self.batch * index.len() * c);
         let samples = x.chunks_exact(from.len() * c).zip(y.chunks_exact_mut(index.len() * c));
         for (x, y) in samples {
             y.par_chunks_mut(ROWS * c).zip(index.par_chunks(ROWS)).for_each(|(y, index)| {

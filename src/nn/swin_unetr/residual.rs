@@ -30,17 +30,17 @@ impl Residual {
             [Activation::LeakyRelu(SLOPE), Activation::None].map(|a| Normalize::plain(Over::Instance, a));
         // `&{ y }` gives a volume away: it is freed when the statement ends, before the next volume is made.
         let y = self.conv1.forward(&x)?;
-        let y = activated.forward(&{ y })?;
+        let y = activated.forward(y)?;
         let y = self.conv2.forward(&{ y })?;
-        let y = plain.forward(&{ y })?;
+        let y = plain.forward(y)?;
         let x = match &self.shortcut {
             Some(conv) => {
                 let x = conv.forward(&{ x })?;
-                plain.forward(&x)?
+                plain.forward(x)?
             }
             None => x,
         };
-        ops::leaky_relu(&(y + x)?, SLOPE)
+        ops::add(y, x, Activation::LeakyRelu(SLOPE))
     }
 }
 

@@ -7,7 +7,7 @@ use candle_nn::VarBuilder;
 
 use super::windows::{Cut, RELATIVE_POSITIONS, Windows};
 use crate::nn::layers::{LayerNorm, Linear};
-use crate::nn::ops;
+use crate::nn::ops::{self, Activation};
 
 /// Two blocks, the second with shifted windows, then [`Merging`].
 #[derive(Clone, Debug)]
@@ -71,10 +71,11 @@ impl Block {
 
     /// Keeps the shape `[batch, token, features]`.
     fn forward(&self, x: Tensor, windows: &Windows) -> Result<Tensor> {
-        let x = (self.attention.forward(self.norm1.forward(&x)?, windows, self.shifted)? + x)?;
+        let attended = self.attention.forward(self.norm1.forward(&x)?, windows, self.shifted)?;
+        let x = ops::add(attended, x, Activation::None)?;
         let hidden = self.linear1.forward(&self.norm2.forward(&x)?)?;
         let hidden = ops::gelu(&{ hidden })?;
-        self.linear2.forward(&hidden)? + x
+        ops::add(self.linear2.forward(&hidden)?, x, Activation::None)
     }
 }
 

@@ -3,3 +3,6 @@
 mod networks;
 mod ops;
 mod optimise;
+mod weights;
+mod windows;
+mod zz;

@@ -14,6 +14,7 @@ mod rowwise;
 mod simd;
 mod upsample;
 
+use crate::nn::kernel::zeros;
 use rayon::prelude::*;
 
 /// How many numbers a task takes on: enough to hide its start, few enough to stay in the cache.
@@ -42,7 +43,7 @@ fn single(values: &[f64]) -> Vec<f32> {
 
 /// A vector filled in pieces by `fill`, which is given a piece's number and the piece.
 fn filled(len: usize, piece: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
-    let mut values = vec![0.; len];
+    let mut values = zeros(len);
     values.par_chunks_mut(piece).enumerate().for_each(|(i, piece)| fill(i, piece));
     values
 }

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::simd::vectorised;
 use super::{PIECE, rows_per_piece, single, sum_in_order};
+use crate::nn::kernel::zeros;
 use crate::nn::ops::norm::Normalize;
 use crate::nn::ops::operator::{Native, Slices};
 
@@ -108,18 +109,49 @@ impl Normalize {
 }
 
 /// One value a channel, or `otherwise` for all.
-fn parameter(inputs: &[&[f32]], at: usize, otherwise: f64) -> impl Fn(usize) -> f64 {
-    let values = inputs.get(at).map(|values| values.to_vec());
+fn parameter(values: Option<&[f32]>, otherwise: f64) -> impl Fn(usize) -> f64 {
+    let values = values.map(<[f32]>::to_vec);
     move |c| values.as_ref().map_or(otherwise, |values| f64::from(values[c]))
+}
+
+/// What becomes of one number.
+#[inline(always)]
+fn activated(value: f32, slope: f32) -> f32 {
+    if value > 0. { value } else { value * slope }
+}
+
+impl Normalize {
+    /// The forward pass over a volume that nobody needs as it was.
+    pub(in crate::nn::ops) fn overwrite(&self, x: &mut [f32], weight: Option<&[f32]>, bias: Option<&[f32]>) {
+        let (row, group, piece) = (self.fold() * self.channels, self.rows * self.channels, self.piece());
+        let (weight, bias) = (parameter(weight, 1.), parameter(bias, 0.));
+        let slope = self.slope as f32;
+        for x in x.chunks_exact_mut(group) {
+            let by = self.affine(&self.moments_of(x), &weight, &bias);
+            x.par_chunks_mut(piece).for_each(|x| {
+                vectorised(
+                    #[inline(always)]
+                    || {
+                        for x in x.chunks_mut(row) {
+                            let by = by.mean.iter().zip(&by.scale).zip(&by.shift);
+                            for (x, ((&mean, &scale), &shift)) in x.iter_mut().zip(by) {
+                                *x = activated((*x - mean) * scale + shift, slope);
+                            }
+                        }
+                    },
+                );
+            });
+        }
+    }
 }
 
 impl Native for Normalize {
     fn forward(&self, inputs: &[&[f32]]) -> Result<Vec<f32>> {
         let x = inputs[0];
-        let (weight, bias) = (parameter(inputs, 1, 1.), parameter(inputs, 2, 0.));
+        let (weight, bias) = (parameter(inputs.get(1).copied(), 1.), parameter(inputs.get(2).copied(), 0.));
         let (row, group, piece) = (self.fold() * self.channels, self.rows * self.channels, self.piece());
         let slope = self.slope as f32;
-        let mut y = vec![0f32; x.len()];
+        let mut y = zeros(x.len());
         for ((x, y), moments) in x.chunks_exact(group).zip(y.chunks_exact_mut(group)).zip(self.moments(x)) {
             let by = self.affine(moments, &weight, &bias);
             y.par_chunks_mut(piece).zip(x.par_chunks(piece)).for_each(|(y, x)| {
@@ -129,8 +161,7 @@ impl Native for Normalize {
                         for (y, x) in y.chunks_mut(row).zip(x.chunks(row)) {
                             let by = by.mean.iter().zip(&by.scale).zip(&by.shift);
                             for ((y, &x), ((&mean, &scale), &shift)) in y.iter_mut().zip(x).zip(by) {
-                                let value = (x - mean) * scale + shift;
-                                *y = if value > 0. { value } else { value * slope };
+                                *y = activated((x - mean) * scale + shift, slope);
                             }
                         }
                     },
@@ -142,10 +173,10 @@ impl Native for Normalize {
 
     fn backward(&self, call: &Slices) -> Result<Vec<Option<Vec<f32>>>> {
         let (x, grad) = (call.inputs[0], call.grad);
-        let (weight, bias) = (parameter(call.inputs, 1, 1.), parameter(call.inputs, 2, 0.));
+        let (weight, bias) = (parameter(call.inputs.get(1).copied(), 1.), parameter(call.inputs.get(2).copied(), 0.));
         let (row, group, piece) = (self.fold() * self.channels, self.rows * self.channels, self.piece());
         let (slope, count) = (self.slope as f32, self.rows as f64);
-        let mut x_grad = vec![0f32; if call.wanted[0] { x.len() } else { 0 }];
+        let mut x_grad = zeros(if call.wanted[0] { x.len() } else { 0 });
         let mut weight_grad = vec![0f64; self.channels];
         let mut bias_grad = vec![0f64; self.channels];
         for (g, moments) in self.moments(x).iter().enumerate() {

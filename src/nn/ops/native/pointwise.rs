@@ -1,11 +1,13 @@
 //! Operators of single numbers.
 
 use candle_core::Result;
+use rayon::prelude::*;
 
 use super::exp::{erf, exp};
 use super::simd::vectorised;
 use super::{PIECE, filled, piece_of};
 use crate::nn::ops::activation::{Gelu, LeakyRelu};
+use crate::nn::ops::add::Add;
 use crate::nn::ops::operator::{Native, Slices};
 
 /// `f` of each number.
@@ -76,5 +78,51 @@ impl Native for LeakyRelu {
             |x, grad| if x > 0. { grad } else { grad * slope },
         );
         Ok(vec![Some(grad)])
+    }
+}
+
+impl Add {
+    /// The sum in the place of `a`.
+    pub(in crate::nn::ops) fn overwrite(&self, a: &mut [f32], b: &[f32]) {
+        let slope = self.slope as f32;
+        a.par_chunks_mut(PIECE).zip(b.par_chunks(PIECE)).for_each(|(a, b)| {
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (a, &b) in a.iter_mut().zip(b) {
+                        let sum = *a + b;
+                        *a = if sum > 0. { sum } else { sum * slope };
+                    }
+                },
+            );
+        });
+    }
+}
+
+impl Native for Add {
+    fn forward(&self, inputs: &[&[f32]]) -> Result<Vec<f32>> {
+        let slope = self.slope as f32;
+        Ok(map_pairs(
+            inputs[0],
+            inputs[1],
+            #[inline(always)]
+            |a, b| if a + b > 0. { a + b } else { (a + b) * slope },
+        ))
+    }
+
+    fn backward(&self, call: &Slices) -> Result<Vec<Option<Vec<f32>>>> {
+        // The slope is not negative, so the sum has the sign of the output, or is multiplied by nothing.
+        let slope = self.slope as f32;
+        let grad = map_pairs(
+            call.output,
+            call.grad,
+            #[inline(always)]
+            |sum, grad| if sum > 0. { grad } else { grad * slope },
+        );
+        let [first, second] = [call.wanted[0], call.wanted[1]];
+        Ok(match (first, second) {
+            (true, true) => vec![Some(grad.clone()), Some(grad)],
+            _ => vec![first.then(|| grad.clone()), second.then_some(grad)],
+        })
     }
 }

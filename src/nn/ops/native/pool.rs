@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::filled;
 use super::simd::vectorised;
+use crate::nn::kernel::zeros;
 use crate::nn::ops::operator::{Native, Slices};
 use crate::nn::ops::pool::MaxPool3d;
 
@@ -63,7 +64,7 @@ impl Native for MaxPool3d {
         let [nx, ny, nz] = self.size;
         // A task takes the two planes of the input that pool into one of the output.
         let (plane, pooled) = (ny * nz * channels, ny / 2 * line);
-        let mut x_grad = vec![0f32; x.len()];
+        let mut x_grad = zeros(x.len());
         x_grad.par_chunks_mut(nx * plane).enumerate().for_each(|(batch, sample)| {
             sample.par_chunks_exact_mut(2 * plane).enumerate().for_each(|(px, planes)| {
                 let first = (batch * (nx / 2) + px) * pooled;

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use super::exp::exp;
 use super::simd::vectorised;
 use super::{filled, piece_of, rows_per_piece, single, sum_in_order, sum_pairs};
+use crate::nn::kernel::zeros;
 use crate::nn::ops::norm::LayerNorm;
 use crate::nn::ops::operator::{Native, Slices};
 use crate::nn::ops::softmax::Softmax;
@@ -101,7 +102,7 @@ impl Native for LayerNorm {
         let (columns, eps) = (self.channels, self.eps as f32);
         // The sums of a piece are taken in single precision, those over pieces in double: a piece has few rows.
         let piece = rows_per_piece(columns).min(64) * columns;
-        let mut x_grad = vec![0f32; x.len()];
+        let mut x_grad = zeros(x.len());
         let sums: Vec<Vec<f64>> = x_grad
             .par_chunks_mut(piece)
             .enumerate()

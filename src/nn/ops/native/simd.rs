@@ -22,12 +22,13 @@ pub trait Work {
     fn run<A: Arithmetic>(self) -> Self::Output;
 }
 
-/// Work that multiplies and adds apart: a closure marked `#[inline(always)]`.
-impl<R, F: FnOnce() -> R> Work for F {
+/// Work that multiplies and adds apart: a closure marked `#[inline(always)]`. It is called by reference, since a call by value goes
+/// through a function of its own that keeps to the baseline.
+impl<R, F: FnMut() -> R> Work for F {
     type Output = R;
 
     #[inline(always)]
-    fn run<A: Arithmetic>(self) -> R {
+    fn run<A: Arithmetic>(mut self) -> R {
         self()
     }
 }

@@ -1,0 +1,111 @@
+//! A scan that a command is given, and the options that say how to look at it.
+
+use std::path::Path;
+use std::str::FromStr;
+
+use crate::error::{Error, Fault, Result};
+use crate::ingest::{dicom, nifti};
+use crate::volume::{HuWindow, Volume};
+
+/// Reads a NIfTI file, or the DICOM series of a folder.
+pub fn read_scan(path: &Path) -> Result<Volume> {
+    if path.is_dir() {
+        return read_series(path, None);
+    }
+    let named = path.to_str().and_then(|text| text.rsplit_once('#'));
+    if let (false, Some((folder, id))) = (path.exists(), named) {
+        return read_series(Path::new(folder), Some(id));
+    }
+    nifti::read_volume(path).map_err(|fault| {
+        let error = unreadable(path, &fault);
+        if is_dicom(path) { error.with_hint("this is a DICOM slice: give the folder of its series") } else { error }
+    })
+}
+
+fn read_series(folder: &Path, id: Option<&str>) -> Result<Volume> {
+    let found = dicom::list_series(folder).map_err(|fault| unreadable(folder, &fault))?;
+    let volumes: Vec<_> = found.iter().filter(|series| !series.is_other_modality() && !series.is_localizer()).collect();
+    let series = match (id, &volumes[..], &found[..]) {
+        (Some(id), ..) => found.iter().find(|series| series.id() == id),
+        (None, [only], _) => Some(*only),
+        // Nothing else to look at: its fault says why it is no scan.
+        (None, [], [only]) => Some(only),
+        _ => None,
+    };
+    let Some(series) = series else {
+        return Err(one_of(folder, &found, id));
+    };
+    // A crash of a decoder costs the child that this command starts of itself, not the command.
+    let decoder = std::env::current_exe().map_or_else(|_| dicom::Decoder::in_process(), dicom::Decoder::child);
+    dicom::read_series(series, &decoder, &dicom::Limits::default()).map_err(|fault| unreadable(folder, &fault))
+}
+
+/// The error where a folder's series is not the one to read: none there, or several.
+fn one_of(folder: &Path, found: &[dicom::Series], id: Option<&str>) -> Error {
+    let place = folder.display();
+    if found.is_empty() {
+        return Error::new(format!("{place} is no scan: a folder without DICOM images"))
+            .with_hint("give a NIfTI file or the folder that holds the slices themselves");
+    }
+    let list: Vec<String> = found.iter().map(|series| format!("{} ({} files)", series.id(), series.files())).collect();
+    let message = match id {
+        Some(id) => format!("{place} holds no series {id}, but {}", list.join(", ")),
+        None => format!("{place} holds {} series: {}", found.len(), list.join(", ")),
+    };
+    Error::new(message).with_hint(format!("name one of them: {place}#{}", found[0].id()))
+}
+
+fn is_dicom(path: &Path) -> bool {
+    use std::io::Read;
+    let mut start = [0; 132];
+    std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok() && &start[128..] == b"DICM"
+}
+
+pub fn unreadable(path: &Path, fault: &Fault) -> Error {
+    let (kind, message) = (fault.kind.name(), &fault.message);
+    Error::new(format!("{} cannot be read ({kind}): {message}", path.display())).with_source(fault.clone())
+}
+
+/// Parses `LOW,HIGH`.
+pub fn window(text: &str) -> Result<HuWindow, String> {
+    let numbers: Option<Vec<f32>> = text.split(',').map(|part| part.trim().parse().ok()).collect();
+    match numbers.as_deref() {
+        Some(&[low_hu, high_hu]) if low_hu < high_hu && low_hu.is_finite() && high_hu.is_finite() => {
+            Ok(HuWindow { low_hu, high_hu })
+        }
+        _ => Err("expected a lower and a higher number of HU with a comma between them, such as -1000,500".into()),
+    }
+}
+
+/// Parses `N`, for all three axes, or `X,Y,Z`.
+pub fn triple<T: FromStr + Copy>(text: &str) -> Result<[T; 3], String> {
+    let numbers: Option<Vec<T>> = text.split(',').map(|part| part.trim().parse().ok()).collect();
+    match numbers.as_deref() {
+        Some(&[all]) => Ok([all; 3]),
+        Some(&[x, y, z]) => Ok([x, y, z]),
+        _ => Err("expected one number, or three with commas between them, such as 96 or 192,192,32".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_is_two_numbers_in_order() {
+        assert_eq!(window("-1000,500").unwrap(), HuWindow::CHEST);
+        assert_eq!(window(" -175 , 250").unwrap(), HuWindow::ABDOMEN);
+        for text in ["", "1", "1,2,3", "5,5", "9,1", "a,b", "nan,1", "-inf,3"] {
+            assert!(window(text).unwrap_err().contains("-1000,500"), "{text}");
+        }
+    }
+
+    #[test]
+    fn three_numbers_may_be_one() {
+        assert_eq!(triple::<usize>("96").unwrap(), [96; 3]);
+        assert_eq!(triple::<f64>("1.25, 1.25,5").unwrap(), [1.25, 1.25, 5.0]);
+        for text in ["", "1,2", "1,2,3,4", "x", "-1", "1.5"] {
+            assert!(triple::<usize>(text).unwrap_err().contains("192,192,32"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Where networks run.
+
+use candle_core::Device;
+
+use super::failed;
+use crate::error::{Error, Result};
+
+/// The kinds of devices.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// The processor, all its threads.
+    #[default]
+    Cpu,
+    /// The first NVIDIA card.
+    Cuda,
+}
+
+impl Place {
+    /// The device itself.
+    ///
+    /// # Errors
+    /// Where this program was built without CUDA, or there is no card.
+    ///
+    /// ```
+    /// use freetumor::nn::device::Place;
+    /// assert!(Place::Cpu.device()?.is_cpu());
+    /// # Ok::<(), freetumor::error::Error>(())
+    /// ```
+    pub fn device(self) -> Result<Device> {
+        match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda if candle_core::utils::cuda_is_available() => Device::new_cuda(0).map_err(|error| {
+                failed("cannot use the CUDA device")(error)
+                    .with_hint("is there a card, and does nvidia-smi show it? --device cpu needs none")
+            }),
+            Self::Cuda => Err(Error::new("this freetumor was built without CUDA").with_hint(
+                "build it with cargo build --release --features cuda, where nvcc is installed, or take --device cpu",
+            )),
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Results that take the place of an input: for inference, where a volume of features is needed just once.
+
+use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Storage, Tensor, bail};
+
+use super::backend::Backend;
+use super::operator::slice;
+
+/// Whether `x` can hold the result: kernels of our own, one dense block of memory that no other input lies in, and no
+/// gradient that needs it as it was.
+pub(super) fn can_overwrite(x: &Tensor, others: &[&Tensor]) -> bool {
+    let all: Vec<&Tensor> = std::iter::once(x).chain(others.iter().copied()).collect();
+    let plain = Backend::of(&all) == Backend::Native && all.iter().all(|x| x.is_contiguous() && !x.track_op());
+    plain && others.iter().all(|other| !share_memory(x, other))
+}
+
+/// Whether two tensors are views of one storage: it could not be read while it is written.
+fn share_memory(a: &Tensor, b: &Tensor) -> bool {
+    std::ptr::eq(&*a.storage_and_layout().0, &*b.storage_and_layout().0)
+}
+
+/// Lets `work` change the values of `x`, given those of `others`, none of which may be `x` itself.
+pub(super) fn overwrite(x: Tensor, others: &[&Tensor], work: impl Fn(&mut [f32], &[&[f32]])) -> Result<Tensor> {
+    let guards: Vec<_> = others.iter().map(|other| other.storage_and_layout()).collect();
+    let values = guards
+        .iter()
+        .map(|(storage, layout)| match &**storage {
+            Storage::Cpu(storage) => slice("overwrite", storage, layout),
+            _ => bail!("overwrite: expected a tensor on the CPU"),
+        })
+        .collect::<Result<Vec<_>>>()?;
+    x.inplace_op1(&Overwrite(|x: &mut [f32]| work(x, &values)))?;
+    drop(guards);
+    Ok(x)
+}
+
+struct Overwrite<F>(F);
+
+impl<F: Fn(&mut [f32])> InplaceOp1 for Overwrite<F> {
+    fn name(&self) -> &'static str {
+        "overwrite"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        match (storage, layout.contiguous_offsets()) {
+            (CpuStorage::F32(values), Some((start, end))) => {
+                (self.0)(&mut values[start..end]);
+                Ok(())
+            }
+            _ => bail!("overwrite: expected contiguous f32"),
+        }
+    }
+}

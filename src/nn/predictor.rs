@@ -1,0 +1,242 @@
+//! A network with the weights of a file, ready to look at volumes.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::failed;
+use super::network::{Config, Model, Network};
+use super::parameters::from_tensors;
+use super::weights::{Part, Precision, fit, read, shape_of, write_safetensors};
+use super::windows::{SlidingWindows, VoxelBox};
+use crate::error::{Error, Result};
+
+/// Which network a file of weights is said to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The kind.
+    pub model: Model,
+    /// Which of a file's networks.
+    pub part: Part,
+    /// Channels of the output; `None` for what the weights have.
+    pub classes: Option<usize>,
+    /// Features where the network is narrowest; `None` for what the weights have.
+    pub width: Option<usize>,
+}
+
+/// A network with the weights of a file.
+#[derive(Clone, Debug)]
+pub struct Predictor {
+    network: Network,
+    config: Config,
+    model: Model,
+    device: Device,
+}
+
+impl Predictor {
+    /// Opens a file of weights.
+    ///
+    /// # Errors
+    /// Where the file cannot be read, holds no such network, or another than was wanted.
+    ///
+    /// ```
+    /// use candle_core::Device;
+    /// use freetumor::nn::fill;
+    /// use freetumor::nn::network::{Config, Model};
+    /// use freetumor::nn::predictor::{Predictor, Wanted};
+    /// use freetumor::nn::weights::{Part, Precision, write_safetensors};
+    ///
+    /// let config = Config { width: 2, classes: 4, ..Model::UNet3D.published() };
+    /// let folder = tempfile::tempdir().unwrap();
+    /// let path = folder.path().join("narrow.safetensors");
+    /// let tensor = |(name, shape): (String, candle_core::Shape)| {
+    ///     let values = fill::parameter(&name, shape.dims());
+    ///     (name, candle_core::Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
+    /// };
+    /// let weights = config.declared().unwrap().into_iter().map(tensor).collect();
+    /// write_safetensors(&path, &weights, &Default::default(), Precision::Single)?;
+    ///
+    /// let wanted = Wanted { model: Model::UNet3D, part: Part::Whole, classes: None, width: None };
+    /// let predictor = Predictor::open(&path, &wanted, &Device::Cpu)?;
+    /// assert_eq!((predictor.config().width, predictor.config().classes), (2, 4));
+    /// # Ok::<(), freetumor::error::Error>(())
+    /// ```
+    pub fn open(path: &Path, wanted: &Wanted, device: &Device) -> Result<Self> {
+        let raw = read(path, &Device::Cpu)?;
+        let sizes = Sizes::of(&raw, wanted);
+        let published = wanted.model.published();
+        let config = Config {
+            in_channels: sizes.in_channels.unwrap_or(published.in_channels),
+            classes: wanted.classes.or(sizes.classes).unwrap_or(published.classes),
+            width: wanted.width.or(sizes.width).unwrap_or(published.width),
+            ..published
+        };
+        let declared = config.declared().map_err(failed("there is no such network"))?;
+        let weights = fit(&raw, &declared, wanted.part).map_err(|error| sizes.explain(&error, path, &config))?;
+        let vb = from_tensors(weights, DType::F32, device);
+        let network = Network::new(vb, &config).map_err(failed("cannot build the network"))?;
+        Ok(Self { network, config, model: wanted.model, device: device.clone() })
+    }
+
+    /// What distinguishes this network from others.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// One forward pass; the logits are finite.
+    ///
+    /// # Shapes
+    /// `[batch, in_channels, x, y, z]` to `[batch, classes, x, y, z]`; sides are multiples of
+    /// [`Model::side_divisor`].
+    ///
+    /// # Errors
+    /// Where the shape is another, or a logit is NaN or infinite.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (divisor, channels) = (self.model.side_divisor(), self.config.in_channels);
+        match *x.dims() {
+            [batch, c, x, y, z] if batch > 0 && c == channels && [x, y, z].iter().all(|side| side % divisor == 0) => {}
+            ref dims => {
+                return Err(Error::new(format!(
+                    "{} takes [batch, {channels}, x, y, z] with sides that are multiples of {divisor}, got {dims:?}",
+                    self.model
+                ))
+                .with_hint("pad the volume, or cut it"));
+            }
+        }
+        let run = || {
+            let logits = self.network.forward(&x.to_device(&self.device)?.to_dtype(DType::F32)?)?;
+            // The sum is finite where all numbers are; only then is there nothing to count.
+            let sum: f32 = logits.sum_all()?.to_scalar()?;
+            Ok((logits, sum.is_finite()))
+        };
+        let (logits, are_finite) = run().map_err(failed("the network failed"))?;
+        if !are_finite {
+            check_finite(&logits, "logits").map_err(|error| error.with_hint("are weights and input of one kind?"))?;
+        }
+        Ok(logits)
+    }
+
+    /// Runs `input` of one safetensors file through the network, nothing else, and writes `output` to another. Gives
+    /// the output's shape.
+    ///
+    /// # Errors
+    /// Where a file cannot be read or written, or as for [`forward`](Self::forward).
+    pub fn forward_file(&self, input: &Path, output: &Path) -> Result<Vec<usize>> {
+        let mut tensors = read(input, &Device::Cpu)?;
+        let Some(x) = tensors.remove("input") else {
+            let names: Vec<_> = tensors.keys().take(8).map(String::as_str).collect();
+            return Err(Error::new(format!("{} holds no tensor `input`, but {}", input.display(), names.join(", ")))
+                .with_hint("save the volume as `input`, of shape [batch, channel, x, y, z]"));
+        };
+        check_finite(&x, "numbers of `input`")?;
+        let logits = self.forward(&x)?;
+        let shape = logits.dims().to_vec();
+        write_safetensors(
+            output,
+            &BTreeMap::from([("output".to_owned(), logits)]),
+            &BTreeMap::new(),
+            Precision::Single,
+        )?;
+        Ok(shape)
+    }
+
+    /// How probable each class is in each voxel of a box: the softmax of logits averaged over windows. `seen` is
+    /// called after each window.
+    ///
+    /// # Shapes
+    /// `image` holds the plan's volume, x fastest; so does each of the results, one a class, the box.
+    ///
+    /// # Errors
+    /// As for [`forward`](Self::forward), and where the network wants more than one channel.
+    pub fn probabilities(
+        &self,
+        image: &[f32],
+        windows: &SlidingWindows,
+        region: &VoxelBox,
+        mut seen: impl FnMut(),
+    ) -> Result<Vec<Vec<f32>>> {
+        let [x, y, z] = windows.plan.volume();
+        let failed = failed("cannot arrange the volume");
+        let volume = Tensor::from_slice(image, (1, 1, z, y, x), &Device::Cpu)
+            .and_then(|volume| volume.permute((0, 1, 4, 3, 2))?.contiguous())
+            .map_err(&failed)?;
+        let logits = windows.inside(&volume, region, |window| {
+            let logits = self.forward(window);
+            seen();
+            logits
+        })?;
+        let classes = logits.dims()[1];
+        let logits = logits.permute((0, 1, 4, 3, 2)).and_then(|logits| logits.flatten_all()?.to_vec1::<f32>());
+        let logits = logits.map_err(failed)?;
+        Ok(softmax(logits.chunks_exact(logits.len() / classes).map(<[f32]>::to_vec).collect()))
+    }
+}
+
+/// Softmax over arrays of logits, one a class.
+fn softmax(mut classes: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
+    let mut highest = vec![f32::NEG_INFINITY; classes.first().map_or(0, Vec::len)];
+    for logits in &classes {
+        highest.iter_mut().zip(logits).for_each(|(highest, logit)| *highest = highest.max(*logit));
+    }
+    let mut sums = vec![0.0f32; highest.len()];
+    for logits in &mut classes {
+        for ((logit, highest), sum) in logits.iter_mut().zip(&highest).zip(&mut sums) {
+            *logit = (*logit - highest).exp();
+            *sum += *logit;
+        }
+    }
+    for powers in &mut classes {
+        powers.iter_mut().zip(&sums).for_each(|(power, sum)| *power /= sum);
+    }
+    classes
+}
+
+/// # Errors
+/// Where some of a tensor's numbers are NaN or infinite, and how many.
+fn check_finite(tensor: &Tensor, what: &str) -> Result<()> {
+    let numbers = tensor.to_dtype(DType::F32).and_then(|tensor| tensor.flatten_all()?.to_vec1::<f32>());
+    let numbers = numbers.map_err(failed("cannot read numbers"))?;
+    match numbers.iter().filter(|number| !number.is_finite()).count() {
+        0 => Ok(()),
+        count => Err(Error::new(format!("{count} of {} {what} are NaN or infinite", numbers.len()))),
+    }
+}
+
+/// What weights say of their network's sizes.
+#[derive(Clone, Copy, Default)]
+struct Sizes {
+    in_channels: Option<usize>,
+    classes: Option<usize>,
+    width: Option<usize>,
+}
+
+impl Sizes {
+    fn of(raw: &BTreeMap<String, Tensor>, wanted: &Wanted) -> Self {
+        let (first, last) = match wanted.model {
+            Model::UNet3D => ("down_tr64.ops.0.conv1.weight", "out_tr.final_conv.weight"),
+            Model::SwinUnetr => ("swinViT.patch_embed.proj.weight", "out.conv.conv.weight"),
+        };
+        let size = |name, axis| shape_of(raw, name, wanted.part).and_then(|dims: Vec<usize>| dims.get(axis).copied());
+        Self { in_channels: size(first, 1), classes: size(last, 0), width: size(first, 0) }
+    }
+
+    /// An error about weights that do not fit, with a word on why, where these sizes say it.
+    fn explain(self, error: &Error, path: &Path, config: &Config) -> Error {
+        let wrapped = Error::new(format!("{}: {error}", path.display()));
+        let differ = |seen: Option<usize>, wanted| seen.filter(|seen| *seen != wanted);
+        let mut hints = Vec::new();
+        if let Some(classes) = differ(self.classes, config.classes) {
+            hints.push(format!("--classes {classes}"));
+        }
+        if let Some(width) = differ(self.width, config.width) {
+            hints.push(format!("--width {width}"));
+        }
+        match (error.hint(), hints.is_empty(), self.width) {
+            (_, false, _) => wrapped.with_hint(format!("these weights were made with {}", hints.join(" "))),
+            (Some(hint), ..) => wrapped.with_hint(hint),
+            (None, true, None) => wrapped.with_hint(format!("are these weights of {}?", config.model)),
+            (None, true, Some(_)) => wrapped,
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Numbers as files hold them, little endian, and tensors made of them.
+
+use candle_core::{Device, Tensor};
+use half::{bf16, f16};
+
+use super::{Budget, Shown};
+use crate::error::{Error, Result};
+use crate::nn::failed;
+
+/// What one number of a stored tensor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Element {
+    F64,
+    F32,
+    F16,
+    Bf16,
+    I64,
+    I32,
+    I16,
+    I8,
+    U8,
+    Bool,
+}
+
+impl Element {
+    /// Bytes of one number.
+    pub(super) fn bytes(self) -> u64 {
+        match self {
+            Self::F64 | Self::I64 => 8,
+            Self::F32 | Self::I32 => 4,
+            Self::F16 | Self::Bf16 | Self::I16 => 2,
+            Self::I8 | Self::U8 | Self::Bool => 1,
+        }
+    }
+
+    /// Bytes of one number in memory: candle's integers are bytes, or else i64 here.
+    fn bytes_in_memory(self) -> u64 {
+        if matches!(self, Self::I32 | Self::I16 | Self::I8) { 8 } else { self.bytes() }
+    }
+
+    /// The element of a PyTorch storage class, such as `FloatStorage`.
+    pub(super) fn of_storage(class: &str) -> Option<Self> {
+        Some(match class {
+            "DoubleStorage" => Self::F64,
+            "FloatStorage" => Self::F32,
+            "HalfStorage" => Self::F16,
+            "BFloat16Storage" => Self::Bf16,
+            "LongStorage" => Self::I64,
+            "IntStorage" => Self::I32,
+            "ShortStorage" => Self::I16,
+            "CharStorage" => Self::I8,
+            "ByteStorage" | "UntypedStorage" => Self::U8,
+            "BoolStorage" => Self::Bool,
+            _ => return None,
+        })
+    }
+
+    /// The element of a PyTorch dtype, such as `float32`.
+    pub(super) fn of_dtype(name: &str) -> Option<Self> {
+        Some(match name {
+            "float64" | "double" => Self::F64,
+            "float32" | "float" => Self::F32,
+            "float16" | "half" => Self::F16,
+            "bfloat16" => Self::Bf16,
+            "int64" | "long" => Self::I64,
+            "int32" | "int" => Self::I32,
+            "int16" | "short" => Self::I16,
+            "int8" => Self::I8,
+            "uint8" => Self::U8,
+            "bool" => Self::Bool,
+            _ => return None,
+        })
+    }
+
+    /// The element of a safetensors dtype, such as `F32`.
+    pub(super) fn of_safetensors(name: &str) -> Option<Self> {
+        Some(match name {
+            "F64" => Self::F64,
+            "F32" => Self::F32,
+            "F16" => Self::F16,
+            "BF16" => Self::Bf16,
+            "I64" => Self::I64,
+            "I32" => Self::I32,
+            "I16" => Self::I16,
+            "I8" => Self::I8,
+            "U8" => Self::U8,
+            "BOOL" => Self::Bool,
+            _ => return None,
+        })
+    }
+}
+
+/// Where a tensor lies in a run of stored numbers: a view, as PyTorch has them. Counted in numbers, not bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct View {
+    pub(super) element: Element,
+    pub(super) offset: u64,
+    pub(super) shape: Vec<u64>,
+    pub(super) strides: Vec<u64>,
+}
+
+impl View {
+    /// A whole run of numbers, rows first.
+    pub(super) fn contiguous(element: Element, shape: Vec<u64>) -> Self {
+        let mut strides = vec![1u64; shape.len()];
+        for axis in (1..shape.len()).rev() {
+            strides[axis - 1] = strides[axis].saturating_mul(shape[axis].max(1));
+        }
+        Self { element, offset: 0, shape, strides }
+    }
+
+    /// Numbers in the tensor; `None` where no machine could count them.
+    pub(super) fn count(&self) -> Option<u64> {
+        self.shape.iter().try_fold(1u64, |count, size| count.checked_mul(*size))
+    }
+
+    /// Numbers that the storage must have; `None` where no machine could count them.
+    fn reach(&self) -> Option<u64> {
+        if self.shape.contains(&0) {
+            return Some(self.offset);
+        }
+        let steps = self.shape.iter().zip(&self.strides);
+        let last = steps.map(|(size, stride)| (size - 1).checked_mul(*stride));
+        last.into_iter().try_fold(self.offset, |sum, step| sum.checked_add(step?))?.checked_add(1)
+    }
+
+    fn is_contiguous(&self) -> bool {
+        let mut expected = 1;
+        self.shape.iter().zip(&self.strides).rev().all(|(size, stride)| {
+            let fits = *size <= 1 || *stride == expected;
+            expected = expected.saturating_mul(*size);
+            fits
+        })
+    }
+
+    /// Checks the view against a storage of `stored` numbers and against what may still be allocated.
+    ///
+    /// # Errors
+    /// Where the tensor reaches beyond its storage, or is larger than its file explains.
+    pub(super) fn check(&self, stored: u64, budget: &mut Budget) -> Result<()> {
+        let fits = self.reach().is_some_and(|reach| reach <= stored);
+        let (Some(count), true) = (self.count(), fits && self.strides.len() == self.shape.len()) else {
+            return Err(Error::new(format!(
+                "shape {}, strides {}, offset {} reach beyond its storage of {stored} numbers",
+                Shown(&self.shape),
+                Shown(&self.strides),
+                self.offset
+            )));
+        };
+        budget.spend(count.saturating_mul(self.element.bytes_in_memory()))
+    }
+
+    /// The tensor, on the CPU, of a storage that [`check`](Self::check) has found to be large enough.
+    ///
+    /// # Errors
+    /// Where the bytes are fewer than was checked.
+    pub(super) fn tensor(&self, storage: &[u8]) -> Result<Tensor> {
+        let size = self.element.bytes() as usize;
+        let count = self.count().unwrap_or(u64::MAX) as usize;
+        let gathered;
+        let bytes = if self.is_contiguous() || count == 0 {
+            let start = if count == 0 { 0 } else { self.offset as usize * size };
+            storage.get(start..start.saturating_add(count.saturating_mul(size)))
+        } else {
+            gathered = self.gather(storage, count);
+            gathered.as_deref()
+        };
+        let bytes = bytes.ok_or_else(|| Error::new("the storage ends before its tensor"))?;
+        let shape: Vec<usize> = self.shape.iter().map(|size| *size as usize).collect();
+        match self.element {
+            Element::F64 => of(bytes, f64::from_le_bytes, shape),
+            Element::F32 => of(bytes, f32::from_le_bytes, shape),
+            Element::F16 => of(bytes, f16::from_le_bytes, shape),
+            Element::Bf16 => of(bytes, bf16::from_le_bytes, shape),
+            Element::I64 => of(bytes, i64::from_le_bytes, shape),
+            Element::I32 => of(bytes, |number| i64::from(i32::from_le_bytes(number)), shape),
+            Element::I16 => of(bytes, |number| i64::from(i16::from_le_bytes(number)), shape),
+            Element::I8 => of(bytes, |number| i64::from(i8::from_le_bytes(number)), shape),
+            Element::U8 => of(bytes, u8::from_le_bytes, shape),
+            Element::Bool => of(bytes, |[byte]: [u8; 1]| u8::from(byte != 0), shape),
+        }
+    }
+
+    /// The numbers of a view with strides, rows first.
+    fn gather(&self, storage: &[u8], count: usize) -> Option<Vec<u8>> {
+        let size = self.element.bytes() as usize;
+        let mut bytes = Vec::with_capacity(count * size);
+        let mut index = vec![0u64; self.shape.len()];
+        for _ in 0..count {
+            let steps = index.iter().zip(&self.strides).map(|(at, stride)| at * stride);
+            let start = (self.offset + steps.sum::<u64>()) as usize * size;
+            bytes.extend_from_slice(storage.get(start..start + size)?);
+            for axis in (0..index.len()).rev() {
+                index[axis] += 1;
+                if index[axis] < self.shape[axis] {
+                    break;
+                }
+                index[axis] = 0;
+            }
+        }
+        Some(bytes)
+    }
+}
+
+fn of<const N: usize, T: candle_core::WithDType>(
+    bytes: &[u8],
+    number: impl Fn([u8; N]) -> T,
+    shape: Vec<usize>,
+) -> Result<Tensor> {
+    let (numbers, _) = bytes.as_chunks();
+    Tensor::from_vec(numbers.iter().map(|bytes| number(*bytes)).collect::<Vec<_>>(), shape, &Device::Cpu)
+        .map_err(failed("cannot make a tensor"))
+}

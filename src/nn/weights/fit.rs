@@ -1,0 +1,242 @@
+//! From what a file holds to exactly the parameters that a network declares.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use candle_core::{DType, Device, Shape, Tensor};
+
+use super::shown;
+use crate::error::{Error, Result};
+use crate::nn::failed;
+use crate::suggest::nearest;
+
+/// Which network of a file is wanted: training saves three of them together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Part {
+    /// The only one there is.
+    #[default]
+    Whole,
+    /// What is under `netG`.
+    Generator,
+    /// What is under `netD`.
+    Discriminator,
+    /// What is under `netSeg`.
+    Segmentor,
+}
+
+impl Part {
+    const NAMED: [(Self, &str); 6] = [
+        (Self::Generator, "netG."),
+        (Self::Generator, "generator."),
+        (Self::Discriminator, "netD."),
+        (Self::Discriminator, "discriminator."),
+        (Self::Segmentor, "netSeg."),
+        (Self::Segmentor, "segmentor."),
+    ];
+
+    /// The name used in messages and options.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Whole => "whole",
+            Self::Generator => "generator",
+            Self::Discriminator => "discriminator",
+            Self::Segmentor => "segmentor",
+        }
+    }
+}
+
+/// What trainers put before the names of a network that they wrap.
+const WRAPPERS: [&str; 6] = ["module.", "_orig_mod.", "backbone.", "model.", "net.", "network."];
+/// What PyTorch saves beside the parameters and no network here needs.
+const IGNORED: [&str; 4] = ["running_mean", "running_var", "num_batches_tracked", "relative_position_index"];
+/// How many names of each kind an error lists.
+const LISTED: usize = 8;
+
+/// The parameters of one network out of the tensors of a file: those that are `declared`, all of them, as f32.
+///
+/// Prefixes that wrappers leave (`module.`, `backbone.`) and those of the [`Part`] (`netG.`, `netD.`, `netSeg.`) are
+/// taken off, `swin_vit` is read as `swinViT`, running statistics and position tables are left out.
+///
+/// # Errors
+/// One for everything that is missing, unexpected, of another shape, or no finite number; integers are taken as long
+/// as f32 has them exactly. Where the file holds several networks and none was chosen, or not the chosen one.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use candle_core::{Device, Tensor};
+/// use freetumor::nn::weights::{Part, fit};
+///
+/// let bias = Tensor::new(&[1.0f64, 2.0], &Device::Cpu)?;
+/// let raw = BTreeMap::from([("module.netG.out.bias".to_owned(), bias.clone()), ("netD.out.bias".to_owned(), bias)]);
+/// let declared = [("out.bias".to_owned(), 2.into())];
+/// let fitted = fit(&raw, &declared, Part::Generator).unwrap();
+/// assert_eq!(fitted["out.bias"].to_vec1::<f32>()?, [1.0, 2.0]);
+/// let error = fit(&raw, &declared, Part::Whole).unwrap_err();
+/// assert_eq!(error.to_string(), "the file holds several networks: generator, discriminator");
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub fn fit(
+    raw: &BTreeMap<String, Tensor>,
+    declared: &[(String, Shape)],
+    part: Part,
+) -> Result<BTreeMap<String, Tensor>> {
+    let named: Vec<Named> = raw.keys().map(|name| Named::of(name, declared)).collect();
+    let chosen = choose(&named, part)?;
+    let shapes: BTreeMap<&str, &Shape> = declared.iter().map(|(name, shape)| (name.as_str(), shape)).collect();
+    let (mut fitted, mut taken, mut problems) = (BTreeMap::new(), BTreeMap::new(), Problems::default());
+    for Named { raw: raw_name, name, .. } in named.iter().filter(|named| chosen.is_none_or(|it| named.part == Some(it)))
+    {
+        let Some(shape) = shapes.get(name.as_str()) else {
+            let last = name.rsplit('.').next().unwrap_or(name);
+            if !IGNORED.contains(&last) {
+                problems.unexpected.push(name.clone());
+            }
+            continue;
+        };
+        if let Some(other) = taken.insert(name.clone(), *raw_name) {
+            let both = format!("{} is there twice: {} and {}", shown(name), shown(other), shown(raw_name));
+            problems.unfit.push(both);
+            continue;
+        }
+        let tensor = &raw[*raw_name];
+        if tensor.shape() != *shape {
+            let line = format!("{}: expected {:?}, got {:?}", shown(name), shape.dims(), tensor.dims());
+            problems.other_shape.push(line);
+            continue;
+        }
+        match parameter(tensor) {
+            Ok(tensor) => drop(fitted.insert(name.clone(), tensor)),
+            Err(what) => problems.unfit.push(format!("{}: {what}", shown(name))),
+        }
+    }
+    let missing = declared.iter().filter(|(name, _)| !taken.contains_key(name));
+    problems.missing = missing.map(|(name, shape)| (name.clone(), shape.dims().to_vec())).collect();
+    problems.into_result(declared.len())?;
+    Ok(fitted)
+}
+
+/// The shape of what [`fit`] would take for the parameter `name`, if the file has it.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use candle_core::{DType, Device, Tensor};
+/// use freetumor::nn::weights::{Part, shape_of};
+///
+/// let raw = BTreeMap::from([("module.netD.out.bias".to_owned(), Tensor::zeros(3, DType::F32, &Device::Cpu)?)]);
+/// assert_eq!(shape_of(&raw, "out.bias", Part::Discriminator), Some(vec![3]));
+/// assert_eq!(shape_of(&raw, "out.bias", Part::Generator), None);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub fn shape_of(raw: &BTreeMap<String, Tensor>, name: &str, part: Part) -> Option<Vec<usize>> {
+    let fits =
+        |named: &Named| named.name == name && (named.part.is_none() || part == Part::Whole || named.part == Some(part));
+    let named = raw.keys().map(|raw| Named::of(raw, &[])).find(fits)?;
+    Some(raw[named.raw].dims().to_vec())
+}
+
+/// A tensor's name in the file, and in the network.
+struct Named<'r> {
+    raw: &'r str,
+    part: Option<Part>,
+    name: String,
+}
+
+impl<'r> Named<'r> {
+    fn of(raw: &'r str, declared: &[(String, Shape)]) -> Self {
+        let is_declared = |prefix: &str| declared.iter().any(|(name, _)| name.starts_with(prefix));
+        let (mut rest, mut part) = (raw, None);
+        loop {
+            let wrapper = WRAPPERS.into_iter().find(|wrapper| rest.starts_with(wrapper) && !is_declared(wrapper));
+            let named = Part::NAMED.into_iter().find(|(_, prefix)| rest.starts_with(prefix) && !is_declared(prefix));
+            match (wrapper, named) {
+                (Some(wrapper), _) => rest = &rest[wrapper.len()..],
+                (None, Some((which, prefix))) if part.is_none() => (part, rest) = (Some(which), &rest[prefix.len()..]),
+                _ => break,
+            }
+        }
+        let name = match rest.strip_prefix("swin_vit.") {
+            Some(rest) if !is_declared("swin_vit.") => format!("swinViT.{rest}"),
+            _ => rest.to_owned(),
+        };
+        Self { raw, part, name }
+    }
+}
+
+/// The part whose names count; `None` for all names.
+fn choose(named: &[Named], part: Part) -> Result<Option<Part>> {
+    let there: BTreeSet<Part> = named.iter().filter_map(|named| named.part).collect();
+    let list = there.iter().map(|part| part.name()).collect::<Vec<_>>().join(", ");
+    match (part, there.len()) {
+        (_, 0) => Ok(None),
+        (Part::Whole, 1) => Ok(None),
+        (Part::Whole, _) => Err(Error::new(format!("the file holds several networks: {list}"))
+            .with_hint(format!("choose the part, such as {}", there.iter().next().map_or("", |part| part.name())))),
+        (part, _) if there.contains(&part) => Ok(Some(part)),
+        (part, _) => Err(Error::new(format!("the file holds no {}, but {list}", part.name()))),
+    }
+}
+
+/// A tensor as f32, every number finite.
+fn parameter(tensor: &Tensor) -> Result<Tensor, String> {
+    let failed = |error| failed("it cannot be converted")(error).to_string();
+    if tensor.dtype() == DType::I64 {
+        let numbers: Vec<i64> =
+            tensor.to_device(&Device::Cpu).and_then(|it| it.flatten_all()?.to_vec1()).map_err(failed)?;
+        if let Some(number) = numbers.iter().find(|number| number.unsigned_abs() > 1 << 24) {
+            return Err(format!("the integer {number}, which f32 has not exactly"));
+        }
+    }
+    let tensor = tensor.to_dtype(DType::F32).and_then(|tensor| tensor.contiguous()).map_err(failed)?;
+    let numbers: Vec<f32> =
+        tensor.to_device(&Device::Cpu).and_then(|it| it.flatten_all()?.to_vec1()).map_err(failed)?;
+    match numbers.iter().filter(|number| !number.is_finite()).count() {
+        0 => Ok(tensor),
+        count => Err(format!("{count} of {} numbers are NaN or infinite", numbers.len())),
+    }
+}
+
+/// Everything that does not fit.
+#[derive(Default)]
+struct Problems {
+    missing: Vec<(String, Vec<usize>)>,
+    unexpected: Vec<String>,
+    other_shape: Vec<String>,
+    unfit: Vec<String>,
+}
+
+impl Problems {
+    fn into_result(self, declared: usize) -> Result<()> {
+        let kinds = [
+            (self.missing.len(), "missing"),
+            (self.unexpected.len(), "unexpected"),
+            (self.other_shape.len(), "of another shape"),
+            (self.unfit.len(), "unusable"),
+        ];
+        let counts: Vec<_> = kinds.iter().filter(|(n, _)| *n > 0).map(|(n, kind)| format!("{n} {kind}")).collect();
+        if counts.is_empty() {
+            return Ok(());
+        }
+        let missing = self.missing.iter().take(LISTED).map(|(name, dims)| {
+            let near = nearest(name, self.unexpected.iter().map(String::as_str));
+            let near =
+                near.map_or(String::new(), |near| format!("; did you mean {}, which the file has?", shown(near)));
+            format!("{} {dims:?}{near}", shown(name))
+        });
+        let unexpected: Vec<String> = self.unexpected.iter().take(LISTED).map(|name| shown(name)).collect();
+        let sections = [
+            ("missing", missing.collect(), self.missing.len()),
+            ("unexpected", unexpected, self.unexpected.len()),
+            ("shape of", self.other_shape, kinds[2].0),
+            ("unusable", self.unfit, kinds[3].0),
+        ];
+        let mut message = format!("the weights do not fit the network's {declared} parameters: {}", counts.join(", "));
+        for (kind, lines, count) in sections {
+            for line in lines.iter().take(LISTED) {
+                message += &format!("\n  {kind} {line}");
+            }
+            if count > LISTED {
+                message += &format!("\n  {kind} {} more", count - LISTED);
+            }
+        }
+        Err(Error::new(message))
+    }
+}

@@ -1,0 +1,525 @@
+//! A machine that reads pickles without running anything of them.
+//!
+//! A pickle is a program that builds objects. This machine knows the instructions of protocols 2 to 5, and of what
+//! they may call only what makes mappings and tensors. Everything else that they build is a value without meaning:
+//! nothing is imported, nothing is called. Objects lie in one list and name each other by number, so that cycles and
+//! deep nesting cost nothing, and each instruction adds one object at most: memory stays within a few times the
+//! pickle's own length.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::element::Element;
+use crate::error::{Error, Result};
+
+/// The number of an object.
+pub(super) type Id = u32;
+/// Where a text lies in the pickle.
+type Span = Range<u32>;
+/// Longer texts name nothing: comparing them again and again could cost a hostile file's reader hours.
+const LONGEST_NAME: usize = 1024;
+
+/// What a pickle built.
+#[derive(Clone, Debug)]
+pub(super) enum Object {
+    /// A value that no tensor needs: a float, bytes, `None`.
+    Plain,
+    Int(i64),
+    Text(Span),
+    /// A class or function, by module and name.
+    Global(Span, Span),
+    /// A tuple or list.
+    Sequence(Vec<Id>),
+    /// A dict, in the order in which it was filled.
+    Mapping(Vec<(Id, Id)>),
+    Storage(Storage),
+    Tensor(StoredTensor),
+    /// What a callable that is not known here would have made.
+    Made(Id),
+}
+
+/// A run of numbers in an entry of the archive.
+#[derive(Clone, Debug)]
+pub(super) struct Storage {
+    /// `None` where its class is not known.
+    pub(super) element: Option<Element>,
+    /// The name of the entry.
+    pub(super) key: Span,
+    /// Numbers in it.
+    pub(super) count: u64,
+}
+
+/// A view of a storage; shape and strides are sequences of integers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StoredTensor {
+    pub(super) storage: Id,
+    pub(super) offset: u64,
+    pub(super) shape: Id,
+    pub(super) strides: Id,
+    /// Where the element is not the storage's own.
+    pub(super) dtype: Option<Id>,
+}
+
+/// What a pickle built, and where it begins.
+#[derive(Debug)]
+pub(super) struct Pickle<'p> {
+    bytes: &'p [u8],
+    objects: Vec<Object>,
+    pub(super) root: Id,
+}
+
+impl<'p> Pickle<'p> {
+    /// Reads a pickle.
+    ///
+    /// # Errors
+    /// Where it is cut off or malformed, or needs an instruction that no checkpoint has.
+    pub(super) fn read(bytes: &'p [u8]) -> Result<Self> {
+        // Spans and numbers of objects are 32 bits.
+        if bytes.len() > i32::MAX as usize {
+            return Err(Error::new(format!("a pickle of {} bytes, more than 2 GiB", bytes.len())));
+        }
+        let mut machine = Machine { bytes, ..Machine::default() };
+        let root = machine.run().map_err(|what| Error::new(format!("pickle, byte {}: {what}", machine.at)))?;
+        Ok(Self { bytes, objects: machine.objects, root })
+    }
+
+    pub(super) fn object(&self, id: Id) -> &Object {
+        &self.objects[id as usize]
+    }
+
+    /// A text, unless it is too long for a name.
+    pub(super) fn text(&self, span: &Span) -> Option<&'p str> {
+        (span.len() <= LONGEST_NAME).then(|| text(self.bytes, span))
+    }
+
+    /// The text that an object is, unless it is too long for a name.
+    pub(super) fn name(&self, id: Id) -> Option<&'p str> {
+        match self.object(id) {
+            Object::Text(span) => self.text(span),
+            _ => None,
+        }
+    }
+
+    /// Module and name of a class or function.
+    pub(super) fn global(&self, id: Id) -> Option<(&'p str, &'p str)> {
+        match self.object(id) {
+            Object::Global(module, name) => Some((self.text(module)?, self.text(name)?)),
+            _ => None,
+        }
+    }
+
+    /// A mapping's items under names; what has another key is left out. As in Python, the last of equal names counts.
+    pub(super) fn items(&self, id: Id) -> Option<BTreeMap<&'p str, Id>> {
+        match self.object(id) {
+            Object::Mapping(items) => {
+                Some(items.iter().filter_map(|(key, value)| Some((self.name(*key)?, *value))).collect())
+            }
+            _ => None,
+        }
+    }
+
+    /// A sequence of sizes, of 16 at most.
+    pub(super) fn sizes(&self, id: Id) -> Option<Vec<u64>> {
+        let Object::Sequence(items) = self.object(id) else { return None };
+        let size = |item: &Id| match self.object(*item) {
+            Object::Int(size) => u64::try_from(*size).ok(),
+            _ => None,
+        };
+        if items.len() > 16 { None } else { items.iter().map(size).collect() }
+    }
+}
+
+fn text<'p>(bytes: &'p [u8], span: &Span) -> &'p str {
+    // Spans are made of checked text only.
+    std::str::from_utf8(&bytes[span.start as usize..span.end as usize]).unwrap_or_default()
+}
+
+/// What is wrong with a pickle.
+type Wrong = String;
+
+#[derive(Default)]
+struct Machine<'p> {
+    bytes: &'p [u8],
+    at: usize,
+    objects: Vec<Object>,
+    stack: Vec<Id>,
+    /// How high the stack was at each mark.
+    marks: Vec<usize>,
+    memo: BTreeMap<u32, Id>,
+    /// Items copied from one sequence into another.
+    copied: usize,
+}
+
+impl Machine<'_> {
+    fn run(&mut self) -> Result<Id, Wrong> {
+        loop {
+            let code = self.number::<1>()?;
+            if code == u64::from(b'.') {
+                return self.pop();
+            }
+            self.step(code as u8)?;
+        }
+    }
+
+    /// One instruction; the names are those of Python's `pickletools`.
+    fn step(&mut self, code: u8) -> Result<(), Wrong> {
+        match code {
+            0x80 => drop(self.number::<1>()?),              // PROTO
+            0x95 => drop(self.number::<8>()?),              // FRAME
+            b'(' => self.marks.push(self.stack.len()),      // MARK
+            b'0' => self.discard()?,                        // POP
+            b'1' => drop(self.above_mark()?),               // POP_MARK
+            b'2' => self.stack.push(self.top()?),           // DUP
+            b'N' | 0x88 | 0x89 => self.push(Object::Plain), // NONE, NEWTRUE, NEWFALSE
+            b'J' => {
+                let number = self.number::<4>()?; // BININT
+                self.push(Object::Int(i64::from(number as u32 as i32)));
+            }
+            b'K' => self.int::<1>()?,                               // BININT1
+            b'M' => self.int::<2>()?,                               // BININT2
+            0x8a => self.long::<1>()?,                              // LONG1
+            0x8b => self.long::<4>()?,                              // LONG4
+            b'G' => self.plain(8)?,                                 // BINFLOAT
+            b'X' => self.unicode::<4>()?,                           // BINUNICODE
+            0x8c => self.unicode::<1>()?,                           // SHORT_BINUNICODE
+            0x8d => self.unicode::<8>()?,                           // BINUNICODE8
+            b'U' | b'C' => self.blob::<1>()?,                       // SHORT_BINSTRING, SHORT_BINBYTES
+            b'T' | b'B' => self.blob::<4>()?,                       // BINSTRING, BINBYTES
+            0x8e | 0x96 => self.blob::<8>()?,                       // BINBYTES8, BYTEARRAY8
+            b']' | b')' => self.push(Object::Sequence(Vec::new())), // EMPTY_LIST, EMPTY_TUPLE
+            b'}' => self.push(Object::Mapping(Vec::new())),         // EMPTY_DICT
+            0x8f => self.push(Object::Plain),                       // EMPTY_SET
+            b'l' | b't' => {
+                let items = self.above_mark()?; // LIST, TUPLE
+                self.push(Object::Sequence(items));
+            }
+            0x85..=0x87 => self.tuple(usize::from(code - 0x84))?, // TUPLE1, TUPLE2, TUPLE3
+            b'd' => {
+                let items = self.above_mark()?; // DICT
+                self.push(Object::Mapping(pairs(&items)?));
+            }
+            0x90 => drop(self.above_mark()?), // ADDITEMS
+            0x91 => {
+                self.above_mark()?; // FROZENSET
+                self.push(Object::Plain);
+            }
+            b'a' => {
+                let item = self.pop()?; // APPEND
+                self.append(vec![item])?;
+            }
+            b'e' => {
+                let items = self.above_mark()?; // APPENDS
+                self.append(items)?;
+            }
+            b's' => {
+                let value = self.pop()?; // SETITEM
+                let key = self.pop()?;
+                self.set(vec![(key, value)])?;
+            }
+            b'u' => {
+                let items = self.above_mark()?; // SETITEMS
+                self.set(pairs(&items)?)?;
+            }
+            b'c' => {
+                let (module, name) = (self.line()?, self.line()?); // GLOBAL
+                self.push(Object::Global(module, name));
+            }
+            0x93 => self.stack_global()?, // STACK_GLOBAL
+            b'R' => self.reduce()?,       // REDUCE
+            0x81 => self.reduce()?,       // NEWOBJ
+            0x92 => {
+                self.pop()?; // NEWOBJ_EX: keywords make nothing that is known here
+                self.reduce()?;
+            }
+            b'b' => drop(self.pop()?), // BUILD: attributes, which no tensor needs
+            b'i' => {
+                let (module, name) = (self.line()?, self.line()?); // INST
+                self.above_mark()?;
+                let class = self.add(Object::Global(module, name));
+                self.push(Object::Made(class));
+            }
+            b'o' => {
+                let class = self.above_mark()?.first().copied().ok_or("OBJ without a class")?; // OBJ
+                self.push(Object::Made(class));
+            }
+            b'Q' => self.storage()?,       // BINPERSID
+            b'h' => self.recall::<1>()?,   // BINGET
+            b'j' => self.recall::<4>()?,   // LONG_BINGET
+            b'q' => self.remember::<1>()?, // BINPUT
+            b'r' => self.remember::<4>()?, // LONG_BINPUT
+            0x94 => {
+                let top = self.top()?; // MEMOIZE
+                self.memo.insert(self.memo.len() as u32, top);
+            }
+            _ => return Err(format!("instruction {code:#04x}, which no checkpoint has")),
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, object: Object) -> Id {
+        self.objects.push(object);
+        (self.objects.len() - 1) as Id
+    }
+
+    fn push(&mut self, object: Object) {
+        let id = self.add(object);
+        self.stack.push(id);
+    }
+
+    /// Items below a mark are out of reach until the mark is gone.
+    fn floor(&self) -> usize {
+        self.marks.last().copied().unwrap_or(0)
+    }
+
+    fn top(&self) -> Result<Id, Wrong> {
+        self.stack[self.floor()..].last().copied().ok_or_else(|| "nothing on the stack".to_owned())
+    }
+
+    fn pop(&mut self) -> Result<Id, Wrong> {
+        let top = self.top()?;
+        self.stack.pop();
+        Ok(top)
+    }
+
+    /// Takes the top away, be it an object or a mark.
+    fn discard(&mut self) -> Result<(), Wrong> {
+        if self.stack.len() > self.floor() {
+            self.stack.pop();
+            return Ok(());
+        }
+        self.marks.pop().map(drop).ok_or_else(|| "nothing on the stack".to_owned())
+    }
+
+    fn above_mark(&mut self) -> Result<Vec<Id>, Wrong> {
+        let mark = self.marks.pop().ok_or("no mark on the stack")?;
+        Ok(self.stack.split_off(mark))
+    }
+
+    fn take(&mut self, count: u64) -> Result<Span, Wrong> {
+        let left = (self.bytes.len() - self.at) as u64;
+        if count > left {
+            return Err(format!("{count} bytes wanted, {left} left"));
+        }
+        let start = self.at;
+        self.at += count as usize;
+        Ok(start as u32..self.at as u32)
+    }
+
+    /// An unsigned number of `N` bytes, little endian.
+    fn number<const N: usize>(&mut self) -> Result<u64, Wrong> {
+        let span = self.take(N as u64)?;
+        let mut bytes = [0; 8];
+        bytes[..N].copy_from_slice(&self.bytes[span.start as usize..span.end as usize]);
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    fn int<const N: usize>(&mut self) -> Result<(), Wrong> {
+        let number = self.number::<N>()?;
+        self.push(Object::Int(number as i64));
+        Ok(())
+    }
+
+    /// A number of any length, after its length in `N` bytes.
+    fn long<const N: usize>(&mut self) -> Result<(), Wrong> {
+        let count = self.number::<N>()?;
+        let span = self.take(count)?;
+        let bytes = &self.bytes[span.start as usize..span.end as usize];
+        if bytes.len() > 8 {
+            self.push(Object::Plain);
+            return Ok(());
+        }
+        let sign = if bytes.last().is_some_and(|byte| *byte >= 0x80) { 0xff } else { 0 };
+        let mut number = [sign; 8];
+        number[..bytes.len()].copy_from_slice(bytes);
+        self.push(Object::Int(i64::from_le_bytes(number)));
+        Ok(())
+    }
+
+    fn plain(&mut self, count: u64) -> Result<(), Wrong> {
+        self.take(count)?;
+        self.push(Object::Plain);
+        Ok(())
+    }
+
+    fn blob<const N: usize>(&mut self) -> Result<(), Wrong> {
+        let count = self.number::<N>()?;
+        self.plain(count)
+    }
+
+    fn unicode<const N: usize>(&mut self) -> Result<(), Wrong> {
+        let count = self.number::<N>()?;
+        let span = self.take(count)?;
+        self.checked(&span)?;
+        self.push(Object::Text(span));
+        Ok(())
+    }
+
+    fn checked(&self, span: &Span) -> Result<(), Wrong> {
+        let bytes = &self.bytes[span.start as usize..span.end as usize];
+        std::str::from_utf8(bytes).map(drop).map_err(|_| "a text that is not UTF-8".to_owned())
+    }
+
+    /// Text up to the end of the line.
+    fn line(&mut self) -> Result<Span, Wrong> {
+        let count = self.bytes[self.at..].iter().position(|byte| *byte == b'\n').ok_or("a line without an end")?;
+        let span = self.take(count as u64)?;
+        self.at += 1;
+        self.checked(&span)?;
+        Ok(span)
+    }
+
+    fn tuple(&mut self, count: usize) -> Result<(), Wrong> {
+        if self.stack.len() - self.floor() < count {
+            return Err(format!("a tuple of {count}, but fewer on the stack"));
+        }
+        let items = self.stack.split_off(self.stack.len() - count);
+        self.push(Object::Sequence(items));
+        Ok(())
+    }
+
+    fn append(&mut self, more: Vec<Id>) -> Result<(), Wrong> {
+        let list = self.top()?;
+        if let Object::Sequence(items) = &mut self.objects[list as usize] {
+            items.extend(more);
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, more: Vec<(Id, Id)>) -> Result<(), Wrong> {
+        let target = self.top()? as usize;
+        match &mut self.objects[target] {
+            Object::Mapping(items) => items.extend(more),
+            // An object that is filled like a dict, such as a class of one's own under it.
+            object @ Object::Made(_) => *object = Object::Mapping(more),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn recall<const N: usize>(&mut self) -> Result<(), Wrong> {
+        let key = self.number::<N>()? as u32;
+        let id = self.memo.get(&key).ok_or_else(|| format!("memo {key} is empty"))?;
+        self.stack.push(*id);
+        Ok(())
+    }
+
+    fn remember<const N: usize>(&mut self) -> Result<(), Wrong> {
+        let key = self.number::<N>()? as u32;
+        let top = self.top()?;
+        self.memo.insert(key, top);
+        Ok(())
+    }
+
+    fn stack_global(&mut self) -> Result<(), Wrong> {
+        let (name, module) = (self.pop()?, self.pop()?);
+        match (&self.objects[module as usize], &self.objects[name as usize]) {
+            (Object::Text(module), Object::Text(name)) => {
+                let global = Object::Global(module.clone(), name.clone());
+                self.push(global);
+                Ok(())
+            }
+            _ => Err("STACK_GLOBAL without two texts".to_owned()),
+        }
+    }
+
+    /// The arguments of a call.
+    fn arguments(&self, id: Id) -> &[Id] {
+        match &self.objects[id as usize] {
+            Object::Sequence(items) => items,
+            _ => &[],
+        }
+    }
+
+    /// Stands in for a call: the few that make mappings and tensors are understood, no other is made.
+    fn reduce(&mut self) -> Result<(), Wrong> {
+        let (mut arguments, mut callable) = (self.pop()?, self.pop()?);
+        // A tensor of a class of its own is made by a call that holds the call that makes a tensor.
+        for _ in 0..4 {
+            match (self.called(callable), self.arguments(arguments)) {
+                (Some(("torch._tensor", "_rebuild_from_type_v2")), [inner, _, inside, ..]) => {
+                    (callable, arguments) = (*inner, *inside);
+                }
+                _ => break,
+            }
+        }
+        let items = self.arguments(arguments);
+        let made = match (self.called(callable), items) {
+            (Some(("collections", "OrderedDict")), []) => Object::Mapping(Vec::new()),
+            (Some(("collections", "defaultdict")), _) => Object::Mapping(Vec::new()),
+            (Some(("collections", "OrderedDict")), [list, ..]) => self.of_pairs(*list)?,
+            (Some(("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state")), [tensor, ..])
+            | (Some(("torch", "Size")), [tensor, ..]) => {
+                self.stack.push(*tensor);
+                return Ok(());
+            }
+            (Some(("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2")), items) => self.tensor(items, None)?,
+            (Some(("torch._utils", "_rebuild_tensor_v3")), items) => self.tensor(items, items.get(6).copied())?,
+            _ => Object::Made(callable),
+        };
+        self.push(made);
+        Ok(())
+    }
+
+    fn called(&self, callable: Id) -> Option<(&str, &str)> {
+        match &self.objects[callable as usize] {
+            Object::Global(module, name) if module.len() + name.len() <= LONGEST_NAME => {
+                Some((text(self.bytes, module), text(self.bytes, name)))
+            }
+            _ => None,
+        }
+    }
+
+    /// A mapping of a list of pairs, as Python 2 wrote them.
+    fn of_pairs(&mut self, list: Id) -> Result<Object, Wrong> {
+        self.copied += self.arguments(list).len();
+        // Each list that was written is copied once; one that is copied again and again is an attack.
+        if self.copied > self.bytes.len() {
+            return Err("more items than the pickle has bytes".to_owned());
+        }
+        let pair = |item: &Id| match self.arguments(*item) {
+            [key, value] => Ok((*key, *value)),
+            _ => Err("an OrderedDict of something else than pairs".to_owned()),
+        };
+        self.arguments(list).iter().map(pair).collect::<Result<_, _>>().map(Object::Mapping)
+    }
+
+    /// `(storage, offset, shape, strides, …)`.
+    fn tensor(&self, arguments: &[Id], dtype: Option<Id>) -> Result<Object, Wrong> {
+        let [storage, offset, shape, strides, ..] = *arguments else {
+            return Err(format!("a tensor of {} arguments", arguments.len()));
+        };
+        match (&self.objects[storage as usize], &self.objects[offset as usize]) {
+            (Object::Storage(_), Object::Int(offset)) if *offset >= 0 => {
+                Ok(Object::Tensor(StoredTensor { storage, offset: *offset as u64, shape, strides, dtype }))
+            }
+            _ => Err("a tensor without a storage and an offset in it".to_owned()),
+        }
+    }
+
+    /// `('storage', class, key, location, count)`.
+    fn storage(&mut self) -> Result<(), Wrong> {
+        let persistent = self.pop()?;
+        let [tag, class, key, _, count] = *self.arguments(persistent) else {
+            return Err("a persistent object that is no storage".to_owned());
+        };
+        let element = self.called(class).and_then(|(_, class)| Element::of_storage(class));
+        let [tag, key, count] = [tag, key, count].map(|id| &self.objects[id as usize]);
+        match (tag, key, count) {
+            (Object::Text(tag), Object::Text(key), Object::Int(count))
+                if self.bytes[tag.start as usize..tag.end as usize] == *b"storage" && *count >= 0 =>
+            {
+                let storage = Storage { element, key: key.clone(), count: *count as u64 };
+                self.push(Object::Storage(storage));
+                Ok(())
+            }
+            _ => Err("a persistent object that is no storage".to_owned()),
+        }
+    }
+}
+
+fn pairs(items: &[Id]) -> Result<Vec<(Id, Id)>, Wrong> {
+    match items.as_chunks() {
+        (pairs, []) => Ok(pairs.iter().map(|[key, value]| (*key, *value)).collect()),
+        _ => Err("a key without a value".to_owned()),
+    }
+}

@@ -1,0 +1,179 @@
+//! safetensors: a header in JSON, then the numbers of all tensors, one after the other.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use half::f16;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::element::{Element, View};
+use super::{Budget, Checkpoint, shown};
+use crate::error::{Error, Result};
+use crate::nn::failed;
+
+/// The name under which the header holds texts.
+const METADATA: &str = "__metadata__";
+
+#[derive(Deserialize)]
+struct Entry {
+    dtype: String,
+    shape: Vec<u64>,
+    data_offsets: [u64; 2],
+}
+
+/// Reads every tensor of a file of `file_bytes`, of which the first eight are the header's length.
+///
+/// # Errors
+/// Where the header is malformed, or its tensors are not exactly what follows it.
+pub(super) fn read(mut reader: impl Read + Seek, file_bytes: u64) -> Result<Checkpoint> {
+    let mut length = [0; 8];
+    let unreadable = |error| Error::new(format!("cannot read: {error}"));
+    reader.seek(SeekFrom::Start(0)).and_then(|_| reader.read_exact(&mut length)).map_err(unreadable)?;
+    let length = u64::from_le_bytes(length);
+    let Some(data_bytes) = file_bytes.checked_sub(8).and_then(|rest| rest.checked_sub(length)) else {
+        return Err(Error::new(format!("a header of {length} bytes in a file of {file_bytes}"))
+            .with_hint("the file may be cut off: copy or download it again"));
+    };
+    let mut budget = Budget::of_file(file_bytes);
+    let mut header = vec![0; length as usize];
+    reader.read_exact(&mut header).map_err(unreadable)?;
+    let header: Map<String, Value> =
+        serde_json::from_slice(&header).map_err(|error| Error::new(format!("its header is no JSON: {error}")))?;
+
+    let mut views = Vec::new();
+    for (name, value) in header.into_iter().filter(|(name, _)| name != METADATA) {
+        let wrong = |what: &dyn std::fmt::Display| Error::new(format!("tensor {}: {what}", shown(&name)));
+        let entry: Entry = serde_json::from_value(value).map_err(|error| wrong(&error))?;
+        let element = Element::of_safetensors(&entry.dtype)
+            .ok_or_else(|| wrong(&format!("element type {}, which is not read here", shown(&entry.dtype))))?;
+        let view = View::contiguous(element, entry.shape);
+        let [start, end] = entry.data_offsets;
+        let bytes = view.count().and_then(|count| count.checked_mul(element.bytes()));
+        if bytes.is_none() || end.checked_sub(start) != bytes || end > data_bytes {
+            return Err(wrong(&format!("bytes {start} to {end} of {data_bytes} do not hold its shape")));
+        }
+        view.check((end - start) / element.bytes(), &mut budget).map_err(|error| wrong(&error))?;
+        views.push((start, end, name, view));
+    }
+    views.sort_by_key(|(start, end, ..)| (*start, *end));
+    let mut tensors = BTreeMap::new();
+    let mut at = 0;
+    for (start, end, name, view) in views {
+        if start != at {
+            return Err(Error::new(format!("tensor {} begins at byte {start}; expected {at}", shown(&name))));
+        }
+        at = end;
+        let mut bytes = vec![0; (end - start) as usize];
+        reader.read_exact(&mut bytes).map_err(unreadable)?;
+        tensors.insert(name, view.tensor(&bytes)?);
+    }
+    if at != data_bytes {
+        return Err(Error::new(format!("{} bytes after the last tensor", data_bytes - at)));
+    }
+    Ok(Checkpoint { tensors, mappings: vec![String::new()] })
+}
+
+/// How precisely weights are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// 32 bits: what training continues with.
+    #[default]
+    Single,
+    /// 16 bits: half the size, about three digits.
+    Half,
+}
+
+/// Writes tensors as a safetensors file that is there whole or not at all.
+///
+/// It is written beside `path`, synced, and renamed. Equal tensors and texts give equal bytes.
+///
+/// # Errors
+/// Where the folder cannot be written to, a tensor holds no floating-point numbers, or [`Precision::Half`] cannot
+/// hold one of its numbers.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use candle_core::{Device, Tensor};
+/// use freetumor::nn::weights::{Precision, read, write_safetensors};
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("bias.safetensors");
+/// let bias = Tensor::new(&[0.5f32, -2.0], &Device::Cpu)?;
+/// let about = BTreeMap::from([("step".to_owned(), "7".to_owned())]);
+/// write_safetensors(&path, &BTreeMap::from([("bias".to_owned(), bias)]), &about, Precision::Single)?;
+/// assert_eq!(read(&path, &Device::Cpu)?["bias"].to_vec1::<f32>()?, [0.5, -2.0]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn write_safetensors(
+    path: &Path,
+    tensors: &BTreeMap<String, Tensor>,
+    metadata: &BTreeMap<String, String>,
+    precision: Precision,
+) -> Result<()> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let io = |error| Error::io("cannot write", path, error);
+    let staged = tempfile::Builder::new().prefix(".weights-").tempfile_in(folder).map_err(io)?;
+    let mut out = BufWriter::new(staged.as_file());
+    out.write_all(&header(tensors, metadata, precision)?).map_err(io)?;
+    for (name, tensor) in tensors {
+        out.write_all(&numbers(name, tensor, precision)?).map_err(io)?;
+    }
+    out.flush().map_err(io)?;
+    drop(out);
+    staged.as_file().sync_all().map_err(io)?;
+    staged.persist(path).map_err(|error| io(error.error))?;
+    // The rename itself is durable once the folder is.
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)
+}
+
+/// The header with its length before it, filled with spaces so that the numbers are aligned.
+fn header(
+    tensors: &BTreeMap<String, Tensor>,
+    metadata: &BTreeMap<String, String>,
+    precision: Precision,
+) -> Result<Vec<u8>> {
+    let mut entries = Map::new();
+    if !metadata.is_empty() {
+        entries.insert(METADATA.to_owned(), json!(metadata));
+    }
+    let (dtype, bytes) = match precision {
+        Precision::Single => ("F32", 4),
+        Precision::Half => ("F16", 2),
+    };
+    let mut at = 0;
+    for (name, tensor) in tensors {
+        let end = at + tensor.elem_count() * bytes;
+        entries.insert(name.clone(), json!({ "dtype": dtype, "shape": tensor.dims(), "data_offsets": [at, end] }));
+        at = end;
+    }
+    let mut text = serde_json::to_vec(&entries).map_err(|error| Error::new(format!("cannot write: {error}")))?;
+    text.resize(text.len().next_multiple_of(8), b' ');
+    Ok([&(text.len() as u64).to_le_bytes()[..], &text].concat())
+}
+
+fn numbers(name: &str, tensor: &Tensor, precision: Precision) -> Result<Vec<u8>> {
+    if !tensor.dtype().is_float() {
+        return Err(Error::new(format!("tensor {} holds {:?}; weights are floats", shown(name), tensor.dtype())));
+    }
+    let numbers =
+        tensor.to_device(&Device::Cpu).and_then(|tensor| tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1());
+    let numbers: Vec<f32> = numbers.map_err(failed("cannot write a tensor"))?;
+    match precision {
+        Precision::Single => Ok(numbers.iter().flat_map(|number| number.to_le_bytes()).collect()),
+        Precision::Half => {
+            let halves = numbers.iter().map(|number| (f16::from_f32(*number), number.is_finite()));
+            let bytes = halves.map(|(half, was_finite)| (half.is_finite() || !was_finite).then(|| half.to_le_bytes()));
+            let bytes: Option<Vec<[u8; 2]>> = bytes.collect();
+            bytes.map(|bytes| bytes.concat()).ok_or_else(|| {
+                Error::new(format!("tensor {} holds numbers beyond ±65504, the most that 16 bits hold", shown(name)))
+            })
+        }
+    }
+}

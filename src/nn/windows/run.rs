@@ -1,0 +1,229 @@
+//! A predictor on windows, and the average of what overlaps.
+
+use std::ops::Range;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::{Importance, VoxelBox, WindowPlan};
+use crate::error::{Error, Result};
+use crate::nn::failed;
+
+const RUNNING: &str = "cannot run windows";
+
+/// Which windows a predictor sees together.
+///
+/// It decides the answer of a network whose norm layers take statistics over the batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Grouping {
+    /// Each by itself.
+    #[default]
+    Alone,
+    /// This many in scan order, the next sample's following the last's, as MONAI does with `sw_batch_size`.
+    Together(usize),
+}
+
+impl Grouping {
+    fn size(self) -> usize {
+        match self {
+            Self::Alone => 1,
+            Self::Together(count) => count.max(1),
+        }
+    }
+}
+
+/// A way to apply a predictor of windows to volumes.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use freetumor::nn::windows::{Grouping, Importance, SlidingWindows, WindowPlan};
+///
+/// let plan = WindowPlan::new([10, 8, 6], [4, 4, 4], [0.5; 3])?;
+/// let windows = SlidingWindows { plan, importance: Importance::Gaussian, grouping: Grouping::Alone };
+/// let volume = Tensor::ones((1, 1, 10, 8, 6), DType::F32, &Device::Cpu).unwrap();
+/// let mut seen = 0;
+/// let cut = windows.inside(&volume, &[0..2, 1..2, 0..1], |window| {
+///     seen += 1;
+///     Ok(window.clone())
+/// })?;
+/// assert_eq!((cut.dims(), seen, windows.plan.count()), (&[1, 1, 2, 1, 1][..], 1, 24));
+/// # Ok::<(), freetumor::error::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct SlidingWindows {
+    /// Where windows lie.
+    pub plan: WindowPlan,
+    /// How much each voxel of a window counts.
+    pub importance: Importance,
+    /// Which windows the predictor sees together.
+    pub grouping: Grouping,
+}
+
+impl SlidingWindows {
+    /// The averaged prediction for whole volumes.
+    ///
+    /// # Shapes
+    /// `input` is `[batch, channel, x, y, z]`; `predict` takes `[n, channel, window…]` to `[n, class, window…]`; the
+    /// result is `[batch, class, x, y, z]` in f32 on the input's device.
+    ///
+    /// # Errors
+    /// Where the input is not a volume of the plan's, `predict` fails, or its answer has another shape.
+    pub fn whole(&self, input: &Tensor, predict: impl FnMut(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+        self.inside(input, &self.plan.whole(), predict)
+    }
+
+    /// The averaged prediction inside of a box, bit for bit as in [`whole`](Self::whole): only the groups with a window
+    /// that reaches the box are run, and only the box is kept.
+    ///
+    /// # Shapes
+    /// As for [`whole`](Self::whole), the result `[batch, class, box…]`.
+    ///
+    /// # Errors
+    /// As those of [`whole`](Self::whole), and where the box is empty or does not lie in the volume.
+    pub fn inside(
+        &self,
+        input: &Tensor,
+        region: &VoxelBox,
+        mut predict: impl FnMut(&Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        self.plan.check_box(region)?;
+        let (batch, channels) = match *input.dims() {
+            [batch, channels, x, y, z] if [x, y, z] == self.plan.volume() => (batch, channels),
+            ref dims => {
+                let volume = self.plan.volume();
+                return Err(Error::new(format!("a tensor of {dims:?}; expected [batch, channel, {volume:?}]")));
+            }
+        };
+        let weights = self.importance.weights(self.plan.window());
+        let mut sums: Option<Sums> = None;
+        for group in self.groups(batch, region) {
+            let cut = |(sample, window): &(usize, usize)| self.cut(input, *sample, *window);
+            let windows: Vec<Tensor> =
+                group.iter().map(cut).collect::<candle_core::Result<_>>().map_err(failed(RUNNING))?;
+            let answer = predict(&Tensor::cat(&windows, 0).map_err(failed(RUNNING))?)?;
+            let [x, y, z] = self.plan.window();
+            let classes = match *answer.dims() {
+                [n, classes, ax, ay, az] if n == group.len() && [ax, ay, az] == [x, y, z] => classes,
+                ref dims => {
+                    let expected = [group.len(), channels, x, y, z];
+                    return Err(Error::new(format!(
+                        "the network gave {dims:?} for windows of {expected:?}; expected the same but for the channels"
+                    )));
+                }
+            };
+            let sums = sums.get_or_insert_with(|| Sums::new(region, batch, classes));
+            if sums.classes != classes {
+                return Err(Error::new(format!("the network gave {classes} classes after {}", sums.classes)));
+            }
+            let answer = host(&answer).map_err(failed(RUNNING))?;
+            for (answer, (sample, window)) in answer.chunks_exact(classes * x * y * z).zip(group) {
+                sums.add(&self.plan, sample, window, answer, &weights);
+            }
+        }
+        let Some(mut sums) = sums else {
+            return Err(Error::new("a batch of no volumes"));
+        };
+        sums.divide(&self.plan, &weights);
+        let [x, y, z] = region.clone().map(|range| range.len());
+        let result = Tensor::from_vec(sums.sums, (batch, sums.classes, x, y, z), &Device::Cpu);
+        result.and_then(|result| result.to_device(input.device())).map_err(failed(RUNNING))
+    }
+
+    /// How often the predictor is called for a box in `batch` volumes.
+    pub fn calls(&self, batch: usize, region: &VoxelBox) -> usize {
+        self.groups(batch, region).count()
+    }
+
+    /// The groups of (sample, window) in which a window reaches the box.
+    fn groups<'s>(&'s self, batch: usize, region: &'s VoxelBox) -> impl Iterator<Item = Vec<(usize, usize)>> + 's {
+        let (windows, size) = (self.plan.count(), self.grouping.size());
+        let total = windows * batch;
+        (0..total.div_ceil(size)).filter_map(move |group| {
+            let group = group * size..total.min(group * size + size);
+            let group: Vec<_> = group.map(|index| (index / windows, index % windows)).collect();
+            group.iter().any(|(_, window)| self.plan.reaches(*window, region)).then_some(group)
+        })
+    }
+
+    /// A window of one sample, padded with zeros: `[1, channel, window…]`.
+    fn cut(&self, input: &Tensor, sample: usize, window: usize) -> candle_core::Result<Tensor> {
+        let mut cut = input.narrow(0, sample, 1)?;
+        for (axis, range) in self.plan.covered(window).into_iter().enumerate() {
+            cut = cut.narrow(axis + 2, range.start, range.len())?;
+        }
+        for (axis, (before, after)) in self.plan.padding(window).into_iter().enumerate() {
+            if before + after > 0 {
+                cut = cut.pad_with_zeros(axis + 2, before, after)?;
+            }
+        }
+        cut.contiguous()
+    }
+}
+
+/// Sums over the windows that were run, for the voxels of a box.
+struct Sums<'r> {
+    region: &'r VoxelBox,
+    classes: usize,
+    /// `[sample, class, box…]`.
+    sums: Vec<f32>,
+}
+
+impl<'r> Sums<'r> {
+    fn new(region: &'r VoxelBox, batch: usize, classes: usize) -> Self {
+        Self { region, classes, sums: vec![0.0; batch * classes * voxels(region)] }
+    }
+
+    /// Adds one window's answer, `[class, window…]`.
+    fn add(&mut self, plan: &WindowPlan, sample: usize, window: usize, answer: &[f32], weights: &[f32]) {
+        let (volume, runs) = (voxels(self.region), runs(plan, window, self.region));
+        for class in 0..self.classes {
+            let sums = &mut self.sums[(sample * self.classes + class) * volume..][..volume];
+            let answer = &answer[class * weights.len()..][..weights.len()];
+            for (inside, from) in &runs {
+                let (answer, weights) = (&answer[*from..], &weights[*from..]);
+                for ((sum, answer), weight) in sums[inside.clone()].iter_mut().zip(answer).zip(weights) {
+                    *sum += answer * weight;
+                }
+            }
+        }
+    }
+
+    /// Divides by the sum of weights, added up in the same order.
+    fn divide(&mut self, plan: &WindowPlan, weights: &[f32]) {
+        let mut total = vec![0.0f32; voxels(self.region)];
+        for window in plan.reaching(self.region) {
+            for (inside, from) in runs(plan, window, self.region) {
+                total[inside].iter_mut().zip(&weights[from..]).for_each(|(total, weight)| *total += weight);
+            }
+        }
+        for sums in self.sums.chunks_exact_mut(total.len()) {
+            sums.iter_mut().zip(&total).for_each(|(sum, total)| *sum /= total);
+        }
+    }
+}
+
+fn voxels(region: &VoxelBox) -> usize {
+    region.iter().map(ExactSizeIterator::len).product()
+}
+
+/// The runs along z that a window and a box share: where in the box, and from where in the window.
+fn runs(plan: &WindowPlan, window: usize, region: &VoxelBox) -> Vec<(Range<usize>, usize)> {
+    let (covered, padding, [_, wy, wz]) = (plan.covered(window), plan.padding(window), plan.window());
+    let shared = |axis: usize| covered[axis].start.max(region[axis].start)..covered[axis].end.min(region[axis].end);
+    let [xs, ys, zs] = [0, 1, 2].map(shared);
+    if zs.is_empty() {
+        return Vec::new();
+    }
+    let in_window = |axis: usize, voxel: usize| voxel - covered[axis].start + padding[axis].0;
+    let in_box = |axis: usize, voxel: usize| voxel - region[axis].start;
+    let run = |x: usize, y: usize| {
+        let row = in_box(0, x) * region[1].len() + in_box(1, y);
+        let start = row * region[2].len() + in_box(2, zs.start);
+        (start..start + zs.len(), (in_window(0, x) * wy + in_window(1, y)) * wz + in_window(2, zs.start))
+    };
+    xs.flat_map(|x| ys.clone().map(move |y| (x, y))).map(|(x, y)| run(x, y)).collect()
+}
+
+/// The numbers of a tensor, as f32 in the host's memory.
+fn host(tensor: &Tensor) -> candle_core::Result<Vec<f32>> {
+    tensor.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1()
+}

@@ -1,0 +1,362 @@
+//! `freetumor infer`, from outside: tensors against the reference's numbers, scans against themselves, bad input.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use candle_core::{Device, Tensor};
+use freetumor::ingest::nifti;
+use freetumor::nn::fill;
+use freetumor::nn::network::{Config, Model};
+use freetumor::nn::weights::{Precision, read, write_safetensors};
+use freetumor::volume::{Affine, Array3, Grid};
+
+use crate::common::shared;
+
+/// How far a logit may be from the reference's.
+const LOGITS: f32 = 2e-4;
+
+fn infer(args: &[(&str, &Path)], more: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_freetumor"));
+    command.arg("infer").args(more);
+    args.iter().for_each(|(name, path)| drop(command.arg(name).arg(path)));
+    command.output().unwrap()
+}
+
+#[track_caller]
+fn ran(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn save(path: &Path, tensors: &BTreeMap<String, Tensor>) {
+    write_safetensors(path, tensors, &BTreeMap::new(), Precision::Single).unwrap();
+}
+
+fn tensor(values: Vec<f32>, shape: &[usize]) -> Tensor {
+    Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+}
+
+fn numbers(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn config(model: Model, width: usize, classes: usize) -> Config {
+    Config { width, classes, ..model.published() }
+}
+
+/// Weights by `fill`, each name behind a prefix in the file but not in its value.
+fn filled(config: &Config, prefix: &str) -> BTreeMap<String, Tensor> {
+    let declared = config.declared().unwrap().into_iter();
+    let value = |name: &str, dims: &[usize]| tensor(fill::parameter(name, dims), dims);
+    declared.map(|(name, shape)| (format!("{prefix}{name}"), value(&name, shape.dims()))).collect()
+}
+
+/// A U-Net that lets the image itself through: class 1 where a voxel is brighter than `threshold` deviations above
+/// the mean, class 0 elsewhere.
+fn bright(config: &Config, threshold: f32) -> BTreeMap<String, Tensor> {
+    let w = config.width;
+    let declared = config.declared().unwrap().into_iter();
+    declared
+        .map(|(name, shape)| {
+            let dims = shape.dims();
+            let mut values = vec![0.0; shape.elem_count()];
+            let middle = |output: usize, input: usize| (output * dims[1] + input) * 27 + 13;
+            match name.as_str() {
+                "down_tr64.ops.0.conv1.weight" | "down_tr64.ops.1.conv1.weight" => values[middle(0, 0)] = 1.0,
+                // The level's own features come behind those from below.
+                "up_tr64.ops.0.conv1.weight" => values[middle(0, 4 * w)] = 1.0,
+                "up_tr64.ops.1.conv1.weight" => values[middle(0, 0)] = 1.0,
+                "out_tr.final_conv.weight" => values[dims[1]] = 1.0,
+                "out_tr.final_conv.bias" => values[0] = threshold,
+                name if name.ends_with("bn1.weight") => values.fill(1.0),
+                _ => {}
+            }
+            (name, tensor(values, dims))
+        })
+        .collect()
+}
+
+#[test]
+fn a_tensor_becomes_the_logits_of_the_reference() {
+    let Some(golden) = shared("golden") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let golden = |name: &str| candle_core::safetensors::load(golden.join(name), &Device::Cpu).unwrap();
+    let mut largest = 0.0f32;
+    let mut compare = |got: &Tensor, expected: &Tensor, step: usize| {
+        let every = |tensor: &Tensor, axis: usize| {
+            let places: Vec<u32> = (0..tensor.dims()[axis] as u32).step_by(step).collect();
+            tensor.index_select(&Tensor::new(places, &Device::Cpu).unwrap(), axis).unwrap()
+        };
+        let got = (2..5).fold(got.clone(), |got, axis| every(&got, axis));
+        assert_eq!(got.dims(), expected.dims());
+        let difference = numbers(&got).iter().zip(numbers(expected)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        largest = largest.max(difference);
+    };
+
+    let unet = golden("unet3d.safetensors");
+    save(&at("unet.safetensors"), &filled(&Model::UNet3D.published(), "module.netG."));
+    for key in ["16x16x16", "32x24x40"] {
+        save(&at("in.safetensors"), &BTreeMap::from([("input".to_owned(), unet[&format!("{key}.x")].clone())]));
+        let (weights, input, output) = (at("unet.safetensors"), at("in.safetensors"), at("out.safetensors"));
+        let paths = [("--weights", &*weights), ("--input", &*input), ("--output", &*output)];
+        let said = ran(&infer(&paths, &["--model", "unet3d", "--part", "generator"]));
+        assert!(said.contains(": output [1, 3, "), "{said}");
+        compare(&read(&output, &Device::Cpu).unwrap()["output"], &unet[&format!("{key}.y")], 1);
+    }
+
+    let swin = golden("swin_unetr.safetensors");
+    save(&at("swin.safetensors"), &filled(&config(Model::SwinUnetr, 12, 3), "backbone."));
+    let x = tensor(fill::uniform("swin_unetr.input.64", 64 * 64 * 64, 0.0, 1.0), &[1, 1, 64, 64, 64]);
+    save(&at("in.safetensors"), &BTreeMap::from([("input".to_owned(), x)]));
+    let (weights, input, output) = (at("swin.safetensors"), at("in.safetensors"), at("out.safetensors"));
+    let paths = [("--weights", &*weights), ("--input", &*input), ("--output", &*output)];
+    ran(&infer(&paths, &["--model", "swin_unetr"]));
+    compare(&read(&output, &Device::Cpu).unwrap()["output"], &swin["width12.64.y_every_2"], 2);
+    eprintln!("largest difference from the reference: {largest:.1e}");
+    assert!(largest <= LOGITS, "{largest:e}");
+}
+
+/// How well a label map agrees with the voxels above the HU that fit best (Dice).
+fn agreement(hu: &[f32], ids: &[u16]) -> f64 {
+    let mut pairs: Vec<(f32, bool)> = hu.iter().zip(ids).map(|(hu, id)| (*hu, *id == 1)).collect();
+    pairs.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let labelled = pairs.iter().filter(|pair| pair.1).count();
+    let mut both = 0;
+    let dice = |(above, (_, is_labelled)): (usize, &(f32, bool))| {
+        both += usize::from(*is_labelled);
+        2.0 * both as f64 / (above + 1 + labelled) as f64
+    };
+    pairs.iter().enumerate().map(dice).fold(0.0, f64::max)
+}
+
+#[test]
+fn labels_of_a_real_scan_lie_where_the_scan_is_bright() {
+    let Some(scan) = shared("ct/totalseg_upper_abdomen/ct.nii.gz") else { return };
+    let volume = nifti::read_volume(&scan).unwrap();
+    let hu: Vec<f32> = (0..volume.grid.voxels()).map(|index| volume.voxels.hu(index)).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let (weights, output) = (folder.path().join("w.safetensors"), folder.path().join("labels.nii.gz"));
+    save(&weights, &bright(&config(Model::UNet3D, 1, 3), 1.5));
+    let paths = [("--weights", &*weights), ("--input", &*scan), ("--output", &*output)];
+
+    // One window over all of it, at the scan's own spacing: exactly a threshold, but for what the window clips.
+    let said = ran(&infer(&paths, &["--model", "unet3d", "--roi", "128,104,32", "--spacing", "3"]));
+    assert!(said.contains("3 classes, ") && said.contains(" 1 windows, "), "{said}");
+    let labels = nifti::read_labels(&output).unwrap();
+    assert_eq!(labels.grid, volume.grid);
+    let labelled = labels.ids.as_slice().iter().filter(|id| **id == 1).count();
+    assert!((20_000..hu.len() / 2).contains(&labelled), "{labelled}");
+    assert!(agreement(&hu, labels.ids.as_slice()) > 0.9999, "{}", agreement(&hu, labels.ids.as_slice()));
+
+    // Windows of 1.5 mm, as pipelines have them: each has its own threshold, and the way back blurs a little.
+    let said = ran(&infer(&paths, &["--model", "unet3d", "--roi", "64", "--overlap", "0.25"]));
+    assert!(said.contains(" 40 windows, "), "{said}");
+    let labels = nifti::read_labels(&output).unwrap();
+    assert_eq!(labels.grid, volume.grid);
+    let dice = agreement(&hu, labels.ids.as_slice());
+    eprintln!("Dice with the best threshold: {dice:.4}");
+    assert!(dice > 0.85, "{dice}");
+
+    // The picture is of the same.
+    let png = folder.path().join("labels.png");
+    let inspected = Command::new(env!("CARGO_BIN_EXE_freetumor"))
+        .arg("inspect")
+        .arg(&scan)
+        .args(["--labels".as_ref(), output.as_os_str(), "--png".as_ref(), png.as_os_str()])
+        .output()
+        .unwrap();
+    assert!(ran(&inspected).contains("the scan's grid"));
+    assert!(std::fs::metadata(&png).unwrap().len() > 10_000);
+}
+
+/// A small scan in another orientation, with a bright block off its middle.
+fn small_scan(path: &Path) -> (Grid, Array3<i16>) {
+    let affine = Affine([[0.0, -2.0, 0.0, 40.0], [0.0, 0.0, 3.0, -20.0], [-2.5, 0.0, 0.0, 7.0]]);
+    let grid = Grid { shape: [14, 22, 12], affine };
+    let inside = |[x, y, z]: [usize; 3]| (3..9).contains(&x) && (10..19).contains(&y) && (2..6).contains(&z);
+    let edge = |[x, y, z]: [usize; 3]| x == 0 || y == 0 || z == 0 || x == 13 || y == 21 || z == 11;
+    let hu = Array3::from_fn(grid.shape, |voxel| match (edge(voxel), inside(voxel)) {
+        (true, _) => -1000i16,
+        (_, true) => 180,
+        _ => -60,
+    });
+    let mut file = nifti::encode_header(&grid, nifti::Datatype::I16, "").unwrap().to_vec();
+    file.extend(hu.as_slice().iter().flat_map(|hu| hu.to_le_bytes()));
+    std::fs::write(path, file).unwrap();
+    (grid, hu)
+}
+
+#[test]
+fn probabilities_are_a_volume_a_class_on_the_scan_in_any_orientation() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let (grid, hu) = small_scan(&at("scan.nii"));
+    let classes = 3;
+    save(&at("w.safetensors"), &bright(&config(Model::UNet3D, 1, classes), 1.0));
+    let (weights, input) = (at("w.safetensors"), at("scan.nii"));
+    let run = |output: &Path, more: &[&str]| {
+        let paths = [("--weights", &*weights), ("--input", &*input), ("--output", output)];
+        let common = ["--model", "unet3d", "--roi", "32,48,32", "--spacing", "2,3,2.5", "--overlap", "0"];
+        ran(&infer(&paths, &[&common, more].concat()))
+    };
+    run(&at("labels.nii"), &[]);
+    let labels = nifti::read_labels(at("labels.nii")).unwrap();
+    assert_eq!(labels.grid, nifti::read_volume(at("scan.nii")).unwrap().grid);
+    let expected: Vec<u16> = hu.as_slice().iter().map(|hu| u16::from(*hu == 180)).collect();
+    assert_eq!(labels.ids.as_slice(), expected);
+
+    run(&at("p.nii"), &["--probabilities"]);
+    run(&at("p.nii.gz"), &["--probabilities"]);
+    let file = std::fs::read(at("p.nii")).unwrap();
+    let mut inflated = Vec::new();
+    let gz = std::fs::File::open(at("p.nii.gz")).unwrap();
+    std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(gz), &mut inflated).unwrap();
+    assert_eq!(file, inflated);
+    let voxels = grid.voxels();
+    assert_eq!(file.len(), 352 + 4 * classes * voxels);
+    assert_eq!(file[40..50], [4, 0, 14, 0, 22, 0, 12, 0, 3, 0]);
+    let p: Vec<f32> = file[352..].chunks_exact(4).map(|four| f32::from_le_bytes(four.try_into().unwrap())).collect();
+    for voxel in 0..voxels {
+        let of = [0, 1, 2].map(|class| p[class * voxels + voxel]);
+        assert!((of.iter().sum::<f32>() - 1.0).abs() < 1e-6 && of.iter().all(|p| (0.0..=1.0).contains(p)));
+        let likeliest = (0..3).max_by(|a, b| of[*a].total_cmp(&of[*b])).unwrap();
+        assert_eq!(likeliest as u16, expected[voxel]);
+        if hu.as_slice()[voxel] == -1000 {
+            assert_eq!(of, [1.0, 0.0, 0.0], "what was cropped away is background");
+        }
+    }
+}
+
+#[test]
+fn a_folder_of_dicom_gives_what_its_nifti_gives() {
+    let Some(folder) = shared("ct/totalseg_liver_dicom") else { return };
+    let out = tempfile::tempdir().unwrap();
+    let weights = out.path().join("w.safetensors");
+    save(&weights, &bright(&config(Model::UNet3D, 1, 2), 1.0));
+    let labels = |input: PathBuf, name: &str| {
+        let output = out.path().join(name);
+        let paths = [("--weights", &*weights), ("--input", &*input), ("--output", &*output)];
+        ran(&infer(&paths, &["--model", "unet3d", "--roi", "64", "--spacing", "4", "--overlap", "0"]));
+        nifti::read_labels(&output).unwrap()
+    };
+    let dicom = labels(folder.join("dicom"), "dicom.nii.gz");
+    let reference = labels(folder.join("reference.nii.gz"), "nifti.nii.gz");
+    let onto = reference.onto(&dicom.grid).unwrap();
+    let differing = dicom.ids.as_slice().iter().zip(onto.ids.as_slice()).filter(|(a, b)| a != b).count();
+    let labelled = dicom.ids.as_slice().iter().filter(|id| **id > 0).count();
+    assert!(labelled > 1000, "{labelled}");
+    assert!(differing * 1000 < labelled, "{differing} of {labelled}");
+}
+
+#[test]
+fn bad_input_ends_in_exit_code_2_and_a_hint() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let narrow = config(Model::UNet3D, 1, 3);
+    let good = filled(&narrow, "");
+    save(&at("w.safetensors"), &good);
+    save(&at("two.safetensors"), &filled(&narrow, "netG.").into_iter().chain(filled(&narrow, "netD.")).collect());
+    let mut nan = good.clone();
+    nan.insert("out_tr.final_conv.bias".to_owned(), tensor(vec![f32::NAN, 0.0, 0.0], &[3]));
+    save(&at("nan.safetensors"), &nan);
+    let mut huge = good;
+    huge.insert("out_tr.final_conv.bias".to_owned(), tensor(vec![f32::MAX; 3], &[3]));
+    huge.insert("out_tr.final_conv.weight".to_owned(), tensor(vec![f32::MAX; 6], &[3, 2, 1, 1, 1]));
+    save(&at("huge.safetensors"), &huge);
+    save(&at("swin.safetensors"), &filled(&config(Model::SwinUnetr, 12, 3), ""));
+    let x = |name: &str, key: &str, shape: &[usize], value: f32| {
+        let values = vec![value; shape.iter().product()];
+        save(&at(name), &BTreeMap::from([(key.to_owned(), tensor(values, shape))]));
+    };
+    x("x.safetensors", "input", &[1, 1, 8, 8, 8], 0.5);
+    x("odd.safetensors", "input", &[1, 1, 8, 12, 8], 0.5);
+    x("flat.safetensors", "input", &[8, 8, 8], 0.5);
+    x("two_channels.safetensors", "input", &[1, 2, 8, 8, 8], 0.5);
+    x("misnamed.safetensors", "image", &[1, 1, 8, 8, 8], 0.5);
+    x("nan_x.safetensors", "input", &[1, 1, 8, 8, 8], f32::NAN);
+    small_scan(&at("scan.nii"));
+    std::fs::write(at("notes.nii.gz"), "no scan").unwrap();
+    std::fs::create_dir(at("empty")).unwrap();
+
+    let (tensors, scans) = (("x.safetensors", "y.safetensors"), ("scan.nii", "y.nii.gz"));
+    let table: &[(&str, (&str, &str), &[&str], &str, &str)] = &[
+        ("gone.safetensors", tensors, &[], "gone.safetensors: No such file", ""),
+        ("scan.nii", tensors, &[], "a format that is not known", "safetensors or what torch.save writes"),
+        ("two.safetensors", tensors, &[], "several networks: generator, discriminator", "such as generator"),
+        (
+            "w.safetensors",
+            tensors,
+            &["--classes", "7"],
+            "`out_tr.final_conv.bias`: expected [7], got [3]",
+            "made with --classes 3",
+        ),
+        ("w.safetensors", tensors, &["--width", "2"], "of another shape", "made with --width 1"),
+        ("swin.safetensors", tensors, &[], "missing `down_tr64.", "are these weights of unet3d?"),
+        ("nan.safetensors", tensors, &[], "`out_tr.final_conv.bias`: 1 of 3 numbers are NaN", ""),
+        ("huge.safetensors", tensors, &[], "logits are NaN or infinite", "weights and input of one kind"),
+        (
+            "w.safetensors",
+            ("odd.safetensors", "y.safetensors"),
+            &[],
+            "multiples of 8, got [1, 1, 8, 12, 8]",
+            "pad the volume",
+        ),
+        ("w.safetensors", ("flat.safetensors", "y.safetensors"), &[], "takes [batch, 1, x, y, z]", "pad"),
+        ("w.safetensors", ("two_channels.safetensors", "y.safetensors"), &[], "got [1, 2, 8, 8, 8]", "pad"),
+        (
+            "w.safetensors",
+            ("misnamed.safetensors", "y.safetensors"),
+            &[],
+            "no tensor `input`, but image",
+            "save the volume as `input`",
+        ),
+        ("w.safetensors", ("nan_x.safetensors", "y.safetensors"), &[], "512 of 512 numbers of `input` are NaN", ""),
+        (
+            "w.safetensors",
+            ("x.safetensors", "y.nii"),
+            &[],
+            "is a tensor, and so is the result",
+            "name the output .safetensors",
+        ),
+        ("w.safetensors", ("scan.nii", "y.png"), &[], "is a scan, and so is the result", "name the output .nii.gz"),
+        ("w.safetensors", ("scan.nii", "no/y.nii"), &[], "there is no folder", "make it first"),
+        ("w.safetensors", ("gone.nii", "y.nii"), &[], "gone.nii cannot be read (missing)", ""),
+        ("w.safetensors", ("notes.nii.gz", "y.nii"), &[], "notes.nii.gz cannot be read", ""),
+        ("w.safetensors", ("empty", "y.nii"), &[], "without DICOM images", "the slices themselves"),
+        (
+            "w.safetensors",
+            scans,
+            &["--roi", "20"],
+            "--roi [20, 20, 20]: unet3d takes sides that are multiples of 8",
+            "--roi 24",
+        ),
+        ("w.safetensors", scans, &["--roi", "0"], "multiples of 8", "--roi 8"),
+        ("w.safetensors", scans, &["--roi", "1,2"], "expected one number, or three", "--help"),
+        ("w.safetensors", scans, &["--roi", "16", "--overlap", "1"], "an overlap of 1", ""),
+        ("w.safetensors", scans, &["--spacing", "0"], "three positive numbers", ""),
+        ("w.safetensors", scans, &["--window", "5,5"], "a lower and a higher number of HU", "--help"),
+        ("w.safetensors", scans, &["--device", "tpu"], "possible values: cpu, cuda", "--help"),
+        ("huge.safetensors", scans, &["--roi", "16"], "logits are NaN or infinite", "one kind"),
+    ];
+    for (weights, (input, output), more, message, hint) in table {
+        let (weights, input, output) = (at(weights), at(input), at(output));
+        let paths = [("--weights", &*weights), ("--input", &*input), ("--output", &*output)];
+        let result = infer(&paths, &[&["--model", "unet3d"][..], more].concat());
+        let words = String::from_utf8_lossy(&result.stderr);
+        assert_eq!(result.status.code(), Some(2), "{more:?} {words}");
+        assert!(words.contains(message) && words.contains(hint), "expected {message:?} and {hint:?} in\n{words}");
+        assert!(!words.contains("panicked"), "{words}");
+        assert!(!output.exists(), "nothing is written");
+    }
+
+    if !candle_core::utils::cuda_is_available() {
+        let (weights, input, output) = (at("w.safetensors"), at("x.safetensors"), at("y.safetensors"));
+        let paths = [("--weights", &*weights), ("--input", &*input), ("--output", &*output)];
+        let result = infer(&paths, &["--model", "unet3d", "--device", "cuda"]);
+        let words = String::from_utf8_lossy(&result.stderr);
+        assert_eq!(result.status.code(), Some(2));
+        assert!(words.contains("built without CUDA") && words.contains("--features cuda"), "{words}");
+    }
+}

@@ -1,0 +1,105 @@
+//! safetensors, read and written.
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Device, Tensor};
+use freetumor::nn::weights::{Precision, read, write_safetensors};
+
+fn file(header: &str, data: &[u8]) -> Vec<u8> {
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), data].concat()
+}
+
+fn error_of(file: &[u8]) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("weights");
+    std::fs::write(&path, file).unwrap();
+    read(&path, &Device::Cpu).unwrap_err().to_string()
+}
+
+#[test]
+fn what_contradicts_itself_is_refused() {
+    let entry = |dtype: &str, shape: &str, start: u64, end: u64| {
+        format!(r#"{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{start},{end}]}}"#)
+    };
+    let one = |entry: String| format!(r#"{{"a":{entry}}}"#);
+    let two = |a: String, b: String| format!(r#"{{"a":{a},"b":{b}}}"#);
+    for (header, bytes, expected) in [
+        (one(entry("F32", "[2]", 0, 8)), 4, "bytes 0 to 8 of 4"),
+        (one(entry("F32", "[2]", 0, 8)), 12, "4 bytes after the last tensor"),
+        (one(entry("F32", "[2]", 8, 0)), 8, "bytes 8 to 0"),
+        (one(entry("F32", "[3]", 0, 8)), 8, "do not hold its shape"),
+        (one(entry("F32", "[4294967296,4294967296,4]", 0, 8)), 8, "do not hold its shape"),
+        (one(entry("F32", "[-1]", 0, 8)), 8, "tensor `a`"),
+        (one(entry("F8_E4M3", "[8]", 0, 8)), 8, "element type `F8_E4M3`"),
+        (two(entry("F32", "[2]", 0, 8), entry("F32", "[2]", 0, 8)), 8, "tensor `b` begins at byte 0; expected 8"),
+        (two(entry("F32", "[1]", 0, 4), entry("F32", "[1]", 8, 12)), 12, "begins at byte 8; expected 4"),
+        (r#"{"a":3}"#.to_owned(), 0, "tensor `a`"),
+        ("{".to_owned(), 0, "no JSON"),
+        ("{}".to_owned(), 0, "no tensors"),
+        (format!("{{\"a\":{}", "[".repeat(10_000)), 0, "no JSON"),
+    ] {
+        let error = error_of(&file(&header, &vec![0; bytes]));
+        assert!(error.contains(expected), "{header}: {error}");
+    }
+    let long = [&u64::MAX.to_le_bytes()[..], b"{}"].concat();
+    assert!(error_of(&long).contains("a header of 18446744073709551615 bytes in a file of 10"));
+    assert!(error_of(&[&100u64.to_le_bytes()[..], b"{\"a\":"].concat()).contains("a header of 100 bytes"));
+}
+
+#[test]
+fn tensors_come_back_as_they_were_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("new.safetensors");
+    let cpu = &Device::Cpu;
+    let weight = Tensor::arange(0f32, 24.0, cpu).unwrap().reshape((2, 3, 4)).unwrap().transpose(0, 2).unwrap();
+    let tensors = BTreeMap::from([
+        ("b.weight".to_owned(), weight.clone()),
+        ("a".to_owned(), Tensor::new(0.1f64, cpu).unwrap()),
+        ("none".to_owned(), Tensor::zeros((0, 3), DType::F32, cpu).unwrap()),
+    ]);
+    let about = BTreeMap::from([("epoch".to_owned(), "3".to_owned()), ("model".to_owned(), "unet3d".to_owned())]);
+    write_safetensors(&path, &tensors, &about, Precision::Single).unwrap();
+    let first = std::fs::read(&path).unwrap();
+    // Written over, with the same bytes; nothing else is left in the folder.
+    write_safetensors(&path, &tensors, &about, Precision::Single).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), first);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+
+    let back = read(&path, cpu).unwrap();
+    assert_eq!(back.keys().collect::<Vec<_>>(), ["a", "b.weight", "none"]);
+    assert_eq!(back["b.weight"].to_vec3::<f32>().unwrap(), weight.to_vec3::<f32>().unwrap());
+    assert_eq!(back["a"].to_scalar::<f32>().unwrap(), 0.1);
+    assert_eq!(back["none"].dims(), [0, 3]);
+    // Another reader agrees.
+    let other = safetensors::SafeTensors::deserialize(&first).unwrap();
+    assert_eq!(other.tensor("b.weight").unwrap().shape(), [4, 3, 2]);
+    let (_, metadata) = safetensors::SafeTensors::read_metadata(&first).unwrap();
+    assert_eq!(metadata.metadata().as_ref().unwrap()["model"], "unet3d");
+    assert_eq!(first.len() % 8, 4, "an aligned header before 100 bytes of numbers");
+
+    write_safetensors(&path, &tensors, &about, Precision::Half).unwrap();
+    let half = read(&path, cpu).unwrap();
+    assert_eq!(half["b.weight"].dtype(), DType::F16);
+    assert_eq!(
+        half["b.weight"].to_dtype(DType::F32).unwrap().to_vec3::<f32>().unwrap(),
+        weight.to_vec3::<f32>().unwrap()
+    );
+}
+
+#[test]
+fn what_cannot_be_written_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let none = BTreeMap::new();
+    let of = |tensor: Tensor| BTreeMap::from([("w".to_owned(), tensor)]);
+    let large = of(Tensor::new(&[70_000f32], &Device::Cpu).unwrap());
+    let path = folder.path().join("w.safetensors");
+    let error = write_safetensors(&path, &large, &none, Precision::Half).unwrap_err().to_string();
+    assert!(error.contains("`w` holds numbers beyond ±65504"), "{error}");
+    let whole = of(Tensor::new(&[7i64], &Device::Cpu).unwrap());
+    let error = write_safetensors(&path, &whole, &none, Precision::Single).unwrap_err().to_string();
+    assert!(error.contains("weights are floats"), "{error}");
+    let error =
+        write_safetensors(&folder.path().join("no/w"), &large, &none, Precision::Single).unwrap_err().to_string();
+    assert!(error.contains("cannot write"), "{error}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing half-written is left");
+}
