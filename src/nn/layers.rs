@@ -13,7 +13,7 @@
 //! let conv = Conv3d::new(vb.pp("conv"), 1, 4, 3, true)?;
 //! let norm = Normalize::new(vb.pp("norm"), 4, Over::Instance, Activation::LeakyRelu(0.0))?;
 //! let x = Tensor::randn(0f32, 1.0, (2, 6, 5, 4, 1), &Device::Cpu)?;
-//! let y = norm.forward(&conv.forward(&x)?)?;
+//! let y = norm.forward(conv.forward(&x)?)?;
 //! assert_eq!(y.dims(), [2, 6, 5, 4, 4]);
 //! assert!(y.min_all()?.to_scalar::<f32>()? >= 0.0);
 //! # Ok::<(), candle_core::Error>(())

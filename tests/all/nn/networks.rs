@@ -143,9 +143,11 @@ fn gradients<N>(
 
     let variables = Variables::new(filled_as(dtype));
     let network = build(variables.builder()).unwrap();
-    let y = forward(&network, &named(&format!("gradient.{key}.x"), &reference.input, 0.0).to_dtype(dtype).unwrap()).unwrap();
+    let y = forward(&network, &named(&format!("gradient.{key}.x"), &reference.input, 0.0).to_dtype(dtype).unwrap())
+        .unwrap();
     assert_logits(key, &every(&y, 3), &logits["y_every_3rd"]);
-    let loss = (&y * named(&format!("gradient.{key}.g"), y.dims(), -1.0).to_dtype(dtype).unwrap()).unwrap().sum_all().unwrap();
+    let loss =
+        (&y * named(&format!("gradient.{key}.g"), y.dims(), -1.0).to_dtype(dtype).unwrap()).unwrap().sum_all().unwrap();
     let gradients = loss.backward().unwrap();
 
     let variables = variables.all();
@@ -167,7 +169,10 @@ fn gradients<N>(
         worst = if off > worst.0 { (off, name) } else { worst };
         worst_dot = if dot_off > worst_dot.0 { (dot_off, name) } else { worst_dot };
     }
-    eprintln!("{key}: norms within {:.1e} ({}), dot products within {:.1e} ({})", worst.0, worst.1, worst_dot.0, worst_dot.1);
+    eprintln!(
+        "{key}: norms within {:.1e} ({}), dot products within {:.1e} ({})",
+        worst.0, worst.1, worst_dot.0, worst_dot.1
+    );
     assert!(worst.0 <= tolerance, "{}: the gradient's norm is off by {:e}", worst.1, worst.0);
     assert!(worst_dot.0 <= 3.0 * tolerance, "{}: the gradient's dot product is off by {:e}", worst_dot.1, worst_dot.0);
 }
@@ -257,5 +262,17 @@ fn rows_find_their_gradients_on_both_ways() {
     assert_eq!(largest_difference(&y, &portable_y), 0.0);
     assert_eq!(largest_difference(&dx, &portable_dx), 0.0);
     assert_eq!(largest_difference(&dx.narrow(1, 4, 1).unwrap(), &g.narrow(1, 0, 1).unwrap()), 0.0);
-    assert_eq!(dx.narrow(1, 2, 1).unwrap().abs().unwrap().sum(D::Minus1).unwrap().max_all().unwrap().to_scalar::<f32>().unwrap(), 0.0);
+    assert_eq!(
+        dx.narrow(1, 2, 1)
+            .unwrap()
+            .abs()
+            .unwrap()
+            .sum(D::Minus1)
+            .unwrap()
+            .max_all()
+            .unwrap()
+            .to_scalar::<f32>()
+            .unwrap(),
+        0.0
+    );
 }
