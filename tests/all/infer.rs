@@ -257,6 +257,9 @@ fn a_folder_of_dicom_gives_what_its_nifti_gives() {
     assert!(differing * 1000 < labelled, "{differing} of {labelled}");
 }
 
+/// Weights, input and output, more options; what the error and what its hint say.
+type BadRun<'r> = (&'r str, (&'r str, &'r str), &'r [&'r str], &'r str, &'r str);
+
 #[test]
 fn bad_input_ends_in_exit_code_2_and_a_hint() {
     let folder = tempfile::tempdir().unwrap();
@@ -288,7 +291,7 @@ fn bad_input_ends_in_exit_code_2_and_a_hint() {
     std::fs::create_dir(at("empty")).unwrap();
 
     let (tensors, scans) = (("x.safetensors", "y.safetensors"), ("scan.nii", "y.nii.gz"));
-    let table: &[(&str, (&str, &str), &[&str], &str, &str)] = &[
+    let table: &[BadRun] = &[
         ("gone.safetensors", tensors, &[], "gone.safetensors: No such file", ""),
         ("scan.nii", tensors, &[], "a format that is not known", "safetensors or what torch.save writes"),
         ("two.safetensors", tensors, &[], "several networks: generator, discriminator", "such as generator"),
