@@ -140,7 +140,7 @@ fn labels_of_a_real_scan_lie_where_the_scan_is_bright() {
     let hu: Vec<f32> = (0..volume.grid.voxels()).map(|index| volume.voxels.hu(index)).collect();
     let folder = tempfile::tempdir().unwrap();
     let (weights, output) = (folder.path().join("w.safetensors"), folder.path().join("labels.nii.gz"));
-    save(&weights, &bright(&config(Model::UNet3D, 1, 3), 1.5));
+    save(&weights, &bright(&config(Model::UNet3D, 1, 3), 0.2));
     let paths = [("--weights", &*weights), ("--input", &*scan), ("--output", &*output)];
 
     // One window over all of it, at the scan's own spacing: exactly a threshold, but for what the window clips.
@@ -152,18 +152,27 @@ fn labels_of_a_real_scan_lie_where_the_scan_is_bright() {
     assert!((20_000..hu.len() / 2).contains(&labelled), "{labelled}");
     assert!(agreement(&hu, labels.ids.as_slice()) > 0.9999, "{}", agreement(&hu, labels.ids.as_slice()));
 
-    // One window at 2.2 mm: the way there and back blurs edges, and shifts nothing.
+    // One window at 2.2 mm: the way there and back blurs the noise of single voxels, and shifts nothing.
     ran(&infer(&paths, &["--model", "unet3d", "--roi", "168,144,48", "--spacing", "2.2"]));
     let labels = nifti::read_labels(&output).unwrap();
     assert_eq!(labels.grid, volume.grid);
     let fine = agreement(&hu, labels.ids.as_slice());
+    let [nx, ny, _] = volume.grid.shape;
+    for step in [1, nx, nx * ny] {
+        let (mut forward, mut backward) = (hu.clone(), hu.clone());
+        forward.rotate_right(step);
+        backward.rotate_left(step);
+        for shifted in [forward, backward] {
+            assert!(agreement(&shifted, labels.ids.as_slice()) < fine - 0.01, "shifted by {step}");
+        }
+    }
 
     // Several windows: here each has a threshold of its own, for this network's norms look at all of a window.
     let said = ran(&infer(&paths, &["--model", "unet3d", "--roi", "64", "--overlap", "0.25"]));
     assert!(said.contains(" 20 windows, "), "{said}");
     let windowed = agreement(&hu, nifti::read_labels(&output).unwrap().ids.as_slice());
     eprintln!("Dice with the best threshold: {fine:.4} in one window, {windowed:.4} in twenty");
-    assert!(fine > 0.95 && windowed > 0.6, "{fine} {windowed}");
+    assert!(fine > 0.93 && windowed > 0.6, "{fine} {windowed}");
 
     // The picture is of the same.
     let png = folder.path().join("labels.png");
@@ -257,6 +266,9 @@ fn a_folder_of_dicom_gives_what_its_nifti_gives() {
     assert!(differing * 1000 < labelled, "{differing} of {labelled}");
 }
 
+/// Weights, input and output, more options; what the error and what its hint say.
+type BadRun<'r> = (&'r str, (&'r str, &'r str), &'r [&'r str], &'r str, &'r str);
+
 #[test]
 fn bad_input_ends_in_exit_code_2_and_a_hint() {
     let folder = tempfile::tempdir().unwrap();
@@ -288,7 +300,7 @@ fn bad_input_ends_in_exit_code_2_and_a_hint() {
     std::fs::create_dir(at("empty")).unwrap();
 
     let (tensors, scans) = (("x.safetensors", "y.safetensors"), ("scan.nii", "y.nii.gz"));
-    let table: &[(&str, (&str, &str), &[&str], &str, &str)] = &[
+    let table: &[BadRun] = &[
         ("gone.safetensors", tensors, &[], "gone.safetensors: No such file", ""),
         ("scan.nii", tensors, &[], "a format that is not known", "safetensors or what torch.save writes"),
         ("two.safetensors", tensors, &[], "several networks: generator, discriminator", "such as generator"),
