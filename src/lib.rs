@@ -23,6 +23,9 @@
 //! synthetic tumor in it. *Scores* are numbers that describe a candidate, the *quality test* is a list of conditions on
 //! them, and its answer is the *verdict*. An accepted candidate becomes a *sample*. An *epoch* is what one commit holds.
 //!
+//! The networks of the paper live in [`nn`], which knows nothing of CT: operators on candle with kernels of our own, a 3-D U-Net,
+//! Swin UNETR, their weights and sliding windows.
+//!
 //! Three outcomes are never mixed: an [`error::Error`] stops the run, a [`error::Fault`] spoils one scan, and a rejection is normal data.
 //!
 //! # One tumor, without a dataflow

@@ -141,7 +141,8 @@ fn plain(tensor: &Tensor) -> bool {
 /// `beta · moment + (1 − beta) · gradient`, or of its square; in place where that can be.
 fn average(moment: &Tensor, gradient: &Tensor, beta: f64, square: bool) -> Result<Tensor> {
     if plain(moment) && plain(gradient) {
-        moment.inplace_op2(gradient, &Average { beta: beta as f32, square })?;
+        let average = Average { keep: beta as f32, take: (1.0 - beta) as f32, square };
+        moment.inplace_op2(gradient, &average)?;
         return Ok(moment.clone());
     }
     let gradient = if square { gradient.sqr()? } else { gradient.clone() };
@@ -150,7 +151,8 @@ fn average(moment: &Tensor, gradient: &Tensor, beta: f64, square: bool) -> Resul
 
 /// The running average as a loop.
 struct Average {
-    beta: f32,
+    keep: f32,
+    take: f32,
     square: bool,
 }
 
@@ -167,7 +169,7 @@ impl InplaceOp2 for Average {
         moment.par_chunks_mut(STRETCH).zip(gradient.par_chunks(STRETCH)).for_each(|(moment, gradient)| {
             for (moment, &gradient) in moment.iter_mut().zip(gradient) {
                 let gradient = if self.square { gradient * gradient } else { gradient };
-                *moment = *moment * self.beta + gradient * (1.0 - self.beta);
+                *moment = *moment * self.keep + gradient * self.take;
             }
         });
         Ok(())

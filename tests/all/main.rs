@@ -15,6 +15,7 @@ mod nifti;
 mod nn;
 mod phantom;
 mod priors;
+mod rooms;
 mod run_folder;
 mod shapes;
 mod sinks;
