@@ -5,9 +5,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use freetumor::cli::Cli;
+use freetumor::nn::kernel::prepare_process;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if cli.runs_networks() {
+        prepare_process();
+    }
     match cli.run() {
         Ok(code) => ExitCode::from(code),
         Err(error) => {

@@ -53,6 +53,11 @@ enum LogFormat {
 }
 
 impl Cli {
+    /// Whether the subcommand runs networks, which want the process [prepared](crate::nn::kernel::prepare_process).
+    pub fn runs_networks(&self) -> bool {
+        matches!(self.command, Command::Infer(_))
+    }
+
     /// Runs the subcommand; gives the exit code: 0 clean, 1 finished with faults, 2 could not run.
     ///
     /// # Errors

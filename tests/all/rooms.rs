@@ -29,7 +29,7 @@ const ENGINES: &[(&str, &[&str])] = &[
     ("candle_nn", &["nn"]),
     ("dicom_core", &["ingest"]),
     ("crossbeam", &["dataflow", "ingest"]),
-    ("parquet", &["sink", "tables"]),
+    ("parquet", &["sink", "tables", "dataflow"]),
     ("clap", &["cli", "main"]),
 ];
 

@@ -1,7 +1,10 @@
 //! Memory for volumes.
 
-/// Bytes of one huge page, and what a buffer needs before it asks for such.
+/// Bytes of one huge page.
 const HUGE_PAGE: usize = 2 << 20;
+
+/// Bytes from which on a buffer asks for huge pages: from here on an allocator gives it pages of its own.
+const LARGE: usize = 32 << 20;
 
 /// A buffer of zeros; a large one asks the system for huge pages.
 ///
@@ -9,8 +12,8 @@ const HUGE_PAGE: usize = 2 << 20;
 /// hand them out than a norm takes to fill them.
 ///
 /// ```
-/// let buffer = freetumor::nn::kernel::zeros(3 << 20);
-/// assert!(buffer.len() == 3 << 20 && buffer.iter().all(|&number| number == 0.0));
+/// let buffer = freetumor::nn::kernel::zeros(10 << 20);
+/// assert!(buffer.len() == 10 << 20 && buffer.iter().all(|&number| number == 0.0));
 /// ```
 pub fn zeros(len: usize) -> Vec<f32> {
     let buffer = vec![0.0; len];
@@ -21,6 +24,9 @@ pub fn zeros(len: usize) -> Vec<f32> {
 #[cfg(target_os = "linux")]
 fn advise(buffer: &[f32]) {
     let bytes = size_of_val(buffer);
+    if bytes < LARGE {
+        return;
+    }
     let start = buffer.as_ptr().addr();
     let first = start.next_multiple_of(HUGE_PAGE);
     let end = (start + bytes) / HUGE_PAGE * HUGE_PAGE;
@@ -34,3 +40,22 @@ fn advise(buffer: &[f32]) {
 
 #[cfg(not(target_os = "linux"))]
 fn advise(_: &[f32]) {}
+
+/// Prepares a process for networks: to be called once, first thing in `main`, by programs that train or infer.
+///
+/// Freed memory below 32 MiB a piece stays with the process, up to 512 MiB: a step of training allocates the same volumes again and again,
+/// and the system would clear their pages every time. And candle's own threads, which add up gradients, wait asleep instead of
+/// spinning, so that they leave the processors to the kernels.
+pub fn prepare_process() {
+    const SPIN_LIMIT: &str = "CANDLE_BARRIER_POOL_SPIN_LIMIT";
+    if std::env::var_os(SPIN_LIMIT).is_none() {
+        // SAFETY: no other thread runs yet that could read the environment at the same time; the documentation asks for that.
+        unsafe { std::env::set_var(SPIN_LIMIT, "64") };
+    }
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: both calls only set numbers of the allocator, which takes them at any time.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE as libc::c_int);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, 512 << 20);
+    }
+}

@@ -19,7 +19,7 @@ mod transform;
 mod weight_gradient;
 mod winograd;
 
-pub use buffer::zeros;
+pub use buffer::{prepare_process, zeros};
 pub use class::Class;
 pub use geometry::Geometry;
 

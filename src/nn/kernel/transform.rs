@@ -4,8 +4,8 @@ use super::lanes::Lanes;
 
 /// `OUT` outputs of a kernel of three from `IN = OUT + 2` inputs.
 pub(super) trait Transform<const OUT: usize, const IN: usize>: Sync {
-    /// `G k`, for each column of `k`.
-    fn kernel<const COLUMNS: usize>(kernel: [[f32; COLUMNS]; 3]) -> [[f32; COLUMNS]; IN];
+    /// `G k`.
+    fn kernel(k: [f64; 3]) -> [f64; IN];
     /// `Bᵀ d`.
     ///
     /// # Safety
@@ -24,11 +24,9 @@ pub(super) trait Transform<const OUT: usize, const IN: usize>: Sync {
 pub(super) struct Two;
 
 impl Transform<2, 4> for Two {
-    fn kernel<const COLUMNS: usize>([a, b, c]: [[f32; COLUMNS]; 3]) -> [[f32; COLUMNS]; 4] {
-        let each = |f: &dyn Fn(f64, f64, f64) -> f64| {
-            std::array::from_fn(|i| f(f64::from(a[i]), f64::from(b[i]), f64::from(c[i])) as f32)
-        };
-        [a, each(&|a, b, c| (a + b + c) / 2.0), each(&|a, b, c| (a - b + c) / 2.0), c]
+    #[inline(always)]
+    fn kernel([a, b, c]: [f64; 3]) -> [f64; 4] {
+        [a, (a + b + c) / 2.0, (a - b + c) / 2.0, c]
     }
 
     #[inline(always)]
@@ -46,16 +44,15 @@ impl Transform<2, 4> for Two {
 pub(super) struct Four;
 
 impl Transform<4, 6> for Four {
-    fn kernel<const COLUMNS: usize>([a, b, c]: [[f32; COLUMNS]; 3]) -> [[f32; COLUMNS]; 6] {
-        let each = |f: &dyn Fn(f64, f64, f64) -> f64| {
-            std::array::from_fn(|i| f(f64::from(a[i]), f64::from(b[i]), f64::from(c[i])) as f32)
-        };
+    #[inline(always)]
+    fn kernel([a, b, c]: [f64; 3]) -> [f64; 6] {
+        let (near, far) = ((a + c) * (1.0 / 6.0), a + 4.0 * c);
         [
-            each(&|a, _, _| a / 4.0),
-            each(&|a, b, c| -(a + b + c) / 6.0),
-            each(&|a, b, c| -(a - b + c) / 6.0),
-            each(&|a, b, c| (a + 2.0 * b + 4.0 * c) / 24.0),
-            each(&|a, b, c| (a - 2.0 * b + 4.0 * c) / 24.0),
+            a * 0.25,
+            -near - b * (1.0 / 6.0),
+            b * (1.0 / 6.0) - near,
+            (far + 2.0 * b) * (1.0 / 24.0),
+            (far - 2.0 * b) * (1.0 / 24.0),
             c,
         ]
     }

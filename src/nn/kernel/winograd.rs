@@ -46,7 +46,7 @@ pub(super) fn fits(class: Class, geometry: &Geometry, outputs: Outputs) -> bool 
         && geometry.stride == [1; 3]
         && geometry.channels_in % width == 0
         && geometry.channels_out % width == 0
-        && geometry.channels_in.min(geometry.channels_out) >= 32
+        && geometry.channels_in.min(geometry.channels_out) >= 16
         && patches >= FEW_PATCHES
         && y >= out
         && z >= out
@@ -161,18 +161,16 @@ fn transform_weights<T: Transform<OUT, IN>, const OUT: usize, const IN: usize>(
         let wide = columns.min(weight.outputs - block * columns);
         for input in 0..weight.inputs {
             for plane in 0..planes {
+                let to = (plane * weight.inputs + input) * columns;
                 for column in 0..wide {
-                    let mut kernel = [[0.0f32; 3]; 3];
-                    for (tap, number) in kernel.as_flattened_mut().iter_mut().enumerate() {
-                        *number = weight.at(block * columns + column, input, plane * 9 + tap);
-                    }
-                    let half: [[f32; 3]; IN] = T::kernel(kernel);
-                    let turned: [[f32; IN]; 3] = std::array::from_fn(|j| std::array::from_fn(|i| half[i][j]));
-                    let whole: [[f32; IN]; IN] = T::kernel(turned);
-                    for j in 0..IN {
-                        for i in 0..IN {
-                            let point = i * IN + j;
-                            numbers[point * size + (plane * weight.inputs + input) * columns + column] = whole[j][i];
+                    let tap = |j: usize, k: usize| {
+                        f64::from(weight.at(block * columns + column, input, plane * 9 + j * 3 + k))
+                    };
+                    // First along y, for each tap along z, then along z.
+                    let half: [[f64; IN]; 3] = std::array::from_fn(|k| T::kernel([tap(0, k), tap(1, k), tap(2, k)]));
+                    for i in 0..IN {
+                        for (j, number) in T::kernel([half[0][i], half[1][i], half[2][i]]).into_iter().enumerate() {
+                            numbers[(i * IN + j) * size + to + column] = number as f32;
                         }
                     }
                 }

@@ -132,7 +132,8 @@ impl Native for Conv3d {
     fn backward(&self, call: &Slices) -> Result<Vec<Option<Vec<f32>>>> {
         let (class, geometry, [x, weight]) = (Class::detect(), self.geometry(), [call.inputs[0], call.inputs[1]]);
         Ok(call.wanted(|input, gradient| match input {
-            0 => kernel::conv3d_input_gradient(class, self.accuracy, &geometry, call.grad, weight, gradient),
+            // What an input's gradient loses to rounding, no activation turns into another sign: the faster way will do.
+            0 => kernel::conv3d_input_gradient(class, Accuracy::Inference, &geometry, call.grad, weight, gradient),
             1 => kernel::conv3d_weight_gradient(class, &geometry, x, call.grad, gradient),
             _ => kernel::bias_gradient(call.grad, gradient),
         }))
