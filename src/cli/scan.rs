@@ -18,7 +18,11 @@ pub fn read_scan(path: &Path) -> Result<Volume> {
     }
     nifti::read_volume(path).map_err(|fault| {
         let error = unreadable(path, &fault);
-        if is_dicom_slice(path) { error.with_hint("this is a DICOM slice: give the folder of its series") } else { error }
+        if is_dicom_slice(path) {
+            error.with_hint("this is a DICOM slice: give the folder of its series")
+        } else {
+            error
+        }
     })
 }
 

@@ -50,7 +50,8 @@ fn files() -> Vec<(String, String)> {
     let mut found = Vec::new();
     sources(&root, &mut found);
     assert!(found.len() > 100, "the crate was found");
-    let code = |text: &str| text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let code =
+        |text: &str| text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
     let name = |path: &Path| path.strip_prefix(&root).unwrap().with_extension("").to_str().unwrap().replace('\\', "/");
     found.iter().map(|path| (name(path), code(&std::fs::read_to_string(path).unwrap()))).collect()
 }
@@ -92,7 +93,10 @@ fn rooms_know_only_those_before_them() {
 
 #[test]
 fn a_trespass_is_seen() {
-    assert_eq!(trespasses("volume/grid", "use crate::sink::Sink;"), ["src/volume/grid.rs names crate::sink, which volume may not"]);
+    assert_eq!(
+        trespasses("volume/grid", "use crate::sink::Sink;"),
+        ["src/volume/grid.rs names crate::sink, which volume may not"]
+    );
     assert_eq!(trespasses("mask/lung", "let t = candle_core::Tensor::new();").len(), 1);
     assert!(trespasses("nn/ops/conv", "use candle_core::Tensor; use crate::error::Result;").is_empty());
 }

@@ -12,12 +12,12 @@ use std::io::BufRead;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Result, Tensor};
+use freetumor::nn::fill;
 use freetumor::nn::kernel::{self, Accuracy, Class, Geometry};
 use freetumor::nn::network::{Config, Model, Network};
 use freetumor::nn::ops::Over;
 use freetumor::nn::optimise::{Adam, AdamConfig};
 use freetumor::nn::parameters::Variables;
-use freetumor::nn::fill;
 use rayon::prelude::*;
 
 /// Seconds of the fastest of some runs that take about a second in all.
@@ -89,8 +89,21 @@ fn layers() -> Result<()> {
     println!("limit: matrix product by gemm   {product:7.1} GFLOP/s\n");
     println!("convolutions of kernel 3, GFLOP/s   plain  trained  inferred   of input   of weight");
     let shapes = [
-        (96, 1, 32), (96, 32, 64), (96, 192, 64), (96, 64, 64), (48, 64, 128), (48, 384, 128), (48, 128, 128),
-        (24, 128, 256), (24, 768, 256), (12, 256, 512), (96, 48, 48), (32, 8, 8), (32, 24, 8), (16, 16, 16), (8, 32, 32),
+        (96, 1, 32),
+        (96, 32, 64),
+        (96, 192, 64),
+        (96, 64, 64),
+        (48, 64, 128),
+        (48, 384, 128),
+        (48, 128, 128),
+        (24, 128, 256),
+        (24, 768, 256),
+        (12, 256, 512),
+        (96, 48, 48),
+        (32, 8, 8),
+        (32, 24, 8),
+        (16, 16, 16),
+        (8, 32, 32),
     ];
     for (side, channels_in, channels_out) in shapes {
         let (kernel, stride, padding) = ([3; 3], [1; 3], [1; 3]);
@@ -171,7 +184,8 @@ fn networks() -> Result<()> {
         let seconds = fastest(|| drop(black_box(inference.run().expect("logits"))));
         println!("{model:<12} {side}³ forward                 {seconds:8.3} s");
     }
-    for (model, side, width, batch) in [("unet3d", 64, None, 1), ("narrow", 32, Some(4), 2), ("narrow", 32, Some(8), 2)] {
+    for (model, side, width, batch) in [("unet3d", 64, None, 1), ("narrow", 32, Some(4), 2), ("narrow", 32, Some(8), 2)]
+    {
         let mut training = Training::new(model, side, width, batch)?;
         let seconds = fastest(|| training.step().expect("a step"));
         let width = width.map_or(String::new(), |width| format!(", width {width}"));
