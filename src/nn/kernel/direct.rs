@@ -149,19 +149,17 @@ fn pointwise(class: Class, x: &[f32], weight: Weight<'_>, bias: Option<&[f32]>, 
 
 /// The transposed convolution whose kernel is as wide as its stride: every input voxel paints a box of its own.
 ///
-/// `x` is `[batch][x][y][z][inputs]`, the weight `[inputs, outputs, kx, ky, kz]`, `y` is larger by the kernel along each axis.
+/// It goes the way of `geometry` backwards, from that convolution's output `x` to its input `y`; the weight is that one's.
 pub(super) fn transposed(
     class: Class,
-    shape_in: [usize; 3],
-    kernel: [usize; 3],
+    geometry: &Geometry,
     x: &[f32],
     weight: &[f32],
-    [inputs, outputs]: [usize; 2],
     bias: Option<&[f32]>,
     y: &mut [f32],
 ) {
-    let [nx, ny, nz] = shape_in;
-    let [kx, ky, kz] = kernel;
+    let ([nx, ny, nz], [kx, ky, kz]) = (geometry.output(), geometry.kernel);
+    let (inputs, outputs) = (geometry.channels_out, geometry.channels_in);
     let taps = kx * ky * kz;
     let shape = TileShape::choose(class, outputs, nz);
     let blocks = outputs.div_ceil(shape.columns);

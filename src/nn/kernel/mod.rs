@@ -76,10 +76,9 @@ pub fn conv3d_input_gradient(
 ) {
     check(geometry, dx, weight, dy);
     let disjoint = geometry.kernel == geometry.stride && geometry.padding == [0; 3];
-    let whole = (0..3).all(|a| geometry.input[a] % geometry.kernel[a] == 0);
+    let whole = (0..3).all(|a| geometry.input[a].is_multiple_of(geometry.kernel[a]));
     if disjoint && whole {
-        let channels = [geometry.channels_out, geometry.channels_in];
-        return direct::transposed(class, geometry.output(), geometry.kernel, dy, weight, channels, None, dx);
+        return direct::transposed(class, geometry, dy, weight, None, dx);
     }
     let output = geometry.output();
     // With a stride, zeros between the gradients; behind the last whole step, zeros for inputs that no output saw.
@@ -132,7 +131,7 @@ pub fn conv3d_weight_gradient(class: Class, geometry: &Geometry, x: &[f32], dy: 
 
 /// The gradient of a bias: the sum over all positions of `dy`, `[position, channel]`.
 pub fn bias_gradient(dy: &[f32], db: &mut [f32]) {
-    assert!(!db.is_empty() && dy.len() % db.len() == 0, "whole positions");
+    assert!(!db.is_empty() && dy.len().is_multiple_of(db.len()), "whole positions");
     weight_gradient::bias_gradient(dy, db);
 }
 
@@ -147,11 +146,20 @@ pub fn conv_transpose3d(
     y: &mut [f32],
 ) {
     let positions = x.len() / channels[0];
-    assert!(x.len() % (shape.iter().product::<usize>() * channels[0]) == 0, "whole samples");
+    assert!(x.len().is_multiple_of(shape.iter().product::<usize>() * channels[0]), "whole samples");
     assert_eq!(weight.len(), channels[0] * channels[1] * 8, "a weight of kernel 2");
     assert_eq!(y.len(), positions * 8 * channels[1], "an output twice as large");
     assert!(bias.is_none_or(|bias| bias.len() == channels[1]), "one bias a channel");
-    direct::transposed(class, shape, [2; 3], x, weight, channels, bias, y);
+    let backwards = Geometry {
+        batch: positions / shape.iter().product::<usize>(),
+        input: shape.map(|n| 2 * n),
+        channels_in: channels[1],
+        channels_out: channels[0],
+        kernel: [2; 3],
+        stride: [2; 3],
+        padding: [0; 3],
+    };
+    direct::transposed(class, &backwards, x, weight, bias, y);
 }
 
 /// Chooses the way to convolve.

@@ -44,8 +44,8 @@ pub(super) fn fits(class: Class, geometry: &Geometry, outputs: Outputs) -> bool 
     let width = if class == Class::Avx512 { 16 } else { 8 };
     geometry.kernel[1..] == [3, 3]
         && geometry.stride == [1; 3]
-        && geometry.channels_in % width == 0
-        && geometry.channels_out % width == 0
+        && geometry.channels_in.is_multiple_of(width)
+        && geometry.channels_out.is_multiple_of(width)
         && geometry.channels_in.min(geometry.channels_out) >= 16
         && patches >= FEW_PATCHES
         && y >= out
@@ -305,17 +305,17 @@ impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> Task<'_, T, OUT, 
                 for channel in (0..channels).step_by(L::WIDTH) {
                     unsafe {
                         let mut half = [[L::zero(); IN]; IN];
-                        for j in 0..IN {
+                        for (j, half) in half.iter_mut().enumerate() {
                             let mut column = [L::zero(); IN];
                             for (i, number) in column.iter_mut().enumerate() {
                                 *number = L::load(from.wrapping_add(i * row_len + j * channels + channel));
                             }
-                            half[j] = T::input(column);
+                            *half = T::input(column);
                         }
                         for i in 0..IN {
                             let mut row = [L::zero(); IN];
-                            for (j, number) in row.iter_mut().enumerate() {
-                                *number = half[j][i];
+                            for (number, half) in row.iter_mut().zip(&half) {
+                                *number = half[i];
                             }
                             for (j, number) in T::input(row).into_iter().enumerate() {
                                 number.store(numbers.as_mut_ptr().wrapping_add((i * IN + j) * point_len + channel));
@@ -354,17 +354,17 @@ impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> Task<'_, T, OUT, 
                             None => L::zero(),
                         };
                         let mut half = [[L::zero(); OUT]; IN];
-                        for j in 0..IN {
+                        for (j, half) in half.iter_mut().enumerate() {
                             let mut numbers = [L::zero(); IN];
                             for (i, number) in numbers.iter_mut().enumerate() {
                                 *number = L::load(products.as_ptr().wrapping_add((i * IN + j) * point_len + column));
                             }
-                            half[j] = T::output(numbers);
+                            *half = T::output(numbers);
                         }
                         for i in 0..OUT.min(ny - y) {
                             let mut numbers = [L::zero(); IN];
-                            for (j, number) in numbers.iter_mut().enumerate() {
-                                *number = half[j][i];
+                            for (number, half) in numbers.iter_mut().zip(&half) {
+                                *number = half[i];
                             }
                             for (j, number) in T::output(numbers).into_iter().enumerate().take(nz - z) {
                                 let to = self.y.at(((at_x + y + i) * nz + z + j) * outputs + output);
