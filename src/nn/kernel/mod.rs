@@ -1,8 +1,8 @@
 //! The CPU kernels: plain functions over slices, and the only unsafe code of the networks.
 //!
 //! Volumes are `[batch, x, y, z, channel]`, weights `[out, in, kx, ky, kz]`. Every convolution is cut into tiles of outputs
-//! that stay in registers while their sums grow ([`tile`]); what differs is where a tile's factors come from: rows of the
-//! input ([`direct`]), transformed patches ([`winograd`]), or inputs against output gradients ([`weight_gradient`]). Each is
+//! that stay in registers while their sums grow (`tile`); what differs is where a tile's factors come from: rows of the
+//! input (`direct`), transformed patches (`winograd`), or inputs against output gradients (`weight_gradient`). Each is
 //! compiled for AVX-512, AVX2 and plain arithmetic, and chosen at run time ([`Class`]).
 //!
 //! A number is made by one task in a fixed order, so results have the same bits for any number of threads.
