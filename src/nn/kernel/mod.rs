@@ -1,4 +1,4 @@
-//! The CPU kernels: plain functions over slices, and the only unsafe code of the networks.
+//! The CPU kernels: plain functions over slices, and, with `ops::native::simd`, all unsafe code of the networks.
 //!
 //! Volumes are `[batch, x, y, z, channel]`, weights `[out, in, kx, ky, kz]`. Every convolution is cut into tiles of outputs
 //! that stay in registers while their sums grow (`tile`); what differs is where a tile's factors come from: rows of the
