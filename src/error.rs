@@ -115,6 +115,10 @@ pub enum FaultKind {
     Mismatch,
     /// Our own code panicked on this scan.
     Panic,
+    /// A network could not look at it: no finite numbers, or no memory.
+    Network,
+    /// The device of the networks is gone. It is no fault of the scan: the run stops.
+    Device,
 }
 
 impl FaultKind {
@@ -131,6 +135,8 @@ impl FaultKind {
             Self::TooLarge => "too_large",
             Self::Mismatch => "mismatch",
             Self::Panic => "panic",
+            Self::Network => "network",
+            Self::Device => "device",
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
@@ -11,15 +12,18 @@ use flate2::write::GzEncoder;
 use indicatif::ProgressBar;
 
 use super::scan::{read_scan, triple, window};
-use crate::error::{Error, Fault, Result};
+use crate::error::{Error, Fault, Result, Stage};
 use crate::ingest::nifti::{Datatype, encode_header, encode_series_header};
 use crate::nn::device::Place;
 use crate::nn::network::Model;
+use crate::nn::ops::Over;
 use crate::nn::predictor::{Predictor, Wanted};
+use crate::nn::service::Service;
 use crate::nn::weights::Part;
 use crate::nn::windows::{Grouping, Importance, SlidingWindows, WindowPlan};
 use crate::sink::nifti::DEFAULT_GZIP_LEVEL;
-use crate::volume::{Array3, Grid, HuWindow, Outside, Prepared, Preprocess, Resampling, Volume, likeliest};
+use crate::view::{NetworkConfig, OnScan, Viewer};
+use crate::volume::{Array3, Grid, HuWindow, Preprocess};
 
 /// Run a network on a scan or on a tensor
 ///
@@ -43,6 +47,9 @@ pub struct InferArgs {
     /// Features where the network is narrowest [default: what the weights have]
     #[arg(long, value_name = "W")]
     pub width: Option<usize>,
+    /// Over what the norms of a U-Net take their statistics; it matters for tensors of several samples [default: batch]
+    #[arg(long, value_enum)]
+    pub norm: Option<NormName>,
     /// Voxels of a window: one number, or three with commas between them
     #[arg(long, value_name = "N|X,Y,Z", default_value = "96", value_parser = triple::<usize>)]
     pub roi: Triple<usize>,
@@ -94,6 +101,15 @@ pub enum PartName {
     Segmentor,
 }
 
+/// Over what norms take their statistics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum NormName {
+    /// Over all samples of a batch, as published.
+    Batch,
+    /// Over each sample by itself.
+    Instance,
+}
+
 /// Where networks run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DeviceName {
@@ -101,6 +117,16 @@ pub enum DeviceName {
     Cpu,
     /// The first NVIDIA card, in a build with CUDA.
     Cuda,
+}
+
+impl DeviceName {
+    /// The device of that name.
+    pub fn place(self) -> Place {
+        match self {
+            Self::Cpu => Place::Cpu,
+            Self::Cuda => Place::Cuda,
+        }
+    }
 }
 
 /// Runs the network and gives the exit code.
@@ -122,22 +148,28 @@ pub fn infer(args: &InferArgs, stdout: &mut dyn Write) -> Result<u8> {
         Some(PartName::Discriminator) => Part::Discriminator,
         Some(PartName::Segmentor) => Part::Segmentor,
     };
-    let place = match args.device {
-        DeviceName::Cpu => Place::Cpu,
-        DeviceName::Cuda => Place::Cuda,
+    let norm = match (args.norm, model) {
+        (Some(NormName::Batch), Model::SwinUnetr) => {
+            return Err(Error::new("--norm batch: swin_unetr has norms per instance").with_hint("leave --norm out"));
+        }
+        (Some(NormName::Batch), Model::UNet3D) => Some(Over::Batch),
+        (Some(NormName::Instance), _) => Some(Over::Instance),
+        (None, _) => None,
     };
+    let place = args.device.place();
     let divisor = model.side_divisor();
     if !is_tensor && args.roi.iter().any(|side| *side == 0 || side % divisor > 0) {
         return Err(Error::new(format!("--roi {:?}: {model} takes sides that are multiples of {divisor}", args.roi))
             .with_hint(format!("for example --roi {}", args.roi[0].next_multiple_of(divisor).max(divisor))));
     }
-    let wanted = Wanted { model, part, classes: args.classes, width: args.width };
-    let predictor = Predictor::open(&args.weights, &wanted, &place.device()?)?;
+    let wanted = Wanted { model, part, classes: args.classes, width: args.width, norm };
+    let service = Service::new(place, 1);
+    let predictor = Predictor::open(&args.weights, &wanted, &service.device()?)?;
     let said = if is_tensor {
         let shape = predictor.forward_file(&args.input, &args.output)?;
         format!("{}: output {shape:?}", args.output.display())
     } else {
-        segment(args, &predictor)?
+        segment(args, predictor, service)?
     };
     match writeln!(stdout, "{said}, {:.1} s", start.elapsed().as_secs_f64()) {
         // Whoever reads the pipe has seen enough.
@@ -177,7 +209,7 @@ fn folder(path: &Path) -> &Path {
 }
 
 /// From scan to labels or probabilities on its own grid; gives a word on what was done.
-fn segment(args: &InferArgs, predictor: &Predictor) -> Result<String> {
+fn segment(args: &InferArgs, predictor: Predictor, service: Arc<Service>) -> Result<String> {
     let classes = predictor.config().classes;
     if classes < 2 && !args.probabilities {
         return Err(Error::new("a network of one class has no labels to choose from")
@@ -196,13 +228,16 @@ fn segment(args: &InferArgs, predictor: &Predictor) -> Result<String> {
     let calls = windows.calls(1, &scanned);
     // Drawn on a terminal only.
     let bar = ProgressBar::new(calls as u64);
-    let probabilities = predictor
-        .probabilities(prepared.image.as_slice(), &windows, &scanned, || bar.inc(1))
-        .inspect_err(|_| bar.abandon())?;
+    let viewer = Viewer::new(Arc::new(predictor), NetworkConfig::new(&args.weights), service, String::new());
+    let logits = viewer.look_at_all(Stage::Mask, &prepared, &windows, || bar.inc(1)).map_err(|fault| {
+        bar.abandon();
+        failed(fault).with_hint("are weights and input of one kind?")
+    })?;
     bar.finish_and_clear();
-    let on_scan = OnScan::new(&scan, &prepared).map_err(failed)?;
+    let probabilities = OnScan::softmax(logits);
+    let on_scan = OnScan::new(&scan.grid, &prepared).map_err(failed)?;
     let said = if args.probabilities {
-        on_scan.write_probabilities(&args.output, probabilities)?;
+        write_probabilities(&args.output, &on_scan, probabilities)?;
         format!("{classes} probabilities")
     } else {
         let labels = on_scan.labels(probabilities);
@@ -213,44 +248,15 @@ fn segment(args: &InferArgs, predictor: &Predictor) -> Result<String> {
     Ok(format!("{}: {said}, {calls} windows", args.output.display()))
 }
 
-/// The way back to the scan's own grid.
-///
-/// Probabilities are resampled, linearly, and the likeliest class is chosen there: labels that were chosen before and
-/// then taken from the nearest voxel have steps as large as the network's voxels. What was cropped away, where nothing
-/// is denser than the window's lower end, is background: class 0.
-struct OnScan {
-    resampling: Resampling,
-    scanned: [usize; 3],
-}
-
-impl OnScan {
-    fn new(scan: &Volume, prepared: &Prepared) -> Result<Self, Fault> {
-        let resampling = Resampling::between(&prepared.grid.cut(prepared.scanned), &scan.grid)?;
-        Ok(Self { resampling, scanned: prepared.scanned.shape })
-    }
-
-    /// One class after the other, on the scan's grid.
-    fn classes(&self, probabilities: Vec<Vec<f32>>) -> impl Iterator<Item = Array3<f32>> + '_ {
-        probabilities.into_iter().enumerate().map(|(class, values)| {
-            let outside = Outside::Value(if class == 0 { 1.0 } else { 0.0 });
-            self.resampling.linear(&Array3::from_vec(self.scanned, values), outside)
-        })
-    }
-
-    fn labels(&self, probabilities: Vec<Vec<f32>>) -> Array3<u16> {
-        likeliest(self.classes(probabilities)).unwrap_or_else(|| Array3::filled(self.resampling.grid().shape, 0))
-    }
-
-    fn write_probabilities(&self, path: &Path, probabilities: Vec<Vec<f32>>) -> Result<()> {
-        let grid = self.resampling.grid();
-        let header = encode_series_header(&grid, probabilities.len(), Datatype::F32, "probabilities, freetumor");
-        write_nifti(path, &header.map_err(unwritable)?, |out| {
-            for class in self.classes(probabilities) {
-                write_numbers(out, class.as_slice(), |number| number.to_le_bytes())?;
-            }
-            Ok(())
-        })
-    }
+fn write_probabilities(path: &Path, on_scan: &OnScan, probabilities: Vec<Array3<f32>>) -> Result<()> {
+    let header =
+        encode_series_header(&on_scan.grid(), probabilities.len(), Datatype::F32, "probabilities, freetumor");
+    write_nifti(path, &header.map_err(unwritable)?, |out| {
+        for class in on_scan.classes(probabilities) {
+            write_numbers(out, class.as_slice(), |number| number.to_le_bytes())?;
+        }
+        Ok(())
+    })
 }
 
 fn unwritable(fault: Fault) -> Error {

@@ -17,8 +17,11 @@ use std::path::Path;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::error::Result;
-use crate::graph::{GraphFile, Plan, Reading, Registry, Severity, check};
+use crate::graph::{GraphFile, Machine, Plan, Registry, Severity, check};
 use crate::ingest::dicom::Decoder;
+use crate::nn::device::Place;
+use crate::nn::service::Service;
+use crate::view::Networks;
 
 /// Turns unlabeled CT archives into quality-filtered, traceable training sets of synthetic tumors.
 #[derive(Debug, Parser)]
@@ -55,7 +58,18 @@ enum LogFormat {
 impl Cli {
     /// Whether the subcommand runs networks, which want the process [prepared](crate::nn::kernel::prepare_process).
     pub fn runs_networks(&self) -> bool {
-        matches!(self.command, Command::Infer(_))
+        matches!(self.command, Command::Infer(_) | Command::Run(_))
+    }
+
+    /// How this machine reads archives and runs networks.
+    fn machine(&self) -> Machine {
+        let (patient_secret, place, batch) = match &self.command {
+            Command::Run(args) => (args.patient_key_file.clone(), args.device.place(), args.batch()),
+            _ => (None, Place::Cpu, 1),
+        };
+        // Compressed DICOM is decoded by this program again: a crash of a decoder costs its scan, not the run.
+        let decoder = std::env::current_exe().map_or_else(|_| Decoder::in_process(), Decoder::child);
+        Machine { decoder, patient_secret, networks: Networks::new(Service::new(place, batch)) }
     }
 
     /// Runs the subcommand; gives the exit code: 0 clean, 1 finished with faults, 2 could not run.
@@ -65,17 +79,10 @@ impl Cli {
     pub fn run(&self) -> Result<u8> {
         start_log(self.log_format);
         let (stdout, stderr): (&mut dyn Write, &mut dyn Write) = (&mut stdout().lock(), &mut stderr());
-        let registry = Registry::reading(Reading {
-            // Compressed DICOM is decoded by this program again: a crash of a decoder costs its scan, not the run.
-            decoder: std::env::current_exe().map_or_else(|_| Decoder::in_process(), Decoder::child),
-            patient_secret: match &self.command {
-                Command::Run(args) => args.patient_key_file.clone(),
-                _ => None,
-            },
-        });
+        let registry = Registry::on(&self.machine());
         match &self.command {
             Command::Run(args) => {
-                crate::dataflow::pool::exit_on_unguarded_panics();
+                crate::shield::exit_on_unshielded_panics();
                 run::run(args, &registry, stdout, stderr)
             }
             Command::Validate(args) => validate::validate(args, &registry, stdout, stderr),

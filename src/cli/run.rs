@@ -11,7 +11,9 @@ use clap::Args;
 use crate::dataflow::{Progress, RunOptions, RunReport};
 use crate::error::{Error, Result};
 use crate::graph::Registry;
+use crate::view::Phase;
 
+use super::infer::DeviceName;
 use super::progress::Watcher;
 
 /// Run a pipeline.
@@ -38,6 +40,12 @@ pub struct RunArgs {
     /// Memory for open scans [default: half of the machine's, at most 8 GiB]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<ByteSize>,
+    /// Where networks compute
+    #[arg(long, value_enum, default_value_t = DeviceName::Cpu)]
+    pub device: DeviceName,
+    /// Windows that the device works on at once, at most; it makes no difference to the results [default: 1 on the processor, 4 on a card]
+    #[arg(long, value_name = "N")]
+    pub batch: Option<usize>,
     /// Take at most this many new scans
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
@@ -48,6 +56,17 @@ pub struct RunArgs {
     /// configuration folder]
     #[arg(long, value_name = "FILE")]
     pub patient_key_file: Option<PathBuf>,
+}
+
+impl RunArgs {
+    /// Windows that the device works on at once.
+    pub fn batch(&self) -> usize {
+        let customary = match self.device {
+            DeviceName::Cpu => 1,
+            DeviceName::Cuda => 4,
+        };
+        self.batch.unwrap_or(customary).max(1)
+    }
 }
 
 /// Runs the command; gives its exit code.
@@ -118,6 +137,7 @@ impl std::fmt::Display for Summary<'_> {
             }
             writeln!(f)?;
         }
+        self.networks(f)?;
         if report.duplicates > 0 {
             writeln!(f, "{} scans are duplicates of others and were left out\n", report.duplicates)?;
         }
@@ -159,6 +179,30 @@ impl Summary<'_> {
         }
         let share = percent(all_accepted, all_accepted + all_rejected);
         writeln!(f, "  {:<12}{:<10}{all_accepted:>10}{all_rejected:>10}{share:>8}\n", "all", "")
+    }
+
+    /// What the networks cost, an attempt.
+    fn networks(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let report = self.0;
+        if report.networks.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "  {:<16}{:<10}{:>9}{:>13}{:>15}", "network", "looks at", "windows", "seconds", "an attempt")?;
+        let attempts = report.new_attempts.max(1) as f64;
+        for it in &report.networks {
+            let phase = match it.phase {
+                Phase::Mask => "scans",
+                Phase::Generate => "sites",
+                Phase::Before => "before",
+                Phase::After => "after",
+            };
+            let seconds = it.effort.device_seconds;
+            let (node, windows, each) = (&it.node, it.effort.windows, seconds / attempts);
+            writeln!(f, "  {node:<16}{phase:<10}{windows:>9}{seconds:>13.2}{each:>15.3}")?;
+        }
+        let other = report.other_seconds;
+        writeln!(f, "  {:<16}{:<10}{:>9}{other:>13.2}{:>15.3}", "all else", "", "", other / attempts)?;
+        writeln!(f, "  the device was busy {:.0}% of its time\n", 100.0 * report.device_busy_share)
     }
 
     fn reasons(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

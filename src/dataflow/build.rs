@@ -184,15 +184,14 @@ fn try_tumors<'scope>(
     let trials: Vec<usize> = (0..plan.trials.len()).filter(|&trial| plan.trials[trial].masks.contains(&mask)).collect();
     let (work, count) = (Arc::clone(&shared.work), trials.len());
     let name = format!("mask {}", plan.masks[mask].name);
-    let settings = Offload { name, lane: Lane::Mask, in_flight: shared.in_flight };
-    let masked = offload(opened, settings, &shared.pool, &shared.abort, move |epoch, opened: Arc<Opened>| {
-        match work.mask(epoch, &work.plan.masks[mask], &opened.scan) {
+    let masked = fallible(opened, &name, Lane::Mask, shared, move |epoch, opened: Arc<Opened>| {
+        Ok(match work.mask(epoch, &work.plan.masks[mask], &opened.scan)? {
             Ok(scan) => Ok(Arc::new(Masked { scan, _opened: opened })),
             Err(fault) => {
                 let word = Box::new(Word::spoiled(fault, Some(&opened.scan)));
                 Err(Report { entry: Arc::new(opened.scan.entry.clone()), trials: count, word })
             }
-        }
+        })
     });
     let (masked, unmasked) = masked.ok_err(|masked| masked);
     let masked: StreamVec<'scope, Epoch, Arc<Masked>> = masked;

@@ -3,14 +3,13 @@
 //! Lanes are served from the last stretch of the way to the first: a scan that is nearly done is finished, and its memory given
 //! back, before another one is opened.
 
-use std::cell::Cell;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam::channel::{Receiver, Select, Sender, TrySendError, bounded};
 
 use crate::error::{Error, Fault, FaultKind, Result, Stage};
+use crate::shield::shielded;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -33,37 +32,14 @@ impl Lane {
     const COUNT: usize = 5;
 }
 
-thread_local! {
-    static GUARDED: Cell<bool> = const { Cell::new(false) };
-}
-
 /// Runs work on one scan so that a panic in it is a fault of that scan.
 ///
 /// # Errors
 /// What `work` says, or a fault of kind `panic`.
 pub fn guarded<T>(stage: Stage, work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
-    let before = GUARDED.replace(true);
-    let result = std::panic::catch_unwind(AssertUnwindSafe(work));
-    GUARDED.set(before);
-    result.unwrap_or_else(|payload| {
-        let words = payload.downcast_ref::<&str>().map(|text| (*text).to_owned());
-        let words = words.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
+    shielded(work).unwrap_or_else(|words| {
         Err(Fault::new(stage, FaultKind::Panic, format!("the {} stage panicked: {words}", stage.name())))
     })
-}
-
-/// Makes a panic outside of [`guarded`] work end the process with 70: inside a timely operator it would otherwise leave the other
-/// workers waiting for ever. A later run goes on from the last commit.
-pub fn exit_on_unguarded_panics() {
-    let default = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |panic| {
-        if GUARDED.get() {
-            tracing::debug!("{panic}");
-        } else {
-            default(panic);
-            std::process::exit(70);
-        }
-    }));
 }
 
 /// A fixed number of threads behind one bounded queue a lane.

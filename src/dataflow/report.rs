@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::sink::QualityRecord;
+use crate::view::{Effort, Phase};
 
 /// A run's summary. Counts are those of the whole run folder, earlier runs included.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -42,6 +43,26 @@ pub struct RunReport {
     pub peak_lease_bytes: u64,
     /// How often each step was done in this run, and the seconds it took over all threads.
     pub steps: Vec<StepSum>,
+    /// Attempts of this run.
+    pub new_attempts: u64,
+    /// What the networks of this run cost, by node and by what they looked at.
+    pub networks: Vec<NetworkUse>,
+    /// Seconds over all threads that masks, syntheses and scores took in this run beside waiting for networks.
+    pub other_seconds: f64,
+    /// Share of the time since its first window in which the networks' device worked, 0 to 1.
+    pub device_busy_share: f64,
+}
+
+/// What one node's network cost.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct NetworkUse {
+    /// The node of the graph.
+    pub node: String,
+    /// What it looked at.
+    pub phase: Phase,
+    /// What that cost.
+    #[serde(flatten)]
+    pub effort: Effort,
 }
 
 /// The time that one step took.

@@ -10,9 +10,9 @@ use crate::graph::Plan;
 use super::build::Shared;
 use super::drive::drive;
 use super::pool::Pool;
-use super::report::{RunReport, StepSum};
+use super::report::{NetworkUse, RunReport, StepSum};
 use super::schedule::Schedule;
-use super::telemetry::Telemetry;
+use super::telemetry::{Step, Telemetry};
 use super::{Abort, Budget, Ledger, Progress, Work};
 
 /// How a pipeline is run: nothing of this changes what comes out.
@@ -62,16 +62,35 @@ pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progr
     if new_scans > 0 {
         execute(options.workers, &shared, schedule)?;
     }
-    let sums = shared.work.telemetry.sums();
     shared.ledger.project()?;
+    let work = &shared.work;
+    let sums = work.telemetry.sums();
+    let networks = network_uses(&work.plan);
+    let looking = [Step::Mask, Step::Prepare, Step::Synthesize, Step::Score];
+    let seconds: f64 = sums.iter().filter(|(step, ..)| looking.contains(step)).map(|(.., seconds)| seconds).sum();
+    let waited: f64 = networks.iter().map(|it| it.effort.waited_seconds).sum();
+    let device = work.plan.viewers().next().map(|(_, viewer)| viewer.service().usage());
     Ok(RunReport {
         new_scans,
         changed_scans,
         seconds: start.elapsed().as_secs_f64(),
         peak_lease_bytes: shared.budget.peak_bytes(),
+        new_attempts: sums.iter().find(|(step, ..)| *step == Step::Synthesize).map_or(0, |(_, count, _)| *count),
         steps: sums.into_iter().map(|(step, count, seconds)| StepSum { step: step.name(), count, seconds }).collect(),
-        ..shared.ledger.report(&shared.work.plan)
+        other_seconds: (seconds - waited).max(0.0),
+        networks,
+        device_busy_share: device.map_or(0.0, |usage| usage.busy_share()),
+        ..shared.ledger.report(&work.plan)
     })
+}
+
+fn network_uses(plan: &Plan) -> Vec<NetworkUse> {
+    let mut uses = Vec::new();
+    for (node, viewer) in plan.viewers() {
+        let efforts = viewer.efforts().into_iter();
+        uses.extend(efforts.map(|(phase, effort)| NetworkUse { node: node.to_owned(), phase, effort }));
+    }
+    uses
 }
 
 fn execute(workers: usize, shared: &Shared, schedule: Schedule) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::error::{Fault, Result, Stage};
+use crate::error::{Fault, FaultKind, Result, Stage};
 use crate::graph::{MaskNode, Plan, Trial};
 use crate::ingest::{Scan, ScanEntry};
 use crate::mask::{MaskedScan, OrganMask};
@@ -100,15 +100,17 @@ impl Work {
         self.telemetry.time(timing(epoch, Step::Read, &node.name, entry), read).map(Arc::new)
     }
 
-    /// Finds the organs of a scan.
+    /// Finds the organs of a scan, or a fault of stage `mask`.
     ///
     /// # Errors
-    /// A fault of stage `mask`.
-    pub fn mask(&self, epoch: Epoch, node: &MaskNode, scan: &Arc<Scan>) -> Result<MaskedScan, Fault> {
+    /// What must stop the run.
+    pub fn mask(&self, epoch: Epoch, node: &MaskNode, scan: &Arc<Scan>) -> Result<Result<MaskedScan, Fault>> {
         let _span = tracing::info_span!("mask", node = node.name, scan = scan.entry.scan_id, epoch).entered();
         let mask = || guarded(Stage::Mask, || node.mask.mask(scan));
-        let mask = self.telemetry.time(timing(epoch, Step::Mask, &node.name, &scan.entry), mask)?;
-        Ok(MaskedScan { scan: Arc::clone(scan), mask })
+        match self.telemetry.time(timing(epoch, Step::Mask, &node.name, &scan.entry), mask) {
+            Err(fault) if fault.kind == FaultKind::Device => Err(lost(&fault)),
+            mask => Ok(mask.map(|mask| MaskedScan { scan: Arc::clone(scan), mask })),
+        }
     }
 
     /// Runs one trial on a masked scan; its accepted samples are spooled when it returns.
@@ -149,8 +151,10 @@ impl Work {
             }
             Ok(())
         });
-        if let Err(fault) = attempt {
-            word.fault = Some(fault);
+        match attempt {
+            Err(fault) if fault.kind == FaultKind::Device => stop = Some(lost(&fault)),
+            Err(fault) => word.fault = Some(fault),
+            Ok(()) => {}
         }
         stop.map_or(Ok(word), Err)
     }
@@ -250,6 +254,12 @@ impl Work {
         }
         outcome
     }
+}
+
+/// What stops a run whose networks have no device any more: no scan is to blame.
+fn lost(fault: &Fault) -> crate::error::Error {
+    crate::error::Error::new(format!("the device of the networks is gone: {}", fault.message))
+        .with_hint("run it again into the same folder to go on, perhaps with --device cpu")
 }
 
 fn timing<'a>(epoch: Epoch, step: Step, node: &'a str, entry: &'a ScanEntry) -> Timing<'a> {

@@ -139,7 +139,7 @@ impl Build<'_, '_> {
         let (organs, complete) = known.organs_before(at);
         let place = Place { name: spec.name.clone(), folder: self.folder.to_owned(), seed: self.seed, organs };
         match settings.build(&place) {
-            Ok(part) => Some((json, reading.spoiled.is_empty().then_some(part))),
+            Ok(part) => Some((with_digest(json, &part), reading.spoiled.is_empty().then_some(part))),
             Err(mut complaints) => {
                 if !complete && kind.role != Role::Source && kind.role != Role::Mask {
                     // The masks were not built: what is said about organs here says nothing about this stage.
@@ -150,6 +150,20 @@ impl Build<'_, '_> {
             }
         }
     }
+}
+
+/// Settings with the digest of the weights that they name: other weights under the same name are another pipeline.
+fn with_digest(mut json: Json, part: &Part) -> Json {
+    let viewer = match part {
+        Part::Mask(mask) => mask.viewer(),
+        Part::Synthesis(synthesis) => synthesis.synthesize.viewer(),
+        Part::Score(scoring) => scoring.stage.viewer(),
+        Part::Source(_) | Part::Filter(_) | Part::Sink(_) => None,
+    };
+    if let (Some(viewer), Json::Object(settings)) = (viewer, &mut json) {
+        settings.insert("weights_sha256".into(), viewer.digest().into());
+    }
+    json
 }
 
 /// Puts the built stages in their places.

@@ -35,5 +35,5 @@ pub use problem::{Location, Problem, Severity};
 pub use registry::{Frame, Kind, Part, Place, Registry, Scoring, Settings, StageConfig, Synthesis};
 pub use schema::pipeline_schema;
 pub use split::SplitShares;
-pub use standard::Reading;
+pub use standard::Machine;
 pub use survey::{Survey, survey};

@@ -1,5 +1,6 @@
 //! A checked graph with its stages built: what a dataflow or a loop runs.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -12,7 +13,8 @@ use crate::mask::{Mask, Organ};
 use crate::random::Key;
 use crate::score::ScoreStage;
 use crate::sink::{Sink, Split};
-use crate::synth::Synthesize;
+use crate::synth::{AttemptKey, Synthesize};
+use crate::view::Viewer;
 
 /// A checked graph with its stages built.
 ///
@@ -202,6 +204,17 @@ impl Plan {
         self.trials.iter().filter(move |trial| trial.masks.contains(&mask))
     }
 
+    /// The nodes that look with networks, each once, in the order of the way.
+    pub fn viewers(&self) -> impl Iterator<Item = (&str, &Viewer)> {
+        let masks = self.masks.iter().map(|node| (node.name.as_str(), node.mask.viewer()));
+        let trials = self.trials.iter().flat_map(|trial| {
+            let scores = trial.scores.iter().map(|node| (node.name.as_str(), node.stage.viewer()));
+            std::iter::once((trial.synthesis.as_str(), trial.synthesize.viewer())).chain(scores)
+        });
+        let mut told = BTreeSet::new();
+        masks.chain(trials).filter_map(|(name, viewer)| Some((name, viewer?))).filter(move |(name, _)| told.insert(*name))
+    }
+
     /// The part of the training set that a patient belongs to; see [`SplitShares::of`].
     pub fn split_of(&self, patient_key: &str) -> Split {
         self.split.of(patient_key)
@@ -221,13 +234,14 @@ impl Trial {
 
     /// The key that defines one attempt. It holds the synthesis's name and not the quality test's, so that several tests
     /// of one synthesis judge the same candidates.
-    pub fn key(&self, plan: &Plan, scan_digest: &str, organ: &str, variant: u32, attempt: u32) -> Key {
-        plan.key()
+    pub fn key(&self, plan: &Plan, scan_digest: &str, organ: &str, variant: u32, attempt: u32) -> AttemptKey {
+        let tumor = plan
+            .key()
             .with("stage", &self.synthesis)
             .with("scan", scan_digest)
             .with("organ", organ)
-            .number("variant", u64::from(variant))
-            .number("attempt", u64::from(attempt))
+            .number("variant", u64::from(variant));
+        AttemptKey::new(tumor, attempt)
     }
 }
 

@@ -3,58 +3,68 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::registry::{Frame, Place, Registry, Synthesis};
+use super::registry::{Frame, Place, Registry, Scoring, Synthesis};
 use crate::error::Complaint;
 use crate::filter::{QualityTest, QualityTestConfig};
 use crate::ingest::dicom::Decoder;
 use crate::ingest::phantom::{PhantomConfig, PhantomSource};
 use crate::ingest::{FolderConfig, FolderSource, Source};
 use crate::mask::{
-    LabelsConfig, LabelsMask, LungConfig, LungMask, Mask, Organ, TotalSegmentatorConfig, TotalSegmentatorMask,
+    LabelsConfig, LabelsMask, LungConfig, LungMask, Mask, Organ, SegmentorMask, SegmentorMaskConfig, TotalSegmentatorConfig,
+    TotalSegmentatorMask,
 };
-use crate::score::{Intensity, IntensityConfig};
+use crate::nn::device::Place as DevicePlace;
+use crate::nn::network::Model;
+use crate::nn::service::Service;
+use crate::score::{Discriminator, DiscriminatorConfig, Intensity, IntensityConfig, Segmentor, SegmentorConfig};
 use crate::sink::{DecathlonConfig, DecathlonSink, NnunetConfig, NnunetSink, Sink, WebDatasetConfig, WebDatasetSink};
-use crate::synth::{Differences, Rules, RulesConfig};
+use crate::synth::{Differences, Generator, GeneratorConfig, Rules, RulesConfig};
+use crate::view::{NetworkConfig, Networks, Viewer};
 use crate::volume::HuWindow;
 
-/// How the machine at hand reads archives: nothing of it changes what a pipeline means.
+/// How the machine at hand reads archives and runs networks: nothing of it changes what a pipeline means.
 #[derive(Clone, Debug)]
-pub struct Reading {
+pub struct Machine {
     /// Where compressed DICOM is decoded.
     pub decoder: Decoder,
     /// The file with the secret for patient keys, where it is not the customary one.
     pub patient_secret: Option<PathBuf>,
+    /// The networks of stages, and the device on which they run.
+    pub networks: Arc<Networks>,
 }
 
-impl Default for Reading {
-    /// Decodes in this process, and takes the secret from where it customarily is.
+impl Default for Machine {
+    /// Decodes in this process, takes the secret from where it customarily is, runs networks on the processor.
     fn default() -> Self {
-        Self { decoder: Decoder::in_process(), patient_secret: None }
+        let networks = Networks::new(Service::new(DevicePlace::Cpu, 1));
+        Self { decoder: Decoder::in_process(), patient_secret: None, networks }
     }
 }
 
 impl Registry {
     /// The kinds that come with the crate.
     pub fn standard() -> Self {
-        Self::reading(Reading::default())
+        Self::on(&Machine::default())
     }
 
-    /// The kinds that come with the crate, their archives read in the given way.
-    pub fn reading(reading: Reading) -> Self {
+    /// The kinds that come with the crate, as the machine at hand runs them.
+    pub fn on(machine: &Machine) -> Self {
         let mut registry = Self::empty();
-        registry.add_sources(reading);
+        registry.add_sources(machine.clone());
         registry.add_masks();
         registry.add_synthesis_and_scores();
+        registry.add_networks(&machine.networks);
         registry.add_sinks();
         registry
     }
 
-    fn add_sources(&mut self, reading: Reading) {
+    fn add_sources(&mut self, machine: Machine) {
         let about = "Scans below a folder: NIfTI files and DICOM series.";
         self.source("folder", about, move |config: FolderConfig, place| {
             let root = place.path("root", &config.root).map_err(|complaint| vec![complaint])?;
             let source = FolderSource::new(&place.name, FolderConfig { root, ..config })?;
-            let source = source.with_decoder(reading.decoder.clone()).with_secret_file(reading.patient_secret.clone());
+            let source = source.with_decoder(machine.decoder.clone());
+            let source = source.with_secret_file(machine.patient_secret.clone());
             Ok(Arc::new(source) as Arc<dyn Source>)
         });
         let about = "Procedural abdomens and chests with labels: no files are needed.";
@@ -86,6 +96,35 @@ impl Registry {
         });
         let about = "Accepts candidates whose scores meet every condition; the others are tried again, then dropped.";
         self.filter("quality-test", about, |config: QualityTestConfig, _| QualityTest::new(config));
+    }
+
+    fn add_networks(&mut self, networks: &Arc<Networks>) {
+        let shared = Arc::clone(networks);
+        let about = "Organs, and suspected real tumors, from a segmentor.";
+        self.mask("segmentor", about, move |config: SegmentorMaskConfig, place| {
+            let viewer = open(&shared, &config.network, Model::SwinUnetr, place)?;
+            SegmentorMask::new(config, viewer).map(|mask| Arc::new(mask) as Arc<dyn Mask>)
+        });
+        let shared = Arc::clone(networks);
+        let about = "Tumors whose contrast a generator makes; site, shape, texture and blend as by rules.";
+        self.synthesis("generator", about, move |config: GeneratorConfig, place| {
+            let viewer = open(&shared, &config.network, Model::UNet3D, place)?;
+            generator(config, viewer, place)
+        });
+        let shared = Arc::clone(networks);
+        let about = "Scores by a segmentor: whether it calls the tumor one, and what else it calls tumor.";
+        self.score("segmentor", about, move |config: SegmentorConfig, place| {
+            let viewer = open(&shared, &config.network, Model::SwinUnetr, place)?;
+            let frame = frame_of(&viewer);
+            Segmentor::new(config, viewer, &place.organs).map(|stage| Scoring { stage: Arc::new(stage), frame })
+        });
+        let shared = Arc::clone(networks);
+        let about = "How real a tumor looks to the discriminator that the generator was trained against.";
+        self.score("discriminator", about, move |config: DiscriminatorConfig, place| {
+            let viewer = open(&shared, &config.network, Model::UNet3D, place)?;
+            let frame = frame_of(&viewer);
+            Discriminator::new(config, viewer).map(|stage| Scoring { stage: Arc::new(stage), frame })
+        });
     }
 
     fn add_sinks(&mut self) {
@@ -122,4 +161,27 @@ fn rules(config: RulesConfig, place: &Place) -> Result<Synthesis, Vec<Complaint>
     let rules = built?;
     let model = rules.version().to_owned();
     Ok(Synthesis { synthesize: Arc::new(rules), organs, variants, model, frame: Frame::default() })
+}
+
+fn open(
+    networks: &Networks,
+    config: &NetworkConfig,
+    customary: Model,
+    place: &Place,
+) -> Result<Viewer, Vec<Complaint>> {
+    let weights = place.path("network.weights", &config.weights).map_err(|complaint| vec![complaint])?;
+    networks.open(config, &weights, customary)
+}
+
+fn frame_of(viewer: &Viewer) -> Frame {
+    Frame { window: Some(viewer.config().window()), spacing_mm: Some(viewer.config().spacing_mm) }
+}
+
+fn generator(config: GeneratorConfig, viewer: Viewer, place: &Place) -> Result<Synthesis, Vec<Complaint>> {
+    let (chosen, variants, frame) = (config.rules.organs.clone(), config.rules.variants, frame_of(&viewer));
+    let organs = place.organs.iter().filter(|organ| chosen.is_empty() || chosen.contains(&organ.name));
+    let organs = organs.cloned().collect();
+    let generator = Generator::new(config, viewer, &place.organs)?;
+    let model = generator.version();
+    Ok(Synthesis { synthesize: Arc::new(generator), organs, variants, model, frame })
 }

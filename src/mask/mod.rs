@@ -9,6 +9,7 @@ mod components;
 mod labels;
 mod lung;
 mod organs;
+mod segmentor;
 #[cfg(test)]
 mod testing;
 mod totalsegmentator;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Fault;
 use crate::ingest::Scan;
+use crate::view::Viewer;
 use crate::volume::Array3;
 
 pub use align::Alignment;
@@ -28,6 +30,7 @@ pub use components::{Components, Connectivity, Run};
 pub use labels::{LabelScheme, LabelsConfig, LabelsMask, OrganChoice, OrganIds, OtherLabels};
 pub use lung::{LungConfig, LungMask};
 pub use organs::merged_organs;
+pub use segmentor::{SegmentorMask, SegmentorMaskConfig};
 pub use totalsegmentator::{FileChoice, TotalSegmentatorConfig, TotalSegmentatorMask};
 
 /// One organ of a pipeline and its ids in the merged label map.
@@ -69,4 +72,9 @@ pub trait Mask: Send + Sync {
     /// # Errors
     /// A [`Fault`] where the mask is missing, unreadable, or does not belong to the scan.
     fn mask(&self, scan: &Scan) -> Result<OrganMask, Fault>;
+
+    /// The network that it looks with, where it does.
+    fn viewer(&self) -> Option<&Viewer> {
+        None
+    }
 }

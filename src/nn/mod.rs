@@ -16,6 +16,7 @@ pub mod ops;
 pub mod optimise;
 pub mod parameters;
 pub mod predictor;
+pub mod service;
 pub mod swin_unetr;
 pub mod unet3d;
 pub mod weights;

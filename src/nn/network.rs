@@ -20,17 +20,21 @@ use std::str::FromStr;
 
 use candle_core::{Result, Shape, Tensor, bail};
 use candle_nn::VarBuilder;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::ops::Over;
 use super::parameters::declared;
 use super::{swin_unetr, unet3d};
 
 /// The kinds of networks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum Model {
-    /// The network of [`unet3d`], by the name `unet3d`.
+    /// The 3-D U-Net of generator and discriminator.
+    #[serde(rename = "unet3d")]
     UNet3D,
-    /// The network of [`swin_unetr`], by the name `swin_unetr`.
+    /// Swin UNETR, second version: the segmentor.
+    #[serde(rename = "swin_unetr")]
     SwinUnetr,
 }
 

@@ -7,9 +7,9 @@ use candle_core::{DType, Device, Tensor};
 
 use super::failed;
 use super::network::{Config, Model, Network};
+use super::ops::Over;
 use super::parameters::from_tensors;
 use super::weights::{Part, Precision, fit, read, shape_of, write_safetensors};
-use super::windows::{SlidingWindows, VoxelBox};
 use crate::error::{Error, Result};
 
 /// Which network a file of weights is said to hold.
@@ -23,6 +23,8 @@ pub struct Wanted {
     pub classes: Option<usize>,
     /// Features where the network is narrowest; `None` for what the weights have.
     pub width: Option<usize>,
+    /// Over what norms take their statistics; `None` for what the published network does.
+    pub norm: Option<Over>,
 }
 
 /// A network with the weights of a file.
@@ -57,7 +59,7 @@ impl Predictor {
     /// let weights = config.declared().unwrap().into_iter().map(tensor).collect();
     /// write_safetensors(&path, &weights, &Default::default(), Precision::Single)?;
     ///
-    /// let wanted = Wanted { model: Model::UNet3D, part: Part::Whole, classes: None, width: None };
+    /// let wanted = Wanted { model: Model::UNet3D, part: Part::Whole, classes: None, width: None, norm: None };
     /// let predictor = Predictor::open(&path, &wanted, &Device::Cpu)?;
     /// assert_eq!((predictor.config().width, predictor.config().classes), (2, 4));
     /// # Ok::<(), freetumor::error::Error>(())
@@ -70,6 +72,7 @@ impl Predictor {
             in_channels: sizes.in_channels.unwrap_or(published.in_channels),
             classes: wanted.classes.or(sizes.classes).unwrap_or(published.classes),
             width: wanted.width.or(sizes.width).unwrap_or(published.width),
+            norm: wanted.norm.unwrap_or(published.norm),
             ..published
         };
         let declared = config.declared().map_err(failed("there is no such network"))?;
@@ -79,9 +82,20 @@ impl Predictor {
         Ok(Self { network, config, model: wanted.model, device: device.clone() })
     }
 
+    /// The kind of network.
+    pub fn model(&self) -> Model {
+        self.model
+    }
+
     /// What distinguishes this network from others.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Whether the device no longer does the simplest of sums. The processor always does.
+    pub fn device_is_lost(&self) -> bool {
+        let sum = || Tensor::ones(8, DType::F32, &self.device)?.sum_all()?.to_scalar::<f32>();
+        !self.device.is_cpu() && sum().is_err()
     }
 
     /// One forward pass; the logits are finite.
@@ -140,56 +154,6 @@ impl Predictor {
         )?;
         Ok(shape)
     }
-
-    /// How probable each class is in each voxel of a box: the softmax of logits averaged over windows. `seen` is
-    /// called after each window.
-    ///
-    /// # Shapes
-    /// `image` holds the plan's volume, x fastest; so does each of the results, one a class, the box.
-    ///
-    /// # Errors
-    /// As for [`forward`](Self::forward), and where the network wants more than one channel.
-    pub fn probabilities(
-        &self,
-        image: &[f32],
-        windows: &SlidingWindows,
-        region: &VoxelBox,
-        mut seen: impl FnMut(),
-    ) -> Result<Vec<Vec<f32>>> {
-        let [x, y, z] = windows.plan.volume();
-        let failed = failed("cannot arrange the volume");
-        let volume = Tensor::from_slice(image, (1, 1, z, y, x), &Device::Cpu)
-            .and_then(|volume| volume.permute((0, 1, 4, 3, 2))?.contiguous())
-            .map_err(&failed)?;
-        let logits = windows.inside(&volume, region, |window| {
-            let logits = self.forward(window);
-            seen();
-            logits
-        })?;
-        let classes = logits.dims()[1];
-        let logits = logits.permute((0, 1, 4, 3, 2)).and_then(|logits| logits.flatten_all()?.to_vec1::<f32>());
-        let logits = logits.map_err(failed)?;
-        Ok(softmax(logits.chunks_exact(logits.len() / classes).map(<[f32]>::to_vec).collect()))
-    }
-}
-
-/// Softmax over arrays of logits, one a class.
-fn softmax(mut classes: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
-    let mut highest = vec![f32::NEG_INFINITY; classes.first().map_or(0, Vec::len)];
-    for logits in &classes {
-        highest.iter_mut().zip(logits).for_each(|(highest, logit)| *highest = highest.max(*logit));
-    }
-    let mut sums = vec![0.0f32; highest.len()];
-    for logits in &mut classes {
-        for ((logit, highest), sum) in logits.iter_mut().zip(&highest).zip(&mut sums) {
-            *logit = (*logit - highest).exp();
-            *sum += *logit;
-        }
-    }
-    for powers in &mut classes {
-        powers.iter_mut().zip(&sums).for_each(|(power, sum)| *power /= sum);
-    }
-    classes
 }
 
 /// # Errors

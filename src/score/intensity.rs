@@ -285,7 +285,7 @@ mod tests {
             clipped_fraction: 0.0,
             boundary_distance_mm: 1.0,
         };
-        Candidate { region, before, after, labels, tumor, geometry }
+        Candidate { region, site_box: region, before, after, labels, tumor, geometry }
     }
 
     #[test]

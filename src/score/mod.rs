@@ -1,14 +1,20 @@
 //! Scores: numbers by which the quality test judges a candidate.
 
+mod discriminator;
 mod intensity;
+mod network;
+mod segmentor;
 
 use serde::{Deserialize, Serialize};
 
+pub use discriminator::{Discriminator, DiscriminatorConfig};
 pub use intensity::{Intensity, IntensityConfig};
+pub use segmentor::{Segmentor, SegmentorConfig};
 
 use crate::error::Fault;
 use crate::mask::{MaskedScan, Organ};
 use crate::synth::Candidate;
+use crate::view::Viewer;
 
 /// Declares the scores with their names, units and meaning, once for tables, graph checks and documentation.
 macro_rules! scores {
@@ -95,6 +101,11 @@ pub trait ScoreStage: Send + Sync {
         scan: &'scan MaskedScan,
         organ: &'scan Organ,
     ) -> Result<Box<dyn Judge + 'scan>, Fault>;
+
+    /// The network that it looks with, where it does.
+    fn viewer(&self) -> Option<&Viewer> {
+        None
+    }
 }
 
 /// Judges the candidates of one organ of one scan.

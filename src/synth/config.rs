@@ -64,6 +64,9 @@ pub struct RulesConfig {
     pub organs: Vec<String>,
     /// Tumors asked for in each organ of each scan, each a sample of its own.
     pub variants: u32,
+    /// Attempts in a row at one tumor that share its size and site, and with them what a network says of the untouched scan there; where
+    /// absent 1, and 5 with a generator.
+    pub attempts_per_site: Option<u32>,
     /// How sizes and shapes are drawn.
     pub sizes: Sizes,
     /// The classes drawn with `sizes = "classes"`, evenly; where empty all four, tiny and small in lungs.
@@ -96,6 +99,7 @@ impl Default for RulesConfig {
         Self {
             organs: Vec::new(),
             variants: 1,
+            attempts_per_site: None,
             sizes: Sizes::Prior,
             classes: Vec::new(),
             diameter_mm: [3.0, 150.0],
@@ -167,6 +171,9 @@ impl RulesConfig {
         self.max_clipped_fraction.iter().for_each(|fraction| share("max_clipped_fraction", *fraction));
         if self.variants == 0 {
             complaints.push(Complaint::new("variants", "expected at least 1, got 0"));
+        }
+        if self.attempts_per_site == Some(0) {
+            complaints.push(Complaint::new("attempts_per_site", "expected at least 1, got 0"));
         }
         if !(self.min_diameter_voxels >= 1.0 && self.min_diameter_voxels.is_finite()) {
             let message = format!("expected at least 1 voxel, got {}", self.min_diameter_voxels);

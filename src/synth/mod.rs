@@ -9,6 +9,7 @@ mod components;
 mod config;
 mod difference;
 mod gaussian;
+mod generator;
 mod marching;
 pub mod measure;
 mod noise;
@@ -23,11 +24,13 @@ pub mod texture;
 use serde::{Deserialize, Serialize};
 
 pub use config::{Differences, RulesConfig, Sites, Sizes, Textures};
+pub use generator::{Activation, Generator, GeneratorConfig};
 pub use rules::Rules;
 
 use crate::error::Fault;
 use crate::mask::{MaskedScan, Organ};
 use crate::random::Key;
+use crate::view::Viewer;
 use crate::volume::{Array3, Region};
 
 /// Where a tumor lies and how large it is. Lengths in mm, world coordinates RAS+.
@@ -58,6 +61,8 @@ pub struct Geometry {
 pub struct Candidate {
     /// The box: every voxel whose HU or label differs from the scan's lies inside.
     pub region: Region,
+    /// The box in which every tumor of this candidate's site lies: what a network says of the untouched scan there holds for all of them.
+    pub site_box: Region,
     /// HU of the box before, as in the scan.
     pub before: Array3<f32>,
     /// HU of the box after; equal to `before` outside the healthy organ, whole numbers where the scan's are.
@@ -93,6 +98,11 @@ pub trait Synthesize: Send + Sync {
         scan: &'scan MaskedScan,
         organ: &'scan Organ,
     ) -> Result<Box<dyn Attempts + 'scan>, Fault>;
+
+    /// The network that it looks with, where it does.
+    fn viewer(&self) -> Option<&Viewer> {
+        None
+    }
 }
 
 /// The attempts at one organ of one scan.
@@ -101,5 +111,41 @@ pub trait Attempts: Send + Sync {
     ///
     /// # Errors
     /// A [`Fault`] where the attempt could not be computed.
-    fn attempt(&self, key: Key) -> Result<Attempt, Fault>;
+    fn attempt(&self, key: AttemptKey) -> Result<Attempt, Fault>;
+}
+
+/// What defines one attempt at one tumor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttemptKey {
+    tumor: Key,
+    number: u32,
+}
+
+impl AttemptKey {
+    /// The attempt of that number at the tumor that `tumor` defines.
+    pub fn new(tumor: Key, number: u32) -> Self {
+        Self { tumor, number }
+    }
+
+    /// The key of all that is drawn for this attempt alone.
+    pub fn attempt(self) -> Key {
+        self.tumor.number("attempt", u64::from(self.number))
+    }
+
+    /// The key of what `attempts` attempts in a row share: their size and site.
+    ///
+    /// ```
+    /// use freetumor::random::Key;
+    /// use freetumor::synth::AttemptKey;
+    /// let key = |number| AttemptKey::new(Key::root(7), number);
+    /// assert_eq!(key(3).site(1), key(3).attempt());
+    /// assert_eq!(key(3).site(5), key(4).site(5));
+    /// assert_ne!(key(4).site(5), key(5).site(5));
+    /// ```
+    pub fn site(self, attempts: u32) -> Key {
+        match attempts {
+            0 | 1 => self.attempt(),
+            _ => self.tumor.number("site", u64::from(self.number / attempts)),
+        }
+    }
 }

@@ -13,11 +13,11 @@ use super::prior::{Contrast, Depth, OrganPrior};
 use super::shape::ShapeDraw;
 use super::site::{ReferenceSites, SitePlan, Wanted, boundary_distance_mm};
 use super::texture::TexturePool;
-use super::{Attempt, Attempts, Candidate, Geometry, Synthesize};
+use super::{Attempt, AttemptKey, Attempts, Candidate, Geometry, Synthesize};
 use crate::error::{Complaint, Fault, FaultKind, Stage};
 use crate::mask::{MaskedScan, Organ};
 use crate::random::{Draws, Key};
-use crate::volume::{HuWindow, Region, Voxels};
+use crate::volume::{Array3, HuWindow, Region, Voxels};
 
 /// The standard deviation of the mean over a voxel's width is 1/√12 of it; scanners blur somewhat more.
 const VOXEL_BLUR: f64 = 0.4;
@@ -74,11 +74,33 @@ impl Rules {
     }
 }
 
+/// Where the difference maps of one organ of one scan come from, in place of the rules.
+pub(super) trait Maps: Send + Sync {
+    /// The map in the box `region` of the scan's grid, smoothed; `site_box` is the box of all tumors of the site.
+    ///
+    /// # Errors
+    /// A fault of stage `synthesize`.
+    fn difference(&self, site_box: Region, region: Region) -> Result<Array3<f32>, Fault>;
+}
+
 impl Synthesize for Rules {
     fn site_plan<'scan>(
         &'scan self,
         scan: &'scan MaskedScan,
         organ: &'scan Organ,
+    ) -> Result<Box<dyn Attempts + 'scan>, Fault> {
+        self.plan(scan, organ, 1, |_| Ok(None))
+    }
+}
+
+impl Rules {
+    /// Prepares one organ of one scan; `maps` is asked for the source of difference maps, with the organ's box, where there is an organ.
+    pub(super) fn plan<'scan>(
+        &'scan self,
+        scan: &'scan MaskedScan,
+        organ: &'scan Organ,
+        attempts_per_site: u32,
+        maps: impl FnOnce(Region) -> Result<Option<Box<dyn Maps + 'scan>>, Fault>,
     ) -> Result<Box<dyn Attempts + 'scan>, Fault> {
         let (volume, labels) = (scan.scan.volume.grid.shape, scan.mask.labels.shape());
         if volume != labels || volume != scan.scan.volume.voxels.shape() {
@@ -98,6 +120,8 @@ impl Synthesize for Rules {
             prior,
             summary,
             places,
+            maps: maps(summary.region)?,
+            attempts_per_site: self.config.attempts_per_site.unwrap_or(attempts_per_site),
             spacing_mm: scan.scan.volume.grid.spacing_mm(),
         }))
     }
@@ -107,7 +131,7 @@ impl Synthesize for Rules {
 struct Nowhere;
 
 impl Attempts for Nowhere {
-    fn attempt(&self, _key: Key) -> Result<Attempt, Fault> {
+    fn attempt(&self, _key: AttemptKey) -> Result<Attempt, Fault> {
         Ok(rejected("no_site"))
     }
 }
@@ -158,24 +182,26 @@ pub(super) struct Plan<'scan> {
     prior: &'static OrganPrior,
     summary: OrganSummary,
     places: Places,
+    maps: Option<Box<dyn Maps + 'scan>>,
+    attempts_per_site: u32,
     pub spacing_mm: [f64; 3],
 }
 
 impl Attempts for Plan<'_> {
-    fn attempt(&self, key: Key) -> Result<Attempt, Fault> {
-        let Some(form) = self.form(&mut key.draws("size")) else { return Ok(rejected("no_site")) };
-        let Some(site) = self.site(&mut key.draws("site"), &form) else { return Ok(rejected("no_site")) };
+    fn attempt(&self, keys: AttemptKey) -> Result<Attempt, Fault> {
+        let (site_key, key) = (keys.site(self.attempts_per_site), keys.attempt());
+        let Some(form) = self.form(&mut site_key.draws("size")) else { return Ok(rejected("no_site")) };
+        let Some(site) = self.site(&mut site_key.draws("site"), &form) else { return Ok(rejected("no_site")) };
         let centre = site.map(|index| index as f64);
         let drawn = match &form {
             Form::Prior(shape) => shape.draw(&mut key.draws("shape"), centre, self.spacing_mm),
             Form::Class(class) => class.rasterize(centre, self.spacing_mm),
         };
         let margin = self.margin_voxels(&mut key.draws("margin"), &form);
-        let placed = match Placed::new(self, &drawn, margin) {
-            Ok(placed) => placed,
-            Err(reason) => return Ok(rejected(reason)),
-        };
-        Ok(Attempt::Candidate(Box::new(self.candidate(key, &form, site, placed, margin))))
+        match Placed::new(self, &drawn, margin) {
+            Ok(placed) => Ok(Attempt::Candidate(Box::new(self.candidate(key, &form, site, placed, margin)?))),
+            Err(reason) => Ok(rejected(reason)),
+        }
     }
 }
 
@@ -243,6 +269,26 @@ impl Plan<'_> {
         self.spacing_mm.map(|mm| (sigma_mm / mm).max(VOXEL_BLUR))
     }
 
+    /// Above every margin that is drawn for a form, in mm.
+    fn widest_margin_mm(&self, form: &Form) -> f64 {
+        if self.config().difference == Differences::Reference {
+            return 2.0 * CLASS_VOXEL_MM;
+        }
+        self.config().margin_mm.unwrap_or(self.prior.margin_mm)[1].min(0.15 * form.diameter_mm())
+    }
+
+    /// The difference map by rules.
+    fn difference(&self, draws: &mut Draws, place: &Place) -> Array3<f32> {
+        let (shape, width_hu) = (place.before.shape(), self.rules.window.width_hu());
+        match (self.config().contrast_hu.get(&self.organ.name), self.config().difference) {
+            (Some(change_hu), _) => fixed(draws, place, *change_hu, width_hu),
+            (None, Differences::Reference) => smooth_difference(&constant(draws, shape, self.airy())),
+            (None, Differences::Prior) => {
+                plausible(draws, place, &self.prior.contrast, self.config().necrotic_fraction, width_hu)
+            }
+        }
+    }
+
     pub fn max_clipped_fraction(&self) -> f64 {
         self.config().max_clipped_fraction.unwrap_or(match self.config().sizes {
             Sizes::Prior => self.prior.max_clipped_fraction,
@@ -258,7 +304,26 @@ impl Plan<'_> {
         }
     }
 
-    fn candidate(&self, key: Key, form: &Form, site: [usize; 3], placed: Placed, margin: [f64; 3]) -> Candidate {
+    /// The box in which every tumor of that form lies at that site, its soft edge included.
+    fn site_box(&self, form: &Form, site: [usize; 3], region: Region) -> Region {
+        let bounds = self.scan.mask.labels.shape();
+        let reach = [0, 1, 2].map(|k| {
+            let edge = TRUNCATE * self.widest_margin_mm(form).max(VOXEL_BLUR * self.spacing_mm[k]);
+            ((form.reach_mm() + edge) / self.spacing_mm[k]).ceil() as usize + 1
+        });
+        let around = Region { start: site, shape: [1; 3] }.grown(reach, bounds);
+        let start = [0, 1, 2].map(|k| around.start[k].min(region.start[k]));
+        Region { start, shape: [0, 1, 2].map(|k| around.end()[k].max(region.end()[k]) - start[k]) }
+    }
+
+    fn candidate(
+        &self,
+        key: Key,
+        form: &Form,
+        site: [usize; 3],
+        placed: Placed,
+        margin: [f64; 3],
+    ) -> Result<Candidate, Fault> {
         let Placed { region, soft_box, soft_start, depth, labels, tumor, voxels, clipped_fraction } = placed;
         let grid = &self.scan.scan.volume.grid;
         let before = self.scan.scan.volume.voxels.hu_of(region);
@@ -275,13 +340,11 @@ impl Plan<'_> {
             organ: &self.summary,
         };
         let width_hu = self.rules.window.width_hu();
+        let site_box = self.site_box(form, site, region);
         let mut draws = key.draws("difference");
-        let difference = match (self.config().contrast_hu.get(&self.organ.name), self.config().difference) {
-            (Some(change_hu), _) => fixed(&mut draws, &place, *change_hu, width_hu),
-            (None, Differences::Reference) => smooth_difference(&constant(&mut draws, region.shape, self.airy())),
-            (None, Differences::Prior) => {
-                plausible(&mut draws, &place, &self.prior.contrast, self.config().necrotic_fraction, width_hu)
-            }
+        let difference = match &self.maps {
+            Some(maps) => maps.difference(site_box, region)?,
+            None => self.difference(&mut draws, &place),
         };
         let mut after = blend(&before, &labels, self.organ, &soft, &difference, &texture, width_hu);
         if matches!(self.scan.scan.volume.voxels, Voxels::I16(_)) {
@@ -305,6 +368,6 @@ impl Plan<'_> {
             boundary_distance_mm: boundary_distance_mm(self.scan, self.organ, site),
         };
         let labels = with_tumor(&labels, &tumor, self.organ);
-        Candidate { region, before, after, labels, tumor, geometry }
+        Ok(Candidate { region, site_box, before, after, labels, tumor, geometry })
     }
 }

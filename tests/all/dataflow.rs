@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use freetumor::dataflow::{Progress, RunOptions, RunReport, run};
 use freetumor::error::Result;
-use freetumor::graph::{GraphFile, Plan, Reading, Registry, check};
-use freetumor::ingest::dicom::Decoder;
+use freetumor::graph::{GraphFile, Machine, Plan, Registry, check};
 use freetumor::ingest::nifti::{self, Datatype};
 use freetumor::sink::ScanRecord;
 use freetumor::sink::durable::FileDigest;
@@ -73,7 +72,7 @@ fn run_text(text: &str, folder: &Path, options: RunOptions) -> Result<RunReport>
 }
 
 /// Every committed or projected file below a folder with its digest; staging and telemetry may differ between equal runs.
-fn committed(folder: &Path) -> BTreeMap<String, FileDigest> {
+pub fn committed(folder: &Path) -> BTreeMap<String, FileDigest> {
     let mut files = BTreeMap::new();
     for entry in walkdir::WalkDir::new(folder) {
         let entry = entry.unwrap();
@@ -200,7 +199,7 @@ impl Archive {
             "#
         );
         let secret = Some(self.folder.path().join("secret"));
-        let registry = Registry::reading(Reading { decoder: Decoder::in_process(), patient_secret: secret });
+        let registry = Registry::on(&Machine { patient_secret: secret, ..Machine::default() });
         let checked = check(&GraphFile::new("test.toml", self.folder.path(), text), &registry);
         let problems: Vec<String> = checked.problems.iter().map(ToString::to_string).collect();
         let plan = checked.plan.unwrap_or_else(|| panic!("{}", problems.join("\n")));

@@ -61,7 +61,7 @@ fn one_scan(
     }
     let mut words = vec![Word::read(&scan)];
     for (index, node) in work.plan.masks_of(source) {
-        match work.mask(epoch, node, &scan) {
+        match work.mask(epoch, node, &scan)? {
             Err(fault) => words.push(Word::spoiled(fault, Some(&scan))),
             Ok(masked) => {
                 for trial in work.plan.trials_of(index) {

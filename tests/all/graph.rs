@@ -326,7 +326,7 @@ impl Synthesize for Idle {
 }
 
 impl Attempts for Idle {
-    fn attempt(&self, _: freetumor::random::Key) -> Result<Attempt, Fault> {
+    fn attempt(&self, _: freetumor::synth::AttemptKey) -> Result<Attempt, Fault> {
         Ok(Attempt::Rejected { reason: "idle".into() })
     }
 }

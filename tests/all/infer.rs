@@ -56,7 +56,7 @@ fn filled(config: &Config, prefix: &str) -> BTreeMap<String, Tensor> {
 
 /// A U-Net that lets the image itself through: class 1 where a voxel is brighter than `threshold` deviations above
 /// the mean, class 0 elsewhere.
-fn bright(config: &Config, threshold: f32) -> BTreeMap<String, Tensor> {
+pub fn bright(config: &Config, threshold: f32) -> BTreeMap<String, Tensor> {
     let w = config.width;
     let declared = config.declared().unwrap().into_iter();
     declared

@@ -11,6 +11,7 @@ mod for_loop;
 mod graph;
 mod infer;
 mod mask;
+mod network_stages;
 mod nifti;
 mod nn;
 mod phantom;

@@ -11,7 +11,7 @@ use freetumor::synth::blend::{blend, smooth_difference, soften, tumor_of, with_t
 use freetumor::synth::classes::{CLASS_VOXEL_MM, ClassDraw, SizeClass};
 use freetumor::synth::measure::measure;
 use freetumor::synth::texture::TexturePool;
-use freetumor::synth::{Attempt, Candidate, Differences, Rules, RulesConfig, Sites, Sizes, Synthesize};
+use freetumor::synth::{Attempt, AttemptKey, Candidate, Differences, Rules, RulesConfig, Sites, Sizes, Synthesize};
 use freetumor::volume::{Affine, Array3, Grid, HuWindow, Labels, Region, Volume, Voxels};
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -19,19 +19,19 @@ use serde_json::Value;
 use crate::common;
 
 /// A tensor [x, y, z] of a safetensors file, z fastest there.
-fn tensor(file: &SafeTensors, name: &str) -> Array3<f32> {
+pub fn tensor(file: &SafeTensors, name: &str) -> Array3<f32> {
     let view = file.tensor(name).unwrap();
     let &[nx, ny, nz] = view.shape() else { panic!("{name} has three axes") };
     let values: Vec<f32> = view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
     Array3::from_fn([nx, ny, nz], |[x, y, z]| values[(x * ny + y) * nz + z])
 }
 
-fn largest_difference(a: &Array3<f32>, b: &Array3<f32>) -> f32 {
+pub fn largest_difference(a: &Array3<f32>, b: &Array3<f32>) -> f32 {
     assert_eq!(a.shape(), b.shape());
     a.as_slice().iter().zip(b.as_slice()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
-fn inner(array: &Array3<f32>, cut: usize) -> Array3<f32> {
+pub fn inner(array: &Array3<f32>, cut: usize) -> Array3<f32> {
     array.cut(Region { start: [cut; 3], shape: array.shape().map(|n| n - 2 * cut) })
 }
 
@@ -270,12 +270,12 @@ fn scan(spacing_mm: [f64; 3], float: bool) -> MaskedScan {
     MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: Arc::new(organs()) } }
 }
 
-fn candidates(scan: &MaskedScan, organ: &Organ, config: RulesConfig, count: u64) -> (Vec<Candidate>, Vec<String>) {
+fn candidates(scan: &MaskedScan, organ: &Organ, config: RulesConfig, count: u32) -> (Vec<Candidate>, Vec<String>) {
     let rules = Rules::new(config, &organs(), HuWindow::ABDOMEN).unwrap();
     let plan = rules.site_plan(scan, organ).unwrap();
     let (mut made, mut reasons) = (Vec::new(), Vec::new());
     for number in 0..count {
-        match plan.attempt(Key::root(11).number("attempt", number)).unwrap() {
+        match plan.attempt(AttemptKey::new(Key::root(11), number)).unwrap() {
             Attempt::Candidate(candidate) => made.push(*candidate),
             Attempt::Rejected { reason } => reasons.push(reason),
         }

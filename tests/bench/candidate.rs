@@ -11,11 +11,11 @@ use freetumor::ingest::{Companions, Scan, ScanEntry};
 use freetumor::mask::{MaskedScan, Organ, OrganMask};
 use freetumor::random::Key;
 use freetumor::score::{Intensity, IntensityConfig, ScoreStage, Scores};
-use freetumor::synth::{Attempt, Rules, RulesConfig, Synthesize};
+use freetumor::synth::{Attempt, AttemptKey, Rules, RulesConfig, Synthesize};
 use freetumor::volume::{Affine, Array3, Grid, HuWindow, Labels, Volume, Voxels};
 
 /// Attempts at a tumor of each size; the same ones in every run.
-const ATTEMPTS: u64 = 200;
+const ATTEMPTS: u32 = 200;
 
 struct NoCompanions;
 
@@ -61,7 +61,7 @@ fn processor_seconds() -> f64 {
 
 /// Milliseconds of `work`, run `count` times after a tenth of that for warming up, ascending. What `see` does with the
 /// results is not measured.
-fn measured<T>(count: u64, mut work: impl FnMut(u64) -> T, mut see: impl FnMut(T)) -> Vec<f64> {
+fn measured<T>(count: u32, mut work: impl FnMut(u32) -> T, mut see: impl FnMut(T)) -> Vec<f64> {
     (0..count / 10).for_each(|number| drop(black_box(work(number))));
     let once = |number| {
         let before = processor_seconds();
@@ -98,7 +98,7 @@ fn main() {
             let rules = Rules::new(config, &scan.mask.organs, HuWindow::ABDOMEN).expect("the settings are right");
             let plan = rules.site_plan(&scan, organ).expect("the scan is right");
             let work = |number| {
-                let attempt = plan.attempt(Key::root(2).number("attempt", number)).expect("the scan is right");
+                let attempt = plan.attempt(AttemptKey::new(Key::root(2), number)).expect("the scan is right");
                 let mut scores = Scores::default();
                 if let Attempt::Candidate(candidate) = &attempt {
                     judge.score(candidate, &mut scores).expect("the candidate is right");

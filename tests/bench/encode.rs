@@ -146,5 +146,5 @@ fn candidate(masked: &MaskedScan) -> Candidate {
         clipped_fraction: 0.0,
         boundary_distance_mm: 8.0,
     };
-    Candidate { region, before, after, labels: Array3::filled(shape, 2), tumor, geometry }
+    Candidate { region, site_box: region, before, after, labels: Array3::filled(shape, 2), tumor, geometry }
 }

@@ -3,6 +3,8 @@
 use std::sync::OnceLock;
 
 use candle_core::{Result, Shape, Tensor, bail};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::check;
 use super::native::norm::Moments;
@@ -11,7 +13,8 @@ use super::overwrite::{can_overwrite, overwrite};
 use super::portable::norm as portable;
 
 /// Over what the statistics of [`normalize`] are taken; always per channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Over {
     /// Over batch and space: batch norm with the batch's own statistics.
     Batch,

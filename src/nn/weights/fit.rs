@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::{DType, Device, Shape, Tensor};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::shown;
 use crate::error::{Error, Result};
@@ -10,7 +12,8 @@ use crate::nn::failed;
 use crate::suggest::nearest;
 
 /// Which network of a file is wanted: training saves three of them together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Part {
     /// The only one there is.
     #[default]

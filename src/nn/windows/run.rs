@@ -1,5 +1,6 @@
 //! A predictor on windows, and the average of what overlaps.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 
 use candle_core::{DType, Device, Tensor};
@@ -85,6 +86,42 @@ impl SlidingWindows {
         region: &VoxelBox,
         mut predict: impl FnMut(&Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
+        let groups = self.groups(batch_of(input), region).collect();
+        let now = |window: &Tensor| predict(window).map(|answer| move || Ok(answer));
+        self.average(input, region, groups, 1, now)
+    }
+
+    /// The averaged prediction inside of a box, over some windows only: what they say where they overlap, as if there were
+    /// no others.
+    ///
+    /// Up to `ahead` groups of windows are out at once: `predict` sends them on their way and gives what waits for the answer.
+    ///
+    /// # Shapes
+    /// As for [`inside`](Self::inside), of one volume.
+    ///
+    /// # Errors
+    /// As those of [`inside`](Self::inside), and where a voxel of the box is in none of the windows.
+    pub fn over<A: FnOnce() -> Result<Tensor>>(
+        &self,
+        input: &Tensor,
+        region: &VoxelBox,
+        windows: &[usize],
+        ahead: usize,
+        predict: impl FnMut(&Tensor) -> Result<A>,
+    ) -> Result<Tensor> {
+        let groups = windows.chunks(self.grouping.size()).map(|group| group.iter().map(|&it| (0, it)).collect());
+        self.average(input, region, groups.collect(), ahead, predict)
+    }
+
+    /// Runs groups of (sample, window), and averages them inside of a box.
+    fn average<A: FnOnce() -> Result<Tensor>>(
+        &self,
+        input: &Tensor,
+        region: &VoxelBox,
+        groups: Vec<Vec<(usize, usize)>>,
+        ahead: usize,
+        mut predict: impl FnMut(&Tensor) -> Result<A>,
+    ) -> Result<Tensor> {
         self.plan.check_box(region)?;
         let (batch, channels) = match *input.dims() {
             [batch, channels, x, y, z] if [x, y, z] == self.plan.volume() => (batch, channels),
@@ -94,12 +131,20 @@ impl SlidingWindows {
             }
         };
         let weights = self.importance.weights(self.plan.window());
+        let used: Vec<usize> = groups.iter().flatten().filter(|(sample, _)| *sample == 0).map(|it| it.1).collect();
         let mut sums: Option<Sums> = None;
-        for group in self.groups(batch, region) {
-            let cut = |(sample, window): &(usize, usize)| self.cut(input, *sample, *window);
-            let windows: Vec<Tensor> =
-                group.iter().map(cut).collect::<candle_core::Result<_>>().map_err(failed(RUNNING))?;
-            let answer = predict(&Tensor::cat(&windows, 0).map_err(failed(RUNNING))?)?;
+        let mut out = VecDeque::new();
+        let mut waiting = groups.into_iter();
+        loop {
+            while out.len() < ahead.max(1) {
+                let Some(group) = waiting.next() else { break };
+                let cut = |(sample, window): &(usize, usize)| self.cut(input, *sample, *window);
+                let windows: Vec<Tensor> =
+                    group.iter().map(cut).collect::<candle_core::Result<_>>().map_err(failed(RUNNING))?;
+                out.push_back((predict(&Tensor::cat(&windows, 0).map_err(failed(RUNNING))?)?, group));
+            }
+            let Some((answer, group)) = out.pop_front() else { break };
+            let answer = answer()?;
             let [x, y, z] = self.plan.window();
             let classes = match *answer.dims() {
                 [n, classes, ax, ay, az] if n == group.len() && [ax, ay, az] == [x, y, z] => classes,
@@ -120,9 +165,9 @@ impl SlidingWindows {
             }
         }
         let Some(mut sums) = sums else {
-            return Err(Error::new("a batch of no volumes"));
+            return Err(Error::new("no volume, or no window, to look at"));
         };
-        sums.divide(&self.plan, &weights);
+        sums.divide(&self.plan, &used, &weights)?;
         let [x, y, z] = region.clone().map(|range| range.len());
         let result = Tensor::from_vec(sums.sums, (batch, sums.classes, x, y, z), &Device::Cpu);
         result.and_then(|result| result.to_device(input.device())).map_err(failed(RUNNING))
@@ -187,18 +232,26 @@ impl<'r> Sums<'r> {
         }
     }
 
-    /// Divides by the sum of weights, added up in the same order.
-    fn divide(&mut self, plan: &WindowPlan, weights: &[f32]) {
+    /// Divides by the sum of the windows' weights, added up in the same order.
+    fn divide(&mut self, plan: &WindowPlan, windows: &[usize], weights: &[f32]) -> Result<()> {
         let mut total = vec![0.0f32; voxels(self.region)];
-        for window in plan.reaching(self.region) {
+        for &window in windows {
             for (inside, from) in runs(plan, window, self.region) {
                 total[inside].iter_mut().zip(&weights[from..]).for_each(|(total, weight)| *total += weight);
             }
         }
+        if total.contains(&0.0) {
+            return Err(Error::new(format!("some of the box {:?} is in none of the windows", self.region)));
+        }
         for sums in self.sums.chunks_exact_mut(total.len()) {
             sums.iter_mut().zip(&total).for_each(|(sum, total)| *sum /= total);
         }
+        Ok(())
     }
+}
+
+fn batch_of(input: &Tensor) -> usize {
+    input.dims().first().copied().unwrap_or(0)
 }
 
 fn voxels(region: &VoxelBox) -> usize {

@@ -124,7 +124,7 @@ pub fn candidate(masked: &MaskedScan, key: Key) -> Candidate {
         clipped_fraction: 0.1,
         boundary_distance_mm: 3.0,
     };
-    Candidate { region, before, after, labels, tumor, geometry }
+    Candidate { region, site_box: region, before, after, labels, tumor, geometry }
 }
 
 /// What the stages would make of a scan, spooled.

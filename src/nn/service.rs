@@ -1,0 +1,479 @@
+//! One thread that owns a device, and the queue before it.
+//!
+//! Whoever wants a network to look at windows sends them here and waits for the answer: the device is never asked by two threads at once,
+//! the queue is bounded, and windows of one shape that wait for one network are put into one batch. The answer to a window does not
+//! depend on what it shared a batch with; networks whose norms mix the samples of a batch are asked with [`Joining::Never`].
+//!
+//! Where a batch fails it is halved and tried again, down to single windows: a device without memory for four may have it for one, and of
+//! four windows one may hold no numbers.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Instant;
+
+use candle_core::{Device, Tensor};
+use crossbeam::channel::{Receiver, Sender, bounded};
+
+use super::device::Place;
+use super::failed;
+use super::predictor::Predictor;
+use crate::error::{Error, Result};
+use crate::shield::shielded;
+
+/// Jobs that wait before the device at most; who comes later waits to be let in.
+const QUEUE: usize = 64;
+
+/// Something that answers windows: a network.
+pub trait Answer: Send + Sync {
+    /// What it says of windows.
+    ///
+    /// # Shapes
+    /// `[n, channel, x, y, z]` to `[n, class, x, y, z]`.
+    ///
+    /// # Errors
+    /// Where it cannot.
+    fn answer(&self, windows: &Tensor) -> Result<Tensor>;
+
+    /// Whether the device on which it runs is gone, so that no other window will be answered either.
+    fn is_lost(&self) -> bool {
+        false
+    }
+}
+
+impl Answer for Predictor {
+    fn answer(&self, windows: &Tensor) -> Result<Tensor> {
+        self.forward(windows)
+    }
+
+    fn is_lost(&self) -> bool {
+        self.device_is_lost()
+    }
+}
+
+/// Whether windows may be put into a batch with those of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Joining {
+    /// They may: each is answered as if it were alone.
+    Freely,
+    /// They may not: the network mixes what it sees together.
+    Never,
+}
+
+struct Job {
+    network: Arc<dyn Answer>,
+    windows: Tensor,
+    joining: Joining,
+    reply: Sender<Result<Answered>>,
+}
+
+impl Job {
+    fn joins(&self, other: &Self) -> bool {
+        self.joining == Joining::Freely
+            && other.joining == Joining::Freely
+            && Arc::ptr_eq(&self.network, &other.network)
+            && self.windows.dims() == other.windows.dims()
+    }
+}
+
+/// What a network said of the windows of one question.
+#[derive(Clone, Debug)]
+pub struct Answered {
+    /// `[n, class, x, y, z]` in the host's memory.
+    pub logits: Tensor,
+    /// Seconds of the device: its share of the batch's.
+    pub device_seconds: f64,
+}
+
+/// An answer on its way.
+pub struct Pending(Receiver<Result<Answered>>);
+
+impl Pending {
+    /// Waits for the answer.
+    ///
+    /// # Errors
+    /// What the network said, or that the device is gone.
+    pub fn wait(self) -> Result<Answered> {
+        self.0.recv().unwrap_or_else(|_| Err(Error::new("the thread of the device ended before it answered")))
+    }
+}
+
+/// What a device did.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Usage {
+    /// Batches that it answered.
+    pub batches: u64,
+    /// Windows in them.
+    pub windows: u64,
+    /// Seconds in which it worked.
+    pub busy_seconds: f64,
+    /// Seconds since its first window.
+    pub open_seconds: f64,
+}
+
+impl Usage {
+    /// The share of its time in which it worked, 0 to 1.
+    pub fn busy_share(&self) -> f64 {
+        if self.open_seconds > 0.0 { self.busy_seconds / self.open_seconds } else { 0.0 }
+    }
+}
+
+#[derive(Default)]
+struct Counters {
+    batches: AtomicU64,
+    windows: AtomicU64,
+    busy_us: AtomicU64,
+    begun: OnceLock<Instant>,
+    last_us: AtomicU64,
+    lost: AtomicBool,
+}
+
+/// A device and the thread that owns it.
+///
+/// ```
+/// use std::sync::Arc;
+/// use candle_core::{DType, Device, Tensor};
+/// use freetumor::nn::device::Place;
+/// use freetumor::nn::service::{Answer, Joining, Service};
+///
+/// struct Doubling;
+/// impl Answer for Doubling {
+///     fn answer(&self, windows: &Tensor) -> freetumor::error::Result<Tensor> {
+///         Ok((windows * 2.0).unwrap())
+///     }
+/// }
+///
+/// let service = Service::new(Place::Cpu, 4);
+/// let network: Arc<dyn Answer> = Arc::new(Doubling);
+/// let windows = Tensor::ones((1, 1, 2, 2, 2), DType::F32, &Device::Cpu).unwrap();
+/// let answer = service.ask(&network, windows, Joining::Freely)?.wait()?.logits;
+/// assert_eq!(answer.sum_all().unwrap().to_scalar::<f32>().unwrap(), 16.0);
+/// assert_eq!(service.usage().windows, 1);
+/// # Ok::<(), freetumor::error::Error>(())
+/// ```
+pub struct Service {
+    place: Place,
+    device: OnceLock<Device>,
+    batch: usize,
+    jobs: OnceLock<Sender<Job>>,
+    starting: Mutex<()>,
+    counters: Arc<Counters>,
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Service").field("place", &self.place).field("batch", &self.batch).finish_non_exhaustive()
+    }
+}
+
+impl Service {
+    /// A service that puts up to `batch` windows into one batch. Its thread starts with the first of them.
+    #[must_use]
+    pub fn new(place: Place, batch: usize) -> Arc<Self> {
+        Arc::new(Self {
+            place,
+            device: OnceLock::new(),
+            batch: batch.max(1),
+            jobs: OnceLock::new(),
+            starting: Mutex::new(()),
+            counters: Arc::default(),
+        })
+    }
+
+    /// Where networks run.
+    pub fn place(&self) -> Place {
+        self.place
+    }
+
+    /// Windows that are put into one batch at most.
+    pub fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// The device, for the weights of networks.
+    ///
+    /// # Errors
+    /// As [`Place::device`].
+    pub fn device(&self) -> Result<Device> {
+        let _one = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(device) = self.device.get() {
+            return Ok(device.clone());
+        }
+        let device = self.place.device()?;
+        Ok(self.device.get_or_init(|| device).clone())
+    }
+
+    /// Sends windows to a network; waits only where the queue is full.
+    ///
+    /// # Shapes
+    /// `[n, channel, x, y, z]`, as the network takes them, in the host's memory.
+    ///
+    /// # Errors
+    /// Where there is no device, or its thread cannot start.
+    pub fn ask(&self, network: &Arc<dyn Answer>, windows: Tensor, joining: Joining) -> Result<Pending> {
+        let (reply, answer) = bounded(1);
+        let job = Job { network: Arc::clone(network), windows, joining, reply };
+        self.jobs()?.send(job).map_err(|_| Error::new("the thread of the device ended"))?;
+        Ok(Pending(answer))
+    }
+
+    /// Whether the device is gone: every window asked for from now on would fail.
+    pub fn is_lost(&self) -> bool {
+        self.counters.lost.load(Ordering::Acquire)
+    }
+
+    /// What the device did so far.
+    pub fn usage(&self) -> Usage {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.counters;
+        Usage {
+            batches: read(&counters.batches),
+            windows: read(&counters.windows),
+            busy_seconds: read(&counters.busy_us) as f64 * 1e-6,
+            open_seconds: read(&counters.last_us) as f64 * 1e-6,
+        }
+    }
+
+    fn jobs(&self) -> Result<&Sender<Job>> {
+        let _one = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(jobs) = self.jobs.get() {
+            return Ok(jobs);
+        }
+        let (sender, receiver) = bounded(QUEUE);
+        let worker = Worker { jobs: receiver, most: AtomicUsize::new(self.batch), counters: Arc::clone(&self.counters) };
+        let spawned = std::thread::Builder::new().name("device".into()).spawn(move || worker.serve());
+        spawned.map_err(|cause| Error::new(format!("cannot start a thread: {cause}")).with_source(cause))?;
+        Ok(self.jobs.get_or_init(|| sender))
+    }
+}
+
+/// The device's thread. It ends when the last sender is gone.
+struct Worker {
+    jobs: Receiver<Job>,
+    /// Windows in one batch at most: fewer from the moment on when more did not fit.
+    most: AtomicUsize,
+    counters: Arc<Counters>,
+}
+
+impl Worker {
+    fn serve(&self) {
+        let mut waiting = VecDeque::new();
+        loop {
+            if waiting.is_empty() {
+                let Ok(job) = self.jobs.recv() else { return };
+                waiting.push_back(job);
+            }
+            // A device whose every thread computes leaves those no time that would send more: let them come.
+            waiting.extend(self.jobs.try_iter());
+            let Some(first) = waiting.pop_front() else { continue };
+            let most = self.most.load(Ordering::Relaxed);
+            let (mut batch, mut rest) = (vec![first], VecDeque::new());
+            for job in waiting.drain(..) {
+                let windows: usize = batch.iter().map(Job::count).sum();
+                if batch[0].joins(&job) && windows + job.count() <= most {
+                    batch.push(job);
+                } else {
+                    rest.push_back(job);
+                }
+            }
+            waiting = rest;
+            self.run(batch);
+        }
+    }
+
+    fn run(&self, mut batch: Vec<Job>) {
+        let start = Instant::now();
+        let begun = *self.counters.begun.get_or_init(|| start);
+        let answers = self.answers(&batch);
+        let windows: usize = batch.iter().map(Job::count).sum();
+        let counters = &self.counters;
+        counters.batches.fetch_add(1, Ordering::Relaxed);
+        let seconds = start.elapsed().as_secs_f64();
+        counters.busy_us.fetch_add((seconds * 1e6) as u64, Ordering::Relaxed);
+        counters.last_us.store(begun.elapsed().as_micros() as u64, Ordering::Relaxed);
+        match answers {
+            Ok(answers) => {
+                counters.windows.fetch_add(windows as u64, Ordering::Relaxed);
+                for (job, logits) in batch.into_iter().zip(answers) {
+                    let device_seconds = seconds * job.count() as f64 / windows.max(1) as f64;
+                    // Who asked may have given up.
+                    let _ = job.reply.send(Ok(Answered { logits, device_seconds }));
+                }
+            }
+            Err(error) if batch.len() > 1 => {
+                tracing::warn!("a batch of {windows} windows failed, its halves are tried: {error}");
+                let half = batch.split_off(batch.len() / 2);
+                self.run(batch);
+                self.run(half);
+                // Both halves went through: it was too much at once.
+                self.most.fetch_min((windows / 2).max(1), Ordering::Relaxed);
+            }
+            Err(error) => {
+                if let Some(job) = batch.pop() {
+                    if job.network.is_lost() {
+                        counters.lost.store(true, Ordering::Release);
+                    }
+                    let _ = job.reply.send(Err(error));
+                }
+            }
+        }
+    }
+
+    /// The answer to each job of a batch.
+    fn answers(&self, batch: &[Job]) -> Result<Vec<Tensor>> {
+        let _span = tracing::info_span!("network", windows = batch.len()).entered();
+        let arranging = failed("cannot arrange a batch");
+        let windows: Vec<&Tensor> = batch.iter().map(|job| &job.windows).collect();
+        let joined = match windows[..] {
+            [only] => only.clone(),
+            _ => Tensor::cat(&windows, 0).map_err(&arranging)?,
+        };
+        let network = &batch[0].network;
+        let answer = shielded(|| network.answer(&joined))
+            .unwrap_or_else(|words| Err(Error::new(format!("the network panicked: {words}"))))?;
+        let answer = answer.to_device(&Device::Cpu).map_err(&arranging)?;
+        let count: usize = batch.iter().map(Job::count).sum();
+        if answer.dims().first() != Some(&count) {
+            return Err(Error::new(format!("the network gave {:?} for {count} windows", answer.dims())));
+        }
+        let mut from = 0;
+        let part = |job: &Job| {
+            from += job.count();
+            answer.narrow(0, from - job.count(), job.count())?.contiguous()
+        };
+        batch.iter().map(part).collect::<candle_core::Result<_>>().map_err(arranging)
+    }
+}
+
+impl Job {
+    fn count(&self) -> usize {
+        self.windows.dims().first().copied().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::DType;
+
+    use super::*;
+
+    /// Gives the mean of each window, and fails above a size, as a device without memory does.
+    struct Means {
+        most: usize,
+        seen: Mutex<Vec<usize>>,
+    }
+
+    impl Answer for Means {
+        fn answer(&self, windows: &Tensor) -> Result<Tensor> {
+            let count = windows.dims()[0];
+            self.seen.lock().unwrap().push(count);
+            if count > self.most {
+                return Err(Error::new("out of memory"));
+            }
+            let mean = windows.mean_keepdim((1, 2, 3, 4)).and_then(|mean| mean.broadcast_as(windows.shape()));
+            let mean = mean.and_then(|mean| mean.contiguous()).map_err(failed("no mean"))?;
+            let first: f32 = mean.flatten_all().unwrap().get(0).unwrap().to_scalar().unwrap();
+            if first.is_nan() { Err(Error::new("not a number")) } else { Ok(mean) }
+        }
+    }
+
+    fn window(value: f32) -> Tensor {
+        Tensor::full(value, (1, 1, 2, 2, 2), &Device::Cpu).unwrap()
+    }
+
+    fn value(answer: &Answered) -> f32 {
+        answer.logits.to_dtype(DType::F32).unwrap().flatten_all().unwrap().get(0).unwrap().to_scalar().unwrap()
+    }
+
+    /// Holds the device's thread until dropped.
+    struct Gate(Mutex<Option<Receiver<()>>>);
+
+    impl Answer for Gate {
+        fn answer(&self, windows: &Tensor) -> Result<Tensor> {
+            if let Some(gate) = self.0.lock().unwrap().take() {
+                let _ = gate.recv();
+            }
+            Ok(windows.clone())
+        }
+    }
+
+    /// Asks for all values while the device is held, so that they wait together.
+    fn asked(service: &Service, network: &Arc<dyn Answer>, values: &[f32], joining: Joining) -> Vec<Result<Answered>> {
+        let (open, gate) = bounded::<()>(0);
+        let held: Arc<dyn Answer> = Arc::new(Gate(Mutex::new(Some(gate))));
+        let holding = service.ask(&held, window(0.0), Joining::Never).unwrap();
+        let waiting: Vec<_> = values.iter().map(|&it| service.ask(network, window(it), joining).unwrap()).collect();
+        drop(open);
+        holding.wait().unwrap();
+        waiting.into_iter().map(Pending::wait).collect()
+    }
+
+    #[test]
+    fn windows_share_batches_and_keep_their_answers() {
+        let means = Arc::new(Means { most: 8, seen: Mutex::default() });
+        let network: Arc<dyn Answer> = means.clone();
+        let service = Service::new(Place::Cpu, 3);
+        let values: Vec<f32> = (0..7).map(|it| it as f32).collect();
+        for (answer, expected) in asked(&service, &network, &values, Joining::Freely).iter().zip(&values) {
+            assert_eq!(value(answer.as_ref().unwrap()), *expected);
+        }
+        assert_eq!(*means.seen.lock().unwrap(), [3, 3, 1]);
+        assert!(asked(&service, &network, &values, Joining::Never).iter().all(Result::is_ok));
+        assert_eq!(means.seen.lock().unwrap()[3..], [1; 7]);
+        assert_eq!(service.usage().windows, 16);
+    }
+
+    #[test]
+    fn a_batch_that_does_not_fit_is_halved_and_stays_so() {
+        let means = Arc::new(Means { most: 2, seen: Mutex::default() });
+        let network: Arc<dyn Answer> = means.clone();
+        let service = Service::new(Place::Cpu, 4);
+        let answers = asked(&service, &network, &[1.0; 8], Joining::Freely);
+        assert!(answers.iter().all(|answer| value(answer.as_ref().unwrap()) == 1.0));
+        assert_eq!(*means.seen.lock().unwrap(), [4, 2, 2, 2, 2]);
+    }
+
+    #[test]
+    fn one_window_without_numbers_spoils_no_other() {
+        let means = Arc::new(Means { most: 1, seen: Mutex::default() });
+        let network: Arc<dyn Answer> = means;
+        let service = Service::new(Place::Cpu, 4);
+        let answers = asked(&service, &network, &[1.0, f32::NAN, 3.0], Joining::Freely);
+        assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+    }
+
+    #[test]
+    fn a_device_that_vanishes_is_told_from_a_window_that_fails() {
+        struct Fails(bool);
+        impl Answer for Fails {
+            fn answer(&self, _: &Tensor) -> Result<Tensor> {
+                Err(Error::new("no answer"))
+            }
+            fn is_lost(&self) -> bool {
+                self.0
+            }
+        }
+        let service = Service::new(Place::Cpu, 1);
+        for lost in [false, true] {
+            let network: Arc<dyn Answer> = Arc::new(Fails(lost));
+            assert!(service.ask(&network, window(1.0), Joining::Freely).unwrap().wait().is_err());
+            assert_eq!(service.is_lost(), lost);
+        }
+    }
+
+    #[test]
+    fn a_panic_is_an_answer_and_the_thread_lives_on() {
+        struct Panics;
+        impl Answer for Panics {
+            fn answer(&self, _: &Tensor) -> Result<Tensor> {
+                panic!("seven")
+            }
+        }
+        let service = Service::new(Place::Cpu, 1);
+        let panics: Arc<dyn Answer> = Arc::new(Panics);
+        assert!(service.ask(&panics, window(1.0), Joining::Freely).unwrap().wait().is_err());
+        let means: Arc<dyn Answer> = Arc::new(Means { most: 1, seen: Mutex::default() });
+        assert!(service.ask(&means, window(1.0), Joining::Freely).unwrap().wait().is_ok());
+    }
+}
