@@ -214,13 +214,14 @@ impl GeneratorMaps<'_> {
     /// The map around a site, in the field.
     fn map(&self, site: Region) -> Result<Arc<DifferenceMap>, Fault> {
         let viewer = &self.generator.viewer;
-        let layout = viewer.layout(Stage::Synthesize, &self.field, site)?;
+        // Smoothing looks a little beyond the site. Of windows that overlap, those that reach that far are looked at, too; one
+        // window in the middle shows it anyway, or ends where everything ends.
+        let wide = site.grown([SMOOTHING + 1; 3], self.field.grid.shape);
+        let reached = if viewer.config().windows == Windows::Centred { site } else { wide };
+        let layout = viewer.layout(Stage::Synthesize, &self.field, reached)?;
         let covered = layout.covered();
         // All windows are looked at for any site: then they are looked at once.
-        let region = match viewer.config().windows {
-            Windows::Reference => covered,
-            Windows::Centred | Windows::Reaching => common(site.grown([SMOOTHING + 1; 3], self.field.grid.shape), covered),
-        };
+        let region = if viewer.config().windows == Windows::Reference { covered } else { common(wide, covered) };
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(map) = last.as_ref().filter(|map| map.layout == layout && map.region == region) {
             return Ok(Arc::clone(map));
