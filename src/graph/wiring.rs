@@ -1,5 +1,7 @@
 //! From names to edges: which node takes from which, in what role, and what travels.
 
+use std::collections::BTreeSet;
+
 use toml::Spanned;
 
 use super::edge::{Edge, Port, Role};
@@ -239,7 +241,9 @@ fn fitting<'r>(section: Section, edges: &[Edge], registry: &'r Registry) -> Vec<
     if names.is_empty() {
         names = all().map(|kind| kind.name.as_str()).collect();
     }
-    names.dedup();
+    // A kind with several roles stands there once.
+    let mut seen = BTreeSet::new();
+    names.retain(|name| seen.insert(*name));
     names
 }
 

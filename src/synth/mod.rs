@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 pub use config::{Differences, RulesConfig, Sites, Sizes, Textures};
 pub use rules::Rules;
+pub(crate) use site::boundary_distance_mm;
 
 use crate::error::Fault;
 use crate::mask::{MaskedScan, Organ};

@@ -73,7 +73,7 @@ fn run_text(text: &str, folder: &Path, options: RunOptions) -> Result<RunReport>
 }
 
 /// Every committed or projected file below a folder with its digest; staging and telemetry may differ between equal runs.
-fn committed(folder: &Path) -> BTreeMap<String, FileDigest> {
+pub fn committed(folder: &Path) -> BTreeMap<String, FileDigest> {
     let mut files = BTreeMap::new();
     for entry in walkdir::WalkDir::new(folder) {
         let entry = entry.unwrap();

@@ -13,10 +13,11 @@ const ROOMS: &[(&str, &str)] = &[
     ("mask", "error random suggest volume ingest"),
     ("synth", "error random volume ingest mask"),
     ("score", "error volume ingest mask synth"),
+    ("command", "error random suggest volume ingest mask synth score"),
     ("filter", "error suggest score"),
     ("sink", "error random volume ingest mask synth score filter"),
     ("tables", "error ingest sink"),
-    ("graph", "error random suggest volume ingest mask synth score filter sink tables"),
+    ("graph", "error random suggest volume ingest mask synth score command filter sink tables"),
     ("dataflow", "error random volume ingest mask synth score filter sink tables graph"),
     ("cli", "error suggest volume nn ingest sink tables graph dataflow"),
 ];
