@@ -113,6 +113,8 @@ pub enum FaultKind {
     TooLarge,
     /// Mask and scan do not belong together, or a label is unknown.
     Mismatch,
+    /// An external program failed: it could not be started, ended with an exit code, or passed a limit.
+    Program,
     /// Our own code panicked on this scan.
     Panic,
     /// A network could not look at it: no finite numbers, or no memory.
@@ -134,6 +136,7 @@ impl FaultKind {
             Self::NonFinite => "non_finite",
             Self::TooLarge => "too_large",
             Self::Mismatch => "mismatch",
+            Self::Program => "program",
             Self::Panic => "panic",
             Self::Network => "network",
             Self::Device => "device",

@@ -15,7 +15,8 @@
 //!
 //! Each stage is a plain function or a small struct that works in a loop. A graph file names the stages and how they are joined
 //! ([`graph`]); [`dataflow`] runs them on timely workers and a pool of threads, within a budget of bytes, and commits
-//! what comes out epoch by epoch: exactly once, with the same bytes whatever the number of workers.
+//! what comes out epoch by epoch: exactly once, with the same bytes whatever the number of workers. Masks, synthesis and scores can be
+//! left to an external program, too ([`command`]).
 //!
 //! # Words
 //!
@@ -43,6 +44,7 @@
 #![warn(missing_docs)]
 
 pub mod cli;
+pub mod command;
 pub mod dataflow;
 pub mod error;
 pub mod filter;

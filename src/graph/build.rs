@@ -143,7 +143,8 @@ impl Build<'_, '_> {
             Err(mut complaints) => {
                 if !complete && kind.role != Role::Source && kind.role != Role::Mask {
                     // The masks were not built: what is said about organs here says nothing about this stage.
-                    complaints.retain(|it| !it.field.starts_with("organs") && !it.field.is_empty());
+                    let of_organs = |field: &str| field.is_empty() || field.split('.').any(|part| part == "organs");
+                    complaints.retain(|it| !of_organs(&it.field));
                 }
                 settings::report(complaints, &reading.spoiled, |field| spec.place_of(field), problems);
                 Some((json, None))

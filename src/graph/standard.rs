@@ -4,6 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::registry::{Frame, Place, Registry, Scoring, Synthesis};
+use crate::command::{
+    CommandMask, CommandMaskConfig, CommandScore, CommandScoreConfig, CommandSynthesis, CommandSynthesisConfig,
+};
 use crate::error::Complaint;
 use crate::filter::{QualityTest, QualityTestConfig};
 use crate::ingest::dicom::Decoder;
@@ -86,10 +89,20 @@ impl Registry {
         self.mask("totalsegmentator", about, |config: TotalSegmentatorConfig, _| {
             TotalSegmentatorMask::new(config).map(|mask| Arc::new(mask) as Arc<dyn Mask>)
         });
+        let about = "Organs from an external program.";
+        self.mask("command", about, |config: CommandMaskConfig, place| {
+            CommandMask::new(config, &place.folder).map(|mask| Arc::new(mask) as Arc<dyn Mask>)
+        });
     }
 
     fn add_synthesis_and_scores(&mut self) {
         self.synthesis("rules", "Tumors by rules: no weights are needed.", rules);
+        let about = "Tumors by an external program, placed and shaped by rules.";
+        self.synthesis("command", about, command_synthesis);
+        let about = "Scores by an external program.";
+        self.score("command", about, |config: CommandScoreConfig, place| {
+            CommandScore::new(config, &place.folder).map(Into::into)
+        });
         let about = "Scores from HU: inside, around, before, contrast, visibility.";
         self.score("intensity", about, |config: IntensityConfig, place| {
             Intensity::new(config, &place.organs).map(Into::into)
@@ -184,4 +197,20 @@ fn generator(config: GeneratorConfig, viewer: Viewer, place: &Place) -> Result<S
     let generator = Generator::new(config, viewer, &place.organs)?;
     let model = generator.version();
     Ok(Synthesis { synthesize: Arc::new(generator), organs, variants, model, frame })
+}
+
+fn command_synthesis(config: CommandSynthesisConfig, place: &Place) -> Result<Synthesis, Vec<Complaint>> {
+    match rules(config.rules.clone(), place) {
+        Ok(drawn) => {
+            let stage = CommandSynthesis::new(&config, drawn.synthesize, &place.folder)?;
+            let model = stage.model().to_owned();
+            Ok(Synthesis { synthesize: Arc::new(stage), model, ..drawn })
+        }
+        // What is wrong with the program is said in the same breath as what is wrong with the rules.
+        Err(complaints) => {
+            let within = |it: Complaint| Complaint { field: format!("rules.{}", it.field), ..it };
+            let program = CommandSynthesis::complaints(&config, &place.folder);
+            Err(complaints.into_iter().map(within).chain(program).collect())
+        }
+    }
 }

@@ -124,6 +124,9 @@ fn fits(pattern: &str, text: &str) -> bool {
 pub struct PatientSecret(Vec<u8>);
 
 impl PatientSecret {
+    /// The environment variable that holds the secret's text; no other program may see it.
+    pub const VARIABLE: &'static str = VARIABLE;
+
     /// A secret of at least 16 bytes.
     ///
     /// # Errors

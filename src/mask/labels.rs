@@ -14,7 +14,7 @@ use super::{Mask, Organ, OrganMask, merged_organs};
 use crate::error::{Complaint, Fault, FaultKind};
 use crate::ingest::Scan;
 use crate::suggest::did_you_mean;
-use crate::volume::Array3;
+use crate::volume::{Array3, Grid, Labels};
 
 /// Settings of the mask kind `labels`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -182,6 +182,24 @@ impl LabelsMask {
         Ok(Self { pattern, organs, merged, known, other, min_coverage })
     }
 
+    /// The mask that a label file says, on the grid of its scan.
+    ///
+    /// # Errors
+    /// A fault where the file does not belong to the scan, or holds an id that it may not.
+    pub fn merge(&self, labels: &Labels, scan: &Grid) -> Result<OrganMask, Fault> {
+        let alignment = Alignment::new(&labels.grid, scan, self.min_coverage)?;
+        let mut merged = Array3::filled(scan.shape, 0u8);
+        let mut left_out = [false; u16::MAX as usize + 1];
+        let voxels = merged.as_mut_slice();
+        alignment.for_each_label(labels, |index, id| {
+            let label = self.merged[usize::from(id)];
+            voxels[index] = label;
+            left_out[usize::from(id)] |= label == 0;
+        });
+        let unknown = (1..=u16::MAX).filter(|&id| left_out[usize::from(id)]).find_map(|id| self.unknown(id));
+        unknown.map_or(Ok(OrganMask { labels: merged, organs: self.organs.clone() }), Err)
+    }
+
     /// The complaint about an id of the file, if it may not occur.
     fn unknown(&self, id: u16) -> Option<Fault> {
         let message = if id > self.known {
@@ -225,18 +243,7 @@ impl Mask for LabelsMask {
     }
 
     fn mask(&self, scan: &Scan) -> Result<OrganMask, Fault> {
-        let labels = scan.companions.labels(&self.pattern)?;
-        let alignment = Alignment::new(&labels.grid, &scan.volume.grid, self.min_coverage)?;
-        let mut merged = Array3::filled(scan.volume.grid.shape, 0u8);
-        let mut left_out = [false; u16::MAX as usize + 1];
-        let voxels = merged.as_mut_slice();
-        alignment.for_each_label(&labels, |index, id| {
-            let label = self.merged[usize::from(id)];
-            voxels[index] = label;
-            left_out[usize::from(id)] |= label == 0;
-        });
-        let unknown = (1..=u16::MAX).filter(|&id| left_out[usize::from(id)]).find_map(|id| self.unknown(id));
-        unknown.map_or(Ok(OrganMask { labels: merged, organs: self.organs.clone() }), Err)
+        self.merge(&scan.companions.labels(&self.pattern)?, &scan.volume.grid)
     }
 }
 
@@ -244,7 +251,7 @@ impl Mask for LabelsMask {
 mod tests {
     use super::super::testing::{scan_with, voxels_of};
     use super::*;
-    use crate::volume::{Affine, Grid, Labels};
+    use crate::volume::Affine;
 
     fn mask(settings: &str) -> Result<LabelsMask, Vec<Complaint>> {
         LabelsMask::new(toml::from_str(settings).unwrap())

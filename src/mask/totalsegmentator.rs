@@ -13,9 +13,9 @@ use super::classes::{class_ids, class_name, known_names};
 use super::labels::{check_coverage, default_coverage};
 use super::{Mask, Organ, OrganMask, merged_organs};
 use crate::error::{Complaint, Fault, FaultKind};
-use crate::ingest::Scan;
+use crate::ingest::{Companions, Scan};
 use crate::suggest::did_you_mean;
-use crate::volume::Array3;
+use crate::volume::{Array3, Grid};
 
 /// Settings of the mask kind `totalsegmentator`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -136,16 +136,16 @@ fn files_by_name(organ: &str, complaints: &mut Vec<Complaint>) -> Vec<String> {
     files
 }
 
-impl Mask for TotalSegmentatorMask {
-    fn organs(&self) -> Arc<[Organ]> {
-        self.organs.clone()
-    }
-
-    fn mask(&self, scan: &Scan) -> Result<OrganMask, Fault> {
-        let mut merged = Array3::filled(scan.volume.grid.shape, 0u8);
+impl TotalSegmentatorMask {
+    /// The mask that the files of `beside` say together, on the grid of their scan.
+    ///
+    /// # Errors
+    /// A fault where a file is missing, cannot be read, or does not belong to the scan.
+    pub fn unite(&self, beside: &dyn Companions, scan: &Grid) -> Result<OrganMask, Fault> {
+        let mut merged = Array3::filled(scan.shape, 0u8);
         for (organ, files) in self.organs.iter().zip(&self.files) {
             for file in files {
-                let labels = match scan.companions.labels(&self.pattern.replace("{name}", file)) {
+                let labels = match beside.labels(&self.pattern.replace("{name}", file)) {
                     Ok(labels) => labels,
                     Err(fault) if fault.kind == FaultKind::Missing && self.optional => continue,
                     Err(fault) if fault.kind == FaultKind::Missing => {
@@ -157,17 +157,24 @@ impl Mask for TotalSegmentatorMask {
                     }
                 };
                 let voxels = merged.as_mut_slice();
-                Alignment::new(&labels.grid, &scan.volume.grid, self.min_coverage)?.for_each_label(
-                    &labels,
-                    |index, _| {
-                        if voxels[index] == 0 {
-                            voxels[index] = organ.label;
-                        }
-                    },
-                );
+                Alignment::new(&labels.grid, scan, self.min_coverage)?.for_each_label(&labels, |index, _| {
+                    if voxels[index] == 0 {
+                        voxels[index] = organ.label;
+                    }
+                });
             }
         }
         Ok(OrganMask { labels: merged, organs: self.organs.clone() })
+    }
+}
+
+impl Mask for TotalSegmentatorMask {
+    fn organs(&self) -> Arc<[Organ]> {
+        self.organs.clone()
+    }
+
+    fn mask(&self, scan: &Scan) -> Result<OrganMask, Fault> {
+        self.unite(scan.companions.as_ref(), &scan.volume.grid)
     }
 }
 
@@ -175,7 +182,7 @@ impl Mask for TotalSegmentatorMask {
 mod tests {
     use super::super::testing::{Beside, scan_beside};
     use super::*;
-    use crate::volume::{Affine, Grid, Labels};
+    use crate::volume::{Affine, Labels};
 
     fn mask(settings: &str) -> Result<TotalSegmentatorMask, Vec<Complaint>> {
         TotalSegmentatorMask::new(toml::from_str(settings).unwrap())

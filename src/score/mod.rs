@@ -90,7 +90,7 @@ impl Scores {
 /// A way to judge candidates.
 pub trait ScoreStage: Send + Sync {
     /// The scores that this stage gives.
-    fn gives(&self) -> &'static [Score];
+    fn gives(&self) -> &[Score];
 
     /// Prepares one organ of one scan; kept over all variants and attempts.
     ///

@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 pub use config::{Differences, RulesConfig, Sites, Sizes, Textures};
 pub use generator::{Activation, Generator, GeneratorConfig};
 pub use rules::Rules;
+pub(crate) use site::boundary_distance_mm;
 
 use crate::error::Fault;
 use crate::mask::{MaskedScan, Organ};

@@ -15,10 +15,11 @@ const ROOMS: &[(&str, &str)] = &[
     ("mask", "error random suggest volume view ingest"),
     ("synth", "error random volume view ingest mask"),
     ("score", "error volume view ingest mask synth"),
+    ("command", "error random suggest volume ingest mask synth score"),
     ("filter", "error suggest score"),
     ("sink", "error random volume ingest mask synth score filter"),
     ("tables", "error ingest sink"),
-    ("graph", "error random suggest volume nn view ingest mask synth score filter sink tables"),
+    ("graph", "error random suggest volume nn view ingest mask synth score command filter sink tables"),
     ("dataflow", "error random shield volume view ingest mask synth score filter sink tables graph"),
     ("cli", "error suggest shield volume nn view ingest sink tables graph dataflow"),
 ];

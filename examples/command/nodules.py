@@ -1,0 +1,88 @@
+#!/usr/bin/env python3
+"""A mask, a synthesis and a score as a stage of kind "command" calls them; the standard library is all that is needed.
+
+    nodules.py segment IMAGE OUTPUT                    lungs: air that the body encloses
+    nodules.py grow IMAGE TUMOR SEED OUTPUT            a nodule of the given shape, filled with tissue
+    nodules.py judge BEFORE AFTER TUMOR OUTPUT         which share of it can be seen
+
+Without files, segment and grow talk over a pipe: NIfTI on standard input, the answer on standard output.
+"""
+
+import array
+import gzip
+import json
+import random
+import struct
+import sys
+
+CODES = {2: "B", 4: "h", 16: "f"}
+
+
+def read(source):
+    """Header, shape [x, y, z], and the values of each volume of a little-endian NIfTI-1 image."""
+    raw = sys.stdin.buffer.read() if source == "-" else open(source, "rb").read()
+    raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+    header = bytearray(raw[:352])
+    axes, *shape = struct.unpack_from("<8h", header, 40)
+    (code,) = struct.unpack_from("<h", header, 70)
+    values = array.array(CODES[code], raw[352:])
+    voxels = shape[0] * shape[1] * shape[2]
+    return header, shape[:3], [values[at : at + voxels] for at in range(0, len(values), voxels)]
+
+
+def write(target, header, values, code):
+    """One volume of the given type on the header's grid."""
+    struct.pack_into("<h", header, 40, 3)
+    struct.pack_into("<h", header, 48, 1)
+    struct.pack_into("<2h", header, 70, code, 8 * array.array(CODES[code]).itemsize)
+    raw = bytes(header) + array.array(CODES[code], values).tobytes()
+    if target == "-":
+        sys.stdout.buffer.write(raw)
+    else:
+        open(target, "wb").write(gzip.compress(raw, 1) if target.endswith(".gz") else raw)
+
+
+def segment(image="-", output="-"):
+    header, [nx, ny, nz], [hu] = read(image)
+    lungs = bytearray(1 if -1000 < value < -400 else 0 for value in hu)
+    air = bytearray(1 if value < -400 else 0 for value in hu)
+    # Slice by slice, what reaches the image's border is the room.
+    for z in range(nz):
+        first = z * nx * ny
+        border = [x + nx * y for y in range(ny) for x in range(nx) if x in (0, nx - 1) or y in (0, ny - 1)]
+        todo = [first + at for at in border if air[first + at]]
+        while todo:
+            at = todo.pop()
+            if not air[at]:
+                continue
+            air[at] = lungs[at] = 0
+            x, y = at % nx, at // nx % ny
+            todo += [at - 1] * (x > 0) + [at + 1] * (x < nx - 1) + [at - nx] * (y > 0) + [at + nx] * (y < ny - 1)
+    write(output, header, lungs, 2)
+
+
+def grow(image="-", tumor="", seed="0", output="-"):
+    header, [nx, ny, nz], volumes = read(image)
+    hu, shape = volumes[0], volumes[2] if not tumor else read(tumor)[2][0]
+    draws = random.Random(int(seed))
+    tissue = draws.uniform(10, 60)
+    answer = array.array("f", hu)
+    steps = [1, nx, nx * ny]
+    for at, inside in enumerate(shape):
+        if inside:
+            # At the edge the mean of tissue and lung: half of the voxel is one, half the other.
+            sides = [at + side * step for step in steps for side in (-1, 1)]
+            within = all(0 <= other < len(shape) and shape[other] for other in sides)
+            filled = tissue + draws.gauss(0, 8)
+            answer[at] = filled if within else (filled + hu[at]) / 2
+    write(output, header, answer, 16)
+
+
+def judge(before, after, tumor, output):
+    before, after, tumor = (read(path)[2][0] for path in (before, after, tumor))
+    seen = [new - old > 150 for old, new, inside in zip(before, after, tumor) if inside]
+    json.dump({"found_fraction": sum(seen) / len(seen)}, open(output, "w"))
+
+
+if __name__ == "__main__":
+    {"segment": segment, "grow": grow, "judge": judge}[sys.argv[1]](*sys.argv[2:])

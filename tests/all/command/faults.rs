@@ -1,0 +1,174 @@
+//! Programs that fail, hang, flood and lie: each is a row of `faults`, and the other scans go on.
+
+use std::path::Path;
+
+use freetumor::error::{Fault, FaultKind, Stage};
+use freetumor::sink::{FaultRecord, ScanRecord};
+
+use super::{AFTER_MASK, MASK_BY_LABELS, PHANTOMS, TEST, rows, run_plan, write_labels};
+use crate::dataflow::plan_of;
+
+/// A stage by the name of `name`, whose program does `script` on its first call, and `well` on every other one: `$0` is the
+/// graph's folder.
+fn stage(name: &str, input: &str, script: &str, well: &str, more: &str) -> String {
+    let argument = if more.contains("pipe") { "" } else { ", \"{output}\"" };
+    let script = format!("mkdir \"$0/first\" 2>/dev/null || {{{{ {well}; exit; }}}}; {script}");
+    format!(
+        "[stages.{name}]\nkind = \"command\"\ninputs = [\"{input}\"]\n\
+         argv = [\"sh\", \"-c\", '''{script}''', \"{{graph}}\"{argument}]\n{more}\n"
+    )
+}
+
+/// The one fault of three scans of which the first one's program does `script`.
+fn fault(text: &str, folder: &Path) -> Fault {
+    let report = run_plan(plan_of(text, folder), folder, 2);
+    let mut faults: Vec<FaultRecord> = rows(folder, "faults");
+    let statuses: Vec<String> = rows::<ScanRecord>(folder, "scans").into_iter().map(|row| row.status).collect();
+    assert_eq!(statuses.iter().filter(|status| *status == "done").count(), 2, "{faults:?}");
+    assert_eq!((report.scans, report.faults, faults.len()), (3, 1, 1));
+    assert!(report.accepted > 0, "the other scans have tumors");
+    faults.remove(0).fault
+}
+
+fn mask_fault(script: &str, more: &str) -> Fault {
+    let folder = tempfile::tempdir().unwrap();
+    write_labels(folder.path());
+    let well = if more.contains("pipe") { "cat \"$0/labels.nii\"" } else { "cat \"$0/labels.nii\" > \"$1\"" };
+    let more = format!("scheme = \"custom\"\norgans = {{ liver = {{ ids = [1] }} }}\n{more}");
+    let text = format!("{PHANTOMS}{}{AFTER_MASK}{TEST}", stage("organs", "phantoms", script, well, &more));
+    let fault = fault(&text, folder.path());
+    assert_eq!(fault.stage, Stage::Mask);
+    // What the script leaves behind: the number of a process that must be gone.
+    if let Ok(id) = std::fs::read_to_string(folder.path().join("pid")) {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", id.trim()));
+        assert!(stat.is_err() || stat.unwrap().contains(") Z "), "process {id} lives");
+    }
+    fault
+}
+
+#[track_caller]
+fn assert_says(fault: &Fault, kind: FaultKind, words: &str) {
+    assert_eq!(fault.kind, kind, "{fault}");
+    assert!(fault.message.contains(words), "{fault}");
+    assert!(!fault.message.contains("/tmp") && !fault.message.contains("freetumor-"), "{fault}");
+}
+
+#[test]
+fn exit_codes_and_last_words_are_told_without_paths() {
+    let fault = mask_fault("echo start >&2; echo \"no weights in $PWD, /home/jane_doe/w.pt\" >&2; exit 3", "");
+    assert_says(
+        &fault,
+        FaultKind::Program,
+        "the program ended with exit code 3; it said: start | no weights in {folder}, …",
+    );
+    assert_says(&mask_fault("kill -ABRT $$", ""), FaultKind::Program, "died of signal 6; it said nothing");
+}
+
+#[test]
+fn hangs_end_with_all_that_was_started() {
+    let hang = "sleep 300 & echo $! > \"$0/pid\"; sleep 300";
+    for more in ["time_limit_s = 0.5", "time_limit_s = 0.5\nexchange = \"pipe\""] {
+        assert_says(&mask_fault(hang, more), FaultKind::Program, "took longer than 0.5 s and was stopped");
+    }
+}
+
+#[test]
+fn missing_and_senseless_answers_are_named() {
+    assert_says(&mask_fault(":", ""), FaultKind::Missing, "expected labels of the program, it gave none");
+    let rubbish = "head -c 5000 /dev/zero | tr '\\0' x";
+    assert_says(&mask_fault(&format!("{rubbish} > \"$1\""), ""), FaultKind::Corrupt, "labels of the program: ");
+    assert_says(&mask_fault(rubbish, "exchange = \"pipe\""), FaultKind::Corrupt, "labels of the program: ");
+    assert_says(
+        &mask_fault("head -c 400 \"$0/labels.nii\" > \"$1\"", ""),
+        FaultKind::Truncated,
+        "labels of the program: ",
+    );
+    assert_says(&mask_fault("mkdir \"$1\"", ""), FaultKind::Unsupported, "came a folder");
+}
+
+#[test]
+fn floods_are_stopped() {
+    let file = mask_fault("yes > \"$1\"", "scratch_limit_mib = 2");
+    assert_says(&file, FaultKind::TooLarge, "left more than 2 MiB in its scratch folder");
+    let pipe = mask_fault("yes", "exchange = \"pipe\"");
+    assert_says(&pipe, FaultKind::TooLarge, "bytes that its answer can have, and was stopped");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_is_limited() {
+    let hog = mask_fault("x=0123456789abcdef; while :; do x=$x$x; done", "memory_limit_mib = 64");
+    assert!(matches!(hog.kind, FaultKind::Program | FaultKind::TooLarge), "{hog}");
+    let hogs = "for i in 1 2 3 4 5 6 7 8; do (x=0123456789abcdef; i=0; \
+                while [ $i -lt 20 ]; do x=$x$x; i=$((i+1)); done; sleep 300) & done; wait";
+    assert_says(&mask_fault(hogs, "memory_limit_mib = 64"), FaultKind::TooLarge, "held more than 64 MiB of memory");
+}
+
+#[test]
+fn synthesis_and_scores_have_their_own_faults() {
+    let own = |stages: String| {
+        let folder = tempfile::tempdir().unwrap();
+        write_labels(folder.path());
+        fault(&format!("{PHANTOMS}{MASK_BY_LABELS}{stages}{TEST}"), folder.path())
+    };
+    let synthesis = |script: &str| {
+        let contrast = "[stages.contrast]\nkind = \"intensity\"\ninputs = [\"tumors\"]\n";
+        let more = "rules = { min_diameter_voxels = 1.5 }";
+        let fault = own(stage("tumors", "organs", script, "cp input/image.nii.gz \"$1\"", more) + contrast);
+        assert_eq!(fault.stage, Stage::Synthesize);
+        fault
+    };
+    assert_says(&synthesis("echo bad >&2; exit 9"), FaultKind::Program, "ended with exit code 9; it said: bad");
+    let elsewhere = synthesis("cp \"$0/labels.nii\" \"$1\"");
+    assert_says(&elsewhere, FaultKind::Mismatch, "expected an answer of the box's shape");
+
+    let score = |script: &str| {
+        let more = "gives = [\"realness\", \"delta_hu\"]\nmargin_mm = 0";
+        let well = "echo '{{\"realness\": 0.5, \"delta_hu\": 0}}' > \"$1\"";
+        let tumors = "[stages.tumors]\nkind = \"rules\"\ninputs = [\"organs\"]\nmin_diameter_voxels = 1.5\n";
+        let fault = own(tumors.to_owned() + &stage("contrast", "tumors", script, well, more));
+        assert_eq!(fault.stage, Stage::Score);
+        fault
+    };
+    assert_says(&score(":"), FaultKind::Missing, "expected scores of the program, it gave none");
+    let lie = score("echo '{{\"realness\": 2, \"delta_hu\": 0}}' > \"$1\"");
+    assert_says(&lie, FaultKind::Corrupt, "expected `realness` from 0 to 1 of the program, got 2");
+    let flood = score("head -c 100000 /dev/zero > \"$1\"");
+    assert_says(&flood, FaultKind::TooLarge, "expected at most 65536 bytes of scores");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_run_that_is_killed_leaves_neither_programs_nor_scans_behind() {
+    use std::time::{Duration, Instant};
+
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("scratch")).unwrap();
+    let organs = "[stages.organs]\nkind = \"command\"\ninputs = [\"phantoms\"]\norgans = [\"liver\"]\nscratch = \"scratch\"\n\
+                  argv = [\"sh\", \"-c\", '''echo \"$$ $FREETUMOR_PATIENT_KEY\" > \"$0/new\"; mv \"$0/new\" \"$0/pid\"; sleep 300''', \"{graph}\", \"{output}\"]\n";
+    std::fs::write(folder.path().join("a.toml"), format!("{PHANTOMS}{organs}{AFTER_MASK}{TEST}")).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_freetumor"));
+    command.args(["run", "a.toml", "--out", "run"]).current_dir(folder.path());
+    command.env("FREETUMOR_PATIENT_KEY", "a secret for tests only");
+    command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    let mut run = command.spawn().unwrap();
+    let within = |what: &str, holds: &dyn Fn() -> bool| {
+        let begun = Instant::now();
+        while !holds() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "{what}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    };
+    within("the program starts", &|| folder.path().join("pid").exists());
+    let scratch = || std::fs::read_dir(folder.path().join("scratch")).unwrap().count();
+    assert_eq!(scratch(), 1);
+    run.kill().unwrap();
+    run.wait().unwrap();
+    let id = std::fs::read_to_string(folder.path().join("pid")).unwrap();
+    assert!(id.trim().parse::<u32>().is_ok(), "the secret does not reach the program: {id}");
+    within("scratch is removed", &|| scratch() == 0);
+    within("the program ends", &|| {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", id.trim()));
+        stat.map_or(true, |stat| stat.contains(") Z "))
+    });
+}

@@ -1,0 +1,97 @@
+//! Stages that an external program does: what they give, and what a bad program costs.
+
+#![cfg(unix)]
+
+mod checks;
+mod faults;
+mod stages;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use freetumor::dataflow::{Progress, RunOptions, RunReport, run};
+use freetumor::graph::Plan;
+use freetumor::ingest::nifti::{Datatype, encode_header};
+use freetumor::sink::parquet::{Row, read_part};
+use freetumor::tables::run::RunFolder;
+
+use crate::dataflow::plan_of;
+
+/// Small abdomens; what follows is a stage that a test writes.
+pub const PHANTOMS: &str = r#"
+[pipeline]
+name = "command"
+seed = 7
+[sources.phantoms]
+kind = "phantom"
+count = 3
+body = "abdomen"
+shape = [40, 36, 24]
+spacing_mm = [8, 8, 12]
+"#;
+
+/// What follows a mask stage by the name of `organs`.
+pub const AFTER_MASK: &str = r#"
+[stages.tumors]
+kind = "rules"
+inputs = ["organs"]
+min_diameter_voxels = 1.5
+[stages.contrast]
+kind = "intensity"
+inputs = ["tumors"]
+"#;
+
+/// The end of every pipeline here.
+pub const TEST: &str = r#"
+[stages.test]
+kind = "quality-test"
+inputs = ["contrast"]
+accept = ["delta_hu < 1000"]
+"#;
+
+/// A label file that fits all phantoms: a block of organ 1 in the middle.
+pub fn write_labels(folder: &Path) {
+    let plan = plan_of(&format!("{PHANTOMS}{MASK_BY_LABELS}{AFTER_MASK}{TEST}"), folder);
+    let source = &plan.sources[0].source;
+    let grid = source.header(&source.list().unwrap()[0]).unwrap().grid;
+    let mut file = encode_header(&grid, Datatype::U8, "").unwrap().to_vec();
+    for z in 0..grid.shape[2] {
+        for y in 0..grid.shape[1] {
+            for x in 0..grid.shape[0] {
+                file.push(u8::from((8..32).contains(&x) && (8..28).contains(&y) && (4..20).contains(&z)));
+            }
+        }
+    }
+    std::fs::write(folder.join("labels.nii"), file).unwrap();
+}
+
+/// A mask that needs no program.
+pub const MASK_BY_LABELS: &str = r#"
+[stages.organs]
+kind = "labels"
+inputs = ["phantoms"]
+organs = ["liver"]
+"#;
+
+/// Runs a plan into `folder/run`.
+pub fn run_plan(plan: Plan, folder: &Path, threads: usize) -> RunReport {
+    let options = RunOptions { threads, ..RunOptions::default() };
+    run(plan, &folder.join("run"), &options, &Arc::new(Progress::default())).unwrap()
+}
+
+/// All rows of a table of `folder/run`.
+pub fn rows<R: Row>(folder: &Path, table: &str) -> Vec<R> {
+    let run = RunFolder::open(folder.join("run")).unwrap();
+    let files = run.files(table, None).unwrap();
+    files.iter().flat_map(|file| read_part::<R>(run.verified(file).unwrap()).unwrap()).collect()
+}
+
+/// Whether there is Python, with a visible word where there is not.
+pub fn has_python() -> bool {
+    let found =
+        std::process::Command::new("python3").arg("--version").output().is_ok_and(|ended| ended.status.success());
+    if !found {
+        eprintln!("skipped: python3 is not here");
+    }
+    found
+}
