@@ -1,0 +1,3 @@
+//! Training, and what decides whether it was worth it.
+
+pub mod metrics;
