@@ -1,3 +1,4 @@
 //! Training, and what decides whether it was worth it.
 
 pub mod metrics;
+pub mod world;
