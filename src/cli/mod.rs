@@ -1,10 +1,12 @@
 //! The command: what may be typed, and a file for each subcommand.
 
 pub mod decode;
+pub mod evaluate;
 pub mod files;
 pub mod graph;
 pub mod infer;
 pub mod inspect;
+pub mod network;
 mod progress;
 pub mod run;
 mod scan;
@@ -40,6 +42,7 @@ enum Command {
     Files(files::FilesArgs),
     Inspect(inspect::InspectArgs),
     Infer(infer::InferArgs),
+    Evaluate(evaluate::EvaluateArgs),
     #[command(hide = true)]
     DecodeDicom,
 }
@@ -55,7 +58,11 @@ enum LogFormat {
 impl Cli {
     /// Whether the subcommand runs networks, which want the process [prepared](crate::nn::kernel::prepare_process).
     pub fn runs_networks(&self) -> bool {
-        matches!(self.command, Command::Infer(_))
+        match &self.command {
+            Command::Infer(_) => true,
+            Command::Evaluate(args) => args.model.is_some(),
+            _ => false,
+        }
     }
 
     /// Runs the subcommand; gives the exit code: 0 clean, 1 finished with faults, 2 could not run.
@@ -84,6 +91,7 @@ impl Cli {
             Command::Files(args) => files::files(args, stdout),
             Command::Inspect(args) => inspect::inspect(args, stdout),
             Command::Infer(args) => infer::infer(args, stdout),
+            Command::Evaluate(args) => evaluate::evaluate(args, stdout, stderr),
             Command::DecodeDicom => Ok(decode::run()),
         }
     }

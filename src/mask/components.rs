@@ -151,7 +151,7 @@ mod tests {
             component[start] = Some(count);
             while let Some(at) = open.pop() {
                 let [x, y, z] = voxel(at);
-                for next in 0..component.len() {
+                for next in 0..nx * ny * nz {
                     let [u, v, w] = voxel(next);
                     let steps = [x.abs_diff(u), y.abs_diff(v), z.abs_diff(w)];
                     let is_near = match connectivity {
