@@ -26,6 +26,9 @@
 //! The networks of the paper live in [`nn`], which knows nothing of CT: operators on candle with kernels of our own, a 3-D U-Net,
 //! Swin UNETR, their weights and sliding windows.
 //!
+//! [`train`] measures what came of it: how good a segmentation is, whether one is better than another, and whether synthetic tumors
+//! can be told from real ones.
+//!
 //! Three outcomes are never mixed: an [`error::Error`] stops the run, a [`error::Fault`] spoils one scan, and a rejection is normal data.
 //!
 //! # One tumor, without a dataflow
