@@ -1,29 +1,20 @@
 //! `freetumor infer`: what a network makes of one scan, or of one tensor.
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use indicatif::ProgressBar;
 
-use super::scan::{read_scan, triple, window};
-use crate::error::{Error, Fault, Result, Stage};
+use super::network::{ModelName, NetworkArgs, Opened, Seen};
+use super::scan::read_scan;
+use crate::error::{Error, Fault, Result};
 use crate::ingest::nifti::{Datatype, encode_header, encode_series_header};
-use crate::nn::device::Place;
-use crate::nn::network::Model;
-use crate::nn::ops::Over;
-use crate::nn::predictor::{Predictor, Wanted};
-use crate::nn::service::Service;
-use crate::nn::weights::Part;
-use crate::nn::windows::{Grouping, Importance, SlidingWindows, WindowPlan};
+use crate::sink::durable::write_whole;
 use crate::sink::nifti::DEFAULT_GZIP_LEVEL;
-use crate::view::{NetworkConfig, OnScan, Viewer};
-use crate::volume::{Array3, Grid, HuWindow, Preprocess};
+use crate::volume::{Array3, Grid};
 
 /// Run a network on a scan or on a tensor
 ///
@@ -38,27 +29,8 @@ pub struct InferArgs {
     /// Its weights: safetensors, or a .pt checkpoint
     #[arg(long, value_name = "FILE")]
     pub weights: PathBuf,
-    /// Which network, where the file holds several
-    #[arg(long, value_enum)]
-    pub part: Option<PartName>,
-    /// Channels of the network's output [default: what the weights have]
-    #[arg(long, value_name = "N")]
-    pub classes: Option<usize>,
-    /// Features where the network is narrowest [default: what the weights have]
-    #[arg(long, value_name = "W")]
-    pub width: Option<usize>,
-    /// Over what the norms of a U-Net take their statistics; it matters for tensors of several samples [default: batch]
-    #[arg(long, value_enum)]
-    pub norm: Option<NormName>,
-    /// Voxels of a window: one number, or three with commas between them
-    #[arg(long, value_name = "N|X,Y,Z", default_value = "96", value_parser = triple::<usize>)]
-    pub roi: Triple<usize>,
-    /// How much of a window the next one shares
-    #[arg(long, default_value_t = 0.5)]
-    pub overlap: f64,
-    /// Where to compute
-    #[arg(long, value_enum, default_value_t = DeviceName::Cpu)]
-    pub device: DeviceName,
+    #[command(flatten)]
+    network: NetworkArgs,
     /// A NIfTI file, a DICOM folder (FOLDER#ID for one of several series), or a safetensors file
     #[arg(long, value_name = "IN")]
     pub input: PathBuf,
@@ -68,65 +40,6 @@ pub struct InferArgs {
     /// Write how probable each class is, a volume each, in place of the likeliest class
     #[arg(long)]
     pub probabilities: bool,
-    /// HU that become 0 and 1
-    #[arg(long, value_name = "LOW,HIGH", default_value = "-175,250", allow_hyphen_values = true, value_parser = window)]
-    pub window: HuWindow,
-    /// Millimetres between the voxels that the network sees
-    #[arg(long, value_name = "MM|X,Y,Z", default_value = "1.5", value_parser = triple::<f64>)]
-    pub spacing: Triple<f64>,
-}
-
-/// Three numbers, along [x, y, z].
-pub type Triple<T> = [T; 3];
-
-/// The kinds of networks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum ModelName {
-    /// The 3-D U-Net of generator and discriminator.
-    #[value(name = "unet3d")]
-    UNet3d,
-    /// Swin UNETR, second version: the segmentor.
-    #[value(name = "swin_unetr")]
-    SwinUnetr,
-}
-
-/// The networks that training saves together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum PartName {
-    /// What is under `netG`.
-    Generator,
-    /// What is under `netD`.
-    Discriminator,
-    /// What is under `netSeg`.
-    Segmentor,
-}
-
-/// Over what norms take their statistics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum NormName {
-    /// Over all samples of a batch, as published.
-    Batch,
-    /// Over each sample by itself.
-    Instance,
-}
-
-/// Where networks run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DeviceName {
-    /// The processor, all its threads.
-    Cpu,
-    /// The first NVIDIA card, in a build with CUDA.
-    Cuda,
-}
-
-impl DeviceName {
-    /// The device of that name.
-    pub fn place(self) -> Place {
-        match self {
-            Self::Cpu => Place::Cpu,
-            Self::Cuda => Place::Cuda,
-        }
-    }
 }
 
 /// Runs the network and gives the exit code.
@@ -138,38 +51,15 @@ pub fn infer(args: &InferArgs, stdout: &mut dyn Write) -> Result<u8> {
     let start = Instant::now();
     let is_tensor = named(&args.input, &[".safetensors"]);
     check_output(args, is_tensor)?;
-    let model = match args.model {
-        ModelName::UNet3d => Model::UNet3D,
-        ModelName::SwinUnetr => Model::SwinUnetr,
-    };
-    let part = match args.part {
-        None => Part::Whole,
-        Some(PartName::Generator) => Part::Generator,
-        Some(PartName::Discriminator) => Part::Discriminator,
-        Some(PartName::Segmentor) => Part::Segmentor,
-    };
-    let norm = match (args.norm, model) {
-        (Some(NormName::Batch), Model::SwinUnetr) => {
-            return Err(Error::new("--norm batch: swin_unetr has norms per instance").with_hint("leave --norm out"));
-        }
-        (Some(NormName::Batch), Model::UNet3D) => Some(Over::Batch),
-        (Some(NormName::Instance), _) => Some(Over::Instance),
-        (None, _) => None,
-    };
-    let place = args.device.place();
-    let divisor = model.side_divisor();
-    if !is_tensor && args.roi.iter().any(|side| *side == 0 || side % divisor > 0) {
-        return Err(Error::new(format!("--roi {:?}: {model} takes sides that are multiples of {divisor}", args.roi))
-            .with_hint(format!("for example --roi {}", args.roi[0].next_multiple_of(divisor).max(divisor))));
+    if !is_tensor {
+        args.network.check_windows(args.model)?;
     }
-    let wanted = Wanted { model, part, classes: args.classes, width: args.width, norm };
-    let service = Service::new(place, 1);
-    let predictor = Predictor::open(&args.weights, &wanted, &service.device()?)?;
+    let network = args.network.open(args.model, &args.weights)?;
     let said = if is_tensor {
-        let shape = predictor.forward_file(&args.input, &args.output)?;
+        let shape = network.predictor.forward_file(&args.input, &args.output)?;
         format!("{}: output {shape:?}", args.output.display())
     } else {
-        segment(args, predictor, service)?
+        segment(args, &network)?
     };
     match writeln!(stdout, "{said}, {:.1} s", start.elapsed().as_secs_f64()) {
         // Whoever reads the pipe has seen enough.
@@ -209,50 +99,30 @@ fn folder(path: &Path) -> &Path {
 }
 
 /// From scan to labels or probabilities on its own grid; gives a word on what was done.
-fn segment(args: &InferArgs, predictor: Predictor, service: Arc<Service>) -> Result<String> {
-    let classes = predictor.config().classes;
+fn segment(args: &InferArgs, network: &Opened) -> Result<String> {
+    let classes = network.predictor.config().classes;
     if classes < 2 && !args.probabilities {
         return Err(Error::new("a network of one class has no labels to choose from")
             .with_hint("run it on a tensor: --input FILE.safetensors"));
     }
-    let preprocess = Preprocess::new(args.spacing, args.window, args.roi).map_err(|complaints| {
-        let message = complaints.first().map_or(String::new(), |it| format!("{}: {}", it.field, it.message));
-        Error::new(message)
-    })?;
     let scan = read_scan(&args.input)?;
-    let failed = |fault: Fault| Error::new(format!("{}: {}", args.input.display(), fault.message)).with_source(fault);
-    let prepared = preprocess.apply(&scan, None).map_err(failed)?;
-    let plan = WindowPlan::new(prepared.image.shape(), args.roi, [args.overlap; 3])?;
-    let windows = SlidingWindows { plan, importance: Importance::Constant, grouping: Grouping::Alone };
-    let scanned = [0, 1, 2].map(|axis| prepared.scanned.start[axis]..prepared.scanned.end()[axis]);
-    let calls = windows.calls(1, &scanned);
-    // Drawn on a terminal only.
-    let bar = ProgressBar::new(calls as u64);
-    let viewer = Viewer::new(Arc::new(predictor), NetworkConfig::new(&args.weights), service, String::new());
-    let logits = viewer.look_at_all(Stage::Mask, &prepared, &windows, || bar.inc(1)).map_err(|fault| {
-        bar.abandon();
-        failed(fault).with_hint("are weights and input of one kind?")
-    })?;
-    bar.finish_and_clear();
-    let probabilities = OnScan::softmax(logits);
-    let on_scan = OnScan::new(&scan.grid, &prepared).map_err(failed)?;
+    let seen = args.network.look(network, &scan, &args.input)?;
     let said = if args.probabilities {
-        write_probabilities(&args.output, &on_scan, probabilities)?;
+        write_probabilities(&args.output, &seen)?;
         format!("{classes} probabilities")
     } else {
-        let labels = on_scan.labels(probabilities);
+        let labels = seen.labels();
         write_labels(&args.output, &scan.grid, &labels, classes)?;
         let labelled = labels.as_slice().iter().filter(|id| **id > 0).count();
         format!("{classes} classes, {labelled} of {} voxels labelled", labels.as_slice().len())
     };
-    Ok(format!("{}: {said}, {calls} windows", args.output.display()))
+    Ok(format!("{}: {said}, {} windows", args.output.display(), seen.windows))
 }
 
-fn write_probabilities(path: &Path, on_scan: &OnScan, probabilities: Vec<Array3<f32>>) -> Result<()> {
-    let header =
-        encode_series_header(&on_scan.grid(), probabilities.len(), Datatype::F32, "probabilities, freetumor");
+fn write_probabilities(path: &Path, seen: &Seen) -> Result<()> {
+    let header = encode_series_header(&seen.grid(), seen.count(), Datatype::F32, "probabilities, freetumor");
     write_nifti(path, &header.map_err(unwritable)?, |out| {
-        for class in on_scan.classes(probabilities) {
+        for class in seen.classes() {
             write_numbers(out, class.as_slice(), |number| number.to_le_bytes())?;
         }
         Ok(())
@@ -286,23 +156,15 @@ fn write_numbers<T: Copy, const N: usize>(
 
 /// Writes a file that is there whole or not at all.
 fn write_nifti(path: &Path, header: &[u8], voxels: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
-    let write = || {
-        let staged = tempfile::Builder::new().prefix(".infer-").tempfile_in(folder(path))?;
-        let mut file = BufWriter::new(staged.as_file());
-        if named(path, &[".gz"]) {
-            let mut out = GzEncoder::new(&mut file, Compression::new(DEFAULT_GZIP_LEVEL));
-            out.write_all(header)?;
-            voxels(&mut out)?;
-            out.finish()?;
-        } else {
+    let fill = |file: &mut dyn Write| {
+        if !named(path, &[".gz"]) {
             file.write_all(header)?;
-            voxels(&mut file)?;
+            return voxels(file);
         }
-        file.flush()?;
-        drop(file);
-        staged.as_file().sync_all()?;
-        staged.persist(path).map_err(|error| error.error)?;
-        File::open(folder(path))?.sync_all()
+        let mut out = GzEncoder::new(file, Compression::new(DEFAULT_GZIP_LEVEL));
+        out.write_all(header)?;
+        voxels(&mut out)?;
+        out.finish().map(|_| ())
     };
-    write().map_err(|error| Error::io("cannot write", path, error))
+    write_whole(path, fill).map_err(|error| Error::io("cannot write", path, error))
 }

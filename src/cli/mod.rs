@@ -1,10 +1,12 @@
 //! The command: what may be typed, and a file for each subcommand.
 
 pub mod decode;
+pub mod evaluate;
 pub mod files;
 pub mod graph;
 pub mod infer;
 pub mod inspect;
+pub mod network;
 mod progress;
 pub mod run;
 mod scan;
@@ -43,6 +45,7 @@ enum Command {
     Files(files::FilesArgs),
     Inspect(inspect::InspectArgs),
     Infer(infer::InferArgs),
+    Evaluate(evaluate::EvaluateArgs),
     #[command(hide = true)]
     DecodeDicom,
 }
@@ -58,7 +61,11 @@ enum LogFormat {
 impl Cli {
     /// Whether the subcommand runs networks, which want the process [prepared](crate::nn::kernel::prepare_process).
     pub fn runs_networks(&self) -> bool {
-        matches!(self.command, Command::Infer(_) | Command::Run(_))
+        match &self.command {
+            Command::Infer(_) | Command::Run(_) => true,
+            Command::Evaluate(args) => args.model.is_some(),
+            _ => false,
+        }
     }
 
     /// How this machine reads archives and runs networks.
@@ -91,6 +98,7 @@ impl Cli {
             Command::Files(args) => files::files(args, stdout),
             Command::Inspect(args) => inspect::inspect(args, stdout),
             Command::Infer(args) => infer::infer(args, stdout),
+            Command::Evaluate(args) => evaluate::evaluate(args, stdout, stderr),
             Command::DecodeDicom => Ok(decode::run()),
         }
     }

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::graph::Registry;
 use crate::view::Phase;
 
-use super::infer::DeviceName;
+use super::network::DeviceName;
 use super::progress::Watcher;
 
 /// Run a pipeline.

@@ -110,6 +110,43 @@ impl BitVolume {
         self.bits.iter_mut().zip(&other.bits).for_each(|(word, other)| *word |= other);
     }
 
+    /// Number of voxels that are in another set of the same shape, too.
+    ///
+    /// ```
+    /// use freetumor::mask::BitVolume;
+    /// let low = BitVolume::from_fn([5, 2, 1], |[x, _, _]| x < 3);
+    /// let high = BitVolume::from_fn([5, 2, 1], |[x, _, _]| x > 1);
+    /// assert_eq!(low.common(&high), 2);
+    /// ```
+    pub fn common(&self, other: &Self) -> usize {
+        assert_eq!(self.shape, other.shape, "sets of one volume");
+        self.bits.iter().zip(&other.bits).map(|(word, other)| (word & other).count_ones() as usize).sum()
+    }
+
+    /// The voxels that share a face with one that is not in the set; what lies beyond the volume is not.
+    ///
+    /// ```
+    /// use freetumor::mask::BitVolume;
+    /// let block = BitVolume::from_fn([5, 5, 5], |_| true);
+    /// assert_eq!(block.surface().count(), 125 - 27);
+    /// ```
+    #[must_use]
+    pub fn surface(&self) -> Self {
+        let mut surface = self.core_in_plane();
+        let [_, ny, nz] = self.shape;
+        for z in 0..nz {
+            for y in 0..ny {
+                let own = self.row(y, z);
+                let layers = (z > 0 && z + 1 < nz).then(|| (self.row(y, z - 1), self.row(y, z + 1)));
+                for (w, word) in surface.row_mut(y, z).iter_mut().enumerate() {
+                    let inner = layers.map_or(0, |(below, above)| *word & below[w] & above[w]);
+                    *word = own[w] & !inner;
+                }
+            }
+        }
+        surface
+    }
+
     /// The voxels that are not in the set.
     #[must_use]
     pub fn complement(&self) -> Self {
@@ -269,6 +306,24 @@ mod tests {
         both.insert_all(&slab);
         assert_eq!(both, closed);
         assert!(!slab.closed(1.0, [1.0; 3]).contains([31, 2, 6]));
+    }
+
+    #[test]
+    fn the_surface_touches_what_is_outside() {
+        let set = speckles([70, 6, 5], 0.9, 8);
+        let outside = |[x, y, z]: [isize; 3]| {
+            let within = (0..70).contains(&x) && (0..6).contains(&y) && (0..5).contains(&z);
+            !within || !set.contains([x as usize, y as usize, z as usize])
+        };
+        let plain = BitVolume::from_fn(set.shape(), |voxel| {
+            let [x, y, z] = voxel.map(|i| i as isize);
+            set.contains(voxel)
+                && [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+                    .iter()
+                    .any(|[i, j, k]| outside([x + i, y + j, z + k]) || outside([x - i, y - j, z - k]))
+        });
+        assert!(plain.count() < set.count());
+        assert_eq!(set.surface(), plain);
     }
 
     #[test]

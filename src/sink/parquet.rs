@@ -6,8 +6,6 @@
 mod columns;
 mod read;
 
-use std::sync::Arc;
-
 use arrow::array::{ArrayRef, RecordBatch};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
@@ -173,16 +171,26 @@ pub fn rows_of(bytes: Vec<u8>) -> Result<u64> {
     Ok(u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0))
 }
 
+/// A batch as a Parquet file: compressed, the same bytes for the same rows.
+///
+/// # Errors
+/// Where Parquet refuses.
+pub fn encode_batch(batch: &RecordBatch) -> Result<Vec<u8>> {
+    encode_with(batch).map_err(|e| Error::new(format!("cannot write a Parquet table: {e}")).with_source(e))
+}
+
 fn encode(table: Table, columns: Vec<ArrayRef>) -> parquet::errors::Result<Vec<u8>> {
-    let schema = table.schema();
-    let batch = RecordBatch::try_new(Arc::clone(&schema), columns)?;
+    encode_with(&RecordBatch::try_new(table.schema(), columns)?)
+}
+
+fn encode_with(batch: &RecordBatch) -> parquet::errors::Result<Vec<u8>> {
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
         .set_created_by("freetumor".to_owned())
         .build();
     let mut bytes = Vec::new();
-    let mut writer = ArrowWriter::try_new(&mut bytes, schema, Some(properties))?;
-    writer.write(&batch)?;
+    let mut writer = ArrowWriter::try_new(&mut bytes, batch.schema(), Some(properties))?;
+    writer.write(batch)?;
     writer.close()?;
     Ok(bytes)
 }

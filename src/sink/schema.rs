@@ -71,10 +71,15 @@ impl Table {
 
     /// The Arrow schema: each field carries its `PARQUET:field_id`, `doc` and, where it has one, its `unit`.
     pub fn schema(self) -> Arc<Schema> {
-        let fields: Vec<Field> = self.columns().iter().map(Column::field).collect();
-        let metadata = HashMap::from([("table".to_owned(), self.name().to_owned()), ("doc".into(), self.doc().into())]);
-        Arc::new(Schema::new_with_metadata(fields, metadata))
+        schema_of(self.name(), self.doc(), &self.columns())
     }
+}
+
+/// The Arrow schema of a table that no run folder holds; see [`Table::schema`].
+pub fn schema_of(name: &str, doc: &str, columns: &[Column]) -> Arc<Schema> {
+    let fields: Vec<Field> = columns.iter().map(Column::field).collect();
+    let metadata = HashMap::from([("table".to_owned(), name.to_owned()), ("doc".to_owned(), doc.to_owned())]);
+    Arc::new(Schema::new_with_metadata(fields, metadata))
 }
 
 /// The type of a column.
@@ -88,6 +93,8 @@ pub enum ColumnType {
     U64,
     /// f64.
     F64,
+    /// True or false.
+    Flag,
     /// A list of organs with their volumes in ml.
     Organs,
 }
@@ -100,6 +107,7 @@ impl ColumnType {
             Self::U32 => "uint32",
             Self::U64 => "uint64",
             Self::F64 => "float64",
+            Self::Flag => "bool",
             Self::Organs => "list<struct<organ: utf8, volume_ml: float64>>",
         }
     }
@@ -110,6 +118,7 @@ impl ColumnType {
             Self::U32 => DataType::UInt32,
             Self::U64 => DataType::UInt64,
             Self::F64 => DataType::Float64,
+            Self::Flag => DataType::Boolean,
             Self::Organs => DataType::List(Arc::new(organs_item())),
         }
     }

@@ -30,15 +30,15 @@ impl OnScan {
     }
 
     /// Probabilities of one class after the other, on the scan's grid.
-    pub fn classes(&self, probabilities: Vec<Array3<f32>>) -> impl Iterator<Item = Array3<f32>> + '_ {
-        probabilities.into_iter().enumerate().map(|(class, values)| {
+    pub fn classes<'p>(&'p self, probabilities: &'p [Array3<f32>]) -> impl Iterator<Item = Array3<f32>> + 'p {
+        probabilities.iter().enumerate().map(|(class, values)| {
             let outside = Outside::Value(if class == 0 { 1.0 } else { 0.0 });
-            self.resampling.linear(&values, outside)
+            self.resampling.linear(values, outside)
         })
     }
 
     /// The likeliest class of each of the scan's voxels.
-    pub fn labels(&self, probabilities: Vec<Array3<f32>>) -> Array3<u16> {
+    pub fn labels(&self, probabilities: &[Array3<f32>]) -> Array3<u16> {
         likeliest(self.classes(probabilities)).unwrap_or_else(|| Array3::filled(self.grid().shape, 0))
     }
 
@@ -81,7 +81,7 @@ impl Viewer {
         let windows = SlidingWindows { plan, importance: Importance::Constant, grouping: Grouping::Alone };
         let logits = self.look_at_all(Stage::Mask, &prepared, &windows, || ())?;
         let on_scan = OnScan::new(&scan.grid, &prepared).map_err(|fault| fault.at(Stage::Mask))?;
-        Ok(on_scan.labels(OnScan::softmax(logits)))
+        Ok(on_scan.labels(&OnScan::softmax(logits)))
     }
 }
 

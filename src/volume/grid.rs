@@ -75,6 +75,20 @@ impl Region {
         (0..3).all(|axis| (self.start[axis]..self.end()[axis]).contains(&voxel[axis]))
     }
 
+    /// The smallest region that holds both.
+    ///
+    /// ```
+    /// use freetumor::volume::Region;
+    /// let (low, high) = (Region { start: [1, 2, 3], shape: [2, 2, 2] }, Region { start: [5, 0, 3], shape: [1, 1, 1] });
+    /// assert_eq!(low.around(&high), Region { start: [1, 0, 3], shape: [5, 4, 2] });
+    /// ```
+    #[must_use]
+    pub fn around(&self, other: &Self) -> Self {
+        let start = [0, 1, 2].map(|axis| self.start[axis].min(other.start[axis]));
+        let shape = [0, 1, 2].map(|axis| self.end()[axis].max(other.end()[axis]) - start[axis]);
+        Self { start, shape }
+    }
+
     /// The region grown by `margin` voxels on each side, clipped to a grid of shape `bounds`.
     ///
     /// ```

@@ -31,7 +31,7 @@ fn ran(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-fn save(path: &Path, tensors: &BTreeMap<String, Tensor>) {
+pub fn save(path: &Path, tensors: &BTreeMap<String, Tensor>) {
     write_safetensors(path, tensors, &BTreeMap::new(), Precision::Single).unwrap();
 }
 
@@ -43,7 +43,7 @@ fn numbers(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
-fn config(model: Model, width: usize, classes: usize) -> Config {
+pub fn config(model: Model, width: usize, classes: usize) -> Config {
     Config { width, classes, ..model.published() }
 }
 
@@ -187,7 +187,7 @@ fn labels_of_a_real_scan_lie_where_the_scan_is_bright() {
 }
 
 /// A small scan in another orientation, with a bright block off its middle.
-fn small_scan(path: &Path) -> (Grid, Array3<i16>) {
+pub fn small_scan(path: &Path) -> (Grid, Array3<i16>) {
     let affine = Affine([[0.0, -2.0, 0.0, 40.0], [0.0, 0.0, 3.0, -20.0], [-2.5, 0.0, 0.0, 7.0]]);
     let grid = Grid { shape: [14, 22, 12], affine };
     let inside = |[x, y, z]: [usize; 3]| (3..9).contains(&x) && (10..19).contains(&y) && (2..6).contains(&z);

@@ -7,6 +7,7 @@ mod common;
 mod dataflow;
 mod dicom;
 mod dicom_files;
+mod evaluate;
 mod folder;
 mod for_loop;
 mod graph;

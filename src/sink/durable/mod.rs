@@ -10,6 +10,7 @@
 
 mod disk;
 mod folder;
+mod whole;
 
 use std::io::{Read, Write};
 
@@ -18,6 +19,7 @@ use sha2::{Digest, Sha256};
 
 pub use disk::{Disk, LocalDisk};
 pub use folder::Folder;
+pub use whole::write_whole;
 
 use crate::error::Result;
 

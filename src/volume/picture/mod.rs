@@ -4,6 +4,7 @@
 //! and superior is up. Millimetres have the same length in every direction.
 
 mod canvas;
+mod font;
 mod letters;
 mod plane;
 

@@ -1,0 +1,218 @@
+//! A network that a command is given, and what it makes of a scan.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::{Args, ValueEnum};
+use indicatif::ProgressBar;
+
+use super::scan::{triple, window};
+use crate::error::{Error, Fault, Result, Stage};
+use crate::nn::device::Place;
+use crate::nn::network::Model;
+use crate::nn::ops::Over;
+use crate::nn::predictor::{Predictor, Wanted};
+use crate::nn::service::Service;
+use crate::nn::weights::Part;
+use crate::nn::windows::{Grouping, Importance, SlidingWindows, WindowPlan};
+use crate::view::{NetworkConfig, OnScan, Viewer};
+use crate::volume::{Array3, Grid, HuWindow, Preprocess, Volume};
+
+// Text in front of a flattened struct would become that of the whole command.
+#[derive(Args, Clone, Debug)]
+#[expect(missing_docs, reason = "how weights are read, and how scans are shown to their network")]
+pub struct NetworkArgs {
+    /// Which network, where the file holds several
+    #[arg(long, value_enum)]
+    pub part: Option<PartName>,
+    /// Channels of the network's output [default: what the weights have]
+    #[arg(long, value_name = "N")]
+    pub classes: Option<usize>,
+    /// Features where the network is narrowest [default: what the weights have]
+    #[arg(long, value_name = "W")]
+    pub width: Option<usize>,
+    /// Over what the norms of a U-Net take their statistics; it matters for tensors of several samples [default: batch]
+    #[arg(long, value_enum)]
+    pub norm: Option<NormName>,
+    /// Voxels of a window: one number, or three with commas between them
+    #[arg(long, value_name = "N|X,Y,Z", default_value = "96", value_parser = triple::<usize>)]
+    pub roi: Triple<usize>,
+    /// How much of a window the next one shares
+    #[arg(long, default_value_t = 0.5)]
+    pub overlap: f64,
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = DeviceName::Cpu)]
+    pub device: DeviceName,
+    /// HU that become 0 and 1
+    #[arg(long, value_name = "LOW,HIGH", default_value = "-175,250", allow_hyphen_values = true, value_parser = window)]
+    pub window: HuWindow,
+    /// Millimetres between the voxels that the network sees
+    #[arg(long, value_name = "MM|X,Y,Z", default_value = "1.5", value_parser = triple::<f64>)]
+    pub spacing: Triple<f64>,
+}
+
+/// Three numbers, along [x, y, z].
+pub type Triple<T> = [T; 3];
+
+/// The kinds of networks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ModelName {
+    /// The 3-D U-Net of generator and discriminator.
+    #[value(name = "unet3d")]
+    UNet3d,
+    /// Swin UNETR, second version: the segmentor.
+    #[value(name = "swin_unetr")]
+    SwinUnetr,
+}
+
+/// The networks that training saves together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PartName {
+    /// What is under `netG`.
+    Generator,
+    /// What is under `netD`.
+    Discriminator,
+    /// What is under `netSeg`.
+    Segmentor,
+}
+
+/// Over what norms take their statistics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum NormName {
+    /// Over all samples of a batch, as published.
+    Batch,
+    /// Over each sample by itself.
+    Instance,
+}
+
+/// Where networks run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DeviceName {
+    /// The processor, all its threads.
+    Cpu,
+    /// The first NVIDIA card, in a build with CUDA.
+    Cuda,
+}
+
+impl DeviceName {
+    /// The device of that name.
+    pub fn place(self) -> Place {
+        match self {
+            Self::Cpu => Place::Cpu,
+            Self::Cuda => Place::Cuda,
+        }
+    }
+}
+
+/// A network with its weights, on its device.
+pub struct Opened {
+    /// The network by itself.
+    pub predictor: Arc<Predictor>,
+    viewer: Viewer,
+}
+
+impl ModelName {
+    fn model(self) -> Model {
+        match self {
+            Self::UNet3d => Model::UNet3D,
+            Self::SwinUnetr => Model::SwinUnetr,
+        }
+    }
+}
+
+impl NetworkArgs {
+    /// # Errors
+    /// Where the network cannot be shown windows of this size.
+    pub fn check_windows(&self, model: ModelName) -> Result<()> {
+        let (model, roi) = (model.model(), self.roi);
+        let divisor = model.side_divisor();
+        if roi.iter().all(|side| *side > 0 && side % divisor == 0) {
+            return Ok(());
+        }
+        Err(Error::new(format!("--roi {roi:?}: {model} takes sides that are multiples of {divisor}"))
+            .with_hint(format!("for example --roi {}", roi[0].next_multiple_of(divisor).max(divisor))))
+    }
+
+    /// Opens the network of a file of weights.
+    ///
+    /// # Errors
+    /// As for [`Predictor::open`], and where there is no such device.
+    pub fn open(&self, model: ModelName, weights: &Path) -> Result<Opened> {
+        let part = match self.part {
+            None => Part::Whole,
+            Some(PartName::Generator) => Part::Generator,
+            Some(PartName::Discriminator) => Part::Discriminator,
+            Some(PartName::Segmentor) => Part::Segmentor,
+        };
+        let norm = match (self.norm, model) {
+            (Some(NormName::Batch), ModelName::SwinUnetr) => {
+                return Err(Error::new("--norm batch: swin_unetr has norms per instance").with_hint("leave --norm out"));
+            }
+            (Some(NormName::Batch), ModelName::UNet3d) => Some(Over::Batch),
+            (Some(NormName::Instance), _) => Some(Over::Instance),
+            (None, _) => None,
+        };
+        let wanted = Wanted { model: model.model(), part, classes: self.classes, width: self.width, norm };
+        let service = Service::new(self.device.place(), 1);
+        let predictor = Arc::new(Predictor::open(weights, &wanted, &service.device()?)?);
+        let viewer = Viewer::new(Arc::clone(&predictor), NetworkConfig::new(weights), service, String::new());
+        Ok(Opened { predictor, viewer })
+    }
+
+    /// Shows a scan to a network; `path` is what the scan is called in errors.
+    ///
+    /// # Errors
+    /// Where the options contradict each other, the scan cannot be prepared, or the network gives no numbers.
+    pub fn look(&self, network: &Opened, scan: &Volume, path: &Path) -> Result<Seen> {
+        let preprocess = Preprocess::new(self.spacing, self.window, self.roi).map_err(|complaints| {
+            let message = complaints.first().map_or(String::new(), |it| format!("{}: {}", it.field, it.message));
+            Error::new(message)
+        })?;
+        let place: PathBuf = path.to_owned();
+        let failed = |fault: Fault| Error::new(format!("{}: {}", place.display(), fault.message)).with_source(fault);
+        let prepared = preprocess.apply(scan, None).map_err(failed)?;
+        let plan = WindowPlan::new(prepared.image.shape(), self.roi, [self.overlap; 3])?;
+        let windows = SlidingWindows { plan, importance: Importance::Constant, grouping: Grouping::Alone };
+        let scanned = [0, 1, 2].map(|axis| prepared.scanned.start[axis]..prepared.scanned.end()[axis]);
+        let calls = windows.calls(1, &scanned);
+        // Drawn on a terminal only.
+        let bar = ProgressBar::new(calls as u64);
+        let logits = network.viewer.look_at_all(Stage::Mask, &prepared, &windows, || bar.inc(1)).map_err(|fault| {
+            bar.abandon();
+            failed(fault).with_hint("are weights and input of one kind?")
+        })?;
+        bar.finish_and_clear();
+        let on_scan = OnScan::new(&scan.grid, &prepared).map_err(failed)?;
+        Ok(Seen { on_scan, probabilities: OnScan::softmax(logits), windows: calls })
+    }
+}
+
+/// What a network saw in a scan, and the way back to the scan's own grid.
+pub struct Seen {
+    on_scan: OnScan,
+    probabilities: Vec<Array3<f32>>,
+    /// Windows that the network looked at.
+    pub windows: usize,
+}
+
+impl Seen {
+    /// The scan's grid.
+    pub fn grid(&self) -> Grid {
+        self.on_scan.grid()
+    }
+
+    /// Number of classes.
+    pub fn count(&self) -> usize {
+        self.probabilities.len()
+    }
+
+    /// How probable each class is, one class after the other, on the scan's grid.
+    pub fn classes(&self) -> impl Iterator<Item = Array3<f32>> + '_ {
+        self.on_scan.classes(&self.probabilities)
+    }
+
+    /// The likeliest class of each voxel of the scan.
+    pub fn labels(&self) -> Array3<u16> {
+        self.on_scan.labels(&self.probabilities)
+    }
+}

@@ -1,0 +1,211 @@
+//! `freetumor evaluate`, from outside: good and bad folders, arms, weights, and the Turing test.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use freetumor::ingest::nifti::{Datatype, encode_header};
+use freetumor::nn::network::Model;
+use freetumor::train::world::{Role, World, write_decathlon};
+use freetumor::volume::{Affine, Array3, Grid};
+use serde_json::Value;
+
+use crate::infer::{bright, config, save, small_scan};
+
+fn evaluate(args: &[&str], folder: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_freetumor"));
+    command.arg("evaluate").args(args).args(["--resamples", "300"]).current_dir(folder);
+    command.output().unwrap()
+}
+
+/// Exit code and both streams.
+fn shown(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let code = output.status.code().unwrap();
+    format!("exit {code}\n--- stdout\n{}--- stderr\n{}", text(&output.stdout), text(&output.stderr))
+}
+
+fn grid() -> Grid {
+    Grid { shape: [20, 16, 12], affine: Affine::from_spacing([2.0, 2.0, 3.0]) }
+}
+
+fn write(path: PathBuf, grid: &Grid, ids: &Array3<u8>) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let mut file = encode_header(grid, Datatype::U8, "").unwrap().to_vec();
+    file.extend(ids.as_slice());
+    std::fs::write(path, file).unwrap();
+}
+
+/// A liver with a block of tumor of `length` voxels along x, and a small one elsewhere.
+fn livers(length: usize, other: bool) -> Array3<u8> {
+    Array3::from_fn(grid().shape, |[x, y, z]| {
+        let is_block = (3..3 + length).contains(&x) && (3..8).contains(&y) && (2..5).contains(&z);
+        let is_other = other && x == 17 && y > 12 && (8..10).contains(&z);
+        if is_block || is_other { 2 } else { u8::from(x > 0) }
+    })
+}
+
+/// Six cases, the last of which is healthy, and three arms: the third lacks a case and has one from elsewhere.
+fn world(folder: &Path) {
+    for case in 0..6 {
+        let name = format!("case-{case}.nii");
+        let truth = if case == 5 { livers(0, false) } else { livers(6 + case, case % 2 == 0) };
+        write(folder.join("data/labelsTs").join(&name), &grid(), &truth);
+        write(folder.join("good").join(&name), &grid(), &truth);
+        for seed in 0..2 {
+            let found = livers(2 + case * (seed + 1) / 2, case == 5 || case == 2);
+            write(folder.join(format!("half-{seed}")).join(&name), &grid(), &found);
+        }
+        if case > 0 {
+            let mut place = grid();
+            place.affine.0[2][3] = if case == 3 { 500.0 } else { 0.0 };
+            write(folder.join("torn").join(&name), &place, &truth);
+        }
+    }
+    write(folder.join("torn/stranger.nii"), &grid(), &livers(3, false));
+}
+
+#[test]
+fn arms_are_measured_and_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    world(folder.path());
+    let arms = ["--truth", "data", "--arm", "half=half-0,half-1", "--arm", "good=good"];
+    let output = evaluate(&arms, folder.path());
+    insta::assert_snapshot!(shown(&output));
+    for name in ["cases.parquet", "lesions.parquet", "plot.png", "summary.json"] {
+        assert!(std::fs::metadata(folder.path().join("evaluation").join(name)).unwrap().len() > 500, "{name}");
+    }
+
+    // The JSON says the same, whoever asks, and again.
+    let json = evaluate(&[&arms[..], &["--json", "--out", "again"]].concat(), folder.path());
+    let json: Value = serde_json::from_slice(&json.stdout).unwrap();
+    let file = std::fs::read(folder.path().join("evaluation/summary.json")).unwrap();
+    assert_eq!(json, serde_json::from_slice::<Value>(&file).unwrap());
+    let tables =
+        ["evaluation", "again"].map(|out| std::fs::read(folder.path().join(out).join("lesions.parquet")).unwrap());
+    assert_eq!(tables[0], tables[1]);
+    let good = json["metrics"].as_array().unwrap().iter().filter(|row| row["arm"] == "good");
+    for row in good {
+        let perfect = if row["metric"] == "false_positives_per_healthy_scan" { 0.0 } else { 1.0 };
+        assert_eq!(row["mean"], perfect, "{row}");
+    }
+}
+
+#[test]
+fn what_cannot_be_measured_is_named_and_the_rest_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    world(folder.path());
+    std::fs::write(folder.path().join("half-0/case-4.nii"), b"no image").unwrap();
+    write(folder.path().join("data/labelsTs/case-7.nii"), &grid(), &Array3::filled(grid().shape, 9));
+    let arms = ["--truth", "data", "--arm", "torn=torn", "--arm", "half=half-0,half-1", "--compare", "half,torn"];
+    insta::assert_snapshot!(shown(&evaluate(&arms, folder.path())));
+}
+
+#[test]
+fn predictions_on_another_grid_are_brought_to_the_truth() {
+    let folder = tempfile::tempdir().unwrap();
+    let truth = livers(7, true);
+    // The same place, with the first axis the other way round and the others swapped, and one slice more all round.
+    let flipped = Array3::from_fn([22, 14, 18], |[x, z, y]| {
+        let inside = (1..21).contains(&x) && (1..13).contains(&z) && (1..17).contains(&y);
+        if inside { truth[[20 - x, y - 1, z - 1]] } else { 0 }
+    });
+    let affine = Affine([[-2.0, 0.0, 0.0, 40.0], [0.0, 0.0, 2.0, -2.0], [0.0, 3.0, 0.0, -3.0]]);
+    write(folder.path().join("truth/a.nii"), &grid(), &truth);
+    write(folder.path().join("found/a.nii"), &Grid { shape: [22, 14, 18], affine }, &flipped);
+    let output = evaluate(&["--truth", "truth", "--predictions", "found", "--json"], folder.path());
+    assert!(output.status.success(), "{}", shown(&output));
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let dice = json["metrics"].as_array().unwrap().iter().find(|row| row["metric"] == "dice").unwrap();
+    assert_eq!(dice["mean"], 1.0);
+}
+
+#[test]
+fn bad_input_ends_in_exit_code_2_and_a_hint() {
+    let folder = tempfile::tempdir().unwrap();
+    world(folder.path());
+    std::fs::create_dir(folder.path().join("empty")).unwrap();
+    write(folder.path().join("other/unknown.nii"), &grid(), &livers(3, false));
+    std::fs::write(folder.path().join("patients.csv"), "case,patient\ncase-1\n").unwrap();
+    let runs: [&[&str]; 12] = [
+        &[],
+        &["--truth", "data"],
+        &["--truth", "empty", "--predictions", "good"],
+        &["--truth", "nowhere", "--predictions", "good"],
+        &["--truth", "data", "--predictions", "nowhere"],
+        &["--truth", "data", "--predictions", "other"],
+        &["--truth", "data", "--predictions", "good", "--organ", "kidney=5:6"],
+        &["--truth", "data", "--predictions", "good", "--organ", "liver"],
+        &["--truth", "data", "--arm", "a=good", "--arm", "a=half-0"],
+        &["--truth", "data", "--arm", "a=good", "--arm", "b=half-0", "--compare", "a,c"],
+        &["--truth", "data", "--arm", "a=good/case-1.nii"],
+        &["--truth", "data", "--predictions", "good", "--patients", "patients.csv"],
+    ];
+    let mut all = String::new();
+    for run in runs {
+        let output = evaluate(run, folder.path());
+        assert_eq!(output.status.code(), Some(2), "{run:?}");
+        all += &format!("$ evaluate {}\n{}\n", run.join(" "), String::from_utf8_lossy(&output.stderr));
+    }
+    insta::assert_snapshot!(all);
+}
+
+#[test]
+fn weights_give_what_their_predictions_give() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::create_dir_all(at("imagesTs")).unwrap();
+    let (place, hu) = small_scan(&at("imagesTs/a_0000.nii"));
+    write(at("labelsTs/a.nii"), &place, &hu.map(|hu| u8::from(*hu == 180)));
+    save(&at("w.safetensors"), &bright(&config(Model::UNet3D, 1, 3), 1.0));
+    let common = ["--model", "unet3d", "--weights", "w.safetensors", "--roi", "24,16,16", "--spacing", "2,3,2.5"];
+    let more = ["--truth", ".", "--images", ".", "--organ", "lesion=1", "--json"];
+    let output = evaluate(&[&common[..], &more].concat(), folder.path());
+    assert!(output.status.success(), "{}", shown(&output));
+    let of_weights: Value = serde_json::from_slice(&output.stdout).unwrap();
+    std::fs::create_dir(at("found")).unwrap();
+    let inferred = Command::new(env!("CARGO_BIN_EXE_freetumor"))
+        .arg("infer")
+        .args(common)
+        .args(["--input", "imagesTs/a_0000.nii", "--output", "found/a.nii"])
+        .current_dir(folder.path())
+        .output()
+        .unwrap();
+    assert!(inferred.status.success(), "{}", shown(&inferred));
+    let output = evaluate(&["--truth", ".", "--arm", "network=found", "--organ", "lesion=1", "--json"], folder.path());
+    assert_eq!(of_weights, serde_json::from_slice::<Value>(&output.stdout).unwrap());
+    assert_eq!(of_weights["metrics"][0]["mean"], 1.0);
+}
+
+#[test]
+fn tumors_of_one_world_are_not_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let (real, other) = (folder.path().join("real"), folder.path().join("other"));
+    write_decathlon(&World::new(1), Role::Validation, &real).unwrap();
+    write_decathlon(&World::new(2), Role::Validation, &other).unwrap();
+    let rename = |from: &str, to: &str| std::fs::rename(other.join(from), other.join(to)).unwrap();
+    for data in [&real, &other] {
+        for name in ["images", "labels"] {
+            std::fs::rename(data.join(format!("{name}Va")), data.join(format!("{name}Tr"))).unwrap();
+        }
+    }
+    // Patients of both worlds have the same names, which would put them into the same folds.
+    for number in 0..20 {
+        for kind in ["images", "labels"] {
+            rename(&format!("{kind}Tr/validation_{number:03}.nii.gz"), &format!("{kind}Tr/other_{number:03}.nii.gz"));
+        }
+    }
+    let turing = |more: &[&str]| {
+        let run = ["--turing", "--real", "real", "--synthetic", "other", "--json"];
+        let output = evaluate(&[&run[..], more].concat(), folder.path());
+        assert!(output.status.success(), "{}", shown(&output));
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let judged = turing(&[]);
+    let (low, high) = (judged["all"]["low"].as_f64().unwrap(), judged["all"]["high"].as_f64().unwrap());
+    assert!(low < 0.55 && high > 0.45, "{judged}");
+    assert!(judged["real"].as_u64().unwrap() > 20 && folder.path().join("evaluation/turing.json").exists());
+
+    let refused = evaluate(&["--turing", "--real", "real", "--synthetic", "nowhere"], folder.path());
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(shown(&refused).contains("nowhere is no folder"), "{}", shown(&refused));
+}
