@@ -56,4 +56,5 @@ pub mod sink;
 pub mod suggest;
 pub mod synth;
 pub mod tables;
+pub mod train;
 pub mod volume;

@@ -16,20 +16,21 @@ const ROOMS: &[(&str, &str)] = &[
     ("filter", "error suggest score"),
     ("sink", "error random volume ingest mask synth score filter"),
     ("tables", "error ingest sink"),
+    ("train", "error random suggest volume nn ingest mask synth score filter sink tables"),
     ("graph", "error random suggest volume ingest mask synth score filter sink tables"),
     ("dataflow", "error random volume ingest mask synth score filter sink tables graph"),
-    ("cli", "error suggest volume nn ingest sink tables graph dataflow"),
+    ("cli", "error random suggest volume nn ingest mask sink tables train graph dataflow"),
 ];
 
 /// A crate, and the only places that may name it.
 const ENGINES: &[(&str, &[&str])] = &[
     ("timely", &["dataflow"]),
     ("differential_dataflow", &["dataflow"]),
-    ("candle_core", &["nn", "cli/infer"]),
-    ("candle_nn", &["nn"]),
+    ("candle_core", &["nn", "train", "cli/infer"]),
+    ("candle_nn", &["nn", "train/initial"]),
     ("dicom_core", &["ingest"]),
     ("crossbeam", &["dataflow", "ingest"]),
-    ("parquet", &["sink", "tables", "dataflow"]),
+    ("parquet", &["sink", "tables", "dataflow", "train/history"]),
     ("clap", &["cli", "main"]),
 ];
 

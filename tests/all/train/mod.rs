@@ -1,0 +1,3 @@
+//! Training: formulas beside the reference's, runs that are stopped and go on, bad input.
+
+mod losses;
