@@ -12,11 +12,21 @@
 //!
 //! In labels of a crop of one organ, 1 is the organ, 2 a real and 3 a synthetic tumor, see [`REAL`] and [`SYNTHETIC`].
 
+pub mod checkpoint;
+mod curves;
 pub mod data;
+pub mod history;
+pub mod initial;
+mod learning;
 pub mod losses;
+mod output;
+pub mod run;
 pub mod schedule;
 #[cfg(test)]
 pub(crate) mod testing;
+
+pub use curves::curves;
+pub use learning::Learning;
 
 /// The label of the healthy organ in a crop of one organ.
 pub const ORGAN: u8 = 1;

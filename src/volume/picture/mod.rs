@@ -7,8 +7,7 @@ mod canvas;
 mod letters;
 mod plane;
 
-pub use canvas::Picture;
-use canvas::stacked;
+pub use canvas::{Picture, stacked};
 use plane::{Scale, panel};
 pub use plane::{View, label_colour};
 
