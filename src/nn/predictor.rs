@@ -7,8 +7,9 @@ use candle_core::{DType, Device, Tensor};
 
 use super::failed;
 use super::network::{Config, Model, Network};
+use super::ops::Over;
 use super::parameters::from_tensors;
-use super::weights::{Part, Precision, fit, read, shape_of, write_safetensors};
+use super::weights::{Part, Precision, fit, read, read_metadata, shape_of, write_safetensors};
 use super::windows::{SlidingWindows, VoxelBox};
 use crate::error::{Error, Result};
 
@@ -35,7 +36,8 @@ pub struct Predictor {
 }
 
 impl Predictor {
-    /// Opens a file of weights.
+    /// Opens a file of weights. What the file says of itself under `norm` (`instance` or `batch`) is followed; the weights
+    /// alone do not tell.
     ///
     /// # Errors
     /// Where the file cannot be read, holds no such network, or another than was wanted.
@@ -66,7 +68,13 @@ impl Predictor {
         let raw = read(path, &Device::Cpu)?;
         let sizes = Sizes::of(&raw, wanted);
         let published = wanted.model.published();
+        let norm = match (wanted.model, stated_norm(path).as_deref()) {
+            (Model::UNet3D, Some("instance")) => Over::Instance,
+            (Model::UNet3D, Some("batch")) => Over::Batch,
+            _ => published.norm,
+        };
         let config = Config {
+            norm,
             in_channels: sizes.in_channels.unwrap_or(published.in_channels),
             classes: wanted.classes.or(sizes.classes).unwrap_or(published.classes),
             width: wanted.width.or(sizes.width).unwrap_or(published.width),
@@ -171,6 +179,11 @@ impl Predictor {
         let logits = logits.map_err(failed)?;
         Ok(softmax(logits.chunks_exact(logits.len() / classes).map(<[f32]>::to_vec).collect()))
     }
+}
+
+/// Over what the norms of a file's network take their statistics, where it says so: weights alone do not.
+fn stated_norm(path: &Path) -> Option<String> {
+    read_metadata(path).ok()?.remove("norm")
 }
 
 /// Softmax over arrays of logits, one a class.

@@ -23,6 +23,7 @@ pub mod texture;
 use serde::{Deserialize, Serialize};
 
 pub use config::{Differences, RulesConfig, Sites, Sizes, Textures};
+pub use difference::TEXTURE_MEAN;
 pub use rules::Rules;
 
 use crate::error::Fault;

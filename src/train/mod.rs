@@ -2,7 +2,7 @@
 //!
 //! | stage | learns | from | losses |
 //! |---|---|---|---|
-//! | [`segmentation`] without synthetic tumors | a segmentor S | labeled scans | Dice and cross-entropy |
+//! | [`segmentation`] on real tumors | a segmentor S | labeled scans | Dice and cross-entropy |
 //! | [`synthesis`] | a generator G and a discriminator D, S frozen | labeled and unlabeled scans | see [`losses`] |
 //! | [`segmentation`] | the final segmentor | real and synthetic tumors | Dice and cross-entropy |
 //!
@@ -13,6 +13,7 @@
 //! In labels of a crop of one organ, 1 is the organ, 2 a real and 3 a synthetic tumor, see [`REAL`] and [`SYNTHETIC`].
 
 pub mod checkpoint;
+pub mod config;
 mod curves;
 pub mod data;
 pub mod history;
@@ -22,8 +23,12 @@ pub mod losses;
 mod output;
 pub mod run;
 pub mod schedule;
+pub mod segmentation;
+pub mod synthesis;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use curves::curves;
 pub use learning::Learning;

@@ -18,6 +18,8 @@ pub struct Case {
     pub masked: MaskedScan,
     /// The HU that become 0 and 1.
     pub window: HuWindow,
+    /// Voxels of a crop along [x, y, z]; the case is at least as large.
+    pub patch: [usize; 3],
     /// The part that is no padding.
     pub scanned: Region,
     /// Where each label is.
@@ -53,7 +55,7 @@ impl Case {
         let index = VoxelIndex::of(&labels);
         let mask = OrganMask { labels, organs: masked.mask.organs.clone() };
         let masked = MaskedScan { scan: Arc::new(scan), mask };
-        Ok(Self { masked, window, scanned: prepared.scanned, index })
+        Ok(Self { masked, window, patch: preprocess.patch(), scanned: prepared.scanned, index })
     }
 
     /// The scan's id.

@@ -77,11 +77,8 @@ impl CropConfig {
 }
 
 impl Around {
-    /// The box of `patch` voxels with a voxel of this kind in its middle, or as near to it as the case's edges allow.
-    ///
-    /// # Panics
-    /// Where the case is smaller than the patch.
-    pub fn crop(self, case: &Case, organs: &[Organ], patch: [usize; 3], draws: &mut Draws) -> Region {
+    /// The box of a patch with a voxel of this kind in its middle, or as near to it as the case's edges allow.
+    pub fn crop(self, case: &Case, organs: &[Organ], draws: &mut Draws) -> Region {
         let is_wanted = |label: u8| match self {
             Self::Label => label > 0,
             Self::Tumor => organs.iter().any(|organ| organ.tumor_label == label),
@@ -89,7 +86,7 @@ impl Around {
         };
         let drawn = case.index.draw(&case.masked.mask.labels, is_wanted, draws);
         let middle = drawn.unwrap_or_else(|| case.shape().map(|voxels| draws.index(voxels)));
-        around(middle, patch, case.shape())
+        around(middle, case.patch, case.shape())
     }
 }
 
@@ -111,7 +108,7 @@ mod tests {
         let case = case(3);
         let mut draws = Key::root(1).draws("crop");
         for _ in 0..50 {
-            let region = Around::Label.crop(&case, &organs(), [16; 3], &mut draws);
+            let region = Around::Label.crop(&case, &organs(), &mut draws);
             assert_eq!(region.shape, [16; 3]);
             assert!(case.masked.mask.labels.cut(region).as_slice().iter().any(|label| *label > 0));
         }

@@ -17,10 +17,12 @@ mod cutmix;
 mod loader;
 mod runs;
 
-pub use augment::AugmentConfig;
+pub use augment::{AugmentConfig, Symmetry};
 pub use batch::{Batch, Origin, Patch};
+pub(super) use batch::{append, array_of, volumes_on};
 pub use case::{Case, VoxelIndex};
 pub use cases::{CaseEntry, Cases, Survey};
+pub(super) use crop::around;
 pub use crop::{Around, CropConfig};
 pub use cutmix::{CutMixConfig, cut_mix};
 pub use loader::{Loader, Sampler};
