@@ -9,6 +9,7 @@ mod progress;
 pub mod run;
 mod scan;
 pub mod schema;
+pub mod train;
 pub mod validate;
 
 use std::io::{IsTerminal, Write, stderr, stdout};
@@ -40,6 +41,7 @@ enum Command {
     Files(files::FilesArgs),
     Inspect(inspect::InspectArgs),
     Infer(infer::InferArgs),
+    Train(train::TrainArgs),
     #[command(hide = true)]
     DecodeDicom,
 }
@@ -55,7 +57,7 @@ enum LogFormat {
 impl Cli {
     /// Whether the subcommand runs networks, which want the process [prepared](crate::nn::kernel::prepare_process).
     pub fn runs_networks(&self) -> bool {
-        matches!(self.command, Command::Infer(_))
+        matches!(self.command, Command::Infer(_) | Command::Train(_))
     }
 
     /// Runs the subcommand; gives the exit code: 0 clean, 1 finished with faults, 2 could not run.
@@ -70,6 +72,7 @@ impl Cli {
             decoder: std::env::current_exe().map_or_else(|_| Decoder::in_process(), Decoder::child),
             patient_secret: match &self.command {
                 Command::Run(args) => args.patient_key_file.clone(),
+                Command::Train(args) => args.patient_key_file.clone(),
                 _ => None,
             },
         });
@@ -84,6 +87,7 @@ impl Cli {
             Command::Files(args) => files::files(args, stdout),
             Command::Inspect(args) => inspect::inspect(args, stdout),
             Command::Infer(args) => infer::infer(args, stdout),
+            Command::Train(args) => train::train(args, &registry, stdout, stderr),
             Command::DecodeDicom => Ok(decode::run()),
         }
     }

@@ -26,7 +26,9 @@ use super::config::{AdversarialConfig, ModelName, NetworkConfig, PreprocessConfi
 use super::data::AugmentConfig;
 use super::run::Every;
 use crate::error::Complaint;
-use crate::synth::RulesConfig;
+use crate::mask::Organ;
+use crate::synth::{Rules, RulesConfig};
+use crate::volume::HuWindow;
 
 /// How generator and discriminator are trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -115,6 +117,13 @@ fn symmetries() -> AugmentConfig {
 }
 
 impl SynthesisConfig {
+    /// What is wrong with the shapes for these organs.
+    pub fn shape_complaints(&self, organs: &[Organ]) -> Vec<Complaint> {
+        // The width of the window decides contrasts only, which are the generator's.
+        let rules = Rules::new(self.shapes.clone(), organs, HuWindow::ABDOMEN);
+        within("shapes", rules.err().unwrap_or_default())
+    }
+
     /// Everything that is wrong with the settings by themselves.
     pub fn complaints(&self) -> Vec<Complaint> {
         let counts =
