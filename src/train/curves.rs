@@ -83,7 +83,7 @@ fn panel(canvas: &mut Canvas, [left, top]: [usize; 2], name: &str, colour: [u8; 
 fn short(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
-        size if size < 1e-3 || size >= 1e5 => format!("{value:.1e}"),
+        size if !(1e-3..1e5).contains(&size) => format!("{value:.1e}"),
         size if size < 10.0 => format!("{value:.3}"),
         _ => format!("{value:.1}"),
     }

@@ -44,7 +44,7 @@ impl Learning {
         let declared = self.config.declared().map_err(failed("there is no such network"))?;
         let weights = fit(&read(path, &Device::Cpu)?, &declared, part).map_err(|error| {
             let wrapped = Error::new(format!("{}: {error}", path.display()));
-            error.hint().map_or(wrapped, |hint| Error::new(format!("{}: {error}", path.display())).with_hint(hint))
+            error.hint().into_iter().fold(wrapped, Error::with_hint)
         })?;
         for (name, variable) in self.variables.all() {
             let value = weights[&name].to_device(&self.device);

@@ -237,7 +237,7 @@ impl Learner for Diverged {
         let numbers = self.0.learn(step, batch)?;
         let mut tensors: BTreeMap<_, _> = self.0.learning().tensors().collect();
         for tensor in tensors.values_mut() {
-            *tensor = (tensor.as_ref() * f64::NAN).unwrap();
+            *tensor = (&*tensor * f64::NAN).unwrap();
         }
         self.0.networks_mut()[0].restore(&tensors, 1)?;
         Ok(numbers)

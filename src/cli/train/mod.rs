@@ -17,7 +17,7 @@ use self::scans::{Part, Scans, agreed_organs, named};
 use self::watch::Watch;
 use super::infer::DeviceName;
 use super::run::{at_least_one, default_memory_bytes};
-use super::validate::print_problems;
+use super::validate::{print_problems, unprinted};
 use crate::error::{Complaint, Error, Result};
 use crate::graph::{CheckedTraining, GraphFile, Place as FilePlace, Plan, Registry, check_training};
 use crate::mask::Organ;
@@ -201,6 +201,10 @@ impl<'a> Task<'a> {
         let labeled = cases.take(Part::Labeled);
         let spoiled = self.survey("labeled", &labeled, &organs, true, stderr)?;
         let validation = cases.take(Part::Validation);
+        if validation.is_empty() {
+            let advice = "name stages under `validation`, or give validation a share of the patients in [pipeline]";
+            writeln!(stderr, "warning: there is nothing to validate on: {advice}").map_err(unprinted)?;
+        }
         let mut synthetic: Vec<Synthetic> = cases.pools.into_iter().map(Synthetic::Pool).collect();
         for (trial, cases) in self.plan.trials.iter().zip(cases.trials) {
             if !cases.is_empty() {
@@ -347,7 +351,7 @@ impl<'a> Task<'a> {
         survey.check(what, cases.entries(), &needed)?;
         for (index, fault) in &survey.spoiled {
             let id = &cases.entries()[*index].id;
-            writeln!(stderr, "warning: scan {id} is left out: {fault}").map_err(super::validate::unprinted)?;
+            writeln!(stderr, "warning: scan {id} is left out: {fault}").map_err(unprinted)?;
         }
         Ok(survey.spoiled.len())
     }

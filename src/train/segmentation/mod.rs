@@ -2,6 +2,42 @@
 //!
 //! Without [`SyntheticConfig`] this is the first stage, whose segmentor judges synthetic tumors; with it the last one,
 //! for which all others are there.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use candle_core::Device;
+//! use freetumor::ingest::{Source, phantom::{LesionConfig, PhantomConfig, PhantomSource}};
+//! use freetumor::mask::{LabelsConfig, LabelsMask, Mask, MaskedScan};
+//! use freetumor::train::data::{CaseEntry, Cases, Sampler};
+//! use freetumor::train::run::Learner;
+//! use freetumor::train::segmentation::{SegmentationConfig, SegmentationLearner, SegmentationSampler};
+//!
+//! let config: SegmentationConfig = toml::from_str(
+//!     "steps = 3\nlabeled = []\nnetwork.width = 2\npreprocess = { spacing_mm = [8, 8, 8], patch_voxels = [16, 16, 16] }",
+//! )?;
+//! // Two bodies with tumors of their own.
+//! let lesions = Some(LesionConfig { diameter_mm: 30.0, ..LesionConfig::default() });
+//! let bodies = PhantomConfig { count: 2, shape: [40, 36, 32], spacing_mm: [8.0; 3], lesions, ..PhantomConfig::default() };
+//! let source = PhantomSource::new(bodies, "bodies").unwrap();
+//! let mask: LabelsConfig = toml::from_str("organs.liver = { ids = [5], tumor_ids = [118] }")?;
+//! let mask = LabelsMask::new(mask).unwrap();
+//! let organs = mask.organs();
+//! let masked = |entry| {
+//!     let scan = Arc::new(source.read(&entry)?);
+//!     Ok(CaseEntry::of(MaskedScan { mask: mask.mask(&scan)?, scan }))
+//! };
+//! let entries = source.list()?.into_iter().map(masked).collect::<Result<_, freetumor::error::Fault>>()?;
+//! let cases = Arc::new(Cases::new(entries, config.preprocess.build().unwrap(), u64::MAX));
+//!
+//! let sampler = SegmentationSampler::new(&config, 7, organs.clone(), cases.clone(), Vec::new());
+//! let mut learner = SegmentationLearner::new(&config, 7, organs, Some(cases), &Device::Cpu)?;
+//! for step in 0..config.steps {
+//!     let numbers = learner.learn(step, sampler.batch(step)?)?;
+//!     assert!(numbers[0].0 == "loss" && (0.5..3.0).contains(&numbers[0].1));
+//! }
+//! assert_eq!(learner.validate()?[0].0, "dice liver");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 mod learner;
 mod sampler;

@@ -51,6 +51,14 @@ impl Tumors {
 pub enum Synthetic {
     /// Scans that hold one already.
     Pool(Arc<Cases>),
+    /// Tumors that were made in cases already, each with the place of its case among them: a scored pool, whole, thinned or
+    /// filtered, at the cost of the tumors' boxes alone.
+    Made {
+        /// The scans.
+        cases: Arc<Cases>,
+        /// The tumors, on the grids of the cases.
+        tumors: Arc<[(usize, Candidate)]>,
+    },
     /// Scans into which one is put, a fresh one each time.
     Fresh {
         /// The scans.
@@ -105,6 +113,14 @@ impl SegmentationSampler {
                 let mut patch = self.crop(&*draw_case(cases, &mut draws)?, key);
                 patch.origin.is_synthetic = true;
                 patch
+            }
+            Some(Synthetic::Made { cases, tumors }) => {
+                let (index, candidate) = &tumors[draws.index(tumors.len())];
+                let case = cases.get(*index).map_err(|fault| {
+                    let id = &cases.entries()[*index].id;
+                    Error::new(format!("the scan {id} of a tumor cannot be read: {fault}")).with_source(fault)
+                })?;
+                with_tumor(&case, candidate, &mut key.draws("tumor"))
             }
             Some(Synthetic::Fresh { cases, tumors }) => self.fresh(&*draw_case(cases, &mut draws)?, tumors, key)?,
         };
@@ -227,6 +243,29 @@ mod tests {
         let synthetic: usize = batches.iter().flat_map(|batch| &batch.origins).filter(|it| it.is_synthetic).count();
         assert!(with_tumor > 10 && synthetic > 10, "{with_tumor} {synthetic}");
         assert!(batches.iter().all(|batch| batch.images.iter().all(|value| (-0.5..1.5).contains(value))));
+    }
+
+    #[test]
+    fn tumors_that_were_made_come_from_their_cases() {
+        let fresh = sampler(u64::MAX, &[]);
+        let Synthetic::Fresh { cases, tumors } = &fresh.synthetic[0] else { panic!("fresh tumors") };
+        let made = |index: usize| {
+            let case = cases.get(index).unwrap();
+            let made = (0..20).find_map(|key| tumors.make(&case, &organs()[0], Key::root(key)).unwrap());
+            (index, made.expect("a place for a tumor"))
+        };
+        let made: Arc<[_]> = [made(0), made(2)].into();
+        let pool = Synthetic::Made { cases: Arc::clone(cases), tumors: made };
+        let mut config = segmentation(10);
+        config.synthetic.as_mut().unwrap().share = 1.0;
+        config.cut_mix.probability = 0.0;
+        let sampler = SegmentationSampler::new(&config, 5, organs().into(), Arc::clone(cases), vec![pool]);
+        for step in 0..10 {
+            let batch = sampler.batch(step).unwrap();
+            let voxels = batch.labels.len() / batch.len();
+            assert!(batch.labels.chunks(voxels).all(|labels| labels.contains(&2)));
+            assert!(batch.origins.iter().all(|origin| origin.scan_id != cases.entries()[1].id));
+        }
     }
 
     #[test]
