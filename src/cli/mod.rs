@@ -11,6 +11,7 @@ mod progress;
 pub mod run;
 mod scan;
 pub mod schema;
+pub mod train;
 pub mod validate;
 
 use std::io::{IsTerminal, Write, stderr, stdout};
@@ -46,6 +47,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Infer(infer::InferArgs),
     Evaluate(evaluate::EvaluateArgs),
+    Train(train::TrainArgs),
     #[command(hide = true)]
     DecodeDicom,
 }
@@ -62,7 +64,7 @@ impl Cli {
     /// Whether the subcommand runs networks, which want the process [prepared](crate::nn::kernel::prepare_process).
     pub fn runs_networks(&self) -> bool {
         match &self.command {
-            Command::Infer(_) | Command::Run(_) => true,
+            Command::Infer(_) | Command::Run(_) | Command::Train(_) => true,
             Command::Evaluate(args) => args.model.is_some(),
             _ => false,
         }
@@ -72,6 +74,7 @@ impl Cli {
     fn machine(&self) -> Machine {
         let (patient_secret, place, batch) = match &self.command {
             Command::Run(args) => (args.patient_key_file.clone(), args.device.place(), args.batch()),
+            Command::Train(args) => (args.patient_key_file.clone(), Place::Cpu, 1),
             _ => (None, Place::Cpu, 1),
         };
         // Compressed DICOM is decoded by this program again: a crash of a decoder costs its scan, not the run.
@@ -99,6 +102,7 @@ impl Cli {
             Command::Inspect(args) => inspect::inspect(args, stdout),
             Command::Infer(args) => infer::infer(args, stdout),
             Command::Evaluate(args) => evaluate::evaluate(args, stdout, stderr),
+            Command::Train(args) => train::train(args, &registry, stdout, stderr),
             Command::DecodeDicom => Ok(decode::run()),
         }
     }

@@ -101,12 +101,12 @@ pub fn run(args: &RunArgs, registry: &Registry, stdout: &mut dyn Write, stderr: 
     Ok(u8::from(report.faults > 0))
 }
 
-fn at_least_one(flag: &str, value: usize) -> Result<usize> {
+pub(super) fn at_least_one(flag: &str, value: usize) -> Result<usize> {
     if value == 0 { Err(Error::new(format!("{flag} must be at least 1"))) } else { Ok(value) }
 }
 
 /// Half of the machine's memory, at most 8 GiB; 2 GiB where the machine does not say.
-fn default_memory_bytes() -> u64 {
+pub(super) fn default_memory_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total =
         text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok());

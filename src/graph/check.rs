@@ -12,7 +12,7 @@ use super::file::{GraphFile, Problems};
 use super::pipeline::PipelineConfig;
 use super::plan::{Node, NodeInput, Plan};
 use super::registry::Registry;
-use super::spec::{NodeSpec, Spec, Value, place_of};
+use super::spec::{NodeSpec, Purpose, Spec, Value, place_of};
 use super::wiring::Wiring;
 use super::{Location, Problem, Severity, settings};
 use crate::sink::durable::FileDigest;
@@ -54,25 +54,11 @@ impl Checked {
 /// ```
 pub fn check(file: &GraphFile, registry: &Registry) -> Checked {
     let mut problems = Problems::of(file);
-    let Some(spec) = Spec::read(file, &mut problems) else {
+    let Some(spec) = Spec::read(file, Purpose::Run, &mut problems) else {
         return Checked { problems: problems.sorted(), nodes: None, plan: None, places: BTreeMap::new() };
     };
     let places = spec.nodes.iter().map(|node| (node.name.clone(), file.locate(node.span.clone()))).collect();
-    let pipeline = read_pipeline(&spec.pipeline, &mut problems);
-    let wiring = Wiring::of(&spec.nodes, registry, &mut problems);
-    let nodes = wiring.sound.then(|| nodes_of(&spec.nodes, &wiring));
-    let build = Build {
-        specs: &spec.nodes,
-        wiring: &wiring,
-        registry,
-        folder: file.folder(),
-        seed: pipeline.as_ref().map_or(0, |pipeline| pipeline.seed),
-    };
-    let built = build.all(&mut problems);
-    let plan = match (pipeline, &nodes) {
-        (Some(pipeline), Some(nodes)) if !problems.any_error() => Some(plan_of(pipeline, nodes, built)),
-        _ => None,
-    };
+    let (nodes, plan) = plan_nodes(file, &spec, registry, &mut problems);
     if let Some(plan) = plan.as_ref().filter(|plan| plan.trials.is_empty()) {
         let what = if plan.nodes.is_empty() { "it has no sources and no stages" } else { "it has no quality test" };
         problems
@@ -81,6 +67,34 @@ pub fn check(file: &GraphFile, registry: &Registry) -> Checked {
         return Checked { problems: problems.sorted(), nodes: None, plan: None, places };
     }
     Checked { problems: problems.sorted(), nodes, plan, places }
+}
+
+/// Wires and builds the nodes of a file.
+pub(super) fn plan_nodes(
+    file: &GraphFile,
+    spec: &Spec<'_>,
+    registry: &Registry,
+    problems: &mut Problems<'_>,
+) -> (Option<Vec<Node>>, Option<Plan>) {
+    let pipeline = read_pipeline(&spec.pipeline, problems);
+    let wiring = Wiring::of(&spec.nodes, registry, problems);
+    if spec.train.is_none() {
+        wiring.warn_of_unused(&spec.nodes, problems);
+    }
+    let nodes = wiring.sound.then(|| nodes_of(&spec.nodes, &wiring));
+    let build = Build {
+        specs: &spec.nodes,
+        wiring: &wiring,
+        registry,
+        folder: file.folder(),
+        seed: pipeline.as_ref().map_or(0, |pipeline| pipeline.seed),
+    };
+    let built = build.all(problems);
+    let plan = match (pipeline, &nodes) {
+        (Some(pipeline), Some(nodes)) if !problems.any_error() => Some(plan_of(pipeline, nodes, built)),
+        _ => None,
+    };
+    (nodes, plan)
 }
 
 fn read_pipeline(table: &Value<'_>, problems: &mut Problems<'_>) -> Option<PipelineConfig> {

@@ -24,6 +24,7 @@ mod spec;
 mod split;
 mod standard;
 mod survey;
+mod training;
 mod wiring;
 
 pub use check::{Checked, check};
@@ -37,3 +38,4 @@ pub use schema::pipeline_schema;
 pub use split::SplitShares;
 pub use standard::Machine;
 pub use survey::{Survey, survey};
+pub use training::{CheckedTraining, check_training};

@@ -40,6 +40,32 @@ pub(super) struct Spec<'t> {
     pub(super) pipeline: Value<'t>,
     /// Sources, stages and sinks in the order of the file.
     pub(super) nodes: Vec<NodeSpec<'t>>,
+    /// What is trained, where the file is read for training; an empty table where it does not say.
+    pub(super) train: Option<Value<'t>>,
+}
+
+/// What a file is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Making tumors.
+    Run,
+    /// Training: there is a section `train`.
+    Train,
+}
+
+impl Purpose {
+    /// The sections that such a file may have.
+    fn sections(self) -> &'static [&'static str] {
+        match self {
+            Self::Run => &["pipeline", "sources", "stages", "sinks"],
+            Self::Train => &["pipeline", "sources", "stages", "sinks", "train"],
+        }
+    }
+
+    /// Whether a section holds settings of its own instead of nodes.
+    fn has_settings(self, section: &str) -> bool {
+        section == "pipeline" || self == Self::Train && section == "train"
+    }
 }
 
 /// A node as it is written.
@@ -93,7 +119,7 @@ pub(super) fn place_of(settings: &Value<'_>, field: &str) -> Option<Span> {
 impl<'t> Spec<'t> {
     /// Takes a file apart. Gives nothing where it is not TOML; everything else is a problem that leaves the rest
     /// readable.
-    pub(super) fn read(file: &'t GraphFile, problems: &mut Problems<'_>) -> Option<Self> {
+    pub(super) fn read(file: &'t GraphFile, purpose: Purpose, problems: &mut Problems<'_>) -> Option<Self> {
         let (root, errors) = DeTable::parse_recoverable(file.text());
         if !errors.is_empty() {
             for error in errors {
@@ -107,24 +133,31 @@ impl<'t> Spec<'t> {
         }
         let mut root = root.into_inner();
         for (start, set) in file.sets() {
-            apply(&mut root, start, set, problems);
+            apply(&mut root, purpose, start, set, problems);
         }
-        let mut spec = Self { pipeline: Spanned::new(0..0, DeValue::Table(DeTable::new())), nodes: Vec::new() };
+        let empty = || Spanned::new(0..0, DeValue::Table(DeTable::new()));
+        let train = (purpose == Purpose::Train).then(empty);
+        let mut spec = Self { pipeline: empty(), nodes: Vec::new(), train };
         for (key, value) in root {
             let section = Section::ALL.into_iter().find(|section| section.name() == key.get_ref());
             match (section, value.get_ref()) {
                 (_, DeValue::Table(_)) if key.get_ref() == "pipeline" => spec.pipeline = value,
+                (_, DeValue::Table(_)) if purpose.has_settings(key.get_ref()) => spec.train = Some(value),
                 (Some(section), DeValue::Table(_)) => spec.read_section(section, value, problems),
-                _ if section.is_some() || key.get_ref() == "pipeline" => {
+                _ if section.is_some() || purpose.has_settings(key.get_ref()) => {
                     let message = format!("`{}` is {}", key.get_ref(), a_type(value.get_ref()));
                     problems.error(value.span(), message).label("expected a table");
                 }
                 _ => {
-                    let known = ["pipeline", "sources", "stages", "sinks"];
+                    let known = purpose.sections();
+                    let hint = match key.get_ref().as_ref() {
+                        "train" => Some("a file for training: `freetumor train` takes it".to_owned()),
+                        other => did_you_mean(other, known.iter().copied()),
+                    };
                     problems
                         .error(key.span(), format!("unknown section `{}`", key.get_ref()))
-                        .label("expected `pipeline`, `sources`, `stages` or `sinks`")
-                        .hint(did_you_mean(key.get_ref(), known));
+                        .label(format!("expected {}", one_of(known.iter().copied())))
+                        .hint(hint);
                 }
             }
         }
@@ -194,7 +227,7 @@ impl<'t> Spec<'t> {
 }
 
 /// Puts `stages.filter.attempts=3` into the tables.
-fn apply<'t>(root: &mut DeTable<'t>, start: usize, set: &'t str, problems: &mut Problems<'_>) {
+fn apply<'t>(root: &mut DeTable<'t>, purpose: Purpose, start: usize, set: &'t str, problems: &mut Problems<'_>) {
     let whole = start..start + set.len();
     let Some(sign) = set.find('=') else {
         problems
@@ -209,7 +242,7 @@ fn apply<'t>(root: &mut DeTable<'t>, start: usize, set: &'t str, problems: &mut 
         Err(_) => Spanned::new(start + shift..start + shift + text.len(), DeValue::String(DeString::Borrowed(text))),
     };
     // Sections and nodes must be there; a setting of a node may be one that the file leaves to its default.
-    let fixed = if path[0] == "pipeline" { 1 } else { 2 };
+    let fixed = if purpose.has_settings(path[0]) { 1 } else { 2 };
     if path.len() <= fixed || path.iter().any(|part| part.is_empty()) {
         problems
             .error(start..start + sign, format!("`{}` names no setting", set[..sign].trim()))
@@ -322,7 +355,7 @@ mod tests {
     fn read(text: &str, sets: &[&str]) -> (Vec<(String, String)>, Vec<Problem>) {
         let file = GraphFile::new("a.toml", ".", text).with_sets(sets);
         let mut problems = Problems::of(&file);
-        let spec = Spec::read(&file, &mut problems);
+        let spec = Spec::read(&file, Purpose::Run, &mut problems);
         let nodes = spec.into_iter().flat_map(|spec| spec.nodes);
         let nodes = nodes
             .map(|node| (node.path(), format!("{:?} {:?}", node.kind.map(Spanned::into_inner), node.inputs.len())));
@@ -350,7 +383,7 @@ mod tests {
             "stages.filter.deep.er=plain words",
         ]);
         let mut problems = Problems::of(&file);
-        let spec = Spec::read(&file, &mut problems).unwrap();
+        let spec = Spec::read(&file, Purpose::Run, &mut problems).unwrap();
         let settings = spec.nodes[0].settings.get_ref().as_table().unwrap();
         assert_eq!(settings["attempts"].get_ref().as_integer().unwrap().as_str(), "3");
         let place = spec.nodes[0].place_of("accept.1");

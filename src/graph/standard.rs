@@ -1,6 +1,6 @@
 //! The kinds that come with the crate.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::registry::{Frame, Place, Registry, Scoring, Synthesis};
@@ -11,7 +11,7 @@ use crate::error::Complaint;
 use crate::filter::{QualityTest, QualityTestConfig};
 use crate::ingest::dicom::Decoder;
 use crate::ingest::phantom::{PhantomConfig, PhantomSource};
-use crate::ingest::{FolderConfig, FolderSource, Source};
+use crate::ingest::{DecathlonListConfig, FolderConfig, FolderSource, ListSource, NnunetListConfig, Source};
 use crate::mask::{
     LabelsConfig, LabelsMask, LungConfig, LungMask, Mask, Organ, SegmentorMask, SegmentorMaskConfig, TotalSegmentatorConfig,
     TotalSegmentatorMask,
@@ -62,6 +62,22 @@ impl Registry {
     }
 
     fn add_sources(&mut self, machine: Machine) {
+        let secret = machine.patient_secret.clone();
+        let about = "Scans of a list in a `dataset.json`, with their labels, as MONAI reads it.";
+        self.source("decathlon", about, move |config: DecathlonListConfig, place| {
+            let list = path_of(place, "list", &config.list)?;
+            let root = config.root.as_ref().map(|root| path_of(place, "root", root)).transpose()?;
+            let source = ListSource::decathlon(&place.name, DecathlonListConfig { list, root, ..config })?;
+            Ok(Arc::new(source.with_secret_file(secret.clone())) as Arc<dyn Source>)
+        });
+        let secret = machine.patient_secret.clone();
+        let about = "Cases of a raw data set of nnU-Net, or of one part of a fold of `splits_final.json`.";
+        self.source("nnunet", about, move |config: NnunetListConfig, place| {
+            let root = path_of(place, "root", &config.root)?;
+            let splits = config.splits.as_ref().map(|splits| path_of(place, "splits", splits)).transpose()?;
+            let source = ListSource::nnunet(&place.name, NnunetListConfig { root, splits, ..config })?;
+            Ok(Arc::new(source.with_secret_file(secret.clone())) as Arc<dyn Source>)
+        });
         let about = "Scans below a folder: NIfTI files and DICOM series.";
         self.source("folder", about, move |config: FolderConfig, place| {
             let root = place.path("root", &config.root).map_err(|complaint| vec![complaint])?;
@@ -154,6 +170,10 @@ impl Registry {
             WebDatasetSink::new(&place.name, config).map(|sink| Arc::new(sink) as Arc<dyn Sink>)
         });
     }
+}
+
+fn path_of(place: &Place, field: &str, written: &Path) -> Result<PathBuf, Vec<Complaint>> {
+    place.path(field, written).map_err(|complaint| vec![complaint])
 }
 
 fn rules(config: RulesConfig, place: &Place) -> Result<Synthesis, Vec<Complaint>> {

@@ -54,9 +54,6 @@ impl Wiring {
                 unknown_kind(&nodes[at], &[], registry, problems);
             }
         }
-        if wiring.sound {
-            wiring.warn_of_unused(nodes, problems);
-        }
         wiring
     }
 
@@ -215,8 +212,9 @@ impl Wiring {
         self.sound &= sound;
     }
 
-    fn warn_of_unused(&self, nodes: &[NodeSpec<'_>], problems: &mut Problems<'_>) {
-        for (at, node) in nodes.iter().enumerate() {
+    /// Warns of what nothing takes, where all edges are sound.
+    pub(super) fn warn_of_unused(&self, nodes: &[NodeSpec<'_>], problems: &mut Problems<'_>) {
+        for (at, node) in nodes.iter().enumerate().filter(|_| self.sound) {
             let used = self.inputs.iter().flatten().any(|input| input.from == at);
             let given = self.roles[at].filter(|role| *role != Role::Filter).and_then(|role| role.gives(Port::Main));
             if let (false, Some(edge)) = (used, given) {

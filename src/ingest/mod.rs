@@ -4,6 +4,7 @@ pub mod dicom;
 mod digest;
 mod file;
 mod folder;
+mod lists;
 pub mod nifti;
 mod patient;
 pub mod phantom;
@@ -16,6 +17,7 @@ use sha2::{Digest, Sha256};
 pub use digest::content_digest;
 pub use file::is_dicom_slice;
 pub use folder::{FolderConfig, FolderSource};
+pub use lists::{DecathlonListConfig, ListSource, NnunetListConfig, NnunetPart};
 pub use patient::{PatientConfig, PatientPattern, PatientRule, PatientSecret};
 
 use crate::error::{Fault, Result};

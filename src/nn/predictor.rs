@@ -9,7 +9,7 @@ use super::failed;
 use super::network::{Config, Model, Network};
 use super::ops::Over;
 use super::parameters::from_tensors;
-use super::weights::{Part, Precision, fit, read, shape_of, write_safetensors};
+use super::weights::{Part, Precision, fit, read, read_metadata, shape_of, write_safetensors};
 use crate::error::{Error, Result};
 
 /// Which network a file of weights is said to hold.
@@ -23,7 +23,7 @@ pub struct Wanted {
     pub classes: Option<usize>,
     /// Features where the network is narrowest; `None` for what the weights have.
     pub width: Option<usize>,
-    /// Over what norms take their statistics; `None` for what the published network does.
+    /// Over what norms take their statistics; `None` for what the file says, or else what the published network does.
     pub norm: Option<Over>,
 }
 
@@ -37,7 +37,8 @@ pub struct Predictor {
 }
 
 impl Predictor {
-    /// Opens a file of weights.
+    /// Opens a file of weights. What the file says of itself under `norm` (`instance` or `batch`) is followed; the weights
+    /// alone do not tell.
     ///
     /// # Errors
     /// Where the file cannot be read, holds no such network, or another than was wanted.
@@ -68,11 +69,16 @@ impl Predictor {
         let raw = read(path, &Device::Cpu)?;
         let sizes = Sizes::of(&raw, wanted);
         let published = wanted.model.published();
+        let stated = match (wanted.model, stated_norm(path).as_deref()) {
+            (Model::UNet3D, Some("instance")) => Over::Instance,
+            (Model::UNet3D, Some("batch")) => Over::Batch,
+            _ => published.norm,
+        };
         let config = Config {
+            norm: wanted.norm.unwrap_or(stated),
             in_channels: sizes.in_channels.unwrap_or(published.in_channels),
             classes: wanted.classes.or(sizes.classes).unwrap_or(published.classes),
             width: wanted.width.or(sizes.width).unwrap_or(published.width),
-            norm: wanted.norm.unwrap_or(published.norm),
             ..published
         };
         let declared = config.declared().map_err(failed("there is no such network"))?;
@@ -154,6 +160,11 @@ impl Predictor {
         )?;
         Ok(shape)
     }
+}
+
+/// Over what the norms of a file's network take their statistics, where it says so: weights alone do not.
+fn stated_norm(path: &Path) -> Option<String> {
+    read_metadata(path).ok()?.remove("norm")
 }
 
 /// # Errors

@@ -10,7 +10,7 @@ use crate::random::Draws;
 use crate::volume::Array3;
 
 /// The mean of the textures: differences are divided by it, so that contrasts are means in HU.
-const TEXTURE_MEAN: f32 = 0.525;
+pub const TEXTURE_MEAN: f32 = 0.525;
 /// Tumors below this size have no dead core.
 const NECROTIC_FROM_MM: f64 = 25.0;
 /// Tumors below this size have no rim that could be told from the soft edge.

@@ -24,6 +24,7 @@ pub mod texture;
 use serde::{Deserialize, Serialize};
 
 pub use config::{Differences, RulesConfig, Sites, Sizes, Textures};
+pub use difference::TEXTURE_MEAN;
 pub use generator::{Activation, Generator, GeneratorConfig};
 pub use rules::Rules;
 pub(crate) use site::boundary_distance_mm;

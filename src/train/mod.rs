@@ -1,5 +1,44 @@
-//! Training, and what decides whether it was worth it.
+//! Training: the three stages of the method, and what they share.
+//!
+//! | stage | learns | from | losses |
+//! |---|---|---|---|
+//! | [`segmentation`] on real tumors | a segmentor S | labeled scans | Dice and cross-entropy |
+//! | [`synthesis`] | a generator G and a discriminator D, S frozen | labeled and unlabeled scans | see [`losses`] |
+//! | [`segmentation`] | the final segmentor | real and synthetic tumors | Dice and cross-entropy |
+//!
+//! A stage consists of a sampler, which makes the batch of a step on other threads ([`data`]), and a learner, which takes
+//! one step with it. [`run`] is the loop that both share: schedule, tables, pictures, checkpoints. A run that is resumed
+//! from a [`checkpoint`] has the same bits as one that never stopped.
+//!
+//! In labels of a crop of one organ, 1 is the organ, 2 a real and 3 a synthetic tumor, see [`REAL`] and [`SYNTHETIC`].
 
+pub mod checkpoint;
+pub mod config;
+mod curves;
+pub mod data;
+pub mod history;
+pub mod initial;
+mod learning;
+pub mod losses;
 pub mod metrics;
+mod output;
+pub mod run;
+pub mod schedule;
+pub mod segmentation;
+pub mod synthesis;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub mod turing;
 pub mod world;
+
+pub use curves::curves;
+pub use learning::Learning;
+
+/// The label of the healthy organ in a crop of one organ.
+pub const ORGAN: u8 = 1;
+/// The label of a real tumor in a crop of one organ.
+pub const REAL: u8 = 2;
+/// The label of a synthetic tumor in a crop of one organ.
+pub const SYNTHETIC: u8 = 3;

@@ -25,10 +25,10 @@ pub struct NetworkConfig {
     /// Which of the networks in the file, where training saved several together.
     #[serde(default)]
     pub part: Part,
-    /// Over what the norms of a U-Net take their statistics: `batch` as published, or `instance`. Windows that are looked at alone are the
-    /// same in both.
-    #[serde(default = "published_norm")]
-    pub norm: Over,
+    /// Over what the norms of a U-Net take their statistics, `batch` or `instance`; where absent, what the file of weights says, or else
+    /// `batch` as published. Windows that are looked at alone are the same in both.
+    #[serde(default)]
+    pub norm: Option<Over>,
     /// HU that become 0 and 1.
     #[serde(default = "abdomen_hu")]
     pub window_hu: [f32; 2],
@@ -47,10 +47,6 @@ pub struct NetworkConfig {
     /// Windows that it sees together with `windows = "reference"`, in scan order: norms per batch mix them.
     #[serde(default = "published_group")]
     pub group: usize,
-}
-
-fn published_norm() -> Over {
-    Over::Batch
 }
 
 fn abdomen_hu() -> [f32; 2] {
@@ -80,7 +76,7 @@ impl NetworkConfig {
             weights: weights.into(),
             model: None,
             part: Part::Whole,
-            norm: published_norm(),
+            norm: None,
             window_hu: abdomen_hu(),
             spacing_mm: abdomen_mm(),
             roi_voxels: patch(),

@@ -31,7 +31,7 @@ pub struct Networks {
 }
 
 /// What tells one network in memory from another.
-type Opened = (PathBuf, Model, &'static str, Over);
+type Opened = (PathBuf, Model, &'static str, Option<Over>);
 
 struct Network {
     predictor: Arc<Predictor>,
@@ -63,13 +63,10 @@ impl Networks {
     pub fn open(&self, config: &NetworkConfig, weights: &Path, customary: Model) -> Result<Viewer, Vec<Complaint>> {
         let model = config.model.unwrap_or(customary);
         let mut complaints = config.complaints(model.side_divisor());
-        if (model, config.norm) == (Model::SwinUnetr, Over::Batch) && config.windows == Windows::Reference {
-            tracing::debug!("swin_unetr has norms per instance: its windows do not depend on their group");
-        }
         // A window that is looked at alone has the same statistics as its batch, and may share a batch with others all the same.
         let norm = match (model, config.windows) {
             (Model::UNet3D, Windows::Reference) => config.norm,
-            _ => Over::Instance,
+            _ => Some(Over::Instance),
         };
         let network = match self.network(weights, model, config, norm) {
             Ok(network) => Some(network),
@@ -95,14 +92,14 @@ impl Networks {
         }
     }
 
-    fn network(&self, weights: &Path, model: Model, config: &NetworkConfig, norm: Over) -> Result<Arc<Network>> {
+    fn network(&self, weights: &Path, model: Model, config: &NetworkConfig, norm: Option<Over>) -> Result<Arc<Network>> {
         let key = (weights.to_owned(), model, config.part.name(), norm);
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(network) = opened.get(&key) {
             return Ok(Arc::clone(network));
         }
         let digest = digest_of(weights)?;
-        let wanted = Wanted { model, part: config.part, classes: None, width: None, norm: Some(norm) };
+        let wanted = Wanted { model, part: config.part, classes: None, width: None, norm };
         let predictor = Arc::new(Predictor::open(weights, &wanted, &self.service.device()?)?);
         let network = Arc::new(Network { predictor, digest });
         opened.insert(key, Arc::clone(&network));

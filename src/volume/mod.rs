@@ -25,7 +25,7 @@ pub use gaussian::{Boundary, Gaussian, Scratch};
 pub use grid::{Grid, Region};
 pub use likeliest::likeliest;
 pub use orientation::Orientation;
-pub use picture::{Picture, View, before_and_after, busiest_voxel, label_colour, three_planes};
+pub use picture::{Picture, View, before_and_after, busiest_voxel, label_colour, stacked, three_planes};
 pub use preprocess::{Prepared, Preprocess};
 pub use resample::{MOST_VOXELS, Outside, Resampling};
 pub use turn::Turn;

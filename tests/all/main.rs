@@ -23,4 +23,5 @@ mod run_folder;
 mod shapes;
 mod sinks;
 mod synth;
+mod train;
 mod volume;

@@ -243,7 +243,7 @@ fn block() -> MaskedScan {
 fn map_with(windows: Windows, weights: &Path, norm: freetumor::nn::ops::Over) -> (Array3<f32>, u64) {
     let network = NetworkConfig {
         windows,
-        norm,
+        norm: Some(norm),
         roi_voxels: [32; 3],
         overlap: 0.5,
         ..NetworkConfig::new(weights)

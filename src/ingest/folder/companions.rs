@@ -13,7 +13,7 @@ use crate::volume::Labels;
 /// A pattern is a path relative to the folder that *contains* the scan's file or DICOM folder. `{stem}` stands for the
 /// name of that file without `.nii` and `.nii.gz`, or of that folder. The path must stay below the source's root or
 /// beside it (`../labelsTr/{stem}.nii.gz` from a root `…/imagesTr`); links are followed, as they are for scans.
-pub(super) struct FolderCompanions {
+pub(in crate::ingest) struct FolderCompanions {
     /// Patterns may lead anywhere below here.
     bound: PathBuf,
     /// Contains the scan.

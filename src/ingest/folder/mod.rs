@@ -10,7 +10,7 @@ use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use self::companions::FolderCompanions;
+pub(super) use self::companions::FolderCompanions;
 use self::walk::{Found, Thing};
 use super::dicom::{self, Decoder, Series};
 use super::file::{check_regular, is_dicom_slice};

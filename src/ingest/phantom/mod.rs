@@ -8,6 +8,7 @@ mod abdomen;
 mod anatomy;
 mod chest;
 mod field;
+mod lesion;
 mod noise;
 mod patient;
 mod scene;
@@ -25,6 +26,7 @@ use super::{Companions, Scan, ScanEntry, ScanHeader, Source, content_digest};
 use crate::error::{Complaint, Fault, FaultKind, Result};
 use crate::random::Key;
 use crate::volume::{Affine, Array3, Grid, Labels, Volume, Voxels};
+pub use lesion::LesionConfig;
 use patient::{Build, Phase};
 
 /// The label file that phantoms have beside them.
@@ -48,6 +50,9 @@ pub struct PhantomConfig {
     pub dataset: Option<String>,
     /// Number of patients: scan n is of patient n modulo this; one patient a scan unless given.
     pub patients: Option<u32>,
+    /// Tumors and cysts that they have; none unless given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lesions: Option<LesionConfig>,
 }
 
 impl Default for PhantomConfig {
@@ -60,6 +65,7 @@ impl Default for PhantomConfig {
             seed: 0,
             dataset: None,
             patients: None,
+            lesions: None,
         }
     }
 }
@@ -99,6 +105,9 @@ impl PhantomSource {
         }
         if config.patients == Some(0) {
             complaints.push(Complaint::new("patients", "expected at least one patient, got 0"));
+        }
+        for complaint in config.lesions.iter().flat_map(LesionConfig::complaints) {
+            complaints.push(Complaint { field: format!("lesions.{}", complaint.field), ..complaint });
         }
         if complaints.is_empty() { Ok(Self { name: name.to_owned(), config }) } else { Err(complaints) }
     }
@@ -175,7 +184,10 @@ impl Source for PhantomSource {
         let scene = anatomy::body(&build, enhancement, patient, scan);
         let mut pose = scan.draws("pose");
         let middle_mm = self.middle_mm(number).map(|mm| mm + pose.uniform(-7.0, 7.0) as f32);
-        let (hu, labels) = scene.render(&grid, middle_mm, scan.draws("noise"));
+        let (mut hu, mut labels) = scene.render(&grid, middle_mm, scan.draws("noise"));
+        if let Some(lesions) = &self.config.lesions {
+            lesions.grow(&mut hu, &mut labels, &grid, scan.with("purpose", "lesions"));
+        }
         let volume = Volume { grid, voxels: Voxels::I16(hu) };
         let digest = content_digest(&volume);
         Ok(Scan { entry: entry.clone(), digest, volume, companions: Arc::new(PhantomLabels { grid, labels }) })

@@ -28,7 +28,7 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 
 pub use fit::{Part, fit, shape_of};
-pub use safetensors::{Precision, write_safetensors};
+pub use safetensors::{Precision, read_metadata, write_safetensors};
 
 use super::failed;
 use crate::error::{Error, Result};

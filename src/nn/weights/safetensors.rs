@@ -77,6 +77,43 @@ pub(super) fn read(mut reader: impl Read + Seek, file_bytes: u64) -> Result<Chec
     Ok(Checkpoint { tensors, mappings: vec![String::new()] })
 }
 
+/// The texts that a safetensors file has beside its tensors; none where it has none.
+///
+/// # Errors
+/// Where the file cannot be read, or its header is malformed.
+///
+/// ```
+/// use std::collections::BTreeMap;
+/// use candle_core::{Device, Tensor};
+/// use freetumor::nn::weights::{Precision, read_metadata, write_safetensors};
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("bias.safetensors");
+/// let tensors = BTreeMap::from([("bias".to_owned(), Tensor::new(&[0.5f32], &Device::Cpu)?)]);
+/// let about = BTreeMap::from([("step".to_owned(), "7".to_owned())]);
+/// write_safetensors(&path, &tensors, &about, Precision::Single)?;
+/// assert_eq!(read_metadata(&path)?, about);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn read_metadata(path: &Path) -> Result<BTreeMap<String, String>> {
+    let io = |error| Error::io("cannot read", path, error);
+    let malformed = |what: String| Error::new(format!("{} is no safetensors file: {what}", path.display()));
+    let mut file = File::open(path).map_err(io)?;
+    let file_bytes = file.metadata().map_err(io)?.len();
+    let mut length = [0; 8];
+    file.read_exact(&mut length).map_err(|error| malformed(error.to_string()))?;
+    let length = u64::from_le_bytes(length);
+    if length > file_bytes.saturating_sub(8) {
+        return Err(malformed(format!("a header of {length} bytes in a file of {file_bytes}")));
+    }
+    let mut header = vec![0; length as usize];
+    file.read_exact(&mut header).map_err(io)?;
+    let mut header: Map<String, Value> =
+        serde_json::from_slice(&header).map_err(|error| malformed(format!("its header is no JSON: {error}")))?;
+    let metadata = header.remove(METADATA).unwrap_or_else(|| json!({}));
+    serde_json::from_value(metadata).map_err(|error| malformed(error.to_string()))
+}
+
 /// How precisely weights are written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {

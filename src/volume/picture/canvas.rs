@@ -13,6 +13,21 @@ pub struct Picture {
 }
 
 impl Picture {
+    /// A picture of the given pixels, red, green and blue, row by row from the top left.
+    ///
+    /// ```
+    /// use freetumor::volume::Picture;
+    /// let picture = Picture::from_rgb(2, 1, vec![255, 0, 0, 0, 0, 255]);
+    /// assert_eq!(picture.pixel(1, 0), [0, 0, 255]);
+    /// ```
+    ///
+    /// # Panics
+    /// Where the bytes do not fill the picture.
+    pub fn from_rgb(width: usize, height: usize, rgb: Vec<u8>) -> Self {
+        assert_eq!(rgb.len(), 3 * width * height, "three bytes a pixel");
+        Self { width, height, rgb }
+    }
+
     /// A black picture.
     pub(super) fn black(width: usize, height: usize) -> Self {
         Self { width, height, rgb: vec![0; 3 * width * height] }
@@ -117,7 +132,7 @@ impl Picture {
 }
 
 /// Pictures below each other with black between them, flush left.
-pub(super) fn stacked(pictures: &[Picture], gap: usize) -> Picture {
+pub fn stacked(pictures: &[Picture], gap: usize) -> Picture {
     let width = pictures.iter().map(|picture| picture.width).max().unwrap_or(0);
     let height = pictures.iter().map(|picture| picture.height).sum::<usize>() + gap * pictures.len().saturating_sub(1);
     let mut all = Picture::black(width, height);

@@ -8,8 +8,7 @@ mod font;
 mod letters;
 mod plane;
 
-pub use canvas::Picture;
-use canvas::stacked;
+pub use canvas::{Picture, stacked};
 use plane::{Scale, panel};
 pub use plane::{View, label_colour};
 

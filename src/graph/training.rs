@@ -1,0 +1,84 @@
+//! Files for training: sources and stages as in any graph file, and a section `[train]`.
+
+use serde_json::Value as Json;
+use toml::de::ValueDeserializer;
+
+use super::check::plan_nodes;
+use super::file::{GraphFile, Problems};
+use super::plan::Plan;
+use super::problem::Severity;
+use super::registry::{Registry, StageConfig};
+use super::spec::{Purpose, Spec, Value, place_of};
+use super::{Problem, settings};
+use crate::error::Complaint;
+
+/// What came of checking a file for training.
+#[derive(Debug)]
+pub struct CheckedTraining<C> {
+    /// Everything that is wrong or hardly meant, in the order of the file.
+    pub problems: Vec<Problem>,
+    /// The section `[train]`, where nothing is wrong.
+    pub settings: Option<C>,
+    /// The built sources and stages, where nothing is wrong.
+    pub plan: Option<Plan>,
+}
+
+impl<C> CheckedTraining<C> {
+    /// Whether anything keeps the training from starting.
+    pub fn is_bad(&self) -> bool {
+        self.settings.is_none()
+            || self.plan.is_none()
+            || self.problems.iter().any(|problem| problem.severity == Severity::Error)
+    }
+}
+
+/// Reads a file for training and reports every problem that it has: of its sources and stages as [`check`](super::check)
+/// does, and of its section `[train]`.
+///
+/// `complaints` judges what was read: the settings by themselves, and, where they were built, beside the stages that they
+/// name. Unlike in a graph that is run, a node whose output nothing takes is in order: `[train]` names it.
+///
+/// ```
+/// use freetumor::error::Complaint;
+/// use freetumor::graph::{GraphFile, Registry, check_training};
+///
+/// #[derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+/// #[serde(deny_unknown_fields)]
+/// struct Settings {
+///     /// Steps in all.
+///     steps: u64,
+/// }
+///
+/// let text = "[pipeline]\nname = \"a\"\n[sources.bodies]\nkind = \"phantom\"\n[train]\nstep = 3\n";
+/// let file = GraphFile::new("a.toml", ".", text);
+/// let checked = check_training::<Settings>(&file, &Registry::standard(), |_, _| Vec::new());
+/// let said: Vec<_> = checked.problems.iter().map(|problem| problem.message.as_str()).collect();
+/// assert_eq!(said, ["`train` has no `steps`", "unknown key `step` in `train`"]);
+/// ```
+pub fn check_training<C: StageConfig>(
+    file: &GraphFile,
+    registry: &Registry,
+    complaints: impl Fn(&C, Option<&Plan>) -> Vec<Complaint>,
+) -> CheckedTraining<C> {
+    let mut problems = Problems::of(file);
+    let Some(spec) = Spec::read(file, Purpose::Train, &mut problems) else {
+        return CheckedTraining { problems: problems.sorted(), settings: None, plan: None };
+    };
+    let (_, plan) = plan_nodes(file, &spec, registry, &mut problems);
+    let settings = spec.train.as_ref().and_then(|table| {
+        let span = table.span();
+        let schema: Json = schemars::schema_for!(C).to_value();
+        let parse = |table: Value<'_>| C::deserialize(ValueDeserializer::from(table));
+        let reading = settings::read(table, "train", &span, &schema, parse, &mut problems);
+        let settings = reading.value?;
+        let place = |field: &str| place_of(table, field).unwrap_or(span.clone());
+        settings::report(complaints(&settings, plan.as_ref()), &reading.spoiled, place, &mut problems);
+        Some(settings)
+    });
+    let is_good = !problems.any_error();
+    CheckedTraining {
+        problems: problems.sorted(),
+        settings: settings.filter(|_| is_good),
+        plan: plan.filter(|_| is_good),
+    }
+}

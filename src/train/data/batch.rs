@@ -1,0 +1,164 @@
+//! Crops side by side, as a network takes them.
+
+use candle_core::{Device, Tensor};
+
+use super::Case;
+use crate::error::Result;
+use crate::nn::failed;
+use crate::volume::{Array3, Region};
+
+/// A crop of a case with its labels.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Patch {
+    /// The image in 0..1 (before changes of brightness).
+    pub image: Array3<f32>,
+    /// Merged labels.
+    pub labels: Array3<u8>,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// Where a crop comes from: said when training stops on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The scan's id.
+    pub scan_id: String,
+    /// The crop's first voxel on the case's grid.
+    pub start: [usize; 3],
+    /// Whether a synthetic tumor was put into it.
+    pub is_synthetic: bool,
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let tumor = if self.is_synthetic { " with a synthetic tumor" } else { "" };
+        write!(f, "scan {} from voxel {:?}{tumor}", self.scan_id, self.start)
+    }
+}
+
+impl Patch {
+    /// A crop of a case.
+    ///
+    /// # Panics
+    /// Where the box does not lie inside.
+    pub fn of(case: &Case, region: Region) -> Self {
+        let origin = Origin { scan_id: case.id().to_owned(), start: region.start, is_synthetic: false };
+        Self { image: case.image(region), labels: case.masked.mask.labels.cut(region), origin }
+    }
+}
+
+/// The crops of one step.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    /// Images, `[batch, x, y, z]`, z fastest.
+    pub images: Vec<f32>,
+    /// Labels, likewise.
+    pub labels: Vec<u8>,
+    /// Voxels of a crop along [x, y, z].
+    pub shape: [usize; 3],
+    /// Where each comes from.
+    pub origins: Vec<Origin>,
+}
+
+impl Batch {
+    /// Puts crops of one shape side by side.
+    ///
+    /// # Panics
+    /// Where they have several shapes.
+    pub fn of(patches: Vec<Patch>) -> Self {
+        let mut batch = Self { shape: patches.first().map_or([0; 3], |patch| patch.image.shape()), ..Self::default() };
+        for Patch { image, labels, origin } in patches {
+            assert_eq!(image.shape(), batch.shape, "crops of one shape make a batch");
+            append(&mut batch.images, &image);
+            append(&mut batch.labels, &labels);
+            batch.origins.push(origin);
+        }
+        batch
+    }
+
+    /// How many crops.
+    pub fn len(&self) -> usize {
+        self.origins.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.origins.is_empty()
+    }
+
+    /// The images as a network takes them: `[batch, 1, x, y, z]`.
+    ///
+    /// # Errors
+    /// Where the device has no room.
+    pub fn images_on(&self, device: &Device) -> Result<Tensor> {
+        volumes_on(self.images.clone(), self.len(), self.shape, device)
+    }
+
+    /// Every crop's origin, for messages.
+    pub fn described(&self) -> String {
+        self.origins.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// Values `[batch, x, y, z]`, z fastest, as `[batch, 1, x, y, z]` on a device.
+pub(in crate::train) fn volumes_on(
+    values: Vec<f32>,
+    batch: usize,
+    [x, y, z]: [usize; 3],
+    device: &Device,
+) -> Result<Tensor> {
+    let tensor = Tensor::from_vec(values, (batch, 1, x, y, z), &Device::Cpu);
+    tensor.and_then(|tensor| tensor.to_device(device)).map_err(failed("cannot put a batch on the device"))
+}
+
+/// Appends an array, whose x is fastest, in the order of tensors, whose z is.
+pub(in crate::train) fn append<T: Copy>(into: &mut Vec<T>, array: &Array3<T>) {
+    let [nx, ny, nz] = array.shape();
+    let values = array.as_slice();
+    into.reserve(values.len());
+    for x in 0..nx {
+        for y in 0..ny {
+            into.extend((0..nz).map(|z| values[x + nx * (y + ny * z)]));
+        }
+    }
+}
+
+/// The array of values in the order of tensors.
+pub(in crate::train) fn array_of<T: Copy>(values: &[T], shape: [usize; 3]) -> Array3<T> {
+    let [_, ny, nz] = shape;
+    Array3::from_fn(shape, |[x, y, z]| values[z + nz * (y + ny * x)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_have_z_fastest() {
+        let image = Array3::from_fn([2, 3, 4], |[x, y, z]| (100 * x + 10 * y + z) as f32);
+        let labels = image.map(|value| *value as u8);
+        let patch =
+            |image: &Array3<f32>| Patch { image: image.clone(), labels: labels.clone(), origin: Default::default() };
+        let batch = Batch::of(vec![patch(&image), patch(&image.map(|value| -value))]);
+        let tensor = batch.images_on(&Device::Cpu).unwrap();
+        assert_eq!(tensor.dims(), [2, 1, 2, 3, 4]);
+        let values = tensor.to_dtype(candle_core::DType::F32).unwrap();
+        let at = |b: usize, x: usize, y: usize, z: usize| {
+            values
+                .get(b)
+                .unwrap()
+                .get(0)
+                .unwrap()
+                .get(x)
+                .unwrap()
+                .get(y)
+                .unwrap()
+                .get(z)
+                .unwrap()
+                .to_scalar::<f32>()
+                .unwrap()
+        };
+        assert_eq!((at(0, 1, 2, 3), at(1, 1, 0, 2)), (123.0, -102.0));
+        assert_eq!(array_of(&batch.images[..24], [2, 3, 4]), image);
+    }
+}

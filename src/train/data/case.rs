@@ -1,0 +1,234 @@
+//! A scan as training sees it.
+
+use std::sync::Arc;
+
+use crate::error::{Fault, FaultKind};
+use crate::ingest::Scan;
+use crate::mask::{MaskedScan, OrganMask};
+use crate::random::Draws;
+use crate::volume::{Array3, HuWindow, Labels, Preprocess, Region, Volume, Voxels};
+
+/// A scan with its labels on the grid of training: oriented, resampled, cropped to what is dense, padded to the patch.
+///
+/// Voxels stay HU, clipped to the window, so that tumors can still be made in them; a crop is brought to 0..1 when it is
+/// cut.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// HU, organs and tumors.
+    pub masked: MaskedScan,
+    /// The HU that become 0 and 1.
+    pub window: HuWindow,
+    /// Voxels of a crop along [x, y, z]; the case is at least as large.
+    pub patch: [usize; 3],
+    /// The part that is no padding.
+    pub scanned: Region,
+    /// Where each label is.
+    pub index: VoxelIndex,
+}
+
+impl Case {
+    /// Makes a scan ready.
+    ///
+    /// # Errors
+    /// A fault where its geometry cannot be, or labels and scan do not fit.
+    pub fn prepare(masked: &MaskedScan, preprocess: &Preprocess) -> Result<Self, Fault> {
+        let volume = &masked.scan.volume;
+        if masked.mask.labels.shape() != volume.grid.shape {
+            let (got, expected) = (masked.mask.labels.shape(), volume.grid.shape);
+            let message = format!("expected labels of the scan's shape {expected:?}, got {got:?}");
+            return Err(Fault::mask(FaultKind::Mismatch, message));
+        }
+        let labels = Labels { grid: volume.grid, ids: masked.mask.labels.map(|id| u16::from(*id)) };
+        let prepared = preprocess.apply(volume, Some(&labels))?;
+        drop(labels);
+        let window = preprocess.window();
+        let mut hu = prepared.image;
+        hu.as_mut_slice().iter_mut().for_each(|value| *value = window.low_hu + *value * window.width_hu());
+        let ids = prepared.labels.map(|ids| ids.map(|id| *id as u8));
+        let labels = ids.unwrap_or_else(|| Array3::filled(hu.shape(), 0));
+        let scan = Scan {
+            entry: masked.scan.entry.clone(),
+            digest: masked.scan.digest.clone(),
+            volume: Volume { grid: prepared.grid, voxels: Voxels::F32(hu) },
+            companions: masked.scan.companions.clone(),
+        };
+        let index = VoxelIndex::of(&labels);
+        let mask = OrganMask { labels, organs: masked.mask.organs.clone() };
+        let masked = MaskedScan { scan: Arc::new(scan), mask };
+        Ok(Self { masked, window, patch: preprocess.patch(), scanned: prepared.scanned, index })
+    }
+
+    /// The scan's id.
+    pub fn id(&self) -> &str {
+        &self.masked.scan.entry.scan_id
+    }
+
+    /// Voxels along [x, y, z].
+    pub fn shape(&self) -> [usize; 3] {
+        self.masked.mask.labels.shape()
+    }
+
+    /// Bytes in memory.
+    pub fn bytes(&self) -> u64 {
+        (self.masked.scan.volume.voxels.bytes() + self.masked.mask.labels.as_slice().len() + self.index.bytes()) as u64
+    }
+
+    /// The voxels of a box in 0..1.
+    ///
+    /// # Panics
+    /// Where the box does not lie inside.
+    pub fn image(&self, region: Region) -> Array3<f32> {
+        let mut image = self.masked.scan.volume.voxels.hu_of(region);
+        image.as_mut_slice().iter_mut().for_each(|hu| *hu = self.window.apply(*hu));
+        image
+    }
+
+    /// The part of the case in a box, for tumors that shall lie in it.
+    ///
+    /// # Panics
+    /// Where the box does not lie inside.
+    #[must_use]
+    pub fn cut(&self, region: Region) -> MaskedScan {
+        let scan = Scan {
+            entry: self.masked.scan.entry.clone(),
+            digest: self.masked.scan.digest.clone(),
+            volume: self.masked.scan.volume.cut(region),
+            companions: self.masked.scan.companions.clone(),
+        };
+        let mask = OrganMask { labels: self.masked.mask.labels.cut(region), organs: self.masked.mask.organs.clone() };
+        MaskedScan { scan: Arc::new(scan), mask }
+    }
+}
+
+/// How many voxels of each label there are up to each row along x, by which one is found without a list of them all.
+///
+/// ```
+/// use freetumor::random::Key;
+/// use freetumor::train::data::VoxelIndex;
+/// use freetumor::volume::Array3;
+///
+/// let mut labels = Array3::filled([5, 4, 3], 0u8);
+/// labels[[1, 2, 0]] = 2;
+/// labels[[4, 3, 2]] = 2;
+/// let index = VoxelIndex::of(&labels);
+/// assert_eq!((index.count(2), index.count(0), index.count(7)), (2, 58, 0));
+/// assert_eq!(index.voxel(&labels, 2, 1), Some([4, 3, 2]));
+/// let drawn = index.draw(&labels, |label| label == 2, &mut Key::root(1).draws("voxel")).unwrap();
+/// assert_eq!(labels[drawn], 2);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct VoxelIndex {
+    /// Label by label: voxels up to and including each row.
+    through: Vec<(u8, Vec<u32>)>,
+}
+
+impl VoxelIndex {
+    /// The index of a label map.
+    pub fn of(labels: &Array3<u8>) -> Self {
+        let [nx, ny, nz] = labels.shape();
+        let mut slots = [usize::MAX; 256];
+        let mut through: Vec<(u8, Vec<u32>)> = Vec::new();
+        for (row, voxels) in labels.as_slice().chunks_exact(nx.max(1)).enumerate() {
+            for &label in voxels {
+                let slot = &mut slots[usize::from(label)];
+                if *slot == usize::MAX {
+                    *slot = through.len();
+                    through.push((label, vec![0; ny * nz]));
+                }
+                through[*slot].1[row] += 1;
+            }
+        }
+        for (_, counts) in &mut through {
+            let mut sum = 0;
+            counts.iter_mut().for_each(|count| {
+                sum += *count;
+                *count = sum;
+            });
+        }
+        through.sort_unstable_by_key(|(label, _)| *label);
+        Self { through }
+    }
+
+    /// The labels that occur, ascending.
+    pub fn labels(&self) -> impl Iterator<Item = u8> + '_ {
+        self.through.iter().map(|(label, _)| *label)
+    }
+
+    /// Voxels of a label.
+    pub fn count(&self, label: u8) -> usize {
+        let rows = self.through.iter().find(|(own, _)| *own == label);
+        rows.and_then(|(_, through)| through.last()).map_or(0, |count| *count as usize)
+    }
+
+    /// The voxel of a label that has `rank` others before it, x fastest.
+    pub fn voxel(&self, labels: &Array3<u8>, label: u8, rank: usize) -> Option<[usize; 3]> {
+        let (_, through) = self.through.iter().find(|(own, _)| *own == label)?;
+        let row = through.partition_point(|count| *count as usize <= rank);
+        let before = row.checked_sub(1).map_or(0, |row| through[row] as usize);
+        let ny = labels.shape()[1];
+        let [y, z] = [row % ny, row / ny];
+        if row >= through.len() {
+            return None;
+        }
+        let mut voxels = labels.row(y, z).iter().enumerate().filter(|(_, own)| **own == label);
+        voxels.nth(rank - before).map(|(x, _)| [x, y, z])
+    }
+
+    /// Any voxel of the wanted labels, each as likely as the other; `None` where there is none.
+    pub fn draw(&self, labels: &Array3<u8>, is_wanted: impl Fn(u8) -> bool, draws: &mut Draws) -> Option<[usize; 3]> {
+        let wanted: Vec<u8> = self.labels().filter(|label| is_wanted(*label)).collect();
+        let all: usize = wanted.iter().map(|label| self.count(*label)).sum();
+        if all == 0 {
+            return None;
+        }
+        let mut rank = draws.index(all);
+        for label in wanted {
+            match rank.checked_sub(self.count(label)) {
+                Some(rest) => rank = rest,
+                None => return self.voxel(labels, label, rank),
+            }
+        }
+        None
+    }
+
+    fn bytes(&self) -> usize {
+        self.through.iter().map(|(_, rows)| 4 * rows.len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Key;
+    use crate::train::testing::phantom;
+
+    #[test]
+    fn every_voxel_has_its_rank() {
+        let mut draws = Key::root(3).draws("labels");
+        let labels = Array3::from_fn([7, 5, 6], |_| draws.index(4) as u8);
+        let index = VoxelIndex::of(&labels);
+        for label in 0..5u8 {
+            let own: Vec<_> = (0..index.count(label)).map(|rank| index.voxel(&labels, label, rank).unwrap()).collect();
+            let expected: Vec<_> = (0..6)
+                .flat_map(|z| (0..5).flat_map(move |y| (0..7).map(move |x| [x, y, z])))
+                .filter(|voxel| labels[*voxel] == label)
+                .collect();
+            assert_eq!(own, expected);
+            assert_eq!(index.voxel(&labels, label, own.len()), None);
+        }
+    }
+
+    #[test]
+    fn a_case_is_what_preprocessing_gives() {
+        let masked = phantom(5);
+        let preprocess = Preprocess::new([4.0, 4.0, 5.0], HuWindow::ABDOMEN, [32, 32, 48]).unwrap();
+        let case = Case::prepare(&masked, &preprocess).unwrap();
+        let labels = Labels { grid: masked.scan.volume.grid, ids: masked.mask.labels.map(|id| u16::from(*id)) };
+        let expected = preprocess.apply(&masked.scan.volume, Some(&labels)).unwrap();
+        let image = case.image(Region { start: [0; 3], shape: case.shape() });
+        let apart = image.as_slice().iter().zip(expected.image.as_slice()).map(|(a, b)| (a - b).abs());
+        assert!(apart.fold(0.0, f32::max) < 1e-6);
+        assert_eq!(case.masked.mask.labels.map(|id| u16::from(*id)), expected.labels.unwrap());
+        assert!(case.index.count(1) > 500, "the liver is there");
+    }
+}

@@ -1,0 +1,178 @@
+//! A network that learns: its variables and its optimiser under one name.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::initial;
+use crate::error::{Error, Result};
+use crate::nn::failed;
+use crate::nn::network::{Config, Network};
+use crate::nn::optimise::{Adam, AdamConfig, Moments};
+use crate::nn::parameters::{Variables, from_tensors};
+use crate::nn::weights::{Part, Precision, fit, read, write_safetensors};
+use crate::random::Key;
+
+/// A network with what training changes.
+pub struct Learning {
+    name: &'static str,
+    config: Config,
+    network: Network,
+    variables: Variables,
+    optimiser: Adam,
+    adam: AdamConfig,
+    device: Device,
+}
+
+impl Learning {
+    /// A network that starts from the weights that `key` and its name decide.
+    ///
+    /// # Errors
+    /// Where there is no network of that configuration.
+    pub fn new(name: &'static str, config: Config, adam: AdamConfig, key: Key, device: &Device) -> Result<Self> {
+        let variables = Variables::new(initial::builder(key.with("network", name), DType::F32, device));
+        let network = Network::new(variables.builder(), &config).map_err(failed("there is no such network"))?;
+        Ok(Self { name, config, network, variables, optimiser: Adam::new(adam), adam, device: device.clone() })
+    }
+
+    /// The same with the weights of a file.
+    ///
+    /// # Errors
+    /// Where the file cannot be read or holds another network.
+    pub fn with_weights(self, path: &Path, part: Part) -> Result<Self> {
+        let declared = self.config.declared().map_err(failed("there is no such network"))?;
+        let weights = fit(&read(path, &Device::Cpu)?, &declared, part).map_err(|error| {
+            let wrapped = Error::new(format!("{}: {error}", path.display()));
+            error.hint().into_iter().fold(wrapped, Error::with_hint)
+        })?;
+        for (name, variable) in self.variables.all() {
+            let value = weights[&name].to_device(&self.device);
+            value.and_then(|value| variable.set(&value)).map_err(failed("cannot take weights over"))?;
+        }
+        Ok(self)
+    }
+
+    /// What it is called in tables and files.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// What distinguishes this network from others.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Where it computes.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The network; a backward pass through it reaches its variables.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// The same network over the same memory, through which a backward pass reaches the input alone: no gradients of
+    /// weights are computed, and a step of this network is seen there at once.
+    ///
+    /// # Errors
+    /// Where it cannot be built.
+    pub fn frozen(&self) -> Result<Network> {
+        let weights = self.variables.all().into_iter().map(|(name, variable)| (name, variable.as_tensor().detach()));
+        let vb = from_tensors(weights.collect(), DType::F32, &self.device);
+        Network::new(vb, &self.config).map_err(failed("cannot build the network"))
+    }
+
+    /// Goes back through what `loss` was computed from and takes one step; only this network's variables move.
+    ///
+    /// # Errors
+    /// Where the backward pass fails.
+    pub fn step(&mut self, loss: &Tensor, rate: f64) -> Result<()> {
+        let step = |optimiser: &mut Adam| optimiser.step(&self.variables.all(), &loss.backward()?, rate);
+        step(&mut self.optimiser).map_err(failed("cannot take a step"))
+    }
+
+    /// The weights by name.
+    pub fn weights(&self) -> BTreeMap<String, Tensor> {
+        self.variables.all().into_iter().map(|(name, variable)| (name, variable.as_tensor().detach())).collect()
+    }
+
+    /// Writes the weights alone, for inference; whole or not at all.
+    ///
+    /// # Errors
+    /// Where the file cannot be written.
+    pub fn write_weights(&self, path: &Path, about: &BTreeMap<String, String>) -> Result<()> {
+        write_safetensors(path, &self.weights(), about, Precision::Single)
+    }
+
+    /// # Errors
+    /// Where a weight is NaN or infinite.
+    pub(super) fn check_finite(&self) -> Result<()> {
+        for (name, variable) in self.variables.all() {
+            let sum = variable.sum_all().and_then(|sum| sum.to_scalar::<f32>());
+            if !sum.map_err(failed("cannot read weights"))?.is_finite() {
+                return Err(Error::new(format!("the weights `{name}` of the {} are no longer finite", self.name)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Steps that the optimiser has taken.
+    pub(super) fn steps(&self) -> u64 {
+        self.optimiser.steps()
+    }
+
+    /// Weights and moments, each under a name of its own.
+    pub(super) fn tensors(&self) -> impl Iterator<Item = (String, Tensor)> + '_ {
+        let weights = self.weights().into_iter().map(|(name, tensor)| (self.key("weights", &name), tensor));
+        let moments = self.optimiser.moments().iter().flat_map(|(name, moments)| {
+            let Moments { first, second, largest } = moments.clone();
+            let known = [("first", Some(first)), ("second", Some(second)), ("largest", largest)];
+            known.into_iter().filter_map(|(kind, tensor)| Some((self.key(kind, name), tensor?)))
+        });
+        weights.chain(moments)
+    }
+
+    /// Takes over what [`tensors`](Self::tensors) gave.
+    ///
+    /// # Errors
+    /// Where something is missing or of another shape.
+    pub(super) fn restore(&mut self, tensors: &BTreeMap<String, Tensor>, steps: u64) -> Result<()> {
+        let mut moments = BTreeMap::new();
+        for (name, variable) in self.variables.all() {
+            let take = |kind: &str| -> Result<Option<Tensor>> {
+                let Some(tensor) = tensors.get(&self.key(kind, &name)) else { return Ok(None) };
+                if tensor.shape() != variable.shape() {
+                    let (expected, got) = (variable.dims(), tensor.dims());
+                    let name = self.key(kind, &name);
+                    return Err(Error::new(format!("`{name}`: expected shape {expected:?}, got {got:?}")));
+                }
+                tensor.to_device(&self.device).map(Some).map_err(failed("cannot move a tensor"))
+            };
+            let missing =
+                |kind: &str| Error::new(format!("expected a tensor `{}`, there is none", self.key(kind, &name)));
+            let weight = take("weights")?.ok_or_else(|| missing("weights"))?;
+            variable.set(&weight).map_err(failed("cannot take weights over"))?;
+            let Some(first) = take("first")? else { continue };
+            let second = take("second")?.ok_or_else(|| missing("second"))?;
+            let largest = take("largest")?;
+            if self.adam.amsgrad && largest.is_none() {
+                return Err(missing("largest"));
+            }
+            moments.insert(name, Moments { first, second, largest });
+        }
+        self.optimiser = Adam::resumed(self.adam, steps, moments);
+        Ok(())
+    }
+
+    fn key(&self, kind: &str, parameter: &str) -> String {
+        format!("{}.{kind}.{parameter}", self.name)
+    }
+}
+
+impl std::fmt::Debug for Learning {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Learning").field("name", &self.name).field("config", &self.config).finish_non_exhaustive()
+    }
+}

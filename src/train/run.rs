@@ -1,0 +1,382 @@
+//! The loop that all stages share.
+//!
+//! ```text
+//! OUT/settings.json        what is trained; a folder keeps to one configuration
+//! OUT/checkpoint.safetensors   where the run stands
+//! OUT/history.parquet      losses, rates and scores of every step
+//! OUT/curves.png           the same to look at
+//! OUT/pictures/STEP.png    what the network makes of a slice
+//! OUT/weights/NAME.safetensors        each network at the end
+//! OUT/weights/NAME-best.safetensors   and where validation was best
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use super::checkpoint::{self, Standing};
+use super::curves::curves;
+use super::data::{Loader, Sampler};
+use super::history::{History, TRAIN, VALIDATION};
+use super::learning::Learning;
+use super::output::write_atomic;
+use crate::error::{Complaint, Error, Result};
+use crate::sink::canonical;
+use crate::sink::durable::FileDigest;
+use crate::volume::Picture;
+
+/// How often something happens beside the steps themselves, in steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Every {
+    /// A checkpoint with tables and curves: what a crash may cost.
+    pub checkpoint: u64,
+    /// A validation.
+    pub validation: u64,
+    /// A picture of a slice.
+    pub picture: u64,
+}
+
+impl Default for Every {
+    fn default() -> Self {
+        Self { checkpoint: 500, validation: 1000, picture: 1000 }
+    }
+}
+
+impl Every {
+    /// Everything that is wrong with the settings.
+    pub fn complaints(&self) -> Vec<Complaint> {
+        let named = [("checkpoint", self.checkpoint), ("validation", self.validation), ("picture", self.picture)];
+        let zero = named.into_iter().filter(|(_, steps)| *steps == 0);
+        zero.map(|(name, _)| Complaint::new(name, "expected at least 1 step, got 0")).collect()
+    }
+}
+
+/// What a step, or a validation, found.
+pub type Numbers = Vec<(String, f64)>;
+
+/// What takes the steps of a stage.
+pub trait Learner {
+    /// What a step takes.
+    type Batch: Send + 'static;
+
+    /// Takes one step; gives its losses and rates. No number that it acts on may be NaN or infinite: see [`finite`].
+    ///
+    /// # Errors
+    /// Where the step cannot be taken.
+    fn learn(&mut self, step: u64, batch: Self::Batch) -> Result<Numbers>;
+
+    /// Scores on what is not trained on; none where there is nothing.
+    ///
+    /// # Errors
+    /// Where they cannot be computed.
+    fn validate(&mut self) -> Result<Numbers>;
+
+    /// The name of the score by which the best weights are chosen: the higher, the better.
+    fn judged_by(&self) -> &'static str;
+
+    /// Something to look at.
+    ///
+    /// # Errors
+    /// Where it cannot be computed.
+    fn picture(&mut self) -> Result<Option<Picture>>;
+
+    /// The networks that learn.
+    fn networks(&self) -> Vec<&Learning>;
+
+    /// The same, to be restored.
+    fn networks_mut(&mut self) -> Vec<&mut Learning>;
+}
+
+/// A run that is to be made or to go on.
+#[derive(Clone, Debug)]
+pub struct RunPlan {
+    /// `segmentor`, `synthesis` or `segmentation`.
+    pub stage: &'static str,
+    /// What is trained, defaults filled in: everything that decides the result.
+    pub settings: Json,
+    /// What all randomness is derived from.
+    pub seed: u64,
+    /// Steps in all.
+    pub steps: u64,
+    /// What happens beside them.
+    pub every: Every,
+    /// Where it is written.
+    pub out: PathBuf,
+    /// Whether it goes on from a checkpoint that is there.
+    pub resume: bool,
+    /// Which kernels compute.
+    pub kernel_class: String,
+    /// Threads that make batches.
+    pub loader_threads: usize,
+    /// Stops after this many steps of this call, as if it were killed behind a checkpoint; for tests and short looks.
+    pub limit: Option<u64>,
+}
+
+/// How a run stands, for those who wait.
+#[derive(Clone, Debug)]
+pub struct Progress<'a> {
+    /// Steps taken.
+    pub step: u64,
+    /// Steps in all.
+    pub steps: u64,
+    /// What the last step found.
+    pub numbers: &'a [(String, f64)],
+    /// What the last validation found.
+    pub scores: &'a [(String, f64)],
+    /// Time since the start of this call.
+    pub elapsed: Duration,
+    /// Time that the rest will take, as the steps so far went.
+    pub left: Duration,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// What was trained.
+    pub stage: &'static str,
+    /// Steps taken in all.
+    pub step: u64,
+    /// Steps in all.
+    pub steps: u64,
+    /// Steps taken by this call.
+    pub new_steps: u64,
+    /// Time that this call took, validations and pictures included.
+    pub seconds: f64,
+    /// Share of that time in which the loop waited for a batch.
+    pub waiting_share: f64,
+    /// The last validation.
+    pub scores: BTreeMap<String, f64>,
+    /// The best validation score and its step.
+    pub best: Option<(f64, u64)>,
+    /// Where everything lies.
+    pub folder: PathBuf,
+}
+
+/// Runs a stage to its end, or from where it stopped.
+///
+/// # Errors
+/// Where a batch cannot be made, a step cannot be taken or gives a number that is not finite, nothing can be written, or
+/// the folder belongs to another run.
+pub fn run<S, L>(
+    plan: &RunPlan,
+    sampler: Arc<S>,
+    learner: &mut L,
+    seen: &mut dyn FnMut(&Progress<'_>),
+) -> Result<Report>
+where
+    S: Sampler<Batch = L::Batch>,
+    L: Learner,
+{
+    let start = Instant::now();
+    let mut run = Run::open(plan, learner)?;
+    let first = run.standing.step;
+    let end = plan.limit.map_or(plan.steps, |limit| plan.steps.min(first + limit));
+    let mut loader = Loader::start(sampler, first..end, plan.loader_threads, 2 * plan.loader_threads + 2)?;
+    let (mut waited, mut scores) = (Duration::ZERO, run.last_scores());
+    while run.standing.step < end {
+        let asked = Instant::now();
+        let Some(batch) = loader.next()? else { break };
+        waited += asked.elapsed();
+        let step = run.standing.step;
+        let numbers = learner.learn(step, batch).map_err(|error| run.stopped(step, &error))?;
+        run.history.add(step, TRAIN, numbers.iter().cloned());
+        run.standing.step += 1;
+        let (done, is_last) = (run.standing.step, run.standing.step == plan.steps);
+        if done.is_multiple_of(plan.every.validation) || is_last {
+            scores = learner.validate()?;
+            run.judge(learner, &scores)?;
+        }
+        if done.is_multiple_of(plan.every.picture) || is_last {
+            run.show(learner.picture()?)?;
+        }
+        if done.is_multiple_of(plan.every.checkpoint) || done == end {
+            run.save(learner)?;
+        }
+        let (elapsed, taken) = (start.elapsed(), done - first);
+        let left = elapsed.mul_f64((end - done) as f64 / taken as f64);
+        seen(&Progress { step: done, steps: plan.steps, numbers: &numbers, scores: &scores, elapsed, left });
+    }
+    drop(loader);
+    if run.standing.step == plan.steps {
+        run.finish(learner)?;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    Ok(Report {
+        stage: plan.stage,
+        step: run.standing.step,
+        steps: plan.steps,
+        new_steps: run.standing.step - first,
+        seconds,
+        waiting_share: waited.as_secs_f64() / seconds.max(1e-9),
+        scores: scores.into_iter().collect(),
+        best: run.standing.best,
+        folder: plan.out.clone(),
+    })
+}
+
+/// Whether numbers are finite, before anything is done with them.
+///
+/// # Errors
+/// Where one is not, with all of them and with what they were computed from.
+pub fn finite(numbers: &[(String, f64)], from: &str) -> Result<()> {
+    let Some((name, value)) = numbers.iter().find(|(_, value)| !value.is_finite()) else { return Ok(()) };
+    let all = numbers.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ");
+    Err(Error::new(format!("{name} is {value} (of {all}) on {from}")))
+}
+
+/// A run on its way.
+struct Run<'a> {
+    plan: &'a RunPlan,
+    standing: Standing,
+    history: History,
+}
+
+impl<'a> Run<'a> {
+    fn open(plan: &'a RunPlan, learner: &mut impl Learner) -> Result<Self> {
+        let out = &plan.out;
+        for folder in [out.clone(), out.join("weights"), out.join("pictures")] {
+            std::fs::create_dir_all(&folder).map_err(|cause| Error::io("cannot make", &folder, cause))?;
+        }
+        let settings = canonical::pretty(&plan.settings)?;
+        let digest = FileDigest::of(&settings).sha256;
+        let mut run = Self {
+            plan,
+            standing: Standing::start(plan.stage, plan.seed, digest, &plan.kernel_class),
+            history: History::default(),
+        };
+        let path = run.checkpoint();
+        if !path.exists() {
+            let place = out.join("settings.json");
+            write_atomic(&place, &settings)?;
+            return Ok(run);
+        }
+        if !plan.resume {
+            let step = checkpoint::standing(&path)?.step;
+            return Err(Error::new(format!("{} holds a run that has taken {step} steps", out.display()))
+                .with_hint("--resume goes on with it, another --out starts anew"));
+        }
+        let expected = run.standing.clone();
+        run.standing = checkpoint::load(&path, &expected, &mut learner.networks_mut())?;
+        let table = run.table();
+        run.history = History::read(&table, run.standing.step)?;
+        Ok(run)
+    }
+
+    fn checkpoint(&self) -> PathBuf {
+        self.plan.out.join("checkpoint.safetensors")
+    }
+
+    fn table(&self) -> PathBuf {
+        self.plan.out.join("history.parquet")
+    }
+
+    fn weights(&self, name: &str) -> PathBuf {
+        self.plan.out.join("weights").join(format!("{name}.safetensors"))
+    }
+
+    /// The scores of the last validation before a run went on.
+    fn last_scores(&self) -> Numbers {
+        let rows = || self.history.rows().iter().filter(|row| row.phase == VALIDATION);
+        let last = rows().map(|row| row.step).max();
+        rows().filter(|row| Some(row.step) == last).map(|row| (row.name.to_string(), row.value)).collect()
+    }
+
+    /// Takes note of a validation, and keeps the weights where it is the best so far.
+    fn judge(&mut self, learner: &impl Learner, scores: &Numbers) -> Result<()> {
+        let step = self.standing.step;
+        self.history.add(step - 1, VALIDATION, scores.iter().cloned());
+        let score = scores.iter().find(|(name, _)| name == learner.judged_by()).map(|(_, score)| *score);
+        let Some(score) = score.filter(|score| score.is_finite()) else { return Ok(()) };
+        if self.standing.best.is_none_or(|(best, _)| score > best) {
+            self.standing.best = Some((score, step));
+            for network in learner.networks() {
+                let path = self.weights(&format!("{}-best", network.name()));
+                network.write_weights(&path, &self.about(network))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What is said of weights in their file.
+    fn about(&self, network: &Learning) -> BTreeMap<String, String> {
+        let config = network.config();
+        BTreeMap::from([
+            ("network".to_owned(), network.name().to_owned()),
+            ("model".to_owned(), config.model.name().to_owned()),
+            ("width".to_owned(), config.width.to_string()),
+            ("classes".to_owned(), config.classes.to_string()),
+            ("norm".to_owned(), format!("{:?}", config.norm).to_lowercase()),
+            ("stage".to_owned(), self.plan.stage.to_owned()),
+            ("step".to_owned(), self.standing.step.to_string()),
+            ("seed".to_owned(), self.plan.seed.to_string()),
+            ("settings_sha256".to_owned(), self.standing.settings_sha256.clone()),
+        ])
+    }
+
+    fn show(&self, picture: Option<Picture>) -> Result<()> {
+        let Some(picture) = picture else { return Ok(()) };
+        let name = format!("{:09}.png", self.standing.step);
+        write_atomic(&self.plan.out.join("pictures").join(name), &picture.to_png()?)
+    }
+
+    /// The table goes first: where the checkpoint fails, its rows behind the last checkpoint are passed over.
+    fn save(&self, learner: &impl Learner) -> Result<()> {
+        self.history.write(&self.table())?;
+        if let Some(picture) = curves(&self.history) {
+            write_atomic(&self.plan.out.join("curves.png"), &picture.to_png()?)?;
+        }
+        checkpoint::save(&self.checkpoint(), &self.standing, &learner.networks())
+    }
+
+    fn finish(&self, learner: &impl Learner) -> Result<()> {
+        for network in learner.networks() {
+            network.write_weights(&self.weights(network.name()), &self.about(network))?;
+        }
+        Ok(())
+    }
+
+    /// Why training stopped at a step: what was seen before it is in the table.
+    fn stopped(&self, step: u64, cause: &Error) -> Error {
+        let lately: Vec<String> = self
+            .history
+            .names(TRAIN)
+            .iter()
+            .filter_map(|name| {
+                let series: Vec<f64> = self.history.series(TRAIN, name).map(|(_, value)| value).collect();
+                let last = &series[series.len().saturating_sub(3)..];
+                (!last.is_empty()).then(|| {
+                    let values = last.iter().map(|value| format!("{value:.4}")).collect::<Vec<_>>().join(", ");
+                    format!("{name} {values}")
+                })
+            })
+            .collect();
+        // What led to it is worth looking at; where it cannot be written, the first failure is still the one to report.
+        let table = self.plan.out.join("history-until-stop.parquet");
+        let _ = self.history.write(&table);
+        let before = if lately.is_empty() { String::new() } else { format!("; before it: {}", lately.join("; ")) };
+        let error = Error::new(format!("training stopped at step {step}: {cause}{before}"));
+        match cause.hint() {
+            Some(hint) => error.with_hint(hint),
+            None => error.with_hint(format!(
+                "a lower rate or a longer warm-up often helps; {} holds every step before it",
+                table.display()
+            )),
+        }
+    }
+}
+
+/// What is printed of numbers in one line.
+pub fn in_words(numbers: &[(String, f64)]) -> String {
+    numbers.iter().map(|(name, value)| format!("{name} {value:.4}")).collect::<Vec<_>>().join(", ")
+}
+
+/// A path of a run's folder, for those who go on from it.
+pub fn weights_of(folder: &Path, network: &str) -> PathBuf {
+    folder.join("weights").join(format!("{network}.safetensors"))
+}

@@ -1,0 +1,120 @@
+//! How the learning rate changes while a network learns.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Complaint;
+
+/// A linear warm-up, then half a cosine down, or a rate that stays.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScheduleConfig {
+    /// How the rate goes on after the warm-up.
+    pub course: Course,
+    /// Steps over which the rate rises to its full height.
+    pub warmup_steps: u64,
+    /// The share of the full rate that is left at the end of a cosine.
+    pub final_share: f64,
+}
+
+impl Default for ScheduleConfig {
+    fn default() -> Self {
+        Self { course: Course::Cosine, warmup_steps: 0, final_share: 0.0 }
+    }
+}
+
+/// The course of the rate after the warm-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Course {
+    /// Half a cosine down.
+    #[default]
+    Cosine,
+    /// It stays.
+    Constant,
+    /// The published warm-up and cosine: its first step has rate 0, and its warm-up takes two steps or more.
+    Reference,
+}
+
+/// The rate of every step of a run.
+///
+/// ```
+/// use freetumor::train::schedule::{Schedule, ScheduleConfig};
+/// let config = ScheduleConfig { warmup_steps: 2, ..ScheduleConfig::default() };
+/// let schedule = Schedule::new(config, 0.1, 6);
+/// assert_eq!([0, 1, 2, 4].map(|step| schedule.rate(step)), [0.05, 0.1, 0.1, 0.05]);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Schedule {
+    config: ScheduleConfig,
+    base: f64,
+    steps: u64,
+}
+
+impl ScheduleConfig {
+    /// Everything that is wrong with the settings, for a run of so many steps.
+    pub fn complaints(&self, steps: u64) -> Vec<Complaint> {
+        let mut complaints = Vec::new();
+        if self.warmup_steps > steps {
+            let message = format!("expected at most the {steps} steps of the run, got {}", self.warmup_steps);
+            complaints.push(Complaint::new("warmup_steps", message));
+        }
+        if self.course == Course::Reference && self.warmup_steps < 2 {
+            let message = format!("the published warm-up takes two steps or more, got {}", self.warmup_steps);
+            complaints.push(Complaint::new("warmup_steps", message).with_hint("course = \"cosine\" takes any number"));
+        }
+        if !(0.0..=1.0).contains(&self.final_share) {
+            let message = format!("expected a share from 0 to 1, got {}", self.final_share);
+            complaints.push(Complaint::new("final_share", message));
+        }
+        complaints
+    }
+}
+
+impl Schedule {
+    /// The schedule of a run of `steps` steps with the full rate `base`.
+    pub fn new(config: ScheduleConfig, base: f64, steps: u64) -> Self {
+        Self { config, base, steps }
+    }
+
+    /// The rate of a step, counted from 0.
+    pub fn rate(&self, step: u64) -> f64 {
+        let ScheduleConfig { course, warmup_steps, final_share } = self.config;
+        if step < warmup_steps {
+            return match course {
+                Course::Reference => self.base * step as f64 / (warmup_steps - 1) as f64,
+                Course::Cosine | Course::Constant => self.base * (step + 1) as f64 / warmup_steps as f64,
+            };
+        }
+        if course == Course::Constant {
+            return self.base;
+        }
+        let rest = self.steps.saturating_sub(warmup_steps).max(1) as f64;
+        let turn = (std::f64::consts::PI * (step - warmup_steps) as f64 / rest).min(std::f64::consts::PI);
+        let low = self.base * final_share;
+        low + 0.5 * (self.base - low) * (1.0 + libm::cos(turn))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_short_warm_up_is_no_division_by_zero() {
+        for warmup_steps in 0..3 {
+            let schedule = Schedule::new(ScheduleConfig { warmup_steps, ..ScheduleConfig::default() }, 1.0, 10);
+            let rates: Vec<f64> = (0..10).map(|step| schedule.rate(step)).collect();
+            assert!(rates.iter().all(|rate| *rate > 0.0 && *rate <= 1.0), "{rates:?}");
+        }
+        let only = Schedule::new(ScheduleConfig { warmup_steps: 1, ..ScheduleConfig::default() }, 1.0, 1);
+        assert_eq!((only.rate(0), only.rate(5)), (1.0, 0.0));
+    }
+
+    #[test]
+    fn what_cannot_be_is_said() {
+        let config = ScheduleConfig { course: Course::Reference, warmup_steps: 1, final_share: 2.0 };
+        let fields: Vec<_> = config.complaints(0).into_iter().map(|it| it.field).collect();
+        assert_eq!(fields, ["warmup_steps", "warmup_steps", "final_share"]);
+    }
+}

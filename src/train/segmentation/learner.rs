@@ -1,0 +1,195 @@
+//! A segmentor that learns, and how good it is on what it was not trained on.
+
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+
+use super::SegmentationConfig;
+use crate::error::{Error, Result};
+use crate::mask::Organ;
+use crate::nn::failed;
+use crate::nn::network::Network;
+use crate::nn::weights::Part;
+use crate::nn::windows::{Grouping, Importance, SlidingWindows, WindowPlan};
+use crate::random::Key;
+use crate::train::data::{Batch, Case, Cases, append, array_of, volumes_on};
+use crate::train::learning::Learning;
+use crate::train::losses::{Logits, dice_by_class, dice_ce, host, pull};
+use crate::train::run::{Learner, Numbers, finite};
+use crate::train::schedule::Schedule;
+use crate::volume::{Array3, Labels, Picture, busiest_voxel, stacked, three_planes};
+
+/// A segmentor that learns.
+pub struct SegmentationLearner {
+    learning: Learning,
+    schedule: Schedule,
+    organs: Arc<[Organ]>,
+    validation: Option<Arc<Cases>>,
+    patch: [usize; 3],
+    overlap: f64,
+}
+
+/// The classes of a segmentor of these organs: background, and every organ and tumor by its merged label.
+pub fn classes_of(organs: &[Organ]) -> usize {
+    organs.iter().map(|organ| usize::from(organ.label.max(organ.tumor_label)) + 1).max().unwrap_or(1)
+}
+
+impl SegmentationLearner {
+    /// A segmentor of these organs, judged on `validation` where there is some.
+    ///
+    /// # Errors
+    /// Where there is no such network, or its first weights cannot be read.
+    pub fn new(
+        config: &SegmentationConfig,
+        seed: u64,
+        organs: Arc<[Organ]>,
+        validation: Option<Arc<Cases>>,
+        device: &Device,
+    ) -> Result<Self> {
+        let network = config.network.build(classes_of(&organs));
+        let key = Key::root(seed).with("train", "weights");
+        let mut learning = Learning::new("segmentor", network, config.optimiser.adam(), key, device)?;
+        if let Some(path) = &config.network.weights {
+            learning = learning.with_weights(path, Part::Whole)?;
+        }
+        Ok(Self {
+            learning,
+            schedule: Schedule::new(config.optimiser.schedule, config.optimiser.rate, config.steps),
+            organs,
+            validation: validation.filter(|cases| !cases.is_empty()),
+            patch: config.preprocess.patch_voxels,
+            overlap: config.overlap,
+        })
+    }
+
+    /// The network that learns.
+    pub fn learning(&self) -> &Learning {
+        &self.learning
+    }
+
+    /// The likeliest label of every voxel of a case, from overlapping windows of the size that was trained on.
+    ///
+    /// # Errors
+    /// Where the network fails.
+    pub fn segment(&self, network: &Network, case: &Case) -> Result<Array3<u8>> {
+        let image = case.image(case.masked.mask.labels.region());
+        let shape = image.shape();
+        let mut values = Vec::new();
+        append(&mut values, &image);
+        let volume = volumes_on(values, 1, shape, self.learning.device())?;
+        let plan = WindowPlan::new(shape, self.patch, [self.overlap; 3])?;
+        let windows = SlidingWindows { plan, importance: Importance::Constant, grouping: Grouping::Alone };
+        let run = |window: &Tensor| network.forward(window).map_err(failed("the segmentor failed"));
+        let logits = windows.whole(&volume, run)?;
+        let classes = logits.dims()[1];
+        let values = host(&logits)?;
+        Ok(array_of(&Logits::new(&values, 1, classes).likeliest(0), shape))
+    }
+
+    /// The classes that scores are given for, by name.
+    fn named(&self) -> impl Iterator<Item = (u8, String)> + '_ {
+        let both =
+            |organ: &Organ| [(organ.label, organ.name.clone()), (organ.tumor_label, format!("{}_tumor", organ.name))];
+        self.organs.iter().flat_map(both)
+    }
+}
+
+impl Learner for SegmentationLearner {
+    type Batch = Batch;
+
+    fn learn(&mut self, step: u64, batch: Batch) -> Result<Numbers> {
+        let rate = self.schedule.rate(step);
+        let images = batch.images_on(self.learning.device())?;
+        let logits = self.learning.network().forward(&images).map_err(failed("the segmentor failed"))?;
+        let values = host(&logits)?;
+        let loss = dice_ce(&Logits::new(&values, batch.len(), logits.dims()[1]), &batch.labels)
+            .map_err(|error| Error::new(format!("{error}, in {}", batch.described())))?;
+        let numbers = vec![("loss".to_owned(), loss.value), ("rate".to_owned(), rate)];
+        finite(&numbers, &batch.described())?;
+        self.learning.step(&pull(&logits, loss.gradient)?, rate)?;
+        Ok(numbers)
+    }
+
+    fn validate(&mut self) -> Result<Numbers> {
+        let Some(cases) = &self.validation else { return Ok(Vec::new()) };
+        let network = self.learning.frozen()?;
+        let classes = classes_of(&self.organs);
+        let mut found = vec![Mean::default(); classes];
+        let mut strayed = vec![Mean::default(); classes];
+        for index in 0..cases.len() {
+            let Ok(case) = cases.get(index) else { continue };
+            let truth = case.masked.mask.labels.as_slice();
+            let predicted = self.segment(&network, &case)?;
+            let dice = dice_by_class(truth, predicted.as_slice(), classes);
+            let ml = case.masked.scan.volume.grid.voxel_volume_mm3() / 1000.0;
+            for class in 1..classes {
+                if case.index.count(class as u8) > 0 {
+                    found[class].add(dice[class].unwrap_or(0.0));
+                } else {
+                    let voxels = predicted.as_slice().iter().filter(|id| usize::from(**id) == class).count();
+                    strayed[class].add(voxels as f64 * ml);
+                }
+            }
+        }
+        let mut numbers: Numbers =
+            self.named().map(|(label, name)| (format!("dice {name}"), found[usize::from(label)].value())).collect();
+        let tumors = self.organs.iter().map(|organ| found[usize::from(organ.tumor_label)].value());
+        let defined: Vec<f64> = tumors.filter(|dice| dice.is_finite()).collect();
+        let mean = defined.iter().sum::<f64>() / defined.len() as f64;
+        numbers.push((self.judged_by().to_owned(), mean));
+        for organ in self.organs.iter() {
+            let name = format!("ml of false {} tumors", organ.name);
+            numbers.push((name, strayed[usize::from(organ.tumor_label)].value()));
+        }
+        Ok(numbers)
+    }
+
+    fn judged_by(&self) -> &'static str {
+        "dice of tumors"
+    }
+
+    fn picture(&mut self) -> Result<Option<Picture>> {
+        let Some(cases) = &self.validation else { return Ok(None) };
+        let readable = (0..cases.len()).filter_map(|index| cases.get(index).ok());
+        let tumors: Vec<u8> = self.organs.iter().map(|organ| organ.tumor_label).collect();
+        let has_tumor = |case: &Arc<Case>| tumors.iter().any(|label| case.index.count(*label) > 0);
+        let mut readable = readable.peekable();
+        let first = readable.peek().cloned();
+        let Some(case) = readable.find(has_tumor).or(first) else { return Ok(None) };
+        let predicted = self.segment(&self.learning.frozen()?, &case)?;
+        let volume = &case.masked.scan.volume;
+        let labels = |ids: &Array3<u8>| Labels { grid: volume.grid, ids: ids.map(|id| u16::from(*id)) };
+        let truth = labels(&case.masked.mask.labels);
+        let shown = truth.ids.map(|id| u16::from(tumors.contains(&(*id as u8))));
+        let middle = volume.grid.shape.map(|voxels| voxels / 2);
+        let voxel = busiest_voxel(&shown).or_else(|| busiest_voxel(&truth.ids)).unwrap_or(middle);
+        let rows = [None, Some(&truth), Some(&labels(&predicted))];
+        Ok(Some(stacked(&rows.map(|labels| three_planes(volume, labels, voxel, case.window)), 6)))
+    }
+
+    fn networks(&self) -> Vec<&Learning> {
+        vec![&self.learning]
+    }
+
+    fn networks_mut(&mut self) -> Vec<&mut Learning> {
+        vec![&mut self.learning]
+    }
+}
+
+/// A mean of what was added; NaN where nothing was.
+#[derive(Clone, Copy, Default)]
+struct Mean {
+    sum: f64,
+    count: u32,
+}
+
+impl Mean {
+    fn add(&mut self, value: f64) {
+        self.sum += value;
+        self.count += 1;
+    }
+
+    fn value(self) -> f64 {
+        self.sum / f64::from(self.count)
+    }
+}

@@ -1,0 +1,279 @@
+//! Crops of real and of synthetic tumors.
+
+use std::sync::Arc;
+
+use super::SegmentationConfig;
+use crate::error::{Error, Fault, Result};
+use crate::filter::{QualityTest, Verdict};
+use crate::mask::Organ;
+use crate::random::{Draws, Key};
+use crate::score::{ScoreStage, Scores};
+use crate::synth::{Attempt, AttemptKey, Candidate, Synthesize};
+use crate::train::data::{AugmentConfig, Batch, Case, Cases, CropConfig, CutMixConfig, Patch, Sampler, cut_mix};
+use crate::volume::{Array3, HuWindow, Region};
+
+/// How often a scan is drawn before it is given up to find one that can be read.
+const DRAWS: usize = 64;
+
+/// Makes tumors in cases and judges them.
+#[derive(Clone)]
+pub struct Tumors {
+    /// What makes them.
+    pub synthesize: Arc<dyn Synthesize>,
+    /// What gives scores, each after those it takes from.
+    pub scores: Vec<Arc<dyn ScoreStage>>,
+    /// The conditions; in training a tumor has one try.
+    pub test: QualityTest,
+    /// The organs that get tumors.
+    pub organs: Vec<Organ>,
+}
+
+impl Tumors {
+    /// The tumor that `key` defines in one organ of a case; `None` where there is no place for it or it does not pass.
+    ///
+    /// # Errors
+    /// A fault of a stage.
+    pub fn make(&self, case: &Case, organ: &Organ, key: Key) -> Result<Option<Candidate>, Fault> {
+        let candidate = match self.synthesize.site_plan(&case.masked, organ)?.attempt(AttemptKey::new(key, 0))? {
+            Attempt::Candidate(candidate) => candidate,
+            Attempt::Rejected { .. } => return Ok(None),
+        };
+        let mut scores = Scores::default();
+        for stage in &self.scores {
+            stage.baseline(&case.masked, organ)?.score(&candidate, &mut scores)?;
+        }
+        Ok((self.test.verdict(&scores) == Verdict::Accepted).then_some(*candidate))
+    }
+}
+
+/// Where synthetic tumors come from.
+#[derive(Clone)]
+pub enum Synthetic {
+    /// Scans that hold one already.
+    Pool(Arc<Cases>),
+    /// Tumors that were made in cases already, each with the place of its case among them: a scored pool, whole, thinned or
+    /// filtered, at the cost of the tumors' boxes alone.
+    Made {
+        /// The scans.
+        cases: Arc<Cases>,
+        /// The tumors, on the grids of the cases.
+        tumors: Arc<[(usize, Candidate)]>,
+    },
+    /// Scans into which one is put, a fresh one each time.
+    Fresh {
+        /// The scans.
+        cases: Arc<Cases>,
+        /// The stages.
+        tumors: Tumors,
+    },
+}
+
+/// Makes the batches of [`SegmentationLearner`](super::SegmentationLearner).
+pub struct SegmentationSampler {
+    key: Key,
+    batch: usize,
+    crops: CropConfig,
+    augment: AugmentConfig,
+    cut_mix: CutMixConfig,
+    organs: Arc<[Organ]>,
+    real: Arc<Cases>,
+    synthetic: Vec<Synthetic>,
+    share: f64,
+}
+
+impl SegmentationSampler {
+    /// Crops of `real` scans and, with the settings' share, of `synthetic` tumors; `seed` decides them all.
+    pub fn new(
+        config: &SegmentationConfig,
+        seed: u64,
+        organs: Arc<[Organ]>,
+        real: Arc<Cases>,
+        synthetic: Vec<Synthetic>,
+    ) -> Self {
+        let share = config.synthetic.as_ref().map_or(0.0, |synthetic| synthetic.share);
+        Self {
+            key: Key::root(seed).with("train", "segmentation"),
+            batch: config.batch,
+            crops: config.crops,
+            augment: config.augment,
+            cut_mix: config.cut_mix,
+            organs,
+            real,
+            share: if synthetic.is_empty() { 0.0 } else { share },
+            synthetic,
+        }
+    }
+
+    fn sample(&self, key: Key) -> Result<Patch> {
+        let mut draws = key.draws("source");
+        let source = draws.chance(self.share).then(|| &self.synthetic[draws.index(self.synthetic.len())]);
+        let patch = match source {
+            None => self.crop(&*draw_case(&self.real, &mut draws)?, key),
+            Some(Synthetic::Pool(cases)) => {
+                let mut patch = self.crop(&*draw_case(cases, &mut draws)?, key);
+                patch.origin.is_synthetic = true;
+                patch
+            }
+            Some(Synthetic::Made { cases, tumors }) => {
+                let (index, candidate) = &tumors[draws.index(tumors.len())];
+                let case = cases.get(*index).map_err(|fault| {
+                    let id = &cases.entries()[*index].id;
+                    Error::new(format!("the scan {id} of a tumor cannot be read: {fault}")).with_source(fault)
+                })?;
+                with_tumor(&case, candidate, &mut key.draws("tumor"))
+            }
+            Some(Synthetic::Fresh { cases, tumors }) => self.fresh(&*draw_case(cases, &mut draws)?, tumors, key)?,
+        };
+        Ok(self.augment.apply(patch, &mut key.draws("augment")))
+    }
+
+    fn crop(&self, case: &Case, key: Key) -> Patch {
+        let mut draws = key.draws("crop");
+        let around = self.crops.draw(case, &self.organs, &mut draws);
+        Patch::of(case, around.crop(case, &self.organs, &mut draws))
+    }
+
+    /// A crop with a fresh tumor, or as it is where the tumor does not pass.
+    fn fresh(&self, case: &Case, tumors: &Tumors, key: Key) -> Result<Patch> {
+        let mut draws = key.draws("tumor");
+        let shown: Vec<&Organ> = tumors.organs.iter().filter(|organ| case.index.count(organ.label) > 0).collect();
+        if shown.is_empty() {
+            return Ok(self.crop(case, key));
+        }
+        let organ = shown[draws.index(shown.len())];
+        let made = tumors.make(case, organ, key).map_err(|fault| {
+            Error::new(format!("cannot make a tumor in scan {}: {fault}", case.id())).with_source(fault)
+        })?;
+        let Some(candidate) = made else { return Ok(self.crop(case, key)) };
+        Ok(with_tumor(case, &candidate, &mut draws))
+    }
+}
+
+impl Sampler for SegmentationSampler {
+    type Batch = Batch;
+
+    fn batch(&self, step: u64) -> Result<Batch> {
+        let key = self.key.number("step", step);
+        let patches = (0..self.batch).map(|index| self.sample(key.number("sample", index as u64)));
+        let patches = patches.collect::<Result<Vec<_>>>()?;
+        Ok(Batch::of(cut_mix(patches, &self.cut_mix, &mut key.draws("cutmix"))))
+    }
+}
+
+/// A case that can be read, each as likely as the other.
+pub(in crate::train) fn draw_case(cases: &Cases, draws: &mut Draws) -> Result<Arc<Case>> {
+    let mut last = None;
+    for _ in 0..DRAWS {
+        match cases.get(draws.index(cases.len())) {
+            Ok(case) => return Ok(case),
+            Err(fault) => last = Some(fault),
+        }
+    }
+    let why = last.map(|fault| format!("; the last: {fault}")).unwrap_or_default();
+    Err(Error::new(format!("{DRAWS} scans drawn from {} cannot be read{why}", cases.len())))
+}
+
+/// The crop around a tumor that was made in a case.
+fn with_tumor(case: &Case, candidate: &Candidate, draws: &mut Draws) -> Patch {
+    let voxels: Vec<usize> =
+        candidate.tumor.as_slice().iter().enumerate().filter(|(_, inside)| **inside > 0).map(|(at, _)| at).collect();
+    let Region { start, shape: [nx, ny, _] } = candidate.region;
+    let at = voxels[draws.index(voxels.len())];
+    let middle = [start[0] + at % nx, start[1] + at / nx % ny, start[2] + at / nx / ny];
+    let region = crate::train::data::around(middle, case.patch, case.shape());
+    let mut patch = Patch::of(case, region);
+    paint(&mut patch, region, candidate, case.window);
+    patch.origin.is_synthetic = true;
+    patch
+}
+
+/// Puts the part of a candidate that lies in a crop into it.
+fn paint(patch: &mut Patch, region: Region, candidate: &Candidate, window: HuWindow) {
+    let (from, to) = (candidate.region.start, candidate.region.end());
+    let low = [0, 1, 2].map(|axis| from[axis].max(region.start[axis]));
+    let high = [0, 1, 2].map(|axis| to[axis].min(region.end()[axis]));
+    if (0..3).any(|axis| low[axis] >= high[axis]) {
+        return;
+    }
+    let shape = [0, 1, 2].map(|axis| high[axis] - low[axis]);
+    let inner = Region { start: [0, 1, 2].map(|axis| low[axis] - from[axis]), shape };
+    let at = [0, 1, 2].map(|axis| low[axis] - region.start[axis]);
+    let image: Array3<f32> = candidate.after.cut(inner).map(|hu| window.apply(*hu));
+    patch.image.paste(at, &image);
+    patch.labels.paste(at, &candidate.labels.cut(inner));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::filter::QualityTestConfig;
+    use crate::synth::{Rules, RulesConfig};
+    use crate::train::data::CaseEntry;
+    use crate::train::testing::{organs, phantom, segmentation, small};
+
+    fn sampler(memory_bytes: u64, accept: &[&str]) -> SegmentationSampler {
+        let entries = (0..3).map(|number| CaseEntry::of(phantom(number))).collect();
+        let cases = Arc::new(Cases::new(entries, small(), memory_bytes));
+        let rules = Rules::new(RulesConfig::default(), &organs(), small().window()).unwrap();
+        let accept = accept.iter().map(ToString::to_string).collect();
+        let tumors = Tumors {
+            synthesize: Arc::new(rules),
+            scores: Vec::new(),
+            test: QualityTest::new(QualityTestConfig { accept, ..Default::default() }).unwrap(),
+            organs: organs(),
+        };
+        let fresh = Synthetic::Fresh { cases: Arc::clone(&cases), tumors };
+        SegmentationSampler::new(&segmentation(10), 5, organs().into(), cases, vec![fresh])
+    }
+
+    #[test]
+    fn a_batch_is_a_function_of_its_step() {
+        let (few, all) = (sampler(1, &[]), sampler(u64::MAX, &[]));
+        for step in [3, 0, 7] {
+            assert_eq!(few.batch(step).unwrap(), all.batch(step).unwrap());
+        }
+        assert_ne!(all.batch(0).unwrap(), all.batch(1).unwrap());
+    }
+
+    #[test]
+    fn synthetic_tumors_come_with_their_labels() {
+        let sampler = sampler(u64::MAX, &[]);
+        let batches: Vec<Batch> = (0..30).map(|step| sampler.batch(step).unwrap()).collect();
+        let with_tumor = batches.iter().filter(|batch| batch.labels.contains(&2)).count();
+        let synthetic: usize = batches.iter().flat_map(|batch| &batch.origins).filter(|it| it.is_synthetic).count();
+        assert!(with_tumor > 10 && synthetic > 10, "{with_tumor} {synthetic}");
+        assert!(batches.iter().all(|batch| batch.images.iter().all(|value| (-0.5..1.5).contains(value))));
+    }
+
+    #[test]
+    fn tumors_that_were_made_come_from_their_cases() {
+        let fresh = sampler(u64::MAX, &[]);
+        let Synthetic::Fresh { cases, tumors } = &fresh.synthetic[0] else { panic!("fresh tumors") };
+        let made = |index: usize| {
+            let case = cases.get(index).unwrap();
+            let made = (0..20).find_map(|key| tumors.make(&case, &organs()[0], Key::root(key)).unwrap());
+            (index, made.expect("a place for a tumor"))
+        };
+        let made: Arc<[_]> = [made(0), made(2)].into();
+        let pool = Synthetic::Made { cases: Arc::clone(cases), tumors: made };
+        let mut config = segmentation(10);
+        config.synthetic.as_mut().unwrap().share = 1.0;
+        config.cut_mix.probability = 0.0;
+        let sampler = SegmentationSampler::new(&config, 5, organs().into(), Arc::clone(cases), vec![pool]);
+        for step in 0..10 {
+            let batch = sampler.batch(step).unwrap();
+            let voxels = batch.labels.len() / batch.len();
+            assert!(batch.labels.chunks(voxels).all(|labels| labels.contains(&2)));
+            assert!(batch.origins.iter().all(|origin| origin.scan_id != cases.entries()[1].id));
+        }
+    }
+
+    #[test]
+    fn what_does_not_pass_leaves_the_crop_as_it_was() {
+        let sampler = sampler(u64::MAX, &["found_fraction > 0.7"]);
+        for step in 0..10 {
+            let batch = sampler.batch(step).unwrap();
+            assert!(!batch.labels.contains(&2) && batch.origins.iter().all(|origin| !origin.is_synthetic));
+        }
+    }
+}

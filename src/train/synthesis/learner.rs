@@ -1,0 +1,220 @@
+//! Generator and discriminator, each in its turn.
+
+use candle_core::{Device, Tensor};
+
+use super::generate::{Blend, indicator};
+use super::{SynthesisBatch, SynthesisConfig};
+use crate::error::{Error, Result};
+use crate::nn::failed;
+use crate::nn::network::Network;
+use crate::nn::predictor::{Predictor, Wanted};
+use crate::nn::weights::Part;
+use crate::random::Key;
+use crate::train::data::{Sampler, array_of, volumes_on};
+use crate::train::learning::Learning;
+use crate::train::losses::{ClassSet, Logits, discriminator, found_fraction, host, missed, pull};
+use crate::train::run::{Learner, Numbers, finite};
+use crate::train::schedule::Schedule;
+use crate::train::{ORGAN, SYNTHETIC};
+use crate::volume::{Affine, Grid, HuWindow, Labels, Picture, Volume, Voxels, busiest_voxel, stacked, three_planes};
+
+/// Above this found fraction a tumor passes, as published.
+const PASSES: f64 = 0.7;
+
+/// Generator and discriminator that learn.
+pub struct SynthesisLearner {
+    generator: Learning,
+    discriminator: Learning,
+    /// The discriminator as the generator's step sees it: without gradients of its weights.
+    judge: Network,
+    segmentor: Predictor,
+    blend: Blend,
+    schedule: Schedule,
+    adversarial: f64,
+    any_tumor: bool,
+    tumor_labels: Vec<u8>,
+    window: HuWindow,
+    spacing_mm: [f64; 3],
+    validation: Vec<SynthesisBatch>,
+}
+
+impl SynthesisLearner {
+    /// Networks for the organs of `sampler`'s batches; `validation` makes those that a validation looks at.
+    ///
+    /// # Errors
+    /// Where there is no such network, weights cannot be read, the segmentor lacks a tumor's class, or no crop for
+    /// validation can be made.
+    pub fn new(
+        config: &SynthesisConfig,
+        seed: u64,
+        tumor_labels: Vec<u8>,
+        validation: &impl Sampler<Batch = SynthesisBatch>,
+        device: &Device,
+    ) -> Result<Self> {
+        let key = Key::root(seed).with("train", "weights");
+        let make = |name, network: &crate::train::config::NetworkConfig, classes, part| {
+            let learning =
+                Learning::new(name, network.build(classes), config.optimiser.optimiser().adam(), key, device)?;
+            match &network.weights {
+                Some(path) => learning.with_weights(path, part),
+                None => Ok(learning),
+            }
+        };
+        let generator = make("generator", &config.generator, tumor_labels.len(), Part::Whole)?;
+        let discriminator = make("discriminator", &config.discriminator, 3, Part::Whole)?;
+        let wanted = Wanted { model: config.segmentor.model.model(), part: Part::Whole, classes: None, width: None, norm: None };
+        let segmentor = Predictor::open(&config.segmentor.weights, &wanted, device)?;
+        let classes = segmentor.config().classes;
+        if let Some(label) = tumor_labels.iter().find(|label| usize::from(**label) >= classes) {
+            let message = format!("the segmentor has classes 0 to {}, a tumor has the label {label}", classes - 1);
+            return Err(Error::new(message).with_hint("train it on the same organs, in the same order"));
+        }
+        let batches = config.validation_crops.div_ceil(config.batch) as u64;
+        Ok(Self {
+            judge: discriminator.frozen()?,
+            blend: Blend::new(config.activation, device)?,
+            schedule: Schedule::new(config.optimiser.optimiser().schedule, config.optimiser.rate, config.steps),
+            adversarial: config.adversarial,
+            any_tumor: config.any_tumor,
+            window: HuWindow { low_hu: config.preprocess.window_hu[0], high_hu: config.preprocess.window_hu[1] },
+            spacing_mm: config.preprocess.spacing_mm,
+            validation: (0..batches).map(|step| validation.batch(step)).collect::<Result<_>>()?,
+            generator,
+            discriminator,
+            segmentor,
+            tumor_labels,
+        })
+    }
+
+    /// The generator that learns.
+    pub fn generator(&self) -> &Learning {
+        &self.generator
+    }
+
+    /// The images of a batch with the tumors that a generator gives them, `[batch, 1, x, y, z]`.
+    fn painted(&self, generator: &Network, batch: &SynthesisBatch) -> Result<Tensor> {
+        let device = self.generator.device();
+        let images = volumes_on(batch.images.clone(), batch.len(), batch.shape, device)?;
+        let stencils = volumes_on(batch.stencils.clone(), batch.len(), batch.shape, device)?;
+        let organ = indicator(&batch.labels, &[ORGAN, SYNTHETIC], batch.len(), batch.shape, device)?;
+        let logits = generator.forward(&images).map_err(failed("the generator failed"))?;
+        self.blend.apply(&images, &logits, &batch.channels, &organ, &stencils)
+    }
+
+    /// The classes that count as found, for each sample.
+    fn wanted(&self, batch: &SynthesisBatch) -> Vec<ClassSet> {
+        if self.any_tumor {
+            return vec![ClassSet::of(self.tumor_labels.iter().copied()); batch.len()];
+        }
+        batch.tumor_labels.iter().map(|label| ClassSet::of([*label])).collect()
+    }
+
+    /// The mean change of the synthetic tumors, in HU.
+    fn change_hu(&self, batch: &SynthesisBatch, painted: &[f32]) -> f64 {
+        let pairs = batch.images.iter().zip(painted).zip(&batch.labels);
+        let changes =
+            pairs.filter(|(_, label)| **label == SYNTHETIC).map(|((before, after), _)| f64::from(after - before));
+        let (sum, count) = changes.fold((0.0, 0u32), |(sum, count), change| (sum + change, count + 1));
+        sum / f64::from(count) * f64::from(self.window.width_hu())
+    }
+}
+
+/// The mean of what is defined.
+fn mean(values: impl IntoIterator<Item = Option<f64>>) -> f64 {
+    let (sum, count) = values.into_iter().flatten().fold((0.0, 0u32), |(sum, count), value| (sum + value, count + 1));
+    sum / f64::from(count)
+}
+
+impl Learner for SynthesisLearner {
+    type Batch = SynthesisBatch;
+
+    fn learn(&mut self, step: u64, batch: SynthesisBatch) -> Result<Numbers> {
+        let rate = self.schedule.rate(step);
+        let count = batch.len();
+        let painted = self.painted(self.generator.network(), &batch)?;
+        // The generator: its gradients come through a discriminator and a segmentor whose weights stay.
+        let real = self.judge.forward(&painted).map_err(failed("the discriminator failed"))?;
+        let values = host(&real)?;
+        let adversarial =
+            missed(&Logits::new(&values, count, 3), &batch.labels, SYNTHETIC, &vec![ClassSet::of([1]); count]);
+        let found = self.segmentor.forward(&painted)?;
+        let values = host(&found)?;
+        let logits = Logits::new(&values, count, self.segmentor.config().classes);
+        let wanted = self.wanted(&batch);
+        let unseen = missed(&logits, &batch.labels, SYNTHETIC, &wanted);
+        let fractions = found_fraction(&logits, &batch.labels, SYNTHETIC, &wanted);
+        let mut numbers = vec![
+            ("generator, discriminator".to_owned(), adversarial.value),
+            ("generator, segmentor".to_owned(), unseen.value),
+            ("found fraction".to_owned(), mean(fractions)),
+            ("change hu".to_owned(), self.change_hu(&batch, &host(&painted)?)),
+            ("rate".to_owned(), rate),
+        ];
+        finite(&numbers, &batch.described())?;
+        let adversarial = pull(&real, adversarial.scaled(self.adversarial).gradient)?;
+        let both = (adversarial + pull(&found, unseen.gradient)?).map_err(failed("cannot add losses"))?;
+        self.generator.step(&both, rate)?;
+        // The discriminator: on the same images, from which no gradient leads back.
+        let judged = self.discriminator.network().forward(&painted.detach());
+        let judged = judged.map_err(failed("the discriminator failed"))?;
+        let values = host(&judged)?;
+        let loss = discriminator(&Logits::new(&values, count, 3), &batch.labels);
+        numbers.insert(2, ("discriminator".to_owned(), loss.value));
+        finite(&numbers, &batch.described())?;
+        self.discriminator.step(&pull(&judged, loss.gradient)?, rate)?;
+        Ok(numbers)
+    }
+
+    fn validate(&mut self) -> Result<Numbers> {
+        let generator = self.generator.frozen()?;
+        let (mut found, mut realness, mut change) = (Vec::new(), Vec::new(), Vec::new());
+        for batch in &self.validation {
+            let painted = self.painted(&generator, batch)?;
+            let values = host(&self.segmentor.forward(&painted)?)?;
+            let logits = Logits::new(&values, batch.len(), self.segmentor.config().classes);
+            found.extend(found_fraction(&logits, &batch.labels, SYNTHETIC, &self.wanted(batch)));
+            let judged = self.judge.forward(&painted).map_err(failed("the discriminator failed"))?;
+            let values = host(&judged)?;
+            let sets = vec![ClassSet::of([1]); batch.len()];
+            let unreal = missed(&Logits::new(&values, batch.len(), 3), &batch.labels, SYNTHETIC, &sets);
+            realness.push(Some(1.0 - unreal.value));
+            change.push(Some(self.change_hu(batch, &host(&painted)?)));
+        }
+        let passed = found.iter().map(|fraction| fraction.map(|fraction| f64::from(u8::from(fraction > PASSES))));
+        Ok(vec![
+            ("share that passes".to_owned(), mean(passed)),
+            (self.judged_by().to_owned(), mean(found)),
+            ("realness".to_owned(), mean(realness)),
+            ("change hu".to_owned(), mean(change)),
+        ])
+    }
+
+    fn judged_by(&self) -> &'static str {
+        "found fraction"
+    }
+
+    fn picture(&mut self) -> Result<Option<Picture>> {
+        let Some(batch) = self.validation.first() else { return Ok(None) };
+        let painted = host(&self.painted(&self.generator.frozen()?, batch)?)?;
+        let voxels: usize = batch.shape.iter().product();
+        let grid = Grid { shape: batch.shape, affine: Affine::from_spacing(self.spacing_mm) };
+        let volume = |values: &[f32]| {
+            let hu = array_of(&values[..voxels], batch.shape).map(|v| self.window.low_hu + v * self.window.width_hu());
+            Volume { grid, voxels: Voxels::F32(hu) }
+        };
+        let synthetic = array_of(&batch.labels[..voxels], batch.shape).map(|label| u16::from(*label == SYNTHETIC));
+        let voxel = busiest_voxel(&synthetic).unwrap_or(batch.shape.map(|side| side / 2));
+        let labels = Labels { grid, ids: synthetic };
+        let (before, after) = (volume(&batch.images), volume(&painted));
+        let rows = [(&before, None), (&after, None), (&after, Some(&labels))];
+        Ok(Some(stacked(&rows.map(|(volume, labels)| three_planes(volume, labels, voxel, self.window)), 6)))
+    }
+
+    fn networks(&self) -> Vec<&Learning> {
+        vec![&self.generator, &self.discriminator]
+    }
+
+    fn networks_mut(&mut self) -> Vec<&mut Learning> {
+        vec![&mut self.generator, &mut self.discriminator]
+    }
+}

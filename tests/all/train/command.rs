@@ -1,0 +1,241 @@
+//! `freetumor train`, from outside: what it says, what it writes, what it refuses.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use freetumor::train::checkpoint;
+use freetumor::train::history::{History, TRAIN, VALIDATION};
+
+fn project(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn freetumor(args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_freetumor"));
+    command.env("FREETUMOR_PATIENT_KEY", "a secret for tests only").env("COLUMNS", "100");
+    command.args(args).output().unwrap()
+}
+
+/// Exit code and both streams, free of what differs between machines.
+fn shown(output: &Output, folder: &Path) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(&*folder.to_string_lossy(), "FOLDER");
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    format!("exit {}\n--- stdout\n{stdout}--- stderr\n{stderr}", output.status.code().unwrap_or(-1))
+}
+
+/// Settings with which a small file trains in seconds.
+const TINY: &[&str] = &[
+    "sources.bodies.count=5",
+    "sources.bodies.shape=[32, 28, 24]",
+    "sources.bodies.spacing_mm=[9.0, 9.0, 9.0]",
+    "train.preprocess.spacing_mm=[9.0, 9.0, 9.0]",
+    "train.preprocess.patch_voxels=[16, 16, 16]",
+    "train.network.width=2",
+    "train.steps=4",
+    "train.optimiser.schedule.warmup_steps=1",
+    "train.every={ checkpoint = 2, validation = 2, picture = 4 }",
+];
+
+fn segmentor(out: &Path, more: &[&str]) -> Output {
+    let (config, out) = (project("pipelines/train-segmentor-small.toml"), out.display().to_string());
+    let mut args = vec!["train", "segmentor", config.to_str().unwrap(), "--out", &out];
+    for set in TINY {
+        args.extend(["--set", set]);
+    }
+    args.extend(more);
+    freetumor(&args)
+}
+
+#[track_caller]
+fn ran(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn help_says_what_is_trained_and_how() {
+    insta::assert_snapshot!(shown(&freetumor(&["train", "--help"]), Path::new("/nowhere")));
+}
+
+#[test]
+fn every_mistake_of_a_file_is_found_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("bad.toml");
+    let text = r#"
+[pipeline]
+name = "bad"
+[sources.bodies]
+kind = "phantom"
+lesions = { organs = ["hart"], mean = -1.0 }
+[stages.organs]
+kind = "labels"
+inputs = ["bodies"]
+organs = ["liver"]
+[train]
+step = 100
+batch = 0
+labeled = ["organ"]
+overlap = 1.5
+[train.preprocess]
+patch_voxels = [30, 32, 32]
+[train.network]
+model = "swin"
+[train.optimiser]
+rate = -1
+schedule = { course = "reference" }
+[train.crops]
+label = 0
+background = 0
+[train.every]
+checkpoint = 0
+"#;
+    std::fs::write(&path, text).unwrap();
+    let output = freetumor(&["train", "segmentor", path.to_str().unwrap(), "--set", "train.seed=3"]);
+    insta::assert_snapshot!(shown(&output, folder.path()));
+    let text = text.replace("step = 100", "steps = 100").replace("\"swin\"", "\"unet3d\"").replace("hart", "liver");
+    std::fs::write(&path, text.replace("mean = -1.0", "mean = 1.0")).unwrap();
+    let output = freetumor(&["train", "segmentation", path.to_str().unwrap()]);
+    insta::assert_snapshot!(shown(&output, folder.path()));
+}
+
+#[test]
+fn a_run_that_was_stopped_goes_on_as_if_it_never_had() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, stopped) = (folder.path().join("whole"), folder.path().join("stopped"));
+    let said = ran(&segmentor(&whole, &[]));
+    assert!(said.starts_with("segmentor: step 4 of 4; 4 steps in "), "{said}");
+    assert!(said.contains("dice liver ") && said.contains("whole/weights"), "{said}");
+    let said = ran(&segmentor(&stopped, &["--limit", "2", "--threads", "2"]));
+    assert!(said.contains("the same command with --resume"), "{said}");
+    let refused = segmentor(&stopped, &[]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("hint: --resume goes on with it"));
+    ran(&segmentor(&stopped, &["--resume", "--memory", "1"]));
+    for name in
+        ["checkpoint.safetensors", "history.parquet", "curves.png", "settings.json", "weights/segmentor.safetensors"]
+    {
+        assert!(std::fs::read(whole.join(name)).unwrap() == std::fs::read(stopped.join(name)).unwrap(), "{name}");
+    }
+    let history = History::read(&whole.join("history.parquet"), u64::MAX).unwrap();
+    assert_eq!(history.series(TRAIN, "loss").count(), 4);
+    assert_eq!(history.series(VALIDATION, "dice liver").count(), 2);
+    assert!(ran(&segmentor(&whole, &["--resume"])).starts_with("segmentor: nothing to do, all 4 steps are taken"));
+    let refused = segmentor(&whole, &["--resume", "--set", "train.batch=3"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("belongs to another run"));
+    // The weights say what they are: `infer` needs to be told the kind alone.
+    let weights = whole.join("weights/segmentor.safetensors");
+    assert_eq!(freetumor::nn::weights::read_metadata(&weights).unwrap()["norm"], "instance");
+}
+
+/// A limit on the length of files stands for a disk that fills up: whatever is written beyond it fails.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_leaves_the_last_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    ran(&segmentor(&out, &["--limit", "2"]));
+    let before = std::fs::read(out.join("checkpoint.safetensors")).unwrap();
+    let config = project("pipelines/train-segmentor-small.toml");
+    let sets: String = TINY.iter().map(|set| format!(" --set '{set}'")).collect();
+    let (program, config, place) = (env!("CARGO_BIN_EXE_freetumor"), config.display(), out.display());
+    let script =
+        format!("trap '' XFSZ; ulimit -f 40; exec {program} train segmentor {config} --out {place} --resume{sets}");
+    let output = Command::new("bash").args(["-c", &script]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("cannot "), "{said}");
+    assert!(std::fs::read(out.join("checkpoint.safetensors")).unwrap() == before, "the last checkpoint is intact");
+    assert_eq!(checkpoint::standing(&out.join("checkpoint.safetensors")).unwrap().step, 2);
+    let left = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    assert!(left.into_iter().all(|name| !name.starts_with('.')), "nothing half written stays");
+    ran(&segmentor(&out, &["--resume"]));
+}
+
+#[test]
+fn what_cannot_be_learned_is_said_before_the_first_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |sets: &[&str]| {
+        let more: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
+        let output = segmentor(&folder.path().join("run"), &more);
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let said = refused(&["sources.bodies.lesions.share=0.0"]);
+    assert!(said.contains("error: none of the 4 labeled scans shows a liver tumor"), "{said}");
+    assert!(said.contains("hint: a network cannot learn a class that is nowhere"), "{said}");
+    let said = refused(&["sources.bodies.count=0"]);
+    assert!(said.contains("error: expected at least one labeled scan, the lists have none"), "{said}");
+    let said = refused(&["train.network.weights=no.safetensors"]);
+    assert!(said.contains("`train.network.weights`: cannot read"), "{said}");
+}
+
+#[test]
+fn generator_and_final_segmentor_train_from_the_small_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    ran(&segmentor(&folder.path().join("s"), &[]));
+    let small = |source: &str| {
+        let sets = [
+            format!("sources.{source}.count=4"),
+            format!("sources.{source}.shape=[32, 28, 24]"),
+            format!("sources.{source}.spacing_mm=[9.0, 9.0, 9.0]"),
+        ];
+        sets.into_iter()
+    };
+    let shared = |sources: &[&str]| {
+        let mut sets: Vec<String> = sources.iter().flat_map(|source| small(source)).collect();
+        sets.extend(
+            TINY.iter().filter(|set| set.starts_with("train.") && !set.contains("optim")).map(ToString::to_string),
+        );
+        sets
+    };
+    let train = |stage: &str, file: &str, out: &str, sets: Vec<String>| {
+        let config = project(file).display().to_string();
+        let mut args =
+            vec!["train".to_owned(), stage.to_owned(), config, "--out".to_owned(), path(out), "--json".to_owned()];
+        args.extend(sets.into_iter().flat_map(|set| ["--set".to_owned(), set]));
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        serde_json::from_str::<serde_json::Value>(&ran(&freetumor(&args))).unwrap()
+    };
+    let mut sets = shared(&["labeled_bodies", "unlabeled_bodies"]);
+    sets.retain(|set| !set.contains("network"));
+    sets.push(format!("train.segmentor.weights={}", path("s/weights/segmentor.safetensors")));
+    sets.extend(["generator", "discriminator"].map(|name| format!("train.{name}.width=2")));
+    sets.push("train.validation_crops=2".to_owned());
+    sets.push("train.shapes.diameter_mm=[20.0, 80.0]".to_owned());
+    sets.push("train.shapes.min_diameter_voxels=1.5".to_owned());
+    let report = train("synthesis", "pipelines/train-synthesis-small.toml", "g", sets);
+    assert_eq!(report["step"], 4, "{report}");
+    assert!(report["scores"]["realness"].as_f64().unwrap() > 0.0, "{report}");
+    assert!(folder.path().join("g/weights/generator.safetensors").exists());
+    let mut sets = shared(&["labeled_bodies", "unlabeled_bodies", "held_out_bodies"]);
+    sets.push("train.optimiser.schedule.warmup_steps=1".to_owned());
+    sets.push("stages.tumors.diameter_mm=[20.0, 80.0]".to_owned());
+    sets.push("stages.tumors.min_diameter_voxels=1.5".to_owned());
+    let report = train("segmentation", "pipelines/train-segmentation-small.toml", "f", sets);
+    assert!(report["scores"]["dice liver"].as_f64().unwrap() >= 0.0, "{report}");
+}
+
+#[test]
+fn the_files_at_full_size_are_good() {
+    let folder = tempfile::tempdir().unwrap();
+    for list in ["lits", "msd_pancreas", "kits"] {
+        let text = r#"{"training": [{"image": "a.nii.gz", "label": "b.nii.gz"}]}"#;
+        std::fs::write(folder.path().join(format!("{list}.json")), text).unwrap();
+    }
+    for stage in ["segmentor", "synthesis", "segmentation"] {
+        let config = project(&format!("pipelines/train-{stage}.toml"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_freetumor"));
+        command.env("FREETUMOR_PATIENT_KEY", "a secret for tests only");
+        command.env("ABDOMEN", folder.path()).env("ARCHIVE", folder.path());
+        let out = folder.path().join("out");
+        let weights = format!("train.segmentor.weights={}", folder.path().join("kits.json").display());
+        command.args(["train", stage]).arg(config).arg("--out").arg(&out);
+        if stage == "synthesis" {
+            command.args(["--set", &weights]);
+        }
+        let said = String::from_utf8_lossy(&command.output().unwrap().stderr).into_owned();
+        // The file itself is in order; the scans that this list names are not there.
+        assert!(said.contains("error: none of the ") && said.contains("labeled scans can be read"), "{stage}: {said}");
+    }
+}

@@ -1,0 +1,4 @@
+//! Training: formulas beside the reference's, runs that are stopped and go on, bad input.
+
+mod command;
+mod losses;
