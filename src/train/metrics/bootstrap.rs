@@ -56,6 +56,13 @@ impl Series {
     pub fn mean(&self) -> Option<f64> {
         self.0.iter().flatten().fold(Share::NONE, |all, share| all.and(*share)).mean()
     }
+
+    /// Number of patients who weigh anything in both.
+    pub(super) fn patients_with(&self, other: &Self) -> usize {
+        let patients = self.0.first().map_or(0, Vec::len);
+        let weighs = |series: &Self, patient: usize| series.0.iter().any(|cells| cells[patient].weight > 0.0);
+        (0..patients).filter(|patient| weighs(self, *patient) && weighs(other, *patient)).count()
+    }
 }
 
 /// A mean with the bounds that 95% of resamples lie in.

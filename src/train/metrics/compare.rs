@@ -17,7 +17,8 @@ pub struct Comparison {
 ///
 /// The same resamples of patients and seeds are looked at in both. `p` is twice the share of resamples in which the
 /// difference has the other sign, so that it agrees with the interval: below 0.05 where that leaves 0 out. Counting one
-/// more than was seen keeps it from being 0.
+/// more than was seen keeps it from being 0. Resamples of a handful of patients look surer than they are: `p` is at least
+/// 2^(1−n) for n patients, the least that n differences of one sign could show.
 ///
 /// `None` where one of them has nothing that weighs.
 ///
@@ -41,7 +42,8 @@ pub fn compare(resamples: &Resamples, one: &Series, other: &Series) -> Option<Co
     let at_most = differences.iter().filter(|value| **value <= 0.0).count();
     let at_least = differences.iter().filter(|value| **value >= 0.0).count();
     let p = 2.0 * (at_most.min(at_least) + 1) as f64 / (differences.len() + 1) as f64;
-    Some(Comparison { difference, interval, p: p.min(1.0) })
+    let least = libm::exp2(1.0 - one.patients_with(other) as f64);
+    Some(Comparison { difference, interval, p: p.max(least).min(1.0) })
 }
 
 /// Holm's correction: p values of which, taken together, one falls below a level by chance no more often than that level
@@ -96,6 +98,15 @@ mod tests {
         // Five seeds understate their spread: a little more than one in twenty.
         assert!(false_alarms <= 20, "{false_alarms}");
         assert!(seen >= 110, "{seen}");
+    }
+
+    #[test]
+    fn few_patients_are_never_sure() {
+        let p = |patients: usize| {
+            let series = |value: f64| Series(vec![vec![Share::of(Some(value)); patients]]);
+            compare(&Resamples::new(Key::root(1), 500, patients), &series(1.0), &series(0.0)).unwrap().p
+        };
+        assert_eq!([p(1), p(2), p(5)], [1.0, 0.5, 0.0625]);
     }
 
     #[test]
