@@ -1,7 +1,8 @@
 """Reads a run folder with the programs that people have, unchanged: nibabel, SimpleITK (nnU-Net's reader), MONAI and
-webdataset read the samples; DuckDB and Polars answer three questions on the tables.
+webdataset read the samples; DuckDB and Polars answer three questions on the tables. Where nnU-Net is installed, its own
+check of a dataset's integrity runs too; where it is not, that is said.
 
-    pip install nibabel SimpleITK monai webdataset duckdb polars
+    pip install nibabel SimpleITK monai webdataset duckdb polars nnunetv2
     python tests/peers/readers.py RUN
 
 RUN is what `freetumor run` wrote, with sinks of the kinds nnunet, decathlon and webdataset. Exit code 0 means that every
@@ -11,7 +12,9 @@ reader agreed with every other and with the tables.
 import gzip
 import hashlib
 import io
+import importlib.util
 import json
+import os
 import pathlib
 import sys
 
@@ -129,6 +132,22 @@ def check_layouts(run: pathlib.Path, accepted: polars.DataFrame) -> None:
         print(f"{place.parent.name}: {len(cases)} training cases")
 
 
+def check_integrity(run: pathlib.Path) -> None:
+    """What `nnUNetv2_plan_and_preprocess --verify_dataset_integrity` does first."""
+    places = sorted(run.glob("layouts/*/Dataset*"))
+    if places and not importlib.util.find_spec("nnunetv2"):
+        print("nnU-Net is not installed: its own check was left out")
+        return
+    for place in places:
+        # nnU-Net wants these named before it is imported; nothing is written there.
+        for name in ["nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"]:
+            os.environ.setdefault(name, str(place.parent))
+        from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
+
+        verify_dataset_integrity(str(place), num_processes=2)
+        print(f"{place.name}: nnU-Net's own check of the dataset passes")
+
+
 def check_shards(run: pathlib.Path, accepted: polars.DataFrame) -> None:
     digests = dict(accepted.select("sample_id", "image_sha256").iter_rows())
     for place in sorted({path.parent for path in run.glob("layouts/*/train.json")}):
@@ -156,6 +175,7 @@ def main() -> None:
     files = committed(run)
     accepted = check_tables(run, files)
     check_layouts(run, accepted)
+    check_integrity(run)
     check_shards(run, accepted)
 
 

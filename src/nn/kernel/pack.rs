@@ -102,30 +102,28 @@ impl Slab {
         channels: usize,
     ) {
         (self.rows, self.row_len, self.channels) = (size[1], size[2] * channels, channels);
-        self.numbers.clear();
-        self.numbers.resize(size[0] * size[1] * size[2] * channels, 0.0);
+        // Every number is written below: clearing all of them first takes as long as the copy.
+        self.numbers.resize(size[0] * size[1] * self.row_len, 0.0);
         let [nx, ny, nz] = source.shape;
         let (from, to) = inside(start[2], size[2], nz);
-        if from >= to {
-            return;
-        }
-        for i in 0..size[0] {
-            let Some(x) = within(start[0], i, nx) else { continue };
-            for j in 0..size[1] {
-                let Some(y) = within(start[1], j, ny) else { continue };
-                let z = (start[2] + from as isize) as usize;
-                let read = (((sample * nx + x) * ny + y) * nz + z) * source.channels + first;
-                let write = ((i * size[1] + j) * size[2] + from) * channels;
-                let voxels = to - from;
-                if channels == source.channels {
-                    let count = voxels * channels;
-                    self.numbers[write..write + count].copy_from_slice(&source.numbers[read..read + count]);
-                } else {
-                    let rows = self.numbers[write..write + voxels * channels].chunks_exact_mut(channels);
-                    for (voxel, row) in rows.enumerate() {
-                        let at = read + voxel * source.channels;
-                        row.copy_from_slice(&source.numbers[at..at + channels]);
-                    }
+        for (at, row) in self.numbers.chunks_exact_mut(self.row_len.max(1)).enumerate() {
+            let (x, y) = (within(start[0], at / size[1], nx), within(start[1], at % size[1], ny));
+            let (Some(x), Some(y), true) = (x, y, from < to) else {
+                row.fill(0.0);
+                continue;
+            };
+            let z = (start[2] + from as isize) as usize;
+            let read = (((sample * nx + x) * ny + y) * nz + z) * source.channels + first;
+            let (before, rest) = row.split_at_mut(from * channels);
+            let (row, after) = rest.split_at_mut((to - from) * channels);
+            before.fill(0.0);
+            after.fill(0.0);
+            if channels == source.channels {
+                row.copy_from_slice(&source.numbers[read..read + row.len()]);
+            } else {
+                for (voxel, row) in row.chunks_exact_mut(channels).enumerate() {
+                    let at = read + voxel * source.channels;
+                    row.copy_from_slice(&source.numbers[at..at + channels]);
                 }
             }
         }

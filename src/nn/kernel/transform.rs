@@ -1,6 +1,13 @@
-//! The three small matrices of each Winograd transform, written out as sums.
+//! The three small matrices of each Winograd transform, written out as sums, and the transformed weights.
 
+use rayon::prelude::*;
+
+use super::buffer::zeros;
 use super::lanes::Lanes;
+use super::pack::Weight;
+
+/// Kernels that are transformed at once.
+const BESIDE: usize = 8;
 
 /// `OUT` outputs of a kernel of three from `IN = OUT + 2` inputs.
 pub(super) trait Transform<const OUT: usize, const IN: usize>: Sync {
@@ -89,4 +96,56 @@ impl Transform<4, 6> for Four {
             ]
         }
     }
+}
+
+/// Transformed weights: `[block][point][kernel plane][input][column]`.
+pub(super) fn transform_weights<T: Transform<OUT, IN>, const OUT: usize, const IN: usize>(
+    weight: Weight<'_>,
+    planes: usize,
+    columns: usize,
+) -> Vec<f32> {
+    let size = planes * weight.inputs * columns;
+    let mut transformed = zeros(weight.outputs.div_ceil(columns) * IN * IN * size);
+    transformed.par_chunks_mut(IN * IN * size).enumerate().for_each(|(block, numbers)| {
+        let wide = columns.min(weight.outputs - block * columns);
+        for input in 0..weight.inputs {
+            for plane in 0..planes {
+                let to = (plane * weight.inputs + input) * columns;
+                for first in (0..wide).step_by(BESIDE) {
+                    let count = BESIDE.min(wide - first);
+                    let mut taps = [[0.0f64; BESIDE]; 9];
+                    for column in 0..count {
+                        for (tap, numbers) in taps.iter_mut().enumerate() {
+                            let output = block * columns + first + column;
+                            numbers[column] = f64::from(weight.at(output, input, plane * 9 + tap));
+                        }
+                    }
+                    // First along y, for each tap along z, then along z.
+                    let half: [_; 3] =
+                        std::array::from_fn(|k| kernels::<T, OUT, IN>([&taps[k], &taps[3 + k], &taps[6 + k]]));
+                    for i in 0..IN {
+                        let points = kernels::<T, OUT, IN>([&half[0][i], &half[1][i], &half[2][i]]);
+                        for (j, point) in points.iter().enumerate() {
+                            let at = (i * IN + j) * size + to + first;
+                            let row = &mut numbers[at..at + count];
+                            row.iter_mut().zip(point).for_each(|(number, &point)| *number = point as f32);
+                        }
+                    }
+                }
+            }
+        }
+    });
+    transformed
+}
+
+/// The transforms of kernels that lie beside each other: loops that the compiler turns into vectors.
+#[inline(always)]
+fn kernels<T: Transform<OUT, IN>, const OUT: usize, const IN: usize>(k: [&[f64; BESIDE]; 3]) -> [[f64; BESIDE]; IN] {
+    let mut transformed = [[0.0; BESIDE]; IN];
+    for column in 0..BESIDE {
+        for (numbers, number) in transformed.iter_mut().zip(T::kernel([k[0][column], k[1][column], k[2][column]])) {
+            numbers[column] = number;
+        }
+    }
+    transformed
 }

@@ -18,6 +18,9 @@ const PARTS: usize = 8;
 /// Numbers of a slab, about.
 const SLAB: usize = 64 * 1024;
 
+/// Outputs whose gradients are put into their places together.
+const BESIDE: usize = 16;
+
 /// Outputs that one task takes at most.
 const GROUP: usize = 64;
 
@@ -44,7 +47,6 @@ pub(super) fn weight_gradient(class: Class, geometry: &Geometry, x: &[f32], dy: 
     let task_len = ky * depth * padded;
     let mut partial = zeros(parts * kx * groups * task_len);
     let source = Source { numbers: x, shape: geometry.input, channels: inputs };
-    let gradient = Source { numbers: dy, shape: [ox, oy, oz], channels: outputs };
     partial.par_chunks_mut(task_len).enumerate().for_each_init(
         || (Slab::new(), Vec::new(), Vec::new()),
         |(slab, packed, segments), (task, sums)| {
@@ -63,17 +65,16 @@ pub(super) fn weight_gradient(class: Class, geometry: &Geometry, x: &[f32], dy: 
                     let start =
                         [at_x, (first_y * sy) as isize - geometry.padding[1] as isize, -(geometry.padding[2] as isize)];
                     slab.cut(source, sample, start, [1, (rows - 1) * sy + ky, width], 0, inputs);
-                    pack_rows(
-                        gradient,
-                        sample,
-                        px,
-                        first_y..first_y + rows,
-                        first_output,
-                        count,
-                        shape.columns,
-                        packed,
-                    );
                     let row_len = oz * shape.columns;
+                    let rows_at = (((sample * ox + px) * oy + first_y) * oz) * outputs;
+                    // Where the outputs are as many as the columns, the gradient is packed as it lies.
+                    let gradients = if shape.columns == outputs {
+                        &dy[rows_at..rows_at + rows * row_len]
+                    } else {
+                        let lines = &dy[rows_at..rows_at + rows * oz * outputs];
+                        pack_rows(lines, [rows, oz, outputs], first_output, count, shape.columns, packed);
+                        packed.as_slice()
+                    };
                     for tap_y in 0..ky {
                         for block in 0..count.div_ceil(shape.columns) {
                             shape.split(depth, |first, wide| {
@@ -81,7 +82,7 @@ pub(super) fn weight_gradient(class: Class, geometry: &Geometry, x: &[f32], dy: 
                                 for row in 0..rows {
                                     segments.push(Segment {
                                         a: slab.row(0, row * sy + tap_y).wrapping_add(first),
-                                        b: packed[(block * rows + row) * row_len..].as_ptr(),
+                                        b: gradients[(block * rows + row) * row_len..].as_ptr(),
                                     });
                                 }
                                 let call = Call {
@@ -94,7 +95,7 @@ pub(super) fn weight_gradient(class: Class, geometry: &Geometry, x: &[f32], dy: 
                                     width: shape.columns,
                                     start: Start::Output,
                                 };
-                                // SAFETY: the slab holds the taps of these rows, `packed` their gradients, and the sums belong
+                                // SAFETY: the slab holds the taps of these rows, `gradients` theirs, and the sums belong
                                 // to this task.
                                 unsafe { shape.function(wide)(&call) }
                             });
@@ -104,68 +105,76 @@ pub(super) fn weight_gradient(class: Class, geometry: &Geometry, x: &[f32], dy: 
             }
         },
     );
-    dw.par_chunks_mut(inputs * taps).enumerate().for_each(|(output, numbers)| {
-        let (at_group, column) = (output / group, output % group);
-        for tap in 0..taps {
-            let (tap_x, tap_yz) = (tap / (ky * kz), tap % (ky * kz));
-            for input in 0..inputs {
-                let inner = (tap_yz * inputs + input) * padded + column;
-                numbers[input * taps + tap] = (0..parts)
-                    .map(|part| partial[((part * kx + tap_x) * groups + at_group) * task_len + inner])
-                    .fold(0.0, |sum, number| sum + number);
+    let part_len = kx * groups * task_len;
+    let (total, others) = partial.split_at_mut(part_len);
+    total.par_chunks_mut(SLAB).enumerate().for_each(|(stretch, sums)| {
+        for part in others.chunks_exact(part_len) {
+            let numbers = &part[stretch * SLAB..stretch * SLAB + sums.len()];
+            sums.iter_mut().zip(numbers).for_each(|(sum, number)| *sum += number);
+        }
+    });
+    // Neighbouring outputs lie beside each other in the sums and far apart in the gradient: each line is read once.
+    let filter = inputs * taps;
+    let places: Vec<usize> = (0..outputs).map(|output| output / group * task_len + output % group).collect();
+    dw.par_chunks_mut(BESIDE * filter).enumerate().for_each(|(chunk, numbers)| {
+        for input in 0..inputs {
+            for tap in 0..taps {
+                let (tap_x, tap_yz) = (tap / (ky * kz), tap % (ky * kz));
+                let at = tap_x * groups * task_len + (tap_yz * inputs + input) * padded;
+                for (place, filter) in places[chunk * BESIDE..].iter().zip(numbers.chunks_exact_mut(filter)) {
+                    filter[input * taps + tap] = total[at + place];
+                }
             }
         }
     });
 }
 
-/// Gathers rows of the output's gradient as `[block][row][z][column]`, zero where a block has no output.
-#[allow(clippy::too_many_arguments)]
+/// Gathers `[row][z][output]` as `[block][row][z][column]`, zero where a block has no output: `count` outputs from `first` on.
 fn pack_rows(
-    gradient: Source<'_>,
-    sample: usize,
-    plane: usize,
-    rows: std::ops::Range<usize>,
-    first_output: usize,
+    lines: &[f32],
+    [rows, length, outputs]: [usize; 3],
+    first: usize,
     count: usize,
     columns: usize,
     packed: &mut Vec<f32>,
 ) {
-    let [nx, ny, nz] = gradient.shape;
-    let blocks = count.div_ceil(columns);
-    packed.clear();
-    packed.resize(blocks * rows.len() * nz * columns, 0.0);
-    let row_count = rows.len();
-    for (row, y) in rows.enumerate() {
-        for z in 0..nz {
-            let at = (((sample * nx + plane) * ny + y) * nz + z) * gradient.channels + first_output;
-            for block in 0..blocks {
-                let wide = columns.min(count - block * columns);
-                let to = ((block * row_count + row) * nz + z) * columns;
-                let from = at + block * columns;
-                packed[to..to + wide].copy_from_slice(&gradient.numbers[from..from + wide]);
-            }
+    let positions = rows * length;
+    packed.resize(count.div_ceil(columns) * positions * columns, 0.0);
+    for (block, part) in packed.chunks_exact_mut(positions * columns).enumerate() {
+        let wide = columns.min(count - block * columns);
+        let from = first + block * columns;
+        for (to, line) in part.chunks_exact_mut(columns).zip(lines.chunks_exact(outputs)) {
+            to[..wide].copy_from_slice(&line[from..from + wide]);
+            to[wide..].fill(0.0);
         }
     }
 }
 
-/// `db[out] = Σ dy[position][out]`: sums of fixed stretches, then of those, in double precision.
+/// `db[out] = Σ dy[position][out]`: sums of a few numbers in single precision, of those in double, of stretches in their order.
+/// Few outputs are treated as many: several positions beside each other are one wide row.
 pub(super) fn bias_gradient(dy: &[f32], db: &mut [f32]) {
-    /// Positions of one stretch.
-    const STRETCH: usize = 4096;
+    /// Rows of one stretch, and of a sum in single precision.
+    const STRETCH: usize = 512;
+    const SHORT: usize = 8;
+    /// Numbers that a row has at least.
+    const WIDE: usize = 64;
     let outputs = db.len();
+    let row = WIDE.div_ceil(outputs) * outputs;
     let stretches: Vec<Vec<f64>> = dy
-        .par_chunks(STRETCH * outputs)
+        .par_chunks(STRETCH * row)
         .map(|stretch| {
-            let mut sums = vec![0.0f64; outputs];
-            for position in stretch.chunks_exact(outputs) {
-                for (sum, &number) in sums.iter_mut().zip(position) {
-                    *sum += f64::from(number);
+            let (mut short, mut sums) = (vec![0.0f32; row], vec![0.0f64; row]);
+            for rows in stretch.chunks(SHORT * row) {
+                for numbers in rows.chunks(row) {
+                    short.iter_mut().zip(numbers).for_each(|(sum, number)| *sum += number);
                 }
+                sums.iter_mut().zip(&mut short).for_each(|(sum, short)| *sum += f64::from(std::mem::take(short)));
             }
             sums
         })
         .collect();
     for (output, sum) in db.iter_mut().enumerate() {
-        *sum = stretches.iter().map(|sums| sums[output]).sum::<f64>() as f32;
+        let columns = |sums: &Vec<f64>| sums.iter().skip(output).step_by(outputs).sum::<f64>();
+        *sum = stretches.iter().map(columns).sum::<f64>() as f32;
     }
 }

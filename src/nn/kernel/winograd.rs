@@ -9,14 +9,13 @@ use std::marker::PhantomData;
 
 use rayon::prelude::*;
 
-use super::buffer::zeros;
 use super::class::Class;
 use super::geometry::Geometry;
 use super::lanes::{Lanes, Plain};
 use super::pack::{Weight, within};
 use super::shared::Shared;
 use super::tile::{Call, Segment, Start, TileShape};
-use super::transform::{Four, Transform, Two};
+use super::transform::{Four, Transform, Two, transform_weights};
 
 /// Patches of one task, about.
 const PATCHES: usize = 96;
@@ -148,37 +147,6 @@ fn run<T: Transform<OUT, IN>, const OUT: usize, const IN: usize>(
             }
         }
     });
-}
-
-/// Transformed weights: `[block][point][kernel plane][input][column]`.
-fn transform_weights<T: Transform<OUT, IN>, const OUT: usize, const IN: usize>(
-    weight: Weight<'_>,
-    planes: usize,
-    columns: usize,
-) -> Vec<f32> {
-    let size = planes * weight.inputs * columns;
-    let mut transformed = zeros(weight.outputs.div_ceil(columns) * IN * IN * size);
-    transformed.par_chunks_mut(IN * IN * size).enumerate().for_each(|(block, numbers)| {
-        let wide = columns.min(weight.outputs - block * columns);
-        for input in 0..weight.inputs {
-            for plane in 0..planes {
-                let to = (plane * weight.inputs + input) * columns;
-                for column in 0..wide {
-                    let tap = |j: usize, k: usize| {
-                        f64::from(weight.at(block * columns + column, input, plane * 9 + j * 3 + k))
-                    };
-                    // First along y, for each tap along z, then along z.
-                    let half: [[f64; IN]; 3] = std::array::from_fn(|k| T::kernel([tap(0, k), tap(1, k), tap(2, k)]));
-                    for i in 0..IN {
-                        for (j, number) in T::kernel([half[0][i], half[1][i], half[2][i]]).into_iter().enumerate() {
-                            numbers[(i * IN + j) * size + to + column] = number as f32;
-                        }
-                    }
-                }
-            }
-        }
-    });
-    transformed
 }
 
 /// The outputs of some planes and rows of patches.

@@ -1,0 +1,11 @@
+//! Any text is a plan or a list of problems, each at a place in the text.
+#![no_main]
+
+use freetumor::graph::{GraphFile, Registry, check};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| {
+    let checked = check(&GraphFile::new("fuzz.toml", ".", text), &Registry::standard());
+    assert!(checked.plan.is_some() || !checked.problems.is_empty());
+    checked.problems.iter().for_each(|problem| assert!(!problem.to_string().is_empty()));
+});
