@@ -92,9 +92,9 @@ impl Field {
     /// # Errors
     /// Where the scan's grid cannot be resampled.
     pub fn change(&self, scan: &Grid, region: Region, delta_hu: &Array3<f32>) -> Result<Change, Fault> {
-        let here = self.box_of(scan, region);
         // One more voxel around: what lies between the box and its neighbours is interpolated to no change.
         let grid = scan.cut(region).padded([1; 3], region.shape.map(|voxels| voxels + 2));
+        let here = box_on(&grid, grid.region(), &self.grid);
         let padded = delta_hu.padded([1; 3], grid.shape, 0.0);
         let resampling = Resampling::between(&grid, &self.grid.cut(here))?;
         Ok(Change { region: here, delta_hu: resampling.linear(&padded, Outside::Value(0.0)) })

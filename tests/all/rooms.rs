@@ -11,7 +11,7 @@ const ROOMS: &[(&str, &str)] = &[
     ("volume", "error random"),
     ("nn", "error suggest shield"),
     ("view", "error volume nn"),
-    ("ingest", "error random volume"),
+    ("ingest", "error random suggest volume"),
     ("mask", "error random suggest volume view ingest"),
     ("synth", "error random volume view ingest mask"),
     ("score", "error volume view ingest mask synth"),

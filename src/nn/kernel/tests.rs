@@ -98,7 +98,7 @@ fn plain_sums_agree_for_every_width_of_tile() {
 fn patches_agree_with_plain_sums() {
     for (accuracy, bound) in [(Accuracy::Training, 1e-5), (Accuracy::Inference, 5e-5)] {
         for (input, channels) in
-            [([6, 12, 24], [32, 32]), ([5, 9, 31], [48, 32]), ([9, 20, 11], [32, 80]), ([3, 23, 26], [64, 48])]
+            [([8, 12, 24], [32, 32]), ([6, 9, 31], [48, 32]), ([9, 20, 11], [32, 80]), ([4, 23, 26], [64, 48])]
         {
             let g = cubic(2, input, channels);
             for class in Class::available() {

