@@ -11,6 +11,7 @@ mod progress;
 pub mod run;
 mod scan;
 pub mod schema;
+mod stream;
 pub mod train;
 pub mod validate;
 

@@ -15,6 +15,7 @@ use crate::view::Phase;
 
 use super::network::DeviceName;
 use super::progress::Watcher;
+use super::stream::{Standing, Stream};
 
 /// Run a pipeline.
 ///
@@ -49,6 +50,16 @@ pub struct RunArgs {
     /// Take at most this many new scans
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
+    /// Write the samples of this sink of kind `stream` as a tar to standard output, while the run goes on and, again and again, after it;
+    /// the summary goes to standard error
+    #[arg(long, value_name = "NAME")]
+    pub sink: Option<String>,
+    /// With --sink: how often all samples are written; 0 for ever, until nobody reads any more
+    #[arg(long, value_name = "N", default_value_t = 0, requires = "sink")]
+    pub passes: u64,
+    /// With --sink: listen on this Unix socket in place of standard output, one reader after the other
+    #[arg(long, value_name = "PATH", requires = "sink")]
+    pub socket: Option<PathBuf>,
     /// Print the summary as JSON
     #[arg(long)]
     pub json: bool,
@@ -87,17 +98,35 @@ pub fn run(args: &RunArgs, registry: &Registry, stdout: &mut dyn Write, stderr: 
     };
     let progress = Arc::new(Progress::default());
     let watcher = Watcher::start(Arc::clone(&progress));
-    let report = crate::dataflow::run(plan, &out, &options, &progress);
-    drop(watcher);
-    let report = report?;
-    let written = if args.json {
-        serde_json::to_writer_pretty(&mut *stdout, &report)
-            .map_err(std::io::Error::from)
-            .and_then(|()| writeln!(stdout))
-    } else {
-        write!(stdout, "{}", Summary(&report))
+    let stream = args.sink.as_ref().map(|sink| Stream::of(&plan, &out, sink, args.passes, args.socket.clone()));
+    let Some(stream) = stream.transpose()? else {
+        let report = crate::dataflow::run(plan, &out, &options, &progress);
+        drop(watcher);
+        return summarize(&report?, args.json, stdout);
     };
-    written.map_err(|cause| Error::io("cannot write to", "standard output", cause))?;
+    let standing = Standing::default();
+    std::thread::scope(|scope| {
+        let streaming = scope.spawn(|| stream.serve(&standing));
+        let report = crate::dataflow::run(plan, &out, &options, &progress);
+        drop(watcher);
+        standing.end(report.is_err());
+        // Said before the stream ends, which it may never do.
+        let code = report.and_then(|report| summarize(&report, args.json, stderr));
+        match streaming.join() {
+            Ok(streamed) => code.and_then(|code| streamed.map(|()| code)),
+            Err(_) => Err(Error::new("the stream ended in a panic; see the log")),
+        }
+    })
+}
+
+/// Says what a run did; gives the exit code.
+fn summarize(report: &RunReport, json: bool, out: &mut dyn Write) -> Result<u8> {
+    let written = if json {
+        serde_json::to_writer_pretty(&mut *out, report).map_err(std::io::Error::from).and_then(|()| writeln!(out))
+    } else {
+        write!(out, "{}", Summary(report))
+    };
+    written.map_err(|cause| Error::io("cannot write", "the summary", cause))?;
     Ok(u8::from(report.faults > 0))
 }
 

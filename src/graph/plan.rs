@@ -212,7 +212,10 @@ impl Plan {
             std::iter::once((trial.synthesis.as_str(), trial.synthesize.viewer())).chain(scores)
         });
         let mut told = BTreeSet::new();
-        masks.chain(trials).filter_map(|(name, viewer)| Some((name, viewer?))).filter(move |(name, _)| told.insert(*name))
+        masks
+            .chain(trials)
+            .filter_map(|(name, viewer)| Some((name, viewer?)))
+            .filter(move |(name, _)| told.insert(*name))
     }
 
     /// The part of the training set that a patient belongs to; see [`SplitShares::of`].

@@ -13,14 +13,17 @@ use crate::ingest::dicom::Decoder;
 use crate::ingest::phantom::{PhantomConfig, PhantomSource};
 use crate::ingest::{DecathlonListConfig, FolderConfig, FolderSource, ListSource, NnunetListConfig, Source};
 use crate::mask::{
-    LabelsConfig, LabelsMask, LungConfig, LungMask, Mask, Organ, SegmentorMask, SegmentorMaskConfig, TotalSegmentatorConfig,
-    TotalSegmentatorMask,
+    LabelsConfig, LabelsMask, LungConfig, LungMask, Mask, Organ, SegmentorMask, SegmentorMaskConfig,
+    TotalSegmentatorConfig, TotalSegmentatorMask,
 };
 use crate::nn::device::Place as DevicePlace;
 use crate::nn::network::Model;
 use crate::nn::service::Service;
 use crate::score::{Discriminator, DiscriminatorConfig, Intensity, IntensityConfig, Segmentor, SegmentorConfig};
-use crate::sink::{DecathlonConfig, DecathlonSink, NnunetConfig, NnunetSink, Sink, WebDatasetConfig, WebDatasetSink};
+use crate::sink::{
+    DecathlonConfig, DecathlonSink, NnunetConfig, NnunetSink, Sink, StreamConfig, StreamSink, WebDatasetConfig,
+    WebDatasetSink,
+};
 use crate::synth::{Differences, Generator, GeneratorConfig, Rules, RulesConfig};
 use crate::view::{NetworkConfig, Networks, Viewer};
 use crate::volume::HuWindow;
@@ -168,6 +171,11 @@ impl Registry {
         let about = "A training set of tar shards with an index, for streaming.";
         self.sink("webdataset", about, |config: WebDatasetConfig, place| {
             WebDatasetSink::new(&place.name, config).map(|sink| Arc::new(sink) as Arc<dyn Sink>)
+        });
+        let about =
+            "Samples as an endless tar for a trainer, on standard output or a socket: see `freetumor run --sink`.";
+        self.sink("stream", about, |config: StreamConfig, place| {
+            StreamSink::new(&place.name, config).map(|sink| Arc::new(sink) as Arc<dyn Sink>)
         });
     }
 }

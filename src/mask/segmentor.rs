@@ -67,14 +67,16 @@ impl SegmentorMask {
             for &id in ids {
                 let field = format!("classes.{name}");
                 if id == 0 || id >= count {
-                    let message = format!("expected one of the network's classes, 1 to {}, got {id}", count.saturating_sub(1));
+                    let message =
+                        format!("expected one of the network's classes, 1 to {}, got {id}", count.saturating_sub(1));
                     complaints.push(Complaint::new(field, message));
                 } else if let Some(other) = taken.insert(id, name) {
                     complaints.push(Complaint::new(field, format!("the class {id} is that of the {other}, too")));
                 }
             }
         }
-        for (field, value) in [("suspected_from_mm3", config.suspected_from_mm3), ("min_organ_ml", config.min_organ_ml)] {
+        for (field, value) in [("suspected_from_mm3", config.suspected_from_mm3), ("min_organ_ml", config.min_organ_ml)]
+        {
             if !(value >= 0.0 && value.is_finite()) {
                 complaints.push(Complaint::new(field, format!("expected 0 or more, got {value}")));
             }

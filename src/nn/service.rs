@@ -241,7 +241,8 @@ impl Service {
             return Ok(jobs);
         }
         let (sender, receiver) = bounded(QUEUE);
-        let worker = Worker { jobs: receiver, most: AtomicUsize::new(self.batch), counters: Arc::clone(&self.counters) };
+        let worker =
+            Worker { jobs: receiver, most: AtomicUsize::new(self.batch), counters: Arc::clone(&self.counters) };
         let spawned = std::thread::Builder::new().name("device".into()).spawn(move || worker.serve());
         spawned.map_err(|cause| Error::new(format!("cannot start a thread: {cause}")).with_source(cause))?;
         Ok(self.jobs.get_or_init(|| sender))

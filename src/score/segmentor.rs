@@ -56,7 +56,10 @@ impl Segmentor {
                 let message = format!("expected a class of its own for tumors of the {name}, got {tumor}");
                 complaints.push(Complaint::new(field, message).with_hint("write [organ, tumor]; 0 is the background"));
             } else if let Some(id) = [*organ, *tumor].into_iter().find(|id| *id >= count) {
-                let message = format!("the {name} has the classes {organ} and {tumor}, but the network has 0 to {}, not {id}", count - 1);
+                let message = format!(
+                    "the {name} has the classes {organ} and {tumor}, but the network has 0 to {}, not {id}",
+                    count - 1
+                );
                 let hint = format!("say what the network calls them: classes = {{ {name} = [organ, tumor] }}");
                 complaints.push(Complaint::new(field, message).with_hint(hint));
             }
@@ -64,7 +67,11 @@ impl Segmentor {
         let mut tumors: Vec<usize> = classes.values().map(|[_, tumor]| *tumor).collect();
         tumors.sort_unstable();
         tumors.dedup();
-        if complaints.is_empty() { Ok(Self { viewer, classes, tumors, held_out: config.held_out }) } else { Err(complaints) }
+        if complaints.is_empty() {
+            Ok(Self { viewer, classes, tumors, held_out: config.held_out })
+        } else {
+            Err(complaints)
+        }
     }
 }
 
@@ -116,8 +123,12 @@ impl Judge for SegmentorJudge<'_> {
         let ids = after.seen.ids();
         let tumor_labels: Vec<u8> = self.scan.mask.organs.iter().map(|organ| organ.tumor_label).collect();
         let mut counts = Counts::default();
-        for (voxel, ((&id, &was), (&label, &synthetic))) in
-            ids.as_slice().iter().zip(before.ids.as_slice()).zip(before.labels.as_slice().iter().zip(after.tumor.as_slice())).enumerate()
+        for (voxel, ((&id, &was), (&label, &synthetic))) in ids
+            .as_slice()
+            .iter()
+            .zip(before.ids.as_slice())
+            .zip(before.labels.as_slice().iter().zip(after.tumor.as_slice()))
+            .enumerate()
         {
             let (is_tumor, was_tumor) = (self.is_tumor(id), self.is_tumor(was));
             let is_real = tumor_labels.contains(&label);

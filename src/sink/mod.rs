@@ -18,6 +18,7 @@ mod record;
 pub mod schema;
 mod split;
 pub mod spool;
+pub mod stream;
 mod webdataset;
 
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,7 @@ use serde::{Deserialize, Serialize};
 pub use decathlon::{DecathlonConfig, DecathlonSink};
 pub use nnunet::{NnunetConfig, NnunetSink};
 pub use record::{FaultRecord, Outcome, QualityRecord, SampleRecord, ScanRecord, Split};
+pub use stream::{StreamConfig, StreamSink};
 pub use webdataset::{WebDatasetConfig, WebDatasetSink};
 
 use crate::error::{Complaint, Result};
@@ -147,6 +149,11 @@ pub trait Sink: Send + Sync {
     /// # Errors
     /// Where files cannot be read or written, or where a patient is in two splits.
     fn project(&self, store: &dyn Durable, index: &[FileEntry]) -> Result<()>;
+
+    /// Whose samples it streams, where it is a stream.
+    fn streams(&self) -> Option<Split> {
+        None
+    }
 }
 
 /// Twelve digits, so that names sort like numbers.

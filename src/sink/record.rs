@@ -1,5 +1,6 @@
 //! The rows of the tables, as the stages make them; `sink::schema` says how they are stored.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Fault;
@@ -7,7 +8,7 @@ use crate::score::Scores;
 use crate::synth::Geometry;
 
 /// Which part of a training set a patient belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
     /// Trained on.

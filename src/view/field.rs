@@ -195,7 +195,8 @@ mod tests {
         let after = Field::new(&Volume { grid: scan.grid, voxels: Voxels::F32(changed) }, around, &config).unwrap();
         let change = before.change(&scan.grid, region, &delta).unwrap();
         let all = before.grid.region();
-        let (got, expected) = (before.image(all, config.window(), Some(&change)), after.image(all, config.window(), None));
+        let (got, expected) =
+            (before.image(all, config.window(), Some(&change)), after.image(all, config.window(), None));
         let furthest = got.as_slice().iter().zip(expected.as_slice()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(furthest < 1e-6, "{furthest}");
         assert_ne!(got, before.image(all, config.window(), None));
@@ -208,6 +209,9 @@ mod tests {
         let region = Region { start: [2, 0, 9], shape: [1, 2, 1] };
         // Voxel 2 covers 4.5 to 7.5 mm.
         assert_eq!(box_on(&coarse, region, &fine), Region { start: [5, 0, 26], shape: [3, 5, 3] });
-        assert_eq!(box_on(&fine, Region { start: [5, 5, 5], shape: [1; 3] }, &coarse), Region { start: [2; 3], shape: [1; 3] });
+        assert_eq!(
+            box_on(&fine, Region { start: [5, 5, 5], shape: [1; 3] }, &coarse),
+            Region { start: [2; 3], shape: [1; 3] }
+        );
     }
 }

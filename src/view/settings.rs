@@ -95,7 +95,8 @@ impl NetworkConfig {
     /// Everything that is wrong with the settings themselves, for a network whose windows have sides that are multiples of `divisor`.
     pub(super) fn complaints(&self, divisor: usize) -> Vec<Complaint> {
         let mut complaints = Vec::new();
-        let mut say = |field: &str, message: String| complaints.push(Complaint::new(format!("network.{field}"), message));
+        let mut say =
+            |field: &str, message: String| complaints.push(Complaint::new(format!("network.{field}"), message));
         let [low, high] = self.window_hu;
         if !(low < high && low.is_finite() && high.is_finite()) {
             say("window_hu", format!("expected a lower and a higher number of HU, got [{low}, {high}]"));

@@ -92,7 +92,13 @@ impl Networks {
         }
     }
 
-    fn network(&self, weights: &Path, model: Model, config: &NetworkConfig, norm: Option<Over>) -> Result<Arc<Network>> {
+    fn network(
+        &self,
+        weights: &Path,
+        model: Model,
+        config: &NetworkConfig,
+        norm: Option<Over>,
+    ) -> Result<Arc<Network>> {
         let key = (weights.to_owned(), model, config.part.name(), norm);
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(network) = opened.get(&key) {
@@ -274,12 +280,7 @@ impl Viewer {
         self.seen(Looking { stage, phase: Phase::Mask, windows, which, answered: &answered }, &prepared.image, &inside)
     }
 
-    fn seen(
-        &self,
-        looking: Looking<'_>,
-        image: &Array3<f32>,
-        inside: &VoxelBox,
-    ) -> Result<Vec<Array3<f32>>, Fault> {
+    fn seen(&self, looking: Looking<'_>, image: &Array3<f32>, inside: &VoxelBox) -> Result<Vec<Array3<f32>>, Fault> {
         let Looking { stage, phase, windows, which, answered } = looking;
         let fault = |error: Error| {
             let kind = if self.service.is_lost() { FaultKind::Device } else { FaultKind::Network };

@@ -272,3 +272,87 @@ fn a_run_does_not_go_on_upon_damaged_tables() {
     }
     assert_eq!(archive.run("run", 4).unwrap().new_scans, 0);
 }
+
+/// The members of a tar in their order, as far as it goes.
+fn members(bytes: &[u8]) -> Vec<(String, usize)> {
+    let mut archive = tar::Archive::new(bytes);
+    let member = |entry: std::io::Result<tar::Entry<'_, &[u8]>>| {
+        let mut entry = entry.unwrap();
+        let mut content = Vec::new();
+        std::io::Read::read_to_end(&mut entry, &mut content).unwrap();
+        (entry.path().unwrap().to_string_lossy().into_owned(), content.len())
+    };
+    archive.entries().unwrap().map(member).collect()
+}
+
+#[test]
+fn a_stream_says_what_is_committed_as_often_as_it_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let graph = folder.path().join("graph.toml");
+    let stream = "\n[sinks.stream]\nkind = \"stream\"\ninputs = [\"filter\"]\n";
+    std::fs::write(&graph, format!("{PHANTOMS}{stream}")).unwrap();
+    let run = |more: &[&str]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_freetumor"));
+        command.arg("run").arg(&graph).arg("--out").arg(folder.path().join("run")).args(more);
+        command.output().unwrap()
+    };
+    let first = run(&["--sink", "stream", "--passes", "3"]);
+    assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
+    assert!(String::from_utf8_lossy(&first.stderr).contains("accepted"), "the summary is on standard error");
+    let told = members(&first.stdout);
+    let each = told.len() / 3;
+    let keys = |told: &[(String, usize)]| -> Vec<String> {
+        let key = |(name, _): &(String, usize)| name.split('.').next().unwrap().to_owned();
+        told.chunks(3)
+            .map(|sample| {
+                let kinds: Vec<&str> = sample.iter().map(|(name, _)| name.split_once('.').unwrap().1).collect();
+                assert_eq!(kinds, ["image.nii.gz", "json", "label.nii.gz"]);
+                assert!(sample.iter().all(|it| key(it) == key(&sample[0]) && it.1 > 0));
+                key(&sample[0])
+            })
+            .collect()
+    };
+    let (one, two, three) = (keys(&told[..each]), keys(&told[each..2 * each]), keys(&told[2 * each..]));
+    let sorted = |keys: &[String]| {
+        let mut keys = keys.to_vec();
+        keys.sort();
+        keys
+    };
+    assert!(one.len() > 3 && sorted(&one) == sorted(&two) && sorted(&two) == sorted(&three));
+    assert_ne!(two, three, "every pass has an order of its own");
+    let listed = std::fs::read_dir(folder.path().join("run/layouts/training_set/imagesTr")).unwrap().count();
+    assert_eq!(one.len(), listed);
+    // Another run finds nothing to do, and says the same.
+    let again = run(&["--sink", "stream", "--passes", "3"]);
+    assert!(again.stdout == first.stdout);
+    let none = run(&["--sink", "shards"]);
+    assert_eq!(none.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&none.stderr).contains("its streams are stream"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_reader_of_a_socket_may_leave_and_the_next_gets_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let graph = folder.path().join("graph.toml");
+    let stream = "\n[sinks.stream]\nkind = \"stream\"\ninputs = [\"filter\"]\n";
+    std::fs::write(&graph, format!("{PHANTOMS}{stream}")).unwrap();
+    let socket = folder.path().join("socket");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_freetumor"));
+    command.arg("run").arg(&graph).arg("--out").arg(folder.path().join("run"));
+    command.args(["--sink", "stream", "--passes", "2", "--socket"]).arg(&socket);
+    let mut child = command.stderr(std::process::Stdio::null()).spawn().unwrap();
+    let connect = || loop {
+        match std::os::unix::net::UnixStream::connect(&socket) {
+            Ok(stream) => break stream,
+            Err(_) => std::thread::sleep(std::time::Duration::from_millis(20)),
+        }
+    };
+    let mut some = [0; 4096];
+    std::io::Read::read_exact(&mut connect(), &mut some).unwrap();
+    let mut all = Vec::new();
+    std::io::Read::read_to_end(&mut connect(), &mut all).unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(all[..4096], some);
+    assert!(members(&all).len() >= 6 && !socket.exists());
+}

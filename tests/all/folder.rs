@@ -65,7 +65,8 @@ fn a_named_pipe_is_refused_by_its_name() {
         assert!(fault.kind == FaultKind::Unsupported && fault.message.contains("a named pipe"), "{fault}");
     }
     // The command ends, too, though nobody ever writes into the pipe.
-    let command = std::process::Command::new(env!("CARGO_BIN_EXE_freetumor")).arg("inspect").arg(&pipe).output().unwrap();
+    let command =
+        std::process::Command::new(env!("CARGO_BIN_EXE_freetumor")).arg("inspect").arg(&pipe).output().unwrap();
     assert_eq!(command.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&command.stderr).contains("a named pipe"));
 }

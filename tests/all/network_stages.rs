@@ -229,7 +229,8 @@ fn scores_by_networks_are_those_of_the_reference() {
 
 /// A liver-like block in noise, on a grid that is not the network's.
 fn block() -> MaskedScan {
-    let grid = Grid { shape: [70, 66, 40], affine: Affine([[-1.2, 0., 0., 9.], [0., 1.1, 0., 0.], [0., 0., 2.5, -4.]]) };
+    let grid =
+        Grid { shape: [70, 66, 40], affine: Affine([[-1.2, 0., 0., 9.], [0., 1.1, 0., 0.], [0., 0., 2.5, -4.]]) };
     let labels = Array3::from_fn(grid.shape, |[x, y, z]| {
         u8::from((8..60).contains(&x) && (8..58).contains(&y) && (5..36).contains(&z))
     });
@@ -241,13 +242,8 @@ fn block() -> MaskedScan {
 }
 
 fn map_with(windows: Windows, weights: &Path, norm: freetumor::nn::ops::Over) -> (Array3<f32>, u64) {
-    let network = NetworkConfig {
-        windows,
-        norm: Some(norm),
-        roi_voxels: [32; 3],
-        overlap: 0.5,
-        ..NetworkConfig::new(weights)
-    };
+    let network =
+        NetworkConfig { windows, norm: Some(norm), roi_voxels: [32; 3], overlap: 0.5, ..NetworkConfig::new(weights) };
     let viewer = viewer(&networks(), &network, Model::UNet3D);
     let config = GeneratorConfig {
         network,
@@ -443,7 +439,11 @@ fn what_is_wrong_with_networks_is_said_before_anything_runs() {
         ("rules = {", "channels = { liver = 3 }\nrules = {", "the liver has channel 3, but the network has 3"),
         ("rules = {", "channels = { colon = 1 }\nrules = {", "expected an organ of the mask"),
         ("rules = { variants = 2,", "rules = { variants = 0,", "expected at least 1, got 0"),
-        ("part = \"discriminator\", roi_voxels = [16, 16, 16]", "part = \"discriminator\", roi_voxels = [16, 12, 16]", "multiples of 8"),
+        (
+            "part = \"discriminator\", roi_voxels = [16, 16, 16]",
+            "part = \"discriminator\", roi_voxels = [16, 12, 16]",
+            "multiples of 8",
+        ),
         ("part = \"generator\",", "part = \"generator\", overlap = 1.0,", "from 0 to below 1"),
         ("part = \"generator\",", "part = \"generator\", window_hu = [250, -175],", "a lower and a higher number"),
         ("kind = \"generator\"", "kind = \"generatr\"", "generator"),
@@ -452,7 +452,10 @@ fn what_is_wrong_with_networks_is_said_before_anything_runs() {
         assert!(said.contains(expected), "{to}: {said}");
         assert!(said.contains("test.toml:"), "a place: {said}");
     }
-    let said = problems("part = \"discriminator\", roi_voxels", "part = \"discriminator\", window_hu = [-1000, 500], roi_voxels");
+    let said = problems(
+        "part = \"discriminator\", roi_voxels",
+        "part = \"discriminator\", window_hu = [-1000, 500], roi_voxels",
+    );
     assert!(said.contains("another window"), "{said}");
 }
 
@@ -593,7 +596,10 @@ fn pipelines_of_published_networks_are_complete() {
     for stage in ["synthesize", "segmentor", "discriminator"] {
         command.arg("--set").arg(format!("stages.{stage}.network.roi_voxels=[32, 32, 32]"));
     }
-    let output = command.args(["--set", "stages.quality.attempts=2"]).env("FREETUMOR_PATIENT_KEY", "a secret for tests only").output();
+    let output = command
+        .args(["--set", "stages.quality.attempts=2"])
+        .env("FREETUMOR_PATIENT_KEY", "a secret for tests only")
+        .output();
     let output = output.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();

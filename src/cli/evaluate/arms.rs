@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::{EvaluateArgs, files};
-use crate::error::{Error, Result};
 use crate::cli::network::Opened;
+use crate::error::{Error, Result};
 
 /// An arm as it is typed.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -62,7 +62,8 @@ impl SynthesisLearner {
         };
         let generator = make("generator", &config.generator, tumor_labels.len(), Part::Whole)?;
         let discriminator = make("discriminator", &config.discriminator, 3, Part::Whole)?;
-        let wanted = Wanted { model: config.segmentor.model.model(), part: Part::Whole, classes: None, width: None, norm: None };
+        let wanted =
+            Wanted { model: config.segmentor.model.model(), part: Part::Whole, classes: None, width: None, norm: None };
         let segmentor = Predictor::open(&config.segmentor.weights, &wanted, device)?;
         let classes = segmentor.config().classes;
         if let Some(label) = tumor_labels.iter().find(|label| usize::from(**label) >= classes) {

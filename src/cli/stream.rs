@@ -1,0 +1,214 @@
+//! `freetumor run … --sink NAME`: samples for a trainer, through a pipe or a socket, while the run goes on and after it.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+use crate::graph::Plan;
+use crate::random::Key;
+use crate::sink::pairs::{Pair, index_of};
+use crate::sink::stream::{Ended, TarStream, listed_in};
+use crate::sink::{FileEntry, Split};
+use crate::tables::run::RunFolder;
+
+/// How often a run that goes on is looked at for new commits.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// How the run stands whose samples are streamed.
+#[derive(Default)]
+pub struct Standing {
+    ended: AtomicBool,
+    failed: AtomicBool,
+}
+
+impl Standing {
+    /// The run is over.
+    pub fn end(&self, failed: bool) {
+        self.failed.store(failed, Ordering::Release);
+        self.ended.store(true, Ordering::Release);
+    }
+
+    fn is_over(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    fn has_failed(&self) -> bool {
+        self.is_over() && self.failed.load(Ordering::Acquire)
+    }
+}
+
+/// What is streamed, and where to.
+pub struct Stream {
+    /// The run folder.
+    pub folder: PathBuf,
+    /// The sink.
+    pub sink: String,
+    /// Whose samples.
+    pub split: Split,
+    /// The seed of the order in later passes.
+    pub seed: u64,
+    /// How often all samples are written; 0 for ever.
+    pub passes: u64,
+    /// A Unix socket to listen on; standard output where absent.
+    pub socket: Option<PathBuf>,
+}
+
+impl Stream {
+    /// The stream of a sink of the plan.
+    ///
+    /// # Errors
+    /// Where there is no such sink, or it is of another kind.
+    pub fn of(plan: &Plan, folder: &Path, sink: &str, passes: u64, socket: Option<PathBuf>) -> Result<Self> {
+        let streams = plan.sinks.iter().filter_map(|node| Some((node.name.as_str(), node.sink.streams()?)));
+        let streams: Vec<(&str, Split)> = streams.collect();
+        let Some((_, split)) = streams.iter().find(|(name, _)| *name == sink) else {
+            let names: Vec<&str> = streams.iter().map(|(name, _)| *name).collect();
+            let error = Error::new(format!("the pipeline has no sink `{sink}` of kind `stream`"));
+            return Err(error.with_hint(match names[..] {
+                [] => format!("add one: [sinks.{sink}] with kind = \"stream\" and inputs"),
+                _ => format!("its streams are {}", names.join(", ")),
+            }));
+        };
+        Ok(Self { folder: folder.to_owned(), sink: sink.to_owned(), split: *split, seed: plan.seed, passes, socket })
+    }
+
+    /// Streams until nobody reads any more, all passes are done, the run has failed, or it ended without a sample. A pipe has one reader, a socket one after
+    /// the other; each is told everything from the start.
+    ///
+    /// # Errors
+    /// Where there is nobody to write to, or a committed sample cannot be read.
+    pub fn serve(&self, run: &Standing) -> Result<()> {
+        match &self.socket {
+            None => self.write_to(stdout()?, run).map(|_| ()),
+            Some(path) => self.listen(path, run),
+        }
+    }
+
+    #[cfg(unix)]
+    fn listen(&self, path: &Path, run: &Standing) -> Result<()> {
+        use std::os::unix::net::UnixListener;
+
+        let failed = |cause| Error::io("cannot listen on", path, cause);
+        // A socket that an earlier process left is in the way; one that somebody listens on is not ours.
+        if std::os::unix::net::UnixStream::connect(path).is_err() {
+            let _ = std::fs::remove_file(path);
+        }
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let served = loop {
+            if run.has_failed() {
+                break Ok(());
+            }
+            match listener.accept() {
+                Ok((reader, _)) => {
+                    reader.set_nonblocking(false).map_err(failed)?;
+                    // A reader that goes away makes place for the next; one that got everything was the last.
+                    match self.write_to(reader, run) {
+                        Ok(Done::Closed) => {}
+                        Ok(Done::All) => break Ok(()),
+                        Err(error) => break Err(error),
+                    }
+                }
+                Err(cause) if cause.kind() == std::io::ErrorKind::WouldBlock => std::thread::sleep(LOOK_EVERY),
+                Err(cause) => break Err(failed(cause)),
+            }
+        };
+        let _ = std::fs::remove_file(path);
+        served
+    }
+
+    #[cfg(not(unix))]
+    fn listen(&self, path: &Path, _: &Standing) -> Result<()> {
+        Err(Error::new(format!("cannot listen on {}: this system has no Unix sockets", path.display())))
+    }
+
+    fn write_to(&self, out: impl Write, run: &Standing) -> Result<Done> {
+        match self.passes_to(&mut TarStream::new(BufWriter::with_capacity(1 << 20, out)), run) {
+            Ok(()) => Ok(Done::All),
+            Err(Ended::Closed(_)) => Ok(Done::Closed),
+            Err(Ended::Lost(error)) => Err(error),
+        }
+    }
+
+    fn passes_to<W: Write>(&self, tar: &mut TarStream<W>, run: &Standing) -> Result<(), Ended> {
+        let (store, mut pairs) = self.first_pass(tar, run)?;
+        let mut pass = 1;
+        while !run.has_failed() && !pairs.is_empty() && (self.passes == 0 || pass < self.passes) {
+            shuffle(&mut pairs, Key::root(self.seed).with("stream", &self.sink).number("pass", pass));
+            for pair in &pairs {
+                tar.sample(&*store, pair, pass)?;
+            }
+            pass += 1;
+        }
+        tar.finish().map_err(Ended::Closed)
+    }
+
+    /// What is committed already, and what comes until the run has ended.
+    fn first_pass<W: Write>(&self, tar: &mut TarStream<W>, run: &Standing) -> Result<Committed, Ended> {
+        let (mut pairs, mut next) = (Vec::new(), 0);
+        let mut folder = loop {
+            // Before its first moments are over, a run has no folder.
+            let was_over = run.is_over();
+            match RunFolder::open(&self.folder) {
+                Ok(folder) => break folder,
+                Err(error) if was_over => return Err(Ended::Lost(error)),
+                Err(_) => std::thread::sleep(LOOK_EVERY),
+            }
+        };
+        let store = folder.store().clone();
+        loop {
+            let was_over = run.is_over();
+            folder.refresh().map_err(Ended::Lost)?;
+            while folder.head().is_some_and(|head| next <= head) {
+                let (commit, _) = folder.commit(next).map_err(Ended::Lost)?;
+                let table = index_of(&self.sink);
+                for index in commit.add.iter().filter(|file: &&FileEntry| file.table == table) {
+                    for pair in listed_in(&*store, index, self.split).map_err(Ended::Lost)? {
+                        tar.sample(&*store, &pair, 0)?;
+                        pairs.push(pair);
+                    }
+                }
+                next += 1;
+            }
+            if was_over {
+                return Ok((store, pairs));
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+}
+
+type Committed = (std::sync::Arc<dyn crate::sink::durable::Durable>, Vec<Pair>);
+
+/// How a reader left.
+enum Done {
+    /// It got everything.
+    All,
+    /// It went away.
+    Closed,
+}
+
+/// Standard output as a file of its own: the command holds the lock of the other one.
+#[cfg(unix)]
+fn stdout() -> Result<File> {
+    use std::os::fd::AsFd;
+
+    let own = std::io::stdout().as_fd().try_clone_to_owned();
+    own.map(File::from).map_err(|cause| Error::io("cannot write to", "standard output", cause))
+}
+
+#[cfg(not(unix))]
+fn stdout() -> Result<std::io::Stdout> {
+    Ok(std::io::stdout())
+}
+
+/// Fisher and Yates.
+fn shuffle(pairs: &mut [Pair], key: Key) {
+    let mut draws = key.draws("order");
+    for last in (1..pairs.len()).rev() {
+        pairs.swap(last, draws.index(last + 1));
+    }
+}
