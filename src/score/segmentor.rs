@@ -18,8 +18,8 @@ use crate::view::{NetworkConfig, Viewer};
 pub struct SegmentorConfig {
     /// The segmentor.
     pub network: NetworkConfig,
-    /// Its classes for each organ, as [organ, tumor]; where an organ of the mask is not named, the ids that the mask gives it. Those of
-    /// other organs may be named too: any tumor counts as found. A segmentor without an organ's class takes 0 for it.
+    /// Its classes for each organ that it knows, as [organ, tumor]; where none is named, the ids that the mask gives its organs. Organs that
+    /// get no tumors may be named too: any tumor counts as found. A segmentor without a class for an organ itself takes 0 for it.
     #[serde(default)]
     pub classes: BTreeMap<String, [usize; 2]>,
     /// Whether the generator never trained against it: its found fraction is then a score of its own, `held_out_found_fraction`.
@@ -44,11 +44,11 @@ impl Segmentor {
     /// Everything that is wrong with the settings.
     pub fn new(config: SegmentorConfig, viewer: Viewer, organs: &[Organ]) -> Result<Self, Vec<Complaint>> {
         let mut complaints = Vec::new();
-        let mut classes = config.classes.clone();
-        for organ in organs {
-            let ids = [organ.label, organ.tumor_label].map(usize::from);
-            classes.entry(organ.name.clone()).or_insert(ids);
-        }
+        let given = |organ: &Organ| (organ.name.clone(), [organ.label, organ.tumor_label].map(usize::from));
+        let classes: BTreeMap<String, [usize; 2]> = match config.classes.is_empty() {
+            true => organs.iter().map(given).collect(),
+            false => config.classes.clone(),
+        };
         for (name, [organ, tumor]) in &classes {
             let field = if config.classes.contains_key(name) { format!("classes.{name}") } else { "classes".into() };
             let count = viewer.classes();
