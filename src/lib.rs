@@ -24,7 +24,8 @@
 //! them, and its answer is the *verdict*. An accepted candidate becomes a *sample*. An *epoch* is what one commit holds.
 //!
 //! The networks of the paper live in [`nn`], which knows nothing of CT: operators on candle with kernels of our own, a 3-D U-Net,
-//! Swin UNETR, their weights and sliding windows.
+//! Swin UNETR, their weights and sliding windows. [`train`] teaches them: a segmentor, a generator with its discriminator, and the
+//! final segmentor on real and synthetic tumors.
 //!
 //! Three outcomes are never mixed: an [`error::Error`] stops the run, a [`error::Fault`] spoils one scan, and a rejection is normal data.
 //!
