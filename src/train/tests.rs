@@ -222,7 +222,11 @@ fn a_folder_keeps_to_its_run() {
     assert!(error.hint().unwrap().contains("--resume"));
     assert!(refused(&|plan| plan.seed = 1).to_string().contains("the seed is 9 there and 1 here"));
     assert!(refused(&|plan| plan.stage = "segmentor").to_string().contains("the stage is segmentation there"));
-    assert!(refused(&|plan| plan.settings = serde_json::json!({})).to_string().contains("the digest of its settings"));
+    assert!(
+        refused(&|plan| plan.settings = serde_json::json!({}))
+            .to_string()
+            .contains("`steps` is 6 there and not set here")
+    );
     std::fs::write(folder.path().join("checkpoint.safetensors"), b"rubbish").unwrap();
     assert!(refused(&|_| {}).to_string().contains("no safetensors file"));
 }

@@ -102,7 +102,7 @@ pub fn train(args: &TrainArgs, registry: &Registry, stdout: &mut dyn Write, stde
     let task = match args.stage {
         StageName::Synthesis => {
             let checked = check_training(&file, registry, synthesis_complaints);
-            ready(&file, checked, stderr)?.map(|(config, plan)| Task::new(args, &file, plan).synthesis(config, stderr))
+            ready(&file, checked, stderr)?.map(|(config, plan)| Task::new(args, &file, plan).synthesis(config))
         }
         stage => {
             let checked = check_training(&file, registry, |config, plan| segmentation_complaints(stage, config, plan));
@@ -199,7 +199,7 @@ impl<'a> Task<'a> {
         }
         let mut cases = scans.cases(preprocess, self.memory_bytes());
         let labeled = cases.take(Part::Labeled);
-        let spoiled = self.survey("labeled", &labeled, &organs, true, stderr)?;
+        let spoiled = self.survey("labeled", &labeled, &organs, true)?;
         let validation = cases.take(Part::Validation);
         if validation.is_empty() {
             let advice = "name stages under `validation`, or give validation a share of the patients in [pipeline]";
@@ -226,7 +226,7 @@ impl<'a> Task<'a> {
         Ok((report, spoiled))
     }
 
-    fn synthesis(self, mut config: SynthesisConfig, stderr: &mut dyn Write) -> Result<(Report, usize)> {
+    fn synthesis(self, mut config: SynthesisConfig) -> Result<(Report, usize)> {
         let mut settings = self.settings(&config)?;
         self.resolve(Some(&mut config.segmentor.weights), "segmentor.weights", &mut settings)?;
         self.resolve(config.generator.weights.as_mut(), "generator.weights", &mut settings)?;
@@ -237,10 +237,10 @@ impl<'a> Task<'a> {
         scans.add_unlabeled(&self.plan, &config.unlabeled)?;
         let mut cases = scans.cases(preprocess, self.memory_bytes());
         let labeled = cases.take(Part::Labeled);
-        let spoiled = self.survey("labeled", &labeled, &organs, true, stderr)?;
+        let spoiled = self.survey("labeled", &labeled, &organs, true)?;
         let unlabeled = (!config.unlabeled.is_empty()).then(|| cases.take(Part::Unlabeled));
         if let Some(cases) = unlabeled.as_ref().filter(|cases| cases.is_empty()) {
-            self.survey("unlabeled", cases, &organs, false, stderr)?;
+            self.survey("unlabeled", cases, &organs, false)?;
         }
         let (device, seed) = (self.device().device()?, self.plan.seed);
         // A validation looks at patients of its own, if any of them has a tumor.
@@ -335,24 +335,13 @@ impl<'a> Task<'a> {
         }
     }
 
-    /// Looks at every scan once: how many cannot be read.
-    fn survey(
-        &self,
-        what: &str,
-        cases: &Cases,
-        organs: &[Organ],
-        with_tumors: bool,
-        stderr: &mut dyn Write,
-    ) -> Result<usize> {
+    /// Looks at every scan once: how many cannot be read, each of which is a line of the log.
+    fn survey(&self, what: &str, cases: &Cases, organs: &[Organ], with_tumors: bool) -> Result<usize> {
         let survey = cases.survey(cores(), &|| {});
         let names = organs.iter().map(|organ| (organ.label, organ.name.clone()));
         let tumors = organs.iter().map(|organ| (organ.tumor_label, format!("a {} tumor", organ.name)));
         let needed: Vec<_> = names.chain(tumors.filter(|_| with_tumors)).collect();
         survey.check(what, cases.entries(), &needed)?;
-        for (index, fault) in &survey.spoiled {
-            let id = &cases.entries()[*index].id;
-            writeln!(stderr, "warning: scan {id} is left out: {fault}").map_err(unprinted)?;
-        }
         Ok(survey.spoiled.len())
     }
 }

@@ -121,7 +121,7 @@ fn a_run_that_was_stopped_goes_on_as_if_it_never_had() {
     assert_eq!(history.series(VALIDATION, "dice liver").count(), 2);
     assert!(ran(&segmentor(&whole, &["--resume"])).starts_with("segmentor: nothing to do, all 4 steps are taken"));
     let refused = segmentor(&whole, &["--resume", "--set", "train.batch=3"]);
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("belongs to another run"));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("`train.batch` is 2 there and 3 here"));
     // The weights say what they are: `infer` needs to be told the kind alone.
     let weights = whole.join("weights/segmentor.safetensors");
     assert_eq!(freetumor::nn::weights::read_metadata(&weights).unwrap()["norm"], "instance");
