@@ -35,7 +35,8 @@ def main():
     args = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / "streamed.toml"
-        graph.write_text((ROOT / "pipelines/quickstart.toml").read_text() + STREAM)
+        text = (ROOT / "pipelines/quickstart.toml").read_text()
+        graph.write_text(text.replace("networks/", f"{ROOT}/pipelines/networks/") + STREAM)
         command = f"{args.binary} run {graph} --out {folder}/run --sink stream 2>/dev/null"
         samples = webdataset.WebDataset(f"pipe:{command}", shardshuffle=False, handler=webdataset.warn_and_stop)
         seen, keys = 0, set()
