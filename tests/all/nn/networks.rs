@@ -187,11 +187,12 @@ fn swin_unetr_gradients(dtype: DType, tolerance: f64) {
     gradients("swin_unetr_width12_classes3", dtype, tolerance, build, SwinUnetr::forward);
 }
 
-/// In single precision the numbers before a ReLU are off by 1e-6, and of the million here the nearest to zero are 1e-7
-/// to 2e-6 from it: those few that end on the other side each move a gradient by about 1e-3 of its norm.
+/// What is asked for, 1e-4 in the norms, double precision meets by far: see the test below. In single precision the numbers
+/// before a ReLU are off by 1e-6, and of the million here the nearest to zero are 1e-7 to 2e-6 from it: those few that end on
+/// the other side each move a gradient by about 1e-3 of its norm, however small the error of each operator.
 #[test]
 fn unet3d_has_the_gradients_of_the_reference() {
-    unet3d_gradients(DType::F32, 5e-3);
+    unet3d_gradients(DType::F32, 2e-3);
 }
 
 #[test]
