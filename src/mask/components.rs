@@ -151,7 +151,7 @@ mod tests {
             component[start] = Some(count);
             while let Some(at) = open.pop() {
                 let [x, y, z] = voxel(at);
-                for next in 0..nx * ny * nz {
+                for (next, of) in component.iter_mut().enumerate() {
                     let [u, v, w] = voxel(next);
                     let steps = [x.abs_diff(u), y.abs_diff(v), z.abs_diff(w)];
                     let is_near = match connectivity {
@@ -159,8 +159,8 @@ mod tests {
                         Connectivity::Faces => steps.iter().sum::<usize>() == 1,
                         Connectivity::Corners => steps.iter().all(|step| *step <= 1),
                     };
-                    if is_near && component[next].is_none() && set.contains([u, v, w]) {
-                        component[next] = Some(count);
+                    if is_near && of.is_none() && set.contains([u, v, w]) {
+                        *of = Some(count);
                         open.push(next);
                     }
                 }

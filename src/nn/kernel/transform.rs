@@ -123,8 +123,9 @@ pub(super) fn transform_weights<T: Transform<OUT, IN>, const OUT: usize, const I
                     // First along y, for each tap along z, then along z.
                     let half: [_; 3] =
                         std::array::from_fn(|k| kernels::<T, OUT, IN>([&taps[k], &taps[3 + k], &taps[6 + k]]));
-                    for i in 0..IN {
-                        let points = kernels::<T, OUT, IN>([&half[0][i], &half[1][i], &half[2][i]]);
+                    let [low, middle, high] = &half;
+                    for (i, ((low, middle), high)) in low.iter().zip(middle).zip(high).enumerate() {
+                        let points = kernels::<T, OUT, IN>([low, middle, high]);
                         for (j, point) in points.iter().enumerate() {
                             let at = (i * IN + j) * size + to + first;
                             let row = &mut numbers[at..at + count];
