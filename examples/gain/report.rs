@@ -150,8 +150,8 @@ fn verdicts(text: &mut String, results: &Results) {
         "Does the filter help, beyond the number and the sizes of what it lets pass?",
     ];
     for (question, [one, other]) in questions.into_iter().zip(PRIMARY) {
-        let found = results.primary.comparisons.iter();
-        let found = found.clone().find(|it| it.metric == "dice" && it.arm == one && it.minus == other);
+        let mut rows = results.primary.comparisons.iter();
+        let found = rows.find(|it| it.metric == "dice" && it.arm == one && it.minus == other);
         let answer = match found {
             None => "Not measured.".to_owned(),
             Some(found) => {
