@@ -19,7 +19,7 @@ mod write;
 
 pub use patient::{Patient, Role, World, populate};
 pub use tumor::{Tumor, TumorTraits};
-pub use write::write_decathlon;
+pub use write::{write_decathlon, write_patients};
 
 /// The id of the liver in a patient's labels.
 pub const LIVER: u8 = 1;

@@ -52,7 +52,11 @@ pub fn write_decathlon(world: &World, role: Role, folder: &Path) -> Result<()> {
     write_patients(world, role, role.patients(), folder)
 }
 
-fn write_patients(world: &World, role: Role, patients: usize, folder: &Path) -> Result<()> {
+/// The same for the first `patients` of a role: for smaller experiments.
+///
+/// # Errors
+/// As for [`write_decathlon`].
+pub fn write_patients(world: &World, role: Role, patients: usize, folder: &Path) -> Result<()> {
     let [images, labels, list] = places(role);
     let truths = (role == Role::Unlabeled).then_some("truthUn");
     for name in [images, labels].into_iter().chain(truths) {

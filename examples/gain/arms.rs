@@ -1,0 +1,173 @@
+//! The arms: what each is trained on, and its trainings.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use freetumor::error::{Error, Result};
+use freetumor::random::Key;
+use freetumor::sink::durable::FileDigest;
+use freetumor::train::data::Cases;
+use freetumor::train::segmentation::Synthetic;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::config::{Arm, Maker, Tumors};
+use super::fresh;
+use super::lab::{Lab, say};
+use super::pools::{self, Pool};
+use super::segmentors::{JUDGE, Recipe, digest, generator_weights, real_only, train, weights};
+use super::selection::{Scored, filtered, thinned_to_count, thinned_to_sizes};
+use super::world::{self, Scans};
+
+/// What an arm was trained on, for the report.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Made {
+    /// Synthetic tumors to choose from; absent where they are fresh, or there are none.
+    pub tumors: Option<usize>,
+    pub mean_diameter_mm: Option<f64>,
+    pub mean_delta_hu: Option<f64>,
+    pub mean_found_fraction: Option<f64>,
+    pub mean_held_out_found_fraction: Option<f64>,
+    /// Which, as a digest of their ids.
+    pub ids_sha256: Option<String>,
+}
+
+/// The name of a training of an arm.
+pub fn training(arm: &str, seed: u64) -> String {
+    format!("arms/{arm}-{seed}")
+}
+
+/// Where it is said what a training was given.
+pub fn made_at(lab: &Lab, arm: &str, seed: u64) -> PathBuf {
+    lab.out.join("chosen").join(format!("{arm}-{seed}.json"))
+}
+
+/// The samples of a pool that an arm takes; `seed` decides what is drawn.
+pub fn chosen(tumors: &Tumors, pool: &[Scored], seed: u64) -> Vec<String> {
+    let key = Key::root(seed).with("gain", "selection");
+    match tumors {
+        Tumors::Pool { .. } => {
+            let mut all: Vec<String> = pool.iter().map(|candidate| candidate.id.clone()).collect();
+            all.sort();
+            all
+        }
+        Tumors::Filtered { at, .. } | Tumors::ZeroContrast { at, .. } => filtered(pool, *at),
+        Tumors::ThinnedToCount { at, .. } => thinned_to_count(pool, &filtered(pool, *at), key),
+        Tumors::ThinnedToSizes { at, .. } => thinned_to_sizes(pool, &filtered(pool, *at), key),
+        Tumors::None | Tumors::Fresh { .. } | Tumors::Oracle => Vec::new(),
+    }
+}
+
+/// The scans and pools that arms are trained on, each read when it is first needed.
+pub struct Arms<'a> {
+    lab: &'a Lab,
+    labeled: Scans,
+    unlabeled: Scans,
+    pools: BTreeMap<Maker, Pool>,
+}
+
+impl<'a> Arms<'a> {
+    /// # Errors
+    /// Where the world cannot be read.
+    pub fn new(lab: &'a Lab) -> Result<Self> {
+        let (labeled, unlabeled) = (world::scans(lab, "training")?, world::scans(lab, "unlabeled")?);
+        Ok(Self { lab, labeled, unlabeled, pools: BTreeMap::new() })
+    }
+
+    /// Trains an arm with a seed, unless that is done.
+    ///
+    /// # Errors
+    /// Where it cannot be trained.
+    pub fn train(&mut self, arm: &Arm, seed: u64, name: String, validation: Option<&Scans>) -> Result<PathBuf> {
+        let lab = self.lab;
+        let done = weights(lab, &name);
+        if done.exists() {
+            return Ok(done);
+        }
+        let (real, synthetic, beside) = self.data(arm, seed)?;
+        let config = match synthetic.is_empty() {
+            true => real_only(lab),
+            false => lab.experiment.segmentation.clone(),
+        };
+        let validation = validation.map(|scans| Arc::clone(&scans.cases));
+        train(lab, Recipe { name, config, seed, real, synthetic, validation, beside })
+    }
+
+    /// What an arm is trained on.
+    fn data(&mut self, arm: &Arm, seed: u64) -> Result<(Arc<Cases>, Vec<Synthetic>, Value)> {
+        let lab = self.lab;
+        let labeled = Arc::clone(&self.labeled.cases);
+        let none = Made::default();
+        match (&arm.tumors, arm.tumors.maker()) {
+            (Tumors::Oracle, _) => {
+                // All labels are real; half of the crops come from the patients that have what the other arms lack.
+                let told = world::unlabeled_with_truth(lab)?;
+                let all = world::together(lab, &[&self.labeled, &told])?;
+                let shown = world::with_tumors(lab, &told)?;
+                let beside = json!({ "arm": arm.tumors, "patients_with_tumors": shown.len() });
+                lab.write_json(&made_at(lab, &arm.name, seed), &none)?;
+                Ok((all, vec![Synthetic::Pool(shown)], beside))
+            }
+            (Tumors::Fresh { above, tries, .. }, Some(maker)) => {
+                let plan = pools::planned(lab, maker, &lab.registry())?;
+                let tumors = fresh::tumors(&plan, *above, *tries)?;
+                let cases = Arc::clone(&self.unlabeled.cases);
+                let judge = digest(&weights(lab, JUDGE))?;
+                let generator = match maker {
+                    Maker::Rules => None,
+                    maker => Some(digest(&generator_weights(lab, maker))?),
+                };
+                let beside = json!({ "arm": arm.tumors, "judge": judge, "generator": generator });
+                lab.write_json(&made_at(lab, &arm.name, seed), &none)?;
+                Ok((labeled, vec![Synthetic::Fresh { cases, tumors }], beside))
+            }
+            (tumors, Some(maker)) => {
+                if !self.pools.contains_key(&maker) {
+                    self.pools.insert(maker, pools::read(lab, maker)?);
+                }
+                let pool = &self.pools[&maker];
+                let ids = chosen(tumors, &pool.scored, seed);
+                if ids.is_empty() {
+                    return Err(Error::new(format!(
+                        "no candidate of pool {} passes for arm {}",
+                        maker.name(),
+                        arm.name
+                    ))
+                    .with_hint("the judging segmentor finds none of them: look at found_fraction in its table"));
+                }
+                let said = summary(&pool.scored, &ids);
+                say(&format!("{}, seed {seed}: {} tumors", arm.name, ids.len()));
+                let mut made = pools::tumors(lab, maker, pool, &ids, &self.unlabeled)?;
+                if matches!(tumors, Tumors::ZeroContrast { .. }) {
+                    made.iter_mut().for_each(|(_, candidate)| candidate.after = candidate.before.clone());
+                }
+                let beside = json!({ "arm": arm.tumors, "ids_sha256": said.ids_sha256 });
+                lab.write_json(&made_at(lab, &arm.name, seed), &said)?;
+                let cases = Arc::clone(&self.unlabeled.cases);
+                Ok((labeled, vec![Synthetic::Made { cases, tumors: made.into() }], beside))
+            }
+            (_, None) => {
+                lab.write_json(&made_at(lab, &arm.name, seed), &none)?;
+                Ok((labeled, Vec::new(), json!({ "arm": arm.tumors })))
+            }
+        }
+    }
+}
+
+/// What some samples of a pool are like.
+fn summary(pool: &[Scored], ids: &[String]) -> Made {
+    let kept: Vec<&Scored> = pool.iter().filter(|it| ids.binary_search(&it.id).is_ok()).collect();
+    let mean = |of: fn(&Scored) -> f64| {
+        let values: Vec<f64> = kept.iter().map(|candidate| of(candidate)).filter(|value| value.is_finite()).collect();
+        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+    };
+    Made {
+        tumors: Some(kept.len()),
+        mean_diameter_mm: mean(|it| it.diameter_mm),
+        mean_delta_hu: mean(|it| it.delta_hu),
+        mean_found_fraction: mean(|it| it.found_fraction),
+        mean_held_out_found_fraction: mean(|it| it.held_out_found_fraction),
+        ids_sha256: Some(FileDigest::of(ids.join("\n").as_bytes()).sha256),
+    }
+}

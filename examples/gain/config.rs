@@ -1,0 +1,260 @@
+//! What the experiment consists of, as `gain.toml` and `quick.toml` say it.
+
+use std::collections::BTreeSet;
+
+use freetumor::error::{Complaint, Error, Result};
+use freetumor::sink::durable::FileDigest;
+use freetumor::synth::RulesConfig;
+use freetumor::train::segmentation::SegmentationConfig;
+use freetumor::train::synthesis::SynthesisConfig;
+use serde::{Deserialize, Serialize};
+
+use super::selection::Threshold;
+
+/// The experiment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Experiment {
+    pub world: WorldConfig,
+    pub seeds: Seeds,
+    pub gate: Gate,
+    /// How every segmentor of the experiment learns.
+    pub segmentation: SegmentationConfig,
+    pub judges: Judges,
+    /// How generators learn; `segmentor.weights` is the judging segmentor's.
+    pub synthesis: SynthesisConfig,
+    /// Sites, sizes and shapes of synthetic tumors, by whatever means they are made.
+    pub shapes: RulesConfig,
+    pub pool: PoolConfig,
+    pub arms: Vec<Arm>,
+    /// Differences that are reported, beside those of [`PRIMARY`].
+    pub secondary: Vec<[String; 2]>,
+    /// Resamples behind every interval.
+    pub resamples: usize,
+}
+
+/// The world and how much of it is used.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WorldConfig {
+    pub seed: u64,
+    pub shape: [usize; 3],
+    pub spacing_mm: f64,
+    pub labeled: usize,
+    pub unlabeled: usize,
+    pub validation: usize,
+    pub test: usize,
+    pub healthy: usize,
+}
+
+/// Seeds of trainings.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Seeds {
+    /// Those by which settings are chosen.
+    pub tuning: Vec<u64>,
+    /// Those of the arms, in order; no other training uses them.
+    pub arms: Vec<u64>,
+    /// Of the generators.
+    pub generator: u64,
+    /// Of pools and of what is drawn from them.
+    pub pool: u64,
+    /// Of the intervals.
+    pub resamples: u64,
+}
+
+/// What the world has to show before any arm is run, in percent of Dice on validation.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gate {
+    pub least_oracle_dsc: f64,
+    pub least_gap_dsc: f64,
+    /// Whether the experiment stops where it does not; a quick form, which learns nothing, goes on.
+    pub stops: bool,
+}
+
+/// The segmentors that judge.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Judges {
+    /// Seed of the one that generators learn against and that filters.
+    pub seed: u64,
+    /// Seed of the one that no generator sees.
+    pub held_out_seed: u64,
+    /// Its width, so that it is no twin.
+    pub held_out_width: usize,
+    pub steps: u64,
+}
+
+/// A scored pool of candidates.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PoolConfig {
+    /// Tumors asked for in each unlabeled scan; a few more than are needed, as some find no place.
+    pub variants: u32,
+    /// Candidates of which arms choose.
+    pub candidates: usize,
+}
+
+/// What makes tumors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Maker {
+    Rules,
+    Generator,
+    /// The generator that was trained without unlabeled scans.
+    GeneratorLabeledOnly,
+}
+
+impl Maker {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rules => "rules",
+            Self::Generator => "generator",
+            Self::GeneratorLabeledOnly => "generator_labeled_only",
+        }
+    }
+}
+
+/// What an arm is trained on beside the labeled scans.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Tumors {
+    /// Nothing.
+    None,
+    /// A whole pool.
+    Pool { from: Maker },
+    /// What passes of it.
+    Filtered { from: Maker, at: Threshold },
+    /// As many as pass.
+    ThinnedToCount { from: Maker, at: Threshold },
+    /// As many as pass, of the same sizes.
+    ThinnedToSizes { from: Maker, at: Threshold },
+    /// What passes, with its labels and without its HU.
+    ZeroContrast { from: Maker, at: Threshold },
+    /// Tumors made while the arm learns, each tried so often until one passes.
+    Fresh { from: Maker, above: f64, tries: u32 },
+    /// The real tumors of the unlabeled scans, marked.
+    Oracle,
+}
+
+impl Tumors {
+    /// The pool, or the maker, that it takes from.
+    pub fn maker(&self) -> Option<Maker> {
+        match self {
+            Self::None | Self::Oracle => None,
+            Self::Pool { from }
+            | Self::Filtered { from, .. }
+            | Self::ThinnedToCount { from, .. }
+            | Self::ThinnedToSizes { from, .. }
+            | Self::ZeroContrast { from, .. }
+            | Self::Fresh { from, .. } => Some(*from),
+        }
+    }
+}
+
+/// One way to train, so many times.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Arm {
+    pub name: String,
+    /// How many of the arms' seeds it is trained with, the first ones.
+    pub seeds: usize,
+    pub tumors: Tumors,
+}
+
+/// The arms that the report is about.
+pub const REAL_ONLY: &str = "real_only";
+pub const FILTERED: &str = "filtered";
+pub const THINNED: &str = "thinned_to_sizes";
+pub const ORACLE: &str = "oracle";
+
+/// The primary differences: what the filter's tumors add, and what the filter adds beyond count and sizes.
+pub const PRIMARY: [[&str; 2]; 2] = [[FILTERED, REAL_ONLY], [FILTERED, THINNED]];
+
+impl Experiment {
+    /// Reads the settings.
+    ///
+    /// # Errors
+    /// Where they are no experiment, with everything that is wrong.
+    pub fn parse(text: &str) -> Result<Self> {
+        let experiment: Self =
+            toml::from_str(text).map_err(|cause| Error::new(format!("the settings are no experiment: {cause}")))?;
+        let complaints = experiment.complaints();
+        if complaints.is_empty() { Ok(experiment) } else { Err(Error::new(complaints.join("\n"))) }
+    }
+
+    fn complaints(&self) -> Vec<String> {
+        let said = |table: &str, complaints: Vec<Complaint>| {
+            let each = complaints.into_iter().map(|it| format!("`{table}.{}`: {}", it.field, it.message));
+            each.collect::<Vec<_>>()
+        };
+        let mut all = said("segmentation", self.segmentation.complaints());
+        all.extend(said("synthesis", self.synthesis.complaints()));
+        if self.segmentation.preprocess != self.synthesis.preprocess {
+            all.push("`synthesis.preprocess`: expected that of `segmentation`".to_owned());
+        }
+        let judging = [self.judges.seed, self.judges.held_out_seed];
+        let tuned: BTreeSet<u64> = self.seeds.tuning.iter().copied().chain(judging).collect();
+        if let Some(seed) = self.seeds.arms.iter().find(|seed| tuned.contains(seed)) {
+            all.push(format!("`seeds.arms`: {seed} was looked at before"));
+        }
+        if self.seeds.tuning.is_empty() {
+            all.push("`seeds.tuning`: expected at least one, got none".to_owned());
+        }
+        let names: BTreeSet<&str> = self.arms.iter().map(|arm| arm.name.as_str()).collect();
+        if names.len() < self.arms.len() {
+            all.push("`arms`: expected names of their own".to_owned());
+        }
+        for arm in self.arms.iter().filter(|arm| arm.seeds == 0 || arm.seeds > self.seeds.arms.len()) {
+            let there = self.seeds.arms.len();
+            all.push(format!("arm `{}`: expected 1 to {there} seeds, got {}", arm.name, arm.seeds));
+        }
+        let compared = self.secondary.iter().flatten().map(String::as_str).chain(PRIMARY.into_iter().flatten());
+        for name in compared.chain([ORACLE]).collect::<BTreeSet<_>>() {
+            if !names.contains(name) {
+                all.push(format!("`arms`: expected one named `{name}`, which is reported"));
+            }
+        }
+        all
+    }
+
+    /// The makers that any arm takes from.
+    pub fn makers(&self) -> Vec<Maker> {
+        self.arms.iter().filter_map(|arm| arm.tumors.maker()).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// The place of an arm.
+    pub fn place(&self, name: &str) -> Option<usize> {
+        self.arms.iter().position(|arm| arm.name == name)
+    }
+
+    /// What is written down of the settings: equal for equal experiments.
+    ///
+    /// # Errors
+    /// Where they cannot be written.
+    pub fn digest(&self) -> Result<String> {
+        Ok(FileDigest::of(&freetumor::sink::canonical::pretty(self)?).sha256)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_are_experiments() {
+        for text in [super::super::FULL, super::super::QUICK] {
+            let experiment = Experiment::parse(text).unwrap();
+            assert_eq!(experiment.makers().len(), 3);
+            assert!(experiment.segmentation.synthetic.is_some());
+        }
+    }
+
+    #[test]
+    fn what_was_looked_at_before_is_refused() {
+        let text = super::super::QUICK.replace("arms = [101]", "arms = [1]");
+        let said = Experiment::parse(&text).unwrap_err().to_string();
+        assert!(said.contains("1 was looked at before"), "{said}");
+    }
+}

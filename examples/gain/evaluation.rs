@@ -1,0 +1,123 @@
+//! Predictions of finished segmentors, as files that `freetumor evaluate` measures, too; and their measures.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use freetumor::error::{Error, Result};
+use freetumor::ingest::nifti::{self, Datatype, encode_header};
+use freetumor::nn::predictor::{Predictor, Wanted};
+use freetumor::nn::weights::Part;
+use freetumor::nn::windows::{Grouping, Importance, SlidingWindows, WindowPlan};
+use freetumor::train::data::Case;
+use freetumor::train::metrics::{CaseRow, MeasuredOrgan, measure};
+use freetumor::train::world::{LIVER, TUMOR};
+use freetumor::volume::{Array3, Grid, Labels};
+
+use super::lab::Lab;
+use super::segmentors::digest;
+use super::world::Scans;
+
+/// What is measured.
+pub fn organ() -> MeasuredOrgan {
+    MeasuredOrgan { name: "liver".to_owned(), organ_id: Some(LIVER.into()), tumor_id: TUMOR.into() }
+}
+
+/// Predicts the scans that have no prediction yet; gives the folder. Other weights have another folder.
+///
+/// # Errors
+/// Where a scan cannot be read, or the network fails.
+pub fn predict(lab: &Lab, place: &str, name: &str, weights: &Path, scans: &Scans) -> Result<PathBuf> {
+    let folder = lab.out.join(place).join(format!("{name}-{}", &digest(weights)?[..12]));
+    lab.make_folder(&folder)?;
+    let wanted = Wanted {
+        model: lab.experiment.segmentation.network.model.model(),
+        part: Part::Whole,
+        classes: None,
+        width: None,
+        norm: None,
+    };
+    let mut network = None;
+    for (index, patient) in scans.names.iter().enumerate() {
+        let path = file(&folder, patient);
+        if path.exists() {
+            continue;
+        }
+        let network = match &mut network {
+            Some(network) => network,
+            none => none.insert(Predictor::open(weights, &wanted, &lab.device()?)?),
+        };
+        let case = scans.cases.get(index).map_err(|fault| Error::new(format!("scan {patient}: {fault}")))?;
+        let labels = segmented(lab, network, &case)?;
+        write_labels(lab, &path, &case.masked.scan.volume.grid, &labels)?;
+    }
+    Ok(folder)
+}
+
+fn file(folder: &Path, patient: &str) -> PathBuf {
+    folder.join(format!("{patient}.nii.gz"))
+}
+
+/// The likeliest label of every voxel, from overlapping windows of the size that was trained on.
+fn segmented(lab: &Lab, network: &Predictor, case: &Case) -> Result<Array3<u8>> {
+    let settings = &lab.experiment.segmentation;
+    let image = case.image(case.masked.mask.labels.region());
+    let [nx, ny, nz] = image.shape();
+    // z is fastest in tensors, x in volumes.
+    let mut values = Vec::with_capacity(nx * ny * nz);
+    for x in 0..nx {
+        for y in 0..ny {
+            values.extend((0..nz).map(|z| image[[x, y, z]]));
+        }
+    }
+    let failed = |cause: candle_core::Error| Error::new(format!("cannot segment: {cause}")).with_source(cause);
+    let device = lab.device()?;
+    let volume = Tensor::from_vec(values, (1, 1, nx, ny, nz), &Device::Cpu);
+    let volume = volume.and_then(|volume| volume.to_device(&device)).map_err(failed)?;
+    let plan = WindowPlan::new(image.shape(), settings.preprocess.patch_voxels, [settings.overlap; 3])?;
+    let windows = SlidingWindows { plan, importance: Importance::Constant, grouping: Grouping::Alone };
+    let logits = windows.whole(&volume, |window| network.forward(window))?;
+    let likeliest = logits.argmax(1).and_then(|ids| ids.to_dtype(DType::U8)?.flatten_all()?.to_vec1::<u8>());
+    let likeliest = likeliest.map_err(failed)?;
+    Ok(Array3::from_fn(image.shape(), |[x, y, z]| likeliest[z + nz * (y + ny * x)]))
+}
+
+fn write_labels(lab: &Lab, path: &Path, grid: &Grid, labels: &Array3<u8>) -> Result<()> {
+    let header = encode_header(grid, Datatype::U8, "labels predicted by a segmentor, freetumor");
+    let header = header.map_err(|fault| Error::new(format!("{}: {fault}", path.display())))?;
+    let mut out = GzEncoder::new(Vec::new(), Compression::fast());
+    let written = out.write_all(&header).and_then(|()| out.write_all(labels.as_slice()));
+    let bytes = written.and_then(|()| out.finish()).map_err(|cause| Error::io("cannot compress", path, cause))?;
+    lab.write(path, &bytes)
+}
+
+/// What the predictions of a folder are worth; `arm` and `seed` are their places in the report.
+///
+/// # Errors
+/// Where a prediction or its scan cannot be read.
+pub fn rows(folder: &Path, scans: &Scans, arm: usize, seed: usize) -> Result<Vec<CaseRow>> {
+    let organ = organ();
+    let one = |(index, name): (usize, &String)| {
+        let case = scans.cases.get(index).map_err(|fault| Error::new(format!("scan {name}: {fault}")))?;
+        let path = file(folder, name);
+        let predicted = nifti::read_labels(&path);
+        let predicted = predicted.map_err(|fault| Error::new(format!("{}: {fault}", path.display())))?;
+        let truth =
+            Labels { grid: case.masked.scan.volume.grid, ids: case.masked.mask.labels.map(|id| u16::from(*id)) };
+        if predicted.ids.shape() != truth.ids.shape() {
+            return Err(Error::new(format!("{} is the prediction of another scan", path.display())));
+        }
+        let measures = measure(&truth, &predicted.ids, &organ);
+        Ok(CaseRow { arm, seed, case: name.clone(), patient: name.clone(), organ: 0, measures })
+    };
+    scans.names.iter().enumerate().map(one).collect()
+}
+
+/// Mean Dice of the tumors in percent, over cases that have any.
+pub fn mean_dsc(rows: &[CaseRow]) -> f64 {
+    let with_tumors = rows.iter().filter(|row| !row.measures.is_healthy());
+    let dice: Vec<f64> = with_tumors.filter_map(|row| row.measures.tumor_dice).collect();
+    100.0 * dice.iter().sum::<f64>() / dice.len() as f64
+}

@@ -1,0 +1,134 @@
+//! Where everything of the experiment lies, and what its pieces share.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::Device;
+use freetumor::error::{Complaint, Error, Result};
+use freetumor::graph::{Machine, Registry};
+use freetumor::ingest::dicom::Decoder;
+use freetumor::mask::Organ;
+use freetumor::nn::device::Place;
+use freetumor::nn::kernel::Class;
+use freetumor::nn::service::Service;
+use freetumor::sink::canonical;
+use freetumor::sink::durable::write_whole;
+use freetumor::train::world::{LIVER, TUMOR};
+use freetumor::view::Networks;
+use freetumor::volume::Preprocess;
+use serde::Serialize;
+
+use super::config::Experiment;
+
+/// The world's patients are nobody: their keys need no secret, and are the same everywhere.
+const PATIENT_KEY: &str = "patients of a world of phantoms\n";
+
+/// The experiment and its folder.
+pub struct Lab {
+    pub out: PathBuf,
+    pub experiment: Experiment,
+    pub organs: Arc<[Organ]>,
+    place: Place,
+}
+
+impl Lab {
+    /// The folder, new or as it was left.
+    ///
+    /// # Errors
+    /// Where it belongs to another experiment, or cannot be written.
+    pub fn open(out: &Path, experiment: Experiment, place: Place) -> Result<Self> {
+        let organs = [Organ { name: "liver".to_owned(), label: LIVER, tumor_label: TUMOR }].into();
+        let lab = Self { out: out.to_owned(), experiment, organs, place };
+        lab.make_folder(out)?;
+        let settings = canonical::pretty(&lab.experiment)?;
+        let path = out.join("experiment.json");
+        match std::fs::read(&path) {
+            Ok(there) if there == settings => {}
+            Ok(_) => {
+                let message = format!("{} holds an experiment of other settings", out.display());
+                return Err(Error::new(message).with_hint("settings that changed are another experiment: --out DIR"));
+            }
+            Err(_) => lab.write(&path, &settings)?,
+        }
+        lab.write(&lab.patient_key(), PATIENT_KEY.as_bytes())?;
+        Ok(lab)
+    }
+
+    /// The file behind patient keys.
+    pub fn patient_key(&self) -> PathBuf {
+        self.out.join("patient-key.txt")
+    }
+
+    /// Makes a folder, and those that it lies in.
+    ///
+    /// # Errors
+    /// Where it cannot be made.
+    pub fn make_folder(&self, path: &Path) -> Result<()> {
+        std::fs::create_dir_all(path).map_err(|cause| Error::io("cannot make the folder", path, cause))
+    }
+
+    /// Writes a file whole or not at all.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        if let Some(folder) = path.parent() {
+            self.make_folder(folder)?;
+        }
+        write_whole(path, |out| out.write_all(bytes)).map_err(|cause| Error::io("cannot write", path, cause))
+    }
+
+    /// Writes JSON.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub fn write_json(&self, path: &Path, value: &impl Serialize) -> Result<()> {
+        self.write(path, &canonical::pretty(value)?)
+    }
+
+    /// The device that trains.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn device(&self) -> Result<Device> {
+        self.place.device()
+    }
+
+    /// Which kernels compute.
+    pub fn kernel_class(&self) -> String {
+        match self.place {
+            Place::Cpu => Class::detect().name().to_owned(),
+            Place::Cuda => "cuda".to_owned(),
+        }
+    }
+
+    /// The kinds of stages, with networks on the device.
+    pub fn registry(&self) -> Registry {
+        let batch = if self.place == Place::Cpu { 1 } else { 4 };
+        Registry::on(&Machine {
+            decoder: Decoder::in_process(),
+            patient_secret: Some(self.patient_key()),
+            networks: Networks::new(Service::new(self.place, batch)),
+        })
+    }
+
+    /// What every network sees of a scan.
+    ///
+    /// # Errors
+    /// Where the settings are none.
+    pub fn preprocess(&self) -> Result<Preprocess> {
+        self.experiment.segmentation.preprocess.build().map_err(|complaints| refused("preprocess", complaints))
+    }
+}
+
+/// The first of several complaints as an error.
+pub fn refused(what: &str, complaints: Vec<Complaint>) -> Error {
+    let said: Vec<String> = complaints.into_iter().map(|it| format!("{}: {}", it.field, it.message)).collect();
+    Error::new(format!("{what}: {}", said.join("; ")))
+}
+
+/// Says on standard error what is going on; nobody needs to listen.
+pub fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}

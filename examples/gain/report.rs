@@ -1,0 +1,264 @@
+//! What came of it: tables, a plot, and a page to read, whichever way it falls.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use freetumor::error::Result;
+use freetumor::random::Key;
+use freetumor::train::metrics::{
+    CaseRow, Interval, Metric, Plan, Resamples, Series, Share, Summary, cases_table, lesions_table, plot, summarise,
+};
+use serde::Serialize;
+
+use super::arms::Made;
+use super::config::{FILTERED, ORACLE, PRIMARY, REAL_ONLY};
+use super::evaluation::organ;
+use super::gate::Passage;
+use super::lab::Lab;
+
+/// The results.
+#[derive(Debug, Serialize)]
+pub struct Results {
+    /// The settings, as a digest of `experiment.json`.
+    pub experiment_sha256: String,
+    /// How often the test set was looked at, this time included.
+    pub times_opened: u32,
+    pub gate: Passage,
+    /// What arms were trained on, by arm and seed.
+    pub made: BTreeMap<String, Vec<Made>>,
+    /// Every arm and metric, and the two primary differences with Holm's correction between them.
+    pub primary: Summary,
+    /// The other differences, with a correction of their own.
+    pub secondary: Summary,
+    /// The part of the way from real only to the oracle that the filter's tumors go, in Dice; absent where the oracle is
+    /// not above real only.
+    pub gap_closed: Option<GapClosed>,
+}
+
+/// A share of the oracle's gap.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct GapClosed {
+    pub share: f64,
+    /// Its bounds, over resamples in which there is a gap.
+    pub interval: Option<Interval>,
+    /// The share of resamples in which there is none.
+    pub without_gap: f64,
+}
+
+/// What the rows of all arms say.
+pub fn summaries(lab: &Lab, rows: &[CaseRow]) -> (Plan, Summary, Summary, Option<GapClosed>) {
+    let experiment = &lab.experiment;
+    let pairs = |names: &[[&str; 2]]| -> Vec<[usize; 2]> {
+        let pair = |[one, other]: &[&str; 2]| Some([experiment.place(one)?, experiment.place(other)?]);
+        names.iter().filter_map(pair).collect()
+    };
+    let plan = |comparisons| Plan {
+        arms: experiment.arms.iter().map(|arm| (arm.name.clone(), arm.seeds)).collect(),
+        organs: vec![organ()],
+        comparisons,
+        resamples: experiment.resamples,
+        key: Key::root(experiment.seeds.resamples).with("gain", "resamples"),
+    };
+    let primary = plan(pairs(&PRIMARY));
+    let others: Vec<[&str; 2]> =
+        experiment.secondary.iter().map(|[one, other]| [one.as_str(), other.as_str()]).collect();
+    let (first, second) = (summarise(&primary, rows), summarise(&plan(pairs(&others)), rows));
+    let of = |name: &str| experiment.place(name).map(|arm| dice(rows, arm, experiment.arms[arm].seeds));
+    let gap = match (of(FILTERED), of(REAL_ONLY), of(ORACLE)) {
+        (Some(filtered), Some(real_only), Some(oracle)) => {
+            let resamples = Resamples::new(primary.key, primary.resamples, patients(rows).len());
+            gap_closed(&resamples, [&filtered, &real_only, &oracle])
+        }
+        _ => None,
+    };
+    (primary, first, second, gap)
+}
+
+fn patients(rows: &[CaseRow]) -> BTreeMap<&str, usize> {
+    let mut names: Vec<&str> = rows.iter().map(|row| row.patient.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.into_iter().enumerate().map(|(at, name)| (name, at)).collect()
+}
+
+fn dice(rows: &[CaseRow], arm: usize, seeds: usize) -> Series {
+    let patients = patients(rows);
+    let mut cells = vec![vec![Share::NONE; patients.len()]; seeds];
+    for row in rows.iter().filter(|row| row.arm == arm) {
+        let cell = &mut cells[row.seed][patients[row.patient.as_str()]];
+        *cell = cell.and(Metric::Dice.share(&row.measures));
+    }
+    Series(cells)
+}
+
+/// The share of the gap between the second and the third series that the first closes.
+pub fn gap_closed(resamples: &Resamples, [filtered, real_only, oracle]: [&Series; 3]) -> Option<GapClosed> {
+    let share = |filtered: f64, real_only: f64, oracle: f64| {
+        (oracle > real_only).then(|| (filtered - real_only) / (oracle - real_only))
+    };
+    let all = share(filtered.mean()?, real_only.mean()?, oracle.mean()?)?;
+    let [filtered, real_only, oracle] = [filtered, real_only, oracle].map(|series| resamples.means(series));
+    let each = filtered.iter().zip(&real_only).zip(&oracle);
+    let shares: Vec<f64> = each.filter_map(|((filtered, real), oracle)| share(*filtered, *real, *oracle)).collect();
+    let without_gap = 1.0 - shares.len() as f64 / filtered.len().max(1) as f64;
+    Some(GapClosed { share: all, interval: Interval::of(&shares), without_gap })
+}
+
+/// Writes everything.
+///
+/// # Errors
+/// Where it cannot be written.
+pub fn write(lab: &Lab, plan: &Plan, rows: &[CaseRow], results: &Results) -> Result<()> {
+    lab.write(&lab.out.join("cases.parquet"), &cases_table(plan, rows)?)?;
+    lab.write(&lab.out.join("lesions.parquet"), &lesions_table(plan, rows)?)?;
+    lab.write(&lab.out.join("plot.png"), &plot(&results.primary, &organ().name).to_png()?)?;
+    lab.write(&lab.out.join("results.md"), page(results).as_bytes())?;
+    // What says that the test set was looked at comes last.
+    lab.write_json(&lab.out.join("results.json"), results)
+}
+
+/// The page.
+pub fn page(results: &Results) -> String {
+    let mut text = String::from("# What the filter is worth\n\n");
+    text +=
+        "Written by `cargo run --release --example gain`; intervals hold 95% of resamples of patients and seeds.\n\n";
+    let Results { experiment_sha256, times_opened, gate, .. } = results;
+    let round = match times_opened {
+        1 => "The test set was looked at once.".to_owned(),
+        times => format!("**The test set was looked at {times} times: this is no first round.**"),
+    };
+    // Writing to a string cannot fail.
+    let _ = writeln!(text, "Settings `{experiment_sha256}`. {round}\n");
+    let numbers = |values: &[f64]| values.iter().map(|value| format!("{value:.1}")).collect::<Vec<_>>().join(", ");
+    let (oracle, real_only) = (numbers(&gate.oracle_dsc), numbers(&gate.real_only_dsc));
+    let state = if gate.is_open { "open" } else { "shut" };
+    let _ =
+        writeln!(text, "Gate, DSC on validation by tuning seed: oracle {oracle}; real only {real_only}: {state}.\n");
+    verdicts(&mut text, results);
+    arms(&mut text, results);
+    differences(&mut text, "Primary differences", &results.primary);
+    differences(&mut text, "Secondary differences", &results.secondary);
+    made(&mut text, results);
+    text
+}
+
+/// The two questions, answered.
+fn verdicts(text: &mut String, results: &Results) {
+    text.push_str("## Answers\n\n");
+    let questions = [
+        "Do the filter's tumors help, beside real ones alone?",
+        "Does the filter help, beyond the number and the sizes of what it lets pass?",
+    ];
+    for (question, [one, other]) in questions.into_iter().zip(PRIMARY) {
+        let mut rows = results.primary.comparisons.iter();
+        let found = rows.find(|it| it.metric == "dice" && it.arm == one && it.minus == other);
+        let answer = match found {
+            None => "Not measured.".to_owned(),
+            Some(found) => {
+                let word = match (found.interval.low > 0.0, found.interval.high < 0.0, found.p_holm < 0.05) {
+                    (true, _, true) => "Yes",
+                    (_, true, true) => "No, it harms",
+                    _ => "Not shown",
+                };
+                let bounds = percent(found.interval);
+                format!("{word}: {:+.1} DSC, {bounds}, p {:.4} (Holm).", 100.0 * found.difference, found.p_holm)
+            }
+        };
+        let _ = writeln!(text, "- {question} **{answer}**");
+    }
+    let answer = match &results.gap_closed {
+        None => "There is no gap: the oracle is not above real only.".to_owned(),
+        Some(gap) => {
+            let bounds = gap.interval.map_or("unknown".to_owned(), percent);
+            let without = 100.0 * gap.without_gap;
+            format!("{:.0}%, {bounds}; no gap in {without:.1}% of resamples.", 100.0 * gap.share)
+        }
+    };
+    let _ = writeln!(text, "- How much of the way to the oracle do they go? **{answer}**\n");
+}
+
+/// Bounds in percent.
+fn percent(interval: Interval) -> String {
+    format!("[{:.1}, {:.1}]", 100.0 * interval.low, 100.0 * interval.high)
+}
+
+fn arms(text: &mut String, results: &Results) {
+    let summary = &results.primary;
+    text.push_str("## Arms\n\nShares in percent; false positives are counted a healthy scan.\n\n| arm | seeds |");
+    let told = |metric: &Metric| summary.metrics.iter().any(|row| row.kind == *metric);
+    let metrics: Vec<Metric> = Metric::ALL.into_iter().filter(told).collect();
+    for metric in &metrics {
+        let _ = write!(text, " {} |", metric.name().replace('_', " "));
+    }
+    let _ = writeln!(text, "\n|---|---|{}", "---|".repeat(metrics.len()));
+    for arm in &summary.arms {
+        let _ = write!(text, "| {} | {} |", arm.arm, arm.seeds);
+        for metric in &metrics {
+            let found = summary.metrics.iter().find(|row| row.arm == arm.arm && row.kind == *metric);
+            let cell = found.map_or(String::new(), |row| match metric {
+                Metric::FalsePositives => {
+                    format!("{:.2} [{:.2}, {:.2}]", row.mean, row.interval.low, row.interval.high)
+                }
+                _ => format!("{:.1} {}", 100.0 * row.mean, percent(row.interval)),
+            });
+            let _ = write!(text, " {cell} |");
+        }
+        text.push('\n');
+    }
+    text.push('\n');
+}
+
+fn differences(text: &mut String, title: &str, summary: &Summary) {
+    let _ =
+        writeln!(text, "## {title}\n\n| arms | metric | difference | interval | p | Holm |\n|---|---|---|---|---|---|");
+    let mut rows: Vec<_> = summary.comparisons.iter().collect();
+    rows.sort_by_key(|row| (row.arm.clone(), row.minus.clone()));
+    for row in rows {
+        let (arm, minus, metric) = (&row.arm, &row.minus, row.metric.replace('_', " "));
+        let (p, holm) = (row.p, row.p_holm);
+        let numbers = if row.metric == Metric::FalsePositives.name() {
+            format!("{:+.2} | [{:.2}, {:.2}]", row.difference, row.interval.low, row.interval.high)
+        } else {
+            format!("{:+.1} | {}", 100.0 * row.difference, percent(row.interval))
+        };
+        let _ = writeln!(text, "| {arm} - {minus} | {metric} | {numbers} | {p:.4} | {holm:.4} |");
+    }
+    text.push('\n');
+}
+
+/// What each arm was trained on: where the filter does not help, this is where to look first.
+fn made(text: &mut String, results: &Results) {
+    text.push_str("## What arms were trained on\n\nThe first seed's; thinned arms draw anew for each.\n\n");
+    text.push_str(
+        "| arm | tumors | diameter (mm) | change (HU) | found | found, held out |\n|---|---|---|---|---|---|\n",
+    );
+    for arm in &results.primary.arms {
+        let Some(made) = results.made.get(&arm.arm).and_then(|made| made.first()) else { continue };
+        let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
+        let tumors = made.tumors.map_or("-".to_owned(), |tumors| tumors.to_string());
+        let (diameter, delta) = (number(made.mean_diameter_mm), number(made.mean_delta_hu));
+        let (found, held_out) = (number(made.mean_found_fraction), number(made.mean_held_out_found_fraction));
+        let _ = writeln!(text, "| {} | {tumors} | {diameter} | {delta} | {found} | {held_out} |", arm.arm);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn series(value: f64) -> Series {
+        Series(vec![(0..20).map(|patient| Share::of(Some(value + f64::from(patient) / 100.0))).collect(); 3])
+    }
+
+    #[test]
+    fn the_gap_is_closed_as_far_as_the_filter_goes() {
+        let resamples = Resamples::new(Key::root(1), 100, 20);
+        let of = |filtered, oracle| gap_closed(&resamples, [&series(filtered), &series(0.3), &series(oracle)]);
+        let half = of(0.45, 0.6).unwrap();
+        assert!((half.share - 0.5).abs() < 1e-9 && half.without_gap == 0.0);
+        let Interval { low, high } = half.interval.unwrap();
+        assert!((low - 0.5).abs() < 1e-9 && (high - 0.5).abs() < 1e-9, "patients shift all arms alike");
+        assert!(of(0.2, 0.6).unwrap().share < 0.0, "worse than nothing is said, too");
+        assert_eq!(of(0.45, 0.3), None);
+    }
+}
