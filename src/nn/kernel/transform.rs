@@ -121,10 +121,10 @@ pub(super) fn transform_weights<T: Transform<OUT, IN>, const OUT: usize, const I
                         }
                     }
                     // First along y, for each tap along z, then along z.
-                    let half: [_; 3] =
+                    let [a, b, c]: [_; 3] =
                         std::array::from_fn(|k| kernels::<T, OUT, IN>([&taps[k], &taps[3 + k], &taps[6 + k]]));
-                    for i in 0..IN {
-                        let points = kernels::<T, OUT, IN>([&half[0][i], &half[1][i], &half[2][i]]);
+                    for (i, ((a, b), c)) in a.iter().zip(&b).zip(&c).enumerate() {
+                        let points = kernels::<T, OUT, IN>([a, b, c]);
                         for (j, point) in points.iter().enumerate() {
                             let at = (i * IN + j) * size + to + first;
                             let row = &mut numbers[at..at + count];
