@@ -1,6 +1,7 @@
 //! The arms: what each is trained on, and its trainings.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -123,8 +124,8 @@ impl<'a> Arms<'a> {
                 Ok((labeled, vec![Synthetic::Fresh { cases, tumors }], beside))
             }
             (tumors, Some(maker)) => {
-                if !self.pools.contains_key(&maker) {
-                    self.pools.insert(maker, pools::read(lab, maker)?);
+                if let Entry::Vacant(place) = self.pools.entry(maker) {
+                    place.insert(pools::read(lab, maker)?);
                 }
                 let pool = &self.pools[&maker];
                 let ids = chosen(tumors, &pool.scored, seed);
