@@ -80,7 +80,8 @@ impl Interval {
     /// ```
     /// use freetumor::train::metrics::Interval;
     /// let values: Vec<f64> = (0..=1000).rev().map(f64::from).collect();
-    /// assert_eq!(Interval::of(&values), Some(Interval { low: 25.0, high: 975.0 }));
+    /// let interval = Interval::of(&values).unwrap();
+    /// assert!((interval.low - 25.0).abs() < 1e-9 && (interval.high - 975.0).abs() < 1e-9);
     /// ```
     pub fn of(values: &[f64]) -> Option<Self> {
         let mut sorted: Vec<f64> = values.iter().copied().filter(|value| value.is_finite()).collect();
