@@ -94,6 +94,7 @@ pub fn listed_in(store: &dyn Durable, index: &FileEntry, split: Split) -> Result
 /// let mut tar = TarStream::new(&mut bytes);
 /// tar.member("key.json", 2, &mut &b"{}"[..]).unwrap();
 /// tar.finish().unwrap();
+/// drop(tar);
 /// assert_eq!(tar::Archive::new(&bytes[..]).entries().unwrap().count(), 1);
 /// ```
 pub struct TarStream<W: Write>(tar::Builder<W>);
