@@ -198,31 +198,9 @@ impl Condition {
 
     /// Whether no value that the score can take meets the bound.
     fn is_impossible(&self) -> bool {
-        let (low, high) = range(self.score);
+        let [low, high] = self.score.range();
         let easiest = if self.comparison.bounds_above() { low } else { high };
         !self.comparison.holds(easiest, self.threshold)
-    }
-}
-
-/// The least and the greatest value that a score can take.
-fn range(score: Score) -> (f64, f64) {
-    match score {
-        Score::InvisibleFraction
-        | Score::FoundFraction
-        | Score::TumorProbability
-        | Score::RightClassFraction
-        | Score::Dice
-        | Score::Realness
-        | Score::HeldOutFoundFraction => (0.0, 1.0),
-        Score::Disagreement => (-1.0, 1.0),
-        Score::NewFalsePositiveMm3 | Score::SuspectedRealTumorMm3 => (0.0, f64::INFINITY),
-        Score::HuInside
-        | Score::HuRing
-        | Score::HuBefore
-        | Score::DeltaHu
-        | Score::Cnr
-        | Score::OrganMedianHu
-        | Score::OrganHuDeviation => (f64::NEG_INFINITY, f64::INFINITY),
     }
 }
 
@@ -273,7 +251,7 @@ impl FromStr for Condition {
         // Adding zero turns -0 into 0: one condition, one text.
         let condition = Self { score, comparison, threshold: threshold + 0.0 };
         if condition.is_impossible() {
-            let (low, high) = range(score);
+            let [low, high] = score.range();
             let message = format!("`{condition}` never holds: {name} lies between {low} and {high}");
             let as_share = Self { threshold: threshold / 100.0, ..condition };
             let hint = (high == 1.0 && threshold > 1.0 && !as_share.is_impossible())

@@ -75,8 +75,8 @@ impl Stream {
         Ok(Self { folder: folder.to_owned(), sink: sink.to_owned(), split: *split, seed: plan.seed, passes, socket })
     }
 
-    /// Streams until nobody reads any more, all passes are done, the run has failed, or it ended without a sample. A pipe has one reader, a socket one after
-    /// the other; each is told everything from the start.
+    /// Streams until nobody reads any more, all passes are done, the run has failed, or it ended without a sample. A pipe has one
+    /// reader, a socket one after the other; each is told everything from the start.
     ///
     /// # Errors
     /// Where there is nobody to write to, or a committed sample cannot be read.

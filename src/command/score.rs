@@ -130,7 +130,7 @@ impl CommandScore {
             let Some(&value) = values.get(score.name()) else {
                 return Err(wrong(format!("expected {names} of the program, `{}` is missing", score.name())));
             };
-            let [low, high] = range(score);
+            let [low, high] = score.range();
             if !(low..=high).contains(&value) || !value.is_finite() {
                 let message = format!("expected `{}` from {low} to {high} of the program, got {value}", score.name());
                 return Err(wrong(message));
@@ -138,22 +138,6 @@ impl CommandScore {
             scores.set(score, value);
         }
         Ok(())
-    }
-}
-
-/// The values that a score can have.
-fn range(score: Score) -> [f64; 2] {
-    match score {
-        Score::InvisibleFraction
-        | Score::FoundFraction
-        | Score::TumorProbability
-        | Score::RightClassFraction
-        | Score::Dice
-        | Score::Realness
-        | Score::HeldOutFoundFraction => [0.0, 1.0],
-        Score::Disagreement => [-1.0, 1.0],
-        Score::NewFalsePositiveMm3 | Score::SuspectedRealTumorMm3 | Score::OrganHuDeviation => [0.0, f64::INFINITY],
-        _ => [f64::NEG_INFINITY, f64::INFINITY],
     }
 }
 

@@ -70,6 +70,32 @@ scores! {
     SuspectedRealTumorMm3 "suspected_real_tumor_mm3" "mm3" "Volume that the segmentor calls tumor in the untouched scan.";
 }
 
+impl Score {
+    /// The least and the greatest value that it can have, in its unit.
+    ///
+    /// ```
+    /// use freetumor::score::Score;
+    /// assert_eq!(Score::Dice.range(), [0.0, 1.0]);
+    /// assert_eq!(Score::DeltaHu.range(), [f64::NEG_INFINITY, f64::INFINITY]);
+    /// ```
+    pub fn range(self) -> [f64; 2] {
+        match self {
+            Self::InvisibleFraction
+            | Self::FoundFraction
+            | Self::TumorProbability
+            | Self::RightClassFraction
+            | Self::Dice
+            | Self::Realness
+            | Self::HeldOutFoundFraction => [0.0, 1.0],
+            Self::Disagreement => [-1.0, 1.0],
+            Self::NewFalsePositiveMm3 | Self::SuspectedRealTumorMm3 | Self::OrganHuDeviation => [0.0, f64::INFINITY],
+            Self::HuInside | Self::HuRing | Self::HuBefore | Self::DeltaHu | Self::Cnr | Self::OrganMedianHu => {
+                [f64::NEG_INFINITY, f64::INFINITY]
+            }
+        }
+    }
+}
+
 /// The scores of one candidate; what no stage gave is absent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -123,6 +123,9 @@ def main():
             each = made["device_seconds"] / made["looks"] + after["device_seconds"] / after["looks"]
             for name, box in BOXES.items():
                 count = windows(box)
+                if policy != "centred" and count != made["windows"] / made["looks"]:
+                    # How many windows reach a tumor depends on the box: those of this scan say nothing of another.
+                    continue
                 reference = count * (g + s)
                 ratio = reference / each
                 saved = 2 * count / (made["windows"] / made["looks"] + after["windows"] / after["looks"])

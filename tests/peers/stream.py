@@ -4,7 +4,7 @@
     pip install webdataset nibabel torch
     python tests/peers/stream.py [--binary freetumor]
 
-Runs `pipelines/quickstart.toml` with a sink of kind `stream` through a pipe, as a trainer would, and takes 60 samples: more than one pass
+Runs `pipelines/quickstart.toml` with a sink of kind `stream` through a pipe, as a trainer would, and takes 150 samples: more than one pass
 over what the run accepts. Exit code 1 where a sample lacks its image or label, or their shapes differ.
 """
 import argparse
@@ -46,10 +46,10 @@ def main():
                 sys.exit(f"{sample['__key__']}: image {image.shape} and label {label.shape} do not fit")
             seen += 1
             keys.add(sample["__key__"])
-            if seen == 60:
+            if seen == 150:
                 break
         print(f"{seen} samples, {len(keys)} of them different, read through a pipe")
-        sys.exit(seen < 60)
+        sys.exit(seen < 150 or len(keys) == seen)
 
 
 if __name__ == "__main__":
