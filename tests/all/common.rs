@@ -1,6 +1,11 @@
 //! What several rooms need.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use freetumor::error::{Fault, FaultKind};
+use freetumor::ingest::{Companions, Scan, ScanEntry};
+use freetumor::volume::{Labels, Volume};
 
 /// The path of something in the shared folder beside the project, or `None` with a visible word where it is absent.
 pub fn shared(path: &str) -> Option<PathBuf> {
@@ -10,4 +15,26 @@ pub fn shared(path: &str) -> Option<PathBuf> {
     }
     eprintln!("skipped: ../shared/{path} is not here");
     None
+}
+
+/// A scan with nothing beside it.
+pub fn scan_of(volume: Volume) -> Scan {
+    let entry = ScanEntry {
+        scan_id: "0".into(),
+        source: "source".into(),
+        key: "key".into(),
+        dataset: "dataset".into(),
+        patient_key: "patient".into(),
+        bytes: 0,
+        modified_s: 0,
+    };
+    Scan { entry, digest: "d".into(), volume, companions: Arc::new(NoCompanions) }
+}
+
+struct NoCompanions;
+
+impl Companions for NoCompanions {
+    fn labels(&self, pattern: &str) -> Result<Labels, Fault> {
+        Err(Fault::mask(FaultKind::Missing, format!("expected {pattern}, there are no files here")))
+    }
 }

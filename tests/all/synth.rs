@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use freetumor::error::{Fault, FaultKind};
-use freetumor::ingest::{Companions, Scan, ScanEntry};
+use freetumor::error::FaultKind;
 use freetumor::mask::{MaskedScan, Organ, OrganMask};
 use freetumor::random::Key;
 use freetumor::score::{Intensity, IntensityConfig, Score, ScoreStage, Scores};
@@ -12,7 +11,7 @@ use freetumor::synth::classes::{CLASS_VOXEL_MM, ClassDraw, SizeClass};
 use freetumor::synth::measure::measure;
 use freetumor::synth::texture::TexturePool;
 use freetumor::synth::{Attempt, AttemptKey, Candidate, Differences, Rules, RulesConfig, Sites, Sizes, Synthesize};
-use freetumor::volume::{Affine, Array3, Grid, HuWindow, Labels, Region, Volume, Voxels};
+use freetumor::volume::{Affine, Array3, Grid, HuWindow, Region, Volume, Voxels};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
@@ -219,14 +218,6 @@ fn textures_are_distributed_as_published() {
     }
 }
 
-struct NoCompanions;
-
-impl Companions for NoCompanions {
-    fn labels(&self, pattern: &str) -> Result<Labels, Fault> {
-        Err(Fault::mask(FaultKind::Missing, format!("expected {pattern}, there are no files here")))
-    }
-}
-
 fn liver() -> Organ {
     Organ { name: "liver".into(), label: 1, tumor_label: 2 }
 }
@@ -256,17 +247,7 @@ fn scan(spacing_mm: [f64; 3], float: bool) -> MaskedScan {
         draws.normal(mean, 12.0).round()
     });
     let voxels = if float { Voxels::F32(hu.map(|&hu| hu as f32 + 0.25)) } else { Voxels::I16(hu.map(|&hu| hu as i16)) };
-    let entry = ScanEntry {
-        scan_id: "0".into(),
-        source: "source".into(),
-        key: "key".into(),
-        dataset: "dataset".into(),
-        patient_key: "patient".into(),
-        bytes: 0,
-        modified_s: 0,
-    };
-    let companions = Arc::new(NoCompanions);
-    let scan = Scan { entry, digest: "d".into(), volume: Volume { grid, voxels }, companions };
+    let scan = common::scan_of(Volume { grid, voxels });
     MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: Arc::new(organs()) } }
 }
 

@@ -1,0 +1,38 @@
+//! Synthesis, scores and masks by networks.
+
+mod reference;
+mod runs;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use freetumor::nn::device::Place;
+use freetumor::nn::fill;
+use freetumor::nn::network::{Config, Model};
+use freetumor::nn::service::Service;
+use freetumor::nn::weights::{Precision, write_safetensors};
+use freetumor::view::{NetworkConfig, Networks, Viewer};
+
+/// Weights by `fill`, the names in the file without the prefix that goes into the numbers.
+pub fn save(path: &Path, config: &Config, prefix: &str) {
+    let tensor = |(name, shape): (String, candle_core::Shape)| {
+        let values = fill::parameter(&format!("{prefix}{name}"), shape.dims());
+        (name, Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
+    };
+    let weights = config.declared().unwrap().into_iter().map(tensor).collect();
+    write_safetensors(path, &weights, &BTreeMap::new(), Precision::Single).unwrap();
+}
+
+pub fn config(model: Model, width: usize, classes: usize) -> Config {
+    Config { width, classes, ..model.published() }
+}
+
+pub fn networks() -> Arc<Networks> {
+    Networks::new(Service::new(Place::Cpu, 1))
+}
+
+pub fn viewer(networks: &Networks, config: &NetworkConfig, model: Model) -> Viewer {
+    networks.open(config, &config.weights, model).unwrap_or_else(|wrong| panic!("{wrong:?}"))
+}
