@@ -8,11 +8,8 @@ use freetumor::cli::Cli;
 use freetumor::nn::kernel::prepare_process;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    if cli.runs_networks() {
-        prepare_process();
-    }
-    match cli.run() {
+    prepare_process();
+    match Cli::parse().run() {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             // A closed standard error loses the words, not the exit code.

@@ -62,17 +62,6 @@ enum LogFormat {
 }
 
 impl Cli {
-    /// Whether the subcommand runs networks, which want the process [prepared](crate::nn::kernel::prepare_process).
-    pub fn runs_networks(&self) -> bool {
-        match &self.command {
-            Command::Infer(_) | Command::Train(_) => true,
-            // The process is prepared before anything is read, so the text has to do.
-            Command::Run(args) => std::fs::read_to_string(&args.pipeline).is_ok_and(|text| text.contains("weights")),
-            Command::Evaluate(args) => args.model.is_some(),
-            _ => false,
-        }
-    }
-
     /// How this machine reads archives and runs networks.
     fn machine(&self) -> Machine {
         let (patient_secret, place, batch) = match &self.command {

@@ -2,6 +2,8 @@
 //!
 //! A difference is the share of the window's width by which the blend darkens where shape and texture are 1.
 
+use pulp::Arch;
+
 use super::gaussian;
 use super::noise::SmoothNoise;
 use super::organ::OrganSummary;
@@ -104,11 +106,17 @@ fn darker(draws: &mut Draws, place: &Place, contrast_hu: f64, core_hu: f64) -> A
     let depth_mm = (place.diameter_mm / 2.0) as f32;
     let (contrast, core) = (contrast_hu as f32, core_hu as f32);
     let mut result = vessels(place);
-    let values = place.depth.as_slice().iter().zip(place.texture.as_slice());
-    for (hu, (&depth, &texture)) in result.as_mut_slice().iter_mut().zip(values) {
-        let rim = rim_share * (1.0 - smooth_step((depth * depth_mm - rim_mm) / rim_mm));
-        *hu += contrast * (texture / TEXTURE_MEAN) * (1.0 - rim) + core * smooth_step((depth - core_from) / 0.2);
-    }
+    Arch::new().dispatch(
+        #[inline(always)]
+        || {
+            let values = place.depth.as_slice().iter().zip(place.texture.as_slice());
+            for (hu, (&depth, &texture)) in result.as_mut_slice().iter_mut().zip(values) {
+                let rim = rim_share * (1.0 - smooth_step((depth * depth_mm - rim_mm) / rim_mm));
+                *hu +=
+                    contrast * (texture / TEXTURE_MEAN) * (1.0 - rim) + core * smooth_step((depth - core_from) / 0.2);
+            }
+        },
+    );
     result
 }
 
@@ -146,6 +154,7 @@ fn filled(draws: &mut Draws, place: &Place, tissue_hu: f64, share: f64, solid_co
 }
 
 /// 0 below 0, 1 above 1, smooth between.
+#[inline(always)]
 fn smooth_step(t: f32) -> f32 {
     let t = t.clamp(0.0, 1.0);
     t * t * (3.0 - 2.0 * t)

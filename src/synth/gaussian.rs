@@ -1,5 +1,7 @@
 //! Gaussian smoothing of a box whose surroundings are zero.
 
+use pulp::Arch;
+
 use crate::volume::Array3;
 
 /// The weights of a Gaussian at whole voxels `0..=radius`, those on both sides summing to one.
@@ -24,10 +26,20 @@ pub(crate) fn gaussian(values: &Array3<f32>, sigma_voxels: [f64; 3], truncate: f
 }
 
 /// Values that are summed up in registers at once.
-const LANES: usize = 32;
+const LANES: usize = 64;
 
 /// Convolves with symmetric weights along each axis; what lies outside the box counts as zero.
+///
+/// Products are rounded before they are added, so that vectors of any width give the same bits.
 pub(crate) fn separable(values: &Array3<f32>, half_kernels: [Vec<f32>; 3]) -> Array3<f32> {
+    Arch::new().dispatch(
+        #[inline(always)]
+        || convolved(values, &half_kernels),
+    )
+}
+
+#[inline(always)]
+fn convolved(values: &Array3<f32>, half_kernels: &[Vec<f32>; 3]) -> Array3<f32> {
     let [nx, ny, nz] = values.shape();
     let mut last: Option<Array3<f32>> = None;
     let mut spare: Option<Array3<f32>> = None;
@@ -40,8 +52,11 @@ pub(crate) fn separable(values: &Array3<f32>, half_kernels: [Vec<f32>; 3]) -> Ar
         let margin = half.len() - 1;
         let mut padded = vec![0.0f32; nx + 2 * margin];
         let mut lines: Vec<(f32, &[f32])> = Vec::with_capacity(2 * half.len());
-        for z in 0..nz {
-            for y in 0..ny {
+        // Along z line by line, so that the rows that are read again and again stay in the first caches.
+        let (outer, inner) = if axis == 2 { (ny, nz) } else { (nz, ny) };
+        for outer in 0..outer {
+            for inner in 0..inner {
+                let (y, z) = if axis == 2 { (outer, inner) } else { (inner, outer) };
                 let row = target.row_mut(y, z);
                 if axis == 0 {
                     row.fill(0.0);
@@ -75,6 +90,7 @@ pub(crate) fn separable(values: &Array3<f32>, half_kernels: [Vec<f32>; 3]) -> Ar
 }
 
 /// The sum of lines times their weights, in the order in which they are given.
+#[inline(always)]
 fn weighted_sum(row: &mut [f32], lines: &[(f32, &[f32])]) {
     let whole = row.len() / LANES * LANES;
     for start in (0..whole).step_by(LANES) {

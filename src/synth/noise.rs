@@ -1,5 +1,7 @@
 //! Smooth random fields on a box of voxels.
 
+use pulp::Arch;
+
 use crate::random::Draws;
 use crate::volume::Array3;
 
@@ -32,12 +34,16 @@ impl SmoothNoise {
         let scale = (libm::sqrt(12.0) / SPLINE_DEVIATION) as f32;
         let lattice = Array3::from_fn(knots, |_| scale * (draws.unit_f32() - 0.5));
         let taps = [0, 1, 2].map(|k| taps(knots[k], shape[k], spacing_mm[k] / step_mm[k], phase[k]));
-        let planes = expand(&expand(&lattice, 0, &taps[0]), 1, &taps[1]);
+        let planes = Arch::new().dispatch(
+            #[inline(always)]
+            || expand(&expand(&lattice, 0, &taps[0]), 1, &taps[1]),
+        );
         let [_, _, taps] = taps;
         Self { planes, taps }
     }
 
     /// The values of the row at [y, z] from voxel `x` on, as many as `out` takes.
+    #[inline(always)]
     pub fn row(&self, x: usize, y: usize, z: usize, out: &mut [f32]) {
         let (first, weights) = &self.taps[z];
         let [a, b, c, d] = [0, 1, 2, 3].map(|k| &self.planes.row(y, first + k)[x..x + out.len()]);
@@ -69,6 +75,7 @@ fn taps(knots: usize, count: usize, stride: f64, phase: f64) -> Vec<(usize, [f32
 }
 
 /// Replaces the knots along x or y by voxels.
+#[inline(always)]
 fn expand(field: &Array3<f32>, axis: usize, taps: &[(usize, [f32; 4])]) -> Array3<f32> {
     let mut shape = field.shape();
     shape[axis] = taps.len();

@@ -4,6 +4,8 @@
 //! 1 on its surface), N a smooth random field whose features follow the tumor's size (lobes), M one of a few
 //! millimetres (the ragged edge). The threshold is chosen so that the volume is the one asked for.
 
+use pulp::Arch;
+
 use super::components::keep_largest;
 use super::noise::SmoothNoise;
 use crate::random::Draws;
@@ -92,7 +94,10 @@ impl ShapeDraw {
         let edge = SmoothNoise::new(draws, shape, spacing_mm, edge_step);
         let noises = [(lobes, self.lobes as f32), (edge, (2.0 * self.edge_mm / self.diameter_mm * kept) as f32)];
         let ellipsoid = Ellipsoid { centre, spacing_mm, radii, turn };
-        let mut level = ellipsoid.level(shape, start, self.farthest(), &noises);
+        let mut level = Arch::new().dispatch(
+            #[inline(always)]
+            || ellipsoid.level(shape, start, self.farthest(), &noises),
+        );
 
         let voxel_mm3: f64 = spacing_mm.iter().product();
         let volume_mm3 = std::f64::consts::PI / 6.0 * self.diameter_mm * self.diameter_mm * self.diameter_mm;
@@ -146,6 +151,7 @@ struct Ellipsoid {
 
 impl Ellipsoid {
     /// Its level minus the noises times their amplitudes; [`FAR`] where its own level is beyond `farthest`.
+    #[inline(always)]
     fn level(&self, shape: [usize; 3], start: [i64; 3], farthest: f64, noises: &[(SmoothNoise, f32)]) -> Array3<f32> {
         let Self { centre, spacing_mm, radii, turn } = self;
         let mut level = Array3::filled(shape, FAR);

@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use pulp::Arch;
 use rayon::prelude::*;
 
 use super::gaussian::{radius, weights};
@@ -101,26 +102,39 @@ impl TexturePool {
                     let low = below as usize % SIDE;
                     (low, (low + 1) % SIDE, (position - below) as f32)
                 })
-                .collect::<Vec<_>>()
+                .collect::<Vec<Tap>>()
         });
-        let mut result = Array3::filled(shape, 0.0f32);
-        let mut line = vec![0.0f32; SIDE];
-        for z in 0..shape[2] {
-            let (z0, z1, tz) = taps[2][z];
-            for y in 0..shape[1] {
-                let (y0, y1, ty) = taps[1][y];
-                let rows = [volume.row(y0, z0), volume.row(y1, z0), volume.row(y0, z1), volume.row(y1, z1)];
-                let corner = [(1.0 - ty) * (1.0 - tz), ty * (1.0 - tz), (1.0 - ty) * tz, ty * tz];
-                for (x, value) in line.iter_mut().enumerate() {
-                    *value = (0..4).map(|k| corner[k] * rows[k][x]).sum();
-                }
-                for (value, &(x0, x1, tx)) in result.row_mut(y, z).iter_mut().zip(&taps[0]) {
-                    *value = line[x0] + tx * (line[x1] - line[x0]);
-                }
+        Arch::new().dispatch(
+            #[inline(always)]
+            || trilinear(volume, shape, &taps),
+        )
+    }
+}
+
+/// The two neighbours of a voxel along an axis, and how far it lies from the first.
+type Tap = (usize, usize, f32);
+
+/// Reads a volume between its voxels.
+#[inline(always)]
+fn trilinear(volume: &Array3<f32>, shape: [usize; 3], taps: &[Vec<Tap>; 3]) -> Array3<f32> {
+    let mut result = Array3::filled(shape, 0.0f32);
+    let mut line = vec![0.0f32; SIDE];
+    for z in 0..shape[2] {
+        let (z0, z1, tz) = taps[2][z];
+        for y in 0..shape[1] {
+            let (y0, y1, ty) = taps[1][y];
+            let rows = [volume.row(y0, z0), volume.row(y1, z0), volume.row(y0, z1), volume.row(y1, z1)];
+            let [a, b, c, d] = rows.map(|row| &row[..SIDE]);
+            let corner = [(1.0 - ty) * (1.0 - tz), ty * (1.0 - tz), (1.0 - ty) * tz, ty * tz];
+            for (x, value) in line.iter_mut().enumerate() {
+                *value = corner[0] * a[x] + corner[1] * b[x] + corner[2] * c[x] + corner[3] * d[x];
+            }
+            for (value, &(x0, x1, tx)) in result.row_mut(y, z).iter_mut().zip(&taps[0]) {
+                *value = line[x0] + tx * (line[x1] - line[x0]);
             }
         }
-        result
     }
+    result
 }
 
 fn volume(draws: &mut Draws, field_sigma: f64, sample_sigma: f64) -> Array3<f32> {

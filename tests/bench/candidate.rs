@@ -9,6 +9,7 @@ use std::sync::Arc;
 use freetumor::error::{Fault, FaultKind};
 use freetumor::ingest::{Companions, Scan, ScanEntry};
 use freetumor::mask::{MaskedScan, Organ, OrganMask};
+use freetumor::nn::kernel::prepare_process;
 use freetumor::random::Key;
 use freetumor::score::{Intensity, IntensityConfig, ScoreStage, Scores};
 use freetumor::synth::{Attempt, AttemptKey, Rules, RulesConfig, Synthesize};
@@ -87,6 +88,7 @@ fn print(name: &str, times: &[f64], what: &str) {
 }
 
 fn main() {
+    prepare_process();
     for spacing_mm in [[3.0, 3.0, 3.0], [0.8, 0.8, 1.0]] {
         let scan = scan(spacing_mm);
         let organ = &scan.mask.organs[0];

@@ -41,10 +41,10 @@ fn advise(buffer: &[f32]) {
 #[cfg(not(target_os = "linux"))]
 fn advise(_: &[f32]) {}
 
-/// Prepares a process for networks: to be called once, first thing in `main`, by programs that train or infer.
+/// Prepares a process for volumes and networks: to be called once, first thing in `main`.
 ///
-/// Freed memory below 32 MiB a piece stays with the process, up to 512 MiB: a step of training allocates the same volumes again and again,
-/// and the system would clear their pages every time. And candle's own threads, which add up gradients, wait asleep instead of
+/// Freed memory below 32 MiB a piece stays with the process, up to 512 MiB: a tumor or a step of training allocates the same volumes
+/// again and again, and the system would clear their pages every time. And candle's own threads, which add up gradients, wait asleep instead of
 /// spinning, so that they leave the processors to the kernels.
 pub fn prepare_process() {
     const SPIN_LIMIT: &str = "CANDLE_BARRIER_POOL_SPIN_LIMIT";
