@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use freetumor::error::{Error, Result};
 use freetumor::random::Key;
@@ -65,7 +65,7 @@ pub struct Arms<'a> {
     lab: &'a Lab,
     labeled: Scans,
     unlabeled: Scans,
-    pools: BTreeMap<Maker, Pool>,
+    pools: Mutex<BTreeMap<Maker, Arc<Pool>>>,
 }
 
 impl<'a> Arms<'a> {
@@ -73,14 +73,14 @@ impl<'a> Arms<'a> {
     /// Where the world cannot be read.
     pub fn new(lab: &'a Lab) -> Result<Self> {
         let (labeled, unlabeled) = (world::scans(lab, "training")?, world::scans(lab, "unlabeled")?);
-        Ok(Self { lab, labeled, unlabeled, pools: BTreeMap::new() })
+        Ok(Self { lab, labeled, unlabeled, pools: Mutex::default() })
     }
 
     /// Trains an arm with a seed, unless that is done.
     ///
     /// # Errors
     /// Where it cannot be trained.
-    pub fn train(&mut self, arm: &Arm, seed: u64, name: String, validation: Option<&Scans>) -> Result<PathBuf> {
+    pub fn train(&self, arm: &Arm, seed: u64, name: String, validation: Option<&Scans>) -> Result<PathBuf> {
         let lab = self.lab;
         let done = weights(lab, &name);
         if done.exists() {
@@ -95,8 +95,16 @@ impl<'a> Arms<'a> {
         train(lab, Recipe { name, config, seed, real, synthetic, validation, beside })
     }
 
+    fn pool(&self, maker: Maker) -> Result<Arc<Pool>> {
+        let mut pools = self.pools.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(Arc::clone(match pools.entry(maker) {
+            Entry::Occupied(there) => there.into_mut(),
+            Entry::Vacant(place) => place.insert(Arc::new(pools::read(self.lab, maker)?)),
+        }))
+    }
+
     /// What an arm is trained on.
-    fn data(&mut self, arm: &Arm, seed: u64) -> Result<(Arc<Cases>, Vec<Synthetic>, Value)> {
+    fn data(&self, arm: &Arm, seed: u64) -> Result<(Arc<Cases>, Vec<Synthetic>, Value)> {
         let lab = self.lab;
         let labeled = Arc::clone(&self.labeled.cases);
         let none = Made::default();
@@ -124,10 +132,7 @@ impl<'a> Arms<'a> {
                 Ok((labeled, vec![Synthetic::Fresh { cases, tumors }], beside))
             }
             (tumors, Some(maker)) => {
-                if let Entry::Vacant(place) = self.pools.entry(maker) {
-                    place.insert(pools::read(lab, maker)?);
-                }
-                let pool = &self.pools[&maker];
+                let pool = &*self.pool(maker)?;
                 let ids = chosen(tumors, &pool.scored, seed);
                 if ids.is_empty() {
                     return Err(Error::new(format!(

@@ -7,6 +7,7 @@ use freetumor::sink::durable::FileDigest;
 use freetumor::synth::RulesConfig;
 use freetumor::train::segmentation::SegmentationConfig;
 use freetumor::train::synthesis::SynthesisConfig;
+use freetumor::train::world::Diameters;
 use serde::{Deserialize, Serialize};
 
 use super::selection::Threshold;
@@ -40,6 +41,8 @@ pub struct WorldConfig {
     pub seed: u64,
     pub shape: [usize; 3],
     pub spacing_mm: f64,
+    pub noise: f64,
+    pub diameters: Diameters,
     pub labeled: usize,
     pub unlabeled: usize,
     pub validation: usize,
@@ -222,6 +225,16 @@ impl Experiment {
     /// The makers that any arm takes from.
     pub fn makers(&self) -> Vec<Maker> {
         self.arms.iter().filter_map(|arm| arm.tumors.maker()).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// All trainings of arms, in order: the place of the arm, the arm, the place of the seed, the seed.
+    pub fn trainings(&self) -> Vec<(usize, &Arm, usize, u64)> {
+        let of_arm = |(place, arm): (usize, &'_ Arm)| {
+            let seeds = self.seeds.arms.iter().take(arm.seeds).copied().enumerate();
+            seeds.map(move |(index, seed)| (place, index, seed)).collect::<Vec<_>>()
+        };
+        let all = self.arms.iter().enumerate().flat_map(of_arm);
+        all.map(|(place, index, seed)| (place, &self.arms[place], index, seed)).collect()
     }
 
     /// The place of an arm.

@@ -6,9 +6,10 @@ use freetumor::error::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use super::arms::Arms;
-use super::config::{ORACLE, REAL_ONLY};
+use super::config::{Arm, ORACLE, REAL_ONLY};
 use super::evaluation::{mean_dsc, predict, rows};
 use super::lab::{Lab, say};
+use super::side_by_side::side_by_side;
 use super::world::scans;
 
 /// What the gate saw.
@@ -33,19 +34,23 @@ pub fn look(lab: &Lab) -> Result<()> {
         return Ok(());
     }
     let validation = scans(lab, "validation")?;
-    let mut arms = Arms::new(lab)?;
+    let arms = Arms::new(lab)?;
+    let experiment = &lab.experiment;
+    let tried: Vec<(&Arm, u64)> = [ORACLE, REAL_ONLY]
+        .into_iter()
+        .filter_map(|name| experiment.place(name))
+        .flat_map(|place| experiment.seeds.tuning.iter().map(move |seed| (&experiment.arms[place], *seed)))
+        .collect();
+    let train =
+        |(arm, seed): &(&Arm, u64)| arms.train(arm, *seed, format!("tuning/{}-{seed}", arm.name), Some(&validation));
+    side_by_side(lab.jobs, &tried, |one| train(one).map(drop))?;
     let mut found = [Vec::new(), Vec::new()];
-    for (name, found) in [ORACLE, REAL_ONLY].into_iter().zip(&mut found) {
-        let place = lab.experiment.place(name).ok_or_else(|| Error::new(format!("there is no arm {name}")))?;
-        let arm = lab.experiment.arms[place].clone();
-        for &seed in &lab.experiment.seeds.tuning {
-            let training = format!("tuning/{name}-{seed}");
-            let weights = arms.train(&arm, seed, training, Some(&validation))?;
-            let folder = predict(lab, "validation", &format!("{name}-{seed}"), &weights, &validation)?;
-            let dsc = mean_dsc(&rows(&folder, &validation, 0, 0)?);
-            say(&format!("gate: {name}, seed {seed}: {dsc:.1} DSC on validation"));
-            found.push(dsc);
-        }
+    for one in &tried {
+        let (name, seed) = (&one.0.name, one.1);
+        let folder = predict(lab, "validation", &format!("{name}-{seed}"), &train(one)?, &validation)?;
+        let dsc = mean_dsc(&rows(&folder, &validation, 0, 0)?);
+        say(&format!("gate: {name}, seed {seed}: {dsc:.1} DSC on validation"));
+        found[usize::from(name == REAL_ONLY)].push(dsc);
     }
     let [oracle_dsc, real_only_dsc] = found;
     let gate = &lab.experiment.gate;

@@ -29,6 +29,8 @@ pub struct Lab {
     pub out: PathBuf,
     pub experiment: Experiment,
     pub organs: Arc<[Organ]>,
+    /// Trainings at a time.
+    pub jobs: usize,
     place: Place,
 }
 
@@ -37,9 +39,9 @@ impl Lab {
     ///
     /// # Errors
     /// Where it belongs to another experiment, or cannot be written.
-    pub fn open(out: &Path, experiment: Experiment, place: Place) -> Result<Self> {
+    pub fn open(out: &Path, experiment: Experiment, place: Place, jobs: usize) -> Result<Self> {
         let organs = [Organ { name: "liver".to_owned(), label: LIVER, tumor_label: TUMOR }].into();
-        let lab = Self { out: out.to_owned(), experiment, organs, place };
+        let lab = Self { out: out.to_owned(), experiment, organs, jobs, place };
         lab.make_folder(out)?;
         let settings = canonical::pretty(&lab.experiment)?;
         let path = out.join("experiment.json");

@@ -10,6 +10,7 @@ mod pools;
 mod report;
 mod segmentors;
 mod selection;
+mod side_by_side;
 mod test_set;
 mod world;
 
@@ -24,6 +25,7 @@ use freetumor::nn::kernel::prepare_process;
 use self::arms::{Arms, training};
 use self::config::Experiment;
 use self::lab::{Lab, say};
+use self::side_by_side::side_by_side;
 
 /// The experiment at full size.
 const FULL: &str = include_str!("gain.toml");
@@ -45,6 +47,9 @@ struct Args {
     /// Do these stages alone [default: all, in order]
     #[arg(long, value_enum)]
     stage: Vec<Stage>,
+    /// Trainings at a time, each on its part of the processors; changes no result
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
+    jobs: u8,
     /// Where networks compute
     #[arg(long, value_enum, default_value_t = DeviceName::Cpu)]
     device: DeviceName,
@@ -90,7 +95,7 @@ fn carry_out(args: &Args) -> Result<()> {
         Some(path) => std::fs::read_to_string(path).map_err(|cause| Error::io("cannot read", path, cause))?,
         None => if args.quick { QUICK } else { FULL }.to_owned(),
     };
-    let lab = Lab::open(&args.out, Experiment::parse(&text)?, args.device.place())?;
+    let lab = Lab::open(&args.out, Experiment::parse(&text)?, args.device.place(), args.jobs.into())?;
     let mut stages = args.stage.clone();
     if stages.is_empty() {
         stages.extend(Stage::value_variants());
@@ -116,21 +121,17 @@ fn judges(lab: &Lab) -> Result<()> {
     gate::check(lab)?;
     let (labeled, unlabeled) = (world::scans(lab, "training")?, world::scans(lab, "unlabeled")?);
     segmentors::train_judges(lab, &labeled, &world::scans(lab, "validation")?)?;
-    lab.experiment
-        .makers()
-        .into_iter()
-        .try_for_each(|maker| segmentors::train_generator(lab, maker, &labeled, &unlabeled))
+    side_by_side(lab.jobs, &lab.experiment.makers(), |&maker| {
+        segmentors::train_generator(lab, maker, &labeled, &unlabeled)
+    })
 }
 
 fn all_arms(lab: &Lab) -> Result<()> {
     gate::check(lab)?;
-    let mut arms = Arms::new(lab)?;
-    for arm in &lab.experiment.arms {
-        for &seed in &lab.experiment.seeds.arms[..arm.seeds] {
-            arms.train(arm, seed, training(&arm.name, seed), None)?;
-        }
-    }
-    Ok(())
+    let arms = Arms::new(lab)?;
+    side_by_side(lab.jobs, &lab.experiment.trainings(), |(_, arm, _, seed)| {
+        arms.train(arm, *seed, training(&arm.name, *seed), None).map(drop)
+    })
 }
 
 #[cfg(test)]

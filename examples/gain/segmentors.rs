@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::config::Maker;
 use super::lab::{Lab, say};
+use super::side_by_side::side_by_side;
 use super::world::Scans;
 
 /// Time between two words about a training.
@@ -71,22 +72,22 @@ pub fn train_judges(lab: &Lab, labeled: &Scans, validation: &Scans) -> Result<()
     let judges = &lab.experiment.judges;
     let mut held_out = real_only(lab);
     held_out.network.width = Some(judges.held_out_width);
-    for (name, config, seed) in [(JUDGE, real_only(lab), judges.seed), (HELD_OUT, held_out, judges.held_out_seed)] {
+    let both = [(JUDGE, real_only(lab), judges.seed), (HELD_OUT, held_out, judges.held_out_seed)];
+    side_by_side(lab.jobs, &both, |(name, config, seed)| {
         if weights(lab, name).exists() {
-            continue;
+            return Ok(());
         }
         let recipe = Recipe {
-            name: name.to_owned(),
-            config: SegmentationConfig { steps: judges.steps, ..config },
-            seed,
+            name: (*name).to_owned(),
+            config: SegmentationConfig { steps: judges.steps, ..config.clone() },
+            seed: *seed,
             real: Arc::clone(&labeled.cases),
             synthetic: Vec::new(),
             validation: Some(Arc::clone(&validation.cases)),
             beside: json!({}),
         };
-        train(lab, recipe)?;
-    }
-    Ok(())
+        train(lab, recipe).map(drop)
+    })
 }
 
 /// The segmentor that filters.

@@ -15,7 +15,8 @@ use super::gate;
 use super::lab::{Lab, say};
 use super::report::{self, Results};
 use super::segmentors::{digest, weights};
-use super::world::scans;
+use super::side_by_side::side_by_side;
+use super::world::{Scans, scans};
 
 /// What is written down before the first test scan is shown to a network.
 #[derive(Debug, Serialize, Deserialize)]
@@ -32,33 +33,32 @@ struct Opened {
 pub fn look(lab: &Lab, forced: bool) -> Result<()> {
     let gate = gate::check(lab)?;
     let experiment = &lab.experiment;
-    let mut networks = BTreeMap::new();
-    for arm in &experiment.arms {
-        for &seed in &experiment.seeds.arms[..arm.seeds] {
-            let path = weights(lab, &training(&arm.name, seed));
-            if !path.exists() {
-                return Err(Error::new(format!("arm {}, seed {seed}, is not trained to its end", arm.name))
-                    .with_hint("the stage `arms` goes on with it; the test set waits for all"));
-            }
-            networks.insert(format!("{}-{seed}", arm.name), digest(&path)?);
+    let (mut networks, trainings) = (BTreeMap::new(), experiment.trainings());
+    for (_, arm, _, seed) in &trainings {
+        let path = weights(lab, &training(&arm.name, *seed));
+        if !path.exists() {
+            return Err(Error::new(format!("arm {}, seed {seed}, is not trained to its end", arm.name))
+                .with_hint("the stage `arms` goes on with it; the test set waits for all"));
         }
+        networks.insert(format!("{}-{seed}", arm.name), digest(&path)?);
     }
     let times_opened = open(lab, networks, forced)?;
     let (mut all, mut made) = (Vec::new(), BTreeMap::new());
     let parts = [scans(lab, "test")?, scans(lab, "healthy")?];
-    for (place, arm) in experiment.arms.iter().enumerate() {
-        for (index, &seed) in experiment.seeds.arms[..arm.seeds].iter().enumerate() {
-            let name = format!("{}-{seed}", arm.name);
-            say(&format!("test: {name}"));
-            let path = weights(lab, &training(&arm.name, seed));
-            for part in &parts {
-                let folder = predict(lab, "test", &name, &path, part)?;
-                let measured: Vec<CaseRow> = rows(&folder, part, place, index)?;
-                all.extend(measured);
-            }
-            let given: Made = read(&made_at(lab, &arm.name, seed))?;
-            made.entry(arm.name.clone()).or_insert_with(Vec::new).push(given);
+    let looked_at = |arm: &str, seed: u64, part: &Scans| {
+        predict(lab, "test", &format!("{arm}-{seed}"), &weights(lab, &training(arm, seed)), part)
+    };
+    side_by_side(lab.jobs, &trainings, |(_, arm, _, seed)| {
+        say(&format!("test: {}-{seed}", arm.name));
+        parts.iter().try_for_each(|part| looked_at(&arm.name, *seed, part).map(drop))
+    })?;
+    for (place, arm, index, seed) in trainings {
+        for part in &parts {
+            let measured: Vec<CaseRow> = rows(&looked_at(&arm.name, seed, part)?, part, place, index)?;
+            all.extend(measured);
         }
+        let given: Made = read(&made_at(lab, &arm.name, seed))?;
+        made.entry(arm.name.clone()).or_insert_with(Vec::new).push(given);
     }
     let (plan, primary, secondary, gap_closed) = report::summaries(lab, &all);
     let experiment_sha256 = experiment.digest()?;

@@ -10,6 +10,7 @@ use freetumor::train::data::{CaseEntry, Cases};
 use freetumor::train::world::{Role, World, write_patients};
 use serde_json::{Value, json};
 
+use super::config::WorldConfig;
 use super::lab::{Lab, refused, say};
 
 /// How a mask stage reads the labels of the world.
@@ -40,7 +41,8 @@ fn told(lab: &Lab) -> PathBuf {
 pub fn write(lab: &Lab) -> Result<()> {
     let settings = &lab.experiment.world;
     let folder = lab.out.join("world");
-    let world = World { seed: settings.seed, shape: settings.shape, spacing_mm: settings.spacing_mm };
+    let &WorldConfig { seed, shape, spacing_mm, noise, diameters, .. } = settings;
+    let world = World { seed, shape, spacing_mm, noise, diameters };
     let roles = [
         (Role::Labeled, "training", settings.labeled),
         (Role::Unlabeled, "unlabeled", settings.unlabeled),

@@ -231,7 +231,8 @@ impl Summary<'_> {
         }
         let other = report.other_seconds;
         writeln!(f, "  {:<16}{:<10}{:>9}{other:>13.2}{:>15.3}", "all else", "", "", other / attempts)?;
-        writeln!(f, "  the device was busy {:.0}% of its time\n", 100.0 * report.device_busy_share)
+        let [device, processors] = [report.device_busy_share, report.processors_busy_share].map(|share| 100.0 * share);
+        writeln!(f, "  the device was busy {device:.0}% of its time, the processors {processors:.0}% of theirs\n")
     }
 
     fn reasons(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -51,6 +51,8 @@ pub struct RunReport {
     pub other_seconds: f64,
     /// Share of the time since its first window in which the networks' device worked, 0 to 1.
     pub device_busy_share: f64,
+    /// Share of the processors' time that this process had meanwhile, 0 to 1.
+    pub processors_busy_share: f64,
 }
 
 /// What one node's network cost.

@@ -80,6 +80,7 @@ pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progr
         other_seconds: (seconds - waited).max(0.0),
         networks,
         device_busy_share: device.map_or(0.0, |usage| usage.busy_share()),
+        processors_busy_share: device.map_or(0.0, |usage| usage.processors_busy_share()),
         ..shared.ledger.report(&work.plan)
     })
 }

@@ -108,14 +108,22 @@ pub struct Usage {
     pub windows: u64,
     /// Seconds in which it worked.
     pub busy_seconds: f64,
-    /// Seconds since its first window.
+    /// Seconds from its first window to its last.
     pub open_seconds: f64,
+    /// Seconds that this process had of all processors meanwhile; 0 where the system does not tell.
+    pub processor_seconds: f64,
 }
 
 impl Usage {
     /// The share of its time in which it worked, 0 to 1.
     pub fn busy_share(&self) -> f64 {
         if self.open_seconds > 0.0 { self.busy_seconds / self.open_seconds } else { 0.0 }
+    }
+
+    /// The share of all processors' time that this process had meanwhile, 0 to 1.
+    pub fn processors_busy_share(&self) -> f64 {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from) as f64;
+        if self.open_seconds > 0.0 { self.processor_seconds / (processors * self.open_seconds) } else { 0.0 }
     }
 }
 
@@ -124,8 +132,10 @@ struct Counters {
     batches: AtomicU64,
     windows: AtomicU64,
     busy_us: AtomicU64,
-    begun: OnceLock<Instant>,
+    /// When the first window came, and the processor seconds of the process until then.
+    begun: OnceLock<(Instant, f64)>,
     last_us: AtomicU64,
+    processor_us: AtomicU64,
     lost: AtomicBool,
 }
 
@@ -232,6 +242,7 @@ impl Service {
             windows: read(&counters.windows),
             busy_seconds: read(&counters.busy_us) as f64 * 1e-6,
             open_seconds: read(&counters.last_us) as f64 * 1e-6,
+            processor_seconds: read(&counters.processor_us) as f64 * 1e-6,
         }
     }
 
@@ -247,6 +258,17 @@ impl Service {
         spawned.map_err(|cause| Error::new(format!("cannot start a thread: {cause}")).with_source(cause))?;
         Ok(self.jobs.get_or_init(|| sender))
     }
+}
+
+/// Seconds that this process had of all processors so far.
+fn processor_seconds() -> f64 {
+    #[cfg(unix)]
+    {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        now.tv_sec as f64 + 1e-9 * now.tv_nsec as f64
+    }
+    #[cfg(not(unix))]
+    0.0
 }
 
 /// The device's thread. It ends when the last sender is gone.
@@ -285,7 +307,7 @@ impl Worker {
 
     fn run(&self, mut batch: Vec<Job>) {
         let start = Instant::now();
-        let begun = *self.counters.begun.get_or_init(|| start);
+        let (begun, had) = *self.counters.begun.get_or_init(|| (start, processor_seconds()));
         let answers = self.answers(&batch);
         let windows: usize = batch.iter().map(Job::count).sum();
         let counters = &self.counters;
@@ -293,6 +315,7 @@ impl Worker {
         let seconds = start.elapsed().as_secs_f64();
         counters.busy_us.fetch_add((seconds * 1e6) as u64, Ordering::Relaxed);
         counters.last_us.store(begun.elapsed().as_micros() as u64, Ordering::Relaxed);
+        counters.processor_us.store(((processor_seconds() - had) * 1e6) as u64, Ordering::Relaxed);
         match answers {
             Ok(answers) => {
                 counters.windows.fetch_add(windows as u64, Ordering::Relaxed);

@@ -117,7 +117,7 @@ def main():
                 per_window = it["device_seconds"] / max(it["windows"], 1)
                 print(f"  {node:<14}{phase:<10}{it['looks']:>3} looks {it['windows']:>4} windows {it['device_seconds']:>8.2f} s, {per_window:.2f} s a window")
             networks = sum(it["device_seconds"] for it in use.values())
-            print(f"  all else {report['other_seconds']:.2f} s, {100 * report['other_seconds'] / networks:.1f}% of the networks; the device was busy {100 * report['device_busy_share']:.0f}%")
+            print(f"  all else {report['other_seconds']:.2f} s, {100 * report['other_seconds'] / networks:.1f}% of the networks; the device was busy {100 * report['device_busy_share']:.0f}%, the processors {100 * report['processors_busy_share']:.0f}%")
             made, after = use[("synthesize", "generate")], use[("segmentor", "after")]
             # What one attempt at a site of its own costs; a second one there costs no look by the generator.
             each = made["device_seconds"] / made["looks"] + after["device_seconds"] / after["looks"]

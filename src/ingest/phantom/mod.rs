@@ -50,6 +50,8 @@ pub struct PhantomConfig {
     pub dataset: Option<String>,
     /// Number of patients: scan n is of patient n modulo this; one patient a scan unless given.
     pub patients: Option<u32>,
+    /// Grain relative to that of an everyday scan: 2 is a low dose, 0 none at all.
+    pub noise: f64,
     /// Tumors and cysts that they have; none unless given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lesions: Option<LesionConfig>,
@@ -65,6 +67,7 @@ impl Default for PhantomConfig {
             seed: 0,
             dataset: None,
             patients: None,
+            noise: 1.0,
             lesions: None,
         }
     }
@@ -102,6 +105,9 @@ impl PhantomSource {
         if config.spacing_mm.iter().any(|mm| !(0.3..=20.0).contains(mm)) {
             let message = format!("expected 0.3 to 20 mm along each axis, got {:?}", config.spacing_mm);
             complaints.push(Complaint::new("spacing_mm", message));
+        }
+        if !(0.0..=10.0).contains(&config.noise) {
+            complaints.push(Complaint::new("noise", format!("expected 0 to 10, got {}", config.noise)));
         }
         if config.patients == Some(0) {
             complaints.push(Complaint::new("patients", "expected at least one patient, got 0"));
@@ -184,7 +190,7 @@ impl Source for PhantomSource {
         let scene = anatomy::body(&build, enhancement, patient, scan);
         let mut pose = scan.draws("pose");
         let middle_mm = self.middle_mm(number).map(|mm| mm + pose.uniform(-7.0, 7.0) as f32);
-        let (mut hu, mut labels) = scene.render(&grid, middle_mm, scan.draws("noise"));
+        let (mut hu, mut labels) = scene.render(&grid, middle_mm, scan.draws("noise"), self.config.noise as f32);
         if let Some(lesions) = &self.config.lesions {
             lesions.grow(&mut hu, &mut labels, &grid, scan.with("purpose", "lesions"));
         }

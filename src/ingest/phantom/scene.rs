@@ -108,7 +108,13 @@ impl Scene {
     ///
     /// # Shapes
     /// Both arrays have the grid's shape; voxel axes run towards the patient's left, back and head.
-    pub(super) fn render(&self, grid: &Grid, middle_mm: [f32; 3], noise: Draws) -> (Array3<i16>, Array3<u8>) {
+    pub(super) fn render(
+        &self,
+        grid: &Grid,
+        middle_mm: [f32; 3],
+        noise: Draws,
+        level: f32,
+    ) -> (Array3<i16>, Array3<u8>) {
         let [nx, ny, nz] = grid.shape;
         let step = grid.spacing_mm().map(|mm| mm as f32 / self.size);
         let along = |axis: usize| -> Vec<f32> {
@@ -151,7 +157,7 @@ impl Scene {
                 for (x, (voxel, grain)) in volume.row_mut(y, z).iter_mut().zip(grain).enumerate() {
                     // More photons are lost on the way to the middle of the body.
                     let [u, v] = [axes[0][x] / 190.0, axes[1][y] / 140.0];
-                    let level = self.noise_hu * (1.25 - 0.5 * (u * u + v * v).min(1.0));
+                    let level = level * self.noise_hu * (1.25 - 0.5 * (u * u + v * v).min(1.0));
                     *voxel = (row.hu[x] + level * grain).round().clamp(-1024.0, 3071.0) as i16;
                 }
                 labels.row_mut(y, z).copy_from_slice(&row.label);

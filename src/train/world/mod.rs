@@ -18,7 +18,7 @@ mod waves;
 mod write;
 
 pub use patient::{Patient, Role, World, populate};
-pub use tumor::{Tumor, TumorTraits};
+pub use tumor::{Diameters, Tumor, TumorTraits};
 pub use write::{write_decathlon, write_patients};
 
 /// The id of the liver in a patient's labels.

@@ -5,7 +5,7 @@ use serde::Serialize;
 use super::cyst::Cyst;
 use super::place::Places;
 use super::tissue::Tissue;
-use super::tumor::{Tumor, TumorTraits};
+use super::tumor::{Diameters, Tumor, TumorTraits};
 use super::{LIVER, TUMOR};
 use crate::error::{Fault, FaultKind, Stage};
 use crate::ingest::Source;
@@ -86,6 +86,10 @@ pub struct World {
     pub shape: [usize; 3],
     /// Millimetres between voxels.
     pub spacing_mm: f64,
+    /// Grain of the scans, relative to that of everyday scans.
+    pub noise: f64,
+    /// Sizes of tumors.
+    pub diameters: Diameters,
 }
 
 /// A patient's scan and what is known of it.
@@ -106,7 +110,7 @@ pub struct Patient {
 impl World {
     /// The world of the experiment: 64 × 64 × 48 voxels of 2 mm.
     pub fn new(seed: u64) -> Self {
-        Self { seed, shape: [64, 64, 48], spacing_mm: 2.0 }
+        Self { seed, shape: [64, 64, 48], spacing_mm: 2.0, noise: 0.5, diameters: Diameters::default() }
     }
 
     /// A patient, the same whenever asked for.
@@ -130,7 +134,8 @@ impl World {
         let (volume, organ) = self.phantom(key, number)?;
         let key = key.number("patient", number as u64);
         let count = role.tumors(&mut key.draws("number of tumors"));
-        let mut patient = populate(&format!("{}_{number:03}", role.name()), key, volume, &organ, count)?;
+        let mut patient =
+            populate(&format!("{}_{number:03}", role.name()), key, volume, &organ, (count, &self.diameters))?;
         if role == Role::Unlabeled {
             patient.labels = organ.map(|inside| if *inside { LIVER } else { 0 });
         }
@@ -149,6 +154,7 @@ impl World {
             shape: whole,
             spacing_mm: [self.spacing_mm; 3],
             seed: key.draws("phantoms").bits(),
+            noise: self.noise,
             ..PhantomConfig::default()
         };
         let source = PhantomSource::new(config, "world").map_err(|complaints| {
@@ -181,8 +187,8 @@ impl World {
     }
 }
 
-/// Puts cysts and `tumors` tumors into a scan's organ, by the same model as the world's: for real scans with their
-/// liver's labels. A tumor for which there is no place left, or of which the organ's border leaves less than four voxels,
+/// Puts cysts and so many tumors of such sizes into a scan's organ, by the same model as the world's: for real scans with
+/// their liver's labels. A tumor for which there is no place left, or of which the organ's border leaves less than four voxels,
 /// is left out.
 ///
 /// # Shapes
@@ -196,12 +202,12 @@ impl World {
 ///
 /// ```
 /// use freetumor::random::Key;
-/// use freetumor::train::world::{TUMOR, populate};
+/// use freetumor::train::world::{Diameters, TUMOR, populate};
 /// use freetumor::volume::{Affine, Array3, Grid, Volume, Voxels};
 /// let grid = Grid { shape: [50, 50, 20], affine: Affine::from_spacing([1.0, 1.0, 2.5]) };
 /// let volume = Volume { grid, voxels: Voxels::I16(Array3::filled(grid.shape, 100)) };
 /// let organ = Array3::from_fn(grid.shape, |[x, _, _]| x >= 10);
-/// let patient = populate("scan", Key::root(5), volume, &organ, 2)?;
+/// let patient = populate("scan", Key::root(5), volume, &organ, (2, &Diameters::default()))?;
 /// assert!(!patient.tumors.is_empty());
 /// for (index, label) in patient.truth.as_slice().iter().enumerate() {
 ///     assert!(*label != TUMOR || organ.as_slice()[index]);
@@ -209,7 +215,13 @@ impl World {
 /// }
 /// # Ok::<(), freetumor::error::Fault>(())
 /// ```
-pub fn populate(name: &str, key: Key, volume: Volume, organ: &Array3<bool>, tumors: usize) -> Result<Patient, Fault> {
+pub fn populate(
+    name: &str,
+    key: Key,
+    volume: Volume,
+    organ: &Array3<bool>,
+    (tumors, diameters): (usize, &Diameters),
+) -> Result<Patient, Fault> {
     let mismatch = |message: String| Fault::new(Stage::Mask, FaultKind::Mismatch, message);
     if organ.shape() != volume.grid.shape {
         return Err(mismatch(format!("expected an organ of {:?} voxels, got {:?}", volume.grid.shape, organ.shape())));
@@ -227,7 +239,7 @@ pub fn populate(name: &str, key: Key, volume: Volume, organ: &Array3<bool>, tumo
     let mut tissue = Tissue::new(&grid, organ, hu, labels);
     // The largest first, while there is room.
     let mut draws = key.draws("tumors");
-    let mut traits: Vec<TumorTraits> = (0..tumors).map(|_| TumorTraits::draw(&mut draws)).collect();
+    let mut traits: Vec<TumorTraits> = (0..tumors).map(|_| TumorTraits::draw(&mut draws, diameters)).collect();
     traits.sort_by(|a, b| b.diameter_mm.total_cmp(&a.diameter_mm));
     let mut grown = Vec::new();
     for (place, traits) in traits.into_iter().enumerate() {
@@ -293,7 +305,9 @@ mod tests {
     #[test]
     fn an_organ_that_does_not_fit_is_a_fault() {
         let volume = World::new(1).phantom(Key::root(1), 0).unwrap().0;
-        let fault = |organ: Array3<bool>| populate("x", Key::root(1), volume.clone(), &organ, 1).unwrap_err();
+        let fault = |organ: Array3<bool>| {
+            populate("x", Key::root(1), volume.clone(), &organ, (1, &Diameters::default())).unwrap_err()
+        };
         assert!(fault(Array3::filled([2, 2, 2], true)).message.contains("[64, 64, 48]"));
         assert!(fault(Array3::filled([64, 64, 48], false)).message.contains("got none"));
     }
