@@ -110,13 +110,11 @@ impl<'a> Arms<'a> {
         let none = Made::default();
         match (&arm.tumors, arm.tumors.maker()) {
             (Tumors::Oracle, _) => {
-                // All labels are real; half of the crops come from the patients that have what the other arms lack.
-                let told = world::unlabeled_with_truth(lab)?;
-                let all = world::together(lab, &[&self.labeled, &told])?;
-                let shown = world::with_tumors(lab, &told)?;
+                // Real tumors of other patients, marked, take the place that synthetic ones have in other arms.
+                let shown = world::with_tumors(lab, &world::unlabeled_with_truth(lab)?)?;
                 let beside = json!({ "arm": arm.tumors, "patients_with_tumors": shown.len() });
                 lab.write_json(&made_at(lab, &arm.name, seed), &none)?;
-                Ok((all, vec![Synthetic::Pool(shown)], beside))
+                Ok((labeled, vec![Synthetic::Pool(shown)], beside))
             }
             (Tumors::Fresh { above, tries, .. }, Some(maker)) => {
                 let plan = pools::planned(lab, maker, &lab.registry())?;

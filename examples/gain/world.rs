@@ -114,15 +114,6 @@ fn open(lab: &Lab, list: &Path, section: &str) -> Result<Scans> {
     Ok(Scans { cases: Arc::new(Cases::new(entries, lab.preprocess()?, u64::MAX)), names })
 }
 
-/// All scans of several lists.
-///
-/// # Errors
-/// Where the settings are none.
-pub fn together(lab: &Lab, parts: &[&Scans]) -> Result<Arc<Cases>> {
-    let entries = parts.iter().flat_map(|scans| scans.cases.entries().iter().cloned()).collect();
-    Ok(Arc::new(Cases::new(entries, lab.preprocess()?, u64::MAX)))
-}
-
 /// The scans of a list that show a tumor.
 ///
 /// # Errors

@@ -9,7 +9,9 @@ use crate::mask::Organ;
 use crate::random::{Draws, Key};
 use crate::score::{ScoreStage, Scores};
 use crate::synth::{Attempt, AttemptKey, Candidate, Synthesize};
-use crate::train::data::{AugmentConfig, Batch, Case, Cases, CropConfig, CutMixConfig, Patch, Sampler, cut_mix};
+use crate::train::data::{
+    Around, AugmentConfig, Batch, Case, Cases, CropConfig, CutMixConfig, Patch, Sampler, cut_mix,
+};
 use crate::volume::{Array3, HuWindow, Region};
 
 /// How often a scan is drawn before it is given up to find one that can be read.
@@ -110,7 +112,9 @@ impl SegmentationSampler {
         let patch = match source {
             None => self.crop(&*draw_case(&self.real, &mut draws)?, key),
             Some(Synthetic::Pool(cases)) => {
-                let mut patch = self.crop(&*draw_case(cases, &mut draws)?, key);
+                // What stands for a tumor shows one.
+                let case = draw_case(cases, &mut draws)?;
+                let mut patch = Patch::of(&case, Around::Tumor.crop(&case, &self.organs, &mut key.draws("crop")));
                 patch.origin.is_synthetic = true;
                 patch
             }
