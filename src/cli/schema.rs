@@ -6,21 +6,23 @@ use clap::Args;
 
 use super::validate::unprinted;
 use crate::error::{Error, Result};
-use crate::graph::{Registry, pipeline_schema};
+use crate::graph::{Registry, pipeline_schema, training_schema};
 use crate::sink::canonical;
 use crate::sink::schema::table_json;
 use crate::suggest::did_you_mean;
+use crate::train::segmentation::SegmentationConfig;
+use crate::train::synthesis::SynthesisConfig;
 
 /// What has a schema.
-const NAMES: [&str; 5] = ["pipeline", "samples", "scans", "faults", "quality"];
+const NAMES: [&str; 6] = ["pipeline", "training", "samples", "scans", "faults", "quality"];
 
 /// Print a schema
 ///
 /// `pipeline` is the JSON Schema of graph files (start one with `#:schema schemas/pipeline.schema.json`, and editors
-/// complete and check it); the others list the columns of a table with their units.
+/// complete and check it), `training` that of files for `freetumor train`; the others list the columns of a table with their units.
 #[derive(Args, Clone, Debug)]
 pub struct SchemaArgs {
-    /// pipeline, samples, scans, faults or quality
+    /// pipeline, training, samples, scans, faults or quality
     pub name: String,
 }
 
@@ -31,6 +33,13 @@ pub struct SchemaArgs {
 pub fn schema_text(name: &str, registry: &Registry) -> Result<String> {
     let schema = match name {
         "pipeline" => pipeline_schema(registry),
+        "training" => training_schema(
+            registry,
+            &[
+                ("`freetumor train segmentor` and `segmentation`.", |it| it.subschema_for::<SegmentationConfig>()),
+                ("`freetumor train synthesis`.", |it| it.subschema_for::<SynthesisConfig>()),
+            ],
+        ),
         table if NAMES.contains(&table) => table_json(table)?,
         other => {
             let error = Error::new(format!("expected one of {}, got `{other}`", NAMES.join(", ")));

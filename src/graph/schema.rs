@@ -1,7 +1,7 @@
 //! The JSON Schema of graph files: what editors complete and check while a file is written.
 
 use schemars::generate::SchemaSettings;
-use schemars::{JsonSchema, SchemaGenerator};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value as Json, json};
 
 use super::registry::{Kind, Registry};
@@ -16,15 +16,75 @@ use super::{PipelineConfig, Role};
 /// assert_eq!(kind, "quality-test");
 /// ```
 pub fn pipeline_schema(registry: &Registry) -> Json {
-    let mut generator = SchemaSettings::draft2020_12().into_generator();
-    let pipeline = PipelineConfig::json_schema(&mut generator).to_value();
-    let mut kinds = Map::new();
-    let mut sections = Map::new();
-    for (section, about) in [
-        ("sources", "Where scans come from."),
-        ("stages", "What happens to them: masks, synthesis, scores, quality test."),
-        ("sinks", "Where accepted samples go; the tables of every candidate are written in any case."),
-    ] {
+    let mut file = FileSchema::new(registry, &[SOURCES, STAGES, SINKS]);
+    file.finish(
+        "freetumor pipeline",
+        "A graph of sources, stages and sinks that turns CT scans into synthetic tumors.",
+        &["pipeline", "sources", "stages"],
+    )
+}
+
+/// The JSON Schema of files for training: sources and stages, and for `[train]` the settings of one of `trainings`, each with
+/// what it is about.
+///
+/// ```
+/// use freetumor::graph::{Registry, training_schema};
+///
+/// #[derive(schemars::JsonSchema)]
+/// struct Settings {
+///     /// Steps in all.
+///     steps: u64,
+/// }
+///
+/// let schema = training_schema(&Registry::standard(), &[("A short one.", |generator| generator.subschema_for::<Settings>())]);
+/// assert_eq!(schema.pointer("/properties/train/anyOf/0/description").unwrap(), "A short one.");
+/// assert!(schema.pointer("/properties/stages").is_some() && schema.pointer("/properties/sinks").is_none());
+/// ```
+pub fn training_schema(registry: &Registry, trainings: &[(&str, fn(&mut SchemaGenerator) -> Schema)]) -> Json {
+    let mut file = FileSchema::new(registry, &[SOURCES, STAGES]);
+    let any: Vec<Json> = trainings
+        .iter()
+        .map(|(about, settings)| {
+            let mut settings = settings(&mut file.generator);
+            settings.insert("description".to_owned(), json!(about));
+            settings.to_value()
+        })
+        .collect();
+    file.sections
+        .insert("train".to_owned(), json!({ "description": "What is trained, how and on what.", "anyOf": any }));
+    file.finish(
+        "freetumor training",
+        "Sources and stages as in a pipeline, and how networks are trained on their scans.",
+        &["pipeline", "sources", "stages", "train"],
+    )
+}
+
+const SOURCES: (&str, &str) = ("sources", "Where scans come from.");
+const STAGES: (&str, &str) = ("stages", "What happens to them: masks, synthesis, scores, quality test.");
+const SINKS: (&str, &str) =
+    ("sinks", "Where accepted samples go; the tables of every candidate are written in any case.");
+
+/// The schema of a file while its sections are gathered.
+struct FileSchema {
+    generator: SchemaGenerator,
+    kinds: Map<String, Json>,
+    sections: Map<String, Json>,
+}
+
+impl FileSchema {
+    fn new(registry: &Registry, sections: &[(&str, &str)]) -> Self {
+        let mut generator = SchemaSettings::draft2020_12().into_generator();
+        let pipeline = PipelineConfig::json_schema(&mut generator).to_value();
+        let mut file = Self { generator, kinds: Map::new(), sections: Map::new() };
+        for (section, about) in sections {
+            file.add(registry, section, about);
+        }
+        file.sections.insert("pipeline".to_owned(), pipeline);
+        file
+    }
+
+    /// A section whose nodes are of any of its kinds.
+    fn add(&mut self, registry: &Registry, section: &str, about: &str) {
         let mut refs: Vec<Json> = Vec::new();
         for kind in registry.kinds().iter().filter(|kind| kind.role.section() == section) {
             let same =
@@ -33,7 +93,7 @@ pub fn pipeline_schema(registry: &Registry) -> Json {
             let suffix = if same.count() > 1 { format!(".{}", kind.role.name()) } else { String::new() };
             let name = format!("{section}.{}{suffix}", kind.name);
             refs.push(json!({ "$ref": format!("#/$defs/{name}") }));
-            kinds.insert(name, schema_of(kind, &mut generator));
+            self.kinds.insert(name, schema_of(kind, &mut self.generator));
         }
         let any = json!({
             "type": "object",
@@ -41,23 +101,25 @@ pub fn pipeline_schema(registry: &Registry) -> Json {
             "propertyNames": { "pattern": "^[A-Za-z0-9_-]+$" },
             "additionalProperties": { "anyOf": refs },
         });
-        sections.insert(section.to_owned(), any);
+        self.sections.insert(section.to_owned(), any);
     }
-    let mut definitions = generator.take_definitions(true);
-    definitions.extend(kinds);
-    sections.insert("pipeline".to_owned(), pipeline);
-    let mut schema = json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "freetumor pipeline",
-        "description": "A graph of sources, stages and sinks that turns CT scans into synthetic tumors.",
-        "type": "object",
-        "properties": sections,
-        "required": ["pipeline", "sources", "stages"],
-        "additionalProperties": false,
-        "$defs": definitions,
-    });
-    schema.sort_all_objects();
-    schema
+
+    fn finish(&mut self, title: &str, about: &str, required: &[&str]) -> Json {
+        let mut definitions = self.generator.take_definitions(true);
+        definitions.extend(std::mem::take(&mut self.kinds));
+        let mut schema = json!({
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "title": title,
+            "description": about,
+            "type": "object",
+            "properties": std::mem::take(&mut self.sections),
+            "required": required,
+            "additionalProperties": false,
+            "$defs": definitions,
+        });
+        schema.sort_all_objects();
+        schema
+    }
 }
 
 /// The settings of a kind, with `kind` and `inputs` beside them.

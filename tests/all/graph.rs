@@ -448,9 +448,15 @@ fn drawings_need_no_data() {
 
 /// `FREETUMOR_WRITE=1` writes it anew.
 #[test]
-fn the_file_in_schemas_is_what_the_program_says() {
-    let path = project("schemas/pipeline.schema.json");
-    let text = schema_text("pipeline", &Registry::standard()).unwrap();
+fn the_files_in_schemas_are_what_the_program_says() {
+    for name in ["pipeline", "training"] {
+        the_file_is_current(name);
+    }
+}
+
+fn the_file_is_current(name: &str) {
+    let path = project(&format!("schemas/{name}.schema.json"));
+    let text = schema_text(name, &Registry::standard()).unwrap();
     if std::env::var_os("FREETUMOR_WRITE").is_some() {
         std::fs::write(&path, &text).unwrap();
     }
