@@ -88,6 +88,14 @@ pub fn run(args: &RunArgs, registry: &Registry, stdout: &mut dyn Write, stderr: 
     let Some(plan) = super::load_plan(&args.pipeline, &args.set, registry, stderr)? else {
         return Ok(2);
     };
+    if let Some(node) = plan.sinks.iter().find(|node| node.sink.trains()) {
+        let error = Error::new(format!(
+            "{}: `sinks.{}` is fed by a training, not by a run",
+            args.pipeline.display(),
+            node.name
+        ));
+        return Err(error.with_hint(format!("freetumor train segmentation {}", args.pipeline.display())));
+    }
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(&plan.name));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let options = RunOptions {

@@ -136,6 +136,13 @@ pub struct Trial {
     pub feeds: Vec<Feed>,
 }
 
+impl Trial {
+    /// Whether its accepted tumors go to a training.
+    pub fn feeds_training(&self, plan: &Plan) -> bool {
+        self.feeds.iter().any(|feed| feed.port == Port::Main && plan.sinks[feed.sink].sink.trains())
+    }
+}
+
 /// A score stage.
 #[derive(Clone)]
 pub struct ScoreNode {

@@ -38,10 +38,10 @@ pub fn pipeline_schema(registry: &Registry) -> Json {
 ///
 /// let schema = training_schema(&Registry::standard(), &[("A short one.", |generator| generator.subschema_for::<Settings>())]);
 /// assert_eq!(schema.pointer("/properties/train/anyOf/0/description").unwrap(), "A short one.");
-/// assert!(schema.pointer("/properties/stages").is_some() && schema.pointer("/properties/sinks").is_none());
+/// assert!(schema.pointer("/properties/stages").is_some());
 /// ```
 pub fn training_schema(registry: &Registry, trainings: &[(&str, fn(&mut SchemaGenerator) -> Schema)]) -> Json {
-    let mut file = FileSchema::new(registry, &[SOURCES, STAGES]);
+    let mut file = FileSchema::new(registry, &[SOURCES, STAGES, SINKS]);
     let any: Vec<Json> = trainings
         .iter()
         .map(|(about, settings)| {
@@ -54,7 +54,7 @@ pub fn training_schema(registry: &Registry, trainings: &[(&str, fn(&mut SchemaGe
         .insert("train".to_owned(), json!({ "description": "What is trained, how and on what.", "anyOf": any }));
     file.finish(
         "freetumor training",
-        "Sources and stages as in a pipeline, and how networks are trained on their scans.",
+        "Sources, stages and sinks as in a pipeline, and how networks are trained on their scans and tumors.",
         &["pipeline", "sources", "stages", "train"],
     )
 }

@@ -21,8 +21,8 @@ use crate::nn::network::Model;
 use crate::nn::service::Service;
 use crate::score::{Discriminator, DiscriminatorConfig, Intensity, IntensityConfig, Segmentor, SegmentorConfig};
 use crate::sink::{
-    DecathlonConfig, DecathlonSink, NnunetConfig, NnunetSink, Sink, StreamConfig, StreamSink, WebDatasetConfig,
-    WebDatasetSink,
+    DecathlonConfig, DecathlonSink, NnunetConfig, NnunetSink, Sink, StreamConfig, StreamSink, TrainerConfig,
+    TrainerSink, WebDatasetConfig, WebDatasetSink,
 };
 use crate::synth::{Differences, Generator, GeneratorConfig, Rules, RulesConfig};
 use crate::view::{NetworkConfig, Networks, Viewer};
@@ -176,6 +176,11 @@ impl Registry {
             "Samples as an endless tar for a trainer, on standard output or a socket: see `freetumor run --sink`.";
         self.sink("stream", about, |config: StreamConfig, place| {
             StreamSink::new(&place.name, config).map(|sink| Arc::new(sink) as Arc<dyn Sink>)
+        });
+        let about =
+            "Fresh tumors for every crop of a training in the same process: see `freetumor train segmentation`.";
+        self.sink("trainer", about, |config: TrainerConfig, place| {
+            TrainerSink::new(&place.name, &config).map(|sink| Arc::new(sink) as Arc<dyn Sink>)
         });
     }
 }

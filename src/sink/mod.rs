@@ -19,6 +19,7 @@ pub mod schema;
 mod split;
 pub mod spool;
 pub mod stream;
+mod trainer;
 mod webdataset;
 
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,7 @@ pub use decathlon::{DecathlonConfig, DecathlonSink};
 pub use nnunet::{NnunetConfig, NnunetSink};
 pub use record::{FaultRecord, Outcome, QualityRecord, SampleRecord, ScanRecord, Split};
 pub use stream::{StreamConfig, StreamSink};
+pub use trainer::{TrainerConfig, TrainerSink};
 pub use webdataset::{WebDatasetConfig, WebDatasetSink};
 
 use crate::error::{Complaint, Result};
@@ -153,6 +155,11 @@ pub trait Sink: Send + Sync {
     /// Whose samples it streams, where it is a stream.
     fn streams(&self) -> Option<Split> {
         None
+    }
+
+    /// Whether it stands for a training, which takes tumors and no files.
+    fn trains(&self) -> bool {
+        false
     }
 }
 

@@ -19,7 +19,7 @@ use super::network::DeviceName;
 use super::run::{at_least_one, default_memory_bytes};
 use super::validate::{print_problems, unprinted};
 use crate::error::{Complaint, Error, Result};
-use crate::graph::{CheckedTraining, GraphFile, Place as FilePlace, Plan, Registry, check_training};
+use crate::graph::{CheckedTraining, GraphFile, Place as FilePlace, Plan, Registry, Trial, check_training};
 use crate::mask::Organ;
 use crate::nn::device::Place;
 use crate::nn::kernel::Class;
@@ -149,12 +149,20 @@ fn segmentation_complaints(stage: StageName, config: &SegmentationConfig, plan: 
     }
     if let Some(synthetic) = &config.synthetic
         && synthetic.runs.is_empty()
-        && plan.trials.is_empty()
+        && !plan.trials.iter().any(|trial| trial.feeds_training(plan))
     {
-        let message = "nothing makes synthetic tumors: the file has no quality test, and no runs are named";
-        complaints.push(Complaint::new("synthetic", message).with_hint(
-            "add a synthesis and a quality test to its stages, or runs = [{ folder = \"runs/liver\", at = 3 }]",
-        ));
+        let (message, hint) = if plan.trials.is_empty() {
+            (
+                "nothing makes synthetic tumors: the file has no quality test, and no runs are named",
+                "add a synthesis, a quality test and a sink of kind `trainer`, or runs = [{ folder = \"runs/liver\", at = 3 }]",
+            )
+        } else {
+            (
+                "nothing feeds the training: no sink of kind `trainer` takes from a quality test, and no runs are named",
+                "[sinks.training]\nkind = \"trainer\"\ninputs = [\"NAME OF THE QUALITY TEST\"]",
+            )
+        };
+        complaints.push(Complaint::new("synthetic", message).with_hint(hint));
     }
     complaints
 }
@@ -195,7 +203,9 @@ impl<'a> Task<'a> {
             scans.add_run(&folder, pool.at, &organs)?;
         }
         if config.synthetic.is_some() {
-            scans.add_trials(&self.plan)?;
+            for trial in feeding(&self.plan) {
+                scans.add_trial(&self.plan, trial)?;
+            }
         }
         let mut cases = scans.cases(preprocess, self.memory_bytes());
         let labeled = cases.take(Part::Labeled);
@@ -206,7 +216,7 @@ impl<'a> Task<'a> {
             writeln!(stderr, "warning: there is nothing to validate on: {advice}").map_err(unprinted)?;
         }
         let mut synthetic: Vec<Synthetic> = cases.pools.into_iter().map(Synthetic::Pool).collect();
-        for (trial, cases) in self.plan.trials.iter().zip(cases.trials) {
+        for (trial, cases) in feeding(&self.plan).zip(cases.trials) {
             if !cases.is_empty() {
                 let scores = trial.scores.iter().map(|node| Arc::clone(&node.stage)).collect();
                 let (synthesize, test) = (Arc::clone(&trial.synthesize), trial.test.clone());
@@ -344,6 +354,11 @@ impl<'a> Task<'a> {
         survey.check(what, cases.entries(), &needed)?;
         Ok(survey.spoiled.len())
     }
+}
+
+/// The trials whose tumors are trained on.
+fn feeding(plan: &Plan) -> impl Iterator<Item = &Trial> {
+    plan.trials.iter().filter(|trial| trial.feeds_training(plan))
 }
 
 /// The first of several complaints as an error: for what was checked before.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Complaint, Error, Result};
-use crate::graph::Plan;
+use crate::graph::{Plan, Trial};
 use crate::ingest::ScanEntry;
 use crate::mask::{MaskedScan, Organ};
 use crate::sink::Split;
@@ -148,18 +148,16 @@ impl Scans {
         Ok(())
     }
 
-    /// Adds the scans into which the trials of the file put tumors; patients of validation and test are left out.
+    /// Adds the scans into which a trial of the file puts tumors; patients of validation and test are left out.
     ///
     /// # Errors
     /// Where a source cannot be listed.
-    pub fn add_trials(&mut self, plan: &Plan) -> Result<()> {
-        for trial in &plan.trials {
-            let names: Vec<String> = trial.masks.iter().map(|&mask| plan.masks[mask].name.clone()).collect();
-            let found = of_masks(plan, &names)?;
-            let wanted = found.into_iter().filter(|(entry, _)| self.may_train(plan, &entry.patient_key));
-            let wanted: Vec<_> = wanted.map(|(_, case)| case).collect();
-            self.trials.push(wanted);
-        }
+    pub fn add_trial(&mut self, plan: &Plan, trial: &Trial) -> Result<()> {
+        let names: Vec<String> = trial.masks.iter().map(|&mask| plan.masks[mask].name.clone()).collect();
+        let found = of_masks(plan, &names)?;
+        let wanted = found.into_iter().filter(|(entry, _)| self.may_train(plan, &entry.patient_key));
+        let wanted: Vec<_> = wanted.map(|(_, case)| case).collect();
+        self.trials.push(wanted);
         Ok(())
     }
 

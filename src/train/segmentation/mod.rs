@@ -99,8 +99,8 @@ pub struct SegmentationConfig {
     pub synthetic: Option<SyntheticConfig>,
 }
 
-/// Where synthetic tumors come from: fresh ones by the stages of the file (synthesis, scores, quality test, for the scans
-/// of their masks), and those of finished runs.
+/// Where synthetic tumors come from: fresh ones by the stages of the file that feed a sink of kind `trainer`, and those of
+/// finished runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SyntheticConfig {

@@ -98,6 +98,29 @@ checkpoint = 0
     insta::assert_snapshot!(shown(&output, folder.path()));
 }
 
+/// Fresh tumors go where a sink says, and nowhere else.
+#[test]
+fn a_trainer_is_fed_by_training_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = std::fs::read_to_string(project("pipelines/train-segmentation-small.toml")).unwrap();
+    let unfed = folder.path().join("unfed.toml");
+    std::fs::write(&unfed, text.replace("kind = \"trainer\"", "kind = \"decathlon\"")).unwrap();
+    let output = freetumor(&["train", "segmentation", unfed.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        said.contains("no sink of kind `trainer` takes from a quality test") && said.contains("unfed.toml:"),
+        "{said}"
+    );
+    let run = folder.path().join("run.toml");
+    std::fs::write(&run, text.split("[train]").next().unwrap()).unwrap();
+    let output = freetumor(&["run", run.to_str().unwrap(), "--out", folder.path().join("out").to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said.contains("`sinks.training` is fed by a training, not by a run"), "{said}");
+    assert!(said.contains("hint: freetumor train segmentation") && !folder.path().join("out").exists(), "{said}");
+}
+
 #[test]
 fn a_run_that_was_stopped_goes_on_as_if_it_never_had() {
     let folder = tempfile::tempdir().unwrap();
