@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::validate::unprinted;
 use crate::error::{Error, Result};
-use crate::graph::{Registry, pipeline_schema, training_schema};
+use crate::graph::{Registry, Training, pipeline_schema, training_schema};
 use crate::sink::canonical;
 use crate::sink::schema::table_json;
 use crate::suggest::did_you_mean;
@@ -36,8 +36,8 @@ pub fn schema_text(name: &str, registry: &Registry) -> Result<String> {
         "training" => training_schema(
             registry,
             &[
-                ("`freetumor train segmentor` and `segmentation`.", |it| it.subschema_for::<SegmentationConfig>()),
-                ("`freetumor train synthesis`.", |it| it.subschema_for::<SynthesisConfig>()),
+                Training::of::<SegmentationConfig>("`freetumor train segmentor` and `segmentation`."),
+                Training::of::<SynthesisConfig>("`freetumor train synthesis`."),
             ],
         ),
         table if NAMES.contains(&table) => table_json(table)?,

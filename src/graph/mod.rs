@@ -34,7 +34,7 @@ pub use pipeline::PipelineConfig;
 pub use plan::{Feed, MaskNode, Node, NodeInput, Plan, ScoreNode, SinkNode, SourceNode, Trial};
 pub use problem::{Location, Problem, Severity};
 pub use registry::{Frame, Kind, Part, Place, Registry, Scoring, Settings, StageConfig, Synthesis};
-pub use schema::{pipeline_schema, training_schema};
+pub use schema::{Training, pipeline_schema, training_schema};
 pub use split::SplitShares;
 pub use standard::Machine;
 pub use survey::{Survey, survey};

@@ -24,11 +24,23 @@ pub fn pipeline_schema(registry: &Registry) -> Json {
     )
 }
 
-/// The JSON Schema of files for training: sources and stages, and for `[train]` the settings of one of `trainings`, each with
-/// what it is about.
+/// A kind of training, by the settings of its section `[train]`.
+pub struct Training {
+    about: &'static str,
+    settings: fn(&mut SchemaGenerator) -> Schema,
+}
+
+impl Training {
+    /// The one with the settings `C`.
+    pub fn of<C: JsonSchema>(about: &'static str) -> Self {
+        Self { about, settings: |generator| generator.subschema_for::<C>() }
+    }
+}
+
+/// The JSON Schema of files for training: sources, stages and sinks, and for `[train]` the settings of one of `trainings`.
 ///
 /// ```
-/// use freetumor::graph::{Registry, training_schema};
+/// use freetumor::graph::{Registry, Training, training_schema};
 ///
 /// #[derive(schemars::JsonSchema)]
 /// struct Settings {
@@ -36,17 +48,17 @@ pub fn pipeline_schema(registry: &Registry) -> Json {
 ///     steps: u64,
 /// }
 ///
-/// let schema = training_schema(&Registry::standard(), &[("A short one.", |generator| generator.subschema_for::<Settings>())]);
+/// let schema = training_schema(&Registry::standard(), &[Training::of::<Settings>("A short one.")]);
 /// assert_eq!(schema.pointer("/properties/train/anyOf/0/description").unwrap(), "A short one.");
 /// assert!(schema.pointer("/properties/stages").is_some());
 /// ```
-pub fn training_schema(registry: &Registry, trainings: &[(&str, fn(&mut SchemaGenerator) -> Schema)]) -> Json {
+pub fn training_schema(registry: &Registry, trainings: &[Training]) -> Json {
     let mut file = FileSchema::new(registry, &[SOURCES, STAGES, SINKS]);
     let any: Vec<Json> = trainings
         .iter()
-        .map(|(about, settings)| {
-            let mut settings = settings(&mut file.generator);
-            settings.insert("description".to_owned(), json!(about));
+        .map(|training| {
+            let mut settings = (training.settings)(&mut file.generator);
+            settings.insert("description".to_owned(), json!(training.about));
             settings.to_value()
         })
         .collect();
