@@ -45,7 +45,7 @@ pub struct RunArgs {
     #[arg(long, value_enum, default_value_t = DeviceName::Cpu)]
     pub device: DeviceName,
     /// Windows that the device works on at once, at most; it makes no difference to the results [default: 1 on the processor, 4 on a card]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     pub batch: Option<usize>,
     /// Take at most this many new scans
     #[arg(long, value_name = "N")]
@@ -76,7 +76,7 @@ impl RunArgs {
             DeviceName::Cpu => 1,
             DeviceName::Cuda => 4,
         };
-        self.batch.unwrap_or(customary).max(1)
+        self.batch.unwrap_or(customary)
     }
 }
 

@@ -64,6 +64,13 @@ impl Segmentor {
                 complaints.push(Complaint::new(field, message).with_hint(hint));
             }
         }
+        if !organs.is_empty() && !organs.iter().any(|organ| classes.contains_key(&organ.name)) {
+            let names: Vec<&str> = organs.iter().map(|organ| organ.name.as_str()).collect();
+            let message =
+                format!("expected classes of an organ that the mask gives ({}), there are none", names.join(", "));
+            let hint = format!("say what the network calls them: classes = {{ {} = [organ, tumor] }}", names[0]);
+            complaints.push(Complaint::new("classes", message).with_hint(hint));
+        }
         let mut tumors: Vec<usize> = classes.values().map(|[_, tumor]| *tumor).collect();
         tumors.sort_unstable();
         tumors.dedup();
@@ -151,10 +158,13 @@ impl Judge for SegmentorJudge<'_> {
         if counts.synthetic > 0 {
             let share = |count: usize| count as f64 / counts.synthetic as f64;
             scores.set(Score::FoundFraction, share(counts.found));
-            scores.set(Score::RightClassFraction, share(counts.right));
             scores.set(Score::TumorProbability, counts.probability / counts.synthetic as f64);
-            let called = counts.right + counts.called_elsewhere;
-            scores.set(Score::Dice, 2.0 * counts.right as f64 / (counts.synthetic + called) as f64);
+            // An organ that the network has no class for has no right one.
+            if self.right.is_some() {
+                let called = counts.right + counts.called_elsewhere;
+                scores.set(Score::RightClassFraction, share(counts.right));
+                scores.set(Score::Dice, 2.0 * counts.right as f64 / (counts.synthetic + called) as f64);
+            }
         }
         Ok(())
     }

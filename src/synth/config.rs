@@ -169,8 +169,8 @@ impl RulesConfig {
         };
         share("necrotic_fraction", self.necrotic_fraction);
         self.max_clipped_fraction.iter().for_each(|fraction| share("max_clipped_fraction", *fraction));
-        if self.variants == 0 {
-            complaints.push(Complaint::new("variants", "expected at least 1, got 0"));
+        if !(1..=1000).contains(&self.variants) {
+            complaints.push(Complaint::new("variants", format!("expected 1 to 1000, got {}", self.variants)));
         }
         if self.attempts_per_site == Some(0) {
             complaints.push(Complaint::new("attempts_per_site", "expected at least 1, got 0"));

@@ -12,6 +12,9 @@ use crate::nn::ops::Over;
 use crate::nn::weights::Part;
 use crate::volume::HuWindow;
 
+/// Voxels of a window: beyond, the features of one layer alone are gigabytes.
+const MOST_VOXELS: usize = 256 * 256 * 256;
+
 /// A network, and how it looks at scans.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -106,6 +109,12 @@ impl NetworkConfig {
         }
         if self.roi_voxels.iter().any(|&side| side == 0 || side % divisor > 0) {
             let message = format!("expected sides that are multiples of {divisor}, got {:?}", self.roi_voxels);
+            say("roi_voxels", message);
+        }
+        let voxels = self.roi_voxels.iter().try_fold(1usize, |all, side| all.checked_mul(*side));
+        if voxels.is_none_or(|voxels| voxels > MOST_VOXELS) {
+            let message =
+                format!("expected a window of at most {MOST_VOXELS} voxels (256³), got {:?}", self.roi_voxels);
             say("roi_voxels", message);
         }
         if !(0.0..1.0).contains(&self.overlap) {

@@ -159,11 +159,21 @@ fn what_is_wrong_with_networks_is_said_before_anything_runs() {
         ("kind = \"discriminator\"", "kind = \"discriminator\"\nreal_class = 3", "0 to 2, got 3"),
         ("rules = {", "channels = { liver = 3 }\nrules = {", "the liver has channel 3, but the network has 3"),
         ("rules = {", "channels = { colon = 1 }\nrules = {", "expected an organ of the mask"),
-        ("rules = { variants = 2,", "rules = { variants = 0,", "expected at least 1, got 0"),
+        ("rules = { variants = 2,", "rules = { variants = 0,", "expected 1 to 1000, got 0"),
         (
             "part = \"discriminator\", roi_voxels = [16, 16, 16]",
             "part = \"discriminator\", roi_voxels = [16, 12, 16]",
             "multiples of 8",
+        ),
+        (
+            "part = \"discriminator\", roi_voxels = [16, 16, 16]",
+            "part = \"discriminator\", roi_voxels = [512, 512, 512]",
+            "at most 16777216 voxels",
+        ),
+        (
+            "kind = \"segmentor\"",
+            "kind = \"segmentor\"\nclasses = { colon = [1, 2] }",
+            "classes of an organ that the mask gives",
         ),
         ("part = \"generator\",", "part = \"generator\", overlap = 1.0,", "from 0 to below 1"),
         ("part = \"generator\",", "part = \"generator\", window_hu = [250, -175],", "a lower and a higher number"),
