@@ -35,6 +35,7 @@ const ENGINES: &[(&str, &[&str])] = &[
     ("crossbeam", &["dataflow", "ingest", "nn/service"]),
     ("parquet", &["sink", "train", "tables", "dataflow"]),
     ("clap", &["cli", "main"]),
+    ("pulp", &["synth"]),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
