@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use crate::error::{Error, Result};
+use super::validate::printed;
+use crate::error::Result;
 use crate::tables::run::RunFolder;
 
 /// Print the committed files of a table
@@ -50,10 +51,6 @@ pub fn files(args: &FilesArgs, stdout: &mut dyn Write) -> Result<u8> {
     } else {
         files.iter().try_for_each(|file| writeln!(stdout, "{}", args.run.join(&file.path).display()))
     };
-    match written {
-        // Whoever reads the pipe has seen enough.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(0),
-        Err(error) => Err(Error::new(format!("cannot print: {error}")).with_source(error)),
-        Ok(()) => Ok(0),
-    }
+    printed(written)?;
+    Ok(0)
 }

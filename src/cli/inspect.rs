@@ -9,7 +9,8 @@ use clap::Args;
 use serde::Serialize;
 
 use super::scan::{read_scan, unreadable, window};
-use crate::error::{Error, Result};
+use super::validate::printed;
+use crate::error::Result;
 use crate::ingest::nifti;
 use crate::volume::{HuWindow, Labels, Volume, Voxels, busiest_voxel, three_planes};
 
@@ -122,12 +123,8 @@ pub fn inspect(args: &InspectArgs, stdout: &mut dyn Write) -> Result<u8> {
     } else {
         write!(stdout, "{inspection}")
     };
-    match written {
-        // Whoever reads the pipe has seen enough.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(0),
-        Err(error) => Err(Error::new(format!("cannot print: {error}")).with_source(error)),
-        Ok(()) => Ok(0),
-    }
+    printed(written)?;
+    Ok(0)
 }
 
 /// Labels as they are stored, in numbers, and where the scan's voxels are.

@@ -16,6 +16,7 @@ use crate::view::Phase;
 use super::network::DeviceName;
 use super::progress::Watcher;
 use super::stream::{Standing, Stream};
+use super::validate::printed;
 
 /// Run a pipeline.
 ///
@@ -134,7 +135,7 @@ fn summarize(report: &RunReport, json: bool, out: &mut dyn Write) -> Result<u8> 
     } else {
         write!(out, "{}", Summary(report))
     };
-    written.map_err(|cause| Error::io("cannot write", "the summary", cause))?;
+    printed(written)?;
     Ok(u8::from(report.faults > 0))
 }
 

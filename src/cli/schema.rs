@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::validate::unprinted;
+use super::validate::printed;
 use crate::error::{Error, Result};
 use crate::graph::{Registry, Training, pipeline_schema, training_schema};
 use crate::sink::canonical;
@@ -58,6 +58,6 @@ pub fn schema_text(name: &str, registry: &Registry) -> Result<String> {
 /// Where nothing of that name has a schema, or nothing can be printed.
 pub fn schema(args: &SchemaArgs, registry: &Registry, stdout: &mut dyn Write) -> Result<u8> {
     let text = schema_text(&args.name, registry)?;
-    stdout.write_all(text.as_bytes()).map_err(unprinted)?;
+    printed(stdout.write_all(text.as_bytes()))?;
     Ok(0)
 }

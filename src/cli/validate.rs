@@ -139,3 +139,14 @@ fn counted(count: usize, noun: &str) -> String {
 pub(super) fn unprinted(error: std::io::Error) -> Error {
     Error::new(format!("cannot print: {error}")).with_source(error)
 }
+
+/// What came of printing a result; whoever closed the pipe has seen enough of it.
+///
+/// # Errors
+/// Where it cannot be printed for another reason.
+pub(super) fn printed(written: std::io::Result<()>) -> Result<()> {
+    match written {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(unprinted(error)),
+        _ => Ok(()),
+    }
+}

@@ -357,3 +357,49 @@ fn a_reader_of_a_socket_may_leave_and_the_next_gets_everything() {
     assert_eq!(all[..4096], some);
     assert!(members(&all).len() >= 6 && !socket.exists());
 }
+
+/// A reader that has seen enough is no failure: what was to be done is done.
+#[test]
+fn a_closed_pipe_costs_no_exit_code() {
+    let folder = tempfile::tempdir().unwrap();
+    let graph = folder.path().join("graph.toml");
+    std::fs::write(&graph, GRAPH_OF_PHANTOMS).unwrap();
+    let out = folder.path().join("out");
+    let (graph, out) = (graph.to_str().unwrap(), out.to_str().unwrap());
+    for args in [&["run", graph, "--out", out, "--json"][..], &["schema", "pipeline"], &["graph", graph]] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_freetumor"));
+        command.env("FREETUMOR_PATIENT_KEY", "a secret for tests only").args(args);
+        let mut child =
+            command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+        drop(child.stdout.take());
+        let ended = child.wait_with_output().unwrap();
+        assert_eq!(ended.status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&ended.stderr));
+    }
+}
+
+const GRAPH_OF_PHANTOMS: &str = r#"
+[pipeline]
+name = "closed"
+[sources.bodies]
+kind = "phantom"
+count = 1
+shape = [40, 36, 32]
+spacing_mm = [8.0, 8.0, 8.0]
+[stages.organs]
+kind = "labels"
+inputs = ["bodies"]
+organs = ["liver"]
+[stages.tumors]
+kind = "rules"
+inputs = ["organs"]
+[stages.contrast]
+kind = "intensity"
+inputs = ["tumors"]
+[stages.test]
+kind = "quality-test"
+inputs = ["contrast"]
+accept = ["delta_hu < -10"]
+[sinks.set]
+kind = "decathlon"
+inputs = ["test"]
+"#;

@@ -17,7 +17,7 @@ use self::scans::{Part, Scans, agreed_organs, named};
 use self::watch::Watch;
 use super::network::DeviceName;
 use super::run::{at_least_one, default_memory_bytes};
-use super::validate::{print_problems, unprinted};
+use super::validate::{print_problems, printed, unprinted};
 use crate::error::{Complaint, Error, Result};
 use crate::graph::{CheckedTraining, GraphFile, Place as FilePlace, Plan, Registry, Trial, check_training};
 use crate::mask::Organ;
@@ -118,7 +118,7 @@ pub fn train(args: &TrainArgs, registry: &Registry, stdout: &mut dyn Write, stde
     } else {
         write!(stdout, "{}", Summary(&report))
     };
-    written.map_err(|cause| Error::io("cannot write to", "standard output", cause))?;
+    printed(written)?;
     Ok(u8::from(spoiled > 0))
 }
 
