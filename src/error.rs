@@ -151,6 +151,9 @@ pub struct Fault {
     pub stage: Stage,
     /// Its class.
     pub kind: FaultKind,
+    /// The node of the graph at which it happened, where that is known.
+    #[serde(default)]
+    pub node: Option<String>,
     /// What was expected and what came.
     pub message: String,
 }
@@ -158,7 +161,7 @@ pub struct Fault {
 impl Fault {
     /// A fault of the given stage and class.
     pub fn new(stage: Stage, kind: FaultKind, message: impl Into<String>) -> Self {
-        Self { stage, kind, message: message.into() }
+        Self { stage, kind, node: None, message: message.into() }
     }
 
     /// A fault while reading, the most common.
@@ -177,11 +180,32 @@ impl Fault {
         self.stage = stage;
         self
     }
+
+    /// The same fault, with the node of the graph at which it happened; the first one who says it is believed.
+    ///
+    /// ```
+    /// use freetumor::error::{Fault, FaultKind};
+    /// let fault = Fault::read(FaultKind::Truncated, "expected 9 bytes, got 8").of("archive").of("later");
+    /// assert_eq!(fault.to_string(), "read `archive` (truncated): expected 9 bytes, got 8");
+    /// ```
+    #[must_use]
+    pub fn of(mut self, node: &str) -> Self {
+        self.node.get_or_insert_with(|| node.to_owned());
+        self
+    }
+
+    /// The same fault, with what was being done.
+    #[must_use]
+    pub fn during(mut self, what: &str) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({}): {}", self.stage.name(), self.kind.name(), self.message)
+        let node = self.node.iter().map(|node| format!(" `{node}`")).collect::<String>();
+        write!(f, "{}{node} ({}): {}", self.stage.name(), self.kind.name(), self.message)
     }
 }
 

@@ -18,6 +18,9 @@ use super::progress::Watcher;
 use super::stream::{Standing, Stream};
 use super::validate::printed;
 
+/// Less memory than this for open scans is a unit forgotten.
+const LEAST_MEMORY_BYTES: u64 = 1 << 20;
+
 /// Run a pipeline.
 ///
 /// Reads every scan that the pipeline's sources list, finds organs, places tumors, judges them, and commits accepted samples and the
@@ -99,6 +102,10 @@ pub fn run(args: &RunArgs, registry: &Registry, stdout: &mut dyn Write, stderr: 
     }
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(&plan.name));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if let Some(size) = args.memory.filter(|size| size.as_u64() < LEAST_MEMORY_BYTES) {
+        let error = Error::new(format!("--memory is {size}, less than any scan takes: expected at least 1 MiB"));
+        return Err(error.with_hint("write the unit, too: --memory 8GiB"));
+    }
     let options = RunOptions {
         workers: at_least_one("--workers", args.workers)?,
         threads: at_least_one("--threads", args.threads.unwrap_or(cores))?,
@@ -178,6 +185,13 @@ impl std::fmt::Display for Summary<'_> {
         self.networks(f)?;
         if report.duplicates > 0 {
             writeln!(f, "{} scans are duplicates of others and were left out\n", report.duplicates)?;
+        }
+        if report.scans_without_organs > 0 {
+            writeln!(
+                f,
+                "{} scans show none of the organs asked for (in the table `scans`: status done, organs empty)\n",
+                report.scans_without_organs
+            )?;
         }
         if report.changed_scans > 0 {
             writeln!(

@@ -154,7 +154,7 @@ impl Shared<'_> {
             complaints.push(complaint.with_hint("create it, or name another: scratch = \"/var/tmp\""));
         }
         let program = self.program(graph).map_err(|complaint| complaints.push(complaint)).ok();
-        let arguments = self.arguments(placeholders, complaints);
+        let arguments = self.arguments(graph, placeholders, complaints);
         let limits = Limits {
             time: Duration::try_from_secs_f64(self.time_limit_s).unwrap_or_default(),
             memory_bytes: self.memory_limit_mib.and_then(bytes),
@@ -164,7 +164,7 @@ impl Shared<'_> {
         Some(Checked { program, arguments, limits, scratch })
     }
 
-    fn arguments(&self, placeholders: &Placeholders, complaints: &mut Vec<Complaint>) -> Vec<Template> {
+    fn arguments(&self, graph: &Path, placeholders: &Placeholders, complaints: &mut Vec<Complaint>) -> Vec<Template> {
         let Placeholders { always, files, answers } = placeholders;
         let known: Vec<&str> = always.iter().chain(*files).copied().collect();
         let mut arguments = Vec::new();
@@ -176,6 +176,15 @@ impl Shared<'_> {
                     whole = false;
                     complaints.push(complaint);
                 }
+            }
+        }
+        // What comes with the graph is there before anything runs; what a program makes goes elsewhere.
+        for written in self.argv.iter().skip(1) {
+            if let Some(beside) = written.strip_prefix("{graph}/").filter(|beside| !beside.contains(['{', '}']))
+                && !graph.join(beside).exists()
+            {
+                let complaint = Complaint::new("argv", format!("there is no {}", graph.join(beside).display()));
+                complaints.push(complaint.with_hint("{graph} is the folder of the graph file"));
             }
         }
         if !whole {
@@ -287,6 +296,8 @@ mod tests {
         assert_eq!(said(&["sh", "{imgae}", "{output}"], |_| {})[0].1, "did you mean `image`?");
         assert!(said(&["sh", "{image}"], |_| {})[0].1.starts_with("add an argument \"{output}\""));
         assert_eq!(said(&["sh"], |shared| shared.exchange = Exchange::Pipe), []);
+        assert_eq!(said(&["sh", "{graph}/sh", "{output}"], |_| {}), []);
+        assert!(said(&["sh", "{graph}/no-such.py", "{output}"], |_| {})[0].1.starts_with("{graph} is the folder"));
         let pipe = said(&["sh", "{output}", "{graph}"], |shared| shared.exchange = Exchange::Pipe);
         assert_eq!(pipe, [("argv".to_owned(), "leave it out, or set exchange = \"files\"".to_owned())]);
     }

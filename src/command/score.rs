@@ -8,6 +8,7 @@ use super::config::{Placeholders, command_config};
 use super::exchange::Values;
 use super::program::Program;
 use super::request::{Surroundings, floats, offset};
+use super::words::first_words;
 use crate::error::{Complaint, Fault, FaultKind, Stage};
 use crate::mask::{MaskedScan, Organ};
 use crate::score::{Judge, Score, ScoreStage, Scores};
@@ -117,9 +118,10 @@ impl CommandScore {
         let names = self.gives.iter().map(|score| score.name()).collect::<Vec<_>>().join(", ");
         let values: BTreeMap<String, f64> = serde_json::from_slice(answer).map_err(|error| {
             wrong(format!(
-                "expected a JSON object with numbers for {names} of the program, it makes no sense at {}:{}",
+                "expected a JSON object with numbers for {names} of the program, it makes no sense at {}:{}: `{}`",
                 error.line(),
-                error.column()
+                error.column(),
+                first_words(answer)
             ))
         })?;
         if let Some(name) = values.keys().find(|name| !self.gives.iter().any(|score| score.name() == *name)) {
@@ -229,7 +231,7 @@ mod tests {
         assert_eq!((scores.get(Score::Realness), scores.get(Score::DeltaHu)), (Some(1.0), Some(-31.5)));
         for (text, words) in [
             ("", "expected a JSON object with numbers for realness, delta_hu"),
-            ("[1, 2]", "expected a JSON object"),
+            ("[1, 2]", "it makes no sense at 1:0: `[1, 2]`"),
             ("{\"realness\": NaN, \"delta_hu\": 0}", "expected a JSON object"),
             ("{\"realness\": null, \"delta_hu\": 0}", "expected a JSON object"),
             ("{\"realness\": 0.5}", "`delta_hu` is missing"),

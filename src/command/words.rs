@@ -5,6 +5,8 @@ use std::path::Path;
 /// Lines that are kept, and letters of them.
 const LINES: usize = 3;
 const LETTERS: usize = 400;
+/// Letters of an answer that are kept.
+const FIRST_LETTERS: usize = 120;
 
 /// The last lines of what a program wrote to standard error. Its folder becomes `{folder}`, every other absolute path
 /// `…`: paths can name persons, and scratch folders have another name in every run.
@@ -15,6 +17,16 @@ pub(super) fn last_words(stderr: &[u8], folder: &Path) -> String {
     let plain: String = without_paths(&last).chars().filter(|letter| !letter.is_control()).collect();
     let surplus = plain.chars().count().saturating_sub(LETTERS);
     if surplus == 0 { plain } else { format!("…{}", plain.chars().skip(surplus).collect::<String>()) }
+}
+
+/// The beginning of an answer that makes no sense, in the same way.
+pub(super) fn first_words(answer: &[u8]) -> String {
+    let begin = &answer[..answer.len().min(4 * LETTERS)];
+    let text = String::from_utf8_lossy(begin);
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let plain: String = without_paths(&line).chars().filter(|letter| !letter.is_control()).collect();
+    let shown: String = plain.chars().take(FIRST_LETTERS).collect();
+    if shown.len() < plain.len() || begin.len() < answer.len() { format!("{shown}…") } else { shown }
 }
 
 /// The text with `…` for whatever begins like an absolute path.
@@ -61,6 +73,15 @@ mod tests {
         assert_eq!(words("~/x failed; 3/4 of ~ done and/or a/b"), "… failed; 3/4 of ~ done and/or a/b");
         assert_eq!(words("--in=/a/b (/c/d)"), "--in=… (…)");
         assert_eq!(words(""), "");
+    }
+
+    #[test]
+    fn an_answer_is_shown_from_its_beginning() {
+        let shown = |answer: &[u8]| first_words(answer);
+        assert_eq!(shown(b"{\n  \"dice\": nan,\n  \"of\": \"/home/j/x\"\n}"), "{ \"dice\": nan, \"of\": \"…\" }");
+        assert_eq!(shown(b""), "");
+        let long = shown(&[b'a'; 5000]);
+        assert_eq!((long.chars().count(), long.ends_with('…')), (FIRST_LETTERS + 1, true));
     }
 
     #[test]

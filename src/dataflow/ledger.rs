@@ -192,6 +192,8 @@ impl Ledger {
             faults: counts.faults.values().sum(),
             fault_kinds: counts.faults.clone(),
             duplicates: counts.duplicates,
+            // Where nothing is done to organs, they are not looked at.
+            scans_without_organs: if plan.trials.is_empty() { 0 } else { counts.without_organs },
             quality: state.quality.iter().map(|(group, &count)| row_of(group, count)).collect(),
             layouts: self.sinks.iter().map(layout).collect(),
             ..RunReport::default()

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counters that only grow; read them at any time.
+/// Counters, to be read at any time. Attempts on a scan that something spoils later are taken back; all else only grows.
 #[derive(Debug, Default)]
 pub struct Progress {
     scans: AtomicU64,
@@ -43,6 +43,12 @@ impl Progress {
     pub(super) fn attempt(&self, accepted: bool) {
         let counter = if accepted { &self.accepted } else { &self.rejected };
         counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes attempts back that do not count, as something spoiled their scan after them.
+    pub(super) fn discard(&self, accepted: u64, rejected: u64) {
+        self.accepted.fetch_sub(accepted, Ordering::Relaxed);
+        self.rejected.fetch_sub(rejected, Ordering::Relaxed);
     }
 
     pub(super) fn epoch_committed(&self) {

@@ -33,6 +33,8 @@ pub struct RunReport {
     pub fault_kinds: BTreeMap<String, u64>,
     /// Scans that are duplicates of others.
     pub duplicates: u64,
+    /// Scans that are done, and in which no organ was found.
+    pub scans_without_organs: u64,
     /// Attempts by group.
     pub quality: Vec<QualityRecord>,
     /// Where each sink's layout lies.

@@ -4,8 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytesize::ByteSize;
+
 use crate::error::{Error, Result};
-use crate::graph::Plan;
+use crate::graph::{Plan, free_bytes, need};
 
 use super::build::Shared;
 use super::drive::drive;
@@ -45,6 +47,7 @@ pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progr
     let (begun, next) = ledger.begun()?;
     let schedule = Schedule::new(&plan, begun, next, &ledger.taken_in()?, options.limit)?;
     progress.expect_scans(schedule.scans() as u64);
+    warn_of_small_disk(&plan, folder, &schedule);
     let telemetry = Telemetry::create(&folder.join("telemetry"))?;
     let nodes = plan.nodes.len() + 2;
     let in_flight = 2 * options.threads;
@@ -83,6 +86,15 @@ pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progr
         processors_busy_share: device.map_or(0.0, |usage| usage.processors_busy_share()),
         ..shared.ledger.report(&work.plan)
     })
+}
+
+/// Says so where the disk may not hold what comes; a disk that is full stops a run, which then can be gone on with.
+fn warn_of_small_disk(plan: &Plan, folder: &Path, schedule: &Schedule) {
+    let (samples, needed) = need(plan, &schedule.by_source(plan));
+    if let Some(free) = free_bytes(folder).filter(|free| needed > *free) {
+        let (needed, free) = (ByteSize(needed), ByteSize(free));
+        tracing::warn!("up to {samples} samples may need {needed}, but {free} are free at {}", folder.display());
+    }
 }
 
 fn network_uses(plan: &Plan) -> Vec<NetworkUse> {

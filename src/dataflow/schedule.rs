@@ -77,6 +77,17 @@ impl Schedule {
         self.changed
     }
 
+    /// Scans, and their bytes on disk, by the sources of a plan.
+    pub fn by_source(&self, plan: &Plan) -> Vec<(usize, u64)> {
+        let mut found: Vec<(usize, u64)> = vec![(0, 0); plan.sources.len()];
+        for entry in self.epochs.iter().flat_map(|work| &work.entries) {
+            if let Some(place) = plan.sources.iter().position(|node| node.name == entry.source) {
+                found[place] = (found[place].0 + 1, found[place].1.saturating_add(entry.bytes));
+            }
+        }
+        found
+    }
+
     /// Number of scans in all of them.
     pub fn scans(&self) -> usize {
         self.epochs.iter().map(|work| work.entries.len()).sum()

@@ -51,37 +51,42 @@ pub struct TrialRun<'a> {
 }
 
 impl TrialRun<'_> {
-    /// Makes all tumors asked for in one organ; every attempt is a row; those that a sink takes are given to `keep`.
+    /// Makes all tumors asked for in one organ; every attempt is a row of `rows`; those that a sink takes are given to `keep`.
     ///
     /// Each tumor gets as many attempts as the quality test allows and ends with the first accepted one. What the attempts share
     /// (distances inside the organ, scores of the untouched scan) is computed once.
     ///
     /// # Errors
-    /// A fault of a stage, or what `keep` says.
+    /// A fault of a stage, or what `keep` says; `rows` holds the attempts before it.
     pub fn run(
         &self,
         masked: &MaskedScan,
         organ: &Organ,
+        rows: &mut Vec<SampleRecord>,
         mut keep: impl FnMut(Sample<'_>) -> Result<(), Failure>,
-    ) -> Result<Vec<SampleRecord>, Failure> {
+    ) -> Result<(), Failure> {
         let scan_id = masked.scan.entry.scan_id.as_str();
         let trial = self.trial;
         let (attempts, judges) =
             self.telemetry.time(self.timing(Step::Prepare, &trial.synthesis, scan_id, None), || {
-                let attempts = trial.synthesize.site_plan(masked, organ)?;
-                let judges = trial.scores.iter().map(|node| Ok((node, node.stage.baseline(masked, organ)?)));
+                let at = |fault: Fault| fault.during(&organ.name);
+                let attempts =
+                    trial.synthesize.site_plan(masked, organ).map_err(|fault| at(fault).of(&trial.synthesis))?;
+                let judges = trial.scores.iter().map(|node| {
+                    Ok((node, node.stage.baseline(masked, organ).map_err(|fault| at(fault).of(&node.name))?))
+                });
                 Ok::<_, Fault>((attempts, judges.collect::<Result<Vec<_>, Fault>>()?))
             })?;
-        let mut rows = Vec::new();
         for variant in 0..trial.variants {
             for attempt in 0..trial.test.attempts() {
                 let key = trial.key(self.plan, &masked.scan.digest, &organ.name, variant, attempt);
                 let mut record = self.record(masked, organ, variant, attempt);
                 let id = record.sample_id.clone();
-                let made =
-                    self.telemetry.time(self.timing(Step::Synthesize, &trial.synthesis, scan_id, Some(&id)), || {
-                        attempts.attempt(key)
-                    })?;
+                let at = |fault: Fault| fault.during(&format!("{}, variant {variant}, attempt {attempt}", organ.name));
+                let made = self
+                    .telemetry
+                    .time(self.timing(Step::Synthesize, &trial.synthesis, scan_id, Some(&id)), || attempts.attempt(key))
+                    .map_err(|fault| at(fault).of(&trial.synthesis))?;
                 let candidate = match made {
                     Attempt::Candidate(candidate) => candidate,
                     Attempt::Rejected { reason } => {
@@ -92,9 +97,11 @@ impl TrialRun<'_> {
                     }
                 };
                 for (node, judge) in &judges {
-                    self.telemetry.time(self.timing(Step::Score, &node.name, scan_id, Some(&id)), || {
-                        judge.score(&candidate, &mut record.scores)
-                    })?;
+                    self.telemetry
+                        .time(self.timing(Step::Score, &node.name, scan_id, Some(&id)), || {
+                            judge.score(&candidate, &mut record.scores)
+                        })
+                        .map_err(|fault| at(fault).of(&node.name))?;
                 }
                 record.geometry = Some(candidate.geometry.clone());
                 let accepted = match trial.test.verdict(&record.scores) {
@@ -104,19 +111,19 @@ impl TrialRun<'_> {
                         false
                     }
                 };
-                self.progress.attempt(accepted);
                 let port = if accepted { Port::Main } else { Port::Rejected };
                 if trial.feeds.iter().any(|feed| feed.port == port) {
                     let sample = Sample { masked, candidate: &candidate, record: &record };
                     self.telemetry.time(self.timing(Step::Encode, &trial.name, scan_id, Some(&id)), || keep(sample))?;
                 }
+                self.progress.attempt(accepted);
                 rows.push(record);
                 if accepted {
                     break;
                 }
             }
         }
-        Ok(rows)
+        Ok(())
     }
 
     fn timing<'a>(&self, step: Step, node: &'a str, scan_id: &'a str, sample_id: Option<&'a str>) -> Timing<'a> {

@@ -76,7 +76,7 @@ impl Work {
     pub fn peek(&self, epoch: Epoch, source: usize, entry: &ScanEntry, limit_bytes: u64) -> Result<u64, Fault> {
         let node = &self.plan.sources[source];
         let header = self.telemetry.time(timing(epoch, Step::Peek, &node.name, entry), || {
-            guarded(Stage::Read, || node.source.header(entry))
+            guarded(Stage::Read, || node.source.header(entry)).map_err(|fault| fault.of(&node.name))
         })?;
         let voxels = header.grid.shape.iter().fold(1u64, |product, &n| product.saturating_mul(n as u64));
         let need =
@@ -97,7 +97,8 @@ impl Work {
         let node = &self.plan.sources[source];
         let _span = tracing::info_span!("read", node = node.name, scan = entry.scan_id, epoch).entered();
         let read = || guarded(Stage::Read, || node.source.read(entry));
-        self.telemetry.time(timing(epoch, Step::Read, &node.name, entry), read).map(Arc::new)
+        let scan = self.telemetry.time(timing(epoch, Step::Read, &node.name, entry), read);
+        scan.map(Arc::new).map_err(|fault| fault.of(&node.name))
     }
 
     /// Finds the organs of a scan, or a fault of stage `mask`.
@@ -109,7 +110,8 @@ impl Work {
         let mask = || guarded(Stage::Mask, || node.mask.mask(scan));
         match self.telemetry.time(timing(epoch, Step::Mask, &node.name, &scan.entry), mask) {
             Err(fault) if fault.kind == FaultKind::Device => Err(lost(&fault)),
-            mask => Ok(mask.map(|mask| MaskedScan { scan: Arc::clone(scan), mask })),
+            Err(fault) => Ok(Err(fault.of(&node.name))),
+            Ok(mask) => Ok(Ok(MaskedScan { scan: Arc::clone(scan), mask })),
         }
     }
 
@@ -136,12 +138,13 @@ impl Work {
                 if word.organs_ml.iter().all(|(name, _)| *name != organ.name) {
                     continue;
                 }
-                let rows = run.run(masked, organ, |sample| {
-                    word.files.extend(spool.add(&sample)??);
+                let files = &mut word.files;
+                let ended = run.run(masked, organ, &mut word.samples, |sample| {
+                    files.extend(spool.add(&sample)??);
                     Ok(())
                 });
-                match rows {
-                    Ok(rows) => word.samples.extend(rows),
+                match ended {
+                    Ok(()) => {}
                     Err(Failure::Scan(fault)) => return Err(fault),
                     Err(Failure::Run(error)) => {
                         stop = Some(error);
@@ -153,7 +156,7 @@ impl Work {
         });
         match attempt {
             Err(fault) if fault.kind == FaultKind::Device => stop = Some(lost(&fault)),
-            Err(fault) => word.fault = Some(fault),
+            Err(fault) => word.fault = Some(fault.of(&trial.name)),
             Ok(()) => {}
         }
         stop.map_or(Ok(word), Err)
@@ -164,6 +167,7 @@ impl Work {
     /// # Errors
     /// Where it cannot be saved.
     pub fn finish(&self, epoch: Epoch, entry: &ScanEntry, words: Vec<Word>) -> Result<ScanOutcome> {
+        let attempts = counted(words.iter().flat_map(|word| &word.samples));
         let outcome = self.outcome(epoch, entry, words);
         let saved = match self.spool.save(epoch, outcome)? {
             Ok(outcome) => outcome,
@@ -173,9 +177,18 @@ impl Work {
                 self.spool.save(epoch, spoiled)?.map_err(unsaved)?
             }
         };
+        let kept = counted(&saved.samples);
+        self.progress.discard(attempts[0] - kept[0], attempts[1] - kept[1]);
         self.progress.scan_finished(!saved.faults.is_empty());
         for fault in &saved.faults {
             tracing::warn!(scan = entry.scan_id, source = entry.source, "{}", fault.fault);
+        }
+        let lost = attempts[0] + attempts[1] - kept[0] - kept[1];
+        if lost > 0 {
+            tracing::warn!(
+                scan = entry.scan_id,
+                "its {lost} attempts before that do not count: a spoiled scan has none"
+            );
         }
         Ok(saved)
     }
@@ -254,6 +267,14 @@ impl Work {
         }
         outcome
     }
+}
+
+/// Accepted and rejected attempts.
+fn counted<'a>(rows: impl IntoIterator<Item = &'a SampleRecord>) -> [u64; 2] {
+    rows.into_iter().fold([0, 0], |[accepted, rejected], row| match row.outcome {
+        Outcome::Accepted => [accepted + 1, rejected],
+        Outcome::Rejected { .. } => [accepted, rejected + 1],
+    })
 }
 
 /// What stops a run whose networks have no device any more: no scan is to blame.

@@ -37,5 +37,5 @@ pub use registry::{Frame, Kind, Part, Place, Registry, Scoring, Settings, StageC
 pub use schema::{Training, pipeline_schema, training_schema};
 pub use split::SplitShares;
 pub use standard::Machine;
-pub use survey::{Survey, survey};
+pub use survey::{Survey, free_bytes, need, survey};
 pub use training::{CheckedTraining, check_training};

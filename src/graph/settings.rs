@@ -163,6 +163,18 @@ fn about(schema: &Json, field: &str) -> Option<String> {
     Some(first.to_lowercase().chain(letters).collect())
 }
 
+/// The table inside a stage's settings to which a misplaced setting belongs.
+fn deeper(schema: &Json, key: &str) -> Option<String> {
+    let properties = schema.get("properties")?.as_object()?;
+    let resolved = |property: &'_ Json| {
+        let one = property.pointer("/allOf/0").unwrap_or(property);
+        let pointer = one.get("$ref").and_then(Json::as_str).and_then(|place| place.strip_prefix('#'));
+        pointer.and_then(|place| schema.pointer(place)).unwrap_or(one).pointer(&format!("/properties/{key}")).is_some()
+    };
+    let (table, _) = properties.iter().find(|(_, property)| resolved(property))?;
+    Some(format!("it belongs one table deeper: {table} = {{ {key} = … }}"))
+}
+
 /// Says in the reader's words what serde says in its own.
 fn explain(message: &str, path: &str, owner: &str, schema: &Json, place: Span, problems: &mut Problems<'_>) {
     let full = if path.is_empty() { owner.to_owned() } else { format!("{owner}.{path}") };
@@ -177,7 +189,7 @@ fn explain(message: &str, path: &str, owner: &str, schema: &Json, place: Span, p
         problems
             .error(place, format!("unknown key `{key}` in `{inside}`"))
             .label(label)
-            .hint(did_you_mean(key, expected.iter().copied()));
+            .hint(did_you_mean(key, expected.iter().copied()).or_else(|| deeper(schema, key)));
     } else if let Some(word) = quoted_after(message, "unknown variant ") {
         let expected: Vec<&str> = message.split("expected").nth(1).map(quoted).unwrap_or_default();
         problems
@@ -264,6 +276,15 @@ mod tests {
         organs: BTreeMap<String, Organ>,
         #[serde(default)]
         list: Vec<u8>,
+        #[serde(default)]
+        rules: Rules,
+    }
+
+    #[derive(Debug, Default, Deserialize, JsonSchema)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code, reason = "what matters is how they are read")]
+    struct Rules {
+        variants: u32,
     }
 
     #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -311,7 +332,7 @@ mod tests {
         assert!(!read);
         insta::assert_snapshot!(lines(&problems).join("\n"), @r#"
         1:8 `stages.a.root` is 7 | expected a text in quotes
-        2:1 unknown key `cuont` in `stages.a` | expected `root`, `count`, `shape`, `body`, `organs` or `list` | did you mean `count`?
+        2:1 unknown key `cuont` in `stages.a` | expected `root`, `count`, `shape`, `body`, `organs`, `list` or `rules` | did you mean `count`?
         3:9 `stages.a.count` is -1 | expected a whole number, 0 or more
         4:9 `stages.a.shape` is of length 2 | expected an array of length 3
         5:8 `stages.a.body` cannot be `chets` | expected `abdomen` or `chest` | did you mean `chest`?
@@ -320,6 +341,13 @@ mod tests {
         9:1 unknown key `id` in `stages.a.organs.liver` | expected `ids` | did you mean `ids`?
         10:1 `stages.a.organs.kidney` has no `ids` | expected `ids = …`
         "#);
+    }
+
+    #[test]
+    fn a_setting_of_a_table_inside_is_sent_there() {
+        let (problems, ..) = problems_of("root = \"a\"\ncount = 1\nvariants = 3\nids = 3\n");
+        let hints: Vec<_> = problems.iter().map(|problem| problem.hint.as_deref()).collect();
+        assert_eq!(hints, [Some("it belongs one table deeper: rules = { variants = … }"), None]);
     }
 
     #[test]

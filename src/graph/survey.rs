@@ -95,7 +95,7 @@ fn problem(severity: Severity, message: String, location: Option<Location>, labe
 }
 
 /// Most samples, and the bytes that they take, given scans and bytes of each source.
-fn need(plan: &Plan, found: &[(usize, u64)]) -> (u64, u64) {
+pub fn need(plan: &Plan, found: &[(usize, u64)]) -> (u64, u64) {
     let (mut samples, mut bytes) = (0u64, 0u64);
     for trial in &plan.trials {
         // Sinks of one index share their files.
@@ -116,7 +116,7 @@ fn need(plan: &Plan, found: &[(usize, u64)]) -> (u64, u64) {
 
 /// Bytes that an ordinary user may still write at `path` or the nearest folder above it; `None` where the system does not
 /// say.
-fn free_bytes(path: &Path) -> Option<u64> {
+pub fn free_bytes(path: &Path) -> Option<u64> {
     let path = std::path::absolute(path).ok()?;
     let folder = path.ancestors().find(|folder| folder.exists())?;
     #[cfg(unix)]

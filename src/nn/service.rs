@@ -9,9 +9,8 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 use crossbeam::channel::{Receiver, Sender, bounded};
@@ -21,6 +20,11 @@ use super::failed;
 use super::predictor::Predictor;
 use crate::error::{Error, Result};
 use crate::shield::shielded;
+use usage::Counters;
+
+mod usage;
+
+pub use usage::Usage;
 
 /// Jobs that wait before the device at most; who comes later waits to be let in.
 const QUEUE: usize = 64;
@@ -97,46 +101,6 @@ impl Pending {
     pub fn wait(self) -> Result<Answered> {
         self.0.recv().unwrap_or_else(|_| Err(Error::new("the thread of the device ended before it answered")))
     }
-}
-
-/// What a device did.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Usage {
-    /// Batches that it answered.
-    pub batches: u64,
-    /// Windows in them.
-    pub windows: u64,
-    /// Seconds in which it worked.
-    pub busy_seconds: f64,
-    /// Seconds from its first window to its last.
-    pub open_seconds: f64,
-    /// Seconds that this process had of all processors meanwhile; 0 where the system does not tell.
-    pub processor_seconds: f64,
-}
-
-impl Usage {
-    /// The share of its time in which it worked, 0 to 1.
-    pub fn busy_share(&self) -> f64 {
-        if self.open_seconds > 0.0 { self.busy_seconds / self.open_seconds } else { 0.0 }
-    }
-
-    /// The share of all processors' time that this process had meanwhile, 0 to 1.
-    pub fn processors_busy_share(&self) -> f64 {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from) as f64;
-        if self.open_seconds > 0.0 { self.processor_seconds / (processors * self.open_seconds) } else { 0.0 }
-    }
-}
-
-#[derive(Default)]
-struct Counters {
-    batches: AtomicU64,
-    windows: AtomicU64,
-    busy_us: AtomicU64,
-    /// When the first window came, and the processor seconds of the process until then.
-    begun: OnceLock<(Instant, f64)>,
-    last_us: AtomicU64,
-    processor_us: AtomicU64,
-    lost: AtomicBool,
 }
 
 /// A device and the thread that owns it.
@@ -230,20 +194,12 @@ impl Service {
 
     /// Whether the device is gone: every window asked for from now on would fail.
     pub fn is_lost(&self) -> bool {
-        self.counters.lost.load(Ordering::Acquire)
+        self.counters.is_lost()
     }
 
     /// What the device did so far.
     pub fn usage(&self) -> Usage {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let counters = &self.counters;
-        Usage {
-            batches: read(&counters.batches),
-            windows: read(&counters.windows),
-            busy_seconds: read(&counters.busy_us) as f64 * 1e-6,
-            open_seconds: read(&counters.last_us) as f64 * 1e-6,
-            processor_seconds: read(&counters.processor_us) as f64 * 1e-6,
-        }
+        self.counters.usage()
     }
 
     fn jobs(&self) -> Result<&Sender<Job>> {
@@ -258,17 +214,6 @@ impl Service {
         spawned.map_err(|cause| Error::new(format!("cannot start a thread: {cause}")).with_source(cause))?;
         Ok(self.jobs.get_or_init(|| sender))
     }
-}
-
-/// Seconds that this process had of all processors so far.
-fn processor_seconds() -> f64 {
-    #[cfg(unix)]
-    {
-        let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        now.tv_sec as f64 + 1e-9 * now.tv_nsec as f64
-    }
-    #[cfg(not(unix))]
-    0.0
 }
 
 /// The device's thread. It ends when the last sender is gone.
@@ -306,19 +251,11 @@ impl Worker {
     }
 
     fn run(&self, mut batch: Vec<Job>) {
-        let start = Instant::now();
-        let (begun, had) = *self.counters.begun.get_or_init(|| (start, processor_seconds()));
-        let answers = self.answers(&batch);
+        let (answers, seconds) = self.counters.batch(|| self.answers(&batch));
         let windows: usize = batch.iter().map(Job::count).sum();
-        let counters = &self.counters;
-        counters.batches.fetch_add(1, Ordering::Relaxed);
-        let seconds = start.elapsed().as_secs_f64();
-        counters.busy_us.fetch_add((seconds * 1e6) as u64, Ordering::Relaxed);
-        counters.last_us.store(begun.elapsed().as_micros() as u64, Ordering::Relaxed);
-        counters.processor_us.store(((processor_seconds() - had) * 1e6) as u64, Ordering::Relaxed);
         match answers {
             Ok(answers) => {
-                counters.windows.fetch_add(windows as u64, Ordering::Relaxed);
+                self.counters.answered(windows);
                 for (job, logits) in batch.into_iter().zip(answers) {
                     let device_seconds = seconds * job.count() as f64 / windows.max(1) as f64;
                     // Who asked may have given up.
@@ -336,7 +273,7 @@ impl Worker {
             Err(error) => {
                 if let Some(job) = batch.pop() {
                     if job.network.is_lost() {
-                        counters.lost.store(true, Ordering::Release);
+                        self.counters.lose();
                     }
                     let _ = job.reply.send(Err(error));
                 }

@@ -324,6 +324,7 @@ fn faults() -> Vec<Column> {
         5 "stage" Text always "" "Where on the way it happened: read, mask, synthesize, score or sink.";
         6 "kind" Text always "" "The class of fault, of a closed list.";
         7 "message" Text always "" "What was expected and what came; no paths, no names.";
+        8 "node" Text maybe "" "The node of the graph file at which it happened; absent where it was none.";
     }
 }
 

@@ -91,6 +91,7 @@ fn publish_part<R: Row>(store: &dyn Durable, sealed: &mut SealedEpoch, rows: Vec
 fn count(counts: &mut Counts, outcome: &ScanOutcome) {
     counts.scans += 1;
     counts.duplicates += u64::from(outcome.scan.duplicate_of.is_some());
+    counts.without_organs += u64::from(outcome.scan.status == "done" && outcome.scan.organs.is_empty());
     for record in &outcome.samples {
         match &record.outcome {
             Outcome::Accepted => counts.accepted += 1,

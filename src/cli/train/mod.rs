@@ -125,6 +125,10 @@ pub fn train(args: &TrainArgs, registry: &Registry, stdout: &mut dyn Write, stde
 /// What a good file says; nothing, once its problems were shown, where it is not.
 fn ready<C>(file: &GraphFile, checked: CheckedTraining<C>, stderr: &mut dyn Write) -> Result<Option<(C, Plan)>> {
     print_problems(file, &checked.problems.iter().collect::<Vec<_>>(), stderr)?;
+    for node in checked.plan.iter().flat_map(|plan| &plan.sinks).filter(|node| !node.sink.trains()) {
+        let word = format!("`sinks.{}` gets nothing here: trainings feed sinks of kind `trainer` alone", node.name);
+        writeln!(stderr, "warning: {word}").map_err(unprinted)?;
+    }
     Ok(checked.settings.zip(checked.plan))
 }
 

@@ -161,5 +161,6 @@ pub(super) fn faults(rows: &[FaultRecord]) -> Vec<ArrayRef> {
         text(rows, |r| r.fault.stage.name()),
         text(rows, |r| r.fault.kind.name()),
         text(rows, |r| &r.fault.message),
+        maybe_text(rows, |r| r.fault.node.as_deref()),
     ]
 }

@@ -202,7 +202,12 @@ pub(super) fn faults(batch: &RecordBatch) -> Result<Vec<FaultRecord>> {
             dataset: cells.text("dataset")?,
             source: cells.text("source")?,
             epoch: cells.u64("epoch")?,
-            fault: Fault { stage: cells.word("stage")?, kind: cells.word("kind")?, message: cells.text("message")? },
+            fault: Fault {
+                stage: cells.word("stage")?,
+                kind: cells.word("kind")?,
+                node: cells.maybe_text("node")?,
+                message: cells.text("message")?,
+            },
         })
     })
 }

@@ -21,12 +21,15 @@ pub struct Counts {
     pub rejected: BTreeMap<String, u64>,
     /// Scans that were taken in.
     pub scans: u64,
+    /// Scans that are done, and in which no organ was found.
+    pub without_organs: u64,
 }
 
 impl AddAssign<&Self> for Counts {
     fn add_assign(&mut self, other: &Self) {
         self.scans += other.scans;
         self.duplicates += other.duplicates;
+        self.without_organs += other.without_organs;
         self.accepted += other.accepted;
         for (own, others) in [(&mut self.rejected, &other.rejected), (&mut self.faults, &other.faults)] {
             for (reason, count) in others {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 
 /// The version of the run folder that this program writes and reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// `run.json`. Two runs with equal manifests and equal intakes have equal files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,7 +1,9 @@
 //! Programs that fail, hang, flood and lie: each is a row of `faults`, and the other scans go on.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use freetumor::dataflow::{Progress, RunOptions, run};
 use freetumor::error::{Fault, FaultKind, Stage};
 use freetumor::sink::{FaultRecord, ScanRecord};
 
@@ -37,7 +39,7 @@ fn mask_fault(script: &str, more: &str) -> Fault {
     let more = format!("scheme = \"custom\"\norgans = {{ liver = {{ ids = [1] }} }}\n{more}");
     let text = format!("{PHANTOMS}{}{AFTER_MASK}{TEST}", stage("organs", "phantoms", script, well, &more));
     let fault = fault(&text, folder.path());
-    assert_eq!(fault.stage, Stage::Mask);
+    assert_eq!((fault.stage, fault.node.as_deref()), (Stage::Mask, Some("organs")));
     // What the script leaves behind: the number of a process that must be gone.
     if let Ok(id) = std::fs::read_to_string(folder.path().join("pid")) {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", id.trim()));
@@ -115,7 +117,7 @@ fn synthesis_and_scores_have_their_own_faults() {
         let contrast = "[stages.contrast]\nkind = \"intensity\"\ninputs = [\"tumors\"]\n";
         let more = "rules = { min_diameter_voxels = 1.5 }";
         let fault = own(stage("tumors", "organs", script, "cp input/image.nii.gz \"$1\"", more) + contrast);
-        assert_eq!(fault.stage, Stage::Synthesize);
+        assert_eq!((fault.stage, fault.node.as_deref()), (Stage::Synthesize, Some("tumors")));
         fault
     };
     assert_says(&synthesis("echo bad >&2; exit 9"), FaultKind::Program, "ended with exit code 9; it said: bad");
@@ -127,7 +129,8 @@ fn synthesis_and_scores_have_their_own_faults() {
         let well = "echo '{{\"realness\": 0.5, \"delta_hu\": 0}}' > \"$1\"";
         let tumors = "[stages.tumors]\nkind = \"rules\"\ninputs = [\"organs\"]\nmin_diameter_voxels = 1.5\n";
         let fault = own(tumors.to_owned() + &stage("contrast", "tumors", script, well, more));
-        assert_eq!(fault.stage, Stage::Score);
+        assert_eq!((fault.stage, fault.node.as_deref()), (Stage::Score, Some("contrast")));
+        assert!(fault.message.starts_with("liver, variant 0, attempt 0: expected"), "{fault}");
         fault
     };
     assert_says(&score(":"), FaultKind::Missing, "expected scores of the program, it gave none");
@@ -171,4 +174,37 @@ fn a_run_that_is_killed_leaves_neither_programs_nor_scans_behind() {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", id.trim()));
         stat.map_or(true, |stat| stat.contains(") Z "))
     });
+}
+
+#[test]
+fn attempts_on_a_scan_that_is_spoiled_later_do_not_count() {
+    let folder = tempfile::tempdir().unwrap();
+    // Every call leaves a mark; the fifth fails, when its scan has attempts already.
+    let script = "mkdir -p \"$0/calls\"; n=$(ls \"$0/calls\" | wc -l); : > \"$0/calls/$n\"; [ $n -ne 4 ] || exit 4; \
+                  echo '{{\"realness\": 0.5, \"delta_hu\": 0}}' > \"$1\"";
+    let text = format!(
+        "{PHANTOMS}{MASK_BY_LABELS}[stages.tumors]\nkind = \"rules\"\ninputs = [\"organs\"]\nvariants = 3\n\
+         min_diameter_voxels = 1.5\n[stages.contrast]\nkind = \"command\"\ninputs = [\"tumors\"]\n\
+         argv = [\"sh\", \"-c\", '''{script}''', \"{{graph}}\", \"{{output}}\"]\n\
+         gives = [\"realness\", \"delta_hu\"]\n{TEST}"
+    );
+    let progress = Arc::new(Progress::default());
+    let options = RunOptions { threads: 1, ..RunOptions::default() };
+    let report = run(plan_of(&text, folder.path()), &folder.path().join("run"), &options, &progress).unwrap();
+    let seen = progress.snapshot();
+    assert_eq!((report.scans, report.faults, seen.faulted), (3, 1, 1));
+    assert_eq!((seen.accepted, seen.rejected), (report.accepted, report.rejected));
+    assert!(report.new_attempts > report.accepted + report.rejected, "the spoiled scan had attempts: {report:?}");
+}
+
+#[test]
+fn a_scan_without_the_organ_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    write_labels(folder.path());
+    // All that the file holds is 1.
+    let more = "scheme = \"custom\"\norgans = { liver = { ids = [2] } }";
+    let well = "cat \"$0/labels.nii\" > \"$1\"";
+    let text = format!("{PHANTOMS}{}{AFTER_MASK}{TEST}", stage("organs", "phantoms", well, well, more));
+    let report = run_plan(plan_of(&text, folder.path()), folder.path(), 2);
+    assert_eq!((report.scans, report.faults, report.scans_without_organs), (3, 0, 3));
 }

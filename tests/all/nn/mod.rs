@@ -1,5 +1,6 @@
 //! Networks: operators, weights, windows.
 
+mod decisions;
 mod networks;
 mod ops;
 mod optimise;

@@ -112,6 +112,11 @@ fn a_trainer_is_fed_by_training_alone() {
         said.contains("no sink of kind `trainer` takes from a quality test") && said.contains("unfed.toml:"),
         "{said}"
     );
+    let both = folder.path().join("both.toml");
+    std::fs::write(&both, format!("{text}\n[sinks.images]\nkind = \"decathlon\"\ninputs = [\"test\"]\n")).unwrap();
+    let output = freetumor(&["train", "segmentation", both.to_str().unwrap(), "--out", "/dev/null/nowhere"]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.starts_with("warning: `sinks.images` gets nothing here"), "{said}");
     let run = folder.path().join("run.toml");
     std::fs::write(&run, text.split("[train]").next().unwrap()).unwrap();
     let output = freetumor(&["run", run.to_str().unwrap(), "--out", folder.path().join("out").to_str().unwrap()]);
