@@ -56,7 +56,7 @@ pub fn chosen(tumors: &Tumors, pool: &[Scored], seed: u64) -> Vec<String> {
         Tumors::Filtered { at, .. } | Tumors::ZeroContrast { at, .. } => filtered(pool, *at),
         Tumors::ThinnedToCount { at, .. } => thinned_to_count(pool, &filtered(pool, *at), key),
         Tumors::ThinnedToSizes { at, .. } => thinned_to_sizes(pool, &filtered(pool, *at), key),
-        Tumors::None | Tumors::Fresh { .. } | Tumors::Oracle => Vec::new(),
+        Tumors::None | Tumors::Scans | Tumors::Fresh { .. } | Tumors::Oracle => Vec::new(),
     }
 }
 
@@ -151,9 +151,17 @@ impl<'a> Arms<'a> {
                 let cases = Arc::clone(&self.unlabeled.cases);
                 Ok((labeled, vec![Synthetic::Made { cases, tumors: made.into() }], beside))
             }
-            (_, None) => {
+            (Tumors::Scans, _) => {
                 lab.write_json(&made_at(lab, &arm.name, seed), &none)?;
-                Ok((labeled, Vec::new(), json!({ "arm": arm.tumors })))
+                let scans = Arc::clone(&self.unlabeled.cases);
+                Ok((labeled, vec![Synthetic::Pool(scans)], json!({ "arm": arm.tumors })))
+            }
+            (_, None) => {
+                // The labeled scans' own tumors once more: as many crops show a tumor as in every other arm.
+                let shown = world::with_tumors(lab, &self.labeled)?;
+                let beside = json!({ "arm": arm.tumors, "patients_with_tumors": shown.len() });
+                lab.write_json(&made_at(lab, &arm.name, seed), &none)?;
+                Ok((labeled, vec![Synthetic::Pool(shown)], beside))
             }
         }
     }

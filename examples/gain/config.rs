@@ -1,13 +1,14 @@
 //! What the experiment consists of, as `gain.toml` and `quick.toml` say it.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use freetumor::error::{Complaint, Error, Result};
 use freetumor::sink::durable::FileDigest;
 use freetumor::synth::RulesConfig;
 use freetumor::train::segmentation::SegmentationConfig;
 use freetumor::train::synthesis::SynthesisConfig;
-use freetumor::train::world::Diameters;
+use freetumor::train::world::{Diameters, Role};
 use serde::{Deserialize, Serialize};
 
 use super::selection::Threshold;
@@ -43,11 +44,28 @@ pub struct WorldConfig {
     pub spacing_mm: f64,
     pub noise: f64,
     pub diameters: Diameters,
+    /// Real scans in place of phantoms; `shape`, `noise` and the numbers of voxels are then theirs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scans: Vec<RealScan>,
     pub labeled: usize,
     pub unlabeled: usize,
     pub validation: usize,
     pub test: usize,
     pub healthy: usize,
+}
+
+/// A real scan whose liver gets tumors.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RealScan {
+    /// NIfTI, or the folder of a DICOM series; from the folder in which the experiment is run.
+    pub image: PathBuf,
+    /// NIfTI, on whatever grid.
+    pub labels: PathBuf,
+    /// The liver's id in it.
+    pub liver: u16,
+    /// Whose patients it is.
+    pub roles: Vec<Role>,
 }
 
 /// Seeds of trainings.
@@ -123,8 +141,10 @@ impl Maker {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Tumors {
-    /// Nothing.
+    /// Nothing: the labeled scans' own tumors take the place of synthetic ones.
     None,
+    /// The unlabeled scans as they are, their livers marked: what those are worth without tumors in them.
+    Scans,
     /// A whole pool.
     Pool { from: Maker },
     /// What passes of it.
@@ -145,7 +165,7 @@ impl Tumors {
     /// The pool, or the maker, that it takes from.
     pub fn maker(&self) -> Option<Maker> {
         match self {
-            Self::None | Self::Oracle => None,
+            Self::None | Self::Scans | Self::Oracle => None,
             Self::Pool { from }
             | Self::Filtered { from, .. }
             | Self::ThinnedToCount { from, .. }
@@ -262,6 +282,15 @@ mod tests {
             assert_eq!(experiment.makers().len(), 3);
             assert!(experiment.segmentation.synthetic.is_some());
         }
+        let scans = Experiment::parse(include_str!("scans.toml")).unwrap();
+        let roles: BTreeSet<Role> = scans.world.scans.iter().flat_map(|scan| scan.roles.iter().copied()).collect();
+        assert_eq!((roles.len(), scans.makers().len()), (Role::ALL.len(), 2));
+        // No scan is both learned from and tested on.
+        let is_split = |scan: &RealScan| {
+            let is_learned = |role: &Role| matches!(role, Role::Labeled | Role::Unlabeled);
+            scan.roles.iter().all(is_learned) || !scan.roles.iter().any(is_learned)
+        };
+        assert!(scans.world.scans.iter().all(is_split));
     }
 
     #[test]

@@ -153,7 +153,7 @@ mod tests {
         carry_out(&args(&out, &[])).unwrap();
         let results: serde_json::Value =
             serde_json::from_slice(&std::fs::read(out.join("results.json")).unwrap()).unwrap();
-        assert_eq!(results["primary"]["arms"].as_array().unwrap().len(), 10);
+        assert_eq!(results["primary"]["arms"].as_array().unwrap().len(), 11);
         assert_eq!(results["times_opened"], 1);
         let made = |arm: &str| results["made"][arm][0]["tumors"].as_u64();
         assert_eq!((made("filtered"), made("thinned_to_sizes"), made("unfiltered")), (Some(12), Some(12), Some(24)));

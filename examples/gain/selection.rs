@@ -57,7 +57,10 @@ pub fn filtered(pool: &[Scored], threshold: Threshold) -> Vec<String> {
             let count = (best_share.clamp(0.0, 1.0) * pool.len() as f64).round() as usize;
             let mut best: Vec<&Scored> = pool.iter().collect();
             best.sort_by(|a, b| {
-                let by_found = b.found_fraction.total_cmp(&a.found_fraction);
+                // What was not looked at was not found.
+                let found =
+                    |it: &Scored| if it.found_fraction.is_nan() { f64::NEG_INFINITY } else { it.found_fraction };
+                let by_found = found(b).total_cmp(&found(a));
                 by_found.then(b.tumor_probability.total_cmp(&a.tumor_probability)).then_with(|| a.id.cmp(&b.id))
             });
             best.into_iter().take(count).map(|candidate| candidate.id.clone()).collect()

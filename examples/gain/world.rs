@@ -1,13 +1,15 @@
 //! The world on disk, and its scans as training sees them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use freetumor::error::{Error, Result};
-use freetumor::ingest::{DecathlonListConfig, ListSource, PatientConfig, Source};
+use freetumor::error::{Error, Fault, FaultKind, Result};
+use freetumor::ingest::{DecathlonListConfig, ListSource, PatientConfig, Source, dicom, nifti};
 use freetumor::mask::{LabelsConfig, LabelsMask, Mask, MaskedScan};
 use freetumor::train::data::{CaseEntry, Cases};
-use freetumor::train::world::{Role, World, write_patients};
+use freetumor::train::world::{Ground, Patients, Role, ScanWorld, World, write_patients};
+use freetumor::volume::Volume;
 use serde_json::{Value, json};
 
 use super::config::WorldConfig;
@@ -41,8 +43,7 @@ fn told(lab: &Lab) -> PathBuf {
 pub fn write(lab: &Lab) -> Result<()> {
     let settings = &lab.experiment.world;
     let folder = lab.out.join("world");
-    let &WorldConfig { seed, shape, spacing_mm, noise, diameters, .. } = settings;
-    let world = World { seed, shape, spacing_mm, noise, diameters };
+    let world = patients(settings)?;
     let roles = [
         (Role::Labeled, "training", settings.labeled),
         (Role::Unlabeled, "unlabeled", settings.unlabeled),
@@ -55,12 +56,42 @@ pub fn write(lab: &Lab) -> Result<()> {
             continue;
         }
         say(&format!("world: {patients} patients of the list `{section}`"));
-        write_patients(&world, role, patients, &folder)?;
+        write_patients(&*world, role, patients, &folder)?;
     }
     let unlabeled = listed(&list(lab), "unlabeled")?.unwrap_or_default();
     let marked: Vec<Value> =
         unlabeled.iter().map(|entry| json!({ "image": entry["image"], "label": entry["truth"] })).collect();
     lab.write_json(&told(lab), &json!({ "unlabeled": marked }))
+}
+
+/// The world's patients: phantoms, or real scans.
+fn patients(settings: &WorldConfig) -> Result<Box<dyn Patients>> {
+    let &WorldConfig { seed, shape, spacing_mm, noise, diameters, .. } = settings;
+    if settings.scans.is_empty() {
+        return Ok(Box::new(World { seed, shape, spacing_mm, noise, diameters }));
+    }
+    let mut grounds: BTreeMap<Role, Vec<Arc<Ground>>> = BTreeMap::new();
+    for scan in &settings.scans {
+        let unreadable = |path: &Path| {
+            let path = path.display().to_string();
+            move |fault: Fault| Error::new(format!("{path} cannot be read: {fault}")).with_source(fault)
+        };
+        let volume = volume_of(&scan.image).map_err(unreadable(&scan.image))?;
+        let labels = nifti::read_labels(&scan.labels).map_err(unreadable(&scan.labels))?;
+        let ground = Arc::new(Ground::new(&volume, &labels, scan.liver).map_err(unreadable(&scan.labels))?);
+        scan.roles.iter().for_each(|role| grounds.entry(*role).or_default().push(Arc::clone(&ground)));
+    }
+    Ok(Box::new(ScanWorld { seed, spacing_mm, diameters, grounds }))
+}
+
+/// A NIfTI file, or the one series of a folder.
+fn volume_of(path: &Path) -> std::result::Result<Volume, Fault> {
+    if !path.is_dir() {
+        return nifti::read_volume(path);
+    }
+    let found = dicom::list_series(path)?;
+    let series = found.first().ok_or_else(|| Fault::read(FaultKind::Missing, "expected a DICOM series, got none"))?;
+    dicom::read_series(series, &dicom::Decoder::in_process(), &dicom::Limits::default())
 }
 
 /// A list of a file, where both are there.
@@ -127,7 +158,7 @@ pub fn with_tumors(lab: &Lab, scans: &Scans) -> Result<Arc<Cases>> {
         }
     }
     if entries.is_empty() {
-        return Err(Error::new("no unlabeled scan has a tumor: an oracle would have nothing to know"));
+        return Err(Error::new("no scan of the list has a tumor: there is nothing to draw crops around"));
     }
     Ok(Arc::new(Cases::new(entries, lab.preprocess()?, u64::MAX)))
 }

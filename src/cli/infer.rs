@@ -87,6 +87,14 @@ fn check_output(args: &InferArgs, is_tensor: bool) -> Result<()> {
         return Err(Error::new(format!("--output {output}: the input {input} is a scan, and so is the result"))
             .with_hint("name the output .nii.gz, or give a safetensors file"));
     }
+    let same =
+        |path: &Path| path.canonicalize().is_ok_and(|path| args.output.canonicalize().is_ok_and(|it| it == path));
+    if let Some((flag, _)) =
+        [("--input", &args.input), ("--weights", &args.weights)].iter().find(|(_, path)| same(path))
+    {
+        return Err(Error::new(format!("--output {output} is what {flag} reads: it would be lost"))
+            .with_hint("name another file"));
+    }
     let folder = folder(&args.output);
     if folder.is_dir() {
         return Ok(());
@@ -103,7 +111,7 @@ fn segment(args: &InferArgs, network: &Opened) -> Result<String> {
     let classes = network.predictor.config().classes;
     if classes < 2 && !args.probabilities {
         return Err(Error::new("a network of one class has no labels to choose from")
-            .with_hint("run it on a tensor: --input FILE.safetensors"));
+            .with_hint("write how probable it is, with --probabilities, or run it on a tensor"));
     }
     let scan = read_scan(&args.input)?;
     let seen = args.network.look(network, &scan, &args.input)?;

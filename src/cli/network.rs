@@ -15,7 +15,7 @@ use crate::nn::predictor::{Predictor, Wanted};
 use crate::nn::service::Service;
 use crate::nn::weights::Part;
 use crate::nn::windows::{Grouping, Importance, SlidingWindows, WindowPlan};
-use crate::view::{NetworkConfig, OnScan, Viewer};
+use crate::view::{MOST_VOXELS, NetworkConfig, OnScan, Viewer};
 use crate::volume::{Array3, Grid, HuWindow, Preprocess, Volume};
 
 // Text in front of a flattened struct would become that of the whole command.
@@ -35,10 +35,10 @@ pub struct NetworkArgs {
     #[arg(long, value_enum)]
     pub norm: Option<NormName>,
     /// Voxels of a window: one number, or three with commas between them
-    #[arg(long, value_name = "N|X,Y,Z", default_value = "96", value_parser = triple::<usize>)]
+    #[arg(long, value_name = "N|X,Y,Z", default_value = "96", allow_hyphen_values = true, value_parser = triple::<usize>)]
     pub roi: Triple<usize>,
     /// How much of a window the next one shares
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = 0.5, allow_hyphen_values = true)]
     pub overlap: f64,
     /// Where to compute
     #[arg(long, value_enum, default_value_t = DeviceName::Cpu)]
@@ -122,10 +122,17 @@ impl ModelName {
 
 impl NetworkArgs {
     /// # Errors
-    /// Where the network cannot be shown windows of this size.
+    /// Where the network cannot be shown such windows.
     pub fn check_windows(&self, model: ModelName) -> Result<()> {
         let (model, roi) = (model.model(), self.roi);
         let divisor = model.side_divisor();
+        if !(0.0..1.0).contains(&self.overlap) {
+            return Err(Error::new(format!("--overlap {}: expected a share from 0 to below 1", self.overlap)));
+        }
+        let voxels = roi.iter().try_fold(1usize, |all, side| all.checked_mul(*side));
+        if voxels.is_none_or(|voxels| voxels > MOST_VOXELS) {
+            return Err(Error::new(format!("--roi {roi:?}: expected a window of at most {MOST_VOXELS} voxels (256³)")));
+        }
         if roi.iter().all(|side| *side > 0 && side % divisor == 0) {
             return Ok(());
         }
@@ -155,6 +162,12 @@ impl NetworkArgs {
         let wanted = Wanted { model: model.model(), part, classes: self.classes, width: self.width, norm };
         let service = Service::new(self.device.place(), 1);
         let predictor = Arc::new(Predictor::open(weights, &wanted, &service.device()?)?);
+        if predictor.ignores_statistics() {
+            tracing::warn!(
+                "{}: running statistics of norms are not used: norms take those of what they are given, as published",
+                weights.display()
+            );
+        }
         let viewer = Viewer::new(Arc::clone(&predictor), NetworkConfig::new(weights), service, String::new());
         Ok(Opened { predictor, viewer })
     }
@@ -165,7 +178,8 @@ impl NetworkArgs {
     /// Where the options contradict each other, the scan cannot be prepared, or the network gives no numbers.
     pub fn look(&self, network: &Opened, scan: &Volume, path: &Path) -> Result<Seen> {
         let preprocess = Preprocess::new(self.spacing, self.window, self.roi).map_err(|complaints| {
-            let message = complaints.first().map_or(String::new(), |it| format!("{}: {}", it.field, it.message));
+            let message =
+                complaints.first().map_or(String::new(), |it| format!("--{}: {}", flag(&it.field), it.message));
             Error::new(message)
         })?;
         let place: PathBuf = path.to_owned();
@@ -184,6 +198,16 @@ impl NetworkArgs {
         bar.finish_and_clear();
         let on_scan = OnScan::new(&scan.grid, &prepared).map_err(failed)?;
         Ok(Seen { on_scan, probabilities: OnScan::softmax(logits), windows: calls })
+    }
+}
+
+/// The flag for a setting of preprocessing.
+fn flag(field: &str) -> &str {
+    match field.split('.').next().unwrap_or(field) {
+        "spacing_mm" => "spacing",
+        "window_hu" => "window",
+        "patch_voxels" => "roi",
+        other => other,
     }
 }
 

@@ -89,11 +89,14 @@ impl Stream {
 
     #[cfg(unix)]
     fn listen(&self, path: &Path, run: &Standing) -> Result<()> {
+        use std::os::unix::fs::FileTypeExt;
         use std::os::unix::net::UnixListener;
 
         let failed = |cause| Error::io("cannot listen on", path, cause);
-        // A socket that an earlier process left is in the way; one that somebody listens on is not ours.
-        if std::os::unix::net::UnixStream::connect(path).is_err() {
+        // A socket that an earlier process left is in the way; one that somebody listens on is not ours, and neither is
+        // anything that is no socket.
+        let is_socket = path.symlink_metadata().is_ok_and(|metadata| metadata.file_type().is_socket());
+        if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
             let _ = std::fs::remove_file(path);
         }
         let listener = UnixListener::bind(path).map_err(failed)?;

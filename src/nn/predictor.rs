@@ -34,6 +34,7 @@ pub struct Predictor {
     config: Config,
     model: Model,
     device: Device,
+    has_statistics: bool,
 }
 
 impl Predictor {
@@ -68,6 +69,7 @@ impl Predictor {
     pub fn open(path: &Path, wanted: &Wanted, device: &Device) -> Result<Self> {
         let raw = read(path, &Device::Cpu)?;
         let sizes = Sizes::of(&raw, wanted);
+        let has_statistics = raw.keys().any(|name| name.ends_with("running_mean"));
         let published = wanted.model.published();
         let stated = match (wanted.model, stated_norm(path).as_deref()) {
             (Model::UNet3D, Some("instance")) => Over::Instance,
@@ -85,7 +87,7 @@ impl Predictor {
         let weights = fit(&raw, &declared, wanted.part).map_err(|error| sizes.explain(&error, path, &config))?;
         let vb = from_tensors(weights, DType::F32, device);
         let network = Network::new(vb, &config).map_err(failed("cannot build the network"))?;
-        Ok(Self { network, config, model: wanted.model, device: device.clone() })
+        Ok(Self { network, config, model: wanted.model, device: device.clone(), has_statistics })
     }
 
     /// The kind of network.
@@ -96,6 +98,12 @@ impl Predictor {
     /// What distinguishes this network from others.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Whether the weights came with running statistics of norms, which are not used: norms take those of what they are
+    /// given. A network that was trained for running statistics gives other logits here.
+    pub fn ignores_statistics(&self) -> bool {
+        self.has_statistics
     }
 
     /// Whether the device no longer does the simplest of sums. The processor always does.
@@ -115,13 +123,14 @@ impl Predictor {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (divisor, channels) = (self.model.side_divisor(), self.config.in_channels);
         match *x.dims() {
-            [batch, c, x, y, z] if batch > 0 && c == channels && [x, y, z].iter().all(|side| side % divisor == 0) => {}
+            [batch, c, x, y, z]
+                if batch > 0 && c == channels && [x, y, z].iter().all(|side| *side > 0 && side % divisor == 0) => {}
             ref dims => {
                 return Err(Error::new(format!(
                     "{} takes [batch, {channels}, x, y, z] with sides that are multiples of {divisor}, got {dims:?}",
                     self.model
                 ))
-                .with_hint("pad the volume, or cut it"));
+                .with_hint(misfit(dims, channels)));
             }
         }
         let run = || {
@@ -213,5 +222,14 @@ impl Sizes {
             (None, true, None) => wrapped.with_hint(format!("are these weights of {}?", config.model)),
             (None, true, Some(_)) => wrapped,
         }
+    }
+}
+/// What to do about a tensor of a wrong shape.
+fn misfit(dims: &[usize], channels: usize) -> &'static str {
+    match *dims {
+        [0, ..] => "the batch is empty",
+        [_, c, ..] if dims.len() == 5 && c != channels => "the number of channels is another than that of the weights",
+        [_, _, _, _, _] => "pad the volume, or cut it",
+        _ => "it takes five axes: a batch of one, and one channel, are axes, too",
     }
 }

@@ -17,5 +17,5 @@ mod viewer;
 pub use back::OnScan;
 pub use field::{Change, Field, box_on};
 pub use layout::{Layout, Windows};
-pub use settings::NetworkConfig;
+pub use settings::{MOST_VOXELS, NetworkConfig};
 pub use viewer::{Effort, Networks, Phase, Seen, Viewer};

@@ -13,7 +13,7 @@ use crate::nn::weights::Part;
 use crate::volume::HuWindow;
 
 /// Voxels of a window: beyond, the features of one layer alone are gigabytes.
-const MOST_VOXELS: usize = 256 * 256 * 256;
+pub const MOST_VOXELS: usize = 256 * 256 * 256;
 
 /// A network, and how it looks at scans.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -358,6 +358,23 @@ fn a_reader_of_a_socket_may_leave_and_the_next_gets_everything() {
     assert!(members(&all).len() >= 6 && !socket.exists());
 }
 
+/// What lies where a socket is wanted is nobody's to delete, unless it is a socket.
+#[cfg(unix)]
+#[test]
+fn a_file_in_the_place_of_a_socket_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let graph = folder.path().join("graph.toml");
+    let stream = "\n[sinks.stream]\nkind = \"stream\"\ninputs = [\"filter\"]\n";
+    std::fs::write(&graph, format!("{PHANTOMS}{stream}")).unwrap();
+    let precious = folder.path().join("precious");
+    std::fs::write(&precious, "kept").unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_freetumor"));
+    command.arg("run").arg(&graph).arg("--out").arg(folder.path().join("run"));
+    let output = command.args(["--sink", "stream", "--passes", "1", "--socket"]).arg(&precious).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(std::fs::read(&precious).unwrap(), b"kept");
+}
+
 /// A reader that has seen enough is no failure: what was to be done is done.
 #[test]
 fn a_closed_pipe_costs_no_exit_code() {

@@ -126,7 +126,8 @@ fn bad_input_ends_in_exit_code_2_and_a_hint() {
     std::fs::create_dir(folder.path().join("empty")).unwrap();
     write(folder.path().join("other/unknown.nii"), &grid(), &livers(3, false));
     std::fs::write(folder.path().join("patients.csv"), "case,patient\ncase-1\n").unwrap();
-    let runs: [&[&str]; 12] = [
+    std::fs::write(folder.path().join("strangers.csv"), "case-1,a\nnobody,b\n").unwrap();
+    let runs: [&[&str]; 13] = [
         &[],
         &["--truth", "data"],
         &["--truth", "empty", "--predictions", "good"],
@@ -139,6 +140,7 @@ fn bad_input_ends_in_exit_code_2_and_a_hint() {
         &["--truth", "data", "--arm", "a=good", "--arm", "b=half-0", "--compare", "a,c"],
         &["--truth", "data", "--arm", "a=good/case-1.nii"],
         &["--truth", "data", "--predictions", "good", "--patients", "patients.csv"],
+        &["--truth", "data", "--predictions", "good", "--patients", "strangers.csv"],
     ];
     let mut all = String::new();
     for run in runs {

@@ -322,8 +322,8 @@ fn bad_input_ends_in_exit_code_2_and_a_hint() {
             "multiples of 8, got [1, 1, 8, 12, 8]",
             "pad the volume",
         ),
-        ("w.safetensors", ("flat.safetensors", "y.safetensors"), &[], "takes [batch, 1, x, y, z]", "pad"),
-        ("w.safetensors", ("two_channels.safetensors", "y.safetensors"), &[], "got [1, 2, 8, 8, 8]", "pad"),
+        ("w.safetensors", ("flat.safetensors", "y.safetensors"), &[], "takes [batch, 1, x, y, z]", "five axes"),
+        ("w.safetensors", ("two_channels.safetensors", "y.safetensors"), &[], "got [1, 2, 8, 8, 8]", "channels"),
         (
             "w.safetensors",
             ("misnamed.safetensors", "y.safetensors"),
@@ -353,8 +353,13 @@ fn bad_input_ends_in_exit_code_2_and_a_hint() {
         ),
         ("w.safetensors", scans, &["--roi", "0"], "multiples of 8", "--roi 8"),
         ("w.safetensors", scans, &["--roi", "1,2"], "expected one number, or three", "--help"),
-        ("w.safetensors", scans, &["--roi", "16", "--overlap", "1"], "an overlap of 1", ""),
-        ("w.safetensors", scans, &["--spacing", "0"], "three positive numbers", ""),
+        ("w.safetensors", scans, &["--roi", "16", "--overlap", "1"], "--overlap 1: expected a share", ""),
+        ("w.safetensors", scans, &["--overlap", "-0.5"], "--overlap -0.5: expected a share", ""),
+        ("w.safetensors", scans, &["--roi", "2048"], "a window of at most 16777216 voxels", ""),
+        ("w.safetensors", scans, &["--roi", "1000000000000000000"], "a window of at most 16777216 voxels", ""),
+        ("w.safetensors", ("scan.nii", "scan.nii"), &[], "is what --input reads", "another file"),
+        ("w.safetensors", ("x.safetensors", "w.safetensors"), &[], "is what --weights reads", "another file"),
+        ("w.safetensors", scans, &["--spacing", "0"], "--spacing: expected three positive numbers", ""),
         ("w.safetensors", scans, &["--window", "5,5"], "a lower and a higher number of HU", "--help"),
         ("w.safetensors", scans, &["--device", "tpu"], "possible values: cpu, cuda", "--help"),
         ("huge.safetensors", scans, &["--roi", "16"], "logits are NaN or infinite", "one kind"),
@@ -362,12 +367,13 @@ fn bad_input_ends_in_exit_code_2_and_a_hint() {
     for (weights, (input, output), more, message, hint) in table {
         let (weights, input, output) = (at(weights), at(input), at(output));
         let paths = [("--weights", &*weights), ("--input", &*input), ("--output", &*output)];
+        let before = std::fs::read(&output).ok();
         let result = infer(&paths, &[&["--model", "unet3d"][..], more].concat());
         let words = String::from_utf8_lossy(&result.stderr);
         assert_eq!(result.status.code(), Some(2), "{more:?} {words}");
         assert!(words.contains(message) && words.contains(hint), "expected {message:?} and {hint:?} in\n{words}");
         assert!(!words.contains("panicked"), "{words}");
-        assert!(!output.exists(), "nothing is written");
+        assert_eq!(std::fs::read(&output).ok(), before, "nothing is written");
     }
 
     if !candle_core::utils::cuda_is_available() {

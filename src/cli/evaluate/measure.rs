@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::arms::{Arm, Origin};
 use super::{EvaluateArgs, files};
 use crate::cli::scan::read_scan;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ingest::nifti;
 use crate::mask::Alignment;
 use crate::train::metrics::{CaseRow, measure};
@@ -55,6 +55,10 @@ pub fn measure_all(
     truths: &BTreeMap<String, PathBuf>,
     patients: &BTreeMap<String, String>,
 ) -> Result<Measured> {
+    if let Some(name) = patients.keys().find(|name| !truths.contains_key(*name)) {
+        return Err(Error::new(format!("--patients: {name} is none of the {} cases", truths.len()))
+            .with_hint("a case is called like its label file, without the ending: case,patient"));
+    }
     let images = match &args.images {
         Some(folder) => files::list_images(&files::image_folder(folder)?)?,
         None => BTreeMap::new(),

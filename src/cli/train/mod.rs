@@ -148,7 +148,10 @@ fn segmentation_complaints(stage: StageName, config: &SegmentationConfig, plan: 
     let Some(plan) = plan else { return complaints };
     complaints.extend(named("labeled", &config.labeled, plan));
     complaints.extend(named("validation", &config.validation, plan));
-    if let Err(complaint) = agreed_organs(plan, &[("labeled", &config.labeled), ("validation", &config.validation)]) {
+    let feeding = plan.trials.iter().filter(|trial| trial.feeds_training(plan)).flat_map(|trial| &trial.masks);
+    let fed: Vec<String> = feeding.map(|mask| plan.masks[*mask].name.clone()).collect();
+    let lists = [("labeled", &config.labeled[..]), ("validation", &config.validation), ("synthetic", &fed)];
+    if let Err(complaint) = agreed_organs(plan, &lists) {
         complaints.push(complaint);
     }
     if let Some(synthetic) = &config.synthetic

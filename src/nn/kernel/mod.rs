@@ -60,7 +60,7 @@ pub fn conv3d(
     bias: Option<&[f32]>,
     y: &mut [f32],
 ) {
-    check(geometry, x, weight, y);
+    check(class, geometry, x, weight, y);
     assert!(bias.is_none_or(|bias| bias.len() == geometry.channels_out), "one bias a channel");
     convolve(class, accuracy, geometry, x, seen(geometry, weight, Reading::Forward), bias, y);
 }
@@ -74,7 +74,7 @@ pub fn conv3d_input_gradient(
     weight: &[f32],
     dx: &mut [f32],
 ) {
-    check(geometry, dx, weight, dy);
+    check(class, geometry, dx, weight, dy);
     let disjoint = geometry.kernel == geometry.stride && geometry.padding == [0; 3];
     let whole = (0..3).all(|a| geometry.input[a].is_multiple_of(geometry.kernel[a]));
     if disjoint && whole {
@@ -125,7 +125,7 @@ pub fn conv3d_input_gradient(
 
 /// The gradient of [`conv3d`]'s weight.
 pub fn conv3d_weight_gradient(class: Class, geometry: &Geometry, x: &[f32], dy: &[f32], dw: &mut [f32]) {
-    check(geometry, x, dw, dy);
+    check(class, geometry, x, dw, dy);
     weight_gradient::weight_gradient(class, geometry, x, dy, dw);
 }
 
@@ -145,6 +145,7 @@ pub fn conv_transpose3d(
     bias: Option<&[f32]>,
     y: &mut [f32],
 ) {
+    assert!(class <= Class::detect(), "{} kernels on a processor without them", class.name());
     let positions = x.len() / channels[0];
     assert!(x.len().is_multiple_of(shape.iter().product::<usize>() * channels[0]), "whole samples");
     assert_eq!(weight.len(), channels[0] * channels[1] * 8, "a weight of kernel 2");
@@ -184,7 +185,9 @@ fn seen<'a>(geometry: &Geometry, numbers: &'a [f32], reading: Reading) -> Weight
     Weight { numbers, outputs: geometry.channels_out, inputs: geometry.channels_in, taps: geometry.taps(), reading }
 }
 
-fn check(geometry: &Geometry, x: &[f32], weight: &[f32], y: &[f32]) {
+/// What the kernels below rely on; `class` is one that this processor has, which their unsafe code needs.
+fn check(class: Class, geometry: &Geometry, x: &[f32], weight: &[f32], y: &[f32]) {
+    assert!(class <= Class::detect(), "{} kernels on a processor without them", class.name());
     for a in 0..3 {
         let room = geometry.input[a] + 2 * geometry.padding[a];
         assert!(geometry.stride[a] > 0 && (1..=room).contains(&geometry.kernel[a]), "a kernel inside of its input");

@@ -172,3 +172,22 @@ proptest! {
         agree(&g, Accuracy::Plain, 1e-5);
     }
 }
+
+#[test]
+fn kernels_of_another_processor_are_refused() {
+    let Some(missing) = [Class::Avx2, Class::Avx512].into_iter().find(|class| !Class::available().contains(class))
+    else {
+        return;
+    };
+    let geometry = Geometry {
+        batch: 1,
+        input: [1; 3],
+        channels_in: 1,
+        channels_out: 1,
+        kernel: [1; 3],
+        stride: [1; 3],
+        padding: [0; 3],
+    };
+    let run = || conv3d(missing, Accuracy::Plain, &geometry, &[1.0], &[1.0], None, &mut [0.0]);
+    assert!(std::panic::catch_unwind(run).is_err());
+}

@@ -119,8 +119,12 @@ impl TileShape {
 }
 
 /// The tile itself: `ROWS` × `VECTORS` sums in registers.
+///
+/// # Safety
+/// As [`TileFn`], on a processor that has the instructions of `L`.
 #[inline(always)]
 unsafe fn tile<L: Lanes, const ROWS: usize, const VECTORS: usize>(call: &Call<'_>) {
+    // SAFETY: every pointer is one of the call's, within the rows, columns and steps that it names.
     unsafe {
         let left = |v: usize| call.width.saturating_sub(v * L::WIDTH).min(L::WIDTH);
         let mut totals = [[L::zero(); VECTORS]; ROWS];
@@ -185,6 +189,7 @@ macro_rules! family {
             /// As [`TileFn`], on a processor with the features named.
             $(#[$feature])*
             unsafe fn run<const ROWS: usize, const VECTORS: usize>(call: &Call<'_>) {
+                // SAFETY: what the caller promises.
                 unsafe { tile::<$lanes, ROWS, VECTORS>(call) }
             }
 

@@ -165,15 +165,21 @@ struct Task<'a, T, const OUT: usize, const IN: usize> {
 }
 
 impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> Task<'_, T, OUT, IN> {
+    /// # Safety
+    /// As [`Task::run`], on a processor with the features named.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx512f")]
     unsafe fn run_avx512(&self, scratch: &mut Scratch) {
+        // SAFETY: what the caller promises.
         unsafe { self.run::<std::arch::x86_64::__m512>(scratch) }
     }
 
+    /// # Safety
+    /// As [`Task::run`], on a processor with the features named.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
     unsafe fn run_avx2(&self, scratch: &mut Scratch) {
+        // SAFETY: what the caller promises.
         unsafe { self.run::<std::arch::x86_64::__m256>(scratch) }
     }
 
@@ -187,6 +193,8 @@ impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> Task<'_, T, OUT, 
         self.patches() * self.plan.geometry.channels_in + 16
     }
 
+    /// # Safety
+    /// The processor has the instructions of `L`, and no other task writes the outputs of these planes and rows meanwhile.
     #[inline(always)]
     unsafe fn run<L: Lanes>(&self, scratch: &mut Scratch) {
         let geometry = &self.plan.geometry;
@@ -201,6 +209,7 @@ impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> Task<'_, T, OUT, 
         scratch.patch.resize(IN * IN * geometry.channels_in, 0.0);
         for (plane, numbers) in scratch.transformed.chunks_exact_mut(plane_len).enumerate() {
             if let Some(at_x) = input_plane(plane) {
+                // SAFETY: the processor has the instructions; all memory is checked in there.
                 unsafe { self.transform_plane::<L>(at_x, numbers, &mut scratch.patch) };
             }
         }
@@ -236,12 +245,16 @@ impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> Task<'_, T, OUT, 
                 }
             }
             for plane in 0..self.planes {
+                // SAFETY: the outputs are this task's alone, as the caller promises.
                 unsafe { self.write_plane::<L>(plane, block, &scratch.products) };
             }
         }
     }
 
     /// Transforms all patches of one input plane.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `L`.
     #[inline(always)]
     unsafe fn transform_plane<L: Lanes>(&self, at_x: usize, numbers: &mut [f32], patch: &mut [f32]) {
         let geometry = &self.plan.geometry;
@@ -272,6 +285,8 @@ impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> Task<'_, T, OUT, 
                 let to = (row * self.plan.along_z + at_z) * channels;
                 let numbers = &mut numbers[to..to + (IN * IN - 1) * point_len + channels];
                 for channel in (0..channels).step_by(L::WIDTH) {
+                    // SAFETY: `from` and `numbers` were cut to a whole patch just now, and channels are whole vectors: a plan
+                    // is made for no others.
                     unsafe {
                         let mut half = [[L::zero(); IN]; IN];
                         for (j, half) in half.iter_mut().enumerate() {
@@ -297,6 +312,9 @@ impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> Task<'_, T, OUT, 
     }
 
     /// Transforms the products of one plane and block back and writes them out.
+    ///
+    /// # Safety
+    /// The processor has the instructions of `L`, and nothing else writes these outputs meanwhile.
     #[inline(always)]
     unsafe fn write_plane<L: Lanes>(&self, plane: usize, block: usize, products: &[f32]) {
         let geometry = &self.plan.geometry;
@@ -317,6 +335,8 @@ impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> Task<'_, T, OUT, 
                         break;
                     }
                     let wide = L::WIDTH.min(outputs - output);
+                    // SAFETY: `products` was cut to a whole patch just now; rows and columns beyond the output's sides are
+                    // left out, and of the last vector only the channels that exist are written.
                     unsafe {
                         let bias = match self.bias {
                             Some(bias) => L::load_first(bias[output..output + wide].as_ptr(), wide),

@@ -169,10 +169,16 @@ fn choose(named: &[Named], part: Part) -> Result<Option<Part>> {
     let there: BTreeSet<Part> = named.iter().filter_map(|named| named.part).collect();
     let list = there.iter().map(|part| part.name()).collect::<Vec<_>>().join(", ");
     match (part, there.len()) {
-        (_, 0) => Ok(None),
+        (Part::Whole, 0) => Ok(None),
+        (part, 0) => {
+            tracing::warn!("the weights name no parts: all of them are taken for the {}", part.name());
+            Ok(None)
+        }
         (Part::Whole, 1) => Ok(None),
-        (Part::Whole, _) => Err(Error::new(format!("the file holds several networks: {list}"))
-            .with_hint(format!("choose the part, such as {}", there.iter().next().map_or("", |part| part.name())))),
+        (Part::Whole, _) => Err(Error::new(format!("the file holds several networks: {list}")).with_hint(format!(
+            "choose one with --part, or `part` in a graph file, such as {}",
+            there.iter().next().map_or("", |part| part.name())
+        ))),
         (part, _) if there.contains(&part) => Ok(Some(part)),
         (part, _) => Err(Error::new(format!("the file holds no {}, but {list}", part.name()))),
     }

@@ -115,6 +115,7 @@ impl<'p> Search<'_, 'p> {
         let below = |key: &str| if place.is_empty() { key.to_owned() } else { format!("{place}.{key}") };
         for nest in NESTS {
             if let Some(found) = items.get(nest).and_then(|id| self.weights(*id, &below(nest), depth + 1)) {
+                self.say_others(&items, nest);
                 return Some(found);
             }
         }
@@ -129,6 +130,25 @@ impl<'p> Search<'_, 'p> {
             }
         }
         (!found.is_empty()).then_some(found)
+    }
+
+    /// A checkpoint may hold the same network several times, such as the last and the best one: which is taken is said.
+    fn say_others(&mut self, items: &BTreeMap<&str, Id>, taken: &str) {
+        let mut others = Vec::new();
+        for (key, id) in items {
+            let items = self.seen.insert(*id).then(|| self.pickle.items(*id)).flatten();
+            if items.is_some_and(|items| self.holds_tensors(&items)) {
+                others.push(*key);
+            }
+        }
+        if !others.is_empty() {
+            let some: Vec<&str> = others.iter().copied().take(6).collect();
+            tracing::warn!(
+                "weights are taken from {}; tensors are in {}, too",
+                shown(taken),
+                list(&some, others.len())
+            );
+        }
     }
 
     fn holds_tensors(&self, items: &BTreeMap<&str, Id>) -> bool {

@@ -95,7 +95,7 @@ pub fn cases_table(plan: &Plan, rows: &[CaseRow]) -> Result<Vec<u8>> {
         12 "lesions" U64 always "" "Lesions of the truth." |rows| counts(rows, |r| r.row.measures.found.lesions.len() as u64);
         13 "found" U64 always "" "Those of them that were found." |rows| counts(rows, |r| r.row.measures.found.lesions.iter().filter(|lesion| lesion.is_found).count() as u64);
         14 "false_positives" U64 always "" "Predicted components over 30 mm3 that touch no lesion." |rows| counts(rows, |r| r.row.measures.found.false_positives_mm3.len() as u64);
-        15 "false_positive_mm3" F64 always "mm3" "Their volume." |rows| numbers(rows, |r| Some(r.row.measures.found.false_positives_mm3.iter().sum()));
+        15 "false_positive_mm3" F64 always "mm3" "Their volume." |rows| numbers(rows, |r| Some(r.row.measures.found.false_positives_mm3.iter().fold(0.0, |sum, mm3| sum + mm3)));
     };
     written("cases", "One row for every case, organ and network.", &columns, &named)
 }

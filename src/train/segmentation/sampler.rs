@@ -112,9 +112,11 @@ impl SegmentationSampler {
         let patch = match source {
             None => self.crop(&*draw_case(&self.real, &mut draws)?, key),
             Some(Synthetic::Pool(cases)) => {
-                // What stands for a tumor shows one.
+                // What stands for a tumor shows one, where the scan has one.
                 let case = draw_case(cases, &mut draws)?;
-                let mut patch = Patch::of(&case, Around::Tumor.crop(&case, &self.organs, &mut key.draws("crop")));
+                let has_tumor = self.organs.iter().any(|organ| case.index.count(organ.tumor_label) > 0);
+                let around = if has_tumor { Around::Tumor } else { Around::Label };
+                let mut patch = Patch::of(&case, around.crop(&case, &self.organs, &mut key.draws("crop")));
                 patch.origin.is_synthetic = true;
                 patch
             }

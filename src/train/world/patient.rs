@@ -1,6 +1,7 @@
 //! Patients: a phantom's liver, or a scan's, with cysts and tumors.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::cyst::Cyst;
 use super::place::Places;
@@ -27,7 +28,7 @@ const PHANTOM_LIVER: u16 = 5;
 const WHOLE: [usize; 3] = [152, 104, 104];
 
 /// What a patient is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Trained on, with tumors marked.
@@ -132,14 +133,7 @@ impl World {
     pub fn patient(&self, role: Role, number: usize) -> Result<Patient, Fault> {
         let key = Key::root(self.seed).with("world", role.name());
         let (volume, organ) = self.phantom(key, number)?;
-        let key = key.number("patient", number as u64);
-        let count = role.tumors(&mut key.draws("number of tumors"));
-        let mut patient =
-            populate(&format!("{}_{number:03}", role.name()), key, volume, &organ, (count, &self.diameters))?;
-        if role == Role::Unlabeled {
-            patient.labels = organ.map(|inside| if *inside { LIVER } else { 0 });
-        }
-        Ok(patient)
+        settled((role, number), key.number("patient", number as u64), volume, &organ, &self.diameters)
     }
 
     /// A phantom's scan around its liver, and where that is.
@@ -185,6 +179,44 @@ impl World {
         });
         Region { start, shape: self.shape }
     }
+}
+
+/// Whoever has patients: a world of phantoms, or one of scans.
+pub trait Patients: Sync {
+    /// A patient, the same whenever asked for.
+    ///
+    /// # Errors
+    /// A fault where there is none.
+    fn patient(&self, role: Role, number: usize) -> Result<Patient, Fault>;
+
+    /// What decides all of them.
+    fn described(&self) -> Value;
+}
+
+impl Patients for World {
+    fn patient(&self, role: Role, number: usize) -> Result<Patient, Fault> {
+        Self::patient(self, role, number)
+    }
+
+    fn described(&self) -> Value {
+        json!(self)
+    }
+}
+
+/// The patient of a role, as many tumors in its organ as the role has, and of these known what the role knows.
+pub(super) fn settled(
+    (role, number): (Role, usize),
+    key: Key,
+    volume: Volume,
+    organ: &Array3<bool>,
+    diameters: &Diameters,
+) -> Result<Patient, Fault> {
+    let count = role.tumors(&mut key.draws("number of tumors"));
+    let mut patient = populate(&format!("{}_{number:03}", role.name()), key, volume, organ, (count, diameters))?;
+    if role == Role::Unlabeled {
+        patient.labels = organ.map(|inside| if *inside { LIVER } else { 0 });
+    }
+    Ok(patient)
 }
 
 /// Puts cysts and so many tumors of such sizes into a scan's organ, by the same model as the world's: for real scans with

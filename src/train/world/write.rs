@@ -9,7 +9,7 @@ use flate2::write::GzEncoder;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use super::{LIVER, Patient, Role, TUMOR, World};
+use super::{LIVER, Patient, Patients, Role, TUMOR};
 use crate::error::{Error, Result};
 use crate::ingest::nifti::{Datatype, encode_header};
 use crate::sink::durable::write_whole;
@@ -17,7 +17,7 @@ use crate::volume::{Array3, Grid, Voxels};
 
 /// gzip's level: small files that are written once.
 const LEVEL: u32 = 4;
-const IMAGE: &str = "phantom CT with tumors of a world, freetumor";
+const IMAGE: &str = "CT with tumors of a world, freetumor";
 const LABEL: &str = "labels of a world, freetumor";
 
 /// The folders of images and of labels, and the list that names them.
@@ -48,7 +48,7 @@ fn places(role: Role) -> [&'static str; 3] {
 /// }
 /// # Ok::<(), freetumor::error::Error>(())
 /// ```
-pub fn write_decathlon(world: &World, role: Role, folder: &Path) -> Result<()> {
+pub fn write_decathlon(world: &(impl Patients + ?Sized), role: Role, folder: &Path) -> Result<()> {
     write_patients(world, role, role.patients(), folder)
 }
 
@@ -56,7 +56,7 @@ pub fn write_decathlon(world: &World, role: Role, folder: &Path) -> Result<()> {
 ///
 /// # Errors
 /// As for [`write_decathlon`].
-pub fn write_patients(world: &World, role: Role, patients: usize, folder: &Path) -> Result<()> {
+pub fn write_patients(world: &(impl Patients + ?Sized), role: Role, patients: usize, folder: &Path) -> Result<()> {
     let [images, labels, list] = places(role);
     let truths = (role == Role::Unlabeled).then_some("truthUn");
     for name in [images, labels].into_iter().chain(truths) {
@@ -87,14 +87,14 @@ pub fn write_patients(world: &World, role: Role, patients: usize, folder: &Path)
 }
 
 /// The description that is there, or a new one.
-fn known(path: &Path, world: &World) -> Result<Value> {
-    let own = json!(world);
+fn known(path: &Path, world: &(impl Patients + ?Sized)) -> Result<Value> {
+    let own = world.described();
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Ok(json!({
                 "name": "freetumor world",
-                "description": "Phantoms with tumors of a model that the synthesis does not know.",
+                "description": "Patients with tumors of a model that the synthesis does not know.",
                 "tensorImageSize": "3D",
                 "modality": { "0": "CT" },
                 "labels": { "0": "background", LIVER.to_string(): "liver", TUMOR.to_string(): "liver tumor" },
@@ -140,6 +140,7 @@ fn write_nifti(path: &Path, grid: &Grid, datatype: Datatype, description: &str, 
 mod tests {
     use super::*;
     use crate::ingest::nifti;
+    use crate::train::world::World;
 
     #[test]
     fn roles_share_a_folder_and_worlds_do_not() {

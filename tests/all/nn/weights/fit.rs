@@ -50,7 +50,7 @@ fn the_part_decides_where_a_file_holds_several_networks() {
     }
     let error = fit(&raw, &network, Part::Whole).unwrap_err();
     assert_eq!(error.to_string(), "the file holds several networks: generator, discriminator, segmentor");
-    assert_eq!(error.hint(), Some("choose the part, such as generator"));
+    assert_eq!(error.hint(), Some("choose one with --part, or `part` in a graph file, such as generator"));
     let error = fit(&tensors(&[("netD.bias", &[2.0])]), &network, Part::Generator).unwrap_err();
     assert_eq!(error.to_string(), "the file holds no generator, but discriminator");
 }
