@@ -163,6 +163,10 @@ impl Baseline<'_> {
         for z in region.start[2]..end[2] {
             for y in region.start[1]..end[1] {
                 let line = distance.row(y - region.start[1], z - region.start[2]);
+                // Rows that pass the tumor by are many.
+                if !line.iter().fold(false, |any, mm| any | (*mm <= outer as f32)) {
+                    continue;
+                }
                 let row = &labels.row(y, z)[region.start[0]..end[0]];
                 let offset = labels.index_of([region.start[0], y, z]);
                 let boxed = (low[1]..high[1]).contains(&y) && (low[2]..high[2]).contains(&z);

@@ -5,14 +5,14 @@
 
 use super::gaussian::{gaussian, separable, weights};
 use crate::mask::Organ;
-use crate::volume::Array3;
+use crate::volume::{Array3, Stretches};
 
 /// Smooths a difference map by the 7³ Gaussian of sigma 1 voxel, zero outside the box.
 ///
 /// # Source
 /// FreeTumor, the step between the generator's output and the blend.
 pub fn smooth_difference(difference: &Array3<f32>) -> Array3<f32> {
-    separable(difference, [0, 1, 2].map(|_| weights(1.0, 3)))
+    separable(difference, [0, 1, 2].map(|_| weights(1.0, 3)), &Stretches::whole(difference.shape()))
 }
 
 /// Softens a shape's edge by a Gaussian.
@@ -21,7 +21,7 @@ pub fn smooth_difference(difference: &Array3<f32>) -> Array3<f32> {
 /// `shape` 0 or 1, `sigma_voxels` along [x, y, z], cut off after `truncate` of them (the reference's is 4); the result
 /// lies in 0..1.
 pub fn soften(shape: &Array3<f32>, sigma_voxels: [f64; 3], truncate: f64) -> Array3<f32> {
-    gaussian(shape, sigma_voxels, truncate)
+    gaussian(shape, sigma_voxels, truncate, &Stretches::whole(shape.shape()))
 }
 
 /// `before − soft shape · difference · texture · width` where the label is the healthy organ, `before` elsewhere.
@@ -50,13 +50,17 @@ pub fn blend(
     for shape in [labels.shape(), soft_shape.shape(), difference.shape(), texture.shape()] {
         assert_eq!(shape, before.shape(), "all arrays of a blend are of one box");
     }
+    let within = Stretches::of(soft_shape, |&soft| soft != 0.0);
     let mut after = before.clone();
-    let factors = soft_shape.as_slice().iter().zip(difference.as_slice()).zip(texture.as_slice());
-    for ((value, &label), ((soft, difference), texture)) in
-        after.as_mut_slice().iter_mut().zip(labels.as_slice()).zip(factors)
-    {
-        if label == organ.label {
-            *value -= soft * difference * texture * width;
+    for (y, z, stretch) in within.rows() {
+        let [soft, difference, texture] =
+            [soft_shape, difference, texture].map(|array| &array.row(y, z)[stretch.clone()]);
+        let factors = soft.iter().zip(difference).zip(texture);
+        let values = after.row_mut(y, z)[stretch.clone()].iter_mut().zip(&labels.row(y, z)[stretch]);
+        for ((value, &label), ((soft, difference), texture)) in values.zip(factors) {
+            if label == organ.label {
+                *value -= soft * difference * texture * width;
+            }
         }
     }
     after

@@ -2,14 +2,13 @@
 //!
 //! A difference is the share of the window's width by which the blend darkens where shape and texture are 1.
 
-use pulp::Arch;
-
-use super::gaussian;
+use super::gaussian::{gaussian, radius};
 use super::noise::SmoothNoise;
 use super::organ::OrganSummary;
 use super::prior::Contrast;
+use super::wide::{Wide, widest};
 use crate::random::Draws;
-use crate::volume::Array3;
+use crate::volume::{Array3, Stretches};
 
 /// The mean of the textures: differences are divided by it, so that contrasts are means in HU.
 pub const TEXTURE_MEAN: f32 = 0.525;
@@ -19,6 +18,8 @@ const NECROTIC_FROM_MM: f64 = 25.0;
 const RIMMED_FROM_MM: f64 = 20.0;
 /// Vessels are looked for after smoothing by this.
 const VESSEL_SIGMA_MM: f64 = 1.5;
+/// That smoothing is cut off after this many standard deviations.
+const VESSEL_TRUNCATE: f64 = 2.5;
 /// HU of tumors in organs that are darker than soft tissue.
 const SOFT_TISSUE_HU: [f64; 2] = [25.0, 45.0];
 /// Ground glass above this size is no nodule.
@@ -32,8 +33,11 @@ const TISSUE_HU: f64 = 40.0;
 pub(crate) struct Place<'a> {
     /// HU as in the scan.
     pub before: &'a Array3<f32>,
-    /// 1 in the healthy organ.
-    pub healthy: &'a Array3<f32>,
+    pub labels: &'a Array3<u8>,
+    /// That of the healthy organ.
+    pub label: u8,
+    /// Where anything changes: what a map says elsewhere does not matter.
+    pub within: &'a Stretches,
     /// 0 on the tumor's surface, 1 in its centre, negative outside.
     pub depth: &'a Array3<f32>,
     /// The texture of the blend.
@@ -92,9 +96,13 @@ pub(crate) fn plausible(
         }
     };
     // The blend multiplies by the texture; what is meant in HU is divided by it first.
-    let values = darker_hu.as_slice().iter().zip(place.texture.as_slice());
-    let difference = values.map(|(hu, texture)| hu / (texture.max(0.1) * width_hu)).collect();
-    Array3::from_vec(darker_hu.shape(), difference)
+    let mut difference = darker_hu;
+    for (y, z, stretch) in place.within.rows() {
+        let textures = &place.texture.row(y, z)[stretch.clone()];
+        let values = difference.row_mut(y, z)[stretch].iter_mut();
+        values.zip(textures).for_each(|(hu, texture)| *hu /= texture.max(0.1) * width_hu);
+    }
+    difference
 }
 
 /// HU to take away for a tumor of even contrast, its core and rim; vessels that cross it are taken out.
@@ -103,33 +111,63 @@ fn darker(draws: &mut Draws, place: &Place, contrast_hu: f64, core_hu: f64) -> A
     let (rimmed, rim_share) = (draws.chance(0.3), draws.uniform(0.3, 1.0) as f32);
     let rim_share = if rimmed && place.diameter_mm >= RIMMED_FROM_MM { rim_share } else { 0.0 };
     let rim_mm = draws.uniform(1.0, 2.5) as f32;
-    let depth_mm = (place.diameter_mm / 2.0) as f32;
     let (contrast, core) = (contrast_hu as f32, core_hu as f32);
-    let mut result = vessels(place);
-    Arch::new().dispatch(
-        #[inline(always)]
-        || {
-            let values = place.depth.as_slice().iter().zip(place.texture.as_slice());
-            for (hu, (&depth, &texture)) in result.as_mut_slice().iter_mut().zip(values) {
+    widest(Darkening { place, hu: vessels(place), contrast, core, core_from, rim_share, rim_mm })
+}
+
+/// A contrast that is to be added to `hu`, with its core and rim.
+struct Darkening<'a> {
+    place: &'a Place<'a>,
+    hu: Array3<f32>,
+    contrast: f32,
+    core: f32,
+    core_from: f32,
+    rim_share: f32,
+    rim_mm: f32,
+}
+
+impl Wide for Darkening<'_> {
+    type Output = Array3<f32>;
+
+    #[inline(always)]
+    fn done(mut self) -> Array3<f32> {
+        let Self { place, contrast, core, core_from, rim_share, rim_mm, .. } = self;
+        let depth_mm = (place.diameter_mm / 2.0) as f32;
+        for (y, z, stretch) in place.within.rows() {
+            let [depths, textures] = [place.depth, place.texture].map(|array| &array.row(y, z)[stretch.clone()]);
+            let values = depths.iter().zip(textures);
+            for (hu, (&depth, &texture)) in self.hu.row_mut(y, z)[stretch].iter_mut().zip(values) {
                 let rim = rim_share * (1.0 - smooth_step((depth * depth_mm - rim_mm) / rim_mm));
                 *hu +=
                     contrast * (texture / TEXTURE_MEAN) * (1.0 - rim) + core * smooth_step((depth - core_from) / 0.2);
             }
-        },
-    );
-    result
+        }
+        self.hu
+    }
 }
 
 /// By how much the smoothed organ is brighter or darker than its own spread allows: vessels and ducts.
 fn vessels(place: &Place) -> Array3<f32> {
     let sigma = place.spacing_mm.map(|mm| VESSEL_SIGMA_MM / mm);
-    let masked = place.before.as_slice().iter().zip(place.healthy.as_slice()).map(|(hu, inside)| hu * inside).collect();
-    let mut smooth = gaussian::gaussian(&Array3::from_vec(place.before.shape(), masked), sigma, 2.5);
-    let weight = gaussian::gaussian(place.healthy, sigma, 2.5);
+    let shape = place.before.shape();
+    let (mut organ_hu, mut healthy) = (Array3::filled(shape, 0.0f32), Array3::filled(shape, 0.0f32));
+    for (y, z, stretch) in place.within.grown(sigma.map(|sigma| radius(sigma, VESSEL_TRUNCATE))).rows() {
+        let seen = place.before.row(y, z)[stretch.clone()].iter().zip(&place.labels.row(y, z)[stretch.clone()]);
+        let kept = organ_hu.row_mut(y, z)[stretch.clone()].iter_mut().zip(&mut healthy.row_mut(y, z)[stretch]);
+        for ((kept_hu, kept), (hu, &label)) in kept.zip(seen) {
+            let inside = f32::from(u8::from(label == place.label));
+            (*kept_hu, *kept) = (hu * inside, inside);
+        }
+    }
+    let mut smooth = gaussian(&organ_hu, sigma, VESSEL_TRUNCATE, place.within);
+    let weight = gaussian(&healthy, sigma, VESSEL_TRUNCATE, place.within);
     let (median, spread) = (place.organ.median_hu as f32, place.organ.spread_hu as f32);
-    for (hu, weight) in smooth.as_mut_slice().iter_mut().zip(weight.as_slice()) {
-        let excess = if *weight > 0.05 { *hu / weight - median } else { 0.0 };
-        *hu = excess - excess.clamp(-spread, spread);
+    for (y, z, stretch) in place.within.rows() {
+        let weights = &weight.row(y, z)[stretch.clone()];
+        for (hu, weight) in smooth.row_mut(y, z)[stretch].iter_mut().zip(weights) {
+            let excess = if *weight > 0.05 { *hu / weight - median } else { 0.0 };
+            *hu = excess - excess.clamp(-spread, spread);
+        }
     }
     smooth
 }

@@ -1,8 +1,7 @@
 //! Gaussian smoothing of a box whose surroundings are zero.
 
-use pulp::Arch;
-
-use crate::volume::Array3;
+use super::wide::{Wide, widest};
+use crate::volume::{Array3, Stretches};
 
 /// The weights of a Gaussian at whole voxels `0..=radius`, those on both sides summing to one.
 pub(crate) fn weights(sigma_voxels: f64, radius: usize) -> Vec<f32> {
@@ -21,31 +20,54 @@ pub(crate) fn radius(sigma_voxels: f64, truncate: f64) -> usize {
 }
 
 /// Smooths with a Gaussian of `sigma_voxels` along [x, y, z]; what lies outside the box counts as zero.
-pub(crate) fn gaussian(values: &Array3<f32>, sigma_voxels: [f64; 3], truncate: f64) -> Array3<f32> {
-    separable(values, sigma_voxels.map(|sigma| weights(sigma, radius(sigma, truncate))))
+///
+/// Values within `wanted` are computed, the others are 0.
+pub(crate) fn gaussian(values: &Array3<f32>, sigma_voxels: [f64; 3], truncate: f64, wanted: &Stretches) -> Array3<f32> {
+    separable(values, sigma_voxels.map(|sigma| weights(sigma, radius(sigma, truncate))), wanted)
 }
-
-/// Values that are summed up in registers at once.
-const LANES: usize = 64;
 
 /// Convolves with symmetric weights along each axis; what lies outside the box counts as zero.
 ///
-/// Products are rounded before they are added, so that vectors of any width give the same bits.
-pub(crate) fn separable(values: &Array3<f32>, half_kernels: [Vec<f32>; 3]) -> Array3<f32> {
-    Arch::new().dispatch(
-        #[inline(always)]
-        || convolved(values, &half_kernels),
-    )
+/// Values within `wanted` are computed, the others are 0. Products are rounded before they are added, so that vectors of
+/// any width give the same bits.
+pub(crate) fn separable(values: &Array3<f32>, half_kernels: [Vec<f32>; 3], wanted: &Stretches) -> Array3<f32> {
+    widest(Convolution { values, half_kernels, wanted })
+}
+
+struct Convolution<'a> {
+    values: &'a Array3<f32>,
+    half_kernels: [Vec<f32>; 3],
+    wanted: &'a Stretches,
+}
+
+impl Wide for Convolution<'_> {
+    type Output = Array3<f32>;
+
+    #[inline(always)]
+    fn done(self) -> Array3<f32> {
+        convolved(self.values, &self.half_kernels, self.wanted)
+    }
 }
 
 #[inline(always)]
-fn convolved(values: &Array3<f32>, half_kernels: &[Vec<f32>; 3]) -> Array3<f32> {
+fn convolved(values: &Array3<f32>, half_kernels: &[Vec<f32>; 3], wanted: &Stretches) -> Array3<f32> {
     let [nx, ny, nz] = values.shape();
+    let reach = [0, 1, 2].map(|axis| half_kernels[axis].len() - 1);
+    // What a pass along one axis gives is what those after it read.
+    let after_y = wanted.grown([0, 0, reach[2]]);
+    let passes = [after_y.grown([0, reach[1], 0]), after_y, wanted.clone()];
     let mut last: Option<Array3<f32>> = None;
     let mut spare: Option<Array3<f32>> = None;
     for (axis, half) in half_kernels.iter().enumerate().filter(|(_, half)| half.len() > 1) {
         let source = last.as_ref().unwrap_or(values);
-        let mut target = spare.take().unwrap_or_else(|| Array3::filled([nx, ny, nz], 0.0f32));
+        let mut target = match spare.take() {
+            // The rows of an earlier pass, which are not all written again.
+            Some(mut spare) => {
+                spare.as_mut_slice().fill(0.0);
+                spare
+            }
+            None => Array3::filled([nx, ny, nz], 0.0f32),
+        };
         // Many rows of a tumor's box are empty; they need not be read again and again.
         let rows = source.as_slice().chunks_exact(nx.max(1));
         let filled: Vec<bool> = rows.map(|row| row.iter().fold(0, |bits, value| bits | value.to_bits()) != 0).collect();
@@ -57,12 +79,15 @@ fn convolved(values: &Array3<f32>, half_kernels: &[Vec<f32>; 3]) -> Array3<f32> 
         for outer in 0..outer {
             for inner in 0..inner {
                 let (y, z) = if axis == 2 { (outer, inner) } else { (inner, outer) };
-                let row = target.row_mut(y, z);
+                let stretch = passes[axis].row(y, z);
+                if stretch.is_empty() {
+                    continue;
+                }
+                let row = &mut target.row_mut(y, z)[stretch.clone()];
                 if axis == 0 {
-                    row.fill(0.0);
                     if filled[y + ny * z] {
                         padded[margin..margin + nx].copy_from_slice(source.row(y, z));
-                        let shifted = |by: usize| &padded[by..by + nx];
+                        let shifted = |by: usize| &padded[by + stretch.start..by + stretch.end];
                         let pairs = half.iter().enumerate().skip(1);
                         let pairs = pairs.flat_map(|(k, &w)| [(w, shifted(margin + k)), (w, shifted(margin - k))]);
                         let lines: Vec<_> = [(half[0], shifted(margin))].into_iter().chain(pairs).collect();
@@ -77,7 +102,7 @@ fn convolved(values: &Array3<f32>, half_kernels: &[Vec<f32>; 3]) -> Array3<f32> 
                     for other in [at.checked_sub(k), after].into_iter().flatten() {
                         let (y, z) = if axis == 1 { (other, z) } else { (y, other) };
                         if filled[y + ny * z] {
-                            lines.push((weight, source.row(y, z)));
+                            lines.push((weight, &source.row(y, z)[stretch.clone()]));
                         }
                     }
                 }
@@ -92,19 +117,34 @@ fn convolved(values: &Array3<f32>, half_kernels: &[Vec<f32>; 3]) -> Array3<f32> 
 /// The sum of lines times their weights, in the order in which they are given.
 #[inline(always)]
 fn weighted_sum(row: &mut [f32], lines: &[(f32, &[f32])]) {
-    let whole = row.len() / LANES * LANES;
-    for start in (0..whole).step_by(LANES) {
-        let mut sums = [0.0f32; LANES];
+    const FEW: usize = 16;
+    if row.len() < FEW {
+        row.fill(0.0);
         for (weight, line) in lines {
-            sums.iter_mut().zip(&line[start..start + LANES]).for_each(|(sum, value)| *sum += weight * value);
+            row.iter_mut().zip(*line).for_each(|(sum, value)| *sum += weight * value);
         }
-        row[start..start + LANES].copy_from_slice(&sums);
+        return;
     }
-    let rest = &mut row[whole..];
-    rest.fill(0.0);
+    let mut done = 0;
+    while done + 64 <= row.len() {
+        summed::<64>(row, lines, done);
+        done += 64;
+    }
+    while done < row.len() {
+        // The last block begins early enough to be whole: what is summed twice comes out the same.
+        summed::<FEW>(row, lines, done.min(row.len() - FEW));
+        done += FEW;
+    }
+}
+
+/// As [`weighted_sum`] for `LANES` values from `start` on, which are summed up in registers at once.
+#[inline(always)]
+fn summed<const LANES: usize>(row: &mut [f32], lines: &[(f32, &[f32])], start: usize) {
+    let mut sums = [0.0f32; LANES];
     for (weight, line) in lines {
-        rest.iter_mut().zip(&line[whole..]).for_each(|(sum, value)| *sum += weight * value);
+        sums.iter_mut().zip(&line[start..start + LANES]).for_each(|(sum, value)| *sum += weight * value);
     }
+    row[start..start + LANES].copy_from_slice(&sums);
 }
 
 #[cfg(test)]
@@ -115,7 +155,7 @@ mod tests {
     fn a_point_becomes_the_product_of_three_kernels() {
         let mut point = Array3::filled([15, 13, 11], 0.0);
         point[[7, 6, 5]] = 1.0;
-        let smooth = gaussian(&point, [1.0, 0.5, 0.75], 4.0);
+        let smooth = gaussian(&point, [1.0, 0.5, 0.75], 4.0, &Stretches::whole(point.shape()));
         let (x, y, z) = (weights(1.0, 4), weights(0.5, 2), weights(0.75, 3));
         assert!((smooth[[9, 5, 6]] - x[2] * y[1] * z[1]).abs() < 1e-7);
         assert!((smooth.as_slice().iter().sum::<f32>() - 1.0).abs() < 1e-5);
@@ -124,6 +164,6 @@ mod tests {
     #[test]
     fn no_width_changes_nothing() {
         let values = Array3::from_fn([4, 3, 2], |[x, y, z]| (x + 7 * y + z) as f32);
-        assert_eq!(gaussian(&values, [0.0; 3], 4.0), values);
+        assert_eq!(gaussian(&values, [0.0; 3], 4.0, &Stretches::whole(values.shape())), values);
     }
 }

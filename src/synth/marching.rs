@@ -3,7 +3,7 @@
 //! On a binary mask every vertex is the midpoint of an edge of the cell between eight voxel centres, so what a cell
 //! adds depends only on which of its corners are set: 256 cases, computed once for a spacing.
 
-use crate::volume::Array3;
+use crate::volume::{Array3, Stretches, hull};
 
 /// What a closed mesh measures.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,15 +30,22 @@ pub(crate) fn surface(mask: &Array3<u8>, spacing_mm: [f64; 3]) -> Surface {
     let [nx, ny, nz] = mask.shape();
     let (mut area, mut flux) = (0.0, 0.0);
     let clear = vec![0u8; nx];
-    let row = |y: usize, z: usize| {
+    let set = Stretches::of(mask, |&value| value != 0);
+    let row = |[y, z]: [usize; 2]| {
         // Indices run from one before the first row.
-        if y >= 1 && z >= 1 && y <= ny && z <= nz { mask.row(y - 1, z - 1) } else { &clear[..] }
+        let is_there = y >= 1 && z >= 1 && y <= ny && z <= nz;
+        if is_there { (mask.row(y - 1, z - 1), set.row(y - 1, z - 1)) } else { (&clear[..], 0..0) }
     };
     for z in 0..=nz {
         for y in 0..=ny {
-            let rows = [row(y, z), row(y + 1, z), row(y, z + 1), row(y + 1, z + 1)];
+            let rows = [[y, z], [y + 1, z], [y, z + 1], [y + 1, z + 1]].map(row);
+            let stretch = rows.iter().fold(0..0, |all, (_, stretch)| hull(all, stretch.clone()));
+            if stretch.is_empty() {
+                continue;
+            }
+            let rows = rows.map(|(row, _)| row);
             let mut before = 0usize;
-            for x in 0..=nx {
+            for x in stretch.start..=stretch.end {
                 let mut after = 0usize;
                 if x < nx {
                     for (k, row) in rows.iter().enumerate() {

@@ -20,6 +20,7 @@ mod rules;
 pub mod shape;
 mod site;
 pub mod texture;
+mod wide;
 
 use serde::{Deserialize, Serialize};
 

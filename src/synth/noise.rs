@@ -1,7 +1,6 @@
 //! Smooth random fields on a box of voxels.
 
-use pulp::Arch;
-
+use super::wide::{Wide, widest};
 use crate::random::Draws;
 use crate::volume::Array3;
 
@@ -34,12 +33,8 @@ impl SmoothNoise {
         let scale = (libm::sqrt(12.0) / SPLINE_DEVIATION) as f32;
         let lattice = Array3::from_fn(knots, |_| scale * (draws.unit_f32() - 0.5));
         let taps = [0, 1, 2].map(|k| taps(knots[k], shape[k], spacing_mm[k] / step_mm[k], phase[k]));
-        let planes = Arch::new().dispatch(
-            #[inline(always)]
-            || expand(&expand(&lattice, 0, &taps[0]), 1, &taps[1]),
-        );
-        let [_, _, taps] = taps;
-        Self { planes, taps }
+        let [along_x, along_y, taps] = taps;
+        Self { planes: widest(Expansion { lattice, along_x, along_y }), taps }
     }
 
     /// The values of the row at [y, z] from voxel `x` on, as many as `out` takes.
@@ -72,6 +67,22 @@ fn taps(knots: usize, count: usize, stride: f64, phase: f64) -> Vec<(usize, [f32
             (first, spline_weights(position - first as f64))
         })
         .collect()
+}
+
+/// A lattice whose knots along x and y are to be replaced by voxels.
+struct Expansion {
+    lattice: Array3<f32>,
+    along_x: Vec<(usize, [f32; 4])>,
+    along_y: Vec<(usize, [f32; 4])>,
+}
+
+impl Wide for Expansion {
+    type Output = Array3<f32>;
+
+    #[inline(always)]
+    fn done(self) -> Array3<f32> {
+        expand(&expand(&self.lattice, 0, &self.along_x), 1, &self.along_y)
+    }
 }
 
 /// Replaces the knots along x or y by voxels.

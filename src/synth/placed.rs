@@ -7,7 +7,7 @@ use super::gaussian::radius;
 use super::rules::{Plan, TRUNCATE};
 use super::shape::DrawnShape;
 use crate::mask::MaskedScan;
-use crate::volume::{Array3, Region};
+use crate::volume::{Array3, Region, Stretches};
 
 /// A shape where it lies in the scan, clipped to the organ.
 pub(super) struct Placed {
@@ -15,6 +15,8 @@ pub(super) struct Placed {
     pub region: Region,
     /// The shape to be softened, in a box that may reach beyond the scan by the margin.
     pub soft_box: Array3<f32>,
+    /// Where in that box it is not zero once it is soft.
+    pub soft_within: Stretches,
     /// Where the candidate's box begins in that box.
     pub soft_start: [usize; 3],
     /// The shape's depth in the candidate's box.
@@ -85,18 +87,25 @@ impl Placed {
         }
         let depth = moved(&drawn.depth, drawn.start, from.map(|index| index as i64), region.shape, -1.0);
         let soft_box = soft.map(|&inside| f32::from(inside));
-        Ok(Self { region, soft_box, soft_start, depth, labels, tumor, voxels, clipped_fraction })
+        let soft_within =
+            Stretches::of(&soft, |&inside| inside != 0).grown(margin.map(|sigma| radius(sigma, TRUNCATE)));
+        Ok(Self { region, soft_box, soft_within, soft_start, depth, labels, tumor, voxels, clipped_fraction })
     }
 }
 
 /// The part of an array that a box shows: `start` is where the array begins, `from` where the box does.
-fn moved<T: Clone>(array: &Array3<T>, start: [i64; 3], from: [i64; 3], shape: [usize; 3], outside: T) -> Array3<T> {
+fn moved<T: Copy>(array: &Array3<T>, start: [i64; 3], from: [i64; 3], shape: [usize; 3], outside: T) -> Array3<T> {
     let mut result = Array3::filled(shape, outside);
     let first = [0, 1, 2].map(|k| (from[k] - start[k]).max(0) as usize);
     let at = [0, 1, 2].map(|k| (start[k] - from[k]).max(0) as usize);
     let size = [0, 1, 2].map(|k| array.shape()[k].saturating_sub(first[k]).min(shape[k].saturating_sub(at[k])));
-    if size.iter().all(|&count| count > 0) {
-        result.paste(at, &array.cut(Region { start: first, shape: size }));
+    if size[0] > 0 {
+        for z in 0..size[2] {
+            for y in 0..size[1] {
+                let row = &array.row(first[1] + y, first[2] + z)[first[0]..first[0] + size[0]];
+                result.row_mut(at[1] + y, at[2] + z)[at[0]..at[0] + size[0]].copy_from_slice(row);
+            }
+        }
     }
     result
 }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::blend::{blend, round_hu, smooth_difference, soften, with_tumor};
+use super::blend::{blend, round_hu, smooth_difference, with_tumor};
 use super::classes::{CLASS_VOXEL_MM, ClassDraw, SizeClass};
 use super::config::{Differences, RulesConfig, Sites, Sizes, Textures};
 use super::difference::{Place, constant, fixed, plausible};
+use super::gaussian::gaussian;
 use super::measure::{equivalent_diameter_mm, sphericity};
 use super::organ::OrganSummary;
 use super::placed::Placed;
@@ -324,15 +325,22 @@ impl Plan<'_> {
         placed: Placed,
         margin: [f64; 3],
     ) -> Result<Candidate, Fault> {
-        let Placed { region, soft_box, soft_start, depth, labels, tumor, voxels, clipped_fraction } = placed;
+        let Placed { region, soft_box, soft_within, soft_start, depth, labels, tumor, voxels, clipped_fraction } =
+            placed;
         let grid = &self.scan.scan.volume.grid;
         let before = self.scan.scan.volume.voxels.hu_of(region);
-        let soft = soften(&soft_box, margin, TRUNCATE).cut(Region { start: soft_start, shape: region.shape });
-        let texture = self.textures().sample(&mut key.draws("texture"), region.shape, self.spacing_mm);
-        let healthy = labels.map(|&label| f32::from(u8::from(label == self.organ.label)));
+        let inner = Region { start: soft_start, shape: region.shape };
+        let mut soft = gaussian(&soft_box, margin, TRUNCATE, &soft_within);
+        let mut within = soft_within;
+        if soft.region() != inner {
+            (soft, within) = (soft.cut(inner), within.cut(inner));
+        }
+        let texture = self.textures().sample(&mut key.draws("texture"), &within, self.spacing_mm);
         let place = Place {
             before: &before,
-            healthy: &healthy,
+            labels: &labels,
+            label: self.organ.label,
+            within: &within,
             depth: &depth,
             texture: &texture,
             spacing_mm: self.spacing_mm,

@@ -4,10 +4,9 @@
 //! 1 on its surface), N a smooth random field whose features follow the tumor's size (lobes), M one of a few
 //! millimetres (the ragged edge). The threshold is chosen so that the volume is the one asked for.
 
-use pulp::Arch;
-
 use super::components::keep_largest;
 use super::noise::SmoothNoise;
+use super::wide::{Wide, widest};
 use crate::random::Draws;
 use crate::volume::Array3;
 
@@ -94,10 +93,7 @@ impl ShapeDraw {
         let edge = SmoothNoise::new(draws, shape, spacing_mm, edge_step);
         let noises = [(lobes, self.lobes as f32), (edge, (2.0 * self.edge_mm / self.diameter_mm * kept) as f32)];
         let ellipsoid = Ellipsoid { centre, spacing_mm, radii, turn };
-        let mut level = Arch::new().dispatch(
-            #[inline(always)]
-            || ellipsoid.level(shape, start, self.farthest(), &noises),
-        );
+        let mut level = widest(Levels { ellipsoid, shape, start, farthest: self.farthest(), noises });
 
         let voxel_mm3: f64 = spacing_mm.iter().product();
         let volume_mm3 = std::f64::consts::PI / 6.0 * self.diameter_mm * self.diameter_mm * self.diameter_mm;
@@ -113,7 +109,7 @@ impl ShapeDraw {
         let mut level = level.cut(around);
         let mut mask = level.map(|&value| u8::from(value <= surface));
         keep_largest(&mut mask);
-        let centre_level = level.as_slice().iter().copied().fold(f32::INFINITY, f32::min);
+        let centre_level = least(level.as_slice());
         let scale = 1.0 / (surface - centre_level).max(f32::MIN_POSITIVE);
         level.as_mut_slice().iter_mut().for_each(|value| *value = (surface - *value) * scale);
         DrawnShape { start: [0, 1, 2].map(|k| start[k] + around.start[k] as i64), mask, depth: level }
@@ -147,6 +143,24 @@ struct Ellipsoid {
     radii: [f64; 3],
     /// The rows are the directions of its axes.
     turn: [[f64; 3]; 3],
+}
+
+/// The levels of a box that begins at `start`.
+struct Levels {
+    ellipsoid: Ellipsoid,
+    shape: [usize; 3],
+    start: [i64; 3],
+    farthest: f64,
+    noises: [(SmoothNoise, f32); 2],
+}
+
+impl Wide for Levels {
+    type Output = Array3<f32>;
+
+    #[inline(always)]
+    fn done(self) -> Array3<f32> {
+        self.ellipsoid.level(self.shape, self.start, self.farthest, &self.noises)
+    }
 }
 
 impl Ellipsoid {
@@ -218,6 +232,15 @@ fn trim(level: &mut Array3<f32>, axis: usize, surface: f32) {
             *value = value.max(surface) + 1.0;
         }
     }
+}
+
+/// The least of values none of which is NaN, many at a time.
+fn least(values: &[f32]) -> f32 {
+    let mut lanes = [f32::INFINITY; 32];
+    for chunk in values.chunks(lanes.len()) {
+        lanes.iter_mut().zip(chunk).for_each(|(least, value)| *least = if value < least { *value } else { *least });
+    }
+    lanes.into_iter().fold(f32::INFINITY, f32::min)
 }
 
 /// The level below which `count` voxels lie.

@@ -5,12 +5,12 @@
 
 use std::sync::{Arc, OnceLock};
 
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::gaussian::{radius, weights};
+use super::wide::{Wide, widest};
 use crate::random::{Draws, Key};
-use crate::volume::Array3;
+use crate::volume::{Array3, Stretches};
 
 /// Voxels along each side of a volume.
 const SIDE: usize = 96;
@@ -84,11 +84,10 @@ impl TexturePool {
         &self.volumes
     }
 
-    /// Draws a volume, an offset and flips, and reads them trilinearly onto a box.
-    ///
-    /// # Shapes
-    /// `shape` voxels of `spacing_mm`, both [x, y, z].
-    pub fn sample(&self, draws: &mut Draws, shape: [usize; 3], spacing_mm: [f64; 3]) -> Array3<f32> {
+    /// Draws a volume, an offset and flips, and reads them trilinearly onto voxels of `spacing_mm` of a box; those that are not
+    /// `within` are 0.
+    pub(crate) fn sample(&self, draws: &mut Draws, within: &Stretches, spacing_mm: [f64; 3]) -> Array3<f32> {
+        let shape = within.shape();
         let volume = &self.volumes[draws.index(self.volumes.len())];
         let taps = [0, 1, 2].map(|axis| {
             let offset = draws.uniform(0.0, SIDE as f64);
@@ -104,10 +103,23 @@ impl TexturePool {
                 })
                 .collect::<Vec<Tap>>()
         });
-        Arch::new().dispatch(
-            #[inline(always)]
-            || trilinear(volume, shape, &taps),
-        )
+        widest(Reading { volume, within, taps })
+    }
+}
+
+/// A box that is read from a volume.
+struct Reading<'a> {
+    volume: &'a Array3<f32>,
+    within: &'a Stretches,
+    taps: [Vec<Tap>; 3],
+}
+
+impl Wide for Reading<'_> {
+    type Output = Array3<f32>;
+
+    #[inline(always)]
+    fn done(self) -> Array3<f32> {
+        trilinear(self.volume, self.within, &self.taps)
     }
 }
 
@@ -116,22 +128,20 @@ type Tap = (usize, usize, f32);
 
 /// Reads a volume between its voxels.
 #[inline(always)]
-fn trilinear(volume: &Array3<f32>, shape: [usize; 3], taps: &[Vec<Tap>; 3]) -> Array3<f32> {
-    let mut result = Array3::filled(shape, 0.0f32);
+fn trilinear(volume: &Array3<f32>, within: &Stretches, taps: &[Vec<Tap>; 3]) -> Array3<f32> {
+    let mut result = Array3::filled(within.shape(), 0.0f32);
     let mut line = vec![0.0f32; SIDE];
-    for z in 0..shape[2] {
-        let (z0, z1, tz) = taps[2][z];
-        for y in 0..shape[1] {
-            let (y0, y1, ty) = taps[1][y];
-            let rows = [volume.row(y0, z0), volume.row(y1, z0), volume.row(y0, z1), volume.row(y1, z1)];
-            let [a, b, c, d] = rows.map(|row| &row[..SIDE]);
-            let corner = [(1.0 - ty) * (1.0 - tz), ty * (1.0 - tz), (1.0 - ty) * tz, ty * tz];
-            for (x, value) in line.iter_mut().enumerate() {
-                *value = corner[0] * a[x] + corner[1] * b[x] + corner[2] * c[x] + corner[3] * d[x];
-            }
-            for (value, &(x0, x1, tx)) in result.row_mut(y, z).iter_mut().zip(&taps[0]) {
-                *value = line[x0] + tx * (line[x1] - line[x0]);
-            }
+    for (y, z, stretch) in within.rows() {
+        let ((y0, y1, ty), (z0, z1, tz)) = (taps[1][y], taps[2][z]);
+        let rows = [volume.row(y0, z0), volume.row(y1, z0), volume.row(y0, z1), volume.row(y1, z1)];
+        let [a, b, c, d] = rows.map(|row| &row[..SIDE]);
+        let corner = [(1.0 - ty) * (1.0 - tz), ty * (1.0 - tz), (1.0 - ty) * tz, ty * tz];
+        for (x, value) in line.iter_mut().enumerate() {
+            *value = corner[0] * a[x] + corner[1] * b[x] + corner[2] * c[x] + corner[3] * d[x];
+        }
+        let taps = &taps[0][stretch.clone()];
+        for (value, &(x0, x1, tx)) in result.row_mut(y, z)[stretch].iter_mut().zip(taps) {
+            *value = line[x0] + tx * (line[x1] - line[x0]);
         }
     }
     result
@@ -199,7 +209,7 @@ mod tests {
     #[test]
     fn sampling_at_its_own_spacing_reads_between_neighbours() {
         let pool = TexturePool::abdomen();
-        let box_ = pool.sample(&mut Key::root(1).draws("texture"), [120, 5, 4], [1.5; 3]);
+        let box_ = pool.sample(&mut Key::root(1).draws("texture"), &Stretches::whole([120, 5, 4]), [1.5; 3]);
         // Periodic: 96 voxels further along x the same values come back.
         for z in 0..4 {
             for y in 0..5 {
@@ -214,8 +224,8 @@ mod tests {
     #[test]
     fn finer_voxels_show_the_same_place() {
         let pool = TexturePool::abdomen();
-        let coarse = pool.sample(&mut Key::root(2).draws("texture"), [10, 10, 10], [3.0; 3]);
-        let fine = pool.sample(&mut Key::root(2).draws("texture"), [19, 19, 19], [1.5; 3]);
+        let coarse = pool.sample(&mut Key::root(2).draws("texture"), &Stretches::whole([10; 3]), [3.0; 3]);
+        let fine = pool.sample(&mut Key::root(2).draws("texture"), &Stretches::whole([19; 3]), [1.5; 3]);
         for (z, y, x) in [(0, 0, 0), (3, 5, 7), (9, 9, 9)] {
             assert!((coarse[[x, y, z]] - fine[[2 * x, 2 * y, 2 * z]]).abs() < 1e-5);
         }

@@ -1,6 +1,6 @@
 //! Euclidean distances between voxels in millimetres, up to a limit.
 
-use super::Array3;
+use super::{Array3, Stretches};
 
 /// The distance from each voxel's centre to the centre of the nearest voxel for which `is_target` holds, exact up to
 /// `limit_mm` and `limit_mm` beyond it.
@@ -24,40 +24,42 @@ pub fn distance_mm<T>(
     limit_mm: f64,
     is_target: impl Fn(&T) -> bool,
 ) -> Array3<f32> {
-    let [nx, ny, nz] = voxels.shape();
+    let [_, ny, nz] = voxels.shape();
     let limit = limit_mm as f32;
+    let reach = spacing_mm.map(|mm| (limit_mm / mm) as usize);
+    // Most of a large box is further from any target than the limit: there nothing needs to be compared.
+    let along_x = Stretches::of(voxels, &is_target).grown([reach[0] + 1, 0, 0]);
     let mut squares = voxels.map(|value| if is_target(value) { 0.0 } else { f32::INFINITY });
-    for row in squares.as_mut_slice().chunks_exact_mut(nx.max(1)) {
-        along_row(row, spacing_mm[0] as f32);
+    for (y, z, stretch) in along_x.rows() {
+        along_row(&mut squares.row_mut(y, z)[stretch], spacing_mm[0] as f32);
     }
-    let mut result = Array3::filled([nx, ny, nz], f32::INFINITY);
-    for axis in [1, 2] {
-        let reach = (limit_mm / spacing_mm[axis]) as usize;
-        // Most rows of a large box hold no target; they need not be read again and again.
-        let rows = squares.as_slice().chunks_exact(nx.max(1));
-        let reached: Vec<bool> =
-            rows.map(|row| row.iter().fold(false, |any, &square| any | (square < f32::INFINITY))).collect();
+    let along_y = along_x.grown([0, reach[1], 0]);
+    let along_z = along_y.grown([0, 0, reach[2]]);
+    let mut result = Array3::filled(voxels.shape(), f32::INFINITY);
+    for (axis, before, after) in [(1, &along_x, &along_y), (2, &along_y, &along_z)] {
         let mut lines: Vec<(f32, &[f32])> = Vec::new();
-        for z in 0..nz {
-            for y in 0..ny {
-                let (at, length) = if axis == 1 { (y, ny) } else { (z, nz) };
-                lines.clear();
-                for other in at.saturating_sub(reach)..(at + reach + 1).min(length) {
-                    let (y, z) = if axis == 1 { (other, z) } else { (y, other) };
-                    if reached[y + ny * z] {
-                        let offset_mm = at.abs_diff(other) as f32 * spacing_mm[axis] as f32;
-                        lines.push((offset_mm * offset_mm, squares.row(y, z)));
-                    }
+        for (y, z, stretch) in after.rows() {
+            let (at, length) = if axis == 1 { (y, ny) } else { (z, nz) };
+            lines.clear();
+            for other in at.saturating_sub(reach[axis])..(at + reach[axis] + 1).min(length) {
+                let (y, z) = if axis == 1 { (other, z) } else { (y, other) };
+                if !before.row(y, z).is_empty() {
+                    let offset_mm = at.abs_diff(other) as f32 * spacing_mm[axis] as f32;
+                    lines.push((offset_mm * offset_mm, &squares.row(y, z)[stretch.clone()]));
                 }
-                least_sum(result.row_mut(y, z), &lines);
             }
+            least_sum(&mut result.row_mut(y, z)[stretch], &lines);
         }
         std::mem::swap(&mut squares, &mut result);
     }
-    for square in squares.as_mut_slice() {
-        *square = square.sqrt().min(limit);
+    let mut distances = result;
+    distances.as_mut_slice().fill(limit);
+    for (y, z, stretch) in along_z.rows() {
+        let found = squares.row(y, z)[stretch.clone()].iter();
+        let distances = distances.row_mut(y, z)[stretch].iter_mut();
+        distances.zip(found).for_each(|(mm, square)| *mm = square.sqrt().min(limit));
     }
-    squares
+    distances
 }
 
 /// Values that are compared in registers at once.

@@ -15,6 +15,7 @@ mod percentile;
 mod picture;
 mod preprocess;
 mod resample;
+mod stretches;
 mod turn;
 
 pub use affine::Affine;
@@ -28,6 +29,7 @@ pub use orientation::Orientation;
 pub use picture::{Picture, View, before_and_after, busiest_voxel, label_colour, stacked, three_planes};
 pub use preprocess::{Prepared, Preprocess};
 pub use resample::{MOST_VOXELS, Outside, Resampling};
+pub(crate) use stretches::{Stretches, hull};
 pub use turn::Turn;
 
 /// Hounsfield units on a grid. Integers stay integers until a stage needs floats.
