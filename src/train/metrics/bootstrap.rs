@@ -5,7 +5,9 @@
 //! draw seeds anew for each patient would average their spread away, and call a difference between two lucky seeds
 //! certain. All arms share the same draws, which is what makes their differences paired.
 //!
-//! With few seeds the spread of their mean is understated, by a factor of (n − 1) / n in its variance.
+//! What is drawn from n seeds has too little spread, by a factor of (n − 1) / n in the variance of its mean; their weights are
+//! spread around 1 by as much more (Rao and Wu's rescaling). One seed alone has no spread at all: an interval is then for
+//! that network.
 
 use serde::Serialize;
 
@@ -95,13 +97,20 @@ impl Interval {
         };
         Some(Self { low: at(0.5 - 0.5 * LEVEL), high: at(0.5 + 0.5 * LEVEL) })
     }
+
+    /// As far as it lies between two values: resamples of few seeds may go beyond what is possible.
+    #[must_use]
+    pub fn within(self, [least, most]: [f64; 2]) -> Self {
+        Self { low: self.low.clamp(least, most), high: self.high.clamp(least, most) }
+    }
 }
 
 /// Draws of patients and seeds.
 ///
 /// # Source
 /// The percentile bootstrap (Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 13) with both
-/// factors of a crossed design resampled (Owen, *Annals of Applied Statistics* 1, 386, 2007).
+/// factors of a crossed design resampled (Owen, *Annals of Applied Statistics* 1, 386, 2007), with few seeds rescaled (Rao and Wu,
+/// *Journal of the American Statistical Association* 83, 231, 1988).
 ///
 /// ```
 /// use freetumor::random::Key;
@@ -139,7 +148,7 @@ impl Resamples {
                 assert_eq!(values.len(), patients.len(), "resamples of other patients");
                 values.iter().zip(patients).map(|(value, times)| value * times).sum()
             };
-            let shares = drawn(key, seeds).into_iter().zip(&sums).filter(|(times, _)| *times > 0.0);
+            let shares = rescaled(drawn(key, seeds)).into_iter().zip(&sums);
             let share = shares.fold(Share::NONE, |all, (times, [sum, weight])| {
                 all.and(Share { sum: times * dot(sum), weight: times * dot(weight) })
             });
@@ -156,6 +165,17 @@ impl Resamples {
 
 fn split(cells: &[Share]) -> [Vec<f64>; 2] {
     [cells.iter().map(|share| share.sum).collect(), cells.iter().map(|share| share.weight).collect()]
+}
+
+/// Spreads how often each was drawn so far around 1 that a mean varies as much as its standard error says.
+///
+/// Some weigh less than nothing then; that is no harm as long as all are measured on the same patients.
+fn rescaled(mut times: Vec<f64>) -> Vec<f64> {
+    if times.len() > 1 {
+        let scale = libm::sqrt(times.len() as f64 / (times.len() - 1) as f64);
+        times.iter_mut().for_each(|times| *times = 1.0 + scale * (*times - 1.0));
+    }
+    times
 }
 
 /// How often each of `count` was drawn in as many draws.
@@ -195,6 +215,20 @@ mod tests {
                 })
                 .count();
             assert!((174..=199).contains(&held), "{held} of 200 for seeds {of_seeds}");
+        }
+    }
+
+    #[test]
+    fn few_seeds_spread_as_far_as_their_standard_error() {
+        for count in [2usize, 3, 5, 40] {
+            let values: Vec<f64> = (0..count).map(|index| (index * index) as f64).collect();
+            let mean = values.iter().sum::<f64>() / count as f64;
+            let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+            let standard_error = (squares / ((count - 1) * count) as f64).sqrt();
+            let series = Series(values.iter().map(|value| vec![Share::of(Some(*value))]).collect());
+            let means = Resamples::new(Key::root(7), 20_000, 1).means(&series);
+            let square = means.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / means.len() as f64;
+            assert!((square.sqrt() / standard_error - 1.0).abs() < 0.02, "{count} {}", square.sqrt());
         }
     }
 

@@ -1,6 +1,6 @@
 //! All measures of one case: one prediction beside its truth.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::lesions::{LesionMatch, match_lesions};
 use super::overlap::{dice, surface_dice, tolerance_mm};
@@ -19,7 +19,7 @@ pub struct MeasuredOrgan {
 }
 
 /// What was measured for one organ of one case.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CaseMeasures {
     /// Dice of the organ with its tumors; `None` where neither truth nor prediction has any, or it has no id.
     pub organ_dice: Option<f64>,

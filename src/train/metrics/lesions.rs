@@ -83,7 +83,7 @@ impl DiameterBin {
 }
 
 /// A 26-connected component of the truth.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Lesion {
     /// Voxels.
     pub voxels: u64,
@@ -104,7 +104,7 @@ pub struct Lesion {
 }
 
 /// The lesions of one case, and the predictions that touch none.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LesionMatch {
     /// In memory order of their first voxels.
     pub lesions: Vec<Lesion>,

@@ -53,6 +53,11 @@ impl Metric {
         }
     }
 
+    /// What it can be, least and most.
+    pub fn range(self) -> [f64; 2] {
+        [0.0, if self == Self::FalsePositives { f64::INFINITY } else { 1.0 }]
+    }
+
     /// What one case adds.
     ///
     /// ```

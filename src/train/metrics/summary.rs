@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::bootstrap::{Interval, Resamples, Series, Share};
 use super::case::{CaseMeasures, MeasuredOrgan};
@@ -12,7 +12,7 @@ use super::metric::Metric;
 use crate::random::Key;
 
 /// One organ of one case under one network.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CaseRow {
     /// Place of the arm in [`Plan::arms`].
     pub arm: usize,
@@ -159,6 +159,7 @@ pub fn summarise(plan: &Plan, rows: &[CaseRow]) -> Summary {
                 let count = series.0.iter().flatten().map(|share| share.weight).sum::<f64>() as usize;
                 if let (Some(mean), Some(interval)) = (series.mean(), resamples.interval(&series)) {
                     let (arm, organ) = (name.clone(), measured.name.clone());
+                    let interval = interval.within(kind.range());
                     summary.metrics.push(MetricSummary {
                         arm,
                         organ,
