@@ -26,6 +26,8 @@ use super::world::{self, Scans};
 pub struct Made {
     /// Synthetic tumors to choose from; absent where they are fresh, or there are none.
     pub tumors: Option<usize>,
+    /// Those of the pool that they were taken from.
+    pub of: Option<usize>,
     pub mean_diameter_mm: Option<f64>,
     pub mean_delta_hu: Option<f64>,
     pub mean_found_fraction: Option<f64>,
@@ -176,6 +178,7 @@ fn summary(pool: &[Scored], ids: &[String]) -> Made {
     };
     Made {
         tumors: Some(kept.len()),
+        of: Some(pool.len()),
         mean_diameter_mm: mean(|it| it.diameter_mm),
         mean_delta_hu: mean(|it| it.delta_hu),
         mean_found_fraction: mean(|it| it.found_fraction),

@@ -186,6 +186,17 @@ pub struct Arm {
     pub tumors: Tumors,
 }
 
+/// One training of an arm.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Training<'a> {
+    /// The place of the arm among all.
+    pub place: usize,
+    pub arm: &'a Arm,
+    /// The place of the seed among the arm's.
+    pub index: usize,
+    pub seed: u64,
+}
+
 /// The arms that the report is about.
 pub const REAL_ONLY: &str = "real_only";
 pub const FILTERED: &str = "filtered";
@@ -244,17 +255,15 @@ impl Experiment {
 
     /// The makers that any arm takes from.
     pub fn makers(&self) -> Vec<Maker> {
-        self.arms.iter().filter_map(|arm| arm.tumors.maker()).collect::<BTreeSet<_>>().into_iter().collect()
+        makers(self.arms.iter())
     }
 
-    /// All trainings of arms, in order: the place of the arm, the arm, the place of the seed, the seed.
-    pub fn trainings(&self) -> Vec<(usize, &Arm, usize, u64)> {
-        let of_arm = |(place, arm): (usize, &'_ Arm)| {
-            let seeds = self.seeds.arms.iter().take(arm.seeds).copied().enumerate();
-            seeds.map(move |(index, seed)| (place, index, seed)).collect::<Vec<_>>()
-        };
-        let all = self.arms.iter().enumerate().flat_map(of_arm);
-        all.map(|(place, index, seed)| (place, &self.arms[place], index, seed)).collect()
+    /// All trainings of arms, in order.
+    pub fn trainings(&self) -> Vec<Training<'_>> {
+        let seeds = |arm: &Arm| self.seeds.arms.iter().take(arm.seeds).copied().enumerate();
+        let arms = self.arms.iter().enumerate();
+        arms.flat_map(|(place, arm)| seeds(arm).map(move |(index, seed)| Training { place, arm, index, seed }))
+            .collect()
     }
 
     /// The place of an arm.
@@ -269,6 +278,11 @@ impl Experiment {
     pub fn digest(&self) -> Result<String> {
         Ok(FileDigest::of(&freetumor::sink::canonical::pretty(self)?).sha256)
     }
+}
+
+/// The makers that arms take from.
+pub fn makers<'a>(arms: impl Iterator<Item = &'a Arm>) -> Vec<Maker> {
+    arms.filter_map(|arm| arm.tumors.maker()).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 #[cfg(test)]

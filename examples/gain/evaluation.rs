@@ -3,18 +3,17 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use freetumor::error::{Error, Result};
 use freetumor::ingest::nifti::{self, Datatype, encode_header};
 use freetumor::nn::predictor::{Predictor, Wanted};
 use freetumor::nn::weights::Part;
-use freetumor::nn::windows::{Grouping, Importance, SlidingWindows, WindowPlan};
-use freetumor::train::data::Case;
 use freetumor::train::metrics::{CaseRow, MeasuredOrgan, measure};
+use freetumor::train::segmentation::segmented;
 use freetumor::train::world::{LIVER, TUMOR};
 use freetumor::volume::{Array3, Grid, Labels};
+use rayon::prelude::*;
 
 use super::lab::Lab;
 use super::segmentors::digest;
@@ -32,13 +31,9 @@ pub fn organ() -> MeasuredOrgan {
 pub fn predict(lab: &Lab, place: &str, name: &str, weights: &Path, scans: &Scans) -> Result<PathBuf> {
     let folder = lab.out.join(place).join(format!("{name}-{}", &digest(weights)?[..12]));
     lab.make_folder(&folder)?;
-    let wanted = Wanted {
-        model: lab.experiment.segmentation.network.model.model(),
-        part: Part::Whole,
-        classes: None,
-        width: None,
-        norm: None,
-    };
+    let (settings, device) = (&lab.experiment.segmentation, lab.device()?);
+    let wanted =
+        Wanted { model: settings.network.model.model(), part: Part::Whole, classes: None, width: None, norm: None };
     let mut network = None;
     for (index, patient) in scans.names.iter().enumerate() {
         let path = file(&folder, patient);
@@ -47,10 +42,11 @@ pub fn predict(lab: &Lab, place: &str, name: &str, weights: &Path, scans: &Scans
         }
         let network = match &mut network {
             Some(network) => network,
-            none => none.insert(Predictor::open(weights, &wanted, &lab.device()?)?),
+            none => none.insert(Predictor::open(weights, &wanted, &device)?),
         };
         let case = scans.cases.get(index).map_err(|fault| Error::new(format!("scan {patient}: {fault}")))?;
-        let labels = segmented(lab, network, &case)?;
+        let windows = (settings.preprocess.patch_voxels, settings.overlap);
+        let labels = segmented(&case, windows, &device, |window| network.forward(window))?;
         write_labels(lab, &path, &case.masked.scan.volume.grid, &labels)?;
     }
     Ok(folder)
@@ -58,30 +54,6 @@ pub fn predict(lab: &Lab, place: &str, name: &str, weights: &Path, scans: &Scans
 
 fn file(folder: &Path, patient: &str) -> PathBuf {
     folder.join(format!("{patient}.nii.gz"))
-}
-
-/// The likeliest label of every voxel, from overlapping windows of the size that was trained on.
-fn segmented(lab: &Lab, network: &Predictor, case: &Case) -> Result<Array3<u8>> {
-    let settings = &lab.experiment.segmentation;
-    let image = case.image(case.masked.mask.labels.region());
-    let [nx, ny, nz] = image.shape();
-    // z is fastest in tensors, x in volumes.
-    let mut values = Vec::with_capacity(nx * ny * nz);
-    for x in 0..nx {
-        for y in 0..ny {
-            values.extend((0..nz).map(|z| image[[x, y, z]]));
-        }
-    }
-    let failed = |cause: candle_core::Error| Error::new(format!("cannot segment: {cause}")).with_source(cause);
-    let device = lab.device()?;
-    let volume = Tensor::from_vec(values, (1, 1, nx, ny, nz), &Device::Cpu);
-    let volume = volume.and_then(|volume| volume.to_device(&device)).map_err(failed)?;
-    let plan = WindowPlan::new(image.shape(), settings.preprocess.patch_voxels, [settings.overlap; 3])?;
-    let windows = SlidingWindows { plan, importance: Importance::Constant, grouping: Grouping::Alone };
-    let logits = windows.whole(&volume, |window| network.forward(window))?;
-    let likeliest = logits.argmax(1).and_then(|ids| ids.to_dtype(DType::U8)?.flatten_all()?.to_vec1::<u8>());
-    let likeliest = likeliest.map_err(failed)?;
-    Ok(Array3::from_fn(image.shape(), |[x, y, z]| likeliest[z + nz * (y + ny * x)]))
 }
 
 fn write_labels(lab: &Lab, path: &Path, grid: &Grid, labels: &Array3<u8>) -> Result<()> {
@@ -99,7 +71,7 @@ fn write_labels(lab: &Lab, path: &Path, grid: &Grid, labels: &Array3<u8>) -> Res
 /// Where a prediction or its scan cannot be read.
 pub fn rows(folder: &Path, scans: &Scans, arm: usize, seed: usize) -> Result<Vec<CaseRow>> {
     let organ = organ();
-    let one = |(index, name): (usize, &String)| {
+    let one = |(index, name): (usize, &String)| -> Result<CaseRow> {
         let case = scans.cases.get(index).map_err(|fault| Error::new(format!("scan {name}: {fault}")))?;
         let path = file(folder, name);
         let predicted = nifti::read_labels(&path);
@@ -112,7 +84,7 @@ pub fn rows(folder: &Path, scans: &Scans, arm: usize, seed: usize) -> Result<Vec
         let measures = measure(&truth, &predicted.ids, &organ);
         Ok(CaseRow { arm, seed, case: name.clone(), patient: name.clone(), organ: 0, measures })
     };
-    scans.names.iter().enumerate().map(one).collect()
+    scans.names.par_iter().enumerate().map(one).collect()
 }
 
 /// Mean Dice of the tumors in percent, over cases that have any.

@@ -23,9 +23,10 @@ use freetumor::error::{Error, Result};
 use freetumor::nn::kernel::prepare_process;
 
 use self::arms::{Arms, training};
-use self::config::Experiment;
+use self::config::{Experiment, Training, makers};
 use self::lab::{Lab, say};
 use self::side_by_side::side_by_side;
+use self::test_set::{TestSet, seen_at};
 
 /// The experiment at full size.
 const FULL: &str = include_str!("gain.toml");
@@ -53,9 +54,6 @@ struct Args {
     /// Where networks compute
     #[arg(long, value_enum, default_value_t = DeviceName::Cpu)]
     device: DeviceName,
-    /// Look at the test set again: what comes of it is said to be no first round
-    #[arg(long)]
-    force: bool,
 }
 
 /// The stages, in order.
@@ -69,10 +67,10 @@ enum Stage {
     Judges,
     /// Makes and scores the candidates of every maker
     Pools,
-    /// Trains all arms
+    /// Trains all arms, and shows the test set to each network once
     Arms,
-    /// Looks at the test set, once, and reports
-    Test,
+    /// Says what came of it
+    Report,
 }
 
 fn main() -> ExitCode {
@@ -108,10 +106,11 @@ fn carry_out(args: &Args) -> Result<()> {
             Stage::Judges => judges(&lab)?,
             Stage::Pools => {
                 gate::check(&lab)?;
-                lab.experiment.makers().into_iter().try_for_each(|maker| pools::make(&lab, maker))?;
+                let needed = makers(left(&lab).iter().map(|training| training.arm));
+                needed.into_iter().try_for_each(|maker| pools::make(&lab, maker))?;
             }
             Stage::Arms => all_arms(&lab)?,
-            Stage::Test => test_set::look(&lab, args.force)?,
+            Stage::Report => report::report(&lab, gate::check(&lab)?)?,
         }
     }
     Ok(())
@@ -128,10 +127,17 @@ fn judges(lab: &Lab) -> Result<()> {
 
 fn all_arms(lab: &Lab) -> Result<()> {
     gate::check(lab)?;
-    let arms = Arms::new(lab)?;
-    side_by_side(lab.jobs, &lab.experiment.trainings(), |(_, arm, _, seed)| {
-        arms.train(arm, *seed, training(&arm.name, *seed), None).map(drop)
+    let (arms, test_set) = (Arms::new(lab)?, TestSet::open(lab)?);
+    side_by_side(lab.jobs, &left(lab), |one| {
+        arms.train(one.arm, one.seed, training(&one.arm.name, one.seed), None)?;
+        test_set.show(lab, one)
     })
+}
+
+/// The trainings of arms whose networks have not seen the test set.
+fn left(lab: &Lab) -> Vec<Training<'_>> {
+    let all = lab.experiment.trainings().into_iter();
+    all.filter(|one| !seen_at(lab, &one.arm.name, one.seed).exists()).collect()
 }
 
 #[cfg(test)]
@@ -154,16 +160,31 @@ mod tests {
         let results: serde_json::Value =
             serde_json::from_slice(&std::fs::read(out.join("results.json")).unwrap()).unwrap();
         assert_eq!(results["primary"]["arms"].as_array().unwrap().len(), 11);
-        assert_eq!(results["times_opened"], 1);
-        let made = |arm: &str| results["made"][arm][0]["tumors"].as_u64();
-        assert_eq!((made("filtered"), made("thinned_to_sizes"), made("unfiltered")), (Some(12), Some(12), Some(24)));
-        assert_eq!(made("real_only"), None);
+        let made = |arm: &str, what: &str| results["made"][arm][0][what].as_u64();
+        let tumors = |arm: &str| made(arm, "tumors");
+        assert_eq!(
+            (tumors("filtered"), tumors("thinned_to_sizes"), tumors("unfiltered")),
+            (Some(12), Some(12), Some(24))
+        );
+        assert_eq!((made("filtered", "of"), tumors("real_only")), (Some(24), None));
         let page = std::fs::read_to_string(out.join("results.md")).unwrap();
         assert!(page.contains("## Answers") && page.contains("| zero_contrast | 1 |"), "{page}");
-        let again = carry_out(&args(&out, &[])).unwrap_err().to_string();
-        assert!(again.contains("was looked at already"), "{again}");
-        carry_out(&args(&out, &["--stage", "test", "--force"])).unwrap();
-        let page = std::fs::read_to_string(out.join("results.md")).unwrap();
-        assert!(page.contains("looked at 2 times"), "{page}");
+        assert!(
+            page.contains("## Differences with one network") && page.contains("| oracle - real_only | dice |"),
+            "{page}"
+        );
+
+        // What was seen goes on elsewhere: no network is trained, no pool made, no scan looked at once more.
+        let elsewhere = folder.path().join("elsewhere");
+        std::fs::create_dir_all(elsewhere.join("seen")).unwrap();
+        let seen: Vec<_> = std::fs::read_dir(out.join("seen")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        for path in seen.iter().chain(&[out.join("gate.json"), out.join("experiment.json")]) {
+            std::fs::copy(path, elsewhere.join(path.strip_prefix(&out).unwrap())).unwrap();
+        }
+        carry_out(&args(&elsewhere, &["--stage", "pools", "--stage", "report"])).unwrap();
+        assert_eq!(std::fs::read_to_string(elsewhere.join("results.md")).unwrap(), page);
+        std::fs::remove_file(seen[0].strip_prefix(&out).map(|name| elsewhere.join(name)).unwrap()).unwrap();
+        let early = carry_out(&args(&elsewhere, &["--stage", "report"])).unwrap_err().to_string();
+        assert!(early.contains("is not finished"), "{early}");
     }
 }

@@ -6,7 +6,8 @@ use std::fmt::Write;
 use freetumor::error::Result;
 use freetumor::random::Key;
 use freetumor::train::metrics::{
-    CaseRow, Interval, Metric, Plan, Resamples, Series, Share, Summary, cases_table, lesions_table, plot, summarise,
+    CaseRow, Difference, Interval, Metric, Plan, Resamples, Series, Share, Summary, cases_table, lesions_table, plot,
+    summarise,
 };
 use serde::Serialize;
 
@@ -14,15 +15,14 @@ use super::arms::Made;
 use super::config::{FILTERED, ORACLE, PRIMARY, REAL_ONLY};
 use super::evaluation::organ;
 use super::gate::Passage;
-use super::lab::Lab;
+use super::lab::{Lab, say};
+use super::test_set::all_seen;
 
 /// The results.
 #[derive(Debug, Serialize)]
 pub struct Results {
     /// The settings, as a digest of `experiment.json`.
     pub experiment_sha256: String,
-    /// How often the test set was looked at, this time included.
-    pub times_opened: u32,
     pub gate: Passage,
     /// What arms were trained on, by arm and seed.
     pub made: BTreeMap<String, Vec<Made>>,
@@ -30,6 +30,8 @@ pub struct Results {
     pub primary: Summary,
     /// The other differences, with a correction of their own.
     pub secondary: Summary,
+    /// Those with an arm of one network. Nothing is known of how such an arm varies, so their p is not to be looked at.
+    pub single: Vec<Difference>,
     /// The part of the way from real only to the oracle that the filter's tumors go, in Dice; absent where the oracle is
     /// not above real only.
     pub gap_closed: Option<GapClosed>,
@@ -45,13 +47,26 @@ pub struct GapClosed {
     pub without_gap: f64,
 }
 
+/// Reports what all networks did.
+///
+/// # Errors
+/// Where one of them is not finished, or nothing can be written.
+pub fn report(lab: &Lab, gate: Passage) -> Result<()> {
+    let (mut rows, mut made) = (Vec::new(), BTreeMap::new());
+    for seen in all_seen(lab)? {
+        rows.extend(seen.cases);
+        made.entry(seen.arm).or_insert_with(Vec::new).push(seen.made);
+    }
+    let (plan, results) = results(lab, &rows, gate, made)?;
+    write(lab, &plan, &rows, &results)?;
+    say(&format!("results: {}", lab.out.join("results.md").display()));
+    Ok(())
+}
+
 /// What the rows of all arms say.
-pub fn summaries(lab: &Lab, rows: &[CaseRow]) -> (Plan, Summary, Summary, Option<GapClosed>) {
+fn results(lab: &Lab, rows: &[CaseRow], gate: Passage, made: BTreeMap<String, Vec<Made>>) -> Result<(Plan, Results)> {
     let experiment = &lab.experiment;
-    let pairs = |names: &[[&str; 2]]| -> Vec<[usize; 2]> {
-        let pair = |[one, other]: &[&str; 2]| Some([experiment.place(one)?, experiment.place(other)?]);
-        names.iter().filter_map(pair).collect()
-    };
+    let places = |[one, other]: [&str; 2]| Some([experiment.place(one)?, experiment.place(other)?]);
     let plan = |comparisons| Plan {
         arms: experiment.arms.iter().map(|arm| (arm.name.clone(), arm.seeds)).collect(),
         organs: vec![organ()],
@@ -59,19 +74,28 @@ pub fn summaries(lab: &Lab, rows: &[CaseRow]) -> (Plan, Summary, Summary, Option
         resamples: experiment.resamples,
         key: Key::root(experiment.seeds.resamples).with("gain", "resamples"),
     };
-    let primary = plan(pairs(&PRIMARY));
-    let others: Vec<[&str; 2]> =
-        experiment.secondary.iter().map(|[one, other]| [one.as_str(), other.as_str()]).collect();
-    let (first, second) = (summarise(&primary, rows), summarise(&plan(pairs(&others)), rows));
+    let primary = plan(PRIMARY.into_iter().filter_map(places).collect());
+    let others = experiment.secondary.iter().filter_map(|[one, other]| places([one, other]));
+    let (single, several): (Vec<_>, Vec<_>) =
+        others.partition(|pair| pair.iter().any(|arm| experiment.arms[*arm].seeds == 1));
     let of = |name: &str| experiment.place(name).map(|arm| dice(rows, arm, experiment.arms[arm].seeds));
-    let gap = match (of(FILTERED), of(REAL_ONLY), of(ORACLE)) {
+    let gap_closed = match (of(FILTERED), of(REAL_ONLY), of(ORACLE)) {
         (Some(filtered), Some(real_only), Some(oracle)) => {
             let resamples = Resamples::new(primary.key, primary.resamples, patients(rows).len());
             gap_closed(&resamples, [&filtered, &real_only, &oracle])
         }
         _ => None,
     };
-    (primary, first, second, gap)
+    let results = Results {
+        experiment_sha256: experiment.digest()?,
+        gate,
+        made,
+        primary: summarise(&primary, rows),
+        secondary: summarise(&plan(several), rows),
+        single: summarise(&plan(single), rows).comparisons,
+        gap_closed,
+    };
+    Ok((primary, results))
 }
 
 fn patients(rows: &[CaseRow]) -> BTreeMap<&str, usize> {
@@ -105,15 +129,11 @@ pub fn gap_closed(resamples: &Resamples, [filtered, real_only, oracle]: [&Series
 }
 
 /// Writes everything.
-///
-/// # Errors
-/// Where it cannot be written.
-pub fn write(lab: &Lab, plan: &Plan, rows: &[CaseRow], results: &Results) -> Result<()> {
+fn write(lab: &Lab, plan: &Plan, rows: &[CaseRow], results: &Results) -> Result<()> {
     lab.write(&lab.out.join("cases.parquet"), &cases_table(plan, rows)?)?;
     lab.write(&lab.out.join("lesions.parquet"), &lesions_table(plan, rows)?)?;
     lab.write(&lab.out.join("plot.png"), &plot(&results.primary, &organ().name).to_png()?)?;
     lab.write(&lab.out.join("results.md"), page(results).as_bytes())?;
-    // What says that the test set was looked at comes last.
     lab.write_json(&lab.out.join("results.json"), results)
 }
 
@@ -122,13 +142,9 @@ pub fn page(results: &Results) -> String {
     let mut text = String::from("# What the filter is worth\n\n");
     text +=
         "Written by `cargo run --release --example gain`; intervals hold 95% of resamples of patients and seeds.\n\n";
-    let Results { experiment_sha256, times_opened, gate, .. } = results;
-    let round = match times_opened {
-        1 => "The test set was looked at once.".to_owned(),
-        times => format!("**The test set was looked at {times} times: this is no first round.**"),
-    };
+    let Results { experiment_sha256, gate, .. } = results;
     // Writing to a string cannot fail.
-    let _ = writeln!(text, "Settings `{experiment_sha256}`. {round}\n");
+    let _ = writeln!(text, "Settings `{experiment_sha256}`; every network saw the test set once.\n");
     let numbers = |values: &[f64]| values.iter().map(|value| format!("{value:.1}")).collect::<Vec<_>>().join(", ");
     let (oracle, real_only) = (numbers(&gate.oracle_dsc), numbers(&gate.real_only_dsc));
     let state = if gate.is_open { "open" } else { "shut" };
@@ -136,8 +152,9 @@ pub fn page(results: &Results) -> String {
         writeln!(text, "Gate, DSC on validation by tuning seed: oracle {oracle}; real only {real_only}: {state}.\n");
     verdicts(&mut text, results);
     arms(&mut text, results);
-    differences(&mut text, "Primary differences", &results.primary);
-    differences(&mut text, "Secondary differences", &results.secondary);
+    differences(&mut text, "Primary differences", &results.primary.comparisons, true);
+    differences(&mut text, "Secondary differences", &results.secondary.comparisons, true);
+    differences(&mut text, "Differences with one network", &results.single, false);
     made(&mut text, results);
     text
 }
@@ -208,20 +225,25 @@ fn arms(text: &mut String, results: &Results) {
     text.push('\n');
 }
 
-fn differences(text: &mut String, title: &str, summary: &Summary) {
-    let _ =
-        writeln!(text, "## {title}\n\n| arms | metric | difference | interval | p | Holm |\n|---|---|---|---|---|---|");
-    let mut rows: Vec<_> = summary.comparisons.iter().collect();
+/// A table of differences; with how probable they were, where several networks tell that.
+fn differences(text: &mut String, title: &str, rows: &[Difference], with_p: bool) {
+    let more = if with_p { [" p | Holm |", "---|---|"] } else { [""; 2] };
+    let _ = writeln!(
+        text,
+        "## {title}\n\n| arms | metric | difference | interval |{}\n|---|---|---|---|{}",
+        more[0], more[1]
+    );
+    let mut rows: Vec<_> = rows.iter().collect();
     rows.sort_by_key(|row| (row.arm.clone(), row.minus.clone()));
     for row in rows {
         let (arm, minus, metric) = (&row.arm, &row.minus, row.metric.replace('_', " "));
-        let (p, holm) = (row.p, row.p_holm);
+        let p = if with_p { format!(" {:.4} | {:.4} |", row.p, row.p_holm) } else { String::new() };
         let numbers = if row.metric == Metric::FalsePositives.name() {
             format!("{:+.2} | [{:.2}, {:.2}]", row.difference, row.interval.low, row.interval.high)
         } else {
             format!("{:+.1} | {}", 100.0 * row.difference, percent(row.interval))
         };
-        let _ = writeln!(text, "| {arm} - {minus} | {metric} | {numbers} | {p:.4} | {holm:.4} |");
+        let _ = writeln!(text, "| {arm} - {minus} | {metric} | {numbers} |{p}");
     }
     text.push('\n');
 }
@@ -230,15 +252,17 @@ fn differences(text: &mut String, title: &str, summary: &Summary) {
 fn made(text: &mut String, results: &Results) {
     text.push_str("## What arms were trained on\n\nThe first seed's; thinned arms draw anew for each.\n\n");
     text.push_str(
-        "| arm | tumors | diameter (mm) | change (HU) | found | found, held out |\n|---|---|---|---|---|---|\n",
+        "| arm | tumors | of the pool | diameter (mm) | change (HU) | found | found, held out |\n|---|---|---|---|---|---|---|\n",
     );
     for arm in &results.primary.arms {
         let Some(made) = results.made.get(&arm.arm).and_then(|made| made.first()) else { continue };
         let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
         let tumors = made.tumors.map_or("-".to_owned(), |tumors| tumors.to_string());
+        let share = made.tumors.zip(made.of).map(|(tumors, of)| 100.0 * tumors as f64 / of as f64);
+        let share = share.map_or("-".to_owned(), |share| format!("{share:.0}%"));
         let (diameter, delta) = (number(made.mean_diameter_mm), number(made.mean_delta_hu));
         let (found, held_out) = (number(made.mean_found_fraction), number(made.mean_held_out_found_fraction));
-        let _ = writeln!(text, "| {} | {tumors} | {diameter} | {delta} | {found} | {held_out} |", arm.arm);
+        let _ = writeln!(text, "| {} | {tumors} | {share} | {diameter} | {delta} | {found} | {held_out} |", arm.arm);
     }
 }
 

@@ -34,6 +34,29 @@ pub fn classes_of(organs: &[Organ]) -> usize {
     organs.iter().map(|organ| usize::from(organ.label.max(organ.tumor_label)) + 1).max().unwrap_or(1)
 }
 
+/// The likeliest label of every voxel of a case, from windows of `patch` voxels that overlap by a share; `look` gives a window's logits.
+///
+/// # Errors
+/// Where the network fails.
+pub fn segmented(
+    case: &Case,
+    (patch, overlap): ([usize; 3], f64),
+    device: &Device,
+    look: impl Fn(&Tensor) -> Result<Tensor>,
+) -> Result<Array3<u8>> {
+    let image = case.image(case.masked.mask.labels.region());
+    let shape = image.shape();
+    let mut values = Vec::new();
+    append(&mut values, &image);
+    let volume = volumes_on(values, 1, shape, device)?;
+    let plan = WindowPlan::new(shape, patch, [overlap; 3])?;
+    let windows = SlidingWindows { plan, importance: Importance::Constant, grouping: Grouping::Alone };
+    let logits = windows.whole(&volume, look)?;
+    let classes = logits.dims()[1];
+    let values = host(&logits)?;
+    Ok(array_of(&Logits::new(&values, 1, classes).likeliest(0), shape))
+}
+
 impl SegmentationLearner {
     /// A segmentor of these organs, judged on `validation` where there is some.
     ///
@@ -67,23 +90,9 @@ impl SegmentationLearner {
         &self.learning
     }
 
-    /// The likeliest label of every voxel of a case, from overlapping windows of the size that was trained on.
-    ///
-    /// # Errors
-    /// Where the network fails.
-    pub fn segment(&self, network: &Network, case: &Case) -> Result<Array3<u8>> {
-        let image = case.image(case.masked.mask.labels.region());
-        let shape = image.shape();
-        let mut values = Vec::new();
-        append(&mut values, &image);
-        let volume = volumes_on(values, 1, shape, self.learning.device())?;
-        let plan = WindowPlan::new(shape, self.patch, [self.overlap; 3])?;
-        let windows = SlidingWindows { plan, importance: Importance::Constant, grouping: Grouping::Alone };
-        let run = |window: &Tensor| network.forward(window).map_err(failed("the segmentor failed"));
-        let logits = windows.whole(&volume, run)?;
-        let classes = logits.dims()[1];
-        let values = host(&logits)?;
-        Ok(array_of(&Logits::new(&values, 1, classes).likeliest(0), shape))
+    fn segment(&self, network: &Network, case: &Case) -> Result<Array3<u8>> {
+        let look = |window: &Tensor| network.forward(window).map_err(failed("the segmentor failed"));
+        segmented(case, (self.patch, self.overlap), self.learning.device(), look)
     }
 
     /// The classes that scores are given for, by name.

@@ -47,7 +47,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use learner::{SegmentationLearner, classes_of};
+pub use learner::{SegmentationLearner, classes_of, segmented};
 pub(super) use sampler::draw_case;
 pub use sampler::{SegmentationSampler, Synthetic, Tumors};
 
