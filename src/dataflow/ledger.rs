@@ -182,6 +182,8 @@ impl Ledger {
         let state = self.state();
         let counts = state.writer.counts();
         let layout = |sink: &Arc<dyn Sink>| (sink.name().to_owned(), self.folder.join("layouts").join(sink.name()));
+        // A sink that hands its samples on has none.
+        let layouts = self.sinks.iter().map(layout).filter(|(_, place)| place.exists());
         RunReport {
             pipeline: plan.name.clone(),
             folder: self.folder.clone(),
@@ -195,7 +197,7 @@ impl Ledger {
             // Where nothing is done to organs, they are not looked at.
             scans_without_organs: if plan.trials.is_empty() { 0 } else { counts.without_organs },
             quality: state.quality.iter().map(|(group, &count)| row_of(group, count)).collect(),
-            layouts: self.sinks.iter().map(layout).collect(),
+            layouts: layouts.collect(),
             ..RunReport::default()
         }
     }

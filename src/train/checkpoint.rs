@@ -72,7 +72,8 @@ pub fn save(path: &Path, standing: &Standing, networks: &[&Learning]) -> Result<
     let text = serde_json::to_string(&standing)
         .map_err(|cause| Error::new(format!("cannot write a checkpoint: {cause}")).with_source(cause))?;
     write_safetensors(path, &tensors, &BTreeMap::from([(KEY.to_owned(), text)]), Precision::Single).map_err(|error| {
-        let message = format!("cannot save the checkpoint, the last one is intact: {error}");
+        let before = if path.exists() { "the last one is intact" } else { "there is none before it" };
+        let message = format!("cannot save the checkpoint, {before}: {error}");
         Error::new(message).with_hint("free some space and go on with --resume")
     })
 }

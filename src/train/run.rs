@@ -118,6 +118,17 @@ pub struct RunPlan {
     pub limit: Option<u64>,
 }
 
+impl RunPlan {
+    /// Whether there is a checkpoint from which it could go on.
+    pub fn has_begun(&self) -> bool {
+        self.checkpoint().exists()
+    }
+
+    fn checkpoint(&self) -> PathBuf {
+        self.out.join("checkpoint.safetensors")
+    }
+}
+
 /// How a run stands, for those who wait.
 #[derive(Clone, Debug)]
 pub struct Progress<'a> {
@@ -250,8 +261,8 @@ impl<'a> Run<'a> {
             standing: Standing::start(plan.stage, plan.seed, digest, &plan.kernel_class),
             history: History::default(),
         };
-        let path = run.checkpoint();
-        if !path.exists() {
+        let path = plan.checkpoint();
+        if !plan.has_begun() {
             let place = out.join("settings.json");
             write_atomic(&place, &settings)?;
             return Ok(run);
@@ -292,10 +303,6 @@ impl<'a> Run<'a> {
         let more = if differ.len() > 3 { format!("; and {} more", differ.len() - 3) } else { String::new() };
         Err(Error::new(format!("{} belongs to another run: {said}{more}", self.plan.out.display()))
             .with_hint("a run keeps to one configuration: write elsewhere with `--out`, or restore what differs"))
-    }
-
-    fn checkpoint(&self) -> PathBuf {
-        self.plan.out.join("checkpoint.safetensors")
     }
 
     fn table(&self) -> PathBuf {
@@ -357,7 +364,7 @@ impl<'a> Run<'a> {
         if let Some(picture) = curves(&self.history) {
             write_atomic(&self.plan.out.join("curves.png"), &picture.to_png()?)?;
         }
-        checkpoint::save(&self.checkpoint(), &self.standing, &learner.networks())
+        checkpoint::save(&self.plan.checkpoint(), &self.standing, &learner.networks())
     }
 
     fn finish(&self, learner: &impl Learner) -> Result<()> {

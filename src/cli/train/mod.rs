@@ -24,7 +24,7 @@ use crate::mask::Organ;
 use crate::nn::device::Place;
 use crate::nn::kernel::Class;
 use crate::sink::durable::FileDigest;
-use crate::train::data::Cases;
+use crate::train::data::{Cases, Survey};
 use crate::train::run::{Every, Learner, Report, RunPlan, run};
 use crate::train::segmentation::{SegmentationConfig, SegmentationLearner, SegmentationSampler, Synthetic, Tumors};
 use crate::train::synthesis::{SynthesisConfig, SynthesisLearner, SynthesisSampler};
@@ -214,6 +214,7 @@ impl<'a> Task<'a> {
                 scans.add_trial(&self.plan, trial)?;
             }
         }
+        settings["scans"] = scans.digests();
         let mut cases = scans.cases(preprocess, self.memory_bytes());
         let labeled = cases.take(Part::Labeled);
         let spoiled = self.survey("labeled", &labeled, &organs, true)?;
@@ -221,6 +222,17 @@ impl<'a> Task<'a> {
         if validation.is_empty() {
             let advice = "name stages under `validation`, or give validation a share of the patients in [pipeline]";
             writeln!(stderr, "warning: there is nothing to validate on: {advice}").map_err(unprinted)?;
+        } else {
+            let shown = validation.survey(cores(), &|| {}).cases_with;
+            let hidden = organs.iter().filter(|organ| !shown.contains_key(&organ.tumor_label));
+            for Organ { name, .. } in hidden {
+                let scans = validation.len();
+                writeln!(
+                    stderr,
+                    "warning: none of the {scans} scans for validation shows a {name} tumor: there is no score for it"
+                )
+                .map_err(unprinted)?;
+            }
         }
         let mut synthetic: Vec<Synthetic> = cases.pools.into_iter().map(Synthetic::Pool).collect();
         for (trial, cases) in feeding(&self.plan).zip(cases.trials) {
@@ -252,6 +264,7 @@ impl<'a> Task<'a> {
         let organs = self.organs(&[("labeled", &config.labeled), ("unlabeled", &config.unlabeled)])?;
         let mut scans = Scans::of(&self.plan, &config.labeled, &[])?;
         scans.add_unlabeled(&self.plan, &config.unlabeled)?;
+        settings["scans"] = scans.digests();
         let mut cases = scans.cases(preprocess, self.memory_bytes());
         let labeled = cases.take(Part::Labeled);
         let spoiled = self.survey("labeled", &labeled, &organs, true)?;
@@ -300,6 +313,9 @@ impl<'a> Task<'a> {
             loader_threads: at_least_one("--threads", self.args.threads.unwrap_or_else(|| (cores() / 4).max(1)))?,
             limit: self.args.limit,
         };
+        if plan.resume && !plan.has_begun() {
+            tracing::warn!("{} has no checkpoint to go on from: the run starts anew", plan.out.display());
+        }
         let mut watch = Watch::new(plan.stage);
         let report = run(&plan, sampler, learner, &mut |progress| watch.seen(progress));
         watch.finish();
@@ -359,6 +375,14 @@ impl<'a> Task<'a> {
         let tumors = organs.iter().map(|organ| (organ.tumor_label, format!("a {} tumor", organ.name)));
         let needed: Vec<_> = names.chain(tumors.filter(|_| with_tumors)).collect();
         survey.check(what, cases.entries(), &needed)?;
+        if survey.padded > 0 {
+            let Survey { padded, good, least_voxels, .. } = &survey;
+            let (patch, least) = (cases.preprocess().patch(), least_voxels.unwrap_or_default());
+            tracing::warn!(
+                "{padded} of {good} {what} scans are smaller than `patch_voxels` {patch:?} and padded with the window's low \
+                 end; the fewest voxels along an axis are {least:?}"
+            );
+        }
         Ok(survey.spoiled.len())
     }
 }

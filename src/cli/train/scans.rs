@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
+use serde_json::{Value as Json, json};
+
 use crate::error::{Complaint, Error, Result};
 use crate::graph::{Plan, Trial};
 use crate::ingest::ScanEntry;
 use crate::mask::{MaskedScan, Organ};
 use crate::sink::Split;
+use crate::sink::durable::FileDigest;
 use crate::suggest::did_you_mean;
 use crate::train::data::{CaseEntry, Cases, run_entries};
 use crate::volume::Preprocess;
@@ -78,6 +81,17 @@ pub struct Scans {
     /// Whether patients are split by the shares of the file; otherwise by the lists.
     by_shares: bool,
     validated: BTreeSet<String>,
+    /// Their files, by which a scan is known again that another source lists under another patient.
+    validated_files: BTreeSet<FileMark>,
+}
+
+/// Name, bytes and time of change of a scan's file.
+type FileMark = (String, u64, i64);
+
+/// What a scan is known by; `None` where it is no file that could be told from others.
+fn file_mark(entry: &ScanEntry) -> Option<FileMark> {
+    let name = entry.key.rsplit('/').next().unwrap_or(&entry.key);
+    (entry.bytes > 0 && entry.modified_s != 0).then(|| (name.to_owned(), entry.bytes, entry.modified_s))
 }
 
 /// The same, ready to be read.
@@ -97,29 +111,50 @@ impl Scans {
     /// Where a source cannot be listed, or a patient is trained and validated on.
     pub fn of(plan: &Plan, labeled: &[String], validation: &[String]) -> Result<Self> {
         let mut scans = Self { by_shares: validation.is_empty(), ..Self::default() };
+        let mut trained = Vec::new();
         for (entry, case) in of_masks(plan, labeled)? {
             match plan.split_of(&entry.patient_key) {
-                Split::Validation if scans.by_shares => scans.parts[Part::Validation as usize].push(case),
+                Split::Validation if scans.by_shares => scans.validate(&entry, case),
                 Split::Test if scans.by_shares => {}
-                _ => scans.parts[Part::Labeled as usize].push(case),
+                _ => {
+                    scans.parts[Part::Labeled as usize].push(case);
+                    trained.push(entry);
+                }
             }
         }
-        scans.parts[Part::Validation as usize].extend(of_masks(plan, validation)?.into_iter().map(|(_, case)| case));
-        let patients = |part: Part| scans.parts[part as usize].iter().map(|case| case.patient_key.clone());
-        let validated: BTreeSet<String> = patients(Part::Validation).collect();
-        if let Some(both) = patients(Part::Labeled).find(|patient| validated.contains(patient)) {
+        of_masks(plan, validation)?.into_iter().for_each(|(entry, case)| scans.validate(&entry, case));
+        if let Some(both) = trained.iter().find(|entry| scans.validated.contains(&entry.patient_key)) {
+            let patient = &both.patient_key;
             return Err(Error::new(format!(
-                "patient {both} is trained and validated on: the scores would mean nothing"
+                "patient {patient} is trained and validated on: the scores would mean nothing"
             ))
             .with_hint("leave `validation` out to split by patient, or name sources of other patients"));
         }
-        scans.validated = validated;
+        if let Some(both) = trained.iter().find(|entry| scans.has_validated_file(entry)) {
+            return Err(Error::new(format!(
+                "{} of `{}` is trained on and seems to be validated on under another patient: name, size and time of a file \
+                 for validation are the same",
+                both.key, both.source
+            ))
+            .with_hint("sources of one data set share its name: set `dataset` in both"));
+        }
         Ok(scans)
     }
 
-    /// Whether scans of a patient may be trained on.
-    fn may_train(&self, plan: &Plan, patient_key: &str) -> bool {
-        !self.validated.contains(patient_key) && (!self.by_shares || plan.split_of(patient_key) == Split::Train)
+    fn validate(&mut self, entry: &ScanEntry, case: CaseEntry) {
+        self.validated.insert(entry.patient_key.clone());
+        self.validated_files.extend(file_mark(entry));
+        self.parts[Part::Validation as usize].push(case);
+    }
+
+    fn has_validated_file(&self, entry: &ScanEntry) -> bool {
+        file_mark(entry).is_some_and(|mark| self.validated_files.contains(&mark))
+    }
+
+    /// Whether a scan may be trained on.
+    fn may_train(&self, plan: &Plan, entry: &ScanEntry) -> bool {
+        let is_validated = self.validated.contains(&entry.patient_key) || self.has_validated_file(entry);
+        !is_validated && (!self.by_shares || plan.split_of(&entry.patient_key) == Split::Train)
     }
 
     /// Adds scans with organs only; patients of validation and test are left out.
@@ -128,7 +163,7 @@ impl Scans {
     /// Where a source cannot be listed.
     pub fn add_unlabeled(&mut self, plan: &Plan, names: &[String]) -> Result<()> {
         let found = of_masks(plan, names)?;
-        let wanted = found.into_iter().filter(|(entry, _)| self.may_train(plan, &entry.patient_key));
+        let wanted = found.into_iter().filter(|(entry, _)| self.may_train(plan, entry));
         let wanted: Vec<_> = wanted.map(|(_, case)| case).collect();
         self.parts[Part::Unlabeled as usize].extend(wanted);
         Ok(())
@@ -155,10 +190,25 @@ impl Scans {
     pub fn add_trial(&mut self, plan: &Plan, trial: &Trial) -> Result<()> {
         let names: Vec<String> = trial.masks.iter().map(|&mask| plan.masks[mask].name.clone()).collect();
         let found = of_masks(plan, &names)?;
-        let wanted = found.into_iter().filter(|(entry, _)| self.may_train(plan, &entry.patient_key));
+        let wanted = found.into_iter().filter(|(entry, _)| self.may_train(plan, entry));
         let wanted: Vec<_> = wanted.map(|(_, case)| case).collect();
         self.trials.push(wanted);
         Ok(())
+    }
+
+    /// What the lists hold, so that a run that goes on can be told from one with other scans.
+    pub fn digests(&self) -> Json {
+        let said = |entries: &Vec<CaseEntry>| {
+            let ids: Vec<&str> = entries.iter().map(|entry| entry.id.as_str()).collect();
+            let digest = FileDigest::of(ids.join("\n").as_bytes()).sha256;
+            format!("{} listed, {}", ids.len(), &digest[..16])
+        };
+        let [labeled, validation, unlabeled] = self.parts.each_ref().map(said);
+        let each = |lists: &[Vec<CaseEntry>]| lists.iter().map(said).collect::<Vec<_>>();
+        json!({
+            "labeled": labeled, "validation": validation, "unlabeled": unlabeled, "runs": each(&self.pools),
+            "fresh": each(&self.trials),
+        })
     }
 
     /// Makes them ready to be read; memory is shared by their number.

@@ -156,7 +156,11 @@ pub fn write_safetensors(
         _ => Path::new("."),
     };
     let io = |error| Error::io("cannot write", path, error);
-    let staged = tempfile::Builder::new().prefix(".weights-").tempfile_in(folder).map_err(io)?;
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    // Less what the process takes away from every file that it makes; temporary ones are their owner's alone otherwise.
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let staged = builder.prefix(".weights-").tempfile_in(folder).map_err(io)?;
     let mut out = BufWriter::new(staged.as_file());
     out.write_all(&header(tensors, metadata, precision)?).map_err(io)?;
     for (name, tensor) in tensors {

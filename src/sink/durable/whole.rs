@@ -23,7 +23,11 @@ use std::path::Path;
 /// ```
 pub fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let staged = tempfile::Builder::new().prefix(".staged-").tempfile_in(folder)?;
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    // Less what the process takes away from every file that it makes; temporary ones are their owner's alone otherwise.
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let staged = builder.prefix(".staged-").tempfile_in(folder)?;
     let mut file = BufWriter::new(staged.as_file());
     fill(&mut file)?;
     file.flush()?;
@@ -32,4 +36,21 @@ pub fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<
     staged.persist(path).map_err(|error| error.error)?;
     // The rename itself is durable once the folder is.
     File::open(folder)?.sync_all()
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn others_may_read_what_they_may_read_of_other_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let [whole, plain] = ["whole", "plain"].map(|name| folder.path().join(name));
+        write_whole(&whole, |out| out.write_all(b"one")).unwrap();
+        std::fs::write(&plain, b"one").unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&whole), mode(&plain));
+    }
 }

@@ -70,6 +70,10 @@ pub struct Survey {
     pub cases_with: BTreeMap<u8, usize>,
     /// Voxels of each label.
     pub voxels: BTreeMap<u8, u64>,
+    /// How many are smaller than a patch, and padded.
+    pub padded: usize,
+    /// The fewest voxels along [x, y, z] that any of them has.
+    pub least_voxels: Option<[usize; 3]>,
     /// Those that cannot be read, by their place.
     pub spoiled: Vec<(usize, Fault)>,
 }
@@ -171,6 +175,10 @@ impl Cases {
                 match case {
                     Ok(case) => {
                         found.good += 1;
+                        let (voxels, patch) = (case.scanned.shape, case.patch);
+                        found.padded += usize::from((0..3).any(|axis| voxels[axis] < patch[axis]));
+                        let least = found.least_voxels.unwrap_or(voxels);
+                        found.least_voxels = Some([0, 1, 2].map(|axis| least[axis].min(voxels[axis])));
                         for label in case.index.labels() {
                             *found.cases_with.entry(label).or_default() += 1;
                             *found.voxels.entry(label).or_default() += case.index.count(label) as u64;
@@ -239,6 +247,7 @@ mod tests {
     use super::*;
     use crate::error::FaultKind;
     use crate::train::testing::{phantom, small};
+    use crate::volume::HuWindow;
 
     #[test]
     fn memory_is_bounded_and_changes_nothing() {
@@ -250,6 +259,17 @@ mod tests {
             assert_eq!(a.masked.scan.volume, b.masked.scan.volume);
         }
         assert_eq!((one.locked().cases.len(), all.locked().cases.len()), (1, 4));
+    }
+
+    #[test]
+    fn scans_smaller_than_a_patch_are_counted() {
+        let padded = |patch| {
+            let preprocess = Preprocess::new([8.0; 3], HuWindow::ABDOMEN, patch).unwrap();
+            let survey = Cases::new(vec![CaseEntry::of(phantom(1))], preprocess, u64::MAX).survey(1, &|| {});
+            assert!(survey.least_voxels.is_some_and(|least| least.iter().all(|voxels| (4..200).contains(voxels))));
+            survey.padded
+        };
+        assert_eq!([padded([4; 3]), padded([4, 200, 4])], [0, 1]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::process::{Command, Output};
 
 use freetumor::train::checkpoint;
 use freetumor::train::history::{History, TRAIN, VALIDATION};
+use freetumor::train::world::{Diameters, Role, World, write_patients};
 
 fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -266,4 +267,65 @@ fn the_files_at_full_size_are_good() {
         // The file itself is in order; the scans that this list names are not there.
         assert!(said.contains("error: none of the ") && said.contains("labeled scans can be read"), "{stage}: {said}");
     }
+}
+
+/// What lists hold decides a training, and the same file under two names of patients is one patient.
+#[test]
+fn lists_that_changed_and_files_of_two_names_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let diameters = Diameters { median_mm: 30.0, spread: 0.2, range_mm: [20.0, 40.0] };
+    let world = World { seed: 3, shape: [32, 32, 24], spacing_mm: 4.0, noise: 0.5, diameters };
+    write_patients(&world, Role::Labeled, 3, &data).unwrap();
+    let list = |name: &str, patients: std::ops::Range<usize>| {
+        let text = std::fs::read_to_string(data.join("dataset.json")).unwrap();
+        let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let all = json["training"].as_array().unwrap()[patients].to_vec();
+        json["training"] = all.into();
+        std::fs::write(data.join(name), json.to_string()).unwrap();
+    };
+    let config = folder.path().join("train.toml");
+    let source = |name: &str, more: &str| {
+        format!(
+            "[sources.{name}]\nkind = \"decathlon\"\nlist = \"data/{name}.json\"\n{more}\n\
+             [stages.of_{name}]\nkind = \"labels\"\ninputs = [\"{name}\"]\npattern = \"{{label}}\"\nscheme = \"custom\"\n\
+             organs = {{ liver = {{ ids = [1], tumor_ids = [2] }} }}\n"
+        )
+    };
+    let text = |second: &str| {
+        format!(
+            "[pipeline]\nname = \"lists\"\nseed = 1\nsplit = {{ train = 1.0 }}\n{}{}\
+             [train]\nsteps = 4\nlabeled = [\"of_one\"]\nvalidation = [\"of_two\"]\n\
+             preprocess = {{ spacing_mm = [8.0, 8.0, 8.0], patch_voxels = [16, 16, 128] }}\n\
+             network = {{ model = \"unet3d\", width = 2 }}\noptimiser = {{ schedule = {{ warmup_steps = 1 }} }}\n",
+            source("one", "dataset = \"a\""),
+            source("two", second)
+        )
+    };
+    let train = |more: &[&str]| {
+        let (config, out) = (config.display().to_string(), folder.path().join("out").display().to_string());
+        let output = freetumor(&[&["train", "segmentor", &config, "--out", &out], more].concat());
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    list("one.json", 0..2);
+    list("two.json", 1..3);
+    for (second, expected) in [
+        ("dataset = \"a\"", "is trained and validated on: the scores would mean nothing"),
+        ("dataset = \"b\"", "seems to be validated on under another patient"),
+    ] {
+        std::fs::write(&config, text(second)).unwrap();
+        let (code, said) = train(&[]);
+        assert!(code == Some(2) && said.contains(expected), "{said}");
+    }
+    list("two.json", 2..3);
+    let (code, said) = train(&["--limit", "2", "--resume"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("has no checkpoint to go on from"), "{said}");
+    assert!(said.contains("2 of 2 labeled scans are smaller than `patch_voxels` [16, 16, 128]"), "{said}");
+    list("one.json", 0..1);
+    let (code, said) = train(&["--resume"]);
+    assert!(code == Some(2) && said.contains("`scans.labeled` is \"2 listed, "), "{said}");
+    list("one.json", 0..2);
+    let (code, said) = train(&["--resume"]);
+    assert_eq!(code, Some(0), "{said}");
 }
