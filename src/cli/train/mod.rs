@@ -1,9 +1,9 @@
 //! `freetumor train`: the three stages of training.
 
 mod scans;
+mod summary;
 mod watch;
 
-use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use self::scans::{Part, Scans, agreed_organs, named};
+use self::summary::Summary;
 use self::watch::Watch;
 use super::network::DeviceName;
 use super::run::{at_least_one, default_memory_bytes};
@@ -401,38 +402,4 @@ fn first(complaints: Vec<Complaint>) -> Error {
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// The report as a person reads it.
-struct Summary<'a>(&'a Report);
-
-impl std::fmt::Display for Summary<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Report { stage, step, steps, new_steps, seconds, waiting_share, scores, best, folder } = self.0;
-        if *new_steps == 0 {
-            writeln!(f, "{stage}: nothing to do, all {steps} steps are taken")?;
-        } else {
-            let each = seconds / *new_steps as f64;
-            let waiting = 100.0 * waiting_share;
-            writeln!(
-                f,
-                "{stage}: step {step} of {steps}; {new_steps} steps in {seconds:.1} s, {each:.3} s each, {waiting:.0}% of it waiting for batches"
-            )?;
-        }
-        let scores: BTreeMap<_, _> = scores.iter().filter(|(_, value)| value.is_finite()).collect();
-        for (name, value) in scores {
-            writeln!(f, "  {name:<28}{value:.4}")?;
-        }
-        if let Some((score, step)) = best {
-            writeln!(f, "  best at step {step}: {score:.4}")?;
-        }
-        let folder = folder.display();
-        writeln!(f, "\nWhere everything lies:\n  {:<16}{folder}/weights", "weights")?;
-        writeln!(f, "  {:<16}{folder}/history.parquet", "every step")?;
-        writeln!(f, "  {:<16}{folder}/curves.png, {folder}/pictures", "to look at")?;
-        if step < steps {
-            writeln!(f, "  to go on        the same command with --resume")?;
-        }
-        Ok(())
-    }
 }

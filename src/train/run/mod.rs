@@ -10,14 +10,15 @@
 //! OUT/weights/NAME-best.safetensors   and where validation was best
 //! ```
 
+mod plan;
+mod settings;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-use serde_json::Value as Json;
+pub use plan::{Every, Progress, Report, RunPlan};
 
 use super::checkpoint::{self, Standing};
 use super::curves::curves;
@@ -25,37 +26,10 @@ use super::data::{Loader, Sampler};
 use super::history::{History, TRAIN, VALIDATION};
 use super::learning::Learning;
 use super::output::write_atomic;
-use crate::error::{Complaint, Error, Result};
+use crate::error::{Error, Result};
 use crate::sink::canonical;
 use crate::sink::durable::FileDigest;
 use crate::volume::Picture;
-
-/// How often something happens beside the steps themselves, in steps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Every {
-    /// A checkpoint with tables and curves: what a crash may cost.
-    pub checkpoint: u64,
-    /// A validation.
-    pub validation: u64,
-    /// A picture of a slice.
-    pub picture: u64,
-}
-
-impl Default for Every {
-    fn default() -> Self {
-        Self { checkpoint: 500, validation: 1000, picture: 1000 }
-    }
-}
-
-impl Every {
-    /// Everything that is wrong with the settings.
-    pub fn complaints(&self) -> Vec<Complaint> {
-        let named = [("checkpoint", self.checkpoint), ("validation", self.validation), ("picture", self.picture)];
-        let zero = named.into_iter().filter(|(_, steps)| *steps == 0);
-        zero.map(|(name, _)| Complaint::new(name, "expected at least 1 step, got 0")).collect()
-    }
-}
 
 /// What a step, or a validation, found.
 pub type Numbers = Vec<(String, f64)>;
@@ -91,82 +65,6 @@ pub trait Learner {
 
     /// The same, to be restored.
     fn networks_mut(&mut self) -> Vec<&mut Learning>;
-}
-
-/// A run that is to be made or to go on.
-#[derive(Clone, Debug)]
-pub struct RunPlan {
-    /// `segmentor`, `synthesis` or `segmentation`.
-    pub stage: &'static str,
-    /// What is trained, defaults filled in: everything that decides the result.
-    pub settings: Json,
-    /// What all randomness is derived from.
-    pub seed: u64,
-    /// Steps in all.
-    pub steps: u64,
-    /// What happens beside them.
-    pub every: Every,
-    /// Where it is written.
-    pub out: PathBuf,
-    /// Whether it goes on from a checkpoint that is there.
-    pub resume: bool,
-    /// Which kernels compute.
-    pub kernel_class: String,
-    /// Threads that make batches.
-    pub loader_threads: usize,
-    /// Stops after this many steps of this call, as if it were killed behind a checkpoint; for tests and short looks.
-    pub limit: Option<u64>,
-}
-
-impl RunPlan {
-    /// Whether there is a checkpoint from which it could go on.
-    pub fn has_begun(&self) -> bool {
-        self.checkpoint().exists()
-    }
-
-    fn checkpoint(&self) -> PathBuf {
-        self.out.join("checkpoint.safetensors")
-    }
-}
-
-/// How a run stands, for those who wait.
-#[derive(Clone, Debug)]
-pub struct Progress<'a> {
-    /// Steps taken.
-    pub step: u64,
-    /// Steps in all.
-    pub steps: u64,
-    /// What the last step found.
-    pub numbers: &'a [(String, f64)],
-    /// What the last validation found.
-    pub scores: &'a [(String, f64)],
-    /// Time since the start of this call.
-    pub elapsed: Duration,
-    /// Time that the rest will take, as the steps so far went.
-    pub left: Duration,
-}
-
-/// How a run ended.
-#[derive(Clone, Debug, Serialize)]
-pub struct Report {
-    /// What was trained.
-    pub stage: &'static str,
-    /// Steps taken in all.
-    pub step: u64,
-    /// Steps in all.
-    pub steps: u64,
-    /// Steps taken by this call.
-    pub new_steps: u64,
-    /// Time that this call took, validations and pictures included.
-    pub seconds: f64,
-    /// Share of that time in which the loop waited for a batch.
-    pub waiting_share: f64,
-    /// The last validation.
-    pub scores: BTreeMap<String, f64>,
-    /// The best validation score and its step.
-    pub best: Option<(f64, u64)>,
-    /// Where everything lies.
-    pub folder: PathBuf,
 }
 
 /// Runs a stage to its end, or from where it stopped.
@@ -272,37 +170,12 @@ impl<'a> Run<'a> {
             return Err(Error::new(format!("{} holds a run that has taken {step} steps", out.display()))
                 .with_hint("--resume goes on with it, another --out starts anew"));
         }
-        run.check_settings()?;
+        settings::check(plan)?;
         let expected = run.standing.clone();
         run.standing = checkpoint::load(&path, &expected, &mut learner.networks_mut())?;
         let table = run.table();
         run.history = History::read(&table, run.standing.step)?;
         Ok(run)
-    }
-
-    /// Names what differs between the settings of the folder and those asked for; where that cannot be told, the digest in
-    /// the checkpoint still tells that something does.
-    fn check_settings(&self) -> Result<()> {
-        let place = self.plan.out.join("settings.json");
-        let Ok(text) = std::fs::read(&place) else { return Ok(()) };
-        let there: Json = canonical::parse(&text, &place.display().to_string())?;
-        let (mut own, mut asked) = (BTreeMap::new(), BTreeMap::new());
-        leaves(&there, String::new(), &mut own);
-        leaves(&self.plan.settings, String::new(), &mut asked);
-        let names: std::collections::BTreeSet<&String> = own.keys().chain(asked.keys()).collect();
-        let differ: Vec<&String> = names.into_iter().filter(|name| own.get(*name) != asked.get(*name)).collect();
-        if differ.is_empty() {
-            return Ok(());
-        }
-        let show = |value: Option<&String>| value.map_or("not set", String::as_str).to_owned();
-        let said = differ
-            .iter()
-            .take(3)
-            .map(|name| format!("`{name}` is {} there and {} here", show(own.get(*name)), show(asked.get(*name))));
-        let said = said.collect::<Vec<_>>().join("; ");
-        let more = if differ.len() > 3 { format!("; and {} more", differ.len() - 3) } else { String::new() };
-        Err(Error::new(format!("{} belongs to another run: {said}{more}", self.plan.out.display()))
-            .with_hint("a run keeps to one configuration: write elsewhere with `--out`, or restore what differs"))
     }
 
     fn table(&self) -> PathBuf {
@@ -400,22 +273,6 @@ impl<'a> Run<'a> {
                 "a lower rate or a longer warm-up often helps; {} holds every step before it",
                 table.display()
             )),
-        }
-    }
-}
-
-/// Every leaf of a value by its dotted path.
-fn leaves(value: &Json, path: String, found: &mut BTreeMap<String, String>) {
-    let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-    match value {
-        Json::Object(table) if !table.is_empty() => {
-            table.iter().for_each(|(name, value)| leaves(value, below(name), found));
-        }
-        Json::Array(items) if !items.is_empty() => {
-            items.iter().enumerate().for_each(|(index, value)| leaves(value, below(&index.to_string()), found));
-        }
-        leaf => {
-            found.insert(path, leaf.to_string());
         }
     }
 }
