@@ -308,6 +308,13 @@ mod tests {
     }
 
     #[test]
+    fn what_is_kept_is_of_these_settings() {
+        let experiment = Experiment::parse(super::super::FULL).unwrap();
+        let settings = String::from_utf8(freetumor::sink::canonical::pretty(&experiment).unwrap()).unwrap();
+        assert!(settings == include_str!("results/experiment.json"), "results are of other settings than gain.toml");
+    }
+
+    #[test]
     fn what_was_looked_at_before_is_refused() {
         let text = super::super::QUICK.replace("arms = [101]", "arms = [1]");
         let said = Experiment::parse(&text).unwrap_err().to_string();
