@@ -21,15 +21,15 @@ pub(crate) fn radius(sigma_voxels: f64, truncate: f64) -> usize {
 
 /// Smooths with a Gaussian of `sigma_voxels` along [x, y, z]; what lies outside the box counts as zero.
 ///
-/// Values within `wanted` are computed, the others are 0.
+/// Values within `wanted` are computed, the others mean nothing.
 pub(crate) fn gaussian(values: &Array3<f32>, sigma_voxels: [f64; 3], truncate: f64, wanted: &Stretches) -> Array3<f32> {
     separable(values, sigma_voxels.map(|sigma| weights(sigma, radius(sigma, truncate))), wanted)
 }
 
 /// Convolves with symmetric weights along each axis; what lies outside the box counts as zero.
 ///
-/// Values within `wanted` are computed, the others are 0. Products are rounded before they are added, so that vectors of
-/// any width give the same bits.
+/// Values within `wanted` are computed, the others mean nothing. Products are rounded before they are added, so that vectors
+/// of any width give the same bits.
 pub(crate) fn separable(values: &Array3<f32>, half_kernels: [Vec<f32>; 3], wanted: &Stretches) -> Array3<f32> {
     widest(Convolution { values, half_kernels, wanted })
 }
@@ -150,6 +150,7 @@ fn summed<const LANES: usize>(row: &mut [f32], lines: &[(f32, &[f32])], start: u
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::Key;
 
     #[test]
     fn a_point_becomes_the_product_of_three_kernels() {
@@ -159,6 +160,22 @@ mod tests {
         let (x, y, z) = (weights(1.0, 4), weights(0.5, 2), weights(0.75, 3));
         assert!((smooth[[9, 5, 6]] - x[2] * y[1] * z[1]).abs() < 1e-7);
         assert!((smooth.as_slice().iter().sum::<f32>() - 1.0).abs() < 1e-5);
+    }
+
+    #[test]
+    fn what_is_wanted_is_as_in_the_whole() {
+        let mut draws = Key::root(4).draws("values");
+        let values = Array3::from_fn([150, 13, 11], |_| draws.unit_f32());
+        for sigma in [[1.5, 1.0, 0.7], [0.0, 1.0, 0.7], [1.5, 0.0, 0.0]] {
+            let whole = gaussian(&values, sigma, 3.0, &Stretches::whole(values.shape()));
+            // Slanted, and of every length from a few voxels to more than a block.
+            let some = Array3::from_fn(values.shape(), |[x, y, z]| x > 3 * z + y && x < 10 * (y + 1) + 5 * z);
+            let wanted = Stretches::of(&some, |&is_wanted| is_wanted);
+            let part = gaussian(&values, sigma, 3.0, &wanted);
+            for (y, z, stretch) in wanted.rows() {
+                assert_eq!(part.row(y, z)[stretch.clone()], whole.row(y, z)[stretch]);
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Which part of each row of a box matters.
 //!
-//! A long tumor that lies across its box fills a fifth of it: what is computed where it lies alone costs that much less.
+//! A long tumor that lies across its box fills a tenth of it: what is computed where it lies alone costs that much less.
 
 use std::ops::Range;
 

@@ -95,7 +95,7 @@ mod tests {
         let (false_alarms, seen): (usize, usize) = (0..120)
             .map(|world| (usize::from(p(world, 0.0) < 0.05), usize::from(p(world, 0.08) < 0.05)))
             .fold((0, 0), |(a, b), (c, d)| (a + c, b + d));
-        // Five seeds do not tell their spread well: a little more than one in twenty.
+        // Five seeds do not tell their spread well: more than one in twenty.
         assert!(false_alarms <= 16, "{false_alarms}");
         assert!(seen >= 110, "{seen}");
     }

@@ -34,7 +34,10 @@ pub fn classes_of(organs: &[Organ]) -> usize {
     organs.iter().map(|organ| usize::from(organ.label.max(organ.tumor_label)) + 1).max().unwrap_or(1)
 }
 
-/// The likeliest label of every voxel of a case, from windows of `patch` voxels that overlap by a share; `look` gives a window's logits.
+/// The likeliest label of every voxel of a case, from windows that overlap by a share from 0 and below 1.
+///
+/// # Shapes
+/// `patch` voxels along [x, y, z]; `look` takes a window `[1, 1, x, y, z]` in 0..1 and gives its logits `[1, class, x, y, z]`.
 ///
 /// # Errors
 /// Where the network fails.
