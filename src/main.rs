@@ -8,7 +8,7 @@ use freetumor::cli::Cli;
 use freetumor::nn::kernel::prepare_process;
 
 fn main() -> ExitCode {
-    prepare_process();
+    prepare_process(1);
     match Cli::parse().run() {
         Ok(code) => ExitCode::from(code),
         Err(error) => {

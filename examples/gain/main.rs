@@ -48,6 +48,9 @@ struct Args {
     /// Do these stages alone [default: all, in order]
     #[arg(long, value_enum)]
     stage: Vec<Stage>,
+    /// Make pools for and train these arms alone, with `--stage pools` and `--stage arms` [default: all]
+    #[arg(long, value_name = "NAME")]
+    arm: Vec<String>,
     /// Trainings at a time, each on its part of the processors; changes no result
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
     jobs: u8,
@@ -75,7 +78,7 @@ enum Stage {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    prepare_process();
+    prepare_process(args.jobs.into());
     match carry_out(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -94,6 +97,10 @@ fn carry_out(args: &Args) -> Result<()> {
         None => if args.quick { QUICK } else { FULL }.to_owned(),
     };
     let lab = Lab::open(&args.out, Experiment::parse(&text)?, args.device.place(), args.jobs.into())?;
+    if let Some(name) = args.arm.iter().find(|&name| lab.experiment.arms.iter().all(|arm| arm.name != *name)) {
+        let names: Vec<&str> = lab.experiment.arms.iter().map(|arm| arm.name.as_str()).collect();
+        return Err(Error::new(format!("there is no arm {name}")).with_hint(format!("there are {}", names.join(", "))));
+    }
     let mut stages = args.stage.clone();
     if stages.is_empty() {
         stages.extend(Stage::value_variants());
@@ -106,10 +113,10 @@ fn carry_out(args: &Args) -> Result<()> {
             Stage::Judges => judges(&lab)?,
             Stage::Pools => {
                 gate::check(&lab)?;
-                let needed = makers(left(&lab).iter().map(|training| training.arm));
+                let needed = makers(left(&lab, &args.arm).iter().map(|training| training.arm));
                 needed.into_iter().try_for_each(|maker| pools::make(&lab, maker))?;
             }
-            Stage::Arms => all_arms(&lab)?,
+            Stage::Arms => train_arms(&lab, &args.arm)?,
             Stage::Report => report::report(&lab, gate::check(&lab)?)?,
         }
     }
@@ -125,19 +132,19 @@ fn judges(lab: &Lab) -> Result<()> {
     })
 }
 
-fn all_arms(lab: &Lab) -> Result<()> {
+fn train_arms(lab: &Lab, names: &[String]) -> Result<()> {
     gate::check(lab)?;
     let (arms, test_set) = (Arms::new(lab)?, TestSet::open(lab)?);
-    side_by_side(lab.jobs, &left(lab), |one| {
+    side_by_side(lab.jobs, &left(lab, names), |one| {
         arms.train(one.arm, one.seed, training(&one.arm.name, one.seed), None)?;
         test_set.show(lab, one)
     })
 }
 
-/// The trainings of arms whose networks have not seen the test set.
-fn left(lab: &Lab) -> Vec<Training<'_>> {
-    let all = lab.experiment.trainings().into_iter();
-    all.filter(|one| !seen_at(lab, &one.arm.name, one.seed).exists()).collect()
+/// The trainings of arms, or of those named, whose networks have not seen the test set.
+fn left<'a>(lab: &'a Lab, names: &[String]) -> Vec<Training<'a>> {
+    let asked = lab.experiment.trainings().into_iter().filter(|one| names.is_empty() || names.contains(&one.arm.name));
+    asked.filter(|one| !seen_at(lab, &one.arm.name, one.seed).exists()).collect()
 }
 
 #[cfg(test)]
@@ -156,6 +163,13 @@ mod tests {
         let out = folder.path().join("gain");
         let early = carry_out(&args(&out, &["--stage", "arms"])).unwrap_err();
         assert!(early.hint().unwrap().contains("the stage `gate` comes before"), "{early}");
+        let unknown = carry_out(&args(&out, &["--arm", "rules", "--arm", "ruler"])).unwrap_err();
+        assert!(unknown.to_string().contains("no arm ruler") && unknown.hint().unwrap().contains("real_only, rules"));
+        // Some arms first: those that need no pool make none.
+        let first =
+            ["--arm", "real_only", "--stage", "world", "--stage", "gate", "--stage", "pools", "--stage", "arms"];
+        carry_out(&args(&out, &first)).unwrap();
+        assert!(out.join("seen").read_dir().unwrap().count() > 0 && !out.join("pools").exists());
         carry_out(&args(&out, &[])).unwrap();
         let results: serde_json::Value =
             serde_json::from_slice(&std::fs::read(out.join("results.json")).unwrap()).unwrap();
@@ -167,6 +181,8 @@ mod tests {
             (Some(12), Some(12), Some(24))
         );
         assert_eq!((made("filtered", "of"), tumors("real_only")), (Some(24), None));
+        assert_eq!((made("filtered", "passing"), made("unfiltered", "passing")), (Some(12), None));
+        assert!(made("thinned_to_sizes", "passing").unwrap() <= 12);
         let page = std::fs::read_to_string(out.join("results.md")).unwrap();
         assert!(page.contains("## Answers") && page.contains("| zero_contrast | 1 |"), "{page}");
         assert!(

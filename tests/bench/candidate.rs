@@ -88,7 +88,7 @@ fn print(name: &str, times: &[f64], what: &str) {
 }
 
 fn main() {
-    prepare_process();
+    prepare_process(1);
     for spacing_mm in [[3.0, 3.0, 3.0], [0.8, 0.8, 1.0]] {
         let scan = scan(spacing_mm);
         let organ = &scan.mask.organs[0];

@@ -239,7 +239,7 @@ enum Served {
 }
 
 fn main() -> Result<()> {
-    kernel::prepare_process();
+    kernel::prepare_process(1);
     let asked = std::env::args().skip(1).find(|word| word != "--bench").unwrap_or_default();
     match asked.as_str() {
         "serve" => {

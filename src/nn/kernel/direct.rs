@@ -35,7 +35,10 @@ pub(super) fn forward(
     let [ox, oy, oz] = geometry.output();
     let ([kx, ky, kz], [sx, sy, sz]) = (geometry.kernel, geometry.stride);
     let (inputs, outputs) = (geometry.channels_in, geometry.channels_out);
-    let shape = TileShape::choose(class, outputs, oz);
+    let shape = match (kz, sz) {
+        (3, 1) => TileShape::along_line(class, outputs, oz),
+        _ => TileShape::choose(class, outputs, oz),
+    };
     let chunk = if inputs <= 96 { inputs } else { CHUNK };
     let packed = pack(weight, shape.columns, chunk);
     let blocks = outputs.div_ceil(shape.columns);

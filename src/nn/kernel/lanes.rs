@@ -108,7 +108,11 @@ impl Lanes for __m256 {
     }
     #[inline(always)]
     unsafe fn store_first(self, to: *mut f32, count: usize) {
-        unsafe { _mm256_maskstore_ps(to, first_words(count), self) }
+        // Some processors take many times as long for a masked store.
+        match count {
+            8.. => unsafe { self.store(to) },
+            _ => unsafe { _mm256_maskstore_ps(to, first_words(count), self) },
+        }
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {

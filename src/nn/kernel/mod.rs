@@ -14,6 +14,8 @@ mod geometry;
 mod lanes;
 mod pack;
 mod shared;
+#[cfg(target_arch = "x86_64")]
+mod slide;
 mod tile;
 mod transform;
 mod weight_gradient;

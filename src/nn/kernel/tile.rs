@@ -35,8 +35,8 @@ pub(super) enum Start {
 
 /// One tile: `c[m][n] = start + Σ over segments and steps k of a[m·a_row + k·a_step] · b[k·columns + n]`.
 ///
-/// The sum is made in the order of segments and steps, in blocks of [`BLOCK`], one rounding a step (fused) or two, so that its
-/// bits do not depend on where the tile lies in the output or how many rows it has.
+/// The sum is made in the order of segments and steps (of a sliding tile: channel by channel, see [`slide`](super::slide)), in blocks of [`BLOCK`],
+/// one rounding a step (fused) or two, so that its bits do not depend on where the tile lies in the output or how many rows it has.
 pub(super) struct Call<'a> {
     pub segments: &'a [Segment],
     /// Steps of each segment.
@@ -71,6 +71,12 @@ pub(super) struct TileShape {
 }
 
 impl TileShape {
+    /// A shape of so many columns and the functions for its rows, from one on.
+    pub fn new<const ROWS: usize>(columns: usize, functions: [TileFn; ROWS], cycles_per_row: f64) -> Self {
+        let functions = std::array::from_fn(|row| functions.get(row).copied());
+        Self { columns, rows: ROWS, functions, cycles_per_row }
+    }
+
     /// The function for tiles of so many rows.
     pub fn function(&self, rows: usize) -> TileFn {
         self.functions[rows - 1].expect("a tile has between one row and the most of its shape")
@@ -100,20 +106,33 @@ impl TileShape {
         *shapes.iter().min_by(|a, b| cost(a).total_cmp(&cost(b))).expect("every class has shapes")
     }
 
+    /// The shape for rows that are neighbouring voxels of one line under a kernel of three: row `m` and tap `t` take the same factor
+    /// as row `m + 1` and tap `t − 1`, so that `length` is three times the channels, `a_row` the channels and `a_step` 1.
+    ///
+    /// With one vector a row, loading factors takes as long as multiplying them: there the tile slides along the line and loads each once.
+    pub fn along_line(class: Class, columns: usize, run: usize) -> Self {
+        let shape = Self::choose(class, columns, run);
+        #[cfg(target_arch = "x86_64")]
+        {
+            let one_vector = class >= Class::Avx2 && shape.columns == 8;
+            let odd_vector = class == Class::Avx2 && columns.div_ceil(8) % 2 == 1;
+            if one_vector || odd_vector {
+                return super::slide::shape();
+            }
+        }
+        shape
+    }
+
     /// All shapes of a class, the preferred ones first.
     fn of(class: Class) -> Vec<Self> {
         match class {
             #[cfg(target_arch = "x86_64")]
-            Class::Avx512 => vec![
-                wide::shape2(12, 2.0),
-                wide::shape3(8, 3.0),
-                wide::shape4(6, 4.0),
-                wide::shape1(12, 1.0),
-                middle::shape1(12, 0.5),
-            ],
+            Class::Avx512 => {
+                vec![wide::shape2(2.0), wide::shape3(3.0), wide::shape4(4.0), wide::shape1(1.0), middle::shape1(0.5)]
+            }
             #[cfg(target_arch = "x86_64")]
-            Class::Avx2 => vec![middle::shape2(6, 1.0), middle::shape1(12, 0.5)],
-            _ => vec![plain::shape1(4, 1.0)],
+            Class::Avx2 => vec![middle::shape2(1.0), middle::shape1(0.5)],
+            _ => vec![plain::shape1(1.0)],
         }
     }
 }
@@ -195,10 +214,9 @@ macro_rules! family {
 
             $(
                 /// Tiles of this many vectors a row.
-                pub(super) fn $shape(rows: usize, cycles_per_row: f64) -> TileShape {
-                    let mut functions: [Option<TileFn>; MOST_ROWS] = [None; MOST_ROWS];
-                    $(functions[$rows - 1] = Some(run::<$rows, $vectors> as TileFn);)*
-                    TileShape { columns: $vectors * <$lanes as Lanes>::WIDTH, rows, functions, cycles_per_row }
+                pub(super) fn $shape(cycles_per_row: f64) -> TileShape {
+                    let columns = $vectors * <$lanes as Lanes>::WIDTH;
+                    TileShape::new(columns, [$(run::<$rows, $vectors> as TileFn),*], cycles_per_row)
                 }
             )*
         }

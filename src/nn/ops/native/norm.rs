@@ -160,6 +160,7 @@ impl Normalize {
                 vectorised(
                     #[inline(always)]
                     || {
+                        let slope = slope;
                         for x in x.chunks_mut(row) {
                             let by = by.mean.iter().zip(&by.scale).zip(&by.shift);
                             for (x, ((&mean, &scale), &shift)) in x.iter_mut().zip(by) {
@@ -186,6 +187,7 @@ impl Native for Normalize {
                 vectorised(
                     #[inline(always)]
                     || {
+                        let slope = slope;
                         for (y, x) in y.chunks_mut(row).zip(x.chunks(row)) {
                             let by = by.mean.iter().zip(&by.scale).zip(&by.shift);
                             for ((y, &x), ((&mean, &scale), &shift)) in y.iter_mut().zip(x).zip(by) {
@@ -238,6 +240,7 @@ impl Native for Normalize {
                 vectorised(
                     #[inline(always)]
                     || {
+                        let slope = slope;
                         let rows = x.chunks(row).zip(grad.chunks(row));
                         for (x_grad, (x, grad)) in x_grad.chunks_mut(row).zip(rows) {
                             let by = by.mean.iter().zip(&by.scale).zip(&by.shift).zip(slant.iter().zip(&offset));

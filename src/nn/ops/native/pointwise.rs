@@ -104,6 +104,7 @@ impl LeakyRelu {
             vectorised(
                 #[inline(always)]
                 || {
+                    let slope = slope;
                     for ((y, &x), &value) in y.iter_mut().zip(x).zip(values) {
                         *y = if x > 0. { value } else { value * slope };
                     }
@@ -131,6 +132,7 @@ impl Add {
             vectorised(
                 #[inline(always)]
                 || {
+                    let slope = slope;
                     for (a, &b) in a.iter_mut().zip(b) {
                         let sum = *a + b;
                         *a = if sum > 0. { sum } else { sum * slope };
