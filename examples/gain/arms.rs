@@ -28,6 +28,8 @@ pub struct Made {
     pub tumors: Option<usize>,
     /// Those of the pool that they were taken from.
     pub of: Option<usize>,
+    /// Those that the arm's filter lets pass: all of a filtered arm's, and of a thinned one's those that both share.
+    pub passing: Option<usize>,
     pub mean_diameter_mm: Option<f64>,
     pub mean_delta_hu: Option<f64>,
     pub mean_found_fraction: Option<f64>,
@@ -142,7 +144,7 @@ impl<'a> Arms<'a> {
                     ))
                     .with_hint("the judging segmentor finds none of them: look at found_fraction in its table"));
                 }
-                let said = summary(&pool.scored, &ids);
+                let said = summary(&pool.scored, &ids, tumors);
                 say(&format!("{}, seed {seed}: {} tumors", arm.name, ids.len()));
                 let mut made = pools::tumors(lab, maker, pool, &ids, &self.unlabeled)?;
                 if matches!(tumors, Tumors::ZeroContrast { .. }) {
@@ -170,7 +172,8 @@ impl<'a> Arms<'a> {
 }
 
 /// What some samples of a pool are like.
-fn summary(pool: &[Scored], ids: &[String]) -> Made {
+fn summary(pool: &[Scored], ids: &[String], tumors: &Tumors) -> Made {
+    let passing = |at| filtered(pool, at).iter().filter(|id| ids.binary_search(id).is_ok()).count();
     let kept: Vec<&Scored> = pool.iter().filter(|it| ids.binary_search(&it.id).is_ok()).collect();
     let mean = |of: fn(&Scored) -> f64| {
         let values: Vec<f64> = kept.iter().map(|candidate| of(candidate)).filter(|value| value.is_finite()).collect();
@@ -179,6 +182,7 @@ fn summary(pool: &[Scored], ids: &[String]) -> Made {
     Made {
         tumors: Some(kept.len()),
         of: Some(pool.len()),
+        passing: tumors.threshold().map(passing),
         mean_diameter_mm: mean(|it| it.diameter_mm),
         mean_delta_hu: mean(|it| it.delta_hu),
         mean_found_fraction: mean(|it| it.found_fraction),

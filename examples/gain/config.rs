@@ -174,6 +174,17 @@ impl Tumors {
             | Self::Fresh { from, .. } => Some(*from),
         }
     }
+
+    /// What the filter lets pass that decides which, or how many, of the pool it takes.
+    pub fn threshold(&self) -> Option<Threshold> {
+        match self {
+            Self::Filtered { at, .. }
+            | Self::ThinnedToCount { at, .. }
+            | Self::ThinnedToSizes { at, .. }
+            | Self::ZeroContrast { at, .. } => Some(*at),
+            Self::None | Self::Scans | Self::Oracle | Self::Pool { .. } | Self::Fresh { .. } => None,
+        }
+    }
 }
 
 /// One way to train, so many times.

@@ -250,19 +250,29 @@ fn differences(text: &mut String, title: &str, rows: &[Difference], with_p: bool
 
 /// What each arm was trained on: where the filter does not help, this is where to look first.
 fn made(text: &mut String, results: &Results) {
-    text.push_str("## What arms were trained on\n\nThe first seed's; thinned arms draw anew for each.\n\n");
     text.push_str(
-        "| arm | tumors | of the pool | diameter (mm) | change (HU) | found | found, held out |\n|---|---|---|---|---|---|---|\n",
+        "## What arms were trained on\n\nThe first seed's; thinned arms draw anew for each. Passing are those that the arm's filter lets pass: of \
+         a thinned arm, those that it shares with the filtered one.\n\n",
+    );
+    text.push_str(
+        "| arm | tumors | of the pool | passing | diameter (mm) | change (HU) | found | found, held out |\n|---|---|---|---|---|---|---|---|\n",
     );
     for arm in &results.primary.arms {
         let Some(made) = results.made.get(&arm.arm).and_then(|made| made.first()) else { continue };
         let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.2}"));
         let tumors = made.tumors.map_or("-".to_owned(), |tumors| tumors.to_string());
-        let share = made.tumors.zip(made.of).map(|(tumors, of)| 100.0 * tumors as f64 / of as f64);
-        let share = share.map_or("-".to_owned(), |share| format!("{share:.0}%"));
+        let share_of = |part: Option<usize>, of: Option<usize>| {
+            let share = part.zip(of).map(|(part, of)| 100.0 * part as f64 / of as f64);
+            share.map_or("-".to_owned(), |share| format!("{share:.0}%"))
+        };
+        let (share, passing) = (share_of(made.tumors, made.of), share_of(made.passing, made.tumors));
         let (diameter, delta) = (number(made.mean_diameter_mm), number(made.mean_delta_hu));
         let (found, held_out) = (number(made.mean_found_fraction), number(made.mean_held_out_found_fraction));
-        let _ = writeln!(text, "| {} | {tumors} | {share} | {diameter} | {delta} | {found} | {held_out} |", arm.arm);
+        let _ = writeln!(
+            text,
+            "| {} | {tumors} | {share} | {passing} | {diameter} | {delta} | {found} | {held_out} |",
+            arm.arm
+        );
     }
 }
 

@@ -21,6 +21,9 @@ pub(crate) struct SmoothNoise {
 }
 
 impl SmoothNoise {
+    /// No value of a field is larger: those of the lattice are not, and the weights of splines sum to 1.
+    pub const MOST: f32 = 5.25;
+
     /// Draws the field of a box of `shape` voxels.
     pub fn new(draws: &mut Draws, shape: [usize; 3], spacing_mm: [f64; 3], step_mm: [f64; 3]) -> Self {
         let knots = [0, 1, 2].map(|axis| {
@@ -47,6 +50,18 @@ impl SmoothNoise {
         }
     }
 
+    /// For every row of the planes along z, y fastest, the largest value: what [`most_of_row`](Self::most_of_row) takes.
+    pub fn most_of_rows(&self) -> Vec<f32> {
+        let length = self.planes.shape()[0].max(1);
+        self.planes.as_slice().chunks_exact(length).map(largest).collect()
+    }
+
+    /// A bound of the values of the row at [y, z], from the bounds of all rows of the planes.
+    pub fn most_of_row(&self, most_of_rows: &[f32], y: usize, z: usize) -> f32 {
+        let (first, ny) = (self.taps[z].0, self.planes.shape()[1]);
+        (first..first + 4).map(|knot| most_of_rows[y + ny * knot]).fold(f32::NEG_INFINITY, f32::max)
+    }
+
     /// The whole field.
     pub fn into_array(self) -> Array3<f32> {
         let [nx, ny, _] = self.planes.shape();
@@ -56,6 +71,15 @@ impl SmoothNoise {
         }
         field
     }
+}
+
+/// The largest of values none of which is NaN, many at a time.
+fn largest(values: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; 32];
+    for chunk in values.chunks(lanes.len()) {
+        lanes.iter_mut().zip(chunk).for_each(|(most, value)| *most = if value > most { *value } else { *most });
+    }
+    lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
 }
 
 /// The first of the four knots that reach a voxel, and their weights; voxels lie `stride` knots apart.
@@ -140,6 +164,19 @@ mod tests {
         assert!((product(3) - 0.49).abs() < 0.05, "{}", product(3));
         assert!((product(4) - 0.28).abs() < 0.05, "{}", product(4));
         assert!(product(12).abs() < 0.03, "{}", product(12));
+    }
+
+    #[test]
+    fn no_value_is_above_its_bound() {
+        let mut draws = Key::root(6).draws("noise");
+        let field = SmoothNoise::new(&mut draws, [37, 21, 19], [1.0; 3], [4.0; 3]);
+        let most = field.most_of_rows();
+        let mut row = [0.0; 37];
+        for (y, z) in (0..19).flat_map(|z| (0..21).map(move |y| (y, z))) {
+            field.row(0, y, z, &mut row);
+            let (largest, bound) = (largest(&row), field.most_of_row(&most, y, z));
+            assert!(largest <= bound + 1e-5 && bound <= SmoothNoise::MOST, "{largest} {bound}");
+        }
     }
 
     #[test]

@@ -8,13 +8,16 @@ use super::components::keep_largest;
 use super::noise::SmoothNoise;
 use super::wide::{Wide, widest};
 use crate::random::Draws;
-use crate::volume::Array3;
+use crate::volume::{Array3, Stretches};
 
 /// A slice with less than this share of the largest slice's area is a sliver.
 const SLIVER: f64 = 0.3;
 
 /// The level of voxels so far outside that no noise makes them tumor.
 const FAR: f32 = 9.0;
+
+/// The surface lies near 1. What is surely farther out than this is looked at only where the volume asked for is not found below.
+const NEAR: f32 = 1.3;
 
 /// How far around a tumor its depth is told.
 const SURROUNDINGS_MM: f64 = 4.0;
@@ -91,20 +94,22 @@ impl ShapeDraw {
         // What varies within a voxel averages out over it.
         let kept: f64 = edge_step.iter().map(|step| libm::sqrt(self.edge_step_mm / step)).product();
         let edge = SmoothNoise::new(draws, shape, spacing_mm, edge_step);
-        let noises = [(lobes, self.lobes as f32), (edge, (2.0 * self.edge_mm / self.diameter_mm * kept) as f32)];
-        let ellipsoid = Ellipsoid { centre, spacing_mm, radii, turn };
-        let mut level = widest(Levels { ellipsoid, shape, start, farthest: self.farthest(), noises });
-
+        let levels = Levels {
+            ellipsoid: Ellipsoid { centre, spacing_mm, radii, turn },
+            shape,
+            start,
+            farthest: self.farthest(),
+            lobes: (&lobes, self.lobes as f32),
+            lobes_most: lobes.most_of_rows(),
+            edge: (&edge, (2.0 * self.edge_mm / self.diameter_mm * kept) as f32),
+        };
         let voxel_mm3: f64 = spacing_mm.iter().product();
         let volume_mm3 = std::f64::consts::PI / 6.0 * self.diameter_mm * self.diameter_mm * self.diameter_mm;
         let count = (volume_mm3 / voxel_mm3).round() as usize;
-        let mut surface = threshold(&level, count);
-        if let Some(axis) = thick_axis(spacing_mm) {
-            trim(&mut level, axis, surface);
-            surface = threshold(&level, count);
-        }
+        let found = levels.surface(NEAR, count).or_else(|| levels.surface(f32::INFINITY, count));
+        let Surface { level, within, surface } = found.expect("without a limit there is a surface");
         // What follows looks at the tumor and its surroundings only.
-        let inside = level.extent(|&value| value <= surface).unwrap_or(level.region());
+        let inside = within.extent(&level, |&value| value <= surface).unwrap_or(level.region());
         let around = inside.grown(spacing_mm.map(|mm| (SURROUNDINGS_MM / mm).ceil() as usize), shape);
         let mut level = level.cut(around);
         let mut mask = level.map(|&value| u8::from(value <= surface));
@@ -145,53 +150,99 @@ struct Ellipsoid {
     turn: [[f64; 3]; 3],
 }
 
-/// The levels of a box that begins at `start`.
-struct Levels {
+/// What the levels of a box that begins at `start` are made of.
+struct Levels<'a> {
     ellipsoid: Ellipsoid,
     shape: [usize; 3],
     start: [i64; 3],
     farthest: f64,
-    noises: [(SmoothNoise, f32); 2],
+    /// The noises and their amplitudes.
+    lobes: (&'a SmoothNoise, f32),
+    lobes_most: Vec<f32>,
+    edge: (&'a SmoothNoise, f32),
 }
 
-impl Wide for Levels {
-    type Output = Array3<f32>;
-
-    #[inline(always)]
-    fn done(self) -> Array3<f32> {
-        self.ellipsoid.level(self.shape, self.start, self.farthest, &self.noises)
+impl Levels<'_> {
+    /// The surface that `count` voxels lie below; none where fewer than that lie below `limit`.
+    fn surface(&self, limit: f32, count: usize) -> Option<Surface> {
+        let (mut level, below) = widest(Below { levels: self, limit });
+        // Without a limit what is far outside counts, too.
+        let within = if limit.is_finite() { below } else { Stretches::whole(self.shape) };
+        let mut surface = threshold(&level, &within, limit, count)?;
+        if let Some(axis) = thick_axis(self.ellipsoid.spacing_mm) {
+            trim(&mut level, axis, surface);
+            surface = threshold(&level, &within, limit, count)?;
+        }
+        Some(Surface { level, within, surface })
     }
-}
 
-impl Ellipsoid {
-    /// Its level minus the noises times their amplitudes; [`FAR`] where its own level is beyond `farthest`.
+    /// The ellipsoid's level minus the noises times their amplitudes, wherever that is below `limit`, and the stretches of which that is
+    /// true; elsewhere something above it.
     #[inline(always)]
-    fn level(&self, shape: [usize; 3], start: [i64; 3], farthest: f64, noises: &[(SmoothNoise, f32)]) -> Array3<f32> {
-        let Self { centre, spacing_mm, radii, turn } = self;
-        let mut level = Array3::filled(shape, FAR);
-        let mut noise_row = vec![0.0f32; shape[0]];
+    fn below(&self, limit: f32) -> (Array3<f32>, Stretches) {
+        let Ellipsoid { centre, spacing_mm, radii, turn } = &self.ellipsoid;
+        let ((lobes, lobes_amplitude), (edge, edge_amplitude)) = (self.lobes, self.edge);
+        let [nx, ny, nz] = self.shape;
+        let mut level = Array3::filled(self.shape, FAR);
+        let mut stretches = vec![0..0; ny * nz];
+        let mut noise_row = vec![0.0f32; nx];
         let offset =
-            |axis: usize, index: usize| ((start[axis] + index as i64) as f64 - centre[axis]) * spacing_mm[axis];
+            |axis: usize, index: usize| ((self.start[axis] + index as i64) as f64 - centre[axis]) * spacing_mm[axis];
         let scaled = [0, 1, 2].map(|k| turn[k].map(|value| value / radii[k]));
         let step = scaled.map(|row| row[0] * spacing_mm[0]);
-        for z in 0..shape[2] {
-            for y in 0..shape[1] {
+        // Beyond these the noises that are still to be taken off are not large enough.
+        let without_edge = limit + edge_amplitude * SmoothNoise::MOST;
+        for z in 0..nz {
+            for y in 0..ny {
                 let first = scaled.map(|row| row[0] * offset(0, 0) + row[1] * offset(1, y) + row[2] * offset(2, z));
-                let Some(stretch) = within(first, step, farthest, shape[0]) else { continue };
+                let plain = without_edge + lobes_amplitude * lobes.most_of_row(&self.lobes_most, y, z);
+                let Some(stretch) = within(first, step, self.farthest.min(f64::from(plain.max(0.0))), nx) else {
+                    continue;
+                };
                 let row = &mut level.row_mut(y, z)[stretch.clone()];
                 let (first, step) = (first.map(|v| v as f32), step.map(|v| v as f32));
                 for (x, value) in stretch.clone().zip(row.iter_mut()) {
                     let along = [0, 1, 2].map(|k| first[k] + step[k] * x as f32);
                     *value = (along[0] * along[0] + along[1] * along[1] + along[2] * along[2]).sqrt();
                 }
-                let noise_row = &mut noise_row[stretch.clone()];
-                for (noise, amplitude) in noises {
-                    noise.row(stretch.start, y, z, noise_row);
-                    row.iter_mut().zip(&*noise_row).for_each(|(value, noise)| *value -= amplitude * noise);
-                }
+                let take_off = |row: &mut [f32], noise: &[f32], amplitude: f32| {
+                    row.iter_mut().zip(noise).for_each(|(value, noise)| *value -= amplitude * noise);
+                };
+                let noise = &mut noise_row[stretch.clone()];
+                lobes.row(stretch.start, y, z, noise);
+                take_off(row, noise, lobes_amplitude);
+                let Some(from) = row.iter().position(|value| *value < without_edge) else { continue };
+                let to = row.iter().rposition(|value| *value < without_edge).map_or(from, |last| last + 1);
+                let (row, noise) = (&mut row[from..to], &mut noise[from..to]);
+                edge.row(stretch.start + from, y, z, noise);
+                take_off(row, noise, edge_amplitude);
+                stretches[y + ny * z] = stretch.start + from..stretch.start + to;
             }
         }
-        level
+        (level, Stretches::new(self.shape, stretches))
+    }
+}
+
+/// Levels of a box, and the one of the tumor's surface.
+struct Surface {
+    level: Array3<f32>,
+    /// Where levels are below the limit.
+    within: Stretches,
+    surface: f32,
+}
+
+/// Levels to be made below a limit.
+struct Below<'a> {
+    levels: &'a Levels<'a>,
+    limit: f32,
+}
+
+impl Wide for Below<'_> {
+    type Output = (Array3<f32>, Stretches);
+
+    #[inline(always)]
+    fn done(self) -> Self::Output {
+        self.levels.below(self.limit)
     }
 }
 
@@ -243,15 +294,17 @@ fn least(values: &[f32]) -> f32 {
     lanes.into_iter().fold(f32::INFINITY, f32::min)
 }
 
-/// The level below which `count` voxels lie.
-fn threshold(level: &Array3<f32>, count: usize) -> f32 {
-    // The surface lies near 1; sorting what is far outside would be wasted.
-    let mut values: Vec<f32> = level.as_slice().iter().copied().filter(|value| *value < 1.3).collect();
-    if values.len() < count.max(1) {
-        values = level.as_slice().to_vec();
+/// The level below which `count` voxels lie; none where fewer than that lie `within` and below `limit`.
+fn threshold(level: &Array3<f32>, within: &Stretches, limit: f32, count: usize) -> Option<f32> {
+    let mut values = Vec::with_capacity(2 * count);
+    for (y, z, stretch) in within.rows() {
+        values.extend(level.row(y, z)[stretch].iter().copied().filter(|value| *value < limit));
+    }
+    if values.len() < count.max(1) && limit.is_finite() {
+        return None;
     }
     let index = count.clamp(1, values.len()) - 1;
-    *values.select_nth_unstable_by(index, f32::total_cmp).1
+    Some(*values.select_nth_unstable_by(index, f32::total_cmp).1)
 }
 
 #[cfg(test)]

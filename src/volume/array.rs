@@ -1,6 +1,7 @@
 //! A dense three-dimensional array, x fastest.
 
 use super::Region;
+use super::stretches::extent;
 
 /// Values on a box of voxels: the value of voxel [x, y, z] lies at `x + nx * (y + ny * z)`.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,19 +98,8 @@ impl<T> Array3<T> {
     /// assert_eq!(mask.extent(|&v| v != 0), Some(Region { start: [1, 1, 0], shape: [3, 2, 1] }));
     /// ```
     pub fn extent(&self, holds: impl Fn(&T) -> bool) -> Option<Region> {
-        let (mut low, mut high) = ([usize::MAX; 3], [0usize; 3]);
-        for z in 0..self.shape[2] {
-            for y in 0..self.shape[1] {
-                let row = self.row(y, z);
-                let Some(first) = row.iter().position(&holds) else { continue };
-                let last = row.iter().rposition(&holds).unwrap_or(first);
-                for (axis, (from, to)) in [(first, last), (y, y), (z, z)].into_iter().enumerate() {
-                    low[axis] = low[axis].min(from);
-                    high[axis] = high[axis].max(to + 1);
-                }
-            }
-        }
-        (low[0] < high[0]).then(|| Region { start: low, shape: [0, 1, 2].map(|axis| high[axis] - low[axis]) })
+        let [nx, ny, nz] = self.shape;
+        extent(self, (0..nz).flat_map(|z| (0..ny).map(move |y| (y, z, 0..nx))), holds)
     }
 
     /// The whole of the array as a region.

@@ -20,6 +20,15 @@ impl Stretches {
         Self { shape, rows: vec![0..shape[0]; shape[1] * shape[2]] }
     }
 
+    /// Those given, row by row, y fastest.
+    ///
+    /// # Panics
+    /// Where they are not as many as the box has rows.
+    pub fn new(shape: [usize; 3], rows: Vec<Range<usize>>) -> Self {
+        assert_eq!(rows.len(), shape[1] * shape[2], "one stretch a row");
+        Self { shape, rows }
+    }
+
     /// From the first voxel of each row that `matters` to the last.
     pub fn of<T>(values: &Array3<T>, matters: impl Fn(&T) -> bool) -> Self {
         let shape = values.shape();
@@ -48,6 +57,11 @@ impl Stretches {
         let ny = self.shape[1].max(1);
         let rows = self.rows.iter().enumerate().filter(|(_, stretch)| !stretch.is_empty());
         rows.map(move |(row, stretch)| (row % ny, row / ny, stretch.clone()))
+    }
+
+    /// The smallest box of the values that matter and for which `holds` is true; none where there is no such value.
+    pub fn extent<T>(&self, values: &Array3<T>, holds: impl Fn(&T) -> bool) -> Option<Region> {
+        extent(values, self.rows(), holds)
     }
 
     /// What lies within so many voxels along each axis of what matters.
@@ -84,6 +98,27 @@ impl Stretches {
         let rows = (0..region.shape[1] * region.shape[2]).map(row).collect();
         Self { shape: region.shape, rows }
     }
+}
+
+/// The smallest box of the values for which `holds` is true in stretches of rows, each given as y, z, and the stretch.
+pub(super) fn extent<T>(
+    values: &Array3<T>,
+    rows: impl Iterator<Item = (usize, usize, Range<usize>)>,
+    holds: impl Fn(&T) -> bool,
+) -> Option<Region> {
+    let (mut low, mut high) = ([usize::MAX; 3], [0usize; 3]);
+    for (y, z, stretch) in rows {
+        let row = &values.row(y, z)[stretch.clone()];
+        let Some(first) = row.iter().position(&holds) else { continue };
+        let last = row.iter().rposition(&holds).unwrap_or(first);
+        for (axis, (from, to)) in
+            [(stretch.start + first, stretch.start + last), (y, y), (z, z)].into_iter().enumerate()
+        {
+            low[axis] = low[axis].min(from);
+            high[axis] = high[axis].max(to + 1);
+        }
+    }
+    (low[0] < high[0]).then(|| Region { start: low, shape: [0, 1, 2].map(|axis| high[axis] - low[axis]) })
 }
 
 /// The shortest stretch that holds both.
@@ -126,6 +161,20 @@ mod tests {
                     assert!(row.is_empty() || (mask[[row.start, y, z]] != 0 && mask[[row.end - 1, y, z]] != 0));
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_extent_is_that_of_what_matters() {
+        for seed in 0..50 {
+            let mask = few(seed);
+            let all = Stretches::of(&mask, |&value| value != 0);
+            assert_eq!(all.extent(&mask, |&value| value != 0), mask.extent(|&value| value != 0), "seed {seed}");
+            let rows =
+                all.rows.iter().enumerate().map(|(row, stretch)| if row % 2 == 0 { stretch.clone() } else { 0..0 });
+            let some = Stretches::new(mask.shape(), rows.collect());
+            let left = Array3::from_fn(mask.shape(), |[x, y, z]| mask[[x, y, z]] * u8::from((y + 7 * z) % 2 == 0));
+            assert_eq!(some.extent(&mask, |&value| value != 0), left.extent(|&value| value != 0), "seed {seed}");
         }
     }
 
