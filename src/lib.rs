@@ -45,7 +45,7 @@
 //! scores.set(Score::DeltaHu, -42.0);
 //! assert_eq!(test.verdict(&scores), Verdict::Accepted);
 //! ```
-#![warn(missing_docs)]
+#![warn(missing_docs, clippy::undocumented_unsafe_blocks)]
 
 pub mod cli;
 pub mod command;

@@ -82,17 +82,17 @@ pub(super) fn forward(
                 for plane in 0..planes {
                     for row in 0..rows {
                         let output = (((sample * ox + first_x + plane) * oy + first_y + row) * oz) * outputs;
+                        segments.clear();
+                        for (i, j) in (0..kx).flat_map(|i| (0..ky).map(move |j| (i, j))) {
+                            segments.push(Segment {
+                                a: slab.row(plane * sx + i, row * sy + j),
+                                b: weights.wrapping_add((i * ky + j) * kz * channels * shape.columns),
+                            });
+                        }
                         shape.split(oz, |z, count| {
-                            segments.clear();
-                            for tap in 0..kx * ky {
-                                let a = slab.row(plane * sx + tap / ky, row * sy + tap % ky);
-                                segments.push(Segment {
-                                    a: a.wrapping_add(z * sz * channels),
-                                    b: weights.wrapping_add(tap * kz * channels * shape.columns),
-                                });
-                            }
                             let call = Call {
                                 segments: &segments,
+                                a_first: z * sz * channels,
                                 length: kz * channels,
                                 a_row: sz * channels,
                                 a_step: 1,
@@ -135,6 +135,7 @@ fn pointwise(class: Class, x: &[f32], weight: Weight<'_>, bias: Option<&[f32]>, 
                         a: x[(first + p) * inputs..(first + p + rows) * inputs].as_ptr(),
                         b: packed[block * inputs * shape.columns..(block + 1) * inputs * shape.columns].as_ptr(),
                     }],
+                    a_first: 0,
                     length: inputs,
                     a_row: inputs,
                     a_step: 1,
@@ -193,6 +194,7 @@ pub(super) fn transposed(
                             a: x[(row * nz + z) * inputs..(row * nz + z + count) * inputs].as_ptr(),
                             b: packed[offset..offset + inputs * shape.columns].as_ptr(),
                         }],
+                        a_first: 0,
                         length: inputs,
                         a_row: inputs,
                         a_step: 1,

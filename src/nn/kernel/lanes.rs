@@ -3,6 +3,11 @@
 //! A kernel is written once, generic over [`Lanes`] and inlined into one function per instruction set (in
 //! [`tile`](super::tile) and [`winograd`](super::winograd)), so that every operation becomes one instruction.
 
+#![allow(
+    clippy::undocumented_unsafe_blocks,
+    reason = "each function below is one instruction, or a loop over numbers, that needs just what the trait asks of its caller"
+)]
+
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 

@@ -27,7 +27,7 @@ unsafe fn slide<L: Lanes, const ROWS: usize>(call: &Call<'_>) {
             totals = [L::load_first(bias, width); ROWS];
         }
         for segment in call.segments {
-            let (mut a, mut b, mut left) = (segment.a, segment.b, channels);
+            let (mut a, mut b, mut left) = (segment.a.wrapping_add(call.a_first), segment.b, channels);
             while left > 0 {
                 let block = left.min(BLOCK);
                 let mut sums = [L::zero(); ROWS];

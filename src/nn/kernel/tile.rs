@@ -16,7 +16,7 @@ const BLOCK: usize = 64;
 /// A stretch of the sum: `length` steps from `a` and `b` on.
 #[derive(Clone, Copy)]
 pub(super) struct Segment {
-    /// The factor of the tile's first row, one number a step.
+    /// The factor of a run's first row, one number a step.
     pub a: *const f32,
     /// The factors of all columns, a row of packed numbers a step.
     pub b: *const f32,
@@ -33,12 +33,14 @@ pub(super) enum Start {
     Output,
 }
 
-/// One tile: `c[m][n] = start + Σ over segments and steps k of a[m·a_row + k·a_step] · b[k·columns + n]`.
+/// One tile: `c[m][n] = start + Σ over segments and steps k of a[a_first + m·a_row + k·a_step] · b[k·columns + n]`.
 ///
 /// The sum is made in the order of segments and steps (of a sliding tile: channel by channel, see [`slide`](super::slide)), in blocks of [`BLOCK`],
 /// one rounding a step (fused) or two, so that its bits do not depend on where the tile lies in the output or how many rows it has.
 pub(super) struct Call<'a> {
     pub segments: &'a [Segment],
+    /// Numbers by which the tile's first row lies behind that of its segments: tiles along a run have their segments in common.
+    pub a_first: usize,
     /// Steps of each segment.
     pub length: usize,
     /// Numbers between the factors of neighbouring rows.
@@ -155,7 +157,7 @@ unsafe fn tile<L: Lanes, const ROWS: usize, const VECTORS: usize>(call: &Call<'_
             }
         }
         for segment in call.segments {
-            let (mut a, mut b, mut steps) = (segment.a, segment.b, call.length);
+            let (mut a, mut b, mut steps) = (segment.a.wrapping_add(call.a_first), segment.b, call.length);
             while steps > 0 {
                 let block = steps.min(BLOCK);
                 let mut sums = [[L::zero(); VECTORS]; ROWS];

@@ -38,11 +38,13 @@ impl Transform<2, 4> for Two {
 
     #[inline(always)]
     unsafe fn input<L: Lanes>([a, b, c, d]: [L; 4]) -> [L; 4] {
+        // SAFETY: the caller promises the instructions of `L`.
         unsafe { [a.sub(c), b.add(c), c.sub(b), b.sub(d)] }
     }
 
     #[inline(always)]
     unsafe fn output<L: Lanes>([a, b, c, d]: [L; 4]) -> [L; 2] {
+        // SAFETY: the caller promises the instructions of `L`.
         unsafe { [a.add(b).add(c), b.sub(c).sub(d)] }
     }
 }
@@ -66,6 +68,7 @@ impl Transform<4, 6> for Four {
 
     #[inline(always)]
     unsafe fn input<L: Lanes>([a, b, c, d, e, f]: [L; 6]) -> [L; 6] {
+        // SAFETY: the caller promises the instructions of `L`.
         unsafe {
             let (two, four, five) = (L::splat(2.0), L::splat(4.0), L::splat(-5.0));
             let (minus_four, minus_two) = (L::splat(-4.0), L::splat(-2.0));
@@ -84,6 +87,7 @@ impl Transform<4, 6> for Four {
 
     #[inline(always)]
     unsafe fn output<L: Lanes>([a, b, c, d, e, f]: [L; 6]) -> [L; 4] {
+        // SAFETY: the caller promises the instructions of `L`.
         unsafe {
             let (two, four, eight) = (L::splat(2.0), L::splat(4.0), L::splat(8.0));
             let (near, far) = (b.add(c), d.add(e));

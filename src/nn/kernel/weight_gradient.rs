@@ -77,16 +77,17 @@ pub(super) fn weight_gradient(class: Class, geometry: &Geometry, x: &[f32], dy: 
                     };
                     for tap_y in 0..ky {
                         for block in 0..count.div_ceil(shape.columns) {
+                            segments.clear();
+                            for row in 0..rows {
+                                segments.push(Segment {
+                                    a: slab.row(0, row * sy + tap_y),
+                                    b: gradients[(block * rows + row) * row_len..].as_ptr(),
+                                });
+                            }
                             shape.split(depth, |first, wide| {
-                                segments.clear();
-                                for row in 0..rows {
-                                    segments.push(Segment {
-                                        a: slab.row(0, row * sy + tap_y).wrapping_add(first),
-                                        b: gradients[(block * rows + row) * row_len..].as_ptr(),
-                                    });
-                                }
                                 let call = Call {
                                     segments,
+                                    a_first: first,
                                     length: oz,
                                     a_row: 1,
                                     a_step: sz * inputs,

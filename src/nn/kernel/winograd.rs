@@ -220,17 +220,17 @@ impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> Task<'_, T, OUT, 
             for point in 0..IN * IN {
                 let weights = self.weights[(block * IN * IN + point) * size..][..size].as_ptr();
                 for plane in 0..self.planes {
+                    segments.clear();
+                    for tap in (0..kernel_planes).filter(|tap| input_plane(plane + tap).is_some()) {
+                        segments.push(Segment {
+                            a: scratch.transformed[(plane + tap) * plane_len + point * self.point_len()..].as_ptr(),
+                            b: weights.wrapping_add(tap * geometry.channels_in * columns),
+                        });
+                    }
                     self.plan.shape.split(patches, |first, rows| {
-                        segments.clear();
-                        for tap in (0..kernel_planes).filter(|tap| input_plane(plane + tap).is_some()) {
-                            let at = (plane + tap) * plane_len + point * self.point_len();
-                            segments.push(Segment {
-                                a: scratch.transformed[at + first * geometry.channels_in..].as_ptr(),
-                                b: weights.wrapping_add(tap * geometry.channels_in * columns),
-                            });
-                        }
                         let call = Call {
                             segments: &segments,
+                            a_first: first * geometry.channels_in,
                             length: geometry.channels_in,
                             a_row: geometry.channels_in,
                             a_step: 1,

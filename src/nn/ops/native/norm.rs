@@ -160,11 +160,11 @@ impl Normalize {
                 vectorised(
                     #[inline(always)]
                     || {
-                        let slope = slope;
+                        let factor = slope;
                         for x in x.chunks_mut(row) {
                             let by = by.mean.iter().zip(&by.scale).zip(&by.shift);
                             for (x, ((&mean, &scale), &shift)) in x.iter_mut().zip(by) {
-                                *x = activated((*x - mean) * scale + shift, slope);
+                                *x = activated((*x - mean) * scale + shift, factor);
                             }
                         }
                     },
@@ -187,11 +187,11 @@ impl Native for Normalize {
                 vectorised(
                     #[inline(always)]
                     || {
-                        let slope = slope;
+                        let factor = slope;
                         for (y, x) in y.chunks_mut(row).zip(x.chunks(row)) {
                             let by = by.mean.iter().zip(&by.scale).zip(&by.shift);
                             for ((y, &x), ((&mean, &scale), &shift)) in y.iter_mut().zip(x).zip(by) {
-                                *y = activated((x - mean) * scale + shift, slope);
+                                *y = activated((x - mean) * scale + shift, factor);
                             }
                         }
                     },
@@ -240,7 +240,7 @@ impl Native for Normalize {
                 vectorised(
                     #[inline(always)]
                     || {
-                        let slope = slope;
+                        let factor = slope;
                         let rows = x.chunks(row).zip(grad.chunks(row));
                         for (x_grad, (x, grad)) in x_grad.chunks_mut(row).zip(rows) {
                             let by = by.mean.iter().zip(&by.scale).zip(&by.shift).zip(slant.iter().zip(&offset));
@@ -249,7 +249,7 @@ impl Native for Normalize {
                             {
                                 let centered = x - mean;
                                 let value = centered * scale + shift;
-                                let grad = if value > 0. { grad } else { grad * slope };
+                                let grad = if value > 0. { grad } else { grad * factor };
                                 *x_grad = grad * scale + (centered * slant + offset);
                             }
                         }

@@ -104,9 +104,9 @@ impl LeakyRelu {
             vectorised(
                 #[inline(always)]
                 || {
-                    let slope = slope;
+                    let factor = slope;
                     for ((y, &x), &value) in y.iter_mut().zip(x).zip(values) {
-                        *y = if x > 0. { value } else { value * slope };
+                        *y = if x > 0. { value } else { value * factor };
                     }
                 },
             );
@@ -132,10 +132,10 @@ impl Add {
             vectorised(
                 #[inline(always)]
                 || {
-                    let slope = slope;
+                    let factor = slope;
                     for (a, &b) in a.iter_mut().zip(b) {
                         let sum = *a + b;
-                        *a = if sum > 0. { sum } else { sum * slope };
+                        *a = if sum > 0. { sum } else { sum * factor };
                     }
                 },
             );
