@@ -190,3 +190,29 @@ fn summary(pool: &[Scored], ids: &[String], tumors: &Tumors) -> Made {
         ids_sha256: Some(FileDigest::of(ids.join("\n").as_bytes()).sha256),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::Maker;
+    use super::super::selection::Threshold;
+    use super::*;
+
+    #[test]
+    fn what_is_chosen_is_told_beside_what_passes() {
+        let candidate = |id: &str, found_fraction: f64| Scored {
+            id: id.to_owned(),
+            diameter_mm: 10.0 * found_fraction,
+            found_fraction,
+            tumor_probability: 0.5,
+            held_out_found_fraction: f64::NAN,
+            delta_hu: -30.0,
+        };
+        let pool = [candidate("a", 0.8), candidate("b", 0.9), candidate("c", 0.6), candidate("d", 0.1)];
+        let thinned = Tumors::ThinnedToCount { from: Maker::Generator, at: Threshold::Above(0.7) };
+        let made = summary(&pool, &["b".to_owned(), "c".to_owned()], &thinned);
+        assert_eq!((made.tumors, made.of, made.passing), (Some(2), Some(4), Some(1)));
+        assert!((made.mean_diameter_mm.unwrap() - 7.5).abs() < 1e-12);
+        assert_eq!((made.mean_delta_hu, made.mean_held_out_found_fraction), (Some(-30.0), None));
+        assert_eq!(summary(&pool, &["b".to_owned()], &Tumors::Pool { from: Maker::Generator }).passing, None);
+    }
+}

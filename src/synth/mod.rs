@@ -10,6 +10,7 @@ mod config;
 mod difference;
 mod gaussian;
 mod generator;
+mod level;
 mod marching;
 pub mod measure;
 mod noise;

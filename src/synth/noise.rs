@@ -21,7 +21,7 @@ pub(crate) struct SmoothNoise {
 }
 
 impl SmoothNoise {
-    /// No value of a field is larger: those of the lattice are not, and the weights of splines sum to 1.
+    /// No value of a field is larger: those of the lattice are not, and the weights of splines are not negative and sum to 1.
     pub const MOST: f32 = 5.25;
 
     /// Draws the field of a box of `shape` voxels.
@@ -168,6 +168,7 @@ mod tests {
 
     #[test]
     fn no_value_is_above_its_bound() {
+        assert!(0.5 * libm::sqrt(12.0) / SPLINE_DEVIATION < f64::from(SmoothNoise::MOST));
         let mut draws = Key::root(6).draws("noise");
         let field = SmoothNoise::new(&mut draws, [37, 21, 19], [1.0; 3], [4.0; 3]);
         let most = field.most_of_rows();

@@ -95,7 +95,10 @@ fn main() {
         let stage = Intensity::new(IntensityConfig::default(), &scan.mask.organs).expect("the defaults are right");
         let judge = stage.baseline(&scan, organ).expect("the scan is right");
         println!("liver at {spacing_mm:?} mm, processor time of one core:");
-        for (name, diameter_mm) in [("small, 12 mm", [12.0, 12.1]), ("large, 60 mm", [60.0, 60.5])] {
+        // The size class "large" begins at 32 mm.
+        let most = RulesConfig::default().diameter_mm[1];
+        let sizes = [("small, 12 mm", [12.0, 12.1]), ("large, as drawn", [32.0, most]), ("of 60 mm", [60.0, 60.5])];
+        for (name, diameter_mm) in sizes {
             let config = RulesConfig { diameter_mm, ..RulesConfig::default() };
             let rules = Rules::new(config, &scan.mask.organs, HuWindow::ABDOMEN).expect("the settings are right");
             let plan = rules.site_plan(&scan, organ).expect("the scan is right");

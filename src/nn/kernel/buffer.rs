@@ -41,12 +41,13 @@ fn advise(buffer: &[f32]) {
 #[cfg(not(target_os = "linux"))]
 fn advise(_: &[f32]) {}
 
-/// Prepares a process for volumes and networks, of which so many are trained side by side: to be called once, first thing in `main`.
+/// Prepares a process for volumes and networks: to be called once, first thing in `main`. `trainings` is how many networks are trained side
+/// by side.
 ///
 /// Freed memory below 32 MiB a piece stays with the process, up to 512 MiB: a tumor or a step of training allocates the same volumes
-/// again and again, and the system would clear their pages every time. And candle's own threads, which add up gradients, wait asleep instead of
-/// spinning, so that they leave the processors to the kernels; as there is one crew of them, which serves one call at a time, trainings side
-/// by side do without.
+/// again and again, and the system would clear their pages every time. And candle's own threads, which add up gradients, wait asleep
+/// instead of spinning, so that they leave the processors to the kernels; as there is one crew of them, which serves one call at a time,
+/// trainings side by side do without.
 pub fn prepare_process(trainings: usize) {
     let (name, value) = match trainings {
         0 | 1 => ("CANDLE_BARRIER_POOL_SPIN_LIMIT", "64"),

@@ -102,7 +102,8 @@ pub(super) fn forward(
                                 start: begin,
                             };
                             // SAFETY: the slab holds the taps of all rows of the tile, the packed weights its columns, and no
-                            // other task has these planes, rows and outputs.
+                            // other task has these planes, rows and outputs; a shape along a line was chosen for a kernel of 3
+                            // and a stride of 1 along z, whose calls are such.
                             unsafe { shape.function(count)(&call) }
                         });
                     }

@@ -1,7 +1,7 @@
 //! Vectors of `f32` as the kernels see them: AVX-512, AVX2 with FMA, and arrays for every other processor.
 //!
 //! A kernel is written once, generic over [`Lanes`] and inlined into one function per instruction set (in
-//! [`tile`](super::tile) and [`winograd`](super::winograd)), so that every operation becomes one instruction.
+//! [`tile`](super::tile), `slide` and [`winograd`](super::winograd)), so that every operation becomes one instruction.
 
 #![allow(
     clippy::undocumented_unsafe_blocks,
@@ -114,9 +114,10 @@ impl Lanes for __m256 {
     #[inline(always)]
     unsafe fn store_first(self, to: *mut f32, count: usize) {
         // Some processors take many times as long for a masked store.
-        match count {
-            8.. => unsafe { self.store(to) },
-            _ => unsafe { _mm256_maskstore_ps(to, first_words(count), self) },
+        if count >= Self::WIDTH {
+            unsafe { self.store(to) }
+        } else {
+            unsafe { _mm256_maskstore_ps(to, first_words(count), self) }
         }
     }
     #[inline(always)]

@@ -8,7 +8,7 @@ use super::tile::{Call, Start, TileFn, TileShape};
 /// Taps along a line.
 const TAPS: usize = 3;
 
-/// Channels after which the sums go to the totals, as those of any tile do after as many steps.
+/// Channels after which the sums go to the totals, as those of any tile do after about as many steps.
 const BLOCK: usize = 24;
 
 /// A tile of one vector a row, of which neighbouring rows share factors: see [`TileShape::along_line`]. Of each channel every factor
@@ -18,8 +18,9 @@ const BLOCK: usize = 24;
 /// As [`TileFn`], on a processor that has the instructions of `L`, for a call as described there.
 #[inline(always)]
 unsafe fn slide<L: Lanes, const ROWS: usize>(call: &Call<'_>) {
-    // SAFETY: every pointer is one of the call's, within the rows, columns and steps that it names: the last factor is that of the
-    // last row and tap.
+    debug_assert!(call.a_step == 1 && call.length == TAPS * call.a_row, "a call along a line");
+    // SAFETY: every pointer is one of the call's, within the rows, columns and steps that it names: as the call is one along a line, tap t
+    // of row m takes the factor (m + t) · a_row on, and the last is that of the last row's last tap.
     unsafe {
         let (channels, width) = (call.length / TAPS, call.width.min(L::WIDTH));
         let mut totals = [L::zero(); ROWS];
@@ -75,7 +76,7 @@ unsafe fn run<const ROWS: usize>(call: &Call<'_>) {
     unsafe { slide::<__m256, ROWS>(call) }
 }
 
-/// The shape of sliding tiles with AVX2: sums, taps and a factor fill its registers.
+/// The shape of sliding tiles with AVX2: eleven sums, three taps and a factor leave one of its sixteen registers.
 pub(super) fn shape() -> TileShape {
     let functions: [TileFn; 11] = [
         run::<1>, run::<2>, run::<3>, run::<4>, run::<5>, run::<6>, run::<7>, run::<8>, run::<9>, run::<10>, run::<11>,

@@ -94,6 +94,41 @@ fn plain_sums_agree_for_every_width_of_tile() {
     }
 }
 
+/// Lines of every length, cut into tiles of every number of rows, with more channels than a block holds.
+#[test]
+fn lines_of_every_length_agree() {
+    for length in 1..=24 {
+        for outputs in [1, 8, 24] {
+            agree(&cubic(1, [2, 2, length], [30, outputs]), Accuracy::Plain, 1e-5);
+        }
+    }
+    agree(&cubic(1, [2, 2, 11], [130, 8]), Accuracy::Plain, 1e-5);
+}
+
+/// A number does not depend on the tile that it was made in: lines that begin alike come out alike, but for the end of the shorter.
+#[test]
+fn bits_do_not_depend_on_the_length_of_a_line() {
+    for channels in [[5, 8], [30, 24], [24, 8]] {
+        let long = cubic(1, [2, 3, 35], channels);
+        let (x, w) = (numbers(long.input_len(), 1), numbers(long.weight_len(), 2));
+        for class in Class::available() {
+            let mut whole = vec![0.0; long.output_len()];
+            conv3d(class, Accuracy::Plain, &long, &x, &w, None, &mut whole);
+            for length in [21, 22, 23, 33] {
+                let short = cubic(1, [2, 3, length], channels);
+                let begin = |line: &[f32], channels: usize| line[..length * channels].to_vec();
+                let lines: Vec<f32> = x.chunks_exact(35 * channels[0]).flat_map(|x| begin(x, channels[0])).collect();
+                let mut part = vec![0.0; short.output_len()];
+                conv3d(class, Accuracy::Plain, &short, &lines, &w, None, &mut part);
+                let same = (length - 1) * channels[1];
+                for (part, whole) in part.chunks_exact(length * channels[1]).zip(whole.chunks_exact(35 * channels[1])) {
+                    assert!(part[..same] == whole[..same], "{class:?} {channels:?}, {length} of 35");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn patches_agree_with_plain_sums() {
     for (accuracy, bound) in [(Accuracy::Training, 1e-5), (Accuracy::Inference, 5e-5)] {

@@ -1,4 +1,4 @@
-//! The one inner loop of all convolutions: a tile of the output that stays in registers.
+//! The inner loop of all convolutions but narrow ones (`slide`): a tile of the output that stays in registers.
 
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::{__m256, __m512};
@@ -35,7 +35,7 @@ pub(super) enum Start {
 
 /// One tile: `c[m][n] = start + Σ over segments and steps k of a[a_first + m·a_row + k·a_step] · b[k·columns + n]`.
 ///
-/// The sum is made in the order of segments and steps (of a sliding tile: channel by channel, see [`slide`](super::slide)), in blocks of [`BLOCK`],
+/// The sum is made in the order of segments and steps (of a sliding tile, `slide`, channel by channel), in blocks of about [`BLOCK`],
 /// one rounding a step (fused) or two, so that its bits do not depend on where the tile lies in the output or how many rows it has.
 pub(super) struct Call<'a> {
     pub segments: &'a [Segment],
@@ -75,6 +75,7 @@ pub(super) struct TileShape {
 impl TileShape {
     /// A shape of so many columns and the functions for its rows, from one on.
     pub fn new<const ROWS: usize>(columns: usize, functions: [TileFn; ROWS], cycles_per_row: f64) -> Self {
+        const { assert!(ROWS <= MOST_ROWS, "room for every function") };
         let functions = std::array::from_fn(|row| functions.get(row).copied());
         Self { columns, rows: ROWS, functions, cycles_per_row }
     }
@@ -111,7 +112,8 @@ impl TileShape {
     /// The shape for rows that are neighbouring voxels of one line under a kernel of three: row `m` and tap `t` take the same factor
     /// as row `m + 1` and tap `t − 1`, so that `length` is three times the channels, `a_row` the channels and `a_step` 1.
     ///
-    /// With one vector a row, loading factors takes as long as multiplying them: there the tile slides along the line and loads each once.
+    /// With one vector a row, loading factors takes as long as multiplying them: there the tile slides along the line and loads each
+    /// once. With AVX2 it does so, too, where half of the last pair of vectors would be empty.
     pub fn along_line(class: Class, columns: usize, run: usize) -> Self {
         let shape = Self::choose(class, columns, run);
         #[cfg(target_arch = "x86_64")]

@@ -65,8 +65,8 @@ pub trait Work {
 /// Work that multiplies and adds apart: a closure marked `#[inline(always)]`. It is an `FnMut`, because the compiler puts
 /// a function of its own between a caller and an `FnOnce`, which would keep the instruction set of the baseline.
 ///
-/// What a closure captured is read anew in every turn of a loop that writes, for all the compiler knows, to it: a number that
-/// decides a branch is bound to a name of the closure's own first, or there are no vectors without masks (AVX2).
+/// What a closure captured is read anew in every turn of a loop that writes, as for all the compiler knows the loop writes to it. Where only
+/// one arm of a branch reads such a number, AVX2 has no vectors for it: bind it to a name of the closure's own first.
 impl<R, F: FnMut() -> R> Work for F {
     type Output = R;
 
