@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use freetumor::error::{Error, Result};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::arms::Arms;
 use super::config::{Arm, ORACLE, REAL_ONLY};
@@ -33,29 +34,48 @@ pub fn look(lab: &Lab) -> Result<()> {
     if path(lab).exists() {
         return Ok(());
     }
-    let validation = scans(lab, "validation")?;
-    let arms = Arms::new(lab)?;
-    let experiment = &lab.experiment;
-    let tried: Vec<(&Arm, u64)> = [ORACLE, REAL_ONLY]
-        .into_iter()
-        .filter_map(|name| experiment.place(name))
-        .flat_map(|place| experiment.seeds.tuning.iter().map(move |seed| (&experiment.arms[place], *seed)))
-        .collect();
-    let train =
-        |(arm, seed): &(&Arm, u64)| arms.train(arm, *seed, format!("tuning/{}-{seed}", arm.name), Some(&validation));
-    side_by_side(lab.jobs, &tried, |one| train(one).map(drop))?;
-    let mut found = [Vec::new(), Vec::new()];
-    for one in &tried {
-        let (name, seed) = (&one.0.name, one.1);
-        let folder = predict(lab, "validation", &format!("{name}-{seed}"), &train(one)?, &validation)?;
-        let dsc = mean_dsc(&rows(&folder, &validation, 0, 0)?);
-        say(&format!("gate: {name}, seed {seed}: {dsc:.1} DSC on validation"));
-        found[usize::from(name == REAL_ONLY)].push(dsc);
-    }
-    let [oracle_dsc, real_only_dsc] = found;
+    let tried = [ORACLE, REAL_ONLY].into_iter().filter_map(|name| lab.experiment.place(name));
+    let found = tuned(lab, &tried.map(|place| &lab.experiment.arms[place]).collect::<Vec<_>>())?;
+    let of = |name| -> Vec<f64> { found.iter().filter(|it| it.0 == name).flat_map(|it| it.1.clone()).collect() };
+    let (oracle_dsc, real_only_dsc) = (of(ORACLE), of(REAL_ONLY));
     let gate = &lab.experiment.gate;
     let is_open = opens(&oracle_dsc, &real_only_dsc, gate.least_oracle_dsc, gate.least_gap_dsc);
     lab.write_json(&path(lab), &Passage { oracle_dsc, real_only_dsc, is_open })
+}
+
+/// Trains arms by the tuning seeds; gives their names and percent of Dice on validation, seed by seed.
+///
+/// # Errors
+/// Where something cannot be trained.
+pub fn tuned(lab: &Lab, arms: &[&Arm]) -> Result<Vec<(String, Vec<f64>)>> {
+    let validation = scans(lab, "validation")?;
+    let data = Arms::new(lab)?;
+    let seeds = &lab.experiment.seeds.tuning;
+    let tried: Vec<(&Arm, u64)> = arms.iter().flat_map(|arm| seeds.iter().map(move |seed| (*arm, *seed))).collect();
+    let train =
+        |(arm, seed): &(&Arm, u64)| data.train(arm, *seed, format!("tuning/{}-{seed}", arm.name), Some(&validation));
+    side_by_side(lab.jobs, &tried, |one| train(one).map(drop))?;
+    let dsc = |arm: &Arm, seed: u64| -> Result<f64> {
+        let weights = train(&(arm, seed))?;
+        let folder = predict(lab, "validation", &format!("{}-{seed}", arm.name), &weights, &validation)?;
+        let dsc = mean_dsc(&rows(&folder, &validation, 0, 0)?);
+        say(&format!("{}, seed {seed}: {dsc:.1} DSC on validation", arm.name));
+        Ok(dsc)
+    };
+    let all = |arm: &&Arm| Ok((arm.name.clone(), seeds.iter().map(|seed| dsc(arm, *seed)).collect::<Result<_>>()?));
+    arms.iter().map(all).collect()
+}
+
+/// Tries arms by the tuning seeds, so that settings can be chosen on validation; leaves what came of it as a file.
+///
+/// # Errors
+/// Where the gate is shut, or something cannot be trained.
+pub fn try_arms(lab: &Lab, arms: &[&Arm]) -> Result<()> {
+    check(lab)?;
+    for (name, dsc) in tuned(lab, arms)? {
+        lab.write_json(&lab.out.join("trials").join(format!("{name}.json")), &json!({ "arm": name, "dsc": dsc }))?;
+    }
+    Ok(())
 }
 
 /// Whether arms may be run.

@@ -48,7 +48,7 @@ struct Args {
     /// Do these stages alone [default: all, in order]
     #[arg(long, value_enum)]
     stage: Vec<Stage>,
-    /// Of the stages `pools` and `arms`, do what these arms need alone [default: all]
+    /// Of the stages `pools`, `trial` and `arms`, do what these arms need alone [default: all]
     #[arg(long, value_name = "NAME", requires = "stage")]
     arm: Vec<String>,
     /// Trainings at a time, each on its part of the processors; changes no result
@@ -70,6 +70,8 @@ enum Stage {
     Judges,
     /// Makes and scores the candidates of every maker
     Pools,
+    /// Trains arms by the tuning seeds and says what they do on validation; done where it is asked for alone
+    Trial,
     /// Trains all arms, and shows the test set to each network once
     Arms,
     /// Says what came of it
@@ -103,7 +105,7 @@ fn carry_out(args: &Args) -> Result<()> {
     }
     let mut stages = args.stage.clone();
     if stages.is_empty() {
-        stages.extend(Stage::value_variants());
+        stages.extend(Stage::value_variants().iter().filter(|&&stage| stage != Stage::Trial));
     }
     stages.sort();
     for stage in stages {
@@ -115,6 +117,10 @@ fn carry_out(args: &Args) -> Result<()> {
                 gate::check(&lab)?;
                 let needed = makers(left(&lab, &args.arm).iter().map(|training| training.arm));
                 needed.into_iter().try_for_each(|maker| pools::make(&lab, maker))?;
+            }
+            Stage::Trial => {
+                let is_asked = |arm: &&config::Arm| args.arm.is_empty() || args.arm.contains(&arm.name);
+                gate::try_arms(&lab, &lab.experiment.arms.iter().filter(is_asked).collect::<Vec<_>>())?;
             }
             Stage::Arms => train_arms(&lab, &args.arm)?,
             Stage::Report => report::report(&lab, gate::check(&lab)?)?,
@@ -171,6 +177,13 @@ mod tests {
         carry_out(&args(&out, &first)).unwrap();
         assert!(out.join("seen").read_dir().unwrap().count() > 0 && !out.join("pools").exists());
         carry_out(&args(&out, &[])).unwrap();
+        // A trial looks at validation alone.
+        assert!(!out.join("trials").exists());
+        carry_out(&args(&out, &["--stage", "trial", "--arm", "filtered"])).unwrap();
+        let tried: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(out.join("trials/filtered.json")).unwrap()).unwrap();
+        assert!(tried["arm"] == "filtered" && tried["dsc"].as_array().unwrap().len() == 1, "{tried}");
+        assert!(out.join("validation").exists() && !out.join("trials/rules.json").exists());
         let results: serde_json::Value =
             serde_json::from_slice(&std::fs::read(out.join("results.json")).unwrap()).unwrap();
         assert_eq!(results["primary"]["arms"].as_array().unwrap().len(), 11);

@@ -3,7 +3,7 @@
 use candle_core::{Device, Tensor};
 
 use super::generate::{Blend, indicator};
-use super::{SynthesisBatch, SynthesisConfig};
+use super::{AdversarialLoss, SynthesisBatch, SynthesisConfig};
 use crate::error::{Error, Result};
 use crate::nn::failed;
 use crate::nn::network::Network;
@@ -31,6 +31,7 @@ pub struct SynthesisLearner {
     blend: Blend,
     schedule: Schedule,
     adversarial: f64,
+    adversarial_loss: AdversarialLoss,
     any_tumor: bool,
     tumor_labels: Vec<u8>,
     window: HuWindow,
@@ -76,6 +77,7 @@ impl SynthesisLearner {
             blend: Blend::new(config.activation, device)?,
             schedule: Schedule::new(config.optimiser.optimiser().schedule, config.optimiser.rate, config.steps),
             adversarial: config.adversarial,
+            adversarial_loss: config.adversarial_loss,
             any_tumor: config.any_tumor,
             window: HuWindow { low_hu: config.preprocess.window_hu[0], high_hu: config.preprocess.window_hu[1] },
             spacing_mm: config.preprocess.spacing_mm,
@@ -136,8 +138,8 @@ impl Learner for SynthesisLearner {
         // The generator: its gradients come through a discriminator and a segmentor whose weights stay.
         let real = self.judge.forward(&painted).map_err(failed("the discriminator failed"))?;
         let values = host(&real)?;
-        let adversarial =
-            missed(&Logits::new(&values, count, 3), &batch.labels, SYNTHETIC, &vec![ClassSet::of([1]); count]);
+        let (judged, taken) = (Logits::new(&values, count, 3), vec![ClassSet::of([1]); count]);
+        let adversarial = self.adversarial_loss.of(&judged, &batch.labels, SYNTHETIC, &taken);
         let found = self.segmentor.forward(&painted)?;
         let values = host(&found)?;
         let logits = Logits::new(&values, count, self.segmentor.config().classes);

@@ -24,6 +24,7 @@ pub use sampler::{SynthesisBatch, SynthesisSampler};
 
 use super::config::{AdversarialConfig, ModelName, NetworkConfig, PreprocessConfig, at_least_one, within};
 use super::data::AugmentConfig;
+use super::losses::{self, ClassSet, Logits, Loss};
 use super::run::Every;
 use crate::error::Complaint;
 use crate::mask::Organ;
@@ -64,6 +65,9 @@ pub struct SynthesisConfig {
     /// How much the discriminator counts beside the segmentor: 0.1 for the abdomen, 0.5 for the chest.
     #[serde(default = "tenth")]
     pub adversarial: f64,
+    /// What the generator is told where the discriminator sees through it.
+    #[serde(default)]
+    pub adversarial_loss: AdversarialLoss,
     /// Whether the segmentor may take the tumor for that of any organ, as published.
     #[serde(default)]
     pub any_tumor: bool,
@@ -82,6 +86,27 @@ pub struct SynthesisConfig {
     /// What happens beside the steps.
     #[serde(default)]
     pub every: Every,
+}
+
+/// How far synthetic voxels are from being taken for real, with p the discriminator's probability that they are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AdversarialLoss {
+    /// `1 − p`, as published: nothing is learned from a discriminator that is sure.
+    #[default]
+    Linear,
+    /// `−log p`: the surer the discriminator, the more there is to learn.
+    Log,
+}
+
+impl AdversarialLoss {
+    /// The loss of the voxels of label `of` ([`losses::missed`] or [`losses::unlikely`]).
+    fn of(self, logits: &Logits<'_>, labels: &[u8], of: u8, classes: &[ClassSet]) -> Loss {
+        match self {
+            Self::Linear => losses::missed(logits, labels, of, classes),
+            Self::Log => losses::unlikely(logits, labels, of, classes),
+        }
+    }
 }
 
 /// A segmentor that is there already.

@@ -1,0 +1,123 @@
+//! Dice and cross-entropy over all voxels and classes.
+
+use rayon::prelude::*;
+
+use super::{Logits, Loss};
+use crate::error::{Error, Result};
+
+/// What keeps a Dice of nothing finite: MONAI's `smooth_nr` and `smooth_dr`.
+const SMOOTH: f64 = 1e-5;
+
+/// Soft Dice over all classes but the background, averaged over samples and classes, plus cross-entropy over all.
+///
+/// # Shapes
+/// `target` `[batch, voxel…]`, the class of each voxel.
+///
+/// # Errors
+/// Where a target is no class of the network, or the network has one class only.
+///
+/// # Source
+/// MONAI 1.6, `DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)`.
+///
+/// # Panics
+/// Where the target does not fit the logits.
+pub fn dice_ce(logits: &Logits<'_>, target: &[u8]) -> Result<Loss> {
+    let (n, classes) = (logits.voxels, logits.classes);
+    assert_eq!(target.len(), logits.batch * n, "one class a voxel");
+    if classes < 2 {
+        return Err(Error::new(format!("expected a network of two or more classes to segment with, got {classes}")));
+    }
+    if let Some(label) = target.iter().find(|label| usize::from(**label) >= classes) {
+        return Err(Error::new(format!("expected labels 0 to {}, got {label}", classes - 1))
+            .with_hint("the network needs a class for each organ and each tumor"));
+    }
+    let mut gradient = vec![0f32; logits.values.len()];
+    let shares = [1.0 / (logits.batch * (classes - 1)) as f64, 1.0 / (logits.batch * n) as f64];
+    let samples = gradient.par_chunks_exact_mut(classes * n).zip(target.par_chunks_exact(n)).enumerate();
+    let losses: Vec<f64> = samples
+        .map(|(index, (gradient, target))| {
+            logits.probabilities(index, gradient);
+            let entropy = cross_entropy(logits.sample(index), target, n);
+            let (dice, slopes) = dice_of_sample(gradient, target, n);
+            sample_gradient(gradient, target, n, &slopes, shares);
+            dice * shares[0] + entropy * shares[1]
+        })
+        .collect();
+    Ok(Loss { value: losses.iter().sum(), gradient })
+}
+
+/// The sum over voxels of `−log p(target)`.
+fn cross_entropy(logits: &[f32], target: &[u8], n: usize) -> f64 {
+    let mut most = logits[..n].to_vec();
+    for class in logits[n..].chunks_exact(n) {
+        most.iter_mut().zip(class).for_each(|(most, value)| *most = most.max(*value));
+    }
+    let mut sums = vec![0f32; n];
+    for class in logits.chunks_exact(n) {
+        sums.iter_mut().zip(class.iter().zip(&most)).for_each(|(sum, (value, most))| *sum += (value - most).exp());
+    }
+    let own = target.iter().enumerate().map(|(voxel, class)| logits[usize::from(*class) * n + voxel]);
+    own.zip(most.iter().zip(&sums)).map(|(own, (most, sum))| f64::from(sum.ln() + most - own)).sum()
+}
+
+/// The sum of `1 − Dice` over the classes of one sample, and for each class how it changes with a probability: where
+/// the target is that class, and where it is not.
+fn dice_of_sample(probabilities: &[f32], target: &[u8], n: usize) -> (f64, Vec<[f64; 2]>) {
+    let mut loss = 0.0;
+    let mut slopes = vec![[0.0; 2]];
+    for (class, p) in probabilities.chunks_exact(n).enumerate().skip(1) {
+        let (mut both, mut sum, mut voxels) = (0f64, 0f64, 0f64);
+        for (p, target) in p.iter().zip(target) {
+            sum += f64::from(*p);
+            if usize::from(*target) == class {
+                both += f64::from(*p);
+                voxels += 1.0;
+            }
+        }
+        let (above, below) = (2.0 * both + SMOOTH, voxels + sum + SMOOTH);
+        loss += 1.0 - above / below;
+        let apart = above / (below * below);
+        slopes.push([apart - 2.0 / below, apart]);
+    }
+    (loss, slopes)
+}
+
+/// From probabilities to the gradient of Dice plus cross-entropy, in place.
+fn sample_gradient(values: &mut [f32], target: &[u8], n: usize, slopes: &[[f64; 2]], shares: [f64; 2]) {
+    let slope = |class: usize, target: u8| slopes[class][usize::from(usize::from(target) != class)] * shares[0];
+    let mut along = vec![0f32; n];
+    for (class, p) in values.chunks_exact(n).enumerate().skip(1) {
+        for ((along, p), target) in along.iter_mut().zip(p).zip(target) {
+            *along += slope(class, *target) as f32 * p;
+        }
+    }
+    let entropy = shares[1] as f32;
+    for (class, p) in values.chunks_exact_mut(n).enumerate() {
+        for ((p, along), target) in p.iter_mut().zip(&along).zip(target) {
+            let is_target = f32::from(u8::from(usize::from(*target) == class));
+            let dice = if class == 0 { 0.0 } else { slope(class, *target) as f32 };
+            *p = *p * (dice - along) + entropy * (*p - is_target);
+        }
+    }
+}
+
+/// Dice of each class from 0 on; `None` for a class that neither has.
+///
+/// ```
+/// use freetumor::train::losses::dice_by_class;
+/// let dice = dice_by_class(&[0, 1, 1, 0], &[0, 1, 0, 0], 3);
+/// assert_eq!(dice, [Some(0.8), Some(2.0 / 3.0), None]);
+/// ```
+///
+/// # Panics
+/// Where the two have different lengths or a class is not below `classes`.
+pub fn dice_by_class(truth: &[u8], predicted: &[u8], classes: usize) -> Vec<Option<f64>> {
+    assert_eq!(truth.len(), predicted.len(), "truth and prediction of the same voxels");
+    let mut counts = vec![[0u64; 2]; classes];
+    for (truth, predicted) in truth.iter().zip(predicted) {
+        counts[usize::from(*truth)][1] += 1;
+        counts[usize::from(*predicted)][1] += 1;
+        counts[usize::from(*truth)][0] += 2 * u64::from(truth == predicted);
+    }
+    counts.iter().map(|[both, all]| (*all > 0).then(|| *both as f64 / *all as f64)).collect()
+}
