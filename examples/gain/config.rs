@@ -115,6 +115,8 @@ pub struct PoolConfig {
     pub variants: u32,
     /// Candidates of which arms choose.
     pub candidates: usize,
+    /// How strong a generator's tumors are beside what it learned, from and to.
+    pub strength: [f64; 2],
 }
 
 /// What makes tumors.

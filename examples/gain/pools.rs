@@ -48,7 +48,11 @@ pub fn graph(lab: &Lab, maker: Maker) -> Result<String> {
     } else {
         let activation = json!(experiment.synthesis.activation);
         let network = network(absolute(generator_weights(lab, maker))?);
-        json!({ "kind": "generator", "inputs": ["organs"], "network": network, "activation": activation, "rules": shapes })
+        let strength = experiment.pool.strength;
+        json!({
+            "kind": "generator", "inputs": ["organs"], "network": network, "activation": activation, "strength": strength,
+            "rules": shapes,
+        })
     };
     let mut organs: Value = toml::from_str(LABELS).map_err(|cause| Error::new(format!("labels: {cause}")))?;
     organs["kind"] = json!("labels");

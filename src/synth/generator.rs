@@ -11,6 +11,7 @@ use super::rules::Maps;
 use super::{Attempts, Rules, RulesConfig, Synthesize};
 use crate::error::{Complaint, Fault, Stage};
 use crate::mask::{MaskedScan, Organ};
+use crate::random::Draws;
 use crate::view::{Field, Layout, NetworkConfig, Viewer, Windows, box_on};
 use crate::volume::{Array3, Region};
 
@@ -18,6 +19,8 @@ use crate::volume::{Array3, Region};
 const ATTEMPTS_PER_SITE: u32 = 5;
 /// How far the smoothing of a difference map reaches, in voxels.
 const SMOOTHING: usize = 3;
+/// No difference is made stronger than so many times.
+const STRONGEST: f64 = 10.0;
 /// The channels of the published generators, by organ.
 const CUSTOMARY: [(&str, usize); 4] = [("liver", 0), ("pancreas", 1), ("kidney", 2), ("lung", 0)];
 
@@ -57,6 +60,11 @@ pub struct GeneratorConfig {
     /// What makes a difference of its output.
     #[serde(default)]
     pub activation: Activation,
+    /// The range of a number by which each tumor's difference is multiplied, `[1.0, 1.0]` as published. A generator has one
+    /// answer for a place; real tumors have many, and the quality test throws away what goes too far. What is below 0
+    /// turns bright where the generator darkens.
+    #[serde(default = "as_learned")]
+    pub strength: [f64; 2],
     /// Which of its channels belongs to which organ; where an organ is not named: liver and lung 0, pancreas 1, kidney 2.
     #[serde(default)]
     pub channels: BTreeMap<String, usize>,
@@ -65,12 +73,17 @@ pub struct GeneratorConfig {
     pub rules: RulesConfig,
 }
 
+fn as_learned() -> [f64; 2] {
+    [1.0; 2]
+}
+
 /// Makes tumors with a generator.
 #[derive(Debug)]
 pub struct Generator {
     rules: Rules,
     viewer: Viewer,
     activation: Activation,
+    strength: [f64; 2],
     channels: BTreeMap<String, usize>,
 }
 
@@ -93,6 +106,13 @@ impl Generator {
         let rules = Rules::new(config.rules, organs, viewer.config().window()).map_err(|wrong| {
             complaints.extend(wrong.into_iter().map(|it| Complaint { field: format!("rules.{}", it.field), ..it }));
         });
+        let [least, most] = config.strength;
+        if !(-STRONGEST..=STRONGEST).contains(&least) || !(least..=STRONGEST).contains(&most) {
+            let message = format!(
+                "expected two numbers from -{STRONGEST} to {STRONGEST}, the lower one first, got [{least}, {most}]"
+            );
+            complaints.push(Complaint::new("strength", message));
+        }
         let mut channels = BTreeMap::new();
         for organ in organs.iter().filter(|organ| rules.as_ref().is_ok_and(|rules| rules.wants(organ))) {
             let customary = CUSTOMARY.iter().find(|(name, _)| *name == organ.name).map(|(_, channel)| *channel);
@@ -115,7 +135,10 @@ impl Generator {
             }
         }
         match rules {
-            Ok(rules) if complaints.is_empty() => Ok(Self { rules, viewer, activation: config.activation, channels }),
+            Ok(rules) if complaints.is_empty() => {
+                let GeneratorConfig { activation, strength, .. } = config;
+                Ok(Self { rules, viewer, activation, strength, channels })
+            }
             _ => Err(complaints),
         }
     }
@@ -145,7 +168,7 @@ impl Generator {
     ) -> Result<Array3<f32>, Fault> {
         let around = scan.mask.labels.extent(|&label| label == organ.label).unwrap_or(site_box);
         match self.maps(scan, organ, around)? {
-            Some(maps) => maps.difference(site_box, region),
+            Some(maps) => maps.as_learned(site_box, region),
             None => Ok(Array3::filled(region.shape, 0.0)),
         }
     }
@@ -156,11 +179,11 @@ impl Generator {
         scan: &'scan MaskedScan,
         organ: &'scan Organ,
         around: Region,
-    ) -> Result<Option<Box<dyn Maps + 'scan>>, Fault> {
+    ) -> Result<Option<GeneratorMaps<'scan>>, Fault> {
         let Some(&channel) = self.channels.get(&organ.name) else { return Ok(None) };
         let field = Field::new(&scan.scan.volume, around, self.viewer.config());
         let field = field.map_err(|fault| fault.at(Stage::Synthesize))?;
-        Ok(Some(Box::new(GeneratorMaps { generator: self, scan, organ, channel, field, last: Mutex::default() })))
+        Ok(Some(GeneratorMaps { generator: self, scan, organ, channel, field, last: Mutex::default() }))
     }
 
     /// The settings of everything but the contrast.
@@ -179,7 +202,9 @@ impl Synthesize for Generator {
         scan: &'scan MaskedScan,
         organ: &'scan Organ,
     ) -> Result<Box<dyn Attempts + 'scan>, Fault> {
-        self.rules.plan(scan, organ, ATTEMPTS_PER_SITE, |around| self.maps(scan, organ, around))
+        self.rules.plan(scan, organ, ATTEMPTS_PER_SITE, |around| {
+            Ok(self.maps(scan, organ, around)?.map(|maps| Box::new(maps) as Box<dyn Maps>))
+        })
     }
 }
 
@@ -201,16 +226,24 @@ struct DifferenceMap {
 }
 
 impl Maps for GeneratorMaps<'_> {
-    fn difference(&self, site_box: Region, region: Region) -> Result<Array3<f32>, Fault> {
-        let grid = &self.scan.scan.volume.grid;
-        let site = self.field.box_of(grid, site_box);
-        let map = self.map(site)?;
-        let at = |fault: Fault| fault.at(Stage::Synthesize);
-        self.field.onto_scan(map.region, &map.difference, grid, region).map_err(at)
+    fn difference(&self, draws: &mut Draws, site_box: Region, region: Region) -> Result<Array3<f32>, Fault> {
+        let mut difference = self.as_learned(site_box, region)?;
+        let [least, most] = self.generator.strength;
+        let strength = draws.uniform(least, most) as f32;
+        difference.as_mut_slice().iter_mut().for_each(|value| *value *= strength);
+        Ok(difference)
     }
 }
 
 impl GeneratorMaps<'_> {
+    /// The map in a box of the scan's grid, as the network gives it.
+    fn as_learned(&self, site_box: Region, region: Region) -> Result<Array3<f32>, Fault> {
+        let grid = &self.scan.scan.volume.grid;
+        let map = self.map(self.field.box_of(grid, site_box))?;
+        let onto = self.field.onto_scan(map.region, &map.difference, grid, region);
+        onto.map_err(|fault| fault.at(Stage::Synthesize))
+    }
+
     /// The map around a site, in the field.
     fn map(&self, site: Region) -> Result<Arc<DifferenceMap>, Fault> {
         let viewer = &self.generator.viewer;

@@ -77,11 +77,12 @@ impl Rules {
 
 /// Where the difference maps of one organ of one scan come from, in place of the rules.
 pub(super) trait Maps: Send + Sync {
-    /// The map in the box `region` of the scan's grid, smoothed; `site_box` is the box of all tumors of the site.
+    /// The map in the box `region` of the scan's grid, smoothed; `site_box` is the box of all tumors of the site. What the
+    /// attempt has of its own comes from `draws`.
     ///
     /// # Errors
     /// A fault of stage `synthesize`.
-    fn difference(&self, site_box: Region, region: Region) -> Result<Array3<f32>, Fault>;
+    fn difference(&self, draws: &mut Draws, site_box: Region, region: Region) -> Result<Array3<f32>, Fault>;
 }
 
 impl Synthesize for Rules {
@@ -351,7 +352,7 @@ impl Plan<'_> {
         let site_box = self.site_box(form, site, region);
         let mut draws = key.draws("difference");
         let difference = match &self.maps {
-            Some(maps) => maps.difference(site_box, region)?,
+            Some(maps) => maps.difference(&mut draws, site_box, region)?,
             None => self.difference(&mut draws, &place),
         };
         let mut after = blend(&before, &labels, self.organ, &soft, &difference, &texture, width_hu);

@@ -5,13 +5,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
+use freetumor::error::Complaint;
 use freetumor::mask::{Mask, MaskedScan, Organ, OrganMask, SegmentorMask, SegmentorMaskConfig};
 use freetumor::nn::fill;
 use freetumor::nn::network::Model;
 use freetumor::nn::weights::{Precision, write_safetensors};
+use freetumor::random::Key;
 use freetumor::score::{Discriminator, DiscriminatorConfig, Score, ScoreStage, Scores, Segmentor, SegmentorConfig};
 use freetumor::synth::blend::blend;
-use freetumor::synth::{Activation, Candidate, Generator, GeneratorConfig, Geometry, RulesConfig};
+use freetumor::synth::{
+    Activation, Attempt, AttemptKey, Candidate, Generator, GeneratorConfig, Geometry, RulesConfig, Synthesize,
+};
 use freetumor::view::{NetworkConfig, Windows};
 use freetumor::volume::{Affine, Array3, Grid, Region, Volume, Voxels};
 use safetensors::SafeTensors;
@@ -102,6 +106,7 @@ fn a_generators_map_is_that_of_the_reference() {
         let config = GeneratorConfig {
             network,
             activation: Activation::Tanh,
+            strength: [1.0; 2],
             channels: BTreeMap::new(),
             rules: RulesConfig::default(),
         };
@@ -189,6 +194,48 @@ fn block() -> MaskedScan {
     MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: [organ].into() } }
 }
 
+/// The change in HU of the first tumor that finds a place, made with this strength.
+fn change_with(strength: [f64; 2], weights: &Path) -> Result<Vec<f32>, Vec<Complaint>> {
+    let network = NetworkConfig { roi_voxels: [32; 3], ..NetworkConfig::new(weights) };
+    let viewer = viewer(&networks(), &network, Model::UNet3D);
+    let rules = RulesConfig::default();
+    let config = GeneratorConfig { network, activation: Activation::Tanh, strength, channels: BTreeMap::new(), rules };
+    let masked = block();
+    let generator = Generator::new(config, viewer, &masked.mask.organs)?;
+    let plan = generator.site_plan(&masked, &masked.mask.organs[0]).unwrap();
+    let made = (0..50).find_map(|index| {
+        let key = AttemptKey::new(Key::root(7).number("variant", index), 0);
+        match plan.attempt(key).unwrap() {
+            Attempt::Candidate(candidate) => Some(candidate),
+            Attempt::Rejected { .. } => None,
+        }
+    });
+    let made = made.expect("one of fifty finds a place");
+    Ok(made.after.as_slice().iter().zip(made.before.as_slice()).map(|(after, before)| after - before).collect())
+}
+
+#[test]
+fn strength_multiplies_what_was_learned_once_for_a_tumor() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = folder.path().join("g.safetensors");
+    save(&weights, &config(Model::UNet3D, 4, 3), "");
+    let learned = change_with([1.0; 2], &weights).unwrap();
+    let mirrored = change_with([-2.0; 2], &weights).unwrap();
+    assert!(learned.iter().any(|hu| hu.abs() > 5.0));
+    // Voxels are whole HU here.
+    assert!(learned.iter().zip(&mirrored).all(|(learned, mirrored)| (mirrored + 2.0 * learned).abs() <= 1.5));
+    let drawn = change_with([0.5, 3.0], &weights).unwrap();
+    let sum = |hu: &[f32]| hu.iter().map(|hu| f64::from(hu.abs())).sum::<f64>();
+    let factor = sum(&drawn) / sum(&learned);
+    assert!((0.45..3.05).contains(&factor) && (factor - 1.0).abs() > 0.05, "{factor}");
+    assert!(learned.iter().zip(&drawn).all(|(learned, drawn)| (drawn - factor as f32 * learned).abs() < 3.0));
+    for wrong in [[2.0, 1.0], [f64::NAN, 1.0], [-11.0, 1.0], [1.0, f64::INFINITY]] {
+        let complaints = change_with(wrong, &weights).unwrap_err();
+        assert_eq!(complaints[0].field, "strength", "{wrong:?}");
+        assert!(complaints[0].message.contains("the lower one first"), "{}", complaints[0].message);
+    }
+}
+
 fn map_with(windows: Windows, weights: &Path, norm: freetumor::nn::ops::Over) -> (Array3<f32>, u64) {
     let network =
         NetworkConfig { windows, norm: Some(norm), roi_voxels: [32; 3], overlap: 0.5, ..NetworkConfig::new(weights) };
@@ -196,6 +243,7 @@ fn map_with(windows: Windows, weights: &Path, norm: freetumor::nn::ops::Over) ->
     let config = GeneratorConfig {
         network,
         activation: Activation::Tanh,
+        strength: [1.0; 2],
         channels: BTreeMap::new(),
         rules: RulesConfig::default(),
     };
