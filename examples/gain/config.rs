@@ -117,6 +117,8 @@ pub struct PoolConfig {
     pub candidates: usize,
     /// How strong a generator's tumors are beside what it learned, from and to.
     pub strength: [f64; 2],
+    /// Whether they get dead cores and rims.
+    pub structure: bool,
 }
 
 /// What makes tumors.

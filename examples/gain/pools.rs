@@ -51,6 +51,7 @@ pub fn graph(lab: &Lab, maker: Maker) -> Result<String> {
         let strength = experiment.pool.strength;
         json!({
             "kind": "generator", "inputs": ["organs"], "network": network, "activation": activation, "strength": strength,
+            "structure": experiment.pool.structure,
             "rules": shapes,
         })
     };

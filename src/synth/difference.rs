@@ -20,6 +20,8 @@ const RIMMED_FROM_MM: f64 = 20.0;
 const VESSEL_SIGMA_MM: f64 = 1.5;
 /// That smoothing is cut off after this many standard deviations.
 const VESSEL_TRUNCATE: f64 = 2.5;
+/// How much darker a dead core is than the rest, in HU, where a network says what the rest is.
+const CORE_HU: [f64; 2] = [10.0, 40.0];
 /// HU of tumors in organs that are darker than soft tissue.
 const SOFT_TISSUE_HU: [f64; 2] = [25.0, 45.0];
 /// Ground glass above this size is no nodule.
@@ -105,14 +107,49 @@ pub(crate) fn plausible(
     difference
 }
 
+/// Gives the difference map of a network, which never sees the shape, the dead core and the rim that a tumor of this size may
+/// have: the core darkens, the rim takes the contrast away.
+pub(crate) fn structured(
+    draws: &mut Draws,
+    place: &Place,
+    necrotic_share: f64,
+    width_hu: f32,
+    difference: &mut Array3<f32>,
+) {
+    let necrotic = draws.chance(necrotic_share) && place.diameter_mm >= NECROTIC_FROM_MM;
+    let core_hu = draws.uniform(CORE_HU[0], CORE_HU[1]) as f32;
+    let core = if necrotic { core_hu / (TEXTURE_MEAN * width_hu) } else { 0.0 };
+    let Structure { core_from, rim_share, rim_mm } = Structure::draw(draws, place.diameter_mm);
+    let radius_mm = (place.diameter_mm / 2.0) as f32;
+    for (y, z, stretch) in place.within.rows() {
+        let depths = &place.depth.row(y, z)[stretch.clone()];
+        for (value, &depth) in difference.row_mut(y, z)[stretch].iter_mut().zip(depths) {
+            let rim = rim_share * (1.0 - smooth_step((depth * radius_mm - rim_mm) / rim_mm));
+            *value = *value * (1.0 - rim) + core * smooth_step((depth - core_from) / 0.2);
+        }
+    }
+}
+
+/// Where a tumor's dead core begins, in depth, and how much of its contrast is missing within its rim.
+struct Structure {
+    core_from: f32,
+    rim_share: f32,
+    rim_mm: f32,
+}
+
+impl Structure {
+    fn draw(draws: &mut Draws, diameter_mm: f64) -> Self {
+        let core_from = draws.uniform(0.25, 0.55) as f32;
+        let (rimmed, rim_share) = (draws.chance(0.3), draws.uniform(0.3, 1.0) as f32);
+        let rim_share = if rimmed && diameter_mm >= RIMMED_FROM_MM { rim_share } else { 0.0 };
+        Self { core_from, rim_share, rim_mm: draws.uniform(1.0, 2.5) as f32 }
+    }
+}
+
 /// HU to take away for a tumor of even contrast, its core and rim; vessels that cross it are taken out.
 fn darker(draws: &mut Draws, place: &Place, contrast_hu: f64, core_hu: f64) -> Array3<f32> {
-    let core_from = draws.uniform(0.25, 0.55) as f32;
-    let (rimmed, rim_share) = (draws.chance(0.3), draws.uniform(0.3, 1.0) as f32);
-    let rim_share = if rimmed && place.diameter_mm >= RIMMED_FROM_MM { rim_share } else { 0.0 };
-    let rim_mm = draws.uniform(1.0, 2.5) as f32;
-    let (contrast, core) = (contrast_hu as f32, core_hu as f32);
-    widest(Darkening { place, hu: vessels(place), contrast, core, core_from, rim_share, rim_mm })
+    let structure = Structure::draw(draws, place.diameter_mm);
+    widest(Darkening { place, hu: vessels(place), contrast: contrast_hu as f32, core: core_hu as f32, structure })
 }
 
 /// A contrast that is to be added to `hu`, with its core and rim.
@@ -121,9 +158,7 @@ struct Darkening<'a> {
     hu: Array3<f32>,
     contrast: f32,
     core: f32,
-    core_from: f32,
-    rim_share: f32,
-    rim_mm: f32,
+    structure: Structure,
 }
 
 impl Wide for Darkening<'_> {
@@ -131,7 +166,7 @@ impl Wide for Darkening<'_> {
 
     #[inline(always)]
     fn done(mut self) -> Array3<f32> {
-        let Self { place, contrast, core, core_from, rim_share, rim_mm, .. } = self;
+        let Self { place, contrast, core, structure: Structure { core_from, rim_share, rim_mm }, .. } = self;
         let depth_mm = (place.diameter_mm / 2.0) as f32;
         for (y, z, stretch) in place.within.rows() {
             let [depths, textures] = [place.depth, place.texture].map(|array| &array.row(y, z)[stretch.clone()]);

@@ -65,6 +65,10 @@ pub struct GeneratorConfig {
     /// turns bright where the generator darkens.
     #[serde(default = "as_learned")]
     pub strength: [f64; 2],
+    /// Whether large tumors get dead cores (`rules.necrotic_fraction`) and rims, which a generator cannot give as it never sees
+    /// the shape; not as published.
+    #[serde(default)]
+    pub structure: bool,
     /// Which of its channels belongs to which organ; where an organ is not named: liver and lung 0, pancreas 1, kidney 2.
     #[serde(default)]
     pub channels: BTreeMap<String, usize>,
@@ -84,6 +88,7 @@ pub struct Generator {
     viewer: Viewer,
     activation: Activation,
     strength: [f64; 2],
+    structure: bool,
     channels: BTreeMap<String, usize>,
 }
 
@@ -136,8 +141,8 @@ impl Generator {
         }
         match rules {
             Ok(rules) if complaints.is_empty() => {
-                let GeneratorConfig { activation, strength, .. } = config;
-                Ok(Self { rules, viewer, activation, strength, channels })
+                let GeneratorConfig { activation, strength, structure, .. } = config;
+                Ok(Self { rules, viewer, activation, strength, structure, channels })
             }
             _ => Err(complaints),
         }
@@ -232,6 +237,10 @@ impl Maps for GeneratorMaps<'_> {
         let strength = draws.uniform(least, most) as f32;
         difference.as_mut_slice().iter_mut().for_each(|value| *value *= strength);
         Ok(difference)
+    }
+
+    fn takes_structure(&self) -> bool {
+        self.generator.structure
     }
 }
 

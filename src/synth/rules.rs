@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::blend::{blend, round_hu, smooth_difference, with_tumor};
 use super::classes::{CLASS_VOXEL_MM, ClassDraw, SizeClass};
 use super::config::{Differences, RulesConfig, Sites, Sizes, Textures};
-use super::difference::{Place, constant, fixed, plausible};
+use super::difference::{Place, constant, fixed, plausible, structured};
 use super::gaussian::gaussian;
 use super::measure::{equivalent_diameter_mm, sphericity};
 use super::organ::OrganSummary;
@@ -83,6 +83,9 @@ pub(super) trait Maps: Send + Sync {
     /// # Errors
     /// A fault of stage `synthesize`.
     fn difference(&self, draws: &mut Draws, site_box: Region, region: Region) -> Result<Array3<f32>, Fault>;
+
+    /// Whether dead cores and rims are still to be put into it.
+    fn takes_structure(&self) -> bool;
 }
 
 impl Synthesize for Rules {
@@ -352,7 +355,13 @@ impl Plan<'_> {
         let site_box = self.site_box(form, site, region);
         let mut draws = key.draws("difference");
         let difference = match &self.maps {
-            Some(maps) => maps.difference(&mut draws, site_box, region)?,
+            Some(maps) => {
+                let mut difference = maps.difference(&mut draws, site_box, region)?;
+                if maps.takes_structure() {
+                    structured(&mut draws, &place, self.config().necrotic_fraction, width_hu, &mut difference);
+                }
+                difference
+            }
             None => self.difference(&mut draws, &place),
         };
         let mut after = blend(&before, &labels, self.organ, &soft, &difference, &texture, width_hu);

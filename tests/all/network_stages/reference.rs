@@ -107,6 +107,7 @@ fn a_generators_map_is_that_of_the_reference() {
             network,
             activation: Activation::Tanh,
             strength: [1.0; 2],
+            structure: false,
             channels: BTreeMap::new(),
             rules: RulesConfig::default(),
         };
@@ -194,12 +195,23 @@ fn block() -> MaskedScan {
     MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: [organ].into() } }
 }
 
-/// The change in HU of the first tumor that finds a place, made with this strength.
-fn change_with(strength: [f64; 2], weights: &Path) -> Result<Vec<f32>, Vec<Complaint>> {
+/// The change in HU, voxel by voxel, of the first tumor that finds a place.
+fn change_with(
+    weights: &Path,
+    strength: [f64; 2],
+    structure: bool,
+    rules: RulesConfig,
+) -> Result<Vec<f32>, Vec<Complaint>> {
     let network = NetworkConfig { roi_voxels: [32; 3], ..NetworkConfig::new(weights) };
     let viewer = viewer(&networks(), &network, Model::UNet3D);
-    let rules = RulesConfig::default();
-    let config = GeneratorConfig { network, activation: Activation::Tanh, strength, channels: BTreeMap::new(), rules };
+    let config = GeneratorConfig {
+        network,
+        activation: Activation::Tanh,
+        strength,
+        structure,
+        channels: BTreeMap::new(),
+        rules,
+    };
     let masked = block();
     let generator = Generator::new(config, viewer, &masked.mask.organs)?;
     let plan = generator.site_plan(&masked, &masked.mask.organs[0]).unwrap();
@@ -214,26 +226,57 @@ fn change_with(strength: [f64; 2], weights: &Path) -> Result<Vec<f32>, Vec<Compl
     Ok(made.after.as_slice().iter().zip(made.before.as_slice()).map(|(after, before)| after - before).collect())
 }
 
+fn generator_weights(folder: &tempfile::TempDir) -> PathBuf {
+    let weights = folder.path().join("g.safetensors");
+    save(&weights, &config(Model::UNet3D, 4, 3), "");
+    weights
+}
+
 #[test]
 fn strength_multiplies_what_was_learned_once_for_a_tumor() {
     let folder = tempfile::tempdir().unwrap();
-    let weights = folder.path().join("g.safetensors");
-    save(&weights, &config(Model::UNet3D, 4, 3), "");
-    let learned = change_with([1.0; 2], &weights).unwrap();
-    let mirrored = change_with([-2.0; 2], &weights).unwrap();
+    let weights = generator_weights(&folder);
+    let change = |strength| change_with(&weights, strength, false, RulesConfig::default());
+    let learned = change([1.0; 2]).unwrap();
+    let mirrored = change([-2.0; 2]).unwrap();
     assert!(learned.iter().any(|hu| hu.abs() > 5.0));
     // Voxels are whole HU here.
     assert!(learned.iter().zip(&mirrored).all(|(learned, mirrored)| (mirrored + 2.0 * learned).abs() <= 1.5));
-    let drawn = change_with([0.5, 3.0], &weights).unwrap();
+    let drawn = change([0.5, 3.0]).unwrap();
     let sum = |hu: &[f32]| hu.iter().map(|hu| f64::from(hu.abs())).sum::<f64>();
     let factor = sum(&drawn) / sum(&learned);
     assert!((0.45..3.05).contains(&factor) && (factor - 1.0).abs() > 0.05, "{factor}");
     assert!(learned.iter().zip(&drawn).all(|(learned, drawn)| (drawn - factor as f32 * learned).abs() < 3.0));
     for wrong in [[2.0, 1.0], [f64::NAN, 1.0], [-11.0, 1.0], [1.0, f64::INFINITY]] {
-        let complaints = change_with(wrong, &weights).unwrap_err();
+        let complaints = change(wrong).unwrap_err();
         assert_eq!(complaints[0].field, "strength", "{wrong:?}");
         assert!(complaints[0].message.contains("the lower one first"), "{}", complaints[0].message);
     }
+}
+
+#[test]
+fn structure_darkens_the_middle_of_large_tumors_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let weights = generator_weights(&folder);
+    let rules = |diameter_mm, necrotic_fraction| RulesConfig {
+        diameter_mm: [diameter_mm, diameter_mm + 1.0],
+        necrotic_fraction,
+        ..RulesConfig::default()
+    };
+    // Where the generator changes nothing, what is left is the structure: cores darken, rims have nothing to take away.
+    let large = change_with(&weights, [0.0; 2], true, rules(30.0, 1.0)).unwrap();
+    let changed = large.iter().filter(|hu| **hu != 0.0).count();
+    let darkest = large.iter().copied().fold(0f32, f32::min);
+    assert!((-60.0..=-8.0).contains(&darkest), "{darkest}");
+    assert!(large.iter().all(|hu| *hu <= 0.0) && changed > 0 && changed < large.len() / 2, "{changed}");
+    for (strength, structure, rules) in
+        [([0.0; 2], true, rules(30.0, 0.0)), ([0.0; 2], true, rules(12.0, 1.0)), ([0.0; 2], false, rules(30.0, 1.0))]
+    {
+        let same = change_with(&weights, strength, structure, rules).unwrap();
+        assert!(same.iter().all(|hu| *hu == 0.0));
+    }
+    let with = change_with(&weights, [1.0; 2], true, rules(12.0, 1.0)).unwrap();
+    assert_eq!(with, change_with(&weights, [1.0; 2], false, rules(12.0, 1.0)).unwrap(), "small ones stay as they are");
 }
 
 fn map_with(windows: Windows, weights: &Path, norm: freetumor::nn::ops::Over) -> (Array3<f32>, u64) {
@@ -244,6 +287,7 @@ fn map_with(windows: Windows, weights: &Path, norm: freetumor::nn::ops::Over) ->
         network,
         activation: Activation::Tanh,
         strength: [1.0; 2],
+        structure: false,
         channels: BTreeMap::new(),
         rules: RulesConfig::default(),
     };
