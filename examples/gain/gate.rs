@@ -47,7 +47,7 @@ pub fn look(lab: &Lab) -> Result<()> {
 ///
 /// # Errors
 /// Where something cannot be trained.
-pub fn tuned(lab: &Lab, arms: &[&Arm]) -> Result<Vec<(String, Vec<f64>)>> {
+fn tuned(lab: &Lab, arms: &[&Arm]) -> Result<Vec<(String, Vec<f64>)>> {
     let validation = scans(lab, "validation")?;
     let data = Arms::new(lab)?;
     let seeds = &lab.experiment.seeds.tuning;

@@ -108,7 +108,8 @@ pub(crate) fn plausible(
 }
 
 /// Gives the difference map of a network, which never sees the shape, the dead core and the rim that a tumor of this size may
-/// have: the core darkens, the rim takes the contrast away.
+/// have: the core darkens, the rim takes the contrast away. `difference` lies in the candidate's box, as shares of the window's
+/// width.
 pub(crate) fn structured(
     draws: &mut Draws,
     place: &Place,
