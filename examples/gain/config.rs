@@ -29,7 +29,11 @@ pub struct Experiment {
     pub shapes: RulesConfig,
     pub pool: PoolConfig,
     pub arms: Vec<Arm>,
-    /// Differences that are reported, beside those of [`PRIMARY`].
+    /// The primary differences once more, of a filter that was chosen on validation after that of [`PRIMARY`] had failed there:
+    /// what its tumors add, and what it adds beyond count and sizes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second_round: Option<[[String; 2]; 2]>,
+    /// Differences that are reported beside these.
     pub secondary: Vec<[String; 2]>,
     /// Resamples behind every interval.
     pub resamples: usize,
@@ -259,7 +263,8 @@ impl Experiment {
             let there = self.seeds.arms.len();
             all.push(format!("arm `{}`: expected 1 to {there} seeds, got {}", arm.name, arm.seeds));
         }
-        let compared = self.secondary.iter().flatten().map(String::as_str).chain(PRIMARY.into_iter().flatten());
+        let others = self.secondary.iter().chain(self.second_round.iter().flatten());
+        let compared = others.flatten().map(String::as_str).chain(PRIMARY.into_iter().flatten());
         for name in compared.chain([ORACLE]).collect::<BTreeSet<_>>() {
             if !names.contains(name) {
                 all.push(format!("`arms`: expected one named `{name}`, which is reported"));

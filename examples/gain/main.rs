@@ -198,6 +198,12 @@ mod tests {
         assert!(made("thinned_to_sizes", "passing").is_some());
         let page = std::fs::read_to_string(out.join("results.md")).unwrap();
         assert!(page.contains("## Answers") && page.contains("| zero_contrast | 1 |"), "{page}");
+        let second = results["second_round"]["comparisons"].as_array().unwrap();
+        assert!(second.iter().all(|row| row["arm"] == "unfiltered"), "{second:?}");
+        assert!(
+            page.contains("`unfiltered` - `thinned_to_count`: **") && page.contains("of the second round"),
+            "{page}"
+        );
         assert!(
             page.contains("## Differences with one network") && page.contains("| oracle - real_only | dice |"),
             "{page}"

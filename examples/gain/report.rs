@@ -28,6 +28,9 @@ pub struct Results {
     pub made: BTreeMap<String, Vec<Made>>,
     /// Every arm and metric, and the two primary differences with Holm's correction between them.
     pub primary: Summary,
+    /// The two differences of the second round, with a correction of their own; absent where there was none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub second_round: Option<Summary>,
     /// The other differences, with a correction of their own.
     pub secondary: Summary,
     /// Those with an arm of one network. Nothing is known of how such an arm varies, so their p is not to be looked at.
@@ -75,6 +78,8 @@ fn results(lab: &Lab, rows: &[CaseRow], gate: Passage, made: BTreeMap<String, Ve
         key: Key::root(experiment.seeds.resamples).with("gain", "resamples"),
     };
     let primary = plan(PRIMARY.into_iter().filter_map(places).collect());
+    let second = experiment.second_round.as_ref().map(|pairs| pairs.each_ref().map(|[one, other]| [&**one, &**other]));
+    let second = second.map(|pairs| plan(pairs.into_iter().filter_map(places).collect()));
     let others = experiment.secondary.iter().filter_map(|[one, other]| places([one, other]));
     let (single, several): (Vec<_>, Vec<_>) =
         others.partition(|pair| pair.iter().any(|arm| experiment.arms[*arm].seeds == 1));
@@ -91,6 +96,7 @@ fn results(lab: &Lab, rows: &[CaseRow], gate: Passage, made: BTreeMap<String, Ve
         gate,
         made,
         primary: summarise(&primary, rows),
+        second_round: second.map(|plan| summarise(&plan, rows)),
         secondary: summarise(&plan(several), rows),
         single: summarise(&plan(single), rows).comparisons,
         gap_closed,
@@ -153,13 +159,16 @@ pub fn page(results: &Results) -> String {
     verdicts(&mut text, results);
     arms(&mut text, results);
     differences(&mut text, "Primary differences", &results.primary.comparisons, true);
+    if let Some(second) = &results.second_round {
+        differences(&mut text, "Differences of the second round", &second.comparisons, true);
+    }
     differences(&mut text, "Secondary differences", &results.secondary.comparisons, true);
     differences(&mut text, "Differences with one network", &results.single, false);
     made(&mut text, results);
     text
 }
 
-/// The two questions, answered.
+/// The two questions, answered, by either round.
 fn verdicts(text: &mut String, results: &Results) {
     text.push_str("## Answers\n\n");
     let questions = [
@@ -169,19 +178,7 @@ fn verdicts(text: &mut String, results: &Results) {
     for (question, [one, other]) in questions.into_iter().zip(PRIMARY) {
         let mut rows = results.primary.comparisons.iter();
         let found = rows.find(|it| it.metric == "dice" && it.arm == one && it.minus == other);
-        let answer = match found {
-            None => "Not measured.".to_owned(),
-            Some(found) => {
-                let word = match (found.interval.low > 0.0, found.interval.high < 0.0, found.p_holm < 0.05) {
-                    (true, _, true) => "Yes",
-                    (_, true, true) => "No, it harms",
-                    _ => "Not shown",
-                };
-                let bounds = percent(found.interval);
-                format!("{word}: {:+.1} DSC, {bounds}, p {:.4} (Holm).", 100.0 * found.difference, found.p_holm)
-            }
-        };
-        let _ = writeln!(text, "- {question} **{answer}**");
+        let _ = writeln!(text, "- {question} **{}**", found.map_or("Not measured.".to_owned(), verdict));
     }
     let answer = match &results.gap_closed {
         None => "There is no gap: the oracle is not above real only.".to_owned(),
@@ -192,6 +189,24 @@ fn verdicts(text: &mut String, results: &Results) {
         }
     };
     let _ = writeln!(text, "- How much of the way to the oracle do they go? **{answer}**\n");
+    let Some(second) = &results.second_round else { return };
+    text.push_str(
+        "The second round, of a filter that was chosen on validation before any network saw the test set:\n\n",
+    );
+    for (question, found) in questions.into_iter().zip(second.comparisons.iter().filter(|row| row.metric == "dice")) {
+        let _ = writeln!(text, "- {question} `{}` - `{}`: **{}**", found.arm, found.minus, verdict(found));
+    }
+    text.push('\n');
+}
+
+/// What a difference in Dice says.
+fn verdict(found: &Difference) -> String {
+    let word = match (found.interval.low > 0.0, found.interval.high < 0.0, found.p_holm < 0.05) {
+        (true, _, true) => "Yes",
+        (_, true, true) => "No, it harms",
+        _ => "Not shown",
+    };
+    format!("{word}: {:+.1} DSC, {}, p {:.4} (Holm).", 100.0 * found.difference, percent(found.interval), found.p_holm)
 }
 
 /// Bounds in percent.
