@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use freetumor::error::{Error, Result};
 use freetumor::random::Key;
+use freetumor::score::Score;
 use freetumor::sink::durable::FileDigest;
 use freetumor::train::data::Cases;
 use freetumor::train::segmentation::Synthetic;
@@ -18,7 +19,7 @@ use super::fresh;
 use super::lab::{Lab, say};
 use super::pools::{self, Pool};
 use super::segmentors::{JUDGE, Recipe, digest, generator_weights, real_only, train, weights};
-use super::selection::{Scored, filtered, thinned_to_count, thinned_to_sizes};
+use super::selection::{Scored, Threshold, filtered, thinned_to_count, thinned_to_sizes};
 use super::world::{self, Scans};
 
 /// What an arm was trained on, for the report.
@@ -57,9 +58,9 @@ pub fn chosen(tumors: &Tumors, pool: &[Scored], seed: u64) -> Vec<String> {
             all.sort();
             all
         }
-        Tumors::Filtered { at, .. } | Tumors::ZeroContrast { at, .. } => filtered(pool, *at),
-        Tumors::ThinnedToCount { at, .. } => thinned_to_count(pool, &filtered(pool, *at), key),
-        Tumors::ThinnedToSizes { at, .. } => thinned_to_sizes(pool, &filtered(pool, *at), key),
+        Tumors::Filtered { at, .. } | Tumors::ZeroContrast { at, .. } => filtered(pool, at),
+        Tumors::ThinnedToCount { at, .. } => thinned_to_count(pool, &filtered(pool, at), key),
+        Tumors::ThinnedToSizes { at, .. } => thinned_to_sizes(pool, &filtered(pool, at), key),
         Tumors::None | Tumors::Scans | Tumors::Fresh { .. } | Tumors::Oracle => Vec::new(),
     }
 }
@@ -173,9 +174,9 @@ impl<'a> Arms<'a> {
 
 /// What some samples of a pool are like.
 fn summary(pool: &[Scored], ids: &[String], tumors: &Tumors) -> Made {
-    let passing = |at| filtered(pool, at).iter().filter(|id| ids.binary_search(id).is_ok()).count();
+    let passing = |at: &Threshold| filtered(pool, at).iter().filter(|id| ids.binary_search(id).is_ok()).count();
     let kept: Vec<&Scored> = pool.iter().filter(|it| ids.binary_search(&it.id).is_ok()).collect();
-    let mean = |of: fn(&Scored) -> f64| {
+    let mean = |of: &dyn Fn(&Scored) -> f64| {
         let values: Vec<f64> = kept.iter().map(|candidate| of(candidate)).filter(|value| value.is_finite()).collect();
         (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
     };
@@ -183,10 +184,10 @@ fn summary(pool: &[Scored], ids: &[String], tumors: &Tumors) -> Made {
         tumors: Some(kept.len()),
         of: Some(pool.len()),
         passing: tumors.threshold().map(passing),
-        mean_diameter_mm: mean(|it| it.diameter_mm),
-        mean_delta_hu: mean(|it| it.delta_hu),
-        mean_found_fraction: mean(|it| it.found_fraction),
-        mean_held_out_found_fraction: mean(|it| it.held_out_found_fraction),
+        mean_diameter_mm: mean(&|it| it.diameter_mm),
+        mean_delta_hu: mean(&|it| it.score(Score::DeltaHu)),
+        mean_found_fraction: mean(&|it| it.score(Score::FoundFraction)),
+        mean_held_out_found_fraction: mean(&|it| it.score(Score::HeldOutFoundFraction)),
         ids_sha256: Some(FileDigest::of(ids.join("\n").as_bytes()).sha256),
     }
 }
@@ -194,18 +195,17 @@ fn summary(pool: &[Scored], ids: &[String], tumors: &Tumors) -> Made {
 #[cfg(test)]
 mod tests {
     use super::super::config::Maker;
-    use super::super::selection::Threshold;
+    use freetumor::score::Scores;
+
     use super::*;
 
     #[test]
     fn what_is_chosen_is_told_beside_what_passes() {
-        let candidate = |id: &str, found_fraction: f64| Scored {
-            id: id.to_owned(),
-            diameter_mm: 10.0 * found_fraction,
-            found_fraction,
-            tumor_probability: 0.5,
-            held_out_found_fraction: f64::NAN,
-            delta_hu: -30.0,
+        let candidate = |id: &str, found_fraction: f64| {
+            let mut scores = Scores::default();
+            scores.set(Score::FoundFraction, found_fraction);
+            scores.set(Score::DeltaHu, -30.0);
+            Scored { id: id.to_owned(), diameter_mm: 10.0 * found_fraction, scores }
         };
         let pool = [candidate("a", 0.8), candidate("b", 0.9), candidate("c", 0.6), candidate("d", 0.1)];
         let thinned = Tumors::ThinnedToCount { from: Maker::Generator, at: Threshold::Above(0.7) };

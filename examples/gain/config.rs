@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use freetumor::error::{Complaint, Error, Result};
+use freetumor::sink::canonical;
 use freetumor::sink::durable::FileDigest;
 use freetumor::synth::RulesConfig;
 use freetumor::train::segmentation::SegmentationConfig;
@@ -29,10 +30,9 @@ pub struct Experiment {
     pub shapes: RulesConfig,
     pub pool: PoolConfig,
     pub arms: Vec<Arm>,
-    /// The primary differences once more, of a filter that was chosen on validation after that of [`PRIMARY`] had failed there:
-    /// what its tumors add, and what it adds beyond count and sizes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub second_round: Option<[[String; 2]; 2]>,
+    /// The questions of [`PRIMARY`] once more, of other filters.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rounds: Vec<Round>,
     /// Differences that are reported beside these.
     pub secondary: Vec<[String; 2]>,
     /// Resamples behind every interval.
@@ -111,6 +111,16 @@ pub struct Judges {
     pub steps: u64,
 }
 
+/// Both questions once more, of another filter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Round {
+    /// Which filter, and what was known when it was chosen; for the page.
+    pub filter: String,
+    /// What its tumors add to real ones alone, and what it adds to as many of the same sizes.
+    pub differences: [[String; 2]; 2],
+}
+
 /// A scored pool of candidates.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -184,12 +194,12 @@ impl Tumors {
     }
 
     /// What the filter lets pass that decides which, or how many, of the pool it takes.
-    pub fn threshold(&self) -> Option<Threshold> {
+    pub fn threshold(&self) -> Option<&Threshold> {
         match self {
             Self::Filtered { at, .. }
             | Self::ThinnedToCount { at, .. }
             | Self::ThinnedToSizes { at, .. }
-            | Self::ZeroContrast { at, .. } => Some(*at),
+            | Self::ZeroContrast { at, .. } => Some(at),
             Self::None | Self::Scans | Self::Oracle | Self::Pool { .. } | Self::Fresh { .. } => None,
         }
     }
@@ -263,7 +273,7 @@ impl Experiment {
             let there = self.seeds.arms.len();
             all.push(format!("arm `{}`: expected 1 to {there} seeds, got {}", arm.name, arm.seeds));
         }
-        let others = self.secondary.iter().chain(self.second_round.iter().flatten());
+        let others = self.secondary.iter().chain(self.rounds.iter().flat_map(|round| &round.differences));
         let compared = others.flatten().map(String::as_str).chain(PRIMARY.into_iter().flatten());
         for name in compared.chain([ORACLE]).collect::<BTreeSet<_>>() {
             if !names.contains(name) {
@@ -291,12 +301,26 @@ impl Experiment {
         self.arms.iter().position(|arm| arm.name == name)
     }
 
-    /// What is written down of the settings: equal for equal experiments.
+    /// A digest of what decides what any network does: all but which arms there are, and what is reported of them.
     ///
     /// # Errors
-    /// Where they cannot be written.
+    /// Where the settings cannot be written.
     pub fn digest(&self) -> Result<String> {
-        Ok(FileDigest::of(&freetumor::sink::canonical::pretty(self)?).sha256)
+        let apart = Self { arms: Vec::new(), rounds: Vec::new(), secondary: Vec::new(), resamples: 0, ..self.clone() };
+        Ok(FileDigest::of(&canonical::pretty(&apart)?).sha256)
+    }
+
+    /// Whether this is another experiment, or the same with more arms: what was seen stays, as long as no arm is dropped,
+    /// given fewer seeds, or made another one under its name.
+    ///
+    /// # Errors
+    /// Where the settings cannot be written.
+    pub fn goes_on_from(&self, other: &Self) -> Result<bool> {
+        let is_kept = |old: &Arm| {
+            let mut same = self.arms.iter().filter(|new| new.name == old.name);
+            same.any(|new| new.tumors == old.tumors && new.seeds >= old.seeds)
+        };
+        Ok(self.digest()? == other.digest()? && other.arms.iter().all(is_kept))
     }
 }
 
@@ -332,6 +356,24 @@ mod tests {
         let experiment = Experiment::parse(super::super::FULL).unwrap();
         let settings = String::from_utf8(freetumor::sink::canonical::pretty(&experiment).unwrap()).unwrap();
         assert!(settings == include_str!("results/experiment.json"), "results are of other settings than gain.toml");
+    }
+
+    #[test]
+    fn arms_may_come_and_none_may_go() {
+        let quick = Experiment::parse(super::super::QUICK).unwrap();
+        let other = |change: fn(&mut Experiment)| {
+            let mut other = quick.clone();
+            change(&mut other);
+            other
+        };
+        let late = Arm { name: "late".to_owned(), seeds: 1, tumors: Tumors::Scans };
+        let mut more = quick.clone();
+        more.arms.insert(2, late);
+        more.resamples += 1;
+        assert!(more.goes_on_from(&quick).unwrap() && !quick.goes_on_from(&more).unwrap());
+        assert!(!other(|it| it.arms[1].tumors = Tumors::Scans).goes_on_from(&quick).unwrap());
+        assert!(!other(|it| it.arms[1].seeds = 0).goes_on_from(&quick).unwrap());
+        assert!(!other(|it| it.segmentation.steps += 1).goes_on_from(&quick).unwrap());
     }
 
     #[test]

@@ -43,16 +43,17 @@ impl Lab {
         let organs = [Organ { name: "liver".to_owned(), label: LIVER, tumor_label: TUMOR }].into();
         let lab = Self { out: out.to_owned(), experiment, organs, jobs, place };
         lab.make_folder(out)?;
-        let settings = canonical::pretty(&lab.experiment)?;
         let path = out.join("experiment.json");
-        match std::fs::read(&path) {
-            Ok(there) if there == settings => {}
-            Ok(_) => {
+        if let Ok(there) = std::fs::read(&path) {
+            let there: Result<Experiment> = canonical::parse(&there, &path.display().to_string());
+            if !there.and_then(|there| lab.experiment.goes_on_from(&there)).unwrap_or(false) {
                 let message = format!("{} holds an experiment of other settings", out.display());
-                return Err(Error::new(message).with_hint("settings that changed are another experiment: --out DIR"));
+                return Err(Error::new(message).with_hint(
+                    "arms may be added; other settings, and arms that changed, are another experiment: --out DIR",
+                ));
             }
-            Err(_) => lab.write(&path, &settings)?,
         }
+        lab.write_json(&path, &lab.experiment)?;
         lab.write(&lab.patient_key(), PATIENT_KEY.as_bytes())?;
         Ok(lab)
     }

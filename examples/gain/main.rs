@@ -198,10 +198,10 @@ mod tests {
         assert!(made("thinned_to_sizes", "passing").is_some());
         let page = std::fs::read_to_string(out.join("results.md")).unwrap();
         assert!(page.contains("## Answers") && page.contains("| zero_contrast | 1 |"), "{page}");
-        let second = results["second_round"]["comparisons"].as_array().unwrap();
-        assert!(second.iter().all(|row| row["arm"] == "unfiltered"), "{second:?}");
+        let second = results["rounds"][0]["comparisons"].as_array().unwrap();
+        assert!(!second.is_empty() && second.iter().all(|row| row["arm"] == "unfiltered"), "{second:?}");
         assert!(
-            page.contains("`unfiltered` - `thinned_to_count`: **") && page.contains("of the second round"),
+            page.contains("`unfiltered` - `thinned_to_count`: **") && page.contains("## Differences of round 2"),
             "{page}"
         );
         assert!(

@@ -8,7 +8,6 @@ use freetumor::dataflow::{Progress, RunOptions, run};
 use freetumor::error::{Error, Result};
 use freetumor::graph::{GraphFile, Plan, Registry, check};
 use freetumor::random::Key;
-use freetumor::score::Score;
 use freetumor::sink::Split;
 use freetumor::sink::parquet::{SampleRow, read_part};
 use freetumor::synth::{Candidate, Geometry};
@@ -155,16 +154,10 @@ pub fn read(lab: &Lab, maker: Maker) -> Result<Pool> {
         let accepted = read_part::<SampleRow>(bytes)?.into_iter().filter(|row| row.placement.image_path.is_some());
         rows.extend(accepted.map(|row| (row.record.sample_id.clone(), row)));
     }
-    let scored = rows.values().map(|row| {
-        let score = |score: Score| row.record.scores.get(score).unwrap_or(f64::NAN);
-        Scored {
-            id: row.record.sample_id.clone(),
-            diameter_mm: row.record.geometry.as_ref().map_or(f64::NAN, |geometry| geometry.diameter_mm),
-            found_fraction: score(Score::FoundFraction),
-            tumor_probability: score(Score::TumorProbability),
-            held_out_found_fraction: score(Score::HeldOutFoundFraction),
-            delta_hu: score(Score::DeltaHu),
-        }
+    let scored = rows.values().map(|row| Scored {
+        id: row.record.sample_id.clone(),
+        diameter_mm: row.record.geometry.as_ref().map_or(f64::NAN, |geometry| geometry.diameter_mm),
+        scores: row.record.scores.clone(),
     });
     let key = Key::root(lab.experiment.seeds.pool).with("pool", maker.name());
     let wanted = lab.experiment.pool.candidates;

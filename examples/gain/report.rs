@@ -12,7 +12,7 @@ use freetumor::train::metrics::{
 use serde::Serialize;
 
 use super::arms::Made;
-use super::config::{FILTERED, ORACLE, PRIMARY, REAL_ONLY};
+use super::config::{FILTERED, ORACLE, PRIMARY, REAL_ONLY, Round};
 use super::evaluation::organ;
 use super::gate::Passage;
 use super::lab::{Lab, say};
@@ -21,16 +21,15 @@ use super::test_set::all_seen;
 /// The results.
 #[derive(Debug, Serialize)]
 pub struct Results {
-    /// The settings, as a digest of `experiment.json`.
-    pub experiment_sha256: String,
+    /// The settings that all networks share, as a digest.
+    pub settings_sha256: String,
     pub gate: Passage,
     /// What arms were trained on, by arm and seed.
     pub made: BTreeMap<String, Vec<Made>>,
     /// Every arm and metric, and the two primary differences with Holm's correction between them.
     pub primary: Summary,
-    /// The two differences of the second round, with a correction of their own; absent where there was none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub second_round: Option<Summary>,
+    /// The two differences of each further round, with a correction of their own.
+    pub rounds: Vec<RoundResults>,
     /// The other differences, with a correction of their own.
     pub secondary: Summary,
     /// Those with an arm of one network. Nothing is known of how such an arm varies, so their p is not to be looked at.
@@ -38,6 +37,14 @@ pub struct Results {
     /// The part of the way from real only to the oracle that the filter's tumors go, in Dice; absent where the oracle is
     /// not above real only.
     pub gap_closed: Option<GapClosed>,
+}
+
+/// What came of a further round.
+#[derive(Debug, Serialize)]
+pub struct RoundResults {
+    /// Which filter, and what was known when it was chosen.
+    pub filter: String,
+    pub comparisons: Vec<Difference>,
 }
 
 /// A share of the oracle's gap.
@@ -78,8 +85,11 @@ fn results(lab: &Lab, rows: &[CaseRow], gate: Passage, made: BTreeMap<String, Ve
         key: Key::root(experiment.seeds.resamples).with("gain", "resamples"),
     };
     let primary = plan(PRIMARY.into_iter().filter_map(places).collect());
-    let second = experiment.second_round.as_ref().map(|pairs| pairs.each_ref().map(|[one, other]| [&**one, &**other]));
-    let second = second.map(|pairs| plan(pairs.into_iter().filter_map(places).collect()));
+    let round = |round: &Round| {
+        let pairs = round.differences.iter().filter_map(|[one, other]| places([one, other]));
+        let comparisons = summarise(&plan(pairs.collect()), rows).comparisons;
+        RoundResults { filter: round.filter.clone(), comparisons }
+    };
     let others = experiment.secondary.iter().filter_map(|[one, other]| places([one, other]));
     let (single, several): (Vec<_>, Vec<_>) =
         others.partition(|pair| pair.iter().any(|arm| experiment.arms[*arm].seeds == 1));
@@ -92,11 +102,11 @@ fn results(lab: &Lab, rows: &[CaseRow], gate: Passage, made: BTreeMap<String, Ve
         _ => None,
     };
     let results = Results {
-        experiment_sha256: experiment.digest()?,
+        settings_sha256: experiment.digest()?,
         gate,
         made,
         primary: summarise(&primary, rows),
-        second_round: second.map(|plan| summarise(&plan, rows)),
+        rounds: experiment.rounds.iter().map(round).collect(),
         secondary: summarise(&plan(several), rows),
         single: summarise(&plan(single), rows).comparisons,
         gap_closed,
@@ -148,9 +158,9 @@ pub fn page(results: &Results) -> String {
     let mut text = String::from("# What the filter is worth\n\n");
     text +=
         "Written by `cargo run --release --example gain`; intervals hold 95% of resamples of patients and seeds.\n\n";
-    let Results { experiment_sha256, gate, .. } = results;
+    let Results { settings_sha256, gate, .. } = results;
     // Writing to a string cannot fail.
-    let _ = writeln!(text, "Settings `{experiment_sha256}`; every network saw the test set once.\n");
+    let _ = writeln!(text, "Settings `{settings_sha256}`; every network saw the test set once.\n");
     let numbers = |values: &[f64]| values.iter().map(|value| format!("{value:.1}")).collect::<Vec<_>>().join(", ");
     let (oracle, real_only) = (numbers(&gate.oracle_dsc), numbers(&gate.real_only_dsc));
     let state = if gate.is_open { "open" } else { "shut" };
@@ -159,8 +169,8 @@ pub fn page(results: &Results) -> String {
     verdicts(&mut text, results);
     arms(&mut text, results);
     differences(&mut text, "Primary differences", &results.primary.comparisons, true);
-    if let Some(second) = &results.second_round {
-        differences(&mut text, "Differences of the second round", &second.comparisons, true);
+    for (number, round) in (2..).zip(&results.rounds) {
+        differences(&mut text, &format!("Differences of round {number}"), &round.comparisons, true);
     }
     differences(&mut text, "Secondary differences", &results.secondary.comparisons, true);
     differences(&mut text, "Differences with one network", &results.single, false);
@@ -168,7 +178,7 @@ pub fn page(results: &Results) -> String {
     text
 }
 
-/// The two questions, answered, by either round.
+/// The two questions, answered by every round.
 fn verdicts(text: &mut String, results: &Results) {
     text.push_str("## Answers\n\n");
     let questions = [
@@ -177,7 +187,7 @@ fn verdicts(text: &mut String, results: &Results) {
     ];
     for (question, [one, other]) in questions.into_iter().zip(PRIMARY) {
         let mut rows = results.primary.comparisons.iter();
-        let found = rows.find(|it| it.metric == "dice" && it.arm == one && it.minus == other);
+        let found = rows.find(|it| it.metric == Metric::Dice.name() && it.arm == one && it.minus == other);
         let _ = writeln!(text, "- {question} **{}**", found.map_or("Not measured.".to_owned(), verdict));
     }
     let answer = match &results.gap_closed {
@@ -189,14 +199,14 @@ fn verdicts(text: &mut String, results: &Results) {
         }
     };
     let _ = writeln!(text, "- How much of the way to the oracle do they go? **{answer}**\n");
-    let Some(second) = &results.second_round else { return };
-    text.push_str(
-        "The second round, of a filter that was chosen on validation before any network saw the test set:\n\n",
-    );
-    for (question, found) in questions.into_iter().zip(second.comparisons.iter().filter(|row| row.metric == "dice")) {
-        let _ = writeln!(text, "- {question} `{}` - `{}`: **{}**", found.arm, found.minus, verdict(found));
+    for (number, round) in (2..).zip(&results.rounds) {
+        let _ = writeln!(text, "Round {number}, of another filter: {}.\n", round.filter);
+        let rows = round.comparisons.iter().filter(|row| row.metric == Metric::Dice.name());
+        for (question, found) in questions.into_iter().zip(rows) {
+            let _ = writeln!(text, "- {question} `{}` - `{}`: **{}**", found.arm, found.minus, verdict(found));
+        }
+        text.push('\n');
     }
-    text.push('\n');
 }
 
 /// What a difference in Dice says.

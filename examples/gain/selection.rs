@@ -3,7 +3,10 @@
 
 use std::collections::BTreeMap;
 
+use freetumor::error::Complaint;
+use freetumor::filter::Condition;
 use freetumor::random::Key;
+use freetumor::score::{Score, Scores};
 use serde::{Deserialize, Serialize};
 
 /// Sizes within one bin differ by less than this factor.
@@ -16,18 +19,19 @@ pub struct Scored {
     pub id: String,
     /// Diameter of the ball of its volume.
     pub diameter_mm: f64,
-    /// Share of it that the judging segmentor calls a tumor.
-    pub found_fraction: f64,
-    /// How sure that segmentor is, on average.
-    pub tumor_probability: f64,
-    /// Share of it that the held-out segmentor calls a tumor.
-    pub held_out_found_fraction: f64,
-    /// HU of the tumor beside what was there before.
-    pub delta_hu: f64,
+    /// What was found out about it.
+    pub scores: Scores,
+}
+
+impl Scored {
+    /// A score; not a number where nobody gave it.
+    pub fn score(&self, score: Score) -> f64 {
+        self.scores.get(score).unwrap_or(f64::NAN)
+    }
 }
 
 /// What a candidate has to reach.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Threshold {
     /// A found fraction above a number: the paper's test is 0.7.
@@ -37,6 +41,30 @@ pub enum Threshold {
         /// The share of the pool that is.
         best_share: f64,
     },
+    /// Conditions, as the quality test of a pipeline has them.
+    Accept {
+        /// All of them have to hold.
+        accept: Vec<Accepted>,
+    },
+}
+
+/// A condition, written as in a graph file.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Accepted(Condition);
+
+impl TryFrom<String> for Accepted {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse().map(Self).map_err(|complaint: Complaint| complaint.message)
+    }
+}
+
+impl From<Accepted> for String {
+    fn from(Accepted(condition): Accepted) -> Self {
+        condition.to_string()
+    }
 }
 
 /// A pool cut down to `count` candidates, each as likely as the other, so that pools are of one size.
@@ -47,21 +75,24 @@ pub fn cut_to(pool: Vec<Scored>, count: usize, key: Key) -> Vec<Scored> {
 }
 
 /// The candidates that pass, sorted by id.
-pub fn filtered(pool: &[Scored], threshold: Threshold) -> Vec<String> {
+pub fn filtered(pool: &[Scored], threshold: &Threshold) -> Vec<String> {
+    let ids = |passes: &dyn Fn(&Scored) -> bool| {
+        pool.iter().filter(|candidate| passes(candidate)).map(|candidate| candidate.id.clone()).collect()
+    };
     let mut passed: Vec<String> = match threshold {
-        Threshold::Above(least) => {
-            let good = pool.iter().filter(|candidate| candidate.found_fraction > least);
-            good.map(|candidate| candidate.id.clone()).collect()
+        Threshold::Above(least) => ids(&|candidate| candidate.score(Score::FoundFraction) > *least),
+        Threshold::Accept { accept } => {
+            ids(&|candidate| accept.iter().all(|Accepted(condition)| condition.holds(&candidate.scores)))
         }
         Threshold::Best { best_share } => {
             let count = (best_share.clamp(0.0, 1.0) * pool.len() as f64).round() as usize;
             let mut best: Vec<&Scored> = pool.iter().collect();
             best.sort_by(|a, b| {
                 // What was not looked at was not found.
-                let found =
-                    |it: &Scored| if it.found_fraction.is_nan() { f64::NEG_INFINITY } else { it.found_fraction };
+                let found = |it: &Scored| it.score(Score::FoundFraction).max(f64::NEG_INFINITY);
+                let sure = |it: &Scored| it.score(Score::TumorProbability);
                 let by_found = found(b).total_cmp(&found(a));
-                by_found.then(b.tumor_probability.total_cmp(&a.tumor_probability)).then_with(|| a.id.cmp(&b.id))
+                by_found.then(sure(b).total_cmp(&sure(a))).then_with(|| a.id.cmp(&b.id))
             });
             best.into_iter().take(count).map(|candidate| candidate.id.clone()).collect()
         }
@@ -116,13 +147,19 @@ mod tests {
         let mut draws = Key::root(5).draws("pool");
         let candidate = |at: usize| {
             let diameter_mm = draws.uniform(5.0, 35.0);
-            let found_fraction = (diameter_mm / 35.0 + draws.uniform(-0.3, 0.3)).clamp(0.0, 1.0);
-            let tumor_probability = draws.uniform(0.0, 1.0);
-            let id = format!("{:04x}", at * 7919 % 65536);
-            let (held_out_found_fraction, delta_hu) = (found_fraction, -30.0);
-            Scored { id, diameter_mm, found_fraction, tumor_probability, held_out_found_fraction, delta_hu }
+            let mut scores = Scores::default();
+            scores.set(Score::FoundFraction, (diameter_mm / 35.0 + draws.uniform(-0.3, 0.3)).clamp(0.0, 1.0));
+            scores.set(Score::TumorProbability, draws.uniform(0.0, 1.0));
+            if at % 3 > 0 {
+                scores.set(Score::InvisibleFraction, draws.uniform(0.0, 1.0));
+            }
+            Scored { id: format!("{:04x}", at * 7919 % 65536), diameter_mm, scores }
         };
         (0..2000).map(candidate).collect()
+    }
+
+    fn found(candidate: &Scored) -> f64 {
+        candidate.score(Score::FoundFraction)
     }
 
     fn sizes(pool: &[Scored], ids: &[String]) -> BTreeMap<i64, usize> {
@@ -141,20 +178,34 @@ mod tests {
     #[test]
     fn the_filter_is_strict_and_the_best_are_as_many_as_asked_for() {
         let mut pool = pool();
-        pool[0].found_fraction = 0.7;
-        let passed = filtered(&pool, Threshold::Above(0.7));
+        pool[0].scores.set(Score::FoundFraction, 0.7);
+        let passed = filtered(&pool, &Threshold::Above(0.7));
         assert!(!passed.contains(&pool[0].id) && passed.len() > 200);
-        assert!(pool.iter().all(|it| passed.contains(&it.id) == (it.found_fraction > 0.7)));
-        let best = filtered(&pool, Threshold::Best { best_share: 0.25 });
-        let least = pool.iter().filter(|it| best.contains(&it.id)).map(|it| it.found_fraction).fold(1.0, f64::min);
+        assert!(pool.iter().all(|it| passed.contains(&it.id) == (found(it) > 0.7)));
+        let best = filtered(&pool, &Threshold::Best { best_share: 0.25 });
+        let least = pool.iter().filter(|it| best.contains(&it.id)).map(found).fold(1.0, f64::min);
         assert_eq!(best.len(), 500);
-        assert!(pool.iter().all(|it| best.contains(&it.id) || it.found_fraction <= least));
+        assert!(pool.iter().all(|it| best.contains(&it.id) || found(it) <= least));
+    }
+
+    #[test]
+    fn conditions_are_those_of_a_pipeline() {
+        let read: BTreeMap<String, Threshold> =
+            toml::from_str(r#"at = { accept = ["invisible_fraction < 0.5", "found_fraction <= 0.5"] }"#).unwrap();
+        let (pool, invisible) = (pool(), |it: &Scored| it.score(Score::InvisibleFraction));
+        let passed = filtered(&pool, &read["at"]);
+        assert!(passed.len() > 100, "{}", passed.len());
+        // What nobody gave holds no condition.
+        let passes = |it: &Scored| invisible(it) < 0.5 && found(it) <= 0.5;
+        assert!(pool.iter().all(|it| passed.contains(&it.id) == passes(it)));
+        assert!(toml::to_string(&read).unwrap().contains(r#""invisible_fraction < 0.5""#));
+        assert!(toml::from_str::<BTreeMap<String, Threshold>>(r#"at = { accept = ["size < 5"] }"#).is_err());
     }
 
     #[test]
     fn thinned_pools_have_the_count_and_one_has_the_sizes() {
         let (pool, key) = (pool(), Key::root(1));
-        let passed = filtered(&pool, Threshold::Above(0.7));
+        let passed = filtered(&pool, &Threshold::Above(0.7));
         let (count, size) = (thinned_to_count(&pool, &passed, key), thinned_to_sizes(&pool, &passed, key));
         assert_eq!([count.len(), size.len()], [passed.len(); 2]);
         assert_eq!(sizes(&pool, &size), sizes(&pool, &passed));
@@ -162,7 +213,7 @@ mod tests {
         assert!((diameter(&size) - diameter(&passed)).abs() < 0.2);
         assert!(diameter(&passed) - diameter(&count) > 3.0, "the filter prefers large tumors");
         // What the filter looks at is not kept: that is what the arm is for.
-        let found = |ids: &[String]| mean(&pool, ids, |it| it.found_fraction);
+        let found = |ids: &[String]| mean(&pool, ids, found);
         assert!(found(&passed) - found(&size) > 0.02);
     }
 
@@ -171,8 +222,8 @@ mod tests {
         let pool = pool();
         let mut turned = pool.clone();
         turned.reverse();
-        let passed = filtered(&pool, Threshold::Above(0.7));
-        assert_eq!(passed, filtered(&turned, Threshold::Above(0.7)));
+        let passed = filtered(&pool, &Threshold::Above(0.7));
+        assert_eq!(passed, filtered(&turned, &Threshold::Above(0.7)));
         let sizes = |pool: &[Scored], seed| thinned_to_sizes(pool, &passed, Key::root(seed));
         assert_eq!(sizes(&pool, 3), sizes(&turned, 3));
         assert_ne!(sizes(&pool, 3), sizes(&pool, 4));
@@ -185,7 +236,7 @@ mod tests {
 
     #[test]
     fn nothing_is_drawn_from_nothing() {
-        assert!(filtered(&[], Threshold::Best { best_share: 1.0 }).is_empty());
+        assert!(filtered(&[], &Threshold::Best { best_share: 1.0 }).is_empty());
         assert!(thinned_to_sizes(&pool(), &[], Key::root(1)).is_empty());
     }
 }

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::arms::{Made, made_at, training};
-use super::config::Training;
+use super::config::{Training, Tumors};
 use super::evaluation::{predict, rows};
 use super::lab::{Lab, say};
 use super::segmentors::{digest, weights};
@@ -22,8 +22,10 @@ use super::world::{Scans, scans};
 pub struct Seen {
     pub arm: String,
     pub seed: u64,
-    /// The settings of the experiment, as a digest.
-    pub experiment_sha256: String,
+    /// The settings that all networks of the experiment share, as a digest.
+    pub settings_sha256: String,
+    /// The arm as it was.
+    pub tumors: Tumors,
     pub weights_sha256: String,
     /// What it was trained on.
     pub made: Made,
@@ -55,12 +57,13 @@ impl TestSet {
         let seen = Seen {
             arm: arm.name.clone(),
             seed,
-            experiment_sha256: lab.experiment.digest()?,
+            settings_sha256: lab.experiment.digest()?,
+            tumors: arm.tumors.clone(),
             weights_sha256: digest(&weights)?,
             made: read(&made_at(lab, &arm.name, seed))?,
             cases,
         };
-        lab.write_json(&seen_at(lab, &arm.name, seed), &seen)
+        lab.write(&seen_at(lab, &arm.name, seed), &canonical::line(&seen)?)
     }
 }
 
@@ -81,7 +84,7 @@ pub fn all_seen(lab: &Lab) -> Result<Vec<Seen>> {
                 .with_hint("the stage `arms` goes on with it; the report waits for all"));
         }
         let seen: Seen = read(&path)?;
-        if seen.experiment_sha256 != lab.experiment.digest()? {
+        if seen.settings_sha256 != lab.experiment.digest()? || seen.tumors != training.arm.tumors {
             return Err(Error::new(format!("{} is of an experiment with other settings", path.display())));
         }
         Ok(seen)
