@@ -288,10 +288,11 @@ impl Experiment {
         makers(self.arms.iter())
     }
 
-    /// All trainings of arms, in order.
-    pub fn trainings(&self) -> Vec<Training<'_>> {
+    /// All trainings of arms, or of those named, in order.
+    pub fn trainings(&self, names: &[String]) -> Vec<Training<'_>> {
         let seeds = |arm: &Arm| self.seeds.arms.iter().take(arm.seeds).copied().enumerate();
         let arms = self.arms.iter().enumerate();
+        let arms = arms.filter(|(_, arm)| names.is_empty() || names.contains(&arm.name));
         arms.flat_map(|(place, arm)| seeds(arm).map(move |(index, seed)| Training { place, arm, index, seed }))
             .collect()
     }

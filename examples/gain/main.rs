@@ -48,7 +48,7 @@ struct Args {
     /// Do these stages alone [default: all, in order]
     #[arg(long, value_enum)]
     stage: Vec<Stage>,
-    /// Of the stages `pools`, `trial` and `arms`, do what these arms need alone [default: all]
+    /// Of the stages `pools`, `trial`, `arms` and `report`, do what these arms need alone [default: all]
     #[arg(long, value_name = "NAME", requires = "stage")]
     arm: Vec<String>,
     /// Trainings at a time, each on its part of the processors; changes no result
@@ -123,7 +123,7 @@ fn carry_out(args: &Args) -> Result<()> {
                 gate::try_arms(&lab, &lab.experiment.arms.iter().filter(is_asked).collect::<Vec<_>>())?;
             }
             Stage::Arms => train_arms(&lab, &args.arm)?,
-            Stage::Report => report::report(&lab, gate::check(&lab)?)?,
+            Stage::Report => report::report(&lab, gate::check(&lab)?, &args.arm)?,
         }
     }
     Ok(())
@@ -149,12 +149,12 @@ fn train_arms(lab: &Lab, names: &[String]) -> Result<()> {
 
 /// The trainings of arms, or of those named, whose networks have not seen the test set.
 fn left<'a>(lab: &'a Lab, names: &[String]) -> Vec<Training<'a>> {
-    let asked = lab.experiment.trainings().into_iter().filter(|one| names.is_empty() || names.contains(&one.arm.name));
-    asked.filter(|one| !seen_at(lab, &one.arm.name, one.seed).exists()).collect()
+    lab.experiment.trainings(names).into_iter().filter(|one| !seen_at(lab, &one.arm.name, one.seed).exists()).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::test_set::Seen;
     use super::*;
 
     fn args(out: &std::path::Path, more: &[&str]) -> Args {
@@ -221,5 +221,13 @@ mod tests {
         std::fs::remove_file(seen[0].strip_prefix(&out).map(|name| elsewhere.join(name)).unwrap()).unwrap();
         let early = carry_out(&args(&elsewhere, &["--stage", "report"])).unwrap_err().to_string();
         assert!(early.contains("is not finished"), "{early}");
+        // What is there of it can be told already, and what is not is said.
+        let late: Seen = serde_json::from_slice(&std::fs::read(&seen[0]).unwrap()).unwrap();
+        let others = results["primary"]["arms"].as_array().unwrap().iter().map(|arm| arm["arm"].as_str().unwrap());
+        let asked = others.filter(|arm| *arm != late.arm).flat_map(|arm| ["--arm", arm]);
+        carry_out(&args(&elsewhere, &["--stage", "report"].into_iter().chain(asked).collect::<Vec<_>>())).unwrap();
+        let page = std::fs::read_to_string(elsewhere.join("results.md")).unwrap();
+        assert!(page.contains(&format!("Not finished yet: {}.", late.arm)), "{page}");
+        assert!(!page.contains(&format!("| {} |", late.arm)), "{page}");
     }
 }

@@ -26,6 +26,8 @@ pub struct Results {
     pub gate: Passage,
     /// What arms were trained on, by arm and seed.
     pub made: BTreeMap<String, Vec<Made>>,
+    /// Arms of which nothing is known yet.
+    pub missing: Vec<String>,
     /// Every arm and metric, and the two primary differences with Holm's correction between them.
     pub primary: Summary,
     /// The two differences of each further round, with a correction of their own.
@@ -57,13 +59,13 @@ pub struct GapClosed {
     pub without_gap: f64,
 }
 
-/// Reports what all networks did.
+/// Reports what all networks did, or those of some arms; the others are then said to be missing.
 ///
 /// # Errors
 /// Where one of them is not finished, or nothing can be written.
-pub fn report(lab: &Lab, gate: Passage) -> Result<()> {
+pub fn report(lab: &Lab, gate: Passage, names: &[String]) -> Result<()> {
     let (mut rows, mut made) = (Vec::new(), BTreeMap::new());
-    for seen in all_seen(lab)? {
+    for seen in all_seen(lab, names)? {
         rows.extend(seen.cases);
         made.entry(seen.arm).or_insert_with(Vec::new).push(seen.made);
     }
@@ -101,7 +103,9 @@ fn results(lab: &Lab, rows: &[CaseRow], gate: Passage, made: BTreeMap<String, Ve
         }
         _ => None,
     };
+    let is_missing = |name: &&String| !made.contains_key(*name);
     let results = Results {
+        missing: experiment.arms.iter().map(|arm| &arm.name).filter(is_missing).cloned().collect(),
         settings_sha256: experiment.digest()?,
         gate,
         made,
@@ -161,6 +165,9 @@ pub fn page(results: &Results) -> String {
     let Results { settings_sha256, gate, .. } = results;
     // Writing to a string cannot fail.
     let _ = writeln!(text, "Settings `{settings_sha256}`; every network saw the test set once.\n");
+    if !results.missing.is_empty() {
+        let _ = writeln!(text, "Not finished yet: {}.\n", results.missing.join(", "));
+    }
     let numbers = |values: &[f64]| values.iter().map(|value| format!("{value:.1}")).collect::<Vec<_>>().join(", ");
     let (oracle, real_only) = (numbers(&gate.oracle_dsc), numbers(&gate.real_only_dsc));
     let state = if gate.is_open { "open" } else { "shut" };
@@ -191,6 +198,9 @@ fn verdicts(text: &mut String, results: &Results) {
         let _ = writeln!(text, "- {question} **{}**", found.map_or("Not measured.".to_owned(), verdict));
     }
     let answer = match &results.gap_closed {
+        None if [FILTERED, REAL_ONLY, ORACLE].iter().any(|arm| !results.made.contains_key(*arm)) => {
+            "Not measured.".to_owned()
+        }
         None => "There is no gap: the oracle is not above real only.".to_owned(),
         Some(gap) => {
             let bounds = gap.interval.map_or("unknown".to_owned(), percent);
@@ -233,7 +243,7 @@ fn arms(text: &mut String, results: &Results) {
         let _ = write!(text, " {} |", metric.name().replace('_', " "));
     }
     let _ = writeln!(text, "\n|---|---|{}", "---|".repeat(metrics.len()));
-    for arm in &summary.arms {
+    for arm in summary.arms.iter().filter(|arm| arm.cases > 0) {
         let _ = write!(text, "| {} | {} |", arm.arm, arm.seeds);
         for metric in &metrics {
             let found = summary.metrics.iter().find(|row| row.arm == arm.arm && row.kind == *metric);

@@ -72,16 +72,16 @@ pub fn seen_at(lab: &Lab, arm: &str, seed: u64) -> PathBuf {
     lab.out.join("seen").join(format!("{arm}-{seed}.json"))
 }
 
-/// What all networks did.
+/// What all networks did, or those of the named arms.
 ///
 /// # Errors
 /// Where one of them has not seen the test set, or in another experiment.
-pub fn all_seen(lab: &Lab) -> Result<Vec<Seen>> {
+pub fn all_seen(lab: &Lab, names: &[String]) -> Result<Vec<Seen>> {
     let one = |training: Training| {
         let path = seen_at(lab, &training.arm.name, training.seed);
         if !path.exists() {
             return Err(Error::new(format!("arm {}, seed {}, is not finished", training.arm.name, training.seed))
-                .with_hint("the stage `arms` goes on with it; the report waits for all"));
+                .with_hint("the stage `arms` goes on with it; the report waits for all, or for those of --arm"));
         }
         let seen: Seen = read(&path)?;
         if seen.settings_sha256 != lab.experiment.digest()? || seen.tumors != training.arm.tumors {
@@ -89,7 +89,7 @@ pub fn all_seen(lab: &Lab) -> Result<Vec<Seen>> {
         }
         Ok(seen)
     };
-    lab.experiment.trainings().into_iter().map(one).collect()
+    lab.experiment.trainings(names).into_iter().map(one).collect()
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
