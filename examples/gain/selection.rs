@@ -150,7 +150,7 @@ mod tests {
             let mut scores = Scores::default();
             scores.set(Score::FoundFraction, (diameter_mm / 35.0 + draws.uniform(-0.3, 0.3)).clamp(0.0, 1.0));
             scores.set(Score::TumorProbability, draws.uniform(0.0, 1.0));
-            if at % 3 > 0 {
+            if !at.is_multiple_of(3) {
                 scores.set(Score::InvisibleFraction, draws.uniform(0.0, 1.0));
             }
             Scored { id: format!("{:04x}", at * 7919 % 65536), diameter_mm, scores }
