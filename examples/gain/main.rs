@@ -154,7 +154,7 @@ fn left<'a>(lab: &'a Lab, names: &[String]) -> Vec<Training<'a>> {
 
 #[cfg(test)]
 mod tests {
-    use super::test_set::Seen;
+    use super::test_set::{Seen, all_seen};
     use super::*;
 
     fn args(out: &std::path::Path, more: &[&str]) -> Args {
@@ -221,6 +221,14 @@ mod tests {
         std::fs::remove_file(seen[0].strip_prefix(&out).map(|name| elsewhere.join(name)).unwrap()).unwrap();
         let early = carry_out(&args(&elsewhere, &["--stage", "report"])).unwrap_err().to_string();
         assert!(early.contains("is not finished"), "{early}");
+        // Where arms stand does not matter.
+        let mut turned = Experiment::parse(QUICK).unwrap();
+        turned.arms.reverse();
+        let turned = Lab::open(&out, turned, DeviceName::Cpu.place(), 1).unwrap();
+        for seen in all_seen(&turned, &[]).unwrap() {
+            let place = turned.experiment.place(&seen.arm);
+            assert!(seen.cases.iter().all(|row| Some(row.arm) == place && row.seed == 0), "{}", seen.arm);
+        }
         // What is there of it can be told already, and what is not is said.
         let late: Seen = serde_json::from_slice(&std::fs::read(&seen[0]).unwrap()).unwrap();
         let others = results["primary"]["arms"].as_array().unwrap().iter().map(|arm| arm["arm"].as_str().unwrap());

@@ -83,9 +83,13 @@ pub fn all_seen(lab: &Lab, names: &[String]) -> Result<Vec<Seen>> {
             return Err(Error::new(format!("arm {}, seed {}, is not finished", training.arm.name, training.seed))
                 .with_hint("the stage `arms` goes on with it; the report waits for all, or for those of --arm"));
         }
-        let seen: Seen = read(&path)?;
+        let mut seen: Seen = read(&path)?;
         if seen.settings_sha256 != lab.experiment.digest()? || seen.tumors != training.arm.tumors {
             return Err(Error::new(format!("{} is of an experiment with other settings", path.display())));
+        }
+        // Arms that came since may have moved its place.
+        for row in &mut seen.cases {
+            (row.arm, row.seed) = (training.place, training.index);
         }
         Ok(seen)
     };
