@@ -311,7 +311,7 @@ impl Experiment {
         Ok(FileDigest::of(&canonical::pretty(&apart)?).sha256)
     }
 
-    /// Whether this is another experiment, or the same with more arms: what was seen stays, as long as no arm is dropped,
+    /// Whether this is the same experiment, perhaps with more arms: what was seen stays true, as long as no arm is dropped,
     /// given fewer seeds, or made another one under its name.
     ///
     /// # Errors
