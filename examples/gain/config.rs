@@ -68,6 +68,9 @@ pub struct RealScan {
     pub labels: PathBuf,
     /// The liver's id in it.
     pub liver: u16,
+    /// Standard deviation of a Gaussian that it is seen through, as of a softer kernel [default: 0].
+    #[serde(default)]
+    pub softened_mm: f64,
     /// Whose patients it is.
     pub roles: Vec<Role>,
 }

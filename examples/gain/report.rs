@@ -6,7 +6,7 @@ use std::fmt::Write;
 use freetumor::error::Result;
 use freetumor::random::Key;
 use freetumor::train::metrics::{
-    CaseRow, Difference, Interval, Metric, Plan, Resamples, Series, Share, Summary, cases_table, lesions_table, plot,
+    CaseRow, Difference, Interval, Metric, Plan, Resamples, Series, Summary, cases_table, lesions_table, plot, series,
     summarise,
 };
 use serde::Serialize;
@@ -36,9 +36,9 @@ pub struct Results {
     pub secondary: Summary,
     /// Those with an arm of one network. Nothing is known of how such an arm varies, so their p is not to be looked at.
     pub single: Vec<Difference>,
-    /// The part of the way from real only to the oracle that the filter's tumors go, in Dice; absent where the oracle is
-    /// not above real only.
-    pub gap_closed: Option<GapClosed>,
+    /// The part of the way from real only to the oracle that each other arm goes, in Dice; of none where the oracle is not above
+    /// real only.
+    pub gap_closed: BTreeMap<String, GapClosed>,
 }
 
 /// What came of a further round.
@@ -95,14 +95,6 @@ fn results(lab: &Lab, rows: &[CaseRow], gate: Passage, made: BTreeMap<String, Ve
     let others = experiment.secondary.iter().filter_map(|[one, other]| places([one, other]));
     let (single, several): (Vec<_>, Vec<_>) =
         others.partition(|pair| pair.iter().any(|arm| experiment.arms[*arm].seeds == 1));
-    let of = |name: &str| experiment.place(name).map(|arm| dice(rows, arm, experiment.arms[arm].seeds));
-    let gap_closed = match (of(FILTERED), of(REAL_ONLY), of(ORACLE)) {
-        (Some(filtered), Some(real_only), Some(oracle)) => {
-            let resamples = Resamples::new(primary.key, primary.resamples, patients(rows).len());
-            gap_closed(&resamples, [&filtered, &real_only, &oracle])
-        }
-        _ => None,
-    };
     let is_missing = |name: &&String| !made.contains_key(*name);
     let results = Results {
         missing: experiment.arms.iter().map(|arm| &arm.name).filter(is_missing).cloned().collect(),
@@ -113,38 +105,32 @@ fn results(lab: &Lab, rows: &[CaseRow], gate: Passage, made: BTreeMap<String, Ve
         rounds: experiment.rounds.iter().map(round).collect(),
         secondary: summarise(&plan(several), rows),
         single: summarise(&plan(single), rows).comparisons,
-        gap_closed,
+        gap_closed: gaps_closed(lab, &primary, rows),
     };
     Ok((primary, results))
 }
 
-fn patients(rows: &[CaseRow]) -> BTreeMap<&str, usize> {
-    let mut names: Vec<&str> = rows.iter().map(|row| row.patient.as_str()).collect();
-    names.sort_unstable();
-    names.dedup();
-    names.into_iter().enumerate().map(|(at, name)| (name, at)).collect()
-}
-
-fn dice(rows: &[CaseRow], arm: usize, seeds: usize) -> Series {
-    let patients = patients(rows);
-    let mut cells = vec![vec![Share::NONE; patients.len()]; seeds];
-    for row in rows.iter().filter(|row| row.arm == arm) {
-        let cell = &mut cells[row.seed][patients[row.patient.as_str()]];
-        *cell = cell.and(Metric::Dice.share(&row.measures));
-    }
-    Series(cells)
+/// How far every arm goes from real only to the oracle.
+fn gaps_closed(lab: &Lab, plan: &Plan, rows: &[CaseRow]) -> BTreeMap<String, GapClosed> {
+    let place = |name| lab.experiment.place(name);
+    let (Some(real_only), Some(oracle)) = (place(REAL_ONLY), place(ORACLE)) else { return BTreeMap::new() };
+    let (resamples, dice) = series(plan, rows, 0, Metric::Dice);
+    let between = plan.arms.iter().zip(&dice).enumerate().filter(|(arm, _)| ![real_only, oracle].contains(arm));
+    let each = between.filter_map(|(_, ((name, _), arm))| {
+        Some((name.clone(), gap_closed(&resamples, [arm, &dice[real_only], &dice[oracle]])?))
+    });
+    each.collect()
 }
 
 /// The share of the gap between the second and the third series that the first closes.
-pub fn gap_closed(resamples: &Resamples, [filtered, real_only, oracle]: [&Series; 3]) -> Option<GapClosed> {
-    let share = |filtered: f64, real_only: f64, oracle: f64| {
-        (oracle > real_only).then(|| (filtered - real_only) / (oracle - real_only))
-    };
-    let all = share(filtered.mean()?, real_only.mean()?, oracle.mean()?)?;
-    let [filtered, real_only, oracle] = [filtered, real_only, oracle].map(|series| resamples.means(series));
-    let each = filtered.iter().zip(&real_only).zip(&oracle);
-    let shares: Vec<f64> = each.filter_map(|((filtered, real), oracle)| share(*filtered, *real, *oracle)).collect();
-    let without_gap = 1.0 - shares.len() as f64 / filtered.len().max(1) as f64;
+pub fn gap_closed(resamples: &Resamples, [arm, real_only, oracle]: [&Series; 3]) -> Option<GapClosed> {
+    let share =
+        |arm: f64, real_only: f64, oracle: f64| (oracle > real_only).then(|| (arm - real_only) / (oracle - real_only));
+    let all = share(arm.mean()?, real_only.mean()?, oracle.mean()?)?;
+    let [arm, real_only, oracle] = [arm, real_only, oracle].map(|series| resamples.means(series));
+    let each = arm.iter().zip(&real_only).zip(&oracle);
+    let shares: Vec<f64> = each.filter_map(|((arm, real), oracle)| share(*arm, *real, *oracle)).collect();
+    let without_gap = 1.0 - shares.len() as f64 / arm.len().max(1) as f64;
     Some(GapClosed { share: all, interval: Interval::of(&shares), without_gap })
 }
 
@@ -197,25 +183,36 @@ fn verdicts(text: &mut String, results: &Results) {
         let found = rows.find(|it| it.metric == Metric::Dice.name() && it.arm == one && it.minus == other);
         let _ = writeln!(text, "- {question} **{}**", found.map_or("Not measured.".to_owned(), verdict));
     }
-    let answer = match &results.gap_closed {
-        None if [FILTERED, REAL_ONLY, ORACLE].iter().any(|arm| !results.made.contains_key(*arm)) => {
-            "Not measured.".to_owned()
-        }
-        None => "There is no gap: the oracle is not above real only.".to_owned(),
-        Some(gap) => {
-            let bounds = gap.interval.map_or("unknown".to_owned(), percent);
-            let without = 100.0 * gap.without_gap;
-            format!("{:.0}%, {bounds}; no gap in {without:.1}% of resamples.", 100.0 * gap.share)
-        }
-    };
-    let _ = writeln!(text, "- How much of the way to the oracle do they go? **{answer}**\n");
+    gap(text, results, FILTERED);
     for (number, round) in (2..).zip(&results.rounds) {
         let _ = writeln!(text, "Round {number}, of another filter: {}.\n", round.filter);
         let rows = round.comparisons.iter().filter(|row| row.metric == Metric::Dice.name());
         for (question, found) in questions.into_iter().zip(rows) {
             let _ = writeln!(text, "- {question} `{}` - `{}`: **{}**", found.arm, found.minus, verdict(found));
         }
-        text.push('\n');
+        if let Some(found) = round.comparisons.first() {
+            gap(text, results, &found.arm);
+        }
+    }
+}
+
+/// How far the tumors of a filter go.
+fn gap(text: &mut String, results: &Results, arm: &str) {
+    let answer = match results.gap_closed.get(arm) {
+        None if [arm, REAL_ONLY, ORACLE].iter().any(|arm| !results.made.contains_key(*arm)) => {
+            "Not measured.".to_owned()
+        }
+        None => "There is no gap: the oracle is not above real only.".to_owned(),
+        Some(gap) => gap.told(),
+    };
+    let _ = writeln!(text, "- How much of the way to the oracle do they go? **{answer}**\n");
+}
+
+impl GapClosed {
+    fn told(&self) -> String {
+        let bounds = self.interval.map_or("unknown".to_owned(), percent);
+        let without = 100.0 * self.without_gap;
+        format!("{:.0}%, {bounds}; no gap in {without:.1}% of resamples.", 100.0 * self.share)
     }
 }
 
@@ -242,7 +239,7 @@ fn arms(text: &mut String, results: &Results) {
     for metric in &metrics {
         let _ = write!(text, " {} |", metric.name().replace('_', " "));
     }
-    let _ = writeln!(text, "\n|---|---|{}", "---|".repeat(metrics.len()));
+    let _ = writeln!(text, " of the way to the oracle |\n|---|---|{}---|", "---|".repeat(metrics.len()));
     for arm in summary.arms.iter().filter(|arm| arm.cases > 0) {
         let _ = write!(text, "| {} | {} |", arm.arm, arm.seeds);
         for metric in &metrics {
@@ -255,7 +252,9 @@ fn arms(text: &mut String, results: &Results) {
             });
             let _ = write!(text, " {cell} |");
         }
-        text.push('\n');
+        let gap = results.gap_closed.get(&arm.arm).and_then(|gap| Some((gap.share, gap.interval?)));
+        let way = gap.map_or("-".to_owned(), |(share, bounds)| format!("{:.1} {}", 100.0 * share, percent(bounds)));
+        let _ = writeln!(text, " {way} |");
     }
     text.push('\n');
 }
@@ -313,6 +312,8 @@ fn made(text: &mut String, results: &Results) {
 
 #[cfg(test)]
 mod tests {
+    use freetumor::train::metrics::Share;
+
     use super::*;
 
     fn series(value: f64) -> Series {

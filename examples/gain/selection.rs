@@ -32,7 +32,7 @@ impl Scored {
 
 /// What a candidate has to reach.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, deny_unknown_fields)]
 pub enum Threshold {
     /// A found fraction above a number: the paper's test is 0.7.
     Above(f64),
@@ -199,7 +199,9 @@ mod tests {
         let passes = |it: &Scored| invisible(it) < 0.5 && found(it) <= 0.5;
         assert!(pool.iter().all(|it| passed.contains(&it.id) == passes(it)));
         assert!(toml::to_string(&read).unwrap().contains(r#""invisible_fraction < 0.5""#));
-        assert!(toml::from_str::<BTreeMap<String, Threshold>>(r#"at = { accept = ["size < 5"] }"#).is_err());
+        for wrong in [r#"at = { accept = ["size < 5"] }"#, r#"at = { accept = [], diameter_mm = 15.0 }"#] {
+            assert!(toml::from_str::<BTreeMap<String, Threshold>>(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

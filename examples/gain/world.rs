@@ -78,7 +78,8 @@ fn patients(settings: &WorldConfig) -> Result<Box<dyn Patients>> {
         };
         let volume = volume_of(&scan.image).map_err(unreadable(&scan.image))?;
         let labels = nifti::read_labels(&scan.labels).map_err(unreadable(&scan.labels))?;
-        let ground = Arc::new(Ground::new(&volume, &labels, scan.liver).map_err(unreadable(&scan.labels))?);
+        let whole = Ground::new(&volume, &labels, scan.liver).map_err(unreadable(&scan.labels))?;
+        let ground = Arc::new(whole.softened(scan.softened_mm));
         scan.roles.iter().for_each(|role| grounds.entry(*role).or_default().push(Arc::clone(&ground)));
     }
     Ok(Box::new(ScanWorld { seed, spacing_mm, diameters, grounds }))

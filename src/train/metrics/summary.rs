@@ -146,10 +146,8 @@ pub struct Difference {
 /// assert!(dice.difference > 0.3 && dice.interval.low > 0.3 && dice.p_holm < 0.01);
 /// ```
 pub fn summarise(plan: &Plan, rows: &[CaseRow]) -> Summary {
-    let names: BTreeSet<&str> = rows.iter().map(|row| row.patient.as_str()).collect();
-    let patients: BTreeMap<&str, usize> = names.into_iter().enumerate().map(|(at, name)| (name, at)).collect();
-    let resamples = Resamples::new(plan.key, plan.resamples, patients.len());
-    let table = Table { plan, rows, patients };
+    let table = Table::new(plan, rows);
+    let resamples = table.resamples();
     let mut summary = Summary { arms: Vec::new(), metrics: Vec::new(), comparisons: Vec::new() };
     for (organ, measured) in plan.organs.iter().enumerate() {
         for (arm, (name, seeds)) in plan.arms.iter().enumerate() {
@@ -179,13 +177,52 @@ pub fn summarise(plan: &Plan, rows: &[CaseRow]) -> Summary {
     summary
 }
 
+/// The numbers behind one mean of every arm, and the resamples that intervals are of: for what a [`Summary`] does not say, such as
+/// the ratio of two differences. Arms are in the order of the plan.
+///
+/// ```
+/// use freetumor::random::Key;
+/// use freetumor::train::metrics::{CaseRow, MeasuredOrgan, Metric, Plan, measure, series, summarise};
+/// use freetumor::volume::{Affine, Array3, Grid, Labels};
+/// let grid = Grid { shape: [8, 8, 8], affine: Affine::from_spacing([2.0; 3]) };
+/// let liver = MeasuredOrgan { name: "liver".into(), organ_id: Some(1), tumor_id: 2 };
+/// let bar = |length: usize| Array3::from_fn(grid.shape, |[x, y, z]| if x < length && y < 3 && z < 3 { 2 } else { 1 });
+/// let rows: Vec<CaseRow> = (0..4)
+///     .map(|i| CaseRow {
+///         arm: 0, seed: 0, case: i.to_string(), patient: i.to_string(), organ: 0,
+///         measures: measure(&Labels { grid, ids: bar(6) }, &bar(i + 2), &liver),
+///     })
+///     .collect();
+/// let plan =
+///     Plan { arms: vec![("one".into(), 1)], organs: vec![liver], comparisons: vec![], resamples: 100, key: Key::root(1) };
+/// let (resamples, of) = series(&plan, &rows, 0, Metric::Dice);
+/// assert_eq!(of.len(), 1);
+/// let mean = summarise(&plan, &rows).metrics.iter().find(|row| row.metric == "dice").map(|row| row.mean);
+/// assert_eq!(of[0].mean(), mean);
+/// assert_eq!(resamples.means(&of[0]).len(), 100);
+/// ```
+pub fn series(plan: &Plan, rows: &[CaseRow], organ: usize, metric: Metric) -> (Resamples, Vec<Series>) {
+    let table = Table::new(plan, rows);
+    let of = (0..plan.arms.len()).map(|arm| table.series(organ, arm, metric, |_| true)).collect();
+    (table.resamples(), of)
+}
+
 struct Table<'a> {
     plan: &'a Plan,
     rows: &'a [CaseRow],
     patients: BTreeMap<&'a str, usize>,
 }
 
-impl Table<'_> {
+impl<'a> Table<'a> {
+    fn new(plan: &'a Plan, rows: &'a [CaseRow]) -> Self {
+        let names: BTreeSet<&str> = rows.iter().map(|row| row.patient.as_str()).collect();
+        Self { plan, rows, patients: names.into_iter().enumerate().map(|(at, name)| (name, at)).collect() }
+    }
+
+    fn resamples(&self) -> Resamples {
+        Resamples::new(self.plan.key, self.plan.resamples, self.patients.len())
+    }
+
     fn of(&self, organ: usize, arm: usize) -> impl Iterator<Item = &CaseRow> {
         self.rows.iter().filter(move |row| row.organ == organ && row.arm == arm)
     }

@@ -10,7 +10,7 @@ use super::{Diameters, Patient, Role};
 use crate::error::{Fault, FaultKind};
 use crate::ingest::content_digest;
 use crate::random::Key;
-use crate::volume::{Affine, Array3, Labels, Orientation, Volume};
+use crate::volume::{Affine, Array3, Boundary, Gaussian, Labels, Orientation, Scratch, Volume, Voxels};
 
 /// What of a scan is seen around its liver.
 const MARGIN_MM: f64 = 16.0;
@@ -49,6 +49,21 @@ impl Ground {
         let region = extent.grown(margin, volume.grid.shape);
         let liver = Labels { grid: volume.grid, ids }.cut(region);
         Ok(Self { volume: volume.cut(region), liver, digest })
+    }
+
+    /// The scan as a softer kernel would have reconstructed it: less noise, and what is small a little fainter.
+    ///
+    /// `sigma_mm` is the standard deviation of the Gaussian; 0 changes nothing.
+    #[must_use]
+    pub fn softened(mut self, sigma_mm: f64) -> Self {
+        if sigma_mm > 0.0 {
+            let sigma_voxels = self.volume.grid.spacing_mm().map(|mm| sigma_mm / mm);
+            let mut hu = self.volume.voxels.hu_of(self.volume.grid.region());
+            Gaussian::new(sigma_voxels, Boundary::Reflect).smooth(&mut hu, &mut Scratch::default());
+            self.volume.voxels = Voxels::F32(hu);
+            self.digest = format!("{}, {sigma_mm} mm", self.digest);
+        }
+        self
     }
 
     /// The scan as that of a patient of another size, so that no two patients have the same voxels; and the liver in it.
@@ -104,7 +119,7 @@ impl Patients for ScanWorld {
 mod tests {
     use super::*;
     use crate::train::world::{LIVER, TUMOR};
-    use crate::volume::{Grid, Voxels};
+    use crate::volume::Grid;
 
     /// A block of liver in a larger block, whose axes point to the right, the front and the feet.
     fn ground(step: i16) -> Ground {
@@ -144,6 +159,22 @@ mod tests {
         }
         let healthy = world.patient(Role::Healthy, 7).unwrap();
         assert!(healthy.tumors.is_empty() && healthy.truth.as_slice().contains(&LIVER));
+    }
+
+    #[test]
+    fn a_softer_kernel_leaves_less_noise() {
+        let deviation = |ground: &Ground| {
+            let hu = ground.volume.voxels.hu_of(ground.volume.grid.region());
+            let mean = hu.as_slice().iter().sum::<f32>() / hu.as_slice().len() as f32;
+            let squares = hu.as_slice().iter().map(|hu| (hu - mean).powi(2)).sum::<f32>();
+            (mean, (squares / hu.as_slice().len() as f32).sqrt())
+        };
+        let hard = ground(5);
+        let soft = hard.clone().softened(4.0);
+        let ((mean, noise), (same, less)) = (deviation(&hard), deviation(&soft));
+        assert!((mean - same).abs() < 0.5 && less < 0.3 * noise, "{mean} ± {noise}, then {same} ± {less}");
+        assert!(soft.volume.grid == hard.volume.grid && soft.liver == hard.liver && soft.digest != hard.digest);
+        assert_eq!(hard.clone().softened(0.0).volume, hard.volume);
     }
 
     #[test]
