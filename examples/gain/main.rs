@@ -234,7 +234,7 @@ mod tests {
         let others = results["primary"]["arms"].as_array().unwrap().iter().map(|arm| arm["arm"].as_str().unwrap());
         let asked = others.filter(|arm| *arm != late.arm).flat_map(|arm| ["--arm", arm]);
         carry_out(&args(&elsewhere, &["--stage", "report"].into_iter().chain(asked).collect::<Vec<_>>())).unwrap();
-        let page = std::fs::read_to_string(elsewhere.join("results.md")).unwrap();
+        let page = std::fs::read_to_string(elsewhere.join("partial/results.md")).unwrap();
         assert!(page.contains(&format!("Not finished yet: {}.", late.arm)), "{page}");
         assert!(!page.contains(&format!("| {} |", late.arm)), "{page}");
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::path::Path;
 
 use freetumor::error::Result;
 use freetumor::random::Key;
@@ -24,6 +25,8 @@ pub struct Results {
     /// The settings that all networks share, as a digest.
     pub settings_sha256: String,
     pub gate: Passage,
+    /// Dice of every network, by arm and seed.
+    pub dice_by_seed: BTreeMap<String, Vec<f64>>,
     /// What arms were trained on, by arm and seed.
     pub made: BTreeMap<String, Vec<Made>>,
     /// Arms of which nothing is known yet.
@@ -70,8 +73,10 @@ pub fn report(lab: &Lab, gate: Passage, names: &[String]) -> Result<()> {
         made.entry(seen.arm).or_insert_with(Vec::new).push(seen.made);
     }
     let (plan, results) = results(lab, &rows, gate, made)?;
-    write(lab, &plan, &rows, &results)?;
-    say(&format!("results: {}", lab.out.join("results.md").display()));
+    // What is told of some arms does not take the place of what is told of all.
+    let out = if names.is_empty() { lab.out.clone() } else { lab.out.join("partial") };
+    write(lab, &out, &plan, &rows, &results)?;
+    say(&format!("results: {}", out.join("results.md").display()));
     Ok(())
 }
 
@@ -106,8 +111,16 @@ fn results(lab: &Lab, rows: &[CaseRow], gate: Passage, made: BTreeMap<String, Ve
         secondary: summarise(&plan(several), rows),
         single: summarise(&plan(single), rows).comparisons,
         gap_closed: gaps_closed(lab, &primary, rows),
+        dice_by_seed: dice_by_seed(&primary, rows),
     };
     Ok((primary, results))
+}
+
+/// The mean of every network.
+fn dice_by_seed(plan: &Plan, rows: &[CaseRow]) -> BTreeMap<String, Vec<f64>> {
+    let (_, dice) = series(plan, rows, 0, Metric::Dice);
+    let each = |of: &Series| of.0.iter().filter_map(|seed| Series(vec![seed.clone()]).mean()).collect::<Vec<_>>();
+    plan.arms.iter().zip(&dice).map(|((name, _), of)| (name.clone(), each(of))).collect()
 }
 
 /// How far every arm goes from real only to the oracle.
@@ -135,12 +148,12 @@ pub fn gap_closed(resamples: &Resamples, [arm, real_only, oracle]: [&Series; 3])
 }
 
 /// Writes everything.
-fn write(lab: &Lab, plan: &Plan, rows: &[CaseRow], results: &Results) -> Result<()> {
-    lab.write(&lab.out.join("cases.parquet"), &cases_table(plan, rows)?)?;
-    lab.write(&lab.out.join("lesions.parquet"), &lesions_table(plan, rows)?)?;
-    lab.write(&lab.out.join("plot.png"), &plot(&results.primary, &organ().name).to_png()?)?;
-    lab.write(&lab.out.join("results.md"), page(results).as_bytes())?;
-    lab.write_json(&lab.out.join("results.json"), results)
+fn write(lab: &Lab, out: &Path, plan: &Plan, rows: &[CaseRow], results: &Results) -> Result<()> {
+    lab.write(&out.join("cases.parquet"), &cases_table(plan, rows)?)?;
+    lab.write(&out.join("lesions.parquet"), &lesions_table(plan, rows)?)?;
+    lab.write(&out.join("plot.png"), &plot(&results.primary, &organ().name).to_png()?)?;
+    lab.write(&out.join("results.md"), page(results).as_bytes())?;
+    lab.write_json(&out.join("results.json"), results)
 }
 
 /// The page.
@@ -173,7 +186,7 @@ pub fn page(results: &Results) -> String {
 
 /// The two questions, answered by every round.
 fn verdicts(text: &mut String, results: &Results) {
-    text.push_str("## Answers\n\n");
+    text.push_str("## Answers\n\nDice decides; the other metrics stand beside it.\n\n");
     let questions = [
         "Do the filter's tumors help, beside real ones alone?",
         "Does the filter help, beyond the number and the sizes of what it lets pass?",
@@ -239,7 +252,8 @@ fn arms(text: &mut String, results: &Results) {
     for metric in &metrics {
         let _ = write!(text, " {} |", metric.name().replace('_', " "));
     }
-    let _ = writeln!(text, " of the way to the oracle |\n|---|---|{}---|", "---|".repeat(metrics.len()));
+    let _ =
+        writeln!(text, " of the way to the oracle | dice by seed |\n|---|---|{}---|---|", "---|".repeat(metrics.len()));
     for arm in summary.arms.iter().filter(|arm| arm.cases > 0) {
         let _ = write!(text, "| {} | {} |", arm.arm, arm.seeds);
         for metric in &metrics {
@@ -254,7 +268,9 @@ fn arms(text: &mut String, results: &Results) {
         }
         let gap = results.gap_closed.get(&arm.arm).and_then(|gap| Some((gap.share, gap.interval?)));
         let way = gap.map_or("-".to_owned(), |(share, bounds)| format!("{:.1} {}", 100.0 * share, percent(bounds)));
-        let _ = writeln!(text, " {way} |");
+        let seeds = results.dice_by_seed.get(&arm.arm).into_iter().flatten();
+        let seeds: Vec<String> = seeds.map(|dice| format!("{:.1}", 100.0 * dice)).collect();
+        let _ = writeln!(text, " {way} | {} |", seeds.join(", "));
     }
     text.push('\n');
 }

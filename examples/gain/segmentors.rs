@@ -149,6 +149,7 @@ fn plan(lab: &Lab, stage: &'static str, name: &str, settings: Value, how: (u64, 
         resume: true,
         kernel_class: lab.kernel_class(),
         loader_threads: 1,
+        places: Vec::new(),
         limit: None,
     }
 }

@@ -32,6 +32,7 @@ fn plan(stage: &'static str, steps: u64, every: super::run::Every, out: &Path) -
         resume: true,
         kernel_class: Class::detect().name().to_owned(),
         loader_threads: 1,
+        places: Vec::new(),
         limit: None,
     }
 }
@@ -276,6 +277,33 @@ fn weights_that_are_no_numbers_are_not_saved() {
     let error = run(&plan, sampler(&config), &mut Diverged(segmentor(&config)), &mut |_| {}).unwrap_err();
     assert!(error.to_string().contains("no longer finite"), "{error}");
     assert!(!folder.path().join("checkpoint.safetensors").exists());
+}
+
+#[test]
+fn a_folder_has_one_writer_and_is_no_pipelines() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = segmentation(6);
+    let train = |plan: &RunPlan| run(plan, sampler(&config), &mut segmentor(&config), &mut |_| {}).map(drop);
+    let places = b"{}\n".to_vec();
+    let plan = RunPlan { limit: Some(1), places, ..plan("segmentation", 6, config.every, folder.path()) };
+    let lock = std::fs::File::create(folder.path().join("lock")).unwrap();
+    lock.lock().unwrap();
+    let error = train(&plan).unwrap_err().to_string();
+    assert!(error.ends_with("is being written by another training"), "{error}");
+    assert!(!plan.has_begun());
+    lock.unlock().unwrap();
+    train(&plan).unwrap();
+    assert!(plan.has_begun());
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let private = std::fs::metadata(folder.path().join("private")).unwrap();
+        assert_eq!(private.permissions().mode() & 0o777, 0o700);
+    }
+    let pipelines = tempfile::tempdir().unwrap();
+    std::fs::write(pipelines.path().join("run.json"), "{}").unwrap();
+    let error = train(&RunPlan { out: pipelines.path().to_owned(), ..plan }).unwrap_err().to_string();
+    assert!(error.contains("is the folder of a pipeline or a data set: it holds run.json"), "{error}");
 }
 
 #[test]

@@ -100,6 +100,24 @@ fn what_cannot_be_measured_is_named_and_the_rest_goes_on() {
     insta::assert_snapshot!(shown(&evaluate(&arms, folder.path())));
 }
 
+/// Numbers look perfect, or like nothing, where the ids are others.
+#[test]
+fn ids_that_are_nowhere_are_doubted() {
+    let folder = tempfile::tempdir().unwrap();
+    world(folder.path());
+    let said = |args: &[&str]| {
+        let output = evaluate(&[&["--truth", "data", "--predictions"], args].concat(), folder.path());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(!said(&["good"]).contains("warning"), "{}", said(&["good"]));
+    let text = said(&["good", "--organ", "liver=1:9"]);
+    assert!(text.contains("no truth holds 9, the tumors of liver, so that all cases count as healthy"), "{text}");
+    let tens = livers(3, true).map(|id| id * 10);
+    write(folder.path().join("tens/case-0.nii"), &grid(), &tens);
+    let text = said(&["tens"]);
+    assert!(text.contains("predictions hold [10, 20], which no truth and no organ has"), "{text}");
+}
+
 #[test]
 fn predictions_on_another_grid_are_brought_to_the_truth() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,6 +1,6 @@
 //! Every case under every network.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::cli::scan::read_scan;
 use crate::error::{Error, Result};
 use crate::ingest::nifti;
 use crate::mask::Alignment;
-use crate::train::metrics::{CaseRow, measure};
+use crate::train::metrics::{CaseRow, MeasuredOrgan, measure};
 use crate::volume::{Array3, Labels};
 
 /// The share of a truth's voxels that a prediction on another grid has to cover.
@@ -40,9 +40,14 @@ impl fmt::Display for Problem {
 }
 
 /// What came of all cases, in the order of their names.
+#[derive(Default)]
 pub struct Measured {
     pub rows: Vec<CaseRow>,
     pub problems: Vec<Problem>,
+    /// The ids that any truth holds.
+    pub truth_ids: BTreeSet<u16>,
+    /// The ids that any prediction holds.
+    pub predicted_ids: BTreeSet<u16>,
 }
 
 /// Measures every case of the truth under every network, several cases at once where no network has to be run.
@@ -75,13 +80,55 @@ pub fn measure_all(
     } else {
         truths.par_iter().map(one).collect()
     };
-    let mut all = Measured { rows: Vec::new(), problems: Vec::new() };
+    let mut all = Measured::default();
     for one in each {
         all.rows.extend(one.rows);
         all.problems.extend(one.problems);
+        all.truth_ids.extend(one.truth_ids);
+        all.predicted_ids.extend(one.predicted_ids);
     }
     all.problems.extend(measuring.without_truth(truths));
     Ok(all)
+}
+
+impl Measured {
+    /// What seems to be wrong with the ids: nothing that a number would tell.
+    pub fn doubts(&self, organs: &[MeasuredOrgan]) -> Vec<String> {
+        let mut doubts = Vec::new();
+        for MeasuredOrgan { name, tumor_id, .. } in organs {
+            if !self.truth_ids.contains(tumor_id) {
+                doubts.push(format!(
+                    "no truth holds {tumor_id}, the tumors of {name}, so that all cases count as healthy; they hold {:?}",
+                    Vec::from_iter(&self.truth_ids)
+                ));
+            }
+        }
+        let own: BTreeSet<u16> =
+            organs.iter().flat_map(|organ| organ.organ_id.into_iter().chain([organ.tumor_id])).collect();
+        let known = |id: &&u16| own.contains(*id) || self.truth_ids.contains(*id);
+        let strange: Vec<u16> = self.predicted_ids.iter().filter(|id| !known(id)).copied().collect();
+        if !strange.is_empty() {
+            doubts.push(format!(
+                "predictions hold {strange:?}, which no truth and no organ has: they count as nothing; measured are {:?}",
+                Vec::from_iter(&own)
+            ));
+        }
+        doubts
+    }
+}
+
+/// The ids of a label map, but for 0.
+fn ids_of(labels: &Array3<u16>) -> BTreeSet<u16> {
+    let mut found = BTreeSet::new();
+    let mut last = 0;
+    for id in labels.as_slice() {
+        if *id != last {
+            found.insert(*id);
+            last = *id;
+        }
+    }
+    found.remove(&0);
+    found
 }
 
 struct Measuring<'a> {
@@ -92,7 +139,7 @@ struct Measuring<'a> {
 
 impl Measuring<'_> {
     fn case(&self, case: &str, patient: &str, path: &Path) -> Measured {
-        let mut measured = Measured { rows: Vec::new(), problems: Vec::new() };
+        let mut measured = Measured::default();
         let problem = |network, message| Problem { case: case.to_owned(), network, message };
         let truth = match self.truth(path) {
             Ok(truth) => truth,
@@ -101,15 +148,19 @@ impl Measuring<'_> {
                 return measured;
             }
         };
+        measured.truth_ids = ids_of(&truth.ids);
         for (place, arm) in self.arms.iter().enumerate() {
             for (seed, origin) in arm.networks.iter().enumerate() {
                 match self.prediction(origin, case, &truth) {
                     Err(message) => measured.problems.push(problem(Some((arm.name.clone(), seed)), message)),
-                    Ok(prediction) => measured.rows.extend(self.args.organ.iter().enumerate().map(|(organ, own)| {
-                        let measures = measure(&truth, &prediction, own);
-                        let (case, patient) = (case.to_owned(), patient.to_owned());
-                        CaseRow { arm: place, seed, case, patient, organ, measures }
-                    })),
+                    Ok(prediction) => {
+                        measured.predicted_ids.extend(ids_of(&prediction));
+                        measured.rows.extend(self.args.organ.iter().enumerate().map(|(organ, own)| {
+                            let measures = measure(&truth, &prediction, own);
+                            let (case, patient) = (case.to_owned(), patient.to_owned());
+                            CaseRow { arm: place, seed, case, patient, organ, measures }
+                        }));
+                    }
                 }
             }
         }
@@ -127,9 +178,7 @@ impl Measuring<'_> {
         if may_be_empty || truth.ids.as_slice().iter().any(|id| is_own(*id)) {
             return Ok(truth);
         }
-        let mut there: Vec<u16> = truth.ids.as_slice().iter().copied().filter(|id| *id > 0).collect();
-        there.sort_unstable();
-        there.dedup();
+        let there = Vec::from_iter(ids_of(&truth.ids));
         let wanted = organs.iter().flat_map(|organ| organ.organ_id.into_iter().chain([organ.tumor_id]));
         Err(format!(
             "the truth has none of the ids {:?} but {there:?}; --organ NAME=ORGAN:TUMOR says which to measure",

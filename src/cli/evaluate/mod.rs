@@ -115,6 +115,9 @@ pub fn evaluate(args: &EvaluateArgs, stdout: &mut dyn Write, stderr: &mut dyn Wr
         return Err(Error::new(format!("none of {} cases could be measured", truths.len()))
             .with_hint("predictions are matched with the truth by file name, and have to lie where it lies"));
     }
+    for doubt in measured.doubts(&args.organ) {
+        writeln!(stderr, "warning: {doubt}; --organ NAME=ORGAN:TUMOR says which ids are which").map_err(unprintable)?;
+    }
     let plan = Plan {
         arms: arms.iter().map(|arm| (arm.name.clone(), arm.networks.len())).collect(),
         organs: args.organ.clone(),

@@ -120,6 +120,12 @@ pub fn train(args: &TrainArgs, registry: &Registry, stdout: &mut dyn Write, stde
         write!(stdout, "{}", Summary(&report))
     };
     printed(written)?;
+    if spoiled > 0 {
+        let place = report.folder.join("private").join("scans.jsonl");
+        let scans = if spoiled == 1 { "1 scan was" } else { &format!("{spoiled} scans were") };
+        writeln!(stderr, "warning: {scans} left out; {} says which file each is", place.display())
+            .map_err(unprinted)?;
+    }
     Ok(u8::from(spoiled > 0))
 }
 
@@ -216,15 +222,22 @@ impl<'a> Task<'a> {
             }
         }
         settings["scans"] = scans.digests();
+        let places = scans.places()?;
         let mut cases = scans.cases(preprocess, self.memory_bytes());
+        let all = cases.all();
         let labeled = cases.take(Part::Labeled);
-        let spoiled = self.survey("labeled", &labeled, &organs, true)?;
+        settings["scans"]["labeled_contents"] = self.survey("labeled", &labeled, &organs, true)?.into();
         let validation = cases.take(Part::Validation);
         if validation.is_empty() {
             let advice = "name stages under `validation`, or give validation a share of the patients in [pipeline]";
             writeln!(stderr, "warning: there is nothing to validate on: {advice}").map_err(unprinted)?;
         } else {
-            let shown = validation.survey(cores(), &|| {}).cases_with;
+            let survey = validation.survey(cores(), &|| {});
+            settings["scans"]["validation_contents"] = survey.contents_digest().into();
+            if survey.good == 0 {
+                survey.check("validation", validation.entries(), &[])?;
+            }
+            let shown = survey.cases_with;
             let hidden = organs.iter().filter(|organ| !shown.contains_key(&organ.tumor_label));
             for Organ { name, .. } in hidden {
                 let scans = validation.len();
@@ -252,8 +265,8 @@ impl<'a> Task<'a> {
         let seed = self.plan.seed;
         let mut learner = SegmentationLearner::new(&config, seed, Arc::clone(&organs), Some(validation), &device)?;
         let sampler = SegmentationSampler::new(&config, seed, organs, labeled, synthetic);
-        let report = self.run(settings, config.steps, config.every, Arc::new(sampler), &mut learner)?;
-        Ok((report, spoiled))
+        let report = self.run(settings, places, (config.steps, config.every), Arc::new(sampler), &mut learner)?;
+        Ok((report, spoiled(&all)))
     }
 
     fn synthesis(self, mut config: SynthesisConfig) -> Result<(Report, usize)> {
@@ -266,9 +279,11 @@ impl<'a> Task<'a> {
         let mut scans = Scans::of(&self.plan, &config.labeled, &[])?;
         scans.add_unlabeled(&self.plan, &config.unlabeled)?;
         settings["scans"] = scans.digests();
+        let places = scans.places()?;
         let mut cases = scans.cases(preprocess, self.memory_bytes());
+        let all = cases.all();
         let labeled = cases.take(Part::Labeled);
-        let spoiled = self.survey("labeled", &labeled, &organs, true)?;
+        settings["scans"]["labeled_contents"] = self.survey("labeled", &labeled, &organs, true)?.into();
         let unlabeled = (!config.unlabeled.is_empty()).then(|| cases.take(Part::Unlabeled));
         if let Some(cases) = unlabeled.as_ref().filter(|cases| cases.is_empty()) {
             self.survey("unlabeled", cases, &organs, false)?;
@@ -276,7 +291,9 @@ impl<'a> Task<'a> {
         let (device, seed) = (self.device().device()?, self.plan.seed);
         // A validation looks at patients of its own, if any of them has a tumor.
         let held_out = cases.take(Part::Validation);
-        let shown = held_out.survey(cores(), &|| {}).cases_with;
+        let survey = held_out.survey(cores(), &|| {});
+        settings["scans"]["validation_contents"] = survey.contents_digest().into();
+        let shown = survey.cases_with;
         let has_tumor = organs.iter().any(|organ| shown.contains_key(&organ.tumor_label));
         let judged = if has_tumor { (held_out, None) } else { (Arc::clone(&labeled), unlabeled.clone()) };
         let sampler = |purpose, (labeled, unlabeled)| {
@@ -286,15 +303,15 @@ impl<'a> Task<'a> {
         let validation = sampler("validation", judged)?;
         let mut learner = SynthesisLearner::new(&config, seed, tumor_labels, &validation, &device)?;
         let sampler = Arc::new(sampler("synthesis", (labeled, unlabeled))?);
-        let report = self.run(settings, config.steps, config.every, sampler, &mut learner)?;
-        Ok((report, spoiled))
+        let report = self.run(settings, places, (config.steps, config.every), sampler, &mut learner)?;
+        Ok((report, spoiled(&all)))
     }
 
     fn run<L: Learner>(
         &self,
         settings: Json,
-        steps: u64,
-        every: Every,
+        places: Vec<u8>,
+        (steps, every): (u64, Every),
         sampler: Arc<impl crate::train::data::Sampler<Batch = L::Batch>>,
         learner: &mut L,
     ) -> Result<Report> {
@@ -313,6 +330,7 @@ impl<'a> Task<'a> {
             },
             loader_threads: at_least_one("--threads", self.args.threads.unwrap_or_else(|| (cores() / 4).max(1)))?,
             limit: self.args.limit,
+            places,
         };
         if plan.resume && !plan.has_begun() {
             tracing::warn!("{} has no checkpoint to go on from: the run starts anew", plan.out.display());
@@ -369,8 +387,8 @@ impl<'a> Task<'a> {
         }
     }
 
-    /// Looks at every scan once: how many cannot be read, each of which is a line of the log.
-    fn survey(&self, what: &str, cases: &Cases, organs: &[Organ], with_tumors: bool) -> Result<usize> {
+    /// Looks at every scan once; gives a digest of what they hold. Each that cannot be read is a line of the log.
+    fn survey(&self, what: &str, cases: &Cases, organs: &[Organ], with_tumors: bool) -> Result<String> {
         let survey = cases.survey(cores(), &|| {});
         let names = organs.iter().map(|organ| (organ.label, organ.name.clone()));
         let tumors = organs.iter().map(|organ| (organ.tumor_label, format!("a {} tumor", organ.name)));
@@ -384,8 +402,13 @@ impl<'a> Task<'a> {
                  end; the fewest voxels along an axis are {least:?}"
             );
         }
-        Ok(survey.spoiled.len())
+        Ok(survey.contents_digest())
     }
+}
+
+/// How many scans could not be read, of whatever list.
+fn spoiled(cases: &[Arc<Cases>]) -> usize {
+    cases.iter().map(|cases| cases.spoiled()).sum()
 }
 
 /// The trials whose tumors are trained on.

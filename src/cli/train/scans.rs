@@ -1,6 +1,6 @@
 //! Which scans are trained on, which are validated on: from the stages that a file names.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,9 +10,10 @@ use crate::error::{Complaint, Error, Result};
 use crate::graph::{Plan, Trial};
 use crate::ingest::ScanEntry;
 use crate::mask::{MaskedScan, Organ};
-use crate::sink::Split;
 use crate::sink::durable::FileDigest;
+use crate::sink::{Split, canonical};
 use crate::suggest::did_you_mean;
+use crate::tables::run::RunFolder;
 use crate::train::data::{CaseEntry, Cases, run_entries};
 use crate::volume::Preprocess;
 
@@ -83,6 +84,8 @@ pub struct Scans {
     validated: BTreeSet<String>,
     /// Their files, by which a scan is known again that another source lists under another patient.
     validated_files: BTreeSet<FileMark>,
+    /// Where each scan lies, by its id.
+    places: BTreeMap<String, String>,
 }
 
 /// Name, bytes and time of change of a scan's file.
@@ -112,7 +115,7 @@ impl Scans {
     pub fn of(plan: &Plan, labeled: &[String], validation: &[String]) -> Result<Self> {
         let mut scans = Self { by_shares: validation.is_empty(), ..Self::default() };
         let mut trained = Vec::new();
-        for (entry, case) in of_masks(plan, labeled)? {
+        for (entry, case) in scans.of_masks(plan, labeled)? {
             match plan.split_of(&entry.patient_key) {
                 Split::Validation if scans.by_shares => scans.validate(&entry, case),
                 Split::Test if scans.by_shares => {}
@@ -122,7 +125,7 @@ impl Scans {
                 }
             }
         }
-        of_masks(plan, validation)?.into_iter().for_each(|(entry, case)| scans.validate(&entry, case));
+        scans.of_masks(plan, validation)?.into_iter().for_each(|(entry, case)| scans.validate(&entry, case));
         if let Some(both) = trained.iter().find(|entry| scans.validated.contains(&entry.patient_key)) {
             let patient = &both.patient_key;
             return Err(Error::new(format!(
@@ -162,7 +165,7 @@ impl Scans {
     /// # Errors
     /// Where a source cannot be listed.
     pub fn add_unlabeled(&mut self, plan: &Plan, names: &[String]) -> Result<()> {
-        let found = of_masks(plan, names)?;
+        let found = self.of_masks(plan, names)?;
         let wanted = found.into_iter().filter(|(entry, _)| self.may_train(plan, entry));
         let wanted: Vec<_> = wanted.map(|(_, case)| case).collect();
         self.parts[Part::Unlabeled as usize].extend(wanted);
@@ -175,12 +178,38 @@ impl Scans {
     /// Where the run cannot be read, or has no tumors of these patients.
     pub fn add_run(&mut self, folder: &Path, at: Option<u64>, organs: &Arc<[Organ]>) -> Result<()> {
         let mut entries = run_entries(folder, at, Split::Train, organs)?;
-        entries.retain(|entry| !self.validated.contains(&entry.patient_key));
+        let renamed = self.validated_in(folder, at)?;
+        entries.retain(|entry| ![&self.validated, &renamed].iter().any(|keys| keys.contains(&entry.patient_key)));
         if entries.is_empty() {
             return Err(Error::new(format!("{} has no accepted tumor of a training patient", folder.display())));
         }
         self.pools.push(entries);
         Ok(())
+    }
+
+    /// The patients of a run one of whose scans is validated on, perhaps under the name of another source or data set.
+    fn validated_in(&self, folder: &Path, at: Option<u64>) -> Result<BTreeSet<String>> {
+        let run = RunFolder::open(folder)?;
+        let mut patients = BTreeSet::new();
+        if self.validated_files.is_empty() {
+            return Ok(patients);
+        }
+        for epoch in run.standing(at)?.epoch.iter().flat_map(|last| 0..=*last) {
+            match run.scan_entries(epoch) {
+                Ok(entries) => {
+                    let validated = entries.into_iter().filter(|entry| self.has_validated_file(entry));
+                    patients.extend(validated.map(|entry| entry.patient_key));
+                }
+                Err(error) => {
+                    let folder = folder.display();
+                    tracing::warn!(
+                        "{error}: whether {folder} has scans for validation under another name cannot be told"
+                    );
+                    break;
+                }
+            }
+        }
+        Ok(patients)
     }
 
     /// Adds the scans into which a trial of the file puts tumors; patients of validation and test are left out.
@@ -189,22 +218,59 @@ impl Scans {
     /// Where a source cannot be listed.
     pub fn add_trial(&mut self, plan: &Plan, trial: &Trial) -> Result<()> {
         let names: Vec<String> = trial.masks.iter().map(|&mask| plan.masks[mask].name.clone()).collect();
-        let found = of_masks(plan, &names)?;
+        let found = self.of_masks(plan, &names)?;
         let wanted = found.into_iter().filter(|(entry, _)| self.may_train(plan, entry));
         let wanted: Vec<_> = wanted.map(|(_, case)| case).collect();
         self.trials.push(wanted);
         Ok(())
     }
 
+    /// The scans of mask stages, with what reads and masks them.
+    fn of_masks(&mut self, plan: &Plan, names: &[String]) -> Result<Vec<(ScanEntry, CaseEntry)>> {
+        let mut found = Vec::new();
+        for node in plan.masks.iter().filter(|mask| names.contains(&mask.name)) {
+            for &source in &node.sources {
+                let source = Arc::clone(&plan.sources[source].source);
+                for entry in source.list()? {
+                    let (source, mask, key) = (Arc::clone(&source), Arc::clone(&node.mask), entry.clone());
+                    let case = CaseEntry::new(entry.scan_id.clone(), entry.patient_key.clone(), move || {
+                        let scan = Arc::new(source.read(&key)?);
+                        let mask = mask.mask(&scan)?;
+                        Ok(MaskedScan { scan, mask })
+                    });
+                    self.places.insert(entry.scan_id.clone(), format!("{}: {}", entry.source, entry.key));
+                    let mark = format!("{} {}", entry.bytes, entry.modified_s);
+                    found.push((entry, case.with_mark(mark)));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// A line of JSON for every scan, which says where it lies: messages and tables name it by its id alone.
+    ///
+    /// # Errors
+    /// None in practice: names are always JSON.
+    pub fn places(&self) -> Result<Vec<u8>> {
+        let mut text = Vec::new();
+        for (scan_id, key) in &self.places {
+            text.extend(canonical::line(&json!({ "key": key, "scan_id": scan_id }))?);
+        }
+        Ok(text)
+    }
+
     /// What the lists hold, so that a run that goes on can be told from one with other scans.
     pub fn digests(&self) -> Json {
-        let said = |entries: &Vec<CaseEntry>| {
-            let ids: Vec<&str> = entries.iter().map(|entry| entry.id.as_str()).collect();
-            let digest = FileDigest::of(ids.join("\n").as_bytes()).sha256;
-            format!("{} listed, {}", ids.len(), &digest[..16])
+        let said = |entries: &Vec<CaseEntry>, with_marks: bool| {
+            let mark = |entry: &CaseEntry| if with_marks { format!(" {}", entry.mark) } else { String::new() };
+            let lines: Vec<String> = entries.iter().map(|entry| entry.id.clone() + &mark(entry)).collect();
+            let digest = FileDigest::of(lines.join("\n").as_bytes()).sha256;
+            format!("{} listed, {}", lines.len(), &digest[..16])
         };
-        let [labeled, validation, unlabeled] = self.parts.each_ref().map(said);
-        let each = |lists: &[Vec<CaseEntry>]| lists.iter().map(said).collect::<Vec<_>>();
+        // Of the first two the survey looks at what they hold.
+        let [labeled, validation, unlabeled] =
+            [(0, false), (1, false), (2, true)].map(|(part, with_marks)| said(&self.parts[part], with_marks));
+        let each = |lists: &[Vec<CaseEntry>]| lists.iter().map(|list| said(list, true)).collect::<Vec<_>>();
         json!({
             "labeled": labeled, "validation": validation, "unlabeled": unlabeled, "runs": each(&self.pools),
             "fresh": each(&self.trials),
@@ -227,6 +293,11 @@ impl Scans {
 }
 
 impl ReadyCases {
+    /// All of them, before any was taken.
+    pub fn all(&self) -> Vec<Arc<Cases>> {
+        self.parts.iter().flatten().chain(&self.pools).chain(&self.trials).map(Arc::clone).collect()
+    }
+
     /// The scans of a part.
     ///
     /// # Panics
@@ -234,24 +305,4 @@ impl ReadyCases {
     pub fn take(&mut self, part: Part) -> Arc<Cases> {
         self.parts[part as usize].take().expect("a part is taken once")
     }
-}
-
-/// The scans of mask stages, with what reads and masks them.
-fn of_masks(plan: &Plan, names: &[String]) -> Result<Vec<(ScanEntry, CaseEntry)>> {
-    let mut found = Vec::new();
-    for node in plan.masks.iter().filter(|mask| names.contains(&mask.name)) {
-        for &source in &node.sources {
-            let source = Arc::clone(&plan.sources[source].source);
-            for entry in source.list()? {
-                let (source, mask, key) = (Arc::clone(&source), Arc::clone(&node.mask), entry.clone());
-                let case = CaseEntry::new(entry.scan_id.clone(), entry.patient_key.clone(), move || {
-                    let scan = Arc::new(source.read(&key)?);
-                    let mask = mask.mask(&scan)?;
-                    Ok(MaskedScan { scan, mask })
-                });
-                found.push((entry, case));
-            }
-        }
-    }
-    Ok(found)
 }

@@ -10,7 +10,9 @@ pub struct Summary<'a>(pub &'a Report);
 impl std::fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Report { stage, step, steps, new_steps, seconds, waiting_share, scores, best, folder } = self.0;
-        if *new_steps == 0 {
+        if *new_steps == 0 && step < steps {
+            writeln!(f, "{stage}: step {step} of {steps}, none taken now")?;
+        } else if *new_steps == 0 {
             writeln!(f, "{stage}: nothing to do, all {steps} steps are taken")?;
         } else {
             let each = seconds / *new_steps as f64;

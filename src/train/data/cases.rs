@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::Case;
 use crate::error::{Error, Fault, Result};
 use crate::mask::MaskedScan;
+use crate::sink::durable::FileDigest;
 use crate::volume::Preprocess;
 
 /// Reads a scan with its organs.
@@ -19,6 +20,8 @@ pub struct CaseEntry {
     pub id: String,
     /// The patient's key.
     pub patient_key: String,
+    /// What tells, without reading it, that it is not what it was: length and time of its file, or a digest.
+    pub mark: String,
     open: Arc<Open>,
 }
 
@@ -29,7 +32,13 @@ impl CaseEntry {
         patient_key: impl Into<String>,
         open: impl Fn() -> Result<MaskedScan, Fault> + Send + Sync + 'static,
     ) -> Self {
-        Self { id: id.into(), patient_key: patient_key.into(), open: Arc::new(open) }
+        Self { id: id.into(), patient_key: patient_key.into(), mark: String::new(), open: Arc::new(open) }
+    }
+
+    /// The case, with what tells that it is not what it was.
+    #[must_use]
+    pub fn with_mark(self, mark: String) -> Self {
+        Self { mark, ..self }
     }
 
     /// A scan that is in memory already.
@@ -76,6 +85,8 @@ pub struct Survey {
     pub least_voxels: Option<[usize; 3]>,
     /// Those that cannot be read, by their place.
     pub spoiled: Vec<(usize, Fault)>,
+    /// Digests of the scan and of the labels that are seen of it, of every case that can be read.
+    pub contents: BTreeMap<usize, [String; 2]>,
 }
 
 impl Cases {
@@ -97,6 +108,11 @@ impl Cases {
     /// What is known of them without reading.
     pub fn entries(&self) -> &[CaseEntry] {
         &self.entries
+    }
+
+    /// How many could not be read by now.
+    pub fn spoiled(&self) -> usize {
+        self.locked().spoiled.len()
     }
 
     /// How they are made ready.
@@ -171,6 +187,7 @@ impl Cases {
                     return;
                 }
                 let case = self.get(index);
+                let labels = case.as_ref().ok().map(|case| FileDigest::of(case.masked.mask.labels.as_slice()).sha256);
                 let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
                 match case {
                     Ok(case) => {
@@ -179,6 +196,8 @@ impl Cases {
                         found.padded += usize::from((0..3).any(|axis| voxels[axis] < patch[axis]));
                         let least = found.least_voxels.unwrap_or(voxels);
                         found.least_voxels = Some([0, 1, 2].map(|axis| least[axis].min(voxels[axis])));
+                        let labels = labels.unwrap_or_default();
+                        found.contents.insert(index, [case.masked.scan.digest.clone(), labels]);
                         for label in case.index.labels() {
                             *found.cases_with.entry(label).or_default() += 1;
                             *found.voxels.entry(label).or_default() += case.index.count(label) as u64;
@@ -209,6 +228,13 @@ impl std::fmt::Debug for Cases {
 }
 
 impl Survey {
+    /// One digest of all that can be read: scans and labels that changed have another.
+    pub fn contents_digest(&self) -> String {
+        let lines: Vec<String> =
+            self.contents.iter().map(|(index, [scan, labels])| format!("{index} {scan} {labels}\n")).collect();
+        FileDigest::of(lines.concat().as_bytes()).sha256
+    }
+
     /// Whether these cases can be trained on: there is one that can be read, and every label of `needed` (with its name)
     /// is somewhere.
     ///

@@ -32,7 +32,8 @@ pub fn run_entries(folder: &Path, at: Option<u64>, split: Split, organs: &Arc<[O
 
 fn entry(folder: PathBuf, pair: Pair, organs: Arc<[Organ]>) -> CaseEntry {
     let (id, patient_key) = (pair.sample_id.clone(), pair.patient_key.clone());
-    CaseEntry::new(id, patient_key, move || read(&folder, &pair, &organs))
+    let mark = format!("{} {}", pair.image.sha256, pair.label.sha256);
+    CaseEntry::new(id, patient_key, move || read(&folder, &pair, &organs)).with_mark(mark)
 }
 
 fn read(folder: &Path, pair: &Pair, organs: &Arc<[Organ]>) -> Result<MaskedScan, Fault> {

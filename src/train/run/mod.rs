@@ -8,12 +8,15 @@
 //! OUT/pictures/STEP.png    what the network makes of a slice
 //! OUT/weights/NAME.safetensors        each network at the end
 //! OUT/weights/NAME-best.safetensors   and where validation was best
+//! OUT/private/scans.jsonl  which file each scan is; readable by the owner only
+//! OUT/lock                 held while a training writes here
 //! ```
 
 mod plan;
 mod settings;
 
 use std::collections::BTreeMap;
+use std::fs::{DirBuilder, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -139,30 +142,56 @@ pub fn finite(numbers: &[(String, f64)], from: &str) -> Result<()> {
     Err(Error::new(format!("{name} is {value} (of {all}) on {from}")))
 }
 
+/// Files of other folders, among which no training is written.
+const FOREIGN: [&str; 2] = ["run.json", "dataset.json"];
+
+/// Keeps other trainings out of a folder as long as the file is open.
+fn lock(out: &Path) -> Result<File> {
+    let place = out.join("lock");
+    let file = File::create(&place).map_err(|cause| Error::io("cannot create", &place, cause))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            Err(Error::new(format!("{} is being written by another training", out.display()))
+                .with_hint("wait until it ends, or write elsewhere with `--out`"))
+        }
+        // Not every network share knows locks.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+    }
+}
+
 /// A run on its way.
 struct Run<'a> {
     plan: &'a RunPlan,
     standing: Standing,
     history: History,
+    /// Locked as long as it is open: the folder has one writer.
+    _lock: File,
 }
 
 impl<'a> Run<'a> {
     fn open(plan: &'a RunPlan, learner: &mut impl Learner) -> Result<Self> {
         let out = &plan.out;
+        if let Some(file) = FOREIGN.iter().find(|file| out.join(file).exists()) {
+            let message = format!("{} is the folder of a pipeline or a data set: it holds {file}", out.display());
+            return Err(Error::new(message).with_hint("give a folder of its own with `--out`"));
+        }
         for folder in [out.clone(), out.join("weights"), out.join("pictures")] {
             std::fs::create_dir_all(&folder).map_err(|cause| Error::io("cannot make", &folder, cause))?;
         }
+        let _lock = lock(out)?;
         let settings = canonical::pretty(&plan.settings)?;
         let digest = FileDigest::of(&settings).sha256;
         let mut run = Self {
             plan,
             standing: Standing::start(plan.stage, plan.seed, digest, &plan.kernel_class),
             history: History::default(),
+            _lock,
         };
         let path = plan.checkpoint();
         if !plan.has_begun() {
             let place = out.join("settings.json");
             write_atomic(&place, &settings)?;
+            run.write_places()?;
             return Ok(run);
         }
         if !plan.resume {
@@ -171,11 +200,28 @@ impl<'a> Run<'a> {
                 .with_hint("--resume goes on with it, another --out starts anew"));
         }
         settings::check(plan)?;
+        run.write_places()?;
         let expected = run.standing.clone();
         run.standing = checkpoint::load(&path, &expected, &mut learner.networks_mut())?;
         let table = run.table();
         run.history = History::read(&table, run.standing.step)?;
         Ok(run)
+    }
+
+    /// Says where scans lie, for their owner alone: paths may name patients.
+    fn write_places(&self) -> Result<()> {
+        if self.plan.places.is_empty() {
+            return Ok(());
+        }
+        let folder = self.plan.out.join("private");
+        let mut builder = DirBuilder::new();
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        match builder.create(&folder) {
+            Err(cause) if !folder.is_dir() => return Err(Error::io("cannot make", &folder, cause)),
+            _ => {}
+        }
+        write_atomic(&folder.join("scans.jsonl"), &self.plan.places)
     }
 
     fn table(&self) -> PathBuf {

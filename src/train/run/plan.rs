@@ -60,6 +60,8 @@ pub struct RunPlan {
     pub loader_threads: usize,
     /// Stops after this many steps of this call, as if it were killed behind a checkpoint; for tests and short looks.
     pub limit: Option<u64>,
+    /// Lines that say which file each scan is, for `private/scans.jsonl`; none where nobody needs them.
+    pub places: Vec<u8>,
 }
 
 impl RunPlan {

@@ -27,6 +27,7 @@ pub struct SegmentationLearner {
     validation: Option<Arc<Cases>>,
     patch: [usize; 3],
     overlap: f64,
+    has_synthetic: bool,
 }
 
 /// The classes of a segmentor of these organs: background, and every organ and tumor by its merged label.
@@ -85,6 +86,7 @@ impl SegmentationLearner {
             validation: validation.filter(|cases| !cases.is_empty()),
             patch: config.preprocess.patch_voxels,
             overlap: config.overlap,
+            has_synthetic: config.synthetic.is_some(),
         })
     }
 
@@ -116,7 +118,11 @@ impl Learner for SegmentationLearner {
         let values = host(&logits)?;
         let loss = dice_ce(&Logits::new(&values, batch.len(), logits.dims()[1]), &batch.labels)
             .map_err(|error| Error::new(format!("{error}, in {}", batch.described())))?;
-        let numbers = vec![("loss".to_owned(), loss.value), ("rate".to_owned(), rate)];
+        let mut numbers = vec![("loss".to_owned(), loss.value), ("rate".to_owned(), rate)];
+        if self.has_synthetic {
+            let synthetic = batch.origins.iter().filter(|origin| origin.is_synthetic).count();
+            numbers.push(("synthetic share".to_owned(), synthetic as f64 / batch.len() as f64));
+        }
         finite(&numbers, &batch.described())?;
         self.learning.step(&pull(&logits, loss.gradient)?, rate)?;
         Ok(numbers)

@@ -1,6 +1,7 @@
 //! Crops of real and of synthetic tumors.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::SegmentationConfig;
 use crate::error::{Error, Fault, Result};
@@ -17,6 +18,9 @@ use crate::volume::{Array3, HuWindow, Region};
 /// How often a scan is drawn before it is given up to find one that can be read.
 const DRAWS: usize = 64;
 
+/// Fresh tumors that are asked for before it is said, for the first time, how many there were.
+const TOLD_AFTER: u64 = 100;
+
 /// Makes tumors in cases and judges them.
 #[derive(Clone)]
 pub struct Tumors {
@@ -24,27 +28,39 @@ pub struct Tumors {
     pub synthesize: Arc<dyn Synthesize>,
     /// What gives scores, each after those it takes from.
     pub scores: Vec<Arc<dyn ScoreStage>>,
-    /// The conditions; in training a tumor has one try.
+    /// The conditions, and how often a tumor is tried.
     pub test: QualityTest,
     /// The organs that get tumors.
     pub organs: Vec<Organ>,
 }
 
 impl Tumors {
-    /// The tumor that `key` defines in one organ of a case; `None` where there is no place for it or it does not pass.
+    /// The tumor that `key` defines in one organ of a case, the first of its attempts that passes; `None` where none does.
     ///
     /// # Errors
     /// A fault of a stage.
     pub fn make(&self, case: &Case, organ: &Organ, key: Key) -> Result<Option<Candidate>, Fault> {
-        let candidate = match self.synthesize.site_plan(&case.masked, organ)?.attempt(AttemptKey::new(key, 0))? {
-            Attempt::Candidate(candidate) => candidate,
-            Attempt::Rejected { .. } => return Ok(None),
-        };
-        let mut scores = Scores::default();
-        for stage in &self.scores {
-            stage.baseline(&case.masked, organ)?.score(&candidate, &mut scores)?;
+        let attempts = self.synthesize.site_plan(&case.masked, organ)?;
+        let mut judges: Option<Vec<_>> = None;
+        for number in 0..self.test.attempts() {
+            let Attempt::Candidate(candidate) = attempts.attempt(AttemptKey::new(key, number))? else { continue };
+            let judges = match &mut judges {
+                Some(judges) => judges,
+                // Judges look at the scan first, which is in vain where no candidate comes.
+                None => {
+                    let each = self.scores.iter().map(|stage| stage.baseline(&case.masked, organ));
+                    judges.insert(each.collect::<Result<_, _>>()?)
+                }
+            };
+            let mut scores = Scores::default();
+            for judge in judges {
+                judge.score(&candidate, &mut scores)?;
+            }
+            if self.test.verdict(&scores) == Verdict::Accepted {
+                return Ok(Some(*candidate));
+            }
         }
-        Ok((self.test.verdict(&scores) == Verdict::Accepted).then_some(*candidate))
+        Ok(None)
     }
 }
 
@@ -81,6 +97,8 @@ pub struct SegmentationSampler {
     real: Arc<Cases>,
     synthetic: Vec<Synthetic>,
     share: f64,
+    /// Fresh tumors that were asked for, and that passed.
+    fresh: [AtomicU64; 2],
 }
 
 impl SegmentationSampler {
@@ -103,6 +121,7 @@ impl SegmentationSampler {
             real,
             share: if synthetic.is_empty() { 0.0 } else { share },
             synthetic,
+            fresh: Default::default(),
         }
     }
 
@@ -128,7 +147,7 @@ impl SegmentationSampler {
                 })?;
                 with_tumor(&case, candidate, &mut key.draws("tumor"))
             }
-            Some(Synthetic::Fresh { cases, tumors }) => self.fresh(&*draw_case(cases, &mut draws)?, tumors, key)?,
+            Some(Synthetic::Fresh { cases, tumors }) => self.fresh(cases, tumors, &mut draws, key)?,
         };
         Ok(self.augment.apply(patch, &mut key.draws("augment")))
     }
@@ -139,19 +158,64 @@ impl SegmentationSampler {
         Patch::of(case, around.crop(case, &self.organs, &mut draws))
     }
 
-    /// A crop with a fresh tumor, or as it is where the tumor does not pass.
-    fn fresh(&self, case: &Case, tumors: &Tumors, key: Key) -> Result<Patch> {
+    /// A crop with a fresh tumor, or as it is where none passes. What cannot be made in one scan is made in another.
+    fn fresh(&self, cases: &Cases, tumors: &Tumors, draws: &mut Draws, key: Key) -> Result<Patch> {
+        let (mut again, mut number) = (key, 0);
+        loop {
+            let case = draw_case(cases, draws)?;
+            let fault = match self.fresh_in(&case, tumors, again) {
+                Ok(Some(patch)) => return self.told(true, tumors).map(|()| patch),
+                Ok(None) => return self.told(false, tumors).map(|()| self.crop(&case, again)),
+                Err(fault) => fault,
+            };
+            tracing::warn!(scan = case.id(), %fault, "a tumor cannot be made in a scan, another one is drawn");
+            number += 1;
+            if number == DRAWS {
+                let last = case.id();
+                let message = format!("tumors cannot be made in {DRAWS} scans drawn; the last, {last}: {fault}");
+                return Err(Error::new(message).with_source(fault));
+            }
+            again = key.number("again", number as u64);
+        }
+    }
+
+    fn fresh_in(&self, case: &Case, tumors: &Tumors, key: Key) -> Result<Option<Patch>, Fault> {
         let mut draws = key.draws("tumor");
         let shown: Vec<&Organ> = tumors.organs.iter().filter(|organ| case.index.count(organ.label) > 0).collect();
         if shown.is_empty() {
-            return Ok(self.crop(case, key));
+            return Ok(None);
         }
         let organ = shown[draws.index(shown.len())];
-        let made = tumors.make(case, organ, key).map_err(|fault| {
-            Error::new(format!("cannot make a tumor in scan {}: {fault}", case.id())).with_source(fault)
-        })?;
-        let Some(candidate) = made else { return Ok(self.crop(case, key)) };
-        Ok(with_tumor(case, &candidate, &mut draws))
+        let made = tumors.make(case, organ, key)?;
+        Ok(made.map(|candidate| with_tumor(case, &candidate, &mut draws)))
+    }
+
+    /// Counts fresh tumors, so that nobody trains on fewer than were asked for without knowing.
+    fn told(&self, has_passed: bool, tumors: &Tumors) -> Result<()> {
+        let [asked, passed] = &self.fresh;
+        let passed = passed.fetch_add(u64::from(has_passed), Ordering::Relaxed) + u64::from(has_passed);
+        let asked = asked.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut told_at = TOLD_AFTER;
+        while told_at < asked {
+            told_at *= 10;
+        }
+        if asked < told_at || passed * 10 > asked * 9 {
+            return Ok(());
+        }
+        let attempts = tumors.test.attempts();
+        let hint = "loosen the conditions of the quality test, or raise its `attempts`";
+        if passed == 0 {
+            let message =
+                format!("none of {asked} synthetic tumors passed the quality test within {attempts} attempts");
+            return Err(Error::new(message).with_hint(hint));
+        }
+        tracing::warn!(
+            "{passed} of {asked} synthetic tumors passed the quality test within {attempts} attempts: for the others a crop \
+             stands as it is, so that {:.2} of the crops are synthetic in place of {:.2}; {hint}",
+            self.share * passed as f64 / asked as f64,
+            self.share
+        );
+        Ok(())
     }
 }
 
@@ -213,7 +277,9 @@ fn paint(patch: &mut Patch, region: Region, candidate: &Candidate, window: HuWin
 mod tests {
     use super::*;
     use crate::filter::QualityTestConfig;
-    use crate::synth::{Rules, RulesConfig};
+    use crate::mask::MaskedScan;
+    use crate::score::{Intensity, IntensityConfig};
+    use crate::synth::{Attempts, Rules, RulesConfig};
     use crate::train::data::CaseEntry;
     use crate::train::testing::{organs, phantom, segmentation, small};
 
@@ -277,9 +343,65 @@ mod tests {
     #[test]
     fn what_does_not_pass_leaves_the_crop_as_it_was() {
         let sampler = sampler(u64::MAX, &["found_fraction > 0.7"]);
+        let asked = |sampler: &SegmentationSampler| sampler.fresh.each_ref().map(|count| count.load(Ordering::Relaxed));
         for step in 0..10 {
             let batch = sampler.batch(step).unwrap();
             assert!(!batch.labels.contains(&2) && batch.origins.iter().all(|origin| !origin.is_synthetic));
         }
+        // Where nothing ever passes, training stops and says so.
+        let stopped = (10..1000).find_map(|step| sampler.batch(step).err()).unwrap();
+        assert_eq!(asked(&sampler), [TOLD_AFTER, 0]);
+        let expected = "none of 100 synthetic tumors passed the quality test within 10 attempts";
+        assert_eq!(stopped.to_string(), expected);
+    }
+
+    /// A synthesis with a fault at every other tumor.
+    struct Faulty(Arc<dyn Synthesize>);
+
+    impl Synthesize for Faulty {
+        fn site_plan<'a>(&'a self, scan: &'a MaskedScan, organ: &'a Organ) -> Result<Box<dyn Attempts + 'a>, Fault> {
+            Ok(Box::new(FaultyAttempts(self.0.site_plan(scan, organ)?)))
+        }
+    }
+
+    struct FaultyAttempts<'a>(Box<dyn Attempts + 'a>);
+
+    impl Attempts for FaultyAttempts<'_> {
+        fn attempt(&self, key: AttemptKey) -> Result<Attempt, Fault> {
+            if key.attempt().draws("fault").chance(0.5) {
+                return Err(Fault::read(crate::error::FaultKind::Mismatch, "expected a tumor, got smoke"));
+            }
+            self.0.attempt(key)
+        }
+    }
+
+    #[test]
+    fn a_fault_costs_its_try_and_not_the_training() {
+        let mut faulty = sampler(u64::MAX, &[]);
+        let Synthetic::Fresh { tumors, .. } = &mut faulty.synthetic[0] else { panic!("fresh tumors") };
+        tumors.synthesize = Arc::new(Faulty(Arc::clone(&tumors.synthesize)));
+        let count = |sampler: &SegmentationSampler| {
+            let batches: Vec<Batch> = (0..30).map(|step| sampler.batch(step).unwrap()).collect();
+            assert_eq!(batches, (0..30).map(|step| sampler.batch(step).unwrap()).collect::<Vec<_>>());
+            batches.iter().flat_map(|batch| &batch.origins).filter(|it| it.is_synthetic).count()
+        };
+        let (all, few) = (count(&sampler(u64::MAX, &[])), count(&faulty));
+        assert!(all > 10 && few * 10 > all * 8, "{few} of {all}");
+    }
+
+    #[test]
+    fn a_tumor_has_as_many_tries_as_its_test_gives() {
+        let sampler = sampler(u64::MAX, &["delta_hu < -25"]);
+        let Synthetic::Fresh { cases, tumors } = &sampler.synthetic[0] else { panic!("fresh tumors") };
+        let case = cases.get(0).unwrap();
+        let passed = |attempts| {
+            let accept = vec!["delta_hu < -25".to_owned()];
+            let test = QualityTest::new(QualityTestConfig { attempts, accept }).unwrap();
+            let intensity = Intensity::new(IntensityConfig::default(), &organs()).unwrap();
+            let tumors = Tumors { test, scores: vec![Arc::new(intensity)], ..tumors.clone() };
+            (0..40).filter(|key| tumors.make(&case, &organs()[0], Key::root(*key)).unwrap().is_some()).count()
+        };
+        let (once, often) = (passed(1), passed(8));
+        assert!(once > 0 && once < often, "{once} of 40 once, {often} with eight tries");
     }
 }

@@ -1,7 +1,7 @@
 //! Synthesis, scores and masks by networks.
 
 mod reference;
-mod runs;
+pub mod runs;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -257,7 +257,7 @@ fn a_device_that_vanishes_stops_the_run_which_can_go_on() {
 }
 
 /// Narrow networks under the names of the published ones.
-fn published() -> tempfile::TempDir {
+pub fn published() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     for (name, channels) in [("TGAN.pt", 3), ("TGAN_chest.pt", 1)] {

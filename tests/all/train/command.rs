@@ -248,6 +248,7 @@ fn generator_and_final_segmentor_train_from_the_small_files() {
 #[test]
 fn the_files_at_full_size_are_good() {
     let folder = tempfile::tempdir().unwrap();
+    let published = crate::network_stages::runs::published();
     for list in ["lits", "msd_pancreas", "kits"] {
         let text = r#"{"training": [{"image": "a.nii.gz", "label": "b.nii.gz"}]}"#;
         std::fs::write(folder.path().join(format!("{list}.json")), text).unwrap();
@@ -262,6 +263,12 @@ fn the_files_at_full_size_are_good() {
         command.args(["train", stage]).arg(config).arg("--out").arg(&out);
         if stage == "synthesis" {
             command.args(["--set", &weights]);
+        }
+        if stage == "segmentation" {
+            let at = |name: &str| published.path().join(name).display().to_string();
+            let generator = format!("stages.tumors.network={{ weights = {:?}, part = \"generator\" }}", at("TGAN.pt"));
+            let segmentor = format!("stages.segmentor.network.weights={:?}", at("model_baseline_segmentor.pt"));
+            command.args(["--set", &generator, "--set", &segmentor]);
         }
         let said = String::from_utf8_lossy(&command.output().unwrap().stderr).into_owned();
         // The file itself is in order; the scans that this list names are not there.
@@ -326,6 +333,80 @@ fn lists_that_changed_and_files_of_two_names_are_refused() {
     let (code, said) = train(&["--resume"]);
     assert!(code == Some(2) && said.contains("`scans.labeled` is \"2 listed, "), "{said}");
     list("one.json", 0..2);
+    // The same names with other labels behind them are other scans.
+    let labels = std::fs::read_dir(data.join("labelsTr")).unwrap().map(|entry| entry.unwrap().path());
+    let labels = labels.min().unwrap();
+    let (own, other) = (std::fs::read(&labels).unwrap(), labels.with_file_name("labeled_001.nii.gz"));
+    std::fs::copy(other, &labels).unwrap();
+    let (code, said) = train(&["--resume"]);
+    assert!(code == Some(2) && said.contains("`scans.labeled_contents` is "), "{said}");
+    std::fs::write(&labels, own).unwrap();
     let (code, said) = train(&["--resume"]);
     assert_eq!(code, Some(0), "{said}");
+    let places = std::fs::read_to_string(folder.path().join("out/private/scans.jsonl")).unwrap();
+    assert_eq!(places.lines().count(), 3, "{places}");
+    assert!(places.contains("labeled_000.nii.gz"), "{places}");
+}
+
+/// Tumors of a run are known by their files where its source has another name, and a scan that is spoiled is told of.
+#[test]
+fn a_runs_patients_are_known_again_and_spoiled_scans_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let diameters = Diameters { median_mm: 30.0, spread: 0.2, range_mm: [20.0, 40.0] };
+    let world = World { seed: 3, shape: [48, 48, 32], spacing_mm: 4.0, noise: 0.5, diameters };
+    write_patients(&world, Role::Labeled, 6, &data).unwrap();
+    let source = |name: &str| {
+        format!(
+            "[sources.{name}]\nkind = \"decathlon\"\nlist = \"data/dataset.json\"\n\
+             [stages.organs]\nkind = \"labels\"\ninputs = [\"{name}\"]\npattern = \"{{label}}\"\nscheme = \"custom\"\n\
+             organs = {{ liver = {{ ids = [1], tumor_ids = [2] }} }}\n"
+        )
+    };
+    let pipeline = |split: &str| format!("[pipeline]\nname = \"known\"\nseed = 1\nsplit = {{ {split} }}\n");
+    let made = format!(
+        "{}{}[stages.tumors]\nkind = \"rules\"\ninputs = [\"organs\"]\ndiameter_mm = [10.0, 20.0]\n\
+         [stages.contrast]\nkind = \"intensity\"\ninputs = [\"tumors\"]\n\
+         [stages.test]\nkind = \"quality-test\"\ninputs = [\"contrast\"]\n\
+         [sinks.all]\nkind = \"nnunet\"\ninputs = [\"test\"]\n",
+        pipeline("train = 1.0"),
+        source("archive")
+    );
+    let trained = format!(
+        "{}{}[train]\nsteps = 2\nlabeled = [\"organs\"]\n\
+         preprocess = {{ spacing_mm = [8.0, 8.0, 8.0], patch_voxels = [16, 16, 16] }}\n\
+         network = {{ model = \"unet3d\", width = 2 }}\noptimiser = {{ schedule = {{ warmup_steps = 1 }} }}\n\
+         synthetic = {{ share = 0.5, runs = [{{ folder = \"made\", at = 0 }}] }}\n",
+        pipeline("train = 0.5, validation = 0.5"),
+        source("lits")
+    );
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(path("made.toml"), made).unwrap();
+    std::fs::write(path("train.toml"), trained).unwrap();
+    ran(&freetumor(&["run", &path("made.toml"), "--out", &path("made")]));
+    let made = std::fs::read_dir(folder.path().join("made/samples/pairs")).unwrap();
+    let is_image = |name: std::ffi::OsString| name.to_string_lossy().ends_with(".image.nii.gz");
+    assert_eq!(made.filter(|entry| is_image(entry.as_ref().unwrap().file_name())).count(), 6);
+    let train = |out: &str| freetumor(&["train", "segmentation", &path("train.toml"), "--out", &path(out)]);
+    ran(&train("out"));
+    let settings = std::fs::read_to_string(folder.path().join("out/settings.json")).unwrap();
+    let settings: serde_json::Value = serde_json::from_str(&settings).unwrap();
+    let listed = |name: &str| {
+        let said = &settings["scans"][name];
+        let said = said.as_str().or_else(|| said[0].as_str()).unwrap();
+        said.split(' ').next().unwrap().parse::<usize>().unwrap()
+    };
+    let (labeled, validation, runs) = (listed("labeled"), listed("validation"), listed("runs"));
+    assert!(labeled > 0 && validation > 0 && labeled + validation == 6, "{settings}");
+    // One tumor a patient, of which those stay who are trained on here.
+    assert_eq!(runs, labeled, "{settings}");
+    // A scan that is spoiled, of whatever list, is told of.
+    let spoiled = std::fs::read_dir(data.join("imagesTr")).unwrap().map(|entry| entry.unwrap().path());
+    let spoiled = spoiled.min().unwrap();
+    let bytes = std::fs::read(&spoiled).unwrap();
+    std::fs::write(&spoiled, &bytes[..bytes.len() / 2]).unwrap();
+    let output = train("again");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("1 scan was left out") && said.contains("scans.jsonl says which file each is"), "{said}");
 }
