@@ -357,9 +357,15 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_of_these_settings() {
-        let experiment = Experiment::parse(super::super::FULL).unwrap();
-        let settings = String::from_utf8(freetumor::sink::canonical::pretty(&experiment).unwrap()).unwrap();
-        assert!(settings == include_str!("results/experiment.json"), "results are of other settings than gain.toml");
+        let kept = [
+            (super::super::FULL, include_str!("results/experiment.json")),
+            (include_str!("scans.toml"), include_str!("results-scans/experiment.json")),
+        ];
+        for (settings, kept) in kept {
+            let experiment = Experiment::parse(settings).unwrap();
+            let settings = String::from_utf8(freetumor::sink::canonical::pretty(&experiment).unwrap()).unwrap();
+            assert!(settings == kept, "results are of other settings than the file: {}", experiment.digest().unwrap());
+        }
     }
 
     #[test]
