@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use freetumor::error::{Error, Result};
+use freetumor::nn::weights::Precision;
 use freetumor::sink::durable::FileDigest;
 use freetumor::train::data::{Cases, Sampler};
 use freetumor::train::run::{Every, Learner, Progress, RunPlan, in_words, run, weights_of};
@@ -149,6 +150,7 @@ fn plan(lab: &Lab, stage: &'static str, name: &str, settings: Value, how: (u64, 
         resume: true,
         kernel_class: lab.kernel_class(),
         loader_threads: 1,
+        precision: Precision::Single,
         places: Vec::new(),
         limit: None,
     }

@@ -52,7 +52,7 @@ pub fn infer(args: &InferArgs, stdout: &mut dyn Write) -> Result<u8> {
     let is_tensor = named(&args.input, &[".safetensors"]);
     check_output(args, is_tensor)?;
     if !is_tensor {
-        args.network.check_windows(args.model)?;
+        args.network.check_windows(args.model, &args.weights)?;
     }
     let network = args.network.open(args.model, &args.weights)?;
     let said = if is_tensor {

@@ -1,10 +1,12 @@
 //! A network that a command is given, and what it makes of a scan.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
+use serde::de::DeserializeOwned;
 
 use super::scan::{triple, window};
 use crate::error::{Error, Fault, Result, Stage};
@@ -13,7 +15,7 @@ use crate::nn::network::Model;
 use crate::nn::ops::Over;
 use crate::nn::predictor::{Predictor, Wanted};
 use crate::nn::service::Service;
-use crate::nn::weights::Part;
+use crate::nn::weights::{Part, read_metadata};
 use crate::nn::windows::{Grouping, Importance, SlidingWindows, WindowPlan};
 use crate::view::{MOST_VOXELS, NetworkConfig, OnScan, Viewer};
 use crate::volume::{Array3, Grid, HuWindow, Preprocess, Volume};
@@ -34,21 +36,21 @@ pub struct NetworkArgs {
     /// Over what the norms of a U-Net take their statistics; it matters for tensors of several samples [default: batch]
     #[arg(long, value_enum)]
     pub norm: Option<NormName>,
-    /// Voxels of a window: one number, or three with commas between them
-    #[arg(long, value_name = "N|X,Y,Z", default_value = "96", allow_hyphen_values = true, value_parser = triple::<usize>)]
-    pub roi: Triple<usize>,
+    /// Voxels of a window: one number, or three with commas between them [default: what the weights say, else 96]
+    #[arg(long, value_name = "N|X,Y,Z", allow_hyphen_values = true, value_parser = triple::<usize>)]
+    pub roi: Option<Triple<usize>>,
     /// How much of a window the next one shares
     #[arg(long, default_value_t = 0.5, allow_hyphen_values = true)]
     pub overlap: f64,
     /// Where to compute
     #[arg(long, value_enum, default_value_t = DeviceName::Cpu)]
     pub device: DeviceName,
-    /// HU that become 0 and 1
-    #[arg(long, value_name = "LOW,HIGH", default_value = "-175,250", allow_hyphen_values = true, value_parser = window)]
-    pub window: HuWindow,
-    /// Millimetres between the voxels that the network sees
-    #[arg(long, value_name = "MM|X,Y,Z", default_value = "1.5", value_parser = triple::<f64>)]
-    pub spacing: Triple<f64>,
+    /// HU that become 0 and 1 [default: what the weights say, else -175,250]
+    #[arg(long, value_name = "LOW,HIGH", allow_hyphen_values = true, value_parser = window)]
+    pub window: Option<HuWindow>,
+    /// Millimetres between the voxels that the network sees [default: what the weights say, else 1.5]
+    #[arg(long, value_name = "MM|X,Y,Z", value_parser = triple::<f64>)]
+    pub spacing: Option<Triple<f64>>,
 }
 
 /// Three numbers, along [x, y, z].
@@ -104,11 +106,23 @@ impl DeviceName {
     }
 }
 
+/// How scans are shown to a network.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Frame {
+    /// Voxels of a window.
+    pub roi: Triple<usize>,
+    /// HU that become 0 and 1.
+    pub window: HuWindow,
+    /// Millimetres between voxels.
+    pub spacing: Triple<f64>,
+}
+
 /// A network with its weights, on its device.
 pub struct Opened {
     /// The network by itself.
     pub predictor: Arc<Predictor>,
     viewer: Viewer,
+    frame: Frame,
 }
 
 impl ModelName {
@@ -121,10 +135,24 @@ impl ModelName {
 }
 
 impl NetworkArgs {
+    /// What the flags say, else what training wrote into the weights, else the published numbers.
+    pub fn frame(&self, weights: &Path) -> Frame {
+        // What cannot be read is told when the weights are opened.
+        let said = read_metadata(weights).unwrap_or_default();
+        let bounds: Option<[f32; 2]> = stated(&said, "window_hu");
+        let bounds = bounds.filter(|[low, high]| low.is_finite() && high.is_finite() && low < high);
+        let stated_window = bounds.map(|[low_hu, high_hu]| HuWindow { low_hu, high_hu });
+        Frame {
+            roi: self.roi.or_else(|| stated(&said, "patch_voxels")).unwrap_or([96; 3]),
+            window: self.window.or(stated_window).unwrap_or(HuWindow::ABDOMEN),
+            spacing: self.spacing.or_else(|| stated(&said, "spacing_mm")).unwrap_or([1.5; 3]),
+        }
+    }
+
     /// # Errors
     /// Where the network cannot be shown such windows.
-    pub fn check_windows(&self, model: ModelName) -> Result<()> {
-        let (model, roi) = (model.model(), self.roi);
+    pub fn check_windows(&self, model: ModelName, weights: &Path) -> Result<()> {
+        let (model, roi) = (model.model(), self.frame(weights).roi);
         let divisor = model.side_divisor();
         if !(0.0..1.0).contains(&self.overlap) {
             return Err(Error::new(format!("--overlap {}: expected a share from 0 to below 1", self.overlap)));
@@ -169,7 +197,7 @@ impl NetworkArgs {
             );
         }
         let viewer = Viewer::new(Arc::clone(&predictor), NetworkConfig::new(weights), service, String::new());
-        Ok(Opened { predictor, viewer })
+        Ok(Opened { predictor, viewer, frame: self.frame(weights) })
     }
 
     /// Shows a scan to a network; `path` is what the scan is called in errors.
@@ -177,7 +205,8 @@ impl NetworkArgs {
     /// # Errors
     /// Where the options contradict each other, the scan cannot be prepared, or the network gives no numbers.
     pub fn look(&self, network: &Opened, scan: &Volume, path: &Path) -> Result<Seen> {
-        let preprocess = Preprocess::new(self.spacing, self.window, self.roi).map_err(|complaints| {
+        let Frame { roi, window, spacing } = network.frame;
+        let preprocess = Preprocess::new(spacing, window, roi).map_err(|complaints| {
             let message =
                 complaints.first().map_or(String::new(), |it| format!("--{}: {}", flag(&it.field), it.message));
             Error::new(message)
@@ -185,7 +214,7 @@ impl NetworkArgs {
         let place: PathBuf = path.to_owned();
         let failed = |fault: Fault| Error::new(format!("{}: {}", place.display(), fault.message)).with_source(fault);
         let prepared = preprocess.apply(scan, None).map_err(failed)?;
-        let plan = WindowPlan::new(prepared.image.shape(), self.roi, [self.overlap; 3])?;
+        let plan = WindowPlan::new(prepared.image.shape(), roi, [self.overlap; 3])?;
         let windows = SlidingWindows { plan, importance: Importance::Constant, grouping: Grouping::Alone };
         let scanned = [0, 1, 2].map(|axis| prepared.scanned.start[axis]..prepared.scanned.end()[axis]);
         let calls = windows.calls(1, &scanned);
@@ -199,6 +228,11 @@ impl NetworkArgs {
         let on_scan = OnScan::new(&scan.grid, &prepared).map_err(failed)?;
         Ok(Seen { on_scan, probabilities: OnScan::softmax(logits), windows: calls })
     }
+}
+
+/// A number, or several, that training wrote into weights.
+fn stated<T: DeserializeOwned>(said: &BTreeMap<String, String>, name: &str) -> Option<T> {
+    said.get(name).and_then(|text| serde_json::from_str(text).ok())
 }
 
 /// The flag for a setting of preprocessing.
@@ -238,5 +272,38 @@ impl Seen {
     /// The likeliest class of each voxel of the scan.
     pub fn labels(&self) -> Array3<u16> {
         self.on_scan.labels(&self.probabilities)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::nn::weights::{Precision, write_safetensors};
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        network: NetworkArgs,
+    }
+
+    #[test]
+    fn scans_are_shown_as_flags_say_then_weights_then_the_paper() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights.safetensors");
+        let written = |about: &[(&str, &str)]| {
+            let about = about.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            write_safetensors(&path, &BTreeMap::new(), &about, Precision::Single).unwrap();
+        };
+        let frame = |flags: &[&str]| Flags::parse_from([&["it"], flags].concat()).network.frame(&path);
+        let published = Frame { roi: [96; 3], window: HuWindow::ABDOMEN, spacing: [1.5; 3] };
+        assert_eq!(frame(&[]), published, "where there is no file");
+        written(&[("norm", "instance"), ("window_hu", "[250.0,-175.0]")]);
+        assert_eq!(frame(&[]), published, "what says nothing of it, or nonsense");
+        written(&[("window_hu", "[-1000.0,500.0]"), ("spacing_mm", "[4.0,4.0,5.0]"), ("patch_voxels", "[32,32,16]")]);
+        let own = Frame { roi: [32, 32, 16], window: HuWindow::CHEST, spacing: [4.0, 4.0, 5.0] };
+        assert_eq!(frame(&[]), own);
+        assert_eq!(frame(&["--spacing", "2", "--roi", "64"]), Frame { roi: [64; 3], spacing: [2.0; 3], ..own });
     }
 }

@@ -8,20 +8,21 @@ use bytesize::ByteSize;
 use clap::Args;
 use serde_json::{Value as Json, json};
 
+use super::train::{self, Listed, StageName};
 use crate::error::{Error, Result};
 use crate::graph::{GraphFile, Problem, Registry, Severity, Survey, check, survey};
 
 /// How long a source may take to list its scans: validation is for people who wait.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Check pipelines without running anything
+/// Check pipelines, and files for training, without running anything
 ///
 /// Every problem is shown at once with its place, what was expected, and a hint. Stages are built, sources are listed,
-/// and the free disk is compared with what the samples could need. Exits with 0 where pipelines would run (warnings are
-/// allowed), with 2 where one would not.
+/// and the free disk is compared with what the samples could need. Of a file with a section [train] weights are looked
+/// for and scans counted. Exits with 0 where all of them would run (warnings are allowed), with 2 where one would not.
 #[derive(Args, Clone, Debug)]
 pub struct ValidateArgs {
-    /// Graph files
+    /// Graph files, and files for training
     #[arg(required = true, value_name = "PIPELINE")]
     pub pipelines: Vec<PathBuf>,
     /// Put a setting on top of the files, such as stages.filter.attempts=3
@@ -49,6 +50,25 @@ pub fn validate(
     let mut reports = Vec::new();
     for path in &args.pipelines {
         let file = GraphFile::open(path)?.with_sets(&args.set);
+        if let Some(stage) = train::stage_of(&file) {
+            let (problems, listed) = check_training(stage, &file, registry);
+            let problems: Vec<&Problem> = problems.iter().collect();
+            if listed.is_none() {
+                code = 2;
+            }
+            if args.json {
+                reports.push(json!({
+                    "file": path, "good": listed.is_some(), "trains": stage.name(), "scans": listed, "problems": problems,
+                }));
+                continue;
+            }
+            print_problems(&file, &problems, stderr)?;
+            if let Some(listed) = listed {
+                let name = file.name();
+                writeln!(stdout, "{name}: good for `freetumor train {}`: {listed}", stage.name()).map_err(unprinted)?;
+            }
+            continue;
+        }
         let checked = check(&file, registry);
         let survey = checked.plan.as_ref().map(|_| survey(&checked, &args.out, PATIENCE));
         let problems: Vec<&Problem> =
@@ -79,6 +99,23 @@ pub fn validate(
         text.and_then(|text| writeln!(stdout, "{text}")).map_err(unprinted)?;
     }
     Ok(code)
+}
+
+/// What is wrong with a file for training, and the scans that it takes where nothing keeps it from starting.
+fn check_training(stage: StageName, file: &GraphFile, registry: &Registry) -> (Vec<Problem>, Option<Listed>) {
+    let train::Checked { mut problems, task } = train::check(stage, file, registry);
+    let listed = task.map(train::Task::listed);
+    let wrong = match &listed {
+        Some(Err(error)) => Some(Problem::of_file(Severity::Error, error.to_string(), error.hint().map(str::to_owned))),
+        Some(Ok(Listed { labeled: 0, .. })) => {
+            let hint = "do its sources list scans, and has [pipeline] a share left for training?".to_owned();
+            Some(Problem::of_file(Severity::Error, "there is no labeled scan to train on", Some(hint)))
+        }
+        _ => None,
+    };
+    let listed = listed.and_then(Result::ok).filter(|_| wrong.is_none());
+    problems.extend(wrong);
+    (problems, listed)
 }
 
 fn report(path: &Path, good: bool, digest: Option<&String>, survey: Option<&Survey>, problems: &[&Problem]) -> Json {
@@ -128,7 +165,7 @@ fn needs(survey: &Survey) -> String {
 }
 
 /// `1 source`, `2 sources`, `0 syntheses`.
-fn counted(count: usize, noun: &str) -> String {
+pub(super) fn counted(count: usize, noun: &str) -> String {
     match (count, noun.strip_suffix("is")) {
         (1, _) => format!("1 {noun}"),
         (_, Some(stem)) => format!("{count} {stem}es"),

@@ -55,6 +55,13 @@ pub struct Problem {
     pub hint: Option<String>,
 }
 
+impl Problem {
+    /// A problem that has no place in the file.
+    pub fn of_file(severity: Severity, message: impl Into<String>, hint: Option<String>) -> Self {
+        Self { severity, message: message.into(), location: None, label: String::new(), hint }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let severity = match self.severity {

@@ -3,10 +3,14 @@
 use std::ops::Range;
 
 use toml::Spanned;
-use toml::de::{DeString, DeTable, DeValue};
+use toml::de::{DeTable, DeValue};
 
 use super::file::{GraphFile, Problems};
+use super::set;
 use crate::suggest::did_you_mean;
+
+/// Slips of syntax that are shown of a file.
+const MOST_SLIPS: usize = 5;
 
 /// A place in the text.
 pub(super) type Span = Range<usize>;
@@ -63,7 +67,7 @@ impl Purpose {
     }
 
     /// Whether a section holds settings of its own instead of nodes.
-    fn has_settings(self, section: &str) -> bool {
+    pub(super) fn has_settings(self, section: &str) -> bool {
         section == "pipeline" || self == Self::Train && section == "train"
     }
 }
@@ -122,18 +126,24 @@ impl<'t> Spec<'t> {
     pub(super) fn read(file: &'t GraphFile, purpose: Purpose, problems: &mut Problems<'_>) -> Option<Self> {
         let (root, errors) = DeTable::parse_recoverable(file.text());
         if !errors.is_empty() {
-            for error in errors {
-                let end = file.text().len();
-                problems.error(
-                    error.span().unwrap_or(end..end),
-                    format!("not TOML: {}", error.message().replace('\n', ", ")),
-                );
+            let end = file.text().len();
+            let is_json = file.text().trim_start().starts_with('{');
+            // One slip can throw a reader off for lines: what comes after some of them is hardly meant.
+            for (index, error) in errors.iter().take(MOST_SLIPS).enumerate() {
+                let message = format!("not TOML: {}", error.message().replace('\n', ", "));
+                let problem = problems.error(error.span().unwrap_or(end..end), message);
+                if is_json && index == 0 {
+                    problem.hint("this is JSON; a graph file is TOML, with a section for each table".to_owned());
+                }
+            }
+            if let Some(more) = errors.len().checked_sub(MOST_SLIPS).filter(|more| *more > 0) {
+                problems.error_of_file(format!("not TOML: {more} more places, perhaps because of those above"));
             }
             return None;
         }
         let mut root = root.into_inner();
         for (start, set) in file.sets() {
-            apply(&mut root, purpose, start, set, problems);
+            set::apply(&mut root, purpose, start, set, problems);
         }
         let empty = || Spanned::new(0..0, DeValue::Table(DeTable::new()));
         let train = (purpose == Purpose::Train).then(empty);
@@ -226,75 +236,6 @@ impl<'t> Spec<'t> {
     }
 }
 
-/// Puts `stages.filter.attempts=3` into the tables.
-fn apply<'t>(root: &mut DeTable<'t>, purpose: Purpose, start: usize, set: &'t str, problems: &mut Problems<'_>) {
-    let whole = start..start + set.len();
-    let Some(sign) = set.find('=') else {
-        problems
-            .error(whole, format!("expected KEY=VALUE, got `{set}`"))
-            .hint("--set stages.filter.attempts=3".to_owned());
-        return;
-    };
-    let path: Vec<&str> = set[..sign].trim().split('.').map(str::trim).collect();
-    let (text, shift) = (set[sign + 1..].trim(), set.len() - set[sign + 1..].trim_start().len());
-    let value = match DeValue::parse(text) {
-        Ok(value) => moved(value, start + shift),
-        Err(_) => Spanned::new(start + shift..start + shift + text.len(), DeValue::String(DeString::Borrowed(text))),
-    };
-    // Sections and nodes must be there; a setting of a node may be one that the file leaves to its default.
-    let fixed = if purpose.has_settings(path[0]) { 1 } else { 2 };
-    if path.len() <= fixed || path.iter().any(|part| part.is_empty()) {
-        problems
-            .error(start..start + sign, format!("`{}` names no setting", set[..sign].trim()))
-            .label("expected `pipeline.KEY`, `sources.NAME.KEY`, `stages.NAME.KEY` or `sinks.NAME.KEY`");
-        return;
-    }
-    let mut table = root;
-    for (depth, &part) in path[..path.len() - 1].iter().enumerate() {
-        if table.get(part).is_none() {
-            if depth < fixed {
-                let known: Vec<String> = table.keys().map(|key| key.get_ref().to_string()).collect();
-                let inside = if depth == 0 { String::new() } else { format!(" in `{}`", path[..depth].join(".")) };
-                problems
-                    .error(start..start + sign, format!("there is no `{part}`{inside}"))
-                    .label(format!("expected {}", one_of(known.iter().map(String::as_str))))
-                    .hint(did_you_mean(part, known.iter().map(String::as_str)));
-                return;
-            }
-            let key = Spanned::new(start..start + sign, DeString::Borrowed(part));
-            table.insert(key, Spanned::new(whole.clone(), DeValue::Table(DeTable::new())));
-        }
-        match table.get_mut(part).map(Spanned::get_mut) {
-            Some(DeValue::Table(inner)) => table = inner,
-            _ => {
-                problems.error(start..start + sign, format!("`{}` is not a table", path[..=depth].join(".")));
-                return;
-            }
-        }
-    }
-    let last = path[path.len() - 1];
-    // The old key goes first: an entry keeps the key, and with it the place, that it was made with.
-    table.remove(last);
-    table.insert(Spanned::new(start..start + sign, DeString::Borrowed(last)), value);
-}
-
-/// The same value at a place further on.
-fn moved(value: Value<'_>, by: usize) -> Value<'_> {
-    let span = value.span().start + by..value.span().end + by;
-    let value = match value.into_inner() {
-        DeValue::Array(array) => DeValue::Array(array.into_iter().map(|value| moved(value, by)).collect()),
-        DeValue::Table(table) => {
-            let moved = table.into_iter().map(|(key, value)| {
-                let span = key.span().start + by..key.span().end + by;
-                (Spanned::new(span, key.into_inner()), moved(value, by))
-            });
-            DeValue::Table(moved.collect())
-        }
-        other => other,
-    };
-    Spanned::new(span, value)
-}
-
 /// A list of names; a single name counts as a list of one, once that was said.
 fn names(value: Value<'_>, problems: &mut Problems<'_>) -> Vec<Spanned<String>> {
     let span = value.span();
@@ -372,56 +313,6 @@ mod tests {
         let paths: Vec<_> = nodes.iter().map(|it| it.0.as_str()).collect();
         assert_eq!(paths, ["sinks.z", "stages.b", "sources.a"]);
         assert_eq!(nodes[0].1, "Some(\"nnunet\") 2");
-    }
-
-    #[test]
-    fn what_is_set_replaces_what_is_written() {
-        let text = "[stages.filter]\nkind = \"quality-test\"\nattempts = 10\n";
-        let file = GraphFile::new("a.toml", ".", text).with_sets([
-            "stages.filter.attempts = 3",
-            "stages.filter.accept=[\"dice > 0.5\", \"cnr < 2\"]",
-            "stages.filter.deep.er=plain words",
-        ]);
-        let mut problems = Problems::of(&file);
-        let spec = Spec::read(&file, Purpose::Run, &mut problems).unwrap();
-        let settings = spec.nodes[0].settings.get_ref().as_table().unwrap();
-        assert_eq!(settings["attempts"].get_ref().as_integer().unwrap().as_str(), "3");
-        let place = spec.nodes[0].place_of("accept.1");
-        assert_eq!(place.len(), "\"cnr < 2\"".len());
-        let problem = problems.error(place, "there").clone();
-        let location = problem.location.unwrap();
-        assert_eq!((location.file.as_str(), &location.text[location.column - 1..]), ("--set", "\"cnr < 2\"]"));
-        assert_eq!(settings["deep"].get_ref().as_table().unwrap()["er"].get_ref().as_str(), Some("plain words"));
-    }
-
-    #[test]
-    fn what_is_set_must_have_a_place() {
-        let text = "[stages.filter]\nkind = \"quality-test\"\nattempts = 10\n";
-        let sets = [
-            "stages.filtre.attempts=3",
-            "stage.filter.attempts=3",
-            "attempts",
-            "stages.filter=3",
-            "=",
-            "stages.filter.attempts.more=1",
-            "",
-        ];
-        let (_, problems) = read(text, &sets);
-        let messages: Vec<_> = problems.iter().map(|it| it.message.as_str()).collect();
-        assert_eq!(
-            messages,
-            [
-                "there is no `filtre` in `stages`",
-                "there is no `stage`",
-                "expected KEY=VALUE, got `attempts`",
-                "`stages.filter` names no setting",
-                "`` names no setting",
-                "`stages.filter.attempts` is not a table",
-                "expected KEY=VALUE, got ``",
-            ]
-        );
-        assert_eq!(problems[0].hint.as_deref(), Some("did you mean `filter`?"));
-        assert_eq!(problems[1].hint.as_deref(), Some("did you mean `stages`?"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Files for training: sources and stages as in any graph file, and a section `[train]`.
 
 use serde_json::Value as Json;
-use toml::de::ValueDeserializer;
+use toml::de::{DeValue, ValueDeserializer};
 
 use super::check::plan_nodes;
 use super::file::{GraphFile, Problems};
@@ -30,6 +30,22 @@ impl<C> CheckedTraining<C> {
             || self.plan.is_none()
             || self.problems.iter().any(|problem| problem.severity == Severity::Error)
     }
+}
+
+/// What the section `[train]` of a file says something of, settings of the command line with it; `None` where there is no
+/// such section: the file is a pipeline that is run.
+///
+/// ```
+/// use freetumor::graph::{GraphFile, training_keys};
+/// let file = GraphFile::new("a.toml", ".", "[pipeline]\nname = \"a\"\n[train]\nsteps = 3\n").with_set("train.batch=2");
+/// assert_eq!(training_keys(&file).unwrap(), ["batch", "steps"]);
+/// assert_eq!(training_keys(&GraphFile::new("b.toml", ".", "[pipeline]\nname = \"b\"\n")), None);
+/// ```
+pub fn training_keys(file: &GraphFile) -> Option<Vec<String>> {
+    let spec = Spec::read(file, Purpose::Train, &mut Problems::of(file))?;
+    let DeValue::Table(table) = spec.train?.into_inner() else { return None };
+    let keys: Vec<String> = table.into_iter().map(|(key, _)| key.into_inner().into_owned()).collect();
+    (!keys.is_empty()).then_some(keys)
 }
 
 /// Reads a file for training and reports every problem that it has: of its sources and stages as [`check`](super::check)

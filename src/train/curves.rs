@@ -1,81 +1,127 @@
 //! A picture of how losses and scores went.
 
+use std::sync::Arc;
+
 use super::history::{History, TRAIN, VALIDATION};
 use crate::volume::Picture;
 
-/// Pixels of one panel, its words above.
-const PANEL: [usize; 2] = [420, 120];
-/// Pixels of the line of words.
-const WORDS: usize = 16;
-const GAP: usize = 10;
+/// Pixels of one panel's frame.
+const PANEL: [usize; 2] = [480, 120];
+/// Pixels of a letter's dot: of names, and of numbers at the axes.
+const DOT: usize = 2;
+const SMALL: usize = 1;
+/// Pixels of a line of words, and of the numbers below a panel.
+const WORDS: usize = 20;
+const NUMBERS: usize = 12;
+/// Pixels of the line that says which colour is what.
+const LEGEND: usize = 28;
+const GAP: usize = 14;
 /// Panels beside each other.
 const ACROSS: usize = 2;
-/// Pixels of a letter's dot.
-const DOT: usize = 2;
 
 const GROUND: [u8; 3] = [16, 18, 22];
 const FRAME: [u8; 3] = [52, 58, 68];
 const INK: [u8; 3] = [214, 218, 224];
-const LINE: [[u8; 3]; 2] = [[94, 179, 255], [255, 196, 84]];
+const PALE: [u8; 3] = [140, 148, 160];
+/// Training and validation.
+const PHASES: [(&str, [u8; 3]); 2] = [(TRAIN, [94, 179, 255]), (VALIDATION, [255, 196, 84])];
 
-/// A panel for every number of a run: its course from the first step to the last, its least and its last value; training
-/// in blue, validation in yellow. `None` where there is nothing to show yet.
+/// A panel for every number of a run over all of its steps, with its least, largest and last value; training in blue,
+/// validation in yellow. `None` where there is nothing to show yet.
 pub fn curves(history: &History) -> Option<Picture> {
-    let mut panels = Vec::new();
     let last = history.rows().iter().map(|row| row.step).max()?;
-    for (colour, phase) in LINE.into_iter().zip([TRAIN, VALIDATION]) {
+    let mut panels = Vec::new();
+    for (phase, colour) in PHASES {
         for name in history.names(phase) {
             let series: Vec<(u64, f64)> = history.series(phase, &name).filter(|(_, value)| value.is_finite()).collect();
             if !series.is_empty() {
-                panels.push((name, colour, series));
+                panels.push(Panel { name, colour, series, last });
             }
         }
     }
     if panels.is_empty() {
         return None;
     }
+    let each = [PANEL[0] + GAP, WORDS + PANEL[1] + NUMBERS + GAP];
     let rows = panels.len().div_ceil(ACROSS);
-    let size = [ACROSS * (PANEL[0] + GAP) + GAP, rows * (PANEL[1] + WORDS + GAP) + GAP];
-    let mut canvas = Canvas { width: size[0], rgb: GROUND.repeat(size[0] * size[1]) };
-    for (index, (name, colour, series)) in panels.iter().enumerate() {
-        let left = GAP + (index % ACROSS) * (PANEL[0] + GAP);
-        let top = GAP + (index / ACROSS) * (PANEL[1] + WORDS + GAP);
-        panel(&mut canvas, [left, top], name, *colour, series, last);
+    let mut picture = Picture::filled(ACROSS * each[0] + GAP, GAP + LEGEND + rows * each[1], GROUND);
+    let mut left = GAP;
+    for (phase, colour) in PHASES {
+        picture.write([left, GAP], phase, DOT, colour);
+        left += Picture::text_width(phase, DOT) + 2 * GAP;
     }
-    Some(Picture::from_rgb(size[0], size[1], canvas.rgb))
+    for (index, panel) in panels.iter().enumerate() {
+        let corner = [GAP + index % ACROSS * each[0], GAP + LEGEND + index / ACROSS * each[1]];
+        panel.draw(&mut picture, corner);
+    }
+    Some(picture)
 }
 
-fn panel(canvas: &mut Canvas, [left, top]: [usize; 2], name: &str, colour: [u8; 3], series: &[(u64, f64)], last: u64) {
-    let fold = |f: fn(f64, f64) -> f64, start| series.iter().map(|(_, value)| *value).fold(start, f);
-    let (low, high) = (fold(f64::min, f64::INFINITY), fold(f64::max, f64::NEG_INFINITY));
-    let latest = series.last().map_or(0.0, |(_, value)| *value);
-    let words = format!("{name}  {} - {}  now {}", short(low), short(high), short(latest));
-    canvas.write([left, top], &words);
-    let (x0, y0) = (left, top + WORDS);
-    for x in 0..PANEL[0] {
-        canvas.set(x0 + x, y0, FRAME);
-        canvas.set(x0 + x, y0 + PANEL[1] - 1, FRAME);
+/// The course of one number.
+struct Panel {
+    name: Arc<str>,
+    colour: [u8; 3],
+    /// Steps with their values.
+    series: Vec<(u64, f64)>,
+    /// The last step of the run.
+    last: u64,
+}
+
+impl Panel {
+    fn draw(&self, picture: &mut Picture, [left, top]: [usize; 2]) {
+        let fold = |f: fn(f64, f64) -> f64, start| self.series.iter().map(|(_, value)| *value).fold(start, f);
+        let (low, high) = (fold(f64::min, f64::INFINITY), fold(f64::max, f64::NEG_INFINITY));
+        let latest = self.series.last().map_or(0.0, |(_, value)| *value);
+        let right_of = |text: &str, dot| left + PANEL[0] - Picture::text_width(text, dot).min(PANEL[0]);
+        let now = short(latest);
+        picture.write([left, top], &self.name, DOT, INK);
+        picture.write([right_of(&now, DOT), top], &now, DOT, self.colour);
+
+        let frame = top + WORDS;
+        for edge in [0, PANEL[1] - 1] {
+            picture.fill([left, frame + edge], [PANEL[0], 1], FRAME);
+        }
+        for edge in [0, PANEL[0] - 1] {
+            picture.fill([left + edge, frame], [1, PANEL[1]], FRAME);
+        }
+        let height = |value: f64| {
+            let share = if high > low { (value - low) / (high - low) } else { 0.5 };
+            frame + 4 + ((1.0 - share) * (PANEL[1] - 9) as f64).round() as usize
+        };
+        let mut before: Option<[usize; 2]> = None;
+        for (column, value) in self.columns() {
+            let here = [left + column, height(value)];
+            line(picture, before.unwrap_or(here), here, self.colour);
+            before = Some(here);
+        }
+
+        let below = frame + PANEL[1] + 3;
+        let (steps, range) = (format!("step {}", self.last), format!("{} - {}", short(low), short(high)));
+        picture.write([left, below], "0", SMALL, PALE);
+        picture.write([left + (PANEL[0] - Picture::text_width(&range, SMALL)) / 2, below], &range, SMALL, PALE);
+        picture.write([right_of(&steps, SMALL), below], &steps, SMALL, PALE);
     }
-    for y in 0..PANEL[1] {
-        canvas.set(x0, y0 + y, FRAME);
-        canvas.set(x0 + PANEL[0] - 1, y0 + y, FRAME);
+
+    /// Every column of pixels with the mean of the steps that it stands for, where there are any.
+    fn columns(&self) -> impl Iterator<Item = (usize, f64)> {
+        let mut columns = vec![(0.0, 0u32); PANEL[0]];
+        for (step, value) in &self.series {
+            let column = (*step as f64 / self.last.max(1) as f64 * (PANEL[0] - 1) as f64).round() as usize;
+            columns[column].0 += value;
+            columns[column].1 += 1;
+        }
+        let filled = columns.into_iter().enumerate().filter(|(_, (_, count))| *count > 0);
+        filled.map(|(column, (sum, count))| (column, sum / f64::from(count)))
     }
-    // Every column shows the mean of the steps that it stands for.
-    let mut columns = vec![(0.0, 0u32); PANEL[0]];
-    for (step, value) in series {
-        let column = (*step as f64 / last.max(1) as f64 * (PANEL[0] - 1) as f64).round() as usize;
-        columns[column].0 += value;
-        columns[column].1 += 1;
-    }
-    let height = |value: f64| {
-        let share = if high > low { (value - low) / (high - low) } else { 0.5 };
-        y0 + 4 + ((1.0 - share) * (PANEL[1] - 9) as f64).round() as usize
-    };
-    let mut before: Option<(usize, usize)> = None;
-    for (column, (sum, count)) in columns.into_iter().enumerate().filter(|(_, (_, count))| *count > 0) {
-        let here = (x0 + column, height(sum / f64::from(count)));
-        canvas.line(before.unwrap_or(here), here, colour);
-        before = Some(here);
+}
+
+fn line(picture: &mut Picture, from: [usize; 2], to: [usize; 2], colour: [u8; 3]) {
+    let steps = from[0].abs_diff(to[0]).max(from[1].abs_diff(to[1])).max(1);
+    for step in 0..=steps {
+        let share = step as f64 / steps as f64;
+        let at =
+            [0, 1].map(|axis| (from[axis] as f64 + (to[axis] as f64 - from[axis] as f64) * share).round() as usize);
+        picture.fill(at, [1, 2], colour);
     }
 }
 
@@ -86,93 +132,6 @@ fn short(value: f64) -> String {
         size if !(1e-3..1e5).contains(&size) => format!("{value:.1e}"),
         size if size < 10.0 => format!("{value:.3}"),
         _ => format!("{value:.1}"),
-    }
-}
-
-struct Canvas {
-    width: usize,
-    rgb: Vec<u8>,
-}
-
-impl Canvas {
-    fn set(&mut self, x: usize, y: usize, colour: [u8; 3]) {
-        let at = 3 * (x + self.width * y);
-        if x < self.width
-            && let Some(pixel) = self.rgb.get_mut(at..at + 3)
-        {
-            pixel.copy_from_slice(&colour);
-        }
-    }
-
-    fn line(&mut self, (x0, y0): (usize, usize), (x1, y1): (usize, usize), colour: [u8; 3]) {
-        let steps = x1.abs_diff(x0).max(y1.abs_diff(y0)).max(1);
-        let between = |a: usize, b: usize, step: usize| {
-            (a as f64 + (b as f64 - a as f64) * step as f64 / steps as f64).round() as usize
-        };
-        for step in 0..=steps {
-            let (x, y) = (between(x0, x1, step), between(y0, y1, step));
-            self.set(x, y, colour);
-            self.set(x, y + 1, colour);
-        }
-    }
-
-    fn write(&mut self, [left, top]: [usize; 2], words: &str) {
-        let letters = words.chars().take(PANEL[0] / (4 * DOT));
-        for (index, letter) in letters.enumerate() {
-            let dots = glyph(letter.to_ascii_uppercase());
-            for dot in (0..15).filter(|dot| dots >> (14 - dot) & 1 == 1) {
-                let (x, y) = (left + (4 * index + dot % 3) * DOT, top + dot / 3 * DOT);
-                for pixel in 0..DOT * DOT {
-                    self.set(x + pixel % DOT, y + pixel / DOT, INK);
-                }
-            }
-        }
-    }
-}
-
-/// A letter of three by five dots, row by row from the top left, the first the highest of fifteen bits.
-fn glyph(letter: char) -> u16 {
-    match letter {
-        '0' => 0b111_101_101_101_111,
-        '1' => 0b010_110_010_010_111,
-        '2' => 0b111_001_111_100_111,
-        '3' => 0b111_001_111_001_111,
-        '4' => 0b101_101_111_001_001,
-        '5' => 0b111_100_111_001_111,
-        '6' => 0b111_100_111_101_111,
-        '7' => 0b111_001_010_010_010,
-        '8' => 0b111_101_111_101_111,
-        '9' => 0b111_101_111_001_111,
-        'A' => 0b010_101_111_101_101,
-        'B' => 0b110_101_110_101_110,
-        'C' => 0b011_100_100_100_011,
-        'D' => 0b110_101_101_101_110,
-        'E' => 0b111_100_110_100_111,
-        'F' => 0b111_100_110_100_100,
-        'G' => 0b011_100_101_101_011,
-        'H' => 0b101_101_111_101_101,
-        'I' => 0b111_010_010_010_111,
-        'J' => 0b001_001_001_101_010,
-        'K' => 0b101_101_110_101_101,
-        'L' => 0b100_100_100_100_111,
-        'M' => 0b101_111_111_101_101,
-        'N' => 0b111_101_101_101_101,
-        'O' => 0b010_101_101_101_010,
-        'P' => 0b110_101_110_100_100,
-        'Q' => 0b010_101_101_110_011,
-        'R' => 0b110_101_110_101_101,
-        'S' => 0b011_100_010_001_110,
-        'T' => 0b111_010_010_010_010,
-        'U' => 0b101_101_101_101_111,
-        'V' => 0b101_101_101_101_010,
-        'W' => 0b101_101_111_111_101,
-        'X' => 0b101_101_010_101_101,
-        'Y' => 0b101_101_010_010_010,
-        'Z' => 0b111_001_010_100_111,
-        '.' => 0b000_000_000_000_010,
-        '-' => 0b000_000_111_000_000,
-        '_' => 0b000_000_000_000_111,
-        _ => 0,
     }
 }
 
@@ -189,10 +148,12 @@ mod tests {
         }
         history.add(500, VALIDATION, [("dice".to_owned(), f64::NAN)]);
         let picture = curves(&history).unwrap();
-        assert_eq!(picture.size()[1], GAP + WORDS + PANEL[1] + GAP, "what is not defined has no panel");
+        let one_row = GAP + LEGEND + WORDS + PANEL[1] + NUMBERS + GAP;
+        assert_eq!(picture.size()[1], one_row, "what is not defined has no panel");
         let lit = |column: usize| {
-            let rows = GAP + WORDS + 2..GAP + WORDS + PANEL[1] - 2;
-            rows.clone().find(|row| picture.pixel(GAP + column, *row) == LINE[0]).map(|row| row - rows.start)
+            let top = GAP + LEGEND + WORDS;
+            let rows = top + 2..top + PANEL[1] - 2;
+            rows.clone().find(|row| picture.pixel(GAP + column, *row) == PHASES[0].1).map(|row| row - rows.start)
         };
         assert!(lit(3).unwrap() < 8 && lit(PANEL[0] - 4).unwrap() > PANEL[1] - 16);
         assert!((40..80).contains(&lit(PANEL[0] / 2).unwrap()));

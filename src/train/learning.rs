@@ -102,8 +102,15 @@ impl Learning {
     ///
     /// # Errors
     /// Where the file cannot be written.
-    pub fn write_weights(&self, path: &Path, about: &BTreeMap<String, String>) -> Result<()> {
-        write_safetensors(path, &self.weights(), about, Precision::Single)
+    pub fn write_weights(&self, path: &Path, about: &BTreeMap<String, String>, precision: Precision) -> Result<()> {
+        write_safetensors(path, &self.weights(), about, precision)
+    }
+
+    /// Bytes of its weights, in single precision, and of all that a checkpoint holds of it once it has taken a step.
+    pub fn bytes(&self) -> [u64; 2] {
+        let numbers: usize = self.variables.all().iter().map(|(_, variable)| variable.elem_count()).sum();
+        let weights = 4 * numbers as u64;
+        [weights, weights * if self.adam.amsgrad { 4 } else { 3 }]
     }
 
     /// # Errors

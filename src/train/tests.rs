@@ -16,6 +16,7 @@ use super::{Learning, checkpoint};
 use crate::error::Result;
 use crate::filter::{QualityTest, QualityTestConfig};
 use crate::nn::kernel::Class;
+use crate::nn::weights::Precision;
 use crate::random::Key;
 use crate::synth::{Rules, RulesConfig};
 
@@ -32,6 +33,7 @@ fn plan(stage: &'static str, steps: u64, every: super::run::Every, out: &Path) -
         resume: true,
         kernel_class: Class::detect().name().to_owned(),
         loader_threads: 1,
+        precision: Precision::Single,
         places: Vec::new(),
         limit: None,
     }
@@ -130,7 +132,7 @@ fn generator_and_discriminator_go_on_bit_for_bit() {
     let config = segmentation(1);
     segmentor(&config)
         .learning()
-        .write_weights(&weights, &BTreeMap::from([("norm".into(), "instance".into())]))
+        .write_weights(&weights, &BTreeMap::from([("norm".into(), "instance".into())]), Precision::Single)
         .unwrap();
     let before = std::fs::read(&weights).unwrap();
     let (whole, stopped) = (folder.path().join("whole"), folder.path().join("stopped"));

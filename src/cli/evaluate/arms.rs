@@ -81,7 +81,7 @@ fn origin(args: &EvaluateArgs, path: &Path) -> Result<Origin> {
         return Err(Error::new(format!("{} is a file, and so taken for weights", path.display()))
             .with_hint("say what they are of and what to show them: --model unet3d --images DIR"));
     };
-    args.network.check_windows(model)?;
+    args.network.check_windows(model, path)?;
     Ok(Origin::Network(Box::new(args.network.open(model, path)?)))
 }
 

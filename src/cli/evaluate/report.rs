@@ -38,6 +38,9 @@ impl fmt::Display for Report {
                 arm.arm, arm.organ, arm.seeds, arm.cases, arm.healthy, arm.undefined, arm.lesions
             )?;
         }
+        if self.summary.arms.iter().any(|arm| arm.seeds > 1) {
+            writeln!(f, "cases and lesions are counted once for every seed")?;
+        }
         writeln!(f, "\n{:<32}  {:<organs$}  {:<wide$}     mean  95% interval        of", "metric", "organ", "arm")?;
         let mut metrics: Vec<_> = self.summary.metrics.iter().collect();
         metrics.sort_by_key(|row| (row.organ.clone(), row.kind));
@@ -68,6 +71,9 @@ impl fmt::Display for Report {
                 "{metric:<32}  {organ:<organs$}  {arms:<wide$}  {:>+10.4}  {interval:<18}  {:.4}  {:.4}",
                 row.difference, row.p, row.p_holm
             )?;
+        }
+        if !self.summary.comparisons.is_empty() {
+            writeln!(f, "Holm: p corrected for all comparisons of one metric and organ; {} resamples", self.resamples)?;
         }
         if !self.problems.is_empty() {
             writeln!(f, "\n{} could not be measured, see standard error", self.problems.len())?;

@@ -95,6 +95,9 @@ fn said(judged: &Judged) -> String {
     {
         text += &format!("{name:<15}  {auc:.4}  {}\n", bounds(interval));
     }
+    if [judged.all, judged.looks, judged.shape].iter().any(|told| told.auc < 0.5) {
+        text += "below 0.5 is chance too: trained on few patients, a classifier can be wrong about others more often than not\n";
+    }
     text += "\nmost telling               real   synthetic   deviations\n";
     for telling in &judged.telling {
         let (name, real, synthetic, effect) = (telling.feature, telling.real, telling.synthetic, telling.effect);

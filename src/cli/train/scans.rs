@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use serde::Serialize;
 use serde_json::{Value as Json, json};
 
+use crate::cli::validate::counted;
 use crate::error::{Complaint, Error, Result};
 use crate::graph::{Plan, Trial};
 use crate::ingest::ScanEntry;
@@ -95,6 +97,45 @@ type FileMark = (String, u64, i64);
 fn file_mark(entry: &ScanEntry) -> Option<FileMark> {
     let name = entry.key.rsplit('/').next().unwrap_or(&entry.key);
     (entry.bytes > 0 && entry.modified_s != 0).then(|| (name.to_owned(), entry.bytes, entry.modified_s))
+}
+
+/// How many scans a training takes, by what they are for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Listed {
+    /// Scans with labeled tumors to train on.
+    pub labeled: usize,
+    /// Scans to validate on.
+    pub validation: usize,
+    /// Scans with organs only.
+    pub unlabeled: usize,
+    /// Accepted tumors of each run folder.
+    pub runs: Vec<usize>,
+    /// Scans into which each quality test that feeds the training puts fresh tumors.
+    pub fresh: Vec<usize>,
+}
+
+impl std::fmt::Display for Listed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { labeled, validation, unlabeled, runs, fresh } = self;
+        write!(f, "{}, {validation} for validation", counted(*labeled, "labeled scan"))?;
+        if *unlabeled > 0 {
+            write!(f, ", {unlabeled} with organs only")?;
+        }
+        for tumors in runs {
+            write!(f, ", {} of a run", counted(*tumors, "accepted tumor"))?;
+        }
+        for scans in fresh {
+            write!(f, ", fresh tumors in {}", counted(*scans, "scan"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Listed {
+    /// Tumors of runs and scans for fresh ones.
+    pub fn synthetic_sources(&self) -> usize {
+        self.runs.iter().chain(&self.fresh).sum()
+    }
 }
 
 /// The same, ready to be read.
@@ -245,6 +286,13 @@ impl Scans {
             }
         }
         Ok(found)
+    }
+
+    /// How many there are.
+    pub fn listed(&self) -> Listed {
+        let [labeled, validation, unlabeled] = [0, 1, 2].map(|part| self.parts[part].len());
+        let each = |lists: &[Vec<CaseEntry>]| lists.iter().map(Vec::len).collect();
+        Listed { labeled, validation, unlabeled, runs: each(&self.pools), fresh: each(&self.trials) }
     }
 
     /// A line of JSON for every scan, which says where it lies: messages and tables name it by its id alone.

@@ -12,6 +12,7 @@
 //! OUT/lock                 held while a training writes here
 //! ```
 
+mod pace;
 mod plan;
 mod settings;
 
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use pace::Pace;
 pub use plan::{Every, Progress, Report, RunPlan};
 
 use super::checkpoint::{self, Standing};
@@ -91,6 +93,7 @@ where
     let end = plan.limit.map_or(plan.steps, |limit| plan.steps.min(first + limit));
     let mut loader = Loader::start(sampler, first..end, plan.loader_threads, 2 * plan.loader_threads + 2)?;
     let (mut waited, mut scores) = (Duration::ZERO, run.last_scores());
+    let mut pace = Pace::new(plan.every.validation, first..end, plan.steps);
     while run.standing.step < end {
         let asked = Instant::now();
         let Some(batch) = loader.next()? else { break };
@@ -101,8 +104,10 @@ where
         run.standing.step += 1;
         let (done, is_last) = (run.standing.step, run.standing.step == plan.steps);
         if done.is_multiple_of(plan.every.validation) || is_last {
+            let asked = Instant::now();
             scores = learner.validate()?;
             run.judge(learner, &scores)?;
+            pace.validated(asked.elapsed());
         }
         if done.is_multiple_of(plan.every.picture) || is_last {
             run.show(learner.picture()?)?;
@@ -110,8 +115,8 @@ where
         if done.is_multiple_of(plan.every.checkpoint) || done == end {
             run.save(learner)?;
         }
-        let (elapsed, taken) = (start.elapsed(), done - first);
-        let left = elapsed.mul_f64((end - done) as f64 / taken as f64);
+        let elapsed = start.elapsed();
+        let left = pace.left(done, elapsed);
         seen(&Progress { step: done, steps: plan.steps, numbers: &numbers, scores: &scores, elapsed, left });
     }
     drop(loader);
@@ -249,7 +254,7 @@ impl<'a> Run<'a> {
             self.standing.best = Some((score, step));
             for network in learner.networks() {
                 let path = self.weights(&format!("{}-best", network.name()));
-                network.write_weights(&path, &self.about(network))?;
+                self.write_weights(network, &path)?;
             }
         }
         Ok(())
@@ -258,7 +263,11 @@ impl<'a> Run<'a> {
     /// What is said of weights in their file.
     fn about(&self, network: &Learning) -> BTreeMap<String, String> {
         let config = network.config();
-        BTreeMap::from([
+        let seen = &self.plan.settings["train"]["preprocess"];
+        let frame = ["window_hu", "spacing_mm", "patch_voxels"]
+            .into_iter()
+            .filter_map(|name| Some((name.to_owned(), seen.get(name)?.to_string())));
+        let mut about = BTreeMap::from([
             ("network".to_owned(), network.name().to_owned()),
             ("model".to_owned(), config.model.name().to_owned()),
             ("width".to_owned(), config.width.to_string()),
@@ -268,7 +277,9 @@ impl<'a> Run<'a> {
             ("step".to_owned(), self.standing.step.to_string()),
             ("seed".to_owned(), self.plan.seed.to_string()),
             ("settings_sha256".to_owned(), self.standing.settings_sha256.clone()),
-        ])
+        ]);
+        about.extend(frame);
+        about
     }
 
     fn show(&self, picture: Option<Picture>) -> Result<()> {
@@ -288,9 +299,18 @@ impl<'a> Run<'a> {
 
     fn finish(&self, learner: &impl Learner) -> Result<()> {
         for network in learner.networks() {
-            network.write_weights(&self.weights(network.name()), &self.about(network))?;
+            self.write_weights(network, &self.weights(network.name()))?;
         }
         Ok(())
+    }
+
+    fn write_weights(&self, network: &Learning, path: &Path) -> Result<()> {
+        network.write_weights(path, &self.about(network), self.plan.precision).map_err(|error| {
+            if error.hint().is_some() {
+                return error;
+            }
+            error.with_hint("the last checkpoint is intact: free some space and go on with --resume")
+        })
     }
 
     /// Why training stopped at a step: what was seen before it is in the table.

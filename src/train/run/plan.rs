@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use crate::error::Complaint;
+use crate::nn::weights::Precision;
 
 /// How often something happens beside the steps themselves, in steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -60,6 +61,8 @@ pub struct RunPlan {
     pub loader_threads: usize,
     /// Stops after this many steps of this call, as if it were killed behind a checkpoint; for tests and short looks.
     pub limit: Option<u64>,
+    /// How precisely weights are written for inference; checkpoints hold all of their bits.
+    pub precision: Precision,
     /// Lines that say which file each scan is, for `private/scans.jsonl`; none where nobody needs them.
     pub places: Vec<u8>,
 }

@@ -41,6 +41,7 @@
 
 mod learner;
 mod sampler;
+mod tumors;
 
 use std::path::PathBuf;
 
@@ -49,7 +50,8 @@ use serde::{Deserialize, Serialize};
 
 pub use learner::{SegmentationLearner, classes_of, segmented};
 pub(super) use sampler::draw_case;
-pub use sampler::{SegmentationSampler, Synthetic, Tumors};
+pub use sampler::{SegmentationSampler, Synthetic};
+pub use tumors::Tumors;
 
 use super::config::{NetworkConfig, OptimiserConfig, PreprocessConfig, at_least_one, within};
 use super::data::{AugmentConfig, CropConfig, CutMixConfig};

@@ -147,8 +147,8 @@ impl Learner for SynthesisLearner {
         let unseen = missed(&logits, &batch.labels, SYNTHETIC, &wanted);
         let fractions = found_fraction(&logits, &batch.labels, SYNTHETIC, &wanted);
         let mut numbers = vec![
-            ("generator, discriminator".to_owned(), adversarial.value),
-            ("generator, segmentor".to_owned(), unseen.value),
+            ("generator by discriminator".to_owned(), adversarial.value),
+            ("generator by segmentor".to_owned(), unseen.value),
             ("found fraction".to_owned(), mean(fractions)),
             ("change hu".to_owned(), self.change_hu(&batch, &host(&painted)?)),
             ("rate".to_owned(), rate),

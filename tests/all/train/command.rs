@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use candle_core::{DType, Device};
 use freetumor::train::checkpoint;
 use freetumor::train::history::{History, TRAIN, VALIDATION};
 use freetumor::train::world::{Diameters, Role, World, write_patients};
+use half::f16;
 
 fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -156,6 +158,53 @@ fn a_run_that_was_stopped_goes_on_as_if_it_never_had() {
     assert_eq!(freetumor::nn::weights::read_metadata(&weights).unwrap()["norm"], "instance");
 }
 
+/// Weights for inference may be half as large; a checkpoint is none of them.
+#[test]
+fn weights_are_written_in_16_bits_where_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, half) = (folder.path().join("whole"), folder.path().join("half"));
+    ran(&segmentor(&whole, &[]));
+    ran(&segmentor(&half, &["--half"]));
+    let read = |run: &Path| freetumor::nn::weights::read(&run.join("weights/segmentor.safetensors"), &Device::Cpu);
+    let (whole_weights, half_weights) = (read(&whole).unwrap(), read(&half).unwrap());
+    for (name, tensor) in &whole_weights {
+        let rounded: Vec<f16> = tensor.to_dtype(DType::F16).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        assert_eq!(half_weights[name].dtype(), DType::F16);
+        assert!(half_weights[name].flatten_all().unwrap().to_vec1::<f16>().unwrap() == rounded, "{name}");
+    }
+    let checkpoint = |run: &Path| std::fs::read(run.join("checkpoint.safetensors")).unwrap();
+    assert!(checkpoint(&whole) == checkpoint(&half), "what goes on keeps all bits");
+    let weights = format!("train.network.weights={}", whole.join("checkpoint.safetensors").display());
+    let refused = segmentor(&folder.path().join("next"), &["--set", &weights]);
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("hint: this is the checkpoint of a training: its weights alone lie in `weights`"), "{said}");
+}
+
+/// What a training would take is known without starting it.
+#[test]
+fn files_for_training_are_validated() {
+    let validated = |file: &str, sets: &[&str], json: bool| {
+        let file = project(file).display().to_string();
+        let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).chain(json.then_some("--json")).collect();
+        freetumor(&[&["validate", &file], &sets[..]].concat())
+    };
+    let said = ran(&validated("pipelines/train-segmentor-small.toml", &[], false));
+    assert!(said.ends_with("good for `freetumor train segmentor`: 30 labeled scans, 10 for validation\n"), "{said}");
+    let said = ran(&validated("pipelines/train-segmentation-small.toml", &[], false));
+    let expected = "good for `freetumor train segmentation`: 8 labeled scans, 10 for validation, fresh tumors in ";
+    assert!(said.contains(expected), "{said}");
+    let output = validated("pipelines/train-synthesis-small.toml", &["train.segmentor.weights=no.pt"], true);
+    assert_eq!(output.status.code(), Some(2));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let report = &report["pipelines"][0];
+    assert_eq!((report["trains"].as_str(), report["good"].as_bool()), (Some("synthesis"), Some(false)), "{report}");
+    let message = report["problems"][0]["message"].as_str().unwrap();
+    assert!(message.starts_with("`train.segmentor.weights`: cannot read"), "{message}");
+    let output = validated("pipelines/train-segmentor-small.toml", &["sources.bodies.count=0"], false);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && said.contains("error: there is no labeled scan"), "{said}");
+}
+
 /// A limit on the length of files stands for a disk that fills up: whatever is written beyond it fails.
 #[cfg(target_os = "linux")]
 #[test]
@@ -233,6 +282,11 @@ fn generator_and_final_segmentor_train_from_the_small_files() {
     sets.push("train.validation_crops=2".to_owned());
     sets.push("train.shapes.diameter_mm=[20.0, 80.0]".to_owned());
     sets.push("train.shapes.min_diameter_voxels=1.5".to_owned());
+    // Weights say how their network saw.
+    let weights = folder.path().join("s/weights/segmentor.safetensors");
+    let about = freetumor::nn::weights::read_metadata(&weights).unwrap();
+    assert_eq!((&*about["spacing_mm"], &*about["patch_voxels"]), ("[9.0,9.0,9.0]", "[16,16,16]"));
+    assert_eq!(about["window_hu"], "[-175.0,250.0]");
     let report = train("synthesis", "pipelines/train-synthesis-small.toml", "g", sets);
     assert_eq!(report["step"], 4, "{report}");
     assert!(report["scores"]["realness"].as_f64().unwrap() > 0.0, "{report}");
