@@ -1,12 +1,10 @@
 //! A network that a command is given, and what it makes of a scan.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
-use serde::de::DeserializeOwned;
 
 use super::scan::{triple, window};
 use crate::error::{Error, Fault, Result, Stage};
@@ -15,7 +13,7 @@ use crate::nn::network::Model;
 use crate::nn::ops::Over;
 use crate::nn::predictor::{Predictor, Wanted};
 use crate::nn::service::Service;
-use crate::nn::weights::{Part, read_metadata};
+use crate::nn::weights::{Part, Stated};
 use crate::nn::windows::{Grouping, Importance, SlidingWindows, WindowPlan};
 use crate::view::{MOST_VOXELS, NetworkConfig, OnScan, Viewer};
 use crate::volume::{Array3, Grid, HuWindow, Preprocess, Volume};
@@ -137,15 +135,12 @@ impl ModelName {
 impl NetworkArgs {
     /// What the flags say, else what training wrote into the weights, else the published numbers.
     pub fn frame(&self, weights: &Path) -> Frame {
-        // What cannot be read is told when the weights are opened.
-        let said = read_metadata(weights).unwrap_or_default();
-        let bounds: Option<[f32; 2]> = stated(&said, "window_hu");
-        let bounds = bounds.filter(|[low, high]| low.is_finite() && high.is_finite() && low < high);
-        let stated_window = bounds.map(|[low_hu, high_hu]| HuWindow { low_hu, high_hu });
+        let said = Stated::of(weights);
+        let window = said.window_hu.map(|[low_hu, high_hu]| HuWindow { low_hu, high_hu });
         Frame {
-            roi: self.roi.or_else(|| stated(&said, "patch_voxels")).unwrap_or([96; 3]),
-            window: self.window.or(stated_window).unwrap_or(HuWindow::ABDOMEN),
-            spacing: self.spacing.or_else(|| stated(&said, "spacing_mm")).unwrap_or([1.5; 3]),
+            roi: self.roi.or(said.patch_voxels).unwrap_or([96; 3]),
+            window: self.window.or(window).unwrap_or(HuWindow::ABDOMEN),
+            spacing: self.spacing.or(said.spacing_mm).unwrap_or([1.5; 3]),
         }
     }
 
@@ -230,11 +225,6 @@ impl NetworkArgs {
     }
 }
 
-/// A number, or several, that training wrote into weights.
-fn stated<T: DeserializeOwned>(said: &BTreeMap<String, String>, name: &str) -> Option<T> {
-    said.get(name).and_then(|text| serde_json::from_str(text).ok())
-}
-
 /// The flag for a setting of preprocessing.
 fn flag(field: &str) -> &str {
     match field.split('.').next().unwrap_or(field) {
@@ -277,6 +267,8 @@ impl Seen {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use clap::Parser;
 
     use super::*;

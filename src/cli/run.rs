@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytesize::ByteSize;
@@ -10,7 +10,7 @@ use clap::Args;
 
 use crate::dataflow::{Progress, RunOptions, RunReport};
 use crate::error::{Error, Result};
-use crate::graph::Registry;
+use crate::graph::{Plan, Registry};
 use crate::view::Phase;
 
 use super::network::DeviceName;
@@ -84,6 +84,13 @@ impl RunArgs {
     }
 }
 
+/// Why a graph cannot be run though nothing in it is wrong, and what to do: it has a sink for trainings.
+pub(super) fn fed_by_training(plan: &Plan, pipeline: &Path) -> Option<(String, String)> {
+    let node = plan.sinks.iter().find(|node| node.sink.trains())?;
+    let message = format!("`sinks.{}` is fed by a training, not by a run", node.name);
+    Some((message, format!("freetumor train segmentation {}", pipeline.display())))
+}
+
 /// Runs the command; gives its exit code.
 ///
 /// # Errors
@@ -92,13 +99,8 @@ pub fn run(args: &RunArgs, registry: &Registry, stdout: &mut dyn Write, stderr: 
     let Some(plan) = super::load_plan(&args.pipeline, &args.set, registry, stderr)? else {
         return Ok(2);
     };
-    if let Some(node) = plan.sinks.iter().find(|node| node.sink.trains()) {
-        let error = Error::new(format!(
-            "{}: `sinks.{}` is fed by a training, not by a run",
-            args.pipeline.display(),
-            node.name
-        ));
-        return Err(error.with_hint(format!("freetumor train segmentation {}", args.pipeline.display())));
+    if let Some((message, hint)) = fed_by_training(&plan, &args.pipeline) {
+        return Err(Error::new(format!("{}: {message}", args.pipeline.display())).with_hint(hint));
     }
     let out = args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(&plan.name));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);

@@ -8,6 +8,7 @@ use bytesize::ByteSize;
 use clap::Args;
 use serde_json::{Value as Json, json};
 
+use super::run::fed_by_training;
 use super::train::{self, Listed, StageName};
 use crate::error::{Error, Result};
 use crate::graph::{GraphFile, Problem, Registry, Severity, Survey, check, survey};
@@ -71,8 +72,10 @@ pub fn validate(
         }
         let checked = check(&file, registry);
         let survey = checked.plan.as_ref().map(|_| survey(&checked, &args.out, PATIENCE));
-        let problems: Vec<&Problem> =
-            checked.problems.iter().chain(survey.iter().flat_map(|survey| &survey.problems)).collect();
+        let trains = checked.plan.as_ref().and_then(|plan| fed_by_training(plan, path));
+        let trains = trains.map(|(message, hint)| Problem::of_file(Severity::Error, message, Some(hint)));
+        let surveyed = survey.iter().flat_map(|survey| &survey.problems);
+        let problems: Vec<&Problem> = checked.problems.iter().chain(surveyed).chain(&trains).collect();
         let good = !checked.is_bad() && !problems.iter().any(|problem| problem.severity == Severity::Error);
         if !good {
             code = 2;

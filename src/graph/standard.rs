@@ -19,6 +19,7 @@ use crate::mask::{
 use crate::nn::device::Place as DevicePlace;
 use crate::nn::network::Model;
 use crate::nn::service::Service;
+use crate::nn::weights::Stated;
 use crate::score::{Discriminator, DiscriminatorConfig, Intensity, IntensityConfig, Segmentor, SegmentorConfig};
 use crate::sink::{
     DecathlonConfig, DecathlonSink, NnunetConfig, NnunetSink, Sink, StreamConfig, StreamSink, TrainerConfig,
@@ -134,26 +135,26 @@ impl Registry {
         let shared = Arc::clone(networks);
         let about = "Organs, and suspected real tumors, from a segmentor.";
         self.mask("segmentor", about, move |config: SegmentorMaskConfig, place| {
-            let viewer = open(&shared, &config.network, Model::SwinUnetr, place)?;
+            let viewer = open(&shared, &config.network, Model::SwinUnetr, "segmentor", place)?;
             SegmentorMask::new(config, viewer).map(|mask| Arc::new(mask) as Arc<dyn Mask>)
         });
         let shared = Arc::clone(networks);
         let about = "Tumors whose contrast a generator makes; site, shape, texture and blend as by rules.";
         self.synthesis("generator", about, move |config: GeneratorConfig, place| {
-            let viewer = open(&shared, &config.network, Model::UNet3D, place)?;
+            let viewer = open(&shared, &config.network, Model::UNet3D, "generator", place)?;
             generator(config, viewer, place)
         });
         let shared = Arc::clone(networks);
         let about = "Scores by a segmentor: whether it calls the tumor one, and what else it calls tumor.";
         self.score("segmentor", about, move |config: SegmentorConfig, place| {
-            let viewer = open(&shared, &config.network, Model::SwinUnetr, place)?;
+            let viewer = open(&shared, &config.network, Model::SwinUnetr, "segmentor", place)?;
             let frame = frame_of(&viewer);
             Segmentor::new(config, viewer, &place.organs).map(|stage| Scoring { stage: Arc::new(stage), frame })
         });
         let shared = Arc::clone(networks);
         let about = "How real a tumor looks to the discriminator that the generator was trained against.";
         self.score("discriminator", about, move |config: DiscriminatorConfig, place| {
-            let viewer = open(&shared, &config.network, Model::UNet3D, place)?;
+            let viewer = open(&shared, &config.network, Model::UNet3D, "discriminator", place)?;
             let frame = frame_of(&viewer);
             Discriminator::new(config, viewer).map(|stage| Scoring { stage: Arc::new(stage), frame })
         });
@@ -213,10 +214,19 @@ fn open(
     networks: &Networks,
     config: &NetworkConfig,
     customary: Model,
+    role: &str,
     place: &Place,
 ) -> Result<Viewer, Vec<Complaint>> {
     let weights = place.path("network.weights", &config.weights).map_err(|complaint| vec![complaint])?;
-    networks.open(config, &weights, customary)
+    let viewer = networks.open(config, &weights, customary)?;
+    let said = Stated::of(&weights);
+    let other = said.other_than(role).map(|message| Complaint::new("network.weights", message));
+    let frames = said.other_frame(config.window_hu, config.spacing_mm).into_iter();
+    let frames = frames.map(|(field, message, own)| {
+        Complaint::new(format!("network.{field}"), message).with_hint(format!("the weights say {field} = {own}"))
+    });
+    let complaints: Vec<Complaint> = other.into_iter().chain(frames).collect();
+    if complaints.is_empty() { Ok(viewer) } else { Err(complaints) }
 }
 
 fn frame_of(viewer: &Viewer) -> Frame {

@@ -43,9 +43,10 @@ impl<C> CheckedTraining<C> {
 /// ```
 pub fn training_keys(file: &GraphFile) -> Option<Vec<String>> {
     let spec = Spec::read(file, Purpose::Train, &mut Problems::of(file))?;
-    let DeValue::Table(table) = spec.train?.into_inner() else { return None };
-    let keys: Vec<String> = table.into_iter().map(|(key, _)| key.into_inner().into_owned()).collect();
-    (!keys.is_empty()).then_some(keys)
+    // A section that is not there is an empty one without a place.
+    let train = spec.train.filter(|train| !train.span().is_empty())?;
+    let DeValue::Table(table) = train.into_inner() else { return None };
+    Some(table.into_iter().map(|(key, _)| key.into_inner().into_owned()).collect())
 }
 
 /// Reads a file for training and reports every problem that it has: of its sources and stages as [`check`](super::check)
@@ -77,6 +78,11 @@ pub fn check_training<C: StageConfig>(
     complaints: impl Fn(&C, Option<&Plan>) -> Vec<Complaint>,
 ) -> CheckedTraining<C> {
     let mut problems = Problems::of(file);
+    if training_keys(file).is_none() && Spec::read(file, Purpose::Train, &mut Problems::of(file)).is_some() {
+        let message = format!("{} has no section [train]", file.name());
+        problems.error_of_file(message).hint("a pipeline without it is run: freetumor run".to_owned());
+        return CheckedTraining { problems: problems.sorted(), settings: None, plan: None };
+    }
     let Some(spec) = Spec::read(file, Purpose::Train, &mut problems) else {
         return CheckedTraining { problems: problems.sorted(), settings: None, plan: None };
     };

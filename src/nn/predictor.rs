@@ -9,7 +9,7 @@ use super::failed;
 use super::network::{Config, Model, Network};
 use super::ops::Over;
 use super::parameters::from_tensors;
-use super::weights::{Part, Precision, fit, read, read_metadata, shape_of, write_safetensors};
+use super::weights::{Part, Precision, Stated, fit, read, shape_of, write_safetensors};
 use crate::error::{Error, Result};
 
 /// Which network a file of weights is said to hold.
@@ -67,11 +67,13 @@ impl Predictor {
     /// # Ok::<(), freetumor::error::Error>(())
     /// ```
     pub fn open(path: &Path, wanted: &Wanted, device: &Device) -> Result<Self> {
+        let said = Stated::of(path);
+        said.check_weights(path)?;
         let raw = read(path, &Device::Cpu)?;
         let sizes = Sizes::of(&raw, wanted);
         let has_statistics = raw.keys().any(|name| name.ends_with("running_mean"));
         let published = wanted.model.published();
-        let stated = match (wanted.model, stated_norm(path).as_deref()) {
+        let stated = match (wanted.model, said.norm.as_deref()) {
             (Model::UNet3D, Some("instance")) => Over::Instance,
             (Model::UNet3D, Some("batch")) => Over::Batch,
             _ => published.norm,
@@ -169,11 +171,6 @@ impl Predictor {
         )?;
         Ok(shape)
     }
-}
-
-/// Over what the norms of a file's network take their statistics, where it says so: weights alone do not.
-fn stated_norm(path: &Path) -> Option<String> {
-    read_metadata(path).ok()?.remove("norm")
 }
 
 /// # Errors

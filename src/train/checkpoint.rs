@@ -12,10 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::learning::Learning;
 use crate::error::{Error, Result};
-use crate::nn::weights::{Precision, read, read_metadata, write_safetensors};
+use crate::nn::weights::{Precision, STANDING, read, read_metadata, write_safetensors};
 
-/// The key of the standing in a checkpoint's metadata.
-const KEY: &str = "freetumor";
 /// The version of checkpoints that this program writes and reads.
 const FORMAT: u32 = 1;
 
@@ -71,11 +69,13 @@ pub fn save(path: &Path, standing: &Standing, networks: &[&Learning]) -> Result<
     }
     let text = serde_json::to_string(&standing)
         .map_err(|cause| Error::new(format!("cannot write a checkpoint: {cause}")).with_source(cause))?;
-    write_safetensors(path, &tensors, &BTreeMap::from([(KEY.to_owned(), text)]), Precision::Single).map_err(|error| {
-        let before = if path.exists() { "the last one is intact" } else { "there is none before it" };
-        let message = format!("cannot save the checkpoint, {before}: {error}");
-        Error::new(message).with_hint("free some space and go on with --resume")
-    })
+    write_safetensors(path, &tensors, &BTreeMap::from([(STANDING.to_owned(), text)]), Precision::Single).map_err(
+        |error| {
+            let before = if path.exists() { "the last one is intact" } else { "there is none before it" };
+            let message = format!("cannot save the checkpoint, {before}: {error}");
+            Error::new(message).with_hint("free some space and go on with --resume")
+        },
+    )
 }
 
 /// The standing of a checkpoint.
@@ -84,7 +84,7 @@ pub fn save(path: &Path, standing: &Standing, networks: &[&Learning]) -> Result<
 /// Where the file cannot be read, is no checkpoint, or one of another version.
 pub fn standing(path: &Path) -> Result<Standing> {
     let metadata = read_metadata(path)?;
-    let text = metadata.get(KEY).ok_or_else(|| {
+    let text = metadata.get(STANDING).ok_or_else(|| {
         Error::new(format!("{} is no checkpoint of `freetumor train`: it has no standing", path.display()))
             .with_hint("weights alone start a run: set `train.network.weights`")
     })?;

@@ -52,6 +52,9 @@ impl PreprocessConfig {
     }
 }
 
+/// Features of the widest network that is trained: the published ones have 32 and 48.
+const MOST_FEATURES: usize = 256;
+
 /// The kinds of networks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ModelName {
@@ -120,7 +123,10 @@ impl NetworkConfig {
             complaints.push(Complaint::new("norm", "swin_unetr has norms per instance only, got batch"));
         }
         match (self.model, self.width) {
-            (_, Some(0)) => complaints.push(Complaint::new("width", "expected at least 1 feature, got 0")),
+            (_, Some(width)) if !(1..=MOST_FEATURES).contains(&width) => {
+                let message = format!("expected 1 to {MOST_FEATURES} features, got {width}");
+                complaints.push(Complaint::new("width", message));
+            }
             (ModelName::SwinUnetr, Some(width)) if width % 12 != 0 => {
                 let message = format!("swin_unetr takes a width that is a multiple of 12, got {width}");
                 complaints.push(Complaint::new("width", message));

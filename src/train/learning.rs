@@ -11,7 +11,7 @@ use crate::nn::failed;
 use crate::nn::network::{Config, Network};
 use crate::nn::optimise::{Adam, AdamConfig, Moments};
 use crate::nn::parameters::{Variables, from_tensors};
-use crate::nn::weights::{Part, Precision, fit, read, write_safetensors};
+use crate::nn::weights::{Part, Precision, Stated, fit, read, write_safetensors};
 use crate::random::Key;
 
 /// A network with what training changes.
@@ -41,6 +41,7 @@ impl Learning {
     /// # Errors
     /// Where the file cannot be read or holds another network.
     pub fn with_weights(self, path: &Path, part: Part) -> Result<Self> {
+        Stated::of(path).check_weights(path)?;
         let declared = self.config.declared().map_err(failed("there is no such network"))?;
         let weights = fit(&read(path, &Device::Cpu)?, &declared, part).map_err(|error| {
             let wrapped = Error::new(format!("{}: {error}", path.display()));

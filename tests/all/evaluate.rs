@@ -144,8 +144,9 @@ fn bad_input_ends_in_exit_code_2_and_a_hint() {
     std::fs::create_dir(folder.path().join("empty")).unwrap();
     write(folder.path().join("other/unknown.nii"), &grid(), &livers(3, false));
     std::fs::write(folder.path().join("patients.csv"), "case,patient\ncase-1\n").unwrap();
+    std::fs::write(folder.path().join("twice.csv"), "case-1,a\ncase-1,b\n").unwrap();
     std::fs::write(folder.path().join("strangers.csv"), "case-1,a\nnobody,b\n").unwrap();
-    let runs: [&[&str]; 13] = [
+    let runs: [&[&str]; 16] = [
         &[],
         &["--truth", "data"],
         &["--truth", "empty", "--predictions", "good"],
@@ -159,6 +160,9 @@ fn bad_input_ends_in_exit_code_2_and_a_hint() {
         &["--truth", "data", "--arm", "a=good/case-1.nii"],
         &["--truth", "data", "--predictions", "good", "--patients", "patients.csv"],
         &["--truth", "data", "--predictions", "good", "--patients", "strangers.csv"],
+        &["--truth", "data", "--predictions", "good", "--patients", "twice.csv"],
+        &["--truth", "data", "--predictions", "good", "--organ", "liver=1:2", "--organ", "liver=2"],
+        &["--truth", "data", "--arm", "a=good,good"],
     ];
     let mut all = String::new();
     for run in runs {

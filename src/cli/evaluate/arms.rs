@@ -61,6 +61,12 @@ pub fn arms(args: &EvaluateArgs) -> Result<Vec<Arm>> {
             return Err(Error::new(format!("two arms are called {name:?}"))
                 .with_hint(format!("seeds of one arm are given together: --arm {name}=DIR1,DIR2")));
         }
+        if let Some(twice) = paths.iter().enumerate().find(|(at, path)| paths[..*at].contains(path)) {
+            let path = twice.1.display();
+            return Err(Error::new(format!(
+                "arm {name:?} has {path} twice: each seed of an arm is a network of its own"
+            )));
+        }
         let networks = paths.iter().map(|path| origin(args, path)).collect::<Result<_>>()?;
         arms.push(Arm { name, networks });
     }
@@ -82,7 +88,15 @@ fn origin(args: &EvaluateArgs, path: &Path) -> Result<Origin> {
             .with_hint("say what they are of and what to show them: --model unet3d --images DIR"));
     };
     args.network.check_windows(model, path)?;
-    Ok(Origin::Network(Box::new(args.network.open(model, path)?)))
+    let opened = args.network.open(model, path)?;
+    let classes = opened.predictor.config().classes;
+    let ids = args.organ.iter().flat_map(|organ| organ.organ_id.into_iter().chain([organ.tumor_id]));
+    if let Some(id) = ids.max().filter(|id| usize::from(*id) >= classes) {
+        let most = classes - 1;
+        return Err(Error::new(format!("{} gives labels 0 to {most}, --organ asks for {id}", path.display()))
+            .with_hint("are these the weights of a segmentor of these organs?"));
+    }
+    Ok(Origin::Network(Box::new(opened)))
 }
 
 /// The pairs of arms to compare, by their places.

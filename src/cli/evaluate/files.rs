@@ -81,7 +81,7 @@ fn found(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
 /// The patients of cases: lines of `case,patient`. A first line `case,patient` is a heading.
 ///
 /// # Errors
-/// Where the file cannot be read, or a line has not two entries.
+/// Where the file cannot be read, a line has not two entries, or a case has two patients.
 pub fn patients(path: &Path) -> Result<BTreeMap<String, String>> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::io("cannot read", path, error))?;
     let mut patients = BTreeMap::new();
@@ -90,7 +90,12 @@ pub fn patients(path: &Path) -> Result<BTreeMap<String, String>> {
         match parts[..] {
             ["case", "patient"] if number == 0 => {}
             [case, patient] if !case.is_empty() && !patient.is_empty() => {
-                patients.insert(case.to_owned(), patient.to_owned());
+                let other = patients.insert(case.to_owned(), patient.to_owned());
+                if let Some(other) = other.filter(|other| other != patient) {
+                    let (path, line) = (path.display(), number + 1);
+                    let message = format!("{path}, line {line}: case {case} is {patient}'s, and {other}'s above");
+                    return Err(Error::new(message));
+                }
             }
             _ => {
                 let message = format!("{}, line {}: expected case,patient", path.display(), number + 1);

@@ -103,6 +103,12 @@ pub fn evaluate(args: &EvaluateArgs, stdout: &mut dyn Write, stderr: &mut dyn Wr
     let Some(truth) = &args.truth else {
         return Err(Error::new("expected --truth DIR, got none").with_hint("or --turing with --real and --synthetic"));
     };
+    let named = |name: &str| args.organ.iter().filter(|organ| organ.name == name).count();
+    if let Some(organ) = args.organ.iter().find(|organ| named(&organ.name) > 1) {
+        return Err(
+            Error::new(format!("--organ {} is given twice", organ.name)).with_hint("name the second one otherwise")
+        );
+    }
     let arms = arms::arms(args)?;
     let comparisons = arms::comparisons(args, &arms)?;
     let truths = files::list(&files::label_folder(truth)?)?;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use crate::cli::validate::counted;
-use crate::error::{Complaint, Error, Result};
+use crate::error::{Complaint, Error, FaultKind, Result};
 use crate::graph::{Plan, Trial};
 use crate::ingest::ScanEntry;
 use crate::mask::{MaskedScan, Organ};
@@ -216,13 +216,24 @@ impl Scans {
     /// Adds the accepted tumors of a run, its training patients only.
     ///
     /// # Errors
-    /// Where the run cannot be read, or has no tumors of these patients.
+    /// Where the run cannot be read, has no tumors of these patients, or has other organs.
     pub fn add_run(&mut self, folder: &Path, at: Option<u64>, organs: &Arc<[Organ]>) -> Result<()> {
         let mut entries = run_entries(folder, at, Split::Train, organs)?;
         let renamed = self.validated_in(folder, at)?;
         entries.retain(|entry| ![&self.validated, &renamed].iter().any(|keys| keys.contains(&entry.patient_key)));
         if entries.is_empty() {
             return Err(Error::new(format!("{} has no accepted tumor of a training patient", folder.display())));
+        }
+        // All samples of a run have the label ids of its graph: the first shows whether they are those that are trained.
+        if let Err(fault) = entries[0].read()
+            && fault.kind == FaultKind::Mismatch
+        {
+            let trained: Vec<String> = organs.iter().map(|organ| organ.name.clone()).collect();
+            let hint = format!("trained are {}: a run of the same organs, in the same order, fits", trained.join(", "));
+            return Err(Error::new(format!("{}: {}", folder.display(), fault.message)).with_hint(hint));
+        }
+        for entry in &entries {
+            self.places.insert(entry.id.clone(), format!("{}: {}", folder.display(), entry.id));
         }
         self.pools.push(entries);
         Ok(())

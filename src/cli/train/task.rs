@@ -17,13 +17,14 @@ use crate::cli::validate::unprinted;
 use crate::error::{Complaint, Error, Result};
 use crate::graph::{Place as FilePlace, Plan, Trial, free_bytes};
 use crate::mask::Organ;
+use crate::nn::device::Place;
 use crate::nn::kernel::Class;
-use crate::nn::weights::Precision;
+use crate::nn::weights::{Precision, Stated};
 use crate::sink::durable::FileDigest;
 use crate::train::data::{Cases, Sampler, Survey};
 use crate::train::run::{Every, Learner, Report, RunPlan, run};
 use crate::train::segmentation::{SegmentationConfig, SegmentationLearner, SegmentationSampler, Synthetic, Tumors};
-use crate::train::synthesis::{SynthesisConfig, SynthesisLearner, SynthesisSampler};
+use crate::train::synthesis::{Networks, SynthesisConfig, SynthesisLearner, SynthesisSampler};
 use crate::volume::Preprocess;
 
 /// A training whose file is good.
@@ -57,13 +58,25 @@ impl Task {
         Self { stage, folder: folder.to_owned(), training, plan }
     }
 
-    /// Lists its scans and looks for its weights; none of them is read, but for the weights.
+    /// Lists its scans and opens its weights; no scan is read.
     ///
     /// # Errors
-    /// Where weights are not there, a source cannot be listed, a patient is trained and validated on, or there is nothing
-    /// to train on.
+    /// Where weights are not there or not those of its networks, a source cannot be listed, a patient is trained and
+    /// validated on, or there is nothing to train on.
     pub fn listed(mut self) -> Result<Listed> {
-        Ok(self.prepare()?.scans.listed())
+        let Prepared { organs, scans, .. } = self.prepare()?;
+        let device = Place::Cpu.device()?;
+        match &self.training {
+            Training::Segmentation(config) if config.network.weights.is_some() => {
+                SegmentationLearner::new(config, self.plan.seed, organs, None, &device).map(drop)?;
+            }
+            Training::Segmentation(_) => {}
+            Training::Synthesis(config) => {
+                let tumor_labels: Vec<u8> = organs.iter().map(|organ| organ.tumor_label).collect();
+                Networks::new(config, self.plan.seed, &tumor_labels, &device).map(drop)?;
+            }
+        }
+        Ok(scans.listed())
     }
 
     /// Trains; gives the report, and how many scans could not be read.
@@ -88,16 +101,20 @@ impl Task {
         let organs =
             |lists: &[(&str, &[String])]| agreed_organs(plan, lists).map_err(|complaint| first(vec![complaint]));
         let mut weights = json!({});
-        let mut found = |field: &str, written: Option<&mut PathBuf>| -> Result<()> {
-            let Some(written) = written else { return Ok(()) };
+        let mut found = |field: &str, network: &str, written: Option<&mut PathBuf>| -> Result<Stated> {
+            let Some(written) = written else { return Ok(Stated::default()) };
             *written = path(field, written)?;
             weights[field] = json!(weights_digest(field, written)?);
-            Ok(())
+            let said = Stated::of(written);
+            match said.other_than(network) {
+                Some(message) => Err(Error::new(format!("`train.{field}`: {message}"))),
+                None => Ok(said),
+            }
         };
         match training {
             Training::Segmentation(config) => {
                 let mut settings = settings(plan, config)?;
-                found("network.weights", config.network.weights.as_mut())?;
+                found("network.weights", "segmentor", config.network.weights.as_mut())?;
                 settings["weights"] = weights;
                 let organs = organs(&[("labeled", &config.labeled), ("validation", &config.validation)])?;
                 let mut scans = Scans::of(plan, &config.labeled, &config.validation)?;
@@ -120,9 +137,16 @@ impl Task {
             }
             Training::Synthesis(config) => {
                 let mut settings = settings(plan, config)?;
-                found("segmentor.weights", Some(&mut config.segmentor.weights))?;
-                found("generator.weights", config.generator.weights.as_mut())?;
-                found("discriminator.weights", config.discriminator.weights.as_mut())?;
+                let judge = found("segmentor.weights", "segmentor", Some(&mut config.segmentor.weights))?;
+                let seen = &config.preprocess;
+                if let Some((field, message, own)) =
+                    judge.other_frame(seen.window_hu, seen.spacing_mm).into_iter().next()
+                {
+                    return Err(Error::new(format!("`train.segmentor.weights`: {message}"))
+                        .with_hint(format!("the weights say {field} = {own}: set `train.preprocess.{field}` to it")));
+                }
+                found("generator.weights", "generator", config.generator.weights.as_mut())?;
+                found("discriminator.weights", "discriminator", config.discriminator.weights.as_mut())?;
                 settings["weights"] = weights;
                 let organs = organs(&[("labeled", &config.labeled), ("unlabeled", &config.unlabeled)])?;
                 let mut scans = Scans::of(plan, &config.labeled, &[])?;
@@ -187,8 +211,11 @@ impl Doing<'_> {
         let device = self.args.device.place().device()?;
         let seed = self.plan.seed;
         let mut learner = SegmentationLearner::new(config, seed, Arc::clone(&organs), Some(validation), &device)?;
-        let sampler = SegmentationSampler::new(config, seed, organs, labeled, synthetic);
-        let report = self.run(settings, places, (config.steps, config.every), Arc::new(sampler), &mut learner)?;
+        let sampler = Arc::new(SegmentationSampler::new(config, seed, organs, labeled, synthetic));
+        let report = self.run(settings, places, (config.steps, config.every), Arc::clone(&sampler), &mut learner)?;
+        if let Some(few) = sampler.too_few_fresh() {
+            writeln!(stderr, "warning: {few}").map_err(unprinted)?;
+        }
         Ok((report, spoiled(&all)))
     }
 

@@ -246,13 +246,6 @@ impl Problems {
                 message += &format!("\n  {kind} {} more", count - LISTED);
             }
         }
-        // Checkpoints of trainings hold the moments of an optimiser beside the weights.
-        let is_moment = |name: &String| name.split('.').any(|part| part == "first" || part == "second");
-        let error = Error::new(message);
-        Err(if self.unexpected.iter().any(is_moment) {
-            error.with_hint("this is the checkpoint of a training: its weights alone lie in `weights` beside it")
-        } else {
-            error
-        })
+        Err(Error::new(message))
     }
 }

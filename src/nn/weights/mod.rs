@@ -17,6 +17,7 @@ mod element;
 mod fit;
 mod pickle;
 mod safetensors;
+mod stated;
 mod torch;
 
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ use candle_core::{Device, Tensor};
 
 pub use fit::{Part, fit, shape_of};
 pub use safetensors::{Precision, read_metadata, write_safetensors};
+pub use stated::{STANDING, Stated};
 
 use super::failed;
 use crate::error::{Error, Result};

@@ -41,6 +41,14 @@ impl CaseEntry {
         Self { mark, ..self }
     }
 
+    /// The scan as it lies in its file, read now.
+    ///
+    /// # Errors
+    /// A fault where it cannot be read.
+    pub fn read(&self) -> Result<MaskedScan, Fault> {
+        (self.open)()
+    }
+
     /// A scan that is in memory already.
     pub fn of(masked: MaskedScan) -> Self {
         let entry = masked.scan.entry.clone();

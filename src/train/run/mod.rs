@@ -120,7 +120,8 @@ where
         seen(&Progress { step: done, steps: plan.steps, numbers: &numbers, scores: &scores, elapsed, left });
     }
     drop(loader);
-    if run.standing.step == plan.steps {
+    let is_whole = |run: &Run<'_>| learner.networks().iter().all(|network| run.weights(network.name()).exists());
+    if run.standing.step == plan.steps && (run.standing.step > first || !is_whole(&run)) {
         run.finish(learner)?;
     }
     let seconds = start.elapsed().as_secs_f64();

@@ -19,6 +19,9 @@ const DRAWS: usize = 64;
 /// Fresh tumors that are asked for before it is said, for the first time, how many there were.
 const TOLD_AFTER: u64 = 100;
 
+/// What to do where they are few.
+const LOOSEN: &str = "loosen the conditions of the quality test, or raise its `attempts`";
+
 /// Where synthetic tumors come from.
 #[derive(Clone)]
 pub enum Synthetic {
@@ -157,20 +160,29 @@ impl SegmentationSampler {
         if asked < told_at || passed * 10 > asked * 9 {
             return Ok(());
         }
-        let attempts = tumors.test.attempts();
-        let hint = "loosen the conditions of the quality test, or raise its `attempts`";
         if passed == 0 {
+            let attempts = tumors.test.attempts();
             let message =
                 format!("none of {asked} synthetic tumors passed the quality test within {attempts} attempts");
-            return Err(Error::new(message).with_hint(hint));
+            return Err(Error::new(message).with_hint(LOOSEN));
         }
-        tracing::warn!(
-            "{passed} of {asked} synthetic tumors passed the quality test within {attempts} attempts: for the others a crop \
-             stands as it is, so that {:.2} of the crops are synthetic in place of {:.2}; {hint}",
+        tracing::warn!("{}", self.passed_in_words(asked, passed));
+        Ok(())
+    }
+
+    /// What is to be said of the fresh tumors at the end: how many passed, where that were fewer than nine in ten.
+    pub fn too_few_fresh(&self) -> Option<String> {
+        let [asked, passed] = self.fresh.each_ref().map(|count| count.load(Ordering::Relaxed));
+        (passed * 10 < asked * 9).then(|| self.passed_in_words(asked, passed))
+    }
+
+    fn passed_in_words(&self, asked: u64, passed: u64) -> String {
+        format!(
+            "{passed} of {asked} synthetic tumors passed the quality test: for the others a crop stands as it is, so that \
+             {:.2} of the crops are synthetic in place of {:.2}; {LOOSEN}",
             self.share * passed as f64 / asked as f64,
             self.share
-        );
-        Ok(())
+        )
     }
 }
 

@@ -21,6 +21,42 @@ use crate::volume::{Affine, Grid, HuWindow, Labels, Picture, Volume, Voxels, bus
 /// Above this found fraction a tumor passes, as published.
 const PASSES: f64 = 0.7;
 
+/// Generator and discriminator before the first step, and the segmentor that judges.
+pub struct Networks {
+    generator: Learning,
+    discriminator: Learning,
+    segmentor: Predictor,
+}
+
+impl Networks {
+    /// The networks of a configuration, with the weights that it names.
+    ///
+    /// # Errors
+    /// Where there is no such network, weights cannot be read, or the segmentor lacks a tumor's class.
+    pub fn new(config: &SynthesisConfig, seed: u64, tumor_labels: &[u8], device: &Device) -> Result<Self> {
+        let key = Key::root(seed).with("train", "weights");
+        let make = |name, network: &crate::train::config::NetworkConfig, classes, part| {
+            let learning =
+                Learning::new(name, network.build(classes), config.optimiser.optimiser().adam(), key, device)?;
+            match &network.weights {
+                Some(path) => learning.with_weights(path, part),
+                None => Ok(learning),
+            }
+        };
+        let generator = make("generator", &config.generator, tumor_labels.len(), Part::Whole)?;
+        let discriminator = make("discriminator", &config.discriminator, 3, Part::Whole)?;
+        let wanted =
+            Wanted { model: config.segmentor.model.model(), part: Part::Whole, classes: None, width: None, norm: None };
+        let segmentor = Predictor::open(&config.segmentor.weights, &wanted, device)?;
+        let classes = segmentor.config().classes;
+        if let Some(label) = tumor_labels.iter().find(|label| usize::from(**label) >= classes) {
+            let message = format!("the segmentor has classes 0 to {}, a tumor has the label {label}", classes - 1);
+            return Err(Error::new(message).with_hint("train it on the same organs, in the same order"));
+        }
+        Ok(Self { generator, discriminator, segmentor })
+    }
+}
+
 /// Generator and discriminator that learn.
 pub struct SynthesisLearner {
     generator: Learning,
@@ -52,25 +88,7 @@ impl SynthesisLearner {
         validation: &impl Sampler<Batch = SynthesisBatch>,
         device: &Device,
     ) -> Result<Self> {
-        let key = Key::root(seed).with("train", "weights");
-        let make = |name, network: &crate::train::config::NetworkConfig, classes, part| {
-            let learning =
-                Learning::new(name, network.build(classes), config.optimiser.optimiser().adam(), key, device)?;
-            match &network.weights {
-                Some(path) => learning.with_weights(path, part),
-                None => Ok(learning),
-            }
-        };
-        let generator = make("generator", &config.generator, tumor_labels.len(), Part::Whole)?;
-        let discriminator = make("discriminator", &config.discriminator, 3, Part::Whole)?;
-        let wanted =
-            Wanted { model: config.segmentor.model.model(), part: Part::Whole, classes: None, width: None, norm: None };
-        let segmentor = Predictor::open(&config.segmentor.weights, &wanted, device)?;
-        let classes = segmentor.config().classes;
-        if let Some(label) = tumor_labels.iter().find(|label| usize::from(**label) >= classes) {
-            let message = format!("the segmentor has classes 0 to {}, a tumor has the label {label}", classes - 1);
-            return Err(Error::new(message).with_hint("train it on the same organs, in the same order"));
-        }
+        let Networks { generator, discriminator, segmentor } = Networks::new(config, seed, &tumor_labels, device)?;
         let batches = config.validation_crops.div_ceil(config.batch) as u64;
         Ok(Self {
             judge: discriminator.frozen()?,

@@ -19,7 +19,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use generate::{Activation, Blend};
-pub use learner::SynthesisLearner;
+pub use learner::{Networks, SynthesisLearner};
 pub use sampler::{SynthesisBatch, SynthesisSampler};
 
 use super::config::{AdversarialConfig, ModelName, NetworkConfig, PreprocessConfig, at_least_one, within};

@@ -177,7 +177,58 @@ fn weights_are_written_in_16_bits_where_that_is_asked_for() {
     let weights = format!("train.network.weights={}", whole.join("checkpoint.safetensors").display());
     let refused = segmentor(&folder.path().join("next"), &["--set", &weights]);
     let said = String::from_utf8_lossy(&refused.stderr);
-    assert!(said.contains("hint: this is the checkpoint of a training: its weights alone lie in `weights`"), "{said}");
+    assert!(
+        said.contains("whole/checkpoint.safetensors is the checkpoint of a training, not a file of weights"),
+        "{said}"
+    );
+    assert!(said.contains("hint: the weights of that training lie in ") && said.contains("whole/weights"), "{said}");
+    // Where there is nothing to do nothing is written, in whatever precision.
+    let written = std::fs::read(half.join("weights/segmentor.safetensors")).unwrap();
+    ran(&segmentor(&half, &["--resume"]));
+    assert!(std::fs::read(half.join("weights/segmentor.safetensors")).unwrap() == written);
+}
+
+/// Weights say which network they are and how it saw: nothing is taken for another, or shown otherwise, in silence.
+#[test]
+fn weights_are_taken_for_what_they_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let quickstart = project("pipelines/quickstart.toml").display().to_string();
+    let discriminator = format!("{:?}", project("pipelines/networks/discriminator.safetensors").display().to_string());
+    let refused = |args: &[&str]| {
+        let output = freetumor(args);
+        assert_eq!(output.status.code(), Some(2));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let said = refused(&["validate", &quickstart, "--set", "stages.found.network.spacing_mm=[2, 2, 2]"]);
+    let expected = "the network was trained on voxels of [4.0, 4.0, 4.0] mm, here it would see [2.0, 2.0, 2.0]";
+    assert!(said.contains(expected) && said.contains("hint: the weights say spacing_mm = [4.0, 4.0, 4.0]"), "{said}");
+    let set = format!("stages.found.network.weights={discriminator}");
+    let said = refused(&["validate", &quickstart, "--set", &set]);
+    assert!(said.contains("expected the weights of a segmentor, these are those of a discriminator"), "{said}");
+    let synthesis = project("pipelines/train-synthesis-small.toml").display().to_string();
+    let set = format!("train.segmentor.weights={discriminator}");
+    let said = refused(&["validate", &synthesis, "--set", &set]);
+    assert!(said.contains("expected the weights of a segmentor, these are those of a discriminator"), "{said}");
+    let judge = project("pipelines/networks/segmentor.safetensors").display().to_string();
+    let set = format!("train.segmentor.weights={judge:?}");
+    ran(&freetumor(&["validate", &synthesis, "--set", &set]));
+    let said = refused(&["validate", &synthesis, "--set", &set, "--set", "train.preprocess.window_hu=[-200, 300]"]);
+    assert!(
+        said.contains("hint: the weights say window_hu = [-175.0, 250.0]: set `train.preprocess.window_hu`"),
+        "{said}"
+    );
+    let broken = folder.path().join("broken.safetensors");
+    std::fs::write(&broken, "nothing").unwrap();
+    let set = format!("train.network.weights={:?}", broken.display().to_string());
+    let segmentor = project("pipelines/train-segmentor-small.toml").display().to_string();
+    assert!(refused(&["validate", &segmentor, "--set", &set]).contains("broken.safetensors"));
+    let said = refused(&["train", "segmentor", &quickstart]);
+    assert!(said.contains("quickstart.toml has no section [train]"), "{said}");
+    // A file for training without its section is a pipeline that cannot be run.
+    let text = std::fs::read_to_string(project("pipelines/train-segmentation-small.toml")).unwrap();
+    let run = folder.path().join("run.toml");
+    std::fs::write(&run, text.split("[train]").next().unwrap()).unwrap();
+    assert!(refused(&["validate", run.to_str().unwrap()]).contains("is fed by a training, not by a run"));
 }
 
 /// What a training would take is known without starting it.
@@ -295,8 +346,15 @@ fn generator_and_final_segmentor_train_from_the_small_files() {
     sets.push("train.optimiser.schedule.warmup_steps=1".to_owned());
     sets.push("stages.tumors.diameter_mm=[20.0, 80.0]".to_owned());
     sets.push("stages.tumors.min_diameter_voxels=1.5".to_owned());
-    let report = train("segmentation", "pipelines/train-segmentation-small.toml", "f", sets);
+    let report = train("segmentation", "pipelines/train-segmentation-small.toml", "f", sets.clone());
     assert!(report["scores"]["dice liver"].as_f64().unwrap() >= 0.0, "{report}");
+    // Where hardly any fresh tumor passes, that is said, however short the training.
+    sets.push("stages.test.accept=[\"delta_hu > 1000 HU\"]".to_owned());
+    let (config, out) = (project("pipelines/train-segmentation-small.toml").display().to_string(), path("none"));
+    let sets = sets.iter().flat_map(|set| ["--set", set]);
+    let args: Vec<&str> = ["train", "segmentation", &config, "--out", &out].into_iter().chain(sets).collect();
+    let said = String::from_utf8_lossy(&freetumor(&args).stderr).into_owned();
+    assert!(said.contains("warning: 0 of ") && said.contains("synthetic tumors passed the quality test"), "{said}");
 }
 
 #[test]

@@ -1,0 +1,44 @@
+//! The small networks that are kept beside the pipelines.
+
+use std::path::Path;
+use std::process::Command;
+
+use freetumor::nn::kernel::Class;
+
+/// Each is what the commands on their card leave behind.
+#[test]
+#[ignore = "trains for a quarter of an hour: cargo test --release -- --ignored kept_networks"]
+fn kept_networks_come_from_their_commands() {
+    if Class::detect().name() != "avx512" {
+        eprintln!(
+            "skipped: the kept networks were trained on a processor with 512-bit vectors, whose last bits differ"
+        );
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let pipelines = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines");
+    std::fs::create_dir(folder.path().join("pipelines")).unwrap();
+    for name in ["train-segmentor-small.toml", "train-synthesis-small.toml"] {
+        std::fs::copy(pipelines.join(name), folder.path().join("pipelines").join(name)).unwrap();
+    }
+    let card = std::fs::read_to_string(pipelines.join("networks/README.md")).unwrap().replace("\\\n", " ");
+    let commands: Vec<&str> = card.lines().filter_map(|line| line.strip_prefix("$ freetumor ")).collect();
+    assert_eq!(commands.len(), 3);
+    for command in commands {
+        let words = command.split('#').next().unwrap().split_whitespace();
+        let mut program = Command::new(env!("CARGO_BIN_EXE_freetumor"));
+        program.env("FREETUMOR_PATIENT_KEY", "a secret for tests only").current_dir(folder.path());
+        let output = program.args(words).output().unwrap();
+        assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    for (kept, made) in [
+        ("segmentor", "segmentor-small/weights/segmentor"),
+        ("held_out", "held-out-small/weights/segmentor"),
+        ("generator", "synthesis-small/weights/generator"),
+        ("discriminator", "synthesis-small/weights/discriminator"),
+    ] {
+        let read = |path: &Path| std::fs::read(path.with_extension("safetensors")).unwrap();
+        let same = read(&pipelines.join("networks").join(kept)) == read(&folder.path().join("runs").join(made));
+        assert!(same, "{kept}: pipelines/networks is not what its command gives");
+    }
+}
