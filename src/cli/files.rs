@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use super::validate::printed;
+use super::print::printed;
 use crate::error::Result;
 use crate::tables::run::RunFolder;
 

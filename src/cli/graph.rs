@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::validate::{print_problems, printed};
+use super::print::{print_problems, printed};
 use crate::error::Result;
 use crate::graph::{GraphFile, Problem, Registry, Severity, check, draw};
 

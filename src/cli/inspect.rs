@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
+use super::print::printed;
 use super::scan::{read_scan, unreadable, window};
-use super::validate::printed;
 use crate::error::Result;
 use crate::ingest::nifti;
 use crate::volume::{HuWindow, Labels, Volume, Voxels, busiest_voxel, three_planes};

@@ -7,6 +7,7 @@ pub mod graph;
 pub mod infer;
 pub mod inspect;
 pub mod network;
+mod print;
 mod progress;
 pub mod run;
 mod scan;
@@ -115,6 +116,6 @@ fn start_log(format: LogFormat) {
 fn load_plan(path: &Path, sets: &[String], registry: &Registry, stderr: &mut dyn Write) -> Result<Option<Plan>> {
     let file = GraphFile::open(path)?.with_sets(sets);
     let checked = check(&file, registry);
-    validate::print_problems(&file, &checked.problems.iter().collect::<Vec<_>>(), stderr)?;
+    print::print_problems(&file, &checked.problems.iter().collect::<Vec<_>>(), stderr)?;
     Ok(checked.plan.filter(|_| !checked.problems.iter().any(|problem| problem.severity == Severity::Error)))
 }

@@ -14,9 +14,9 @@ use crate::graph::{Plan, Registry};
 use crate::view::Phase;
 
 use super::network::DeviceName;
+use super::print::printed;
 use super::progress::Watcher;
 use super::stream::{Standing, Stream};
-use super::validate::printed;
 
 /// Less memory than this for open scans is a unit forgotten.
 const LEAST_MEMORY_BYTES: u64 = 1 << 20;

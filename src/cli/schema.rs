@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::validate::printed;
+use super::print::printed;
 use crate::error::{Error, Result};
 use crate::graph::{Registry, Training, pipeline_schema, training_schema};
 use crate::sink::canonical;

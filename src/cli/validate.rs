@@ -8,9 +8,10 @@ use bytesize::ByteSize;
 use clap::Args;
 use serde_json::{Value as Json, json};
 
+use super::print::{counted, print_problems, unprinted};
 use super::run::fed_by_training;
 use super::train::{self, Listed, StageName};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::graph::{GraphFile, Problem, Registry, Severity, Survey, check, survey};
 
 /// How long a source may take to list its scans: validation is for people who wait.
@@ -134,27 +135,6 @@ fn report(path: &Path, good: bool, digest: Option<&String>, survey: Option<&Surv
     })
 }
 
-/// Shows problems as a compiler would, and counts them.
-///
-/// # Errors
-/// Where they cannot be printed.
-pub fn print_problems(file: &GraphFile, problems: &[&Problem], stderr: &mut dyn Write) -> Result<()> {
-    for problem in problems {
-        writeln!(stderr, "{problem}").map_err(unprinted)?;
-    }
-    let count = |severity| problems.iter().filter(|problem| problem.severity == severity).count();
-    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
-    let counts: Vec<String> = [(errors, "error"), (warnings, "warning")]
-        .into_iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, noun)| counted(count, noun))
-        .collect();
-    if counts.is_empty() {
-        return Ok(());
-    }
-    writeln!(stderr, "{}: {}", file.name(), counts.join(", ")).map_err(unprinted)
-}
-
 fn needs(survey: &Survey) -> String {
     match (survey.scans, survey.samples, survey.needed_bytes) {
         (Some(scans), Some(samples), Some(bytes)) => format!(
@@ -164,29 +144,5 @@ fn needs(survey: &Survey) -> String {
             ByteSize(bytes)
         ),
         _ => String::new(),
-    }
-}
-
-/// `1 source`, `2 sources`, `0 syntheses`.
-pub(super) fn counted(count: usize, noun: &str) -> String {
-    match (count, noun.strip_suffix("is")) {
-        (1, _) => format!("1 {noun}"),
-        (_, Some(stem)) => format!("{count} {stem}es"),
-        _ => format!("{count} {noun}s"),
-    }
-}
-
-pub(super) fn unprinted(error: std::io::Error) -> Error {
-    Error::new(format!("cannot print: {error}")).with_source(error)
-}
-
-/// What came of printing a result; whoever closed the pipe has seen enough of it.
-///
-/// # Errors
-/// Where it cannot be printed for another reason.
-pub(super) fn printed(written: std::io::Result<()>) -> Result<()> {
-    match written {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(unprinted(error)),
-        _ => Ok(()),
     }
 }

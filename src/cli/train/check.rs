@@ -22,10 +22,12 @@ pub struct Checked {
 pub fn stage_of(file: &GraphFile) -> Option<StageName> {
     let keys = training_keys(file)?;
     let has = |names: &[&str]| keys.iter().any(|key| names.contains(&key.as_str()));
-    Some(match () {
-        () if has(&["segmentor", "generator", "discriminator"]) => StageName::Synthesis,
-        () if has(&["synthetic"]) => StageName::Segmentation,
-        () => StageName::Segmentor,
+    Some(if has(&["segmentor", "generator", "discriminator"]) {
+        StageName::Synthesis
+    } else if has(&["synthetic"]) {
+        StageName::Segmentation
+    } else {
+        StageName::Segmentor
     })
 }
 

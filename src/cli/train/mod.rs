@@ -17,7 +17,7 @@ pub(super) use self::scans::Listed;
 use self::summary::Summary;
 pub(super) use self::task::Task;
 use super::network::DeviceName;
-use super::validate::{print_problems, printed, unprinted};
+use super::print::{print_problems, printed, unprinted};
 use crate::error::Result;
 use crate::graph::{GraphFile, Registry};
 

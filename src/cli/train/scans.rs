@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 
-use crate::cli::validate::counted;
+use crate::cli::print::counted;
 use crate::error::{Complaint, Error, FaultKind, Result};
 use crate::graph::{Plan, Trial};
 use crate::ingest::ScanEntry;
