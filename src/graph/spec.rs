@@ -176,6 +176,11 @@ impl<'t> Spec<'t> {
         Some(spec)
     }
 
+    /// Whether the file has a section `[train]`: where it has none, an empty table without a place stands for it.
+    pub(super) fn has_train(&self) -> bool {
+        self.train.as_ref().is_some_and(|train| !train.span().is_empty())
+    }
+
     fn read_section(&mut self, section: Section, value: Value<'t>, problems: &mut Problems<'_>) {
         let DeValue::Table(table) = value.into_inner() else { return };
         for (key, value) in table {

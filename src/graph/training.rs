@@ -42,10 +42,8 @@ impl<C> CheckedTraining<C> {
 /// assert_eq!(training_keys(&GraphFile::new("b.toml", ".", "[pipeline]\nname = \"b\"\n")), None);
 /// ```
 pub fn training_keys(file: &GraphFile) -> Option<Vec<String>> {
-    let spec = Spec::read(file, Purpose::Train, &mut Problems::of(file))?;
-    // A section that is not there is an empty one without a place.
-    let train = spec.train.filter(|train| !train.span().is_empty())?;
-    let DeValue::Table(table) = train.into_inner() else { return None };
+    let spec = Spec::read(file, Purpose::Train, &mut Problems::of(file)).filter(Spec::has_train)?;
+    let DeValue::Table(table) = spec.train?.into_inner() else { return None };
     Some(table.into_iter().map(|(key, _)| key.into_inner().into_owned()).collect())
 }
 
@@ -78,14 +76,14 @@ pub fn check_training<C: StageConfig>(
     complaints: impl Fn(&C, Option<&Plan>) -> Vec<Complaint>,
 ) -> CheckedTraining<C> {
     let mut problems = Problems::of(file);
-    if training_keys(file).is_none() && Spec::read(file, Purpose::Train, &mut Problems::of(file)).is_some() {
+    let Some(spec) = Spec::read(file, Purpose::Train, &mut problems) else {
+        return CheckedTraining { problems: problems.sorted(), settings: None, plan: None };
+    };
+    if !spec.has_train() {
         let message = format!("{} has no section [train]", file.name());
         problems.error_of_file(message).hint("a pipeline without it is run: freetumor run".to_owned());
         return CheckedTraining { problems: problems.sorted(), settings: None, plan: None };
     }
-    let Some(spec) = Spec::read(file, Purpose::Train, &mut problems) else {
-        return CheckedTraining { problems: problems.sorted(), settings: None, plan: None };
-    };
     let (_, plan) = plan_nodes(file, &spec, registry, &mut problems);
     let settings = spec.train.as_ref().and_then(|table| {
         let span = table.span();

@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 
-use super::scans::{Listed, Part, Scans, agreed_organs};
+use super::scans::{Listed, Part, ReadyCases, Scans, agreed_organs};
 use super::watch::Watch;
 use super::{StageName, TrainArgs};
 use crate::cli::network::DeviceName;
@@ -165,19 +165,35 @@ struct Doing<'a> {
     plan: Plan,
 }
 
+/// A training whose labeled scans were looked at.
+struct Begun {
+    settings: Json,
+    organs: Arc<[Organ]>,
+    places: Vec<u8>,
+    /// All scans but the labeled ones.
+    cases: ReadyCases,
+    all: Vec<Arc<Cases>>,
+    labeled: Arc<Cases>,
+}
+
 impl Doing<'_> {
-    fn segmentation(
-        &self,
-        config: &SegmentationConfig,
-        prepared: Prepared,
-        stderr: &mut dyn Write,
-    ) -> Result<(Report, usize)> {
+    fn begin(&self, prepared: Prepared) -> Result<Begun> {
         let Prepared { mut settings, preprocess, organs, scans } = prepared;
         let places = scans.places()?;
         let mut cases = scans.cases(preprocess, self.memory_bytes());
         let all = cases.all();
         let labeled = cases.take(Part::Labeled);
         settings["scans"]["labeled_contents"] = look_at("labeled", &labeled, &organs, true)?.into();
+        Ok(Begun { settings, organs, places, cases, all, labeled })
+    }
+
+    fn segmentation(
+        &self,
+        config: &SegmentationConfig,
+        prepared: Prepared,
+        stderr: &mut dyn Write,
+    ) -> Result<(Report, usize)> {
+        let Begun { mut settings, organs, places, mut cases, all, labeled } = self.begin(prepared)?;
         let validation = cases.take(Part::Validation);
         if validation.is_empty() {
             let advice = "name stages under `validation`, or give validation a share of the patients in [pipeline]";
@@ -220,12 +236,7 @@ impl Doing<'_> {
     }
 
     fn synthesis(&self, config: &SynthesisConfig, prepared: Prepared) -> Result<(Report, usize)> {
-        let Prepared { mut settings, preprocess, organs, scans } = prepared;
-        let places = scans.places()?;
-        let mut cases = scans.cases(preprocess, self.memory_bytes());
-        let all = cases.all();
-        let labeled = cases.take(Part::Labeled);
-        settings["scans"]["labeled_contents"] = look_at("labeled", &labeled, &organs, true)?.into();
+        let Begun { mut settings, organs, places, mut cases, all, labeled } = self.begin(prepared)?;
         let unlabeled = (!config.unlabeled.is_empty()).then(|| cases.take(Part::Unlabeled));
         if let Some(cases) = unlabeled.as_ref().filter(|cases| cases.is_empty()) {
             look_at("unlabeled", cases, &organs, false)?;

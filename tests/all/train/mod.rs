@@ -3,3 +3,4 @@
 mod command;
 mod kept;
 mod losses;
+mod weights;
