@@ -20,7 +20,7 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Complaint;
+use crate::error::ConfigError;
 use crate::score::{Score, Scores};
 use crate::suggest::did_you_mean;
 
@@ -71,23 +71,23 @@ impl QualityTest {
     /// # Errors
     /// Every condition that cannot be read or never hold, those that contradict each other, and attempts outside
     /// `1..=MAX_ATTEMPTS`.
-    pub fn new(config: QualityTestConfig) -> Result<Self, Vec<Complaint>> {
+    pub fn new(config: QualityTestConfig) -> Result<Self, Vec<ConfigError>> {
         let mut complaints = Vec::new();
         if !(1..=MAX_ATTEMPTS).contains(&config.attempts) {
             let message = format!("expected 1 to {MAX_ATTEMPTS} attempts, got {}", config.attempts);
-            complaints.push(Complaint::new("attempts", message));
+            complaints.push(ConfigError::new("attempts", message));
         }
         let mut conditions: Vec<Condition> = Vec::new();
         for (index, text) in config.accept.iter().enumerate() {
             let field = format!("accept.{index}");
             match text.parse::<Condition>() {
-                Err(complaint) => complaints.push(Complaint { field, ..complaint }),
+                Err(complaint) => complaints.push(ConfigError { field, ..complaint }),
                 Ok(condition) => {
                     if let Some(earlier) = conditions.iter().find(|earlier| earlier.excludes(&condition)) {
                         let message = format!("`{condition}` and `{earlier}` never hold together");
-                        complaints.push(Complaint::new(field, message).with_hint("nothing would be accepted"));
+                        complaints.push(ConfigError::new(field, message).with_hint("nothing would be accepted"));
                     } else if conditions.contains(&condition) {
-                        complaints.push(Complaint::new(field, format!("`{condition}` is there twice")));
+                        complaints.push(ConfigError::new(field, format!("`{condition}` is there twice")));
                     }
                     conditions.push(condition);
                 }
@@ -211,10 +211,10 @@ impl fmt::Display for Condition {
 }
 
 impl FromStr for Condition {
-    type Err = Complaint;
+    type Err = ConfigError;
 
-    fn from_str(text: &str) -> Result<Self, Complaint> {
-        let complaint = |message: String| Complaint::new("", message);
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let complaint = |message: String| ConfigError::new("", message);
         let form = "write a score, an operator and a number: `delta_hu < -10`";
         let Some(at) = text.find(['<', '>']) else {
             let message = format!("expected one of `<`, `<=`, `>`, `>=` in the condition, got `{text}`");
@@ -256,7 +256,7 @@ impl FromStr for Condition {
             let as_share = Self { threshold: threshold / 100.0, ..condition };
             let hint = (high == 1.0 && threshold > 1.0 && !as_share.is_impossible())
                 .then(|| format!("shares are not percent: `{as_share}`"));
-            return Err(Complaint { hint, ..complaint(message) });
+            return Err(ConfigError { hint, ..complaint(message) });
         }
         Ok(condition)
     }
@@ -268,7 +268,7 @@ mod tests {
 
     use super::*;
 
-    fn test(accept: &[&str]) -> Result<QualityTest, Vec<Complaint>> {
+    fn test(accept: &[&str]) -> Result<QualityTest, Vec<ConfigError>> {
         let accept = accept.iter().map(ToString::to_string).collect();
         QualityTest::new(QualityTestConfig { accept, ..Default::default() })
     }

@@ -16,7 +16,7 @@
 //! Each stage is a plain function or a small struct that works in a loop. A graph file names the stages and how they are joined
 //! ([`graph`]); [`dataflow`] runs them on timely workers and a pool of threads, within a budget of bytes, and commits
 //! what comes out epoch by epoch: exactly once, with the same bytes whatever the number of workers. Masks, synthesis and scores can be
-//! left to an external program, too ([`command`]).
+//! left to an external program, too ([`external`]).
 //!
 //! # Words
 //!
@@ -25,7 +25,7 @@
 //! them, and its answer is the *verdict*. An accepted candidate becomes a *sample*. An *epoch* is what one commit holds.
 //!
 //! The networks of the paper live in [`nn`], which knows nothing of CT: operators on candle with kernels of our own, a 3-D U-Net,
-//! Swin UNETR, their weights and sliding windows. [`view`] is how they look at scans: which windows, on which grid, by which device.
+//! Swin UNETR, their weights and sliding windows. [`inference`] is how they look at scans: which windows, on which grid, by which device.
 //!
 //! [`train`] teaches them: a segmentor, a generator with its discriminator, and the final segmentor on real and synthetic tumors. It also
 //! measures what came of it: how good a segmentation is, whether one is better than another, and whether synthetic tumors can be told
@@ -47,22 +47,25 @@
 //! ```
 #![warn(missing_docs, clippy::undocumented_unsafe_blocks)]
 
+pub mod attempt;
 pub mod cli;
-pub mod command;
 pub mod dataflow;
 pub mod error;
+pub mod external;
 pub mod filter;
 pub mod graph;
+pub mod id;
+pub mod inference;
 pub mod ingest;
 pub mod mask;
 pub mod nn;
 pub mod random;
+pub mod record;
+pub mod run;
 pub mod score;
-pub mod shield;
 pub mod sink;
+pub mod store;
 pub mod suggest;
 pub mod synth;
-pub mod tables;
 pub mod train;
-pub mod view;
 pub mod volume;

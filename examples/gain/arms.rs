@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use freetumor::error::{Error, Result};
 use freetumor::random::Key;
 use freetumor::score::Score;
-use freetumor::sink::durable::FileDigest;
+use freetumor::store::FileDigest;
 use freetumor::train::data::Cases;
 use freetumor::train::segmentation::Synthetic;
 use serde::{Deserialize, Serialize};

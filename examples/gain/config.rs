@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use freetumor::error::{Complaint, Error, Result};
-use freetumor::sink::canonical;
-use freetumor::sink::durable::FileDigest;
+use freetumor::error::{ConfigError, Error, Result};
+use freetumor::store::FileDigest;
+use freetumor::store::canonical;
 use freetumor::synth::RulesConfig;
 use freetumor::train::segmentation::SegmentationConfig;
 use freetumor::train::synthesis::SynthesisConfig;
@@ -251,7 +251,7 @@ impl Experiment {
     }
 
     fn complaints(&self) -> Vec<String> {
-        let said = |table: &str, complaints: Vec<Complaint>| {
+        let said = |table: &str, complaints: Vec<ConfigError>| {
             let each = complaints.into_iter().map(|it| format!("`{table}.{}`: {}", it.field, it.message));
             each.collect::<Vec<_>>()
         };
@@ -363,7 +363,7 @@ mod tests {
         ];
         for (settings, kept) in kept {
             let experiment = Experiment::parse(settings).unwrap();
-            let settings = String::from_utf8(freetumor::sink::canonical::pretty(&experiment).unwrap()).unwrap();
+            let settings = String::from_utf8(freetumor::store::canonical::pretty(&experiment).unwrap()).unwrap();
             assert!(settings == kept, "results are of other settings than the file: {}", experiment.digest().unwrap());
         }
     }

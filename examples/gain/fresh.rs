@@ -5,11 +5,11 @@ use std::sync::Arc;
 use freetumor::error::{Error, Fault, Result};
 use freetumor::filter::{QualityTest, QualityTestConfig};
 use freetumor::graph::{Plan, ScoreNode, Trial};
+use freetumor::inference::Viewer;
 use freetumor::mask::{MaskedScan, Organ};
-use freetumor::score::{Judge, Score, Scores};
+use freetumor::score::{Score, Scorer, Scores};
 use freetumor::synth::{Attempt, AttemptKey, Attempts, Synthesize};
 use freetumor::train::segmentation::Tumors;
-use freetumor::view::Viewer;
 
 use super::lab::refused;
 
@@ -57,7 +57,7 @@ impl Synthesize for UntilOnePasses {
 struct Trying<'scan> {
     of: &'scan UntilOnePasses,
     attempts: Box<dyn Attempts + 'scan>,
-    judges: Vec<Box<dyn Judge + 'scan>>,
+    judges: Vec<Box<dyn Scorer + 'scan>>,
 }
 
 impl Attempts for Trying<'_> {

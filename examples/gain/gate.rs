@@ -87,7 +87,7 @@ pub fn check(lab: &Lab) -> Result<Passage> {
     let bytes = std::fs::read(&path).map_err(|cause| {
         Error::io("cannot read", &path, cause).with_hint("the stage `gate` comes before judges, pools, arms and test")
     })?;
-    let passage: Passage = freetumor::sink::canonical::parse(&bytes, &path.display().to_string())?;
+    let passage: Passage = freetumor::store::canonical::parse(&bytes, &path.display().to_string())?;
     let gate = &lab.experiment.gate;
     if passage.is_open || !gate.stops {
         return Ok(passage);

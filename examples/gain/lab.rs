@@ -5,17 +5,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::Device;
-use freetumor::error::{Complaint, Error, Result};
+use freetumor::error::{ConfigError, Error, Result};
 use freetumor::graph::{Machine, Registry};
+use freetumor::inference::Networks;
 use freetumor::ingest::dicom::Decoder;
 use freetumor::mask::Organ;
 use freetumor::nn::device::Place;
 use freetumor::nn::kernel::Class;
 use freetumor::nn::service::Service;
-use freetumor::sink::canonical;
-use freetumor::sink::durable::write_whole;
+use freetumor::store::canonical;
+use freetumor::store::write_whole;
 use freetumor::train::world::{LIVER, TUMOR};
-use freetumor::view::Networks;
 use freetumor::volume::Preprocess;
 use serde::Serialize;
 
@@ -126,7 +126,7 @@ impl Lab {
 }
 
 /// The first of several complaints as an error.
-pub fn refused(what: &str, complaints: Vec<Complaint>) -> Error {
+pub fn refused(what: &str, complaints: Vec<ConfigError>) -> Error {
     let said: Vec<String> = complaints.into_iter().map(|it| format!("{}: {}", it.field, it.message)).collect();
     Error::new(format!("{what}: {}", said.join("; ")))
 }

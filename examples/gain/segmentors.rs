@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use freetumor::error::{Error, Result};
 use freetumor::nn::weights::Precision;
-use freetumor::sink::durable::FileDigest;
+use freetumor::store::FileDigest;
 use freetumor::train::data::{Cases, Sampler};
 use freetumor::train::run::{Every, Learner, Progress, RunPlan, in_words, run, weights_of};
 use freetumor::train::segmentation::{SegmentationConfig, SegmentationLearner, SegmentationSampler, Synthetic};

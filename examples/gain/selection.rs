@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use freetumor::error::Complaint;
+use freetumor::error::ConfigError;
 use freetumor::filter::Condition;
 use freetumor::random::Key;
 use freetumor::score::{Score, Scores};
@@ -57,7 +57,7 @@ impl TryFrom<String> for Accepted {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        text.parse().map(Self).map_err(|complaint: Complaint| complaint.message)
+        text.parse().map(Self).map_err(|complaint: ConfigError| complaint.message)
     }
 }
 

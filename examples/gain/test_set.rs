@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use freetumor::error::{Error, Result};
-use freetumor::sink::canonical;
+use freetumor::store::canonical;
 use freetumor::train::metrics::CaseRow;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};

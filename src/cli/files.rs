@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::print::printed;
 use crate::error::Result;
-use crate::tables::run::RunFolder;
+use crate::run::RunFolder;
 
 /// Print the committed files of a table
 ///

@@ -12,8 +12,8 @@ use super::network::{ModelName, NetworkArgs, Opened, Seen};
 use super::scan::read_scan;
 use crate::error::{Error, Fault, Result};
 use crate::ingest::nifti::{Datatype, encode_header, encode_series_header};
-use crate::sink::durable::write_whole;
-use crate::sink::nifti::DEFAULT_GZIP_LEVEL;
+use crate::sink::volume_files::DEFAULT_GZIP_LEVEL;
+use crate::store::write_whole;
 use crate::volume::{Array3, Grid};
 
 /// Run a network on a scan or on a tensor

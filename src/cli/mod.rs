@@ -23,10 +23,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::error::Result;
 use crate::graph::{GraphFile, Machine, Plan, Registry, Severity, check};
+use crate::inference::Networks;
 use crate::ingest::dicom::Decoder;
 use crate::nn::device::Place;
 use crate::nn::service::Service;
-use crate::view::Networks;
 
 /// Turns unlabeled CT archives into quality-filtered, traceable training sets of synthetic tumors.
 #[derive(Debug, Parser)]
@@ -85,7 +85,7 @@ impl Cli {
         let registry = Registry::on(&self.machine());
         match &self.command {
             Command::Run(args) => {
-                crate::shield::exit_on_unshielded_panics();
+                crate::error::exit_on_uncaught_panics();
                 run::run(args, &registry, stdout, stderr)
             }
             Command::Validate(args) => validate::validate(args, &registry, stdout, stderr),

@@ -8,6 +8,7 @@ use indicatif::ProgressBar;
 
 use super::scan::{triple, window};
 use crate::error::{Error, Fault, Result, Stage};
+use crate::inference::{MOST_VOXELS, NetworkConfig, OnScan, Viewer};
 use crate::nn::device::Place;
 use crate::nn::network::Model;
 use crate::nn::ops::Over;
@@ -15,7 +16,6 @@ use crate::nn::predictor::{Predictor, Wanted};
 use crate::nn::service::Service;
 use crate::nn::weights::{Part, Stated};
 use crate::nn::windows::{Grouping, Importance, SlidingWindows, WindowPlan};
-use crate::view::{MOST_VOXELS, NetworkConfig, OnScan, Viewer};
 use crate::volume::{Array3, Grid, HuWindow, Preprocess, Volume};
 
 // Text in front of a flattened struct would become that of the whole command.

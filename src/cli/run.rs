@@ -11,7 +11,8 @@ use clap::Args;
 use crate::dataflow::{Progress, RunOptions, RunReport};
 use crate::error::{Error, Result};
 use crate::graph::{Plan, Registry};
-use crate::view::Phase;
+use crate::inference::Phase;
+use crate::sink::Output;
 
 use super::network::DeviceName;
 use super::print::printed;
@@ -86,7 +87,7 @@ impl RunArgs {
 
 /// Why a graph cannot be run though nothing in it is wrong, and what to do: it has a sink for trainings.
 pub(super) fn fed_by_training(plan: &Plan, pipeline: &Path) -> Option<(String, String)> {
-    let node = plan.sinks.iter().find(|node| node.sink.trains())?;
+    let node = plan.sinks.iter().find(|node| matches!(node.output, Output::Trainer))?;
     let message = format!("`sinks.{}` is fed by a training, not by a run", node.name);
     Some((message, format!("freetumor train segmentation {}", pipeline.display())))
 }
@@ -217,8 +218,8 @@ impl Summary<'_> {
     fn table(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut rows: BTreeMap<(&str, &str), (u64, u64)> = BTreeMap::new();
         for group in &self.0.quality {
-            let (accepted, rejected) = rows.entry((&group.organ, class(&group.size_class))).or_default();
-            *(if group.reason.is_none() { accepted } else { rejected }) += group.count;
+            let (accepted, rejected) = rows.entry((&group.group.organ, class(&group.group.size_class))).or_default();
+            *(if group.group.reason.is_none() { accepted } else { rejected }) += group.count;
         }
         if rows.is_empty() {
             return Ok(());
@@ -263,7 +264,7 @@ impl Summary<'_> {
     fn reasons(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
         for group in &self.0.quality {
-            if let Some(reason) = &group.reason {
+            if let Some(reason) = &group.group.reason {
                 *reasons.entry(reason).or_default() += group.count;
             }
         }

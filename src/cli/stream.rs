@@ -9,10 +9,10 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::graph::Plan;
 use crate::random::Key;
+use crate::record::{FileEntry, Split};
+use crate::run::RunFolder;
 use crate::sink::pairs::{Pair, index_of};
 use crate::sink::stream::{Ended, TarStream, listed_in};
-use crate::sink::{FileEntry, Split};
-use crate::tables::run::RunFolder;
 
 /// How often a run that goes on is looked at for new commits.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -62,7 +62,7 @@ impl Stream {
     /// # Errors
     /// Where there is no such sink, or it is of another kind.
     pub fn of(plan: &Plan, folder: &Path, sink: &str, passes: u64, socket: Option<PathBuf>) -> Result<Self> {
-        let streams = plan.sinks.iter().filter_map(|node| Some((node.name.as_str(), node.sink.streams()?)));
+        let streams = plan.sinks.iter().filter_map(|node| Some((node.name.as_str(), node.output.streamed_split()?)));
         let streams: Vec<(&str, Split)> = streams.collect();
         let Some((_, split)) = streams.iter().find(|(name, _)| *name == sink) else {
             let names: Vec<&str> = streams.iter().map(|(name, _)| *name).collect();
@@ -184,7 +184,7 @@ impl Stream {
     }
 }
 
-type Committed = (std::sync::Arc<dyn crate::sink::durable::Durable>, Vec<Pair>);
+type Committed = (std::sync::Arc<dyn crate::store::Durable>, Vec<Pair>);
 
 /// How a reader left.
 enum Done {

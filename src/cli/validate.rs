@@ -90,7 +90,7 @@ pub fn validate(
                 let numbers = [
                     counted(plan.sources.len(), "source"),
                     counted(plan.masks.len(), "mask"),
-                    counted(plan.trials.len(), "synthesis"),
+                    counted(plan.syntheses.len(), "synthesis"),
                     counted(plan.sinks.len(), "sink"),
                 ];
                 writeln!(stdout, "{}: good: {}{}", file.name(), numbers.join(", "), needs(survey))

@@ -1,10 +1,10 @@
 //! From a plan to timely operators.
 //!
 //! ```text
-//!           ┌─ of an earlier run of the folder ────────────────────────────────────────┐
-//! entries ▶ peek ▶ admit ▶ read ▶ mask ▶ trial ▶ gather ▶ finish ▶ settle ▶ join ▶ commit
-//!             │              │      │                        │         └▶ count ┘
-//!             └─ faults ─────┴──────┴──────────▶ gather      └ exchanged to worker 0
+//!           ┌─ saved by an earlier run of the folder ──────────────────────────────────────────────┐
+//! entries ▶ peek ▶ admit ▶ read ▶ mask ▶ synthesize ▶ gather ▶ finish ▶ deduplicate ▶ join ▶ commit
+//!             │              │      │                              │             └▶ count ┘
+//!             └─ faults ─────┴──────┴────────────────▶ gather      └ exchanged to worker 0
 //! ```
 //!
 //! Up to `finish` a scan stays with the worker that its id hashes to; what crosses to worker 0 is small.
@@ -22,19 +22,20 @@ use timely::dataflow::operators::{Operator, Probe};
 use timely::dataflow::{Scope, StreamVec};
 
 use crate::ingest::{Scan, ScanEntry};
-use crate::mask::MaskedScan;
-use crate::sink::spool::ScanOutcome;
+use crate::record::QualityGroup;
+use crate::run::spool::ScanOutcome;
 
 use super::admit::admit;
 use super::budget::{Budget, Lease};
+use super::deduplicate::{KnownScans, deduplicate};
 use super::gather::{Report, gather};
 use super::ledger::Ledger;
 use super::offload::{Offload, offload};
 use super::pool::{Lane, Pool};
-use super::quality::{QualityChange, QualityGroup, count_groups};
-use super::settle::{KnownScans, settle};
+use super::quality::{QualityChange, count_groups};
+use super::split_three::{OneOf, split_three};
 use super::telemetry::{Step, Timing};
-use super::work::{Word, Work};
+use super::work::{DigestedScan, StageReport, Work};
 use super::{Abort, Epoch};
 
 /// What every worker of a process shares.
@@ -63,9 +64,9 @@ pub(super) struct Handles {
     pub committed: Handle<Epoch>,
 }
 
-type Reports<'scope> = StreamVec<'scope, Epoch, Report<Word>>;
+type Reports<'scope> = StreamVec<'scope, Epoch, Report<StageReport>>;
 
-/// An admitted scan, read. Its memory is given back when the last stage lets go of it.
+/// An admitted scan, read. Its memory is released when the last stage drops it.
 struct Opened {
     scan: Arc<Scan>,
     _lease: Lease,
@@ -73,47 +74,47 @@ struct Opened {
 
 /// An opened scan with its organs.
 struct Masked {
-    scan: MaskedScan,
+    scan: DigestedScan,
     _opened: Arc<Opened>,
 }
 
-/// What a first look at an entry gives.
+/// What is known of an entry before it is read.
 enum Peeked {
     /// All of it was done before a restart.
     Saved(Box<ScanOutcome>),
     /// The bytes that it needs.
     Needs(Arc<ScanEntry>, u64),
     /// It cannot be read.
-    Spoiled(Report<Word>),
+    Failed(Report<StageReport>),
 }
 
 /// Builds the operators of every node of the plan.
 pub(super) fn build<'scope>(scope: Scope<'scope, Epoch>, shared: &Shared) -> Handles {
     let plan = &shared.work.plan;
-    let trials: Vec<usize> = (0..plan.sources.len())
-        .map(|source| plan.masks_of(source).map(|(mask, _)| plan.trials_of(mask).count()).sum())
+    let syntheses: Vec<usize> = (0..plan.sources.len())
+        .map(|source| plan.masks_of(source).map(|(mask, _)| plan.syntheses_of(mask).count()).sum())
         .collect();
     let (mut entries, mut opened) = (Vec::new(), Vec::new());
     let (mut reports, mut saved) = (Vec::new(), Vec::new());
-    for (source, &trials) in trials.iter().enumerate() {
+    for (source, &syntheses) in syntheses.iter().enumerate() {
         let (input, stream) = scope.new_input();
         entries.push(input);
-        let source = open_scans(stream, source, trials, shared);
+        let source = open_scans(stream, source, syntheses, shared);
         opened.push(source.opened);
         reports.extend(source.reports);
         saved.push(source.saved);
     }
     for mask in 0..plan.masks.len() {
-        if plan.trials_of(mask).next().is_some() {
+        if plan.syntheses_of(mask).next().is_some() {
             let inputs: Vec<_> = plan.masks[mask].sources.iter().map(|&source| opened[source].clone()).collect();
-            reports.extend(try_tumors(scope.concatenate(inputs), mask, shared));
+            reports.extend(make_tumors(scope.concatenate(inputs), mask, shared));
         }
     }
-    let of_source: BTreeMap<String, usize> = plan.sources.iter().map(|node| node.name.clone()).zip(trials).collect();
+    let of_source: BTreeMap<String, usize> = plan.sources.iter().map(|node| node.name.clone()).zip(syntheses).collect();
     let gathered = gather(scope.concatenate(reports), move |entry| of_source.get(&entry.source).copied().unwrap_or(0));
     let work = Arc::clone(&shared.work);
-    let finished = fallible(gathered, "finish", Lane::Save, shared, move |epoch, (entry, words)| {
-        work.finish(epoch, &entry, words)
+    let finished = fallible(gathered, "finish", Lane::Save, shared, move |epoch, (entry, reports)| {
+        work.finish(epoch, &entry, reports)
     });
     saved.push(finished);
     let (counted, committed) = commit_epochs(scope, scope.concatenate(saved), shared);
@@ -127,11 +128,11 @@ struct OpenedSource<'scope> {
     saved: StreamVec<'scope, Epoch, ScanOutcome>,
 }
 
-/// Looks at headers, waits for memory, reads.
+/// Reads headers, waits for memory, reads scans.
 fn open_scans<'scope>(
     entries: StreamVec<'scope, Epoch, Arc<ScanEntry>>,
     source: usize,
-    trials: usize,
+    syntheses: usize,
     shared: &Shared,
 ) -> OpenedSource<'scope> {
     let name = &shared.work.plan.sources[source].name;
@@ -142,93 +143,91 @@ fn open_scans<'scope>(
         }
         Ok(match work.peek(epoch, source, &entry, limit) {
             Ok(bytes) => Peeked::Needs(entry, bytes),
-            Err(fault) => Peeked::Spoiled(Report { entry, trials, word: Box::new(Word::spoiled(fault, None)) }),
+            Err(fault) => {
+                Peeked::Failed(Report { entry, syntheses, report: Box::new(StageReport::failed(fault, None)) })
+            }
         })
     });
-    let (saved, rest) = peeked.ok_err(|peeked| match peeked {
-        Peeked::Saved(outcome) => Ok(*outcome),
-        other => Err(other),
+    let (saved, needs, failed) = split_three(peeked, |peeked| match peeked {
+        Peeked::Saved(outcome) => OneOf::First(*outcome),
+        Peeked::Needs(entry, bytes) => OneOf::Second((entry, bytes)),
+        Peeked::Failed(report) => OneOf::Third(report),
     });
-    let rest: StreamVec<'scope, Epoch, Peeked> = rest;
-    let (needs, spoiled) = rest.ok_err(|peeked| match peeked {
-        Peeked::Needs(entry, bytes) => Ok((entry, bytes)),
-        Peeked::Spoiled(report) => Err(Some(report)),
-        Peeked::Saved(_) => Err(None),
-    });
-    let spoiled: StreamVec<'scope, Epoch, Option<Report<Word>>> = spoiled;
     let (work, known) = (Arc::clone(&shared.work), Arc::clone(&shared.known));
     let settings = Offload { name: format!("read {name}"), lane: Lane::Read, in_flight: shared.in_flight };
     let read =
         offload(admit(needs, &shared.budget), settings, &shared.pool, &shared.abort, move |epoch, (entry, lease)| {
-            let report = |entry, word| Err(Report { entry, trials, word: Box::new(word) });
+            let report = |entry, report| Err(Report { entry, syntheses, report: Box::new(report) });
             match work.read(epoch, source, &entry) {
-                Err(fault) => report(entry, Word::spoiled(fault, None)),
-                Ok(scan) => match known.before(&scan.digest, epoch) {
-                    Some(first) => report(entry, Word::duplicate(&scan, first)),
-                    None if trials == 0 => report(entry, Word::read(&scan)),
+                Err(fault) => report(entry, StageReport::failed(fault, None)),
+                Ok(scan) => match known.before(scan.digest, epoch) {
+                    Some(first) => report(entry, StageReport::duplicate(&scan, first)),
+                    None if syntheses == 0 => report(entry, StageReport::read(&scan)),
                     None => Ok(Arc::new(Opened { scan, _lease: lease })),
                 },
             }
         });
     let (opened, unread) = read.ok_err(|read| read);
-    OpenedSource { opened, reports: vec![spoiled.flat_map(|report| report), unread], saved }
+    OpenedSource { opened, reports: vec![failed, unread], saved }
 }
 
-/// Finds organs, and runs every trial that takes them.
-fn try_tumors<'scope>(
+/// Finds organs, and runs every synthesis that takes them.
+fn make_tumors<'scope>(
     opened: StreamVec<'scope, Epoch, Arc<Opened>>,
     mask: usize,
     shared: &Shared,
 ) -> Vec<Reports<'scope>> {
     let plan = &shared.work.plan;
-    let trials: Vec<usize> = (0..plan.trials.len()).filter(|&trial| plan.trials[trial].masks.contains(&mask)).collect();
-    let (work, count) = (Arc::clone(&shared.work), trials.len());
+    let syntheses: Vec<usize> =
+        (0..plan.syntheses.len()).filter(|&index| plan.syntheses[index].masks.contains(&mask)).collect();
+    let (work, count) = (Arc::clone(&shared.work), syntheses.len());
     let name = format!("mask {}", plan.masks[mask].name);
     let masked = fallible(opened, &name, Lane::Mask, shared, move |epoch, opened: Arc<Opened>| {
         Ok(match work.mask(epoch, &work.plan.masks[mask], &opened.scan)? {
             Ok(scan) => Ok(Arc::new(Masked { scan, _opened: opened })),
             Err(fault) => {
-                let word = Box::new(Word::spoiled(fault, Some(&opened.scan)));
-                Err(Report { entry: Arc::new(opened.scan.entry.clone()), trials: count, word })
+                let report = Box::new(StageReport::failed(fault, Some(&opened.scan)));
+                Err(Report { entry: Arc::new(opened.scan.entry.clone()), syntheses: count, report })
             }
         })
     });
     let (masked, unmasked) = masked.ok_err(|masked| masked);
     let masked: StreamVec<'scope, Epoch, Arc<Masked>> = masked;
     let mut reports = vec![unmasked];
-    for trial in trials {
-        let (work, name) = (Arc::clone(&shared.work), format!("trial {}", plan.trials[trial].name));
+    for synthesis in syntheses {
+        let name = format!("synthesize {}", plan.syntheses[synthesis].attempts.name);
+        let work = Arc::clone(&shared.work);
         let run = move |epoch, masked: Arc<Masked>| {
-            let plan = &work.plan;
-            let word = Box::new(work.trial(epoch, &plan.masks[mask], &plan.trials[trial], &masked.scan)?);
-            Ok(Report { entry: Arc::new(masked.scan.scan.entry.clone()), trials: 1, word })
+            let report = Box::new(work.synthesize(epoch, &work.plan.syntheses[synthesis], &masked.scan)?);
+            let entry = Arc::new(masked.scan.masked.scan.entry.clone());
+            Ok(Report { entry, syntheses: 1, report })
         };
-        reports.push(fallible(masked.clone(), &name, Lane::Trial, shared, run));
+        reports.push(fallible(masked.clone(), &name, Lane::Synthesize, shared, run));
     }
     reports
 }
 
-/// Brings the outcomes of each epoch to worker 0, settles duplicates, counts, commits in order.
+/// Brings the outcomes of each epoch to worker 0, removes duplicates, counts, commits in order.
 fn commit_epochs<'scope>(
     scope: Scope<'scope, Epoch>,
     outcomes: StreamVec<'scope, Epoch, ScanOutcome>,
     shared: &Shared,
 ) -> (Input<(QualityGroup, Epoch, isize)>, Handle<Epoch>) {
     let (counted, before) = scope.new_input();
-    let settled = settle_epochs(outcomes, shared);
-    let candidates = settled.clone().flat_map(|settled: Arc<Settled>| {
-        let rows = settled.outcomes.iter().flat_map(|outcome| &outcome.samples);
-        let groups: Vec<_> = rows.map(|row| (QualityGroup::of(row), settled.epoch, 1)).collect();
+    let epochs = deduplicate_epochs(outcomes, shared);
+    let candidates = epochs.clone().flat_map(|epoch: Arc<EpochOutcomes>| {
+        let rows = epoch.outcomes.iter().flat_map(|outcome| &outcome.samples);
+        let groups: Vec<_> = rows.map(|row| (QualityGroup::of(row), epoch.epoch, 1)).collect();
         groups
     });
     let changes = count_groups(scope.concatenate([before, candidates]));
-    let complete = join_counts(settled, changes);
+    let complete = join_counts(epochs, changes);
     let (ledger, work) = (Arc::clone(&shared.ledger), Arc::clone(&shared.work));
     let one_by_one = Shared { in_flight: 1, ..shared.clone() };
-    let receipts = fallible(complete, "commit", Lane::Save, &one_by_one, move |epoch, (settled, changes)| {
-        let settled: Arc<Settled> = settled;
+    let receipts = fallible(complete, "commit", Lane::Save, &one_by_one, move |epoch, (outcomes, changes)| {
+        let outcomes: Arc<EpochOutcomes> = outcomes;
         let timing = Timing { epoch, step: Step::Commit, node: "commit", scan_id: None, sample_id: None };
-        work.telemetry.time(timing, || ledger.commit(epoch, &settled.outcomes, &changes))?;
+        work.telemetry.time(timing, || ledger.commit(epoch, &outcomes.outcomes, &changes))?;
         work.spool.clear(epoch)?;
         work.progress.epoch_committed();
         Ok(())
@@ -238,20 +237,20 @@ fn commit_epochs<'scope>(
 }
 
 /// All outcomes of one epoch.
-struct Settled {
+struct EpochOutcomes {
     epoch: Epoch,
     outcomes: Vec<ScanOutcome>,
 }
 
-fn settle_epochs<'scope>(
+fn deduplicate_epochs<'scope>(
     outcomes: StreamVec<'scope, Epoch, ScanOutcome>,
     shared: &Shared,
-) -> StreamVec<'scope, Epoch, Arc<Settled>> {
+) -> StreamVec<'scope, Epoch, Arc<EpochOutcomes>> {
     let known = Arc::clone(&shared.known);
     let to_first = Exchange::new(|_: &ScanOutcome| 0);
     outcomes.unary_frontier::<CapacityContainerBuilder<Vec<_>>, _, _, _>(
         to_first,
-        "settle",
+        "deduplicate",
         move |capability, _info| {
             drop(capability);
             let mut open = BTreeMap::new();
@@ -267,9 +266,9 @@ fn settle_epochs<'scope>(
                         break;
                     }
                     let (epoch, (capability, mut outcomes)) = first.remove_entry();
-                    outcomes.sort_by(|a: &ScanOutcome, b| a.scan.scan_id.cmp(&b.scan.scan_id));
-                    settle(&known, epoch, &mut outcomes);
-                    output.session(&capability).give(Arc::new(Settled { epoch, outcomes }));
+                    outcomes.sort_by_key(|outcome: &ScanOutcome| outcome.scan.scan_id);
+                    deduplicate(&known, epoch, &mut outcomes);
+                    output.session(&capability).give(Arc::new(EpochOutcomes { epoch, outcomes }));
                 }
             }
         },
@@ -278,11 +277,11 @@ fn settle_epochs<'scope>(
 
 /// Waits until an epoch's counts are complete too, and lets epochs go in their order.
 fn join_counts<'scope>(
-    settled: StreamVec<'scope, Epoch, Arc<Settled>>,
+    outcomes: StreamVec<'scope, Epoch, Arc<EpochOutcomes>>,
     changes: StreamVec<'scope, Epoch, QualityChange>,
-) -> StreamVec<'scope, Epoch, (Arc<Settled>, Vec<QualityChange>)> {
+) -> StreamVec<'scope, Epoch, (Arc<EpochOutcomes>, Vec<QualityChange>)> {
     let to_first = Exchange::new(|_: &QualityChange| 0);
-    settled.binary_frontier::<_, CapacityContainerBuilder<Vec<_>>, _, _, _, _>(
+    outcomes.binary_frontier::<_, CapacityContainerBuilder<Vec<_>>, _, _, _, _>(
         changes,
         Pipeline,
         to_first,
@@ -293,8 +292,8 @@ fn join_counts<'scope>(
             move |(epochs, epochs_frontier), (changes, changes_frontier), output| {
                 epochs.for_each_stamp(|stamp, batches| {
                     let Some(capability) = stamp.retain_least(0) else { return };
-                    for settled in batches.flat_map(|batch| batch.drain(..)) {
-                        open.insert(settled.epoch, (capability.clone(), settled));
+                    for outcomes in batches.flat_map(|batch| batch.drain(..)) {
+                        open.insert(outcomes.epoch, (capability.clone(), outcomes));
                     }
                 });
                 changes.for_each_stamp(|_, batches| {
@@ -306,11 +305,11 @@ fn join_counts<'scope>(
                     if epochs_frontier.less_equal(first.key()) || changes_frontier.less_equal(first.key()) {
                         break;
                     }
-                    let (epoch, (capability, settled)) = first.remove_entry();
+                    let (epoch, (capability, outcomes)) = first.remove_entry();
                     // Changes of epochs without any outcome belong to the next one that has some.
                     let later = counts.split_off(&(epoch + 1));
                     let changes = std::mem::replace(&mut counts, later).into_values().flatten().collect();
-                    output.session(&capability).give((settled, changes));
+                    output.session(&capability).give((outcomes, changes));
                 }
             }
         },

@@ -69,8 +69,7 @@ fn feed(worker: &mut Worker, shared: &Shared, schedule: &Schedule, handles: &mut
     true
 }
 
-/// Whether a worker works on a scan: by the scan's id, so that any process can say without decoding anything.
+/// Whether a worker works on a scan: by the scan's id, so that any process knows without decoding anything.
 fn places(entry: &ScanEntry, worker: usize, workers: usize) -> bool {
-    let hash = u64::from_str_radix(&entry.scan_id, 16).unwrap_or(0);
-    hash % workers as u64 == worker as u64
+    entry.scan_id.partition() % workers as u64 == worker as u64
 }

@@ -1,4 +1,4 @@
-//! The run folder as the dataflow uses it: intakes before the work, commits after it.
+//! The run folder as the dataflow uses it: ingest manifests before the work, commits after it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -7,63 +7,67 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::graph::{Plan, Port};
-use crate::sink::parquet::{Row, read_part, write_part};
-use crate::sink::spool::{ScanOutcome, Spool};
-use crate::sink::{Outcome, QualityRecord, SampleRecord, ScanRecord, Sink};
-use crate::tables::epoch::{Feed, seal};
-use crate::tables::run::{FORMAT_VERSION, RunFolder, RunManifest, RunWriter};
+use crate::id::ScanId;
+use crate::record::parquet::{Row, read_part, write_part};
+use crate::record::{QualityGroup, QualityRecord, SampleRecord, ScanRecord, Status};
+use crate::run::seal::{Feed, seal};
+use crate::run::spool::{ScanOutcome, Spool};
+use crate::run::{FORMAT_VERSION, RunFolder, RunManifest, RunWriter};
+use crate::sink::{BUCKETS, Layout, Output, PATCHES};
 
 use super::Epoch;
-use super::quality::{QualityChange, QualityGroup};
-use super::report::RunReport;
+use super::deduplicate::KnownScans;
+use super::quality::QualityChange;
+use super::report::{QualityCount, RunReport};
 use super::schedule::{EpochWork, Version};
-use super::settle::KnownScans;
 
-/// Layouts are brought up to date this often while a run goes on, and at its end; less often where that takes more than a
+/// Layouts are brought up to date this often while a run continues, and at its end; less often where that takes more than a
 /// fiftieth of the time.
 const PROJECT_EVERY: Duration = Duration::from_secs(30);
 
 /// Writes a run folder: what epochs consist of, and what came of them.
 pub struct Ledger {
     folder: PathBuf,
-    sinks: Vec<Arc<dyn Sink>>,
-    /// Which trials each sink takes from, and whether what they accept or what they reject.
-    takes: Vec<HashSet<(String, bool)>>,
+    outputs: Vec<Output>,
+    /// What each sink takes: stages with branches, and whether what they accept or what they reject.
+    takes: Vec<HashSet<(String, String, bool)>>,
     state: Mutex<State>,
 }
 
 struct State {
     writer: RunWriter,
-    /// The current table of groups: rows by group.
-    quality: BTreeMap<QualityGroup, u64>,
+    /// Attempts by group.
+    quality: BTreeMap<QualityGroup, i64>,
     projected: Instant,
     /// How long it took.
     projecting: Duration,
 }
 
 impl Ledger {
-    /// Makes a run folder for a plan, or goes on with the one that is there; and the spool into which its scans go.
+    /// Makes a run folder for a plan, or resumes the one that is there; and the spool into which its scans go.
     ///
     /// # Errors
     /// Where the folder belongs to another pipeline, is being written by another process, or cannot be written.
     pub fn open(folder: &Path, plan: &Plan) -> Result<(Self, Spool)> {
         let writer = RunFolder::create_or_resume(folder, &manifest(plan)?)?;
         writer.folder().check_files()?;
-        let sinks: Vec<_> = plan.sinks.iter().map(|node| Arc::clone(&node.sink)).collect();
-        let mut takes = vec![HashSet::new(); sinks.len()];
-        for trial in &plan.trials {
-            for feed in &trial.feeds {
-                takes[feed.sink].insert((trial.name.clone(), feed.port == Port::Main));
+        let outputs: Vec<_> = plan.sinks.iter().map(|node| node.output.clone()).collect();
+        let mut takes = vec![HashSet::new(); outputs.len()];
+        for synthesis in &plan.syntheses {
+            for (branch, node) in synthesis.attempts.branches.iter().zip(&synthesis.branches) {
+                for feed in &node.feeds {
+                    let stage = synthesis.attempts.name.clone();
+                    takes[feed.sink].insert((stage, branch.name.clone(), feed.port == Port::Main));
+                }
             }
         }
-        let spool = writer.spool(&sinks);
+        let spool = writer.spool(layouts(&outputs));
         spool.clear_committed(writer.next_epoch())?;
-        let mut quality = BTreeMap::new();
-        each_row::<QualityRecord>(&writer, |row| {
-            quality.insert(group_of(&row), row.count);
-        })?;
+        let mut quality: BTreeMap<QualityGroup, i64> = BTreeMap::new();
+        each_row::<QualityRecord>(&writer, |row| *quality.entry(row.group).or_default() += row.attempts)?;
+        quality.retain(|_, count| *count != 0);
         let state = State { writer, quality, projected: Instant::now(), projecting: Duration::ZERO };
-        Ok((Self { folder: folder.to_owned(), sinks, takes, state: Mutex::new(state) }, spool))
+        Ok((Self { folder: folder.to_owned(), outputs, takes, state: Mutex::new(state) }, spool))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -71,26 +75,26 @@ impl Ledger {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The epochs that were taken in but not committed, and the first epoch that was not taken in.
+    /// The epochs that were ingested but not committed, and the first epoch that was not ingested.
     ///
     /// # Errors
-    /// Where an intake cannot be read.
-    pub fn begun(&self) -> Result<(Vec<EpochWork>, Epoch)> {
+    /// Where a manifest cannot be read.
+    pub fn open_epochs(&self) -> Result<(Vec<EpochWork>, Epoch)> {
         let state = self.state();
-        let next = state.writer.next_intake();
-        let begun = (state.writer.next_epoch()..next).map(|epoch| {
+        let next = state.writer.next_ingest();
+        let open = (state.writer.next_epoch()..next).map(|epoch| {
             let entries = state.writer.folder().scan_entries(epoch)?.into_iter().map(Arc::new).collect();
             Ok(EpochWork { epoch, entries })
         });
-        Ok((begun.collect::<Result<_>>()?, next))
+        Ok((open.collect::<Result<_>>()?, next))
     }
 
-    /// The ids of all scans that were ever taken in, and as what they were.
+    /// The ids of all scans that were ever ingested, with their versions.
     ///
     /// # Errors
-    /// Where an intake cannot be read.
-    pub fn taken_in(&self) -> Result<HashMap<String, Version>> {
-        let entries = self.state().writer.taken_in()?.into_values();
+    /// Where a manifest cannot be read.
+    pub fn ingested(&self) -> Result<HashMap<ScanId, Version>> {
+        let entries = self.state().writer.ingested()?.into_values();
         Ok(entries.map(|entry| (entry.scan_id, (entry.bytes, entry.modified_s))).collect())
     }
 
@@ -101,38 +105,38 @@ impl Ledger {
     pub fn known_scans(&self) -> Result<KnownScans> {
         let known = KnownScans::default();
         each_row::<ScanRecord>(&self.state().writer, |row| {
-            if let Some(digest) = row.scan_digest.filter(|_| row.status == "done") {
-                known.add(&digest, row.epoch, &row.scan_id);
+            if let Some(digest) = row.scan_digest.filter(|_| row.status == Status::Done) {
+                known.add(digest, row.epoch, row.scan_id);
             }
         })?;
         Ok(known)
     }
 
-    /// The groups of attempts that are committed.
+    /// The attempts by group that are committed.
     pub fn counted(&self) -> Vec<(QualityGroup, isize)> {
         let quality = &self.state().quality;
         quality.iter().map(|(group, &count)| (group.clone(), isize::try_from(count).unwrap_or(isize::MAX))).collect()
     }
 
-    /// Makes the intake of an epoch durable, if it is not; its work may start when this returns. Any worker may come first.
+    /// Makes the ingest manifest of an epoch durable, if it is not; its work may start when this returns. Any worker may come first.
     ///
     /// # Errors
     /// Where it cannot be written.
     pub fn open_epoch(&self, work: &EpochWork) -> Result<()> {
         let mut state = self.state();
-        if work.epoch < state.writer.next_intake() {
+        if work.epoch < state.writer.next_ingest() {
             return Ok(());
         }
         let entries: Vec<_> = work.entries.iter().map(|entry| (**entry).clone()).collect();
-        let epoch = state.writer.take_in(&entries)?;
+        let epoch = state.writer.ingest(&entries)?;
         if epoch != work.epoch {
-            return Err(Error::new(format!("expected to take in epoch {}, the folder is at {epoch}", work.epoch)));
+            return Err(Error::new(format!("expected to ingest epoch {}, the folder is at {epoch}", work.epoch)));
         }
         Ok(())
     }
 
-    /// Commits an epoch: publishes what its scans spooled, writes its tables, and makes all of it exist at once. `changes` are those of
-    /// the table of groups since the epoch before.
+    /// Commits an epoch: publishes what its scans staged, writes its tables, and makes all of it exist at once. `changes` are those
+    /// of the counts by group since the epoch before.
     ///
     /// # Errors
     /// Where something cannot be written, or another process was faster.
@@ -143,47 +147,50 @@ impl Ledger {
             .iter()
             .map(|takes| {
                 move |row: &SampleRecord| {
-                    // An attempt that found no place has nothing to be written.
-                    let made = row.geometry.is_some();
-                    made && takes.contains(&(row.stage.clone(), row.outcome == Outcome::Accepted))
+                    takes.contains(&(row.stage.clone(), row.branch.clone(), row.outcome.is_accepted()))
                 }
             })
             .collect();
-        let feeds: Vec<_> = self.sinks.iter().zip(&takes).map(|(sink, takes)| Feed { sink: &**sink, takes }).collect();
+        let feeds: Vec<_> = self
+            .outputs
+            .iter()
+            .zip(&takes)
+            .filter_map(|(output, takes)| Some(Feed { layout: output.layout()?, takes }))
+            .collect();
         let mut sealed = seal(&*store, epoch, outcomes.to_vec(), &feeds)?;
         let mut state = self.state();
-        if !changes.is_empty() || epoch == 0 {
-            apply(&mut state.quality, changes);
-            let rows = state.quality.iter().map(|(group, &count)| row_of(group, count)).collect();
-            let part = write_part::<QualityRecord>(epoch, rows)?.publish(&*store)?;
-            // The table is small and whole in its last part: the part before does not count any more.
-            sealed.remove.extend(state.writer.quality_parts().iter().cloned());
-            sealed.add.push(part);
+        let rows = changed(&mut state.quality, epoch, changes);
+        if !rows.is_empty() || epoch == 0 {
+            sealed.add.push(write_part::<QualityRecord>(epoch, rows)?.publish(&*store)?);
         }
         state.writer.commit(sealed)?;
         if state.projected.elapsed() >= PROJECT_EVERY.max(50 * state.projecting) {
             let start = Instant::now();
-            state.writer.project(&self.sinks)?;
+            state.writer.project(layouts(&self.outputs))?;
             (state.projected, state.projecting) = (Instant::now(), start.elapsed());
         }
         Ok(())
     }
 
-    /// Brings the layouts that other programs list by themselves in line with what is committed.
+    /// Brings the folders that other programs list by themselves in line with what is committed.
     ///
     /// # Errors
     /// Where they cannot be written.
     pub fn project(&self) -> Result<()> {
-        self.state().writer.project(&self.sinks)
+        self.state().writer.project(layouts(&self.outputs))
     }
 
     /// What the folder holds; the figures of one run are left at zero.
     pub fn report(&self, plan: &Plan) -> RunReport {
         let state = self.state();
         let counts = state.writer.counts();
-        let layout = |sink: &Arc<dyn Sink>| (sink.name().to_owned(), self.folder.join("layouts").join(sink.name()));
-        // A sink that hands its samples on has none.
-        let layouts = self.sinks.iter().map(layout).filter(|(_, place)| place.exists());
+        let layout = |layout: &dyn Layout| (layout.name().to_owned(), self.folder.join("layouts").join(layout.name()));
+        // A stream has none.
+        let layouts = layouts(&self.outputs).map(layout).filter(|(_, folder)| folder.exists());
+        let count = |(group, &count): (&QualityGroup, &i64)| QualityCount {
+            group: group.clone(),
+            count: u64::try_from(count).unwrap_or_default(),
+        };
         RunReport {
             pipeline: plan.name.clone(),
             folder: self.folder.clone(),
@@ -194,34 +201,39 @@ impl Ledger {
             faults: counts.faults.values().sum(),
             fault_kinds: counts.faults.clone(),
             duplicates: counts.duplicates,
-            // Where nothing is done to organs, they are not looked at.
-            scans_without_organs: if plan.trials.is_empty() { 0 } else { counts.without_organs },
-            quality: state.quality.iter().map(|(group, &count)| row_of(group, count)).collect(),
+            // Without a synthesis no organs are looked for.
+            scans_without_organs: if plan.syntheses.is_empty() { 0 } else { counts.without_organs },
+            quality: state.quality.iter().map(count).collect(),
             layouts: layouts.collect(),
             ..RunReport::default()
         }
     }
 }
 
+/// What writes files for the given outputs.
+fn layouts(outputs: &[Output]) -> impl Iterator<Item = &dyn Layout> {
+    outputs.iter().filter_map(Output::layout)
+}
+
 /// What two runs into the same folder must agree on.
 fn manifest(plan: &Plan) -> Result<RunManifest> {
     let fingerprints = plan.sources.iter().map(|node| node.source.patient_secret_fingerprint());
     let patient_secret = fingerprints.collect::<Result<Vec<_>>>()?.into_iter().flatten().next();
+    let models = plan.syntheses.iter().map(|node| (node.attempts.name.clone(), node.model.clone()));
     Ok(RunManifest {
         format: FORMAT_VERSION,
         pipeline: plan.resolved.clone(),
         pipeline_digest: plan.digest.clone(),
         seed: plan.seed,
         code_version: env!("CARGO_PKG_VERSION").into(),
-        shard_buckets: BTreeMap::new(),
-        // Rules and intensities are computed in one order of plain operations, whatever the processor offers.
-        kernel_class: "portable".into(),
+        shard_buckets: BTreeMap::from([(PATCHES.to_owned(), BUCKETS)]),
+        kernel_class: plan.kernel_class(),
         patient_secret,
-        models: plan.trials.iter().map(|trial| (trial.name.clone(), trial.model.clone())).collect(),
+        models: models.collect(),
     })
 }
 
-/// Hands on the rows of a table, one part in memory at a time.
+/// Passes on the rows of a table, one part in memory at a time.
 fn each_row<R: Row>(writer: &RunWriter, mut take: impl FnMut(R)) -> Result<()> {
     let folder = writer.folder();
     for file in folder.files(R::TABLE.name(), None)? {
@@ -230,25 +242,23 @@ fn each_row<R: Row>(writer: &RunWriter, mut take: impl FnMut(R)) -> Result<()> {
     Ok(())
 }
 
-/// Applies changes: within an epoch, what disappears goes before what appears.
-fn apply(quality: &mut BTreeMap<QualityGroup, u64>, changes: &[QualityChange]) {
+/// Applies changes to the counts, and returns by how much each group changed. What was known before is no change: a restart feeds it
+/// again.
+fn changed(quality: &mut BTreeMap<QualityGroup, i64>, epoch: Epoch, changes: &[QualityChange]) -> Vec<QualityRecord> {
+    let mut counts: BTreeMap<&QualityGroup, i64> = BTreeMap::new();
     let mut ordered: Vec<_> = changes.iter().collect();
+    // Within an epoch, what disappears comes before what appears.
     ordered.sort_by_key(|(_, epoch, change)| (*epoch, *change));
     for ((group, count), _, change) in ordered {
-        if *change < 0 {
-            quality.remove(group);
-        } else {
-            quality.insert(group.clone(), u64::try_from(*count).unwrap_or(0));
+        counts.insert(group, if *change < 0 { 0 } else { i64::try_from(*count).unwrap_or(i64::MAX) });
+    }
+    let mut rows = Vec::new();
+    for (group, count) in counts {
+        let before = if count == 0 { quality.remove(group) } else { quality.insert(group.clone(), count) };
+        let attempts = count - before.unwrap_or_default();
+        if attempts != 0 {
+            rows.push(QualityRecord { group: group.clone(), epoch, attempts });
         }
     }
-}
-
-fn group_of(row: &QualityRecord) -> QualityGroup {
-    let QualityRecord { dataset, organ, size_class, reason, .. } = row.clone();
-    QualityGroup { dataset, organ, size_class, reason }
-}
-
-fn row_of(group: &QualityGroup, count: u64) -> QualityRecord {
-    let QualityGroup { dataset, organ, size_class, reason } = group.clone();
-    QualityRecord { dataset, organ, size_class, reason, count }
+    rows
 }

@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 
 use crossbeam::channel::{Receiver, Select, Sender, TrySendError, bounded};
 
+use crate::error::catch_panic;
 use crate::error::{Error, Fault, FaultKind, Result, Stage};
-use crate::shield::shielded;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -19,7 +19,7 @@ pub enum Lane {
     /// Saving what is finished, and committing.
     Save,
     /// Synthesis, scores and filter.
-    Trial,
+    Synthesize,
     /// Organ masks.
     Mask,
     /// Decoding.
@@ -37,7 +37,7 @@ impl Lane {
 /// # Errors
 /// What `work` says, or a fault of kind `panic`.
 pub fn guarded<T>(stage: Stage, work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
-    shielded(work).unwrap_or_else(|words| {
+    catch_panic(work).unwrap_or_else(|words| {
         Err(Fault::new(stage, FaultKind::Panic, format!("the {} stage panicked: {words}", stage.name())))
     })
 }
@@ -148,13 +148,13 @@ mod tests {
         let pool = Pool::start(1, 8).unwrap();
         let (hold, gate) = bounded::<()>(0);
         assert!(pool.submit(Lane::Save, move || gate.recv().unwrap()).is_ok());
-        for lane in [Lane::Peek, Lane::Read, Lane::Mask, Lane::Trial, Lane::Save] {
+        for lane in [Lane::Peek, Lane::Read, Lane::Mask, Lane::Synthesize, Lane::Save] {
             let order = Arc::clone(&order);
             assert!(pool.submit(lane, move || order.lock().unwrap().push(lane)).is_ok());
         }
         hold.send(()).unwrap();
         drop(pool);
-        assert_eq!(*order.lock().unwrap(), [Lane::Save, Lane::Trial, Lane::Mask, Lane::Read, Lane::Peek]);
+        assert_eq!(*order.lock().unwrap(), [Lane::Save, Lane::Synthesize, Lane::Mask, Lane::Read, Lane::Peek]);
     }
 
     #[test]

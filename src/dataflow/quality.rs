@@ -1,41 +1,12 @@
-//! How many candidates passed and how many did not, by group: kept right by differential dataflow as epochs come in.
+//! The number of attempts by group, maintained by differential dataflow as epochs come in.
 
 use differential_dataflow::AsCollection;
 use differential_dataflow::operators::CountTotal;
-use serde::{Deserialize, Serialize};
 use timely::dataflow::StreamVec;
 
-use crate::sink::{Outcome, SampleRecord};
+use crate::record::QualityGroup;
 
 use super::Epoch;
-
-/// The candidates that are counted together.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct QualityGroup {
-    /// The data set's name.
-    pub dataset: String,
-    /// The organ's name.
-    pub organ: String,
-    /// The size class; empty where no site was found.
-    pub size_class: String,
-    /// Why they were rejected; `None` for accepted ones.
-    pub reason: Option<String>,
-}
-
-impl QualityGroup {
-    /// The group of a record.
-    pub fn of(record: &SampleRecord) -> Self {
-        Self {
-            dataset: record.dataset.clone(),
-            organ: record.organ.clone(),
-            size_class: record.geometry.as_ref().map(|geometry| geometry.size_class.clone()).unwrap_or_default(),
-            reason: match &record.outcome {
-                Outcome::Accepted => None,
-                Outcome::Rejected { reason } => Some(reason.clone()),
-            },
-        }
-    }
-}
 
 /// A change of the table of groups: a group with its count appears (+1) or disappears (−1) at an epoch.
 pub type QualityChange = ((QualityGroup, isize), Epoch, isize);
@@ -59,6 +30,7 @@ mod tests {
         let group = |organ: &str| QualityGroup {
             dataset: "d".into(),
             organ: organ.into(),
+            branch: "test".into(),
             size_class: "small".into(),
             reason: None,
         };

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::sink::QualityRecord;
-use crate::view::{Effort, Phase};
+use crate::inference::{Effort, Phase};
+use crate::record::QualityGroup;
 
 /// A run's summary. Counts are those of the whole run folder, earlier runs included.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -19,15 +19,15 @@ pub struct RunReport {
     pub epochs: u64,
     /// Scans that are committed.
     pub scans: u64,
-    /// Scans that this run took in.
+    /// Scans that this run ingested.
     pub new_scans: u64,
-    /// Scans that changed on disk since they were taken in; they are not taken in again.
+    /// Scans that changed on disk since they were ingested; they are not ingested again.
     pub changed_scans: u64,
     /// Tumors accepted.
     pub accepted: u64,
     /// Attempts rejected.
     pub rejected: u64,
-    /// Scans that were spoiled.
+    /// Faults.
     pub faults: u64,
     /// How many faults there are of each class.
     pub fault_kinds: BTreeMap<String, u64>,
@@ -36,8 +36,8 @@ pub struct RunReport {
     /// Scans that are done, and in which no organ was found.
     pub scans_without_organs: u64,
     /// Attempts by group.
-    pub quality: Vec<QualityRecord>,
-    /// Where each sink's layout lies.
+    pub quality: Vec<QualityCount>,
+    /// The folder of each layout.
     pub layouts: Vec<(String, PathBuf)>,
     /// Wall time of this run.
     pub seconds: f64,
@@ -55,6 +55,16 @@ pub struct RunReport {
     pub device_busy_share: f64,
     /// Share of the processors' time that this process had meanwhile, 0 to 1.
     pub processors_busy_share: f64,
+}
+
+/// How many attempts of a group there are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct QualityCount {
+    /// The group.
+    #[serde(flatten)]
+    pub group: QualityGroup,
+    /// Its attempts.
+    pub count: u64,
 }
 
 /// What one node's network cost.

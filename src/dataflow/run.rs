@@ -44,8 +44,8 @@ impl Default for RunOptions {
 pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progress>) -> Result<RunReport> {
     let start = Instant::now();
     let (ledger, spool) = Ledger::open(folder, &plan)?;
-    let (begun, next) = ledger.begun()?;
-    let schedule = Schedule::new(&plan, begun, next, &ledger.taken_in()?, options.limit)?;
+    let (open, next) = ledger.open_epochs()?;
+    let schedule = Schedule::new(&plan, open, next, &ledger.ingested()?, options.limit)?;
     progress.expect_scans(schedule.scans() as u64);
     warn_of_small_disk(&plan, folder, &schedule);
     let telemetry = Telemetry::create(&folder.join("telemetry"))?;

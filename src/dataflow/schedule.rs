@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::graph::Plan;
+use crate::id::ScanId;
 use crate::ingest::ScanEntry;
 
 use super::Epoch;
 
-/// The scans of one epoch, in the order of the intake.
+/// The scans of one epoch, in the order of its manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EpochWork {
     /// The number of its commit.
@@ -25,23 +26,23 @@ pub struct Schedule {
     changed: usize,
 }
 
-/// What tells a scan that changed from one that did not: its bytes on disk, and when they changed last.
+/// The version of a scan: its bytes on disk, and the time of their last change.
 pub type Version = (u64, i64);
 
 impl Schedule {
-    /// The epochs that were begun but not committed, and after them those of the scans that no intake knows yet, at most `limit` of
+    /// The epochs that were ingested but not committed, and after them those of the scans that no manifest has yet, at most `limit` of
     /// these, by scan id: so it does not depend on the length of epochs which of several equal scans comes first.
     ///
-    /// A scan that changed since it was taken in is not taken again: rows of it are committed, and files that follow
+    /// A scan that changed since it was ingested is not ingested again: rows of it are committed, and files that follow
     /// from them are in use. It is counted.
     ///
     /// # Errors
     /// Where a source cannot be listed.
     pub fn new(
         plan: &Plan,
-        begun: Vec<EpochWork>,
+        open: Vec<EpochWork>,
         next: Epoch,
-        known: &HashMap<String, Version>,
+        known: &HashMap<ScanId, Version>,
         limit: Option<usize>,
     ) -> Result<Self> {
         let (mut fresh, mut changed) = (Vec::new(), 0);
@@ -54,9 +55,9 @@ impl Schedule {
             }
         }
         fresh.truncate(limit.unwrap_or(usize::MAX));
-        fresh.sort_by(|a, b| a.scan_id.cmp(&b.scan_id));
-        let next = begun.last().map_or(next, |work| work.epoch + 1);
-        let mut epochs = begun;
+        fresh.sort_by_key(|entry| entry.scan_id);
+        let next = open.last().map_or(next, |work| work.epoch + 1);
+        let mut epochs = open;
         let fresh: Vec<_> = fresh.into_iter().map(Arc::new).collect();
         epochs.extend(
             fresh
@@ -72,7 +73,7 @@ impl Schedule {
         &self.epochs
     }
 
-    /// Number of scans that changed on disk since they were taken in.
+    /// Number of scans that changed on disk since they were ingested.
     pub fn changed(&self) -> usize {
         self.changed
     }

@@ -11,6 +11,8 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 
+use crate::id::{SampleId, ScanId};
+
 use super::Epoch;
 
 /// The pieces of work that are timed.
@@ -65,9 +67,9 @@ pub struct Timing<'a> {
     /// The node of the graph that did it.
     pub node: &'a str,
     /// The scan, where it was one scan's work.
-    pub scan_id: Option<&'a str>,
+    pub scan_id: Option<ScanId>,
     /// The attempt, where it was one attempt's work.
-    pub sample_id: Option<&'a str>,
+    pub sample_id: Option<SampleId>,
 }
 
 /// Where timings go: a file of lines, and sums by step.
@@ -140,9 +142,14 @@ mod tests {
     fn lines_and_sums_agree() {
         let folder = tempfile::tempdir().unwrap();
         let telemetry = Telemetry::create(folder.path()).unwrap();
-        for sample in ["a", "b"] {
-            let timing =
-                Timing { epoch: 3, step: Step::Score, node: "score", scan_id: Some("s"), sample_id: Some(sample) };
+        for sample in [1, 2] {
+            let timing = Timing {
+                epoch: 3,
+                step: Step::Score,
+                node: "score",
+                scan_id: Some(ScanId::from_bytes([0; 8])),
+                sample_id: Some(SampleId::from_bytes([sample; 8])),
+            };
             assert_eq!(telemetry.time(timing, || 7), 7);
         }
         assert_eq!(telemetry.sums()[Step::Score as usize].1, 2);
@@ -151,6 +158,6 @@ mod tests {
         let text = std::fs::read_to_string(file).unwrap();
         let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 2);
-        assert_eq!((&lines[1]["sample_id"], &lines[1]["step"]), (&"b".into(), &"score".into()));
+        assert_eq!((&lines[1]["sample_id"], &lines[1]["step"]), (&"0202020202020202".into(), &"score".into()));
     }
 }

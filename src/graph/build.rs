@@ -6,14 +6,16 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
-use super::agree;
+use super::consistency;
+use super::digest::{StageDigests, stage_digests, test_digest};
 use super::edge::Role;
 use super::file::Problems;
-use super::plan::{Feed, MaskNode, ScoreNode, SinkNode, SourceNode, Trial};
+use super::plan::{BranchNode, Feed, MaskNode, SinkNode, SourceNode, SynthesisNode};
 use super::registry::{Part, Place, Registry};
 use super::settings;
 use super::spec::NodeSpec;
 use super::wiring::Wiring;
+use crate::attempt::{AttemptLoop, Branch, ScoreNode};
 use crate::mask::Organ;
 
 /// What building needs to know.
@@ -32,7 +34,7 @@ pub(super) struct Built {
     pub(super) settings: BTreeMap<String, Json>,
     pub(super) sources: Vec<SourceNode>,
     pub(super) masks: Vec<MaskNode>,
-    pub(super) trials: Vec<Trial>,
+    pub(super) syntheses: Vec<SynthesisNode>,
     pub(super) sinks: Vec<SinkNode>,
 }
 
@@ -41,6 +43,8 @@ pub(super) struct Known<'a, 't> {
     pub(super) specs: &'a [NodeSpec<'t>],
     pub(super) wiring: &'a Wiring,
     pub(super) parts: Vec<Option<Part>>,
+    /// Digests of built synthesis and score stages.
+    pub(super) digests: BTreeMap<usize, StageDigests>,
     /// Every node before a node, itself included.
     pub(super) before: Vec<BTreeSet<usize>>,
 }
@@ -101,19 +105,24 @@ impl Build<'_, '_> {
             before[at] = all;
         }
         let parts = self.specs.iter().map(|_| None).collect();
-        let mut known = Known { specs: self.specs, wiring: self.wiring, parts, before };
+        let digests = BTreeMap::new();
+        let mut known = Known { specs: self.specs, wiring: self.wiring, parts, digests, before };
         let mut built = Built::default();
         // Stages behind a cycle have no order, but their settings are read all the same.
         let rest = (0..self.specs.len()).filter(|at| !self.wiring.order.contains(at));
         for at in self.wiring.order.iter().copied().chain(rest) {
             if let Some((json, part)) = self.one(at, &known, problems) {
+                if let Some(digests) = part.as_ref().and_then(|part| digests_of(&self.specs[at], &json, part)) {
+                    known.digests.insert(at, digests);
+                }
                 built.settings.insert(self.specs[at].name.clone(), json);
                 known.parts[at] = part;
             }
         }
-        agree::organs(&known, problems);
-        agree::scores(&known, problems);
-        agree::frames(&known, problems);
+        consistency::organs(&known, problems);
+        consistency::scores(&known, problems);
+        consistency::frames(&known, problems);
+        consistency::salts(&known, problems);
         if !problems.any_error() {
             assemble(&known, &mut built);
         }
@@ -150,6 +159,16 @@ impl Build<'_, '_> {
                 Some((json, None))
             }
         }
+    }
+}
+
+/// The digests of a synthesis or score stage with these settings.
+fn digests_of(spec: &NodeSpec<'_>, json: &Json, part: &Part) -> Option<StageDigests> {
+    let kind = spec.kind.as_ref()?.get_ref();
+    match part {
+        Part::Synthesis(synthesis) => Some(stage_digests(kind, &synthesis.model, json, synthesis.synthesize.viewer())),
+        Part::Score(scoring) => Some(stage_digests(kind, "1", json, scoring.stage.viewer())),
+        Part::Source(_) | Part::Mask(_) | Part::Filter(_) | Part::Sink(_) => None,
     }
 }
 
@@ -197,44 +216,66 @@ fn assemble(known: &Known<'_, '_>, built: &mut Built) {
         }
     }
     for &at in &sinks {
-        if let Some(Part::Sink(sink)) = &known.parts[at] {
+        if let Some(Part::Sink(output)) = &known.parts[at] {
             let (name, kind) = names(at);
-            built.sinks.push(SinkNode { name, kind, sink: sink.clone(), organs: known.organs_before(at).0 });
+            built.sinks.push(SinkNode { name, kind, output: output.clone(), organs: known.organs_before(at).0 });
         }
     }
-    for filter in known.of(Role::Filter) {
+    for synthesis in known.of(Role::Synthesis) {
+        let filters: Vec<usize> =
+            known.of(Role::Filter).filter(|&filter| known.before[filter].contains(&synthesis)).collect();
+        if let (false, Some(Part::Synthesis(part)), Some(&digests)) =
+            (filters.is_empty(), &known.parts[synthesis], known.digests.get(&synthesis))
+        {
+            let masks = indices(&masks, &known.before[synthesis]);
+            built.syntheses.push(synthesis_node(known, synthesis, &filters, &sinks, part, digests, masks));
+        }
+    }
+}
+
+/// A synthesis with the score stages and quality tests behind it.
+fn synthesis_node(
+    known: &Known<'_, '_>,
+    synthesis: usize,
+    filters: &[usize],
+    sinks: &[usize],
+    part: &super::registry::Synthesis,
+    digests: StageDigests,
+    masks: Vec<usize>,
+) -> SynthesisNode {
+    let name = |at: usize| known.specs[at].name.clone();
+    // In the order of the graph, which every quality test's own stages follow.
+    let all: BTreeSet<usize> = filters.iter().flat_map(|&filter| known.scores_between(synthesis, filter)).collect();
+    let order: Vec<usize> = known.wiring.order.iter().copied().filter(|at| all.contains(at)).collect();
+    let (mut scorers, mut score_digests) = (Vec::new(), Vec::new());
+    for &at in &order {
+        if let (Some(Part::Score(scoring)), Some(digests)) = (&known.parts[at], known.digests.get(&at)) {
+            scorers.push(ScoreNode { name: name(at), stage: scoring.stage.clone() });
+            score_digests.push(digests.results);
+        }
+    }
+    let (mut branches, mut nodes) = (Vec::new(), Vec::new());
+    for &filter in filters {
         let Some(Part::Filter(test)) = &known.parts[filter] else { continue };
+        let own = known.scores_between(synthesis, filter);
+        let scorers = (0..order.len()).filter(|&index| own.contains(&order[index])).collect();
+        branches.push(Branch { name: name(filter), scorers, test: test.clone() });
         let mut feeds: Vec<Feed> = Vec::new();
         for (sink, &at) in sinks.iter().enumerate() {
             let inputs = known.wiring.inputs[at].iter().filter(|input| input.from == filter);
             feeds.extend(inputs.map(|input| Feed { sink, port: input.port }));
         }
         feeds.sort();
-        for synthesis in known.upstream(filter, Role::Synthesis) {
-            let Some(Part::Synthesis(part)) = &known.parts[synthesis] else { continue };
-            let judged_by = known.of(Role::Filter).filter(|&other| known.before[other].contains(&synthesis)).count();
-            let (synthesis_name, filter_name) = (names(synthesis).0, names(filter).0);
-            let name = if judged_by == 1 { synthesis_name.clone() } else { format!("{synthesis_name}.{filter_name}") };
-            let scores = known.scores_between(synthesis, filter).into_iter().filter_map(|at| match &known.parts[at] {
-                Some(Part::Score(scoring)) => {
-                    let (name, kind) = names(at);
-                    Some(ScoreNode { name, kind, stage: scoring.stage.clone() })
-                }
-                _ => None,
-            });
-            built.trials.push(Trial {
-                name,
-                synthesis: synthesis_name,
-                filter: filter_name,
-                masks: indices(&masks, &known.before[synthesis]),
-                synthesize: part.synthesize.clone(),
-                model: part.model.clone(),
-                organs: part.organs.clone(),
-                variants: part.variants,
-                scores: scores.collect(),
-                test: test.clone(),
-                feeds: feeds.clone(),
-            });
-        }
+        nodes.push(BranchNode { test_digest: test_digest(test), feeds });
+    }
+    SynthesisNode {
+        attempts: AttemptLoop { name: name(synthesis), synthesize: part.synthesize.clone(), scorers, branches },
+        masks,
+        digests,
+        model: part.model.clone(),
+        organs: part.organs.clone(),
+        variants: part.variants,
+        score_digests,
+        branches: nodes,
     }
 }

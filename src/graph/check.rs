@@ -15,7 +15,7 @@ use super::registry::Registry;
 use super::spec::{NodeSpec, Purpose, Spec, Value, place_of};
 use super::wiring::Wiring;
 use super::{Location, Problem, Severity, settings};
-use crate::sink::durable::FileDigest;
+use crate::store::FileDigest;
 
 /// What came of checking a graph file.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ pub fn check(file: &GraphFile, registry: &Registry) -> Checked {
     };
     let places = spec.nodes.iter().map(|node| (node.name.clone(), file.locate(node.span.clone()))).collect();
     let (nodes, plan) = plan_nodes(file, &spec, registry, &mut problems);
-    if let Some(plan) = plan.as_ref().filter(|plan| plan.trials.is_empty()) {
+    if let Some(plan) = plan.as_ref().filter(|plan| plan.syntheses.is_empty()) {
         let what = if plan.nodes.is_empty() { "it has no sources and no stages" } else { "it has no quality test" };
         problems
             .error_of_file(format!("`{}` would make no tumors: {what}", plan.name))
@@ -127,9 +127,9 @@ fn nodes_of(specs: &[NodeSpec<'_>], wiring: &Wiring) -> Vec<Node> {
 fn plan_of(pipeline: PipelineConfig, nodes: &[Node], built: Built) -> Plan {
     let resolved = resolve(&pipeline, nodes, &built);
     let digest = FileDigest::of(resolved.to_string().as_bytes()).sha256;
-    let Built { sources, masks, trials, sinks, .. } = built;
+    let Built { sources, masks, syntheses, sinks, .. } = built;
     let PipelineConfig { name, seed, epoch_scans, split } = pipeline;
-    Plan { name, seed, epoch_scans, split, digest, resolved, sources, masks, trials, sinks, nodes: nodes.to_vec() }
+    Plan { name, seed, epoch_scans, split, digest, resolved, sources, masks, syntheses, sinks, nodes: nodes.to_vec() }
 }
 
 /// What the file means: every setting with its default filled in, kinds and inputs as they were written.

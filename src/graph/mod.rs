@@ -8,9 +8,10 @@
 //! source ──Scan──▶ mask ──Masked──▶ synthesis ──Candidate──▶ score ──Scored──▶ filter ──Sample──▶ sink
 //! ```
 
-mod agree;
 mod build;
 mod check;
+mod consistency;
+mod digest;
 pub mod draw;
 mod edge;
 mod file;
@@ -29,10 +30,11 @@ mod training;
 mod wiring;
 
 pub use check::{Checked, check};
+pub use digest::StageDigests;
 pub use edge::{Edge, Port, Role};
 pub use file::GraphFile;
 pub use pipeline::PipelineConfig;
-pub use plan::{Feed, MaskNode, Node, NodeInput, Plan, ScoreNode, SinkNode, SourceNode, Trial};
+pub use plan::{BranchNode, Feed, MaskNode, Node, NodeInput, Plan, SinkNode, SourceNode, SynthesisNode, TumorIdentity};
 pub use problem::{Location, Problem, Severity};
 pub use registry::{Frame, Kind, Part, Place, Registry, Scoring, Settings, StageConfig, Synthesis};
 pub use schema::{Training, pipeline_schema, training_schema};

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::SplitShares;
-use crate::error::Complaint;
+use crate::error::ConfigError;
 
 /// Scans of one commit where the graph file does not say.
 const EPOCH_SCANS: usize = 16;
@@ -37,20 +37,20 @@ fn epoch_scans() -> usize {
 
 impl PipelineConfig {
     /// Everything that is wrong with the settings.
-    pub fn complaints(&self) -> Vec<Complaint> {
+    pub fn complaints(&self) -> Vec<ConfigError> {
         let mut complaints = Vec::new();
         let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         if self.name.is_empty() || !self.name.chars().all(is_plain) {
             let message = format!("expected a name of letters, digits, `_` and `-`, got `{}`", self.name);
-            complaints.push(Complaint::new("name", message));
+            complaints.push(ConfigError::new("name", message));
         }
         if !(1..=MAX_EPOCH_SCANS).contains(&self.epoch_scans) {
             let message = format!("expected 1 to {MAX_EPOCH_SCANS} scans per commit, got {}", self.epoch_scans);
-            complaints.push(Complaint::new("epoch_scans", message));
+            complaints.push(ConfigError::new("epoch_scans", message));
         }
         for complaint in self.split.complaints() {
             let field = format!("split.{}", complaint.field);
-            complaints.push(Complaint { field: field.trim_end_matches('.').to_owned(), ..complaint });
+            complaints.push(ConfigError { field: field.trim_end_matches('.').to_owned(), ..complaint });
         }
         complaints
     }

@@ -6,26 +6,26 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::digest::StageDigests;
 use super::{Edge, Port, Role, SplitShares};
-use crate::filter::QualityTest;
+use crate::attempt::AttemptLoop;
+use crate::id::{FieldHasher, MaskDigest, PatientKey, SampleId, ScanDigest, StageDigest};
+use crate::inference::Viewer;
 use crate::ingest::Source;
 use crate::mask::{Mask, Organ};
 use crate::random::Key;
-use crate::score::ScoreStage;
-use crate::sink::{Sink, Split};
-use crate::synth::{AttemptKey, Synthesize};
-use crate::view::Viewer;
+use crate::record::Split;
+use crate::sink::Output;
 
 /// A checked graph with its stages built.
 ///
-/// The stages stand in the order of the way; each says by index from which of the stretch before it takes. A scan of
-/// source `s` goes to every mask of [`Plan::masks_of`], each masked scan to every trial of [`Plan::trials_of`], and
-/// inside a trial everything happens to one scan: synthesize, score, judge, try again.
+/// Each stage refers by index to the stages before it. A scan of source `s` goes to every mask of [`Plan::masks_of`], each masked scan
+/// to every synthesis of [`Plan::syntheses_of`], and there its tumors are made by an [`AttemptLoop`].
 ///
 /// ```no_run
 /// # use freetumor::graph::Plan;
 /// # use std::sync::Arc;
-/// use freetumor::{filter::Verdict, mask::MaskedScan, score::Scores, synth::Attempt};
+/// use freetumor::mask::MaskedScan;
 ///
 /// # fn example(plan: Plan) -> Result<(), Box<dyn std::error::Error>> {
 /// for (index, node) in plan.sources.iter().enumerate() {
@@ -33,23 +33,14 @@ use crate::view::Viewer;
 ///         let scan = Arc::new(node.source.read(&entry)?);
 ///         for (index, node) in plan.masks_of(index) {
 ///             let masked = MaskedScan { scan: scan.clone(), mask: node.mask.mask(&scan)? };
-///             for trial in plan.trials_of(index) {
-///                 for organ in trial.organs_in(&masked.mask.organs) {
-///                     let attempts = trial.synthesize.site_plan(&masked, organ)?;
-///                     let judges: Vec<_> =
-///                         trial.scores.iter().map(|node| node.stage.baseline(&masked, organ)).collect::<Result<_, _>>()?;
-///                     for variant in 0..trial.variants {
-///                         for attempt in 0..trial.test.attempts() {
-///                             let key = trial.key(&plan, &scan.digest, &organ.name, variant, attempt);
-///                             let Attempt::Candidate(candidate) = attempts.attempt(key)? else { continue };
-///                             let mut scores = Scores::default();
-///                             for judge in &judges {
-///                                 judge.score(&candidate, &mut scores)?;
-///                             }
-///                             if trial.test.verdict(&scores) == Verdict::Accepted {
-///                                 break; // to the sinks of `trial.feeds`
-///                             }
-///                         }
+///             let mask_digest = masked.mask.digest();
+///             for synthesis in plan.syntheses_of(index) {
+///                 for organ in synthesis.organs_in(&masked.mask.organs) {
+///                     for variant in 0..synthesis.variants {
+///                         let tumor = synthesis.tumor(plan.seed, scan.digest, mask_digest, &organ.name, variant);
+///                         let accepted = synthesis.attempts.first_accepted(&masked, organ, tumor.key())?;
+///                         // to the sinks of `synthesis.branches`
+/// #                       drop(accepted);
 ///                     }
 ///                 }
 ///             }
@@ -76,8 +67,8 @@ pub struct Plan {
     pub sources: Vec<SourceNode>,
     /// How organs are found, in the order of the file.
     pub masks: Vec<MaskNode>,
-    /// The stretches from synthesis to verdict.
-    pub trials: Vec<Trial>,
+    /// How tumors are made, in the order of the file.
+    pub syntheses: Vec<SynthesisNode>,
     /// Where samples go, in the order of the file.
     pub sinks: Vec<SinkNode>,
     /// Every node with its inputs, each after those it takes from: for drawing and counting.
@@ -108,53 +99,37 @@ pub struct MaskNode {
     pub sources: Vec<usize>,
 }
 
-/// A stretch in which everything happens to one scan: synthesize → scores → quality test, and again.
-#[derive(Clone)]
-pub struct Trial {
-    /// The synthesis stage's name; `SYNTHESIS.FILTER` where several quality tests judge the same synthesis. Rows and
-    /// sample ids are told apart by it.
-    pub name: String,
-    /// The synthesis stage's name in the graph file.
-    pub synthesis: String,
-    /// The quality test's name in the graph file.
-    pub filter: String,
+/// A synthesis stage with the score stages and quality tests behind it.
+#[derive(Clone, Debug)]
+pub struct SynthesisNode {
+    /// The loop from synthesis to verdict: its branches are the quality tests.
+    pub attempts: AttemptLoop,
     /// The masks that it takes scans from: indices into [`Plan::masks`].
     pub masks: Vec<usize>,
-    /// The built synthesis.
-    pub synthesize: Arc<dyn Synthesize>,
+    /// The digests of its settings and weights.
+    pub digests: StageDigests,
     /// The model that makes the tumors: a digest of weights, or `rules` with its version.
     pub model: String,
     /// The organs that get tumors, of those that the masks may give.
     pub organs: Vec<Organ>,
     /// Tumors asked for in each organ of each scan.
     pub variants: u32,
-    /// The score stages, each after those it takes from.
-    pub scores: Vec<ScoreNode>,
-    /// The conditions, and how many candidates are made for one tumor.
-    pub test: QualityTest,
+    /// The digests of [`AttemptLoop::scorers`].
+    pub score_digests: Vec<StageDigest>,
+    /// What follows each of [`AttemptLoop::branches`].
+    pub branches: Vec<BranchNode>,
+}
+
+/// What follows a quality test.
+#[derive(Clone, Debug)]
+pub struct BranchNode {
+    /// The digest of its conditions.
+    pub test_digest: StageDigest,
     /// The sinks that take from it.
     pub feeds: Vec<Feed>,
 }
 
-impl Trial {
-    /// Whether its accepted tumors go to a training.
-    pub fn feeds_training(&self, plan: &Plan) -> bool {
-        self.feeds.iter().any(|feed| feed.port == Port::Main && plan.sinks[feed.sink].sink.trains())
-    }
-}
-
-/// A score stage.
-#[derive(Clone)]
-pub struct ScoreNode {
-    /// Its name in the graph file.
-    pub name: String,
-    /// Its kind.
-    pub kind: String,
-    /// The built stage.
-    pub stage: Arc<dyn ScoreStage>,
-}
-
-/// An edge from a trial to a sink.
+/// An edge from a quality test to a sink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Feed {
     /// Index into [`Plan::sinks`].
@@ -170,8 +145,8 @@ pub struct SinkNode {
     pub name: String,
     /// Its kind.
     pub kind: String,
-    /// The built sink.
-    pub sink: Arc<dyn Sink>,
+    /// Where its samples go.
+    pub output: Output,
     /// The organs whose labels its files may hold.
     pub organs: Arc<[Organ]>,
 }
@@ -206,52 +181,100 @@ impl Plan {
         self.masks.iter().enumerate().filter(move |(_, node)| node.sources.contains(&source))
     }
 
-    /// The trials that take scans of a mask.
-    pub fn trials_of(&self, mask: usize) -> impl Iterator<Item = &Trial> {
-        self.trials.iter().filter(move |trial| trial.masks.contains(&mask))
+    /// The syntheses that take scans of a mask.
+    pub fn syntheses_of(&self, mask: usize) -> impl Iterator<Item = &SynthesisNode> {
+        self.syntheses.iter().filter(move |synthesis| synthesis.masks.contains(&mask))
+    }
+
+    /// The quality tests whose accepted tumors are trained on: each synthesis with the index of the branch.
+    pub fn training_branches(&self) -> impl Iterator<Item = (&SynthesisNode, usize)> {
+        let trains = |feed: &Feed| feed.port == Port::Main && matches!(self.sinks[feed.sink].output, Output::Trainer);
+        self.syntheses.iter().flat_map(move |synthesis| {
+            let branches = synthesis.branches.iter().enumerate();
+            branches
+                .filter(move |(_, branch)| branch.feeds.iter().any(trains))
+                .map(move |(index, _)| (synthesis, index))
+        })
     }
 
     /// The nodes that look with networks, each once, in the order of the way.
     pub fn viewers(&self) -> impl Iterator<Item = (&str, &Viewer)> {
         let masks = self.masks.iter().map(|node| (node.name.as_str(), node.mask.viewer()));
-        let trials = self.trials.iter().flat_map(|trial| {
-            let scores = trial.scores.iter().map(|node| (node.name.as_str(), node.stage.viewer()));
-            std::iter::once((trial.synthesis.as_str(), trial.synthesize.viewer())).chain(scores)
+        let syntheses = self.syntheses.iter().flat_map(|node| {
+            let scores = node.attempts.scorers.iter().map(|scorer| (scorer.name.as_str(), scorer.stage.viewer()));
+            std::iter::once((node.attempts.name.as_str(), node.attempts.synthesize.viewer())).chain(scores)
         });
-        let mut told = BTreeSet::new();
+        let mut listed = BTreeSet::new();
         masks
-            .chain(trials)
+            .chain(syntheses)
             .filter_map(|(name, viewer)| Some((name, viewer?)))
-            .filter(move |(name, _)| told.insert(*name))
+            .filter(move |(name, _)| listed.insert(*name))
     }
 
     /// The part of the training set that a patient belongs to; see [`SplitShares::of`].
-    pub fn split_of(&self, patient_key: &str) -> Split {
+    pub fn split_of(&self, patient_key: PatientKey) -> Split {
         self.split.of(patient_key)
     }
 
-    /// The key of all randomness.
-    pub fn key(&self) -> Key {
-        Key::root(self.seed)
+    /// The kernels that compute the pipeline's networks; `None` where it has none.
+    pub fn kernel_class(&self) -> Option<String> {
+        self.viewers().next().map(|(_, viewer)| viewer.kernel_class())
     }
 }
 
-impl Trial {
+impl SynthesisNode {
     /// Those organs of a masked scan that get tumors here.
     pub fn organs_in<'m>(&self, masked: &'m [Organ]) -> impl Iterator<Item = &'m Organ> {
         masked.iter().filter(|organ| self.organs.contains(organ))
     }
 
-    /// The key that defines one attempt. It holds the synthesis's name and not the quality test's, so that several tests
-    /// of one synthesis judge the same candidates.
-    pub fn key(&self, plan: &Plan, scan_digest: &str, organ: &str, variant: u32, attempt: u32) -> AttemptKey {
-        let tumor = plan
-            .key()
-            .with("stage", &self.synthesis)
-            .with("scan", scan_digest)
-            .with("organ", organ)
-            .number("variant", u64::from(variant));
-        AttemptKey::new(tumor, attempt)
+    /// One of the tumors asked for in an organ of a scan.
+    pub fn tumor<'a>(
+        &self,
+        seed: u64,
+        scan_digest: ScanDigest,
+        mask_digest: MaskDigest,
+        organ: &'a str,
+        variant: u32,
+    ) -> TumorIdentity<'a> {
+        TumorIdentity { seed, digests: self.digests, scan_digest, mask_digest, organ, variant }
+    }
+}
+
+/// What names a tumor and its candidates and keys their random numbers. Names of stages and sources, inputs, sinks, thresholds and
+/// the number of tumors and attempts are no part of it.
+#[derive(Clone, Copy, Debug)]
+pub struct TumorIdentity<'a> {
+    seed: u64,
+    digests: StageDigests,
+    scan_digest: ScanDigest,
+    mask_digest: MaskDigest,
+    organ: &'a str,
+    variant: u32,
+}
+
+impl TumorIdentity<'_> {
+    /// The key of all random numbers of its attempts.
+    pub fn key(&self) -> Key {
+        Key::root(self.seed)
+            .with("stage", &self.digests.random.to_string())
+            .with("scan", &self.scan_digest.to_string())
+            .with("mask", &self.mask_digest.to_string())
+            .with("organ", self.organ)
+            .number("variant", u64::from(self.variant))
+    }
+
+    /// The id of the candidate of one attempt.
+    pub fn sample_id(&self, attempt: u32) -> SampleId {
+        let hash = FieldHasher::new("sample")
+            .field(self.seed.to_le_bytes())
+            .field(self.digests.results.as_bytes())
+            .field(self.scan_digest.as_bytes())
+            .field(self.mask_digest.as_bytes())
+            .field(self.organ)
+            .field(self.variant.to_le_bytes())
+            .field(attempt.to_le_bytes());
+        SampleId::from_hash(&hash.finish())
     }
 }
 
@@ -267,31 +290,8 @@ impl fmt::Debug for MaskNode {
     }
 }
 
-impl fmt::Debug for ScoreNode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} ({})", self.name, self.kind)
-    }
-}
-
 impl fmt::Debug for SinkNode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ({})", self.name, self.kind)
-    }
-}
-
-impl fmt::Debug for Trial {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Trial")
-            .field("name", &self.name)
-            .field("synthesis", &self.synthesis)
-            .field("filter", &self.filter)
-            .field("masks", &self.masks)
-            .field("model", &self.model)
-            .field("organs", &self.organs.iter().map(|organ| &organ.name).collect::<Vec<_>>())
-            .field("variants", &self.variants)
-            .field("scores", &self.scores)
-            .field("test", &self.test)
-            .field("feeds", &self.feeds)
-            .finish()
     }
 }

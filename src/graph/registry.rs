@@ -11,12 +11,12 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::Role;
-use crate::error::Complaint;
+use crate::error::ConfigError;
 use crate::filter::{QualityTest, QualityTestConfig};
 use crate::ingest::Source;
 use crate::mask::{Mask, Organ};
 use crate::score::ScoreStage;
-use crate::sink::Sink;
+use crate::sink::Output;
 use crate::synth::Synthesize;
 use crate::volume::HuWindow;
 
@@ -47,18 +47,18 @@ impl Place {
     ///
     /// # Errors
     /// Where a variable is not set, or a `${` has no `}`.
-    pub fn path(&self, field: &str, written: impl AsRef<Path>) -> Result<PathBuf, Complaint> {
+    pub fn path(&self, field: &str, written: impl AsRef<Path>) -> Result<PathBuf, ConfigError> {
         let written = written.as_ref().to_string_lossy();
         let mut path = String::new();
         let mut rest: &str = &written;
         while let Some(start) = rest.find("${") {
             let Some(length) = rest[start..].find('}') else {
-                return Err(Complaint::new(field, format!("expected a `}}` after `${{`, got `{written}`")));
+                return Err(ConfigError::new(field, format!("expected a `}}` after `${{`, got `{written}`")));
             };
             let name = &rest[start + 2..start + length];
             let value = std::env::var(name).map_err(|_| {
                 let message = format!("the environment variable `{name}` is not set");
-                Complaint::new(field, message).with_hint(format!("export {name}=…"))
+                ConfigError::new(field, message).with_hint(format!("export {name}=…"))
             })?;
             path.push_str(&rest[..start]);
             path.push_str(&value);
@@ -120,7 +120,7 @@ pub enum Part {
     /// See [`Role::Filter`].
     Filter(QualityTest),
     /// See [`Role::Sink`].
-    Sink(Arc<dyn Sink>),
+    Sink(Output),
 }
 
 /// Settings that were read, ready to be built.
@@ -130,14 +130,14 @@ pub struct Settings {
     build: Box<Builder>,
 }
 
-type Builder = dyn FnOnce(&Place) -> Result<Part, Vec<Complaint>>;
+type Builder = dyn FnOnce(&Place) -> Result<Part, Vec<ConfigError>>;
 
 impl Settings {
     /// Builds the node.
     ///
     /// # Errors
     /// Everything that is wrong with the settings.
-    pub fn build(self, place: &Place) -> Result<Part, Vec<Complaint>> {
+    pub fn build(self, place: &Place) -> Result<Part, Vec<ConfigError>> {
         (self.build)(place)
     }
 }
@@ -179,10 +179,10 @@ impl Kind {
 /// A stage of your own registers under its own kind, with settings that are checked like all others:
 ///
 /// ```
-/// use freetumor::error::{Complaint, Fault};
+/// use freetumor::error::{ConfigError, Fault};
 /// use freetumor::graph::{Registry, Role};
 /// use freetumor::mask::{MaskedScan, Organ};
-/// use freetumor::score::{Judge, Score, Scores, ScoreStage};
+/// use freetumor::score::{Scorer, Score, Scores, ScoreStage};
 /// use freetumor::synth::Candidate;
 ///
 /// /// How much darker than its organ a tumor is, in your own words.
@@ -205,12 +205,12 @@ impl Kind {
 ///     fn gives(&self) -> &'static [Score] {
 ///         &[Score::Cnr]
 ///     }
-///     fn baseline<'s>(&'s self, _: &'s MaskedScan, _: &'s Organ) -> Result<Box<dyn Judge + 's>, Fault> {
+///     fn baseline<'s>(&'s self, _: &'s MaskedScan, _: &'s Organ) -> Result<Box<dyn Scorer + 's>, Fault> {
 ///         Ok(Box::new(self))
 ///     }
 /// }
 ///
-/// impl Judge for &Darkness {
+/// impl Scorer for &Darkness {
 ///     fn score(&self, candidate: &Candidate, scores: &mut Scores) -> Result<(), Fault> {
 ///         let change = |i| f64::from(candidate.after.as_slice()[i] - candidate.before.as_slice()[i]);
 ///         let tumor: Vec<usize> = (0..candidate.region.voxels()).filter(|&i| candidate.tumor.as_slice()[i] == 1).collect();
@@ -223,7 +223,7 @@ impl Kind {
 /// let mut registry = Registry::standard();
 /// registry.score("darkness", "Judges by darkness alone.", |config: DarknessConfig, _| {
 ///     if config.unit_hu <= 0.0 {
-///         return Err(vec![Complaint::new("unit_hu", format!("expected more than 0 HU, got {}", config.unit_hu))]);
+///         return Err(vec![ConfigError::new("unit_hu", format!("expected more than 0 HU, got {}", config.unit_hu))]);
 ///     }
 ///     Ok(Darkness(config.unit_hu).into())
 /// });
@@ -245,7 +245,7 @@ impl Registry {
         &mut self,
         name: &str,
         about: &str,
-        build: impl Fn(C, &Place) -> Result<Arc<dyn Source>, Vec<Complaint>> + Clone + Send + Sync + 'static,
+        build: impl Fn(C, &Place) -> Result<Arc<dyn Source>, Vec<ConfigError>> + Clone + Send + Sync + 'static,
     ) {
         self.add(Role::Source, name, about, move |config, place: &Place| build(config, place).map(Part::Source));
     }
@@ -255,7 +255,7 @@ impl Registry {
         &mut self,
         name: &str,
         about: &str,
-        build: impl Fn(C, &Place) -> Result<Arc<dyn Mask>, Vec<Complaint>> + Clone + Send + Sync + 'static,
+        build: impl Fn(C, &Place) -> Result<Arc<dyn Mask>, Vec<ConfigError>> + Clone + Send + Sync + 'static,
     ) {
         self.add(Role::Mask, name, about, move |config, place: &Place| build(config, place).map(Part::Mask));
     }
@@ -265,7 +265,7 @@ impl Registry {
         &mut self,
         name: &str,
         about: &str,
-        build: impl Fn(C, &Place) -> Result<Synthesis, Vec<Complaint>> + Clone + Send + Sync + 'static,
+        build: impl Fn(C, &Place) -> Result<Synthesis, Vec<ConfigError>> + Clone + Send + Sync + 'static,
     ) {
         self.add(Role::Synthesis, name, about, move |config, place: &Place| build(config, place).map(Part::Synthesis));
     }
@@ -275,7 +275,7 @@ impl Registry {
         &mut self,
         name: &str,
         about: &str,
-        build: impl Fn(C, &Place) -> Result<Scoring, Vec<Complaint>> + Clone + Send + Sync + 'static,
+        build: impl Fn(C, &Place) -> Result<Scoring, Vec<ConfigError>> + Clone + Send + Sync + 'static,
     ) {
         self.add(Role::Score, name, about, move |config, place: &Place| build(config, place).map(Part::Score));
     }
@@ -285,7 +285,7 @@ impl Registry {
         &mut self,
         name: &str,
         about: &str,
-        build: impl Fn(QualityTestConfig, &Place) -> Result<QualityTest, Vec<Complaint>> + Clone + Send + Sync + 'static,
+        build: impl Fn(QualityTestConfig, &Place) -> Result<QualityTest, Vec<ConfigError>> + Clone + Send + Sync + 'static,
     ) {
         self.add(Role::Filter, name, about, move |config, place: &Place| build(config, place).map(Part::Filter));
     }
@@ -295,7 +295,7 @@ impl Registry {
         &mut self,
         name: &str,
         about: &str,
-        build: impl Fn(C, &Place) -> Result<Arc<dyn Sink>, Vec<Complaint>> + Clone + Send + Sync + 'static,
+        build: impl Fn(C, &Place) -> Result<Output, Vec<ConfigError>> + Clone + Send + Sync + 'static,
     ) {
         self.add(Role::Sink, name, about, move |config, place: &Place| build(config, place).map(Part::Sink));
     }
@@ -316,7 +316,7 @@ impl Registry {
         role: Role,
         name: &str,
         about: &str,
-        build: impl Fn(C, &Place) -> Result<Part, Vec<Complaint>> + Clone + Send + Sync + 'static,
+        build: impl Fn(C, &Place) -> Result<Part, Vec<ConfigError>> + Clone + Send + Sync + 'static,
     ) {
         self.kinds.retain(|kind| kind.role != role || kind.name != name);
         self.kinds.push(Kind {

@@ -8,7 +8,7 @@ use toml::de::{DeArray, DeTable, DeValue, Error};
 
 use super::file::Problems;
 use super::spec::{Span, Value, one_of};
-use crate::error::Complaint;
+use crate::error::ConfigError;
 use crate::suggest::did_you_mean;
 
 /// What came of reading a table of settings.
@@ -83,12 +83,12 @@ fn whole(path: &str) -> String {
 
 /// Reports what a constructor complains about, unless it is about settings that were reported already.
 pub(super) fn report(
-    complaints: Vec<Complaint>,
+    complaints: Vec<ConfigError>,
     spoiled: &[String],
     place_of: impl Fn(&str) -> Span,
     problems: &mut Problems<'_>,
 ) {
-    for Complaint { field, message, hint } in complaints {
+    for ConfigError { field, message, hint } in complaints {
         let inside =
             |outer: &str, inner: &str| outer.is_empty() || inner == outer || inner.starts_with(&format!("{outer}."));
         let covers = |path: &String| inside(path, &field) || inside(&field, path);
@@ -367,7 +367,7 @@ mod tests {
         assert_eq!(problems.len(), 2);
         let file = GraphFile::new("a.toml", ".", "");
         let mut echoes = Problems::of(&file);
-        let complaints = ["list.0", "body", "root"].map(|field| Complaint::new(field, field));
+        let complaints = ["list.0", "body", "root"].map(|field| ConfigError::new(field, field));
         report(complaints.into(), &spoiled, |_| 0..0, &mut echoes);
         assert_eq!(echoes.sorted().iter().map(|it| it.message.as_str()).collect::<Vec<_>>(), ["root"]);
     }

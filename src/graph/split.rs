@@ -4,8 +4,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::error::Complaint;
-use crate::sink::Split;
+use crate::error::ConfigError;
+use crate::id::PatientKey;
+use crate::record::Split;
 
 /// The shares of patients in each part of the training set; they add up to 1.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -33,18 +34,18 @@ impl Default for SplitShares {
 
 impl SplitShares {
     /// What is wrong with the shares: outside 0 to 1, or another sum than 1. Fields are relative to the shares' table.
-    pub fn complaints(&self) -> Vec<Complaint> {
+    pub fn complaints(&self) -> Vec<ConfigError> {
         let named = [("train", self.train), ("validation", self.validation), ("test", self.test)];
         let outside = named.iter().filter(|(_, share)| !(0.0..=1.0).contains(share));
         let mut complaints: Vec<_> = outside
-            .map(|(name, share)| Complaint::new(*name, format!("expected a share between 0 and 1, got {share}")))
+            .map(|(name, share)| ConfigError::new(*name, format!("expected a share between 0 and 1, got {share}")))
             .collect();
         let sum = self.train + self.validation + self.test;
         // Shares are decimal fractions written by hand: anything beyond rounding is a mistake.
         if complaints.is_empty() && (sum - 1.0).abs() > 1e-9 {
             let rounded = (sum * 1e6).round() / 1e6;
             let message = format!("the shares add up to {rounded}, expected 1");
-            complaints.push(Complaint::new("", message).with_hint("shares that are not given are 0"));
+            complaints.push(ConfigError::new("", message).with_hint("shares that are not given are 0"));
         }
         complaints
     }
@@ -55,12 +56,13 @@ impl SplitShares {
     /// stays where it is while the archive grows and across pipelines with the same shares.
     ///
     /// ```
-    /// use freetumor::{graph::SplitShares, sink::Split};
+    /// use freetumor::{graph::SplitShares, record::Split};
     /// let all_for_training = SplitShares { train: 1.0, validation: 0.0, test: 0.0 };
-    /// assert_eq!(all_for_training.of("9f86d081884c7d65"), Split::Train);
+    /// assert_eq!(all_for_training.of("9f86d081884c7d65".parse()?), Split::Train);
+    /// # Ok::<(), freetumor::error::Error>(())
     /// ```
-    pub fn of(&self, patient_key: &str) -> Split {
-        let hash = Sha256::new_with_prefix(b"freetumor split").chain_update(patient_key).finalize();
+    pub fn of(&self, patient_key: PatientKey) -> Split {
+        let hash = Sha256::new_with_prefix(b"freetumor split").chain_update(patient_key.to_string()).finalize();
         let place = hash.iter().take(6).fold(0.0, |sum, &byte| sum * 256.0 + f64::from(byte)) / 256f64.powi(6);
         if place < self.train {
             Split::Train
@@ -79,12 +81,16 @@ mod tests {
 
     use super::*;
 
+    fn key(number: u64) -> PatientKey {
+        PatientKey::from_bytes(number.to_be_bytes())
+    }
+
     #[test]
     fn shares_are_kept_over_many_patients() {
         let shares = SplitShares { train: 0.7, validation: 0.2, test: 0.1 };
         let mut counts = std::collections::BTreeMap::new();
-        for patient in 0..20_000 {
-            *counts.entry(shares.of(&format!("{patient:016x}"))).or_insert(0) += 1;
+        for patient in 0..20_000u64 {
+            *counts.entry(shares.of(key(patient))).or_insert(0) += 1;
         }
         assert!((13_700..14_300).contains(&counts[&Split::Train]), "{counts:?}");
         assert!((3_800..4_200).contains(&counts[&Split::Validation]), "{counts:?}");
@@ -95,7 +101,7 @@ mod tests {
     fn a_patients_part_never_changes() {
         // Published sets depend on these: a change here moves test patients into training.
         let shares = SplitShares::default();
-        let parts: Vec<_> = (0..24).map(|patient| &shares.of(&format!("{patient:016x}")).name()[..2]).collect();
+        let parts: Vec<_> = (0..24).map(|patient| &shares.of(key(patient)).name()[..2]).collect();
         assert_eq!(parts.join(" "), "tr tr te te tr tr tr tr tr tr tr tr tr tr te tr tr tr tr tr tr tr va tr");
     }
 
@@ -116,9 +122,9 @@ mod tests {
         #[test]
         fn a_part_with_no_share_has_no_patients(patient in "[0-9a-f]{16}", train in 0.0..1.0f64) {
             let two = SplitShares { train, validation: 1.0 - train, test: 0.0 };
-            prop_assert_ne!(two.of(&patient), Split::Test);
+            prop_assert_ne!(two.of(patient.parse().unwrap()), Split::Test);
             let two = SplitShares { train, validation: 0.0, test: 1.0 - train };
-            prop_assert_ne!(two.of(&patient), Split::Validation);
+            prop_assert_ne!(two.of(patient.parse().unwrap()), Split::Validation);
         }
     }
 }

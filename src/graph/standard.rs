@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::registry::{Frame, Place, Registry, Scoring, Synthesis};
-use crate::command::{
+use crate::error::ConfigError;
+use crate::external::{
     CommandMask, CommandMaskConfig, CommandScore, CommandScoreConfig, CommandSynthesis, CommandSynthesisConfig,
 };
-use crate::error::Complaint;
 use crate::filter::{QualityTest, QualityTestConfig};
+use crate::inference::{NetworkConfig, Networks, Viewer};
 use crate::ingest::dicom::Decoder;
 use crate::ingest::phantom::{PhantomConfig, PhantomSource};
 use crate::ingest::{DecathlonListConfig, FolderConfig, FolderSource, ListSource, NnunetListConfig, Source};
@@ -22,11 +23,10 @@ use crate::nn::service::Service;
 use crate::nn::weights::Stated;
 use crate::score::{Discriminator, DiscriminatorConfig, Intensity, IntensityConfig, Segmentor, SegmentorConfig};
 use crate::sink::{
-    DecathlonConfig, DecathlonSink, NnunetConfig, NnunetSink, Sink, StreamConfig, StreamSink, TrainerConfig,
-    TrainerSink, WebDatasetConfig, WebDatasetSink,
+    self, DecathlonConfig, DecathlonSink, NnunetConfig, NnunetSink, Output, PatchesConfig, PatchesSink, StreamConfig,
+    StreamSink, TrainerConfig, WebDatasetConfig, WebDatasetSink,
 };
 use crate::synth::{Differences, Generator, GeneratorConfig, Rules, RulesConfig};
-use crate::view::{NetworkConfig, Networks, Viewer};
 use crate::volume::HuWindow;
 
 /// How the machine at hand reads archives and runs networks: nothing of it changes what a pipeline means.
@@ -161,36 +161,38 @@ impl Registry {
     }
 
     fn add_sinks(&mut self) {
+        let about = "Samples as patches: tar shards with an index, a few kilobytes a sample in place of whole volumes.";
+        self.sink("patches", about, |config: PatchesConfig, place| {
+            PatchesSink::new(&place.name, &config).map(|sink| Output::Layout(Arc::new(sink)))
+        });
         let about = "A training set for nnU-Net: imagesTr, labelsTr, dataset.json, splits_final.json.";
         self.sink("nnunet", about, |config: NnunetConfig, place| {
-            NnunetSink::new(&place.name, config, place.organs.clone()).map(|sink| Arc::new(sink) as Arc<dyn Sink>)
+            NnunetSink::new(&place.name, config, place.organs.clone()).map(|sink| Output::Layout(Arc::new(sink)))
         });
         let about = "A training set in the layout of the Medical Segmentation Decathlon: pairs and a list of them.";
         self.sink("decathlon", about, |config: DecathlonConfig, place| {
-            DecathlonSink::new(&place.name, config, place.organs.clone()).map(|sink| Arc::new(sink) as Arc<dyn Sink>)
+            DecathlonSink::new(&place.name, config, place.organs.clone()).map(|sink| Output::Layout(Arc::new(sink)))
         });
         let about = "A training set of tar shards with an index, for streaming.";
         self.sink("webdataset", about, |config: WebDatasetConfig, place| {
-            WebDatasetSink::new(&place.name, config).map(|sink| Arc::new(sink) as Arc<dyn Sink>)
+            WebDatasetSink::new(&place.name, config).map(|sink| Output::Layout(Arc::new(sink)))
         });
         let about =
             "Samples as an endless tar for a trainer, on standard output or a socket: see `freetumor run --sink`.";
         self.sink("stream", about, |config: StreamConfig, place| {
-            StreamSink::new(&place.name, config).map(|sink| Arc::new(sink) as Arc<dyn Sink>)
+            StreamSink::new(&place.name, config).map(|sink| Output::Stream(Arc::new(sink)))
         });
         let about =
             "Fresh tumors for every crop of a training in the same process: see `freetumor train segmentation`.";
-        self.sink("trainer", about, |config: TrainerConfig, place| {
-            TrainerSink::new(&place.name, &config).map(|sink| Arc::new(sink) as Arc<dyn Sink>)
-        });
+        self.sink("trainer", about, |config: TrainerConfig, place| sink::trainer(&place.name, &config));
     }
 }
 
-fn path_of(place: &Place, field: &str, written: &Path) -> Result<PathBuf, Vec<Complaint>> {
+fn path_of(place: &Place, field: &str, written: &Path) -> Result<PathBuf, Vec<ConfigError>> {
     place.path(field, written).map_err(|complaint| vec![complaint])
 }
 
-fn rules(config: RulesConfig, place: &Place) -> Result<Synthesis, Vec<Complaint>> {
+fn rules(config: RulesConfig, place: &Place) -> Result<Synthesis, Vec<ConfigError>> {
     let chosen = |organ: &&Organ| config.organs.is_empty() || config.organs.contains(&organ.name);
     let organs: Vec<Organ> = place.organs.iter().filter(chosen).cloned().collect();
     let in_chest = organs.iter().filter(|organ| organ.name == "lung").count();
@@ -202,7 +204,7 @@ fn rules(config: RulesConfig, place: &Place) -> Result<Synthesis, Vec<Complaint>
         let message = "a share of the HU window is asked for, but lungs and other organs have different windows";
         let hint = "use difference = \"prior\", or write one synthesis stage for lungs and one for the others";
         let mut complaints = built.err().unwrap_or_default();
-        complaints.push(Complaint::new("difference", message).with_hint(hint));
+        complaints.push(ConfigError::new("difference", message).with_hint(hint));
         return Err(complaints);
     }
     let rules = built?;
@@ -216,16 +218,16 @@ fn open(
     customary: Model,
     role: &str,
     place: &Place,
-) -> Result<Viewer, Vec<Complaint>> {
+) -> Result<Viewer, Vec<ConfigError>> {
     let weights = place.path("network.weights", &config.weights).map_err(|complaint| vec![complaint])?;
     let viewer = networks.open(config, &weights, customary)?;
     let said = Stated::of(&weights);
-    let other = said.other_than(role).map(|message| Complaint::new("network.weights", message));
+    let other = said.other_than(role).map(|message| ConfigError::new("network.weights", message));
     let frames = said.other_frame(config.window_hu, config.spacing_mm).into_iter();
     let frames = frames.map(|(field, message, own)| {
-        Complaint::new(format!("network.{field}"), message).with_hint(format!("the weights say {field} = {own}"))
+        ConfigError::new(format!("network.{field}"), message).with_hint(format!("the weights say {field} = {own}"))
     });
-    let complaints: Vec<Complaint> = other.into_iter().chain(frames).collect();
+    let complaints: Vec<ConfigError> = other.into_iter().chain(frames).collect();
     if complaints.is_empty() { Ok(viewer) } else { Err(complaints) }
 }
 
@@ -233,7 +235,7 @@ fn frame_of(viewer: &Viewer) -> Frame {
     Frame { window: Some(viewer.config().window()), spacing_mm: Some(viewer.config().spacing_mm) }
 }
 
-fn generator(config: GeneratorConfig, viewer: Viewer, place: &Place) -> Result<Synthesis, Vec<Complaint>> {
+fn generator(config: GeneratorConfig, viewer: Viewer, place: &Place) -> Result<Synthesis, Vec<ConfigError>> {
     let (chosen, variants, frame) = (config.rules.organs.clone(), config.rules.variants, frame_of(&viewer));
     let organs = place.organs.iter().filter(|organ| chosen.is_empty() || chosen.contains(&organ.name));
     let organs = organs.cloned().collect();
@@ -242,7 +244,7 @@ fn generator(config: GeneratorConfig, viewer: Viewer, place: &Place) -> Result<S
     Ok(Synthesis { synthesize: Arc::new(generator), organs, variants, model, frame })
 }
 
-fn command_synthesis(config: CommandSynthesisConfig, place: &Place) -> Result<Synthesis, Vec<Complaint>> {
+fn command_synthesis(config: CommandSynthesisConfig, place: &Place) -> Result<Synthesis, Vec<ConfigError>> {
     match rules(config.rules.clone(), place) {
         Ok(drawn) => {
             let stage = CommandSynthesis::new(&config, drawn.synthesize, &place.folder)?;
@@ -251,7 +253,7 @@ fn command_synthesis(config: CommandSynthesisConfig, place: &Place) -> Result<Sy
         }
         // What is wrong with the program is said in the same breath as what is wrong with the rules.
         Err(complaints) => {
-            let within = |it: Complaint| Complaint { field: format!("rules.{}", it.field), ..it };
+            let within = |it: ConfigError| ConfigError { field: format!("rules.{}", it.field), ..it };
             let program = CommandSynthesis::complaints(&config, &place.folder);
             Err(complaints.into_iter().map(within).chain(program).collect())
         }

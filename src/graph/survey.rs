@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::Serialize;
 
-use super::{Checked, Location, Plan, Port, Problem, Severity};
+use super::{Checked, Feed, Location, Plan, Port, Problem, Severity};
+use crate::sink::Content;
 
 /// What a run would find and need.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -97,17 +98,24 @@ fn problem(severity: Severity, message: String, location: Option<Location>, labe
 /// Most samples, and the bytes that they take, given scans and bytes of each source.
 pub fn need(plan: &Plan, found: &[(usize, u64)]) -> (u64, u64) {
     let (mut samples, mut bytes) = (0u64, 0u64);
-    for trial in &plan.trials {
-        // Sinks of one index share their files.
-        let stores: BTreeSet<String> = trial.feeds.iter().map(|feed| plan.sinks[feed.sink].sink.index()).collect();
-        let tries = if trial.feeds.iter().any(|feed| feed.port == Port::Rejected) { trial.test.attempts() } else { 1 };
-        for &mask in &trial.masks {
-            let organs = trial.organs_in(&plan.masks[mask].mask.organs()).count() as u64;
-            let each = organs.saturating_mul(u64::from(trial.variants)).saturating_mul(u64::from(tries));
-            for &source in &plan.masks[mask].sources {
-                let (scans, size) = found[source];
-                samples = samples.saturating_add(each.saturating_mul(scans as u64));
-                bytes = bytes.saturating_add(each.saturating_mul(size).saturating_mul(stores.len() as u64));
+    for synthesis in &plan.syntheses {
+        for (branch, node) in synthesis.attempts.branches.iter().zip(&synthesis.branches) {
+            // Layouts of one index share their files; patches are small beside whole volumes.
+            let layouts = node.feeds.iter().filter_map(|feed| plan.sinks[feed.sink].output.layout());
+            let stores: BTreeSet<String> = layouts
+                .filter(|layout| matches!(layout.content(), Content::Volumes { .. }))
+                .map(|layout| layout.index())
+                .collect();
+            let is_rejected = |feed: &Feed| feed.port == Port::Rejected;
+            let attempts = if node.feeds.iter().any(is_rejected) { branch.test.attempts() } else { 1 };
+            for &mask in &synthesis.masks {
+                let organs = synthesis.organs_in(&plan.masks[mask].mask.organs()).count() as u64;
+                let each = organs.saturating_mul(u64::from(synthesis.variants)).saturating_mul(u64::from(attempts));
+                for &source in &plan.masks[mask].sources {
+                    let (scans, size) = found[source];
+                    samples = samples.saturating_add(each.saturating_mul(scans as u64));
+                    bytes = bytes.saturating_add(each.saturating_mul(size).saturating_mul(stores.len() as u64));
+                }
             }
         }
     }

@@ -10,7 +10,7 @@ use super::problem::Severity;
 use super::registry::{Registry, StageConfig};
 use super::spec::{Purpose, Spec, Value, place_of};
 use super::{Problem, settings};
-use crate::error::Complaint;
+use crate::error::ConfigError;
 
 /// What came of checking a file for training.
 #[derive(Debug)]
@@ -54,7 +54,7 @@ pub fn training_keys(file: &GraphFile) -> Option<Vec<String>> {
 /// name. Unlike in a graph that is run, a node whose output nothing takes is in order: `[train]` names it.
 ///
 /// ```
-/// use freetumor::error::Complaint;
+/// use freetumor::error::ConfigError;
 /// use freetumor::graph::{GraphFile, Registry, check_training};
 ///
 /// #[derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -73,7 +73,7 @@ pub fn training_keys(file: &GraphFile) -> Option<Vec<String>> {
 pub fn check_training<C: StageConfig>(
     file: &GraphFile,
     registry: &Registry,
-    complaints: impl Fn(&C, Option<&Plan>) -> Vec<Complaint>,
+    complaints: impl Fn(&C, Option<&Plan>) -> Vec<ConfigError>,
 ) -> CheckedTraining<C> {
     let mut problems = Problems::of(file);
     let Some(spec) = Spec::read(file, Purpose::Train, &mut problems) else {

@@ -2,6 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
+use crate::id::ScanDigest;
 use crate::volume::{Volume, Voxels};
 
 /// Bytes that are put in order before they are hashed; less than a scan, more than a slice.
@@ -9,7 +10,7 @@ const SLAB_BYTES: usize = 2 << 20;
 /// Spacings count in thousandths of a millimetre: formats round them differently beyond that.
 const SPACING_STEPS_PER_MM: f64 = 1000.0;
 
-/// SHA-256, as 64 hexadecimal digits, over the volume in its canonical form: axes in RAS order (the closest to its
+/// SHA-256 over the volume in its canonical form: axes in RAS order (the closest to its
 /// affine), shape, spacing to a thousandth of a millimetre, and HU.
 ///
 /// HU are hashed as i16 where every one of them is a whole number in its range and as f32 otherwise, so that the digest
@@ -29,7 +30,7 @@ const SPACING_STEPS_PER_MM: f64 = 1000.0;
 /// turned.grid.affine.0[0] = [-1.0, 0.0, 0.0, 1.0];
 /// assert_eq!(content_digest(&whole), content_digest(&turned));
 /// ```
-pub fn content_digest(volume: &Volume) -> String {
+pub fn content_digest(volume: &Volume) -> ScanDigest {
     let mut hash = Sha256::new_with_prefix(b"freetumor volume 1\n");
     let walk = RasWalk::new(volume);
     for (size, spacing_mm) in walk.shape.into_iter().zip(walk.spacing_mm) {
@@ -51,7 +52,7 @@ pub fn content_digest(volume: &Volume) -> String {
             walk.each_slab(array.as_slice(), |hu| (hu + 0.0).to_le_bytes(), |slab| hash.update(slab));
         }
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    ScanDigest::from_hash(&hash.finalize())
 }
 
 /// The order in which voxels are visited: x towards Right fastest, then Anterior, then Superior.

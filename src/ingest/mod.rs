@@ -12,7 +12,6 @@ pub mod phantom;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 pub use digest::content_digest;
 pub use file::is_dicom_slice;
@@ -21,13 +20,14 @@ pub use lists::{DecathlonListConfig, ListSource, NnunetListConfig, NnunetPart};
 pub use patient::{PatientConfig, PatientPattern, PatientRule, PatientSecret};
 
 use crate::error::{Fault, Result};
+use crate::id::{PatientKey, ScanDigest, ScanId};
 use crate::volume::{Grid, Labels, Volume};
 
 /// One scan of a source, known before anything of it is decoded. Entries are small and travel the dataflow.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ScanEntry {
-    /// 16 hexadecimal digits of SHA-256 over source name and key: stable, and without the path in it.
-    pub scan_id: String,
+    /// Derived from source name and key under the patients' secret: stable, and nobody can search it for the path.
+    pub scan_id: ScanId,
     /// Name of the source in the graph file.
     pub source: String,
     /// The source's own key: a path relative to its root (with `#UID` for one of several DICOM series in a folder), or
@@ -36,24 +36,11 @@ pub struct ScanEntry {
     /// The data set's name for tables; the source's name unless the graph file says another.
     pub dataset: String,
     /// The patient, as a keyed hash.
-    pub patient_key: String,
+    pub patient_key: PatientKey,
     /// Bytes on disk.
     pub bytes: u64,
     /// When the data changed last, in seconds since 1970; 0 for phantoms.
     pub modified_s: i64,
-}
-
-impl ScanEntry {
-    /// The id of a scan.
-    ///
-    /// ```
-    /// use freetumor::ingest::ScanEntry;
-    /// assert_eq!(ScanEntry::id_of("archive", "case-7/ct.nii.gz").len(), 16);
-    /// ```
-    pub fn id_of(source: &str, key: &str) -> String {
-        let hash = Sha256::new_with_prefix((source.len() as u64).to_le_bytes()).chain_update(source).chain_update(key);
-        hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
-    }
 }
 
 /// What a header promises; read without decoding voxels.
@@ -73,7 +60,7 @@ pub struct Scan {
     /// Which one.
     pub entry: ScanEntry,
     /// SHA-256 over its voxels in RAS order, shape and spacing: equal for equal content whatever the file format.
-    pub digest: String,
+    pub digest: ScanDigest,
     /// HU on the scan's own grid.
     pub volume: Volume,
     /// What lies beside it.

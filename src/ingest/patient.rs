@@ -13,7 +13,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-use crate::error::{Complaint, Error, Result};
+use crate::error::{ConfigError, Error, Result};
+use crate::id::{PatientKey, ScanId};
 
 /// The environment variable that holds the secret's text.
 const VARIABLE: &str = "FREETUMOR_PATIENT_KEY";
@@ -56,16 +57,16 @@ impl PatientRule {
     ///
     /// # Errors
     /// Everything that is wrong with them.
-    pub fn new(config: &PatientConfig, field: &str) -> Result<Self, Vec<Complaint>> {
+    pub fn new(config: &PatientConfig, field: &str) -> Result<Self, Vec<ConfigError>> {
         let given = [config.path_component.is_some(), config.pattern.is_some(), config.dicom];
         if given.into_iter().filter(|&given| given).count() > 1 {
             let message = "expected one of `path_component`, `pattern` and `dicom`, got several";
-            return Err(vec![Complaint::new(field, message)]);
+            return Err(vec![ConfigError::new(field, message)]);
         }
         match (&config.pattern, config.dicom) {
             (Some(pattern), _) => PatientPattern::new(pattern)
                 .map(Self::Pattern)
-                .map_err(|message| vec![Complaint::new(format!("{field}.pattern"), message)]),
+                .map_err(|message| vec![ConfigError::new(format!("{field}.pattern"), message)]),
             (None, true) => Ok(Self::Dicom),
             (None, false) => Ok(Self::PathComponent(config.path_component.unwrap_or(0))),
         }
@@ -189,7 +190,7 @@ impl PatientSecret {
         std::fs::create_dir_all(folder)?;
         let mut random = [0; 32];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
-        let text: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+        let text = hex::encode(random);
         // Temporary files belong to their owner alone (0600), and stay so when they get their name.
         let mut staged = tempfile::NamedTempFile::new_in(folder)?;
         writeln!(staged, "{text}")?;
@@ -204,7 +205,7 @@ impl PatientSecret {
         Ok(())
     }
 
-    /// The key of a patient: 16 hexadecimal digits of HMAC-SHA256. `scope` is what the name is unique in, such as a
+    /// The key of a patient: the first 8 bytes of HMAC-SHA256. `scope` is what the name is unique in, such as a
     /// data set.
     ///
     /// ```
@@ -214,13 +215,34 @@ impl PatientSecret {
     /// assert_ne!(secret.patient_key("LiTS", "17"), secret.patient_key("KiTS", "17"));
     /// # Ok::<(), freetumor::error::Error>(())
     /// ```
-    pub fn patient_key(&self, scope: &str, patient: &str) -> String {
+    pub fn patient_key(&self, scope: &str, patient: &str) -> PatientKey {
+        PatientKey::from_hash(&self.mac(scope, patient))
+    }
+
+    /// The id of a scan: without the secret nobody can find out by trial which path or number it belongs to.
+    ///
+    /// ```
+    /// use freetumor::ingest::PatientSecret;
+    /// let [one, other] = ["correct horse battery staple", "another horse battery staple"].map(PatientSecret::new);
+    /// assert_ne!(one?.scan_id("archive", "case-7/ct.nii.gz"), other?.scan_id("archive", "case-7/ct.nii.gz"));
+    /// # Ok::<(), freetumor::error::Error>(())
+    /// ```
+    pub fn scan_id(&self, source: &str, key: &str) -> ScanId {
+        ScanId::from_hash(&self.mac(&format!("scan of {source}"), key))
+    }
+
+    /// A hash by which two secrets are told apart.
+    pub fn fingerprint(&self) -> String {
+        hex::encode(&self.mac("fingerprint", "")[..8])
+    }
+
+    fn mac(&self, scope: &str, name: &str) -> [u8; 32] {
         // HMAC takes keys of every length.
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else { unreachable!("HMAC refused a key") };
         mac.update(&(scope.len() as u64).to_le_bytes());
         mac.update(scope.as_bytes());
-        mac.update(patient.as_bytes());
-        mac.finalize().into_bytes().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+        mac.update(name.as_bytes());
+        mac.finalize().into_bytes().into()
     }
 }
 
@@ -276,7 +298,7 @@ mod tests {
     fn the_key_is_the_documented_hmac() {
         // python: hmac.new(b"k" * 16, (4).to_bytes(8, "little") + b"LiTS" + b"17", "sha256").hexdigest()[:16]
         let secret = PatientSecret::new([b'k'; 16]).unwrap();
-        assert_eq!(secret.patient_key("LiTS", "17"), "9e99cc614e2faa26");
+        assert_eq!(secret.patient_key("LiTS", "17").to_string(), "9e99cc614e2faa26");
         assert_eq!(format!("{secret:?}"), "PatientSecret(…)");
     }
 

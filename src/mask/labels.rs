@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::align::Alignment;
 use super::classes::{CLASSES, class_ids, known_names};
 use super::{Mask, Organ, OrganMask, merged_organs};
-use crate::error::{Complaint, Fault, FaultKind};
+use crate::error::{ConfigError, Fault, FaultKind};
 use crate::ingest::Scan;
 use crate::suggest::did_you_mean;
 use crate::volume::{Array3, Grid, Labels};
@@ -134,10 +134,10 @@ impl LabelsMask {
     ///
     /// # Errors
     /// Everything that is wrong with them.
-    pub fn new(config: LabelsConfig) -> Result<Self, Vec<Complaint>> {
+    pub fn new(config: LabelsConfig) -> Result<Self, Vec<ConfigError>> {
         let mut complaints = Vec::new();
         if config.pattern.is_empty() {
-            complaints.push(Complaint::new("pattern", "expected a path such as `labels.nii.gz`, got nothing"));
+            complaints.push(ConfigError::new("pattern", "expected a path such as `labels.nii.gz`, got nothing"));
         }
         check_coverage(config.min_coverage, &mut complaints);
         let named = matches!(config.organs, OrganChoice::Names(_));
@@ -156,17 +156,17 @@ impl LabelsMask {
             let field = if named { "organs".to_owned() } else { format!("organs.{name}") };
             let ids = if given.ids.is_empty() { ids_by_name(name, config.scheme) } else { Ok(given.ids.clone()) };
             let ids = ids.unwrap_or_else(|(message, hint)| {
-                let complaint = Complaint::new(&field, message);
-                complaints.push(hint.into_iter().fold(complaint, Complaint::with_hint));
+                let complaint = ConfigError::new(&field, message);
+                complaints.push(hint.into_iter().fold(complaint, ConfigError::with_hint));
                 Vec::new()
             });
             let label =
                 |tumor: bool| organs.get(index).map_or(0, |organ| if tumor { organ.tumor_label } else { organ.label });
             for (id, tumor) in ids.iter().map(|&id| (id, false)).chain(given.tumor_ids.iter().map(|&id| (id, true))) {
                 if id == 0 {
-                    complaints.push(Complaint::new(&field, "expected ids above 0, the background"));
+                    complaints.push(ConfigError::new(&field, "expected ids above 0, the background"));
                 } else if let Some(other) = owner.insert(id, name) {
-                    complaints.push(Complaint::new(&field, format!("id {id} is given twice, also in `{other}`")));
+                    complaints.push(ConfigError::new(&field, format!("id {id} is given twice, also in `{other}`")));
                 }
                 merged[usize::from(id)] = label(tumor);
             }
@@ -213,9 +213,9 @@ impl LabelsMask {
     }
 }
 
-pub(super) fn check_coverage(min_coverage: f64, complaints: &mut Vec<Complaint>) {
+pub(super) fn check_coverage(min_coverage: f64, complaints: &mut Vec<ConfigError>) {
     if !(0.0..=1.0).contains(&min_coverage) {
-        complaints.push(Complaint::new("min_coverage", format!("expected a share from 0 to 1, got {min_coverage}")));
+        complaints.push(ConfigError::new("min_coverage", format!("expected a share from 0 to 1, got {min_coverage}")));
     }
 }
 
@@ -253,7 +253,7 @@ mod tests {
     use super::*;
     use crate::volume::Affine;
 
-    fn mask(settings: &str) -> Result<LabelsMask, Vec<Complaint>> {
+    fn mask(settings: &str) -> Result<LabelsMask, Vec<ConfigError>> {
         LabelsMask::new(toml::from_str(settings).unwrap())
     }
 

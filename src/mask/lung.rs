@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::bits::BitVolume;
 use super::components::{Components, Connectivity, Run};
 use super::{Mask, Organ, OrganMask, merged_organs};
-use crate::error::{Complaint, Fault};
+use crate::error::{ConfigError, Fault};
 use crate::ingest::Scan;
 use crate::volume::{Affine, Array3, Volume};
 
@@ -63,24 +63,24 @@ impl LungMask {
     ///
     /// # Errors
     /// Everything that is wrong with them.
-    pub fn new(config: LungConfig) -> Result<Self, Vec<Complaint>> {
+    pub fn new(config: LungConfig) -> Result<Self, Vec<ConfigError>> {
         let mut complaints = Vec::new();
         if !(-900.0..=-100.0).contains(&config.threshold_hu) {
             let message =
                 format!("expected a threshold between lung and tissue, -900 to -100 HU, got {}", config.threshold_hu);
-            complaints.push(Complaint::new("threshold_hu", message));
+            complaints.push(ConfigError::new("threshold_hu", message));
         }
         if !(0.0..=30.0).contains(&config.closing_mm) {
-            complaints.push(Complaint::new("closing_mm", format!("expected 0 to 30 mm, got {}", config.closing_mm)));
+            complaints.push(ConfigError::new("closing_mm", format!("expected 0 to 30 mm, got {}", config.closing_mm)));
         }
         for (field, value) in [("max_hole_mm2", config.max_hole_mm2), ("min_volume_ml", config.min_volume_ml)] {
             if !(value >= 0.0 && value.is_finite()) {
-                complaints.push(Complaint::new(field, format!("expected 0 or more, got {value}")));
+                complaints.push(ConfigError::new(field, format!("expected 0 or more, got {value}")));
             }
         }
         let fixed = BTreeMap::from([("lung".to_owned(), config.merged_ids)]);
         let organs = merged_organs(&["lung"], &fixed).unwrap_or_else(|wrong| {
-            complaints.extend(wrong.into_iter().map(|it| Complaint { field: "merged_ids".to_owned(), ..it }));
+            complaints.extend(wrong.into_iter().map(|it| ConfigError { field: "merged_ids".to_owned(), ..it }));
             Arc::default()
         });
         if complaints.is_empty() { Ok(Self { config, organs }) } else { Err(complaints) }

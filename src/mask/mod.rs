@@ -19,8 +19,9 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Fault;
+use crate::id::{FieldHasher, MaskDigest};
+use crate::inference::Viewer;
 use crate::ingest::Scan;
-use crate::view::Viewer;
 use crate::volume::Array3;
 
 pub use align::Alignment;
@@ -51,6 +52,14 @@ pub struct OrganMask {
     pub labels: Array3<u8>,
     /// The organs that the labels may hold, in the order of the graph file.
     pub organs: Arc<[Organ]>,
+}
+
+impl OrganMask {
+    /// SHA-256 of the labels and their shape.
+    pub fn digest(&self) -> MaskDigest {
+        let shape: Vec<u8> = self.labels.shape().into_iter().flat_map(|size| (size as u64).to_le_bytes()).collect();
+        MaskDigest::from_hash(&FieldHasher::new("mask").field(shape).field(self.labels.as_slice()).finish())
+    }
 }
 
 /// A scan with its organs: what every later stage works on.

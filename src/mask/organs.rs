@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Organ;
-use crate::error::Complaint;
+use crate::error::ConfigError;
 
 /// Merged ids of the organs that published segmentors know, as [organ, tumor].
 const CUSTOMARY: [(&str, [u8; 2]); 4] = [("liver", [1, 2]), ("pancreas", [3, 4]), ("kidney", [5, 6]), ("lung", [1, 2])];
@@ -24,28 +24,28 @@ const FIRST_FREE: u8 = 7;
 ///
 /// # Errors
 /// Every organ that is named twice, every id that is 0 or given twice, every id for an organ that is not asked for.
-pub fn merged_organs(names: &[&str], fixed: &BTreeMap<String, [u8; 2]>) -> Result<Arc<[Organ]>, Vec<Complaint>> {
+pub fn merged_organs(names: &[&str], fixed: &BTreeMap<String, [u8; 2]>) -> Result<Arc<[Organ]>, Vec<ConfigError>> {
     let mut complaints = Vec::new();
     if names.is_empty() {
-        complaints.push(Complaint::new("organs", "expected at least one organ, got none"));
+        complaints.push(ConfigError::new("organs", "expected at least one organ, got none"));
     }
     for (at, name) in names.iter().enumerate() {
         if names[..at].contains(name) {
-            complaints.push(Complaint::new("organs", format!("`{name}` is named twice")));
+            complaints.push(ConfigError::new("organs", format!("`{name}` is named twice")));
         }
     }
     let mut taken: BTreeMap<u8, &str> = BTreeMap::new();
     for (name, ids) in fixed {
         if !names.contains(&name.as_str()) {
-            let complaint = Complaint::new(format!("merged_ids.{name}"), "expected one of the organs of this stage");
+            let complaint = ConfigError::new(format!("merged_ids.{name}"), "expected one of the organs of this stage");
             complaints.push(complaint.with_hint(format!("the organs are {}", names.join(", "))));
         }
         for id in *ids {
             if id == 0 {
-                complaints.push(Complaint::new(format!("merged_ids.{name}"), "expected ids above 0, the background"));
+                complaints.push(ConfigError::new(format!("merged_ids.{name}"), "expected ids above 0, the background"));
             } else if let Some(other) = taken.insert(id, name) {
                 let message = format!("expected an id of its own, got {id}, which `{other}` has");
-                complaints.push(Complaint::new(format!("merged_ids.{name}"), message));
+                complaints.push(ConfigError::new(format!("merged_ids.{name}"), message));
             }
         }
     }
@@ -65,7 +65,7 @@ pub fn merged_organs(names: &[&str], fixed: &BTreeMap<String, [u8; 2]>) -> Resul
                     ids.insert(name, [id, id + 1]);
                     taken.extend([(id, *name), (id + 1, *name)]);
                 }
-                None => complaints.push(Complaint::new("organs", format!("no merged id is left for `{name}`"))),
+                None => complaints.push(ConfigError::new("organs", format!("no merged id is left for `{name}`"))),
             }
         }
     }
@@ -80,7 +80,7 @@ pub fn merged_organs(names: &[&str], fixed: &BTreeMap<String, [u8; 2]>) -> Resul
 mod tests {
     use super::*;
 
-    fn ids(names: &[&str], fixed: &[(&str, [u8; 2])]) -> Result<Vec<[u8; 2]>, Vec<Complaint>> {
+    fn ids(names: &[&str], fixed: &[(&str, [u8; 2])]) -> Result<Vec<[u8; 2]>, Vec<ConfigError>> {
         let fixed = fixed.iter().map(|(name, ids)| ((*name).to_owned(), *ids)).collect();
         Ok(merged_organs(names, &fixed)?.iter().map(|organ| [organ.label, organ.tumor_label]).collect())
     }

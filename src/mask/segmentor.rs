@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::bits::BitVolume;
 use super::components::{Components, Connectivity};
 use super::{Mask, Organ, OrganMask, merged_organs};
-use crate::error::{Complaint, Fault};
+use crate::error::{ConfigError, Fault};
+use crate::inference::{NetworkConfig, Viewer};
 use crate::ingest::Scan;
-use crate::view::{NetworkConfig, Viewer};
 use crate::volume::Array3;
 
 /// Organs, and suspected real tumors, from a network.
@@ -59,7 +59,7 @@ impl SegmentorMask {
     ///
     /// # Errors
     /// Everything that is wrong with the settings.
-    pub fn new(config: SegmentorMaskConfig, viewer: Viewer) -> Result<Self, Vec<Complaint>> {
+    pub fn new(config: SegmentorMaskConfig, viewer: Viewer) -> Result<Self, Vec<ConfigError>> {
         let mut complaints = Vec::new();
         let count = viewer.classes();
         let mut taken: BTreeMap<usize, &str> = BTreeMap::new();
@@ -69,22 +69,22 @@ impl SegmentorMask {
                 if id == 0 || id >= count {
                     let message =
                         format!("expected one of the network's classes, 1 to {}, got {id}", count.saturating_sub(1));
-                    complaints.push(Complaint::new(field, message));
+                    complaints.push(ConfigError::new(field, message));
                 } else if let Some(other) = taken.insert(id, name) {
-                    complaints.push(Complaint::new(field, format!("the class {id} is that of the {other}, too")));
+                    complaints.push(ConfigError::new(field, format!("the class {id} is that of the {other}, too")));
                 }
             }
         }
         for (field, value) in [("suspected_from_mm3", config.suspected_from_mm3), ("min_organ_ml", config.min_organ_ml)]
         {
             if !(value >= 0.0 && value.is_finite()) {
-                complaints.push(Complaint::new(field, format!("expected 0 or more, got {value}")));
+                complaints.push(ConfigError::new(field, format!("expected 0 or more, got {value}")));
             }
         }
         let names: Vec<&str> = config.classes.keys().map(String::as_str).collect();
         let organs = merged_organs(&names, &config.merged_ids).unwrap_or_else(|wrong| {
             let to_classes = |field: String| if field == "organs" { "classes".to_owned() } else { field };
-            complaints.extend(wrong.into_iter().map(|it| Complaint { field: to_classes(it.field.clone()), ..it }));
+            complaints.extend(wrong.into_iter().map(|it| ConfigError { field: to_classes(it.field.clone()), ..it }));
             Arc::default()
         });
         if !complaints.is_empty() {
@@ -134,8 +134,8 @@ impl Mask for SegmentorMask {
             let suspected_mm3 = Self::keep_large(&mut labels, organ.tumor_label, organ.label, least_mm3, voxel_mm3);
             Self::keep_large(&mut labels, organ.label, 0, 1000.0 * self.min_organ_ml, voxel_mm3);
             if suspected_mm3 > 0.0 {
-                let scan_id = &scan.entry.scan_id;
-                tracing::warn!(scan_id, organ = organ.name, suspected_mm3, "a real tumor is suspected, and left alone");
+                let scan_id = scan.entry.scan_id;
+                tracing::warn!(%scan_id, organ = organ.name, suspected_mm3, "a real tumor is suspected, and left alone");
             }
         }
         Ok(OrganMask { labels, organs: Arc::clone(&self.organs) })

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::OrganMask;
 use crate::error::{Fault, FaultKind};
+use crate::id::{PatientKey, ScanDigest, ScanId};
 use crate::ingest::{Companions, Scan, ScanEntry};
 use crate::volume::{Array3, Grid, Labels, Volume, Voxels};
 
@@ -20,16 +21,16 @@ impl Companions for Beside {
 /// A scan of HU 0 with label files beside it.
 pub fn scan_beside(grid: Grid, beside: Beside) -> Scan {
     let entry = ScanEntry {
-        scan_id: ScanEntry::id_of("test", "1"),
+        scan_id: ScanId::from_bytes([0; 8]),
         source: "test".to_owned(),
         key: "1".to_owned(),
         dataset: "test".to_owned(),
-        patient_key: "0".repeat(16),
+        patient_key: PatientKey::from_bytes([0; 8]),
         bytes: 0,
         modified_s: 0,
     };
     let volume = Volume { grid, voxels: Voxels::I16(Array3::filled(grid.shape, 0)) };
-    Scan { entry, digest: "0".repeat(64), volume, companions: Arc::new(beside) }
+    Scan { entry, digest: ScanDigest::from_bytes([0; 32]), volume, companions: Arc::new(beside) }
 }
 
 /// A scan of HU 0 with `labels.nii.gz` beside it.

@@ -12,7 +12,7 @@ use super::align::Alignment;
 use super::classes::{class_ids, class_name, known_names};
 use super::labels::{check_coverage, default_coverage};
 use super::{Mask, Organ, OrganMask, merged_organs};
-use crate::error::{Complaint, Fault, FaultKind};
+use crate::error::{ConfigError, Fault, FaultKind};
 use crate::ingest::{Companions, Scan};
 use crate::suggest::did_you_mean;
 use crate::volume::{Array3, Grid};
@@ -91,11 +91,11 @@ impl TotalSegmentatorMask {
     ///
     /// # Errors
     /// Everything that is wrong with them.
-    pub fn new(config: TotalSegmentatorConfig) -> Result<Self, Vec<Complaint>> {
+    pub fn new(config: TotalSegmentatorConfig) -> Result<Self, Vec<ConfigError>> {
         let mut complaints = Vec::new();
         if !config.pattern.contains("{name}") {
             let message = format!("expected `{{name}}` where the class stands, got `{}`", config.pattern);
-            complaints.push(Complaint::new("pattern", message).with_hint("pattern = \"organs/{name}.nii.gz\""));
+            complaints.push(ConfigError::new("pattern", message).with_hint("pattern = \"organs/{name}.nii.gz\""));
         }
         check_coverage(config.min_coverage, &mut complaints);
         let (names, files): (Vec<String>, Vec<Vec<String>>) = match config.organs {
@@ -108,7 +108,7 @@ impl TotalSegmentatorMask {
         for (name, files) in names.iter().zip(&files) {
             if files.iter().any(String::is_empty) || (files.is_empty() && complaints.is_empty()) {
                 let message = "expected names of files, without folder and extension";
-                complaints.push(Complaint::new(format!("organs.{name}"), message));
+                complaints.push(ConfigError::new(format!("organs.{name}"), message));
             }
         }
         let borrowed: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -124,10 +124,10 @@ impl TotalSegmentatorMask {
     }
 }
 
-fn files_by_name(organ: &str, complaints: &mut Vec<Complaint>) -> Vec<String> {
+fn files_by_name(organ: &str, complaints: &mut Vec<ConfigError>) -> Vec<String> {
     let files: Vec<String> = class_ids(organ).into_iter().filter_map(class_name).collect();
     if files.is_empty() {
-        let complaint = Complaint::new("organs", format!("`{organ}` is no organ of TotalSegmentator v2"));
+        let complaint = ConfigError::new("organs", format!("`{organ}` is no organ of TotalSegmentator v2"));
         let known = known_names();
         let hint = did_you_mean(organ, known.iter().map(String::as_str))
             .unwrap_or_else(|| format!("organs = {{ {organ} = [\"name_of_its_file\"] }}"));
@@ -184,7 +184,7 @@ mod tests {
     use super::*;
     use crate::volume::{Affine, Labels};
 
-    fn mask(settings: &str) -> Result<TotalSegmentatorMask, Vec<Complaint>> {
+    fn mask(settings: &str) -> Result<TotalSegmentatorMask, Vec<ConfigError>> {
         TotalSegmentatorMask::new(toml::from_str(settings).unwrap())
     }
 

@@ -18,8 +18,8 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use super::device::Place;
 use super::failed;
 use super::predictor::Predictor;
+use crate::error::catch_panic;
 use crate::error::{Error, Result};
-use crate::shield::shielded;
 use usage::Counters;
 
 mod usage;
@@ -291,7 +291,7 @@ impl Worker {
             _ => Tensor::cat(&windows, 0).map_err(&arranging)?,
         };
         let network = &batch[0].network;
-        let answer = shielded(|| network.answer(&joined))
+        let answer = catch_panic(|| network.answer(&joined))
             .unwrap_or_else(|words| Err(Error::new(format!("the network panicked: {words}"))))?;
         let answer = answer.to_device(&Device::Cpu).map_err(&arranging)?;
         let count: usize = batch.iter().map(Job::count).sum();

@@ -4,11 +4,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::network::Surroundings;
-use super::{Judge, Score, ScoreStage, Scores};
-use crate::error::{Complaint, Fault};
+use super::{Score, ScoreStage, Scorer, Scores};
+use crate::error::{ConfigError, Fault};
+use crate::inference::{NetworkConfig, Viewer};
 use crate::mask::{MaskedScan, Organ};
 use crate::synth::Candidate;
-use crate::view::{NetworkConfig, Viewer};
 
 /// The score by a discriminator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -37,11 +37,11 @@ impl Discriminator {
     ///
     /// # Errors
     /// Where the network has no such class.
-    pub fn new(config: DiscriminatorConfig, viewer: Viewer) -> Result<Self, Vec<Complaint>> {
+    pub fn new(config: DiscriminatorConfig, viewer: Viewer) -> Result<Self, Vec<ConfigError>> {
         let (class, count) = (config.real_class, viewer.classes());
         if class >= count {
             let message = format!("expected one of the network's {count} classes, 0 to {}, got {class}", count - 1);
-            return Err(vec![Complaint::new("real_class", message)]);
+            return Err(vec![ConfigError::new("real_class", message)]);
         }
         Ok(Self { viewer, real_class: class })
     }
@@ -60,18 +60,18 @@ impl ScoreStage for Discriminator {
         &'scan self,
         scan: &'scan MaskedScan,
         organ: &'scan Organ,
-    ) -> Result<Box<dyn Judge + 'scan>, Fault> {
+    ) -> Result<Box<dyn Scorer + 'scan>, Fault> {
         let surroundings = Surroundings::new(&self.viewer, scan, organ)?;
-        Ok(Box::new(DiscriminatorJudge { real_class: self.real_class, surroundings }))
+        Ok(Box::new(DiscriminatorScorer { real_class: self.real_class, surroundings }))
     }
 }
 
-struct DiscriminatorJudge<'scan> {
+struct DiscriminatorScorer<'scan> {
     real_class: usize,
     surroundings: Surroundings<'scan>,
 }
 
-impl Judge for DiscriminatorJudge<'_> {
+impl Scorer for DiscriminatorScorer<'_> {
     fn score(&self, candidate: &Candidate, scores: &mut Scores) -> Result<(), Fault> {
         let Some(after) = self.surroundings.after(candidate, None)? else { return Ok(()) };
         let (mut realness, mut voxels) = (0.0, 0usize);

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Judge, Score, ScoreStage, Scores};
-use crate::error::{Complaint, Fault};
+use super::{Score, ScoreStage, Scorer, Scores};
+use crate::error::{ConfigError, Fault};
 use crate::mask::{MaskedScan, Organ};
 use crate::synth::Candidate;
 use crate::synth::organ::OrganSummary;
@@ -52,27 +52,27 @@ impl Intensity {
     ///
     /// # Errors
     /// Everything that is wrong with the settings.
-    pub fn new(config: IntensityConfig, organs: &[Organ]) -> Result<Self, Vec<Complaint>> {
+    pub fn new(config: IntensityConfig, organs: &[Organ]) -> Result<Self, Vec<ConfigError>> {
         let mut complaints = Vec::new();
         let [inner, outer] = config.ring_mm;
         if !(inner >= 0.0 && inner < outer && outer <= 100.0) {
             let message = format!("expected 0 <= begin < end <= 100, got [{inner}, {outer}]");
-            complaints.push(Complaint::new("ring_mm", message));
+            complaints.push(ConfigError::new("ring_mm", message));
         }
         if !(config.visible_hu >= 0.0 && config.visible_hu.is_finite()) {
             let message = format!("expected at least 0 HU, got {}", config.visible_hu);
-            complaints.push(Complaint::new("visible_hu", message));
+            complaints.push(ConfigError::new("visible_hu", message));
         }
         let defaults = IntensityConfig::default().reference_hu;
         for (organ, [low, high]) in &config.reference_hu {
             let field = format!("reference_hu.{organ}");
             if !(low <= high && low.is_finite() && high.is_finite()) {
-                complaints.push(Complaint::new(&field, format!("expected [least, most], got [{low}, {high}]")));
+                complaints.push(ConfigError::new(&field, format!("expected [least, most], got [{low}, {high}]")));
             }
             // The defaults name more organs than a mask may give; what a user adds must exist.
             if defaults.get(organ) != Some(&[*low, *high]) && !organs.iter().any(|known| known.name == *organ) {
                 let known = organs.iter().map(|organ| organ.name.as_str()).collect::<Vec<_>>().join(", ");
-                let complaint = Complaint::new(field, format!("expected an organ of the mask, got `{organ}`"));
+                let complaint = ConfigError::new(field, format!("expected an organ of the mask, got `{organ}`"));
                 complaints.push(complaint.with_hint(format!("the mask gives {known}")));
             }
         }
@@ -98,7 +98,7 @@ impl ScoreStage for Intensity {
         &'scan self,
         scan: &'scan MaskedScan,
         organ: &'scan Organ,
-    ) -> Result<Box<dyn Judge + 'scan>, Fault> {
+    ) -> Result<Box<dyn Scorer + 'scan>, Fault> {
         let median_hu = OrganSummary::of(scan, organ).map(|summary| summary.median_hu);
         Ok(Box::new(Baseline { config: &self.config, scan, organ, median_hu }))
     }
@@ -111,7 +111,7 @@ struct Baseline<'scan> {
     median_hu: Option<f64>,
 }
 
-impl Judge for Baseline<'_> {
+impl Scorer for Baseline<'_> {
     fn score(&self, candidate: &Candidate, scores: &mut Scores) -> Result<(), Fault> {
         let (mut inside, mut before, mut invisible) = (Moments::default(), Moments::default(), 0usize);
         let voxels =
@@ -218,6 +218,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::id::{PatientKey, ScanDigest, ScanId};
     use crate::ingest::{Companions, Scan, ScanEntry};
     use crate::mask::OrganMask;
     use crate::synth::Geometry;
@@ -248,16 +249,16 @@ mod tests {
             }
         };
         let entry = ScanEntry {
-            scan_id: "0".into(),
+            scan_id: ScanId::from_bytes([0; 8]),
             source: "s".into(),
             key: "k".into(),
             dataset: "d".into(),
-            patient_key: "p".into(),
+            patient_key: PatientKey::from_bytes([0; 8]),
             bytes: 0,
             modified_s: 0,
         };
         let volume = Volume { grid, voxels: Voxels::I16(Array3::from_fn(shape, hu)) };
-        let scan = Scan { entry, digest: String::new(), volume, companions: Arc::new(None_) };
+        let scan = Scan { entry, digest: ScanDigest::from_bytes([0; 32]), volume, companions: Arc::new(None_) };
         let labels = Array3::from_fn(shape, |[x, _, _]| u8::from(x < 10));
         MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: Arc::new([liver()]) } }
     }
@@ -279,6 +280,7 @@ mod tests {
         }
         let labels = scan.mask.labels.cut(region);
         let geometry = Geometry {
+            drawn_contrast_hu: None,
             size_class: "tiny".into(),
             site_voxel: [0; 3],
             site_mm: [0.0; 3],

@@ -12,9 +12,9 @@ pub use intensity::{Intensity, IntensityConfig};
 pub use segmentor::{Segmentor, SegmentorConfig};
 
 use crate::error::Fault;
+use crate::inference::Viewer;
 use crate::mask::{MaskedScan, Organ};
 use crate::synth::Candidate;
-use crate::view::Viewer;
 
 /// Declares the scores with their names, units and meaning, once for tables, graph checks and documentation.
 macro_rules! scores {
@@ -126,7 +126,7 @@ pub trait ScoreStage: Send + Sync {
         &'scan self,
         scan: &'scan MaskedScan,
         organ: &'scan Organ,
-    ) -> Result<Box<dyn Judge + 'scan>, Fault>;
+    ) -> Result<Box<dyn Scorer + 'scan>, Fault>;
 
     /// The network that it looks with, where it does.
     fn viewer(&self) -> Option<&Viewer> {
@@ -135,7 +135,7 @@ pub trait ScoreStage: Send + Sync {
 }
 
 /// Judges the candidates of one organ of one scan.
-pub trait Judge: Send + Sync {
+pub trait Scorer: Send + Sync {
     /// Adds this stage's scores of `candidate` to `scores`.
     ///
     /// # Errors

@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Fault, Stage};
+use crate::inference::{Change, Field, Layout, Seen, Viewer, box_on};
 use crate::mask::{MaskedScan, Organ};
 use crate::synth::Candidate;
-use crate::view::{Change, Field, Layout, Seen, Viewer, box_on};
 use crate::volume::{Array3, Region};
 
 /// One organ's surroundings, as a network looks at its candidates.

@@ -6,11 +6,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::network::Surroundings;
-use super::{Judge, Score, ScoreStage, Scores};
-use crate::error::{Complaint, Fault};
+use super::{Score, ScoreStage, Scorer, Scores};
+use crate::error::{ConfigError, Fault};
+use crate::inference::{NetworkConfig, Viewer};
 use crate::mask::{MaskedScan, Organ};
 use crate::synth::Candidate;
-use crate::view::{NetworkConfig, Viewer};
 
 /// Scores by a segmentor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -42,7 +42,7 @@ impl Segmentor {
     ///
     /// # Errors
     /// Everything that is wrong with the settings.
-    pub fn new(config: SegmentorConfig, viewer: Viewer, organs: &[Organ]) -> Result<Self, Vec<Complaint>> {
+    pub fn new(config: SegmentorConfig, viewer: Viewer, organs: &[Organ]) -> Result<Self, Vec<ConfigError>> {
         let mut complaints = Vec::new();
         let given = |organ: &Organ| (organ.name.clone(), [organ.label, organ.tumor_label].map(usize::from));
         let classes: BTreeMap<String, [usize; 2]> = match config.classes.is_empty() {
@@ -54,14 +54,15 @@ impl Segmentor {
             let count = viewer.classes();
             if *tumor == 0 || organ == tumor {
                 let message = format!("expected a class of its own for tumors of the {name}, got {tumor}");
-                complaints.push(Complaint::new(field, message).with_hint("write [organ, tumor]; 0 is the background"));
+                complaints
+                    .push(ConfigError::new(field, message).with_hint("write [organ, tumor]; 0 is the background"));
             } else if let Some(id) = [*organ, *tumor].into_iter().find(|id| *id >= count) {
                 let message = format!(
                     "the {name} has the classes {organ} and {tumor}, but the network has 0 to {}, not {id}",
                     count - 1
                 );
                 let hint = format!("say what the network calls them: classes = {{ {name} = [organ, tumor] }}");
-                complaints.push(Complaint::new(field, message).with_hint(hint));
+                complaints.push(ConfigError::new(field, message).with_hint(hint));
             }
         }
         if !organs.is_empty() && !organs.iter().any(|organ| classes.contains_key(&organ.name)) {
@@ -69,7 +70,7 @@ impl Segmentor {
             let message =
                 format!("expected classes of an organ that the mask gives ({}), there are none", names.join(", "));
             let hint = format!("say what the network calls them: classes = {{ {} = [organ, tumor] }}", names[0]);
-            complaints.push(Complaint::new("classes", message).with_hint(hint));
+            complaints.push(ConfigError::new("classes", message).with_hint(hint));
         }
         let mut tumors: Vec<usize> = classes.values().map(|[_, tumor]| *tumor).collect();
         tumors.sort_unstable();
@@ -105,14 +106,14 @@ impl ScoreStage for Segmentor {
         &'scan self,
         scan: &'scan MaskedScan,
         organ: &'scan Organ,
-    ) -> Result<Box<dyn Judge + 'scan>, Fault> {
+    ) -> Result<Box<dyn Scorer + 'scan>, Fault> {
         let surroundings = Surroundings::new(&self.viewer, scan, organ)?;
         let right = self.classes.get(&organ.name).map(|[_, tumor]| *tumor);
-        Ok(Box::new(SegmentorJudge { stage: self, scan, right, surroundings }))
+        Ok(Box::new(SegmentorScorer { stage: self, scan, right, surroundings }))
     }
 }
 
-struct SegmentorJudge<'scan> {
+struct SegmentorScorer<'scan> {
     stage: &'scan Segmentor,
     scan: &'scan MaskedScan,
     /// The class of this organ's tumors.
@@ -120,7 +121,7 @@ struct SegmentorJudge<'scan> {
     surroundings: Surroundings<'scan>,
 }
 
-impl Judge for SegmentorJudge<'_> {
+impl Scorer for SegmentorScorer<'_> {
     fn score(&self, candidate: &Candidate, scores: &mut Scores) -> Result<(), Fault> {
         if self.stage.held_out {
             return self.score_held_out(candidate, scores);
@@ -185,7 +186,7 @@ struct Counts {
     suspected: usize,
 }
 
-impl SegmentorJudge<'_> {
+impl SegmentorScorer<'_> {
     fn is_tumor(&self, id: u16) -> bool {
         self.stage.tumors.contains(&usize::from(id))
     }

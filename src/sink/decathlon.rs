@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::layout::{folders, label_names};
-use super::nifti::DEFAULT_GZIP_LEVEL;
 use super::pairs::{Described, Pair, PairLayout, PairSink};
-use super::{Split, check_gzip_level, check_name};
-use crate::error::{Complaint, Result};
+use super::volume_files::DEFAULT_GZIP_LEVEL;
+use super::{check_gzip_level, check_name};
+use crate::error::{ConfigError, Result};
 use crate::mask::Organ;
+use crate::record::Split;
 
 /// Settings of a sink of kind `decathlon`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -40,12 +41,12 @@ impl DecathlonSink {
     ///
     /// # Errors
     /// Every bad setting.
-    pub fn new(name: &str, config: DecathlonConfig, organs: Arc<[Organ]>) -> Result<Self, Vec<Complaint>> {
+    pub fn new(name: &str, config: DecathlonConfig, organs: Arc<[Organ]>) -> Result<Self, Vec<ConfigError>> {
         let mut complaints = Vec::new();
         check_name(name, &mut complaints);
         check_gzip_level(config.gzip_level, &mut complaints);
         if config.dataset_name.trim().is_empty() {
-            complaints.push(Complaint::new("dataset_name", "a name is expected, got nothing"));
+            complaints.push(ConfigError::new("dataset_name", "a name is expected, got nothing"));
         }
         if complaints.is_empty() { Ok(Self::of(name, config, organs)) } else { Err(complaints) }
     }

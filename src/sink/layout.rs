@@ -5,15 +5,16 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use serde::Serialize;
 
-use super::durable::Durable;
-use super::{Split, canonical};
 use crate::error::Result;
 use crate::mask::Organ;
+use crate::record::Split;
+use crate::store::Durable;
+use crate::store::canonical;
 
 /// A layout that is being brought in line with what is committed.
 ///
 /// Names are remembered as hashes: an archive may have millions of samples.
-pub(super) struct Layout<'a> {
+pub(super) struct Projection<'a> {
     store: &'a dyn Durable,
     root: String,
     folders: BTreeMap<&'static str, Links>,
@@ -26,7 +27,7 @@ struct Links {
     wanted: HashSet<u64>,
 }
 
-impl<'a> Layout<'a> {
+impl<'a> Projection<'a> {
     /// A layout below `layouts/ROOT`.
     ///
     /// # Errors

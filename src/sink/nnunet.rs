@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::layout::label_names;
-use super::nifti::DEFAULT_GZIP_LEVEL;
 use super::pairs::{Described, PairLayout, PairSink};
-use super::{Split, check_gzip_level, check_name};
-use crate::error::{Complaint, Result};
+use super::volume_files::DEFAULT_GZIP_LEVEL;
+use super::{check_gzip_level, check_name};
+use crate::error::{ConfigError, Result};
 use crate::mask::Organ;
+use crate::record::Split;
 
 /// Settings of a sink of kind `nnunet`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -42,12 +43,12 @@ impl NnunetSink {
     ///
     /// # Errors
     /// Every setting that nnU-Net would refuse.
-    pub fn new(name: &str, config: NnunetConfig, organs: Arc<[Organ]>) -> Result<Self, Vec<Complaint>> {
+    pub fn new(name: &str, config: NnunetConfig, organs: Arc<[Organ]>) -> Result<Self, Vec<ConfigError>> {
         let mut complaints = Vec::new();
         check_name(name, &mut complaints);
         check_gzip_level(config.gzip_level, &mut complaints);
         if !(1..=999).contains(&config.dataset_id) {
-            complaints.push(Complaint::new(
+            complaints.push(ConfigError::new(
                 "dataset_id",
                 format!("a number from 1 to 999 is expected, got {}", config.dataset_id),
             ));
@@ -55,14 +56,14 @@ impl NnunetSink {
         let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         if !plain(&config.dataset_name) {
             let message = format!("letters, digits and `_` are expected, got {:?}", config.dataset_name);
-            complaints.push(Complaint::new("dataset_name", message));
+            complaints.push(ConfigError::new("dataset_name", message));
         }
         let names = label_names(&organs);
         if !names.keys().copied().eq(0..names.len() as u8) {
             let got = names.iter().map(|(id, name)| format!("{id} {name}")).collect::<Vec<_>>().join(", ");
             let message = format!("nnU-Net needs labels without gaps from 0 on, got {got}");
             let hint = "number the organs of the mask stage 1 (tumor 2), 3 (tumor 4), … or use the kind `decathlon`";
-            complaints.push(Complaint::new("", message).with_hint(hint));
+            complaints.push(ConfigError::new("", message).with_hint(hint));
         }
         if complaints.is_empty() { Ok(Self::of(name, config, organs)) } else { Err(complaints) }
     }

@@ -1,19 +1,22 @@
 //! Images and labels as files of their own, published once however many sinks list them.
 //!
-//! A commit names one list of them a sink and epoch, `samples/pairs.SINK/EPOCH-SHA256.json`, which names the files with their
+//! A commit names one list of them a sink and epoch, `data/EPOCH-SHA256.json`, which names the files with their
 //! digests: so commits stay small however many samples there are.
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::canonical::{Streamed, Take};
-use super::durable::{Durable, FileDigest};
-use super::layout::{FOLDERS, Layout, folders};
-use super::split::SplitGuard;
-use super::{FileEntry, Placement, Sealed, Sink, Split, Spooled, canonical, epoch_name};
+use super::layout::{FOLDERS, Projection, folders};
+use super::{Content, EpochStage, Layout, Sealed, StagedSample, StagedVolumes};
 use crate::error::{Error, Result};
+use crate::id::{PatientKey, SampleId};
 use crate::mask::Organ;
+use crate::record::SplitGuard;
+use crate::record::{DATA, FileEntry, Placement, Split, epoch_name};
+use crate::store::canonical;
+use crate::store::canonical::{Streamed, Take};
+use crate::store::{Durable, FileDigest};
 
 /// The table of image and label files.
 pub const PAIRS: &str = "pairs";
@@ -33,9 +36,9 @@ pub fn is_index(table: &str) -> bool {
 #[serde(deny_unknown_fields)]
 pub struct Pair {
     /// The sample, and the name of its case.
-    pub sample_id: String,
+    pub sample_id: SampleId,
     /// Its patient.
-    pub patient_key: String,
+    pub patient_key: PatientKey,
     /// The patient's split.
     pub split: Split,
     /// Length and content of the image.
@@ -47,12 +50,12 @@ pub struct Pair {
 impl Pair {
     /// Where the image lies, below the run folder.
     pub fn image_path(&self) -> String {
-        format!("samples/{PAIRS}/{}.image.nii.gz", self.sample_id)
+        format!("{DATA}/{}.image.nii.gz", self.sample_id)
     }
 
     /// Where the label lies, below the run folder.
     pub fn label_path(&self) -> String {
-        format!("samples/{PAIRS}/{}.label.nii.gz", self.sample_id)
+        format!("{DATA}/{}.label.nii.gz", self.sample_id)
     }
 
     /// Image and label as committed files.
@@ -62,33 +65,34 @@ impl Pair {
 }
 
 /// Publishes the samples' files and their list.
-pub(super) fn seal(store: &dyn Durable, sink: &str, epoch: u64, samples: &[Spooled]) -> Result<Sealed> {
+pub(super) fn seal(stage: &EpochStage<'_>, sink: &str, samples: &[StagedSample]) -> Result<Sealed> {
     let mut guard = SplitGuard::default();
     let mut sealed = Sealed::default();
     let (mut publications, mut list) = (Vec::new(), Vec::new());
-    for Spooled { record, image_path, image, label_path, label } in samples {
-        guard.admit(&record.patient_key, record.split)?;
+    for sample in samples {
+        let (record, StagedVolumes { image, label }) = (&sample.record, sample.volumes()?);
+        guard.admit(record.patient_key, record.split)?;
         let pair = Pair {
-            sample_id: record.sample_id.clone(),
-            patient_key: record.patient_key.clone(),
+            sample_id: record.sample_id,
+            patient_key: record.patient_key,
             split: record.split,
-            image: image.clone(),
-            label: label.clone(),
+            image: image.digest.clone(),
+            label: label.digest.clone(),
         };
-        publications.push((image_path.clone(), pair.image_path()));
-        publications.push((label_path.clone(), pair.label_path()));
+        publications.push((image.path.clone(), pair.image_path()));
+        publications.push((label.path.clone(), pair.label_path()));
         sealed.placements.push(Placement {
             image_path: Some(pair.image_path()),
-            image_sha256: Some(image.sha256.clone()),
+            image_sha256: Some(pair.image.sha256.clone()),
             label_path: Some(pair.label_path()),
-            label_sha256: Some(label.sha256.clone()),
+            label_sha256: Some(pair.label.sha256.clone()),
             ..Placement::default()
         });
         list.push(pair);
     }
-    store.publish(&publications)?;
+    stage.store.publish(&publications)?;
     if !list.is_empty() {
-        sealed.files.push(publish_index(&index_of(sink), store, epoch, &list, list.len())?);
+        sealed.files.push(publish_index(&index_of(sink), stage.store, stage.epoch, &list, list.len())?);
     }
     Ok(sealed)
 }
@@ -105,7 +109,7 @@ pub fn listed(store: &dyn Durable, index: &[FileEntry]) -> Result<Vec<Pair>> {
     all.sort_unstable();
     all.dedup();
     for pair in &all {
-        guard.admit(&pair.patient_key, pair.split)?;
+        guard.admit(pair.patient_key, pair.split)?;
     }
     Ok(all)
 }
@@ -130,7 +134,7 @@ pub trait PairLayout: Send + Sync {
 
 /// What the JSON of a [`PairLayout`] is made from.
 pub struct Described<'a> {
-    layout: &'a Layout<'a>,
+    layout: &'a Projection<'a>,
     store: &'a dyn Durable,
     index: &'a [FileEntry],
     /// The organs of the labels.
@@ -173,7 +177,7 @@ impl<L> PairSink<L> {
     }
 }
 
-impl<L: PairLayout> Sink for PairSink<L> {
+impl<L: PairLayout> Layout for PairSink<L> {
     fn name(&self) -> &str {
         &self.name
     }
@@ -182,20 +186,20 @@ impl<L: PairLayout> Sink for PairSink<L> {
         index_of(&self.name)
     }
 
-    fn gzip_level(&self) -> u32 {
-        self.layout.gzip_level()
+    fn content(&self) -> Content {
+        Content::Volumes { gzip_level: self.layout.gzip_level() }
     }
 
-    fn seal(&self, store: &dyn Durable, epoch: u64, samples: &[Spooled]) -> Result<Sealed> {
-        seal(store, &self.name, epoch, samples)
+    fn seal(&self, stage: &EpochStage<'_>, samples: &[StagedSample]) -> Result<Sealed> {
+        seal(stage, &self.name, samples)
     }
 
     fn project(&self, store: &dyn Durable, index: &[FileEntry]) -> Result<()> {
         let root = [&self.name, &self.layout.folder()].map(String::as_str).join("/");
-        let mut layout = Layout::open(store, root.trim_end_matches('/'), &FOLDERS)?;
+        let mut layout = Projection::open(store, root.trim_end_matches('/'), &FOLDERS)?;
         let (mut guard, mut training, mut test) = (SplitGuard::default(), 0, 0);
         each_pair(store, index, &mut |pair| {
-            guard.admit(&pair.patient_key, pair.split)?;
+            guard.admit(pair.patient_key, pair.split)?;
             *(if pair.split == Split::Test { &mut test } else { &mut training }) += 1;
             let (images, labels) = folders(pair.split);
             layout.link(images, &format!("{}{}", pair.sample_id, self.layout.image_suffix()), &pair.image_path())?;
@@ -211,7 +215,7 @@ fn each_pair(store: &dyn Durable, index: &[FileEntry], take: Take<'_, Pair>) -> 
     index.iter().try_for_each(|file| read_index::<Vec<Pair>>(store, file)?.into_iter().try_for_each(&mut *take))
 }
 
-/// Publishes what a sink has to remember of an epoch as `samples/TABLE/EPOCH-SHA256.json`.
+/// Publishes what a sink has to remember of an epoch as `data/EPOCH-SHA256.json`.
 pub(super) fn publish_index(
     table: &str,
     store: &dyn Durable,
@@ -221,7 +225,7 @@ pub(super) fn publish_index(
 ) -> Result<FileEntry> {
     let text = canonical::pretty(list)?;
     let digest = FileDigest::of(&text);
-    let path = format!("samples/{table}/{}-{}.json", epoch_name(epoch), digest.sha256);
+    let path = format!("{DATA}/{}-{}.json", epoch_name(epoch), digest.sha256);
     store.create(&path, &text)?;
     Ok(entry(path, table, &digest, samples as u64))
 }

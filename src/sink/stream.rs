@@ -9,11 +9,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::durable::Durable;
-use super::nifti::DEFAULT_GZIP_LEVEL;
 use super::pairs::{self, Pair, index_of};
-use super::{FileEntry, Sealed, Sink, Split, Spooled, check_gzip_level, check_name};
-use crate::error::{Complaint, Error, Result};
+use super::tar::TarWriter;
+use super::volume_files::DEFAULT_GZIP_LEVEL;
+use super::{Content, EpochStage, Layout, Sealed, StagedSample, check_gzip_level, check_name};
+use crate::error::{ConfigError, Error, Result};
+use crate::record::{FileEntry, Split};
+use crate::store::Durable;
 
 /// Settings of a sink of kind `stream`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -42,15 +44,20 @@ impl StreamSink {
     ///
     /// # Errors
     /// Every bad setting.
-    pub fn new(name: &str, config: StreamConfig) -> Result<Self, Vec<Complaint>> {
+    pub fn new(name: &str, config: StreamConfig) -> Result<Self, Vec<ConfigError>> {
         let mut complaints = Vec::new();
         check_name(name, &mut complaints);
         check_gzip_level(config.gzip_level, &mut complaints);
         if complaints.is_empty() { Ok(Self { name: name.to_owned(), config }) } else { Err(complaints) }
     }
+
+    /// The split whose samples are streamed.
+    pub fn split(&self) -> Split {
+        self.config.split
+    }
 }
 
-impl Sink for StreamSink {
+impl Layout for StreamSink {
     fn name(&self) -> &str {
         &self.name
     }
@@ -59,20 +66,16 @@ impl Sink for StreamSink {
         index_of(&self.name)
     }
 
-    fn gzip_level(&self) -> u32 {
-        self.config.gzip_level
+    fn content(&self) -> Content {
+        Content::Volumes { gzip_level: self.config.gzip_level }
     }
 
-    fn seal(&self, store: &dyn Durable, epoch: u64, samples: &[Spooled]) -> Result<Sealed> {
-        pairs::seal(store, &self.name, epoch, samples)
+    fn seal(&self, stage: &EpochStage<'_>, samples: &[StagedSample]) -> Result<Sealed> {
+        pairs::seal(stage, &self.name, samples)
     }
 
     fn project(&self, _store: &dyn Durable, _index: &[FileEntry]) -> Result<()> {
         Ok(())
-    }
-
-    fn streams(&self) -> Option<Split> {
-        Some(self.config.split)
     }
 }
 
@@ -97,26 +100,26 @@ pub fn listed_in(store: &dyn Durable, index: &FileEntry, split: Split) -> Result
 /// drop(tar);
 /// assert_eq!(tar::Archive::new(&bytes[..]).entries().unwrap().count(), 1);
 /// ```
-pub struct TarStream<W: Write>(tar::Builder<W>);
+pub struct TarStream<W: Write>(TarWriter<W>);
 
 impl<W: Write> TarStream<W> {
     /// A tar that goes to `out`.
     pub fn new(out: W) -> Self {
-        Self(tar::Builder::new(out))
+        Self(TarWriter::new(out))
     }
 
     /// Writes one sample: `KEY.image.nii.gz`, `KEY.json`, `KEY.label.nii.gz`. `pass` counts how often all samples were written before.
     ///
     /// # Errors
-    /// Where nobody reads any more, or a committed file is gone.
+    /// Where the reader has closed the stream, or a committed file is gone.
     pub fn sample(&mut self, store: &dyn Durable, pair: &Pair, pass: u64) -> Result<(), Ended> {
-        let key = &pair.sample_id;
+        let key = pair.sample_id;
         let about = json!({ "pass": pass, "patient_key": pair.patient_key, "sample_id": key, "split": pair.split });
         let about = about.to_string();
         self.file(store, &format!("{key}.image.nii.gz"), &pair.image_path(), pair.image.bytes)?;
         self.member(&format!("{key}.json"), about.len() as u64, &mut about.as_bytes()).map_err(Ended::Closed)?;
         self.file(store, &format!("{key}.label.nii.gz"), &pair.label_path(), pair.label.bytes)?;
-        self.0.get_mut().flush().map_err(Ended::Closed)
+        self.0.flush().map_err(Ended::Closed)
     }
 
     fn file(&mut self, store: &dyn Durable, name: &str, path: &str, bytes: u64) -> Result<(), Ended> {
@@ -129,19 +132,15 @@ impl<W: Write> TarStream<W> {
     /// Writes one member; equal members have equal bytes.
     ///
     /// # Errors
-    /// Where nobody reads any more.
+    /// Where the reader has closed the stream.
     pub fn member(&mut self, name: &str, bytes: u64, content: &mut dyn Read) -> io::Result<()> {
-        let mut header = tar::Header::new_ustar();
-        header.set_size(bytes);
-        header.set_mode(0o644);
-        header.set_entry_type(tar::EntryType::Regular);
-        self.0.append_data(&mut header, name, content.take(bytes))
+        self.0.append(name, bytes, content)
     }
 
     /// Writes the end of the tar.
     ///
     /// # Errors
-    /// Where nobody reads any more.
+    /// Where the reader has closed the stream.
     pub fn finish(&mut self) -> io::Result<()> {
         self.0.finish()
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::classes::SizeClass;
 use super::prior::{OrganPrior, PRIORS, prior_of};
-use crate::error::Complaint;
+use crate::error::ConfigError;
 use crate::mask::Organ;
 
 /// How sizes and shapes are drawn.
@@ -64,6 +64,8 @@ pub struct RulesConfig {
     pub organs: Vec<String>,
     /// Tumors asked for in each organ of each scan, each a sample of its own.
     pub variants: u32,
+    /// Any text that tells this stage from another one of equal settings: with another salt other tumors are drawn.
+    pub salt: String,
     /// Attempts in a row at one tumor that share its size and site, and with them what a network says of the untouched scan there; where
     /// absent 1, and 5 with a generator.
     pub attempts_per_site: Option<u32>,
@@ -99,6 +101,7 @@ impl Default for RulesConfig {
         Self {
             organs: Vec::new(),
             variants: 1,
+            salt: String::new(),
             attempts_per_site: None,
             sizes: Sizes::Prior,
             classes: Vec::new(),
@@ -118,13 +121,13 @@ impl Default for RulesConfig {
 
 impl RulesConfig {
     /// The organs selected, each with its prior, or everything that is wrong.
-    pub(crate) fn check(&self, organs: &[Organ]) -> Result<Vec<(String, &'static OrganPrior)>, Vec<Complaint>> {
+    pub(crate) fn check(&self, organs: &[Organ]) -> Result<Vec<(String, &'static OrganPrior)>, Vec<ConfigError>> {
         let mut complaints = Vec::new();
         let known = organs.iter().map(|organ| organ.name.as_str()).collect::<Vec<_>>().join(", ");
         let mut must_be_known = |field: String, name: &str| {
             if !organs.iter().any(|organ| organ.name == name) {
                 let message = format!("expected an organ of the mask, got `{name}`");
-                complaints.push(Complaint::new(field, message).with_hint(format!("the mask gives {known}")));
+                complaints.push(ConfigError::new(field, message).with_hint(format!("the mask gives {known}")));
             }
         };
         self.organs.iter().for_each(|name| must_be_known("organs".into(), name));
@@ -138,7 +141,7 @@ impl RulesConfig {
             match prior_of(source) {
                 Some(prior) => selected.push((organ.name.clone(), prior)),
                 None => complaints.push(
-                    Complaint::new(
+                    ConfigError::new(
                         if self.priors.contains_key(&organ.name) {
                             format!("priors.{}", organ.name)
                         } else {
@@ -154,7 +157,7 @@ impl RulesConfig {
         let mut range = |field: &str, [low, high]: [f64; 2], least: f64| {
             if !(low >= least && low <= high && high.is_finite()) {
                 complaints
-                    .push(Complaint::new(field, format!("expected [least, most] from {least}, got [{low}, {high}]")));
+                    .push(ConfigError::new(field, format!("expected [least, most] from {least}, got [{low}, {high}]")));
             }
         };
         range("diameter_mm", self.diameter_mm, f64::MIN_POSITIVE);
@@ -164,23 +167,23 @@ impl RulesConfig {
         }
         let mut share = |field: &str, value: f64| {
             if !(0.0..=1.0).contains(&value) {
-                complaints.push(Complaint::new(field, format!("expected a share from 0 to 1, got {value}")));
+                complaints.push(ConfigError::new(field, format!("expected a share from 0 to 1, got {value}")));
             }
         };
         share("necrotic_fraction", self.necrotic_fraction);
         self.max_clipped_fraction.iter().for_each(|fraction| share("max_clipped_fraction", *fraction));
         if !(1..=1000).contains(&self.variants) {
-            complaints.push(Complaint::new("variants", format!("expected 1 to 1000, got {}", self.variants)));
+            complaints.push(ConfigError::new("variants", format!("expected 1 to 1000, got {}", self.variants)));
         }
         if self.attempts_per_site == Some(0) {
-            complaints.push(Complaint::new("attempts_per_site", "expected at least 1, got 0"));
+            complaints.push(ConfigError::new("attempts_per_site", "expected at least 1, got 0"));
         }
         if !(self.min_diameter_voxels >= 1.0 && self.min_diameter_voxels.is_finite()) {
             let message = format!("expected at least 1 voxel, got {}", self.min_diameter_voxels);
-            complaints.push(Complaint::new("min_diameter_voxels", message));
+            complaints.push(ConfigError::new("min_diameter_voxels", message));
         }
         if !self.classes.is_empty() && self.sizes != Sizes::Classes {
-            let complaint = Complaint::new("classes", "expected none with `sizes = \"prior\"`");
+            let complaint = ConfigError::new("classes", "expected none with `sizes = \"prior\"`");
             complaints.push(complaint.with_hint("add sizes = \"classes\", or narrow diameter_mm"));
         }
         if complaints.is_empty() { Ok(selected) } else { Err(complaints) }

@@ -49,16 +49,29 @@ pub(crate) struct Place<'a> {
     pub organ: &'a OrganSummary,
 }
 
+/// A difference map by rules, with the change of HU that was drawn for the solid tumor.
+pub(crate) struct DrawnDifference {
+    /// The map.
+    pub difference: Array3<f32>,
+    /// The change of HU before texture and soft edge; negative where the tumor is darker.
+    pub contrast_hu: f64,
+}
+
 /// The reference's rule: one number for the whole tumor, darkening an abdominal organ and brightening a lung.
-pub(crate) fn constant(draws: &mut Draws, shape: [usize; 3], brightens: bool) -> Array3<f32> {
+pub(crate) fn constant(draws: &mut Draws, shape: [usize; 3], brightens: bool, width_hu: f32) -> DrawnDifference {
     let share = draws.uniform(0.2, 0.7) as f32;
-    Array3::filled(shape, if brightens { -share } else { share })
+    let share = if brightens { -share } else { share };
+    DrawnDifference {
+        difference: Array3::filled(shape, share),
+        contrast_hu: -f64::from(share * TEXTURE_MEAN * width_hu),
+    }
 }
 
 /// A mean change drawn from a range, in HU.
-pub(crate) fn fixed(draws: &mut Draws, place: &Place, change_hu: [f64; 2], width_hu: f32) -> Array3<f32> {
-    let difference = -draws.uniform(change_hu[0], change_hu[1]) as f32 / (TEXTURE_MEAN * width_hu);
-    Array3::filled(place.before.shape(), difference)
+pub(crate) fn fixed(draws: &mut Draws, place: &Place, change_hu: [f64; 2], width_hu: f32) -> DrawnDifference {
+    let contrast_hu = draws.uniform(change_hu[0], change_hu[1]);
+    let difference = -contrast_hu as f32 / (TEXTURE_MEAN * width_hu);
+    DrawnDifference { difference: Array3::filled(place.before.shape(), difference), contrast_hu }
 }
 
 /// The difference map of an organ's prior.
@@ -68,8 +81,8 @@ pub(crate) fn plausible(
     contrast: &Contrast,
     necrotic_share: f64,
     width_hu: f32,
-) -> Array3<f32> {
-    let darker_hu = match *contrast {
+) -> DrawnDifference {
+    let (darker_hu, drawn_hu) = match *contrast {
         Contrast::Darker { share, limits_hu, floor_hu, necrosis_hu } => {
             let median = place.organ.median_hu;
             let wanted = (draws.uniform(share[0], share[1]) * median).clamp(limits_hu[0], limits_hu[1]);
@@ -82,18 +95,18 @@ pub(crate) fn plausible(
             let necrotic = draws.chance(necrotic_share) && place.diameter_mm >= NECROTIC_FROM_MM;
             let core_hu = draws.uniform(necrosis_hu[0], necrosis_hu[1]);
             let core_hu = necrotic.then(|| (median - contrast_hu - core_hu).max(0.0));
-            darker(draws, place, contrast_hu, core_hu.unwrap_or(0.0))
+            (darker(draws, place, contrast_hu, core_hu.unwrap_or(0.0)), -contrast_hu)
         }
         Contrast::Filling { solid, tissue_hu, ground_glass_hu } => {
             let tissue_hu = draws.uniform(tissue_hu[0], tissue_hu[1]);
             let haze_hu = draws.uniform(ground_glass_hu[0], ground_glass_hu[1]);
+            let median = place.organ.median_hu;
             if draws.chance(solid) || place.diameter_mm > HAZY_UP_TO_MM {
-                filled(draws, place, tissue_hu, 1.0, 0.0)
+                (filled(draws, place, tissue_hu, 1.0, 0.0), tissue_hu - median)
             } else {
-                let median = place.organ.median_hu;
                 let share = ((haze_hu - median) / (TISSUE_HU - median)).clamp(0.05, 0.9);
                 let solid_core = if draws.chance(0.35) { draws.uniform(0.3, 0.7) } else { 2.0 };
-                filled(draws, place, TISSUE_HU, share, solid_core)
+                (filled(draws, place, TISSUE_HU, share, solid_core), share * (TISSUE_HU - median))
             }
         }
     };
@@ -104,7 +117,7 @@ pub(crate) fn plausible(
         let values = difference.row_mut(y, z)[stretch].iter_mut();
         values.zip(textures).for_each(|(hu, texture)| *hu /= texture.max(0.1) * width_hu);
     }
-    difference
+    DrawnDifference { difference, contrast_hu: drawn_hu }
 }
 
 /// Gives the difference map of a network, which never sees the shape, the dead core and the rim that a tumor of this size may

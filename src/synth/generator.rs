@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::blend::smooth_difference;
 use super::rules::Maps;
 use super::{Attempts, Rules, RulesConfig, Synthesize};
-use crate::error::{Complaint, Fault, Stage};
+use crate::error::{ConfigError, Fault, Stage};
+use crate::inference::{Field, Layout, NetworkConfig, Viewer, Windows, box_on};
 use crate::mask::{MaskedScan, Organ};
 use crate::random::Draws;
-use crate::view::{Field, Layout, NetworkConfig, Viewer, Windows, box_on};
 use crate::volume::{Array3, Region};
 
 /// Attempts that share a site, and with it the generator's answer.
@@ -97,26 +97,26 @@ impl Generator {
     ///
     /// # Errors
     /// Everything that is wrong with the settings.
-    pub fn new(config: GeneratorConfig, viewer: Viewer, organs: &[Organ]) -> Result<Self, Vec<Complaint>> {
+    pub fn new(config: GeneratorConfig, viewer: Viewer, organs: &[Organ]) -> Result<Self, Vec<ConfigError>> {
         let mut complaints = Vec::new();
         for name in config.channels.keys().filter(|name| organs.iter().all(|organ| organ.name != **name)) {
             let known = organs.iter().map(|organ| organ.name.as_str()).collect::<Vec<_>>().join(", ");
-            let complaint = Complaint::new(format!("channels.{name}"), "expected an organ of the mask");
+            let complaint = ConfigError::new(format!("channels.{name}"), "expected an organ of the mask");
             complaints.push(complaint.with_hint(format!("the mask gives {known}")));
         }
         if RulesConfig::default().difference != config.rules.difference || !config.rules.contrast_hu.is_empty() {
             let message = "the contrast comes from the generator: expected no `difference` and no `contrast_hu`";
-            complaints.push(Complaint::new("rules", message));
+            complaints.push(ConfigError::new("rules", message));
         }
         let rules = Rules::new(config.rules, organs, viewer.config().window()).map_err(|wrong| {
-            complaints.extend(wrong.into_iter().map(|it| Complaint { field: format!("rules.{}", it.field), ..it }));
+            complaints.extend(wrong.into_iter().map(|it| ConfigError { field: format!("rules.{}", it.field), ..it }));
         });
         let [least, most] = config.strength;
         if !(-STRONGEST..=STRONGEST).contains(&least) || !(least..=STRONGEST).contains(&most) {
             let message = format!(
                 "expected two numbers from -{STRONGEST} to {STRONGEST}, the lower one first, got [{least}, {most}]"
             );
-            complaints.push(Complaint::new("strength", message));
+            complaints.push(ConfigError::new("strength", message));
         }
         let mut channels = BTreeMap::new();
         for organ in organs.iter().filter(|organ| rules.as_ref().is_ok_and(|rules| rules.wants(organ))) {
@@ -124,11 +124,11 @@ impl Generator {
             let (field, name) = (format!("channels.{}", organ.name), &organ.name);
             match config.channels.get(name).copied().or(customary) {
                 None => complaints.push(
-                    Complaint::new("channels", format!("expected the channel of the {name}, got none"))
+                    ConfigError::new("channels", format!("expected the channel of the {name}, got none"))
                         .with_hint(format!("channels = {{ {name} = 0 }}")),
                 ),
                 Some(channel) if channel >= viewer.classes() => complaints.push(
-                    Complaint::new(
+                    ConfigError::new(
                         if config.channels.contains_key(name) { field } else { "channels".into() },
                         format!("the {name} has channel {channel}, but the network has {}", viewer.classes()),
                     )

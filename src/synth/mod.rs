@@ -32,13 +32,14 @@ pub use rules::Rules;
 pub(crate) use site::boundary_distance_mm;
 
 use crate::error::Fault;
+use crate::id::{CandidateDigest, FieldHasher};
+use crate::inference::Viewer;
 use crate::mask::{MaskedScan, Organ};
 use crate::random::Key;
-use crate::view::Viewer;
 use crate::volume::{Array3, Region};
 
 /// Where a tumor lies and how large it is. Lengths in mm, world coordinates RAS+.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Geometry {
     /// `tiny`, `small`, `medium` or `large`: by equivalent diameter (<8, 8–16, 16–32, ≥32 mm), or the drawn class.
     pub size_class: String,
@@ -58,6 +59,9 @@ pub struct Geometry {
     pub clipped_fraction: f64,
     /// From the centre to the nearest voxel outside the organ.
     pub boundary_distance_mm: f64,
+    /// Change of HU that the rules drew for the solid tumor, before texture and soft edge; `None` where a network or program decides.
+    #[serde(default)]
+    pub drawn_contrast_hu: Option<f64>,
 }
 
 /// One synthetic tumor in its box on the scan's grid.
@@ -77,6 +81,29 @@ pub struct Candidate {
     pub tumor: Array3<u8>,
     /// Where and how large.
     pub geometry: Geometry,
+}
+
+impl Candidate {
+    /// SHA-256 of the box, its voxels before and after, and its labels: equal for equal patches.
+    pub fn digest(&self) -> CandidateDigest {
+        voxels_digest(self.region, &self.before, &self.after, &self.labels)
+    }
+}
+
+/// The digest of a candidate's box; see [`Candidate::digest`].
+pub fn voxels_digest(
+    region: Region,
+    before: &Array3<f32>,
+    after: &Array3<f32>,
+    labels: &Array3<u8>,
+) -> CandidateDigest {
+    let numbers = region.start.into_iter().chain(region.shape);
+    let place: Vec<u8> = numbers.flat_map(|number| (number as u64).to_le_bytes()).collect();
+    // Adding zero makes −0 the same as 0, as whole HU do.
+    let hu =
+        |array: &Array3<f32>| -> Vec<u8> { array.as_slice().iter().flat_map(|hu| (hu + 0.0).to_le_bytes()).collect() };
+    let hash = FieldHasher::new("candidate").field(place).field(hu(before)).field(hu(after)).field(labels.as_slice());
+    CandidateDigest::from_hash(&hash.finish())
 }
 
 /// What an attempt gives: a tumor, or a recorded reason why there is none.

@@ -128,6 +128,7 @@ pub(crate) mod trial {
     use std::sync::Arc;
 
     use crate::error::{Fault, FaultKind};
+    use crate::id::{PatientKey, ScanDigest, ScanId};
     use crate::ingest::{Companions, Scan, ScanEntry};
     use crate::mask::{MaskedScan, Organ, OrganMask};
     use crate::volume::{Affine, Array3, Grid, Labels, Volume, Voxels};
@@ -153,16 +154,16 @@ pub(crate) mod trial {
         let grid = Grid { shape: labels.shape(), affine: Affine::from_spacing(spacing_mm) };
         let voxels = Voxels::I16(Array3::from_fn(labels.shape(), |voxel| hu(voxel) as i16));
         let entry = ScanEntry {
-            scan_id: "0".into(),
+            scan_id: ScanId::from_bytes([0; 8]),
             source: "source".into(),
             key: "key".into(),
             dataset: "dataset".into(),
-            patient_key: "patient".into(),
+            patient_key: PatientKey::from_bytes([0; 8]),
             bytes: 0,
             modified_s: 0,
         };
         let companions = Arc::new(NoCompanions);
-        let scan = Scan { entry, digest: "digest".into(), volume: Volume { grid, voxels }, companions };
+        let scan = Scan { entry, digest: ScanDigest::from_bytes([0; 32]), volume: Volume { grid, voxels }, companions };
         MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: Arc::new([liver()]) } }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::blend::{blend, round_hu, smooth_difference, with_tumor};
 use super::classes::{CLASS_VOXEL_MM, ClassDraw, SizeClass};
 use super::config::{Differences, RulesConfig, Sites, Sizes, Textures};
-use super::difference::{Place, constant, fixed, plausible, structured};
+use super::difference::{DrawnDifference, Place, constant, fixed, plausible, structured};
 use super::gaussian::gaussian;
 use super::measure::{equivalent_diameter_mm, sphericity};
 use super::organ::OrganSummary;
@@ -15,7 +15,7 @@ use super::shape::ShapeDraw;
 use super::site::{ReferenceSites, SitePlan, Wanted, boundary_distance_mm};
 use super::texture::TexturePool;
 use super::{Attempt, AttemptKey, Attempts, Candidate, Geometry, Synthesize};
-use crate::error::{Complaint, Fault, FaultKind, Stage};
+use crate::error::{ConfigError, Fault, FaultKind, Stage};
 use crate::mask::{MaskedScan, Organ};
 use crate::random::{Draws, Key};
 use crate::volume::{Array3, HuWindow, Region, Voxels};
@@ -50,7 +50,7 @@ impl Rules {
     ///
     /// # Errors
     /// Everything that is wrong with the settings.
-    pub fn new(config: RulesConfig, organs: &[Organ], window: HuWindow) -> Result<Self, Vec<Complaint>> {
+    pub fn new(config: RulesConfig, organs: &[Organ], window: HuWindow) -> Result<Self, Vec<ConfigError>> {
         let organs = config.check(organs)?;
         Ok(Self { config, window, organs })
     }
@@ -283,11 +283,14 @@ impl Plan<'_> {
     }
 
     /// The difference map by rules.
-    fn difference(&self, draws: &mut Draws, place: &Place) -> Array3<f32> {
+    fn difference(&self, draws: &mut Draws, place: &Place) -> DrawnDifference {
         let (shape, width_hu) = (place.before.shape(), self.rules.window.width_hu());
         match (self.config().contrast_hu.get(&self.organ.name), self.config().difference) {
             (Some(change_hu), _) => fixed(draws, place, *change_hu, width_hu),
-            (None, Differences::Reference) => smooth_difference(&constant(draws, shape, self.airy())),
+            (None, Differences::Reference) => {
+                let drawn = constant(draws, shape, self.airy(), width_hu);
+                DrawnDifference { difference: smooth_difference(&drawn.difference), ..drawn }
+            }
             (None, Differences::Prior) => {
                 plausible(draws, place, &self.prior.contrast, self.config().necrotic_fraction, width_hu)
             }
@@ -354,15 +357,18 @@ impl Plan<'_> {
         let width_hu = self.rules.window.width_hu();
         let site_box = self.site_box(form, site, region);
         let mut draws = key.draws("difference");
-        let difference = match &self.maps {
+        let (difference, drawn_contrast_hu) = match &self.maps {
             Some(maps) => {
                 let mut difference = maps.difference(&mut draws, site_box, region)?;
                 if maps.takes_structure() {
                     structured(&mut draws, &place, self.config().necrotic_fraction, width_hu, &mut difference);
                 }
-                difference
+                (difference, None)
             }
-            None => self.difference(&mut draws, &place),
+            None => {
+                let DrawnDifference { difference, contrast_hu } = self.difference(&mut draws, &place);
+                (difference, Some(contrast_hu))
+            }
         };
         let mut after = blend(&before, &labels, self.organ, &soft, &difference, &texture, width_hu);
         if matches!(self.scan.scan.volume.voxels, Voxels::I16(_)) {
@@ -384,6 +390,7 @@ impl Plan<'_> {
             sphericity: sphericity(&tumor, self.spacing_mm),
             clipped_fraction,
             boundary_distance_mm: boundary_distance_mm(self.scan, self.organ, site),
+            drawn_contrast_hu,
         };
         let labels = with_tumor(&labels, &tumor, self.organ);
         Ok(Candidate { region, site_box, before, after, labels, tumor, geometry })

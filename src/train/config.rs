@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::schedule::{Course, ScheduleConfig};
-use crate::error::Complaint;
+use crate::error::ConfigError;
 use crate::nn::network::{Config, Model};
 use crate::nn::ops::Over;
 use crate::nn::optimise::AdamConfig;
@@ -36,19 +36,19 @@ impl PreprocessConfig {
     ///
     /// # Errors
     /// Everything that is wrong with the settings.
-    pub fn build(&self) -> Result<Preprocess, Vec<Complaint>> {
+    pub fn build(&self) -> Result<Preprocess, Vec<ConfigError>> {
         let [low_hu, high_hu] = self.window_hu;
         Preprocess::new(self.spacing_mm, HuWindow { low_hu, high_hu }, self.patch_voxels)
     }
 
     /// What is wrong with crops of this size for a network.
-    pub fn complaints_for(&self, model: Model) -> Vec<Complaint> {
+    pub fn complaints_for(&self, model: Model) -> Vec<ConfigError> {
         let divisor = model.side_divisor();
         if self.patch_voxels.iter().all(|side| *side > 0 && side % divisor == 0) {
             return Vec::new();
         }
         let message = format!("{model} takes sides that are multiples of {divisor}, got {:?}", self.patch_voxels);
-        vec![Complaint::new("patch_voxels", message)]
+        vec![ConfigError::new("patch_voxels", message)]
     }
 }
 
@@ -117,19 +117,19 @@ impl NetworkConfig {
     }
 
     /// Everything that is wrong with the settings.
-    pub fn complaints(&self) -> Vec<Complaint> {
+    pub fn complaints(&self) -> Vec<ConfigError> {
         let mut complaints = Vec::new();
         if self.model == ModelName::SwinUnetr && self.norm == Norm::Batch {
-            complaints.push(Complaint::new("norm", "swin_unetr has norms per instance only, got batch"));
+            complaints.push(ConfigError::new("norm", "swin_unetr has norms per instance only, got batch"));
         }
         match (self.model, self.width) {
             (_, Some(width)) if !(1..=MOST_FEATURES).contains(&width) => {
                 let message = format!("expected 1 to {MOST_FEATURES} features, got {width}");
-                complaints.push(Complaint::new("width", message));
+                complaints.push(ConfigError::new("width", message));
             }
             (ModelName::SwinUnetr, Some(width)) if width % 12 != 0 => {
                 let message = format!("swin_unetr takes a width that is a multiple of 12, got {width}");
-                complaints.push(Complaint::new("width", message));
+                complaints.push(ConfigError::new("width", message));
             }
             _ => {}
         }
@@ -168,18 +168,19 @@ impl OptimiserConfig {
     }
 
     /// Everything that is wrong with the settings, for a run of so many steps.
-    pub fn complaints(&self, steps: u64) -> Vec<Complaint> {
+    pub fn complaints(&self, steps: u64) -> Vec<ConfigError> {
         let mut complaints = within("schedule", self.schedule.complaints(steps));
         if !(self.rate > 0.0 && self.rate <= 1.0) {
-            complaints.push(Complaint::new("rate", format!("expected a rate above 0 and up to 1, got {}", self.rate)));
+            complaints
+                .push(ConfigError::new("rate", format!("expected a rate above 0 and up to 1, got {}", self.rate)));
         }
         if self.betas.iter().any(|beta| !(0.0..1.0).contains(beta)) {
             let message = format!("expected two numbers from 0 and below 1, got {:?}", self.betas);
-            complaints.push(Complaint::new("betas", message));
+            complaints.push(ConfigError::new("betas", message));
         }
         if !(0.0..=1.0).contains(&self.weight_decay) {
             let message = format!("expected a share from 0 to 1, got {}", self.weight_decay);
-            complaints.push(Complaint::new("weight_decay", message));
+            complaints.push(ConfigError::new("weight_decay", message));
         }
         complaints
     }
@@ -215,23 +216,23 @@ impl AdversarialConfig {
     }
 
     /// Everything that is wrong with the settings, for a run of so many steps.
-    pub fn complaints(&self, steps: u64) -> Vec<Complaint> {
+    pub fn complaints(&self, steps: u64) -> Vec<ConfigError> {
         let complaints = self.optimiser().complaints(steps).into_iter();
-        let own = complaints.map(|it| Complaint { field: it.field.replace("schedule.", ""), ..it });
+        let own = complaints.map(|it| ConfigError { field: it.field.replace("schedule.", ""), ..it });
         own.collect()
     }
 }
 
 /// Complaints about a table inside of another.
-pub(super) fn within(table: &str, complaints: Vec<Complaint>) -> Vec<Complaint> {
+pub(super) fn within(table: &str, complaints: Vec<ConfigError>) -> Vec<ConfigError> {
     let moved = complaints.into_iter().map(|complaint| {
         let field = format!("{table}.{}", complaint.field);
-        Complaint { field: field.trim_end_matches('.').to_owned(), ..complaint }
+        ConfigError { field: field.trim_end_matches('.').to_owned(), ..complaint }
     });
     moved.collect()
 }
 
 /// A complaint about a number that has to be at least one.
-pub(super) fn at_least_one(field: &str, value: u64) -> Option<Complaint> {
-    (value == 0).then(|| Complaint::new(field, "expected at least 1, got 0"))
+pub(super) fn at_least_one(field: &str, value: u64) -> Option<ConfigError> {
+    (value == 0).then(|| ConfigError::new(field, "expected at least 1, got 0"))
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::sink::durable::write_whole;
+use crate::store::write_whole;
 
 /// Writes a file beside `path`, syncs it, and renames it over whatever was there.
 ///

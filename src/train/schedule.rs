@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Complaint;
+use crate::error::ConfigError;
 
 /// A linear warm-up, then half a cosine down, or a rate that stays.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -53,19 +53,20 @@ pub struct Schedule {
 
 impl ScheduleConfig {
     /// Everything that is wrong with the settings, for a run of so many steps.
-    pub fn complaints(&self, steps: u64) -> Vec<Complaint> {
+    pub fn complaints(&self, steps: u64) -> Vec<ConfigError> {
         let mut complaints = Vec::new();
         if self.warmup_steps > steps {
             let message = format!("expected at most the {steps} steps of the run, got {}", self.warmup_steps);
-            complaints.push(Complaint::new("warmup_steps", message));
+            complaints.push(ConfigError::new("warmup_steps", message));
         }
         if self.course == Course::Reference && self.warmup_steps < 2 {
             let message = format!("the published warm-up takes two steps or more, got {}", self.warmup_steps);
-            complaints.push(Complaint::new("warmup_steps", message).with_hint("course = \"cosine\" takes any number"));
+            complaints
+                .push(ConfigError::new("warmup_steps", message).with_hint("course = \"cosine\" takes any number"));
         }
         if !(0.0..=1.0).contains(&self.final_share) {
             let message = format!("expected a share from 0 to 1, got {}", self.final_share);
-            complaints.push(Complaint::new("final_share", message));
+            complaints.push(ConfigError::new("final_share", message));
         }
         complaints
     }

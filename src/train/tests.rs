@@ -46,7 +46,8 @@ fn cases(numbers: std::ops::Range<u32>) -> Arc<Cases> {
 fn sampler(config: &SegmentationConfig) -> Arc<SegmentationSampler> {
     let rules = Rules::new(RulesConfig::default(), &organs(), small().window()).unwrap();
     let test = QualityTest::new(QualityTestConfig::default()).unwrap();
-    let tumors = Tumors { synthesize: Arc::new(rules), scores: Vec::new(), test, organs: organs() };
+    let attempts = crate::attempt::AttemptLoop::new(Arc::new(rules), Vec::new(), test);
+    let tumors = Tumors { attempts, organs: organs() };
     let fresh = Synthetic::Fresh { cases: cases(0..2), tumors };
     Arc::new(SegmentationSampler::new(config, SEED, organs().into(), synthesis_cases(), vec![fresh]))
 }

@@ -3,7 +3,7 @@
 use super::{
     Array3, Grid, HuWindow, Labels, Orientation, Outside, Region, Resampling, Turn, Volume, Voxels, padding_to,
 };
-use crate::error::{Complaint, Fault};
+use crate::error::{ConfigError, Fault};
 
 /// Orient to RAS, resample (image linear, labels nearest), window to 0..1, crop to the foreground, pad to the patch.
 ///
@@ -43,16 +43,16 @@ impl Preprocess {
     ///
     /// # Errors
     /// Every setting that cannot be: a spacing that is not positive, a window without width, an empty patch.
-    pub fn new(spacing_mm: [f64; 3], window: HuWindow, patch: [usize; 3]) -> Result<Self, Vec<Complaint>> {
+    pub fn new(spacing_mm: [f64; 3], window: HuWindow, patch: [usize; 3]) -> Result<Self, Vec<ConfigError>> {
         let mut complaints = Vec::new();
         if spacing_mm.iter().any(|mm| !mm.is_finite() || *mm <= 0.0) {
             complaints
-                .push(Complaint::new("spacing_mm", format!("expected three positive numbers, got {spacing_mm:?}")));
+                .push(ConfigError::new("spacing_mm", format!("expected three positive numbers, got {spacing_mm:?}")));
         }
         let HuWindow { low_hu, high_hu } = window;
         if !low_hu.is_finite() || !high_hu.is_finite() || low_hu >= high_hu {
             complaints.push(
-                Complaint::new(
+                ConfigError::new(
                     "window_hu",
                     format!("expected a lower and a higher number, got {low_hu} and {high_hu}"),
                 )
@@ -60,7 +60,7 @@ impl Preprocess {
             );
         }
         if patch.contains(&0) {
-            complaints.push(Complaint::new("patch_voxels", format!("expected at least one voxel, got {patch:?}")));
+            complaints.push(ConfigError::new("patch_voxels", format!("expected at least one voxel, got {patch:?}")));
         }
         if complaints.is_empty() { Ok(Self { spacing_mm, window, patch }) } else { Err(complaints) }
     }

@@ -8,10 +8,10 @@ use freetumor::dataflow::{Progress, RunOptions, RunReport, run};
 use freetumor::error::Result;
 use freetumor::graph::{GraphFile, Machine, Plan, Registry, check};
 use freetumor::ingest::nifti::{self, Datatype};
-use freetumor::sink::ScanRecord;
-use freetumor::sink::durable::FileDigest;
-use freetumor::sink::parquet::read_part;
-use freetumor::tables::run::RunFolder;
+use freetumor::record::ScanRecord;
+use freetumor::record::parquet::read_part;
+use freetumor::run::RunFolder;
+use freetumor::store::FileDigest;
 use freetumor::volume::{Affine, Grid};
 
 use crate::for_loop::plain_loop;

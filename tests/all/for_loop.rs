@@ -8,7 +8,7 @@ use freetumor::dataflow::telemetry::Telemetry;
 use freetumor::dataflow::{KnownScans, Ledger, Progress, QualityChange, QualityGroup, Schedule, Word, Work, settle};
 use freetumor::error::Result;
 use freetumor::graph::Plan;
-use freetumor::sink::spool::ScanOutcome;
+use freetumor::run::spool::ScanOutcome;
 
 /// What the dataflow does, one thing after the other.
 pub fn plain_loop(plan: Plan, folder: &Path) -> Result<()> {

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use freetumor::cli::graph::{Format, GraphArgs, graph};
 use freetumor::cli::schema::schema_text;
 use freetumor::cli::validate::{ValidateArgs, validate};
-use freetumor::error::{Complaint, Fault, Result};
+use freetumor::error::{ConfigError, Fault, Result};
 use freetumor::graph::{Checked, Frame, GraphFile, Port, Registry, Scoring, Synthesis, check};
 use freetumor::ingest::{Scan, ScanEntry, ScanHeader, Source};
 use freetumor::mask::{MaskedScan, Organ};
-use freetumor::score::{Judge, Score, ScoreStage, Scores};
+use freetumor::score::{Score, ScoreStage, Scorer, Scores};
 use freetumor::synth::{Attempt, Attempts, Candidate, Synthesize};
 use freetumor::volume::HuWindow;
 use schemars::JsonSchema;
@@ -295,9 +295,9 @@ struct TestConfig {
 }
 
 impl TestConfig {
-    fn frame(&self) -> Result<Frame, Vec<Complaint>> {
+    fn frame(&self) -> Result<Frame, Vec<ConfigError>> {
         if let Some(message) = &self.fail {
-            return Err(vec![Complaint::new("fail", message)]);
+            return Err(vec![ConfigError::new("fail", message)]);
         }
         let window = self.window_hu.map(|[low_hu, high_hu]| HuWindow { low_hu, high_hu });
         Ok(Frame { window, spacing_mm: None })
@@ -335,12 +335,12 @@ impl ScoreStage for Idle {
     fn gives(&self) -> &'static [Score] {
         self.0
     }
-    fn baseline<'s>(&'s self, _: &'s MaskedScan, _: &'s Organ) -> Result<Box<dyn Judge + 's>, Fault> {
+    fn baseline<'s>(&'s self, _: &'s MaskedScan, _: &'s Organ) -> Result<Box<dyn Scorer + 's>, Fault> {
         Ok(Box::new(Idle(&[])))
     }
 }
 
-impl Judge for Idle {
+impl Scorer for Idle {
     fn score(&self, _: &Candidate, _: &mut Scores) -> Result<(), Fault> {
         Ok(())
     }

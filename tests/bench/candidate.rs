@@ -40,16 +40,21 @@ fn scan(spacing_mm: [f64; 3]) -> MaskedScan {
     let mut draws = Key::root(1).draws("noise");
     let hu = labels.map(|&label| (f32::from(label) * 210.0 - 100.0 + 60.0 * (draws.unit_f32() - 0.5)) as i16);
     let entry = ScanEntry {
-        scan_id: "0".into(),
+        scan_id: freetumor::id::ScanId::from_bytes([0; 8]),
         source: "bench".into(),
         key: "0".into(),
         dataset: "bench".into(),
-        patient_key: "0".into(),
+        patient_key: freetumor::id::PatientKey::from_bytes([0; 8]),
         bytes: 0,
         modified_s: 0,
     };
     let volume = Volume { grid, voxels: Voxels::I16(hu) };
-    let scan = Scan { entry, digest: "0".into(), volume, companions: Arc::new(NoCompanions) };
+    let scan = Scan {
+        entry,
+        digest: freetumor::id::ScanDigest::from_bytes([0; 32]),
+        volume,
+        companions: Arc::new(NoCompanions),
+    };
     let organs = Arc::new([Organ { name: "liver".into(), label: 1, tumor_label: 2 }]);
     MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs } }
 }

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use freetumor::error::Fault;
+use freetumor::id::{PatientKey, ScanDigest, ScanId};
 use freetumor::ingest::{Companions, Scan, ScanEntry, nifti};
 use freetumor::mask::{MaskedScan, OrganMask};
-use freetumor::sink::nifti::Encoder;
+use freetumor::sink::volume_files::Encoder;
 use freetumor::synth::{Candidate, Geometry};
 use freetumor::volume::{Array3, Labels, Region, Voxels};
 
@@ -115,15 +116,15 @@ fn masked(path: &str) -> MaskedScan {
         u8::from(2 * x < shape[0] && (80.0..160.0).contains(&volume.voxels.hu(index - 1)))
     });
     let entry = ScanEntry {
-        scan_id: ScanEntry::id_of("bench", path),
+        scan_id: ScanId::from_bytes([0; 8]),
         source: "bench".into(),
         key: path.into(),
         dataset: "bench".into(),
-        patient_key: String::new(),
+        patient_key: PatientKey::from_bytes([0; 8]),
         bytes: 0,
         modified_s: 0,
     };
-    let scan = Scan { entry, digest: String::new(), volume, companions: Arc::new(NoCompanions) };
+    let scan = Scan { entry, digest: ScanDigest::from_bytes([0; 32]), volume, companions: Arc::new(NoCompanions) };
     MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: Arc::new([]) } }
 }
 
@@ -136,6 +137,7 @@ fn candidate(masked: &MaskedScan) -> Candidate {
     let after = before.map(|hu| hu - 30.0);
     let tumor = Array3::filled(shape, 1);
     let geometry = Geometry {
+        drawn_contrast_hu: None,
         size_class: "medium".into(),
         site_voxel: region.start,
         site_mm: [0.0; 3],

@@ -14,7 +14,7 @@ use clap::Args;
 use super::network::{ModelName, NetworkArgs};
 use crate::error::{Error, Result};
 use crate::random::Key;
-use crate::sink::durable::write_whole;
+use crate::store::write_whole;
 use crate::train::metrics::{MeasuredOrgan, Plan, cases_table, lesions_table, plot, summarise};
 use arms::ArmArg;
 use report::{Report, print};

@@ -3,10 +3,11 @@
 use super::StageName;
 use super::scans::{agreed_organs, named};
 use super::task::{Task, Training};
-use crate::error::Complaint;
+use crate::error::ConfigError;
 use crate::graph::{
     CheckedTraining, GraphFile, Plan, Problem, Registry, Severity, StageConfig, check_training, training_keys,
 };
+use crate::sink::Output;
 use crate::train::segmentation::SegmentationConfig;
 use crate::train::synthesis::SynthesisConfig;
 
@@ -53,7 +54,7 @@ fn ready<C: StageConfig>(
     training: impl Fn(C) -> Training,
 ) -> Checked {
     let CheckedTraining { mut problems, settings, plan } = checked;
-    for node in plan.iter().flat_map(|plan| &plan.sinks).filter(|node| !node.sink.trains()) {
+    for node in plan.iter().flat_map(|plan| &plan.sinks).filter(|node| !matches!(node.output, Output::Trainer)) {
         let message = format!("`sinks.{}` gets nothing here: trainings feed sinks of kind `trainer` alone", node.name);
         problems.push(Problem::of_file(Severity::Warning, message, None));
     }
@@ -61,15 +62,15 @@ fn ready<C: StageConfig>(
     Checked { problems, task }
 }
 
-fn segmentation_complaints(stage: StageName, config: &SegmentationConfig, plan: Option<&Plan>) -> Vec<Complaint> {
+fn segmentation_complaints(stage: StageName, config: &SegmentationConfig, plan: Option<&Plan>) -> Vec<ConfigError> {
     let mut complaints = config.complaints();
     match (stage, &config.synthetic) {
         (StageName::Segmentor, Some(_)) => complaints.push(
-            Complaint::new("synthetic", "a segmentor that judges synthetic tumors is trained on real ones alone")
+            ConfigError::new("synthetic", "a segmentor that judges synthetic tumors is trained on real ones alone")
                 .with_hint("`freetumor train segmentation` takes both"),
         ),
         (StageName::Segmentation, None) => complaints.push(
-            Complaint::new("", "expected [train.synthetic], which says how many tumors are synthetic")
+            ConfigError::new("", "expected [train.synthetic], which says how many tumors are synthetic")
                 .with_hint("`freetumor train segmentor` trains on real tumors alone"),
         ),
         _ => {}
@@ -77,7 +78,7 @@ fn segmentation_complaints(stage: StageName, config: &SegmentationConfig, plan: 
     let Some(plan) = plan else { return complaints };
     complaints.extend(named("labeled", &config.labeled, plan));
     complaints.extend(named("validation", &config.validation, plan));
-    let feeding = plan.trials.iter().filter(|trial| trial.feeds_training(plan)).flat_map(|trial| &trial.masks);
+    let feeding = plan.training_branches().flat_map(|(synthesis, _)| &synthesis.masks);
     let fed: Vec<String> = feeding.map(|mask| plan.masks[*mask].name.clone()).collect();
     let lists = [("labeled", &config.labeled[..]), ("validation", &config.validation), ("synthetic", &fed)];
     if let Err(complaint) = agreed_organs(plan, &lists) {
@@ -85,9 +86,9 @@ fn segmentation_complaints(stage: StageName, config: &SegmentationConfig, plan: 
     }
     if let Some(synthetic) = &config.synthetic
         && synthetic.runs.is_empty()
-        && !plan.trials.iter().any(|trial| trial.feeds_training(plan))
+        && plan.training_branches().next().is_none()
     {
-        let (message, hint) = if plan.trials.is_empty() {
+        let (message, hint) = if plan.syntheses.is_empty() {
             (
                 "nothing makes synthetic tumors: the file has no quality test, and no runs are named",
                 "add a synthesis, a quality test and a sink of kind `trainer`, or runs = [{ folder = \"runs/liver\", at = 3 }]",
@@ -98,12 +99,12 @@ fn segmentation_complaints(stage: StageName, config: &SegmentationConfig, plan: 
                 "[sinks.training]\nkind = \"trainer\"\ninputs = [\"NAME OF THE QUALITY TEST\"]",
             )
         };
-        complaints.push(Complaint::new("synthetic", message).with_hint(hint));
+        complaints.push(ConfigError::new("synthetic", message).with_hint(hint));
     }
     complaints
 }
 
-fn synthesis_complaints(config: &SynthesisConfig, plan: Option<&Plan>) -> Vec<Complaint> {
+fn synthesis_complaints(config: &SynthesisConfig, plan: Option<&Plan>) -> Vec<ConfigError> {
     let mut complaints = config.complaints();
     let Some(plan) = plan else { return complaints };
     complaints.extend(named("labeled", &config.labeled, plan));

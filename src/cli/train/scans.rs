@@ -8,27 +8,29 @@ use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use crate::cli::print::counted;
-use crate::error::{Complaint, Error, FaultKind, Result};
-use crate::graph::{Plan, Trial};
+use crate::error::{ConfigError, Error, FaultKind, Result};
+use crate::graph::{Plan, SynthesisNode};
+use crate::id::{PatientKey, ScanId};
 use crate::ingest::ScanEntry;
 use crate::mask::{MaskedScan, Organ};
-use crate::sink::durable::FileDigest;
-use crate::sink::{Split, canonical};
+use crate::record::Split;
+use crate::run::RunFolder;
+use crate::store::FileDigest;
+use crate::store::canonical;
 use crate::suggest::did_you_mean;
-use crate::tables::run::RunFolder;
 use crate::train::data::{CaseEntry, Cases, run_entries};
 use crate::volume::Preprocess;
 
 /// What is wrong with the names of mask stages in a list.
-pub fn named(field: &str, names: &[String], plan: &Plan) -> Vec<Complaint> {
+pub fn named(field: &str, names: &[String], plan: &Plan) -> Vec<ConfigError> {
     let known = || plan.masks.iter().map(|mask| mask.name.as_str());
     let mut complaints = Vec::new();
     for (index, name) in names.iter().enumerate() {
         let place = format!("{field}.{index}");
         if names[..index].contains(name) {
-            complaints.push(Complaint::new(place, format!("`{name}` is named twice")));
+            complaints.push(ConfigError::new(place, format!("`{name}` is named twice")));
         } else if !known().any(|known| known == name) {
-            let complaint = Complaint::new(place, format!("there is no mask stage named `{name}`"));
+            let complaint = ConfigError::new(place, format!("there is no mask stage named `{name}`"));
             let all = || format!("mask stages of the file are {}", known().collect::<Vec<_>>().join(", "));
             complaints.push(complaint.with_hint(did_you_mean(name, known()).unwrap_or_else(all)));
         }
@@ -40,7 +42,7 @@ pub fn named(field: &str, names: &[String], plan: &Plan) -> Vec<Complaint> {
 ///
 /// # Errors
 /// The first stage that gives others.
-pub fn agreed_organs(plan: &Plan, lists: &[(&str, &[String])]) -> Result<Arc<[Organ]>, Complaint> {
+pub fn agreed_organs(plan: &Plan, lists: &[(&str, &[String])]) -> Result<Arc<[Organ]>, ConfigError> {
     let mut first: Option<(&str, Arc<[Organ]>)> = None;
     for (field, names) in lists {
         for (index, name) in names.iter().enumerate() {
@@ -54,7 +56,7 @@ pub fn agreed_organs(plan: &Plan, lists: &[(&str, &[String])]) -> Result<Arc<[Or
                         each.collect::<Vec<_>>().join(", ")
                     };
                     let message = format!("`{name}` gives {}, but `{other}` {}", words(&organs), words(agreed));
-                    return Err(Complaint::new(format!("{field}.{index}"), message)
+                    return Err(ConfigError::new(format!("{field}.{index}"), message)
                         .with_hint("one network learns one set of organs, in one order"));
                 }
                 Some(_) => {}
@@ -80,14 +82,14 @@ pub enum Part {
 pub struct Scans {
     parts: [Vec<CaseEntry>; 3],
     pools: Vec<Vec<CaseEntry>>,
-    trials: Vec<Vec<CaseEntry>>,
+    fresh: Vec<Vec<CaseEntry>>,
     /// Whether patients are split by the shares of the file; otherwise by the lists.
     by_shares: bool,
-    validated: BTreeSet<String>,
+    validated: BTreeSet<PatientKey>,
     /// Their files, by which a scan is known again that another source lists under another patient.
     validated_files: BTreeSet<FileMark>,
     /// Where each scan lies, by its id.
-    places: BTreeMap<String, String>,
+    places: BTreeMap<ScanId, String>,
 }
 
 /// Name, bytes and time of change of a scan's file.
@@ -143,8 +145,8 @@ pub struct ReadyCases {
     parts: [Option<Arc<Cases>>; 3],
     /// The scans of each run folder.
     pub pools: Vec<Arc<Cases>>,
-    /// The scans into which each trial of the file puts tumors.
-    pub trials: Vec<Arc<Cases>>,
+    /// The scans into which each quality test that feeds the training puts tumors.
+    pub fresh: Vec<Arc<Cases>>,
 }
 
 impl Scans {
@@ -157,7 +159,7 @@ impl Scans {
         let mut scans = Self { by_shares: validation.is_empty(), ..Self::default() };
         let mut trained = Vec::new();
         for (entry, case) in scans.of_masks(plan, labeled)? {
-            match plan.split_of(&entry.patient_key) {
+            match plan.split_of(entry.patient_key) {
                 Split::Validation if scans.by_shares => scans.validate(&entry, case),
                 Split::Test if scans.by_shares => {}
                 _ => {
@@ -186,7 +188,7 @@ impl Scans {
     }
 
     fn validate(&mut self, entry: &ScanEntry, case: CaseEntry) {
-        self.validated.insert(entry.patient_key.clone());
+        self.validated.insert(entry.patient_key);
         self.validated_files.extend(file_mark(entry));
         self.parts[Part::Validation as usize].push(case);
     }
@@ -198,7 +200,7 @@ impl Scans {
     /// Whether a scan may be trained on.
     fn may_train(&self, plan: &Plan, entry: &ScanEntry) -> bool {
         let is_validated = self.validated.contains(&entry.patient_key) || self.has_validated_file(entry);
-        !is_validated && (!self.by_shares || plan.split_of(&entry.patient_key) == Split::Train)
+        !is_validated && (!self.by_shares || plan.split_of(entry.patient_key) == Split::Train)
     }
 
     /// Adds scans with organs only; patients of validation and test are left out.
@@ -233,14 +235,14 @@ impl Scans {
             return Err(Error::new(format!("{}: {}", folder.display(), fault.message)).with_hint(hint));
         }
         for entry in &entries {
-            self.places.insert(entry.id.clone(), format!("{}: {}", folder.display(), entry.id));
+            self.places.insert(entry.id, format!("{}: {}", folder.display(), entry.id));
         }
         self.pools.push(entries);
         Ok(())
     }
 
     /// The patients of a run one of whose scans is validated on, perhaps under the name of another source or data set.
-    fn validated_in(&self, folder: &Path, at: Option<u64>) -> Result<BTreeSet<String>> {
+    fn validated_in(&self, folder: &Path, at: Option<u64>) -> Result<BTreeSet<PatientKey>> {
         let run = RunFolder::open(folder)?;
         let mut patients = BTreeSet::new();
         if self.validated_files.is_empty() {
@@ -264,16 +266,16 @@ impl Scans {
         Ok(patients)
     }
 
-    /// Adds the scans into which a trial of the file puts tumors; patients of validation and test are left out.
+    /// Adds the scans into which a synthesis of the file puts tumors; patients of validation and test are left out.
     ///
     /// # Errors
     /// Where a source cannot be listed.
-    pub fn add_trial(&mut self, plan: &Plan, trial: &Trial) -> Result<()> {
-        let names: Vec<String> = trial.masks.iter().map(|&mask| plan.masks[mask].name.clone()).collect();
+    pub fn add_synthesis(&mut self, plan: &Plan, synthesis: &SynthesisNode) -> Result<()> {
+        let names: Vec<String> = synthesis.masks.iter().map(|&mask| plan.masks[mask].name.clone()).collect();
         let found = self.of_masks(plan, &names)?;
         let wanted = found.into_iter().filter(|(entry, _)| self.may_train(plan, entry));
         let wanted: Vec<_> = wanted.map(|(_, case)| case).collect();
-        self.trials.push(wanted);
+        self.fresh.push(wanted);
         Ok(())
     }
 
@@ -285,12 +287,12 @@ impl Scans {
                 let source = Arc::clone(&plan.sources[source].source);
                 for entry in source.list()? {
                     let (source, mask, key) = (Arc::clone(&source), Arc::clone(&node.mask), entry.clone());
-                    let case = CaseEntry::new(entry.scan_id.clone(), entry.patient_key.clone(), move || {
+                    let case = CaseEntry::new(entry.scan_id, entry.patient_key, move || {
                         let scan = Arc::new(source.read(&key)?);
                         let mask = mask.mask(&scan)?;
                         Ok(MaskedScan { scan, mask })
                     });
-                    self.places.insert(entry.scan_id.clone(), format!("{}: {}", entry.source, entry.key));
+                    self.places.insert(entry.scan_id, format!("{}: {}", entry.source, entry.key));
                     let mark = format!("{} {}", entry.bytes, entry.modified_s);
                     found.push((entry, case.with_mark(mark)));
                 }
@@ -303,7 +305,7 @@ impl Scans {
     pub fn listed(&self) -> Listed {
         let [labeled, validation, unlabeled] = [0, 1, 2].map(|part| self.parts[part].len());
         let each = |lists: &[Vec<CaseEntry>]| lists.iter().map(Vec::len).collect();
-        Listed { labeled, validation, unlabeled, runs: each(&self.pools), fresh: each(&self.trials) }
+        Listed { labeled, validation, unlabeled, runs: each(&self.pools), fresh: each(&self.fresh) }
     }
 
     /// A line of JSON for every scan, which says where it lies: messages and tables name it by its id alone.
@@ -322,7 +324,7 @@ impl Scans {
     pub fn digests(&self) -> Json {
         let said = |entries: &Vec<CaseEntry>, with_marks: bool| {
             let mark = |entry: &CaseEntry| if with_marks { format!(" {}", entry.mark) } else { String::new() };
-            let lines: Vec<String> = entries.iter().map(|entry| entry.id.clone() + &mark(entry)).collect();
+            let lines: Vec<String> = entries.iter().map(|entry| format!("{}{}", entry.id, mark(entry))).collect();
             let digest = FileDigest::of(lines.join("\n").as_bytes()).sha256;
             format!("{} listed, {}", lines.len(), &digest[..16])
         };
@@ -332,13 +334,13 @@ impl Scans {
         let each = |lists: &[Vec<CaseEntry>]| lists.iter().map(|list| said(list, true)).collect::<Vec<_>>();
         json!({
             "labeled": labeled, "validation": validation, "unlabeled": unlabeled, "runs": each(&self.pools),
-            "fresh": each(&self.trials),
+            "fresh": each(&self.fresh),
         })
     }
 
     /// Makes them ready to be read; memory is shared by their number.
     pub fn cases(self, preprocess: Preprocess, memory_bytes: u64) -> ReadyCases {
-        let all = self.parts.iter().chain(&self.pools).chain(&self.trials).map(Vec::len).sum::<usize>().max(1) as u64;
+        let all = self.parts.iter().chain(&self.pools).chain(&self.fresh).map(Vec::len).sum::<usize>().max(1) as u64;
         let ready = |entries: Vec<CaseEntry>| {
             let share = memory_bytes / all * entries.len() as u64;
             Arc::new(Cases::new(entries, preprocess, share))
@@ -346,7 +348,7 @@ impl Scans {
         ReadyCases {
             parts: self.parts.map(|entries| Some(ready(entries))),
             pools: self.pools.into_iter().map(ready).collect(),
-            trials: self.trials.into_iter().map(ready).collect(),
+            fresh: self.fresh.into_iter().map(ready).collect(),
         }
     }
 }
@@ -354,7 +356,7 @@ impl Scans {
 impl ReadyCases {
     /// All of them, before any was taken.
     pub fn all(&self) -> Vec<Arc<Cases>> {
-        self.parts.iter().flatten().chain(&self.pools).chain(&self.trials).map(Arc::clone).collect()
+        self.parts.iter().flatten().chain(&self.pools).chain(&self.fresh).map(Arc::clone).collect()
     }
 
     /// The scans of a part.

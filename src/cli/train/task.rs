@@ -14,13 +14,13 @@ use super::{StageName, TrainArgs};
 use crate::cli::network::DeviceName;
 use crate::cli::print::unprinted;
 use crate::cli::run::{at_least_one, default_memory_bytes};
-use crate::error::{Complaint, Error, Result};
-use crate::graph::{Place as FilePlace, Plan, Trial, free_bytes};
+use crate::error::{ConfigError, Error, Result};
+use crate::graph::{Place as FilePlace, Plan, free_bytes};
 use crate::mask::Organ;
 use crate::nn::device::Place;
 use crate::nn::kernel::Class;
 use crate::nn::weights::{Precision, Stated};
-use crate::sink::durable::FileDigest;
+use crate::store::FileDigest;
 use crate::train::data::{Cases, Sampler, Survey};
 use crate::train::run::{Every, Learner, Report, RunPlan, run};
 use crate::train::segmentation::{SegmentationConfig, SegmentationLearner, SegmentationSampler, Synthetic, Tumors};
@@ -122,8 +122,8 @@ impl Task {
                     scans.add_run(&path("synthetic.runs", &pool.folder)?, pool.at, &organs)?;
                 }
                 if config.synthetic.is_some() {
-                    for trial in feeding(plan) {
-                        scans.add_trial(plan, trial)?;
+                    for (synthesis, _) in plan.training_branches() {
+                        scans.add_synthesis(plan, synthesis)?;
                     }
                     if scans.listed().synthetic_sources() == 0 {
                         let error = Error::new("no scan of a training patient is left for synthetic tumors");
@@ -216,11 +216,9 @@ impl Doing<'_> {
             }
         }
         let mut synthetic: Vec<Synthetic> = cases.pools.into_iter().map(Synthetic::Pool).collect();
-        for (trial, cases) in feeding(&self.plan).zip(cases.trials) {
+        for ((synthesis, branch), cases) in self.plan.training_branches().zip(cases.fresh) {
             if !cases.is_empty() {
-                let scores = trial.scores.iter().map(|node| Arc::clone(&node.stage)).collect();
-                let (synthesize, test) = (Arc::clone(&trial.synthesize), trial.test.clone());
-                let tumors = Tumors { synthesize, scores, test, organs: trial.organs.clone() };
+                let tumors = Tumors { attempts: synthesis.attempts.only(branch), organs: synthesis.organs.clone() };
                 synthetic.push(Synthetic::Fresh { cases, tumors });
             }
         }
@@ -353,14 +351,9 @@ fn spoiled(cases: &[Arc<Cases>]) -> usize {
     cases.iter().map(|cases| cases.spoiled()).sum()
 }
 
-/// The trials whose tumors are trained on.
-fn feeding(plan: &Plan) -> impl Iterator<Item = &Trial> {
-    plan.trials.iter().filter(|trial| trial.feeds_training(plan))
-}
-
 /// The first of several complaints as an error: for what was checked before.
-fn first(complaints: Vec<Complaint>) -> Error {
-    let Some(Complaint { field, message, hint }) = complaints.into_iter().next() else { return Error::new("") };
+fn first(complaints: Vec<ConfigError>) -> Error {
+    let Some(ConfigError { field, message, hint }) = complaints.into_iter().next() else { return Error::new("") };
     let error = Error::new(format!("`train.{field}`: {message}"));
     hint.into_iter().fold(error, Error::with_hint)
 }

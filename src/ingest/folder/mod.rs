@@ -16,7 +16,7 @@ use super::dicom::{self, Decoder, Series};
 use super::file::{check_regular, is_dicom_slice};
 use super::patient::{PatientConfig, PatientRule, PatientSecret};
 use super::{Scan, ScanEntry, ScanHeader, Source, content_digest, nifti};
-use crate::error::{Complaint, Error, Fault, FaultKind, Result};
+use crate::error::{ConfigError, Error, Fault, FaultKind, Result};
 
 /// Patients of DICOM headers are the same person in every archive.
 const DICOM_SCOPE: &str = "DICOM PatientID";
@@ -75,22 +75,22 @@ impl FolderSource {
     ///
     /// # Errors
     /// Everything that is wrong with them.
-    pub fn new(name: &str, config: FolderConfig) -> Result<Self, Vec<Complaint>> {
+    pub fn new(name: &str, config: FolderConfig) -> Result<Self, Vec<ConfigError>> {
         let mut complaints = Vec::new();
         if !config.root.is_dir() {
             let message = match config.root.exists() {
                 true => "expected a folder, got a file",
                 false => "expected a folder, there is none",
             };
-            let complaint = Complaint::new("root", format!("{message}: {}", config.root.display()));
+            let complaint = ConfigError::new("root", format!("{message}: {}", config.root.display()));
             complaints.push(complaint.with_hint("a relative path begins at the folder of the graph file"));
         }
         if config.include.is_empty() {
-            let complaint = Complaint::new("include", "expected at least one pattern, got none");
+            let complaint = ConfigError::new("include", "expected at least one pattern, got none");
             complaints.push(complaint.with_hint("for example include = [\"**/ct.nii.gz\"]"));
         }
         if config.dataset.as_ref().is_some_and(String::is_empty) {
-            complaints.push(Complaint::new("dataset", "expected a name, got an empty one"));
+            complaints.push(ConfigError::new("dataset", "expected a name, got an empty one"));
         }
         let include = patterns("include", &config.include, &mut complaints);
         let exclude = patterns("exclude", &config.exclude, &mut complaints);
@@ -134,7 +134,7 @@ impl FolderSource {
 
     fn entries_of(&self, found: Found, secret: &PatientSecret) -> Vec<ScanEntry> {
         let entry = |key: String, bytes: u64, modified_s: i64, header_patient: Option<String>| ScanEntry {
-            scan_id: ScanEntry::id_of(&self.name, &key),
+            scan_id: secret.scan_id(&self.name, &key),
             source: self.name.clone(),
             dataset: self.dataset.clone(),
             patient_key: match (&header_patient, self.patient.of_key(&key)) {
@@ -241,7 +241,7 @@ impl Source for FolderSource {
 
     fn patient_secret_fingerprint(&self) -> Result<Option<String>> {
         let secret = PatientSecret::load(self.secret_file.as_deref())?;
-        Ok(Some(secret.patient_key("fingerprint", "")))
+        Ok(Some(secret.fingerprint()))
     }
 
     fn header(&self, entry: &ScanEntry) -> Result<ScanHeader, Fault> {
@@ -293,18 +293,18 @@ pub(super) fn stem(name: &str) -> &str {
     name.strip_suffix(".nii").unwrap_or(name)
 }
 
-fn patterns(field: &str, patterns: &[String], complaints: &mut Vec<Complaint>) -> GlobSet {
+fn patterns(field: &str, patterns: &[String], complaints: &mut Vec<ConfigError>) -> GlobSet {
     let mut set = GlobSetBuilder::new();
     for (index, pattern) in patterns.iter().enumerate() {
         match glob(pattern) {
             Ok(glob) => {
                 set.add(glob);
             }
-            Err(message) => complaints.push(Complaint::new(format!("{field}[{index}]"), message)),
+            Err(message) => complaints.push(ConfigError::new(format!("{field}[{index}]"), message)),
         }
     }
     set.build().unwrap_or_else(|error| {
-        complaints.push(Complaint::new(field, format!("the patterns are too large together: {error}")));
+        complaints.push(ConfigError::new(field, format!("the patterns are too large together: {error}")));
         GlobSet::empty()
     })
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{ListSource, Listed, key_of, patient_of, patient_rule, read_json};
-use crate::error::Complaint;
+use crate::error::ConfigError;
 use crate::ingest::PatientConfig;
 use crate::suggest::did_you_mean;
 
@@ -41,13 +41,13 @@ impl ListSource {
     ///
     /// # Errors
     /// Everything that is wrong with the settings and the list.
-    pub fn decathlon(name: &str, config: DecathlonListConfig) -> Result<Self, Vec<Complaint>> {
+    pub fn decathlon(name: &str, config: DecathlonListConfig) -> Result<Self, Vec<ConfigError>> {
         let mut complaints = Vec::new();
         let rule = patient_rule(&config.patient, &mut complaints);
         let parent = config.list.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let root = config.root.clone().unwrap_or_else(|| parent.to_owned());
         if !root.is_dir() {
-            complaints.push(Complaint::new("root", format!("expected a folder, there is none: {}", root.display())));
+            complaints.push(ConfigError::new("root", format!("expected a folder, there is none: {}", root.display())));
         }
         let scans = read_json(&config.list, "list", "the list").and_then(|json| section_of(&json, &config));
         let mut listed = Vec::new();
@@ -66,38 +66,38 @@ impl ListSource {
         if complaints.len() > SHOWN {
             let more = complaints.len() - SHOWN;
             complaints.truncate(SHOWN);
-            complaints.push(Complaint::new("list", format!("and {more} more items like these")));
+            complaints.push(ConfigError::new("list", format!("and {more} more items like these")));
         }
         if complaints.is_empty() { Ok(Self::new(name, config.dataset, root, listed)) } else { Err(complaints) }
     }
 }
 
 /// The items of the list that is asked for.
-fn section_of(json: &Value, config: &DecathlonListConfig) -> Result<Vec<Value>, Complaint> {
+fn section_of(json: &Value, config: &DecathlonListConfig) -> Result<Vec<Value>, ConfigError> {
     let place = config.list.display();
     let Some(table) = json.as_object() else {
-        return Err(Complaint::new("list", format!("{place}: expected an object with lists, got another value")));
+        return Err(ConfigError::new("list", format!("{place}: expected an object with lists, got another value")));
     };
     let lists = || table.iter().filter(|(_, value)| value.is_array()).map(|(name, _)| name.as_str());
     let Some(section) = table.get(&config.section) else {
         let known = lists().collect::<Vec<_>>().join(", ");
-        let complaint = Complaint::new("section", format!("{place} has no list `{}`, but {known}", config.section));
+        let complaint = ConfigError::new("section", format!("{place} has no list `{}`, but {known}", config.section));
         return Err(match did_you_mean(&config.section, lists()) {
             Some(hint) => complaint.with_hint(hint),
             None => complaint,
         });
     };
     match section.as_array() {
-        None => Err(Complaint::new("section", format!("{place}: `{}` is no list", config.section))),
+        None => Err(ConfigError::new("section", format!("{place}: `{}` is no list", config.section))),
         Some(items) if items.is_empty() => {
-            Err(Complaint::new("section", format!("{place}: the list `{}` is empty", config.section)))
+            Err(ConfigError::new("section", format!("{place}: the list `{}` is empty", config.section)))
         }
         Some(items) => Ok(items.clone()),
     }
 }
 
 /// Image and label of an item.
-fn item_of(item: &Value, place: &str) -> Result<(String, Option<String>), Complaint> {
+fn item_of(item: &Value, place: &str) -> Result<(String, Option<String>), ConfigError> {
     let first = |value: &Value| match value {
         Value::String(path) => Some(path.clone()),
         // MONAI takes lists of channels; a CT has one.
@@ -105,7 +105,7 @@ fn item_of(item: &Value, place: &str) -> Result<(String, Option<String>), Compla
         _ => None,
     };
     let unlike =
-        || Complaint::new("list", format!("{place}: expected {{\"image\": …, \"label\": …}} or a path, got {item}"));
+        || ConfigError::new("list", format!("{place}: expected {{\"image\": …, \"label\": …}} or a path, got {item}"));
     let (image, label) = match item {
         Value::Object(pair) => {
             let label = match pair.get("label") {
@@ -118,7 +118,7 @@ fn item_of(item: &Value, place: &str) -> Result<(String, Option<String>), Compla
     };
     let below = |path: String| {
         key_of(&path).ok_or_else(|| {
-            Complaint::new("list", format!("{place}: expected a path below the root, got `{path}`"))
+            ConfigError::new("list", format!("{place}: expected a path below the root, got `{path}`"))
                 .with_hint("set `root` to a folder that is above all of them")
         })
     };

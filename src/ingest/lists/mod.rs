@@ -28,7 +28,7 @@ pub use nnunet::{NnunetListConfig, NnunetPart};
 use super::folder::{FolderCompanions, stem};
 use super::patient::{PatientConfig, PatientRule, PatientSecret};
 use super::{Companions, Scan, ScanEntry, ScanHeader, Source, content_digest, nifti};
-use crate::error::{Complaint, Fault, FaultKind, Result, Stage};
+use crate::error::{ConfigError, Fault, FaultKind, Result, Stage};
 use crate::volume::Labels;
 
 /// The pattern that stands for the label that a list has.
@@ -90,7 +90,7 @@ impl Source for ListSource {
             let modified = metadata.as_ref().and_then(|metadata| metadata.modified().ok());
             let modified = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
             ScanEntry {
-                scan_id: ScanEntry::id_of(&self.name, &listed.image),
+                scan_id: secret.scan_id(&self.name, &listed.image),
                 source: self.name.clone(),
                 key: listed.image.clone(),
                 dataset: self.dataset.clone(),
@@ -103,7 +103,7 @@ impl Source for ListSource {
     }
 
     fn patient_secret_fingerprint(&self) -> Result<Option<String>> {
-        Ok(Some(self.secret()?.patient_key("fingerprint", "")))
+        Ok(Some(self.secret()?.fingerprint()))
     }
 
     fn header(&self, entry: &ScanEntry) -> Result<ScanHeader, Fault> {
@@ -156,9 +156,9 @@ fn key_of(written: &str) -> Option<String> {
 }
 
 /// The rule for patients; unless set, `None`: every image is a patient of its own.
-fn patient_rule(config: &PatientConfig, complaints: &mut Vec<Complaint>) -> Option<PatientRule> {
+fn patient_rule(config: &PatientConfig, complaints: &mut Vec<ConfigError>) -> Option<PatientRule> {
     if config.dicom {
-        complaints.push(Complaint::new("patient.dicom", "lists name NIfTI files, which have no PatientID"));
+        complaints.push(ConfigError::new("patient.dicom", "lists name NIfTI files, which have no PatientID"));
         return None;
     }
     if *config == PatientConfig::default() {
@@ -168,24 +168,24 @@ fn patient_rule(config: &PatientConfig, complaints: &mut Vec<Complaint>) -> Opti
 }
 
 /// The patient of an image by the rule; a complaint where it finds none.
-fn patient_of(rule: Option<&PatientRule>, image: &str, field: &str) -> Result<String, Complaint> {
+fn patient_of(rule: Option<&PatientRule>, image: &str, field: &str) -> Result<String, ConfigError> {
     match rule {
         None => Ok(stem(image.rsplit('/').next().unwrap_or(image)).to_owned()),
         Some(rule) => rule
             .of_key(image)
             .map(str::to_owned)
-            .ok_or_else(|| Complaint::new(field, format!("the rule for patients finds none in `{image}`"))),
+            .ok_or_else(|| ConfigError::new(field, format!("the rule for patients finds none in `{image}`"))),
     }
 }
 
 /// Reads JSON of any form.
-fn read_json(path: &Path, field: &str, what: &str) -> Result<serde_json::Value, Complaint> {
+fn read_json(path: &Path, field: &str, what: &str) -> Result<serde_json::Value, ConfigError> {
     let text = std::fs::read(path).map_err(|cause| {
-        Complaint::new(field, format!("cannot read {what} {}: {cause}", path.display()))
+        ConfigError::new(field, format!("cannot read {what} {}: {cause}", path.display()))
             .with_hint("a relative path begins at the folder of the graph file")
     })?;
     serde_json::from_slice(&text)
-        .map_err(|cause| Complaint::new(field, format!("{} is not JSON: {cause}", path.display())))
+        .map_err(|cause| ConfigError::new(field, format!("{} is not JSON: {cause}", path.display())))
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{ListSource, Listed, patient_of, patient_rule, read_json};
-use crate::error::Complaint;
+use crate::error::ConfigError;
 use crate::ingest::PatientConfig;
 
 /// Settings of the source kind `nnunet`.
@@ -59,7 +59,7 @@ impl ListSource {
     ///
     /// # Errors
     /// Everything that is wrong with the settings and the folder, and where a patient is in both parts of the fold.
-    pub fn nnunet(name: &str, config: NnunetListConfig) -> Result<Self, Vec<Complaint>> {
+    pub fn nnunet(name: &str, config: NnunetListConfig) -> Result<Self, Vec<ConfigError>> {
         let mut complaints = Vec::new();
         let rule = patient_rule(&config.patient, &mut complaints);
         let ending = read_json(&config.root.join("dataset.json"), "root", "the data set's description")
@@ -99,16 +99,16 @@ impl ListSource {
 }
 
 /// The names of the cases in `imagesTr`.
-fn cases_of(root: &Path, ending: &str) -> Result<Vec<String>, Complaint> {
+fn cases_of(root: &Path, ending: &str) -> Result<Vec<String>, ConfigError> {
     let folder = root.join("imagesTr");
     let entries = std::fs::read_dir(&folder)
-        .map_err(|cause| Complaint::new("root", format!("cannot list {}: {cause}", folder.display())))?;
+        .map_err(|cause| ConfigError::new("root", format!("cannot list {}: {cause}", folder.display())))?;
     let suffix = format!("_0000{ending}");
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let mut cases: Vec<String> = names.filter_map(|name| name.strip_suffix(&suffix).map(str::to_owned)).collect();
     cases.sort_unstable();
     if cases.is_empty() {
-        return Err(Complaint::new("root", format!("{} has no image `…{suffix}`", folder.display())));
+        return Err(ConfigError::new("root", format!("{} has no image `…{suffix}`", folder.display())));
     }
     Ok(cases)
 }
@@ -118,34 +118,34 @@ fn fold_of(
     config: &NnunetListConfig,
     cases: &[String],
     part: NnunetPart,
-    patient: &dyn Fn(&str) -> Result<String, Complaint>,
-) -> Result<Vec<String>, Vec<Complaint>> {
+    patient: &dyn Fn(&str) -> Result<String, ConfigError>,
+) -> Result<Vec<String>, Vec<ConfigError>> {
     let path = config.splits.clone().unwrap_or_else(|| config.root.join("splits_final.json"));
     let place = path.display();
-    let one = |complaint: Complaint| vec![complaint];
+    let one = |complaint: ConfigError| vec![complaint];
     let json = read_json(&path, "splits", "the folds").map_err(one)?;
     let mut folds: Vec<Fold> = serde_json::from_value(json).map_err(|cause| {
-        one(Complaint::new("splits", format!("{place}: expected a list of {{train, val}}: {cause}")))
+        one(ConfigError::new("splits", format!("{place}: expected a list of {{train, val}}: {cause}")))
     })?;
     if config.fold >= folds.len() {
         let message = format!("{place} has folds 0 to {}, got {}", folds.len().saturating_sub(1), config.fold);
-        return Err(one(Complaint::new("fold", message)));
+        return Err(one(ConfigError::new("fold", message)));
     }
     let Fold { train, val } = folds.swap_remove(config.fold);
     let mut complaints = Vec::new();
     let missing: Vec<&String> = train.iter().chain(&val).filter(|case| cases.binary_search(case).is_err()).collect();
     if let Some(first) = missing.first() {
         let message = format!("{place} names {} cases that are not in imagesTr, such as `{first}`", missing.len());
-        complaints.push(Complaint::new("splits", message));
+        complaints.push(ConfigError::new("splits", message));
     }
     let patients = |cases: &[String]| cases.iter().filter_map(|case| patient(case).ok()).collect::<BTreeSet<_>>();
     if let Some(both) = patients(&train).intersection(&patients(&val)).next() {
         let message = format!("{place}: the patient `{both}` is in both parts of fold {}", config.fold);
-        complaints.push(Complaint::new("splits", message).with_hint("a validation on them would mean nothing"));
+        complaints.push(ConfigError::new("splits", message).with_hint("a validation on them would mean nothing"));
     }
     let wanted = if part == NnunetPart::Train { train } else { val };
     if wanted.is_empty() {
-        complaints.push(Complaint::new("splits", format!("{place}: this part of fold {} is empty", config.fold)));
+        complaints.push(ConfigError::new("splits", format!("{place}: this part of fold {} is empty", config.fold)));
     }
     if complaints.is_empty() { Ok(wanted) } else { Err(complaints) }
 }

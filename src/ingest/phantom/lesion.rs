@@ -8,7 +8,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Complaint;
+use crate::error::ConfigError;
 use crate::random::{Draws, Key};
 use crate::volume::{Array3, Grid, Region};
 
@@ -59,37 +59,37 @@ impl Default for LesionConfig {
 
 impl LesionConfig {
     /// Everything that is wrong with the settings.
-    pub(super) fn complaints(&self) -> Vec<Complaint> {
+    pub(super) fn complaints(&self) -> Vec<ConfigError> {
         let mut complaints = Vec::new();
         if self.organs.is_empty() {
-            complaints.push(Complaint::new("organs", "expected at least one organ, got none"));
+            complaints.push(ConfigError::new("organs", "expected at least one organ, got none"));
         }
         for (index, name) in self.organs.iter().enumerate() {
             if !ORGANS.iter().any(|(known, _)| known == name) {
                 let known = ORGANS.map(|(known, _)| known).join(", ");
                 let complaint =
-                    Complaint::new(format!("organs.{index}"), format!("phantoms have no tumors in `{name}`"));
+                    ConfigError::new(format!("organs.{index}"), format!("phantoms have no tumors in `{name}`"));
                 complaints.push(complaint.with_hint(format!("expected some of {known}")));
             }
         }
         for (field, value) in [("share", self.share), ("brighter", self.brighter)] {
             if !(0.0..=1.0).contains(&value) {
-                complaints.push(Complaint::new(field, format!("expected a share from 0 to 1, got {value}")));
+                complaints.push(ConfigError::new(field, format!("expected a share from 0 to 1, got {value}")));
             }
         }
         for (field, value) in [("mean", self.mean), ("cysts", self.cysts)] {
             if !(0.0..=100.0).contains(&value) {
-                complaints.push(Complaint::new(field, format!("expected a number from 0 to 100, got {value}")));
+                complaints.push(ConfigError::new(field, format!("expected a number from 0 to 100, got {value}")));
             }
         }
         let [mean, deviation] = self.contrast_hu;
         if !(mean.abs() <= 1000.0 && (0.0..=1000.0).contains(&deviation)) {
             let message = format!("expected a mean and a deviation up to 1000 HU, got [{mean}, {deviation}]");
-            complaints.push(Complaint::new("contrast_hu", message));
+            complaints.push(ConfigError::new("contrast_hu", message));
         }
         if !(2.0..=100.0).contains(&self.diameter_mm) {
             let message = format!("expected 2 to 100 mm, got {}", self.diameter_mm);
-            complaints.push(Complaint::new("diameter_mm", message));
+            complaints.push(ConfigError::new("diameter_mm", message));
         }
         complaints
     }

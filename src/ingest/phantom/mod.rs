@@ -23,7 +23,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{Companions, Scan, ScanEntry, ScanHeader, Source, content_digest};
-use crate::error::{Complaint, Fault, FaultKind, Result};
+use crate::error::{ConfigError, Fault, FaultKind, Result};
+use crate::id::{FieldHasher, PatientKey, ScanId};
 use crate::random::Key;
 use crate::volume::{Affine, Array3, Grid, Labels, Volume, Voxels};
 pub use lesion::LesionConfig;
@@ -96,24 +97,24 @@ impl PhantomSource {
     ///
     /// # Errors
     /// Everything that is wrong with the settings.
-    pub fn new(config: PhantomConfig, name: &str) -> Result<Self, Vec<Complaint>> {
+    pub fn new(config: PhantomConfig, name: &str) -> Result<Self, Vec<ConfigError>> {
         let mut complaints = Vec::new();
         if config.shape.iter().any(|n| !(8..=1024).contains(n)) {
             let message = format!("expected 8 to 1024 voxels along each axis, got {:?}", config.shape);
-            complaints.push(Complaint::new("shape", message));
+            complaints.push(ConfigError::new("shape", message));
         }
         if config.spacing_mm.iter().any(|mm| !(0.3..=20.0).contains(mm)) {
             let message = format!("expected 0.3 to 20 mm along each axis, got {:?}", config.spacing_mm);
-            complaints.push(Complaint::new("spacing_mm", message));
+            complaints.push(ConfigError::new("spacing_mm", message));
         }
         if !(0.0..=10.0).contains(&config.noise) {
-            complaints.push(Complaint::new("noise", format!("expected 0 to 10, got {}", config.noise)));
+            complaints.push(ConfigError::new("noise", format!("expected 0 to 10, got {}", config.noise)));
         }
         if config.patients == Some(0) {
-            complaints.push(Complaint::new("patients", "expected at least one patient, got 0"));
+            complaints.push(ConfigError::new("patients", "expected at least one patient, got 0"));
         }
         for complaint in config.lesions.iter().flat_map(LesionConfig::complaints) {
-            complaints.push(Complaint { field: format!("lesions.{}", complaint.field), ..complaint });
+            complaints.push(ConfigError { field: format!("lesions.{}", complaint.field), ..complaint });
         }
         if complaints.is_empty() { Ok(Self { name: name.to_owned(), config }) } else { Err(complaints) }
     }
@@ -132,15 +133,17 @@ impl PhantomSource {
 
     fn entry(&self, number: u32) -> ScanEntry {
         let key = format!("{number:06}");
+        // Phantoms are nobody: their ids need no secret.
+        let scan = FieldHasher::new("phantom scan").field(&self.name).field(&key).finish();
         let patient = Sha256::new_with_prefix(b"phantom patient")
             .chain_update(self.config.seed.to_le_bytes())
             .chain_update(self.patient_of(number).to_le_bytes());
         ScanEntry {
-            scan_id: ScanEntry::id_of(&self.name, &key),
+            scan_id: ScanId::from_hash(&scan),
             source: self.name.clone(),
             key,
             dataset: self.config.dataset.clone().unwrap_or_else(|| self.name.clone()),
-            patient_key: patient.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect(),
+            patient_key: PatientKey::from_hash(&patient.finalize()),
             bytes: 2 * self.grid().voxels() as u64,
             modified_s: 0,
         }

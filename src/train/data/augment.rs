@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Patch;
-use crate::error::Complaint;
+use crate::error::ConfigError;
 use crate::random::Draws;
 use crate::volume::Array3;
 
@@ -34,11 +34,11 @@ impl Default for AugmentConfig {
 
 impl AugmentConfig {
     /// Everything that is wrong with the settings.
-    pub fn complaints(&self) -> Vec<Complaint> {
+    pub fn complaints(&self) -> Vec<ConfigError> {
         let shares = [("flip", self.flip), ("turn", self.turn), ("scale", self.scale), ("shift", self.shift)];
         let amounts = [("scale_by", self.scale_by), ("shift_by", self.shift_by)];
         let bad = shares.into_iter().chain(amounts).filter(|(_, value)| !(0.0..=1.0).contains(value));
-        bad.map(|(name, value)| Complaint::new(name, format!("expected a number from 0 to 1, got {value}"))).collect()
+        bad.map(|(name, value)| ConfigError::new(name, format!("expected a number from 0 to 1, got {value}"))).collect()
     }
 
     /// Draws the flips and turns of a crop.

@@ -4,6 +4,7 @@ use candle_core::{Device, Tensor};
 
 use super::Case;
 use crate::error::Result;
+use crate::id::ScanId;
 use crate::nn::failed;
 use crate::volume::{Array3, Region};
 
@@ -22,7 +23,7 @@ pub struct Patch {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origin {
     /// The scan's id.
-    pub scan_id: String,
+    pub scan_id: ScanId,
     /// The crop's first voxel on the case's grid.
     pub start: [usize; 3],
     /// Whether a synthetic tumor was put into it.
@@ -42,7 +43,7 @@ impl Patch {
     /// # Panics
     /// Where the box does not lie inside.
     pub fn of(case: &Case, region: Region) -> Self {
-        let origin = Origin { scan_id: case.id().to_owned(), start: region.start, is_synthetic: false };
+        let origin = Origin { scan_id: case.id(), start: region.start, is_synthetic: false };
         Self { image: case.image(region), labels: case.masked.mask.labels.cut(region), origin }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::{Fault, FaultKind};
+use crate::id::ScanId;
 use crate::ingest::Scan;
 use crate::mask::{MaskedScan, OrganMask};
 use crate::random::Draws;
@@ -48,7 +49,7 @@ impl Case {
         let labels = ids.unwrap_or_else(|| Array3::filled(hu.shape(), 0));
         let scan = Scan {
             entry: masked.scan.entry.clone(),
-            digest: masked.scan.digest.clone(),
+            digest: masked.scan.digest,
             volume: Volume { grid: prepared.grid, voxels: Voxels::F32(hu) },
             companions: masked.scan.companions.clone(),
         };
@@ -59,8 +60,8 @@ impl Case {
     }
 
     /// The scan's id.
-    pub fn id(&self) -> &str {
-        &self.masked.scan.entry.scan_id
+    pub fn id(&self) -> ScanId {
+        self.masked.scan.entry.scan_id
     }
 
     /// Voxels along [x, y, z].
@@ -91,7 +92,7 @@ impl Case {
     pub fn cut(&self, region: Region) -> MaskedScan {
         let scan = Scan {
             entry: self.masked.scan.entry.clone(),
-            digest: self.masked.scan.digest.clone(),
+            digest: self.masked.scan.digest,
             volume: self.masked.scan.volume.cut(region),
             companions: self.masked.scan.companions.clone(),
         };

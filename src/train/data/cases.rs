@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Case;
 use crate::error::{Error, Fault, Result};
+use crate::id::{PatientKey, ScanId};
 use crate::mask::MaskedScan;
-use crate::sink::durable::FileDigest;
+use crate::store::FileDigest;
 use crate::volume::Preprocess;
 
 /// Reads a scan with its organs.
@@ -17,9 +18,9 @@ type Open = dyn Fn() -> Result<MaskedScan, Fault> + Send + Sync;
 #[derive(Clone)]
 pub struct CaseEntry {
     /// The scan's id, for messages and tables.
-    pub id: String,
+    pub id: ScanId,
     /// The patient's key.
-    pub patient_key: String,
+    pub patient_key: PatientKey,
     /// What tells, without reading it, that it is not what it was: length and time of its file, or a digest.
     pub mark: String,
     open: Arc<Open>,
@@ -28,11 +29,11 @@ pub struct CaseEntry {
 impl CaseEntry {
     /// A case that `open` reads; it is read again whenever memory had no room for it.
     pub fn new(
-        id: impl Into<String>,
-        patient_key: impl Into<String>,
+        id: ScanId,
+        patient_key: PatientKey,
         open: impl Fn() -> Result<MaskedScan, Fault> + Send + Sync + 'static,
     ) -> Self {
-        Self { id: id.into(), patient_key: patient_key.into(), mark: String::new(), open: Arc::new(open) }
+        Self { id, patient_key, mark: String::new(), open: Arc::new(open) }
     }
 
     /// The case, with what tells that it is not what it was.
@@ -51,8 +52,8 @@ impl CaseEntry {
 
     /// A scan that is in memory already.
     pub fn of(masked: MaskedScan) -> Self {
-        let entry = masked.scan.entry.clone();
-        Self::new(entry.scan_id, entry.patient_key, move || Ok(masked.clone()))
+        let (id, patient_key) = (masked.scan.entry.scan_id, masked.scan.entry.patient_key);
+        Self::new(id, patient_key, move || Ok(masked.clone()))
     }
 }
 
@@ -152,7 +153,7 @@ impl Cases {
         match (entry.open)().and_then(|masked| Case::prepare(&masked, &self.preprocess)) {
             Ok(case) => Ok(self.keep(index, Arc::new(case))),
             Err(fault) => {
-                tracing::warn!(scan = entry.id, %fault, "a scan is left out of training");
+                tracing::warn!(scan = %entry.id, %fault, "a scan is left out of training");
                 self.locked().spoiled.insert(index, fault.clone());
                 Err(fault)
             }
@@ -205,7 +206,7 @@ impl Cases {
                         let least = found.least_voxels.unwrap_or(voxels);
                         found.least_voxels = Some([0, 1, 2].map(|axis| least[axis].min(voxels[axis])));
                         let labels = labels.unwrap_or_default();
-                        found.contents.insert(index, [case.masked.scan.digest.clone(), labels]);
+                        found.contents.insert(index, [case.masked.scan.digest.to_string(), labels]);
                         for label in case.index.labels() {
                             *found.cases_with.entry(label).or_default() += 1;
                             *found.voxels.entry(label).or_default() += case.index.count(label) as u64;
@@ -308,7 +309,9 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_said() {
-        let spoiled = CaseEntry::new("b", "p", || Err(Fault::read(FaultKind::Truncated, "expected 8 bytes, got 3")));
+        let spoiled = CaseEntry::new(ScanId::from_bytes([1; 8]), PatientKey::from_bytes([2; 8]), || {
+            Err(Fault::read(FaultKind::Truncated, "expected 8 bytes, got 3"))
+        });
         let cases = Cases::new(vec![CaseEntry::of(phantom(1)), spoiled.clone()], small(), u64::MAX);
         let survey = cases.survey(2, &|| {});
         assert_eq!((survey.good, survey.spoiled.len()), (1, 1));

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Case;
-use crate::error::Complaint;
+use crate::error::ConfigError;
 use crate::mask::Organ;
 use crate::random::Draws;
 use crate::volume::Region;
@@ -41,14 +41,14 @@ pub enum Around {
 
 impl CropConfig {
     /// Everything that is wrong with the weights.
-    pub fn complaints(&self) -> Vec<Complaint> {
+    pub fn complaints(&self) -> Vec<ConfigError> {
         let named = [("label", self.label), ("tumor", self.tumor), ("background", self.background)];
         let bad = named.iter().filter(|(_, weight)| !(weight.is_finite() && *weight >= 0.0));
-        let mut complaints: Vec<Complaint> = bad
-            .map(|(name, weight)| Complaint::new(*name, format!("expected a weight from 0, got {weight}")))
+        let mut complaints: Vec<ConfigError> = bad
+            .map(|(name, weight)| ConfigError::new(*name, format!("expected a weight from 0, got {weight}")))
             .collect();
         if complaints.is_empty() && named.iter().all(|(_, weight)| *weight == 0.0) {
-            complaints.push(Complaint::new("", "expected a weight above 0, all are 0"));
+            complaints.push(ConfigError::new("", "expected a weight above 0, all are 0"));
         }
         complaints
     }

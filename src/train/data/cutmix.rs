@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::Patch;
-use crate::error::Complaint;
+use crate::error::ConfigError;
 use crate::random::Draws;
 use crate::volume::Region;
 
@@ -26,14 +26,14 @@ impl Default for CutMixConfig {
 
 impl CutMixConfig {
     /// Everything that is wrong with the settings.
-    pub fn complaints(&self) -> Vec<Complaint> {
+    pub fn complaints(&self) -> Vec<ConfigError> {
         let mut complaints = Vec::new();
         if !(0.0..=1.0).contains(&self.probability) {
             let message = format!("expected a number from 0 to 1, got {}", self.probability);
-            complaints.push(Complaint::new("probability", message));
+            complaints.push(ConfigError::new("probability", message));
         }
         if !(0.01..=100.0).contains(&self.beta) {
-            complaints.push(Complaint::new("beta", format!("expected a number from 0.01 to 100, got {}", self.beta)));
+            complaints.push(ConfigError::new("beta", format!("expected a number from 0.01 to 100, got {}", self.beta)));
         }
         complaints
     }

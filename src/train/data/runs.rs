@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use super::CaseEntry;
 use crate::error::{Error, Fault, FaultKind, Result, Stage};
+use crate::id::ScanId;
 use crate::ingest::{Companions, Scan, ScanEntry, content_digest, nifti};
 use crate::mask::{MaskedScan, Organ, OrganMask};
-use crate::sink::Split;
+use crate::record::Split;
+use crate::run::RunFolder;
 use crate::sink::pairs::{self, Pair};
-use crate::tables::run::RunFolder;
 use crate::volume::Labels;
 
 /// The samples of a run whose patients are in the given part, after commit `at` or the last one: a run that grows gives
@@ -31,7 +32,7 @@ pub fn run_entries(folder: &Path, at: Option<u64>, split: Split, organs: &Arc<[O
 }
 
 fn entry(folder: PathBuf, pair: Pair, organs: Arc<[Organ]>) -> CaseEntry {
-    let (id, patient_key) = (pair.sample_id.clone(), pair.patient_key.clone());
+    let (id, patient_key) = (scan_id(&pair), pair.patient_key);
     let mark = format!("{} {}", pair.image.sha256, pair.label.sha256);
     CaseEntry::new(id, patient_key, move || read(&folder, &pair, &organs)).with_mark(mark)
 }
@@ -49,17 +50,22 @@ fn read(folder: &Path, pair: &Pair, organs: &Arc<[Organ]>) -> Result<MaskedScan,
         return Err(Fault::mask(FaultKind::Mismatch, message));
     }
     let entry = ScanEntry {
-        scan_id: pair.sample_id.clone(),
+        scan_id: scan_id(pair),
         source: "run".to_owned(),
-        key: pair.sample_id.clone(),
+        key: pair.sample_id.to_string(),
         dataset: "run".to_owned(),
-        patient_key: pair.patient_key.clone(),
+        patient_key: pair.patient_key,
         bytes: pair.image.bytes,
         modified_s: 0,
     };
     let scan = Scan { entry, digest: content_digest(&volume), volume, companions: Arc::new(Beside) };
     let mask = OrganMask { labels: labels.ids.map(|id| *id as u8), organs: Arc::clone(organs) };
     Ok(MaskedScan { scan: Arc::new(scan), mask })
+}
+
+/// A sample is a scan of its own to a training: its id is that of the scan.
+fn scan_id(pair: &Pair) -> ScanId {
+    ScanId::from_bytes(*pair.sample_id.as_bytes())
 }
 
 /// A sample's label was read with its image.

@@ -7,8 +7,8 @@ use arrow::array::{ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArra
 use super::lesions::Lesion;
 use super::summary::{CaseRow, Plan};
 use crate::error::{Error, Result};
-use crate::sink::parquet::encode_batch;
-use crate::sink::schema::{Column, ColumnType, schema_of};
+use crate::record::parquet::encode_batch;
+use crate::record::schema::{Column, ColumnType, schema_of};
 
 /// A column: its id, name, whether it may be absent, unit, meaning, and how a row fills it.
 struct Filled<R> {

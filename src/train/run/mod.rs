@@ -32,8 +32,8 @@ use super::history::{History, TRAIN, VALIDATION};
 use super::learning::Learning;
 use super::output::write_atomic;
 use crate::error::{Error, Result};
-use crate::sink::canonical;
-use crate::sink::durable::FileDigest;
+use crate::store::FileDigest;
+use crate::store::canonical;
 use crate::volume::Picture;
 
 /// What a step, or a validation, found.

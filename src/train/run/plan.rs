@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use crate::error::Complaint;
+use crate::error::ConfigError;
 use crate::nn::weights::Precision;
 
 /// How often something happens beside the steps themselves, in steps.
@@ -31,10 +31,10 @@ impl Default for Every {
 
 impl Every {
     /// Everything that is wrong with the settings.
-    pub fn complaints(&self) -> Vec<Complaint> {
+    pub fn complaints(&self) -> Vec<ConfigError> {
         let named = [("checkpoint", self.checkpoint), ("validation", self.validation), ("picture", self.picture)];
         let zero = named.into_iter().filter(|(_, steps)| *steps == 0);
-        zero.map(|(name, _)| Complaint::new(name, "expected at least 1 step, got 0")).collect()
+        zero.map(|(name, _)| ConfigError::new(name, "expected at least 1 step, got 0")).collect()
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value as Json;
 
 use super::RunPlan;
 use crate::error::{Error, Result};
-use crate::sink::canonical;
+use crate::store::canonical;
 
 /// Names what differs between the settings of the folder and those asked for; where that cannot be told, the digest in the
 /// checkpoint still tells that something does.

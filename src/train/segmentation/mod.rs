@@ -56,7 +56,7 @@ pub use tumors::Tumors;
 use super::config::{NetworkConfig, OptimiserConfig, PreprocessConfig, at_least_one, within};
 use super::data::{AugmentConfig, CropConfig, CutMixConfig};
 use super::run::Every;
-use crate::error::Complaint;
+use crate::error::ConfigError;
 
 /// How a segmentor is trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -139,13 +139,13 @@ fn half() -> f64 {
 
 impl SegmentationConfig {
     /// Everything that is wrong with the settings by themselves.
-    pub fn complaints(&self) -> Vec<Complaint> {
-        let mut complaints: Vec<Complaint> = [("steps", self.steps), ("batch", self.batch as u64)]
+    pub fn complaints(&self) -> Vec<ConfigError> {
+        let mut complaints: Vec<ConfigError> = [("steps", self.steps), ("batch", self.batch as u64)]
             .into_iter()
             .filter_map(|(f, v)| at_least_one(f, v))
             .collect();
         if self.labeled.is_empty() {
-            let complaint = Complaint::new("labeled", "expected at least one mask stage, got none");
+            let complaint = ConfigError::new("labeled", "expected at least one mask stage, got none");
             complaints.push(complaint.with_hint("labeled = [\"organs\"] takes the scans of [stages.organs]"));
         }
         complaints.extend(within("preprocess", self.preprocess.build().err().unwrap_or_default()));
@@ -158,13 +158,13 @@ impl SegmentationConfig {
         complaints.extend(within("every", self.every.complaints()));
         if !(0.0..1.0).contains(&self.overlap) {
             let message = format!("expected a share from 0 and below 1, got {}", self.overlap);
-            complaints.push(Complaint::new("overlap", message));
+            complaints.push(ConfigError::new("overlap", message));
         }
         if let Some(synthetic) = &self.synthetic
             && !(0.0..=1.0).contains(&synthetic.share)
         {
             let message = format!("expected a share from 0 to 1, got {}", synthetic.share);
-            complaints.push(Complaint::new("synthetic.share", message));
+            complaints.push(ConfigError::new("synthetic.share", message));
         }
         complaints
     }

@@ -126,7 +126,7 @@ impl SegmentationSampler {
                 Ok(None) => return self.told(false, tumors).map(|()| self.crop(&case, again)),
                 Err(fault) => fault,
             };
-            tracing::warn!(scan = case.id(), %fault, "a tumor cannot be made in a scan, another one is drawn");
+            tracing::warn!(scan = %case.id(), %fault, "a tumor cannot be made in a scan, another one is drawn");
             number += 1;
             if number == DRAWS {
                 let last = case.id();
@@ -161,7 +161,7 @@ impl SegmentationSampler {
             return Ok(());
         }
         if passed == 0 {
-            let attempts = tumors.test.attempts();
+            let attempts = tumors.attempts_each();
             let message =
                 format!("none of {asked} synthetic tumors passed the quality test within {attempts} attempts");
             return Err(Error::new(message).with_hint(LOOSEN));
@@ -243,6 +243,7 @@ fn paint(patch: &mut Patch, region: Region, candidate: &Candidate, window: HuWin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attempt::AttemptLoop;
     use crate::filter::{QualityTest, QualityTestConfig};
     use crate::mask::MaskedScan;
     use crate::score::{Intensity, IntensityConfig};
@@ -255,12 +256,8 @@ mod tests {
         let cases = Arc::new(Cases::new(entries, small(), memory_bytes));
         let rules = Rules::new(RulesConfig::default(), &organs(), small().window()).unwrap();
         let accept = accept.iter().map(ToString::to_string).collect();
-        let tumors = Tumors {
-            synthesize: Arc::new(rules),
-            scores: Vec::new(),
-            test: QualityTest::new(QualityTestConfig { accept, ..Default::default() }).unwrap(),
-            organs: organs(),
-        };
+        let test = QualityTest::new(QualityTestConfig { accept, ..Default::default() }).unwrap();
+        let tumors = Tumors { attempts: AttemptLoop::new(Arc::new(rules), Vec::new(), test), organs: organs() };
         let fresh = Synthetic::Fresh { cases: Arc::clone(&cases), tumors };
         SegmentationSampler::new(&segmentation(10), 5, organs().into(), cases, vec![fresh])
     }
@@ -291,7 +288,7 @@ mod tests {
         let made = |index: usize| {
             let case = cases.get(index).unwrap();
             let made = (0..20).find_map(|key| tumors.make(&case, &organs()[0], Key::root(key)).unwrap());
-            (index, made.expect("a place for a tumor"))
+            (index, *made.expect("a place for a tumor"))
         };
         let made: Arc<[_]> = [made(0), made(2)].into();
         let pool = Synthetic::Made { cases: Arc::clone(cases), tumors: made };
@@ -346,7 +343,7 @@ mod tests {
     fn a_fault_costs_its_try_and_not_the_training() {
         let mut faulty = sampler(u64::MAX, &[]);
         let Synthetic::Fresh { tumors, .. } = &mut faulty.synthetic[0] else { panic!("fresh tumors") };
-        tumors.synthesize = Arc::new(Faulty(Arc::clone(&tumors.synthesize)));
+        tumors.attempts.synthesize = Arc::new(Faulty(Arc::clone(&tumors.attempts.synthesize)));
         let count = |sampler: &SegmentationSampler| {
             let batches: Vec<Batch> = (0..30).map(|step| sampler.batch(step).unwrap()).collect();
             assert_eq!(batches, (0..30).map(|step| sampler.batch(step).unwrap()).collect::<Vec<_>>());
@@ -365,7 +362,9 @@ mod tests {
             let accept = vec!["delta_hu < -25".to_owned()];
             let test = QualityTest::new(QualityTestConfig { attempts, accept }).unwrap();
             let intensity = Intensity::new(IntensityConfig::default(), &organs()).unwrap();
-            let tumors = Tumors { test, scores: vec![Arc::new(intensity)], ..tumors.clone() };
+            let synthesize = Arc::clone(&tumors.attempts.synthesize);
+            let attempts = AttemptLoop::new(synthesize, vec![Arc::new(intensity)], test);
+            let tumors = Tumors { attempts, organs: organs() };
             (0..40).filter(|key| tumors.make(&case, &organs()[0], Key::root(*key)).unwrap().is_some()).count()
         };
         let (once, often) = (passed(1), passed(8));

@@ -1,24 +1,17 @@
-//! Fresh tumors: made and judged while a network learns.
+//! Fresh tumors: made and tested while a network learns.
 
-use std::sync::Arc;
-
+use crate::attempt::AttemptLoop;
 use crate::error::Fault;
-use crate::filter::{QualityTest, Verdict};
 use crate::mask::Organ;
 use crate::random::Key;
-use crate::score::{ScoreStage, Scores};
-use crate::synth::{Attempt, AttemptKey, Candidate, Synthesize};
+use crate::synth::Candidate;
 use crate::train::data::Case;
 
-/// Makes tumors in cases and judges them.
-#[derive(Clone)]
+/// Makes tumors in cases.
+#[derive(Clone, Debug)]
 pub struct Tumors {
-    /// What makes them.
-    pub synthesize: Arc<dyn Synthesize>,
-    /// What gives scores, each after those it takes from.
-    pub scores: Vec<Arc<dyn ScoreStage>>,
-    /// The conditions, and how often a tumor is tried.
-    pub test: QualityTest,
+    /// The loop from synthesis to verdict.
+    pub attempts: AttemptLoop,
     /// The organs that get tumors.
     pub organs: Vec<Organ>,
 }
@@ -28,27 +21,12 @@ impl Tumors {
     ///
     /// # Errors
     /// A fault of a stage.
-    pub fn make(&self, case: &Case, organ: &Organ, key: Key) -> Result<Option<Candidate>, Fault> {
-        let attempts = self.synthesize.site_plan(&case.masked, organ)?;
-        let mut judges: Option<Vec<_>> = None;
-        for number in 0..self.test.attempts() {
-            let Attempt::Candidate(candidate) = attempts.attempt(AttemptKey::new(key, number))? else { continue };
-            let judges = match &mut judges {
-                Some(judges) => judges,
-                // Judges look at the scan first, which is in vain where no candidate comes.
-                None => {
-                    let each = self.scores.iter().map(|stage| stage.baseline(&case.masked, organ));
-                    judges.insert(each.collect::<Result<_, _>>()?)
-                }
-            };
-            let mut scores = Scores::default();
-            for judge in judges {
-                judge.score(&candidate, &mut scores)?;
-            }
-            if self.test.verdict(&scores) == Verdict::Accepted {
-                return Ok(Some(*candidate));
-            }
-        }
-        Ok(None)
+    pub fn make(&self, case: &Case, organ: &Organ, key: Key) -> Result<Option<Box<Candidate>>, Fault> {
+        self.attempts.first_accepted(&case.masked, organ, key)
+    }
+
+    /// How many attempts a tumor has at most.
+    pub fn attempts_each(&self) -> u32 {
+        self.attempts.branches.iter().map(|branch| branch.test.attempts()).max().unwrap_or(0)
     }
 }

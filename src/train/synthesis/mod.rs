@@ -26,7 +26,7 @@ use super::config::{AdversarialConfig, ModelName, NetworkConfig, PreprocessConfi
 use super::data::AugmentConfig;
 use super::losses::{self, ClassSet, Logits, Loss};
 use super::run::Every;
-use crate::error::Complaint;
+use crate::error::ConfigError;
 use crate::mask::Organ;
 use crate::synth::{Rules, RulesConfig};
 use crate::volume::HuWindow;
@@ -143,19 +143,19 @@ fn symmetries() -> AugmentConfig {
 
 impl SynthesisConfig {
     /// What is wrong with the shapes for these organs.
-    pub fn shape_complaints(&self, organs: &[Organ]) -> Vec<Complaint> {
+    pub fn shape_complaints(&self, organs: &[Organ]) -> Vec<ConfigError> {
         // The width of the window decides contrasts only, which are the generator's.
         let rules = Rules::new(self.shapes.clone(), organs, HuWindow::ABDOMEN);
         within("shapes", rules.err().unwrap_or_default())
     }
 
     /// Everything that is wrong with the settings by themselves.
-    pub fn complaints(&self) -> Vec<Complaint> {
+    pub fn complaints(&self) -> Vec<ConfigError> {
         let counts =
             [("steps", self.steps), ("batch", self.batch as u64), ("validation_crops", self.validation_crops as u64)];
-        let mut complaints: Vec<Complaint> = counts.into_iter().filter_map(|(f, v)| at_least_one(f, v)).collect();
+        let mut complaints: Vec<ConfigError> = counts.into_iter().filter_map(|(f, v)| at_least_one(f, v)).collect();
         if self.labeled.is_empty() {
-            let complaint = Complaint::new("labeled", "expected at least one mask stage, got none");
+            let complaint = ConfigError::new("labeled", "expected at least one mask stage, got none");
             complaints.push(complaint.with_hint("without real tumors the discriminator has nothing to learn from"));
         }
         complaints.extend(within("preprocess", self.preprocess.build().err().unwrap_or_default()));
@@ -173,14 +173,14 @@ impl SynthesisConfig {
         complaints.extend(within("every", self.every.complaints()));
         if !(0.0..=1.0).contains(&self.labeled_share) {
             let message = format!("expected a share from 0 to 1, got {}", self.labeled_share);
-            complaints.push(Complaint::new("labeled_share", message));
+            complaints.push(ConfigError::new("labeled_share", message));
         }
         if !(0.0..=100.0).contains(&self.adversarial) {
             let message = format!("expected a weight from 0 to 100, got {}", self.adversarial);
-            complaints.push(Complaint::new("adversarial", message));
+            complaints.push(ConfigError::new("adversarial", message));
         }
         if !self.shapes.contrast_hu.is_empty() {
-            let complaint = Complaint::new("shapes.contrast_hu", "contrasts are what the generator learns");
+            let complaint = ConfigError::new("shapes.contrast_hu", "contrasts are what the generator learns");
             complaints.push(complaint.with_hint("leave it out, or make tumors by rules"));
         }
         complaints

@@ -175,7 +175,7 @@ impl SynthesisSampler {
         batch.channels.push(channel);
         batch.tumor_labels.push(organ.tumor_label);
         batch.shape = region.shape;
-        batch.origins.push(Origin { scan_id: case.id().to_owned(), start: region.start, is_synthetic: true });
+        batch.origins.push(Origin { scan_id: case.id(), start: region.start, is_synthetic: true });
         Ok(true)
     }
 }

@@ -48,7 +48,7 @@ impl Ground {
         let margin = volume.grid.spacing_mm().map(|mm| (MARGIN_MM / mm).ceil() as usize);
         let region = extent.grown(margin, volume.grid.shape);
         let liver = Labels { grid: volume.grid, ids }.cut(region);
-        Ok(Self { volume: volume.cut(region), liver, digest })
+        Ok(Self { volume: volume.cut(region), liver, digest: digest.to_string() })
     }
 
     /// The scan as a softer kernel would have reconstructed it: less noise, and what is small a little fainter.

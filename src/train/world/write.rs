@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::{LIVER, Patient, Patients, Role, TUMOR};
 use crate::error::{Error, Result};
 use crate::ingest::nifti::{Datatype, encode_header};
-use crate::sink::durable::write_whole;
+use crate::store::write_whole;
 use crate::volume::{Array3, Grid, Voxels};
 
 /// gzip's level: small files that are written once.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use freetumor::dataflow::{Progress, RunOptions, run};
 use freetumor::error::{Fault, FaultKind, Stage};
-use freetumor::sink::{FaultRecord, ScanRecord};
+use freetumor::record::{FaultRecord, ScanRecord};
 
 use super::{AFTER_MASK, MASK_BY_LABELS, PHANTOMS, TEST, rows, run_plan, write_labels};
 use crate::dataflow::plan_of;

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use freetumor::dataflow::{Progress, RunOptions, RunReport, run};
 use freetumor::graph::Plan;
 use freetumor::ingest::nifti::{Datatype, encode_header};
-use freetumor::sink::parquet::{Row, read_part};
-use freetumor::tables::run::RunFolder;
+use freetumor::record::parquet::{Row, read_part};
+use freetumor::run::RunFolder;
 
 use crate::dataflow::plan_of;
 

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use freetumor::command::{CommandMask, CommandSynthesis, CommandSynthesisConfig};
 use freetumor::error::{Fault, FaultKind};
+use freetumor::external::{CommandMask, CommandSynthesis, CommandSynthesisConfig};
 use freetumor::graph::{GraphFile, Plan, Registry, check};
 use freetumor::mask::{Mask, MaskedScan, Organ};
 use freetumor::random::Key;
@@ -204,7 +204,7 @@ fn no_more_programs_run_than_parallel_says() {
     let counts = std::fs::read_to_string(folder.path().join("counts")).unwrap();
     let counts: Vec<usize> = counts.split_whitespace().map(|count| count.parse().unwrap()).collect();
     assert_eq!((counts.len(), counts.iter().max()), (8, Some(&2)), "{counts:?}");
-    assert!(rows::<freetumor::sink::ScanRecord>(folder.path(), "scans").iter().all(|row| row.status == "done"));
+    assert!(rows::<freetumor::record::ScanRecord>(folder.path(), "scans").iter().all(|row| row.status == "done"));
 }
 
 #[test]

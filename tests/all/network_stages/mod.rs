@@ -8,12 +8,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
+use freetumor::inference::{NetworkConfig, Networks, Viewer};
 use freetumor::nn::device::Place;
 use freetumor::nn::fill;
 use freetumor::nn::network::{Config, Model};
 use freetumor::nn::service::Service;
 use freetumor::nn::weights::{Precision, write_safetensors};
-use freetumor::view::{NetworkConfig, Networks, Viewer};
 
 /// Weights by `fill`, the names in the file without the prefix that goes into the numbers.
 pub fn save(path: &Path, config: &Config, prefix: &str) {

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use freetumor::error::Complaint;
+use freetumor::error::ConfigError;
+use freetumor::inference::{NetworkConfig, Windows};
 use freetumor::mask::{Mask, MaskedScan, Organ, OrganMask, SegmentorMask, SegmentorMaskConfig};
 use freetumor::nn::fill;
 use freetumor::nn::network::Model;
@@ -16,7 +17,6 @@ use freetumor::synth::blend::blend;
 use freetumor::synth::{
     Activation, Attempt, AttemptKey, Candidate, Generator, GeneratorConfig, Geometry, RulesConfig, Synthesize,
 };
-use freetumor::view::{NetworkConfig, Windows};
 use freetumor::volume::{Affine, Array3, Grid, Region, Volume, Voxels};
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -201,7 +201,7 @@ fn change_with(
     strength: [f64; 2],
     structure: bool,
     rules: RulesConfig,
-) -> Result<Vec<f32>, Vec<Complaint>> {
+) -> Result<Vec<f32>, Vec<ConfigError>> {
     let network = NetworkConfig { roi_voxels: [32; 3], ..NetworkConfig::new(weights) };
     let viewer = viewer(&networks(), &network, Model::UNet3D);
     let config = GeneratorConfig {

@@ -8,15 +8,15 @@ use candle_core::{Device, Tensor};
 use freetumor::dataflow::{Progress, RunOptions, RunReport, run};
 use freetumor::error::{Fault, FaultKind, Stage};
 use freetumor::graph::{GraphFile, Machine, Plan, Registry, check};
+use freetumor::inference::Networks;
 use freetumor::mask::{MaskedScan, Organ};
 use freetumor::nn::device::Place;
 use freetumor::nn::fill;
 use freetumor::nn::network::Model;
 use freetumor::nn::service::Service;
 use freetumor::nn::weights::{Precision, write_safetensors};
-use freetumor::score::{Judge, Score, ScoreStage, Scores};
+use freetumor::score::{Score, ScoreStage, Scorer, Scores};
 use freetumor::synth::Candidate;
-use freetumor::view::Networks;
 use serde_json::Value;
 
 use super::{config, save};
@@ -127,7 +127,7 @@ fn networks_in_the_dataflow_give_the_bytes_of_the_loop_whatever_the_batch() {
         assert!(report.accepted > 0 && report.rejected > 0, "{report:?}");
         assert_eq!(committed(out.path()), expected, "{workers} workers, batches of {batch}");
         let phases: Vec<_> = report.networks.iter().map(|it| (it.node.as_str(), it.phase)).collect();
-        use freetumor::view::Phase::{After, Before, Generate};
+        use freetumor::inference::Phase::{After, Before, Generate};
         let nodes = [("tumors", Generate), ("seen", Before), ("seen", After), ("held", After), ("real", After)];
         assert_eq!(phases, nodes);
         let windows = |at: usize| report.networks[at].effort.windows;
@@ -216,14 +216,14 @@ fn a_device_that_vanishes_stops_the_run_which_can_go_on() {
         fn gives(&self) -> &'static [Score] {
             &[Score::Cnr]
         }
-        fn baseline<'s>(&'s self, scan: &'s MaskedScan, _: &'s Organ) -> Result<Box<dyn Judge + 's>, Fault> {
+        fn baseline<'s>(&'s self, scan: &'s MaskedScan, _: &'s Organ) -> Result<Box<dyn Scorer + 's>, Fault> {
             if self.0 && *scan.scan.digest > *"8" {
                 return Err(Fault::new(Stage::Score, FaultKind::Device, "no card answers"));
             }
             Ok(Box::new(self))
         }
     }
-    impl Judge for &Away {
+    impl Scorer for &Away {
         fn score(&self, _: &Candidate, scores: &mut Scores) -> Result<(), Fault> {
             scores.set(Score::Cnr, 1.0);
             Ok(())

@@ -7,10 +7,12 @@ use std::sync::Arc;
 
 use freetumor::cli::files::{FilesArgs, files};
 use freetumor::random::Key;
-use freetumor::sink::durable::{Durable, Folder, REPLACEABLE, STAGING};
-use freetumor::sink::{FileEntry, Sink, canonical};
-use freetumor::tables::epoch::{SealedEpoch, seal};
-use freetumor::tables::run::{CHECKPOINT_EVERY, Counts, RunFolder};
+use freetumor::record::FileEntry;
+use freetumor::run::seal::{SealedEpoch, seal};
+use freetumor::run::{CHECKPOINT_EVERY, Counts, RunFolder};
+use freetumor::sink::Sink;
+use freetumor::store::canonical;
+use freetumor::store::{Durable, Folder, REPLACEABLE, STAGING};
 use rayon::prelude::*;
 use simulated::SimulatedDisk;
 
@@ -201,7 +203,7 @@ fn readers_replay_from_checkpoints_and_stop_at_a_gap() {
     // Checkpoints are written and read piece by piece, with the same text as any other file.
     let name = format!("epochs/{:012}.checkpoint.json", 2 * CHECKPOINT_EVERY - 1);
     let text = &disk.files()[&name];
-    let checkpoint: freetumor::tables::run::Checkpoint = canonical::parse(text, &name).unwrap();
+    let checkpoint: freetumor::run::Checkpoint = canonical::parse(text, &name).unwrap();
     let replayed = folder.snapshot(Some(2 * CHECKPOINT_EVERY - 1)).unwrap();
     assert!(checkpoint.files.iter().eq(replayed.files.values()) && checkpoint.counts == replayed.head.counts);
     assert!(canonical::pretty(&checkpoint).unwrap() == *text);
@@ -331,7 +333,7 @@ fn sealing_does_not_depend_on_the_order_of_scans() {
     let sinks = fixture::sinks();
     let disk = SimulatedDisk::default();
     let store = on(&disk);
-    let spool = freetumor::sink::spool::Spool::new(Arc::clone(&store), &sinks);
+    let spool = freetumor::run::spool::Spool::new(Arc::clone(&store), &sinks);
     let mut outcomes: Vec<_> =
         (0..6).map(|number| fixture::work(&spool, 0, &fixture::entry(number), SHAPE).unwrap()).collect();
     let forwards = seal(&*store, 0, outcomes.clone(), &fixture::feeds(&sinks)).unwrap();

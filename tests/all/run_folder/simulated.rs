@@ -5,7 +5,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use freetumor::random::{Draws, Key};
-use freetumor::sink::durable::Disk;
+use freetumor::store::Disk;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Node {

@@ -8,7 +8,7 @@ use freetumor::error::{FaultKind, Stage};
 use freetumor::ingest::nifti;
 use freetumor::mask::MaskedScan;
 use freetumor::random::Key;
-use freetumor::sink::nifti::Encoder;
+use freetumor::sink::volume_files::Encoder;
 use freetumor::synth::Candidate;
 use freetumor::volume::Voxels;
 

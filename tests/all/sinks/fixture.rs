@@ -8,16 +8,16 @@ use freetumor::graph::SplitShares;
 use freetumor::ingest::{Companions, Scan, ScanEntry};
 use freetumor::mask::{MaskedScan, Organ, OrganMask};
 use freetumor::random::Key;
+use freetumor::record::{FaultRecord, Outcome, SampleRecord, ScanRecord};
+use freetumor::run::seal::{Feed, seal};
+use freetumor::run::spool::{ScanOutcome, Spool};
+use freetumor::run::{FORMAT_VERSION, RunFolder, RunManifest, RunWriter};
 use freetumor::score::{Score, Scores};
-use freetumor::sink::durable::Durable;
-use freetumor::sink::spool::{ScanOutcome, Spool};
 use freetumor::sink::{
-    DecathlonConfig, DecathlonSink, FaultRecord, NnunetConfig, NnunetSink, Outcome, Sample, SampleRecord, ScanRecord,
-    Sink, WebDatasetConfig, WebDatasetSink,
+    DecathlonConfig, DecathlonSink, NnunetConfig, NnunetSink, Sample, Sink, WebDatasetConfig, WebDatasetSink,
 };
+use freetumor::store::Durable;
 use freetumor::synth::{Candidate, Geometry};
-use freetumor::tables::epoch::{Feed, seal};
-use freetumor::tables::run::{FORMAT_VERSION, RunFolder, RunManifest, RunWriter};
 use freetumor::volume::{Affine, Array3, Grid, Labels, Region, Volume, Voxels};
 
 struct NoCompanions;

@@ -5,10 +5,10 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use freetumor::error::Complaint;
-use freetumor::sink::durable::{Durable, Folder};
+use freetumor::error::ConfigError;
+use freetumor::run::RunWriter;
 use freetumor::sink::{DecathlonConfig, DecathlonSink, NnunetConfig, NnunetSink, WebDatasetConfig, WebDatasetSink};
-use freetumor::tables::run::RunWriter;
+use freetumor::store::{Durable, Folder};
 use serde_json::Value;
 
 use super::fixture;
@@ -100,7 +100,7 @@ fn a_layout_that_was_damaged_is_made_again() {
     assert!(place.path().join("layouts/webdataset/train.json").is_file());
 }
 
-fn fields(complaints: Result<(), Vec<Complaint>>) -> Vec<String> {
+fn fields(complaints: Result<(), Vec<ConfigError>>) -> Vec<String> {
     complaints.expect_err("complaints").into_iter().map(|complaint| complaint.field).collect()
 }
 

@@ -6,10 +6,10 @@ use std::io::{Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use freetumor::sink::durable::{Durable, FileDigest, Folder};
-use freetumor::sink::parquet::{SampleRow, read_part};
-use freetumor::sink::{Outcome, SampleRecord};
-use freetumor::tables::run::RunWriter;
+use freetumor::record::parquet::{SampleRow, read_part};
+use freetumor::record::{Outcome, SampleRecord};
+use freetumor::run::RunWriter;
+use freetumor::store::{Durable, FileDigest, Folder};
 use serde_json::Value;
 
 use super::fixture;

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use freetumor::graph::SplitShares;
 use freetumor::ingest::ScanEntry;
-use freetumor::sink::durable::{Durable, FileDigest, Folder};
-use freetumor::sink::{Sink, Split, Spooled};
+use freetumor::record::Split;
+use freetumor::sink::{Sink, Spooled};
+use freetumor::store::{Durable, FileDigest, Folder};
 use proptest::prelude::*;
 use serde_json::Value;
 

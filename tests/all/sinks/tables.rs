@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use freetumor::error::{Fault, FaultKind};
 use freetumor::random::Key;
+use freetumor::record::parquet::{Row, SampleRow, read_part, rows_of, write_part};
+use freetumor::record::schema::Table;
+use freetumor::record::{FaultRecord, Outcome, Placement, ScanRecord};
 use freetumor::score::Score;
-use freetumor::sink::durable::{Durable, Folder};
-use freetumor::sink::parquet::{Row, SampleRow, read_part, rows_of, write_part};
-use freetumor::sink::schema::Table;
-use freetumor::sink::{FaultRecord, Outcome, Placement, ScanRecord};
+use freetumor::store::{Durable, Folder};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use super::fixture;
@@ -16,7 +16,7 @@ use super::fixture;
 fn rows(count: u64) -> (Vec<SampleRow>, Vec<ScanRecord>, Vec<FaultRecord>) {
     let place = tempfile::tempdir().unwrap();
     let store: Arc<dyn Durable> = Arc::new(Folder::local(place.path()));
-    let spool = freetumor::sink::spool::Spool::new(store, &[]);
+    let spool = freetumor::run::spool::Spool::new(store, &[]);
     let (mut samples, mut scans, mut faults) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..count {
         let outcome = fixture::work(&spool, 4, &fixture::entry(number), [8, 8, 6]).unwrap();
@@ -116,9 +116,9 @@ fn a_whole_number_of_64_bits_survives() {
 fn rows_of_another_epoch_are_refused() {
     let place = tempfile::tempdir().unwrap();
     let store: Arc<dyn Durable> = Arc::new(Folder::local(place.path()));
-    let spool = freetumor::sink::spool::Spool::new(Arc::clone(&store), &[]);
+    let spool = freetumor::run::spool::Spool::new(Arc::clone(&store), &[]);
     let outcome = fixture::work(&spool, 1, &fixture::entry(0), [8, 8, 6]).unwrap();
-    let error = freetumor::tables::epoch::seal(&*store, 2, vec![outcome], &[]).unwrap_err();
+    let error = freetumor::run::seal::seal(&*store, 2, vec![outcome], &[]).unwrap_err();
     assert!(error.to_string().contains("another epoch"), "{error}");
 }
 
@@ -126,7 +126,7 @@ fn rows_of_another_epoch_are_refused() {
 fn a_geometry_that_is_no_number_is_a_fault_of_the_scan() {
     let place = tempfile::tempdir().unwrap();
     let store: Arc<dyn Durable> = Arc::new(Folder::local(place.path()));
-    let spool = freetumor::sink::spool::Spool::new(store, &[]);
+    let spool = freetumor::run::spool::Spool::new(store, &[]);
     let mut outcome = (0..)
         .map(|number| fixture::work(&spool, 0, &fixture::entry(number), [8, 8, 6]).unwrap())
         .find(|outcome| outcome.samples.iter().any(|record| record.geometry.is_some()))

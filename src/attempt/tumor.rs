@@ -1,0 +1,128 @@
+//! The attempts at one tumor after the other in one organ of one scan.
+
+use super::{AttemptLoop, BranchOutcome, JudgedAttempt, Observer, Outcome, Step};
+use crate::error::Fault;
+use crate::filter::Verdict;
+use crate::mask::{MaskedScan, Organ};
+use crate::random::Key;
+use crate::score::{Score, Scorer, Scores};
+use crate::synth::{Attempt, AttemptKey, Attempts, Candidate};
+
+/// The attempts in one organ of one scan. What they share (distances inside the organ, scores of the untouched scan) is computed
+/// once.
+pub struct OrganAttempts<'scan> {
+    stages: &'scan AttemptLoop,
+    masked: &'scan MaskedScan,
+    organ: &'scan Organ,
+    attempts: Box<dyn Attempts + 'scan>,
+    /// Prepared when the first candidate comes: a scorer may infer on the whole untouched organ first.
+    scorers: Vec<Option<Box<dyn Scorer + 'scan>>>,
+}
+
+impl<'scan> OrganAttempts<'scan> {
+    pub(super) fn new<O: Observer>(
+        stages: &'scan AttemptLoop,
+        masked: &'scan MaskedScan,
+        organ: &'scan Organ,
+        observer: &mut O,
+    ) -> Result<Self, O::Stop> {
+        let attempts = observer.step(Step::Prepare, &stages.name, None, || stages.synthesize.site_plan(masked, organ));
+        let attempts = attempts.map_err(|fault| fault.during(&organ.name).of(&stages.name))?;
+        Ok(Self { stages, masked, organ, attempts, scorers: stages.scorers.iter().map(|_| None).collect() })
+    }
+
+    /// Attempts one tumor until every branch has accepted a candidate or has no attempts left. `key` decides all randomness.
+    ///
+    /// # Errors
+    /// A fault of a stage, with its name; or what the observer returns. Attempts before it have been observed.
+    pub fn tumor<O: Observer>(&mut self, key: Key, observer: &mut O) -> Result<(), O::Stop> {
+        let stages = self.stages;
+        let mut open: Vec<usize> = (0..stages.branches.len()).collect();
+        for number in 0.. {
+            open.retain(|&branch| number < stages.branches[branch].test.attempts());
+            if open.is_empty() {
+                break;
+            }
+            let key = AttemptKey::new(key, number);
+            let attempt = observer.step(Step::Synthesize, &stages.name, Some(number), || self.attempts.attempt(key));
+            let attempt = attempt.map_err(|fault| self.located(fault, number).of(&stages.name))?;
+            let outcomes = match &attempt {
+                Attempt::Rejected { reason } => open.iter().map(|&branch| rejected(branch, reason)).collect(),
+                Attempt::Candidate(candidate) => self.decide(candidate, number, &open, observer)?,
+            };
+            let accepted = |branch: &usize| outcomes.iter().any(|it| it.branch == *branch && it.outcome.is_accepted());
+            open.retain(|branch| !accepted(branch));
+            observer.attempted(JudgedAttempt { number, attempt, outcomes })?;
+        }
+        Ok(())
+    }
+
+    /// Scores a candidate once for all open branches and applies their tests.
+    fn decide<O: Observer>(
+        &mut self,
+        candidate: &Candidate,
+        number: u32,
+        open: &[usize],
+        observer: &mut O,
+    ) -> Result<Vec<BranchOutcome>, O::Stop> {
+        let stages = self.stages;
+        let mut contributions: Vec<Option<Scores>> = vec![None; stages.scorers.len()];
+        let mut outcomes = Vec::with_capacity(open.len());
+        for &branch in open {
+            let mut scores = Scores::default();
+            for &index in &stages.branches[branch].scorers {
+                let node = &stages.scorers[index];
+                if let Some(known) = &contributions[index] {
+                    merge(&mut scores, known, node.stage.gives());
+                    continue;
+                }
+                self.score(index, candidate, number, &mut scores, observer)?;
+                contributions[index] = Some(scores.clone());
+            }
+            let outcome = match stages.branches[branch].test.verdict(&scores) {
+                Verdict::Accepted => Outcome::Accepted,
+                Verdict::Rejected { condition } => Outcome::Rejected { reason: condition.to_string() },
+            };
+            outcomes.push(BranchOutcome { branch, scores, outcome });
+        }
+        Ok(outcomes)
+    }
+
+    fn score<O: Observer>(
+        &mut self,
+        index: usize,
+        candidate: &Candidate,
+        number: u32,
+        scores: &mut Scores,
+        observer: &mut O,
+    ) -> Result<(), O::Stop> {
+        let node = &self.stages.scorers[index];
+        let scorer = match &mut self.scorers[index] {
+            Some(scorer) => scorer,
+            empty => {
+                let (masked, organ) = (self.masked, self.organ);
+                let scorer = observer.step(Step::Prepare, &node.name, None, || node.stage.baseline(masked, organ));
+                empty.insert(scorer.map_err(|fault| fault.during(&organ.name).of(&node.name))?)
+            }
+        };
+        let scored = observer.step(Step::Score, &node.name, Some(number), || scorer.score(candidate, scores));
+        Ok(scored.map_err(|fault| self.located(fault, number).of(&node.name))?)
+    }
+
+    fn located(&self, fault: Fault, number: u32) -> Fault {
+        fault.during(&format!("{}, attempt {number}", self.organ.name))
+    }
+}
+
+fn rejected(branch: usize, reason: &str) -> BranchOutcome {
+    BranchOutcome { branch, scores: Scores::default(), outcome: Outcome::Rejected { reason: reason.to_owned() } }
+}
+
+/// Copies the given scores from `known`.
+fn merge(scores: &mut Scores, known: &Scores, given: &[Score]) {
+    for &score in given {
+        if let Some(value) = known.get(score) {
+            scores.set(score, value);
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Organs from an external program: TotalSegmentator, nnU-Net, any script.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path};
+use std::sync::Arc;
+
+use super::Exchange;
+use super::config::{Placeholders, command_config};
+use super::exchange::{Answer, Outputs, Values, answer_bytes};
+use super::program::Program;
+use crate::error::{ConfigError, Fault, Stage};
+use crate::ingest::Scan;
+use crate::mask::{
+    FileChoice, LabelScheme, LabelsConfig, LabelsMask, Mask, Organ, OrganChoice, OrganMask, OtherLabels,
+    TotalSegmentatorConfig, TotalSegmentatorMask,
+};
+
+/// What a mask's program gives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MaskAnswer {
+    /// One label file, `{output}`, whose ids `scheme` and `organs` explain.
+    #[default]
+    Labels,
+    /// A folder of binary files, `{outputs}`, one a class, named as TotalSegmentator names them.
+    Folder,
+}
+
+command_config! {
+    /// Settings of the mask kind `command`.
+    CommandMaskConfig {
+        /// Whether the program gives one label file or a folder of binary ones.
+        #[serde(default)]
+        answer: MaskAnswer,
+        /// The name of the image that the program is given, alone in the folder `{input}`: `.nii` or `.nii.gz`.
+        #[serde(default = "default_image")]
+        image: String,
+        /// The label file, or with `answer = "folder"` every binary file (`{name}` stands for the class), in the folder
+        /// `{outputs}`; `labels.nii.gz` and `{name}.nii.gz` where absent.
+        #[serde(default)]
+        output: Option<String>,
+        /// What the ids of a label file mean.
+        #[serde(default)]
+        scheme: LabelScheme,
+        /// The organs to use: names where the scheme knows them (`["liver", "kidney"]`), or a table with the ids of each
+        /// (`liver = { ids = [5], tumor_ids = [118] }`).
+        #[serde(default = "no_organs")]
+        organs: OrganChoice,
+        /// With `answer = "folder"`, organs by the names of their files, in place of `organs`.
+        #[serde(default)]
+        files: BTreeMap<String, Vec<String>>,
+        /// What to do with ids that belong to none of the organs.
+        #[serde(default)]
+        other: OtherLabels,
+        /// Organ and tumor ids in the merged label map, where the customary ones will not do (`spleen = [7, 8]`).
+        #[serde(default)]
+        merged_ids: BTreeMap<String, [u8; 2]>,
+        /// Smallest share of the scan's voxels that an answer must cover, 0 to 1.
+        #[serde(default = "default_coverage")]
+        min_coverage: f64,
+    }
+}
+
+fn default_image() -> String {
+    "image.nii.gz".to_owned()
+}
+
+fn no_organs() -> OrganChoice {
+    OrganChoice::Names(Vec::new())
+}
+
+fn default_coverage() -> f64 {
+    0.5
+}
+
+const LABELS: Placeholders = Placeholders {
+    always: &["folder", "graph"],
+    files: &["image", "input", "output", "outputs"],
+    answers: &["output", "outputs", "folder"],
+};
+
+/// A folder of files has no one file of which a program could be told.
+const FOLDER: Placeholders =
+    Placeholders { files: &["image", "input", "outputs"], answers: &["outputs", "folder"], ..LABELS };
+
+/// Runs a program on every scan and reads the organs that it finds.
+///
+/// # Units
+/// The image holds HU on the scan's own grid, i16 or f32. The answer may lie on any grid: it is brought to the scan's
+/// through both affines.
+///
+/// ```
+/// use freetumor::external::{CommandMask, CommandMaskConfig};
+/// let config: CommandMaskConfig = toml::from_str(
+///     r#"
+///     argv = ["/bin/sh", "-c", "cp /labels/like/these.nii.gz \"$0\"", "{output}"]
+///     organs = ["liver", "spleen"]
+///     time_limit_s = 60
+///     "#,
+/// )?;
+/// let mask = CommandMask::new(config.clone(), ".".as_ref()).unwrap();
+/// let missing = CommandMaskConfig { argv: vec!["no-such-program".into(), "{output}".into()], ..config };
+/// let complaints = CommandMask::new(missing, ".".as_ref()).err().unwrap();
+/// assert_eq!(complaints[0].message, "there is no program `no-such-program` on the PATH");
+/// # Ok::<(), toml::de::Error>(())
+/// ```
+pub struct CommandMask {
+    program: Program,
+    image: String,
+    output: String,
+    reader: Reader,
+}
+
+enum Reader {
+    Labels(LabelsMask),
+    Folder(TotalSegmentatorMask),
+}
+
+impl CommandMask {
+    /// A stage with these settings; `graph` is the folder of the graph file.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn new(config: CommandMaskConfig, graph: &Path) -> Result<Self, Vec<ConfigError>> {
+        let mut complaints = Vec::new();
+        let folder = config.answer == MaskAnswer::Folder;
+        let placeholders = if folder { FOLDER } else { LABELS };
+        let program = Program::new(Stage::Mask, &config.shared(), graph, &placeholders, &mut complaints);
+        if folder && config.exchange == Exchange::Pipe {
+            let complaint = ConfigError::new("answer", "a folder of files does not come over a pipe");
+            complaints.push(complaint.with_hint("set answer = \"labels\", or exchange = \"files\""));
+        }
+        let usual = if folder { "{name}.nii.gz" } else { "labels.nii.gz" };
+        let output = config.output.clone().unwrap_or_else(|| usual.to_owned());
+        for (field, path) in [("image", &config.image), ("output", &output)] {
+            let plain = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
+            let named = path.ends_with(".nii") || path.ends_with(".nii.gz");
+            if !plain || !named || (field == "image" && path.contains('/')) {
+                let message = format!("expected a name such as `image.nii` or `image.nii.gz`, got `{path}`");
+                complaints.push(ConfigError::new(field, message));
+            }
+        }
+        let reader = if folder { folder_reader(config, &output) } else { labels_reader(config) };
+        let reader = reader.map_err(|wrong| complaints.extend(wrong)).ok();
+        match (program, reader) {
+            (Some(program), Some((reader, image))) if complaints.is_empty() => {
+                Ok(Self { program, image, output, reader })
+            }
+            _ => Err(complaints),
+        }
+    }
+}
+
+fn labels_reader(config: CommandMaskConfig) -> Result<(Reader, String), Vec<ConfigError>> {
+    let CommandMaskConfig { image, scheme, organs, files, other, merged_ids, min_coverage, .. } = config;
+    let mut complaints = Vec::new();
+    if !files.is_empty() {
+        let complaint = ConfigError::new("files", "expected none with `answer = \"labels\"`");
+        complaints.push(complaint.with_hint("set answer = \"folder\""));
+    }
+    let config = LabelsConfig { pattern: "labels".into(), scheme, organs, other, merged_ids, min_coverage };
+    match LabelsMask::new(config) {
+        Ok(mask) if complaints.is_empty() => Ok((Reader::Labels(mask), image)),
+        Ok(_) => Err(complaints),
+        Err(wrong) => Err(complaints.into_iter().chain(wrong).collect()),
+    }
+}
+
+fn folder_reader(config: CommandMaskConfig, pattern: &str) -> Result<(Reader, String), Vec<ConfigError>> {
+    let CommandMaskConfig { image, organs, files, merged_ids, min_coverage, .. } = config;
+    let organs = match (organs, files.is_empty()) {
+        (OrganChoice::Names(names), true) => FileChoice::Names(names),
+        (OrganChoice::Names(names), false) if names.is_empty() => FileChoice::Files(files),
+        (OrganChoice::Names(_), false) => {
+            let complaint = ConfigError::new("files", "expected either `organs` or `files`, got both");
+            return Err(vec![complaint.with_hint("name the files of every organ in `files`, and leave `organs` out")]);
+        }
+        (OrganChoice::Ids(_), _) => {
+            let complaint = ConfigError::new("organs", "expected names: binary files have no ids");
+            return Err(vec![complaint.with_hint("organs = [\"liver\"], or files = { liver = [\"liver\"] }")]);
+        }
+    };
+    let config =
+        TotalSegmentatorConfig { pattern: pattern.to_owned(), organs, optional: false, merged_ids, min_coverage };
+    let mask = TotalSegmentatorMask::new(config).map_err(|wrong| {
+        let renamed = |it: ConfigError| match it.field.as_str() {
+            "pattern" => ConfigError { field: "output".into(), hint: Some("output = \"{name}.nii.gz\"".into()), ..it },
+            _ => it,
+        };
+        wrong.into_iter().map(renamed).collect::<Vec<_>>()
+    })?;
+    Ok((Reader::Folder(mask), image))
+}
+
+impl Mask for CommandMask {
+    fn organs(&self) -> Arc<[Organ]> {
+        match &self.reader {
+            Reader::Labels(mask) => mask.organs(),
+            Reader::Folder(mask) => mask.organs(),
+        }
+    }
+
+    fn mask(&self, scan: &Scan) -> Result<OrganMask, Fault> {
+        let grid = &scan.volume.grid;
+        let values = Values::from(&scan.volume.voxels);
+        let mut call = self.program.call()?;
+        let input = match self.program.exchange() {
+            Exchange::Pipe => Some(self.program.image_bytes(grid, values)?),
+            Exchange::Files => {
+                self.program.write_image(&call.input("image", &self.image), grid, values)?;
+                None
+            }
+        };
+        let piped = input.is_some();
+        let output = call.output("output", &self.output);
+        let bytes = call.run(input, answer_bytes(grid))?;
+        let answer = if piped { Answer::Bytes(&bytes) } else { Answer::File(&output) };
+        match &self.reader {
+            Reader::Labels(mask) => mask.merge(&self.program.labels(answer, grid)?, grid),
+            Reader::Folder(mask) => {
+                let outputs = Outputs { folder: &call.outputs(), given: grid };
+                mask.unite(&outputs, grid)
+            }
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! Scores by an external program.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::Exchange;
+use super::config::{Placeholders, command_config};
+use super::exchange::Values;
+use super::program::Program;
+use super::request::{Surroundings, floats, offset};
+use super::words::first_words;
+use crate::error::{ConfigError, Fault, FaultKind, Stage};
+use crate::mask::{MaskedScan, Organ};
+use crate::score::{Score, ScoreStage, Scorer, Scores};
+use crate::suggest::did_you_mean;
+use crate::synth::Candidate;
+
+/// Most bytes of an answer.
+const ANSWER_BYTES: u64 = 64 * 1024;
+
+command_config! {
+    /// Settings of the score kind `command`.
+    CommandScoreConfig {
+        /// The scores that the program gives, by their columns: `["realness", "found_fraction"]`. Every one of them must
+        /// be in every answer, and no other.
+        gives: Vec<String>,
+        /// How much of the scan around the candidate's box the program sees, in mm.
+        #[serde(default = "default_margin_mm")]
+        margin_mm: f64,
+    }
+}
+
+pub(super) fn default_margin_mm() -> f64 {
+    20.0
+}
+
+/// Complains about a margin that is none.
+pub(super) fn check_margin(margin_mm: f64, complaints: &mut Vec<ConfigError>) {
+    if !(0.0..=1000.0).contains(&margin_mm) {
+        complaints.push(ConfigError::new("margin_mm", format!("expected 0 to 1000 mm, got {margin_mm}")));
+    }
+}
+
+const PLACEHOLDERS: Placeholders = Placeholders {
+    always: &["organ", "request", "folder", "graph"],
+    files: &["before", "after", "labels", "tumor", "input", "output", "outputs"],
+    answers: &["output", "outputs", "folder"],
+};
+
+/// Runs a program on every candidate and reads the scores that it gives.
+///
+/// # Shapes
+/// `{before}`, `{after}`, `{labels}` (merged, after) and `{tumor}` (1 inside) are images of one box; over a pipe they are
+/// the four volumes of one image, in this order. `{request}` is a JSON file with organ, labels, spacing and box.
+///
+/// # Units
+/// Images hold HU; the scores have the units of their columns.
+///
+/// ```
+/// use freetumor::external::{CommandScore, CommandScoreConfig};
+/// use freetumor::score::{Score, ScoreStage};
+/// let config: CommandScoreConfig = toml::from_str(
+///     r#"
+///     argv = ["/bin/sh", "-c", "echo '{{\"realness\": 0.5}}' > \"$0\"", "{output}"]
+///     gives = ["realness"]
+///     "#,
+/// )?;
+/// let stage = CommandScore::new(config.clone(), ".".as_ref()).unwrap();
+/// assert_eq!(stage.gives(), [Score::Realness]);
+/// let mistyped = CommandScoreConfig { gives: vec!["realnes".into()], ..config };
+/// let complaints = CommandScore::new(mistyped, ".".as_ref()).err().unwrap();
+/// assert_eq!(complaints[0].hint.as_deref(), Some("did you mean `realness`?"));
+/// # Ok::<(), toml::de::Error>(())
+/// ```
+pub struct CommandScore {
+    program: Program,
+    gives: Vec<Score>,
+    margin_mm: f64,
+}
+
+impl CommandScore {
+    /// A stage with these settings; `graph` is the folder of the graph file.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them.
+    pub fn new(config: CommandScoreConfig, graph: &Path) -> Result<Self, Vec<ConfigError>> {
+        let mut complaints = Vec::new();
+        let program = Program::new(Stage::Score, &config.shared(), graph, &PLACEHOLDERS, &mut complaints);
+        let mut gives = Vec::new();
+        for (index, name) in config.gives.iter().enumerate() {
+            let field = format!("gives.{index}");
+            match Score::from_name(name) {
+                Some(score) if gives.contains(&score) => {
+                    complaints.push(ConfigError::new(field, format!("`{name}` is named twice")));
+                }
+                Some(score) => gives.push(score),
+                None => {
+                    let hint = did_you_mean(name, Score::ALL.iter().map(|score| score.name()));
+                    let hint = hint.unwrap_or_else(|| "`freetumor schema samples` lists the scores".into());
+                    complaints.push(ConfigError::new(field, format!("there is no score `{name}`")).with_hint(hint));
+                }
+            }
+        }
+        if config.gives.is_empty() {
+            let complaint = ConfigError::new("gives", "expected at least one score, got none");
+            complaints.push(complaint.with_hint("gives = [\"realness\"]"));
+        }
+        check_margin(config.margin_mm, &mut complaints);
+        match program {
+            Some(program) if complaints.is_empty() => Ok(Self { program, gives, margin_mm: config.margin_mm }),
+            _ => Err(complaints),
+        }
+    }
+
+    /// Reads an answer into `scores`.
+    fn read(&self, answer: &[u8], scores: &mut Scores) -> Result<(), Fault> {
+        let wrong = |message: String| self.program.fault(FaultKind::Corrupt, message);
+        let names = self.gives.iter().map(|score| score.name()).collect::<Vec<_>>().join(", ");
+        let values: BTreeMap<String, f64> = serde_json::from_slice(answer).map_err(|error| {
+            wrong(format!(
+                "expected a JSON object with numbers for {names} of the program, it makes no sense at {}:{}: `{}`",
+                error.line(),
+                error.column(),
+                first_words(answer)
+            ))
+        })?;
+        if let Some(name) = values.keys().find(|name| !self.gives.iter().any(|score| score.name() == *name)) {
+            let name: String = name.chars().filter(|letter| !letter.is_control()).take(40).collect();
+            return Err(wrong(format!("expected {names} of the program, it gave `{name}`, too")));
+        }
+        for &score in &self.gives {
+            let Some(&value) = values.get(score.name()) else {
+                return Err(wrong(format!("expected {names} of the program, `{}` is missing", score.name())));
+            };
+            let [low, high] = score.range();
+            if !(low..=high).contains(&value) || !value.is_finite() {
+                let message = format!("expected `{}` from {low} to {high} of the program, got {value}", score.name());
+                return Err(wrong(message));
+            }
+            scores.set(score, value);
+        }
+        Ok(())
+    }
+}
+
+impl ScoreStage for CommandScore {
+    fn gives(&self) -> &[Score] {
+        &self.gives
+    }
+
+    fn baseline<'scan>(
+        &'scan self,
+        scan: &'scan MaskedScan,
+        organ: &'scan Organ,
+    ) -> Result<Box<dyn Scorer + 'scan>, Fault> {
+        Ok(Box::new(Judging { stage: self, scan, organ }))
+    }
+}
+
+struct Judging<'scan> {
+    stage: &'scan CommandScore,
+    scan: &'scan MaskedScan,
+    organ: &'scan Organ,
+}
+
+impl Scorer for Judging<'_> {
+    fn score(&self, candidate: &Candidate, scores: &mut Scores) -> Result<(), Fault> {
+        let program = &self.stage.program;
+        let around = Surroundings::new(self.scan, candidate, self.stage.margin_mm);
+        let at = offset(candidate.region, around.region);
+        let (mut after, mut labels) = (around.before.clone(), around.labels.clone());
+        after.paste(at, &candidate.after);
+        labels.paste(at, &candidate.labels);
+        let mut call = program.call()?;
+        call.set("organ", &self.organ.name);
+        let mut request = around.request(self.organ, candidate);
+        request["gives"] = self.stage.gives.iter().map(|score| score.name()).collect();
+        program.write_text(&call.input("request", "request.json"), &request.to_string())?;
+        let answer = match program.exchange() {
+            Exchange::Pipe => {
+                let images = [&around.before, &after, &floats(&labels), &floats(&around.tumor)];
+                call.run(Some(program.series_bytes(&around.grid, &images)?), ANSWER_BYTES)?
+            }
+            Exchange::Files => {
+                let images = [
+                    ("before", "before.nii.gz", Values::F32(around.before.as_slice())),
+                    ("after", "after.nii.gz", Values::F32(after.as_slice())),
+                    ("labels", "labels.nii.gz", Values::U8(labels.as_slice())),
+                    ("tumor", "tumor.nii.gz", Values::U8(around.tumor.as_slice())),
+                ];
+                for (name, file, values) in images {
+                    program.write_image(&call.input(name, file), &around.grid, values)?;
+                }
+                let output = call.output("output", "scores.json");
+                call.run(None, 0)?;
+                read_bounded(program, &output)?
+            }
+        };
+        self.stage.read(&answer, scores)
+    }
+}
+
+/// The answer's bytes, of a file that was asked for and is no larger than an answer can be.
+fn read_bounded(program: &Program, path: &Path) -> Result<Vec<u8>, Fault> {
+    let metadata = path.metadata().ok().filter(std::fs::Metadata::is_file);
+    let Some(metadata) = metadata else {
+        return Err(program.fault(FaultKind::Missing, "expected scores of the program, it gave none"));
+    };
+    if metadata.len() > ANSWER_BYTES {
+        let message = format!("expected at most {ANSWER_BYTES} bytes of scores of the program, got {}", metadata.len());
+        return Err(program.fault(FaultKind::TooLarge, message));
+    }
+    std::fs::read(path).map_err(|error| {
+        program.fault(FaultKind::Io, format!("the system cannot read the program's scores: {}", error.kind()))
+    })
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_what_was_declared_and_nothing_else() {
+        let config = toml::from_str("argv = ['/bin/sh', '{output}']\ngives = ['realness', 'delta_hu']").unwrap();
+        let stage = CommandScore::new(config, Path::new(".")).unwrap();
+        let read = |text: &str| {
+            let mut scores = Scores::default();
+            stage.read(text.as_bytes(), &mut scores).map(|()| scores)
+        };
+        let scores = read("{\"realness\": 1, \"delta_hu\": -31.5}\n").unwrap();
+        assert_eq!((scores.get(Score::Realness), scores.get(Score::DeltaHu)), (Some(1.0), Some(-31.5)));
+        for (text, words) in [
+            ("", "expected a JSON object with numbers for realness, delta_hu"),
+            ("[1, 2]", "it makes no sense at 1:0: `[1, 2]`"),
+            ("{\"realness\": NaN, \"delta_hu\": 0}", "expected a JSON object"),
+            ("{\"realness\": null, \"delta_hu\": 0}", "expected a JSON object"),
+            ("{\"realness\": 0.5}", "`delta_hu` is missing"),
+            ("{\"realness\": 0.5, \"delta_hu\": 0, \"dice\": 1}", "it gave `dice`, too"),
+            ("{\"realness\": 1.5, \"delta_hu\": 0}", "expected `realness` from 0 to 1 of the program, got 1.5"),
+            ("{\"realness\": 0.5, \"delta_hu\": 1e999}", "expected"),
+        ] {
+            let fault = read(text).unwrap_err();
+            assert!(fault.message.contains(words) && fault.stage == Stage::Score, "{text}: {fault}");
+        }
+    }
+
+    #[test]
+    fn scores_must_be_known_and_named_once() {
+        let fields = |gives: &str| {
+            let config = toml::from_str(&format!("argv = ['/bin/sh', '{{output}}']\nmargin_mm = -1\ngives = {gives}"));
+            let complaints = CommandScore::new(config.unwrap(), Path::new(".")).err().unwrap();
+            complaints.into_iter().map(|it| it.field).collect::<Vec<_>>()
+        };
+        assert_eq!(fields("['dice', 'dice', 'x']"), ["gives.1", "gives.2", "margin_mm"]);
+        assert_eq!(fields("[]"), ["gives", "margin_mm"]);
+    }
+}

@@ -1,0 +1,351 @@
+//! Tumors by an external program, where rules say where they lie and how large they are.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::Exchange;
+use super::config::{Placeholders, command_config};
+use super::exchange::{Answer, Values, answer_bytes};
+use super::program::Program;
+use super::request::{Surroundings, floats};
+use super::score::check_margin;
+use crate::error::{ConfigError, Fault, FaultKind, Stage};
+use crate::mask::{MaskedScan, Organ};
+use crate::random::Key;
+use crate::synth::blend::{round_hu, tumor_of, with_tumor};
+use crate::synth::classes::SizeClass;
+use crate::synth::measure::measure;
+use crate::synth::{Attempt, AttemptKey, Attempts, Candidate, Geometry, RulesConfig, Synthesize, boundary_distance_mm};
+use crate::volume::{Array3, Voxels};
+
+/// HU by which an answer may stray outside of the organ before that counts as a change: what writers of floats lose.
+const UNCHANGED_HU: f32 = 0.5;
+
+/// What a synthesis's program gives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum SynthesisAnswer {
+    /// The box with the tumor, in HU.
+    #[default]
+    Image,
+    /// HU to be added to the box.
+    Difference,
+}
+
+/// Whose tumor the label shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TumorShape {
+    /// The shape that the rules drew.
+    #[default]
+    Rules,
+    /// The mask that the program gave as `{tumor_output}`, as far as it lies in the healthy organ.
+    Program,
+}
+
+/// What becomes of changes outside of the healthy organ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OutsideChanges {
+    /// They are left out: what is no healthy organ keeps its bits.
+    #[default]
+    Restore,
+    /// They spoil the scan: the program does not do what it should.
+    Fault,
+}
+
+command_config! {
+    /// Settings of the synthesis kind `command`.
+    CommandSynthesisConfig {
+        /// Where tumors lie, their sizes and shapes, and how many: the settings of `kind = "rules"`.
+        #[serde(default)]
+        rules: RulesConfig,
+        /// Whether the program gives the changed box or HU to add to it.
+        #[serde(default)]
+        answer: SynthesisAnswer,
+        /// Whose tumor the label shows.
+        #[serde(default)]
+        tumor: TumorShape,
+        /// What becomes of changes outside of the healthy organ.
+        #[serde(default)]
+        outside: OutsideChanges,
+        /// How much of the scan around the rules' box the program sees, and may change within the organ, in mm.
+        #[serde(default = "super::score::default_margin_mm")]
+        margin_mm: f64,
+    }
+}
+
+const PLACEHOLDERS: Placeholders = Placeholders {
+    always: &["seed", "organ", "request", "folder", "graph"],
+    files: &["image", "labels", "tumor", "input", "output", "tumor_output", "outputs"],
+    answers: &["output", "outputs", "folder"],
+};
+
+/// Runs a program on the box of every candidate that the rules place, and takes its tumor.
+///
+/// What the program gives counts inside the healthy organ alone, as it is: it softens edges itself. Everything else keeps its
+/// bits. The box that is kept is that of all changes.
+///
+/// # Shapes
+/// `{image}` (HU), `{labels}` (merged) and `{tumor}` (1 in the rules' shape) are images of one box; over a pipe they are
+/// the three volumes of one image, in this order. The answer has the box's shape and affine.
+///
+/// # Units
+/// HU; whole numbers where the scan's are. `{seed}`, 0..2³², follows from the pipeline's seed and the attempt alone.
+/// `{request}` is a JSON file with the seed, organ, labels, spacing, box, and the rules' tumor.
+///
+/// ```
+/// use std::sync::Arc;
+/// use freetumor::external::{CommandSynthesis, CommandSynthesisConfig};
+/// use freetumor::mask::Organ;
+/// use freetumor::synth::Rules;
+/// use freetumor::volume::HuWindow;
+/// let config: CommandSynthesisConfig = toml::from_str(
+///     r#"
+///     argv = ["/bin/cat"]
+///     exchange = "pipe"
+///     rules = { organs = ["liver"], variants = 2 }
+///     "#,
+/// )?;
+/// let organs = [Organ { name: "liver".into(), label: 1, tumor_label: 2 }];
+/// let rules = Arc::new(Rules::new(config.rules.clone(), &organs, HuWindow::ABDOMEN).unwrap());
+/// let stage = CommandSynthesis::new(&config, rules, ".".as_ref()).unwrap();
+/// assert!(stage.model().starts_with("command-"));
+/// # Ok::<(), toml::de::Error>(())
+/// ```
+pub struct CommandSynthesis {
+    program: Program,
+    shapes: Arc<dyn Synthesize>,
+    answer: SynthesisAnswer,
+    tumor: TumorShape,
+    outside: OutsideChanges,
+    margin_mm: f64,
+    model: String,
+}
+
+impl CommandSynthesis {
+    /// A stage with these settings; `shapes` places and draws what the program fills, `graph` is the folder of the graph
+    /// file.
+    ///
+    /// # Errors
+    /// Everything that is wrong with them; `rules` are the business of whoever made `shapes`.
+    pub fn new(
+        config: &CommandSynthesisConfig,
+        shapes: Arc<dyn Synthesize>,
+        graph: &Path,
+    ) -> Result<Self, Vec<ConfigError>> {
+        let (program, complaints) = check(config, graph);
+        match program {
+            Some(program) if complaints.is_empty() => Ok(Self {
+                model: config.version.clone().unwrap_or_else(|| format!("command-{}", program.digest())),
+                program,
+                shapes,
+                answer: config.answer,
+                tumor: config.tumor,
+                outside: config.outside,
+                margin_mm: config.margin_mm,
+            }),
+            _ => Err(complaints),
+        }
+    }
+
+    /// Everything that is wrong with the settings, `rules` aside.
+    pub fn complaints(config: &CommandSynthesisConfig, graph: &Path) -> Vec<ConfigError> {
+        check(config, graph).1
+    }
+
+    /// What tables record as the model: the version that the settings name, or a digest of the arguments.
+    pub fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// HU after, from what the program gave: inside the healthy organ alone.
+    fn after(
+        &self,
+        masked: &MaskedScan,
+        organ: &Organ,
+        around: &Surroundings,
+        given: &Array3<f32>,
+    ) -> Result<Array3<f32>, Fault> {
+        let mut after = around.before.clone();
+        let mut outside = 0usize;
+        let voxels = after.as_mut_slice().iter_mut().zip(around.labels.as_slice()).zip(given.as_slice());
+        for ((hu, &label), &given) in voxels {
+            let meant = match self.answer {
+                SynthesisAnswer::Image => given,
+                SynthesisAnswer::Difference => *hu + given,
+            };
+            if label == organ.label {
+                *hu = meant;
+            } else {
+                outside += usize::from((meant - *hu).abs() > UNCHANGED_HU);
+            }
+        }
+        if outside > 0 {
+            if self.outside == OutsideChanges::Fault {
+                let message = format!(
+                    "the program changed {outside} voxels outside of the healthy {}, expected none",
+                    organ.name
+                );
+                return Err(self.program.fault(FaultKind::Mismatch, message));
+            }
+            tracing::debug!(organ = organ.name, voxels = outside, "changes outside of the healthy organ are left out");
+        }
+        let range = f32::from(i16::MIN)..=f32::from(i16::MAX);
+        if let Some(hu) =
+            after.as_slice().iter().zip(around.before.as_slice()).find(|(hu, was)| hu != was && !range.contains(*hu))
+        {
+            let message = format!("expected HU from {} to {} of the program, got {}", range.start(), range.end(), hu.0);
+            return Err(self.program.fault(FaultKind::Mismatch, message));
+        }
+        if matches!(masked.scan.volume.voxels, Voxels::I16(_)) {
+            round_hu(&mut after);
+        }
+        Ok(after)
+    }
+}
+
+fn check(config: &CommandSynthesisConfig, graph: &Path) -> (Option<Program>, Vec<ConfigError>) {
+    let mut complaints = Vec::new();
+    let program = Program::new(Stage::Synthesize, &config.shared(), graph, &PLACEHOLDERS, &mut complaints);
+    check_margin(config.margin_mm, &mut complaints);
+    if config.tumor == TumorShape::Program && config.exchange == Exchange::Pipe {
+        let complaint = ConfigError::new("tumor", "a second image does not come over the pipe");
+        complaints.push(complaint.with_hint("set exchange = \"files\", or tumor = \"rules\""));
+    }
+    (program, complaints)
+}
+
+impl Synthesize for CommandSynthesis {
+    fn site_plan<'scan>(
+        &'scan self,
+        scan: &'scan MaskedScan,
+        organ: &'scan Organ,
+    ) -> Result<Box<dyn Attempts + 'scan>, Fault> {
+        let shapes = self.shapes.site_plan(scan, organ)?;
+        Ok(Box::new(Filling { stage: self, shapes, scan, organ }))
+    }
+}
+
+struct Filling<'scan> {
+    stage: &'scan CommandSynthesis,
+    shapes: Box<dyn Attempts + 'scan>,
+    scan: &'scan MaskedScan,
+    organ: &'scan Organ,
+}
+
+impl Attempts for Filling<'_> {
+    fn attempt(&self, key: AttemptKey) -> Result<Attempt, Fault> {
+        match self.shapes.attempt(key)? {
+            Attempt::Candidate(candidate) => self.filled(key.attempt(), candidate),
+            rejected @ Attempt::Rejected { .. } => Ok(rejected),
+        }
+    }
+}
+
+impl Filling<'_> {
+    /// The rules' candidate as the program fills it.
+    fn filled(&self, key: Key, mut candidate: Box<Candidate>) -> Result<Attempt, Fault> {
+        let (stage, program) = (self.stage, &self.stage.program);
+        let around = Surroundings::new(self.scan, &candidate, stage.margin_mm);
+        // 32 bits: what every generator of numbers takes as a seed.
+        let seed = key.draws("command").bits() >> 32;
+        let mut request = around.request(self.organ, &candidate);
+        request["seed"] = seed.into();
+        let mut call = program.call()?;
+        call.set("seed", seed.to_string());
+        call.set("organ", &self.organ.name);
+        program.write_text(&call.input("request", "request.json"), &request.to_string())?;
+        let (given, shape) = match program.exchange() {
+            Exchange::Pipe => {
+                let images = [&around.before, &floats(&around.labels), &floats(&around.tumor)];
+                let input = program.series_bytes(&around.grid, &images)?;
+                let bytes = call.run(Some(input), answer_bytes(&around.grid))?;
+                (program.image(Answer::Bytes(&bytes), &around.grid)?, None)
+            }
+            Exchange::Files => {
+                let images = [
+                    ("image", "image.nii.gz", Values::F32(around.before.as_slice())),
+                    ("labels", "labels.nii.gz", Values::U8(around.labels.as_slice())),
+                    ("tumor", "tumor.nii.gz", Values::U8(around.tumor.as_slice())),
+                ];
+                for (name, file, values) in images {
+                    program.write_image(&call.input(name, file), &around.grid, values)?;
+                }
+                let output = call.output("output", "image.nii.gz");
+                let tumor_output = call.output("tumor_output", "tumor.nii.gz");
+                call.run(None, 0)?;
+                let given = program.image(Answer::File(&output), &around.grid)?;
+                let shape = match stage.tumor {
+                    TumorShape::Rules => None,
+                    TumorShape::Program => {
+                        let labels = program.labels(Answer::File(&tumor_output), &around.grid)?;
+                        program.same_grid(&labels.grid, &around.grid)?;
+                        Some(labels.ids.map(|&id| u8::from(id != 0)))
+                    }
+                };
+                (given, shape)
+            }
+        };
+        let after = stage.after(self.scan, self.organ, &around, &given)?;
+        let tumor =
+            shape.as_ref().map_or_else(|| around.tumor.clone(), |shape| tumor_of(shape, &around.labels, self.organ));
+        if let Some(shape) = &shape {
+            match self.geometry(&around, shape, &tumor) {
+                Some(geometry) => candidate.geometry = geometry,
+                None => return Ok(Attempt::Rejected { reason: "no_tumor".to_owned() }),
+            }
+        }
+        let labels = with_tumor(&around.labels, &tumor, self.organ);
+        let changed = after.as_slice().iter().zip(around.before.as_slice()).zip(tumor.as_slice());
+        let changed = changed.map(|((is, was), &inside)| u8::from(is != was || inside != 0)).collect();
+        let Some(kept) = Array3::from_vec(around.region.shape, changed).extent(|&changed| changed != 0) else {
+            return Ok(Attempt::Rejected { reason: "no_tumor".to_owned() });
+        };
+        candidate.before = around.before.cut(kept);
+        candidate.after = after.cut(kept);
+        candidate.labels = labels.cut(kept);
+        candidate.tumor = tumor.cut(kept);
+        candidate.region = kept;
+        for (start, first) in candidate.region.start.iter_mut().zip(around.region.start) {
+            *start += first;
+        }
+        Ok(Attempt::Candidate(candidate))
+    }
+
+    /// Measures a tumor of the program's own; `None` where nothing of it lies in the healthy organ.
+    fn geometry(&self, around: &Surroundings, shape: &Array3<u8>, tumor: &Array3<u8>) -> Option<Geometry> {
+        let grid = &self.scan.scan.volume.grid;
+        let measures = measure(tumor, grid.spacing_mm())?;
+        let site = nearest_to_middle(tumor, grid.spacing_mm())?;
+        let site = [0, 1, 2].map(|axis| site[axis] + around.region.start[axis]);
+        let given = shape.as_slice().iter().filter(|&&inside| inside != 0).count();
+        Some(Geometry {
+            size_class: SizeClass::of_diameter(measures.diameter_mm).name().to_owned(),
+            site_voxel: site,
+            site_mm: grid.affine.apply(site.map(|index| index as f64)),
+            radii_mm: measures.axes_mm.map(|axis| axis / 2.0),
+            volume_mm3: measures.volume_mm3,
+            diameter_mm: measures.diameter_mm,
+            sphericity: crate::synth::measure::sphericity(tumor, grid.spacing_mm()),
+            clipped_fraction: 1.0 - measures.voxels as f64 / given as f64,
+            boundary_distance_mm: boundary_distance_mm(self.scan, self.organ, site),
+            drawn_contrast_hu: None,
+        })
+    }
+}
+
+/// The tumor's voxel that is nearest to its centre of mass; the first one of those that are equally near.
+fn nearest_to_middle(tumor: &Array3<u8>, spacing_mm: [f64; 3]) -> Option<[usize; 3]> {
+    let [nx, ny, _] = tumor.shape();
+    let inside = || {
+        let set = tumor.as_slice().iter().enumerate().filter(|(_, inside)| **inside != 0);
+        set.map(move |(index, _)| [index % nx, index / nx % ny, index / (nx * ny)])
+    };
+    let count = inside().count() as f64;
+    let middle = [0, 1, 2].map(|axis| inside().map(|voxel| voxel[axis] as f64).sum::<f64>() / count);
+    let square = |voxel: &[usize; 3]| -> f64 {
+        (0..3).map(|axis| (voxel[axis] as f64 - middle[axis]) * spacing_mm[axis]).map(|mm| mm * mm).sum()
+    };
+    inside().min_by(|a, b| square(a).total_cmp(&square(b)))
+}

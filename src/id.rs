@@ -1,0 +1,176 @@
+//! Identifiers of scans, samples, patients and stages: fixed-size, written as lower-case hexadecimal digits.
+//!
+//! An identifier is parsed where text enters the program (a file name, a table, an argument), so that a malformed one is an error
+//! there. What each is derived from is documented at the type; none of them can be searched for what it was derived from without
+//! the patients' secret, except digests of content, which name nobody.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest, Sha256};
+
+use crate::error::Error;
+
+/// Declares identifiers of a fixed number of bytes.
+macro_rules! identifiers {
+    ($($(#[doc = $doc:literal])* $name:ident, $bytes:literal, $noun:literal;)*) => {$(
+        $(#[doc = $doc])*
+        #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name([u8; $bytes]);
+
+        impl $name {
+            /// An identifier of the given bytes.
+            pub const fn from_bytes(bytes: [u8; $bytes]) -> Self {
+                Self(bytes)
+            }
+
+            /// The first bytes of a hash.
+            ///
+            /// # Panics
+            /// Where the hash is shorter than the identifier.
+            pub fn from_hash(hash: &[u8]) -> Self {
+                let mut bytes = [0; $bytes];
+                bytes.copy_from_slice(&hash[..$bytes]);
+                Self(bytes)
+            }
+
+            /// The bytes.
+            pub const fn as_bytes(&self) -> &[u8; $bytes] {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut digits = [0u8; 2 * $bytes];
+                // The buffer has two digits for each byte, and digits are ASCII.
+                hex::encode_to_slice(self.0, &mut digits).map_err(|_| fmt::Error)?;
+                f.pad(std::str::from_utf8(&digits).map_err(|_| fmt::Error)?)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}({self})", stringify!($name))
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = Error;
+
+            fn from_str(text: &str) -> Result<Self, Error> {
+                let mut bytes = [0; $bytes];
+                let lower_case = !text.bytes().any(|byte| byte.is_ascii_uppercase());
+                match hex::decode_to_slice(text, &mut bytes) {
+                    Ok(()) if lower_case => Ok(Self(bytes)),
+                    _ => Err(Error::new(format!(
+                        "expected {} of {} lower-case hexadecimal digits, got {text:?}", $noun, 2 * $bytes
+                    ))),
+                }
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    )*};
+}
+
+identifiers! {
+    /// A scan of a source: HMAC-SHA256 of the source's name and the scan's key under the patients' secret.
+    ///
+    /// ```
+    /// use freetumor::id::ScanId;
+    /// let id: ScanId = "00ff2a0000000001".parse()?;
+    /// assert_eq!(id.to_string(), "00ff2a0000000001");
+    /// assert!("00FF2A0000000001".parse::<ScanId>().is_err());
+    /// assert!("00ff".parse::<ScanId>().is_err());
+    /// # Ok::<(), freetumor::error::Error>(())
+    /// ```
+    ScanId, 8, "a scan id";
+    /// A candidate tumor: a hash of everything that decides its voxels. Two quality tests on one candidate share it.
+    SampleId, 8, "a sample id";
+    /// A patient: HMAC-SHA256 of the patient's name or number under the patients' secret.
+    PatientKey, 8, "a patient key";
+    /// SHA-256 of a scan's voxels, shape and spacing, whatever its file format.
+    ScanDigest, 32, "a scan digest";
+    /// SHA-256 of the merged labels of an organ mask.
+    MaskDigest, 32, "a mask digest";
+    /// SHA-256 of a candidate's box, voxels and labels.
+    CandidateDigest, 32, "a candidate digest";
+    /// SHA-256 of what decides the results of one stage: its kind and version, its settings and weights and, for networks, the
+    /// kernel class.
+    StageDigest, 32, "a stage digest";
+}
+
+impl ScanId {
+    /// A number by which scans are distributed over workers, the same in every process.
+    pub fn partition(self) -> u64 {
+        u64::from_be_bytes(self.0)
+    }
+}
+
+/// A SHA-256 hash over fields, each with its length before it, so that no two lists of fields have the same hash.
+///
+/// ```
+/// use freetumor::id::{FieldHasher, SampleId};
+/// let hash = |fields: &[&str]| {
+///     SampleId::from_hash(&fields.iter().fold(FieldHasher::new("example"), |hasher, field| hasher.field(field)).finish())
+/// };
+/// assert_ne!(hash(&["ab", "c"]), hash(&["a", "bc"]));
+/// ```
+#[derive(Clone, Debug)]
+pub struct FieldHasher(Sha256);
+
+impl FieldHasher {
+    /// A hash for one purpose: hashes of different purposes are never equal.
+    pub fn new(purpose: &str) -> Self {
+        Self(Sha256::new()).field(purpose)
+    }
+
+    /// Adds a field.
+    #[must_use]
+    pub fn field(mut self, field: impl AsRef<[u8]>) -> Self {
+        let field = field.as_ref();
+        self.0.update((field.len() as u64).to_le_bytes());
+        self.0.update(field);
+        self
+    }
+
+    /// The hash.
+    pub fn finish(self) -> [u8; 32] {
+        self.0.finalize().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn text_and_json_give_back_the_identifier(bytes in any::<[u8; 8]>()) {
+            let id = SampleId::from_bytes(bytes);
+            prop_assert_eq!(id.to_string().parse::<SampleId>().unwrap(), id);
+            let json = serde_json::to_string(&id).unwrap();
+            prop_assert_eq!(serde_json::from_str::<SampleId>(&json).unwrap(), id);
+        }
+
+        #[test]
+        fn malformed_text_is_refused(text in "[0-9a-fA-F]{0,15}|[0-9a-f]{17,20}|[g-zG-Z]{16}|[0-9A-F]{15}[A-F]") {
+            prop_assert!(text.parse::<ScanId>().is_err());
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! An organ's surroundings on a network's grid.
+
+use super::NetworkConfig;
+use crate::error::Fault;
+use crate::volume::{Array3, Grid, HuWindow, Orientation, Outside, Region, Resampling, Volume, Voxels};
+
+/// An organ's surroundings on a network's grid: oriented to RAS, resampled linearly, in HU.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Field {
+    /// Where its voxels lie.
+    pub grid: Grid,
+    /// HU.
+    pub hu: Array3<f32>,
+    /// The organ's box in it; around that lies as much of the scan as a window can show.
+    pub focus: Region,
+}
+
+/// What a tumor changes in a field.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// Where.
+    pub region: Region,
+    /// By how many HU.
+    pub delta_hu: Array3<f32>,
+}
+
+impl Field {
+    /// The surroundings of the box `around` of a scan.
+    ///
+    /// # Errors
+    /// Where the scan's grid cannot be resampled.
+    ///
+    /// ```
+    /// use freetumor::inference::{Field, NetworkConfig};
+    /// use freetumor::volume::{Affine, Array3, Grid, Region, Volume, Voxels};
+    ///
+    /// let grid = Grid { shape: [80, 80, 40], affine: Affine::from_spacing([3.0, 3.0, 5.0]) };
+    /// let scan = Volume { grid, voxels: Voxels::I16(Array3::filled(grid.shape, 40)) };
+    /// let config = NetworkConfig { roi_voxels: [32; 3], ..NetworkConfig::new("weights.pt") };
+    /// let field = Field::new(&scan, Region { start: [30, 30, 10], shape: [10, 10, 6] }, &config)?;
+    /// assert!(field.focus.shape[0] >= 20 && field.grid.shape[0] >= 20 + 32);
+    /// assert_eq!(field.grid.spacing_mm(), [1.5; 3]);
+    /// # Ok::<(), freetumor::error::Fault>(())
+    /// ```
+    pub fn new(scan: &Volume, around: Region, config: &NetworkConfig) -> Result<Self, Fault> {
+        let turn = scan.grid.orientation().turn_to(Orientation::RAS);
+        let resampling = Resampling::to_spacing(&turn.grid(&scan.grid), config.spacing_mm)?;
+        let whole = resampling.grid();
+        let focus = box_on(&scan.grid, around, &whole);
+        let part = focus.grown(config.roi_voxels.map(|side| side / 2 + 1), whole.shape);
+        let resampling = resampling.of_region(part);
+        let hu = match &scan.voxels {
+            Voxels::I16(hu) if turn.is_identity() => resampling.linear(hu, Outside::Edge),
+            Voxels::F32(hu) if turn.is_identity() => resampling.linear(hu, Outside::Edge),
+            Voxels::I16(hu) => resampling.linear(&turn.array(hu), Outside::Edge),
+            Voxels::F32(hu) => resampling.linear(&turn.array(hu), Outside::Edge),
+        };
+        let start = [0, 1, 2].map(|axis| focus.start[axis] - part.start[axis]);
+        Ok(Self { grid: resampling.grid(), hu, focus: Region { start, shape: focus.shape } })
+    }
+
+    /// What the network sees of a part of the field, in 0..1.
+    pub fn image(&self, part: Region, window: HuWindow, change: Option<&Change>) -> Array3<f32> {
+        let mut image = self.hu.cut(part);
+        if let Some(Change { region, delta_hu }) = change {
+            let (end, part_end) = (region.end(), part.end());
+            let rows = |axis: usize| region.start[axis].max(part.start[axis])..end[axis].min(part_end[axis]);
+            let xs = rows(0);
+            if !xs.is_empty() {
+                for z in rows(2) {
+                    for y in rows(1) {
+                        let delta = &delta_hu.row(y - region.start[1], z - region.start[2])
+                            [xs.start - region.start[0]..xs.end - region.start[0]];
+                        let row = image.row_mut(y - part.start[1], z - part.start[2]);
+                        let row = &mut row[xs.start - part.start[0]..xs.end - part.start[0]];
+                        row.iter_mut().zip(delta).for_each(|(hu, delta)| *hu += delta);
+                    }
+                }
+            }
+        }
+        image.as_mut_slice().iter_mut().for_each(|hu| *hu = window.apply(*hu));
+        image
+    }
+
+    /// A box of the scan's grid, in the field.
+    pub fn box_of(&self, scan: &Grid, region: Region) -> Region {
+        box_on(scan, region, &self.grid)
+    }
+
+    /// The change of HU in a box of the scan's grid, brought here linearly.
+    ///
+    /// # Errors
+    /// Where the scan's grid cannot be resampled.
+    pub fn change(&self, scan: &Grid, region: Region, delta_hu: &Array3<f32>) -> Result<Change, Fault> {
+        // One more voxel around: what lies between the box and its neighbours is interpolated to no change.
+        let grid = scan.cut(region).padded([1; 3], region.shape.map(|voxels| voxels + 2));
+        let here = box_on(&grid, grid.region(), &self.grid);
+        let padded = delta_hu.padded([1; 3], grid.shape, 0.0);
+        let resampling = Resampling::between(&grid, &self.grid.cut(here))?;
+        Ok(Change { region: here, delta_hu: resampling.linear(&padded, Outside::Value(0.0)) })
+    }
+
+    /// Labels of a box of the scan's grid at the voxels of the field's box `here`, from the nearest voxel; 0 outside.
+    ///
+    /// # Errors
+    /// Where the scan's grid cannot be resampled.
+    pub fn labels(&self, scan: &Grid, region: Region, labels: &Array3<u8>, here: Region) -> Result<Array3<u8>, Fault> {
+        let resampling = Resampling::between(&scan.cut(region), &self.grid.cut(here))?;
+        Ok(resampling.nearest(labels, Outside::Value(0)))
+    }
+
+    /// Values of the field's box `here` at the voxels of a box of the scan's grid, linearly; 0 outside.
+    ///
+    /// # Errors
+    /// Where the grids cannot be resampled.
+    pub fn onto_scan(
+        &self,
+        here: Region,
+        values: &Array3<f32>,
+        scan: &Grid,
+        region: Region,
+    ) -> Result<Array3<f32>, Fault> {
+        let resampling = Resampling::between(&self.grid.cut(here), &scan.cut(region))?;
+        Ok(resampling.linear(values, Outside::Value(0.0)))
+    }
+}
+
+/// The voxels of a grid that a box of another one touches, clipped to the grid; at least one voxel.
+pub fn box_on(from: &Grid, region: Region, to: &Grid) -> Region {
+    let (mut low, mut high) = ([f64::INFINITY; 3], [f64::NEG_INFINITY; 3]);
+    let inverse = to.affine.inverse().unwrap_or(to.affine);
+    for corner in 0..8 {
+        let at = [0, 1, 2].map(|axis| {
+            let end = if corner >> axis & 1 == 1 { region.end()[axis] } else { region.start[axis] };
+            end as f64 - 0.5
+        });
+        let there = inverse.apply(from.affine.apply(at));
+        for axis in 0..3 {
+            low[axis] = low[axis].min(there[axis]);
+            high[axis] = high[axis].max(there[axis]);
+        }
+    }
+    // Rounding must not add a voxel that is only touched.
+    let start = [0, 1, 2].map(|axis| {
+        let first = (low[axis] + 0.5 + 1e-6).floor().max(0.0) as usize;
+        first.min(to.shape[axis].saturating_sub(1))
+    });
+    let shape = [0, 1, 2].map(|axis| {
+        let end = ((high[axis] + 0.5 - 1e-6).ceil().max(0.0) as usize).min(to.shape[axis]);
+        end.saturating_sub(start[axis]).max(1)
+    });
+    Region { start, shape }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::volume::{Affine, Preprocess};
+
+    fn scan() -> Volume {
+        // Left to right reversed, thick slices.
+        let affine = Affine([[-0.8, 0.0, 0.0, 50.0], [0.0, 0.9, 0.0, -30.0], [0.0, 0.0, 5.0, 7.0]]);
+        let grid = Grid { shape: [100, 90, 20], affine };
+        let hu = Array3::from_fn(grid.shape, |[x, y, z]| ((x * 7 + y * 3 + z * 11) % 200) as i16);
+        Volume { grid, voxels: Voxels::I16(hu) }
+    }
+
+    #[test]
+    fn it_shows_what_preprocessing_shows() {
+        let scan = scan();
+        let config = NetworkConfig { roi_voxels: [32; 3], ..NetworkConfig::new("none") };
+        let around = Region { start: [40, 40, 8], shape: [20, 20, 4] };
+        let field = Field::new(&scan, around, &config).unwrap();
+        let whole = Preprocess::new(config.spacing_mm, config.window(), [1; 3]).unwrap().apply(&scan, None).unwrap();
+        let image = field.image(field.grid.region(), config.window(), None);
+        let inverse = whole.grid.affine.inverse().unwrap();
+        let origin = inverse.apply(field.grid.affine.apply([0.0; 3])).map(|it| it.round() as usize);
+        let same = whole.image.cut(Region { start: origin, shape: field.grid.shape });
+        assert_eq!(image, same);
+    }
+
+    #[test]
+    fn a_change_there_is_the_change_of_what_it_shows() {
+        let scan = scan();
+        let config = NetworkConfig { roi_voxels: [16; 3], ..NetworkConfig::new("none") };
+        let around = Region { start: [40, 40, 8], shape: [20, 20, 4] };
+        let before = Field::new(&scan, around, &config).unwrap();
+        let region = Region { start: [45, 44, 9], shape: [9, 8, 3] };
+        let delta = Array3::from_fn(region.shape, |[x, y, z]| -((x + 2 * y + 3 * z) as f32));
+        let Voxels::I16(hu) = &scan.voxels else { unreachable!() };
+        let mut changed = hu.map(|&hu| f32::from(hu));
+        let mut inside = changed.cut(region);
+        inside.as_mut_slice().iter_mut().zip(delta.as_slice()).for_each(|(hu, delta)| *hu += delta);
+        changed.paste(region.start, &inside);
+        let after = Field::new(&Volume { grid: scan.grid, voxels: Voxels::F32(changed) }, around, &config).unwrap();
+        let change = before.change(&scan.grid, region, &delta).unwrap();
+        let all = before.grid.region();
+        let (got, expected) =
+            (before.image(all, config.window(), Some(&change)), after.image(all, config.window(), None));
+        let furthest = got.as_slice().iter().zip(expected.as_slice()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(furthest < 1e-6, "{furthest}");
+        assert_ne!(got, before.image(all, config.window(), None));
+    }
+
+    #[test]
+    fn a_box_holds_every_voxel_that_it_touches_and_no_other() {
+        let coarse = Grid { shape: [10; 3], affine: Affine::from_spacing([3.0; 3]) };
+        let fine = Grid { shape: [30; 3], affine: Affine::from_spacing([1.0; 3]) };
+        let region = Region { start: [2, 0, 9], shape: [1, 2, 1] };
+        // Voxel 2 covers 4.5 to 7.5 mm.
+        assert_eq!(box_on(&coarse, region, &fine), Region { start: [5, 0, 26], shape: [3, 5, 3] });
+        assert_eq!(
+            box_on(&fine, Region { start: [5, 5, 5], shape: [1; 3] }, &coarse),
+            Region { start: [2; 3], shape: [1; 3] }
+        );
+    }
+}

@@ -1,0 +1,297 @@
+//! A column of a table: its name, type and meaning, and how a row's value is read and written.
+//!
+//! Each table lists its columns once (`record/columns/`). Schemas, JSON descriptions, Parquet files and conditions over columns all
+//! follow from that list.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float64Array, Int64Array, ListArray, ListBuilder, StringArray, StringBuilder,
+    StructArray, StructBuilder, UInt32Array, UInt64Array,
+};
+use arrow::array::{ArrayBuilder, Float64Builder};
+use arrow::datatypes::{DataType, Field, Fields, Float64Type, Int64Type, UInt32Type, UInt64Type};
+
+use super::schema::annotated;
+use crate::error::{Error, Result};
+
+/// The type of a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ColumnType {
+    /// UTF-8.
+    Text,
+    /// u32.
+    U32,
+    /// u64.
+    U64,
+    /// i64.
+    I64,
+    /// f64.
+    F64,
+    /// True or false.
+    Flag,
+    /// A list of organs with their volumes in ml.
+    Organs,
+    /// A list of score stages with their digests.
+    Stages,
+}
+
+impl ColumnType {
+    /// The name used in `freetumor schema`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Text => "utf8",
+            Self::U32 => "uint32",
+            Self::U64 => "uint64",
+            Self::I64 => "int64",
+            Self::F64 => "float64",
+            Self::Flag => "bool",
+            Self::Organs => "list<struct<organ: utf8, volume_ml: float64>>",
+            Self::Stages => "list<struct<stage: utf8, digest: utf8>>",
+        }
+    }
+
+    pub(super) fn arrow(self) -> DataType {
+        match self {
+            Self::Text => DataType::Utf8,
+            Self::U32 => DataType::UInt32,
+            Self::U64 => DataType::UInt64,
+            Self::I64 => DataType::Int64,
+            Self::F64 => DataType::Float64,
+            Self::Flag => DataType::Boolean,
+            Self::Organs => DataType::List(Arc::new(organ_item())),
+            Self::Stages => DataType::List(Arc::new(stage_item())),
+        }
+    }
+}
+
+fn organ_fields() -> Fields {
+    Fields::from(vec![
+        annotated(Field::new("organ", DataType::Utf8, false), 301, "", "The organ's name in the graph file."),
+        annotated(Field::new("volume_ml", DataType::Float64, false), 302, "ml", "Its volume, with its tumors."),
+    ])
+}
+
+fn organ_item() -> Field {
+    annotated(Field::new("element", DataType::Struct(organ_fields()), false), 300, "", "One organ that was found.")
+}
+
+fn stage_fields() -> Fields {
+    Fields::from(vec![
+        annotated(Field::new("stage", DataType::Utf8, false), 311, "", "The score stage's name in the graph file."),
+        annotated(Field::new("digest", DataType::Utf8, false), 312, "", "Digest of its settings and weights."),
+    ])
+}
+
+fn stage_item() -> Field {
+    annotated(Field::new("element", DataType::Struct(stage_fields()), false), 310, "", "One score stage.")
+}
+
+/// A column as schemas describe it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Column {
+    /// Its number; never used again.
+    pub id: i32,
+    /// Its name, with the unit where that helps.
+    pub name: &'static str,
+    /// Its type.
+    pub kind: ColumnType,
+    /// Whether it may be absent.
+    pub nullable: bool,
+    /// Its unit, `""` for a pure number or text.
+    pub unit: &'static str,
+    /// One sentence for the reader of the table.
+    pub doc: &'static str,
+}
+
+impl Column {
+    pub(super) fn field(&self) -> Field {
+        annotated(Field::new(self.name, self.kind.arrow(), self.nullable), self.id, self.unit, self.doc)
+    }
+}
+
+/// How a value is taken from a row; `None` where the row has none.
+pub type Get<R, T> = Box<dyn Fn(&R) -> Option<T> + Send + Sync>;
+/// How a value is put into a row.
+pub type Set<R, T> = Box<dyn Fn(&mut R, T) -> Result<()> + Send + Sync>;
+
+/// Access to the value of one column in a row.
+pub enum Access<R> {
+    /// UTF-8.
+    Text(Get<R, String>, Set<R, String>),
+    /// u32.
+    U32(Get<R, u32>, Set<R, u32>),
+    /// u64.
+    U64(Get<R, u64>, Set<R, u64>),
+    /// i64.
+    I64(Get<R, i64>, Set<R, i64>),
+    /// f64.
+    F64(Get<R, f64>, Set<R, f64>),
+    /// Organs with their volumes in ml.
+    Organs(Get<R, Vec<(String, f64)>>, Set<R, Vec<(String, f64)>>),
+    /// Stages with their digests.
+    Stages(Get<R, Vec<(String, String)>>, Set<R, Vec<(String, String)>>),
+}
+
+/// A column with the access to its values: all that is to be said of it.
+pub struct Descriptor<R> {
+    /// What schemas say of it.
+    pub column: Column,
+    /// How its values are read and written.
+    pub access: Access<R>,
+}
+
+/// A value of a row, for conditions over columns.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Value {
+    /// A text.
+    Text(String),
+    /// A number.
+    Number(f64),
+}
+
+impl<R> Descriptor<R> {
+    /// The value in a row; `None` where it has none, or one that is no text or number.
+    pub fn value(&self, row: &R) -> Option<Value> {
+        match &self.access {
+            Access::Text(get, _) => get(row).map(Value::Text),
+            Access::U32(get, _) => get(row).map(|value| Value::Number(f64::from(value))),
+            Access::U64(get, _) => get(row).map(|value| Value::Number(value as f64)),
+            Access::I64(get, _) => get(row).map(|value| Value::Number(value as f64)),
+            Access::F64(get, _) => get(row).map(Value::Number),
+            Access::Organs(..) | Access::Stages(..) => None,
+        }
+    }
+
+    /// The column of some rows.
+    pub fn array(&self, rows: &[R]) -> ArrayRef {
+        match &self.access {
+            Access::Text(get, _) => Arc::new(rows.iter().map(get).collect::<StringArray>()),
+            Access::U32(get, _) => Arc::new(rows.iter().map(get).collect::<UInt32Array>()),
+            Access::U64(get, _) => Arc::new(rows.iter().map(get).collect::<UInt64Array>()),
+            Access::I64(get, _) => Arc::new(rows.iter().map(get).collect::<Int64Array>()),
+            Access::F64(get, _) => Arc::new(rows.iter().map(get).collect::<Float64Array>()),
+            Access::Organs(get, _) => {
+                let volumes: Box<dyn ArrayBuilder> = Box::new(Float64Builder::new());
+                lists(rows, get, organ_item(), organ_fields(), volumes, |values, volume_ml: f64| {
+                    values.field_builder::<Float64Builder>(1).map(|volumes| volumes.append_value(volume_ml))
+                })
+            }
+            Access::Stages(get, _) => {
+                let digests: Box<dyn ArrayBuilder> = Box::new(StringBuilder::new());
+                lists(rows, get, stage_item(), stage_fields(), digests, |values, digest: String| {
+                    values.field_builder::<StringBuilder>(1).map(|digests| digests.append_value(digest))
+                })
+            }
+        }
+    }
+
+    /// Puts the column of a batch into its rows.
+    ///
+    /// # Errors
+    /// Where the column has another type, no value where each row has one, or a value that no row can hold.
+    pub fn fill(&self, array: &ArrayRef, rows: &mut [R]) -> Result<()> {
+        if array.data_type() != &self.column.kind.arrow() && !is_list(array) {
+            let (name, got) = (self.column.name, array.data_type());
+            return Err(Error::new(format!("column {name:?} has the unexpected type {got}")));
+        }
+        match &self.access {
+            Access::Text(_, set) => {
+                let array = array.as_string::<i32>();
+                self.each(array, rows, |row, at| set(row, array.value(at).to_owned()))
+            }
+            Access::U32(_, set) => {
+                let array = array.as_primitive::<UInt32Type>();
+                self.each(array, rows, |row, at| set(row, array.value(at)))
+            }
+            Access::U64(_, set) => {
+                let array = array.as_primitive::<UInt64Type>();
+                self.each(array, rows, |row, at| set(row, array.value(at)))
+            }
+            Access::I64(_, set) => {
+                let array = array.as_primitive::<Int64Type>();
+                self.each(array, rows, |row, at| set(row, array.value(at)))
+            }
+            Access::F64(_, set) => {
+                let array = array.as_primitive::<Float64Type>();
+                self.each(array, rows, |row, at| set(row, array.value(at)))
+            }
+            Access::Organs(_, set) => {
+                let list = self.list(array)?;
+                self.each(list, rows, |row, at| {
+                    let (names, structs) = self.entries(list, at)?;
+                    let volumes =
+                        structs.column(1).as_primitive_opt::<Float64Type>().ok_or_else(|| self.unexpected())?;
+                    set(row, names.iter().flatten().map(str::to_owned).zip(volumes.values().iter().copied()).collect())
+                })
+            }
+            Access::Stages(_, set) => {
+                let list = self.list(array)?;
+                self.each(list, rows, |row, at| {
+                    let (names, structs) = self.entries(list, at)?;
+                    let digests = structs.column(1).as_string_opt::<i32>().ok_or_else(|| self.unexpected())?;
+                    let digests = digests.iter().flatten().map(str::to_owned);
+                    set(row, names.iter().flatten().map(str::to_owned).zip(digests).collect())
+                })
+            }
+        }
+    }
+
+    fn each(&self, array: &dyn Array, rows: &mut [R], set: impl Fn(&mut R, usize) -> Result<()>) -> Result<()> {
+        for (at, row) in rows.iter_mut().enumerate() {
+            if array.is_valid(at) {
+                set(row, at)?;
+            } else if !self.column.nullable {
+                return Err(Error::new(format!("column {:?} has to have a value in every row", self.column.name)));
+            }
+        }
+        Ok(())
+    }
+
+    fn list<'a>(&self, array: &'a ArrayRef) -> Result<&'a ListArray> {
+        array.as_list_opt::<i32>().ok_or_else(|| self.unexpected())
+    }
+
+    /// The entries of one row's list: their names and all of their columns.
+    fn entries(&self, list: &ListArray, row: usize) -> Result<(StringArray, StructArray)> {
+        let entries = list.value(row);
+        let entries = entries.as_struct_opt().filter(|entries| entries.num_columns() == 2);
+        let entries = entries.ok_or_else(|| self.unexpected())?.clone();
+        let names = entries.column(0).as_string_opt::<i32>().ok_or_else(|| self.unexpected())?.clone();
+        Ok((names, entries))
+    }
+
+    fn unexpected(&self) -> Error {
+        Error::new(format!("column {:?} has to be a {}", self.column.name, self.column.kind.name()))
+    }
+}
+
+fn is_list(array: &ArrayRef) -> bool {
+    matches!(array.data_type(), DataType::List(_))
+}
+
+/// A column of lists of pairs, the first part of which is a text.
+fn lists<R, T>(
+    rows: &[R],
+    get: &Get<R, Vec<(String, T)>>,
+    item: Field,
+    fields: Fields,
+    second: Box<dyn ArrayBuilder>,
+    append: impl Fn(&mut StructBuilder, T) -> Option<()>,
+) -> ArrayRef {
+    let builder = StructBuilder::new(fields, vec![Box::new(StringBuilder::new()), second]);
+    let mut lists = ListBuilder::new(builder).with_field(Arc::new(item));
+    for row in rows {
+        for (name, value) in get(row).unwrap_or_default() {
+            let entry = lists.values();
+            // Both builders were put there a few lines above.
+            if let Some(names) = entry.field_builder::<StringBuilder>(0) {
+                names.append_value(name);
+            }
+            let _ = append(entry, value);
+            entry.append(true);
+        }
+        lists.append(true);
+    }
+    Arc::new(lists.finish())
+}

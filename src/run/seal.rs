@@ -1,0 +1,177 @@
+//! From the outcomes of an epoch's scans to durable files and counts, ready to be committed.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::Counts;
+use super::spool::{ScanOutcome, epoch_folder};
+use crate::error::{Error, Result};
+use crate::id::SampleId;
+use crate::record::parquet::{Row, SampleRow, write_part};
+use crate::record::{FileEntry, Placement, SampleRecord, Status};
+use crate::sink::{EpochStage, Layout, StagedSample, seal_patches, seal_unsplit};
+use crate::store::Durable;
+
+/// Rejected candidates of one branch, organ and reason whose patches an epoch keeps, so that they can be inspected.
+pub const KEPT_REJECTIONS: usize = 8;
+
+/// An epoch whose files are durable; [`RunWriter::commit`](super::RunWriter::commit) makes it exist.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SealedEpoch {
+    /// The epoch.
+    pub epoch: u64,
+    /// Files that it adds.
+    pub add: Vec<FileEntry>,
+    /// Files of earlier epochs that do not count any more.
+    pub remove: Vec<FileEntry>,
+    /// How its scans and attempts ended.
+    pub counts: Counts,
+}
+
+/// A layout with the samples that the graph gives it.
+pub struct Feed<'a> {
+    /// The layout.
+    pub layout: &'a dyn Layout,
+    /// Whether it takes a row.
+    pub takes: &'a dyn Fn(&SampleRecord) -> bool,
+}
+
+/// Seals an epoch: patches, all layouts, then the tables. It depends on nothing but its arguments, whatever the order of
+/// `outcomes`, so epochs may be sealed side by side; repeating it changes nothing.
+///
+/// A table gets a part in the first epoch even without rows, so that there is always a file to ask.
+///
+/// # Errors
+/// Where files cannot be written, a patient is in two splits, or a row belongs to another epoch.
+pub fn seal(store: &dyn Durable, epoch: u64, outcomes: Vec<ScanOutcome>, feeds: &[Feed<'_>]) -> Result<SealedEpoch> {
+    if let Some(other) = outcomes.iter().find(|outcome| {
+        outcome.scan.epoch != epoch
+            || outcome.samples.iter().any(|record| record.epoch != epoch)
+            || outcome.faults.iter().any(|record| record.epoch != epoch)
+    }) {
+        return Err(Error::new(format!("scan {} has rows of another epoch than {epoch}", other.scan.scan_id)));
+    }
+    let staged = Staged::new(epoch, &outcomes);
+    let folder = epoch_folder(epoch);
+    let stage = EpochStage { store, epoch, folder: &folder };
+    let mut places: HashMap<SampleId, Placement> = HashMap::new();
+    let mut sealed = SealedEpoch { epoch, ..SealedEpoch::default() };
+    let mut place = |samples: &[StagedSample], sealed_layout: crate::sink::Sealed, add: &mut Vec<FileEntry>| {
+        add.extend(sealed_layout.files);
+        for (sample, placement) in samples.iter().zip(sealed_layout.placements) {
+            places.entry(sample.record.sample_id).or_default().merge(placement);
+        }
+    };
+    let accepted = staged.samples(|row| row.outcome.is_accepted())?;
+    place(&accepted, seal_patches(&stage, &accepted)?.0, &mut sealed.add);
+    let rejected = staged.kept_rejections(&accepted)?;
+    place(&rejected, seal_unsplit(&stage, "rejected", &rejected)?, &mut sealed.add);
+    for feed in feeds {
+        // An attempt without a candidate has nothing to be written.
+        let samples = staged.samples(|row| row.candidate_digest.is_some() && (feed.takes)(row))?;
+        place(&samples, feed.layout.seal(&stage, &samples)?, &mut sealed.add);
+    }
+    let (mut scans, mut samples, mut faults) = (Vec::new(), Vec::new(), Vec::new());
+    for outcome in outcomes {
+        count(&mut sealed.counts, &outcome);
+        scans.push(outcome.scan);
+        faults.extend(outcome.faults);
+        samples.extend(outcome.samples.into_iter().map(|record| {
+            let placement = places.get(&record.sample_id).cloned().unwrap_or_default();
+            SampleRow { record, placement }
+        }));
+    }
+    publish_part(store, &mut sealed, samples)?;
+    publish_part(store, &mut sealed, scans)?;
+    publish_part(store, &mut sealed, faults)?;
+    sealed.add.sort_unstable();
+    sealed.add.dedup();
+    Ok(sealed)
+}
+
+/// The rows of an epoch with the staged files of their candidates.
+struct Staged<'a> {
+    rows: BTreeMap<SampleId, Vec<&'a SampleRecord>>,
+    files: BTreeMap<SampleId, StagedFiles>,
+}
+
+type StagedFiles = (crate::sink::StagedFile, Option<crate::sink::StagedVolumes>);
+
+impl<'a> Staged<'a> {
+    fn new(epoch: u64, outcomes: &'a [ScanOutcome]) -> Self {
+        let mut rows: BTreeMap<SampleId, Vec<&SampleRecord>> = BTreeMap::new();
+        for row in outcomes.iter().flat_map(|outcome| &outcome.samples) {
+            rows.entry(row.sample_id).or_default().push(row);
+        }
+        rows.values_mut().for_each(|rows| rows.sort_by(|a, b| a.branch.cmp(&b.branch)));
+        let files = outcomes.iter().flat_map(|outcome| outcome.staged(epoch)).collect();
+        Self { rows, files }
+    }
+
+    /// The candidates of which some row is wanted, sorted, each with the first such row.
+    fn samples(&self, wanted: impl Fn(&SampleRecord) -> bool) -> Result<Vec<StagedSample>> {
+        let mut samples = Vec::new();
+        for (sample_id, rows) in &self.rows {
+            if let Some(row) = rows.iter().find(|row| wanted(row)) {
+                let missing =
+                    || Error::new(format!("no files were staged of sample {sample_id}, which has to be kept"));
+                samples.push(self.sample(row).ok_or_else(missing)?);
+            }
+        }
+        Ok(samples)
+    }
+
+    fn sample(&self, row: &SampleRecord) -> Option<StagedSample> {
+        let (patch, volumes) = self.files.get(&row.sample_id)?.clone();
+        Some(StagedSample { record: row.clone(), patch: Some(patch), volumes })
+    }
+
+    /// The rejected candidates whose patches are kept: of each branch, organ and reason those with the lowest ids.
+    fn kept_rejections(&self, accepted: &[StagedSample]) -> Result<Vec<StagedSample>> {
+        let accepted: BTreeSet<SampleId> = accepted.iter().map(|sample| sample.record.sample_id).collect();
+        let mut counts: HashMap<RejectionGroup<'_>, usize> = HashMap::new();
+        let mut kept: BTreeMap<SampleId, &SampleRecord> = BTreeMap::new();
+        for row in self.rows.values().flatten() {
+            let Some(group) = rejection_group(row) else { continue };
+            let count = counts.entry(group).or_default();
+            *count += 1;
+            if *count <= KEPT_REJECTIONS && !accepted.contains(&row.sample_id) {
+                kept.entry(row.sample_id).or_insert(row);
+            }
+        }
+        let missing =
+            |row: &SampleRecord| Error::new(format!("no patch was staged of rejected sample {}", row.sample_id));
+        kept.into_values().map(|row| self.sample(row).ok_or_else(|| missing(row))).collect()
+    }
+}
+
+/// Branch, organ and reason.
+pub type RejectionGroup<'a> = (&'a str, &'a str, &'a str);
+
+/// The group of a rejected candidate; `None` where the row was accepted or has no candidate.
+pub fn rejection_group(row: &SampleRecord) -> Option<RejectionGroup<'_>> {
+    let reason = row.outcome.reason().filter(|_| row.candidate_digest.is_some())?;
+    Some((&row.branch, &row.organ, reason))
+}
+
+fn publish_part<R: Row>(store: &dyn Durable, sealed: &mut SealedEpoch, rows: Vec<R>) -> Result<()> {
+    if !rows.is_empty() || sealed.epoch == 0 {
+        sealed.add.push(write_part(sealed.epoch, rows)?.publish(store)?);
+    }
+    Ok(())
+}
+
+fn count(counts: &mut Counts, outcome: &ScanOutcome) {
+    counts.scans += 1;
+    counts.duplicates += u64::from(outcome.scan.status == Status::Duplicate);
+    counts.without_organs += u64::from(outcome.scan.status == Status::Done && outcome.scan.organs.is_empty());
+    for record in &outcome.samples {
+        match record.outcome.reason() {
+            None => counts.accepted += 1,
+            Some(reason) => *counts.rejected.entry(reason.to_owned()).or_default() += 1,
+        }
+    }
+    for record in &outcome.faults {
+        let kind = format!("{}/{}", record.fault.stage.name(), record.fault.kind.name());
+        *counts.faults.entry(kind).or_default() += 1;
+    }
+}

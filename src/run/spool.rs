@@ -1,0 +1,266 @@
+//! The staged results of a scan while its epoch is open: the files of its samples, and its rows.
+//!
+//! A scan's spool is `staging/EPOCH/SCAN_ID/`: the patch of each kept candidate, image and label where a layout takes whole volumes,
+//! and at last `outcome.json`, which names their lengths and digests. After a restart a spool whose files all agree with it is used
+//! again ([`Spool::load_verified`]), any other is removed. Nothing is synced here: sealing does that for what is published, and a
+//! loss of power shows in the digests.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Fault, FaultKind, Result, Stage};
+use crate::id::{SampleId, ScanId};
+use crate::mask::MaskedScan;
+use crate::record::{FaultRecord, SampleRecord, ScanRecord, epoch_name};
+use crate::score::{Score, Scores};
+use crate::sink::patch::encode_patch;
+use crate::sink::volume_files::Encoder;
+use crate::sink::{Content, Layout, StagedFile, StagedVolumes};
+use crate::store::{Durable, FileDigest, STAGING, canonical};
+use crate::synth::Candidate;
+
+/// Length and content of the staged files of one sample.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SampleFiles {
+    /// The sample.
+    pub sample_id: SampleId,
+    /// Its patch.
+    pub patch: FileDigest,
+    /// Image and label, where a layout takes whole volumes.
+    pub volumes: Option<[FileDigest; 2]>,
+}
+
+/// Everything that came of one scan: small, and what travels to the commit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScanOutcome {
+    /// The scan's row.
+    pub scan: ScanRecord,
+    /// A row for every attempt and branch that decided on it.
+    pub samples: Vec<SampleRecord>,
+    /// The faults that ended the work on it.
+    pub faults: Vec<FaultRecord>,
+    /// Files of the candidates that were kept, sorted by sample.
+    pub files: Vec<SampleFiles>,
+}
+
+impl ScanOutcome {
+    /// The staged files of each kept candidate.
+    pub(super) fn staged(&self, epoch: u64) -> BTreeMap<SampleId, (StagedFile, Option<StagedVolumes>)> {
+        let staged = self.files.iter().map(|files| {
+            let file = |kind: FileKind, digest: &FileDigest| StagedFile {
+                path: file_name(epoch, self.scan.scan_id, files.sample_id, kind),
+                digest: digest.clone(),
+            };
+            let volumes = files.volumes.as_ref().map(|[image, label]| StagedVolumes {
+                image: file(FileKind::Image, image),
+                label: file(FileKind::Label, label),
+            });
+            (files.sample_id, (file(FileKind::Patch, &files.patch), volumes))
+        });
+        staged.collect()
+    }
+}
+
+/// The outcome as it is stored: its digest tells a torn file from a whole one.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoredOutcome {
+    outcome: ScanOutcome,
+    sha256: String,
+}
+
+/// Writes and reads the spools of a run. One is shared by all threads of a process.
+pub struct Spool {
+    store: Arc<dyn Durable>,
+    gzip_level: Option<u32>,
+}
+
+impl Spool {
+    /// The spool of a run with these layouts. Whole volumes are encoded once, at the highest level that a layout asks for.
+    pub fn new<'a>(store: Arc<dyn Durable>, layouts: impl IntoIterator<Item = &'a dyn Layout>) -> Self {
+        let levels = layouts.into_iter().filter_map(|layout| match layout.content() {
+            Content::Volumes { gzip_level } => Some(gzip_level),
+            Content::Patches => None,
+        });
+        Self { store, gzip_level: levels.max() }
+    }
+
+    /// Opens the spool of one scan; keep it while the scan is worked on.
+    ///
+    /// # Errors
+    /// A fault of stage `sink` where no file can hold the scan.
+    pub fn open<'scan>(&self, epoch: u64, masked: &'scan MaskedScan) -> Result<ScanSpool<'_, 'scan>, Fault> {
+        let encoder = self.gzip_level.map(|level| Encoder::new(masked, level)).transpose()?;
+        Ok(ScanSpool { spool: self, epoch, masked, encoder })
+    }
+
+    /// Completes a scan's spool with its rows, and returns them as they will be read back: a score that is no finite
+    /// number is absent. Call it once for every scan of an epoch, also for faults and duplicates.
+    ///
+    /// # Errors
+    /// The outer one where the file cannot be written; the inner one is a fault of stage `sink` where a row holds a
+    /// number that is not finite outside its scores.
+    pub fn save(&self, epoch: u64, mut outcome: ScanOutcome) -> Result<Result<ScanOutcome, Fault>> {
+        for record in &mut outcome.samples {
+            record.scores = finite(&record.scores);
+        }
+        let text = canonical::line(&outcome)?;
+        if serde_json::from_slice::<ScanOutcome>(&text).ok().as_ref() != Some(&outcome) {
+            let message = "every number of a row has to be finite; one of the scan or of a tumor's geometry is not";
+            return Ok(Err(Fault::new(Stage::Sink, FaultKind::NonFinite, message)));
+        }
+        let stored = StoredOutcome { sha256: FileDigest::of(&text).sha256, outcome };
+        let text = canonical::line(&stored)?;
+        let name = outcome_name(epoch, stored.outcome.scan.scan_id);
+        self.store.stage(&name, &mut |out| out.write_all(&text))?;
+        Ok(Ok(stored.outcome))
+    }
+
+    /// The outcome of a scan from before a restart, where it and all its files are whole; whatever else is in its
+    /// spool is removed.
+    ///
+    /// # Errors
+    /// Where the folder cannot be read.
+    pub fn load_verified(&self, epoch: u64, scan_id: ScanId) -> Result<Option<ScanOutcome>> {
+        let outcome = self.load(epoch, scan_id)?;
+        if outcome.is_none() {
+            self.store.remove(&scan_folder(epoch, scan_id))?;
+        }
+        Ok(outcome)
+    }
+
+    fn load(&self, epoch: u64, scan_id: ScanId) -> Result<Option<ScanOutcome>> {
+        let Some(text) = self.store.read(&outcome_name(epoch, scan_id))? else { return Ok(None) };
+        let Ok(stored) = serde_json::from_slice::<StoredOutcome>(&text) else { return Ok(None) };
+        if FileDigest::of(&canonical::line(&stored.outcome)?).sha256 != stored.sha256
+            || stored.outcome.scan.scan_id != scan_id
+        {
+            return Ok(None);
+        }
+        for (patch, volumes) in stored.outcome.staged(epoch).into_values() {
+            let volumes = volumes.into_iter().flat_map(|volumes| [volumes.image, volumes.label]);
+            for file in std::iter::once(patch).chain(volumes) {
+                if self.store.digest(&file.path)?.as_ref() != Some(&file.digest) {
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(Some(stored.outcome))
+    }
+
+    /// Removes the spool of an epoch that is committed.
+    ///
+    /// # Errors
+    /// Where it cannot be removed.
+    pub fn clear(&self, epoch: u64) -> Result<()> {
+        self.store.remove(&epoch_folder(epoch))
+    }
+
+    /// Removes what earlier runs left of epochs that are committed, and their scratch files. `next` is the first epoch
+    /// that is not committed. Call it once at the start, before anything is staged.
+    ///
+    /// # Errors
+    /// Where something cannot be removed.
+    pub fn clear_committed(&self, next: u64) -> Result<()> {
+        for name in self.store.list(STAGING)? {
+            let open = name.parse::<u64>().is_ok_and(|epoch| epoch >= next && epoch_name(epoch) == name);
+            if !open && name != "lock" {
+                self.store.remove(&format!("{STAGING}/{name}"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The open spool of one scan.
+pub struct ScanSpool<'spool, 'scan> {
+    spool: &'spool Spool,
+    epoch: u64,
+    masked: &'scan MaskedScan,
+    /// There where a layout takes whole volumes.
+    encoder: Option<Encoder<'scan>>,
+}
+
+impl ScanSpool<'_, '_> {
+    /// Stages the files of a candidate: its patch, and whole image and label where `whole` and some layout takes them. `rows` are
+    /// its rows, one a branch that decided on it.
+    ///
+    /// # Errors
+    /// The outer one where files cannot be written; the inner one is a fault of stage `sink` where the candidate does
+    /// not fit into its scan.
+    pub fn add(&self, candidate: &Candidate, rows: &[SampleRecord], whole: bool) -> Result<Result<SampleFiles, Fault>> {
+        let Some(SampleRecord { sample_id, scan_id, .. }) = rows.first() else {
+            return Ok(Err(Fault::new(Stage::Sink, FaultKind::Mismatch, "expected rows of a candidate, got none")));
+        };
+        let patch = match encode_patch(self.masked, candidate, rows) {
+            Ok(bytes) => bytes,
+            Err(fault) => return Ok(Err(fault)),
+        };
+        let name = |kind| file_name(self.epoch, *scan_id, *sample_id, kind);
+        let store = &self.spool.store;
+        let patch = store.stage(&name(FileKind::Patch), &mut |out| out.write_all(&patch))?;
+        let mut files = SampleFiles { sample_id: *sample_id, patch, volumes: None };
+        if let Some(encoder) = self.encoder.as_ref().filter(|_| whole) {
+            if let Err(fault) = encoder.check(candidate) {
+                return Ok(Err(fault));
+            }
+            let image = store.stage(&name(FileKind::Image), &mut |out| encoder.write_image(candidate, out))?;
+            let label = store.stage(&name(FileKind::Label), &mut |out| encoder.write_label(candidate, out))?;
+            files.volumes = Some([image, label]);
+        }
+        Ok(Ok(files))
+    }
+
+    /// Removes the staged patch of a candidate that is not kept after all.
+    ///
+    /// # Errors
+    /// Where it cannot be removed.
+    pub fn drop_patch(&self, scan_id: ScanId, sample_id: SampleId) -> Result<()> {
+        self.spool.store.remove(&file_name(self.epoch, scan_id, sample_id, FileKind::Patch))
+    }
+}
+
+/// The scores that a table and a file of text can both hold.
+fn finite(scores: &Scores) -> Scores {
+    let mut kept = Scores::default();
+    for &score in Score::ALL {
+        if let Some(value) = scores.get(score).filter(|value| value.is_finite()) {
+            kept.set(score, value);
+        }
+    }
+    kept
+}
+
+/// A file of a sample.
+#[derive(Clone, Copy)]
+enum FileKind {
+    Patch,
+    Image,
+    Label,
+}
+
+/// The folder of everything staged for an epoch.
+pub(super) fn epoch_folder(epoch: u64) -> String {
+    format!("{STAGING}/{}", epoch_name(epoch))
+}
+
+fn scan_folder(epoch: u64, scan_id: ScanId) -> String {
+    format!("{}/{scan_id}", epoch_folder(epoch))
+}
+
+fn outcome_name(epoch: u64, scan_id: ScanId) -> String {
+    format!("{}/outcome.json", scan_folder(epoch, scan_id))
+}
+
+fn file_name(epoch: u64, scan_id: ScanId, sample_id: SampleId, kind: FileKind) -> String {
+    let suffix = match kind {
+        FileKind::Patch => "patch.tar",
+        FileKind::Image => "image.nii.gz",
+        FileKind::Label => "label.nii.gz",
+    };
+    format!("{}/{sample_id}.{suffix}", scan_folder(epoch, scan_id))
+}

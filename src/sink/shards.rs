@@ -1,0 +1,213 @@
+//! Tar shards with an index: what patches and whole volumes have in common.
+
+use std::io::{self, Read, Write};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::layout::Projection;
+use super::pairs::{entry, read_index};
+use super::tar::TarWriter;
+use super::{EpochStage, Sealed, StagedSample};
+use crate::error::Result;
+use crate::id::{PatientKey, SampleId};
+use crate::record::{DATA, FileEntry, Placement, Split, SplitGuard, epoch_name};
+use crate::store::Durable;
+use crate::store::canonical::{Streamed, Take};
+
+/// The bucket of a patient: all samples of a patient in an epoch share a shard, so that removing a patient touches one shard an
+/// epoch.
+pub fn bucket(patient_key: PatientKey, buckets: u32) -> u32 {
+    let hash: [u8; 32] = Sha256::digest(patient_key.to_string()).into();
+    let mut first = [0; 8];
+    first.copy_from_slice(&hash[..8]);
+    // The remainder is smaller than a u32.
+    (u64::from_le_bytes(first) % u64::from(buckets.max(1))) as u32
+}
+
+/// A committed shard, as an index lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shard {
+    /// Its file below the run folder.
+    pub path: String,
+    /// The split of its samples.
+    pub split: Split,
+    /// Its length.
+    pub bytes: u64,
+    /// SHA-256 of its content.
+    pub sha256: String,
+    /// Its samples, sorted by key.
+    pub samples: Vec<Member>,
+}
+
+/// A sample of a shard.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Member {
+    /// The sample.
+    pub key: SampleId,
+    /// Its patient.
+    pub patient_key: PatientKey,
+    /// Where its first tar header begins.
+    pub offset_bytes: u64,
+    /// Its bytes, headers and padding included.
+    pub length_bytes: u64,
+}
+
+impl Shard {
+    fn file(&self) -> &str {
+        self.path.rsplit('/').next().unwrap_or(&self.path)
+    }
+
+    /// The shard as the `wids` part of webdataset describes it.
+    fn described(&self) -> Value {
+        let samples = self
+            .samples
+            .iter()
+            .map(|member| json!({ "key": member.key, "offset": member.offset_bytes, "length": member.length_bytes }));
+        json!({
+            "url": format!("{}/{}", self.split, self.file()),
+            "nsamples": self.samples.len(),
+            "filesize": self.bytes,
+            "sha256": self.sha256,
+            "samples": samples.collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// Writes the shards of one epoch and publishes them together.
+pub(super) struct ShardWriter<'a> {
+    stage: &'a EpochStage<'a>,
+    table: &'a str,
+    publications: Vec<(String, String)>,
+    files: Vec<FileEntry>,
+    /// Each shard with the indices of its samples.
+    shards: Vec<(Shard, Vec<usize>)>,
+    samples: usize,
+}
+
+impl<'a> ShardWriter<'a> {
+    /// A writer of shards of the given table for an epoch of `samples` samples.
+    pub(super) fn new(stage: &'a EpochStage<'a>, table: &'a str, samples: usize) -> Self {
+        Self { stage, table, publications: Vec::new(), files: Vec::new(), shards: Vec::new(), samples }
+    }
+
+    /// Writes a shard of the samples with the given indices; `append` writes the members of one.
+    ///
+    /// # Errors
+    /// Where it cannot be written.
+    pub(super) fn write(
+        &mut self,
+        label: &str,
+        indices: &[usize],
+        samples: &[StagedSample],
+        append: impl Fn(&mut TarWriter<&mut dyn Write>, &StagedSample) -> io::Result<()>,
+    ) -> Result<()> {
+        let EpochStage { store, epoch, folder } = *self.stage;
+        let staged = format!("{folder}/shards/{}/{label}.tar", self.table);
+        let mut members = Vec::new();
+        let digest = store.stage(&staged, &mut |out| {
+            members.clear();
+            let mut archive = TarWriter::new(out);
+            for &index in indices {
+                let offset_bytes = archive.written();
+                append(&mut archive, &samples[index])?;
+                members.push(Member {
+                    key: samples[index].record.sample_id,
+                    patient_key: samples[index].record.patient_key,
+                    offset_bytes,
+                    length_bytes: archive.written() - offset_bytes,
+                });
+            }
+            archive.finish()
+        })?;
+        let path = format!("{DATA}/{}-{label}-{}.tar", epoch_name(epoch), digest.sha256);
+        self.publications.push((staged, path.clone()));
+        self.files.push(entry(path.clone(), self.table, &digest, members.len() as u64));
+        let split = indices.first().map_or(Split::Train, |&index| samples[index].record.split);
+        let shard = Shard { path, split, bytes: digest.bytes, sha256: digest.sha256, samples: members };
+        self.shards.push((shard, indices.to_vec()));
+        Ok(())
+    }
+
+    /// Makes all shards durable; `place` says where a sample is, by its index.
+    ///
+    /// # Errors
+    /// Where they cannot be written.
+    pub(super) fn finish(self, place: impl Fn(usize, &Shard, &Member) -> Placement) -> Result<(Sealed, Vec<Shard>)> {
+        self.stage.store.publish(&self.publications)?;
+        let mut placements = vec![Placement::default(); self.samples];
+        for (shard, indices) in &self.shards {
+            for (&index, member) in indices.iter().zip(&shard.samples) {
+                placements[index] = place(index, shard, member);
+            }
+        }
+        let shards = self.shards.into_iter().map(|(shard, _)| shard).collect();
+        Ok((Sealed { files: self.files, placements }, shards))
+    }
+}
+
+/// A staged file, to be copied into a shard.
+pub(super) fn staged(store: &dyn Durable, path: &str) -> io::Result<Box<dyn Read + Send>> {
+    let file = store.open(path).map_err(io::Error::other)?;
+    file.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("the staged file {path} is gone")))
+}
+
+/// The layout of shards by split, with the index that the `wids` part of webdataset reads beside them.
+pub(super) struct ShardLayout<'a> {
+    /// The sink's name.
+    pub name: &'a str,
+    /// The run folder.
+    pub store: &'a dyn Durable,
+    /// The committed lists of its shards.
+    pub index: &'a [FileEntry],
+}
+
+impl ShardLayout<'_> {
+    /// Links the shards and writes an index a split.
+    ///
+    /// # Errors
+    /// Where files cannot be read or written, or a patient is in two splits.
+    pub(super) fn project(&self) -> Result<()> {
+        let mut layout = Projection::open(self.store, self.name, &Split::ALL.map(Split::name))?;
+        let mut guard = SplitGuard::default();
+        self.each_shard(&mut |shard| {
+            shard.samples.iter().try_for_each(|member| guard.admit(member.patient_key, shard.split))?;
+            layout.link(shard.split.name(), shard.file(), &shard.path)
+        })?;
+        layout.tidy()?;
+        for split in Split::ALL {
+            let shardlist = Streamed::of::<Value>(|take: Take<'_, Value>| {
+                self.each_shard(&mut |shard| if shard.split == split { take(shard.described()) } else { Ok(()) })
+            });
+            let list = ShardIndex {
+                kind: "wids-shard-index-v1",
+                name: format!("{}/{split}", self.name),
+                shardlist,
+                wids_version: 1,
+            };
+            layout.json(&format!("{split}.json"), &list)?;
+        }
+        Ok(())
+    }
+
+    fn each_shard(&self, take: Take<'_, Shard>) -> Result<()> {
+        self.index.iter().try_for_each(|file| {
+            let mut shards = read_index::<Vec<Shard>>(self.store, file)?;
+            shards.sort_unstable_by(|a, b| a.path.cmp(&b.path));
+            shards.into_iter().try_for_each(&mut *take)
+        })
+    }
+}
+
+/// The index of one split, as `wids` reads it.
+#[derive(Serialize)]
+struct ShardIndex<L> {
+    #[serde(rename = "__kind__")]
+    kind: &'static str,
+    name: String,
+    shardlist: L,
+    wids_version: u32,
+}

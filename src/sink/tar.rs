@@ -1,0 +1,95 @@
+//! Tar archives whose headers hold nothing but names and lengths: equal members have equal bytes.
+
+use std::io::{self, Read, Write};
+
+/// Bytes of a tar block; headers and contents begin at multiples of it.
+pub const BLOCK_BYTES: u64 = 512;
+
+/// Writes an archive, or a part of one: parts that are written one after the other make an archive, which two empty blocks end.
+///
+/// ```
+/// use freetumor::sink::tar::TarWriter;
+/// let mut archive = TarWriter::new(Vec::new());
+/// archive.append("key.json", 2, &mut &b"{}"[..])?;
+/// archive.finish()?;
+/// let bytes = archive.into_inner();
+/// assert_eq!(bytes.len() % 512, 0);
+/// assert_eq!(tar::Archive::new(&bytes[..]).entries()?.count(), 1);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct TarWriter<W> {
+    out: W,
+    written: u64,
+}
+
+impl<W: Write> TarWriter<W> {
+    /// A writer whose first member begins where `out` is now.
+    pub fn new(out: W) -> Self {
+        Self { out, written: 0 }
+    }
+
+    /// Bytes that were written so far: the place of the next member's header.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Writes a regular file of `length` bytes.
+    ///
+    /// # Errors
+    /// Where the name is longer than tar allows, `content` has another length, or writing fails.
+    pub fn append(&mut self, name: &str, length: u64, content: &mut dyn Read) -> io::Result<()> {
+        let mut header = tar::Header::new_ustar();
+        header.set_path(name)?;
+        header.set_size(length);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header.set_cksum();
+        self.out.write_all(header.as_bytes())?;
+        let copied = io::copy(&mut content.take(length + 1), &mut self.out)?;
+        if copied != length {
+            return Err(io::Error::other(format!("{name} should have {length} bytes, got {copied}")));
+        }
+        let padding = length.next_multiple_of(BLOCK_BYTES) - length;
+        // Less than one block.
+        self.out.write_all(&[0; BLOCK_BYTES as usize][..padding as usize])?;
+        self.written += BLOCK_BYTES + length + padding;
+        Ok(())
+    }
+
+    /// Writes members that another writer made, without its end.
+    ///
+    /// # Errors
+    /// Where `part` has another length, or writing fails.
+    pub fn append_part(&mut self, length: u64, part: &mut dyn Read) -> io::Result<()> {
+        let copied = io::copy(&mut part.take(length + 1), &mut self.out)?;
+        if copied != length {
+            return Err(io::Error::other(format!("a part of an archive should have {length} bytes, got {copied}")));
+        }
+        self.written += length;
+        Ok(())
+    }
+
+    /// Hands over what is buffered.
+    ///
+    /// # Errors
+    /// Where writing fails.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+
+    /// The writer underneath.
+    pub fn into_inner(self) -> W {
+        self.out
+    }
+
+    /// Ends the archive with two empty blocks.
+    ///
+    /// # Errors
+    /// Where writing fails.
+    pub fn finish(&mut self) -> io::Result<()> {
+        self.out.write_all(&[0; 2 * BLOCK_BYTES as usize])?;
+        self.out.flush()
+    }
+}
