@@ -123,7 +123,7 @@ impl<'a> ShardWriter<'a> {
             }
             archive.finish()
         })?;
-        let path = format!("{DATA}/{}-{label}-{}.tar", epoch_name(epoch), digest.sha256);
+        let path = format!("{DATA}/{}-{}-{label}-{}.tar", epoch_name(epoch), self.table, digest.sha256);
         self.publications.push((staged, path.clone()));
         self.files.push(entry(path.clone(), self.table, &digest, members.len() as u64));
         let split = indices.first().map_or(Split::Train, |&index| samples[index].record.split);

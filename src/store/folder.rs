@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::{Disk, Durable, FileDigest, Fill, Hashing, LocalDisk, REPLACEABLE, STAGING};
+use super::{Disk, Durable, FileDigest, Fill, Hashing, LocalDisk, PRIVATE, REPLACEABLE, STAGING};
 use crate::error::{Error, ErrorKind, Result};
 
 const SCRATCH: &str = "staging/tmp";
@@ -65,7 +65,7 @@ impl Folder {
         let ends = folder.match_indices('/').map(|(end, _)| end).chain([folder.len()]);
         for end in ends {
             let (part, parent) = (&folder[..end], folder[..end].rsplit_once('/').map_or("", |(parent, _)| parent));
-            self.disk.make_folder(part, part == "private").map_err(|e| self.failed("cannot make", part, e))?;
+            self.disk.make_folder(part, is_private(part)).map_err(|e| self.failed("cannot make", part, e))?;
             if durable {
                 self.disk.sync(parent).map_err(|e| self.failed("cannot sync", parent, e))?;
             }
@@ -142,7 +142,10 @@ impl Durable for Folder {
     }
 
     fn publish(&self, files: &[(String, String)]) -> Result<()> {
-        for (staged, _) in files {
+        for (staged, name) in files {
+            if !is_private(name) {
+                self.disk.make_public(staged).map_err(|e| self.failed("cannot publish", staged, e))?;
+            }
             self.disk.sync(staged).map_err(|e| self.failed("cannot sync", staged, e))?;
         }
         let mut folders = BTreeSet::new();
@@ -220,6 +223,7 @@ impl Durable for Folder {
         if self.digest(name)?.as_ref() == Some(&digest) {
             return self.disk.remove(&scratch).map_err(|e| self.failed("cannot remove", &scratch, e));
         }
+        self.disk.make_public(&scratch).map_err(|e| self.failed("cannot publish", &scratch, e))?;
         self.disk.sync(&scratch).map_err(|e| self.failed("cannot sync", &scratch, e))?;
         self.disk.rename(&scratch, name).map_err(|e| self.failed("cannot write", name, e))
     }
@@ -236,11 +240,22 @@ impl Durable for Folder {
         self.disk.sync(folder).map_err(|e| self.failed("cannot sync", folder, e))
     }
 
+    fn make_private(&self) -> Result<()> {
+        PRIVATE.iter().try_for_each(|folder| {
+            self.disk.make_private(folder).map_err(|e| self.failed("cannot restrict", folder, e))
+        })
+    }
+
     fn place(&self, name: &str) -> String {
         // Joining an empty name would add a slash.
         let place = if name.is_empty() { self.root.clone() } else { self.root.join(name) };
         place.display().to_string()
     }
+}
+
+/// Whether a folder or file is for its owner only.
+fn is_private(name: &str) -> bool {
+    PRIVATE.iter().any(|folder| lies_in(name, folder))
 }
 
 /// Whether a file of this name may be removed.
@@ -334,12 +349,38 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn private_files_are_for_their_owner_only() {
+    fn staged_and_private_files_are_for_their_owner_only() {
         use std::os::unix::fs::PermissionsExt;
         let (place, folder) = folder();
+        let path = |name: &str| place.path().join("run").join(name);
+        let mode = |name: &str| std::fs::metadata(path(name)).unwrap().permissions().mode() & 0o777;
         folder.create("private/000.jsonl", b"{}\n").unwrap();
-        let mode = std::fs::metadata(place.path().join("run/private")).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o700);
+        folder
+            .stage("staging/1/scan/file", &mut |out| {
+                // From the first byte.
+                assert!(
+                    std::fs::read_dir(path("staging/tmp"))
+                        .unwrap()
+                        .all(|file| { file.unwrap().metadata().unwrap().permissions().mode() & 0o077 == 0 })
+                );
+                out.write_all(b"voxels")
+            })
+            .unwrap();
+        for folder in ["private", "staging", "staging/tmp", "staging/1", "staging/1/scan"] {
+            assert_eq!(mode(folder), 0o700, "{folder}");
+        }
+        for file in ["private/000.jsonl", "staging/1/scan/file"] {
+            assert_eq!(mode(file), 0o600, "{file}");
+        }
+        // What is committed has the permissions of the run folder.
+        std::fs::set_permissions(path(""), std::fs::Permissions::from_mode(0o750)).unwrap();
+        folder.publish(&[("staging/1/scan/file".into(), "data/file".into())]).unwrap();
+        assert_eq!(mode("data/file"), 0o640);
+        // A start corrects what was changed, and leaves what is committed.
+        std::fs::set_permissions(path("private"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::set_permissions(path("private/000.jsonl"), std::fs::Permissions::from_mode(0o644)).unwrap();
+        folder.make_private().unwrap();
+        assert_eq!((mode("private"), mode("private/000.jsonl"), mode("data/file")), (0o700, 0o600, 0o640));
     }
 
     #[test]

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use freetumor::dataflow::{Progress, RunOptions, RunReport, run};
 use freetumor::error::Result;
 use freetumor::graph::{GraphFile, Machine, Plan, Registry, check};
+use freetumor::id::ScanId;
 use freetumor::ingest::nifti::{self, Datatype};
-use freetumor::record::ScanRecord;
 use freetumor::record::parquet::read_part;
+use freetumor::record::{ScanRecord, Status};
 use freetumor::run::RunFolder;
 use freetumor::store::FileDigest;
 use freetumor::volume::{Affine, Grid};
@@ -89,7 +90,7 @@ fn the_dataflow_gives_the_bytes_of_the_loop() {
     let plain = tempfile::tempdir().unwrap();
     plain_loop(plan_of(PHANTOMS, plain.path()), plain.path()).unwrap();
     let expected = committed(plain.path());
-    assert!(expected.keys().any(|name| name.starts_with("samples/pairs/")), "{:?}", expected.keys());
+    assert!(expected.keys().any(|name| name.ends_with(".image.nii.gz")), "{:?}", expected.keys());
     for (workers, threads) in [(1, 1), (2, 3), (4, 2)] {
         let folder = tempfile::tempdir().unwrap();
         let options = RunOptions { workers, threads, ..RunOptions::default() };
@@ -207,7 +208,7 @@ impl Archive {
     }
 
     /// Status and first of every scan.
-    fn scans(&self, out: &str) -> BTreeMap<String, (String, Option<String>)> {
+    fn scans(&self, out: &str) -> BTreeMap<ScanId, (Status, Option<ScanId>)> {
         let folder = RunFolder::open(self.folder.path().join(out)).unwrap();
         let files = folder.files("scans", None).unwrap();
         let rows = files.iter().flat_map(|file| read_part::<ScanRecord>(folder.verified(file).unwrap()).unwrap());
@@ -229,9 +230,9 @@ fn the_length_of_epochs_does_not_decide_what_becomes_of_equal_and_spoiled_scans(
         archive.scans(&out)
     });
     assert!(all[0] == all[1] && all[1] == all[2], "{all:#?}");
-    let count = |status: &str| all[0].values().filter(|(is, _)| is == status).count();
-    assert_eq!(count("done"), 6);
-    assert!(count("fault") > 0 && count("duplicate") > 0, "{all:#?}");
+    let count = |status: Status| all[0].values().filter(|(is, _)| *is == status).count();
+    assert_eq!(count(Status::Done), 6);
+    assert!(count(Status::Fault) > 0 && count(Status::Duplicate) > 0, "{all:#?}");
 }
 
 #[test]
