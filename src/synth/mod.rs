@@ -5,7 +5,6 @@
 
 pub mod blend;
 pub mod classes;
-mod components;
 mod config;
 mod difference;
 mod gaussian;

@@ -1,13 +1,12 @@
 //! A drawn shape put into the scan: clipped to the organ, in the candidate's box.
 
 use super::blend::tumor_of;
-use super::components::keep_largest;
 use super::config::{Differences, Sites};
 use super::gaussian::radius;
 use super::rules::{Plan, TRUNCATE};
 use super::shape::DrawnShape;
 use crate::mask::MaskedScan;
-use crate::volume::{Array3, Region, Stretches};
+use crate::volume::{Array3, Region, Stretches, keep_largest};
 
 /// A shape where it lies in the scan, clipped to the organ.
 pub(super) struct Placed {
