@@ -59,6 +59,7 @@ pub mod nn;
 pub mod random;
 pub mod score;
 pub mod shield;
+pub mod simd;
 pub mod sink;
 pub mod suggest;
 pub mod synth;

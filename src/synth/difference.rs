@@ -6,8 +6,8 @@ use super::gaussian::{gaussian, radius};
 use super::noise::SmoothNoise;
 use super::organ::OrganSummary;
 use super::prior::Contrast;
-use super::wide::{Wide, widest};
 use crate::random::Draws;
+use crate::simd::{Simd, Work, vectorised_short};
 use crate::volume::{Array3, Stretches};
 
 /// The mean of the textures: differences are divided by it, so that contrasts are means in HU.
@@ -150,7 +150,13 @@ impl Structure {
 /// HU to take away for a tumor of even contrast, its core and rim; vessels that cross it are taken out.
 fn darker(draws: &mut Draws, place: &Place, contrast_hu: f64, core_hu: f64) -> Array3<f32> {
     let structure = Structure::draw(draws, place.diameter_mm);
-    widest(Darkening { place, hu: vessels(place), contrast: contrast_hu as f32, core: core_hu as f32, structure })
+    vectorised_short(Darkening {
+        place,
+        hu: vessels(place),
+        contrast: contrast_hu as f32,
+        core: core_hu as f32,
+        structure,
+    })
 }
 
 /// A contrast that is to be added to `hu`, with its core and rim.
@@ -162,11 +168,11 @@ struct Darkening<'a> {
     structure: Structure,
 }
 
-impl Wide for Darkening<'_> {
+impl Work for Darkening<'_> {
     type Output = Array3<f32>;
 
     #[inline(always)]
-    fn done(mut self) -> Array3<f32> {
+    fn run<S: Simd>(mut self) -> Array3<f32> {
         let Self { place, contrast, core, structure: Structure { core_from, rim_share, rim_mm }, .. } = self;
         let depth_mm = (place.diameter_mm / 2.0) as f32;
         for (y, z, stretch) in place.within.rows() {

@@ -1,6 +1,6 @@
 //! Gaussian smoothing of a box whose surroundings are zero.
 
-use super::wide::{Wide, widest};
+use crate::simd::{Simd, Work, vectorised_short};
 use crate::volume::{Array3, Stretches};
 
 /// The weights of a Gaussian at whole voxels `0..=radius`, those on both sides summing to one.
@@ -31,7 +31,7 @@ pub(crate) fn gaussian(values: &Array3<f32>, sigma_voxels: [f64; 3], truncate: f
 /// Values within `wanted` are computed, the others mean nothing. Products are rounded before they are added, so that vectors
 /// of any width give the same bits.
 pub(crate) fn separable(values: &Array3<f32>, half_kernels: [Vec<f32>; 3], wanted: &Stretches) -> Array3<f32> {
-    widest(Convolution { values, half_kernels, wanted })
+    vectorised_short(Convolution { values, half_kernels, wanted })
 }
 
 struct Convolution<'a> {
@@ -40,11 +40,11 @@ struct Convolution<'a> {
     wanted: &'a Stretches,
 }
 
-impl Wide for Convolution<'_> {
+impl Work for Convolution<'_> {
     type Output = Array3<f32>;
 
     #[inline(always)]
-    fn done(self) -> Array3<f32> {
+    fn run<S: Simd>(self) -> Array3<f32> {
         convolved(self.values, &self.half_kernels, self.wanted)
     }
 }

@@ -20,7 +20,6 @@ mod rules;
 pub mod shape;
 mod site;
 pub mod texture;
-mod wide;
 
 use serde::{Deserialize, Serialize};
 

@@ -8,8 +8,8 @@ use std::sync::{Arc, OnceLock};
 use rayon::prelude::*;
 
 use super::gaussian::{radius, weights};
-use super::wide::{Wide, widest};
 use crate::random::{Draws, Key};
+use crate::simd::{Simd, Work, vectorised_short};
 use crate::volume::{Array3, Stretches};
 
 /// Voxels along each side of a volume.
@@ -103,7 +103,7 @@ impl TexturePool {
                 })
                 .collect::<Vec<Tap>>()
         });
-        widest(Reading { volume, within, taps })
+        vectorised_short(Reading { volume, within, taps })
     }
 }
 
@@ -114,11 +114,11 @@ struct Reading<'a> {
     taps: [Vec<Tap>; 3],
 }
 
-impl Wide for Reading<'_> {
+impl Work for Reading<'_> {
     type Output = Array3<f32>;
 
     #[inline(always)]
-    fn done(self) -> Array3<f32> {
+    fn run<S: Simd>(self) -> Array3<f32> {
         trilinear(self.volume, self.within, &self.taps)
     }
 }
