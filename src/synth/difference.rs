@@ -2,13 +2,12 @@
 //!
 //! A difference is the share of the window's width by which the blend darkens where shape and texture are 1.
 
-use super::gaussian::{gaussian, radius};
 use super::noise::SmoothNoise;
 use super::organ::OrganSummary;
 use super::prior::Contrast;
 use crate::random::Draws;
 use crate::simd::{Simd, Work, vectorised_short};
-use crate::volume::{Array3, Stretches};
+use crate::volume::{Array3, Boundary, Gaussian, Stretches, radius_voxels};
 
 /// The mean of the textures: differences are divided by it, so that contrasts are means in HU.
 pub const TEXTURE_MEAN: f32 = 0.525;
@@ -193,7 +192,7 @@ fn vessels(place: &Place) -> Array3<f32> {
     let sigma = place.spacing_mm.map(|mm| VESSEL_SIGMA_MM / mm);
     let shape = place.before.shape();
     let (mut organ_hu, mut healthy) = (Array3::filled(shape, 0.0f32), Array3::filled(shape, 0.0f32));
-    for (y, z, stretch) in place.within.grown(sigma.map(|sigma| radius(sigma, VESSEL_TRUNCATE))).rows() {
+    for (y, z, stretch) in place.within.grown(sigma.map(|sigma| radius_voxels(sigma, VESSEL_TRUNCATE))).rows() {
         let seen = place.before.row(y, z)[stretch.clone()].iter().zip(&place.labels.row(y, z)[stretch.clone()]);
         let kept = organ_hu.row_mut(y, z)[stretch.clone()].iter_mut().zip(&mut healthy.row_mut(y, z)[stretch]);
         for ((kept_hu, kept), (hu, &label)) in kept.zip(seen) {
@@ -201,8 +200,9 @@ fn vessels(place: &Place) -> Array3<f32> {
             (*kept_hu, *kept) = (hu * inside, inside);
         }
     }
-    let mut smooth = gaussian(&organ_hu, sigma, VESSEL_TRUNCATE, place.within);
-    let weight = gaussian(&healthy, sigma, VESSEL_TRUNCATE, place.within);
+    let filter = Gaussian::truncated(sigma, VESSEL_TRUNCATE, Boundary::Zero);
+    let mut smooth = filter.smoothed_within(&organ_hu, place.within);
+    let weight = filter.smoothed_within(&healthy, place.within);
     let (median, spread) = (place.organ.median_hu as f32, place.organ.spread_hu as f32);
     for (y, z, stretch) in place.within.rows() {
         let weights = &weight.row(y, z)[stretch.clone()];

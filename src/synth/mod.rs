@@ -7,7 +7,6 @@ pub mod blend;
 pub mod classes;
 mod config;
 mod difference;
-mod gaussian;
 mod generator;
 mod level;
 mod marching;

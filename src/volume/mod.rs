@@ -26,6 +26,7 @@ pub use components::{Components, Connectivity, Run};
 pub use crop::padding_to;
 pub use distance::distance_mm;
 pub use gaussian::{Boundary, Gaussian, Scratch};
+pub(crate) use gaussian::{half_kernel, radius_voxels};
 pub use grid::{Grid, Region};
 pub use likeliest::likeliest;
 pub use orientation::Orientation;
