@@ -94,6 +94,7 @@ pub mod random;
 pub mod record;
 pub mod run;
 pub mod score;
+pub mod simd;
 pub mod sink;
 pub mod store;
 pub mod suggest;

@@ -105,7 +105,7 @@ fn words(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn ids_that_depend_on_paths_depend_on_the_secret() {
-    let (names, others) = (["4711", "4712", "4713"], ["mustermann", "doe", "roe"]);
+    let (names, others) = (["pat-4711", "pat-4712", "pat-4713"], ["mustermann", "doe", "roe"]);
     let run_of = |patients: &[&str], secret: &str| {
         let place = tempfile::tempdir().unwrap();
         archive(&place.path().join("ct"), patients);
@@ -126,10 +126,10 @@ fn ids_that_depend_on_paths_depend_on_the_secret() {
 #[test]
 fn a_search_over_patient_numbers_finds_nothing() {
     let place = tempfile::tempdir().unwrap();
-    archive(&place.path().join("ct"), &["4711", "4712", "4713"]);
+    archive(&place.path().join("ct"), &["pat-4711", "pat-4712", "pat-4713"]);
     run_in(place.path(), "a secret for tests only");
     let text = texts(&place.path().join("run"));
-    for name in ["4711", place.path().join("ct").to_str().unwrap()] {
+    for name in ["pat-4711", place.path().join("ct").to_str().unwrap()] {
         assert!(!text.contains(name), "{name} is in a file outside of RUN/private");
     }
     let words = words(&text);
@@ -139,7 +139,7 @@ fn a_search_over_patient_numbers_finds_nothing() {
     };
     let mut tried = 0;
     for number in 0..10_000u32 {
-        let patient = format!("{number:04}");
+        let patient = format!("pat-{number:04}");
         for name in [patient.clone(), format!("{patient}/ct.nii"), format!("ct/{patient}/ct.nii"), format!("{patient}/labels.nii")] {
             for scope in ["", "scans", "private", "fingerprint", "scan of scans"] {
                 let length = (scope.len() as u64).to_le_bytes();
