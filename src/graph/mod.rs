@@ -19,6 +19,7 @@ mod plan;
 mod problem;
 mod registry;
 mod schema;
+mod schema_check;
 mod set;
 mod settings;
 mod spec;
