@@ -20,6 +20,7 @@ mod plan;
 mod problem;
 mod registry;
 mod schema;
+mod schema_check;
 mod set;
 mod settings;
 mod spec;
