@@ -22,7 +22,8 @@ fn archive(root: &Path, folder: &str, first_voxel: u8) {
         let hu = Array3::from_fn(grid.shape, |[x, y, z]| ((x * 7 + y * 5 + z * 3 + case * 11) % 40) as i16 + 90);
         let mut labels = Array3::filled(grid.shape, 1u8);
         labels.as_mut_slice()[0] = first_voxel;
-        let file = |datatype, voxels: Vec<u8>| [&nifti::encode_header(&grid, datatype, "").unwrap()[..], &voxels].concat();
+        let file =
+            |datatype, voxels: Vec<u8>| [&nifti::encode_header(&grid, datatype, "").unwrap()[..], &voxels].concat();
         let voxels = hu.as_slice().iter().flat_map(|hu| hu.to_le_bytes()).collect();
         std::fs::write(place.join("ct.nii"), file(Datatype::I16, voxels)).unwrap();
         std::fs::write(place.join("labels.nii"), file(Datatype::U8, labels.into_vec())).unwrap();

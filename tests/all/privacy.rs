@@ -20,7 +20,8 @@ fn archive(root: &Path, patients: &[&str]) {
         let place = root.join(patient);
         std::fs::create_dir_all(&place).unwrap();
         let hu = Array3::from_fn(grid.shape, |[x, y, z]| ((x * 7 + y * 5 + z * 3 + number * 11) % 40) as i16 + 90);
-        let file = |datatype, voxels: Vec<u8>| [&nifti::encode_header(&grid, datatype, "").unwrap()[..], &voxels].concat();
+        let file =
+            |datatype, voxels: Vec<u8>| [&nifti::encode_header(&grid, datatype, "").unwrap()[..], &voxels].concat();
         let voxels = hu.as_slice().iter().flat_map(|hu| hu.to_le_bytes()).collect();
         std::fs::write(place.join("ct.nii"), file(Datatype::I16, voxels)).unwrap();
         if number + 1 < patients.len() {
@@ -140,7 +141,12 @@ fn a_search_over_patient_numbers_finds_nothing() {
     let mut tried = 0;
     for number in 0..10_000u32 {
         let patient = format!("pat-{number:04}");
-        for name in [patient.clone(), format!("{patient}/ct.nii"), format!("ct/{patient}/ct.nii"), format!("{patient}/labels.nii")] {
+        for name in [
+            patient.clone(),
+            format!("{patient}/ct.nii"),
+            format!("ct/{patient}/ct.nii"),
+            format!("{patient}/labels.nii"),
+        ] {
             for scope in ["", "scans", "private", "fingerprint", "scan of scans"] {
                 let length = (scope.len() as u64).to_le_bytes();
                 let recipes: [&[&[u8]]; 4] = [
