@@ -10,7 +10,7 @@ use freetumor::graph::{GraphFile, Machine, Plan, Registry, check};
 use freetumor::id::ScanId;
 use freetumor::ingest::nifti::{self, Datatype};
 use freetumor::record::parquet::read_part;
-use freetumor::record::{ScanRecord, Status};
+use freetumor::record::{QualityRecord, ScanRecord, Status};
 use freetumor::run::RunFolder;
 use freetumor::store::FileDigest;
 use freetumor::volume::{Affine, Grid};
@@ -214,6 +214,28 @@ impl Archive {
         let rows = files.iter().flat_map(|file| read_part::<ScanRecord>(folder.verified(file).unwrap()).unwrap());
         rows.map(|row| (row.scan_id, (row.status, row.duplicate_of))).collect()
     }
+}
+
+#[test]
+fn a_restart_without_attempts_adds_nothing_to_quality() {
+    let archive = Archive::new();
+    archive.add("a", 10, true);
+    archive.run("out", 4).unwrap();
+    // A scan of equal content: a row of `scans`, and no attempt.
+    archive.add("b", 10, true);
+    let report = archive.run("out", 4).unwrap();
+    assert_eq!((report.new_scans, report.duplicates), (1, 1));
+    let folder = RunFolder::open(archive.folder.path().join("out")).unwrap();
+    let tables = |epoch| {
+        let (commit, _) = folder.commit(epoch).unwrap();
+        commit.add.into_iter().map(|file| file.table).collect::<Vec<_>>()
+    };
+    assert!(tables(0).contains(&"quality".to_owned()));
+    assert_eq!(tables(1), ["scans"]);
+    let parts = |table| folder.files(table, None).unwrap();
+    let rows = |file| read_part::<QualityRecord>(folder.verified(file).unwrap()).unwrap();
+    let attempts: i64 = parts("quality").iter().flat_map(rows).map(|row| row.attempts).sum();
+    assert_eq!(attempts as u64, report.accepted + report.rejected);
 }
 
 #[test]

@@ -95,14 +95,14 @@ def check_table_folders(run: pathlib.Path, files: dict[str, dict]) -> None:
         folder = run / table
         expected = sum(file["rows"] for file in files.values() if file["table"] == table)
         counts = {
-            "duckdb": duckdb.sql(f"SELECT count(*) FROM read_parquet('{folder}/*.parquet')").fetchone()[0],
+            "duckdb": duckdb.execute(f"SELECT count(*) FROM read_parquet('{folder}/*.parquet')").fetchone()[0],
             "polars": len(polars.read_parquet(folder)),
             "pandas": len(pandas.read_parquet(folder)),
             "pyarrow": pyarrow.parquet.read_table(folder).num_rows,
         }
         assert set(counts.values()) == {expected}, (table, expected, counts)
-    attempts = duckdb.sql(f"SELECT sum(attempts) FROM read_parquet('{run}/quality/*.parquet')").fetchone()[0]
-    rows = duckdb.sql(f"SELECT count(*) FROM read_parquet('{run}/samples/*.parquet')").fetchone()[0]
+    attempts = duckdb.execute(f"SELECT sum(attempts) FROM read_parquet('{run}/quality/*.parquet')").fetchone()[0]
+    rows = duckdb.execute(f"SELECT count(*) FROM read_parquet('{run}/samples/*.parquet')").fetchone()[0]
     assert attempts == rows, (attempts, rows)
     print(f"duckdb, polars, pandas and pyarrow read {rows} rows of samples from the folder, and as many in quality")
 

@@ -130,7 +130,7 @@ fn synthesis_and_scores_have_their_own_faults() {
         let tumors = "[stages.tumors]\nkind = \"rules\"\ninputs = [\"organs\"]\nmin_diameter_voxels = 1.5\n";
         let fault = own(tumors.to_owned() + &stage("contrast", "tumors", script, well, more));
         assert_eq!((fault.stage, fault.node.as_deref()), (Stage::Score, Some("contrast")));
-        assert!(fault.message.starts_with("liver, variant 0, attempt 0: expected"), "{fault}");
+        assert!(fault.message.starts_with("variant 0: liver, attempt 0: expected"), "{fault}");
         fault
     };
     assert_says(&score(":"), FaultKind::Missing, "expected scores of the program, it gave none");

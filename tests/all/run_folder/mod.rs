@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use freetumor::cli::files::{FilesArgs, files};
+use freetumor::error::ErrorKind;
 use freetumor::random::Key;
 use freetumor::record::FileEntry;
 use freetumor::run::seal::{SealedEpoch, seal};
@@ -157,6 +158,67 @@ fn a_folder_keeps_to_its_own_pipeline() {
         "{error}"
     );
     RunFolder::create_or_resume(&path, &fixture::manifest(7)).unwrap();
+}
+
+#[test]
+fn a_folder_of_an_older_format_is_refused_by_number() {
+    let place = tempfile::tempdir().unwrap();
+    std::fs::write(place.path().join("run.json"), r#"{"format": 2, "seed": 7}"#).unwrap();
+    for error in [
+        RunFolder::open(place.path()).err().unwrap(),
+        RunFolder::create_or_resume(place.path(), &fixture::manifest(7)).err().unwrap(),
+    ] {
+        assert!(error.to_string().contains("has format 2, this program reads format 3"), "{error}");
+        assert!(error.hint().unwrap().contains("the version of freetumor that wrote it"), "{error:?}");
+    }
+}
+
+#[test]
+fn callers_tell_errors_by_their_kind() {
+    let place = tempfile::tempdir().unwrap();
+    let first = RunFolder::create_or_resume(place.path(), &fixture::manifest(7)).unwrap();
+    let kind = |seed| RunFolder::create_or_resume(place.path(), &fixture::manifest(seed)).err().unwrap().kind();
+    assert_eq!(kind(7), ErrorKind::Locked);
+    assert_eq!(kind(8), ErrorKind::OtherPipeline);
+    drop(first);
+    let store: Arc<dyn Durable> = Arc::new(Folder::local(place.path()));
+    let writer = fixture::run(&store, &fixture::sinks(), 1, 4, SHAPE).unwrap();
+    assert_eq!(store.create("epochs/000000000000.json", b"another").unwrap_err().kind(), ErrorKind::Fenced);
+    let part = writer.folder().files("samples", None).unwrap()[0].clone();
+    std::fs::remove_file(place.path().join(&part.path)).unwrap();
+    assert_eq!(writer.folder().check_length(&part).unwrap_err().kind(), ErrorKind::Damaged);
+}
+
+#[test]
+fn the_folder_of_a_table_holds_the_head_and_nothing_else() {
+    let place = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Durable> = Arc::new(Folder::local(place.path()));
+    let writer = fixture::run(&store, &fixture::sinks(), 2, 4, SHAPE).unwrap();
+    let head = |table: &str| -> Vec<String> {
+        let files = writer.folder().files(table, None).unwrap();
+        files.iter().map(|file| file.path.strip_prefix("data/").unwrap().to_owned()).collect()
+    };
+    let listed = |table: &str| store.list(table).unwrap();
+    for table in ["samples", "scans", "faults"] {
+        assert_eq!(listed(table), head(table), "{table}");
+        assert!(!head(table).is_empty());
+    }
+    // A link that is lost or damaged is made again, a part that does not count goes, a file of another name stays.
+    let samples = place.path().join("samples");
+    let [first, second] = &head("samples")[..] else { panic!("two epochs") };
+    std::fs::remove_file(samples.join(first)).unwrap();
+    std::fs::remove_file(samples.join(second)).unwrap();
+    std::fs::write(samples.join(second), "torn").unwrap();
+    std::fs::write(samples.join(format!("{:012}-{}.parquet", 7, "0".repeat(64))), "stray").unwrap();
+    std::fs::write(samples.join("notes.txt"), "mine").unwrap();
+    writer.project(fixture::each(&fixture::sinks())).unwrap();
+    assert_eq!(listed("samples"), [first.as_str(), second.as_str(), "notes.txt"]);
+    for name in [first, second] {
+        assert_eq!(
+            std::fs::read(samples.join(name)).unwrap(),
+            std::fs::read(place.path().join("data").join(name)).unwrap()
+        );
+    }
 }
 
 #[test]
