@@ -12,6 +12,7 @@ mod folder;
 mod for_loop;
 mod graph;
 mod infer;
+mod kernel_class;
 mod mask;
 mod network_stages;
 mod nifti;
