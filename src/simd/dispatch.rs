@@ -35,10 +35,10 @@ pub(crate) fn run<W: Work>(class: Class, work: W) -> W::Output {
     }
 }
 
-/// Does the work with the widest vectors that the processor has.
+/// Does the work with the instruction set of this process's class.
 #[inline]
 pub(crate) fn vectorised<W: Work>(work: W) -> W::Output {
-    run(Class::detect(), work)
+    run(Class::current(), work)
 }
 
 /// Does work on short rows, such as those of a tumor's box, with AVX2 at most: vectors of 16 numbers leave more of a short
@@ -46,7 +46,7 @@ pub(crate) fn vectorised<W: Work>(work: W) -> W::Output {
 /// the same in every class.
 #[inline]
 pub(crate) fn vectorised_short<W: Work>(work: W) -> W::Output {
-    run(Class::detect().min(Class::Avx2), work)
+    run(Class::current().min(Class::Avx2), work)
 }
 
 /// The kernel `K`, compiled for AVX-512.

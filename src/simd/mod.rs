@@ -17,9 +17,11 @@
 //! vectors is safe, and only access through pointers is not.
 //!
 //! A sum or product has the same bits in every class. [`Simd::mul_add`] does not: it rounds once with FMA, twice without.
+//! Nor do exponentials and logarithms of the standard library: results that are recorded take those of [`Class`].
 
 mod class;
 mod dispatch;
+mod elementary;
 mod portable;
 #[cfg(target_arch = "x86_64")]
 mod x86;

@@ -13,6 +13,7 @@ mod for_loop;
 mod graph;
 mod identities;
 mod infer;
+mod kernel_class;
 mod mask;
 mod network_stages;
 mod nifti;

@@ -8,10 +8,10 @@ const ROOMS: &[(&str, &str)] = &[
     ("random", ""),
     ("suggest", ""),
     ("shield", ""),
-    ("simd", ""),
+    ("simd", "error"),
     ("volume", "error random simd"),
     ("nn", "error suggest shield simd"),
-    ("view", "error volume nn"),
+    ("view", "error simd volume nn"),
     ("ingest", "error random suggest volume"),
     ("mask", "error random suggest volume view ingest"),
     ("synth", "error random simd volume view ingest mask"),
@@ -20,10 +20,10 @@ const ROOMS: &[(&str, &str)] = &[
     ("filter", "error suggest score"),
     ("sink", "error random volume ingest mask synth score filter"),
     ("tables", "error ingest sink"),
-    ("train", "error random suggest volume nn view ingest mask synth score filter sink tables"),
+    ("train", "error random suggest simd volume nn view ingest mask synth score filter sink tables"),
     ("graph", "error random suggest volume nn view ingest mask synth score command filter sink tables"),
     ("dataflow", "error random shield volume view ingest mask synth score filter sink tables graph"),
-    ("cli", "error random suggest shield volume nn view ingest mask sink train tables graph dataflow"),
+    ("cli", "error random suggest shield simd volume nn view ingest mask sink train tables graph dataflow"),
 ];
 
 /// A crate, and the only places that may name it.

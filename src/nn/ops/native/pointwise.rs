@@ -6,10 +6,10 @@ use rayon::prelude::*;
 use super::exp::{erf, exp};
 use super::{PIECE, filled, piece_of};
 use crate::nn::kernel::zeros;
-use crate::nn::ops::activation::{Gelu, LeakyRelu};
+use crate::nn::ops::activation::{Gelu, LeakyRelu, Sigmoid, Tanh};
 use crate::nn::ops::add::Add;
 use crate::nn::ops::operator::{Native, Slices};
-use crate::simd::{Simd, Work, vectorised};
+use crate::simd::{Class, Simd, Work, vectorised};
 
 /// A function of a number and of another one beside it.
 trait Function: Copy + Sync {
@@ -93,6 +93,42 @@ impl Native for Gelu {
 
     fn backward(&self, call: &Slices) -> Result<Vec<Option<Vec<f32>>>> {
         Ok(vec![Some(map(GeluGradient, call.inputs[0], call.grad))])
+    }
+}
+
+/// `function` of each pair of numbers, one at a time: for functions that there are no vectors of.
+fn map_each(x: &[f32], beside: &[f32], function: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
+    filled(x.len(), PIECE, |i, y| {
+        let pairs = piece_of(x, i, PIECE).iter().zip(piece_of(beside, i, PIECE));
+        y.iter_mut().zip(pairs).for_each(|(y, (&x, &beside))| *y = function(x, beside));
+    })
+}
+
+impl Native for Tanh {
+    fn forward(&self, inputs: &[&[f32]]) -> Result<Vec<f32>> {
+        let class = Class::current();
+        Ok(map_each(inputs[0], inputs[0], |x, _| class.tanh(x)))
+    }
+
+    fn backward(&self, call: &Slices) -> Result<Vec<Option<Vec<f32>>>> {
+        Ok(vec![Some(map_each(call.output, call.grad, |y, grad| grad * (1. - y * y)))])
+    }
+}
+
+impl Native for Sigmoid {
+    fn forward(&self, inputs: &[&[f32]]) -> Result<Vec<f32>> {
+        let class = Class::current();
+        Ok(map_each(inputs[0], inputs[0], |x, _| 1. / (class.exp(-x) + 1.)))
+    }
+
+    fn backward(&self, call: &Slices) -> Result<Vec<Option<Vec<f32>>>> {
+        let class = Class::current();
+        let slope = |x: f32, grad: f32| {
+            let power = class.exp(-x);
+            let sum = power + 1.;
+            grad / (sum * sum) * power
+        };
+        Ok(vec![Some(map_each(call.inputs[0], call.grad, slope))])
     }
 }
 
