@@ -35,6 +35,8 @@ const ENGINES: &[(&str, &[&str])] = &[
     ("dicom_core", &["ingest"]),
     ("crossbeam", &["dataflow", "ingest", "nn/service"]),
     ("parquet", &["sink", "train", "tables", "dataflow"]),
+    ("safetensors", &["nn/weights"]),
+    ("plotters", &["train/chart", "train/curves", "train/metrics"]),
     ("clap", &["cli", "main"]),
     ("std::arch", &["simd"]),
 ];
