@@ -126,9 +126,8 @@ fn start_log(format: LogFormat) {
 }
 
 /// The plan of a graph file; `None` where it has problems, which are said on `stderr`.
-fn load_plan(path: &Path, sets: &[String], registry: &Registry, stderr: &mut dyn Write) -> Result<Option<Plan>> {
-    let file = GraphFile::open(path)?.with_sets(sets);
-    let checked = check(&file, registry);
-    print::print_problems(&file, &checked.problems.iter().collect::<Vec<_>>(), stderr)?;
+fn load_plan(file: &GraphFile, registry: &Registry, stderr: &mut dyn Write) -> Result<Option<Plan>> {
+    let checked = check(file, registry);
+    print::print_problems(file, &checked.problems.iter().collect::<Vec<_>>(), stderr)?;
     Ok(checked.plan.filter(|_| !checked.problems.iter().any(|problem| problem.severity == Severity::Error)))
 }

@@ -10,8 +10,10 @@ use clap::Args;
 
 use crate::dataflow::{Progress, RunOptions, RunReport};
 use crate::error::{Error, Result};
-use crate::graph::{Plan, Registry};
+use crate::graph::{GraphFile, Plan, Registry};
 use crate::inference::Phase;
+use crate::run::RunManifest;
+use crate::simd::Class;
 use crate::sink::Output;
 
 use super::network::DeviceName;
@@ -97,13 +99,18 @@ pub(super) fn fed_by_training(plan: &Plan, pipeline: &Path) -> Option<(String, S
 /// # Errors
 /// What could not be run at all, or had to stop.
 pub fn run(args: &RunArgs, registry: &Registry, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<u8> {
-    let Some(plan) = super::load_plan(&args.pipeline, &args.set, registry, stderr)? else {
+    let file = GraphFile::open(&args.pipeline)?.with_sets(&args.set);
+    let out = args.out.clone().or_else(|| Some(Path::new("runs").join(file.pipeline_name()?)));
+    if let (Some(out), DeviceName::Cpu) = (&out, args.device) {
+        select_kernel_class_of(out)?;
+    }
+    let Some(plan) = super::load_plan(&file, registry, stderr)? else {
         return Ok(2);
     };
     if let Some((message, hint)) = fed_by_training(&plan, &args.pipeline) {
         return Err(Error::new(format!("{}: {message}", args.pipeline.display())).with_hint(hint));
     }
-    let out = args.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(&plan.name));
+    let out = out.unwrap_or_else(|| Path::new("runs").join(&plan.name));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     if let Some(size) = args.memory.filter(|size| size.as_u64() < LEAST_MEMORY_BYTES) {
         let error = Error::new(format!("--memory is {size}, less than any scan takes: expected at least 1 MiB"));
@@ -135,6 +142,20 @@ pub fn run(args: &RunArgs, registry: &Registry, stdout: &mut dyn Write, stderr: 
             Ok(streamed) => code.and_then(|code| streamed.map(|()| code)),
             Err(_) => Err(Error::new("the stream ended in a panic; see the log")),
         }
+    })
+}
+
+/// Computes in the kernel class of the run folder that goes on, before anything is computed: a run has one.
+///
+/// # Errors
+/// Where this processor lacks it, or `--kernel-class` asks for another one.
+fn select_kernel_class_of(out: &Path) -> Result<()> {
+    let Some(class) = RunManifest::kernel_class_in(out) else {
+        return Ok(());
+    };
+    Class::select(class).map_err(|error| {
+        Error::new(format!("{} was begun in the kernel class {class}: {error}", out.display()))
+            .with_hint("go on with it in that class on a processor that has it, or write elsewhere with `--out`")
     })
 }
 

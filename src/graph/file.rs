@@ -75,6 +75,23 @@ impl GraphFile {
         &self.folder
     }
 
+    /// The pipeline's name, of a file that need not be right otherwise.
+    ///
+    /// ```
+    /// use freetumor::graph::GraphFile;
+    /// let file = GraphFile::new("liver.toml", ".", "[pipeline]\nname = \"liver\"\n");
+    /// assert_eq!(file.pipeline_name().as_deref(), Some("liver"));
+    /// assert_eq!(file.with_set("pipeline.name=other").pipeline_name().as_deref(), Some("other"));
+    /// ```
+    pub fn pipeline_name(&self) -> Option<String> {
+        let set = self.sets().filter_map(|(_, set)| set.trim_start().strip_prefix("pipeline.name")).last();
+        if let Some(name) = set.and_then(|rest| rest.trim_start().strip_prefix('=')) {
+            return Some(name.trim().trim_matches('"').to_owned());
+        }
+        let file: toml::Table = self.text().parse().ok()?;
+        Some(file.get("pipeline")?.get("name")?.as_str()?.to_owned())
+    }
+
     /// The file's own text.
     pub(super) fn text(&self) -> &str {
         &self.text[..self.file_end]

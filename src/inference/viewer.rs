@@ -17,7 +17,6 @@ use super::layout::within;
 use super::{Change, Field, Layout, NetworkConfig, Windows};
 use crate::error::{ConfigError, Error, Fault, FaultKind, Result, Stage};
 use crate::nn::device::Place;
-use crate::nn::kernel::Class;
 use crate::nn::network::Model;
 use crate::nn::ops::Over;
 use crate::nn::predictor::{Predictor, Wanted};
@@ -220,7 +219,7 @@ impl Viewer {
     /// The kernels that compute it: `portable`, `avx2`, `avx512` or a device. They decide the last bits of its results.
     pub fn kernel_class(&self) -> String {
         match self.service.place() {
-            Place::Cpu => Class::detect().name().to_owned(),
+            Place::Cpu => Class::current().name().to_owned(),
             Place::Cuda => "cuda".to_owned(),
         }
     }

@@ -1,11 +1,14 @@
 //! What is run: everything that decides what comes out, apart from the scans themselves.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::MANIFEST;
 use crate::error::{Error, ErrorKind, Result};
+use crate::simd::Class;
 
 /// The version of the run folder that this program writes and reads.
 pub const FORMAT_VERSION: u32 = 3;
@@ -36,6 +39,13 @@ pub struct RunManifest {
 }
 
 impl RunManifest {
+    /// The class of processor that began the run folder `path`; `None` where there is no run, none with networks, or one on a device.
+    pub fn kernel_class_in(path: &Path) -> Option<Class> {
+        let text = std::fs::read(path.join(MANIFEST)).ok()?;
+        let manifest: Value = serde_json::from_slice(&text).ok()?;
+        manifest.get("kernel_class")?.as_str()?.parse().ok()
+    }
+
     /// Whether work of this manifest may go on in a folder of the manifest `own`.
     ///
     /// # Errors
@@ -96,7 +106,7 @@ fn in_words(path: &[String]) -> String {
         ["seed"] => "the seed".into(),
         ["format"] => "the format of the run folder".into(),
         ["code_version"] => "the version of freetumor".into(),
-        ["kernel_class"] => "the kind of processor".into(),
+        ["kernel_class"] => "the kernel class".into(),
         ["patient_secret"] => "the secret for patient keys".into(),
         ["models", trial] => format!("the model behind `{trial}`"),
         ["pipeline", "pipeline", ref rest @ ..] => format!("`{}` of the pipeline", setting(rest)),

@@ -15,7 +15,7 @@ use super::testing::{organs, phantom, segmentation, small, synthesis, synthesis_
 use super::{Learning, checkpoint};
 use crate::error::Result;
 use crate::filter::{QualityTest, QualityTestConfig};
-use crate::nn::kernel::Class;
+use crate::simd::Class;
 use crate::nn::weights::Precision;
 use crate::random::Key;
 use crate::synth::{Rules, RulesConfig};

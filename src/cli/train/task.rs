@@ -18,7 +18,7 @@ use crate::error::{ConfigError, Error, Result};
 use crate::graph::{Place as FilePlace, Plan, free_bytes};
 use crate::mask::Organ;
 use crate::nn::device::Place;
-use crate::nn::kernel::Class;
+use crate::simd::Class;
 use crate::nn::weights::{Precision, Stated};
 use crate::store::FileDigest;
 use crate::train::data::{Cases, Sampler, Survey};

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use freetumor::nn::kernel::Class;
+use freetumor::simd::Class;
 
 /// Each is what the commands on their card leave behind.
 #[test]
