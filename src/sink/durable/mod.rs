@@ -10,6 +10,7 @@
 
 mod disk;
 mod folder;
+mod lock;
 mod whole;
 
 use std::io::{Read, Write};
@@ -19,6 +20,7 @@ use sha2::{Digest, Sha256};
 
 pub use disk::{Disk, LocalDisk};
 pub use folder::Folder;
+pub use lock::{FileLock, LockError, lock};
 pub use whole::write_whole;
 
 use crate::error::Result;

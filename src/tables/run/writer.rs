@@ -1,7 +1,6 @@
 //! Writing a run folder: intakes first, commits last, each once and in order.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,7 +13,7 @@ use super::{
 use crate::error::{Error, Result};
 use crate::ingest::ScanEntry;
 use crate::sink::canonical::{self, Streamed, Take};
-use crate::sink::durable::{Durable, FileDigest, Folder, STAGING};
+use crate::sink::durable::{self, Durable, FileDigest, FileLock, Folder, LockError, STAGING};
 use crate::sink::schema::Table;
 use crate::sink::spool::Spool;
 use crate::sink::{FileEntry, Sink};
@@ -30,7 +29,7 @@ pub struct RunWriter {
     quality: Vec<FileEntry>,
     taken_in: u64,
     // Released with the process, however it ends.
-    _lock: Option<File>,
+    _lock: Option<FileLock>,
 }
 
 impl RunFolder {
@@ -49,7 +48,7 @@ impl RunFolder {
         }
         let lock = lock(&path)?;
         let mut writer = Self::create_or_resume_in(Arc::new(Folder::local(path)), manifest)?;
-        writer._lock = Some(lock);
+        writer._lock = lock;
         Ok(writer)
     }
 
@@ -104,21 +103,20 @@ fn check_unused(path: &Path) -> Result<()> {
     }
 }
 
-fn lock(path: &Path) -> Result<File> {
+/// Keeps other processes out of a folder as long as the lock is held; `None` where its file system does not support locks:
+/// create-if-absent keeps two writers apart anyway.
+fn lock(path: &Path) -> Result<Option<FileLock>> {
     let staging = path.join(STAGING);
     std::fs::create_dir_all(&staging).map_err(|e| {
         Error::io("cannot make", &staging, e).with_hint("choose a folder that you may write to with `--out`")
     })?;
     let place = staging.join("lock");
-    let file = File::create(&place).map_err(|e| Error::io("cannot create", &place, e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => {
-            Err(Error::new(format!("{} is being written by another process", path.display()))
-                .with_hint("wait until it ends, or write elsewhere with `--out`"))
-        }
-        // Not every network share knows locks; create-if-absent keeps two writers apart anyway.
-        Err(std::fs::TryLockError::Error(_)) => Ok(file),
+    match durable::lock(&place) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(LockError::Unsupported) => Ok(None),
+        Err(LockError::Held) => Err(Error::new(format!("{} is being written by another process", path.display()))
+            .with_hint("wait until it ends, or write elsewhere with `--out`")),
+        Err(LockError::Io(e)) => Err(Error::io("cannot lock", &place, e)),
     }
 }
 
