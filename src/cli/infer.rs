@@ -1,5 +1,6 @@
 //! `freetumor infer`: what a network makes of one scan, or of one tensor.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -12,6 +13,7 @@ use super::network::{ModelName, NetworkArgs, Opened, Seen};
 use super::scan::read_scan;
 use crate::error::{Error, Fault, Result};
 use crate::ingest::nifti::{Datatype, encode_header, encode_series_header};
+use crate::nn::weights::{Precision, write_safetensors};
 use crate::sink::volume_files::DEFAULT_GZIP_LEVEL;
 use crate::store::write_whole;
 use crate::volume::{Array3, Grid};
@@ -56,8 +58,12 @@ pub fn infer(args: &InferArgs, stdout: &mut dyn Write) -> Result<u8> {
     }
     let network = args.network.open(args.model, &args.weights)?;
     let said = if is_tensor {
-        let shape = network.predictor.forward_file(&args.input, &args.output)?;
-        format!("{}: output {shape:?}", args.output.display())
+        let logits = network.predictor.forward_file(&args.input)?;
+        let said = format!("{}: output {:?}", args.output.display(), logits.dims());
+        let tensors = BTreeMap::from([("output".to_owned(), logits)]);
+        let write = |out: &mut dyn Write| write_safetensors(out, &tensors, &BTreeMap::new(), Precision::Single);
+        write_whole(&args.output, write).map_err(|error| Error::io("cannot write", &args.output, error))?;
+        said
     } else {
         segment(args, &network)?
     };

@@ -286,7 +286,8 @@ mod tests {
         let path = folder.path().join("weights.safetensors");
         let written = |about: &[(&str, &str)]| {
             let about = about.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-            write_safetensors(&path, &BTreeMap::new(), &about, Precision::Single).unwrap();
+            let mut file = std::fs::File::create(&path).unwrap();
+            write_safetensors(&mut file, &BTreeMap::new(), &about, Precision::Single).unwrap();
         };
         let frame = |flags: &[&str]| Flags::parse_from([&["it"], flags].concat()).network.frame(&path);
         let published = Frame { roi: [96; 3], window: HuWindow::ABDOMEN, spacing: [1.5; 3] };

@@ -45,7 +45,7 @@ impl Program {
         let words = shared.argv.iter().map(String::as_str).chain(shared.version);
         let hash = words
             .fold(Sha256::new(), |hash, word| hash.chain_update((word.len() as u64).to_le_bytes()).chain_update(word));
-        let digest = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let digest = hex::encode(&hash.finalize()[..8]);
         let gate = Gate::new(shared.parallel);
         Some(Self { stage, exchange: shared.exchange, path: program, arguments, limits, scratch, graph, gate, digest })
     }

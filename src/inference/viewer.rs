@@ -125,7 +125,7 @@ fn digest_of(path: &Path) -> Result<String> {
     let mut block = vec![0; 1 << 20];
     loop {
         match file.read(&mut block).map_err(failed)? {
-            0 => return Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+            0 => return Ok(hex::encode(hash.finalize())),
             bytes => hash.update(&block[..bytes]),
         }
     }

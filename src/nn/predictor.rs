@@ -9,7 +9,7 @@ use super::failed;
 use super::network::{Config, Model, Network};
 use super::ops::Over;
 use super::parameters::from_tensors;
-use super::weights::{Part, Precision, Stated, fit, read, shape_of, write_safetensors};
+use super::weights::{Part, Stated, fit, read, shape_of};
 use crate::error::{Error, Result};
 
 /// Which network a file of weights is said to hold.
@@ -59,12 +59,12 @@ impl Predictor {
     ///     (name, candle_core::Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
     /// };
     /// let weights = config.declared().unwrap().into_iter().map(tensor).collect();
-    /// write_safetensors(&path, &weights, &Default::default(), Precision::Single)?;
+    /// write_safetensors(&mut std::fs::File::create(&path)?, &weights, &Default::default(), Precision::Single)?;
     ///
     /// let wanted = Wanted { model: Model::UNet3D, part: Part::Whole, classes: None, width: None, norm: None };
     /// let predictor = Predictor::open(&path, &wanted, &Device::Cpu)?;
     /// assert_eq!((predictor.config().width, predictor.config().classes), (2, 4));
-    /// # Ok::<(), freetumor::error::Error>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn open(path: &Path, wanted: &Wanted, device: &Device) -> Result<Self> {
         let said = Stated::of(path);
@@ -148,28 +148,19 @@ impl Predictor {
         Ok(logits)
     }
 
-    /// Runs `input` of one safetensors file through the network, nothing else, and writes `output` to another. Gives
-    /// the output's shape.
+    /// Runs the tensor `input` of a safetensors file through the network, nothing else.
     ///
     /// # Errors
-    /// Where a file cannot be read or written, or as for [`forward`](Self::forward).
-    pub fn forward_file(&self, input: &Path, output: &Path) -> Result<Vec<usize>> {
-        let mut tensors = read(input, &Device::Cpu)?;
+    /// Where the file cannot be read, or as for [`forward`](Self::forward).
+    pub fn forward_file(&self, path: &Path) -> Result<Tensor> {
+        let mut tensors = read(path, &Device::Cpu)?;
         let Some(x) = tensors.remove("input") else {
             let names: Vec<_> = tensors.keys().take(8).map(String::as_str).collect();
-            return Err(Error::new(format!("{} holds no tensor `input`, but {}", input.display(), names.join(", ")))
+            return Err(Error::new(format!("{} holds no tensor `input`, but {}", path.display(), names.join(", ")))
                 .with_hint("save the volume as `input`, of shape [batch, channel, x, y, z]"));
         };
         check_finite(&x, "numbers of `input`")?;
-        let logits = self.forward(&x)?;
-        let shape = logits.dims().to_vec();
-        write_safetensors(
-            output,
-            &BTreeMap::from([("output".to_owned(), logits)]),
-            &BTreeMap::new(),
-            Precision::Single,
-        )?;
-        Ok(shape)
+        self.forward(&x)
     }
 }
 

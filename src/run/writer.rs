@@ -1,7 +1,6 @@
 //! Writing a run folder: ingest manifests first, commits last, each once and in order.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,7 +19,7 @@ use crate::ingest::ScanEntry;
 use crate::record::FileEntry;
 use crate::sink::Layout;
 use crate::store::canonical::{self, Streamed, Take};
-use crate::store::{Durable, FileDigest, Folder, STAGING};
+use crate::store::{self, Disk, Durable, FileDigest, FileLock, Folder, LocalDisk, LockError, STAGING};
 
 /// A run folder, to be written. One process has it; others read.
 ///
@@ -30,7 +29,7 @@ pub struct RunWriter {
     head: Head,
     ingested: u64,
     // Released with the process, however it ends.
-    _lock: Option<File>,
+    _lock: Option<FileLock>,
 }
 
 impl RunFolder {
@@ -49,7 +48,7 @@ impl RunFolder {
         }
         let lock = lock(&path)?;
         let mut writer = Self::create_or_resume_in(Arc::new(Folder::local(path)), manifest)?;
-        writer._lock = Some(lock);
+        writer._lock = lock;
         Ok(writer)
     }
 
@@ -106,22 +105,21 @@ fn check_unused(path: &Path) -> Result<()> {
     }
 }
 
-fn lock(path: &Path) -> Result<File> {
-    let staging = path.join(STAGING);
-    std::fs::create_dir_all(&staging).map_err(|e| {
+/// Keeps other processes out of a folder as long as the lock is held; `None` where its file system does not support locks:
+/// create-if-absent keeps two writers apart anyway.
+fn lock(path: &Path) -> Result<Option<FileLock>> {
+    let (disk, staging) = (LocalDisk::new(path), path.join(STAGING));
+    disk.make_folder("", false).and_then(|()| disk.make_folder(STAGING, true)).map_err(|e| {
         Error::io("cannot make", &staging, e).with_hint("choose a folder that you may write to with `--out`")
     })?;
     let place = staging.join("lock");
-    let file = File::create(&place).map_err(|e| Error::io("cannot create", &place, e))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => {
-            Err(Error::new(format!("{} is being written by another process", path.display()))
-                .with_kind(ErrorKind::Locked)
-                .with_hint("wait until it ends, or write elsewhere with `--out`"))
-        }
-        // Not every network share knows locks; create-if-absent keeps two writers apart anyway.
-        Err(std::fs::TryLockError::Error(_)) => Ok(file),
+    match store::lock(&place) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(LockError::Unsupported) => Ok(None),
+        Err(LockError::Held) => Err(Error::new(format!("{} is being written by another process", path.display()))
+            .with_kind(ErrorKind::Locked)
+            .with_hint("wait until it ends, or write elsewhere with `--out`")),
+        Err(LockError::Io(e)) => Err(Error::io("cannot lock", &place, e)),
     }
 }
 

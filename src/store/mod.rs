@@ -11,6 +11,7 @@
 pub mod canonical;
 mod disk;
 mod folder;
+mod lock;
 mod whole;
 
 use std::io::{Read, Write};
@@ -20,6 +21,7 @@ use sha2::{Digest, Sha256};
 
 pub use disk::{Disk, LocalDisk};
 pub use folder::Folder;
+pub use lock::{FileLock, LockError, lock};
 pub use whole::write_whole;
 
 use crate::error::Result;

@@ -11,8 +11,9 @@ use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
 use super::learning::Learning;
+use super::output::write_tensors;
 use crate::error::{Error, Result};
-use crate::nn::weights::{Precision, STANDING, read, read_metadata, write_safetensors};
+use crate::nn::weights::{Precision, STANDING, read, read_metadata};
 
 /// The version of checkpoints that this program writes and reads.
 const FORMAT: u32 = 1;
@@ -69,13 +70,11 @@ pub fn save(path: &Path, standing: &Standing, networks: &[&Learning]) -> Result<
     }
     let text = serde_json::to_string(&standing)
         .map_err(|cause| Error::new(format!("cannot write a checkpoint: {cause}")).with_source(cause))?;
-    write_safetensors(path, &tensors, &BTreeMap::from([(STANDING.to_owned(), text)]), Precision::Single).map_err(
-        |error| {
-            let before = if path.exists() { "the last one is intact" } else { "there is none before it" };
-            let message = format!("cannot save the checkpoint, {before}: {error}");
-            Error::new(message).with_hint("free some space and go on with --resume")
-        },
-    )
+    write_tensors(path, &tensors, &BTreeMap::from([(STANDING.to_owned(), text)]), Precision::Single).map_err(|error| {
+        let before = if path.exists() { "the last one is intact" } else { "there is none before it" };
+        let message = format!("cannot save the checkpoint, {before}: {error}");
+        Error::new(message).with_hint("free some space and go on with --resume")
+    })
 }
 
 /// The standing of a checkpoint.

@@ -6,12 +6,13 @@ use std::path::Path;
 use candle_core::{DType, Device, Tensor};
 
 use super::initial;
+use super::output::write_tensors;
 use crate::error::{Error, Result};
 use crate::nn::failed;
 use crate::nn::network::{Config, Network};
 use crate::nn::optimise::{Adam, AdamConfig, Moments};
 use crate::nn::parameters::{Variables, from_tensors};
-use crate::nn::weights::{Part, Precision, Stated, fit, read, write_safetensors};
+use crate::nn::weights::{Part, Precision, Stated, fit, read};
 use crate::random::Key;
 
 /// A network with what training changes.
@@ -104,7 +105,7 @@ impl Learning {
     /// # Errors
     /// Where the file cannot be written.
     pub fn write_weights(&self, path: &Path, about: &BTreeMap<String, String>, precision: Precision) -> Result<()> {
-        write_safetensors(path, &self.weights(), about, precision)
+        write_tensors(path, &self.weights(), about, precision)
     }
 
     /// Bytes of its weights, in single precision, and of all that a checkpoint holds of it once it has taken a step.

@@ -1,8 +1,13 @@
 //! Files of a training, there whole or not at all.
 
+use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::path::Path;
 
+use candle_core::Tensor;
+
 use crate::error::{Error, Result};
+use crate::nn::weights::{Precision, write_safetensors};
 use crate::store::write_whole;
 
 /// Writes a file beside `path`, syncs it, and renames it over whatever was there.
@@ -10,8 +15,25 @@ use crate::store::write_whole;
 /// # Errors
 /// Where it cannot be written; what was there stays.
 pub(super) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_whole(path, |out| out.write_all(bytes)).map_err(|error| {
-        let full = matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
+    write(path, |out| out.write_all(bytes))
+}
+
+/// Writes tensors as [`write_safetensors`] does, and to a file as [`write_atomic`] does.
+///
+/// # Errors
+/// As those of both.
+pub(super) fn write_tensors(
+    path: &Path,
+    tensors: &BTreeMap<String, Tensor>,
+    metadata: &BTreeMap<String, String>,
+    precision: Precision,
+) -> Result<()> {
+    write(path, |out| write_safetensors(out, tensors, metadata, precision))
+}
+
+fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    write_whole(path, fill).map_err(|error| {
+        let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         let error = Error::io("cannot write", path, error);
         if full { error.with_hint("free some space and go on with --resume") } else { error }
     })

@@ -38,7 +38,7 @@ fn whole(volume: &Volume) -> &[i16] {
 
 fn digest(volume: &Volume) -> String {
     let bytes: Vec<u8> = whole(volume).iter().flat_map(|hu| hu.to_le_bytes()).collect();
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(bytes))
 }
 
 fn fixture(name: &str) -> PathBuf {

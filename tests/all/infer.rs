@@ -1,6 +1,7 @@
 //! `freetumor infer`, from outside: tensors against the reference's numbers, scans against themselves, bad input.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -32,7 +33,7 @@ fn ran(output: &Output) -> String {
 }
 
 pub fn save(path: &Path, tensors: &BTreeMap<String, Tensor>) {
-    write_safetensors(path, tensors, &BTreeMap::new(), Precision::Single).unwrap();
+    write_safetensors(&mut File::create(path).unwrap(), tensors, &BTreeMap::new(), Precision::Single).unwrap();
 }
 
 fn tensor(values: Vec<f32>, shape: &[usize]) -> Tensor {

@@ -54,7 +54,7 @@ fn measure(file: &Path) -> serde_json::Value {
     (0..volume.grid.voxels()).for_each(|index| hash.update((volume.voxels.hu(index) + 0.0).to_le_bytes()));
     let labels = nifti::read_labels(file).ok().map(|labels| {
         let bytes: Vec<u8> = labels.ids.as_slice().iter().flat_map(|id| id.to_le_bytes()).collect();
-        hexadecimal(&Sha256::digest(bytes))
+        hex::encode(Sha256::digest(bytes))
     });
     let bytes = fs::read(file).expect("it was read before");
     let inflate = || {
@@ -67,7 +67,7 @@ fn measure(file: &Path) -> serde_json::Value {
         "shape": volume.grid.shape,
         "affine": volume.grid.affine.0,
         "voxels": match volume.voxels { Voxels::I16(_) => "i16", Voxels::F32(_) => "f32" },
-        "sha256": hexadecimal(&hash.finalize()),
+        "sha256": hex::encode(hash.finalize()),
         "labels_sha256": labels,
         "read_ms": best_ms(|| drop(nifti::read_volume(file))),
         "inflate_ms": bytes.starts_with(&[0x1f, 0x8b]).then(|| best_ms(inflate)),
@@ -106,8 +106,4 @@ fn best_ms(mut work: impl FnMut()) -> f64 {
         begun.elapsed().as_secs_f64() * 1e3
     });
     rounds.fold(f64::INFINITY, f64::min)
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -148,7 +148,8 @@ impl Format {
     }
 }
 
-/// How many bytes a file may still make us take: sixteen times its length and a mebibyte, all in all.
+/// How many bytes a file may still make us take: sixteen times its length and a mebibyte, all in all, beside the table of
+/// contents of an archive.
 ///
 /// Stored numbers take twice their bytes here (as they are read, and as a tensor), bytes that become i64 nine times.
 /// More than that only a file takes that inflates to a multiple of itself, or repeats one number as a large tensor.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
@@ -77,7 +77,7 @@ fn header_of(mut reader: impl Read + Seek, file_bytes: u64) -> Result<(Vec<u8>, 
     Ok((header, data_bytes))
 }
 
-fn unreadable(error: std::io::Error) -> Error {
+fn unreadable(error: io::Error) -> Error {
     Error::new(format!("cannot read: {error}"))
 }
 
@@ -92,6 +92,7 @@ fn not_json(error: serde_json::Error) -> Error {
 ///
 /// ```
 /// use std::collections::BTreeMap;
+/// use std::fs::File;
 /// use candle_core::{Device, Tensor};
 /// use freetumor::nn::weights::{Precision, read_metadata, write_safetensors};
 ///
@@ -99,7 +100,7 @@ fn not_json(error: serde_json::Error) -> Error {
 /// let path = folder.path().join("bias.safetensors");
 /// let tensors = BTreeMap::from([("bias".to_owned(), Tensor::new(&[0.5f32], &Device::Cpu)?)]);
 /// let about = BTreeMap::from([("step".to_owned(), "7".to_owned())]);
-/// write_safetensors(&path, &tensors, &about, Precision::Single)?;
+/// write_safetensors(&mut File::create(&path)?, &tensors, &about, Precision::Single)?;
 /// assert_eq!(read_metadata(&path)?, about);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -130,16 +131,16 @@ pub enum Precision {
     Half,
 }
 
-/// Writes tensors as a safetensors file that is there whole or not at all.
+/// Writes tensors as a safetensors file. Equal tensors and texts give equal bytes.
 ///
-/// It is written beside `path`, synced, and renamed. Equal tensors and texts give equal bytes.
+/// The crate `safetensors` writes several texts in an order that differs between processes.
 ///
 /// # Errors
-/// Where the folder cannot be written to, a tensor holds no floating-point numbers, or [`Precision::Half`] cannot
-/// hold one of its numbers.
+/// Where `out` fails, a tensor holds no floating-point numbers, or [`Precision::Half`] cannot hold one of its numbers.
 ///
 /// ```
 /// use std::collections::BTreeMap;
+/// use std::fs::File;
 /// use candle_core::{Device, Tensor};
 /// use freetumor::nn::weights::{Precision, read, write_safetensors};
 ///
@@ -147,37 +148,21 @@ pub enum Precision {
 /// let path = folder.path().join("bias.safetensors");
 /// let bias = Tensor::new(&[0.5f32, -2.0], &Device::Cpu)?;
 /// let about = BTreeMap::from([("step".to_owned(), "7".to_owned())]);
-/// write_safetensors(&path, &BTreeMap::from([("bias".to_owned(), bias)]), &about, Precision::Single)?;
+/// let tensors = BTreeMap::from([("bias".to_owned(), bias)]);
+/// write_safetensors(&mut File::create(&path)?, &tensors, &about, Precision::Single)?;
 /// assert_eq!(read(&path, &Device::Cpu)?["bias"].to_vec1::<f32>()?, [0.5, -2.0]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn write_safetensors(
-    path: &Path,
+    out: &mut dyn Write,
     tensors: &BTreeMap<String, Tensor>,
     metadata: &BTreeMap<String, String>,
     precision: Precision,
-) -> Result<()> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let io = |error| Error::io("cannot write", path, error);
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    // Less what the process takes away from every file that it makes; temporary ones are their owner's alone otherwise.
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let staged = builder.prefix(".weights-").tempfile_in(folder).map_err(io)?;
-    let mut out = BufWriter::new(staged.as_file());
-    out.write_all(&header(tensors, metadata, precision)?).map_err(io)?;
-    for (name, tensor) in tensors {
-        out.write_all(&numbers(name, tensor, precision)?).map_err(io)?;
-    }
-    out.flush().map_err(io)?;
-    drop(out);
-    staged.as_file().sync_all().map_err(io)?;
-    staged.persist(path).map_err(|error| io(error.error))?;
-    // The rename itself is durable once the folder is.
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)
+) -> io::Result<()> {
+    out.write_all(&header(tensors, metadata, precision).map_err(io::Error::other)?)?;
+    tensors
+        .iter()
+        .try_for_each(|(name, tensor)| out.write_all(&numbers(name, tensor, precision).map_err(io::Error::other)?))
 }
 
 /// The header with its length before it, filled with spaces so that the numbers are aligned.

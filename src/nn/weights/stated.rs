@@ -15,13 +15,14 @@ pub const STANDING: &str = "freetumor";
 ///
 /// ```
 /// use std::collections::BTreeMap;
+/// use std::fs::File;
 /// use freetumor::nn::weights::{Precision, Stated, write_safetensors};
 ///
 /// let folder = tempfile::tempdir()?;
 /// let path = folder.path().join("segmentor.safetensors");
 /// let about = [("network", "segmentor"), ("spacing_mm", "[4.0,4.0,5.0]"), ("window_hu", "[250.0,-175.0]")];
 /// let about = about.map(|(name, text)| (name.to_owned(), text.to_owned()));
-/// write_safetensors(&path, &BTreeMap::new(), &about.into(), Precision::Single)?;
+/// write_safetensors(&mut File::create(&path)?, &BTreeMap::new(), &about.into(), Precision::Single)?;
 /// let stated = Stated::of(&path);
 /// assert_eq!((stated.network.as_deref(), stated.spacing_mm), (Some("segmentor"), Some([4.0, 4.0, 5.0])));
 /// assert_eq!(stated.window_hu, None, "a window from 250 to -175 HU is none");

@@ -17,7 +17,7 @@ mod plan;
 mod settings;
 
 use std::collections::BTreeMap;
-use std::fs::{DirBuilder, File, TryLockError};
+use std::fs::DirBuilder;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,8 +32,7 @@ use super::history::{History, TRAIN, VALIDATION};
 use super::learning::Learning;
 use super::output::write_atomic;
 use crate::error::{Error, Result};
-use crate::store::FileDigest;
-use crate::store::canonical;
+use crate::store::{self, FileDigest, FileLock, LockError, canonical};
 use crate::volume::Picture;
 
 /// What a step, or a validation, found.
@@ -151,17 +150,15 @@ pub fn finite(numbers: &[(String, f64)], from: &str) -> Result<()> {
 /// Files of other folders, among which no training is written.
 const FOREIGN: [&str; 2] = ["run.json", "dataset.json"];
 
-/// Keeps other trainings out of a folder as long as the file is open.
-fn lock(out: &Path) -> Result<File> {
+/// Keeps other trainings out of a folder as long as the lock is held; `None` where its file system does not support locks.
+fn lock(out: &Path) -> Result<Option<FileLock>> {
     let place = out.join("lock");
-    let file = File::create(&place).map_err(|cause| Error::io("cannot create", &place, cause))?;
-    match file.try_lock() {
-        Err(TryLockError::WouldBlock) => {
-            Err(Error::new(format!("{} is being written by another training", out.display()))
-                .with_hint("wait until it ends, or write elsewhere with `--out`"))
-        }
-        // Not every network share knows locks.
-        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+    match store::lock(&place) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(LockError::Unsupported) => Ok(None),
+        Err(LockError::Held) => Err(Error::new(format!("{} is being written by another training", out.display()))
+            .with_hint("wait until it ends, or write elsewhere with `--out`")),
+        Err(LockError::Io(cause)) => Err(Error::io("cannot lock", &place, cause)),
     }
 }
 
@@ -170,8 +167,8 @@ struct Run<'a> {
     plan: &'a RunPlan,
     standing: Standing,
     history: History,
-    /// Locked as long as it is open: the folder has one writer.
-    _lock: File,
+    /// The folder has one writer.
+    _lock: Option<FileLock>,
 }
 
 impl<'a> Run<'a> {

@@ -3,7 +3,6 @@
 mod reference;
 pub mod runs;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,7 +12,6 @@ use freetumor::nn::device::Place;
 use freetumor::nn::fill;
 use freetumor::nn::network::{Config, Model};
 use freetumor::nn::service::Service;
-use freetumor::nn::weights::{Precision, write_safetensors};
 
 /// Weights by `fill`, the names in the file without the prefix that goes into the numbers.
 pub fn save(path: &Path, config: &Config, prefix: &str) {
@@ -22,7 +20,7 @@ pub fn save(path: &Path, config: &Config, prefix: &str) {
         (name, Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
     };
     let weights = config.declared().unwrap().into_iter().map(tensor).collect();
-    write_safetensors(path, &weights, &BTreeMap::new(), Precision::Single).unwrap();
+    crate::infer::save(path, &weights);
 }
 
 pub fn config(model: Model, width: usize, classes: usize) -> Config {

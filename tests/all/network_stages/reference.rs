@@ -10,7 +10,6 @@ use freetumor::inference::{NetworkConfig, Windows};
 use freetumor::mask::{Mask, MaskedScan, Organ, OrganMask, SegmentorMask, SegmentorMaskConfig};
 use freetumor::nn::fill;
 use freetumor::nn::network::Model;
-use freetumor::nn::weights::{Precision, write_safetensors};
 use freetumor::random::Key;
 use freetumor::score::{Discriminator, DiscriminatorConfig, Score, ScoreStage, Scores, Segmentor, SegmentorConfig};
 use freetumor::synth::blend::blend;
@@ -352,7 +351,7 @@ fn a_network_gives_organs_and_suspects_real_tumors() {
     // Class 1 where a voxel is bright, else class 0; class 2 is never called.
     let unet = config(Model::UNet3D, 2, 3);
     let bright = crate::infer::bright(&unet, 0.5);
-    write_safetensors(&weights, &bright, &BTreeMap::new(), Precision::Single).unwrap();
+    crate::infer::save(&weights, &bright);
     let network = NetworkConfig { roi_voxels: [64; 3], overlap: 0.25, ..NetworkConfig::new(&weights) };
     let mask_with = |classes: [usize; 2], suspected_from_mm3: f64| {
         let config = SegmentorMaskConfig {

@@ -14,7 +14,6 @@ use freetumor::nn::device::Place;
 use freetumor::nn::fill;
 use freetumor::nn::network::Model;
 use freetumor::nn::service::Service;
-use freetumor::nn::weights::{Precision, write_safetensors};
 use freetumor::score::{Score, ScoreStage, Scorer, Scores};
 use freetumor::synth::Candidate;
 use serde_json::Value;
@@ -94,7 +93,7 @@ fn weights() -> tempfile::TempDir {
         }
     }
     let path = folder.path().join("gan.safetensors");
-    write_safetensors(&path, &gan, &BTreeMap::new(), Precision::Single).unwrap();
+    crate::infer::save(&path, &gan);
     save(&folder.path().join("s.safetensors"), &config(Model::UNet3D, 2, 7), "");
     save(&folder.path().join("h.safetensors"), &config(Model::UNet3D, 2, 7), "held.");
     folder
@@ -143,8 +142,7 @@ fn what_is_wrong_with_networks_is_said_before_anything_runs() {
     let folder = weights();
     let nan = Tensor::full(f32::NAN, (3, 2, 1, 1, 1), &Device::Cpu).unwrap();
     let path = folder.path().join("nan.safetensors");
-    write_safetensors(&path, &BTreeMap::from([("out.weight".to_owned(), nan)]), &BTreeMap::new(), Precision::Single)
-        .unwrap();
+    crate::infer::save(&path, &BTreeMap::from([("out.weight".to_owned(), nan)]));
     let problems = |from: &str, to: &str| {
         let text = graph("").replace(from, to);
         assert_ne!(text, graph(""), "{from} is there");
@@ -199,7 +197,7 @@ fn logits_without_numbers_spoil_the_scan_and_nothing_else() {
         (name, tensor)
     });
     let path = folder.path().join("h.safetensors");
-    write_safetensors(&path, &huge.collect(), &BTreeMap::new(), Precision::Single).unwrap();
+    crate::infer::save(&path, &huge.collect());
     let out = tempfile::tempdir().unwrap();
     let plan = plan_with(&graph(""), folder.path(), 2).unwrap();
     let report = run_in(plan, out.path(), &RunOptions::default()).unwrap();
@@ -269,7 +267,7 @@ pub fn published() -> tempfile::TempDir {
                 both.insert(format!("module.{part}{name}"), tensor);
             }
         }
-        write_safetensors(&at(name), &both, &BTreeMap::new(), Precision::Single).unwrap();
+        crate::infer::save(&at(name), &both);
     }
     save(&at("model_baseline_segmentor.pt"), &config(Model::SwinUnetr, 12, 7), "");
     save(&at("model_covid_voco160k.pt"), &config(Model::SwinUnetr, 12, 2), "");

@@ -13,6 +13,9 @@ const CHILD: &str = "FREETUMOR_TEST_WEIGHTS_CHILD";
 /// What one file may take beside sixteen times its bytes: the allocator's own rounding, the archive's table.
 const MOST_BYTES: u64 = 4 << 20;
 
+/// What the error of an archive says that cannot be read.
+const DAMAGED: &str = "a damaged zip archive";
+
 const NUMBERS: [f32; 6] = [0.5, -1.0, 2.0, 3.5, 4.0, -8.25];
 
 fn error_of(file: &[u8]) -> String {
@@ -47,15 +50,34 @@ fn changed(change: impl Fn(&mut Vec<Entry>)) -> Vec<u8> {
 /// A sound file with the end of a 64-bit archive that claims other numbers.
 fn with_64_bit_end(count: u64, bytes: u64, start: u64) -> Vec<u8> {
     let mut file = sound();
-    let end = file.split_off(file.len() - 22);
+    let mut end = file.split_off(file.len() - 22);
+    // The numbers of 32 bits send readers to those of 64.
+    end[8..20].fill(0xff);
     let at = file.len() as u64;
     file.extend(b"PK\x06\x06");
-    file.extend([0; 28]);
-    [count, bytes, start].iter().for_each(|number| file.extend(number.to_le_bytes()));
+    file.extend(44u64.to_le_bytes());
+    file.extend([45, 0, 45, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    [count, count, bytes, start].iter().for_each(|number| file.extend(number.to_le_bytes()));
     file.extend(b"PK\x06\x07\0\0\0\0");
     file.extend(at.to_le_bytes());
     file.extend([1, 0, 0, 0]);
     file.extend(end);
+    file
+}
+
+/// A table of contents with one entry behind 64 KiB of nothing, and an end that claims the most entries that 32 bits
+/// allow.
+fn claims_many_entries() -> Vec<u8> {
+    let mut file = vec![0; 1 << 16];
+    file[..4].copy_from_slice(b"PK\x03\x04");
+    let start = file.len() as u32;
+    file.extend(b"PK\x01\x02\x14\0\x14\0\0\0\0\0");
+    file.extend([0; 34]);
+    file.extend(b"PK\x05\x06\0\0\0\0");
+    file.extend([65_534u16.to_le_bytes(); 2].concat());
+    file.extend((u32::MAX - 1).to_le_bytes());
+    file.extend(start.to_le_bytes());
+    file.extend([0, 0]);
     file
 }
 
@@ -72,24 +94,24 @@ fn table() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let mut files = vec![
         ("empty", vec![], "empty"),
         ("zeros", vec![0; 1000], "not known"),
-        ("cut in the end", cut(whole - 1), "has no end"),
-        ("cut in the table", cut(whole - 60), "has no end"),
-        ("cut in a storage", cut(300), "has no end"),
-        ("cut at the start", cut(4), "has no end"),
+        ("cut in the end", cut(whole - 1), DAMAGED),
+        ("cut in the table", cut(whole - 60), DAMAGED),
+        ("cut in a storage", cut(300), DAMAGED),
+        ("cut at the start", cut(4), DAMAGED),
         ("only an end", b"PK\x05\x06".iter().copied().chain([0; 18]).collect(), "without data.pkl"),
         ("no pickle", zip(&[Entry::new("weights.npy", *b"abc")]), "without data.pkl: it holds `weights.npy`"),
         ("script", changed(|it| it.push(Entry::new("archive/constants.pkl", *b"."))), "TorchScript"),
         ("big endian", changed(|it| it[1].content = b"big".to_vec()), "`big` byte order"),
-        ("twice", changed(|it| it.push(it[2].clone())), "`archive/data/0` is there twice"),
+        ("twice", changed(|it| it.push(it[2].clone())), "in its table of contents twice"),
         ("storage absent", changed(|it| drop(it.pop())), "not in the archive"),
         ("storage short", changed(|it| it[2].content.truncate(20)), "has 20 bytes; expected 24"),
         ("storage long", changed(|it| it[2].content.push(0)), "has 25 bytes; expected 24"),
         ("entry claims 4 GiB", changed(|it| it[2].claimed_bytes = Some(u32::MAX - 1)), "reaches beyond the file"),
         ("entry claims more", changed(|it| (it[2].deflated, it[2].claimed_bytes) = (true, Some(200))), "200 bytes"),
         ("entry claims less", changed(|it| (it[0].deflated, it[0].claimed_bytes) = (true, Some(20))), "20 bytes"),
-        ("2^60 entries", with_64_bit_end(1 << 60, 10, 10), "table of contents is cut off"),
-        ("table of 2^60 bytes", with_64_bit_end(3, 1 << 60, 10), "not in the file"),
-        ("table at 2^64", with_64_bit_end(3, 10, u64::MAX - 3), "not in the file"),
+        ("2^60 entries", with_64_bit_end(1 << 60, 10, 10), DAMAGED),
+        ("table of 2^60 bytes", with_64_bit_end(3, 1 << 60, 10), DAMAGED),
+        ("table at 2^64", with_64_bit_end(3, 10, u64::MAX - 3), DAMAGED),
         (
             "another checksum",
             {
@@ -182,6 +204,8 @@ fn table() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             "class `torch._tensor._rebuild_from_type_v2`",
         ),
     ];
+    let entries: Vec<Entry> = (0..60_000).map(|name| Entry::new(&name.to_string(), [])).collect();
+    files.push(("60,000 entries", zip(&entries), "without data.pkl"));
     let deep = b"]".repeat(million).into_iter().chain(b"a".repeat(million - 1)).collect::<Vec<_>>();
     files.push(("deep nesting", of_pickle(Pickle::new().raw(&deep)), "no mapping"));
     files.push(("a million marks", of_pickle(Pickle::new().raw(&b"(".repeat(million))), "nothing on the stack"));
@@ -204,7 +228,8 @@ fn table() -> Vec<(&'static str, Vec<u8>, &'static str)> {
 
 #[test]
 fn what_is_hostile_is_refused_and_why_is_said() {
-    for (name, file, expected) in table() {
+    let more = [("claims 65,534 entries", claims_many_entries(), DAMAGED)];
+    for (name, file, expected) in table().into_iter().chain(more) {
         let error = error_of(&file);
         assert!(error.contains(expected), "{name}: expected {expected:?} in\n{error}");
         assert!(!error.contains("read: "), "{name} was read");
@@ -232,6 +257,9 @@ fn memory_never_follows_a_lie() {
             assert!(after - before <= allowed, "{name}: {} bytes, {allowed} are explained", after - before);
             before = after;
         }
+        // Claimed entries take memory before they are found to be absent: up to this bound, whatever the claim.
+        error_of(&claims_many_entries());
+        assert!(peak_bytes() - before <= 16 << 20, "{} bytes", peak_bytes() - before);
         return;
     }
     let child = Command::new(std::env::current_exe().unwrap())
