@@ -1,7 +1,7 @@
 //! What a file system does, step by step: small enough that a test can stop it between any two steps.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// The operations of a file system, without any promise of durability except for [`Disk::sync`]. Names are relative,
@@ -14,8 +14,20 @@ pub trait Disk: Send + Sync {
     /// A new, empty file; one that exists is emptied.
     fn create(&self, name: &str) -> io::Result<Box<dyn Write + Send>>;
 
+    /// The same for a file that its owner alone may read, where the disk knows owners.
+    fn create_private(&self, name: &str) -> io::Result<Box<dyn Write + Send>> {
+        self.create(name)
+    }
+
     /// A file, to be read.
     fn open(&self, name: &str) -> io::Result<Box<dyn Read + Send>>;
+
+    /// A file, to be read from a byte on; a disk that can seek need not read what is before.
+    fn open_at(&self, name: &str, offset: u64) -> io::Result<Box<dyn Read + Send>> {
+        let mut file = self.open(name)?;
+        io::copy(&mut file.by_ref().take(offset), &mut io::sink())?;
+        Ok(file)
+    }
 
     /// Makes a file's content, or a folder's list of names, survive a loss of power.
     fn sync(&self, name: &str) -> io::Result<()>;
@@ -62,6 +74,15 @@ impl LocalDisk {
     fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
+
+    fn file(&self, name: &str) -> io::Result<File> {
+        let path = self.path(name);
+        // Linux opens a folder happily and fails at the first read.
+        if path.is_dir() {
+            return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder"));
+        }
+        File::open(path)
+    }
 }
 
 impl Disk for LocalDisk {
@@ -69,13 +90,22 @@ impl Disk for LocalDisk {
         Ok(Box::new(BufWriter::with_capacity(1 << 18, File::create(self.path(name))?)))
     }
 
+    fn create_private(&self, name: &str) -> io::Result<Box<dyn Write + Send>> {
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        Ok(Box::new(BufWriter::new(options.open(self.path(name))?)))
+    }
+
     fn open(&self, name: &str) -> io::Result<Box<dyn Read + Send>> {
-        let path = self.path(name);
-        // Linux opens a folder happily and fails at the first read.
-        if path.is_dir() {
-            return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder"));
-        }
-        Ok(Box::new(File::open(path)?))
+        Ok(Box::new(self.file(name)?))
+    }
+
+    fn open_at(&self, name: &str, offset: u64) -> io::Result<Box<dyn Read + Send>> {
+        let mut file = self.file(name)?;
+        file.seek(SeekFrom::Start(offset))?;
+        Ok(Box::new(file))
     }
 
     fn sync(&self, name: &str) -> io::Result<()> {

@@ -12,6 +12,9 @@ use crate::error::{Error, ErrorKind, Result};
 
 const SCRATCH: &str = "staging/tmp";
 
+/// The folder that its owner alone may read.
+const PRIVATE: &str = "private";
+
 /// A [`Durable`] folder on a [`Disk`].
 pub struct Folder {
     disk: Box<dyn Disk>,
@@ -65,7 +68,7 @@ impl Folder {
         let ends = folder.match_indices('/').map(|(end, _)| end).chain([folder.len()]);
         for end in ends {
             let (part, parent) = (&folder[..end], folder[..end].rsplit_once('/').map_or("", |(parent, _)| parent));
-            self.disk.make_folder(part, part == "private").map_err(|e| self.failed("cannot make", part, e))?;
+            self.disk.make_folder(part, part == PRIVATE).map_err(|e| self.failed("cannot make", part, e))?;
             if durable {
                 self.disk.sync(parent).map_err(|e| self.failed("cannot sync", parent, e))?;
             }
@@ -85,11 +88,14 @@ impl Folder {
         Ok(())
     }
 
-    fn write_scratch(&self, fill: Fill<'_>) -> Result<(String, FileDigest)> {
+    /// Writes a scratch file, from which `name` will be made.
+    fn write_scratch(&self, name: &str, fill: Fill<'_>) -> Result<(String, FileDigest)> {
+        let private = lies_in(name, PRIVATE);
         let name = format!("{SCRATCH}/{:016x}-{}", self.writer, self.scratch.fetch_add(1, Ordering::Relaxed));
         self.make_parents(&name)?;
         let mut write = || {
-            let mut hashing = Hashing::new(self.disk.create(&name)?);
+            let file = if private { self.disk.create_private(&name) } else { self.disk.create(&name) };
+            let mut hashing = Hashing::new(file?);
             fill(&mut hashing)?;
             hashing.flush()?;
             Ok(hashing.finish().1)
@@ -135,7 +141,7 @@ impl Folder {
 
 impl Durable for Folder {
     fn create(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let (staged, _) = self.write_scratch(&mut |out| out.write_all(bytes))?;
+        let (staged, _) = self.write_scratch(name, &mut |out| out.write_all(bytes))?;
         let published = self.publish(&[(staged.clone(), name.to_owned())]);
         let removed = self.disk.remove(&staged).map_err(|e| self.failed("cannot remove", &staged, e));
         published.and(removed)
@@ -160,7 +166,7 @@ impl Durable for Folder {
             return Err(self.refuse(name, "staged"));
         }
         self.make_parents(name)?;
-        let (scratch, digest) = self.write_scratch(fill)?;
+        let (scratch, digest) = self.write_scratch(name, fill)?;
         self.disk.rename(&scratch, name).map_err(|e| self.failed("cannot write", name, e))?;
         Ok(digest)
     }
@@ -171,6 +177,16 @@ impl Durable for Folder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.failed("cannot read", name, error)),
         }
+    }
+
+    fn read_range(&self, name: &str, offset: u64, length: u64) -> Result<Option<Vec<u8>>> {
+        let file = match self.disk.open_at(name, offset) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(|e| self.failed("cannot read", name, e))?,
+        };
+        let mut bytes = Vec::new();
+        file.take(length).read_to_end(&mut bytes).map_err(|e| self.failed("cannot read", name, e))?;
+        Ok(Some(bytes))
     }
 
     fn exists(&self, name: &str) -> Result<bool> {
@@ -216,7 +232,7 @@ impl Durable for Folder {
             return Err(self.refuse(name, "replaced"));
         }
         self.make_parents(name)?;
-        let (scratch, digest) = self.write_scratch(fill)?;
+        let (scratch, digest) = self.write_scratch(name, fill)?;
         if self.digest(name)?.as_ref() == Some(&digest) {
             return self.disk.remove(&scratch).map_err(|e| self.failed("cannot remove", &scratch, e));
         }
@@ -338,8 +354,12 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let (place, folder) = folder();
         folder.create("private/000.jsonl", b"{}\n").unwrap();
-        let mode = std::fs::metadata(place.path().join("run/private")).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o700);
+        folder.replace("private/pipeline.json", &mut |out| out.write_all(b"{}")).unwrap();
+        folder.create("run.json", b"{}").unwrap();
+        let mode =
+            |name: &str| std::fs::metadata(place.path().join("run").join(name)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode("private"), mode("private/000.jsonl"), mode("private/pipeline.json")), (0o700, 0o600, 0o600));
+        assert_ne!(mode("run.json"), 0o600);
     }
 
     #[test]
@@ -347,6 +367,16 @@ mod tests {
         let place = tempfile::NamedTempFile::new().unwrap();
         let error = Folder::local(place.path()).create("run.json", b"{}").unwrap_err();
         assert!(error.to_string().contains(&place.path().display().to_string()), "{error}");
+    }
+
+    #[test]
+    fn range_of_a_file_ends_where_the_file_does() {
+        let (_place, folder) = folder();
+        folder.create("data/file", b"0123456789").unwrap();
+        assert_eq!(folder.read_range("data/file", 3, 4).unwrap().unwrap(), b"3456");
+        assert_eq!(folder.read_range("data/file", 8, 4).unwrap().unwrap(), b"89");
+        assert_eq!(folder.read_range("data/file", 20, 4).unwrap().unwrap(), b"");
+        assert_eq!(folder.read_range("data/other", 0, 4).unwrap(), None);
     }
 
     #[test]
