@@ -1,49 +1,80 @@
 //! From unlabeled CT archives to training sets of synthetic tumors.
 //!
-//! `freetumor` takes CT scans with organ masks, places synthetic tumors in them, judges every tumor, and keeps those that pass: as
-//! images and labels for trainers, and as tables with a row for every attempt. It implements and goes beyond FreeTumor
-//! (Wu et al., arXiv 2406.01264).
+//! `freetumor` takes CT scans with organ masks, synthesizes tumors in them, scores every tumor, and keeps those that pass a quality
+//! test: as patches, images and labels for trainers, and as tables with a row for every attempt. It implements and goes beyond
+//! FreeTumor (Wu et al., arXiv 2406.01264).
 //!
 //! # The way of the data
 //!
 //! ```text
 //!  archive ──▶ scan ──▶ organ mask ──▶ candidate tumor ──▶ scores ──▶ verdict ──▶ sample + row ──▶ commit
-//!  [ingest]   [volume]    [mask]          [synth]         [score]    [filter]      [sink]      [dataflow]
+//!  [ingest]   [volume]    [mask]          [synth]         [score]    [filter]   [record, sink]     [run]
 //!                                            ▲                           │
-//!                                            └──── rejected: try again ──┘
+//!                                            └── rejected: try again ────┘
+//!                                                      [attempt]
 //! ```
 //!
 //! Each stage is a plain function or a small struct that works in a loop. A graph file names the stages and how they are joined
 //! ([`graph`]); [`dataflow`] runs them on timely workers and a pool of threads, within a budget of bytes, and commits
-//! what comes out epoch by epoch: exactly once, with the same bytes whatever the number of workers. Masks, synthesis and scores can be
-//! left to an external program, too ([`external`]).
+//! the results epoch by epoch: exactly once, with the same bytes whatever the number of workers. Masks, synthesis and scores can be
+//! external programs, too ([`external`]).
 //!
-//! # Words
+//! # Terms
 //!
-//! A *scan* is a volume of Hounsfield units on a *grid* (a shape, and an affine map to millimetres). A *candidate* is a scan's box with a
-//! synthetic tumor in it. *Scores* are numbers that describe a candidate, the *quality test* is a list of conditions on
-//! them, and its answer is the *verdict*. An accepted candidate becomes a *sample*. An *epoch* is what one commit holds.
+//! A *scan* is a volume of Hounsfield units on a *grid* (a shape, and an affine map to millimetres). A *candidate* is a box of a scan
+//! with a synthetic tumor in it. *Scores* are numbers that describe a candidate, the *quality test* is a list of conditions on
+//! them, and its result is the *verdict*. An accepted candidate becomes a *sample*: a scan plus a *patch*, the voxels that changed. An
+//! *epoch* is what one commit holds.
 //!
-//! The networks of the paper live in [`nn`], which knows nothing of CT: operators on candle with kernels of our own, a 3-D U-Net,
-//! Swin UNETR, their weights and sliding windows. [`inference`] is how they look at scans: which windows, on which grid, by which device.
+//! The networks of the paper are in [`nn`], which knows nothing of CT: operators on candle with kernels of our own, a 3-D U-Net,
+//! Swin UNETR, their weights and sliding windows. [`inference`] applies them to scans: which windows, on which grid, on which device.
 //!
-//! [`train`] teaches them: a segmentor, a generator with its discriminator, and the final segmentor on real and synthetic tumors. It also
-//! measures what came of it: how good a segmentation is, whether one is better than another, and whether synthetic tumors can be told
-//! from real ones.
+//! [`train`] trains them: a segmentor, a generator with its discriminator, and the final segmentor on real and synthetic tumors.
 //!
-//! Three outcomes are never mixed: an [`error::Error`] stops the run, a [`error::Fault`] spoils one scan, and a rejection is normal data.
+//! Three outcomes are never mixed: an [`error::Error`] stops the run, a [`error::Fault`] fails one scan, and a rejection is normal data.
 //!
 //! # One tumor, without a dataflow
 //!
 //! ```
-//! use freetumor::filter::{QualityTest, QualityTestConfig, Verdict};
-//! use freetumor::score::{Score, Scores};
+//! use std::sync::Arc;
 //!
-//! let accept = vec!["delta_hu < -10".to_owned()];
-//! let test = QualityTest::new(QualityTestConfig { accept, ..QualityTestConfig::default() }).unwrap();
-//! let mut scores = Scores::default();
-//! scores.set(Score::DeltaHu, -42.0);
-//! assert_eq!(test.verdict(&scores), Verdict::Accepted);
+//! use freetumor::attempt::AttemptLoop;
+//! use freetumor::filter::{QualityTest, QualityTestConfig};
+//! use freetumor::ingest::Source;
+//! use freetumor::ingest::phantom::{PhantomConfig, PhantomSource};
+//! use freetumor::mask::{LabelsMask, Mask, MaskedScan};
+//! use freetumor::random::Key;
+//! use freetumor::score::{Intensity, IntensityConfig, ScoreStage};
+//! use freetumor::synth::{Rules, RulesConfig};
+//! use freetumor::volume::HuWindow;
+//!
+//! // A scan and its organs.
+//! let phantoms = PhantomConfig { count: 1, shape: [96, 96, 64], spacing_mm: [4.0, 4.0, 4.0], ..PhantomConfig::default() };
+//! let phantoms = PhantomSource::new(phantoms, "phantoms").map_err(|errors| errors[0].message.clone())?;
+//! let scan = Arc::new(phantoms.read(&phantoms.list()?[0])?);
+//! let organs = toml::from_str("organs = [\"liver\"]")?;
+//! let mask = LabelsMask::new(organs).map_err(|errors| errors[0].message.clone())?.mask(&scan)?;
+//! let masked = MaskedScan { scan, mask };
+//! let liver = masked.mask.organs[0].clone();
+//!
+//! // What makes tumors, what scores them, and which pass.
+//! let rules = RulesConfig { diameter_mm: [15.0, 40.0], ..RulesConfig::default() };
+//! let rules = Rules::new(rules, &masked.mask.organs, HuWindow::ABDOMEN).map_err(|errors| errors[0].message.clone())?;
+//! let intensity = Intensity::new(IntensityConfig::default(), &masked.mask.organs).map_err(|_| "bad settings")?;
+//! let intensity: Arc<dyn ScoreStage> = Arc::new(intensity);
+//! let accept = vec!["delta_hu < -10 HU".to_owned(), "invisible_fraction < 0.5".to_owned()];
+//! let test = QualityTest::new(QualityTestConfig { accept, ..QualityTestConfig::default() }).map_err(|_| "bad settings")?;
+//!
+//! // The loop: the same that the dataflow and the trainings run.
+//! let tumors = AttemptLoop::new(Arc::new(rules), vec![intensity], test);
+//! let accepted = tumors.first_accepted(&masked, &liver, Key::root(2024))?.ok_or("no attempt passed")?;
+//!
+//! // A darker tumor in the liver, and nothing else changed.
+//! let voxels = accepted.region.voxels();
+//! let changed = (0..voxels).filter(|&i| accepted.after.as_slice()[i] != accepted.before.as_slice()[i]).count();
+//! assert!(changed > 0 && accepted.geometry.diameter_mm > 10.0);
+//! assert!(accepted.labels.as_slice().contains(&liver.tumor_label));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![warn(missing_docs, clippy::undocumented_unsafe_blocks)]
 
@@ -64,6 +95,7 @@ pub mod random;
 pub mod record;
 pub mod run;
 pub mod score;
+pub mod simd;
 pub mod sink;
 pub mod store;
 pub mod suggest;

@@ -101,7 +101,7 @@ impl Lab {
     /// Which kernels compute.
     pub fn kernel_class(&self) -> String {
         match self.place {
-            Place::Cpu => Class::detect().name().to_owned(),
+            Place::Cpu => Class::current().name().to_owned(),
             Place::Cuda => "cuda".to_owned(),
         }
     }

@@ -151,7 +151,7 @@ pub fn gap_closed(resamples: &Resamples, [arm, real_only, oracle]: [&Series; 3])
 fn write(lab: &Lab, out: &Path, plan: &Plan, rows: &[CaseRow], results: &Results) -> Result<()> {
     lab.write(&out.join("cases.parquet"), &cases_table(plan, rows)?)?;
     lab.write(&out.join("lesions.parquet"), &lesions_table(plan, rows)?)?;
-    lab.write(&out.join("plot.png"), &plot(&results.primary, &organ().name).to_png()?)?;
+    lab.write(&out.join("plot.png"), &plot(&results.primary, &organ().name)?.to_png()?)?;
     lab.write(&out.join("results.md"), page(results).as_bytes())?;
     lab.write_json(&out.join("results.json"), results)
 }

@@ -56,7 +56,7 @@ pub struct ExportArgs {
     /// nnU-Net's number of the data set [default: 900]
     #[arg(long, value_name = "ID")]
     pub dataset_id: Option<u32>,
-    /// The data set's name in the files that describe it [default: FreeTumor]
+    /// The data set's name in the files that describe it [default: FreeTumor, or freetumor for shards]
     #[arg(long, value_name = "NAME")]
     pub dataset_name: Option<String>,
     /// How hard volumes are compressed, 1 (fast) to 9 (small) [default: 2]
@@ -96,7 +96,7 @@ impl ExportArgs {
             let layout = self.layout.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
             return Err(Error::new(format!("{flag} has no effect on --layout {layout}")));
         }
-        let shards_name = || name.clone().unwrap_or_else(|| DecathlonConfig::default().dataset_name);
+        let shards_name = || name.clone().unwrap_or_else(|| "freetumor".to_owned());
         Ok(match self.layout {
             LayoutName::Nnunet => {
                 let default = NnunetConfig::default();

@@ -20,6 +20,7 @@ pub mod validate;
 use std::io::{IsTerminal, Write, stderr, stdout};
 use std::path::Path;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::error::Result;
@@ -28,6 +29,7 @@ use crate::inference::Networks;
 use crate::ingest::dicom::Decoder;
 use crate::nn::device::Place;
 use crate::nn::service::Service;
+use crate::simd::Class;
 
 /// Turns unlabeled CT archives into quality-filtered, traceable training sets of synthetic tumors.
 #[derive(Debug, Parser)]
@@ -38,6 +40,14 @@ pub struct Cli {
     /// How log lines on standard error look; RUST_LOG says which there are, such as info or freetumor=debug
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
+    /// Compute networks on the CPU in this class of instructions, on any processor that has it, with the same bits: for tests and
+    /// for continuing a run of another processor [default: the widest of this processor]
+    #[arg(long, global = true, value_name = "CLASS", value_parser = class_parser())]
+    kernel_class: Option<Class>,
+}
+
+fn class_parser() -> impl TypedValueParser<Value = Class> {
+    PossibleValuesParser::new(Class::ALL.map(Class::name)).try_map(|name| name.parse::<Class>())
 }
 
 #[derive(Debug, Subcommand)]
@@ -83,6 +93,9 @@ impl Cli {
     /// What could not be run.
     pub fn run(&self) -> Result<u8> {
         start_log(self.log_format);
+        if let Some(class) = self.kernel_class {
+            Class::select(class)?;
+        }
         let (stdout, stderr): (&mut dyn Write, &mut dyn Write) = (&mut stdout().lock(), &mut stderr());
         let registry = Registry::on(&self.machine());
         match &self.command {

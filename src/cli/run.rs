@@ -25,8 +25,8 @@ const LEAST_MEMORY_BYTES: u64 = 1 << 20;
 /// Run a pipeline.
 ///
 /// Reads every scan that the pipeline's sources list, finds organs, places tumors, judges them, and commits accepted samples and the
-/// rows of all candidates to the run folder, epoch by epoch. Run it again into the same folder to go on where it stopped, or to take
-/// in scans that have come since.
+/// rows of all candidates to the run folder, epoch by epoch. Run it again into the same folder to resume where it stopped, or to
+/// ingest scans that have come since.
 #[derive(Args, Debug)]
 pub struct RunArgs {
     /// Graph file, such as pipelines/quickstart.toml
@@ -199,10 +199,10 @@ impl std::fmt::Display for Summary<'_> {
         if report.changed_scans > 0 {
             writeln!(
                 f,
-                "{} scans changed on disk since they were taken in; {folder} keeps what it made of them.",
+                "{} scans changed on disk since they were ingested; {folder} keeps what it made of them.",
                 report.changed_scans
             )?;
-            writeln!(f, "To take them in as they are now, run into another folder: `--out DIR`.\n")?;
+            writeln!(f, "To ingest them as they are now, run into another folder: `--out DIR`.\n")?;
         }
         writeln!(f, "Where everything lies:")?;
         for (name, path) in &report.layouts {

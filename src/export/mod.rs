@@ -31,7 +31,10 @@ use crate::graph::Registry;
 use crate::id::{SampleId, ScanId};
 use crate::record::Split;
 use crate::run::RunFolder;
-use crate::sink::{DecathlonConfig, DecathlonSink, NnunetConfig, NnunetSink, WebDatasetConfig, WebDatasetSink};
+use crate::sink::{
+    DecathlonConfig, DecathlonSink, NnunetConfig, NnunetSink, PatchesConfig, PatchesSink, WebDatasetConfig,
+    WebDatasetSink,
+};
 use scans::ScanReader;
 use select::{Selection, SelectionConfig, WithoutPatch, select};
 use target::{Request, Target};
@@ -46,7 +49,7 @@ pub enum ExportLayout {
     Decathlon(DecathlonConfig),
     /// Tar shards of whole volumes.
     Webdataset {
-        /// The data set's name in the index.
+        /// The data set's name in the index and in the names of shards: as a sink's.
         name: String,
         /// The sink's settings.
         #[serde(flatten)]
@@ -54,7 +57,7 @@ pub enum ExportLayout {
     },
     /// Tar shards of patches.
     Patches {
-        /// The data set's name in the index.
+        /// The data set's name in the index: as a sink's.
         name: String,
     },
 }
@@ -158,10 +161,13 @@ pub fn export(run: &RunFolder, options: &ExportOptions, registry: &Registry) -> 
             pairs::write(&job, &target(sink.map(drop))?, config, &reader)?
         }
         ExportLayout::Webdataset { name, config } => {
-            let sink = WebDatasetSink::new("export", config.clone());
+            let sink = WebDatasetSink::new(name, config.clone());
             shards::write_volumes(&job, &target(sink.map(drop))?, name, config, &reader()?)?
         }
-        ExportLayout::Patches { name } => shards::write_patches(&job, &target(Ok(()))?, name)?,
+        ExportLayout::Patches { name } => {
+            let sink = PatchesSink::new(name, &PatchesConfig::default());
+            shards::write_patches(&job, &target(sink.map(drop))?, name)?
+        }
     };
     report.folder.clone_from(&options.to);
     report.refused.sort();

@@ -14,7 +14,7 @@ use crate::id::{PatientKey, SampleId, ScanId};
 use crate::record::Split;
 use crate::sink::shards::{Shard, describe, file_name, label, write_members};
 use crate::sink::tar::TarWriter;
-use crate::sink::{BUCKETS, WebDatasetConfig, append_sample};
+use crate::sink::{BUCKETS, PATCHES, WebDatasetConfig, append_sample};
 use crate::store::Fill;
 use crate::store::canonical::Take;
 
@@ -78,7 +78,7 @@ pub(super) fn write_volumes(
         made.sort_unstable();
         let samples = shard.samples.iter().copied();
         let samples: Vec<_> = samples.filter(|sample| made.binary_search(&sample.record.sample_id).is_ok()).collect();
-        let done = write_shard(target, shard, &samples, |archive, sample| {
+        let done = write_shard(target, name, shard, &samples, |archive, sample| {
             let open = |kind| File::open(file(sample.record.sample_id, kind));
             let (mut image, mut label) = (open("image")?, open("label")?);
             let lengths = (image.metadata()?.len(), label.metadata()?.len());
@@ -91,7 +91,7 @@ pub(super) fn write_volumes(
 /// Exports shards of patches; no scan is read.
 pub(super) fn write_patches(job: &Job<'_>, target: &Target, name: &str) -> Result<ExportReport> {
     write(job, target, name, BUCKETS, &|shard| {
-        let done = write_shard(target, shard, &shard.samples, |archive, sample| {
+        let done = write_shard(target, PATCHES, shard, &shard.samples, |archive, sample| {
             // Decoded first: a patch is exported whole or not at all.
             let patch = read_patch(job.run, sample).and_then(|_| patch_bytes(job.run, sample));
             let patch = patch.map_err(io::Error::other)?;
@@ -145,9 +145,10 @@ fn write(
     Ok(report)
 }
 
-/// Writes and records one shard; nothing where it has no samples.
+/// Writes and records one shard; nothing where it has no samples. `table` is part of its file's name.
 fn write_shard(
     target: &Target,
+    table: &str,
     shard: &ShardSamples<'_>,
     samples: &[&Selected],
     append: impl Fn(&mut Archive<'_>, &Selected) -> io::Result<()>,
@@ -159,7 +160,7 @@ fn write_shard(
     let keys: Vec<(usize, SampleId, PatientKey)> =
         records.map(|(index, record)| (index, record.sample_id, record.patient_key)).collect();
     let fill = |out: &mut dyn Write| write_members(out, &keys, |archive, index| append(archive, samples[index]));
-    let name = |digest: &crate::store::FileDigest| file_name(shard.epoch, &shard.label, &digest.sha256);
+    let name = |digest: &crate::store::FileDigest| file_name(shard.epoch, table, &shard.label, &digest.sha256);
     let (file, members) = target.write_named(shard.split.name(), fill, name)?;
     let done = Done { key: shard.key(), files: vec![file], members };
     target.record(&done)?;

@@ -148,14 +148,14 @@ impl Build<'_, '_> {
         let (organs, complete) = known.organs_before(at);
         let place = Place { name: spec.name.clone(), folder: self.folder.to_owned(), seed: self.seed, organs };
         match settings.build(&place) {
-            Ok(part) => Some((with_digest(json, &part), reading.spoiled.is_empty().then_some(part))),
+            Ok(part) => Some((with_digest(json, &part), reading.invalid.is_empty().then_some(part))),
             Err(mut complaints) => {
                 if !complete && kind.role != Role::Source && kind.role != Role::Mask {
                     // The masks were not built: what is said about organs here says nothing about this stage.
                     let of_organs = |field: &str| field.is_empty() || field.split('.').any(|part| part == "organs");
                     complaints.retain(|it| !of_organs(&it.field));
                 }
-                settings::report(complaints, &reading.spoiled, |field| spec.place_of(field), problems);
+                settings::report(complaints, &reading.invalid, |field| spec.place_of(field), problems);
                 Some((json, None))
             }
         }

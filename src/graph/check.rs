@@ -104,7 +104,7 @@ fn read_pipeline(table: &Value<'_>, problems: &mut Problems<'_>) -> Option<Pipel
     let reading = settings::read(table, "pipeline", &span, &schema, parse, problems);
     let pipeline = reading.value?;
     let place = |field: &str| place_of(table, field).unwrap_or(span.clone());
-    settings::report(pipeline.complaints(), &reading.spoiled, place, problems);
+    settings::report(pipeline.complaints(), &reading.invalid, place, problems);
     Some(pipeline)
 }
 

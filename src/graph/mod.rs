@@ -21,6 +21,7 @@ mod problem;
 mod registry;
 mod scans;
 mod schema;
+mod schema_check;
 mod set;
 mod settings;
 mod spec;

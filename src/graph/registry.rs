@@ -164,7 +164,10 @@ impl Kind {
 
     /// The JSON Schema of the settings, by itself.
     pub(super) fn own_schema(&self) -> serde_json::Value {
-        self.schema(&mut SchemaGenerator::default()).to_value()
+        let mut generator = SchemaGenerator::default();
+        let mut schema = self.schema(&mut generator);
+        schema.insert("$defs".to_owned(), generator.take_definitions(true).into());
+        schema.to_value()
     }
 
     /// The JSON Schema of the settings, what it refers to left with the generator.

@@ -92,7 +92,7 @@ pub fn check_training<C: StageConfig>(
         let reading = settings::read(table, "train", &span, &schema, parse, &mut problems);
         let settings = reading.value?;
         let place = |field: &str| place_of(table, field).unwrap_or(span.clone());
-        settings::report(complaints(&settings, plan.as_ref()), &reading.spoiled, place, &mut problems);
+        settings::report(complaints(&settings, plan.as_ref()), &reading.invalid, place, &mut problems);
         Some(settings)
     });
     let is_good = !problems.any_error();

@@ -3,6 +3,7 @@
 use super::Viewer;
 use crate::error::{Fault, FaultKind, Stage};
 use crate::nn::windows::{Grouping, Importance, SlidingWindows, WindowPlan};
+use crate::simd::Class;
 use crate::volume::{Array3, Grid, Outside, Prepared, Preprocess, Resampling, Volume, likeliest};
 
 /// The way back to the scan's own grid.
@@ -50,11 +51,11 @@ impl OnScan {
             let voxels = highest.as_mut_slice().iter_mut().zip(class.as_slice());
             voxels.for_each(|(highest, logit)| *highest = highest.max(*logit));
         }
-        let mut sums = Array3::filled(shape, 0.0f32);
+        let (mut sums, kernels) = (Array3::filled(shape, 0.0f32), Class::current());
         for class in &mut logits {
             let voxels = class.as_mut_slice().iter_mut().zip(highest.as_slice()).zip(sums.as_mut_slice());
             for ((logit, highest), sum) in voxels {
-                *logit = (*logit - highest).exp();
+                *logit = kernels.exp(*logit - highest);
                 *sum += *logit;
             }
         }

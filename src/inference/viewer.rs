@@ -23,6 +23,7 @@ use crate::nn::ops::Over;
 use crate::nn::predictor::{Predictor, Wanted};
 use crate::nn::service::{Answer, Joining, Service};
 use crate::nn::windows::{SlidingWindows, VoxelBox};
+use crate::simd::Class;
 use crate::volume::{Array3, Prepared, Region, likeliest};
 
 /// The networks of a process: each file of weights is read once, and all run on one device.
@@ -359,7 +360,8 @@ impl Seen {
     pub fn probability(&self, voxel: usize, classes: &[usize]) -> f64 {
         let logit = |class: &Array3<f32>| class.as_slice()[voxel];
         let highest = self.logits.iter().map(logit).fold(f32::NEG_INFINITY, f32::max);
-        let power = |class: &Array3<f32>| f64::from(logit(class) - highest).exp();
+        let kernels = Class::current();
+        let power = |class: &Array3<f32>| kernels.exp_f64(f64::from(logit(class) - highest));
         let all: f64 = self.logits.iter().map(power).sum();
         classes.iter().filter_map(|&class| self.logits.get(class)).map(power).sum::<f64>() / all
     }

@@ -1,5 +1,7 @@
 //! Sets of voxels, one bit each, and their dilation and closing by a ball.
 
+use crate::volume::{Components, Connectivity};
+
 /// A set of voxels. A row along x is a whole number of 64-bit words; bits past its end are 0.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BitVolume {
@@ -102,6 +104,14 @@ impl BitVolume {
             at = next(from, false);
             (from < end).then_some([from, at])
         })
+    }
+
+    /// The connected components of the set.
+    ///
+    /// # Panics
+    /// Where the set has more than 65,535 voxels along x.
+    pub fn components(&self, connectivity: Connectivity) -> Components {
+        Components::new(self.shape, connectivity, |y, z| self.runs(y, z))
     }
 
     /// Adds all voxels of another set of the same shape.

@@ -7,11 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::bits::BitVolume;
-use super::components::{Components, Connectivity, Run};
 use super::{Mask, Organ, OrganMask, merged_organs};
 use crate::error::{ConfigError, Fault};
 use crate::ingest::Scan;
-use crate::volume::{Affine, Array3, Volume};
+use crate::volume::{Affine, Array3, Connectivity, Run, Volume};
 
 /// Below this a voxel was never measured: scanners pad what lies outside their field of view.
 const PADDING_HU: f32 = -1100.0;
@@ -103,7 +102,7 @@ impl LungMask {
     /// Takes away what is, within its slice, connected and free air.
     fn drop_free_air(&self, view: &Axial<'_>, air: &mut BitVolume, padding: &BitVolume) {
         let core = air.core_in_plane();
-        let components = Components::of(air, Connectivity::InPlane);
+        let components = air.components(Connectivity::InPlane);
         let mut areas = vec![Area::default(); components.count()];
         let [nx, ny, _] = air.shape();
         for run in components.runs() {
@@ -128,9 +127,8 @@ impl LungMask {
 
     /// The parts of `air` that are large enough to be a lung.
     fn large(&self, view: &Axial<'_>, air: &BitVolume) -> Vec<BitVolume> {
-        let components = Components::of(air, Connectivity::Faces);
-        let mut voxels = vec![0usize; components.count()];
-        components.runs().for_each(|run| voxels[run.component] += run.to - run.from);
+        let components = air.components(Connectivity::Faces);
+        let voxels = components.voxels();
         let voxel_ml = view.spacing_mm.iter().product::<f64>() / 1000.0;
         let mut number = vec![None; voxels.len()];
         let mut parts = Vec::new();
@@ -151,7 +149,7 @@ impl LungMask {
     /// Fills what the lungs enclose within a slice, up to a size that is no heart.
     fn fill_holes(&self, view: &Axial<'_>, lungs: &mut BitVolume) {
         let [nx, ny, _] = lungs.shape();
-        let components = Components::of(&lungs.complement(), Connectivity::InPlane);
+        let components = lungs.complement().components(Connectivity::InPlane);
         let mut areas = vec![Area::default(); components.count()];
         for run in components.runs() {
             let area = &mut areas[run.component];

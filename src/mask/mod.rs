@@ -5,7 +5,6 @@
 mod align;
 mod bits;
 mod classes;
-mod components;
 mod labels;
 mod lung;
 mod organs;
@@ -27,7 +26,6 @@ use crate::volume::Array3;
 pub use align::Alignment;
 pub use bits::BitVolume;
 pub use classes::{CLASSES, class_ids, class_name};
-pub use components::{Components, Connectivity, Run};
 pub use labels::{LabelScheme, LabelsConfig, LabelsMask, OrganChoice, OrganIds, OtherLabels};
 pub use lung::{LungConfig, LungMask};
 pub use organs::merged_organs;

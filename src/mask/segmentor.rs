@@ -7,12 +7,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::bits::BitVolume;
-use super::components::{Components, Connectivity};
 use super::{Mask, Organ, OrganMask, merged_organs};
 use crate::error::{ConfigError, Fault};
 use crate::inference::{NetworkConfig, Viewer};
 use crate::ingest::Scan;
-use crate::volume::Array3;
+use crate::volume::{Array3, Connectivity};
 
 /// Organs, and suspected real tumors, from a network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -100,11 +99,8 @@ impl SegmentorMask {
     fn keep_large(labels: &mut Array3<u8>, label: u8, otherwise: u8, least_mm3: f64, voxel_mm3: f64) -> f64 {
         let shape = labels.shape();
         let set = BitVolume::from_fn(shape, |voxel| labels[voxel] == label);
-        let components = Components::of(&set, Connectivity::Faces);
-        let mut voxels = vec![0usize; components.count()];
-        for run in components.runs() {
-            voxels[run.component] += run.to - run.from;
-        }
+        let components = set.components(Connectivity::Faces);
+        let voxels = components.voxels();
         let is_large = |component: usize| voxels[component] as f64 * voxel_mm3 >= least_mm3;
         for run in components.runs().filter(|run| !is_large(run.component)) {
             labels.row_mut(run.y, run.z)[run.from..run.to].fill(otherwise);

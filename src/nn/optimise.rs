@@ -8,6 +8,8 @@ use candle_core::backprop::GradStore;
 use candle_core::{CpuStorage, DType, InplaceOp2, InplaceOp3, Layout, Result, Tensor, Var, bail};
 use rayon::prelude::*;
 
+use crate::simd::Class;
+
 /// What distinguishes one Adam from another.
 ///
 /// # Source
@@ -96,7 +98,7 @@ impl Adam {
     pub fn step(&mut self, parameters: &[(String, Var)], gradients: &GradStore, rate: f64) -> Result<()> {
         self.steps += 1;
         let [b1, b2] = self.config.betas;
-        let corrections = [b1, b2].map(|beta| 1.0 - beta.powf(self.steps as f64));
+        let corrections = [b1, b2].map(|beta| 1.0 - Class::current().powf_f64(beta, self.steps as f64));
         for (name, parameter) in parameters {
             let Some(gradient) = gradients.get(parameter) else { continue };
             if gradient.shape() != parameter.shape() {

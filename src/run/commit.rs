@@ -19,7 +19,7 @@ pub struct Counts {
     pub faults: BTreeMap<String, u64>,
     /// Attempts that were rejected, by reason.
     pub rejected: BTreeMap<String, u64>,
-    /// Scans that were taken in.
+    /// Scans that were ingested.
     pub scans: u64,
     /// Scans that are done, and in which no organ was found.
     pub without_organs: u64,

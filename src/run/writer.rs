@@ -63,6 +63,7 @@ impl RunFolder {
             manifest.check_same(own.manifest(), &store.place(""))?;
         }
         store.create(MANIFEST, &canonical::pretty(manifest)?)?;
+        store.make_private()?;
         let folder = Self::open_in(Arc::clone(&store))?;
         // What an earlier process made may be seen and yet not survive a loss of power.
         for (name, found) in [("epochs", folder.numbered("epochs")?), ("ingest", folder.numbered("ingest")?)] {

@@ -1,6 +1,6 @@
 //! Images and labels as files of their own, published once however many sinks list them.
 //!
-//! A commit names one list of them a sink and epoch, `data/EPOCH-SHA256.json`, which names the files with their
+//! A commit names one list of them a sink and epoch, `data/EPOCH-pairs.SINK-SHA256.json`, which names the files with their
 //! digests: so commits stay small however many samples there are.
 
 use std::sync::Arc;
@@ -230,7 +230,7 @@ fn each_pair(store: &dyn Durable, index: &[FileEntry], take: Take<'_, Pair>) -> 
     index.iter().try_for_each(|file| read_index::<Vec<Pair>>(store, file)?.into_iter().try_for_each(&mut *take))
 }
 
-/// Publishes what a sink has to remember of an epoch as `data/EPOCH-SHA256.json`.
+/// Publishes what a sink has to remember of an epoch as `data/EPOCH-TABLE-SHA256.json`.
 pub(super) fn publish_index(
     table: &str,
     store: &dyn Durable,
@@ -240,7 +240,7 @@ pub(super) fn publish_index(
 ) -> Result<FileEntry> {
     let text = canonical::pretty(list)?;
     let digest = FileDigest::of(&text);
-    let path = format!("{DATA}/{}-{}.json", epoch_name(epoch), digest.sha256);
+    let path = format!("{DATA}/{}-{table}-{}.json", epoch_name(epoch), digest.sha256);
     store.create(&path, &text)?;
     Ok(entry(path, table, &digest, samples as u64))
 }

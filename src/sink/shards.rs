@@ -31,9 +31,9 @@ pub fn label(split: Split, patient_key: PatientKey, buckets: u32) -> String {
     format!("{split}-{:03}", bucket(patient_key, buckets))
 }
 
-/// The name of a shard's file.
-pub fn file_name(epoch: u64, label: &str, sha256: &str) -> String {
-    format!("{}-{label}-{sha256}.tar", epoch_name(epoch))
+/// The name of a shard's file; `table` is the sink's name, or that of the table of patches.
+pub fn file_name(epoch: u64, table: &str, label: &str, sha256: &str) -> String {
+    format!("{}-{table}-{label}-{sha256}.tar", epoch_name(epoch))
 }
 
 /// Writes a whole archive of samples and returns where each of them is; `samples` have an index for `append`, which writes the members
@@ -146,7 +146,7 @@ impl<'a> ShardWriter<'a> {
             members = write_members(out, &keys, |archive, index| append(archive, &samples[index]))?;
             Ok(())
         })?;
-        let path = format!("{DATA}/{}", file_name(epoch, label, &digest.sha256));
+        let path = format!("{DATA}/{}", file_name(epoch, self.table, label, &digest.sha256));
         self.publications.push((staged, path.clone()));
         self.files.push(entry(path.clone(), self.table, &digest, members.len() as u64));
         let split = indices.first().map_or(Split::Train, |&index| samples[index].record.split);

@@ -11,13 +11,8 @@ use std::path::{Path, PathBuf};
 /// As the operating system says: `NotFound` where there is nothing of that name, `AlreadyExists` where a link's new
 /// name is taken.
 pub trait Disk: Send + Sync {
-    /// A new, empty file; one that exists is emptied.
+    /// A new, empty file, for its owner only; one that exists is emptied.
     fn create(&self, name: &str) -> io::Result<Box<dyn Write + Send>>;
-
-    /// The same for a file that its owner alone may read, where the disk knows owners.
-    fn create_private(&self, name: &str) -> io::Result<Box<dyn Write + Send>> {
-        self.create(name)
-    }
 
     /// A file, to be read.
     fn open(&self, name: &str) -> io::Result<Box<dyn Read + Send>>;
@@ -34,6 +29,13 @@ pub trait Disk: Send + Sync {
 
     /// Makes one folder, readable by its owner only where `private`; one that exists is fine.
     fn make_folder(&self, name: &str, private: bool) -> io::Result<()>;
+
+    /// Gives a file the permissions that the root has: as its owner wants them for what is committed.
+    fn make_public(&self, name: &str) -> io::Result<()>;
+
+    /// Takes the permissions of others from a folder and all that is in it, where it exists. Files with a second name are left as
+    /// they are: what is committed stays readable.
+    fn make_private(&self, folder: &str) -> io::Result<()>;
 
     /// Gives a file a second name, which must be free.
     fn link(&self, name: &str, second: &str) -> io::Result<()>;
@@ -87,15 +89,11 @@ impl LocalDisk {
 
 impl Disk for LocalDisk {
     fn create(&self, name: &str) -> io::Result<Box<dyn Write + Send>> {
-        Ok(Box::new(BufWriter::with_capacity(1 << 18, File::create(self.path(name))?)))
-    }
-
-    fn create_private(&self, name: &str) -> io::Result<Box<dyn Write + Send>> {
         let mut options = File::options();
         options.write(true).create(true).truncate(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        Ok(Box::new(BufWriter::new(options.open(self.path(name))?)))
+        Ok(Box::new(BufWriter::with_capacity(1 << 18, options.open(self.path(name))?)))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn Read + Send>> {
@@ -129,6 +127,42 @@ impl Disk for LocalDisk {
             }
             result => result,
         }
+    }
+
+    #[cfg(unix)]
+    fn make_public(&self, name: &str) -> io::Result<()> {
+        use std::os::unix::fs::PermissionsExt;
+        let mode = fs::metadata(&self.root)?.permissions().mode() & 0o666;
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(mode))
+    }
+
+    #[cfg(not(unix))]
+    fn make_public(&self, _name: &str) -> io::Result<()> {
+        Ok(())
+    }
+
+    #[cfg(unix)]
+    fn make_private(&self, folder: &str) -> io::Result<()> {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        for entry in walkdir::WalkDir::new(self.path(folder)) {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) if error.io_error().is_some_and(|error| error.kind() == io::ErrorKind::NotFound) => continue,
+                Err(error) => return Err(error.into()),
+            };
+            let (metadata, is_folder) = (entry.metadata().map_err(io::Error::from)?, entry.file_type().is_dir());
+            let mode = if is_folder { 0o700 } else { 0o600 };
+            let is_shared = !is_folder && metadata.nlink() > 1;
+            if !is_shared && !entry.file_type().is_symlink() && metadata.permissions().mode() & 0o777 != mode {
+                fs::set_permissions(entry.path(), fs::Permissions::from_mode(mode))?;
+            }
+        }
+        Ok(())
+    }
+
+    #[cfg(not(unix))]
+    fn make_private(&self, _folder: &str) -> io::Result<()> {
+        Ok(())
     }
 
     fn link(&self, name: &str, second: &str) -> io::Result<()> {

@@ -7,13 +7,10 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::{Disk, Durable, FileDigest, Fill, Hashing, LocalDisk, REPLACEABLE, STAGING};
+use super::{Disk, Durable, FileDigest, Fill, Hashing, LocalDisk, PRIVATE, REPLACEABLE, STAGING};
 use crate::error::{Error, ErrorKind, Result};
 
 const SCRATCH: &str = "staging/tmp";
-
-/// The folder that its owner alone may read.
-const PRIVATE: &str = "private";
 
 /// A [`Durable`] folder on a [`Disk`].
 pub struct Folder {
@@ -68,7 +65,7 @@ impl Folder {
         let ends = folder.match_indices('/').map(|(end, _)| end).chain([folder.len()]);
         for end in ends {
             let (part, parent) = (&folder[..end], folder[..end].rsplit_once('/').map_or("", |(parent, _)| parent));
-            self.disk.make_folder(part, part == PRIVATE).map_err(|e| self.failed("cannot make", part, e))?;
+            self.disk.make_folder(part, is_private(part)).map_err(|e| self.failed("cannot make", part, e))?;
             if durable {
                 self.disk.sync(parent).map_err(|e| self.failed("cannot sync", parent, e))?;
             }
@@ -88,14 +85,11 @@ impl Folder {
         Ok(())
     }
 
-    /// Writes a scratch file, from which `name` will be made.
-    fn write_scratch(&self, name: &str, fill: Fill<'_>) -> Result<(String, FileDigest)> {
-        let private = lies_in(name, PRIVATE);
+    fn write_scratch(&self, fill: Fill<'_>) -> Result<(String, FileDigest)> {
         let name = format!("{SCRATCH}/{:016x}-{}", self.writer, self.scratch.fetch_add(1, Ordering::Relaxed));
         self.make_parents(&name)?;
         let mut write = || {
-            let file = if private { self.disk.create_private(&name) } else { self.disk.create(&name) };
-            let mut hashing = Hashing::new(file?);
+            let mut hashing = Hashing::new(self.disk.create(&name)?);
             fill(&mut hashing)?;
             hashing.flush()?;
             Ok(hashing.finish().1)
@@ -141,14 +135,17 @@ impl Folder {
 
 impl Durable for Folder {
     fn create(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let (staged, _) = self.write_scratch(name, &mut |out| out.write_all(bytes))?;
+        let (staged, _) = self.write_scratch(&mut |out| out.write_all(bytes))?;
         let published = self.publish(&[(staged.clone(), name.to_owned())]);
         let removed = self.disk.remove(&staged).map_err(|e| self.failed("cannot remove", &staged, e));
         published.and(removed)
     }
 
     fn publish(&self, files: &[(String, String)]) -> Result<()> {
-        for (staged, _) in files {
+        for (staged, name) in files {
+            if !is_private(name) {
+                self.disk.make_public(staged).map_err(|e| self.failed("cannot publish", staged, e))?;
+            }
             self.disk.sync(staged).map_err(|e| self.failed("cannot sync", staged, e))?;
         }
         let mut folders = BTreeSet::new();
@@ -166,7 +163,7 @@ impl Durable for Folder {
             return Err(self.refuse(name, "staged"));
         }
         self.make_parents(name)?;
-        let (scratch, digest) = self.write_scratch(name, fill)?;
+        let (scratch, digest) = self.write_scratch(fill)?;
         self.disk.rename(&scratch, name).map_err(|e| self.failed("cannot write", name, e))?;
         Ok(digest)
     }
@@ -232,9 +229,12 @@ impl Durable for Folder {
             return Err(self.refuse(name, "replaced"));
         }
         self.make_parents(name)?;
-        let (scratch, digest) = self.write_scratch(name, fill)?;
+        let (scratch, digest) = self.write_scratch(fill)?;
         if self.digest(name)?.as_ref() == Some(&digest) {
             return self.disk.remove(&scratch).map_err(|e| self.failed("cannot remove", &scratch, e));
+        }
+        if !is_private(name) {
+            self.disk.make_public(&scratch).map_err(|e| self.failed("cannot publish", &scratch, e))?;
         }
         self.disk.sync(&scratch).map_err(|e| self.failed("cannot sync", &scratch, e))?;
         self.disk.rename(&scratch, name).map_err(|e| self.failed("cannot write", name, e))
@@ -252,11 +252,22 @@ impl Durable for Folder {
         self.disk.sync(folder).map_err(|e| self.failed("cannot sync", folder, e))
     }
 
+    fn make_private(&self) -> Result<()> {
+        PRIVATE.iter().try_for_each(|folder| {
+            self.disk.make_private(folder).map_err(|e| self.failed("cannot restrict", folder, e))
+        })
+    }
+
     fn place(&self, name: &str) -> String {
         // Joining an empty name would add a slash.
         let place = if name.is_empty() { self.root.clone() } else { self.root.join(name) };
         place.display().to_string()
     }
+}
+
+/// Whether a folder or file is for its owner only.
+fn is_private(name: &str) -> bool {
+    PRIVATE.iter().any(|folder| lies_in(name, folder))
 }
 
 /// Whether a file of this name may be removed.
@@ -350,16 +361,39 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn private_files_are_for_their_owner_only() {
+    fn staged_and_private_files_are_for_their_owner_only() {
         use std::os::unix::fs::PermissionsExt;
         let (place, folder) = folder();
+        let path = |name: &str| place.path().join("run").join(name);
+        let mode = |name: &str| std::fs::metadata(path(name)).unwrap().permissions().mode() & 0o777;
         folder.create("private/000.jsonl", b"{}\n").unwrap();
         folder.replace("private/pipeline.json", &mut |out| out.write_all(b"{}")).unwrap();
-        folder.create("run.json", b"{}").unwrap();
-        let mode =
-            |name: &str| std::fs::metadata(place.path().join("run").join(name)).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode("private"), mode("private/000.jsonl"), mode("private/pipeline.json")), (0o700, 0o600, 0o600));
-        assert_ne!(mode("run.json"), 0o600);
+        folder
+            .stage("staging/1/scan/file", &mut |out| {
+                // From the first byte.
+                assert!(
+                    std::fs::read_dir(path("staging/tmp"))
+                        .unwrap()
+                        .all(|file| { file.unwrap().metadata().unwrap().permissions().mode() & 0o077 == 0 })
+                );
+                out.write_all(b"voxels")
+            })
+            .unwrap();
+        for folder in ["private", "staging", "staging/tmp", "staging/1", "staging/1/scan"] {
+            assert_eq!(mode(folder), 0o700, "{folder}");
+        }
+        for file in ["private/000.jsonl", "private/pipeline.json", "staging/1/scan/file"] {
+            assert_eq!(mode(file), 0o600, "{file}");
+        }
+        // What is committed has the permissions of the run folder.
+        std::fs::set_permissions(path(""), std::fs::Permissions::from_mode(0o750)).unwrap();
+        folder.publish(&[("staging/1/scan/file".into(), "data/file".into())]).unwrap();
+        assert_eq!(mode("data/file"), 0o640);
+        // A start corrects what was changed, and leaves what is committed.
+        std::fs::set_permissions(path("private"), std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::set_permissions(path("private/000.jsonl"), std::fs::Permissions::from_mode(0o644)).unwrap();
+        folder.make_private().unwrap();
+        assert_eq!((mode("private"), mode("private/000.jsonl"), mode("data/file")), (0o700, 0o600, 0o640));
     }
 
     #[test]

@@ -27,6 +27,9 @@ use crate::error::Result;
 /// Where unfinished work lies.
 pub const STAGING: &str = "staging";
 
+/// Folders that hold paths of scans or unfinished work: for their owner only.
+pub const PRIVATE: [&str; 2] = [STAGING, "private"];
+
 /// Folders whose files can be made again from what is committed, and the file that says where the pipeline is now.
 pub const REPLACEABLE: [&str; 7] =
     ["layouts", "telemetry", "samples", "scans", "faults", "quality", "private/pipeline.json"];
@@ -142,7 +145,13 @@ pub trait Durable: Send + Sync {
     /// Makes sure that everything seen in a folder so far survives a loss of power.
     fn sync_folder(&self, folder: &str) -> Result<()>;
 
-    /// Says where a name lies, for messages.
+    /// Takes the permissions of others from the private folders, even where they were given since.
+    ///
+    /// # Errors
+    /// Where the file system refuses.
+    fn make_private(&self) -> Result<()>;
+
+    /// The full path of a name, for messages.
     fn place(&self, name: &str) -> String;
 
     /// The bytes of a file; `None` where there is none.

@@ -3,16 +3,15 @@
 //! The formulas do not care where the difference comes from, rules or a network, nor whether values are HU or a
 //! window's 0..1: with `width` 1 they are those of the paper.
 
-use super::gaussian::{gaussian, separable, weights};
 use crate::mask::Organ;
-use crate::volume::{Array3, Stretches};
+use crate::volume::{Array3, Boundary, Gaussian, Stretches};
 
 /// Smooths a difference map by the 7³ Gaussian of sigma 1 voxel, zero outside the box.
 ///
 /// # Source
 /// FreeTumor, the step between the generator's output and the blend.
 pub fn smooth_difference(difference: &Array3<f32>) -> Array3<f32> {
-    separable(difference, [0, 1, 2].map(|_| weights(1.0, 3)), &Stretches::whole(difference.shape()))
+    Gaussian::difference_blur().smoothed_within(difference, &Stretches::whole(difference.shape()))
 }
 
 /// Softens a shape's edge by a Gaussian.
@@ -20,8 +19,12 @@ pub fn smooth_difference(difference: &Array3<f32>) -> Array3<f32> {
 /// # Units
 /// `shape` 0 or 1, `sigma_voxels` along [x, y, z], cut off after `truncate` of them (the reference's is 4); the result
 /// lies in 0..1.
+///
+/// # Panics
+/// Where a deviation is negative, not finite, or above 10⁶ voxels.
 pub fn soften(shape: &Array3<f32>, sigma_voxels: [f64; 3], truncate: f64) -> Array3<f32> {
-    gaussian(shape, sigma_voxels, truncate, &Stretches::whole(shape.shape()))
+    let filter = Gaussian::truncated(sigma_voxels, truncate, Boundary::Zero);
+    filter.smoothed_within(shape, &Stretches::whole(shape.shape()))
 }
 
 /// `before − soft shape · difference · texture · width` where the label is the healthy organ, `before` elsewhere.

@@ -2,13 +2,12 @@
 //!
 //! A difference is the share of the window's width by which the blend darkens where shape and texture are 1.
 
-use super::gaussian::{gaussian, radius};
 use super::noise::SmoothNoise;
 use super::organ::OrganSummary;
 use super::prior::Contrast;
-use super::wide::{Wide, widest};
 use crate::random::Draws;
-use crate::volume::{Array3, Stretches};
+use crate::simd::{Simd, Work, vectorised_short};
+use crate::volume::{Array3, Boundary, Gaussian, Stretches, radius_voxels};
 
 /// The mean of the textures: differences are divided by it, so that contrasts are means in HU.
 pub const TEXTURE_MEAN: f32 = 0.525;
@@ -163,7 +162,13 @@ impl Structure {
 /// HU to take away for a tumor of even contrast, its core and rim; vessels that cross it are taken out.
 fn darker(draws: &mut Draws, place: &Place, contrast_hu: f64, core_hu: f64) -> Array3<f32> {
     let structure = Structure::draw(draws, place.diameter_mm);
-    widest(Darkening { place, hu: vessels(place), contrast: contrast_hu as f32, core: core_hu as f32, structure })
+    vectorised_short(Darkening {
+        place,
+        hu: vessels(place),
+        contrast: contrast_hu as f32,
+        core: core_hu as f32,
+        structure,
+    })
 }
 
 /// A contrast that is to be added to `hu`, with its core and rim.
@@ -175,11 +180,11 @@ struct Darkening<'a> {
     structure: Structure,
 }
 
-impl Wide for Darkening<'_> {
+impl Work for Darkening<'_> {
     type Output = Array3<f32>;
 
     #[inline(always)]
-    fn done(mut self) -> Array3<f32> {
+    fn run<S: Simd>(mut self) -> Array3<f32> {
         let Self { place, contrast, core, structure: Structure { core_from, rim_share, rim_mm }, .. } = self;
         let depth_mm = (place.diameter_mm / 2.0) as f32;
         for (y, z, stretch) in place.within.rows() {
@@ -200,7 +205,7 @@ fn vessels(place: &Place) -> Array3<f32> {
     let sigma = place.spacing_mm.map(|mm| VESSEL_SIGMA_MM / mm);
     let shape = place.before.shape();
     let (mut organ_hu, mut healthy) = (Array3::filled(shape, 0.0f32), Array3::filled(shape, 0.0f32));
-    for (y, z, stretch) in place.within.grown(sigma.map(|sigma| radius(sigma, VESSEL_TRUNCATE))).rows() {
+    for (y, z, stretch) in place.within.grown(sigma.map(|sigma| radius_voxels(sigma, VESSEL_TRUNCATE))).rows() {
         let seen = place.before.row(y, z)[stretch.clone()].iter().zip(&place.labels.row(y, z)[stretch.clone()]);
         let kept = organ_hu.row_mut(y, z)[stretch.clone()].iter_mut().zip(&mut healthy.row_mut(y, z)[stretch]);
         for ((kept_hu, kept), (hu, &label)) in kept.zip(seen) {
@@ -208,8 +213,9 @@ fn vessels(place: &Place) -> Array3<f32> {
             (*kept_hu, *kept) = (hu * inside, inside);
         }
     }
-    let mut smooth = gaussian(&organ_hu, sigma, VESSEL_TRUNCATE, place.within);
-    let weight = gaussian(&healthy, sigma, VESSEL_TRUNCATE, place.within);
+    let filter = Gaussian::truncated(sigma, VESSEL_TRUNCATE, Boundary::Zero);
+    let mut smooth = filter.smoothed_within(&organ_hu, place.within);
+    let weight = filter.smoothed_within(&healthy, place.within);
     let (median, spread) = (place.organ.median_hu as f32, place.organ.spread_hu as f32);
     for (y, z, stretch) in place.within.rows() {
         let weights = &weight.row(y, z)[stretch.clone()];

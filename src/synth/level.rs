@@ -1,7 +1,7 @@
 //! The levels of a box of voxels, of which a tumor is what lies below one: those of a turned ellipsoid, less noise.
 
 use super::noise::SmoothNoise;
-use super::wide::{Wide, widest};
+use crate::simd::{Simd, Work, vectorised_short};
 use crate::volume::{Array3, Stretches};
 
 /// The level of voxels that are not looked at.
@@ -64,7 +64,7 @@ impl Levels {
     /// The same where that many lie below `limit`, else none; without a limit there always is one.
     fn surface_below(&self, limit: f32, count: usize) -> Option<Surface> {
         let most = self.lobes.noise.most_of_rows();
-        let (mut level, near) = widest(Below { levels: self, limit, most: &most });
+        let (mut level, near) = vectorised_short(Below { levels: self, limit, most: &most });
         // Without a limit what is not looked at counts, too.
         let near = if limit.is_finite() { near } else { Stretches::whole(self.shape) };
         let mut surface = threshold(&level, &near, limit, count)?;
@@ -133,11 +133,11 @@ struct Below<'a> {
     most: &'a [f32],
 }
 
-impl Wide for Below<'_> {
+impl Work for Below<'_> {
     type Output = (Array3<f32>, Stretches);
 
     #[inline(always)]
-    fn done(self) -> Self::Output {
+    fn run<S: Simd>(self) -> Self::Output {
         self.levels.below(self.limit, self.most)
     }
 }

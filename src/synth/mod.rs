@@ -5,10 +5,8 @@
 
 pub mod blend;
 pub mod classes;
-mod components;
 mod config;
 mod difference;
-mod gaussian;
 mod generator;
 mod level;
 mod marching;
@@ -21,7 +19,6 @@ mod rules;
 pub mod shape;
 mod site;
 pub mod texture;
-mod wide;
 
 use serde::{Deserialize, Serialize};
 

@@ -1,7 +1,7 @@
 //! Smooth random fields on a box of voxels.
 
-use super::wide::{Wide, widest};
 use crate::random::Draws;
+use crate::simd::{Simd, Work, vectorised_short};
 use crate::volume::Array3;
 
 /// The standard deviation that independent unit values on a lattice keep after cubic B-spline interpolation, averaged
@@ -37,7 +37,7 @@ impl SmoothNoise {
         let lattice = Array3::from_fn(knots, |_| scale * (draws.unit_f32() - 0.5));
         let taps = [0, 1, 2].map(|k| taps(knots[k], shape[k], spacing_mm[k] / step_mm[k], phase[k]));
         let [along_x, along_y, taps] = taps;
-        Self { planes: widest(Expansion { lattice, along_x, along_y }), taps }
+        Self { planes: vectorised_short(Expansion { lattice, along_x, along_y }), taps }
     }
 
     /// The values of the row at [y, z] from voxel `x` on, as many as `out` takes.
@@ -100,11 +100,11 @@ struct Expansion {
     along_y: Vec<(usize, [f32; 4])>,
 }
 
-impl Wide for Expansion {
+impl Work for Expansion {
     type Output = Array3<f32>;
 
     #[inline(always)]
-    fn done(self) -> Array3<f32> {
+    fn run<S: Simd>(self) -> Array3<f32> {
         expand(&expand(&self.lattice, 0, &self.along_x), 1, &self.along_y)
     }
 }

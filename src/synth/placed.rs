@@ -1,13 +1,11 @@
 //! A drawn shape put into the scan: clipped to the organ, in the candidate's box.
 
 use super::blend::tumor_of;
-use super::components::keep_largest;
 use super::config::{Differences, Sites};
-use super::gaussian::radius;
 use super::rules::{Plan, TRUNCATE};
 use super::shape::DrawnShape;
 use crate::mask::MaskedScan;
-use crate::volume::{Array3, Region, Stretches};
+use crate::volume::{Array3, Region, Stretches, keep_largest, radius_voxels};
 
 /// A shape where it lies in the scan, clipped to the organ.
 pub(super) struct Placed {
@@ -37,7 +35,7 @@ impl Placed {
         let bounds = plan.scan.mask.labels.shape();
         let inside = drawn.mask.extent(|&inside| inside != 0).ok_or("too_small")?;
         let (low, high) = (inside.start, inside.end());
-        let reach = margin.map(|sigma| radius(sigma, TRUNCATE) as i64);
+        let reach = margin.map(|sigma| radius_voxels(sigma, TRUNCATE) as i64);
         let soft_from = [0, 1, 2].map(|k| drawn.start[k] + low[k] as i64 - reach[k]);
         let soft_to = [0, 1, 2].map(|k| drawn.start[k] + high[k] as i64 + reach[k]);
         let from = soft_from.map(|index| index.max(0) as usize);
@@ -88,7 +86,7 @@ impl Placed {
         let depth = moved(&drawn.depth, drawn.start, from.map(|index| index as i64), region.shape, -1.0);
         let soft_box = soft.map(|&inside| f32::from(inside));
         let soft_within =
-            Stretches::of(&soft, |&inside| inside != 0).grown(margin.map(|sigma| radius(sigma, TRUNCATE)));
+            Stretches::of(&soft, |&inside| inside != 0).grown(margin.map(|sigma| radius_voxels(sigma, TRUNCATE)));
         Ok(Self { region, soft_box, soft_within, soft_start, depth, labels, tumor, voxels, clipped_fraction })
     }
 }

@@ -6,7 +6,6 @@ use super::blend::{blend, round_hu, smooth_difference, with_tumor};
 use super::classes::{CLASS_VOXEL_MM, ClassDraw, SizeClass};
 use super::config::{Differences, RulesConfig, Sites, Sizes, Textures};
 use super::difference::{DrawnDifference, Place, constant, fixed, plausible, structured};
-use super::gaussian::gaussian;
 use super::measure::{equivalent_diameter_mm, sphericity};
 use super::organ::OrganSummary;
 use super::placed::Placed;
@@ -18,7 +17,7 @@ use super::{Attempt, AttemptKey, Attempts, Candidate, Geometry, Synthesize};
 use crate::error::{ConfigError, Fault, FaultKind, Stage};
 use crate::mask::{MaskedScan, Organ};
 use crate::random::{Draws, Key};
-use crate::volume::{Array3, HuWindow, Region, Voxels};
+use crate::volume::{Array3, Boundary, Gaussian, HuWindow, Region, Voxels};
 
 /// The standard deviation of the mean over a voxel's width is 1/√12 of it; scanners blur somewhat more.
 const VOXEL_BLUR: f64 = 0.4;
@@ -337,7 +336,7 @@ impl Plan<'_> {
         let grid = &self.scan.scan.volume.grid;
         let before = self.scan.scan.volume.voxels.hu_of(region);
         let inner = Region { start: soft_start, shape: region.shape };
-        let mut soft = gaussian(&soft_box, margin, TRUNCATE, &soft_within);
+        let mut soft = Gaussian::truncated(margin, TRUNCATE, Boundary::Zero).smoothed_within(&soft_box, &soft_within);
         let mut within = soft_within;
         if soft.region() != inner {
             (soft, within) = (soft.cut(inner), within.cut(inner));

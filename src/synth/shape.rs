@@ -4,11 +4,10 @@
 //! 1 on its surface), N a smooth random field whose features follow the tumor's size (lobes), M one of a few
 //! millimetres (the ragged edge). The threshold is chosen so that the volume is the one asked for.
 
-use super::components::keep_largest;
 use super::level::{Ellipsoid, Levels, Roughness, Surface, least};
 use super::noise::SmoothNoise;
 use crate::random::Draws;
-use crate::volume::Array3;
+use crate::volume::{Array3, keep_largest};
 
 /// How far around a tumor its depth is told.
 const SURROUNDINGS_MM: f64 = 4.0;

@@ -7,10 +7,9 @@ use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
 
-use super::gaussian::{radius, weights};
-use super::wide::{Wide, widest};
 use crate::random::{Draws, Key};
-use crate::volume::{Array3, Stretches};
+use crate::simd::{Simd, Work, vectorised_short};
+use crate::volume::{Array3, Stretches, half_kernel, radius_voxels};
 
 /// Voxels along each side of a volume.
 const SIDE: usize = 96;
@@ -103,7 +102,7 @@ impl TexturePool {
                 })
                 .collect::<Vec<Tap>>()
         });
-        widest(Reading { volume, within, taps })
+        vectorised_short(Reading { volume, within, taps })
     }
 }
 
@@ -114,11 +113,11 @@ struct Reading<'a> {
     taps: [Vec<Tap>; 3],
 }
 
-impl Wide for Reading<'_> {
+impl Work for Reading<'_> {
     type Output = Array3<f32>;
 
     #[inline(always)]
-    fn done(self) -> Array3<f32> {
+    fn run<S: Simd>(self) -> Array3<f32> {
         trilinear(self.volume, self.within, &self.taps)
     }
 }
@@ -170,8 +169,8 @@ fn volume(draws: &mut Draws, field_sigma: f64, sample_sigma: f64) -> Array3<f32>
 
 /// Smooths a volume whose opposite faces meet.
 fn periodic_gaussian(mut values: Array3<f32>, sigma: f64) -> Array3<f32> {
-    let reach = radius(sigma, 4.0);
-    let half = weights(sigma, reach);
+    let reach = radius_voxels(sigma, 4.0);
+    let half = half_kernel(sigma, reach);
     let [nx, ny, nz] = values.shape();
     let mut target = Array3::filled([nx, ny, nz], 0.0f32);
     let wrap = |at: usize, offset: isize, length: usize| (at as isize + offset).rem_euclid(length as isize) as usize;

@@ -1,127 +1,145 @@
 //! A picture of how losses and scores went.
 
+use std::ops::Range;
 use std::sync::Arc;
 
+use plotters::chart::ChartBuilder;
+use plotters::element::{Circle, Rectangle};
+use plotters::series::LineSeries;
+use plotters::style::text_anchor::{HPos, VPos};
+use plotters::style::{Color, RGBColor, TRANSPARENT};
+
+use super::chart::{Area, COLOURS, Drawn, GRID, INK, PALE, draw, px, text, width_of};
 use super::history::{History, TRAIN, VALIDATION};
+use crate::error::Result;
 use crate::volume::Picture;
 
-/// Pixels of one panel's frame.
-const PANEL: [usize; 2] = [480, 120];
-/// Pixels of a letter's dot: of names, and of numbers at the axes.
-const DOT: usize = 2;
-const SMALL: usize = 1;
-/// Pixels of a line of words, and of the numbers below a panel.
-const WORDS: usize = 20;
-const NUMBERS: usize = 12;
+/// Pixels of a panel.
+const PANEL: [usize; 2] = [520, 210];
+/// Pixels of a panel above, below and left of its frame.
+const ABOVE: usize = 34;
+const BELOW: usize = 26;
+const BESIDE: usize = 60;
 /// Pixels of the line that says which colour is what.
-const LEGEND: usize = 28;
-const GAP: usize = 14;
+const LEGEND: usize = 36;
+/// Sizes of text: of names, of the legend, of numbers at the axes.
+const NAME: usize = 18;
+const WORDS: usize = 15;
+const NUMBER: usize = 14;
+/// Pixels at the left and right edges.
+const MARGIN: usize = 14;
 /// Panels beside each other.
 const ACROSS: usize = 2;
 
-const GROUND: [u8; 3] = [16, 18, 22];
-const FRAME: [u8; 3] = [52, 58, 68];
-const INK: [u8; 3] = [214, 218, 224];
-const PALE: [u8; 3] = [140, 148, 160];
-/// Training and validation.
-const PHASES: [(&str, [u8; 3]); 2] = [(TRAIN, [94, 179, 255]), (VALIDATION, [255, 196, 84])];
+/// Points that a line has at most.
+const POINTS: usize = PANEL[0];
 
-/// A panel for every number of a run over all of its steps, with its least, largest and last value; training in blue,
-/// validation in yellow. `None` where there is nothing to show yet.
-pub fn curves(history: &History) -> Option<Picture> {
-    let last = history.rows().iter().map(|row| row.step).max()?;
+/// Training and validation.
+const PHASES: [(&str, RGBColor); 2] = [(TRAIN, COLOURS[0]), (VALIDATION, COLOURS[5])];
+
+/// A panel for every number of a run over all of its steps, its last value beside its name; training in blue, validation
+/// in orange. `None` where there is nothing to show yet.
+///
+/// # Errors
+/// Where it cannot be drawn.
+pub fn curves(history: &History) -> Result<Option<Picture>> {
+    let Some(last) = history.rows().iter().map(|row| row.step).max() else { return Ok(None) };
     let mut panels = Vec::new();
     for (phase, colour) in PHASES {
         for name in history.names(phase) {
             let series: Vec<(u64, f64)> = history.series(phase, &name).filter(|(_, value)| value.is_finite()).collect();
-            if !series.is_empty() {
-                panels.push(Panel { name, colour, series, last });
+            if let Some((_, latest)) = series.last() {
+                panels.push(Panel { name, colour, latest: *latest, points: means(&series, last), last });
             }
         }
     }
     if panels.is_empty() {
-        return None;
+        return Ok(None);
     }
-    let each = [PANEL[0] + GAP, WORDS + PANEL[1] + NUMBERS + GAP];
     let rows = panels.len().div_ceil(ACROSS);
-    let mut picture = Picture::filled(ACROSS * each[0] + GAP, GAP + LEGEND + rows * each[1], GROUND);
-    let mut left = GAP;
+    let picture = draw([ACROSS * PANEL[0], LEGEND + rows * PANEL[1]], |area| {
+        let (above, below) = area.split_vertically(px(LEGEND));
+        legend(&above)?;
+        let areas = below.split_evenly((rows, ACROSS));
+        areas.iter().zip(&panels).try_for_each(|(area, panel)| panel.draw(area))
+    })?;
+    Ok(Some(picture))
+}
+
+fn legend(area: &Area<'_>) -> Drawn {
+    let style = text(WORDS, INK, HPos::Left, VPos::Center);
+    let mut left = MARGIN;
     for (phase, colour) in PHASES {
-        picture.write([left, GAP], phase, DOT, colour);
-        left += Picture::text_width(phase, DOT) + 2 * GAP;
+        area.draw(&Rectangle::new([(px(left), px(18)), (px(left + 18), px(21))], colour.filled()))?;
+        area.draw_text(phase, &style, (px(left + 24), px(19)))?;
+        left += 48 + width_of(phase, WORDS);
     }
-    for (index, panel) in panels.iter().enumerate() {
-        let corner = [GAP + index % ACROSS * each[0], GAP + LEGEND + index / ACROSS * each[1]];
-        panel.draw(&mut picture, corner);
-    }
-    Some(picture)
+    let style = text(NUMBER, PALE, HPos::Right, VPos::Center);
+    area.draw_text("x axis: training step", &style, (px(ACROSS * PANEL[0] - MARGIN), px(19)))?;
+    Ok(())
+}
+
+/// The mean of neighbouring steps, where there are more than a line has points.
+fn means(series: &[(u64, f64)], last: u64) -> Vec<(f64, f64)> {
+    let steps_per_point = (last + 1).div_ceil(POINTS as u64);
+    let groups = series.chunk_by(|(step, _), (next, _)| step / steps_per_point == next / steps_per_point);
+    let mean = |group: &[(u64, f64)]| {
+        let (steps, values) = group.iter().fold((0.0, 0.0), |sum, (step, value)| (sum.0 + *step as f64, sum.1 + value));
+        (steps / group.len() as f64, values / group.len() as f64)
+    };
+    groups.map(mean).collect()
 }
 
 /// The course of one number.
 struct Panel {
     name: Arc<str>,
-    colour: [u8; 3],
+    colour: RGBColor,
+    latest: f64,
     /// Steps with their values.
-    series: Vec<(u64, f64)>,
+    points: Vec<(f64, f64)>,
     /// The last step of the run.
     last: u64,
 }
 
 impl Panel {
-    fn draw(&self, picture: &mut Picture, [left, top]: [usize; 2]) {
-        let fold = |f: fn(f64, f64) -> f64, start| self.series.iter().map(|(_, value)| *value).fold(start, f);
-        let (low, high) = (fold(f64::min, f64::INFINITY), fold(f64::max, f64::NEG_INFINITY));
-        let latest = self.series.last().map_or(0.0, |(_, value)| *value);
-        let right_of = |text: &str, dot| left + PANEL[0] - Picture::text_width(text, dot).min(PANEL[0]);
-        let now = short(latest);
-        picture.write([left, top], &self.name, DOT, INK);
-        picture.write([right_of(&now, DOT), top], &now, DOT, self.colour);
-
-        let frame = top + WORDS;
-        for edge in [0, PANEL[1] - 1] {
-            picture.fill([left, frame + edge], [PANEL[0], 1], FRAME);
+    fn draw(&self, area: &Area<'_>) -> Drawn {
+        let (top, right) = (px(8), px(PANEL[0] - MARGIN));
+        area.draw_text(&self.name, &text(NAME, INK, HPos::Left, VPos::Top), (px(MARGIN), top))?;
+        area.draw_text(&short(self.latest), &text(NAME, self.colour, HPos::Right, VPos::Top), (right, top))?;
+        let mut chart = ChartBuilder::on(area)
+            .margin_top(px(ABOVE))
+            .margin_right(px(MARGIN))
+            .x_label_area_size(px(BELOW))
+            .y_label_area_size(px(BESIDE))
+            .build_cartesian_2d(0.0..self.last.max(1) as f64, self.range())?;
+        chart
+            .configure_mesh()
+            .bold_line_style(GRID.stroke_width(2))
+            .light_line_style(TRANSPARENT)
+            .axis_style(GRID.stroke_width(2))
+            .set_all_tick_mark_size(px(5))
+            .x_labels(6)
+            .y_labels(5)
+            .x_label_formatter(&|step| tick(*step))
+            .y_label_formatter(&|value| tick(*value))
+            .x_label_style(text(NUMBER, PALE, HPos::Center, VPos::Top))
+            .y_label_style(text(NUMBER, PALE, HPos::Right, VPos::Center))
+            .draw()?;
+        chart.draw_series(LineSeries::new(self.points.iter().copied(), self.colour.stroke_width(3)))?;
+        if let [only] = self.points[..] {
+            chart.draw_series([Circle::new(only, px(3), self.colour.filled())])?;
         }
-        for edge in [0, PANEL[0] - 1] {
-            picture.fill([left + edge, frame], [1, PANEL[1]], FRAME);
-        }
-        let height = |value: f64| {
-            let share = if high > low { (value - low) / (high - low) } else { 0.5 };
-            frame + 4 + ((1.0 - share) * (PANEL[1] - 9) as f64).round() as usize
-        };
-        let mut before: Option<[usize; 2]> = None;
-        for (column, value) in self.columns() {
-            let here = [left + column, height(value)];
-            line(picture, before.unwrap_or(here), here, self.colour);
-            before = Some(here);
-        }
-
-        let below = frame + PANEL[1] + 3;
-        let (steps, range) = (format!("step {}", self.last), format!("{} - {}", short(low), short(high)));
-        picture.write([left, below], "0", SMALL, PALE);
-        picture.write([left + (PANEL[0] - Picture::text_width(&range, SMALL)) / 2, below], &range, SMALL, PALE);
-        picture.write([right_of(&steps, SMALL), below], &steps, SMALL, PALE);
+        Ok(())
     }
 
-    /// Every column of pixels with the mean of the steps that it stands for, where there are any.
-    fn columns(&self) -> impl Iterator<Item = (usize, f64)> {
-        let mut columns = vec![(0.0, 0u32); PANEL[0]];
-        for (step, value) in &self.series {
-            let column = (*step as f64 / self.last.max(1) as f64 * (PANEL[0] - 1) as f64).round() as usize;
-            columns[column].0 += value;
-            columns[column].1 += 1;
-        }
-        let filled = columns.into_iter().enumerate().filter(|(_, (_, count))| *count > 0);
-        filled.map(|(column, (sum, count))| (column, sum / f64::from(count)))
-    }
-}
-
-fn line(picture: &mut Picture, from: [usize; 2], to: [usize; 2], colour: [u8; 3]) {
-    let steps = from[0].abs_diff(to[0]).max(from[1].abs_diff(to[1])).max(1);
-    for step in 0..=steps {
-        let share = step as f64 / steps as f64;
-        let at =
-            [0, 1].map(|axis| (from[axis] as f64 + (to[axis] as f64 - from[axis] as f64) * share).round() as usize);
-        picture.fill(at, [1, 2], colour);
+    /// The values that the panel shows: all, with some space above and below.
+    fn range(&self) -> Range<f64> {
+        let values = || self.points.iter().map(|(_, value)| *value);
+        let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
+        let size = low.abs().max(high.abs());
+        // Below that, what differs is rounding, and steps of an axis could vanish in it.
+        let space = if high - low > 1e-6 * size { (high - low) / 16.0 } else { (size / 2.0).max(1e-6) };
+        low - space..high + space
     }
 }
 
@@ -135,6 +153,19 @@ fn short(value: f64) -> String {
     }
 }
 
+/// A number at an axis: as few digits as it needs.
+fn tick(value: f64) -> String {
+    match value.abs() {
+        // What is left of steps of an axis where they should meet 0.
+        size if size < 1e-12 => "0".to_owned(),
+        size if (1e-3..1e6).contains(&size) => {
+            let text = format!("{value:.4}");
+            text.trim_end_matches('0').trim_end_matches('.').to_owned()
+        }
+        _ => format!("{value:.1e}"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,20 +173,39 @@ mod tests {
     #[test]
     fn a_falling_loss_is_drawn_from_the_top_left_to_the_bottom_right() {
         let mut history = History::default();
-        assert_eq!(curves(&history), None);
+        assert_eq!(curves(&history).unwrap(), None);
         for step in 0..1000u64 {
             history.add(step, TRAIN, [("loss".to_owned(), 1.0 - step as f64 / 1000.0)]);
         }
         history.add(500, VALIDATION, [("dice".to_owned(), f64::NAN)]);
-        let picture = curves(&history).unwrap();
-        let one_row = GAP + LEGEND + WORDS + PANEL[1] + NUMBERS + GAP;
-        assert_eq!(picture.size()[1], one_row, "what is not defined has no panel");
-        let lit = |column: usize| {
-            let top = GAP + LEGEND + WORDS;
-            let rows = top + 2..top + PANEL[1] - 2;
-            rows.clone().find(|row| picture.pixel(GAP + column, *row) == PHASES[0].1).map(|row| row - rows.start)
+        let picture = curves(&history).unwrap().unwrap();
+        assert_eq!(picture.size()[1], LEGEND + PANEL[1], "what is not defined has no panel");
+        // The frame of the panel, between its numbers and its name.
+        let columns = BESIDE + 4..PANEL[0] - MARGIN - 4;
+        let rows = LEGEND + ABOVE + 2..LEGEND + PANEL[1] - BELOW - 2;
+        let is_line = |column: usize, row: usize| {
+            let [red, _, blue] = picture.pixel(column, row);
+            red < 128 && blue > red.saturating_add(40)
         };
-        assert!(lit(3).unwrap() < 8 && lit(PANEL[0] - 4).unwrap() > PANEL[1] - 16);
-        assert!((40..80).contains(&lit(PANEL[0] / 2).unwrap()));
+        let height = |column: usize| {
+            let row = rows.clone().find(|row| is_line(column, *row)).unwrap();
+            (row - rows.start) as f64 / rows.len() as f64
+        };
+        assert!(height(columns.start) < 0.15 && height(columns.end - 1) > 0.85);
+        assert!((0.4..0.6).contains(&height((columns.start + columns.end) / 2)));
+    }
+
+    #[test]
+    fn many_steps_become_means_of_neighbours() {
+        let series: Vec<(u64, f64)> = (0..4 * POINTS as u64).map(|step| (step, (step % 4) as f64)).collect();
+        let points = means(&series, series.len() as u64 - 1);
+        assert_eq!((points.len(), points[1]), (POINTS, (5.5, 1.5)));
+        assert_eq!(means(&series[..2], 1), [(0.0, 0.0), (1.0, 1.0)]);
+    }
+
+    #[test]
+    fn numbers_at_axes_are_short() {
+        let numbers = [0.0, 1e-17, 0.25, -3.0, 12_000.0, 2.5e-5, 4e7].map(tick);
+        assert_eq!(numbers, ["0", "0", "0.25", "-3", "12000", "2.5e-5", "4.0e7"]);
     }
 }

@@ -12,6 +12,7 @@
 //!
 //! In labels of a crop of one organ, 1 is the organ, 2 a real and 3 a synthetic tumor, see [`REAL`] and [`SYNTHETIC`].
 
+mod chart;
 pub mod checkpoint;
 pub mod config;
 mod curves;

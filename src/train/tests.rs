@@ -31,7 +31,7 @@ fn plan(stage: &'static str, steps: u64, every: super::run::Every, out: &Path) -
         every,
         out: out.to_owned(),
         resume: true,
-        kernel_class: Class::detect().name().to_owned(),
+        kernel_class: Class::current().name().to_owned(),
         loader_threads: 1,
         precision: Precision::Single,
         places: Vec::new(),

@@ -5,6 +5,7 @@
 
 mod affine;
 mod array;
+mod components;
 mod crop;
 mod distance;
 mod gaussian;
@@ -20,9 +21,12 @@ mod turn;
 
 pub use affine::Affine;
 pub use array::Array3;
+pub(crate) use components::keep_largest;
+pub use components::{Components, Connectivity, Run};
 pub use crop::padding_to;
 pub use distance::distance_mm;
 pub use gaussian::{Boundary, Gaussian, Scratch};
+pub(crate) use gaussian::{half_kernel, radius_voxels};
 pub use grid::{Grid, Region};
 pub use likeliest::likeliest;
 pub use orientation::Orientation;

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use freetumor::error::{Fault, FaultKind};
+use freetumor::id::{PatientKey, ScanDigest, ScanId};
 use freetumor::ingest::{Companions, Scan, ScanEntry};
 use freetumor::volume::{Labels, Volume};
 
@@ -20,15 +21,15 @@ pub fn shared(path: &str) -> Option<PathBuf> {
 /// A scan with nothing beside it.
 pub fn scan_of(volume: Volume) -> Scan {
     let entry = ScanEntry {
-        scan_id: "0".into(),
+        scan_id: ScanId::from_bytes([0; 8]),
         source: "source".into(),
         key: "key".into(),
         dataset: "dataset".into(),
-        patient_key: "patient".into(),
+        patient_key: PatientKey::from_bytes([0; 8]),
         bytes: 0,
         modified_s: 0,
     };
-    Scan { entry, digest: "d".into(), volume, companions: Arc::new(NoCompanions) }
+    Scan { entry, digest: ScanDigest::from_bytes([0; 32]), volume, companions: Arc::new(NoCompanions) }
 }
 
 struct NoCompanions;

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use freetumor::dataflow::{Progress, RunOptions, RunReport, run};
 use freetumor::error::Result;
 use freetumor::graph::{GraphFile, Machine, Plan, Registry, check};
+use freetumor::id::ScanId;
 use freetumor::ingest::nifti::{self, Datatype};
-use freetumor::record::ScanRecord;
 use freetumor::record::parquet::read_part;
+use freetumor::record::{QualityRecord, ScanRecord, Status};
 use freetumor::run::RunFolder;
 use freetumor::store::FileDigest;
 use freetumor::volume::{Affine, Grid};
@@ -89,7 +90,7 @@ fn the_dataflow_gives_the_bytes_of_the_loop() {
     let plain = tempfile::tempdir().unwrap();
     plain_loop(plan_of(PHANTOMS, plain.path()), plain.path()).unwrap();
     let expected = committed(plain.path());
-    assert!(expected.keys().any(|name| name.starts_with("samples/pairs/")), "{:?}", expected.keys());
+    assert!(expected.keys().any(|name| name.ends_with(".image.nii.gz")), "{:?}", expected.keys());
     for (workers, threads) in [(1, 1), (2, 3), (4, 2)] {
         let folder = tempfile::tempdir().unwrap();
         let options = RunOptions { workers, threads, ..RunOptions::default() };
@@ -207,12 +208,34 @@ impl Archive {
     }
 
     /// Status and first of every scan.
-    fn scans(&self, out: &str) -> BTreeMap<String, (String, Option<String>)> {
+    fn scans(&self, out: &str) -> BTreeMap<ScanId, (Status, Option<ScanId>)> {
         let folder = RunFolder::open(self.folder.path().join(out)).unwrap();
         let files = folder.files("scans", None).unwrap();
         let rows = files.iter().flat_map(|file| read_part::<ScanRecord>(folder.verified(file).unwrap()).unwrap());
         rows.map(|row| (row.scan_id, (row.status, row.duplicate_of))).collect()
     }
+}
+
+#[test]
+fn a_restart_without_attempts_adds_nothing_to_quality() {
+    let archive = Archive::new();
+    archive.add("a", 10, true);
+    archive.run("out", 4).unwrap();
+    // A scan of equal content: a row of `scans`, and no attempt.
+    archive.add("b", 10, true);
+    let report = archive.run("out", 4).unwrap();
+    assert_eq!((report.new_scans, report.duplicates), (1, 1));
+    let folder = RunFolder::open(archive.folder.path().join("out")).unwrap();
+    let tables = |epoch| {
+        let (commit, _) = folder.commit(epoch).unwrap();
+        commit.add.into_iter().map(|file| file.table).collect::<Vec<_>>()
+    };
+    assert!(tables(0).contains(&"quality".to_owned()));
+    assert_eq!(tables(1), ["scans"]);
+    let parts = |table| folder.files(table, None).unwrap();
+    let rows = |file| read_part::<QualityRecord>(folder.verified(file).unwrap()).unwrap();
+    let attempts: i64 = parts("quality").iter().flat_map(rows).map(|row| row.attempts).sum();
+    assert_eq!(attempts as u64, report.accepted + report.rejected);
 }
 
 #[test]
@@ -229,9 +252,9 @@ fn the_length_of_epochs_does_not_decide_what_becomes_of_equal_and_spoiled_scans(
         archive.scans(&out)
     });
     assert!(all[0] == all[1] && all[1] == all[2], "{all:#?}");
-    let count = |status: &str| all[0].values().filter(|(is, _)| is == status).count();
-    assert_eq!(count("done"), 6);
-    assert!(count("fault") > 0 && count("duplicate") > 0, "{all:#?}");
+    let count = |status: Status| all[0].values().filter(|(is, _)| *is == status).count();
+    assert_eq!(count(Status::Done), 6);
+    assert!(count(Status::Fault) > 0 && count(Status::Duplicate) > 0, "{all:#?}");
 }
 
 #[test]

@@ -104,7 +104,6 @@ fn a_scan_is_read_with_its_digest_and_labels() {
     let config = FolderConfig { dataset: Some("Task03".into()), ..archive.config(&["imagesTr/*"]) };
     let source = archive.source(config);
     let entry = &source.list().unwrap()[0];
-    assert_eq!(entry.scan_id, ScanEntry::id_of("archive", "imagesTr/liver_7.nii"));
     assert_eq!((entry.dataset.as_str(), entry.source.as_str(), entry.bytes), ("Task03", "archive", 376));
     assert!(entry.modified_s > 1_600_000_000);
     assert_eq!(source.header(entry).unwrap().grid.shape, [3, 2, 2]);
@@ -216,7 +215,6 @@ fn patients_are_kept_together_and_their_names_out() {
     let entries = archive.list(&["**/ct.nii"]);
     assert_eq!(entries[0].patient_key, entries[1].patient_key);
     assert_ne!(entries[0].patient_key, entries[2].patient_key);
-    assert!(entries.iter().all(|entry| entry.patient_key.len() == 16));
 
     let by_year = PatientConfig { pattern: Some("*/{patient}/ct.nii".into()), ..PatientConfig::default() };
     let config = FolderConfig { patient: by_year, ..archive.config(&["**/ct.nii"]) };

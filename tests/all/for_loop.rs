@@ -5,20 +5,21 @@ use std::path::Path;
 use std::sync::Arc;
 
 use freetumor::dataflow::telemetry::Telemetry;
-use freetumor::dataflow::{KnownScans, Ledger, Progress, QualityChange, QualityGroup, Schedule, Word, Work, settle};
+use freetumor::dataflow::{KnownScans, Ledger, Progress, QualityChange, Schedule, StageReport, Work, deduplicate};
 use freetumor::error::Result;
 use freetumor::graph::Plan;
+use freetumor::record::QualityGroup;
 use freetumor::run::spool::ScanOutcome;
 
 /// What the dataflow does, one thing after the other.
 pub fn plain_loop(plan: Plan, folder: &Path) -> Result<()> {
     let (ledger, spool) = Ledger::open(folder, &plan)?;
-    let (begun, next) = ledger.begun()?;
-    let schedule = Schedule::new(&plan, begun, next, &ledger.taken_in()?, None)?;
+    let (open, next) = ledger.open_epochs()?;
+    let schedule = Schedule::new(&plan, open, next, &ledger.ingested()?, None)?;
     let known = ledger.known_scans()?;
     let work = Work { plan, spool, telemetry: Telemetry::sums_only(), progress: Arc::new(Progress::default()) };
     let mut counts: BTreeMap<QualityGroup, isize> = ledger.counted().into_iter().collect();
-    let mut told = BTreeMap::new();
+    let mut known_counts = BTreeMap::new();
     for epoch_work in schedule.epochs() {
         let epoch = epoch_work.epoch;
         ledger.open_epoch(epoch_work)?;
@@ -30,12 +31,12 @@ pub fn plain_loop(plan: Plan, folder: &Path) -> Result<()> {
                 None => work.finish(epoch, entry, one_scan(&work, &known, epoch, source, entry)?)?,
             });
         }
-        outcomes.sort_by(|a, b| a.scan.scan_id.cmp(&b.scan.scan_id));
-        settle(&known, epoch, &mut outcomes);
+        outcomes.sort_by_key(|outcome| outcome.scan.scan_id);
+        deduplicate(&known, epoch, &mut outcomes);
         for row in outcomes.iter().flat_map(|outcome| &outcome.samples) {
             *counts.entry(QualityGroup::of(row)).or_default() += 1;
         }
-        let changes = changes(&mut told, &counts, epoch);
+        let changes = changes(&mut known_counts, &counts, epoch);
         ledger.commit(epoch, &outcomes, &changes)?;
         work.spool.clear(epoch)?;
     }
@@ -48,40 +49,40 @@ fn one_scan(
     epoch: u64,
     source: usize,
     entry: &freetumor::ingest::ScanEntry,
-) -> Result<Vec<Word>> {
+) -> Result<Vec<StageReport>> {
     if let Err(fault) = work.peek(epoch, source, entry, u64::MAX) {
-        return Ok(vec![Word::spoiled(fault, None)]);
+        return Ok(vec![StageReport::failed(fault, None)]);
     }
     let scan = match work.read(epoch, source, entry) {
         Ok(scan) => scan,
-        Err(fault) => return Ok(vec![Word::spoiled(fault, None)]),
+        Err(fault) => return Ok(vec![StageReport::failed(fault, None)]),
     };
-    if let Some(first) = known.before(&scan.digest, epoch) {
-        return Ok(vec![Word::duplicate(&scan, first)]);
+    if let Some(first) = known.before(scan.digest, epoch) {
+        return Ok(vec![StageReport::duplicate(&scan, first)]);
     }
-    let mut words = vec![Word::read(&scan)];
+    let mut reports = vec![StageReport::read(&scan)];
     for (index, node) in work.plan.masks_of(source) {
         match work.mask(epoch, node, &scan)? {
-            Err(fault) => words.push(Word::spoiled(fault, Some(&scan))),
+            Err(fault) => reports.push(StageReport::failed(fault, Some(&scan))),
             Ok(masked) => {
-                for trial in work.plan.trials_of(index) {
-                    words.push(work.trial(epoch, node, trial, &masked)?);
+                for synthesis in work.plan.syntheses_of(index) {
+                    reports.push(work.synthesize(epoch, synthesis, &masked)?);
                 }
             }
         }
     }
-    Ok(words)
+    Ok(reports)
 }
 
-/// The changes that take the table last told of to `counts`.
+/// The changes that turn the counts known before into `counts`.
 fn changes(
-    told: &mut BTreeMap<QualityGroup, isize>,
+    known: &mut BTreeMap<QualityGroup, isize>,
     counts: &BTreeMap<QualityGroup, isize>,
     epoch: u64,
 ) -> Vec<QualityChange> {
     let mut changes = Vec::new();
     for (group, &count) in counts {
-        let before = told.insert(group.clone(), count);
+        let before = known.insert(group.clone(), count);
         if before != Some(count) {
             changes.extend(before.map(|before| ((group.clone(), before), epoch, -1)));
             changes.push(((group.clone(), count), epoch, 1));

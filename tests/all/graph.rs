@@ -7,7 +7,7 @@ use freetumor::cli::graph::{Format, GraphArgs, graph};
 use freetumor::cli::schema::schema_text;
 use freetumor::cli::validate::{ValidateArgs, validate};
 use freetumor::error::{ConfigError, Fault, Result};
-use freetumor::graph::{Checked, Frame, GraphFile, Port, Registry, Scoring, Synthesis, check};
+use freetumor::graph::{Checked, Frame, GraphFile, Port, Registry, Scoring, Synthesis, SynthesisNode, check};
 use freetumor::ingest::{Scan, ScanEntry, ScanHeader, Source};
 use freetumor::mask::{MaskedScan, Organ};
 use freetumor::score::{Score, ScoreStage, Scorer, Scores};
@@ -93,7 +93,8 @@ fn the_pipelines_of_the_project_are_good() {
         assert_eq!(shown(&checked), "", "{name}");
         let plan = checked.plan.unwrap();
         assert_eq!(plan.name, name);
-        assert!(plan.trials.iter().all(|trial| !trial.feeds.is_empty() && !trial.organs.is_empty()), "{plan:?}");
+        let feeds = |node: &SynthesisNode| node.branches.iter().all(|branch| !branch.feeds.is_empty());
+        assert!(plan.syntheses.iter().all(|node| feeds(node) && !node.organs.is_empty()), "{plan:?}");
         if name != "quickstart" {
             let listed = plan.sources.iter().map(|node| node.source.list().unwrap().len());
             assert!(listed.clone().all(|scans| scans > 0), "{name}: {:?}", listed.collect::<Vec<_>>());
@@ -262,21 +263,20 @@ kind = "decathlon"
 inputs = ["strict", "strict.rejected"]
 "#;
     let plan = checked(&format!("{GOOD}{more}"), &[]).plan.unwrap();
-    let names: Vec<_> = plan.trials.iter().map(|trial| trial.name.as_str()).collect();
-    assert_eq!(names, ["tumors.test", "tumors.strict"]);
+    // Both tests decide on the same candidates.
+    let [synthesis] = &plan.syntheses[..] else { panic!("one synthesis: {:?}", plan.syntheses) };
+    let names: Vec<_> = synthesis.attempts.branches.iter().map(|branch| branch.name.as_str()).collect();
+    assert_eq!((synthesis.attempts.name.as_str(), &names[..]), ("tumors", &["test", "strict"][..]));
     let feeds = |at: usize| {
-        let named = plan.trials[at].feeds.iter().map(|feed| (plan.sinks[feed.sink].name.as_str(), feed.port));
+        let named = synthesis.branches[at].feeds.iter().map(|feed| (plan.sinks[feed.sink].name.as_str(), feed.port));
         named.collect::<Vec<_>>()
     };
     assert_eq!(feeds(0), [("set", Port::Main)]);
     assert_eq!(feeds(1), [("all", Port::Main), ("all", Port::Rejected)]);
-    let trial = &plan.trials[1];
-    assert_eq!((trial.test.attempts(), trial.masks.as_slice(), trial.scores.len()), (3, &[0][..], 1));
+    let strict = &synthesis.attempts.branches[1];
+    assert_eq!((strict.test.attempts(), synthesis.masks.as_slice(), strict.scorers.len()), (3, &[0][..], 1));
     assert_eq!(plan.masks_of(0).count(), 1);
-    assert_eq!(plan.trials_of(0).count(), 2);
-    // Both tests judge the same candidates.
-    let key = |at: usize| plan.trials[at].key(&plan, "digest", "liver", 0, 0);
-    assert_eq!(key(0), key(1));
+    assert_eq!(plan.syntheses_of(0).count(), 1);
     let organs: Vec<_> = plan.sinks[0].organs.iter().map(|organ| organ.name.as_str()).collect();
     assert_eq!(organs, ["liver", "kidney"]);
     for (index, node) in plan.nodes.iter().enumerate() {
@@ -397,9 +397,9 @@ fn inputs_decide_what_a_kind_does() {
     let roles: Vec<_> = plan.nodes.iter().map(|node| (node.name.as_str(), node.role.name())).collect();
     assert!(roles.contains(&("made", "synthesis")) && roles.contains(&("found", "score")), "{roles:?}");
     // Scores side by side are joined.
-    let scores: Vec<_> = plan.trials[0].scores.iter().map(|node| node.name.as_str()).collect();
+    let scores: Vec<_> = plan.syntheses[0].attempts.scorers.iter().map(|node| node.name.as_str()).collect();
     assert_eq!(scores, ["found", "real"]);
-    assert_eq!(plan.trials.len(), 1);
+    assert_eq!(plan.syntheses.len(), 1);
 }
 
 #[test]

@@ -48,7 +48,7 @@ pub fn config(model: Model, width: usize, classes: usize) -> Config {
 }
 
 /// Weights by `fill`, each name behind a prefix in the file but not in its value.
-fn filled(config: &Config, prefix: &str) -> BTreeMap<String, Tensor> {
+pub fn filled(config: &Config, prefix: &str) -> BTreeMap<String, Tensor> {
     let declared = config.declared().unwrap().into_iter();
     let value = |name: &str, dims: &[usize]| tensor(fill::parameter(name, dims), dims);
     declared.map(|(name, shape)| (format!("{prefix}{name}"), value(&name, shape.dims()))).collect()

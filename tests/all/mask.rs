@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use freetumor::error::{Fault, FaultKind};
+use freetumor::id::{PatientKey, ScanDigest, ScanId};
 use freetumor::ingest::phantom::{Body, PhantomConfig, PhantomSource};
 use freetumor::ingest::{Companions, FolderConfig, FolderSource, Scan, ScanEntry, Source, nifti};
 use freetumor::mask::{LabelsMask, LungConfig, LungMask, Mask, OrganMask, TotalSegmentatorMask};
@@ -114,15 +115,15 @@ impl Companions for Nothing {
 
 fn bare_scan(volume: Volume) -> Scan {
     let entry = ScanEntry {
-        scan_id: ScanEntry::id_of("test", "1"),
+        scan_id: ScanId::from_bytes([0; 8]),
         source: "test".to_owned(),
         key: "1".to_owned(),
         dataset: "test".to_owned(),
-        patient_key: "0".repeat(16),
+        patient_key: PatientKey::from_bytes([0; 8]),
         bytes: 0,
         modified_s: 0,
     };
-    Scan { entry, digest: "0".repeat(64), volume, companions: Arc::new(Nothing) }
+    Scan { entry, digest: ScanDigest::from_bytes([0; 32]), volume, companions: Arc::new(Nothing) }
 }
 
 /// Dice of the lungs found in `volume` against the voxels with truth 1, leaving out those with truth 2.

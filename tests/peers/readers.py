@@ -2,7 +2,7 @@
 webdataset read the samples; DuckDB and Polars answer three questions on the tables. Where nnU-Net is installed, its own
 check of a dataset's integrity runs too; where it is not, that is said.
 
-    pip install nibabel SimpleITK monai webdataset duckdb polars nnunetv2
+    pip install nibabel SimpleITK monai webdataset duckdb polars pandas pyarrow nnunetv2
     python tests/peers/readers.py RUN
 
 RUN is what `freetumor run` wrote, with sinks of the kinds nnunet, decathlon and webdataset. Exit code 0 means that every
@@ -22,7 +22,9 @@ import duckdb
 import monai.transforms as transforms
 import nibabel
 import numpy as np
+import pandas
 import polars
+import pyarrow.parquet
 import SimpleITK
 import webdataset
 from monai.data import load_decathlon_datalist
@@ -87,6 +89,24 @@ def check_tables(run: pathlib.Path, files: dict[str, dict]) -> polars.DataFrame:
     return samples.filter(polars.col("verdict") == "accepted")
 
 
+def check_table_folders(run: pathlib.Path, files: dict[str, dict]) -> None:
+    """Every engine reads the folder of a table as the head of the run, and nothing else."""
+    for table in ["samples", "scans", "faults", "quality"]:
+        folder = run / table
+        expected = sum(file["rows"] for file in files.values() if file["table"] == table)
+        counts = {
+            "duckdb": duckdb.execute(f"SELECT count(*) FROM read_parquet('{folder}/*.parquet')").fetchone()[0],
+            "polars": len(polars.read_parquet(folder)),
+            "pandas": len(pandas.read_parquet(folder)),
+            "pyarrow": pyarrow.parquet.read_table(folder).num_rows,
+        }
+        assert set(counts.values()) == {expected}, (table, expected, counts)
+    attempts = duckdb.execute(f"SELECT sum(attempts) FROM read_parquet('{run}/quality/*.parquet')").fetchone()[0]
+    rows = duckdb.execute(f"SELECT count(*) FROM read_parquet('{run}/samples/*.parquet')").fetchone()[0]
+    assert attempts == rows, (attempts, rows)
+    print(f"duckdb, polars, pandas and pyarrow read {rows} rows of samples from the folder, and as many in quality")
+
+
 def check_image(path: pathlib.Path, label_path: pathlib.Path) -> None:
     """nibabel and SimpleITK see the same voxels at the same places."""
     image, label = nibabel.load(path), nibabel.load(label_path)
@@ -120,7 +140,7 @@ def check_layouts(run: pathlib.Path, accepted: polars.DataFrame) -> None:
                 assert loaded["image"].shape == loaded["label"].shape
                 assert not set(np.unique(loaded["label"])) - {int(id) for id in json.loads(place.read_text())["labels"]}
                 seen.append(pathlib.Path(pair["image"]).name.removesuffix(".nii.gz"))
-        assert sorted(seen) == sorted(accepted["sample_id"])
+        assert not set(seen) - set(accepted["sample_id"]) and len(set(seen)) == len(seen)
         print(f"{place.parent.name}: nibabel, SimpleITK and MONAI read {len(seen)} pairs")
     for place in sorted(run.glob("layouts/*/Dataset*/dataset.json")):
         dataset = json.loads(place.read_text())
@@ -157,16 +177,19 @@ def check_shards(run: pathlib.Path, accepted: polars.DataFrame) -> None:
             urls = [str(place / shard["url"]) for shard in shards]
             count = 0
             for sample in webdataset.WebDataset(urls, shardshuffle=False, empty_check=False) if urls else []:
-                assert hashlib.sha256(sample["image.nii.gz"]).hexdigest() == digests[sample["__key__"]]
-                image = nibabel.Nifti1Image.from_stream(io.BytesIO(gzip.decompress(sample["image.nii.gz"])))
+                record = json.loads(sample["json"])
+                name = "image.nii.gz" if "image.nii.gz" in sample else "after.nii.gz"
+                if name == "image.nii.gz":
+                    assert hashlib.sha256(sample[name]).hexdigest() == digests[sample["__key__"]]
+                    assert record["split"] == split
+                image = nibabel.Nifti1Image.from_stream(io.BytesIO(gzip.decompress(sample[name])))
                 label = nibabel.Nifti1Image.from_stream(io.BytesIO(gzip.decompress(sample["label.nii.gz"])))
                 assert image.get_fdata().shape == label.get_fdata().shape
-                record = json.loads(sample["json"])
-                assert record["sample_id"] == sample["__key__"] and record["split"] == split
+                assert record["sample_id"] == sample["__key__"]
                 seen.append(sample["__key__"])
                 count += 1
             assert count == sum(shard["nsamples"] for shard in shards)
-        assert sorted(seen) == sorted(accepted["sample_id"])
+        assert not set(seen) - set(accepted["sample_id"]) and len(set(seen)) == len(seen)
         print(f"{place.name}: webdataset reads {len(seen)} samples")
 
 
@@ -174,6 +197,7 @@ def main() -> None:
     run = pathlib.Path(sys.argv[1])
     files = committed(run)
     accepted = check_tables(run, files)
+    check_table_folders(run, files)
     check_layouts(run, accepted)
     check_integrity(run)
     check_shards(run, accepted)

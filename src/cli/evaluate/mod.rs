@@ -138,7 +138,7 @@ pub fn evaluate(args: &EvaluateArgs, stdout: &mut dyn Write, stderr: &mut dyn Wr
     write_file(&args.out.join("lesions.parquet"), &lesions_table(&plan, &measured.rows)?)?;
     for organ in &args.organ {
         let name = if args.organ.len() == 1 { "plot.png".to_owned() } else { format!("plot-{}.png", organ.name) };
-        write_file(&args.out.join(name), &plot(&summary, &organ.name).to_png()?)?;
+        write_file(&args.out.join(name), &plot(&summary, &organ.name)?.to_png()?)?;
     }
     let report = Report { summary, problems: measured.problems, resamples: args.resamples };
     let json = serde_json::to_string_pretty(&report)

@@ -277,7 +277,7 @@ impl Doing<'_> {
             out,
             resume: args.resume,
             kernel_class: match args.device {
-                DeviceName::Cpu => Class::detect().name().to_owned(),
+                DeviceName::Cpu => Class::current().name().to_owned(),
                 DeviceName::Cuda => "cuda".to_owned(),
             },
             loader_threads: at_least_one("--threads", args.threads.unwrap_or_else(|| (cores() / 4).max(1)))?,

@@ -244,7 +244,7 @@ fn stacks(slices: Vec<Slice>) -> Vec<Series> {
             let name = name(&identifier, &slices[0]);
             let again = names.entry(name).and_modify(|count| *count += 1).or_insert(0u64);
             let digest = Sha256::new_with_prefix(name).chain_update(again.to_le_bytes()).finalize();
-            let id = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+            let id = hex::encode(&digest[..8]);
             Series { id, localizer: slices.iter().all(|slice| slice.localizer), slices }
         })
         .collect()

@@ -103,7 +103,7 @@ fn key_of(relative: &Path) -> (String, bool) {
         None => {
             let parts: Vec<_> = relative.iter().map(OsStr::to_string_lossy).collect();
             let hash = Sha256::digest(relative.as_os_str().as_encoded_bytes());
-            let digits: String = hash.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+            let digits = hex::encode(&hash[..4]);
             (format!("{}~{digits}", parts.join("/")), false)
         }
     }

@@ -1,4 +1,4 @@
-//! The CPU kernels: plain functions over slices, and, with `ops::native::simd`, all unsafe code of the networks.
+//! The CPU kernels: plain functions over slices, and all unsafe code of the networks.
 //!
 //! Volumes are `[batch, x, y, z, channel]`, weights `[out, in, kx, ky, kz]`. Every convolution is cut into tiles of outputs
 //! that stay in registers while their sums grow (`tile`); what differs is where a tile's factors come from: rows of the
@@ -8,10 +8,8 @@
 //! A number is made by one task in a fixed order, so results have the same bits for any number of threads.
 
 mod buffer;
-mod class;
 mod direct;
 mod geometry;
-mod lanes;
 mod pack;
 mod shared;
 #[cfg(target_arch = "x86_64")]
@@ -22,8 +20,9 @@ mod weight_gradient;
 mod winograd;
 
 pub use buffer::{prepare_process, zeros};
-pub use class::Class;
 pub use geometry::Geometry;
+
+pub use crate::simd::Class;
 
 #[cfg(test)]
 mod tests;
@@ -147,7 +146,7 @@ pub fn conv_transpose3d(
     bias: Option<&[f32]>,
     y: &mut [f32],
 ) {
-    assert!(class <= Class::detect(), "{} kernels on a processor without them", class.name());
+    class.require();
     let positions = x.len() / channels[0];
     assert!(x.len().is_multiple_of(shape.iter().product::<usize>() * channels[0]), "whole samples");
     assert_eq!(weight.len(), channels[0] * channels[1] * 8, "a weight of kernel 2");
@@ -189,7 +188,7 @@ fn seen<'a>(geometry: &Geometry, numbers: &'a [f32], reading: Reading) -> Weight
 
 /// What the kernels below rely on; `class` is one that this processor has, which their unsafe code needs.
 fn check(class: Class, geometry: &Geometry, x: &[f32], weight: &[f32], y: &[f32]) {
-    assert!(class <= Class::detect(), "{} kernels on a processor without them", class.name());
+    class.require();
     for a in 0..3 {
         let room = geometry.input[a] + 2 * geometry.padding[a];
         assert!(geometry.stride[a] > 0 && (1..=room).contains(&geometry.kernel[a]), "a kernel inside of its input");

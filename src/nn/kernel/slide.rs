@@ -1,9 +1,7 @@
 //! The inner loop of a convolution with few outputs: a tile that slides along a line of voxels.
 
-use std::arch::x86_64::__m256;
-
-use super::lanes::Lanes;
 use super::tile::{Call, Start, TileFn, TileShape};
+use crate::simd::{Class, Kernel, Simd, kernel_avx2};
 
 /// Taps along a line.
 const TAPS: usize = 3;
@@ -13,45 +11,60 @@ const BLOCK: usize = 24;
 
 /// A tile of one vector a row, of which neighbouring rows share factors: see [`TileShape::along_line`]. Of each channel every factor
 /// is loaded once and multiplied by its three taps.
+struct Slide<const ROWS: usize>;
+
+impl<const ROWS: usize> Kernel for Slide<ROWS> {
+    type Input<'a> = &'a Call<'a>;
+
+    /// # Safety
+    /// As [`TileFn`], for a call as described at [`TileShape::along_line`].
+    #[inline(always)]
+    unsafe fn run<S: Simd>(call: &Call<'_>) {
+        // SAFETY: the caller promises the same.
+        unsafe { slide::<S, ROWS>(call) }
+    }
+}
+
+/// As [`Slide`].
 ///
 /// # Safety
-/// As [`TileFn`], on a processor that has the instructions of `L`, for a call as described there.
+/// As [`TileFn`], for a call as described at [`TileShape::along_line`].
 #[inline(always)]
-unsafe fn slide<L: Lanes, const ROWS: usize>(call: &Call<'_>) {
+unsafe fn slide<S: Simd, const ROWS: usize>(call: &Call<'_>) {
     debug_assert!(call.a_step == 1 && call.length == TAPS * call.a_row, "a call along a line");
     // SAFETY: every pointer is one of the call's, within the rows, columns and steps that it names: as the call is one along a line, tap t
     // of row m takes the factor (m + t) · a_row on, and the last is that of the last row's last tap.
     unsafe {
-        let (channels, width) = (call.length / TAPS, call.width.min(L::WIDTH));
-        let mut totals = [L::zero(); ROWS];
+        let (channels, width) = (call.length / TAPS, call.width.min(S::WIDTH));
+        let mut totals = [S::zero(); ROWS];
         if let Start::Row(bias) = call.start {
-            totals = [L::load_first(bias, width); ROWS];
+            totals = [S::load_first(bias, width); ROWS];
         }
         for segment in call.segments {
             let (mut a, mut b, mut left) = (segment.a.wrapping_add(call.a_first), segment.b, channels);
             while left > 0 {
                 let block = left.min(BLOCK);
-                let mut sums = [L::zero(); ROWS];
+                let mut sums = [S::zero(); ROWS];
                 for _ in 0..block {
-                    let mut taps = [L::zero(); TAPS];
+                    let mut taps = [S::zero(); TAPS];
                     for (t, tap) in taps.iter_mut().enumerate() {
-                        *tap = L::load(b.wrapping_add(t * channels * L::WIDTH));
+                        *tap = S::load_at(b.wrapping_add(t * channels * S::WIDTH));
                     }
                     let mut voxel = a;
                     for at in 0..ROWS + TAPS - 1 {
-                        let factor = L::splat(*voxel);
+                        let factor = S::splat(*voxel);
                         for (t, tap) in taps.iter().enumerate() {
                             if (t..t + ROWS).contains(&at) {
-                                sums[at - t] = factor.mul_add(*tap, sums[at - t]);
+                                sums[at - t] = S::mul_add(factor, *tap, sums[at - t]);
                             }
                         }
                         voxel = voxel.wrapping_add(call.a_row);
                     }
                     a = a.wrapping_add(1);
-                    b = b.wrapping_add(L::WIDTH);
+                    b = b.wrapping_add(S::WIDTH);
                 }
                 for (total, sum) in totals.iter_mut().zip(&sums) {
-                    *total = total.add(*sum);
+                    *total = S::add(*total, *sum);
                 }
                 left -= block;
             }
@@ -59,27 +72,18 @@ unsafe fn slide<L: Lanes, const ROWS: usize>(call: &Call<'_>) {
         for (m, total) in totals.iter().enumerate() {
             let c = call.c.wrapping_add(m * call.c_row);
             let total = match call.start {
-                Start::Output => total.add(L::load_first(c, width)),
+                Start::Output => S::add(*total, S::load_first(c, width)),
                 _ => *total,
             };
-            total.store_first(c, width);
+            S::store_first(total, c, width);
         }
     }
 }
 
-/// # Safety
-///
-/// As [`slide`], on a processor with the features named.
-#[target_feature(enable = "avx2,fma")]
-unsafe fn run<const ROWS: usize>(call: &Call<'_>) {
-    // SAFETY: what the caller promises.
-    unsafe { slide::<__m256, ROWS>(call) }
-}
-
 /// The shape of sliding tiles with AVX2: eleven sums, three taps and a factor leave one of its sixteen registers.
 pub(super) fn shape() -> TileShape {
-    let functions: [TileFn; 11] = [
-        run::<1>, run::<2>, run::<3>, run::<4>, run::<5>, run::<6>, run::<7>, run::<8>, run::<9>, run::<10>, run::<11>,
-    ];
-    TileShape::new(8, functions, 0.5)
+    macro_rules! slides {
+        ($($rows:literal),*) => { [$(kernel_avx2::<Slide<$rows>> as TileFn),*] };
+    }
+    TileShape::new(Class::Avx2.lanes(), slides!(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11), 0.5)
 }

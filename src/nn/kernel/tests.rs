@@ -157,9 +157,9 @@ fn results_do_not_depend_on_threads() {
         let run = |threads: usize| {
             rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
                 let (mut y, mut dx, mut dw) = (vec![0.0; dy.len()], vec![0.0; x.len()], vec![0.0; w.len()]);
-                conv3d(Class::detect(), accuracy, &g, &x, &w, None, &mut y);
-                conv3d_input_gradient(Class::detect(), accuracy, &g, &dy, &w, &mut dx);
-                conv3d_weight_gradient(Class::detect(), &g, &x, &dy, &mut dw);
+                conv3d(Class::current(), accuracy, &g, &x, &w, None, &mut y);
+                conv3d_input_gradient(Class::current(), accuracy, &g, &dy, &w, &mut dx);
+                conv3d_weight_gradient(Class::current(), &g, &x, &dy, &mut dw);
                 let mut db = vec![0.0; g.channels_out];
                 bias_gradient(&dy, &mut db);
                 (y, dx, dw, db)

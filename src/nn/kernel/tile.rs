@@ -1,10 +1,8 @@
 //! The inner loop of all convolutions but narrow ones (`slide`): a tile of the output that stays in registers.
 
+use crate::simd::{Class, Kernel, Simd, kernel_portable};
 #[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::{__m256, __m512};
-
-use super::class::Class;
-use super::lanes::{Lanes, Plain};
+use crate::simd::{kernel_avx2, kernel_avx512};
 
 /// Rows of the widest tile.
 pub(super) const MOST_ROWS: usize = 12;
@@ -56,8 +54,9 @@ pub(super) struct Call<'a> {
     pub start: Start,
 }
 
-/// A tile function. Its caller promises that all that the call names can be read, and the output written by it alone.
-pub(super) type TileFn = unsafe fn(&Call<'_>);
+/// A tile function. Its caller promises that all that the call names can be read, the output written by it alone, and that
+/// the processor has the class that the function was compiled for.
+pub(super) type TileFn = for<'a> unsafe fn(&'a Call<'a>);
 
 /// A shape of tiles for one range of columns.
 #[derive(Clone, Copy)]
@@ -129,32 +128,63 @@ impl TileShape {
 
     /// All shapes of a class, the preferred ones first.
     fn of(class: Class) -> Vec<Self> {
+        /// The shape of so many vectors a row, with a function for each number of rows.
+        macro_rules! tiles {
+            ($compiled:ident for $class:expr, $vectors:literal by [$($rows:literal),*], $cycles_per_row:literal) => {
+                Self::new(
+                    $vectors * $class.lanes(),
+                    [$($compiled::<Tile<$rows, $vectors>> as TileFn),*],
+                    $cycles_per_row,
+                )
+            };
+        }
+        #[cfg(target_arch = "x86_64")]
+        let eight_columns = || tiles!(kernel_avx2 for Class::Avx2, 1 by [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], 0.5);
         match class {
             #[cfg(target_arch = "x86_64")]
-            Class::Avx512 => {
-                vec![wide::shape2(2.0), wide::shape3(3.0), wide::shape4(4.0), wide::shape1(1.0), middle::shape1(0.5)]
-            }
+            Class::Avx512 => vec![
+                tiles!(kernel_avx512 for class, 2 by [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], 2.0),
+                tiles!(kernel_avx512 for class, 3 by [1, 2, 3, 4, 5, 6, 7, 8], 3.0),
+                tiles!(kernel_avx512 for class, 4 by [1, 2, 3, 4, 5, 6], 4.0),
+                tiles!(kernel_avx512 for class, 1 by [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12], 1.0),
+                eight_columns(),
+            ],
             #[cfg(target_arch = "x86_64")]
-            Class::Avx2 => vec![middle::shape2(1.0), middle::shape1(0.5)],
-            _ => vec![plain::shape1(1.0)],
+            Class::Avx2 => vec![tiles!(kernel_avx2 for class, 2 by [1, 2, 3, 4, 5, 6], 1.0), eight_columns()],
+            _ => vec![tiles!(kernel_portable for class, 1 by [1, 2, 3, 4], 1.0)],
         }
     }
 }
 
 /// The tile itself: `ROWS` × `VECTORS` sums in registers.
+struct Tile<const ROWS: usize, const VECTORS: usize>;
+
+impl<const ROWS: usize, const VECTORS: usize> Kernel for Tile<ROWS, VECTORS> {
+    type Input<'a> = &'a Call<'a>;
+
+    /// # Safety
+    /// As [`TileFn`].
+    #[inline(always)]
+    unsafe fn run<S: Simd>(call: &Call<'_>) {
+        // SAFETY: the caller promises the same.
+        unsafe { tile::<S, ROWS, VECTORS>(call) }
+    }
+}
+
+/// As [`Tile`].
 ///
 /// # Safety
-/// As [`TileFn`], on a processor that has the instructions of `L`.
+/// As [`TileFn`].
 #[inline(always)]
-unsafe fn tile<L: Lanes, const ROWS: usize, const VECTORS: usize>(call: &Call<'_>) {
+unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(call: &Call<'_>) {
     // SAFETY: every pointer is one of the call's, within the rows, columns and steps that it names.
     unsafe {
-        let left = |v: usize| call.width.saturating_sub(v * L::WIDTH).min(L::WIDTH);
-        let mut totals = [[L::zero(); VECTORS]; ROWS];
+        let left = |v: usize| call.width.saturating_sub(v * S::WIDTH).min(S::WIDTH);
+        let mut totals = [[S::zero(); VECTORS]; ROWS];
         if let Start::Row(bias) = call.start {
             for row in &mut totals {
                 for (v, total) in row.iter_mut().enumerate() {
-                    *total = L::load_first(bias.wrapping_add(v * L::WIDTH), left(v));
+                    *total = S::load_first(bias.wrapping_add(v * S::WIDTH), left(v));
                 }
             }
         }
@@ -162,23 +192,23 @@ unsafe fn tile<L: Lanes, const ROWS: usize, const VECTORS: usize>(call: &Call<'_
             let (mut a, mut b, mut steps) = (segment.a.wrapping_add(call.a_first), segment.b, call.length);
             while steps > 0 {
                 let block = steps.min(BLOCK);
-                let mut sums = [[L::zero(); VECTORS]; ROWS];
+                let mut sums = [[S::zero(); VECTORS]; ROWS];
                 for _ in 0..block {
-                    let mut columns = [L::zero(); VECTORS];
+                    let mut columns = [S::zero(); VECTORS];
                     for (v, column) in columns.iter_mut().enumerate() {
-                        *column = L::load(b.wrapping_add(v * L::WIDTH));
+                        *column = S::load_at(b.wrapping_add(v * S::WIDTH));
                     }
                     for (m, row) in sums.iter_mut().enumerate() {
-                        let factor = L::splat(*a.wrapping_add(m * call.a_row));
+                        let factor = S::splat(*a.wrapping_add(m * call.a_row));
                         for (sum, column) in row.iter_mut().zip(&columns) {
-                            *sum = factor.mul_add(*column, *sum);
+                            *sum = S::mul_add(factor, *column, *sum);
                         }
                     }
                     a = a.wrapping_add(call.a_step);
-                    b = b.wrapping_add(VECTORS * L::WIDTH);
+                    b = b.wrapping_add(VECTORS * S::WIDTH);
                 }
                 for (total, sum) in totals.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
-                    *total = total.add(*sum);
+                    *total = S::add(*total, *sum);
                 }
                 steps -= block;
             }
@@ -186,52 +216,17 @@ unsafe fn tile<L: Lanes, const ROWS: usize, const VECTORS: usize>(call: &Call<'_
         for (m, row) in totals.iter().enumerate() {
             let c = call.c.wrapping_add(m * call.c_row);
             for (v, total) in row.iter().enumerate() {
-                let (c, left) = (c.wrapping_add(v * L::WIDTH), left(v));
+                let (c, left) = (c.wrapping_add(v * S::WIDTH), left(v));
                 let total = match call.start {
-                    Start::Output => total.add(L::load_first(c, left)),
+                    Start::Output => S::add(*total, S::load_first(c, left)),
                     _ => *total,
                 };
-                if left == L::WIDTH {
-                    total.store(c);
+                if left == S::WIDTH {
+                    S::store_at(total, c);
                 } else {
-                    total.store_first(c, left);
+                    S::store_first(total, c, left);
                 }
             }
         }
     }
 }
-
-/// One module per instruction set, with the tile inlined into functions that may use it, by rows and vectors of a row.
-macro_rules! family {
-    ($name:ident, $lanes:ty, [$($feature:meta),*], $($shape:ident $vectors:literal [$($rows:literal),*]);*) => {
-        mod $name {
-            use super::*;
-
-            /// # Safety
-            ///
-            /// As [`TileFn`], on a processor with the features named.
-            $(#[$feature])*
-            unsafe fn run<const ROWS: usize, const VECTORS: usize>(call: &Call<'_>) {
-                // SAFETY: what the caller promises.
-                unsafe { tile::<$lanes, ROWS, VECTORS>(call) }
-            }
-
-            $(
-                /// Tiles of this many vectors a row.
-                pub(super) fn $shape(cycles_per_row: f64) -> TileShape {
-                    let columns = $vectors * <$lanes as Lanes>::WIDTH;
-                    TileShape::new(columns, [$(run::<$rows, $vectors> as TileFn),*], cycles_per_row)
-                }
-            )*
-        }
-    };
-}
-
-#[cfg(target_arch = "x86_64")]
-family!(wide, __m512, [target_feature(enable = "avx512f")],
-    shape1 1 [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]; shape2 2 [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
-    shape3 3 [1, 2, 3, 4, 5, 6, 7, 8]; shape4 4 [1, 2, 3, 4, 5, 6]);
-#[cfg(target_arch = "x86_64")]
-family!(middle, __m256, [target_feature(enable = "avx2,fma")],
-    shape1 1 [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]; shape2 2 [1, 2, 3, 4, 5, 6]);
-family!(plain, Plain, [inline(never)], shape1 1 [1, 2, 3, 4]);

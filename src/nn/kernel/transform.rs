@@ -3,8 +3,8 @@
 use rayon::prelude::*;
 
 use super::buffer::zeros;
-use super::lanes::Lanes;
 use super::pack::Weight;
+use crate::simd::Simd;
 
 /// Kernels that are transformed at once.
 const BESIDE: usize = 8;
@@ -14,17 +14,9 @@ pub(super) trait Transform<const OUT: usize, const IN: usize>: Sync {
     /// `G k`.
     fn kernel(k: [f64; 3]) -> [f64; IN];
     /// `Bᵀ d`.
-    ///
-    /// # Safety
-    ///
-    /// Needs the instruction set of `L`.
-    unsafe fn input<L: Lanes>(d: [L; IN]) -> [L; IN];
+    fn input<S: Simd>(d: [S::Vector; IN]) -> [S::Vector; IN];
     /// `Aᵀ m`.
-    ///
-    /// # Safety
-    ///
-    /// Needs the instruction set of `L`.
-    unsafe fn output<L: Lanes>(m: [L; IN]) -> [L; OUT];
+    fn output<S: Simd>(m: [S::Vector; IN]) -> [S::Vector; OUT];
 }
 
 /// `F(2, 3)` at the points 0, 1, −1, ∞.
@@ -37,15 +29,13 @@ impl Transform<2, 4> for Two {
     }
 
     #[inline(always)]
-    unsafe fn input<L: Lanes>([a, b, c, d]: [L; 4]) -> [L; 4] {
-        // SAFETY: the caller promises the instructions of `L`.
-        unsafe { [a.sub(c), b.add(c), c.sub(b), b.sub(d)] }
+    fn input<S: Simd>([a, b, c, d]: [S::Vector; 4]) -> [S::Vector; 4] {
+        [S::sub(a, c), S::add(b, c), S::sub(c, b), S::sub(b, d)]
     }
 
     #[inline(always)]
-    unsafe fn output<L: Lanes>([a, b, c, d]: [L; 4]) -> [L; 2] {
-        // SAFETY: the caller promises the instructions of `L`.
-        unsafe { [a.add(b).add(c), b.sub(c).sub(d)] }
+    fn output<S: Simd>([a, b, c, d]: [S::Vector; 4]) -> [S::Vector; 2] {
+        [S::add(S::add(a, b), c), S::sub(S::sub(b, c), d)]
     }
 }
 
@@ -67,38 +57,32 @@ impl Transform<4, 6> for Four {
     }
 
     #[inline(always)]
-    unsafe fn input<L: Lanes>([a, b, c, d, e, f]: [L; 6]) -> [L; 6] {
-        // SAFETY: the caller promises the instructions of `L`.
-        unsafe {
-            let (two, four, five) = (L::splat(2.0), L::splat(4.0), L::splat(-5.0));
-            let (minus_four, minus_two) = (L::splat(-4.0), L::splat(-2.0));
-            let (even, odd) = (c.mul_add(minus_four, e), b.mul_add(minus_four, d));
-            let (near, far) = (e.sub(c), d.sub(b));
-            [
-                a.mul_add(four, c.mul_add(five, e)),
-                even.add(odd),
-                even.sub(odd),
-                far.mul_add(two, near),
-                far.mul_add(minus_two, near),
-                b.mul_add(four, d.mul_add(five, f)),
-            ]
-        }
+    fn input<S: Simd>([a, b, c, d, e, f]: [S::Vector; 6]) -> [S::Vector; 6] {
+        let (two, four, five) = (S::splat(2.0), S::splat(4.0), S::splat(-5.0));
+        let (minus_four, minus_two) = (S::splat(-4.0), S::splat(-2.0));
+        let (even, odd) = (S::mul_add(c, minus_four, e), S::mul_add(b, minus_four, d));
+        let (near, far) = (S::sub(e, c), S::sub(d, b));
+        [
+            S::mul_add(a, four, S::mul_add(c, five, e)),
+            S::add(even, odd),
+            S::sub(even, odd),
+            S::mul_add(far, two, near),
+            S::mul_add(far, minus_two, near),
+            S::mul_add(b, four, S::mul_add(d, five, f)),
+        ]
     }
 
     #[inline(always)]
-    unsafe fn output<L: Lanes>([a, b, c, d, e, f]: [L; 6]) -> [L; 4] {
-        // SAFETY: the caller promises the instructions of `L`.
-        unsafe {
-            let (two, four, eight) = (L::splat(2.0), L::splat(4.0), L::splat(8.0));
-            let (near, far) = (b.add(c), d.add(e));
-            let (across, wide) = (b.sub(c), d.sub(e));
-            [
-                a.add(near).add(far),
-                wide.mul_add(two, across),
-                far.mul_add(four, near),
-                wide.mul_add(eight, across).add(f),
-            ]
-        }
+    fn output<S: Simd>([a, b, c, d, e, f]: [S::Vector; 6]) -> [S::Vector; 4] {
+        let (two, four, eight) = (S::splat(2.0), S::splat(4.0), S::splat(8.0));
+        let (near, far) = (S::add(b, c), S::add(d, e));
+        let (across, wide) = (S::sub(b, c), S::sub(d, e));
+        [
+            S::add(S::add(a, near), far),
+            S::mul_add(wide, two, across),
+            S::mul_add(far, four, near),
+            S::add(S::mul_add(wide, eight, across), f),
+        ]
     }
 }
 

@@ -9,13 +9,12 @@ use std::marker::PhantomData;
 
 use rayon::prelude::*;
 
-use super::class::Class;
 use super::geometry::Geometry;
-use super::lanes::{Lanes, Plain};
 use super::pack::{Weight, within};
 use super::shared::Shared;
 use super::tile::{Call, Segment, Start, TileShape};
 use super::transform::{Four, Transform, Two, transform_weights};
+use crate::simd::{self, Class, Simd, Work};
 
 /// Patches of one task, about.
 const PATCHES: usize = 96;
@@ -41,7 +40,7 @@ pub(super) fn fits(class: Class, geometry: &Geometry, outputs: Outputs) -> bool 
     let out = if outputs == Outputs::Two { 2 } else { 4 };
     // Those of one sample: how many others come along may not decide the last bits of its result.
     let patches = x * y.div_ceil(out) * z.div_ceil(out);
-    let width = if class == Class::Avx512 { 16 } else { 8 };
+    let width = class.lanes();
     geometry.kernel[1..] == [3, 3]
         && geometry.stride == [1; 3]
         && geometry.channels_in.is_multiple_of(width)
@@ -136,20 +135,12 @@ fn run<T: Transform<OUT, IN>, const OUT: usize, const IN: usize>(
             rows: plan.rows.min(ny.div_ceil(OUT) - first_row),
             transform: PhantomData,
         };
-        // SAFETY: the class is one that this processor has, and no other task makes these outputs.
-        unsafe {
-            match class {
-                #[cfg(target_arch = "x86_64")]
-                Class::Avx512 => task.run_avx512(scratch),
-                #[cfg(target_arch = "x86_64")]
-                Class::Avx2 => task.run_avx2(scratch),
-                _ => task.run::<Plain>(scratch),
-            }
-        }
+        simd::run(class, (&task, scratch));
     });
 }
 
-/// The outputs of some planes and rows of patches.
+/// The outputs of some planes and rows of patches. [`run`] makes a task for each part of the output, so that no other writes
+/// to that part.
 struct Task<'a, T, const OUT: usize, const IN: usize> {
     plan: &'a Plan,
     x: &'a [f32],
@@ -164,25 +155,16 @@ struct Task<'a, T, const OUT: usize, const IN: usize> {
     transform: PhantomData<T>,
 }
 
+impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> Work for (&Task<'_, T, OUT, IN>, &mut Scratch) {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        self.0.run::<S>(self.1);
+    }
+}
+
 impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> Task<'_, T, OUT, IN> {
-    /// # Safety
-    /// As [`Task::run`], on a processor with the features named.
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f")]
-    unsafe fn run_avx512(&self, scratch: &mut Scratch) {
-        // SAFETY: what the caller promises.
-        unsafe { self.run::<std::arch::x86_64::__m512>(scratch) }
-    }
-
-    /// # Safety
-    /// As [`Task::run`], on a processor with the features named.
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx2,fma")]
-    unsafe fn run_avx2(&self, scratch: &mut Scratch) {
-        // SAFETY: what the caller promises.
-        unsafe { self.run::<std::arch::x86_64::__m256>(scratch) }
-    }
-
     /// Patches of one plane.
     fn patches(&self) -> usize {
         self.rows * self.plan.along_z
@@ -193,10 +175,8 @@ impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> Task<'_, T, OUT, 
         self.patches() * self.plan.geometry.channels_in + 16
     }
 
-    /// # Safety
-    /// The processor has the instructions of `L`, and no other task writes the outputs of these planes and rows meanwhile.
     #[inline(always)]
-    unsafe fn run<L: Lanes>(&self, scratch: &mut Scratch) {
+    fn run<S: Simd>(&self, scratch: &mut Scratch) {
         let geometry = &self.plan.geometry;
         let kernel_planes = geometry.kernel[0];
         let plane_len = IN * IN * self.point_len();
@@ -209,8 +189,7 @@ impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> Task<'_, T, OUT, 
         scratch.patch.resize(IN * IN * geometry.channels_in, 0.0);
         for (plane, numbers) in scratch.transformed.chunks_exact_mut(plane_len).enumerate() {
             if let Some(at_x) = input_plane(plane) {
-                // SAFETY: the processor has the instructions; all memory is checked in there.
-                unsafe { self.transform_plane::<L>(at_x, numbers, &mut scratch.patch) };
+                self.transform_plane::<S>(at_x, numbers, &mut scratch.patch);
             }
         }
         let size = kernel_planes * geometry.channels_in * columns;
@@ -239,24 +218,21 @@ impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> Task<'_, T, OUT, 
                             width: columns,
                             start: Start::Zero,
                         };
-                        // SAFETY: the transformed planes hold all patches, the weights all columns.
+                        // SAFETY: the transformed planes hold all patches, the weights all columns, and the processor has
+                        // the plan's class, in which this function runs.
                         unsafe { self.plan.shape.function(rows)(&call) }
                     });
                 }
             }
             for plane in 0..self.planes {
-                // SAFETY: the outputs are this task's alone, as the caller promises.
-                unsafe { self.write_plane::<L>(plane, block, &scratch.products) };
+                self.write_plane::<S>(plane, block, &scratch.products);
             }
         }
     }
 
     /// Transforms all patches of one input plane.
-    ///
-    /// # Safety
-    /// The processor has the instructions of `L`.
     #[inline(always)]
-    unsafe fn transform_plane<L: Lanes>(&self, at_x: usize, numbers: &mut [f32], patch: &mut [f32]) {
+    fn transform_plane<S: Simd>(&self, at_x: usize, numbers: &mut [f32], patch: &mut [f32]) {
         let geometry = &self.plan.geometry;
         let ([_, ny, nz], channels) = (geometry.input, geometry.channels_in);
         let plane = (self.sample * geometry.input[0] + at_x) * ny;
@@ -284,25 +260,26 @@ impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> Task<'_, T, OUT, 
                 };
                 let to = (row * self.plan.along_z + at_z) * channels;
                 let numbers = &mut numbers[to..to + (IN * IN - 1) * point_len + channels];
-                for channel in (0..channels).step_by(L::WIDTH) {
+                for channel in (0..channels).step_by(S::WIDTH) {
                     // SAFETY: `from` and `numbers` were cut to a whole patch just now, and channels are whole vectors: a plan
                     // is made for no others.
                     unsafe {
-                        let mut half = [[L::zero(); IN]; IN];
+                        let mut half = [[S::zero(); IN]; IN];
                         for (j, half) in half.iter_mut().enumerate() {
-                            let mut column = [L::zero(); IN];
+                            let mut column = [S::zero(); IN];
                             for (i, number) in column.iter_mut().enumerate() {
-                                *number = L::load(from.wrapping_add(i * row_len + j * channels + channel));
+                                *number = S::load_at(from.wrapping_add(i * row_len + j * channels + channel));
                             }
-                            *half = T::input(column);
+                            *half = T::input::<S>(column);
                         }
                         for i in 0..IN {
-                            let mut row = [L::zero(); IN];
+                            let mut row = [S::zero(); IN];
                             for (number, half) in row.iter_mut().zip(&half) {
                                 *number = half[i];
                             }
-                            for (j, number) in T::input(row).into_iter().enumerate() {
-                                number.store(numbers.as_mut_ptr().wrapping_add((i * IN + j) * point_len + channel));
+                            for (j, number) in T::input::<S>(row).into_iter().enumerate() {
+                                let to = numbers.as_mut_ptr().wrapping_add((i * IN + j) * point_len + channel);
+                                S::store_at(number, to);
                             }
                         }
                     }
@@ -312,11 +289,8 @@ impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> Task<'_, T, OUT, 
     }
 
     /// Transforms the products of one plane and block back and writes them out.
-    ///
-    /// # Safety
-    /// The processor has the instructions of `L`, and nothing else writes these outputs meanwhile.
     #[inline(always)]
-    unsafe fn write_plane<L: Lanes>(&self, plane: usize, block: usize, products: &[f32]) {
+    fn write_plane<S: Simd>(&self, plane: usize, block: usize, products: &[f32]) {
         let geometry = &self.plan.geometry;
         let ([nx, ny, nz], outputs) = (geometry.output(), geometry.channels_out);
         let columns = self.plan.shape.columns;
@@ -329,35 +303,36 @@ impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> Task<'_, T, OUT, 
                 let z = at_z * OUT;
                 let from = (plane * patches + row * self.plan.along_z + at_z) * columns;
                 let products = &products[from..from + (IN * IN - 1) * point_len + columns];
-                for column in (0..columns).step_by(L::WIDTH) {
+                for column in (0..columns).step_by(S::WIDTH) {
                     let output = block * columns + column;
                     if output >= outputs {
                         break;
                     }
-                    let wide = L::WIDTH.min(outputs - output);
+                    let wide = S::WIDTH.min(outputs - output);
                     // SAFETY: `products` was cut to a whole patch just now; rows and columns beyond the output's sides are
-                    // left out, and of the last vector only the channels that exist are written.
+                    // left out, and of the last vector only the channels that exist are written. The outputs are this task's alone.
                     unsafe {
                         let bias = match self.bias {
-                            Some(bias) => L::load_first(bias[output..output + wide].as_ptr(), wide),
-                            None => L::zero(),
+                            Some(bias) => S::load_first(bias[output..output + wide].as_ptr(), wide),
+                            None => S::zero(),
                         };
-                        let mut half = [[L::zero(); OUT]; IN];
+                        let mut half = [[S::zero(); OUT]; IN];
                         for (j, half) in half.iter_mut().enumerate() {
-                            let mut numbers = [L::zero(); IN];
+                            let mut numbers = [S::zero(); IN];
                             for (i, number) in numbers.iter_mut().enumerate() {
-                                *number = L::load(products.as_ptr().wrapping_add((i * IN + j) * point_len + column));
+                                let from = products.as_ptr().wrapping_add((i * IN + j) * point_len + column);
+                                *number = S::load_at(from);
                             }
-                            *half = T::output(numbers);
+                            *half = T::output::<S>(numbers);
                         }
                         for i in 0..OUT.min(ny - y) {
-                            let mut numbers = [L::zero(); IN];
+                            let mut numbers = [S::zero(); IN];
                             for (number, half) in numbers.iter_mut().zip(&half) {
                                 *number = half[i];
                             }
-                            for (j, number) in T::output(numbers).into_iter().enumerate().take(nz - z) {
+                            for (j, number) in T::output::<S>(numbers).into_iter().enumerate().take(nz - z) {
                                 let to = self.y.at(((at_x + y + i) * nz + z + j) * outputs + output);
-                                number.add(bias).store_first(to, wide);
+                                S::store_first(S::add(number, bias), to, wide);
                             }
                         }
                     }

@@ -53,6 +53,95 @@ impl Operator for Gelu {
     }
 }
 
+/// The hyperbolic tangent.
+///
+/// # Errors
+///
+/// Where `x` is not of a floating-point type.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use freetumor::nn::ops;
+///
+/// let y = ops::tanh(&Tensor::new(&[-1f32, 0., 50.], &Device::Cpu)?)?.to_vec1::<f32>()?;
+/// assert!((y[0] + 0.7615942).abs() < 1e-6 && y[1] == 0. && y[2] == 1.);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub fn tanh(x: &Tensor) -> Result<Tensor> {
+    check::not_empty("tanh", "tensor", x)?;
+    apply(Tanh { shape: x.shape().clone() }, &[x])
+}
+
+/// One hyperbolic tangent.
+pub(super) struct Tanh {
+    shape: Shape,
+}
+
+impl Operator for Tanh {
+    const NAME: &'static str = "tanh";
+
+    fn shape(&self) -> Shape {
+        self.shape.clone()
+    }
+
+    fn forward(&self, inputs: &[Tensor]) -> Result<Tensor> {
+        inputs[0].tanh()
+    }
+
+    fn backward(&self, call: &Call) -> Result<Vec<Option<Tensor>>> {
+        call.wanted(|_| &call.grad * call.output.sqr()?.affine(-1., 1.)?)
+    }
+
+    fn native(&self) -> Option<&dyn Native> {
+        Some(self)
+    }
+}
+
+/// The logistic function, `1 / (1 + e^−x)`.
+///
+/// # Errors
+///
+/// Where `x` is not of a floating-point type.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use freetumor::nn::ops;
+///
+/// let y = ops::sigmoid(&Tensor::new(&[-200f32, 0., 1.], &Device::Cpu)?)?.to_vec1::<f32>()?;
+/// assert!(y[0] == 0. && y[1] == 0.5 && (y[2] - 0.7310586).abs() < 1e-6);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+pub fn sigmoid(x: &Tensor) -> Result<Tensor> {
+    check::not_empty("sigmoid", "tensor", x)?;
+    apply(Sigmoid { shape: x.shape().clone() }, &[x])
+}
+
+/// One logistic function.
+pub(super) struct Sigmoid {
+    shape: Shape,
+}
+
+impl Operator for Sigmoid {
+    const NAME: &'static str = "sigmoid";
+
+    fn shape(&self) -> Shape {
+        self.shape.clone()
+    }
+
+    fn forward(&self, inputs: &[Tensor]) -> Result<Tensor> {
+        (inputs[0].neg()?.exp()? + 1.)?.recip()
+    }
+
+    fn backward(&self, call: &Call) -> Result<Vec<Option<Tensor>>> {
+        let power = call.inputs[0].neg()?.exp()?;
+        call.wanted(|_| (&call.grad / (&power + 1.)?.sqr()?)? * &power)
+    }
+
+    fn native(&self) -> Option<&dyn Native> {
+        Some(self)
+    }
+}
+
 /// Multiplies negative values by `slope`.
 ///
 /// # Errors

@@ -125,12 +125,12 @@ impl Native for Conv3d {
         let geometry = self.geometry();
         let mut y = kernel::zeros(geometry.output_len());
         let bias = inputs.get(2).copied();
-        kernel::conv3d(Class::detect(), self.accuracy, &geometry, inputs[0], inputs[1], bias, &mut y);
+        kernel::conv3d(Class::current(), self.accuracy, &geometry, inputs[0], inputs[1], bias, &mut y);
         Ok(y)
     }
 
     fn backward(&self, call: &Slices) -> Result<Vec<Option<Vec<f32>>>> {
-        let (class, geometry, [x, weight]) = (Class::detect(), self.geometry(), [call.inputs[0], call.inputs[1]]);
+        let (class, geometry, [x, weight]) = (Class::current(), self.geometry(), [call.inputs[0], call.inputs[1]]);
         Ok(call.wanted(|input, gradient| match input {
             // What an input's gradient loses to rounding, no activation turns into another sign: the faster way will do.
             0 => kernel::conv3d_input_gradient(class, Accuracy::Inference, &geometry, call.grad, weight, gradient),
@@ -242,12 +242,12 @@ impl Native for ConvTranspose3d {
     fn forward(&self, inputs: &[&[f32]]) -> Result<Vec<f32>> {
         let mut y = kernel::zeros(self.backwards().input_len());
         let (channels, bias) = ([self.c_in, self.c_out], inputs.get(2).copied());
-        kernel::conv_transpose3d(Class::detect(), self.size, channels, inputs[0], inputs[1], bias, &mut y);
+        kernel::conv_transpose3d(Class::current(), self.size, channels, inputs[0], inputs[1], bias, &mut y);
         Ok(y)
     }
 
     fn backward(&self, call: &Slices) -> Result<Vec<Option<Vec<f32>>>> {
-        let (class, geometry, [x, weight]) = (Class::detect(), self.backwards(), [call.inputs[0], call.inputs[1]]);
+        let (class, geometry, [x, weight]) = (Class::current(), self.backwards(), [call.inputs[0], call.inputs[1]]);
         Ok(call.wanted(|input, gradient| match input {
             0 => kernel::conv3d(class, Accuracy::Plain, &geometry, call.grad, weight, None, gradient),
             1 => kernel::conv3d_weight_gradient(class, &geometry, call.grad, x, gradient),

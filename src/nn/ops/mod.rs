@@ -41,7 +41,7 @@ mod rows;
 mod softmax;
 mod upsample;
 
-pub use activation::{gelu, leaky_relu};
+pub use activation::{gelu, leaky_relu, sigmoid, tanh};
 pub use add::add;
 pub use attention::{attention, attention_packed};
 pub use backend::{Backend, with_backend};

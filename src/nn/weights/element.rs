@@ -2,6 +2,7 @@
 
 use candle_core::{Device, Tensor};
 use half::{bf16, f16};
+use safetensors::tensor::Dtype;
 
 use super::{Budget, Shown};
 use crate::error::{Error, Result};
@@ -72,19 +73,19 @@ impl Element {
         })
     }
 
-    /// The element of a safetensors dtype, such as `F32`.
-    pub(super) fn of_safetensors(name: &str) -> Option<Self> {
-        Some(match name {
-            "F64" => Self::F64,
-            "F32" => Self::F32,
-            "F16" => Self::F16,
-            "BF16" => Self::Bf16,
-            "I64" => Self::I64,
-            "I32" => Self::I32,
-            "I16" => Self::I16,
-            "I8" => Self::I8,
-            "U8" => Self::U8,
-            "BOOL" => Self::Bool,
+    /// The element of a safetensors dtype.
+    pub(super) fn of_safetensors(dtype: Dtype) -> Option<Self> {
+        Some(match dtype {
+            Dtype::F64 => Self::F64,
+            Dtype::F32 => Self::F32,
+            Dtype::F16 => Self::F16,
+            Dtype::BF16 => Self::Bf16,
+            Dtype::I64 => Self::I64,
+            Dtype::I32 => Self::I32,
+            Dtype::I16 => Self::I16,
+            Dtype::I8 => Self::I8,
+            Dtype::U8 => Self::U8,
+            Dtype::BOOL => Self::Bool,
             _ => return None,
         })
     }

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use half::f16;
+use safetensors::tensor::TensorInfo;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -18,40 +19,25 @@ use crate::nn::failed;
 /// The name under which the header holds texts.
 const METADATA: &str = "__metadata__";
 
-#[derive(Deserialize)]
-struct Entry {
-    dtype: String,
-    shape: Vec<u64>,
-    data_offsets: [u64; 2],
-}
-
-/// Reads every tensor of a file of `file_bytes`, of which the first eight are the header's length.
+/// Reads every tensor of a file of `file_bytes`.
+///
+/// The crate `safetensors` reads files that are in memory as a whole; here each tensor is read into memory of its own.
 ///
 /// # Errors
 /// Where the header is malformed, or its tensors are not exactly what follows it.
 pub(super) fn read(mut reader: impl Read + Seek, file_bytes: u64) -> Result<Checkpoint> {
-    let mut length = [0; 8];
-    let unreadable = |error| Error::new(format!("cannot read: {error}"));
-    reader.seek(SeekFrom::Start(0)).and_then(|_| reader.read_exact(&mut length)).map_err(unreadable)?;
-    let length = u64::from_le_bytes(length);
-    let Some(data_bytes) = file_bytes.checked_sub(8).and_then(|rest| rest.checked_sub(length)) else {
-        return Err(Error::new(format!("a header of {length} bytes in a file of {file_bytes}"))
-            .with_hint("the file may be cut off: copy or download it again"));
-    };
+    let (header, data_bytes) = header_of(&mut reader, file_bytes)?;
     let mut budget = Budget::of_file(file_bytes);
-    let mut header = vec![0; length as usize];
-    reader.read_exact(&mut header).map_err(unreadable)?;
-    let header: Map<String, Value> =
-        serde_json::from_slice(&header).map_err(|error| Error::new(format!("its header is no JSON: {error}")))?;
+    let header: Map<String, Value> = serde_json::from_slice(&header).map_err(not_json)?;
 
     let mut views = Vec::new();
     for (name, value) in header.into_iter().filter(|(name, _)| name != METADATA) {
         let wrong = |what: &dyn std::fmt::Display| Error::new(format!("tensor {}: {what}", shown(&name)));
-        let entry: Entry = serde_json::from_value(value).map_err(|error| wrong(&error))?;
-        let element = Element::of_safetensors(&entry.dtype)
-            .ok_or_else(|| wrong(&format!("element type {}, which is not read here", shown(&entry.dtype))))?;
-        let view = View::contiguous(element, entry.shape);
-        let [start, end] = entry.data_offsets;
+        let info: TensorInfo = serde_json::from_value(value).map_err(|error| wrong(&error))?;
+        let element = Element::of_safetensors(info.dtype)
+            .ok_or_else(|| wrong(&format!("element type `{:?}`, which is not read here", info.dtype)))?;
+        let view = View::contiguous(element, info.shape.iter().map(|size| *size as u64).collect());
+        let [start, end] = [info.data_offsets.0 as u64, info.data_offsets.1 as u64];
         let bytes = view.count().and_then(|count| count.checked_mul(element.bytes()));
         if bytes.is_none() || end.checked_sub(start) != bytes || end > data_bytes {
             return Err(wrong(&format!("bytes {start} to {end} of {data_bytes} do not hold its shape")));
@@ -77,6 +63,28 @@ pub(super) fn read(mut reader: impl Read + Seek, file_bytes: u64) -> Result<Chec
     Ok(Checkpoint { tensors, mappings: vec![String::new()] })
 }
 
+/// The header's JSON, and how many bytes follow it. The reader stands at the first of them.
+fn header_of(mut reader: impl Read + Seek, file_bytes: u64) -> Result<(Vec<u8>, u64)> {
+    let mut length = [0; 8];
+    reader.seek(SeekFrom::Start(0)).and_then(|_| reader.read_exact(&mut length)).map_err(unreadable)?;
+    let length = u64::from_le_bytes(length);
+    let Some(data_bytes) = file_bytes.checked_sub(8).and_then(|rest| rest.checked_sub(length)) else {
+        return Err(Error::new(format!("a header of {length} bytes in a file of {file_bytes}"))
+            .with_hint("the file may be cut off: copy or download it again"));
+    };
+    let mut header = vec![0; length as usize];
+    reader.read_exact(&mut header).map_err(unreadable)?;
+    Ok((header, data_bytes))
+}
+
+fn unreadable(error: std::io::Error) -> Error {
+    Error::new(format!("cannot read: {error}"))
+}
+
+fn not_json(error: serde_json::Error) -> Error {
+    Error::new(format!("its header is no JSON: {error}"))
+}
+
 /// The texts that a safetensors file has beside its tensors; none where it has none.
 ///
 /// # Errors
@@ -97,21 +105,19 @@ pub(super) fn read(mut reader: impl Read + Seek, file_bytes: u64) -> Result<Chec
 /// ```
 pub fn read_metadata(path: &Path) -> Result<BTreeMap<String, String>> {
     let io = |error| Error::io("cannot read", path, error);
-    let malformed = |what: String| Error::new(format!("{} is no safetensors file: {what}", path.display()));
-    let mut file = File::open(path).map_err(io)?;
+    let malformed = |error: Error| Error::new(format!("{} is no safetensors file: {error}", path.display()));
+    let file = File::open(path).map_err(io)?;
     let file_bytes = file.metadata().map_err(io)?.len();
-    let mut length = [0; 8];
-    file.read_exact(&mut length).map_err(|error| malformed(error.to_string()))?;
-    let length = u64::from_le_bytes(length);
-    if length > file_bytes.saturating_sub(8) {
-        return Err(malformed(format!("a header of {length} bytes in a file of {file_bytes}")));
-    }
-    let mut header = vec![0; length as usize];
-    file.read_exact(&mut header).map_err(io)?;
-    let mut header: Map<String, Value> =
-        serde_json::from_slice(&header).map_err(|error| malformed(format!("its header is no JSON: {error}")))?;
-    let metadata = header.remove(METADATA).unwrap_or_else(|| json!({}));
-    serde_json::from_value(metadata).map_err(|error| malformed(error.to_string()))
+    let (header, _) = header_of(file, file_bytes).map_err(malformed)?;
+    let header: Header = serde_json::from_slice(&header).map_err(not_json).map_err(malformed)?;
+    Ok(header.metadata)
+}
+
+/// What of a header is no tensor.
+#[derive(Deserialize)]
+struct Header {
+    #[serde(rename = "__metadata__", default)]
+    metadata: BTreeMap<String, String>,
 }
 
 /// How precisely weights are written.

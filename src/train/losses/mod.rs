@@ -24,6 +24,7 @@ pub use regions::{ClassSet, discriminator, found_fraction, missed, unlikely};
 
 use crate::error::Result;
 use crate::nn::failed;
+use crate::simd::Class;
 
 /// A loss and how it changes with each logit.
 #[derive(Clone, Debug, PartialEq)]
@@ -96,10 +97,10 @@ impl<'a> Logits<'a> {
         for class in into[n..].chunks_exact(n) {
             most.iter_mut().zip(class).for_each(|(most, value)| *most = most.max(*value));
         }
-        let mut sums = vec![0f32; n];
+        let (mut sums, kernels) = (vec![0f32; n], Class::current());
         for class in into.chunks_exact_mut(n) {
             for ((value, most), sum) in class.iter_mut().zip(&most).zip(&mut sums) {
-                *value = (*value - most).exp();
+                *value = kernels.exp(*value - most);
                 *sum += *value;
             }
         }

@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::{Logits, Loss};
 use crate::error::{Error, Result};
+use crate::simd::Class;
 
 /// What keeps a Dice of nothing finite: MONAI's `smooth_nr` and `smooth_dr`.
 const SMOOTH: f64 = 1e-5;
@@ -52,12 +53,13 @@ fn cross_entropy(logits: &[f32], target: &[u8], n: usize) -> f64 {
     for class in logits[n..].chunks_exact(n) {
         most.iter_mut().zip(class).for_each(|(most, value)| *most = most.max(*value));
     }
-    let mut sums = vec![0f32; n];
+    let (mut sums, kernels) = (vec![0f32; n], Class::current());
     for class in logits.chunks_exact(n) {
-        sums.iter_mut().zip(class.iter().zip(&most)).for_each(|(sum, (value, most))| *sum += (value - most).exp());
+        let values = class.iter().zip(&most);
+        sums.iter_mut().zip(values).for_each(|(sum, (value, most))| *sum += kernels.exp(value - most));
     }
     let own = target.iter().enumerate().map(|(voxel, class)| logits[usize::from(*class) * n + voxel]);
-    own.zip(most.iter().zip(&sums)).map(|(own, (most, sum))| f64::from(sum.ln() + most - own)).sum()
+    own.zip(most.iter().zip(&sums)).map(|(own, (most, sum))| f64::from(kernels.ln(*sum) + most - own)).sum()
 }
 
 /// The sum of `1 − Dice` over the classes of one sample, and for each class how it changes with a probability: where

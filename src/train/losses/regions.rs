@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::{Logits, Loss};
+use crate::simd::Class;
 use crate::train::{REAL, SYNTHETIC};
 
 /// What keeps a mean over no voxels finite, as published.
@@ -73,7 +74,8 @@ pub fn missed(logits: &Logits<'_>, labels: &[u8], of: u8, classes: &[ClassSet]) 
 /// assert!((log.value - 20.0).abs() < 1e-4 && (log.gradient[0] + 1.0).abs() < 1e-4);
 /// ```
 pub fn unlikely(logits: &Logits<'_>, labels: &[u8], of: u8, classes: &[ClassSet]) -> Loss {
-    let loss = averaged(logits, labels, of, classes, |p| f64::from(p.max(LEAST)).ln(), |p| p.max(LEAST).recip());
+    let log = |p: f32| Class::current().ln_f64(f64::from(p.max(LEAST)));
+    let loss = averaged(logits, labels, of, classes, log, |p| p.max(LEAST).recip());
     Loss { value: -loss.value, gradient: loss.gradient }
 }
 

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::mask::{BitVolume, Components, Connectivity};
-use crate::volume::Grid;
+use crate::mask::BitVolume;
+use crate::volume::{Connectivity, Grid};
 
 /// A lesion is found when at least this share of it is covered.
 pub const FOUND_FRACTION: f64 = 0.1;
@@ -169,7 +169,7 @@ struct Tally {
 }
 
 fn tally(set: &BitVolume, other: &BitVolume) -> Vec<Tally> {
-    let components = Components::of(set, Connectivity::Corners);
+    let components = set.components(Connectivity::Corners);
     let mut tallies = vec![Tally::default(); components.count()];
     for run in components.runs() {
         let tally = &mut tallies[run.component];

@@ -292,7 +292,7 @@ impl<'a> Run<'a> {
     /// The table goes first: where the checkpoint fails, its rows behind the last checkpoint are passed over.
     fn save(&self, learner: &impl Learner) -> Result<()> {
         self.history.write(&self.table())?;
-        if let Some(picture) = curves(&self.history) {
+        if let Some(picture) = curves(&self.history)? {
             write_atomic(&self.plan.out.join("curves.png"), &picture.to_png()?)?;
         }
         checkpoint::save(&self.plan.checkpoint(), &self.standing, &learner.networks())

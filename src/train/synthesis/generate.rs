@@ -80,8 +80,8 @@ impl Blend {
         let blend = || {
             let own = own_channels(logits, channels)?;
             let difference = match self.activation {
-                Activation::Tanh => own.tanh()?,
-                Activation::Sigmoid => candle_core::Tensor::recip(&(own.neg()?.exp()? + 1.0)?)?,
+                Activation::Tanh => ops::tanh(&own)?,
+                Activation::Sigmoid => ops::sigmoid(&own)?,
             };
             let change = (self.smoothed(&(difference * organ)?)? * stencil)?;
             match self.activation {

@@ -1,7 +1,7 @@
 //! What a lesion looks like, in numbers.
 
-use crate::mask::{BitVolume, Components, Connectivity};
-use crate::volume::{Array3, Labels, Region, Volume, distance_mm};
+use crate::mask::BitVolume;
+use crate::volume::{Array3, Connectivity, Labels, Region, Volume, distance_mm};
 
 /// Fewer voxels have no looks to speak of.
 const FEWEST_VOXELS: usize = 8;
@@ -100,7 +100,7 @@ pub fn describe(volume: &Volume, labels: &Labels, organ_id: Option<u16>, tumor_i
     let Some(extent) = labels.ids.bounds_of(|id| *id == tumor_id) else { return Vec::new() };
     let [x0, y0, z0] = extent.start;
     let set = BitVolume::from_fn(extent.shape, |[x, y, z]| labels.ids[[x0 + x, y0 + y, z0 + z]] == tumor_id);
-    let components = Components::of(&set, Connectivity::Corners);
+    let components = set.components(Connectivity::Corners);
     let mut lesions = vec![Vec::new(); components.count()];
     for run in components.runs() {
         lesions[run.component].extend((run.from..run.to).map(|x| [x0 + x, y0 + run.y, z0 + run.z]));

@@ -33,27 +33,6 @@ impl Picture {
         Self { width, height, rgb: vec![0; 3 * width * height] }
     }
 
-    /// A picture of one colour.
-    ///
-    /// ```
-    /// use freetumor::volume::Picture;
-    /// let mut picture = Picture::filled(8, 4, [255; 3]);
-    /// picture.fill([2, 1], [3, 2], [0, 90, 160]);
-    /// assert_eq!((picture.pixel(4, 2), picture.pixel(5, 2)), ([0, 90, 160], [255; 3]));
-    /// ```
-    pub fn filled(width: usize, height: usize, colour: [u8; 3]) -> Self {
-        Self { width, height, rgb: colour.repeat(width * height) }
-    }
-
-    /// Fills the `size` columns and rows that begin at [column, row]; what lies outside the picture is left out.
-    pub fn fill(&mut self, [left, top]: [usize; 2], size: [usize; 2], colour: [u8; 3]) {
-        for row in top.min(self.height)..(top + size[1]).min(self.height) {
-            for column in left.min(self.width)..(left + size[0]).min(self.width) {
-                self.set(column, row, colour);
-            }
-        }
-    }
-
     /// Columns and rows.
     pub fn size(&self) -> [usize; 2] {
         [self.width, self.height]

@@ -4,7 +4,6 @@
 //! and superior is up. Millimetres have the same length in every direction.
 
 mod canvas;
-mod font;
 mod letters;
 mod plane;
 

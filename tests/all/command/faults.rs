@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use freetumor::dataflow::{Progress, RunOptions, run};
 use freetumor::error::{Fault, FaultKind, Stage};
-use freetumor::record::{FaultRecord, ScanRecord};
+use freetumor::record::{FaultRecord, ScanRecord, Status};
 
 use super::{AFTER_MASK, MASK_BY_LABELS, PHANTOMS, TEST, rows, run_plan, write_labels};
 use crate::dataflow::plan_of;
@@ -25,8 +25,8 @@ fn stage(name: &str, input: &str, script: &str, well: &str, more: &str) -> Strin
 fn fault(text: &str, folder: &Path) -> Fault {
     let report = run_plan(plan_of(text, folder), folder, 2);
     let mut faults: Vec<FaultRecord> = rows(folder, "faults");
-    let statuses: Vec<String> = rows::<ScanRecord>(folder, "scans").into_iter().map(|row| row.status).collect();
-    assert_eq!(statuses.iter().filter(|status| *status == "done").count(), 2, "{faults:?}");
+    let statuses: Vec<Status> = rows::<ScanRecord>(folder, "scans").into_iter().map(|row| row.status).collect();
+    assert_eq!(statuses.iter().filter(|status| **status == Status::Done).count(), 2, "{faults:?}");
     assert_eq!((report.scans, report.faults, faults.len()), (3, 1, 1));
     assert!(report.accepted > 0, "the other scans have tumors");
     faults.remove(0).fault
@@ -130,7 +130,7 @@ fn synthesis_and_scores_have_their_own_faults() {
         let tumors = "[stages.tumors]\nkind = \"rules\"\ninputs = [\"organs\"]\nmin_diameter_voxels = 1.5\n";
         let fault = own(tumors.to_owned() + &stage("contrast", "tumors", script, well, more));
         assert_eq!((fault.stage, fault.node.as_deref()), (Stage::Score, Some("contrast")));
-        assert!(fault.message.starts_with("liver, variant 0, attempt 0: expected"), "{fault}");
+        assert!(fault.message.starts_with("variant 0: liver, attempt 0: expected"), "{fault}");
         fault
     };
     assert_says(&score(":"), FaultKind::Missing, "expected scores of the program, it gave none");

@@ -63,7 +63,7 @@ fn one_nodule(plan: &Plan) -> (MaskedScan, Candidate) {
     let scan = Arc::new(plan.sources[0].source.read(entry).unwrap());
     let masked = MaskedScan { scan: Arc::clone(&scan), mask: plan.masks[0].mask.mask(&scan).unwrap() };
     let organ = masked.mask.organs[0].clone();
-    let plan = plan.trials[0].synthesize.site_plan(&masked, &organ).unwrap();
+    let plan = plan.syntheses[0].attempts.synthesize.site_plan(&masked, &organ).unwrap();
     let made = (0..20).find_map(|attempt| match plan.attempt(AttemptKey::new(Key::root(1), attempt)).unwrap() {
         Attempt::Candidate(candidate) => Some(*candidate),
         Attempt::Rejected { .. } => None,
@@ -204,7 +204,11 @@ fn no_more_programs_run_than_parallel_says() {
     let counts = std::fs::read_to_string(folder.path().join("counts")).unwrap();
     let counts: Vec<usize> = counts.split_whitespace().map(|count| count.parse().unwrap()).collect();
     assert_eq!((counts.len(), counts.iter().max()), (8, Some(&2)), "{counts:?}");
-    assert!(rows::<freetumor::record::ScanRecord>(folder.path(), "scans").iter().all(|row| row.status == "done"));
+    assert!(
+        rows::<freetumor::record::ScanRecord>(folder.path(), "scans")
+            .iter()
+            .all(|row| row.status == freetumor::record::Status::Done)
+    );
 }
 
 #[test]

@@ -56,6 +56,7 @@ impl Golden {
         let merged = Array3::from_fn([64; 3], |at| if tumor[at] == 1 { tumor_label } else { labels[at] });
         let whole = Region { start: [0; 3], shape: [64; 3] };
         let geometry = Geometry {
+            drawn_contrast_hu: None,
             size_class: "small".into(),
             site_voxel: [32; 3],
             site_mm: [48.0; 3],

@@ -6,11 +6,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use freetumor::cli::files::{FilesArgs, files};
+use freetumor::error::ErrorKind;
 use freetumor::random::Key;
 use freetumor::record::FileEntry;
 use freetumor::run::seal::{SealedEpoch, seal};
 use freetumor::run::{CHECKPOINT_EVERY, Counts, RunFolder};
-use freetumor::sink::Sink;
+use freetumor::sink::Layout;
 use freetumor::store::canonical;
 use freetumor::store::{Durable, Folder, REPLACEABLE, STAGING};
 use rayon::prelude::*;
@@ -26,7 +27,7 @@ fn on(disk: &SimulatedDisk) -> Arc<dyn Durable> {
     Arc::new(Folder::on(Box::new(disk.clone()), "RUN"))
 }
 
-fn drive(disk: &SimulatedDisk, sinks: &[Arc<dyn Sink>]) -> freetumor::error::Result<()> {
+fn drive(disk: &SimulatedDisk, sinks: &[Arc<dyn Layout>]) -> freetumor::error::Result<()> {
     fixture::run(&on(disk), sinks, EPOCHS, SCANS, SHAPE).map(drop)
 }
 
@@ -90,16 +91,17 @@ fn what_was_spooled_before_a_restart_is_used_again_and_what_was_damaged_is_not()
     let store = on(&disk);
     let mut writer = RunFolder::create_or_resume_in(Arc::clone(&store), &fixture::manifest(7)).unwrap();
     let entries: Vec<_> = (0..6).map(fixture::entry).collect();
-    writer.take_in(&entries).unwrap();
-    let spool = writer.spool(&sinks);
+    writer.ingest(&entries).unwrap();
+    let spool = writer.spool(fixture::each(&sinks));
     let outcomes: Vec<_> = entries.iter().map(|entry| fixture::work(&spool, 0, entry, SHAPE).unwrap()).collect();
-    let damaged = outcomes.iter().find(|outcome| !outcome.files.is_empty()).unwrap();
+    let damaged =
+        outcomes.iter().find(|outcome| outcome.files.first().is_some_and(|files| files.volumes.is_some())).unwrap();
     let image = format!("staging/000000000000/{}/{}.image.nii.gz", damaged.scan.scan_id, damaged.files[0].sample_id);
     let mut bytes = store.read(&image).unwrap().unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     store.stage(&image, &mut |out| out.write_all(&bytes)).unwrap();
     for (entry, outcome) in entries.iter().zip(&outcomes) {
-        let loaded = spool.load_verified(0, &entry.scan_id).unwrap();
+        let loaded = spool.load_verified(0, entry.scan_id).unwrap();
         if entry.scan_id == damaged.scan.scan_id {
             assert_eq!(loaded, None);
             assert!(!store.exists(&image).unwrap(), "a damaged spool is removed");
@@ -116,30 +118,30 @@ fn a_writer_that_was_replaced_is_fenced() {
     let disk = SimulatedDisk::default();
     let [mut first, mut second] =
         [(); 2].map(|()| RunFolder::create_or_resume_in(on(&disk), &fixture::manifest(7)).unwrap());
-    first.take_in(&[fixture::entry(0)]).unwrap();
-    assert!(second.take_in(&[fixture::entry(1)]).unwrap_err().to_string().contains("fenced"));
+    first.ingest(&[fixture::entry(0)]).unwrap();
+    assert!(second.ingest(&[fixture::entry(1)]).unwrap_err().to_string().contains("fenced"));
     // Equal work is no conflict: both would write the same.
-    assert_eq!(second.take_in(&[fixture::entry(0)]).unwrap(), 0);
+    assert_eq!(second.ingest(&[fixture::entry(0)]).unwrap(), 0);
     first.commit(SealedEpoch::default()).unwrap();
     let other = SealedEpoch { counts: Counts { scans: 1, ..Counts::default() }, ..SealedEpoch::default() };
     assert!(second.commit(other).unwrap_err().to_string().contains("fenced"));
 }
 
 #[test]
-fn epochs_are_committed_in_order_and_only_after_their_intake() {
+fn epochs_are_committed_in_order_and_only_after_their_manifest() {
     let disk = SimulatedDisk::default();
     let mut writer = RunFolder::create_or_resume_in(on(&disk), &fixture::manifest(7)).unwrap();
-    assert!(writer.commit(SealedEpoch::default()).is_err(), "nothing was taken in");
-    writer.take_in(&[fixture::entry(0)]).unwrap();
-    writer.take_in(&[fixture::entry(1)]).unwrap();
+    assert!(writer.commit(SealedEpoch::default()).is_err(), "nothing was ingested");
+    writer.ingest(&[fixture::entry(0)]).unwrap();
+    writer.ingest(&[fixture::entry(1)]).unwrap();
     assert!(writer.commit(SealedEpoch { epoch: 1, ..SealedEpoch::default() }).is_err());
     writer.commit(SealedEpoch::default()).unwrap();
-    let twice = writer.take_in(&[fixture::entry(2), fixture::entry(2)]).unwrap_err();
+    let twice = writer.ingest(&[fixture::entry(2), fixture::entry(2)]).unwrap_err();
     assert!(twice.to_string().contains("twice"));
     let again = RunFolder::create_or_resume_in(on(&disk), &fixture::manifest(7)).unwrap();
-    assert_eq!((again.next_epoch(), again.next_intake()), (1, 2));
+    assert_eq!((again.next_epoch(), again.next_ingest()), (1, 2));
     assert_eq!(again.folder().scan_entries(1).unwrap(), [fixture::entry(1)]);
-    assert_eq!(again.taken_in().unwrap().len(), 2);
+    assert_eq!(again.ingested().unwrap().len(), 2);
 }
 
 #[test]
@@ -159,6 +161,67 @@ fn a_folder_keeps_to_its_own_pipeline() {
 }
 
 #[test]
+fn a_folder_of_an_older_format_is_refused_by_number() {
+    let place = tempfile::tempdir().unwrap();
+    std::fs::write(place.path().join("run.json"), r#"{"format": 2, "seed": 7}"#).unwrap();
+    for error in [
+        RunFolder::open(place.path()).err().unwrap(),
+        RunFolder::create_or_resume(place.path(), &fixture::manifest(7)).err().unwrap(),
+    ] {
+        assert!(error.to_string().contains("has format 2, this program reads format 3"), "{error}");
+        assert!(error.hint().unwrap().contains("the version of freetumor that wrote it"), "{error:?}");
+    }
+}
+
+#[test]
+fn callers_tell_errors_by_their_kind() {
+    let place = tempfile::tempdir().unwrap();
+    let first = RunFolder::create_or_resume(place.path(), &fixture::manifest(7)).unwrap();
+    let kind = |seed| RunFolder::create_or_resume(place.path(), &fixture::manifest(seed)).err().unwrap().kind();
+    assert_eq!(kind(7), ErrorKind::Locked);
+    assert_eq!(kind(8), ErrorKind::OtherPipeline);
+    drop(first);
+    let store: Arc<dyn Durable> = Arc::new(Folder::local(place.path()));
+    let writer = fixture::run(&store, &fixture::sinks(), 1, 4, SHAPE).unwrap();
+    assert_eq!(store.create("epochs/000000000000.json", b"another").unwrap_err().kind(), ErrorKind::Fenced);
+    let part = writer.folder().files("samples", None).unwrap()[0].clone();
+    std::fs::remove_file(place.path().join(&part.path)).unwrap();
+    assert_eq!(writer.folder().check_length(&part).unwrap_err().kind(), ErrorKind::Damaged);
+}
+
+#[test]
+fn the_folder_of_a_table_holds_the_head_and_nothing_else() {
+    let place = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Durable> = Arc::new(Folder::local(place.path()));
+    let writer = fixture::run(&store, &fixture::sinks(), 2, 4, SHAPE).unwrap();
+    let head = |table: &str| -> Vec<String> {
+        let files = writer.folder().files(table, None).unwrap();
+        files.iter().map(|file| file.path.strip_prefix("data/").unwrap().to_owned()).collect()
+    };
+    let listed = |table: &str| store.list(table).unwrap();
+    for table in ["samples", "scans", "faults"] {
+        assert_eq!(listed(table), head(table), "{table}");
+        assert!(!head(table).is_empty());
+    }
+    // A link that is lost or damaged is made again, a part that does not count goes, a file of another name stays.
+    let samples = place.path().join("samples");
+    let [first, second] = &head("samples")[..] else { panic!("two epochs") };
+    std::fs::remove_file(samples.join(first)).unwrap();
+    std::fs::remove_file(samples.join(second)).unwrap();
+    std::fs::write(samples.join(second), "torn").unwrap();
+    std::fs::write(samples.join(format!("{:012}-{}.parquet", 7, "0".repeat(64))), "stray").unwrap();
+    std::fs::write(samples.join("notes.txt"), "mine").unwrap();
+    writer.project(fixture::each(&fixture::sinks())).unwrap();
+    assert_eq!(listed("samples"), [first.as_str(), second.as_str(), "notes.txt"]);
+    for name in [first, second] {
+        assert_eq!(
+            std::fs::read(samples.join(name)).unwrap(),
+            std::fs::read(place.path().join("data").join(name)).unwrap()
+        );
+    }
+}
+
+#[test]
 fn files_of_somebody_else_are_left_alone() {
     let place = tempfile::tempdir().unwrap();
     std::fs::write(place.path().join("thesis.doc"), "my only copy").unwrap();
@@ -175,14 +238,14 @@ fn files_of_somebody_else_are_left_alone() {
 fn long_run(disk: &SimulatedDisk, epochs: u64) {
     let mut writer = RunFolder::create_or_resume_in(on(disk), &fixture::manifest(7)).unwrap();
     let file = |epoch: u64| FileEntry {
-        path: format!("samples/{epoch}"),
-        table: "samples".into(),
+        path: format!("data/{epoch}"),
+        table: "webdataset".into(),
         bytes: epoch,
         sha256: String::new(),
         rows: 1,
     };
     for epoch in writer.next_epoch()..epochs {
-        writer.take_in(&[]).unwrap();
+        writer.ingest(&[]).unwrap();
         let remove = if epoch % 3 == 2 { vec![file(epoch - 1)] } else { Vec::new() };
         let counts = Counts { scans: 2, ..Counts::default() };
         writer.commit(SealedEpoch { epoch, add: vec![file(epoch)], remove, counts }).unwrap();
@@ -209,7 +272,7 @@ fn readers_replay_from_checkpoints_and_stop_at_a_gap() {
     assert!(canonical::pretty(&checkpoint).unwrap() == *text);
     let expected = |last: u64| (0..=last).filter(|epoch| epoch % 3 != 1 || epoch + 1 > last).count();
     for at in [0, 1, 2, CHECKPOINT_EVERY - 2, CHECKPOINT_EVERY - 1, CHECKPOINT_EVERY, epochs - 1] {
-        assert_eq!(folder.files("samples", Some(at)).unwrap().len(), expected(at), "at {at}");
+        assert_eq!(folder.files("webdataset", Some(at)).unwrap().len(), expected(at), "at {at}");
     }
     assert!(folder.snapshot(Some(epochs)).unwrap_err().to_string().contains("the last is 206"));
     // Without the commits of epoch 150 on, and without any checkpoint, the first 150 still count.
@@ -224,7 +287,7 @@ fn readers_replay_from_checkpoints_and_stop_at_a_gap() {
     }
     let folder = RunFolder::open(path.path()).unwrap();
     assert_eq!(folder.head(), Some(149));
-    assert_eq!(folder.files("samples", None).unwrap().len(), expected(149));
+    assert_eq!(folder.files("webdataset", None).unwrap().len(), expected(149));
 }
 
 #[test]
@@ -254,7 +317,7 @@ fn every_damage_is_found() {
         .keys()
         .cloned()
         .chain(writer.folder().files("pairs", None).unwrap().into_iter().map(|file| file.path))
-        .chain(["epochs/000000000000.json".into(), "intake/000000000001.json".into()])
+        .chain(["epochs/000000000000.json".into(), "ingest/000000000001.json".into()])
         .collect();
     for name in names {
         let path = place.path().join(&name);
@@ -281,7 +344,7 @@ fn every_damage_is_found() {
 fn a_missing_private_folder_is_said_so() {
     let place = tempfile::tempdir().unwrap();
     let mut writer = RunFolder::create_or_resume(place.path(), &fixture::manifest(7)).unwrap();
-    writer.take_in(&[fixture::entry(0)]).unwrap();
+    writer.ingest(&[fixture::entry(0)]).unwrap();
     std::fs::remove_dir_all(place.path().join("private")).unwrap();
     let error = writer.folder().scan_entries(0).unwrap_err();
     assert!(error.to_string().contains("private") && error.hint().is_some(), "{error}");
@@ -333,7 +396,7 @@ fn sealing_does_not_depend_on_the_order_of_scans() {
     let sinks = fixture::sinks();
     let disk = SimulatedDisk::default();
     let store = on(&disk);
-    let spool = freetumor::run::spool::Spool::new(Arc::clone(&store), &sinks);
+    let spool = freetumor::run::spool::Spool::new(Arc::clone(&store), fixture::each(&sinks));
     let mut outcomes: Vec<_> =
         (0..6).map(|number| fixture::work(&spool, 0, &fixture::entry(number), SHAPE).unwrap()).collect();
     let forwards = seal(&*store, 0, outcomes.clone(), &fixture::feeds(&sinks)).unwrap();

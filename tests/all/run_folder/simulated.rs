@@ -205,6 +205,14 @@ impl Disk for SimulatedDisk {
         }
     }
 
+    fn make_public(&self, name: &str) -> io::Result<()> {
+        self.step()?.file(name).map(drop)
+    }
+
+    fn make_private(&self, _folder: &str) -> io::Result<()> {
+        self.step().map(drop)
+    }
+
     fn link(&self, name: &str, second: &str) -> io::Result<()> {
         let mut state = self.step()?;
         let inode = state.file(name)?;

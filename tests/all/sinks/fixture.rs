@@ -5,20 +5,30 @@ use std::sync::Arc;
 
 use freetumor::error::{Fault, FaultKind, Result};
 use freetumor::graph::SplitShares;
+use freetumor::id::{FieldHasher, MaskDigest, PatientKey, SampleId, ScanDigest, ScanId, StageDigest};
 use freetumor::ingest::{Companions, Scan, ScanEntry};
 use freetumor::mask::{MaskedScan, Organ, OrganMask};
 use freetumor::random::Key;
-use freetumor::record::{FaultRecord, Outcome, SampleRecord, ScanRecord};
+use freetumor::record::{FaultRecord, Outcome, SampleRecord, ScanRecord, Status};
 use freetumor::run::seal::{Feed, seal};
 use freetumor::run::spool::{ScanOutcome, Spool};
 use freetumor::run::{FORMAT_VERSION, RunFolder, RunManifest, RunWriter};
 use freetumor::score::{Score, Scores};
 use freetumor::sink::{
-    DecathlonConfig, DecathlonSink, NnunetConfig, NnunetSink, Sample, Sink, WebDatasetConfig, WebDatasetSink,
+    DecathlonConfig, DecathlonSink, Layout, NnunetConfig, NnunetSink, PatchesConfig, PatchesSink, WebDatasetConfig,
+    WebDatasetSink,
 };
 use freetumor::store::Durable;
 use freetumor::synth::{Candidate, Geometry};
 use freetumor::volume::{Affine, Array3, Grid, Labels, Region, Volume, Voxels};
+
+/// The sinks of a run.
+pub type Layouts = Vec<Arc<dyn Layout>>;
+
+/// As the library takes them.
+pub fn each(layouts: &[Arc<dyn Layout>]) -> impl Iterator<Item = &dyn Layout> {
+    layouts.iter().map(|layout| &**layout)
+}
 
 struct NoCompanions;
 
@@ -34,19 +44,20 @@ pub fn organs() -> Arc<[Organ]> {
         .into()
 }
 
-pub fn sinks() -> Vec<Arc<dyn Sink>> {
+pub fn sinks() -> Layouts {
     let two_buckets = WebDatasetConfig { buckets: 2, ..WebDatasetConfig::default() };
     vec![
         Arc::new(NnunetSink::new("nnunet", NnunetConfig::default(), [organs()[0].clone()].into()).unwrap()),
         Arc::new(DecathlonSink::new("decathlon", DecathlonConfig::default(), organs()).unwrap()),
         Arc::new(WebDatasetSink::new("webdataset", two_buckets).unwrap()),
+        Arc::new(PatchesSink::new("patch_set", &PatchesConfig::default()).unwrap()),
     ]
 }
 
 /// Every sink takes what was accepted.
-pub fn feeds(sinks: &[Arc<dyn Sink>]) -> Vec<Feed<'_>> {
+pub fn feeds(sinks: &[Arc<dyn Layout>]) -> Vec<Feed<'_>> {
     let accepted = &|record: &SampleRecord| record.outcome == Outcome::Accepted;
-    sinks.iter().map(|sink| Feed { sink: &**sink, takes: accepted }).collect()
+    sinks.iter().map(|sink| Feed { layout: &**sink, takes: accepted }).collect()
 }
 
 pub fn manifest(seed: u64) -> RunManifest {
@@ -56,8 +67,8 @@ pub fn manifest(seed: u64) -> RunManifest {
         pipeline_digest: "5e".repeat(32),
         seed,
         code_version: "0.1.0".into(),
-        shard_buckets: BTreeMap::from([("webdataset".to_owned(), 2)]),
-        kernel_class: "portable".into(),
+        shard_buckets: BTreeMap::from([("patches".to_owned(), 4)]),
+        kernel_class: None,
         patient_secret: None,
         models: BTreeMap::new(),
     }
@@ -67,18 +78,20 @@ pub fn manifest(seed: u64) -> RunManifest {
 pub fn entry(number: u64) -> ScanEntry {
     let key = format!("Jane Doe/{number}.nii.gz");
     ScanEntry {
-        scan_id: ScanEntry::id_of("made", &key),
+        scan_id: ScanId::from_hash(&FieldHasher::new("fixture").field(&key).finish()),
         source: "made".into(),
         key,
         dataset: ["north", "south"][number as usize % 2].into(),
-        patient_key: format!("{:016x}", (number - u64::from(number % 3 == 2)).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+        patient_key: PatientKey::from_bytes(
+            (number - u64::from(number % 3 == 2)).wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes(),
+        ),
         bytes: 1000 + number,
         modified_s: 1_700_000_000,
     }
 }
 
 pub fn masked(entry: &ScanEntry, shape: [usize; 3]) -> MaskedScan {
-    let mut draws = Key::root(1).with("scan", &entry.scan_id).draws("voxels");
+    let mut draws = Key::root(1).with("scan", &entry.scan_id.to_string()).draws("voxels");
     let voxels = Array3::from_fn(shape, |_| draws.normal(60.0, 25.0) as i16);
     let affine = Affine([[-0.8, 0.0, 0.0, 120.5], [0.0, -0.8, 0.0, 90.0], [0.0, 0.0, 5.0, -40.0]]);
     let labels = Array3::from_fn(shape, |[x, y, _]| match (2 * x < shape[0], 4 * y < shape[1]) {
@@ -88,7 +101,7 @@ pub fn masked(entry: &ScanEntry, shape: [usize; 3]) -> MaskedScan {
     });
     let scan = Scan {
         entry: entry.clone(),
-        digest: format!("{}{}", entry.scan_id, entry.scan_id),
+        digest: ScanDigest::from_hash(&FieldHasher::new("fixture").field(entry.scan_id.as_bytes()).finish()),
         volume: Volume { grid: Grid { shape, affine }, voxels: Voxels::I16(voxels) },
         companions: Arc::new(NoCompanions),
     };
@@ -123,6 +136,7 @@ pub fn candidate(masked: &MaskedScan, key: Key) -> Candidate {
         sphericity: draws.uniform(0.5, 1.0),
         clipped_fraction: 0.1,
         boundary_distance_mm: 3.0,
+        drawn_contrast_hu: Some(-40.0),
     };
     Candidate { region, site_box: region, before, after, labels, tumor, geometry }
 }
@@ -130,17 +144,17 @@ pub fn candidate(masked: &MaskedScan, key: Key) -> Candidate {
 /// What the stages would make of a scan, spooled.
 pub fn work(spool: &Spool, epoch: u64, entry: &ScanEntry, shape: [usize; 3]) -> Result<ScanOutcome> {
     let root = Key::root(7);
-    let split = SplitShares { train: 0.5, validation: 0.3, test: 0.2 }.of(&entry.patient_key);
-    let scan_key = root.with("scan", &entry.scan_id);
+    let split = SplitShares { train: 0.5, validation: 0.3, test: 0.2 }.of(entry.patient_key);
+    let scan_key = root.with("scan", &entry.scan_id.to_string());
     let mut scan = ScanRecord {
-        scan_id: entry.scan_id.clone(),
+        scan_id: entry.scan_id,
         scan_digest: None,
-        patient_key: entry.patient_key.clone(),
+        patient_key: entry.patient_key,
         dataset: entry.dataset.clone(),
         source: entry.source.clone(),
         epoch,
         split,
-        status: "fault".into(),
+        status: Status::Fault,
         duplicate_of: None,
         bytes: entry.bytes,
         shape: None,
@@ -154,13 +168,13 @@ pub fn work(spool: &Spool, epoch: u64, entry: &ScanEntry, shape: [usize; 3]) -> 
     };
     if scan_key.draws("fate").chance(0.15) {
         let fault = Fault::read(FaultKind::Truncated, "expected 4096 bytes of voxels, got 1000");
-        let (scan_id, dataset, source) = (entry.scan_id.clone(), entry.dataset.clone(), entry.source.clone());
+        let (scan_id, dataset, source) = (entry.scan_id, entry.dataset.clone(), entry.source.clone());
         let faults = vec![FaultRecord { scan_id, dataset, source, epoch, fault }];
         return Ok(spool.save(epoch, ScanOutcome { scan, samples: Vec::new(), faults, files: Vec::new() })?.unwrap());
     }
     let masked = masked(entry, shape);
-    scan.status = "done".into();
-    scan.scan_digest = Some(masked.scan.digest.clone());
+    scan.status = Status::Done;
+    scan.scan_digest = Some(masked.scan.digest);
     scan.shape = Some(shape.map(|length| length as u32));
     scan.spacing_mm = Some(masked.scan.volume.grid.spacing_mm());
     scan.orientation = Some("LPS".into());
@@ -185,54 +199,63 @@ pub fn work(spool: &Spool, epoch: u64, entry: &ScanEntry, shape: [usize; 3]) -> 
         };
         let candidate = candidate(&masked, key);
         let record = SampleRecord {
-            sample_id: ScanEntry::id_of(&entry.scan_id, &attempt.to_string()),
-            scan_id: entry.scan_id.clone(),
-            scan_digest: masked.scan.digest.clone(),
-            patient_key: entry.patient_key.clone(),
+            sample_id: SampleId::from_hash(
+                &FieldHasher::new("fixture").field(entry.scan_id.as_bytes()).field(attempt.to_le_bytes()).finish(),
+            ),
+            scan_id: entry.scan_id,
+            scan_digest: masked.scan.digest,
+            mask_digest: MaskDigest::from_bytes([7; 32]),
+            patient_key: entry.patient_key,
             dataset: entry.dataset.clone(),
             epoch,
             seed: u64::MAX - 1,
             stage: "rules".into(),
+            branch: "test".into(),
             variant: 0,
             attempt,
             organ: "liver".into(),
+            tumor_label: 2,
             split,
             geometry: sited.then(|| candidate.geometry.clone()),
+            candidate_digest: sited.then(|| candidate.digest()),
             scores,
             outcome,
+            stage_digest: StageDigest::from_bytes([1; 32]),
+            score_stages: vec![("scores".into(), StageDigest::from_bytes([2; 32]))],
+            test_digest: StageDigest::from_bytes([3; 32]),
             pipeline_digest: "5e".repeat(32),
             model: "rules-1".into(),
         };
-        if record.outcome == Outcome::Accepted {
-            files.extend(open.add(&Sample { masked: &masked, candidate: &candidate, record: &record })?.unwrap());
-            scan.accepted += 1;
-        } else {
-            scan.rejected += 1;
+        let accepted = record.outcome.is_accepted();
+        if sited {
+            files.push(open.add(&candidate, std::slice::from_ref(&record), accepted)?.unwrap());
         }
+        *(if accepted { &mut scan.accepted } else { &mut scan.rejected }) += 1;
         samples.push(record);
     }
+    files.sort_by_key(|files| files.sample_id);
     Ok(spool.save(epoch, ScanOutcome { scan, samples, faults: Vec::new(), files })?.unwrap())
 }
 
-/// A whole run as a for-loop: `epochs` of `scans` each. It goes on where an earlier one stopped.
+/// A whole run as a for-loop: `epochs` of `scans` each. It resumes where an earlier one stopped.
 pub fn run(
     store: &Arc<dyn Durable>,
-    sinks: &[Arc<dyn Sink>],
+    sinks: &[Arc<dyn Layout>],
     epochs: u64,
     scans: u64,
     shape: [usize; 3],
 ) -> Result<RunWriter> {
     let mut writer = RunFolder::create_or_resume_in(Arc::clone(store), &manifest(7))?;
-    let spool = writer.spool(sinks);
+    let spool = writer.spool(each(sinks));
     spool.clear_committed(writer.next_epoch())?;
-    while writer.next_intake() < epochs {
-        let first = writer.next_intake() * scans;
-        writer.take_in(&(first..first + scans).map(entry).collect::<Vec<_>>())?;
+    while writer.next_ingest() < epochs {
+        let first = writer.next_ingest() * scans;
+        writer.ingest(&(first..first + scans).map(entry).collect::<Vec<_>>())?;
     }
     for epoch in writer.next_epoch()..epochs {
         let mut outcomes = Vec::new();
         for entry in writer.folder().scan_entries(epoch)? {
-            outcomes.push(match spool.load_verified(epoch, &entry.scan_id)? {
+            outcomes.push(match spool.load_verified(epoch, entry.scan_id)? {
                 Some(outcome) => outcome,
                 None => work(&spool, epoch, &entry, shape)?,
             });
@@ -241,6 +264,6 @@ pub fn run(
         writer.commit(sealed)?;
         spool.clear(epoch)?;
     }
-    writer.project(sinks)?;
+    writer.project(each(sinks))?;
     Ok(writer)
 }

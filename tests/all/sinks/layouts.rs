@@ -95,7 +95,7 @@ fn a_layout_that_was_damaged_is_made_again() {
     fs::write(root.join("imagesTr/stray.nii.gz"), "stray").unwrap();
     fs::write(root.join("dataset.json"), "{}").unwrap();
     fs::remove_dir_all(place.path().join("layouts/webdataset")).unwrap();
-    writer.project(&fixture::sinks()).unwrap();
+    writer.project(fixture::each(&fixture::sinks())).unwrap();
     assert_eq!((fs::read(root.join("dataset.json")).unwrap(), names(root.join("imagesTr"))), (text, images));
     assert!(place.path().join("layouts/webdataset/train.json").is_file());
 }

@@ -51,7 +51,7 @@ fn shards_hold_every_accepted_sample_once_and_in_order() {
             let key = member[0].0.strip_suffix(".image.nii.gz").unwrap();
             assert_eq!((&member[1].0, &member[2].0), (&format!("{key}.json"), &format!("{key}.label.nii.gz")));
             let record: SampleRecord = serde_json::from_slice(&member[1].1).unwrap();
-            assert!(record.sample_id == key && file.path.contains(&format!("-{}-", record.split.name())));
+            assert!(record.sample_id.to_string() == key && file.path.contains(&format!("-{}-", record.split)));
             keys.push(key.to_owned());
         }
     }

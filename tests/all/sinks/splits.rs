@@ -4,40 +4,42 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use freetumor::graph::SplitShares;
-use freetumor::ingest::ScanEntry;
+use freetumor::id::{FieldHasher, PatientKey, SampleId};
 use freetumor::record::Split;
-use freetumor::sink::{Sink, Spooled};
-use freetumor::store::{Durable, FileDigest, Folder};
+use freetumor::sink::{EpochStage, Layout, StagedFile, StagedSample, StagedVolumes};
+use freetumor::store::{Durable, Folder};
 use proptest::prelude::*;
 use serde_json::Value;
 
 use super::fixture;
 
 /// A sample whose files are a few bytes: what sinks do with it does not depend on them.
-fn spooled(store: &dyn Durable, epoch: u64, number: usize, patient: &str, split: Split) -> Spooled {
-    let sample_id = ScanEntry::id_of(patient, &number.to_string());
-    let path = |kind: &str| format!("staging/{epoch:012}/scan{number}/{sample_id}.{kind}.nii.gz");
-    let text = format!("{sample_id}, not an image");
-    let digest = FileDigest::of(text.as_bytes());
-    for kind in ["image", "label"] {
-        store.stage(&path(kind), &mut |out| out.write_all(text.as_bytes())).unwrap();
-    }
+fn staged(store: &dyn Durable, epoch: u64, number: usize, patient: PatientKey, split: Split) -> StagedSample {
+    let hash = FieldHasher::new("splits").field(patient.as_bytes()).field(number.to_le_bytes()).finish();
+    let sample_id = SampleId::from_hash(&hash);
+    let file = |kind: &str| {
+        let path = format!("staging/{epoch:012}/scan{number}/{sample_id}.{kind}");
+        let text = format!("{sample_id}, not an image");
+        let digest = store.stage(&path, &mut |out| out.write_all(text.as_bytes())).unwrap();
+        StagedFile { path, digest }
+    };
+    let digest = "0".repeat(64);
     let record = serde_json::from_value(serde_json::json!({
-        "sample_id": sample_id, "scan_id": format!("scan{number}"), "scan_digest": "", "patient_key": patient,
-        "dataset": "made", "epoch": epoch, "seed": 1, "stage": "rules", "variant": 0, "attempt": 0, "organ": "liver",
-        "split": split, "geometry": null, "scores": {}, "verdict": "accepted", "pipeline_digest": "", "model": "",
+        "sample_id": sample_id, "scan_id": format!("{number:016x}"), "scan_digest": digest, "mask_digest": digest,
+        "patient_key": patient, "dataset": "made", "epoch": epoch, "seed": 1, "stage": "rules", "branch": "test",
+        "variant": 0, "attempt": 0, "organ": "liver", "tumor_label": 2, "split": split, "geometry": null,
+        "candidate_digest": null, "scores": {}, "verdict": "accepted", "stage_digest": digest, "score_stages": [],
+        "test_digest": digest, "pipeline_digest": "", "model": "",
     }));
-    Spooled {
+    StagedSample {
         record: record.unwrap(),
-        image_path: path("image"),
-        image: digest.clone(),
-        label_path: path("label"),
-        label: digest,
+        patch: Some(file("patch.tar")),
+        volumes: Some(StagedVolumes { image: file("image.nii.gz"), label: file("label.nii.gz") }),
     }
 }
 
 /// Which splits a sink's own lists put each case into.
-fn cases(store: &dyn Durable, sink: &dyn Sink) -> BTreeMap<String, BTreeSet<String>> {
+fn cases(store: &dyn Durable, sink: &dyn Layout) -> BTreeMap<String, BTreeSet<String>> {
     let json = |name: &str| -> Value { serde_json::from_slice(&store.read(name).unwrap().unwrap()).unwrap() };
     let mut cases: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut put = |case: &str, split: &str| {
@@ -67,7 +69,7 @@ fn cases(store: &dyn Durable, sink: &dyn Sink) -> BTreeMap<String, BTreeSet<Stri
         }
         _ => {
             for split in ["train", "validation", "test"] {
-                let index = json(&format!("layouts/webdataset/{split}.json"));
+                let index = json(&format!("layouts/{}/{split}.json", sink.name()));
                 for shard in index["shardlist"].as_array().unwrap() {
                     shard["samples"].as_array().unwrap().iter().for_each(|sample| put(&text(&sample["key"]), split));
                 }
@@ -91,15 +93,17 @@ proptest! {
         let (mut patients, mut number) = (BTreeMap::new(), 0);
         let mut committed: BTreeMap<String, Vec<_>> = BTreeMap::new();
         for (epoch, scans) in epochs.iter().enumerate() {
-            let mut samples: Vec<Spooled> = scans.iter().map(|patient| {
+            let mut samples: Vec<StagedSample> = scans.iter().map(|patient| {
                 number += 1;
-                let patient = format!("patient{seed}-{patient}");
-                spooled(&*store, epoch as u64, number, &patient, shares.of(&patient))
+                let patient = PatientKey::from_bytes((seed ^ u64::from(*patient)).to_be_bytes());
+                staged(&*store, epoch as u64, number, patient, shares.of(patient))
             }).collect();
-            samples.sort_by(|a, b| a.record.sample_id.cmp(&b.record.sample_id));
-            patients.extend(samples.iter().map(|s| (s.record.sample_id.clone(), s.record.patient_key.clone())));
+            samples.sort_by_key(|sample| sample.record.sample_id);
+            patients.extend(samples.iter().map(|s| (s.record.sample_id.to_string(), s.record.patient_key)));
+            let folder = format!("staging/{epoch:012}");
+            let stage = EpochStage { store: &*store, epoch: epoch as u64, folder: &folder };
             for sink in fixture::sinks() {
-                let sealed = sink.seal(&*store, epoch as u64, &samples).unwrap();
+                let sealed = sink.seal(&stage, &samples).unwrap();
                 prop_assert_eq!(sealed.placements.len(), samples.len());
                 let index = sealed.files.into_iter().filter(|file| file.table == sink.index());
                 committed.entry(sink.name().to_owned()).or_default().extend(index);
@@ -109,9 +113,9 @@ proptest! {
             sink.project(&*store, &committed[sink.name()]).unwrap();
             let cases = cases(&*store, &*sink);
             prop_assert_eq!(cases.keys().collect::<Vec<_>>(), patients.keys().collect::<Vec<_>>());
-            let mut splits: BTreeMap<&String, BTreeSet<&String>> = BTreeMap::new();
+            let mut splits: BTreeMap<PatientKey, BTreeSet<&String>> = BTreeMap::new();
             for (case, of_case) in &cases {
-                splits.entry(&patients[case]).or_default().extend(of_case);
+                splits.entry(patients[case]).or_default().extend(of_case);
             }
             prop_assert!(splits.values().all(|splits| splits.len() == 1), "{}: {splits:?}", sink.name());
         }
@@ -122,17 +126,19 @@ proptest! {
 fn every_sink_refuses_a_patient_in_two_splits() {
     let place = tempfile::tempdir().unwrap();
     let store = Folder::local(place.path());
-    let train = spooled(&store, 0, 1, "one", Split::Train);
-    let test = spooled(&store, 0, 2, "one", Split::Test);
+    let patient = PatientKey::from_bytes([1; 8]);
+    let train = staged(&store, 0, 1, patient, Split::Train);
+    let test = staged(&store, 0, 2, patient, Split::Test);
+    let stage = |epoch| EpochStage { store: &store, epoch, folder: "staging/000000000000" };
     for sink in fixture::sinks() {
         let mut both = vec![train.clone(), test.clone()];
-        both.sort_by(|a, b| a.record.sample_id.cmp(&b.record.sample_id));
-        let error = sink.seal(&store, 0, &both).unwrap_err();
-        assert!(error.to_string().contains("patient one is in two splits"), "{}: {error}", sink.name());
+        both.sort_by_key(|sample| sample.record.sample_id);
+        let error = sink.seal(&stage(0), &both).unwrap_err();
+        assert!(error.to_string().contains("patient 0101010101010101 is in two splits"), "{}: {error}", sink.name());
         // In two epochs: each is fine by itself, together they are not.
         let mut index = Vec::new();
         for (epoch, sample) in [(1, &train), (2, &test)] {
-            index.extend(sink.seal(&store, epoch, std::slice::from_ref(sample)).unwrap().files);
+            index.extend(sink.seal(&stage(epoch), std::slice::from_ref(sample)).unwrap().files);
         }
         index.retain(|file| file.table == sink.index());
         let error = sink.project(&store, &index).unwrap_err();

@@ -16,15 +16,15 @@ use super::fixture;
 fn rows(count: u64) -> (Vec<SampleRow>, Vec<ScanRecord>, Vec<FaultRecord>) {
     let place = tempfile::tempdir().unwrap();
     let store: Arc<dyn Durable> = Arc::new(Folder::local(place.path()));
-    let spool = freetumor::run::spool::Spool::new(store, &[]);
+    let spool = freetumor::run::spool::Spool::new(store, []);
     let (mut samples, mut scans, mut faults) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..count {
         let outcome = fixture::work(&spool, 4, &fixture::entry(number), [8, 8, 6]).unwrap();
-        assert!(outcome.files.is_empty(), "without sinks nothing is encoded");
+        assert!(outcome.files.iter().all(|files| files.volumes.is_none()), "without sinks no volume is encoded");
         for (index, record) in outcome.samples.into_iter().enumerate() {
             let placement = Placement {
-                image_path: (index % 2 == 0).then(|| format!("samples/pairs/{index}.image.nii.gz")),
-                shard: (index % 3 == 0).then(|| "samples/shards/1.tar".to_owned()),
+                image_path: (index % 2 == 0).then(|| format!("data/{index}.image.nii.gz")),
+                shard: (index % 3 == 0).then(|| "data/1.tar".to_owned()),
                 shard_offset_bytes: (index % 3 == 0).then_some(512 * index as u64),
                 ..Placement::default()
             };
@@ -52,7 +52,7 @@ fn check<R: Row + Clone + PartialEq + std::fmt::Debug>(rows: Vec<R>) {
     shuffled.rotate_left(rows.len() / 3);
     assert_eq!(write_part(4, shuffled).unwrap(), part, "the order in which rows come does not matter");
     assert_eq!(rows_of(part.bytes.clone()).unwrap(), rows.len() as u64);
-    assert_eq!(part.entry.path, format!("{}/000000000004-{}.parquet", R::TABLE.name(), part.entry.sha256));
+    assert_eq!(part.entry.path, format!("data/000000000004-{}.parquet", part.entry.sha256));
     let mut sorted = rows;
     R::sort(&mut sorted);
     assert_eq!(read_part::<R>(part.bytes).unwrap(), sorted);
@@ -116,7 +116,7 @@ fn a_whole_number_of_64_bits_survives() {
 fn rows_of_another_epoch_are_refused() {
     let place = tempfile::tempdir().unwrap();
     let store: Arc<dyn Durable> = Arc::new(Folder::local(place.path()));
-    let spool = freetumor::run::spool::Spool::new(Arc::clone(&store), &[]);
+    let spool = freetumor::run::spool::Spool::new(Arc::clone(&store), []);
     let outcome = fixture::work(&spool, 1, &fixture::entry(0), [8, 8, 6]).unwrap();
     let error = freetumor::run::seal::seal(&*store, 2, vec![outcome], &[]).unwrap_err();
     assert!(error.to_string().contains("another epoch"), "{error}");
@@ -126,7 +126,7 @@ fn rows_of_another_epoch_are_refused() {
 fn a_geometry_that_is_no_number_is_a_fault_of_the_scan() {
     let place = tempfile::tempdir().unwrap();
     let store: Arc<dyn Durable> = Arc::new(Folder::local(place.path()));
-    let spool = freetumor::run::spool::Spool::new(store, &[]);
+    let spool = freetumor::run::spool::Spool::new(store, []);
     let mut outcome = (0..)
         .map(|number| fixture::work(&spool, 0, &fixture::entry(number), [8, 8, 6]).unwrap())
         .find(|outcome| outcome.samples.iter().any(|record| record.geometry.is_some()))

@@ -396,7 +396,7 @@ fn a_runs_patients_are_known_again_and_spoiled_scans_are_counted() {
     std::fs::write(path("made.toml"), made).unwrap();
     std::fs::write(path("train.toml"), trained).unwrap();
     ran(&freetumor(&["run", &path("made.toml"), "--out", &path("made")]));
-    let made = std::fs::read_dir(folder.path().join("made/samples/pairs")).unwrap();
+    let made = std::fs::read_dir(folder.path().join("made/data")).unwrap();
     let is_image = |name: std::ffi::OsString| name.to_string_lossy().ends_with(".image.nii.gz");
     assert_eq!(made.filter(|entry| is_image(entry.as_ref().unwrap().file_name())).count(), 6);
     let train = |out: &str| freetumor(&["train", "segmentation", &path("train.toml"), "--out", &path(out)]);

@@ -9,7 +9,7 @@ use freetumor::nn::kernel::Class;
 #[test]
 #[ignore = "trains for a quarter of an hour: cargo test --release -- --ignored kept_networks"]
 fn kept_networks_come_from_their_commands() {
-    if Class::detect().name() != "avx512" {
+    if Class::current() != Class::Avx512 {
         eprintln!(
             "skipped: the kept networks were trained on a processor with 512-bit vectors, whose last bits differ"
         );

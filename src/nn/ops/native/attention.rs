@@ -9,10 +9,10 @@ use rayon::prelude::*;
 
 use super::exp::exp;
 use super::matmul::{LANES, ROWS, add_transposed, multiply, whole_lanes};
-use super::simd::{Arithmetic, Work, vectorised};
 use super::{sum_lanes, sum_pairs};
 use crate::nn::ops::attention::Attention;
 use crate::nn::ops::operator::{Native, Slices};
+use crate::simd::{Simd, Work, vectorised};
 
 /// Into how many groups the windows are put whose bias gradients are summed one after another.
 const GROUPS: usize = 16;
@@ -73,7 +73,7 @@ impl Head<'_> {
     /// Turns the products of eight queries from `first` on with all keys into exponentials of the scores; gives what
     /// to multiply them by so that they sum to one.
     #[inline(always)]
-    fn weigh<A: Arithmetic>(&self, scores: &mut [f32], first: usize) -> [f32; ROWS] {
+    fn weigh<S: Simd>(&self, scores: &mut [f32], first: usize) -> [f32; ROWS] {
         let tokens = self.of.tokens;
         let mut scales = [0f32; ROWS];
         for (r, scores) in scores.chunks_exact_mut(whole_lanes(tokens)).enumerate() {
@@ -90,17 +90,17 @@ impl Head<'_> {
             }
             scores[tokens..].fill(f32::NEG_INFINITY);
             let mut lanes = [f32::NEG_INFINITY; LANES];
-            let largest = scores.chunks_exact(A::WIDTH).fold(A::load(&lanes), |a, b| A::max(A::load(b), a));
-            A::store(largest, &mut lanes);
-            let largest = A::splat(-lanes.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a }));
-            let mut sum = A::splat(0.);
-            for scores in scores.chunks_exact_mut(A::WIDTH) {
-                let weight = exp::<A>(A::add(A::load(scores), largest));
-                sum = A::add(sum, weight);
-                A::store(weight, scores);
+            let largest = scores.chunks_exact(S::WIDTH).fold(S::load(&lanes), |a, b| S::max(S::load(b), a));
+            S::store(largest, &mut lanes);
+            let largest = S::splat(-lanes.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a }));
+            let mut sum = S::splat(0.);
+            for scores in scores.chunks_exact_mut(S::WIDTH) {
+                let weight = exp::<S>(S::add(S::load(scores), largest));
+                sum = S::add(sum, weight);
+                S::store(weight, scores);
             }
             let mut lanes = [0f32; LANES];
-            A::store(sum, &mut lanes);
+            S::store(sum, &mut lanes);
             scales[r] = 1. / sum_lanes(lanes);
         }
         scales
@@ -118,7 +118,7 @@ impl Work for &Head<'_> {
     type Output = Vec<f32>;
 
     #[inline(always)]
-    fn run<A: Arithmetic>(self) -> Vec<f32> {
+    fn run<S: Simd>(self) -> Vec<f32> {
         let (tokens, dim) = (self.of.tokens, self.of.dim);
         let (padded, row) = (whole_lanes(tokens), whole_lanes(dim));
         let queries = self.rows(|i| self.token(0, i), self.of.scale as f32);
@@ -128,9 +128,9 @@ impl Work for &Head<'_> {
         let mut blended = vec![0f32; ROWS * row];
         let mut y = Vec::with_capacity(tokens * dim);
         for first in (0..tokens).step_by(ROWS) {
-            multiply::<A>(&queries[first * row..], row, dim, &keys, &mut scores, padded);
-            let scales = self.weigh::<A>(&mut scores, first);
-            multiply::<A>(&scores, padded, padded, &values, &mut blended, row);
+            multiply::<S>(&queries[first * row..], row, dim, &keys, &mut scores, padded);
+            let scales = self.weigh::<S>(&mut scores, first);
+            multiply::<S>(&scores, padded, padded, &values, &mut blended, row);
             let here = ROWS.min(tokens - first);
             for (blended, scale) in blended.chunks_exact(row).zip(scales).take(here) {
                 y.extend(blended[..dim].iter().map(|value| value * scale));
@@ -154,7 +154,7 @@ impl Work for Backward<'_> {
     type Output = Vec<f32>;
 
     #[inline(always)]
-    fn run<A: Arithmetic>(self) -> Vec<f32> {
+    fn run<S: Simd>(self) -> Vec<f32> {
         let Self { at, y, grad, bias_grad } = self;
         let (tokens, dim, scale) = (at.of.tokens, at.of.dim, at.of.scale as f32);
         let (padded, row) = (whole_lanes(tokens), whole_lanes(dim));
@@ -168,9 +168,9 @@ impl Work for Backward<'_> {
         let (mut key_grads, mut value_grads) = (vec![0f32; row * padded], vec![0f32; row * padded]);
         let mut all = vec![0f32; 3 * tokens * dim];
         for first in (0..tokens).step_by(ROWS) {
-            multiply::<A>(&queries[first * row..], row, dim, &keys, &mut weights, padded);
-            let scales = at.weigh::<A>(&mut weights, first);
-            multiply::<A>(&grads[first * row..], row, dim, &values, &mut score_grads, padded);
+            multiply::<S>(&queries[first * row..], row, dim, &keys, &mut weights, padded);
+            let scales = at.weigh::<S>(&mut weights, first);
+            multiply::<S>(&grads[first * row..], row, dim, &values, &mut score_grads, padded);
             let rows = weights.chunks_exact_mut(padded).zip(score_grads.chunks_exact_mut(padded)).zip(scales);
             for (r, ((weights, score_grads), scale)) in rows.enumerate() {
                 // A padded query has a scale of zero: nothing comes from it.
@@ -188,9 +188,9 @@ impl Work for Backward<'_> {
                     add(sums, score_grads);
                 }
             }
-            add_transposed::<A>(&queries[first * row..], row, dim, &score_grads, &mut key_grads, padded);
-            add_transposed::<A>(&grads[first * row..], row, dim, &weights, &mut value_grads, padded);
-            multiply::<A>(&score_grads, padded, padded, &key_rows, &mut query_grads, row);
+            add_transposed::<S>(&queries[first * row..], row, dim, &score_grads, &mut key_grads, padded);
+            add_transposed::<S>(&grads[first * row..], row, dim, &weights, &mut value_grads, padded);
+            multiply::<S>(&score_grads, padded, padded, &key_rows, &mut query_grads, row);
             let to = all[first * dim..tokens * dim].chunks_exact_mut(dim);
             for (to, from) in to.zip(query_grads.chunks_exact(row)).take(here) {
                 to.iter_mut().zip(from).for_each(|(to, from)| *to = from * scale);
@@ -286,8 +286,8 @@ impl Native for Attention {
 
 #[cfg(test)]
 mod tests {
-    use super::super::simd::on_every_instruction_set;
     use super::*;
+    use crate::simd::on_every_class;
 
     fn numbers(count: usize) -> Vec<f32> {
         (0..count).map(|i| ((i * 37 + 11) % 64) as f32 / 32. - 1.).collect()
@@ -314,7 +314,7 @@ mod tests {
                     expected.push((0..tokens).map(|j| weight(j) / sum * f64::from(at.token(2, j)[d])).sum::<f64>());
                 }
             }
-            for y in on_every_instruction_set(&at) {
+            for y in on_every_class(&at) {
                 assert_eq!(y.len(), expected.len());
                 assert!(y.iter().zip(&expected).all(|(y, expected)| (f64::from(*y) - expected).abs() < 2e-6));
             }

@@ -1,36 +1,36 @@
 //! The exponential and the error function, a vector at a time.
 
-use super::simd::Arithmetic;
+use crate::simd::Simd;
 
 /// The polynomial with these coefficients, the highest power first.
 #[inline(always)]
-fn polynomial<A: Arithmetic, const N: usize>(x: A::Vector, coefficients: [f32; N]) -> A::Vector {
+fn polynomial<S: Simd, const N: usize>(x: S::Vector, coefficients: [f32; N]) -> S::Vector {
     let (first, rest) = coefficients.split_at(1);
-    rest.iter().fold(A::splat(first[0]), |p, &c| A::mul_add(p, x, A::splat(c)))
+    rest.iter().fold(S::splat(first[0]), |p, &c| S::mul_add(p, x, S::splat(c)))
 }
 
 /// `e^x`, within two units in the last place; 0 below -104 and infinity above 88.8, as rounding has it.
 #[inline(always)]
-pub fn exp<A: Arithmetic>(x: A::Vector) -> A::Vector {
+pub fn exp<S: Simd>(x: S::Vector) -> S::Vector {
     // ln 2 in two parts: the first has zeros at its end, so that its product with a whole number is exact.
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     // In this order a NaN stays.
-    let x = A::min(A::splat(89.), A::max(A::splat(-104.), x));
-    let n = A::round(A::mul(x, A::splat(std::f32::consts::LOG2_E)));
-    let r = A::mul_add(n, A::splat(-LN2_LOW), A::mul_add(n, A::splat(-LN2_HIGH), x));
-    let p = polynomial::<A, 6>(r, [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1]);
-    let p = A::mul_add(p, A::mul(r, r), A::add(r, A::splat(1.)));
-    A::scale(p, n)
+    let x = S::min(S::splat(89.), S::max(S::splat(-104.), x));
+    let n = S::round(S::mul(x, S::splat(std::f32::consts::LOG2_E)));
+    let r = S::mul_add(n, S::splat(-LN2_LOW), S::mul_add(n, S::splat(-LN2_HIGH), x));
+    let p = polynomial::<S, 6>(r, [1.987_569_1e-4, 1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1]);
+    let p = S::mul_add(p, S::mul(r, r), S::add(r, S::splat(1.)));
+    S::scale(p, n)
 }
 
 /// The error function, within 5e-7 of the truth everywhere.
 #[inline(always)]
-pub fn erf<A: Arithmetic>(x: A::Vector) -> A::Vector {
+pub fn erf<S: Simd>(x: S::Vector) -> S::Vector {
     // A quotient of polynomials; beyond 3.83 the function is one to single precision.
-    let x = A::min(A::splat(3.832_507), A::max(A::splat(-3.832_507), x));
-    let square = A::mul(x, x);
-    let p = polynomial::<A, 7>(
+    let x = S::min(S::splat(3.832_507), S::max(S::splat(-3.832_507), x));
+    let square = S::mul(x, x);
+    let p = polynomial::<S, 7>(
         square,
         [
             -2.726_142_3e-10,
@@ -43,14 +43,14 @@ pub fn erf<A: Arithmetic>(x: A::Vector) -> A::Vector {
         ],
     );
     let q =
-        polynomial::<A, 5>(square, [-1.456_607_2e-5, -2.133_740_6e-4, -1.682_827e-3, -7.373_329e-3, -1.426_473_9e-2]);
-    A::div(A::mul(x, p), q)
+        polynomial::<S, 5>(square, [-1.456_607_2e-5, -2.133_740_6e-4, -1.682_827e-3, -7.373_329e-3, -1.426_473_9e-2]);
+    S::div(S::mul(x, p), q)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::simd::{Work, on_every_instruction_set};
     use super::*;
+    use crate::simd::{Work, on_every_class};
 
     /// Puts `exp` and `erf` of numbers side by side.
     #[derive(Clone)]
@@ -60,14 +60,14 @@ mod tests {
         type Output = Vec<[f32; 2]>;
 
         #[inline(always)]
-        fn run<A: Arithmetic>(self) -> Vec<[f32; 2]> {
+        fn run<S: Simd>(self) -> Vec<[f32; 2]> {
             let mut all = Vec::new();
             let (mut a, mut b) = ([0f32; 16], [0f32; 16]);
-            for x in self.0.chunks(A::WIDTH) {
+            for x in self.0.chunks(S::WIDTH) {
                 let mut padded = [0f32; 16];
                 padded[..x.len()].copy_from_slice(x);
-                A::store(exp::<A>(A::load(&padded)), &mut a);
-                A::store(erf::<A>(A::load(&padded)), &mut b);
+                S::store(exp::<S>(S::load(&padded)), &mut a);
+                S::store(erf::<S>(S::load(&padded)), &mut b);
                 all.extend(a.into_iter().zip(b).map(|(a, b)| [a, b]).take(x.len()));
             }
             all
@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn both_are_near_the_truth() {
         let numbers: Vec<f32> = (-400_000..=400_000).map(|i| i as f32 * 2.2e-4).collect();
-        for values in on_every_instruction_set(Both(numbers.clone())) {
+        for values in on_every_class(Both(numbers.clone())) {
             let (mut worst_exp, mut worst_erf) = (0f64, 0f64);
             for (&x, [exp, erf]) in numbers.iter().zip(values) {
                 let x = f64::from(x);
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn extremes_are_kept() {
         let numbers = vec![0., f32::NEG_INFINITY, -105., f32::INFINITY, f32::NAN];
-        for values in on_every_instruction_set(Both(numbers)) {
+        for values in on_every_class(Both(numbers)) {
             assert_eq!(values[..4].iter().map(|v| v[0]).collect::<Vec<_>>(), [1., 0., 0., f32::INFINITY]);
             assert!(values[4][0].is_nan() && values[4][1].is_nan());
             assert!(values[0][1] == 0. && (values[1][1] + 1.).abs() < 5e-7 && (values[3][1] - 1.).abs() < 5e-7);

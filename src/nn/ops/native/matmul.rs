@@ -2,7 +2,7 @@
 //!
 //! The sums of a block stay in registers: 8 × 32 numbers with AVX-512, 4 × 16 elsewhere.
 
-use super::simd::Arithmetic;
+use crate::simd::Simd;
 
 /// How many rows a product has.
 pub const ROWS: usize = 8;
@@ -17,26 +17,26 @@ pub fn whole_lanes(size: usize) -> usize {
 
 /// `c = a · b`: `a` is eight rows of `inner` numbers, `stride` apart; `b` is `[inner, columns]`, `c` `[8, columns]`.
 #[inline(always)]
-pub fn multiply<A: Arithmetic>(a: &[f32], stride: usize, inner: usize, b: &[f32], c: &mut [f32], columns: usize) {
-    let wide = columns / (2 * A::WIDTH) * (2 * A::WIDTH);
-    if A::MANY_REGISTERS {
-        for at in (0..wide).step_by(2 * A::WIDTH) {
-            multiply_block::<A, 8, 2>(a, stride, inner, b, c, columns, at);
+pub fn multiply<S: Simd>(a: &[f32], stride: usize, inner: usize, b: &[f32], c: &mut [f32], columns: usize) {
+    let wide = columns / (2 * S::WIDTH) * (2 * S::WIDTH);
+    if S::MANY_REGISTERS {
+        for at in (0..wide).step_by(2 * S::WIDTH) {
+            multiply_block::<S, 8, 2>(a, stride, inner, b, c, columns, at);
         }
         if wide < columns {
-            multiply_block::<A, 8, 1>(a, stride, inner, b, c, columns, wide);
+            multiply_block::<S, 8, 1>(a, stride, inner, b, c, columns, wide);
         }
     } else {
         for (a, c) in a.chunks(4 * stride).zip(c.chunks_exact_mut(4 * columns)) {
-            for at in (0..columns).step_by(2 * A::WIDTH) {
-                multiply_block::<A, 4, 2>(a, stride, inner, b, c, columns, at);
+            for at in (0..columns).step_by(2 * S::WIDTH) {
+                multiply_block::<S, 4, 2>(a, stride, inner, b, c, columns, at);
             }
         }
     }
 }
 
 #[inline(always)]
-fn multiply_block<A: Arithmetic, const R: usize, const V: usize>(
+fn multiply_block<S: Simd, const R: usize, const V: usize>(
     a: &[f32],
     stride: usize,
     inner: usize,
@@ -45,31 +45,31 @@ fn multiply_block<A: Arithmetic, const R: usize, const V: usize>(
     columns: usize,
     at: usize,
 ) {
-    let mut sums = [[A::splat(0.); V]; R];
+    let mut sums = [[S::splat(0.); V]; R];
     let rows: [&[f32]; R] = std::array::from_fn(|r| &a[r * stride..][..inner]);
     for (i, b) in b.chunks_exact(columns).take(inner).enumerate() {
-        let b = &b[at..at + V * A::WIDTH];
-        let b: [A::Vector; V] = std::array::from_fn(|v| A::load(&b[v * A::WIDTH..]));
+        let b = &b[at..at + V * S::WIDTH];
+        let b: [S::Vector; V] = std::array::from_fn(|v| S::load(&b[v * S::WIDTH..]));
         for r in 0..R {
-            let a = A::splat(rows[r][i]);
+            let a = S::splat(rows[r][i]);
             for v in 0..V {
-                sums[r][v] = A::mul_add(a, b[v], sums[r][v]);
+                sums[r][v] = S::mul_add(a, b[v], sums[r][v]);
             }
         }
     }
-    store::<A, R, V>(&sums, c, columns, at);
+    store::<S, R, V>(&sums, c, columns, at);
 }
 
 #[inline(always)]
-fn store<A: Arithmetic, const R: usize, const V: usize>(
-    sums: &[[A::Vector; V]; R],
+fn store<S: Simd, const R: usize, const V: usize>(
+    sums: &[[S::Vector; V]; R],
     c: &mut [f32],
     columns: usize,
     at: usize,
 ) {
     for (sums, c) in sums.iter().zip(c.chunks_exact_mut(columns)) {
         for (v, &sum) in sums.iter().enumerate() {
-            A::store(sum, &mut c[at + v * A::WIDTH..]);
+            S::store(sum, &mut c[at + v * S::WIDTH..]);
         }
     }
 }
@@ -77,21 +77,21 @@ fn store<A: Arithmetic, const R: usize, const V: usize>(
 /// `c += aᵀ · b`: `a` is `[8, stride]`, of which the first `count` columns count, `b` `[8, columns]`, `c`
 /// `[stride, columns]`; `stride` is a multiple of eight.
 #[inline(always)]
-pub fn add_transposed<A: Arithmetic>(a: &[f32], stride: usize, count: usize, b: &[f32], c: &mut [f32], columns: usize) {
-    let wide = columns / (2 * A::WIDTH) * (2 * A::WIDTH);
+pub fn add_transposed<S: Simd>(a: &[f32], stride: usize, count: usize, b: &[f32], c: &mut [f32], columns: usize) {
+    let wide = columns / (2 * S::WIDTH) * (2 * S::WIDTH);
     for first in (0..count).step_by(ROWS) {
         let c = &mut c[first * columns..(first + ROWS) * columns];
-        if A::MANY_REGISTERS {
-            for at in (0..wide).step_by(2 * A::WIDTH) {
-                add_transposed_block::<A, 8, 2>(a, stride, first, b, c, columns, at);
+        if S::MANY_REGISTERS {
+            for at in (0..wide).step_by(2 * S::WIDTH) {
+                add_transposed_block::<S, 8, 2>(a, stride, first, b, c, columns, at);
             }
             if wide < columns {
-                add_transposed_block::<A, 8, 1>(a, stride, first, b, c, columns, wide);
+                add_transposed_block::<S, 8, 1>(a, stride, first, b, c, columns, wide);
             }
         } else {
             for (half, c) in c.chunks_exact_mut(4 * columns).enumerate() {
-                for at in (0..columns).step_by(2 * A::WIDTH) {
-                    add_transposed_block::<A, 4, 2>(a, stride, first + 4 * half, b, c, columns, at);
+                for at in (0..columns).step_by(2 * S::WIDTH) {
+                    add_transposed_block::<S, 4, 2>(a, stride, first + 4 * half, b, c, columns, at);
                 }
             }
         }
@@ -99,7 +99,7 @@ pub fn add_transposed<A: Arithmetic>(a: &[f32], stride: usize, count: usize, b: 
 }
 
 #[inline(always)]
-fn add_transposed_block<A: Arithmetic, const R: usize, const V: usize>(
+fn add_transposed_block<S: Simd, const R: usize, const V: usize>(
     a: &[f32],
     stride: usize,
     first: usize,
@@ -108,25 +108,25 @@ fn add_transposed_block<A: Arithmetic, const R: usize, const V: usize>(
     columns: usize,
     at: usize,
 ) {
-    let mut sums: [[A::Vector; V]; R] =
-        std::array::from_fn(|r| std::array::from_fn(|v| A::load(&c[r * columns + at + v * A::WIDTH..])));
+    let mut sums: [[S::Vector; V]; R] =
+        std::array::from_fn(|r| std::array::from_fn(|v| S::load(&c[r * columns + at + v * S::WIDTH..])));
     for (a, b) in a.chunks_exact(stride).zip(b.chunks_exact(columns)).take(ROWS) {
-        let (a, b) = (&a[first..first + R], &b[at..at + V * A::WIDTH]);
-        let b: [A::Vector; V] = std::array::from_fn(|v| A::load(&b[v * A::WIDTH..]));
+        let (a, b) = (&a[first..first + R], &b[at..at + V * S::WIDTH]);
+        let b: [S::Vector; V] = std::array::from_fn(|v| S::load(&b[v * S::WIDTH..]));
         for r in 0..R {
-            let a = A::splat(a[r]);
+            let a = S::splat(a[r]);
             for v in 0..V {
-                sums[r][v] = A::mul_add(a, b[v], sums[r][v]);
+                sums[r][v] = S::mul_add(a, b[v], sums[r][v]);
             }
         }
     }
-    store::<A, R, V>(&sums, c, columns, at);
+    store::<S, R, V>(&sums, c, columns, at);
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::simd::{Work, on_every_instruction_set};
     use super::*;
+    use crate::simd::{Work, on_every_class};
 
     /// Both products of random sizes, as they are and as three loops give them.
     #[derive(Clone)]
@@ -144,12 +144,12 @@ mod tests {
         type Output = [Vec<f32>; 2];
 
         #[inline(always)]
-        fn run<A: Arithmetic>(self) -> [Vec<f32>; 2] {
+        fn run<S: Simd>(self) -> [Vec<f32>; 2] {
             let Self { stride, inner, columns } = self;
             let mut product = vec![7.; ROWS * columns];
-            multiply::<A>(&numbers(ROWS * stride), stride, inner, &numbers(inner * columns), &mut product, columns);
+            multiply::<S>(&numbers(ROWS * stride), stride, inner, &numbers(inner * columns), &mut product, columns);
             let mut sum = vec![7.; stride * columns];
-            add_transposed::<A>(&numbers(ROWS * stride), stride, inner, &numbers(ROWS * columns), &mut sum, columns);
+            add_transposed::<S>(&numbers(ROWS * stride), stride, inner, &numbers(ROWS * columns), &mut sum, columns);
             [product, sum]
         }
     }
@@ -159,7 +159,7 @@ mod tests {
     fn products_are_those_of_three_loops() {
         for (stride, inner, columns) in [(16, 3, 16), (16, 16, 32), (32, 21, 48), (8, 8, 96)] {
             let a = numbers(ROWS * stride);
-            for [product, sum] in on_every_instruction_set(Products { stride, inner, columns }) {
+            for [product, sum] in on_every_class(Products { stride, inner, columns }) {
                 let b = numbers(inner * columns);
                 for (at, value) in product.iter().enumerate() {
                     let (r, l) = (at / columns, at % columns);

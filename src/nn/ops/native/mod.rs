@@ -11,7 +11,6 @@ pub(super) mod norm;
 mod pointwise;
 mod pool;
 mod rowwise;
-mod simd;
 mod upsample;
 
 use crate::nn::kernel::zeros;

@@ -6,11 +6,11 @@
 use candle_core::Result;
 use rayon::prelude::*;
 
-use super::simd::vectorised;
 use super::{PIECE, rows_per_piece, single, sum_in_order};
 use crate::nn::kernel::zeros;
 use crate::nn::ops::norm::Normalize;
 use crate::nn::ops::operator::{Native, Slices};
+use crate::simd::vectorised;
 
 /// How many channels a row has at least, by taking several voxels as one.
 const WIDE_ROW: usize = 64;

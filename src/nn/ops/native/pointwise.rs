@@ -4,16 +4,16 @@ use candle_core::Result;
 use rayon::prelude::*;
 
 use super::exp::{erf, exp};
-use super::simd::{Arithmetic, Work, vectorised};
 use super::{PIECE, filled, piece_of};
 use crate::nn::kernel::zeros;
-use crate::nn::ops::activation::{Gelu, LeakyRelu};
+use crate::nn::ops::activation::{Gelu, LeakyRelu, Sigmoid, Tanh};
 use crate::nn::ops::add::Add;
 use crate::nn::ops::operator::{Native, Slices};
+use crate::simd::{Class, Simd, Work, vectorised};
 
 /// A function of a number and of another one beside it.
 trait Function: Copy + Sync {
-    fn of<A: Arithmetic>(self, x: A::Vector, beside: A::Vector) -> A::Vector;
+    fn of<S: Simd>(self, x: S::Vector, beside: S::Vector) -> S::Vector;
 }
 
 /// A function applied to a piece.
@@ -28,20 +28,20 @@ impl<F: Function> Work for Applied<'_, F> {
     type Output = ();
 
     #[inline(always)]
-    fn run<A: Arithmetic>(self) {
-        let whole = self.y.len() / A::WIDTH * A::WIDTH;
+    fn run<S: Simd>(self) {
+        let whole = self.y.len() / S::WIDTH * S::WIDTH;
         let (x, x_rest) = self.x.split_at(whole);
         let (beside, beside_rest) = self.beside.split_at(whole);
         let (y, y_rest) = self.y.split_at_mut(whole);
-        let blocks = x.chunks_exact(A::WIDTH).zip(beside.chunks_exact(A::WIDTH));
-        for (y, (x, beside)) in y.chunks_exact_mut(A::WIDTH).zip(blocks) {
-            A::store(self.function.of::<A>(A::load(x), A::load(beside)), y);
+        let blocks = x.chunks_exact(S::WIDTH).zip(beside.chunks_exact(S::WIDTH));
+        for (y, (x, beside)) in y.chunks_exact_mut(S::WIDTH).zip(blocks) {
+            S::store(self.function.of::<S>(S::load(x), S::load(beside)), y);
         }
         let mut padded = [[0f32; 16]; 2];
         padded[0][..x_rest.len()].copy_from_slice(x_rest);
         padded[1][..x_rest.len()].copy_from_slice(beside_rest);
-        let rest = self.function.of::<A>(A::load(&padded[0]), A::load(&padded[1]));
-        A::store(rest, &mut padded[0]);
+        let rest = self.function.of::<S>(S::load(&padded[0]), S::load(&padded[1]));
+        S::store(rest, &mut padded[0]);
         y_rest.copy_from_slice(&padded[0][..y_rest.len()]);
     }
 }
@@ -64,25 +64,25 @@ struct GeluGradient;
 
 /// The share of the normal distribution below `x`.
 #[inline(always)]
-fn below<A: Arithmetic>(x: A::Vector) -> A::Vector {
-    let erf = erf::<A>(A::mul(x, A::splat(std::f32::consts::FRAC_1_SQRT_2)));
-    A::mul_add(erf, A::splat(0.5), A::splat(0.5))
+fn below<S: Simd>(x: S::Vector) -> S::Vector {
+    let erf = erf::<S>(S::mul(x, S::splat(std::f32::consts::FRAC_1_SQRT_2)));
+    S::mul_add(erf, S::splat(0.5), S::splat(0.5))
 }
 
 impl Function for GeluValue {
     #[inline(always)]
-    fn of<A: Arithmetic>(self, x: A::Vector, _: A::Vector) -> A::Vector {
-        A::mul(x, below::<A>(x))
+    fn of<S: Simd>(self, x: S::Vector, _: S::Vector) -> S::Vector {
+        S::mul(x, below::<S>(x))
     }
 }
 
 impl Function for GeluGradient {
     #[inline(always)]
-    fn of<A: Arithmetic>(self, x: A::Vector, grad: A::Vector) -> A::Vector {
+    fn of<S: Simd>(self, x: S::Vector, grad: S::Vector) -> S::Vector {
         const DENSITY_AT_ZERO: f32 = 0.398_942_3;
-        let density = exp::<A>(A::mul(A::mul(x, x), A::splat(-0.5)));
-        let slope = A::mul_add(A::mul(x, A::splat(DENSITY_AT_ZERO)), density, below::<A>(x));
-        A::mul(grad, slope)
+        let density = exp::<S>(S::mul(S::mul(x, x), S::splat(-0.5)));
+        let slope = S::mul_add(S::mul(x, S::splat(DENSITY_AT_ZERO)), density, below::<S>(x));
+        S::mul(grad, slope)
     }
 }
 
@@ -93,6 +93,42 @@ impl Native for Gelu {
 
     fn backward(&self, call: &Slices) -> Result<Vec<Option<Vec<f32>>>> {
         Ok(vec![Some(map(GeluGradient, call.inputs[0], call.grad))])
+    }
+}
+
+/// `function` of each pair of numbers, one at a time: for functions that there are no vectors of.
+fn map_each(x: &[f32], beside: &[f32], function: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
+    filled(x.len(), PIECE, |i, y| {
+        let pairs = piece_of(x, i, PIECE).iter().zip(piece_of(beside, i, PIECE));
+        y.iter_mut().zip(pairs).for_each(|(y, (&x, &beside))| *y = function(x, beside));
+    })
+}
+
+impl Native for Tanh {
+    fn forward(&self, inputs: &[&[f32]]) -> Result<Vec<f32>> {
+        let class = Class::current();
+        Ok(map_each(inputs[0], inputs[0], |x, _| class.tanh(x)))
+    }
+
+    fn backward(&self, call: &Slices) -> Result<Vec<Option<Vec<f32>>>> {
+        Ok(vec![Some(map_each(call.output, call.grad, |y, grad| grad * (1. - y * y)))])
+    }
+}
+
+impl Native for Sigmoid {
+    fn forward(&self, inputs: &[&[f32]]) -> Result<Vec<f32>> {
+        let class = Class::current();
+        Ok(map_each(inputs[0], inputs[0], |x, _| 1. / (class.exp(-x) + 1.)))
+    }
+
+    fn backward(&self, call: &Slices) -> Result<Vec<Option<Vec<f32>>>> {
+        let class = Class::current();
+        let slope = |x: f32, grad: f32| {
+            let power = class.exp(-x);
+            let sum = power + 1.;
+            grad / (sum * sum) * power
+        };
+        Ok(vec![Some(map_each(call.inputs[0], call.grad, slope))])
     }
 }
 

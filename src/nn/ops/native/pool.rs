@@ -4,10 +4,10 @@ use candle_core::Result;
 use rayon::prelude::*;
 
 use super::filled;
-use super::simd::vectorised;
 use crate::nn::kernel::zeros;
 use crate::nn::ops::operator::{Native, Slices};
 use crate::nn::ops::pool::MaxPool3d;
+use crate::simd::vectorised;
 
 impl MaxPool3d {
     /// Where the four lines along z begin that pool into line `line` of the output.

@@ -4,12 +4,12 @@ use candle_core::Result;
 use rayon::prelude::*;
 
 use super::exp::exp;
-use super::simd::{Arithmetic, Work, vectorised};
 use super::{filled, piece_of, rows_per_piece, single, sum_in_order, sum_pairs};
 use crate::nn::kernel::zeros;
 use crate::nn::ops::norm::LayerNorm;
 use crate::nn::ops::operator::{Native, Slices};
 use crate::nn::ops::softmax::Softmax;
+use crate::simd::{Simd, Work, vectorised};
 
 impl Native for Softmax {
     fn forward(&self, inputs: &[&[f32]]) -> Result<Vec<f32>> {
@@ -53,7 +53,7 @@ impl Work for Weights<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<A: Arithmetic>(self) {
+    fn run<S: Simd>(self) {
         let Self { x, y, columns } = self;
         for (y, x) in y.chunks_exact_mut(columns).zip(x.chunks_exact(columns)) {
             let largest = x.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
@@ -61,15 +61,15 @@ impl Work for Weights<'_> {
                 *y = x - largest;
             }
         }
-        let mut blocks = y.chunks_exact_mut(A::WIDTH);
+        let mut blocks = y.chunks_exact_mut(S::WIDTH);
         for y in &mut blocks {
-            A::store(exp::<A>(A::load(y)), y);
+            S::store(exp::<S>(S::load(y)), y);
         }
         let rest = blocks.into_remainder();
         let mut padded = [0f32; 16];
         padded[..rest.len()].copy_from_slice(rest);
-        let weights = exp::<A>(A::load(&padded));
-        A::store(weights, &mut padded);
+        let weights = exp::<S>(S::load(&padded));
+        S::store(weights, &mut padded);
         rest.copy_from_slice(&padded[..rest.len()]);
         for y in y.chunks_exact_mut(columns) {
             let scale = 1. / sum_pairs(y, y, |y, _| y);

@@ -6,9 +6,9 @@
 use candle_core::Result;
 
 use super::filled;
-use super::simd::vectorised;
 use crate::nn::ops::operator::{Native, Slices};
 use crate::nn::ops::upsample::Upsample3d;
+use crate::simd::vectorised;
 
 /// The two inputs along one axis that output `i` blends: the near one with 3/4, the far one with 1/4.
 fn sources(i: usize, size: usize) -> [(usize, f32); 2] {

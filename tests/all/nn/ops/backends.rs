@@ -103,6 +103,8 @@ proptest! {
         let x = &[x][..];
         check("gelu", x, |t| ops::gelu(&(&t[0] * 4.)?));
         check("leaky_relu", x, |t| ops::leaky_relu(&t[0], slope));
+        check("tanh", x, |t| ops::tanh(&(&t[0] * 2.)?));
+        check("sigmoid", x, |t| ops::sigmoid(&(&t[0] * 4.)?));
         check("softmax", x, |t| ops::softmax(&(&t[0] * 8.)?));
         let pair = &[x[0].clone(), x[0].clone()][..];
         // What is given away is a copy: without gradients its memory is taken for the sum.

@@ -87,6 +87,8 @@ fn normalization() {
 fn activations() {
     let shape: &[&[usize]] = &[&[3, 5, 4]];
     check("gelu", shape, |t| ops::gelu(&(&t[0] * 3.)?));
+    check("tanh", shape, |t| ops::tanh(&(&t[0] * 2.)?));
+    check("sigmoid", shape, |t| ops::sigmoid(&(&t[0] * 3.)?));
     for slope in [-0.5, 0., 0.01, 2.] {
         check("leaky_relu", shape, |t| ops::leaky_relu(&t[0], slope));
     }

@@ -1,19 +1,24 @@
-//! Gaussian smoothing, one axis after another.
+//! Gaussian smoothing, one axis after another: of whole arrays in place, or of what is wanted of an array (`within`).
+
+mod rows;
+mod within;
 
 use rayon::prelude::*;
 
+use self::rows::{Order, Terms};
 use super::Array3;
+use crate::simd::vectorised;
 
 /// What lies beyond the array's edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Boundary {
     /// The array mirrored, the outermost voxel twice: d c b a | a b c d | d c b a.
     Reflect,
-    /// Nothing.
+    /// Zeros.
     Zero,
 }
 
-/// A Gaussian filter: made once, applied to as many arrays as one likes.
+/// A Gaussian filter, made once and applied to any number of arrays.
 ///
 /// ```
 /// use freetumor::volume::{Array3, Boundary, Gaussian, Scratch};
@@ -45,7 +50,13 @@ impl Gaussian {
     /// # Panics
     /// Where a deviation is negative, not finite, or above 10⁶ voxels.
     pub fn new(sigma_voxels: [f64; 3], boundary: Boundary) -> Self {
-        Self { weights: sigma_voxels.map(|sigma| weights(sigma, (4.0 * sigma + 0.5) as usize)), boundary }
+        Self::truncated(sigma_voxels, 4.0, boundary)
+    }
+
+    /// As [`Gaussian::new`], cut off at `truncate` standard deviations.
+    pub(crate) fn truncated(sigma_voxels: [f64; 3], truncate: f64, boundary: Boundary) -> Self {
+        let weights = sigma_voxels.map(|sigma| half_kernel(sigma, radius_voxels(sigma, truncate)));
+        Self { weights, boundary }
     }
 
     /// The smoothing of a generator's difference map: 7 × 7 × 7 voxels, standard deviation 1, zeros outside.
@@ -53,7 +64,7 @@ impl Gaussian {
     /// # Source
     /// FreeTumor, arXiv 2406.01264; the kernel is OpenCV's `getGaussianKernel(7, 1)` along each axis.
     pub fn difference_blur() -> Self {
-        Self { weights: [1.0, 1.0, 1.0].map(|sigma| weights(sigma, 3)), boundary: Boundary::Zero }
+        Self { weights: [1.0, 1.0, 1.0].map(|sigma| half_kernel(sigma, 3)), boundary: Boundary::Zero }
     }
 
     /// Voxels along each axis that a voxel's value reaches.
@@ -92,44 +103,80 @@ impl Gaussian {
     /// Smooths one plane along x in place and along y into `target`.
     fn smooth_plane(&self, source: &mut [f32], target: &mut [f32], nx: usize) {
         let [along_x, along_y, _] = &self.weights;
-        let reach = along_x.len() - 1;
-        if reach > 0 {
-            let mut line = vec![0.0; nx + 2 * reach];
-            for row in source.chunks_exact_mut(nx) {
-                for (i, value) in line.iter_mut().enumerate() {
-                    *value = self.neighbour(i as isize - reach as isize, nx).map_or(0.0, |x| row[x]);
+        let margin = along_x.len() - 1;
+        let (ny, mut padded, zeros) = (source.len() / nx, vec![0.0; nx + 2 * margin], vec![0.0; nx]);
+        vectorised(
+            #[inline(always)]
+            || {
+                if margin > 0 {
+                    for row in source.chunks_exact_mut(nx) {
+                        self.pad(row, &mut padded);
+                        let mut terms = Terms::default();
+                        terms.gather(
+                            along_x,
+                            Order::Paired,
+                            #[inline(always)]
+                            |by| Some(&padded[margin.strict_add_signed(by)..][..nx]),
+                        );
+                        terms.sum(row);
+                    }
                 }
-                let shifted = |k: usize| [&line[reach - k..reach - k + nx], &line[reach + k..reach + k + nx]];
-                weigh(row, along_x, &(0..=reach).map(shifted).collect::<Vec<_>>());
-            }
-        }
-        let (ny, zeros) = (source.len() / nx, vec![0.0; nx]);
-        for (y, row) in target.chunks_exact_mut(nx).enumerate() {
-            let at = |y: isize| self.neighbour(y, ny).map_or(&zeros[..], |y| &source[nx * y..nx * (y + 1)]);
-            let rows = (0..along_y.len() as isize).map(|k| [at(y as isize - k), at(y as isize + k)]);
-            weigh(row, along_y, &rows.collect::<Vec<_>>());
-        }
+                let mut terms = Terms::default();
+                for (y, row) in target.chunks_exact_mut(nx).enumerate() {
+                    let line = |y: isize| self.neighbour(y, ny).map_or(&zeros[..], |y| &source[nx * y..nx * (y + 1)]);
+                    terms.gather(
+                        along_y,
+                        Order::Paired,
+                        #[inline(always)]
+                        |by| Some(line(y as isize + by)),
+                    );
+                    terms.sum(row);
+                }
+            },
+        );
     }
 
     /// Smooths along z into the planes from `first` on.
     fn smooth_depth(&self, source: &[f32], planes: &mut [f32], first: usize, [nx, ny, nz]: [usize; 3]) {
         let (weights, zeros) = (&self.weights[2], vec![0.0; nx]);
-        // A few rows of all planes at a time: what the next plane needs again is then still in the cache.
-        for y0 in (0..ny).step_by(ROWS_AT_ONCE) {
-            for (z, plane) in planes.chunks_exact_mut(nx * ny).enumerate() {
-                let z = (first + z) as isize;
-                for y in y0..(y0 + ROWS_AT_ONCE).min(ny) {
-                    let at = |z: isize| {
-                        self.neighbour(z, nz).map_or(&zeros[..], |z| &source[nx * (y + ny * z)..nx * (y + ny * z + 1)])
-                    };
-                    let rows = (0..weights.len() as isize).map(|k| [at(z - k), at(z + k)]);
-                    weigh(&mut plane[nx * y..nx * (y + 1)], weights, &rows.collect::<Vec<_>>());
+        let row_at = |y: usize, z: usize| &source[nx * (y + ny * z)..nx * (y + ny * z + 1)];
+        vectorised(
+            #[inline(always)]
+            || {
+                let mut terms = Terms::default();
+                // A few rows of all planes at a time: those that the next plane needs again are then still in the cache.
+                for y0 in (0..ny).step_by(ROWS_AT_ONCE) {
+                    for (z, plane) in planes.chunks_exact_mut(nx * ny).enumerate() {
+                        for y in y0..(y0 + ROWS_AT_ONCE).min(ny) {
+                            let line = |z: isize| self.neighbour(z, nz).map_or(&zeros[..], |z| row_at(y, z));
+                            terms.gather(
+                                weights,
+                                Order::Paired,
+                                #[inline(always)]
+                                |by| Some(line((first + z) as isize + by)),
+                            );
+                            terms.sum(&mut plane[nx * y..nx * (y + 1)]);
+                        }
+                    }
                 }
-            }
+            },
+        );
+    }
+
+    /// Copies a row into the middle of `padded` and continues it on both sides.
+    #[inline(always)]
+    fn pad(&self, row: &[f32], padded: &mut [f32]) {
+        let margin = (padded.len() - row.len()) / 2;
+        padded[margin..margin + row.len()].copy_from_slice(row);
+        let beyond = |x: isize| self.neighbour(x, row.len()).map_or(0.0, |x| row[x]);
+        for k in 0..margin {
+            padded[margin - 1 - k] = beyond(-1 - k as isize);
+            padded[margin + row.len() + k] = beyond((row.len() + k) as isize);
         }
     }
 
-    /// The voxel that stands for position `i` of an axis of `length`, `None` where zero does.
+    /// The voxel whose value position `i` of an axis of `length` has, `None` where it is zero.
+    #[inline(always)]
     fn neighbour(&self, i: isize, length: usize) -> Option<usize> {
         let length = length as isize;
         match self.boundary {
@@ -146,41 +193,21 @@ impl Gaussian {
 const WORTH_SHARING_VOXELS: usize = 1 << 16;
 const ROWS_AT_ONCE: usize = 8;
 
-/// One half of a Gaussian's weights, centre first, that sum to one over both.
-fn weights(sigma: f64, reach: usize) -> Vec<f32> {
-    assert!((0.0..=1e6).contains(&sigma), "a standard deviation lies in 0..=10^6 voxels, got {sigma}");
-    if sigma <= 1e-15 {
-        return vec![1.0];
-    }
-    let half: Vec<f64> = (0..=reach).map(|k| libm::exp(-0.5 * (k * k) as f64 / (sigma * sigma))).collect();
-    let sum = half[0] + 2.0 * half[1..].iter().sum::<f64>();
-    half.into_iter().map(|weight| (weight / sum) as f32).collect()
+/// The radius at which a Gaussian is cut off: `truncate` standard deviations, rounded; SciPy's default is 4.
+pub(crate) fn radius_voxels(sigma_voxels: f64, truncate: f64) -> usize {
+    (truncate * sigma_voxels + 0.5) as usize
 }
 
-/// The weighted sum of rows: the first pair is the row itself, twice; the others lie at distance 1, 2, … on both sides.
-fn weigh(sum: &mut [f32], weights: &[f32], rows: &[[&[f32]; 2]]) {
-    // As many sums as stay in registers; every voxel adds in the same order, so that the result does not depend on how
-    // the row is cut.
-    const LANES: usize = 16;
-    let mut at = 0;
-    while at + LANES <= sum.len() {
-        let mut lanes = [0.0f32; LANES];
-        for (lane, value) in lanes.iter_mut().zip(&rows[0][0][at..at + LANES]) {
-            *lane = weights[0] * value;
-        }
-        for (weight, [before, behind]) in weights.iter().zip(rows).skip(1) {
-            let (before, behind) = (&before[at..at + LANES], &behind[at..at + LANES]);
-            for (lane, (a, b)) in lanes.iter_mut().zip(before.iter().zip(behind)) {
-                *lane += weight * (a + b);
-            }
-        }
-        sum[at..at + LANES].copy_from_slice(&lanes);
-        at += LANES;
+/// The weights of a Gaussian at whole voxels `0..=radius`; those of both sides sum to one.
+pub(crate) fn half_kernel(sigma_voxels: f64, radius: usize) -> Vec<f32> {
+    assert!((0.0..=1e6).contains(&sigma_voxels), "a standard deviation lies in 0..=10^6 voxels, got {sigma_voxels}");
+    if sigma_voxels <= 1e-15 || radius == 0 {
+        return vec![1.0];
     }
-    for (i, value) in sum.iter_mut().enumerate().skip(at) {
-        let pairs = weights.iter().zip(rows).skip(1);
-        *value = pairs.fold(weights[0] * rows[0][0][i], |sum, (weight, [a, b])| sum + weight * (a[i] + b[i]));
-    }
+    let half: Vec<f64> =
+        (0..=radius).map(|k| libm::exp(-0.5 * (k as f64 / sigma_voxels) * (k as f64 / sigma_voxels))).collect();
+    let sum = half[0] + 2.0 * half[1..].iter().sum::<f64>();
+    half.iter().map(|weight| (weight / sum) as f32).collect()
 }
 
 #[cfg(test)]

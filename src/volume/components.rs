@@ -3,7 +3,7 @@
 //! A chest of 512×512×600 voxels has a hundred million voxels of air but only a few million runs: components are found
 //! by union-find over runs, in tens of megabytes.
 
-use super::bits::BitVolume;
+use super::Array3;
 
 /// Which neighbours connect voxels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,17 +42,30 @@ pub struct Components {
 }
 
 impl Components {
-    /// Finds the components of `set`, numbered in memory order of their first voxels.
+    /// Finds the components of a set in a box of `shape`, numbered in memory order of their first voxels. `row_runs` returns
+    /// the runs of the row at `(y, z)`, each as its first voxel and one past its last, in ascending order.
+    ///
+    /// ```
+    /// use freetumor::volume::{Components, Connectivity};
+    /// // Two slices of one row: voxels 0 and 1 below, voxels 2 and 3 above.
+    /// let runs = |_, z: usize| [[2 * z, 2 * z + 2]].into_iter();
+    /// assert_eq!(Components::new([4, 1, 2], Connectivity::Faces, runs).count(), 2);
+    /// assert_eq!(Components::new([4, 1, 2], Connectivity::Corners, runs).count(), 1);
+    /// ```
     ///
     /// # Panics
-    /// Where the set has more than 65,535 voxels along x.
-    pub fn of(set: &BitVolume, connectivity: Connectivity) -> Self {
-        let shape = set.shape();
+    /// Where the box has more than 65,535 voxels along x.
+    pub fn new<R>(shape: [usize; 3], connectivity: Connectivity, row_runs: impl Fn(usize, usize) -> R) -> Self
+    where
+        R: Iterator<Item = [usize; 2]>,
+    {
         assert!(shape[0] <= usize::from(u16::MAX), "at most 65535 voxels along x");
-        let (mut rows, mut runs, mut parent) = (vec![0u32], Vec::new(), Vec::new());
+        let mut rows = Vec::with_capacity(shape[1] * shape[2] + 1);
+        rows.push(0u32);
+        let (mut runs, mut parent) = (Vec::new(), Vec::new());
         for z in 0..shape[2] {
             for y in 0..shape[1] {
-                runs.extend(set.runs(y, z).map(|run| run.map(|x| x as u16)));
+                runs.extend(row_runs(y, z).map(|run| run.map(|x| x as u16)));
                 parent.extend(parent.len() as u32..runs.len() as u32);
                 rows.push(runs.len() as u32);
                 let row = rows.len() - 2;
@@ -103,6 +116,13 @@ impl Components {
             })
         })
     }
+
+    /// Number of voxels of each component.
+    pub fn voxels(&self) -> Vec<usize> {
+        let mut voxels = vec![0; self.count];
+        self.runs().for_each(|run| voxels[run.component] += run.to - run.from);
+        voxels
+    }
 }
 
 /// The root of a run. Paths are halved on the way, and roots are always the earliest run.
@@ -131,20 +151,55 @@ fn join(rows: &[u32], runs: &[[u16; 2]], parent: &mut [u32], [one, other]: [usiz
     }
 }
 
+/// Clears every voxel that is not in the largest part connected by [`Connectivity::Corners`], the first of equally large
+/// ones. Returns the number of voxels kept.
+pub(crate) fn keep_largest(mask: &mut Array3<u8>) -> usize {
+    let components = Components::new(mask.shape(), Connectivity::Corners, |y, z| row_runs(mask.row(y, z)));
+    let voxels = components.voxels();
+    let Some(largest) = (0..voxels.len()).rev().max_by_key(|&component| voxels[component]) else { return 0 };
+    for run in components.runs().filter(|run| run.component != largest) {
+        mask.row_mut(run.y, run.z)[run.from..run.to].fill(0);
+    }
+    voxels[largest]
+}
+
+/// The runs of voxels of a row that are not 0.
+fn row_runs(row: &[u8]) -> impl Iterator<Item = [usize; 2]> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let from = at + first(&row[at..], |value| value != 0)?;
+        at = first(&row[from..], |value| value == 0).map_or(row.len(), |length| from + length);
+        Some([from, at])
+    })
+}
+
+/// The index of the first value for which `holds` is true, found a block of values at a time.
+fn first(values: &[u8], holds: impl Fn(u8) -> bool) -> Option<usize> {
+    const BLOCK: usize = 16;
+    let passed = values.chunks_exact(BLOCK).take_while(|block| !block.iter().fold(false, |any, &v| any | holds(v)));
+    let start = BLOCK * passed.count();
+    values[start..].iter().position(|&value| holds(value)).map(|at| start + at)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::random::Key;
     use proptest::prelude::*;
 
-    /// Components by flooding from each voxel in turn.
-    fn flooded(set: &BitVolume, connectivity: Connectivity) -> Vec<Option<usize>> {
-        let [nx, ny, nz] = set.shape();
-        let mut component = vec![None; nx * ny * nz];
+    fn speckles(seed: u64, shape: [usize; 3], share: f64) -> Array3<u8> {
+        let mut draws = Key::root(seed).draws("speckles");
+        Array3::from_fn(shape, |_| u8::from(draws.chance(share)))
+    }
+
+    /// The component of each voxel, by flooding from each voxel in turn.
+    fn flooded(mask: &Array3<u8>, connectivity: Connectivity) -> Vec<Option<usize>> {
+        let [nx, ny, _] = mask.shape();
+        let mut component = vec![None; mask.as_slice().len()];
         let mut count = 0;
         for start in 0..component.len() {
             let voxel = |i: usize| [i % nx, i / nx % ny, i / (nx * ny)];
-            if component[start].is_some() || !set.contains(voxel(start)) {
+            if component[start].is_some() || mask.as_slice()[start] == 0 {
                 continue;
             }
             let mut open = vec![start];
@@ -159,7 +214,7 @@ mod tests {
                         Connectivity::Faces => steps.iter().sum::<usize>() == 1,
                         Connectivity::Corners => steps.iter().all(|step| *step <= 1),
                     };
-                    if is_near && of.is_none() && set.contains([u, v, w]) {
+                    if is_near && of.is_none() && mask.as_slice()[next] != 0 {
                         *of = Some(count);
                         open.push(next);
                     }
@@ -175,18 +230,40 @@ mod tests {
         fn components_equal_those_of_a_flood(
             seed in any::<u64>(), shape in [1usize..70, 1usize..6, 1usize..5], share in 0.05f64..0.8, kind in 0usize..3,
         ) {
-            let mut draws = Key::root(seed).draws("speckles");
-            let set = BitVolume::from_fn(shape, |_| draws.chance(share));
+            let mask = speckles(seed, shape, share);
             let connectivity = [Connectivity::InPlane, Connectivity::Faces, Connectivity::Corners][kind];
-            let mut found = vec![None; shape.iter().product()];
-            let components = Components::of(&set, connectivity);
+            let mut found = vec![None; mask.as_slice().len()];
+            let components = Components::new(shape, connectivity, |y, z| row_runs(mask.row(y, z)));
             for run in components.runs() {
                 for x in run.from..run.to {
                     found[x + shape[0] * (run.y + shape[1] * run.z)] = Some(run.component);
                 }
             }
             prop_assert_eq!(found.iter().flatten().max().map_or(0, |m| m + 1), components.count());
-            prop_assert_eq!(found, flooded(&set, connectivity));
+            for (component, voxels) in components.voxels().into_iter().enumerate() {
+                prop_assert_eq!(found.iter().filter(|of| **of == Some(component)).count(), voxels);
+            }
+            prop_assert_eq!(found, flooded(&mask, connectivity));
         }
+    }
+
+    #[test]
+    fn keep_largest_keeps_the_first_of_the_largest_components() {
+        for seed in 0..40 {
+            let mut mask = speckles(seed, [9, 8, 7], 0.02 + 0.0045 * seed as f64);
+            let component = flooded(&mask, Connectivity::Corners);
+            let size = |wanted: usize| component.iter().filter(|of| **of == Some(wanted)).count();
+            let count = component.iter().flatten().max().map_or(0, |last| last + 1);
+            let largest = (0..count).map(size).max().unwrap_or(0);
+            let kept = (0..count).find(|&component| size(component) == largest);
+            assert_eq!(keep_largest(&mut mask), largest);
+            let expected: Vec<u8> = component.iter().map(|of| u8::from(of.is_some() && *of == kept)).collect();
+            assert_eq!(mask.as_slice(), expected);
+        }
+    }
+
+    #[test]
+    fn keep_largest_of_an_empty_mask_is_empty() {
+        assert_eq!(keep_largest(&mut Array3::filled([3, 3, 3], 0)), 0);
     }
 }

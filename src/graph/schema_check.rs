@@ -1,0 +1,321 @@
+//! Checks TOML values against a JSON Schema, so that every mistake is found at once, at its line and column.
+//!
+//! The check knows what schemars writes for settings: types, required and unknown keys, lists of a fixed length, the
+//! range of an integer's format, names of variants, alternatives that differ by type. Everything else in a schema is
+//! left to serde, which reads the values afterwards; so are `minimum` and `maximum`, which constructors explain better.
+
+use serde_json::Value as Json;
+use toml::de::{DeArray, DeInteger, DeTable, DeValue};
+
+use super::file::Problems;
+use super::spec::{Span, Value, one_of};
+use crate::suggest::did_you_mean;
+
+/// What is left of a table after its check.
+pub(super) struct Outcome {
+    /// Dotted paths of the settings that were reported and removed; a list is named as a whole.
+    pub(super) invalid: Vec<String>,
+    /// Whether everything that is required is still there.
+    pub(super) is_complete: bool,
+}
+
+/// Reports everything in `table` that contradicts `schema`, and removes it. `owner` names the table in messages
+/// (`stages.filter`); `span` is the place to point at where something is missing.
+pub(super) fn check(
+    table: &mut Value<'_>,
+    schema: &Json,
+    owner: &str,
+    span: &Span,
+    problems: &mut Problems<'_>,
+) -> Outcome {
+    let mut check = Check { root: schema, owner, problems, invalid: Vec::new() };
+    let is_complete = match table.get_mut() {
+        DeValue::Table(table) => check.table(table, schema, "", span),
+        _ => true,
+    };
+    Outcome { invalid: check.invalid, is_complete }
+}
+
+struct Check<'s, 'p, 'f> {
+    /// The whole schema, into which its references point.
+    root: &'s Json,
+    owner: &'s str,
+    problems: &'p mut Problems<'f>,
+    invalid: Vec<String>,
+}
+
+impl<'s> Check<'s, '_, '_> {
+    /// Checks a value and says whether it can be kept. `span` is its place, or that of the nearest table around it
+    /// where it has none of its own.
+    fn value(&mut self, value: &mut Value<'_>, schema: &'s Json, path: &str, span: &Span) -> bool {
+        let Some(forms) = self.forms(schema) else { return true };
+        let fitting: Vec<&Json> = forms.iter().copied().filter(|form| admits(form, value.get_ref())).collect();
+        if let DeValue::String(word) = value.get_ref()
+            && let Some(words) = variants(&fitting)
+            && !words.is_empty()
+        {
+            let is_known = words.contains(&word.as_ref());
+            if !is_known {
+                self.problems
+                    .error(span.clone(), format!("`{}` cannot be `{word}`", self.full(path)))
+                    .label(format!("expected {}", one_of(words.iter().copied())))
+                    .hint(did_you_mean(word, words.iter().copied()));
+            }
+            return is_known;
+        }
+        match (fitting.as_slice(), value.get_mut()) {
+            ([], value) => self.mismatch(value, &expected(&forms), path, span),
+            ([form], DeValue::Integer(number)) => self.integer(number, form, path, span),
+            ([form], DeValue::Array(array)) => self.array(array, form, path, span),
+            ([form], DeValue::Table(table)) => self.table(table, form, path, span),
+            // Alternatives of one type are serde's to tell apart.
+            _ => true,
+        }
+    }
+
+    fn integer(&mut self, number: &DeInteger<'_>, form: &Json, path: &str, span: &Span) -> bool {
+        // `number` and formats that are not known have no range that could be checked here.
+        let Some((low, high)) = form.get("format").and_then(Json::as_str).and_then(range) else { return true };
+        let value = i128::from_str_radix(number.as_str(), number.radix());
+        if value.as_ref().is_ok_and(|value| (low..=high).contains(value)) {
+            return true;
+        }
+        let is_below_zero = low == 0 && value.is_ok_and(|value| value < 0);
+        let expected =
+            if is_below_zero { a_type(form).to_owned() } else { format!("a whole number from {low} to {high}") };
+        self.mismatch(&DeValue::Integer(number.clone()), &expected, path, span)
+    }
+
+    fn array(&mut self, array: &mut DeArray<'_>, form: &'s Json, path: &str, span: &Span) -> bool {
+        let length = |name: &str| form.get(name).and_then(Json::as_u64);
+        let fixed = length("minItems").filter(|least| length("maxItems") == Some(*least));
+        if let Some(expected) = fixed.filter(|expected| *expected != array.len() as u64) {
+            self.problems
+                .error(span.clone(), format!("`{}` is of length {}", self.full(path), array.len()))
+                .label(format!("expected a list of length {expected}"));
+            return false;
+        }
+        let first = form.get("prefixItems").and_then(Json::as_array).map_or(&[][..], Vec::as_slice);
+        let mut kept = DeArray::new();
+        let length = array.len();
+        for (index, mut item) in std::mem::replace(array, DeArray::new()).into_iter().enumerate() {
+            let place = place_of(&item, span);
+            let schema = first.get(index).or_else(|| form.get("items"));
+            if schema.is_none_or(|schema| self.value(&mut item, schema, &below(path, &index.to_string()), &place)) {
+                kept.push(item);
+            }
+        }
+        *array = kept;
+        if array.len() == length {
+            return true;
+        }
+        // The rest of a list can be read, but its entries have moved: complaints about it would point elsewhere.
+        self.invalid.push(whole(path).to_owned());
+        fixed.is_none()
+    }
+
+    fn table(&mut self, table: &mut DeTable<'_>, form: &'s Json, path: &str, span: &Span) -> bool {
+        let property = |name: &str| form.get("properties").and_then(|properties| properties.get(name));
+        let required = form.get("required").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str);
+        let required: Vec<&str> = required.collect();
+        for field in required.iter().copied().filter(|field| table.get(*field).is_none()) {
+            let about = property(field).and_then(about).map(|about| format!(": {about}")).unwrap_or_default();
+            self.problems
+                .error(span.clone(), format!("`{}` has no `{field}`", self.full(path)))
+                .label(format!("expected `{field} = …`{about}"));
+        }
+        let mut invalid = Vec::new();
+        for (key, value) in table.iter_mut() {
+            let name = key.get_ref().as_ref();
+            let is_valid = match (property(name), form.get("additionalProperties")) {
+                // Keys that follow a pattern are serde's to read.
+                (None, _) if form.get("patternProperties").is_some() => true,
+                (None, Some(Json::Bool(false))) => {
+                    self.unknown(name, form, path, key.span());
+                    false
+                }
+                (Some(schema), _) | (None, Some(schema)) => {
+                    let place = place_of(value, span);
+                    self.value(value, schema, &below(path, name), &place)
+                }
+                (None, None) => true,
+            };
+            if !is_valid {
+                invalid.push(name.to_owned());
+            }
+        }
+        for name in invalid {
+            table.remove(name.as_str());
+            self.invalid.push(below(path, &name));
+        }
+        required.iter().all(|field| table.get(*field).is_some())
+    }
+
+    fn unknown(&mut self, key: &str, form: &'s Json, path: &str, span: Span) {
+        let properties: Vec<(&str, &Json)> = form
+            .get("properties")
+            .and_then(Json::as_object)
+            .into_iter()
+            .flatten()
+            .map(|(k, v)| (k.as_str(), v))
+            .collect();
+        let expected = || properties.iter().map(|(name, _)| *name);
+        let label = match properties[..] {
+            [] => "expected no settings".to_owned(),
+            _ => format!("expected {}", one_of(expected())),
+        };
+        let has_key = |form: &&Json| form.get("properties").is_some_and(|properties| properties.get(key).is_some());
+        let is_inside = |schema| self.forms(schema).is_some_and(|forms| forms.iter().any(has_key));
+        let deeper = || {
+            let (table, _) = properties.iter().find(|(_, schema)| is_inside(schema))?;
+            Some(format!("it belongs one table deeper: {table} = {{ {key} = … }}"))
+        };
+        let hint = did_you_mean(key, expected()).or_else(deeper);
+        let message = format!("unknown key `{key}` in `{}`", self.full(path));
+        self.problems.error(span, message).label(label).hint(hint);
+    }
+
+    fn mismatch(&mut self, value: &DeValue<'_>, expected: &str, path: &str, span: &Span) -> bool {
+        self.problems
+            .error(span.clone(), format!("`{}` is {}", self.full(path), shown(value)))
+            .label(format!("expected {expected}"));
+        false
+    }
+
+    /// The path of a setting in the file.
+    fn full(&self, path: &str) -> String {
+        below(self.owner, whole(path))
+    }
+
+    /// The alternatives of a schema, references followed; `None` where it says more than is understood here.
+    fn forms(&self, schema: &'s Json) -> Option<Vec<&'s Json>> {
+        if let Some(reference) = schema.get("$ref").and_then(Json::as_str) {
+            return self.forms(self.root.pointer(reference.strip_prefix('#')?)?);
+        }
+        match (schema.get("anyOf").or_else(|| schema.get("oneOf")), schema.get("allOf")) {
+            (Some(Json::Array(alternatives)), None) => {
+                let forms: Option<Vec<_>> = alternatives.iter().map(|one| self.forms(one)).collect();
+                Some(forms?.concat())
+            }
+            (None, None) if schema.is_object() => Some(vec![schema]),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a value may have this form, by its type alone.
+fn admits(form: &Json, value: &DeValue<'_>) -> bool {
+    let names: &[&str] = match value {
+        DeValue::String(_) => &["string"],
+        DeValue::Integer(_) => &["integer", "number"],
+        DeValue::Float(_) => &["number"],
+        DeValue::Boolean(_) => &["boolean"],
+        DeValue::Array(_) => &["array"],
+        DeValue::Table(_) => &["object"],
+        DeValue::Datetime(_) => &[],
+    };
+    let types = types(form);
+    types.is_empty() || types.iter().any(|name| names.contains(name))
+}
+
+/// The types that a form names.
+fn types(form: &Json) -> Vec<&str> {
+    match form.get("type") {
+        Some(Json::String(name)) => vec![name],
+        Some(Json::Array(names)) => names.iter().filter_map(Json::as_str).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// The names of variants, where all forms are such names.
+fn variants<'s>(forms: &[&'s Json]) -> Option<Vec<&'s str>> {
+    let names = forms.iter().map(|form| match (form.get("const"), form.get("enum")) {
+        (Some(name), _) => Some(vec![name.as_str()?]),
+        (None, Some(names)) => names.as_array()?.iter().map(Json::as_str).collect(),
+        _ => None,
+    });
+    Some(names.collect::<Option<Vec<_>>>()?.concat())
+}
+
+/// What any of the forms would be, in words.
+fn expected(forms: &[&Json]) -> String {
+    let forms: Vec<&Json> = forms.iter().copied().filter(|form| types(form) != ["null"]).collect();
+    if let Some(words) = variants(&forms) {
+        return one_of(words);
+    }
+    let mut words: Vec<&str> = forms.iter().map(|form| a_type(form)).collect();
+    words.dedup();
+    words.join(" or ")
+}
+
+/// A form's type, in words.
+fn a_type(form: &Json) -> &'static str {
+    let is_unsigned = || form.get("format").and_then(Json::as_str).is_some_and(|format| format.starts_with("uint"));
+    match types(form).into_iter().find(|name| *name != "null") {
+        Some("string") => "a text in quotes",
+        Some("integer") if is_unsigned() => "a whole number, 0 or more",
+        Some("integer") => "a whole number",
+        Some("number") => "a number",
+        Some("boolean") => "true or false",
+        Some("array") => "a list",
+        Some("object") => "a table",
+        _ => "another value",
+    }
+}
+
+/// The integers that a format holds.
+fn range(format: &str) -> Option<(i128, i128)> {
+    Some(match format {
+        "uint8" => (0, u8::MAX.into()),
+        "uint16" => (0, u16::MAX.into()),
+        "uint32" => (0, u32::MAX.into()),
+        "uint64" => (0, u64::MAX.into()),
+        "uint" => (0, usize::MAX as i128),
+        "int8" => (i8::MIN.into(), i8::MAX.into()),
+        "int16" => (i16::MIN.into(), i16::MAX.into()),
+        "int32" => (i32::MIN.into(), i32::MAX.into()),
+        "int64" => (i64::MIN.into(), i64::MAX.into()),
+        "int" => (isize::MIN as i128, isize::MAX as i128),
+        _ => return None,
+    })
+}
+
+/// A value in words: as it is written where it is short.
+fn shown(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => format!("the text {text:?}"),
+        DeValue::Integer(number) => number.to_string(),
+        DeValue::Float(number) => number.to_string(),
+        DeValue::Boolean(value) => value.to_string(),
+        other => super::spec::a_type(other).to_owned(),
+    }
+}
+
+/// The first sentence of a setting's description, in one line.
+fn about(property: &Json) -> Option<String> {
+    let text = property.get("description")?.as_str()?.replace('\n', " ");
+    let sentence = text.split(". ").next()?.trim_end_matches('.');
+    let mut letters = sentence.chars();
+    let first = letters.next()?;
+    Some(first.to_lowercase().chain(letters).collect())
+}
+
+/// A value's place, or that of the table around it where it has none: a table that only dotted keys make.
+fn place_of(value: &Value<'_>, around: &Span) -> Span {
+    if value.span().is_empty() { around.clone() } else { value.span() }
+}
+
+fn below(path: &str, name: &str) -> String {
+    match (path, name) {
+        ("", only) | (only, "") => only.to_owned(),
+        _ => format!("{path}.{name}"),
+    }
+}
+
+/// The path without indices at its end: entries of a list move up when one is removed, so a list is named as a whole.
+fn whole(path: &str) -> &str {
+    match path.rsplit_once('.') {
+        Some((list, index)) if index.parse::<usize>().is_ok() => whole(list),
+        _ => path,
+    }
+}

@@ -1,0 +1,124 @@
+//! Weighted sums of rows, on which all smoothing is built.
+
+/// In which order the products of a row's neighbours are added up. Sums of floating-point numbers depend on it in their last
+/// bits, and both orders are part of results that are compared bit by bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Lines at the same distance on both sides are added first and multiplied once.
+    Paired,
+    /// Each line is multiplied by itself, so that lines of zeros can be left out.
+    Single,
+}
+
+/// Lines and their weights, of which a row is the sum.
+#[derive(Default)]
+pub(super) struct Terms<'a> {
+    start: f32,
+    single: Vec<(f32, &'a [f32])>,
+    paired: Vec<(f32, [&'a [f32]; 2])>,
+}
+
+impl<'a> Terms<'a> {
+    /// Replaces the terms by those of one row. `line` returns the line at an offset from the row; it may return none in place
+    /// of a line of zeros, of a pair in place of both.
+    #[inline(always)]
+    pub fn gather(&mut self, half: &[f32], order: Order, line: impl Fn(isize) -> Option<&'a [f32]>) {
+        self.single.clear();
+        self.paired.clear();
+        // Added to a number, -0 changes nothing, not even the sign of a zero.
+        self.start = if order == Order::Paired { -0.0 } else { 0.0 };
+        self.single.extend(line(0).map(|line| (half[0], line)));
+        for (&weight, distance) in half[1..].iter().zip(1..) {
+            let (before, after) = (line(-distance), line(distance));
+            match order {
+                Order::Paired => self.paired.extend(before.zip(after).map(|(before, after)| (weight, [before, after]))),
+                Order::Single => self.single.extend([before, after].into_iter().flatten().map(|line| (weight, line))),
+            }
+        }
+    }
+
+    /// Writes the sum of the terms. Products are rounded before they are added, and every value is summed in the order of
+    /// the terms: its bits do not depend on the width of vectors, nor on where a row is cut.
+    #[inline(always)]
+    pub fn sum(&self, row: &mut [f32]) {
+        const FEW: usize = 16;
+        const MANY: usize = 64;
+        if row.len() < FEW {
+            row.fill(self.start);
+            for (weight, line) in &self.single {
+                row.iter_mut().zip(*line).for_each(|(sum, value)| *sum += weight * value);
+            }
+            for (weight, [before, after]) in &self.paired {
+                let pairs = before.iter().zip(*after);
+                row.iter_mut().zip(pairs).for_each(|(sum, (a, b))| *sum += weight * (a + b));
+            }
+            return;
+        }
+        let mut done = 0;
+        while done + MANY <= row.len() {
+            self.sum_block::<MANY>(row, done);
+            done += MANY;
+        }
+        while done < row.len() {
+            // The last block begins early enough to be whole: values that are summed twice come out the same.
+            self.sum_block::<FEW>(row, done.min(row.len() - FEW));
+            done += FEW;
+        }
+    }
+
+    /// As [`Terms::sum`] for `LANES` values from `first` on, whose sums stay in registers.
+    #[inline(always)]
+    fn sum_block<const LANES: usize>(&self, row: &mut [f32], first: usize) {
+        let mut sums = [self.start; LANES];
+        for (weight, line) in &self.single {
+            sums.iter_mut().zip(&line[first..first + LANES]).for_each(|(sum, value)| *sum += weight * value);
+        }
+        for (weight, [before, after]) in &self.paired {
+            let pairs = before[first..first + LANES].iter().zip(&after[first..first + LANES]);
+            sums.iter_mut().zip(pairs).for_each(|(sum, (a, b))| *sum += weight * (a + b));
+        }
+        row[first..first + LANES].copy_from_slice(&sums);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Key;
+
+    #[test]
+    fn sums_do_not_depend_on_the_length_of_a_row() {
+        let mut draws = Key::root(3).draws("lines");
+        let lines: Vec<Vec<f32>> = (0..7).map(|_| (0..150).map(|_| draws.unit_f32() - 0.5).collect()).collect();
+        let half = [0.4, 0.2, 0.07, 0.03];
+        for order in [Order::Paired, Order::Single] {
+            for length in 1..=150 {
+                let mut terms = Terms::default();
+                terms.gather(&half, order, |offset| Some(&lines[(3 + offset) as usize][..length]));
+                let mut row = vec![f32::NAN; length];
+                terms.sum(&mut row);
+                for (x, sum) in row.into_iter().enumerate() {
+                    let mut expected = half[0] * lines[3][x];
+                    for k in 1..=3 {
+                        let (before, after) = (lines[3 - k][x], lines[3 + k][x]);
+                        expected = match order {
+                            Order::Paired => expected + half[k] * (before + after),
+                            Order::Single => expected + half[k] * before + half[k] * after,
+                        };
+                    }
+                    assert_eq!(sum.to_bits(), expected.to_bits(), "{order:?}, value {x} of {length}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn paired_sums_of_negative_zeros_keep_their_sign() {
+        let zeros = [-0.0f32; 20];
+        let mut row = [1.0; 20];
+        let mut terms = Terms::default();
+        terms.gather(&[0.5, 0.25], Order::Paired, |_| Some(&zeros));
+        terms.sum(&mut row);
+        assert!(row.iter().all(|value| value.to_bits() == (-0.0f32).to_bits()));
+    }
+}

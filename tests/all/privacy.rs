@@ -1,0 +1,166 @@
+//! Nothing outside `RUN/private` allows a search for a path or a patient's number without the secret.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use freetumor::dataflow::{Progress, RunOptions, run};
+use freetumor::graph::{GraphFile, Machine, Registry, check};
+use freetumor::ingest::nifti::{self, Datatype};
+use freetumor::record::parquet::{Row, SampleRow, read_part};
+use freetumor::record::{FaultRecord, QualityRecord, ScanRecord};
+use freetumor::run::RunFolder;
+use freetumor::volume::{Affine, Array3, Grid};
+use sha2::{Digest, Sha256};
+
+/// Small scans with a block of liver, one a patient; the last one has no label and becomes a fault.
+fn archive(root: &Path, patients: &[&str]) {
+    let grid = Grid { shape: [40, 40, 24], affine: Affine::from_spacing([1.5, 1.5, 2.5]) };
+    for (number, patient) in patients.iter().enumerate() {
+        let place = root.join(patient);
+        std::fs::create_dir_all(&place).unwrap();
+        let hu = Array3::from_fn(grid.shape, |[x, y, z]| ((x * 7 + y * 5 + z * 3 + number * 11) % 40) as i16 + 90);
+        let file =
+            |datatype, voxels: Vec<u8>| [&nifti::encode_header(&grid, datatype, "").unwrap()[..], &voxels].concat();
+        let voxels = hu.as_slice().iter().flat_map(|hu| hu.to_le_bytes()).collect();
+        std::fs::write(place.join("ct.nii"), file(Datatype::I16, voxels)).unwrap();
+        if number + 1 < patients.len() {
+            std::fs::write(place.join("labels.nii"), file(Datatype::U8, vec![1; grid.voxels()])).unwrap();
+        }
+    }
+}
+
+/// Runs a pipeline over the archive `ROOT/ct` into `ROOT/run`.
+fn run_in(root: &Path, secret: &str) {
+    std::fs::write(root.join("secret"), secret).unwrap();
+    let text = r#"
+        [pipeline]
+        name = "private"
+        epoch_scans = 2
+        [sources.scans]
+        kind = "folder"
+        root = "ct"
+        include = ["*/ct.nii"]
+        [stages.organs]
+        kind = "labels"
+        inputs = ["scans"]
+        pattern = "labels.nii"
+        scheme = "custom"
+        organs = { liver = { ids = [1] } }
+        [stages.synthesize]
+        kind = "rules"
+        inputs = ["organs"]
+        diameter_mm = [6, 14]
+        [stages.score]
+        kind = "intensity"
+        inputs = ["synthesize"]
+        [stages.test]
+        kind = "quality-test"
+        inputs = ["score"]
+        accept = ["delta_hu < -5"]
+        [sinks.set]
+        kind = "nnunet"
+        inputs = ["test"]
+        [sinks.shards]
+        kind = "webdataset"
+        inputs = ["test"]
+    "#;
+    let machine = Machine { patient_secret: Some(root.join("secret")), ..Machine::default() };
+    let checked = check(&GraphFile::new("test.toml", root, text), &Registry::on(&machine));
+    let plan = checked.plan.expect("a good graph");
+    let report = run(plan, &root.join("run"), &RunOptions::default(), &Arc::new(Progress::default())).unwrap();
+    assert!(report.accepted > 0 && report.faults == 1, "{report:?}");
+}
+
+/// Every text of a run outside of its private folder: names and contents of files, rows, members of shards.
+fn texts(folder: &Path) -> String {
+    let mut text = String::new();
+    for entry in walkdir::WalkDir::new(folder) {
+        let entry = entry.unwrap();
+        let name = entry.path().strip_prefix(folder).unwrap().to_str().unwrap().to_owned();
+        if name.starts_with("private") || !entry.file_type().is_file() {
+            continue;
+        }
+        let bytes = std::fs::read(entry.path()).unwrap();
+        text.push_str(&format!("{name}\n{}\n", String::from_utf8_lossy(&bytes)));
+    }
+    let run = RunFolder::open(folder).unwrap();
+    text.push_str(&rows::<SampleRow>(&run, |row| format!("{:?}", row)));
+    text.push_str(&rows::<ScanRecord>(&run, |row| format!("{row:?}")));
+    text.push_str(&rows::<FaultRecord>(&run, |row| format!("{row:?}")));
+    text.push_str(&rows::<QualityRecord>(&run, |row| format!("{row:?}")));
+    text
+}
+
+fn rows<R: Row>(run: &RunFolder, show: impl Fn(&R) -> String) -> String {
+    let files = run.files(R::TABLE.name(), None).unwrap();
+    let parts = files.iter().flat_map(|file| read_part::<R>(run.verified(file).unwrap()).unwrap());
+    parts.map(|row| show(&row) + "\n").collect()
+}
+
+/// The hexadecimal words of a text that are long enough for an id or a digest, by their first 16 digits.
+fn words(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_hexdigit() || c.is_ascii_uppercase());
+    words.filter(|word| word.len() >= 16).map(|word| word[..16].to_owned()).collect()
+}
+
+#[test]
+fn ids_that_depend_on_paths_depend_on_the_secret() {
+    let (names, others) = (["pat-4711", "pat-4712", "pat-4713"], ["mustermann", "doe", "roe"]);
+    let run_of = |patients: &[&str], secret: &str| {
+        let place = tempfile::tempdir().unwrap();
+        archive(&place.path().join("ct"), patients);
+        run_in(place.path(), secret);
+        words(&texts(&place.path().join("run")))
+    };
+    let own = run_of(&names, "a secret for tests only");
+    let other_secret = run_of(&names, "another secret for tests");
+    let other_names = run_of(&others, "a secret for tests only");
+    let independent: BTreeSet<_> = own.intersection(&other_secret).collect();
+    assert!(independent.len() > 4, "digests of content are there under any secret");
+    for word in &independent {
+        assert!(other_names.contains(*word), "{word} is the same under two secrets, and another for other names");
+    }
+    assert!(own.difference(&other_secret).count() > 4, "ids of scans and patients are keyed");
+}
+
+#[test]
+fn a_search_over_patient_numbers_finds_nothing() {
+    let place = tempfile::tempdir().unwrap();
+    archive(&place.path().join("ct"), &["pat-4711", "pat-4712", "pat-4713"]);
+    run_in(place.path(), "a secret for tests only");
+    let text = texts(&place.path().join("run"));
+    for name in ["pat-4711", place.path().join("ct").to_str().unwrap()] {
+        assert!(!text.contains(name), "{name} is in a file outside of RUN/private");
+    }
+    let words = words(&text);
+    let hash = |parts: &[&[u8]]| {
+        let hash = parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part)).finalize();
+        hash.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    let mut tried = 0;
+    for number in 0..10_000u32 {
+        let patient = format!("pat-{number:04}");
+        for name in [
+            patient.clone(),
+            format!("{patient}/ct.nii"),
+            format!("ct/{patient}/ct.nii"),
+            format!("{patient}/labels.nii"),
+        ] {
+            for scope in ["", "scans", "private", "fingerprint", "scan of scans"] {
+                let length = (scope.len() as u64).to_le_bytes();
+                let recipes: [&[&[u8]]; 4] = [
+                    &[scope.as_bytes(), name.as_bytes()],
+                    &[&length, scope.as_bytes(), name.as_bytes()],
+                    &[name.as_bytes(), scope.as_bytes()],
+                    &[scope.as_bytes(), b"/", name.as_bytes()],
+                ];
+                for recipe in recipes {
+                    assert!(!words.contains(&hash(recipe)), "{name} was found by trying numbers");
+                    tried += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(tried, 800_000);
+}
