@@ -173,6 +173,11 @@ impl Comparison {
         }
     }
 
+    /// The comparison whose sign a text begins with.
+    pub(crate) fn at_start_of(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|comparison| text.starts_with(comparison.sign()))
+    }
+
     fn bounds_above(self) -> bool {
         matches!(self, Self::Less | Self::LessOrEqual)
     }
@@ -221,7 +226,7 @@ impl FromStr for Condition {
             return Err(complaint(message).with_hint(form));
         };
         let (name, rest) = (text[..at].trim(), &text[at..]);
-        let Some(&comparison) = Comparison::ALL.iter().find(|it| rest.starts_with(it.sign())) else {
+        let Some(comparison) = Comparison::at_start_of(rest) else {
             return Err(complaint(format!("expected an operator in the condition, got `{text}`")).with_hint(form));
         };
         let Some(score) = Score::from_name(name) else {
@@ -234,22 +239,9 @@ impl FromStr for Condition {
             };
             return Err(complaint(format!("expected the name of a score, got `{name}`")).with_hint(hint));
         };
-        let mut words = rest[comparison.sign().len()..].split_whitespace();
-        let number = words.next().unwrap_or_default();
-        let threshold = match number.parse::<f64>() {
-            Ok(threshold) if threshold.is_finite() => threshold,
-            _ => {
-                let message = format!("expected a number after `{}`, got `{number}`", comparison.sign());
-                return Err(complaint(message).with_hint(form));
-            }
-        };
-        let unit = words.collect::<Vec<_>>().join(" ");
-        if !unit.is_empty() && unit != score.unit() {
-            let expected = if score.unit().is_empty() { "a pure number" } else { &format!("in {}", score.unit()) };
-            return Err(complaint(format!("{name} is {expected}, got `{unit}`")));
-        }
-        // Adding zero turns -0 into 0: one condition, one text.
-        let condition = Self { score, comparison, threshold: threshold + 0.0 };
+        let sign = comparison.sign();
+        let threshold = parse_threshold([name, score.unit()], sign, &rest[sign.len()..], form)?;
+        let condition = Self { score, comparison, threshold };
         if condition.is_impossible() {
             let [low, high] = score.range();
             let message = format!("`{condition}` never holds: {name} lies between {low} and {high}");
@@ -260,6 +252,30 @@ impl FromStr for Condition {
         }
         Ok(condition)
     }
+}
+
+/// The number behind the sign of a comparison, and the unit that may follow it. `name` and `unit` are those of the value that is
+/// compared, `form` is the hint where there is no number.
+///
+/// # Errors
+/// Where the text is no finite number, or has another unit.
+pub(crate) fn parse_threshold([name, unit]: [&str; 2], sign: &str, text: &str, form: &str) -> Result<f64, ConfigError> {
+    let mut words = text.split_whitespace();
+    let number = words.next().unwrap_or_default();
+    let threshold = match number.parse::<f64>() {
+        Ok(threshold) if threshold.is_finite() => threshold,
+        _ => {
+            let message = format!("expected a number after `{sign}`, got `{number}`");
+            return Err(ConfigError::new("", message).with_hint(form));
+        }
+    };
+    let given = words.collect::<Vec<_>>().join(" ");
+    if !given.is_empty() && given != unit {
+        let expected = if unit.is_empty() { "a pure number" } else { &format!("in {unit}") };
+        return Err(ConfigError::new("", format!("{name} is {expected}, got `{given}`")));
+    }
+    // Adding zero turns -0 into 0: one condition, one text.
+    Ok(threshold + 0.0)
 }
 
 #[cfg(test)]

@@ -82,6 +82,7 @@ pub mod attempt;
 pub mod cli;
 pub mod dataflow;
 pub mod error;
+pub mod export;
 pub mod external;
 pub mod filter;
 pub mod graph;

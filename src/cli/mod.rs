@@ -2,6 +2,7 @@
 
 pub mod decode;
 pub mod evaluate;
+pub mod export;
 pub mod files;
 pub mod graph;
 pub mod infer;
@@ -56,6 +57,7 @@ enum Command {
     Graph(graph::GraphArgs),
     Schema(schema::SchemaArgs),
     Files(files::FilesArgs),
+    Export(export::ExportArgs),
     Inspect(inspect::InspectArgs),
     Infer(infer::InferArgs),
     Evaluate(evaluate::EvaluateArgs),
@@ -105,6 +107,10 @@ impl Cli {
             Command::Graph(args) => graph::graph(args, &registry, stdout, stderr),
             Command::Schema(args) => schema::schema(args, &registry, stdout),
             Command::Files(args) => files::files(args, stdout),
+            Command::Export(args) => {
+                crate::error::exit_on_uncaught_panics();
+                export::export(args, &registry, stdout, stderr)
+            }
             Command::Inspect(args) => inspect::inspect(args, stdout),
             Command::Infer(args) => infer::infer(args, stdout),
             Command::Evaluate(args) => evaluate::evaluate(args, stdout, stderr),

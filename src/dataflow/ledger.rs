@@ -51,6 +51,7 @@ impl Ledger {
     pub fn open(folder: &Path, plan: &Plan) -> Result<(Self, Spool)> {
         let writer = RunFolder::create_or_resume(folder, &manifest(plan)?)?;
         writer.folder().check_files()?;
+        writer.record_pipeline_folder(&plan.folder)?;
         let outputs: Vec<_> = plan.sinks.iter().map(|node| node.output.clone()).collect();
         let mut takes = vec![HashSet::new(); outputs.len()];
         for synthesis in &plan.syntheses {

@@ -91,7 +91,7 @@ pub(super) fn plan_nodes(
     };
     let built = build.all(problems);
     let plan = match (pipeline, &nodes) {
-        (Some(pipeline), Some(nodes)) if !problems.any_error() => Some(plan_of(pipeline, nodes, built)),
+        (Some(pipeline), Some(nodes)) if !problems.any_error() => Some(plan_of(file, pipeline, nodes, built)),
         _ => None,
     };
     (nodes, plan)
@@ -124,12 +124,13 @@ fn nodes_of(specs: &[NodeSpec<'_>], wiring: &Wiring) -> Vec<Node> {
     wiring.order.iter().filter_map(node).collect()
 }
 
-fn plan_of(pipeline: PipelineConfig, nodes: &[Node], built: Built) -> Plan {
+fn plan_of(file: &GraphFile, pipeline: PipelineConfig, nodes: &[Node], built: Built) -> Plan {
     let resolved = resolve(&pipeline, nodes, &built);
     let digest = FileDigest::of(resolved.to_string().as_bytes()).sha256;
     let Built { sources, masks, syntheses, sinks, .. } = built;
     let PipelineConfig { name, seed, epoch_scans, split } = pipeline;
-    Plan { name, seed, epoch_scans, split, digest, resolved, sources, masks, syntheses, sinks, nodes: nodes.to_vec() }
+    let (folder, nodes) = (file.folder().to_owned(), nodes.to_vec());
+    Plan { name, seed, epoch_scans, split, digest, resolved, folder, sources, masks, syntheses, sinks, nodes }
 }
 
 /// What the file means: every setting with its default filled in, kinds and inputs as they were written.

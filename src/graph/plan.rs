@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -63,6 +64,8 @@ pub struct Plan {
     pub digest: String,
     /// What the file means, defaults filled in, paths as they were written; keys sorted.
     pub resolved: serde_json::Value,
+    /// The folder of the graph file, to which its relative paths belong.
+    pub folder: PathBuf,
     /// Where scans come from, in the order of the file.
     pub sources: Vec<SourceNode>,
     /// How organs are found, in the order of the file.

@@ -6,6 +6,7 @@
 
 mod column;
 mod columns;
+mod condition;
 mod file;
 pub mod parquet;
 mod rows;
@@ -15,6 +16,7 @@ mod split;
 pub use crate::attempt::Outcome;
 pub use crate::id::{CandidateDigest, MaskDigest, PatientKey, SampleId, ScanDigest, ScanId, StageDigest};
 pub use column::Value;
+pub use condition::{ColumnCondition, GroupBy, Relation};
 pub use file::{DATA, FileEntry, Placement, epoch_name};
 pub use rows::{FaultRecord, QualityGroup, QualityRecord, SampleRecord, ScanRecord, Split, Status};
 pub use split::SplitGuard;

@@ -6,7 +6,7 @@
 //! RUN/epochs/000000000012.json  what epoch 12 added: Commit
 //! RUN/data/                     the files that commits name: tables, patches, images, labels, shards
 //! RUN/samples/ scans/ faults/ quality/   links to the parts of each table that count
-//! RUN/private/                  the paths of scans; readable by the owner only
+//! RUN/private/                  the paths of scans and of the graph file; readable by the owner only
 //! RUN/layouts/                  links for programs that list folders
 //! RUN/staging/                  unfinished work
 //! ```
@@ -18,6 +18,7 @@
 mod commit;
 mod ingest_manifest;
 mod manifest;
+mod private;
 mod projection;
 mod reader;
 pub mod seal;

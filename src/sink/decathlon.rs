@@ -65,23 +65,23 @@ impl PairLayout for DecathlonConfig {
         ".nii.gz"
     }
 
-    fn describe(&self, json: &Described<'_>) -> Result<()> {
+    fn describe(&self, samples: &Described<'_>) -> Result<()> {
         let list = |split| {
             let (images, labels) = folders(split);
-            json.list(split, move |Pair { sample_id, .. }| {
+            samples.list(split, move |Pair { sample_id, .. }| {
                 let file = |folder| format!("./{folder}/{sample_id}.nii.gz");
                 json!({ "image": file(images), "label": file(labels) })
             })
         };
-        json.json(
+        samples.json(
             "dataset.json",
             &Dataset {
                 description: "Synthetic tumors in real CT scans, made and filtered by freetumor.",
-                labels: label_names(json.organs).into_iter().map(|(id, name)| (id.to_string(), name)).collect(),
+                labels: label_names(samples.organs).into_iter().map(|(id, name)| (id.to_string(), name)).collect(),
                 modality: json!({ "0": "CT" }),
                 name: &self.dataset_name,
-                num_test: json.test,
-                num_training: json.training,
+                num_test: samples.test,
+                num_training: samples.training,
                 tensor_image_size: "3D",
                 test: list(Split::Test),
                 training: list(Split::Train),

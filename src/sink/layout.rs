@@ -3,13 +3,10 @@
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use serde::Serialize;
-
 use crate::error::Result;
 use crate::mask::Organ;
 use crate::record::Split;
-use crate::store::Durable;
-use crate::store::canonical;
+use crate::store::{Durable, Fill};
 
 /// A layout that is being brought in line with what is committed.
 ///
@@ -67,9 +64,9 @@ impl<'a> Projection<'a> {
         Ok(())
     }
 
-    /// Writes a JSON file in the layout's root, or leaves one that is right. Call it after the links that it names.
-    pub(super) fn json(&self, name: &str, value: &impl Serialize) -> Result<()> {
-        self.store.replace(&format!("{}/{name}", self.root), &mut |out| canonical::write_pretty(out, value))
+    /// Writes a file in the layout's root, or leaves one that is right. Call it after the links that it names.
+    pub(super) fn write(&self, name: &str, fill: Fill<'_>) -> Result<()> {
+        self.store.replace(&format!("{}/{name}", self.root), fill)
     }
 }
 

@@ -29,7 +29,7 @@ pub use decathlon::{DecathlonConfig, DecathlonSink};
 pub use nnunet::{NnunetConfig, NnunetSink};
 pub use patches::{BUCKETS, PATCHES, PatchesConfig, PatchesSink, seal_patches, seal_unsplit};
 pub use stream::{StreamConfig, StreamSink};
-pub use webdataset::{WebDatasetConfig, WebDatasetSink};
+pub use webdataset::{WebDatasetConfig, WebDatasetSink, append_sample};
 
 use crate::error::{ConfigError, Error, Result};
 use crate::record::{FileEntry, Placement, SampleRecord, Split};

@@ -82,21 +82,22 @@ impl PairLayout for NnunetConfig {
         "_0000.nii.gz"
     }
 
-    fn describe(&self, json: &Described<'_>) -> Result<()> {
-        let labels: BTreeMap<String, u8> = label_names(json.organs).into_iter().map(|(id, name)| (name, id)).collect();
-        json.json(
+    fn describe(&self, samples: &Described<'_>) -> Result<()> {
+        let labels: BTreeMap<String, u8> =
+            label_names(samples.organs).into_iter().map(|(id, name)| (name, id)).collect();
+        samples.json(
             "dataset.json",
             &json!({
                 "name": self.dataset_name,
                 "description": "Synthetic tumors in real CT scans, made and filtered by freetumor.",
                 "channel_names": { "0": "CT" },
                 "labels": labels,
-                "numTraining": json.training,
+                "numTraining": samples.training,
                 "file_ending": ".nii.gz",
             }),
         )?;
-        let cases = |split| json.list(split, |pair| pair.sample_id.clone());
-        json.json("splits_final.json", &[Fold { train: cases(Split::Train), val: cases(Split::Validation) }])
+        let cases = |split| samples.list(split, |pair| pair.sample_id.clone());
+        samples.json("splits_final.json", &[Fold { train: cases(Split::Train), val: cases(Split::Validation) }])
     }
 }
 

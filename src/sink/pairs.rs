@@ -16,7 +16,7 @@ use crate::record::SplitGuard;
 use crate::record::{DATA, FileEntry, Placement, Split, epoch_name};
 use crate::store::canonical;
 use crate::store::canonical::{Streamed, Take};
-use crate::store::{Durable, FileDigest};
+use crate::store::{Durable, FileDigest, Fill};
 
 /// The table of image and label files.
 pub const PAIRS: &str = "pairs";
@@ -114,29 +114,39 @@ pub fn listed(store: &dyn Durable, index: &[FileEntry]) -> Result<Vec<Pair>> {
     Ok(all)
 }
 
-/// What is said of image and label files: a layout that trainers list by themselves.
+/// How image and label files are named and described: a layout that trainers list by themselves.
 pub trait PairLayout: Send + Sync {
     /// How hard `.nii.gz` files are compressed.
     fn gzip_level(&self) -> u32;
 
-    /// The layout's folder, below that of the sink.
+    /// The layout's folder, below that of the sink; empty where there is none.
     fn folder(&self) -> String;
 
-    /// What an image is called behind its sample's id; labels are always `ID.nii.gz`.
+    /// The ending of an image's name after its sample's id; labels are always `ID.nii.gz`.
     fn image_suffix(&self) -> &'static str;
+
+    /// Folder and name of a sample's image and of its label, below [`PairLayout::folder`].
+    fn places(&self, sample_id: SampleId, split: Split) -> [(&'static str, String); 2] {
+        let (images, labels) = folders(split);
+        [(images, format!("{sample_id}{}", self.image_suffix())), (labels, format!("{sample_id}.nii.gz"))]
+    }
 
     /// Writes the JSON that describes it.
     ///
     /// # Errors
     /// Where it cannot be written.
-    fn describe(&self, json: &Described<'_>) -> Result<()>;
+    fn describe(&self, samples: &Described<'_>) -> Result<()>;
 }
+
+/// Writes a file of a layout: its name below the layout's folder, and its content.
+pub type WriteFile<'a> = &'a dyn Fn(&str, Fill<'_>) -> Result<()>;
 
 /// What the JSON of a [`PairLayout`] is made from.
 pub struct Described<'a> {
-    layout: &'a Projection<'a>,
-    store: &'a dyn Durable,
-    index: &'a [FileEntry],
+    /// Writes a file.
+    pub write: WriteFile<'a>,
+    /// Passes on every sample, by epoch and then by id.
+    pub each: &'a dyn Fn(Take<'_, Pair>) -> Result<()>,
     /// The organs of the labels.
     pub organs: &'a [Organ],
     /// Samples that are trained or tuned on.
@@ -146,20 +156,18 @@ pub struct Described<'a> {
 }
 
 impl Described<'_> {
-    /// Writes a file.
+    /// Writes a JSON file.
     ///
     /// # Errors
     /// Where it cannot be written.
     pub fn json(&self, name: &str, value: &impl Serialize) -> Result<()> {
-        self.layout.json(name, value)
+        (self.write)(name, &mut |out| canonical::write_pretty(out, value))
     }
 
-    /// What `item` makes of each sample of a split, by epoch and then by sample.
+    /// What `item` makes of each sample of a split.
     pub fn list<T: Serialize>(&self, split: Split, item: impl Fn(&Pair) -> T) -> impl Serialize {
         Streamed::of::<T>(move |take: Take<'_, T>| {
-            each_pair(self.store, self.index, &mut |pair| {
-                if pair.split == split { take(item(&pair)) } else { Ok(()) }
-            })
+            (self.each)(&mut |pair| if pair.split == split { take(item(&pair)) } else { Ok(()) })
         })
     }
 }
@@ -174,6 +182,11 @@ pub struct PairSink<L> {
 impl<L> PairSink<L> {
     pub(super) fn of(name: &str, layout: L, organs: Arc<[Organ]>) -> Self {
         Self { name: name.to_owned(), layout, organs }
+    }
+
+    /// The layout, whose settings were checked.
+    pub fn into_layout(self) -> L {
+        self.layout
     }
 }
 
@@ -201,16 +214,18 @@ impl<L: PairLayout> Layout for PairSink<L> {
         each_pair(store, index, &mut |pair| {
             guard.admit(pair.patient_key, pair.split)?;
             *(if pair.split == Split::Test { &mut test } else { &mut training }) += 1;
-            let (images, labels) = folders(pair.split);
-            layout.link(images, &format!("{}{}", pair.sample_id, self.layout.image_suffix()), &pair.image_path())?;
-            layout.link(labels, &format!("{}.nii.gz", pair.sample_id), &pair.label_path())
+            let [(images, image), (labels, label)] = self.layout.places(pair.sample_id, pair.split);
+            layout.link(images, &image, &pair.image_path())?;
+            layout.link(labels, &label, &pair.label_path())
         })?;
         layout.tidy()?;
-        self.layout.describe(&Described { layout: &layout, store, index, organs: &self.organs, training, test })
+        let write = |name: &str, fill: Fill<'_>| layout.write(name, fill);
+        let each = |take: Take<'_, Pair>| each_pair(store, index, take);
+        self.layout.describe(&Described { write: &write, each: &each, organs: &self.organs, training, test })
     }
 }
 
-/// Hands on every sample that committed lists name, one list in memory at a time.
+/// Passes on every sample that committed lists name, one list in memory at a time.
 fn each_pair(store: &dyn Durable, index: &[FileEntry], take: Take<'_, Pair>) -> Result<()> {
     index.iter().try_for_each(|file| read_index::<Vec<Pair>>(store, file)?.into_iter().try_for_each(&mut *take))
 }

@@ -16,7 +16,7 @@ use std::io::{Cursor, Read};
 use serde::{Deserialize, Serialize};
 
 use super::tar::TarWriter;
-use super::volume_files::gzip_member;
+use super::volume_files::{Overlay, gzip_member};
 use crate::error::{Error, Fault, FaultKind, Result, Stage};
 use crate::id::{CandidateDigest, MaskDigest, SampleId, ScanDigest, ScanId};
 use crate::ingest::nifti::{self, Datatype, Limits, encode_header};
@@ -70,6 +70,12 @@ impl Patch {
     /// The box on the scan's grid.
     pub fn region(&self) -> Region {
         Region { start: self.description.origin_voxel, shape: self.description.shape_voxels }
+    }
+}
+
+impl<'a> From<&'a Patch> for Overlay<'a> {
+    fn from(patch: &'a Patch) -> Self {
+        Self { region: patch.region(), after: &patch.after, labels: &patch.labels }
     }
 }
 

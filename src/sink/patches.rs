@@ -85,8 +85,7 @@ pub fn seal_patches(stage: &EpochStage<'_>, samples: &[StagedSample]) -> Result<
     let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (index, StagedSample { record, .. }) in samples.iter().enumerate() {
         guard.admit(record.patient_key, record.split)?;
-        let bucket = shards::bucket(record.patient_key, BUCKETS);
-        groups.entry(format!("{}-{bucket:03}", record.split)).or_default().push(index);
+        groups.entry(shards::label(record.split, record.patient_key, BUCKETS)).or_default().push(index);
     }
     write_shards(stage, samples, groups)
 }

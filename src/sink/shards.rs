@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::layout::Projection;
-use super::pairs::{entry, read_index};
+use super::pairs::{WriteFile, entry, read_index};
 use super::tar::TarWriter;
 use super::{EpochStage, Sealed, StagedSample};
 use crate::error::Result;
 use crate::id::{PatientKey, SampleId};
 use crate::record::{DATA, FileEntry, Placement, Split, SplitGuard, epoch_name};
 use crate::store::Durable;
-use crate::store::canonical::{Streamed, Take};
+use crate::store::canonical::{self, Streamed, Take};
 
 /// The bucket of a patient: all samples of a patient in an epoch share a shard, so that removing a patient touches one shard an
 /// epoch.
@@ -24,6 +24,37 @@ pub fn bucket(patient_key: PatientKey, buckets: u32) -> u32 {
     first.copy_from_slice(&hash[..8]);
     // The remainder is smaller than a u32.
     (u64::from_le_bytes(first) % u64::from(buckets.max(1))) as u32
+}
+
+/// The label of a shard in its file's name: `SPLIT-BUCKET`.
+pub fn label(split: Split, patient_key: PatientKey, buckets: u32) -> String {
+    format!("{split}-{:03}", bucket(patient_key, buckets))
+}
+
+/// The name of a shard's file; `table` is the sink's name, or that of the table of patches.
+pub fn file_name(epoch: u64, table: &str, label: &str, sha256: &str) -> String {
+    format!("{}-{table}-{label}-{sha256}.tar", epoch_name(epoch))
+}
+
+/// Writes a whole archive of samples and returns where each of them is; `samples` have an index for `append`, which writes the members
+/// of one sample.
+///
+/// # Errors
+/// Where `out` or `append` fails.
+pub fn write_members(
+    out: &mut dyn Write,
+    samples: &[(usize, SampleId, PatientKey)],
+    mut append: impl FnMut(&mut TarWriter<&mut dyn Write>, usize) -> io::Result<()>,
+) -> io::Result<Vec<Member>> {
+    let mut archive = TarWriter::new(out);
+    let mut members = Vec::with_capacity(samples.len());
+    for &(index, key, patient_key) in samples {
+        let offset_bytes = archive.written();
+        append(&mut archive, index)?;
+        members.push(Member { key, patient_key, offset_bytes, length_bytes: archive.written() - offset_bytes });
+    }
+    archive.finish()?;
+    Ok(members)
 }
 
 /// A committed shard, as an index lists it.
@@ -57,7 +88,8 @@ pub struct Member {
 }
 
 impl Shard {
-    fn file(&self) -> &str {
+    /// The name of its file.
+    pub fn file(&self) -> &str {
         self.path.rsplit('/').next().unwrap_or(&self.path)
     }
 
@@ -108,22 +140,13 @@ impl<'a> ShardWriter<'a> {
         let EpochStage { store, epoch, folder } = *self.stage;
         let staged = format!("{folder}/shards/{}/{label}.tar", self.table);
         let mut members = Vec::new();
+        let keys = indices.iter().map(|&index| (index, &samples[index].record));
+        let keys: Vec<_> = keys.map(|(index, record)| (index, record.sample_id, record.patient_key)).collect();
         let digest = store.stage(&staged, &mut |out| {
-            members.clear();
-            let mut archive = TarWriter::new(out);
-            for &index in indices {
-                let offset_bytes = archive.written();
-                append(&mut archive, &samples[index])?;
-                members.push(Member {
-                    key: samples[index].record.sample_id,
-                    patient_key: samples[index].record.patient_key,
-                    offset_bytes,
-                    length_bytes: archive.written() - offset_bytes,
-                });
-            }
-            archive.finish()
+            members = write_members(out, &keys, |archive, index| append(archive, &samples[index]))?;
+            Ok(())
         })?;
-        let path = format!("{DATA}/{}-{}-{label}-{}.tar", epoch_name(epoch), self.table, digest.sha256);
+        let path = format!("{DATA}/{}", file_name(epoch, self.table, label, &digest.sha256));
         self.publications.push((staged, path.clone()));
         self.files.push(entry(path.clone(), self.table, &digest, members.len() as u64));
         let split = indices.first().map_or(Split::Train, |&index| samples[index].record.split);
@@ -178,19 +201,7 @@ impl ShardLayout<'_> {
             layout.link(shard.split.name(), shard.file(), &shard.path)
         })?;
         layout.tidy()?;
-        for split in Split::ALL {
-            let shardlist = Streamed::of::<Value>(|take: Take<'_, Value>| {
-                self.each_shard(&mut |shard| if shard.split == split { take(shard.described()) } else { Ok(()) })
-            });
-            let list = ShardIndex {
-                kind: "wids-shard-index-v1",
-                name: format!("{}/{split}", self.name),
-                shardlist,
-                wids_version: 1,
-            };
-            layout.json(&format!("{split}.json"), &list)?;
-        }
-        Ok(())
+        describe(self.name, &|name, fill| layout.write(name, fill), &|take| self.each_shard(take))
     }
 
     fn each_shard(&self, take: Take<'_, Shard>) -> Result<()> {
@@ -200,6 +211,22 @@ impl ShardLayout<'_> {
             shards.into_iter().try_for_each(&mut *take)
         })
     }
+}
+
+/// Writes the index of each split; `each` passes on every shard, by epoch and then by path.
+///
+/// # Errors
+/// Where files cannot be written.
+pub fn describe(name: &str, write: WriteFile<'_>, each: &dyn Fn(Take<'_, Shard>) -> Result<()>) -> Result<()> {
+    for split in Split::ALL {
+        let shardlist = Streamed::of::<Value>(|take: Take<'_, Value>| {
+            each(&mut |shard| if shard.split == split { take(shard.described()) } else { Ok(()) })
+        });
+        let list =
+            ShardIndex { kind: "wids-shard-index-v1", name: format!("{name}/{split}"), shardlist, wids_version: 1 };
+        write(&format!("{split}.json"), &mut |out| canonical::write_pretty(out, &list))?;
+    }
+    Ok(())
 }
 
 /// The index of one split, as `wids` reads it.

@@ -40,6 +40,23 @@ pub(super) fn gzip_member(pieces: &[&[u8]], level: u32) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// What a sample changes of its scan: a box on the scan's grid.
+#[derive(Clone, Copy, Debug)]
+pub struct Overlay<'a> {
+    /// The box.
+    pub region: Region,
+    /// HU of the box with the tumor.
+    pub after: &'a Array3<f32>,
+    /// Merged labels of the box with the tumor.
+    pub labels: &'a Array3<u8>,
+}
+
+impl<'a> From<&'a Candidate> for Overlay<'a> {
+    fn from(candidate: &'a Candidate) -> Self {
+        Self { region: candidate.region, after: &candidate.after, labels: &candidate.labels }
+    }
+}
+
 /// Writes the samples of one scan as `.nii.gz`.
 ///
 /// # Units
@@ -94,13 +111,13 @@ impl<'scan> Encoder<'scan> {
         })
     }
 
-    /// Whether the files of `candidate` can be written exactly.
+    /// Whether the files of a candidate or patch can be written exactly.
     ///
     /// # Errors
-    /// A fault of stage `sink` where the box does not fit into the scan, or where the scan holds whole HU and the
-    /// candidate's are fractions or beyond i16.
-    pub fn check(&self, candidate: &Candidate) -> Result<(), Fault> {
-        let Candidate { region, after, labels, .. } = candidate;
+    /// A fault of stage `sink` where the box does not fit into the scan, or where the scan holds whole HU and those of the box are
+    /// fractions or beyond i16.
+    pub fn check<'a>(&self, overlay: impl Into<Overlay<'a>>) -> Result<(), Fault> {
+        let Overlay { region, after, labels } = overlay.into();
         let shape = self.masked.scan.volume.voxels.shape();
         let fits =
             (0..3).all(|axis| region.start[axis].checked_add(region.shape[axis]).is_some_and(|end| end <= shape[axis]));
@@ -125,9 +142,9 @@ impl<'scan> Encoder<'scan> {
     /// Writes the image with the tumor: a whole `.nii.gz`.
     ///
     /// # Errors
-    /// Where `out` fails. The candidate must have passed [`Encoder::check`].
-    pub fn write_image(&self, candidate: &Candidate, out: &mut dyn Write) -> io::Result<()> {
-        let Candidate { region, after, .. } = candidate;
+    /// Where `out` fails. The candidate or patch must have passed [`Encoder::check`].
+    pub fn write_image<'a>(&self, overlay: impl Into<Overlay<'a>>, out: &mut dyn Write) -> io::Result<()> {
+        let Overlay { region, after, .. } = overlay.into();
         match &self.masked.scan.volume.voxels {
             Voxels::I16(array) => {
                 let to_bytes = |hu: f32| (hu as i16).to_le_bytes();
@@ -137,14 +154,14 @@ impl<'scan> Encoder<'scan> {
                     &self.image_slabs,
                     array,
                     |hu| hu.to_le_bytes(),
-                    *region,
+                    region,
                     after,
                     to_bytes,
                 )
             }
             Voxels::F32(array) => {
                 let to_bytes = |hu: f32| hu.to_le_bytes();
-                self.write(out, &self.image_header, &self.image_slabs, array, to_bytes, *region, after, to_bytes)
+                self.write(out, &self.image_header, &self.image_slabs, array, to_bytes, region, after, to_bytes)
             }
         }
     }
@@ -153,11 +170,11 @@ impl<'scan> Encoder<'scan> {
     ///
     /// # Errors
     /// As for [`Encoder::write_image`].
-    pub fn write_label(&self, candidate: &Candidate, out: &mut dyn Write) -> io::Result<()> {
+    pub fn write_label<'a>(&self, overlay: impl Into<Overlay<'a>>, out: &mut dyn Write) -> io::Result<()> {
         let array = &self.masked.mask.labels;
         let to_bytes = |label: u8| [label];
-        let Candidate { region, labels, .. } = candidate;
-        self.write(out, &self.label_header, &self.label_slabs, array, to_bytes, *region, labels, to_bytes)
+        let Overlay { region, labels, .. } = overlay.into();
+        self.write(out, &self.label_header, &self.label_slabs, array, to_bytes, region, labels, to_bytes)
     }
 
     #[expect(clippy::too_many_arguments, reason = "the three files differ in each of them")]

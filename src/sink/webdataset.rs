@@ -4,16 +4,17 @@
 //! `KEY.json` and `KEY.label.nii.gz`, one after the other.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, Read, Write};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::shards::{self, ShardLayout, ShardWriter};
+use super::tar::TarWriter;
 use super::volume_files::DEFAULT_GZIP_LEVEL;
 use super::{Content, EpochStage, Layout, Sealed, StagedSample, check_gzip_level, check_name, pairs};
 use crate::error::{ConfigError, Result};
-use crate::record::{FileEntry, Placement, SplitGuard};
+use crate::record::{FileEntry, Placement, SampleRecord, SplitGuard};
 use crate::store::{Durable, canonical};
 
 /// Settings of a sink of kind `webdataset`.
@@ -59,6 +60,23 @@ impl WebDatasetSink {
     }
 }
 
+/// Writes the members of a sample: its row, and image and label with their lengths.
+///
+/// # Errors
+/// Where a length is wrong or the archive cannot be written.
+pub fn append_sample<W: Write>(
+    archive: &mut TarWriter<W>,
+    record: &SampleRecord,
+    image: (u64, &mut dyn Read),
+    label: (u64, &mut dyn Read),
+) -> io::Result<()> {
+    let key = record.sample_id;
+    let json = canonical::pretty(record).map_err(io::Error::other)?;
+    archive.append(&format!("{key}.image.nii.gz"), image.0, image.1)?;
+    archive.append(&format!("{key}.json"), json.len() as u64, &mut &json[..])?;
+    archive.append(&format!("{key}.label.nii.gz"), label.0, label.1)
+}
+
 impl Layout for WebDatasetSink {
     fn name(&self) -> &str {
         &self.name
@@ -77,21 +95,18 @@ impl Layout for WebDatasetSink {
         let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (index, StagedSample { record, .. }) in samples.iter().enumerate() {
             guard.admit(record.patient_key, record.split)?;
-            let bucket = shards::bucket(record.patient_key, self.config.buckets);
-            groups.entry(format!("{}-{bucket:03}", record.split)).or_default().push(index);
+            let label = shards::label(record.split, record.patient_key, self.config.buckets);
+            groups.entry(label).or_default().push(index);
         }
         let volumes = samples.iter().map(StagedSample::volumes).collect::<Result<Vec<_>>>()?;
         let mut writer = ShardWriter::new(stage, &self.name, samples.len());
         for (label, indices) in groups {
             writer.write(&label, &indices, samples, |archive, sample| {
-                let (key, record) = (sample.record.sample_id, &sample.record);
                 let Some(volumes) = &sample.volumes else { return Ok(()) };
-                let json = canonical::pretty(record).map_err(io::Error::other)?;
                 let mut image = shards::staged(stage.store, &volumes.image.path)?;
                 let mut label = shards::staged(stage.store, &volumes.label.path)?;
-                archive.append(&format!("{key}.image.nii.gz"), volumes.image.digest.bytes, &mut image)?;
-                archive.append(&format!("{key}.json"), json.len() as u64, &mut &json[..])?;
-                archive.append(&format!("{key}.label.nii.gz"), volumes.label.digest.bytes, &mut label)
+                let image = (volumes.image.digest.bytes, &mut image as &mut dyn Read);
+                append_sample(archive, &sample.record, image, (volumes.label.digest.bytes, &mut label))
             })?;
         }
         let (mut sealed, shards) = writer.finish(|index, shard, member| Placement {

@@ -1,7 +1,7 @@
 //! What a file system does, step by step: small enough that a test can stop it between any two steps.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// The operations of a file system, without any promise of durability except for [`Disk::sync`]. Names are relative,
@@ -16,6 +16,13 @@ pub trait Disk: Send + Sync {
 
     /// A file, to be read.
     fn open(&self, name: &str) -> io::Result<Box<dyn Read + Send>>;
+
+    /// A file, to be read from a byte on; a disk that can seek need not read what is before.
+    fn open_at(&self, name: &str, offset: u64) -> io::Result<Box<dyn Read + Send>> {
+        let mut file = self.open(name)?;
+        io::copy(&mut file.by_ref().take(offset), &mut io::sink())?;
+        Ok(file)
+    }
 
     /// Makes a file's content, or a folder's list of names, survive a loss of power.
     fn sync(&self, name: &str) -> io::Result<()>;
@@ -69,6 +76,15 @@ impl LocalDisk {
     fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
+
+    fn file(&self, name: &str) -> io::Result<File> {
+        let path = self.path(name);
+        // Linux opens a folder happily and fails at the first read.
+        if path.is_dir() {
+            return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder"));
+        }
+        File::open(path)
+    }
 }
 
 impl Disk for LocalDisk {
@@ -81,12 +97,13 @@ impl Disk for LocalDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn Read + Send>> {
-        let path = self.path(name);
-        // Linux opens a folder happily and fails at the first read.
-        if path.is_dir() {
-            return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder"));
-        }
-        Ok(Box::new(File::open(path)?))
+        Ok(Box::new(self.file(name)?))
+    }
+
+    fn open_at(&self, name: &str, offset: u64) -> io::Result<Box<dyn Read + Send>> {
+        let mut file = self.file(name)?;
+        file.seek(SeekFrom::Start(offset))?;
+        Ok(Box::new(file))
     }
 
     fn sync(&self, name: &str) -> io::Result<()> {

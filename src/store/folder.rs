@@ -176,6 +176,16 @@ impl Durable for Folder {
         }
     }
 
+    fn read_range(&self, name: &str, offset: u64, length: u64) -> Result<Option<Vec<u8>>> {
+        let file = match self.disk.open_at(name, offset) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(|e| self.failed("cannot read", name, e))?,
+        };
+        let mut bytes = Vec::new();
+        file.take(length).read_to_end(&mut bytes).map_err(|e| self.failed("cannot read", name, e))?;
+        Ok(Some(bytes))
+    }
+
     fn exists(&self, name: &str) -> Result<bool> {
         self.disk.exists(name).map_err(|e| self.failed("cannot look for", name, e))
     }
@@ -223,7 +233,9 @@ impl Durable for Folder {
         if self.digest(name)?.as_ref() == Some(&digest) {
             return self.disk.remove(&scratch).map_err(|e| self.failed("cannot remove", &scratch, e));
         }
-        self.disk.make_public(&scratch).map_err(|e| self.failed("cannot publish", &scratch, e))?;
+        if !is_private(name) {
+            self.disk.make_public(&scratch).map_err(|e| self.failed("cannot publish", &scratch, e))?;
+        }
         self.disk.sync(&scratch).map_err(|e| self.failed("cannot sync", &scratch, e))?;
         self.disk.rename(&scratch, name).map_err(|e| self.failed("cannot write", name, e))
     }
@@ -355,6 +367,7 @@ mod tests {
         let path = |name: &str| place.path().join("run").join(name);
         let mode = |name: &str| std::fs::metadata(path(name)).unwrap().permissions().mode() & 0o777;
         folder.create("private/000.jsonl", b"{}\n").unwrap();
+        folder.replace("private/pipeline.json", &mut |out| out.write_all(b"{}")).unwrap();
         folder
             .stage("staging/1/scan/file", &mut |out| {
                 // From the first byte.
@@ -369,7 +382,7 @@ mod tests {
         for folder in ["private", "staging", "staging/tmp", "staging/1", "staging/1/scan"] {
             assert_eq!(mode(folder), 0o700, "{folder}");
         }
-        for file in ["private/000.jsonl", "staging/1/scan/file"] {
+        for file in ["private/000.jsonl", "private/pipeline.json", "staging/1/scan/file"] {
             assert_eq!(mode(file), 0o600, "{file}");
         }
         // What is committed has the permissions of the run folder.
@@ -388,6 +401,16 @@ mod tests {
         let place = tempfile::NamedTempFile::new().unwrap();
         let error = Folder::local(place.path()).create("run.json", b"{}").unwrap_err();
         assert!(error.to_string().contains(&place.path().display().to_string()), "{error}");
+    }
+
+    #[test]
+    fn range_of_a_file_ends_where_the_file_does() {
+        let (_place, folder) = folder();
+        folder.create("data/file", b"0123456789").unwrap();
+        assert_eq!(folder.read_range("data/file", 3, 4).unwrap().unwrap(), b"3456");
+        assert_eq!(folder.read_range("data/file", 8, 4).unwrap().unwrap(), b"89");
+        assert_eq!(folder.read_range("data/file", 20, 4).unwrap().unwrap(), b"");
+        assert_eq!(folder.read_range("data/other", 0, 4).unwrap(), None);
     }
 
     #[test]

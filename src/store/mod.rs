@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 pub use disk::{Disk, LocalDisk};
 pub use folder::Folder;
 pub use lock::{FileLock, LockError, lock};
-pub use whole::write_whole;
+pub use whole::{UNFINISHED, write_named, write_whole};
 
 use crate::error::Result;
 
@@ -32,8 +32,9 @@ pub const STAGING: &str = "staging";
 /// Folders that hold paths of scans or unfinished work: for their owner only.
 pub const PRIVATE: [&str; 2] = [STAGING, "private"];
 
-/// Folders whose files can be made again from what is committed.
-pub const REPLACEABLE: [&str; 6] = ["layouts", "telemetry", "samples", "scans", "faults", "quality"];
+/// Folders whose files can be made again from what is committed, and the file that says where the pipeline is now.
+pub const REPLACEABLE: [&str; 7] =
+    ["layouts", "telemetry", "samples", "scans", "faults", "quality", "private/pipeline.json"];
 
 /// Length and content of a file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -160,6 +161,16 @@ pub trait Durable: Send + Sync {
         let Some(mut file) = self.open(name)? else { return Ok(None) };
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(|e| crate::error::Error::io("cannot read", self.place(name), e))?;
+        Ok(Some(bytes))
+    }
+
+    /// At most `length` bytes of a file from `offset` on, fewer where it ends before; `None` where there is no such file.
+    fn read_range(&self, name: &str, offset: u64, length: u64) -> Result<Option<Vec<u8>>> {
+        let Some(mut file) = self.open(name)? else { return Ok(None) };
+        let mut bytes = Vec::new();
+        std::io::copy(&mut file.by_ref().take(offset), &mut std::io::sink())
+            .and_then(|_| file.take(length).read_to_end(&mut bytes))
+            .map_err(|e| crate::error::Error::io("cannot read", self.place(name), e))?;
         Ok(Some(bytes))
     }
 

@@ -8,6 +8,7 @@ mod dataflow;
 mod dicom;
 mod dicom_files;
 mod evaluate;
+mod export;
 mod folder;
 mod for_loop;
 mod graph;

@@ -1,0 +1,205 @@
+//! `freetumor export`: a training set of some samples of a run folder, after the fact.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::print::printed;
+use super::run::at_least_one;
+use crate::error::{ConfigError, Error, Result};
+use crate::export::select::{SampleCondition, SelectionConfig};
+use crate::export::{ExportLayout, ExportOptions, ExportReport, export as export_samples};
+use crate::graph::Registry;
+use crate::record::GroupBy;
+use crate::record::parquet::SampleRow;
+use crate::run::RunFolder;
+use crate::sink::{DecathlonConfig, NnunetConfig, WebDatasetConfig};
+
+/// Threads where the command line does not say: each holds a scan.
+const MOST_DEFAULT_THREADS: usize = 4;
+
+/// Export samples of a run folder as a training set
+///
+/// Writes the samples that meet the conditions in the layout of nnU-Net, the decathlon (MONAI), WebDataset, or as patches, with the
+/// bytes that a sink of that kind writes. Whole volumes are made of scan and patch: every scan is read again and compared with its
+/// digest. Repeat the command to resume an export, or to add what the run has added since.
+#[derive(Args, Debug)]
+pub struct ExportArgs {
+    /// The run folder
+    pub run: PathBuf,
+    /// Folder to write to: a new or empty one, or that of an earlier export of the same
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+    /// What the trainer reads
+    #[arg(long, value_enum)]
+    pub layout: LayoutName,
+    /// Export only samples whose row meets this, such as 'organ = liver' or 'diameter_mm < 20'; several must all hold. Without a condition
+    /// on `verdict`, only accepted samples
+    #[arg(long = "where", value_name = "CONDITION")]
+    pub conditions: Vec<String>,
+    /// Export at most this many samples, those with the lowest ids
+    #[arg(long, value_name = "N")]
+    pub at_most: Option<usize>,
+    /// With --at-most: that many of each group of these columns, such as organ,size_class
+    #[arg(long, value_name = "COLUMNS", requires = "at_most")]
+    pub per: Option<String>,
+    /// As the run folder was after this commit, instead of the last
+    #[arg(long, value_name = "EPOCH")]
+    pub at: Option<u64>,
+    /// Graph file whose sources and masks read the scans, where they were moved since the run
+    #[arg(long, value_name = "FILE")]
+    pub pipeline: Option<PathBuf>,
+    /// Threads, each with a scan in memory [default: one a core, at most 4]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// nnU-Net's number of the data set [default: 900]
+    #[arg(long, value_name = "ID")]
+    pub dataset_id: Option<u32>,
+    /// The data set's name in the files that describe it [default: FreeTumor, or freetumor for shards]
+    #[arg(long, value_name = "NAME")]
+    pub dataset_name: Option<String>,
+    /// How hard volumes are compressed, 1 (fast) to 9 (small) [default: 2]
+    #[arg(long, value_name = "N")]
+    pub gzip_level: Option<u32>,
+    /// WebDataset: shards of each split in each epoch, at most [default: 4]
+    #[arg(long, value_name = "N")]
+    pub buckets: Option<u32>,
+    /// Print the summary as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A layout that can be exported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LayoutName {
+    /// `DatasetNNN_NAME` of nnU-Net, version 2
+    Nnunet,
+    /// dataset.json with lists, as MONAI reads it
+    Decathlon,
+    /// Tar shards of whole volumes
+    Webdataset,
+    /// Tar shards of patches; no scan is read
+    Patches,
+}
+
+impl ExportArgs {
+    /// The layout with its settings.
+    fn layout(&self) -> Result<ExportLayout> {
+        let name = self.dataset_name.clone();
+        let flags = [
+            ("--dataset-id", self.dataset_id.is_some(), self.layout == LayoutName::Nnunet),
+            ("--gzip-level", self.gzip_level.is_some(), self.layout != LayoutName::Patches),
+            ("--buckets", self.buckets.is_some(), self.layout == LayoutName::Webdataset),
+        ];
+        if let Some((flag, ..)) = flags.iter().find(|(_, given, has_effect)| *given && !has_effect) {
+            let layout = self.layout.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+            return Err(Error::new(format!("{flag} has no effect on --layout {layout}")));
+        }
+        let shards_name = || name.clone().unwrap_or_else(|| "freetumor".to_owned());
+        Ok(match self.layout {
+            LayoutName::Nnunet => {
+                let default = NnunetConfig::default();
+                ExportLayout::Nnunet(NnunetConfig {
+                    dataset_id: self.dataset_id.unwrap_or(default.dataset_id),
+                    dataset_name: name.unwrap_or(default.dataset_name),
+                    gzip_level: self.gzip_level.unwrap_or(default.gzip_level),
+                })
+            }
+            LayoutName::Decathlon => {
+                let default = DecathlonConfig::default();
+                ExportLayout::Decathlon(DecathlonConfig {
+                    dataset_name: name.unwrap_or(default.dataset_name),
+                    gzip_level: self.gzip_level.unwrap_or(default.gzip_level),
+                })
+            }
+            LayoutName::Webdataset => {
+                let default = WebDatasetConfig::default();
+                let config = WebDatasetConfig {
+                    buckets: self.buckets.unwrap_or(default.buckets),
+                    gzip_level: self.gzip_level.unwrap_or(default.gzip_level),
+                };
+                ExportLayout::Webdataset { name: shards_name(), config }
+            }
+            LayoutName::Patches => ExportLayout::Patches { name: shards_name() },
+        })
+    }
+
+    fn selection(&self) -> Result<SelectionConfig> {
+        let conditions = self
+            .conditions
+            .iter()
+            .map(|text| text.parse::<SampleCondition>().map_err(|error| misread(&format!("--where {text:?}"), error)));
+        let per = self.per.as_deref().map(|text| text.parse().map_err(|error| misread("--per", error)));
+        let at_most = self.at_most.map(|most| at_least_one("--at-most", most)).transpose()?;
+        Ok(SelectionConfig {
+            conditions: conditions.collect::<Result<_>>()?,
+            at_most,
+            per: per.transpose()?.unwrap_or_else(GroupBy::<SampleRow>::default),
+            at: self.at,
+        })
+    }
+}
+
+fn misread(flag: &str, error: ConfigError) -> Error {
+    let message = Error::new(format!("{flag}: {}", error.message));
+    match error.hint {
+        Some(hint) => message.with_hint(hint),
+        None => message,
+    }
+}
+
+/// Runs the command and returns its exit code: 1 where samples had to be left out.
+///
+/// # Errors
+/// What could not be exported at all.
+pub fn export(args: &ExportArgs, registry: &Registry, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<u8> {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let options = ExportOptions {
+        to: args.to.clone(),
+        layout: args.layout()?,
+        selection: args.selection()?,
+        pipeline: args.pipeline.clone(),
+        threads: at_least_one("--threads", args.threads.unwrap_or(cores.min(MOST_DEFAULT_THREADS)))?,
+    };
+    let run = RunFolder::open(&args.run)?;
+    let report = export_samples(&run, &options, registry)?;
+    printed(print_missing(&report, stderr))?;
+    let written = if args.json {
+        serde_json::to_writer_pretty(&mut *stdout, &report)
+            .map_err(std::io::Error::from)
+            .and_then(|()| writeln!(stdout))
+    } else {
+        print_summary(&report, stdout)
+    };
+    printed(written)?;
+    Ok(u8::from(!report.is_complete()))
+}
+
+/// What was asked for and could not be exported.
+fn print_missing(report: &ExportReport, out: &mut dyn Write) -> std::io::Result<()> {
+    for refusal in &report.refused {
+        let (scan_id, count) = (refusal.scan_id, refusal.samples.len());
+        writeln!(out, "error: scan {scan_id}: {} ({count} samples left out)", refusal.message)?;
+    }
+    let without = &report.without_patch;
+    if without.samples > 0 {
+        let names: Vec<String> = without.first.iter().map(ToString::to_string).collect();
+        let more = if without.samples > names.len() { ", …" } else { "" };
+        let (count, names) = (without.samples, names.join(", "));
+        writeln!(out, "error: {count} selected samples have no stored patch and are left out: {names}{more}")?;
+        writeln!(
+            out,
+            "hint: of rejected candidates only some keep their patch; select them with --where 'patch_length_bytes > 0'"
+        )?;
+    }
+    Ok(())
+}
+
+fn print_summary(report: &ExportReport, out: &mut dyn Write) -> std::io::Result<()> {
+    let folder = report.folder.display();
+    let splits: Vec<String> = report.splits.iter().map(|(split, count)| format!("{count} {split}")).collect();
+    writeln!(out, "{folder}: {} samples ({}) in {:.1} s", report.samples, splits.join(", "), report.seconds)?;
+    let (written, kept, bytes) = (report.written_files, report.kept_files, bytesize::ByteSize(report.bytes));
+    writeln!(out, "  {written} files written, {kept} kept, {bytes} together; {} scans read", report.scans_read)
+}

@@ -1,0 +1,97 @@
+//! An image and a label a sample, in the layouts of nnU-Net and the decathlon.
+
+use std::collections::BTreeMap;
+
+use super::scans::ScanReader;
+use super::select::Selected;
+use super::target::{Done, Target};
+use super::{ExportReport, Job, Refusal, parallel};
+use crate::error::{Error, Result};
+use crate::id::ScanId;
+use crate::record::Split;
+use crate::sink::pairs::{Described, Pair, PairLayout};
+use crate::store::Fill;
+use crate::store::canonical::Take;
+
+/// What came of the samples of one scan.
+#[derive(Default)]
+struct ScanFiles {
+    written: Vec<Done>,
+    kept: Vec<Done>,
+    refused: Vec<Refusal>,
+    was_read: bool,
+}
+
+/// Writes the files of all samples, scan by scan, and at last what describes them.
+pub(super) fn write(
+    job: &Job<'_>,
+    target: &Target,
+    layout: &dyn PairLayout,
+    reader: &ScanReader,
+) -> Result<ExportReport> {
+    let root = layout.folder();
+    let below_root = |name: &str| format!("{root}/{name}").trim_start_matches('/').to_owned();
+    let mut scans: BTreeMap<ScanId, Vec<&Selected>> = BTreeMap::new();
+    for sample in job.samples {
+        scans.entry(sample.record.scan_id).or_default().push(sample);
+    }
+    let scans: Vec<Vec<&Selected>> = scans.into_values().collect();
+    let all = parallel::each(&scans, job.threads, |samples| {
+        let mut files = ScanFiles::default();
+        let mut missing = Vec::new();
+        for &sample in samples {
+            match target.kept(&sample.record.sample_id.to_string())? {
+                Some(done) => files.kept.push(done.clone()),
+                None => missing.push(sample),
+            }
+        }
+        files.was_read = !missing.is_empty();
+        files.refused = reader.each_volume(job.run, &missing, layout.gzip_level(), &mut |sample, encoder, patch| {
+            let places = layout.places(sample.record.sample_id, sample.record.split);
+            let [image, label] = places.map(|(folder, name)| below_root(&format!("{folder}/{name}")));
+            let image = target.write(&image, &mut |out| encoder.write_image(patch, out))?;
+            let label = target.write(&label, &mut |out| encoder.write_label(patch, out))?;
+            let key = sample.record.sample_id.to_string();
+            let done = Done { key, files: vec![image, label], members: Vec::new() };
+            target.record(&done)?;
+            files.written.push(done);
+            Ok(())
+        })?;
+        Ok(files)
+    })?;
+    let (mut report, mut done) = (ExportReport::default(), Vec::new());
+    for files in all {
+        report.scans_read += usize::from(files.was_read);
+        report.refused.extend(files.refused);
+        files.written.iter().for_each(|done| report.add_files(done, false));
+        files.kept.iter().for_each(|done| report.add_files(done, true));
+        done.extend(files.written.into_iter().chain(files.kept));
+    }
+    done.sort_by(|a, b| a.key.cmp(&b.key));
+    let pairs = pairs_of(job.samples, &done)?;
+    pairs.iter().for_each(|pair| report.add_sample(pair.split));
+    let test = pairs.iter().filter(|pair| pair.split == Split::Test).count();
+    let write = |name: &str, fill: Fill<'_>| target.write(&below_root(name), fill).map(drop);
+    let each = |take: Take<'_, Pair>| pairs.iter().cloned().try_for_each(take);
+    let training = pairs.len() - test;
+    layout.describe(&Described { write: &write, each: &each, organs: reader.organs(), training, test })?;
+    target.finish(&done)?;
+    Ok(report)
+}
+
+/// The samples that are done, by epoch and then by id; `samples` and `done` are sorted by id.
+fn pairs_of(samples: &[Selected], done: &[Done]) -> Result<Vec<Pair>> {
+    let by_id = |key: &str| samples.binary_search_by(|sample| sample.record.sample_id.to_string().as_str().cmp(key));
+    let pair = |done: &Done| {
+        let (Ok(at), [image, label]) = (by_id(&done.key), &done.files[..]) else {
+            return Err(Error::new(format!("the journal of the export has an unexpected line on `{}`", done.key)));
+        };
+        let record = &samples[at].record;
+        let (image, label) = (image.digest.clone(), label.digest.clone());
+        let (sample_id, patient_key, split) = (record.sample_id, record.patient_key, record.split);
+        Ok((record.epoch, Pair { sample_id, patient_key, split, image, label }))
+    };
+    let mut pairs = done.iter().map(pair).collect::<Result<Vec<_>>>()?;
+    pairs.sort();
+    Ok(pairs.into_iter().map(|(_, pair)| pair).collect())
+}

@@ -1,0 +1,185 @@
+//! Tar shards by epoch, split and bucket of patients, with an index for each split: whole volumes or patches.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::Path;
+
+use super::scans::{ScanReader, patch_bytes, read_patch};
+use super::select::Selected;
+use super::target::{Done, Target};
+use super::{ExportReport, Job, Refusal, parallel};
+use crate::error::{Error, Result};
+use crate::id::{PatientKey, SampleId, ScanId};
+use crate::record::Split;
+use crate::sink::shards::{Shard, describe, file_name, label, write_members};
+use crate::sink::tar::TarWriter;
+use crate::sink::{BUCKETS, PATCHES, WebDatasetConfig, append_sample};
+use crate::store::Fill;
+use crate::store::canonical::Take;
+
+/// The samples of a shard: those of some patients' scans, all of one epoch and split.
+struct ShardSamples<'a> {
+    epoch: u64,
+    label: String,
+    split: Split,
+    /// Sorted by id.
+    samples: Vec<&'a Selected>,
+}
+
+impl ShardSamples<'_> {
+    fn key(&self) -> String {
+        format!("{}-{}", self.epoch, self.label)
+    }
+}
+
+/// What came of one shard.
+struct ShardFile {
+    /// Nothing where all its samples were refused.
+    done: Option<Done>,
+    was_kept: bool,
+    scans_read: usize,
+    refused: Vec<Refusal>,
+}
+
+type Archive<'a> = TarWriter<&'a mut dyn Write>;
+
+/// Exports shards of whole volumes.
+pub(super) fn write_volumes(
+    job: &Job<'_>,
+    target: &Target,
+    name: &str,
+    config: &WebDatasetConfig,
+    reader: &ScanReader,
+) -> Result<ExportReport> {
+    write(job, target, name, config.buckets, &|shard| {
+        let scratch = target.scratch()?;
+        let mut by_scan: BTreeMap<ScanId, Vec<&Selected>> = BTreeMap::new();
+        for &sample in &shard.samples {
+            by_scan.entry(sample.record.scan_id).or_default().push(sample);
+        }
+        let file = |id: SampleId, kind: &str| scratch.path().join(format!("{id}.{kind}"));
+        let (mut made, mut refused) = (Vec::new(), Vec::new());
+        let scans_read = by_scan.len();
+        for samples in by_scan.into_values() {
+            refused.extend(reader.each_volume(
+                job.run,
+                &samples,
+                config.gzip_level,
+                &mut |sample, encoder, patch| {
+                    let id = sample.record.sample_id;
+                    write_file(&file(id, "image"), |out| encoder.write_image(patch, out))?;
+                    write_file(&file(id, "label"), |out| encoder.write_label(patch, out))?;
+                    made.push(id);
+                    Ok(())
+                },
+            )?);
+        }
+        made.sort_unstable();
+        let samples = shard.samples.iter().copied();
+        let samples: Vec<_> = samples.filter(|sample| made.binary_search(&sample.record.sample_id).is_ok()).collect();
+        let done = write_shard(target, name, shard, &samples, |archive, sample| {
+            let open = |kind| File::open(file(sample.record.sample_id, kind));
+            let (mut image, mut label) = (open("image")?, open("label")?);
+            let lengths = (image.metadata()?.len(), label.metadata()?.len());
+            append_sample(archive, &sample.record, (lengths.0, &mut image), (lengths.1, &mut label))
+        })?;
+        Ok(ShardFile { done, was_kept: false, scans_read, refused })
+    })
+}
+
+/// Exports shards of patches; no scan is read.
+pub(super) fn write_patches(job: &Job<'_>, target: &Target, name: &str) -> Result<ExportReport> {
+    write(job, target, name, BUCKETS, &|shard| {
+        let done = write_shard(target, PATCHES, shard, &shard.samples, |archive, sample| {
+            // Decoded first: a patch is exported whole or not at all.
+            let patch = read_patch(job.run, sample).and_then(|_| patch_bytes(job.run, sample));
+            let patch = patch.map_err(io::Error::other)?;
+            archive.append_part(patch.len() as u64, &mut &patch[..])
+        })?;
+        Ok(ShardFile { done, was_kept: false, scans_read: 0, refused: Vec::new() })
+    })
+}
+
+/// Exports all shards, `make` those that are not there already, and at last their indexes.
+fn write(
+    job: &Job<'_>,
+    target: &Target,
+    name: &str,
+    buckets: u32,
+    make: &(dyn Fn(&ShardSamples<'_>) -> Result<ShardFile> + Sync),
+) -> Result<ExportReport> {
+    let mut shards: BTreeMap<(u64, String), ShardSamples<'_>> = BTreeMap::new();
+    for sample in job.samples {
+        let (epoch, split) = (sample.record.epoch, sample.record.split);
+        let label = label(split, sample.record.patient_key, buckets);
+        let shard = shards.entry((epoch, label.clone()));
+        shard.or_insert_with(|| ShardSamples { epoch, label, split, samples: Vec::new() }).samples.push(sample);
+    }
+    let shards: Vec<ShardSamples<'_>> = shards.into_values().collect();
+    let files = parallel::each(&shards, job.threads, |shard| {
+        let ids = shard.samples.iter().map(|sample| sample.record.sample_id);
+        // One that was written without samples that were refused is made again.
+        let kept = target.kept(&shard.key())?.filter(|done| done.members.iter().map(|member| member.key).eq(ids));
+        match kept {
+            Some(done) => {
+                Ok(ShardFile { done: Some(done.clone()), was_kept: true, scans_read: 0, refused: Vec::new() })
+            }
+            None => make(shard),
+        }
+    })?;
+    let (mut report, mut done, mut listed) = (ExportReport::default(), Vec::new(), Vec::new());
+    for (shard, file) in shards.iter().zip(files) {
+        report.scans_read += file.scans_read;
+        report.refused.extend(file.refused);
+        let Some(of_shard) = file.done else { continue };
+        report.add_files(&of_shard, file.was_kept);
+        of_shard.members.iter().for_each(|_| report.add_sample(shard.split));
+        listed.push(listed_shard(shard.split, &of_shard)?);
+        done.push(of_shard);
+    }
+    listed.sort_by(|a: &Shard, b| a.file().cmp(b.file()));
+    let write = |name: &str, fill: Fill<'_>| target.write(name, fill).map(drop);
+    describe(name, &write, &|take: Take<'_, Shard>| listed.iter().cloned().try_for_each(take))?;
+    target.finish(&done)?;
+    Ok(report)
+}
+
+/// Writes and records one shard; nothing where it has no samples. `table` is part of its file's name.
+fn write_shard(
+    target: &Target,
+    table: &str,
+    shard: &ShardSamples<'_>,
+    samples: &[&Selected],
+    append: impl Fn(&mut Archive<'_>, &Selected) -> io::Result<()>,
+) -> Result<Option<Done>> {
+    if samples.is_empty() {
+        return Ok(None);
+    }
+    let records = samples.iter().map(|sample| &sample.record).enumerate();
+    let keys: Vec<(usize, SampleId, PatientKey)> =
+        records.map(|(index, record)| (index, record.sample_id, record.patient_key)).collect();
+    let fill = |out: &mut dyn Write| write_members(out, &keys, |archive, index| append(archive, samples[index]));
+    let name = |digest: &crate::store::FileDigest| file_name(shard.epoch, table, &shard.label, &digest.sha256);
+    let (file, members) = target.write_named(shard.split.name(), fill, name)?;
+    let done = Done { key: shard.key(), files: vec![file], members };
+    target.record(&done)?;
+    Ok(Some(done))
+}
+
+fn listed_shard(split: Split, done: &Done) -> Result<Shard> {
+    let [file] = &done.files[..] else {
+        return Err(Error::new(format!("the journal of the export has an unexpected line on `{}`", done.key)));
+    };
+    let (path, digest) = (file.path.clone(), file.digest.clone());
+    Ok(Shard { path, split, bytes: digest.bytes, sha256: digest.sha256, samples: done.members.clone() })
+}
+
+fn write_file(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    let write = || {
+        let mut out = io::BufWriter::new(File::create(path)?);
+        fill(&mut out)?;
+        out.flush()
+    };
+    write().map_err(|e| Error::io("cannot write", path, e))
+}

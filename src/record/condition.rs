@@ -1,0 +1,343 @@
+//! Conditions on the columns of a table, as `freetumor export --where` takes them, and groups of rows by columns.
+//!
+//! The grammar is that of a quality test's conditions ([`crate::filter::Condition`]), extended to every column of text or numbers and
+//! by `=` and `!=`:
+//!
+//! ```
+//! use freetumor::record::ColumnCondition;
+//! use freetumor::record::parquet::SampleRow;
+//!
+//! let condition: ColumnCondition<SampleRow> = "diameter_mm<1.5e1 mm".parse()?;
+//! assert_eq!(condition.to_string(), "diameter_mm < 15");
+//! let condition: ColumnCondition<SampleRow> = "organ = 'liver'".parse()?;
+//! assert_eq!(condition.to_string(), "organ = liver");
+//!
+//! let error = "organs = liver".parse::<ColumnCondition<SampleRow>>().unwrap_err();
+//! assert_eq!(error.hint.as_deref(), Some("did you mean `organ`?"));
+//! # Ok::<(), freetumor::error::ConfigError>(())
+//! ```
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::column::{ColumnType, Descriptor, Value};
+use super::parquet::Row;
+use crate::error::ConfigError;
+use crate::filter::{Comparison, Condition, parse_threshold};
+use crate::score::Score;
+use crate::suggest::did_you_mean;
+
+const FORM: &str = "write a column, an operator and a value: `organ = liver`, `diameter_mm < 20`";
+
+/// How a value of a column is compared to the value of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relation {
+    /// `=`
+    Equal,
+    /// `!=`
+    NotEqual,
+    /// A bound on a number.
+    Bound(Comparison),
+}
+
+impl Relation {
+    /// The sign.
+    pub fn sign(self) -> &'static str {
+        match self {
+            Self::Equal => "=",
+            Self::NotEqual => "!=",
+            Self::Bound(comparison) => comparison.sign(),
+        }
+    }
+
+    fn at_start_of(text: &str) -> Option<Self> {
+        if text.starts_with('=') {
+            return Some(Self::Equal);
+        }
+        if text.starts_with("!=") {
+            return Some(Self::NotEqual);
+        }
+        Comparison::at_start_of(text).map(Self::Bound)
+    }
+}
+
+/// A condition on one column of rows of type `R`. Its text gives it back.
+pub struct ColumnCondition<R> {
+    descriptor: Descriptor<R>,
+    relation: Relation,
+    operand: Value,
+}
+
+impl<R: Row> ColumnCondition<R> {
+    /// The name of the column.
+    pub fn column(&self) -> &'static str {
+        self.descriptor.column.name
+    }
+
+    /// Whether a row has a value in the column that meets the condition. A row without a value meets none, not even `!=`.
+    pub fn holds(&self, row: &R) -> bool {
+        match (self.descriptor.value(row), &self.operand) {
+            (Some(Value::Text(value)), Value::Text(operand)) => match self.relation {
+                Relation::Equal => value == *operand,
+                Relation::NotEqual => value != *operand,
+                Relation::Bound(_) => false,
+            },
+            (Some(Value::Number(value)), &Value::Number(operand)) => match self.relation {
+                Relation::Equal => value == operand,
+                Relation::NotEqual => value != operand,
+                Relation::Bound(comparison) => comparison.holds(value, operand),
+            },
+            _ => false,
+        }
+    }
+}
+
+impl<R: Row> FromStr for ColumnCondition<R> {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let wrong = |message: String| ConfigError::new("", message).with_hint(FORM);
+        let Some(at) = text.find(['<', '>', '=', '!']) else {
+            let signs = "`=`, `!=`, `<`, `<=`, `>`, `>=`";
+            return Err(wrong(format!("expected one of {signs} in the condition, got `{text}`")));
+        };
+        let (name, rest) = (text[..at].trim(), &text[at..]);
+        let Some(relation) = Relation::at_start_of(rest) else {
+            return Err(wrong(format!("expected an operator in the condition, got `{text}`")));
+        };
+        let written = &rest[relation.sign().len()..];
+        if relation == Relation::Equal && written.starts_with(['=', '<', '>', '!']) {
+            let sign: String = rest.chars().take_while(|c| "=<>!".contains(*c)).collect();
+            return Err(wrong(format!("expected an operator in the condition, got `{sign}`")));
+        }
+        let descriptor = column::<R>(name)?;
+        let column = descriptor.column;
+        if column.kind != ColumnType::Text {
+            let operand = match (relation, Score::from_name(column.name)) {
+                // It knows which bounds no score can meet.
+                (Relation::Bound(_), Some(_)) => text.parse::<Condition>()?.threshold,
+                _ => parse_threshold([column.name, column.unit], relation.sign(), written, FORM)?,
+            };
+            return Ok(Self { descriptor, relation, operand: Value::Number(operand) });
+        }
+        if let Relation::Bound(comparison) = relation {
+            let (sign, name) = (comparison.sign(), column.name);
+            let message = format!("{name} is text, which is compared with `=` or `!=`, got `{sign}`");
+            return Err(ConfigError::new("", message));
+        }
+        let operand = parse_text(written.trim()).map_err(wrong)?;
+        Ok(Self { descriptor, relation, operand: Value::Text(operand) })
+    }
+}
+
+/// A text with or without quotes: `"…"` with the escapes of JSON, `'…'` as it is.
+fn parse_text(written: &str) -> Result<String, String> {
+    let unclosed = || format!("expected a text with a closing quote, got `{written}`");
+    match written.chars().next() {
+        None => Err("expected a text behind the operator, got nothing".to_owned()),
+        Some('"') => serde_json::from_str(written).map_err(|_| unclosed()),
+        Some('\'') => {
+            let inner = written[1..].strip_suffix('\'').filter(|inner| !inner.contains('\''));
+            inner.map(str::to_owned).ok_or_else(unclosed)
+        }
+        Some(_) => Ok(written.to_owned()),
+    }
+}
+
+impl<R> fmt::Display for ColumnCondition<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} ", self.descriptor.column.name, self.relation.sign())?;
+        let is_plain = |text: &str| {
+            !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.'))
+        };
+        match &self.operand {
+            Value::Number(number) => write!(f, "{number}"),
+            Value::Text(text) if is_plain(text) => f.write_str(text),
+            Value::Text(text) => f.write_str(&serde_json::to_string(text).map_err(|_| fmt::Error)?),
+        }
+    }
+}
+
+impl<R> fmt::Debug for ColumnCondition<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ColumnCondition({self})")
+    }
+}
+
+impl<R> PartialEq for ColumnCondition<R> {
+    fn eq(&self, other: &Self) -> bool {
+        let name = |condition: &Self| condition.descriptor.column.name;
+        name(self) == name(other) && self.relation == other.relation && self.operand == other.operand
+    }
+}
+
+/// Columns by whose values rows are grouped, such as `organ,size_class`.
+pub struct GroupBy<R>(Vec<Descriptor<R>>);
+
+impl<R: Row> GroupBy<R> {
+    /// The group of a row: the text of its value in each column.
+    pub fn group(&self, row: &R) -> Vec<Option<String>> {
+        let text = |value| match value {
+            Value::Text(text) => text,
+            Value::Number(number) => number.to_string(),
+        };
+        self.0.iter().map(|descriptor| descriptor.value(row).map(text)).collect()
+    }
+}
+
+impl<R> Default for GroupBy<R> {
+    /// All rows in one group.
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<R: Row> FromStr for GroupBy<R> {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        text.split(',').map(|name| column(name.trim())).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl<R> fmt::Display for GroupBy<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.0.iter().map(|descriptor| descriptor.column.name).collect();
+        f.write_str(&names.join(","))
+    }
+}
+
+impl<R> fmt::Debug for GroupBy<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GroupBy({self})")
+    }
+}
+
+/// The column of text or numbers of that name.
+fn column<R: Row>(name: &str) -> Result<Descriptor<R>, ConfigError> {
+    let has_value = |descriptor: &Descriptor<R>| {
+        !matches!(descriptor.column.kind, ColumnType::Organs | ColumnType::Stages | ColumnType::Flag)
+    };
+    let mut descriptors = R::descriptors();
+    let table = R::TABLE.name();
+    let Some(at) = descriptors.iter().position(|descriptor| descriptor.column.name == name) else {
+        let names = || descriptors.iter().filter(|d| has_value(d)).map(|d| d.column.name);
+        let hint = if name.is_empty() || name.parse::<f64>().is_ok() {
+            FORM.to_owned()
+        } else {
+            let all = || format!("its columns are {}", names().collect::<Vec<_>>().join(", "));
+            did_you_mean(name, names()).unwrap_or_else(all)
+        };
+        return Err(ConfigError::new("", format!("expected a column of `{table}`, got `{name}`")).with_hint(hint));
+    };
+    if !has_value(&descriptors[at]) {
+        let message = format!("expected a column of text or numbers, `{name}` of `{table}` is a list");
+        return Err(ConfigError::new("", message));
+    }
+    Ok(descriptors.swap_remove(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::record::parquet::SampleRow;
+
+    type SampleCondition = ColumnCondition<SampleRow>;
+
+    fn row() -> SampleRow {
+        let mut row = SampleRow::empty();
+        row.record.organ = "liver".into();
+        row.record.epoch = 3;
+        row.record.scores.set(Score::DeltaHu, -20.0);
+        row
+    }
+
+    fn refused(text: &str) -> (String, String) {
+        let error = text.parse::<SampleCondition>().expect_err(text);
+        (error.message, error.hint.unwrap_or_default())
+    }
+
+    #[test]
+    fn conditions_hold_for_texts_numbers_and_never_for_absent_values() {
+        for (text, expected) in [
+            ("organ = liver", true),
+            ("organ=\"liver\"", true),
+            ("organ = ' liver'", false),
+            ("organ != liver", false),
+            ("organ != kidney", true),
+            ("verdict = accepted", true),
+            ("epoch = 3", true),
+            ("epoch != 3", false),
+            ("epoch >= 3", true),
+            ("delta_hu < -10 HU", true),
+            ("delta_hu > -10", false),
+            ("cnr != 1", false),
+            ("reason != no_site", false),
+            ("size_class = small", false),
+        ] {
+            assert_eq!(text.parse::<SampleCondition>().unwrap().holds(&row()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn refusals_name_what_was_expected_and_what_came() {
+        assert_eq!(
+            refused("organ liver").0,
+            "expected one of `=`, `!=`, `<`, `<=`, `>`, `>=` in the condition, got `organ liver`"
+        );
+        assert_eq!(refused("organs = liver").1, "did you mean `organ`?");
+        assert!(refused("colour = blue").1.starts_with("its columns are sample_id, scan_id"));
+        assert_eq!(refused("organ < liver").0, "organ is text, which is compared with `=` or `!=`, got `<`");
+        assert_eq!(refused("organ == liver").0, "expected an operator in the condition, got `==`");
+        assert_eq!(refused("organ ! liver").1, FORM);
+        assert_eq!(refused("organ = \"liver").0, "expected a text with a closing quote, got `\"liver`");
+        assert_eq!(refused("organ =").0, "expected a text behind the operator, got nothing");
+        assert_eq!(refused("epoch = late").0, "expected a number after `=`, got `late`");
+        assert_eq!(refused("diameter_mm < 2 cm").0, "diameter_mm is in mm, got `cm`");
+        assert_eq!(
+            refused("score_stages = a").0,
+            "expected a column of text or numbers, `score_stages` of `samples` is a list"
+        );
+        assert_eq!(refused("found_fraction > 70").1, "shares are not percent: `found_fraction > 0.7`");
+        assert_eq!(refused("7 < epoch").1, FORM);
+    }
+
+    #[test]
+    fn groups_follow_columns_in_their_order() {
+        let groups: GroupBy<SampleRow> = "epoch, organ,size_class".parse().unwrap();
+        assert_eq!(groups.group(&row()), [Some("3".into()), Some("liver".into()), None]);
+        assert_eq!(groups.to_string(), "epoch,organ,size_class");
+        assert_eq!(GroupBy::default().group(&row()), Vec::<Option<String>>::new());
+        assert_eq!("size".parse::<GroupBy<SampleRow>>().unwrap_err().hint.unwrap(), "did you mean `size_class`?");
+    }
+
+    proptest! {
+        #[test]
+        fn text_of_a_condition_on_text_gives_it_back(operand in "\\PC{0,12}", equal in any::<bool>()) {
+            let relation = if equal { Relation::Equal } else { Relation::NotEqual };
+            let condition =
+                SampleCondition { descriptor: column("organ").unwrap(), relation, operand: Value::Text(operand) };
+            prop_assert_eq!(condition.to_string().parse::<SampleCondition>().unwrap(), condition);
+        }
+
+        #[test]
+        fn text_of_a_condition_on_numbers_gives_it_back(
+            name in prop::sample::select(&["epoch", "seed", "variant", "diameter_mm", "site_right_mm", "patch_length_bytes"]),
+            sign in prop::sample::select(&["=", "!=", "<", "<=", ">", ">="]),
+            number in prop_oneof![prop::num::f64::NORMAL | prop::num::f64::ZERO, -1e6..1e6f64],
+        ) {
+            let condition = format!("{name}{sign} {number:e}").parse::<SampleCondition>().unwrap();
+            prop_assert_eq!(&condition.operand, &Value::Number(number + 0.0));
+            prop_assert_eq!(condition.to_string().parse::<SampleCondition>().unwrap(), condition);
+        }
+
+        #[test]
+        fn arbitrary_text_does_not_panic(text in "\\PC*", tail in "(organ|cnr|epoch) ?[<>=!]{1,2}['\" ]?\\PC{0,8}") {
+            let _ = text.parse::<SampleCondition>();
+            let _ = tail.parse::<SampleCondition>();
+            let _ = text.parse::<GroupBy<SampleRow>>();
+        }
+    }
+}

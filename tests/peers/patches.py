@@ -1,0 +1,68 @@
+"""Compares the volumes that examples/read_patches.py makes of scans and patches with those that `freetumor export` makes, voxel for
+voxel: from the patches of the run itself and from exported ones.
+
+    pip install nibabel numpy
+    python tests/peers/patches.py RUN [FREETUMOR]
+
+RUN is what `freetumor run` wrote of NIfTI scans with label files beside them (others are counted and passed over). FREETUMOR is the
+command, `freetumor` unless given. Exit code 0 means that every volume was equal.
+"""
+
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import nibabel
+import numpy as np
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "examples"))
+import read_patches
+
+
+def voxels(path):
+    return np.asanyarray(nibabel.load(path).dataobj)
+
+
+def merged(source, label, box):
+    """The merged labels of a whole scan: the map from ids of the label file is read off the exported label outside the tumor's box."""
+    outside = np.ones(source.shape, bool)
+    outside[box] = False
+    pairs = np.unique(np.stack([source[outside], label[outside]]), axis=1)
+    assert len(set(pairs[0])) == pairs.shape[1], "one id of the label file has two merged ids"
+    table = np.zeros(int(source.max()) + 1, np.uint8)
+    table[pairs[0]] = pairs[1]
+    return table[source]
+
+
+def main():
+    run = pathlib.Path(sys.argv[1])
+    command = sys.argv[2] if len(sys.argv) > 2 else "freetumor"
+    places = read_patches.scans(run)
+    compared = passed = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = {layout: pathlib.Path(scratch) / layout for layout in ("patches", "decathlon")}
+        for layout, folder in folders.items():
+            subprocess.run([command, "export", run, "--to", folder, "--layout", layout], check=True)
+        for split, part in (("train", "Tr"), ("validation", "Tr"), ("test", "Ts")):
+            for sample in read_patches.patches(folders["patches"], split):
+                patch = read_patches.read(*sample)
+                place = places.get(patch[0]["scan_id"])
+                beside = place and place.parent / "labels.nii.gz"
+                if not beside or not beside.exists():
+                    passed += 1
+                    continue
+                image = voxels(folders["decathlon"] / f"images{part}" / f"{sample[3]}.nii.gz")
+                label = voxels(folders["decathlon"] / f"labels{part}" / f"{sample[3]}.nii.gz")
+                box = tuple(slice(a, a + n) for a, n in zip(patch[0]["origin_voxel"], patch[0]["shape_voxels"]))
+                hu, labels = read_patches.paste(patch, voxels(place), merged(voxels(beside), label, box))
+                np.testing.assert_array_equal(hu, image)
+                np.testing.assert_array_equal(labels, label)
+                assert (labels[box] != 0).any() and (hu != voxels(place)).any(), "a tumor changes something"
+                compared += 1
+    print(f"{compared} volumes are equal voxel for voxel, {passed} are of other scans")
+    return 0 if compared else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
