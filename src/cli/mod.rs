@@ -18,7 +18,6 @@ pub mod train;
 pub mod validate;
 
 use std::io::{IsTerminal, Write, stderr, stdout};
-use std::path::Path;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};

@@ -1,13 +1,16 @@
 //! `--kernel-class`, from outside: which bits networks have in a class, and which classes are refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use candle_core::{Device, Tensor};
+use freetumor::id::SampleId;
 use freetumor::nn::fill;
 use freetumor::nn::network::{Config, Model};
 use freetumor::nn::weights::read;
+use freetumor::record::parquet::{SampleRow, read_part};
+use freetumor::run::RunFolder;
 use freetumor::simd::Class;
 use sha2::{Digest, Sha256};
 
@@ -51,14 +54,14 @@ impl Network {
 
 fn digest(values: &[f32]) -> String {
     let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_bits().to_le_bytes()).collect();
-    Sha256::digest(bytes).iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(&Sha256::digest(bytes)[..8])
 }
 
 fn farthest(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
-/// The digests are those of a processor without AVX: `qemu-x86_64 -cpu Nehalem freetumor infer …` without the flag.
+/// The digests are those of `--kernel-class portable` on a processor with AVX2.
 #[test]
 fn networks_in_the_portable_class_have_the_same_bits_on_every_processor() {
     let unet = Network::new("unet3d", &Config { width: 16, ..config(Model::UNet3D, 16, 3) }, 16);
@@ -92,4 +95,67 @@ fn a_class_that_the_processor_lacks_is_refused_before_anything_is_computed() {
     let stderr = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.code(), Some(2));
     assert!(stderr.contains("[possible values: portable, avx2, avx512]"), "{stderr}");
+}
+
+/// Runs the quickstart into `out`, up to `limit` new scans.
+fn quickstart(class: Option<&str>, limit: &str, out: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_freetumor"));
+    command.args(class.map(|class| ["--kernel-class", class]).into_iter().flatten());
+    let pipeline = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/quickstart.toml");
+    command.arg("run").arg(pipeline).args(["--set", "pipeline.epoch_scans=1", "--limit", limit]);
+    command.arg("--out").arg(out).env("FREETUMOR_PATIENT_KEY", "secret of a test").output().unwrap()
+}
+
+fn rows(out: &Path) -> Vec<SampleRow> {
+    let run = RunFolder::open(out).unwrap();
+    let files = run.files("samples", None).unwrap();
+    let parts = files.iter().flat_map(|file| read_part::<SampleRow>(run.verified(file).unwrap()).unwrap());
+    let mut rows: Vec<SampleRow> = parts.collect();
+    rows.sort_by_key(|row| row.record.sample_id);
+    rows
+}
+
+#[test]
+fn a_run_goes_on_in_the_class_that_its_folder_records() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let run = |class: Option<&str>, limit: &str, name: &str| {
+        let ended = quickstart(class, limit, &path(name));
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    };
+    run(Some("portable"), "2", "whole");
+    run(Some("portable"), "1", "parts");
+    run(None, "1", "parts");
+    let recorded = std::fs::read_to_string(path("parts").join("run.json")).unwrap();
+    assert!(recorded.contains("\"kernel_class\": \"portable\""), "{recorded}");
+    assert!(rows(&path("parts")) == rows(&path("whole")), "rows differ");
+
+    // Another class makes other candidate ids where the processor has one: of a network, the class decides the last bits.
+    if Class::detect() != Class::Portable {
+        run(None, "1", "widest");
+        let ids = |name: &str, with_networks: bool| -> BTreeSet<SampleId> {
+            let rows = rows(&path(name)).into_iter().filter(|row| (row.record.stage == "generated") == with_networks);
+            rows.map(|row| row.record.sample_id).collect()
+        };
+        assert!(!ids("widest", true).is_empty() && ids("widest", true).is_disjoint(&ids("whole", true)));
+        assert!(!ids("widest", false).is_empty() && ids("widest", false).is_subset(&ids("whole", false)));
+        let ended = quickstart(Some(Class::detect().name()), "1", &path("parts"));
+        assert_eq!(ended.status.code(), Some(2));
+        let stderr = String::from_utf8_lossy(&ended.stderr);
+        assert!(stderr.contains("was begun in the kernel class portable"), "{stderr}");
+    }
+}
+
+#[test]
+fn a_folder_of_a_class_that_the_processor_lacks_is_refused() {
+    let Some(lacking) = Class::ALL.into_iter().find(|class| !Class::available().contains(class)) else {
+        eprintln!("skipped: this processor has every kernel class");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("run.json"), format!("{{\"kernel_class\": \"{lacking}\"}}")).unwrap();
+    let ended = quickstart(None, "1", folder.path());
+    let stderr = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains(&format!("was begun in the kernel class {lacking}: this processor lacks the kernel class")), "{stderr}");
 }
