@@ -27,9 +27,9 @@
 //! The networks of the paper live in [`nn`], which knows nothing of CT: operators on candle with kernels of our own, a 3-D U-Net,
 //! Swin UNETR, their weights and sliding windows. [`inference`] is how they look at scans: which windows, on which grid, by which device.
 //!
-//! [`train`] teaches them: a segmentor, a generator with its discriminator, and the final segmentor on real and synthetic tumors. It also
-//! measures what came of it: how good a segmentation is, whether one is better than another, and whether synthetic tumors can be told
-//! from real ones.
+//! [`train`] trains them: a segmentor, a generator with its discriminator, and the final segmentor on real and synthetic tumors.
+//! [`evaluate`] measures the result: how good a segmentation is, whether one is better than another, and whether synthetic tumors can be
+//! separated from real ones.
 //!
 //! Three outcomes are never mixed: an [`error::Error`] stops the run, a [`error::Fault`] spoils one scan, and a rejection is normal data.
 //!
@@ -51,6 +51,7 @@ pub mod attempt;
 pub mod cli;
 pub mod dataflow;
 pub mod error;
+pub mod evaluate;
 pub mod external;
 pub mod filter;
 pub mod graph;

@@ -5,8 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use freetumor::error::{Error, Result};
+use freetumor::evaluate::metrics::CaseRow;
 use freetumor::store::canonical;
-use freetumor::train::metrics::CaseRow;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 

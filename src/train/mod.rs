@@ -20,7 +20,6 @@ pub mod history;
 pub mod initial;
 mod learning;
 pub mod losses;
-pub mod metrics;
 mod output;
 pub mod run;
 pub mod schedule;
@@ -30,7 +29,6 @@ pub mod synthesis;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
-pub mod turing;
 pub mod world;
 
 pub use curves::curves;

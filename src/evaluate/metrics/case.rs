@@ -55,7 +55,7 @@ impl CaseMeasures {
 /// Where it has not.
 ///
 /// ```
-/// use freetumor::train::metrics::{MeasuredOrgan, measure};
+/// use freetumor::evaluate::metrics::{MeasuredOrgan, measure};
 /// use freetumor::volume::{Affine, Array3, Grid, Labels};
 /// let grid = Grid { shape: [12, 12, 12], affine: Affine::from_spacing([2.0; 3]) };
 /// let ids = Array3::from_fn(grid.shape, |[x, y, z]| if x < 4 && y < 4 && z < 4 { 2 } else { 1 });

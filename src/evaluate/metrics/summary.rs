@@ -14,7 +14,7 @@ use crate::random::Key;
 /// One organ of one case under one network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CaseRow {
-    /// Place of the arm in [`Plan::arms`].
+    /// Place of the arm in [`EvaluationPlan::arms`].
     pub arm: usize,
     /// Place of the network among the arm's.
     pub seed: usize,
@@ -22,7 +22,7 @@ pub struct CaseRow {
     pub case: String,
     /// Whose it is: what is resampled.
     pub patient: String,
-    /// Place of the organ in [`Plan::organs`].
+    /// Place of the organ in [`EvaluationPlan::organs`].
     pub organ: usize,
     /// What was measured.
     pub measures: CaseMeasures,
@@ -30,7 +30,7 @@ pub struct CaseRow {
 
 /// What is compared with what.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub struct EvaluationPlan {
     /// The arms, each with its number of seeds.
     pub arms: Vec<(String, usize)>,
     /// The organs.
@@ -125,7 +125,7 @@ pub struct Difference {
 ///
 /// ```
 /// use freetumor::random::Key;
-/// use freetumor::train::metrics::{CaseRow, MeasuredOrgan, Plan, measure, summarise};
+/// use freetumor::evaluate::metrics::{CaseRow, MeasuredOrgan, EvaluationPlan, measure, summarise};
 /// use freetumor::volume::{Affine, Array3, Grid, Labels};
 /// let grid = Grid { shape: [16, 8, 8], affine: Affine::from_spacing([2.0; 3]) };
 /// let bar = |length: usize| Array3::from_fn(grid.shape, |[x, y, z]| if x < length && y < 3 && z < 3 { 2 } else { 1 });
@@ -137,7 +137,7 @@ pub struct Difference {
 ///         measures: measure(&Labels { grid, ids: bar(8) }, &bar(if arm == 0 { 3 } else { length }), &liver),
 ///     })
 ///     .collect();
-/// let plan = Plan {
+/// let plan = EvaluationPlan {
 ///     arms: vec![("few".into(), 1), ("more".into(), 1)],
 ///     organs: vec![liver], comparisons: vec![[1, 0]], resamples: 500, key: Key::root(1),
 /// };
@@ -145,7 +145,7 @@ pub struct Difference {
 /// let dice = summary.comparisons.iter().find(|row| row.metric == "dice").unwrap();
 /// assert!(dice.difference > 0.3 && dice.interval.low > 0.3 && dice.p_holm < 0.01);
 /// ```
-pub fn summarise(plan: &Plan, rows: &[CaseRow]) -> Summary {
+pub fn summarise(plan: &EvaluationPlan, rows: &[CaseRow]) -> Summary {
     let table = Table::new(plan, rows);
     let resamples = table.resamples();
     let mut summary = Summary { arms: Vec::new(), metrics: Vec::new(), comparisons: Vec::new() };
@@ -182,7 +182,7 @@ pub fn summarise(plan: &Plan, rows: &[CaseRow]) -> Summary {
 ///
 /// ```
 /// use freetumor::random::Key;
-/// use freetumor::train::metrics::{CaseRow, MeasuredOrgan, Metric, Plan, measure, series, summarise};
+/// use freetumor::evaluate::metrics::{CaseRow, MeasuredOrgan, Metric, EvaluationPlan, measure, series, summarise};
 /// use freetumor::volume::{Affine, Array3, Grid, Labels};
 /// let grid = Grid { shape: [8, 8, 8], affine: Affine::from_spacing([2.0; 3]) };
 /// let liver = MeasuredOrgan { name: "liver".into(), organ_id: Some(1), tumor_id: 2 };
@@ -194,27 +194,27 @@ pub fn summarise(plan: &Plan, rows: &[CaseRow]) -> Summary {
 ///     })
 ///     .collect();
 /// let plan =
-///     Plan { arms: vec![("one".into(), 1)], organs: vec![liver], comparisons: vec![], resamples: 100, key: Key::root(1) };
+///     EvaluationPlan { arms: vec![("one".into(), 1)], organs: vec![liver], comparisons: vec![], resamples: 100, key: Key::root(1) };
 /// let (resamples, of) = series(&plan, &rows, 0, Metric::Dice);
 /// assert_eq!(of.len(), 1);
 /// let mean = summarise(&plan, &rows).metrics.iter().find(|row| row.metric == "dice").map(|row| row.mean);
 /// assert_eq!(of[0].mean(), mean);
 /// assert_eq!(resamples.means(&of[0]).len(), 100);
 /// ```
-pub fn series(plan: &Plan, rows: &[CaseRow], organ: usize, metric: Metric) -> (Resamples, Vec<Series>) {
+pub fn series(plan: &EvaluationPlan, rows: &[CaseRow], organ: usize, metric: Metric) -> (Resamples, Vec<Series>) {
     let table = Table::new(plan, rows);
     let of = (0..plan.arms.len()).map(|arm| table.series(organ, arm, metric, |_| true)).collect();
     (table.resamples(), of)
 }
 
 struct Table<'a> {
-    plan: &'a Plan,
+    plan: &'a EvaluationPlan,
     rows: &'a [CaseRow],
     patients: BTreeMap<&'a str, usize>,
 }
 
 impl<'a> Table<'a> {
-    fn new(plan: &'a Plan, rows: &'a [CaseRow]) -> Self {
+    fn new(plan: &'a EvaluationPlan, rows: &'a [CaseRow]) -> Self {
         let names: BTreeSet<&str> = rows.iter().map(|row| row.patient.as_str()).collect();
         Self { plan, rows, patients: names.into_iter().enumerate().map(|(at, name)| (name, at)).collect() }
     }
@@ -304,9 +304,15 @@ mod tests {
         CaseRow { arm, seed, case: format!("case {patient}"), patient: patient.to_string(), organ: 0, measures }
     }
 
-    fn plan(arms: &[(&str, usize)], comparisons: &[[usize; 2]]) -> Plan {
+    fn plan(arms: &[(&str, usize)], comparisons: &[[usize; 2]]) -> EvaluationPlan {
         let arms = arms.iter().map(|(name, seeds)| ((*name).to_owned(), *seeds)).collect();
-        Plan { arms, organs: vec![liver()], comparisons: comparisons.to_vec(), resamples: 200, key: Key::root(9) }
+        EvaluationPlan {
+            arms,
+            organs: vec![liver()],
+            comparisons: comparisons.to_vec(),
+            resamples: 200,
+            key: Key::root(9),
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BooleanArray, Float64Array, RecordBatch, StringArray, UInt32Array, UInt64Array};
 
 use super::lesions::Lesion;
-use super::summary::{CaseRow, Plan};
+use super::summary::{CaseRow, EvaluationPlan};
 use crate::error::{Error, Result};
 use crate::record::parquet::encode_batch;
 use crate::record::schema::{Column, ColumnType, schema_of};
@@ -60,7 +60,7 @@ fn written<R>(name: &str, doc: &str, columns: &[Filled<R>], rows: &[R]) -> Resul
 /// A case with the names of what it belongs to.
 #[derive(Clone, Copy)]
 struct Named<'a> {
-    plan: &'a Plan,
+    plan: &'a EvaluationPlan,
     row: &'a CaseRow,
 }
 
@@ -78,7 +78,7 @@ impl<'a> Named<'a> {
 ///
 /// # Errors
 /// Where Parquet refuses.
-pub fn cases_table(plan: &Plan, rows: &[CaseRow]) -> Result<Vec<u8>> {
+pub fn cases_table(plan: &EvaluationPlan, rows: &[CaseRow]) -> Result<Vec<u8>> {
     let named: Vec<Named<'_>> = rows.iter().map(|row| Named { plan, row }).collect();
     let columns = filled! { Named<'_>:
         1 "arm" Text always "" "The arm's name." |rows| texts(rows, |r| r.arm());
@@ -104,7 +104,7 @@ pub fn cases_table(plan: &Plan, rows: &[CaseRow]) -> Result<Vec<u8>> {
 ///
 /// # Errors
 /// Where Parquet refuses.
-pub fn lesions_table(plan: &Plan, rows: &[CaseRow]) -> Result<Vec<u8>> {
+pub fn lesions_table(plan: &EvaluationPlan, rows: &[CaseRow]) -> Result<Vec<u8>> {
     type Row<'a> = (Named<'a>, usize, &'a Lesion);
     let named = rows.iter().map(|row| Named { plan, row });
     let each: Vec<Row<'_>> = named

@@ -23,5 +23,5 @@ pub use lesions::{
 pub use metric::Metric;
 pub use overlap::{dice, surface_dice, tolerance_mm};
 pub use plot::plot;
-pub use summary::{ArmSummary, CaseRow, Difference, MetricSummary, Plan, Summary, series, summarise};
+pub use summary::{ArmSummary, CaseRow, Difference, EvaluationPlan, MetricSummary, Summary, series, summarise};
 pub use tables::{cases_table, lesions_table};

@@ -16,7 +16,7 @@ const ROUNDING: f64 = 1.0 + 1e-6;
 ///
 /// ```
 /// use freetumor::mask::BitVolume;
-/// use freetumor::train::metrics::dice;
+/// use freetumor::evaluate::metrics::dice;
 /// let slab = |from: usize, to: usize| BitVolume::from_fn([8, 2, 2], |[x, _, _]| (from..to).contains(&x));
 /// assert_eq!(dice(&slab(0, 4), &slab(2, 6)), Some(0.5));
 /// assert_eq!(dice(&slab(0, 0), &slab(2, 6)), Some(0.0));
@@ -31,7 +31,7 @@ pub fn dice(truth: &BitVolume, prediction: &BitVolume) -> Option<f64> {
 /// which no surface can be told from another.
 ///
 /// ```
-/// use freetumor::train::metrics::tolerance_mm;
+/// use freetumor::evaluate::metrics::tolerance_mm;
 /// assert_eq!(tolerance_mm([0.8, 0.8, 1.0]), 2.0);
 /// assert_eq!(tolerance_mm([0.8, 0.8, 5.0]), 5.0);
 /// ```
@@ -53,7 +53,7 @@ pub fn tolerance_mm(spacing_mm: [f64; 3]) -> f64 {
 ///
 /// ```
 /// use freetumor::mask::BitVolume;
-/// use freetumor::train::metrics::surface_dice;
+/// use freetumor::evaluate::metrics::surface_dice;
 /// let block = |from: usize| BitVolume::from_fn([20, 9, 9], |[x, y, z]| {
 ///     (from..from + 6).contains(&x) && (2..7).contains(&y) && (2..7).contains(&z)
 /// });

@@ -1,6 +1,7 @@
 //! How well real and synthetic lesions can be told apart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -8,12 +9,13 @@ use super::features::{Feature, Specimen};
 use super::folds::deal;
 use super::logistic::Logistic;
 use crate::error::{Error, Result};
+use crate::evaluate::metrics::Interval;
+use crate::evaluate::output::{create_folder, to_json, write_file};
 use crate::random::Key;
-use crate::train::metrics::Interval;
 
-/// Parts that patients are dealt into; each is held out once.
+/// Folds of patients; each is held out once.
 const FOLDS: usize = 5;
-/// How often patients are dealt anew.
+/// How often the patients are assigned to folds.
 const REPEATS: usize = 10;
 /// Fewer patients with lesions of a kind cannot be trained on and held out.
 const FEWEST_PATIENTS: usize = FOLDS;
@@ -21,7 +23,7 @@ const FEWEST_PATIENTS: usize = FOLDS;
 /// An area under the curve with its interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Auc {
-    /// How often, of a real and a synthetic lesion, the real one is taken for it; 0.5 is chance.
+    /// The share of pairs of a real and a synthetic lesion in which the real one has the higher score; 0.5 is chance.
     pub auc: f64,
     /// The bounds of 95% of resamples of patients.
     #[serde(flatten)]
@@ -30,7 +32,7 @@ pub struct Auc {
 
 /// A feature in which both kinds differ.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Telling {
+pub struct FeatureDifference {
     /// The feature's name.
     pub feature: &'static str,
     /// Mean of the real lesions.
@@ -41,9 +43,9 @@ pub struct Telling {
     pub effect: f64,
 }
 
-/// The verdict.
+/// How well real and synthetic lesions can be separated.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Judged {
+pub struct Separability {
     /// Real lesions.
     pub real: usize,
     /// Synthetic lesions.
@@ -56,15 +58,16 @@ pub struct Judged {
     pub looks: Auc,
     /// By size and shape alone.
     pub shape: Auc,
-    /// The features that differ most, most telling first.
-    pub telling: Vec<Telling>,
+    /// The features that differ most, the largest difference first.
+    #[serde(rename = "telling")]
+    pub differences: Vec<FeatureDifference>,
 }
 
-/// Judges lesions of held-out patients.
+/// Classifies lesions of held-out patients as real or synthetic.
 ///
-/// Patients are dealt into five folds, ten times anew. A pair of a real and a synthetic lesion counts where both were
+/// Patients are assigned to five folds at random, ten times. A pair of a real and a synthetic lesion counts where both were
 /// held out together: scores of one classifier are compared, never those of different ones, whose offsets differ. The
-/// interval is that of resampled patients; classifiers are not trained anew for it.
+/// interval is that of resampled patients; classifiers are not trained again for it.
 ///
 /// # Errors
 /// Where fewer than five patients have real, or have synthetic lesions.
@@ -74,7 +77,7 @@ pub struct Judged {
 ///
 /// ```
 /// use freetumor::random::Key;
-/// use freetumor::train::turing::{Feature, Specimen, judge};
+/// use freetumor::evaluate::turing::{Feature, Specimen, separability};
 /// let mut draws = Key::root(1).draws("lesions");
 /// let specimens: Vec<Specimen> = (0..60).map(|i| {
 ///     let is_real = i % 2 == 0;
@@ -82,19 +85,19 @@ pub struct Judged {
 ///     values[0] += if is_real { 3.0 } else { 0.0 };
 ///     Specimen { patient: format!("{}", i / 2), is_real, values }
 /// }).collect();
-/// let judged = judge(&specimens, 200, Key::root(2))?;
-/// assert!(judged.looks.auc > 0.8 && judged.shape.auc < 0.75);
-/// assert_eq!(judged.telling[0].feature, "contrast_hu");
+/// let result = separability(&specimens, 200, Key::root(2))?;
+/// assert!(result.looks.auc > 0.8 && result.shape.auc < 0.75);
+/// assert_eq!(result.differences[0].feature, "contrast_hu");
 /// # Ok::<(), freetumor::error::Error>(())
 /// ```
-pub fn judge(specimens: &[Specimen], resamples: usize, key: Key) -> Result<Judged> {
+pub fn separability(specimens: &[Specimen], resamples: usize, key: Key) -> Result<Separability> {
     let of_kind = |real: bool| specimens.iter().filter(move |specimen| specimen.is_real == real);
     let names: BTreeMap<&str, usize> = {
-        let unique: std::collections::BTreeSet<&str> = specimens.iter().map(|it| it.patient.as_str()).collect();
+        let unique: BTreeSet<&str> = specimens.iter().map(|it| it.patient.as_str()).collect();
         unique.into_iter().enumerate().map(|(at, name)| (name, at)).collect()
     };
     for (kind, real) in [("real", true), ("synthetic", false)] {
-        let patients: std::collections::BTreeSet<&str> = of_kind(real).map(|it| it.patient.as_str()).collect();
+        let patients: BTreeSet<&str> = of_kind(real).map(|it| it.patient.as_str()).collect();
         if patients.len() < FEWEST_PATIENTS {
             let (got, lesions) = (patients.len(), of_kind(real).count());
             return Err(Error::new(format!(
@@ -104,15 +107,34 @@ pub fn judge(specimens: &[Specimen], resamples: usize, key: Key) -> Result<Judge
         }
     }
     let auc = |uses: fn(&Feature) -> bool| pairs(specimens, &names, uses, key).auc(resamples, key);
-    Ok(Judged {
+    Ok(Separability {
         real: of_kind(true).count(),
         synthetic: of_kind(false).count(),
         patients: names.len(),
         all: auc(|_| true),
         looks: auc(|feature| !feature.is_shape),
         shape: auc(|feature| feature.is_shape),
-        telling: telling(specimens),
+        differences: differences(specimens),
     })
+}
+
+impl Separability {
+    /// The result as indented JSON, with a line end.
+    ///
+    /// # Errors
+    /// None in practice: numbers and names are always JSON.
+    pub fn to_json(&self) -> Result<String> {
+        to_json("verdict", self)
+    }
+
+    /// Writes `turing.json` into a folder, in place of an earlier one.
+    ///
+    /// # Errors
+    /// Where the folder cannot be created or written.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        create_folder(folder)?;
+        write_file(&folder.join("turing.json"), self.to_json()?.as_bytes())
+    }
 }
 
 /// Pairs of a real and a synthetic lesion by their patients.
@@ -182,8 +204,8 @@ impl Pairs {
 }
 
 /// The five features in which both kinds differ most.
-fn telling(specimens: &[Specimen]) -> Vec<Telling> {
-    let mut all: Vec<Telling> = Feature::ALL
+fn differences(specimens: &[Specimen]) -> Vec<FeatureDifference> {
+    let mut all: Vec<FeatureDifference> = Feature::ALL
         .iter()
         .enumerate()
         .map(|(k, feature)| {
@@ -195,7 +217,7 @@ fn telling(specimens: &[Specimen]) -> Vec<Telling> {
             };
             let ((real, own), (synthetic, others)) = (of_kind(true), of_kind(false));
             let effect = (real - synthetic) / (0.5 * (own + others)).sqrt().max(1e-9);
-            Telling { feature: feature.name, real, synthetic, effect }
+            FeatureDifference { feature: feature.name, real, synthetic, effect }
         })
         .collect();
     all.sort_by(|a, b| b.effect.abs().total_cmp(&a.effect.abs()));
@@ -227,7 +249,7 @@ mod tests {
     fn lesions_of_one_kind_are_not_told_apart_though_patients_differ() {
         let worlds = 12;
         let aucs: Vec<Auc> =
-            (0..worlds).map(|world| judge(&specimens(world, 0.0), 200, Key::root(world)).unwrap().all).collect();
+            (0..worlds).map(|world| separability(&specimens(world, 0.0), 200, Key::root(world)).unwrap().all).collect();
         let mean = aucs.iter().map(|auc| auc.auc).sum::<f64>() / worlds as f64;
         let held = aucs.iter().filter(|auc| auc.interval.low <= 0.5 && 0.5 <= auc.interval.high).count();
         assert!((mean - 0.5).abs() < 0.1 && held >= 9, "{mean} {held}");
@@ -235,9 +257,9 @@ mod tests {
 
     #[test]
     fn a_difference_is_seen_and_named() {
-        let judged = judge(&specimens(5, 4.0), 200, Key::root(1)).unwrap();
-        assert!(judged.all.auc > 0.9 && judged.looks.interval.low > 0.8, "{judged:?}");
-        assert_eq!((judged.telling[0].feature, judged.real, judged.patients), ("skewness_inside", 45, 30));
+        let result = separability(&specimens(5, 4.0), 200, Key::root(1)).unwrap();
+        assert!(result.all.auc > 0.9 && result.looks.interval.low > 0.8, "{result:?}");
+        assert_eq!((result.differences[0].feature, result.real, result.patients), ("skewness_inside", 45, 30));
     }
 
     #[test]
@@ -246,7 +268,7 @@ mod tests {
             .into_iter()
             .filter(|it| !it.is_real || it.patient.len() == 1 && it.patient.as_str() < "6")
             .collect();
-        let error = judge(&few, 10, Key::root(1)).unwrap_err();
+        let error = separability(&few, 10, Key::root(1)).unwrap_err();
         assert_eq!(error.to_string(), "expected real lesions of at least 5 patients, got 9 of 3");
     }
 }

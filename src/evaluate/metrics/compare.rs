@@ -28,7 +28,7 @@ pub struct Comparison {
 ///
 /// ```
 /// use freetumor::random::Key;
-/// use freetumor::train::metrics::{Resamples, Series, Share, compare};
+/// use freetumor::evaluate::metrics::{Resamples, Series, Share, compare};
 /// let series = |gain: f64| Series(vec![(0..30).map(|i| Share::of(Some(f64::from(i) + gain))).collect()]);
 /// let resamples = Resamples::new(Key::root(3), 999, 30);
 /// let gain = compare(&resamples, &series(0.5), &series(0.0)).unwrap();
@@ -53,7 +53,7 @@ pub fn compare(resamples: &Resamples, one: &Series, other: &Series) -> Option<Co
 /// Holm, *Scandinavian Journal of Statistics* 6, 65 (1979).
 ///
 /// ```
-/// use freetumor::train::metrics::holm;
+/// use freetumor::evaluate::metrics::holm;
 /// assert_eq!(holm(&[0.03, 0.01, 0.5]), [0.06, 0.03, 0.5]);
 /// assert_eq!(holm(&[0.04, 0.03]), [0.06, 0.06]);
 /// ```

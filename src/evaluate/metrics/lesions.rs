@@ -39,7 +39,7 @@ impl DiameterBin {
     /// The bin of a diameter.
     ///
     /// ```
-    /// use freetumor::train::metrics::DiameterBin;
+    /// use freetumor::evaluate::metrics::DiameterBin;
     /// assert_eq!(DiameterBin::of(4.99), DiameterBin::Below5);
     /// assert_eq!(DiameterBin::of(15.0), DiameterBin::From15);
     /// ```
@@ -72,7 +72,7 @@ impl DiameterBin {
     /// Whether lesions of this bin can be three voxels across, along the coarsest axis.
     ///
     /// ```
-    /// use freetumor::train::metrics::DiameterBin;
+    /// use freetumor::evaluate::metrics::DiameterBin;
     /// assert!(!DiameterBin::Below5.is_measurable([2.0, 2.0, 2.0]));
     /// assert!(DiameterBin::From5.is_measurable([2.0, 2.0, 2.0]));
     /// assert!(!DiameterBin::From10.is_measurable([0.8, 0.8, 5.0]));
@@ -122,7 +122,7 @@ pub struct LesionMatch {
 ///
 /// ```
 /// use freetumor::mask::BitVolume;
-/// use freetumor::train::metrics::match_lesions;
+/// use freetumor::evaluate::metrics::match_lesions;
 /// use freetumor::volume::{Affine, Grid};
 /// let grid = Grid { shape: [30, 10, 10], affine: Affine::from_spacing([2.0; 3]) };
 /// let block = |[x, y, z]: [usize; 3], at: usize| (at..at + 4).contains(&x) && y < 4 && z < 4;

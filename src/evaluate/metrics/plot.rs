@@ -26,7 +26,7 @@ const COLUMNS: usize = 2;
 /// Draws every metric of one organ.
 ///
 /// ```
-/// use freetumor::train::metrics::{Interval, Metric, MetricSummary, Summary, plot};
+/// use freetumor::evaluate::metrics::{Interval, Metric, MetricSummary, Summary, plot};
 /// let dice = MetricSummary {
 ///     arm: "real".into(), organ: "liver".into(), metric: "dice", kind: Metric::Dice,
 ///     mean: 0.6, interval: Interval { low: 0.5, high: 0.7 }, count: 12,

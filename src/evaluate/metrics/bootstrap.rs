@@ -80,7 +80,7 @@ impl Interval {
     /// The middle 95% of resampled values, between neighbours linearly; `None` where there is none.
     ///
     /// ```
-    /// use freetumor::train::metrics::Interval;
+    /// use freetumor::evaluate::metrics::Interval;
     /// let values: Vec<f64> = (0..=1000).rev().map(f64::from).collect();
     /// let interval = Interval::of(&values).unwrap();
     /// assert!((interval.low - 25.0).abs() < 1e-9 && (interval.high - 975.0).abs() < 1e-9);
@@ -114,7 +114,7 @@ impl Interval {
 ///
 /// ```
 /// use freetumor::random::Key;
-/// use freetumor::train::metrics::{Resamples, Series, Share};
+/// use freetumor::evaluate::metrics::{Resamples, Series, Share};
 /// let resamples = Resamples::new(Key::root(1), 1000, 40);
 /// let patient = |i: i32| Share::of(Some(f64::from(i % 2)));
 /// let halves = Series(vec![(0..40).map(patient).collect()]);

@@ -61,7 +61,7 @@ impl Metric {
     /// What one case adds.
     ///
     /// ```
-    /// use freetumor::train::metrics::{MeasuredOrgan, Metric, measure};
+    /// use freetumor::evaluate::metrics::{MeasuredOrgan, Metric, measure};
     /// use freetumor::volume::{Affine, Array3, Grid, Labels};
     /// let grid = Grid { shape: [4, 4, 4], affine: Affine::from_spacing([2.0; 3]) };
     /// let healthy = Labels { grid, ids: Array3::filled(grid.shape, 1) };

@@ -81,7 +81,7 @@ pub struct Specimen {
 /// Where they have another shape.
 ///
 /// ```
-/// use freetumor::train::turing::{Feature, describe};
+/// use freetumor::evaluate::turing::{Feature, describe};
 /// use freetumor::volume::{Affine, Array3, Grid, Labels, Volume, Voxels};
 /// let grid = Grid { shape: [40, 40, 20], affine: Affine::from_spacing([1.0, 1.0, 2.0]) };
 /// let ids = Array3::from_fn(grid.shape, |[x, y, z]| {
