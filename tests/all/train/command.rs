@@ -339,7 +339,7 @@ fn lists_that_changed_and_files_of_two_names_are_refused() {
     list("two.json", 2..3);
     let (code, said) = train(&["--limit", "2", "--resume"]);
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("has no checkpoint to go on from"), "{said}");
+    assert!(said.contains("has no checkpoint to resume from"), "{said}");
     assert!(said.contains("2 of 2 labeled scans are smaller than `patch_voxels` [16, 16, 128]"), "{said}");
     list("one.json", 0..1);
     let (code, said) = train(&["--resume"]);
