@@ -37,7 +37,6 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod training;
-pub mod world;
 
 pub use check::{CheckedTask, check, stage_of};
 pub use curves::curves;

@@ -16,6 +16,7 @@ mod mask;
 mod network_stages;
 mod nifti;
 mod nn;
+mod patients;
 mod phantom;
 mod priors;
 mod rooms;

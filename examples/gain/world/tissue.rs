@@ -1,9 +1,10 @@
 //! Putting tumors and cysts into a scan.
 
-use super::TUMOR;
+use freetumor::volume::{Array3, Boundary, Gaussian, Grid, Region, Scratch};
+
 use super::cyst::Cyst;
+use super::labels::TUMOR;
 use super::tumor::Tumor;
-use crate::volume::{Array3, Boundary, Gaussian, Grid, Region, Scratch};
 
 /// Points of a voxel along each axis, of which the mean is taken: an edge that runs through a voxel fills a part of it.
 const POINTS: usize = 2;

@@ -1,7 +1,8 @@
 //! Cysts: water with a sharp edge, which are no tumors.
 
+use freetumor::random::Draws;
+
 use super::tumor::smooth;
-use crate::random::Draws;
 
 /// A cyst at its place.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,10 +1,10 @@
 //! One tumor: what it is like, and what it makes of a voxel.
 
+use freetumor::random::{Draws, Key};
 use serde::{Deserialize, Serialize};
 
 use super::harmonics::StarBody;
 use super::waves::Waves;
-use crate::random::{Draws, Key};
 
 /// Lesions from this diameter on may be dead in the middle.
 const CORE_FROM_MM: f64 = 20.0;

@@ -1,4 +1,4 @@
-//! The world on disk, and its scans as training sees them.
+//! The world on disk, and its scans as cases of training.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,12 +8,12 @@ use freetumor::error::{Error, Fault, FaultKind, Result};
 use freetumor::ingest::{DecathlonListConfig, ListSource, PatientConfig, Source, dicom, nifti};
 use freetumor::mask::{LabelsConfig, LabelsMask, Mask, MaskedScan};
 use freetumor::train::data::{CaseEntry, Cases};
-use freetumor::train::world::{Ground, Patients, Role, ScanWorld, World, write_patients};
 use freetumor::volume::Volume;
 use serde_json::{Value, json};
 
 use super::config::WorldConfig;
 use super::lab::{Lab, refused, say};
+use super::world::{Ground, Patients, Role, ScanWorld, World, write_patients};
 
 /// How a mask stage reads the labels of the world.
 pub const LABELS: &str =
@@ -137,7 +137,7 @@ fn open(lab: &Lab, list: &Path, section: &str) -> Result<Scans> {
         let file = entry.key.rsplit('/').next().unwrap_or(&entry.key);
         names.push(file.trim_end_matches(".nii.gz").to_owned());
         let (source, mask) = (Arc::clone(&source), Arc::clone(&mask));
-        entries.push(CaseEntry::new(entry.scan_id.clone(), entry.patient_key.clone(), move || {
+        entries.push(CaseEntry::new(entry.scan_id, entry.patient_key, move || {
             let scan = Arc::new(source.read(&entry)?);
             let mask = mask.mask(&scan)?;
             Ok(MaskedScan { scan, mask })

@@ -1,6 +1,6 @@
 //! Correlated fields without a lattice: sums of random plane waves.
 
-use crate::random::Draws;
+use freetumor::random::Draws;
 
 /// Waves of a field: enough that their sum is nearly normal.
 const WAVES: usize = 40;
@@ -32,7 +32,7 @@ impl Waves {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::Key;
+    use freetumor::random::Key;
 
     #[test]
     fn a_field_has_its_deviation_and_its_length() {

@@ -6,14 +6,15 @@ use std::path::Path;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use freetumor::error::{Error, Result};
+use freetumor::ingest::nifti::{Datatype, encode_header};
+use freetumor::store::write_whole;
+use freetumor::volume::{Array3, Grid, Voxels};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use super::{LIVER, Patient, Patients, Role, TUMOR};
-use crate::error::{Error, Result};
-use crate::ingest::nifti::{Datatype, encode_header};
-use crate::store::write_whole;
-use crate::volume::{Array3, Grid, Voxels};
+use super::labels::{LIVER, TUMOR};
+use super::patient::{Patient, Patients, Role};
 
 /// gzip's level: small files that are written once.
 const LEVEL: u32 = 4;
@@ -31,31 +32,14 @@ fn places(role: Role) -> [&'static str; 3] {
     }
 }
 
-/// Writes all patients of a role into `folder`, and their list into its `dataset.json`, beside the lists of other roles.
+/// Writes the first `patients` of a role into `folder`, and their list into its `dataset.json`, beside the lists of other roles.
 ///
 /// Entries are `{image, label}`. The labels of unlabeled patients hold the liver alone; their third entry, `truth`, in
-/// `truthUn/`, is for an oracle and for looking back. Every file is there whole or not at all, has the same bytes whenever
+/// `truthUn/`, is for an oracle and for analysis. Every file is written whole or not at all, has the same bytes whenever
 /// it is written, and is replaced where it exists.
 ///
 /// # Errors
 /// Where a file cannot be written, `folder` holds another world, or the world's shape is no phantom's.
-///
-/// ```no_run
-/// use freetumor::train::world::{Role, World, write_decathlon};
-/// let world = World::new(2024);
-/// for role in Role::ALL {
-///     write_decathlon(&world, role, "worlds/2024".as_ref())?;
-/// }
-/// # Ok::<(), freetumor::error::Error>(())
-/// ```
-pub fn write_decathlon(world: &(impl Patients + ?Sized), role: Role, folder: &Path) -> Result<()> {
-    write_patients(world, role, role.patients(), folder)
-}
-
-/// The same for the first `patients` of a role: for smaller experiments.
-///
-/// # Errors
-/// As for [`write_decathlon`].
 pub fn write_patients(world: &(impl Patients + ?Sized), role: Role, patients: usize, folder: &Path) -> Result<()> {
     let [images, labels, list] = places(role);
     let truths = (role == Role::Unlabeled).then_some("truthUn");
@@ -138,9 +122,10 @@ fn write_nifti(path: &Path, grid: &Grid, datatype: Datatype, description: &str, 
 
 #[cfg(test)]
 mod tests {
+    use freetumor::ingest::nifti;
+
+    use super::super::patient::World;
     use super::*;
-    use crate::ingest::nifti;
-    use crate::train::world::World;
 
     #[test]
     fn roles_share_a_folder_and_worlds_do_not() {

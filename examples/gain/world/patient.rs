@@ -1,18 +1,18 @@
 //! Patients: a phantom's liver, or a scan's, with cysts and tumors.
 
+use freetumor::error::{Fault, FaultKind, Stage};
+use freetumor::ingest::Source;
+use freetumor::ingest::phantom::{Body, PhantomConfig, PhantomSource};
+use freetumor::random::{Draws, Key};
+use freetumor::volume::{Array3, Region, Volume, Voxels};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::cyst::Cyst;
+use super::labels::{LIVER, TUMOR};
 use super::place::Places;
 use super::tissue::Tissue;
 use super::tumor::{Diameters, Tumor, TumorTraits};
-use super::{LIVER, TUMOR};
-use crate::error::{Fault, FaultKind, Stage};
-use crate::ingest::Source;
-use crate::ingest::phantom::{Body, PhantomConfig, PhantomSource};
-use crate::random::{Draws, Key};
-use crate::volume::{Array3, Region, Volume, Voxels};
 
 /// Tumors of a patient, on average.
 const TUMORS: f64 = 3.0;
@@ -45,6 +45,7 @@ pub enum Role {
 
 impl Role {
     /// All of them.
+    #[cfg(test)]
     pub const ALL: [Self; 5] = [Self::Labeled, Self::Unlabeled, Self::Validation, Self::Test, Self::Healthy];
 
     /// The name in keys and files.
@@ -55,17 +56,6 @@ impl Role {
             Self::Validation => "validation",
             Self::Test => "test",
             Self::Healthy => "healthy",
-        }
-    }
-
-    /// Patients in the experiment.
-    pub fn patients(self) -> usize {
-        match self {
-            Self::Labeled => 8,
-            Self::Unlabeled => 120,
-            Self::Validation => 20,
-            Self::Test => 150,
-            Self::Healthy => 40,
         }
     }
 
@@ -105,11 +95,13 @@ pub struct Patient {
     /// What is there: liver 1, tumors 2.
     pub truth: Array3<u8>,
     /// The tumors in it.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests compare the tumors with the labels"))]
     pub tumors: Vec<Tumor>,
 }
 
 impl World {
     /// The world of the experiment: 64 × 64 × 48 voxels of 2 mm.
+    #[cfg(test)]
     pub fn new(seed: u64) -> Self {
         Self { seed, shape: [64, 64, 48], spacing_mm: 2.0, noise: 0.5, diameters: Diameters::default() }
     }
@@ -121,15 +113,6 @@ impl World {
     ///
     /// # Errors
     /// A fault of stage `read` where the world's shape or spacing is no phantom's.
-    ///
-    /// ```
-    /// use freetumor::train::world::{LIVER, Role, TUMOR, World};
-    /// let patient = World::new(1).patient(Role::Test, 3)?;
-    /// let voxels = |id| patient.truth.as_slice().iter().filter(|label| **label == id).count();
-    /// assert!(voxels(LIVER) > 20_000 && patient.labels == patient.truth);
-    /// assert_eq!(voxels(TUMOR) > 0, !patient.tumors.is_empty());
-    /// # Ok::<(), freetumor::error::Fault>(())
-    /// ```
     pub fn patient(&self, role: Role, number: usize) -> Result<Patient, Fault> {
         let key = Key::root(self.seed).with("world", role.name());
         let (volume, organ) = self.phantom(key, number)?;
@@ -231,22 +214,6 @@ pub(super) fn settled(
 ///
 /// # Errors
 /// A fault of stage `mask` where the organ has another shape, or no voxel.
-///
-/// ```
-/// use freetumor::random::Key;
-/// use freetumor::train::world::{Diameters, TUMOR, populate};
-/// use freetumor::volume::{Affine, Array3, Grid, Volume, Voxels};
-/// let grid = Grid { shape: [50, 50, 20], affine: Affine::from_spacing([1.0, 1.0, 2.5]) };
-/// let volume = Volume { grid, voxels: Voxels::I16(Array3::filled(grid.shape, 100)) };
-/// let organ = Array3::from_fn(grid.shape, |[x, _, _]| x >= 10);
-/// let patient = populate("scan", Key::root(5), volume, &organ, (2, &Diameters::default()))?;
-/// assert!(!patient.tumors.is_empty());
-/// for (index, label) in patient.truth.as_slice().iter().enumerate() {
-///     assert!(*label != TUMOR || organ.as_slice()[index]);
-///     assert!(organ.as_slice()[index] || patient.volume.voxels.hu(index) == 100.0);
-/// }
-/// # Ok::<(), freetumor::error::Fault>(())
-/// ```
 pub fn populate(
     name: &str,
     key: Key,
@@ -312,6 +279,9 @@ fn poisson(draws: &mut Draws, mean: f64) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use freetumor::evaluate::turing::{Specimen, describe, separability};
+    use freetumor::volume::{Affine, Grid, Labels};
+
     use super::*;
 
     #[test]
@@ -335,6 +305,27 @@ mod tests {
     }
 
     #[test]
+    fn patient_has_liver_and_labels_of_its_tumors() {
+        let patient = World::new(1).patient(Role::Test, 3).unwrap();
+        let voxels = |id| patient.truth.as_slice().iter().filter(|label| **label == id).count();
+        assert!(voxels(LIVER) > 20_000 && patient.labels == patient.truth);
+        assert_eq!(voxels(TUMOR) > 0, !patient.tumors.is_empty());
+    }
+
+    #[test]
+    fn tumors_and_changed_voxels_are_inside_the_organ() {
+        let grid = Grid { shape: [50, 50, 20], affine: Affine::from_spacing([1.0, 1.0, 2.5]) };
+        let volume = Volume { grid, voxels: Voxels::I16(Array3::filled(grid.shape, 100)) };
+        let organ = Array3::from_fn(grid.shape, |[x, _, _]| x >= 10);
+        let patient = populate("scan", Key::root(5), volume, &organ, (2, &Diameters::default())).unwrap();
+        assert!(!patient.tumors.is_empty());
+        for (index, label) in patient.truth.as_slice().iter().enumerate() {
+            assert!(*label != TUMOR || organ.as_slice()[index]);
+            assert!(organ.as_slice()[index] || patient.volume.voxels.hu(index) == 100.0);
+        }
+    }
+
+    #[test]
     fn an_organ_that_does_not_fit_is_a_fault() {
         let volume = World::new(1).phantom(Key::root(1), 0).unwrap().0;
         let fault = |organ: Array3<bool>| {
@@ -342,5 +333,24 @@ mod tests {
         };
         assert!(fault(Array3::filled([2, 2, 2], true)).message.contains("[64, 64, 48]"));
         assert!(fault(Array3::filled([64, 64, 48], false)).message.contains("got none"));
+    }
+
+    /// The measure of the experiment on itself: a classifier finds no difference where there is none.
+    #[test]
+    fn tumors_of_two_worlds_are_not_separable() {
+        let mut specimens = Vec::new();
+        for (world, is_real) in [(World::new(1), true), (World::new(2), false)] {
+            for number in 0..20 {
+                let patient = world.patient(Role::Validation, number).unwrap();
+                let labels = Labels { grid: patient.volume.grid, ids: patient.truth.map(|id| u16::from(*id)) };
+                let lesions = describe(&patient.volume, &labels, Some(LIVER.into()), TUMOR.into());
+                let name = format!("{} {number}", world.seed);
+                specimens.extend(lesions.into_iter().map(|values| Specimen { patient: name.clone(), is_real, values }));
+            }
+        }
+        let result = separability(&specimens, 300, Key::root(0)).unwrap();
+        let interval = result.all.interval;
+        assert!(interval.low < 0.55 && interval.high > 0.45, "{result:?}");
+        assert!(result.real > 20);
     }
 }

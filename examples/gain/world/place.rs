@@ -1,7 +1,7 @@
 //! Where tumors and cysts may lie.
 
-use crate::random::Draws;
-use crate::volume::{Array3, Grid};
+use freetumor::random::Draws;
+use freetumor::volume::{Array3, Grid};
 
 /// Millimetres of healthy tissue that are left between two of them.
 const APART_MM: f64 = 4.0;

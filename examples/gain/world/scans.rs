@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use freetumor::error::{Fault, FaultKind};
+use freetumor::ingest::content_digest;
+use freetumor::random::Key;
+use freetumor::volume::{Affine, Array3, Boundary, Gaussian, Labels, Orientation, Scratch, Volume, Voxels};
 use serde_json::{Value, json};
 
-use super::patient::{Patients, settled};
-use super::{Diameters, Patient, Role};
-use crate::error::{Fault, FaultKind};
-use crate::ingest::content_digest;
-use crate::random::Key;
-use crate::volume::{Affine, Array3, Boundary, Gaussian, Labels, Orientation, Scratch, Volume, Voxels};
+use super::patient::{Patient, Patients, Role, settled};
+use super::tumor::Diameters;
 
 /// What of a scan is seen around its liver.
 const MARGIN_MM: f64 = 16.0;
@@ -117,9 +117,9 @@ impl Patients for ScanWorld {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{LIVER, TUMOR};
     use super::*;
-    use crate::train::world::{LIVER, TUMOR};
-    use crate::volume::Grid;
+    use freetumor::volume::Grid;
 
     /// A block of liver in a larger block, whose axes point to the right, the front and the feet.
     fn ground(step: i16) -> Ground {

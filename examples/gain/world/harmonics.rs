@@ -2,7 +2,7 @@
 
 use std::f64::consts::PI;
 
-use crate::random::Draws;
+use freetumor::random::Draws;
 
 /// The highest degree: features a sixth of the circumference across.
 const DEGREES: usize = 6;
@@ -95,7 +95,7 @@ impl StarBody {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::Key;
+    use freetumor::random::Key;
 
     fn only(coefficient: usize) -> StarBody {
         let mut coefficients = [0.0; COEFFICIENTS];
