@@ -30,6 +30,8 @@
 //! Swin UNETR, their weights and sliding windows. [`inference`] applies them to scans: which windows, on which grid, on which device.
 //!
 //! [`train`] trains them: a segmentor, a generator with its discriminator, and the final segmentor on real and synthetic tumors.
+//! [`evaluate`] measures the result: how good a segmentation is, whether one is better than another, and whether synthetic tumors can be
+//! separated from real ones.
 //!
 //! Three outcomes are never mixed: an [`error::Error`] stops the run, a [`error::Fault`] fails one scan, and a rejection is normal data.
 //!
@@ -79,9 +81,11 @@
 #![warn(missing_docs, clippy::undocumented_unsafe_blocks)]
 
 pub mod attempt;
+mod chart;
 pub mod cli;
 pub mod dataflow;
 pub mod error;
+pub mod evaluate;
 pub mod export;
 pub mod external;
 pub mod filter;

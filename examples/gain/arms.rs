@@ -15,12 +15,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::config::{Arm, Maker, Tumors};
+use super::data_set::{self, Scans};
 use super::fresh;
 use super::lab::{Lab, say};
 use super::pools::{self, Pool};
 use super::segmentors::{JUDGE, Recipe, digest, generator_weights, real_only, train, weights};
 use super::selection::{Scored, Threshold, filtered, thinned_to_count, thinned_to_sizes};
-use super::world::{self, Scans};
 
 /// What an arm was trained on, for the report.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -77,7 +77,7 @@ impl<'a> Arms<'a> {
     /// # Errors
     /// Where the world cannot be read.
     pub fn new(lab: &'a Lab) -> Result<Self> {
-        let (labeled, unlabeled) = (world::scans(lab, "training")?, world::scans(lab, "unlabeled")?);
+        let (labeled, unlabeled) = (data_set::scans(lab, "training")?, data_set::scans(lab, "unlabeled")?);
         Ok(Self { lab, labeled, unlabeled, pools: Mutex::default() })
     }
 
@@ -116,7 +116,7 @@ impl<'a> Arms<'a> {
         match (&arm.tumors, arm.tumors.maker()) {
             (Tumors::Oracle, _) => {
                 // Real tumors of other patients, marked, take the place that synthetic ones have in other arms.
-                let shown = world::with_tumors(lab, &world::unlabeled_with_truth(lab)?)?;
+                let shown = data_set::with_tumors(lab, &data_set::unlabeled_with_truth(lab)?)?;
                 let beside = json!({ "arm": arm.tumors, "patients_with_tumors": shown.len() });
                 lab.write_json(&made_at(lab, &arm.name, seed), &none)?;
                 Ok((labeled, vec![Synthetic::Pool(shown)], beside))
@@ -163,7 +163,7 @@ impl<'a> Arms<'a> {
             }
             (_, None) => {
                 // The labeled scans' own tumors once more: as many crops show a tumor as in every other arm.
-                let shown = world::with_tumors(lab, &self.labeled)?;
+                let shown = data_set::with_tumors(lab, &self.labeled)?;
                 let beside = json!({ "arm": arm.tumors, "patients_with_tumors": shown.len() });
                 lab.write_json(&made_at(lab, &arm.name, seed), &none)?;
                 Ok((labeled, vec![Synthetic::Pool(shown)], beside))

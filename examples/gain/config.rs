@@ -9,10 +9,10 @@ use freetumor::store::canonical;
 use freetumor::synth::RulesConfig;
 use freetumor::train::segmentation::SegmentationConfig;
 use freetumor::train::synthesis::SynthesisConfig;
-use freetumor::train::world::{Diameters, Role};
 use serde::{Deserialize, Serialize};
 
 use super::selection::Threshold;
+use super::world::{Diameters, Role};
 
 /// The experiment.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -6,18 +6,18 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use freetumor::error::{Error, Result};
+use freetumor::evaluate::metrics::{CaseRow, MeasuredOrgan, measure};
 use freetumor::ingest::nifti::{self, Datatype, encode_header};
 use freetumor::nn::predictor::{Predictor, Wanted};
 use freetumor::nn::weights::Part;
-use freetumor::train::metrics::{CaseRow, MeasuredOrgan, measure};
 use freetumor::train::segmentation::segmented;
-use freetumor::train::world::{LIVER, TUMOR};
 use freetumor::volume::{Array3, Grid, Labels};
 use rayon::prelude::*;
 
+use super::data_set::Scans;
 use super::lab::Lab;
 use super::segmentors::digest;
-use super::world::Scans;
+use super::world::{LIVER, TUMOR};
 
 /// What is measured.
 pub fn organ() -> MeasuredOrgan {

@@ -8,10 +8,10 @@ use serde_json::json;
 
 use super::arms::Arms;
 use super::config::{Arm, ORACLE, REAL_ONLY};
+use super::data_set::scans;
 use super::evaluation::{mean_dsc, predict, rows};
 use super::lab::{Lab, say};
 use super::side_by_side::side_by_side;
-use super::world::scans;
 
 /// What the gate saw.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -11,15 +11,15 @@ use freetumor::inference::Networks;
 use freetumor::ingest::dicom::Decoder;
 use freetumor::mask::Organ;
 use freetumor::nn::device::Place;
-use freetumor::nn::kernel::Class;
 use freetumor::nn::service::Service;
+use freetumor::simd::Class;
 use freetumor::store::canonical;
 use freetumor::store::write_whole;
-use freetumor::train::world::{LIVER, TUMOR};
 use freetumor::volume::Preprocess;
 use serde::Serialize;
 
 use super::config::Experiment;
+use super::world::{LIVER, TUMOR};
 
 /// The world's patients are nobody: their keys need no secret, and are the same everywhere.
 const PATIENT_KEY: &str = "patients of a world of phantoms\n";

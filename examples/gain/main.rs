@@ -2,6 +2,7 @@
 
 mod arms;
 mod config;
+mod data_set;
 mod evaluation;
 mod fresh;
 mod gate;
@@ -110,7 +111,7 @@ fn carry_out(args: &Args) -> Result<()> {
     stages.sort();
     for stage in stages {
         match stage {
-            Stage::World => world::write(&lab)?,
+            Stage::World => data_set::write(&lab)?,
             Stage::Gate => gate::look(&lab).and_then(|()| gate::check(&lab).map(drop))?,
             Stage::Judges => judges(&lab)?,
             Stage::Pools => {
@@ -131,8 +132,8 @@ fn carry_out(args: &Args) -> Result<()> {
 
 fn judges(lab: &Lab) -> Result<()> {
     gate::check(lab)?;
-    let (labeled, unlabeled) = (world::scans(lab, "training")?, world::scans(lab, "unlabeled")?);
-    segmentors::train_judges(lab, &labeled, &world::scans(lab, "validation")?)?;
+    let (labeled, unlabeled) = (data_set::scans(lab, "training")?, data_set::scans(lab, "unlabeled")?);
+    segmentors::train_judges(lab, &labeled, &data_set::scans(lab, "validation")?)?;
     side_by_side(lab.jobs, &lab.experiment.makers(), |&maker| {
         segmentors::train_generator(lab, maker, &labeled, &unlabeled)
     })

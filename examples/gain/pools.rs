@@ -7,21 +7,22 @@ use std::sync::Arc;
 use freetumor::dataflow::{Progress, RunOptions, run};
 use freetumor::error::{Error, Result};
 use freetumor::graph::{GraphFile, Plan, Registry, check};
+use freetumor::id::ScanId;
 use freetumor::random::Key;
 use freetumor::record::Split;
 use freetumor::record::parquet::{SampleRow, read_part};
 use freetumor::run::RunFolder;
 use freetumor::synth::{Candidate, Geometry};
-use freetumor::train::data::{Case, Cases, run_entries};
+use freetumor::train::data::{Case, Cases, RunSamples};
 use freetumor::volume::Array3;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::config::Maker;
+use super::data_set::{LABELS, Scans, list};
 use super::lab::{Lab, say};
 use super::segmentors::{HELD_OUT, JUDGE, generator_weights, weights};
 use super::selection::{Scored, cut_to};
-use super::world::{LABELS, Scans, list};
 
 /// The run folder of a pool.
 fn folder(lab: &Lab, maker: Maker) -> PathBuf {
@@ -151,11 +152,11 @@ pub fn read(lab: &Lab, maker: Maker) -> Result<Pool> {
     for file in run.files("samples", None)? {
         let path = place.join(&file.path);
         let bytes = std::fs::read(&path).map_err(|cause| Error::io("cannot read", &path, cause))?;
-        let accepted = read_part::<SampleRow>(bytes)?.into_iter().filter(|row| row.placement.image_path.is_some());
-        rows.extend(accepted.map(|row| (row.record.sample_id.clone(), row)));
+        let accepted = read_part::<SampleRow>(bytes)?.into_iter().filter(|row| row.record.outcome.is_accepted());
+        rows.extend(accepted.map(|row| (row.record.sample_id.to_string(), row)));
     }
-    let scored = rows.values().map(|row| Scored {
-        id: row.record.sample_id.clone(),
+    let scored = rows.iter().map(|(id, row)| Scored {
+        id: id.clone(),
         diameter_mm: row.record.geometry.as_ref().map_or(f64::NAN, |geometry| geometry.diameter_mm),
         scores: row.record.scores.clone(),
     });
@@ -181,20 +182,20 @@ pub fn tumors(
     ids: &[String],
     unlabeled: &Scans,
 ) -> Result<Vec<(usize, Candidate)>> {
-    let mut entries = run_entries(&folder(lab, maker), None, Split::Train, &lab.organs)?;
-    entries.retain(|entry| ids.binary_search(&entry.id).is_ok());
+    let mut entries = RunSamples::open(&folder(lab, maker), None)?.entries(Split::Train, &lab.organs)?;
+    entries.retain(|entry| ids.binary_search(&entry.id.to_string()).is_ok());
     if entries.len() != ids.len() {
         return Err(Error::new(format!("{} of {} samples have files", entries.len(), ids.len())));
     }
-    let places: BTreeMap<&str, usize> =
-        unlabeled.cases.entries().iter().enumerate().map(|(at, entry)| (entry.id.as_str(), at)).collect();
+    let places: BTreeMap<ScanId, usize> =
+        unlabeled.cases.entries().iter().enumerate().map(|(index, entry)| (entry.id, index)).collect();
     // Each is read once, and only what differs is kept.
     let samples = Cases::new(entries, lab.preprocess()?, 1);
     let one = |index: usize| {
-        let id = &samples.entries()[index].id;
+        let id = &samples.entries()[index].id.to_string();
         let unreadable = |fault| Error::new(format!("sample {id}: {fault}"));
         let row = pool.rows.get(id).ok_or_else(|| Error::new(format!("sample {id} has no row")))?;
-        let place = places.get(row.record.scan_id.as_str());
+        let place = places.get(&row.record.scan_id);
         let place = *place.ok_or_else(|| Error::new(format!("the scan of sample {id} is not in the list")))?;
         let (sample, scan) = (samples.get(index).map_err(unreadable)?, unlabeled.cases.get(place).map_err(unreadable)?);
         let geometry = row.record.geometry.clone();

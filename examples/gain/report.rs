@@ -5,11 +5,11 @@ use std::fmt::Write;
 use std::path::Path;
 
 use freetumor::error::Result;
-use freetumor::random::Key;
-use freetumor::train::metrics::{
-    CaseRow, Difference, Interval, Metric, Plan, Resamples, Series, Summary, cases_table, lesions_table, plot, series,
-    summarise,
+use freetumor::evaluate::metrics::{
+    CaseRow, Difference, EvaluationPlan, Interval, Metric, Resamples, Series, Summary, cases_table, lesions_table,
+    plot, series, summarise,
 };
+use freetumor::random::Key;
 use serde::Serialize;
 
 use super::arms::Made;
@@ -81,10 +81,15 @@ pub fn report(lab: &Lab, gate: Passage, names: &[String]) -> Result<()> {
 }
 
 /// What the rows of all arms say.
-fn results(lab: &Lab, rows: &[CaseRow], gate: Passage, made: BTreeMap<String, Vec<Made>>) -> Result<(Plan, Results)> {
+fn results(
+    lab: &Lab,
+    rows: &[CaseRow],
+    gate: Passage,
+    made: BTreeMap<String, Vec<Made>>,
+) -> Result<(EvaluationPlan, Results)> {
     let experiment = &lab.experiment;
     let places = |[one, other]: [&str; 2]| Some([experiment.place(one)?, experiment.place(other)?]);
-    let plan = |comparisons| Plan {
+    let plan = |comparisons| EvaluationPlan {
         arms: experiment.arms.iter().map(|arm| (arm.name.clone(), arm.seeds)).collect(),
         organs: vec![organ()],
         comparisons,
@@ -117,14 +122,14 @@ fn results(lab: &Lab, rows: &[CaseRow], gate: Passage, made: BTreeMap<String, Ve
 }
 
 /// The mean of every network.
-fn dice_by_seed(plan: &Plan, rows: &[CaseRow]) -> BTreeMap<String, Vec<f64>> {
+fn dice_by_seed(plan: &EvaluationPlan, rows: &[CaseRow]) -> BTreeMap<String, Vec<f64>> {
     let (_, dice) = series(plan, rows, 0, Metric::Dice);
     let each = |of: &Series| of.0.iter().filter_map(|seed| Series(vec![seed.clone()]).mean()).collect::<Vec<_>>();
     plan.arms.iter().zip(&dice).map(|((name, _), of)| (name.clone(), each(of))).collect()
 }
 
 /// How far every arm goes from real only to the oracle.
-fn gaps_closed(lab: &Lab, plan: &Plan, rows: &[CaseRow]) -> BTreeMap<String, GapClosed> {
+fn gaps_closed(lab: &Lab, plan: &EvaluationPlan, rows: &[CaseRow]) -> BTreeMap<String, GapClosed> {
     let place = |name| lab.experiment.place(name);
     let (Some(real_only), Some(oracle)) = (place(REAL_ONLY), place(ORACLE)) else { return BTreeMap::new() };
     let (resamples, dice) = series(plan, rows, 0, Metric::Dice);
@@ -148,7 +153,7 @@ pub fn gap_closed(resamples: &Resamples, [arm, real_only, oracle]: [&Series; 3])
 }
 
 /// Writes everything.
-fn write(lab: &Lab, out: &Path, plan: &Plan, rows: &[CaseRow], results: &Results) -> Result<()> {
+fn write(lab: &Lab, out: &Path, plan: &EvaluationPlan, rows: &[CaseRow], results: &Results) -> Result<()> {
     lab.write(&out.join("cases.parquet"), &cases_table(plan, rows)?)?;
     lab.write(&out.join("lesions.parquet"), &lesions_table(plan, rows)?)?;
     lab.write(&out.join("plot.png"), &plot(&results.primary, &organ().name)?.to_png()?)?;
@@ -328,7 +333,7 @@ fn made(text: &mut String, results: &Results) {
 
 #[cfg(test)]
 mod tests {
-    use freetumor::train::metrics::Share;
+    use freetumor::evaluate::metrics::Share;
 
     use super::*;
 

@@ -14,9 +14,9 @@ use freetumor::train::synthesis::{SynthesisConfig, SynthesisLearner, SynthesisSa
 use serde_json::{Value, json};
 
 use super::config::Maker;
+use super::data_set::Scans;
 use super::lab::{Lab, say};
 use super::side_by_side::side_by_side;
-use super::world::Scans;
 
 /// Time between two words about a training.
 const PAUSE: Duration = Duration::from_secs(60);

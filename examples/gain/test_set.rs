@@ -5,17 +5,17 @@
 use std::path::{Path, PathBuf};
 
 use freetumor::error::{Error, Result};
+use freetumor::evaluate::metrics::CaseRow;
 use freetumor::store::canonical;
-use freetumor::train::metrics::CaseRow;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::arms::{Made, made_at, training};
 use super::config::{Training, Tumors};
+use super::data_set::{Scans, scans};
 use super::evaluation::{predict, rows};
 use super::lab::{Lab, say};
 use super::segmentors::{digest, weights};
-use super::world::{Scans, scans};
 
 /// What a network did on the test set.
 #[derive(Debug, Serialize, Deserialize)]

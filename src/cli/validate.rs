@@ -10,9 +10,9 @@ use serde_json::{Value as Json, json};
 
 use super::print::{counted, print_problems, unprinted};
 use super::run::fed_by_training;
-use super::train::{self, Listed, StageName};
 use crate::error::Result;
 use crate::graph::{GraphFile, Problem, Registry, Severity, Survey, check, survey};
+use crate::train::{self, ListedScans, TrainingStage};
 
 /// How long a source may take to list its scans: validation is for people who wait.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -67,7 +67,8 @@ pub fn validate(
             print_problems(&file, &problems, stderr)?;
             if let Some(listed) = listed {
                 let name = file.name();
-                writeln!(stdout, "{name}: good for `freetumor train {}`: {listed}", stage.name()).map_err(unprinted)?;
+                writeln!(stdout, "{name}: good for `freetumor train {}`: {}", stage.name(), scans(&listed))
+                    .map_err(unprinted)?;
             }
             continue;
         }
@@ -106,12 +107,12 @@ pub fn validate(
 }
 
 /// What is wrong with a file for training, and the scans that it takes where nothing keeps it from starting.
-fn check_training(stage: StageName, file: &GraphFile, registry: &Registry) -> (Vec<Problem>, Option<Listed>) {
-    let train::Checked { mut problems, task } = train::check(stage, file, registry);
-    let listed = task.map(train::Task::listed);
+fn check_training(stage: TrainingStage, file: &GraphFile, registry: &Registry) -> (Vec<Problem>, Option<ListedScans>) {
+    let train::CheckedTask { mut problems, task } = train::check(stage, file, registry);
+    let listed = task.map(train::TrainingTask::listed);
     let wrong = match &listed {
         Some(Err(error)) => Some(Problem::of_file(Severity::Error, error.to_string(), error.hint().map(str::to_owned))),
-        Some(Ok(Listed { labeled: 0, .. })) => {
+        Some(Ok(ListedScans { labeled: 0, .. })) => {
             let hint = "do its sources list scans, and has [pipeline] a share left for training?".to_owned();
             Some(Problem::of_file(Severity::Error, "there is no labeled scan to train on", Some(hint)))
         }
@@ -120,6 +121,22 @@ fn check_training(stage: StageName, file: &GraphFile, registry: &Registry) -> (V
     let listed = listed.and_then(Result::ok).filter(|_| wrong.is_none());
     problems.extend(wrong);
     (problems, listed)
+}
+
+/// The scans of a training in words.
+fn scans(listed: &ListedScans) -> String {
+    let ListedScans { labeled, validation, unlabeled, runs, fresh } = listed;
+    let mut text = format!("{}, {validation} for validation", counted(*labeled, "labeled scan"));
+    if *unlabeled > 0 {
+        text += &format!(", {unlabeled} with organs only");
+    }
+    for tumors in runs {
+        text += &format!(", {} of a run", counted(*tumors, "accepted tumor"));
+    }
+    for scans in fresh {
+        text += &format!(", fresh tumors in {}", counted(*scans, "scan"));
+    }
+    text
 }
 
 fn report(path: &Path, good: bool, digest: Option<&String>, survey: Option<&Survey>, problems: &[&Problem]) -> Json {

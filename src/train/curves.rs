@@ -9,8 +9,8 @@ use plotters::series::LineSeries;
 use plotters::style::text_anchor::{HPos, VPos};
 use plotters::style::{Color, RGBColor, TRANSPARENT};
 
-use super::chart::{Area, COLOURS, Drawn, GRID, INK, PALE, draw, px, text, width_of};
 use super::history::{History, TRAIN, VALIDATION};
+use crate::chart::{Area, COLOURS, Drawn, GRID, INK, PALE, draw, px, text, width_of};
 use crate::error::Result;
 use crate::volume::Picture;
 

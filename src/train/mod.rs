@@ -12,30 +12,41 @@
 //!
 //! In labels of a crop of one organ, 1 is the organ, 2 a real and 3 a synthetic tumor, see [`REAL`] and [`SYNTHETIC`].
 
-mod chart;
+mod check;
 pub mod checkpoint;
 pub mod config;
 mod curves;
 pub mod data;
 pub mod history;
 pub mod initial;
+mod inputs;
+mod leakage;
 mod learning;
 pub mod losses;
-pub mod metrics;
+mod mask_lists;
 mod output;
 pub mod run;
+mod scans;
 pub mod schedule;
 pub mod segmentation;
+mod stage;
 pub mod synthesis;
+mod task;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
-pub mod turing;
-pub mod world;
+mod training;
 
+pub use check::{CheckedTask, check, stage_of};
 pub use curves::curves;
+pub use inputs::TrainingConfig;
+pub use leakage::LeakageGuard;
 pub use learning::Learning;
+pub use scans::{ListedScans, TrainingCases, TrainingScans};
+pub use stage::TrainingStage;
+pub use task::TrainingTask;
+pub use training::{TrainingObserver, TrainingOptions, TrainingOutcome};
 
 /// The label of the healthy organ in a crop of one organ.
 pub const ORGAN: u8 = 1;

@@ -15,9 +15,9 @@ use super::testing::{organs, phantom, segmentation, small, synthesis, synthesis_
 use super::{Learning, checkpoint};
 use crate::error::Result;
 use crate::filter::{QualityTest, QualityTestConfig};
-use crate::simd::Class;
 use crate::nn::weights::Precision;
 use crate::random::Key;
+use crate::simd::Class;
 use crate::synth::{Rules, RulesConfig};
 
 const SEED: u64 = 9;

@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use freetumor::ingest::nifti::{Datatype, encode_header};
 use freetumor::nn::network::Model;
-use freetumor::train::world::{Role, World, write_decathlon};
+use freetumor::random::Key;
 use freetumor::volume::{Affine, Array3, Grid};
 use serde_json::Value;
 
@@ -200,34 +200,46 @@ fn weights_give_what_their_predictions_give() {
     assert_eq!(of_weights["metrics"][0]["mean"], 1.0);
 }
 
+/// Eight patients of a data set, each with a tumor whose HU differ from those of the liver by `contrast`.
+fn data_set(folder: &Path, name: &str, contrast: i16) {
+    for case in 0..8 {
+        let file = format!("{name}-{case}.nii");
+        let labels = livers(4 + case % 3, false);
+        let label = folder.join("labelsTr").join(&file);
+        write(label, &grid(), &labels);
+        let mut noise = Key::root(case as u64).with("data set", name).draws("noise");
+        let mut hu = |id: &u8| (100.0 + noise.normal(0.0, 6.0)) as i16 + if *id == 2 { contrast } else { 0 };
+        let mut image = encode_header(&grid(), Datatype::I16, "").unwrap().to_vec();
+        image.extend(labels.as_slice().iter().flat_map(|id| hu(id).to_le_bytes()));
+        std::fs::create_dir_all(folder.join("imagesTr")).unwrap();
+        std::fs::write(folder.join("imagesTr").join(&file), image).unwrap();
+    }
+}
+
 #[test]
-fn tumors_of_one_world_are_not_told_apart() {
+fn turing_test_separates_tumors_by_contrast_only() {
     let folder = tempfile::tempdir().unwrap();
-    let (real, other) = (folder.path().join("real"), folder.path().join("other"));
-    write_decathlon(&World::new(1), Role::Validation, &real).unwrap();
-    write_decathlon(&World::new(2), Role::Validation, &other).unwrap();
-    let rename = |from: &str, to: &str| std::fs::rename(other.join(from), other.join(to)).unwrap();
-    for data in [&real, &other] {
-        for name in ["images", "labels"] {
-            std::fs::rename(data.join(format!("{name}Va")), data.join(format!("{name}Tr"))).unwrap();
-        }
-    }
-    // Patients of both worlds have the same names, which would put them into the same folds.
-    for number in 0..20 {
-        for kind in ["images", "labels"] {
-            rename(&format!("{kind}Tr/validation_{number:03}.nii.gz"), &format!("{kind}Tr/other_{number:03}.nii.gz"));
-        }
-    }
-    let turing = |more: &[&str]| {
-        let run = ["--turing", "--real", "real", "--synthetic", "other", "--json"];
-        let output = evaluate(&[&run[..], more].concat(), folder.path());
-        assert!(output.status.success(), "{}", shown(&output));
-        serde_json::from_slice::<Value>(&output.stdout).unwrap()
-    };
-    let judged = turing(&[]);
-    let (low, high) = (judged["all"]["low"].as_f64().unwrap(), judged["all"]["high"].as_f64().unwrap());
-    assert!(low < 0.55 && high > 0.45, "{judged}");
-    assert!(judged["real"].as_u64().unwrap() > 20 && folder.path().join("evaluation/turing.json").exists());
+    data_set(&folder.path().join("real"), "real", -40);
+    data_set(&folder.path().join("other"), "other", -80);
+    let run = ["--turing", "--real", "real", "--synthetic", "other"];
+    let output = evaluate(&[&run[..], &["--json"]].concat(), folder.path());
+    assert!(output.status.success(), "{}", shown(&output));
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(result["looks"]["auc"].as_f64().unwrap() > 0.9, "{result}");
+    assert_eq!(
+        (&result["real"], &result["patients"], &result["telling"][0]["feature"]),
+        (&8.into(), &16.into(), &"contrast_hu".into())
+    );
+    let file = std::fs::read(folder.path().join("evaluation/turing.json")).unwrap();
+    assert_eq!(file, output.stdout);
+    let text = String::from_utf8(evaluate(&run, folder.path()).stdout).unwrap();
+    assert!(text.starts_with("8 real and 8 synthetic lesions of 16 patients\n"), "{text}");
+
+    // A case without an image is named, and the other cases are measured.
+    std::fs::remove_file(folder.path().join("real/imagesTr/real-0.nii")).unwrap();
+    let output = evaluate(&run, folder.path());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(shown(&output).contains("problem: real-0: there is no image of this name"), "{}", shown(&output));
 
     let refused = evaluate(&["--turing", "--real", "real", "--synthetic", "nowhere"], folder.path());
     assert_eq!(refused.status.code(), Some(2));

@@ -157,5 +157,8 @@ fn a_folder_of_a_class_that_the_processor_lacks_is_refused() {
     let ended = quickstart(None, "1", folder.path());
     let stderr = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.code(), Some(2), "{stderr}");
-    assert!(stderr.contains(&format!("was begun in the kernel class {lacking}: this processor lacks the kernel class")), "{stderr}");
+    assert!(
+        stderr.contains(&format!("was begun in the kernel class {lacking}: this processor lacks the kernel class")),
+        "{stderr}"
+    );
 }

@@ -19,6 +19,7 @@ mod mask;
 mod network_stages;
 mod nifti;
 mod nn;
+mod patients;
 mod phantom;
 mod priors;
 mod privacy;

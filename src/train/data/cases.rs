@@ -76,7 +76,7 @@ struct Kept {
     cases: HashMap<usize, (Arc<Case>, u64)>,
     bytes: u64,
     clock: u64,
-    spoiled: BTreeMap<usize, Fault>,
+    failed: BTreeMap<usize, Fault>,
 }
 
 /// What a look at every case found.
@@ -93,7 +93,7 @@ pub struct Survey {
     /// The fewest voxels along [x, y, z] that any of them has.
     pub least_voxels: Option<[usize; 3]>,
     /// Those that cannot be read, by their place.
-    pub spoiled: Vec<(usize, Fault)>,
+    pub failed: Vec<(usize, Fault)>,
     /// Digests of the scan and of the labels that are seen of it, of every case that can be read.
     pub contents: BTreeMap<usize, [String; 2]>,
 }
@@ -119,9 +119,9 @@ impl Cases {
         &self.entries
     }
 
-    /// How many could not be read by now.
-    pub fn spoiled(&self) -> usize {
-        self.locked().spoiled.len()
+    /// How many could not be read so far.
+    pub fn failed(&self) -> usize {
+        self.locked().failed.len()
     }
 
     /// How they are made ready.
@@ -132,7 +132,7 @@ impl Cases {
     /// A case, from memory or read and made ready.
     ///
     /// # Errors
-    /// The fault that spoiled it; it is not read again.
+    /// Its fault, where it cannot be read; it is not read again.
     ///
     /// # Panics
     /// Where there are not so many.
@@ -145,7 +145,7 @@ impl Cases {
                 *used = now;
                 return Ok(Arc::clone(case));
             }
-            if let Some(fault) = kept.spoiled.get(&index) {
+            if let Some(fault) = kept.failed.get(&index) {
                 return Err(fault.clone());
             }
         }
@@ -154,7 +154,7 @@ impl Cases {
             Ok(case) => Ok(self.keep(index, Arc::new(case))),
             Err(fault) => {
                 tracing::warn!(scan = %entry.id, %fault, "a scan is left out of training");
-                self.locked().spoiled.insert(index, fault.clone());
+                self.locked().failed.insert(index, fault.clone());
                 Err(fault)
             }
         }
@@ -212,7 +212,7 @@ impl Cases {
                             *found.voxels.entry(label).or_default() += case.index.count(label) as u64;
                         }
                     }
-                    Err(fault) => found.spoiled.push((index, fault)),
+                    Err(fault) => found.failed.push((index, fault)),
                 }
                 drop(found);
                 seen();
@@ -225,7 +225,7 @@ impl Cases {
             work();
         });
         let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-        found.spoiled.sort_by_key(|(index, _)| *index);
+        found.failed.sort_by_key(|(index, _)| *index);
         found
     }
 }
@@ -255,7 +255,7 @@ impl Survey {
                 .with_hint("does the source find them? `freetumor inspect` looks at one, `validate` counts them"));
         }
         if self.good == 0 {
-            let (index, fault) = &self.spoiled[0];
+            let (index, fault) = &self.failed[0];
             return Err(Error::new(format!(
                 "none of the {} {what} scans can be read; the first, {}: {fault}",
                 entries.len(),
@@ -309,18 +309,18 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_said() {
-        let spoiled = CaseEntry::new(ScanId::from_bytes([1; 8]), PatientKey::from_bytes([2; 8]), || {
+        let failed = CaseEntry::new(ScanId::from_bytes([1; 8]), PatientKey::from_bytes([2; 8]), || {
             Err(Fault::read(FaultKind::Truncated, "expected 8 bytes, got 3"))
         });
-        let cases = Cases::new(vec![CaseEntry::of(phantom(1)), spoiled.clone()], small(), u64::MAX);
+        let cases = Cases::new(vec![CaseEntry::of(phantom(1)), failed.clone()], small(), u64::MAX);
         let survey = cases.survey(2, &|| {});
-        assert_eq!((survey.good, survey.spoiled.len()), (1, 1));
+        assert_eq!((survey.good, survey.failed.len()), (1, 1));
         survey.check("labeled", cases.entries(), &[(1, "liver".into())]).unwrap();
         let error = survey.check("labeled", cases.entries(), &[(1, "liver".into()), (2, "liver tumor".into())]);
         assert_eq!(error.unwrap_err().to_string(), "none of the 1 labeled scans shows liver tumor");
         let error = Survey::default().check("labeled", &[], &[]).unwrap_err();
         assert_eq!(error.to_string(), "expected at least one labeled scan, the lists have none");
-        let cases = Cases::new(vec![spoiled], small(), 1);
+        let cases = Cases::new(vec![failed], small(), 1);
         let error = cases.survey(1, &|| {}).check("labeled", cases.entries(), &[]).unwrap_err();
         assert!(error.to_string().ends_with("read (truncated): expected 8 bytes, got 3"), "{error}");
     }

@@ -14,6 +14,7 @@ mod case;
 mod cases;
 mod crop;
 mod cutmix;
+mod draw;
 mod loader;
 mod runs;
 
@@ -25,5 +26,6 @@ pub use cases::{CaseEntry, Cases, Survey};
 pub(super) use crop::around;
 pub use crop::{Around, CropConfig};
 pub use cutmix::{CutMixConfig, cut_mix};
+pub(super) use draw::{MOST_DRAWS, draw_case};
 pub use loader::{Loader, Sampler};
-pub use runs::run_entries;
+pub use runs::RunSamples;

@@ -1,34 +1,68 @@
-//! Synthetic tumors out of the run folder of a pipeline.
+//! Synthetic tumors of the run folder of a pipeline.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::CaseEntry;
+use super::cases::CaseEntry;
 use crate::error::{Error, Fault, FaultKind, Result, Stage};
 use crate::id::ScanId;
 use crate::ingest::{Companions, Scan, ScanEntry, content_digest, nifti};
 use crate::mask::{MaskedScan, Organ, OrganMask};
 use crate::record::Split;
-use crate::run::RunFolder;
+use crate::run::{RunFolder, Snapshot};
 use crate::sink::pairs::{self, Pair};
 use crate::volume::Labels;
 
-/// The samples of a run whose patients are in the given part, after commit `at` or the last one: a run that grows gives
-/// the same samples as long as `at` stays.
-///
-/// # Errors
-/// Where there is no such run or commit, or the run has no image and label files.
-pub fn run_entries(folder: &Path, at: Option<u64>, split: Split, organs: &Arc<[Organ]>) -> Result<Vec<CaseEntry>> {
-    let run = RunFolder::open(folder)?;
-    let files = run.snapshot(at)?.files;
-    let index: Vec<_> = files.into_values().filter(|file| pairs::is_index(&file.table)).collect();
-    if index.is_empty() {
-        return Err(Error::new(format!("{} has no image and label files to train on", folder.display()))
-            .with_hint("give its pipeline a sink of kind `nnunet` or `decathlon`, and run it again"));
+/// The samples that a run folder has after one of its commits: a run that grows gives the same samples as long as the commit
+/// stays the same.
+pub struct RunSamples {
+    folder: PathBuf,
+    run: RunFolder,
+    snapshot: Snapshot,
+}
+
+impl RunSamples {
+    /// Opens a run folder as it is after commit `at`, or after the last one.
+    ///
+    /// # Errors
+    /// Where there is no such run or commit.
+    pub fn open(folder: &Path, at: Option<u64>) -> Result<Self> {
+        let run = RunFolder::open(folder)?;
+        let snapshot = run.snapshot(at)?;
+        Ok(Self { folder: folder.to_owned(), run, snapshot })
     }
-    let pairs = pairs::listed(&**run.store(), &index)?;
-    let wanted = pairs.into_iter().filter(|pair| pair.split == split);
-    Ok(wanted.map(|pair| entry(folder.to_owned(), pair, Arc::clone(organs))).collect())
+
+    /// The run folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The samples whose patients are in the given part.
+    ///
+    /// # Errors
+    /// Where the run has no image and label files.
+    pub fn entries(&self, split: Split, organs: &Arc<[Organ]>) -> Result<Vec<CaseEntry>> {
+        let files = self.snapshot.files.values();
+        let index: Vec<_> = files.filter(|file| pairs::is_index(&file.table)).cloned().collect();
+        if index.is_empty() {
+            return Err(Error::new(format!("{} has no image and label files to train on", self.folder.display()))
+                .with_hint("give its pipeline a sink of kind `nnunet` or `decathlon`, and run it again"));
+        }
+        let pairs = pairs::listed(&**self.run.store(), &index)?;
+        let wanted = pairs.into_iter().filter(|pair| pair.split == split);
+        Ok(wanted.map(|pair| entry(self.folder.clone(), pair, Arc::clone(organs))).collect())
+    }
+
+    /// Passes on every scan that the run ingested, in the order of its epochs.
+    ///
+    /// # Errors
+    /// Where the private files of an epoch cannot be read; the scans of earlier epochs were passed on.
+    pub fn for_each_scan(&self, mut take: impl FnMut(ScanEntry)) -> Result<()> {
+        for epoch in self.snapshot.head.epoch.iter().flat_map(|last| 0..=*last) {
+            self.run.scan_entries(epoch)?.into_iter().for_each(&mut take);
+        }
+        Ok(())
+    }
 }
 
 fn entry(folder: PathBuf, pair: Pair, organs: Arc<[Organ]>) -> CaseEntry {
@@ -58,7 +92,7 @@ fn read(folder: &Path, pair: &Pair, organs: &Arc<[Organ]>) -> Result<MaskedScan,
         bytes: pair.image.bytes,
         modified_s: 0,
     };
-    let scan = Scan { entry, digest: content_digest(&volume), volume, companions: Arc::new(Beside) };
+    let scan = Scan { entry, digest: content_digest(&volume), volume, companions: Arc::new(NoCompanions) };
     let mask = OrganMask { labels: labels.ids.map(|id| *id as u8), organs: Arc::clone(organs) };
     Ok(MaskedScan { scan: Arc::new(scan), mask })
 }
@@ -68,11 +102,11 @@ fn scan_id(pair: &Pair) -> ScanId {
     ScanId::from_bytes(*pair.sample_id.as_bytes())
 }
 
-/// A sample's label was read with its image.
-struct Beside;
+/// A sample has no files beside it: its label was read with its image.
+struct NoCompanions;
 
-impl Companions for Beside {
+impl Companions for NoCompanions {
     fn labels(&self, _: &str) -> Result<Labels, Fault> {
-        Err(Fault::mask(FaultKind::Missing, "a sample of a run has its label read already"))
+        Err(Fault::mask(FaultKind::Missing, "the label of a sample of a run is read with its image"))
     }
 }

@@ -49,7 +49,6 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use learner::{SegmentationLearner, classes_of, segmented};
-pub(super) use sampler::draw_case;
 pub use sampler::{SegmentationSampler, Synthetic};
 pub use tumors::Tumors;
 

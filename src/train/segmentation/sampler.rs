@@ -9,12 +9,9 @@ use crate::mask::Organ;
 use crate::random::{Draws, Key};
 use crate::synth::Candidate;
 use crate::train::data::{
-    Around, AugmentConfig, Batch, Case, Cases, CropConfig, CutMixConfig, Patch, Sampler, cut_mix,
+    Around, AugmentConfig, Batch, Case, Cases, CropConfig, CutMixConfig, MOST_DRAWS, Patch, Sampler, cut_mix, draw_case,
 };
 use crate::volume::{Array3, HuWindow, Region};
-
-/// How often a scan is drawn before it is given up to find one that can be read.
-const DRAWS: usize = 64;
 
 /// Fresh tumors that are asked for before it is said, for the first time, how many there were.
 const TOLD_AFTER: u64 = 100;
@@ -128,9 +125,9 @@ impl SegmentationSampler {
             };
             tracing::warn!(scan = %case.id(), %fault, "a tumor cannot be made in a scan, another one is drawn");
             number += 1;
-            if number == DRAWS {
+            if number == MOST_DRAWS {
                 let last = case.id();
-                let message = format!("tumors cannot be made in {DRAWS} scans drawn; the last, {last}: {fault}");
+                let message = format!("tumors cannot be made in {MOST_DRAWS} scans drawn; the last, {last}: {fault}");
                 return Err(Error::new(message).with_source(fault));
             }
             again = key.number("again", number as u64);
@@ -195,19 +192,6 @@ impl Sampler for SegmentationSampler {
         let patches = patches.collect::<Result<Vec<_>>>()?;
         Ok(Batch::of(cut_mix(patches, &self.cut_mix, &mut key.draws("cutmix"))))
     }
-}
-
-/// A case that can be read, each as likely as the other.
-pub(in crate::train) fn draw_case(cases: &Cases, draws: &mut Draws) -> Result<Arc<Case>> {
-    let mut last = None;
-    for _ in 0..DRAWS {
-        match cases.get(draws.index(cases.len())) {
-            Ok(case) => return Ok(case),
-            Err(fault) => last = Some(fault),
-        }
-    }
-    let why = last.map(|fault| format!("; the last: {fault}")).unwrap_or_default();
-    Err(Error::new(format!("{DRAWS} scans drawn from {} cannot be read{why}", cases.len())))
 }
 
 /// The crop around a tumor that was made in a case.

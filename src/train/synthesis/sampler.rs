@@ -7,13 +7,9 @@ use crate::error::{Error, Result};
 use crate::mask::Organ;
 use crate::random::{Draws, Key};
 use crate::synth::{Attempt, AttemptKey, Rules, RulesConfig, Synthesize, TEXTURE_MEAN};
-use crate::train::data::{Around, AugmentConfig, Case, Cases, Origin, Sampler, append};
-use crate::train::segmentation::draw_case;
+use crate::train::data::{Around, AugmentConfig, Case, Cases, MOST_DRAWS, Origin, Sampler, append, draw_case};
 use crate::train::{ORGAN, REAL, SYNTHETIC};
 use crate::volume::{Array3, HuWindow, Region};
-
-/// How often a crop, and in it a tumor, is drawn before a batch is given up.
-const DRAWS: u64 = 64;
 
 /// The crops of one step, each with the place of a tumor.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -108,7 +104,7 @@ impl SynthesisSampler {
     fn add(&self, batch: &mut SynthesisBatch, index: usize, key: Key) -> Result<()> {
         let is_labeled = index < self.labeled_per_batch;
         let cases = if is_labeled { &self.labeled } else { self.unlabeled.as_ref().unwrap_or(&self.labeled) };
-        for round in 0..DRAWS {
+        for round in 0..MOST_DRAWS as u64 {
             let key = key.number("round", round);
             let mut draws = key.draws("crop");
             let case = draw_case(cases, &mut draws)?;
@@ -123,7 +119,7 @@ impl SynthesisSampler {
             }
         }
         let what = if is_labeled { "labeled" } else { "unlabeled" };
-        Err(Error::new(format!("none of {DRAWS} crops of {what} scans has a place for a tumor")).with_hint(
+        Err(Error::new(format!("none of {MOST_DRAWS} crops of {what} scans has a place for a tumor")).with_hint(
             "crops show too little of the organs for the sizes asked for: take larger crops (`preprocess.patch_voxels`), or \
              smaller tumors (`shapes.diameter_mm`)",
         ))

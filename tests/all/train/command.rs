@@ -5,7 +5,8 @@ use std::process::{Command, Output};
 
 use freetumor::train::checkpoint;
 use freetumor::train::history::{History, TRAIN, VALIDATION};
-use freetumor::train::world::{Diameters, Role, World, write_patients};
+
+use crate::patients::write_decathlon;
 
 pub(super) fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -293,9 +294,7 @@ fn the_files_at_full_size_are_good() {
 fn lists_that_changed_and_files_of_two_names_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let diameters = Diameters { median_mm: 30.0, spread: 0.2, range_mm: [20.0, 40.0] };
-    let world = World { seed: 3, shape: [32, 32, 24], spacing_mm: 4.0, noise: 0.5, diameters };
-    write_patients(&world, Role::Labeled, 3, &data).unwrap();
+    write_decathlon(&data, 3, [32, 32, 24], 4.0);
     let list = |name: &str, patients: std::ops::Range<usize>| {
         let text = std::fs::read_to_string(data.join("dataset.json")).unwrap();
         let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -339,7 +338,7 @@ fn lists_that_changed_and_files_of_two_names_are_refused() {
     list("two.json", 2..3);
     let (code, said) = train(&["--limit", "2", "--resume"]);
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("has no checkpoint to go on from"), "{said}");
+    assert!(said.contains("has no checkpoint to resume from"), "{said}");
     assert!(said.contains("2 of 2 labeled scans are smaller than `patch_voxels` [16, 16, 128]"), "{said}");
     list("one.json", 0..1);
     let (code, said) = train(&["--resume"]);
@@ -365,9 +364,7 @@ fn lists_that_changed_and_files_of_two_names_are_refused() {
 fn a_runs_patients_are_known_again_and_spoiled_scans_are_counted() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let diameters = Diameters { median_mm: 30.0, spread: 0.2, range_mm: [20.0, 40.0] };
-    let world = World { seed: 3, shape: [48, 48, 32], spacing_mm: 4.0, noise: 0.5, diameters };
-    write_patients(&world, Role::Labeled, 6, &data).unwrap();
+    write_decathlon(&data, 6, [48, 48, 32], 4.0);
     let source = |name: &str| {
         format!(
             "[sources.{name}]\nkind = \"decathlon\"\nlist = \"data/dataset.json\"\n\

@@ -1,0 +1,186 @@
+//! One tumor: what it is like, and what it makes of a voxel.
+
+use freetumor::random::{Draws, Key};
+use serde::{Deserialize, Serialize};
+
+use super::harmonics::StarBody;
+use super::waves::Waves;
+
+/// Lesions from this diameter on may be dead in the middle.
+const CORE_FROM_MM: f64 = 20.0;
+/// Lesions from this diameter on may have a rim.
+const RIM_FROM_MM: f64 = 12.0;
+
+/// How large tumors are: log-normal, cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Diameters {
+    /// Half are smaller.
+    pub median_mm: f64,
+    /// Standard deviation of the logarithm.
+    pub spread: f64,
+    /// The smallest and the largest.
+    pub range_mm: [f64; 2],
+}
+
+impl Default for Diameters {
+    fn default() -> Self {
+        Self { median_mm: 16.0, spread: 0.45, range_mm: [4.0, 40.0] }
+    }
+}
+
+impl Diameters {
+    fn draw(&self, draws: &mut Draws) -> f64 {
+        let [low, high] = self.range_mm;
+        libm::exp(draws.normal(libm::log(self.median_mm), self.spread)).clamp(low, high)
+    }
+}
+
+/// What a tumor was drawn with.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct TumorTraits {
+    /// The diameter of a ball of its volume, before the organ's border cuts it.
+    pub diameter_mm: f64,
+    /// HU beside the organ's own; positive for those that are brighter.
+    pub contrast_hu: f64,
+    /// How far its edge fades.
+    pub margin_mm: f64,
+    /// HU of the dead core beside the rest of the tumor, where it has one.
+    pub core_hu: Option<f64>,
+    /// HU of the rim beside the organ's own, where it has one.
+    pub rim_hu: Option<f64>,
+    /// Deviation of its texture.
+    pub texture_hu: f64,
+}
+
+/// A tumor at its place.
+#[derive(Clone, Debug)]
+pub struct Tumor {
+    /// What it was drawn with.
+    pub traits: TumorTraits,
+    /// Its middle, RAS+ mm.
+    pub center_mm: [f64; 3],
+    body: StarBody,
+    texture: Waves,
+    core_radius: f64,
+    rim_mm: f64,
+}
+
+/// What a tumor makes of a point.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Influence {
+    /// How much of the tissue there is the tumor's, 0 to 1.
+    pub(super) share: f64,
+    /// HU of the tumor beside the organ's.
+    pub(super) hu: f64,
+}
+
+impl TumorTraits {
+    /// Draws a tumor's traits: contrast is −35 ± 15 HU, at least 20 HU either way, and 15% are brighter than the organ;
+    /// cores from 20 mm on; rims in 30% of those from 12 mm on, as a smaller one would be all rim.
+    pub(super) fn draw(draws: &mut Draws, diameters: &Diameters) -> Self {
+        let diameter_mm = diameters.draw(draws);
+        let strength = draws.normal(35.0, 15.0).clamp(20.0, 80.0);
+        let is_brighter = draws.chance(0.15);
+        let margin_mm = draws.uniform(0.5, 2.5);
+        let core_hu = (diameter_mm >= CORE_FROM_MM).then(|| -draws.uniform(12.0, 35.0));
+        let rim_hu = (draws.chance(0.3) && diameter_mm >= RIM_FROM_MM).then(|| draws.uniform(12.0, 35.0));
+        let texture_hu = draws.uniform(2.0, 8.0);
+        let contrast_hu = if is_brighter { strength } else { -strength };
+        Self { diameter_mm, contrast_hu, margin_mm, core_hu, rim_hu, texture_hu }
+    }
+}
+
+impl Tumor {
+    /// The tumor of given traits at a place.
+    pub(super) fn grow(traits: TumorTraits, center_mm: [f64; 3], key: Key) -> Self {
+        let mut draws = key.draws("body");
+        let roughness = draws.uniform(0.08, 0.24);
+        let body = StarBody::draw(&mut draws, traits.diameter_mm, roughness);
+        let length_mm = draws.uniform(1.5, 4.0);
+        let texture = Waves::draw(&mut key.draws("texture"), length_mm);
+        let core_radius = draws.uniform(0.35, 0.65);
+        let rim_mm = draws.uniform(1.5, 3.0).min(0.25 * traits.diameter_mm);
+        Self { traits, center_mm, body, texture, core_radius, rim_mm }
+    }
+
+    /// No voxel farther from the middle is touched.
+    pub(super) fn reach_mm(&self) -> f64 {
+        self.body.farthest_mm() + self.traits.margin_mm
+    }
+
+    /// What the tumor makes of a point, RAS+ mm.
+    pub(super) fn at(&self, point_mm: [f64; 3]) -> Influence {
+        let offset = [0, 1, 2].map(|axis| point_mm[axis] - self.center_mm[axis]);
+        let length = offset.iter().map(|v| v * v).sum::<f64>().sqrt();
+        let traits = &self.traits;
+        if length > self.reach_mm() {
+            return Influence { share: 0.0, hu: 0.0 };
+        }
+        let radius = self.body.radius_mm(offset);
+        // Half of the edge's fading lies on either side of the surface.
+        let depth = radius - length;
+        let share = smooth(0.5 + depth / (2.0 * traits.margin_mm));
+        if share == 0.0 {
+            return Influence { share, hu: 0.0 };
+        }
+        let mut hu = traits.contrast_hu + traits.texture_hu * self.texture.at(point_mm);
+        if let Some(core_hu) = traits.core_hu {
+            let wavy = self.core_radius * radius * (1.0 + 0.15 * self.texture.at(offset.map(|v| 0.4 * v)));
+            hu += core_hu * smooth(0.5 + (wavy - length) / 3.0);
+        }
+        if let Some(rim_hu) = traits.rim_hu {
+            let within = smooth(0.5 + (self.rim_mm - depth.max(0.0)) / self.rim_mm.min(1.5));
+            hu += (rim_hu - hu) * within;
+        }
+        Influence { share, hu }
+    }
+}
+
+/// A step from 0 at 0 to 1 at 1 without corners.
+pub(super) fn smooth(t: f64) -> f64 {
+    let t = t.clamp(0.0, 1.0);
+    t * t * (3.0 - 2.0 * t)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traits_are_spread_as_they_say() {
+        let mut draws = Key::root(4).draws("traits");
+        let all: Vec<TumorTraits> = (0..4000).map(|_| TumorTraits::draw(&mut draws, &Diameters::default())).collect();
+        let share = |holds: fn(&TumorTraits) -> bool| {
+            all.iter().filter(|traits| holds(traits)).count() as f64 / all.len() as f64
+        };
+        assert!((share(|t| t.contrast_hu > 0.0) - 0.15).abs() < 0.02);
+        let rimmed = share(|t| t.rim_hu.is_some()) / share(|t| t.diameter_mm >= RIM_FROM_MM);
+        assert!((rimmed - 0.3).abs() < 0.03, "{rimmed}");
+        assert!(all.iter().all(|t| t.rim_hu.is_none() || t.diameter_mm >= RIM_FROM_MM));
+        assert!(all.iter().all(|t| t.core_hu.is_some() == (t.diameter_mm >= CORE_FROM_MM)));
+        let mean = all.iter().map(|t| t.contrast_hu.abs()).sum::<f64>() / all.len() as f64;
+        assert!((mean - 36.6).abs() < 1.0, "{mean}");
+        // Each bin of the evaluation has its lesions.
+        assert!(share(|t| t.diameter_mm < 10.0) > 0.08 && share(|t| t.diameter_mm >= 20.0) > 0.2);
+    }
+
+    #[test]
+    fn a_tumor_is_itself_inside_and_nothing_outside() {
+        let traits = TumorTraits {
+            diameter_mm: 30.0,
+            contrast_hu: -40.0,
+            margin_mm: 1.0,
+            core_hu: Some(-30.0),
+            rim_hu: Some(20.0),
+            texture_hu: 0.0,
+        };
+        let tumor = Tumor::grow(traits, [5.0, 0.0, 0.0], Key::root(6));
+        let middle = tumor.at([5.0, 0.0, 0.0]);
+        assert_eq!(middle, Influence { share: 1.0, hu: -70.0 });
+        assert_eq!(tumor.at([5.0 + tumor.reach_mm() + 0.1, 0.0, 0.0]).share, 0.0);
+        let surface = tumor.body.radius_mm([1.0, 0.0, 0.0]);
+        let edge = tumor.at([5.0 + surface - 0.01, 0.0, 0.0]);
+        assert!((edge.share - 0.5).abs() < 0.02 && edge.hu > 15.0, "{edge:?}");
+    }
+}

@@ -1,0 +1,53 @@
+//! Correlated fields without a lattice: sums of random plane waves.
+
+use freetumor::random::Draws;
+
+/// Waves of a field: enough that their sum is nearly normal.
+const WAVES: usize = 40;
+
+/// A random field of mean 0 and deviation 1 over the patient, in mm.
+///
+/// The correlation of two points falls with their distance as a Gaussian of the given length does (Rahimi and Recht,
+/// *Random Features for Large-Scale Kernel Machines*, 2007).
+#[derive(Clone, Debug)]
+pub(super) struct Waves(Vec<([f64; 3], f64)>);
+
+impl Waves {
+    /// A field of which points `length_mm` apart correlate by exp(−1/2).
+    pub(super) fn draw(draws: &mut Draws, length_mm: f64) -> Self {
+        let wave = |draws: &mut Draws| {
+            let vector = [(); 3].map(|()| draws.normal(0.0, 1.0 / length_mm));
+            (vector, draws.uniform(0.0, std::f64::consts::TAU))
+        };
+        Self((0..WAVES).map(|_| wave(draws)).collect())
+    }
+
+    /// The field at a point.
+    pub(super) fn at(&self, [x, y, z]: [f64; 3]) -> f64 {
+        let sum: f64 = self.0.iter().map(|([a, b, c], phase)| libm::cos(a * x + b * y + c * z + phase)).sum();
+        sum * libm::sqrt(2.0 / WAVES as f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use freetumor::random::Key;
+
+    #[test]
+    fn a_field_has_its_deviation_and_its_length() {
+        let mut draws = Key::root(2).draws("fields");
+        let (mut square, mut near, mut far) = (0.0, 0.0, 0.0);
+        const FIELDS: usize = 4000;
+        for _ in 0..FIELDS {
+            let field = Waves::draw(&mut draws, 3.0);
+            let [a, b, c] = [0.0, 3.0, 12.0].map(|x| field.at([x, 1.0, -2.0]));
+            square += a * a / FIELDS as f64;
+            near += a * b / FIELDS as f64;
+            far += a * c / FIELDS as f64;
+        }
+        assert!((square - 1.0).abs() < 0.08, "{square}");
+        assert!((near - (-0.5f64).exp()).abs() < 0.08, "{near}");
+        assert!(far.abs() < 0.08, "{far}");
+    }
+}

@@ -1,0 +1,255 @@
+//! `freetumor train`: the three stages of training.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::network::DeviceName;
+use super::print::{print_problems, printed, unprinted};
+use super::run::{at_least_one, default_memory_bytes};
+use crate::error::Result;
+use crate::graph::{GraphFile, Registry};
+use crate::nn::weights::Precision;
+use crate::train::run::{Progress, Report, in_words};
+use crate::train::{CheckedTask, TrainingObserver, TrainingOptions, TrainingOutcome, TrainingStage, check};
+
+/// Train the networks: a segmentor, a generator with its discriminator, the final segmentor
+///
+/// The file has sources and stages as any pipeline, and a section [train]. What is trained, how and on what lies in it;
+/// where it is written and computed in flags. A run that was stopped goes on with --resume as if it had never stopped,
+/// bit for bit. Losses and scores are a Parquet table in the folder, beside curves and slices to look at.
+#[derive(Args, Clone, Debug)]
+pub struct TrainArgs {
+    /// What is trained
+    #[arg(value_enum)]
+    pub stage: StageName,
+    /// The file that says how, such as pipelines/train-segmentor-small.toml
+    #[arg(value_name = "CONFIG")]
+    pub config: PathBuf,
+    /// Folder of the run [default: runs/NAME of the file]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Where to compute
+    #[arg(long, value_enum, default_value_t = DeviceName::Cpu)]
+    pub device: DeviceName,
+    /// Override a setting of the file, such as train.steps=2000
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Go on with the run in the folder
+    #[arg(long)]
+    pub resume: bool,
+    /// Threads that make batches [default: one for four cores]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Memory for scans that are made ready [default: half of the machine's, at most 8 GiB]
+    #[arg(long, value_name = "SIZE")]
+    pub memory: Option<ByteSize>,
+    /// Write weights in 16 bits: half as large, for inference. Checkpoints keep all bits
+    #[arg(long)]
+    pub half: bool,
+    /// Take at most this many steps now
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+    /// Print the summary as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// File with the secret that patient keys are derived with [default: $FREETUMOR_PATIENT_KEY, or one kept in the user's
+    /// configuration folder]
+    #[arg(long, value_name = "FILE")]
+    pub patient_key_file: Option<PathBuf>,
+}
+
+/// The stages of training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StageName {
+    /// A segmentor on real tumors: it judges synthetic ones.
+    Segmentor,
+    /// A generator and a discriminator, with a segmentor that stays as it is.
+    Synthesis,
+    /// The final segmentor on real and synthetic tumors.
+    Segmentation,
+}
+
+impl StageName {
+    fn stage(self) -> TrainingStage {
+        match self {
+            Self::Segmentor => TrainingStage::Segmentor,
+            Self::Synthesis => TrainingStage::Synthesis,
+            Self::Segmentation => TrainingStage::Segmentation,
+        }
+    }
+}
+
+impl TrainArgs {
+    fn options(&self, name: &str) -> Result<TrainingOptions> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Ok(TrainingOptions {
+            out: self.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(name)),
+            device: self.device.place(),
+            resume: self.resume,
+            loader_threads: at_least_one("--threads", self.threads.unwrap_or((cores / 4).max(1)))?,
+            memory_bytes: self.memory.map_or_else(default_memory_bytes, |size| size.as_u64()),
+            precision: if self.half { Precision::Half } else { Precision::Single },
+            limit: self.limit,
+        })
+    }
+}
+
+/// Runs the command; returns its exit code.
+///
+/// # Errors
+/// What could not be trained, or had to stop.
+pub fn train(args: &TrainArgs, registry: &Registry, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<u8> {
+    let file = GraphFile::open(&args.config)?.with_sets(&args.set);
+    let stage = args.stage.stage();
+    let CheckedTask { problems, task } = check(stage, &file, registry);
+    print_problems(&file, &problems.iter().collect::<Vec<_>>(), stderr)?;
+    let Some(task) = task else { return Ok(2) };
+    let options = args.options(task.name())?;
+    let mut watch = Watch::new(stage.name(), &mut *stderr);
+    let outcome = task.run(&options, &mut watch);
+    watch.finish();
+    let TrainingOutcome { report, failed_scans } = outcome?;
+    let written = if args.json {
+        let json = serde_json::to_writer_pretty(&mut *stdout, &report).map_err(std::io::Error::from);
+        json.and_then(|()| writeln!(stdout))
+    } else {
+        write!(stdout, "{}", Summary(&report))
+    };
+    printed(written)?;
+    if failed_scans > 0 {
+        let place = report.folder.join("private").join("scans.jsonl");
+        let scans = if failed_scans == 1 { "1 scan was" } else { &format!("{failed_scans} scans were") };
+        writeln!(stderr, "warning: {scans} left out; {} says which file each is", place.display())
+            .map_err(unprinted)?;
+    }
+    Ok(u8::from(failed_scans > 0))
+}
+
+/// Shows a training on standard error: a bar on a terminal, a line at intervals otherwise.
+struct Watch<'a> {
+    stage: &'static str,
+    stderr: &'a mut dyn Write,
+    bar: Option<ProgressBar>,
+    /// Time of the next line.
+    next: Duration,
+    pause: Duration,
+}
+
+impl<'a> Watch<'a> {
+    fn new(stage: &'static str, stderr: &'a mut dyn Write) -> Self {
+        Self { stage, stderr, bar: None, next: Duration::from_secs(2), pause: Duration::from_secs(4) }
+    }
+
+    /// Removes the bar.
+    fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// A bar that started `elapsed` ago.
+fn bar(elapsed: Duration) -> ProgressBar {
+    let bar = ProgressBar::new(0).with_elapsed(elapsed);
+    match ProgressStyle::with_template("{elapsed_precise} {bar:24.cyan/dim} {pos}/{len} steps  {msg}") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+impl TrainingObserver for Watch<'_> {
+    fn warning(&mut self, message: &str) -> Result<()> {
+        let mut write = || writeln!(self.stderr, "warning: {message}").map_err(unprinted);
+        match &self.bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
+    fn progress(&mut self, progress: &Progress<'_>) {
+        let defined: Vec<_> = progress.scores.iter().filter(|(_, value)| value.is_finite()).cloned().collect();
+        let scores = if defined.is_empty() { String::new() } else { format!("  [{}]", in_words(&defined)) };
+        let left = time(progress.left);
+        if std::io::stderr().is_terminal() {
+            let bar = self.bar.get_or_insert_with(|| bar(progress.elapsed));
+            bar.set_length(progress.steps);
+            bar.set_position(progress.step);
+            bar.set_message(format!("{left} left  {}{scores}", in_words(progress.numbers)));
+            return;
+        }
+        if progress.elapsed < self.next {
+            return;
+        }
+        // Long trainings need fewer lines: the pauses grow to a minute.
+        self.next = progress.elapsed + self.pause;
+        self.pause = (self.pause * 3 / 2).min(Duration::from_secs(60));
+        let (elapsed, numbers) = (progress.elapsed.as_secs_f64(), in_words(progress.numbers));
+        let _ = writeln!(
+            self.stderr,
+            "{elapsed:7.1} s  {} {}/{}, {left} left, {numbers}{scores}",
+            self.stage, progress.step, progress.steps
+        );
+    }
+}
+
+/// `43 s`, `12 min`, `3 h 20 min`.
+fn time(duration: Duration) -> String {
+    match duration.as_secs() {
+        seconds @ 0..100 => format!("{seconds} s"),
+        seconds @ 100..6000 => format!("{} min", seconds / 60),
+        seconds => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
+/// The report as a person reads it.
+struct Summary<'a>(&'a Report);
+
+impl std::fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Report { stage, step, steps, new_steps, seconds, waiting_share, scores, best, folder } = self.0;
+        if *new_steps == 0 && step < steps {
+            writeln!(f, "{stage}: step {step} of {steps}, none taken now")?;
+        } else if *new_steps == 0 {
+            writeln!(f, "{stage}: nothing to do, all {steps} steps are taken")?;
+        } else {
+            let each = seconds / *new_steps as f64;
+            let waiting = 100.0 * waiting_share;
+            writeln!(
+                f,
+                "{stage}: step {step} of {steps}; {new_steps} steps in {seconds:.1} s, {each:.3} s each, {waiting:.0}% of it waiting for batches"
+            )?;
+        }
+        let scores: BTreeMap<_, _> = scores.iter().filter(|(_, value)| value.is_finite()).collect();
+        for (name, value) in scores {
+            writeln!(f, "  {name:<28}{value:.4}")?;
+        }
+        if let Some((score, step)) = best {
+            writeln!(f, "  best at step {step}: {score:.4}")?;
+        }
+        let folder = folder.display();
+        writeln!(f, "\nWhere everything lies:\n  {:<16}{folder}/weights", "weights")?;
+        writeln!(f, "  {:<16}{folder}/history.parquet", "every step")?;
+        writeln!(f, "  {:<16}{folder}/curves.png, {folder}/pictures", "to look at")?;
+        if step < steps {
+            writeln!(f, "  to go on        the same command with --resume")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_short() {
+        let words = [3, 99, 100, 3601, 12_000].map(|seconds| time(Duration::from_secs(seconds)));
+        assert_eq!(words, ["3 s", "99 s", "1 min", "60 min", "3 h 20 min"]);
+    }
+}

@@ -1,0 +1,37 @@
+//! Arms: what is compared.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::case_files;
+use crate::error::Result;
+use crate::volume::Labels;
+
+/// One way to train, evaluated by one or several networks.
+pub struct Arm {
+    /// Its name in tables.
+    pub name: String,
+    /// One entry for each seed.
+    pub networks: Vec<Predictions>,
+}
+
+/// Segments the scan of a file.
+pub type Segment = Box<dyn Fn(&Path) -> Result<Labels> + Send + Sync>;
+
+/// The predictions of one seed.
+pub enum Predictions {
+    /// Label maps on disk, by case.
+    Files(BTreeMap<String, PathBuf>),
+    /// A network that segments the scans. It may use all threads of the machine.
+    Network(Segment),
+}
+
+impl Predictions {
+    /// The label maps of a folder, or of a data set in it.
+    ///
+    /// # Errors
+    /// Where the folder cannot be read or has no label map.
+    pub fn in_folder(path: &Path) -> Result<Self> {
+        Ok(Self::Files(case_files::list(&case_files::label_folder(path)?)?))
+    }
+}

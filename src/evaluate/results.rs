@@ -1,0 +1,60 @@
+//! The results of an evaluation on disk.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::measurement::Measurements;
+use super::metrics::{EvaluationPlan, Summary, cases_table, lesions_table, plot, summarise};
+use super::output::{create_folder, to_json, write_file};
+use super::problem::CaseProblem;
+use crate::error::Result;
+
+/// The summary of an evaluation, with what could not be measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct EvaluationReport {
+    /// Arms, metrics, comparisons.
+    #[serde(flatten)]
+    pub summary: Summary,
+    /// Cases that could not be measured.
+    pub problems: Vec<CaseProblem>,
+    /// Number of resamples behind every interval.
+    pub resamples: usize,
+}
+
+impl EvaluationReport {
+    /// Summarises measurements.
+    pub fn new(plan: &EvaluationPlan, measurements: &Measurements) -> Self {
+        let summary = summarise(plan, &measurements.rows);
+        Self { summary, problems: measurements.problems.clone(), resamples: plan.resamples }
+    }
+
+    /// The report as indented JSON, with a line end.
+    ///
+    /// # Errors
+    /// None in practice: names are always JSON.
+    pub fn to_json(&self) -> Result<String> {
+        to_json("summary", self)
+    }
+}
+
+/// Writes `cases.parquet`, `lesions.parquet`, a plot for each organ, and `summary.json` into a folder, in place of what an earlier
+/// evaluation wrote there.
+///
+/// # Errors
+/// Where the folder cannot be created or written.
+pub fn write_results(
+    folder: &Path,
+    plan: &EvaluationPlan,
+    measurements: &Measurements,
+    report: &EvaluationReport,
+) -> Result<()> {
+    create_folder(folder)?;
+    write_file(&folder.join("cases.parquet"), &cases_table(plan, &measurements.rows)?)?;
+    write_file(&folder.join("lesions.parquet"), &lesions_table(plan, &measurements.rows)?)?;
+    for organ in &plan.organs {
+        let name = if plan.organs.len() == 1 { "plot.png".to_owned() } else { format!("plot-{}.png", organ.name) };
+        write_file(&folder.join(name), &plot(&report.summary, &organ.name)?.to_png()?)?;
+    }
+    write_file(&folder.join("summary.json"), report.to_json()?.as_bytes())
+}

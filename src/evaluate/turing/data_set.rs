@@ -1,0 +1,70 @@
+//! The lesions of a data set on disk.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+
+use super::features::{Specimen, describe};
+use crate::error::{Fault, Result};
+use crate::evaluate::case_files;
+use crate::evaluate::metrics::MeasuredOrgan;
+use crate::evaluate::problem::CaseProblem;
+use crate::ingest::nifti;
+
+/// The lesions of a data set, in the order of its cases.
+#[derive(Clone, Debug, Default)]
+pub struct DataSetSpecimens {
+    /// The described lesions.
+    pub specimens: Vec<Specimen>,
+    /// Cases that could not be read.
+    pub problems: Vec<CaseProblem>,
+}
+
+/// Describes every lesion of a data set of images and labels. `patients` names the patients of cases that share one.
+///
+/// # Errors
+/// Where a folder cannot be read or has no NIfTI file.
+pub fn read_specimens(
+    folder: &Path,
+    is_real: bool,
+    organ: &MeasuredOrgan,
+    patients: &BTreeMap<String, String>,
+) -> Result<DataSetSpecimens> {
+    let images = case_files::list_images(&case_files::image_folder(folder)?)?;
+    let labels = case_files::list(&case_files::label_folder(folder)?)?;
+    let described: Vec<_> = labels
+        .par_iter()
+        .map(|(case, path)| {
+            let lesions = describe_case(images.get(case), path, organ);
+            lesions.map(|lesions| (case, lesions)).map_err(|message| CaseProblem {
+                case: case.clone(),
+                network: None,
+                message,
+            })
+        })
+        .collect();
+    let mut found = DataSetSpecimens::default();
+    for case in described {
+        match case {
+            Err(problem) => found.problems.push(problem),
+            Ok((case, lesions)) => {
+                let patient = patients.get(case).unwrap_or(case);
+                let specimen = |values| Specimen { patient: patient.clone(), is_real, values };
+                found.specimens.extend(lesions.into_iter().map(specimen));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn describe_case(image: Option<&PathBuf>, labels: &Path, organ: &MeasuredOrgan) -> Result<Vec<Vec<f64>>, String> {
+    let image = image.ok_or("there is no image of this name")?;
+    let read = || {
+        let volume = nifti::read_volume(image)?;
+        let labels = nifti::read_labels(labels)?;
+        let on_scan = if labels.grid.agrees_with(&volume.grid) { labels } else { labels.onto(&volume.grid)? };
+        Ok(describe(&volume, &on_scan, organ.organ_id, organ.tumor_id))
+    };
+    read().map_err(|fault: Fault| fault.message)
+}

@@ -1,0 +1,172 @@
+//! The guard against leakage: no patient, and no scan, is both trained and validated on.
+//!
+//! A patient is known by the key that its source derives. Two sources may list one file under two patients, for example where a data
+//! set has another name in each; so a file for validation is also known by its name, length and time of change.
+
+use std::collections::BTreeSet;
+
+use super::data::RunSamples;
+use crate::error::{Error, Result};
+use crate::graph::SplitShares;
+use crate::id::PatientKey;
+use crate::ingest::ScanEntry;
+use crate::record::Split;
+
+/// Name, length in bytes and time of change of a scan's file.
+type FileMark = (String, u64, i64);
+
+/// Knows what is held out, and refuses to train on it.
+#[derive(Clone, Debug)]
+pub struct LeakageGuard {
+    /// The shares by which patients are split; `None` where lists of scans say what is held out.
+    shares: Option<SplitShares>,
+    patients: BTreeSet<PatientKey>,
+    files: BTreeSet<FileMark>,
+}
+
+impl LeakageGuard {
+    /// A guard for patients that are split by the shares of the file.
+    pub fn by_shares(shares: SplitShares) -> Self {
+        Self { shares: Some(shares), patients: BTreeSet::new(), files: BTreeSet::new() }
+    }
+
+    /// A guard for scans that are held out by lists: see [`LeakageGuard::hold_out`].
+    pub fn by_lists() -> Self {
+        Self { shares: None, patients: BTreeSet::new(), files: BTreeSet::new() }
+    }
+
+    /// The part of a labeled scan; always [`Split::Train`] where lists say what is held out.
+    pub fn split_of(&self, entry: &ScanEntry) -> Split {
+        self.shares.map_or(Split::Train, |shares| shares.of(entry.patient_key))
+    }
+
+    /// Holds out a scan and its patient for validation.
+    pub fn hold_out(&mut self, entry: &ScanEntry) {
+        self.patients.insert(entry.patient_key);
+        self.files.extend(file_mark(entry));
+    }
+
+    /// Whether a scan may be trained on.
+    pub fn may_train(&self, entry: &ScanEntry) -> bool {
+        let is_held_out = self.patients.contains(&entry.patient_key) || self.has_file(entry);
+        !is_held_out && self.split_of(entry) == Split::Train
+    }
+
+    /// Whether a patient is held out.
+    pub fn holds_out(&self, patient_key: &PatientKey) -> bool {
+        self.patients.contains(patient_key)
+    }
+
+    /// Refuses labeled scans of a patient that is held out, and scans whose file is held out under another patient.
+    ///
+    /// # Errors
+    /// The first such scan.
+    pub fn check(&self, trained: &[ScanEntry]) -> Result<()> {
+        if let Some(both) = trained.iter().find(|entry| self.patients.contains(&entry.patient_key)) {
+            let patient = &both.patient_key;
+            return Err(Error::new(format!(
+                "patient {patient} is trained and validated on: the scores would mean nothing"
+            ))
+            .with_hint("leave `validation` out to split by patient, or name sources of other patients"));
+        }
+        if let Some(both) = trained.iter().find(|entry| self.has_file(entry)) {
+            return Err(Error::new(format!(
+                "{} of `{}` is trained on and seems to be validated on under another patient: name, size and time of a file \
+                 for validation are the same",
+                both.key, both.source
+            ))
+            .with_hint("sources of one data set share its name: set `dataset` in both"));
+        }
+        Ok(())
+    }
+
+    /// The patients of a run folder one of whose scans is held out, perhaps under the name of another source or data set.
+    pub fn held_out_in(&self, run: &RunSamples) -> BTreeSet<PatientKey> {
+        if self.files.is_empty() {
+            return BTreeSet::new();
+        }
+        let mut patients = BTreeSet::new();
+        let read = run.for_each_scan(|entry| {
+            if self.has_file(&entry) {
+                patients.insert(entry.patient_key);
+            }
+        });
+        if let Err(error) = read {
+            let folder = run.folder().display();
+            tracing::warn!("{error}: whether {folder} has scans for validation under another name cannot be told");
+        }
+        patients
+    }
+
+    fn has_file(&self, entry: &ScanEntry) -> bool {
+        file_mark(entry).is_some_and(|mark| self.files.contains(&mark))
+    }
+}
+
+/// The mark of a scan's file; `None` where it is no file that could be distinguished from others.
+fn file_mark(entry: &ScanEntry) -> Option<FileMark> {
+    let name = entry.key.rsplit('/').next().unwrap_or(&entry.key);
+    (entry.bytes > 0 && entry.modified_s != 0).then(|| (name.to_owned(), entry.bytes, entry.modified_s))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::ScanId;
+
+    fn entry(patient: u8, key: &str, bytes: u64) -> ScanEntry {
+        ScanEntry {
+            scan_id: ScanId::from_bytes([patient; 8]),
+            source: "archive".to_owned(),
+            key: key.to_owned(),
+            dataset: "a".to_owned(),
+            patient_key: PatientKey::from_bytes([patient; 8]),
+            bytes,
+            modified_s: 77,
+        }
+    }
+
+    #[test]
+    fn scan_of_held_out_patient_is_refused() {
+        let mut guard = LeakageGuard::by_lists();
+        guard.hold_out(&entry(1, "a/one.nii", 10));
+        let second_scan = entry(1, "a/two.nii", 20);
+        assert!(!guard.may_train(&second_scan));
+        let error = guard.check(&[entry(2, "a/other.nii", 10), second_scan]).unwrap_err();
+        assert!(error.to_string().contains("is trained and validated on"), "{error}");
+    }
+
+    #[test]
+    fn held_out_file_under_another_patient_is_refused() {
+        let mut guard = LeakageGuard::by_lists();
+        guard.hold_out(&entry(1, "a/one.nii", 10));
+        let renamed = entry(2, "elsewhere/one.nii", 10);
+        assert!(!guard.may_train(&renamed));
+        let error = guard.check(std::slice::from_ref(&renamed)).unwrap_err();
+        assert!(error.to_string().contains("under another patient"), "{error}");
+        for other in [entry(2, "a/one.nii", 11), ScanEntry { modified_s: 78, ..renamed }, entry(2, "a/two.nii", 10)] {
+            assert!(guard.may_train(&other), "{other:?}");
+            guard.check(&[other]).unwrap();
+        }
+    }
+
+    #[test]
+    fn sources_without_files_are_compared_by_patient_only() {
+        let mut guard = LeakageGuard::by_lists();
+        guard.hold_out(&entry(1, "phantom 1", 0));
+        assert!(guard.may_train(&entry(2, "phantom 1", 0)));
+    }
+
+    #[test]
+    fn shares_exclude_patients_of_validation_and_test() {
+        let shares = SplitShares { train: 0.4, validation: 0.3, test: 0.3 };
+        let guard = LeakageGuard::by_shares(shares);
+        let mut counts = [0; 2];
+        for patient in 0..200 {
+            let entry = entry(patient, "scan.nii", 1);
+            assert_eq!(guard.may_train(&entry), shares.of(entry.patient_key) == Split::Train);
+            counts[usize::from(guard.may_train(&entry))] += 1;
+        }
+        assert!(counts[0] > 80 && counts[1] > 50, "{counts:?}");
+    }
+}

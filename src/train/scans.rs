@@ -1,0 +1,262 @@
+//! The scans of a training: which are trained on, which are validated on, by the stages that a file names.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::{Value as Json, json};
+
+use super::data::{CaseEntry, Cases, RunSamples};
+use super::leakage::LeakageGuard;
+use crate::error::{Error, FaultKind, Result};
+use crate::graph::{Plan, SynthesisNode};
+use crate::id::ScanId;
+use crate::ingest::ScanEntry;
+use crate::mask::{MaskedScan, Organ};
+use crate::record::Split;
+use crate::store::FileDigest;
+use crate::store::canonical;
+use crate::volume::Preprocess;
+
+/// The scans of a training, listed but not read. Each source of the file is listed once.
+pub struct TrainingScans {
+    guard: LeakageGuard,
+    /// The entries of each source that was listed, by its index in the plan.
+    sources: BTreeMap<usize, Vec<ScanEntry>>,
+    labeled: Vec<CaseEntry>,
+    validation: Vec<CaseEntry>,
+    unlabeled: Vec<CaseEntry>,
+    pools: Vec<Vec<CaseEntry>>,
+    fresh: Vec<Vec<CaseEntry>>,
+    /// The place of each scan's file, by its id.
+    places: BTreeMap<ScanId, String>,
+}
+
+/// How many scans a training uses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ListedScans {
+    /// Scans with labeled tumors to train on.
+    pub labeled: usize,
+    /// Scans to validate on.
+    pub validation: usize,
+    /// Scans with organs only.
+    pub unlabeled: usize,
+    /// Accepted tumors of each run folder.
+    pub runs: Vec<usize>,
+    /// Scans into which each quality test that feeds the training puts fresh tumors.
+    pub fresh: Vec<usize>,
+}
+
+impl ListedScans {
+    /// Tumors of runs and scans for fresh ones.
+    pub fn synthetic_sources(&self) -> usize {
+        self.runs.iter().chain(&self.fresh).sum()
+    }
+}
+
+/// The scans of a training as cases that are read on demand.
+pub struct TrainingCases {
+    /// With their tumors labeled, trained on.
+    pub labeled: Arc<Cases>,
+    /// With their tumors labeled, validated on.
+    pub validation: Arc<Cases>,
+    /// With organs only.
+    pub unlabeled: Arc<Cases>,
+    /// The scans of each run folder.
+    pub pools: Vec<Arc<Cases>>,
+    /// The scans into which each quality test that feeds the training puts tumors.
+    pub fresh: Vec<Arc<Cases>>,
+}
+
+impl TrainingScans {
+    /// Labeled scans, and those for validation: of the stages that are named, or else the file's share of the labeled
+    /// patients.
+    ///
+    /// # Errors
+    /// Where a source cannot be listed, or a patient is trained and validated on.
+    pub fn new(plan: &Plan, labeled: &[String], validation: &[String]) -> Result<Self> {
+        let guard = if validation.is_empty() { LeakageGuard::by_shares(plan.split) } else { LeakageGuard::by_lists() };
+        let mut scans = Self {
+            guard,
+            sources: BTreeMap::new(),
+            labeled: Vec::new(),
+            validation: Vec::new(),
+            unlabeled: Vec::new(),
+            pools: Vec::new(),
+            fresh: Vec::new(),
+            places: BTreeMap::new(),
+        };
+        let mut trained = Vec::new();
+        for (entry, case) in scans.of_masks(plan, labeled)? {
+            match scans.guard.split_of(&entry) {
+                Split::Validation => scans.hold_out(&entry, case),
+                Split::Test => {}
+                Split::Train => {
+                    scans.labeled.push(case);
+                    trained.push(entry);
+                }
+            }
+        }
+        scans.of_masks(plan, validation)?.into_iter().for_each(|(entry, case)| scans.hold_out(&entry, case));
+        scans.guard.check(&trained)?;
+        Ok(scans)
+    }
+
+    fn hold_out(&mut self, entry: &ScanEntry, case: CaseEntry) {
+        self.guard.hold_out(entry);
+        self.validation.push(case);
+    }
+
+    /// Adds scans with organs only; patients of validation and test are left out.
+    ///
+    /// # Errors
+    /// Where a source cannot be listed.
+    pub fn add_unlabeled(&mut self, plan: &Plan, names: &[String]) -> Result<()> {
+        let cases = self.trainable(plan, names)?;
+        self.unlabeled.extend(cases);
+        Ok(())
+    }
+
+    /// Adds the scans into which a synthesis of the file puts tumors; patients of validation and test are left out.
+    ///
+    /// # Errors
+    /// Where a source cannot be listed.
+    pub fn add_synthesis(&mut self, plan: &Plan, synthesis: &SynthesisNode) -> Result<()> {
+        let names: Vec<String> = synthesis.masks.iter().map(|&mask| plan.masks[mask].name.clone()).collect();
+        let cases = self.trainable(plan, &names)?;
+        self.fresh.push(cases);
+        Ok(())
+    }
+
+    /// Adds the accepted tumors of a run, its training patients only.
+    ///
+    /// # Errors
+    /// Where the run cannot be read, has no tumors of these patients, or has other organs.
+    pub fn add_run(&mut self, folder: &Path, at: Option<u64>, organs: &Arc<[Organ]>) -> Result<()> {
+        let run = RunSamples::open(folder, at)?;
+        let mut entries = run.entries(Split::Train, organs)?;
+        let renamed = self.guard.held_out_in(&run);
+        entries.retain(|entry| !self.guard.holds_out(&entry.patient_key) && !renamed.contains(&entry.patient_key));
+        if entries.is_empty() {
+            return Err(Error::new(format!("{} has no accepted tumor of a training patient", folder.display())));
+        }
+        // All samples of a run have the label ids of its graph: the first shows whether they are those that are trained.
+        if let Err(fault) = entries[0].read()
+            && fault.kind == FaultKind::Mismatch
+        {
+            let trained: Vec<String> = organs.iter().map(|organ| organ.name.clone()).collect();
+            let hint = format!("trained are {}: a run of the same organs, in the same order, fits", trained.join(", "));
+            return Err(Error::new(format!("{}: {}", folder.display(), fault.message)).with_hint(hint));
+        }
+        for entry in &entries {
+            self.places.insert(entry.id, format!("{}: {}", folder.display(), entry.id));
+        }
+        self.pools.push(entries);
+        Ok(())
+    }
+
+    /// The scans of mask stages that may be trained on.
+    fn trainable(&mut self, plan: &Plan, names: &[String]) -> Result<Vec<CaseEntry>> {
+        let found = self.of_masks(plan, names)?;
+        Ok(found.into_iter().filter(|(entry, _)| self.guard.may_train(entry)).map(|(_, case)| case).collect())
+    }
+
+    /// The scans of mask stages, with what reads and masks them.
+    fn of_masks(&mut self, plan: &Plan, names: &[String]) -> Result<Vec<(ScanEntry, CaseEntry)>> {
+        let mut found = Vec::new();
+        for node in plan.masks.iter().filter(|mask| names.contains(&mask.name)) {
+            for &index in &node.sources {
+                let source = &plan.sources[index].source;
+                let entries = match self.sources.entry(index) {
+                    Entry::Occupied(listed) => listed.into_mut(),
+                    Entry::Vacant(place) => place.insert(source.list()?),
+                };
+                for entry in entries.iter() {
+                    let (source, mask, key) = (Arc::clone(source), Arc::clone(&node.mask), entry.clone());
+                    let case = CaseEntry::new(entry.scan_id, entry.patient_key, move || {
+                        let scan = Arc::new(source.read(&key)?);
+                        let mask = mask.mask(&scan)?;
+                        Ok(MaskedScan { scan, mask })
+                    });
+                    self.places.insert(entry.scan_id, format!("{}: {}", entry.source, entry.key));
+                    let mark = format!("{} {}", entry.bytes, entry.modified_s);
+                    found.push((entry.clone(), case.with_mark(mark)));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// How many there are.
+    pub fn listed(&self) -> ListedScans {
+        let each = |lists: &[Vec<CaseEntry>]| lists.iter().map(Vec::len).collect();
+        ListedScans {
+            labeled: self.labeled.len(),
+            validation: self.validation.len(),
+            unlabeled: self.unlabeled.len(),
+            runs: each(&self.pools),
+            fresh: each(&self.fresh),
+        }
+    }
+
+    /// A line of JSON for every scan with the place of its file: messages and tables name it by its id alone.
+    ///
+    /// # Errors
+    /// None in practice: names are always JSON.
+    pub fn places(&self) -> Result<Vec<u8>> {
+        let mut text = Vec::new();
+        for (scan_id, key) in &self.places {
+            text.extend(canonical::line(&json!({ "key": key, "scan_id": scan_id }))?);
+        }
+        Ok(text)
+    }
+
+    /// Digests of the lists, so that a run is not resumed with other scans.
+    pub fn digests(&self) -> Json {
+        let digest_of = |entries: &Vec<CaseEntry>, with_marks: bool| {
+            let mark = |entry: &CaseEntry| if with_marks { format!(" {}", entry.mark) } else { String::new() };
+            let lines: Vec<String> = entries.iter().map(|entry| format!("{}{}", entry.id, mark(entry))).collect();
+            let digest = FileDigest::of(lines.join("\n").as_bytes()).sha256;
+            format!("{} listed, {}", lines.len(), &digest[..16])
+        };
+        let each = |lists: &[Vec<CaseEntry>]| lists.iter().map(|list| digest_of(list, true)).collect::<Vec<_>>();
+        json!({
+            // The survey digests the contents of these two.
+            "labeled": digest_of(&self.labeled, false),
+            "validation": digest_of(&self.validation, false),
+            "unlabeled": digest_of(&self.unlabeled, true),
+            "runs": each(&self.pools),
+            "fresh": each(&self.fresh),
+        })
+    }
+
+    fn lists(&self) -> impl Iterator<Item = &Vec<CaseEntry>> {
+        [&self.labeled, &self.validation, &self.unlabeled].into_iter().chain(&self.pools).chain(&self.fresh)
+    }
+
+    /// The scans as cases that are read on demand; memory is shared in proportion to their number.
+    pub fn cases(self, preprocess: Preprocess, memory_bytes: u64) -> TrainingCases {
+        let count = self.lists().map(Vec::len).sum::<usize>().max(1) as u64;
+        let cases = |entries: Vec<CaseEntry>| {
+            let share = memory_bytes / count * entries.len() as u64;
+            Arc::new(Cases::new(entries, preprocess, share))
+        };
+        TrainingCases {
+            labeled: cases(self.labeled),
+            validation: cases(self.validation),
+            unlabeled: cases(self.unlabeled),
+            pools: self.pools.into_iter().map(cases).collect(),
+            fresh: self.fresh.into_iter().map(cases).collect(),
+        }
+    }
+}
+
+impl TrainingCases {
+    /// How many scans could not be read so far.
+    pub fn failed(&self) -> usize {
+        let parts = [&self.labeled, &self.validation, &self.unlabeled];
+        parts.into_iter().chain(&self.pools).chain(&self.fresh).map(|cases| cases.failed()).sum()
+    }
+}
