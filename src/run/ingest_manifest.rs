@@ -83,7 +83,7 @@ impl IngestManifest {
 
     pub(super) fn private_text(&self, entries: &[ScanEntry]) -> Result<Vec<u8>> {
         let mut entries: Vec<&ScanEntry> = entries.iter().collect();
-        entries.sort_unstable_by(|a, b| a.scan_id.cmp(&b.scan_id));
+        entries.sort_unstable_by_key(|entry| entry.scan_id);
         let mut text = Vec::new();
         for ScanEntry { scan_id, key, .. } in entries {
             text.extend(canonical::line(&PrivateEntry { scan_id: *scan_id, key: key.clone() })?);

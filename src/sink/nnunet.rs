@@ -96,7 +96,7 @@ impl PairLayout for NnunetConfig {
                 "file_ending": ".nii.gz",
             }),
         )?;
-        let cases = |split| samples.list(split, |pair| pair.sample_id.clone());
+        let cases = |split| samples.list(split, |pair| pair.sample_id);
         samples.json("splits_final.json", &[Fold { train: cases(Split::Train), val: cases(Split::Validation) }])
     }
 }
