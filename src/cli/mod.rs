@@ -6,6 +6,7 @@ pub mod files;
 pub mod graph;
 pub mod infer;
 pub mod inspect;
+mod load;
 pub mod network;
 mod print;
 mod progress;
@@ -17,12 +18,11 @@ pub mod train;
 pub mod validate;
 
 use std::io::{IsTerminal, Write, stderr, stdout};
-use std::path::Path;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::error::Result;
-use crate::graph::{GraphFile, Machine, Plan, Registry, Severity, check};
+use crate::graph::{Machine, Registry};
 use crate::inference::Networks;
 use crate::ingest::dicom::Decoder;
 use crate::nn::device::Place;
@@ -110,12 +110,4 @@ fn start_log(format: LogFormat) {
         LogFormat::Text => log.with_target(false).init(),
         LogFormat::Json => log.json().init(),
     }
-}
-
-/// The plan of a graph file; `None` where it has problems, which are said on `stderr`.
-fn load_plan(path: &Path, sets: &[String], registry: &Registry, stderr: &mut dyn Write) -> Result<Option<Plan>> {
-    let file = GraphFile::open(path)?.with_sets(sets);
-    let checked = check(&file, registry);
-    print::print_problems(&file, &checked.problems.iter().collect::<Vec<_>>(), stderr)?;
-    Ok(checked.plan.filter(|_| !checked.problems.iter().any(|problem| problem.severity == Severity::Error)))
 }

@@ -14,6 +14,7 @@ use crate::graph::{Plan, Registry};
 use crate::inference::Phase;
 use crate::sink::Output;
 
+use super::load::load_plan;
 use super::network::DeviceName;
 use super::print::printed;
 use super::progress::Watcher;
@@ -97,7 +98,7 @@ pub(super) fn fed_by_training(plan: &Plan, pipeline: &Path) -> Option<(String, S
 /// # Errors
 /// What could not be run at all, or had to stop.
 pub fn run(args: &RunArgs, registry: &Registry, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<u8> {
-    let Some(plan) = super::load_plan(&args.pipeline, &args.set, registry, stderr)? else {
+    let Some(plan) = load_plan(&args.pipeline, &args.set, registry, stderr)? else {
         return Ok(2);
     };
     if let Some((message, hint)) = fed_by_training(&plan, &args.pipeline) {

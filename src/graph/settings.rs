@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 use toml::de::{DeArray, DeTable, DeValue, Error};
 
 use super::file::Problems;
-use super::spec::{Span, Value, one_of};
+use super::value::{Span, Value, one_of};
 use crate::error::ConfigError;
 use crate::suggest::did_you_mean;
 

@@ -3,6 +3,9 @@
 use super::wide::{Wide, widest};
 use crate::volume::{Array3, Stretches};
 
+/// The edges of tumors are computed up to this many standard deviations; beyond them less than 0.2% of the contrast is left.
+pub(super) const TRUNCATE: f64 = 3.0;
+
 /// The weights of a Gaussian at whole voxels `0..=radius`, those on both sides summing to one.
 pub(crate) fn weights(sigma_voxels: f64, radius: usize) -> Vec<f32> {
     if sigma_voxels <= 0.0 || radius == 0 {

@@ -2,11 +2,12 @@
 
 use rayon::prelude::*;
 
+use super::call::{Call, Segment, Start};
 use super::class::Class;
 use super::geometry::Geometry;
 use super::pack::{Slab, Source, Weight, pack};
+use super::shape::TileShape;
 use super::shared::Shared;
-use super::tile::{Call, Segment, Start, TileShape};
 
 /// Channels that one slab holds at most: with three planes of rows it stays in a core's second cache.
 const CHUNK: usize = 64;

@@ -2,8 +2,9 @@
 
 use std::arch::x86_64::__m256;
 
+use super::call::{Call, Start, TileFn};
 use super::lanes::Lanes;
-use super::tile::{Call, Start, TileFn, TileShape};
+use super::shape::TileShape;
 
 /// Taps along a line.
 const TAPS: usize = 3;

@@ -3,11 +3,12 @@
 use rayon::prelude::*;
 
 use super::buffer::zeros;
+use super::call::{Call, Segment, Start};
 use super::class::Class;
 use super::geometry::Geometry;
 use super::pack::{Slab, Source};
+use super::shape::TileShape;
 use super::shared::Shared;
-use super::tile::{Call, Segment, Start, TileShape};
 
 /// Numbers of partial sums, about: 16 MiB.
 const PARTIAL: usize = 4 * 1024 * 1024;

@@ -9,12 +9,13 @@ use std::marker::PhantomData;
 
 use rayon::prelude::*;
 
+use super::call::{Call, Segment, Start};
 use super::class::Class;
 use super::geometry::Geometry;
 use super::lanes::{Lanes, Plain};
 use super::pack::{Weight, within};
+use super::shape::TileShape;
 use super::shared::Shared;
-use super::tile::{Call, Segment, Start, TileShape};
 use super::transform::{Four, Transform, Two, transform_weights};
 
 /// Patches of one task, about.

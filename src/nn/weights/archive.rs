@@ -13,7 +13,8 @@ use std::io::{Read, Seek, SeekFrom};
 use flate2::Crc;
 use flate2::read::DeflateDecoder;
 
-use super::{Budget, shown};
+use super::budget::Budget;
+use super::names::shown;
 use crate::error::{Error, Result};
 
 const LOCAL_HEADER: &[u8] = b"PK\x03\x04";

@@ -10,8 +10,10 @@ use half::f16;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::budget::Budget;
+use super::checkpoint::Checkpoint;
 use super::element::{Element, View};
-use super::{Budget, Checkpoint, shown};
+use super::names::shown;
 use crate::error::{Error, Result};
 use crate::nn::failed;
 

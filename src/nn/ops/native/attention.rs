@@ -11,7 +11,7 @@ use super::exp::exp;
 use super::matmul::{LANES, ROWS, add_transposed, multiply, whole_lanes};
 use super::simd::{Arithmetic, Work, vectorised};
 use super::{sum_lanes, sum_pairs};
-use crate::nn::ops::attention::Attention;
+use crate::nn::ops::attention_geometry::Attention;
 use crate::nn::ops::operator::{Native, Slices};
 
 /// Into how many groups the windows are put whose bias gradients are summed one after another.
