@@ -7,6 +7,7 @@ pub mod files;
 pub mod graph;
 pub mod infer;
 pub mod inspect;
+mod load;
 pub mod network;
 mod print;
 mod progress;
@@ -23,7 +24,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::error::Result;
-use crate::graph::{GraphFile, Machine, Plan, Registry, Severity, check};
+use crate::graph::{Machine, Registry};
 use crate::inference::Networks;
 use crate::ingest::dicom::Decoder;
 use crate::nn::device::Place;
@@ -128,11 +129,4 @@ fn start_log(format: LogFormat) {
         LogFormat::Text => log.with_target(false).init(),
         LogFormat::Json => log.json().init(),
     }
-}
-
-/// The plan of a graph file; `None` where it has problems, which are said on `stderr`.
-fn load_plan(file: &GraphFile, registry: &Registry, stderr: &mut dyn Write) -> Result<Option<Plan>> {
-    let checked = check(file, registry);
-    print::print_problems(file, &checked.problems.iter().collect::<Vec<_>>(), stderr)?;
-    Ok(checked.plan.filter(|_| !checked.problems.iter().any(|problem| problem.severity == Severity::Error)))
 }

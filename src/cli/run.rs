@@ -16,6 +16,7 @@ use crate::run::RunManifest;
 use crate::simd::Class;
 use crate::sink::Output;
 
+use super::load::load_plan;
 use super::network::DeviceName;
 use super::print::printed;
 use super::progress::Watcher;
@@ -104,7 +105,7 @@ pub fn run(args: &RunArgs, registry: &Registry, stdout: &mut dyn Write, stderr: 
     if let (Some(out), DeviceName::Cpu) = (&out, args.device) {
         select_kernel_class_of(out)?;
     }
-    let Some(plan) = super::load_plan(&file, registry, stderr)? else {
+    let Some(plan) = load_plan(&file, registry, stderr)? else {
         return Ok(2);
     };
     if let Some((message, hint)) = fed_by_training(&plan, &args.pipeline) {

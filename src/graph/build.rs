@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::Arc;
 
 use serde_json::Value as Json;
 
@@ -10,13 +9,13 @@ use super::consistency;
 use super::digest::{StageDigests, stage_digests, test_digest};
 use super::edge::Role;
 use super::file::Problems;
+use super::known_nodes::KnownNodes;
 use super::plan::{BranchNode, Feed, MaskNode, SinkNode, SourceNode, SynthesisNode};
 use super::registry::{Part, Place, Registry};
 use super::settings;
 use super::spec::NodeSpec;
 use super::wiring::Wiring;
 use crate::attempt::{AttemptLoop, Branch, ScoreNode};
-use crate::mask::Organ;
 
 /// What building needs to know.
 pub(super) struct Build<'a, 't> {
@@ -38,62 +37,6 @@ pub(super) struct Built {
     pub(super) sinks: Vec<SinkNode>,
 }
 
-/// What is known of the nodes, by their index in the file.
-pub(super) struct Known<'a, 't> {
-    pub(super) specs: &'a [NodeSpec<'t>],
-    pub(super) wiring: &'a Wiring,
-    pub(super) parts: Vec<Option<Part>>,
-    /// Digests of built synthesis and score stages.
-    pub(super) digests: BTreeMap<usize, StageDigests>,
-    /// Every node before a node, itself included.
-    pub(super) before: Vec<BTreeSet<usize>>,
-}
-
-impl Known<'_, '_> {
-    /// Nodes of a role before a node, in the order of the way.
-    pub(super) fn upstream(&self, at: usize, role: Role) -> impl Iterator<Item = usize> + '_ {
-        let order = self.wiring.order.iter().copied();
-        order.filter(move |&other| self.wiring.roles[other] == Some(role) && self.before[at].contains(&other))
-    }
-
-    /// Nodes of a role, in the order of the file.
-    pub(super) fn of(&self, role: Role) -> impl Iterator<Item = usize> + '_ {
-        (0..self.specs.len()).filter(move |&at| self.wiring.roles[at] == Some(role))
-    }
-
-    /// The organs that a mask may give; `None` where it was not built.
-    pub(super) fn organs_of_mask(&self, at: usize) -> Option<Arc<[Organ]>> {
-        match &self.parts[at] {
-            Some(Part::Mask(mask)) => Some(mask.organs()),
-            _ => None,
-        }
-    }
-
-    /// The organs that may come in, and whether all masks before the node are known.
-    fn organs_before(&self, at: usize) -> (Arc<[Organ]>, bool) {
-        let mut organs: Vec<Organ> = Vec::new();
-        let mut complete = self.before[at].iter().all(|&other| self.wiring.roles[other].is_some());
-        for mask in self.upstream(at, Role::Mask) {
-            let Some(given) = self.organs_of_mask(mask) else {
-                complete = false;
-                continue;
-            };
-            for organ in given.iter() {
-                if !organs.iter().any(|known| known.name == organ.name) {
-                    organs.push(organ.clone());
-                }
-            }
-        }
-        complete &= !organs.is_empty();
-        (organs.into(), complete)
-    }
-
-    /// The score stages between a synthesis and a filter, each after those it takes from.
-    pub(super) fn scores_between(&self, synthesis: usize, filter: usize) -> Vec<usize> {
-        self.upstream(filter, Role::Score).filter(|&score| self.before[score].contains(&synthesis)).collect()
-    }
-}
-
 impl Build<'_, '_> {
     /// Builds every node whose role is clear, and reports everything that is wrong.
     pub(super) fn all(&self, problems: &mut Problems<'_>) -> Built {
@@ -106,7 +49,7 @@ impl Build<'_, '_> {
         }
         let parts = self.specs.iter().map(|_| None).collect();
         let digests = BTreeMap::new();
-        let mut known = Known { specs: self.specs, wiring: self.wiring, parts, digests, before };
+        let mut known = KnownNodes { specs: self.specs, wiring: self.wiring, parts, digests, before };
         let mut built = Built::default();
         // Stages behind a cycle have no order, but their settings are read all the same.
         let rest = (0..self.specs.len()).filter(|at| !self.wiring.order.contains(at));
@@ -130,7 +73,7 @@ impl Build<'_, '_> {
     }
 
     /// Reads and builds one node.
-    fn one(&self, at: usize, known: &Known<'_, '_>, problems: &mut Problems<'_>) -> Option<(Json, Option<Part>)> {
+    fn one(&self, at: usize, known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) -> Option<(Json, Option<Part>)> {
         let spec = &self.specs[at];
         let name = spec.kind.as_ref()?.get_ref();
         let kind = match self.wiring.roles[at] {
@@ -141,7 +84,7 @@ impl Build<'_, '_> {
             }
         };
         let schema = kind.own_schema();
-        let read = |table: super::spec::Value<'_>| kind.read(table);
+        let read = |table: super::value::Value<'_>| kind.read(table);
         let reading = settings::read(&spec.settings, &spec.path(), &spec.span, &schema, read, problems);
         let settings = reading.value?;
         let json = settings.json.clone();
@@ -187,7 +130,7 @@ fn with_digest(mut json: Json, part: &Part) -> Json {
 }
 
 /// Puts the built stages in their places.
-fn assemble(known: &Known<'_, '_>, built: &mut Built) {
+fn assemble(known: &KnownNodes<'_, '_>, built: &mut Built) {
     let names = |at: usize| {
         let spec = &known.specs[at];
         (spec.name.clone(), spec.kind.as_ref().map(|kind| kind.get_ref().clone()).unwrap_or_default())
@@ -235,7 +178,7 @@ fn assemble(known: &Known<'_, '_>, built: &mut Built) {
 
 /// A synthesis with the score stages and quality tests behind it.
 fn synthesis_node(
-    known: &Known<'_, '_>,
+    known: &KnownNodes<'_, '_>,
     synthesis: usize,
     filters: &[usize],
     sinks: &[usize],

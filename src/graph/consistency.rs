@@ -2,16 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use super::build::Known;
 use super::edge::Role;
 use super::file::Problems;
+use super::known_nodes::KnownNodes;
 use super::registry::{Frame, Part};
-use super::spec::one_of;
+use super::value::one_of;
 use crate::score::Score;
 use crate::suggest::did_you_mean;
 
 /// Organs: one id for one organ wherever label maps of several masks meet, and no organ of a scan worked on twice.
-pub(super) fn organs(known: &Known<'_, '_>, problems: &mut Problems<'_>) {
+pub(super) fn organs(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
     let mut told = BTreeSet::new();
     for at in known.of(Role::Synthesis).chain(known.of(Role::Sink)) {
         let masks: Vec<usize> = known.upstream(at, Role::Mask).collect();
@@ -29,7 +29,7 @@ pub(super) fn organs(known: &Known<'_, '_>, problems: &mut Problems<'_>) {
 }
 
 /// Two masks whose label maps end in the same files.
-fn clash(known: &Known<'_, '_>, earlier: usize, later: usize, problems: &mut Problems<'_>) {
+fn clash(known: &KnownNodes<'_, '_>, earlier: usize, later: usize, problems: &mut Problems<'_>) {
     let (Some(first), Some(second)) = (known.organs_of_mask(earlier), known.organs_of_mask(later)) else { return };
     let (one, two) = (&known.specs[earlier], &known.specs[later]);
     let ids = |organ: &crate::mask::Organ| [organ.label, organ.tumor_label];
@@ -59,7 +59,7 @@ fn clash(known: &Known<'_, '_>, earlier: usize, later: usize, problems: &mut Pro
 }
 
 /// Two masks that give the same organ of the same scans to one synthesis.
-fn twice(known: &Known<'_, '_>, at: usize, earlier: usize, later: usize, problems: &mut Problems<'_>) {
+fn twice(known: &KnownNodes<'_, '_>, at: usize, earlier: usize, later: usize, problems: &mut Problems<'_>) {
     let shared = known.before[earlier].intersection(&known.before[later]);
     let Some(source) = shared.copied().find(|&other| known.wiring.roles[other] == Some(Role::Source)) else { return };
     let (Some(first), Some(second)) = (known.organs_of_mask(earlier), known.organs_of_mask(later)) else { return };
@@ -75,7 +75,7 @@ fn twice(known: &Known<'_, '_>, at: usize, earlier: usize, later: usize, problem
 }
 
 /// Scores: everything that a condition asks for is given, and by one stage only.
-pub(super) fn scores(known: &Known<'_, '_>, problems: &mut Problems<'_>) {
+pub(super) fn scores(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
     let mut told = BTreeSet::new();
     for filter in known.of(Role::Filter) {
         let Some(Part::Filter(test)) = &known.parts[filter] else { continue };
@@ -126,7 +126,7 @@ pub(super) fn scores(known: &Known<'_, '_>, problems: &mut Problems<'_>) {
 }
 
 /// Windows and spacings: a candidate is judged as it was made.
-pub(super) fn frames(known: &Known<'_, '_>, problems: &mut Problems<'_>) {
+pub(super) fn frames(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
     let frame = |at: usize| match &known.parts[at] {
         Some(Part::Synthesis(synthesis)) => synthesis.frame,
         Some(Part::Score(scoring)) => scoring.frame,
@@ -163,7 +163,7 @@ pub(super) fn frames(known: &Known<'_, '_>, problems: &mut Problems<'_>) {
 }
 
 /// Two syntheses of equal settings make the same candidates of the same organ: one of them needs a salt.
-pub(super) fn salts(known: &Known<'_, '_>, problems: &mut Problems<'_>) {
+pub(super) fn salts(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
     let stages: Vec<usize> = known.of(Role::Synthesis).collect();
     for (index, &later) in stages.iter().enumerate() {
         for &earlier in &stages[..index] {

@@ -4,7 +4,8 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::file::Problems;
-use super::spec::{Purpose, Value, one_of};
+use super::purpose::Purpose;
+use super::value::{Value, one_of};
 use crate::suggest::did_you_mean;
 
 /// Puts `stages.filter.attempts=3` into the tables.

@@ -8,7 +8,7 @@ use toml::de::Error;
 
 use super::file::Problems;
 use super::schema_check;
-use super::spec::{Span, Value};
+use super::value::{Span, Value};
 use crate::error::ConfigError;
 
 /// What came of reading a table of settings.

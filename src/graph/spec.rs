@@ -1,22 +1,16 @@
 //! From text to tables: the sections of a graph file, every key and value with its place.
 
-use std::ops::Range;
-
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::file::{GraphFile, Problems};
+use super::purpose::Purpose;
 use super::set;
+use super::value::{Span, Value, one_of};
 use crate::suggest::did_you_mean;
 
 /// Slips of syntax that are shown of a file.
 const MOST_SLIPS: usize = 5;
-
-/// A place in the text.
-pub(super) type Span = Range<usize>;
-
-/// A value with its place.
-pub(super) type Value<'t> = Spanned<DeValue<'t>>;
 
 /// The sections in which nodes stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,30 +40,6 @@ pub(super) struct Spec<'t> {
     pub(super) nodes: Vec<NodeSpec<'t>>,
     /// What is trained, where the file is read for training; an empty table where it does not say.
     pub(super) train: Option<Value<'t>>,
-}
-
-/// What a file is read for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
-    /// Making tumors.
-    Run,
-    /// Training: there is a section `train`.
-    Train,
-}
-
-impl Purpose {
-    /// The sections that such a file may have.
-    fn sections(self) -> &'static [&'static str] {
-        match self {
-            Self::Run => &["pipeline", "sources", "stages", "sinks"],
-            Self::Train => &["pipeline", "sources", "stages", "sinks", "train"],
-        }
-    }
-
-    /// Whether a section holds settings of its own instead of nodes.
-    pub(super) fn has_settings(self, section: &str) -> bool {
-        section == "pipeline" || self == Self::Train && section == "train"
-    }
 }
 
 /// A node as it is written.
@@ -280,16 +250,6 @@ pub(super) fn a_type(value: &DeValue<'_>) -> &'static str {
         DeValue::Datetime(_) => "a date",
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
-    }
-}
-
-/// `` `a`, `b` or `c` ``.
-pub(super) fn one_of<'w>(words: impl IntoIterator<Item = &'w str>) -> String {
-    let words: Vec<String> = words.into_iter().map(|word| format!("`{word}`")).collect();
-    match words.split_last() {
-        None => "nothing".to_owned(),
-        Some((last, [])) => last.clone(),
-        Some((last, rest)) => format!("{} or {last}", rest.join(", ")),
     }
 }
 

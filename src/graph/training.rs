@@ -7,8 +7,10 @@ use super::check::plan_nodes;
 use super::file::{GraphFile, Problems};
 use super::plan::Plan;
 use super::problem::Severity;
+use super::purpose::Purpose;
 use super::registry::{Registry, StageConfig};
-use super::spec::{Purpose, Spec, Value, place_of};
+use super::spec::{Spec, place_of};
+use super::value::Value;
 use super::{Problem, settings};
 use crate::error::ConfigError;
 

@@ -7,7 +7,8 @@ use toml::Spanned;
 use super::edge::{Edge, Port, Role};
 use super::file::Problems;
 use super::registry::{Kind, Registry};
-use super::spec::{NodeSpec, Section, one_of};
+use super::spec::{NodeSpec, Section};
+use super::value::one_of;
 use crate::suggest::{did_you_mean, nearest};
 
 /// An input whose node was found.

@@ -1,6 +1,6 @@
 //! An organ's surroundings on a network's grid.
 
-use super::NetworkConfig;
+use super::settings::NetworkConfig;
 use crate::error::Fault;
 use crate::volume::{Array3, Grid, HuWindow, Orientation, Outside, Region, Resampling, Volume, Voxels};
 

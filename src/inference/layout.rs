@@ -1,27 +1,10 @@
 //! Which windows are looked at.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
-use super::{Field, NetworkConfig};
+use super::field::Field;
+use super::settings::{NetworkConfig, Windows};
 use crate::error::Result;
 use crate::nn::windows::{Grouping, Importance, SlidingWindows, VoxelBox, WindowPlan};
 use crate::volume::Region;
-
-/// Which windows a network looks at for one tumor.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Windows {
-    /// One window with the tumor in its middle; several, at the overlap, where the tumor is larger than a window.
-    #[default]
-    Centred,
-    /// Of the windows that cover the organ's box at the overlap, those that reach the tumor's box, each by itself: inside of the box the
-    /// same numbers as from all of them.
-    Reaching,
-    /// All windows that cover the organ's box, in groups in scan order, as published: with norms per batch a window's answer depends on the
-    /// others of its group.
-    Reference,
-}
 
 /// The windows for one tumor, in a field.
 #[derive(Clone, Debug, PartialEq, Eq)]

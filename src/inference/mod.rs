@@ -16,6 +16,6 @@ mod viewer;
 
 pub use back::OnScan;
 pub use field::{Change, Field, box_on};
-pub use layout::{Layout, Windows};
-pub use settings::{MOST_VOXELS, NetworkConfig};
+pub use layout::Layout;
+pub use settings::{MOST_VOXELS, NetworkConfig, Windows};
 pub use viewer::{Effort, Networks, Phase, Seen, Viewer};

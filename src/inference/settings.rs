@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Windows;
 use crate::error::ConfigError;
 use crate::nn::network::Model;
 use crate::nn::ops::Over;
@@ -50,6 +49,21 @@ pub struct NetworkConfig {
     /// Windows that it sees together with `windows = "reference"`, in scan order: norms per batch mix them.
     #[serde(default = "published_group")]
     pub group: usize,
+}
+
+/// Which windows a network looks at for one tumor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Windows {
+    /// One window with the tumor in its middle; several, at the overlap, where the tumor is larger than a window.
+    #[default]
+    Centred,
+    /// Of the windows that cover the organ's box at the overlap, those that reach the tumor's box, each by itself: inside of the box the
+    /// same numbers as from all of them.
+    Reaching,
+    /// All windows that cover the organ's box, in groups in scan order, as published: with norms per batch a window's answer depends on the
+    /// others of its group.
+    Reference,
 }
 
 fn abdomen_hu() -> [f32; 2] {

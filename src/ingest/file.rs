@@ -1,4 +1,4 @@
-//! Opening what is said to be a scan.
+//! Files of scans: opening them, and their names.
 
 use std::fs::{File, FileType};
 use std::io::{self, Read};
@@ -52,4 +52,10 @@ pub fn is_dicom_slice(path: &Path) -> bool {
     let mut start = [0; 132];
     let read = |(mut file, _): (File, u64)| file.read_exact(&mut start).is_ok();
     open_regular(path).is_ok_and(read) && &start[128..] == b"DICM"
+}
+
+/// A file name without the endings of its format.
+pub(super) fn stem(name: &str) -> &str {
+    let name = name.strip_suffix(".gz").unwrap_or(name);
+    name.strip_suffix(".nii").unwrap_or(name)
 }

@@ -79,7 +79,7 @@ impl PatientRule {
             Self::PathComponent(index) => {
                 let mut parts = path.split('/').skip(*index);
                 let part = parts.next()?;
-                Some(if parts.next().is_none() { super::folder::stem(part) } else { part })
+                Some(if parts.next().is_none() { super::file::stem(part) } else { part })
             }
             Self::Pattern(pattern) => pattern.patient_in(path),
             Self::Dicom => None,

@@ -1,11 +1,22 @@
 //! A drawn shape put into the scan: clipped to the organ, in the candidate's box.
 
 use super::blend::tumor_of;
-use super::config::{Differences, Sites};
-use super::rules::{Plan, TRUNCATE};
+use super::config::{Differences, RulesConfig, Sites};
 use super::shape::DrawnShape;
-use crate::mask::MaskedScan;
+use crate::mask::{MaskedScan, Organ};
 use crate::volume::{Array3, Region, Stretches, keep_largest, radius_voxels};
+
+/// The edges of tumors are computed up to this many standard deviations; beyond them less than 0.2% of the contrast is left.
+pub(super) const TRUNCATE: f64 = 3.0;
+
+/// An organ of a scan, and the rules for shapes in it.
+pub(super) struct OrganRules<'a> {
+    pub scan: &'a MaskedScan,
+    pub organ: &'a Organ,
+    pub config: &'a RulesConfig,
+    /// The largest share of a drawn shape that may be cut off.
+    pub max_clipped_fraction: f64,
+}
 
 /// A shape where it lies in the scan, clipped to the organ.
 pub(super) struct Placed {
@@ -31,8 +42,8 @@ pub(super) struct Placed {
 
 impl Placed {
     /// Puts a drawn shape into the scan, or says why it cannot lie there.
-    pub fn new(plan: &Plan, drawn: &DrawnShape, margin: [f64; 3]) -> Result<Self, &'static str> {
-        let bounds = plan.scan.mask.labels.shape();
+    pub fn new(rules: &OrganRules<'_>, drawn: &DrawnShape, margin: [f64; 3]) -> Result<Self, &'static str> {
+        let bounds = rules.scan.mask.labels.shape();
         let inside = drawn.mask.extent(|&inside| inside != 0).ok_or("too_small")?;
         let (low, high) = (inside.start, inside.end());
         let reach = margin.map(|sigma| radius_voxels(sigma, TRUNCATE) as i64);
@@ -45,19 +56,19 @@ impl Placed {
         }
         let region = Region { start: from, shape: [0, 1, 2].map(|k| to[k] - from[k]) };
         let inside = moved(&drawn.mask, drawn.start, from.map(|index| index as i64), region.shape, 0);
-        let labels = plan.scan.mask.labels.cut(region);
-        let prior_sites = plan.config().sites == Sites::Prior;
-        if prior_sites && touches_tumor(plan.scan, &labels, &inside) {
+        let labels = rules.scan.mask.labels.cut(region);
+        let prior_sites = rules.config.sites == Sites::Prior;
+        if prior_sites && touches_tumor(rules.scan, &labels, &inside) {
             return Err("touches_tumor");
         }
-        let mut tumor = tumor_of(&inside, &labels, plan.organ);
+        let mut tumor = tumor_of(&inside, &labels, rules.organ);
         let mut soft =
             moved(&drawn.mask, drawn.start, soft_from, [0, 1, 2].map(|k| (soft_to[k] - soft_from[k]) as usize), 0);
         let soft_start = [0, 1, 2].map(|k| (from[k] as i64 - soft_from[k]) as usize);
-        if plan.config().difference == Differences::Reference {
+        if rules.config.difference == Differences::Reference {
             // As published: the shape is clipped to organ and real tumor before its edge is softened.
             let kept = |(&inside, &label): (&u8, &u8)| {
-                u8::from(inside != 0 && (label == plan.organ.label || label == plan.organ.tumor_label))
+                u8::from(inside != 0 && (label == rules.organ.label || label == rules.organ.tumor_label))
             };
             let clipped = inside.as_slice().iter().zip(labels.as_slice()).map(kept).collect();
             soft.as_mut_slice().fill(0);
@@ -76,10 +87,10 @@ impl Placed {
         let count = |mask: &Array3<u8>| mask.as_slice().iter().filter(|&&inside| inside != 0).count();
         let (all, voxels) = (count(&drawn.mask), count(&tumor));
         let clipped_fraction = 1.0 - voxels as f64 / all as f64;
-        if clipped_fraction > plan.max_clipped_fraction() || voxels == 0 {
+        if clipped_fraction > rules.max_clipped_fraction || voxels == 0 {
             return Err("clipped");
         }
-        let across = plan.config().min_diameter_voxels;
+        let across = rules.config.min_diameter_voxels;
         if (voxels as f64) < 0.5 * std::f64::consts::PI / 6.0 * across * across * across {
             return Err("too_small");
         }

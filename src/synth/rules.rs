@@ -8,7 +8,7 @@ use super::config::{Differences, RulesConfig, Sites, Sizes, Textures};
 use super::difference::{DrawnDifference, Place, constant, fixed, plausible, structured};
 use super::measure::{equivalent_diameter_mm, sphericity};
 use super::organ::OrganSummary;
-use super::placed::Placed;
+use super::placed::{OrganRules, Placed, TRUNCATE};
 use super::prior::{Contrast, Depth, OrganPrior};
 use super::shape::ShapeDraw;
 use super::site::{ReferenceSites, SitePlan, Wanted, boundary_distance_mm};
@@ -21,9 +21,6 @@ use crate::volume::{Array3, Boundary, Gaussian, HuWindow, Region, Voxels};
 
 /// The standard deviation of the mean over a voxel's width is 1/√12 of it; scanners blur somewhat more.
 const VOXEL_BLUR: f64 = 0.4;
-
-/// Edges are computed this many standard deviations far; beyond them less than 0.2% of the contrast is left.
-pub(super) const TRUNCATE: f64 = 3.0;
 
 /// Makes tumors by rules.
 ///
@@ -179,16 +176,16 @@ impl Form {
 }
 
 /// One organ of one scan, ready for attempts.
-pub(super) struct Plan<'scan> {
+struct Plan<'scan> {
     rules: &'scan Rules,
-    pub scan: &'scan MaskedScan,
-    pub organ: &'scan Organ,
+    scan: &'scan MaskedScan,
+    organ: &'scan Organ,
     prior: &'static OrganPrior,
     summary: OrganSummary,
     places: Places,
     maps: Option<Box<dyn Maps + 'scan>>,
     attempts_per_site: u32,
-    pub spacing_mm: [f64; 3],
+    spacing_mm: [f64; 3],
 }
 
 impl Attempts for Plan<'_> {
@@ -202,7 +199,13 @@ impl Attempts for Plan<'_> {
             Form::Class(class) => class.rasterize(centre, self.spacing_mm),
         };
         let margin = self.margin_voxels(&mut key.draws("margin"), &form);
-        match Placed::new(self, &drawn, margin) {
+        let rules = OrganRules {
+            scan: self.scan,
+            organ: self.organ,
+            config: self.config(),
+            max_clipped_fraction: self.max_clipped_fraction(),
+        };
+        match Placed::new(&rules, &drawn, margin) {
             Ok(placed) => Ok(Attempt::Candidate(Box::new(self.candidate(key, &form, site, placed, margin)?))),
             Err(reason) => Ok(rejected(reason)),
         }
@@ -210,7 +213,7 @@ impl Attempts for Plan<'_> {
 }
 
 impl Plan<'_> {
-    pub fn config(&self) -> &RulesConfig {
+    fn config(&self) -> &RulesConfig {
         &self.rules.config
     }
 
@@ -296,7 +299,7 @@ impl Plan<'_> {
         }
     }
 
-    pub fn max_clipped_fraction(&self) -> f64 {
+    fn max_clipped_fraction(&self) -> f64 {
         self.config().max_clipped_fraction.unwrap_or(match self.config().sizes {
             Sizes::Prior => self.prior.max_clipped_fraction,
             Sizes::Classes => 1.0,

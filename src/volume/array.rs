@@ -1,7 +1,8 @@
 //! A dense three-dimensional array, x fastest.
 
+use std::ops::Range;
+
 use super::Region;
-use super::stretches::extent;
 
 /// Values on a box of voxels: the value of voxel [x, y, z] lies at `x + nx * (y + ny * z)`.
 #[derive(Clone, Debug, PartialEq)]
@@ -159,6 +160,25 @@ impl<T> std::ops::IndexMut<[usize; 3]> for Array3<T> {
         let index = self.index_of(voxel);
         &mut self.values[index]
     }
+}
+
+/// The smallest box of the values for which `holds` is true in ranges of rows, each given as y, z, and the range.
+pub(super) fn extent<T>(
+    values: &Array3<T>,
+    rows: impl Iterator<Item = (usize, usize, Range<usize>)>,
+    holds: impl Fn(&T) -> bool,
+) -> Option<Region> {
+    let (mut low, mut high) = ([usize::MAX; 3], [0usize; 3]);
+    for (y, z, range) in rows {
+        let row = &values.row(y, z)[range.clone()];
+        let Some(first) = row.iter().position(&holds) else { continue };
+        let last = row.iter().rposition(&holds).unwrap_or(first);
+        for (axis, (from, to)) in [(range.start + first, range.start + last), (y, y), (z, z)].into_iter().enumerate() {
+            low[axis] = low[axis].min(from);
+            high[axis] = high[axis].max(to + 1);
+        }
+    }
+    (low[0] < high[0]).then(|| Region { start: low, shape: [0, 1, 2].map(|axis| high[axis] - low[axis]) })
 }
 
 #[cfg(test)]

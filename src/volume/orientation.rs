@@ -1,6 +1,6 @@
 //! The axis order of a volume, as its affine tells it.
 
-use super::{Affine, Grid, Turn};
+use super::{Affine, Grid};
 
 /// For each voxel axis, the world axis (0 = R, 1 = A, 2 = S) it runs along most closely and whether towards the
 /// positive end.
@@ -33,17 +33,6 @@ impl Orientation {
             axes.push((axis, LETTERS[axis][1] == letter));
         }
         axes.try_into().ok().map(Self)
-    }
-
-    /// How an array of this orientation becomes one of `target`.
-    ///
-    /// # Panics
-    /// Where either names a world axis twice; [`Affine::orientation`] never does.
-    pub fn turn_to(self, target: Self) -> Turn {
-        Turn::new(target.0.map(|(world, positive)| {
-            let source = self.0.iter().position(|&(axis, _)| axis == world).expect("each world axis occurs once");
-            (source, self.0[source].1 != positive)
-        }))
     }
 }
 

@@ -4,7 +4,8 @@
 
 use std::ops::Range;
 
-use super::{Array3, Region};
+use super::Region;
+use super::array::{Array3, extent};
 
 /// For every row along x of a box the stretch outside of which nothing matters.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,27 +99,6 @@ impl Stretches {
         let rows = (0..region.shape[1] * region.shape[2]).map(row).collect();
         Self { shape: region.shape, rows }
     }
-}
-
-/// The smallest box of the values for which `holds` is true in stretches of rows, each given as y, z, and the stretch.
-pub(super) fn extent<T>(
-    values: &Array3<T>,
-    rows: impl Iterator<Item = (usize, usize, Range<usize>)>,
-    holds: impl Fn(&T) -> bool,
-) -> Option<Region> {
-    let (mut low, mut high) = ([usize::MAX; 3], [0usize; 3]);
-    for (y, z, stretch) in rows {
-        let row = &values.row(y, z)[stretch.clone()];
-        let Some(first) = row.iter().position(&holds) else { continue };
-        let last = row.iter().rposition(&holds).unwrap_or(first);
-        for (axis, (from, to)) in
-            [(stretch.start + first, stretch.start + last), (y, y), (z, z)].into_iter().enumerate()
-        {
-            low[axis] = low[axis].min(from);
-            high[axis] = high[axis].max(to + 1);
-        }
-    }
-    (low[0] < high[0]).then(|| Region { start: low, shape: [0, 1, 2].map(|axis| high[axis] - low[axis]) })
 }
 
 /// The shortest stretch that holds both.

@@ -9,11 +9,6 @@ use super::{Affine, Array3, Grid, Labels, Orientation, Volume, Voxels};
 pub struct Turn([(usize, bool); 3]);
 
 impl Turn {
-    /// The turn whose axes come from these source axes, `true` where one runs the other way.
-    pub(super) fn new(axes: [(usize, bool); 3]) -> Self {
-        Self(axes)
-    }
-
     /// Whether nothing moves.
     pub fn is_identity(&self) -> bool {
         *self == Self([(0, false), (1, false), (2, false)])
@@ -127,6 +122,19 @@ impl Walk {
                 }
             }
         }
+    }
+}
+
+impl Orientation {
+    /// How an array of this orientation becomes one of `target`.
+    ///
+    /// # Panics
+    /// Where either names a world axis twice; [`Affine::orientation`] never does.
+    pub fn turn_to(self, target: Self) -> Turn {
+        Turn(target.0.map(|(world, positive)| {
+            let source = self.0.iter().position(|&(axis, _)| axis == world).expect("each world axis occurs once");
+            (source, self.0[source].1 != positive)
+        }))
     }
 }
 

@@ -8,7 +8,7 @@ use dicom_encoding::adapters::{PixelDataObject, RawPixelData};
 use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 
 use super::codestream;
-use super::decoder::Frame;
+use super::frame::Frame;
 use crate::error::{Fault, FaultKind};
 
 /// Decodes a frame to its pixels, little-endian.

@@ -1,6 +1,6 @@
 //! What a compressed frame says about itself, compared with its DICOM header before any decoder allocates for it.
 
-use super::decoder::Frame;
+use super::frame::Frame;
 use super::syntax::Syntax;
 use crate::error::{Fault, FaultKind};
 

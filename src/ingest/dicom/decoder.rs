@@ -10,8 +10,7 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use rayon::prelude::*;
 
 use super::codec;
-use super::pixels::Stored;
-use super::syntax::Syntax;
+use super::frame::Frame;
 use super::worker::{self, ANSWER_TEXT_BYTES};
 use crate::error::{Fault, FaultKind};
 
@@ -20,22 +19,6 @@ pub(super) const USUAL_THREADS: usize = 8;
 
 /// The pixels of each frame, or the first fault among them.
 type Answer = Result<Vec<Vec<u8>>, Fault>;
-
-/// One compressed slice.
-pub(super) struct Frame {
-    pub syntax: Syntax,
-    /// Columns and rows.
-    pub shape: [usize; 2],
-    pub stored: Stored,
-    pub bytes: Vec<u8>,
-}
-
-impl Frame {
-    /// Bytes of its pixels.
-    pub fn decoded_bytes(&self) -> usize {
-        self.shape[0] * self.shape[1] * self.stored.bytes
-    }
-}
 
 /// The place where compressed pixels are decoded, and how long a slice may take.
 ///
@@ -257,6 +240,8 @@ fn read_answer(output: &mut impl Read, expected: usize) -> io::Result<Result<Vec
 mod tests {
     use std::time::Instant;
 
+    use super::super::pixels::Stored;
+    use super::super::syntax::Syntax;
     use super::*;
 
     fn fault_of(script: &str) -> Fault {

@@ -32,6 +32,7 @@ mod codestream;
 mod decoder;
 mod elements;
 mod encoding;
+mod frame;
 mod geometry;
 mod pixels;
 mod series;

@@ -7,8 +7,8 @@ use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use sha2::{Digest, Sha256};
 
-use super::decoder::Frame;
 use super::elements::{Elements, PixelBytes, read_pixels};
+use super::frame::Frame;
 use super::geometry::Place;
 use super::pixels::{Rescale, Stored};
 use super::syntax::Syntax;

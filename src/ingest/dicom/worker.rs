@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use rayon::prelude::*;
 
 use super::codec;
-use super::decoder::Frame;
+use super::frame::Frame;
 use super::pixels::Stored;
 use super::syntax::Syntax;
 use crate::error::FaultKind;

@@ -3,9 +3,10 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 
-use super::{nifti, stem};
+use super::nifti;
 use crate::error::{Fault, FaultKind, Stage};
 use crate::ingest::Companions;
+use crate::ingest::file::stem;
 use crate::volume::Labels;
 
 /// Finds label files by pattern.

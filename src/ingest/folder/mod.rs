@@ -287,12 +287,6 @@ fn explained(fault: Fault, path: &Path) -> Fault {
     fault
 }
 
-/// A file name without what says its format.
-pub(super) fn stem(name: &str) -> &str {
-    let name = name.strip_suffix(".gz").unwrap_or(name);
-    name.strip_suffix(".nii").unwrap_or(name)
-}
-
 fn patterns(field: &str, patterns: &[String], complaints: &mut Vec<ConfigError>) -> GlobSet {
     let mut set = GlobSetBuilder::new();
     for (index, pattern) in patterns.iter().enumerate() {

@@ -25,7 +25,8 @@ use std::time::UNIX_EPOCH;
 pub use decathlon::DecathlonListConfig;
 pub use nnunet::{NnunetListConfig, NnunetPart};
 
-use super::folder::{FolderCompanions, stem};
+use super::file::stem;
+use super::folder::FolderCompanions;
 use super::patient::{PatientConfig, PatientRule, PatientSecret};
 use super::{Companions, Scan, ScanEntry, ScanHeader, Source, content_digest, nifti};
 use crate::error::{ConfigError, Fault, FaultKind, Result, Stage};

@@ -1,10 +1,9 @@
-//! Puts a body together, from the outside to the inside.
+//! A body under construction, to which each part of the anatomy adds its shapes.
 
 use super::patient::{Build, Enhancement};
 use super::scene::Scene;
 use super::shape::{Profile, Shape};
-use super::trunk::{inner_wall, profile};
-use crate::random::{Draws, Key};
+use crate::random::Draws;
 
 /// A body under construction. Lengths are those of the standard body, [left, posterior, superior] in mm; height 0 lies
 /// just under the dome of the diaphragm.
@@ -14,23 +13,6 @@ pub(super) struct Anatomy<'a> {
     pub(super) profile: Profile,
     pub(super) scene: Scene,
     pub(super) draws: Draws,
-}
-
-/// The body of a patient during one scan.
-///
-/// `patient` decides what a body is like, `scan` what differs from scan to scan.
-pub(super) fn body(build: &Build, hu: Enhancement, patient: Key, scan: Key) -> Scene {
-    let noise_hu = scan.draws("noise level").uniform(9.0, 13.0) as f32;
-    let scene = Scene::new(build.size, inner_wall(build), noise_hu, patient.draws("fields"));
-    let mut anatomy = Anatomy { build, hu, profile: profile(build.girth), scene, draws: patient.draws("anatomy") };
-    anatomy.wall();
-    anatomy.skeleton();
-    anatomy.lungs();
-    anatomy.diaphragm();
-    anatomy.mediastinum();
-    anatomy.bowel(&mut scan.draws("bowel"));
-    anatomy.organs();
-    anatomy.scene
 }
 
 impl Anatomy<'_> {

@@ -6,6 +6,7 @@
 
 mod abdomen;
 mod anatomy;
+mod body;
 mod chest;
 mod field;
 mod lesion;
@@ -190,7 +191,7 @@ impl Source for PhantomSource {
         let build = Build::draw(&mut patient.draws("build"));
         let mut phase = scan.draws("phase");
         let enhancement = Phase::draw(&mut phase).enhancement(&mut phase);
-        let scene = anatomy::body(&build, enhancement, patient, scan);
+        let scene = body::body(&build, enhancement, patient, scan);
         let mut pose = scan.draws("pose");
         let middle_mm = self.middle_mm(number).map(|mm| mm + pose.uniform(-7.0, 7.0) as f32);
         let (mut hu, mut labels) = scene.render(&grid, middle_mm, scan.draws("noise"), self.config.noise as f32);

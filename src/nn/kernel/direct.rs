@@ -2,10 +2,11 @@
 
 use rayon::prelude::*;
 
+use super::call::{Call, Segment, Start};
 use super::geometry::Geometry;
 use super::pack::{Slab, Source, Weight, pack};
+use super::shape::TileShape;
 use super::shared::Shared;
-use super::tile::{Call, Segment, Start, TileShape};
 use crate::simd::Class;
 
 /// Channels that one slab holds at most: with three planes of rows it stays in a core's second cache.

@@ -8,9 +8,11 @@
 //! A number is made by one task in a fixed order, so results have the same bits for any number of threads.
 
 mod buffer;
+mod call;
 mod direct;
 mod geometry;
 mod pack;
+mod shape;
 mod shared;
 #[cfg(target_arch = "x86_64")]
 mod slide;

@@ -1,6 +1,7 @@
 //! The inner loop of a convolution with few outputs: a tile that slides along a line of voxels.
 
-use super::tile::{Call, Start, TileFn, TileShape};
+use super::call::{Call, Start, TileFn};
+use super::shape::TileShape;
 use crate::simd::{Class, Kernel, Simd, kernel_avx2};
 
 /// Taps along a line.

@@ -1,99 +1,17 @@
-//! The inner loop of all convolutions but narrow ones (`slide`): a tile of the output that stays in registers.
+//! The inner loop of all convolutions but narrow ones (`slide`): a tile of the output that stays in registers, and the choice of its
+//! shape.
 
+use super::call::{Call, Start, TileFn};
+use super::shape::TileShape;
 use crate::simd::{Class, Kernel, Simd, kernel_portable};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{kernel_avx2, kernel_avx512};
-
-/// Rows of the widest tile.
-pub(super) const MOST_ROWS: usize = 12;
 
 /// Steps whose products are added up before their sum goes to the total: a chain of `n` sums loses about `√n` roundings, so
 /// many short chains lose fewer than a long one, and a sum every so many steps costs next to nothing.
 const BLOCK: usize = 64;
 
-/// A stretch of the sum: `length` steps from `a` and `b` on.
-#[derive(Clone, Copy)]
-pub(super) struct Segment {
-    /// The factor of a run's first row, one number a step.
-    pub a: *const f32,
-    /// The factors of all columns, a row of packed numbers a step.
-    pub b: *const f32,
-}
-
-/// What a tile starts from.
-#[derive(Clone, Copy)]
-pub(super) enum Start {
-    /// Zero.
-    Zero,
-    /// The same numbers in every row: a bias, one number a column.
-    Row(*const f32),
-    /// Zero; what the output holds is added at the end, so that long sums are made of short ones.
-    Output,
-}
-
-/// One tile: `c[m][n] = start + Σ over segments and steps k of a[a_first + m·a_row + k·a_step] · b[k·columns + n]`.
-///
-/// The sum is made in the order of segments and steps (of a sliding tile, `slide`, channel by channel), in blocks of about [`BLOCK`],
-/// one rounding a step (fused) or two, so that its bits do not depend on where the tile lies in the output or how many rows it has.
-pub(super) struct Call<'a> {
-    pub segments: &'a [Segment],
-    /// Numbers by which the tile's first row lies behind that of its segments: tiles along a run have their segments in common.
-    pub a_first: usize,
-    /// Steps of each segment.
-    pub length: usize,
-    /// Numbers between the factors of neighbouring rows.
-    pub a_row: usize,
-    /// Numbers between the factors of neighbouring steps.
-    pub a_step: usize,
-    /// The first number of the output.
-    pub c: *mut f32,
-    /// Numbers between neighbouring rows of the output.
-    pub c_row: usize,
-    /// Columns that exist in the output; those of the tile beyond are computed and dropped.
-    pub width: usize,
-    pub start: Start,
-}
-
-/// A tile function. Its caller promises that all that the call names can be read, the output written by it alone, and that
-/// the processor has the class that the function was compiled for.
-pub(super) type TileFn = for<'a> unsafe fn(&'a Call<'a>);
-
-/// A shape of tiles for one range of columns.
-#[derive(Clone, Copy)]
-pub(super) struct TileShape {
-    /// Columns: the width of packed weights.
-    pub columns: usize,
-    /// The most rows.
-    pub rows: usize,
-    /// By rows, less one.
-    functions: [Option<TileFn>; MOST_ROWS],
-    /// Operations per cycle and row, for choosing: vectors of a row times the cycles of each.
-    cycles_per_row: f64,
-}
-
 impl TileShape {
-    /// A shape of so many columns and the functions for its rows, from one on.
-    pub fn new<const ROWS: usize>(columns: usize, functions: [TileFn; ROWS], cycles_per_row: f64) -> Self {
-        const { assert!(ROWS <= MOST_ROWS, "room for every function") };
-        let functions = std::array::from_fn(|row| functions.get(row).copied());
-        Self { columns, rows: ROWS, functions, cycles_per_row }
-    }
-
-    /// The function for tiles of so many rows.
-    pub fn function(&self, rows: usize) -> TileFn {
-        self.functions[rows - 1].expect("a tile has between one row and the most of its shape")
-    }
-
-    /// Splits a run of `length` rows evenly into tiles: calls `each(first, rows)`.
-    #[inline]
-    pub fn split(&self, length: usize, mut each: impl FnMut(usize, usize)) {
-        let pieces = length.div_ceil(self.rows);
-        for piece in 0..pieces {
-            let (first, end) = (length * piece / pieces, length * (piece + 1) / pieces);
-            each(first, end - first);
-        }
-    }
-
     /// The shape that computes `columns` columns over runs of `run` rows in the fewest cycles.
     pub fn choose(class: Class, columns: usize, run: usize) -> Self {
         let cost = |shape: &TileShape| {

@@ -3,10 +3,11 @@
 use rayon::prelude::*;
 
 use super::buffer::zeros;
+use super::call::{Call, Segment, Start};
 use super::geometry::Geometry;
 use super::pack::{Slab, Source};
+use super::shape::TileShape;
 use super::shared::Shared;
-use super::tile::{Call, Segment, Start, TileShape};
 use crate::simd::Class;
 
 /// Numbers of partial sums, about: 16 MiB.

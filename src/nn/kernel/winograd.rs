@@ -9,10 +9,11 @@ use std::marker::PhantomData;
 
 use rayon::prelude::*;
 
+use super::call::{Call, Segment, Start};
 use super::geometry::Geometry;
 use super::pack::{Weight, within};
+use super::shape::TileShape;
 use super::shared::Shared;
-use super::tile::{Call, Segment, Start, TileShape};
 use super::transform::{Four, Transform, Two, transform_weights};
 use crate::simd::{self, Class, Simd, Work};
 

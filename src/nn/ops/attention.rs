@@ -2,6 +2,7 @@
 
 use candle_core::{Result, Shape, Tensor, bail};
 
+use super::attention_geometry::Attention;
 use super::check;
 use super::operator::{Call, Native, Operator, apply};
 use super::portable::attention as portable;
@@ -98,16 +99,6 @@ pub fn attention_packed(qkv: &Tensor, scale: f64, bias: Option<&Tensor>, mask: O
         }
         None => apply(attention, &[qkv]),
     }
-}
-
-/// The geometry of one attention.
-pub(super) struct Attention {
-    pub windows: usize,
-    pub tokens: usize,
-    pub heads: usize,
-    pub dim: usize,
-    pub scale: f64,
-    pub mask: Option<Tensor>,
 }
 
 impl Operator for Attention {

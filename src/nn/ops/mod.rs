@@ -26,11 +26,13 @@
 mod activation;
 mod add;
 mod attention;
+mod attention_geometry;
 mod backend;
 mod check;
 mod concat;
 mod conv;
 mod linear;
+mod moments;
 mod native;
 mod norm;
 mod operator;

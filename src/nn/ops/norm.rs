@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::check;
-use super::native::norm::Moments;
+use super::moments::Moments;
 use super::operator::{Call, Native, Operator, apply};
 use super::overwrite::{can_overwrite, overwrite};
 use super::portable::norm as portable;

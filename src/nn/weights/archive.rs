@@ -11,7 +11,8 @@ use zip::read::{ArchiveOffset, Config};
 use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
 
-use super::{Budget, shown};
+use super::budget::Budget;
+use super::names::shown;
 use crate::error::{Error, Result};
 
 /// An open archive: entries by name.

@@ -4,7 +4,8 @@ use candle_core::{Device, Tensor};
 use half::{bf16, f16};
 use safetensors::tensor::Dtype;
 
-use super::{Budget, Shown};
+use super::budget::Budget;
+use super::names::Shown;
 use crate::error::{Error, Result};
 use crate::nn::failed;
 

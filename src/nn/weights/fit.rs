@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Shape, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::shown;
+use super::names::shown;
 use crate::error::{Error, Result};
 use crate::nn::failed;
 use crate::suggest::nearest;

@@ -13,36 +13,30 @@
 //! u8. Views share a storage in the file and are tensors of their own here.
 
 mod archive;
+mod budget;
+mod checkpoint;
 mod element;
 mod fit;
+mod names;
 mod pickle;
 mod safetensors;
 mod stated;
 mod torch;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
 
+pub use checkpoint::Checkpoint;
 pub use fit::{Part, fit, shape_of};
 pub use safetensors::{Precision, read_metadata, write_safetensors};
 pub use stated::{STANDING, Stated};
 
 use super::failed;
 use crate::error::{Error, Result};
-
-/// The tensors of a weights file and where in it they were.
-#[derive(Clone, Debug)]
-pub struct Checkpoint {
-    /// Every tensor, under the file's own name for it.
-    pub tensors: BTreeMap<String, Tensor>,
-    /// The mappings that held them, such as `state_dict`; an empty text is the file's top.
-    pub mappings: Vec<String>,
-}
 
 /// The tensors of a weights file, by name.
 ///
@@ -146,60 +140,4 @@ impl Format {
             _ => Self::Other("a format that is not known", expected),
         }
     }
-}
-
-/// How many bytes a file may still make us take: sixteen times its length and a mebibyte, all in all, beside the table of
-/// contents of an archive.
-///
-/// Stored numbers take twice their bytes here (as they are read, and as a tensor), bytes that become i64 nine times.
-/// More than that only a file takes that inflates to a multiple of itself, or repeats one number as a large tensor.
-struct Budget {
-    left: u64,
-    file_bytes: u64,
-}
-
-impl Budget {
-    fn of_file(file_bytes: u64) -> Self {
-        Self { left: file_bytes.saturating_mul(16).saturating_add(1 << 20), file_bytes }
-    }
-
-    fn spend(&mut self, bytes: u64) -> Result<()> {
-        match self.left.checked_sub(bytes) {
-            Some(left) => {
-                self.left = left;
-                Ok(())
-            }
-            None => Err(Error::new(format!(
-                "{bytes} bytes of memory wanted, more than a file of {} bytes explains",
-                self.file_bytes
-            ))),
-        }
-    }
-}
-
-/// A shape or strides, written `[2, 3]`.
-struct Shown<'s>(&'s [u64]);
-
-impl fmt::Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.0)
-    }
-}
-
-/// A name out of a file, in quotes, without control characters, and no longer than a line.
-fn shown(name: &str) -> String {
-    let mut text: String = name.chars().take(120).flat_map(char::escape_debug).collect();
-    if name.chars().nth(120).is_some() {
-        text.push('…');
-    }
-    format!("`{text}`")
-}
-
-/// Some of `count` names.
-fn list(names: &[&str], count: usize) -> String {
-    let mut text = names.iter().map(|name| shown(name)).collect::<Vec<_>>().join(", ");
-    if count > names.len() {
-        text += &format!(" and {} more", count - names.len());
-    }
-    text
 }

@@ -11,8 +11,10 @@ use safetensors::tensor::TensorInfo;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::budget::Budget;
+use super::checkpoint::Checkpoint;
 use super::element::{Element, View};
-use super::{Budget, Checkpoint, shown};
+use super::names::shown;
 use crate::error::{Error, Result};
 use crate::nn::failed;
 

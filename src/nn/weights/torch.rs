@@ -6,9 +6,11 @@ use std::io::{Read, Seek};
 use candle_core::Tensor;
 
 use super::archive::Archive;
+use super::budget::Budget;
+use super::checkpoint::Checkpoint;
 use super::element::{Element, View};
+use super::names::{list, shown};
 use super::pickle::{Id, Object, Pickle};
-use super::{Budget, Checkpoint, list, shown};
 use crate::error::{Error, Result};
 
 /// How trainers name the weights in a checkpoint, the likeliest first.

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::sampling::{Axis, Outside, is_inside, planes_at_once, snap};
+use super::axis::{Axis, Outside, is_inside, planes_at_once, snap};
 use crate::volume::{Affine, Array3, Region};
 
 /// Interpolates along x, then y, then z. Source planes are widened along x and y once and kept while target planes

@@ -1,11 +1,13 @@
 //! Bringing volumes and labels to another spacing or onto another grid.
 
+mod axis;
 mod linear;
 mod nearest;
 mod sampling;
 mod spacing;
 
-pub use sampling::{Outside, Resampling};
+pub use axis::Outside;
+pub use sampling::Resampling;
 pub use spacing::MOST_VOXELS;
 
 use super::{Grid, Labels, Volume, Voxels};

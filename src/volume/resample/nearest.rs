@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::sampling::{Axis, Outside, is_inside, planes_at_once, snap};
+use super::axis::{Axis, Outside, is_inside, planes_at_once, snap};
 use crate::volume::{Affine, Array3, Region};
 
 /// Takes values along axes that run alike. Rows and planes that come from the same source row or plane are copied from

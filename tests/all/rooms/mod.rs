@@ -1,140 +1,208 @@
-//! Who may know whom: data walks one way through the rooms of the crate, and each engine lives in a room of its own.
+//! Which room may import which, circles of imports, and the rooms of each engine.
 
-use std::path::{Path, PathBuf};
+mod circles;
+mod imports;
+mod source;
 
-/// A room, and those that it may name beside itself.
-const ROOMS: &[(&str, &str)] = &[
-    ("error", ""),
-    ("random", ""),
-    ("suggest", ""),
-    ("shield", ""),
-    ("simd", "error"),
-    ("volume", "error random simd"),
-    ("nn", "error suggest shield simd"),
-    ("view", "error simd volume nn"),
-    ("ingest", "error random suggest volume"),
-    ("mask", "error random suggest volume view ingest"),
-    ("synth", "error random simd volume view ingest mask"),
-    ("score", "error volume view ingest mask synth"),
-    ("command", "error random suggest volume ingest mask synth score"),
-    ("filter", "error suggest score"),
-    ("sink", "error random volume ingest mask synth score filter"),
-    ("tables", "error ingest sink"),
-    ("train", "error random suggest simd volume nn view ingest mask synth score filter sink tables"),
-    ("graph", "error random suggest volume nn view ingest mask synth score command filter sink tables"),
-    ("dataflow", "error random shield volume view ingest mask synth score filter sink tables graph"),
-    ("cli", "error random suggest shield simd volume nn view ingest mask sink train tables graph dataflow"),
+use std::collections::BTreeMap;
+
+use self::circles::circles;
+use self::imports::{Import, Modules};
+use self::source::{Module, Source};
+
+/// The rooms from the bottom to the top: each may import those before it.
+const ROOMS: &[&str] = &[
+    "error",
+    "random",
+    "suggest",
+    "simd",
+    "id",
+    "store",
+    "volume",
+    "chart",
+    "nn",
+    "inference",
+    "ingest",
+    "mask",
+    "synth",
+    "score",
+    "filter",
+    "external",
+    "attempt",
+    "record",
+    "sink",
+    "run",
+    "graph",
+    "export",
+    "dataflow",
+    "train",
+    "evaluate",
+    "cli",
 ];
 
-/// A crate, and the only places that may name it.
+/// Rooms that do not import each other, though one is before the other.
+const STRANGERS: &[[&str; 2]] =
+    &[["volume", "store"], ["nn", "store"], ["nn", "volume"], ["evaluate", "train"], ["train", "dataflow"]];
+
+/// Another crate, and the only places that may name it.
 const ENGINES: &[(&str, &[&str])] = &[
     ("timely", &["dataflow"]),
     ("differential_dataflow", &["dataflow"]),
-    ("candle_core", &["nn", "train", "view/viewer"]),
+    ("candle_core", &["nn", "train", "inference/viewer"]),
     ("candle_nn", &["nn", "train/initial"]),
-    ("dicom_core", &["ingest"]),
+    ("nifti", &["ingest/nifti"]),
+    ("dicom_", &["ingest/dicom"]),
+    ("arrow", &["record", "train/history", "evaluate/metrics/tables"]),
+    ("parquet", &["record", "train/history"]),
+    ("tar", &["sink"]),
+    ("png", &["volume/picture"]),
+    ("zip", &["nn/weights/archive"]),
+    ("flate2", &["ingest", "sink", "external/exchange", "nn/weights", "cli/infer"]),
     ("crossbeam", &["dataflow", "ingest", "nn/service"]),
-    ("parquet", &["sink", "train", "tables", "dataflow"]),
-    ("safetensors", &["nn/weights"]),
-    ("plotters", &["train/chart", "train/curves", "train/metrics"]),
     ("clap", &["cli", "main"]),
-    ("std::arch", &["simd"]),
+    ("plotters", &["chart", "train/curves", "evaluate/metrics/plot"]),
+    ("safetensors", &["nn/weights/safetensors"]),
 ];
 
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
+struct Crate {
+    sources: BTreeMap<Module, Source>,
+    modules: Modules,
+}
+
+impl Crate {
+    fn read() -> Self {
+        let sources = source::read();
+        assert!(sources.len() > 100, "the crate was found");
+        let modules = Modules::new(&sources);
+        Self { sources, modules }
+    }
+
+    /// The imports of all files, tests left out.
+    fn imports(&self) -> Vec<Import> {
+        self.sources.iter().flat_map(|(module, source)| self.modules.imports(module, &source.code)).collect()
     }
 }
 
-/// Each file of the crate, by its path below `src` without the ending, with its lines of code.
-fn files() -> Vec<(String, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut found = Vec::new();
-    sources(&root, &mut found);
-    assert!(found.len() > 100, "the crate was found");
-    let code =
-        |text: &str| text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
-    let name = |path: &Path| path.strip_prefix(&root).unwrap().with_extension("").to_str().unwrap().replace('\\', "/");
-    found.iter().map(|path| (name(path), code(&std::fs::read_to_string(path).unwrap()))).collect()
-}
-
-/// The words that follow `before` in `code`.
-fn words_after<'a>(code: &'a str, before: &'a str) -> impl Iterator<Item = &'a str> {
-    code.split(before).skip(1).map(|rest| {
-        let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
-        &rest[..end]
-    })
-}
-
-/// What a file must not name, as sentences.
-fn trespasses(file: &str, code: &str) -> Vec<String> {
-    let room = file.split('/').next().unwrap();
-    let mut found = Vec::new();
-    if let Some((_, may)) = ROOMS.iter().find(|(name, _)| *name == room) {
-        for word in words_after(code, "crate::") {
-            let known = ROOMS.iter().any(|(name, _)| *name == word);
-            if known && word != room && !may.split(' ').any(|name| name == word) {
-                found.push(format!("src/{file}.rs names crate::{word}, which {room} may not"));
-            }
-        }
-    }
-    for (engine, places) in ENGINES {
-        let named = [format!("{engine}::"), format!("use {engine};")].iter().any(|text| code.contains(text.as_str()));
-        if named && !places.iter().any(|place| file == *place || file.starts_with(&format!("{place}/"))) {
-            found.push(format!("src/{file}.rs names {engine}, which belongs to {}", places.join(" and ")));
-        }
-    }
-    found
+/// Whether a room may import another one.
+fn may_import(room: &str, other: &str) -> bool {
+    let level = |name: &str| ROOMS.iter().position(|room| *room == name);
+    level(other) < level(room) && !STRANGERS.iter().any(|[one, two]| *one == room && *two == other)
 }
 
 #[test]
-fn rooms_know_only_those_before_them() {
-    let found: Vec<String> = files().iter().flat_map(|(file, code)| trespasses(file, code)).collect();
+fn rooms_import_only_rooms_below_them() {
+    let mut found = Vec::new();
+    for Import { from, to, path } in Crate::read().imports() {
+        if let ([room, ..], [other, ..]) = (&from[..], &to[..])
+            && !["main", "lib"].contains(&room.as_str())
+            && room != other
+            && !may_import(room, other)
+        {
+            found.push(format!("src/{} imports {path}, but {room} may not import {other}", from.join("/")));
+        }
+    }
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
-/// Parts of a room that may name less than the room may: what measures must not know what it measures.
-const APART: &[(&str, &str)] = &[
-    ("train/world", "synth score filter nn"),
-    ("train/metrics", "synth score filter nn"),
-    ("train/turing", "synth score filter nn"),
-];
+#[test]
+fn every_room_has_its_place_in_the_order() {
+    let read = Crate::read();
+    let lib = &read.sources[&Module::new()].tokens;
+    let declared: Vec<&String> = lib.windows(2).filter(|window| window[0] == "mod").map(|window| &window[1]).collect();
+    let missing: Vec<_> = declared.iter().filter(|room| !ROOMS.contains(&room.as_str())).collect();
+    assert!(missing.is_empty(), "rooms without a place: {missing:?}");
+    let gone: Vec<_> = ROOMS.iter().filter(|room| !declared.iter().any(|name| name == *room)).collect();
+    assert!(gone.is_empty(), "rooms that do not exist: {gone:?}");
+}
 
 #[test]
-fn what_judges_knows_nothing_of_what_is_judged() {
-    let files = files();
-    for (part, forbidden) in APART {
-        let own: Vec<_> = files.iter().filter(|(file, _)| file.starts_with(part)).collect();
-        assert!(own.len() > 1, "{part} was found");
-        for (file, code) in own {
-            for word in words_after(code, "crate::") {
-                assert!(!forbidden.split(' ').any(|name| name == word), "src/{file}.rs names crate::{word}");
+fn no_files_or_folders_import_each_other() {
+    let read = Crate::read();
+    let found = circles(&read.sources.keys().cloned().collect(), &read.imports());
+    assert!(found.is_empty(), "{} circles\n{}", found.len(), found.join("\n"));
+}
+
+/// The engine that a crate is part of, with its places.
+fn engine(name: &str) -> Option<&'static (&'static str, &'static [&'static str])> {
+    ENGINES.iter().find(|(engine, _)| name == *engine || (engine.ends_with('_') && name.starts_with(engine)))
+}
+
+fn is_at(file: &str, place: &str) -> bool {
+    let file = file.strip_suffix("/mod").unwrap_or(file);
+    file == place || file.starts_with(&format!("{place}/"))
+}
+
+#[test]
+fn engines_are_named_in_their_rooms_only() {
+    let read = Crate::read();
+    let mut found = Vec::new();
+    let mut used = Vec::new();
+    for (module, source) in &read.sources {
+        for name in read.modules.crates(module, &source.tokens) {
+            let Some((engine, places)) = engine(&name) else { continue };
+            match places.iter().find(|place| is_at(&source.file, place)) {
+                Some(place) => used.push((engine, place)),
+                None => {
+                    found.push(format!("src/{}.rs names {name}, which belongs to [{}]", source.file, places.join(", ")))
+                }
             }
+        }
+    }
+    found.dedup();
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    for (engine, places) in ENGINES {
+        for place in *places {
+            assert!(used.contains(&(engine, place)), "{place} is a place of {engine} and does not name it");
+        }
+    }
+}
+
+/// Rooms that must not depend on what they measure, and what that is.
+const APART: &[(&str, &[&str])] = &[("evaluate", &["synth", "score", "filter", "nn", "inference"])];
+
+#[test]
+fn evaluation_depends_on_nothing_that_it_evaluates() {
+    let imports = Crate::read().imports();
+    for (room, forbidden) in APART {
+        let own = imports.iter().filter(|import| import.from[0] == *room);
+        assert!(own.clone().count() > 10, "{room} was found");
+        for Import { from, to, path } in own {
+            let other = to.first().map_or("", String::as_str);
+            assert!(!forbidden.contains(&other), "src/{} imports {path}", from.join("/"));
+        }
+    }
+}
+
+/// The patients of the experiment have tumors of a model that shares nothing with what the experiment measures.
+#[test]
+fn world_of_the_experiment_depends_on_nothing_that_it_tests() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/gain/world");
+    let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(files.len() > 5, "{files:?}");
+    for path in files {
+        let tokens = source::tokens(&std::fs::read_to_string(&path).unwrap());
+        for words in tokens.windows(3).filter(|words| words[0] == "freetumor") {
+            let room = words[2].as_str();
+            assert!(!["synth", "score", "filter", "nn"].contains(&room), "{} names {room}", path.display());
         }
     }
 }
 
 #[test]
-fn a_trespass_is_seen() {
-    assert_eq!(
-        trespasses("volume/grid", "use crate::sink::Sink;"),
-        ["src/volume/grid.rs names crate::sink, which volume may not"]
-    );
-    assert_eq!(trespasses("mask/lung", "let t = candle_core::Tensor::new();").len(), 1);
-    assert!(trespasses("nn/ops/conv", "use candle_core::Tensor; use crate::error::Result;").is_empty());
+fn wrong_imports_are_found() {
+    assert!(may_import("sink", "volume") && !may_import("volume", "sink"));
+    assert!(!may_import("nn", "volume") && !may_import("evaluate", "train"));
+    assert!(engine("dicom_core").is_some() && engine("dicom").is_none() && engine("arrows").is_none());
+    assert!(is_at("ingest/dicom/mod", "ingest/dicom") && !is_at("ingest/dicomweb", "ingest/dicom"));
 }
 
 #[test]
-fn unsafe_code_lives_where_its_reasons_are() {
+fn unsafe_code_is_in_its_places_only() {
     const PLACES: &[&str] = &["nn/kernel/", "simd/"];
-    for (file, code) in files() {
-        let used = code.contains("unsafe {") || code.contains("unsafe fn") || code.contains("unsafe impl");
+    for source in Crate::read().sources.values() {
+        let is_unsafe = |words: &[String]| words[0] == "unsafe" && ["{", "fn", "impl"].contains(&words[1].as_str());
+        let used = source.tokens.windows(2).any(is_unsafe);
+        let file = &source.file;
         assert!(!used || PLACES.iter().any(|place| file.starts_with(place)), "src/{file}.rs holds unsafe code");
     }
 }

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::exp::exp;
 use super::matmul::{LANES, ROWS, add_transposed, multiply, whole_lanes};
 use super::{sum_lanes, sum_pairs};
-use crate::nn::ops::attention::Attention;
+use crate::nn::ops::attention_geometry::Attention;
 use crate::nn::ops::operator::{Native, Slices};
 use crate::simd::{Simd, Work, vectorised};
 

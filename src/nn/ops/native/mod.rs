@@ -7,7 +7,7 @@
 mod attention;
 mod exp;
 mod matmul;
-pub(super) mod norm;
+mod norm;
 mod pointwise;
 mod pool;
 mod rowwise;

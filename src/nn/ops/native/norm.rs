@@ -8,18 +8,13 @@ use rayon::prelude::*;
 
 use super::{PIECE, rows_per_piece, single, sum_in_order};
 use crate::nn::kernel::zeros;
+use crate::nn::ops::moments::Moments;
 use crate::nn::ops::norm::Normalize;
 use crate::nn::ops::operator::{Native, Slices};
 use crate::simd::vectorised;
 
 /// How many channels a row has at least, by taking several voxels as one.
 const WIDE_ROW: usize = 64;
-
-/// Mean and inverse standard deviation of each channel of one group.
-pub(in crate::nn::ops) struct Moments {
-    mean: Vec<f64>,
-    inverse: Vec<f64>,
-}
 
 /// What each channel's values are multiplied by and what is added, repeated for a wide row.
 struct Affine {

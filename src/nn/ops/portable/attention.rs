@@ -3,7 +3,7 @@
 use candle_core::{D, Result, Tensor};
 
 use super::softmax;
-use crate::nn::ops::attention::Attention;
+use crate::nn::ops::attention_geometry::Attention;
 
 /// The most bytes of scores that are held at a time, for one copy of them.
 pub(in crate::nn::ops) const SCORE_BYTES: usize = 128 << 20;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Id, LONGEST_NAME, Object, Span, Storage, StoredTensor, text};
+use super::object::{Id, LONGEST_NAME, Object, Span, Storage, StoredTensor, text};
 use crate::nn::weights::element::Element;
 
 /// What is wrong with a pickle.

@@ -7,61 +7,14 @@
 //! pickle's own length.
 
 mod machine;
+mod object;
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use self::machine::Machine;
-use super::element::Element;
+pub(super) use self::object::{Id, Object};
+use self::object::{LONGEST_NAME, Span, text};
 use crate::error::{Error, Result};
-
-/// The number of an object.
-pub(super) type Id = u32;
-/// Where a text lies in the pickle.
-type Span = Range<u32>;
-/// Longer texts name nothing: comparing them again and again could cost a hostile file's reader hours.
-const LONGEST_NAME: usize = 1024;
-
-/// What a pickle built.
-#[derive(Clone, Debug)]
-pub(super) enum Object {
-    /// A value that no tensor needs: a float, bytes, `None`.
-    Plain,
-    Int(i64),
-    Text(Span),
-    /// A class or function, by module and name.
-    Global(Span, Span),
-    /// A tuple or list.
-    Sequence(Vec<Id>),
-    /// A dict, in the order in which it was filled.
-    Mapping(Vec<(Id, Id)>),
-    Storage(Storage),
-    Tensor(StoredTensor),
-    /// What a callable that is not known here would have made.
-    Made(Id),
-}
-
-/// A run of numbers in an entry of the archive.
-#[derive(Clone, Debug)]
-pub(super) struct Storage {
-    /// `None` where its class is not known.
-    pub(super) element: Option<Element>,
-    /// The name of the entry.
-    pub(super) key: Span,
-    /// Numbers in it.
-    pub(super) count: u64,
-}
-
-/// A view of a storage; shape and strides are sequences of integers.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct StoredTensor {
-    pub(super) storage: Id,
-    pub(super) offset: u64,
-    pub(super) shape: Id,
-    pub(super) strides: Id,
-    /// Where the element is not the storage's own.
-    pub(super) dtype: Option<Id>,
-}
 
 /// What a pickle built, and where it begins.
 #[derive(Debug)]
@@ -130,9 +83,4 @@ impl<'p> Pickle<'p> {
         };
         if items.len() > 16 { None } else { items.iter().map(size).collect() }
     }
-}
-
-fn text<'p>(bytes: &'p [u8], span: &Span) -> &'p str {
-    // Spans are made of checked text only.
-    std::str::from_utf8(&bytes[span.start as usize..span.end as usize]).unwrap_or_default()
 }

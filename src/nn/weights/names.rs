@@ -1,0 +1,30 @@
+//! Names and shapes out of a file, as messages show them.
+
+use std::fmt;
+
+/// A shape or strides, written `[2, 3]`.
+pub(super) struct Shown<'s>(pub &'s [u64]);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.0)
+    }
+}
+
+/// A name out of a file, in quotes, without control characters, and no longer than a line.
+pub(super) fn shown(name: &str) -> String {
+    let mut text: String = name.chars().take(120).flat_map(char::escape_debug).collect();
+    if name.chars().nth(120).is_some() {
+        text.push('…');
+    }
+    format!("`{text}`")
+}
+
+/// Some of `count` names.
+pub(super) fn list(names: &[&str], count: usize) -> String {
+    let mut text = names.iter().map(|name| shown(name)).collect::<Vec<_>>().join(", ");
+    if count > names.len() {
+        text += &format!(" and {} more", count - names.len());
+    }
+    text
+}
