@@ -13,7 +13,8 @@ use crate::export::{ExportLayout, ExportOptions, ExportReport, export as export_
 use crate::graph::Registry;
 use crate::record::GroupBy;
 use crate::record::parquet::SampleRow;
-use crate::run::RunFolder;
+use crate::run::{RunFolder, RunManifest};
+use crate::simd::Class;
 use crate::sink::{DecathlonConfig, NnunetConfig, WebDatasetConfig};
 
 /// Threads where the command line does not say: each holds a scan.
@@ -154,6 +155,10 @@ fn misread(flag: &str, error: ConfigError) -> Error {
 /// # Errors
 /// What could not be exported at all.
 pub fn export(args: &ExportArgs, registry: &Registry, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<u8> {
+    // A mask by a network has the run's digest in the run's class only. On a processor without it scans are refused one by one.
+    if let Some(class) = RunManifest::kernel_class_in(&args.run).filter(|class| Class::available().contains(class)) {
+        Class::select(class)?;
+    }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let options = ExportOptions {
         to: args.to.clone(),

@@ -9,8 +9,9 @@ use super::edge::Role;
 use super::file::{GraphFile, Problems};
 use super::plan::{MaskNode, SourceNode};
 use super::problem::{Problem, Severity};
+use super::purpose::Purpose;
 use super::registry::Registry;
-use super::spec::{Purpose, Spec};
+use super::spec::Spec;
 use super::wiring::Wiring;
 use crate::error::{Error, Result};
 

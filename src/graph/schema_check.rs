@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use toml::de::{DeArray, DeInteger, DeTable, DeValue};
 
 use super::file::Problems;
-use super::spec::{Span, Value, one_of};
+use super::value::{Span, Value, one_of};
 use crate::suggest::did_you_mean;
 
 /// What is left of a table after its check.
