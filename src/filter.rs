@@ -1,5 +1,9 @@
 //! The quality test: a list of conditions on scores, all of which must hold.
 //!
+//! This room owns the grammar of conditions and the verdict. A verdict is a function of scores and conditions alone, so that stored
+//! scores can be tested again with other conditions; a condition on a score that is absent does not hold. Conditions that can never
+//! hold, or contradict each other, are reported before anything runs.
+//!
 //! ```
 //! use freetumor::filter::{QualityTest, QualityTestConfig, Verdict};
 //! use freetumor::score::{Score, Scores};

@@ -1,8 +1,8 @@
 //! Identifiers of scans, samples, patients and stages: fixed-size, written as lower-case hexadecimal digits.
 //!
 //! An identifier is parsed where text enters the program (a file name, a table, an argument), so that a malformed one is an error
-//! there. What each is derived from is documented at the type; none of them can be searched for what it was derived from without
-//! the patients' secret, except digests of content, which name nobody.
+//! there. The source of each is documented at its type. Without the patients' secret, none of them can be traced back to its source;
+//! digests of content identify no person.
 
 use std::fmt;
 use std::str::FromStr;

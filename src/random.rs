@@ -1,9 +1,9 @@
-//! Counter-based random numbers, keyed by what they are for.
+//! Counter-based random numbers, keyed by their purpose.
 //!
-//! A [`Key`] is derived from the pipeline's seed and then narrowed, word by word: scan digest, organ, variant,
-//! attempt, purpose. Two keys with different histories are independent, and the same key gives the same numbers
-//! whatever thread, worker or machine asks. Transcendental functions come from `libm`, so that results do not depend on the
-//! system's mathematics library either.
+//! This room owns all random numbers that a result depends on; no other room has a generator of its own. A [`Key`] is derived from
+//! the pipeline's seed and then narrowed, word by word: scan digest, organ, variant, attempt, purpose. Two keys with different
+//! histories are independent, and the same key gives the same numbers on every thread, worker and machine. Transcendental functions
+//! come from `libm`, so that results do not depend on the system's mathematics library either.
 //!
 //! ```
 //! use freetumor::random::Key;

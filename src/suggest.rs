@@ -1,4 +1,7 @@
-//! "Did you mean …?": the nearest of the words that would have been right.
+//! Suggestions: "did you mean …?" for a misspelt name.
+//!
+//! This room owns the one measure of how close two names are, so that every message of the program suggests by the same rule. It returns
+//! nothing rather than a name that is not close, and the same name for the same list, whatever its order.
 
 /// The word of `known` that a reader most likely meant by `word`, if any is near enough.
 ///

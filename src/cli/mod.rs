@@ -1,4 +1,7 @@
-//! The command: what may be typed, and a file for each subcommand.
+//! The command: a file for each subcommand, which parses arguments, calls the library and prints.
+//!
+//! This room owns flags, messages on the terminal and exit codes: 0 without failures, 1 with failed scans or cases, 2 where nothing could be
+//! run. Results go to standard output; progress, warnings and errors to standard error.
 
 pub mod decode;
 pub mod evaluate;

@@ -1,7 +1,11 @@
-//! The two ways in which work can fail.
+//! Failures: an [`Error`] stops the run, a [`Fault`] fails one scan.
 //!
-//! An [`Error`] stops the run (a bad graph, an unwritable folder): the command exits with 2. A [`Fault`] spoils one
-//! scan: it becomes a row of the `faults` table and the run goes on. A rejected tumor is neither; it is normal data.
+//! This room owns both types and the closed lists by which callers and analysts decide: [`ErrorKind`], [`Stage`], [`FaultKind`]. A
+//! problem of a setting, found before anything runs, is a [`ConfigError`]. [`catch_panic`] turns a panic on one scan into a fault.
+//!
+//! An error ends the command with exit code 2. A fault is a row of the table `faults`, and the run continues with the other scans. A
+//! rejected tumor is neither; it is normal data. The message of a fault never holds a path, nor anything of a header that identifies a
+//! person.
 
 mod panic;
 

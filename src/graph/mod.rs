@@ -1,8 +1,11 @@
-//! The graph file: what a pipeline consists of, checked before anything runs.
+//! The graph file: the nodes and edges of a pipeline, checked before anything runs.
 //!
-//! The way of a graph is text → check → plan. A [`GraphFile`] keeps the place of every key and value; [`check`] finds
+//! This room owns the format of the file, the kinds of nodes with their settings, and the digests of stages. It promises that a file is
+//! checked without running anything, and that every problem is reported at once, with its place and a hint.
+//!
+//! A graph goes from text to check to plan. A [`GraphFile`] keeps the place of every key and value; [`check`] finds
 //! every problem at once and points at each; a [`Plan`] holds the built stages, ready for a dataflow or for a plain loop.
-//! The [`Registry`] knows the kinds of stages, your own included.
+//! The [`Registry`] holds the kinds of stages, including those of the caller.
 //!
 //! ```text
 //! source ──Scan──▶ mask ──Masked──▶ synthesis ──Candidate──▶ score ──Scored──▶ filter ──Sample──▶ sink

@@ -1,12 +1,15 @@
-//! How networks look at scans.
+//! Inference of networks on scans: between HU on a scan's grid and tensors of a network.
 //!
-//! A network sees windows of a fixed size, on a grid of its own spacing, in 0..1. A [`Viewer`] is a network with the frame in which it
-//! looks and the device on which it runs. A [`Field`] is an organ's surroundings on the viewer's grid, in HU: made once an organ, with
-//! every [`Change`] that a tumor makes to it added where it is. A [`Layout`] says which windows are looked at for one tumor, and [`Seen`] is
-//! what came of it.
+//! This room owns the settings of a stage's network, the preprocessing of its input, the choice of its windows, and the way back to the
+//! scan's grid. How many windows a device computes at once changes no result.
+//!
+//! A network is applied to windows of a fixed size, on a grid of its own spacing, in 0..1. A [`Viewer`] is a network with its preprocessing
+//! and its device. A [`Field`] is an organ's surroundings on the network's grid, in HU: computed once for an organ, and every [`Change`]
+//! that a tumor makes is added to it where it is. A [`Layout`] lists the windows that are computed for one tumor, and [`Seen`] is the
+//! prediction.
 //!
 //! # Source
-//! FreeTumor's `generate` looks at all windows of the organ's box, in groups, for each attempt; see [`Windows`] for what is done instead.
+//! FreeTumor's `generate` computes all windows of the organ's box, in groups, for each attempt; see [`Windows`] for the alternatives.
 
 mod back;
 mod field;

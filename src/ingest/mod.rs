@@ -1,4 +1,12 @@
 //! From archives to volumes: sources list scans, and read them one at a time.
+//!
+//! This room owns the formats of scans (NIfTI, DICOM), the kinds of sources ([`FolderSource`], [`ListSource`], [`phantom`]), the ids of
+//! scans, their content digests, and the keys of patients.
+//!
+//! A [`Source`] lists [`ScanEntry`]s without decoding anything, and reads one scan into HU on its grid. A damaged or hostile file is a fault
+//! of that scan: it neither stops the run, nor takes more memory than its header and the limits explain; compressed DICOM can be decoded in
+//! a process of its own. Nothing of a header that identifies a person leaves this room: scans are named by ids, patients by keyed hashes.
+//! A scan's path may name a person; it leaves the room for `RUN/private` only.
 
 pub mod dicom;
 mod digest;

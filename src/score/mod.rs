@@ -1,4 +1,10 @@
-//! Scores: numbers by which the quality test judges a candidate.
+//! Scores: numbers by which the quality test decides on a candidate.
+//!
+//! This room owns the list of scores with their units ([`Score`]) and the stages that compute them: HU inside and around the tumor
+//! ([`Intensity`]), what a segmentor finds of it ([`Segmentor`]), how real a discriminator takes it to be ([`Discriminator`]).
+//!
+//! A score stage reads a candidate and changes nothing. A score that no stage gave is absent, never zero. No stage sees the verdict, nor the
+//! conditions of the quality test.
 
 mod discriminator;
 mod intensity;

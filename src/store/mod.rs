@@ -1,10 +1,13 @@
 //! Durable writing by one primitive: create if absent.
 //!
+//! This room owns every file that has to survive a crash, and knows no CT: folders, atomic replacement, digests, canonical JSON, and
+//! the simulated disk of the tests.
+//!
 //! A file is written to `staging/`, synced, linked to its final name, and the folder that holds it is synced. So
 //! whatever exists under a final name is whole, whenever the machine stops, and nothing that exists is ever
 //! overwritten. Two writers that make the same bytes agree; one that makes other bytes loses and stops: it is fenced.
 //!
-//! Names are relative to the run folder, parts separated by `/`. What they may do depends on where they lie:
+//! Names are relative to the run folder, parts separated by `/`. Their folder decides what may happen to them:
 //! `staging/` holds unfinished work and may be removed, `layouts/` and `telemetry/` hold what can be made again and may
 //! be replaced, everything else is created once.
 

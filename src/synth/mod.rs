@@ -1,7 +1,10 @@
 //! Synthetic tumors: site, shape, texture, difference, blend.
 //!
-//! Everything is computed in the tumor's box on the scan's own grid, in HU; nothing outside the box is touched or
-//! copied. See [`Synthesize`] for how a stage is asked.
+//! This room owns how a candidate is made, by rules ([`Rules`]) or by a network ([`Generator`]), and the priors of each organ. Each attempt is
+//! a function of the scan, the organ mask, the settings with their weights, and an [`AttemptKey`].
+//!
+//! Everything is computed in the tumor's box on the scan's own grid, in HU; voxels outside the box are neither changed nor copied. See
+//! [`Synthesize`] for the interface of a stage.
 
 pub mod blend;
 pub mod classes;

@@ -6,9 +6,11 @@
 //! | [`synthesis`] | a generator G and a discriminator D, S frozen | labeled and unlabeled scans | see [`losses`] |
 //! | [`segmentation`] | the final segmentor | real and synthetic tumors | Dice and cross-entropy |
 //!
-//! A stage consists of a sampler, which makes the batch of a step on other threads ([`data`]), and a learner, which takes
-//! one step with it. [`run`] is the loop that both share: schedule, tables, pictures, checkpoints. A run that is resumed
-//! from a [`checkpoint`] has the same bits as one that never stopped.
+//! This room owns a training from its checked file to its weights. [`check()`] reports every problem of the file and returns a
+//! [`TrainingTask`]; [`TrainingScans`] chooses the scans, and [`LeakageGuard`] refuses patients and scans that are both trained and
+//! validated on. A sampler makes the batch of a step on other threads ([`data`]), a learner takes one step with it, and [`run`] is the loop
+//! of all stages: schedule, tables, pictures, checkpoints. A training that is resumed from a [`checkpoint`] has the same bits as one that
+//! never stopped.
 //!
 //! In labels of a crop of one organ, 1 is the organ, 2 a real and 3 a synthetic tumor, see [`REAL`] and [`SYNTHETIC`].
 

@@ -1,7 +1,11 @@
-//! Volumes of voxels and where they lie in the patient.
+//! Volumes of voxels and their place in the patient.
 //!
-//! Axis order is [x, y, z] everywhere, x fastest in memory (as NIfTI and DICOM store it). World coordinates are
-//! millimetres in RAS+: they grow towards the patient's Right, Anterior and Superior.
+//! This room owns HU on grids: arrays, affines, orientation, resampling, windows, filters, crops and pictures of slices. It knows no
+//! file format, no organ and no network.
+//!
+//! Axis order is [x, y, z] everywhere, x fastest in memory (as NIfTI and DICOM store it). World coordinates are millimetres in RAS+: they
+//! grow towards the patient's Right, Anterior and Superior. Voxels stay 16-bit integers as long as that is exact, and results have the
+//! same bits for any number of threads.
 
 mod affine;
 mod array;

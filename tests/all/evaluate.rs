@@ -75,7 +75,7 @@ fn arms_are_measured_and_compared() {
         assert!(std::fs::metadata(folder.path().join("evaluation").join(name)).unwrap().len() > 500, "{name}");
     }
 
-    // The JSON says the same, whoever asks, and again.
+    // The printed JSON is that of the file, and a second evaluation writes the same bytes.
     let json = evaluate(&[&arms[..], &["--json", "--out", "again"]].concat(), folder.path());
     let json: Value = serde_json::from_slice(&json.stdout).unwrap();
     let file = std::fs::read(folder.path().join("evaluation/summary.json")).unwrap();

@@ -2,7 +2,7 @@
 //!
 //! Patients and seeds are crossed: each trained network sees every patient. So one resample draws patients with
 //! replacement and, apart from that, seeds with replacement, and looks at the networks drawn on the patients drawn. To
-//! draw seeds anew for each patient would average their spread away, and call a difference between two lucky seeds
+//! draw new seeds for each patient would average their spread away, and call a difference between two lucky seeds
 //! certain. All arms share the same draws, which is what makes their differences paired.
 //!
 //! What is drawn from n seeds has too little spread, by a factor of (n − 1) / n in the variance of its mean; their weights are

@@ -5,6 +5,7 @@ mod imports;
 mod source;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use self::circles::circles;
 use self::imports::{Import, Modules};
@@ -116,6 +117,18 @@ fn every_room_has_its_place_in_the_order() {
 }
 
 #[test]
+fn every_room_documents_what_it_owns() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for room in ROOMS {
+        let folder = root.join(room).join("mod.rs");
+        let path = if folder.exists() { folder } else { root.join(room).with_extension("rs") };
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines = text.lines().take_while(|line| line.starts_with("//!")).filter(|line| line.len() > 3).count();
+        assert!(lines >= 3, "{} has {lines} lines of documentation", path.display());
+    }
+}
+
+#[test]
 fn no_files_or_folders_import_each_other() {
     let read = Crate::read();
     let found = circles(&read.sources.keys().cloned().collect(), &read.imports());
@@ -176,7 +189,7 @@ fn evaluation_depends_on_nothing_that_it_evaluates() {
 /// The patients of the experiment have tumors of a model that shares nothing with what the experiment measures.
 #[test]
 fn world_of_the_experiment_depends_on_nothing_that_it_tests() {
-    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/gain/world");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/gain/world");
     let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(files.len() > 5, "{files:?}");
     for path in files {
