@@ -126,3 +126,52 @@ fn merge(scores: &mut Scores, known: &Scores, given: &[Score]) {
         }
     }
 }
+
+impl AttemptLoop {
+    /// The first candidate of a tumor that all branches accept at the same attempt; `None` where no attempt passes. `key` decides
+    /// all randomness. For programs that need one tumor and no rows.
+    ///
+    /// # Errors
+    /// A fault of a stage.
+    pub fn first_accepted(
+        &self,
+        masked: &MaskedScan,
+        organ: &Organ,
+        key: Key,
+    ) -> Result<Option<Box<Candidate>>, Fault> {
+        let mut first = FirstAccepted { branches: self.branches.len(), candidate: None };
+        self.prepare(masked, organ, &mut first)?.tumor(key, &mut first)?;
+        Ok(first.candidate)
+    }
+
+    /// Prepares the attempts in one organ of a scan; keep it for all tumors of that organ.
+    ///
+    /// # Errors
+    /// A fault of the synthesis, with its name.
+    pub fn prepare<'scan, O: Observer>(
+        &'scan self,
+        masked: &'scan MaskedScan,
+        organ: &'scan Organ,
+        observer: &mut O,
+    ) -> Result<OrganAttempts<'scan>, O::Stop> {
+        OrganAttempts::new(self, masked, organ, observer)
+    }
+}
+
+/// Keeps the first candidate that all branches accept at the same attempt.
+struct FirstAccepted {
+    branches: usize,
+    candidate: Option<Box<Candidate>>,
+}
+
+impl Observer for FirstAccepted {
+    type Stop = Fault;
+
+    fn attempted(&mut self, attempt: JudgedAttempt) -> Result<(), Fault> {
+        let all = attempt.outcomes.len() == self.branches && attempt.outcomes.iter().all(|it| it.outcome.is_accepted());
+        if let (true, None, Attempt::Candidate(candidate)) = (all, &self.candidate, attempt.attempt) {
+            self.candidate = Some(candidate);
+        }
+        Ok(())
+    }
+}

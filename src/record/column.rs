@@ -3,6 +3,7 @@
 //! Each table lists its columns once (`record/columns/`). Schemas, JSON descriptions, Parquet files and conditions over columns all
 //! follow from that list.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -12,7 +13,6 @@ use arrow::array::{
 use arrow::array::{ArrayBuilder, Float64Builder};
 use arrow::datatypes::{DataType, Field, Fields, Float64Type, Int64Type, UInt32Type, UInt64Type};
 
-use super::schema::annotated;
 use crate::error::{Error, Result};
 
 /// The type of a column.
@@ -294,4 +294,15 @@ fn lists<R, T>(
         lists.append(true);
     }
     Arc::new(lists.finish())
+}
+
+fn annotated(field: Field, id: i32, unit: &str, doc: &str) -> Field {
+    let mut metadata = HashMap::from([
+        (::parquet::arrow::PARQUET_FIELD_ID_META_KEY.to_owned(), id.to_string()),
+        ("doc".to_owned(), doc.to_owned()),
+    ]);
+    if !unit.is_empty() {
+        metadata.insert("unit".to_owned(), unit.to_owned());
+    }
+    field.with_metadata(metadata)
 }

@@ -91,17 +91,6 @@ pub fn schema_of(name: &str, doc: &str, columns: &[Column]) -> Arc<Schema> {
     Arc::new(Schema::new_with_metadata(fields, metadata))
 }
 
-pub(super) fn annotated(field: Field, id: i32, unit: &str, doc: &str) -> Field {
-    let mut metadata = HashMap::from([
-        (::parquet::arrow::PARQUET_FIELD_ID_META_KEY.to_owned(), id.to_string()),
-        ("doc".to_owned(), doc.to_owned()),
-    ]);
-    if !unit.is_empty() {
-        metadata.insert("unit".to_owned(), unit.to_owned());
-    }
-    field.with_metadata(metadata)
-}
-
 /// A table's columns as JSON, for `freetumor schema` and the files in `schemas/`.
 ///
 /// # Errors

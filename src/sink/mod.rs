@@ -10,6 +10,7 @@ mod decathlon;
 mod gzip;
 mod layout;
 mod nnunet;
+mod output;
 pub mod pairs;
 pub mod patch;
 mod patches;
@@ -19,61 +20,19 @@ pub mod tar;
 pub mod volume_files;
 mod webdataset;
 
-use std::fmt;
-use std::sync::Arc;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use decathlon::{DecathlonConfig, DecathlonSink};
 pub use nnunet::{NnunetConfig, NnunetSink};
+pub use output::Output;
 pub use patches::{BUCKETS, PATCHES, PatchesConfig, PatchesSink, seal_patches, seal_unsplit};
 pub use stream::{StreamConfig, StreamSink};
 pub use webdataset::{WebDatasetConfig, WebDatasetSink, append_sample};
 
 use crate::error::{ConfigError, Error, Result};
-use crate::record::{FileEntry, Placement, SampleRecord, Split};
+use crate::record::{FileEntry, Placement, SampleRecord};
 use crate::store::{Durable, FileDigest};
-
-/// Where the samples of a sink go.
-#[derive(Clone)]
-pub enum Output {
-    /// Files of a run folder in a layout.
-    Layout(Arc<dyn Layout>),
-    /// Files of a run folder that are written to a pipe or socket.
-    Stream(Arc<StreamSink>),
-    /// A training in the same process, without a file.
-    Trainer,
-}
-
-impl Output {
-    /// What writes files for it; `None` where there are none.
-    pub fn layout(&self) -> Option<&dyn Layout> {
-        match self {
-            Self::Layout(layout) => Some(&**layout),
-            Self::Stream(stream) => Some(&**stream),
-            Self::Trainer => None,
-        }
-    }
-
-    /// The split that it streams, where it is a stream.
-    pub fn streamed_split(&self) -> Option<Split> {
-        match self {
-            Self::Stream(stream) => Some(stream.split()),
-            Self::Layout(_) | Self::Trainer => None,
-        }
-    }
-}
-
-impl fmt::Debug for Output {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Layout(_) => "Layout",
-            Self::Stream(_) => "Stream",
-            Self::Trainer => "Trainer",
-        })
-    }
-}
 
 /// Settings of a sink of kind `trainer`: none; `[train.synthetic]` sets what share of crops is synthetic.
 ///
