@@ -12,7 +12,7 @@ use crate::export::select::{SampleCondition, SelectionConfig};
 use crate::export::{ExportLayout, ExportOptions, ExportReport, export as export_samples};
 use crate::graph::Registry;
 use crate::record::GroupBy;
-use crate::record::parquet::SampleRow;
+use crate::record::SampleRow;
 use crate::run::{RunFolder, RunManifest};
 use crate::simd::Class;
 use crate::sink::{DecathlonConfig, NnunetConfig, WebDatasetConfig};

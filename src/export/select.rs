@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::id::SampleId;
-use crate::record::parquet::{SampleRow, read_part};
+use crate::record::SampleRow;
+use crate::record::parquet::read_part;
 use crate::record::schema::Table;
 use crate::record::{ColumnCondition, GroupBy, SampleRecord, SplitGuard};
 use crate::run::RunFolder;

@@ -5,7 +5,7 @@
 //!
 //! ```
 //! use freetumor::record::ColumnCondition;
-//! use freetumor::record::parquet::SampleRow;
+//! use freetumor::record::SampleRow;
 //!
 //! let condition: ColumnCondition<SampleRow> = "diameter_mm<1.5e1 mm".parse()?;
 //! assert_eq!(condition.to_string(), "diameter_mm < 15");
@@ -242,7 +242,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::record::parquet::SampleRow;
+    use crate::record::SampleRow;
 
     type SampleCondition = ColumnCondition<SampleRow>;
 

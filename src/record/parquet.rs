@@ -14,18 +14,11 @@ use super::column::{Descriptor, Value};
 use super::columns;
 use super::file::DATA;
 use super::schema::Table;
-use super::{FaultRecord, FileEntry, Placement, QualityGroup, QualityRecord, SampleRecord, ScanRecord, epoch_name};
+use super::{
+    FaultRecord, FileEntry, Placement, QualityGroup, QualityRecord, SampleRecord, SampleRow, ScanRecord, epoch_name,
+};
 use crate::error::{Error, Result};
 use crate::store::{Durable, FileDigest};
-
-/// A row of `samples`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct SampleRow {
-    /// What the stages say.
-    pub record: SampleRecord,
-    /// Where the sinks put it; empty for what was rejected.
-    pub placement: Placement,
-}
 
 /// A record that is a row of a table.
 pub trait Row: Sized + Send + Sync + 'static {

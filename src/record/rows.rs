@@ -6,6 +6,7 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::file::Placement;
 use crate::attempt::Outcome;
 use crate::error::{Error, Fault, FaultKind, Stage};
 use crate::id::{CandidateDigest, MaskDigest, PatientKey, SampleId, ScanDigest, ScanId, StageDigest};
@@ -124,6 +125,15 @@ pub struct SampleRecord {
     pub model: String,
     /// Digest of the pipeline that made the row.
     pub pipeline_digest: String,
+}
+
+/// A row of `samples`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SampleRow {
+    /// What the stages say.
+    pub record: SampleRecord,
+    /// Where the sinks put it; empty for what was rejected.
+    pub placement: Placement,
 }
 
 /// One scan: a row of `scans`.

@@ -2,8 +2,8 @@
 
 use super::{access, descriptors, optional};
 use crate::attempt::Outcome;
+use crate::record::SampleRow as Row;
 use crate::record::column::{Access, Column, ColumnType, Descriptor};
-use crate::record::parquet::SampleRow as Row;
 use crate::score::Score;
 use crate::synth::Geometry;
 

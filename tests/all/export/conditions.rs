@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use freetumor::export::ExportOptions;
 use freetumor::export::select::{SelectionConfig, select};
 use freetumor::record::SampleRecord;
-use freetumor::record::parquet::{SampleRow, read_part};
+use freetumor::record::SampleRow;
+use freetumor::record::parquet::read_part;
 
 use super::{Run, layouts};
 

@@ -6,7 +6,8 @@ use std::io::{Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use freetumor::record::parquet::{SampleRow, read_part};
+use freetumor::record::SampleRow;
+use freetumor::record::parquet::read_part;
 use freetumor::record::{Outcome, SampleRecord};
 use freetumor::run::RunWriter;
 use freetumor::store::{Durable, FileDigest, Folder};

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use freetumor::error::{Fault, FaultKind};
 use freetumor::random::Key;
-use freetumor::record::parquet::{Row, SampleRow, read_part, rows_of, write_part};
+use freetumor::record::SampleRow;
+use freetumor::record::parquet::{Row, read_part, rows_of, write_part};
 use freetumor::record::schema::Table;
 use freetumor::record::{FaultRecord, Outcome, Placement, ScanRecord};
 use freetumor::score::Score;
