@@ -105,8 +105,8 @@ mod tests {
 
     #[test]
     fn edges_of_drawn_shapes_are_smoothed() {
-        // The last columns and rows of a rectangle are drawn, too: of pixel 2 half is covered, of its corner a quarter.
-        let square = Rectangle::new([(2, 2), (4, 4)], RGBColor(0, 0, 0).filled());
+        // The last column and row of a rectangle are not drawn: of pixel 2 half is covered, of its corner a quarter.
+        let square = Rectangle::new([(2, 2), (5, 5)], RGBColor(0, 0, 0).filled());
         let picture = draw([4, 4], |area| Ok(area.draw(&square)?)).unwrap();
         assert_eq!([1, 2, 3].map(|column| picture.pixel(column, 1)[0]), [0, 128, 255]);
         assert_eq!(picture.pixel(2, 2)[0], 191);

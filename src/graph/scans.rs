@@ -101,7 +101,7 @@ mod tests {
         [stages.lungs]
         kind = "lung"
         inputs = ["phantoms"]
-        merged_ids = [5, 6]
+        merged_ids = [7, 8]
         [stages.tumors]
         kind = "rules"
         inputs = ["organs", "lungs"]

@@ -334,17 +334,17 @@ mod tests {
     #[test]
     fn committed_names_cannot_be_removed_replaced_or_linked() {
         let (_place, folder) = folder();
-        folder.create("samples/a.parquet", b"rows").unwrap();
+        folder.create("data/a.parquet", b"rows").unwrap();
         folder.create("stagingbutnot/a", b"rows").unwrap();
-        assert!(folder.remove("samples/a.parquet").is_err());
+        assert!(folder.remove("data/a.parquet").is_err());
         assert!(folder.remove("stagingbutnot/a").is_err());
-        assert!(folder.replace("samples/a.parquet", &mut |out| out.write_all(b"other")).is_err());
-        assert!(folder.link("samples/a.parquet", "samples/b.parquet").is_err());
-        assert!(folder.stage("samples/b.parquet", &mut |_| Ok(())).is_err());
-        folder.link("samples/a.parquet", "layouts/x/a.parquet").unwrap();
-        folder.link("samples/a.parquet", "layouts/x/a.parquet").unwrap();
+        assert!(folder.replace("data/a.parquet", &mut |out| out.write_all(b"other")).is_err());
+        assert!(folder.link("data/a.parquet", "data/b.parquet").is_err());
+        assert!(folder.stage("data/b.parquet", &mut |_| Ok(())).is_err());
+        folder.link("data/a.parquet", "layouts/x/a.parquet").unwrap();
+        folder.link("data/a.parquet", "layouts/x/a.parquet").unwrap();
         folder.remove("layouts/x").unwrap();
-        assert_eq!(folder.read("samples/a.parquet").unwrap().unwrap(), b"rows");
+        assert_eq!(folder.read("data/a.parquet").unwrap().unwrap(), b"rows");
     }
 
     #[test]
