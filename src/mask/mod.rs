@@ -2,7 +2,7 @@
 //!
 //! This room owns the label maps of organs, whichever way they are made: label files ([`LabelsMask`]), TotalSegmentator's files
 //! ([`TotalSegmentatorMask`]), a threshold for lungs ([`LungMask`]), or a network ([`SegmentorMask`]); and sets of voxels with their
-//! components ([`BitVolume`], [`Components`]).
+//! components ([`BitVolume`], [`crate::volume::Components`]).
 //!
 //! A mask is on the scan's own grid: labels on another grid are brought to it, and labels that do not cover it are a fault. Merged labels
 //! use one id for an organ and the next for its tumor (liver 1 and 2, pancreas 3 and 4, …).

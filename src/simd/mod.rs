@@ -1,22 +1,22 @@
 //! Vector instructions: AVX-512, AVX2 with FMA, and plain arithmetic on every other processor.
 //!
-//! Code is written once, generic over [`Simd`], and compiled once for each [`Class`] of instruction set; the class is
+//! Code is written once, generic over `Simd`, and compiled once for each [`Class`] of instruction set; the class is
 //! chosen at run time. There are two forms:
 //!
-//! - [`Work`] owns or borrows its input. [`vectorised`] runs it in the class of this process, [`run`] in a given one, and
-//!   [`vectorised_short`] in one suited to short rows. Plain loops without a call to [`Simd`] gain as well: the compiler
+//! - `Work` owns or borrows its input. `vectorised` runs it in the class of this process, `run` in a given one, and
+//!   `vectorised_short` in one suited to short rows. Plain loops without a call to `Simd` gain as well: the compiler
 //!   vectorises them for the class.
-//! - [`Kernel`] is a function without captured input. [`kernel_avx512`], [`kernel_avx2`] and [`kernel_portable`] are its
+//! - `Kernel` is a function without captured input. `kernel_avx512`, `kernel_avx2` and `kernel_portable` are its
 //!   compiled forms, so that function pointers of different kernels fit into one table.
 //!
 //! Everything that a form calls must be `#[inline(always)]`, itself first of all: a function that is not inlined is
 //! compiled for the baseline of the target.
 //!
-//! The types that implement [`Simd`] are private to this module and named only in functions compiled for their
+//! The types that implement `Simd` are private to this module and named only in functions compiled for their
 //! instruction set. So wherever generic code names one, the processor has its instructions; that is why arithmetic on
 //! vectors is safe, and only access through pointers is not.
 //!
-//! A sum or product has the same bits in every class. [`Simd::mul_add`] does not: it rounds once with FMA, twice without.
+//! A sum or product has the same bits in every class. `Simd::mul_add` does not: it rounds once with FMA, twice without.
 //! Nor do exponentials and logarithms of the standard library: results that are recorded take those of [`Class`].
 
 mod class;
