@@ -7,7 +7,14 @@ use std::{fmt, io};
 /// An exclusive lock. Dropping it releases the lock; the system does so when the process ends.
 #[derive(Debug)]
 pub struct FileLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        // Closing the file is not enough: a child of this process that has not reached its program yet has it open, too.
+        let _ = self.file.unlock();
+    }
 }
 
 /// Why a lock could not be taken.
@@ -55,7 +62,7 @@ pub fn lock(path: &Path) -> Result<FileLock, LockError> {
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let file = options.open(path).map_err(LockError::Io)?;
     match file.try_lock() {
-        Ok(()) => Ok(FileLock { _file: file }),
+        Ok(()) => Ok(FileLock { file }),
         Err(TryLockError::WouldBlock) => Err(LockError::Held),
         Err(TryLockError::Error(error)) if is_unsupported(&error) => Err(LockError::Unsupported),
         Err(TryLockError::Error(error)) => Err(LockError::Io(error)),
