@@ -58,7 +58,7 @@ const ENGINES: &[(&str, &[&str])] = &[
     ("tar", &["sink"]),
     ("png", &["volume/picture"]),
     ("zip", &["nn/weights/archive"]),
-    ("flate2", &["ingest", "sink", "external/exchange", "nn/weights", "cli/infer"]),
+    ("flate2", &["ingest", "sink", "external/exchange", "cli/infer"]),
     ("crossbeam", &["dataflow", "ingest", "nn/service"]),
     ("clap", &["cli", "main"]),
     ("plotters", &["chart", "train/curves", "evaluate/metrics/plot"]),
