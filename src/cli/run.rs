@@ -27,7 +27,7 @@ const LEAST_MEMORY_BYTES: u64 = 1 << 20;
 
 /// Run a pipeline.
 ///
-/// Reads every scan that the pipeline's sources list, finds organs, places tumors, judges them, and commits accepted samples and the
+/// Reads every scan that the pipeline's sources list, finds organs, places tumors, scores them, and commits accepted samples and the
 /// rows of all candidates to the run folder, epoch by epoch. Run it again into the same folder to resume where it stopped, or to
 /// ingest scans that have come since.
 #[derive(Args, Debug)]
@@ -80,11 +80,11 @@ pub struct RunArgs {
 impl RunArgs {
     /// Windows that the device works on at once.
     pub fn batch(&self) -> usize {
-        let customary = match self.device {
+        let default = match self.device {
             DeviceName::Cpu => 1,
             DeviceName::Cuda => 4,
         };
-        self.batch.unwrap_or(customary)
+        self.batch.unwrap_or(default)
     }
 }
 
@@ -146,7 +146,8 @@ pub fn run(args: &RunArgs, registry: &Registry, stdout: &mut dyn Write, stderr: 
     })
 }
 
-/// Computes in the kernel class of the run folder that goes on, before anything is computed: a run has one.
+/// Selects the kernel class that the run folder records, so that a resumed run computes the same bits. Call it before anything is
+/// computed: the first computation fixes the class of the process.
 ///
 /// # Errors
 /// Where this processor lacks it, or `--kernel-class` asks for another one.
@@ -155,8 +156,8 @@ fn select_kernel_class_of(out: &Path) -> Result<()> {
         return Ok(());
     };
     Class::select(class).map_err(|error| {
-        Error::new(format!("{} was begun in the kernel class {class}: {error}", out.display()))
-            .with_hint("go on with it in that class on a processor that has it, or write elsewhere with `--out`")
+        Error::new(format!("{} was started in the kernel class {class}: {error}", out.display()))
+            .with_hint("resume it on a processor that has this class, or write elsewhere with `--out`")
     })
 }
 

@@ -21,8 +21,8 @@ use crate::train::{CheckedTask, TrainingObserver, TrainingOptions, TrainingOutco
 /// Train the networks: a segmentor, a generator with its discriminator, the final segmentor
 ///
 /// The file has sources and stages as any pipeline, and a section [train]. What is trained, how and on what lies in it;
-/// where it is written and computed in flags. A run that was stopped goes on with --resume as if it had never stopped,
-/// bit for bit. Losses and scores are a Parquet table in the folder, beside curves and slices to look at.
+/// where it is written and computed in flags. A run that was interrupted resumes with --resume and ends with the same
+/// bits. Losses and scores are a Parquet table in the folder, beside curves and slices to look at.
 #[derive(Args, Clone, Debug)]
 pub struct TrainArgs {
     /// What is trained
@@ -67,7 +67,7 @@ pub struct TrainArgs {
 /// The stages of training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum StageName {
-    /// A segmentor on real tumors: it judges synthetic ones.
+    /// A segmentor on real tumors, which later scores synthetic ones.
     Segmentor,
     /// A generator and a discriminator, with a segmentor that stays as it is.
     Synthesis,

@@ -12,124 +12,29 @@
 //! shards   webdataset, patches: tar shards with an index
 //! ```
 
+mod options;
 mod pairs;
 mod parallel;
+mod report;
 pub mod scans;
 pub mod select;
 mod shards;
 mod target;
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde::Serialize;
+pub use options::{ExportLayout, ExportOptions};
+pub use report::{ExportReport, Refusal};
 
 use crate::error::{ConfigError, Error, Result};
 use crate::graph::Registry;
-use crate::id::{SampleId, ScanId};
-use crate::record::Split;
 use crate::run::RunFolder;
-use crate::sink::{
-    DecathlonConfig, DecathlonSink, NnunetConfig, NnunetSink, PatchesConfig, PatchesSink, WebDatasetConfig,
-    WebDatasetSink,
-};
+use crate::sink::{DecathlonSink, NnunetSink, PatchesConfig, PatchesSink, WebDatasetSink};
+use options::Job;
 use scans::ScanReader;
 use select::{Selection, SelectionConfig, WithoutPatch, select};
 use target::{Request, Target};
-
-/// In which layout samples are written.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(tag = "layout", rename_all = "snake_case")]
-pub enum ExportLayout {
-    /// nnU-Net, version 2.
-    Nnunet(NnunetConfig),
-    /// The Medical Segmentation Decathlon and MONAI.
-    Decathlon(DecathlonConfig),
-    /// Tar shards of whole volumes.
-    Webdataset {
-        /// The data set's name in the index and in the names of shards: as a sink's.
-        name: String,
-        /// The sink's settings.
-        #[serde(flatten)]
-        config: WebDatasetConfig,
-    },
-    /// Tar shards of patches.
-    Patches {
-        /// The data set's name in the index: as a sink's.
-        name: String,
-    },
-}
-
-/// What is exported, and where to.
-#[derive(Debug)]
-pub struct ExportOptions {
-    /// The folder: new, empty, or that of an earlier export of the same.
-    pub to: PathBuf,
-    /// The layout.
-    pub layout: ExportLayout,
-    /// Which samples.
-    pub selection: SelectionConfig,
-    /// The graph file whose sources and masks read the scans; those that the run folder records where absent.
-    pub pipeline: Option<PathBuf>,
-    /// Threads, each with one scan in memory at a time.
-    pub threads: usize,
-}
-
-/// What an export did.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct ExportReport {
-    /// The folder.
-    pub folder: PathBuf,
-    /// Samples in it.
-    pub samples: usize,
-    /// Samples of each split.
-    pub splits: BTreeMap<String, usize>,
-    /// Files that were written, without descriptions.
-    pub written_files: usize,
-    /// Files that an earlier export had written.
-    pub kept_files: usize,
-    /// Bytes of all these files.
-    pub bytes: u64,
-    /// Scans that were read.
-    pub scans_read: usize,
-    /// Scans whose samples are left out, sorted.
-    pub refused: Vec<Refusal>,
-    /// Selected samples that are left out because the run folder stores no patch of them.
-    pub without_patch: WithoutPatch,
-    /// Wall time.
-    pub seconds: f64,
-}
-
-/// A scan of which no volume could be made.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub struct Refusal {
-    /// The scan.
-    pub scan_id: ScanId,
-    /// Its samples, which are left out.
-    pub samples: Vec<SampleId>,
-    /// What was expected and what came.
-    pub message: String,
-}
-
-impl ExportReport {
-    /// Whether everything that was asked for is there.
-    pub fn is_complete(&self) -> bool {
-        self.refused.is_empty() && self.without_patch.samples == 0
-    }
-
-    /// Counts a file.
-    fn add_files(&mut self, done: &target::Done, kept: bool) {
-        *(if kept { &mut self.kept_files } else { &mut self.written_files }) += done.files.len();
-        self.bytes += done.files.iter().map(|file| file.digest.bytes).sum::<u64>();
-    }
-
-    fn add_sample(&mut self, split: Split) {
-        self.samples += 1;
-        *self.splits.entry(split.name().to_owned()).or_default() += 1;
-    }
-}
 
 /// Exports samples of a run folder.
 ///
@@ -174,14 +79,6 @@ pub fn export(run: &RunFolder, options: &ExportOptions, registry: &Registry) -> 
     report.without_patch = without_patch;
     report.seconds = start.elapsed().as_secs_f64();
     Ok(report)
-}
-
-/// What every layout needs.
-struct Job<'a> {
-    run: &'a RunFolder,
-    /// Sorted by id.
-    samples: &'a [select::Selected],
-    threads: usize,
 }
 
 fn bad_settings(errors: &[ConfigError]) -> Error {

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use super::options::Job;
+use super::parallel;
+use super::report::{ExportReport, Refusal};
 use super::scans::ScanReader;
 use super::select::Selected;
 use super::target::{Done, Target};
-use super::{ExportReport, Job, Refusal, parallel};
 use crate::error::{Error, Result};
 use crate::id::ScanId;
 use crate::record::Split;

@@ -9,7 +9,7 @@ use crate::error::Result;
 /// time.
 ///
 /// # Errors
-/// The first error that occurred; items that were not begun then are left.
+/// The first error that occurred; items that no thread has started by then are skipped.
 pub(super) fn each<T: Sync, R: Send>(
     items: &[T],
     threads: usize,

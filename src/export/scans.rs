@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
-use super::Refusal;
+use super::report::Refusal;
 use super::select::Selected;
 use crate::error::{Error, ErrorKind, Fault, Result, catch_panic};
 use crate::graph::{GraphFile, MaskNode, Problem, Registry, ScanStages};

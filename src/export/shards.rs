@@ -5,10 +5,12 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
+use super::options::Job;
+use super::parallel;
+use super::report::{ExportReport, Refusal};
 use super::scans::{ScanReader, patch_bytes, read_patch};
 use super::select::Selected;
 use super::target::{Done, Target};
-use super::{ExportReport, Job, Refusal, parallel};
 use crate::error::{Error, Result};
 use crate::id::{PatientKey, SampleId, ScanId};
 use crate::record::Split;

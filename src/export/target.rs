@@ -12,7 +12,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::ExportOptions;
+use super::options::ExportOptions;
 use crate::error::{Error, ErrorKind, Result};
 use crate::run::RunFolder;
 use crate::sink::shards::Member;

@@ -34,7 +34,7 @@ use crate::volume::HuWindow;
 pub struct Machine {
     /// Where compressed DICOM is decoded.
     pub decoder: Decoder,
-    /// The file with the secret for patient keys, where it is not the customary one.
+    /// The file with the secret for patient keys, where it is not the default one.
     pub patient_secret: Option<PathBuf>,
     /// The networks of stages, and the device on which they run.
     pub networks: Arc<Networks>,
@@ -215,12 +215,12 @@ fn rules(config: RulesConfig, place: &Place) -> Result<Synthesis, Vec<ConfigErro
 fn open(
     networks: &Networks,
     config: &NetworkConfig,
-    customary: Model,
+    default: Model,
     role: &str,
     place: &Place,
 ) -> Result<Viewer, Vec<ConfigError>> {
     let weights = place.path("network.weights", &config.weights).map_err(|complaint| vec![complaint])?;
-    let viewer = networks.open(config, &weights, customary)?;
+    let viewer = networks.open(config, &weights, default)?;
     let said = Stated::of(&weights);
     let other = said.other_than(role).map(|message| ConfigError::new("network.weights", message));
     let frames = said.other_frame(config.window_hu, config.spacing_mm).into_iter();

@@ -21,7 +21,7 @@ pub struct NetworkConfig {
     /// File of its weights: safetensors, or a checkpoint of PyTorch (.pt). Relative to the graph file; `${NAME}` is an environment
     /// variable.
     pub weights: PathBuf,
-    /// The kind of network; the stage's customary one where absent: `swin_unetr` for segmentors, `unet3d` for the others.
+    /// The kind of network; the stage's default where absent: `swin_unetr` for segmentors, `unet3d` for the others.
     #[serde(default)]
     pub model: Option<Model>,
     /// Which of the networks in the file, where training saved several together.
@@ -51,7 +51,7 @@ pub struct NetworkConfig {
     pub group: usize,
 }
 
-/// Which windows a network looks at for one tumor.
+/// The windows on which a network infers for one tumor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Windows {

@@ -58,12 +58,12 @@ impl Networks {
         &self.service
     }
 
-    /// Opens the network of a stage; `weights` is the path of its file, `customary` the kind where the settings name none.
+    /// Opens the network of a stage; `weights` is the path of its file, `default` the kind where the settings name none.
     ///
     /// # Errors
     /// Everything that is wrong with the settings, or what is wrong with the file.
-    pub fn open(&self, config: &NetworkConfig, weights: &Path, customary: Model) -> Result<Viewer, Vec<ConfigError>> {
-        let model = config.model.unwrap_or(customary);
+    pub fn open(&self, config: &NetworkConfig, weights: &Path, default: Model) -> Result<Viewer, Vec<ConfigError>> {
+        let model = config.model.unwrap_or(default);
         let mut complaints = config.complaints(model.side_divisor());
         // A window that is looked at alone has the same statistics as its batch, and may share a batch with others all the same.
         let norm = match (model, config.windows) {

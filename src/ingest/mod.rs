@@ -34,7 +34,7 @@ use crate::volume::{Grid, Labels, Volume};
 /// One scan of a source, known before anything of it is decoded. Entries are small and travel the dataflow.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ScanEntry {
-    /// Derived from source name and key under the patients' secret: stable, and nobody can search it for the path.
+    /// Derived from source name and key under the patients' secret: stable, and the path cannot be found by trial.
     pub scan_id: ScanId,
     /// Name of the source in the graph file.
     pub source: String,

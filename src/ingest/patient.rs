@@ -219,7 +219,7 @@ impl PatientSecret {
         PatientKey::from_hash(&self.mac(scope, patient))
     }
 
-    /// The id of a scan: without the secret nobody can find out by trial which path or number it belongs to.
+    /// The id of a scan: without the secret the path or number behind it cannot be found by trial.
     ///
     /// ```
     /// use freetumor::ingest::PatientSecret;

@@ -1,9 +1,10 @@
 //! The functions that are compiled for an instruction set, and the choice between them.
 
+use super::class::Class;
 use super::portable::Portable;
+use super::work::{Kernel, Work};
 #[cfg(target_arch = "x86_64")]
 use super::x86::{Avx2, Avx512};
-use super::{Class, Kernel, Work};
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]

@@ -5,7 +5,7 @@
 //! that is always the same choice. In the portable class, which any processor can compute in, the functions of the crate
 //! `libm` take their place.
 
-use super::Class;
+use super::class::Class;
 
 /// Functions of this class, in single and in double precision.
 macro_rules! functions {

@@ -1,6 +1,7 @@
 //! Eight numbers for processors without the instructions of [`x86`](super::x86): plain arithmetic, rounded twice in `mul_add`.
 
-use super::{Class, Simd};
+use super::class::Class;
+use super::vector::Simd;
 
 /// Instructions of the target's baseline.
 pub(super) struct Portable;

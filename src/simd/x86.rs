@@ -2,7 +2,8 @@
 
 use std::arch::x86_64 as x86;
 
-use super::{Class, Simd};
+use super::class::Class;
+use super::vector::Simd;
 
 /// Functions that are one instruction each.
 macro_rules! instructions {

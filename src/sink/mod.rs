@@ -20,12 +20,9 @@ pub mod tar;
 pub mod volume_files;
 mod webdataset;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
 pub use decathlon::{DecathlonConfig, DecathlonSink};
 pub use nnunet::{NnunetConfig, NnunetSink};
-pub use output::Output;
+pub use output::{Output, TrainerConfig, trainer};
 pub use patches::{BUCKETS, PATCHES, PatchesConfig, PatchesSink, seal_patches, seal_unsplit};
 pub use stream::{StreamConfig, StreamSink};
 pub use webdataset::{WebDatasetConfig, WebDatasetSink, append_sample};
@@ -33,15 +30,6 @@ pub use webdataset::{WebDatasetConfig, WebDatasetSink, append_sample};
 use crate::error::{ConfigError, Error, Result};
 use crate::record::{FileEntry, Placement, SampleRecord};
 use crate::store::{Durable, FileDigest};
-
-/// Settings of a sink of kind `trainer`: none; `[train.synthetic]` sets what share of crops is synthetic.
-///
-/// The accepted tumors of the graph become crops of `freetumor train segmentation`: fresh ones for every crop, none of which is
-/// ever a file. Batches are made ahead, as many as the training's queue holds: whichever of the two is slower, the other waits, and
-/// because a tumor is a function of seed, step and place in the batch, neither changes what is learned.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TrainerConfig {}
 
 /// What a layout needs of each sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,16 +132,6 @@ pub trait Layout: Send + Sync {
 
 /// Names of `table` that are no sinks.
 pub const RESERVED_TABLES: [&str; 7] = ["samples", "scans", "faults", "quality", "pairs", "patches", "train"];
-
-/// Checks the name of a sink of kind `trainer`.
-///
-/// # Errors
-/// A bad name.
-pub fn trainer(name: &str, _config: &TrainerConfig) -> Result<Output, Vec<ConfigError>> {
-    let mut errors = Vec::new();
-    check_name(name, &mut errors);
-    if errors.is_empty() { Ok(Output::Trainer) } else { Err(errors) }
-}
 
 fn check_name(name: &str, errors: &mut Vec<ConfigError>) {
     let plain = !name.is_empty()

@@ -3,7 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Layout, StreamSink};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Layout, StreamSink, check_name};
+use crate::error::ConfigError;
 use crate::record::Split;
 
 /// Where the samples of a sink go.
@@ -44,4 +48,23 @@ impl fmt::Debug for Output {
             Self::Trainer => "Trainer",
         })
     }
+}
+
+/// Settings of a sink of kind `trainer`: none; `[train.synthetic]` sets what share of crops is synthetic.
+///
+/// The accepted tumors of the graph become crops of `freetumor train segmentation`: fresh ones for every crop, none of which is
+/// ever a file. Batches are made ahead, as many as the training's queue holds: whichever of the two is slower, the other waits, and
+/// because a tumor is a function of seed, step and place in the batch, neither changes what is learned.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrainerConfig {}
+
+/// Checks the name of a sink of kind `trainer`.
+///
+/// # Errors
+/// A bad name.
+pub fn trainer(name: &str, _config: &TrainerConfig) -> Result<Output, Vec<ConfigError>> {
+    let mut errors = Vec::new();
+    check_name(name, &mut errors);
+    if errors.is_empty() { Ok(Output::Trainer) } else { Err(errors) }
 }

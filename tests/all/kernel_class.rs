@@ -118,7 +118,7 @@ fn rows(out: &Path) -> Vec<SampleRow> {
 }
 
 #[test]
-fn a_run_goes_on_in_the_class_that_its_folder_records() {
+fn resumed_run_computes_in_the_recorded_class() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let run = |class: Option<&str>, limit: &str, name: &str| {
@@ -149,7 +149,7 @@ fn a_run_goes_on_in_the_class_that_its_folder_records() {
         let ended = quickstart(Some(Class::detect().name()), "1", &path("parts"));
         assert_eq!(ended.status.code(), Some(2));
         let stderr = String::from_utf8_lossy(&ended.stderr);
-        assert!(stderr.contains("was begun in the kernel class portable"), "{stderr}");
+        assert!(stderr.contains("was started in the kernel class portable"), "{stderr}");
     }
 }
 
@@ -165,7 +165,7 @@ fn a_folder_of_a_class_that_the_processor_lacks_is_refused() {
     let stderr = String::from_utf8_lossy(&ended.stderr);
     assert_eq!(ended.status.code(), Some(2), "{stderr}");
     assert!(
-        stderr.contains(&format!("was begun in the kernel class {lacking}: this processor lacks the kernel class")),
+        stderr.contains(&format!("was started in the kernel class {lacking}: this processor lacks the kernel class")),
         "{stderr}"
     );
 }
