@@ -40,7 +40,7 @@ def read(shard, offset, length, key):
 
 def paste(patch, hu, labels=None):
     """The scan with the tumor, and the labels with its label. `hu` and `labels` (the scan's merged organ labels, or zeros) are on the
-    scan's own grid; a scan that is not the patch's own is refused."""
+    scan's own grid; a scan with other voxels in the patch's box is refused. `description["scan_digest"]` tells whole scans apart."""
     description, after, before, label = patch
     box = tuple(slice(a, a + n) for a, n in zip(description["origin_voxel"], description["shape_voxels"]))
     if not np.array_equal(hu[box], before):
@@ -89,14 +89,20 @@ def scans(run):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
     folder, run, out = sys.argv[1:]
     os.makedirs(out, exist_ok=True)
-    places = scans(run)
+    places, written, skipped = scans(run), 0, 0
     for split in ("train", "validation", "test"):
         for sample in patches(folder, split):
             patch = read(*sample)
             if (place := places.get(patch[0]["scan_id"])) is None:
+                skipped += 1
                 continue
             scan = nibabel.load(place)
             hu, _ = paste(patch, np.asanyarray(scan.dataobj))
             nibabel.save(nibabel.Nifti1Image(hu.astype(np.int16), scan.affine), f"{out}/{sample[3]}.nii.gz")
+            written += 1
+    print(f"{out}: {written} samples written, {skipped} skipped, whose scans are no NIfTI files")
+    sys.exit(0 if written else "no sample has a scan that is a NIfTI file")

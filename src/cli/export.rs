@@ -1,7 +1,7 @@
 //! `freetumor export`: a training set of some samples of a run folder, after the fact.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
@@ -159,6 +159,11 @@ pub fn export(args: &ExportArgs, registry: &Registry, stdout: &mut dyn Write, st
     if let Some(class) = RunManifest::kernel_class_in(&args.run).filter(|class| Class::available().contains(class)) {
         Class::select(class)?;
     }
+    let inside = |folder: &Path| std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    if inside(&args.to).starts_with(inside(&args.run)) {
+        let message = format!("{} is in the run folder, which keeps its own files only", args.to.display());
+        return Err(Error::new(message).with_hint("export to a folder elsewhere with `--to`"));
+    }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let options = ExportOptions {
         to: args.to.clone(),
@@ -204,7 +209,8 @@ fn print_missing(report: &ExportReport, out: &mut dyn Write) -> std::io::Result<
 fn print_summary(report: &ExportReport, out: &mut dyn Write) -> std::io::Result<()> {
     let folder = report.folder.display();
     let splits: Vec<String> = report.splits.iter().map(|(split, count)| format!("{count} {split}")).collect();
-    writeln!(out, "{folder}: {} samples ({}) in {:.1} s", report.samples, splits.join(", "), report.seconds)?;
+    let splits = if splits.is_empty() { String::new() } else { format!(" ({})", splits.join(", ")) };
+    writeln!(out, "{folder}: {} samples{splits} in {:.1} s", report.samples, report.seconds)?;
     let (written, kept, bytes) = (report.written_files, report.kept_files, bytesize::ByteSize(report.bytes));
     writeln!(out, "  {written} files written, {kept} kept, {bytes} together; {} scans read", report.scans_read)
 }

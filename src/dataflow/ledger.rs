@@ -218,8 +218,6 @@ fn layouts(outputs: &[Output]) -> impl Iterator<Item = &dyn Layout> {
 
 /// What two runs into the same folder must agree on.
 fn manifest(plan: &Plan) -> Result<RunManifest> {
-    let fingerprints = plan.sources.iter().map(|node| node.source.patient_secret_fingerprint());
-    let patient_secret = fingerprints.collect::<Result<Vec<_>>>()?.into_iter().flatten().next();
     let models = plan.syntheses.iter().map(|node| (node.attempts.name.clone(), node.model.clone()));
     Ok(RunManifest {
         format: FORMAT_VERSION,
@@ -229,7 +227,7 @@ fn manifest(plan: &Plan) -> Result<RunManifest> {
         code_version: env!("CARGO_PKG_VERSION").into(),
         shard_buckets: BTreeMap::from([(PATCHES.to_owned(), BUCKETS)]),
         kernel_class: plan.kernel_class(),
-        patient_secret,
+        patient_secret: plan.patient_secret()?.map(|secret| secret.fingerprint()),
         models: models.collect(),
     })
 }

@@ -71,7 +71,7 @@ impl ScanContext<'_> {
     pub(super) fn organ(&self, organ: &Organ, attempted: &mut Attempted) -> Result<(), Failure> {
         let synthesis = self.synthesis;
         let tumor =
-            |variant| synthesis.tumor(self.plan.seed, self.masked.scan.digest, self.mask_digest, &organ.name, variant);
+            |variant| synthesis.tumor(self.plan.seed, self.masked.scan.digest, self.mask_digest, organ, variant);
         let mut recorder = Recorder { scan: self, organ, variant: 0, tumor: tumor(0), attempted };
         let mut attempts = synthesis.attempts.prepare(self.masked, organ, &mut recorder)?;
         for variant in 0..synthesis.variants {

@@ -43,6 +43,7 @@ impl Default for RunOptions {
 /// committed before stays.
 pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progress>) -> Result<RunReport> {
     let start = Instant::now();
+    let plan = plan.with_keyed_digest()?;
     let (ledger, spool) = Ledger::open(folder, &plan)?;
     let (open, next) = ledger.open_epochs()?;
     let schedule = Schedule::new(&plan, open, next, &ledger.ingested()?, options.limit)?;

@@ -54,8 +54,8 @@ impl Schedule {
                 }
             }
         }
-        fresh.truncate(limit.unwrap_or(usize::MAX));
         fresh.sort_by_key(|entry| entry.scan_id);
+        fresh.truncate(limit.unwrap_or(usize::MAX));
         let next = open.last().map_or(next, |work| work.epoch + 1);
         let mut epochs = open;
         let fresh: Vec<_> = fresh.into_iter().map(Arc::new).collect();

@@ -107,6 +107,9 @@ fn nothing_selected(run: &RunFolder, config: &SelectionConfig, without_patch: &W
         return Error::new(message)
             .with_hint("of rejected samples only some keep their patch: see the column patch_shard");
     }
-    Error::new(format!("no sample of {place} meets {conditions}"))
-        .with_hint("without a condition on `verdict` only accepted samples are exported")
+    let error = Error::new(format!("no sample of {place} meets {conditions}"));
+    if config.has_verdict() {
+        return error.with_hint(format!("`SELECT DISTINCT` over {place}samples shows the values of a column"));
+    }
+    error.with_hint("without a condition on `verdict` only accepted samples are exported")
 }

@@ -47,7 +47,6 @@ pub(super) fn write(
                 None => missing.push(sample),
             }
         }
-        files.was_read = !missing.is_empty();
         files.refused = reader.each_volume(job.run, &missing, layout.gzip_level(), &mut |sample, encoder, patch| {
             let places = layout.places(sample.record.sample_id, sample.record.split);
             let [image, label] = places.map(|(folder, name)| below_root(&format!("{folder}/{name}")));
@@ -59,6 +58,7 @@ pub(super) fn write(
             files.written.push(done);
             Ok(())
         })?;
+        files.was_read = !missing.is_empty() && files.refused.is_empty();
         Ok(files)
     })?;
     let (mut report, mut done) = (ExportReport::default(), Vec::new());

@@ -25,7 +25,7 @@ pub struct ExportReport {
     pub kept_files: usize,
     /// Bytes of all these files.
     pub bytes: u64,
-    /// Scans that were read.
+    /// Scans that were read and found to be those of the run.
     pub scans_read: usize,
     /// Scans whose samples are left out, sorted.
     pub refused: Vec<Refusal>,

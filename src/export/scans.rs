@@ -83,6 +83,11 @@ impl ScanReader {
         }
         let mut refused = Vec::new();
         for (mask_digest, samples) in by_mask {
+            // Before the mask, which has another digest, too, where axes are others.
+            if let Err(message) = fits(&scan, &read_patch(run, samples[0])?) {
+                refused.push(refusal(&samples, message));
+                continue;
+            }
             let masked = match self.masked(&scan, &samples, mask_digest) {
                 Ok(masked) => masked,
                 Err(message) => {
@@ -99,7 +104,7 @@ impl ScanReader {
             };
             for sample in samples {
                 let patch = read_patch(run, sample)?;
-                let fits = fits(&masked, &patch).and_then(|()| encoder.check(&patch).map_err(|fault| fault.message));
+                let fits = fits(&scan, &patch).and_then(|()| encoder.check(&patch).map_err(|fault| fault.message));
                 match fits {
                     Ok(()) => take(sample, &encoder, &patch)?,
                     Err(message) => refused.push(refusal(&[sample], message)),
@@ -115,7 +120,10 @@ impl ScanReader {
             return Err("the run folder does not say where it is".to_owned());
         };
         let Some(node) = self.stages.sources.iter().find(|node| node.name == entry.source) else {
-            return Err(format!("its source `{}` is not in the pipeline", entry.source));
+            return Err(format!(
+                "its source `{}` is not in the pipeline, where sources have to have the names that they have in the run",
+                entry.source
+            ));
         };
         let scan = guarded(|| node.source.read(entry))?;
         if scan.digest != expected {
@@ -188,8 +196,8 @@ fn damaged(run: &RunFolder, sample: &Selected, problem: &str) -> Error {
 }
 
 /// Whether a patch belongs at its place in the scan: a scan may have the right voxels in another order of its axes.
-fn fits(masked: &MaskedScan, patch: &Patch) -> Result<(), String> {
-    let (region, volume) = (patch.region(), &masked.scan.volume);
+fn fits(scan: &Scan, patch: &Patch) -> Result<(), String> {
+    let (region, volume) = (patch.region(), &scan.volume);
     let shape = volume.voxels.shape();
     let inside =
         (0..3).all(|axis| region.start[axis].checked_add(region.shape[axis]).is_some_and(|end| end <= shape[axis]));

@@ -38,8 +38,13 @@ impl SelectionConfig {
         self.conditions.iter().map(ToString::to_string).chain(default).collect()
     }
 
+    /// Whether a condition is on the column `verdict`.
+    pub fn has_verdict(&self) -> bool {
+        self.conditions.iter().any(|condition| condition.column() == "verdict")
+    }
+
     fn takes_accepted(&self) -> bool {
-        self.conditions.iter().all(|condition| condition.column() != "verdict")
+        !self.has_verdict()
     }
 
     fn takes(&self, row: &SampleRow) -> bool {

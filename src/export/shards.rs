@@ -62,8 +62,9 @@ pub(super) fn write_volumes(
         }
         let file = |id: SampleId, kind: &str| scratch.path().join(format!("{id}.{kind}"));
         let (mut made, mut refused) = (Vec::new(), Vec::new());
-        let scans_read = by_scan.len();
+        let mut scans_read = 0;
         for samples in by_scan.into_values() {
+            let refused_before = refused.len();
             refused.extend(reader.each_volume(
                 job.run,
                 &samples,
@@ -76,6 +77,7 @@ pub(super) fn write_volumes(
                     Ok(())
                 },
             )?);
+            scans_read += usize::from(refused.len() == refused_before);
         }
         made.sort_unstable();
         let samples = shard.samples.iter().copied();

@@ -210,6 +210,11 @@ impl Target {
 }
 
 fn unwritable(place: &Path, error: std::io::Error) -> Error {
+    // An error of the run folder that was met while writing says itself where and why.
+    let error = match error.downcast::<Error>() {
+        Ok(error) => return error,
+        Err(error) => error,
+    };
     let full = matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
     let error = Error::io("cannot write", place, error);
     if full {

@@ -110,7 +110,7 @@ fn digests_of(spec: &NodeSpec<'_>, json: &Json, part: &Part) -> Option<StageDige
     let kind = spec.kind.as_ref()?.get_ref();
     match part {
         Part::Synthesis(synthesis) => Some(stage_digests(kind, &synthesis.model, json, synthesis.synthesize.viewer())),
-        Part::Score(scoring) => Some(stage_digests(kind, "1", json, scoring.stage.viewer())),
+        Part::Score(scoring) => Some(stage_digests(kind, &scoring.stage.version(), json, scoring.stage.viewer())),
         Part::Source(_) | Part::Mask(_) | Part::Filter(_) | Part::Sink(_) => None,
     }
 }

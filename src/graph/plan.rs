@@ -10,9 +10,10 @@ use serde::Serialize;
 use super::digest::StageDigests;
 use super::{Edge, Port, Role, SplitShares};
 use crate::attempt::AttemptLoop;
+use crate::error::Result;
 use crate::id::{FieldHasher, MaskDigest, PatientKey, SampleId, ScanDigest, StageDigest};
 use crate::inference::Viewer;
-use crate::ingest::Source;
+use crate::ingest::{PatientSecret, Source};
 use crate::mask::{Mask, Organ};
 use crate::random::Key;
 use crate::record::Split;
@@ -38,7 +39,7 @@ use crate::sink::Output;
 ///             for synthesis in plan.syntheses_of(index) {
 ///                 for organ in synthesis.organs_in(&masked.mask.organs) {
 ///                     for variant in 0..synthesis.variants {
-///                         let tumor = synthesis.tumor(plan.seed, scan.digest, mask_digest, &organ.name, variant);
+///                         let tumor = synthesis.tumor(plan.seed, scan.digest, mask_digest, organ, variant);
 ///                         let accepted = synthesis.attempts.first_accepted(&masked, organ, tumor.key())?;
 ///                         // to the sinks of `synthesis.branches`
 /// #                       drop(accepted);
@@ -219,6 +220,26 @@ impl Plan {
         self.split.of(patient_key)
     }
 
+    /// The secret behind patient keys; `None` where no source needs one.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn patient_secret(&self) -> Result<Option<PatientSecret>> {
+        let secrets = self.sources.iter().map(|node| node.source.patient_secret());
+        Ok(secrets.collect::<Result<Vec<_>>>()?.into_iter().flatten().next())
+    }
+
+    /// The plan with its digest keyed with the patients' secret: rows show it, and the settings hold paths.
+    ///
+    /// # Errors
+    /// Where the secret cannot be read.
+    pub fn with_keyed_digest(mut self) -> Result<Self> {
+        if let Some(secret) = self.patient_secret()? {
+            self.digest = secret.pipeline_digest(&self.resolved.to_string());
+        }
+        Ok(self)
+    }
+
     /// The kernels that compute the pipeline's networks; `None` where it has none.
     pub fn kernel_class(&self) -> Option<String> {
         self.viewers().next().map(|(_, viewer)| viewer.kernel_class())
@@ -237,7 +258,7 @@ impl SynthesisNode {
         seed: u64,
         scan_digest: ScanDigest,
         mask_digest: MaskDigest,
-        organ: &'a str,
+        organ: &'a Organ,
         variant: u32,
     ) -> TumorIdentity<'a> {
         TumorIdentity { seed, digests: self.digests, scan_digest, mask_digest, organ, variant }
@@ -245,14 +266,15 @@ impl SynthesisNode {
 }
 
 /// What names a tumor and its candidates and keys their random numbers. Names of stages and sources, inputs, sinks, thresholds and
-/// the number of tumors and attempts are no part of it.
+/// the number of tumors and attempts are no part of it. The organ's merged ids are part of the name, as a candidate's labels hold
+/// them, and not of the key: the HU are the same whatever the ids.
 #[derive(Clone, Copy, Debug)]
 pub struct TumorIdentity<'a> {
     seed: u64,
     digests: StageDigests,
     scan_digest: ScanDigest,
     mask_digest: MaskDigest,
-    organ: &'a str,
+    organ: &'a Organ,
     variant: u32,
 }
 
@@ -263,7 +285,7 @@ impl TumorIdentity<'_> {
             .with("stage", &self.digests.random.to_string())
             .with("scan", &self.scan_digest.to_string())
             .with("mask", &self.mask_digest.to_string())
-            .with("organ", self.organ)
+            .with("organ", &self.organ.name)
             .number("variant", u64::from(self.variant))
     }
 
@@ -274,7 +296,8 @@ impl TumorIdentity<'_> {
             .field(self.digests.results.as_bytes())
             .field(self.scan_digest.as_bytes())
             .field(self.mask_digest.as_bytes())
-            .field(self.organ)
+            .field(&self.organ.name)
+            .field([self.organ.label, self.organ.tumor_label])
             .field(self.variant.to_le_bytes())
             .field(attempt.to_le_bytes());
         SampleId::from_hash(&hash.finish())

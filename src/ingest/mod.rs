@@ -100,12 +100,12 @@ pub trait Source: Send + Sync {
     /// Where the archive itself cannot be listed.
     fn list(&self) -> Result<Vec<ScanEntry>>;
 
-    /// A hash by which two secrets for patient keys are told apart; none where the source needs no secret. With another secret every patient
+    /// The secret behind its patient keys and scan ids; none where the source needs no secret. With another secret every patient
     /// would be another one, and could be trained and tested on at once.
     ///
     /// # Errors
     /// Where the secret cannot be read.
-    fn patient_secret_fingerprint(&self) -> Result<Option<String>> {
+    fn patient_secret(&self) -> Result<Option<PatientSecret>> {
         Ok(None)
     }
 

@@ -231,6 +231,11 @@ impl PatientSecret {
         ScanId::from_hash(&self.mac(&format!("scan of {source}"), key))
     }
 
+    /// The digest of a pipeline's settings, 64 hexadecimal digits: they hold paths, which could be found by trial without the secret.
+    pub fn pipeline_digest(&self, settings: &str) -> String {
+        hex::encode(self.mac("pipeline", settings))
+    }
+
     /// A hash by which two secrets are told apart.
     pub fn fingerprint(&self) -> String {
         hex::encode(&self.mac("fingerprint", "")[..8])

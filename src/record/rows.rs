@@ -132,7 +132,7 @@ pub struct SampleRecord {
 pub struct SampleRow {
     /// What the stages say.
     pub record: SampleRecord,
-    /// Where the sinks put it; empty for what was rejected.
+    /// Where its files are: of accepted candidates, of rejected ones that are kept, and of those that a sink takes; else empty.
     pub placement: Placement,
 }
 

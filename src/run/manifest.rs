@@ -27,14 +27,14 @@ pub struct RunManifest {
     pub seed: u64,
     /// Version of the program.
     pub code_version: String,
-    /// Buckets of tar shards, by sink.
+    /// Buckets of tar shards in each epoch and split: those of `patches`.
     pub shard_buckets: BTreeMap<String, u32>,
     /// The kernels that compute networks: `portable`, `avx2`, `avx512` or a device; absent where the pipeline has no network. They
     /// decide a network's last bits.
     pub kernel_class: Option<String>,
     /// Which secret patient keys are derived with, as a hash; absent where no source needs one.
     pub patient_secret: Option<String>,
-    /// Digests of the networks' weights, by stage.
+    /// Digests of the networks' weights, and versions of the rules, by stage.
     pub models: BTreeMap<String, String>,
 }
 
@@ -107,7 +107,7 @@ fn in_words(path: &[String]) -> String {
         ["format"] => "the format of the run folder".into(),
         ["code_version"] => "the version of freetumor".into(),
         ["kernel_class"] => "the kernel class".into(),
-        ["patient_secret"] => "the secret for patient keys".into(),
+        ["patient_secret"] => "the secret for patient keys ($FREETUMOR_PATIENT_KEY or its file)".into(),
         ["models", trial] => format!("the model behind `{trial}`"),
         ["pipeline", "pipeline", ref rest @ ..] => format!("`{}` of the pipeline", setting(rest)),
         ["pipeline", section @ ("sources" | "stages" | "sinks"), name] => {

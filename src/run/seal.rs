@@ -9,7 +9,7 @@ use crate::id::SampleId;
 use crate::record::SampleRow;
 use crate::record::parquet::{Row, write_part};
 use crate::record::{FileEntry, Placement, SampleRecord, Status};
-use crate::sink::{EpochStage, Layout, StagedSample, seal_patches, seal_unsplit};
+use crate::sink::{Content, EpochStage, Layout, StagedSample, seal_patches, seal_unsplit};
 use crate::store::Durable;
 
 /// Rejected candidates of one branch, organ and reason whose patches an epoch keeps, so that they can be inspected.
@@ -51,9 +51,9 @@ pub fn seal(store: &dyn Durable, epoch: u64, outcomes: Vec<ScanOutcome>, feeds: 
     }) {
         return Err(Error::new(format!("scan {} has rows of another epoch than {epoch}", other.scan.scan_id)));
     }
-    let staged = Staged::new(epoch, &outcomes);
+    let staged = Staged::new(epoch, &outcomes)?;
     let folder = epoch_folder(epoch);
-    let stage = EpochStage { store, epoch, folder: &folder };
+    let stage = EpochStage { store, epoch, folder: &folder, patches: &[] };
     let mut places: HashMap<SampleId, Placement> = HashMap::new();
     let mut sealed = SealedEpoch { epoch, ..SealedEpoch::default() };
     let mut place = |samples: &[StagedSample], sealed_layout: crate::sink::Sealed, add: &mut Vec<FileEntry>| {
@@ -62,13 +62,22 @@ pub fn seal(store: &dyn Durable, epoch: u64, outcomes: Vec<ScanOutcome>, feeds: 
             places.entry(sample.record.sample_id).or_default().merge(placement);
         }
     };
-    let accepted = staged.samples(|row| row.outcome.is_accepted())?;
-    place(&accepted, seal_patches(&stage, &accepted)?.0, &mut sealed.add);
-    let rejected = staged.kept_rejections(&accepted)?;
+    // An attempt without a candidate has nothing to be written.
+    let takes = |feed: &Feed<'_>, row: &SampleRecord| row.candidate_digest.is_some() && (feed.takes)(row);
+    let of_patches: Vec<&Feed<'_>> = feeds.iter().filter(|feed| feed.layout.content() == Content::Patches).collect();
+    let stored = staged.samples(|row| row.outcome.is_accepted() || of_patches.iter().any(|feed| takes(feed, row)))?;
+    let takers = |sample: &StagedSample| {
+        let rows = &staged.rows[&sample.record.sample_id];
+        of_patches.iter().map(|feed| rows.iter().any(|row| takes(feed, row))).collect()
+    };
+    let takers: Vec<Vec<bool>> = stored.iter().map(takers).collect();
+    let (patches, shards) = seal_patches(&stage, &stored, &takers)?;
+    place(&stored, patches, &mut sealed.add);
+    let rejected = staged.kept_rejections(&stored)?;
     place(&rejected, seal_unsplit(&stage, "rejected", &rejected)?, &mut sealed.add);
+    let stage = EpochStage { patches: &shards, ..stage };
     for feed in feeds {
-        // An attempt without a candidate has nothing to be written.
-        let samples = staged.samples(|row| row.candidate_digest.is_some() && (feed.takes)(row))?;
+        let samples = staged.samples(|row| takes(feed, row))?;
         place(&samples, feed.layout.seal(&stage, &samples)?, &mut sealed.add);
     }
     let (mut scans, mut samples, mut faults) = (Vec::new(), Vec::new(), Vec::new());
@@ -98,14 +107,27 @@ struct Staged<'a> {
 type StagedFiles = (crate::sink::StagedFile, Option<crate::sink::StagedVolumes>);
 
 impl<'a> Staged<'a> {
-    fn new(epoch: u64, outcomes: &'a [ScanOutcome]) -> Self {
+    /// # Errors
+    /// Where two candidates have one id: the files of one would stand for both.
+    fn new(epoch: u64, outcomes: &'a [ScanOutcome]) -> Result<Self> {
         let mut rows: BTreeMap<SampleId, Vec<&SampleRecord>> = BTreeMap::new();
         for row in outcomes.iter().flat_map(|outcome| &outcome.samples) {
             rows.entry(row.sample_id).or_default().push(row);
         }
         rows.values_mut().for_each(|rows| rows.sort_by(|a, b| a.branch.cmp(&b.branch)));
+        for (sample_id, rows) in &rows {
+            let candidate = |row: &&SampleRecord| (row.scan_id, row.stage.clone(), row.candidate_digest);
+            if let Some(other) = rows.iter().find(|row| candidate(row) != candidate(&rows[0])) {
+                let stages = [&rows[0].stage, &other.stage];
+                return Err(Error::new(format!(
+                    "two candidates have the id {sample_id}: of the stages `{}` and `{}`, scans {} and {}",
+                    stages[0], stages[1], rows[0].scan_id, other.scan_id
+                ))
+                .with_hint("set another `salt` in one of the stages"));
+            }
+        }
         let files = outcomes.iter().flat_map(|outcome| outcome.staged(epoch)).collect();
-        Self { rows, files }
+        Ok(Self { rows, files })
     }
 
     /// The candidates of which some row is wanted, sorted, each with the first such row.
@@ -126,16 +148,17 @@ impl<'a> Staged<'a> {
         Some(StagedSample { record: row.clone(), patch: Some(patch), volumes })
     }
 
-    /// The rejected candidates whose patches are kept: of each branch, organ and reason those with the lowest ids.
-    fn kept_rejections(&self, accepted: &[StagedSample]) -> Result<Vec<StagedSample>> {
-        let accepted: BTreeSet<SampleId> = accepted.iter().map(|sample| sample.record.sample_id).collect();
+    /// The rejected candidates whose patches are kept beside those that are stored anyway: of each branch, organ and reason those with
+    /// the lowest ids.
+    fn kept_rejections(&self, stored: &[StagedSample]) -> Result<Vec<StagedSample>> {
+        let stored: BTreeSet<SampleId> = stored.iter().map(|sample| sample.record.sample_id).collect();
         let mut counts: HashMap<RejectionGroup<'_>, usize> = HashMap::new();
         let mut kept: BTreeMap<SampleId, &SampleRecord> = BTreeMap::new();
         for row in self.rows.values().flatten() {
             let Some(group) = rejection_group(row) else { continue };
             let count = counts.entry(group).or_default();
             *count += 1;
-            if *count <= KEPT_REJECTIONS && !accepted.contains(&row.sample_id) {
+            if *count <= KEPT_REJECTIONS && !stored.contains(&row.sample_id) {
                 kept.entry(row.sample_id).or_insert(row);
             }
         }

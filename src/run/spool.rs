@@ -16,7 +16,7 @@ use crate::mask::MaskedScan;
 use crate::record::{FaultRecord, SampleRecord, ScanRecord, epoch_name};
 use crate::score::{Score, Scores};
 use crate::sink::patch::encode_patch;
-use crate::sink::volume_files::Encoder;
+use crate::sink::volume_files::{Encoder, check_fit};
 use crate::sink::{Content, Layout, StagedFile, StagedVolumes};
 use crate::store::{Durable, FileDigest, STAGING, canonical};
 use crate::synth::Candidate;
@@ -196,6 +196,9 @@ impl ScanSpool<'_, '_> {
         let Some(SampleRecord { sample_id, scan_id, .. }) = rows.first() else {
             return Ok(Err(Fault::new(Stage::Sink, FaultKind::Mismatch, "expected rows of a candidate, got none")));
         };
+        if let Err(fault) = check_fit(self.masked, candidate) {
+            return Ok(Err(fault));
+        }
         let patch = match encode_patch(self.masked, candidate, rows) {
             Ok(bytes) => bytes,
             Err(fault) => return Ok(Err(fault)),
@@ -205,9 +208,6 @@ impl ScanSpool<'_, '_> {
         let patch = store.stage(&name(FileKind::Patch), &mut |out| out.write_all(&patch))?;
         let mut files = SampleFiles { sample_id: *sample_id, patch, volumes: None };
         if let Some(encoder) = self.encoder.as_ref().filter(|_| whole) {
-            if let Err(fault) = encoder.check(candidate) {
-                return Ok(Err(fault));
-            }
             let image = store.stage(&name(FileKind::Image), &mut |out| encoder.write_image(candidate, out))?;
             let label = store.stage(&name(FileKind::Label), &mut |out| encoder.write_label(candidate, out))?;
             files.volumes = Some([image, label]);

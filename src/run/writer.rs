@@ -83,6 +83,8 @@ impl RunFolder {
                 .with_hint("the folder was damaged; restore it from a copy, or start again with another `--out`"));
         }
         writer.write_checkpoint()?;
+        // A process that died at a commit may have left the folders of the tables behind it.
+        project_tables(&writer.folder)?;
         Ok(writer)
     }
 }

@@ -134,7 +134,13 @@ pub trait ScoreStage: Send + Sync {
         organ: &'scan Organ,
     ) -> Result<Box<dyn Scorer + 'scan>, Fault>;
 
-    /// The network that it looks with, where it does.
+    /// Names what its scores depend on beside its settings and weights, such as classes that it takes from the mask; part of its
+    /// digest. Change it with every change of the results.
+    fn version(&self) -> String {
+        "1".to_owned()
+    }
+
+    /// The network that it infers with, where it does.
     fn viewer(&self) -> Option<&Viewer> {
         None
     }

@@ -84,6 +84,10 @@ impl Segmentor {
 }
 
 impl ScoreStage for Segmentor {
+    fn version(&self) -> String {
+        format!("1 {:?}", self.classes)
+    }
+
     fn viewer(&self) -> Option<&Viewer> {
         Some(&self.viewer)
     }

@@ -50,14 +50,16 @@ impl<'a> Projection<'a> {
         self.store.link(file, &format!("{}/{folder}/{name}", self.root))
     }
 
-    /// Removes what was not asked for; call it after the last link.
+    /// Removes files of samples and shards that were not linked; call it after the last link. Files of other names are left alone.
     pub(super) fn tidy(&self) -> Result<()> {
         for (folder, links) in &self.folders {
             if links.present.is_subset(&links.wanted) {
                 continue;
             }
             let folder = format!("{}/{folder}", self.root);
-            for name in self.store.list(&folder)?.iter().filter(|name| !links.wanted.contains(&hash(name))) {
+            for name in
+                self.store.list(&folder)?.iter().filter(|name| is_own(name) && !links.wanted.contains(&hash(name)))
+            {
                 self.store.remove(&format!("{folder}/{name}"))?;
             }
         }
@@ -67,6 +69,16 @@ impl<'a> Projection<'a> {
     /// Writes a file in the layout's root, or leaves one that is right. Call it after the links that it names.
     pub(super) fn write(&self, name: &str, fill: Fill<'_>) -> Result<()> {
         self.store.replace(&format!("{}/{name}", self.root), fill)
+    }
+}
+
+/// Whether a name begins like those of samples (`ID…`, 16 hexadecimal digits) or shards (`EPOCH-…`, 12 digits).
+fn is_own(name: &str) -> bool {
+    let stem = name.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
+    match stem.len() {
+        16 => stem.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        12 => stem.bytes().all(|byte| byte.is_ascii_digit()),
+        _ => false,
     }
 }
 

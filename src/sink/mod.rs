@@ -92,6 +92,8 @@ pub struct EpochStage<'a> {
     pub epoch: u64,
     /// Its staging folder, below the run folder.
     pub folder: &'a str,
+    /// The shards of its patches: a shard has samples that the same sinks of patches take.
+    pub patches: &'a [shards::Shard],
 }
 
 /// What a layout made of an epoch.

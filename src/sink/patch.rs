@@ -14,6 +14,7 @@
 use std::io::{Cursor, Read};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
 
 use super::tar::TarWriter;
 use super::volume_files::{Overlay, gzip_member};
@@ -49,8 +50,9 @@ pub struct PatchDescription {
     pub origin_voxel: [usize; 3],
     /// Voxels of the box.
     pub shape_voxels: [usize; 3],
-    /// The candidate's rows of `samples`, one for each quality test that decided on it.
-    pub rows: Vec<SampleRecord>,
+    /// The candidate's rows of `samples`, one for each quality test that decided on it. Without epoch and pipeline digest, so that a
+    /// candidate has the same patch in every epoch.
+    pub rows: Vec<serde_json::Map<String, Json>>,
 }
 
 /// A patch, decoded.
@@ -95,7 +97,7 @@ pub fn encode_patch(masked: &MaskedScan, candidate: &Candidate, rows: &[SampleRe
         candidate_digest: candidate.digest(),
         origin_voxel: candidate.region.start,
         shape_voxels: candidate.region.shape,
-        rows: rows.to_vec(),
+        rows: rows.iter().map(row_of_candidate).collect(),
     };
     let grid = masked.scan.volume.grid.cut(candidate.region);
     let image = |array: &Array3<f32>| -> Result<Vec<u8>, Fault> {
@@ -118,6 +120,13 @@ pub fn encode_patch(masked: &MaskedScan, candidate: &Candidate, rows: &[SampleRe
         part.append(&name, bytes.len() as u64, &mut &bytes[..]).map_err(|error| unwritable(&error.to_string()))?;
     }
     Ok(part.into_inner())
+}
+
+/// A row as a patch has it.
+fn row_of_candidate(row: &SampleRecord) -> serde_json::Map<String, Json> {
+    let Ok(Json::Object(mut row)) = serde_json::to_value(row) else { return serde_json::Map::new() };
+    row.retain(|name, _| !["epoch", "pipeline_digest"].contains(&name.as_str()));
+    row
 }
 
 fn compressed(header: &[u8], voxels: &[u8]) -> Result<Vec<u8>, Fault> {

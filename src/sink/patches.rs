@@ -1,9 +1,9 @@
-//! Shards of patches: a few kilobytes a sample in place of whole volumes.
+//! Shards of patches: some tens of kilobytes a sample in place of whole volumes.
 //!
-//! A shard holds the patches of one epoch, one split and one bucket, sorted by key. The run folder keeps the same shards for every
-//! pipeline; a sink of kind `patches` lists them with an index, as `RUN/layouts/NAME/{train,validation,test}/*.tar`.
+//! A shard holds the patches of one epoch, one split, one bucket and one set of sinks that take them, sorted by key. The run folder keeps
+//! them for every pipeline; a sink of kind `patches` lists its own with an index, as `RUN/layouts/NAME/{train,validation,test}/*.tar`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,6 +12,7 @@ use super::shards::{self, Shard, ShardLayout};
 use super::tar::TarWriter;
 use super::{Content, EpochStage, Layout, Sealed, StagedSample, check_name};
 use crate::error::{ConfigError, Error, Result};
+use crate::id::SampleId;
 use crate::record::{FileEntry, Placement, SplitGuard};
 use crate::store::Durable;
 
@@ -58,15 +59,22 @@ impl Layout for PatchesSink {
     }
 
     fn seal(&self, stage: &EpochStage<'_>, samples: &[StagedSample]) -> Result<Sealed> {
-        let (mut sealed, shards) = seal_patches(stage, samples)?;
+        let mut guard = SplitGuard::default();
+        samples.iter().try_for_each(|sample| guard.admit(sample.record.patient_key, sample.record.split))?;
+        let wanted: HashSet<SampleId> = samples.iter().map(|sample| sample.record.sample_id).collect();
+        let is_wanted = |member: &shards::Member| wanted.contains(&member.key);
+        let shards: Vec<&Shard> = stage.patches.iter().filter(|shard| shard.samples.iter().any(is_wanted)).collect();
+        let members = || shards.iter().flat_map(|shard| &shard.samples);
+        if !members().all(is_wanted) || members().count() != samples.len() {
+            let (name, epoch) = (&self.name, stage.epoch);
+            return Err(Error::new(format!(
+                "the patches of epoch {epoch} are not sharded by what the sink `{name}` takes"
+            )));
+        }
+        let mut sealed = Sealed { placements: vec![Placement::default(); samples.len()], ..Sealed::default() };
         if !shards.is_empty() {
-            sealed.files.push(super::pairs::publish_index(
-                &self.index(),
-                stage.store,
-                stage.epoch,
-                &shards,
-                samples.len(),
-            )?);
+            let index = super::pairs::publish_index(&self.index(), stage.store, stage.epoch, &shards, samples.len())?;
+            sealed.files.push(index);
         }
         Ok(sealed)
     }
@@ -76,18 +84,24 @@ impl Layout for PatchesSink {
     }
 }
 
-/// Publishes the patches of samples as shards by split and bucket.
+/// Publishes the patches of samples as shards by split, bucket and the sinks of patches that take them: `takers` has for each sample
+/// whether each of these sinks takes it. So every sink lists whole shards, and no patch is written twice.
 ///
 /// # Errors
 /// Where a sample has no patch, a patient is in two splits, or files cannot be written.
-pub fn seal_patches(stage: &EpochStage<'_>, samples: &[StagedSample]) -> Result<(Sealed, Vec<Shard>)> {
+pub fn seal_patches(
+    stage: &EpochStage<'_>,
+    samples: &[StagedSample],
+    takers: &[Vec<bool>],
+) -> Result<(Sealed, Vec<Shard>)> {
     let mut guard = SplitGuard::default();
-    let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
-    for (index, StagedSample { record, .. }) in samples.iter().enumerate() {
+    let mut groups: BTreeMap<(String, &[bool]), Vec<usize>> = BTreeMap::new();
+    for (index, (StagedSample { record, .. }, takers)) in samples.iter().zip(takers).enumerate() {
         guard.admit(record.patient_key, record.split)?;
-        groups.entry(shards::label(record.split, record.patient_key, BUCKETS)).or_default().push(index);
+        let label = shards::label(record.split, record.patient_key, BUCKETS);
+        groups.entry((label, takers)).or_default().push(index);
     }
-    write_shards(stage, samples, groups)
+    write_shards(stage, samples, groups.into_iter().map(|((label, _), indices)| (label, indices)))
 }
 
 /// Publishes patches as one shard of the given label, without regard to splits: those of rejected candidates.
@@ -95,15 +109,15 @@ pub fn seal_patches(stage: &EpochStage<'_>, samples: &[StagedSample]) -> Result<
 /// # Errors
 /// As for [`seal_patches`].
 pub fn seal_unsplit(stage: &EpochStage<'_>, label: &str, samples: &[StagedSample]) -> Result<Sealed> {
-    let groups = BTreeMap::from([(label.to_owned(), (0..samples.len()).collect::<Vec<_>>())]);
-    let groups = groups.into_iter().filter(|(_, indices)| !indices.is_empty()).collect();
+    let group = (label.to_owned(), (0..samples.len()).collect::<Vec<_>>());
+    let groups = (!samples.is_empty()).then_some(group);
     write_shards(stage, samples, groups).map(|(sealed, _)| sealed)
 }
 
 fn write_shards(
     stage: &EpochStage<'_>,
     samples: &[StagedSample],
-    groups: BTreeMap<String, Vec<usize>>,
+    groups: impl IntoIterator<Item = (String, Vec<usize>)>,
 ) -> Result<(Sealed, Vec<Shard>)> {
     let mut writer = shards::ShardWriter::new(stage, PATCHES, samples.len());
     for (label, indices) in groups {

@@ -137,8 +137,8 @@ impl<'a> ShardWriter<'a> {
         samples: &[StagedSample],
         append: impl Fn(&mut TarWriter<&mut dyn Write>, &StagedSample) -> io::Result<()>,
     ) -> Result<()> {
-        let EpochStage { store, epoch, folder } = *self.stage;
-        let staged = format!("{folder}/shards/{}/{label}.tar", self.table);
+        let EpochStage { store, epoch, folder, .. } = *self.stage;
+        let staged = format!("{folder}/shards/{}/{}.tar", self.table, self.publications.len());
         let mut members = Vec::new();
         let keys = indices.iter().map(|&index| (index, &samples[index].record));
         let keys: Vec<_> = keys.map(|(index, record)| (index, record.sample_id, record.patient_key)).collect();

@@ -111,32 +111,12 @@ impl<'scan> Encoder<'scan> {
         })
     }
 
-    /// Whether the files of a candidate or patch can be written exactly.
+    /// [`check_fit`] with the scan of this encoder.
     ///
     /// # Errors
-    /// A fault of stage `sink` where the box does not fit into the scan, or where the scan holds whole HU and those of the box are
-    /// fractions or beyond i16.
+    /// As for [`check_fit`].
     pub fn check<'a>(&self, overlay: impl Into<Overlay<'a>>) -> Result<(), Fault> {
-        let Overlay { region, after, labels } = overlay.into();
-        let shape = self.masked.scan.volume.voxels.shape();
-        let fits =
-            (0..3).all(|axis| region.start[axis].checked_add(region.shape[axis]).is_some_and(|end| end <= shape[axis]));
-        if !fits || after.shape() != region.shape || labels.shape() != region.shape {
-            return Err(mismatch(format!(
-                "a tumor's box {region:?} (HU {:?}, labels {:?}) has to lie in its scan of {shape:?} voxels",
-                after.shape(),
-                labels.shape()
-            )));
-        }
-        let whole = |hu: f32| hu == hu.round() && (f32::from(i16::MIN)..=f32::from(i16::MAX)).contains(&hu);
-        let wrong = match self.masked.scan.volume.voxels {
-            Voxels::I16(_) => after.as_slice().iter().find(|hu| !whole(**hu)),
-            Voxels::F32(_) => after.as_slice().iter().find(|hu| !hu.is_finite()),
-        };
-        match wrong {
-            Some(hu) => Err(mismatch(format!("a scan of whole HU takes whole HU in the range of i16, got {hu}"))),
-            None => Ok(()),
-        }
+        check_fit(self.masked, overlay)
     }
 
     /// Writes the image with the tumor: a whole `.nii.gz`.
@@ -229,4 +209,32 @@ impl<'scan> Encoder<'scan> {
 
 fn mismatch(message: String) -> Fault {
     Fault::new(Stage::Sink, FaultKind::Mismatch, message)
+}
+
+/// Whether the files of a candidate or patch can be written exactly.
+///
+/// # Errors
+/// A fault of stage `sink` where the box does not fit into the scan, or where the scan holds whole HU and those of the box are
+/// fractions or beyond i16.
+pub fn check_fit<'a>(masked: &MaskedScan, overlay: impl Into<Overlay<'a>>) -> Result<(), Fault> {
+    let Overlay { region, after, labels } = overlay.into();
+    let shape = masked.scan.volume.voxels.shape();
+    let fits =
+        (0..3).all(|axis| region.start[axis].checked_add(region.shape[axis]).is_some_and(|end| end <= shape[axis]));
+    if !fits || after.shape() != region.shape || labels.shape() != region.shape {
+        return Err(mismatch(format!(
+            "a tumor's box {region:?} (HU {:?}, labels {:?}) has to lie in its scan of {shape:?} voxels",
+            after.shape(),
+            labels.shape()
+        )));
+    }
+    let whole = |hu: f32| hu == hu.round() && (f32::from(i16::MIN)..=f32::from(i16::MAX)).contains(&hu);
+    let wrong = match masked.scan.volume.voxels {
+        Voxels::I16(_) => after.as_slice().iter().find(|hu| !whole(**hu)),
+        Voxels::F32(_) => after.as_slice().iter().find(|hu| !hu.is_finite()),
+    };
+    match wrong {
+        Some(hu) => Err(mismatch(format!("a scan of whole HU takes whole HU in the range of i16, got {hu}"))),
+        None => Ok(()),
+    }
 }

@@ -30,8 +30,8 @@ pub trait Disk: Send + Sync {
     /// Makes one folder, readable by its owner only where `private`; one that exists is fine.
     fn make_folder(&self, name: &str, private: bool) -> io::Result<()>;
 
-    /// Gives a file the permissions that the root has: as its owner wants them for what is committed.
-    fn make_public(&self, name: &str) -> io::Result<()>;
+    /// Makes a file readable by those who may read `folder`, as the umask or whoever made the folder has decided.
+    fn make_public(&self, name: &str, folder: &str) -> io::Result<()>;
 
     /// Takes the permissions of others from a folder and all that is in it, where it exists. Files with a second name are left as
     /// they are: what is committed stays readable.
@@ -130,14 +130,14 @@ impl Disk for LocalDisk {
     }
 
     #[cfg(unix)]
-    fn make_public(&self, name: &str) -> io::Result<()> {
+    fn make_public(&self, name: &str, folder: &str) -> io::Result<()> {
         use std::os::unix::fs::PermissionsExt;
-        let mode = fs::metadata(&self.root)?.permissions().mode() & 0o666;
+        let mode = fs::metadata(self.path(folder))?.permissions().mode() & 0o644;
         fs::set_permissions(self.path(name), fs::Permissions::from_mode(mode))
     }
 
     #[cfg(not(unix))]
-    fn make_public(&self, _name: &str) -> io::Result<()> {
+    fn make_public(&self, _name: &str, _folder: &str) -> io::Result<()> {
         Ok(())
     }
 

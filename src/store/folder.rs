@@ -143,16 +143,16 @@ impl Durable for Folder {
 
     fn publish(&self, files: &[(String, String)]) -> Result<()> {
         for (staged, name) in files {
+            self.make_parents(name)?;
             if !is_private(name) {
-                self.disk.make_public(staged).map_err(|e| self.failed("cannot publish", staged, e))?;
+                self.disk.make_public(staged, folder_of(name)).map_err(|e| self.failed("cannot publish", staged, e))?;
             }
             self.disk.sync(staged).map_err(|e| self.failed("cannot sync", staged, e))?;
         }
         let mut folders = BTreeSet::new();
         for (staged, name) in files {
-            self.make_parents(name)?;
             self.link_final(staged, name)?;
-            folders.insert(name.rsplit_once('/').map_or("", |(folder, _)| folder));
+            folders.insert(folder_of(name));
         }
         // Also where the names were there before: whoever made them may have died before this step.
         folders.into_iter().try_for_each(|folder| self.sync_folder(folder))
@@ -234,7 +234,7 @@ impl Durable for Folder {
             return self.disk.remove(&scratch).map_err(|e| self.failed("cannot remove", &scratch, e));
         }
         if !is_private(name) {
-            self.disk.make_public(&scratch).map_err(|e| self.failed("cannot publish", &scratch, e))?;
+            self.disk.make_public(&scratch, folder_of(name)).map_err(|e| self.failed("cannot publish", &scratch, e))?;
         }
         self.disk.sync(&scratch).map_err(|e| self.failed("cannot sync", &scratch, e))?;
         self.disk.rename(&scratch, name).map_err(|e| self.failed("cannot write", name, e))
@@ -268,6 +268,11 @@ impl Durable for Folder {
 /// Whether a folder or file is for its owner only.
 fn is_private(name: &str) -> bool {
     PRIVATE.iter().any(|folder| lies_in(name, folder))
+}
+
+/// The folder of a file; empty for the root.
+fn folder_of(name: &str) -> &str {
+    name.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 
 /// Whether a file of this name may be removed.
@@ -385,8 +390,9 @@ mod tests {
         for file in ["private/000.jsonl", "private/pipeline.json", "staging/1/scan/file"] {
             assert_eq!(mode(file), 0o600, "{file}");
         }
-        // What is committed has the permissions of the run folder.
-        std::fs::set_permissions(path(""), std::fs::Permissions::from_mode(0o750)).unwrap();
+        // Who may read the folder may read what is committed there; nobody but the owner may write it.
+        std::fs::create_dir(path("data")).unwrap();
+        std::fs::set_permissions(path("data"), std::fs::Permissions::from_mode(0o770)).unwrap();
         folder.publish(&[("staging/1/scan/file".into(), "data/file".into())]).unwrap();
         assert_eq!(mode("data/file"), 0o640);
         // A start corrects what was changed, and leaves what is committed.

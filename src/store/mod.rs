@@ -8,8 +8,8 @@
 //! overwritten. Two writers that make the same bytes agree; one that makes other bytes loses and stops: it is fenced.
 //!
 //! Names are relative to the run folder, parts separated by `/`. Their folder decides what may happen to them:
-//! `staging/` holds unfinished work and may be removed, `layouts/` and `telemetry/` hold what can be made again and may
-//! be replaced, everything else is created once.
+//! `staging/` holds unfinished work and may be removed; `layouts/`, `telemetry/`, the folders of the tables and
+//! `private/pipeline.json` hold what can be made again and may be replaced; everything else is created once.
 
 pub mod canonical;
 mod disk;

@@ -164,6 +164,16 @@ fn settings_seeds_salts_and_corrected_masks_give_other_candidates() {
 }
 
 #[test]
+fn merged_ids_are_part_of_a_candidate() {
+    let place = tempfile::tempdir().unwrap();
+    archive(place.path(), "ct", 1);
+    let own = candidates(&rows(place.path(), GRAPH));
+    let graph = GRAPH.replace("[stages.tumors]", "    merged_ids = { liver = [1, 9] }\n    [stages.tumors]");
+    let other = candidates(&rows(place.path(), &graph));
+    assert_eq!((own.len(), shared(&own, &other)), (other.len(), 0), "equal HU, other labels");
+}
+
+#[test]
 fn two_tests_of_one_synthesis_share_candidates_and_files() {
     let place = tempfile::tempdir().unwrap();
     archive(place.path(), "ct", 1);

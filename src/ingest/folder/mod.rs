@@ -239,9 +239,8 @@ impl Source for FolderSource {
         Ok(entries)
     }
 
-    fn patient_secret_fingerprint(&self) -> Result<Option<String>> {
-        let secret = PatientSecret::load(self.secret_file.as_deref())?;
-        Ok(Some(secret.fingerprint()))
+    fn patient_secret(&self) -> Result<Option<PatientSecret>> {
+        PatientSecret::load(self.secret_file.as_deref()).map(Some)
     }
 
     fn header(&self, entry: &ScanEntry) -> Result<ScanHeader, Fault> {

@@ -103,8 +103,8 @@ impl Source for ListSource {
         Ok(self.scans.iter().map(entry).collect())
     }
 
-    fn patient_secret_fingerprint(&self) -> Result<Option<String>> {
-        Ok(Some(self.secret()?.fingerprint()))
+    fn patient_secret(&self) -> Result<Option<PatientSecret>> {
+        self.secret().map(Some)
     }
 
     fn header(&self, entry: &ScanEntry) -> Result<ScanHeader, Fault> {

@@ -157,11 +157,11 @@ pub(in crate::record) fn descriptors() -> Vec<Descriptor<Row>> {
         203 "score_stages" Stages always "" "The score stages of the branch, each with the digest of its settings and weights." => score_stages();
         204 "test_digest" Text always "" "Digest of the quality test's conditions." => access!(parsed record.test_digest);
         205 "candidate_digest" Text maybe "" "SHA-256 of the candidate's box, voxels and labels; absent where there is no candidate." => access!(optional_parsed record.candidate_digest);
-        210 "image_path" Text maybe "" "The image file, below the run folder." => access!(optional_text placement.image_path);
+        210 "image_path" Text maybe "" "The image file, below the run folder, where a sink takes the candidate in any of its branches." => access!(optional_text placement.image_path);
         211 "image_sha256" Text maybe "" "SHA-256 of the image file, also of the one inside the shard." => access!(optional_text placement.image_sha256);
-        212 "label_path" Text maybe "" "The label file, below the run folder." => access!(optional_text placement.label_path);
+        212 "label_path" Text maybe "" "The label file, likewise." => access!(optional_text placement.label_path);
         213 "label_sha256" Text maybe "" "SHA-256 of the label file, also of the one inside the shard." => access!(optional_text placement.label_sha256);
-        214 "shard" Text maybe "" "The tar shard with image and label, below the run folder." => access!(optional_text placement.shard);
+        214 "shard" Text maybe "" "The tar shard with image and label, below the run folder, likewise." => access!(optional_text placement.shard);
         215 "shard_offset_bytes" U64 maybe "byte" "Where the sample's first tar header begins in the shard." => optional!(U64 placement.shard_offset_bytes);
         216 "shard_length_bytes" U64 maybe "byte" "Bytes of the sample in the shard, headers and padding included." => optional!(U64 placement.shard_length_bytes);
         220 "patch_shard" Text maybe "" "The tar shard with the candidate's patch, below the run folder." => access!(optional_text placement.patch_shard);

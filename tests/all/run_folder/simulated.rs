@@ -205,7 +205,7 @@ impl Disk for SimulatedDisk {
         }
     }
 
-    fn make_public(&self, name: &str) -> io::Result<()> {
+    fn make_public(&self, name: &str, _folder: &str) -> io::Result<()> {
         self.step()?.file(name).map(drop)
     }
 

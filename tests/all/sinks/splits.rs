@@ -101,7 +101,7 @@ proptest! {
             samples.sort_by_key(|sample| sample.record.sample_id);
             patients.extend(samples.iter().map(|s| (s.record.sample_id.to_string(), s.record.patient_key)));
             let folder = format!("staging/{epoch:012}");
-            let stage = EpochStage { store: &*store, epoch: epoch as u64, folder: &folder };
+            let stage = EpochStage { store: &*store, epoch: epoch as u64, folder: &folder, patches: &[] };
             for sink in fixture::sinks() {
                 let sealed = sink.seal(&stage, &samples).unwrap();
                 prop_assert_eq!(sealed.placements.len(), samples.len());
@@ -129,7 +129,7 @@ fn every_sink_refuses_a_patient_in_two_splits() {
     let patient = PatientKey::from_bytes([1; 8]);
     let train = staged(&store, 0, 1, patient, Split::Train);
     let test = staged(&store, 0, 2, patient, Split::Test);
-    let stage = |epoch| EpochStage { store: &store, epoch, folder: "staging/000000000000" };
+    let stage = |epoch| EpochStage { store: &store, epoch, folder: "staging/000000000000", patches: &[] };
     for sink in fixture::sinks() {
         let mut both = vec![train.clone(), test.clone()];
         both.sort_by_key(|sample| sample.record.sample_id);
