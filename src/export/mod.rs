@@ -31,10 +31,14 @@ use crate::error::{ConfigError, Error, Result};
 use crate::graph::Registry;
 use crate::run::RunFolder;
 use crate::sink::{DecathlonSink, NnunetSink, PatchesConfig, PatchesSink, WebDatasetSink};
+use crate::suggest::did_you_mean;
 use options::Job;
 use scans::ScanReader;
-use select::{Selection, SelectionConfig, WithoutPatch, select};
+use select::{Selection, SelectionConfig, WithoutPatch, select, values_of};
 use target::{Request, Target};
+
+/// Values of a column that a hint lists, at most.
+const MOST_LISTED_VALUES: usize = 12;
 
 /// Exports samples of a run folder.
 ///
@@ -45,7 +49,7 @@ pub fn export(run: &RunFolder, options: &ExportOptions, registry: &Registry) -> 
     let start = Instant::now();
     let Selection { samples, without_patch } = select(run, &options.selection)?;
     if samples.is_empty() {
-        return Err(nothing_selected(run, &options.selection, &without_patch));
+        return Err(nothing_selected(run, &options.selection, &without_patch)?);
     }
     let reader = || ScanReader::open(run, &samples, options.pipeline.as_deref(), registry);
     let request = Request::new(run, options);
@@ -96,7 +100,7 @@ fn bad_settings(errors: &[ConfigError]) -> Error {
     }
 }
 
-fn nothing_selected(run: &RunFolder, config: &SelectionConfig, without_patch: &WithoutPatch) -> Error {
+fn nothing_selected(run: &RunFolder, config: &SelectionConfig, without_patch: &WithoutPatch) -> Result<Error> {
     let place = run.store().place("");
     let conditions: Vec<String> = config.conditions().iter().map(|text| format!("`{text}`")).collect();
     let conditions = conditions.join(" and ");
@@ -104,12 +108,21 @@ fn nothing_selected(run: &RunFolder, config: &SelectionConfig, without_patch: &W
         let count = without_patch.samples;
         let message =
             format!("{place} stores no patch of any sample that meets {conditions}: there are {count} such samples");
-        return Error::new(message)
-            .with_hint("of rejected samples only some keep their patch: see the column patch_shard");
+        let hint = "of rejected samples only some keep their patch: see the column patch_shard";
+        return Ok(Error::new(message).with_hint(hint));
     }
     let error = Error::new(format!("no sample of {place} meets {conditions}"));
-    if config.has_verdict() {
-        return error.with_hint(format!("`SELECT DISTINCT` over {place}samples shows the values of a column"));
+    for condition in &config.conditions {
+        let Some(text) = condition.text() else { continue };
+        let column = condition.column();
+        let Some(values) = values_of(run, config, column, MOST_LISTED_VALUES)? else { continue };
+        if !values.iter().any(|value| value == text) {
+            let list = || format!("the values of `{column}` in this run are {}", values.join(", "));
+            return Ok(error.with_hint(did_you_mean(text, values.iter().map(String::as_str)).unwrap_or_else(list)));
+        }
     }
-    error.with_hint("without a condition on `verdict` only accepted samples are exported")
+    if config.has_verdict() {
+        return Ok(error.with_hint(format!("`SELECT DISTINCT` over {place}samples shows the values of a column")));
+    }
+    Ok(error.with_hint("without a condition on `verdict` only accepted samples are exported"))
 }

@@ -1,13 +1,14 @@
 //! Which samples are exported: rows of `samples` that meet conditions, the first of each group.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use crate::error::Result;
 use crate::id::SampleId;
 use crate::record::SampleRow;
-use crate::record::parquet::read_part;
+use crate::record::column::Value;
+use crate::record::parquet::{Row, read_part};
 use crate::record::schema::Table;
 use crate::record::{ColumnCondition, GroupBy, SampleRecord, SplitGuard};
 use crate::run::RunFolder;
@@ -119,4 +120,24 @@ pub fn select(run: &RunFolder, config: &SelectionConfig) -> Result<Selection> {
     let mut guard = SplitGuard::default();
     samples.iter().try_for_each(|sample| guard.admit(sample.record.patient_key, sample.record.split))?;
     Ok(Selection { samples, without_patch })
+}
+
+/// The values of a column over all samples, sorted; `None` where there are more than `most`.
+///
+/// # Errors
+/// Where the table cannot be read, or there is no such commit.
+pub fn values_of(run: &RunFolder, config: &SelectionConfig, column: &str, most: usize) -> Result<Option<Vec<String>>> {
+    let mut values = BTreeSet::new();
+    for file in run.files(Table::Samples.name(), config.at)? {
+        let rows: Vec<SampleRow> = read_part(run.verified(&file)?)?;
+        for row in rows {
+            if let Some(Value::Text(value)) = row.value(column) {
+                values.insert(value);
+            }
+        }
+        if values.len() > most {
+            return Ok(None);
+        }
+    }
+    Ok(Some(values.into_iter().collect()))
 }

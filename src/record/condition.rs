@@ -20,7 +20,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::column::{ColumnType, Descriptor, Value};
+use super::column::{Access, ColumnType, Descriptor, Value};
 use super::parquet::Row;
 use crate::error::ConfigError;
 use crate::filter::{Comparison, Condition, parse_threshold};
@@ -28,6 +28,8 @@ use crate::score::Score;
 use crate::suggest::did_you_mean;
 
 const FORM: &str = "write a column, an operator and a value: `organ = liver`, `diameter_mm < 20`";
+const ONE: &str = "write each condition by itself; all of them have to hold";
+const QUOTES: &str = "write a text with spaces or signs in quotes: `reason = 'cnr > 1'`";
 
 /// How a value of a column is compared to the value of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +76,14 @@ impl<R: Row> ColumnCondition<R> {
         self.descriptor.column.name
     }
 
+    /// The text that values are compared with; `None` where they are numbers.
+    pub fn text(&self) -> Option<&str> {
+        match &self.operand {
+            Value::Text(text) => Some(text),
+            Value::Number(_) => None,
+        }
+    }
+
     /// Whether a row has a value in the column that meets the condition. A row without a value meets none, not even `!=`.
     pub fn holds(&self, row: &R) -> bool {
         match (self.descriptor.value(row), &self.operand) {
@@ -110,6 +120,11 @@ impl<R: Row> FromStr for ColumnCondition<R> {
             let sign: String = rest.chars().take_while(|c| "=<>!".contains(*c)).collect();
             return Err(wrong(format!("expected an operator in the condition, got `{sign}`")));
         }
+        let is_quoted = written.trim_start().starts_with(['"', '\'']);
+        if !is_quoted && written.to_ascii_lowercase().split_ascii_whitespace().any(|word| matches!(word, "and" | "or"))
+        {
+            return Err(ConfigError::new("", format!("expected one condition, got `{text}`")).with_hint(ONE));
+        }
         let descriptor = column::<R>(name)?;
         let column = descriptor.column;
         if column.kind != ColumnType::Text {
@@ -125,7 +140,16 @@ impl<R: Row> FromStr for ColumnCondition<R> {
             let message = format!("{name} is text, which is compared with `=` or `!=`, got `{sign}`");
             return Err(ConfigError::new("", message));
         }
+        if !is_quoted && written.trim().contains(|c: char| c.is_whitespace() || "<>=!".contains(c)) {
+            let message = format!("expected one word after `{}`, got `{}`", relation.sign(), written.trim());
+            return Err(ConfigError::new("", message).with_hint(QUOTES));
+        }
         let operand = parse_text(written.trim()).map_err(wrong)?;
+        // A value that no row of the column can have: a word that it does not know, or no digest.
+        if let Access::Text(_, set) = &descriptor.access {
+            set(&mut R::empty(), operand.clone())
+                .map_err(|error| ConfigError::new("", format!("{}: {}", column.name, error)))?;
+        }
         Ok(Self { descriptor, relation, operand: Value::Text(operand) })
     }
 }
@@ -265,6 +289,7 @@ mod tests {
             ("organ = liver", true),
             ("organ=\"liver\"", true),
             ("organ = ' liver'", false),
+            ("reason = 'cnr > 1 and more'", false),
             ("organ != liver", false),
             ("organ != kidney", true),
             ("verdict = accepted", true),
@@ -294,6 +319,18 @@ mod tests {
         assert_eq!(refused("organ ! liver").1, FORM);
         assert_eq!(refused("organ = \"liver").0, "expected a text with a closing quote, got `\"liver`");
         assert_eq!(refused("organ =").0, "expected a text behind the operator, got nothing");
+        assert_eq!(
+            refused("organ = liver AND cnr > 1"),
+            ("expected one condition, got `organ = liver AND cnr > 1`".into(), ONE.into())
+        );
+        assert_eq!(refused("cnr > 1 and organ = liver").1, ONE);
+        assert_eq!(refused("reason = cnr > 1").1, QUOTES);
+        assert_eq!(refused("verdict = acepted").0, "verdict: expected accepted or rejected, got \"acepted\"");
+        assert_eq!(refused("split = all").0, "split: expected a split (train, validation, test), got \"all\"");
+        assert_eq!(
+            refused("scan_id = zz").0,
+            "scan_id: expected a scan id of 16 lower-case hexadecimal digits, got \"zz\""
+        );
         assert_eq!(refused("epoch = late").0, "expected a number after `=`, got `late`");
         assert_eq!(refused("diameter_mm < 2 cm").0, "diameter_mm is in mm, got `cm`");
         assert_eq!(

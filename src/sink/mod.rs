@@ -140,7 +140,7 @@ fn check_name(name: &str, errors: &mut Vec<ConfigError>) {
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-');
     if !plain {
         let message = format!(
-            "a sink's name becomes a folder: lower-case letters, digits, `_` and `-` are allowed, got {name:?}"
+            "expected a name of lower-case letters, digits, `_` and `-`, as it becomes that of a folder, got {name:?}"
         );
         errors.push(ConfigError::new("", message));
     } else if RESERVED_TABLES.contains(&name) {

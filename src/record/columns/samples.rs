@@ -2,6 +2,7 @@
 
 use super::{access, descriptors, optional};
 use crate::attempt::Outcome;
+use crate::error::Error;
 use crate::record::SampleRow as Row;
 use crate::record::column::{Access, Column, ColumnType, Descriptor};
 use crate::score::Score;
@@ -34,8 +35,12 @@ fn site_voxel(axis: usize) -> Access<Row> {
 
 fn verdict() -> Access<Row> {
     let name = |row: &Row| Some(if row.record.outcome.is_accepted() { "accepted" } else { "rejected" }.to_owned());
-    // The reason, which follows, says the rest.
-    Access::Text(Box::new(name), Box::new(|_, _| Ok(())))
+    // The reason, which follows, makes a row a rejected one.
+    let check = |value: String| match value.as_str() {
+        "accepted" | "rejected" => Ok(()),
+        _ => Err(Error::new(format!("expected accepted or rejected, got {value:?}"))),
+    };
+    Access::Text(Box::new(name), Box::new(move |_, value| check(value)))
 }
 
 fn reason() -> Access<Row> {
