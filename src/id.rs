@@ -1,6 +1,6 @@
 //! Identifiers of scans, samples, patients and stages: fixed-size, written as lower-case hexadecimal digits.
 //!
-//! An identifier is parsed where text enters the program (a file name, a table, an argument), so that a malformed one is an error
+//! This room owns their types and their text. An identifier is parsed where text enters the program (a file name, a table, an argument), so that a malformed one is an error
 //! there. The source of each is documented at its type. Without the patients' secret, none of them can be traced back to its source;
 //! digests of content identify no person.
 

@@ -1,7 +1,7 @@
 //! The loop that makes a tumor: synthesize, score, decide, and try again.
 //!
-//! The dataflow, training and plain programs all run this loop, so that all of them make the same tumor. The
-//! loop is pure: its result is a function of the scan, the organ and the tumor's key. What is done with each attempt is up to an [`Observer`].
+//! This room owns the loop and its outcomes. The dataflow, training and plain programs all run it, so that all of them make the same
+//! tumor. The loop is pure: its result is a function of the scan, the organ and the tumor's key. What is done with each attempt is up to an [`Observer`].
 //!
 //! Several quality tests may share one synthesis: each is a [`Branch`]. A candidate is synthesized once for all branches that still
 //! need one, each score stage scores it once, and every branch decides by the scores of its own stages.

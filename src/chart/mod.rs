@@ -1,4 +1,6 @@
-//! What charts share: their ground, colours and letters.
+//! What charts share: their background, colours and letters.
+//!
+//! This room owns the appearance of every chart that the program draws; what a chart shows belongs to the rooms that use it.
 //!
 //! Letters are those of Roboto Regular 2.138 (Google, Apache License 2.0, as in `LICENSE-APACHE`), which is part of the
 //! program, so that charts look the same on machines without fonts. `roboto-latin.ttf` is a subset of it: Latin and Greek

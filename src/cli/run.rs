@@ -156,8 +156,12 @@ fn select_kernel_class_of(out: &Path) -> Result<()> {
         return Ok(());
     };
     Class::select(class).map_err(|error| {
-        Error::new(format!("{} was started in the kernel class {class}: {error}", out.display()))
-            .with_hint("resume it on a processor that has this class, or write elsewhere with `--out`")
+        let hint = if Class::available().contains(&class) {
+            "leave `--kernel-class` out: a run is resumed in its own class"
+        } else {
+            "resume it on a processor that has this class, or write elsewhere with `--out`"
+        };
+        Error::new(format!("{} was started in the kernel class {class}: {error}", out.display())).with_hint(hint)
     })
 }
 

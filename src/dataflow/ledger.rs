@@ -12,7 +12,7 @@ use crate::record::parquet::{Row, read_part, write_part};
 use crate::record::{QualityGroup, QualityRecord, SampleRecord, ScanRecord, Status};
 use crate::run::seal::{Feed, seal};
 use crate::run::spool::{ScanOutcome, Spool};
-use crate::run::{FORMAT_VERSION, RunFolder, RunManifest, RunWriter};
+use crate::run::{FORMAT_VERSION, RunFolder, RunManifest, RunWriter, without_paths};
 use crate::sink::{BUCKETS, Layout, Output, PATCHES};
 
 use super::Epoch;
@@ -51,7 +51,7 @@ impl Ledger {
     pub fn open(folder: &Path, plan: &Plan) -> Result<(Self, Spool)> {
         let writer = RunFolder::create_or_resume(folder, &manifest(plan)?)?;
         writer.folder().check_files()?;
-        writer.record_pipeline_folder(&plan.folder)?;
+        writer.record_private_pipeline(&plan.folder, &plan.resolved)?;
         let outputs: Vec<_> = plan.sinks.iter().map(|node| node.output.clone()).collect();
         let mut takes = vec![HashSet::new(); outputs.len()];
         for synthesis in &plan.syntheses {
@@ -218,16 +218,19 @@ fn layouts(outputs: &[Output]) -> impl Iterator<Item = &dyn Layout> {
 
 /// What two runs into the same folder must agree on.
 fn manifest(plan: &Plan) -> Result<RunManifest> {
+    let secret = plan.patient_secret()?;
+    let pipeline =
+        secret.as_ref().map_or_else(|| plan.resolved.clone(), |secret| without_paths(&plan.resolved, secret));
     let models = plan.syntheses.iter().map(|node| (node.attempts.name.clone(), node.model.clone()));
     Ok(RunManifest {
         format: FORMAT_VERSION,
-        pipeline: plan.resolved.clone(),
+        pipeline,
         pipeline_digest: plan.digest.clone(),
         seed: plan.seed,
         code_version: env!("CARGO_PKG_VERSION").into(),
         shard_buckets: BTreeMap::from([(PATCHES.to_owned(), BUCKETS)]),
         kernel_class: plan.kernel_class(),
-        patient_secret: plan.patient_secret()?.map(|secret| secret.fingerprint()),
+        patient_secret: secret.map(|secret| secret.fingerprint()),
         models: models.collect(),
     })
 }

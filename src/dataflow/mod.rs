@@ -1,6 +1,7 @@
 //! Runs a plan: every scan once, within a budget of bytes, committed epoch by epoch.
 //!
-//! timely directs and the pool works. What travels the dataflow are small records and shared handles; volumes are read, masked and
+//! This room owns the order of work: which scans are in memory, on which thread, and when an epoch is committed. timely schedules and
+//! the pool computes. What travels the dataflow are small records and shared handles; volumes are read, masked and
 //! given tumors by jobs on the [`pool`], and are admitted by a [`Budget`] of bytes before they are read. Work on epoch N may
 //! begin when epoch N − 2 is durable, so that sealing one and working on the next overlap and nothing piles up.
 //!

@@ -1,5 +1,7 @@
 //! Training sets from a run folder after the fact: the samples that meet conditions, in the layout that a trainer reads.
 //!
+//! This room owns the choice of samples and the folder of an export; it never writes into the run folder.
+//!
 //! A run folder stores what each tumor changed of its scan, as patches. Whole volumes are made of scan and patch: [`scans`] reads each
 //! scan once more, with the source and mask of the pipeline that made the run, and refuses one whose voxels or mask have another digest
 //! than the rows of its samples. Files have the bytes that a sink of the same kind writes for the same sample.
@@ -122,7 +124,7 @@ fn nothing_selected(run: &RunFolder, config: &SelectionConfig, without_patch: &W
         }
     }
     if config.has_verdict() {
-        return Ok(error.with_hint(format!("`SELECT DISTINCT` over {place}samples shows the values of a column")));
+        return Ok(error.with_hint(format!("`SELECT DISTINCT` over {place}/samples shows the values of a column")));
     }
     Ok(error.with_hint("without a condition on `verdict` only accepted samples are exported"))
 }

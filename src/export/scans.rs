@@ -1,7 +1,7 @@
 //! Scans once more: read by the source and mask that the run used, and compared with what its rows say of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value as Json;
@@ -57,8 +57,8 @@ impl ScanReader {
     /// `samples` are samples of this scan. The scan and one mask are in memory meanwhile.
     ///
     /// # Errors
-    /// Where a patch is damaged, or `take` fails. What keeps volumes from being made is returned: for a scan that cannot be read, or
-    /// whose voxels or mask are others than those of the run.
+    /// Where a shard cannot be read, or `take` fails. What keeps volumes from being made is returned: a scan that cannot be read, or
+    /// whose voxels or mask are others than those of the run, or a damaged patch.
     pub fn each_volume(
         &self,
         run: &RunFolder,
@@ -84,7 +84,9 @@ impl ScanReader {
         let mut refused = Vec::new();
         for (mask_digest, samples) in by_mask {
             // Before the mask, which has another digest, too, where axes are others.
-            if let Err(message) = fits(&scan, &read_patch(run, samples[0])?) {
+            if let Ok(patch) = read_patch(run, samples[0])
+                && let Err(message) = fits(&scan, &patch)
+            {
                 refused.push(refusal(&samples, message));
                 continue;
             }
@@ -103,7 +105,14 @@ impl ScanReader {
                 }
             };
             for sample in samples {
-                let patch = read_patch(run, sample)?;
+                let patch = match read_patch(run, sample) {
+                    Ok(patch) => patch,
+                    Err(error) if error.kind() == ErrorKind::Damaged => {
+                        refused.push(refusal(&[sample], error.to_string()));
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
                 let fits = fits(&scan, &patch).and_then(|()| encoder.check(&patch).map_err(|fault| fault.message));
                 match fits {
                     Ok(()) => take(sample, &encoder, &patch)?,
@@ -219,13 +228,14 @@ fn graph_file(run: &RunFolder, pipeline: Option<&Path>) -> Result<GraphFile> {
     if let Some(path) = pipeline {
         return GraphFile::open(path);
     }
-    let name = run.store().place("run.json");
-    let folder: Option<PathBuf> = run.pipeline_folder()?;
-    let folder = folder.ok_or_else(|| {
-        Error::new(format!("{} does not record where its graph file is", run.store().place("")))
-            .with_hint("give the graph file with --pipeline, or continue the run once with this version of freetumor")
+    let recorded = run.private_pipeline()?.ok_or_else(|| {
+        Error::new(format!(
+            "{} is missing, which names the sources of the scans",
+            run.store().place("private/pipeline.json")
+        ))
+        .with_hint("give the graph file with --pipeline")
     })?;
-    GraphFile::from_resolved(&name, &folder, &run.manifest().pipeline)
+    GraphFile::from_resolved(&run.store().place("private/pipeline.json"), &recorded.folder, &recorded.pipeline)
 }
 
 fn unbuilt(name: &str, problems: &[Problem]) -> Error {

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::SampleId;
 use crate::record::SampleRow;
-use crate::record::column::Value;
+use crate::record::Value;
 use crate::record::parquet::{Row, read_part};
 use crate::record::schema::Table;
 use crate::record::{ColumnCondition, GroupBy, SampleRecord, SplitGuard};
@@ -88,8 +88,12 @@ pub struct Selection {
 /// Selects samples; one part of the table is in memory at a time.
 ///
 /// # Errors
-/// Where the table cannot be read, there is no such commit, or a patient is in two splits.
+/// Where the table cannot be read, there is no such commit, samples are to be grouped by `branch`, or a patient is in two splits.
 pub fn select(run: &RunFolder, config: &SelectionConfig) -> Result<Selection> {
+    if config.per.columns().any(|column| column == "branch") {
+        let message = "samples cannot be grouped by `branch`: one that several quality tests accepted is exported once";
+        return Err(Error::new(message).with_hint("export each branch by itself, with --where 'branch = NAME'"));
+    }
     let mut groups: BTreeMap<Vec<Option<String>>, BTreeMap<SampleId, Selected>> = BTreeMap::new();
     let mut without_patch = WithoutPatch::default();
     for file in run.files(Table::Samples.name(), config.at)? {

@@ -13,12 +13,13 @@ use std::sync::{Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::options::ExportOptions;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::run::RunFolder;
 use crate::sink::shards::Member;
-use crate::store::{FileDigest, Fill, Hashing, UNFINISHED, canonical, write_named, write_whole};
+use crate::store::{self, FileDigest, FileLock, Fill, Hashing, UNFINISHED, canonical, write_named, write_whole};
 
 const JOURNAL: &str = ".freetumor-export.jsonl";
+const LOCK: &str = ".freetumor-export.lock";
 
 /// What is exported: exports of equal requests may share a folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -86,7 +87,7 @@ pub(super) struct Target {
     earlier: BTreeMap<String, Done>,
     journal: Mutex<File>,
     // Released with the process, however it ends.
-    _lock: Option<File>,
+    _lock: Option<FileLock>,
 }
 
 impl Target {
@@ -176,7 +177,11 @@ impl Target {
     /// # Errors
     /// Where it cannot be made.
     pub(super) fn scratch(&self) -> Result<tempfile::TempDir> {
-        let made = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(&self.root);
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(UNFINISHED);
+        #[cfg(unix)]
+        builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
+        let made = builder.tempdir_in(&self.root);
         made.map_err(|e| unwritable(&self.root, e))
     }
 
@@ -193,7 +198,8 @@ impl Target {
                 std::fs::remove_file(&place).map_err(|e| Error::io("cannot remove", &place, e))?;
             }
         }
-        let folders: HashSet<&Path> = wanted.iter().filter_map(|path| Path::new(path).parent()).collect();
+        let written = self.earlier.values().chain(done).flat_map(|done| &done.files);
+        let folders: HashSet<&Path> = written.filter_map(|file| Path::new(&file.path).parent()).collect();
         for folder in folders.into_iter().chain([Path::new("")]) {
             remove_unfinished(&self.root.join(folder))?;
         }
@@ -229,33 +235,17 @@ fn check_unused(root: &Path, journal: &Path) -> Result<()> {
     if journal.exists() {
         return Ok(());
     }
-    let entries = match std::fs::read_dir(root) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(Error::io("cannot use as the folder of an export", root, error)),
-    };
-    match entries.filter_map(|entry| entry.ok()).next() {
-        Some(entry) => {
-            let (place, name) = (root.display(), entry.file_name());
-            let message = format!("{place} is no export and not empty: it holds {}", name.display());
-            Err(Error::new(message).with_hint("give an empty folder, or one that does not exist yet, with `--to`"))
-        }
-        None => Ok(()),
-    }
+    let Some(name) = store::first_foreign(root, &[LOCK])? else { return Ok(()) };
+    Err(Error::new(format!("{} is no export and not empty: it holds {name}", root.display()))
+        .with_hint("give an empty folder, or one that does not exist yet, with `--to`"))
 }
 
-fn lock(root: &Path) -> Result<Option<File>> {
-    // Not every system can open a folder, and not every network share knows locks; each file is whole in any case.
-    let Ok(folder) = File::open(root) else { return Ok(None) };
-    match folder.try_lock() {
-        Ok(()) => Ok(Some(folder)),
-        Err(std::fs::TryLockError::WouldBlock) => {
-            Err(Error::new(format!("another process is exporting to {}", root.display()))
-                .with_kind(ErrorKind::Locked)
-                .with_hint("wait until it ends, or export elsewhere with `--to`"))
-        }
-        Err(std::fs::TryLockError::Error(_)) => Ok(None),
-    }
+/// Keeps other exports out of a folder; `None` where its file system does not support locks: each file is whole in any case.
+fn lock(root: &Path) -> Result<Option<FileLock>> {
+    store::lock_if_supported(&root.join(LOCK), || {
+        Error::new(format!("another process is exporting to {}", root.display()))
+            .with_hint("wait until it ends, or export elsewhere with `--to`")
+    })
 }
 
 fn read_journal(root: &Path, journal: &Path, request: &Request) -> Result<BTreeMap<String, Done>> {

@@ -1,4 +1,6 @@
-//! Stages that an external program does: TotalSegmentator, nnU-Net, any script.
+//! Stages that an external program computes: TotalSegmentator, nnU-Net, any script.
+//!
+//! This room owns the exchange with programs: their arguments, files and pipes, their limits of time and memory, and their end.
 //!
 //! ```toml
 //! [stages.organs]

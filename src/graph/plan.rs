@@ -266,8 +266,8 @@ impl SynthesisNode {
 }
 
 /// What names a tumor and its candidates and keys their random numbers. Names of stages and sources, inputs, sinks, thresholds and
-/// the number of tumors and attempts are no part of it. The organ's merged ids are part of the name, as a candidate's labels hold
-/// them, and not of the key: the HU are the same whatever the ids.
+/// the number of tumors and attempts are no part of it. The ids of merged organs are part of the name, as the labels of a candidate hold
+/// them. The key has them only through the digest of the mask, whose voxels hold the ids of all organs of the stage.
 #[derive(Clone, Copy, Debug)]
 pub struct TumorIdentity<'a> {
     seed: u64,

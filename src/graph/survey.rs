@@ -95,12 +95,15 @@ fn problem(severity: Severity, message: String, location: Option<Location>, labe
     Problem { severity, message, location, label: label.to_owned(), hint: None }
 }
 
+/// Bytes of a patch that are reckoned with: about the largest of those that were measured.
+const PATCH_BYTES: u64 = 100_000;
+
 /// Most samples, and the bytes that they take, given scans and bytes of each source.
 pub fn need(plan: &Plan, found: &[(usize, u64)]) -> (u64, u64) {
     let (mut samples, mut bytes) = (0u64, 0u64);
     for synthesis in &plan.syntheses {
         for (branch, node) in synthesis.attempts.branches.iter().zip(&synthesis.branches) {
-            // Layouts of one index share their files; patches are small beside whole volumes.
+            // Layouts of one index share their files.
             let layouts = node.feeds.iter().filter_map(|feed| plan.sinks[feed.sink].output.layout());
             let stores: BTreeSet<String> = layouts
                 .filter(|layout| matches!(layout.content(), Content::Volumes { .. }))
@@ -114,7 +117,9 @@ pub fn need(plan: &Plan, found: &[(usize, u64)]) -> (u64, u64) {
                 for &source in &plan.masks[mask].sources {
                     let (scans, size) = found[source];
                     samples = samples.saturating_add(each.saturating_mul(scans as u64));
-                    bytes = bytes.saturating_add(each.saturating_mul(size).saturating_mul(stores.len() as u64));
+                    let volumes = each.saturating_mul(size).saturating_mul(stores.len() as u64);
+                    let patches = each.saturating_mul(scans as u64).saturating_mul(PATCH_BYTES);
+                    bytes = bytes.saturating_add(volumes).saturating_add(patches);
                 }
             }
         }

@@ -216,7 +216,7 @@ impl PatientSecret {
     /// # Ok::<(), freetumor::error::Error>(())
     /// ```
     pub fn patient_key(&self, scope: &str, patient: &str) -> PatientKey {
-        PatientKey::from_hash(&self.mac(scope, patient))
+        PatientKey::from_hash(&self.mac("patient", &[scope, patient]))
     }
 
     /// The id of a scan: without the secret the path or number behind it cannot be found by trial.
@@ -228,25 +228,32 @@ impl PatientSecret {
     /// # Ok::<(), freetumor::error::Error>(())
     /// ```
     pub fn scan_id(&self, source: &str, key: &str) -> ScanId {
-        ScanId::from_hash(&self.mac(&format!("scan of {source}"), key))
+        ScanId::from_hash(&self.mac("scan", &[source, key]))
     }
 
     /// The digest of a pipeline's settings, 64 hexadecimal digits: they hold paths, which could be found by trial without the secret.
     pub fn pipeline_digest(&self, settings: &str) -> String {
-        hex::encode(self.mac("pipeline", settings))
+        hex::encode(self.mac("pipeline", &[settings]))
+    }
+
+    /// The digest of one setting, 16 hexadecimal digits: it stands for a path where the setting itself must not be readable.
+    pub fn setting_digest(&self, setting: &str) -> String {
+        hex::encode(&self.mac("setting", &[setting])[..8])
     }
 
     /// A hash by which two secrets are told apart.
     pub fn fingerprint(&self) -> String {
-        hex::encode(&self.mac("fingerprint", "")[..8])
+        hex::encode(&self.mac("fingerprint", &[])[..8])
     }
 
-    fn mac(&self, scope: &str, name: &str) -> [u8; 32] {
+    /// HMAC-SHA256 over the purpose and the parts, each with its length before it, so that no two inputs are the same bytes.
+    fn mac(&self, purpose: &str, parts: &[&str]) -> [u8; 32] {
         // HMAC takes keys of every length.
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else { unreachable!("HMAC refused a key") };
-        mac.update(&(scope.len() as u64).to_le_bytes());
-        mac.update(scope.as_bytes());
-        mac.update(name.as_bytes());
+        for part in [&[purpose], parts].concat() {
+            mac.update(&(part.len() as u64).to_le_bytes());
+            mac.update(part.as_bytes());
+        }
         mac.finalize().into_bytes().into()
     }
 }
@@ -301,10 +308,16 @@ mod tests {
 
     #[test]
     fn the_key_is_the_documented_hmac() {
-        // python: hmac.new(b"k" * 16, (4).to_bytes(8, "little") + b"LiTS" + b"17", "sha256").hexdigest()[:16]
+        // python: parts = b"".join(len(s).to_bytes(8, "little") + s for s in (b"patient", b"LiTS", b"17"))
+        //         hmac.new(b"k" * 16, parts, "sha256").hexdigest()[:16]
         let secret = PatientSecret::new([b'k'; 16]).unwrap();
-        assert_eq!(secret.patient_key("LiTS", "17").to_string(), "9e99cc614e2faa26");
+        assert_eq!(secret.patient_key("LiTS", "17").to_string(), "39129452a83fdb44");
         assert_eq!(format!("{secret:?}"), "PatientSecret(…)");
+        // No data set's name makes a patient's key that of a scan or of a setting.
+        for scope in ["scan", "setting", "scan of archive", ""] {
+            assert_ne!(secret.patient_key(scope, "17").to_string(), secret.scan_id("archive", "17").to_string());
+            assert_ne!(secret.patient_key(scope, "17").to_string(), secret.setting_digest("17"));
+        }
     }
 
     #[test]

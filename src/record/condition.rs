@@ -199,6 +199,11 @@ impl<R> PartialEq for ColumnCondition<R> {
 pub struct GroupBy<R>(Vec<Descriptor<R>>);
 
 impl<R: Row> GroupBy<R> {
+    /// The names of the columns.
+    pub fn columns(&self) -> impl Iterator<Item = &'static str> {
+        self.0.iter().map(|descriptor| descriptor.column.name)
+    }
+
     /// The group of a row: the text of its value in each column.
     pub fn group(&self, row: &R) -> Vec<Option<String>> {
         let text = |value| match value {

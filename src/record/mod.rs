@@ -1,8 +1,8 @@
 //! The tables of a run: identifiers, rows, columns, schemas, and how they become Parquet.
 //!
-//! `samples` has a row for every attempt at a tumor and quality test that decided on it, `scans` one for every scan, `faults` one for
-//! every fault, `quality` the changes of the number of attempts by group. A new column is one line in `columns/`: schema, Parquet,
-//! reading and conditions follow from it.
+//! This room owns what a row holds and how it is stored. `samples` has a row for every attempt at a tumor and quality test that decided on it, `scans` one for every scan, `faults` one for
+//! every fault, `quality` the changes of the number of attempts by group. A new column is a field in `rows` and one line in
+//! `columns/`: schema, Parquet, reading and conditions follow from that line.
 
 mod column;
 mod columns;

@@ -19,7 +19,7 @@ pub const FORMAT_VERSION: u32 = 3;
 pub struct RunManifest {
     /// Version of the run folder; [`FORMAT_VERSION`].
     pub format: u32,
-    /// The graph file with everything filled in.
+    /// The graph file with all defaults filled in; paths are keyed digests ([`super::without_paths`]).
     pub pipeline: Value,
     /// Its digest.
     pub pipeline_digest: String,

@@ -11,6 +11,8 @@
 //! RUN/staging/                  unfinished work
 //! ```
 //!
+//! This room owns the format of the run folder, and promises that what a commit names is durable and complete.
+//!
 //! A [`RunFolder`] reads: it takes the highest commit without a gap before it, and replays what commits add and remove.
 //! A [`RunWriter`] ingests scans and commits epochs, each once, in order. Between the two, results of scans are staged in a
 //! [`spool`], and [`seal`] publishes those of an epoch.
@@ -30,6 +32,7 @@ mod writer;
 pub use commit::{Checkpoint, Commit, Counts};
 pub use ingest_manifest::{IngestEntry, IngestManifest};
 pub use manifest::{FORMAT_VERSION, RunManifest};
+pub use private::{PrivatePipeline, without_paths};
 pub use reader::{Head, RunFolder, Snapshot};
 pub use verify::Verification;
 pub use writer::RunWriter;

@@ -9,7 +9,7 @@ use super::{Commit, RunFolder};
 use crate::error::Result;
 use crate::record::FileEntry;
 use crate::record::schema::Table;
-use crate::store::Durable;
+use crate::store::{Durable, FileDigest};
 
 /// Adds what a commit adds to the folders of the tables and removes what it removes.
 ///
@@ -39,7 +39,7 @@ pub(super) fn project_tables(folder: &RunFolder) -> Result<()> {
         }
         for file in &files {
             let name = projected(file);
-            if store.length(&name)?.is_some_and(|bytes| bytes != file.bytes) {
+            if store.read(&name)?.is_some_and(|bytes| FileDigest::of(&bytes).sha256 != file.sha256) {
                 store.remove(&name)?;
             }
             store.link(&file.path, &name)?;

@@ -19,7 +19,7 @@ use crate::ingest::ScanEntry;
 use crate::record::FileEntry;
 use crate::sink::Layout;
 use crate::store::canonical::{self, Streamed, Take};
-use crate::store::{self, Disk, Durable, FileDigest, FileLock, Folder, LocalDisk, LockError, STAGING};
+use crate::store::{self, Disk, Durable, FileDigest, FileLock, Folder, LocalDisk, STAGING};
 
 /// A run folder, to be written. One process has it; others read.
 ///
@@ -91,20 +91,9 @@ impl RunFolder {
 
 /// Whether a folder may become a run folder: one that does not exist, that is empty, or in which a run had no more than begun.
 fn check_unused(path: &Path) -> Result<()> {
-    let entries = match std::fs::read_dir(path) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(Error::io("cannot use as a run folder", path, error)),
-    };
-    let mut names = entries.map(|entry| entry.map(|entry| entry.file_name()));
-    let foreign = names.find(|name| name.as_ref().is_ok_and(|name| name != STAGING));
-    match foreign {
-        Some(Ok(name)) => {
-            let message = format!("{} is no run folder and not empty: it holds {}", path.display(), name.display());
-            Err(Error::new(message).with_hint("give an empty folder, or one that does not exist yet, with `--out`"))
-        }
-        _ => Ok(()),
-    }
+    let Some(name) = store::first_foreign(path, &[STAGING])? else { return Ok(()) };
+    Err(Error::new(format!("{} is no run folder and not empty: it holds {name}", path.display()))
+        .with_hint("give an empty folder, or one that does not exist yet, with `--out`"))
 }
 
 /// Keeps other processes out of a folder as long as the lock is held; `None` where its file system does not support locks:
@@ -114,15 +103,10 @@ fn lock(path: &Path) -> Result<Option<FileLock>> {
     disk.make_folder("", false).and_then(|()| disk.make_folder(STAGING, true)).map_err(|e| {
         Error::io("cannot make", &staging, e).with_hint("choose a folder that you may write to with `--out`")
     })?;
-    let place = staging.join("lock");
-    match store::lock(&place) {
-        Ok(lock) => Ok(Some(lock)),
-        Err(LockError::Unsupported) => Ok(None),
-        Err(LockError::Held) => Err(Error::new(format!("{} is being written by another process", path.display()))
-            .with_kind(ErrorKind::Locked)
-            .with_hint("wait until it ends, or write elsewhere with `--out`")),
-        Err(LockError::Io(e)) => Err(Error::io("cannot lock", &place, e)),
-    }
+    store::lock_if_supported(&staging.join("lock"), || {
+        Error::new(format!("{} is being written by another process", path.display()))
+            .with_hint("wait until it ends, or write elsewhere with `--out`")
+    })
 }
 
 /// A [`Checkpoint`](super::Checkpoint) as it is written, with its fields in the order of their names.

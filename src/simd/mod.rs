@@ -1,5 +1,7 @@
 //! Vector instructions: AVX-512, AVX2 with FMA, and plain arithmetic on every other processor.
 //!
+//! This room owns the classes of instruction sets, the choice among them, and the vector operations of everything but the network kernels.
+//!
 //! Code is written once, generic over `Simd`, and compiled once for each [`Class`] of instruction set; the class is
 //! chosen at run time. There are two forms:
 //!

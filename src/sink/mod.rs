@@ -1,5 +1,7 @@
 //! Layouts: what becomes of samples as files for trainers.
 //!
+//! This room owns the files of every kind of sink, down to their bytes.
+//!
 //! While a scan is in memory, whichever thread has it stages the files of its samples ([`crate::run::spool`]): the patch of each kept
 //! candidate and, where a layout asks for whole volumes, image and label. When all scans of an epoch are done, every [`Layout`] seals
 //! the epoch: it publishes what the commit will name, under names that follow from content. After the commit it projects what is
@@ -14,6 +16,7 @@ mod output;
 pub mod pairs;
 pub mod patch;
 mod patches;
+mod shard;
 pub mod shards;
 pub mod stream;
 pub mod tar;
@@ -93,7 +96,7 @@ pub struct EpochStage<'a> {
     /// Its staging folder, below the run folder.
     pub folder: &'a str,
     /// The shards of its patches: a shard has samples that the same sinks of patches take.
-    pub patches: &'a [shards::Shard],
+    pub patches: &'a [shard::Shard],
 }
 
 /// What a layout made of an epoch.

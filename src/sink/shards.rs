@@ -2,12 +2,13 @@
 
 use std::io::{self, Read, Write};
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::layout::Projection;
 use super::pairs::{WriteFile, entry, read_index};
+pub use super::shard::{Member, Shard};
 use super::tar::TarWriter;
 use super::{EpochStage, Sealed, StagedSample};
 use crate::error::Result;
@@ -55,58 +56,6 @@ pub fn write_members(
     }
     archive.finish()?;
     Ok(members)
-}
-
-/// A committed shard, as an index lists it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Shard {
-    /// Its file below the run folder.
-    pub path: String,
-    /// The split of its samples.
-    pub split: Split,
-    /// Its length.
-    pub bytes: u64,
-    /// SHA-256 of its content.
-    pub sha256: String,
-    /// Its samples, sorted by key.
-    pub samples: Vec<Member>,
-}
-
-/// A sample of a shard.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Member {
-    /// The sample.
-    pub key: SampleId,
-    /// Its patient.
-    pub patient_key: PatientKey,
-    /// Where its first tar header begins.
-    pub offset_bytes: u64,
-    /// Its bytes, headers and padding included.
-    pub length_bytes: u64,
-}
-
-impl Shard {
-    /// The name of its file.
-    pub fn file(&self) -> &str {
-        self.path.rsplit('/').next().unwrap_or(&self.path)
-    }
-
-    /// The shard as the `wids` part of webdataset describes it.
-    fn described(&self) -> Value {
-        let samples = self
-            .samples
-            .iter()
-            .map(|member| json!({ "key": member.key, "offset": member.offset_bytes, "length": member.length_bytes }));
-        json!({
-            "url": format!("{}/{}", self.split, self.file()),
-            "nsamples": self.samples.len(),
-            "filesize": self.bytes,
-            "sha256": self.sha256,
-            "samples": samples.collect::<Vec<_>>(),
-        })
-    }
 }
 
 /// Writes the shards of one epoch and publishes them together.

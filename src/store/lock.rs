@@ -4,6 +4,8 @@ use std::fs::{File, TryLockError};
 use std::path::Path;
 use std::{fmt, io};
 
+use crate::error::{Error, ErrorKind};
+
 /// An exclusive lock. Dropping it releases the lock; the system does so when the process ends.
 #[derive(Debug)]
 pub struct FileLock {
@@ -66,6 +68,20 @@ pub fn lock(path: &Path) -> Result<FileLock, LockError> {
         Err(TryLockError::WouldBlock) => Err(LockError::Held),
         Err(TryLockError::Error(error)) if is_unsupported(&error) => Err(LockError::Unsupported),
         Err(TryLockError::Error(error)) => Err(LockError::Io(error)),
+    }
+}
+
+/// Locks a file as [`lock`] does; `None` where the file system does not support locks. `held` is the error where another process has
+/// the lock.
+///
+/// # Errors
+/// That of `held`, or where the file cannot be created or locked.
+pub fn lock_if_supported(path: &Path, held: impl FnOnce() -> Error) -> crate::error::Result<Option<FileLock>> {
+    match lock(path) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(LockError::Unsupported) => Ok(None),
+        Err(LockError::Held) => Err(held().with_kind(ErrorKind::Locked)),
+        Err(LockError::Io(cause)) => Err(Error::io("cannot lock", path, cause)),
     }
 }
 

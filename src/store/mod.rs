@@ -15,6 +15,7 @@ pub mod canonical;
 mod disk;
 mod folder;
 mod lock;
+mod unused;
 mod whole;
 
 use std::io::{Read, Write};
@@ -24,7 +25,8 @@ use sha2::{Digest, Sha256};
 
 pub use disk::{Disk, LocalDisk};
 pub use folder::Folder;
-pub use lock::{FileLock, LockError, lock};
+pub use lock::{FileLock, LockError, lock, lock_if_supported};
+pub use unused::first_foreign;
 pub use whole::{UNFINISHED, write_named, write_whole};
 
 use crate::error::Result;

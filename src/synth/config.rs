@@ -65,6 +65,7 @@ pub struct RulesConfig {
     /// Tumors asked for in each organ of each scan, each a sample of its own.
     pub variants: u32,
     /// Any text that tells this stage from another one of equal settings: with another salt other tumors are drawn.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub salt: String,
     /// Attempts in a row at one tumor that share its size and site, and with them what a network says of the untouched scan there; where
     /// absent 1, and 5 with a generator.

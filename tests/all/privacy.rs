@@ -31,7 +31,10 @@ fn archive(root: &Path, patients: &[&str]) {
     }
 }
 
-/// Runs a pipeline over the archive `ROOT/ct` into `ROOT/run`.
+/// The folder of the archive; its name holds the number of a patient, too.
+const ROOT: &str = "pat-0815/ct";
+
+/// Runs a pipeline over the archive `ROOT` into `run`.
 fn run_in(root: &Path, secret: &str) {
     std::fs::write(root.join("secret"), secret).unwrap();
     let text = r#"
@@ -40,7 +43,7 @@ fn run_in(root: &Path, secret: &str) {
         epoch_scans = 2
         [sources.scans]
         kind = "folder"
-        root = "ct"
+        root = "pat-0815/ct"
         include = ["*/ct.nii"]
         [stages.organs]
         kind = "labels"
@@ -110,7 +113,7 @@ fn ids_that_depend_on_paths_depend_on_the_secret() {
     let (names, others) = (["pat-4711", "pat-4712", "pat-4713"], ["mustermann", "doe", "roe"]);
     let run_of = |patients: &[&str], secret: &str| {
         let place = tempfile::tempdir().unwrap();
-        archive(&place.path().join("ct"), patients);
+        archive(&place.path().join(ROOT), patients);
         run_in(place.path(), secret);
         words(&texts(&place.path().join("run")))
     };
@@ -128,10 +131,10 @@ fn ids_that_depend_on_paths_depend_on_the_secret() {
 #[test]
 fn a_search_over_patient_numbers_finds_nothing() {
     let place = tempfile::tempdir().unwrap();
-    archive(&place.path().join("ct"), &["pat-4711", "pat-4712", "pat-4713"]);
+    archive(&place.path().join(ROOT), &["pat-4711", "pat-4712", "pat-4713"]);
     run_in(place.path(), "a secret for tests only");
     let text = texts(&place.path().join("run"));
-    for name in ["pat-4711", place.path().join("ct").to_str().unwrap()] {
+    for name in ["pat-4711", "pat-0815", place.path().to_str().unwrap()] {
         assert!(!text.contains(name), "{name} is in a file outside of RUN/private");
     }
     let words = words(&text);
@@ -139,10 +142,10 @@ fn a_search_over_patient_numbers_finds_nothing() {
         let hash = parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part)).finalize();
         hex::encode(&hash[..8])
     };
-    // A root may hold a number: the settings that name it have no digest that could be searched for.
-    let manifest = std::fs::read_to_string(place.path().join("run/run.json")).unwrap();
-    let settings = serde_json::from_str::<serde_json::Value>(&manifest).unwrap()["pipeline"].to_string();
-    assert!(settings.contains("\"root\":\"ct\"") && !words.contains(&hash(&[settings.as_bytes()])));
+    // A root may hold a number: neither it nor a digest of the settings that could be searched for is outside of RUN/private.
+    let private = std::fs::read_to_string(place.path().join("run/private/pipeline.json")).unwrap();
+    let settings = serde_json::from_str::<serde_json::Value>(&private).unwrap()["pipeline"].to_string();
+    assert!(settings.contains(ROOT) && !words.contains(&hash(&[settings.as_bytes()])));
     let mut tried = 0;
     for number in 0..10_000u32 {
         let patient = format!("pat-{number:04}");

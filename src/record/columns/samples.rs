@@ -126,7 +126,7 @@ pub(in crate::record) fn descriptors() -> Vec<Descriptor<Row>> {
         17 "tumor_label" U32 always "" "Id of the organ's tumors in label maps." => tumor_label();
         12 "split" Text always "" "train, validation or test: the same for all scans of a patient." => access!(parsed record.split);
         13 "verdict" Text always "" "accepted or rejected." => verdict();
-        14 "reason" Text maybe "" "Why it was rejected: the condition as the graph file has it, or a code such as no_site." => reason();
+        14 "reason" Text maybe "" "Why it was rejected: the first condition that failed, without its unit, or a code such as no_site." => reason();
         20 "size_class" Text maybe "" "tiny, small, medium or large." => size_class();
         21 "site_x_voxel" U32 maybe "voxel" "First index of the voxel nearest to the centre, on the scan's grid." => site_voxel(0);
         22 "site_y_voxel" U32 maybe "voxel" "Second index of it." => site_voxel(1);

@@ -32,7 +32,7 @@ use super::history::{History, TRAIN, VALIDATION};
 use super::learning::Learning;
 use super::output::write_atomic;
 use crate::error::{Error, Result};
-use crate::store::{self, FileDigest, FileLock, LockError, canonical};
+use crate::store::{self, FileDigest, FileLock, canonical};
 use crate::volume::Picture;
 
 /// What a step, or a validation, found.
@@ -152,14 +152,10 @@ const FOREIGN: [&str; 2] = ["run.json", "dataset.json"];
 
 /// Keeps other trainings out of a folder as long as the lock is held; `None` where its file system does not support locks.
 fn lock(out: &Path) -> Result<Option<FileLock>> {
-    let place = out.join("lock");
-    match store::lock(&place) {
-        Ok(lock) => Ok(Some(lock)),
-        Err(LockError::Unsupported) => Ok(None),
-        Err(LockError::Held) => Err(Error::new(format!("{} is being written by another training", out.display()))
-            .with_hint("wait until it ends, or write elsewhere with `--out`")),
-        Err(LockError::Io(cause)) => Err(Error::io("cannot lock", &place, cause)),
-    }
+    store::lock_if_supported(&out.join("lock"), || {
+        Error::new(format!("{} is being written by another training", out.display()))
+            .with_hint("wait until it ends, or write elsewhere with `--out`")
+    })
 }
 
 /// A run on its way.

@@ -177,7 +177,7 @@ fn number_of_threads_does_not_change_files() {
 #[test]
 fn run_records_the_folder_of_its_graph_file() {
     let run = Run::new();
-    assert_eq!(run.folder.pipeline_folder().unwrap().unwrap(), run.beside(""));
+    assert_eq!(run.folder.private_pipeline().unwrap().unwrap().folder, run.beside(""));
     let committed = run.folder.content_digest(None).unwrap();
     std::fs::remove_file(run.path.join("private/pipeline.json")).unwrap();
     assert_eq!(run.folder.content_digest(None).unwrap(), committed);

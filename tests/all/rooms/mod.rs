@@ -125,6 +125,8 @@ fn every_room_documents_what_it_owns() {
         let text = std::fs::read_to_string(&path).unwrap();
         let lines = text.lines().take_while(|line| line.starts_with("//!")).filter(|line| line.len() > 3).count();
         assert!(lines >= 3, "{} has {lines} lines of documentation", path.display());
+        let page: String = text.lines().take_while(|line| line.starts_with("//!")).collect();
+        assert!(page.contains("room owns"), "{} does not say what the room owns", path.display());
     }
 }
 

@@ -92,11 +92,13 @@ fn a_layout_that_was_damaged_is_made_again() {
     let root = place.path().join("layouts/decathlon");
     let (text, images) = (fs::read(root.join("dataset.json")).unwrap(), names(root.join("imagesTr")));
     fs::remove_file(root.join("imagesTr").join(images.first().unwrap())).unwrap();
-    fs::write(root.join("imagesTr/stray.nii.gz"), "stray").unwrap();
+    fs::write(root.join("imagesTr/0123456789abcdef.nii.gz"), "of no sample").unwrap();
+    fs::write(root.join("notes.txt"), "of the user").unwrap();
     fs::write(root.join("dataset.json"), "{}").unwrap();
     fs::remove_dir_all(place.path().join("layouts/webdataset")).unwrap();
     writer.project(fixture::each(&fixture::sinks())).unwrap();
     assert_eq!((fs::read(root.join("dataset.json")).unwrap(), names(root.join("imagesTr"))), (text, images));
+    assert!(root.join("notes.txt").is_file(), "files of others are left alone");
     assert!(place.path().join("layouts/webdataset/train.json").is_file());
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use freetumor::graph::SplitShares;
 use freetumor::id::{FieldHasher, PatientKey, SampleId};
 use freetumor::record::Split;
-use freetumor::sink::{EpochStage, Layout, StagedFile, StagedSample, StagedVolumes};
+use freetumor::sink::{EpochStage, Layout, StagedFile, StagedSample, StagedVolumes, seal_patches};
 use freetumor::store::{Durable, Folder};
 use proptest::prelude::*;
 use serde_json::Value;
@@ -102,6 +102,8 @@ proptest! {
             patients.extend(samples.iter().map(|s| (s.record.sample_id.to_string(), s.record.patient_key)));
             let folder = format!("staging/{epoch:012}");
             let stage = EpochStage { store: &*store, epoch: epoch as u64, folder: &folder, patches: &[] };
+            let patches = seal_patches(&stage, &samples, &vec![vec![true]; samples.len()]).unwrap().1;
+            let stage = EpochStage { patches: &patches, ..stage };
             for sink in fixture::sinks() {
                 let sealed = sink.seal(&stage, &samples).unwrap();
                 prop_assert_eq!(sealed.placements.len(), samples.len());
@@ -138,7 +140,9 @@ fn every_sink_refuses_a_patient_in_two_splits() {
         // In two epochs: each is fine by itself, together they are not.
         let mut index = Vec::new();
         for (epoch, sample) in [(1, &train), (2, &test)] {
-            index.extend(sink.seal(&stage(epoch), std::slice::from_ref(sample)).unwrap().files);
+            let (stage, samples) = (stage(epoch), std::slice::from_ref(sample));
+            let patches = seal_patches(&stage, samples, &[vec![true]]).unwrap().1;
+            index.extend(sink.seal(&EpochStage { patches: &patches, ..stage }, samples).unwrap().files);
         }
         index.retain(|file| file.table == sink.index());
         let error = sink.project(&store, &index).unwrap_err();

@@ -1,0 +1,28 @@
+//! Whether a folder is unused: nothing is written among the files of others.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// The name of an entry of a folder that is not among `own`; `None` where there is none, or no such folder.
+///
+/// # Errors
+/// Where the folder cannot be listed.
+///
+/// ```
+/// use freetumor::store::first_foreign;
+/// let folder = tempfile::tempdir()?;
+/// std::fs::write(folder.path().join("lock"), "")?;
+/// assert_eq!(first_foreign(folder.path(), &["lock"])?, None);
+/// assert_eq!(first_foreign(folder.path(), &[])?.as_deref(), Some("lock"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn first_foreign(folder: &Path, own: &[&str]) -> Result<Option<String>> {
+    let entries = match std::fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::io("cannot list", folder, error)),
+    };
+    let names = entries.filter_map(|entry| entry.ok()).map(|entry| entry.file_name().to_string_lossy().into_owned());
+    Ok(names.filter(|name| !own.contains(&name.as_str())).min())
+}
