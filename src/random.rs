@@ -47,15 +47,15 @@ impl Key {
     }
 
     /// The stream of numbers for one purpose.
-    pub fn draws(self, purpose: &str) -> Draws {
-        Draws(ChaCha8Rng::from_seed(self.with("purpose", purpose).0))
+    pub fn draws(self, purpose: &str) -> RandomStream {
+        RandomStream(ChaCha8Rng::from_seed(self.with("purpose", purpose).0))
     }
 }
 
 /// A stream of random numbers.
-pub struct Draws(ChaCha8Rng);
+pub struct RandomStream(ChaCha8Rng);
 
-impl Draws {
+impl RandomStream {
     /// A number in `low..high`, with 53 random bits.
     pub fn uniform(&mut self, low: f64, high: f64) -> f64 {
         let unit = (self.0.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64);

@@ -8,8 +8,8 @@ use flate2::write::GzEncoder;
 use freetumor::error::{Error, Result};
 use freetumor::evaluate::metrics::{CaseRow, MeasuredOrgan, measure};
 use freetumor::ingest::nifti::{self, Datatype, encode_header};
-use freetumor::nn::predictor::{Predictor, Wanted};
-use freetumor::nn::weights::Part;
+use freetumor::nn::predictor::{ExpectedNetwork, Predictor};
+use freetumor::nn::weights::NetworkPart;
 use freetumor::train::segmentation::segmented;
 use freetumor::volume::{Array3, Grid, Labels};
 use rayon::prelude::*;
@@ -32,8 +32,13 @@ pub fn predict(lab: &Lab, place: &str, name: &str, weights: &Path, scans: &Scans
     let folder = lab.out.join(place).join(format!("{name}-{}", &digest(weights)?[..12]));
     lab.make_folder(&folder)?;
     let (settings, device) = (&lab.experiment.segmentation, lab.device()?);
-    let wanted =
-        Wanted { model: settings.network.model.model(), part: Part::Whole, classes: None, width: None, norm: None };
+    let wanted = ExpectedNetwork {
+        model: settings.network.model.model(),
+        part: NetworkPart::Whole,
+        classes: None,
+        width: None,
+        norm: None,
+    };
     let mut network = None;
     for (index, patient) in scans.names.iter().enumerate() {
         let path = file(&folder, patient);

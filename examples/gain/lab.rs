@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use candle_core::Device;
 use freetumor::error::{ConfigError, Error, Result};
-use freetumor::graph::{Machine, Registry};
+use freetumor::graph::{Registry, Resources};
 use freetumor::inference::Networks;
 use freetumor::ingest::dicom::Decoder;
 use freetumor::mask::Organ;
-use freetumor::nn::device::Place;
+use freetumor::nn::device::DeviceKind;
 use freetumor::nn::service::Service;
 use freetumor::simd::Class;
 use freetumor::store::canonical;
@@ -31,7 +31,7 @@ pub struct Lab {
     pub organs: Arc<[Organ]>,
     /// Trainings at a time.
     pub jobs: usize,
-    place: Place,
+    place: DeviceKind,
 }
 
 impl Lab {
@@ -39,7 +39,7 @@ impl Lab {
     ///
     /// # Errors
     /// Where it belongs to another experiment, or cannot be written.
-    pub fn open(out: &Path, experiment: Experiment, place: Place, jobs: usize) -> Result<Self> {
+    pub fn open(out: &Path, experiment: Experiment, place: DeviceKind, jobs: usize) -> Result<Self> {
         let organs = [Organ { name: "liver".to_owned(), label: LIVER, tumor_label: TUMOR }].into();
         let lab = Self { out: out.to_owned(), experiment, organs, jobs, place };
         lab.make_folder(out)?;
@@ -101,15 +101,15 @@ impl Lab {
     /// Which kernels compute.
     pub fn kernel_class(&self) -> String {
         match self.place {
-            Place::Cpu => Class::current().name().to_owned(),
-            Place::Cuda => "cuda".to_owned(),
+            DeviceKind::Cpu => Class::current().name().to_owned(),
+            DeviceKind::Cuda => "cuda".to_owned(),
         }
     }
 
     /// The kinds of stages, with networks on the device.
     pub fn registry(&self) -> Registry {
-        let batch = if self.place == Place::Cpu { 1 } else { 4 };
-        Registry::on(&Machine {
+        let batch = if self.place == DeviceKind::Cpu { 1 } else { 4 };
+        Registry::on(&Resources {
             decoder: Decoder::in_process(),
             patient_secret: Some(self.patient_key()),
             networks: Networks::new(Service::new(self.place, batch)),

@@ -155,7 +155,7 @@ fn left<'a>(lab: &'a Lab, names: &[String]) -> Vec<Training<'a>> {
 
 #[cfg(test)]
 mod tests {
-    use super::test_set::{Seen, all_seen};
+    use super::test_set::{ScanPrediction, all_seen};
     use super::*;
 
     fn args(out: &std::path::Path, more: &[&str]) -> Args {
@@ -231,7 +231,7 @@ mod tests {
             assert!(seen.cases.iter().all(|row| Some(row.arm) == place && row.seed == 0), "{}", seen.arm);
         }
         // What is there of it can be told already, and what is not is said.
-        let late: Seen = serde_json::from_slice(&std::fs::read(&seen[0]).unwrap()).unwrap();
+        let late: ScanPrediction = serde_json::from_slice(&std::fs::read(&seen[0]).unwrap()).unwrap();
         let others = results["primary"]["arms"].as_array().unwrap().iter().map(|arm| arm["arm"].as_str().unwrap());
         let asked = others.filter(|arm| *arm != late.arm).flat_map(|arm| ["--arm", arm]);
         carry_out(&args(&elsewhere, &["--stage", "report"].into_iter().chain(asked).collect::<Vec<_>>())).unwrap();

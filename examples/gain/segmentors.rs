@@ -8,7 +8,7 @@ use freetumor::error::{Error, Result};
 use freetumor::nn::weights::Precision;
 use freetumor::store::FileDigest;
 use freetumor::train::data::{Cases, Sampler};
-use freetumor::train::run::{Every, Learner, Progress, RunPlan, in_words, run, weights_of};
+use freetumor::train::run::{Intervals, Learner, Progress, RunPlan, in_words, run, weights_of};
 use freetumor::train::segmentation::{SegmentationConfig, SegmentationLearner, SegmentationSampler, Synthetic};
 use freetumor::train::synthesis::{SynthesisConfig, SynthesisLearner, SynthesisSampler};
 use serde_json::{Value, json};
@@ -138,7 +138,7 @@ pub fn digest(path: &Path) -> Result<String> {
     Ok(FileDigest::of(&bytes).sha256)
 }
 
-fn plan(lab: &Lab, stage: &'static str, name: &str, settings: Value, how: (u64, u64, Every)) -> RunPlan {
+fn plan(lab: &Lab, stage: &'static str, name: &str, settings: Value, how: (u64, u64, Intervals)) -> RunPlan {
     let (seed, steps, every) = how;
     RunPlan {
         stage,

@@ -19,7 +19,7 @@ use super::segmentors::{digest, weights};
 
 /// What a network did on the test set.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Seen {
+pub struct ScanPrediction {
     pub arm: String,
     pub seed: u64,
     /// The settings that all networks of the experiment share, as a digest.
@@ -54,7 +54,7 @@ impl TestSet {
         for part in &self.0 {
             cases.extend(rows(&predict(lab, "test", &name, &weights, part)?, part, place, index)?);
         }
-        let seen = Seen {
+        let seen = ScanPrediction {
             arm: arm.name.clone(),
             seed,
             settings_sha256: lab.experiment.digest()?,
@@ -76,14 +76,14 @@ pub fn seen_at(lab: &Lab, arm: &str, seed: u64) -> PathBuf {
 ///
 /// # Errors
 /// Where one of them has not seen the test set, or in another experiment.
-pub fn all_seen(lab: &Lab, names: &[String]) -> Result<Vec<Seen>> {
+pub fn all_seen(lab: &Lab, names: &[String]) -> Result<Vec<ScanPrediction>> {
     let one = |training: Training| {
         let path = seen_at(lab, &training.arm.name, training.seed);
         if !path.exists() {
             return Err(Error::new(format!("arm {}, seed {}, is not finished", training.arm.name, training.seed))
                 .with_hint("the stage `arms` goes on with it; the report waits for all, or for those of --arm"));
         }
-        let mut seen: Seen = read(&path)?;
+        let mut seen: ScanPrediction = read(&path)?;
         if seen.settings_sha256 != lab.experiment.digest()? || seen.tumors != training.arm.tumors {
             return Err(Error::new(format!("{} is of an experiment with other settings", path.display())));
         }

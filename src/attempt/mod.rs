@@ -85,7 +85,7 @@ impl Outcome {
 
 /// One attempt with its outcome in every branch that still needed one.
 #[derive(Debug)]
-pub struct JudgedAttempt {
+pub struct AttemptOutcomes {
     /// Its number among the attempts at the tumor, from 0.
     pub number: u32,
     /// The candidate, or why there is none.
@@ -131,7 +131,7 @@ pub trait Observer {
     ///
     /// # Errors
     /// What ends the loop.
-    fn attempted(&mut self, attempt: JudgedAttempt) -> Result<(), Self::Stop>;
+    fn attempted(&mut self, attempt: AttemptOutcomes) -> Result<(), Self::Stop>;
 }
 
 impl AttemptLoop {

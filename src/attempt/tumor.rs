@@ -1,6 +1,6 @@
 //! The attempts at one tumor after the other in one organ of one scan.
 
-use super::{AttemptLoop, BranchOutcome, JudgedAttempt, Observer, Outcome, Step};
+use super::{AttemptLoop, AttemptOutcomes, BranchOutcome, Observer, Outcome, Step};
 use crate::error::Fault;
 use crate::filter::Verdict;
 use crate::mask::{MaskedScan, Organ};
@@ -52,7 +52,7 @@ impl<'scan> OrganAttempts<'scan> {
             };
             let accepted = |branch: &usize| outcomes.iter().any(|it| it.branch == *branch && it.outcome.is_accepted());
             open.retain(|branch| !accepted(branch));
-            observer.attempted(JudgedAttempt { number, attempt, outcomes })?;
+            observer.attempted(AttemptOutcomes { number, attempt, outcomes })?;
         }
         Ok(())
     }
@@ -167,7 +167,7 @@ struct FirstAccepted {
 impl Observer for FirstAccepted {
     type Stop = Fault;
 
-    fn attempted(&mut self, attempt: JudgedAttempt) -> Result<(), Fault> {
+    fn attempted(&mut self, attempt: AttemptOutcomes) -> Result<(), Fault> {
         let all = attempt.outcomes.len() == self.branches && attempt.outcomes.iter().all(|it| it.outcome.is_accepted());
         if let (true, None, Attempt::Candidate(candidate)) = (all, &self.candidate, attempt.attempt) {
             self.candidate = Some(candidate);

@@ -9,7 +9,7 @@ use clap::Args;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use super::network::{ModelName, NetworkArgs, Opened, Seen};
+use super::network::{LoadedNetwork, ModelName, NetworkArgs, ScanPrediction};
 use super::scan::read_scan;
 use crate::error::{Error, Fault, Result};
 use crate::ingest::nifti::{Datatype, encode_header, encode_series_header};
@@ -113,7 +113,7 @@ fn folder(path: &Path) -> &Path {
 }
 
 /// From scan to labels or probabilities on its own grid; gives a word on what was done.
-fn segment(args: &InferArgs, network: &Opened) -> Result<String> {
+fn segment(args: &InferArgs, network: &LoadedNetwork) -> Result<String> {
     let classes = network.predictor.config().classes;
     if classes < 2 && !args.probabilities {
         return Err(Error::new("a network of one class has no labels to choose from")
@@ -133,7 +133,7 @@ fn segment(args: &InferArgs, network: &Opened) -> Result<String> {
     Ok(format!("{}: {said}, {} windows", args.output.display(), seen.windows))
 }
 
-fn write_probabilities(path: &Path, seen: &Seen) -> Result<()> {
+fn write_probabilities(path: &Path, seen: &ScanPrediction) -> Result<()> {
     let header = encode_series_header(&seen.grid(), seen.count(), Datatype::F32, "probabilities, freetumor");
     write_nifti(path, &header.map_err(unwritable)?, |out| {
         for class in seen.classes() {

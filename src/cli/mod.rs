@@ -27,10 +27,10 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::error::Result;
-use crate::graph::{Machine, Registry};
+use crate::graph::{Registry, Resources};
 use crate::inference::Networks;
 use crate::ingest::dicom::Decoder;
-use crate::nn::device::Place;
+use crate::nn::device::DeviceKind;
 use crate::nn::service::Service;
 use crate::simd::Class;
 
@@ -79,15 +79,15 @@ enum LogFormat {
 
 impl Cli {
     /// How this machine reads archives and runs networks.
-    fn machine(&self) -> Machine {
+    fn machine(&self) -> Resources {
         let (patient_secret, place, batch) = match &self.command {
             Command::Run(args) => (args.patient_key_file.clone(), args.device.place(), args.batch()),
-            Command::Train(args) => (args.patient_key_file.clone(), Place::Cpu, 1),
-            _ => (None, Place::Cpu, 1),
+            Command::Train(args) => (args.patient_key_file.clone(), DeviceKind::Cpu, 1),
+            _ => (None, DeviceKind::Cpu, 1),
         };
         // Compressed DICOM is decoded by this program again: a crash of a decoder costs its scan, not the run.
         let decoder = std::env::current_exe().map_or_else(|_| Decoder::in_process(), Decoder::child);
-        Machine { decoder, patient_secret, networks: Networks::new(Service::new(place, batch)) }
+        Resources { decoder, patient_secret, networks: Networks::new(Service::new(place, batch)) }
     }
 
     /// Runs the subcommand; gives the exit code: 0 clean, 1 finished with faults, 2 could not run.

@@ -8,14 +8,14 @@ use indicatif::ProgressBar;
 
 use super::scan::{triple, window};
 use crate::error::{Error, Fault, Result, Stage};
-use crate::inference::{MOST_VOXELS, NetworkConfig, OnScan, Viewer};
-use crate::nn::device::Place;
+use crate::inference::{Inference, MOST_VOXELS, NetworkConfig, ScanResampler};
+use crate::nn::device::DeviceKind;
 use crate::nn::network::Model;
-use crate::nn::ops::Over;
-use crate::nn::predictor::{Predictor, Wanted};
+use crate::nn::ops::NormScope;
+use crate::nn::predictor::{ExpectedNetwork, Predictor};
 use crate::nn::service::Service;
-use crate::nn::weights::{Part, Stated};
-use crate::nn::windows::{Grouping, Importance, SlidingWindows, WindowPlan};
+use crate::nn::weights::{NetworkPart, WeightsMetadata};
+use crate::nn::windows::{Importance, SlidingWindows, WindowGrouping, WindowPlan};
 use crate::volume::{Array3, Grid, HuWindow, Preprocess, Volume};
 
 // Text in front of a flattened struct would become that of the whole command.
@@ -96,17 +96,17 @@ pub enum DeviceName {
 
 impl DeviceName {
     /// The device of that name.
-    pub fn place(self) -> Place {
+    pub fn place(self) -> DeviceKind {
         match self {
-            Self::Cpu => Place::Cpu,
-            Self::Cuda => Place::Cuda,
+            Self::Cpu => DeviceKind::Cpu,
+            Self::Cuda => DeviceKind::Cuda,
         }
     }
 }
 
 /// How scans are shown to a network.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Frame {
+pub struct ScanPreprocessing {
     /// Voxels of a window.
     pub roi: Triple<usize>,
     /// HU that become 0 and 1.
@@ -116,11 +116,11 @@ pub struct Frame {
 }
 
 /// A network with its weights, on its device.
-pub struct Opened {
+pub struct LoadedNetwork {
     /// The network by itself.
     pub predictor: Arc<Predictor>,
-    viewer: Viewer,
-    frame: Frame,
+    viewer: Inference,
+    frame: ScanPreprocessing,
 }
 
 impl ModelName {
@@ -134,10 +134,10 @@ impl ModelName {
 
 impl NetworkArgs {
     /// What the flags say, else what training wrote into the weights, else the published numbers.
-    pub fn frame(&self, weights: &Path) -> Frame {
-        let said = Stated::of(weights);
+    pub fn frame(&self, weights: &Path) -> ScanPreprocessing {
+        let said = WeightsMetadata::of(weights);
         let window = said.window_hu.map(|[low_hu, high_hu]| HuWindow { low_hu, high_hu });
-        Frame {
+        ScanPreprocessing {
             roi: self.roi.or(said.patch_voxels).unwrap_or([96; 3]),
             window: self.window.or(window).unwrap_or(HuWindow::ABDOMEN),
             spacing: self.spacing.or(said.spacing_mm).unwrap_or([1.5; 3]),
@@ -167,22 +167,22 @@ impl NetworkArgs {
     ///
     /// # Errors
     /// As for [`Predictor::open`], and where there is no such device.
-    pub fn open(&self, model: ModelName, weights: &Path) -> Result<Opened> {
+    pub fn open(&self, model: ModelName, weights: &Path) -> Result<LoadedNetwork> {
         let part = match self.part {
-            None => Part::Whole,
-            Some(PartName::Generator) => Part::Generator,
-            Some(PartName::Discriminator) => Part::Discriminator,
-            Some(PartName::Segmentor) => Part::Segmentor,
+            None => NetworkPart::Whole,
+            Some(PartName::Generator) => NetworkPart::Generator,
+            Some(PartName::Discriminator) => NetworkPart::Discriminator,
+            Some(PartName::Segmentor) => NetworkPart::Segmentor,
         };
         let norm = match (self.norm, model) {
             (Some(NormName::Batch), ModelName::SwinUnetr) => {
                 return Err(Error::new("--norm batch: swin_unetr has norms per instance").with_hint("leave --norm out"));
             }
-            (Some(NormName::Batch), ModelName::UNet3d) => Some(Over::Batch),
-            (Some(NormName::Instance), _) => Some(Over::Instance),
+            (Some(NormName::Batch), ModelName::UNet3d) => Some(NormScope::Batch),
+            (Some(NormName::Instance), _) => Some(NormScope::Instance),
             (None, _) => None,
         };
-        let wanted = Wanted { model: model.model(), part, classes: self.classes, width: self.width, norm };
+        let wanted = ExpectedNetwork { model: model.model(), part, classes: self.classes, width: self.width, norm };
         let service = Service::new(self.device.place(), 1);
         let predictor = Arc::new(Predictor::open(weights, &wanted, &service.device()?)?);
         if predictor.ignores_statistics() {
@@ -191,16 +191,16 @@ impl NetworkArgs {
                 weights.display()
             );
         }
-        let viewer = Viewer::new(Arc::clone(&predictor), NetworkConfig::new(weights), service, String::new());
-        Ok(Opened { predictor, viewer, frame: self.frame(weights) })
+        let viewer = Inference::new(Arc::clone(&predictor), NetworkConfig::new(weights), service, String::new());
+        Ok(LoadedNetwork { predictor, viewer, frame: self.frame(weights) })
     }
 
     /// Shows a scan to a network; `path` is what the scan is called in errors.
     ///
     /// # Errors
     /// Where the options contradict each other, the scan cannot be prepared, or the network gives no numbers.
-    pub fn look(&self, network: &Opened, scan: &Volume, path: &Path) -> Result<Seen> {
-        let Frame { roi, window, spacing } = network.frame;
+    pub fn look(&self, network: &LoadedNetwork, scan: &Volume, path: &Path) -> Result<ScanPrediction> {
+        let ScanPreprocessing { roi, window, spacing } = network.frame;
         let preprocess = Preprocess::new(spacing, window, roi).map_err(|complaints| {
             let message =
                 complaints.first().map_or(String::new(), |it| format!("--{}: {}", flag(&it.field), it.message));
@@ -210,7 +210,7 @@ impl NetworkArgs {
         let failed = |fault: Fault| Error::new(format!("{}: {}", place.display(), fault.message)).with_source(fault);
         let prepared = preprocess.apply(scan, None).map_err(failed)?;
         let plan = WindowPlan::new(prepared.image.shape(), roi, [self.overlap; 3])?;
-        let windows = SlidingWindows { plan, importance: Importance::Constant, grouping: Grouping::Alone };
+        let windows = SlidingWindows { plan, importance: Importance::Constant, grouping: WindowGrouping::Alone };
         let scanned = [0, 1, 2].map(|axis| prepared.scanned.start[axis]..prepared.scanned.end()[axis]);
         let calls = windows.calls(1, &scanned);
         // Drawn on a terminal only.
@@ -220,8 +220,8 @@ impl NetworkArgs {
             failed(fault).with_hint("are weights and input of one kind?")
         })?;
         bar.finish_and_clear();
-        let on_scan = OnScan::new(&scan.grid, &prepared).map_err(failed)?;
-        Ok(Seen { on_scan, probabilities: OnScan::softmax(logits), windows: calls })
+        let on_scan = ScanResampler::new(&scan.grid, &prepared).map_err(failed)?;
+        Ok(ScanPrediction { on_scan, probabilities: ScanResampler::softmax(logits), windows: calls })
     }
 }
 
@@ -236,14 +236,14 @@ fn flag(field: &str) -> &str {
 }
 
 /// What a network saw in a scan, and the way back to the scan's own grid.
-pub struct Seen {
-    on_scan: OnScan,
+pub struct ScanPrediction {
+    on_scan: ScanResampler,
     probabilities: Vec<Array3<f32>>,
     /// Windows that the network looked at.
     pub windows: usize,
 }
 
-impl Seen {
+impl ScanPrediction {
     /// The scan's grid.
     pub fn grid(&self) -> Grid {
         self.on_scan.grid()
@@ -290,13 +290,16 @@ mod tests {
             write_safetensors(&mut file, &BTreeMap::new(), &about, Precision::Single).unwrap();
         };
         let frame = |flags: &[&str]| Flags::parse_from([&["it"], flags].concat()).network.frame(&path);
-        let published = Frame { roi: [96; 3], window: HuWindow::ABDOMEN, spacing: [1.5; 3] };
+        let published = ScanPreprocessing { roi: [96; 3], window: HuWindow::ABDOMEN, spacing: [1.5; 3] };
         assert_eq!(frame(&[]), published, "where there is no file");
         written(&[("norm", "instance"), ("window_hu", "[250.0,-175.0]")]);
         assert_eq!(frame(&[]), published, "what says nothing of it, or nonsense");
         written(&[("window_hu", "[-1000.0,500.0]"), ("spacing_mm", "[4.0,4.0,5.0]"), ("patch_voxels", "[32,32,16]")]);
-        let own = Frame { roi: [32, 32, 16], window: HuWindow::CHEST, spacing: [4.0, 4.0, 5.0] };
+        let own = ScanPreprocessing { roi: [32, 32, 16], window: HuWindow::CHEST, spacing: [4.0, 4.0, 5.0] };
         assert_eq!(frame(&[]), own);
-        assert_eq!(frame(&["--spacing", "2", "--roi", "64"]), Frame { roi: [64; 3], spacing: [2.0; 3], ..own });
+        assert_eq!(
+            frame(&["--spacing", "2", "--roi", "64"]),
+            ScanPreprocessing { roi: [64; 3], spacing: [2.0; 3], ..own }
+        );
     }
 }

@@ -11,12 +11,12 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::dataflow::{Progress, Snapshot};
 
 /// Shows a run's progress until it is dropped.
-pub struct Watcher {
+pub struct ProgressReporter {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Watcher {
+impl ProgressReporter {
     /// Starts watching.
     pub fn start(progress: Arc<Progress>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
@@ -29,7 +29,7 @@ impl Watcher {
     }
 }
 
-impl Drop for Watcher {
+impl Drop for ProgressReporter {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Release);
         if let Some(thread) = self.thread.take() {

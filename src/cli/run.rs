@@ -11,7 +11,7 @@ use clap::Args;
 use crate::dataflow::{Progress, RunOptions, RunReport};
 use crate::error::{Error, Result};
 use crate::graph::{GraphFile, Plan, Registry};
-use crate::inference::Phase;
+use crate::inference::InferencePhase;
 use crate::run::RunManifest;
 use crate::simd::Class;
 use crate::sink::Output;
@@ -19,8 +19,8 @@ use crate::sink::Output;
 use super::load::load_plan;
 use super::network::DeviceName;
 use super::print::printed;
-use super::progress::Watcher;
-use super::stream::{Standing, Stream};
+use super::progress::ProgressReporter;
+use super::stream::{RunState, Stream};
 
 /// Less memory than this for open scans is a unit forgotten.
 const LEAST_MEMORY_BYTES: u64 = 1 << 20;
@@ -124,14 +124,14 @@ pub fn run(args: &RunArgs, registry: &Registry, stdout: &mut dyn Write, stderr: 
         limit: args.limit,
     };
     let progress = Arc::new(Progress::default());
-    let watcher = Watcher::start(Arc::clone(&progress));
+    let watcher = ProgressReporter::start(Arc::clone(&progress));
     let stream = args.sink.as_ref().map(|sink| Stream::of(&plan, &out, sink, args.passes, args.socket.clone()));
     let Some(stream) = stream.transpose()? else {
         let report = crate::dataflow::run(plan, &out, &options, &progress);
         drop(watcher);
         return summarize(&report?, args.json, stdout);
     };
-    let standing = Standing::default();
+    let standing = RunState::default();
     std::thread::scope(|scope| {
         let streaming = scope.spawn(|| stream.serve(&standing));
         let report = crate::dataflow::run(plan, &out, &options, &progress);
@@ -273,10 +273,10 @@ impl Summary<'_> {
         let attempts = report.new_attempts.max(1) as f64;
         for it in &report.networks {
             let phase = match it.phase {
-                Phase::Mask => "scans",
-                Phase::Generate => "sites",
-                Phase::Before => "before",
-                Phase::After => "after",
+                InferencePhase::Mask => "scans",
+                InferencePhase::Generate => "sites",
+                InferencePhase::Before => "before",
+                InferencePhase::After => "after",
             };
             let seconds = it.effort.device_seconds;
             let (node, windows, each) = (&it.node, it.effort.windows, seconds / attempts);

@@ -12,19 +12,19 @@ use crate::random::Key;
 use crate::record::{FileEntry, Split};
 use crate::run::RunFolder;
 use crate::sink::pairs::{Pair, index_of};
-use crate::sink::stream::{Ended, TarStream, listed_in};
+use crate::sink::stream::{StreamEnd, TarStream, listed_in};
 
 /// How often a run that goes on is looked at for new commits.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// How the run stands whose samples are streamed.
 #[derive(Default)]
-pub struct Standing {
+pub struct RunState {
     ended: AtomicBool,
     failed: AtomicBool,
 }
 
-impl Standing {
+impl RunState {
     /// The run is over.
     pub fn end(&self, failed: bool) {
         self.failed.store(failed, Ordering::Release);
@@ -80,7 +80,7 @@ impl Stream {
     ///
     /// # Errors
     /// Where there is nobody to write to, or a committed sample cannot be read.
-    pub fn serve(&self, run: &Standing) -> Result<()> {
+    pub fn serve(&self, run: &RunState) -> Result<()> {
         match &self.socket {
             None => self.write_to(stdout()?, run).map(|_| ()),
             Some(path) => self.listen(path, run),
@@ -88,7 +88,7 @@ impl Stream {
     }
 
     #[cfg(unix)]
-    fn listen(&self, path: &Path, run: &Standing) -> Result<()> {
+    fn listen(&self, path: &Path, run: &RunState) -> Result<()> {
         use std::os::unix::fs::FileTypeExt;
         use std::os::unix::net::UnixListener;
 
@@ -110,8 +110,8 @@ impl Stream {
                     reader.set_nonblocking(false).map_err(failed)?;
                     // A reader that goes away makes place for the next; one that got everything was the last.
                     match self.write_to(reader, run) {
-                        Ok(Done::Closed) => {}
-                        Ok(Done::All) => break Ok(()),
+                        Ok(ReaderExit::Closed) => {}
+                        Ok(ReaderExit::All) => break Ok(()),
                         Err(error) => break Err(error),
                     }
                 }
@@ -124,19 +124,19 @@ impl Stream {
     }
 
     #[cfg(not(unix))]
-    fn listen(&self, path: &Path, _: &Standing) -> Result<()> {
+    fn listen(&self, path: &Path, _: &RunState) -> Result<()> {
         Err(Error::new(format!("cannot listen on {}: this system has no Unix sockets", path.display())))
     }
 
-    fn write_to(&self, out: impl Write, run: &Standing) -> Result<Done> {
+    fn write_to(&self, out: impl Write, run: &RunState) -> Result<ReaderExit> {
         match self.passes_to(&mut TarStream::new(BufWriter::with_capacity(1 << 20, out)), run) {
-            Ok(()) => Ok(Done::All),
-            Err(Ended::Closed(_)) => Ok(Done::Closed),
-            Err(Ended::Lost(error)) => Err(error),
+            Ok(()) => Ok(ReaderExit::All),
+            Err(StreamEnd::Closed(_)) => Ok(ReaderExit::Closed),
+            Err(StreamEnd::Lost(error)) => Err(error),
         }
     }
 
-    fn passes_to<W: Write>(&self, tar: &mut TarStream<W>, run: &Standing) -> Result<(), Ended> {
+    fn passes_to<W: Write>(&self, tar: &mut TarStream<W>, run: &RunState) -> Result<(), StreamEnd> {
         let (store, mut pairs) = self.first_pass(tar, run)?;
         let mut pass = 1;
         while !run.has_failed() && !pairs.is_empty() && (self.passes == 0 || pass < self.passes) {
@@ -146,30 +146,30 @@ impl Stream {
             }
             pass += 1;
         }
-        tar.finish().map_err(Ended::Closed)
+        tar.finish().map_err(StreamEnd::Closed)
     }
 
     /// What is committed already, and what comes until the run has ended.
-    fn first_pass<W: Write>(&self, tar: &mut TarStream<W>, run: &Standing) -> Result<Committed, Ended> {
+    fn first_pass<W: Write>(&self, tar: &mut TarStream<W>, run: &RunState) -> Result<Committed, StreamEnd> {
         let (mut pairs, mut next) = (Vec::new(), 0);
         let mut folder = loop {
             // Before its first moments are over, a run has no folder.
             let was_over = run.is_over();
             match RunFolder::open(&self.folder) {
                 Ok(folder) => break folder,
-                Err(error) if was_over => return Err(Ended::Lost(error)),
+                Err(error) if was_over => return Err(StreamEnd::Lost(error)),
                 Err(_) => std::thread::sleep(LOOK_EVERY),
             }
         };
         let store = folder.store().clone();
         loop {
             let was_over = run.is_over();
-            folder.refresh().map_err(Ended::Lost)?;
+            folder.refresh().map_err(StreamEnd::Lost)?;
             while folder.head().is_some_and(|head| next <= head) {
-                let (commit, _) = folder.commit(next).map_err(Ended::Lost)?;
+                let (commit, _) = folder.commit(next).map_err(StreamEnd::Lost)?;
                 let table = index_of(&self.sink);
                 for index in commit.add.iter().filter(|file: &&FileEntry| file.table == table) {
-                    for pair in listed_in(&*store, index, self.split).map_err(Ended::Lost)? {
+                    for pair in listed_in(&*store, index, self.split).map_err(StreamEnd::Lost)? {
                         tar.sample(&*store, &pair, 0)?;
                         pairs.push(pair);
                     }
@@ -187,7 +187,7 @@ impl Stream {
 type Committed = (std::sync::Arc<dyn crate::store::Durable>, Vec<Pair>);
 
 /// How a reader left.
-enum Done {
+enum ReaderExit {
     /// It got everything.
     All,
     /// It went away.

@@ -15,7 +15,7 @@ use super::run::{at_least_one, default_memory_bytes};
 use crate::error::Result;
 use crate::graph::{GraphFile, Registry};
 use crate::nn::weights::Precision;
-use crate::train::run::{Progress, Report, in_words};
+use crate::train::run::{Progress, TrainingReport, in_words};
 use crate::train::{CheckedTask, TrainingObserver, TrainingOptions, TrainingOutcome, TrainingStage, check};
 
 /// Train the networks: a segmentor, a generator with its discriminator, the final segmentor
@@ -111,7 +111,7 @@ pub fn train(args: &TrainArgs, registry: &Registry, stdout: &mut dyn Write, stde
     print_problems(&file, &problems.iter().collect::<Vec<_>>(), stderr)?;
     let Some(task) = task else { return Ok(2) };
     let options = args.options(task.name())?;
-    let mut watch = Watch::new(stage.name(), &mut *stderr);
+    let mut watch = TrainingProgress::new(stage.name(), &mut *stderr);
     let outcome = task.run(&options, &mut watch);
     watch.finish();
     let TrainingOutcome { report, failed_scans } = outcome?;
@@ -132,7 +132,7 @@ pub fn train(args: &TrainArgs, registry: &Registry, stdout: &mut dyn Write, stde
 }
 
 /// Shows a training on standard error: a bar on a terminal, a line at intervals otherwise.
-struct Watch<'a> {
+struct TrainingProgress<'a> {
     stage: &'static str,
     stderr: &'a mut dyn Write,
     bar: Option<ProgressBar>,
@@ -141,7 +141,7 @@ struct Watch<'a> {
     pause: Duration,
 }
 
-impl<'a> Watch<'a> {
+impl<'a> TrainingProgress<'a> {
     fn new(stage: &'static str, stderr: &'a mut dyn Write) -> Self {
         Self { stage, stderr, bar: None, next: Duration::from_secs(2), pause: Duration::from_secs(4) }
     }
@@ -163,7 +163,7 @@ fn bar(elapsed: Duration) -> ProgressBar {
     }
 }
 
-impl TrainingObserver for Watch<'_> {
+impl TrainingObserver for TrainingProgress<'_> {
     fn warning(&mut self, message: &str) -> Result<()> {
         let mut write = || writeln!(self.stderr, "warning: {message}").map_err(unprinted);
         match &self.bar {
@@ -208,11 +208,11 @@ fn time(duration: Duration) -> String {
 }
 
 /// The report as a person reads it.
-struct Summary<'a>(&'a Report);
+struct Summary<'a>(&'a TrainingReport);
 
 impl std::fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Report { stage, step, steps, new_steps, seconds, waiting_share, scores, best, folder } = self.0;
+        let TrainingReport { stage, step, steps, new_steps, seconds, waiting_share, scores, best, folder } = self.0;
         if *new_steps == 0 && step < steps {
             writeln!(f, "{stage}: step {step} of {steps}, none taken now")?;
         } else if *new_steps == 0 {

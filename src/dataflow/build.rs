@@ -28,20 +28,20 @@ use crate::run::spool::ScanOutcome;
 use super::admit::admit;
 use super::budget::{Budget, Lease};
 use super::deduplicate::{KnownScans, deduplicate};
-use super::gather::{Report, gather};
+use super::gather::{BranchReport, gather};
 use super::ledger::Ledger;
 use super::offload::{Offload, offload};
-use super::pool::{Lane, Pool};
+use super::pool::{Pool, Priority};
 use super::quality::{QualityChange, count_groups};
 use super::split_three::{OneOf, split_three};
 use super::telemetry::{Step, Timing};
-use super::work::{DigestedScan, StageReport, Work};
+use super::work::{DigestedScan, StageReport, StageRunner};
 use super::{Abort, Epoch};
 
 /// What every worker of a process shares.
 #[derive(Clone)]
 pub(super) struct Shared {
-    pub work: Arc<Work>,
+    pub work: Arc<StageRunner>,
     pub ledger: Arc<Ledger>,
     pub known: Arc<KnownScans>,
     pub pool: Arc<Pool>,
@@ -64,10 +64,10 @@ pub(super) struct Handles {
     pub committed: Handle<Epoch>,
 }
 
-type Reports<'scope> = StreamVec<'scope, Epoch, Report<StageReport>>;
+type Reports<'scope> = StreamVec<'scope, Epoch, BranchReport<StageReport>>;
 
 /// An admitted scan, read. Its memory is released when the last stage drops it.
-struct Opened {
+struct OpenScan {
     scan: Arc<Scan>,
     _lease: Lease,
 }
@@ -75,17 +75,17 @@ struct Opened {
 /// An opened scan with its organs.
 struct Masked {
     scan: DigestedScan,
-    _opened: Arc<Opened>,
+    _opened: Arc<OpenScan>,
 }
 
 /// What is known of an entry before it is read.
-enum Peeked {
+enum EntryCheck {
     /// All of it was done before a restart.
     Saved(Box<ScanOutcome>),
     /// The bytes that it needs.
     Needs(Arc<ScanEntry>, u64),
     /// It cannot be read.
-    Failed(Report<StageReport>),
+    Failed(BranchReport<StageReport>),
 }
 
 /// Builds the operators of every node of the plan.
@@ -113,7 +113,7 @@ pub(super) fn build<'scope>(scope: Scope<'scope, Epoch>, shared: &Shared) -> Han
     let of_source: BTreeMap<String, usize> = plan.sources.iter().map(|node| node.name.clone()).zip(syntheses).collect();
     let gathered = gather(scope.concatenate(reports), move |entry| of_source.get(&entry.source).copied().unwrap_or(0));
     let work = Arc::clone(&shared.work);
-    let finished = fallible(gathered, "finish", Lane::Save, shared, move |epoch, (entry, reports)| {
+    let finished = fallible(gathered, "finish", Priority::Save, shared, move |epoch, (entry, reports)| {
         work.finish(epoch, &entry, reports)
     });
     saved.push(finished);
@@ -123,7 +123,7 @@ pub(super) fn build<'scope>(scope: Scope<'scope, Epoch>, shared: &Shared) -> Han
 
 /// What becomes of one source's entries.
 struct OpenedSource<'scope> {
-    opened: StreamVec<'scope, Epoch, Arc<Opened>>,
+    opened: StreamVec<'scope, Epoch, Arc<OpenScan>>,
     reports: Vec<Reports<'scope>>,
     saved: StreamVec<'scope, Epoch, ScanOutcome>,
 }
@@ -137,33 +137,36 @@ fn open_scans<'scope>(
 ) -> OpenedSource<'scope> {
     let name = &shared.work.plan.sources[source].name;
     let (work, limit) = (Arc::clone(&shared.work), shared.budget.limit_bytes());
-    let peeked = fallible(entries, &format!("peek {name}"), Lane::Peek, shared, move |epoch, entry: Arc<ScanEntry>| {
-        if let Some(outcome) = work.saved(epoch, &entry)? {
-            return Ok(Peeked::Saved(Box::new(outcome)));
-        }
-        Ok(match work.peek(epoch, source, &entry, limit) {
-            Ok(bytes) => Peeked::Needs(entry, bytes),
-            Err(fault) => {
-                Peeked::Failed(Report { entry, syntheses, report: Box::new(StageReport::failed(fault, None)) })
+    let peeked =
+        fallible(entries, &format!("peek {name}"), Priority::Peek, shared, move |epoch, entry: Arc<ScanEntry>| {
+            if let Some(outcome) = work.saved(epoch, &entry)? {
+                return Ok(EntryCheck::Saved(Box::new(outcome)));
             }
-        })
-    });
+            Ok(match work.peek(epoch, source, &entry, limit) {
+                Ok(bytes) => EntryCheck::Needs(entry, bytes),
+                Err(fault) => EntryCheck::Failed(BranchReport {
+                    entry,
+                    syntheses,
+                    report: Box::new(StageReport::failed(fault, None)),
+                }),
+            })
+        });
     let (saved, needs, failed) = split_three(peeked, |peeked| match peeked {
-        Peeked::Saved(outcome) => OneOf::First(*outcome),
-        Peeked::Needs(entry, bytes) => OneOf::Second((entry, bytes)),
-        Peeked::Failed(report) => OneOf::Third(report),
+        EntryCheck::Saved(outcome) => OneOf::First(*outcome),
+        EntryCheck::Needs(entry, bytes) => OneOf::Second((entry, bytes)),
+        EntryCheck::Failed(report) => OneOf::Third(report),
     });
     let (work, known) = (Arc::clone(&shared.work), Arc::clone(&shared.known));
-    let settings = Offload { name: format!("read {name}"), lane: Lane::Read, in_flight: shared.in_flight };
+    let settings = Offload { name: format!("read {name}"), lane: Priority::Read, in_flight: shared.in_flight };
     let read =
         offload(admit(needs, &shared.budget), settings, &shared.pool, &shared.abort, move |epoch, (entry, lease)| {
-            let report = |entry, report| Err(Report { entry, syntheses, report: Box::new(report) });
+            let report = |entry, report| Err(BranchReport { entry, syntheses, report: Box::new(report) });
             match work.read(epoch, source, &entry) {
                 Err(fault) => report(entry, StageReport::failed(fault, None)),
                 Ok(scan) => match known.before(scan.digest, epoch) {
                     Some(first) => report(entry, StageReport::duplicate(&scan, first)),
                     None if syntheses == 0 => report(entry, StageReport::read(&scan)),
-                    None => Ok(Arc::new(Opened { scan, _lease: lease })),
+                    None => Ok(Arc::new(OpenScan { scan, _lease: lease })),
                 },
             }
         });
@@ -173,7 +176,7 @@ fn open_scans<'scope>(
 
 /// Finds organs, and runs every synthesis that takes them.
 fn make_tumors<'scope>(
-    opened: StreamVec<'scope, Epoch, Arc<Opened>>,
+    opened: StreamVec<'scope, Epoch, Arc<OpenScan>>,
     mask: usize,
     shared: &Shared,
 ) -> Vec<Reports<'scope>> {
@@ -182,12 +185,12 @@ fn make_tumors<'scope>(
         (0..plan.syntheses.len()).filter(|&index| plan.syntheses[index].masks.contains(&mask)).collect();
     let (work, count) = (Arc::clone(&shared.work), syntheses.len());
     let name = format!("mask {}", plan.masks[mask].name);
-    let masked = fallible(opened, &name, Lane::Mask, shared, move |epoch, opened: Arc<Opened>| {
+    let masked = fallible(opened, &name, Priority::Mask, shared, move |epoch, opened: Arc<OpenScan>| {
         Ok(match work.mask(epoch, &work.plan.masks[mask], &opened.scan)? {
             Ok(scan) => Ok(Arc::new(Masked { scan, _opened: opened })),
             Err(fault) => {
                 let report = Box::new(StageReport::failed(fault, Some(&opened.scan)));
-                Err(Report { entry: Arc::new(opened.scan.entry.clone()), syntheses: count, report })
+                Err(BranchReport { entry: Arc::new(opened.scan.entry.clone()), syntheses: count, report })
             }
         })
     });
@@ -200,9 +203,9 @@ fn make_tumors<'scope>(
         let run = move |epoch, masked: Arc<Masked>| {
             let report = Box::new(work.synthesize(epoch, &work.plan.syntheses[synthesis], &masked.scan)?);
             let entry = Arc::new(masked.scan.masked.scan.entry.clone());
-            Ok(Report { entry, syntheses: 1, report })
+            Ok(BranchReport { entry, syntheses: 1, report })
         };
-        reports.push(fallible(masked.clone(), &name, Lane::Synthesize, shared, run));
+        reports.push(fallible(masked.clone(), &name, Priority::Synthesize, shared, run));
     }
     reports
 }
@@ -224,7 +227,7 @@ fn commit_epochs<'scope>(
     let complete = join_counts(epochs, changes);
     let (ledger, work) = (Arc::clone(&shared.ledger), Arc::clone(&shared.work));
     let one_by_one = Shared { in_flight: 1, ..shared.clone() };
-    let receipts = fallible(complete, "commit", Lane::Save, &one_by_one, move |epoch, (outcomes, changes)| {
+    let receipts = fallible(complete, "commit", Priority::Save, &one_by_one, move |epoch, (outcomes, changes)| {
         let outcomes: Arc<EpochOutcomes> = outcomes;
         let timing = Timing { epoch, step: Step::Commit, node: "commit", scan_id: None, sample_id: None };
         work.telemetry.time(timing, || ledger.commit(epoch, &outcomes.outcomes, &changes))?;
@@ -320,7 +323,7 @@ fn join_counts<'scope>(
 fn fallible<'scope, I, O, F>(
     items: StreamVec<'scope, Epoch, I>,
     name: &str,
-    lane: Lane,
+    lane: Priority,
     shared: &Shared,
     work: F,
 ) -> StreamVec<'scope, Epoch, O>

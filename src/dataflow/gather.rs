@@ -14,7 +14,7 @@ use crate::ingest::ScanEntry;
 use super::Epoch;
 
 /// What one branch of the graph reports of a scan.
-pub struct Report<R> {
+pub struct BranchReport<R> {
     /// The scan.
     pub entry: Arc<ScanEntry>,
     /// How many of the scan's syntheses it covers: a mask that failed covers all syntheses behind it.
@@ -27,7 +27,7 @@ pub struct Report<R> {
 ///
 /// `syntheses_of` returns how many syntheses the graph holds for a scan.
 pub fn gather<'scope, R: 'static>(
-    reports: StreamVec<'scope, Epoch, Report<R>>,
+    reports: StreamVec<'scope, Epoch, BranchReport<R>>,
     syntheses_of: impl Fn(&ScanEntry) -> usize + 'static,
 ) -> StreamVec<'scope, Epoch, (Arc<ScanEntry>, Vec<R>)> {
     reports.unary_frontier::<CapacityContainerBuilder<Vec<_>>, _, _, _>(Pipeline, "gather", move |capability, _info| {

@@ -5,7 +5,7 @@
 //! given tumors by jobs on the [`pool`], and are admitted by a [`Budget`] of bytes before they are read. Work on epoch N may
 //! begin when epoch N − 2 is durable, so that sealing one and working on the next overlap and nothing piles up.
 //!
-//! What is done to a scan are plain methods of [`Work`]; what is done to an epoch are [`deduplicate`] and [`Ledger::commit`]. A loop
+//! What is done to a scan are plain methods of [`StageRunner`]; what is done to an epoch are [`deduplicate`] and [`Ledger::commit`]. A loop
 //! over them makes the same rows and bytes as the dataflow does with any number of workers, and a test holds the two together:
 //!
 //! ```text
@@ -50,7 +50,7 @@ pub use quality::QualityChange;
 pub use report::{QualityCount, RunReport, StepSum};
 pub use run::{RunOptions, run};
 pub use schedule::{EpochWork, Schedule, Version};
-pub use work::{DigestedScan, StageReport, Work};
+pub use work::{DigestedScan, StageReport, StageRunner};
 
 /// The logical time of the dataflow: the number of a commit.
 pub type Epoch = u64;

@@ -12,7 +12,7 @@ use timely::dataflow::operators::Operator;
 
 use crate::error::Error;
 
-use super::pool::{Lane, Pool};
+use super::pool::{Pool, Priority};
 use super::{Abort, Epoch};
 
 /// How an [`offload`] operator runs its work.
@@ -20,7 +20,7 @@ pub struct Offload {
     /// Its name in timely's logs.
     pub name: String,
     /// The pool's lane.
-    pub lane: Lane,
+    pub lane: Priority,
     /// Items on the pool at once; the others wait in the operator.
     pub in_flight: usize,
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::attempt::{JudgedAttempt, Observer, Step as LoopStep};
+use crate::attempt::{AttemptOutcomes, Observer, Step as LoopStep};
 use crate::error::{Error, Fault};
 use crate::graph::{Plan, Port, SynthesisNode, TumorIdentity};
 use crate::id::{MaskDigest, SampleId};
@@ -150,7 +150,7 @@ impl Observer for Recorder<'_> {
         self.scan.telemetry.time(Timing { epoch: self.scan.epoch, step, node, scan_id, sample_id }, work)
     }
 
-    fn attempted(&mut self, attempt: JudgedAttempt) -> Result<(), Failure> {
+    fn attempted(&mut self, attempt: AttemptOutcomes) -> Result<(), Failure> {
         let scan = self.scan;
         let candidate = match &attempt.attempt {
             Attempt::Candidate(candidate) => Some(&**candidate),

@@ -15,7 +15,7 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// The stretches of the way, in the order in which they are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lane {
+pub enum Priority {
     /// Saving what is finished, and committing.
     Save,
     /// Synthesis, scores and filter.
@@ -28,7 +28,7 @@ pub enum Lane {
     Peek,
 }
 
-impl Lane {
+impl Priority {
     const COUNT: usize = 5;
 }
 
@@ -54,7 +54,7 @@ impl Pool {
     /// # Errors
     /// Where the system gives no thread.
     pub fn start(threads: usize, capacity: usize) -> Result<Arc<Self>> {
-        let (lanes, receivers): (Vec<_>, Vec<_>) = (0..Lane::COUNT).map(|_| bounded::<Job>(capacity)).unzip();
+        let (lanes, receivers): (Vec<_>, Vec<_>) = (0..Priority::COUNT).map(|_| bounded::<Job>(capacity)).unzip();
         let threads = (0..threads.max(1))
             .map(|index| {
                 let receivers = receivers.clone();
@@ -76,7 +76,7 @@ impl Pool {
     ///
     /// # Errors
     /// The job itself, to be tried again.
-    pub fn submit(&self, lane: Lane, job: impl FnOnce() + Send + 'static) -> Result<(), Box<dyn FnOnce() + Send>> {
+    pub fn submit(&self, lane: Priority, job: impl FnOnce() + Send + 'static) -> Result<(), Box<dyn FnOnce() + Send>> {
         self.lanes[lane as usize].try_send(Box::new(job)).map_err(|error| match error {
             TrySendError::Full(job) | TrySendError::Disconnected(job) => job,
         })
@@ -132,7 +132,7 @@ mod tests {
         for _ in 0..1000 {
             let count = Arc::clone(&count);
             assert!(
-                pool.submit(Lane::Read, move || {
+                pool.submit(Priority::Read, move || {
                     count.fetch_add(1, Ordering::Relaxed);
                 })
                 .is_ok()
@@ -147,14 +147,17 @@ mod tests {
         let order = Arc::new(Mutex::new(Vec::new()));
         let pool = Pool::start(1, 8).unwrap();
         let (hold, gate) = bounded::<()>(0);
-        assert!(pool.submit(Lane::Save, move || gate.recv().unwrap()).is_ok());
-        for lane in [Lane::Peek, Lane::Read, Lane::Mask, Lane::Synthesize, Lane::Save] {
+        assert!(pool.submit(Priority::Save, move || gate.recv().unwrap()).is_ok());
+        for lane in [Priority::Peek, Priority::Read, Priority::Mask, Priority::Synthesize, Priority::Save] {
             let order = Arc::clone(&order);
             assert!(pool.submit(lane, move || order.lock().unwrap().push(lane)).is_ok());
         }
         hold.send(()).unwrap();
         drop(pool);
-        assert_eq!(*order.lock().unwrap(), [Lane::Save, Lane::Synthesize, Lane::Mask, Lane::Read, Lane::Peek]);
+        assert_eq!(
+            *order.lock().unwrap(),
+            [Priority::Save, Priority::Synthesize, Priority::Mask, Priority::Read, Priority::Peek]
+        );
     }
 
     #[test]
@@ -163,15 +166,15 @@ mod tests {
         let (hold, gate) = bounded::<()>(0);
         let (started, running) = bounded::<()>(0);
         assert!(
-            pool.submit(Lane::Read, move || {
+            pool.submit(Priority::Read, move || {
                 started.send(()).unwrap();
                 gate.recv().unwrap();
             })
             .is_ok()
         );
         running.recv().unwrap();
-        assert!(pool.submit(Lane::Read, || {}).is_ok());
-        assert!(pool.submit(Lane::Read, || {}).is_err());
+        assert!(pool.submit(Priority::Read, || {}).is_ok());
+        assert!(pool.submit(Priority::Read, || {}).is_err());
         hold.send(()).unwrap();
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::inference::{Effort, Phase};
+use crate::inference::{InferenceCost, InferencePhase};
 use crate::record::QualityGroup;
 
 /// A run's summary. Counts are those of the whole run folder, earlier runs included.
@@ -73,10 +73,10 @@ pub struct NetworkUse {
     /// The node of the graph.
     pub node: String,
     /// What it looked at.
-    pub phase: Phase,
+    pub phase: InferencePhase,
     /// What that cost.
     #[serde(flatten)]
-    pub effort: Effort,
+    pub effort: InferenceCost,
 }
 
 /// The time that one step took.

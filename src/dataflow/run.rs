@@ -15,7 +15,7 @@ use super::pool::Pool;
 use super::report::{NetworkUse, RunReport, StepSum};
 use super::schedule::Schedule;
 use super::telemetry::{Step, Telemetry};
-use super::{Abort, Budget, Ledger, Progress, Work};
+use super::{Abort, Budget, Ledger, Progress, StageRunner};
 
 /// How a pipeline is run: nothing of this changes what comes out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progr
     let in_flight = 2 * options.threads;
     let shared = Shared {
         known: Arc::new(ledger.known_scans()?),
-        work: Arc::new(Work { plan, spool, telemetry, progress: Arc::clone(progress) }),
+        work: Arc::new(StageRunner { plan, spool, telemetry, progress: Arc::clone(progress) }),
         ledger: Arc::new(ledger),
         // No lane can be fuller than with everything that every operator may send.
         pool: Pool::start(options.threads, options.workers * nodes * in_flight)?,

@@ -18,7 +18,7 @@ use super::telemetry::{Step, Telemetry, Timing};
 use super::{Epoch, Progress};
 
 /// The stages of a pipeline and what they report to.
-pub struct Work {
+pub struct StageRunner {
     /// The pipeline.
     pub plan: Plan,
     /// Where results wait for their commit.
@@ -76,7 +76,7 @@ pub struct DigestedScan {
     pub mask_digest: MaskDigest,
 }
 
-impl Work {
+impl StageRunner {
     /// Bytes that a scan will need at most, from its header: its voxels while they are decoded and after, a label file at two bytes a
     /// voxel, the merged mask and its alignment at one each, and the compressed slabs that its samples share.
     ///

@@ -34,10 +34,10 @@ use crate::graph::Registry;
 use crate::run::RunFolder;
 use crate::sink::{DecathlonSink, NnunetSink, PatchesConfig, PatchesSink, WebDatasetSink};
 use crate::suggest::did_you_mean;
-use options::Job;
+use options::ExportJob;
 use scans::ScanReader;
 use select::{Selection, SelectionConfig, WithoutPatch, select, values_of};
-use target::{Request, Target};
+use target::{ExportRequest, Target};
 
 /// Values of a column that a hint lists, at most.
 const MOST_LISTED_VALUES: usize = 12;
@@ -54,12 +54,12 @@ pub fn export(run: &RunFolder, options: &ExportOptions, registry: &Registry) -> 
         return Err(nothing_selected(run, &options.selection, &without_patch)?);
     }
     let reader = || ScanReader::open(run, &samples, options.pipeline.as_deref(), registry);
-    let request = Request::new(run, options);
+    let request = ExportRequest::new(run, options);
     let target = |checked: Result<(), Vec<ConfigError>>| {
         checked.map_err(|errors| bad_settings(&errors))?;
         Target::open(&options.to, &request)
     };
-    let job = Job { run, samples: &samples, threads: options.threads };
+    let job = ExportJob { run, samples: &samples, threads: options.threads };
     let mut report = match &options.layout {
         ExportLayout::Nnunet(config) => {
             let reader = reader()?;

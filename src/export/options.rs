@@ -47,7 +47,7 @@ pub struct ExportOptions {
 }
 
 /// What every layout needs.
-pub(super) struct Job<'a> {
+pub(super) struct ExportJob<'a> {
     pub run: &'a RunFolder,
     /// Sorted by id.
     pub samples: &'a [Selected],

@@ -2,31 +2,31 @@
 
 use std::collections::BTreeMap;
 
-use super::options::Job;
+use super::options::ExportJob;
 use super::parallel;
 use super::report::{ExportReport, Refusal};
 use super::scans::ScanReader;
 use super::select::Selected;
-use super::target::{Done, Target};
+use super::target::{JournalEntry, Target};
 use crate::error::{Error, Result};
 use crate::id::ScanId;
 use crate::record::Split;
-use crate::sink::pairs::{Described, Pair, PairLayout};
+use crate::sink::pairs::{DatasetDescription, Pair, PairLayout};
 use crate::store::Fill;
 use crate::store::canonical::Take;
 
 /// What came of the samples of one scan.
 #[derive(Default)]
 struct ScanFiles {
-    written: Vec<Done>,
-    kept: Vec<Done>,
+    written: Vec<JournalEntry>,
+    kept: Vec<JournalEntry>,
     refused: Vec<Refusal>,
     was_read: bool,
 }
 
 /// Writes the files of all samples, scan by scan, and at last what describes them.
 pub(super) fn write(
-    job: &Job<'_>,
+    job: &ExportJob<'_>,
     target: &Target,
     layout: &dyn PairLayout,
     reader: &ScanReader,
@@ -53,7 +53,7 @@ pub(super) fn write(
             let image = target.write(&image, &mut |out| encoder.write_image(patch, out))?;
             let label = target.write(&label, &mut |out| encoder.write_label(patch, out))?;
             let key = sample.record.sample_id.to_string();
-            let done = Done { key, files: vec![image, label], members: Vec::new() };
+            let done = JournalEntry { key, files: vec![image, label], members: Vec::new() };
             target.record(&done)?;
             files.written.push(done);
             Ok(())
@@ -76,15 +76,15 @@ pub(super) fn write(
     let write = |name: &str, fill: Fill<'_>| target.write(&below_root(name), fill).map(drop);
     let each = |take: Take<'_, Pair>| pairs.iter().cloned().try_for_each(take);
     let training = pairs.len() - test;
-    layout.describe(&Described { write: &write, each: &each, organs: reader.organs(), training, test })?;
+    layout.describe(&DatasetDescription { write: &write, each: &each, organs: reader.organs(), training, test })?;
     target.finish(&done)?;
     Ok(report)
 }
 
 /// The samples that are done, by epoch and then by id; `samples` and `done` are sorted by id.
-fn pairs_of(samples: &[Selected], done: &[Done]) -> Result<Vec<Pair>> {
+fn pairs_of(samples: &[Selected], done: &[JournalEntry]) -> Result<Vec<Pair>> {
     let by_id = |key: &str| samples.binary_search_by(|sample| sample.record.sample_id.to_string().as_str().cmp(key));
-    let pair = |done: &Done| {
+    let pair = |done: &JournalEntry| {
         let (Ok(at), [image, label]) = (by_id(&done.key), &done.files[..]) else {
             return Err(Error::new(format!("the journal of the export has an unexpected line on `{}`", done.key)));
         };

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::select::WithoutPatch;
-use super::target::Done;
+use super::target::JournalEntry;
 use crate::id::{SampleId, ScanId};
 use crate::record::Split;
 
@@ -53,7 +53,7 @@ impl ExportReport {
     }
 
     /// Counts a file.
-    pub(super) fn add_files(&mut self, done: &Done, kept: bool) {
+    pub(super) fn add_files(&mut self, done: &JournalEntry, kept: bool) {
         *(if kept { &mut self.kept_files } else { &mut self.written_files }) += done.files.len();
         self.bytes += done.files.iter().map(|file| file.digest.bytes).sum::<u64>();
     }

@@ -5,12 +5,12 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::options::Job;
+use super::options::ExportJob;
 use super::parallel;
 use super::report::{ExportReport, Refusal};
 use super::scans::{ScanReader, patch_bytes, read_patch};
 use super::select::Selected;
-use super::target::{Done, Target};
+use super::target::{JournalEntry, Target};
 use crate::error::{Error, Result};
 use crate::id::{PatientKey, SampleId, ScanId};
 use crate::record::Split;
@@ -38,7 +38,7 @@ impl ShardSamples<'_> {
 /// What came of one shard.
 struct ShardFile {
     /// Nothing where all its samples were refused.
-    done: Option<Done>,
+    done: Option<JournalEntry>,
     was_kept: bool,
     scans_read: usize,
     refused: Vec<Refusal>,
@@ -48,7 +48,7 @@ type Archive<'a> = TarWriter<&'a mut dyn Write>;
 
 /// Exports shards of whole volumes.
 pub(super) fn write_volumes(
-    job: &Job<'_>,
+    job: &ExportJob<'_>,
     target: &Target,
     name: &str,
     config: &WebDatasetConfig,
@@ -93,7 +93,7 @@ pub(super) fn write_volumes(
 }
 
 /// Exports shards of patches; no scan is read.
-pub(super) fn write_patches(job: &Job<'_>, target: &Target, name: &str) -> Result<ExportReport> {
+pub(super) fn write_patches(job: &ExportJob<'_>, target: &Target, name: &str) -> Result<ExportReport> {
     write(job, target, name, BUCKETS, &|shard| {
         let done = write_shard(target, PATCHES, shard, &shard.samples, |archive, sample| {
             // Decoded first: a patch is exported whole or not at all.
@@ -107,7 +107,7 @@ pub(super) fn write_patches(job: &Job<'_>, target: &Target, name: &str) -> Resul
 
 /// Exports all shards, `make` those that are not there already, and at last their indexes.
 fn write(
-    job: &Job<'_>,
+    job: &ExportJob<'_>,
     target: &Target,
     name: &str,
     buckets: u32,
@@ -156,7 +156,7 @@ fn write_shard(
     shard: &ShardSamples<'_>,
     samples: &[&Selected],
     append: impl Fn(&mut Archive<'_>, &Selected) -> io::Result<()>,
-) -> Result<Option<Done>> {
+) -> Result<Option<JournalEntry>> {
     if samples.is_empty() {
         return Ok(None);
     }
@@ -166,12 +166,12 @@ fn write_shard(
     let fill = |out: &mut dyn Write| write_members(out, &keys, |archive, index| append(archive, samples[index]));
     let name = |digest: &crate::store::FileDigest| file_name(shard.epoch, table, &shard.label, &digest.sha256);
     let (file, members) = target.write_named(shard.split.name(), fill, name)?;
-    let done = Done { key: shard.key(), files: vec![file], members };
+    let done = JournalEntry { key: shard.key(), files: vec![file], members };
     target.record(&done)?;
     Ok(Some(done))
 }
 
-fn listed_shard(split: Split, done: &Done) -> Result<Shard> {
+fn listed_shard(split: Split, done: &JournalEntry) -> Result<Shard> {
     let [file] = &done.files[..] else {
         return Err(Error::new(format!("the journal of the export has an unexpected line on `{}`", done.key)));
     };

@@ -16,7 +16,7 @@ use super::options::ExportOptions;
 use crate::error::{Error, Result};
 use crate::run::RunFolder;
 use crate::sink::shards::Member;
-use crate::store::{self, FileDigest, FileLock, Fill, Hashing, UNFINISHED, canonical, write_named, write_whole};
+use crate::store::{self, FileDigest, FileLock, Fill, HashingWriter, UNFINISHED, canonical, write_named, write_whole};
 
 const JOURNAL: &str = ".freetumor-export.jsonl";
 const LOCK: &str = ".freetumor-export.lock";
@@ -24,7 +24,7 @@ const LOCK: &str = ".freetumor-export.lock";
 /// What is exported: exports of equal requests may share a folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Request {
+pub(super) struct ExportRequest {
     pipeline_digest: String,
     layout: serde_json::Value,
     conditions: Vec<String>,
@@ -33,7 +33,7 @@ pub(super) struct Request {
     at: Option<u64>,
 }
 
-impl Request {
+impl ExportRequest {
     pub(super) fn new(run: &RunFolder, options: &ExportOptions) -> Self {
         let selection = &options.selection;
         Self {
@@ -69,7 +69,7 @@ pub(super) struct DoneFile {
 /// A sample or shard whose files are there: a line of the journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Done {
+pub(super) struct JournalEntry {
     /// The sample's id, or the shard's epoch and label.
     pub(super) key: String,
     /// Its files.
@@ -82,9 +82,9 @@ pub(super) struct Done {
 /// The folder of an export, to be written.
 pub(super) struct Target {
     root: PathBuf,
-    request: Request,
+    request: ExportRequest,
     /// What was done before.
-    earlier: BTreeMap<String, Done>,
+    earlier: BTreeMap<String, JournalEntry>,
     journal: Mutex<File>,
     // Released with the process, however it ends.
     _lock: Option<FileLock>,
@@ -95,7 +95,7 @@ impl Target {
     ///
     /// # Errors
     /// Where the folder holds anything else, another process is exporting into it, or it cannot be written.
-    pub(super) fn open(root: &Path, request: &Request) -> Result<Self> {
+    pub(super) fn open(root: &Path, request: &ExportRequest) -> Result<Self> {
         let journal = root.join(JOURNAL);
         check_unused(root, &journal)?;
         std::fs::create_dir_all(root).map_err(|e| Error::io("cannot make", root, e))?;
@@ -111,7 +111,7 @@ impl Target {
     ///
     /// # Errors
     /// Where a file cannot be read.
-    pub(super) fn kept(&self, key: &str) -> Result<Option<&Done>> {
+    pub(super) fn kept(&self, key: &str) -> Result<Option<&JournalEntry>> {
         let Some(done) = self.earlier.get(key) else { return Ok(None) };
         for file in &done.files {
             if digest_of(&self.root.join(&file.path))?.as_ref() != Some(&file.digest) {
@@ -129,7 +129,7 @@ impl Target {
         let place = self.place(path)?;
         let mut digest = None;
         let written = write_whole(&place, |out| {
-            let mut hashing = Hashing::new(out);
+            let mut hashing = HashingWriter::new(out);
             fill(&mut hashing)?;
             digest = Some(hashing.finish().1);
             Ok(())
@@ -153,7 +153,7 @@ impl Target {
         let place = self.place(&path(&FileDigest::of(b"")))?;
         let parent = place.parent().unwrap_or(&self.root);
         let fill = |out: &mut dyn Write| {
-            let mut hashing = Hashing::new(out);
+            let mut hashing = HashingWriter::new(out);
             let known = fill(&mut hashing)?;
             Ok((hashing.finish().1, known))
         };
@@ -166,7 +166,7 @@ impl Target {
     ///
     /// # Errors
     /// Where the journal cannot be written.
-    pub(super) fn record(&self, done: &Done) -> Result<()> {
+    pub(super) fn record(&self, done: &JournalEntry) -> Result<()> {
         let line = canonical::line(done)?;
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
         journal.write_all(&line).map_err(|e| unwritable(&self.root.join(JOURNAL), e))
@@ -190,7 +190,7 @@ impl Target {
     ///
     /// # Errors
     /// Where files cannot be removed or the journal cannot be written.
-    pub(super) fn finish(&self, done: &[Done]) -> Result<()> {
+    pub(super) fn finish(&self, done: &[JournalEntry]) -> Result<()> {
         let wanted: HashSet<&str> = done.iter().flat_map(|done| &done.files).map(|file| file.path.as_str()).collect();
         for file in self.earlier.values().flat_map(|done| &done.files) {
             let place = self.root.join(&file.path);
@@ -248,10 +248,10 @@ fn lock(root: &Path) -> Result<Option<FileLock>> {
     })
 }
 
-fn read_journal(root: &Path, journal: &Path, request: &Request) -> Result<BTreeMap<String, Done>> {
+fn read_journal(root: &Path, journal: &Path, request: &ExportRequest) -> Result<BTreeMap<String, JournalEntry>> {
     let text = std::fs::read(journal).map_err(|e| Error::io("cannot read", journal, e))?;
     let mut lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-    let own: Request = canonical::parse(lines.next().unwrap_or_default(), &journal.display().to_string())?;
+    let own: ExportRequest = canonical::parse(lines.next().unwrap_or_default(), &journal.display().to_string())?;
     let differences = own.differences(request);
     if !differences.is_empty() {
         let message = format!("{} holds another export: {}", root.display(), differences.join("; "));
@@ -260,8 +260,8 @@ fn read_journal(root: &Path, journal: &Path, request: &Request) -> Result<BTreeM
         );
     }
     // The last line may have been cut off with the process that wrote it; a file that no line names is written again.
-    let done = lines.filter_map(|line| serde_json::from_slice::<Done>(line).ok());
-    let is_below = |done: &Done| done.files.iter().all(|file| is_plain(&file.path));
+    let done = lines.filter_map(|line| serde_json::from_slice::<JournalEntry>(line).ok());
+    let is_below = |done: &JournalEntry| done.files.iter().all(|file| is_plain(&file.path));
     Ok(done.filter(is_below).map(|done| (done.key.clone(), done)).collect())
 }
 
@@ -270,7 +270,11 @@ fn is_plain(path: &str) -> bool {
     Path::new(path).components().all(|part| matches!(part, std::path::Component::Normal(_)))
 }
 
-fn write_journal<'a>(place: &Path, request: &Request, done: impl IntoIterator<Item = &'a Done>) -> Result<()> {
+fn write_journal<'a>(
+    place: &Path,
+    request: &ExportRequest,
+    done: impl IntoIterator<Item = &'a JournalEntry>,
+) -> Result<()> {
     let mut text = canonical::line(request)?;
     for done in done {
         text.extend(canonical::line(done)?);
@@ -280,7 +284,7 @@ fn write_journal<'a>(place: &Path, request: &Request, done: impl IntoIterator<It
 
 fn digest_of(path: &Path) -> Result<Option<FileDigest>> {
     let read = || -> std::io::Result<Option<FileDigest>> {
-        let mut hashing = Hashing::new(std::io::sink());
+        let mut hashing = HashingWriter::new(std::io::sink());
         std::io::copy(&mut File::open(path)?, &mut hashing)?;
         Ok(Some(hashing.finish().1))
     };

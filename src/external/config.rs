@@ -63,8 +63,8 @@ macro_rules! command_config {
         }
 
         impl $name {
-            pub(super) fn shared(&self) -> $crate::external::config::Shared<'_> {
-                $crate::external::config::Shared {
+            pub(super) fn shared(&self) -> $crate::external::config::CommonSettings<'_> {
+                $crate::external::config::CommonSettings {
                     argv: &self.argv,
                     exchange: self.exchange,
                     time_limit_s: self.time_limit_s,
@@ -94,7 +94,7 @@ pub(super) fn default_parallel() -> usize {
 }
 
 /// The settings that every command has.
-pub(super) struct Shared<'a> {
+pub(super) struct CommonSettings<'a> {
     pub argv: &'a [String],
     pub exchange: Exchange,
     pub time_limit_s: f64,
@@ -116,21 +116,21 @@ pub(super) struct Placeholders {
 }
 
 /// Settings that were checked.
-pub(super) struct Checked {
+pub(super) struct CheckedCommand {
     pub program: PathBuf,
     pub arguments: Vec<Template>,
     pub limits: Limits,
     pub scratch: PathBuf,
 }
 
-impl Shared<'_> {
+impl CommonSettings<'_> {
     /// Checks the settings; `graph` is the folder of the graph file.
     pub fn check(
         &self,
         graph: &Path,
         placeholders: &Placeholders,
         complaints: &mut Vec<ConfigError>,
-    ) -> Option<Checked> {
+    ) -> Option<CheckedCommand> {
         let before = complaints.len();
         if !(self.time_limit_s > 0.0 && self.time_limit_s <= MOST_SECONDS) {
             let message =
@@ -166,7 +166,7 @@ impl Shared<'_> {
             scratch_bytes: bytes(self.scratch_limit_mib).unwrap_or_default(),
         };
         let program = program.filter(|_| complaints.len() == before)?;
-        Some(Checked { program, arguments, limits, scratch })
+        Some(CheckedCommand { program, arguments, limits, scratch })
     }
 
     fn arguments(&self, graph: &Path, placeholders: &Placeholders, complaints: &mut Vec<ConfigError>) -> Vec<Template> {
@@ -265,9 +265,9 @@ mod tests {
         answers: &["output", "outputs", "folder"],
     };
 
-    fn said(argv: &[&str], change: impl FnOnce(&mut Shared<'_>)) -> Vec<(String, String)> {
+    fn said(argv: &[&str], change: impl FnOnce(&mut CommonSettings<'_>)) -> Vec<(String, String)> {
         let argv: Vec<String> = argv.iter().map(ToString::to_string).collect();
-        let mut shared = Shared {
+        let mut shared = CommonSettings {
             argv: &argv,
             exchange: Exchange::Files,
             time_limit_s: 1.0,

@@ -117,19 +117,19 @@ impl Program {
     }
 
     /// The labels that the program gave.
-    pub fn labels(&self, answer: Answer<'_>, given: &Grid) -> Result<Labels, Fault> {
+    pub fn labels(&self, answer: OutputFile<'_>, given: &Grid) -> Result<Labels, Fault> {
         let read = match answer {
-            Answer::File(path) => nifti::read_labels_within(path, &reading(given)),
-            Answer::Bytes(bytes) => nifti::read_labels_from(bytes, bytes.len() as u64, &reading(given)),
+            OutputFile::File(path) => nifti::read_labels_within(path, &reading(given)),
+            OutputFile::Bytes(bytes) => nifti::read_labels_from(bytes, bytes.len() as u64, &reading(given)),
         };
         read.map_err(|fault| self.in_answer("labels", fault))
     }
 
     /// HU that the program gave, on the grid that it was given.
-    pub fn image(&self, answer: Answer<'_>, given: &Grid) -> Result<Array3<f32>, Fault> {
+    pub fn image(&self, answer: OutputFile<'_>, given: &Grid) -> Result<Array3<f32>, Fault> {
         let read = match answer {
-            Answer::File(path) => nifti::read_volume_within(path, &reading(given)),
-            Answer::Bytes(bytes) => nifti::read_volume_from(bytes, bytes.len() as u64, &reading(given)),
+            OutputFile::File(path) => nifti::read_volume_within(path, &reading(given)),
+            OutputFile::Bytes(bytes) => nifti::read_volume_from(bytes, bytes.len() as u64, &reading(given)),
         };
         let Volume { grid, voxels } = read.map_err(|fault| self.in_answer("an image", fault))?;
         self.same_grid(&grid, given)?;
@@ -152,7 +152,7 @@ impl Program {
 
 /// Where an answer is.
 #[derive(Clone, Copy)]
-pub(super) enum Answer<'a> {
+pub(super) enum OutputFile<'a> {
     File(&'a Path),
     /// What came over the pipe.
     Bytes(&'a [u8]),

@@ -3,32 +3,32 @@
 use std::sync::{Condvar, Mutex, PoisonError};
 
 /// Lets a number of holders in; the others wait in line.
-pub(super) struct Gate {
+pub(super) struct Semaphore {
     free: Mutex<usize>,
     left: Condvar,
 }
 
-impl Gate {
+impl Semaphore {
     /// A gate for so many at once, at least one.
     pub fn new(places: usize) -> Self {
         Self { free: Mutex::new(places.max(1)), left: Condvar::new() }
     }
 
     /// Waits for a place, and holds it.
-    pub fn enter(&self) -> Place<'_> {
+    pub fn enter(&self) -> Permit<'_> {
         let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         let mut free = self.left.wait_while(free, |free| *free == 0).unwrap_or_else(PoisonError::into_inner);
         *free -= 1;
-        Place { gate: self }
+        Permit { gate: self }
     }
 }
 
 /// A place behind the gate, given back when it is dropped.
-pub(super) struct Place<'a> {
-    gate: &'a Gate,
+pub(super) struct Permit<'a> {
+    gate: &'a Semaphore,
 }
 
-impl Drop for Place<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
         *self.gate.free.lock().unwrap_or_else(PoisonError::into_inner) += 1;
         self.gate.left.notify_one();
@@ -44,7 +44,8 @@ mod tests {
 
     #[test]
     fn no_more_than_its_places_are_inside_and_all_get_in() {
-        let (gate, inside, most, all) = (Gate::new(2), AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        let (gate, inside, most, all) =
+            (Semaphore::new(2), AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             for _ in 0..8 {
                 scope.spawn(|| {

@@ -44,13 +44,13 @@ pub(super) fn command(program: &Path, _folder: &Path, _memory_bytes: Option<u64>
 }
 
 /// A program that was started, with its group. Dropped, it is ended.
-pub(super) struct Group {
+pub(super) struct ProcessGroup {
     child: Child,
     folder: PathBuf,
     over: bool,
 }
 
-impl Group {
+impl ProcessGroup {
     /// Takes charge of a child that leads a group of its own.
     pub fn new(child: Child, folder: &Path) -> Self {
         Self { child, folder: folder.to_owned(), over: false }
@@ -110,7 +110,7 @@ impl Group {
     }
 }
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         if !self.over {
             let _ = self.end();

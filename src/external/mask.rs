@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Exchange;
 use super::config::{Placeholders, command_config};
-use super::exchange::{Answer, Outputs, Values, answer_bytes};
+use super::exchange::{OutputFile, Outputs, Values, answer_bytes};
 use super::program::Program;
 use crate::error::{ConfigError, Fault, Stage};
 use crate::ingest::Scan;
@@ -214,7 +214,7 @@ impl Mask for CommandMask {
         let piped = input.is_some();
         let output = call.output("output", &self.output);
         let bytes = call.run(input, answer_bytes(grid))?;
-        let answer = if piped { Answer::Bytes(&bytes) } else { Answer::File(&output) };
+        let answer = if piped { OutputFile::Bytes(&bytes) } else { OutputFile::File(&output) };
         match &self.reader {
             Reader::Labels(mask) => mask.merge(&self.program.labels(answer, grid)?, grid),
             Reader::Folder(mask) => {

@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::group::{Group, MARK, command};
+use super::group::{MARK, ProcessGroup, command};
 
 /// What of standard error is kept.
 const STDERR_BYTES: usize = 8 * 1024;
@@ -32,7 +32,7 @@ pub(super) struct Limits {
 }
 
 /// One run of a program.
-pub(super) struct Run<'a> {
+pub(super) struct ProcessRun<'a> {
     pub program: &'a Path,
     pub arguments: Vec<OsString>,
     /// Where it runs, and where its temporary files go.
@@ -64,18 +64,18 @@ pub(super) enum Failure {
 }
 
 /// What is left of a run: standard output or why there is none, and the end of standard error.
-pub(super) struct Ended {
+pub(super) struct ProcessExit {
     pub output: Result<Vec<u8>, Failure>,
     pub stderr: Vec<u8>,
 }
 
-impl Run<'_> {
+impl ProcessRun<'_> {
     /// Runs the program to its end.
-    pub fn go(self) -> Ended {
+    pub fn go(self) -> ProcessExit {
         let last = Arc::new(Mutex::new(Vec::new()));
         let output = self.watched(&last);
         let stderr = std::mem::take(&mut *last.lock().unwrap_or_else(PoisonError::into_inner));
-        Ended { output, stderr }
+        ProcessExit { output, stderr }
     }
 
     fn watched(self, last: &Arc<Mutex<Vec<u8>>>) -> Result<Vec<u8>, Failure> {
@@ -89,7 +89,7 @@ impl Run<'_> {
         let begun = Instant::now();
         let mut child = command.spawn().map_err(Failure::System)?;
         let streams = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let mut group = Group::new(child, self.folder);
+        let mut group = ProcessGroup::new(child, self.folder);
         let flooded = Arc::new(AtomicBool::new(false));
         let output = match (streams.1, self.output_bytes) {
             (Some(stdout), Some(most)) => Some(collect(stdout, most, &flooded)?),
@@ -123,7 +123,13 @@ impl Run<'_> {
 
 impl Limits {
     /// Waits until the program ends or passes a limit.
-    fn watch(&self, begun: Instant, group: &mut Group, folder: &Path, flooded: &AtomicBool) -> Result<(), Failure> {
+    fn watch(
+        &self,
+        begun: Instant,
+        group: &mut ProcessGroup,
+        folder: &Path,
+        flooded: &AtomicBool,
+    ) -> Result<(), Failure> {
         let mut pause = Duration::from_millis(1);
         let mut looked = begun;
         loop {
@@ -208,13 +214,13 @@ fn keep_last(mut stderr: impl Read + Send + 'static, last: &Arc<Mutex<Vec<u8>>>)
 mod tests {
     use super::*;
 
-    fn run(script: &str, change: impl FnOnce(&mut Run<'_>)) -> Ended {
+    fn run(script: &str, change: impl FnOnce(&mut ProcessRun<'_>)) -> ProcessExit {
         let folder = tempfile::tempdir().unwrap();
         let limits = Limits { time: Duration::from_secs(30), memory_bytes: None, scratch_bytes: 1 << 30 };
         let arguments = ["-c", script].map(OsString::from).to_vec();
         let program = Path::new("/bin/sh");
         let mut run =
-            Run { program, arguments, folder: folder.path(), input: None, output_bytes: Some(1 << 20), limits };
+            ProcessRun { program, arguments, folder: folder.path(), input: None, output_bytes: Some(1 << 20), limits };
         change(&mut run);
         run.go()
     }
@@ -225,7 +231,7 @@ mod tests {
         stat.is_ok_and(|stat| !stat.rsplit_once(')').unwrap().1.trim_start().starts_with('Z'))
     }
 
-    fn told(ended: &Ended) -> String {
+    fn told(ended: &ProcessExit) -> String {
         String::from_utf8_lossy(&ended.stderr).trim().to_owned()
     }
 
@@ -261,7 +267,7 @@ mod tests {
 
     #[test]
     fn what_passes_a_limit_is_stopped_with_all_that_it_started() {
-        let seconds = |seconds: f64| move |run: &mut Run<'_>| run.limits.time = Duration::from_secs_f64(seconds);
+        let seconds = |seconds: f64| move |run: &mut ProcessRun<'_>| run.limits.time = Duration::from_secs_f64(seconds);
         let begun = Instant::now();
         let ended = run("sleep 60 & echo $! >&2; sleep 60", seconds(0.3));
         assert!(matches!(ended.output, Err(Failure::Time)));

@@ -7,9 +7,9 @@ use std::process::ExitStatus;
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
-use super::config::{Checked, Exchange, Placeholders, Shared};
-use super::gate::Gate;
-use super::process::{Ended, Failure, Limits, Run};
+use super::config::{CheckedCommand, CommonSettings, Exchange, Placeholders};
+use super::gate::Semaphore;
+use super::process::{Failure, Limits, ProcessExit, ProcessRun};
 use super::template::Template;
 use super::words::last_words;
 use crate::error::{ConfigError, Fault, FaultKind, Stage};
@@ -27,7 +27,7 @@ pub(super) struct Program {
     limits: Limits,
     scratch: PathBuf,
     graph: PathBuf,
-    gate: Gate,
+    gate: Semaphore,
     digest: String,
 }
 
@@ -35,18 +35,18 @@ impl Program {
     /// Checks the settings; `graph` is the folder of the graph file.
     pub fn new(
         stage: Stage,
-        shared: &Shared<'_>,
+        shared: &CommonSettings<'_>,
         graph: &Path,
         placeholders: &Placeholders,
         complaints: &mut Vec<ConfigError>,
     ) -> Option<Self> {
         let graph = std::path::absolute(graph).unwrap_or_else(|_| graph.to_owned());
-        let Checked { program, arguments, limits, scratch } = shared.check(&graph, placeholders, complaints)?;
+        let CheckedCommand { program, arguments, limits, scratch } = shared.check(&graph, placeholders, complaints)?;
         let words = shared.argv.iter().map(String::as_str).chain(shared.version);
         let hash = words
             .fold(Sha256::new(), |hash, word| hash.chain_update((word.len() as u64).to_le_bytes()).chain_update(word));
         let digest = hex::encode(&hash.finalize()[..8]);
-        let gate = Gate::new(shared.parallel);
+        let gate = Semaphore::new(shared.parallel);
         Some(Self { stage, exchange: shared.exchange, path: program, arguments, limits, scratch, graph, gate, digest })
     }
 
@@ -75,7 +75,7 @@ impl Program {
     }
 
     /// Waits until another call may be made, and makes a folder for it.
-    pub fn call(&self) -> Result<Call<'_>, Fault> {
+    pub fn call(&self) -> Result<ProgramCall<'_>, Fault> {
         let place = self.gate.enter();
         let failed = |error: std::io::Error| {
             self.fault(FaultKind::Io, format!("the system gives no scratch folder: {}", error.kind()))
@@ -88,19 +88,19 @@ impl Program {
         for part in [INPUTS, OUTPUTS] {
             std::fs::create_dir(folder.path().join(part)).map_err(failed)?;
         }
-        Ok(Call { program: self, folder, values: Vec::new(), _place: place })
+        Ok(ProgramCall { program: self, folder, values: Vec::new(), _place: place })
     }
 }
 
 /// One call of a program; its folder is gone when it is dropped.
-pub(super) struct Call<'a> {
+pub(super) struct ProgramCall<'a> {
     program: &'a Program,
     folder: TempDir,
     values: Vec<(&'static str, OsString)>,
-    _place: super::gate::Place<'a>,
+    _place: super::gate::Permit<'a>,
 }
 
-impl Call<'_> {
+impl ProgramCall<'_> {
     /// The path of a file that the program is given, under the placeholder `name`.
     pub fn input(&mut self, name: &'static str, file: &str) -> PathBuf {
         self.path(name, INPUTS, file)
@@ -143,7 +143,7 @@ impl Call<'_> {
         ];
         let values: Vec<(&str, &OsStr)> =
             self.values.iter().chain(&fixed).map(|(name, value)| (*name, value.as_os_str())).collect();
-        let run = Run {
+        let run = ProcessRun {
             program: &program.path,
             arguments: program.arguments.iter().map(|argument| argument.fill(&values)).collect(),
             folder,
@@ -151,7 +151,7 @@ impl Call<'_> {
             output_bytes: (program.exchange == Exchange::Pipe).then_some(output_bytes),
             limits: program.limits,
         };
-        let Ended { output, stderr } = run.go();
+        let ProcessExit { output, stderr } = run.go();
         output.map_err(|failure| self.failed(&failure, output_bytes, &stderr))
     }
 

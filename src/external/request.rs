@@ -7,7 +7,7 @@ use crate::synth::Candidate;
 use crate::volume::{Array3, Grid, Region};
 
 /// A candidate with the scan around it.
-pub(super) struct Surroundings {
+pub(super) struct CandidateContext {
     /// Where on the scan.
     pub region: Region,
     /// Where in the patient.
@@ -20,7 +20,7 @@ pub(super) struct Surroundings {
     pub tumor: Array3<u8>,
 }
 
-impl Surroundings {
+impl CandidateContext {
     /// The candidate's box with a margin, as far as the scan reaches.
     pub fn new(masked: &MaskedScan, candidate: &Candidate, margin_mm: f64) -> Self {
         let volume = &masked.scan.volume;

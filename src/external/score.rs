@@ -7,7 +7,7 @@ use super::Exchange;
 use super::config::{Placeholders, command_config};
 use super::exchange::Values;
 use super::program::Program;
-use super::request::{Surroundings, floats, offset};
+use super::request::{CandidateContext, floats, offset};
 use super::words::first_words;
 use crate::error::{ConfigError, Fault, FaultKind, Stage};
 use crate::mask::{MaskedScan, Organ};
@@ -166,7 +166,7 @@ struct Judging<'scan> {
 impl Scorer for Judging<'_> {
     fn score(&self, candidate: &Candidate, scores: &mut Scores) -> Result<(), Fault> {
         let program = &self.stage.program;
-        let around = Surroundings::new(self.scan, candidate, self.stage.margin_mm);
+        let around = CandidateContext::new(self.scan, candidate, self.stage.margin_mm);
         let at = offset(candidate.region, around.region);
         let (mut after, mut labels) = (around.before.clone(), around.labels.clone());
         after.paste(at, &candidate.after);

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::Exchange;
 use super::config::{Placeholders, command_config};
-use super::exchange::{Answer, Values, answer_bytes};
+use super::exchange::{OutputFile, Values, answer_bytes};
 use super::program::Program;
-use super::request::{Surroundings, floats};
+use super::request::{CandidateContext, floats};
 use super::score::check_margin;
 use crate::error::{ConfigError, Fault, FaultKind, Stage};
 use crate::mask::{MaskedScan, Organ};
@@ -164,7 +164,7 @@ impl CommandSynthesis {
         &self,
         masked: &MaskedScan,
         organ: &Organ,
-        around: &Surroundings,
+        around: &CandidateContext,
         given: &Array3<f32>,
     ) -> Result<Array3<f32>, Fault> {
         let mut after = around.before.clone();
@@ -247,7 +247,7 @@ impl Filling<'_> {
     /// The rules' candidate as the program fills it.
     fn filled(&self, key: Key, mut candidate: Box<Candidate>) -> Result<Attempt, Fault> {
         let (stage, program) = (self.stage, &self.stage.program);
-        let around = Surroundings::new(self.scan, &candidate, stage.margin_mm);
+        let around = CandidateContext::new(self.scan, &candidate, stage.margin_mm);
         // 32 bits: what every generator of numbers takes as a seed.
         let seed = key.draws("command").bits() >> 32;
         let mut request = around.request(self.organ, &candidate);
@@ -261,7 +261,7 @@ impl Filling<'_> {
                 let images = [&around.before, &floats(&around.labels), &floats(&around.tumor)];
                 let input = program.series_bytes(&around.grid, &images)?;
                 let bytes = call.run(Some(input), answer_bytes(&around.grid))?;
-                (program.image(Answer::Bytes(&bytes), &around.grid)?, None)
+                (program.image(OutputFile::Bytes(&bytes), &around.grid)?, None)
             }
             Exchange::Files => {
                 let images = [
@@ -275,11 +275,11 @@ impl Filling<'_> {
                 let output = call.output("output", "image.nii.gz");
                 let tumor_output = call.output("tumor_output", "tumor.nii.gz");
                 call.run(None, 0)?;
-                let given = program.image(Answer::File(&output), &around.grid)?;
+                let given = program.image(OutputFile::File(&output), &around.grid)?;
                 let shape = match stage.tumor {
                     TumorShape::Rules => None,
                     TumorShape::Program => {
-                        let labels = program.labels(Answer::File(&tumor_output), &around.grid)?;
+                        let labels = program.labels(OutputFile::File(&tumor_output), &around.grid)?;
                         program.same_grid(&labels.grid, &around.grid)?;
                         Some(labels.ids.map(|&id| u8::from(id != 0)))
                     }
@@ -314,7 +314,7 @@ impl Filling<'_> {
     }
 
     /// Measures a tumor of the program's own; `None` where nothing of it lies in the healthy organ.
-    fn geometry(&self, around: &Surroundings, shape: &Array3<u8>, tumor: &Array3<u8>) -> Option<Geometry> {
+    fn geometry(&self, around: &CandidateContext, shape: &Array3<u8>, tumor: &Array3<u8>) -> Option<Geometry> {
         let grid = &self.scan.scan.volume.grid;
         let measures = measure(tumor, grid.spacing_mm())?;
         let site = nearest_to_middle(tumor, grid.spacing_mm())?;

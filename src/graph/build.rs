@@ -11,7 +11,7 @@ use super::edge::Role;
 use super::file::Problems;
 use super::known_nodes::KnownNodes;
 use super::plan::{BranchNode, Feed, MaskNode, SinkNode, SourceNode, SynthesisNode};
-use super::registry::{Part, Place, Registry};
+use super::registry::{BuildContext, BuiltNode, Registry};
 use super::settings;
 use super::spec::NodeSpec;
 use super::wiring::Wiring;
@@ -73,7 +73,12 @@ impl Build<'_, '_> {
     }
 
     /// Reads and builds one node.
-    fn one(&self, at: usize, known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) -> Option<(Json, Option<Part>)> {
+    fn one(
+        &self,
+        at: usize,
+        known: &KnownNodes<'_, '_>,
+        problems: &mut Problems<'_>,
+    ) -> Option<(Json, Option<BuiltNode>)> {
         let spec = &self.specs[at];
         let name = spec.kind.as_ref()?.get_ref();
         let kind = match self.wiring.roles[at] {
@@ -89,7 +94,7 @@ impl Build<'_, '_> {
         let settings = reading.value?;
         let json = settings.json.clone();
         let (organs, complete) = known.organs_before(at);
-        let place = Place { name: spec.name.clone(), folder: self.folder.to_owned(), seed: self.seed, organs };
+        let place = BuildContext { name: spec.name.clone(), folder: self.folder.to_owned(), seed: self.seed, organs };
         match settings.build(&place) {
             Ok(part) => Some((with_digest(json, &part), reading.invalid.is_empty().then_some(part))),
             Err(mut complaints) => {
@@ -106,22 +111,24 @@ impl Build<'_, '_> {
 }
 
 /// The digests of a synthesis or score stage with these settings.
-fn digests_of(spec: &NodeSpec<'_>, json: &Json, part: &Part) -> Option<StageDigests> {
+fn digests_of(spec: &NodeSpec<'_>, json: &Json, part: &BuiltNode) -> Option<StageDigests> {
     let kind = spec.kind.as_ref()?.get_ref();
     match part {
-        Part::Synthesis(synthesis) => Some(stage_digests(kind, &synthesis.model, json, synthesis.synthesize.viewer())),
-        Part::Score(scoring) => Some(stage_digests(kind, &scoring.stage.version(), json, scoring.stage.viewer())),
-        Part::Source(_) | Part::Mask(_) | Part::Filter(_) | Part::Sink(_) => None,
+        BuiltNode::Synthesis(synthesis) => {
+            Some(stage_digests(kind, &synthesis.model, json, synthesis.synthesize.viewer()))
+        }
+        BuiltNode::Score(scoring) => Some(stage_digests(kind, &scoring.stage.version(), json, scoring.stage.viewer())),
+        BuiltNode::Source(_) | BuiltNode::Mask(_) | BuiltNode::Filter(_) | BuiltNode::Sink(_) => None,
     }
 }
 
 /// Settings with the digest of the weights that they name: other weights under the same name are another pipeline.
-fn with_digest(mut json: Json, part: &Part) -> Json {
+fn with_digest(mut json: Json, part: &BuiltNode) -> Json {
     let viewer = match part {
-        Part::Mask(mask) => mask.viewer(),
-        Part::Synthesis(synthesis) => synthesis.synthesize.viewer(),
-        Part::Score(scoring) => scoring.stage.viewer(),
-        Part::Source(_) | Part::Filter(_) | Part::Sink(_) => None,
+        BuiltNode::Mask(mask) => mask.viewer(),
+        BuiltNode::Synthesis(synthesis) => synthesis.synthesize.viewer(),
+        BuiltNode::Score(scoring) => scoring.stage.viewer(),
+        BuiltNode::Source(_) | BuiltNode::Filter(_) | BuiltNode::Sink(_) => None,
     };
     if let (Some(viewer), Json::Object(settings)) = (viewer, &mut json) {
         settings.insert("weights_sha256".into(), viewer.digest().into());
@@ -142,13 +149,13 @@ fn assemble(known: &KnownNodes<'_, '_>, built: &mut Built) {
         (0..of.len()).filter(|&index| wanted.contains(&of[index])).collect()
     };
     for &at in &sources {
-        if let Some(Part::Source(source)) = &known.parts[at] {
+        if let Some(BuiltNode::Source(source)) = &known.parts[at] {
             let (name, kind) = names(at);
             built.sources.push(SourceNode { name, kind, source: source.clone() });
         }
     }
     for &at in &masks {
-        if let Some(Part::Mask(mask)) = &known.parts[at] {
+        if let Some(BuiltNode::Mask(mask)) = &known.parts[at] {
             let (name, kind) = names(at);
             built.masks.push(MaskNode {
                 name,
@@ -159,7 +166,7 @@ fn assemble(known: &KnownNodes<'_, '_>, built: &mut Built) {
         }
     }
     for &at in &sinks {
-        if let Some(Part::Sink(output)) = &known.parts[at] {
+        if let Some(BuiltNode::Sink(output)) = &known.parts[at] {
             let (name, kind) = names(at);
             built.sinks.push(SinkNode { name, kind, output: output.clone(), organs: known.organs_before(at).0 });
         }
@@ -167,7 +174,7 @@ fn assemble(known: &KnownNodes<'_, '_>, built: &mut Built) {
     for synthesis in known.of(Role::Synthesis) {
         let filters: Vec<usize> =
             known.of(Role::Filter).filter(|&filter| known.before[filter].contains(&synthesis)).collect();
-        if let (false, Some(Part::Synthesis(part)), Some(&digests)) =
+        if let (false, Some(BuiltNode::Synthesis(part)), Some(&digests)) =
             (filters.is_empty(), &known.parts[synthesis], known.digests.get(&synthesis))
         {
             let masks = indices(&masks, &known.before[synthesis]);
@@ -192,14 +199,14 @@ fn synthesis_node(
     let order: Vec<usize> = known.wiring.order.iter().copied().filter(|at| all.contains(at)).collect();
     let (mut scorers, mut score_digests) = (Vec::new(), Vec::new());
     for &at in &order {
-        if let (Some(Part::Score(scoring)), Some(digests)) = (&known.parts[at], known.digests.get(&at)) {
+        if let (Some(BuiltNode::Score(scoring)), Some(digests)) = (&known.parts[at], known.digests.get(&at)) {
             scorers.push(ScoreNode { name: name(at), stage: scoring.stage.clone() });
             score_digests.push(digests.results);
         }
     }
     let (mut branches, mut nodes) = (Vec::new(), Vec::new());
     for &filter in filters {
-        let Some(Part::Filter(test)) = &known.parts[filter] else { continue };
+        let Some(BuiltNode::Filter(test)) = &known.parts[filter] else { continue };
         let own = known.scores_between(synthesis, filter);
         let scorers = (0..order.len()).filter(|&index| own.contains(&order[index])).collect();
         branches.push(Branch { name: name(filter), scorers, test: test.clone() });

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::edge::Role;
 use super::file::Problems;
 use super::known_nodes::KnownNodes;
-use super::registry::{Frame, Part};
+use super::registry::{BuiltNode, InputSpec};
 use super::value::one_of;
 use crate::score::Score;
 use crate::suggest::did_you_mean;
@@ -78,13 +78,13 @@ fn twice(known: &KnownNodes<'_, '_>, at: usize, earlier: usize, later: usize, pr
 pub(super) fn scores(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
     let mut told = BTreeSet::new();
     for filter in known.of(Role::Filter) {
-        let Some(Part::Filter(test)) = &known.parts[filter] else { continue };
+        let Some(BuiltNode::Filter(test)) = &known.parts[filter] else { continue };
         for synthesis in known.upstream(filter, Role::Synthesis) {
             let stages = known.scores_between(synthesis, filter);
             let mut given: Vec<(Score, usize)> = Vec::new();
             let mut complete = true;
             for &stage in &stages {
-                let Some(Part::Score(scoring)) = &known.parts[stage] else {
+                let Some(BuiltNode::Score(scoring)) = &known.parts[stage] else {
                     complete = false;
                     continue;
                 };
@@ -128,9 +128,9 @@ pub(super) fn scores(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
 /// Windows and spacings: a candidate is judged as it was made.
 pub(super) fn frames(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
     let frame = |at: usize| match &known.parts[at] {
-        Some(Part::Synthesis(synthesis)) => synthesis.frame,
-        Some(Part::Score(scoring)) => scoring.frame,
-        _ => Frame::default(),
+        Some(BuiltNode::Synthesis(synthesis)) => synthesis.frame,
+        Some(BuiltNode::Score(scoring)) => scoring.frame,
+        _ => InputSpec::default(),
     };
     for score in known.of(Role::Score) {
         for synthesis in known.upstream(score, Role::Synthesis) {
@@ -167,7 +167,8 @@ pub(super) fn salts(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
     let stages: Vec<usize> = known.of(Role::Synthesis).collect();
     for (index, &later) in stages.iter().enumerate() {
         for &earlier in &stages[..index] {
-            let (Some(Part::Synthesis(one)), Some(Part::Synthesis(two))) = (&known.parts[earlier], &known.parts[later])
+            let (Some(BuiltNode::Synthesis(one)), Some(BuiltNode::Synthesis(two))) =
+                (&known.parts[earlier], &known.parts[later])
             else {
                 continue;
             };

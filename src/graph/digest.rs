@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 
 use crate::filter::QualityTest;
 use crate::id::{FieldHasher, StageDigest};
-use crate::inference::Viewer;
+use crate::inference::Inference;
 
 /// Settings of any table that decide no result of a stage.
 const LEFT_OUT: [&str; 6] = ["variants", "organs", "attempts", "time_limit_s", "memory_limit_mib", "scratch_limit_mib"];
@@ -24,13 +24,13 @@ pub struct StageDigests {
 }
 
 /// The digests of a stage with these settings; `version` names what it computes with, such as `rules-1`.
-pub(super) fn stage_digests(kind: &str, version: &str, settings: &Json, viewer: Option<&Viewer>) -> StageDigests {
+pub(super) fn stage_digests(kind: &str, version: &str, settings: &Json, viewer: Option<&Inference>) -> StageDigests {
     let mut settings = settings.clone();
     leave_out(&mut settings);
     let network = viewer.map(|viewer| viewer.digest().to_owned()).unwrap_or_default();
     let hash = FieldHasher::new("stage").field(kind).field(version).field(settings.to_string()).field(network);
     let random = StageDigest::from_hash(&hash.clone().finish());
-    let class = viewer.map(Viewer::kernel_class).unwrap_or_default();
+    let class = viewer.map(Inference::kernel_class).unwrap_or_default();
     StageDigests { results: StageDigest::from_hash(&hash.field(class).finish()), random }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::digest::StageDigests;
 use super::edge::Role;
-use super::registry::Part;
+use super::registry::BuiltNode;
 use super::spec::NodeSpec;
 use super::wiring::Wiring;
 use crate::mask::Organ;
@@ -14,7 +14,7 @@ use crate::mask::Organ;
 pub(super) struct KnownNodes<'a, 't> {
     pub(super) specs: &'a [NodeSpec<'t>],
     pub(super) wiring: &'a Wiring,
-    pub(super) parts: Vec<Option<Part>>,
+    pub(super) parts: Vec<Option<BuiltNode>>,
     /// Digests of built synthesis and score stages.
     pub(super) digests: BTreeMap<usize, StageDigests>,
     /// Every node before a node, itself included.
@@ -36,7 +36,7 @@ impl KnownNodes<'_, '_> {
     /// The organs that a mask may give; `None` where it was not built.
     pub(super) fn organs_of_mask(&self, at: usize) -> Option<Arc<[Organ]>> {
         match &self.parts[at] {
-            Some(Part::Mask(mask)) => Some(mask.organs()),
+            Some(BuiltNode::Mask(mask)) => Some(mask.organs()),
             _ => None,
         }
     }

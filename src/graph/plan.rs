@@ -12,7 +12,7 @@ use super::{Edge, Port, Role, SplitShares};
 use crate::attempt::AttemptLoop;
 use crate::error::Result;
 use crate::id::{FieldHasher, MaskDigest, PatientKey, SampleId, ScanDigest, StageDigest};
-use crate::inference::Viewer;
+use crate::inference::Inference;
 use crate::ingest::{PatientSecret, Source};
 use crate::mask::{Mask, Organ};
 use crate::random::Key;
@@ -202,7 +202,7 @@ impl Plan {
     }
 
     /// The nodes that look with networks, each once, in the order of the way.
-    pub fn viewers(&self) -> impl Iterator<Item = (&str, &Viewer)> {
+    pub fn viewers(&self) -> impl Iterator<Item = (&str, &Inference)> {
         let masks = self.masks.iter().map(|node| (node.name.as_str(), node.mask.viewer()));
         let syntheses = self.syntheses.iter().flat_map(|node| {
             let scores = node.attempts.scorers.iter().map(|scorer| (scorer.name.as_str(), scorer.stage.viewer()));

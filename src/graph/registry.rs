@@ -22,7 +22,7 @@ use crate::volume::HuWindow;
 
 /// What a stage may know of its surroundings while it is built.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct BuildContext {
     /// The node's name in the graph file.
     pub name: String,
     /// The folder of the graph file.
@@ -33,13 +33,13 @@ pub struct Place {
     pub organs: Arc<[Organ]>,
 }
 
-impl Place {
+impl BuildContext {
     /// A path of the graph file: `${NAME}` stands for an environment variable, and a relative path is relative to the
     /// folder of the graph file.
     ///
     /// ```
-    /// use freetumor::graph::Place;
-    /// let place = Place { name: "archive".into(), folder: "/graphs".into(), seed: 0, organs: [].into() };
+    /// use freetumor::graph::BuildContext;
+    /// let place = BuildContext { name: "archive".into(), folder: "/graphs".into(), seed: 0, organs: [].into() };
     /// assert_eq!(place.path("root", "../ct").unwrap(), std::path::Path::new("/graphs/../ct"));
     /// let complaint = place.path("root", "${NO_SUCH_VARIABLE}/ct").unwrap_err();
     /// assert_eq!(complaint.message, "the environment variable `NO_SUCH_VARIABLE` is not set");
@@ -71,7 +71,7 @@ impl Place {
 
 /// The window and spacing in which a stage works, where it depends on them: those along an edge must agree.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Frame {
+pub struct InputSpec {
     /// The HU range that the stage maps to 0..1.
     pub window: Option<HuWindow>,
     /// The spacing to which it resamples along [x, y, z].
@@ -82,14 +82,14 @@ pub struct Frame {
 pub struct Synthesis {
     /// What makes the tumors.
     pub synthesize: Arc<dyn Synthesize>,
-    /// The organs that get tumors, of those that [`Place::organs`] offers.
+    /// The organs that get tumors, of those that [`BuildContext::organs`] offers.
     pub organs: Vec<Organ>,
     /// Tumors asked for in each organ of each scan.
     pub variants: u32,
     /// A digest of weights, or `rules` with its version.
     pub model: String,
     /// Where it works.
-    pub frame: Frame,
+    pub frame: InputSpec,
 }
 
 /// A built score stage.
@@ -97,18 +97,18 @@ pub struct Scoring {
     /// What judges.
     pub stage: Arc<dyn ScoreStage>,
     /// Where it works.
-    pub frame: Frame,
+    pub frame: InputSpec,
 }
 
 impl<S: ScoreStage + 'static> From<S> for Scoring {
     /// A stage that works on HU as they are, in any spacing.
     fn from(stage: S) -> Self {
-        Self { stage: Arc::new(stage), frame: Frame::default() }
+        Self { stage: Arc::new(stage), frame: InputSpec::default() }
     }
 }
 
 /// A built node.
-pub enum Part {
+pub enum BuiltNode {
     /// See [`Role::Source`].
     Source(Arc<dyn Source>),
     /// See [`Role::Mask`].
@@ -130,14 +130,14 @@ pub struct Settings {
     build: Box<Builder>,
 }
 
-type Builder = dyn FnOnce(&Place) -> Result<Part, Vec<ConfigError>>;
+type Builder = dyn FnOnce(&BuildContext) -> Result<BuiltNode, Vec<ConfigError>>;
 
 impl Settings {
     /// Builds the node.
     ///
     /// # Errors
     /// Everything that is wrong with the settings.
-    pub fn build(self, place: &Place) -> Result<Part, Vec<ConfigError>> {
+    pub fn build(self, place: &BuildContext) -> Result<BuiltNode, Vec<ConfigError>> {
         (self.build)(place)
     }
 }
@@ -248,9 +248,11 @@ impl Registry {
         &mut self,
         name: &str,
         about: &str,
-        build: impl Fn(C, &Place) -> Result<Arc<dyn Source>, Vec<ConfigError>> + Clone + Send + Sync + 'static,
+        build: impl Fn(C, &BuildContext) -> Result<Arc<dyn Source>, Vec<ConfigError>> + Clone + Send + Sync + 'static,
     ) {
-        self.add(Role::Source, name, about, move |config, place: &Place| build(config, place).map(Part::Source));
+        self.add(Role::Source, name, about, move |config, place: &BuildContext| {
+            build(config, place).map(BuiltNode::Source)
+        });
     }
 
     /// Adds a kind of mask.
@@ -258,9 +260,11 @@ impl Registry {
         &mut self,
         name: &str,
         about: &str,
-        build: impl Fn(C, &Place) -> Result<Arc<dyn Mask>, Vec<ConfigError>> + Clone + Send + Sync + 'static,
+        build: impl Fn(C, &BuildContext) -> Result<Arc<dyn Mask>, Vec<ConfigError>> + Clone + Send + Sync + 'static,
     ) {
-        self.add(Role::Mask, name, about, move |config, place: &Place| build(config, place).map(Part::Mask));
+        self.add(Role::Mask, name, about, move |config, place: &BuildContext| {
+            build(config, place).map(BuiltNode::Mask)
+        });
     }
 
     /// Adds a kind of synthesis.
@@ -268,9 +272,11 @@ impl Registry {
         &mut self,
         name: &str,
         about: &str,
-        build: impl Fn(C, &Place) -> Result<Synthesis, Vec<ConfigError>> + Clone + Send + Sync + 'static,
+        build: impl Fn(C, &BuildContext) -> Result<Synthesis, Vec<ConfigError>> + Clone + Send + Sync + 'static,
     ) {
-        self.add(Role::Synthesis, name, about, move |config, place: &Place| build(config, place).map(Part::Synthesis));
+        self.add(Role::Synthesis, name, about, move |config, place: &BuildContext| {
+            build(config, place).map(BuiltNode::Synthesis)
+        });
     }
 
     /// Adds a kind of score.
@@ -278,9 +284,11 @@ impl Registry {
         &mut self,
         name: &str,
         about: &str,
-        build: impl Fn(C, &Place) -> Result<Scoring, Vec<ConfigError>> + Clone + Send + Sync + 'static,
+        build: impl Fn(C, &BuildContext) -> Result<Scoring, Vec<ConfigError>> + Clone + Send + Sync + 'static,
     ) {
-        self.add(Role::Score, name, about, move |config, place: &Place| build(config, place).map(Part::Score));
+        self.add(Role::Score, name, about, move |config, place: &BuildContext| {
+            build(config, place).map(BuiltNode::Score)
+        });
     }
 
     /// Adds a kind of filter.
@@ -288,9 +296,15 @@ impl Registry {
         &mut self,
         name: &str,
         about: &str,
-        build: impl Fn(QualityTestConfig, &Place) -> Result<QualityTest, Vec<ConfigError>> + Clone + Send + Sync + 'static,
+        build: impl Fn(QualityTestConfig, &BuildContext) -> Result<QualityTest, Vec<ConfigError>>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
     ) {
-        self.add(Role::Filter, name, about, move |config, place: &Place| build(config, place).map(Part::Filter));
+        self.add(Role::Filter, name, about, move |config, place: &BuildContext| {
+            build(config, place).map(BuiltNode::Filter)
+        });
     }
 
     /// Adds a kind of sink.
@@ -298,9 +312,11 @@ impl Registry {
         &mut self,
         name: &str,
         about: &str,
-        build: impl Fn(C, &Place) -> Result<Output, Vec<ConfigError>> + Clone + Send + Sync + 'static,
+        build: impl Fn(C, &BuildContext) -> Result<Output, Vec<ConfigError>> + Clone + Send + Sync + 'static,
     ) {
-        self.add(Role::Sink, name, about, move |config, place: &Place| build(config, place).map(Part::Sink));
+        self.add(Role::Sink, name, about, move |config, place: &BuildContext| {
+            build(config, place).map(BuiltNode::Sink)
+        });
     }
 
     /// The kind of that name in a role.
@@ -319,7 +335,7 @@ impl Registry {
         role: Role,
         name: &str,
         about: &str,
-        build: impl Fn(C, &Place) -> Result<Part, Vec<ConfigError>> + Clone + Send + Sync + 'static,
+        build: impl Fn(C, &BuildContext) -> Result<BuiltNode, Vec<ConfigError>> + Clone + Send + Sync + 'static,
     ) {
         self.kinds.retain(|kind| kind.role != role || kind.name != name);
         self.kinds.push(Kind {

@@ -12,7 +12,7 @@ use super::value::{Span, Value};
 use crate::error::ConfigError;
 
 /// What came of reading a table of settings.
-pub(super) struct Reading<T> {
+pub(super) struct ParsedSettings<T> {
     /// What was read, perhaps without the settings in `invalid`; absent where something required is missing or invalid.
     pub(super) value: Option<T>,
     /// Dotted paths of the settings that were reported and left out.
@@ -28,11 +28,11 @@ pub(super) fn read<T>(
     schema: &Json,
     read: impl FnOnce(Value<'_>) -> Result<T, Error>,
     problems: &mut Problems<'_>,
-) -> Reading<T> {
+) -> ParsedSettings<T> {
     let mut rest = table.clone();
     let schema_check::Outcome { invalid, is_complete } = schema_check::check(&mut rest, schema, owner, span, problems);
     if !is_complete {
-        return Reading { value: None, invalid };
+        return ParsedSettings { value: None, invalid };
     }
     let value = match read(rest) {
         Ok(value) => Some(value),
@@ -45,7 +45,7 @@ pub(super) fn read<T>(
             None
         }
     };
-    Reading { value, invalid }
+    ParsedSettings { value, invalid }
 }
 
 /// Reports what a constructor complains about, unless it is about settings that were reported already.

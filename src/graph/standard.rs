@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::registry::{Frame, Place, Registry, Scoring, Synthesis};
+use super::registry::{BuildContext, InputSpec, Registry, Scoring, Synthesis};
 use crate::error::ConfigError;
 use crate::external::{
     CommandMask, CommandMaskConfig, CommandScore, CommandScoreConfig, CommandSynthesis, CommandSynthesisConfig,
 };
 use crate::filter::{QualityTest, QualityTestConfig};
-use crate::inference::{NetworkConfig, Networks, Viewer};
+use crate::inference::{Inference, NetworkConfig, Networks};
 use crate::ingest::dicom::Decoder;
 use crate::ingest::phantom::{PhantomConfig, PhantomSource};
 use crate::ingest::{DecathlonListConfig, FolderConfig, FolderSource, ListSource, NnunetListConfig, Source};
@@ -17,10 +17,10 @@ use crate::mask::{
     LabelsConfig, LabelsMask, LungConfig, LungMask, Mask, Organ, SegmentorMask, SegmentorMaskConfig,
     TotalSegmentatorConfig, TotalSegmentatorMask,
 };
-use crate::nn::device::Place as DevicePlace;
+use crate::nn::device::DeviceKind;
 use crate::nn::network::Model;
 use crate::nn::service::Service;
-use crate::nn::weights::Stated;
+use crate::nn::weights::WeightsMetadata;
 use crate::score::{Discriminator, DiscriminatorConfig, Intensity, IntensityConfig, Segmentor, SegmentorConfig};
 use crate::sink::{
     self, DecathlonConfig, DecathlonSink, NnunetConfig, NnunetSink, Output, PatchesConfig, PatchesSink, StreamConfig,
@@ -31,7 +31,7 @@ use crate::volume::HuWindow;
 
 /// How the machine at hand reads archives and runs networks: nothing of it changes what a pipeline means.
 #[derive(Clone, Debug)]
-pub struct Machine {
+pub struct Resources {
     /// Where compressed DICOM is decoded.
     pub decoder: Decoder,
     /// The file with the secret for patient keys, where it is not the default one.
@@ -40,10 +40,10 @@ pub struct Machine {
     pub networks: Arc<Networks>,
 }
 
-impl Default for Machine {
+impl Default for Resources {
     /// Decodes in this process, takes the secret from where it customarily is, runs networks on the processor.
     fn default() -> Self {
-        let networks = Networks::new(Service::new(DevicePlace::Cpu, 1));
+        let networks = Networks::new(Service::new(DeviceKind::Cpu, 1));
         Self { decoder: Decoder::in_process(), patient_secret: None, networks }
     }
 }
@@ -51,11 +51,11 @@ impl Default for Machine {
 impl Registry {
     /// The kinds that come with the crate.
     pub fn standard() -> Self {
-        Self::on(&Machine::default())
+        Self::on(&Resources::default())
     }
 
     /// The kinds that come with the crate, as the machine at hand runs them.
-    pub fn on(machine: &Machine) -> Self {
+    pub fn on(machine: &Resources) -> Self {
         let mut registry = Self::empty();
         registry.add_sources(machine.clone());
         registry.add_masks();
@@ -65,7 +65,7 @@ impl Registry {
         registry
     }
 
-    fn add_sources(&mut self, machine: Machine) {
+    fn add_sources(&mut self, machine: Resources) {
         let secret = machine.patient_secret.clone();
         let about = "Scans of a list in a `dataset.json`, with their labels, as MONAI reads it.";
         self.source("decathlon", about, move |config: DecathlonListConfig, place| {
@@ -188,11 +188,11 @@ impl Registry {
     }
 }
 
-fn path_of(place: &Place, field: &str, written: &Path) -> Result<PathBuf, Vec<ConfigError>> {
+fn path_of(place: &BuildContext, field: &str, written: &Path) -> Result<PathBuf, Vec<ConfigError>> {
     place.path(field, written).map_err(|complaint| vec![complaint])
 }
 
-fn rules(config: RulesConfig, place: &Place) -> Result<Synthesis, Vec<ConfigError>> {
+fn rules(config: RulesConfig, place: &BuildContext) -> Result<Synthesis, Vec<ConfigError>> {
     let chosen = |organ: &&Organ| config.organs.is_empty() || config.organs.contains(&organ.name);
     let organs: Vec<Organ> = place.organs.iter().filter(chosen).cloned().collect();
     let in_chest = organs.iter().filter(|organ| organ.name == "lung").count();
@@ -209,7 +209,7 @@ fn rules(config: RulesConfig, place: &Place) -> Result<Synthesis, Vec<ConfigErro
     }
     let rules = built?;
     let model = rules.version().to_owned();
-    Ok(Synthesis { synthesize: Arc::new(rules), organs, variants, model, frame: Frame::default() })
+    Ok(Synthesis { synthesize: Arc::new(rules), organs, variants, model, frame: InputSpec::default() })
 }
 
 fn open(
@@ -217,11 +217,11 @@ fn open(
     config: &NetworkConfig,
     default: Model,
     role: &str,
-    place: &Place,
-) -> Result<Viewer, Vec<ConfigError>> {
+    place: &BuildContext,
+) -> Result<Inference, Vec<ConfigError>> {
     let weights = place.path("network.weights", &config.weights).map_err(|complaint| vec![complaint])?;
     let viewer = networks.open(config, &weights, default)?;
-    let said = Stated::of(&weights);
+    let said = WeightsMetadata::of(&weights);
     let other = said.other_than(role).map(|message| ConfigError::new("network.weights", message));
     let frames = said.other_frame(config.window_hu, config.spacing_mm).into_iter();
     let frames = frames.map(|(field, message, own)| {
@@ -231,11 +231,11 @@ fn open(
     if complaints.is_empty() { Ok(viewer) } else { Err(complaints) }
 }
 
-fn frame_of(viewer: &Viewer) -> Frame {
-    Frame { window: Some(viewer.config().window()), spacing_mm: Some(viewer.config().spacing_mm) }
+fn frame_of(viewer: &Inference) -> InputSpec {
+    InputSpec { window: Some(viewer.config().window()), spacing_mm: Some(viewer.config().spacing_mm) }
 }
 
-fn generator(config: GeneratorConfig, viewer: Viewer, place: &Place) -> Result<Synthesis, Vec<ConfigError>> {
+fn generator(config: GeneratorConfig, viewer: Inference, place: &BuildContext) -> Result<Synthesis, Vec<ConfigError>> {
     let (chosen, variants, frame) = (config.rules.organs.clone(), config.rules.variants, frame_of(&viewer));
     let organs = place.organs.iter().filter(|organ| chosen.is_empty() || chosen.contains(&organ.name));
     let organs = organs.cloned().collect();
@@ -244,7 +244,7 @@ fn generator(config: GeneratorConfig, viewer: Viewer, place: &Place) -> Result<S
     Ok(Synthesis { synthesize: Arc::new(generator), organs, variants, model, frame })
 }
 
-fn command_synthesis(config: CommandSynthesisConfig, place: &Place) -> Result<Synthesis, Vec<ConfigError>> {
+fn command_synthesis(config: CommandSynthesisConfig, place: &BuildContext) -> Result<Synthesis, Vec<ConfigError>> {
     match rules(config.rules.clone(), place) {
         Ok(drawn) => {
             let stage = CommandSynthesis::new(&config, drawn.synthesize, &place.folder)?;

@@ -1,10 +1,10 @@
 //! The way back, from what a network says to the scan's own grid.
 
-use super::Viewer;
+use super::Inference;
 use crate::error::{Fault, FaultKind, Stage};
-use crate::nn::windows::{Grouping, Importance, SlidingWindows, WindowPlan};
+use crate::nn::windows::{Importance, SlidingWindows, WindowGrouping, WindowPlan};
 use crate::simd::Class;
-use crate::volume::{Array3, Grid, Outside, Prepared, Preprocess, Resampling, Volume, likeliest};
+use crate::volume::{Array3, Grid, OutsideValue, Preprocess, PreprocessedScan, Resampling, Volume, likeliest};
 
 /// The way back to the scan's own grid.
 ///
@@ -12,16 +12,16 @@ use crate::volume::{Array3, Grid, Outside, Prepared, Preprocess, Resampling, Vol
 /// then taken from the nearest voxel have steps as large as the network's voxels. What was cropped away, where nothing
 /// is denser than the window's lower end, is background: class 0.
 #[derive(Debug)]
-pub struct OnScan {
+pub struct ScanResampler {
     resampling: Resampling,
 }
 
-impl OnScan {
+impl ScanResampler {
     /// From what was prepared of a scan to the scan.
     ///
     /// # Errors
     /// Where the grids cannot be resampled.
-    pub fn new(scan: &Grid, prepared: &Prepared) -> Result<Self, Fault> {
+    pub fn new(scan: &Grid, prepared: &PreprocessedScan) -> Result<Self, Fault> {
         Ok(Self { resampling: Resampling::between(&prepared.grid.cut(prepared.scanned), scan)? })
     }
 
@@ -33,7 +33,7 @@ impl OnScan {
     /// Probabilities of one class after the other, on the scan's grid.
     pub fn classes<'p>(&'p self, probabilities: &'p [Array3<f32>]) -> impl Iterator<Item = Array3<f32>> + 'p {
         probabilities.iter().enumerate().map(|(class, values)| {
-            let outside = Outside::Value(if class == 0 { 1.0 } else { 0.0 });
+            let outside = OutsideValue::Value(if class == 0 { 1.0 } else { 0.0 });
             self.resampling.linear(values, outside)
         })
     }
@@ -66,11 +66,11 @@ impl OnScan {
     }
 }
 
-impl Viewer {
+impl Inference {
     /// The likeliest class of each voxel of a scan, from all windows of it.
     ///
     /// # Errors
-    /// A fault of stage `mask`: see [`Viewer::look`].
+    /// A fault of stage `mask`: see [`Inference::look`].
     pub fn classes_of(&self, scan: &Volume) -> Result<Array3<u16>, Fault> {
         let config = self.config();
         let unfit = |message: String| Fault::mask(FaultKind::Geometry, message);
@@ -79,10 +79,10 @@ impl Viewer {
         let prepared = preprocess.apply(scan, None).map_err(|fault| fault.at(Stage::Mask))?;
         let plan = WindowPlan::new(prepared.image.shape(), config.roi_voxels, [config.overlap; 3])
             .map_err(|error| unfit(error.to_string()))?;
-        let windows = SlidingWindows { plan, importance: Importance::Constant, grouping: Grouping::Alone };
+        let windows = SlidingWindows { plan, importance: Importance::Constant, grouping: WindowGrouping::Alone };
         let logits = self.look_at_all(Stage::Mask, &prepared, &windows, || ())?;
-        let on_scan = OnScan::new(&scan.grid, &prepared).map_err(|fault| fault.at(Stage::Mask))?;
-        Ok(on_scan.labels(&OnScan::softmax(logits)))
+        let on_scan = ScanResampler::new(&scan.grid, &prepared).map_err(|fault| fault.at(Stage::Mask))?;
+        Ok(on_scan.labels(&ScanResampler::softmax(logits)))
     }
 }
 
@@ -93,7 +93,7 @@ mod tests {
     #[test]
     fn probabilities_add_up_to_one_however_large_the_logits() {
         let class = |values: [f32; 2]| Array3::from_vec([2, 1, 1], values.to_vec());
-        let probabilities = OnScan::softmax(vec![class([1000.0, 0.0]), class([1000.0, -1e30])]);
+        let probabilities = ScanResampler::softmax(vec![class([1000.0, 0.0]), class([1000.0, -1e30])]);
         assert_eq!(probabilities[0].as_slice(), [0.5, 1.0]);
         assert_eq!(probabilities[1].as_slice(), [0.5, 0.0]);
     }

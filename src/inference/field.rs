@@ -2,11 +2,11 @@
 
 use super::settings::NetworkConfig;
 use crate::error::Fault;
-use crate::volume::{Array3, Grid, HuWindow, Orientation, Outside, Region, Resampling, Volume, Voxels};
+use crate::volume::{Array3, Grid, HuWindow, Orientation, OutsideValue, Region, Resampling, Volume, Voxels};
 
 /// An organ's surroundings on a network's grid: oriented to RAS, resampled linearly, in HU.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Field {
+pub struct Roi {
     /// Where its voxels lie.
     pub grid: Grid,
     /// HU.
@@ -17,27 +17,27 @@ pub struct Field {
 
 /// What a tumor changes in a field.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Change {
+pub struct RoiChange {
     /// Where.
     pub region: Region,
     /// By how many HU.
     pub delta_hu: Array3<f32>,
 }
 
-impl Field {
+impl Roi {
     /// The surroundings of the box `around` of a scan.
     ///
     /// # Errors
     /// Where the scan's grid cannot be resampled.
     ///
     /// ```
-    /// use freetumor::inference::{Field, NetworkConfig};
+    /// use freetumor::inference::{Roi, NetworkConfig};
     /// use freetumor::volume::{Affine, Array3, Grid, Region, Volume, Voxels};
     ///
     /// let grid = Grid { shape: [80, 80, 40], affine: Affine::from_spacing([3.0, 3.0, 5.0]) };
     /// let scan = Volume { grid, voxels: Voxels::I16(Array3::filled(grid.shape, 40)) };
     /// let config = NetworkConfig { roi_voxels: [32; 3], ..NetworkConfig::new("weights.pt") };
-    /// let field = Field::new(&scan, Region { start: [30, 30, 10], shape: [10, 10, 6] }, &config)?;
+    /// let field = Roi::new(&scan, Region { start: [30, 30, 10], shape: [10, 10, 6] }, &config)?;
     /// assert!(field.focus.shape[0] >= 20 && field.grid.shape[0] >= 20 + 32);
     /// assert_eq!(field.grid.spacing_mm(), [1.5; 3]);
     /// # Ok::<(), freetumor::error::Fault>(())
@@ -50,19 +50,19 @@ impl Field {
         let part = focus.grown(config.roi_voxels.map(|side| side / 2 + 1), whole.shape);
         let resampling = resampling.of_region(part);
         let hu = match &scan.voxels {
-            Voxels::I16(hu) if turn.is_identity() => resampling.linear(hu, Outside::Edge),
-            Voxels::F32(hu) if turn.is_identity() => resampling.linear(hu, Outside::Edge),
-            Voxels::I16(hu) => resampling.linear(&turn.array(hu), Outside::Edge),
-            Voxels::F32(hu) => resampling.linear(&turn.array(hu), Outside::Edge),
+            Voxels::I16(hu) if turn.is_identity() => resampling.linear(hu, OutsideValue::Edge),
+            Voxels::F32(hu) if turn.is_identity() => resampling.linear(hu, OutsideValue::Edge),
+            Voxels::I16(hu) => resampling.linear(&turn.array(hu), OutsideValue::Edge),
+            Voxels::F32(hu) => resampling.linear(&turn.array(hu), OutsideValue::Edge),
         };
         let start = [0, 1, 2].map(|axis| focus.start[axis] - part.start[axis]);
         Ok(Self { grid: resampling.grid(), hu, focus: Region { start, shape: focus.shape } })
     }
 
     /// What the network sees of a part of the field, in 0..1.
-    pub fn image(&self, part: Region, window: HuWindow, change: Option<&Change>) -> Array3<f32> {
+    pub fn image(&self, part: Region, window: HuWindow, change: Option<&RoiChange>) -> Array3<f32> {
         let mut image = self.hu.cut(part);
-        if let Some(Change { region, delta_hu }) = change {
+        if let Some(RoiChange { region, delta_hu }) = change {
             let (end, part_end) = (region.end(), part.end());
             let rows = |axis: usize| region.start[axis].max(part.start[axis])..end[axis].min(part_end[axis]);
             let xs = rows(0);
@@ -91,13 +91,13 @@ impl Field {
     ///
     /// # Errors
     /// Where the scan's grid cannot be resampled.
-    pub fn change(&self, scan: &Grid, region: Region, delta_hu: &Array3<f32>) -> Result<Change, Fault> {
+    pub fn change(&self, scan: &Grid, region: Region, delta_hu: &Array3<f32>) -> Result<RoiChange, Fault> {
         // One more voxel around: what lies between the box and its neighbours is interpolated to no change.
         let grid = scan.cut(region).padded([1; 3], region.shape.map(|voxels| voxels + 2));
         let here = box_on(&grid, grid.region(), &self.grid);
         let padded = delta_hu.padded([1; 3], grid.shape, 0.0);
         let resampling = Resampling::between(&grid, &self.grid.cut(here))?;
-        Ok(Change { region: here, delta_hu: resampling.linear(&padded, Outside::Value(0.0)) })
+        Ok(RoiChange { region: here, delta_hu: resampling.linear(&padded, OutsideValue::Value(0.0)) })
     }
 
     /// Labels of a box of the scan's grid at the voxels of the field's box `here`, from the nearest voxel; 0 outside.
@@ -106,7 +106,7 @@ impl Field {
     /// Where the scan's grid cannot be resampled.
     pub fn labels(&self, scan: &Grid, region: Region, labels: &Array3<u8>, here: Region) -> Result<Array3<u8>, Fault> {
         let resampling = Resampling::between(&scan.cut(region), &self.grid.cut(here))?;
-        Ok(resampling.nearest(labels, Outside::Value(0)))
+        Ok(resampling.nearest(labels, OutsideValue::Value(0)))
     }
 
     /// Values of the field's box `here` at the voxels of a box of the scan's grid, linearly; 0 outside.
@@ -121,7 +121,7 @@ impl Field {
         region: Region,
     ) -> Result<Array3<f32>, Fault> {
         let resampling = Resampling::between(&self.grid.cut(here), &scan.cut(region))?;
-        Ok(resampling.linear(values, Outside::Value(0.0)))
+        Ok(resampling.linear(values, OutsideValue::Value(0.0)))
     }
 }
 
@@ -170,7 +170,7 @@ mod tests {
         let scan = scan();
         let config = NetworkConfig { roi_voxels: [32; 3], ..NetworkConfig::new("none") };
         let around = Region { start: [40, 40, 8], shape: [20, 20, 4] };
-        let field = Field::new(&scan, around, &config).unwrap();
+        let field = Roi::new(&scan, around, &config).unwrap();
         let whole = Preprocess::new(config.spacing_mm, config.window(), [1; 3]).unwrap().apply(&scan, None).unwrap();
         let image = field.image(field.grid.region(), config.window(), None);
         let inverse = whole.grid.affine.inverse().unwrap();
@@ -184,7 +184,7 @@ mod tests {
         let scan = scan();
         let config = NetworkConfig { roi_voxels: [16; 3], ..NetworkConfig::new("none") };
         let around = Region { start: [40, 40, 8], shape: [20, 20, 4] };
-        let before = Field::new(&scan, around, &config).unwrap();
+        let before = Roi::new(&scan, around, &config).unwrap();
         let region = Region { start: [45, 44, 9], shape: [9, 8, 3] };
         let delta = Array3::from_fn(region.shape, |[x, y, z]| -((x + 2 * y + 3 * z) as f32));
         let Voxels::I16(hu) = &scan.voxels else { unreachable!() };
@@ -192,7 +192,7 @@ mod tests {
         let mut inside = changed.cut(region);
         inside.as_mut_slice().iter_mut().zip(delta.as_slice()).for_each(|(hu, delta)| *hu += delta);
         changed.paste(region.start, &inside);
-        let after = Field::new(&Volume { grid: scan.grid, voxels: Voxels::F32(changed) }, around, &config).unwrap();
+        let after = Roi::new(&Volume { grid: scan.grid, voxels: Voxels::F32(changed) }, around, &config).unwrap();
         let change = before.change(&scan.grid, region, &delta).unwrap();
         let all = before.grid.region();
         let (got, expected) =

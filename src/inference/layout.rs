@@ -1,9 +1,9 @@
 //! Which windows are looked at.
 
-use super::field::Field;
+use super::field::Roi;
 use super::settings::{NetworkConfig, Windows};
 use crate::error::Result;
-use crate::nn::windows::{Grouping, Importance, SlidingWindows, VoxelBox, WindowPlan};
+use crate::nn::windows::{Importance, SlidingWindows, VoxelBox, WindowGrouping, WindowPlan};
 use crate::volume::Region;
 
 /// The windows for one tumor, in a field.
@@ -15,7 +15,7 @@ pub struct Layout {
     pub plan: WindowPlan,
     /// Those that are looked at, in scan order.
     pub windows: Vec<usize>,
-    grouping: Grouping,
+    grouping: WindowGrouping,
 }
 
 impl Layout {
@@ -23,7 +23,7 @@ impl Layout {
     ///
     /// # Errors
     /// Where the field has no voxels.
-    pub fn new(config: &NetworkConfig, field: &Field, tumor: Region) -> Result<Self> {
+    pub fn new(config: &NetworkConfig, field: &Roi, tumor: Region) -> Result<Self> {
         let bounds = field.grid.shape;
         let around = match config.windows {
             Windows::Centred => tumor,
@@ -36,8 +36,8 @@ impl Layout {
             Windows::Reference => (0..plan.count()).collect(),
         };
         let grouping = match config.windows {
-            Windows::Reference => Grouping::Together(config.group),
-            Windows::Centred | Windows::Reaching => Grouping::Alone,
+            Windows::Reference => WindowGrouping::Together(config.group),
+            Windows::Centred | Windows::Reaching => WindowGrouping::Alone,
         };
         Ok(Self { volume, plan, windows, grouping })
     }
@@ -85,9 +85,9 @@ mod tests {
     use super::*;
     use crate::volume::{Affine, Array3, Grid};
 
-    fn field(shape: [usize; 3], focus: Region) -> Field {
+    fn field(shape: [usize; 3], focus: Region) -> Roi {
         let grid = Grid { shape, affine: Affine::from_spacing([1.5; 3]) };
-        Field { grid, hu: Array3::filled(shape, 0.0), focus }
+        Roi { grid, hu: Array3::filled(shape, 0.0), focus }
     }
 
     fn config(windows: Windows) -> NetworkConfig {

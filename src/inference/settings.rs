@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ConfigError;
 use crate::nn::network::Model;
-use crate::nn::ops::Over;
-use crate::nn::weights::Part;
+use crate::nn::ops::NormScope;
+use crate::nn::weights::NetworkPart;
 use crate::volume::HuWindow;
 
 /// Voxels of a window: beyond, the features of one layer alone are gigabytes.
@@ -26,11 +26,11 @@ pub struct NetworkConfig {
     pub model: Option<Model>,
     /// Which of the networks in the file, where training saved several together.
     #[serde(default)]
-    pub part: Part,
+    pub part: NetworkPart,
     /// Over what the norms of a U-Net take their statistics, `batch` or `instance`; where absent, what the file of weights says, or else
     /// `batch` as published. Windows that are looked at alone are the same in both.
     #[serde(default)]
-    pub norm: Option<Over>,
+    pub norm: Option<NormScope>,
     /// HU that become 0 and 1.
     #[serde(default = "abdomen_hu")]
     pub window_hu: [f32; 2],
@@ -92,7 +92,7 @@ impl NetworkConfig {
         Self {
             weights: weights.into(),
             model: None,
-            part: Part::Whole,
+            part: NetworkPart::Whole,
             norm: None,
             window_hu: abdomen_hu(),
             spacing_mm: abdomen_mm(),

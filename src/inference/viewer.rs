@@ -14,26 +14,26 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::layout::within;
-use super::{Change, Field, Layout, NetworkConfig, Windows};
+use super::{Layout, NetworkConfig, Roi, RoiChange, Windows};
 use crate::error::{ConfigError, Error, Fault, FaultKind, Result, Stage};
-use crate::nn::device::Place;
+use crate::nn::device::DeviceKind;
 use crate::nn::network::Model;
-use crate::nn::ops::Over;
-use crate::nn::predictor::{Predictor, Wanted};
-use crate::nn::service::{Answer, Joining, Service};
+use crate::nn::ops::NormScope;
+use crate::nn::predictor::{ExpectedNetwork, Predictor};
+use crate::nn::service::{Batching, Service, WindowModel};
 use crate::nn::windows::{SlidingWindows, VoxelBox};
 use crate::simd::Class;
-use crate::volume::{Array3, Prepared, Region, likeliest};
+use crate::volume::{Array3, PreprocessedScan, Region, likeliest};
 
 /// The networks of a process: each file of weights is read once, and all run on one device.
 #[derive(Debug)]
 pub struct Networks {
     service: Arc<Service>,
-    opened: Mutex<BTreeMap<Opened, Arc<Network>>>,
+    opened: Mutex<BTreeMap<NetworkKey, Arc<Network>>>,
 }
 
 /// What tells one network in memory from another.
-type Opened = (PathBuf, Model, &'static str, Option<Over>);
+type NetworkKey = (PathBuf, Model, &'static str, Option<NormScope>);
 
 struct Network {
     predictor: Arc<Predictor>,
@@ -62,13 +62,13 @@ impl Networks {
     ///
     /// # Errors
     /// Everything that is wrong with the settings, or what is wrong with the file.
-    pub fn open(&self, config: &NetworkConfig, weights: &Path, default: Model) -> Result<Viewer, Vec<ConfigError>> {
+    pub fn open(&self, config: &NetworkConfig, weights: &Path, default: Model) -> Result<Inference, Vec<ConfigError>> {
         let model = config.model.unwrap_or(default);
         let mut complaints = config.complaints(model.side_divisor());
         // A window that is looked at alone has the same statistics as its batch, and may share a batch with others all the same.
         let norm = match (model, config.windows) {
             (Model::UNet3D, Windows::Reference) => config.norm,
-            _ => Some(Over::Instance),
+            _ => Some(NormScope::Instance),
         };
         let network = match self.network(weights, model, config, norm) {
             Ok(network) => Some(network),
@@ -88,7 +88,7 @@ impl Networks {
         match network {
             Some(network) if complaints.is_empty() => {
                 let Network { predictor, digest } = &*network;
-                Ok(Viewer::new(Arc::clone(predictor), config.clone(), Arc::clone(&self.service), digest.clone()))
+                Ok(Inference::new(Arc::clone(predictor), config.clone(), Arc::clone(&self.service), digest.clone()))
             }
             _ => Err(complaints),
         }
@@ -99,7 +99,7 @@ impl Networks {
         weights: &Path,
         model: Model,
         config: &NetworkConfig,
-        norm: Option<Over>,
+        norm: Option<NormScope>,
     ) -> Result<Arc<Network>> {
         let key = (weights.to_owned(), model, config.part.name(), norm);
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
@@ -107,7 +107,7 @@ impl Networks {
             return Ok(Arc::clone(network));
         }
         let digest = digest_of(weights)?;
-        let wanted = Wanted { model, part: config.part, classes: None, width: None, norm };
+        let wanted = ExpectedNetwork { model, part: config.part, classes: None, width: None, norm };
         let predictor = Arc::new(Predictor::open(weights, &wanted, &self.service.device()?)?);
         let network = Arc::new(Network { predictor, digest });
         opened.insert(key, Arc::clone(&network));
@@ -133,21 +133,21 @@ fn digest_of(path: &Path) -> Result<String> {
 
 /// A network, the frame in which it looks at scans, and the device on which it runs.
 #[derive(Clone)]
-pub struct Viewer {
+pub struct Inference {
     config: NetworkConfig,
     model: Model,
     classes: usize,
     digest: String,
-    network: Arc<dyn Answer>,
-    joining: Joining,
+    network: Arc<dyn WindowModel>,
+    joining: Batching,
     service: Arc<Service>,
-    meter: Arc<Mutex<BTreeMap<Phase, Effort>>>,
+    meter: Arc<Mutex<BTreeMap<InferencePhase, InferenceCost>>>,
 }
 
 /// What a network looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Phase {
+pub enum InferencePhase {
     /// A whole scan, for its organs.
     Mask,
     /// The untouched scan at a site, for a difference map.
@@ -160,7 +160,7 @@ pub enum Phase {
 
 /// What looking cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Effort {
+pub struct InferenceCost {
     /// How often it was looked.
     pub looks: u64,
     /// Windows that were answered.
@@ -171,7 +171,7 @@ pub struct Effort {
     pub waited_seconds: f64,
 }
 
-impl fmt::Debug for Viewer {
+impl fmt::Debug for Inference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Viewer").field("model", &self.model).field("digest", &self.digest).finish_non_exhaustive()
     }
@@ -179,14 +179,14 @@ impl fmt::Debug for Viewer {
 
 /// What a network said of a box of a field: logits, averaged where windows overlap.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Seen {
+pub struct Prediction {
     /// The box.
     pub region: Region,
     /// One array of the box a channel of the network.
     pub logits: Vec<Array3<f32>>,
 }
 
-impl Viewer {
+impl Inference {
     /// A network that was opened, with its settings and its device; `digest` is that of its weights.
     pub fn new(predictor: Arc<Predictor>, config: NetworkConfig, service: Arc<Service>, digest: String) -> Self {
         Self {
@@ -194,7 +194,7 @@ impl Viewer {
             model: predictor.model(),
             classes: predictor.config().classes,
             digest,
-            joining: if predictor.config().norm == Over::Batch { Joining::Never } else { Joining::Freely },
+            joining: if predictor.config().norm == NormScope::Batch { Batching::Never } else { Batching::Freely },
             network: predictor,
             service,
             meter: Arc::default(),
@@ -219,8 +219,8 @@ impl Viewer {
     /// The kernels that compute it: `portable`, `avx2`, `avx512` or a device. They decide the last bits of its results.
     pub fn kernel_class(&self) -> String {
         match self.service.place() {
-            Place::Cpu => Class::current().name().to_owned(),
-            Place::Cuda => "cuda".to_owned(),
+            DeviceKind::Cpu => Class::current().name().to_owned(),
+            DeviceKind::Cuda => "cuda".to_owned(),
         }
     }
 
@@ -235,7 +235,7 @@ impl Viewer {
     }
 
     /// What looking cost so far.
-    pub fn efforts(&self) -> BTreeMap<Phase, Effort> {
+    pub fn efforts(&self) -> BTreeMap<InferencePhase, InferenceCost> {
         self.meter.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -243,7 +243,7 @@ impl Viewer {
     ///
     /// # Errors
     /// A fault of the stage where there is nothing to look at.
-    pub fn layout(&self, stage: Stage, field: &Field, tumor: Region) -> Result<Layout, Fault> {
+    pub fn layout(&self, stage: Stage, field: &Roi, tumor: Region) -> Result<Layout, Fault> {
         Layout::new(&self.config, field, tumor)
             .map_err(|error| Fault::new(stage, FaultKind::Geometry, error.to_string()))
     }
@@ -255,21 +255,22 @@ impl Viewer {
     pub fn look(
         &self,
         stage: Stage,
-        field: &Field,
+        field: &Roi,
         layout: &Layout,
-        change: Option<&Change>,
+        change: Option<&RoiChange>,
         region: Region,
-    ) -> Result<Seen, Fault> {
+    ) -> Result<Prediction, Fault> {
         let image = field.image(layout.volume, self.config.window(), change);
         let inside = within(region, layout.volume);
         let phase = match (stage, change) {
-            (Stage::Score, Some(_)) => Phase::After,
-            (Stage::Score, None) => Phase::Before,
-            _ => Phase::Generate,
+            (Stage::Score, Some(_)) => InferencePhase::After,
+            (Stage::Score, None) => InferencePhase::Before,
+            _ => InferencePhase::Generate,
         };
-        let looking = Looking { stage, phase, windows: &layout.sliding(), which: &layout.windows, answered: &|| () };
+        let looking =
+            InferenceCall { stage, phase, windows: &layout.sliding(), which: &layout.windows, answered: &|| () };
         let seen = self.seen(looking, &image, &inside)?;
-        Ok(Seen { region, logits: seen })
+        Ok(Prediction { region, logits: seen })
     }
 
     /// Looks at all of a prepared scan: logits of the part that is no padding, an array a channel. `answered` is called after each
@@ -280,18 +281,27 @@ impl Viewer {
     pub fn look_at_all(
         &self,
         stage: Stage,
-        prepared: &Prepared,
+        prepared: &PreprocessedScan,
         windows: &SlidingWindows,
         answered: impl Fn(),
     ) -> Result<Vec<Array3<f32>>, Fault> {
         let scanned = prepared.scanned;
         let inside = [0, 1, 2].map(|axis| scanned.start[axis]..scanned.end()[axis]);
         let which = &windows.plan.reaching(&inside);
-        self.seen(Looking { stage, phase: Phase::Mask, windows, which, answered: &answered }, &prepared.image, &inside)
+        self.seen(
+            InferenceCall { stage, phase: InferencePhase::Mask, windows, which, answered: &answered },
+            &prepared.image,
+            &inside,
+        )
     }
 
-    fn seen(&self, looking: Looking<'_>, image: &Array3<f32>, inside: &VoxelBox) -> Result<Vec<Array3<f32>>, Fault> {
-        let Looking { stage, phase, windows, which, answered } = looking;
+    fn seen(
+        &self,
+        looking: InferenceCall<'_>,
+        image: &Array3<f32>,
+        inside: &VoxelBox,
+    ) -> Result<Vec<Array3<f32>>, Fault> {
+        let InferenceCall { stage, phase, windows, which, answered } = looking;
         let fault = |error: Error| {
             let kind = if self.service.is_lost() { FaultKind::Device } else { FaultKind::Network };
             Fault::new(stage, kind, error.to_string())
@@ -301,7 +311,7 @@ impl Viewer {
         let volume = Tensor::from_slice(image.as_slice(), (1, 1, z, y, x), &Device::Cpu)
             .and_then(|volume| volume.permute((0, 1, 4, 3, 2))?.contiguous())
             .map_err(arranged)?;
-        let effort = RefCell::new(Effort { looks: 1, ..Effort::default() });
+        let effort = RefCell::new(InferenceCost { looks: 1, ..InferenceCost::default() });
         let ask = |window: &Tensor| {
             let start = Instant::now();
             let pending = self.service.ask(&self.network, window.clone(), self.joining)?;
@@ -330,16 +340,16 @@ impl Viewer {
 }
 
 /// What is looked at, and how.
-struct Looking<'l> {
+struct InferenceCall<'l> {
     stage: Stage,
-    phase: Phase,
+    phase: InferencePhase,
     windows: &'l SlidingWindows,
     which: &'l [usize],
     answered: &'l dyn Fn(),
 }
 
-impl Viewer {
-    fn note(&self, phase: Phase, effort: Effort) {
+impl Inference {
+    fn note(&self, phase: InferencePhase, effort: InferenceCost) {
         let mut meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
         let sum = meter.entry(phase).or_default();
         sum.looks += effort.looks;
@@ -349,7 +359,7 @@ impl Viewer {
     }
 }
 
-impl Seen {
+impl Prediction {
     /// The likeliest class of each voxel of the box.
     pub fn ids(&self) -> Array3<u16> {
         likeliest(self.logits.iter().cloned()).unwrap_or_else(|| Array3::filled(self.region.shape, 0))

@@ -10,7 +10,7 @@ use super::bits::BitVolume;
 use super::{Mask, Organ, OrganMask, merged_organs};
 use crate::error::{ConfigError, Fault};
 use crate::ingest::Scan;
-use crate::volume::{Affine, Array3, Connectivity, Run, Volume};
+use crate::volume::{Affine, Array3, Connectivity, Volume, VoxelRun};
 
 /// Below this a voxel was never measured: scanners pad what lies outside their field of view.
 const PADDING_HU: f32 = -1100.0;
@@ -178,7 +178,7 @@ struct Area {
 
 impl Area {
     /// Counts what of a run lies at the borders of an image of the given size.
-    fn add_border(&mut self, run: Run, [nx, ny]: [usize; 2]) {
+    fn add_border(&mut self, run: VoxelRun, [nx, ny]: [usize; 2]) {
         let length = run.to - run.from;
         let own = [usize::from(run.from == 0), usize::from(run.to == nx)];
         let across = [run.y == 0, run.y + 1 == ny].map(|at_border| if at_border { length } else { 0 });
@@ -279,7 +279,7 @@ fn nearest_axis(affine: &Affine, world: usize, among: &[usize]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mask::testing::{Beside, scan_beside};
+    use crate::mask::testing::{LabelsInMemory, scan_beside};
     use crate::volume::{Grid, Voxels};
 
     /// A slab of tissue with two lungs in it, air around, and what `more` paints over.
@@ -300,7 +300,7 @@ mod tests {
         };
         let shape = [120, 100, 12];
         let grid = Grid { shape, affine: Affine::from_spacing([3.0, 3.0, 5.0]) };
-        let mut scan = scan_beside(grid, Beside(BTreeMap::new()));
+        let mut scan = scan_beside(grid, LabelsInMemory(BTreeMap::new()));
         scan.volume.voxels = Voxels::I16(Array3::from_fn(shape, hu));
         scan
     }

@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Fault;
 use crate::id::{FieldHasher, MaskDigest};
-use crate::inference::Viewer;
+use crate::inference::Inference;
 use crate::ingest::Scan;
 use crate::volume::Array3;
 
@@ -86,7 +86,7 @@ pub trait Mask: Send + Sync {
     fn mask(&self, scan: &Scan) -> Result<OrganMask, Fault>;
 
     /// The network that it looks with, where it does.
-    fn viewer(&self) -> Option<&Viewer> {
+    fn viewer(&self) -> Option<&Inference> {
         None
     }
 }

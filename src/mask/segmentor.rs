@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::bits::BitVolume;
 use super::{Mask, Organ, OrganMask, merged_organs};
 use crate::error::{ConfigError, Fault};
-use crate::inference::{NetworkConfig, Viewer};
+use crate::inference::{Inference, NetworkConfig};
 use crate::ingest::Scan;
 use crate::volume::{Array3, Connectivity};
 
@@ -46,7 +46,7 @@ fn smallest_organ() -> f64 {
 /// see them as tumor.
 #[derive(Debug)]
 pub struct SegmentorMask {
-    viewer: Viewer,
+    viewer: Inference,
     organs: Arc<[Organ]>,
     classes: Vec<[usize; 2]>,
     suspected_from_mm3: f64,
@@ -58,7 +58,7 @@ impl SegmentorMask {
     ///
     /// # Errors
     /// Everything that is wrong with the settings.
-    pub fn new(config: SegmentorMaskConfig, viewer: Viewer) -> Result<Self, Vec<ConfigError>> {
+    pub fn new(config: SegmentorMaskConfig, viewer: Inference) -> Result<Self, Vec<ConfigError>> {
         let mut complaints = Vec::new();
         let count = viewer.classes();
         let mut taken: BTreeMap<usize, &str> = BTreeMap::new();
@@ -110,7 +110,7 @@ impl SegmentorMask {
 }
 
 impl Mask for SegmentorMask {
-    fn viewer(&self) -> Option<&Viewer> {
+    fn viewer(&self) -> Option<&Inference> {
         Some(&self.viewer)
     }
 

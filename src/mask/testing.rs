@@ -10,16 +10,16 @@ use crate::ingest::{Companions, Scan, ScanEntry};
 use crate::volume::{Array3, Grid, Labels, Volume, Voxels};
 
 /// Label files held in memory.
-pub struct Beside(pub BTreeMap<String, Labels>);
+pub struct LabelsInMemory(pub BTreeMap<String, Labels>);
 
-impl Companions for Beside {
+impl Companions for LabelsInMemory {
     fn labels(&self, pattern: &str) -> Result<Labels, Fault> {
         self.0.get(pattern).cloned().ok_or_else(|| Fault::mask(FaultKind::Missing, "no such label file"))
     }
 }
 
 /// A scan of HU 0 with label files beside it.
-pub fn scan_beside(grid: Grid, beside: Beside) -> Scan {
+pub fn scan_beside(grid: Grid, beside: LabelsInMemory) -> Scan {
     let entry = ScanEntry {
         scan_id: ScanId::from_bytes([0; 8]),
         source: "test".to_owned(),
@@ -35,7 +35,7 @@ pub fn scan_beside(grid: Grid, beside: Beside) -> Scan {
 
 /// A scan of HU 0 with `labels.nii.gz` beside it.
 pub fn scan_with(grid: Grid, labels: Labels) -> Scan {
-    scan_beside(grid, Beside(BTreeMap::from([("labels.nii.gz".to_owned(), labels)])))
+    scan_beside(grid, LabelsInMemory(BTreeMap::from([("labels.nii.gz".to_owned(), labels)])))
 }
 
 /// How many voxels carry a merged id.

@@ -180,7 +180,7 @@ impl Mask for TotalSegmentatorMask {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{Beside, scan_beside};
+    use super::super::testing::{LabelsInMemory, scan_beside};
     use super::*;
     use crate::volume::{Affine, Labels};
 
@@ -192,7 +192,7 @@ mod tests {
         let grid = Grid { shape: [6, 1, 1], affine: Affine::from_spacing([1.0; 3]) };
         let labels = |ids: [u16; 6]| Labels { grid, ids: Array3::from_vec([6, 1, 1], ids.to_vec()) };
         let files = files.iter().map(|(name, ids)| (format!("organs/{name}.nii.gz"), labels(*ids))).collect();
-        scan_beside(grid, Beside(files))
+        scan_beside(grid, LabelsInMemory(files))
     }
 
     #[test]

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 
 /// The kinds of devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Place {
+pub enum DeviceKind {
     /// The processor, all its threads.
     #[default]
     Cpu,
@@ -15,15 +15,15 @@ pub enum Place {
     Cuda,
 }
 
-impl Place {
+impl DeviceKind {
     /// The device itself.
     ///
     /// # Errors
     /// Where this program was built without CUDA, or there is no card.
     ///
     /// ```
-    /// use freetumor::nn::device::Place;
-    /// assert!(Place::Cpu.device()?.is_cpu());
+    /// use freetumor::nn::device::DeviceKind;
+    /// assert!(DeviceKind::Cpu.device()?.is_cpu());
     /// # Ok::<(), freetumor::error::Error>(())
     /// ```
     pub fn device(self) -> Result<Device> {

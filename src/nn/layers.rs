@@ -7,11 +7,11 @@
 //! use candle_core::{DType, Device, Tensor};
 //! use freetumor::nn::fill;
 //! use freetumor::nn::layers::{Conv3d, Normalize};
-//! use freetumor::nn::ops::{Activation, Over};
+//! use freetumor::nn::ops::{Activation, NormScope};
 //!
 //! let vb = fill::builder("", DType::F32, &Device::Cpu);
 //! let conv = Conv3d::new(vb.pp("conv"), 1, 4, 3, true)?;
-//! let norm = Normalize::new(vb.pp("norm"), 4, Over::Instance, Activation::LeakyRelu(0.0))?;
+//! let norm = Normalize::new(vb.pp("norm"), 4, NormScope::Instance, Activation::LeakyRelu(0.0))?;
 //! let x = Tensor::randn(0f32, 1.0, (2, 6, 5, 4, 1), &Device::Cpu)?;
 //! let y = norm.forward(conv.forward(&x)?)?;
 //! assert_eq!(y.dims(), [2, 6, 5, 4, 4]);
@@ -22,7 +22,7 @@
 use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
-use super::ops::{self, Activation, Over};
+use super::ops::{self, Activation, NormScope};
 
 /// What is added to a variance before its root is taken, in every norm layer: PyTorch's default.
 pub const EPS: f64 = 1e-5;
@@ -107,7 +107,7 @@ impl ConvTranspose3d {
 #[derive(Clone, Debug)]
 pub struct Normalize {
     affine: Option<(Tensor, Tensor)>,
-    over: Over,
+    over: NormScope,
     activation: Activation,
 }
 
@@ -117,13 +117,13 @@ impl Normalize {
     /// # Errors
     ///
     /// Where the source of weights has no such weights.
-    pub fn new(vb: VarBuilder, channels: usize, over: Over, activation: Activation) -> Result<Self> {
+    pub fn new(vb: VarBuilder, channels: usize, over: NormScope, activation: Activation) -> Result<Self> {
         let affine = (vb.get(channels, "weight")?, vb.get(channels, "bias")?);
         Ok(Self { affine: Some(affine), over, activation })
     }
 
     /// A norm without parameters.
-    pub fn plain(over: Over, activation: Activation) -> Self {
+    pub fn plain(over: NormScope, activation: Activation) -> Self {
         Self { affine: None, over, activation }
     }
 

@@ -23,7 +23,7 @@ use candle_nn::VarBuilder;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::ops::Over;
+use super::ops::NormScope;
 use super::parameters::declared;
 use super::{swin_unetr, unet3d};
 
@@ -67,7 +67,7 @@ impl Model {
             }
             Self::SwinUnetr => {
                 let swin_unetr::Config { in_channels, classes, width } = swin_unetr::Config::default();
-                Config { model: self, in_channels, classes, width, norm: Over::Instance }
+                Config { model: self, in_channels, classes, width, norm: NormScope::Instance }
             }
         }
     }
@@ -111,8 +111,8 @@ pub struct Config {
     pub classes: usize,
     /// Features where the network is narrowest; a multiple of 12 for [`Model::SwinUnetr`].
     pub width: usize,
-    /// Over what the norms take their statistics; always [`Over::Instance`] for [`Model::SwinUnetr`].
-    pub norm: Over,
+    /// Over what the norms take their statistics; always [`NormScope::Instance`] for [`Model::SwinUnetr`].
+    pub norm: NormScope,
 }
 
 impl Config {
@@ -148,11 +148,13 @@ impl Network {
                 let config = unet3d::Config { in_channels, classes, width, norm };
                 Ok(Self::UNet3D(unet3d::UNet3D::new(vb, &config)?))
             }
-            (Model::SwinUnetr, Over::Instance) => {
+            (Model::SwinUnetr, NormScope::Instance) => {
                 let config = swin_unetr::Config { in_channels, classes, width };
                 Ok(Self::SwinUnetr(Box::new(swin_unetr::SwinUnetr::new(vb, &config)?)))
             }
-            (Model::SwinUnetr, Over::Batch) => bail!("swin_unetr: expected norms per instance, got norms per batch"),
+            (Model::SwinUnetr, NormScope::Batch) => {
+                bail!("swin_unetr: expected norms per instance, got norms per batch")
+            }
         }
     }
 

@@ -7,24 +7,24 @@ use candle_core::{DType, Device, Tensor};
 
 use super::failed;
 use super::network::{Config, Model, Network};
-use super::ops::Over;
+use super::ops::NormScope;
 use super::parameters::from_tensors;
-use super::weights::{Part, Stated, fit, read, shape_of};
+use super::weights::{NetworkPart, WeightsMetadata, fit, read, shape_of};
 use crate::error::{Error, Result};
 
 /// Which network a file of weights is said to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct ExpectedNetwork {
     /// The kind.
     pub model: Model,
     /// Which of a file's networks.
-    pub part: Part,
+    pub part: NetworkPart,
     /// Channels of the output; `None` for what the weights have.
     pub classes: Option<usize>,
     /// Features where the network is narrowest; `None` for what the weights have.
     pub width: Option<usize>,
     /// Over what norms take their statistics; `None` for what the file says, or else what the published network does.
-    pub norm: Option<Over>,
+    pub norm: Option<NormScope>,
 }
 
 /// A network with the weights of a file.
@@ -48,8 +48,8 @@ impl Predictor {
     /// use candle_core::Device;
     /// use freetumor::nn::fill;
     /// use freetumor::nn::network::{Config, Model};
-    /// use freetumor::nn::predictor::{Predictor, Wanted};
-    /// use freetumor::nn::weights::{Part, Precision, write_safetensors};
+    /// use freetumor::nn::predictor::{Predictor, ExpectedNetwork};
+    /// use freetumor::nn::weights::{NetworkPart, Precision, write_safetensors};
     ///
     /// let config = Config { width: 2, classes: 4, ..Model::UNet3D.published() };
     /// let folder = tempfile::tempdir().unwrap();
@@ -61,21 +61,21 @@ impl Predictor {
     /// let weights = config.declared().unwrap().into_iter().map(tensor).collect();
     /// write_safetensors(&mut std::fs::File::create(&path)?, &weights, &Default::default(), Precision::Single)?;
     ///
-    /// let wanted = Wanted { model: Model::UNet3D, part: Part::Whole, classes: None, width: None, norm: None };
+    /// let wanted = ExpectedNetwork { model: Model::UNet3D, part: NetworkPart::Whole, classes: None, width: None, norm: None };
     /// let predictor = Predictor::open(&path, &wanted, &Device::Cpu)?;
     /// assert_eq!((predictor.config().width, predictor.config().classes), (2, 4));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn open(path: &Path, wanted: &Wanted, device: &Device) -> Result<Self> {
-        let said = Stated::of(path);
+    pub fn open(path: &Path, wanted: &ExpectedNetwork, device: &Device) -> Result<Self> {
+        let said = WeightsMetadata::of(path);
         said.check_weights(path)?;
         let raw = read(path, &Device::Cpu)?;
         let sizes = Sizes::of(&raw, wanted);
         let has_statistics = raw.keys().any(|name| name.ends_with("running_mean"));
         let published = wanted.model.published();
         let stated = match (wanted.model, said.norm.as_deref()) {
-            (Model::UNet3D, Some("instance")) => Over::Instance,
-            (Model::UNet3D, Some("batch")) => Over::Batch,
+            (Model::UNet3D, Some("instance")) => NormScope::Instance,
+            (Model::UNet3D, Some("batch")) => NormScope::Batch,
             _ => published.norm,
         };
         let config = Config {
@@ -184,7 +184,7 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn of(raw: &BTreeMap<String, Tensor>, wanted: &Wanted) -> Self {
+    fn of(raw: &BTreeMap<String, Tensor>, wanted: &ExpectedNetwork) -> Self {
         let (first, last) = match wanted.model {
             Model::UNet3D => ("down_tr64.ops.0.conv1.weight", "out_tr.final_conv.weight"),
             Model::SwinUnetr => ("swinViT.patch_embed.proj.weight", "out.conv.conv.weight"),

@@ -2,7 +2,7 @@
 //!
 //! Whoever wants a network to look at windows sends them here and waits for the answer: the device is never asked by two threads at once,
 //! the queue is bounded, and windows of one shape that wait for one network are put into one batch. The answer to a window does not
-//! depend on what it shared a batch with; networks whose norms mix the samples of a batch are asked with [`Joining::Never`].
+//! depend on what it shared a batch with; networks whose norms mix the samples of a batch are asked with [`Batching::Never`].
 //!
 //! Where a batch fails it is halved and tried again, down to single windows: a device without memory for four may have it for one, and of
 //! four windows one may hold no numbers.
@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use candle_core::{Device, Tensor};
 use crossbeam::channel::{Receiver, Sender, bounded};
 
-use super::device::Place;
+use super::device::DeviceKind;
 use super::failed;
 use super::predictor::Predictor;
 use crate::error::catch_panic;
@@ -30,7 +30,7 @@ pub use usage::Usage;
 const QUEUE: usize = 64;
 
 /// Something that answers windows: a network.
-pub trait Answer: Send + Sync {
+pub trait WindowModel: Send + Sync {
     /// What it says of windows.
     ///
     /// # Shapes
@@ -46,7 +46,7 @@ pub trait Answer: Send + Sync {
     }
 }
 
-impl Answer for Predictor {
+impl WindowModel for Predictor {
     fn answer(&self, windows: &Tensor) -> Result<Tensor> {
         self.forward(windows)
     }
@@ -58,24 +58,24 @@ impl Answer for Predictor {
 
 /// Whether windows may be put into a batch with those of others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Joining {
+pub enum Batching {
     /// They may: each is answered as if it were alone.
     Freely,
     /// They may not: the network mixes what it sees together.
     Never,
 }
 
-struct Job {
-    network: Arc<dyn Answer>,
+struct Submission {
+    network: Arc<dyn WindowModel>,
     windows: Tensor,
-    joining: Joining,
-    reply: Sender<Result<Answered>>,
+    joining: Batching,
+    reply: Sender<Result<Prediction>>,
 }
 
-impl Job {
+impl Submission {
     fn joins(&self, other: &Self) -> bool {
-        self.joining == Joining::Freely
-            && other.joining == Joining::Freely
+        self.joining == Batching::Freely
+            && other.joining == Batching::Freely
             && Arc::ptr_eq(&self.network, &other.network)
             && self.windows.dims() == other.windows.dims()
     }
@@ -83,7 +83,7 @@ impl Job {
 
 /// What a network said of the windows of one question.
 #[derive(Clone, Debug)]
-pub struct Answered {
+pub struct Prediction {
     /// `[n, class, x, y, z]` in the host's memory.
     pub logits: Tensor,
     /// Seconds of the device: its share of the batch's.
@@ -91,14 +91,14 @@ pub struct Answered {
 }
 
 /// An answer on its way.
-pub struct Pending(Receiver<Result<Answered>>);
+pub struct PendingPrediction(Receiver<Result<Prediction>>);
 
-impl Pending {
+impl PendingPrediction {
     /// Waits for the answer.
     ///
     /// # Errors
     /// What the network said, or that the device is gone.
-    pub fn wait(self) -> Result<Answered> {
+    pub fn wait(self) -> Result<Prediction> {
         self.0.recv().unwrap_or_else(|_| Err(Error::new("the thread of the device ended before it answered")))
     }
 }
@@ -108,8 +108,8 @@ impl Pending {
 /// ```
 /// use std::sync::Arc;
 /// use candle_core::{DType, Device, Tensor};
-/// use freetumor::nn::device::Place;
-/// use freetumor::nn::service::{Answer, Joining, Service};
+/// use freetumor::nn::device::DeviceKind;
+/// use freetumor::nn::service::{WindowModel, Batching, Service};
 ///
 /// struct Doubling;
 /// impl Answer for Doubling {
@@ -118,19 +118,19 @@ impl Pending {
 ///     }
 /// }
 ///
-/// let service = Service::new(Place::Cpu, 4);
-/// let network: Arc<dyn Answer> = Arc::new(Doubling);
+/// let service = Service::new(DeviceKind::Cpu, 4);
+/// let network: Arc<dyn WindowModel> = Arc::new(Doubling);
 /// let windows = Tensor::ones((1, 1, 2, 2, 2), DType::F32, &Device::Cpu).unwrap();
-/// let answer = service.ask(&network, windows, Joining::Freely)?.wait()?.logits;
+/// let answer = service.ask(&network, windows, Batching::Freely)?.wait()?.logits;
 /// assert_eq!(answer.sum_all().unwrap().to_scalar::<f32>().unwrap(), 16.0);
 /// assert_eq!(service.usage().windows, 1);
 /// # Ok::<(), freetumor::error::Error>(())
 /// ```
 pub struct Service {
-    place: Place,
+    place: DeviceKind,
     device: OnceLock<Device>,
     batch: usize,
-    jobs: OnceLock<Sender<Job>>,
+    jobs: OnceLock<Sender<Submission>>,
     starting: Mutex<()>,
     counters: Arc<Counters>,
 }
@@ -144,7 +144,7 @@ impl fmt::Debug for Service {
 impl Service {
     /// A service that puts up to `batch` windows into one batch. Its thread starts with the first of them.
     #[must_use]
-    pub fn new(place: Place, batch: usize) -> Arc<Self> {
+    pub fn new(place: DeviceKind, batch: usize) -> Arc<Self> {
         Arc::new(Self {
             place,
             device: OnceLock::new(),
@@ -156,7 +156,7 @@ impl Service {
     }
 
     /// Where networks run.
-    pub fn place(&self) -> Place {
+    pub fn place(&self) -> DeviceKind {
         self.place
     }
 
@@ -168,7 +168,7 @@ impl Service {
     /// The device, for the weights of networks.
     ///
     /// # Errors
-    /// As [`Place::device`].
+    /// As [`DeviceKind::device`].
     pub fn device(&self) -> Result<Device> {
         let _one = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(device) = self.device.get() {
@@ -185,11 +185,11 @@ impl Service {
     ///
     /// # Errors
     /// Where there is no device, or its thread cannot start.
-    pub fn ask(&self, network: &Arc<dyn Answer>, windows: Tensor, joining: Joining) -> Result<Pending> {
+    pub fn ask(&self, network: &Arc<dyn WindowModel>, windows: Tensor, joining: Batching) -> Result<PendingPrediction> {
         let (reply, answer) = bounded(1);
-        let job = Job { network: Arc::clone(network), windows, joining, reply };
+        let job = Submission { network: Arc::clone(network), windows, joining, reply };
         self.jobs()?.send(job).map_err(|_| Error::new("the thread of the device ended"))?;
-        Ok(Pending(answer))
+        Ok(PendingPrediction(answer))
     }
 
     /// Whether the device is gone: every window asked for from now on would fail.
@@ -202,7 +202,7 @@ impl Service {
         self.counters.usage()
     }
 
-    fn jobs(&self) -> Result<&Sender<Job>> {
+    fn jobs(&self) -> Result<&Sender<Submission>> {
         let _one = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(jobs) = self.jobs.get() {
             return Ok(jobs);
@@ -218,7 +218,7 @@ impl Service {
 
 /// The device's thread. It ends when the last sender is gone.
 struct Worker {
-    jobs: Receiver<Job>,
+    jobs: Receiver<Submission>,
     /// Windows in one batch at most: fewer from the moment on when more did not fit.
     most: AtomicUsize,
     counters: Arc<Counters>,
@@ -238,7 +238,7 @@ impl Worker {
             let most = self.most.load(Ordering::Relaxed);
             let (mut batch, mut rest) = (vec![first], VecDeque::new());
             for job in waiting.drain(..) {
-                let windows: usize = batch.iter().map(Job::count).sum();
+                let windows: usize = batch.iter().map(Submission::count).sum();
                 if batch[0].joins(&job) && windows + job.count() <= most {
                     batch.push(job);
                 } else {
@@ -250,16 +250,16 @@ impl Worker {
         }
     }
 
-    fn run(&self, mut batch: Vec<Job>) {
+    fn run(&self, mut batch: Vec<Submission>) {
         let (answers, seconds) = self.counters.batch(|| self.answers(&batch));
-        let windows: usize = batch.iter().map(Job::count).sum();
+        let windows: usize = batch.iter().map(Submission::count).sum();
         match answers {
             Ok(answers) => {
                 self.counters.answered(windows);
                 for (job, logits) in batch.into_iter().zip(answers) {
                     let device_seconds = seconds * job.count() as f64 / windows.max(1) as f64;
                     // Who asked may have given up.
-                    let _ = job.reply.send(Ok(Answered { logits, device_seconds }));
+                    let _ = job.reply.send(Ok(Prediction { logits, device_seconds }));
                 }
             }
             Err(error) if batch.len() > 1 => {
@@ -282,7 +282,7 @@ impl Worker {
     }
 
     /// The answer to each job of a batch.
-    fn answers(&self, batch: &[Job]) -> Result<Vec<Tensor>> {
+    fn answers(&self, batch: &[Submission]) -> Result<Vec<Tensor>> {
         let _span = tracing::info_span!("network", windows = batch.len()).entered();
         let arranging = failed("cannot arrange a batch");
         let windows: Vec<&Tensor> = batch.iter().map(|job| &job.windows).collect();
@@ -294,12 +294,12 @@ impl Worker {
         let answer = catch_panic(|| network.answer(&joined))
             .unwrap_or_else(|words| Err(Error::new(format!("the network panicked: {words}"))))?;
         let answer = answer.to_device(&Device::Cpu).map_err(&arranging)?;
-        let count: usize = batch.iter().map(Job::count).sum();
+        let count: usize = batch.iter().map(Submission::count).sum();
         if answer.dims().first() != Some(&count) {
             return Err(Error::new(format!("the network gave {:?} for {count} windows", answer.dims())));
         }
         let mut from = 0;
-        let part = |job: &Job| {
+        let part = |job: &Submission| {
             from += job.count();
             answer.narrow(0, from - job.count(), job.count())?.contiguous()
         };
@@ -307,7 +307,7 @@ impl Worker {
     }
 }
 
-impl Job {
+impl Submission {
     fn count(&self) -> usize {
         self.windows.dims().first().copied().unwrap_or(0)
     }
@@ -325,7 +325,7 @@ mod tests {
         seen: Mutex<Vec<usize>>,
     }
 
-    impl Answer for Means {
+    impl WindowModel for Means {
         fn answer(&self, windows: &Tensor) -> Result<Tensor> {
             let count = windows.dims()[0];
             self.seen.lock().unwrap().push(count);
@@ -343,14 +343,14 @@ mod tests {
         Tensor::full(value, (1, 1, 2, 2, 2), &Device::Cpu).unwrap()
     }
 
-    fn value(answer: &Answered) -> f32 {
+    fn value(answer: &Prediction) -> f32 {
         answer.logits.to_dtype(DType::F32).unwrap().flatten_all().unwrap().get(0).unwrap().to_scalar().unwrap()
     }
 
     /// Holds the device's thread until dropped.
     struct Gate(Mutex<Option<Receiver<()>>>);
 
-    impl Answer for Gate {
+    impl WindowModel for Gate {
         fn answer(&self, windows: &Tensor) -> Result<Tensor> {
             if let Some(gate) = self.0.lock().unwrap().take() {
                 let _ = gate.recv();
@@ -360,27 +360,32 @@ mod tests {
     }
 
     /// Asks for all values while the device is held, so that they wait together.
-    fn asked(service: &Service, network: &Arc<dyn Answer>, values: &[f32], joining: Joining) -> Vec<Result<Answered>> {
+    fn asked(
+        service: &Service,
+        network: &Arc<dyn WindowModel>,
+        values: &[f32],
+        joining: Batching,
+    ) -> Vec<Result<Prediction>> {
         let (open, gate) = bounded::<()>(0);
-        let held: Arc<dyn Answer> = Arc::new(Gate(Mutex::new(Some(gate))));
-        let holding = service.ask(&held, window(0.0), Joining::Never).unwrap();
+        let held: Arc<dyn WindowModel> = Arc::new(Gate(Mutex::new(Some(gate))));
+        let holding = service.ask(&held, window(0.0), Batching::Never).unwrap();
         let waiting: Vec<_> = values.iter().map(|&it| service.ask(network, window(it), joining).unwrap()).collect();
         drop(open);
         holding.wait().unwrap();
-        waiting.into_iter().map(Pending::wait).collect()
+        waiting.into_iter().map(PendingPrediction::wait).collect()
     }
 
     #[test]
     fn windows_share_batches_and_keep_their_answers() {
         let means = Arc::new(Means { most: 8, seen: Mutex::default() });
-        let network: Arc<dyn Answer> = means.clone();
-        let service = Service::new(Place::Cpu, 3);
+        let network: Arc<dyn WindowModel> = means.clone();
+        let service = Service::new(DeviceKind::Cpu, 3);
         let values: Vec<f32> = (0..7).map(|it| it as f32).collect();
-        for (answer, expected) in asked(&service, &network, &values, Joining::Freely).iter().zip(&values) {
+        for (answer, expected) in asked(&service, &network, &values, Batching::Freely).iter().zip(&values) {
             assert_eq!(value(answer.as_ref().unwrap()), *expected);
         }
         assert_eq!(*means.seen.lock().unwrap(), [3, 3, 1]);
-        assert!(asked(&service, &network, &values, Joining::Never).iter().all(Result::is_ok));
+        assert!(asked(&service, &network, &values, Batching::Never).iter().all(Result::is_ok));
         assert_eq!(means.seen.lock().unwrap()[3..], [1; 7]);
         assert_eq!(service.usage().windows, 16);
     }
@@ -388,9 +393,9 @@ mod tests {
     #[test]
     fn a_batch_that_does_not_fit_is_halved_and_stays_so() {
         let means = Arc::new(Means { most: 2, seen: Mutex::default() });
-        let network: Arc<dyn Answer> = means.clone();
-        let service = Service::new(Place::Cpu, 4);
-        let answers = asked(&service, &network, &[1.0; 8], Joining::Freely);
+        let network: Arc<dyn WindowModel> = means.clone();
+        let service = Service::new(DeviceKind::Cpu, 4);
+        let answers = asked(&service, &network, &[1.0; 8], Batching::Freely);
         assert!(answers.iter().all(|answer| value(answer.as_ref().unwrap()) == 1.0));
         assert_eq!(*means.seen.lock().unwrap(), [4, 2, 2, 2, 2]);
     }
@@ -398,16 +403,16 @@ mod tests {
     #[test]
     fn one_window_without_numbers_spoils_no_other() {
         let means = Arc::new(Means { most: 1, seen: Mutex::default() });
-        let network: Arc<dyn Answer> = means;
-        let service = Service::new(Place::Cpu, 4);
-        let answers = asked(&service, &network, &[1.0, f32::NAN, 3.0], Joining::Freely);
+        let network: Arc<dyn WindowModel> = means;
+        let service = Service::new(DeviceKind::Cpu, 4);
+        let answers = asked(&service, &network, &[1.0, f32::NAN, 3.0], Batching::Freely);
         assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
     }
 
     #[test]
     fn a_device_that_vanishes_is_told_from_a_window_that_fails() {
         struct Fails(bool);
-        impl Answer for Fails {
+        impl WindowModel for Fails {
             fn answer(&self, _: &Tensor) -> Result<Tensor> {
                 Err(Error::new("no answer"))
             }
@@ -415,10 +420,10 @@ mod tests {
                 self.0
             }
         }
-        let service = Service::new(Place::Cpu, 1);
+        let service = Service::new(DeviceKind::Cpu, 1);
         for lost in [false, true] {
-            let network: Arc<dyn Answer> = Arc::new(Fails(lost));
-            assert!(service.ask(&network, window(1.0), Joining::Freely).unwrap().wait().is_err());
+            let network: Arc<dyn WindowModel> = Arc::new(Fails(lost));
+            assert!(service.ask(&network, window(1.0), Batching::Freely).unwrap().wait().is_err());
             assert_eq!(service.is_lost(), lost);
         }
     }
@@ -426,15 +431,15 @@ mod tests {
     #[test]
     fn a_panic_is_an_answer_and_the_thread_lives_on() {
         struct Panics;
-        impl Answer for Panics {
+        impl WindowModel for Panics {
             fn answer(&self, _: &Tensor) -> Result<Tensor> {
                 panic!("seven")
             }
         }
-        let service = Service::new(Place::Cpu, 1);
-        let panics: Arc<dyn Answer> = Arc::new(Panics);
-        assert!(service.ask(&panics, window(1.0), Joining::Freely).unwrap().wait().is_err());
-        let means: Arc<dyn Answer> = Arc::new(Means { most: 1, seen: Mutex::default() });
-        assert!(service.ask(&means, window(1.0), Joining::Freely).unwrap().wait().is_ok());
+        let service = Service::new(DeviceKind::Cpu, 1);
+        let panics: Arc<dyn WindowModel> = Arc::new(Panics);
+        assert!(service.ask(&panics, window(1.0), Batching::Freely).unwrap().wait().is_err());
+        let means: Arc<dyn WindowModel> = Arc::new(Means { most: 1, seen: Mutex::default() });
+        assert!(service.ask(&means, window(1.0), Batching::Freely).unwrap().wait().is_ok());
     }
 }

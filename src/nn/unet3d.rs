@@ -2,7 +2,7 @@
 //!
 //! Four levels of two convolutions each, halved by max-pooling on the way down, doubled by transposed convolutions on the
 //! way up, with the level's own features laid beside. Every norm takes the statistics of what it is given, in
-//! training and afterwards; with [`Over::Batch`] the samples of a batch therefore influence each other.
+//! training and afterwards; with [`NormScope::Batch`] the samples of a batch therefore influence each other.
 //!
 //! | level | side | features | parameter names |
 //! |---|---|---|---|
@@ -14,16 +14,16 @@
 //! # Source
 //!
 //! The network of FreeTumor (arXiv 2406.01264), at width 32; the names are its checkpoints' and do not change with the
-//! width. Width 4 with [`Over::Instance`] is the narrow network (levels of 8, 16, 32 and 64 features) for quick
+//! width. Width 4 with [`NormScope::Instance`] is the narrow network (levels of 8, 16, 32 and 64 features) for quick
 //! training.
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
 //! use freetumor::nn::fill;
-//! use freetumor::nn::ops::Over;
+//! use freetumor::nn::ops::NormScope;
 //! use freetumor::nn::unet3d::{Config, UNet3D};
 //!
-//! let narrow = Config { width: 4, classes: 2, norm: Over::Instance, ..Config::default() };
+//! let narrow = Config { width: 4, classes: 2, norm: NormScope::Instance, ..Config::default() };
 //! let network = UNet3D::new(fill::builder("", DType::F32, &Device::Cpu), &narrow)?;
 //! let x = Tensor::randn(0f32, 1.0, (1, 1, 16, 8, 24), &Device::Cpu)?;
 //! assert_eq!(network.forward(&x)?.dims(), [1, 2, 16, 8, 24]);
@@ -36,7 +36,7 @@ use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
 use super::layers::{Conv3d, ConvTranspose3d, Normalize, channels_first, channels_last};
-use super::ops::{self, Activation, Over};
+use super::ops::{self, Activation, NormScope};
 
 /// The sides of an input are multiples of this.
 pub const SIDE_DIVISOR: usize = 8;
@@ -51,13 +51,13 @@ pub struct Config {
     /// Features of the first convolution; the levels have 2, 4, 8 and 16 times as many.
     pub width: usize,
     /// Over what the norms take their statistics.
-    pub norm: Over,
+    pub norm: NormScope,
 }
 
 impl Default for Config {
     /// The published network: one channel in, three out, width 32, batch norm.
     fn default() -> Self {
-        Self { in_channels: 1, classes: 3, width: 32, norm: Over::Batch }
+        Self { in_channels: 1, classes: 3, width: 32, norm: NormScope::Batch }
     }
 }
 
@@ -65,8 +65,8 @@ impl Default for Config {
 #[derive(Clone, Debug)]
 pub struct UNet3D {
     in_channels: usize,
-    down: Vec<Level>,
-    up: Vec<Up>,
+    down: Vec<DoubleConv>,
+    up: Vec<UpBlock>,
     out: Conv3d,
 }
 
@@ -87,13 +87,13 @@ impl UNet3D {
         let mut c_in = in_channels;
         for (depth, name) in ["down_tr64", "down_tr128", "down_tr256", "down_tr512"].into_iter().enumerate() {
             let features = (2 * width) << depth;
-            down.push(Level::new(vb.pp(name).pp("ops"), [c_in, features / 2, features], norm)?);
+            down.push(DoubleConv::new(vb.pp(name).pp("ops"), [c_in, features / 2, features], norm)?);
             c_in = features;
         }
         let mut up = vec![];
         for (depth, name) in ["up_tr64", "up_tr128", "up_tr256"].into_iter().enumerate().rev() {
             let features = (2 * width) << depth;
-            up.push(Up::new(vb.pp(name), c_in, features, norm)?);
+            up.push(UpBlock::new(vb.pp(name), c_in, features, norm)?);
             c_in = features;
         }
         let out = Conv3d::new(vb.pp("out_tr").pp("final_conv"), c_in, classes, 1, true)?;
@@ -128,10 +128,10 @@ impl UNet3D {
 
 /// Two convolutions, each with norm and ReLU.
 #[derive(Clone, Debug)]
-struct Level([ConvNorm; 2]);
+struct DoubleConv([ConvNorm; 2]);
 
-impl Level {
-    fn new(vb: VarBuilder, [c_in, middle, c_out]: [usize; 3], norm: Over) -> Result<Self> {
+impl DoubleConv {
+    fn new(vb: VarBuilder, [c_in, middle, c_out]: [usize; 3], norm: NormScope) -> Result<Self> {
         Ok(Self([ConvNorm::new(vb.pp("0"), c_in, middle, norm)?, ConvNorm::new(vb.pp("1"), middle, c_out, norm)?]))
     }
 
@@ -148,7 +148,7 @@ struct ConvNorm {
 }
 
 impl ConvNorm {
-    fn new(vb: VarBuilder, c_in: usize, c_out: usize, norm: Over) -> Result<Self> {
+    fn new(vb: VarBuilder, c_in: usize, c_out: usize, norm: NormScope) -> Result<Self> {
         let conv = Conv3d::new(vb.pp("conv1"), c_in, c_out, 3, true)?;
         let norm = Normalize::new(vb.pp("bn1"), c_out, norm, Activation::LeakyRelu(0.0))?;
         Ok(Self { conv, norm })
@@ -163,15 +163,15 @@ impl ConvNorm {
 
 /// Doubles the volume, lays the level's own features beside and convolves twice.
 #[derive(Clone, Debug)]
-struct Up {
+struct UpBlock {
     double: ConvTranspose3d,
-    level: Level,
+    level: DoubleConv,
 }
 
-impl Up {
-    fn new(vb: VarBuilder, c_in: usize, features: usize, norm: Over) -> Result<Self> {
+impl UpBlock {
+    fn new(vb: VarBuilder, c_in: usize, features: usize, norm: NormScope) -> Result<Self> {
         let double = ConvTranspose3d::new(vb.pp("up_conv"), c_in, c_in, true)?;
-        let level = Level::new(vb.pp("ops"), [c_in + features, features, features], norm)?;
+        let level = DoubleConv::new(vb.pp("ops"), [c_in + features, features, features], norm)?;
         Ok(Self { double, level })
     }
 

@@ -108,14 +108,14 @@ impl Row for QualityRecord {
 
 /// A Parquet file in memory, under the name that it gets.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct ParquetPart {
     /// `data/EPOCH-SHA256.parquet` with its digest and number of rows.
     pub entry: FileEntry,
     /// The file.
     pub bytes: Vec<u8>,
 }
 
-impl Part {
+impl ParquetPart {
     /// Makes the part durable.
     ///
     /// # Errors
@@ -130,7 +130,7 @@ impl Part {
 ///
 /// # Errors
 /// Where Arrow or Parquet refuse.
-pub fn write_part<R: Row>(epoch: u64, mut rows: Vec<R>) -> Result<Part> {
+pub fn write_part<R: Row>(epoch: u64, mut rows: Vec<R>) -> Result<ParquetPart> {
     R::sort(&mut rows);
     let table = R::TABLE;
     let columns = R::descriptors().iter().map(|descriptor| descriptor.array(&rows)).collect();
@@ -140,7 +140,7 @@ pub fn write_part<R: Row>(epoch: u64, mut rows: Vec<R>) -> Result<Part> {
     let FileDigest { bytes: length, sha256 } = FileDigest::of(&bytes);
     let path = format!("{DATA}/{}-{sha256}.parquet", epoch_name(epoch));
     let entry = FileEntry { path, table: table.name().to_owned(), bytes: length, sha256, rows: rows.len() as u64 };
-    Ok(Part { entry, bytes })
+    Ok(ParquetPart { entry, bytes })
 }
 
 /// The rows of a Parquet file that [`write_part`] made.

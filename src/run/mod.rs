@@ -33,7 +33,7 @@ pub use commit::{Checkpoint, Commit, Counts};
 pub use ingest_manifest::{IngestEntry, IngestManifest};
 pub use manifest::{FORMAT_VERSION, RunManifest};
 pub use private::{PrivatePipeline, without_paths};
-pub use reader::{Head, RunFolder, Snapshot};
+pub use reader::{RunFolder, RunHead, Snapshot};
 pub use verify::Verification;
 pub use writer::RunWriter;
 

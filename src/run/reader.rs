@@ -28,7 +28,7 @@ pub struct RunFolder {
 
 /// Where a run folder stands after some commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Head {
+pub struct RunHead {
     /// The last epoch; `None` before the first commit.
     pub epoch: Option<u64>,
     /// SHA-256 of that epoch's commit, or of `run.json`.
@@ -37,7 +37,7 @@ pub struct Head {
     pub counts: Counts,
 }
 
-impl Head {
+impl RunHead {
     /// Whether a commit can follow.
     fn check(&self, commit: &Commit) -> Result<()> {
         let Commit { epoch, parent, .. } = commit;
@@ -63,7 +63,7 @@ impl Head {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// Where it stands.
-    pub head: Head,
+    pub head: RunHead,
     /// The files that count, by path.
     pub files: BTreeMap<String, FileEntry>,
 }
@@ -95,7 +95,7 @@ impl Snapshot {
 
     pub(super) fn checkpoint(&self) -> Option<Checkpoint> {
         let files = self.files.values().cloned().collect();
-        let Head { epoch, sha256, counts } = &self.head;
+        let RunHead { epoch, sha256, counts } = &self.head;
         epoch.map(|epoch| Checkpoint { epoch, commit: sha256.clone(), files, counts: counts.clone() })
     }
 }
@@ -181,7 +181,7 @@ impl RunFolder {
     }
 
     pub(super) fn start(&self) -> Snapshot {
-        let head = Head { epoch: None, sha256: self.manifest_sha256.clone(), counts: Counts::default() };
+        let head = RunHead { epoch: None, sha256: self.manifest_sha256.clone(), counts: Counts::default() };
         Snapshot { head, files: BTreeMap::new() }
     }
 
@@ -202,7 +202,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// As for [`RunFolder::snapshot`].
-    pub fn standing(&self, at: Option<u64>) -> Result<Head> {
+    pub fn standing(&self, at: Option<u64>) -> Result<RunHead> {
         self.replay(at, &mut |_| Ok(()))
     }
 
@@ -215,7 +215,7 @@ impl RunFolder {
         self.replay(at, take).map(drop)
     }
 
-    fn replay(&self, at: Option<u64>, take: Take<'_, FileEntry>) -> Result<Head> {
+    fn replay(&self, at: Option<u64>, take: Take<'_, FileEntry>) -> Result<RunHead> {
         let Some(last) = self.at(at)? else { return Ok(self.start().head) };
         let mut head = self.start().head;
         let checkpoint = self.checkpoint_before(last)?;
@@ -249,9 +249,9 @@ impl RunFolder {
         Ok(head)
     }
 
-    fn checkpoint_head(&self, name: &str) -> Result<Head> {
-        let stream::Outline { epoch, commit, counts } = stream::outline_of(&*self.store, name)?;
-        Ok(Head { epoch: Some(epoch), sha256: commit, counts })
+    fn checkpoint_head(&self, name: &str) -> Result<RunHead> {
+        let stream::CheckpointOutline { epoch, commit, counts } = stream::outline_of(&*self.store, name)?;
+        Ok(RunHead { epoch: Some(epoch), sha256: commit, counts })
     }
 
     fn at(&self, at: Option<u64>) -> Result<Option<u64>> {

@@ -51,12 +51,12 @@ pub fn seal(store: &dyn Durable, epoch: u64, outcomes: Vec<ScanOutcome>, feeds: 
     }) {
         return Err(Error::new(format!("scan {} has rows of another epoch than {epoch}", other.scan.scan_id)));
     }
-    let staged = Staged::new(epoch, &outcomes)?;
+    let staged = StagedCandidates::new(epoch, &outcomes)?;
     let folder = epoch_folder(epoch);
     let stage = EpochStage { store, epoch, folder: &folder, patches: &[] };
     let mut places: HashMap<SampleId, Placement> = HashMap::new();
     let mut sealed = SealedEpoch { epoch, ..SealedEpoch::default() };
-    let mut place = |samples: &[StagedSample], sealed_layout: crate::sink::Sealed, add: &mut Vec<FileEntry>| {
+    let mut place = |samples: &[StagedSample], sealed_layout: crate::sink::SealedLayout, add: &mut Vec<FileEntry>| {
         add.extend(sealed_layout.files);
         for (sample, placement) in samples.iter().zip(sealed_layout.placements) {
             places.entry(sample.record.sample_id).or_default().merge(placement);
@@ -99,14 +99,14 @@ pub fn seal(store: &dyn Durable, epoch: u64, outcomes: Vec<ScanOutcome>, feeds: 
 }
 
 /// The rows of an epoch with the staged files of their candidates.
-struct Staged<'a> {
+struct StagedCandidates<'a> {
     rows: BTreeMap<SampleId, Vec<&'a SampleRecord>>,
     files: BTreeMap<SampleId, StagedFiles>,
 }
 
 type StagedFiles = (crate::sink::StagedFile, Option<crate::sink::StagedVolumes>);
 
-impl<'a> Staged<'a> {
+impl<'a> StagedCandidates<'a> {
     /// # Errors
     /// Where two candidates have one id: the files of one would stand for both.
     fn new(epoch: u64, outcomes: &'a [ScanOutcome]) -> Result<Self> {

@@ -14,15 +14,15 @@ use crate::store::canonical::Take;
 
 /// A checkpoint without its files.
 #[derive(Deserialize)]
-pub(super) struct Outline {
+pub(super) struct CheckpointOutline {
     pub epoch: u64,
     pub commit: String,
     pub counts: Counts,
 }
 
 /// Reads everything but the files.
-pub(super) fn outline_of(store: &dyn Durable, name: &str) -> Result<Outline> {
-    Outline::deserialize(&mut reading(store, name)?).map_err(|e| unlike(store, name, &e))
+pub(super) fn outline_of(store: &dyn Durable, name: &str) -> Result<CheckpointOutline> {
+    CheckpointOutline::deserialize(&mut reading(store, name)?).map_err(|e| unlike(store, name, &e))
 }
 
 /// Hands on the files one by one, in their order.

@@ -10,7 +10,7 @@ use super::projection::{project_commit, project_tables};
 use super::seal::SealedEpoch;
 use super::spool::Spool;
 use super::{
-    CHECKPOINT_EVERY, Commit, Counts, Head, IngestEntry, IngestManifest, MANIFEST, RunFolder, RunManifest,
+    CHECKPOINT_EVERY, Commit, Counts, IngestEntry, IngestManifest, MANIFEST, RunFolder, RunHead, RunManifest,
     checkpoint_name, commit_name, ingest_name,
 };
 use crate::error::{Error, ErrorKind, Result};
@@ -26,7 +26,7 @@ use crate::store::{self, Disk, Durable, FileDigest, FileLock, Folder, LocalDisk,
 /// It holds the state of the last commit, not the list of files: runs are long.
 pub struct RunWriter {
     folder: RunFolder,
-    head: Head,
+    head: RunHead,
     ingested: u64,
     // Released with the process, however it ends.
     _lock: Option<FileLock>,
@@ -212,7 +212,7 @@ impl RunWriter {
         // It is as long as the run: it is written while it is read.
         store.stage(&staged, &mut |out| {
             let files = Streamed::of::<FileEntry>(|take: Take<'_, FileEntry>| self.folder.each_file(Some(epoch), take));
-            let Head { epoch: _, sha256, counts } = &self.head;
+            let RunHead { epoch: _, sha256, counts } = &self.head;
             canonical::write_pretty(out, &StreamedCheckpoint { commit: sha256, counts, epoch, files })
         })?;
         store.publish(&[(staged.clone(), name)])?;

@@ -3,10 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::network::Surroundings;
+use super::network::OrganInference;
 use super::{Score, ScoreStage, Scorer, Scores};
 use crate::error::{ConfigError, Fault};
-use crate::inference::{NetworkConfig, Viewer};
+use crate::inference::{Inference, NetworkConfig};
 use crate::mask::{MaskedScan, Organ};
 use crate::synth::Candidate;
 
@@ -28,7 +28,7 @@ fn published_class() -> usize {
 /// The stage; see [`DiscriminatorConfig`].
 #[derive(Debug)]
 pub struct Discriminator {
-    viewer: Viewer,
+    viewer: Inference,
     real_class: usize,
 }
 
@@ -37,7 +37,7 @@ impl Discriminator {
     ///
     /// # Errors
     /// Where the network has no such class.
-    pub fn new(config: DiscriminatorConfig, viewer: Viewer) -> Result<Self, Vec<ConfigError>> {
+    pub fn new(config: DiscriminatorConfig, viewer: Inference) -> Result<Self, Vec<ConfigError>> {
         let (class, count) = (config.real_class, viewer.classes());
         if class >= count {
             let message = format!("expected one of the network's {count} classes, 0 to {}, got {class}", count - 1);
@@ -48,7 +48,7 @@ impl Discriminator {
 }
 
 impl ScoreStage for Discriminator {
-    fn viewer(&self) -> Option<&Viewer> {
+    fn viewer(&self) -> Option<&Inference> {
         Some(&self.viewer)
     }
 
@@ -61,14 +61,14 @@ impl ScoreStage for Discriminator {
         scan: &'scan MaskedScan,
         organ: &'scan Organ,
     ) -> Result<Box<dyn Scorer + 'scan>, Fault> {
-        let surroundings = Surroundings::new(&self.viewer, scan, organ)?;
+        let surroundings = OrganInference::new(&self.viewer, scan, organ)?;
         Ok(Box::new(DiscriminatorScorer { real_class: self.real_class, surroundings }))
     }
 }
 
 struct DiscriminatorScorer<'scan> {
     real_class: usize,
-    surroundings: Surroundings<'scan>,
+    surroundings: OrganInference<'scan>,
 }
 
 impl Scorer for DiscriminatorScorer<'_> {

@@ -18,7 +18,7 @@ pub use intensity::{Intensity, IntensityConfig};
 pub use segmentor::{Segmentor, SegmentorConfig};
 
 use crate::error::Fault;
-use crate::inference::Viewer;
+use crate::inference::Inference;
 use crate::mask::{MaskedScan, Organ};
 use crate::synth::Candidate;
 
@@ -141,7 +141,7 @@ pub trait ScoreStage: Send + Sync {
     }
 
     /// The network that it infers with, where it does.
-    fn viewer(&self) -> Option<&Viewer> {
+    fn viewer(&self) -> Option<&Inference> {
         None
     }
 }

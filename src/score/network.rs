@@ -3,22 +3,22 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Fault, Stage};
-use crate::inference::{Change, Field, Layout, Seen, Viewer, box_on};
+use crate::inference::{Inference, Layout, Prediction, Roi, RoiChange, box_on};
 use crate::mask::{MaskedScan, Organ};
 use crate::synth::Candidate;
 use crate::volume::{Array3, Region};
 
 /// One organ's surroundings, as a network looks at its candidates.
-pub(super) struct Surroundings<'scan> {
-    viewer: &'scan Viewer,
+pub(super) struct OrganInference<'scan> {
+    viewer: &'scan Inference,
     scan: &'scan MaskedScan,
     /// The organ's surroundings on the viewer's grid; `None` where the scan does not show the organ.
-    field: Option<Field>,
-    last: Mutex<Option<Arc<Before>>>,
+    field: Option<Roi>,
+    last: Mutex<Option<Arc<PredictionBefore>>>,
 }
 
 /// What a network says of the untouched scan in the windows of a site.
-pub(super) struct Before {
+pub(super) struct PredictionBefore {
     layout: Layout,
     /// All that the windows show.
     pub region: Region,
@@ -29,19 +29,19 @@ pub(super) struct Before {
 }
 
 /// What a network says of a candidate.
-pub(super) struct After {
+pub(super) struct PredictionAfter {
     /// What it says of the candidate, in the box that was asked for.
-    pub seen: Seen,
+    pub seen: Prediction,
     /// Where that box's voxels are synthetic tumor.
     pub tumor: Array3<u8>,
 }
 
-impl<'scan> Surroundings<'scan> {
+impl<'scan> OrganInference<'scan> {
     /// # Errors
     /// A fault where the scan cannot be resampled.
-    pub fn new(viewer: &'scan Viewer, scan: &'scan MaskedScan, organ: &Organ) -> Result<Self, Fault> {
+    pub fn new(viewer: &'scan Inference, scan: &'scan MaskedScan, organ: &Organ) -> Result<Self, Fault> {
         let region = scan.mask.labels.extent(|&label| label == organ.label || label == organ.tumor_label);
-        let field = region.map(|region| Field::new(&scan.scan.volume, region, viewer.config()));
+        let field = region.map(|region| Roi::new(&scan.scan.volume, region, viewer.config()));
         let field = field.transpose().map_err(at)?;
         Ok(Self { viewer, scan, field, last: Mutex::default() })
     }
@@ -52,7 +52,7 @@ impl<'scan> Surroundings<'scan> {
     }
 
     /// The windows of a candidate's site.
-    fn layout(&self, field: &Field, candidate: &Candidate) -> Result<Layout, Fault> {
+    fn layout(&self, field: &Roi, candidate: &Candidate) -> Result<Layout, Fault> {
         let site = field.box_of(&self.scan.scan.volume.grid, candidate.site_box);
         self.viewer.layout(Stage::Score, field, site)
     }
@@ -61,7 +61,7 @@ impl<'scan> Surroundings<'scan> {
     ///
     /// # Errors
     /// A fault where the network cannot say.
-    pub fn before(&self, candidate: &Candidate) -> Result<Option<Arc<Before>>, Fault> {
+    pub fn before(&self, candidate: &Candidate) -> Result<Option<Arc<PredictionBefore>>, Fault> {
         let Some(field) = &self.field else { return Ok(None) };
         let layout = self.layout(field, candidate)?;
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -74,7 +74,7 @@ impl<'scan> Surroundings<'scan> {
         let whole = Region { start: [0; 3], shape: region.shape };
         let on_scan = box_on(&field.grid.cut(region), whole, grid).grown([1; 3], grid.shape);
         let labels = field.labels(grid, on_scan, &self.scan.mask.labels.cut(on_scan), region).map_err(at)?;
-        let before = Arc::new(Before { layout, region, ids, labels });
+        let before = Arc::new(PredictionBefore { layout, region, ids, labels });
         *last = Some(Arc::clone(&before));
         Ok(Some(before))
     }
@@ -83,7 +83,7 @@ impl<'scan> Surroundings<'scan> {
     ///
     /// # Errors
     /// A fault where the network cannot say.
-    pub fn after(&self, candidate: &Candidate, region: Option<Region>) -> Result<Option<After>, Fault> {
+    pub fn after(&self, candidate: &Candidate, region: Option<Region>) -> Result<Option<PredictionAfter>, Fault> {
         let Some(field) = &self.field else { return Ok(None) };
         let grid = &self.scan.scan.volume.grid;
         let Some(inner) = candidate.tumor.extent(|&inside| inside != 0) else { return Ok(None) };
@@ -94,10 +94,10 @@ impl<'scan> Surroundings<'scan> {
         let mut delta_hu = candidate.after.clone();
         let voxels = delta_hu.as_mut_slice().iter_mut().zip(candidate.before.as_slice());
         voxels.for_each(|(after, before)| *after -= before);
-        let change: Change = field.change(grid, candidate.region, &delta_hu).map_err(at)?;
+        let change: RoiChange = field.change(grid, candidate.region, &delta_hu).map_err(at)?;
         let seen = self.viewer.look(Stage::Score, field, &layout, Some(&change), region)?;
         let tumor = field.labels(grid, candidate.region, &candidate.tumor, region).map_err(at)?;
-        Ok(Some(After { seen, tumor }))
+        Ok(Some(PredictionAfter { seen, tumor }))
     }
 }
 

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::network::Surroundings;
+use super::network::OrganInference;
 use super::{Score, ScoreStage, Scorer, Scores};
 use crate::error::{ConfigError, Fault};
-use crate::inference::{NetworkConfig, Viewer};
+use crate::inference::{Inference, NetworkConfig};
 use crate::mask::{MaskedScan, Organ};
 use crate::synth::Candidate;
 
@@ -30,7 +30,7 @@ pub struct SegmentorConfig {
 /// The stage; see [`SegmentorConfig`].
 #[derive(Debug)]
 pub struct Segmentor {
-    viewer: Viewer,
+    viewer: Inference,
     classes: BTreeMap<String, [usize; 2]>,
     /// The classes of all tumors.
     tumors: Vec<usize>,
@@ -42,7 +42,7 @@ impl Segmentor {
     ///
     /// # Errors
     /// Everything that is wrong with the settings.
-    pub fn new(config: SegmentorConfig, viewer: Viewer, organs: &[Organ]) -> Result<Self, Vec<ConfigError>> {
+    pub fn new(config: SegmentorConfig, viewer: Inference, organs: &[Organ]) -> Result<Self, Vec<ConfigError>> {
         let mut complaints = Vec::new();
         let given = |organ: &Organ| (organ.name.clone(), [organ.label, organ.tumor_label].map(usize::from));
         let classes: BTreeMap<String, [usize; 2]> = match config.classes.is_empty() {
@@ -88,7 +88,7 @@ impl ScoreStage for Segmentor {
         format!("1 {:?}", self.classes)
     }
 
-    fn viewer(&self) -> Option<&Viewer> {
+    fn viewer(&self) -> Option<&Inference> {
         Some(&self.viewer)
     }
 
@@ -111,7 +111,7 @@ impl ScoreStage for Segmentor {
         scan: &'scan MaskedScan,
         organ: &'scan Organ,
     ) -> Result<Box<dyn Scorer + 'scan>, Fault> {
-        let surroundings = Surroundings::new(&self.viewer, scan, organ)?;
+        let surroundings = OrganInference::new(&self.viewer, scan, organ)?;
         let right = self.classes.get(&organ.name).map(|[_, tumor]| *tumor);
         Ok(Box::new(SegmentorScorer { stage: self, scan, right, surroundings }))
     }
@@ -122,7 +122,7 @@ struct SegmentorScorer<'scan> {
     scan: &'scan MaskedScan,
     /// The class of this organ's tumors.
     right: Option<usize>,
-    surroundings: Surroundings<'scan>,
+    surroundings: OrganInference<'scan>,
 }
 
 impl Scorer for SegmentorScorer<'_> {

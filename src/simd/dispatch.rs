@@ -2,19 +2,19 @@
 
 use super::class::Class;
 use super::portable::Portable;
-use super::work::{Kernel, Work};
+use super::work::{Kernel, SimdKernel};
 #[cfg(target_arch = "x86_64")]
 use super::x86::{Avx2, Avx512};
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-fn work_avx512<W: Work>(work: W) -> W::Output {
+fn work_avx512<W: SimdKernel>(work: W) -> W::Output {
     work.run::<Avx512>()
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn work_avx2<W: Work>(work: W) -> W::Output {
+fn work_avx2<W: SimdKernel>(work: W) -> W::Output {
     work.run::<Avx2>()
 }
 
@@ -23,7 +23,7 @@ fn work_avx2<W: Work>(work: W) -> W::Output {
 /// # Panics
 /// Where the processor lacks it.
 #[inline]
-pub(crate) fn run<W: Work>(class: Class, work: W) -> W::Output {
+pub(crate) fn run<W: SimdKernel>(class: Class, work: W) -> W::Output {
     class.require();
     match class {
         // SAFETY: the processor has the class, and with it every feature that the function is compiled for.
@@ -38,7 +38,7 @@ pub(crate) fn run<W: Work>(class: Class, work: W) -> W::Output {
 
 /// Does the work with the instruction set of this process's class.
 #[inline]
-pub(crate) fn vectorised<W: Work>(work: W) -> W::Output {
+pub(crate) fn vectorised<W: SimdKernel>(work: W) -> W::Output {
     run(Class::current(), work)
 }
 
@@ -46,7 +46,7 @@ pub(crate) fn vectorised<W: Work>(work: W) -> W::Output {
 /// row to the loops' remainders. The work must not call [`Simd::mul_add`](super::Simd::mul_add), so that its result is
 /// the same in every class.
 #[inline]
-pub(crate) fn vectorised_short<W: Work>(work: W) -> W::Output {
+pub(crate) fn vectorised_short<W: SimdKernel>(work: W) -> W::Output {
     run(Class::current().min(Class::Avx2), work)
 }
 
@@ -83,7 +83,7 @@ pub(crate) unsafe fn kernel_portable<K: Kernel>(input: K::Input<'_>) {
 
 /// The result of `work` in each class that the processor has, the narrowest first.
 #[cfg(test)]
-pub(crate) fn on_every_class<W: Work + Clone>(work: W) -> Vec<W::Output> {
+pub(crate) fn on_every_class<W: SimdKernel + Clone>(work: W) -> Vec<W::Output> {
     Class::available().into_iter().map(|class| run(class, work.clone())).collect()
 }
 
@@ -95,7 +95,7 @@ mod tests {
     #[derive(Clone)]
     struct Operations;
 
-    impl Work for Operations {
+    impl SimdKernel for Operations {
         type Output = Vec<f32>;
 
         #[inline(always)]
@@ -138,7 +138,7 @@ mod tests {
     #[derive(Clone)]
     struct Parts;
 
-    impl Work for Parts {
+    impl SimdKernel for Parts {
         type Output = ();
 
         #[inline(always)]

@@ -5,7 +5,7 @@
 //! Code is written once, generic over `Simd`, and compiled once for each [`Class`] of instruction set; the class is
 //! chosen at run time. There are two forms:
 //!
-//! - `Work` owns or borrows its input. `vectorised` runs it in the class of this process, `run` in a given one, and
+//! - `SimdKernel` owns or borrows its input. `vectorised` runs it in the class of this process, `run` in a given one, and
 //!   `vectorised_short` in one suited to short rows. Plain loops without a call to `Simd` gain as well: the compiler
 //!   vectorises them for the class.
 //! - `Kernel` is a function without captured input. `kernel_avx512`, `kernel_avx2` and `kernel_portable` are its
@@ -37,4 +37,4 @@ pub(crate) use dispatch::on_every_class;
 pub(crate) use dispatch::{kernel_avx2, kernel_avx512};
 pub(crate) use dispatch::{kernel_portable, run, vectorised, vectorised_short};
 pub(crate) use vector::Simd;
-pub(crate) use work::{Kernel, Work};
+pub(crate) use work::{Kernel, SimdKernel};

@@ -3,7 +3,7 @@
 use super::vector::Simd;
 
 /// Work that is compiled for each instruction set. Its `run` must be `#[inline(always)]`.
-pub(crate) trait Work {
+pub(crate) trait SimdKernel {
     /// The result.
     type Output;
 
@@ -17,7 +17,7 @@ pub(crate) trait Work {
 /// A captured number is read again in every turn of a loop that writes, as the compiler has to assume that the loop
 /// writes to it. Where only one arm of a branch reads such a number, AVX2 has no vectors for it: bind it to a name inside
 /// the closure first.
-impl<R, F: FnMut() -> R> Work for F {
+impl<R, F: FnMut() -> R> SimdKernel for F {
     type Output = R;
 
     #[inline(always)]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::layout::{folders, label_names};
-use super::pairs::{Described, Pair, PairLayout, PairSink};
+use super::pairs::{DatasetDescription, Pair, PairLayout, PairSink};
 use super::volume_files::DEFAULT_GZIP_LEVEL;
 use super::{check_gzip_level, check_name};
 use crate::error::{ConfigError, Result};
@@ -65,7 +65,7 @@ impl PairLayout for DecathlonConfig {
         ".nii.gz"
     }
 
-    fn describe(&self, samples: &Described<'_>) -> Result<()> {
+    fn describe(&self, samples: &DatasetDescription<'_>) -> Result<()> {
         let list = |split| {
             let (images, labels) = folders(split);
             samples.list(split, move |Pair { sample_id, .. }| {

@@ -101,7 +101,7 @@ pub struct EpochStage<'a> {
 
 /// What a layout made of an epoch.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Sealed {
+pub struct SealedLayout {
     /// Durable files for the commit to name.
     pub files: Vec<FileEntry>,
     /// Where each sample is, in the order in which they were given.
@@ -125,7 +125,7 @@ pub trait Layout: Send + Sync {
     ///
     /// # Errors
     /// Where files cannot be written, or where a patient is in two splits.
-    fn seal(&self, stage: &EpochStage<'_>, samples: &[StagedSample]) -> Result<Sealed>;
+    fn seal(&self, stage: &EpochStage<'_>, samples: &[StagedSample]) -> Result<SealedLayout>;
 
     /// Brings the folder of the layout in line with what is committed: `index` are the committed files whose `table` is
     /// [`Layout::index`]. Repeating it changes nothing; a folder that was damaged or removed is made again.

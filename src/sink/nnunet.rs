@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::layout::label_names;
-use super::pairs::{Described, PairLayout, PairSink};
+use super::pairs::{DatasetDescription, PairLayout, PairSink};
 use super::volume_files::DEFAULT_GZIP_LEVEL;
 use super::{check_gzip_level, check_name};
 use crate::error::{ConfigError, Result};
@@ -82,7 +82,7 @@ impl PairLayout for NnunetConfig {
         "_0000.nii.gz"
     }
 
-    fn describe(&self, samples: &Described<'_>) -> Result<()> {
+    fn describe(&self, samples: &DatasetDescription<'_>) -> Result<()> {
         let labels: BTreeMap<String, u8> =
             label_names(samples.organs).into_iter().map(|(id, name)| (name, id)).collect();
         samples.json(

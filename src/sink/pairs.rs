@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::layout::{FOLDERS, Projection, folders};
-use super::{Content, EpochStage, Layout, Sealed, StagedSample, StagedVolumes};
+use super::{Content, EpochStage, Layout, SealedLayout, StagedSample, StagedVolumes};
 use crate::error::{Error, Result};
 use crate::id::{PatientKey, SampleId};
 use crate::mask::Organ;
@@ -65,9 +65,9 @@ impl Pair {
 }
 
 /// Publishes the samples' files and their list.
-pub(super) fn seal(stage: &EpochStage<'_>, sink: &str, samples: &[StagedSample]) -> Result<Sealed> {
+pub(super) fn seal(stage: &EpochStage<'_>, sink: &str, samples: &[StagedSample]) -> Result<SealedLayout> {
     let mut guard = SplitGuard::default();
-    let mut sealed = Sealed::default();
+    let mut sealed = SealedLayout::default();
     let (mut publications, mut list) = (Vec::new(), Vec::new());
     for sample in samples {
         let (record, StagedVolumes { image, label }) = (&sample.record, sample.volumes()?);
@@ -135,14 +135,14 @@ pub trait PairLayout: Send + Sync {
     ///
     /// # Errors
     /// Where it cannot be written.
-    fn describe(&self, samples: &Described<'_>) -> Result<()>;
+    fn describe(&self, samples: &DatasetDescription<'_>) -> Result<()>;
 }
 
 /// Writes a file of a layout: its name below the layout's folder, and its content.
 pub type WriteFile<'a> = &'a dyn Fn(&str, Fill<'_>) -> Result<()>;
 
 /// What the JSON of a [`PairLayout`] is made from.
-pub struct Described<'a> {
+pub struct DatasetDescription<'a> {
     /// Writes a file.
     pub write: WriteFile<'a>,
     /// Passes on every sample, by epoch and then by id.
@@ -155,7 +155,7 @@ pub struct Described<'a> {
     pub test: usize,
 }
 
-impl Described<'_> {
+impl DatasetDescription<'_> {
     /// Writes a JSON file.
     ///
     /// # Errors
@@ -203,7 +203,7 @@ impl<L: PairLayout> Layout for PairSink<L> {
         Content::Volumes { gzip_level: self.layout.gzip_level() }
     }
 
-    fn seal(&self, stage: &EpochStage<'_>, samples: &[StagedSample]) -> Result<Sealed> {
+    fn seal(&self, stage: &EpochStage<'_>, samples: &[StagedSample]) -> Result<SealedLayout> {
         seal(stage, &self.name, samples)
     }
 
@@ -221,7 +221,7 @@ impl<L: PairLayout> Layout for PairSink<L> {
         layout.tidy()?;
         let write = |name: &str, fill: Fill<'_>| layout.write(name, fill);
         let each = |take: Take<'_, Pair>| each_pair(store, index, take);
-        self.layout.describe(&Described { write: &write, each: &each, organs: &self.organs, training, test })
+        self.layout.describe(&DatasetDescription { write: &write, each: &each, organs: &self.organs, training, test })
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::shards::{self, Shard, ShardLayout};
 use super::tar::TarWriter;
-use super::{Content, EpochStage, Layout, Sealed, StagedSample, check_name};
+use super::{Content, EpochStage, Layout, SealedLayout, StagedSample, check_name};
 use crate::error::{ConfigError, Error, Result};
 use crate::id::SampleId;
 use crate::record::{FileEntry, Placement, SplitGuard};
@@ -58,7 +58,7 @@ impl Layout for PatchesSink {
         Content::Patches
     }
 
-    fn seal(&self, stage: &EpochStage<'_>, samples: &[StagedSample]) -> Result<Sealed> {
+    fn seal(&self, stage: &EpochStage<'_>, samples: &[StagedSample]) -> Result<SealedLayout> {
         let mut guard = SplitGuard::default();
         samples.iter().try_for_each(|sample| guard.admit(sample.record.patient_key, sample.record.split))?;
         let wanted: HashSet<SampleId> = samples.iter().map(|sample| sample.record.sample_id).collect();
@@ -71,7 +71,8 @@ impl Layout for PatchesSink {
                 "the patches of epoch {epoch} are not sharded by what the sink `{name}` takes"
             )));
         }
-        let mut sealed = Sealed { placements: vec![Placement::default(); samples.len()], ..Sealed::default() };
+        let mut sealed =
+            SealedLayout { placements: vec![Placement::default(); samples.len()], ..SealedLayout::default() };
         if !shards.is_empty() {
             let index = super::pairs::publish_index(&self.index(), stage.store, stage.epoch, &shards, samples.len())?;
             sealed.files.push(index);
@@ -93,7 +94,7 @@ pub fn seal_patches(
     stage: &EpochStage<'_>,
     samples: &[StagedSample],
     takers: &[Vec<bool>],
-) -> Result<(Sealed, Vec<Shard>)> {
+) -> Result<(SealedLayout, Vec<Shard>)> {
     let mut guard = SplitGuard::default();
     let mut groups: BTreeMap<(String, &[bool]), Vec<usize>> = BTreeMap::new();
     for (index, (StagedSample { record, .. }, takers)) in samples.iter().zip(takers).enumerate() {
@@ -108,7 +109,7 @@ pub fn seal_patches(
 ///
 /// # Errors
 /// As for [`seal_patches`].
-pub fn seal_unsplit(stage: &EpochStage<'_>, label: &str, samples: &[StagedSample]) -> Result<Sealed> {
+pub fn seal_unsplit(stage: &EpochStage<'_>, label: &str, samples: &[StagedSample]) -> Result<SealedLayout> {
     let group = (label.to_owned(), (0..samples.len()).collect::<Vec<_>>());
     let groups = (!samples.is_empty()).then_some(group);
     write_shards(stage, samples, groups).map(|(sealed, _)| sealed)
@@ -118,7 +119,7 @@ fn write_shards(
     stage: &EpochStage<'_>,
     samples: &[StagedSample],
     groups: impl IntoIterator<Item = (String, Vec<usize>)>,
-) -> Result<(Sealed, Vec<Shard>)> {
+) -> Result<(SealedLayout, Vec<Shard>)> {
     let mut writer = shards::ShardWriter::new(stage, PATCHES, samples.len());
     for (label, indices) in groups {
         let missing = indices.iter().find(|&&index| samples[index].patch.is_none());

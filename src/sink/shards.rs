@@ -10,7 +10,7 @@ use super::layout::Projection;
 use super::pairs::{WriteFile, entry, read_index};
 pub use super::shard::{Member, Shard};
 use super::tar::TarWriter;
-use super::{EpochStage, Sealed, StagedSample};
+use super::{EpochStage, SealedLayout, StagedSample};
 use crate::error::Result;
 use crate::id::{PatientKey, SampleId};
 use crate::record::{DATA, FileEntry, Placement, Split, SplitGuard, epoch_name};
@@ -108,7 +108,10 @@ impl<'a> ShardWriter<'a> {
     ///
     /// # Errors
     /// Where they cannot be written.
-    pub(super) fn finish(self, place: impl Fn(usize, &Shard, &Member) -> Placement) -> Result<(Sealed, Vec<Shard>)> {
+    pub(super) fn finish(
+        self,
+        place: impl Fn(usize, &Shard, &Member) -> Placement,
+    ) -> Result<(SealedLayout, Vec<Shard>)> {
         self.stage.store.publish(&self.publications)?;
         let mut placements = vec![Placement::default(); self.samples];
         for (shard, indices) in &self.shards {
@@ -117,7 +120,7 @@ impl<'a> ShardWriter<'a> {
             }
         }
         let shards = self.shards.into_iter().map(|(shard, _)| shard).collect();
-        Ok((Sealed { files: self.files, placements }, shards))
+        Ok((SealedLayout { files: self.files, placements }, shards))
     }
 }
 

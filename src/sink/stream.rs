@@ -12,7 +12,7 @@ use serde_json::json;
 use super::pairs::{self, Pair, index_of};
 use super::tar::TarWriter;
 use super::volume_files::DEFAULT_GZIP_LEVEL;
-use super::{Content, EpochStage, Layout, Sealed, StagedSample, check_gzip_level, check_name};
+use super::{Content, EpochStage, Layout, SealedLayout, StagedSample, check_gzip_level, check_name};
 use crate::error::{ConfigError, Error, Result};
 use crate::record::{FileEntry, Split};
 use crate::store::Durable;
@@ -70,7 +70,7 @@ impl Layout for StreamSink {
         Content::Volumes { gzip_level: self.config.gzip_level }
     }
 
-    fn seal(&self, stage: &EpochStage<'_>, samples: &[StagedSample]) -> Result<Sealed> {
+    fn seal(&self, stage: &EpochStage<'_>, samples: &[StagedSample]) -> Result<SealedLayout> {
         pairs::seal(stage, &self.name, samples)
     }
 
@@ -112,21 +112,21 @@ impl<W: Write> TarStream<W> {
     ///
     /// # Errors
     /// Where the reader has closed the stream, or a committed file is gone.
-    pub fn sample(&mut self, store: &dyn Durable, pair: &Pair, pass: u64) -> Result<(), Ended> {
+    pub fn sample(&mut self, store: &dyn Durable, pair: &Pair, pass: u64) -> Result<(), StreamEnd> {
         let key = pair.sample_id;
         let about = json!({ "pass": pass, "patient_key": pair.patient_key, "sample_id": key, "split": pair.split });
         let about = about.to_string();
         self.file(store, &format!("{key}.image.nii.gz"), &pair.image_path(), pair.image.bytes)?;
-        self.member(&format!("{key}.json"), about.len() as u64, &mut about.as_bytes()).map_err(Ended::Closed)?;
+        self.member(&format!("{key}.json"), about.len() as u64, &mut about.as_bytes()).map_err(StreamEnd::Closed)?;
         self.file(store, &format!("{key}.label.nii.gz"), &pair.label_path(), pair.label.bytes)?;
-        self.0.flush().map_err(Ended::Closed)
+        self.0.flush().map_err(StreamEnd::Closed)
     }
 
-    fn file(&mut self, store: &dyn Durable, name: &str, path: &str, bytes: u64) -> Result<(), Ended> {
-        let file = store.open(path).map_err(Ended::Lost)?;
-        let mut file =
-            file.ok_or_else(|| Ended::Lost(Error::new(format!("{} is committed and not there", store.place(path)))))?;
-        self.member(name, bytes, &mut file).map_err(Ended::Closed)
+    fn file(&mut self, store: &dyn Durable, name: &str, path: &str, bytes: u64) -> Result<(), StreamEnd> {
+        let file = store.open(path).map_err(StreamEnd::Lost)?;
+        let mut file = file
+            .ok_or_else(|| StreamEnd::Lost(Error::new(format!("{} is committed and not there", store.place(path)))))?;
+        self.member(name, bytes, &mut file).map_err(StreamEnd::Closed)
     }
 
     /// Writes one member; equal members have equal bytes.
@@ -148,7 +148,7 @@ impl<W: Write> TarStream<W> {
 
 /// Why a stream ended.
 #[derive(Debug)]
-pub enum Ended {
+pub enum StreamEnd {
     /// Nobody reads any more.
     Closed(io::Error),
     /// What should be streamed cannot be read.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::shards::{self, ShardLayout, ShardWriter};
 use super::tar::TarWriter;
 use super::volume_files::DEFAULT_GZIP_LEVEL;
-use super::{Content, EpochStage, Layout, Sealed, StagedSample, check_gzip_level, check_name, pairs};
+use super::{Content, EpochStage, Layout, SealedLayout, StagedSample, check_gzip_level, check_name, pairs};
 use crate::error::{ConfigError, Result};
 use crate::record::{FileEntry, Placement, SampleRecord, SplitGuard};
 use crate::store::{Durable, canonical};
@@ -90,7 +90,7 @@ impl Layout for WebDatasetSink {
         Content::Volumes { gzip_level: self.config.gzip_level }
     }
 
-    fn seal(&self, stage: &EpochStage<'_>, samples: &[StagedSample]) -> Result<Sealed> {
+    fn seal(&self, stage: &EpochStage<'_>, samples: &[StagedSample]) -> Result<SealedLayout> {
         let mut guard = SplitGuard::default();
         let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for (index, StagedSample { record, .. }) in samples.iter().enumerate() {

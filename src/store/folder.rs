@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use super::{Disk, Durable, FileDigest, Fill, Hashing, LocalDisk, PRIVATE, REPLACEABLE, STAGING};
+use super::{Disk, Durable, FileDigest, Fill, HashingWriter, LocalDisk, PRIVATE, REPLACEABLE, STAGING};
 use crate::error::{Error, ErrorKind, Result};
 
 const SCRATCH: &str = "staging/tmp";
@@ -89,7 +89,7 @@ impl Folder {
         let name = format!("{SCRATCH}/{:016x}-{}", self.writer, self.scratch.fetch_add(1, Ordering::Relaxed));
         self.make_parents(&name)?;
         let mut write = || {
-            let mut hashing = Hashing::new(self.disk.create(&name)?);
+            let mut hashing = HashingWriter::new(self.disk.create(&name)?);
             fill(&mut hashing)?;
             hashing.flush()?;
             Ok(hashing.finish().1)

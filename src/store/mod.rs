@@ -59,20 +59,20 @@ impl FileDigest {
     /// assert_eq!((digest.bytes, &digest.sha256[..8]), (3, "ba7816bf"));
     /// ```
     pub fn of(bytes: &[u8]) -> Self {
-        let mut hashing = Hashing::new(std::io::sink());
+        let mut hashing = HashingWriter::new(std::io::sink());
         hashing.hash(bytes);
         hashing.finish().1
     }
 }
 
 /// Passes bytes on and digests them on the way.
-pub struct Hashing<W> {
+pub struct HashingWriter<W> {
     inner: W,
     sha256: Sha256,
     bytes: u64,
 }
 
-impl<W> Hashing<W> {
+impl<W> HashingWriter<W> {
     /// Wraps a writer.
     pub fn new(inner: W) -> Self {
         Self { inner, sha256: Sha256::new(), bytes: 0 }
@@ -90,7 +90,7 @@ impl<W> Hashing<W> {
     }
 }
 
-impl<W: Write> Write for Hashing<W> {
+impl<W: Write> Write for HashingWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let written = self.inner.write(bytes)?;
         self.hash(&bytes[..written]);
@@ -182,7 +182,7 @@ pub trait Durable: Send + Sync {
     /// The digest of a file; `None` where there is none.
     fn digest(&self, name: &str) -> Result<Option<FileDigest>> {
         let Some(mut file) = self.open(name)? else { return Ok(None) };
-        let mut hashing = Hashing::new(std::io::sink());
+        let mut hashing = HashingWriter::new(std::io::sink());
         std::io::copy(&mut file, &mut hashing)
             .map_err(|e| crate::error::Error::io("cannot read", self.place(name), e))?;
         Ok(Some(hashing.finish().1))

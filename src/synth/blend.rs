@@ -4,14 +4,14 @@
 //! window's 0..1: with `width` 1 they are those of the paper.
 
 use crate::mask::Organ;
-use crate::volume::{Array3, Boundary, Gaussian, Stretches};
+use crate::volume::{Array3, Boundary, Gaussian, RowSpans};
 
 /// Smooths a difference map by the 7³ Gaussian of sigma 1 voxel, zero outside the box.
 ///
 /// # Source
 /// FreeTumor, the step between the generator's output and the blend.
 pub fn smooth_difference(difference: &Array3<f32>) -> Array3<f32> {
-    Gaussian::difference_blur().smoothed_within(difference, &Stretches::whole(difference.shape()))
+    Gaussian::difference_blur().smoothed_within(difference, &RowSpans::whole(difference.shape()))
 }
 
 /// Softens a shape's edge by a Gaussian.
@@ -24,7 +24,7 @@ pub fn smooth_difference(difference: &Array3<f32>) -> Array3<f32> {
 /// Where a deviation is negative, not finite, or above 10⁶ voxels.
 pub fn soften(shape: &Array3<f32>, sigma_voxels: [f64; 3], truncate: f64) -> Array3<f32> {
     let filter = Gaussian::truncated(sigma_voxels, truncate, Boundary::Zero);
-    filter.smoothed_within(shape, &Stretches::whole(shape.shape()))
+    filter.smoothed_within(shape, &RowSpans::whole(shape.shape()))
 }
 
 /// `before − soft shape · difference · texture · width` where the label is the healthy organ, `before` elsewhere.
@@ -53,7 +53,7 @@ pub fn blend(
     for shape in [labels.shape(), soft_shape.shape(), difference.shape(), texture.shape()] {
         assert_eq!(shape, before.shape(), "all arrays of a blend are of one box");
     }
-    let within = Stretches::of(soft_shape, |&soft| soft != 0.0);
+    let within = RowSpans::of(soft_shape, |&soft| soft != 0.0);
     let mut after = before.clone();
     for (y, z, stretch) in within.rows() {
         let [soft, difference, texture] =

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::shape::DrawnShape;
-use crate::random::Draws;
+use crate::random::RandomStream;
 use crate::volume::Array3;
 
 /// Millimetres of the voxels that the classes count.
@@ -64,7 +64,7 @@ impl SizeClass {
     }
 
     /// The standard deviation of the deformation's control points in voxels; whole numbers but for the tiny class.
-    fn draw_sigma(self, draws: &mut Draws) -> f64 {
+    fn draw_sigma(self, draws: &mut RandomStream) -> f64 {
         match self {
             Self::Tiny => draws.uniform(0.5, 1.0),
             Self::Small => 1.0 + draws.index(2) as f64,
@@ -83,7 +83,7 @@ struct Plane {
 }
 
 impl Plane {
-    fn draw(draws: &mut Draws, axes: [usize; 2], sigma: f64) -> Self {
+    fn draw(draws: &mut RandomStream, axes: [usize; 2], sigma: f64) -> Self {
         let coefficients = [0, 1].map(|_| {
             let mut points = [0.0; 9];
             points.iter_mut().for_each(|point| *point = draws.normal(0.0, sigma));
@@ -150,7 +150,7 @@ pub struct ClassDraw {
 
 impl ClassDraw {
     /// Draws radii, each a whole number in 0.75..=1.25 of the class's, and the deformation.
-    pub fn draw(draws: &mut Draws, class: SizeClass) -> Self {
+    pub fn draw(draws: &mut RandomStream, class: SizeClass) -> Self {
         let radius = class.radius_voxels();
         let (low, high) = ((0.75 * radius) as usize, (1.25 * radius) as usize);
         let radii_voxels = [0, 1, 2].map(|_| (low + draws.index(high - low + 1)) as f64);

@@ -5,9 +5,9 @@
 use super::noise::SmoothNoise;
 use super::organ::OrganSummary;
 use super::prior::Contrast;
-use crate::random::Draws;
-use crate::simd::{Simd, Work, vectorised_short};
-use crate::volume::{Array3, Boundary, Gaussian, Stretches, radius_voxels};
+use crate::random::RandomStream;
+use crate::simd::{Simd, SimdKernel, vectorised_short};
+use crate::volume::{Array3, Boundary, Gaussian, RowSpans, radius_voxels};
 
 /// The mean of the textures: differences are divided by it, so that contrasts are means in HU.
 pub const TEXTURE_MEAN: f32 = 0.525;
@@ -31,14 +31,14 @@ const HAZE_EDGE_MM: f32 = 2.5;
 const TISSUE_HU: f64 = 40.0;
 
 /// What the appearance of a tumor depends on, in the candidate's box.
-pub(crate) struct Place<'a> {
+pub(crate) struct TumorContext<'a> {
     /// HU as in the scan.
     pub before: &'a Array3<f32>,
     pub labels: &'a Array3<u8>,
     /// That of the healthy organ.
     pub label: u8,
     /// Where anything changes: what a map says elsewhere does not matter.
-    pub within: &'a Stretches,
+    pub within: &'a RowSpans,
     /// 0 on the tumor's surface, 1 in its centre, negative outside.
     pub depth: &'a Array3<f32>,
     /// The texture of the blend.
@@ -57,7 +57,7 @@ pub(crate) struct DrawnDifference {
 }
 
 /// The reference's rule: one number for the whole tumor, darkening an abdominal organ and brightening a lung.
-pub(crate) fn constant(draws: &mut Draws, shape: [usize; 3], brightens: bool, width_hu: f32) -> DrawnDifference {
+pub(crate) fn constant(draws: &mut RandomStream, shape: [usize; 3], brightens: bool, width_hu: f32) -> DrawnDifference {
     let share = draws.uniform(0.2, 0.7) as f32;
     let share = if brightens { -share } else { share };
     DrawnDifference {
@@ -67,7 +67,12 @@ pub(crate) fn constant(draws: &mut Draws, shape: [usize; 3], brightens: bool, wi
 }
 
 /// A mean change drawn from a range, in HU.
-pub(crate) fn fixed(draws: &mut Draws, place: &Place, change_hu: [f64; 2], width_hu: f32) -> DrawnDifference {
+pub(crate) fn fixed(
+    draws: &mut RandomStream,
+    place: &TumorContext,
+    change_hu: [f64; 2],
+    width_hu: f32,
+) -> DrawnDifference {
     let contrast_hu = draws.uniform(change_hu[0], change_hu[1]);
     let difference = -contrast_hu as f32 / (TEXTURE_MEAN * width_hu);
     DrawnDifference { difference: Array3::filled(place.before.shape(), difference), contrast_hu }
@@ -75,8 +80,8 @@ pub(crate) fn fixed(draws: &mut Draws, place: &Place, change_hu: [f64; 2], width
 
 /// The difference map of an organ's prior.
 pub(crate) fn plausible(
-    draws: &mut Draws,
-    place: &Place,
+    draws: &mut RandomStream,
+    place: &TumorContext,
     contrast: &Contrast,
     necrotic_share: f64,
     width_hu: f32,
@@ -123,8 +128,8 @@ pub(crate) fn plausible(
 /// have: the core darkens, the rim takes the contrast away. `difference` lies in the candidate's box, as shares of the window's
 /// width.
 pub(crate) fn structured(
-    draws: &mut Draws,
-    place: &Place,
+    draws: &mut RandomStream,
+    place: &TumorContext,
     necrotic_share: f64,
     width_hu: f32,
     difference: &mut Array3<f32>,
@@ -151,7 +156,7 @@ struct Structure {
 }
 
 impl Structure {
-    fn draw(draws: &mut Draws, diameter_mm: f64) -> Self {
+    fn draw(draws: &mut RandomStream, diameter_mm: f64) -> Self {
         let core_from = draws.uniform(0.25, 0.55) as f32;
         let (rimmed, rim_share) = (draws.chance(0.3), draws.uniform(0.3, 1.0) as f32);
         let rim_share = if rimmed && diameter_mm >= RIMMED_FROM_MM { rim_share } else { 0.0 };
@@ -160,7 +165,7 @@ impl Structure {
 }
 
 /// HU to take away for a tumor of even contrast, its core and rim; vessels that cross it are taken out.
-fn darker(draws: &mut Draws, place: &Place, contrast_hu: f64, core_hu: f64) -> Array3<f32> {
+fn darker(draws: &mut RandomStream, place: &TumorContext, contrast_hu: f64, core_hu: f64) -> Array3<f32> {
     let structure = Structure::draw(draws, place.diameter_mm);
     vectorised_short(Darkening {
         place,
@@ -173,14 +178,14 @@ fn darker(draws: &mut Draws, place: &Place, contrast_hu: f64, core_hu: f64) -> A
 
 /// A contrast that is to be added to `hu`, with its core and rim.
 struct Darkening<'a> {
-    place: &'a Place<'a>,
+    place: &'a TumorContext<'a>,
     hu: Array3<f32>,
     contrast: f32,
     core: f32,
     structure: Structure,
 }
 
-impl Work for Darkening<'_> {
+impl SimdKernel for Darkening<'_> {
     type Output = Array3<f32>;
 
     #[inline(always)]
@@ -201,7 +206,7 @@ impl Work for Darkening<'_> {
 }
 
 /// By how much the smoothed organ is brighter or darker than its own spread allows: vessels and ducts.
-fn vessels(place: &Place) -> Array3<f32> {
+fn vessels(place: &TumorContext) -> Array3<f32> {
     let sigma = place.spacing_mm.map(|mm| VESSEL_SIGMA_MM / mm);
     let shape = place.before.shape();
     let (mut organ_hu, mut healthy) = (Array3::filled(shape, 0.0f32), Array3::filled(shape, 0.0f32));
@@ -228,7 +233,7 @@ fn vessels(place: &Place) -> Array3<f32> {
 }
 
 /// HU to take away (a negative number) where air is replaced by tissue; wholly from `solid_core` depth inwards.
-fn filled(draws: &mut Draws, place: &Place, tissue_hu: f64, share: f64, solid_core: f64) -> Array3<f32> {
+fn filled(draws: &mut RandomStream, place: &TumorContext, tissue_hu: f64, share: f64, solid_core: f64) -> Array3<f32> {
     let noise = SmoothNoise::new(draws, place.before.shape(), place.spacing_mm, place.spacing_mm).into_array();
     let noise_hu = place.organ.noise_hu.clamp(3.0, 14.0) as f32;
     let (tissue, share, core) = (tissue_hu as f32, share as f32, solid_core as f32);

@@ -7,12 +7,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::blend::smooth_difference;
-use super::rules::Maps;
+use super::rules::DifferenceMaps;
 use super::{Attempts, Rules, RulesConfig, Synthesize};
 use crate::error::{ConfigError, Fault, Stage};
-use crate::inference::{Field, Layout, NetworkConfig, Viewer, Windows, box_on};
+use crate::inference::{Inference, Layout, NetworkConfig, Roi, Windows, box_on};
 use crate::mask::{MaskedScan, Organ};
-use crate::random::Draws;
+use crate::random::RandomStream;
 use crate::volume::{Array3, Region};
 
 /// Attempts that share a site, and with it the generator's answer.
@@ -85,7 +85,7 @@ fn as_learned() -> [f64; 2] {
 #[derive(Debug)]
 pub struct Generator {
     rules: Rules,
-    viewer: Viewer,
+    viewer: Inference,
     activation: Activation,
     strength: [f64; 2],
     structure: bool,
@@ -97,7 +97,7 @@ impl Generator {
     ///
     /// # Errors
     /// Everything that is wrong with the settings.
-    pub fn new(config: GeneratorConfig, viewer: Viewer, organs: &[Organ]) -> Result<Self, Vec<ConfigError>> {
+    pub fn new(config: GeneratorConfig, viewer: Inference, organs: &[Organ]) -> Result<Self, Vec<ConfigError>> {
         let mut complaints = Vec::new();
         for name in config.channels.keys().filter(|name| organs.iter().all(|organ| organ.name != **name)) {
             let known = organs.iter().map(|organ| organ.name.as_str()).collect::<Vec<_>>().join(", ");
@@ -186,7 +186,7 @@ impl Generator {
         around: Region,
     ) -> Result<Option<GeneratorMaps<'scan>>, Fault> {
         let Some(&channel) = self.channels.get(&organ.name) else { return Ok(None) };
-        let field = Field::new(&scan.scan.volume, around, self.viewer.config());
+        let field = Roi::new(&scan.scan.volume, around, self.viewer.config());
         let field = field.map_err(|fault| fault.at(Stage::Synthesize))?;
         Ok(Some(GeneratorMaps { generator: self, scan, organ, channel, field, last: Mutex::default() }))
     }
@@ -198,7 +198,7 @@ impl Generator {
 }
 
 impl Synthesize for Generator {
-    fn viewer(&self) -> Option<&Viewer> {
+    fn viewer(&self) -> Option<&Inference> {
         Some(&self.viewer)
     }
 
@@ -208,7 +208,7 @@ impl Synthesize for Generator {
         organ: &'scan Organ,
     ) -> Result<Box<dyn Attempts + 'scan>, Fault> {
         self.rules.plan(scan, organ, ATTEMPTS_PER_SITE, |around| {
-            Ok(self.maps(scan, organ, around)?.map(|maps| Box::new(maps) as Box<dyn Maps>))
+            Ok(self.maps(scan, organ, around)?.map(|maps| Box::new(maps) as Box<dyn DifferenceMaps>))
         })
     }
 }
@@ -219,7 +219,7 @@ struct GeneratorMaps<'scan> {
     scan: &'scan MaskedScan,
     organ: &'scan Organ,
     channel: usize,
-    field: Field,
+    field: Roi,
     last: Mutex<Option<Arc<DifferenceMap>>>,
 }
 
@@ -230,8 +230,8 @@ struct DifferenceMap {
     difference: Array3<f32>,
 }
 
-impl Maps for GeneratorMaps<'_> {
-    fn difference(&self, draws: &mut Draws, site_box: Region, region: Region) -> Result<Array3<f32>, Fault> {
+impl DifferenceMaps for GeneratorMaps<'_> {
+    fn difference(&self, draws: &mut RandomStream, site_box: Region, region: Region) -> Result<Array3<f32>, Fault> {
         let mut difference = self.as_learned(site_box, region)?;
         let [least, most] = self.generator.strength;
         let strength = draws.uniform(least, most) as f32;

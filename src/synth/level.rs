@@ -1,8 +1,8 @@
 //! The levels of a box of voxels, of which a tumor is what lies below one: those of a turned ellipsoid, less noise.
 
 use super::noise::SmoothNoise;
-use crate::simd::{Simd, Work, vectorised_short};
-use crate::volume::{Array3, Stretches};
+use crate::simd::{Simd, SimdKernel, vectorised_short};
+use crate::volume::{Array3, RowSpans};
 
 /// The level of voxels that are not looked at.
 const FAR: f32 = 9.0;
@@ -47,7 +47,7 @@ pub(super) struct Levels {
 pub(super) struct Surface {
     pub level: Array3<f32>,
     /// Outside of these stretches nothing lies below the surface.
-    pub near: Stretches,
+    pub near: RowSpans,
     pub surface: f32,
 }
 
@@ -64,9 +64,9 @@ impl Levels {
     /// The same where that many lie below `limit`, else none; without a limit there always is one.
     fn surface_below(&self, limit: f32, count: usize) -> Option<Surface> {
         let most = self.lobes.noise.most_of_rows();
-        let (mut level, near) = vectorised_short(Below { levels: self, limit, most: &most });
+        let (mut level, near) = vectorised_short(LevelsBelow { levels: self, limit, most: &most });
         // Without a limit what is not looked at counts, too.
-        let near = if limit.is_finite() { near } else { Stretches::whole(self.shape) };
+        let near = if limit.is_finite() { near } else { RowSpans::whole(self.shape) };
         let mut surface = threshold(&level, &near, limit, count)?;
         if let Some(axis) = thick_axis(self.ellipsoid.spacing_mm) {
             trim(&mut level, axis, surface);
@@ -78,7 +78,7 @@ impl Levels {
     /// The ellipsoid's level less the noises where that is below `limit`, something at or above it elsewhere, and the stretches outside of
     /// which nothing is below. `most` are the bounds of the lobes' rows.
     #[inline(always)]
-    fn below(&self, limit: f32, most: &[f32]) -> (Array3<f32>, Stretches) {
+    fn below(&self, limit: f32, most: &[f32]) -> (Array3<f32>, RowSpans) {
         let Ellipsoid { centre, spacing_mm, radii, turn } = &self.ellipsoid;
         let (lobes, edge) = (&self.lobes, &self.edge);
         let [nx, ny, nz] = self.shape;
@@ -112,7 +112,7 @@ impl Levels {
                 stretches[y + ny * z] = stretch.start + from..stretch.start + to;
             }
         }
-        (level, Stretches::new(self.shape, stretches))
+        (level, RowSpans::new(self.shape, stretches))
     }
 }
 
@@ -127,14 +127,14 @@ impl Roughness {
 }
 
 /// Levels to be made below a limit.
-struct Below<'a> {
+struct LevelsBelow<'a> {
     levels: &'a Levels,
     limit: f32,
     most: &'a [f32],
 }
 
-impl Work for Below<'_> {
-    type Output = (Array3<f32>, Stretches);
+impl SimdKernel for LevelsBelow<'_> {
+    type Output = (Array3<f32>, RowSpans);
 
     #[inline(always)]
     fn run<S: Simd>(self) -> Self::Output {
@@ -193,7 +193,7 @@ fn trim(level: &mut Array3<f32>, axis: usize, surface: f32) {
 
 /// The level below which `count` voxels lie; none where fewer than that lie below `limit`; without a limit there always is one. Outside of
 /// `near` none does.
-fn threshold(level: &Array3<f32>, near: &Stretches, limit: f32, count: usize) -> Option<f32> {
+fn threshold(level: &Array3<f32>, near: &RowSpans, limit: f32, count: usize) -> Option<f32> {
     let mut values = Vec::with_capacity(2 * count);
     for (y, z, stretch) in near.rows() {
         values.extend(level.row(y, z)[stretch].iter().copied().filter(|value| *value < limit));

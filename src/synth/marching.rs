@@ -3,7 +3,7 @@
 //! On a binary mask every vertex is the midpoint of an edge of the cell between eight voxel centres, so what a cell
 //! adds depends only on which of its corners are set: 256 cases, computed once for a spacing.
 
-use crate::volume::{Array3, Stretches, hull};
+use crate::volume::{Array3, RowSpans, hull};
 
 /// What a closed mesh measures.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -30,7 +30,7 @@ pub(crate) fn surface(mask: &Array3<u8>, spacing_mm: [f64; 3]) -> Surface {
     let [nx, ny, nz] = mask.shape();
     let (mut area, mut flux) = (0.0, 0.0);
     let clear = vec![0u8; nx];
-    let set = Stretches::of(mask, |&value| value != 0);
+    let set = RowSpans::of(mask, |&value| value != 0);
     let row = |[y, z]: [usize; 2]| {
         // Indices run from one before the first row.
         let is_there = y >= 1 && z >= 1 && y <= ny && z <= nz;

@@ -33,7 +33,7 @@ pub(crate) use site::boundary_distance_mm;
 
 use crate::error::Fault;
 use crate::id::{CandidateDigest, FieldHasher};
-use crate::inference::Viewer;
+use crate::inference::Inference;
 use crate::mask::{MaskedScan, Organ};
 use crate::random::Key;
 use crate::volume::{Array3, Region};
@@ -131,7 +131,7 @@ pub trait Synthesize: Send + Sync {
     ) -> Result<Box<dyn Attempts + 'scan>, Fault>;
 
     /// The network that it looks with, where it does.
-    fn viewer(&self) -> Option<&Viewer> {
+    fn viewer(&self) -> Option<&Inference> {
         None
     }
 }

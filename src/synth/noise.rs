@@ -1,7 +1,7 @@
 //! Smooth random fields on a box of voxels.
 
-use crate::random::Draws;
-use crate::simd::{Simd, Work, vectorised_short};
+use crate::random::RandomStream;
+use crate::simd::{Simd, SimdKernel, vectorised_short};
 use crate::volume::Array3;
 
 /// The standard deviation that independent unit values on a lattice keep after cubic B-spline interpolation, averaged
@@ -25,7 +25,7 @@ impl SmoothNoise {
     pub const MOST: f32 = 5.25;
 
     /// Draws the field of a box of `shape` voxels.
-    pub fn new(draws: &mut Draws, shape: [usize; 3], spacing_mm: [f64; 3], step_mm: [f64; 3]) -> Self {
+    pub fn new(draws: &mut RandomStream, shape: [usize; 3], spacing_mm: [f64; 3], step_mm: [f64; 3]) -> Self {
         let knots = [0, 1, 2].map(|axis| {
             let last = shape[axis].saturating_sub(1) as f64 * spacing_mm[axis] / step_mm[axis];
             // One more than the last position needs, for the random phase.
@@ -100,7 +100,7 @@ struct Expansion {
     along_y: Vec<(usize, [f32; 4])>,
 }
 
-impl Work for Expansion {
+impl SimdKernel for Expansion {
     type Output = Array3<f32>;
 
     #[inline(always)]

@@ -4,7 +4,7 @@ use super::blend::tumor_of;
 use super::config::{Differences, RulesConfig, Sites};
 use super::shape::DrawnShape;
 use crate::mask::{MaskedScan, Organ};
-use crate::volume::{Array3, Region, Stretches, keep_largest, radius_voxels};
+use crate::volume::{Array3, Region, RowSpans, keep_largest, radius_voxels};
 
 /// The edges of tumors are computed up to this many standard deviations; beyond them less than 0.2% of the contrast is left.
 pub(super) const TRUNCATE: f64 = 3.0;
@@ -19,13 +19,13 @@ pub(super) struct OrganRules<'a> {
 }
 
 /// A shape where it lies in the scan, clipped to the organ.
-pub(super) struct Placed {
+pub(super) struct PlacedShape {
     /// The candidate's box.
     pub region: Region,
     /// The shape to be softened, in a box that may reach beyond the scan by the margin.
     pub soft_box: Array3<f32>,
     /// Where in that box it is not zero once it is soft.
-    pub soft_within: Stretches,
+    pub soft_within: RowSpans,
     /// Where the candidate's box begins in that box.
     pub soft_start: [usize; 3],
     /// The shape's depth in the candidate's box.
@@ -40,7 +40,7 @@ pub(super) struct Placed {
     pub clipped_fraction: f64,
 }
 
-impl Placed {
+impl PlacedShape {
     /// Puts a drawn shape into the scan, or says why it cannot lie there.
     pub fn new(rules: &OrganRules<'_>, drawn: &DrawnShape, margin: [f64; 3]) -> Result<Self, &'static str> {
         let bounds = rules.scan.mask.labels.shape();
@@ -97,7 +97,7 @@ impl Placed {
         let depth = moved(&drawn.depth, drawn.start, from.map(|index| index as i64), region.shape, -1.0);
         let soft_box = soft.map(|&inside| f32::from(inside));
         let soft_within =
-            Stretches::of(&soft, |&inside| inside != 0).grown(margin.map(|sigma| radius_voxels(sigma, TRUNCATE)));
+            RowSpans::of(&soft, |&inside| inside != 0).grown(margin.map(|sigma| radius_voxels(sigma, TRUNCATE)));
         Ok(Self { region, soft_box, soft_within, soft_start, depth, labels, tumor, voxels, clipped_fraction })
     }
 }

@@ -4,7 +4,7 @@
 //! kidney: KiTS, lung: MSD); `cargo bench --bench shapes` prints how closely. Contrasts are clinical ranges.
 
 use super::shape::ShapeDraw;
-use crate::random::Draws;
+use crate::random::RandomStream;
 
 /// A distribution as its quantiles at 0, 5, 25, 50, 75, 95 and 100%, linear in the logarithm between them.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -34,12 +34,12 @@ impl Quantiles {
     }
 
     /// Draws a value.
-    pub fn draw(&self, draws: &mut Draws) -> f64 {
+    pub fn draw(&self, draws: &mut RandomStream) -> f64 {
         self.at(draws.uniform(0.0, 1.0))
     }
 
     /// Draws a value between two limits, as if others were thrown away; `None` where the distribution has none there.
-    pub fn draw_between(&self, draws: &mut Draws, low: f64, high: f64) -> Option<f64> {
+    pub fn draw_between(&self, draws: &mut RandomStream, low: f64, high: f64) -> Option<f64> {
         let (from, to) = (self.share_below(low), self.share_below(high));
         let share = draws.uniform(from, to);
         (from < to && low < high).then(|| self.at(share))
@@ -114,7 +114,7 @@ pub struct OrganPrior {
 
 impl OrganPrior {
     /// Draws a form for a tumor of a given diameter.
-    pub fn shape(&self, draws: &mut Draws, diameter_mm: f64) -> ShapeDraw {
+    pub fn shape(&self, draws: &mut RandomStream, diameter_mm: f64) -> ShapeDraw {
         ShapeDraw {
             diameter_mm,
             major_over_middle: self.major_over_middle.draw(draws),

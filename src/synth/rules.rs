@@ -5,18 +5,18 @@ use std::sync::Arc;
 use super::blend::{blend, round_hu, smooth_difference, with_tumor};
 use super::classes::{CLASS_VOXEL_MM, ClassDraw, SizeClass};
 use super::config::{Differences, RulesConfig, Sites, Sizes, Textures};
-use super::difference::{DrawnDifference, Place, constant, fixed, plausible, structured};
+use super::difference::{DrawnDifference, TumorContext, constant, fixed, plausible, structured};
 use super::measure::{equivalent_diameter_mm, sphericity};
 use super::organ::OrganSummary;
-use super::placed::{OrganRules, Placed, TRUNCATE};
+use super::placed::{OrganRules, PlacedShape, TRUNCATE};
 use super::prior::{Contrast, Depth, OrganPrior};
 use super::shape::ShapeDraw;
-use super::site::{ReferenceSites, SitePlan, Wanted, boundary_distance_mm};
+use super::site::{ReferenceSites, SiteConstraints, SitePlan, boundary_distance_mm};
 use super::texture::TexturePool;
 use super::{Attempt, AttemptKey, Attempts, Candidate, Geometry, Synthesize};
 use crate::error::{ConfigError, Fault, FaultKind, Stage};
 use crate::mask::{MaskedScan, Organ};
-use crate::random::{Draws, Key};
+use crate::random::{Key, RandomStream};
 use crate::volume::{Array3, Boundary, Gaussian, HuWindow, Region, Voxels};
 
 /// The standard deviation of the mean over a voxel's width is 1/√12 of it; scanners blur somewhat more.
@@ -72,13 +72,13 @@ impl Rules {
 }
 
 /// Where the difference maps of one organ of one scan come from, in place of the rules.
-pub(super) trait Maps: Send + Sync {
+pub(super) trait DifferenceMaps: Send + Sync {
     /// The map in the box `region` of the scan's grid, smoothed; `site_box` is the box of all tumors of the site. What the
     /// attempt has of its own comes from `draws`.
     ///
     /// # Errors
     /// A fault of stage `synthesize`.
-    fn difference(&self, draws: &mut Draws, site_box: Region, region: Region) -> Result<Array3<f32>, Fault>;
+    fn difference(&self, draws: &mut RandomStream, site_box: Region, region: Region) -> Result<Array3<f32>, Fault>;
 
     /// Whether dead cores and rims are still to be put into it.
     fn takes_structure(&self) -> bool;
@@ -101,7 +101,7 @@ impl Rules {
         scan: &'scan MaskedScan,
         organ: &'scan Organ,
         attempts_per_site: u32,
-        maps: impl FnOnce(Region) -> Result<Option<Box<dyn Maps + 'scan>>, Fault>,
+        maps: impl FnOnce(Region) -> Result<Option<Box<dyn DifferenceMaps + 'scan>>, Fault>,
     ) -> Result<Box<dyn Attempts + 'scan>, Fault> {
         let (volume, labels) = (scan.scan.volume.grid.shape, scan.mask.labels.shape());
         if volume != labels || volume != scan.scan.volume.voxels.shape() {
@@ -109,12 +109,12 @@ impl Rules {
             return Err(Fault::new(Stage::Synthesize, FaultKind::Mismatch, message));
         }
         let found = self.prior(organ).and_then(|prior| Some((prior, OrganSummary::of(scan, organ)?)));
-        let Some((prior, summary)) = found else { return Ok(Box::new(Nowhere)) };
+        let Some((prior, summary)) = found else { return Ok(Box::new(NoOrgan)) };
         let places = match self.config.sites {
-            Sites::Prior => Places::Depth(SitePlan::new(scan, organ, summary.region)),
-            Sites::Reference => Places::Reference(ReferenceSites::new(scan, organ, summary.region)),
+            Sites::Prior => PositionSearch::Depth(SitePlan::new(scan, organ, summary.region)),
+            Sites::Reference => PositionSearch::Reference(ReferenceSites::new(scan, organ, summary.region)),
         };
-        Ok(Box::new(Plan {
+        Ok(Box::new(OrganPlan {
             rules: self,
             scan,
             organ,
@@ -129,9 +129,9 @@ impl Rules {
 }
 
 /// An organ that the scan does not show, or for which no tumors are asked.
-struct Nowhere;
+struct NoOrgan;
 
-impl Attempts for Nowhere {
+impl Attempts for NoOrgan {
     fn attempt(&self, _key: AttemptKey) -> Result<Attempt, Fault> {
         Ok(rejected("no_site"))
     }
@@ -141,18 +141,18 @@ fn rejected(reason: &str) -> Attempt {
     Attempt::Rejected { reason: reason.to_owned() }
 }
 
-enum Places {
+enum PositionSearch {
     Depth(SitePlan),
     Reference(ReferenceSites),
 }
 
 /// A size and form, before it has a place.
-enum Form {
+enum TumorForm {
     Prior(ShapeDraw),
     Class(Box<ClassDraw>),
 }
 
-impl Form {
+impl TumorForm {
     fn diameter_mm(&self) -> f64 {
         match self {
             Self::Prior(shape) => shape.diameter_mm,
@@ -176,27 +176,27 @@ impl Form {
 }
 
 /// One organ of one scan, ready for attempts.
-struct Plan<'scan> {
+struct OrganPlan<'scan> {
     rules: &'scan Rules,
     scan: &'scan MaskedScan,
     organ: &'scan Organ,
     prior: &'static OrganPrior,
     summary: OrganSummary,
-    places: Places,
-    maps: Option<Box<dyn Maps + 'scan>>,
+    places: PositionSearch,
+    maps: Option<Box<dyn DifferenceMaps + 'scan>>,
     attempts_per_site: u32,
     spacing_mm: [f64; 3],
 }
 
-impl Attempts for Plan<'_> {
+impl Attempts for OrganPlan<'_> {
     fn attempt(&self, keys: AttemptKey) -> Result<Attempt, Fault> {
         let (site_key, key) = (keys.site(self.attempts_per_site), keys.attempt());
         let Some(form) = self.form(&mut site_key.draws("size")) else { return Ok(rejected("no_site")) };
         let Some(site) = self.site(&mut site_key.draws("site"), &form) else { return Ok(rejected("no_site")) };
         let centre = site.map(|index| index as f64);
         let drawn = match &form {
-            Form::Prior(shape) => shape.draw(&mut key.draws("shape"), centre, self.spacing_mm),
-            Form::Class(class) => class.rasterize(centre, self.spacing_mm),
+            TumorForm::Prior(shape) => shape.draw(&mut key.draws("shape"), centre, self.spacing_mm),
+            TumorForm::Class(class) => class.rasterize(centre, self.spacing_mm),
         };
         let margin = self.margin_voxels(&mut key.draws("margin"), &form);
         let rules = OrganRules {
@@ -205,14 +205,14 @@ impl Attempts for Plan<'_> {
             config: self.config(),
             max_clipped_fraction: self.max_clipped_fraction(),
         };
-        match Placed::new(&rules, &drawn, margin) {
+        match PlacedShape::new(&rules, &drawn, margin) {
             Ok(placed) => Ok(Attempt::Candidate(Box::new(self.candidate(key, &form, site, placed, margin)?))),
             Err(reason) => Ok(rejected(reason)),
         }
     }
 }
 
-impl Plan<'_> {
+impl OrganPlan<'_> {
     fn config(&self) -> &RulesConfig {
         &self.rules.config
     }
@@ -222,7 +222,7 @@ impl Plan<'_> {
         matches!(self.prior.contrast, Contrast::Filling { .. })
     }
 
-    fn form(&self, draws: &mut Draws) -> Option<Form> {
+    fn form(&self, draws: &mut RandomStream) -> Option<TumorForm> {
         if self.config().sizes == Sizes::Classes {
             let classes: &[SizeClass] = match self.config().classes.as_slice() {
                 [] if self.airy() => &SizeClass::ALL[..2],
@@ -230,7 +230,7 @@ impl Plan<'_> {
                 chosen => chosen,
             };
             let class = classes[draws.index(classes.len())];
-            return Some(Form::Class(Box::new(ClassDraw::draw(draws, class))));
+            return Some(TumorForm::Class(Box::new(ClassDraw::draw(draws, class))));
         }
         let voxel_mm = libm::cbrt(self.spacing_mm.iter().product());
         let [low, high] = self.config().diameter_mm;
@@ -238,19 +238,19 @@ impl Plan<'_> {
         let organ_mm3 = self.summary.voxels as f64 * voxel_mm * voxel_mm * voxel_mm;
         let by_volume = equivalent_diameter_mm(self.prior.max_organ_share * organ_mm3);
         let by_depth = match (&self.places, self.prior.depth) {
-            (Places::Depth(plan), Depth::AtLeast(radii)) => 2.0 * plan.deepest_mm() / radii,
+            (PositionSearch::Depth(plan), Depth::AtLeast(radii)) => 2.0 * plan.deepest_mm() / radii,
             _ => f64::INFINITY,
         };
         let low = low.max(self.config().min_diameter_voxels * voxel_mm);
         let prior = self.prior;
         let diameter_mm = prior.diameter_mm.draw_between(draws, low, high.min(by_volume).min(by_depth))?;
-        Some(Form::Prior(prior.shape(draws, diameter_mm)))
+        Some(TumorForm::Prior(prior.shape(draws, diameter_mm)))
     }
 
-    fn site(&self, draws: &mut Draws, form: &Form) -> Option<[usize; 3]> {
+    fn site(&self, draws: &mut RandomStream, form: &TumorForm) -> Option<[usize; 3]> {
         let plan = match &self.places {
-            Places::Reference(sites) => return sites.draw(draws),
-            Places::Depth(plan) => plan,
+            PositionSearch::Reference(sites) => return sites.draw(draws),
+            PositionSearch::Depth(plan) => plan,
         };
         let radius_mm = form.diameter_mm() / 2.0;
         let depth_mm = match self.prior.depth {
@@ -260,11 +260,11 @@ impl Plan<'_> {
                 [depth_mm - 1.0, depth_mm + 1.0]
             }
         };
-        plan.draw(draws, &self.scan.mask.labels, self.organ, Wanted { depth_mm, tumor_mm: form.reach_mm() })
+        plan.draw(draws, &self.scan.mask.labels, self.organ, SiteConstraints { depth_mm, tumor_mm: form.reach_mm() })
     }
 
     /// The Gaussian that softens the edge, in voxels along each axis.
-    fn margin_voxels(&self, draws: &mut Draws, form: &Form) -> [f64; 3] {
+    fn margin_voxels(&self, draws: &mut RandomStream, form: &TumorForm) -> [f64; 3] {
         if self.config().difference == Differences::Reference {
             let sigma_mm = draws.uniform(1.0, 2.0) * CLASS_VOXEL_MM;
             return self.spacing_mm.map(|mm| sigma_mm / mm);
@@ -277,7 +277,7 @@ impl Plan<'_> {
     }
 
     /// Above every margin that is drawn for a form, in mm.
-    fn widest_margin_mm(&self, form: &Form) -> f64 {
+    fn widest_margin_mm(&self, form: &TumorForm) -> f64 {
         if self.config().difference == Differences::Reference {
             return 2.0 * CLASS_VOXEL_MM;
         }
@@ -285,7 +285,7 @@ impl Plan<'_> {
     }
 
     /// The difference map by rules.
-    fn difference(&self, draws: &mut Draws, place: &Place) -> DrawnDifference {
+    fn difference(&self, draws: &mut RandomStream, place: &TumorContext) -> DrawnDifference {
         let (shape, width_hu) = (place.before.shape(), self.rules.window.width_hu());
         match (self.config().contrast_hu.get(&self.organ.name), self.config().difference) {
             (Some(change_hu), _) => fixed(draws, place, *change_hu, width_hu),
@@ -315,7 +315,7 @@ impl Plan<'_> {
     }
 
     /// The box in which every tumor of that form lies at that site, its soft edge included.
-    fn site_box(&self, form: &Form, site: [usize; 3], region: Region) -> Region {
+    fn site_box(&self, form: &TumorForm, site: [usize; 3], region: Region) -> Region {
         let bounds = self.scan.mask.labels.shape();
         let reach = [0, 1, 2].map(|k| {
             let edge = TRUNCATE * self.widest_margin_mm(form).max(VOXEL_BLUR * self.spacing_mm[k]);
@@ -329,12 +329,12 @@ impl Plan<'_> {
     fn candidate(
         &self,
         key: Key,
-        form: &Form,
+        form: &TumorForm,
         site: [usize; 3],
-        placed: Placed,
+        placed: PlacedShape,
         margin: [f64; 3],
     ) -> Result<Candidate, Fault> {
-        let Placed { region, soft_box, soft_within, soft_start, depth, labels, tumor, voxels, clipped_fraction } =
+        let PlacedShape { region, soft_box, soft_within, soft_start, depth, labels, tumor, voxels, clipped_fraction } =
             placed;
         let grid = &self.scan.scan.volume.grid;
         let before = self.scan.scan.volume.voxels.hu_of(region);
@@ -345,7 +345,7 @@ impl Plan<'_> {
             (soft, within) = (soft.cut(inner), within.cut(inner));
         }
         let texture = self.textures().sample(&mut key.draws("texture"), &within, self.spacing_mm);
-        let place = Place {
+        let place = TumorContext {
             before: &before,
             labels: &labels,
             label: self.organ.label,
@@ -379,8 +379,8 @@ impl Plan<'_> {
         let volume_mm3 = voxels as f64 * grid.voxel_volume_mm3();
         let diameter_mm = equivalent_diameter_mm(volume_mm3);
         let class = match form {
-            Form::Prior(_) => SizeClass::of_diameter(diameter_mm),
-            Form::Class(class) => class.class,
+            TumorForm::Prior(_) => SizeClass::of_diameter(diameter_mm),
+            TumorForm::Class(class) => class.class,
         };
         let geometry = Geometry {
             size_class: class.name().to_owned(),

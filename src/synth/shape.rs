@@ -6,7 +6,7 @@
 
 use super::level::{Ellipsoid, Levels, Roughness, Surface, least};
 use super::noise::SmoothNoise;
-use crate::random::Draws;
+use crate::random::RandomStream;
 use crate::volume::{Array3, keep_largest};
 
 /// How far around a tumor its depth is told.
@@ -65,7 +65,7 @@ impl ShapeDraw {
     }
 
     /// What the levels of the shape around `centre` are made of.
-    pub(super) fn levels(&self, draws: &mut Draws, centre: [f64; 3], spacing_mm: [f64; 3]) -> Levels {
+    pub(super) fn levels(&self, draws: &mut RandomStream, centre: [f64; 3], spacing_mm: [f64; 3]) -> Levels {
         let radii = self.radii_mm();
         let turn = rotation(draws);
         let growth = self.growth();
@@ -95,7 +95,7 @@ impl ShapeDraw {
     }
 
     /// Draws the shape around `centre`, a fractional voxel of a grid of `spacing_mm`.
-    pub fn draw(&self, draws: &mut Draws, centre: [f64; 3], spacing_mm: [f64; 3]) -> DrawnShape {
+    pub fn draw(&self, draws: &mut RandomStream, centre: [f64; 3], spacing_mm: [f64; 3]) -> DrawnShape {
         let levels = self.levels(draws, centre, spacing_mm);
         let voxel_mm3: f64 = spacing_mm.iter().product();
         let volume_mm3 = std::f64::consts::PI / 6.0 * self.diameter_mm * self.diameter_mm * self.diameter_mm;
@@ -114,7 +114,7 @@ impl ShapeDraw {
 }
 
 /// The rows are the directions of the ellipsoid's axes: a rotation, uniform over all.
-fn rotation(draws: &mut Draws) -> [[f64; 3]; 3] {
+fn rotation(draws: &mut RandomStream) -> [[f64; 3]; 3] {
     let first = draws.direction();
     let other = loop {
         let other = draws.direction();

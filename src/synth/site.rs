@@ -4,7 +4,7 @@
 //! itself is drawn within its cell and its distance to the organ's edge is measured exactly.
 
 use crate::mask::{MaskedScan, Organ};
-use crate::random::Draws;
+use crate::random::RandomStream;
 use crate::volume::{Array3, Region, distance_mm};
 
 /// Cells are at most this wide where voxels are smaller.
@@ -34,7 +34,7 @@ pub(crate) struct SitePlan {
 
 /// What a site must keep to.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Wanted {
+pub(crate) struct SiteConstraints {
     /// Least and most depth.
     pub depth_mm: [f64; 2],
     /// Least distance to a real tumor.
@@ -104,7 +104,13 @@ impl SitePlan {
     }
 
     /// A voxel of the healthy organ as wanted, all such places being equally likely; `None` where there is none.
-    pub fn draw(&self, draws: &mut Draws, labels: &Array3<u8>, organ: &Organ, wanted: Wanted) -> Option<[usize; 3]> {
+    pub fn draw(
+        &self,
+        draws: &mut RandomStream,
+        labels: &Array3<u8>,
+        organ: &Organ,
+        wanted: SiteConstraints,
+    ) -> Option<[usize; 3]> {
         let bin = |mm: f64| ((mm.max(0.0) / BIN_MM) as usize).min(self.bins.len() - 1);
         let from = self.bins[bin(wanted.depth_mm[0])];
         let to = self.bins[(bin(wanted.depth_mm[1]) + 1).min(self.bins.len() - 1)];
@@ -167,7 +173,7 @@ impl ReferenceSites {
     }
 
     /// One of the voxels; `None` where the erosion left nothing.
-    pub fn draw(&self, draws: &mut Draws) -> Option<[usize; 3]> {
+    pub fn draw(&self, draws: &mut RandomStream) -> Option<[usize; 3]> {
         (!self.voxels.is_empty()).then(|| self.voxels[draws.index(self.voxels.len())].map(usize::from))
     }
 }
@@ -267,7 +273,7 @@ mod tests {
         let mut draws = Key::root(1).draws("site");
         for (low, high) in [(0.0, f64::INFINITY), (5.0, f64::INFINITY), (2.0, 4.0)] {
             for _ in 0..100 {
-                let wanted = Wanted { depth_mm: [low, high], tumor_mm: 6.0 };
+                let wanted = SiteConstraints { depth_mm: [low, high], tumor_mm: 6.0 };
                 let voxel = plan.draw(&mut draws, &scan.mask.labels, &liver(), wanted).unwrap();
                 assert_eq!(scan.mask.labels[voxel], 1);
                 let depth = boundary_distance_mm(&scan, &liver(), voxel);
@@ -279,9 +285,9 @@ mod tests {
                 assert!(away > 6.0, "{away}");
             }
         }
-        let deep = Wanted { depth_mm: [30.0, f64::INFINITY], tumor_mm: 0.0 };
+        let deep = SiteConstraints { depth_mm: [30.0, f64::INFINITY], tumor_mm: 0.0 };
         assert_eq!(plan.draw(&mut draws, &scan.mask.labels, &liver(), deep), None);
-        let nowhere = Wanted { depth_mm: [0.0, f64::INFINITY], tumor_mm: 79.0 };
+        let nowhere = SiteConstraints { depth_mm: [0.0, f64::INFINITY], tumor_mm: 79.0 };
         assert_eq!(plan.draw(&mut draws, &scan.mask.labels, &liver(), nowhere), None);
     }
 

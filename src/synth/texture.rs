@@ -7,9 +7,9 @@ use std::sync::{Arc, OnceLock};
 
 use rayon::prelude::*;
 
-use crate::random::{Draws, Key};
-use crate::simd::{Simd, Work, vectorised_short};
-use crate::volume::{Array3, Stretches, half_kernel, radius_voxels};
+use crate::random::{Key, RandomStream};
+use crate::simd::{Simd, SimdKernel, vectorised_short};
+use crate::volume::{Array3, RowSpans, half_kernel, radius_voxels};
 
 /// Voxels along each side of a volume.
 const SIDE: usize = 96;
@@ -85,7 +85,7 @@ impl TexturePool {
 
     /// Draws a volume, an offset and flips, and reads them trilinearly onto voxels of `spacing_mm` of a box; those that are not
     /// `within` are 0.
-    pub(crate) fn sample(&self, draws: &mut Draws, within: &Stretches, spacing_mm: [f64; 3]) -> Array3<f32> {
+    pub(crate) fn sample(&self, draws: &mut RandomStream, within: &RowSpans, spacing_mm: [f64; 3]) -> Array3<f32> {
         let shape = within.shape();
         let volume = &self.volumes[draws.index(self.volumes.len())];
         let taps = [0, 1, 2].map(|axis| {
@@ -102,18 +102,18 @@ impl TexturePool {
                 })
                 .collect::<Vec<Tap>>()
         });
-        vectorised_short(Reading { volume, within, taps })
+        vectorised_short(SourceBox { volume, within, taps })
     }
 }
 
 /// A box that is read from a volume.
-struct Reading<'a> {
+struct SourceBox<'a> {
     volume: &'a Array3<f32>,
-    within: &'a Stretches,
+    within: &'a RowSpans,
     taps: [Vec<Tap>; 3],
 }
 
-impl Work for Reading<'_> {
+impl SimdKernel for SourceBox<'_> {
     type Output = Array3<f32>;
 
     #[inline(always)]
@@ -127,7 +127,7 @@ type Tap = (usize, usize, f32);
 
 /// Reads a volume between its voxels.
 #[inline(always)]
-fn trilinear(volume: &Array3<f32>, within: &Stretches, taps: &[Vec<Tap>; 3]) -> Array3<f32> {
+fn trilinear(volume: &Array3<f32>, within: &RowSpans, taps: &[Vec<Tap>; 3]) -> Array3<f32> {
     let mut result = Array3::filled(within.shape(), 0.0f32);
     let mut line = vec![0.0f32; SIDE];
     for (y, z, stretch) in within.rows() {
@@ -146,7 +146,7 @@ fn trilinear(volume: &Array3<f32>, within: &Stretches, taps: &[Vec<Tap>; 3]) -> 
     result
 }
 
-fn volume(draws: &mut Draws, field_sigma: f64, sample_sigma: f64) -> Array3<f32> {
+fn volume(draws: &mut RandomStream, field_sigma: f64, sample_sigma: f64) -> Array3<f32> {
     let shape = [SIDE; 3];
     let noise = Array3::from_fn(shape, |_| draws.unit_f32());
     let field = periodic_gaussian(noise, field_sigma);
@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn sampling_at_its_own_spacing_reads_between_neighbours() {
         let pool = TexturePool::abdomen();
-        let box_ = pool.sample(&mut Key::root(1).draws("texture"), &Stretches::whole([120, 5, 4]), [1.5; 3]);
+        let box_ = pool.sample(&mut Key::root(1).draws("texture"), &RowSpans::whole([120, 5, 4]), [1.5; 3]);
         // Periodic: 96 voxels further along x the same values come back.
         for z in 0..4 {
             for y in 0..5 {
@@ -223,8 +223,8 @@ mod tests {
     #[test]
     fn finer_voxels_show_the_same_place() {
         let pool = TexturePool::abdomen();
-        let coarse = pool.sample(&mut Key::root(2).draws("texture"), &Stretches::whole([10; 3]), [3.0; 3]);
-        let fine = pool.sample(&mut Key::root(2).draws("texture"), &Stretches::whole([19; 3]), [1.5; 3]);
+        let coarse = pool.sample(&mut Key::root(2).draws("texture"), &RowSpans::whole([10; 3]), [3.0; 3]);
+        let fine = pool.sample(&mut Key::root(2).draws("texture"), &RowSpans::whole([19; 3]), [1.5; 3]);
         for (z, y, x) in [(0, 0, 0), (3, 5, 7), (9, 9, 9)] {
             assert!((coarse[[x, y, z]] - fine[[2 * x, 2 * y, 2 * z]]).abs() < 1e-5);
         }

@@ -1,7 +1,7 @@
 //! Where a run stands, as one file.
 //!
 //! A checkpoint is a safetensors file: weights and moments of every network as `NETWORK.weights.PARAMETER`,
-//! `NETWORK.first.PARAMETER`, `NETWORK.second.PARAMETER` and `NETWORK.largest.PARAMETER`, and a [`Standing`] as JSON under
+//! `NETWORK.first.PARAMETER`, `NETWORK.second.PARAMETER` and `NETWORK.largest.PARAMETER`, and a [`CheckpointHeader`] as JSON under
 //! the metadata `freetumor`. Randomness has no state of its own: every draw is keyed by seed and step.
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use std::path::Path;
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
-use super::learning::Learning;
+use super::learning::TrainedNetwork;
 use super::output::write_tensors;
 use crate::error::{Error, Result};
 use crate::nn::weights::{Precision, STANDING, read, read_metadata};
@@ -21,7 +21,7 @@ const FORMAT: u32 = 1;
 /// How far a run has come.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Standing {
+pub struct CheckpointHeader {
     /// Version of the file.
     pub format: u32,
     /// What is trained: `segmentor`, `synthesis` or `segmentation`.
@@ -40,7 +40,7 @@ pub struct Standing {
     pub best: Option<(f64, u64)>,
 }
 
-impl Standing {
+impl CheckpointHeader {
     /// The standing of a run that has taken no step.
     pub fn start(stage: &str, seed: u64, settings_sha256: String, kernel_class: &str) -> Self {
         Self {
@@ -60,7 +60,7 @@ impl Standing {
 ///
 /// # Errors
 /// Where a weight is not finite or the file cannot be written.
-pub fn save(path: &Path, standing: &Standing, networks: &[&Learning]) -> Result<()> {
+pub fn save(path: &Path, standing: &CheckpointHeader, networks: &[&TrainedNetwork]) -> Result<()> {
     let mut tensors = BTreeMap::new();
     let mut standing = standing.clone();
     for network in networks {
@@ -81,13 +81,13 @@ pub fn save(path: &Path, standing: &Standing, networks: &[&Learning]) -> Result<
 ///
 /// # Errors
 /// Where the file cannot be read, is no checkpoint, or one of another version.
-pub fn standing(path: &Path) -> Result<Standing> {
+pub fn standing(path: &Path) -> Result<CheckpointHeader> {
     let metadata = read_metadata(path)?;
     let text = metadata.get(STANDING).ok_or_else(|| {
         Error::new(format!("{} is no checkpoint of `freetumor train`: it has no standing", path.display()))
             .with_hint("weights alone start a run: set `train.network.weights`")
     })?;
-    let standing: Standing = serde_json::from_str(text).map_err(|cause| {
+    let standing: CheckpointHeader = serde_json::from_str(text).map_err(|cause| {
         Error::new(format!("{}: its standing is not as freetumor writes it: {cause}", path.display()))
     })?;
     if standing.format != FORMAT {
@@ -101,7 +101,11 @@ pub fn standing(path: &Path) -> Result<Standing> {
 ///
 /// # Errors
 /// Where the file cannot be read, belongs to another run than `expected`, or something is missing in it.
-pub fn load(path: &Path, expected: &Standing, networks: &mut [&mut Learning]) -> Result<Standing> {
+pub fn load(
+    path: &Path,
+    expected: &CheckpointHeader,
+    networks: &mut [&mut TrainedNetwork],
+) -> Result<CheckpointHeader> {
     let found = standing(path)?;
     let place = path.display();
     let differs = |what: &str, there: &dyn std::fmt::Display, here: &dyn std::fmt::Display| {

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::schedule::{Course, ScheduleConfig};
+use super::schedule::{RateCurve, ScheduleConfig};
 use crate::error::ConfigError;
 use crate::nn::network::{Config, Model};
-use crate::nn::ops::Over;
+use crate::nn::ops::NormScope;
 use crate::nn::optimise::AdamConfig;
 use crate::volume::{HuWindow, Preprocess};
 
@@ -110,8 +110,8 @@ impl NetworkConfig {
     pub fn build(&self, classes: usize) -> Config {
         let published = self.model.model().published();
         let norm = match self.norm {
-            Norm::Instance => Over::Instance,
-            Norm::Batch => Over::Batch,
+            Norm::Instance => NormScope::Instance,
+            Norm::Batch => NormScope::Batch,
         };
         Config { classes, width: self.width.unwrap_or(published.width), norm, ..published }
     }
@@ -195,7 +195,7 @@ pub struct AdversarialConfig {
     /// How fast the two moments forget.
     pub betas: [f64; 2],
     /// How the rate goes on after the warm-up.
-    pub course: Course,
+    pub course: RateCurve,
     /// Steps over which the rate rises to its full height.
     pub warmup_steps: u64,
 }
@@ -203,7 +203,7 @@ pub struct AdversarialConfig {
 impl Default for AdversarialConfig {
     /// As published: 1e-4, betas 0 and 0.999, a rate that stays.
     fn default() -> Self {
-        Self { rate: 1e-4, betas: [0.0, 0.999], course: Course::Constant, warmup_steps: 0 }
+        Self { rate: 1e-4, betas: [0.0, 0.999], course: RateCurve::Constant, warmup_steps: 0 }
     }
 }
 

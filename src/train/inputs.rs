@@ -11,9 +11,9 @@ use super::scans::TrainingScans;
 use super::segmentation::SegmentationConfig;
 use super::synthesis::SynthesisConfig;
 use crate::error::{ConfigError, Error, Result};
-use crate::graph::{Place, Plan};
+use crate::graph::{BuildContext, Plan};
 use crate::mask::Organ;
-use crate::nn::weights::Stated;
+use crate::nn::weights::WeightsMetadata;
 use crate::store::FileDigest;
 use crate::volume::Preprocess;
 
@@ -40,17 +40,18 @@ impl TrainingInputs {
     /// Where weights do not exist or are not those of the networks, a source cannot be listed, a patient is trained and
     /// validated on, or there is nothing to train on.
     pub fn prepare(config: &mut TrainingConfig, plan: &Plan, folder: &Path) -> Result<Self> {
-        let place = Place { name: "train".to_owned(), folder: folder.to_owned(), seed: plan.seed, organs: [].into() };
+        let place =
+            BuildContext { name: "train".to_owned(), folder: folder.to_owned(), seed: plan.seed, organs: [].into() };
         let path =
             |field: &str, written: &Path| place.path(field, written).map_err(|complaint| first_error(vec![complaint]));
         let organs =
             |lists: &[(&str, &[String])]| agreed_organs(plan, lists).map_err(|complaint| first_error(vec![complaint]));
         let mut weights = json!({});
-        let mut found = |field: &str, network: &str, written: Option<&mut PathBuf>| -> Result<Stated> {
-            let Some(written) = written else { return Ok(Stated::default()) };
+        let mut found = |field: &str, network: &str, written: Option<&mut PathBuf>| -> Result<WeightsMetadata> {
+            let Some(written) = written else { return Ok(WeightsMetadata::default()) };
             *written = path(field, written)?;
             weights[field] = json!(weights_digest(field, written)?);
-            let stated = Stated::of(written);
+            let stated = WeightsMetadata::of(written);
             match stated.other_than(network) {
                 Some(message) => Err(Error::new(format!("`train.{field}`: {message}"))),
                 None => Ok(stated),

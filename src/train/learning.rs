@@ -12,11 +12,11 @@ use crate::nn::failed;
 use crate::nn::network::{Config, Network};
 use crate::nn::optimise::{Adam, AdamConfig, Moments};
 use crate::nn::parameters::{Variables, from_tensors};
-use crate::nn::weights::{Part, Precision, Stated, fit, read};
+use crate::nn::weights::{NetworkPart, Precision, WeightsMetadata, fit, read};
 use crate::random::Key;
 
 /// A network with what training changes.
-pub struct Learning {
+pub struct TrainedNetwork {
     name: &'static str,
     config: Config,
     network: Network,
@@ -26,7 +26,7 @@ pub struct Learning {
     device: Device,
 }
 
-impl Learning {
+impl TrainedNetwork {
     /// A network that starts from the weights that `key` and its name decide.
     ///
     /// # Errors
@@ -41,8 +41,8 @@ impl Learning {
     ///
     /// # Errors
     /// Where the file cannot be read or holds another network.
-    pub fn with_weights(self, path: &Path, part: Part) -> Result<Self> {
-        Stated::of(path).check_weights(path)?;
+    pub fn with_weights(self, path: &Path, part: NetworkPart) -> Result<Self> {
+        WeightsMetadata::of(path).check_weights(path)?;
         let declared = self.config.declared().map_err(failed("there is no such network"))?;
         let weights = fit(&read(path, &Device::Cpu)?, &declared, part).map_err(|error| {
             let wrapped = Error::new(format!("{}: {error}", path.display()));
@@ -180,7 +180,7 @@ impl Learning {
     }
 }
 
-impl std::fmt::Debug for Learning {
+impl std::fmt::Debug for TrainedNetwork {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Learning").field("name", &self.name).field("config", &self.config).finish_non_exhaustive()
     }

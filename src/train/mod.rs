@@ -44,7 +44,7 @@ pub use check::{CheckedTask, check, stage_of};
 pub use curves::curves;
 pub use inputs::TrainingConfig;
 pub use leakage::LeakageGuard;
-pub use learning::Learning;
+pub use learning::TrainedNetwork;
 pub use scans::{ListedScans, TrainingCases, TrainingScans};
 pub use stage::TrainingStage;
 pub use task::TrainingTask;

@@ -10,7 +10,7 @@ use crate::error::ConfigError;
 #[serde(deny_unknown_fields, default)]
 pub struct ScheduleConfig {
     /// How the rate goes on after the warm-up.
-    pub course: Course,
+    pub course: RateCurve,
     /// Steps over which the rate rises to its full height.
     pub warmup_steps: u64,
     /// The share of the full rate that is left at the end of a cosine.
@@ -19,14 +19,14 @@ pub struct ScheduleConfig {
 
 impl Default for ScheduleConfig {
     fn default() -> Self {
-        Self { course: Course::Cosine, warmup_steps: 0, final_share: 0.0 }
+        Self { course: RateCurve::Cosine, warmup_steps: 0, final_share: 0.0 }
     }
 }
 
 /// The course of the rate after the warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Course {
+pub enum RateCurve {
     /// Half a cosine down.
     #[default]
     Cosine,
@@ -59,7 +59,7 @@ impl ScheduleConfig {
             let message = format!("expected at most the {steps} steps of the run, got {}", self.warmup_steps);
             complaints.push(ConfigError::new("warmup_steps", message));
         }
-        if self.course == Course::Reference && self.warmup_steps < 2 {
+        if self.course == RateCurve::Reference && self.warmup_steps < 2 {
             let message = format!("the published warm-up takes two steps or more, got {}", self.warmup_steps);
             complaints
                 .push(ConfigError::new("warmup_steps", message).with_hint("course = \"cosine\" takes any number"));
@@ -83,11 +83,11 @@ impl Schedule {
         let ScheduleConfig { course, warmup_steps, final_share } = self.config;
         if step < warmup_steps {
             return match course {
-                Course::Reference => self.base * step as f64 / (warmup_steps - 1) as f64,
-                Course::Cosine | Course::Constant => self.base * (step + 1) as f64 / warmup_steps as f64,
+                RateCurve::Reference => self.base * step as f64 / (warmup_steps - 1) as f64,
+                RateCurve::Cosine | RateCurve::Constant => self.base * (step + 1) as f64 / warmup_steps as f64,
             };
         }
-        if course == Course::Constant {
+        if course == RateCurve::Constant {
             return self.base;
         }
         let rest = self.steps.saturating_sub(warmup_steps).max(1) as f64;
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_said() {
-        let config = ScheduleConfig { course: Course::Reference, warmup_steps: 1, final_share: 2.0 };
+        let config = ScheduleConfig { course: RateCurve::Reference, warmup_steps: 1, final_share: 2.0 };
         let fields: Vec<_> = config.complaints(0).into_iter().map(|it| it.field).collect();
         assert_eq!(fields, ["warmup_steps", "warmup_steps", "final_share"]);
     }

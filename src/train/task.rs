@@ -10,7 +10,7 @@ use super::synthesis::Networks;
 use super::training::{TrainingObserver, TrainingOptions, TrainingOutcome, TrainingRun};
 use crate::error::Result;
 use crate::graph::Plan;
-use crate::nn::device::Place;
+use crate::nn::device::DeviceKind;
 
 /// A training whose file has no errors.
 pub struct TrainingTask {
@@ -38,7 +38,7 @@ impl TrainingTask {
     /// validated on, or there is nothing to train on.
     pub fn listed(mut self) -> Result<ListedScans> {
         let TrainingInputs { organs, scans, .. } = TrainingInputs::prepare(&mut self.config, &self.plan, &self.folder)?;
-        let device = Place::Cpu.device()?;
+        let device = DeviceKind::Cpu.device()?;
         match &self.config {
             TrainingConfig::Segmentation(config) if config.network.weights.is_some() => {
                 SegmentationLearner::new(config, self.plan.seed, organs, None, &device).map(drop)?;

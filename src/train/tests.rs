@@ -8,11 +8,11 @@ use candle_core::Device;
 
 use super::data::{Batch, CaseEntry, Cases, Sampler};
 use super::history::{History, TRAIN, VALIDATION};
-use super::run::{Learner, Numbers, Report, RunPlan, run};
+use super::run::{Learner, Numbers, RunPlan, TrainingReport, run};
 use super::segmentation::{SegmentationConfig, SegmentationLearner, SegmentationSampler, Synthetic, Tumors};
 use super::synthesis::{SynthesisLearner, SynthesisSampler};
 use super::testing::{organs, phantom, segmentation, small, synthesis, synthesis_cases};
-use super::{Learning, checkpoint};
+use super::{TrainedNetwork, checkpoint};
 use crate::error::Result;
 use crate::filter::{QualityTest, QualityTestConfig};
 use crate::nn::weights::Precision;
@@ -22,7 +22,7 @@ use crate::synth::{Rules, RulesConfig};
 
 const SEED: u64 = 9;
 
-fn plan(stage: &'static str, steps: u64, every: super::run::Every, out: &Path) -> RunPlan {
+fn plan(stage: &'static str, steps: u64, every: super::run::Intervals, out: &Path) -> RunPlan {
     RunPlan {
         stage,
         settings: serde_json::json!({ "steps": steps }),
@@ -56,7 +56,7 @@ fn segmentor(config: &SegmentationConfig) -> SegmentationLearner {
     SegmentationLearner::new(config, SEED, organs().into(), Some(synthesis_cases()), &Device::Cpu).unwrap()
 }
 
-fn train_segmentor(out: &Path, change: impl Fn(&mut RunPlan)) -> Report {
+fn train_segmentor(out: &Path, change: impl Fn(&mut RunPlan)) -> TrainingReport {
     let config = segmentation(6);
     let mut plan = plan("segmentation", 6, config.every, out);
     change(&mut plan);
@@ -113,7 +113,7 @@ fn a_segmentor_that_was_stopped_goes_on_bit_for_bit_whatever_the_threads() {
     }
 }
 
-fn train_synthesis(out: &Path, weights: &Path, limit: Option<u64>) -> Report {
+fn train_synthesis(out: &Path, weights: &Path, limit: Option<u64>) -> TrainingReport {
     let mut config = synthesis(4);
     config.segmentor.weights = weights.to_owned();
     let cases = synthesis_cases();
@@ -263,11 +263,11 @@ impl Learner for Diverged {
         Ok(None)
     }
 
-    fn networks(&self) -> Vec<&Learning> {
+    fn networks(&self) -> Vec<&TrainedNetwork> {
         self.0.networks()
     }
 
-    fn networks_mut(&mut self) -> Vec<&mut Learning> {
+    fn networks_mut(&mut self) -> Vec<&mut TrainedNetwork> {
         self.0.networks_mut()
     }
 }
@@ -313,7 +313,7 @@ fn a_folder_has_one_writer_and_is_no_pipelines() {
 fn the_seed_decides_the_first_weights() {
     let weights = |seed: u64, name| {
         let config = segmentation(1).network.build(3);
-        let learning = Learning::new(name, config, Default::default(), Key::root(seed), &Device::Cpu).unwrap();
+        let learning = TrainedNetwork::new(name, config, Default::default(), Key::root(seed), &Device::Cpu).unwrap();
         super::losses::host(&learning.weights()["down_tr64.ops.0.conv1.weight"]).unwrap()
     };
     assert_eq!(weights(1, "generator"), weights(1, "generator"));

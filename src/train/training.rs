@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 
 use super::data::{Cases, Sampler, Survey};
 use super::inputs::TrainingInputs;
-use super::run::{Every, Learner, Progress, Report, RunPlan, run};
+use super::run::{Intervals, Learner, Progress, RunPlan, TrainingReport, run};
 use super::scans::TrainingCases;
 use super::segmentation::{SegmentationConfig, SegmentationLearner, SegmentationSampler, Synthetic, Tumors};
 use super::stage::TrainingStage;
@@ -16,7 +16,7 @@ use super::synthesis::{SynthesisConfig, SynthesisLearner, SynthesisSampler};
 use crate::error::Result;
 use crate::graph::{Plan, free_bytes};
 use crate::mask::Organ;
-use crate::nn::device::Place;
+use crate::nn::device::DeviceKind;
 use crate::nn::weights::Precision;
 use crate::simd::Class;
 
@@ -26,7 +26,7 @@ pub struct TrainingOptions {
     /// Folder of the training.
     pub out: PathBuf,
     /// Where to compute.
-    pub device: Place,
+    pub device: DeviceKind,
     /// Whether the training resumes from a checkpoint in the folder.
     pub resume: bool,
     /// Threads that make batches; at least 1.
@@ -55,7 +55,7 @@ pub trait TrainingObserver {
 #[derive(Clone, Debug)]
 pub struct TrainingOutcome {
     /// The report.
-    pub report: Report,
+    pub report: TrainingReport,
     /// How many scans could not be read.
     pub failed_scans: usize,
 }
@@ -163,7 +163,7 @@ impl TrainingRun<'_> {
         Ok(TrainingOutcome { report, failed_scans: cases.failed() })
     }
 
-    fn run_plan(&self, settings: Json, places: Vec<u8>, (steps, every): (u64, Every)) -> RunPlan {
+    fn run_plan(&self, settings: Json, places: Vec<u8>, (steps, every): (u64, Intervals)) -> RunPlan {
         let options = self.options;
         RunPlan {
             stage: self.stage.name(),
@@ -174,8 +174,8 @@ impl TrainingRun<'_> {
             out: options.out.clone(),
             resume: options.resume,
             kernel_class: match options.device {
-                Place::Cpu => Class::current().name().to_owned(),
-                Place::Cuda => "cuda".to_owned(),
+                DeviceKind::Cpu => Class::current().name().to_owned(),
+                DeviceKind::Cuda => "cuda".to_owned(),
             },
             loader_threads: options.loader_threads,
             limit: options.limit,
@@ -190,7 +190,7 @@ fn take_steps<L: Learner>(
     sampler: Arc<impl Sampler<Batch = L::Batch>>,
     learner: &mut L,
     observer: &mut dyn TrainingObserver,
-) -> Result<Report> {
+) -> Result<TrainingReport> {
     if plan.resume && !plan.has_begun() {
         tracing::warn!("{} has no checkpoint to resume from: the training starts from scratch", plan.out.display());
     }

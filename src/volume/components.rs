@@ -18,7 +18,7 @@ pub enum Connectivity {
 
 /// A run of voxels along x.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run {
+pub struct VoxelRun {
     /// Its component, 0 for the first.
     pub component: usize,
     /// Its row.
@@ -107,12 +107,12 @@ impl Components {
     }
 
     /// All runs, in memory order.
-    pub fn runs(&self) -> impl Iterator<Item = Run> {
+    pub fn runs(&self) -> impl Iterator<Item = VoxelRun> {
         (0..self.rows.len() - 1).flat_map(move |row| {
             let [y, z] = [row % self.shape[1], row / self.shape[1]];
             (self.rows[row] as usize..self.rows[row + 1] as usize).map(move |run| {
                 let [from, to] = self.runs[run].map(usize::from);
-                Run { component: self.component[run] as usize, y, z, from, to }
+                VoxelRun { component: self.component[run] as usize, y, z, from, to }
             })
         })
     }

@@ -1,6 +1,6 @@
 //! Euclidean distances between voxels in millimetres, up to a limit.
 
-use super::{Array3, Stretches};
+use super::{Array3, RowSpans};
 
 /// The distance from each voxel's centre to the centre of the nearest voxel for which `is_target` holds, exact up to
 /// `limit_mm` and `limit_mm` beyond it.
@@ -28,7 +28,7 @@ pub fn distance_mm<T>(
     let limit = limit_mm as f32;
     let reach = spacing_mm.map(|mm| (limit_mm / mm) as usize);
     // Most of a large box is further from any target than the limit: there nothing needs to be compared.
-    let along_x = Stretches::of(voxels, &is_target).grown([reach[0] + 1, 0, 0]);
+    let along_x = RowSpans::of(voxels, &is_target).grown([reach[0] + 1, 0, 0]);
     let mut squares = voxels.map(|value| if is_target(value) { 0.0 } else { f32::INFINITY });
     for (y, z, stretch) in along_x.rows() {
         along_row(&mut squares.row_mut(y, z)[stretch], spacing_mm[0] as f32);

@@ -26,7 +26,7 @@ mod turn;
 pub use affine::Affine;
 pub use array::Array3;
 pub(crate) use components::keep_largest;
-pub use components::{Components, Connectivity, Run};
+pub use components::{Components, Connectivity, VoxelRun};
 pub use crop::padding_to;
 pub use distance::distance_mm;
 pub use gaussian::{Boundary, Gaussian, Scratch};
@@ -34,11 +34,11 @@ pub(crate) use gaussian::{half_kernel, radius_voxels};
 pub use grid::{Grid, Region};
 pub use likeliest::likeliest;
 pub use orientation::Orientation;
-pub use picture::{Picture, View, before_and_after, busiest_voxel, label_colour, stacked, three_planes};
-pub use preprocess::{Prepared, Preprocess};
-pub use resample::{MOST_VOXELS, Outside, Resampling};
-pub(crate) use stretches::{Stretches, hull};
-pub use turn::Turn;
+pub use picture::{Picture, ViewDirection, before_and_after, busiest_voxel, label_colour, stacked, three_planes};
+pub use preprocess::{Preprocess, PreprocessedScan};
+pub use resample::{MOST_VOXELS, OutsideValue, Resampling};
+pub(crate) use stretches::{RowSpans, hull};
+pub use turn::AxisPermutation;
 
 /// Hounsfield units on a grid. Integers stay integers until a stage needs floats.
 #[derive(Clone, Debug, PartialEq)]

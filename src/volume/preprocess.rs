@@ -1,7 +1,8 @@
 //! From a scan to what a network sees.
 
 use super::{
-    Array3, Grid, HuWindow, Labels, Orientation, Outside, Region, Resampling, Turn, Volume, Voxels, padding_to,
+    Array3, AxisPermutation, Grid, HuWindow, Labels, Orientation, OutsideValue, Region, Resampling, Volume, Voxels,
+    padding_to,
 };
 use crate::error::{ConfigError, Fault};
 
@@ -19,7 +20,7 @@ pub struct Preprocess {
 
 /// What [`Preprocess::apply`] gives.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Prepared {
+pub struct PreprocessedScan {
     /// Where the voxels lie, padding included.
     pub grid: Grid,
     /// The image in 0..1, 0 in the padding.
@@ -95,7 +96,7 @@ impl Preprocess {
     ///
     /// # Errors
     /// As [`Grid::with_spacing`].
-    pub fn apply(&self, scan: &Volume, labels: Option<&Labels>) -> Result<Prepared, Fault> {
+    pub fn apply(&self, scan: &Volume, labels: Option<&Labels>) -> Result<PreprocessedScan, Fault> {
         let turn = scan.grid.orientation().turn_to(Orientation::RAS);
         let ras = turn.grid(&scan.grid);
         let resampling = Resampling::to_spacing(&ras, self.spacing_mm)?;
@@ -108,7 +109,7 @@ impl Preprocess {
         let whole = image.region();
         let foreground = image.bounds_of(|value| *value > 0.0).unwrap_or(whole);
         let (before, shape) = padding_to(foreground.shape, self.patch);
-        Ok(Prepared {
+        Ok(PreprocessedScan {
             grid: resampling.grid().cut(foreground).padded(before, shape),
             image: fitted(image, foreground, before, shape),
             labels: labels.map(|labels| fitted(labels, foreground, before, shape)),
@@ -116,15 +117,15 @@ impl Preprocess {
         })
     }
 
-    fn windowed<T>(&self, hu: &Array3<T>, turn: &Turn, resampling: &Resampling) -> Array3<f32>
+    fn windowed<T>(&self, hu: &Array3<T>, turn: &AxisPermutation, resampling: &Resampling) -> Array3<f32>
     where
         T: Copy + Default + Into<f32> + Send + Sync,
     {
         let window = |hu| self.window.apply(hu);
         if turn.is_identity() {
-            resampling.linear_then(hu, Outside::Edge, window)
+            resampling.linear_then(hu, OutsideValue::Edge, window)
         } else {
-            resampling.linear_then(&turn.array(hu), Outside::Edge, window)
+            resampling.linear_then(&turn.array(hu), OutsideValue::Edge, window)
         }
     }
 }
@@ -136,9 +137,9 @@ fn resampled_labels(labels: &Labels, ras: &Grid, resampling: &Resampling) -> Res
         return Ok(labels.onto(&resampling.grid())?.ids);
     }
     Ok(if turn.is_identity() {
-        resampling.nearest(&labels.ids, Outside::Edge)
+        resampling.nearest(&labels.ids, OutsideValue::Edge)
     } else {
-        resampling.nearest(&turn.array(&labels.ids), Outside::Edge)
+        resampling.nearest(&turn.array(&labels.ids), OutsideValue::Edge)
     })
 }
 

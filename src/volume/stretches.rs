@@ -9,13 +9,13 @@ use super::array::{Array3, extent};
 
 /// For every row along x of a box the stretch outside of which nothing matters.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Stretches {
+pub(crate) struct RowSpans {
     shape: [usize; 3],
     /// Row by row, y fastest; `0..0` where nothing of the row matters.
     rows: Vec<Range<usize>>,
 }
 
-impl Stretches {
+impl RowSpans {
     /// Everything matters.
     pub fn whole(shape: [usize; 3]) -> Self {
         Self { shape, rows: vec![0..shape[0]; shape[1] * shape[2]] }
@@ -125,7 +125,7 @@ mod tests {
     fn what_matters_and_its_surroundings_lie_within() {
         for seed in 0..50 {
             let mask = few(seed);
-            let stretches = Stretches::of(&mask, |&value| value != 0);
+            let stretches = RowSpans::of(&mask, |&value| value != 0);
             let reach = [2, 1, 3];
             let grown = stretches.grown(reach);
             for z in 0..6 {
@@ -148,11 +148,11 @@ mod tests {
     fn the_extent_is_that_of_what_matters() {
         for seed in 0..50 {
             let mask = few(seed);
-            let all = Stretches::of(&mask, |&value| value != 0);
+            let all = RowSpans::of(&mask, |&value| value != 0);
             assert_eq!(all.extent(&mask, |&value| value != 0), mask.extent(|&value| value != 0), "seed {seed}");
             let rows =
                 all.rows.iter().enumerate().map(|(row, stretch)| if row % 2 == 0 { stretch.clone() } else { 0..0 });
-            let some = Stretches::new(mask.shape(), rows.collect());
+            let some = RowSpans::new(mask.shape(), rows.collect());
             let left = Array3::from_fn(mask.shape(), |[x, y, z]| mask[[x, y, z]] * u8::from((y + 7 * z) % 2 == 0));
             assert_eq!(some.extent(&mask, |&value| value != 0), left.extent(|&value| value != 0), "seed {seed}");
         }
@@ -163,22 +163,22 @@ mod tests {
         for seed in 0..50 {
             let mask = few(seed);
             let part = Region { start: [3, 2, 1], shape: [6, 4, 5] };
-            let cut = Stretches::of(&mask, |&value| value != 0).cut(part);
-            let own = Stretches::of(&mask.cut(part), |&value| value != 0);
+            let cut = RowSpans::of(&mask, |&value| value != 0).cut(part);
+            let own = RowSpans::of(&mask.cut(part), |&value| value != 0);
             for (y, z, stretch) in own.rows() {
                 assert!(cut.row(y, z).start <= stretch.start && stretch.end <= cut.row(y, z).end, "seed {seed}");
             }
         }
         assert_eq!(
-            Stretches::whole([4, 3, 2]).cut(Region { start: [1, 0, 0], shape: [2, 2, 2] }),
-            Stretches::whole([2; 3])
+            RowSpans::whole([4, 3, 2]).cut(Region { start: [1, 0, 0], shape: [2, 2, 2] }),
+            RowSpans::whole([2; 3])
         );
     }
 
     #[test]
     fn nothing_grows_to_nothing() {
-        let nothing = Stretches::of(&Array3::filled([5, 4, 3], 0u8), |&value| value != 0);
+        let nothing = RowSpans::of(&Array3::filled([5, 4, 3], 0u8), |&value| value != 0);
         assert_eq!(nothing.grown([2; 3]).rows().count(), 0);
-        assert_eq!(Stretches::of(&Array3::filled([0, 4, 3], 0u8), |_| true).rows().count(), 0);
+        assert_eq!(RowSpans::of(&Array3::filled([0, 4, 3], 0u8), |_| true).rows().count(), 0);
     }
 }

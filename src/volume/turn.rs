@@ -6,9 +6,9 @@ use super::{Affine, Array3, Grid, Labels, Orientation, Volume, Voxels};
 
 /// For each axis of the turned array, the source axis it comes from and whether it runs the other way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Turn([(usize, bool); 3]);
+pub struct AxisPermutation([(usize, bool); 3]);
 
-impl Turn {
+impl AxisPermutation {
     /// Whether nothing moves.
     pub fn is_identity(&self) -> bool {
         *self == Self([(0, false), (1, false), (2, false)])
@@ -46,7 +46,7 @@ impl Turn {
         if turned.as_slice().is_empty() {
             return turned;
         }
-        let walk = Walk::new(self, source.shape());
+        let walk = StridedWalk::new(self, source.shape());
         let plane = shape[0] * shape[1];
         // Groups of planes, so that a tile can be as deep as it is wide when x and z change places.
         turned.as_mut_slice().par_chunks_mut(plane * TILE).enumerate().for_each(|(group, planes)| {
@@ -60,13 +60,13 @@ impl Turn {
 const TILE: usize = 32;
 
 /// Where a turned array's voxels lie in the source: `first + x·step[0] + y·step[1] + z·step[2]`.
-struct Walk {
+struct StridedWalk {
     first: isize,
     step: [isize; 3],
 }
 
-impl Walk {
-    fn new(turn: &Turn, source: [usize; 3]) -> Self {
+impl StridedWalk {
+    fn new(turn: &AxisPermutation, source: [usize; 3]) -> Self {
         let strides = [1, source[0], source[0] * source[1]];
         let mut first = 0;
         let step = turn.0.map(|(axis, reversed)| {
@@ -130,8 +130,8 @@ impl Orientation {
     ///
     /// # Panics
     /// Where either names a world axis twice; [`Affine::orientation`] never does.
-    pub fn turn_to(self, target: Self) -> Turn {
-        Turn(target.0.map(|(world, positive)| {
+    pub fn turn_to(self, target: Self) -> AxisPermutation {
+        AxisPermutation(target.0.map(|(world, positive)| {
             let source = self.0.iter().position(|&(axis, _)| axis == world).expect("each world axis occurs once");
             (source, self.0[source].1 != positive)
         }))

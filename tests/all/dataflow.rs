@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use freetumor::dataflow::{Progress, RunOptions, RunReport, run};
 use freetumor::error::Result;
-use freetumor::graph::{GraphFile, Machine, Plan, Registry, check};
+use freetumor::graph::{GraphFile, Plan, Registry, Resources, check};
 use freetumor::id::ScanId;
 use freetumor::ingest::nifti::{self, Datatype};
 use freetumor::record::parquet::read_part;
@@ -202,7 +202,7 @@ impl Archive {
             "#
         );
         let secret = Some(self.folder.path().join("secret"));
-        let registry = Registry::on(&Machine { patient_secret: secret, ..Machine::default() });
+        let registry = Registry::on(&Resources { patient_secret: secret, ..Resources::default() });
         let checked = check(&GraphFile::new("test.toml", self.folder.path(), text), &registry);
         let problems: Vec<String> = checked.problems.iter().map(ToString::to_string).collect();
         let plan = checked.plan.unwrap_or_else(|| panic!("{}", problems.join("\n")));

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use freetumor::dataflow::telemetry::Telemetry;
-use freetumor::dataflow::{KnownScans, Ledger, Progress, QualityChange, Schedule, StageReport, Work, deduplicate};
+use freetumor::dataflow::{
+    KnownScans, Ledger, Progress, QualityChange, Schedule, StageReport, StageRunner, deduplicate,
+};
 use freetumor::error::Result;
 use freetumor::graph::Plan;
 use freetumor::record::QualityGroup;
@@ -17,7 +19,7 @@ pub fn plain_loop(plan: Plan, folder: &Path) -> Result<()> {
     let (open, next) = ledger.open_epochs()?;
     let schedule = Schedule::new(&plan, open, next, &ledger.ingested()?, None)?;
     let known = ledger.known_scans()?;
-    let work = Work { plan, spool, telemetry: Telemetry::sums_only(), progress: Arc::new(Progress::default()) };
+    let work = StageRunner { plan, spool, telemetry: Telemetry::sums_only(), progress: Arc::new(Progress::default()) };
     let mut counts: BTreeMap<QualityGroup, isize> = ledger.counted().into_iter().collect();
     let mut known_counts = BTreeMap::new();
     for epoch_work in schedule.epochs() {
@@ -44,7 +46,7 @@ pub fn plain_loop(plan: Plan, folder: &Path) -> Result<()> {
 }
 
 fn one_scan(
-    work: &Work,
+    work: &StageRunner,
     known: &KnownScans,
     epoch: u64,
     source: usize,

@@ -7,7 +7,7 @@ use freetumor::cli::graph::{Format, GraphArgs, graph};
 use freetumor::cli::schema::schema_text;
 use freetumor::cli::validate::{ValidateArgs, validate};
 use freetumor::error::{ConfigError, Fault, Result};
-use freetumor::graph::{Checked, Frame, GraphFile, Port, Registry, Scoring, Synthesis, SynthesisNode, check};
+use freetumor::graph::{Checked, GraphFile, InputSpec, Port, Registry, Scoring, Synthesis, SynthesisNode, check};
 use freetumor::ingest::{Scan, ScanEntry, ScanHeader, Source};
 use freetumor::mask::{MaskedScan, Organ};
 use freetumor::score::{Score, ScoreStage, Scorer, Scores};
@@ -295,12 +295,12 @@ struct TestConfig {
 }
 
 impl TestConfig {
-    fn frame(&self) -> Result<Frame, Vec<ConfigError>> {
+    fn frame(&self) -> Result<InputSpec, Vec<ConfigError>> {
         if let Some(message) = &self.fail {
             return Err(vec![ConfigError::new("fail", message)]);
         }
         let window = self.window_hu.map(|[low_hu, high_hu]| HuWindow { low_hu, high_hu });
-        Ok(Frame { window, spacing_mm: None })
+        Ok(InputSpec { window, spacing_mm: None })
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use freetumor::dataflow::{Progress, RunOptions, run};
-use freetumor::graph::{GraphFile, Machine, Registry, check};
+use freetumor::graph::{GraphFile, Registry, Resources, check};
 use freetumor::id::{CandidateDigest, SampleId};
 use freetumor::ingest::nifti::{self, Datatype};
 use freetumor::record::SampleRow;
@@ -66,7 +66,7 @@ const GRAPH: &str = r#"
 /// The rows of a run of a graph below `root`.
 fn rows(root: &Path, graph: &str) -> Vec<SampleRow> {
     std::fs::write(root.join("secret"), "a secret for tests only").unwrap();
-    let machine = Machine { patient_secret: Some(root.join("secret")), ..Machine::default() };
+    let machine = Resources { patient_secret: Some(root.join("secret")), ..Resources::default() };
     let checked = check(&GraphFile::new("test.toml", root, graph), &Registry::on(&machine));
     let problems: Vec<String> = checked.problems.iter().map(ToString::to_string).collect();
     let plan = checked.plan.unwrap_or_else(|| panic!("{}", problems.join("\n")));

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use freetumor::dataflow::{Progress, RunOptions, run};
-use freetumor::graph::{GraphFile, Machine, Registry, check};
+use freetumor::graph::{GraphFile, Registry, Resources, check};
 use freetumor::ingest::nifti::{self, Datatype};
 use freetumor::record::SampleRow;
 use freetumor::record::parquet::{Row, read_part};
@@ -69,7 +69,7 @@ fn run_in(root: &Path, secret: &str) {
         kind = "webdataset"
         inputs = ["test"]
     "#;
-    let machine = Machine { patient_secret: Some(root.join("secret")), ..Machine::default() };
+    let machine = Resources { patient_secret: Some(root.join("secret")), ..Resources::default() };
     let checked = check(&GraphFile::new("test.toml", root, text), &Registry::on(&machine));
     let plan = checked.plan.expect("a good graph");
     let report = run(plan, &root.join("run"), &RunOptions::default(), &Arc::new(Progress::default())).unwrap();

@@ -15,7 +15,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use freetumor::nn::fill;
 use freetumor::nn::kernel::{self, Accuracy, Class, Geometry};
 use freetumor::nn::network::{Config, Model, Network};
-use freetumor::nn::ops::Over;
+use freetumor::nn::ops::NormScope;
 use freetumor::nn::optimise::{Adam, AdamConfig};
 use freetumor::nn::parameters::Variables;
 use rayon::prelude::*;
@@ -129,7 +129,7 @@ fn layers() -> Result<()> {
 fn config(model: &str, width: Option<usize>) -> Result<Config> {
     let published = model.parse::<Model>().map(Model::published);
     let mut config = match model {
-        "narrow" => Config { width: 4, classes: 2, norm: Over::Instance, ..Model::UNet3D.published() },
+        "narrow" => Config { width: 4, classes: 2, norm: NormScope::Instance, ..Model::UNet3D.published() },
         _ => published?,
     };
     config.width = width.unwrap_or(config.width);

@@ -11,7 +11,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Result, Tensor, Var};
-use freetumor::nn::ops::{self, Activation, Over};
+use freetumor::nn::ops::{self, Activation, NormScope};
 use rayon::prelude::*;
 
 /// The shortest of several runs, in seconds.
@@ -70,7 +70,7 @@ fn main() {
     for channels in [64, 8] {
         let volume: &[usize] = &[1, 96, 96, 96, channels];
         let channel: &[usize] = &[channels];
-        for over in [Over::Batch, Over::Instance] {
+        for over in [NormScope::Batch, NormScope::Instance] {
             show(
                 &format!("normalize over {over:?} + ReLU, {channels} channels"),
                 &[volume, channel, channel],

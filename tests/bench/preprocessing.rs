@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use freetumor::ingest::nifti::{read_labels, read_volume};
-use freetumor::volume::{HuWindow, Labels, Orientation, Outside, Prepared, Preprocess, Resampling, Volume};
+use freetumor::volume::{
+    HuWindow, Labels, Orientation, OutsideValue, Preprocess, PreprocessedScan, Resampling, Volume,
+};
 
 /// What the command line asks for.
 struct Asked {
@@ -53,7 +55,7 @@ impl Asked {
         (scan.expect("the scan reads"), labels.expect("the labels read"))
     }
 
-    fn prepare(&self) -> Prepared {
+    fn prepare(&self) -> PreprocessedScan {
         let (scan, labels) = self.read();
         Preprocess::ABDOMEN.apply(&scan, Some(&labels)).expect("the scan resamples")
     }
@@ -118,9 +120,9 @@ fn print_steps(asked: &Asked) {
 
     let (scan, labels) = (scan.reoriented(Orientation::RAS), labels.reoriented(Orientation::RAS));
     let way = Resampling::to_spacing(&scan.grid, [1.5; 3]).expect("the scan resamples");
-    let (seconds, fine) = measure(repeats, || scan.resampled(&way, Outside::Edge));
+    let (seconds, fine) = measure(repeats, || scan.resampled(&way, OutsideValue::Edge));
     report("resample the scan", seconds, fine.voxels.bytes());
-    let (seconds, ids) = measure(repeats, || way.nearest(&labels.ids, Outside::Edge));
+    let (seconds, ids) = measure(repeats, || way.nearest(&labels.ids, OutsideValue::Edge));
     report("resample the labels", seconds, ids.as_slice().len() * 2);
 
     let hu = fine.voxels.hu_of(fine.grid.region());
@@ -141,7 +143,7 @@ fn print_steps(asked: &Asked) {
 }
 
 /// Leaves image and labels as raw little-endian numbers, x fastest, and the grid as JSON.
-fn write(folder: &Path, prepared: &Prepared) -> std::io::Result<()> {
+fn write(folder: &Path, prepared: &PreprocessedScan) -> std::io::Result<()> {
     std::fs::create_dir_all(folder)?;
     let image: Vec<u8> = prepared.image.as_slice().iter().flat_map(|value| value.to_le_bytes()).collect();
     std::fs::write(folder.join("image.f32"), image)?;

@@ -1,6 +1,6 @@
 //! Cysts: water with a sharp edge, which are no tumors.
 
-use freetumor::random::Draws;
+use freetumor::random::RandomStream;
 
 use super::tumor::smooth;
 
@@ -16,7 +16,7 @@ pub(super) struct Cyst {
 
 impl Cyst {
     /// A round cyst of 5 to 22 mm.
-    pub(super) fn draw(draws: &mut Draws) -> Self {
+    pub(super) fn draw(draws: &mut RandomStream) -> Self {
         let radius = 0.5 * libm::exp(draws.uniform(libm::log(5.0), libm::log(22.0)));
         let radii_mm = [(); 3].map(|()| radius * draws.uniform(0.9, 1.1));
         Self { center_mm: [0.0; 3], radii_mm, hu: draws.uniform(-2.0, 14.0) }

@@ -2,7 +2,7 @@
 
 use std::f64::consts::PI;
 
-use freetumor::random::Draws;
+use freetumor::random::RandomStream;
 
 /// The highest degree: features a sixth of the circumference across.
 const DEGREES: usize = 6;
@@ -20,7 +20,7 @@ pub(super) struct StarBody {
 impl StarBody {
     /// A random body as large as a ball of the given diameter. `roughness` is the deviation of the logarithm of its
     /// radius over all directions, about; details weigh the less, the finer they are.
-    pub(super) fn draw(draws: &mut Draws, diameter_mm: f64, roughness: f64) -> Self {
+    pub(super) fn draw(draws: &mut RandomStream, diameter_mm: f64, roughness: f64) -> Self {
         let power = draws.uniform(1.2, 2.2);
         let weight = |degree: usize| libm::pow(degree as f64, -power);
         // Degree 1 only shifts a body; the others share the roughness.

@@ -3,7 +3,7 @@
 use freetumor::error::{Fault, FaultKind, Stage};
 use freetumor::ingest::Source;
 use freetumor::ingest::phantom::{Body, PhantomConfig, PhantomSource};
-use freetumor::random::{Draws, Key};
+use freetumor::random::{Key, RandomStream};
 use freetumor::volume::{Array3, Region, Volume, Voxels};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -59,7 +59,7 @@ impl Role {
         }
     }
 
-    fn tumors(self, draws: &mut Draws) -> usize {
+    fn tumors(self, draws: &mut RandomStream) -> usize {
         match self {
             Self::Labeled | Self::Validation | Self::Test => poisson(draws, TUMORS),
             Self::Unlabeled if draws.chance(UNMARKED) => poisson(draws, TUMORS).max(1),
@@ -267,7 +267,7 @@ pub fn populate(
 }
 
 /// A Poisson number (Knuth's product of uniform numbers).
-fn poisson(draws: &mut Draws, mean: f64) -> usize {
+fn poisson(draws: &mut RandomStream, mean: f64) -> usize {
     let limit = libm::exp(-mean);
     let (mut count, mut product) = (0, draws.uniform(0.0, 1.0));
     while product > limit {
@@ -279,7 +279,7 @@ fn poisson(draws: &mut Draws, mean: f64) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use freetumor::evaluate::turing::{Specimen, describe, separability};
+    use freetumor::evaluate::turing::{LesionSample, describe, separability};
     use freetumor::volume::{Affine, Grid, Labels};
 
     use super::*;
@@ -345,7 +345,11 @@ mod tests {
                 let labels = Labels { grid: patient.volume.grid, ids: patient.truth.map(|id| u16::from(*id)) };
                 let lesions = describe(&patient.volume, &labels, Some(LIVER.into()), TUMOR.into());
                 let name = format!("{} {number}", world.seed);
-                specimens.extend(lesions.into_iter().map(|values| Specimen { patient: name.clone(), is_real, values }));
+                specimens.extend(lesions.into_iter().map(|values| LesionSample {
+                    patient: name.clone(),
+                    is_real,
+                    values,
+                }));
             }
         }
         let result = separability(&specimens, 300, Key::root(0)).unwrap();

@@ -1,6 +1,6 @@
 //! Where tumors and cysts may lie.
 
-use freetumor::random::Draws;
+use freetumor::random::RandomStream;
 use freetumor::volume::{Array3, Grid};
 
 /// Millimetres of healthy tissue that are left between two of them.
@@ -23,7 +23,7 @@ impl<'a> Places<'a> {
 
     /// The middle of something that reaches so far, anywhere in the organ but apart from what is there; `None` where no
     /// such place was found.
-    pub(super) fn take(&mut self, draws: &mut Draws, reach_mm: f64) -> Option<[f64; 3]> {
+    pub(super) fn take(&mut self, draws: &mut RandomStream, reach_mm: f64) -> Option<[f64; 3]> {
         let [nx, ny, _] = self.grid.shape;
         if self.inside.is_empty() {
             return None;

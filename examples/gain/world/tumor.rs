@@ -1,6 +1,6 @@
 //! One tumor: what it is like, and what it makes of a voxel.
 
-use freetumor::random::{Draws, Key};
+use freetumor::random::{Key, RandomStream};
 use serde::{Deserialize, Serialize};
 
 use super::harmonics::StarBody;
@@ -30,7 +30,7 @@ impl Default for Diameters {
 }
 
 impl Diameters {
-    fn draw(&self, draws: &mut Draws) -> f64 {
+    fn draw(&self, draws: &mut RandomStream) -> f64 {
         let [low, high] = self.range_mm;
         libm::exp(draws.normal(libm::log(self.median_mm), self.spread)).clamp(low, high)
     }
@@ -78,7 +78,7 @@ pub(super) struct Influence {
 impl TumorTraits {
     /// Draws a tumor's traits: contrast is −35 ± 15 HU, at least 20 HU either way, and 15% are brighter than the organ;
     /// cores from 20 mm on; rims in 30% of those from 12 mm on, as a smaller one would be all rim.
-    pub(super) fn draw(draws: &mut Draws, diameters: &Diameters) -> Self {
+    pub(super) fn draw(draws: &mut RandomStream, diameters: &Diameters) -> Self {
         let diameter_mm = diameters.draw(draws);
         let strength = draws.normal(35.0, 15.0).clamp(20.0, 80.0);
         let is_brighter = draws.chance(0.15);

@@ -1,6 +1,6 @@
 //! Correlated fields without a lattice: sums of random plane waves.
 
-use freetumor::random::Draws;
+use freetumor::random::RandomStream;
 
 /// Waves of a field: enough that their sum is nearly normal.
 const WAVES: usize = 40;
@@ -14,8 +14,8 @@ pub(super) struct Waves(Vec<([f64; 3], f64)>);
 
 impl Waves {
     /// A field of which points `length_mm` apart correlate by exp(−1/2).
-    pub(super) fn draw(draws: &mut Draws, length_mm: f64) -> Self {
-        let wave = |draws: &mut Draws| {
+    pub(super) fn draw(draws: &mut RandomStream, length_mm: f64) -> Self {
+        let wave = |draws: &mut RandomStream| {
             let vector = [(); 3].map(|()| draws.normal(0.0, 1.0 / length_mm));
             (vector, draws.uniform(0.0, std::f64::consts::TAU))
         };

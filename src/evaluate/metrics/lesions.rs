@@ -160,7 +160,7 @@ pub fn match_lesions(truth: &BitVolume, prediction: &BitVolume, grid: &Grid) -> 
 
 /// What a component holds.
 #[derive(Clone, Default)]
-struct Tally {
+struct ComponentCounts {
     voxels: u64,
     /// Voxels that are in the other set, too.
     common: u64,
@@ -168,9 +168,9 @@ struct Tally {
     sums: [f64; 3],
 }
 
-fn tally(set: &BitVolume, other: &BitVolume) -> Vec<Tally> {
+fn tally(set: &BitVolume, other: &BitVolume) -> Vec<ComponentCounts> {
     let components = set.components(Connectivity::Corners);
-    let mut tallies = vec![Tally::default(); components.count()];
+    let mut tallies = vec![ComponentCounts::default(); components.count()];
     for run in components.runs() {
         let tally = &mut tallies[run.component];
         let length = (run.to - run.from) as f64;

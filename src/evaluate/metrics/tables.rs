@@ -11,7 +11,7 @@ use crate::record::parquet::encode_batch;
 use crate::record::schema::{Column, ColumnType, schema_of};
 
 /// A column: its id, name, whether it may be absent, unit, meaning, and how a row fills it.
-struct Filled<R> {
+struct FilledColumn<R> {
     column: Column,
     values: fn(&[R]) -> ArrayRef,
 }
@@ -19,7 +19,7 @@ struct Filled<R> {
 /// Lists the columns of a table of `$row`, each with the function that fills it.
 macro_rules! filled {
     ($row:ty: $($id:literal $name:literal $kind:ident $null:ident $unit:literal $doc:literal $values:expr;)*) => {
-        vec![$(Filled::<$row> {
+        vec![$(FilledColumn::<$row> {
             column: Column {
                 id: $id, name: $name, kind: ColumnType::$kind, nullable: filled!(@$null), unit: $unit, doc: $doc,
             },
@@ -50,7 +50,7 @@ fn flags<R>(rows: &[R], get: impl Fn(&R) -> bool) -> ArrayRef {
     Arc::new(BooleanArray::from(rows.iter().map(get).collect::<Vec<bool>>()))
 }
 
-fn written<R>(name: &str, doc: &str, columns: &[Filled<R>], rows: &[R]) -> Result<Vec<u8>> {
+fn written<R>(name: &str, doc: &str, columns: &[FilledColumn<R>], rows: &[R]) -> Result<Vec<u8>> {
     let described: Vec<Column> = columns.iter().map(|filled| filled.column).collect();
     let arrays = columns.iter().map(|filled| (filled.values)(rows)).collect();
     let batch = RecordBatch::try_new(schema_of(name, doc, &described), arrays);
@@ -59,12 +59,12 @@ fn written<R>(name: &str, doc: &str, columns: &[Filled<R>], rows: &[R]) -> Resul
 
 /// A case with the names of what it belongs to.
 #[derive(Clone, Copy)]
-struct Named<'a> {
+struct NamedCase<'a> {
     plan: &'a EvaluationPlan,
     row: &'a CaseRow,
 }
 
-impl<'a> Named<'a> {
+impl<'a> NamedCase<'a> {
     fn arm(&self) -> &'a str {
         &self.plan.arms[self.row.arm].0
     }
@@ -79,8 +79,8 @@ impl<'a> Named<'a> {
 /// # Errors
 /// Where Parquet refuses.
 pub fn cases_table(plan: &EvaluationPlan, rows: &[CaseRow]) -> Result<Vec<u8>> {
-    let named: Vec<Named<'_>> = rows.iter().map(|row| Named { plan, row }).collect();
-    let columns = filled! { Named<'_>:
+    let named: Vec<NamedCase<'_>> = rows.iter().map(|row| NamedCase { plan, row }).collect();
+    let columns = filled! { NamedCase<'_>:
         1 "arm" Text always "" "The arm's name." |rows| texts(rows, |r| r.arm());
         2 "seed" U32 always "" "The network, counted within its arm." |rows| places(rows, |r| r.row.seed);
         3 "case" Text always "" "The case, as its files are named." |rows| texts(rows, |r| &r.row.case);
@@ -105,8 +105,8 @@ pub fn cases_table(plan: &EvaluationPlan, rows: &[CaseRow]) -> Result<Vec<u8>> {
 /// # Errors
 /// Where Parquet refuses.
 pub fn lesions_table(plan: &EvaluationPlan, rows: &[CaseRow]) -> Result<Vec<u8>> {
-    type Row<'a> = (Named<'a>, usize, &'a Lesion);
-    let named = rows.iter().map(|row| Named { plan, row });
+    type Row<'a> = (NamedCase<'a>, usize, &'a Lesion);
+    let named = rows.iter().map(|row| NamedCase { plan, row });
     let each: Vec<Row<'_>> = named
         .flat_map(|named| named.row.measures.found.lesions.iter().enumerate().map(move |(at, it)| (named, at, it)))
         .collect();

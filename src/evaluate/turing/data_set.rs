@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::features::{Specimen, describe};
+use super::features::{LesionSample, describe};
 use crate::error::{Fault, Result};
 use crate::evaluate::case_files;
 use crate::evaluate::metrics::MeasuredOrgan;
@@ -16,7 +16,7 @@ use crate::ingest::nifti;
 #[derive(Clone, Debug, Default)]
 pub struct DataSetSpecimens {
     /// The described lesions.
-    pub specimens: Vec<Specimen>,
+    pub specimens: Vec<LesionSample>,
     /// Cases that could not be read.
     pub problems: Vec<CaseProblem>,
 }
@@ -50,7 +50,7 @@ pub fn read_specimens(
             Err(problem) => found.problems.push(problem),
             Ok((case, lesions)) => {
                 let patient = patients.get(case).unwrap_or(case);
-                let specimen = |values| Specimen { patient: patient.clone(), is_real, values };
+                let specimen = |values| LesionSample { patient: patient.clone(), is_real, values };
                 found.specimens.extend(lesions.into_iter().map(specimen));
             }
         }

@@ -22,7 +22,7 @@ pub struct Feature {
 }
 
 impl Feature {
-    /// All of them, in the order of [`Specimen::values`].
+    /// All of them, in the order of [`LesionSample::values`].
     pub const ALL: [Self; 23] = [
         Self::looks("contrast_hu"),
         Self::looks("deviation_inside_hu"),
@@ -60,7 +60,7 @@ impl Feature {
 
 /// A lesion that is to be judged.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Specimen {
+pub struct LesionSample {
     /// Whose it is.
     pub patient: String,
     /// Whether it is real.

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::features::Specimen;
+use super::features::LesionSample;
 use crate::random::Key;
 
 /// Deals patients into `count` folds. Those with real lesions only, with synthetic ones only, and with both are dealt
 /// apart, so that every fold has its share of each; gives the fold of each specimen.
-pub(super) fn deal(specimens: &[Specimen], count: usize, key: Key) -> Vec<usize> {
+pub(super) fn deal(specimens: &[LesionSample], count: usize, key: Key) -> Vec<usize> {
     let mut kinds: BTreeMap<&str, [bool; 2]> = BTreeMap::new();
     for specimen in specimens {
         kinds.entry(&specimen.patient).or_default()[usize::from(specimen.is_real)] = true;
@@ -34,8 +34,8 @@ mod tests {
 
     #[test]
     fn a_patient_is_in_one_fold_and_every_fold_has_both_kinds() {
-        let specimens: Vec<Specimen> = (0..90)
-            .map(|i| Specimen { patient: format!("p{}", i % 30), is_real: i % 30 < 14, values: vec![] })
+        let specimens: Vec<LesionSample> = (0..90)
+            .map(|i| LesionSample { patient: format!("p{}", i % 30), is_real: i % 30 < 14, values: vec![] })
             .collect();
         let folds = deal(&specimens, 5, Key::root(3));
         for fold in 0..5 {

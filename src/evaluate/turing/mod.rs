@@ -12,5 +12,5 @@ mod logistic;
 mod separability;
 
 pub use data_set::{DataSetSpecimens, read_specimens};
-pub use features::{Feature, Specimen, describe};
+pub use features::{Feature, LesionSample, describe};
 pub use separability::{Auc, FeatureDifference, Separability, separability};

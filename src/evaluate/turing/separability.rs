@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::features::{Feature, Specimen};
+use super::features::{Feature, LesionSample};
 use super::folds::deal;
 use super::logistic::Logistic;
 use crate::error::{Error, Result};
@@ -77,20 +77,20 @@ pub struct Separability {
 ///
 /// ```
 /// use freetumor::random::Key;
-/// use freetumor::evaluate::turing::{Feature, Specimen, separability};
+/// use freetumor::evaluate::turing::{Feature, LesionSample, separability};
 /// let mut draws = Key::root(1).draws("lesions");
-/// let specimens: Vec<Specimen> = (0..60).map(|i| {
+/// let specimens: Vec<LesionSample> = (0..60).map(|i| {
 ///     let is_real = i % 2 == 0;
 ///     let mut values: Vec<f64> = Feature::ALL.iter().map(|_| draws.normal(0.0, 1.0)).collect();
 ///     values[0] += if is_real { 3.0 } else { 0.0 };
-///     Specimen { patient: format!("{}", i / 2), is_real, values }
+///     LesionSample { patient: format!("{}", i / 2), is_real, values }
 /// }).collect();
 /// let result = separability(&specimens, 200, Key::root(2))?;
 /// assert!(result.looks.auc > 0.8 && result.shape.auc < 0.75);
 /// assert_eq!(result.differences[0].feature, "contrast_hu");
 /// # Ok::<(), freetumor::error::Error>(())
 /// ```
-pub fn separability(specimens: &[Specimen], resamples: usize, key: Key) -> Result<Separability> {
+pub fn separability(specimens: &[LesionSample], resamples: usize, key: Key) -> Result<Separability> {
     let of_kind = |real: bool| specimens.iter().filter(move |specimen| specimen.is_real == real);
     let names: BTreeMap<&str, usize> = {
         let unique: BTreeSet<&str> = specimens.iter().map(|it| it.patient.as_str()).collect();
@@ -145,7 +145,7 @@ struct Pairs {
     all: Vec<f64>,
 }
 
-fn pairs(specimens: &[Specimen], names: &BTreeMap<&str, usize>, uses: fn(&Feature) -> bool, key: Key) -> Pairs {
+fn pairs(specimens: &[LesionSample], names: &BTreeMap<&str, usize>, uses: fn(&Feature) -> bool, key: Key) -> Pairs {
     let used: Vec<usize> = (0..Feature::ALL.len()).filter(|k| uses(&Feature::ALL[*k])).collect();
     let rows: Vec<Vec<f64>> = specimens.iter().map(|it| used.iter().map(|k| it.values[*k]).collect()).collect();
     let patients = names.len();
@@ -204,7 +204,7 @@ impl Pairs {
 }
 
 /// The five features in which both kinds differ most.
-fn differences(specimens: &[Specimen]) -> Vec<FeatureDifference> {
+fn differences(specimens: &[LesionSample]) -> Vec<FeatureDifference> {
     let mut all: Vec<FeatureDifference> = Feature::ALL
         .iter()
         .enumerate()
@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     /// Lesions that differ by patient, and by kind where `gap` is not 0.
-    fn specimens(world: u64, gap: f64) -> Vec<Specimen> {
+    fn specimens(world: u64, gap: f64) -> Vec<LesionSample> {
         let mut draws = Key::root(world).draws("specimens");
         let mut all = Vec::new();
         for patient in 0..30 {
@@ -239,7 +239,7 @@ mod tests {
                 let mut values: Vec<f64> = own.iter().map(|own| own + draws.normal(0.0, 0.5)).collect();
                 let is_real = patient % 2 == 0;
                 values[3] += if is_real { gap } else { 0.0 };
-                all.push(Specimen { patient: format!("{patient}"), is_real, values });
+                all.push(LesionSample { patient: format!("{patient}"), is_real, values });
             }
         }
         all
@@ -264,7 +264,7 @@ mod tests {
 
     #[test]
     fn too_few_patients_are_an_error() {
-        let few: Vec<Specimen> = specimens(1, 0.0)
+        let few: Vec<LesionSample> = specimens(1, 0.0)
             .into_iter()
             .filter(|it| !it.is_real || it.patient.len() == 1 && it.patient.as_str() < "6")
             .collect();

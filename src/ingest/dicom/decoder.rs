@@ -18,7 +18,7 @@ use crate::error::{Fault, FaultKind};
 pub(super) const USUAL_THREADS: usize = 8;
 
 /// The pixels of each frame, or the first fault among them.
-type Answer = Result<Vec<Vec<u8>>, Fault>;
+type DecodedFrames = Result<Vec<Vec<u8>>, Fault>;
 
 /// The place where compressed pixels are decoded, and how long a slice may take.
 ///
@@ -70,18 +70,18 @@ impl Decoder {
     }
 
     /// A conversation for the slices of one series; a child starts with the first of them.
-    pub(super) fn session(&self) -> Session<'_> {
-        Session { decoder: self, conversation: None }
+    pub(super) fn session(&self) -> SeriesDecoder<'_> {
+        SeriesDecoder { decoder: self, conversation: None }
     }
 }
 
 /// Decodes the slices of one series.
-pub(super) struct Session<'a> {
+pub(super) struct SeriesDecoder<'a> {
     decoder: &'a Decoder,
-    conversation: Option<Conversation>,
+    conversation: Option<DecoderProcess>,
 }
 
-impl Session<'_> {
+impl SeriesDecoder<'_> {
     /// The pixels of frames, little-endian: of at most as many as the decoder has threads.
     pub fn decode(&mut self, frames: Vec<Frame>) -> Result<Vec<Vec<u8>>, Fault> {
         let Some((program, arguments)) = &self.decoder.program else {
@@ -91,20 +91,20 @@ impl Session<'_> {
             Some(conversation) => conversation,
             None => self
                 .conversation
-                .insert(Conversation::start(Command::new(program).args(arguments), self.decoder.threads)?),
+                .insert(DecoderProcess::start(Command::new(program).args(arguments), self.decoder.threads)?),
         };
         conversation.ask(frames, self.decoder.slice_time)
     }
 }
 
 /// A running child, with a thread that speaks with it so that nobody else can be kept waiting.
-struct Conversation {
+struct DecoderProcess {
     child: Child,
     frames: Sender<Vec<Frame>>,
-    answers: Receiver<io::Result<Answer>>,
+    answers: Receiver<io::Result<DecodedFrames>>,
 }
 
-impl Conversation {
+impl DecoderProcess {
     fn start(command: &mut Command, threads: usize) -> Result<Self, Fault> {
         let failed = |error: io::Error| {
             Fault::read(FaultKind::Io, format!("cannot start the decoder of compressed slices: {}", error.kind()))
@@ -123,7 +123,7 @@ impl Conversation {
         Ok(Self { child, frames, answers })
     }
 
-    fn ask(&mut self, frames: Vec<Frame>, patience: Duration) -> Answer {
+    fn ask(&mut self, frames: Vec<Frame>, patience: Duration) -> DecodedFrames {
         // A thread that ended has left its reason among the answers.
         let _ = self.frames.send(frames);
         match self.answers.recv_timeout(patience) {
@@ -151,7 +151,7 @@ impl Conversation {
     }
 }
 
-impl Drop for Conversation {
+impl Drop for DecoderProcess {
     fn drop(&mut self) {
         // Every answer that was wanted is here: nothing is lost with the child, and a hanging one must not stay.
         let _ = self.child.kill();
@@ -190,7 +190,7 @@ fn converse(
     mut output: ChildStdout,
     threads: usize,
     batches: &Receiver<Vec<Frame>>,
-    answers: &Sender<io::Result<Answer>>,
+    answers: &Sender<io::Result<DecodedFrames>>,
 ) {
     let mut greeted = false;
     for frames in batches {
@@ -202,7 +202,7 @@ fn converse(
             // All answers are read, so that a fault leaves nothing in the pipe.
             let answers: io::Result<Vec<_>> =
                 frames.iter().map(|frame| read_answer(&mut output, frame.decoded_bytes())).collect();
-            Ok(answers?.into_iter().collect::<Answer>())
+            Ok(answers?.into_iter().collect::<DecodedFrames>())
         };
         let answer = exchange();
         let over = answer.is_err();

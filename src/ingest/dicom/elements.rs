@@ -11,7 +11,7 @@ use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use flate2::read::DeflateDecoder;
 
-use super::encoding::{Coding, DEPTH, Header, ITEM, SEQUENCE_END};
+use super::encoding::{DEPTH, ElementEncoding, Header, ITEM, SEQUENCE_END};
 use super::stream::Stream;
 use super::syntax::Syntax;
 use crate::error::{Fault, FaultKind};
@@ -59,10 +59,10 @@ impl Elements {
     fn fill(&mut self, path: &Path, wanted: &[Tag]) -> Result<bool, Fault> {
         let (file, bytes) = open_regular(path)?;
         let mut stream = Stream::new(BufReader::with_capacity(16 << 10, file), bytes);
-        match Start::find(&mut stream)? {
+        match FileStart::find(&mut stream)? {
             None => return Ok(false),
-            Some(Start::Meta) => self.read_file(&mut stream, wanted)?,
-            Some(Start::Bare(coding)) => {
+            Some(FileStart::Meta) => self.read_file(&mut stream, wanted)?,
+            Some(FileStart::Bare(coding)) => {
                 (self.suspect, self.implicit) = (false, !coding.explicit);
                 self.read_dataset(&mut stream, coding, wanted)?;
             }
@@ -79,15 +79,15 @@ impl Elements {
             Ok(Syntax::Deflated) => {
                 let inflated = inflate(stream)?;
                 let bytes = inflated.len() as u64;
-                self.read_dataset(&mut Stream::new(Cursor::new(inflated), bytes), Coding::EXPLICIT, wanted)
+                self.read_dataset(&mut Stream::new(Cursor::new(inflated), bytes), ElementEncoding::EXPLICIT, wanted)
             }
-            Ok(Syntax::ImplicitLittle) => self.read_dataset(stream, Coding::IMPLICIT, wanted),
+            Ok(Syntax::ImplicitLittle) => self.read_dataset(stream, ElementEncoding::IMPLICIT, wanted),
             Ok(Syntax::ExplicitBig) => {
                 self.big_endian = true;
-                self.read_dataset(stream, Coding { explicit: true, big_endian: true }, wanted)
+                self.read_dataset(stream, ElementEncoding { explicit: true, big_endian: true }, wanted)
             }
             // Every other syntax, known to us or not, has explicit little-endian elements around its pixels.
-            _ => self.read_dataset(stream, Coding::EXPLICIT, wanted),
+            _ => self.read_dataset(stream, ElementEncoding::EXPLICIT, wanted),
         }
     }
 
@@ -95,14 +95,14 @@ impl Elements {
     fn read_meta<R: Read + Seek>(&mut self, stream: &mut Stream<R>) -> Result<(), Fault> {
         while stream.remaining() > 0 {
             let start = stream.position();
-            let Some(header) = Header::read(stream, Coding::EXPLICIT, 2)? else {
+            let Some(header) = Header::read(stream, ElementEncoding::EXPLICIT, 2)? else {
                 return stream.seek(start);
             };
             if header.tag == tags::TRANSFER_SYNTAX_UID || header.tag == tags::MEDIA_STORAGE_SOP_CLASS_UID {
                 let value = header.value(stream)?;
                 self.values.insert(header.tag, value);
             } else {
-                header.skip(stream, Coding::EXPLICIT, DEPTH)?;
+                header.skip(stream, ElementEncoding::EXPLICIT, DEPTH)?;
             }
         }
         Ok(())
@@ -111,7 +111,7 @@ impl Elements {
     fn read_dataset<R: Read + Seek>(
         &mut self,
         stream: &mut Stream<R>,
-        coding: Coding,
+        coding: ElementEncoding,
         wanted: &[Tag],
     ) -> Result<(), Fault> {
         while stream.remaining() > 0 {
@@ -171,7 +171,7 @@ pub(super) fn read_pixels(path: &Path, syntax: Syntax, pixels: &PixelBytes, limi
     let (file, bytes) = open_regular(path)?;
     let mut stream = Stream::new(BufReader::with_capacity(16 << 10, file), bytes);
     if syntax == Syntax::Deflated {
-        if !matches!(Start::find(&mut stream)?, Some(Start::Meta)) {
+        if !matches!(FileStart::find(&mut stream)?, Some(FileStart::Meta)) {
             return Err(Fault::read(FaultKind::Corrupt, "a DICOM file changed while it was read"));
         }
         Elements::default().read_meta(&mut stream)?;
@@ -218,14 +218,14 @@ fn inflate<R: Read + Seek>(stream: &mut Stream<R>) -> Result<Vec<u8>, Fault> {
 }
 
 /// How the elements of a file begin.
-enum Start {
+enum FileStart {
     /// With the magic word and group 2.
     Meta,
     /// Without either, as some old archives hold them.
-    Bare(Coding),
+    Bare(ElementEncoding),
 }
 
-impl Start {
+impl FileStart {
     fn find<R: Read + Seek>(stream: &mut Stream<R>) -> Result<Option<Self>, Fault> {
         if stream.remaining() >= 132 {
             stream.skip(128)?;
@@ -242,8 +242,8 @@ impl Start {
         // Group 8 with a low element comes first in every image; its length or representation follows.
         let [0x08, 0x00, element, 0x00, rest @ ..] = head else { return Ok(None) };
         let coding = match rest {
-            [a, b, ..] if a.is_ascii_uppercase() && b.is_ascii_uppercase() => Coding::EXPLICIT,
-            [_, 0, 0, 0] => Coding::IMPLICIT,
+            [a, b, ..] if a.is_ascii_uppercase() && b.is_ascii_uppercase() => ElementEncoding::EXPLICIT,
+            [_, 0, 0, 0] => ElementEncoding::IMPLICIT,
             _ => return Ok(None),
         };
         Ok((element <= 0x18).then_some(Self::Bare(coding)))
@@ -251,7 +251,11 @@ impl Start {
 }
 
 /// The ranges of pixel data whose header was just read.
-fn pixels<R: Read + Seek>(stream: &mut Stream<R>, coding: Coding, length: Option<u32>) -> Result<PixelBytes, Fault> {
+fn pixels<R: Read + Seek>(
+    stream: &mut Stream<R>,
+    coding: ElementEncoding,
+    length: Option<u32>,
+) -> Result<PixelBytes, Fault> {
     if let Some(length) = length {
         let range = (stream.position(), u64::from(length));
         stream.skip(range.1).map_err(|_| {
@@ -298,7 +302,7 @@ mod tests {
 
     const MODALITY: [u8; 10] = *b"\x08\x00\x60\x00CS\x02\x00CT";
 
-    fn parse(bytes: &[u8], coding: Coding) -> (Elements, Result<(), Fault>) {
+    fn parse(bytes: &[u8], coding: ElementEncoding) -> (Elements, Result<(), Fault>) {
         let mut elements = Elements::default();
         let mut stream = Stream::new(Cursor::new(bytes), bytes.len() as u64);
         let outcome = elements.read_dataset(&mut stream, coding, &[tags::MODALITY, tags::ROWS]);
@@ -315,14 +319,14 @@ mod tests {
         );
         bytes.extend(b"\xFE\xFF\xDD\xE0\x00\x00\x00\x00");
         bytes.extend(MODALITY);
-        let (elements, outcome) = parse(&bytes, Coding::EXPLICIT);
+        let (elements, outcome) = parse(&bytes, ElementEncoding::EXPLICIT);
         assert_eq!((outcome, elements.text(tags::MODALITY)), (Ok(()), Some("CT")), "not the nested one");
     }
 
     #[test]
     fn nesting_without_end_is_refused() {
         let bytes = b"\x08\x00\x01\x00SQ\x00\x00\xFF\xFF\xFF\xFF\xFE\xFF\x00\xE0\xFF\xFF\xFF\xFF".repeat(100_000);
-        let fault = parse(&bytes, Coding::EXPLICIT).1.unwrap_err();
+        let fault = parse(&bytes, ElementEncoding::EXPLICIT).1.unwrap_err();
         assert_eq!(fault.kind, FaultKind::Corrupt);
         assert!(fault.message.contains("nested"), "{fault}");
     }
@@ -331,7 +335,7 @@ mod tests {
     fn what_came_before_a_fault_is_kept() {
         let mut bytes = MODALITY.to_vec();
         bytes.extend(b"\x08\x00\x70\x00\x01\x02\x00\x00");
-        let (elements, outcome) = parse(&bytes, Coding::EXPLICIT);
+        let (elements, outcome) = parse(&bytes, ElementEncoding::EXPLICIT);
         assert_eq!(outcome.unwrap_err().kind, FaultKind::Corrupt);
         assert_eq!(elements.text(tags::MODALITY), Some("CT"));
     }
@@ -342,7 +346,7 @@ mod tests {
         bytes.extend(b"\xFE\xFF\x00\xE0\x00\x00\x00\x00");
         bytes.extend(b"\xFE\xFF\x00\xE0\x02\x00\x00\x00ab\xFE\xFF\x00\xE0\x04\x00\x00\x00cdef");
         bytes.extend(b"\xFE\xFF\xDD\xE0\x00\x00\x00\x00");
-        let pixels = parse(&bytes, Coding::EXPLICIT).0.pixels.unwrap();
+        let pixels = parse(&bytes, ElementEncoding::EXPLICIT).0.pixels.unwrap();
         assert_eq!(pixels, PixelBytes { encapsulated: true, ranges: vec![(28, 2), (38, 4)] });
         let gathered = gather(&mut Stream::new(Cursor::new(&bytes), bytes.len() as u64), &pixels, u64::MAX);
         assert_eq!(gathered.unwrap(), b"abcdef");

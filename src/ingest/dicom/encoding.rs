@@ -18,12 +18,12 @@ pub(super) const SEQUENCE_END: Tag = Tag(0xFFFE, 0xE0DD);
 
 /// How elements are encoded.
 #[derive(Clone, Copy)]
-pub(super) struct Coding {
+pub(super) struct ElementEncoding {
     pub explicit: bool,
     pub big_endian: bool,
 }
 
-impl Coding {
+impl ElementEncoding {
     pub const EXPLICIT: Self = Self { explicit: true, big_endian: false };
     pub const IMPLICIT: Self = Self { explicit: false, big_endian: false };
 
@@ -49,7 +49,7 @@ impl Header {
     /// Reads a header; `None` where the group is above `last_group`.
     pub fn read<R: Read + Seek>(
         stream: &mut Stream<R>,
-        coding: Coding,
+        coding: ElementEncoding,
         last_group: u16,
     ) -> Result<Option<Self>, Fault> {
         let [g0, g1, e0, e1] = stream.array()?;
@@ -93,16 +93,21 @@ impl Header {
     }
 
     /// Passes over the value, following sequences at most `depth` deep.
-    pub fn skip<R: Read + Seek>(&self, stream: &mut Stream<R>, coding: Coding, depth: usize) -> Result<(), Fault> {
+    pub fn skip<R: Read + Seek>(
+        &self,
+        stream: &mut Stream<R>,
+        coding: ElementEncoding,
+        depth: usize,
+    ) -> Result<(), Fault> {
         match self.length {
             Some(length) => stream.skip(u64::from(length)),
-            None => skip_items(stream, if self.unknown { Coding::IMPLICIT } else { coding }, depth),
+            None => skip_items(stream, if self.unknown { ElementEncoding::IMPLICIT } else { coding }, depth),
         }
     }
 }
 
 /// Passes over a sequence of undefined length.
-fn skip_items<R: Read + Seek>(stream: &mut Stream<R>, coding: Coding, depth: usize) -> Result<(), Fault> {
+fn skip_items<R: Read + Seek>(stream: &mut Stream<R>, coding: ElementEncoding, depth: usize) -> Result<(), Fault> {
     let Some(depth) = depth.checked_sub(1) else {
         return Err(Fault::read(FaultKind::Corrupt, format!("DICOM sequences are nested more than {DEPTH} deep")));
     };

@@ -18,7 +18,7 @@ pub(super) const SAME_PLACE_MM: f64 = 0.01;
 
 /// Where a slice lies, in DICOM's coordinates: millimetres towards Left, Posterior, Superior.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Place {
+pub(super) struct SlicePose {
     /// Columns and rows.
     pub shape: [usize; 2],
     /// Centre of the first pixel.
@@ -35,13 +35,13 @@ pub(super) struct Place {
 
 /// Slices in order and the grid that they form.
 #[derive(Debug, PartialEq)]
-pub(super) struct Stack {
+pub(super) struct SliceStack {
     /// Indices of the places, from the first slice to the last; copies of a slice are left out.
     pub order: Vec<usize>,
     pub grid: Grid,
 }
 
-impl Place {
+impl SlicePose {
     /// Checks one slice's own geometry.
     pub fn new(
         shape: [usize; 2],
@@ -89,7 +89,7 @@ impl Place {
 }
 
 /// Orders slices along their normal and finds their grid.
-pub(super) fn stack(places: &[Place]) -> Result<Stack, Fault> {
+pub(super) fn stack(places: &[SlicePose]) -> Result<SliceStack, Fault> {
     let [first, ..] = places else { return Err(too_few(0)) };
     check_alike(first, places)?;
     let normal = first.normal();
@@ -133,7 +133,7 @@ pub(super) fn stack(places: &[Place]) -> Result<Stack, Fault> {
     // DICOM's Left and Posterior are our Right and Anterior with the sign turned; adding zero turns -0 into 0.
     let affine =
         Affine([(0, -1.0), (1, -1.0), (2, 1.0)].map(|(axis, sign)| columns.map(|column| sign * column[axis] + 0.0)));
-    Ok(Stack { grid: Grid { shape: [first.shape[0], first.shape[1], order.len()], affine }, order })
+    Ok(SliceStack { grid: Grid { shape: [first.shape[0], first.shape[1], order.len()], affine }, order })
 }
 
 /// The fault of a stack that is no volume.
@@ -141,7 +141,7 @@ pub(super) fn too_few(slices: usize) -> Fault {
     geometry(format!("{slices} slice(s) at different places; expected at least {FEWEST_SLICES} for a volume"))
 }
 
-fn check_alike(first: &Place, places: &[Place]) -> Result<(), Fault> {
+fn check_alike(first: &SlicePose, places: &[SlicePose]) -> Result<(), Fault> {
     for place in places {
         if place.shape != first.shape {
             let ([a, b], [c, d]) = (first.shape, place.shape);
@@ -160,7 +160,7 @@ fn check_alike(first: &Place, places: &[Place]) -> Result<(), Fault> {
 }
 
 /// Leaves out copies of the same instance; other slices at one place cannot be told apart.
-fn without_copies(places: &[Place], order: Vec<usize>, along: impl Fn(usize) -> f64) -> Result<Vec<usize>, Fault> {
+fn without_copies(places: &[SlicePose], order: Vec<usize>, along: impl Fn(usize) -> f64) -> Result<Vec<usize>, Fault> {
     let mut kept: Vec<usize> = Vec::with_capacity(order.len());
     for index in order {
         if let Some(&last) = kept.last()
@@ -242,13 +242,13 @@ mod tests {
     use super::*;
 
     /// Slices 1.25 mm apart in an oblique orientation, not in order.
-    fn oblique() -> Vec<Place> {
+    fn oblique() -> Vec<SlicePose> {
         let (c, s) = (0.8, 0.6);
         [3, 0, 4, 1, 2]
             .map(|z| {
                 let along = 1.25 * f64::from(z);
                 let position = [5.0, -3.0 - s * along, 7.0 + c * along];
-                Place::new([4, 3], position, [1.0, 0.0, 0.0, 0.0, c, s], [0.5, 0.75], Some([z as u8; 32])).unwrap()
+                SlicePose::new([4, 3], position, [1.0, 0.0, 0.0, 0.0, c, s], [0.5, 0.75], Some([z as u8; 32])).unwrap()
             })
             .to_vec()
     }
@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn every_slice_lies_where_it_says() {
         let places = oblique();
-        let Stack { order, grid } = stack(&places).unwrap();
+        let SliceStack { order, grid } = stack(&places).unwrap();
         assert_eq!(order, [1, 3, 4, 0, 2]);
         assert_eq!(grid.shape, [4, 3, 5]);
         for (z, index) in order.into_iter().enumerate() {
@@ -284,8 +284,8 @@ mod tests {
     #[test]
     fn a_flipped_row_direction_flips_the_stack() {
         let flipped: Vec<_> =
-            oblique().into_iter().map(|place| Place { along_row: [-1.0, 0.0, 0.0], ..place }).collect();
-        let Stack { order, grid } = stack(&flipped).unwrap();
+            oblique().into_iter().map(|place| SlicePose { along_row: [-1.0, 0.0, 0.0], ..place }).collect();
+        let SliceStack { order, grid } = stack(&flipped).unwrap();
         assert_eq!(order, [2, 0, 4, 3, 1]);
         assert!(grid.affine.determinant() > 0.0);
     }

@@ -76,14 +76,14 @@ impl Stored {
 }
 
 /// Voxels of a volume, slice after slice: i16 until a slice does not fit.
-pub(super) struct Assembly(Pending);
+pub(super) struct VoxelAssembly(Pending);
 
 enum Pending {
     Whole(Vec<i16>),
     Fractional(Vec<f32>),
 }
 
-impl Assembly {
+impl VoxelAssembly {
     /// Room for `voxels`; memory is taken up only as slices arrive.
     pub fn new(voxels: usize, whole: bool) -> Result<Self, Fault> {
         Ok(Self(if whole { Pending::Whole(reserved(voxels)?) } else { Pending::Fractional(reserved(voxels)?) }))

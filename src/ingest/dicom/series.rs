@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 use super::Limits;
 use super::decoder::{Decoder, USUAL_THREADS};
 use super::elements::Elements;
-use super::geometry::{self, FEWEST_SLICES, Place, SAME_PLACE_MM, Stack};
-use super::pixels::Assembly;
+use super::geometry::{self, FEWEST_SLICES, SAME_PLACE_MM, SlicePose, SliceStack};
+use super::pixels::VoxelAssembly;
 use super::slice::{Image, Slice};
 use crate::error::{Fault, FaultKind};
 use crate::ingest::ScanHeader;
@@ -23,7 +23,7 @@ const SAME_ORIENTATION: f64 = 0.01;
 const DECODING_BYTES_PER_PIXEL: u64 = 16;
 
 /// An image and its file.
-type Located<'a> = (&'a Path, &'a Image);
+type ImageFile<'a> = (&'a Path, &'a Image);
 
 /// The slices of one scan in a folder, known by their headers.
 pub struct Series {
@@ -65,7 +65,7 @@ impl Series {
     }
 
     /// The images and their files, in file order, or the first fault among them.
-    fn images(&self) -> Result<Vec<Located<'_>>, Fault> {
+    fn images(&self) -> Result<Vec<ImageFile<'_>>, Fault> {
         if self.localizer {
             return Err(Fault::read(FaultKind::Geometry, "a localizer; expected a volume of parallel slices"));
         }
@@ -86,7 +86,7 @@ impl Series {
     }
 
     /// The images from the first slice to the last, and their grid.
-    fn stack(&self) -> Result<(Vec<Located<'_>>, Stack), Fault> {
+    fn stack(&self) -> Result<(Vec<ImageFile<'_>>, SliceStack), Fault> {
         let images = self.images()?;
         let stack = geometry::stack(&images.iter().map(|(_, image)| image.place).collect::<Vec<_>>())?;
         Ok((stack.order.iter().map(|&index| images[index]).collect(), stack))
@@ -180,7 +180,7 @@ pub fn read_series(series: &Series, decoder: &Decoder, limits: &Limits) -> Resul
     }
     let (images, stack) = series.stack()?;
     let whole = images.iter().all(|(_, image)| image.stored.is_whole(image.rescale));
-    let mut assembly = Assembly::new(stack.grid.voxels(), whole)?;
+    let mut assembly = VoxelAssembly::new(stack.grid.voxels(), whole)?;
     let mut session = decoder.session();
     for run in images.chunk_by(|(_, a), (_, b)| a.syntax.is_compressed() == b.syntax.is_compressed()) {
         let compressed = run[0].1.syntax.is_compressed();
@@ -298,7 +298,7 @@ fn overlaps(group: &[Slice]) -> bool {
     let mut places: Vec<_> =
         group.iter().filter_map(|slice| slice.image.as_ref().ok()).map(|image| &image.place).collect();
     let Some(normal) = places.first().map(|place| place.normal()) else { return false };
-    let along = |place: &&Place| geometry::dot(place.position_mm, normal);
+    let along = |place: &&SlicePose| geometry::dot(place.position_mm, normal);
     places.sort_by(|a, b| along(a).total_cmp(&along(b)));
     places
         .windows(2)

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::elements::{Elements, PixelBytes, read_pixels};
 use super::frame::Frame;
-use super::geometry::Place;
+use super::geometry::SlicePose;
 use super::pixels::{Rescale, Stored};
 use super::syntax::Syntax;
 use crate::error::{Fault, FaultKind};
@@ -67,7 +67,7 @@ pub(super) struct Slice {
 /// What a header says about its image.
 #[derive(Clone)]
 pub(super) struct Image {
-    pub place: Place,
+    pub place: SlicePose,
     pub stored: Stored,
     pub rescale: Rescale,
     pub syntax: Syntax,
@@ -132,7 +132,7 @@ impl Image {
             .ok_or_else(|| missing("RescaleIntercept"))?;
         let instance = elements.text(tags::SOP_INSTANCE_UID).map(|uid| Sha256::digest(uid).into());
         Ok(Self {
-            place: Place::new(shape, position_mm, cosines, [column_spacing_mm, row_spacing_mm], instance)?,
+            place: SlicePose::new(shape, position_mm, cosines, [column_spacing_mm, row_spacing_mm], instance)?,
             stored,
             rescale: Rescale::new(slope, intercept)?,
             syntax,

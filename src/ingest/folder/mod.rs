@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::companions::FolderCompanions;
-use self::walk::{Found, Thing};
+use self::walk::{MatchedPath, PathKind};
 use super::dicom::{self, Decoder, Series};
 use super::file::{check_regular, is_dicom_slice};
 use super::patient::{PatientConfig, PatientRule, PatientSecret};
@@ -132,7 +132,7 @@ impl FolderSource {
         Self { limits, ..self }
     }
 
-    fn entries_of(&self, found: Found, secret: &PatientSecret) -> Vec<ScanEntry> {
+    fn entries_of(&self, found: MatchedPath, secret: &PatientSecret) -> Vec<ScanEntry> {
         let entry = |key: String, bytes: u64, modified_s: i64, header_patient: Option<String>| ScanEntry {
             scan_id: secret.scan_id(&self.name, &key),
             source: self.name.clone(),
@@ -147,7 +147,7 @@ impl FolderSource {
             bytes,
             modified_s,
         };
-        if found.thing != Thing::Folder {
+        if found.thing != PathKind::Folder {
             return vec![entry(found.key, found.bytes, found.modified_s, None)];
         }
         let series = scans_of(dicom::list_series(&self.root.join(&found.key)).unwrap_or_default());
@@ -165,7 +165,7 @@ impl FolderSource {
     }
 
     /// What an entry stands for on disk.
-    fn locate(&self, entry: &ScanEntry) -> Result<Place, Fault> {
+    fn locate(&self, entry: &ScanEntry) -> Result<ScanLocation, Fault> {
         let key = Path::new(&entry.key);
         if !key.components().all(|part| matches!(part, Component::Normal(_))) {
             return Err(Fault::read(
@@ -175,14 +175,14 @@ impl FolderSource {
         }
         let path = self.root.join(key);
         if path.is_file() {
-            return Ok(Place::File(path));
+            return Ok(ScanLocation::File(path));
         }
         if let Some((folder, id)) = entry.key.rsplit_once('#') {
             let folder = self.root.join(folder);
             if folder.is_dir() {
                 let series = dicom::list_series(&folder)?.into_iter().find(|series| series.id() == id);
                 let gone = || Fault::read(FaultKind::Missing, "the series is no longer in its DICOM folder");
-                return Ok(Place::Series(folder, Box::new(series.ok_or_else(gone)?)));
+                return Ok(ScanLocation::Series(folder, Box::new(series.ok_or_else(gone)?)));
             }
         }
         if path.is_dir() {
@@ -200,10 +200,10 @@ impl FolderSource {
     }
 
     /// A scan whose patient is unknown must not be trained on: it could land on both sides of a split.
-    fn known_patient(&self, entry: &ScanEntry, place: &Place) -> Result<(), Fault> {
+    fn known_patient(&self, entry: &ScanEntry, place: &ScanLocation) -> Result<(), Fault> {
         let known = match (&self.patient, place) {
-            (PatientRule::Dicom, Place::Series(_, series)) => dicom::patient_id(series)?.is_some(),
-            (PatientRule::Dicom, Place::File(_)) => false,
+            (PatientRule::Dicom, ScanLocation::Series(_, series)) => dicom::patient_id(series)?.is_some(),
+            (PatientRule::Dicom, ScanLocation::File(_)) => false,
             _ => self.patient.of_key(&entry.key).is_some(),
         };
         if known {
@@ -214,12 +214,12 @@ impl FolderSource {
 }
 
 /// Where a scan lies.
-enum Place {
+enum ScanLocation {
     File(PathBuf),
     Series(PathBuf, Box<Series>),
 }
 
-impl Place {
+impl ScanLocation {
     /// The file or the DICOM folder.
     fn path(&self) -> &Path {
         match self {
@@ -245,8 +245,8 @@ impl Source for FolderSource {
 
     fn header(&self, entry: &ScanEntry) -> Result<ScanHeader, Fault> {
         match self.locate(entry)? {
-            Place::File(path) => nifti::read_header(&path).map_err(|fault| explained(fault, &path)),
-            Place::Series(_, series) => dicom::read_header(&series),
+            ScanLocation::File(path) => nifti::read_header(&path).map_err(|fault| explained(fault, &path)),
+            ScanLocation::Series(_, series) => dicom::read_header(&series),
         }
     }
 
@@ -254,10 +254,10 @@ impl Source for FolderSource {
         let place = self.locate(entry)?;
         self.known_patient(entry, &place)?;
         let volume = match &place {
-            Place::File(path) => {
+            ScanLocation::File(path) => {
                 nifti::read_volume_within(path, &self.limits).map_err(|fault| explained(fault, path))?
             }
-            Place::Series(_, series) => {
+            ScanLocation::Series(_, series) => {
                 let limits = dicom::Limits { volume_bytes: self.limits.held_bytes };
                 dicom::read_series(series, &self.decoder, &limits)?
             }

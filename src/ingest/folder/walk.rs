@@ -12,7 +12,7 @@ use walkdir::{DirEntry, WalkDir};
 
 /// What a path below the root is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Thing {
+pub(super) enum PathKind {
     /// A file that fits.
     File,
     /// A folder that fits.
@@ -23,9 +23,9 @@ pub(super) enum Thing {
 
 /// A path that fits, or one that hides what may fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Found {
+pub(super) struct MatchedPath {
     pub key: String,
-    pub thing: Thing,
+    pub thing: PathKind,
     pub bytes: u64,
     pub modified_s: i64,
 }
@@ -35,7 +35,7 @@ pub(super) struct Found {
 ///
 /// # Errors
 /// Where the root itself cannot be listed.
-pub(super) fn find(root: &Path, include: &GlobSet, exclude: &GlobSet) -> io::Result<Vec<Found>> {
+pub(super) fn find(root: &Path, include: &GlobSet, exclude: &GlobSet) -> io::Result<Vec<MatchedPath>> {
     std::fs::read_dir(root)?;
     let mut found = Vec::new();
     let mut walk = WalkDir::new(root).min_depth(1).follow_links(true).into_iter();
@@ -64,11 +64,11 @@ pub(super) fn find(root: &Path, include: &GlobSet, exclude: &GlobSet) -> io::Res
         let Ok(metadata) = entry.metadata() else { continue };
         let (key, is_text) = key_of(relative);
         let thing = match (is_text, is_folder) {
-            (false, _) => Thing::Unreadable,
-            (true, true) => Thing::Folder,
-            (true, false) => Thing::File,
+            (false, _) => PathKind::Unreadable,
+            (true, true) => PathKind::Folder,
+            (true, false) => PathKind::File,
         };
-        found.push(Found {
+        found.push(MatchedPath {
             key,
             thing,
             bytes: if is_folder { 0 } else { metadata.len() },
@@ -79,14 +79,14 @@ pub(super) fn find(root: &Path, include: &GlobSet, exclude: &GlobSet) -> io::Res
 }
 
 /// A folder that cannot be listed may hold scans: it is reported in their place.
-fn unlisted(root: &Path, error: &walkdir::Error) -> Option<Found> {
+fn unlisted(root: &Path, error: &walkdir::Error) -> Option<MatchedPath> {
     let vanished = error.io_error().is_some_and(|error| error.kind() == io::ErrorKind::NotFound);
     if vanished || error.loop_ancestor().is_some() {
         return None;
     }
     let relative = error.path()?.strip_prefix(root).ok()?;
     let (key, _) = key_of(relative);
-    (!key.is_empty()).then_some(Found { key, thing: Thing::Unreadable, bytes: 0, modified_s: 0 })
+    (!key.is_empty()).then_some(MatchedPath { key, thing: PathKind::Unreadable, bytes: 0, modified_s: 0 })
 }
 
 /// Files that begin with a dot are other programs' own: `.DS_Store`, `._ct.nii.gz`, unfinished copies.

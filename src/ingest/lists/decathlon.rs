@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{ListSource, Listed, key_of, patient_of, patient_rule, read_json};
+use super::{ListEntry, ListSource, key_of, patient_of, patient_rule, read_json};
 use crate::error::ConfigError;
 use crate::ingest::PatientConfig;
 use crate::suggest::did_you_mean;
@@ -57,7 +57,7 @@ impl ListSource {
                 Err(complaint) => complaints.push(complaint),
                 Ok((image, label)) => match patient_of(rule.as_ref(), &image, "patient") {
                     Err(complaint) => complaints.push(complaint),
-                    Ok(patient) => listed.push(Listed { image, label, patient }),
+                    Ok(patient) => listed.push(ListEntry { image, label, patient }),
                 },
             }
         }

@@ -37,7 +37,7 @@ const LABEL: &str = "{label}";
 
 /// A scan of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Listed {
+struct ListEntry {
     /// Its image, relative to the root.
     image: String,
     /// Its label, relative to the root.
@@ -52,13 +52,13 @@ pub struct ListSource {
     name: String,
     dataset: String,
     root: PathBuf,
-    scans: Vec<Listed>,
+    scans: Vec<ListEntry>,
     secret_file: Option<PathBuf>,
     limits: nifti::Limits,
 }
 
 impl ListSource {
-    fn new(name: &str, dataset: Option<String>, root: PathBuf, mut scans: Vec<Listed>) -> Self {
+    fn new(name: &str, dataset: Option<String>, root: PathBuf, mut scans: Vec<ListEntry>) -> Self {
         scans.sort_by(|a, b| a.image.cmp(&b.image));
         scans.dedup_by(|a, b| a.image == b.image);
         let dataset = dataset.unwrap_or_else(|| name.to_owned());
@@ -75,7 +75,7 @@ impl ListSource {
         PatientSecret::load(self.secret_file.as_deref())
     }
 
-    fn listed(&self, entry: &ScanEntry) -> Result<&Listed, Fault> {
+    fn listed(&self, entry: &ScanEntry) -> Result<&ListEntry, Fault> {
         let found = self.scans.binary_search_by(|listed| listed.image.cmp(&entry.key));
         found
             .map(|at| &self.scans[at])
@@ -86,7 +86,7 @@ impl ListSource {
 impl Source for ListSource {
     fn list(&self) -> Result<Vec<ScanEntry>> {
         let secret = self.secret()?;
-        let entry = |listed: &Listed| {
+        let entry = |listed: &ListEntry| {
             let metadata = self.root.join(&listed.image).metadata().ok();
             let modified = metadata.as_ref().and_then(|metadata| metadata.modified().ok());
             let modified = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
@@ -115,7 +115,7 @@ impl Source for ListSource {
         let listed = self.listed(entry)?;
         let path = self.root.join(&listed.image);
         let volume = nifti::read_volume_within(&path, &self.limits)?;
-        let beside = Beside {
+        let beside = ListLabel {
             label: listed.label.as_ref().map(|label| self.root.join(label)),
             others: FolderCompanions::new(&self.root, &path, self.limits),
             limits: self.limits,
@@ -125,13 +125,13 @@ impl Source for ListSource {
 }
 
 /// The label that a list has for a scan, and what lies beside it.
-struct Beside {
+struct ListLabel {
     label: Option<PathBuf>,
     others: FolderCompanions,
     limits: nifti::Limits,
 }
 
-impl Companions for Beside {
+impl Companions for ListLabel {
     fn labels(&self, pattern: &str) -> Result<Labels, Fault> {
         if pattern != LABEL {
             return self.others.labels(pattern);

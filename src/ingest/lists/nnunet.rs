@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{ListSource, Listed, patient_of, patient_rule, read_json};
+use super::{ListEntry, ListSource, patient_of, patient_rule, read_json};
 use crate::error::ConfigError;
 use crate::ingest::PatientConfig;
 
@@ -90,7 +90,7 @@ impl ListSource {
                 Ok(patient) => {
                     let label = format!("labelsTr/{case}{ending}");
                     let label = config.root.join(&label).exists().then_some(label);
-                    listed.push(Listed { image: image(&case), label, patient });
+                    listed.push(ListEntry { image: image(&case), label, patient });
                 }
             }
         }

@@ -3,8 +3,8 @@
 use super::anatomy::Anatomy;
 use super::scene::{Paint, tissue};
 use super::shape::{Point, Shape};
-use super::vessels::{Habit, grow};
-use crate::random::Draws;
+use super::vessels::{BranchingRule, grow};
+use crate::random::RandomStream;
 
 const SPLEEN: u8 = 1;
 const KIDNEY_RIGHT: u8 = 2;
@@ -127,7 +127,7 @@ impl Anatomy<'_> {
         self.scene.add(spleen, tissue(self.hu.spleen).lumps(5.0).rough(2.0).label(SPLEEN));
         let hilum: Point = [82.0, 30.0, -66.0];
         let mut tree = Vec::new();
-        let habit = Habit { forks: 2, shorter: 0.8, thinner: 0.75, spread: 0.7 };
+        let habit = BranchingRule { forks: 2, shorter: 0.8, thinner: 0.75, spread: 0.7 };
         grow(&mut self.draws, hilum, [14.0, 6.0, 6.0], 2.8, habit, &mut tree);
         for tube in tree {
             self.scene.add(tube, tissue(self.hu.portal).only(SPLEEN, SPLEEN));
@@ -177,7 +177,7 @@ impl Anatomy<'_> {
     fn portal_tree(&mut self, paint: Paint) {
         let mut tree = Vec::new();
         let root: Point = [-40.0, -4.0, -78.0];
-        let habit = Habit { forks: 5, shorter: 0.86, thinner: 0.76, spread: 0.6 };
+        let habit = BranchingRule { forks: 5, shorter: 0.86, thinner: 0.76, spread: 0.6 };
         for (way, radius) in [
             ([-26.0, 8.0, 10.0], 5.4),
             ([-24.0, 12.0, -22.0], 4.8),
@@ -192,7 +192,7 @@ impl Anatomy<'_> {
     fn hepatic_veins(&mut self, paint: Paint) {
         let mut tree = Vec::new();
         let root: Point = [-25.0, 14.0, -20.0];
-        let habit = Habit { forks: 4, shorter: 0.84, thinner: 0.74, spread: 0.5 };
+        let habit = BranchingRule { forks: 4, shorter: 0.84, thinner: 0.74, spread: 0.5 };
         for (way, radius) in [([-36.0, 10.0, -16.0], 5.2), ([-18.0, -26.0, -18.0], 4.6), ([14.0, -30.0, -12.0], 4.4)] {
             grow(&mut self.draws, root, way, radius, habit, &mut tree);
         }
@@ -227,7 +227,7 @@ impl Anatomy<'_> {
     }
 
     /// Loops of small bowel and the frame of the colon, laid anew for each scan.
-    pub(super) fn bowel(&mut self, draws: &mut Draws) {
+    pub(super) fn bowel(&mut self, draws: &mut RandomStream) {
         for _ in 0..16 {
             let mut at: Point = [draws.uniform(-70.0, 75.0), draws.uniform(-62.0, 5.0), draws.uniform(-290.0, -145.0)]
                 .map(|v| v as f32);

@@ -3,7 +3,7 @@
 use super::patient::{Build, Enhancement};
 use super::scene::Scene;
 use super::shape::{Profile, Shape};
-use crate::random::Draws;
+use crate::random::RandomStream;
 
 /// A body under construction. Lengths are those of the standard body, [left, posterior, superior] in mm; height 0 lies
 /// just under the dome of the diaphragm.
@@ -12,7 +12,7 @@ pub(super) struct Anatomy<'a> {
     pub(super) hu: Enhancement,
     pub(super) profile: Profile,
     pub(super) scene: Scene,
-    pub(super) draws: Draws,
+    pub(super) draws: RandomStream,
 }
 
 impl Anatomy<'_> {

@@ -3,7 +3,7 @@
 use super::anatomy::Anatomy;
 use super::scene::tissue;
 use super::shape::{Point, Shape};
-use super::vessels::{Habit, grow};
+use super::vessels::{BranchingRule, grow};
 
 /// TotalSegmentator ids of the lung lobes.
 const LOBES: [u8; 2] = [10, 14];
@@ -44,7 +44,7 @@ impl Anatomy<'_> {
                 [12.0, -10.0, 38.0],
             ];
             for (i, [x, y, z]) in ways.into_iter().enumerate() {
-                let habit = Habit { forks: 5, shorter: 0.84, thinner: 0.74, spread: 0.55 };
+                let habit = BranchingRule { forks: 5, shorter: 0.84, thinner: 0.74, spread: 0.55 };
                 grow(&mut self.draws, hilum, [side * x, y, z], 5.2 - 0.3 * i as f32, habit, &mut tree);
             }
             for tube in tree {

@@ -2,7 +2,7 @@
 //!
 //! A field belongs to the patient, not to the grid: the same patient on another grid has the same field.
 
-use crate::random::Draws;
+use crate::random::RandomStream;
 
 /// The stretch of the body that fields cover, in standard millimetres [left, posterior, superior].
 const LOW_MM: [f32; 3] = [-260.0, -200.0, -340.0];
@@ -17,7 +17,7 @@ pub(super) struct Field {
 
 impl Field {
     /// A field with control values uniform in −1..1, `cell_mm` apart.
-    pub(super) fn random(draws: &mut Draws, cell_mm: f32) -> Self {
+    pub(super) fn random(draws: &mut RandomStream, cell_mm: f32) -> Self {
         let shape = [0, 1, 2].map(|a| ((HIGH_MM[a] - LOW_MM[a]) / cell_mm).ceil() as usize + 4);
         let control = (0..shape.iter().product()).map(|_| 2.0 * draws.unit_f32() - 1.0).collect();
         Self { cell_mm, shape, control }

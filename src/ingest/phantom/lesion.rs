@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ConfigError;
-use crate::random::{Draws, Key};
+use crate::random::{Key, RandomStream};
 use crate::volume::{Array3, Grid, Region};
 
 /// The label of the first organ's tumors; the second's have the next one.
@@ -135,7 +135,7 @@ struct Lesion {
 }
 
 impl Lesion {
-    fn tumor(draws: &mut Draws, config: &LesionConfig) -> Self {
+    fn tumor(draws: &mut RandomStream, config: &LesionConfig) -> Self {
         let diameter_mm = (config.diameter_mm * libm::exp(draws.normal(0.0, 0.5))).clamp(4.0, 60.0);
         let [mean, deviation] = config.contrast_hu;
         let size_hu = draws.normal(mean.abs(), deviation).max(10.0);
@@ -156,7 +156,7 @@ impl Lesion {
     }
 
     /// Round, sharp, and as dark as water in tissue of about 100 HU.
-    fn cyst(draws: &mut Draws) -> Self {
+    fn cyst(draws: &mut RandomStream) -> Self {
         Self {
             radius_mm: draws.uniform(2.0, 7.0),
             margin_mm: 0.4,
@@ -199,7 +199,7 @@ impl Lesion {
         place: usize,
         organ: &[u8],
         label: Option<u8>,
-        draws: &mut Draws,
+        draws: &mut RandomStream,
     ) {
         let shape = labels.shape();
         let middle = [place % shape[0], place / shape[0] % shape[1], place / shape[0] / shape[1]];
@@ -253,7 +253,7 @@ struct Texture {
 }
 
 impl Texture {
-    fn new(draws: &mut Draws, half_mm: f64, cell_mm: f64) -> Self {
+    fn new(draws: &mut RandomStream, half_mm: f64, cell_mm: f64) -> Self {
         let side = (2.0 * half_mm / cell_mm).ceil() as usize + 3;
         // Between lattice points the deviation is smaller: 1.6 makes up for it.
         let values = (0..side * side * side).map(|_| 1.6 * draws.normal(0.0, 1.0)).collect();
@@ -275,7 +275,7 @@ impl Texture {
 }
 
 /// A number of the Poisson distribution, by the product of uniform ones.
-fn poisson(draws: &mut Draws, mean: f64) -> u64 {
+fn poisson(draws: &mut RandomStream, mean: f64) -> u64 {
     let limit = libm::exp(-mean);
     let (mut count, mut product) = (0, draws.uniform(0.0, 1.0));
     while product > limit {

@@ -3,7 +3,7 @@
 //! White noise through a short separable kernel: within the slice a soft-tissue kernel, whose small negative lobes give
 //! the grain its worm-like look, along z the overlap of neighbouring slices.
 
-use crate::random::Draws;
+use crate::random::RandomStream;
 
 /// Taps of the in-slice kernel from the middle outwards.
 const IN_SLICE: [f32; 3] = [0.62, 0.30, -0.07];
@@ -13,7 +13,7 @@ const ALONG_Z: [f32; 2] = [0.8, 0.3];
 /// Slices of noise with standard deviation 1, one after the other.
 pub(super) struct Noise {
     shape: [usize; 2],
-    draws: Draws,
+    draws: RandomStream,
     /// The previous, this and the next slice, filtered within the slice.
     slices: [Vec<f32>; 3],
     scratch: Vec<f32>,
@@ -21,7 +21,7 @@ pub(super) struct Noise {
 
 impl Noise {
     /// Noise for slices of `shape` voxels [x, y].
-    pub(super) fn new(shape: [usize; 2], draws: Draws) -> Self {
+    pub(super) fn new(shape: [usize; 2], draws: RandomStream) -> Self {
         let empty = || vec![0.0; shape[0] * shape[1]];
         let mut noise = Self { shape, draws, slices: [empty(), empty(), empty()], scratch: empty() };
         for _ in 0..2 {

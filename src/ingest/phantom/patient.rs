@@ -1,6 +1,6 @@
 //! How phantoms differ: build, pose, and the phase of the contrast agent.
 
-use crate::random::Draws;
+use crate::random::RandomStream;
 
 /// When the scan was taken after the contrast agent was given, if any was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub(super) struct Build {
 }
 
 impl Build {
-    pub(super) fn draw(draws: &mut Draws) -> Self {
+    pub(super) fn draw(draws: &mut RandomStream) -> Self {
         let mut normal =
             |mean: f64, deviation: f64, low: f64, high: f64| draws.normal(mean, deviation).clamp(low, high) as f32;
         Self {
@@ -66,7 +66,7 @@ pub(super) struct Enhancement {
 
 impl Phase {
     /// Most archives hold portal-venous scans, some native and arterial ones.
-    pub(super) fn draw(draws: &mut Draws) -> Self {
+    pub(super) fn draw(draws: &mut RandomStream) -> Self {
         match draws.uniform(0.0, 1.0) {
             u if u < 0.55 => Self::Portal,
             u if u < 0.8 => Self::Native,
@@ -75,7 +75,7 @@ impl Phase {
     }
 
     /// Typical HU of the phase, each a little off as in real patients.
-    pub(super) fn enhancement(self, draws: &mut Draws) -> Enhancement {
+    pub(super) fn enhancement(self, draws: &mut RandomStream) -> Enhancement {
         let table: [f32; 12] = match self {
             Self::Native => [42.0, 40.0, 41.0, 40.0, 60.0, 49.0, 42.0, 34.0, 30.0, 40.0, 44.0, 40.0],
             Self::Arterial => [310.0, 80.0, 120.0, 75.0, 72.0, 135.0, 108.0, 190.0, 75.0, 85.0, 120.0, 220.0],

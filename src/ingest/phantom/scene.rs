@@ -3,7 +3,7 @@
 use super::field::Field;
 use super::noise::Noise;
 use super::shape::{Point, Points, Shape};
-use crate::random::Draws;
+use crate::random::RandomStream;
 use crate::volume::{Array3, Grid};
 
 /// The farthest that the body is bent from the standard one, along each axis.
@@ -85,7 +85,7 @@ pub(super) struct Scene {
 
 impl Scene {
     /// An empty scene whose body is `size` times the standard one and has this inner wall.
-    pub(super) fn new(size: f32, wall: Shape, noise_hu: f32, mut draws: Draws) -> Self {
+    pub(super) fn new(size: f32, wall: Shape, noise_hu: f32, mut draws: RandomStream) -> Self {
         let warp = [(); 3].map(|()| Field::random(&mut draws, 42.0));
         let lumps = Field::random(&mut draws, 13.0);
         Self { solids: Vec::new(), warp, lumps, wall, size, noise_hu }
@@ -112,7 +112,7 @@ impl Scene {
         &self,
         grid: &Grid,
         middle_mm: [f32; 3],
-        noise: Draws,
+        noise: RandomStream,
         level: f32,
     ) -> (Array3<i16>, Array3<u8>) {
         let [nx, ny, nz] = grid.shape;

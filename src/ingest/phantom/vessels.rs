@@ -1,11 +1,11 @@
 //! Vessel trees, grown by forking.
 
 use super::shape::{Point, Shape};
-use crate::random::Draws;
+use crate::random::RandomStream;
 
 /// How a tree grows.
 #[derive(Clone, Copy)]
-pub(super) struct Habit {
+pub(super) struct BranchingRule {
     /// Forks between the trunk and the tips.
     pub(super) forks: usize,
     /// Length of a branch relative to the one before.
@@ -17,7 +17,14 @@ pub(super) struct Habit {
 }
 
 /// Adds a tree that begins at `start` and runs along `way`, as long as its first branch.
-pub(super) fn grow(draws: &mut Draws, start: Point, way: Point, radius: f32, habit: Habit, tree: &mut Vec<Shape>) {
+pub(super) fn grow(
+    draws: &mut RandomStream,
+    start: Point,
+    way: Point,
+    radius: f32,
+    habit: BranchingRule,
+    tree: &mut Vec<Shape>,
+) {
     let end = [0, 1, 2].map(|a| start[a] + way[a]);
     tree.push(Shape::Tube { a: start, b: end, ra: radius, rb: radius * (0.5 + 0.5 * habit.thinner) });
     if habit.forks == 0 {
@@ -31,7 +38,7 @@ pub(super) fn grow(draws: &mut Draws, start: Point, way: Point, radius: f32, hab
         let next = [0, 1, 2].map(|a| way[a] / length + turn * aside[a] + jitter[a]);
         let longer = length * habit.shorter * draws.uniform(0.8, 1.2) as f32 / norm(next);
         let thinner = radius * habit.thinner * draws.uniform(0.9, 1.1) as f32;
-        grow(draws, end, next.map(|v| v * longer), thinner, Habit { forks: habit.forks - 1, ..habit }, tree);
+        grow(draws, end, next.map(|v| v * longer), thinner, BranchingRule { forks: habit.forks - 1, ..habit }, tree);
     }
 }
 
@@ -40,7 +47,7 @@ fn norm(v: Point) -> f32 {
 }
 
 /// A random direction at right angles to `way`.
-fn perpendicular(draws: &mut Draws, way: Point) -> Point {
+fn perpendicular(draws: &mut RandomStream, way: Point) -> Point {
     let any = draws.direction().map(|v| v as f32);
     let square = norm(way).powi(2);
     let along = (any[0] * way[0] + any[1] * way[1] + any[2] * way[2]) / square;

@@ -11,7 +11,7 @@ pub(super) struct Segment {
 
 /// What a tile starts from.
 #[derive(Clone, Copy)]
-pub(super) enum Start {
+pub(super) enum InitialSum {
     /// Zero.
     Zero,
     /// The same numbers in every row: a bias, one number a column.
@@ -24,7 +24,7 @@ pub(super) enum Start {
 ///
 /// The sum is made in the order of segments and steps (of a sliding tile, `slide`, channel by channel), in blocks of about 64 steps,
 /// one rounding a step (fused) or two, so that its bits do not depend on where the tile lies in the output or how many rows it has.
-pub(super) struct Call<'a> {
+pub(super) struct TileCall<'a> {
     pub segments: &'a [Segment],
     /// Numbers by which the tile's first row lies behind that of its segments: tiles along a run have their segments in common.
     pub a_first: usize,
@@ -40,9 +40,9 @@ pub(super) struct Call<'a> {
     pub c_row: usize,
     /// Columns that exist in the output; those of the tile beyond are computed and dropped.
     pub width: usize,
-    pub start: Start,
+    pub start: InitialSum,
 }
 
 /// A tile function. Its caller promises that all that the call names can be read, the output written by it alone, and that
 /// the processor has the class that the function was compiled for.
-pub(super) type TileFn = for<'a> unsafe fn(&'a Call<'a>);
+pub(super) type TileFn = for<'a> unsafe fn(&'a TileCall<'a>);

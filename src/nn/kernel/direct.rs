@@ -2,11 +2,11 @@
 
 use rayon::prelude::*;
 
-use super::call::{Call, Segment, Start};
+use super::call::{InitialSum, Segment, TileCall};
 use super::geometry::Geometry;
 use super::pack::{Slab, Source, Weight, pack};
 use super::shape::TileShape;
-use super::shared::Shared;
+use super::shared::SharedSlice;
 use crate::simd::Class;
 
 /// Channels that one slab holds at most: with three planes of rows it stays in a core's second cache.
@@ -54,7 +54,7 @@ pub(super) fn forward(
     let groups = if places >= FEW_TASKS { 1 } else { blocks.min(FEW_TASKS.div_ceil(places)) };
 
     let source = Source { numbers: x, shape: geometry.input, channels: inputs };
-    let y = Shared::new(y);
+    let y = SharedSlice::new(y);
     (0..places * groups).into_par_iter().for_each_init(Slab::new, |slab, task| {
         let (place, group) = (task / groups, task % groups);
         let (sample, first_x, first_y) =
@@ -76,9 +76,9 @@ pub(super) fn forward(
                 let weights = packed[offset..offset + size].as_ptr();
                 let first_output = block * shape.columns;
                 let begin = match bias {
-                    _ if first > 0 => Start::Output,
-                    Some(bias) => Start::Row(bias[first_output..].as_ptr()),
-                    None => Start::Zero,
+                    _ if first > 0 => InitialSum::Output,
+                    Some(bias) => InitialSum::Row(bias[first_output..].as_ptr()),
+                    None => InitialSum::Zero,
                 };
                 for plane in 0..planes {
                     for row in 0..rows {
@@ -91,7 +91,7 @@ pub(super) fn forward(
                             });
                         }
                         shape.split(oz, |z, count| {
-                            let call = Call {
+                            let call = TileCall {
                                 segments: &segments,
                                 a_first: z * sz * channels,
                                 length: kz * channels,
@@ -125,14 +125,14 @@ fn pointwise(class: Class, x: &[f32], weight: Weight<'_>, bias: Option<&[f32]>, 
     let positions = y.len() / outputs;
     let shape = TileShape::choose(class, outputs, POSITIONS.min(positions));
     let packed = pack(weight, shape.columns, inputs);
-    let y = Shared::new(y);
+    let y = SharedSlice::new(y);
     (0..positions.div_ceil(POSITIONS)).into_par_iter().for_each(|task| {
         let first = task * POSITIONS;
         let count = POSITIONS.min(positions - first);
         for block in 0..outputs.div_ceil(shape.columns) {
             let first_output = block * shape.columns;
             shape.split(count, |p, rows| {
-                let call = Call {
+                let call = TileCall {
                     segments: &[Segment {
                         a: x[(first + p) * inputs..(first + p + rows) * inputs].as_ptr(),
                         b: packed[block * inputs * shape.columns..(block + 1) * inputs * shape.columns].as_ptr(),
@@ -144,7 +144,7 @@ fn pointwise(class: Class, x: &[f32], weight: Weight<'_>, bias: Option<&[f32]>, 
                     c: y.at((first + p) * outputs + first_output),
                     c_row: outputs,
                     width: shape.columns.min(outputs - first_output),
-                    start: bias.map_or(Start::Zero, |bias| Start::Row(bias[first_output..].as_ptr())),
+                    start: bias.map_or(InitialSum::Zero, |bias| InitialSum::Row(bias[first_output..].as_ptr())),
                 };
                 // SAFETY: the slices above hold the tile's rows and columns, and no other task has these positions.
                 unsafe { shape.function(rows)(&call) }
@@ -179,7 +179,7 @@ pub(super) fn transposed(
             }
         }
     });
-    let y = Shared::new(y);
+    let y = SharedSlice::new(y);
     let rows = x.len() / (nz * inputs);
     (0..rows).into_par_iter().for_each(|row| {
         let (sample_x, at_y) = (row / ny, row % ny);
@@ -191,7 +191,7 @@ pub(super) fn transposed(
                 let first_output = block * shape.columns;
                 shape.split(nz, |z, count| {
                     let offset = (tap * blocks + block) * inputs * shape.columns;
-                    let call = Call {
+                    let call = TileCall {
                         segments: &[Segment {
                             a: x[(row * nz + z) * inputs..(row * nz + z + count) * inputs].as_ptr(),
                             b: packed[offset..offset + inputs * shape.columns].as_ptr(),
@@ -203,7 +203,7 @@ pub(super) fn transposed(
                         c: y.at((output + z * kz) * outputs + first_output),
                         c_row: kz * outputs,
                         width: shape.columns.min(outputs - first_output),
-                        start: bias.map_or(Start::Zero, |bias| Start::Row(bias[first_output..].as_ptr())),
+                        start: bias.map_or(InitialSum::Zero, |bias| InitialSum::Row(bias[first_output..].as_ptr())),
                     };
                     // SAFETY: the slices above hold the tile's rows and columns; each output voxel belongs to one input
                     // voxel, and no other task has this row.

@@ -29,7 +29,7 @@ pub use crate::simd::Class;
 #[cfg(test)]
 mod tests;
 
-use pack::{Reading, Weight};
+use pack::{Weight, WeightOrder};
 use winograd::Outputs;
 
 /// How much accuracy a convolution may give for speed.
@@ -47,8 +47,8 @@ impl Accuracy {
     fn outputs(self) -> Option<Outputs> {
         match self {
             Self::Plain => None,
-            Self::Training => Some(Outputs::Two),
-            Self::Inference => Some(Outputs::Four),
+            Self::Training => Some(Outputs::WinogradF2),
+            Self::Inference => Some(Outputs::WinogradF4),
         }
     }
 }
@@ -65,7 +65,7 @@ pub fn conv3d(
 ) {
     check(class, geometry, x, weight, y);
     assert!(bias.is_none_or(|bias| bias.len() == geometry.channels_out), "one bias a channel");
-    convolve(class, accuracy, geometry, x, seen(geometry, weight, Reading::Forward), bias, y);
+    convolve(class, accuracy, geometry, x, seen(geometry, weight, WeightOrder::Forward), bias, y);
 }
 
 /// The gradient of [`conv3d`]'s input: `dx[p] = Σ weight[tap] · dy[(p + padding − tap) / stride]`.
@@ -103,7 +103,7 @@ pub fn conv3d_input_gradient(
         dilated = dilate(dy, geometry, output, spread);
         &dilated
     };
-    let weight = seen(&mirrored, weight, Reading::Mirrored);
+    let weight = seen(&mirrored, weight, WeightOrder::Mirrored);
     if geometry.padding == [0; 3] {
         return convolve(class, accuracy, &mirrored, dy, weight, None, dx);
     }
@@ -184,7 +184,7 @@ fn convolve(
     }
 }
 
-fn seen<'a>(geometry: &Geometry, numbers: &'a [f32], reading: Reading) -> Weight<'a> {
+fn seen<'a>(geometry: &Geometry, numbers: &'a [f32], reading: WeightOrder) -> Weight<'a> {
     Weight { numbers, outputs: geometry.channels_out, inputs: geometry.channels_in, taps: geometry.taps(), reading }
 }
 

@@ -6,7 +6,7 @@ use super::buffer::zeros;
 
 /// How a weight tensor is read: as it is, or as its own gradient needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reading {
+pub(super) enum WeightOrder {
     /// `w[out][in][tap]`: the forward pass.
     Forward,
     /// `w[in][out][taps − 1 − tap]`: the gradient of the input, a convolution with the mirrored kernel.
@@ -20,7 +20,7 @@ pub(super) struct Weight<'a> {
     pub outputs: usize,
     pub inputs: usize,
     pub taps: usize,
-    pub reading: Reading,
+    pub reading: WeightOrder,
 }
 
 impl Weight<'_> {
@@ -28,8 +28,8 @@ impl Weight<'_> {
     #[inline(always)]
     pub fn at(&self, output: usize, input: usize, tap: usize) -> f32 {
         match self.reading {
-            Reading::Forward => self.numbers[(output * self.inputs + input) * self.taps + tap],
-            Reading::Mirrored => self.numbers[(input * self.outputs + output) * self.taps + self.taps - 1 - tap],
+            WeightOrder::Forward => self.numbers[(output * self.inputs + input) * self.taps + tap],
+            WeightOrder::Mirrored => self.numbers[(input * self.outputs + output) * self.taps + self.taps - 1 - tap],
         }
     }
 }

@@ -6,18 +6,18 @@ use std::marker::PhantomData;
 ///
 /// Tiles of neighbouring output channels interleave in memory, so that the parts cannot be slices of their own.
 #[derive(Clone, Copy)]
-pub(super) struct Shared<'a> {
+pub(super) struct SharedSlice<'a> {
     start: *mut f32,
     len: usize,
     slice: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: a `Shared` only hands out pointers; whoever writes through them promises that no two tasks touch the same number.
-unsafe impl Send for Shared<'_> {}
+// SAFETY: a `SharedSlice` only hands out pointers; whoever writes through them promises that no two tasks touch the same number.
+unsafe impl Send for SharedSlice<'_> {}
 // SAFETY: as above.
-unsafe impl Sync for Shared<'_> {}
+unsafe impl Sync for SharedSlice<'_> {}
 
-impl<'a> Shared<'a> {
+impl<'a> SharedSlice<'a> {
     /// Wraps a slice that stays borrowed for as long as tasks may write.
     pub fn new(slice: &'a mut [f32]) -> Self {
         Self { start: slice.as_mut_ptr(), len: slice.len(), slice: PhantomData }

@@ -1,6 +1,6 @@
 //! The inner loop of a convolution with few outputs: a tile that slides along a line of voxels.
 
-use super::call::{Call, Start, TileFn};
+use super::call::{InitialSum, TileCall, TileFn};
 use super::shape::TileShape;
 use crate::simd::{Class, Kernel, Simd, kernel_avx2};
 
@@ -12,33 +12,33 @@ const BLOCK: usize = 24;
 
 /// A tile of one vector a row, of which neighbouring rows share factors: see [`TileShape::along_line`]. Of each channel every factor
 /// is loaded once and multiplied by its three taps.
-struct Slide<const ROWS: usize>;
+struct SlidingTile<const ROWS: usize>;
 
-impl<const ROWS: usize> Kernel for Slide<ROWS> {
-    type Input<'a> = &'a Call<'a>;
+impl<const ROWS: usize> Kernel for SlidingTile<ROWS> {
+    type Input<'a> = &'a TileCall<'a>;
 
     /// # Safety
     /// As [`TileFn`], for a call as described at [`TileShape::along_line`].
     #[inline(always)]
-    unsafe fn run<S: Simd>(call: &Call<'_>) {
+    unsafe fn run<S: Simd>(call: &TileCall<'_>) {
         // SAFETY: the caller promises the same.
         unsafe { slide::<S, ROWS>(call) }
     }
 }
 
-/// As [`Slide`].
+/// As [`SlidingTile`].
 ///
 /// # Safety
 /// As [`TileFn`], for a call as described at [`TileShape::along_line`].
 #[inline(always)]
-unsafe fn slide<S: Simd, const ROWS: usize>(call: &Call<'_>) {
+unsafe fn slide<S: Simd, const ROWS: usize>(call: &TileCall<'_>) {
     debug_assert!(call.a_step == 1 && call.length == TAPS * call.a_row, "a call along a line");
     // SAFETY: every pointer is one of the call's, within the rows, columns and steps that it names: as the call is one along a line, tap t
     // of row m takes the factor (m + t) · a_row on, and the last is that of the last row's last tap.
     unsafe {
         let (channels, width) = (call.length / TAPS, call.width.min(S::WIDTH));
         let mut totals = [S::zero(); ROWS];
-        if let Start::Row(bias) = call.start {
+        if let InitialSum::Row(bias) = call.start {
             totals = [S::load_first(bias, width); ROWS];
         }
         for segment in call.segments {
@@ -73,7 +73,7 @@ unsafe fn slide<S: Simd, const ROWS: usize>(call: &Call<'_>) {
         for (m, total) in totals.iter().enumerate() {
             let c = call.c.wrapping_add(m * call.c_row);
             let total = match call.start {
-                Start::Output => S::add(*total, S::load_first(c, width)),
+                InitialSum::Output => S::add(*total, S::load_first(c, width)),
                 _ => *total,
             };
             S::store_first(total, c, width);
@@ -84,7 +84,7 @@ unsafe fn slide<S: Simd, const ROWS: usize>(call: &Call<'_>) {
 /// The shape of sliding tiles with AVX2: eleven sums, three taps and a factor leave one of its sixteen registers.
 pub(super) fn shape() -> TileShape {
     macro_rules! slides {
-        ($($rows:literal),*) => { [$(kernel_avx2::<Slide<$rows>> as TileFn),*] };
+        ($($rows:literal),*) => { [$(kernel_avx2::<SlidingTile<$rows>> as TileFn),*] };
     }
     TileShape::new(Class::Avx2.lanes(), slides!(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11), 0.5)
 }

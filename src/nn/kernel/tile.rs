@@ -1,7 +1,7 @@
 //! The inner loop of all convolutions but narrow ones (`slide`): a tile of the output that stays in registers, and the choice of its
 //! shape.
 
-use super::call::{Call, Start, TileFn};
+use super::call::{InitialSum, TileCall, TileFn};
 use super::shape::TileShape;
 use crate::simd::{Class, Kernel, Simd, kernel_portable};
 #[cfg(target_arch = "x86_64")]
@@ -78,12 +78,12 @@ impl TileShape {
 struct Tile<const ROWS: usize, const VECTORS: usize>;
 
 impl<const ROWS: usize, const VECTORS: usize> Kernel for Tile<ROWS, VECTORS> {
-    type Input<'a> = &'a Call<'a>;
+    type Input<'a> = &'a TileCall<'a>;
 
     /// # Safety
     /// As [`TileFn`].
     #[inline(always)]
-    unsafe fn run<S: Simd>(call: &Call<'_>) {
+    unsafe fn run<S: Simd>(call: &TileCall<'_>) {
         // SAFETY: the caller promises the same.
         unsafe { tile::<S, ROWS, VECTORS>(call) }
     }
@@ -94,12 +94,12 @@ impl<const ROWS: usize, const VECTORS: usize> Kernel for Tile<ROWS, VECTORS> {
 /// # Safety
 /// As [`TileFn`].
 #[inline(always)]
-unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(call: &Call<'_>) {
+unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(call: &TileCall<'_>) {
     // SAFETY: every pointer is one of the call's, within the rows, columns and steps that it names.
     unsafe {
         let left = |v: usize| call.width.saturating_sub(v * S::WIDTH).min(S::WIDTH);
         let mut totals = [[S::zero(); VECTORS]; ROWS];
-        if let Start::Row(bias) = call.start {
+        if let InitialSum::Row(bias) = call.start {
             for row in &mut totals {
                 for (v, total) in row.iter_mut().enumerate() {
                     *total = S::load_first(bias.wrapping_add(v * S::WIDTH), left(v));
@@ -136,7 +136,7 @@ unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(call: &Call<'_>
             for (v, total) in row.iter().enumerate() {
                 let (c, left) = (c.wrapping_add(v * S::WIDTH), left(v));
                 let total = match call.start {
-                    Start::Output => S::add(*total, S::load_first(c, left)),
+                    InitialSum::Output => S::add(*total, S::load_first(c, left)),
                     _ => *total,
                 };
                 if left == S::WIDTH {

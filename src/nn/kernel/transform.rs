@@ -20,9 +20,9 @@ pub(super) trait Transform<const OUT: usize, const IN: usize>: Sync {
 }
 
 /// `F(2, 3)` at the points 0, 1, −1, ∞.
-pub(super) struct Two;
+pub(super) struct WinogradF2;
 
-impl Transform<2, 4> for Two {
+impl Transform<2, 4> for WinogradF2 {
     #[inline(always)]
     fn kernel([a, b, c]: [f64; 3]) -> [f64; 4] {
         [a, (a + b + c) / 2.0, (a - b + c) / 2.0, c]
@@ -40,9 +40,9 @@ impl Transform<2, 4> for Two {
 }
 
 /// `F(4, 3)` at the points 0, 1, −1, 2, −2, ∞.
-pub(super) struct Four;
+pub(super) struct WinogradF4;
 
-impl Transform<4, 6> for Four {
+impl Transform<4, 6> for WinogradF4 {
     #[inline(always)]
     fn kernel([a, b, c]: [f64; 3]) -> [f64; 6] {
         let (near, far) = ((a + c) * (1.0 / 6.0), a + 4.0 * c);

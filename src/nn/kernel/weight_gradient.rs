@@ -3,11 +3,11 @@
 use rayon::prelude::*;
 
 use super::buffer::zeros;
-use super::call::{Call, Segment, Start};
+use super::call::{InitialSum, Segment, TileCall};
 use super::geometry::Geometry;
 use super::pack::{Slab, Source};
 use super::shape::TileShape;
-use super::shared::Shared;
+use super::shared::SharedSlice;
 use crate::simd::Class;
 
 /// Numbers of partial sums, about: 16 MiB.
@@ -54,7 +54,7 @@ pub(super) fn weight_gradient(class: Class, geometry: &Geometry, x: &[f32], dy: 
             let (part, tap_x, at_group) = (task / groups / kx, task / groups % kx, task % groups);
             let first_output = at_group * group;
             let count = group.min(outputs - first_output);
-            let sums = Shared::new(sums);
+            let sums = SharedSlice::new(sums);
             for plane in planes * part / parts..planes * (part + 1) / parts {
                 let (sample, px) = (plane / ox, plane % ox);
                 let at_x = (px * sx + tap_x) as isize - geometry.padding[0] as isize;
@@ -86,7 +86,7 @@ pub(super) fn weight_gradient(class: Class, geometry: &Geometry, x: &[f32], dy: 
                                 });
                             }
                             shape.split(depth, |first, wide| {
-                                let call = Call {
+                                let call = TileCall {
                                     segments,
                                     a_first: first,
                                     length: oz,
@@ -95,7 +95,7 @@ pub(super) fn weight_gradient(class: Class, geometry: &Geometry, x: &[f32], dy: 
                                     c: sums.at((tap_y * depth + first) * padded + block * shape.columns),
                                     c_row: padded,
                                     width: shape.columns,
-                                    start: Start::Output,
+                                    start: InitialSum::Output,
                                 };
                                 // SAFETY: the slab holds the taps of these rows, `gradients` theirs, and the sums belong
                                 // to this task.

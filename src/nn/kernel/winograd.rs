@@ -9,13 +9,13 @@ use std::marker::PhantomData;
 
 use rayon::prelude::*;
 
-use super::call::{Call, Segment, Start};
+use super::call::{InitialSum, Segment, TileCall};
 use super::geometry::Geometry;
 use super::pack::{Weight, within};
 use super::shape::TileShape;
-use super::shared::Shared;
-use super::transform::{Four, Transform, Two, transform_weights};
-use crate::simd::{self, Class, Simd, Work};
+use super::shared::SharedSlice;
+use super::transform::{Transform, WinogradF2, WinogradF4, transform_weights};
+use crate::simd::{self, Class, Simd, SimdKernel};
 
 /// Patches of one task, about.
 const PATCHES: usize = 96;
@@ -30,15 +30,15 @@ const FEW_PATCHES: usize = 128;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outputs {
     /// Two: within a few units in the last place of the plain sum.
-    Two,
+    WinogradF2,
     /// Four: fewest multiplications, about one decimal digit less.
-    Four,
+    WinogradF4,
 }
 
 /// Whether this convolution can and should be made this way.
 pub(super) fn fits(class: Class, geometry: &Geometry, outputs: Outputs) -> bool {
     let [x, y, z] = geometry.output();
-    let out = if outputs == Outputs::Two { 2 } else { 4 };
+    let out = if outputs == Outputs::WinogradF2 { 2 } else { 4 };
     // Those of one sample: how many others come along may not decide the last bits of its result.
     let patches = x * y.div_ceil(out) * z.div_ceil(out);
     let width = class.lanes();
@@ -63,13 +63,13 @@ pub(super) fn forward(
     y: &mut [f32],
 ) {
     match outputs {
-        Outputs::Two => run::<Two, 2, 4>(class, geometry, x, weight, bias, y),
-        Outputs::Four => run::<Four, 4, 6>(class, geometry, x, weight, bias, y),
+        Outputs::WinogradF2 => run::<WinogradF2, 2, 4>(class, geometry, x, weight, bias, y),
+        Outputs::WinogradF4 => run::<WinogradF4, 4, 6>(class, geometry, x, weight, bias, y),
     }
 }
 
 /// One convolution's plan: how patches are shared out among tasks.
-struct Plan {
+struct WinogradPlan {
     geometry: Geometry,
     /// Planes along x, rows of patches along y, and patches along z of a task.
     planes: usize,
@@ -78,7 +78,7 @@ struct Plan {
     shape: TileShape,
 }
 
-impl Plan {
+impl WinogradPlan {
     fn new(class: Class, geometry: Geometry, out: usize, points: usize) -> Self {
         let [nx, ny, nz] = geometry.output();
         let (along_y, along_z) = (ny.div_ceil(out), nz.div_ceil(out));
@@ -114,12 +114,12 @@ fn run<T: Transform<OUT, IN>, const OUT: usize, const IN: usize>(
     bias: Option<&[f32]>,
     y: &mut [f32],
 ) {
-    let plan = Plan::new(class, *geometry, OUT, IN * IN);
+    let plan = WinogradPlan::new(class, *geometry, OUT, IN * IN);
     let weights = transform_weights::<T, OUT, IN>(weight, geometry.kernel[0], plan.shape.columns);
     let [nx, ny, _] = geometry.output();
     let along_x = nx.div_ceil(plan.planes);
     let along_y = ny.div_ceil(OUT).div_ceil(plan.rows);
-    let y = Shared::new(y);
+    let y = SharedSlice::new(y);
     (0..geometry.batch * along_x * along_y).into_par_iter().for_each_init(Scratch::default, |scratch, task| {
         let (sample, first_x, first_row) =
             (task / along_y / along_x, task / along_y % along_x * plan.planes, task % along_y * plan.rows);
@@ -143,11 +143,11 @@ fn run<T: Transform<OUT, IN>, const OUT: usize, const IN: usize>(
 /// The outputs of some planes and rows of patches. [`run`] makes a task for each part of the output, so that no other writes
 /// to that part.
 struct Task<'a, T, const OUT: usize, const IN: usize> {
-    plan: &'a Plan,
+    plan: &'a WinogradPlan,
     x: &'a [f32],
     weights: &'a [f32],
     bias: Option<&'a [f32]>,
-    y: Shared<'a>,
+    y: SharedSlice<'a>,
     sample: usize,
     first_x: usize,
     first_row: usize,
@@ -156,7 +156,7 @@ struct Task<'a, T, const OUT: usize, const IN: usize> {
     transform: PhantomData<T>,
 }
 
-impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> Work for (&Task<'_, T, OUT, IN>, &mut Scratch) {
+impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> SimdKernel for (&Task<'_, T, OUT, IN>, &mut Scratch) {
     type Output = ();
 
     #[inline(always)]
@@ -196,7 +196,7 @@ impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> Task<'_, T, OUT, 
         let size = kernel_planes * geometry.channels_in * columns;
         let mut segments = Vec::with_capacity(kernel_planes);
         for block in 0..geometry.channels_out.div_ceil(columns) {
-            let products = Shared::new(&mut scratch.products);
+            let products = SharedSlice::new(&mut scratch.products);
             for point in 0..IN * IN {
                 let weights = self.weights[(block * IN * IN + point) * size..][..size].as_ptr();
                 for plane in 0..self.planes {
@@ -208,7 +208,7 @@ impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> Task<'_, T, OUT, 
                         });
                     }
                     self.plan.shape.split(patches, |first, rows| {
-                        let call = Call {
+                        let call = TileCall {
                             segments: &segments,
                             a_first: first * geometry.channels_in,
                             length: geometry.channels_in,
@@ -217,7 +217,7 @@ impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> Task<'_, T, OUT, 
                             c: products.at(((point * self.planes + plane) * patches + first) * columns),
                             c_row: columns,
                             width: columns,
-                            start: Start::Zero,
+                            start: InitialSum::Zero,
                         };
                         // SAFETY: the transformed planes hold all patches, the weights all columns, and the processor has
                         // the plan's class, in which this function runs.

@@ -3,7 +3,7 @@
 use candle_core::{Result, Shape, Tensor, bail};
 
 use super::check;
-use super::operator::{Call, Native, Operator, apply};
+use super::operator::{BackwardInputs, Native, Operator, apply};
 use super::portable::one_or;
 
 /// The Gaussian error linear unit, `x · Φ(x)`, by the error function.
@@ -41,7 +41,7 @@ impl Operator for Gelu {
         inputs[0].gelu_erf()
     }
 
-    fn backward(&self, call: &Call) -> Result<Vec<Option<Tensor>>> {
+    fn backward(&self, call: &BackwardInputs) -> Result<Vec<Option<Tensor>>> {
         let x = &call.inputs[0];
         let below = x.affine(std::f64::consts::FRAC_1_SQRT_2, 0.)?.erf()?.affine(0.5, 0.5)?;
         let density = x.sqr()?.affine(-0.5, 0.)?.exp()?.affine((0.5 / std::f64::consts::PI).sqrt(), 0.)?;
@@ -88,7 +88,7 @@ impl Operator for Tanh {
         inputs[0].tanh()
     }
 
-    fn backward(&self, call: &Call) -> Result<Vec<Option<Tensor>>> {
+    fn backward(&self, call: &BackwardInputs) -> Result<Vec<Option<Tensor>>> {
         call.wanted(|_| &call.grad * call.output.sqr()?.affine(-1., 1.)?)
     }
 
@@ -132,7 +132,7 @@ impl Operator for Sigmoid {
         (inputs[0].neg()?.exp()? + 1.)?.recip()
     }
 
-    fn backward(&self, call: &Call) -> Result<Vec<Option<Tensor>>> {
+    fn backward(&self, call: &BackwardInputs) -> Result<Vec<Option<Tensor>>> {
         let power = call.inputs[0].neg()?.exp()?;
         call.wanted(|_| (&call.grad / (&power + 1.)?.sqr()?)? * &power)
     }
@@ -182,7 +182,7 @@ impl Operator for LeakyRelu {
         x * one_or(&x.gt(0.)?, self.slope, x)?
     }
 
-    fn backward(&self, call: &Call) -> Result<Vec<Option<Tensor>>> {
+    fn backward(&self, call: &BackwardInputs) -> Result<Vec<Option<Tensor>>> {
         let x = &call.inputs[0];
         call.wanted(|_| &call.grad * one_or(&x.gt(0.)?, self.slope, x)?)
     }

@@ -4,7 +4,7 @@ use candle_core::{Result, Shape, Tensor};
 
 use super::check;
 use super::norm::Activation;
-use super::operator::{Call, Native, Operator, apply};
+use super::operator::{BackwardInputs, Native, Operator, apply};
 use super::overwrite::{can_overwrite, overwrite};
 use super::portable::one_or;
 
@@ -57,7 +57,7 @@ impl Operator for Add {
         &sum * one_or(&sum.gt(0.)?, self.slope, &sum)?
     }
 
-    fn backward(&self, call: &Call) -> Result<Vec<Option<Tensor>>> {
+    fn backward(&self, call: &BackwardInputs) -> Result<Vec<Option<Tensor>>> {
         let sum = (&call.inputs[0] + &call.inputs[1])?;
         let grad = (&call.grad * one_or(&sum.gt(0.)?, self.slope, &sum)?)?;
         call.wanted(|_| Ok(grad.clone()))

@@ -4,7 +4,7 @@ use candle_core::{Result, Shape, Tensor, bail};
 
 use super::attention_geometry::Attention;
 use super::check;
-use super::operator::{Call, Native, Operator, apply};
+use super::operator::{BackwardInputs, Native, Operator, apply};
 use super::portable::attention as portable;
 
 /// Attention within windows: `softmax(q · kᵀ · scale + bias + mask) · v` for each window and head.
@@ -112,7 +112,7 @@ impl Operator for Attention {
         portable::attention(self, &inputs[0], inputs.get(1), portable::SCORE_BYTES)
     }
 
-    fn backward(&self, call: &Call) -> Result<Vec<Option<Tensor>>> {
+    fn backward(&self, call: &BackwardInputs) -> Result<Vec<Option<Tensor>>> {
         let (qkv, bias) = (&call.inputs[0], call.inputs.get(1));
         let (qkv_grad, bias_grad) =
             portable::attention_backward(self, qkv, bias, &call.output, &call.grad, portable::SCORE_BYTES)?;

@@ -4,7 +4,7 @@ use candle_core::{D, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::check;
-use super::operator::{Call, Native, Operator, Slices, apply};
+use super::operator::{BackwardInputs, Native, Operator, Slices, apply};
 use crate::nn::kernel::zeros;
 
 /// Lays the channels of two volumes beside each other.
@@ -87,7 +87,7 @@ impl Operator for Concat {
         Tensor::cat(inputs, D::Minus1)
     }
 
-    fn backward(&self, call: &Call) -> Result<Vec<Option<Tensor>>> {
+    fn backward(&self, call: &BackwardInputs) -> Result<Vec<Option<Tensor>>> {
         call.wanted(|input| match input {
             0 => call.grad.narrow(D::Minus1, 0, self.first)?.contiguous(),
             _ => call.grad.narrow(D::Minus1, self.first, self.second)?.contiguous(),

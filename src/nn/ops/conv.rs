@@ -3,7 +3,7 @@
 use candle_core::{Result, Shape, Tensor, bail};
 
 use super::check;
-use super::operator::{Call, Native, Operator, Slices, apply};
+use super::operator::{BackwardInputs, Native, Operator, Slices, apply};
 use super::portable::{conv as portable, rows, sum_rows};
 use crate::nn::kernel::{self, Accuracy, Class, Geometry};
 
@@ -156,7 +156,7 @@ impl Operator for Conv3d {
         }
     }
 
-    fn backward(&self, call: &Call) -> Result<Vec<Option<Tensor>>> {
+    fn backward(&self, call: &BackwardInputs) -> Result<Vec<Option<Tensor>>> {
         let (by, limit, grad) = (self.correlation(), portable::GATHERED_BYTES, &call.grad);
         let one = |i: usize| match i {
             0 => portable::grad_input(grad, &call.inputs[1], &by, self.size, limit),
@@ -274,7 +274,7 @@ impl Operator for ConvTranspose3d {
         }
     }
 
-    fn backward(&self, call: &Call) -> Result<Vec<Option<Tensor>>> {
+    fn backward(&self, call: &BackwardInputs) -> Result<Vec<Option<Tensor>>> {
         let (x, weight) = (&call.inputs[0], &call.inputs[1]);
         let grad = rows(&portable::uninterleave(&call.grad)?)?;
         let one = |i: usize| match i {

@@ -3,7 +3,7 @@
 use candle_core::{Result, Shape, Tensor, bail};
 
 use super::check;
-use super::operator::{Call, Native, Operator, Slices, apply};
+use super::operator::{BackwardInputs, Native, Operator, Slices, apply};
 use super::portable::sum_rows;
 use crate::nn::kernel::{self, Accuracy, Class, Geometry};
 
@@ -103,7 +103,7 @@ impl Operator for Linear {
         y.reshape(&self.shape)
     }
 
-    fn backward(&self, call: &Call) -> Result<Vec<Option<Tensor>>> {
+    fn backward(&self, call: &BackwardInputs) -> Result<Vec<Option<Tensor>>> {
         let (x, weight, grad) = (&call.inputs[0], &call.inputs[1], call.grad.reshape(((), self.c_out))?);
         let one = |i: usize| match i {
             0 => grad.matmul(weight)?.reshape(x.shape()),

@@ -13,12 +13,12 @@
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
-//! use freetumor::nn::ops::{self, Activation, Over};
+//! use freetumor::nn::ops::{self, Activation, NormScope};
 //!
 //! let x = Tensor::randn(0f32, 1., (1, 8, 8, 8, 4), &Device::Cpu)?;
 //! let weight = Tensor::randn(0f32, 1., (6, 4, 3, 3, 3), &Device::Cpu)?;
 //! let y = ops::conv3d(&x, &weight, None, [2; 3], [1; 3])?;
-//! let y = ops::normalize(&y, None, Over::Instance, 1e-5, Activation::LeakyRelu(0.01))?;
+//! let y = ops::normalize(&y, None, NormScope::Instance, 1e-5, Activation::LeakyRelu(0.01))?;
 //! assert_eq!(y.dims(), [1, 4, 4, 4, 6]);
 //! # Ok::<(), candle_core::Error>(())
 //! ```
@@ -50,7 +50,7 @@ pub use backend::{Backend, with_backend};
 pub use concat::concat;
 pub use conv::{conv_transpose3d, conv3d};
 pub use linear::linear;
-pub use norm::{Activation, Over, layer_norm, normalize, normalize_given};
+pub use norm::{Activation, NormScope, layer_norm, normalize, normalize_given};
 pub use pool::max_pool3d;
 pub use rows::{RowOrder, arrange_rows};
 pub use softmax::softmax;

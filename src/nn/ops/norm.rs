@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use super::check;
 use super::moments::Moments;
-use super::operator::{Call, Native, Operator, apply};
+use super::operator::{BackwardInputs, Native, Operator, apply};
 use super::overwrite::{can_overwrite, overwrite};
 use super::portable::norm as portable;
 
 /// Over what the statistics of [`normalize`] are taken; always per channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Over {
+pub enum NormScope {
     /// Over batch and space: batch norm with the batch's own statistics.
     Batch,
     /// Over the space of each sample: instance norm.
@@ -55,17 +55,17 @@ impl Activation {
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
-/// use freetumor::nn::ops::{self, Activation, Over};
+/// use freetumor::nn::ops::{self, Activation, NormScope};
 ///
 /// let x = Tensor::new(&[1f32, 3.], &Device::Cpu)?.reshape((1, 2, 1, 1, 1))?;
-/// let y = ops::normalize(&x, None, Over::Instance, 1e-12, Activation::LeakyRelu(0.5))?;
+/// let y = ops::normalize(&x, None, NormScope::Instance, 1e-12, Activation::LeakyRelu(0.5))?;
 /// assert_eq!(y.flatten_all()?.to_vec1::<f32>()?, [-0.5, 1.]);
 /// # Ok::<(), candle_core::Error>(())
 /// ```
 pub fn normalize(
     x: &Tensor,
     affine: Option<(&Tensor, &Tensor)>,
-    over: Over,
+    over: NormScope,
     eps: f64,
     activation: Activation,
 ) -> Result<Tensor> {
@@ -90,17 +90,17 @@ pub fn normalize(
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
-/// use freetumor::nn::ops::{self, Activation, Over};
+/// use freetumor::nn::ops::{self, Activation, NormScope};
 ///
 /// let x = Tensor::new(&[1f32, 3.], &Device::Cpu)?.reshape((1, 2, 1, 1, 1))?;
-/// let y = ops::normalize_given(x, None, Over::Instance, 1e-12, Activation::LeakyRelu(0.5))?;
+/// let y = ops::normalize_given(x, None, NormScope::Instance, 1e-12, Activation::LeakyRelu(0.5))?;
 /// assert_eq!(y.flatten_all()?.to_vec1::<f32>()?, [-0.5, 1.]);
 /// # Ok::<(), candle_core::Error>(())
 /// ```
 pub fn normalize_given(
     x: Tensor,
     affine: Option<(&Tensor, &Tensor)>,
-    over: Over,
+    over: NormScope,
     eps: f64,
     activation: Activation,
 ) -> Result<Tensor> {
@@ -116,7 +116,7 @@ impl Normalize {
     fn new(
         x: &Tensor,
         affine: Option<(&Tensor, &Tensor)>,
-        over: Over,
+        over: NormScope,
         eps: f64,
         activation: Activation,
     ) -> Result<Self> {
@@ -124,8 +124,8 @@ impl Normalize {
         check::positive("normalize", "eps", eps)?;
         let slope = activation.slope("normalize")?;
         let (groups, rows) = match over {
-            Over::Batch => (1, batch * nx * ny * nz),
-            Over::Instance => (batch, nx * ny * nz),
+            NormScope::Batch => (1, batch * nx * ny * nz),
+            NormScope::Instance => (batch, nx * ny * nz),
         };
         if let Some((weight, bias)) = affine {
             check::dims("normalize", "weight", weight, &[channels])?;
@@ -160,7 +160,7 @@ impl Operator for Normalize {
         portable::normalize(&x, &inputs[1..], self.eps, self.slope)?.reshape(&self.shape)
     }
 
-    fn backward(&self, call: &Call) -> Result<Vec<Option<Tensor>>> {
+    fn backward(&self, call: &BackwardInputs) -> Result<Vec<Option<Tensor>>> {
         let shape = (self.groups, self.rows, self.channels);
         let [x, y, grad] = [&call.inputs[0], &call.output, &call.grad].map(|t| t.reshape(shape));
         let [dx, dw, db] = portable::normalize_backward(&x?, call.inputs.get(1), &y?, &grad?, self.eps, self.slope)?;
@@ -218,7 +218,7 @@ impl Operator for LayerNorm {
         portable::layer_norm(&inputs[0], &inputs[1], &inputs[2], self.eps)
     }
 
-    fn backward(&self, call: &Call) -> Result<Vec<Option<Tensor>>> {
+    fn backward(&self, call: &BackwardInputs) -> Result<Vec<Option<Tensor>>> {
         let gradients = portable::layer_norm_backward(&call.inputs[0], &call.inputs[1], &call.grad, self.eps)?;
         call.wanted(|i| Ok(gradients[i].clone()))
     }

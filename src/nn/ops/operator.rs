@@ -27,7 +27,7 @@ pub(super) trait Operator: Send + Sync + 'static {
     fn forward(&self, inputs: &[Tensor]) -> Result<Tensor>;
 
     /// The gradients of the inputs; those that are not `wanted` may be left out.
-    fn backward(&self, call: &Call) -> Result<Vec<Option<Tensor>>>;
+    fn backward(&self, call: &BackwardInputs) -> Result<Vec<Option<Tensor>>>;
 
     /// The kernels of our own, where there are some.
     fn native(&self) -> Option<&dyn Native> {
@@ -45,14 +45,14 @@ pub(super) trait Native {
 }
 
 /// What a backward pass is given: everything contiguous and detached.
-pub(super) struct Call {
+pub(super) struct BackwardInputs {
     pub inputs: Vec<Tensor>,
     pub output: Tensor,
     pub grad: Tensor,
     pub wanted: Vec<bool>,
 }
 
-impl Call {
+impl BackwardInputs {
     /// The gradients of the wanted inputs, each by `gradient` of its position.
     pub fn wanted(&self, gradient: impl Fn(usize) -> Result<Tensor>) -> Result<Vec<Option<Tensor>>> {
         self.wanted.iter().enumerate().map(|(i, &wanted)| wanted.then(|| gradient(i)).transpose()).collect()
@@ -155,7 +155,7 @@ impl<O: Operator> Node<O> {
     }
 
     fn gradients(&self, inputs: &[&Tensor], output: &Tensor, grad: &Tensor) -> Result<Vec<Option<Tensor>>> {
-        let call = Call {
+        let call = BackwardInputs {
             inputs: inputs.iter().map(|x| x.detach()).collect(),
             output: output.detach(),
             grad: grad.detach().contiguous()?,

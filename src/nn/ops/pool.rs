@@ -3,7 +3,7 @@
 use candle_core::{Result, Shape, Tensor, bail};
 
 use super::check;
-use super::operator::{Call, Native, Operator, apply};
+use super::operator::{BackwardInputs, Native, Operator, apply};
 use super::portable::pool as portable;
 
 /// The largest of each 2 × 2 × 2 voxels; an odd last plane is left out, as PyTorch does.
@@ -53,7 +53,7 @@ impl Operator for MaxPool3d {
         portable::max_pool(&inputs[0])
     }
 
-    fn backward(&self, call: &Call) -> Result<Vec<Option<Tensor>>> {
+    fn backward(&self, call: &BackwardInputs) -> Result<Vec<Option<Tensor>>> {
         call.wanted(|_| portable::max_pool_backward(&call.inputs[0], &call.output, &call.grad))
     }
 

@@ -6,7 +6,7 @@ use candle_core::{Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::check;
-use super::operator::{Call, Native, Operator, Slices, apply};
+use super::operator::{BackwardInputs, Native, Operator, Slices, apply};
 use crate::nn::kernel::zeros;
 
 /// Stands for a row of zeros.
@@ -100,7 +100,7 @@ impl Operator for Arrange {
         select(&inputs[0], &self.order.forward)
     }
 
-    fn backward(&self, call: &Call) -> Result<Vec<Option<Tensor>>> {
+    fn backward(&self, call: &BackwardInputs) -> Result<Vec<Option<Tensor>>> {
         call.wanted(|_| select(&call.grad, &self.order.backward))
     }
 

@@ -3,7 +3,7 @@
 use candle_core::{D, Result, Shape, Tensor};
 
 use super::check;
-use super::operator::{Call, Native, Operator, apply};
+use super::operator::{BackwardInputs, Native, Operator, apply};
 use super::portable;
 
 /// Exponentials over the last axis, scaled to sum to one.
@@ -46,7 +46,7 @@ impl Operator for Softmax {
         portable::softmax(&inputs[0])
     }
 
-    fn backward(&self, call: &Call) -> Result<Vec<Option<Tensor>>> {
+    fn backward(&self, call: &BackwardInputs) -> Result<Vec<Option<Tensor>>> {
         let along = (&call.grad * &call.output)?.sum_keepdim(D::Minus1)?;
         call.wanted(|_| &call.output * call.grad.broadcast_sub(&along)?)
     }

@@ -3,7 +3,7 @@
 use candle_core::{Result, Shape, Tensor};
 
 use super::check;
-use super::operator::{Call, Native, Operator, apply};
+use super::operator::{BackwardInputs, Native, Operator, apply};
 use super::portable::upsample as portable;
 
 /// Doubles a volume by linear interpolation along each axis; voxel centres, not corners, are aligned.
@@ -50,7 +50,7 @@ impl Operator for Upsample3d {
         (1..4).try_fold(inputs[0].clone(), |x, dim| portable::double(&x, dim))
     }
 
-    fn backward(&self, call: &Call) -> Result<Vec<Option<Tensor>>> {
+    fn backward(&self, call: &BackwardInputs) -> Result<Vec<Option<Tensor>>> {
         call.wanted(|_| (1..4).rev().try_fold(call.grad.clone(), |grad, dim| portable::double_backward(&grad, dim)))
     }
 

@@ -39,7 +39,7 @@ mod windows;
 use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
-use self::residual::{Residual, Up};
+use self::residual::{Residual, UpBlock};
 use self::transformer::Stage;
 use super::layers::{Conv3d, EPS, channels_first, channels_last};
 use super::ops;
@@ -80,11 +80,11 @@ pub struct SwinUnetr {
     encoder3: Residual,
     encoder4: Residual,
     encoder10: Residual,
-    decoder5: Up,
-    decoder4: Up,
-    decoder3: Up,
-    decoder2: Up,
-    decoder1: Up,
+    decoder5: UpBlock,
+    decoder4: UpBlock,
+    decoder3: UpBlock,
+    decoder2: UpBlock,
+    decoder1: UpBlock,
     out: Conv3d,
 }
 
@@ -120,11 +120,11 @@ impl SwinUnetr {
             encoder3: residual(vb.pp("encoder3"), 2 * width, 2 * width)?,
             encoder4: residual(vb.pp("encoder4"), 4 * width, 4 * width)?,
             encoder10: residual(vb.pp("encoder10"), 16 * width, 16 * width)?,
-            decoder5: Up::new(vb.pp("decoder5"), 16 * width, 8 * width)?,
-            decoder4: Up::new(vb.pp("decoder4"), 8 * width, 4 * width)?,
-            decoder3: Up::new(vb.pp("decoder3"), 4 * width, 2 * width)?,
-            decoder2: Up::new(vb.pp("decoder2"), 2 * width, width)?,
-            decoder1: Up::new(vb.pp("decoder1"), width, width)?,
+            decoder5: UpBlock::new(vb.pp("decoder5"), 16 * width, 8 * width)?,
+            decoder4: UpBlock::new(vb.pp("decoder4"), 8 * width, 4 * width)?,
+            decoder3: UpBlock::new(vb.pp("decoder3"), 4 * width, 2 * width)?,
+            decoder2: UpBlock::new(vb.pp("decoder2"), 2 * width, width)?,
+            decoder1: UpBlock::new(vb.pp("decoder1"), width, width)?,
             out: Conv3d::new(vb.pp("out").pp("conv").pp("conv"), width, classes, 1, true)?,
         })
     }

@@ -4,7 +4,7 @@ use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 use crate::nn::layers::{Conv3d, ConvTranspose3d, Normalize};
-use crate::nn::ops::{self, Activation, Over};
+use crate::nn::ops::{self, Activation, NormScope};
 
 const SLOPE: f64 = 0.01;
 
@@ -27,7 +27,7 @@ impl Residual {
     /// `[batch, x, y, z, c_in]` to `[batch, x, y, z, c_out]`.
     pub fn forward(&self, x: Tensor) -> Result<Tensor> {
         let [activated, plain] =
-            [Activation::LeakyRelu(SLOPE), Activation::None].map(|a| Normalize::plain(Over::Instance, a));
+            [Activation::LeakyRelu(SLOPE), Activation::None].map(|a| Normalize::plain(NormScope::Instance, a));
         // `&{ y }` gives a volume away: it is freed when the statement ends, before the next volume is made.
         let y = self.conv1.forward(&x)?;
         let y = activated.forward(y)?;
@@ -46,12 +46,12 @@ impl Residual {
 
 /// Doubles the volume, lays the encoder's features beside, and blends both.
 #[derive(Clone, Debug)]
-pub(super) struct Up {
+pub(super) struct UpBlock {
     double: ConvTranspose3d,
     blend: Residual,
 }
 
-impl Up {
+impl UpBlock {
     pub fn new(vb: VarBuilder, c_in: usize, c_out: usize) -> Result<Self> {
         let double = ConvTranspose3d::new(vb.pp("transp_conv").pp("conv"), c_in, c_out, false)?;
         let blend = Residual::new(vb.pp("conv_block"), 2 * c_out, c_out)?;

@@ -5,15 +5,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-use super::windows::{Cut, RELATIVE_POSITIONS, Windows};
+use super::windows::{RELATIVE_POSITIONS, WindowPartition, Windows};
 use crate::nn::layers::{LayerNorm, Linear};
 use crate::nn::ops::{self, Activation};
 
-/// Two blocks, the second with shifted windows, then [`Merging`].
+/// Two blocks, the second with shifted windows, then [`PatchMerging`].
 #[derive(Clone, Debug)]
 pub(super) struct Stage {
     blocks: Vec<Block>,
-    merging: Merging,
+    merging: PatchMerging,
     /// The last volume's sides and what follows from them: volumes of one size come in long rows.
     windows: Arc<Mutex<Option<Arc<Windows>>>>,
 }
@@ -22,7 +22,7 @@ impl Stage {
     pub fn new(vb: VarBuilder, features: usize, heads: usize) -> Result<Self> {
         let block = |i: usize| Block::new(vb.pp("blocks").pp(i), features, heads, i % 2 == 1);
         let blocks = (0..2).map(block).collect::<Result<_>>()?;
-        Ok(Self { blocks, merging: Merging::new(vb.pp("downsample"), features)?, windows: Arc::default() })
+        Ok(Self { blocks, merging: PatchMerging::new(vb.pp("downsample"), features)?, windows: Arc::default() })
     }
 
     /// `[batch, x, y, z, c]` to `[batch, x/2, y/2, z/2, 2c]`.
@@ -101,7 +101,7 @@ impl WindowAttention {
     /// Keeps the shape `[batch, token, features]`. Padding takes part, as tokens of zeros before `qkv`.
     fn forward(&self, x: Tensor, windows: &Windows, shifted: bool) -> Result<Tensor> {
         let (batch, _, features) = x.dims3()?;
-        let Cut { to_windows, to_volume, mask } = windows.cut(shifted);
+        let WindowPartition { to_windows, to_volume, mask } = windows.cut(shifted);
         let (all, tokens) = (batch * windows.count(), windows.tokens());
         let x = ops::arrange_rows(&{ x }, to_windows)?;
         let qkv = self.qkv.forward(&{ x })?.reshape((all, tokens, 3, self.heads, features / self.heads))?;
@@ -122,12 +122,12 @@ impl WindowAttention {
 /// Halves the volume: the features of each 2³ tokens are laid side by side, normalized, and mapped to twice as many as
 /// one token had.
 #[derive(Clone, Debug)]
-struct Merging {
+struct PatchMerging {
     norm: LayerNorm,
     reduction: Linear,
 }
 
-impl Merging {
+impl PatchMerging {
     fn new(vb: VarBuilder, features: usize) -> Result<Self> {
         let reduction = Linear::new(vb.pp("reduction"), 8 * features, 2 * features, false)?;
         Ok(Self { reduction, norm: LayerNorm::new(vb.pp("norm"), 8 * features)? })

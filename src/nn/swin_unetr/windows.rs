@@ -30,8 +30,8 @@ pub(super) struct Windows {
     sides: [usize; 3],
     count: usize,
     tokens: usize,
-    still: Cut,
-    shifted: Option<Cut>,
+    still: WindowPartition,
+    shifted: Option<WindowPartition>,
     corners: RowOrder,
     /// The row of the table of relative positions for each pair of tokens of a window.
     pub relative_positions: Tensor,
@@ -39,7 +39,7 @@ pub(super) struct Windows {
 
 /// Where each token goes, and which pairs must not see each other.
 #[derive(Debug)]
-pub(super) struct Cut {
+pub(super) struct WindowPartition {
     pub to_windows: RowOrder,
     pub to_volume: RowOrder,
     /// `[window, token, token]`
@@ -51,7 +51,7 @@ impl Windows {
     pub fn new(sides: [usize; 3], dtype: DType, device: &Device) -> Result<Self> {
         let window = sides.map(|side| side.min(SIDE));
         let shift = sides.map(|side| if side > SIDE { SHIFT } else { 0 });
-        let places = Places::new(sides, window);
+        let places = TokenPositions::new(sides, window);
         let relative_positions = relative_positions(places.tokens, device)?;
         let still = places.cut([0; 3], dtype, device)?;
         let shifted = (shift != [0; 3]).then(|| places.cut(shift, dtype, device)).transpose()?;
@@ -80,13 +80,13 @@ impl Windows {
     }
 
     /// The cut for a block that shifts its windows or does not.
-    pub fn cut(&self, shifted: bool) -> &Cut {
+    pub fn cut(&self, shifted: bool) -> &WindowPartition {
         self.shifted.as_ref().filter(|_| shifted).unwrap_or(&self.still)
     }
 }
 
 /// The places within all windows of a volume.
-struct Places {
+struct TokenPositions {
     sides: [usize; 3],
     window: [usize; 3],
     padded: [usize; 3],
@@ -94,7 +94,7 @@ struct Places {
     tokens: usize,
 }
 
-impl Places {
+impl TokenPositions {
     fn new(sides: [usize; 3], window: [usize; 3]) -> Self {
         let along = |axis: usize| sides[axis].div_ceil(window[axis]);
         let windows = (0..3).map(along).product();
@@ -114,7 +114,7 @@ impl Places {
         })
     }
 
-    fn cut(&self, shift: [usize; 3], dtype: DType, device: &Device) -> Result<Cut> {
+    fn cut(&self, shift: [usize; 3], dtype: DType, device: &Device) -> Result<WindowPartition> {
         let source = |position: [usize; 3]| {
             let at: [usize; 3] = std::array::from_fn(|axis| (position[axis] + shift[axis]) % self.padded[axis]);
             let inside = (0..3).all(|axis| at[axis] < self.sides[axis]);
@@ -122,7 +122,7 @@ impl Places {
         };
         let to_windows = RowOrder::new(self.positions().map(source).collect(), self.sides.iter().product())?;
         let mask = (shift != [0; 3]).then(|| self.mask(shift, dtype, device)).transpose()?;
-        Ok(Cut { to_volume: to_windows.inverse(), to_windows, mask })
+        Ok(WindowPartition { to_volume: to_windows.inverse(), to_windows, mask })
     }
 
     /// Tokens see each other only if they lie in one region: the volume is cut where the shift brings its far end to

@@ -5,13 +5,13 @@ use half::{bf16, f16};
 use safetensors::tensor::Dtype;
 
 use super::budget::Budget;
-use super::names::Shown;
+use super::names::DisplayShape;
 use crate::error::{Error, Result};
 use crate::nn::failed;
 
 /// What one number of a stored tensor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Element {
+pub(super) enum ElementType {
     F64,
     F32,
     F16,
@@ -24,7 +24,7 @@ pub(super) enum Element {
     Bool,
 }
 
-impl Element {
+impl ElementType {
     /// Bytes of one number.
     pub(super) fn bytes(self) -> u64 {
         match self {
@@ -94,16 +94,16 @@ impl Element {
 
 /// Where a tensor lies in a run of stored numbers: a view, as PyTorch has them. Counted in numbers, not bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct View {
-    pub(super) element: Element,
+pub(super) struct StridedView {
+    pub(super) element: ElementType,
     pub(super) offset: u64,
     pub(super) shape: Vec<u64>,
     pub(super) strides: Vec<u64>,
 }
 
-impl View {
+impl StridedView {
     /// A whole run of numbers, rows first.
-    pub(super) fn contiguous(element: Element, shape: Vec<u64>) -> Self {
+    pub(super) fn contiguous(element: ElementType, shape: Vec<u64>) -> Self {
         let mut strides = vec![1u64; shape.len()];
         for axis in (1..shape.len()).rev() {
             strides[axis - 1] = strides[axis].saturating_mul(shape[axis].max(1));
@@ -144,8 +144,8 @@ impl View {
         let (Some(count), true) = (self.count(), fits && self.strides.len() == self.shape.len()) else {
             return Err(Error::new(format!(
                 "shape {}, strides {}, offset {} reach beyond its storage of {stored} numbers",
-                Shown(&self.shape),
-                Shown(&self.strides),
+                DisplayShape(&self.shape),
+                DisplayShape(&self.strides),
                 self.offset
             )));
         };
@@ -170,16 +170,16 @@ impl View {
         let bytes = bytes.ok_or_else(|| Error::new("the storage ends before its tensor"))?;
         let shape: Vec<usize> = self.shape.iter().map(|size| *size as usize).collect();
         match self.element {
-            Element::F64 => of(bytes, f64::from_le_bytes, shape),
-            Element::F32 => of(bytes, f32::from_le_bytes, shape),
-            Element::F16 => of(bytes, f16::from_le_bytes, shape),
-            Element::Bf16 => of(bytes, bf16::from_le_bytes, shape),
-            Element::I64 => of(bytes, i64::from_le_bytes, shape),
-            Element::I32 => of(bytes, |number| i64::from(i32::from_le_bytes(number)), shape),
-            Element::I16 => of(bytes, |number| i64::from(i16::from_le_bytes(number)), shape),
-            Element::I8 => of(bytes, |number| i64::from(i8::from_le_bytes(number)), shape),
-            Element::U8 => of(bytes, u8::from_le_bytes, shape),
-            Element::Bool => of(bytes, |[byte]: [u8; 1]| u8::from(byte != 0), shape),
+            ElementType::F64 => of(bytes, f64::from_le_bytes, shape),
+            ElementType::F32 => of(bytes, f32::from_le_bytes, shape),
+            ElementType::F16 => of(bytes, f16::from_le_bytes, shape),
+            ElementType::Bf16 => of(bytes, bf16::from_le_bytes, shape),
+            ElementType::I64 => of(bytes, i64::from_le_bytes, shape),
+            ElementType::I32 => of(bytes, |number| i64::from(i32::from_le_bytes(number)), shape),
+            ElementType::I16 => of(bytes, |number| i64::from(i16::from_le_bytes(number)), shape),
+            ElementType::I8 => of(bytes, |number| i64::from(i8::from_le_bytes(number)), shape),
+            ElementType::U8 => of(bytes, u8::from_le_bytes, shape),
+            ElementType::Bool => of(bytes, |[byte]: [u8; 1]| u8::from(byte != 0), shape),
         }
     }
 

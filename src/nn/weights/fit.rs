@@ -14,7 +14,7 @@ use crate::suggest::nearest;
 /// Which network of a file is wanted: training saves three of them together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Part {
+pub enum NetworkPart {
     /// The only one there is.
     #[default]
     Whole,
@@ -26,7 +26,7 @@ pub enum Part {
     Segmentor,
 }
 
-impl Part {
+impl NetworkPart {
     const NAMED: [(Self, &str); 6] = [
         (Self::Generator, "netG."),
         (Self::Generator, "generator."),
@@ -56,7 +56,7 @@ const LISTED: usize = 8;
 
 /// The parameters of one network out of the tensors of a file: those that are `declared`, all of them, as f32.
 ///
-/// Prefixes that wrappers leave (`module.`, `backbone.`) and those of the [`Part`] (`netG.`, `netD.`, `netSeg.`) are
+/// Prefixes that wrappers leave (`module.`, `backbone.`) and those of the [`NetworkPart`] (`netG.`, `netD.`, `netSeg.`) are
 /// taken off, `swin_vit` is read as `swinViT`, running statistics and position tables are left out.
 ///
 /// # Errors
@@ -66,27 +66,28 @@ const LISTED: usize = 8;
 /// ```
 /// use std::collections::BTreeMap;
 /// use candle_core::{Device, Tensor};
-/// use freetumor::nn::weights::{Part, fit};
+/// use freetumor::nn::weights::{NetworkPart, fit};
 ///
 /// let bias = Tensor::new(&[1.0f64, 2.0], &Device::Cpu)?;
 /// let raw = BTreeMap::from([("module.netG.out.bias".to_owned(), bias.clone()), ("netD.out.bias".to_owned(), bias)]);
 /// let declared = [("out.bias".to_owned(), 2.into())];
-/// let fitted = fit(&raw, &declared, Part::Generator).unwrap();
+/// let fitted = fit(&raw, &declared, NetworkPart::Generator).unwrap();
 /// assert_eq!(fitted["out.bias"].to_vec1::<f32>()?, [1.0, 2.0]);
-/// let error = fit(&raw, &declared, Part::Whole).unwrap_err();
+/// let error = fit(&raw, &declared, NetworkPart::Whole).unwrap_err();
 /// assert_eq!(error.to_string(), "the file holds several networks: generator, discriminator");
 /// # Ok::<(), candle_core::Error>(())
 /// ```
 pub fn fit(
     raw: &BTreeMap<String, Tensor>,
     declared: &[(String, Shape)],
-    part: Part,
+    part: NetworkPart,
 ) -> Result<BTreeMap<String, Tensor>> {
-    let named: Vec<Named> = raw.keys().map(|name| Named::of(name, declared)).collect();
+    let named: Vec<TensorName> = raw.keys().map(|name| TensorName::of(name, declared)).collect();
     let chosen = choose(&named, part)?;
     let shapes: BTreeMap<&str, &Shape> = declared.iter().map(|(name, shape)| (name.as_str(), shape)).collect();
     let (mut fitted, mut taken, mut problems) = (BTreeMap::new(), BTreeMap::new(), Problems::default());
-    for Named { raw: raw_name, name, .. } in named.iter().filter(|named| chosen.is_none_or(|it| named.part == Some(it)))
+    for TensorName { raw: raw_name, name, .. } in
+        named.iter().filter(|named| chosen.is_none_or(|it| named.part == Some(it)))
     {
         let Some(shape) = shapes.get(name.as_str()) else {
             let last = name.rsplit('.').next().unwrap_or(name);
@@ -122,34 +123,36 @@ pub fn fit(
 /// ```
 /// use std::collections::BTreeMap;
 /// use candle_core::{DType, Device, Tensor};
-/// use freetumor::nn::weights::{Part, shape_of};
+/// use freetumor::nn::weights::{NetworkPart, shape_of};
 ///
 /// let raw = BTreeMap::from([("module.netD.out.bias".to_owned(), Tensor::zeros(3, DType::F32, &Device::Cpu)?)]);
-/// assert_eq!(shape_of(&raw, "out.bias", Part::Discriminator), Some(vec![3]));
-/// assert_eq!(shape_of(&raw, "out.bias", Part::Generator), None);
+/// assert_eq!(shape_of(&raw, "out.bias", NetworkPart::Discriminator), Some(vec![3]));
+/// assert_eq!(shape_of(&raw, "out.bias", NetworkPart::Generator), None);
 /// # Ok::<(), candle_core::Error>(())
 /// ```
-pub fn shape_of(raw: &BTreeMap<String, Tensor>, name: &str, part: Part) -> Option<Vec<usize>> {
-    let fits =
-        |named: &Named| named.name == name && (named.part.is_none() || part == Part::Whole || named.part == Some(part));
-    let named = raw.keys().map(|raw| Named::of(raw, &[])).find(fits)?;
+pub fn shape_of(raw: &BTreeMap<String, Tensor>, name: &str, part: NetworkPart) -> Option<Vec<usize>> {
+    let fits = |named: &TensorName| {
+        named.name == name && (named.part.is_none() || part == NetworkPart::Whole || named.part == Some(part))
+    };
+    let named = raw.keys().map(|raw| TensorName::of(raw, &[])).find(fits)?;
     Some(raw[named.raw].dims().to_vec())
 }
 
 /// A tensor's name in the file, and in the network.
-struct Named<'r> {
+struct TensorName<'r> {
     raw: &'r str,
-    part: Option<Part>,
+    part: Option<NetworkPart>,
     name: String,
 }
 
-impl<'r> Named<'r> {
+impl<'r> TensorName<'r> {
     fn of(raw: &'r str, declared: &[(String, Shape)]) -> Self {
         let is_declared = |prefix: &str| declared.iter().any(|(name, _)| name.starts_with(prefix));
         let (mut rest, mut part) = (raw, None);
         loop {
             let wrapper = WRAPPERS.into_iter().find(|wrapper| rest.starts_with(wrapper) && !is_declared(wrapper));
-            let named = Part::NAMED.into_iter().find(|(_, prefix)| rest.starts_with(prefix) && !is_declared(prefix));
+            let named =
+                NetworkPart::NAMED.into_iter().find(|(_, prefix)| rest.starts_with(prefix) && !is_declared(prefix));
             match (wrapper, named) {
                 (Some(wrapper), _) => rest = &rest[wrapper.len()..],
                 (None, Some((which, prefix))) if part.is_none() => (part, rest) = (Some(which), &rest[prefix.len()..]),
@@ -165,20 +168,22 @@ impl<'r> Named<'r> {
 }
 
 /// The part whose names count; `None` for all names.
-fn choose(named: &[Named], part: Part) -> Result<Option<Part>> {
-    let there: BTreeSet<Part> = named.iter().filter_map(|named| named.part).collect();
+fn choose(named: &[TensorName], part: NetworkPart) -> Result<Option<NetworkPart>> {
+    let there: BTreeSet<NetworkPart> = named.iter().filter_map(|named| named.part).collect();
     let list = there.iter().map(|part| part.name()).collect::<Vec<_>>().join(", ");
     match (part, there.len()) {
-        (Part::Whole, 0) => Ok(None),
+        (NetworkPart::Whole, 0) => Ok(None),
         (part, 0) => {
             tracing::warn!("the weights name no parts: all of them are taken for the {}", part.name());
             Ok(None)
         }
-        (Part::Whole, 1) => Ok(None),
-        (Part::Whole, _) => Err(Error::new(format!("the file holds several networks: {list}")).with_hint(format!(
-            "choose one with --part, or `part` in a graph file, such as {}",
-            there.iter().next().map_or("", |part| part.name())
-        ))),
+        (NetworkPart::Whole, 1) => Ok(None),
+        (NetworkPart::Whole, _) => {
+            Err(Error::new(format!("the file holds several networks: {list}")).with_hint(format!(
+                "choose one with --part, or `part` in a graph file, such as {}",
+                there.iter().next().map_or("", |part| part.name())
+            )))
+        }
         (part, _) if there.contains(&part) => Ok(Some(part)),
         (part, _) => Err(Error::new(format!("the file holds no {}, but {list}", part.name()))),
     }

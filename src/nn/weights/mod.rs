@@ -31,9 +31,9 @@ use std::path::Path;
 use candle_core::{Device, Tensor};
 
 pub use checkpoint::Checkpoint;
-pub use fit::{Part, fit, shape_of};
+pub use fit::{NetworkPart, fit, shape_of};
 pub use safetensors::{Precision, read_metadata, write_safetensors};
-pub use stated::{STANDING, Stated};
+pub use stated::{STANDING, WeightsMetadata};
 
 use super::failed;
 use crate::error::{Error, Result};

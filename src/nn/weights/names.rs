@@ -3,9 +3,9 @@
 use std::fmt;
 
 /// A shape or strides, written `[2, 3]`.
-pub(super) struct Shown<'s>(pub &'s [u64]);
+pub(super) struct DisplayShape<'s>(pub &'s [u64]);
 
-impl fmt::Display for Shown<'_> {
+impl fmt::Display for DisplayShape<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}", self.0)
     }

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::budget::Budget;
 use super::checkpoint::Checkpoint;
-use super::element::{Element, View};
+use super::element::{ElementType, StridedView};
 use super::names::shown;
 use crate::error::{Error, Result};
 use crate::nn::failed;
@@ -36,9 +36,9 @@ pub(super) fn read(mut reader: impl Read + Seek, file_bytes: u64) -> Result<Chec
     for (name, value) in header.into_iter().filter(|(name, _)| name != METADATA) {
         let wrong = |what: &dyn std::fmt::Display| Error::new(format!("tensor {}: {what}", shown(&name)));
         let info: TensorInfo = serde_json::from_value(value).map_err(|error| wrong(&error))?;
-        let element = Element::of_safetensors(info.dtype)
+        let element = ElementType::of_safetensors(info.dtype)
             .ok_or_else(|| wrong(&format!("element type `{:?}`, which is not read here", info.dtype)))?;
-        let view = View::contiguous(element, info.shape.iter().map(|size| *size as u64).collect());
+        let view = StridedView::contiguous(element, info.shape.iter().map(|size| *size as u64).collect());
         let [start, end] = [info.data_offsets.0 as u64, info.data_offsets.1 as u64];
         let bytes = view.count().and_then(|count| count.checked_mul(element.bytes()));
         if bytes.is_none() || end.checked_sub(start) != bytes || end > data_bytes {

@@ -16,20 +16,20 @@ pub const STANDING: &str = "freetumor";
 /// ```
 /// use std::collections::BTreeMap;
 /// use std::fs::File;
-/// use freetumor::nn::weights::{Precision, Stated, write_safetensors};
+/// use freetumor::nn::weights::{Precision, WeightsMetadata, write_safetensors};
 ///
 /// let folder = tempfile::tempdir()?;
 /// let path = folder.path().join("segmentor.safetensors");
 /// let about = [("network", "segmentor"), ("spacing_mm", "[4.0,4.0,5.0]"), ("window_hu", "[250.0,-175.0]")];
 /// let about = about.map(|(name, text)| (name.to_owned(), text.to_owned()));
 /// write_safetensors(&mut File::create(&path)?, &BTreeMap::new(), &about.into(), Precision::Single)?;
-/// let stated = Stated::of(&path);
+/// let stated = WeightsMetadata::of(&path);
 /// assert_eq!((stated.network.as_deref(), stated.spacing_mm), (Some("segmentor"), Some([4.0, 4.0, 5.0])));
 /// assert_eq!(stated.window_hu, None, "a window from 250 to -175 HU is none");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Stated {
+pub struct WeightsMetadata {
     /// Which network it is: `segmentor`, `generator` or `discriminator`.
     pub network: Option<String>,
     /// Over what norms take their statistics: `instance` or `batch`.
@@ -44,7 +44,7 @@ pub struct Stated {
     pub is_checkpoint: bool,
 }
 
-impl Stated {
+impl WeightsMetadata {
     /// What a file says; nothing where it cannot be read, which is told when it is opened.
     pub fn of(path: &Path) -> Self {
         let said = read_metadata(path).unwrap_or_default();

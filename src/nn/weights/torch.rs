@@ -8,9 +8,9 @@ use candle_core::Tensor;
 use super::archive::Archive;
 use super::budget::Budget;
 use super::checkpoint::Checkpoint;
-use super::element::{Element, View};
+use super::element::{ElementType, StridedView};
 use super::names::{list, shown};
-use super::pickle::{Id, Object, Pickle};
+use super::pickle::{Id, Pickle, PickleValue};
 use crate::error::{Error, Result};
 
 /// How trainers name the weights in a checkpoint, the likeliest first.
@@ -50,7 +50,7 @@ pub(super) fn read(reader: impl Read + Seek, file_bytes: u64) -> Result<Checkpoi
         return Err(without_weights(&pickle));
     };
     let mut stored = Vec::new();
-    for Found { prefix, items, .. } in &found {
+    for StateDict { prefix, items, .. } in &found {
         for (name, id) in items {
             let name = format!("{prefix}{name}");
             if let Some(one) = stored_tensor(&pickle, *id).map_err(|error| of_tensor(&name, &error))? {
@@ -93,7 +93,7 @@ fn folder<R: Read + Seek>(archive: &Archive<R>) -> Result<String> {
 }
 
 /// A mapping that holds weights.
-struct Found<'p> {
+struct StateDict<'p> {
     /// Where it lies, such as `state_dict`; empty for the whole.
     place: String,
     /// What goes before the names in it.
@@ -109,7 +109,7 @@ struct Search<'s, 'p> {
 
 impl<'p> Search<'_, 'p> {
     /// The mapping that holds the weights, or several where each network has its own.
-    fn weights(&mut self, id: Id, place: &str, depth: usize) -> Option<Vec<Found<'p>>> {
+    fn weights(&mut self, id: Id, place: &str, depth: usize) -> Option<Vec<StateDict<'p>>> {
         if depth > 3 || !self.seen.insert(id) {
             return None;
         }
@@ -122,13 +122,13 @@ impl<'p> Search<'_, 'p> {
             }
         }
         if self.holds_tensors(&items) {
-            return Some(vec![Found { place: place.to_owned(), prefix: String::new(), items }]);
+            return Some(vec![StateDict { place: place.to_owned(), prefix: String::new(), items }]);
         }
         let mut found = Vec::new();
         for (key, id) in items {
             let Some(items) = self.seen.insert(id).then(|| self.pickle.items(id)).flatten() else { continue };
             if self.holds_tensors(&items) {
-                found.push(Found { place: below(key), prefix: format!("{key}."), items });
+                found.push(StateDict { place: below(key), prefix: format!("{key}."), items });
             }
         }
         (!found.is_empty()).then_some(found)
@@ -154,12 +154,12 @@ impl<'p> Search<'_, 'p> {
     }
 
     fn holds_tensors(&self, items: &BTreeMap<&str, Id>) -> bool {
-        items.values().any(|id| matches!(self.pickle.object(*id), Object::Tensor(_)))
+        items.values().any(|id| matches!(self.pickle.object(*id), PickleValue::Tensor(_)))
     }
 }
 
 fn without_weights(pickle: &Pickle) -> Error {
-    if let Object::Made(callable) = pickle.object(pickle.root)
+    if let PickleValue::Made(callable) = pickle.object(pickle.root)
         && let Some((module, name)) = pickle.global(*callable)
     {
         return Error::new(format!(
@@ -179,19 +179,19 @@ fn without_weights(pickle: &Pickle) -> Error {
 }
 
 /// A tensor and the storage that it looks into.
-struct Stored {
+struct TorchTensor {
     /// The storage's name in the archive.
     key: String,
     storage_bytes: u64,
-    view: View,
+    view: StridedView,
 }
 
 /// What a value of a state_dict is, if it is a tensor.
-fn stored_tensor(pickle: &Pickle, id: Id) -> Result<Option<Stored>> {
+fn stored_tensor(pickle: &Pickle, id: Id) -> Result<Option<TorchTensor>> {
     let tensor = match pickle.object(id) {
-        Object::Tensor(tensor) => tensor,
+        PickleValue::Tensor(tensor) => tensor,
         // A sparse or quantised tensor is a weight, too, and must not be lost in silence.
-        Object::Made(callable) => {
+        PickleValue::Made(callable) => {
             return match pickle.global(*callable) {
                 Some((module, name)) if module.starts_with("torch.") && name.starts_with("_rebuild_") => {
                     Err(Error::new(format!("made by {}; expected a plain tensor", shown(&format!("{module}.{name}")))))
@@ -201,37 +201,37 @@ fn stored_tensor(pickle: &Pickle, id: Id) -> Result<Option<Stored>> {
         }
         _ => return Ok(None),
     };
-    let Object::Storage(storage) = pickle.object(tensor.storage) else {
+    let PickleValue::Storage(storage) = pickle.object(tensor.storage) else {
         return Err(Error::new("it has no storage"));
     };
     let element = match tensor.dtype {
         None => storage.element,
         Some(dtype) => {
             let named = pickle.global(dtype).filter(|(module, _)| *module == "torch");
-            named.and_then(|(_, name)| Element::of_dtype(name))
+            named.and_then(|(_, name)| ElementType::of_dtype(name))
         }
     };
     let element = element.ok_or_else(|| Error::new("an element type that is not read here"))?;
     let (Some(shape), Some(strides)) = (pickle.sizes(tensor.shape), pickle.sizes(tensor.strides)) else {
         return Err(Error::new("shape or strides are not 16 numbers at most, none below zero"));
     };
-    let numbers = storage.element.map_or(1, Element::bytes);
+    let numbers = storage.element.map_or(1, ElementType::bytes);
     let storage_bytes = storage.count.checked_mul(numbers);
     let (Some(key), Some(storage_bytes)) = (pickle.text(&storage.key), storage_bytes) else {
         return Err(Error::new(format!("a storage of {} numbers", storage.count)));
     };
-    let view = View { element, offset: tensor.offset, shape, strides };
-    Ok(Some(Stored { key: key.to_owned(), storage_bytes, view }))
+    let view = StridedView { element, offset: tensor.offset, shape, strides };
+    Ok(Some(TorchTensor { key: key.to_owned(), storage_bytes, view }))
 }
 
 /// Reads each storage once and cuts its tensors out of it.
 fn load<R: Read + Seek>(
     archive: &mut Archive<R>,
     folder: &str,
-    stored: Vec<(String, Stored)>,
+    stored: Vec<(String, TorchTensor)>,
     budget: &mut Budget,
 ) -> Result<BTreeMap<String, Tensor>> {
-    let mut storages: BTreeMap<String, Vec<(String, Stored)>> = BTreeMap::new();
+    let mut storages: BTreeMap<String, Vec<(String, TorchTensor)>> = BTreeMap::new();
     for (name, one) in stored {
         storages.entry(one.key.clone()).or_default().push((name, one));
     }
@@ -240,7 +240,7 @@ fn load<R: Read + Seek>(
         let entry = format!("{folder}data/{key}");
         // Everything is checked before anything is allocated.
         let size = archive.size(&entry);
-        for (name, Stored { storage_bytes, view, .. }) in &views {
+        for (name, TorchTensor { storage_bytes, view, .. }) in &views {
             let checked = match size {
                 Some(size) if size == *storage_bytes => view.check(size / view.element.bytes(), budget),
                 Some(size) => {
@@ -251,7 +251,7 @@ fn load<R: Read + Seek>(
             checked.map_err(|error| of_tensor(name, &error))?;
         }
         let bytes = archive.read(&entry, budget)?;
-        for (name, Stored { view, .. }) in views {
+        for (name, TorchTensor { view, .. }) in views {
             let tensor = view.tensor(&bytes).map_err(|error| of_tensor(&name, &error))?;
             if tensors.insert(name.clone(), tensor).is_some() {
                 return Err(of_tensor(&name, &Error::new("two mappings hold it")));

@@ -17,4 +17,4 @@ mod run;
 
 pub use importance::Importance;
 pub use plan::{VoxelBox, WindowPlan};
-pub use run::{Grouping, SlidingWindows};
+pub use run::{SlidingWindows, WindowGrouping};

@@ -15,7 +15,7 @@ const RUNNING: &str = "cannot run windows";
 ///
 /// It decides the answer of a network whose norm layers take statistics over the batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Grouping {
+pub enum WindowGrouping {
     /// Each by itself.
     #[default]
     Alone,
@@ -23,7 +23,7 @@ pub enum Grouping {
     Together(usize),
 }
 
-impl Grouping {
+impl WindowGrouping {
     fn size(self) -> usize {
         match self {
             Self::Alone => 1,
@@ -36,10 +36,10 @@ impl Grouping {
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};
-/// use freetumor::nn::windows::{Grouping, Importance, SlidingWindows, WindowPlan};
+/// use freetumor::nn::windows::{WindowGrouping, Importance, SlidingWindows, WindowPlan};
 ///
 /// let plan = WindowPlan::new([10, 8, 6], [4, 4, 4], [0.5; 3])?;
-/// let windows = SlidingWindows { plan, importance: Importance::Gaussian, grouping: Grouping::Alone };
+/// let windows = SlidingWindows { plan, importance: Importance::Gaussian, grouping: WindowGrouping::Alone };
 /// let volume = Tensor::ones((1, 1, 10, 8, 6), DType::F32, &Device::Cpu).unwrap();
 /// let mut seen = 0;
 /// let cut = windows.inside(&volume, &[0..2, 1..2, 0..1], |window| {
@@ -56,7 +56,7 @@ pub struct SlidingWindows {
     /// How much each voxel of a window counts.
     pub importance: Importance,
     /// Which windows the predictor sees together.
-    pub grouping: Grouping,
+    pub grouping: WindowGrouping,
 }
 
 impl SlidingWindows {
@@ -132,7 +132,7 @@ impl SlidingWindows {
         };
         let weights = self.importance.weights(self.plan.window());
         let used: Vec<usize> = groups.iter().flatten().filter(|(sample, _)| *sample == 0).map(|it| it.1).collect();
-        let mut sums: Option<Sums> = None;
+        let mut sums: Option<WindowSums> = None;
         let mut out = VecDeque::new();
         let mut waiting = groups.into_iter();
         loop {
@@ -155,7 +155,7 @@ impl SlidingWindows {
                     )));
                 }
             };
-            let sums = sums.get_or_insert_with(|| Sums::new(region, batch, classes));
+            let sums = sums.get_or_insert_with(|| WindowSums::new(region, batch, classes));
             if sums.classes != classes {
                 return Err(Error::new(format!("the network gave {classes} classes after {}", sums.classes)));
             }
@@ -205,14 +205,14 @@ impl SlidingWindows {
 }
 
 /// Sums over the windows that were run, for the voxels of a box.
-struct Sums<'r> {
+struct WindowSums<'r> {
     region: &'r VoxelBox,
     classes: usize,
     /// `[sample, class, box…]`.
     sums: Vec<f32>,
 }
 
-impl<'r> Sums<'r> {
+impl<'r> WindowSums<'r> {
     fn new(region: &'r VoxelBox, batch: usize, classes: usize) -> Self {
         Self { region, classes, sums: vec![0.0; batch * classes * voxels(region)] }
     }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Patch;
 use crate::error::ConfigError;
-use crate::random::Draws;
+use crate::random::RandomStream;
 use crate::volume::Array3;
 
 /// How crops are changed, each change by itself with its probability.
@@ -42,7 +42,7 @@ impl AugmentConfig {
     }
 
     /// Draws the flips and turns of a crop.
-    pub fn symmetry(&self, shape: [usize; 3], draws: &mut Draws) -> Symmetry {
+    pub fn symmetry(&self, shape: [usize; 3], draws: &mut RandomStream) -> Symmetry {
         let mut symmetry = Symmetry::none(shape);
         for axis in 0..3 {
             if draws.chance(self.flip) {
@@ -60,7 +60,7 @@ impl AugmentConfig {
     }
 
     /// Draws a change of brightness and applies it.
-    pub fn brighten(&self, image: &mut Array3<f32>, draws: &mut Draws) {
+    pub fn brighten(&self, image: &mut Array3<f32>, draws: &mut RandomStream) {
         let (scaled, by) = (draws.chance(self.scale), draws.uniform(-self.scale_by, self.scale_by));
         let factor = if scaled { 1.0 + by as f32 } else { 1.0 };
         let (shifted, by) = (draws.chance(self.shift), draws.uniform(-self.shift_by, self.shift_by));
@@ -72,7 +72,7 @@ impl AugmentConfig {
 
     /// Draws all changes of a crop and applies them.
     #[must_use]
-    pub fn apply(&self, mut patch: Patch, draws: &mut Draws) -> Patch {
+    pub fn apply(&self, mut patch: Patch, draws: &mut RandomStream) -> Patch {
         let symmetry = self.symmetry(patch.image.shape(), draws);
         patch.image = symmetry.of(patch.image);
         patch.labels = symmetry.of(patch.labels);

@@ -16,12 +16,12 @@ pub struct Patch {
     /// Merged labels.
     pub labels: Array3<u8>,
     /// Where it comes from.
-    pub origin: Origin,
+    pub origin: CropOrigin,
 }
 
 /// Where a crop comes from: said when training stops on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Origin {
+pub struct CropOrigin {
     /// The scan's id.
     pub scan_id: ScanId,
     /// The crop's first voxel on the case's grid.
@@ -30,7 +30,7 @@ pub struct Origin {
     pub is_synthetic: bool,
 }
 
-impl std::fmt::Display for Origin {
+impl std::fmt::Display for CropOrigin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let tumor = if self.is_synthetic { " with a synthetic tumor" } else { "" };
         write!(f, "scan {} from voxel {:?}{tumor}", self.scan_id, self.start)
@@ -43,7 +43,7 @@ impl Patch {
     /// # Panics
     /// Where the box does not lie inside.
     pub fn of(case: &Case, region: Region) -> Self {
-        let origin = Origin { scan_id: case.id(), start: region.start, is_synthetic: false };
+        let origin = CropOrigin { scan_id: case.id(), start: region.start, is_synthetic: false };
         Self { image: case.image(region), labels: case.masked.mask.labels.cut(region), origin }
     }
 }
@@ -58,7 +58,7 @@ pub struct Batch {
     /// Voxels of a crop along [x, y, z].
     pub shape: [usize; 3],
     /// Where each comes from.
-    pub origins: Vec<Origin>,
+    pub origins: Vec<CropOrigin>,
 }
 
 impl Batch {

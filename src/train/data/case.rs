@@ -6,7 +6,7 @@ use crate::error::{Fault, FaultKind};
 use crate::id::ScanId;
 use crate::ingest::Scan;
 use crate::mask::{MaskedScan, OrganMask};
-use crate::random::Draws;
+use crate::random::RandomStream;
 use crate::volume::{Array3, HuWindow, Labels, Preprocess, Region, Volume, Voxels};
 
 /// A scan with its labels on the grid of training: oriented, resampled, cropped to what is dense, padded to the patch.
@@ -176,7 +176,12 @@ impl VoxelIndex {
     }
 
     /// Any voxel of the wanted labels, each as likely as the other; `None` where there is none.
-    pub fn draw(&self, labels: &Array3<u8>, is_wanted: impl Fn(u8) -> bool, draws: &mut Draws) -> Option<[usize; 3]> {
+    pub fn draw(
+        &self,
+        labels: &Array3<u8>,
+        is_wanted: impl Fn(u8) -> bool,
+        draws: &mut RandomStream,
+    ) -> Option<[usize; 3]> {
         let wanted: Vec<u8> = self.labels().filter(|label| is_wanted(*label)).collect();
         let all: usize = wanted.iter().map(|label| self.count(*label)).sum();
         if all == 0 {

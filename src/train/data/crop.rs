@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::Case;
 use crate::error::ConfigError;
 use crate::mask::Organ;
-use crate::random::Draws;
+use crate::random::RandomStream;
 use crate::volume::Region;
 
 /// How often crops lie around what, as weights; what a case does not show is not drawn from it.
@@ -30,7 +30,7 @@ impl Default for CropConfig {
 
 /// What a crop lies around.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Around {
+pub enum CropCentre {
     /// Any label.
     Label,
     /// A tumor.
@@ -54,14 +54,14 @@ impl CropConfig {
     }
 
     /// Draws what the next crop of a case lies around.
-    pub fn draw(&self, case: &Case, organs: &[Organ], draws: &mut Draws) -> Around {
+    pub fn draw(&self, case: &Case, organs: &[Organ], draws: &mut RandomStream) -> CropCentre {
         let all: usize = case.index.labels().map(|label| case.index.count(label)).sum();
         let background = case.index.count(0);
         let has_tumor = organs.iter().any(|organ| case.index.count(organ.tumor_label) > 0);
         let weights = [
-            (Around::Label, if all > background { self.label } else { 0.0 }),
-            (Around::Tumor, if has_tumor { self.tumor } else { 0.0 }),
-            (Around::Background, if background > 0 { self.background } else { 0.0 }),
+            (CropCentre::Label, if all > background { self.label } else { 0.0 }),
+            (CropCentre::Tumor, if has_tumor { self.tumor } else { 0.0 }),
+            (CropCentre::Background, if background > 0 { self.background } else { 0.0 }),
         ];
         let sum: f64 = weights.iter().map(|(_, weight)| weight).sum();
         let mut place = draws.uniform(0.0, sum);
@@ -72,13 +72,13 @@ impl CropConfig {
             place -= weight;
         }
         // Everything that is wanted is absent here: any voxel will do.
-        if all > background { Around::Label } else { Around::Background }
+        if all > background { CropCentre::Label } else { CropCentre::Background }
     }
 }
 
-impl Around {
+impl CropCentre {
     /// The box of a patch with a voxel of this kind in its middle, or as near to it as the case's edges allow.
-    pub fn crop(self, case: &Case, organs: &[Organ], draws: &mut Draws) -> Region {
+    pub fn crop(self, case: &Case, organs: &[Organ], draws: &mut RandomStream) -> Region {
         let is_wanted = |label: u8| match self {
             Self::Label => label > 0,
             Self::Tumor => organs.iter().any(|organ| organ.tumor_label == label),
@@ -108,7 +108,7 @@ mod tests {
         let case = case(3);
         let mut draws = Key::root(1).draws("crop");
         for _ in 0..50 {
-            let region = Around::Label.crop(&case, &organs(), &mut draws);
+            let region = CropCentre::Label.crop(&case, &organs(), &mut draws);
             assert_eq!(region.shape, [16; 3]);
             assert!(case.masked.mask.labels.cut(region).as_slice().iter().any(|label| *label > 0));
         }
@@ -120,11 +120,11 @@ mod tests {
         let case = case(3);
         let config = CropConfig { label: 0.0, tumor: 5.0, background: 1.0 };
         let mut draws = Key::root(2).draws("crop");
-        assert!((0..20).all(|_| config.draw(&case, &organs(), &mut draws) == Around::Background));
+        assert!((0..20).all(|_| config.draw(&case, &organs(), &mut draws) == CropCentre::Background));
         let config = CropConfig { label: 0.0, tumor: 5.0, background: 0.0 };
-        assert_eq!(config.draw(&case, &organs(), &mut draws), Around::Label);
+        assert_eq!(config.draw(&case, &organs(), &mut draws), CropCentre::Label);
         let even = CropConfig::default();
-        let labels = (0..1000).filter(|_| even.draw(&case, &organs(), &mut draws) == Around::Label).count();
+        let labels = (0..1000).filter(|_| even.draw(&case, &organs(), &mut draws) == CropCentre::Label).count();
         assert!((440..560).contains(&labels), "{labels}");
     }
 }

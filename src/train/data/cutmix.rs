@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Patch;
 use crate::error::ConfigError;
-use crate::random::Draws;
+use crate::random::RandomStream;
 use crate::volume::Region;
 
 /// How crops of a batch are mixed.
@@ -62,7 +62,7 @@ impl CutMixConfig {
 ///
 /// # Panics
 /// Where the crops have several shapes.
-pub fn cut_mix(patches: Vec<Patch>, config: &CutMixConfig, draws: &mut Draws) -> Vec<Patch> {
+pub fn cut_mix(patches: Vec<Patch>, config: &CutMixConfig, draws: &mut RandomStream) -> Vec<Patch> {
     let is_mixed = draws.chance(config.probability);
     if !is_mixed || patches.len() < 2 {
         return patches;
@@ -89,7 +89,7 @@ pub fn cut_mix(patches: Vec<Patch>, config: &CutMixConfig, draws: &mut Draws) ->
 
 /// A number of the beta distribution with both shapes alike (Jöhnk's algorithm, in logarithms: powers of small numbers
 /// vanish).
-fn beta(shape: f64, draws: &mut Draws) -> f64 {
+fn beta(shape: f64, draws: &mut RandomStream) -> f64 {
     loop {
         let [a, b] = [(); 2].map(|()| libm::log(1.0 - draws.uniform(0.0, 1.0)) / shape);
         let most = a.max(b);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::case::Case;
 use super::cases::Cases;
 use crate::error::{Error, Result};
-use crate::random::Draws;
+use crate::random::RandomStream;
 
 /// How many scans, or crops, are drawn before the search for a suitable one ends with an error.
 pub(in crate::train) const MOST_DRAWS: usize = 64;
@@ -14,7 +14,7 @@ pub(in crate::train) const MOST_DRAWS: usize = 64;
 ///
 /// # Errors
 /// Where none of [`MOST_DRAWS`] drawn cases can be read.
-pub(in crate::train) fn draw_case(cases: &Cases, draws: &mut Draws) -> Result<Arc<Case>> {
+pub(in crate::train) fn draw_case(cases: &Cases, draws: &mut RandomStream) -> Result<Arc<Case>> {
     let mut last = None;
     for _ in 0..MOST_DRAWS {
         match cases.get(draws.index(cases.len())) {

@@ -19,12 +19,12 @@ mod loader;
 mod runs;
 
 pub use augment::{AugmentConfig, Symmetry};
-pub use batch::{Batch, Origin, Patch};
+pub use batch::{Batch, CropOrigin, Patch};
 pub(super) use batch::{append, array_of, volumes_on};
 pub use case::{Case, VoxelIndex};
 pub use cases::{CaseEntry, Cases, Survey};
 pub(super) use crop::around;
-pub use crop::{Around, CropConfig};
+pub use crop::{CropCentre, CropConfig};
 pub use cutmix::{CutMixConfig, cut_mix};
 pub(super) use draw::{MOST_DRAWS, draw_case};
 pub use loader::{Loader, Sampler};

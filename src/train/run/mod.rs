@@ -23,13 +23,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pace::Pace;
-pub use plan::{Every, Progress, Report, RunPlan};
+pub use plan::{Intervals, Progress, RunPlan, TrainingReport};
 
-use super::checkpoint::{self, Standing};
+use super::checkpoint::{self, CheckpointHeader};
 use super::curves::curves;
 use super::data::{Loader, Sampler};
 use super::history::{History, TRAIN, VALIDATION};
-use super::learning::Learning;
+use super::learning::TrainedNetwork;
 use super::output::write_atomic;
 use crate::error::{Error, Result};
 use crate::store::{self, FileDigest, FileLock, canonical};
@@ -65,10 +65,10 @@ pub trait Learner {
     fn picture(&mut self) -> Result<Option<Picture>>;
 
     /// The networks that learn.
-    fn networks(&self) -> Vec<&Learning>;
+    fn networks(&self) -> Vec<&TrainedNetwork>;
 
     /// The same, to be restored.
-    fn networks_mut(&mut self) -> Vec<&mut Learning>;
+    fn networks_mut(&mut self) -> Vec<&mut TrainedNetwork>;
 }
 
 /// Runs a stage to its end, or from where it stopped.
@@ -81,7 +81,7 @@ pub fn run<S, L>(
     sampler: Arc<S>,
     learner: &mut L,
     seen: &mut dyn FnMut(&Progress<'_>),
-) -> Result<Report>
+) -> Result<TrainingReport>
 where
     S: Sampler<Batch = L::Batch>,
     L: Learner,
@@ -124,7 +124,7 @@ where
         run.finish(learner)?;
     }
     let seconds = start.elapsed().as_secs_f64();
-    Ok(Report {
+    Ok(TrainingReport {
         stage: plan.stage,
         step: run.standing.step,
         steps: plan.steps,
@@ -161,7 +161,7 @@ fn lock(out: &Path) -> Result<Option<FileLock>> {
 /// A run on its way.
 struct Run<'a> {
     plan: &'a RunPlan,
-    standing: Standing,
+    standing: CheckpointHeader,
     history: History,
     /// The folder has one writer.
     _lock: Option<FileLock>,
@@ -182,7 +182,7 @@ impl<'a> Run<'a> {
         let digest = FileDigest::of(&settings).sha256;
         let mut run = Self {
             plan,
-            standing: Standing::start(plan.stage, plan.seed, digest, &plan.kernel_class),
+            standing: CheckpointHeader::start(plan.stage, plan.seed, digest, &plan.kernel_class),
             history: History::default(),
             _lock,
         };
@@ -255,7 +255,7 @@ impl<'a> Run<'a> {
     }
 
     /// What is said of weights in their file.
-    fn about(&self, network: &Learning) -> BTreeMap<String, String> {
+    fn about(&self, network: &TrainedNetwork) -> BTreeMap<String, String> {
         let config = network.config();
         let seen = &self.plan.settings["train"]["preprocess"];
         let frame = ["window_hu", "spacing_mm", "patch_voxels"]
@@ -298,7 +298,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn write_weights(&self, network: &Learning, path: &Path) -> Result<()> {
+    fn write_weights(&self, network: &TrainedNetwork, path: &Path) -> Result<()> {
         network.write_weights(path, &self.about(network), self.plan.precision).map_err(|error| {
             if error.hint().is_some() {
                 return error;

@@ -14,7 +14,7 @@ use crate::nn::weights::Precision;
 /// How often something happens beside the steps themselves, in steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct Every {
+pub struct Intervals {
     /// A checkpoint with tables and curves: what a crash may cost.
     pub checkpoint: u64,
     /// A validation.
@@ -23,13 +23,13 @@ pub struct Every {
     pub picture: u64,
 }
 
-impl Default for Every {
+impl Default for Intervals {
     fn default() -> Self {
         Self { checkpoint: 500, validation: 1000, picture: 1000 }
     }
 }
 
-impl Every {
+impl Intervals {
     /// Everything that is wrong with the settings.
     pub fn complaints(&self) -> Vec<ConfigError> {
         let named = [("checkpoint", self.checkpoint), ("validation", self.validation), ("picture", self.picture)];
@@ -50,7 +50,7 @@ pub struct RunPlan {
     /// Steps in all.
     pub steps: u64,
     /// What happens beside them.
-    pub every: Every,
+    pub every: Intervals,
     /// Where it is written.
     pub out: PathBuf,
     /// Whether it goes on from a checkpoint that is there.
@@ -97,7 +97,7 @@ pub struct Progress<'a> {
 
 /// How a run ended.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct TrainingReport {
     /// What was trained.
     pub stage: &'static str,
     /// Steps taken in all.

@@ -9,11 +9,11 @@ use crate::error::{Error, Result};
 use crate::mask::Organ;
 use crate::nn::failed;
 use crate::nn::network::Network;
-use crate::nn::weights::Part;
-use crate::nn::windows::{Grouping, Importance, SlidingWindows, WindowPlan};
+use crate::nn::weights::NetworkPart;
+use crate::nn::windows::{Importance, SlidingWindows, WindowGrouping, WindowPlan};
 use crate::random::Key;
 use crate::train::data::{Batch, Case, Cases, append, array_of, volumes_on};
-use crate::train::learning::Learning;
+use crate::train::learning::TrainedNetwork;
 use crate::train::losses::{Logits, dice_by_class, dice_ce, host, pull};
 use crate::train::run::{Learner, Numbers, finite};
 use crate::train::schedule::Schedule;
@@ -21,7 +21,7 @@ use crate::volume::{Array3, Labels, Picture, busiest_voxel, stacked, three_plane
 
 /// A segmentor that learns.
 pub struct SegmentationLearner {
-    learning: Learning,
+    learning: TrainedNetwork,
     schedule: Schedule,
     organs: Arc<[Organ]>,
     validation: Option<Arc<Cases>>,
@@ -54,7 +54,7 @@ pub fn segmented(
     append(&mut values, &image);
     let volume = volumes_on(values, 1, shape, device)?;
     let plan = WindowPlan::new(shape, patch, [overlap; 3])?;
-    let windows = SlidingWindows { plan, importance: Importance::Constant, grouping: Grouping::Alone };
+    let windows = SlidingWindows { plan, importance: Importance::Constant, grouping: WindowGrouping::Alone };
     let logits = windows.whole(&volume, look)?;
     let classes = logits.dims()[1];
     let values = host(&logits)?;
@@ -75,9 +75,9 @@ impl SegmentationLearner {
     ) -> Result<Self> {
         let network = config.network.build(classes_of(&organs));
         let key = Key::root(seed).with("train", "weights");
-        let mut learning = Learning::new("segmentor", network, config.optimiser.adam(), key, device)?;
+        let mut learning = TrainedNetwork::new("segmentor", network, config.optimiser.adam(), key, device)?;
         if let Some(path) = &config.network.weights {
-            learning = learning.with_weights(path, Part::Whole)?;
+            learning = learning.with_weights(path, NetworkPart::Whole)?;
         }
         Ok(Self {
             learning,
@@ -91,7 +91,7 @@ impl SegmentationLearner {
     }
 
     /// The network that learns.
-    pub fn learning(&self) -> &Learning {
+    pub fn learning(&self) -> &TrainedNetwork {
         &self.learning
     }
 
@@ -185,11 +185,11 @@ impl Learner for SegmentationLearner {
         Ok(Some(stacked(&rows.map(|labels| three_planes(volume, labels, voxel, case.window)), 6)))
     }
 
-    fn networks(&self) -> Vec<&Learning> {
+    fn networks(&self) -> Vec<&TrainedNetwork> {
         vec![&self.learning]
     }
 
-    fn networks_mut(&mut self) -> Vec<&mut Learning> {
+    fn networks_mut(&mut self) -> Vec<&mut TrainedNetwork> {
         vec![&mut self.learning]
     }
 }

@@ -54,7 +54,7 @@ pub use tumors::Tumors;
 
 use super::config::{NetworkConfig, OptimiserConfig, PreprocessConfig, at_least_one, within};
 use super::data::{AugmentConfig, CropConfig, CutMixConfig};
-use super::run::Every;
+use super::run::Intervals;
 use crate::error::ConfigError;
 
 /// How a segmentor is trained.
@@ -94,7 +94,7 @@ pub struct SegmentationConfig {
     pub overlap: f64,
     /// What happens beside the steps.
     #[serde(default)]
-    pub every: Every,
+    pub every: Intervals,
     /// Synthetic tumors; none in the first stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub synthetic: Option<SyntheticConfig>,

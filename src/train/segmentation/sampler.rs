@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::{SegmentationConfig, Tumors};
 use crate::error::{Error, Fault, Result};
 use crate::mask::Organ;
-use crate::random::{Draws, Key};
+use crate::random::{Key, RandomStream};
 use crate::synth::Candidate;
 use crate::train::data::{
-    Around, AugmentConfig, Batch, Case, Cases, CropConfig, CutMixConfig, MOST_DRAWS, Patch, Sampler, cut_mix, draw_case,
+    AugmentConfig, Batch, Case, Cases, CropCentre, CropConfig, CutMixConfig, MOST_DRAWS, Patch, Sampler, cut_mix,
+    draw_case,
 };
 use crate::volume::{Array3, HuWindow, Region};
 
@@ -89,7 +90,7 @@ impl SegmentationSampler {
                 // What stands for a tumor shows one, where the scan has one.
                 let case = draw_case(cases, &mut draws)?;
                 let has_tumor = self.organs.iter().any(|organ| case.index.count(organ.tumor_label) > 0);
-                let around = if has_tumor { Around::Tumor } else { Around::Label };
+                let around = if has_tumor { CropCentre::Tumor } else { CropCentre::Label };
                 let mut patch = Patch::of(&case, around.crop(&case, &self.organs, &mut key.draws("crop")));
                 patch.origin.is_synthetic = true;
                 patch
@@ -114,7 +115,7 @@ impl SegmentationSampler {
     }
 
     /// A crop with a fresh tumor, or as it is where none passes. What cannot be made in one scan is made in another.
-    fn fresh(&self, cases: &Cases, tumors: &Tumors, draws: &mut Draws, key: Key) -> Result<Patch> {
+    fn fresh(&self, cases: &Cases, tumors: &Tumors, draws: &mut RandomStream, key: Key) -> Result<Patch> {
         let (mut again, mut number) = (key, 0);
         loop {
             let case = draw_case(cases, draws)?;
@@ -195,7 +196,7 @@ impl Sampler for SegmentationSampler {
 }
 
 /// The crop around a tumor that was made in a case.
-fn with_tumor(case: &Case, candidate: &Candidate, draws: &mut Draws) -> Patch {
+fn with_tumor(case: &Case, candidate: &Candidate, draws: &mut RandomStream) -> Patch {
     let voxels: Vec<usize> =
         candidate.tumor.as_slice().iter().enumerate().filter(|(_, inside)| **inside > 0).map(|(at, _)| at).collect();
     let Region { start, shape: [nx, ny, _] } = candidate.region;

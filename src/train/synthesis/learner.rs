@@ -7,11 +7,11 @@ use super::{AdversarialLoss, SynthesisBatch, SynthesisConfig};
 use crate::error::{Error, Result};
 use crate::nn::failed;
 use crate::nn::network::Network;
-use crate::nn::predictor::{Predictor, Wanted};
-use crate::nn::weights::Part;
+use crate::nn::predictor::{ExpectedNetwork, Predictor};
+use crate::nn::weights::NetworkPart;
 use crate::random::Key;
 use crate::train::data::{Sampler, array_of, volumes_on};
-use crate::train::learning::Learning;
+use crate::train::learning::TrainedNetwork;
 use crate::train::losses::{ClassSet, Logits, discriminator, found_fraction, host, missed, pull};
 use crate::train::run::{Learner, Numbers, finite};
 use crate::train::schedule::Schedule;
@@ -23,8 +23,8 @@ const PASSES: f64 = 0.7;
 
 /// Generator and discriminator before the first step, and the segmentor that judges.
 pub struct Networks {
-    generator: Learning,
-    discriminator: Learning,
+    generator: TrainedNetwork,
+    discriminator: TrainedNetwork,
     segmentor: Predictor,
 }
 
@@ -37,16 +37,21 @@ impl Networks {
         let key = Key::root(seed).with("train", "weights");
         let make = |name, network: &crate::train::config::NetworkConfig, classes, part| {
             let learning =
-                Learning::new(name, network.build(classes), config.optimiser.optimiser().adam(), key, device)?;
+                TrainedNetwork::new(name, network.build(classes), config.optimiser.optimiser().adam(), key, device)?;
             match &network.weights {
                 Some(path) => learning.with_weights(path, part),
                 None => Ok(learning),
             }
         };
-        let generator = make("generator", &config.generator, tumor_labels.len(), Part::Whole)?;
-        let discriminator = make("discriminator", &config.discriminator, 3, Part::Whole)?;
-        let wanted =
-            Wanted { model: config.segmentor.model.model(), part: Part::Whole, classes: None, width: None, norm: None };
+        let generator = make("generator", &config.generator, tumor_labels.len(), NetworkPart::Whole)?;
+        let discriminator = make("discriminator", &config.discriminator, 3, NetworkPart::Whole)?;
+        let wanted = ExpectedNetwork {
+            model: config.segmentor.model.model(),
+            part: NetworkPart::Whole,
+            classes: None,
+            width: None,
+            norm: None,
+        };
         let segmentor = Predictor::open(&config.segmentor.weights, &wanted, device)?;
         let classes = segmentor.config().classes;
         if let Some(label) = tumor_labels.iter().find(|label| usize::from(**label) >= classes) {
@@ -59,8 +64,8 @@ impl Networks {
 
 /// Generator and discriminator that learn.
 pub struct SynthesisLearner {
-    generator: Learning,
-    discriminator: Learning,
+    generator: TrainedNetwork,
+    discriminator: TrainedNetwork,
     /// The discriminator as the generator's step sees it: without gradients of its weights.
     judge: Network,
     segmentor: Predictor,
@@ -108,7 +113,7 @@ impl SynthesisLearner {
     }
 
     /// The generator that learns.
-    pub fn generator(&self) -> &Learning {
+    pub fn generator(&self) -> &TrainedNetwork {
         &self.generator
     }
 
@@ -231,11 +236,11 @@ impl Learner for SynthesisLearner {
         Ok(Some(stacked(&rows.map(|(volume, labels)| three_planes(volume, labels, voxel, self.window)), 6)))
     }
 
-    fn networks(&self) -> Vec<&Learning> {
+    fn networks(&self) -> Vec<&TrainedNetwork> {
         vec![&self.generator, &self.discriminator]
     }
 
-    fn networks_mut(&mut self) -> Vec<&mut Learning> {
+    fn networks_mut(&mut self) -> Vec<&mut TrainedNetwork> {
         vec![&mut self.generator, &mut self.discriminator]
     }
 }

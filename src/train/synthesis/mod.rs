@@ -25,7 +25,7 @@ pub use sampler::{SynthesisBatch, SynthesisSampler};
 use super::config::{AdversarialConfig, ModelName, NetworkConfig, PreprocessConfig, at_least_one, within};
 use super::data::AugmentConfig;
 use super::losses::{self, ClassSet, Logits, Loss};
-use super::run::Every;
+use super::run::Intervals;
 use crate::error::ConfigError;
 use crate::mask::Organ;
 use crate::synth::{Rules, RulesConfig};
@@ -85,7 +85,7 @@ pub struct SynthesisConfig {
     pub validation_crops: usize,
     /// What happens beside the steps.
     #[serde(default)]
-    pub every: Every,
+    pub every: Intervals,
 }
 
 /// How far synthetic voxels are from being taken for real, with p the discriminator's probability that they are.

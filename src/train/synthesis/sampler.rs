@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::SynthesisConfig;
 use crate::error::{Error, Result};
 use crate::mask::Organ;
-use crate::random::{Draws, Key};
+use crate::random::{Key, RandomStream};
 use crate::synth::{Attempt, AttemptKey, Rules, RulesConfig, Synthesize, TEXTURE_MEAN};
-use crate::train::data::{Around, AugmentConfig, Case, Cases, MOST_DRAWS, Origin, Sampler, append, draw_case};
+use crate::train::data::{AugmentConfig, Case, Cases, CropCentre, CropOrigin, MOST_DRAWS, Sampler, append, draw_case};
 use crate::train::{ORGAN, REAL, SYNTHETIC};
 use crate::volume::{Array3, HuWindow, Region};
 
@@ -27,7 +27,7 @@ pub struct SynthesisBatch {
     /// Voxels of a crop along [x, y, z].
     pub shape: [usize; 3],
     /// Where each comes from.
-    pub origins: Vec<Origin>,
+    pub origins: Vec<CropOrigin>,
 }
 
 impl SynthesisBatch {
@@ -109,8 +109,8 @@ impl SynthesisSampler {
             let mut draws = key.draws("crop");
             let case = draw_case(cases, &mut draws)?;
             let tumors = || self.organs.iter().any(|organ| case.index.count(organ.tumor_label) > 0);
-            let around = if is_labeled && tumors() { Around::Tumor } else { Around::Label };
-            if index == 0 && around != Around::Tumor {
+            let around = if is_labeled && tumors() { CropCentre::Tumor } else { CropCentre::Label };
+            if index == 0 && around != CropCentre::Tumor {
                 continue;
             }
             let region = around.crop(&case, &self.organs, &mut draws);
@@ -131,7 +131,7 @@ impl SynthesisSampler {
         batch: &mut SynthesisBatch,
         case: &Case,
         region: Region,
-        draws: &mut Draws,
+        draws: &mut RandomStream,
         key: Key,
     ) -> Result<bool> {
         let part = case.cut(region);
@@ -171,7 +171,7 @@ impl SynthesisSampler {
         batch.channels.push(channel);
         batch.tumor_labels.push(organ.tumor_label);
         batch.shape = region.shape;
-        batch.origins.push(Origin { scan_id: case.id(), start: region.start, is_synthetic: true });
+        batch.origins.push(CropOrigin { scan_id: case.id(), start: region.start, is_synthetic: true });
         Ok(true)
     }
 }

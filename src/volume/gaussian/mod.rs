@@ -5,7 +5,7 @@ mod within;
 
 use rayon::prelude::*;
 
-use self::rows::{Order, Terms};
+use self::rows::{SumOrder, WeightedLines};
 use super::Array3;
 use crate::simd::vectorised;
 
@@ -111,22 +111,22 @@ impl Gaussian {
                 if margin > 0 {
                     for row in source.chunks_exact_mut(nx) {
                         self.pad(row, &mut padded);
-                        let mut terms = Terms::default();
+                        let mut terms = WeightedLines::default();
                         terms.gather(
                             along_x,
-                            Order::Paired,
+                            SumOrder::Paired,
                             #[inline(always)]
                             |by| Some(&padded[margin.strict_add_signed(by)..][..nx]),
                         );
                         terms.sum(row);
                     }
                 }
-                let mut terms = Terms::default();
+                let mut terms = WeightedLines::default();
                 for (y, row) in target.chunks_exact_mut(nx).enumerate() {
                     let line = |y: isize| self.neighbour(y, ny).map_or(&zeros[..], |y| &source[nx * y..nx * (y + 1)]);
                     terms.gather(
                         along_y,
-                        Order::Paired,
+                        SumOrder::Paired,
                         #[inline(always)]
                         |by| Some(line(y as isize + by)),
                     );
@@ -143,7 +143,7 @@ impl Gaussian {
         vectorised(
             #[inline(always)]
             || {
-                let mut terms = Terms::default();
+                let mut terms = WeightedLines::default();
                 // A few rows of all planes at a time: those that the next plane needs again are then still in the cache.
                 for y0 in (0..ny).step_by(ROWS_AT_ONCE) {
                     for (z, plane) in planes.chunks_exact_mut(nx * ny).enumerate() {
@@ -151,7 +151,7 @@ impl Gaussian {
                             let line = |z: isize| self.neighbour(z, nz).map_or(&zeros[..], |z| row_at(y, z));
                             terms.gather(
                                 weights,
-                                Order::Paired,
+                                SumOrder::Paired,
                                 #[inline(always)]
                                 |by| Some(line((first + z) as isize + by)),
                             );

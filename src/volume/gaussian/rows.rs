@@ -3,7 +3,7 @@
 /// In which order the products of a row's neighbours are added up. Sums of floating-point numbers depend on it in their last
 /// bits, and both orders are part of results that are compared bit by bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Order {
+pub(super) enum SumOrder {
     /// Lines at the same distance on both sides are added first and multiplied once.
     Paired,
     /// Each line is multiplied by itself, so that lines of zeros can be left out.
@@ -12,27 +12,31 @@ pub(super) enum Order {
 
 /// Lines and their weights, of which a row is the sum.
 #[derive(Default)]
-pub(super) struct Terms<'a> {
+pub(super) struct WeightedLines<'a> {
     start: f32,
     single: Vec<(f32, &'a [f32])>,
     paired: Vec<(f32, [&'a [f32]; 2])>,
 }
 
-impl<'a> Terms<'a> {
+impl<'a> WeightedLines<'a> {
     /// Replaces the terms by those of one row. `line` returns the line at an offset from the row; it may return none in place
     /// of a line of zeros, of a pair in place of both.
     #[inline(always)]
-    pub fn gather(&mut self, half: &[f32], order: Order, line: impl Fn(isize) -> Option<&'a [f32]>) {
+    pub fn gather(&mut self, half: &[f32], order: SumOrder, line: impl Fn(isize) -> Option<&'a [f32]>) {
         self.single.clear();
         self.paired.clear();
         // Added to a number, -0 changes nothing, not even the sign of a zero.
-        self.start = if order == Order::Paired { -0.0 } else { 0.0 };
+        self.start = if order == SumOrder::Paired { -0.0 } else { 0.0 };
         self.single.extend(line(0).map(|line| (half[0], line)));
         for (&weight, distance) in half[1..].iter().zip(1..) {
             let (before, after) = (line(-distance), line(distance));
             match order {
-                Order::Paired => self.paired.extend(before.zip(after).map(|(before, after)| (weight, [before, after]))),
-                Order::Single => self.single.extend([before, after].into_iter().flatten().map(|line| (weight, line))),
+                SumOrder::Paired => {
+                    self.paired.extend(before.zip(after).map(|(before, after)| (weight, [before, after])))
+                }
+                SumOrder::Single => {
+                    self.single.extend([before, after].into_iter().flatten().map(|line| (weight, line)))
+                }
             }
         }
     }
@@ -66,7 +70,7 @@ impl<'a> Terms<'a> {
         }
     }
 
-    /// As [`Terms::sum`] for `LANES` values from `first` on, whose sums stay in registers.
+    /// As [`WeightedLines::sum`] for `LANES` values from `first` on, whose sums stay in registers.
     #[inline(always)]
     fn sum_block<const LANES: usize>(&self, row: &mut [f32], first: usize) {
         let mut sums = [self.start; LANES];
@@ -91,9 +95,9 @@ mod tests {
         let mut draws = Key::root(3).draws("lines");
         let lines: Vec<Vec<f32>> = (0..7).map(|_| (0..150).map(|_| draws.unit_f32() - 0.5).collect()).collect();
         let half = [0.4, 0.2, 0.07, 0.03];
-        for order in [Order::Paired, Order::Single] {
+        for order in [SumOrder::Paired, SumOrder::Single] {
             for length in 1..=150 {
-                let mut terms = Terms::default();
+                let mut terms = WeightedLines::default();
                 terms.gather(&half, order, |offset| Some(&lines[(3 + offset) as usize][..length]));
                 let mut row = vec![f32::NAN; length];
                 terms.sum(&mut row);
@@ -102,8 +106,8 @@ mod tests {
                     for k in 1..=3 {
                         let (before, after) = (lines[3 - k][x], lines[3 + k][x]);
                         expected = match order {
-                            Order::Paired => expected + half[k] * (before + after),
-                            Order::Single => expected + half[k] * before + half[k] * after,
+                            SumOrder::Paired => expected + half[k] * (before + after),
+                            SumOrder::Single => expected + half[k] * before + half[k] * after,
                         };
                     }
                     assert_eq!(sum.to_bits(), expected.to_bits(), "{order:?}, value {x} of {length}");
@@ -116,8 +120,8 @@ mod tests {
     fn paired_sums_of_negative_zeros_keep_their_sign() {
         let zeros = [-0.0f32; 20];
         let mut row = [1.0; 20];
-        let mut terms = Terms::default();
-        terms.gather(&[0.5, 0.25], Order::Paired, |_| Some(&zeros));
+        let mut terms = WeightedLines::default();
+        terms.gather(&[0.5, 0.25], SumOrder::Paired, |_| Some(&zeros));
         terms.sum(&mut row);
         assert!(row.iter().all(|value| value.to_bits() == (-0.0f32).to_bits()));
     }

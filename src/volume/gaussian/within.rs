@@ -3,24 +3,24 @@
 //! A long tumor that lies across its box fills a tenth of it, and many rows of a box are empty: neither is computed.
 
 use super::Gaussian;
-use super::rows::{Order, Terms};
-use crate::simd::{Simd, Work, vectorised_short};
-use crate::volume::{Array3, Stretches};
+use super::rows::{SumOrder, WeightedLines};
+use crate::simd::{Simd, SimdKernel, vectorised_short};
+use crate::volume::{Array3, RowSpans};
 
 impl Gaussian {
     /// The smoothed values within `wanted`; the others are undefined.
-    pub(crate) fn smoothed_within(&self, values: &Array3<f32>, wanted: &Stretches) -> Array3<f32> {
-        vectorised_short(Within { filter: self, values, wanted })
+    pub(crate) fn smoothed_within(&self, values: &Array3<f32>, wanted: &RowSpans) -> Array3<f32> {
+        vectorised_short(GaussianWithin { filter: self, values, wanted })
     }
 }
 
-struct Within<'a> {
+struct GaussianWithin<'a> {
     filter: &'a Gaussian,
     values: &'a Array3<f32>,
-    wanted: &'a Stretches,
+    wanted: &'a RowSpans,
 }
 
-impl Work for Within<'_> {
+impl SimdKernel for GaussianWithin<'_> {
     type Output = Array3<f32>;
 
     #[inline(always)]
@@ -62,7 +62,7 @@ fn filled_rows(values: &Array3<f32>) -> Vec<bool> {
 impl Gaussian {
     /// Smooths along x.
     #[inline(always)]
-    fn pass_along_rows(&self, source: &Array3<f32>, wanted: &Stretches, target: &mut Array3<f32>) {
+    fn pass_along_rows(&self, source: &Array3<f32>, wanted: &RowSpans, target: &mut Array3<f32>) {
         let ([nx, ny, nz], half, filled) = (source.shape(), &self.weights[0], filled_rows(source));
         let margin = half.len() - 1;
         let mut padded = vec![0.0f32; nx + 2 * margin];
@@ -73,11 +73,11 @@ impl Gaussian {
                     continue;
                 }
                 self.pad(source.row(y, z), &mut padded);
-                let mut terms = Terms::default();
+                let mut terms = WeightedLines::default();
                 // Mirrored: of two voxels at one distance the later one is added first. Recorded tumors depend on it.
                 terms.gather(
                     half,
-                    Order::Single,
+                    SumOrder::Single,
                     #[inline(always)]
                     |by| Some(&padded[margin.strict_sub_signed(by) + span.start..][..span.len()]),
                 );
@@ -88,9 +88,9 @@ impl Gaussian {
 
     /// Smooths along y or z.
     #[inline(always)]
-    fn pass_across_rows(&self, axis: usize, source: &Array3<f32>, wanted: &Stretches, target: &mut Array3<f32>) {
+    fn pass_across_rows(&self, axis: usize, source: &Array3<f32>, wanted: &RowSpans, target: &mut Array3<f32>) {
         let ([_, ny, nz], half, filled) = (source.shape(), &self.weights[axis], filled_rows(source));
-        let mut terms = Terms::default();
+        let mut terms = WeightedLines::default();
         // Along z line by line, so that the rows that are read again and again stay in the first caches.
         let (outer, inner) = if axis == 2 { (ny, nz) } else { (nz, ny) };
         for outer in 0..outer {
@@ -103,7 +103,7 @@ impl Gaussian {
                 }
                 terms.gather(
                     half,
-                    Order::Single,
+                    SumOrder::Single,
                     #[inline(always)]
                     |by| {
                         let (y, z) = row_at(self.neighbour(inner_at as isize + by, inner)?);
@@ -122,7 +122,7 @@ mod tests {
     use super::*;
     use crate::random::Key;
 
-    fn smoothed(values: &Array3<f32>, sigma: [f64; 3], truncate: f64, wanted: &Stretches) -> Array3<f32> {
+    fn smoothed(values: &Array3<f32>, sigma: [f64; 3], truncate: f64, wanted: &RowSpans) -> Array3<f32> {
         Gaussian::truncated(sigma, truncate, Boundary::Zero).smoothed_within(values, wanted)
     }
 
@@ -130,7 +130,7 @@ mod tests {
     fn a_point_becomes_the_product_of_three_kernels() {
         let mut point = Array3::filled([15, 13, 11], 0.0);
         point[[7, 6, 5]] = 1.0;
-        let smooth = smoothed(&point, [1.0, 0.5, 0.75], 4.0, &Stretches::whole(point.shape()));
+        let smooth = smoothed(&point, [1.0, 0.5, 0.75], 4.0, &RowSpans::whole(point.shape()));
         let (x, y, z) = (half_kernel(1.0, 4), half_kernel(0.5, 2), half_kernel(0.75, 3));
         assert!((smooth[[9, 5, 6]] - x[2] * y[1] * z[1]).abs() < 1e-7);
         assert!((smooth.as_slice().iter().sum::<f32>() - 1.0).abs() < 1e-5);
@@ -143,10 +143,10 @@ mod tests {
         for boundary in [Boundary::Zero, Boundary::Reflect] {
             for sigma in [[1.5, 1.0, 0.7], [0.0, 1.0, 0.7], [1.5, 0.0, 0.0]] {
                 let filter = Gaussian::truncated(sigma, 3.0, boundary);
-                let whole = filter.smoothed_within(&values, &Stretches::whole(values.shape()));
+                let whole = filter.smoothed_within(&values, &RowSpans::whole(values.shape()));
                 // Slanted, and of every length from a few voxels to more than a block.
                 let some = Array3::from_fn(values.shape(), |[x, y, z]| x > 3 * z + y && x < 10 * (y + 1) + 5 * z);
-                let wanted = Stretches::of(&some, |&is_wanted| is_wanted);
+                let wanted = RowSpans::of(&some, |&is_wanted| is_wanted);
                 let part = filter.smoothed_within(&values, &wanted);
                 for (y, z, span) in wanted.rows() {
                     assert_eq!(part.row(y, z)[span.clone()], whole.row(y, z)[span]);
@@ -163,6 +163,6 @@ mod tests {
     #[test]
     fn a_deviation_of_zero_changes_nothing() {
         let values = Array3::from_fn([4, 3, 2], |[x, y, z]| (x + 7 * y + z) as f32);
-        assert_eq!(smoothed(&values, [0.0; 3], 4.0, &Stretches::whole(values.shape())), values);
+        assert_eq!(smoothed(&values, [0.0; 3], 4.0, &RowSpans::whole(values.shape())), values);
     }
 }

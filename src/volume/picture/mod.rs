@@ -9,7 +9,7 @@ mod plane;
 
 pub use canvas::{Picture, stacked};
 use plane::{Scale, panel};
-pub use plane::{View, label_colour};
+pub use plane::{ViewDirection, label_colour};
 
 use super::{Array3, HuWindow, Labels, Region, Volume};
 
@@ -29,7 +29,7 @@ const GAP: usize = 6;
 pub fn three_planes(volume: &Volume, labels: Option<&Labels>, voxel: [usize; 3], window: HuWindow) -> Picture {
     let ids = labels.map(|labels| &labels.ids);
     let scale = Scale::fitting(&volume.grid, PLANE_PIXELS);
-    let panels = View::ALL.map(|view| panel(volume, ids, voxel, view, window, &scale, true));
+    let panels = ViewDirection::ALL.map(|view| panel(volume, ids, voxel, view, window, &scale, true));
     Picture::beside(&panels, GAP)
 }
 
@@ -67,7 +67,7 @@ pub fn before_and_after(
     let middle = labels.region();
     let voxel = busiest_voxel(&labels).unwrap_or(middle.shape.map(|voxels| voxels / 2));
     let scale = Scale::fitting(&before.grid, PLANE_PIXELS / 2.0);
-    let rows = View::ALL.map(|view| {
+    let rows = ViewDirection::ALL.map(|view| {
         // Letters beside the untouched scan only: on the others they would hide the tumor's edge.
         let stages = [(&before, None, true), (&changed, None, false), (&changed, Some(&labels), false)];
         let panels =

@@ -6,7 +6,7 @@ use crate::volume::{Array3, Grid, HuWindow, Orientation, Region, Volume};
 
 /// The direction from which a plane is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum View {
+pub enum ViewDirection {
     /// From the feet: right on the left, anterior up.
     Axial,
     /// From the front: right on the left, superior up.
@@ -15,7 +15,7 @@ pub enum View {
     Sagittal,
 }
 
-impl View {
+impl ViewDirection {
     /// All three, in the order in which they are shown.
     pub const ALL: [Self; 3] = [Self::Axial, Self::Coronal, Self::Sagittal];
 
@@ -57,7 +57,7 @@ pub(super) fn panel(
     volume: &Volume,
     labels: Option<&Array3<u16>>,
     voxel: [usize; 3],
-    view: View,
+    view: ViewDirection,
     window: HuWindow,
     scale: &Scale,
     is_lettered: bool,

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 /// What a target voxel takes that lies more than half a voxel beyond the source's outermost voxel centres.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Outside<T> {
+pub enum OutsideValue<T> {
     /// The value of the outermost voxel.
     Edge,
     /// This value.

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::axis::{Axis, Outside, is_inside, planes_at_once, snap};
+use super::axis::{Axis, OutsideValue, is_inside, planes_at_once, snap};
 use crate::volume::{Affine, Array3, Region};
 
 /// Interpolates along x, then y, then z. Source planes are widened along x and y once and kept while target planes
@@ -11,7 +11,7 @@ pub(super) fn along_axes<T: Copy + Into<f32> + Sync>(
     axes: &[Axis; 3],
     shape: [usize; 3],
     source: &Array3<T>,
-    outside: Outside<f32>,
+    outside: OutsideValue<f32>,
     finish: impl Fn(f32) -> f32 + Sync,
 ) -> Array3<f32> {
     let mut target = Array3::filled(shape, 0.0f32);
@@ -21,10 +21,10 @@ pub(super) fn along_axes<T: Copy + Into<f32> + Sync>(
     }
     let depth = planes_at_once(shape[2]);
     target.as_mut_slice().par_chunks_mut(plane * depth).enumerate().for_each(|(group, planes)| {
-        let mut kept = Kept::new(axes, source, plane);
+        let mut kept = InterpolatedRows::new(axes, source, plane);
         for (z, values) in planes.chunks_exact_mut(plane).enumerate() {
             let z = group * depth + z;
-            if let (Outside::Value(value), false) = (outside, axes[2].inside.contains(&z)) {
+            if let (OutsideValue::Value(value), false) = (outside, axes[2].inside.contains(&z)) {
                 values.fill(finish(value));
                 continue;
             }
@@ -38,7 +38,7 @@ pub(super) fn along_axes<T: Copy + Into<f32> + Sync>(
                     *to = finish(a + (b - a) * weight);
                 }
             }
-            if let Outside::Value(value) = outside {
+            if let OutsideValue::Value(value) = outside {
                 surround(values, shape[0], [&axes[0].inside, &axes[1].inside], finish(value));
             }
         }
@@ -59,7 +59,7 @@ fn surround(plane: &mut [f32], nx: usize, [x, y]: [&std::ops::Range<usize>; 2], 
 }
 
 /// The last two source planes and rows, already interpolated along the axes before.
-struct Kept<'a, T> {
+struct InterpolatedRows<'a, T> {
     axes: &'a [Axis; 3],
     source: &'a Array3<T>,
     planes: [Vec<f32>; 2],
@@ -68,7 +68,7 @@ struct Kept<'a, T> {
     line: Vec<f32>,
 }
 
-impl<'a, T: Copy + Into<f32>> Kept<'a, T> {
+impl<'a, T: Copy + Into<f32>> InterpolatedRows<'a, T> {
     fn new(axes: &'a [Axis; 3], source: &'a Array3<T>, plane: usize) -> Self {
         let row = axes[0].lower.len();
         Self {
@@ -148,7 +148,7 @@ pub(super) fn anywhere<T: Copy + Into<f32> + Sync>(
     map: &Affine,
     region: Region,
     source: &Array3<T>,
-    outside: Outside<f32>,
+    outside: OutsideValue<f32>,
     finish: impl Fn(f32) -> f32 + Sync,
 ) -> Array3<f32> {
     let mut target = Array3::filled(region.shape, 0.0f32);
@@ -166,7 +166,9 @@ pub(super) fn anywhere<T: Copy + Into<f32> + Sync>(
         for (x, to) in line.iter_mut().enumerate() {
             let x = (region.start[0] + x) as f64;
             let place = [0, 1, 2].map(|axis| snap(begin[axis] + map.0[axis][0] * x));
-            if let (Outside::Value(value), false) = (outside, (0..3).all(|axis| is_inside(place[axis], voxels[axis]))) {
+            if let (OutsideValue::Value(value), false) =
+                (outside, (0..3).all(|axis| is_inside(place[axis], voxels[axis])))
+            {
                 *to = finish(value);
                 continue;
             }

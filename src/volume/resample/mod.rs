@@ -6,7 +6,7 @@ mod nearest;
 mod sampling;
 mod spacing;
 
-pub use axis::Outside;
+pub use axis::OutsideValue;
 pub use sampling::Resampling;
 pub use spacing::MOST_VOXELS;
 
@@ -24,7 +24,7 @@ impl Volume {
     /// As [`Grid::with_spacing`].
     pub fn with_spacing(&self, spacing_mm: [f64; 3]) -> Result<Self, Fault> {
         let resampling = Resampling::to_spacing(&self.grid, spacing_mm)?;
-        Ok(if resampling.grid() == self.grid { self.clone() } else { self.resampled(&resampling, Outside::Edge) })
+        Ok(if resampling.grid() == self.grid { self.clone() } else { self.resampled(&resampling, OutsideValue::Edge) })
     }
 
     /// The volume on another grid, through both affines; what lies outside this volume becomes `outside_hu`.
@@ -32,12 +32,12 @@ impl Volume {
     /// # Errors
     /// A fault of class `geometry` where this volume's axes are degenerate.
     pub fn onto(&self, target: &Grid, outside_hu: f32) -> Result<Self, Fault> {
-        Ok(self.resampled(&Resampling::between(&self.grid, target)?, Outside::Value(outside_hu)))
+        Ok(self.resampled(&Resampling::between(&self.grid, target)?, OutsideValue::Value(outside_hu)))
     }
 
     /// The volume as a resampling that begins at its grid says.
     #[must_use]
-    pub fn resampled(&self, resampling: &Resampling, outside: Outside<f32>) -> Self {
+    pub fn resampled(&self, resampling: &Resampling, outside: OutsideValue<f32>) -> Self {
         let hu = match &self.voxels {
             Voxels::I16(array) => resampling.linear(array, outside),
             Voxels::F32(array) => resampling.linear(array, outside),
@@ -56,7 +56,7 @@ impl Labels {
         if resampling.grid() == self.grid {
             return Ok(self.clone());
         }
-        Ok(Self { grid: resampling.grid(), ids: resampling.nearest(&self.ids, Outside::Edge) })
+        Ok(Self { grid: resampling.grid(), ids: resampling.nearest(&self.ids, OutsideValue::Edge) })
     }
 
     /// The labels on another grid, through both affines; what lies outside these labels becomes background, 0.
@@ -65,6 +65,6 @@ impl Labels {
     /// A fault of class `geometry` where the labels' axes are degenerate.
     pub fn onto(&self, target: &Grid) -> Result<Self, Fault> {
         let resampling = Resampling::between(&self.grid, target)?;
-        Ok(Self { grid: *target, ids: resampling.nearest(&self.ids, Outside::Value(0)) })
+        Ok(Self { grid: *target, ids: resampling.nearest(&self.ids, OutsideValue::Value(0)) })
     }
 }

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::axis::{Axis, Outside, is_inside, planes_at_once, snap};
+use super::axis::{Axis, OutsideValue, is_inside, planes_at_once, snap};
 use crate::volume::{Affine, Array3, Region};
 
 /// Takes values along axes that run alike. Rows and planes that come from the same source row or plane are copied from
@@ -11,7 +11,7 @@ pub(super) fn along_axes<T: Copy + Default + Send + Sync>(
     axes: &[Axis; 3],
     shape: [usize; 3],
     source: &Array3<T>,
-    outside: Outside<T>,
+    outside: OutsideValue<T>,
 ) -> Array3<T> {
     let mut target = Array3::filled(shape, T::default());
     let [nx, ny, nz] = shape;
@@ -33,7 +33,7 @@ pub(super) fn along_axes<T: Copy + Default + Send + Sync>(
             for y in 0..ny {
                 let (done, row) = values.split_at_mut(nx * y);
                 let row = &mut row[..nx];
-                if let (Outside::Value(value), false) = (outside, is_in(1, y) && is_in(2, z)) {
+                if let (OutsideValue::Value(value), false) = (outside, is_in(1, y) && is_in(2, z)) {
                     row.fill(value);
                     continue;
                 }
@@ -44,7 +44,7 @@ pub(super) fn along_axes<T: Copy + Default + Send + Sync>(
                 }
                 let from = source.row(from_y, from_z);
                 row.iter_mut().zip(&axes[0].nearest).for_each(|(to, &x)| *to = from[x as usize]);
-                if let Outside::Value(value) = outside {
+                if let OutsideValue::Value(value) = outside {
                     row[..axes[0].inside.start].fill(value);
                     row[axes[0].inside.end..].fill(value);
                 }
@@ -54,8 +54,8 @@ pub(super) fn along_axes<T: Copy + Default + Send + Sync>(
     target
 }
 
-fn outside_is_edge<T>(outside: &Outside<T>) -> bool {
-    matches!(outside, Outside::Edge)
+fn outside_is_edge<T>(outside: &OutsideValue<T>) -> bool {
+    matches!(outside, OutsideValue::Edge)
 }
 
 /// Takes values at the places that an affine map gives.
@@ -63,7 +63,7 @@ pub(super) fn anywhere<T: Copy + Default + Send + Sync>(
     map: &Affine,
     region: Region,
     source: &Array3<T>,
-    outside: Outside<T>,
+    outside: OutsideValue<T>,
 ) -> Array3<T> {
     let mut target = Array3::filled(region.shape, T::default());
     let [nx, ny, _] = region.shape;
@@ -78,7 +78,7 @@ pub(super) fn anywhere<T: Copy + Default + Send + Sync>(
             let x = (region.start[0] + x) as f64;
             let place = [0, 1, 2].map(|axis| snap(begin[axis] + map.0[axis][0] * x));
             *to = match outside {
-                Outside::Value(value) if !(0..3).all(|axis| is_inside(place[axis], voxels[axis])) => value,
+                OutsideValue::Value(value) if !(0..3).all(|axis| is_inside(place[axis], voxels[axis])) => value,
                 _ => source[[0, 1, 2].map(|a| place[a].clamp(0.0, voxels[a] as f64 - 1.0).round_ties_even() as usize)],
             };
         }

@@ -1,6 +1,6 @@
 //! Where the voxels of a target grid lie in a source grid.
 
-use super::axis::{Axis, Outside, SNAP_VOXELS, snap};
+use super::axis::{Axis, OutsideValue, SNAP_VOXELS, snap};
 use super::spacing::{degenerate, positions, steps};
 use super::{linear, nearest};
 use crate::error::Fault;
@@ -9,25 +9,25 @@ use crate::volume::{Affine, Array3, Grid, Region};
 /// A way from one grid to another: made once, used for everything that lies on the source grid.
 ///
 /// ```
-/// use freetumor::volume::{Affine, Array3, Grid, Outside, Region, Resampling};
+/// use freetumor::volume::{Affine, Array3, Grid, OutsideValue, Region, Resampling};
 /// let coarse = Grid { shape: [3, 3, 3], affine: Affine::from_spacing([2.0; 3]) };
 /// let fine = Grid { shape: [5, 5, 5], affine: Affine::from_spacing([1.0; 3]) };
 /// let ramp = Array3::from_fn(coarse.shape, |[x, _, _]| x as f32);
 /// let box_only = Region { start: [1, 2, 2], shape: [3, 1, 1] };
 /// let between = Resampling::between(&coarse, &fine).unwrap().of_region(box_only);
-/// assert_eq!(between.linear(&ramp, Outside::Edge).as_slice(), [0.5, 1.0, 1.5]);
+/// assert_eq!(between.linear(&ramp, OutsideValue::Edge).as_slice(), [0.5, 1.0, 1.5]);
 /// ```
 #[derive(Clone, Debug)]
 pub struct Resampling {
     source: [usize; 3],
     target: Grid,
     region: Region,
-    places: Places,
+    places: SamplePositions,
 }
 
 /// Target voxel → source voxel.
 #[derive(Clone, Debug)]
-pub(super) enum Places {
+pub(super) enum SamplePositions {
     /// The axes run alike: each coordinate depends on its own axis only.
     Axes(Box<[Axis; 3]>),
     /// Any affine map from target indices to source indices.
@@ -44,12 +44,12 @@ impl Resampling {
         let map = steps(&source.affine, &target.affine).ok_or_else(|| degenerate(source))?;
         let starts_there = (0..3).all(|axis| map.0[axis][3].abs() < SNAP_VOXELS);
         let places = if starts_there && runs_along(&map, target.shape) {
-            Places::Axes(Box::new([0, 1, 2].map(|axis| {
+            SamplePositions::Axes(Box::new([0, 1, 2].map(|axis| {
                 let coordinates = positions(map.0[axis][axis], source.shape[axis], target.shape[axis]);
                 Axis::new(&coordinates, source.shape[axis])
             })))
         } else {
-            Places::Anywhere(map)
+            SamplePositions::Anywhere(map)
         };
         Ok(Self { source: source.shape, target, region: target.region(), places })
     }
@@ -62,13 +62,13 @@ impl Resampling {
         let map =
             steps(&source.affine, &target.affine).filter(|_| source.voxels() > 0).ok_or_else(|| degenerate(source))?;
         let places = if runs_along(&map, target.shape) {
-            Places::Axes(Box::new([0, 1, 2].map(|axis| {
+            SamplePositions::Axes(Box::new([0, 1, 2].map(|axis| {
                 let (step, first) = (map.0[axis][axis], map.0[axis][3]);
                 let coordinates: Vec<f64> = (0..target.shape[axis]).map(|i| snap(step * i as f64 + first)).collect();
                 Axis::new(&coordinates, source.shape[axis])
             })))
         } else {
-            Places::Anywhere(map)
+            SamplePositions::Anywhere(map)
         };
         Ok(Self { source: source.shape, target: *target, region: target.region(), places })
     }
@@ -81,7 +81,7 @@ impl Resampling {
     pub fn of_region(mut self, region: Region) -> Self {
         let within = (0..3).all(|axis| region.end()[axis] <= self.region.shape[axis]);
         assert!(within, "the region {region:?} must lie in the target of {:?} voxels", self.region.shape);
-        if let Places::Axes(axes) = &mut self.places {
+        if let SamplePositions::Axes(axes) = &mut self.places {
             for (axis, places) in axes.iter_mut().enumerate() {
                 *places = places.cut(region.start[axis], region.shape[axis]);
             }
@@ -100,7 +100,7 @@ impl Resampling {
     ///
     /// # Panics
     /// Where the array has not the shape of the source grid.
-    pub fn linear<T: Copy + Into<f32> + Sync>(&self, source: &Array3<T>, outside: Outside<f32>) -> Array3<f32> {
+    pub fn linear<T: Copy + Into<f32> + Sync>(&self, source: &Array3<T>, outside: OutsideValue<f32>) -> Array3<f32> {
         self.linear_then(source, outside, |value| value)
     }
 
@@ -108,13 +108,13 @@ impl Resampling {
     pub(in crate::volume) fn linear_then<T: Copy + Into<f32> + Sync>(
         &self,
         source: &Array3<T>,
-        outside: Outside<f32>,
+        outside: OutsideValue<f32>,
         finish: impl Fn(f32) -> f32 + Sync,
     ) -> Array3<f32> {
         self.check(source.shape());
         match &self.places {
-            Places::Axes(axes) => linear::along_axes(axes, self.region.shape, source, outside, finish),
-            Places::Anywhere(map) => linear::anywhere(map, self.region, source, outside, finish),
+            SamplePositions::Axes(axes) => linear::along_axes(axes, self.region.shape, source, outside, finish),
+            SamplePositions::Anywhere(map) => linear::anywhere(map, self.region, source, outside, finish),
         }
     }
 
@@ -122,11 +122,11 @@ impl Resampling {
     ///
     /// # Panics
     /// Where the array has not the shape of the source grid.
-    pub fn nearest<T: Copy + Default + Send + Sync>(&self, source: &Array3<T>, outside: Outside<T>) -> Array3<T> {
+    pub fn nearest<T: Copy + Default + Send + Sync>(&self, source: &Array3<T>, outside: OutsideValue<T>) -> Array3<T> {
         self.check(source.shape());
         match &self.places {
-            Places::Axes(axes) => nearest::along_axes(axes, self.region.shape, source, outside),
-            Places::Anywhere(map) => nearest::anywhere(map, self.region, source, outside),
+            SamplePositions::Axes(axes) => nearest::along_axes(axes, self.region.shape, source, outside),
+            SamplePositions::Anywhere(map) => nearest::anywhere(map, self.region, source, outside),
         }
     }
 

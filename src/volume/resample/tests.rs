@@ -17,11 +17,11 @@ fn place(source: &Grid, target: &Grid, voxel: [usize; 3]) -> [f64; 3] {
 }
 
 /// Trilinear interpolation by its definition: the eight neighbours with their products of weights.
-fn plain_linear(values: &Array3<f32>, source: &Grid, target: &Grid, outside: Outside<f32>) -> Array3<f64> {
+fn plain_linear(values: &Array3<f32>, source: &Grid, target: &Grid, outside: OutsideValue<f32>) -> Array3<f64> {
     Array3::from_fn(target.shape, |voxel| {
         let place = place(source, target, voxel);
         let last = source.shape.map(|n| n as f64 - 1.0);
-        if let (Outside::Value(value), true) =
+        if let (OutsideValue::Value(value), true) =
             (outside, (0..3).any(|axis| place[axis] < -0.5 - 1e-6 || place[axis] > last[axis] + 0.5 + 1e-6))
         {
             return f64::from(value);
@@ -66,7 +66,7 @@ fn grids() -> impl Strategy<Value = (Grid, Grid)> {
 
 proptest! {
     #[test]
-    fn linear_is_the_definition(grids in grids(), outside in prop_oneof![Just(Outside::Edge), Just(Outside::Value(-7.0))]) {
+    fn linear_is_the_definition(grids in grids(), outside in prop_oneof![Just(OutsideValue::Edge), Just(OutsideValue::Value(-7.0))]) {
         let (source, target) = grids;
         let values = noise(source.shape);
         let resampled = Resampling::between(&source, &target).unwrap().linear(&values, outside);
@@ -80,7 +80,7 @@ proptest! {
     fn nearest_is_a_nearest_voxel(grids in grids(), edge in any::<bool>()) {
         let (source, target) = grids;
         let values = Array3::from_fn(source.shape, |[x, y, z]| (x + 20 * (y + 20 * z)) as u32 + 1);
-        let outside = if edge { Outside::Edge } else { Outside::Value(0) };
+        let outside = if edge { OutsideValue::Edge } else { OutsideValue::Value(0) };
         let resampled = Resampling::between(&source, &target).unwrap().nearest(&values, outside);
         for z in 0..target.shape[2] {
             for y in 0..target.shape[1] {
@@ -110,7 +110,7 @@ proptest! {
         let whole = Resampling::between(&source, &target).unwrap();
         let part = whole.clone().of_region(region);
         let values = noise(source.shape);
-        let outside = Outside::Value(-3.0);
+        let outside = OutsideValue::Value(-3.0);
         prop_assert_eq!(part.linear(&values, outside), whole.linear(&values, outside).cut(region));
         prop_assert_eq!(part.nearest(&values, outside), whole.nearest(&values, outside).cut(region));
         prop_assert_eq!(part.grid(), target.cut(region));
@@ -124,7 +124,7 @@ fn a_part_of_a_part_begins_where_both_say() {
     let outer = Region { start: [2, 1, 3], shape: [6, 6, 4] };
     let inner = Region { start: [1, 2, 0], shape: [3, 2, 2] };
     let part = Resampling::between(&grid, &grid).unwrap().of_region(outer).of_region(inner);
-    assert_eq!(part.linear(&values, Outside::Edge), values.cut(outer).cut(inner));
+    assert_eq!(part.linear(&values, OutsideValue::Edge), values.cut(outer).cut(inner));
     assert_eq!(part.grid(), grid.cut(outer).cut(inner));
 }
 
@@ -134,7 +134,7 @@ fn a_volume_on_a_grid_that_only_rounding_moved_keeps_its_bits() {
     let mut moved = grid;
     moved.affine.0.iter_mut().flatten().for_each(|value| *value += 1e-9);
     let values = noise(grid.shape);
-    assert_eq!(Resampling::between(&grid, &moved).unwrap().linear(&values, Outside::Value(0.0)), values);
+    assert_eq!(Resampling::between(&grid, &moved).unwrap().linear(&values, OutsideValue::Value(0.0)), values);
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn results_do_not_depend_on_threads() {
     let resample = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let way = Resampling::to_spacing(&source, [1.5; 3]).unwrap();
-        pool.install(|| (way.linear(&values, Outside::Edge), way.nearest(&values, Outside::Edge)))
+        pool.install(|| (way.linear(&values, OutsideValue::Edge), way.nearest(&values, OutsideValue::Edge)))
     };
     assert_eq!(resample(1), resample(5));
 }

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
-use freetumor::inference::{NetworkConfig, Networks, Viewer};
-use freetumor::nn::device::Place;
+use freetumor::inference::{Inference, NetworkConfig, Networks};
+use freetumor::nn::device::DeviceKind;
 use freetumor::nn::fill;
 use freetumor::nn::network::{Config, Model};
 use freetumor::nn::service::Service;
@@ -28,9 +28,9 @@ pub fn config(model: Model, width: usize, classes: usize) -> Config {
 }
 
 pub fn networks() -> Arc<Networks> {
-    Networks::new(Service::new(Place::Cpu, 1))
+    Networks::new(Service::new(DeviceKind::Cpu, 1))
 }
 
-pub fn viewer(networks: &Networks, config: &NetworkConfig, model: Model) -> Viewer {
+pub fn viewer(networks: &Networks, config: &NetworkConfig, model: Model) -> Inference {
     networks.open(config, &config.weights, model).unwrap_or_else(|wrong| panic!("{wrong:?}"))
 }

@@ -279,7 +279,7 @@ fn structure_darkens_the_middle_of_large_tumors_alone() {
     assert_eq!(with, change_with(&weights, [1.0; 2], false, rules(12.0, 1.0)).unwrap(), "small ones stay as they are");
 }
 
-fn map_with(windows: Windows, weights: &Path, norm: freetumor::nn::ops::Over) -> (Array3<f32>, u64) {
+fn map_with(windows: Windows, weights: &Path, norm: freetumor::nn::ops::NormScope) -> (Array3<f32>, u64) {
     let network =
         NetworkConfig { windows, norm: Some(norm), roi_voxels: [32; 3], overlap: 0.5, ..NetworkConfig::new(weights) };
     let viewer = viewer(&networks(), &network, Model::UNet3D);
@@ -301,37 +301,37 @@ fn map_with(windows: Windows, weights: &Path, norm: freetumor::nn::ops::Over) ->
 
 #[test]
 fn the_windows_that_reach_a_tumor_say_what_all_windows_say() {
-    use freetumor::nn::ops::Over;
+    use freetumor::nn::ops::NormScope;
     let folder = tempfile::tempdir().unwrap();
     let weights = folder.path().join("g.safetensors");
     save(&weights, &config(Model::UNet3D, 4, 3), "");
-    let (all, windows) = map_with(Windows::Reference, &weights, Over::Instance);
-    let (some, fewer) = map_with(Windows::Reaching, &weights, Over::Instance);
+    let (all, windows) = map_with(Windows::Reference, &weights, NormScope::Instance);
+    let (some, fewer) = map_with(Windows::Reaching, &weights, NormScope::Instance);
     assert_eq!(some, all, "bit by bit");
     assert!(fewer < windows, "{fewer} of {windows} windows");
-    let (centred, one) = map_with(Windows::Centred, &weights, Over::Instance);
+    let (centred, one) = map_with(Windows::Centred, &weights, NormScope::Instance);
     assert_eq!(one, 1);
     assert_ne!(centred, all);
     // As published, a window's answer depends on its group.
-    let (grouped, _) = map_with(Windows::Reference, &weights, Over::Batch);
+    let (grouped, _) = map_with(Windows::Reference, &weights, NormScope::Batch);
     assert_ne!(grouped, all);
     assert!(all.as_slice().iter().any(|difference| difference.abs() > 1e-3));
 }
 
 #[test]
 fn a_window_is_answered_alike_alone_and_in_a_batch() {
-    use freetumor::nn::ops::Over;
-    use freetumor::nn::predictor::{Predictor, Wanted};
+    use freetumor::nn::ops::NormScope;
+    use freetumor::nn::predictor::{ExpectedNetwork, Predictor};
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weights.safetensors");
     for (model, width, side) in [(Model::UNet3D, 16, 24), (Model::SwinUnetr, 12, 32)] {
         save(&path, &config(model, width, 3), "");
-        let wanted = Wanted {
+        let wanted = ExpectedNetwork {
             model,
-            part: freetumor::nn::weights::Part::Whole,
+            part: freetumor::nn::weights::NetworkPart::Whole,
             classes: None,
             width: None,
-            norm: Some(Over::Instance),
+            norm: Some(NormScope::Instance),
         };
         let network = Predictor::open(&path, &wanted, &Device::Cpu).unwrap();
         let shape = [4, 1, side, side, side];

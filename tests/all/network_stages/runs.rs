@@ -7,10 +7,10 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use freetumor::dataflow::{Progress, RunOptions, RunReport, run};
 use freetumor::error::{Fault, FaultKind, Stage};
-use freetumor::graph::{GraphFile, Machine, Plan, Registry, check};
+use freetumor::graph::{GraphFile, Plan, Registry, Resources, check};
 use freetumor::inference::Networks;
 use freetumor::mask::{MaskedScan, Organ};
-use freetumor::nn::device::Place;
+use freetumor::nn::device::DeviceKind;
 use freetumor::nn::fill;
 use freetumor::nn::network::Model;
 use freetumor::nn::service::Service;
@@ -100,8 +100,8 @@ fn weights() -> tempfile::TempDir {
 }
 
 fn plan_with(text: &str, folder: &Path, batch: usize) -> Result<Plan, Vec<String>> {
-    let networks = Networks::new(Service::new(Place::Cpu, batch));
-    let registry = Registry::on(&Machine { networks, ..Machine::default() });
+    let networks = Networks::new(Service::new(DeviceKind::Cpu, batch));
+    let registry = Registry::on(&Resources { networks, ..Resources::default() });
     let checked = check(&GraphFile::new("test.toml", folder, text), &registry);
     let problems = checked.problems.iter().map(ToString::to_string).collect();
     checked.plan.ok_or(problems)
@@ -126,7 +126,7 @@ fn networks_in_the_dataflow_give_the_bytes_of_the_loop_whatever_the_batch() {
         assert!(report.accepted > 0 && report.rejected > 0, "{report:?}");
         assert_eq!(committed(out.path()), expected, "{workers} workers, batches of {batch}");
         let phases: Vec<_> = report.networks.iter().map(|it| (it.node.as_str(), it.phase)).collect();
-        use freetumor::inference::Phase::{After, Before, Generate};
+        use freetumor::inference::InferencePhase::{After, Before, Generate};
         let nodes = [("tumors", Generate), ("seen", Before), ("seen", After), ("held", After), ("real", After)];
         assert_eq!(phases, nodes);
         let windows = |at: usize| report.networks[at].effort.windows;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use candle_core::{D, DType, Device, Result, Tensor, safetensors};
 use candle_nn::VarBuilder;
 use freetumor::nn::fill;
-use freetumor::nn::ops::Over;
+use freetumor::nn::ops::NormScope;
 use freetumor::nn::parameters::{Variables, declared};
 use freetumor::nn::swin_unetr::{self, SwinUnetr};
 use freetumor::nn::unet3d::{self, UNet3D};
@@ -216,7 +216,7 @@ fn swin_unetr_has_the_gradients_of_the_reference_in_double_precision() {
 fn samples_of_a_batch_meet_in_batch_norm_only() {
     let x = named("coupling", &[2, 1, 16, 8, 24], -1.0);
     let (first, second) = (x.narrow(0, 0, 1).unwrap(), x.narrow(0, 1, 1).unwrap());
-    for (norm, coupled) in [(Over::Batch, true), (Over::Instance, false)] {
+    for (norm, coupled) in [(NormScope::Batch, true), (NormScope::Instance, false)] {
         let config = unet3d::Config { width: 4, norm, ..unet3d::Config::default() };
         let network = UNet3D::new(filled(), &config).unwrap();
         let together = network.forward(&x).unwrap();

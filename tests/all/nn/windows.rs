@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use candle_core::{Device, Tensor};
 use freetumor::error::{Error, Result};
 use freetumor::nn::fill::uniform;
-use freetumor::nn::windows::{Grouping, Importance, SlidingWindows, VoxelBox, WindowPlan};
+use freetumor::nn::windows::{Importance, SlidingWindows, VoxelBox, WindowGrouping, WindowPlan};
 use proptest::prelude::*;
 
 use crate::common::shared;
@@ -37,7 +37,7 @@ fn windows(
     window: [usize; 3],
     overlap: f64,
     importance: Importance,
-    grouping: Grouping,
+    grouping: WindowGrouping,
 ) -> SlidingWindows {
     SlidingWindows { plan: WindowPlan::new(volume, window, [overlap; 3]).unwrap(), importance, grouping }
 }
@@ -61,7 +61,7 @@ fn whole_volumes_are_those_of_the_reference() {
         for overlap in [0.25, 0.5, 0.75] {
             for (mode, importance) in [("constant", Importance::Constant), ("gaussian", Importance::Gaussian)] {
                 let key = format!("{x}x{y}x{z}.overlap{overlap}.{mode}");
-                let windows = windows(volume, [24; 3], overlap, importance, Grouping::Alone);
+                let windows = windows(volume, [24; 3], overlap, importance, WindowGrouping::Alone);
                 let mut seen = 0;
                 let result = windows.whole(&input, |window| {
                     seen += window.dims()[0];
@@ -75,7 +75,7 @@ fn whole_volumes_are_those_of_the_reference() {
     }
     let input = named("window.anisotropic", &[2, 1, 21, 45, 26]);
     for (mode, importance) in [("constant", Importance::Constant), ("gaussian", Importance::Gaussian)] {
-        let windows = windows([21, 45, 26], [24, 16, 20], 0.5, importance, Grouping::Together(4));
+        let windows = windows([21, 45, 26], [24, 16, 20], 0.5, importance, WindowGrouping::Together(4));
         let mut sizes = Vec::new();
         let result = windows.whole(&input, |window| {
             sizes.push(window.dims()[0]);
@@ -180,7 +180,7 @@ proptest! {
         at in prop::array::uniform3((0usize..99, 0usize..99)), batch in 1usize..4, group in 0usize..5, gaussian: bool,
     ) {
         let importance = if gaussian { Importance::Gaussian } else { Importance::Constant };
-        let grouping = if group == 0 { Grouping::Alone } else { Grouping::Together(group) };
+        let grouping = if group == 0 { WindowGrouping::Alone } else { WindowGrouping::Together(group) };
         let windows = windows(volume, window, overlap, importance, grouping);
         let input = named("windows.property", &[batch, 1, volume[0], volume[1], volume[2]]);
         let whole = windows.whole(&input, |window| statistics(window, true)).unwrap();
@@ -225,7 +225,7 @@ proptest! {
 
 #[test]
 fn only_what_reaches_the_box_is_run() {
-    let windows = windows([192; 3], [96; 3], 0.75, Importance::Gaussian, Grouping::Alone);
+    let windows = windows([192; 3], [96; 3], 0.75, Importance::Gaussian, WindowGrouping::Alone);
     assert_eq!(windows.plan.count(), 125);
     assert_eq!(windows.calls(1, &[0..10, 0..10, 0..10]), 1);
     assert_eq!(windows.calls(1, &[90..102, 90..102, 90..102]), 125);
@@ -233,7 +233,7 @@ fn only_what_reaches_the_box_is_run() {
         windows.calls(1, &[0..30, 0..30, 0..200].map(|it: std::ops::Range<usize>| it.start..it.end.min(192))),
         2 * 2 * 5
     );
-    let together = SlidingWindows { grouping: Grouping::Together(4), ..windows };
+    let together = SlidingWindows { grouping: WindowGrouping::Together(4), ..windows };
     assert_eq!(together.calls(1, &together.plan.whole()), 32);
     assert_eq!(together.calls(2, &[0..1, 0..1, 0..1]), 2);
 }
@@ -246,7 +246,7 @@ fn bad_input_is_refused_with_what_was_expected() {
     for overlap in [1.0, -0.1, f64::NAN, f64::INFINITY] {
         assert!(plan([9; 3], [4; 3], overlap).contains("expected at least 0 and below 1"), "{overlap}");
     }
-    let windows = windows([9; 3], [4; 3], 0.5, Importance::Constant, Grouping::Together(2));
+    let windows = windows([9; 3], [4; 3], 0.5, Importance::Constant, WindowGrouping::Together(2));
     let input = named("x", &[1, 1, 9, 9, 9]);
     let same = |window: &Tensor| Ok(window.clone());
     let error = |result: Result<Tensor>| result.unwrap_err().to_string();

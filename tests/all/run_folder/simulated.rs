@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use freetumor::random::{Draws, Key};
+use freetumor::random::{Key, RandomStream};
 use freetumor::store::Disk;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +119,7 @@ impl SimulatedDisk {
     }
 }
 
-fn survivor(inode: &Inode, draws: &mut Draws) -> Vec<u8> {
+fn survivor(inode: &Inode, draws: &mut RandomStream) -> Vec<u8> {
     if inode.synced.as_ref() == Some(&inode.content) || draws.chance(0.25) {
         return inode.content.clone();
     }

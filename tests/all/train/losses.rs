@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use candle_core::{Device, Tensor};
 use freetumor::nn::weights::read;
 use freetumor::train::losses::{ClassSet, Logits, Loss, dice_ce, discriminator, found_fraction, missed};
-use freetumor::train::schedule::{Course, Schedule, ScheduleConfig};
+use freetumor::train::schedule::{RateCurve, Schedule, ScheduleConfig};
 use freetumor::train::{REAL, SYNTHETIC};
 
 use crate::common::shared;
@@ -86,9 +86,9 @@ fn losses_do_not_depend_on_threads() {
 fn the_published_schedule_is_the_references() {
     let Some(path) = shared("golden/optimisers.json") else { return };
     let golden: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    let config = ScheduleConfig { course: Course::Reference, warmup_steps: 5, final_share: 0.0 };
+    let config = ScheduleConfig { course: RateCurve::Reference, warmup_steps: 5, final_share: 0.0 };
     let schedule = Schedule::new(config, 3e-4, 40);
-    let right = Schedule::new(ScheduleConfig { course: Course::Cosine, ..config }, 3e-4, 40);
+    let right = Schedule::new(ScheduleConfig { course: RateCurve::Cosine, ..config }, 3e-4, 40);
     for (step, expected) in golden["warmup_cosine"].as_array().unwrap().iter().enumerate() {
         let expected = expected.as_f64().unwrap();
         assert!((schedule.rate(step as u64) - expected).abs() < 1e-16, "step {step}");

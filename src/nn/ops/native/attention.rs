@@ -12,13 +12,13 @@ use super::matmul::{LANES, ROWS, add_transposed, multiply, whole_lanes};
 use super::{sum_lanes, sum_pairs};
 use crate::nn::ops::attention_geometry::Attention;
 use crate::nn::ops::operator::{Native, Slices};
-use crate::simd::{Simd, Work, vectorised};
+use crate::simd::{Simd, SimdKernel, vectorised};
 
 /// Into how many groups the windows are put whose bias gradients are summed one after another.
 const GROUPS: usize = 16;
 
 /// One window and head: where its numbers are.
-struct Head<'a> {
+struct HeadRows<'a> {
     of: &'a Attention,
     qkv: &'a [f32],
     bias: Option<&'a [f32]>,
@@ -27,7 +27,7 @@ struct Head<'a> {
     head: usize,
 }
 
-impl Head<'_> {
+impl HeadRows<'_> {
     /// The numbers of one token: queries (0), keys (1) or values (2).
     #[inline(always)]
     fn token(&self, which: usize, token: usize) -> &[f32] {
@@ -114,7 +114,7 @@ fn add(to: &mut [f32], row: &[f32]) {
 }
 
 /// The output of one window and head, `[token, dim]`.
-impl Work for &Head<'_> {
+impl SimdKernel for &HeadRows<'_> {
     type Output = Vec<f32>;
 
     #[inline(always)]
@@ -142,7 +142,7 @@ impl Work for &Head<'_> {
 
 /// The gradients of one window and head.
 struct Backward<'a> {
-    at: Head<'a>,
+    at: HeadRows<'a>,
     y: &'a [f32],
     grad: &'a [f32],
     /// The bias' gradient to add to, `[token, token]`; empty where none is wanted.
@@ -150,7 +150,7 @@ struct Backward<'a> {
 }
 
 /// The gradients of queries, keys and values, `[3, token, dim]`.
-impl Work for Backward<'_> {
+impl SimdKernel for Backward<'_> {
     type Output = Vec<f32>;
 
     #[inline(always)]
@@ -227,7 +227,9 @@ impl Native for Attention {
         let parts: Vec<Vec<f32>> = self.with_mask(|mask| {
             (0..self.windows * heads)
                 .into_par_iter()
-                .map(|i| vectorised(&Head { of: self, qkv: inputs[0], bias, mask, window: i / heads, head: i % heads }))
+                .map(|i| {
+                    vectorised(&HeadRows { of: self, qkv: inputs[0], bias, mask, window: i / heads, head: i % heads })
+                })
                 .collect()
         })?;
         let window = tokens * heads * dim;
@@ -254,7 +256,7 @@ impl Native for Attention {
                     let mut bias_grad = vec![0f32; if bias_wanted { tokens * tokens } else { 0 }];
                     let range = group * per_group..windows.min((group + 1) * per_group);
                     let part = |window| {
-                        let at = Head { of: self, qkv, bias, mask, window, head };
+                        let at = HeadRows { of: self, qkv, bias, mask, window, head };
                         vectorised(Backward { at, y: call.output, grad: call.grad, bias_grad: &mut bias_grad })
                     };
                     (range.map(part).collect(), bias_grad)
@@ -301,7 +303,7 @@ mod tests {
             let of = Attention { windows, tokens, heads, dim, scale, mask: None };
             let qkv = numbers(windows * tokens * 3 * heads * dim);
             let (bias, mask) = (numbers(heads * tokens * tokens), numbers(tokens * tokens));
-            let at = Head { of: &of, qkv: &qkv, bias: Some(&bias), mask: Some(&mask), window: 1, head: 2 };
+            let at = HeadRows { of: &of, qkv: &qkv, bias: Some(&bias), mask: Some(&mask), window: 1, head: 2 };
             let mut expected = Vec::new();
             for i in 0..tokens {
                 let weight = |j: usize| {

@@ -50,13 +50,13 @@ pub fn erf<S: Simd>(x: S::Vector) -> S::Vector {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd::{Work, on_every_class};
+    use crate::simd::{SimdKernel, on_every_class};
 
     /// Puts `exp` and `erf` of numbers side by side.
     #[derive(Clone)]
     struct Both(Vec<f32>);
 
-    impl Work for Both {
+    impl SimdKernel for Both {
         type Output = Vec<[f32; 2]>;
 
         #[inline(always)]

@@ -126,7 +126,7 @@ fn add_transposed_block<S: Simd, const R: usize, const V: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd::{Work, on_every_class};
+    use crate::simd::{SimdKernel, on_every_class};
 
     /// Both products of random sizes, as they are and as three loops give them.
     #[derive(Clone)]
@@ -140,7 +140,7 @@ mod tests {
         (0..count).map(|i| ((i * 37 + 11) % 64) as f32 - 32.).collect()
     }
 
-    impl Work for Products {
+    impl SimdKernel for Products {
         type Output = [Vec<f32>; 2];
 
         #[inline(always)]

@@ -9,7 +9,7 @@ use crate::nn::kernel::zeros;
 use crate::nn::ops::activation::{Gelu, LeakyRelu, Sigmoid, Tanh};
 use crate::nn::ops::add::Add;
 use crate::nn::ops::operator::{Native, Slices};
-use crate::simd::{Class, Simd, Work, vectorised};
+use crate::simd::{Class, Simd, SimdKernel, vectorised};
 
 /// A function of a number and of another one beside it.
 trait Function: Copy + Sync {
@@ -24,7 +24,7 @@ struct Applied<'a, F> {
     y: &'a mut [f32],
 }
 
-impl<F: Function> Work for Applied<'_, F> {
+impl<F: Function> SimdKernel for Applied<'_, F> {
     type Output = ();
 
     #[inline(always)]

@@ -9,7 +9,7 @@ use crate::nn::kernel::zeros;
 use crate::nn::ops::norm::LayerNorm;
 use crate::nn::ops::operator::{Native, Slices};
 use crate::nn::ops::softmax::Softmax;
-use crate::simd::{Simd, Work, vectorised};
+use crate::simd::{Simd, SimdKernel, vectorised};
 
 impl Native for Softmax {
     fn forward(&self, inputs: &[&[f32]]) -> Result<Vec<f32>> {
@@ -49,7 +49,7 @@ struct Weights<'a> {
     columns: usize,
 }
 
-impl Work for Weights<'_> {
+impl SimdKernel for Weights<'_> {
     type Output = ();
 
     #[inline(always)]

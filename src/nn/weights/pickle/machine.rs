@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use super::object::{Id, LONGEST_NAME, Object, Span, Storage, StoredTensor, text};
-use crate::nn::weights::element::Element;
+use super::object::{Id, LONGEST_NAME, PickleValue, Span, Storage, StoredTensor, text};
+use crate::nn::weights::element::ElementType;
 
 /// What is wrong with a pickle.
-type Wrong = String;
+type PickleError = String;
 
 /// A pickle on its way: where it is, and what it has built.
 #[derive(Default)]
-pub(super) struct Machine<'p> {
+pub(super) struct Unpickler<'p> {
     bytes: &'p [u8],
     at: usize,
-    objects: Vec<Object>,
+    objects: Vec<PickleValue>,
     stack: Vec<Id>,
     /// How high the stack was at each mark.
     marks: Vec<usize>,
@@ -22,17 +22,17 @@ pub(super) struct Machine<'p> {
     copied: usize,
 }
 
-impl<'p> Machine<'p> {
+impl<'p> Unpickler<'p> {
     /// The objects that a pickle builds and the one that it leaves; or at which byte what is wrong.
-    pub(super) fn run(bytes: &'p [u8]) -> Result<(Vec<Object>, Id), (usize, Wrong)> {
-        let mut machine = Machine { bytes, ..Machine::default() };
+    pub(super) fn run(bytes: &'p [u8]) -> Result<(Vec<PickleValue>, Id), (usize, PickleError)> {
+        let mut machine = Unpickler { bytes, ..Unpickler::default() };
         match machine.steps() {
             Ok(root) => Ok((machine.objects, root)),
             Err(wrong) => Err((machine.at, wrong)),
         }
     }
 
-    fn steps(&mut self) -> Result<Id, Wrong> {
+    fn steps(&mut self) -> Result<Id, PickleError> {
         loop {
             let code = self.number::<1>()?;
             if code == u64::from(b'.') {
@@ -43,46 +43,46 @@ impl<'p> Machine<'p> {
     }
 
     /// One instruction; the names are those of Python's `pickletools`.
-    fn step(&mut self, code: u8) -> Result<(), Wrong> {
+    fn step(&mut self, code: u8) -> Result<(), PickleError> {
         match code {
-            0x80 => drop(self.number::<1>()?),              // PROTO
-            0x95 => drop(self.number::<8>()?),              // FRAME
-            b'(' => self.marks.push(self.stack.len()),      // MARK
-            b'0' => self.discard()?,                        // POP
-            b'1' => drop(self.above_mark()?),               // POP_MARK
-            b'2' => self.stack.push(self.top()?),           // DUP
-            b'N' | 0x88 | 0x89 => self.push(Object::Plain), // NONE, NEWTRUE, NEWFALSE
+            0x80 => drop(self.number::<1>()?),                   // PROTO
+            0x95 => drop(self.number::<8>()?),                   // FRAME
+            b'(' => self.marks.push(self.stack.len()),           // MARK
+            b'0' => self.discard()?,                             // POP
+            b'1' => drop(self.above_mark()?),                    // POP_MARK
+            b'2' => self.stack.push(self.top()?),                // DUP
+            b'N' | 0x88 | 0x89 => self.push(PickleValue::Plain), // NONE, NEWTRUE, NEWFALSE
             b'J' => {
                 let number = self.number::<4>()?; // BININT
-                self.push(Object::Int(i64::from(number as u32 as i32)));
+                self.push(PickleValue::Int(i64::from(number as u32 as i32)));
             }
-            b'K' => self.int::<1>()?,                               // BININT1
-            b'M' => self.int::<2>()?,                               // BININT2
-            0x8a => self.long::<1>()?,                              // LONG1
-            0x8b => self.long::<4>()?,                              // LONG4
-            b'G' => self.plain(8)?,                                 // BINFLOAT
-            b'X' => self.unicode::<4>()?,                           // BINUNICODE
-            0x8c => self.unicode::<1>()?,                           // SHORT_BINUNICODE
-            0x8d => self.unicode::<8>()?,                           // BINUNICODE8
-            b'U' | b'C' => self.blob::<1>()?,                       // SHORT_BINSTRING, SHORT_BINBYTES
-            b'T' | b'B' => self.blob::<4>()?,                       // BINSTRING, BINBYTES
-            0x8e | 0x96 => self.blob::<8>()?,                       // BINBYTES8, BYTEARRAY8
-            b']' | b')' => self.push(Object::Sequence(Vec::new())), // EMPTY_LIST, EMPTY_TUPLE
-            b'}' => self.push(Object::Mapping(Vec::new())),         // EMPTY_DICT
-            0x8f => self.push(Object::Plain),                       // EMPTY_SET
+            b'K' => self.int::<1>()?,                                    // BININT1
+            b'M' => self.int::<2>()?,                                    // BININT2
+            0x8a => self.long::<1>()?,                                   // LONG1
+            0x8b => self.long::<4>()?,                                   // LONG4
+            b'G' => self.plain(8)?,                                      // BINFLOAT
+            b'X' => self.unicode::<4>()?,                                // BINUNICODE
+            0x8c => self.unicode::<1>()?,                                // SHORT_BINUNICODE
+            0x8d => self.unicode::<8>()?,                                // BINUNICODE8
+            b'U' | b'C' => self.blob::<1>()?,                            // SHORT_BINSTRING, SHORT_BINBYTES
+            b'T' | b'B' => self.blob::<4>()?,                            // BINSTRING, BINBYTES
+            0x8e | 0x96 => self.blob::<8>()?,                            // BINBYTES8, BYTEARRAY8
+            b']' | b')' => self.push(PickleValue::Sequence(Vec::new())), // EMPTY_LIST, EMPTY_TUPLE
+            b'}' => self.push(PickleValue::Mapping(Vec::new())),         // EMPTY_DICT
+            0x8f => self.push(PickleValue::Plain),                       // EMPTY_SET
             b'l' | b't' => {
                 let items = self.above_mark()?; // LIST, TUPLE
-                self.push(Object::Sequence(items));
+                self.push(PickleValue::Sequence(items));
             }
             0x85..=0x87 => self.tuple(usize::from(code - 0x84))?, // TUPLE1, TUPLE2, TUPLE3
             b'd' => {
                 let items = self.above_mark()?; // DICT
-                self.push(Object::Mapping(pairs(&items)?));
+                self.push(PickleValue::Mapping(pairs(&items)?));
             }
             0x90 => drop(self.above_mark()?), // ADDITEMS
             0x91 => {
                 self.above_mark()?; // FROZENSET
-                self.push(Object::Plain);
+                self.push(PickleValue::Plain);
             }
             b'a' => {
                 let item = self.pop()?; // APPEND
@@ -103,7 +103,7 @@ impl<'p> Machine<'p> {
             }
             b'c' => {
                 let (module, name) = (self.line()?, self.line()?); // GLOBAL
-                self.push(Object::Global(module, name));
+                self.push(PickleValue::Global(module, name));
             }
             0x93 => self.stack_global()?, // STACK_GLOBAL
             b'R' => self.reduce()?,       // REDUCE
@@ -116,12 +116,12 @@ impl<'p> Machine<'p> {
             b'i' => {
                 let (module, name) = (self.line()?, self.line()?); // INST
                 self.above_mark()?;
-                let class = self.add(Object::Global(module, name));
-                self.push(Object::Made(class));
+                let class = self.add(PickleValue::Global(module, name));
+                self.push(PickleValue::Made(class));
             }
             b'o' => {
                 let class = self.above_mark()?.first().copied().ok_or("OBJ without a class")?; // OBJ
-                self.push(Object::Made(class));
+                self.push(PickleValue::Made(class));
             }
             b'Q' => self.storage()?,       // BINPERSID
             b'h' => self.recall::<1>()?,   // BINGET
@@ -137,12 +137,12 @@ impl<'p> Machine<'p> {
         Ok(())
     }
 
-    fn add(&mut self, object: Object) -> Id {
+    fn add(&mut self, object: PickleValue) -> Id {
         self.objects.push(object);
         (self.objects.len() - 1) as Id
     }
 
-    fn push(&mut self, object: Object) {
+    fn push(&mut self, object: PickleValue) {
         let id = self.add(object);
         self.stack.push(id);
     }
@@ -152,18 +152,18 @@ impl<'p> Machine<'p> {
         self.marks.last().copied().unwrap_or(0)
     }
 
-    fn top(&self) -> Result<Id, Wrong> {
+    fn top(&self) -> Result<Id, PickleError> {
         self.stack[self.floor()..].last().copied().ok_or_else(|| "nothing on the stack".to_owned())
     }
 
-    fn pop(&mut self) -> Result<Id, Wrong> {
+    fn pop(&mut self) -> Result<Id, PickleError> {
         let top = self.top()?;
         self.stack.pop();
         Ok(top)
     }
 
     /// Takes the top away, be it an object or a mark.
-    fn discard(&mut self) -> Result<(), Wrong> {
+    fn discard(&mut self) -> Result<(), PickleError> {
         if self.stack.len() > self.floor() {
             self.stack.pop();
             return Ok(());
@@ -171,12 +171,12 @@ impl<'p> Machine<'p> {
         self.marks.pop().map(drop).ok_or_else(|| "nothing on the stack".to_owned())
     }
 
-    fn above_mark(&mut self) -> Result<Vec<Id>, Wrong> {
+    fn above_mark(&mut self) -> Result<Vec<Id>, PickleError> {
         let mark = self.marks.pop().ok_or("no mark on the stack")?;
         Ok(self.stack.split_off(mark))
     }
 
-    fn take(&mut self, count: u64) -> Result<Span, Wrong> {
+    fn take(&mut self, count: u64) -> Result<Span, PickleError> {
         let left = (self.bytes.len() - self.at) as u64;
         if count > left {
             return Err(format!("{count} bytes wanted, {left} left"));
@@ -187,61 +187,61 @@ impl<'p> Machine<'p> {
     }
 
     /// An unsigned number of `N` bytes, little endian.
-    fn number<const N: usize>(&mut self) -> Result<u64, Wrong> {
+    fn number<const N: usize>(&mut self) -> Result<u64, PickleError> {
         let span = self.take(N as u64)?;
         let mut bytes = [0; 8];
         bytes[..N].copy_from_slice(&self.bytes[span.start as usize..span.end as usize]);
         Ok(u64::from_le_bytes(bytes))
     }
 
-    fn int<const N: usize>(&mut self) -> Result<(), Wrong> {
+    fn int<const N: usize>(&mut self) -> Result<(), PickleError> {
         let number = self.number::<N>()?;
-        self.push(Object::Int(number as i64));
+        self.push(PickleValue::Int(number as i64));
         Ok(())
     }
 
     /// A number of any length, after its length in `N` bytes.
-    fn long<const N: usize>(&mut self) -> Result<(), Wrong> {
+    fn long<const N: usize>(&mut self) -> Result<(), PickleError> {
         let count = self.number::<N>()?;
         let span = self.take(count)?;
         let bytes = &self.bytes[span.start as usize..span.end as usize];
         if bytes.len() > 8 {
-            self.push(Object::Plain);
+            self.push(PickleValue::Plain);
             return Ok(());
         }
         let sign = if bytes.last().is_some_and(|byte| *byte >= 0x80) { 0xff } else { 0 };
         let mut number = [sign; 8];
         number[..bytes.len()].copy_from_slice(bytes);
-        self.push(Object::Int(i64::from_le_bytes(number)));
+        self.push(PickleValue::Int(i64::from_le_bytes(number)));
         Ok(())
     }
 
-    fn plain(&mut self, count: u64) -> Result<(), Wrong> {
+    fn plain(&mut self, count: u64) -> Result<(), PickleError> {
         self.take(count)?;
-        self.push(Object::Plain);
+        self.push(PickleValue::Plain);
         Ok(())
     }
 
-    fn blob<const N: usize>(&mut self) -> Result<(), Wrong> {
+    fn blob<const N: usize>(&mut self) -> Result<(), PickleError> {
         let count = self.number::<N>()?;
         self.plain(count)
     }
 
-    fn unicode<const N: usize>(&mut self) -> Result<(), Wrong> {
+    fn unicode<const N: usize>(&mut self) -> Result<(), PickleError> {
         let count = self.number::<N>()?;
         let span = self.take(count)?;
         self.checked(&span)?;
-        self.push(Object::Text(span));
+        self.push(PickleValue::Text(span));
         Ok(())
     }
 
-    fn checked(&self, span: &Span) -> Result<(), Wrong> {
+    fn checked(&self, span: &Span) -> Result<(), PickleError> {
         let bytes = &self.bytes[span.start as usize..span.end as usize];
         std::str::from_utf8(bytes).map(drop).map_err(|_| "a text that is not UTF-8".to_owned())
     }
 
     /// Text up to the end of the line.
-    fn line(&mut self) -> Result<Span, Wrong> {
+    fn line(&mut self) -> Result<Span, PickleError> {
         let count = self.bytes[self.at..].iter().position(|byte| *byte == b'\n').ok_or("a line without an end")?;
         let span = self.take(count as u64)?;
         self.at += 1;
@@ -249,53 +249,53 @@ impl<'p> Machine<'p> {
         Ok(span)
     }
 
-    fn tuple(&mut self, count: usize) -> Result<(), Wrong> {
+    fn tuple(&mut self, count: usize) -> Result<(), PickleError> {
         if self.stack.len() - self.floor() < count {
             return Err(format!("a tuple of {count}, but fewer on the stack"));
         }
         let items = self.stack.split_off(self.stack.len() - count);
-        self.push(Object::Sequence(items));
+        self.push(PickleValue::Sequence(items));
         Ok(())
     }
 
-    fn append(&mut self, more: Vec<Id>) -> Result<(), Wrong> {
+    fn append(&mut self, more: Vec<Id>) -> Result<(), PickleError> {
         let list = self.top()?;
-        if let Object::Sequence(items) = &mut self.objects[list as usize] {
+        if let PickleValue::Sequence(items) = &mut self.objects[list as usize] {
             items.extend(more);
         }
         Ok(())
     }
 
-    fn set(&mut self, more: Vec<(Id, Id)>) -> Result<(), Wrong> {
+    fn set(&mut self, more: Vec<(Id, Id)>) -> Result<(), PickleError> {
         let target = self.top()? as usize;
         match &mut self.objects[target] {
-            Object::Mapping(items) => items.extend(more),
+            PickleValue::Mapping(items) => items.extend(more),
             // An object that is filled like a dict, such as a class of one's own under it.
-            object @ Object::Made(_) => *object = Object::Mapping(more),
+            object @ PickleValue::Made(_) => *object = PickleValue::Mapping(more),
             _ => {}
         }
         Ok(())
     }
 
-    fn recall<const N: usize>(&mut self) -> Result<(), Wrong> {
+    fn recall<const N: usize>(&mut self) -> Result<(), PickleError> {
         let key = self.number::<N>()? as u32;
         let id = self.memo.get(&key).ok_or_else(|| format!("memo {key} is empty"))?;
         self.stack.push(*id);
         Ok(())
     }
 
-    fn remember<const N: usize>(&mut self) -> Result<(), Wrong> {
+    fn remember<const N: usize>(&mut self) -> Result<(), PickleError> {
         let key = self.number::<N>()? as u32;
         let top = self.top()?;
         self.memo.insert(key, top);
         Ok(())
     }
 
-    fn stack_global(&mut self) -> Result<(), Wrong> {
+    fn stack_global(&mut self) -> Result<(), PickleError> {
         let (name, module) = (self.pop()?, self.pop()?);
         match (&self.objects[module as usize], &self.objects[name as usize]) {
-            (Object::Text(module), Object::Text(name)) => {
-                let global = Object::Global(module.clone(), name.clone());
+            (PickleValue::Text(module), PickleValue::Text(name)) => {
+                let global = PickleValue::Global(module.clone(), name.clone());
                 self.push(global);
                 Ok(())
             }
@@ -306,13 +306,13 @@ impl<'p> Machine<'p> {
     /// The arguments of a call.
     fn arguments(&self, id: Id) -> &[Id] {
         match &self.objects[id as usize] {
-            Object::Sequence(items) => items,
+            PickleValue::Sequence(items) => items,
             _ => &[],
         }
     }
 
     /// Stands in for a call: the few that make mappings and tensors are understood, no other is made.
-    fn reduce(&mut self) -> Result<(), Wrong> {
+    fn reduce(&mut self) -> Result<(), PickleError> {
         let (mut arguments, mut callable) = (self.pop()?, self.pop()?);
         // A tensor of a class of its own is made by a call that holds the call that makes a tensor.
         for _ in 0..4 {
@@ -325,8 +325,8 @@ impl<'p> Machine<'p> {
         }
         let items = self.arguments(arguments);
         let made = match (self.called(callable), items) {
-            (Some(("collections", "OrderedDict")), []) => Object::Mapping(Vec::new()),
-            (Some(("collections", "defaultdict")), _) => Object::Mapping(Vec::new()),
+            (Some(("collections", "OrderedDict")), []) => PickleValue::Mapping(Vec::new()),
+            (Some(("collections", "defaultdict")), _) => PickleValue::Mapping(Vec::new()),
             (Some(("collections", "OrderedDict")), [list, ..]) => self.of_pairs(*list)?,
             (Some(("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state")), [tensor, ..])
             | (Some(("torch", "Size")), [tensor, ..]) => {
@@ -335,7 +335,7 @@ impl<'p> Machine<'p> {
             }
             (Some(("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2")), items) => self.tensor(items, None)?,
             (Some(("torch._utils", "_rebuild_tensor_v3")), items) => self.tensor(items, items.get(6).copied())?,
-            _ => Object::Made(callable),
+            _ => PickleValue::Made(callable),
         };
         self.push(made);
         Ok(())
@@ -343,7 +343,7 @@ impl<'p> Machine<'p> {
 
     fn called(&self, callable: Id) -> Option<(&str, &str)> {
         match &self.objects[callable as usize] {
-            Object::Global(module, name) if module.len() + name.len() <= LONGEST_NAME => {
+            PickleValue::Global(module, name) if module.len() + name.len() <= LONGEST_NAME => {
                 Some((text(self.bytes, module), text(self.bytes, name)))
             }
             _ => None,
@@ -351,7 +351,7 @@ impl<'p> Machine<'p> {
     }
 
     /// A mapping of a list of pairs, as Python 2 wrote them.
-    fn of_pairs(&mut self, list: Id) -> Result<Object, Wrong> {
+    fn of_pairs(&mut self, list: Id) -> Result<PickleValue, PickleError> {
         self.copied += self.arguments(list).len();
         // Each list that was written is copied once; one that is copied again and again is an attack.
         if self.copied > self.bytes.len() {
@@ -361,36 +361,36 @@ impl<'p> Machine<'p> {
             [key, value] => Ok((*key, *value)),
             _ => Err("an OrderedDict of something else than pairs".to_owned()),
         };
-        self.arguments(list).iter().map(pair).collect::<Result<_, _>>().map(Object::Mapping)
+        self.arguments(list).iter().map(pair).collect::<Result<_, _>>().map(PickleValue::Mapping)
     }
 
     /// `(storage, offset, shape, strides, …)`.
-    fn tensor(&self, arguments: &[Id], dtype: Option<Id>) -> Result<Object, Wrong> {
+    fn tensor(&self, arguments: &[Id], dtype: Option<Id>) -> Result<PickleValue, PickleError> {
         let [storage, offset, shape, strides, ..] = *arguments else {
             return Err(format!("a tensor of {} arguments", arguments.len()));
         };
         match (&self.objects[storage as usize], &self.objects[offset as usize]) {
-            (Object::Storage(_), Object::Int(offset)) if *offset >= 0 => {
-                Ok(Object::Tensor(StoredTensor { storage, offset: *offset as u64, shape, strides, dtype }))
+            (PickleValue::Storage(_), PickleValue::Int(offset)) if *offset >= 0 => {
+                Ok(PickleValue::Tensor(StoredTensor { storage, offset: *offset as u64, shape, strides, dtype }))
             }
             _ => Err("a tensor without a storage and an offset in it".to_owned()),
         }
     }
 
     /// `('storage', class, key, location, count)`.
-    fn storage(&mut self) -> Result<(), Wrong> {
+    fn storage(&mut self) -> Result<(), PickleError> {
         let persistent = self.pop()?;
         let [tag, class, key, _, count] = *self.arguments(persistent) else {
             return Err("a persistent object that is no storage".to_owned());
         };
-        let element = self.called(class).and_then(|(_, class)| Element::of_storage(class));
+        let element = self.called(class).and_then(|(_, class)| ElementType::of_storage(class));
         let [tag, key, count] = [tag, key, count].map(|id| &self.objects[id as usize]);
         match (tag, key, count) {
-            (Object::Text(tag), Object::Text(key), Object::Int(count))
+            (PickleValue::Text(tag), PickleValue::Text(key), PickleValue::Int(count))
                 if self.bytes[tag.start as usize..tag.end as usize] == *b"storage" && *count >= 0 =>
             {
                 let storage = Storage { element, key: key.clone(), count: *count as u64 };
-                self.push(Object::Storage(storage));
+                self.push(PickleValue::Storage(storage));
                 Ok(())
             }
             _ => Err("a persistent object that is no storage".to_owned()),
@@ -398,7 +398,7 @@ impl<'p> Machine<'p> {
     }
 }
 
-fn pairs(items: &[Id]) -> Result<Vec<(Id, Id)>, Wrong> {
+fn pairs(items: &[Id]) -> Result<Vec<(Id, Id)>, PickleError> {
     match items.as_chunks() {
         (pairs, []) => Ok(pairs.iter().map(|[key, value]| (*key, *value)).collect()),
         _ => Err("a key without a value".to_owned()),

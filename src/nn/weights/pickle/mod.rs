@@ -11,8 +11,8 @@ mod object;
 
 use std::collections::BTreeMap;
 
-use self::machine::Machine;
-pub(super) use self::object::{Id, Object};
+use self::machine::Unpickler;
+pub(super) use self::object::{Id, PickleValue};
 use self::object::{LONGEST_NAME, Span, text};
 use crate::error::{Error, Result};
 
@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub(super) struct Pickle<'p> {
     bytes: &'p [u8],
-    objects: Vec<Object>,
+    objects: Vec<PickleValue>,
     pub(super) root: Id,
 }
 
@@ -35,11 +35,11 @@ impl<'p> Pickle<'p> {
             return Err(Error::new(format!("a pickle of {} bytes, more than 2 GiB", bytes.len())));
         }
         let (objects, root) =
-            Machine::run(bytes).map_err(|(at, what)| Error::new(format!("pickle, byte {at}: {what}")))?;
+            Unpickler::run(bytes).map_err(|(at, what)| Error::new(format!("pickle, byte {at}: {what}")))?;
         Ok(Self { bytes, objects, root })
     }
 
-    pub(super) fn object(&self, id: Id) -> &Object {
+    pub(super) fn object(&self, id: Id) -> &PickleValue {
         &self.objects[id as usize]
     }
 
@@ -51,7 +51,7 @@ impl<'p> Pickle<'p> {
     /// The text that an object is, unless it is too long for a name.
     pub(super) fn name(&self, id: Id) -> Option<&'p str> {
         match self.object(id) {
-            Object::Text(span) => self.text(span),
+            PickleValue::Text(span) => self.text(span),
             _ => None,
         }
     }
@@ -59,7 +59,7 @@ impl<'p> Pickle<'p> {
     /// Module and name of a class or function.
     pub(super) fn global(&self, id: Id) -> Option<(&'p str, &'p str)> {
         match self.object(id) {
-            Object::Global(module, name) => Some((self.text(module)?, self.text(name)?)),
+            PickleValue::Global(module, name) => Some((self.text(module)?, self.text(name)?)),
             _ => None,
         }
     }
@@ -67,7 +67,7 @@ impl<'p> Pickle<'p> {
     /// A mapping's items under names; what has another key is left out. As in Python, the last of equal names counts.
     pub(super) fn items(&self, id: Id) -> Option<BTreeMap<&'p str, Id>> {
         match self.object(id) {
-            Object::Mapping(items) => {
+            PickleValue::Mapping(items) => {
                 Some(items.iter().filter_map(|(key, value)| Some((self.name(*key)?, *value))).collect())
             }
             _ => None,
@@ -76,9 +76,9 @@ impl<'p> Pickle<'p> {
 
     /// A sequence of sizes, of 16 at most.
     pub(super) fn sizes(&self, id: Id) -> Option<Vec<u64>> {
-        let Object::Sequence(items) = self.object(id) else { return None };
+        let PickleValue::Sequence(items) = self.object(id) else { return None };
         let size = |item: &Id| match self.object(*item) {
-            Object::Int(size) => u64::try_from(*size).ok(),
+            PickleValue::Int(size) => u64::try_from(*size).ok(),
             _ => None,
         };
         if items.len() > 16 { None } else { items.iter().map(size).collect() }

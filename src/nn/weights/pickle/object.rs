@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::nn::weights::element::Element;
+use crate::nn::weights::element::ElementType;
 
 /// The number of an object.
 pub(in crate::nn::weights) type Id = u32;
@@ -13,7 +13,7 @@ pub(super) const LONGEST_NAME: usize = 1024;
 
 /// What a pickle built.
 #[derive(Clone, Debug)]
-pub(in crate::nn::weights) enum Object {
+pub(in crate::nn::weights) enum PickleValue {
     /// A value that no tensor needs: a float, bytes, `None`.
     Plain,
     Int(i64),
@@ -34,7 +34,7 @@ pub(in crate::nn::weights) enum Object {
 #[derive(Clone, Debug)]
 pub(in crate::nn::weights) struct Storage {
     /// `None` where its class is not known.
-    pub(in crate::nn::weights) element: Option<Element>,
+    pub(in crate::nn::weights) element: Option<ElementType>,
     /// The name of the entry.
     pub(in crate::nn::weights) key: Span,
     /// Numbers in it.

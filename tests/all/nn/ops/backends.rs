@@ -1,7 +1,7 @@
 //! The native kernels beside the portable way, and beside themselves on other numbers of threads.
 
 use candle_core::{DType, Result, Tensor};
-use freetumor::nn::ops::{self, Activation, Backend, Over};
+use freetumor::nn::ops::{self, Activation, Backend, NormScope};
 use proptest::prelude::*;
 
 use super::{gradients, numbers, relative_error};
@@ -84,7 +84,7 @@ proptest! {
     }
 
     #[test]
-    fn normalizations_agree(x in volume(), over in prop_oneof![Just(Over::Batch), Just(Over::Instance)], activation in activation()) {
+    fn normalizations_agree(x in volume(), over in prop_oneof![Just(NormScope::Batch), Just(NormScope::Instance)], activation in activation()) {
         let channels = vec![x[4]];
         let shapes = [x, channels.clone(), channels];
         // What lies within a rounding error of the activation's kink may fall on either side of it.
@@ -114,7 +114,7 @@ proptest! {
 
     #[test]
     fn what_is_given_away_gives_the_same(
-        x in volume(), over in prop_oneof![Just(Over::Batch), Just(Over::Instance)], activation in activation()
+        x in volume(), over in prop_oneof![Just(NormScope::Batch), Just(NormScope::Instance)], activation in activation()
     ) {
         let channels = x[4];
         let make = |seed: u64, shape: &[usize]| numbers(seed, shape).to_dtype(DType::F32).unwrap();
@@ -162,7 +162,7 @@ fn large_inputs_agree() {
     for channels in [3, 40] {
         let (volume, channel) = (vec![2, 14, 15, 16, channels], vec![channels]);
         let shapes = [volume.clone(), channel.clone(), channel];
-        for over in [Over::Batch, Over::Instance] {
+        for over in [NormScope::Batch, NormScope::Instance] {
             let relu = Activation::LeakyRelu(0.);
             check("normalize", &shapes, |t| ops::normalize(&t[0], Some((&t[1], &t[2])), over, 1e-5, relu));
         }
@@ -178,7 +178,7 @@ fn large_inputs_agree() {
 #[test]
 fn normalization_far_from_zero() {
     let x = numbers(1, &[1, 8, 8, 8, 5]);
-    let normalize = |x: &Tensor| ops::normalize(x, None, Over::Instance, 1e-5, Activation::None).unwrap();
+    let normalize = |x: &Tensor| ops::normalize(x, None, NormScope::Instance, 1e-5, Activation::None).unwrap();
     // Rounded first, so that both start from the same numbers.
     let single = x.affine(0.1, 1e3).unwrap().to_dtype(DType::F32).unwrap();
     let error = relative_error(&normalize(&single), &normalize(&single.to_dtype(DType::F64).unwrap()));
@@ -214,7 +214,7 @@ fn a_nan_comes_through() {
     assert_eq!(nans(ops::softmax(&x)), 17);
     assert_eq!(nans(ops::gelu(&x)), 1);
     assert_eq!(nans(ops::leaky_relu(&x, 0.1)), 1);
-    assert_eq!(nans(ops::normalize(&x, None, Over::Instance, 1e-5, Activation::LeakyRelu(0.1))), 8);
+    assert_eq!(nans(ops::normalize(&x, None, NormScope::Instance, 1e-5, Activation::LeakyRelu(0.1))), 8);
 }
 
 /// A view is as good as a tensor of its own, and gets its gradient.

@@ -1,7 +1,7 @@
 //! Gradients in f64 beside central differences, every element of every input.
 
 use candle_core::{DType, Device, Result, Tensor};
-use freetumor::nn::ops::{self, Activation, Over};
+use freetumor::nn::ops::{self, Activation, NormScope};
 
 use super::{gradients, numbers};
 
@@ -66,7 +66,7 @@ fn pooling_and_upsampling() {
 
 #[test]
 fn normalization() {
-    for over in [Over::Batch, Over::Instance] {
+    for over in [NormScope::Batch, NormScope::Instance] {
         for activation in [
             Activation::None,
             Activation::LeakyRelu(0.),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use candle_core::{Device, Result, Tensor, safetensors};
-use freetumor::nn::ops::{self, Activation, Backend, Over};
+use freetumor::nn::ops::{self, Activation, Backend, NormScope};
 
 use super::{channels_last, gradients, relative_error};
 use crate::common::shared;
@@ -75,10 +75,11 @@ fn pooling_and_upsampling() {
 fn normalizations() {
     let Some(reference) = reference() else { return };
     reference.check("batch_norm_batch_statistics", &["x", "w", "b"], true, |t| {
-        ops::normalize(&t[0], Some((&t[1], &t[2])), Over::Batch, 1e-5, Activation::None)
+        ops::normalize(&t[0], Some((&t[1], &t[2])), NormScope::Batch, 1e-5, Activation::None)
     });
-    reference
-        .check("instance_norm", &["x"], true, |t| ops::normalize(&t[0], None, Over::Instance, 1e-5, Activation::None));
+    reference.check("instance_norm", &["x"], true, |t| {
+        ops::normalize(&t[0], None, NormScope::Instance, 1e-5, Activation::None)
+    });
     reference.check("layer_norm_last", &["x", "w", "b"], false, |t| ops::layer_norm(&t[0], &t[1], &t[2], 1e-5));
 }
 

@@ -1,7 +1,7 @@
 //! What does not fit is refused with a word; nothing panics.
 
 use candle_core::{DType, Device, Result, Tensor, Var};
-use freetumor::nn::ops::{self, Activation, Over};
+use freetumor::nn::ops::{self, Activation, NormScope};
 
 fn zeros(shape: &[usize]) -> Tensor {
     Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap()
@@ -42,12 +42,12 @@ fn volumes_and_vectors_that_do_not_fit() {
     let x = zeros(&[1, 4, 4, 4, 2]);
     refused(ops::max_pool3d(&zeros(&[1, 4, 1, 4, 2])), &["max_pool3d", "two voxels", "[4, 1, 4]"]);
     refused(ops::upsample3d(&zeros(&[1, 4, 0, 4, 2])), &["upsample3d", "empty"]);
-    let normalize = |eps, activation| ops::normalize(&x, None, Over::Batch, eps, activation);
+    let normalize = |eps, activation| ops::normalize(&x, None, NormScope::Batch, eps, activation);
     refused(normalize(0., Activation::None), &["normalize", "positive eps", "0"]);
     refused(normalize(1e-5, Activation::LeakyRelu(-1.)), &["normalize", "slope", "-1"]);
     refused(normalize(1e-5, Activation::LeakyRelu(f64::NAN)), &["normalize", "slope", "NaN"]);
     let (two, three) = (zeros(&[2]), zeros(&[3]));
-    let affine = ops::normalize(&x, Some((&two, &three)), Over::Batch, 1e-5, Activation::None);
+    let affine = ops::normalize(&x, Some((&two, &three)), NormScope::Batch, 1e-5, Activation::None);
     refused(affine, &["normalize", "bias", "[2]", "[3]"]);
     refused(ops::layer_norm(&x, &three, &two, 1e-5), &["layer_norm", "weight", "[2]", "[3]"]);
     refused(ops::softmax(&zeros(&[])), &["softmax", "scalar"]);

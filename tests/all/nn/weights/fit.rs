@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Shape, Tensor};
-use freetumor::nn::weights::{Part, fit};
+use freetumor::nn::weights::{NetworkPart, fit};
 
 fn tensors(named: &[(&str, &[f32])]) -> BTreeMap<String, Tensor> {
     named.iter().map(|(name, numbers)| ((*name).to_owned(), Tensor::new(*numbers, &Device::Cpu).unwrap())).collect()
@@ -26,7 +26,7 @@ fn prefixes_of_wrappers_are_taken_off() {
         for vit in ["swin_vit", "swinViT"] {
             let (norm, bias) = (format!("{prefix}{vit}.norm.weight"), format!("{prefix}out.bias"));
             let raw = tensors(&[(&norm, &[3.0]), (&bias, &[1.0, 2.0])]);
-            for part in [Part::Whole, Part::Segmentor] {
+            for part in [NetworkPart::Whole, NetworkPart::Segmentor] {
                 let fitted = fit(&raw, &network, part).unwrap();
                 assert_eq!(numbers(&fitted["swinViT.norm.weight"]), [3.0], "{norm}");
                 assert_eq!(numbers(&fitted["out.bias"]), [1.0, 2.0], "{bias}");
@@ -38,20 +38,22 @@ fn prefixes_of_wrappers_are_taken_off() {
 #[test]
 fn a_prefix_that_the_network_has_itself_stays() {
     let raw = tensors(&[("module.model.bias", &[1.0])]);
-    assert!(fit(&raw, &declared(&[("model.bias", &[1])]), Part::Whole).is_ok());
+    assert!(fit(&raw, &declared(&[("model.bias", &[1])]), NetworkPart::Whole).is_ok());
 }
 
 #[test]
 fn the_part_decides_where_a_file_holds_several_networks() {
     let raw = tensors(&[("module.netG.bias", &[1.0]), ("module.netD.bias", &[2.0]), ("module.netSeg.bias", &[3.0])]);
     let network = declared(&[("bias", &[1])]);
-    for (part, number) in [(Part::Generator, 1.0), (Part::Discriminator, 2.0), (Part::Segmentor, 3.0)] {
+    for (part, number) in
+        [(NetworkPart::Generator, 1.0), (NetworkPart::Discriminator, 2.0), (NetworkPart::Segmentor, 3.0)]
+    {
         assert_eq!(numbers(&fit(&raw, &network, part).unwrap()["bias"]), [number]);
     }
-    let error = fit(&raw, &network, Part::Whole).unwrap_err();
+    let error = fit(&raw, &network, NetworkPart::Whole).unwrap_err();
     assert_eq!(error.to_string(), "the file holds several networks: generator, discriminator, segmentor");
     assert_eq!(error.hint(), Some("choose one with --part, or `part` in a graph file, such as generator"));
-    let error = fit(&tensors(&[("netD.bias", &[2.0])]), &network, Part::Generator).unwrap_err();
+    let error = fit(&tensors(&[("netD.bias", &[2.0])]), &network, NetworkPart::Generator).unwrap_err();
     assert_eq!(error.to_string(), "the file holds no generator, but discriminator");
 }
 
@@ -64,7 +66,7 @@ fn buffers_are_left_out() {
         ("norm.num_batches_tracked", &[1.0]),
         ("layers1.0.attn.relative_position_index", &[1.0]),
     ]);
-    let fitted = fit(&raw, &declared(&[("bias", &[1])]), Part::Whole).unwrap();
+    let fitted = fit(&raw, &declared(&[("bias", &[1])]), NetworkPart::Whole).unwrap();
     assert_eq!(fitted.keys().collect::<Vec<_>>(), ["bias"]);
 }
 
@@ -72,7 +74,7 @@ fn buffers_are_left_out() {
 fn everything_that_does_not_fit_is_one_error() {
     let raw = tensors(&[("conv1.weigth", &[1.0]), ("out.bias", &[1.0, 2.0]), ("scale", &[f32::NAN, 1.0])]);
     let network = declared(&[("conv1.weight", &[1]), ("conv2.weight", &[4, 1]), ("out.bias", &[3]), ("scale", &[2])]);
-    let error = fit(&raw, &network, Part::Whole).unwrap_err().to_string();
+    let error = fit(&raw, &network, NetworkPart::Whole).unwrap_err().to_string();
     let expected = [
         "the weights do not fit the network's 4 parameters: 2 missing, 1 unexpected, 1 of another shape, 1 unusable",
         "missing `conv1.weight` [1]; did you mean `conv1.weigth`, which the file has?",
@@ -87,7 +89,7 @@ fn everything_that_does_not_fit_is_one_error() {
 #[test]
 fn long_lists_are_cut() {
     let named: Vec<(String, Shape)> = (0..30).map(|index| (format!("layer{index}.weight"), 1.into())).collect();
-    let error = fit(&tensors(&[("x", &[0.0])]), &named, Part::Whole).unwrap_err().to_string();
+    let error = fit(&tensors(&[("x", &[0.0])]), &named, NetworkPart::Whole).unwrap_err().to_string();
     assert!(error.contains("30 missing, 1 unexpected") && error.contains("missing 22 more"), "{error}");
     assert_eq!(error.lines().count(), 1 + 9 + 1);
 }
@@ -95,7 +97,7 @@ fn long_lists_are_cut() {
 #[test]
 fn other_number_types_are_converted_where_that_is_exact_or_usual() {
     let network = declared(&[("bias", &[2])]);
-    let of = |tensor: Tensor| fit(&BTreeMap::from([("bias".to_owned(), tensor)]), &network, Part::Whole);
+    let of = |tensor: Tensor| fit(&BTreeMap::from([("bias".to_owned(), tensor)]), &network, NetworkPart::Whole);
     let number = |dtype| Tensor::new(&[0.5f32, 2.0], &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
     for dtype in [DType::F64, DType::F16, DType::BF16] {
         let fitted = of(number(dtype)).unwrap();
@@ -112,6 +114,6 @@ fn other_number_types_are_converted_where_that_is_exact_or_usual() {
 #[test]
 fn two_names_for_one_parameter_are_an_error() {
     let raw = tensors(&[("module.bias", &[1.0]), ("bias", &[2.0])]);
-    let error = fit(&raw, &declared(&[("bias", &[1])]), Part::Whole).unwrap_err().to_string();
+    let error = fit(&raw, &declared(&[("bias", &[1])]), NetworkPart::Whole).unwrap_err().to_string();
     assert!(error.contains("`bias` is there twice: `bias` and `module.bias`"), "{error}");
 }

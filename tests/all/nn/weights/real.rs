@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 use candle_core::{DType, Device, Tensor};
-use freetumor::nn::weights::{Part, fit, read, read_checkpoint};
+use freetumor::nn::weights::{NetworkPart, fit, read, read_checkpoint};
 
 use super::maker::{Entry, Pickle, checkpoint, entries, floats, zip};
 use crate::common::shared;
@@ -70,7 +70,9 @@ fn the_golden_checkpoint_equals_its_safetensors() {
         ("3.bias", &[2]),
     ];
     let declared = shapes.map(|(name, dims)| (name.to_owned(), dims.into()));
-    for (part, prefix) in [(Part::Generator, "netG"), (Part::Discriminator, "netD"), (Part::Segmentor, "netSeg")] {
+    for (part, prefix) in
+        [(NetworkPart::Generator, "netG"), (NetworkPart::Discriminator, "netD"), (NetworkPart::Segmentor, "netSeg")]
+    {
         let fitted = fit(&checkpoint.tensors, &declared, part).unwrap();
         for (name, dims) in shapes {
             let defined = freetumor::nn::fill::parameter(&format!("{prefix}.{name}"), dims);
@@ -142,11 +144,11 @@ fn what_torch_saves_is_read() {
 
     let parts = of("parts.pt").unwrap();
     assert_eq!(parts.mappings, ["discriminator", "generator"]);
-    let bias = fit(&parts.tensors, &[("bias".to_owned(), 4.into())], Part::Discriminator).unwrap();
+    let bias = fit(&parts.tensors, &[("bias".to_owned(), 4.into())], NetworkPart::Discriminator).unwrap();
     assert_eq!(flat(&bias["bias"]), eighths[4..8]);
     let network = [("0.weight", &[2, 1, 3, 3, 3][..]), ("0.bias", &[2]), ("1.weight", &[2]), ("1.bias", &[2])];
     let network = network.map(|(name, dims)| (name.to_owned(), dims.into()));
-    assert_eq!(fit(&of("batchnorm.pt").unwrap().tensors, &network, Part::Whole).unwrap().len(), 4);
+    assert_eq!(fit(&of("batchnorm.pt").unwrap().tensors, &network, NetworkPart::Whole).unwrap().len(), 4);
 
     for (name, expected) in [
         ("module.pt", "`torch.nn.modules.container.Sequential`, not a state_dict"),
