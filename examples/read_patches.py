@@ -51,10 +51,10 @@ def paste(patch, hu, labels=None):
 
 
 def scans(run):
-    """Where each NIfTI scan of a run is, by scan_id: RUN/private is for those who may know."""
+    """The path of each NIfTI scan of a run, by scan_id, from RUN/private."""
     run = pathlib.Path(run)
-    sources = json.loads((run / "run.json").read_text())["pipeline"]["sources"]
-    base = pathlib.Path(json.loads((run / "private/pipeline.json").read_text())["folder"])
+    private = json.loads((run / "private/pipeline.json").read_text())
+    sources, base = private["pipeline"]["sources"], pathlib.Path(private["folder"])
     source_of = {e["scan_id"]: e["source"] for f in (run / "ingest").glob("*.json") for e in json.loads(f.read_text())["entries"]}
     lines = [json.loads(line) for f in (run / "private").glob("*.jsonl") for line in f.read_text().splitlines()]
     roots = {name: base / os.path.expandvars(source["root"]) for name, source in sources.items() if "root" in source}
