@@ -90,6 +90,7 @@ pub mod export;
 pub mod external;
 pub mod filter;
 pub mod graph;
+pub mod guide;
 pub mod id;
 pub mod inference;
 pub mod ingest;

@@ -55,8 +55,13 @@ fn labels(shape: [usize; 3], spacing_mm: f64, number: usize) -> Array3<u8> {
 }
 
 fn write(path: &Path, grid: &Grid, datatype: Datatype, voxels: &[u8]) {
+    write_compressed(path, &encode_header(grid, datatype, "patient of a test").unwrap(), voxels);
+}
+
+/// Writes a compressed NIfTI file.
+pub fn write_compressed(path: &Path, header: &[u8], voxels: &[u8]) {
     let mut file = GzEncoder::new(Vec::new(), Compression::fast());
-    file.write_all(&encode_header(grid, datatype, "patient of a test").unwrap()).unwrap();
+    file.write_all(header).unwrap();
     file.write_all(voxels).unwrap();
     std::fs::write(path, file.finish().unwrap()).unwrap();
 }

@@ -39,6 +39,7 @@ const ROOMS: &[&str] = &[
     "train",
     "evaluate",
     "cli",
+    "guide",
 ];
 
 /// Rooms that do not import each other, though one is before the other.
