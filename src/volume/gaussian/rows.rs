@@ -45,6 +45,12 @@ impl<'a> WeightedLines<'a> {
     /// the terms: its bits do not depend on the width of vectors, nor on where a row is cut.
     #[inline(always)]
     pub fn sum(&self, row: &mut [f32]) {
+        // Apart: in one loop over both kinds of terms the sums do not stay in registers.
+        if self.paired.is_empty() { self.sum_blocks::<false>(row) } else { self.sum_blocks::<true>(row) }
+    }
+
+    #[inline(always)]
+    fn sum_blocks<const PAIRED: bool>(&self, row: &mut [f32]) {
         const FEW: usize = 16;
         const MANY: usize = 64;
         if row.len() < FEW {
@@ -60,26 +66,28 @@ impl<'a> WeightedLines<'a> {
         }
         let mut done = 0;
         while done + MANY <= row.len() {
-            self.sum_block::<MANY>(row, done);
+            self.sum_block::<PAIRED, MANY>(row, done);
             done += MANY;
         }
         while done < row.len() {
             // The last block begins early enough to be whole: values that are summed twice come out the same.
-            self.sum_block::<FEW>(row, done.min(row.len() - FEW));
+            self.sum_block::<PAIRED, FEW>(row, done.min(row.len() - FEW));
             done += FEW;
         }
     }
 
     /// As [`WeightedLines::sum`] for `LANES` values from `first` on, whose sums stay in registers.
     #[inline(always)]
-    fn sum_block<const LANES: usize>(&self, row: &mut [f32], first: usize) {
+    fn sum_block<const PAIRED: bool, const LANES: usize>(&self, row: &mut [f32], first: usize) {
         let mut sums = [self.start; LANES];
         for (weight, line) in &self.single {
             sums.iter_mut().zip(&line[first..first + LANES]).for_each(|(sum, value)| *sum += weight * value);
         }
-        for (weight, [before, after]) in &self.paired {
-            let pairs = before[first..first + LANES].iter().zip(&after[first..first + LANES]);
-            sums.iter_mut().zip(pairs).for_each(|(sum, (a, b))| *sum += weight * (a + b));
+        if PAIRED {
+            for (weight, [before, after]) in &self.paired {
+                let pairs = before[first..first + LANES].iter().zip(&after[first..first + LANES]);
+                sums.iter_mut().zip(pairs).for_each(|(sum, (a, b))| *sum += weight * (a + b));
+            }
         }
         row[first..first + LANES].copy_from_slice(&sums);
     }

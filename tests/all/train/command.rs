@@ -387,7 +387,7 @@ fn a_runs_patients_are_known_again_and_spoiled_scans_are_counted() {
          network = {{ model = \"unet3d\", width = 2 }}\noptimiser = {{ schedule = {{ warmup_steps = 1 }} }}\n\
          synthetic = {{ share = 0.5, runs = [{{ folder = \"made\", at = 0 }}] }}\n",
         pipeline("train = 0.5, validation = 0.5"),
-        source("lits")
+        source("data")
     );
     let path = |name: &str| folder.path().join(name).display().to_string();
     std::fs::write(path("made.toml"), made).unwrap();
