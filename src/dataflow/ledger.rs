@@ -47,7 +47,7 @@ impl Ledger {
     /// Makes a run folder for a plan, or resumes the one that is there; and the spool into which its scans go.
     ///
     /// # Errors
-    /// Where the folder belongs to another pipeline, is being written by another process, or cannot be written.
+    /// If the folder belongs to another pipeline, is being written by another process, or cannot be written.
     pub fn open(folder: &Path, plan: &Plan) -> Result<(Self, Spool)> {
         let writer = RunFolder::create_or_resume(folder, &manifest(plan)?)?;
         writer.folder().check_files()?;
@@ -79,7 +79,7 @@ impl Ledger {
     /// The epochs that were ingested but not committed, and the first epoch that was not ingested.
     ///
     /// # Errors
-    /// Where a manifest cannot be read.
+    /// If a manifest cannot be read.
     pub fn open_epochs(&self) -> Result<(Vec<EpochWork>, Epoch)> {
         let state = self.state();
         let next = state.writer.next_ingest();
@@ -93,7 +93,7 @@ impl Ledger {
     /// The ids of all scans that were ever ingested, with their versions.
     ///
     /// # Errors
-    /// Where a manifest cannot be read.
+    /// If a manifest cannot be read.
     pub fn ingested(&self) -> Result<HashMap<ScanId, Version>> {
         let entries = self.state().writer.ingested()?.into_values();
         Ok(entries.map(|entry| (entry.scan_id, (entry.bytes, entry.modified_s))).collect())
@@ -102,7 +102,7 @@ impl Ledger {
     /// The digests of all scans that are committed as done.
     ///
     /// # Errors
-    /// Where the table `scans` cannot be read.
+    /// If the table `scans` cannot be read.
     pub fn known_scans(&self) -> Result<KnownScans> {
         let known = KnownScans::default();
         each_row::<ScanRecord>(&self.state().writer, |row| {
@@ -122,7 +122,7 @@ impl Ledger {
     /// Makes the ingest manifest of an epoch durable, if it is not; its work may start when this returns. Any worker may come first.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// If it cannot be written.
     pub fn open_epoch(&self, work: &EpochWork) -> Result<()> {
         let mut state = self.state();
         if work.epoch < state.writer.next_ingest() {
@@ -140,7 +140,7 @@ impl Ledger {
     /// of the counts by group since the epoch before.
     ///
     /// # Errors
-    /// Where something cannot be written, or another process was faster.
+    /// If something cannot be written, or another process was faster.
     pub fn commit(&self, epoch: Epoch, outcomes: &[ScanOutcome], changes: &[QualityChange]) -> Result<()> {
         let store = Arc::clone(self.state().writer.folder().store());
         let takes: Vec<_> = self
@@ -176,7 +176,7 @@ impl Ledger {
     /// Brings the folders that other programs list by themselves in line with what is committed.
     ///
     /// # Errors
-    /// Where they cannot be written.
+    /// If they cannot be written.
     pub fn project(&self) -> Result<()> {
         self.state().writer.project(layouts(&self.outputs))
     }

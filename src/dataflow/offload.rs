@@ -17,7 +17,7 @@ use super::{Abort, Epoch};
 
 /// How an [`offload`] operator runs its work.
 pub struct Offload {
-    /// Its name in timely's logs.
+    /// The name in timely's logs.
     pub name: String,
     /// The pool's lane.
     pub lane: Priority,

@@ -52,7 +52,7 @@ impl Pool {
     /// Starts `threads` threads; each lane holds at most `capacity` waiting jobs.
     ///
     /// # Errors
-    /// Where the system gives no thread.
+    /// If the system gives no thread.
     pub fn start(threads: usize, capacity: usize) -> Result<Arc<Self>> {
         let (lanes, receivers): (Vec<_>, Vec<_>) = (0..Priority::COUNT).map(|_| bounded::<Job>(capacity)).unzip();
         let threads = (0..threads.max(1))

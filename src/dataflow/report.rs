@@ -63,7 +63,7 @@ pub struct QualityCount {
     /// The group.
     #[serde(flatten)]
     pub group: QualityGroup,
-    /// Its attempts.
+    /// The attempts.
     pub count: u64,
 }
 

@@ -26,7 +26,7 @@ pub struct RunOptions {
     pub threads: usize,
     /// Bytes that open scans may hold together.
     pub memory_bytes: u64,
-    /// Most new scans to take in; all where absent.
+    /// Most new scans to take in; all if absent.
     pub limit: Option<usize>,
 }
 
@@ -39,7 +39,7 @@ impl Default for RunOptions {
 /// Runs a plan into a folder, or goes on with one.
 ///
 /// # Errors
-/// Where the folder belongs to another pipeline, a source cannot be listed, or results cannot be written. What was
+/// If the folder belongs to another pipeline, a source cannot be listed, or results cannot be written. What was
 /// committed before stays.
 pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progress>) -> Result<RunReport> {
     let start = Instant::now();

@@ -15,7 +15,7 @@ use super::Epoch;
 pub struct EpochWork {
     /// The number of its commit.
     pub epoch: Epoch,
-    /// Its scans.
+    /// The scans.
     pub entries: Vec<Arc<ScanEntry>>,
 }
 
@@ -37,7 +37,7 @@ impl Schedule {
     /// from them are in use. It is counted.
     ///
     /// # Errors
-    /// Where a source cannot be listed.
+    /// If a source cannot be listed.
     pub fn new(
         plan: &Plan,
         open: Vec<EpochWork>,

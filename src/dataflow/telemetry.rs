@@ -95,7 +95,7 @@ impl Telemetry {
     /// Timings in a new file of `folder`, named by the time and the process.
     ///
     /// # Errors
-    /// Where the file cannot be created.
+    /// If the file cannot be created.
     pub fn create(folder: &Path) -> Result<Self> {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let path = folder.join(format!("{}-{}.jsonl", now.as_millis(), std::process::id()));

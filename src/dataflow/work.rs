@@ -181,7 +181,7 @@ impl StageRunner {
     /// Joins the reports of all branches on a scan, and saves them. A scan with a fault has no samples.
     ///
     /// # Errors
-    /// Where it cannot be saved.
+    /// If it cannot be saved.
     pub fn finish(&self, epoch: Epoch, entry: &ScanEntry, reports: Vec<StageReport>) -> Result<ScanOutcome> {
         let attempts = counted(reports.iter().flat_map(|report| &report.samples));
         let outcome = self.outcome(epoch, entry, reports);
@@ -209,7 +209,7 @@ impl StageRunner {
     /// The outcome of a scan of an epoch that an earlier run of this folder finished but did not commit.
     ///
     /// # Errors
-    /// Where the spool cannot be read.
+    /// If the spool cannot be read.
     pub fn saved(&self, epoch: Epoch, entry: &ScanEntry) -> Result<Option<ScanOutcome>> {
         let saved = self.spool.load_verified(epoch, entry.scan_id)?;
         if let Some(outcome) = &saved {

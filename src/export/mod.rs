@@ -45,7 +45,7 @@ const MOST_LISTED_VALUES: usize = 12;
 /// Exports samples of a run folder.
 ///
 /// # Errors
-/// Where no sample is selected, the layout's settings are wrong, the folder is in use for something else, the pipeline cannot be built,
+/// If no sample is selected, the layout's settings are wrong, the folder is in use for something else, the pipeline cannot be built,
 /// or files cannot be read or written. Samples that cannot be made are no error: they are in the report.
 pub fn export(run: &RunFolder, options: &ExportOptions, registry: &Registry) -> Result<ExportReport> {
     let start = Instant::now();
@@ -103,7 +103,7 @@ fn bad_settings(errors: &[ConfigError]) -> Error {
 }
 
 fn nothing_selected(run: &RunFolder, config: &SelectionConfig, without_patch: &WithoutPatch) -> Result<Error> {
-    let place = run.store().place("");
+    let place = run.store().display_path("");
     let conditions: Vec<String> = config.conditions().iter().map(|text| format!("`{text}`")).collect();
     let conditions = conditions.join(" and ");
     if without_patch.samples > 0 {

@@ -13,7 +13,7 @@ use crate::id::ScanId;
 use crate::record::Split;
 use crate::sink::pairs::{DatasetDescription, Pair, PairLayout};
 use crate::store::Fill;
-use crate::store::canonical::Take;
+use crate::store::canonical::Visit;
 
 /// What came of the samples of one scan.
 #[derive(Default)]
@@ -48,7 +48,7 @@ pub(super) fn write(
             }
         }
         files.refused = reader.each_volume(job.run, &missing, layout.gzip_level(), &mut |sample, encoder, patch| {
-            let places = layout.places(sample.record.sample_id, sample.record.split);
+            let places = layout.file_names(sample.record.sample_id, sample.record.split);
             let [image, label] = places.map(|(folder, name)| below_root(&format!("{folder}/{name}")));
             let image = target.write(&image, &mut |out| encoder.write_image(patch, out))?;
             let label = target.write(&label, &mut |out| encoder.write_label(patch, out))?;
@@ -74,9 +74,15 @@ pub(super) fn write(
     pairs.iter().for_each(|pair| report.add_sample(pair.split));
     let test = pairs.iter().filter(|pair| pair.split == Split::Test).count();
     let write = |name: &str, fill: Fill<'_>| target.write(&below_root(name), fill).map(drop);
-    let each = |take: Take<'_, Pair>| pairs.iter().cloned().try_for_each(take);
+    let for_each = |visit: Visit<'_, Pair>| pairs.iter().cloned().try_for_each(visit);
     let training = pairs.len() - test;
-    layout.describe(&DatasetDescription { write: &write, each: &each, organs: reader.organs(), training, test })?;
+    layout.describe(&DatasetDescription {
+        write: &write,
+        for_each: &for_each,
+        organs: reader.organs(),
+        training,
+        test,
+    })?;
     target.finish(&done)?;
     Ok(report)
 }

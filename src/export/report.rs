@@ -40,7 +40,7 @@ pub struct ExportReport {
 pub struct Refusal {
     /// The scan.
     pub scan_id: ScanId,
-    /// Its samples, which are left out.
+    /// The samples, which are left out.
     pub samples: Vec<SampleId>,
     /// What was expected and what came.
     pub message: String,

@@ -31,7 +31,7 @@ impl ScanReader {
     /// run folder records.
     ///
     /// # Errors
-    /// Where sources and masks cannot be built, or the run folder does not say which scan is where.
+    /// If sources and masks cannot be built, or the run folder does not say which scan is where.
     pub fn open(run: &RunFolder, samples: &[Selected], pipeline: Option<&Path>, registry: &Registry) -> Result<Self> {
         let file = graph_file(run, pipeline)?;
         let stages = ScanStages::build(&file, registry).map_err(|problems| unbuilt(file.name(), &problems))?;
@@ -57,7 +57,7 @@ impl ScanReader {
     /// `samples` are samples of this scan. The scan and one mask are in memory meanwhile.
     ///
     /// # Errors
-    /// Where a shard cannot be read, or `take` fails. What keeps volumes from being made is returned: a scan that cannot be read, or
+    /// If a shard cannot be read, or `take` fails. What keeps volumes from being made is returned: a scan that cannot be read, or
     /// whose voxels or mask are others than those of the run, or a damaged patch.
     pub fn each_volume(
         &self,
@@ -169,7 +169,7 @@ impl ScanReader {
 /// Reads the patch of a sample.
 ///
 /// # Errors
-/// Where it is not there, or another one.
+/// If it is not there, or another one.
 pub fn read_patch(run: &RunFolder, sample: &Selected) -> Result<Patch> {
     let bytes = patch_bytes(run, sample)?;
     let patch = decode_patch(&bytes).map_err(|error| damaged(run, sample, &error.to_string()))?;
@@ -187,7 +187,7 @@ pub fn read_patch(run: &RunFolder, sample: &Selected) -> Result<Patch> {
 /// The members of a sample's patch as they are in their shard.
 ///
 /// # Errors
-/// Where the shard is not there or shorter.
+/// If the shard is not there or shorter.
 pub fn patch_bytes(run: &RunFolder, sample: &Selected) -> Result<Vec<u8>> {
     let bytes = run.store().read_range(&sample.shard, sample.offset_bytes, sample.length_bytes)?;
     let bytes = bytes.ok_or_else(|| damaged(run, sample, "the shard is not there"))?;
@@ -198,7 +198,7 @@ pub fn patch_bytes(run: &RunFolder, sample: &Selected) -> Result<Vec<u8>> {
 }
 
 fn damaged(run: &RunFolder, sample: &Selected, problem: &str) -> Error {
-    let (place, id) = (run.store().place(&sample.shard), sample.record.sample_id);
+    let (place, id) = (run.store().display_path(&sample.shard), sample.record.sample_id);
     Error::new(format!("{place} should have the patch of sample {id} at byte {}: {problem}", sample.offset_bytes))
         .with_kind(ErrorKind::Damaged)
         .with_hint("the run folder was damaged: restore it from a copy")
@@ -231,11 +231,11 @@ fn graph_file(run: &RunFolder, pipeline: Option<&Path>) -> Result<GraphFile> {
     let recorded = run.private_pipeline()?.ok_or_else(|| {
         Error::new(format!(
             "{} is missing, which names the sources of the scans",
-            run.store().place("private/pipeline.json")
+            run.store().display_path("private/pipeline.json")
         ))
         .with_hint("give the graph file with --pipeline")
     })?;
-    GraphFile::from_resolved(&run.store().place("private/pipeline.json"), &recorded.folder, &recorded.pipeline)
+    GraphFile::from_resolved(&run.store().display_path("private/pipeline.json"), &recorded.folder, &recorded.pipeline)
 }
 
 fn unbuilt(name: &str, problems: &[Problem]) -> Error {

@@ -24,7 +24,7 @@ const NAMED: usize = 5;
 pub struct SelectionConfig {
     /// What their rows must meet, all of it; accepted rows unless one of the conditions is on `verdict`.
     pub conditions: Vec<SampleCondition>,
-    /// How many of each group of `per` at most, those with the lowest ids; all where absent.
+    /// How many of each group of `per` at most, those with the lowest ids; all if absent.
     pub at_most: Option<usize>,
     /// The columns that make a group.
     pub per: GroupBy<SampleRow>,
@@ -57,7 +57,7 @@ impl SelectionConfig {
 /// A sample to be exported.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Selected {
-    /// Its row; the first by branch where several are selected.
+    /// The row; the first by branch where several are selected.
     pub record: SampleRecord,
     /// The shard of patches, below the run folder.
     pub shard: String,
@@ -88,7 +88,7 @@ pub struct Selection {
 /// Selects samples; one part of the table is in memory at a time.
 ///
 /// # Errors
-/// Where the table cannot be read, there is no such commit, samples are to be grouped by `branch`, or a patient is in two splits.
+/// If the table cannot be read, there is no such commit, samples are to be grouped by `branch`, or a patient is in two splits.
 pub fn select(run: &RunFolder, config: &SelectionConfig) -> Result<Selection> {
     if config.per.columns().any(|column| column == "branch") {
         let message = "samples cannot be grouped by `branch`: one that several quality tests accepted is exported once";
@@ -126,10 +126,10 @@ pub fn select(run: &RunFolder, config: &SelectionConfig) -> Result<Selection> {
     Ok(Selection { samples, without_patch })
 }
 
-/// The values of a column over all samples, sorted; `None` where there are more than `most`.
+/// The values of a column over all samples, sorted; `None` if there are more than `most`.
 ///
 /// # Errors
-/// Where the table cannot be read, or there is no such commit.
+/// If the table cannot be read, or there is no such commit.
 pub fn values_of(run: &RunFolder, config: &SelectionConfig, column: &str, most: usize) -> Result<Option<Vec<String>>> {
     let mut values = BTreeSet::new();
     for file in run.files(Table::Samples.name(), config.at)? {

@@ -18,7 +18,7 @@ use crate::sink::shards::{Shard, describe, file_name, label, write_members};
 use crate::sink::tar::TarWriter;
 use crate::sink::{BUCKETS, PATCHES, WebDatasetConfig, append_sample};
 use crate::store::Fill;
-use crate::store::canonical::Take;
+use crate::store::canonical::Visit;
 
 /// The samples of a shard: those of some patients' scans, all of one epoch and split.
 struct ShardSamples<'a> {
@@ -144,7 +144,7 @@ fn write(
     }
     listed.sort_by(|a: &Shard, b| a.file().cmp(b.file()));
     let write = |name: &str, fill: Fill<'_>| target.write(name, fill).map(drop);
-    describe(name, &write, &|take: Take<'_, Shard>| listed.iter().cloned().try_for_each(take))?;
+    describe(name, &write, &|visit: Visit<'_, Shard>| listed.iter().cloned().try_for_each(visit))?;
     target.finish(&done)?;
     Ok(report)
 }

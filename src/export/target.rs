@@ -59,9 +59,9 @@ impl ExportRequest {
 /// A file of the export.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct DoneFile {
-    /// Its path below the folder.
+    /// The path below the folder.
     pub(super) path: String,
-    /// Its length and content.
+    /// The length and content.
     #[serde(flatten)]
     pub(super) digest: FileDigest,
 }
@@ -72,7 +72,7 @@ pub(super) struct DoneFile {
 pub(super) struct JournalEntry {
     /// The sample's id, or the shard's epoch and label.
     pub(super) key: String,
-    /// Its files.
+    /// The files.
     pub(super) files: Vec<DoneFile>,
     /// The samples of a shard.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -94,7 +94,7 @@ impl Target {
     /// Opens a folder that is new, empty, or that of an earlier export of the same request.
     ///
     /// # Errors
-    /// Where the folder holds anything else, another process is exporting into it, or it cannot be written.
+    /// If the folder holds anything else, another process is exporting into it, or it cannot be written.
     pub(super) fn open(root: &Path, request: &ExportRequest) -> Result<Self> {
         let journal = root.join(JOURNAL);
         check_unused(root, &journal)?;
@@ -110,7 +110,7 @@ impl Target {
     /// What was done before under this key, where all its files are still there.
     ///
     /// # Errors
-    /// Where a file cannot be read.
+    /// If a file cannot be read.
     pub(super) fn kept(&self, key: &str) -> Result<Option<&JournalEntry>> {
         let Some(done) = self.earlier.get(key) else { return Ok(None) };
         for file in &done.files {
@@ -124,7 +124,7 @@ impl Target {
     /// Writes a file; it is there whole or not at all.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// If it cannot be written.
     pub(super) fn write(&self, path: &str, fill: Fill<'_>) -> Result<DoneFile> {
         let place = self.place(path)?;
         let mut digest = None;
@@ -142,7 +142,7 @@ impl Target {
     /// Writes a file of a folder whose name follows from its content; `fill` returns what else is known of it.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// If it cannot be written.
     pub(super) fn write_named<T>(
         &self,
         folder: &str,
@@ -165,7 +165,7 @@ impl Target {
     /// Records what is done: an export that resumes will keep it.
     ///
     /// # Errors
-    /// Where the journal cannot be written.
+    /// If the journal cannot be written.
     pub(super) fn record(&self, done: &JournalEntry) -> Result<()> {
         let line = canonical::line(done)?;
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
@@ -175,7 +175,7 @@ impl Target {
     /// An empty folder for files that are needed for a while, on the same file system; it is removed when dropped.
     ///
     /// # Errors
-    /// Where it cannot be made.
+    /// If it cannot be made.
     pub(super) fn scratch(&self) -> Result<tempfile::TempDir> {
         let mut builder = tempfile::Builder::new();
         builder.prefix(UNFINISHED);
@@ -189,7 +189,7 @@ impl Target {
     /// descriptions are there.
     ///
     /// # Errors
-    /// Where files cannot be removed or the journal cannot be written.
+    /// If files cannot be removed or the journal cannot be written.
     pub(super) fn finish(&self, done: &[JournalEntry]) -> Result<()> {
         let wanted: HashSet<&str> = done.iter().flat_map(|done| &done.files).map(|file| file.path.as_str()).collect();
         for file in self.earlier.values().flat_map(|done| &done.files) {
@@ -240,7 +240,7 @@ fn check_unused(root: &Path, journal: &Path) -> Result<()> {
         .with_hint("give an empty folder, or one that does not exist yet, with `--to`"))
 }
 
-/// Keeps other exports out of a folder; `None` where its file system does not support locks: each file is whole in any case.
+/// Keeps other exports out of a folder; `None` if its file system does not support locks: each file is whole in any case.
 fn lock(root: &Path) -> Result<Option<FileLock>> {
     store::lock_if_supported(&root.join(LOCK), || {
         Error::new(format!("another process is exporting to {}", root.display()))

@@ -40,7 +40,7 @@ impl From<&ScanEntry> for IngestEntry {
 pub struct IngestManifest {
     /// The epoch.
     pub epoch: u64,
-    /// Its scans, sorted.
+    /// The scans, sorted.
     pub entries: Vec<IngestEntry>,
 }
 
@@ -56,7 +56,7 @@ impl IngestManifest {
     /// The manifest of these scans.
     ///
     /// # Errors
-    /// Where a scan is there twice.
+    /// If a scan is there twice.
     pub fn new(epoch: u64, entries: &[ScanEntry]) -> Result<Self> {
         let mut entries: Vec<IngestEntry> = entries.iter().map(IngestEntry::from).collect();
         entries.sort_unstable();

@@ -21,7 +21,7 @@ pub struct RunManifest {
     pub format: u32,
     /// The graph file with all defaults filled in; paths are keyed digests ([`super::without_paths`]).
     pub pipeline: Value,
-    /// Its digest.
+    /// The digest.
     pub pipeline_digest: String,
     /// The pipeline's seed.
     pub seed: u64,
@@ -39,7 +39,7 @@ pub struct RunManifest {
 }
 
 impl RunManifest {
-    /// The class of processor that began the run folder `path`; `None` where there is no run, none with networks, or one on a device.
+    /// The class of processor that began the run folder `path`; `None` if there is no run, none with networks, or one on a device.
     pub fn kernel_class_in(path: &Path) -> Option<Class> {
         let text = std::fs::read(path.join(MANIFEST)).ok()?;
         let manifest: Value = serde_json::from_slice(&text).ok()?;

@@ -66,7 +66,7 @@ impl RunWriter {
     /// Records the pipeline and the folder of its graph file.
     ///
     /// # Errors
-    /// Where it cannot be written, or the folder's name is not UTF-8.
+    /// If it cannot be written, or the folder's name is not UTF-8.
     pub fn record_private_pipeline(&self, folder: &Path, pipeline: &Json) -> Result<()> {
         let folder = std::path::absolute(folder).map_err(|e| Error::io("cannot find", folder, e))?;
         let text = canonical::pretty(&PrivatePipeline { folder, pipeline: pipeline.clone() })?;
@@ -75,12 +75,12 @@ impl RunWriter {
 }
 
 impl RunFolder {
-    /// The pipeline with its paths, as it was when the run was last continued; `None` where `RUN/private` lacks it.
+    /// The pipeline with its paths, as it was when the run was last continued; `None` if `RUN/private` lacks it.
     ///
     /// # Errors
-    /// Where the record cannot be read.
+    /// If the record cannot be read.
     pub fn private_pipeline(&self) -> Result<Option<PrivatePipeline>> {
-        let place = self.store().place(PIPELINE);
+        let place = self.store().display_path(PIPELINE);
         let text = self.store().read(PIPELINE)?;
         text.map(|text| canonical::parse(&text, &place)).transpose()
     }

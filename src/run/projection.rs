@@ -14,7 +14,7 @@ use crate::store::{Durable, FileDigest};
 /// Adds what a commit adds to the folders of the tables and removes what it removes.
 ///
 /// # Errors
-/// Where files cannot be linked or removed.
+/// If files cannot be linked or removed.
 pub(super) fn project_commit(store: &dyn Durable, commit: &Commit) -> Result<()> {
     for file in commit.add.iter().filter(|file| Table::from_name(&file.table).is_ok()) {
         store.link(&file.path, &projected(file))?;
@@ -28,7 +28,7 @@ pub(super) fn project_commit(store: &dyn Durable, commit: &Commit) -> Result<()>
 /// Brings the folders of all tables in line with the head.
 ///
 /// # Errors
-/// Where files cannot be read, linked or removed.
+/// If files cannot be read, linked or removed.
 pub(super) fn project_tables(folder: &RunFolder) -> Result<()> {
     let store = &**folder.store();
     for table in Table::ALL {

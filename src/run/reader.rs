@@ -14,7 +14,7 @@ use crate::record::schema::Table;
 use crate::record::{FileEntry, epoch_name};
 use crate::sink::pairs::{self, PAIRS, Pair};
 use crate::store::canonical;
-use crate::store::canonical::Take;
+use crate::store::canonical::Visit;
 use crate::store::{Durable, FileDigest, Folder};
 
 /// A run folder, to be read. It sees the commits that were there when it was opened; see [`RunFolder::refresh`].
@@ -104,7 +104,7 @@ impl RunFolder {
     /// Opens a folder of this machine.
     ///
     /// # Errors
-    /// Where it is no run folder, or one of a newer format.
+    /// If it is no run folder, or one of a newer format.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         Self::open_in(Arc::new(Folder::local(path)))
     }
@@ -112,9 +112,9 @@ impl RunFolder {
     /// Opens a folder anywhere.
     ///
     /// # Errors
-    /// As for [`RunFolder::open`].
+    /// The same errors as [`RunFolder::open`].
     pub fn open_in(store: Arc<dyn Durable>) -> Result<Self> {
-        let place = store.place(MANIFEST);
+        let place = store.display_path(MANIFEST);
         let text = store.read(MANIFEST)?.ok_or_else(|| {
             Error::new(format!("expected a run folder with {place}, there is none"))
                 .with_hint("give the folder that `freetumor run` wrote; it prints its name at the end")
@@ -136,7 +136,7 @@ impl RunFolder {
     /// Looks for commits that came since; tells whether there are any.
     ///
     /// # Errors
-    /// Where the folder cannot be read.
+    /// If the folder cannot be read.
     pub fn refresh(&mut self) -> Result<bool> {
         let before = self.head;
         let mut next = before.map_or(0, |epoch| epoch + 1);
@@ -188,7 +188,7 @@ impl RunFolder {
     /// What the folder holds after commit `at`, or after the last.
     ///
     /// # Errors
-    /// Where there is no such commit, or commits do not follow one another.
+    /// If there is no such commit, or commits do not follow one another.
     pub fn snapshot(&self, at: Option<u64>) -> Result<Snapshot> {
         let mut files = BTreeMap::new();
         let head = self.replay(at, &mut |file| {
@@ -201,7 +201,7 @@ impl RunFolder {
     /// Where the folder stands after commit `at`, or after the last.
     ///
     /// # Errors
-    /// As for [`RunFolder::snapshot`].
+    /// The same errors as [`RunFolder::snapshot`].
     pub fn standing(&self, at: Option<u64>) -> Result<RunHead> {
         self.replay(at, &mut |_| Ok(()))
     }
@@ -210,12 +210,12 @@ impl RunFolder {
     /// the last checkpoint are in memory together.
     ///
     /// # Errors
-    /// As for [`RunFolder::snapshot`].
-    pub(super) fn each_file(&self, at: Option<u64>, take: Take<'_, FileEntry>) -> Result<()> {
+    /// The same errors as [`RunFolder::snapshot`].
+    pub(super) fn each_file(&self, at: Option<u64>, take: Visit<'_, FileEntry>) -> Result<()> {
         self.replay(at, take).map(drop)
     }
 
-    fn replay(&self, at: Option<u64>, take: Take<'_, FileEntry>) -> Result<RunHead> {
+    fn replay(&self, at: Option<u64>, take: Visit<'_, FileEntry>) -> Result<RunHead> {
         let Some(last) = self.at(at)? else { return Ok(self.start().head) };
         let mut head = self.start().head;
         let checkpoint = self.checkpoint_before(last)?;
@@ -281,17 +281,17 @@ impl RunFolder {
 
     pub(super) fn checkpoint(&self, epoch: u64) -> Result<Option<Checkpoint>> {
         let name = checkpoint_name(epoch);
-        self.store.read(&name)?.map(|text| canonical::parse(&text, &self.store.place(&name))).transpose()
+        self.store.read(&name)?.map(|text| canonical::parse(&text, &self.store.display_path(&name))).transpose()
     }
 
     /// A commit and its SHA-256.
     ///
     /// # Errors
-    /// Where it is not there or not readable.
+    /// If it is not there or not readable.
     pub fn commit(&self, epoch: u64) -> Result<(Commit, String)> {
         let (commit, sha256): (Commit, _) = self.document(&commit_name(epoch))?;
         if commit.epoch != epoch {
-            let place = self.store.place(&commit_name(epoch));
+            let place = self.store.display_path(&commit_name(epoch));
             return Err(Error::new(format!("{place} should hold commit {epoch}, it holds {}", commit.epoch)));
         }
         Ok((commit, sha256))
@@ -300,7 +300,7 @@ impl RunFolder {
     /// An ingest manifest and its SHA-256.
     ///
     /// # Errors
-    /// Where it is not there or not readable.
+    /// If it is not there or not readable.
     pub fn ingest_manifest(&self, epoch: u64) -> Result<(IngestManifest, String)> {
         self.document(&ingest_name(epoch))
     }
@@ -308,11 +308,11 @@ impl RunFolder {
     /// The scans of an ingest manifest with their keys, from `RUN/private`.
     ///
     /// # Errors
-    /// Where the private file is not there or belongs to another manifest.
+    /// If the private file is not there or belongs to another manifest.
     pub fn scan_entries(&self, epoch: u64) -> Result<Vec<ScanEntry>> {
         let (manifest, digest) = self.ingest_manifest(epoch)?;
         let name = manifest.private_name(&digest);
-        let place = self.store.place(&name);
+        let place = self.store.display_path(&name);
         let text = self.store.read(&name)?.ok_or_else(|| {
             Error::new(format!("expected {place}, which maps the scans of epoch {epoch} to their paths; there is none"))
                 .with_hint("restore the folder `private` from where the run was made, or start again with `--out`")
@@ -321,7 +321,7 @@ impl RunFolder {
     }
 
     fn document<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<(T, String)> {
-        let place = self.store.place(name);
+        let place = self.store.display_path(name);
         let text = self.store.read(name)?.ok_or_else(|| Error::new(format!("expected {place}, there is none")))?;
         Ok((canonical::parse(&text, &place)?, FileDigest::of(&text).sha256))
     }
@@ -329,7 +329,7 @@ impl RunFolder {
     /// The names of tables and sinks that have files, and of the tables that always exist.
     ///
     /// # Errors
-    /// As for [`RunFolder::snapshot`].
+    /// The same errors as [`RunFolder::snapshot`].
     pub fn tables(&self, at: Option<u64>) -> Result<Vec<String>> {
         let mut tables: BTreeSet<String> = Table::ALL.map(|table| table.name().to_owned()).into();
         self.each_file(at, &mut |file| {
@@ -348,7 +348,7 @@ impl RunFolder {
     /// images and labels that the lists of all sinks name.
     ///
     /// # Errors
-    /// Where there is no such table or commit.
+    /// If there is no such table or commit.
     pub fn files(&self, table: &str, at: Option<u64>) -> Result<Vec<FileEntry>> {
         let mut files = Vec::new();
         self.each_file(at, &mut |file| {
@@ -358,12 +358,12 @@ impl RunFolder {
             Ok(())
         })?;
         if table == PAIRS {
-            return Ok(pairs::listed(&*self.store, &files)?.iter().flat_map(Pair::files).collect());
+            return Ok(pairs::read_pairs(&*self.store, &files)?.iter().flat_map(Pair::files).collect());
         }
         if files.is_empty() {
             let tables = self.tables(at)?;
             if !tables.iter().any(|known| known == table) {
-                return Err(Error::new(format!("there is no table {table:?} in {}", self.store.place("")))
+                return Err(Error::new(format!("there is no table {table:?} in {}", self.store.display_path("")))
                     .with_hint(format!("it has {}", tables.join(", "))));
             }
         }

@@ -42,7 +42,7 @@ pub struct Feed<'a> {
 /// A table gets a part in the first epoch even without rows, so that there is always a file to ask.
 ///
 /// # Errors
-/// Where files cannot be written, a patient is in two splits, or a row belongs to another epoch.
+/// If files cannot be written, a patient is in two splits, or a row belongs to another epoch.
 pub fn seal(store: &dyn Durable, epoch: u64, outcomes: Vec<ScanOutcome>, feeds: &[Feed<'_>]) -> Result<SealedEpoch> {
     if let Some(other) = outcomes.iter().find(|outcome| {
         outcome.scan.epoch != epoch
@@ -108,7 +108,7 @@ type StagedFiles = (crate::sink::StagedFile, Option<crate::sink::StagedVolumes>)
 
 impl<'a> StagedCandidates<'a> {
     /// # Errors
-    /// Where two candidates have one id: the files of one would stand for both.
+    /// If two candidates have one id: the files of one would stand for both.
     fn new(epoch: u64, outcomes: &'a [ScanOutcome]) -> Result<Self> {
         let mut rows: BTreeMap<SampleId, Vec<&SampleRecord>> = BTreeMap::new();
         for row in outcomes.iter().flat_map(|outcome| &outcome.samples) {
@@ -171,7 +171,7 @@ impl<'a> StagedCandidates<'a> {
 /// Branch, organ and reason.
 pub type RejectionGroup<'a> = (&'a str, &'a str, &'a str);
 
-/// The group of a rejected candidate; `None` where the row was accepted or has no candidate.
+/// The group of a rejected candidate; `None` if the row was accepted or has no candidate.
 pub fn rejection_group(row: &SampleRecord) -> Option<RejectionGroup<'_>> {
     let reason = row.outcome.reason().filter(|_| row.candidate_digest.is_some())?;
     Some((&row.branch, &row.organ, reason))

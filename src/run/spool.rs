@@ -27,7 +27,7 @@ use crate::synth::Candidate;
 pub struct SampleFiles {
     /// The sample.
     pub sample_id: SampleId,
-    /// Its patch.
+    /// The patch.
     pub patch: FileDigest,
     /// Image and label, where a layout takes whole volumes.
     pub volumes: Option<[FileDigest; 2]>,
@@ -92,7 +92,7 @@ impl Spool {
     /// Opens the spool of one scan; keep it while the scan is worked on.
     ///
     /// # Errors
-    /// A fault of stage `sink` where no file can hold the scan.
+    /// A fault of stage `sink` if no file can hold the scan.
     pub fn open<'scan>(&self, epoch: u64, masked: &'scan MaskedScan) -> Result<ScanSpool<'_, 'scan>, Fault> {
         let encoder = self.gzip_level.map(|level| Encoder::new(masked, level)).transpose()?;
         Ok(ScanSpool { spool: self, epoch, masked, encoder })
@@ -102,7 +102,7 @@ impl Spool {
     /// number is absent. Call it once for every scan of an epoch, also for faults and duplicates.
     ///
     /// # Errors
-    /// The outer one where the file cannot be written; the inner one is a fault of stage `sink` where a row holds a
+    /// The outer one where the file cannot be written; the inner one is a fault of stage `sink` if a row holds a
     /// number that is not finite outside its scores.
     pub fn save(&self, epoch: u64, mut outcome: ScanOutcome) -> Result<Result<ScanOutcome, Fault>> {
         for record in &mut outcome.samples {
@@ -124,7 +124,7 @@ impl Spool {
     /// spool is removed.
     ///
     /// # Errors
-    /// Where the folder cannot be read.
+    /// If the folder cannot be read.
     pub fn load_verified(&self, epoch: u64, scan_id: ScanId) -> Result<Option<ScanOutcome>> {
         let outcome = self.load(epoch, scan_id)?;
         if outcome.is_none() {
@@ -155,7 +155,7 @@ impl Spool {
     /// Removes the spool of an epoch that is committed.
     ///
     /// # Errors
-    /// Where it cannot be removed.
+    /// If it cannot be removed.
     pub fn clear(&self, epoch: u64) -> Result<()> {
         self.store.remove(&epoch_folder(epoch))
     }
@@ -164,7 +164,7 @@ impl Spool {
     /// that is not committed. Call it once at the start, before anything is staged.
     ///
     /// # Errors
-    /// Where something cannot be removed.
+    /// If something cannot be removed.
     pub fn clear_committed(&self, next: u64) -> Result<()> {
         for name in self.store.list(STAGING)? {
             let open = name.parse::<u64>().is_ok_and(|epoch| epoch >= next && epoch_name(epoch) == name);
@@ -190,7 +190,7 @@ impl ScanSpool<'_, '_> {
     /// its rows, one a branch that decided on it.
     ///
     /// # Errors
-    /// The outer one where files cannot be written; the inner one is a fault of stage `sink` where the candidate does
+    /// The outer one where files cannot be written; the inner one is a fault of stage `sink` if the candidate does
     /// not fit into its scan.
     pub fn add(&self, candidate: &Candidate, rows: &[SampleRecord], whole: bool) -> Result<Result<SampleFiles, Fault>> {
         let Some(SampleRecord { sample_id, scan_id, .. }) = rows.first() else {
@@ -218,7 +218,7 @@ impl ScanSpool<'_, '_> {
     /// Removes the staged patch of a candidate that is not kept after all.
     ///
     /// # Errors
-    /// Where it cannot be removed.
+    /// If it cannot be removed.
     pub fn drop_patch(&self, scan_id: ScanId, sample_id: SampleId) -> Result<()> {
         self.spool.store.remove(&file_name(self.epoch, scan_id, sample_id, FileKind::Patch))
     }

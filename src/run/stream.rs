@@ -10,7 +10,7 @@ use super::Counts;
 use crate::error::{Error, Result};
 use crate::record::FileEntry;
 use crate::store::Durable;
-use crate::store::canonical::Take;
+use crate::store::canonical::Visit;
 
 /// A checkpoint without its files.
 #[derive(Deserialize)]
@@ -26,7 +26,7 @@ pub(super) fn outline_of(store: &dyn Durable, name: &str) -> Result<CheckpointOu
 }
 
 /// Hands on the files one by one, in their order.
-pub(super) fn files_of(store: &dyn Durable, name: &str, take: Take<'_, FileEntry>) -> Result<()> {
+pub(super) fn files_of(store: &dyn Durable, name: &str, take: Visit<'_, FileEntry>) -> Result<()> {
     let mut failed = None;
     let read = reading(store, name)?.deserialize_map(Files { take, failed: &mut failed });
     match failed {
@@ -38,18 +38,19 @@ pub(super) fn files_of(store: &dyn Durable, name: &str, take: Take<'_, FileEntry
 type Reading = serde_json::Deserializer<serde_json::de::IoRead<BufReader<Box<dyn std::io::Read + Send>>>>;
 
 fn reading(store: &dyn Durable, name: &str) -> Result<Reading> {
-    let file = store.open(name)?.ok_or_else(|| Error::new(format!("expected {}, there is none", store.place(name))))?;
+    let file =
+        store.open(name)?.ok_or_else(|| Error::new(format!("expected {}, there is none", store.display_path(name))))?;
     Ok(serde_json::Deserializer::from_reader(BufReader::new(file)))
 }
 
 fn unlike(store: &dyn Durable, name: &str, error: &serde_json::Error) -> Error {
-    Error::new(format!("{} is not as freetumor writes it: {error}", store.place(name)))
+    Error::new(format!("{} is not as freetumor writes it: {error}", store.display_path(name)))
         .with_hint("it was changed by hand or written by another version; without it commits are read from the first")
 }
 
 /// Looks into the field `files` of an object.
 struct Files<'a, 'b> {
-    take: Take<'b, FileEntry>,
+    take: Visit<'b, FileEntry>,
     failed: &'a mut Option<Error>,
 }
 
@@ -75,7 +76,7 @@ impl<'de> Visitor<'de> for Files<'_, '_> {
 
 /// Hands on the items of a list.
 struct Each<'a, 'b> {
-    take: Take<'b, FileEntry>,
+    take: Visit<'b, FileEntry>,
     failed: &'a mut Option<Error>,
 }
 

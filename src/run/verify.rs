@@ -26,7 +26,7 @@ impl RunFolder {
     /// Replays every commit from the first, and compares every file with its digest.
     ///
     /// # Errors
-    /// Where the folder cannot be read at all; what is wrong with its content is in [`Verification::problems`].
+    /// If the folder cannot be read at all; what is wrong with its content is in [`Verification::problems`].
     pub fn verify(&self) -> Result<Verification> {
         let mut found = Verification::default();
         let mut snapshot = self.start();
@@ -62,7 +62,7 @@ impl RunFolder {
             }
             found.commits += 1;
         }
-        let pairs = match pairs::listed(&**self.store(), &snapshot.pairs_indexes()) {
+        let pairs = match pairs::read_pairs(&**self.store(), &snapshot.pairs_indexes()) {
             Ok(pairs) => pairs,
             Err(error) => {
                 found.problems.push(error.to_string());
@@ -83,7 +83,7 @@ impl RunFolder {
     /// The bytes of a committed file, once they are found to be those that were committed.
     ///
     /// # Errors
-    /// Where the file is not there, or another one.
+    /// If the file is not there, or another one.
     pub fn verified(&self, file: &FileEntry) -> Result<Vec<u8>> {
         let bytes = self.store().read(&file.path)?.ok_or_else(|| self.damaged(file, "is not there"))?;
         if FileDigest::of(&bytes).sha256 != file.sha256 {
@@ -95,7 +95,7 @@ impl RunFolder {
     /// Whether a committed file is there with its length.
     ///
     /// # Errors
-    /// Where it is not.
+    /// If it is not.
     pub fn check_length(&self, file: &FileEntry) -> Result<()> {
         match self.store().length(&file.path)? {
             None => Err(self.damaged(file, "is not there")),
@@ -117,7 +117,7 @@ impl RunFolder {
             }
             let bytes = self.verified(&file)?;
             if is_pairs {
-                for pair in canonical::parse::<Vec<Pair>>(&bytes, &self.store().place(&file.path))? {
+                for pair in canonical::parse::<Vec<Pair>>(&bytes, &self.store().display_path(&file.path))? {
                     pair.files().iter().try_for_each(|file| self.check_length(file))?;
                 }
             }
@@ -126,14 +126,14 @@ impl RunFolder {
     }
 
     fn damaged(&self, file: &FileEntry, got: &str) -> Error {
-        let place = self.store().place(&file.path);
+        let place = self.store().display_path(&file.path);
         Error::new(format!("{place} was committed with {} bytes and {got}", file.bytes))
             .with_kind(ErrorKind::Damaged)
             .with_hint("the run folder was damaged: restore it from a copy, or start again with another `--out`")
     }
 
     fn problem_of(&self, file: &FileEntry) -> Result<Option<String>> {
-        let place = self.store().place(&file.path);
+        let place = self.store().display_path(&file.path);
         let expected = FileDigest { bytes: file.bytes, sha256: file.sha256.clone() };
         let got = match self.store().digest(&file.path)? {
             None => return Ok(Some(format!("{place} is committed and not there"))),
@@ -148,7 +148,7 @@ impl RunFolder {
         if Table::from_name(&file.table).is_err() {
             return Ok(None);
         }
-        let rows = self.store().read(&file.path)?.map(parquet::rows_of).transpose();
+        let rows = self.store().read(&file.path)?.map(parquet::row_count).transpose();
         Ok(match rows {
             Ok(Some(rows)) if rows != file.rows => {
                 Some(format!("{place} should have {} rows, it has {rows}", file.rows))
@@ -161,7 +161,7 @@ impl RunFolder {
     /// SHA-256 over what is committed: equal for equal runs, whoever made them and however often they stopped.
     ///
     /// # Errors
-    /// As for [`RunFolder::snapshot`].
+    /// The same errors as [`RunFolder::snapshot`].
     pub fn content_digest(&self, at: Option<u64>) -> Result<String> {
         let files: Vec<FileEntry> = self.snapshot(at)?.files.into_values().collect();
         Ok(FileDigest::of(&canonical::line(&files)?).sha256)

@@ -18,7 +18,7 @@ use crate::id::ScanId;
 use crate::ingest::ScanEntry;
 use crate::record::FileEntry;
 use crate::sink::Layout;
-use crate::store::canonical::{self, Streamed, Take};
+use crate::store::canonical::{self, StreamedList, Visit};
 use crate::store::{self, Disk, Durable, FileDigest, FileLock, Folder, LocalDisk, STAGING};
 
 /// A run folder, to be written. One process has it; others read.
@@ -36,7 +36,7 @@ impl RunFolder {
     /// Makes a run folder, or goes on with the one that is there.
     ///
     /// # Errors
-    /// Where the folder belongs to another run, another process is writing it, or it cannot be written.
+    /// If the folder belongs to another run, another process is writing it, or it cannot be written.
     pub fn create_or_resume(path: impl Into<PathBuf>, manifest: &RunManifest) -> Result<RunWriter> {
         let path = path.into();
         // Before anything is written into the folder of another run, or among files of somebody else.
@@ -55,11 +55,11 @@ impl RunFolder {
     /// The same anywhere, without the courtesy of a lock: two writers are still safe, the slower one is fenced.
     ///
     /// # Errors
-    /// As for [`RunFolder::create_or_resume`].
+    /// The same errors as [`RunFolder::create_or_resume`].
     pub fn create_or_resume_in(store: Arc<dyn Durable>, manifest: &RunManifest) -> Result<RunWriter> {
         if store.exists(MANIFEST)? {
             let own = Self::open_in(Arc::clone(&store))?;
-            manifest.check_same(own.manifest(), &store.place(""))?;
+            manifest.check_same(own.manifest(), &store.display_path(""))?;
         }
         store.create(MANIFEST, &canonical::pretty(manifest)?)?;
         store.make_private()?;
@@ -77,7 +77,7 @@ impl RunFolder {
         };
         let writer = RunWriter { folder, head, ingested, _lock: None };
         if ingested < writer.next_epoch() {
-            let (next, place) = (writer.next_epoch(), writer.folder.store().place("ingest"));
+            let (next, place) = (writer.next_epoch(), writer.folder.store().display_path("ingest"));
             return Err(Error::new(format!("{place} has {ingested} manifests, there are {next} commits"))
                 .with_kind(ErrorKind::Damaged)
                 .with_hint("the folder was damaged; restore it from a copy, or start again with another `--out`"));
@@ -96,7 +96,7 @@ fn check_unused(path: &Path) -> Result<()> {
         .with_hint("give an empty folder, or one that does not exist yet, with `--out`"))
 }
 
-/// Keeps other processes out of a folder as long as the lock is held; `None` where its file system does not support locks:
+/// Keeps other processes out of a folder as long as the lock is held; `None` if its file system does not support locks:
 /// create-if-absent keeps two writers apart anyway.
 fn lock(path: &Path) -> Result<Option<FileLock>> {
     let (disk, staging) = (LocalDisk::new(path), path.join(STAGING));
@@ -143,7 +143,7 @@ impl RunWriter {
     /// Every scan that was ever ingested, by id: what a new listing of the sources is compared with.
     ///
     /// # Errors
-    /// Where a manifest cannot be read.
+    /// If a manifest cannot be read.
     pub fn ingested(&self) -> Result<BTreeMap<ScanId, IngestEntry>> {
         let mut all = BTreeMap::new();
         for epoch in 0..self.ingested {
@@ -157,7 +157,7 @@ impl RunWriter {
     /// the epoch may start.
     ///
     /// # Errors
-    /// Where it cannot be written, or another writer was faster.
+    /// If it cannot be written, or another writer was faster.
     pub fn ingest(&mut self, entries: &[ScanEntry]) -> Result<u64> {
         let epoch = self.ingested;
         let manifest = IngestManifest::new(epoch, entries)?;
@@ -172,7 +172,7 @@ impl RunWriter {
     /// Commits the next epoch: from here on its files exist for readers. Every file that it names is durable already.
     ///
     /// # Errors
-    /// Where it is not the next epoch, cannot be written, or another writer was faster (fenced).
+    /// If it is not the next epoch, cannot be written, or another writer was faster (fenced).
     pub fn commit(&mut self, sealed: SealedEpoch) -> Result<Commit> {
         let SealedEpoch { epoch, mut add, mut remove, counts } = sealed;
         let next = self.next_epoch();
@@ -211,7 +211,8 @@ impl RunWriter {
         let staged = format!("{STAGING}/checkpoint-{epoch}");
         // It is as long as the run: it is written while it is read.
         store.stage(&staged, &mut |out| {
-            let files = Streamed::of::<FileEntry>(|take: Take<'_, FileEntry>| self.folder.each_file(Some(epoch), take));
+            let files =
+                StreamedList::of::<FileEntry>(|take: Visit<'_, FileEntry>| self.folder.each_file(Some(epoch), take));
             let RunHead { epoch: _, sha256, counts } = &self.head;
             canonical::write_pretty(out, &StreamedCheckpoint { commit: sha256, counts, epoch, files })
         })?;
@@ -222,7 +223,7 @@ impl RunWriter {
     /// Brings the folders of the tables and of the given layouts in line with what is committed.
     ///
     /// # Errors
-    /// Where files cannot be read or linked.
+    /// If files cannot be read or linked.
     pub fn project<'a>(&self, layouts: impl IntoIterator<Item = &'a dyn Layout>) -> Result<()> {
         project_tables(&self.folder)?;
         layouts.into_iter().try_for_each(|layout| {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use freetumor::error::{Fault, FaultKind};
 use freetumor::random::Key;
 use freetumor::record::SampleRow;
-use freetumor::record::parquet::{Row, read_part, rows_of, write_part};
+use freetumor::record::parquet::{Row, read_part, row_count, write_part};
 use freetumor::record::schema::Table;
 use freetumor::record::{FaultRecord, Outcome, Placement, ScanRecord};
 use freetumor::score::Score;
@@ -52,7 +52,7 @@ fn check<R: Row + Clone + PartialEq + std::fmt::Debug>(rows: Vec<R>) {
     shuffled.reverse();
     shuffled.rotate_left(rows.len() / 3);
     assert_eq!(write_part(4, shuffled).unwrap(), part, "the order in which rows come does not matter");
-    assert_eq!(rows_of(part.bytes.clone()).unwrap(), rows.len() as u64);
+    assert_eq!(row_count(part.bytes.clone()).unwrap(), rows.len() as u64);
     assert_eq!(part.entry.path, format!("data/000000000004-{}.parquet", part.entry.sha256));
     let mut sorted = rows;
     R::sort(&mut sorted);
