@@ -239,7 +239,7 @@ fn manifest(plan: &Plan) -> Result<RunManifest> {
 fn each_row<R: Row>(writer: &RunWriter, mut take: impl FnMut(R)) -> Result<()> {
     let folder = writer.folder();
     for file in folder.files(R::TABLE.name(), None)? {
-        read_part::<R>(folder.verified(&file)?)?.into_iter().for_each(&mut take);
+        read_part::<R>(folder.read_verified(&file)?)?.into_iter().for_each(&mut take);
     }
     Ok(())
 }

@@ -98,7 +98,7 @@ pub fn select(run: &RunFolder, config: &SelectionConfig) -> Result<Selection> {
     let mut without_patch = WithoutPatch::default();
     for file in run.files(Table::Samples.name(), config.at)? {
         // Sorted by id and branch, and all rows of a sample are in one part.
-        let mut rows: Vec<SampleRow> = read_part(run.verified(&file)?)?;
+        let mut rows: Vec<SampleRow> = read_part(run.read_verified(&file)?)?;
         rows.retain(|row| config.takes(row));
         rows.dedup_by_key(|row| row.record.sample_id);
         for row in rows {
@@ -133,7 +133,7 @@ pub fn select(run: &RunFolder, config: &SelectionConfig) -> Result<Selection> {
 pub fn values_of(run: &RunFolder, config: &SelectionConfig, column: &str, most: usize) -> Result<Option<Vec<String>>> {
     let mut values = BTreeSet::new();
     for file in run.files(Table::Samples.name(), config.at)? {
-        let rows: Vec<SampleRow> = read_part(run.verified(&file)?)?;
+        let rows: Vec<SampleRow> = read_part(run.read_verified(&file)?)?;
         for row in rows {
             if let Some(Value::Text(value)) = row.value(column) {
                 values.insert(value);

@@ -213,7 +213,7 @@ impl Archive {
     fn scans(&self, out: &str) -> BTreeMap<ScanId, (Status, Option<ScanId>)> {
         let folder = RunFolder::open(self.folder.path().join(out)).unwrap();
         let files = folder.files("scans", None).unwrap();
-        let rows = files.iter().flat_map(|file| read_part::<ScanRecord>(folder.verified(file).unwrap()).unwrap());
+        let rows = files.iter().flat_map(|file| read_part::<ScanRecord>(folder.read_verified(file).unwrap()).unwrap());
         rows.map(|row| (row.scan_id, (row.status, row.duplicate_of))).collect()
     }
 }
@@ -235,7 +235,7 @@ fn a_restart_without_attempts_adds_nothing_to_quality() {
     assert!(tables(0).contains(&"quality".to_owned()));
     assert_eq!(tables(1), ["scans"]);
     let parts = |table| folder.files(table, None).unwrap();
-    let rows = |file| read_part::<QualityRecord>(folder.verified(file).unwrap()).unwrap();
+    let rows = |file| read_part::<QualityRecord>(folder.read_verified(file).unwrap()).unwrap();
     let attempts: i64 = parts("quality").iter().flat_map(rows).map(|row| row.attempts).sum();
     assert_eq!(attempts as u64, report.accepted + report.rejected);
 }

@@ -17,7 +17,7 @@ fn selection(conditions: &[&str]) -> SelectionConfig {
 
 fn rows(run: &Run) -> Vec<SampleRow> {
     let files = run.folder.files("samples", None).unwrap();
-    files.iter().flat_map(|file| read_part::<SampleRow>(run.folder.verified(file).unwrap()).unwrap()).collect()
+    files.iter().flat_map(|file| read_part::<SampleRow>(run.folder.read_verified(file).unwrap()).unwrap()).collect()
 }
 
 /// What is selected, and the rows that should be.

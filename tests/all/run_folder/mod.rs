@@ -10,7 +10,7 @@ use freetumor::error::ErrorKind;
 use freetumor::random::Key;
 use freetumor::record::FileEntry;
 use freetumor::run::seal::{SealedEpoch, seal};
-use freetumor::run::{CHECKPOINT_EVERY, Counts, RunFolder};
+use freetumor::run::{CHECKPOINT_INTERVAL, Counts, RunFolder};
 use freetumor::sink::Layout;
 use freetumor::store::canonical;
 use freetumor::store::{Durable, Folder, REPLACEABLE, STAGING};
@@ -255,7 +255,7 @@ fn long_run(disk: &SimulatedDisk, epochs: u64) {
 #[test]
 fn readers_replay_from_checkpoints_and_stop_at_a_gap() {
     let disk = SimulatedDisk::default();
-    let epochs = 2 * CHECKPOINT_EVERY + 7;
+    let epochs = 2 * CHECKPOINT_INTERVAL + 7;
     long_run(&disk, epochs);
     let folder = RunFolder::open_in(on(&disk)).unwrap();
     assert_eq!(folder.head(), Some(epochs - 1));
@@ -264,14 +264,14 @@ fn readers_replay_from_checkpoints_and_stop_at_a_gap() {
     assert!(disk.steps() - before < 20, "a checkpoint saves the reading of {epochs} commits");
     assert_eq!(snapshot.head.counts.scans, 2 * epochs);
     // Checkpoints are written and read piece by piece, with the same text as any other file.
-    let name = format!("epochs/{:012}.checkpoint.json", 2 * CHECKPOINT_EVERY - 1);
+    let name = format!("epochs/{:012}.checkpoint.json", 2 * CHECKPOINT_INTERVAL - 1);
     let text = &disk.files()[&name];
     let checkpoint: freetumor::run::Checkpoint = canonical::parse(text, &name).unwrap();
-    let replayed = folder.snapshot(Some(2 * CHECKPOINT_EVERY - 1)).unwrap();
+    let replayed = folder.snapshot(Some(2 * CHECKPOINT_INTERVAL - 1)).unwrap();
     assert!(checkpoint.files.iter().eq(replayed.files.values()) && checkpoint.counts == replayed.head.counts);
     assert!(canonical::pretty(&checkpoint).unwrap() == *text);
     let expected = |last: u64| (0..=last).filter(|epoch| epoch % 3 != 1 || epoch + 1 > last).count();
-    for at in [0, 1, 2, CHECKPOINT_EVERY - 2, CHECKPOINT_EVERY - 1, CHECKPOINT_EVERY, epochs - 1] {
+    for at in [0, 1, 2, CHECKPOINT_INTERVAL - 2, CHECKPOINT_INTERVAL - 1, CHECKPOINT_INTERVAL, epochs - 1] {
         assert_eq!(folder.files("webdataset", Some(at)).unwrap().len(), expected(at), "at {at}");
     }
     assert!(folder.snapshot(Some(epochs)).unwrap_err().to_string().contains("the last is 206"));
