@@ -292,7 +292,7 @@ fn count_outcomes<'a>(rows: impl IntoIterator<Item = &'a SampleRecord>) -> [u64;
 
 /// Creates the error for a lost device, which is not a fault of a scan.
 fn device_lost_error(fault: &Fault) -> Error {
-    Error::new(format!("lost the device of the networks: {}", fault.message))
+    Error::new(format!("the device of the networks is lost: {}", fault.message))
         .with_hint("run the same command again to resume, possibly with `--device cpu`")
 }
 

@@ -97,7 +97,7 @@ fn stage_item() -> Field {
 pub struct Column {
     /// The field id; an id is never reused.
     pub id: i32,
-    /// The name, with the unit as a suffix where that helps.
+    /// The name, with the unit as a suffix if the column has a unit.
     pub name: &'static str,
     /// The type.
     pub kind: ColumnType,

@@ -21,7 +21,7 @@ use crate::store::{Durable, canonical};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct WebDatasetConfig {
-    /// Maximum number of shards per split and epoch, 1 to 1000. More shards allow more ranks, fewer shards give larger files.
+    /// Maximum number of shards per split and epoch, 1 to 1000. More shards allow more ranks, fewer shards are larger files.
     pub buckets: u32,
     /// Gzip level of `.nii.gz` files: 1 (fast) to 9 (small). The highest level of all sinks applies to all sinks.
     pub gzip_level: u32,

@@ -29,7 +29,7 @@ pub trait Disk: Send + Sync {
     /// Creates one folder, readable only by its owner if `private`; an existing folder is not an error.
     fn make_folder(&self, name: &str, private: bool) -> io::Result<()>;
 
-    /// Gives a file the read permissions of `folder`.
+    /// Copies the read permissions of `folder` to a file.
     fn make_public(&self, name: &str, folder: &str) -> io::Result<()>;
 
     /// Removes the permissions of other users from a folder and its content, if the folder exists. Files with a second hard link are

@@ -59,7 +59,7 @@ pub fn module_of(file: &str) -> Module {
     file.split('/').filter(|name| *name != "mod").map(str::to_owned).collect()
 }
 
-/// Splits a text into identifiers, `::` and single characters.
+/// Splits source text into identifiers, `::` and single characters.
 pub fn tokens(text: &str) -> Vec<String> {
     let chars: Vec<char> = text.chars().collect();
     let mut found: Vec<String> = Vec::new();
