@@ -10,7 +10,7 @@ use crate::graph::{Plan, Port};
 use crate::id::ScanId;
 use crate::record::parquet::{Row, read_part, write_part};
 use crate::record::{QualityGroup, QualityRecord, SampleRecord, ScanRecord, Status};
-use crate::run::seal::{Feed, seal};
+use crate::run::seal::{LayoutInput, seal};
 use crate::run::spool::{ScanOutcome, Spool};
 use crate::run::{FORMAT_VERSION, RunFolder, RunManifest, RunWriter, without_paths};
 use crate::sink::{BUCKETS, Layout, Output, PATCHES};
@@ -152,13 +152,13 @@ impl Ledger {
                 }
             })
             .collect();
-        let feeds: Vec<_> = self
+        let inputs: Vec<_> = self
             .outputs
             .iter()
             .zip(&selections)
-            .filter_map(|(output, selects)| Some(Feed { layout: output.layout()?, selects }))
+            .filter_map(|(output, selects)| Some(LayoutInput { layout: output.layout()?, selects }))
             .collect();
-        let mut sealed = seal(&*store, epoch, outcomes.to_vec(), &feeds)?;
+        let mut sealed = seal(&*store, epoch, outcomes.to_vec(), &inputs)?;
         let mut state = self.state();
         let rows = apply_changes(&mut state.quality, epoch, changes);
         if !rows.is_empty() || epoch == 0 {

@@ -93,7 +93,7 @@ fn warn_of_small_disk(plan: &Plan, folder: &Path, schedule: &Schedule) {
     let (samples, needed) = need(plan, &schedule.by_source(plan));
     if let Some(free) = free_bytes(folder).filter(|free| needed > *free) {
         let (needed, free) = (ByteSize(needed), ByteSize(free));
-        tracing::warn!("up to {samples} samples may need {needed}, got {free} of free space in {}", folder.display());
+        tracing::warn!("up to {samples} samples may need {needed}, but {free} are free at {}", folder.display());
     }
 }
 

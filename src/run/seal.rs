@@ -29,7 +29,7 @@ pub struct SealedEpoch {
 }
 
 /// A layout and the selection of its samples.
-pub struct Feed<'a> {
+pub struct LayoutInput<'a> {
     /// The layout.
     pub layout: &'a dyn Layout,
     /// Returns whether the layout receives the sample of a row.
@@ -43,7 +43,12 @@ pub struct Feed<'a> {
 ///
 /// # Errors
 /// If files cannot be written, a patient is in two splits, or a row belongs to another epoch.
-pub fn seal(store: &dyn Durable, epoch: u64, outcomes: Vec<ScanOutcome>, feeds: &[Feed<'_>]) -> Result<SealedEpoch> {
+pub fn seal(
+    store: &dyn Durable,
+    epoch: u64,
+    outcomes: Vec<ScanOutcome>,
+    inputs: &[LayoutInput<'_>],
+) -> Result<SealedEpoch> {
     if let Some(other) = outcomes.iter().find(|outcome| {
         outcome.scan.epoch != epoch
             || outcome.samples.iter().any(|record| record.epoch != epoch)
@@ -67,13 +72,14 @@ pub fn seal(store: &dyn Durable, epoch: u64, outcomes: Vec<ScanOutcome>, feeds: 
             }
         };
     // An attempt without a candidate has no files.
-    let selects = |feed: &Feed<'_>, row: &SampleRecord| row.candidate_digest.is_some() && (feed.selects)(row);
-    let patch_feeds: Vec<&Feed<'_>> = feeds.iter().filter(|feed| feed.layout.content() == Content::Patches).collect();
+    let selects = |input: &LayoutInput<'_>, row: &SampleRecord| row.candidate_digest.is_some() && (input.selects)(row);
+    let patch_inputs: Vec<&LayoutInput<'_>> =
+        inputs.iter().filter(|input| input.layout.content() == Content::Patches).collect();
     let stored =
-        staged.samples(|row| row.outcome.is_accepted() || patch_feeds.iter().any(|feed| selects(feed, row)))?;
+        staged.samples(|row| row.outcome.is_accepted() || patch_inputs.iter().any(|input| selects(input, row)))?;
     let recipients = |sample: &StagedSample| {
         let rows = &staged.rows[&sample.record.sample_id];
-        patch_feeds.iter().map(|feed| rows.iter().any(|row| selects(feed, row))).collect()
+        patch_inputs.iter().map(|input| rows.iter().any(|row| selects(input, row))).collect()
     };
     let recipients: Vec<Vec<bool>> = stored.iter().map(recipients).collect();
     let (patches, shards) = seal_patches(&stage, &stored, &recipients)?;
@@ -81,9 +87,9 @@ pub fn seal(store: &dyn Durable, epoch: u64, outcomes: Vec<ScanOutcome>, feeds: 
     let rejected = staged.kept_rejections(&stored)?;
     record_placements(&rejected, seal_unsplit(&stage, "rejected", &rejected)?, &mut sealed.add);
     let stage = EpochStage { patches: &shards, ..stage };
-    for feed in feeds {
-        let samples = staged.samples(|row| selects(feed, row))?;
-        record_placements(&samples, feed.layout.seal(&stage, &samples)?, &mut sealed.add);
+    for input in inputs {
+        let samples = staged.samples(|row| selects(input, row))?;
+        record_placements(&samples, input.layout.seal(&stage, &samples)?, &mut sealed.add);
     }
     let (mut scans, mut samples, mut faults) = (Vec::new(), Vec::new(), Vec::new());
     for outcome in outcomes {

@@ -403,8 +403,8 @@ fn seal_does_not_depend_on_order_of_scans() {
     let spool = freetumor::run::spool::Spool::new(Arc::clone(&store), fixture::layouts(&sinks));
     let mut outcomes: Vec<_> =
         (0..6).map(|number| fixture::spool_scan(&spool, 0, &fixture::entry(number), SHAPE).unwrap()).collect();
-    let forwards = seal(&*store, 0, outcomes.clone(), &fixture::feeds(&sinks)).unwrap();
+    let forwards = seal(&*store, 0, outcomes.clone(), &fixture::layout_inputs(&sinks)).unwrap();
     outcomes.reverse();
-    assert_eq!(seal(&*store, 0, outcomes, &fixture::feeds(&sinks)).unwrap(), forwards);
+    assert_eq!(seal(&*store, 0, outcomes, &fixture::layout_inputs(&sinks)).unwrap(), forwards);
     assert!(forwards.counts.accepted > 3 && forwards.counts.rejected.len() == 2, "{:?}", forwards.counts);
 }

@@ -10,7 +10,7 @@ use freetumor::ingest::{Companions, Scan, ScanEntry};
 use freetumor::mask::{MaskedScan, Organ, OrganMask};
 use freetumor::random::Key;
 use freetumor::record::{FaultRecord, Outcome, SampleRecord, ScanRecord, Status};
-use freetumor::run::seal::{Feed, seal};
+use freetumor::run::seal::{LayoutInput, seal};
 use freetumor::run::spool::{ScanOutcome, Spool};
 use freetumor::run::{FORMAT_VERSION, RunFolder, RunManifest, RunWriter};
 use freetumor::score::{Score, Scores};
@@ -54,10 +54,10 @@ pub fn sinks() -> Layouts {
     ]
 }
 
-/// Returns feeds in which every sink receives the accepted samples.
-pub fn feeds(sinks: &[Arc<dyn Layout>]) -> Vec<Feed<'_>> {
+/// Returns inputs in which every sink receives the accepted samples.
+pub fn layout_inputs(sinks: &[Arc<dyn Layout>]) -> Vec<LayoutInput<'_>> {
     let accepted = &|record: &SampleRecord| record.outcome == Outcome::Accepted;
-    sinks.iter().map(|sink| Feed { layout: &**sink, selects: accepted }).collect()
+    sinks.iter().map(|sink| LayoutInput { layout: &**sink, selects: accepted }).collect()
 }
 
 pub fn manifest(seed: u64) -> RunManifest {
@@ -260,7 +260,7 @@ pub fn run(
                 None => spool_scan(&spool, epoch, &entry, shape)?,
             });
         }
-        let sealed = seal(&**store, epoch, outcomes, &feeds(sinks))?;
+        let sealed = seal(&**store, epoch, outcomes, &layout_inputs(sinks))?;
         writer.commit(sealed)?;
         spool.clear(epoch)?;
     }
