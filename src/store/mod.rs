@@ -41,7 +41,7 @@ pub const PRIVATE: [&str; 2] = [STAGING, "private"];
 pub const REPLACEABLE: [&str; 7] =
     ["layouts", "telemetry", "samples", "scans", "faults", "quality", "private/pipeline.json"];
 
-/// Length and content of a file.
+/// Length and digest of a file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FileDigest {
     /// The length.
