@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::dataflow::{Progress, Snapshot};
+use crate::dataflow::{Progress, ProgressSnapshot};
 
 /// Shows a run's progress until it is dropped.
 pub struct ProgressReporter {
@@ -39,7 +39,7 @@ impl Drop for ProgressReporter {
     }
 }
 
-fn words(now: Snapshot) -> String {
+fn words(now: ProgressSnapshot) -> String {
     let faults = if now.faulted > 0 { format!(", {} spoiled", now.faulted) } else { String::new() };
     format!("{} tumors accepted, {} attempts rejected{faults}", now.accepted, now.rejected)
 }

@@ -278,8 +278,8 @@ impl Summary<'_> {
                 InferencePhase::Before => "before",
                 InferencePhase::After => "after",
             };
-            let seconds = it.effort.device_seconds;
-            let (node, windows, each) = (&it.node, it.effort.windows, seconds / attempts);
+            let seconds = it.cost.device_seconds;
+            let (node, windows, each) = (&it.node, it.cost.windows, seconds / attempts);
             writeln!(f, "  {node:<16}{phase:<10}{windows:>9}{seconds:>13.2}{each:>15.3}")?;
         }
         let other = report.other_seconds;

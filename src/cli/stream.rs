@@ -12,7 +12,7 @@ use crate::random::Key;
 use crate::record::{FileEntry, Split};
 use crate::run::RunFolder;
 use crate::sink::pairs::{Pair, index_of};
-use crate::sink::stream::{StreamEnd, TarStream, listed_in};
+use crate::sink::stream::{StreamEnd, TarStream, read_split};
 
 /// How often a run that goes on is looked at for new commits.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -132,7 +132,7 @@ impl Stream {
         match self.passes_to(&mut TarStream::new(BufWriter::with_capacity(1 << 20, out)), run) {
             Ok(()) => Ok(ReaderExit::All),
             Err(StreamEnd::Closed(_)) => Ok(ReaderExit::Closed),
-            Err(StreamEnd::Lost(error)) => Err(error),
+            Err(StreamEnd::Unreadable(error)) => Err(error),
         }
     }
 
@@ -157,19 +157,19 @@ impl Stream {
             let was_over = run.is_over();
             match RunFolder::open(&self.folder) {
                 Ok(folder) => break folder,
-                Err(error) if was_over => return Err(StreamEnd::Lost(error)),
+                Err(error) if was_over => return Err(StreamEnd::Unreadable(error)),
                 Err(_) => std::thread::sleep(LOOK_EVERY),
             }
         };
         let store = folder.store().clone();
         loop {
             let was_over = run.is_over();
-            folder.refresh().map_err(StreamEnd::Lost)?;
+            folder.refresh().map_err(StreamEnd::Unreadable)?;
             while folder.head().is_some_and(|head| next <= head) {
-                let (commit, _) = folder.commit(next).map_err(StreamEnd::Lost)?;
+                let (commit, _) = folder.commit(next).map_err(StreamEnd::Unreadable)?;
                 let table = index_of(&self.sink);
                 for index in commit.add.iter().filter(|file: &&FileEntry| file.table == table) {
-                    for pair in listed_in(&*store, index, self.split).map_err(StreamEnd::Lost)? {
+                    for pair in read_split(&*store, index, self.split).map_err(StreamEnd::Unreadable)? {
                         tar.sample(&*store, &pair, 0)?;
                         pairs.push(pair);
                     }

@@ -1,11 +1,11 @@
-//! The one place where an error that must stop the run waits to be found.
+//! The shared error that stops a run.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::Error;
 
-/// Set once, by whoever fails first; the workers look at it between steps.
+/// The first error that stops the run; workers check for it between steps.
 #[derive(Default)]
 pub struct Abort {
     set: AtomicBool,
@@ -13,18 +13,18 @@ pub struct Abort {
 }
 
 impl Abort {
-    /// Asks the run to stop. Only the first error is kept.
+    /// Stops the run. Only the first error is kept.
     pub fn set(&self, error: Error) {
         self.first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
         self.set.store(true, Ordering::Release);
     }
 
-    /// Whether the run must stop.
+    /// Returns whether the run must stop.
     pub fn is_set(&self) -> bool {
         self.set.load(Ordering::Acquire)
     }
 
-    /// Takes the error out.
+    /// Removes and returns the error.
     pub fn take(&self) -> Option<Error> {
         self.first.lock().unwrap_or_else(PoisonError::into_inner).take()
     }

@@ -1,4 +1,4 @@
-//! Lets scans in when their memory is free.
+//! Admission of scans when their memory is free.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use timely::dataflow::operators::Operator;
 use super::Epoch;
 use super::budget::{Budget, Lease};
 
-/// Holds items back until the bytes that each needs are leased; first come, first served.
+/// Delays items until the bytes that each needs are leased, in order of arrival.
 ///
-/// The lease leaves with the item and lives as long as whatever the item becomes. No item may need more than the whole budget: such a
-/// scan is a fault before it comes here.
+/// The lease is emitted with its item and is held as long as the results that contain it. No item may need more than the whole budget;
+/// the caller limits the request.
 pub fn admit<'scope, I: 'static>(
     items: StreamVec<'scope, Epoch, (I, u64)>,
     budget: &Arc<Budget>,

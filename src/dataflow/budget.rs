@@ -1,10 +1,10 @@
-//! Memory, counted in bytes before it is used.
+//! The memory budget: bytes are leased before use.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use timely::scheduling::SyncActivator;
 
-/// The bytes that open scans may hold together.
+/// The memory budget of all open scans in bytes.
 pub struct Budget {
     limit_bytes: u64,
     state: Mutex<State>,
@@ -17,29 +17,29 @@ struct State {
     waiting: Vec<SyncActivator>,
 }
 
-/// A part of the budget, given back when dropped.
+/// A part of the budget, released on drop.
 pub struct Lease {
     budget: Arc<Budget>,
     bytes: u64,
 }
 
 impl Budget {
-    /// A budget of `limit_bytes`.
+    /// Creates a budget of `limit_bytes`.
     pub fn new(limit_bytes: u64) -> Arc<Self> {
         Arc::new(Self { limit_bytes, state: Mutex::default() })
     }
 
-    /// All the bytes there are.
+    /// Returns the size of the budget.
     pub fn limit_bytes(&self) -> u64 {
         self.limit_bytes
     }
 
-    /// The most bytes that were ever leased at once.
+    /// Returns the maximum number of bytes that were leased at once.
     pub fn peak_bytes(&self) -> u64 {
         self.state().peak_bytes
     }
 
-    /// Leases `bytes`, or says that they are not free now.
+    /// Leases `bytes`; `None` if they are not free now.
     pub fn lease(self: &Arc<Self>, bytes: u64) -> Option<Lease> {
         let mut state = self.state();
         if state.used_bytes.checked_add(bytes)? > self.limit_bytes {
@@ -50,13 +50,13 @@ impl Budget {
         Some(Lease { budget: Arc::clone(self), bytes })
     }
 
-    /// Asks that an operator be woken whenever bytes come back.
+    /// Registers an operator to be activated when bytes are released.
     pub fn wake_on_release(&self, activator: SyncActivator) {
         self.state().waiting.push(activator);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // The state is a few numbers, whole at every moment: a panic elsewhere cannot have torn it.
+        // The state is always consistent, so a poisoned lock is harmless.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -65,7 +65,7 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let mut state = self.budget.state();
         state.used_bytes -= self.bytes;
-        // A worker that has ended needs no waking.
+        // Drop activators of ended workers.
         state.waiting.retain(|activator| activator.activate().is_ok());
     }
 }
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn leases_never_pass_the_limit() {
+    fn leases_do_not_exceed_limit() {
         let budget = Budget::new(100);
         let first = budget.lease(60).unwrap();
         assert!(budget.lease(41).is_none());

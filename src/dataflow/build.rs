@@ -1,4 +1,4 @@
-//! From a plan to timely operators.
+//! Construction of timely operators from a plan.
 //!
 //! ```text
 //!           ┌─ saved by an earlier run of the folder ──────────────────────────────────────────────┐
@@ -7,7 +7,7 @@
 //!             └─ faults ─────┴──────┴────────────────▶ gather      └ exchanged to worker 0
 //! ```
 //!
-//! Up to `finish` a scan stays with the worker that its id hashes to; what crosses to worker 0 is small.
+//! Up to `finish` a scan stays on the worker that its id hashes to; only small records are sent to worker 0.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -34,115 +34,115 @@ use super::offload::{Offload, offload};
 use super::pool::{Pool, Priority};
 use super::quality::{QualityChange, count_groups};
 use super::split_three::{OneOf, split_three};
+use super::stage_runner::{DigestedScan, StageReport, StageRunner};
 use super::telemetry::{Step, Timing};
-use super::work::{DigestedScan, StageReport, StageRunner};
 use super::{Abort, Epoch};
 
-/// What every worker of a process shares.
+/// The state that all workers of a process share.
 #[derive(Clone)]
-pub(super) struct Shared {
-    pub work: Arc<StageRunner>,
+pub(super) struct SharedState {
+    pub runner: Arc<StageRunner>,
     pub ledger: Arc<Ledger>,
     pub known: Arc<KnownScans>,
     pub pool: Arc<Pool>,
     pub budget: Arc<Budget>,
     pub abort: Arc<Abort>,
-    /// Items that one operator may have on the pool at once.
+    /// Maximum number of items per operator on the pool at once.
     pub in_flight: usize,
 }
 
 /// An input of the dataflow.
 pub(super) type Input<D> = InputHandle<Epoch, CapacityContainerBuilder<Vec<D>>>;
 
-/// The handles by which a worker drives its part of the dataflow.
+/// The handles with which a worker drives its part of the dataflow.
 pub(super) struct Handles {
-    /// One input a source.
+    /// One input per source.
     pub entries: Vec<Input<Arc<ScanEntry>>>,
-    /// What earlier epochs counted; fed once, by worker 0, and closed.
-    pub counted: Option<Input<(QualityGroup, Epoch, isize)>>,
-    /// Passes an epoch when its commit is durable.
+    /// Counts of earlier epochs; fed once by worker 0, then closed.
+    pub earlier_counts: Option<Input<(QualityGroup, Epoch, isize)>>,
+    /// A probe that passes an epoch when its commit is durable.
     pub committed: Handle<Epoch>,
 }
 
 type Reports<'scope> = StreamVec<'scope, Epoch, BranchReport<StageReport>>;
 
-/// An admitted scan, read. Its memory is released when the last stage drops it.
+/// An admitted scan in memory. The lease is released when the last stage drops the scan.
 struct OpenScan {
     scan: Arc<Scan>,
     _lease: Lease,
 }
 
-/// An opened scan with its organs.
-struct Masked {
+/// An open scan with its organ mask.
+struct MaskedOpenScan {
     scan: DigestedScan,
-    _opened: Arc<OpenScan>,
+    _open_scan: Arc<OpenScan>,
 }
 
-/// What is known of an entry before it is read.
+/// The result of checking an entry before reading the scan.
 enum EntryCheck {
-    /// All of it was done before a restart.
+    /// The scan was finished before a restart.
     Saved(Box<ScanOutcome>),
-    /// The bytes that it needs.
+    /// The scan needs this number of bytes.
     Needs(Arc<ScanEntry>, u64),
-    /// It cannot be read.
+    /// The scan cannot be read.
     Failed(BranchReport<StageReport>),
 }
 
 /// Builds the operators of every node of the plan.
-pub(super) fn build<'scope>(scope: Scope<'scope, Epoch>, shared: &Shared) -> Handles {
-    let plan = &shared.work.plan;
+pub(super) fn build<'scope>(scope: Scope<'scope, Epoch>, shared: &SharedState) -> Handles {
+    let plan = &shared.runner.plan;
     let syntheses: Vec<usize> = (0..plan.sources.len())
         .map(|source| plan.masks_of(source).map(|(mask, _)| plan.syntheses_of(mask).count()).sum())
         .collect();
-    let (mut entries, mut opened) = (Vec::new(), Vec::new());
+    let (mut entries, mut scans) = (Vec::new(), Vec::new());
     let (mut reports, mut saved) = (Vec::new(), Vec::new());
     for (source, &syntheses) in syntheses.iter().enumerate() {
         let (input, stream) = scope.new_input();
         entries.push(input);
         let source = open_scans(stream, source, syntheses, shared);
-        opened.push(source.opened);
+        scans.push(source.scans);
         reports.extend(source.reports);
         saved.push(source.saved);
     }
     for mask in 0..plan.masks.len() {
         if plan.syntheses_of(mask).next().is_some() {
-            let inputs: Vec<_> = plan.masks[mask].sources.iter().map(|&source| opened[source].clone()).collect();
+            let inputs: Vec<_> = plan.masks[mask].sources.iter().map(|&source| scans[source].clone()).collect();
             reports.extend(make_tumors(scope.concatenate(inputs), mask, shared));
         }
     }
     let of_source: BTreeMap<String, usize> = plan.sources.iter().map(|node| node.name.clone()).zip(syntheses).collect();
     let gathered = gather(scope.concatenate(reports), move |entry| of_source.get(&entry.source).copied().unwrap_or(0));
-    let work = Arc::clone(&shared.work);
+    let runner = Arc::clone(&shared.runner);
     let finished = fallible(gathered, "finish", Priority::Save, shared, move |epoch, (entry, reports)| {
-        work.finish(epoch, &entry, reports)
+        runner.finish(epoch, &entry, reports)
     });
     saved.push(finished);
-    let (counted, committed) = commit_epochs(scope, scope.concatenate(saved), shared);
-    Handles { entries, counted: Some(counted), committed }
+    let (earlier_counts, committed) = commit_epochs(scope, scope.concatenate(saved), shared);
+    Handles { entries, earlier_counts: Some(earlier_counts), committed }
 }
 
-/// What becomes of one source's entries.
-struct OpenedSource<'scope> {
-    opened: StreamVec<'scope, Epoch, Arc<OpenScan>>,
+/// The streams of one source.
+struct SourceStreams<'scope> {
+    scans: StreamVec<'scope, Epoch, Arc<OpenScan>>,
     reports: Vec<Reports<'scope>>,
     saved: StreamVec<'scope, Epoch, ScanOutcome>,
 }
 
-/// Reads headers, waits for memory, reads scans.
+/// Reads headers, waits for memory and reads scans.
 fn open_scans<'scope>(
     entries: StreamVec<'scope, Epoch, Arc<ScanEntry>>,
     source: usize,
     syntheses: usize,
-    shared: &Shared,
-) -> OpenedSource<'scope> {
-    let name = &shared.work.plan.sources[source].name;
-    let (work, limit) = (Arc::clone(&shared.work), shared.budget.limit_bytes());
-    let peeked =
+    shared: &SharedState,
+) -> SourceStreams<'scope> {
+    let name = &shared.runner.plan.sources[source].name;
+    let (runner, limit) = (Arc::clone(&shared.runner), shared.budget.limit_bytes());
+    let checks =
         fallible(entries, &format!("peek {name}"), Priority::Peek, shared, move |epoch, entry: Arc<ScanEntry>| {
-            if let Some(outcome) = work.saved(epoch, &entry)? {
+            if let Some(outcome) = runner.load_saved(epoch, &entry)? {
                 return Ok(EntryCheck::Saved(Box::new(outcome)));
             }
-            Ok(match work.peek(epoch, source, &entry, limit) {
+            Ok(match runner.peek(epoch, source, &entry, limit) {
                 Ok(bytes) => EntryCheck::Needs(entry, bytes),
                 Err(fault) => EntryCheck::Failed(BranchReport {
                     entry,
@@ -151,57 +151,57 @@ fn open_scans<'scope>(
                 }),
             })
         });
-    let (saved, needs, failed) = split_three(peeked, |peeked| match peeked {
+    let (saved, needs, failed) = split_three(checks, |check| match check {
         EntryCheck::Saved(outcome) => OneOf::First(*outcome),
         EntryCheck::Needs(entry, bytes) => OneOf::Second((entry, bytes)),
         EntryCheck::Failed(report) => OneOf::Third(report),
     });
-    let (work, known) = (Arc::clone(&shared.work), Arc::clone(&shared.known));
-    let settings = Offload { name: format!("read {name}"), lane: Priority::Read, in_flight: shared.in_flight };
+    let (runner, known) = (Arc::clone(&shared.runner), Arc::clone(&shared.known));
+    let settings = Offload { name: format!("read {name}"), priority: Priority::Read, in_flight: shared.in_flight };
     let read =
         offload(admit(needs, &shared.budget), settings, &shared.pool, &shared.abort, move |epoch, (entry, lease)| {
             let report = |entry, report| Err(BranchReport { entry, syntheses, report: Box::new(report) });
-            match work.read(epoch, source, &entry) {
+            match runner.read(epoch, source, &entry) {
                 Err(fault) => report(entry, StageReport::failed(fault, None)),
-                Ok(scan) => match known.before(scan.digest, epoch) {
+                Ok(scan) => match known.find_before(scan.digest, epoch) {
                     Some(first) => report(entry, StageReport::duplicate(&scan, first)),
                     None if syntheses == 0 => report(entry, StageReport::read(&scan)),
                     None => Ok(Arc::new(OpenScan { scan, _lease: lease })),
                 },
             }
         });
-    let (opened, unread) = read.ok_err(|read| read);
-    OpenedSource { opened, reports: vec![failed, unread], saved }
+    let (scans, read_failures) = read.ok_err(|read| read);
+    SourceStreams { scans, reports: vec![failed, read_failures], saved }
 }
 
-/// Finds organs, and runs every synthesis that takes them.
+/// Computes masks and runs every synthesis of a mask stage.
 fn make_tumors<'scope>(
-    opened: StreamVec<'scope, Epoch, Arc<OpenScan>>,
+    scans: StreamVec<'scope, Epoch, Arc<OpenScan>>,
     mask: usize,
-    shared: &Shared,
+    shared: &SharedState,
 ) -> Vec<Reports<'scope>> {
-    let plan = &shared.work.plan;
+    let plan = &shared.runner.plan;
     let syntheses: Vec<usize> =
         (0..plan.syntheses.len()).filter(|&index| plan.syntheses[index].masks.contains(&mask)).collect();
-    let (work, count) = (Arc::clone(&shared.work), syntheses.len());
+    let (runner, count) = (Arc::clone(&shared.runner), syntheses.len());
     let name = format!("mask {}", plan.masks[mask].name);
-    let masked = fallible(opened, &name, Priority::Mask, shared, move |epoch, opened: Arc<OpenScan>| {
-        Ok(match work.mask(epoch, &work.plan.masks[mask], &opened.scan)? {
-            Ok(scan) => Ok(Arc::new(Masked { scan, _opened: opened })),
+    let masked = fallible(scans, &name, Priority::Mask, shared, move |epoch, open_scan: Arc<OpenScan>| {
+        Ok(match runner.mask(epoch, &runner.plan.masks[mask], &open_scan.scan)? {
+            Ok(scan) => Ok(Arc::new(MaskedOpenScan { scan, _open_scan: open_scan })),
             Err(fault) => {
-                let report = Box::new(StageReport::failed(fault, Some(&opened.scan)));
-                Err(BranchReport { entry: Arc::new(opened.scan.entry.clone()), syntheses: count, report })
+                let report = Box::new(StageReport::failed(fault, Some(&open_scan.scan)));
+                Err(BranchReport { entry: Arc::new(open_scan.scan.entry.clone()), syntheses: count, report })
             }
         })
     });
-    let (masked, unmasked) = masked.ok_err(|masked| masked);
-    let masked: StreamVec<'scope, Epoch, Arc<Masked>> = masked;
-    let mut reports = vec![unmasked];
+    let (masked, mask_failures) = masked.ok_err(|masked| masked);
+    let masked: StreamVec<'scope, Epoch, Arc<MaskedOpenScan>> = masked;
+    let mut reports = vec![mask_failures];
     for synthesis in syntheses {
         let name = format!("synthesize {}", plan.syntheses[synthesis].attempts.name);
-        let work = Arc::clone(&shared.work);
-        let run = move |epoch, masked: Arc<Masked>| {
-            let report = Box::new(work.synthesize(epoch, &work.plan.syntheses[synthesis], &masked.scan)?);
+        let runner = Arc::clone(&shared.runner);
+        let run = move |epoch, masked: Arc<MaskedOpenScan>| {
+            let report = Box::new(runner.synthesize(epoch, &runner.plan.syntheses[synthesis], &masked.scan)?);
             let entry = Arc::new(masked.scan.masked.scan.entry.clone());
             Ok(BranchReport { entry, syntheses: 1, report })
         };
@@ -210,33 +210,33 @@ fn make_tumors<'scope>(
     reports
 }
 
-/// Brings the outcomes of each epoch to worker 0, removes duplicates, counts, commits in order.
+/// Sends the outcomes of each epoch to worker 0, marks duplicates, counts attempts and commits epochs in order.
 fn commit_epochs<'scope>(
     scope: Scope<'scope, Epoch>,
     outcomes: StreamVec<'scope, Epoch, ScanOutcome>,
-    shared: &Shared,
+    shared: &SharedState,
 ) -> (Input<(QualityGroup, Epoch, isize)>, Handle<Epoch>) {
-    let (counted, before) = scope.new_input();
+    let (earlier_counts, counts_stream) = scope.new_input();
     let epochs = deduplicate_epochs(outcomes, shared);
     let candidates = epochs.clone().flat_map(|epoch: Arc<EpochOutcomes>| {
         let rows = epoch.outcomes.iter().flat_map(|outcome| &outcome.samples);
         let groups: Vec<_> = rows.map(|row| (QualityGroup::of(row), epoch.epoch, 1)).collect();
         groups
     });
-    let changes = count_groups(scope.concatenate([before, candidates]));
+    let changes = count_groups(scope.concatenate([counts_stream, candidates]));
     let complete = join_counts(epochs, changes);
-    let (ledger, work) = (Arc::clone(&shared.ledger), Arc::clone(&shared.work));
-    let one_by_one = Shared { in_flight: 1, ..shared.clone() };
-    let receipts = fallible(complete, "commit", Priority::Save, &one_by_one, move |epoch, (outcomes, changes)| {
+    let (ledger, runner) = (Arc::clone(&shared.ledger), Arc::clone(&shared.runner));
+    let sequential = SharedState { in_flight: 1, ..shared.clone() };
+    let receipts = fallible(complete, "commit", Priority::Save, &sequential, move |epoch, (outcomes, changes)| {
         let outcomes: Arc<EpochOutcomes> = outcomes;
         let timing = Timing { epoch, step: Step::Commit, node: "commit", scan_id: None, sample_id: None };
-        work.telemetry.time(timing, || ledger.commit(epoch, &outcomes.outcomes, &changes))?;
-        work.spool.clear(epoch)?;
-        work.progress.epoch_committed();
+        runner.telemetry.time(timing, || ledger.commit(epoch, &outcomes.outcomes, &changes))?;
+        runner.spool.clear(epoch)?;
+        runner.progress.epoch_committed();
         Ok(())
     });
     let (committed, _) = receipts.probe();
-    (counted, committed)
+    (earlier_counts, committed)
 }
 
 /// All outcomes of one epoch.
@@ -247,12 +247,12 @@ struct EpochOutcomes {
 
 fn deduplicate_epochs<'scope>(
     outcomes: StreamVec<'scope, Epoch, ScanOutcome>,
-    shared: &Shared,
+    shared: &SharedState,
 ) -> StreamVec<'scope, Epoch, Arc<EpochOutcomes>> {
     let known = Arc::clone(&shared.known);
-    let to_first = Exchange::new(|_: &ScanOutcome| 0);
+    let to_worker_0 = Exchange::new(|_: &ScanOutcome| 0);
     outcomes.unary_frontier::<CapacityContainerBuilder<Vec<_>>, _, _, _>(
-        to_first,
+        to_worker_0,
         "deduplicate",
         move |capability, _info| {
             drop(capability);
@@ -278,16 +278,16 @@ fn deduplicate_epochs<'scope>(
     )
 }
 
-/// Waits until an epoch's counts are complete too, and lets epochs go in their order.
+/// Joins the outcomes of each epoch with its complete counts, and emits epochs in order.
 fn join_counts<'scope>(
     outcomes: StreamVec<'scope, Epoch, Arc<EpochOutcomes>>,
     changes: StreamVec<'scope, Epoch, QualityChange>,
 ) -> StreamVec<'scope, Epoch, (Arc<EpochOutcomes>, Vec<QualityChange>)> {
-    let to_first = Exchange::new(|_: &QualityChange| 0);
+    let to_worker_0 = Exchange::new(|_: &QualityChange| 0);
     outcomes.binary_frontier::<_, CapacityContainerBuilder<Vec<_>>, _, _, _, _>(
         changes,
         Pipeline,
-        to_first,
+        to_worker_0,
         "join",
         move |capability, _info| {
             drop(capability);
@@ -309,7 +309,7 @@ fn join_counts<'scope>(
                         break;
                     }
                     let (epoch, (capability, outcomes)) = first.remove_entry();
-                    // Changes of epochs without any outcome belong to the next one that has some.
+                    // Changes of an epoch without outcomes belong to the next epoch with outcomes.
                     let later = counts.split_off(&(epoch + 1));
                     let changes = std::mem::replace(&mut counts, later).into_values().flatten().collect();
                     output.session(&capability).give((outcomes, changes));
@@ -319,12 +319,12 @@ fn join_counts<'scope>(
     )
 }
 
-/// An [`offload`] operator whose work may say that the run must stop.
+/// An [`offload`] operator whose work may return an error that stops the run.
 fn fallible<'scope, I, O, F>(
     items: StreamVec<'scope, Epoch, I>,
     name: &str,
-    lane: Priority,
-    shared: &Shared,
+    priority: Priority,
+    shared: &SharedState,
     work: F,
 ) -> StreamVec<'scope, Epoch, O>
 where
@@ -333,7 +333,7 @@ where
     F: Fn(Epoch, I) -> crate::error::Result<O> + Send + Sync + 'static,
 {
     let abort = Arc::clone(&shared.abort);
-    let settings = Offload { name: name.to_owned(), lane, in_flight: shared.in_flight };
+    let settings = Offload { name: name.to_owned(), priority, in_flight: shared.in_flight };
     let results = offload(items, settings, &shared.pool, &shared.abort, move |epoch, item| {
         work(epoch, item).map_err(|error| abort.set(error)).ok()
     });

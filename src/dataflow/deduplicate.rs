@@ -1,10 +1,9 @@
-//! Decides which of several scans of equal content is worked on.
+//! Deduplication of scans of equal content.
 //!
-//! Archives overlap: compilations hold scans of other data sets, in other formats and under other names. Only content digests show it.
-//! A digest belongs to the first scan with it that was done: of the first epoch, and there by scan id. Those after it become
-//! duplicates, without samples and without faults, since nothing more is done to them. A scan before it keeps its fault. The rule
-//! is that of a loop over all scans in their order, so the result depends neither on the number of workers nor on how many scans an
-//! epoch holds.
+//! Archives overlap: compilations contain scans of other data sets in other formats and under other names, which only content digests
+//! detect. Of the scans with one digest, the first scan that is done, by epoch and then by scan id, is kept. Later scans become
+//! duplicates without samples and faults, as they are not processed further. An earlier scan keeps its fault. The rule is that of a
+//! loop over all scans in order, so the result does not depend on the number of workers or the number of scans per epoch.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -15,20 +14,20 @@ use crate::run::spool::ScanOutcome;
 
 use super::Epoch;
 
-/// The digests of the scans that are done, each with its epoch and scan id: 48 bytes a scan, since archives are long.
+/// The digests of done scans, each with its epoch and scan id: 48 bytes per scan, to support large archives.
 #[derive(Debug, Default)]
 pub struct KnownScans(Mutex<HashMap<ScanDigest, (Epoch, ScanId)>>);
 
 impl KnownScans {
-    /// Adds a scan that is committed; the first one of a digest stays.
+    /// Adds a done scan; the first scan of a digest is kept.
     pub fn add(&self, digest: ScanDigest, epoch: Epoch, scan_id: ScanId) {
         self.with(|known| {
             known.entry(digest).or_insert((epoch, scan_id));
         });
     }
 
-    /// The scan of an epoch before `epoch` that has this digest.
-    pub fn before(&self, digest: ScanDigest, epoch: Epoch) -> Option<ScanId> {
+    /// Returns the scan with this digest in an epoch before `epoch`.
+    pub fn find_before(&self, digest: ScanDigest, epoch: Epoch) -> Option<ScanId> {
         self.with(|known| known.get(&digest).filter(|(first, _)| *first < epoch).map(|(_, scan_id)| *scan_id))
     }
 
@@ -37,12 +36,12 @@ impl KnownScans {
     }
 }
 
-/// Marks the duplicates of an epoch. `outcomes` come sorted by scan id, as a manifest is; `known` learns the new digests.
+/// Marks the duplicates of an epoch and adds new digests to `known`. `outcomes` must be sorted by scan id.
 pub fn deduplicate(known: &KnownScans, epoch: Epoch, outcomes: &mut [ScanOutcome]) {
     let mut firsts: HashMap<ScanDigest, ScanId> = HashMap::new();
     for outcome in outcomes {
         let Some(digest) = outcome.scan.scan_digest else { continue };
-        match known.before(digest, epoch).or_else(|| firsts.get(&digest).copied()) {
+        match known.find_before(digest, epoch).or_else(|| firsts.get(&digest).copied()) {
             Some(first) => mark_duplicate(outcome, first),
             None if outcome.scan.status == Status::Done => {
                 known.add(digest, epoch, outcome.scan.scan_id);
@@ -53,8 +52,8 @@ pub fn deduplicate(known: &KnownScans, epoch: Epoch, outcomes: &mut [ScanOutcome
     }
 }
 
-/// Turns an outcome into that of a duplicate: a row of `scans`, nothing else.
-pub fn mark_duplicate(outcome: &mut ScanOutcome, of: ScanId) {
+/// Converts an outcome to that of a duplicate, which has only a row of `scans`.
+pub fn mark_duplicate(outcome: &mut ScanOutcome, original: ScanId) {
     outcome.samples.clear();
     outcome.files.clear();
     outcome.faults.clear();
@@ -62,5 +61,5 @@ pub fn mark_duplicate(outcome: &mut ScanOutcome, of: ScanId) {
     scan.organs.clear();
     (scan.accepted, scan.rejected) = (0, 0);
     scan.status = Status::Duplicate;
-    scan.duplicate_of = Some(of);
+    scan.duplicate_of = Some(original);
 }

@@ -1,4 +1,4 @@
-//! What each timely worker does: feeds epochs in, and waits for commits.
+//! The loop of a timely worker: feed epochs and wait for commits.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,69 +7,69 @@ use timely::worker::Worker;
 
 use crate::ingest::ScanEntry;
 
-use super::build::{Handles, Shared, build};
+use super::build::{Handles, SharedState, build};
 use super::schedule::Schedule;
 
-/// Epochs that may be open at once: while one is being sealed, the next is worked on.
+/// Maximum number of open epochs: while one epoch is sealed, the next is processed.
 const OPEN_EPOCHS: u64 = 2;
 
-/// How long a waiting worker sleeps before it looks whether the run has to stop; work that is done wakes it at once.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Maximum sleep of a waiting worker between checks for an abort; finished work activates the worker at once.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Drives one worker through the schedule.
-pub(super) fn drive(worker: &mut Worker, shared: &Shared, schedule: &Schedule) {
+pub(super) fn drive(worker: &mut Worker, shared: &SharedState, schedule: &Schedule) {
     let dataflow = worker.next_dataflow_index();
     let mut handles = worker.dataflow(|scope| build(scope, shared));
     if feed(worker, shared, schedule, &mut handles) {
         return;
     }
-    // The run has to stop: what is open stays uncommitted, and a later run goes on from there.
+    // The run has to stop: open epochs stay uncommitted, and a later run resumes them.
     drop(handles);
     worker.drop_dataflow(dataflow);
 }
 
-/// Feeds all epochs; false where the run has to stop.
-fn feed(worker: &mut Worker, shared: &Shared, schedule: &Schedule, handles: &mut Handles) -> bool {
-    let plan = &shared.work.plan;
+/// Feeds all epochs; returns false if the run has to stop.
+fn feed(worker: &mut Worker, shared: &SharedState, schedule: &Schedule, handles: &mut Handles) -> bool {
+    let plan = &shared.runner.plan;
     let Some(first) = schedule.epochs().first() else { return true };
     handles.entries.iter_mut().for_each(|input| input.advance_to(first.epoch));
-    if let Some(mut counted) = handles.counted.take().filter(|_| worker.index() == 0) {
-        counted.advance_to(first.epoch);
-        for (group, count) in shared.ledger.counted() {
-            counted.send((group, first.epoch, count));
+    if let Some(mut earlier_counts) = handles.earlier_counts.take().filter(|_| worker.index() == 0) {
+        earlier_counts.advance_to(first.epoch);
+        for (group, count) in shared.ledger.quality_counts() {
+            earlier_counts.send((group, first.epoch, count));
         }
     }
-    for work in schedule.epochs() {
-        if let Err(error) = shared.ledger.open_epoch(work) {
+    for epoch_work in schedule.epochs() {
+        if let Err(error) = shared.ledger.open_epoch(epoch_work) {
             shared.abort.set(error);
             return false;
         }
-        for entry in &work.entries {
+        for entry in &epoch_work.entries {
             let source = plan.sources.iter().position(|node| node.name == entry.source);
-            if let Some(source) = source.filter(|_| places(entry, worker.index(), worker.peers())) {
+            if let Some(source) = source.filter(|_| is_assigned(entry, worker.index(), worker.peers())) {
                 handles.entries[source].send(Arc::clone(entry));
             }
         }
-        handles.entries.iter_mut().for_each(|input| input.advance_to(work.epoch + 1));
-        while handles.committed.less_than(&(work.epoch + 1).saturating_sub(OPEN_EPOCHS - 1)) {
+        handles.entries.iter_mut().for_each(|input| input.advance_to(epoch_work.epoch + 1));
+        while handles.committed.less_than(&(epoch_work.epoch + 1).saturating_sub(OPEN_EPOCHS - 1)) {
             if shared.abort.is_set() {
                 return false;
             }
-            worker.step_or_park(Some(LOOK_EVERY));
+            worker.step_or_park(Some(CHECK_INTERVAL));
         }
     }
-    // No more will come.
+    // Close the inputs.
     handles.entries.clear();
     while !handles.committed.done() {
         if shared.abort.is_set() {
             return false;
         }
-        worker.step_or_park(Some(LOOK_EVERY));
+        worker.step_or_park(Some(CHECK_INTERVAL));
     }
     true
 }
 
-/// Whether a worker works on a scan: by the scan's id, so that any process knows without decoding anything.
-fn places(entry: &ScanEntry, worker: usize, workers: usize) -> bool {
+/// Returns whether a scan is assigned to a worker. The assignment depends only on the scan id.
+fn is_assigned(entry: &ScanEntry, worker: usize, workers: usize) -> bool {
     entry.scan_id.partition() % workers as u64 == worker as u64
 }

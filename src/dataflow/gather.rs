@@ -1,4 +1,4 @@
-//! Collects what the branches of the graph report of one scan.
+//! Collection of the reports of all branches of the graph on a scan.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use crate::ingest::ScanEntry;
 
 use super::Epoch;
 
-/// What one branch of the graph reports of a scan.
+/// The report of one branch of the graph on a scan.
 pub struct BranchReport<R> {
     /// The scan.
     pub entry: Arc<ScanEntry>,
-    /// How many of the scan's syntheses it covers: a mask that failed covers all syntheses behind it.
+    /// The number of syntheses that the report covers: the report of a failed mask covers all syntheses of the mask.
     pub syntheses: usize,
     /// The report.
     pub report: Box<R>,
@@ -25,7 +25,7 @@ pub struct BranchReport<R> {
 
 /// Emits a scan with all its reports as soon as every one of its syntheses is covered.
 ///
-/// `syntheses_of` returns how many syntheses the graph holds for a scan.
+/// `syntheses_of` returns the number of syntheses of the graph for a scan.
 pub fn gather<'scope, R: 'static>(
     reports: StreamVec<'scope, Epoch, BranchReport<R>>,
     syntheses_of: impl Fn(&ScanEntry) -> usize + 'static,

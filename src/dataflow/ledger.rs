@@ -1,4 +1,4 @@
-//! The run folder as the dataflow uses it: ingest manifests before the work, commits after it.
+//! The dataflow's interface to the run folder: ingest manifests before processing, commits afterwards.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use crate::graph::{Plan, Port};
 use crate::id::ScanId;
 use crate::record::parquet::{Row, read_part, write_part};
 use crate::record::{QualityGroup, QualityRecord, SampleRecord, ScanRecord, Status};
-use crate::run::seal::{Feed, seal};
+use crate::run::seal::{LayoutInput, seal};
 use crate::run::spool::{ScanOutcome, Spool};
 use crate::run::{FORMAT_VERSION, RunFolder, RunManifest, RunWriter, without_paths};
 use crate::sink::{BUCKETS, Layout, Output, PATCHES};
@@ -21,16 +21,15 @@ use super::quality::QualityChange;
 use super::report::{QualityCount, RunReport};
 use super::schedule::{EpochWork, Version};
 
-/// Layouts are brought up to date this often while a run continues, and at its end; less often where that takes more than a
-/// fiftieth of the time.
-const PROJECT_EVERY: Duration = Duration::from_secs(30);
+/// Minimum interval of layout projections during a run; longer if projections would take more than 2% of the time.
+const PROJECT_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Writes a run folder: what epochs consist of, and what came of them.
+/// The writer of a run folder for the dataflow: ingest manifests and commits of epochs.
 pub struct Ledger {
     folder: PathBuf,
     outputs: Vec<Output>,
-    /// What each sink takes: stages with branches, and whether what they accept or what they reject.
-    takes: Vec<HashSet<(String, String, bool)>>,
+    /// The samples of each sink: synthesis stage, branch, and whether accepted or rejected.
+    selections: Vec<HashSet<(String, String, bool)>>,
     state: Mutex<State>,
 }
 
@@ -38,48 +37,48 @@ struct State {
     writer: RunWriter,
     /// Attempts by group.
     quality: BTreeMap<QualityGroup, i64>,
-    projected: Instant,
-    /// How long it took.
-    projecting: Duration,
+    last_projection: Instant,
+    /// Duration of the last projection.
+    projection_time: Duration,
 }
 
 impl Ledger {
-    /// Makes a run folder for a plan, or resumes the one that is there; and the spool into which its scans go.
+    /// Creates a run folder for a plan or resumes an existing one; returns the ledger and the spool.
     ///
     /// # Errors
-    /// Where the folder belongs to another pipeline, is being written by another process, or cannot be written.
+    /// If the folder belongs to another pipeline, is locked by another process, or cannot be written.
     pub fn open(folder: &Path, plan: &Plan) -> Result<(Self, Spool)> {
         let writer = RunFolder::create_or_resume(folder, &manifest(plan)?)?;
         writer.folder().check_files()?;
         writer.record_private_pipeline(&plan.folder, &plan.resolved)?;
         let outputs: Vec<_> = plan.sinks.iter().map(|node| node.output.clone()).collect();
-        let mut takes = vec![HashSet::new(); outputs.len()];
+        let mut selections = vec![HashSet::new(); outputs.len()];
         for synthesis in &plan.syntheses {
             for (branch, node) in synthesis.attempts.branches.iter().zip(&synthesis.branches) {
                 for feed in &node.feeds {
                     let stage = synthesis.attempts.name.clone();
-                    takes[feed.sink].insert((stage, branch.name.clone(), feed.port == Port::Main));
+                    selections[feed.sink].insert((stage, branch.name.clone(), feed.port == Port::Main));
                 }
             }
         }
         let spool = writer.spool(layouts(&outputs));
         spool.clear_committed(writer.next_epoch())?;
         let mut quality: BTreeMap<QualityGroup, i64> = BTreeMap::new();
-        each_row::<QualityRecord>(&writer, |row| *quality.entry(row.group).or_default() += row.attempts)?;
+        for_each_row::<QualityRecord>(&writer, |row| *quality.entry(row.group).or_default() += row.attempts)?;
         quality.retain(|_, count| *count != 0);
-        let state = State { writer, quality, projected: Instant::now(), projecting: Duration::ZERO };
-        Ok((Self { folder: folder.to_owned(), outputs, takes, state: Mutex::new(state) }, spool))
+        let state = State { writer, quality, last_projection: Instant::now(), projection_time: Duration::ZERO };
+        Ok((Self { folder: folder.to_owned(), outputs, selections, state: Mutex::new(state) }, spool))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A panic while it was held ends the run; what is durable is whole in any case.
+        // A panic with the lock held ends the run; durable files are complete in any case.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The epochs that were ingested but not committed, and the first epoch that was not ingested.
+    /// Returns the epochs that are ingested but not committed, and the first epoch that is not ingested.
     ///
     /// # Errors
-    /// Where a manifest cannot be read.
+    /// If a manifest cannot be read.
     pub fn open_epochs(&self) -> Result<(Vec<EpochWork>, Epoch)> {
         let state = self.state();
         let next = state.writer.next_ingest();
@@ -90,22 +89,22 @@ impl Ledger {
         Ok((open.collect::<Result<_>>()?, next))
     }
 
-    /// The ids of all scans that were ever ingested, with their versions.
+    /// Returns the ids and versions of all ingested scans.
     ///
     /// # Errors
-    /// Where a manifest cannot be read.
+    /// If a manifest cannot be read.
     pub fn ingested(&self) -> Result<HashMap<ScanId, Version>> {
         let entries = self.state().writer.ingested()?.into_values();
         Ok(entries.map(|entry| (entry.scan_id, (entry.bytes, entry.modified_s))).collect())
     }
 
-    /// The digests of all scans that are committed as done.
+    /// Returns the digests of all scans that are committed as done.
     ///
     /// # Errors
-    /// Where the table `scans` cannot be read.
+    /// If the table `scans` cannot be read.
     pub fn known_scans(&self) -> Result<KnownScans> {
         let known = KnownScans::default();
-        each_row::<ScanRecord>(&self.state().writer, |row| {
+        for_each_row::<ScanRecord>(&self.state().writer, |row| {
             if let Some(digest) = row.scan_digest.filter(|_| row.status == Status::Done) {
                 known.add(digest, row.epoch, row.scan_id);
             }
@@ -113,16 +112,17 @@ impl Ledger {
         Ok(known)
     }
 
-    /// The attempts by group that are committed.
-    pub fn counted(&self) -> Vec<(QualityGroup, isize)> {
+    /// Returns the committed number of attempts by group.
+    pub fn quality_counts(&self) -> Vec<(QualityGroup, isize)> {
         let quality = &self.state().quality;
         quality.iter().map(|(group, &count)| (group.clone(), isize::try_from(count).unwrap_or(isize::MAX))).collect()
     }
 
-    /// Makes the ingest manifest of an epoch durable, if it is not; its work may start when this returns. Any worker may come first.
+    /// Writes the ingest manifest of an epoch durably if it does not exist, so that the epoch may start. Any worker may call this method
+    /// first.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// If the manifest cannot be written.
     pub fn open_epoch(&self, work: &EpochWork) -> Result<()> {
         let mut state = self.state();
         if work.epoch < state.writer.next_ingest() {
@@ -131,62 +131,62 @@ impl Ledger {
         let entries: Vec<_> = work.entries.iter().map(|entry| (**entry).clone()).collect();
         let epoch = state.writer.ingest(&entries)?;
         if epoch != work.epoch {
-            return Err(Error::new(format!("expected to ingest epoch {}, the folder is at {epoch}", work.epoch)));
+            return Err(Error::new(format!("expected to ingest epoch {}, got epoch {epoch}", work.epoch)));
         }
         Ok(())
     }
 
-    /// Commits an epoch: publishes what its scans staged, writes its tables, and makes all of it exist at once. `changes` are those
-    /// of the counts by group since the epoch before.
+    /// Commits an epoch: publishes the staged files of its scans and writes the tables, with one commit for all. `changes` are the changes
+    /// of the counts by group since the previous epoch.
     ///
     /// # Errors
-    /// Where something cannot be written, or another process was faster.
+    /// If a file cannot be written or another process was faster.
     pub fn commit(&self, epoch: Epoch, outcomes: &[ScanOutcome], changes: &[QualityChange]) -> Result<()> {
         let store = Arc::clone(self.state().writer.folder().store());
-        let takes: Vec<_> = self
-            .takes
+        let selections: Vec<_> = self
+            .selections
             .iter()
-            .map(|takes| {
+            .map(|selections| {
                 move |row: &SampleRecord| {
-                    takes.contains(&(row.stage.clone(), row.branch.clone(), row.outcome.is_accepted()))
+                    selections.contains(&(row.stage.clone(), row.branch.clone(), row.outcome.is_accepted()))
                 }
             })
             .collect();
-        let feeds: Vec<_> = self
+        let inputs: Vec<_> = self
             .outputs
             .iter()
-            .zip(&takes)
-            .filter_map(|(output, takes)| Some(Feed { layout: output.layout()?, takes }))
+            .zip(&selections)
+            .filter_map(|(output, selects)| Some(LayoutInput { layout: output.layout()?, selects }))
             .collect();
-        let mut sealed = seal(&*store, epoch, outcomes.to_vec(), &feeds)?;
+        let mut sealed = seal(&*store, epoch, outcomes.to_vec(), &inputs)?;
         let mut state = self.state();
-        let rows = changed(&mut state.quality, epoch, changes);
+        let rows = apply_changes(&mut state.quality, epoch, changes);
         if !rows.is_empty() || epoch == 0 {
             sealed.add.push(write_part::<QualityRecord>(epoch, rows)?.publish(&*store)?);
         }
         state.writer.commit(sealed)?;
-        if state.projected.elapsed() >= PROJECT_EVERY.max(50 * state.projecting) {
+        if state.last_projection.elapsed() >= PROJECT_INTERVAL.max(50 * state.projection_time) {
             let start = Instant::now();
             state.writer.project(layouts(&self.outputs))?;
-            (state.projected, state.projecting) = (Instant::now(), start.elapsed());
+            (state.last_projection, state.projection_time) = (Instant::now(), start.elapsed());
         }
         Ok(())
     }
 
-    /// Brings the folders that other programs list by themselves in line with what is committed.
+    /// Synchronizes the folders of tables and layouts with the committed files.
     ///
     /// # Errors
-    /// Where they cannot be written.
+    /// If the folders cannot be written.
     pub fn project(&self) -> Result<()> {
         self.state().writer.project(layouts(&self.outputs))
     }
 
-    /// What the folder holds; the figures of one run are left at zero.
+    /// Returns the summary of the folder; the numbers of a single run are zero.
     pub fn report(&self, plan: &Plan) -> RunReport {
         let state = self.state();
         let counts = state.writer.counts();
         let layout = |layout: &dyn Layout| (layout.name().to_owned(), self.folder.join("layouts").join(layout.name()));
-        // A stream has none.
+        // A stream has no folder.
         let layouts = layouts(&self.outputs).map(layout).filter(|(_, folder)| folder.exists());
         let count = |(group, &count): (&QualityGroup, &i64)| QualityCount {
             group: group.clone(),
@@ -202,7 +202,7 @@ impl Ledger {
             faults: counts.faults.values().sum(),
             fault_kinds: counts.faults.clone(),
             duplicates: counts.duplicates,
-            // Without a synthesis no organs are looked for.
+            // Without a synthesis no masks are computed.
             scans_without_organs: if plan.syntheses.is_empty() { 0 } else { counts.without_organs },
             quality: state.quality.iter().map(count).collect(),
             layouts: layouts.collect(),
@@ -211,12 +211,12 @@ impl Ledger {
     }
 }
 
-/// What writes files for the given outputs.
+/// Returns the layouts of the given outputs.
 fn layouts(outputs: &[Output]) -> impl Iterator<Item = &dyn Layout> {
     outputs.iter().filter_map(Output::layout)
 }
 
-/// What two runs into the same folder must agree on.
+/// Returns the run manifest of a plan.
 fn manifest(plan: &Plan) -> Result<RunManifest> {
     let secret = plan.patient_secret()?;
     let pipeline =
@@ -235,21 +235,24 @@ fn manifest(plan: &Plan) -> Result<RunManifest> {
     })
 }
 
-/// Passes on the rows of a table, one part in memory at a time.
-fn each_row<R: Row>(writer: &RunWriter, mut take: impl FnMut(R)) -> Result<()> {
+/// Visits the rows of a table, with one part in memory at a time.
+fn for_each_row<R: Row>(writer: &RunWriter, mut visit: impl FnMut(R)) -> Result<()> {
     let folder = writer.folder();
     for file in folder.files(R::TABLE.name(), None)? {
-        read_part::<R>(folder.verified(&file)?)?.into_iter().for_each(&mut take);
+        read_part::<R>(folder.read_verified(&file)?)?.into_iter().for_each(&mut visit);
     }
     Ok(())
 }
 
-/// Applies changes to the counts, and returns by how much each group changed. What was known before is no change: a restart feeds it
-/// again.
-fn changed(quality: &mut BTreeMap<QualityGroup, i64>, epoch: Epoch, changes: &[QualityChange]) -> Vec<QualityRecord> {
+/// Applies changes to the counts and returns the change of each group. After a restart, unchanged counts are fed again and ignored.
+fn apply_changes(
+    quality: &mut BTreeMap<QualityGroup, i64>,
+    epoch: Epoch,
+    changes: &[QualityChange],
+) -> Vec<QualityRecord> {
     let mut counts: BTreeMap<&QualityGroup, i64> = BTreeMap::new();
     let mut ordered: Vec<_> = changes.iter().collect();
-    // Within an epoch, what disappears comes before what appears.
+    // Within an epoch, removals are applied before additions.
     ordered.sort_by_key(|(_, epoch, change)| (*epoch, *change));
     for ((group, count), _, change) in ordered {
         counts.insert(group, if *change < 0 { 0 } else { i64::try_from(*count).unwrap_or(i64::MAX) });

@@ -1,4 +1,4 @@
-//! An operator that hands its items to the pool and goes on with what comes back.
+//! An operator that processes its items on the pool.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,20 +15,20 @@ use crate::error::Error;
 use super::pool::{Pool, Priority};
 use super::{Abort, Epoch};
 
-/// How an [`offload`] operator runs its work.
+/// Settings of an [`offload`] operator.
 pub struct Offload {
-    /// Its name in timely's logs.
+    /// The name in timely's logs.
     pub name: String,
-    /// The pool's lane.
-    pub lane: Priority,
-    /// Items on the pool at once; the others wait in the operator.
+    /// The priority on the pool.
+    pub priority: Priority,
+    /// Maximum number of items on the pool at once; other items wait in the operator.
     pub in_flight: usize,
 }
 
-/// Sends every item through `work` on the pool; results leave under the epoch of their item, in the order in which they are done.
+/// Calls `work` for every item on the pool; results are emitted in the epoch of their item, in order of completion.
 ///
-/// An epoch's capability is held while any of its items is out, so frontiers stay right whatever the pool does. The
-/// worker sleeps meanwhile: a finished job sends its result first and wakes the operator second.
+/// The capability of an epoch is held while items of the epoch are on the pool, so frontiers stay correct. The worker sleeps in the
+/// meantime: a finished job first sends its result and then activates the operator.
 pub fn offload<'scope, I, O, F>(
     items: StreamVec<'scope, Epoch, I>,
     settings: Offload,
@@ -50,12 +50,12 @@ where
             drop(capability);
             let address = info.address.to_vec();
             let worker = scope.worker();
-            // Never more than `in_flight` results lie in here.
-            let (done, results) = unbounded::<(Epoch, O)>();
+            // The channel has at most `in_flight` results.
+            let (sender, results) = unbounded::<(Epoch, O)>();
             let activator = Arc::new(worker.sync_activator_for(address));
             let mut waiting = VecDeque::new();
             let mut open = BTreeMap::new();
-            let mut out = 0;
+            let mut running = 0;
             move |(input, _frontier), output| {
                 input.for_each_stamp(|stamp, batches| {
                     let Some(capability) = stamp.retain_least(0) else { return };
@@ -67,7 +67,7 @@ where
                     }
                 });
                 for (epoch, result) in results.try_iter() {
-                    out -= 1;
+                    running -= 1;
                     if let Some((capability, count)) = open.get_mut(&epoch) {
                         output.session(&*capability).give(result);
                         *count -= 1;
@@ -76,26 +76,30 @@ where
                         }
                     }
                 }
-                while out < settings.in_flight {
+                while running < settings.in_flight {
                     let Some((epoch, item)) = waiting.pop_front() else { break };
-                    let (work, done) = (Arc::clone(&work), done.clone());
+                    let (work, sender) = (Arc::clone(&work), sender.clone());
                     let (stop, activator) = (Arc::clone(&abort), Arc::clone(&activator));
                     let job = move || {
                         if stop.is_set() {
                             return;
                         }
                         match catch_unwind(AssertUnwindSafe(|| work(epoch, item))) {
-                            // An ended worker takes no more results, and none are missed.
-                            Ok(result) => drop(done.send((epoch, result))),
-                            Err(_) => stop.set(Error::new("work outside of any one scan panicked; see the log")),
+                            // A worker that has ended does not need the result.
+                            Ok(result) => drop(sender.send((epoch, result))),
+                            Err(_) => stop.set(Error::new(
+                                "an operator panicked outside of the processing of a scan; see the log",
+                            )),
                         }
                         let _ = activator.activate();
                     };
-                    if pool.submit(settings.lane, job).is_err() {
-                        abort.set(Error::new("the pool's queue is shorter than what its operators may send"));
+                    if pool.submit(settings.priority, job).is_err() {
+                        abort.set(Error::new(
+                            "the queue of the pool is shorter than the number of items of its operators",
+                        ));
                         break;
                     }
-                    out += 1;
+                    running += 1;
                 }
             }
         },

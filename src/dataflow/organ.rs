@@ -17,10 +17,10 @@ use crate::synth::{Attempt, Candidate};
 use super::telemetry::{Step, Telemetry, Timing};
 use super::{Epoch, Progress};
 
-/// Why the work on a scan ended early.
+/// The reason why the processing of a scan stopped.
 #[derive(Debug)]
 pub enum Failure {
-    /// The scan has a fault, the run continues.
+    /// The scan has a fault; the run continues.
     Scan(Fault),
     /// The run cannot continue.
     Run(Error),
@@ -38,7 +38,7 @@ impl From<Error> for Failure {
     }
 }
 
-/// What the attempts in the organs of one scan depend on.
+/// The inputs of the attempts in the organs of one scan.
 pub(super) struct ScanContext<'a> {
     pub plan: &'a Plan,
     pub synthesis: &'a SynthesisNode,
@@ -50,29 +50,29 @@ pub(super) struct ScanContext<'a> {
     pub progress: &'a Progress,
 }
 
-/// What came of the attempts in a scan.
+/// The results of the attempts in a scan.
 #[derive(Default)]
-pub(super) struct Attempted {
-    /// A row for each attempt and branch that decided on it.
+pub(super) struct AttemptResults {
+    /// One row for each attempt and branch that decided on the attempt.
     pub rows: Vec<SampleRecord>,
-    /// The staged files of candidates that are kept.
+    /// The staged files of kept candidates.
     pub files: BTreeMap<SampleId, SampleFiles>,
-    /// Candidates that are kept for other reasons than being among the first rejections.
-    wanted: BTreeSet<SampleId>,
+    /// Candidates that are accepted or received by a sink.
+    required: BTreeSet<SampleId>,
     /// The rejected candidates with the lowest ids, by branch, organ and reason.
     rejections: BTreeMap<(String, String, String), BTreeSet<SampleId>>,
 }
 
 impl ScanContext<'_> {
-    /// Makes all tumors asked for in one organ.
+    /// Makes all requested tumors in one organ.
     ///
     /// # Errors
-    /// A fault of a stage, or what stops the run; `attempted` holds what was done before it.
-    pub(super) fn organ(&self, organ: &Organ, attempted: &mut Attempted) -> Result<(), Failure> {
+    /// A fault of a stage, or an error that stops the run; `results` has the earlier attempts.
+    pub(super) fn organ(&self, organ: &Organ, results: &mut AttemptResults) -> Result<(), Failure> {
         let synthesis = self.synthesis;
         let tumor =
             |variant| synthesis.tumor(self.plan.seed, self.masked.scan.digest, self.mask_digest, organ, variant);
-        let mut recorder = Recorder { scan: self, organ, variant: 0, tumor: tumor(0), attempted };
+        let mut recorder = Recorder { scan: self, organ, variant: 0, tumor: tumor(0), results };
         let mut attempts = synthesis.attempts.prepare(self.masked, organ, &mut recorder)?;
         for variant in 0..synthesis.variants {
             (recorder.variant, recorder.tumor) = (variant, tumor(variant));
@@ -84,7 +84,7 @@ impl ScanContext<'_> {
         Ok(())
     }
 
-    /// The row of an attempt in a branch before its outcome is known.
+    /// Returns the row of an attempt in a branch before its outcome is known.
     fn row(&self, organ: &Organ, tumor: &TumorIdentity<'_>, variant: u32, attempt: u32, branch: usize) -> SampleRecord {
         let (entry, synthesis) = (&self.masked.scan.entry, self.synthesis);
         let own = &synthesis.attempts.branches[branch];
@@ -117,23 +117,24 @@ impl ScanContext<'_> {
         }
     }
 
-    /// Whether sinks take a row, and whether one of them takes whole volumes.
-    fn taken(&self, row: &SampleRecord, branch: usize) -> (bool, bool) {
+    /// Returns whether sinks receive a row, and whether one of these sinks requires whole volumes.
+    fn receiving_sinks(&self, row: &SampleRecord, branch: usize) -> (bool, bool) {
         let port = if row.outcome.is_accepted() { Port::Main } else { Port::Rejected };
         let feeds = self.synthesis.branches[branch].feeds.iter().filter(|feed| feed.port == port);
-        let mut contents = feeds.filter_map(|feed| self.plan.sinks[feed.sink].output.layout()).map(|it| it.content());
-        let taken = contents.clone().next().is_some();
-        (taken, contents.any(|content| matches!(content, Content::Volumes { .. })))
+        let mut contents =
+            feeds.filter_map(|feed| self.plan.sinks[feed.sink].output.layout()).map(|layout| layout.content());
+        let is_received = contents.clone().next().is_some();
+        (is_received, contents.any(|content| matches!(content, Content::Volumes { .. })))
     }
 }
 
-/// Turns attempts into rows and staged files.
+/// An observer that records attempts as rows and staged files.
 struct Recorder<'a> {
     scan: &'a ScanContext<'a>,
     organ: &'a Organ,
     variant: u32,
     tumor: TumorIdentity<'a>,
-    attempted: &'a mut Attempted,
+    results: &'a mut AttemptResults,
 }
 
 impl Observer for Recorder<'_> {
@@ -157,42 +158,48 @@ impl Observer for Recorder<'_> {
             Attempt::Rejected { .. } => None,
         };
         let digest = candidate.map(Candidate::digest);
-        let (mut rows, mut wanted, mut whole) = (Vec::new(), false, false);
+        let (mut rows, mut required, mut whole) = (Vec::new(), false, false);
         for outcome in attempt.outcomes {
             let mut row = scan.row(self.organ, &self.tumor, self.variant, attempt.number, outcome.branch);
             row.geometry = candidate.map(|candidate| candidate.geometry.clone());
             row.candidate_digest = digest;
             (row.scores, row.outcome) = (outcome.scores, outcome.outcome);
             scan.progress.attempt(row.outcome.is_accepted());
-            let (taken, volumes) = scan.taken(&row, outcome.branch);
-            wanted |= taken || row.outcome.is_accepted();
+            let (is_received, volumes) = scan.receiving_sinks(&row, outcome.branch);
+            required |= is_received || row.outcome.is_accepted();
             whole |= volumes;
             rows.push(row);
         }
         if let Some(candidate) = candidate {
-            self.keep(candidate, &rows, wanted, whole)?;
+            self.keep(candidate, &rows, required, whole)?;
         }
-        self.attempted.rows.extend(rows);
+        self.results.rows.extend(rows);
         Ok(())
     }
 }
 
 impl Recorder<'_> {
-    /// Stages the files of a candidate where they are kept, and drops those that it displaces.
-    fn keep(&mut self, candidate: &Candidate, rows: &[SampleRecord], wanted: bool, whole: bool) -> Result<(), Failure> {
+    /// Stages the files of a kept candidate, and removes the files of rejected candidates that are no longer kept.
+    fn keep(
+        &mut self,
+        candidate: &Candidate,
+        rows: &[SampleRecord],
+        required: bool,
+        whole: bool,
+    ) -> Result<(), Failure> {
         let Some(SampleRecord { sample_id, scan_id, .. }) = rows.first() else { return Ok(()) };
-        let attempted = &mut *self.attempted;
-        let (mut is_first, mut displaced) = (false, Vec::new());
+        let results = &mut *self.results;
+        let (mut is_first, mut replaced) = (false, Vec::new());
         for (branch, organ, reason) in rows.iter().filter_map(rejection_group) {
             let group = (branch.to_owned(), organ.to_owned(), reason.to_owned());
-            let lowest = attempted.rejections.entry(group).or_default();
+            let lowest = results.rejections.entry(group).or_default();
             lowest.insert(*sample_id);
             if lowest.len() > KEPT_REJECTIONS {
-                displaced.extend(lowest.pop_last());
+                replaced.extend(lowest.pop_last());
             }
             is_first |= lowest.contains(sample_id);
         }
-        if wanted || is_first {
+        if required || is_first {
             let name = &self.scan.synthesis.attempts.name;
             let timing = Timing {
                 epoch: self.scan.epoch,
@@ -202,16 +209,16 @@ impl Recorder<'_> {
                 sample_id: Some(*sample_id),
             };
             let files = self.scan.telemetry.time(timing, || self.scan.spool.add(candidate, rows, whole))??;
-            attempted.files.insert(*sample_id, files);
+            results.files.insert(*sample_id, files);
         }
-        if wanted {
-            attempted.wanted.insert(*sample_id);
+        if required {
+            results.required.insert(*sample_id);
         }
-        for gone in displaced {
-            let is_kept =
-                attempted.wanted.contains(&gone) || attempted.rejections.values().any(|it| it.contains(&gone));
-            if !is_kept && attempted.files.remove(&gone).is_some() {
-                self.scan.spool.drop_patch(*scan_id, gone)?;
+        for sample in replaced {
+            let is_kept = results.required.contains(&sample)
+                || results.rejections.values().any(|lowest| lowest.contains(&sample));
+            if !is_kept && results.files.remove(&sample).is_some() {
+                self.scan.spool.drop_patch(*scan_id, sample)?;
             }
         }
         Ok(())

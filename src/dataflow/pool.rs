@@ -1,7 +1,7 @@
-//! The threads that do the heavy work, apart from the timely workers that direct it.
+//! The thread pool for computation, separate from the timely workers that schedule it.
 //!
-//! Lanes are served from the last stretch of the way to the first: a scan that is nearly done is finished, and its memory given
-//! back, before another one is opened.
+//! Later stages of the pipeline have priority: a scan that is nearly done is finished and releases its memory before another scan is
+//! opened.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -13,10 +13,10 @@ use crate::error::{Error, Fault, FaultKind, Result, Stage};
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The stretches of the way, in the order in which they are served.
+/// The priorities of jobs, highest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Priority {
-    /// Saving what is finished, and committing.
+    /// Saving finished scans, and committing.
     Save,
     /// Synthesis, scores and filter.
     Synthesize,
@@ -24,7 +24,7 @@ pub enum Priority {
     Mask,
     /// Decoding.
     Read,
-    /// Looking at headers.
+    /// Reading headers.
     Peek,
 }
 
@@ -32,52 +32,56 @@ impl Priority {
     const COUNT: usize = 5;
 }
 
-/// Runs work on one scan so that a panic in it is a fault of that scan.
+/// Runs `work` on one scan and converts a panic to a fault of the scan.
 ///
 /// # Errors
-/// What `work` says, or a fault of kind `panic`.
-pub fn guarded<T>(stage: Stage, work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
-    catch_panic(work).unwrap_or_else(|words| {
-        Err(Fault::new(stage, FaultKind::Panic, format!("the {} stage panicked: {words}", stage.name())))
+/// The fault of `work`, or a fault of kind `panic`.
+pub fn catch_fault<T>(stage: Stage, work: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    catch_panic(work).unwrap_or_else(|message| {
+        Err(Fault::new(stage, FaultKind::Panic, format!("the {} stage panicked: {message}", stage.name())))
     })
 }
 
-/// A fixed number of threads behind one bounded queue a lane.
+/// A fixed number of threads with one bounded queue per priority.
 pub struct Pool {
-    lanes: Vec<Sender<Job>>,
+    queues: Vec<Sender<Job>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Pool {
-    /// Starts `threads` threads; each lane holds at most `capacity` waiting jobs.
+    /// Starts `threads` threads; each queue has room for `capacity` waiting jobs.
     ///
     /// # Errors
-    /// Where the system gives no thread.
+    /// If a thread cannot be started.
     pub fn start(threads: usize, capacity: usize) -> Result<Arc<Self>> {
-        let (lanes, receivers): (Vec<_>, Vec<_>) = (0..Priority::COUNT).map(|_| bounded::<Job>(capacity)).unzip();
+        let (queues, receivers): (Vec<_>, Vec<_>) = (0..Priority::COUNT).map(|_| bounded::<Job>(capacity)).unzip();
         let threads = (0..threads.max(1))
             .map(|index| {
                 let receivers = receivers.clone();
                 std::thread::Builder::new()
                     .name(format!("pool-{index}"))
-                    .spawn(move || serve(&receivers))
+                    .spawn(move || run_thread(&receivers))
                     .map_err(|cause| Error::new(format!("cannot start a thread: {cause}")).with_source(cause))
             })
             .collect::<Result<_>>()?;
-        Ok(Arc::new(Self { lanes, threads }))
+        Ok(Arc::new(Self { queues, threads }))
     }
 
-    /// Number of threads.
+    /// Returns the number of threads.
     pub fn threads(&self) -> usize {
         self.threads.len()
     }
 
-    /// Queues a job, or gives it back where the lane is full.
+    /// Queues a job.
     ///
     /// # Errors
-    /// The job itself, to be tried again.
-    pub fn submit(&self, lane: Priority, job: impl FnOnce() + Send + 'static) -> Result<(), Box<dyn FnOnce() + Send>> {
-        self.lanes[lane as usize].try_send(Box::new(job)).map_err(|error| match error {
+    /// Returns the job if the queue is full, to be submitted again.
+    pub fn submit(
+        &self,
+        priority: Priority,
+        job: impl FnOnce() + Send + 'static,
+    ) -> Result<(), Box<dyn FnOnce() + Send>> {
+        self.queues[priority as usize].try_send(Box::new(job)).map_err(|error| match error {
             TrySendError::Full(job) | TrySendError::Disconnected(job) => job,
         })
     }
@@ -85,10 +89,10 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        self.lanes.clear();
+        self.queues.clear();
         let own = std::thread::current().id();
         for thread in self.threads.drain(..) {
-            // The last reference may die on one of the threads, which cannot wait for itself.
+            // The last reference may be dropped on a thread of the pool, which cannot join itself.
             if thread.thread().id() != own {
                 let _ = thread.join();
             }
@@ -96,21 +100,21 @@ impl Drop for Pool {
     }
 }
 
-/// Takes jobs, the first lanes first, until every sender is gone and every lane is empty.
-fn serve(lanes: &[Receiver<Job>]) {
+/// Runs jobs by priority until all senders are dropped and all queues are empty.
+fn run_thread(queues: &[Receiver<Job>]) {
     loop {
-        if let Some(job) = lanes.iter().find_map(|lane| lane.try_recv().ok()) {
+        if let Some(job) = queues.iter().find_map(|queue| queue.try_recv().ok()) {
             job();
             continue;
         }
         let mut select = Select::new();
-        for lane in lanes {
-            select.recv(lane);
+        for queue in queues {
+            select.recv(queue);
         }
-        // Ready means a job or a disconnection; the loop above takes the most urgent job, whichever lane woke us.
+        // Ready means a job or a disconnection; the next iteration takes the job of the highest priority.
         let ready = select.ready();
-        if lanes[ready].is_empty() && lanes.iter().all(Receiver::is_empty) {
-            match lanes[ready].try_recv() {
+        if queues[ready].is_empty() && queues.iter().all(Receiver::is_empty) {
+            match queues[ready].try_recv() {
                 Ok(job) => job(),
                 Err(crossbeam::channel::TryRecvError::Disconnected) => return,
                 Err(crossbeam::channel::TryRecvError::Empty) => {}
@@ -126,7 +130,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[test]
-    fn every_job_runs_once_before_the_pool_is_gone() {
+    fn pool_runs_every_job_once_before_drop_returns() {
         let count = Arc::new(AtomicUsize::new(0));
         let pool = Pool::start(3, 1000).unwrap();
         for _ in 0..1000 {
@@ -143,16 +147,16 @@ mod tests {
     }
 
     #[test]
-    fn later_stretches_come_first() {
+    fn pool_runs_jobs_by_priority() {
         let order = Arc::new(Mutex::new(Vec::new()));
         let pool = Pool::start(1, 8).unwrap();
-        let (hold, gate) = bounded::<()>(0);
-        assert!(pool.submit(Priority::Save, move || gate.recv().unwrap()).is_ok());
-        for lane in [Priority::Peek, Priority::Read, Priority::Mask, Priority::Synthesize, Priority::Save] {
+        let (release, resume) = bounded::<()>(0);
+        assert!(pool.submit(Priority::Save, move || resume.recv().unwrap()).is_ok());
+        for priority in [Priority::Peek, Priority::Read, Priority::Mask, Priority::Synthesize, Priority::Save] {
             let order = Arc::clone(&order);
-            assert!(pool.submit(lane, move || order.lock().unwrap().push(lane)).is_ok());
+            assert!(pool.submit(priority, move || order.lock().unwrap().push(priority)).is_ok());
         }
-        hold.send(()).unwrap();
+        release.send(()).unwrap();
         drop(pool);
         assert_eq!(
             *order.lock().unwrap(),
@@ -161,26 +165,26 @@ mod tests {
     }
 
     #[test]
-    fn a_full_lane_gives_the_job_back() {
+    fn submit_fails_on_full_queue() {
         let pool = Pool::start(1, 1).unwrap();
-        let (hold, gate) = bounded::<()>(0);
+        let (release, resume) = bounded::<()>(0);
         let (started, running) = bounded::<()>(0);
         assert!(
             pool.submit(Priority::Read, move || {
                 started.send(()).unwrap();
-                gate.recv().unwrap();
+                resume.recv().unwrap();
             })
             .is_ok()
         );
         running.recv().unwrap();
         assert!(pool.submit(Priority::Read, || {}).is_ok());
         assert!(pool.submit(Priority::Read, || {}).is_err());
-        hold.send(()).unwrap();
+        release.send(()).unwrap();
     }
 
     #[test]
-    fn a_panic_is_a_fault() {
-        let fault = guarded(Stage::Mask, || -> Result<(), Fault> { panic!("seven") }).unwrap_err();
+    fn catch_fault_converts_panic_to_fault() {
+        let fault = catch_fault(Stage::Mask, || -> Result<(), Fault> { panic!("seven") }).unwrap_err();
         assert_eq!((fault.stage, fault.kind), (Stage::Mask, FaultKind::Panic));
         assert!(fault.message.contains("seven"));
     }

@@ -1,8 +1,8 @@
-//! Running totals for whoever watches.
+//! Running totals of a run, for progress displays.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counters, to be read at any time. Attempts on a scan that something spoils later are taken back; all else only grows.
+/// Counters that can be read at any time. Attempts on a scan that fails later are subtracted; all other counters only grow.
 #[derive(Debug, Default)]
 pub struct Progress {
     scans: AtomicU64,
@@ -15,18 +15,18 @@ pub struct Progress {
 
 /// The counters at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Snapshot {
-    /// Scans to be done in this run.
+pub struct ProgressSnapshot {
+    /// Scans of this run.
     pub scans: u64,
-    /// Scans done, faulted ones included.
+    /// Finished scans, including failed scans.
     pub finished: u64,
-    /// Scans that were spoiled.
+    /// Failed scans.
     pub faulted: u64,
-    /// Tumors accepted.
+    /// Accepted tumors.
     pub accepted: u64,
-    /// Attempts rejected.
+    /// Rejected attempts.
     pub rejected: u64,
-    /// Epochs committed.
+    /// Committed epochs.
     pub committed: u64,
 }
 
@@ -45,7 +45,7 @@ impl Progress {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Takes attempts back that do not count, as something spoiled their scan after them.
+    /// Subtracts the attempts of a scan that failed later.
     pub(super) fn discard(&self, accepted: u64, rejected: u64) {
         self.accepted.fetch_sub(accepted, Ordering::Relaxed);
         self.rejected.fetch_sub(rejected, Ordering::Relaxed);
@@ -55,10 +55,10 @@ impl Progress {
         self.committed.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The counters now.
-    pub fn snapshot(&self) -> Snapshot {
+    /// Returns the current counters.
+    pub fn snapshot(&self) -> ProgressSnapshot {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Snapshot {
+        ProgressSnapshot {
             scans: read(&self.scans),
             finished: read(&self.finished),
             faulted: read(&self.faulted),

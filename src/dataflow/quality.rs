@@ -1,4 +1,4 @@
-//! The number of attempts by group, maintained by differential dataflow as epochs come in.
+//! The number of attempts by group, maintained incrementally by differential dataflow.
 
 use differential_dataflow::AsCollection;
 use differential_dataflow::operators::CountTotal;
@@ -11,7 +11,7 @@ use super::Epoch;
 /// A change of the table of groups: a group with its count appears (+1) or disappears (−1) at an epoch.
 pub type QualityChange = ((QualityGroup, isize), Epoch, isize);
 
-/// Turns candidates that come (+1) and, one day, go (−1) into changes of the table of counts. Unchanged groups are silent.
+/// Converts added (+1) and removed (−1) candidates to changes of the table of counts. Unchanged groups emit nothing.
 pub fn count_groups<'scope>(
     candidates: StreamVec<'scope, Epoch, (QualityGroup, Epoch, isize)>,
 ) -> StreamVec<'scope, Epoch, QualityChange> {
@@ -26,7 +26,7 @@ mod tests {
     use timely::dataflow::operators::{Capture, ToStream};
 
     #[test]
-    fn a_withdrawn_candidate_corrects_its_group_alone() {
+    fn removed_candidate_changes_only_its_group() {
         let group = |organ: &str| QualityGroup {
             dataset: "d".into(),
             organ: organ.into(),

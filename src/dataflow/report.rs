@@ -1,4 +1,4 @@
-//! What a run says when it is done.
+//! The report of a run.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,32 +8,32 @@ use serde::Serialize;
 use crate::inference::{InferenceCost, InferencePhase};
 use crate::record::QualityGroup;
 
-/// A run's summary. Counts are those of the whole run folder, earlier runs included.
+/// The summary of a run. Counts are those of the whole run folder, including earlier runs.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct RunReport {
     /// The pipeline's name.
     pub pipeline: String,
     /// The run folder.
     pub folder: PathBuf,
-    /// Epochs that are committed.
+    /// Committed epochs.
     pub epochs: u64,
-    /// Scans that are committed.
+    /// Committed scans.
     pub scans: u64,
     /// Scans that this run ingested.
     pub new_scans: u64,
     /// Scans that changed on disk since they were ingested; they are not ingested again.
     pub changed_scans: u64,
-    /// Tumors accepted.
+    /// Accepted tumors.
     pub accepted: u64,
-    /// Attempts rejected.
+    /// Rejected attempts.
     pub rejected: u64,
     /// Faults.
     pub faults: u64,
-    /// How many faults there are of each class.
+    /// Number of faults of each class.
     pub fault_kinds: BTreeMap<String, u64>,
     /// Scans that are duplicates of others.
     pub duplicates: u64,
-    /// Scans that are done, and in which no organ was found.
+    /// Scans that are done and have no organ.
     pub scans_without_organs: u64,
     /// Attempts by group.
     pub quality: Vec<QualityCount>,
@@ -41,50 +41,50 @@ pub struct RunReport {
     pub layouts: Vec<(String, PathBuf)>,
     /// Wall time of this run.
     pub seconds: f64,
-    /// Most bytes that were leased for open scans at once.
+    /// Maximum number of bytes that were leased for open scans at once.
     pub peak_lease_bytes: u64,
-    /// How often each step was done in this run, and the seconds it took over all threads.
+    /// Number and total time of each step in this run, over all threads.
     pub steps: Vec<StepSum>,
     /// Attempts of this run.
     pub new_attempts: u64,
-    /// What the networks of this run cost, by node and by what they looked at.
+    /// Cost of the networks in this run, by node and phase.
     pub networks: Vec<NetworkUse>,
-    /// Seconds over all threads that masks, syntheses and scores took in this run beside waiting for networks.
+    /// Seconds over all threads for masks, syntheses and scores in this run, without waiting for networks.
     pub other_seconds: f64,
-    /// Share of the time since its first window in which the networks' device worked, 0 to 1.
+    /// Fraction of the time since the first window in which the device of the networks was busy, 0 to 1.
     pub device_busy_share: f64,
-    /// Share of the processors' time that this process had meanwhile, 0 to 1.
+    /// Fraction of the processor time that this process used in the same time, 0 to 1.
     pub processors_busy_share: f64,
 }
 
-/// How many attempts of a group there are.
+/// The number of attempts of a group.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct QualityCount {
     /// The group.
     #[serde(flatten)]
     pub group: QualityGroup,
-    /// Its attempts.
+    /// The number of attempts.
     pub count: u64,
 }
 
-/// What one node's network cost.
+/// The cost of the network of one node in one phase.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct NetworkUse {
     /// The node of the graph.
     pub node: String,
-    /// What it looked at.
+    /// The phase of the inference.
     pub phase: InferencePhase,
-    /// What that cost.
+    /// The cost.
     #[serde(flatten)]
-    pub effort: InferenceCost,
+    pub cost: InferenceCost,
 }
 
-/// The time that one step took.
+/// The total time of one step.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StepSum {
     /// The step.
     pub step: &'static str,
-    /// How often it was done.
+    /// Number of executions.
     pub count: u64,
     /// Seconds over all threads.
     pub seconds: f64,

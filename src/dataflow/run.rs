@@ -1,4 +1,4 @@
-//! From a plan and a folder to a finished run.
+//! Execution of a plan into a run folder.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 use crate::error::{Error, Result};
 use crate::graph::{Plan, free_bytes, need};
 
-use super::build::Shared;
+use super::build::SharedState;
 use super::drive::drive;
 use super::pool::Pool;
 use super::report::{NetworkUse, RunReport, StepSum};
@@ -17,16 +17,16 @@ use super::schedule::Schedule;
 use super::telemetry::{Step, Telemetry};
 use super::{Abort, Budget, Ledger, Progress, StageRunner};
 
-/// How a pipeline is run: nothing of this changes what comes out.
+/// Options of a run. They do not change the results.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunOptions {
-    /// Timely workers.
+    /// Number of timely workers.
     pub workers: usize,
-    /// Threads of the pool.
+    /// Number of threads of the pool.
     pub threads: usize,
-    /// Bytes that open scans may hold together.
+    /// Memory budget of all open scans in bytes.
     pub memory_bytes: u64,
-    /// Most new scans to take in; all where absent.
+    /// Maximum number of new scans to ingest; all if absent.
     pub limit: Option<usize>,
 }
 
@@ -36,11 +36,10 @@ impl Default for RunOptions {
     }
 }
 
-/// Runs a plan into a folder, or goes on with one.
+/// Runs a plan into a new folder or resumes an existing one.
 ///
 /// # Errors
-/// Where the folder belongs to another pipeline, a source cannot be listed, or results cannot be written. What was
-/// committed before stays.
+/// If the folder belongs to another pipeline, a source cannot be listed, or results cannot be written. Committed epochs stay.
 pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progress>) -> Result<RunReport> {
     let start = Instant::now();
     let plan = plan.with_keyed_digest()?;
@@ -52,11 +51,11 @@ pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progr
     let telemetry = Telemetry::create(&folder.join("telemetry"))?;
     let nodes = plan.nodes.len() + 2;
     let in_flight = 2 * options.threads;
-    let shared = Shared {
+    let shared = SharedState {
         known: Arc::new(ledger.known_scans()?),
-        work: Arc::new(StageRunner { plan, spool, telemetry, progress: Arc::clone(progress) }),
+        runner: Arc::new(StageRunner { plan, spool, telemetry, progress: Arc::clone(progress) }),
         ledger: Arc::new(ledger),
-        // No lane can be fuller than with everything that every operator may send.
+        // Each queue has room for all items of all operators.
         pool: Pool::start(options.threads, options.workers * nodes * in_flight)?,
         budget: Budget::new(options.memory_bytes),
         abort: Arc::new(Abort::default()),
@@ -67,13 +66,13 @@ pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progr
         execute(options.workers, &shared, schedule)?;
     }
     shared.ledger.project()?;
-    let work = &shared.work;
-    let sums = work.telemetry.sums();
-    let networks = network_uses(&work.plan);
-    let looking = [Step::Mask, Step::Prepare, Step::Synthesize, Step::Score];
-    let seconds: f64 = sums.iter().filter(|(step, ..)| looking.contains(step)).map(|(.., seconds)| seconds).sum();
-    let waited: f64 = networks.iter().map(|it| it.effort.waited_seconds).sum();
-    let device = work.plan.viewers().next().map(|(_, viewer)| viewer.service().usage());
+    let runner = &shared.runner;
+    let sums = runner.telemetry.sums();
+    let networks = network_uses(&runner.plan);
+    let compute_steps = [Step::Mask, Step::Prepare, Step::Synthesize, Step::Score];
+    let seconds: f64 = sums.iter().filter(|(step, ..)| compute_steps.contains(step)).map(|(.., seconds)| seconds).sum();
+    let waiting_seconds: f64 = networks.iter().map(|network| network.cost.waited_seconds).sum();
+    let device = runner.plan.viewers().next().map(|(_, viewer)| viewer.service().usage());
     Ok(RunReport {
         new_scans,
         changed_scans,
@@ -81,15 +80,15 @@ pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progr
         peak_lease_bytes: shared.budget.peak_bytes(),
         new_attempts: sums.iter().find(|(step, ..)| *step == Step::Synthesize).map_or(0, |(_, count, _)| *count),
         steps: sums.into_iter().map(|(step, count, seconds)| StepSum { step: step.name(), count, seconds }).collect(),
-        other_seconds: (seconds - waited).max(0.0),
+        other_seconds: (seconds - waiting_seconds).max(0.0),
         networks,
         device_busy_share: device.map_or(0.0, |usage| usage.busy_share()),
         processors_busy_share: device.map_or(0.0, |usage| usage.processors_busy_share()),
-        ..shared.ledger.report(&work.plan)
+        ..shared.ledger.report(&runner.plan)
     })
 }
 
-/// Says so where the disk may not hold what comes; a disk that is full stops a run, which then can be gone on with.
+/// Warns if the disk may be too small for the samples; a full disk stops the run, which can be resumed.
 fn warn_of_small_disk(plan: &Plan, folder: &Path, schedule: &Schedule) {
     let (samples, needed) = need(plan, &schedule.by_source(plan));
     if let Some(free) = free_bytes(folder).filter(|free| needed > *free) {
@@ -102,22 +101,22 @@ fn network_uses(plan: &Plan) -> Vec<NetworkUse> {
     let mut uses = Vec::new();
     for (node, viewer) in plan.viewers() {
         let efforts = viewer.efforts().into_iter();
-        uses.extend(efforts.map(|(phase, effort)| NetworkUse { node: node.to_owned(), phase, effort }));
+        uses.extend(efforts.map(|(phase, cost)| NetworkUse { node: node.to_owned(), phase, cost }));
     }
     uses
 }
 
-fn execute(workers: usize, shared: &Shared, schedule: Schedule) -> Result<()> {
+fn execute(workers: usize, shared: &SharedState, schedule: Schedule) -> Result<()> {
     let config = if workers > 1 { timely::Config::process(workers) } else { timely::Config::thread() };
-    let (parts, schedule) = (shared.clone(), Arc::new(schedule));
-    let guards = timely::execute(config, move |worker| drive(worker, &parts, &schedule))
+    let (shared_state, schedule) = (shared.clone(), Arc::new(schedule));
+    let guards = timely::execute(config, move |worker| drive(worker, &shared_state, &schedule))
         .map_err(|cause| Error::new(format!("cannot start {workers} workers: {cause}")))?;
-    let ended: Vec<_> = guards.join();
+    let results: Vec<_> = guards.join();
     if let Some(error) = shared.abort.take() {
         return Err(error);
     }
-    match ended.into_iter().find_map(Result::err) {
-        Some(cause) => Err(Error::new(format!("a worker ended early: {cause}"))),
+    match results.into_iter().find_map(Result::err) {
+        Some(cause) => Err(Error::new(format!("a worker failed: {cause}"))),
         None => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! Which scans make up which epoch.
+//! The assignment of scans to epochs.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,31 +13,31 @@ use super::Epoch;
 /// The scans of one epoch, in the order of its manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EpochWork {
-    /// The number of its commit.
+    /// The epoch.
     pub epoch: Epoch,
-    /// Its scans.
+    /// The scans.
     pub entries: Vec<Arc<ScanEntry>>,
 }
 
-/// The epochs that a run has to do, ascending and dense.
+/// The epochs to be processed in a run, consecutive and ascending.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Schedule {
     epochs: Vec<EpochWork>,
     changed: usize,
 }
 
-/// The version of a scan: its bytes on disk, and the time of their last change.
+/// The version of a scan: size on disk and modification time.
 pub type Version = (u64, i64);
 
 impl Schedule {
-    /// The epochs that were ingested but not committed, and after them those of the scans that no manifest has yet, at most `limit` of
-    /// these, by scan id: so it does not depend on the length of epochs which of several equal scans comes first.
+    /// Creates the schedule: first the epochs that are ingested but not committed, then epochs of new scans, at most `limit` scans by scan
+    /// id. The order by scan id decides which of several equal scans is first, independent of the size of epochs.
     ///
-    /// A scan that changed since it was ingested is not ingested again: rows of it are committed, and files that follow
-    /// from them are in use. It is counted.
+    /// A scan that changed since it was ingested is counted but not ingested again, as its rows are committed and files that depend on
+    /// them are in use.
     ///
     /// # Errors
-    /// Where a source cannot be listed.
+    /// If a source cannot be listed.
     pub fn new(
         plan: &Plan,
         open: Vec<EpochWork>,
@@ -45,22 +45,22 @@ impl Schedule {
         known: &HashMap<ScanId, Version>,
         limit: Option<usize>,
     ) -> Result<Self> {
-        let (mut fresh, mut changed) = (Vec::new(), 0);
+        let (mut new_scans, mut changed) = (Vec::new(), 0);
         for node in &plan.sources {
             for entry in node.source.list()? {
                 match known.get(&entry.scan_id) {
-                    None => fresh.push(entry),
+                    None => new_scans.push(entry),
                     Some(&version) => changed += usize::from(version != (entry.bytes, entry.modified_s)),
                 }
             }
         }
-        fresh.sort_by_key(|entry| entry.scan_id);
-        fresh.truncate(limit.unwrap_or(usize::MAX));
+        new_scans.sort_by_key(|entry| entry.scan_id);
+        new_scans.truncate(limit.unwrap_or(usize::MAX));
         let next = open.last().map_or(next, |work| work.epoch + 1);
         let mut epochs = open;
-        let fresh: Vec<_> = fresh.into_iter().map(Arc::new).collect();
+        let new_scans: Vec<_> = new_scans.into_iter().map(Arc::new).collect();
         epochs.extend(
-            fresh
+            new_scans
                 .chunks(plan.epoch_scans.max(1))
                 .zip(next..)
                 .map(|(entries, epoch)| EpochWork { epoch, entries: entries.to_vec() }),
@@ -68,28 +68,28 @@ impl Schedule {
         Ok(Self { epochs, changed })
     }
 
-    /// The epochs.
+    /// Returns the epochs.
     pub fn epochs(&self) -> &[EpochWork] {
         &self.epochs
     }
 
-    /// Number of scans that changed on disk since they were ingested.
+    /// Returns the number of scans that changed on disk since they were ingested.
     pub fn changed(&self) -> usize {
         self.changed
     }
 
-    /// Scans, and their bytes on disk, by the sources of a plan.
+    /// Returns the number of scans and their total size on disk for each source of a plan.
     pub fn by_source(&self, plan: &Plan) -> Vec<(usize, u64)> {
-        let mut found: Vec<(usize, u64)> = vec![(0, 0); plan.sources.len()];
+        let mut totals: Vec<(usize, u64)> = vec![(0, 0); plan.sources.len()];
         for entry in self.epochs.iter().flat_map(|work| &work.entries) {
-            if let Some(place) = plan.sources.iter().position(|node| node.name == entry.source) {
-                found[place] = (found[place].0 + 1, found[place].1.saturating_add(entry.bytes));
+            if let Some(index) = plan.sources.iter().position(|node| node.name == entry.source) {
+                totals[index] = (totals[index].0 + 1, totals[index].1.saturating_add(entry.bytes));
             }
         }
-        found
+        totals
     }
 
-    /// Number of scans in all of them.
+    /// Returns the number of scans in all epochs.
     pub fn scans(&self) -> usize {
         self.epochs.iter().map(|work| work.entries.len()).sum()
     }

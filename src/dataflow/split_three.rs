@@ -9,7 +9,7 @@ use timely::progress::operate::FrontierInterest;
 
 use super::Epoch;
 
-/// One of three.
+/// An item for one of three outputs.
 pub enum OneOf<A, B, C> {
     /// To the first output.
     First(A),
@@ -23,7 +23,7 @@ pub enum OneOf<A, B, C> {
 pub type ThreeStreams<'scope, A, B, C> =
     (StreamVec<'scope, Epoch, A>, StreamVec<'scope, Epoch, B>, StreamVec<'scope, Epoch, C>);
 
-/// Sends each item to the output that `which` says.
+/// Sends each item to the output that `which` returns.
 pub fn split_three<'scope, I: 'static, A: 'static, B: 'static, C: 'static>(
     items: StreamVec<'scope, Epoch, I>,
     mut which: impl FnMut(I) -> OneOf<A, B, C> + 'static,
@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_item_reaches_its_output() {
+    fn split_three_sends_each_item_to_its_output() {
         let captured = timely::example(|scope| {
             let numbers = (0..30u32).to_stream(scope).container::<Vec<_>>();
             let (first, second, third) = split_three(numbers, |number| match number % 3 {

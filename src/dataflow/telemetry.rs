@@ -1,4 +1,4 @@
-//! What took how long: a line of JSON for every piece of work, outside the commits, joined to the tables by ids.
+//! Timings: one JSON line per step, not part of commits, joinable with the tables by ids.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Write};
@@ -15,7 +15,7 @@ use crate::id::{SampleId, ScanId};
 
 use super::Epoch;
 
-/// The pieces of work that are timed.
+/// The steps that are timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
@@ -23,26 +23,26 @@ pub enum Step {
     Peek,
     /// Decoding a scan.
     Read,
-    /// Finding its organs.
+    /// Computing an organ mask.
     Mask,
-    /// Preparing an organ: what all its attempts share.
+    /// Preparing an organ for all its attempts.
     Prepare,
     /// Making one tumor.
     Synthesize,
-    /// Judging one tumor.
+    /// Scoring one tumor.
     Score,
-    /// Encoding an accepted sample.
+    /// Encoding a kept sample.
     Encode,
     /// Sealing and committing an epoch.
     Commit,
 }
 
 impl Step {
-    /// All of them, in the order of the way.
+    /// All steps, in pipeline order.
     pub const ALL: [Self; 8] =
         [Self::Peek, Self::Read, Self::Mask, Self::Prepare, Self::Synthesize, Self::Score, Self::Encode, Self::Commit];
 
-    /// The name used in telemetry and summaries.
+    /// Returns the name used in telemetry and summaries.
     pub fn name(self) -> &'static str {
         match self {
             Self::Peek => "peek",
@@ -57,22 +57,22 @@ impl Step {
     }
 }
 
-/// One timed piece of work.
+/// One timed step.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Timing<'a> {
-    /// The epoch that it was done for.
+    /// The epoch.
     pub epoch: Epoch,
-    /// What was done.
+    /// The step.
     pub step: Step,
-    /// The node of the graph that did it.
+    /// The node of the graph.
     pub node: &'a str,
-    /// The scan, where it was one scan's work.
+    /// The scan, if the step processed a single scan.
     pub scan_id: Option<ScanId>,
-    /// The attempt, where it was one attempt's work.
+    /// The attempt, if the step processed a single attempt.
     pub sample_id: Option<SampleId>,
 }
 
-/// Where timings go: a file of lines, and sums by step.
+/// The recorder of timings: a file of JSON lines, and sums by step.
 pub struct Telemetry {
     lines: Option<Mutex<BufWriter<File>>>,
     sums: [(AtomicU64, AtomicU64); Step::ALL.len()],
@@ -87,15 +87,15 @@ struct Line<'a> {
 }
 
 impl Telemetry {
-    /// Timings that are only summed up.
+    /// Creates a recorder without a file.
     pub fn sums_only() -> Self {
         Self { lines: None, sums: Default::default() }
     }
 
-    /// Timings in a new file of `folder`, named by the time and the process.
+    /// Creates a recorder with a new file in `folder`, named by time and process id.
     ///
     /// # Errors
-    /// Where the file cannot be created.
+    /// If the file cannot be created.
     pub fn create(folder: &Path) -> Result<Self> {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let path = folder.join(format!("{}-{}.jsonl", now.as_millis(), std::process::id()));
@@ -107,7 +107,7 @@ impl Telemetry {
         Ok(Self { lines: Some(Mutex::new(BufWriter::new(file))), ..Self::sums_only() })
     }
 
-    /// Does `work` and notes how long it took.
+    /// Runs `work` and records its duration.
     pub fn time<T>(&self, timing: Timing<'_>, work: impl FnOnce() -> T) -> T {
         let start = Instant::now();
         let result = work();
@@ -119,13 +119,13 @@ impl Telemetry {
             let thread = std::thread::current();
             let line = Line { timing, microseconds, thread: thread.name().unwrap_or("main") };
             let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
-            // Telemetry is a courtesy: a full disk shows itself where results are written.
+            // Ignore errors: a full disk is reported when results are written.
             let _ = serde_json::to_writer(&mut *lines, &line).map(|()| lines.write_all(b"\n"));
         }
         result
     }
 
-    /// How often each step was done, and the seconds it took together.
+    /// Returns the number and total seconds of each step.
     pub fn sums(&self) -> Vec<(Step, u64, f64)> {
         let read = |(step, (count, sum)): (Step, &(AtomicU64, AtomicU64))| {
             (step, count.load(Ordering::Relaxed), sum.load(Ordering::Relaxed) as f64 * 1e-6)
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_and_sums_agree() {
+    fn lines_match_sums() {
         let folder = tempfile::tempdir().unwrap();
         let telemetry = Telemetry::create(folder.path()).unwrap();
         for sample in [1, 2] {

@@ -1,16 +1,16 @@
-//! Training sets from a run folder after the fact: the samples that meet conditions, in the layout that a trainer reads.
+//! Export of training sets from an existing run folder: the samples that meet conditions, in the layout of a trainer.
 //!
-//! This room owns the choice of samples and the folder of an export; it never writes into the run folder.
+//! This room owns the selection of samples and the export folder; it never writes into the run folder.
 //!
-//! A run folder stores what each tumor changed of its scan, as patches. Whole volumes are made of scan and patch: [`scans`] reads each
-//! scan once more, with the source and mask of the pipeline that made the run, and refuses one whose voxels or mask have another digest
-//! than the rows of its samples. Files have the bytes that a sink of the same kind writes for the same sample.
+//! A run folder stores the change of a scan by each tumor as a patch. Whole volumes are computed from scan and patch: [`scans`] reads
+//! each scan again with the source and mask of the run's pipeline, and rejects a scan whose voxels or mask differ in digest from the
+//! rows of its samples. Exported files have the same bytes as those of a sink of the same kind.
 //!
 //! ```text
 //! select   rows of `samples` → the samples to export
-//! scans    scan id → scan and mask, compared with their digests
-//! target   the folder: what is there already, atomic files, a journal by which an export resumes
-//! pairs    nnunet, decathlon: an image and a label a sample
+//! scans    scan id → scan and mask, verified by digest
+//! target   the export folder: existing files, atomic writes, a journal for resuming
+//! pairs    nnunet, decathlon: one image and one label per sample
 //! shards   webdataset, patches: tar shards with an index
 //! ```
 
@@ -36,27 +36,27 @@ use crate::sink::{DecathlonSink, NnunetSink, PatchesConfig, PatchesSink, WebData
 use crate::suggest::did_you_mean;
 use options::ExportJob;
 use scans::ScanReader;
-use select::{Selection, SelectionConfig, WithoutPatch, select, values_of};
+use select::{Selection, SelectionConfig, WithoutPatch, column_values, select};
 use target::{ExportRequest, Target};
 
-/// Values of a column that a hint lists, at most.
-const MOST_LISTED_VALUES: usize = 12;
+/// Maximum number of column values in a hint.
+const MAX_LISTED_VALUES: usize = 12;
 
 /// Exports samples of a run folder.
 ///
 /// # Errors
-/// Where no sample is selected, the layout's settings are wrong, the folder is in use for something else, the pipeline cannot be built,
-/// or files cannot be read or written. Samples that cannot be made are no error: they are in the report.
+/// If no sample is selected, a setting of the layout is invalid, the folder contains something else, the pipeline cannot be built, or
+/// files cannot be read or written. Samples that cannot be exported are not an error: the report lists them.
 pub fn export(run: &RunFolder, options: &ExportOptions, registry: &Registry) -> Result<ExportReport> {
     let start = Instant::now();
     let Selection { samples, without_patch } = select(run, &options.selection)?;
     if samples.is_empty() {
-        return Err(nothing_selected(run, &options.selection, &without_patch)?);
+        return Err(no_sample_error(run, &options.selection, &without_patch)?);
     }
     let reader = || ScanReader::open(run, &samples, options.pipeline.as_deref(), registry);
     let request = ExportRequest::new(run, options);
     let target = |checked: Result<(), Vec<ConfigError>>| {
-        checked.map_err(|errors| bad_settings(&errors))?;
+        checked.map_err(|errors| invalid_settings(&errors))?;
         Target::open(&options.to, &request)
     };
     let job = ExportJob { run, samples: &samples, threads: options.threads };
@@ -87,7 +87,7 @@ pub fn export(run: &RunFolder, options: &ExportOptions, registry: &Registry) -> 
     Ok(report)
 }
 
-fn bad_settings(errors: &[ConfigError]) -> Error {
+fn invalid_settings(errors: &[ConfigError]) -> Error {
     let messages: Vec<String> = errors
         .iter()
         .map(|error| match error.field.as_str() {
@@ -102,29 +102,29 @@ fn bad_settings(errors: &[ConfigError]) -> Error {
     }
 }
 
-fn nothing_selected(run: &RunFolder, config: &SelectionConfig, without_patch: &WithoutPatch) -> Result<Error> {
-    let place = run.store().place("");
+fn no_sample_error(run: &RunFolder, config: &SelectionConfig, without_patch: &WithoutPatch) -> Result<Error> {
+    let folder = run.store().display_path("");
     let conditions: Vec<String> = config.conditions().iter().map(|text| format!("`{text}`")).collect();
     let conditions = conditions.join(" and ");
     if without_patch.samples > 0 {
         let count = without_patch.samples;
-        let message =
-            format!("{place} stores no patch of any sample that meets {conditions}: there are {count} such samples");
-        let hint = "of rejected samples only some keep their patch: see the column patch_shard";
+        let message = format!("{folder} has no patches of the {count} samples that meet {conditions}");
+        let hint =
+            "select samples with a stored patch: see the column `patch_shard`; only some rejected samples have one";
         return Ok(Error::new(message).with_hint(hint));
     }
-    let error = Error::new(format!("no sample of {place} meets {conditions}"));
+    let error = Error::new(format!("no sample of {folder} meets {conditions}"));
     for condition in &config.conditions {
         let Some(text) = condition.text() else { continue };
         let column = condition.column();
-        let Some(values) = values_of(run, config, column, MOST_LISTED_VALUES)? else { continue };
+        let Some(values) = column_values(run, config, column, MAX_LISTED_VALUES)? else { continue };
         if !values.iter().any(|value| value == text) {
             let list = || format!("the values of `{column}` in this run are {}", values.join(", "));
             return Ok(error.with_hint(did_you_mean(text, values.iter().map(String::as_str)).unwrap_or_else(list)));
         }
     }
     if config.has_verdict() {
-        return Ok(error.with_hint(format!("`SELECT DISTINCT` over {place}/samples shows the values of a column")));
+        return Ok(error.with_hint(format!("list the values of a column with `SELECT DISTINCT` over {folder}/samples")));
     }
-    Ok(error.with_hint("without a condition on `verdict` only accepted samples are exported"))
+    Ok(error.with_hint("add a condition on `verdict` to export rejected samples"))
 }

@@ -1,14 +1,14 @@
-//! What is exported, how and where to.
+//! Options of an export: samples, layout and folder.
 
 use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::select::{Selected, SelectionConfig};
+use super::select::{SelectedSample, SelectionConfig};
 use crate::run::RunFolder;
 use crate::sink::{DecathlonConfig, NnunetConfig, WebDatasetConfig};
 
-/// In which layout samples are written.
+/// The layout of an export.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "layout", rename_all = "snake_case")]
 pub enum ExportLayout {
@@ -18,7 +18,7 @@ pub enum ExportLayout {
     Decathlon(DecathlonConfig),
     /// Tar shards of whole volumes.
     Webdataset {
-        /// The data set's name in the index and in the names of shards: as a sink's.
+        /// The data set's name in the index and in the names of shards, with the rules of a sink's name.
         name: String,
         /// The sink's settings.
         #[serde(flatten)]
@@ -26,30 +26,30 @@ pub enum ExportLayout {
     },
     /// Tar shards of patches.
     Patches {
-        /// The data set's name in the index: as a sink's.
+        /// The data set's name in the index, with the rules of a sink's name.
         name: String,
     },
 }
 
-/// What is exported, and where to.
+/// Options of an export.
 #[derive(Debug)]
 pub struct ExportOptions {
-    /// The folder: new, empty, or that of an earlier export of the same.
+    /// The folder: new, empty, or that of an earlier export with the same request.
     pub to: PathBuf,
     /// The layout.
     pub layout: ExportLayout,
-    /// Which samples.
+    /// The selection of samples.
     pub selection: SelectionConfig,
-    /// The graph file whose sources and masks read the scans; those that the run folder records where absent.
+    /// The graph file with the sources and masks for reading scans; the recorded pipeline of the run folder if absent.
     pub pipeline: Option<PathBuf>,
-    /// Threads, each with one scan in memory at a time.
+    /// Number of threads, each with one scan in memory at a time.
     pub threads: usize,
 }
 
-/// What every layout needs.
+/// The common input of all layouts.
 pub(super) struct ExportJob<'a> {
     pub run: &'a RunFolder,
     /// Sorted by id.
-    pub samples: &'a [Selected],
+    pub samples: &'a [SelectedSample],
     pub threads: usize,
 }

@@ -1,4 +1,4 @@
-//! An image and a label a sample, in the layouts of nnU-Net and the decathlon.
+//! Export of one image and one label per sample, in the layouts of nnU-Net and the Decathlon.
 
 use std::collections::BTreeMap;
 
@@ -6,16 +6,16 @@ use super::options::ExportJob;
 use super::parallel;
 use super::report::{ExportReport, Refusal};
 use super::scans::ScanReader;
-use super::select::Selected;
+use super::select::SelectedSample;
 use super::target::{JournalEntry, Target};
 use crate::error::{Error, Result};
 use crate::id::ScanId;
 use crate::record::Split;
 use crate::sink::pairs::{DatasetDescription, Pair, PairLayout};
 use crate::store::Fill;
-use crate::store::canonical::Take;
+use crate::store::canonical::Visit;
 
-/// What came of the samples of one scan.
+/// The files of the samples of one scan.
 #[derive(Default)]
 struct ScanFiles {
     written: Vec<JournalEntry>,
@@ -24,7 +24,7 @@ struct ScanFiles {
     was_read: bool,
 }
 
-/// Writes the files of all samples, scan by scan, and at last what describes them.
+/// Writes the files of all samples, scan by scan, and finally the description of the data set.
 pub(super) fn write(
     job: &ExportJob<'_>,
     target: &Target,
@@ -33,12 +33,12 @@ pub(super) fn write(
 ) -> Result<ExportReport> {
     let root = layout.folder();
     let below_root = |name: &str| format!("{root}/{name}").trim_start_matches('/').to_owned();
-    let mut scans: BTreeMap<ScanId, Vec<&Selected>> = BTreeMap::new();
+    let mut scans: BTreeMap<ScanId, Vec<&SelectedSample>> = BTreeMap::new();
     for sample in job.samples {
         scans.entry(sample.record.scan_id).or_default().push(sample);
     }
-    let scans: Vec<Vec<&Selected>> = scans.into_values().collect();
-    let all = parallel::each(&scans, job.threads, |samples| {
+    let scans: Vec<Vec<&SelectedSample>> = scans.into_values().collect();
+    let all = parallel::map(&scans, job.threads, |samples| {
         let mut files = ScanFiles::default();
         let mut missing = Vec::new();
         for &sample in samples {
@@ -48,8 +48,8 @@ pub(super) fn write(
             }
         }
         files.refused = reader.each_volume(job.run, &missing, layout.gzip_level(), &mut |sample, encoder, patch| {
-            let places = layout.places(sample.record.sample_id, sample.record.split);
-            let [image, label] = places.map(|(folder, name)| below_root(&format!("{folder}/{name}")));
+            let names = layout.file_names(sample.record.sample_id, sample.record.split);
+            let [image, label] = names.map(|(folder, name)| below_root(&format!("{folder}/{name}")));
             let image = target.write(&image, &mut |out| encoder.write_image(patch, out))?;
             let label = target.write(&label, &mut |out| encoder.write_label(patch, out))?;
             let key = sample.record.sample_id.to_string();
@@ -74,21 +74,27 @@ pub(super) fn write(
     pairs.iter().for_each(|pair| report.add_sample(pair.split));
     let test = pairs.iter().filter(|pair| pair.split == Split::Test).count();
     let write = |name: &str, fill: Fill<'_>| target.write(&below_root(name), fill).map(drop);
-    let each = |take: Take<'_, Pair>| pairs.iter().cloned().try_for_each(take);
+    let for_each = |visit: Visit<'_, Pair>| pairs.iter().cloned().try_for_each(visit);
     let training = pairs.len() - test;
-    layout.describe(&DatasetDescription { write: &write, each: &each, organs: reader.organs(), training, test })?;
+    layout.describe(&DatasetDescription {
+        write: &write,
+        for_each: &for_each,
+        organs: reader.organs(),
+        training,
+        test,
+    })?;
     target.finish(&done)?;
     Ok(report)
 }
 
-/// The samples that are done, by epoch and then by id; `samples` and `done` are sorted by id.
-fn pairs_of(samples: &[Selected], done: &[JournalEntry]) -> Result<Vec<Pair>> {
+/// Returns the exported samples by epoch and then by id; `samples` and `done` are sorted by id.
+fn pairs_of(samples: &[SelectedSample], done: &[JournalEntry]) -> Result<Vec<Pair>> {
     let by_id = |key: &str| samples.binary_search_by(|sample| sample.record.sample_id.to_string().as_str().cmp(key));
     let pair = |done: &JournalEntry| {
-        let (Ok(at), [image, label]) = (by_id(&done.key), &done.files[..]) else {
-            return Err(Error::new(format!("the journal of the export has an unexpected line on `{}`", done.key)));
+        let (Ok(index), [image, label]) = (by_id(&done.key), &done.files[..]) else {
+            return Err(Error::new(format!("unexpected line for `{}` in the journal of the export", done.key)));
         };
-        let record = &samples[at].record;
+        let record = &samples[index].record;
         let (image, label) = (image.digest.clone(), label.digest.clone());
         let (sample_id, patient_key, split) = (record.sample_id, record.patient_key, record.split);
         Ok((record.epoch, Pair { sample_id, patient_key, split, image, label }))

@@ -1,23 +1,23 @@
-//! The same work on many items by several threads.
+//! A parallel map over items.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::Result;
 
-/// Does `work` on every item, in any order, and returns what came of each, in the order of the items. Each thread has one item at a
+/// Calls `work` on every item, in any order, and returns the results in the order of the items. Each thread processes one item at a
 /// time.
 ///
 /// # Errors
-/// The first error that occurred; items that no thread has started by then are skipped.
-pub(super) fn each<T: Sync, R: Send>(
+/// Returns the first error; items that are not started at that time are skipped.
+pub(super) fn map<T: Sync, R: Send>(
     items: &[T],
     threads: usize,
     work: impl Fn(&T) -> Result<R> + Sync,
 ) -> Result<Vec<R>> {
     let next = AtomicUsize::new(0);
     let finished = Mutex::new((Vec::with_capacity(items.len()), None));
-    let serve = || {
+    let run_worker = || {
         while let Some((index, item)) =
             Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|i| Some((i, items.get(i)?)))
         {
@@ -34,9 +34,9 @@ pub(super) fn each<T: Sync, R: Send>(
     };
     std::thread::scope(|scope| {
         for _ in 1..threads.min(items.len()) {
-            scope.spawn(serve);
+            scope.spawn(run_worker);
         }
-        serve();
+        run_worker();
     });
     let (mut results, error) = finished.into_inner().unwrap_or_else(PoisonError::into_inner);
     results.sort_by_key(|(index, _)| *index);
@@ -49,23 +49,23 @@ mod tests {
     use crate::error::Error;
 
     #[test]
-    fn results_come_in_the_order_of_the_items() {
+    fn map_returns_results_in_order_of_items() {
         let items: Vec<usize> = (0..100).collect();
         for threads in [1, 3, 200] {
-            assert_eq!(each(&items, threads, |item| Ok(item * 2)).unwrap(), (0..200).step_by(2).collect::<Vec<_>>());
+            assert_eq!(map(&items, threads, |item| Ok(item * 2)).unwrap(), (0..200).step_by(2).collect::<Vec<_>>());
         }
-        assert!(each(&[] as &[usize], 2, |item| Ok(*item)).unwrap().is_empty());
+        assert!(map(&[] as &[usize], 2, |item| Ok(*item)).unwrap().is_empty());
     }
 
     #[test]
-    fn first_error_ends_the_work() {
+    fn map_stops_at_first_error() {
         let done = AtomicUsize::new(0);
         let items: Vec<usize> = (0..1000).collect();
         let work = |item: &usize| {
             done.fetch_add(1, Ordering::Relaxed);
             if *item == 3 { Err(Error::new("three")) } else { Ok(()) }
         };
-        assert_eq!(each(&items, 1, work).unwrap_err().to_string(), "three");
+        assert_eq!(map(&items, 1, work).unwrap_err().to_string(), "three");
         assert_eq!(done.load(Ordering::Relaxed), 4);
     }
 }

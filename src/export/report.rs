@@ -15,44 +15,44 @@ use crate::record::Split;
 pub struct ExportReport {
     /// The folder.
     pub folder: PathBuf,
-    /// Samples in it.
+    /// Number of samples in the folder.
     pub samples: usize,
-    /// Samples of each split.
+    /// Number of samples of each split.
     pub splits: BTreeMap<String, usize>,
-    /// Files that were written, without descriptions.
+    /// Number of written files, without descriptions.
     pub written_files: usize,
-    /// Files that an earlier export had written.
+    /// Number of kept files of an earlier export.
     pub kept_files: usize,
-    /// Bytes of all these files.
+    /// Total size of these files.
     pub bytes: u64,
-    /// Scans that were read and found to be those of the run.
+    /// Number of scans that were read and verified.
     pub scans_read: usize,
-    /// Scans whose samples are left out, sorted.
+    /// Scans whose samples could not be exported, sorted.
     pub refused: Vec<Refusal>,
-    /// Selected samples that are left out because the run folder stores no patch of them.
+    /// Selected samples without a patch in the run folder, which are not exported.
     pub without_patch: WithoutPatch,
     /// Wall time.
     pub seconds: f64,
 }
 
-/// A scan of which no volume could be made.
+/// A scan whose samples could not be exported.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Refusal {
-    /// The scan.
+    /// The id of the scan.
     pub scan_id: ScanId,
-    /// Its samples, which are left out.
+    /// The samples that were not exported.
     pub samples: Vec<SampleId>,
-    /// What was expected and what came.
+    /// The error, with expected and actual state.
     pub message: String,
 }
 
 impl ExportReport {
-    /// Whether everything that was asked for is there.
+    /// Returns whether all selected samples were exported.
     pub fn is_complete(&self) -> bool {
         self.refused.is_empty() && self.without_patch.samples == 0
     }
 
-    /// Counts a file.
+    /// Counts the files of an entry.
     pub(super) fn add_files(&mut self, done: &JournalEntry, kept: bool) {
         *(if kept { &mut self.kept_files } else { &mut self.written_files }) += done.files.len();
         self.bytes += done.files.iter().map(|file| file.digest.bytes).sum::<u64>();

@@ -1,4 +1,4 @@
-//! Scans once more: read by the source and mask that the run used, and compared with what its rows say of them.
+//! Reading scans again, with the source and mask of the run, and verifying them against the digests in its rows.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::Value as Json;
 
 use super::report::Refusal;
-use super::select::Selected;
+use super::select::SelectedSample;
 use crate::error::{Error, ErrorKind, Fault, Result, catch_panic};
 use crate::graph::{GraphFile, MaskNode, Problem, Registry, ScanStages};
 use crate::id::{MaskDigest, ScanDigest, ScanId};
@@ -17,80 +17,85 @@ use crate::run::RunFolder;
 use crate::sink::patch::{Patch, decode_patch};
 use crate::sink::volume_files::Encoder;
 
-/// Reads scans of a run folder.
+/// A reader of the scans of a run.
 pub struct ScanReader {
     stages: ScanStages,
-    /// The masks that each synthesis takes scans from.
+    /// The mask stages that are inputs of each synthesis.
     masks_of: BTreeMap<String, Vec<String>>,
     entries: HashMap<ScanId, ScanEntry>,
     organs: Arc<[Organ]>,
 }
 
 impl ScanReader {
-    /// A reader of the scans of some samples; `pipeline` is a graph file whose sources and masks are used in place of those that the
-    /// run folder records.
+    /// Creates a reader of the scans of `samples`; `pipeline` is a graph file whose sources and masks replace the recorded ones of the
+    /// run folder.
     ///
     /// # Errors
-    /// Where sources and masks cannot be built, or the run folder does not say which scan is where.
-    pub fn open(run: &RunFolder, samples: &[Selected], pipeline: Option<&Path>, registry: &Registry) -> Result<Self> {
+    /// If sources and masks cannot be built or the run folder has no paths of the scans.
+    pub fn open(
+        run: &RunFolder,
+        samples: &[SelectedSample],
+        pipeline: Option<&Path>,
+        registry: &Registry,
+    ) -> Result<Self> {
         let file = graph_file(run, pipeline)?;
-        let stages = ScanStages::build(&file, registry).map_err(|problems| unbuilt(file.name(), &problems))?;
+        let stages = ScanStages::build(&file, registry).map_err(|problems| build_error(file.name(), &problems))?;
         let masks_of = masks_of(&run.manifest().pipeline);
         let epochs: BTreeSet<u64> = samples.iter().map(|sample| sample.record.epoch).collect();
-        let wanted: BTreeSet<ScanId> = samples.iter().map(|sample| sample.record.scan_id).collect();
+        let required: BTreeSet<ScanId> = samples.iter().map(|sample| sample.record.scan_id).collect();
         let mut entries = HashMap::new();
         for epoch in epochs {
-            let of_epoch = run.scan_entries(epoch)?.into_iter().filter(|entry| wanted.contains(&entry.scan_id));
+            let of_epoch = run.scan_entries(epoch)?.into_iter().filter(|entry| required.contains(&entry.scan_id));
             entries.extend(of_epoch.map(|entry| (entry.scan_id, entry)));
         }
         let organs = organs_of(&stages, &masks_of);
         Ok(Self { stages, masks_of, entries, organs })
     }
 
-    /// The organs whose labels the masks of the pipeline may hold.
+    /// Returns the organs of the masks of the pipeline.
     pub fn organs(&self) -> &Arc<[Organ]> {
         &self.organs
     }
 
-    /// Reads a scan and passes on each of its samples with the encoder for its files.
+    /// Reads the scan of `samples` and calls `visit` for each sample, with the encoder of its files and the patch.
     ///
-    /// `samples` are samples of this scan. The scan and one mask are in memory meanwhile.
+    /// All `samples` must be of one scan. The scan and one mask are in memory during the call. Returns the samples without a volume: their
+    /// scan cannot be read, voxels or mask differ from those of the run, or the patch is damaged.
     ///
     /// # Errors
-    /// Where a shard cannot be read, or `take` fails. What keeps volumes from being made is returned: a scan that cannot be read, or
-    /// whose voxels or mask are others than those of the run, or a damaged patch.
+    /// If a shard cannot be read or `visit` fails.
     pub fn each_volume(
         &self,
         run: &RunFolder,
-        samples: &[&Selected],
+        samples: &[&SelectedSample],
         gzip_level: u32,
-        take: &mut dyn FnMut(&Selected, &Encoder<'_>, &Patch) -> Result<()>,
+        visit: &mut dyn FnMut(&SelectedSample, &Encoder<'_>, &Patch) -> Result<()>,
     ) -> Result<Vec<Refusal>> {
         let Some(first) = samples.first() else { return Ok(Vec::new()) };
         let scan_id = first.record.scan_id;
-        let refusal = |samples: &[&Selected], message: String| Refusal {
+        let refusal = |samples: &[&SelectedSample], message: String| Refusal {
             scan_id,
             samples: samples.iter().map(|sample| sample.record.sample_id).collect(),
             message,
         };
-        let scan = match self.scan(scan_id, first.record.scan_digest) {
+        let scan = match self.read_scan(scan_id, first.record.scan_digest) {
             Ok(scan) => Arc::new(scan),
             Err(message) => return Ok(vec![refusal(samples, message)]),
         };
-        let mut by_mask: BTreeMap<MaskDigest, Vec<&Selected>> = BTreeMap::new();
+        let mut by_mask: BTreeMap<MaskDigest, Vec<&SelectedSample>> = BTreeMap::new();
         for &sample in samples {
             by_mask.entry(sample.record.mask_digest).or_default().push(sample);
         }
         let mut refused = Vec::new();
         for (mask_digest, samples) in by_mask {
-            // Before the mask, which has another digest, too, where axes are others.
+            // Check the axes before the mask, whose digest also differs if the axes differ.
             if let Ok(patch) = read_patch(run, samples[0])
-                && let Err(message) = fits(&scan, &patch)
+                && let Err(message) = check_axes(&scan, &patch)
             {
                 refused.push(refusal(&samples, message));
                 continue;
             }
-            let masked = match self.masked(&scan, &samples, mask_digest) {
+            let masked = match self.compute_mask(&scan, &samples, mask_digest) {
                 Ok(masked) => masked,
                 Err(message) => {
                     refused.push(refusal(&samples, message));
@@ -113,9 +118,10 @@ impl ScanReader {
                     }
                     Err(error) => return Err(error),
                 };
-                let fits = fits(&scan, &patch).and_then(|()| encoder.check(&patch).map_err(|fault| fault.message));
-                match fits {
-                    Ok(()) => take(sample, &encoder, &patch)?,
+                let checked =
+                    check_axes(&scan, &patch).and_then(|()| encoder.check(&patch).map_err(|fault| fault.message));
+                match checked {
+                    Ok(()) => visit(sample, &encoder, &patch)?,
                     Err(message) => refused.push(refusal(&[sample], message)),
                 }
             }
@@ -123,26 +129,31 @@ impl ScanReader {
         Ok(refused)
     }
 
-    /// A scan whose voxels are those of the run, or what is wrong with it.
-    fn scan(&self, scan_id: ScanId, expected: ScanDigest) -> Result<Scan, String> {
+    /// Reads a scan and verifies its voxels; the error is a message.
+    fn read_scan(&self, scan_id: ScanId, expected: ScanDigest) -> Result<Scan, String> {
         let Some(entry) = self.entries.get(&scan_id) else {
-            return Err("the run folder does not say where it is".to_owned());
+            return Err("expected the path of the scan in the run folder, got none".to_owned());
         };
         let Some(node) = self.stages.sources.iter().find(|node| node.name == entry.source) else {
             return Err(format!(
-                "its source `{}` is not in the pipeline, where sources have to have the names that they have in the run",
+                "expected the source `{}` of the run in the pipeline, got none of this name",
                 entry.source
             ));
         };
-        let scan = guarded(|| node.source.read(entry))?;
+        let scan = catch_fault(|| node.source.read(entry))?;
         if scan.digest != expected {
             return Err(format!("expected voxels with digest {expected}, got {}", scan.digest));
         }
         Ok(scan)
     }
 
-    /// A scan with the mask that its samples were made with, or what is wrong with it.
-    fn masked(&self, scan: &Arc<Scan>, samples: &[&Selected], expected: MaskDigest) -> Result<MaskedScan, String> {
+    /// Computes the mask of a scan and verifies that it equals the mask of its samples; the error is a message.
+    fn compute_mask(
+        &self,
+        scan: &Arc<Scan>,
+        samples: &[&SelectedSample],
+        expected: MaskDigest,
+    ) -> Result<MaskedScan, String> {
         let stages: BTreeSet<&str> = samples.iter().map(|sample| sample.record.stage.as_str()).collect();
         let names: BTreeSet<&str> =
             stages.iter().filter_map(|stage| self.masks_of.get(*stage)).flatten().map(String::as_str).collect();
@@ -150,17 +161,20 @@ impl ScanReader {
             |node: &&MaskNode| node.sources.iter().any(|&index| self.stages.sources[index].name == scan.entry.source);
         let mut problems = Vec::new();
         for node in self.stages.masks.iter().filter(|node| names.contains(node.name.as_str())).filter(of_source) {
-            match guarded(|| node.mask.mask(scan)) {
+            match catch_fault(|| node.mask.mask(scan)) {
                 Ok(mask) => match mask.digest() {
                     digest if digest == expected => return Ok(MaskedScan { scan: Arc::clone(scan), mask }),
-                    digest => problems.push(format!("`{}` gives {digest}", node.name)),
+                    digest => problems.push(format!("got {digest} from `{}`", node.name)),
                 },
-                Err(message) => problems.push(format!("`{}` fails: {message}", node.name)),
+                Err(message) => problems.push(format!("`{}` failed: {message}", node.name)),
             }
         }
         if problems.is_empty() {
             let names: Vec<&str> = names.into_iter().collect();
-            return Err(format!("none of the pipeline's masks {names:?} takes scans of `{}`", scan.entry.source));
+            return Err(format!(
+                "expected a mask stage among {names:?} for scans of `{}`, got none",
+                scan.entry.source
+            ));
         }
         Err(format!("expected an organ mask with digest {expected}, {}", problems.join(", ")))
     }
@@ -169,9 +183,9 @@ impl ScanReader {
 /// Reads the patch of a sample.
 ///
 /// # Errors
-/// Where it is not there, or another one.
-pub fn read_patch(run: &RunFolder, sample: &Selected) -> Result<Patch> {
-    let bytes = patch_bytes(run, sample)?;
+/// If the patch does not exist or belongs to another sample.
+pub fn read_patch(run: &RunFolder, sample: &SelectedSample) -> Result<Patch> {
+    let bytes = read_patch_bytes(run, sample)?;
     let patch = decode_patch(&bytes).map_err(|error| damaged(run, sample, &error.to_string()))?;
     let (record, description) = (&sample.record, &patch.description);
     if description.sample_id != record.sample_id
@@ -179,48 +193,48 @@ pub fn read_patch(run: &RunFolder, sample: &Selected) -> Result<Patch> {
         || description.scan_digest != record.scan_digest
         || description.mask_digest != record.mask_digest
     {
-        return Err(damaged(run, sample, "it is the patch of another sample"));
+        return Err(damaged(run, sample, "got the patch of another sample"));
     }
     Ok(patch)
 }
 
-/// The members of a sample's patch as they are in their shard.
+/// Reads the encoded patch of a sample from its shard.
 ///
 /// # Errors
-/// Where the shard is not there or shorter.
-pub fn patch_bytes(run: &RunFolder, sample: &Selected) -> Result<Vec<u8>> {
+/// If the shard does not exist or is too short.
+pub fn read_patch_bytes(run: &RunFolder, sample: &SelectedSample) -> Result<Vec<u8>> {
     let bytes = run.store().read_range(&sample.shard, sample.offset_bytes, sample.length_bytes)?;
-    let bytes = bytes.ok_or_else(|| damaged(run, sample, "the shard is not there"))?;
+    let bytes = bytes.ok_or_else(|| damaged(run, sample, "the shard does not exist"))?;
     if bytes.len() as u64 != sample.length_bytes {
-        return Err(damaged(run, sample, "the shard ends before"));
+        return Err(damaged(run, sample, "the shard is too short"));
     }
     Ok(bytes)
 }
 
-fn damaged(run: &RunFolder, sample: &Selected, problem: &str) -> Error {
-    let (place, id) = (run.store().place(&sample.shard), sample.record.sample_id);
-    Error::new(format!("{place} should have the patch of sample {id} at byte {}: {problem}", sample.offset_bytes))
+fn damaged(run: &RunFolder, sample: &SelectedSample, problem: &str) -> Error {
+    let (path, id) = (run.store().display_path(&sample.shard), sample.record.sample_id);
+    Error::new(format!("{path}: expected the patch of sample {id} at byte {}: {problem}", sample.offset_bytes))
         .with_kind(ErrorKind::Damaged)
-        .with_hint("the run folder was damaged: restore it from a copy")
+        .with_hint("the run folder is damaged: restore it from a copy")
 }
 
-/// Whether a patch belongs at its place in the scan: a scan may have the right voxels in another order of its axes.
-fn fits(scan: &Scan, patch: &Patch) -> Result<(), String> {
+/// Checks that the scan has the voxels of the patch at its position: a file may have the same voxels with other axes.
+fn check_axes(scan: &Scan, patch: &Patch) -> Result<(), String> {
     let (region, volume) = (patch.region(), &scan.volume);
     let shape = volume.voxels.shape();
     let inside =
         (0..3).all(|axis| region.start[axis].checked_add(region.shape[axis]).is_some_and(|end| end <= shape[axis]));
     if !inside || volume.voxels.hu_of(region) != patch.before {
-        return Err("its voxels are those of the run, but in another order: it was stored with other axes".to_owned());
+        return Err("expected the axes of the run, got the same voxels with other axes".to_owned());
     }
     Ok(())
 }
 
-/// Runs a stage; its fault or panic as a sentence.
-fn guarded<T>(stage: impl FnOnce() -> Result<T, Fault>) -> Result<T, String> {
+/// Runs a stage and converts its fault or panic to a message.
+fn catch_fault<T>(stage: impl FnOnce() -> Result<T, Fault>) -> Result<T, String> {
     match catch_panic(stage) {
         Ok(result) => result.map_err(|fault| format!("{} ({})", fault.message, fault.kind.name())),
-        Err(words) => Err(format!("panic: {words}")),
+        Err(message) => Err(format!("panic: {message}")),
     }
 }
 
@@ -230,25 +244,25 @@ fn graph_file(run: &RunFolder, pipeline: Option<&Path>) -> Result<GraphFile> {
     }
     let recorded = run.private_pipeline()?.ok_or_else(|| {
         Error::new(format!(
-            "{} is missing, which names the sources of the scans",
-            run.store().place("private/pipeline.json")
+            "expected {} with the sources of the scans, got none",
+            run.store().display_path("private/pipeline.json")
         ))
-        .with_hint("give the graph file with --pipeline")
+        .with_hint("pass the graph file with `--pipeline`")
     })?;
-    GraphFile::from_resolved(&run.store().place("private/pipeline.json"), &recorded.folder, &recorded.pipeline)
+    GraphFile::from_resolved(&run.store().display_path("private/pipeline.json"), &recorded.folder, &recorded.pipeline)
 }
 
-fn unbuilt(name: &str, problems: &[Problem]) -> Error {
+fn build_error(name: &str, problems: &[Problem]) -> Error {
     let sentence = |problem: &Problem| {
         let label = if problem.label.is_empty() { String::new() } else { format!(" ({})", problem.label) };
         format!("{}{label}", problem.message)
     };
     let all: Vec<String> = problems.iter().map(sentence).collect();
-    Error::new(format!("{name}: its sources and masks cannot be built: {}", all.join("; ")))
-        .with_hint("where scans, masks or weights were moved, give a graph file with their places by --pipeline")
+    Error::new(format!("{name}: cannot build sources and masks: {}", all.join("; ")))
+        .with_hint("if scans, masks or weights were moved, pass a graph file with the new paths with `--pipeline`")
 }
 
-/// The stages that each stage of a resolved pipeline takes from, without ports.
+/// Returns the input stages of each stage of a resolved pipeline, without ports.
 fn masks_of(pipeline: &Json) -> BTreeMap<String, Vec<String>> {
     let stages = pipeline["stages"].as_object();
     let inputs = |stage: &Json| -> Vec<String> {
@@ -257,7 +271,7 @@ fn masks_of(pipeline: &Json) -> BTreeMap<String, Vec<String>> {
     stages.into_iter().flatten().map(|(name, stage)| (name.clone(), inputs(stage))).collect()
 }
 
-/// The organs of all masks that some stage takes scans from, each once.
+/// Returns the organs of all masks that are inputs of a stage, without duplicates.
 fn organs_of(stages: &ScanStages, masks_of: &BTreeMap<String, Vec<String>>) -> Arc<[Organ]> {
     let used: BTreeSet<&str> = masks_of.values().flatten().map(String::as_str).collect();
     let mut organs: Vec<Organ> = Vec::new();

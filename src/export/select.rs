@@ -1,4 +1,4 @@
-//! Which samples are exported: rows of `samples` that meet conditions, the first of each group.
+//! Selection of samples: rows of `samples` that meet conditions, with a limit per group.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,130 +16,135 @@ use crate::run::RunFolder;
 /// A condition on a row of `samples`.
 pub type SampleCondition = ColumnCondition<SampleRow>;
 
-/// Samples without a patch that a report names.
-const NAMED: usize = 5;
+/// Maximum number of samples without a patch in a report.
+const MAX_LISTED_SAMPLES: usize = 5;
 
-/// Which samples are selected.
+/// The selection of samples.
 #[derive(Debug, Default)]
 pub struct SelectionConfig {
-    /// What their rows must meet, all of it; accepted rows unless one of the conditions is on `verdict`.
+    /// Conditions that a row must meet. Without a condition on `verdict`, only accepted rows are selected.
     pub conditions: Vec<SampleCondition>,
-    /// How many of each group of `per` at most, those with the lowest ids; all where absent.
+    /// Maximum number of samples per group of `per`, those with the lowest ids; all if absent.
     pub at_most: Option<usize>,
-    /// The columns that make a group.
+    /// The columns that define groups.
     pub per: GroupBy<SampleRow>,
-    /// The commit after which the run folder is read; the last where absent.
+    /// The commit after which the run folder is read; the last commit if absent.
     pub at: Option<u64>,
 }
 
 impl SelectionConfig {
-    /// The conditions in effect, as text.
+    /// Returns the effective conditions as strings.
     pub fn conditions(&self) -> Vec<String> {
-        let default = self.takes_accepted().then(|| "verdict = accepted".to_owned());
+        let default = self.selects_accepted().then(|| "verdict = accepted".to_owned());
         self.conditions.iter().map(ToString::to_string).chain(default).collect()
     }
 
-    /// Whether a condition is on the column `verdict`.
+    /// Returns whether a condition is on the column `verdict`.
     pub fn has_verdict(&self) -> bool {
         self.conditions.iter().any(|condition| condition.column() == "verdict")
     }
 
-    fn takes_accepted(&self) -> bool {
+    fn selects_accepted(&self) -> bool {
         !self.has_verdict()
     }
 
-    fn takes(&self, row: &SampleRow) -> bool {
-        (!self.takes_accepted() || row.record.outcome.is_accepted())
+    fn matches(&self, row: &SampleRow) -> bool {
+        (!self.selects_accepted() || row.record.outcome.is_accepted())
             && self.conditions.iter().all(|condition| condition.holds(row))
     }
 }
 
-/// A sample to be exported.
+/// A selected sample.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Selected {
-    /// Its row; the first by branch where several are selected.
+pub struct SelectedSample {
+    /// The row; the first by branch if several rows are selected.
     pub record: SampleRecord,
-    /// The shard of patches, below the run folder.
+    /// The shard of the patch, relative to the run folder.
     pub shard: String,
-    /// Where its patch begins in the shard.
+    /// The offset of the patch in the shard.
     pub offset_bytes: u64,
-    /// Bytes of its patch.
+    /// The length of the patch.
     pub length_bytes: u64,
 }
 
-/// Samples that meet the conditions and have no stored patch.
+/// Samples that meet the conditions but have no stored patch.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct WithoutPatch {
-    /// How many.
+    /// Number of samples.
     pub samples: usize,
-    /// The first of them.
+    /// The first of these samples by id.
     pub first: Vec<SampleId>,
 }
 
-/// The samples to be exported.
+/// The result of a selection.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Selection {
-    /// Sorted by id.
-    pub samples: Vec<Selected>,
-    /// Those that are left out because no patch is stored of them; they do not count towards the limit of a group.
+    /// The samples, sorted by id.
+    pub samples: Vec<SelectedSample>,
+    /// Samples without a stored patch, which are not selected and do not count towards the limit of a group.
     pub without_patch: WithoutPatch,
 }
 
 /// Selects samples; one part of the table is in memory at a time.
 ///
 /// # Errors
-/// Where the table cannot be read, there is no such commit, samples are to be grouped by `branch`, or a patient is in two splits.
+/// If the table cannot be read, there is no such commit, samples are to be grouped by `branch`, or a patient is in two splits.
 pub fn select(run: &RunFolder, config: &SelectionConfig) -> Result<Selection> {
     if config.per.columns().any(|column| column == "branch") {
-        let message = "samples cannot be grouped by `branch`: one that several quality tests accepted is exported once";
-        return Err(Error::new(message).with_hint("export each branch by itself, with --where 'branch = NAME'"));
+        let message = "cannot group samples by `branch`: a sample that several quality tests accepted is exported once";
+        return Err(Error::new(message).with_hint("export each branch separately with `--where 'branch = NAME'`"));
     }
-    let mut groups: BTreeMap<Vec<Option<String>>, BTreeMap<SampleId, Selected>> = BTreeMap::new();
+    let mut groups: BTreeMap<Vec<Option<String>>, BTreeMap<SampleId, SelectedSample>> = BTreeMap::new();
     let mut without_patch = WithoutPatch::default();
     for file in run.files(Table::Samples.name(), config.at)? {
-        // Sorted by id and branch, and all rows of a sample are in one part.
-        let mut rows: Vec<SampleRow> = read_part(run.verified(&file)?)?;
-        rows.retain(|row| config.takes(row));
+        // Rows are sorted by id and branch, and all rows of a sample are in one part.
+        let mut rows: Vec<SampleRow> = read_part(run.read_verified(&file)?)?;
+        rows.retain(|row| config.matches(row));
         rows.dedup_by_key(|row| row.record.sample_id);
         for row in rows {
             let key = config.per.group(&row);
             let SampleRow { record, placement } = row;
-            let place = (placement.patch_shard, placement.patch_offset_bytes, placement.patch_length_bytes);
-            let (Some(shard), Some(offset_bytes), Some(length_bytes)) = place else {
+            let location = (placement.patch_shard, placement.patch_offset_bytes, placement.patch_length_bytes);
+            let (Some(shard), Some(offset_bytes), Some(length_bytes)) = location else {
                 without_patch.samples += 1;
                 without_patch.first.push(record.sample_id);
                 without_patch.first.sort_unstable();
-                without_patch.first.truncate(NAMED);
+                without_patch.first.truncate(MAX_LISTED_SAMPLES);
                 continue;
             };
             let group = groups.entry(key).or_default();
-            group.insert(record.sample_id, Selected { record, shard, offset_bytes, length_bytes });
-            if config.at_most.is_some_and(|most| group.len() > most) {
+            group.insert(record.sample_id, SelectedSample { record, shard, offset_bytes, length_bytes });
+            if config.at_most.is_some_and(|limit| group.len() > limit) {
                 group.pop_last();
             }
         }
     }
-    let mut samples: Vec<Selected> = groups.into_values().flat_map(BTreeMap::into_values).collect();
+    let mut samples: Vec<SelectedSample> = groups.into_values().flat_map(BTreeMap::into_values).collect();
     samples.sort_by_key(|sample| sample.record.sample_id);
     let mut guard = SplitGuard::default();
     samples.iter().try_for_each(|sample| guard.admit(sample.record.patient_key, sample.record.split))?;
     Ok(Selection { samples, without_patch })
 }
 
-/// The values of a column over all samples, sorted; `None` where there are more than `most`.
+/// Returns the sorted values of a column over all samples; `None` if there are more than `limit` values.
 ///
 /// # Errors
-/// Where the table cannot be read, or there is no such commit.
-pub fn values_of(run: &RunFolder, config: &SelectionConfig, column: &str, most: usize) -> Result<Option<Vec<String>>> {
+/// If the table cannot be read, or there is no such commit.
+pub fn column_values(
+    run: &RunFolder,
+    config: &SelectionConfig,
+    column: &str,
+    limit: usize,
+) -> Result<Option<Vec<String>>> {
     let mut values = BTreeSet::new();
     for file in run.files(Table::Samples.name(), config.at)? {
-        let rows: Vec<SampleRow> = read_part(run.verified(&file)?)?;
+        let rows: Vec<SampleRow> = read_part(run.read_verified(&file)?)?;
         for row in rows {
             if let Some(Value::Text(value)) = row.value(column) {
                 values.insert(value);
             }
         }
-        if values.len() > most {
+        if values.len() > limit {
             return Ok(None);
         }
     }

@@ -1,4 +1,4 @@
-//! Tar shards by epoch, split and bucket of patients, with an index for each split: whole volumes or patches.
+//! Export of tar shards of whole volumes or patches, by epoch, split and bucket of patients, with one index per split.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -8,8 +8,8 @@ use std::path::Path;
 use super::options::ExportJob;
 use super::parallel;
 use super::report::{ExportReport, Refusal};
-use super::scans::{ScanReader, patch_bytes, read_patch};
-use super::select::Selected;
+use super::scans::{ScanReader, read_patch, read_patch_bytes};
+use super::select::SelectedSample;
 use super::target::{JournalEntry, Target};
 use crate::error::{Error, Result};
 use crate::id::{PatientKey, SampleId, ScanId};
@@ -18,15 +18,15 @@ use crate::sink::shards::{Shard, describe, file_name, label, write_members};
 use crate::sink::tar::TarWriter;
 use crate::sink::{BUCKETS, PATCHES, WebDatasetConfig, append_sample};
 use crate::store::Fill;
-use crate::store::canonical::Take;
+use crate::store::canonical::Visit;
 
-/// The samples of a shard: those of some patients' scans, all of one epoch and split.
+/// The samples of a shard: one epoch, split and bucket of patients.
 struct ShardSamples<'a> {
     epoch: u64,
     label: String,
     split: Split,
     /// Sorted by id.
-    samples: Vec<&'a Selected>,
+    samples: Vec<&'a SelectedSample>,
 }
 
 impl ShardSamples<'_> {
@@ -35,9 +35,9 @@ impl ShardSamples<'_> {
     }
 }
 
-/// What came of one shard.
+/// The result of one shard.
 struct ShardFile {
-    /// Nothing where all its samples were refused.
+    /// `None` if no sample of the shard could be exported.
     done: Option<JournalEntry>,
     was_kept: bool,
     scans_read: usize,
@@ -56,12 +56,12 @@ pub(super) fn write_volumes(
 ) -> Result<ExportReport> {
     write(job, target, name, config.buckets, &|shard| {
         let scratch = target.scratch()?;
-        let mut by_scan: BTreeMap<ScanId, Vec<&Selected>> = BTreeMap::new();
+        let mut by_scan: BTreeMap<ScanId, Vec<&SelectedSample>> = BTreeMap::new();
         for &sample in &shard.samples {
             by_scan.entry(sample.record.scan_id).or_default().push(sample);
         }
         let file = |id: SampleId, kind: &str| scratch.path().join(format!("{id}.{kind}"));
-        let (mut made, mut refused) = (Vec::new(), Vec::new());
+        let (mut written, mut refused) = (Vec::new(), Vec::new());
         let mut scans_read = 0;
         for samples in by_scan.into_values() {
             let refused_before = refused.len();
@@ -73,15 +73,16 @@ pub(super) fn write_volumes(
                     let id = sample.record.sample_id;
                     write_file(&file(id, "image"), |out| encoder.write_image(patch, out))?;
                     write_file(&file(id, "label"), |out| encoder.write_label(patch, out))?;
-                    made.push(id);
+                    written.push(id);
                     Ok(())
                 },
             )?);
             scans_read += usize::from(refused.len() == refused_before);
         }
-        made.sort_unstable();
+        written.sort_unstable();
         let samples = shard.samples.iter().copied();
-        let samples: Vec<_> = samples.filter(|sample| made.binary_search(&sample.record.sample_id).is_ok()).collect();
+        let samples: Vec<_> =
+            samples.filter(|sample| written.binary_search(&sample.record.sample_id).is_ok()).collect();
         let done = write_shard(target, name, shard, &samples, |archive, sample| {
             let open = |kind| File::open(file(sample.record.sample_id, kind));
             let (mut image, mut label) = (open("image")?, open("label")?);
@@ -96,8 +97,8 @@ pub(super) fn write_volumes(
 pub(super) fn write_patches(job: &ExportJob<'_>, target: &Target, name: &str) -> Result<ExportReport> {
     write(job, target, name, BUCKETS, &|shard| {
         let done = write_shard(target, PATCHES, shard, &shard.samples, |archive, sample| {
-            // Decoded first: a patch is exported whole or not at all.
-            let patch = read_patch(job.run, sample).and_then(|_| patch_bytes(job.run, sample));
+            // Decode the patch first, so that no damaged patch is exported.
+            let patch = read_patch(job.run, sample).and_then(|_| read_patch_bytes(job.run, sample));
             let patch = patch.map_err(io::Error::other)?;
             archive.append_part(patch.len() as u64, &mut &patch[..])
         })?;
@@ -105,7 +106,7 @@ pub(super) fn write_patches(job: &ExportJob<'_>, target: &Target, name: &str) ->
     })
 }
 
-/// Exports all shards, `make` those that are not there already, and at last their indexes.
+/// Exports all shards, with `make` for those that do not exist, and finally the indexes.
 fn write(
     job: &ExportJob<'_>,
     target: &Target,
@@ -121,9 +122,9 @@ fn write(
         shard.or_insert_with(|| ShardSamples { epoch, label, split, samples: Vec::new() }).samples.push(sample);
     }
     let shards: Vec<ShardSamples<'_>> = shards.into_values().collect();
-    let files = parallel::each(&shards, job.threads, |shard| {
+    let files = parallel::map(&shards, job.threads, |shard| {
         let ids = shard.samples.iter().map(|sample| sample.record.sample_id);
-        // One that was written without samples that were refused is made again.
+        // A shard whose earlier export lacks samples is written again.
         let kept = target.kept(&shard.key())?.filter(|done| done.members.iter().map(|member| member.key).eq(ids));
         match kept {
             Some(done) => {
@@ -132,30 +133,30 @@ fn write(
             None => make(shard),
         }
     })?;
-    let (mut report, mut done, mut listed) = (ExportReport::default(), Vec::new(), Vec::new());
+    let (mut report, mut done, mut index) = (ExportReport::default(), Vec::new(), Vec::new());
     for (shard, file) in shards.iter().zip(files) {
         report.scans_read += file.scans_read;
         report.refused.extend(file.refused);
         let Some(of_shard) = file.done else { continue };
         report.add_files(&of_shard, file.was_kept);
         of_shard.members.iter().for_each(|_| report.add_sample(shard.split));
-        listed.push(listed_shard(shard.split, &of_shard)?);
+        index.push(to_shard(shard.split, &of_shard)?);
         done.push(of_shard);
     }
-    listed.sort_by(|a: &Shard, b| a.file().cmp(b.file()));
+    index.sort_by(|a: &Shard, b| a.file().cmp(b.file()));
     let write = |name: &str, fill: Fill<'_>| target.write(name, fill).map(drop);
-    describe(name, &write, &|take: Take<'_, Shard>| listed.iter().cloned().try_for_each(take))?;
+    describe(name, &write, &|visit: Visit<'_, Shard>| index.iter().cloned().try_for_each(visit))?;
     target.finish(&done)?;
     Ok(report)
 }
 
-/// Writes and records one shard; nothing where it has no samples. `table` is part of its file's name.
+/// Writes and records one shard; `None` if `samples` is empty. `table` is part of the file name.
 fn write_shard(
     target: &Target,
     table: &str,
     shard: &ShardSamples<'_>,
-    samples: &[&Selected],
-    append: impl Fn(&mut Archive<'_>, &Selected) -> io::Result<()>,
+    samples: &[&SelectedSample],
+    append: impl Fn(&mut Archive<'_>, &SelectedSample) -> io::Result<()>,
 ) -> Result<Option<JournalEntry>> {
     if samples.is_empty() {
         return Ok(None);
@@ -171,9 +172,9 @@ fn write_shard(
     Ok(Some(done))
 }
 
-fn listed_shard(split: Split, done: &JournalEntry) -> Result<Shard> {
+fn to_shard(split: Split, done: &JournalEntry) -> Result<Shard> {
     let [file] = &done.files[..] else {
-        return Err(Error::new(format!("the journal of the export has an unexpected line on `{}`", done.key)));
+        return Err(Error::new(format!("unexpected line for `{}` in the journal of the export", done.key)));
     };
     let (path, digest) = (file.path.clone(), file.digest.clone());
     Ok(Shard { path, split, bytes: digest.bytes, sha256: digest.sha256, samples: done.members.clone() })

@@ -1,8 +1,8 @@
-//! The folder of an export: files that are there whole or not at all, and a journal by which an interrupted export resumes.
+//! The export folder: atomic files, and a journal from which an interrupted export resumes.
 //!
-//! The journal `.freetumor-export.jsonl` has the request in its first line, and a line for each sample or shard that is done, with the
-//! digests of its files. An export into the folder of an earlier one keeps files that are there with their digest, writes what is
-//! missing, and removes at its end what the journal names and the selection does not. Files of other names are left alone.
+//! The journal `.freetumor-export.jsonl` has the request in its first line and one line per exported sample or shard, with the digests
+//! of its files. An export into the folder of an earlier export keeps files whose digest matches, writes missing files, and finally
+//! removes files of the journal that are not selected. Files of other names are kept.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -21,7 +21,7 @@ use crate::store::{self, FileDigest, FileLock, Fill, HashingWriter, UNFINISHED, 
 const JOURNAL: &str = ".freetumor-export.jsonl";
 const LOCK: &str = ".freetumor-export.lock";
 
-/// What is exported: exports of equal requests may share a folder.
+/// The request of an export: exports with equal requests may share a folder.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ExportRequest {
@@ -46,7 +46,7 @@ impl ExportRequest {
         }
     }
 
-    /// What is another in `other`, by name.
+    /// Returns the fields that differ from `other`.
     fn differences(&self, other: &Self) -> Vec<String> {
         let of = |request: &Self| serde_json::to_value(request).unwrap_or_default();
         let (own, others) = (of(self), of(other));
@@ -58,35 +58,35 @@ impl ExportRequest {
 
 /// A file of the export.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct DoneFile {
-    /// Its path below the folder.
+pub(super) struct ExportedFile {
+    /// The path relative to the export folder.
     pub(super) path: String,
-    /// Its length and content.
+    /// The length and digest.
     #[serde(flatten)]
     pub(super) digest: FileDigest,
 }
 
-/// A sample or shard whose files are there: a line of the journal.
+/// An exported sample or shard: a line of the journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct JournalEntry {
     /// The sample's id, or the shard's epoch and label.
     pub(super) key: String,
-    /// Its files.
-    pub(super) files: Vec<DoneFile>,
+    /// The files.
+    pub(super) files: Vec<ExportedFile>,
     /// The samples of a shard.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) members: Vec<Member>,
 }
 
-/// The folder of an export, to be written.
+/// The writer of an export folder.
 pub(super) struct Target {
     root: PathBuf,
     request: ExportRequest,
-    /// What was done before.
+    /// The entries of earlier exports.
     earlier: BTreeMap<String, JournalEntry>,
     journal: Mutex<File>,
-    // Released with the process, however it ends.
+    // Released when the process ends.
     _lock: Option<FileLock>,
 }
 
@@ -94,11 +94,11 @@ impl Target {
     /// Opens a folder that is new, empty, or that of an earlier export of the same request.
     ///
     /// # Errors
-    /// Where the folder holds anything else, another process is exporting into it, or it cannot be written.
+    /// If the folder has other content, is locked by another export, or cannot be written.
     pub(super) fn open(root: &Path, request: &ExportRequest) -> Result<Self> {
         let journal = root.join(JOURNAL);
         check_unused(root, &journal)?;
-        std::fs::create_dir_all(root).map_err(|e| Error::io("cannot make", root, e))?;
+        std::fs::create_dir_all(root).map_err(|e| Error::io("cannot create", root, e))?;
         let lock = lock(root)?;
         let earlier = if journal.exists() { read_journal(root, &journal, request)? } else { BTreeMap::new() };
         write_journal(&journal, request, earlier.values())?;
@@ -107,10 +107,10 @@ impl Target {
         Ok(Self { root, request, earlier, journal: Mutex::new(file), _lock: lock })
     }
 
-    /// What was done before under this key, where all its files are still there.
+    /// Returns the entry of an earlier export with this key, if all its files are unchanged.
     ///
     /// # Errors
-    /// Where a file cannot be read.
+    /// If a file cannot be read.
     pub(super) fn kept(&self, key: &str) -> Result<Option<&JournalEntry>> {
         let Some(done) = self.earlier.get(key) else { return Ok(None) };
         for file in &done.files {
@@ -121,81 +121,82 @@ impl Target {
         Ok(Some(done))
     }
 
-    /// Writes a file; it is there whole or not at all.
+    /// Writes a file atomically.
     ///
     /// # Errors
-    /// Where it cannot be written.
-    pub(super) fn write(&self, path: &str, fill: Fill<'_>) -> Result<DoneFile> {
-        let place = self.place(path)?;
+    /// If the file cannot be written.
+    pub(super) fn write(&self, path: &str, fill: Fill<'_>) -> Result<ExportedFile> {
+        let full_path = self.prepare_path(path)?;
         let mut digest = None;
-        let written = write_whole(&place, |out| {
+        let written = write_whole(&full_path, |out| {
             let mut hashing = HashingWriter::new(out);
             fill(&mut hashing)?;
             digest = Some(hashing.finish().1);
             Ok(())
         });
-        written.map_err(|e| unwritable(&place, e))?;
-        let digest = digest.ok_or_else(|| Error::new(format!("nothing was written to {}", place.display())))?;
-        Ok(DoneFile { path: path.to_owned(), digest })
+        written.map_err(|e| unwritable(&full_path, e))?;
+        let digest =
+            digest.ok_or_else(|| Error::new(format!("expected content for {}, got none", full_path.display())))?;
+        Ok(ExportedFile { path: path.to_owned(), digest })
     }
 
-    /// Writes a file of a folder whose name follows from its content; `fill` returns what else is known of it.
+    /// Writes a file with a name that is derived from its content; the result of `fill` is returned.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// If the file cannot be written.
     pub(super) fn write_named<T>(
         &self,
         folder: &str,
         fill: impl FnOnce(&mut dyn Write) -> std::io::Result<T>,
         name: impl Fn(&FileDigest) -> String,
-    ) -> Result<(DoneFile, T)> {
+    ) -> Result<(ExportedFile, T)> {
         let path = |digest: &FileDigest| format!("{folder}/{}", name(digest));
-        let place = self.place(&path(&FileDigest::of(b"")))?;
-        let parent = place.parent().unwrap_or(&self.root);
+        let any_path = self.prepare_path(&path(&FileDigest::of(b"")))?;
+        let parent = any_path.parent().unwrap_or(&self.root);
         let fill = |out: &mut dyn Write| {
             let mut hashing = HashingWriter::new(out);
-            let known = fill(&mut hashing)?;
-            Ok((hashing.finish().1, known))
+            let filled = fill(&mut hashing)?;
+            Ok((hashing.finish().1, filled))
         };
         let written = write_named(parent, fill, |(digest, _)| self.root.join(path(digest)));
-        let (digest, known) = written.map_err(|e| unwritable(parent, e))?;
-        Ok((DoneFile { path: path(&digest), digest }, known))
+        let (digest, filled) = written.map_err(|e| unwritable(parent, e))?;
+        Ok((ExportedFile { path: path(&digest), digest }, filled))
     }
 
-    /// Records what is done: an export that resumes will keep it.
+    /// Records an entry in the journal; a resumed export keeps its files.
     ///
     /// # Errors
-    /// Where the journal cannot be written.
+    /// If the journal cannot be written.
     pub(super) fn record(&self, done: &JournalEntry) -> Result<()> {
         let line = canonical::line(done)?;
         let mut journal = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
         journal.write_all(&line).map_err(|e| unwritable(&self.root.join(JOURNAL), e))
     }
 
-    /// An empty folder for files that are needed for a while, on the same file system; it is removed when dropped.
+    /// Creates a temporary folder on the same file system; the folder is removed on drop.
     ///
     /// # Errors
-    /// Where it cannot be made.
+    /// If the folder cannot be created.
     pub(super) fn scratch(&self) -> Result<tempfile::TempDir> {
         let mut builder = tempfile::Builder::new();
         builder.prefix(UNFINISHED);
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o700));
-        let made = builder.tempdir_in(&self.root);
-        made.map_err(|e| unwritable(&self.root, e))
+        let folder = builder.tempdir_in(&self.root);
+        folder.map_err(|e| unwritable(&self.root, e))
     }
 
-    /// Removes files of earlier exports that are not among `done`, and what killed processes left. Call it at the end, when the
-    /// descriptions are there.
+    /// Removes files of earlier exports that are not in `done`, and temporary files of killed processes. Call this method at the end,
+    /// after writing the descriptions.
     ///
     /// # Errors
-    /// Where files cannot be removed or the journal cannot be written.
+    /// If files cannot be removed or the journal cannot be written.
     pub(super) fn finish(&self, done: &[JournalEntry]) -> Result<()> {
-        let wanted: HashSet<&str> = done.iter().flat_map(|done| &done.files).map(|file| file.path.as_str()).collect();
+        let current: HashSet<&str> = done.iter().flat_map(|done| &done.files).map(|file| file.path.as_str()).collect();
         for file in self.earlier.values().flat_map(|done| &done.files) {
-            let place = self.root.join(&file.path);
-            if !wanted.contains(file.path.as_str()) && place.exists() {
-                std::fs::remove_file(&place).map_err(|e| Error::io("cannot remove", &place, e))?;
+            let path = self.root.join(&file.path);
+            if !current.contains(file.path.as_str()) && path.exists() {
+                std::fs::remove_file(&path).map_err(|e| Error::io("cannot remove", &path, e))?;
             }
         }
         let written = self.earlier.values().chain(done).flat_map(|done| &done.files);
@@ -206,45 +207,41 @@ impl Target {
         write_journal(&self.root.join(JOURNAL), &self.request, done)
     }
 
-    /// Where a file is, once the folders above it are there.
-    fn place(&self, path: &str) -> Result<PathBuf> {
-        let place = self.root.join(path);
-        let parent = place.parent().unwrap_or(&self.root);
+    /// Returns the full path of a file and creates its parent folders.
+    fn prepare_path(&self, path: &str) -> Result<PathBuf> {
+        let path = self.root.join(path);
+        let parent = path.parent().unwrap_or(&self.root);
         std::fs::create_dir_all(parent).map_err(|e| unwritable(parent, e))?;
-        Ok(place)
+        Ok(path)
     }
 }
 
-fn unwritable(place: &Path, error: std::io::Error) -> Error {
-    // An error of the run folder that was met while writing says itself where and why.
+fn unwritable(path: &Path, error: std::io::Error) -> Error {
+    // An error of the run folder during writing already names its path and cause.
     let error = match error.downcast::<Error>() {
         Ok(error) => return error,
         Err(error) => error,
     };
     let full = matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
-    let error = Error::io("cannot write", place, error);
-    if full {
-        error.with_hint("free some space and run the same command again: it resumes where it stopped")
-    } else {
-        error
-    }
+    let error = Error::io("cannot write", path, error);
+    if full { error.with_hint("free some space and run the same command again to resume") } else { error }
 }
 
-/// Whether a folder may be exported to: one that does not exist, that is empty, or that has a journal.
+/// Checks that a folder may be the target of an export: it does not exist, is empty, or has a journal.
 fn check_unused(root: &Path, journal: &Path) -> Result<()> {
     if journal.exists() {
         return Ok(());
     }
     let Some(name) = store::first_foreign(root, &[LOCK])? else { return Ok(()) };
-    Err(Error::new(format!("{} is no export and not empty: it holds {name}", root.display()))
-        .with_hint("give an empty folder, or one that does not exist yet, with `--to`"))
+    Err(Error::new(format!("expected an export or an empty folder, got {} with the entry {name}", root.display()))
+        .with_hint("choose an empty or new folder with `--to`"))
 }
 
-/// Keeps other exports out of a folder; `None` where its file system does not support locks: each file is whole in any case.
+/// Locks an export folder; `None` if its file system does not support locks: each file is atomic in any case.
 fn lock(root: &Path) -> Result<Option<FileLock>> {
     store::lock_if_supported(&root.join(LOCK), || {
         Error::new(format!("another process is exporting to {}", root.display()))
-            .with_hint("wait until it ends, or export elsewhere with `--to`")
+            .with_hint("wait until the other process ends, or choose another folder with `--to`")
     })
 }
 
@@ -254,24 +251,22 @@ fn read_journal(root: &Path, journal: &Path, request: &ExportRequest) -> Result<
     let own: ExportRequest = canonical::parse(lines.next().unwrap_or_default(), &journal.display().to_string())?;
     let differences = own.differences(request);
     if !differences.is_empty() {
-        let message = format!("{} holds another export: {}", root.display(), differences.join("; "));
-        return Err(
-            Error::new(message).with_hint("export to another folder with `--to`, or repeat the command of then")
-        );
+        let message = format!("{} contains another export: {}", root.display(), differences.join("; "));
+        return Err(Error::new(message).with_hint("choose another folder with `--to`, or repeat the earlier command"));
     }
-    // The last line may have been cut off with the process that wrote it; a file that no line names is written again.
+    // The last line may be truncated if the process was killed; a file without a line is written again.
     let done = lines.filter_map(|line| serde_json::from_slice::<JournalEntry>(line).ok());
     let is_below = |done: &JournalEntry| done.files.iter().all(|file| is_plain(&file.path));
     Ok(done.filter(is_below).map(|done| (done.key.clone(), done)).collect())
 }
 
-/// Whether a path leads below the folder that it is relative to.
+/// Returns whether a relative path has only normal components.
 fn is_plain(path: &str) -> bool {
     Path::new(path).components().all(|part| matches!(part, std::path::Component::Normal(_)))
 }
 
 fn write_journal<'a>(
-    place: &Path,
+    path: &Path,
     request: &ExportRequest,
     done: impl IntoIterator<Item = &'a JournalEntry>,
 ) -> Result<()> {
@@ -279,7 +274,7 @@ fn write_journal<'a>(
     for done in done {
         text.extend(canonical::line(done)?);
     }
-    write_whole(place, |out| out.write_all(&text)).map_err(|e| unwritable(place, e))
+    write_whole(path, |out| out.write_all(&text)).map_err(|e| unwritable(path, e))
 }
 
 fn digest_of(path: &Path) -> Result<Option<FileDigest>> {
@@ -298,9 +293,9 @@ fn remove_unfinished(folder: &Path) -> Result<()> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
     for entry in entries.filter_map(|entry| entry.ok()) {
         if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-            let place = entry.path();
-            let removed = if place.is_dir() { std::fs::remove_dir_all(&place) } else { std::fs::remove_file(&place) };
-            removed.map_err(|e| Error::io("cannot remove", &place, e))?;
+            let path = entry.path();
+            let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            removed.map_err(|e| Error::io("cannot remove", &path, e))?;
         }
     }
     Ok(())

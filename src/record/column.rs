@@ -1,7 +1,7 @@
-//! A column of a table: its name, type and meaning, and how a row's value is read and written.
+//! A column of a table: name, type, documentation, and access to the value in a row.
 //!
-//! Each table lists its columns once (`record/columns/`). Schemas, JSON descriptions, Parquet files and conditions over columns all
-//! follow from that list.
+//! Each table lists its columns once (`record/columns/`). Schemas, JSON descriptions, Parquet files and conditions on columns are
+//! derived from that list.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -67,19 +67,24 @@ impl ColumnType {
 
 fn organ_fields() -> Fields {
     Fields::from(vec![
-        annotated(Field::new("organ", DataType::Utf8, false), 301, "", "The organ's name in the graph file."),
-        annotated(Field::new("volume_ml", DataType::Float64, false), 302, "ml", "Its volume, with its tumors."),
+        annotated(Field::new("organ", DataType::Utf8, false), 301, "", "Name of the organ in the graph file."),
+        annotated(
+            Field::new("volume_ml", DataType::Float64, false),
+            302,
+            "ml",
+            "Volume of the organ, tumors included.",
+        ),
     ])
 }
 
 fn organ_item() -> Field {
-    annotated(Field::new("element", DataType::Struct(organ_fields()), false), 300, "", "One organ that was found.")
+    annotated(Field::new("element", DataType::Struct(organ_fields()), false), 300, "", "One organ in the mask.")
 }
 
 fn stage_fields() -> Fields {
     Fields::from(vec![
-        annotated(Field::new("stage", DataType::Utf8, false), 311, "", "The score stage's name in the graph file."),
-        annotated(Field::new("digest", DataType::Utf8, false), 312, "", "Digest of its settings and weights."),
+        annotated(Field::new("stage", DataType::Utf8, false), 311, "", "Name of the score stage in the graph file."),
+        annotated(Field::new("digest", DataType::Utf8, false), 312, "", "Digest of the stage's settings and weights."),
     ])
 }
 
@@ -90,17 +95,17 @@ fn stage_item() -> Field {
 /// A column as schemas describe it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Column {
-    /// Its number; never used again.
+    /// The field id; an id is never reused.
     pub id: i32,
-    /// Its name, with the unit where that helps.
+    /// The name, with the unit as a suffix if the column has a unit.
     pub name: &'static str,
-    /// Its type.
+    /// The type.
     pub kind: ColumnType,
-    /// Whether it may be absent.
+    /// Whether a value may be absent.
     pub nullable: bool,
-    /// Its unit, `""` for a pure number or text.
+    /// The unit; `""` for a dimensionless number or a string.
     pub unit: &'static str,
-    /// One sentence for the reader of the table.
+    /// One sentence that describes the column.
     pub doc: &'static str,
 }
 
@@ -110,9 +115,9 @@ impl Column {
     }
 }
 
-/// How a value is taken from a row; `None` where the row has none.
+/// Reads a value from a row; `None` if the row has no value.
 pub type Get<R, T> = Box<dyn Fn(&R) -> Option<T> + Send + Sync>;
-/// How a value is put into a row.
+/// Writes a value into a row.
 pub type Set<R, T> = Box<dyn Fn(&mut R, T) -> Result<()> + Send + Sync>;
 
 /// Access to the value of one column in a row.
@@ -133,25 +138,25 @@ pub enum Access<R> {
     Stages(Get<R, Vec<(String, String)>>, Set<R, Vec<(String, String)>>),
 }
 
-/// A column with the access to its values: all that is to be said of it.
+/// A column with access to its values in a row.
 pub struct Descriptor<R> {
-    /// What schemas say of it.
+    /// The column as schemas describe it.
     pub column: Column,
-    /// How its values are read and written.
+    /// Access to the values of the column.
     pub access: Access<R>,
 }
 
-/// A value of a row, for conditions over columns.
+/// A value of a row, for conditions on columns.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
-    /// A text.
+    /// A string.
     Text(String),
     /// A number.
     Number(f64),
 }
 
 impl<R> Descriptor<R> {
-    /// The value in a row; `None` where it has none, or one that is no text or number.
+    /// Returns the value in a row; `None` if the row has no value or the value is neither a string nor a number.
     pub fn value(&self, row: &R) -> Option<Value> {
         match &self.access {
             Access::Text(get, _) => get(row).map(Value::Text),
@@ -163,7 +168,7 @@ impl<R> Descriptor<R> {
         }
     }
 
-    /// The column of some rows.
+    /// Returns the Arrow array of the column for these rows.
     pub fn array(&self, rows: &[R]) -> ArrayRef {
         match &self.access {
             Access::Text(get, _) => Arc::new(rows.iter().map(get).collect::<StringArray>()),
@@ -173,65 +178,66 @@ impl<R> Descriptor<R> {
             Access::F64(get, _) => Arc::new(rows.iter().map(get).collect::<Float64Array>()),
             Access::Organs(get, _) => {
                 let volumes: Box<dyn ArrayBuilder> = Box::new(Float64Builder::new());
-                lists(rows, get, organ_item(), organ_fields(), volumes, |values, volume_ml: f64| {
+                list_array(rows, get, organ_item(), organ_fields(), volumes, |values, volume_ml: f64| {
                     values.field_builder::<Float64Builder>(1).map(|volumes| volumes.append_value(volume_ml))
                 })
             }
             Access::Stages(get, _) => {
                 let digests: Box<dyn ArrayBuilder> = Box::new(StringBuilder::new());
-                lists(rows, get, stage_item(), stage_fields(), digests, |values, digest: String| {
+                list_array(rows, get, stage_item(), stage_fields(), digests, |values, digest: String| {
                     values.field_builder::<StringBuilder>(1).map(|digests| digests.append_value(digest))
                 })
             }
         }
     }
 
-    /// Puts the column of a batch into its rows.
+    /// Writes the array of a batch into its rows.
     ///
     /// # Errors
-    /// Where the column has another type, no value where each row has one, or a value that no row can hold.
+    /// If the array has another type, a required value is missing, or a value is outside the range of the column.
     pub fn fill(&self, array: &ArrayRef, rows: &mut [R]) -> Result<()> {
-        // The names of a list's parts differ between writers of Parquet; its parts are checked below.
+        // The field names inside a list differ between Parquet writers; the fields are checked below.
         let is_list_column = matches!(self.access, Access::Organs(..) | Access::Stages(..)) && is_list(array);
         if array.data_type() != &self.column.kind.arrow() && !is_list_column {
             let (name, got) = (self.column.name, array.data_type());
-            return Err(Error::new(format!("column {name:?} has the unexpected type {got}")));
+            let expected = self.column.kind.name();
+            return Err(Error::new(format!("column {name:?}: expected type {expected}, got {got}")));
         }
         match &self.access {
             Access::Text(_, set) => {
                 let array = array.as_string::<i32>();
-                self.each(array, rows, |row, at| set(row, array.value(at).to_owned()))
+                self.for_each_value(array, rows, |row, index| set(row, array.value(index).to_owned()))
             }
             Access::U32(_, set) => {
                 let array = array.as_primitive::<UInt32Type>();
-                self.each(array, rows, |row, at| set(row, array.value(at)))
+                self.for_each_value(array, rows, |row, index| set(row, array.value(index)))
             }
             Access::U64(_, set) => {
                 let array = array.as_primitive::<UInt64Type>();
-                self.each(array, rows, |row, at| set(row, array.value(at)))
+                self.for_each_value(array, rows, |row, index| set(row, array.value(index)))
             }
             Access::I64(_, set) => {
                 let array = array.as_primitive::<Int64Type>();
-                self.each(array, rows, |row, at| set(row, array.value(at)))
+                self.for_each_value(array, rows, |row, index| set(row, array.value(index)))
             }
             Access::F64(_, set) => {
                 let array = array.as_primitive::<Float64Type>();
-                self.each(array, rows, |row, at| set(row, array.value(at)))
+                self.for_each_value(array, rows, |row, index| set(row, array.value(index)))
             }
             Access::Organs(_, set) => {
                 let list = self.list(array)?;
-                self.each(list, rows, |row, at| {
-                    let (names, structs) = self.entries(list, at)?;
+                self.for_each_value(list, rows, |row, index| {
+                    let (names, structs) = self.entries(list, index)?;
                     let volumes =
-                        structs.column(1).as_primitive_opt::<Float64Type>().ok_or_else(|| self.unexpected())?;
+                        structs.column(1).as_primitive_opt::<Float64Type>().ok_or_else(|| self.type_error())?;
                     set(row, names.iter().flatten().map(str::to_owned).zip(volumes.values().iter().copied()).collect())
                 })
             }
             Access::Stages(_, set) => {
                 let list = self.list(array)?;
-                self.each(list, rows, |row, at| {
-                    let (names, structs) = self.entries(list, at)?;
-                    let digests = structs.column(1).as_string_opt::<i32>().ok_or_else(|| self.unexpected())?;
+                self.for_each_value(list, rows, |row, index| {
+                    let (names, structs) = self.entries(list, index)?;
+                    let digests = structs.column(1).as_string_opt::<i32>().ok_or_else(|| self.type_error())?;
                     let digests = digests.iter().flatten().map(str::to_owned);
                     set(row, names.iter().flatten().map(str::to_owned).zip(digests).collect())
                 })
@@ -239,32 +245,37 @@ impl<R> Descriptor<R> {
         }
     }
 
-    fn each(&self, array: &dyn Array, rows: &mut [R], set: impl Fn(&mut R, usize) -> Result<()>) -> Result<()> {
-        for (at, row) in rows.iter_mut().enumerate() {
-            if array.is_valid(at) {
-                set(row, at)?;
+    fn for_each_value(
+        &self,
+        array: &dyn Array,
+        rows: &mut [R],
+        set: impl Fn(&mut R, usize) -> Result<()>,
+    ) -> Result<()> {
+        for (index, row) in rows.iter_mut().enumerate() {
+            if array.is_valid(index) {
+                set(row, index)?;
             } else if !self.column.nullable {
-                return Err(Error::new(format!("column {:?} has to have a value in every row", self.column.name)));
+                return Err(Error::new(format!("column {:?}: expected a value in every row", self.column.name)));
             }
         }
         Ok(())
     }
 
     fn list<'a>(&self, array: &'a ArrayRef) -> Result<&'a ListArray> {
-        array.as_list_opt::<i32>().ok_or_else(|| self.unexpected())
+        array.as_list_opt::<i32>().ok_or_else(|| self.type_error())
     }
 
-    /// The entries of one row's list: their names and all of their columns.
+    /// Returns the list of one row: the names, and the entries with all their columns.
     fn entries(&self, list: &ListArray, row: usize) -> Result<(StringArray, StructArray)> {
         let entries = list.value(row);
         let entries = entries.as_struct_opt().filter(|entries| entries.num_columns() == 2);
-        let entries = entries.ok_or_else(|| self.unexpected())?.clone();
-        let names = entries.column(0).as_string_opt::<i32>().ok_or_else(|| self.unexpected())?.clone();
+        let entries = entries.ok_or_else(|| self.type_error())?.clone();
+        let names = entries.column(0).as_string_opt::<i32>().ok_or_else(|| self.type_error())?.clone();
         Ok((names, entries))
     }
 
-    fn unexpected(&self) -> Error {
-        Error::new(format!("column {:?} has to be a {}", self.column.name, self.column.kind.name()))
+    fn type_error(&self) -> Error {
+        Error::new(format!("column {:?}: expected type {}", self.column.name, self.column.kind.name()))
     }
 }
 
@@ -272,8 +283,8 @@ fn is_list(array: &ArrayRef) -> bool {
     matches!(array.data_type(), DataType::List(_))
 }
 
-/// A column of lists of pairs, the first part of which is a text.
-fn lists<R, T>(
+/// Builds an array of lists of pairs; the first item of a pair is a string.
+fn list_array<R, T>(
     rows: &[R],
     get: &Get<R, Vec<(String, T)>>,
     item: Field,
@@ -286,7 +297,7 @@ fn lists<R, T>(
     for row in rows {
         for (name, value) in get(row).unwrap_or_default() {
             let entry = lists.values();
-            // Both builders were put there a few lines above.
+            // Both builders were added above.
             if let Some(names) = entry.field_builder::<StringBuilder>(0) {
                 names.append_value(name);
             }

@@ -1,7 +1,7 @@
-//! Conditions on the columns of a table, as `freetumor export --where` takes them, and groups of rows by columns.
+//! Conditions on the columns of a table, as written for `freetumor export --where`, and grouping of rows by columns.
 //!
-//! The grammar is that of a quality test's conditions ([`crate::filter::Condition`]), extended to every column of text or numbers and
-//! by `=` and `!=`:
+//! The grammar is that of a quality test's conditions ([`crate::filter::Condition`]), extended to every column of strings or numbers
+//! and to the operators `=` and `!=`:
 //!
 //! ```
 //! use freetumor::record::ColumnCondition;
@@ -28,10 +28,10 @@ use crate::score::Score;
 use crate::suggest::did_you_mean;
 
 const FORM: &str = "write a column, an operator and a value: `organ = liver`, `diameter_mm < 20`";
-const ONE: &str = "write each condition by itself; all of them have to hold";
-const QUOTES: &str = "write a text with spaces or signs in quotes: `reason = 'cnr > 1'`";
+const ONE: &str = "write each condition separately; all conditions have to hold";
+const QUOTES: &str = "quote a string that contains spaces or operators: `reason = 'cnr > 1'`";
 
-/// How a value of a column is compared to the value of a condition.
+/// A relation between a value of a column and the operand of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relation {
     /// `=`
@@ -43,7 +43,7 @@ pub enum Relation {
 }
 
 impl Relation {
-    /// The sign.
+    /// Returns the operator sign.
     pub fn sign(self) -> &'static str {
         match self {
             Self::Equal => "=",
@@ -63,7 +63,7 @@ impl Relation {
     }
 }
 
-/// A condition on one column of rows of type `R`. Its text gives it back.
+/// A condition on one column of rows of type `R`. Parsing the displayed text returns an equal condition.
 pub struct ColumnCondition<R> {
     descriptor: Descriptor<R>,
     relation: Relation,
@@ -71,12 +71,12 @@ pub struct ColumnCondition<R> {
 }
 
 impl<R: Row> ColumnCondition<R> {
-    /// The name of the column.
+    /// Returns the name of the column.
     pub fn column(&self) -> &'static str {
         self.descriptor.column.name
     }
 
-    /// The text that values are compared with; `None` where they are numbers.
+    /// Returns the operand if it is a string; `None` for a number.
     pub fn text(&self) -> Option<&str> {
         match &self.operand {
             Value::Text(text) => Some(text),
@@ -84,7 +84,7 @@ impl<R: Row> ColumnCondition<R> {
         }
     }
 
-    /// Whether a row has a value in the column that meets the condition. A row without a value meets none, not even `!=`.
+    /// Returns whether a row has a value in the column that meets the condition. A row without a value meets no condition, not even `!=`.
     pub fn holds(&self, row: &R) -> bool {
         match (self.descriptor.value(row), &self.operand) {
             (Some(Value::Text(value)), Value::Text(operand)) => match self.relation {
@@ -106,22 +106,23 @@ impl<R: Row> FromStr for ColumnCondition<R> {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        let wrong = |message: String| ConfigError::new("", message).with_hint(FORM);
+        let invalid = |message: String| ConfigError::new("", message).with_hint(FORM);
         let Some(at) = text.find(['<', '>', '=', '!']) else {
             let signs = "`=`, `!=`, `<`, `<=`, `>`, `>=`";
-            return Err(wrong(format!("expected one of {signs} in the condition, got `{text}`")));
+            return Err(invalid(format!("expected one of {signs} in the condition, got `{text}`")));
         };
         let (name, rest) = (text[..at].trim(), &text[at..]);
         let Some(relation) = Relation::at_start_of(rest) else {
-            return Err(wrong(format!("expected an operator in the condition, got `{text}`")));
+            return Err(invalid(format!("expected an operator in the condition, got `{text}`")));
         };
-        let written = &rest[relation.sign().len()..];
-        if relation == Relation::Equal && written.starts_with(['=', '<', '>', '!']) {
+        let operand_text = &rest[relation.sign().len()..];
+        if relation == Relation::Equal && operand_text.starts_with(['=', '<', '>', '!']) {
             let sign: String = rest.chars().take_while(|c| "=<>!".contains(*c)).collect();
-            return Err(wrong(format!("expected an operator in the condition, got `{sign}`")));
+            return Err(invalid(format!("expected an operator in the condition, got `{sign}`")));
         }
-        let is_quoted = written.trim_start().starts_with(['"', '\'']);
-        if !is_quoted && written.to_ascii_lowercase().split_ascii_whitespace().any(|word| matches!(word, "and" | "or"))
+        let is_quoted = operand_text.trim_start().starts_with(['"', '\'']);
+        if !is_quoted
+            && operand_text.to_ascii_lowercase().split_ascii_whitespace().any(|word| matches!(word, "and" | "or"))
         {
             return Err(ConfigError::new("", format!("expected one condition, got `{text}`")).with_hint(ONE));
         }
@@ -129,23 +130,27 @@ impl<R: Row> FromStr for ColumnCondition<R> {
         let column = descriptor.column;
         if column.kind != ColumnType::Text {
             let operand = match (relation, Score::from_name(column.name)) {
-                // It knows which bounds no score can meet.
+                // `Condition` also rejects bounds that no score can meet.
                 (Relation::Bound(_), Some(_)) => text.parse::<Condition>()?.threshold,
-                _ => parse_threshold([column.name, column.unit], relation.sign(), written, FORM)?,
+                _ => parse_threshold([column.name, column.unit], relation.sign(), operand_text, FORM)?,
             };
             return Ok(Self { descriptor, relation, operand: Value::Number(operand) });
         }
         if let Relation::Bound(comparison) = relation {
             let (sign, name) = (comparison.sign(), column.name);
-            let message = format!("{name} is text, which is compared with `=` or `!=`, got `{sign}`");
+            let message = format!("{name} is a string column: expected `=` or `!=`, got `{sign}`");
             return Err(ConfigError::new("", message));
         }
-        if !is_quoted && written.trim().contains(|c: char| c.is_whitespace() || "<>=!".contains(c)) {
-            let message = format!("expected one word after `{}`, got `{}`", relation.sign(), written.trim());
+        if !is_quoted && operand_text.trim().contains(|c: char| c.is_whitespace() || "<>=!".contains(c)) {
+            let message = format!(
+                "expected an unquoted string without spaces after `{}`, got `{}`",
+                relation.sign(),
+                operand_text.trim()
+            );
             return Err(ConfigError::new("", message).with_hint(QUOTES));
         }
-        let operand = parse_text(written.trim()).map_err(wrong)?;
-        // A value that no row of the column can have: a word that it does not know, or no digest.
+        let operand = parse_string(operand_text.trim()).map_err(invalid)?;
+        // Rejects a value that no row of the column can have: an unknown name or a malformed digest.
         if let Access::Text(_, set) = &descriptor.access {
             set(&mut R::empty(), operand.clone())
                 .map_err(|error| ConfigError::new("", format!("{}: {}", column.name, error)))?;
@@ -154,17 +159,17 @@ impl<R: Row> FromStr for ColumnCondition<R> {
     }
 }
 
-/// A text with or without quotes: `"…"` with the escapes of JSON, `'…'` as it is.
-fn parse_text(written: &str) -> Result<String, String> {
-    let unclosed = || format!("expected a text with a closing quote, got `{written}`");
-    match written.chars().next() {
-        None => Err("expected a text behind the operator, got nothing".to_owned()),
-        Some('"') => serde_json::from_str(written).map_err(|_| unclosed()),
+/// Parses a string with or without quotes: `"…"` with JSON escapes, `'…'` verbatim.
+fn parse_string(text: &str) -> Result<String, String> {
+    let unclosed = || format!("expected a string with a closing quote, got `{text}`");
+    match text.chars().next() {
+        None => Err("expected a string after the operator, got nothing".to_owned()),
+        Some('"') => serde_json::from_str(text).map_err(|_| unclosed()),
         Some('\'') => {
-            let inner = written[1..].strip_suffix('\'').filter(|inner| !inner.contains('\''));
+            let inner = text[1..].strip_suffix('\'').filter(|inner| !inner.contains('\''));
             inner.map(str::to_owned).ok_or_else(unclosed)
         }
-        Some(_) => Ok(written.to_owned()),
+        Some(_) => Ok(text.to_owned()),
     }
 }
 
@@ -195,16 +200,16 @@ impl<R> PartialEq for ColumnCondition<R> {
     }
 }
 
-/// Columns by whose values rows are grouped, such as `organ,size_class`.
+/// The columns that define groups of rows, such as `organ,size_class`.
 pub struct GroupBy<R>(Vec<Descriptor<R>>);
 
 impl<R: Row> GroupBy<R> {
-    /// The names of the columns.
+    /// Returns the names of the columns.
     pub fn columns(&self) -> impl Iterator<Item = &'static str> {
         self.0.iter().map(|descriptor| descriptor.column.name)
     }
 
-    /// The group of a row: the text of its value in each column.
+    /// Returns the group of a row: its value in each column as a string.
     pub fn group(&self, row: &R) -> Vec<Option<String>> {
         let text = |value| match value {
             Value::Text(text) => text,
@@ -215,7 +220,7 @@ impl<R: Row> GroupBy<R> {
 }
 
 impl<R> Default for GroupBy<R> {
-    /// All rows in one group.
+    /// A grouping with all rows in one group.
     fn default() -> Self {
         Self(Vec::new())
     }
@@ -242,7 +247,7 @@ impl<R> fmt::Debug for GroupBy<R> {
     }
 }
 
-/// The column of text or numbers of that name.
+/// Finds the column of strings or numbers of that name.
 fn column<R: Row>(name: &str) -> Result<Descriptor<R>, ConfigError> {
     let has_value = |descriptor: &Descriptor<R>| {
         !matches!(descriptor.column.kind, ColumnType::Organs | ColumnType::Stages | ColumnType::Flag)
@@ -260,7 +265,7 @@ fn column<R: Row>(name: &str) -> Result<Descriptor<R>, ConfigError> {
         return Err(ConfigError::new("", format!("expected a column of `{table}`, got `{name}`")).with_hint(hint));
     };
     if !has_value(&descriptors[at]) {
-        let message = format!("expected a column of text or numbers, `{name}` of `{table}` is a list");
+        let message = format!("expected a column of strings or numbers, `{name}` of `{table}` is a list");
         return Err(ConfigError::new("", message));
     }
     Ok(descriptors.swap_remove(at))
@@ -283,13 +288,13 @@ mod tests {
         row
     }
 
-    fn refused(text: &str) -> (String, String) {
+    fn parse_error(text: &str) -> (String, String) {
         let error = text.parse::<SampleCondition>().expect_err(text);
         (error.message, error.hint.unwrap_or_default())
     }
 
     #[test]
-    fn conditions_hold_for_texts_numbers_and_never_for_absent_values() {
+    fn condition_holds_for_strings_and_numbers_but_not_for_absent_values() {
         for (text, expected) in [
             ("organ = liver", true),
             ("organ=\"liver\"", true),
@@ -312,42 +317,42 @@ mod tests {
     }
 
     #[test]
-    fn refusals_name_what_was_expected_and_what_came() {
+    fn parse_error_names_expected_and_actual_text() {
         assert_eq!(
-            refused("organ liver").0,
+            parse_error("organ liver").0,
             "expected one of `=`, `!=`, `<`, `<=`, `>`, `>=` in the condition, got `organ liver`"
         );
-        assert_eq!(refused("organs = liver").1, "did you mean `organ`?");
-        assert!(refused("colour = blue").1.starts_with("its columns are sample_id, scan_id"));
-        assert_eq!(refused("organ < liver").0, "organ is text, which is compared with `=` or `!=`, got `<`");
-        assert_eq!(refused("organ == liver").0, "expected an operator in the condition, got `==`");
-        assert_eq!(refused("organ ! liver").1, FORM);
-        assert_eq!(refused("organ = \"liver").0, "expected a text with a closing quote, got `\"liver`");
-        assert_eq!(refused("organ =").0, "expected a text behind the operator, got nothing");
+        assert_eq!(parse_error("organs = liver").1, "did you mean `organ`?");
+        assert!(parse_error("colour = blue").1.starts_with("its columns are sample_id, scan_id"));
+        assert_eq!(parse_error("organ < liver").0, "organ is a string column: expected `=` or `!=`, got `<`");
+        assert_eq!(parse_error("organ == liver").0, "expected an operator in the condition, got `==`");
+        assert_eq!(parse_error("organ ! liver").1, FORM);
+        assert_eq!(parse_error("organ = \"liver").0, "expected a string with a closing quote, got `\"liver`");
+        assert_eq!(parse_error("organ =").0, "expected a string after the operator, got nothing");
         assert_eq!(
-            refused("organ = liver AND cnr > 1"),
+            parse_error("organ = liver AND cnr > 1"),
             ("expected one condition, got `organ = liver AND cnr > 1`".into(), ONE.into())
         );
-        assert_eq!(refused("cnr > 1 and organ = liver").1, ONE);
-        assert_eq!(refused("reason = cnr > 1").1, QUOTES);
-        assert_eq!(refused("verdict = acepted").0, "verdict: expected accepted or rejected, got \"acepted\"");
-        assert_eq!(refused("split = all").0, "split: expected a split (train, validation, test), got \"all\"");
+        assert_eq!(parse_error("cnr > 1 and organ = liver").1, ONE);
+        assert_eq!(parse_error("reason = cnr > 1").1, QUOTES);
+        assert_eq!(parse_error("verdict = acepted").0, "verdict: expected accepted or rejected, got \"acepted\"");
+        assert_eq!(parse_error("split = all").0, "split: expected a split (train, validation, test), got \"all\"");
         assert_eq!(
-            refused("scan_id = zz").0,
+            parse_error("scan_id = zz").0,
             "scan_id: expected a scan id of 16 lower-case hexadecimal digits, got \"zz\""
         );
-        assert_eq!(refused("epoch = late").0, "expected a number after `=`, got `late`");
-        assert_eq!(refused("diameter_mm < 2 cm").0, "diameter_mm is in mm, got `cm`");
+        assert_eq!(parse_error("epoch = late").0, "expected a number after `=`, got `late`");
+        assert_eq!(parse_error("diameter_mm < 2 cm").0, "diameter_mm is in mm, got `cm`");
         assert_eq!(
-            refused("score_stages = a").0,
-            "expected a column of text or numbers, `score_stages` of `samples` is a list"
+            parse_error("score_stages = a").0,
+            "expected a column of strings or numbers, `score_stages` of `samples` is a list"
         );
-        assert_eq!(refused("found_fraction > 70").1, "shares are not percent: `found_fraction > 0.7`");
-        assert_eq!(refused("7 < epoch").1, FORM);
+        assert_eq!(parse_error("found_fraction > 70").1, "shares are not percent: `found_fraction > 0.7`");
+        assert_eq!(parse_error("7 < epoch").1, FORM);
     }
 
     #[test]
-    fn groups_follow_columns_in_their_order() {
+    fn group_lists_values_in_order_of_columns() {
         let groups: GroupBy<SampleRow> = "epoch, organ,size_class".parse().unwrap();
         assert_eq!(groups.group(&row()), [Some("3".into()), Some("liver".into()), None]);
         assert_eq!(groups.to_string(), "epoch,organ,size_class");
@@ -357,7 +362,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_of_a_condition_on_text_gives_it_back(operand in "\\PC{0,12}", equal in any::<bool>()) {
+        fn string_condition_round_trips_through_display(operand in "\\PC{0,12}", equal in any::<bool>()) {
             let relation = if equal { Relation::Equal } else { Relation::NotEqual };
             let condition =
                 SampleCondition { descriptor: column("organ").unwrap(), relation, operand: Value::Text(operand) };
@@ -365,7 +370,7 @@ mod tests {
         }
 
         #[test]
-        fn text_of_a_condition_on_numbers_gives_it_back(
+        fn number_condition_round_trips_through_display(
             name in prop::sample::select(&["epoch", "seed", "variant", "diameter_mm", "site_right_mm", "patch_length_bytes"]),
             sign in prop::sample::select(&["=", "!=", "<", "<=", ">", ">="]),
             number in prop_oneof![prop::num::f64::NORMAL | prop::num::f64::ZERO, -1e6..1e6f64],

@@ -1,53 +1,53 @@
-//! Committed files and where samples are in them.
+//! Committed files, and the location of a sample in them.
 
 use serde::{Deserialize, Serialize};
 
-/// The folder of everything that commits name.
+/// The folder of all files that commits name.
 pub const DATA: &str = "data";
 
 /// A file that a commit adds or removes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileEntry {
-    /// Its name below the run folder.
+    /// The path relative to the run folder.
     pub path: String,
-    /// What it belongs to: a table, the name of a sink, or one of their lists (`NAME.index`).
+    /// The owner of the file: a table, the name of a sink, or one of their lists (`NAME.index`).
     pub table: String,
-    /// Its length.
+    /// The length.
     pub bytes: u64,
     /// SHA-256 of its content.
     pub sha256: String,
-    /// Rows of a table, samples of a shard or list.
+    /// The number of rows of a table, or of samples of a shard or list.
     pub rows: u64,
 }
 
-/// Where the files of a sample are in the run folder: columns of `samples`.
+/// The location of a sample's files in the run folder: columns of `samples`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Placement {
     /// The image file.
     pub image_path: Option<String>,
-    /// SHA-256 of the image file, also of the one inside a shard.
+    /// SHA-256 of the image file, or of the file inside a shard.
     pub image_sha256: Option<String>,
     /// The label file.
     pub label_path: Option<String>,
-    /// SHA-256 of the label file, also of the one inside a shard.
+    /// SHA-256 of the label file, or of the file inside a shard.
     pub label_sha256: Option<String>,
     /// The tar shard.
     pub shard: Option<String>,
-    /// Where the sample's first tar header begins in the shard.
+    /// The offset of the sample's first tar header in the shard.
     pub shard_offset_bytes: Option<u64>,
     /// Bytes of the sample in the shard, headers and padding included.
     pub shard_length_bytes: Option<u64>,
     /// The tar shard of patches.
     pub patch_shard: Option<String>,
-    /// Where the patch's first tar header begins in its shard.
+    /// The offset of the patch's first tar header in its shard.
     pub patch_offset_bytes: Option<u64>,
     /// Bytes of the patch in its shard, headers and padding included.
     pub patch_length_bytes: Option<u64>,
 }
 
 impl Placement {
-    /// Adds the places that `other` has and this one lacks.
+    /// Adds the locations that `other` has and `self` lacks.
     pub fn merge(&mut self, other: Self) {
         let Self { image_path, image_sha256, label_path, label_sha256, .. } = other;
         if self.shard.is_none() {
@@ -71,7 +71,7 @@ impl Placement {
     }
 }
 
-/// Twelve digits, so that names sort like numbers.
+/// Formats an epoch with twelve digits, so that names sort like numbers.
 pub fn epoch_name(epoch: u64) -> String {
     format!("{epoch:012}")
 }

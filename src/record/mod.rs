@@ -1,8 +1,9 @@
-//! The tables of a run: identifiers, rows, columns, schemas, and how they become Parquet.
+//! The tables of a run: identifiers, rows, columns, schemas and their Parquet encoding.
 //!
-//! This room owns what a row holds and how it is stored. `samples` has a row for every attempt at a tumor and quality test that decided on it, `scans` one for every scan, `faults` one for
-//! every fault, `quality` the changes of the number of attempts by group. A new column is a field in `rows` and one line in
-//! `columns/`: schema, Parquet, reading and conditions follow from that line.
+//! This room owns the fields of each row and their storage. `samples` has one row for each attempt at a tumor and quality test that
+//! decided on the attempt, `scans` one for each scan, `faults` one for each fault, and `quality` the changes of the number of attempts
+//! by group. A new column is a field in `rows` and one line in `columns/`: schema, Parquet encoding, decoding and conditions are
+//! derived from that line.
 
 mod column;
 mod columns;

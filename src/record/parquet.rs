@@ -1,7 +1,7 @@
-//! Records to Parquet and back.
+//! Encoding of records as Parquet, and decoding.
 //!
-//! A part holds the rows of one table and one epoch, sorted, and its bytes depend on those rows alone: no time, no host,
-//! a fixed name for the writer.
+//! A part holds the sorted rows of one table and one epoch. Its bytes depend only on these rows: no time, no host name, and a fixed
+//! writer name.
 
 use arrow::array::{ArrayRef, RecordBatch};
 use bytes::Bytes;
@@ -25,18 +25,18 @@ pub trait Row: Sized + Send + Sync + 'static {
     /// The table.
     const TABLE: Table;
 
-    /// A row whose fields are yet to be filled.
+    /// Returns a row with placeholder values, to be filled.
     #[doc(hidden)]
     fn empty() -> Self;
 
-    /// The columns with the access to them.
+    /// Returns the columns with access to their values.
     #[doc(hidden)]
     fn descriptors() -> Vec<Descriptor<Self>>;
 
-    /// Puts rows into the order of the table, which no two different rows share.
+    /// Sorts rows into the order of the table, which is strict for different rows.
     fn sort(rows: &mut [Self]);
 
-    /// The value of a column; `None` where the row has none or there is no such column of text or numbers.
+    /// Returns the value of a column; `None` if the row has no value or the table has no such column of strings or numbers.
     fn value(&self, column: &str) -> Option<Value> {
         Self::descriptors().iter().find(|descriptor| descriptor.column.name == column)?.value(self)
     }
@@ -106,30 +106,30 @@ impl Row for QualityRecord {
     }
 }
 
-/// A Parquet file in memory, under the name that it gets.
+/// A Parquet file in memory with its future name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParquetPart {
-    /// `data/EPOCH-SHA256.parquet` with its digest and number of rows.
+    /// The path `data/EPOCH-SHA256.parquet` with digest and number of rows.
     pub entry: FileEntry,
-    /// The file.
+    /// The content of the file.
     pub bytes: Vec<u8>,
 }
 
 impl ParquetPart {
-    /// Makes the part durable.
+    /// Writes the part durably.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// If the file cannot be written.
     pub fn publish(self, store: &dyn Durable) -> Result<FileEntry> {
         store.create(&self.entry.path, &self.bytes)?;
         Ok(self.entry)
     }
 }
 
-/// The rows of one table and epoch as Parquet: sorted, compressed, the same bytes for the same rows.
+/// Encodes the rows of one table and epoch as Parquet: sorted, compressed, with equal bytes for equal rows.
 ///
 /// # Errors
-/// Where Arrow or Parquet refuse.
+/// If Arrow or Parquet fails.
 pub fn write_part<R: Row>(epoch: u64, mut rows: Vec<R>) -> Result<ParquetPart> {
     R::sort(&mut rows);
     let table = R::TABLE;
@@ -143,10 +143,10 @@ pub fn write_part<R: Row>(epoch: u64, mut rows: Vec<R>) -> Result<ParquetPart> {
     Ok(ParquetPart { entry, bytes })
 }
 
-/// The rows of a Parquet file that [`write_part`] made.
+/// Decodes the rows of a Parquet file that [`write_part`] encoded.
 ///
 /// # Errors
-/// Where the bytes are no such file.
+/// If the bytes are not such a file.
 pub fn read_part<R: Row>(bytes: Vec<u8>) -> Result<Vec<R>> {
     let unreadable = |e: String| Error::new(format!("cannot read a part of `{}`: {e}", R::TABLE.name()));
     let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes))
@@ -161,27 +161,27 @@ pub fn read_part<R: Row>(bytes: Vec<u8>) -> Result<Vec<R>> {
         for descriptor in &descriptors {
             let name = descriptor.column.name;
             let array = batch.column_by_name(name);
-            let array = array.ok_or_else(|| unreadable(format!("expected a column {name:?}, there is none")))?;
+            let array = array.ok_or_else(|| unreadable(format!("expected a column {name:?}, got none")))?;
             descriptor.fill(array, &mut rows[start..]).map_err(|e| unreadable(e.to_string()))?;
         }
     }
     Ok(rows)
 }
 
-/// The number of rows that a Parquet file says it has.
+/// Returns the number of rows in the metadata of a Parquet file.
 ///
 /// # Errors
-/// Where the bytes are no Parquet file.
-pub fn rows_of(bytes: Vec<u8>) -> Result<u64> {
+/// If the bytes are not a Parquet file.
+pub fn row_count(bytes: Vec<u8>) -> Result<u64> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes))
-        .map_err(|e| Error::new(format!("no Parquet file: {e}")).with_source(e))?;
+        .map_err(|e| Error::new(format!("not a Parquet file: {e}")).with_source(e))?;
     Ok(u64::try_from(builder.metadata().file_metadata().num_rows()).unwrap_or(0))
 }
 
-/// A batch as a Parquet file: compressed, the same bytes for the same rows.
+/// Encodes a batch as a Parquet file: compressed, with equal bytes for equal rows.
 ///
 /// # Errors
-/// Where Parquet refuses.
+/// If Parquet fails.
 pub fn encode_batch(batch: &RecordBatch) -> Result<Vec<u8>> {
     encode_with(batch).map_err(|e| Error::new(format!("cannot write a Parquet table: {e}")).with_source(e))
 }

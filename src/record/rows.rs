@@ -1,4 +1,4 @@
-//! The rows of the tables, as the stages make them.
+//! The rows of the tables, as the stages produce them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,21 +13,21 @@ use crate::id::{CandidateDigest, MaskDigest, PatientKey, SampleId, ScanDigest, S
 use crate::score::Scores;
 use crate::synth::Geometry;
 
-/// Declares an enumeration whose names are the words of a column.
-macro_rules! words {
-    ($(#[$about:meta])* $name:ident $noun:literal { $($(#[$variant_about:meta])* $variant:ident $word:literal,)* }) => {
+/// Declares an enum whose variant names are the values of a column.
+macro_rules! column_values {
+    ($(#[$about:meta])* $name:ident $noun:literal { $($(#[$variant_about:meta])* $variant:ident $value:literal,)* }) => {
         $(#[$about])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
         #[serde(rename_all = "snake_case")]
         pub enum $name { $($(#[$variant_about])* $variant,)* }
 
         impl $name {
-            /// All of them.
-            pub const ALL: [Self; [$($word),*].len()] = [$(Self::$variant,)*];
+            /// All values.
+            pub const ALL: [Self; [$($value),*].len()] = [$(Self::$variant,)*];
 
-            /// The name used in tables and file lists.
+            /// Returns the name used in tables and file lists.
             pub fn name(self) -> &'static str {
-                match self { $(Self::$variant => $word,)* }
+                match self { $(Self::$variant => $value,)* }
             }
         }
 
@@ -41,42 +41,42 @@ macro_rules! words {
             type Err = Error;
 
             fn from_str(text: &str) -> Result<Self, Error> {
-                Self::ALL.into_iter().find(|it| it.name() == text).ok_or_else(|| {
-                    Error::new(format!("expected {} ({}), got {text:?}", $noun, [$($word),*].join(", ")))
+                Self::ALL.into_iter().find(|value| value.name() == text).ok_or_else(|| {
+                    Error::new(format!("expected {} ({}), got {text:?}", $noun, [$($value),*].join(", ")))
                 })
             }
         }
     };
 }
 
-words! {
-    /// Which part of a training set a patient belongs to.
+column_values! {
+    /// The part of a training set to which a patient belongs.
     Split "a split" {
-        /// Trained on.
+        /// For training.
         Train "train",
-        /// Tuned on.
+        /// For tuning.
         Validation "validation",
-        /// Evaluated on once, at the end.
+        /// For one evaluation at the end.
         Test "test",
     }
 }
 
-words! {
-    /// What became of a scan.
+column_values! {
+    /// The result of the processing of a scan.
     Status "a status of a scan" {
-        /// Every stage worked on it.
+        /// Every stage processed the scan.
         Done "done",
-        /// A fault ended the work on it; the table `faults` says which.
+        /// A fault ended the processing of the scan; the table `faults` names the fault.
         Fault "fault",
-        /// A scan of equal content was worked on in its place.
+        /// Another scan of equal content was processed instead.
         Duplicate "duplicate",
     }
 }
 
-/// One attempt at a tumor, by one quality test: a row of `samples`, accepted or not.
+/// One attempt at a tumor, decided by one quality test: a row of `samples`, accepted or rejected.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SampleRecord {
-    /// A hash of everything that decides the candidate.
+    /// A hash of all inputs of the candidate.
     pub sample_id: SampleId,
     /// The scan's id.
     pub scan_id: ScanId,
@@ -96,23 +96,23 @@ pub struct SampleRecord {
     pub stage: String,
     /// Name of the quality test in the graph file.
     pub branch: String,
-    /// Which of the tumors asked for in this organ.
+    /// The index of the tumor among the tumors requested in this organ.
     pub variant: u32,
-    /// Number of the attempt at it, from 0.
+    /// The index of the attempt at the tumor, from 0.
     pub attempt: u32,
     /// The organ's name.
     pub organ: String,
-    /// The id of the organ's tumors in label maps.
+    /// The label of the organ's tumors in label maps.
     pub tumor_label: u8,
     /// The patient's split.
     pub split: Split,
-    /// Where the tumor is and how large; absent where no site was found.
+    /// The position and size of the tumor; absent if no site was found.
     pub geometry: Option<Geometry>,
-    /// Digest of the candidate's box, voxels and labels; absent where there is no candidate.
+    /// Digest of the candidate's box, voxels and labels; absent if there is no candidate.
     pub candidate_digest: Option<CandidateDigest>,
     /// The scores of the branch's stages.
     pub scores: Scores,
-    /// How it ended.
+    /// The outcome of the attempt.
     #[serde(flatten)]
     pub outcome: Outcome,
     /// Digest of the synthesis stage.
@@ -123,16 +123,16 @@ pub struct SampleRecord {
     pub test_digest: StageDigest,
     /// The synthesis model: weights, or `rules` with its version.
     pub model: String,
-    /// Digest of the pipeline that made the row.
+    /// Digest of the pipeline that produced the row.
     pub pipeline_digest: String,
 }
 
 /// A row of `samples`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SampleRow {
-    /// What the stages say.
+    /// The values that the stages produced.
     pub record: SampleRecord,
-    /// Where its files are: of accepted candidates, of rejected ones that are kept, and of those that a sink takes; else empty.
+    /// The location of the files of a candidate that is accepted, a kept rejection, or received by a sink; otherwise empty.
     pub placement: Placement,
 }
 
@@ -141,7 +141,7 @@ pub struct SampleRow {
 pub struct ScanRecord {
     /// The scan's id.
     pub scan_id: ScanId,
-    /// Its content digest; absent where it could not be read.
+    /// The content digest; absent if the scan could not be read.
     pub scan_digest: Option<ScanDigest>,
     /// The patient's keyed hash.
     pub patient_key: PatientKey,
@@ -153,13 +153,13 @@ pub struct ScanRecord {
     pub epoch: u64,
     /// The patient's split.
     pub split: Split,
-    /// What became of it.
+    /// The result of the processing.
     pub status: Status,
-    /// For a duplicate, the scan that was worked on in its place.
+    /// For a duplicate, the scan that was processed instead.
     pub duplicate_of: Option<ScanId>,
-    /// Bytes on disk.
+    /// The size on disk.
     pub bytes: u64,
-    /// Voxels along [x, y, z].
+    /// The number of voxels along [x, y, z].
     pub shape: Option<[u32; 3]>,
     /// Spacing along [x, y, z].
     pub spacing_mm: Option<[f64; 3]>,
@@ -169,15 +169,15 @@ pub struct ScanRecord {
     pub hu_min: Option<f64>,
     /// Highest HU.
     pub hu_max: Option<f64>,
-    /// Millilitres of each organ found, sorted by name.
+    /// The volume of each organ in the mask in millilitres, sorted by name.
     pub organs: Vec<(String, f64)>,
-    /// Tumors accepted.
+    /// The number of accepted tumors.
     pub accepted: u32,
-    /// Attempts rejected.
+    /// The number of rejected attempts.
     pub rejected: u32,
 }
 
-/// What ended the work on a scan: a row of `faults`.
+/// A fault that ended the processing of a scan: a row of `faults`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FaultRecord {
     /// The scan's id.
@@ -188,12 +188,12 @@ pub struct FaultRecord {
     pub source: String,
     /// The epoch that committed the row.
     pub epoch: u64,
-    /// What happened.
+    /// The fault.
     #[serde(flatten)]
     pub fault: Fault,
 }
 
-/// Attempts that are counted together.
+/// A group of attempts that are counted together.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct QualityGroup {
     /// The data set's name.
@@ -202,14 +202,14 @@ pub struct QualityGroup {
     pub organ: String,
     /// The quality test's name.
     pub branch: String,
-    /// The size class; empty where no site was found.
+    /// The size class; empty if no site was found.
     pub size_class: String,
-    /// Why they were rejected; `None` for accepted ones.
+    /// The reason for the rejection; `None` for accepted attempts.
     pub reason: Option<String>,
 }
 
 impl QualityGroup {
-    /// The group of an attempt.
+    /// Returns the group of an attempt.
     pub fn of(record: &SampleRecord) -> Self {
         Self {
             dataset: record.dataset.clone(),
@@ -221,7 +221,7 @@ impl QualityGroup {
     }
 }
 
-/// By how much an epoch changed the number of attempts of a group: a row of `quality`.
+/// The change of the number of attempts of a group in an epoch: a row of `quality`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct QualityRecord {
     /// The group.
@@ -229,12 +229,12 @@ pub struct QualityRecord {
     pub group: QualityGroup,
     /// The epoch.
     pub epoch: u64,
-    /// Attempts that it added, or, below zero, removed.
+    /// The number of attempts that the epoch added; negative if the epoch removed attempts.
     pub attempts: i64,
 }
 
 impl SampleRecord {
-    /// A row that readers fill.
+    /// Returns a row with placeholder values, to be filled by readers.
     pub(super) fn empty() -> Self {
         Self {
             sample_id: SampleId::from_bytes([0; 8]),
@@ -266,7 +266,7 @@ impl SampleRecord {
 }
 
 impl ScanRecord {
-    /// A row that readers fill.
+    /// Returns a row with placeholder values, to be filled by readers.
     pub(super) fn empty() -> Self {
         Self {
             scan_id: ScanId::from_bytes([0; 8]),
@@ -292,7 +292,7 @@ impl ScanRecord {
 }
 
 impl FaultRecord {
-    /// A row that readers fill.
+    /// Returns a row with placeholder values, to be filled by readers.
     pub(super) fn empty() -> Self {
         Self {
             scan_id: ScanId::from_bytes([0; 8]),

@@ -1,7 +1,7 @@
-//! The columns of the tables: names with units, types, and what they mean.
+//! The columns of the tables: names with units, types and documentation.
 //!
-//! A column's id is its number in Parquet's and Delta's and Iceberg's sense: it never changes and is never used again, so
-//! that a column may be renamed or moved without old files becoming unreadable.
+//! A column's id is a field id as in Parquet, Delta and Iceberg: an id never changes and is never reused, so a column may be renamed
+//! or moved while old files stay readable.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,21 +16,21 @@ use crate::error::{Error, Result};
 /// A table of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Table {
-    /// A row for every attempt at a tumor.
+    /// One row for each attempt at a tumor and quality test.
     Samples,
-    /// A row for every scan.
+    /// One row for each scan.
     Scans,
-    /// A row for every fault that ended the work on a scan.
+    /// One row for each fault that ended the processing of a scan.
     Faults,
-    /// A row for every change of the number of attempts in a group.
+    /// One row for each change of the number of attempts in a group.
     Quality,
 }
 
 impl Table {
-    /// All of them.
+    /// All tables.
     pub const ALL: [Self; 4] = [Self::Samples, Self::Scans, Self::Faults, Self::Quality];
 
-    /// The name, which is also that of its folder.
+    /// Returns the name of the table and of its folder.
     pub fn name(self) -> &'static str {
         match self {
             Self::Samples => "samples",
@@ -40,24 +40,24 @@ impl Table {
         }
     }
 
-    /// What a row is.
+    /// Returns one sentence that describes a row.
     pub fn doc(self) -> &'static str {
         match self {
             Self::Samples => {
-                "One row for every attempt at a synthetic tumor and quality test that decided on it, accepted or rejected."
+                "One row for each attempt at a synthetic tumor and quality test that decided on the attempt, accepted or rejected."
             }
-            Self::Scans => "One row for every scan that was ingested.",
-            Self::Faults => "One row for every fault that ended the work on a scan.",
+            Self::Scans => "One row for each ingested scan.",
+            Self::Faults => "One row for each fault that ended the processing of a scan.",
             Self::Quality => {
-                "One row for every group of attempts and epoch that changed their number: the sum over epochs is the number of attempts."
+                "One row for each group of attempts and epoch that changed the number of attempts: the sum over epochs is the number of attempts."
             }
         }
     }
 
-    /// The table of that name.
+    /// Returns the table of that name.
     ///
     /// # Errors
-    /// Where there is none.
+    /// If there is no table of that name.
     pub fn from_name(name: &str) -> Result<Self> {
         Self::ALL.into_iter().find(|table| table.name() == name).ok_or_else(|| {
             let names = Self::ALL.map(Self::name).join(", ");
@@ -65,7 +65,7 @@ impl Table {
         })
     }
 
-    /// Its columns, in order.
+    /// Returns the columns in their order.
     pub fn columns(self) -> Vec<Column> {
         fn of<R>(descriptors: &[Descriptor<R>]) -> Vec<Column> {
             descriptors.iter().map(|descriptor| descriptor.column).collect()
@@ -78,23 +78,23 @@ impl Table {
         }
     }
 
-    /// The Arrow schema: each field carries its `PARQUET:field_id`, `doc` and, where it has one, its `unit`.
+    /// Returns the Arrow schema; the metadata of each field has `PARQUET:field_id`, `doc` and, if the column has a unit, `unit`.
     pub fn schema(self) -> Arc<Schema> {
         schema_of(self.name(), self.doc(), &self.columns())
     }
 }
 
-/// The Arrow schema of a table that no run folder holds; see [`Table::schema`].
+/// Returns the Arrow schema of a table that is not part of a run folder; see [`Table::schema`].
 pub fn schema_of(name: &str, doc: &str, columns: &[Column]) -> Arc<Schema> {
     let fields: Vec<Field> = columns.iter().map(Column::field).collect();
     let metadata = HashMap::from([("table".to_owned(), name.to_owned()), ("doc".to_owned(), doc.to_owned())]);
     Arc::new(Schema::new_with_metadata(fields, metadata))
 }
 
-/// A table's columns as JSON, for `freetumor schema` and the files in `schemas/`.
+/// Returns the columns of a table as JSON, for `freetumor schema` and the files in `schemas/`.
 ///
 /// # Errors
-/// Where there is no such table.
+/// If there is no such table.
 pub fn table_json(name: &str) -> Result<serde_json::Value> {
     let table = Table::from_name(name)?;
     let columns: Vec<_> = table
@@ -124,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_and_names_are_unique_and_units_are_said() {
+    fn columns_have_unique_ids_and_names_and_matching_units() {
         for table in Table::ALL {
             let columns = table.columns();
             let ids: BTreeSet<i32> = columns.iter().map(|c| c.id).collect();
@@ -144,21 +144,21 @@ mod tests {
         }
     }
 
-    /// `FREETUMOR_WRITE=1` writes them anew.
+    /// `FREETUMOR_WRITE=1` regenerates the files.
     #[test]
-    fn the_files_in_schemas_are_what_the_program_says() {
+    fn schema_files_equal_generated_schemas() {
         for table in Table::ALL {
-            let place = format!("{}/schemas/{}.schema.json", env!("CARGO_MANIFEST_DIR"), table.name());
+            let path = format!("{}/schemas/{}.schema.json", env!("CARGO_MANIFEST_DIR"), table.name());
             let text = crate::store::canonical::pretty(&table_json(table.name()).unwrap()).unwrap();
             if std::env::var_os("FREETUMOR_WRITE").is_some() {
-                std::fs::write(&place, &text).unwrap();
+                std::fs::write(&path, &text).unwrap();
             }
-            assert_eq!(String::from_utf8(std::fs::read(&place).unwrap()).unwrap(), String::from_utf8(text).unwrap());
+            assert_eq!(String::from_utf8(std::fs::read(&path).unwrap()).unwrap(), String::from_utf8(text).unwrap());
         }
     }
 
     #[test]
-    fn an_unknown_table_is_named_with_the_known_ones() {
+    fn unknown_table_error_lists_tables() {
         let error = table_json("sample").unwrap_err();
         assert!(error.to_string().contains("sample") && error.hint().unwrap().contains("samples, scans, faults"));
     }

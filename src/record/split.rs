@@ -1,4 +1,4 @@
-//! Splits by patient: all scans of a patient, and all tumors in them, belong to one part of a training set.
+//! Splits by patient: all scans of a patient and all tumors in these scans belong to one part of a training set.
 
 use std::collections::HashMap;
 
@@ -9,27 +9,27 @@ use crate::id::PatientKey;
 /// Ensures that no patient is in two splits.
 #[derive(Debug, Default)]
 pub struct SplitGuard {
-    seen: HashMap<PatientKey, Split>,
+    splits: HashMap<PatientKey, Split>,
 }
 
 impl SplitGuard {
     /// Records one sample.
     ///
     /// # Errors
-    /// Where the patient was in another split before.
+    /// If the patient is already in another split.
     pub fn admit(&mut self, patient_key: PatientKey, split: Split) -> Result<()> {
-        match self.seen.get(&patient_key) {
+        match self.splits.get(&patient_key) {
             None => {
-                self.seen.insert(patient_key, split);
+                self.splits.insert(patient_key, split);
                 Ok(())
             }
             Some(&before) if before == split => Ok(()),
             Some(before) => Err(Error::new(format!(
-                "patient {patient_key} is in two splits, {} and {}: a test on them would mean nothing",
+                "patient {patient_key} is in two splits, {} and {}: an evaluation on them would be biased",
                 before.name(),
                 split.name()
             ))
-            .with_hint("every scan of a patient needs the same patient key; see the source's `patient` setting")),
+            .with_hint("give every scan of a patient the same patient key; see the source's setting `patient`")),
         }
     }
 }
@@ -42,7 +42,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_guard_stops_at_the_first_patient_in_two_splits(rows in prop::collection::vec((0..6u8, 0..3usize), 0..40)) {
+        fn guard_fails_at_first_patient_in_two_splits(rows in prop::collection::vec((0..6u8, 0..3usize), 0..40)) {
             let splits = [Split::Train, Split::Validation, Split::Test];
             let mut guard = SplitGuard::default();
             let stopped = rows.iter().position(|(patient, split)| guard.admit(PatientKey::from_bytes([*patient; 8]), splits[*split]).is_err());

@@ -1,4 +1,4 @@
-//! The only point at which an epoch comes to exist.
+//! Commits: an epoch exists if and only if its commit exists.
 
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
@@ -7,21 +7,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::record::FileEntry;
 
-/// How an epoch, or a run, ended: scans and attempts by outcome.
+/// Counts of scans and attempts of an epoch or a run, by outcome.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Counts {
-    /// Attempts that were accepted.
+    /// Accepted attempts.
     pub accepted: u64,
-    /// Scans that an equal one stands for.
+    /// Scans that are duplicates of others.
     pub duplicates: u64,
     /// Faults, by `STAGE/KIND`.
     pub faults: BTreeMap<String, u64>,
-    /// Attempts that were rejected, by reason.
+    /// Rejected attempts, by reason.
     pub rejected: BTreeMap<String, u64>,
-    /// Scans that were ingested.
+    /// Ingested scans.
     pub scans: u64,
-    /// Scans that are done, and in which no organ was found.
+    /// Scans that are done and have no organ.
     pub without_organs: u64,
 }
 
@@ -45,28 +45,28 @@ impl AddAssign<&Self> for Counts {
 pub struct Commit {
     /// The epoch; commits have no gaps.
     pub epoch: u64,
-    /// SHA-256 of the commit before, or of `run.json` for the first.
+    /// SHA-256 of the previous commit, or of `run.json` for the first commit.
     pub parent: String,
     /// SHA-256 of the epoch's ingest manifest.
     pub ingest: String,
-    /// Files that exist from here on, sorted.
+    /// Files that the commit adds, sorted.
     pub add: Vec<FileEntry>,
-    /// Files that do not count from here on, sorted.
+    /// Files that the commit removes, sorted.
     pub remove: Vec<FileEntry>,
-    /// How the epoch ended.
+    /// Counts of the epoch.
     pub counts: Counts,
 }
 
-/// `epochs/N.checkpoint.json`: what replaying every commit up to N gives.
+/// `epochs/N.checkpoint.json`: the result of replaying all commits up to N.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Checkpoint {
-    /// The last epoch in it.
+    /// The last epoch of the checkpoint.
     pub epoch: u64,
     /// SHA-256 of that epoch's commit.
     pub commit: String,
-    /// All files that count, sorted.
+    /// All current files, sorted.
     pub files: Vec<FileEntry>,
-    /// All epochs together.
+    /// Counts of all epochs.
     pub counts: Counts,
 }

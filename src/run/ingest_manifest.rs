@@ -1,4 +1,4 @@
-//! The scans of an epoch: durable before its work starts, so that a restart does the same work again.
+//! The scans of an epoch. The manifest is durable before the epoch starts, so that a restart processes the same scans.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,9 +21,9 @@ pub struct IngestEntry {
     pub dataset: String,
     /// The patient's keyed hash.
     pub patient_key: PatientKey,
-    /// Bytes on disk.
+    /// The size on disk.
     pub bytes: u64,
-    /// Time of its last change, in seconds since 1970.
+    /// The modification time in seconds since 1970.
     pub modified_s: i64,
 }
 
@@ -40,7 +40,7 @@ impl From<&ScanEntry> for IngestEntry {
 pub struct IngestManifest {
     /// The epoch.
     pub epoch: u64,
-    /// Its scans, sorted.
+    /// The scans, sorted.
     pub entries: Vec<IngestEntry>,
 }
 
@@ -53,30 +53,33 @@ pub(super) struct PrivateEntry {
 }
 
 impl IngestManifest {
-    /// The manifest of these scans.
+    /// Creates the manifest of these scans.
     ///
     /// # Errors
-    /// Where a scan is there twice.
+    /// If two entries have one scan id.
     pub fn new(epoch: u64, entries: &[ScanEntry]) -> Result<Self> {
         let mut entries: Vec<IngestEntry> = entries.iter().map(IngestEntry::from).collect();
         entries.sort_unstable();
-        if let Some(twice) = entries.windows(2).find(|pair| pair[0].scan_id == pair[1].scan_id) {
-            return Err(Error::new(format!("scan {} is twice in epoch {epoch}", twice[0].scan_id)));
+        if let Some(duplicates) = entries.windows(2).find(|pair| pair[0].scan_id == pair[1].scan_id) {
+            return Err(Error::new(format!(
+                "expected each scan once in epoch {epoch}, got scan {} twice",
+                duplicates[0].scan_id
+            )));
         }
         Ok(Self { epoch, entries })
     }
 
-    /// The file's text and its digest, which the epoch's commit names.
+    /// Returns the content of the file and its digest, which the commit of the epoch stores.
     ///
     /// # Errors
-    /// None in practice: a manifest is always JSON.
+    /// None in practice: a manifest always has a JSON form.
     pub fn text(&self) -> Result<(Vec<u8>, String)> {
         let text = canonical::pretty(self)?;
         let digest = FileDigest::of(&text).sha256;
         Ok((text, digest))
     }
 
-    /// The name of the private file that belongs to this manifest.
+    /// Returns the name of the private file of this manifest.
     pub(super) fn private_name(&self, digest: &str) -> String {
         format!("private/{}-{digest}.jsonl", epoch_name(self.epoch))
     }
@@ -91,10 +94,10 @@ impl IngestManifest {
         Ok(text)
     }
 
-    /// The scans with their keys.
-    pub(super) fn with_private(&self, text: &[u8], place: &str) -> Result<Vec<ScanEntry>> {
+    /// Returns the scans with the keys of the private file.
+    pub(super) fn with_private(&self, text: &[u8], path: &str) -> Result<Vec<ScanEntry>> {
         let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        let private = lines.map(|line| canonical::parse::<PrivateEntry>(line, place)).collect::<Result<Vec<_>>>()?;
+        let private = lines.map(|line| canonical::parse::<PrivateEntry>(line, path)).collect::<Result<Vec<_>>>()?;
         let keys: std::collections::HashMap<_, _> =
             private.into_iter().map(|entry| (entry.scan_id, entry.key)).collect();
         self.entries
@@ -102,7 +105,8 @@ impl IngestManifest {
             .cloned()
             .map(|IngestEntry { scan_id, source, dataset, patient_key, bytes, modified_s }| {
                 let key = keys.get(&scan_id).cloned();
-                let key = key.ok_or_else(|| Error::new(format!("{place} has no path of scan {scan_id}")))?;
+                let key =
+                    key.ok_or_else(|| Error::new(format!("expected the path of scan {scan_id} in {path}, got none")))?;
                 Ok(ScanEntry { scan_id, source, key, dataset, patient_key, bytes, modified_s })
             })
             .collect()

@@ -1,4 +1,4 @@
-//! What is run: everything that decides what comes out, apart from the scans themselves.
+//! The run manifest: all inputs of a run except the scans.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,59 +19,63 @@ pub const FORMAT_VERSION: u32 = 3;
 pub struct RunManifest {
     /// Version of the run folder; [`FORMAT_VERSION`].
     pub format: u32,
-    /// The graph file with all defaults filled in; paths are keyed digests ([`super::without_paths`]).
+    /// The graph file with all defaults; paths are replaced by keyed digests ([`super::without_paths`]).
     pub pipeline: Value,
-    /// Its digest.
+    /// The digest of the pipeline.
     pub pipeline_digest: String,
     /// The pipeline's seed.
     pub seed: u64,
-    /// Version of the program.
+    /// Version of freetumor.
     pub code_version: String,
-    /// Buckets of tar shards in each epoch and split: those of `patches`.
+    /// Number of buckets of tar shards per epoch and split, for `patches`.
     pub shard_buckets: BTreeMap<String, u32>,
-    /// The kernels that compute networks: `portable`, `avx2`, `avx512` or a device; absent where the pipeline has no network. They
-    /// decide a network's last bits.
+    /// The kernels of the networks: `portable`, `avx2`, `avx512` or a device; absent if the pipeline has no network. Kernels affect the
+    /// last bits of network outputs.
     pub kernel_class: Option<String>,
-    /// Which secret patient keys are derived with, as a hash; absent where no source needs one.
+    /// A hash of the secret of the patient keys; absent if no source needs a secret.
     pub patient_secret: Option<String>,
     /// Digests of the networks' weights, and versions of the rules, by stage.
     pub models: BTreeMap<String, String>,
 }
 
 impl RunManifest {
-    /// The class of processor that began the run folder `path`; `None` where there is no run, none with networks, or one on a device.
+    /// Returns the kernel class of the run folder `path`; `None` if `path` is not a run folder, or the run has no networks or uses a device.
     pub fn kernel_class_in(path: &Path) -> Option<Class> {
         let text = std::fs::read(path.join(MANIFEST)).ok()?;
         let manifest: Value = serde_json::from_slice(&text).ok()?;
         manifest.get("kernel_class")?.as_str()?.parse().ok()
     }
 
-    /// Whether work of this manifest may go on in a folder of the manifest `own`.
+    /// Checks that a run with this manifest may resume a folder with the manifest `own`.
     ///
     /// # Errors
-    /// Names what differs.
-    pub(super) fn check_same(&self, own: &Self, place: &str) -> Result<()> {
+    /// Returns an error that names the differences.
+    pub(super) fn check_same(&self, own: &Self, folder: &str) -> Result<()> {
         let (mut there, mut here) = (BTreeMap::new(), BTreeMap::new());
         flatten(&serde_json::to_value(own).unwrap_or_default(), &mut Vec::new(), &mut there);
         flatten(&serde_json::to_value(self).unwrap_or_default(), &mut Vec::new(), &mut here);
-        // A node that only one of them has is one difference, however many settings it has.
+        // A node that exists in only one manifest is one difference, independent of its number of settings.
         let node =
             |path: &[String]| (path.len() > 2 && path[0] == "pipeline").then(|| path[..3.min(path.len())].to_vec());
         let has = |of: &BTreeMap<Vec<String>, String>, node: &[String]| of.keys().any(|path| path.starts_with(node));
         let mut differences: Vec<String> = Vec::new();
         for path in there.keys().chain(here.keys().filter(|path| !there.contains_key(*path))) {
-            // Digest and inner seed differ whenever what they stand for does.
+            // The digest and the inner seed only repeat other differences.
             let follows = *path == ["pipeline_digest"] || *path == ["pipeline", "pipeline", "seed"];
             if there.get(path) == here.get(path) || follows {
                 continue;
             }
-            let what = in_words(path);
+            let setting = describe_setting(path);
             let difference = match (there.get(path), here.get(path), node(path).filter(|node| node[1] != "pipeline")) {
-                (Some(_), None, Some(node)) if !has(&here, &node) => format!("{} is only there", in_words(&node)),
-                (None, Some(_), Some(node)) if !has(&there, &node) => format!("{} is only here", in_words(&node)),
+                (Some(_), None, Some(node)) if !has(&here, &node) => {
+                    format!("{} is only there", describe_setting(&node))
+                }
+                (None, Some(_), Some(node)) if !has(&there, &node) => {
+                    format!("{} is only here", describe_setting(&node))
+                }
                 (there, here, _) => {
                     let show = |value: Option<&String>| value.map_or("not set", String::as_str).to_owned();
-                    format!("{what} is {} there and {} here", show(there), show(here))
+                    format!("{setting} is {} there and {} here", show(there), show(here))
                 }
             };
             if !differences.contains(&difference) {
@@ -82,22 +86,22 @@ impl RunManifest {
             if self.pipeline_digest == own.pipeline_digest {
                 return Ok(());
             }
-            differences.push("something in its graph file is another".to_owned());
+            differences.push("the graph file differs".to_owned());
         }
         let more = differences.len().saturating_sub(3);
         differences.truncate(3);
-        let mut message = format!("{place} belongs to another run: {}", differences.join("; "));
+        let mut message = format!("{folder} belongs to another run: {}", differences.join("; "));
         if more > 0 {
             message += &format!("; and {more} more");
         }
         Err(Error::new(message)
             .with_kind(ErrorKind::OtherPipeline)
-            .with_hint("a run folder keeps to one pipeline: write elsewhere with `--out`, or restore what differs"))
+            .with_hint("a run folder has one pipeline: write to another folder with `--out`, or restore the settings"))
     }
 }
 
-/// What a leaf of the manifest is called by those who write graph files.
-fn in_words(path: &[String]) -> String {
+/// Returns the name of a leaf of the manifest in terms of the graph file.
+fn describe_setting(path: &[String]) -> String {
     let parts: Vec<&str> = path.iter().map(String::as_str).collect();
     let setting = |parts: &[&str]| {
         parts.iter().filter(|part| part.parse::<usize>().is_err()).copied().collect::<Vec<_>>().join(".")
@@ -108,7 +112,7 @@ fn in_words(path: &[String]) -> String {
         ["code_version"] => "the version of freetumor".into(),
         ["kernel_class"] => "the kernel class".into(),
         ["patient_secret"] => "the secret for patient keys ($FREETUMOR_PATIENT_KEY or its file)".into(),
-        ["models", trial] => format!("the model behind `{trial}`"),
+        ["models", stage] => format!("the model of `{stage}`"),
         ["pipeline", "pipeline", ref rest @ ..] => format!("`{}` of the pipeline", setting(rest)),
         ["pipeline", section @ ("sources" | "stages" | "sinks"), name] => {
             format!("the {} `{name}`", section.trim_end_matches('s'))
@@ -120,7 +124,7 @@ fn in_words(path: &[String]) -> String {
     }
 }
 
-/// Every leaf of a value with the names that lead to it.
+/// Collects all leaves of a value with their paths.
 fn flatten(value: &Value, path: &mut Vec<String>, leaves: &mut BTreeMap<Vec<String>, String>) {
     let mut into = |name: String, value: &Value| {
         path.push(name);
@@ -159,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_is_named() {
+    fn check_same_names_differences() {
         let own = manifest(json!({"stages": {"test": {"conditions": ["found_fraction > 0.7"]}}}));
         own.check_same(&own, "RUN").unwrap();
         let other = manifest(json!({"stages": {"test": {"conditions": ["found_fraction > 0.8"], "attempts": 3}}}));

@@ -1,21 +1,21 @@
 //! The run folder: one folder for a run, one commit for everything in it.
 //!
 //! ```text
-//! RUN/run.json                  what is run: RunManifest
+//! RUN/run.json                  the inputs of the run: RunManifest
 //! RUN/ingest/000000000012.json  the scans of epoch 12: IngestManifest
-//! RUN/epochs/000000000012.json  what epoch 12 added: Commit
+//! RUN/epochs/000000000012.json  the files of epoch 12: Commit
 //! RUN/data/                     the files that commits name: tables, patches, images, labels, shards
-//! RUN/samples/ scans/ faults/ quality/   links to the parts of each table that count
-//! RUN/private/                  the paths of scans and of the graph file; readable by the owner only
-//! RUN/layouts/                  links for programs that list folders
+//! RUN/samples/ scans/ faults/ quality/   links to the current parts of each table
+//! RUN/private/                  the paths of scans and of the graph file; readable only by the owner
+//! RUN/layouts/                  layout folders of the sinks for other programs
 //! RUN/staging/                  unfinished work
 //! ```
 //!
-//! This room owns the format of the run folder, and promises that what a commit names is durable and complete.
+//! This room owns the format of the run folder and guarantees that the files of a commit are durable and complete.
 //!
-//! A [`RunFolder`] reads: it takes the highest commit without a gap before it, and replays what commits add and remove.
-//! A [`RunWriter`] ingests scans and commits epochs, each once, in order. Between the two, results of scans are staged in a
-//! [`spool`], and [`seal`] publishes those of an epoch.
+//! A [`RunFolder`] reads: the head is the last commit of the sequence without a gap, and the state is the replay of all commits.
+//! A [`RunWriter`] ingests scans and commits epochs, each once and in order. In between, results of scans are staged in a [`spool`],
+//! and [`seal`] publishes the results of an epoch.
 
 mod commit;
 mod ingest_manifest;
@@ -39,8 +39,8 @@ pub use writer::RunWriter;
 
 use crate::record::epoch_name;
 
-/// Commits between two checkpoints, by which readers need not replay from the beginning.
-pub const CHECKPOINT_EVERY: u64 = 100;
+/// Number of commits between two checkpoints; readers replay commits from the last checkpoint.
+pub const CHECKPOINT_INTERVAL: u64 = 100;
 
 const MANIFEST: &str = "run.json";
 

@@ -1,8 +1,8 @@
-//! The settings of a run that hold paths: where its graph file is, and the pipeline with every setting readable.
+//! The private settings of a run: the folder of the graph file, and the pipeline with all paths.
 //!
-//! A path may name a patient. `RUN/run.json`, which whoever has the tables may have, therefore holds keyed digests in place of paths
-//! ([`without_paths`]); `RUN/private/pipeline.json` holds the settings themselves, for commands that read scans again, such as `export`.
-//! It differs between equal runs, so it is part of no commit and no digest.
+//! A path may contain the name of a patient. `RUN/run.json`, which is shared with the tables, therefore has keyed digests instead of
+//! paths ([`without_paths`]); `RUN/private/pipeline.json` has the paths, for commands that read scans again, such as `export`. The
+//! private file differs between equal runs, so it is not part of a commit or digest.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use crate::store::canonical;
 
 const PIPELINE: &str = "private/pipeline.json";
 
-/// Names of settings that hold paths or patterns of paths.
+/// Names of settings with paths or patterns of paths.
 const PATH_SETTINGS: [&str; 9] =
     ["root", "include", "exclude", "list", "splits", "pattern", "argv", "scratch", "weights"];
 
@@ -24,13 +24,13 @@ const PATH_SETTINGS: [&str; 9] =
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PrivatePipeline {
-    /// The folder of the graph file, absolute: relative paths in the pipeline begin there.
+    /// The absolute folder of the graph file, to which relative paths in the pipeline refer.
     pub folder: PathBuf,
-    /// The graph file with all defaults filled in.
+    /// The graph file with all defaults.
     pub pipeline: Json,
 }
 
-/// A pipeline in which each path is replaced by `private:DIGEST`, with a digest that is keyed with the patients' secret.
+/// Replaces each path of a pipeline by `private:DIGEST`, a digest that is keyed with the patients' secret.
 pub fn without_paths(pipeline: &Json, secret: &PatientSecret) -> Json {
     let mut pipeline = pipeline.clone();
     hide_paths(&mut pipeline, secret);
@@ -42,7 +42,7 @@ fn hide_paths(settings: &mut Json, secret: &PatientSecret) {
         Json::Object(table) => {
             for (name, value) in table {
                 if PATH_SETTINGS.contains(&name.as_str()) {
-                    hide_text(value, secret)
+                    hide_strings(value, secret)
                 } else {
                     hide_paths(value, secret)
                 }
@@ -53,11 +53,11 @@ fn hide_paths(settings: &mut Json, secret: &PatientSecret) {
     }
 }
 
-fn hide_text(value: &mut Json, secret: &PatientSecret) {
+fn hide_strings(value: &mut Json, secret: &PatientSecret) {
     match value {
         Json::String(text) => *text = format!("private:{}", secret.setting_digest(text)),
-        Json::Array(items) => items.iter_mut().for_each(|item| hide_text(item, secret)),
-        // A node of that name.
+        Json::Array(items) => items.iter_mut().for_each(|item| hide_strings(item, secret)),
+        // A table here is a node with the name of a setting.
         other => hide_paths(other, secret),
     }
 }
@@ -66,7 +66,7 @@ impl RunWriter {
     /// Records the pipeline and the folder of its graph file.
     ///
     /// # Errors
-    /// Where it cannot be written, or the folder's name is not UTF-8.
+    /// If the file cannot be written or the name of the folder is not UTF-8.
     pub fn record_private_pipeline(&self, folder: &Path, pipeline: &Json) -> Result<()> {
         let folder = std::path::absolute(folder).map_err(|e| Error::io("cannot find", folder, e))?;
         let text = canonical::pretty(&PrivatePipeline { folder, pipeline: pipeline.clone() })?;
@@ -75,14 +75,14 @@ impl RunWriter {
 }
 
 impl RunFolder {
-    /// The pipeline with its paths, as it was when the run was last continued; `None` where `RUN/private` lacks it.
+    /// Reads the pipeline with its paths as of the last start of the run; `None` if `RUN/private` has no pipeline.
     ///
     /// # Errors
-    /// Where the record cannot be read.
+    /// If the file cannot be read.
     pub fn private_pipeline(&self) -> Result<Option<PrivatePipeline>> {
-        let place = self.store().place(PIPELINE);
+        let path = self.store().display_path(PIPELINE);
         let text = self.store().read(PIPELINE)?;
-        text.map(|text| canonical::parse(&text, &place)).transpose()
+        text.map(|text| canonical::parse(&text, &path)).transpose()
     }
 }
 
@@ -93,21 +93,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_hidden_and_other_settings_stay() {
+    fn without_paths_replaces_only_paths() {
         let secret = PatientSecret::new("correct horse battery staple").unwrap();
         let pipeline = json!({
             "sources": { "list": { "kind": "folder", "root": "/scans/pat-17", "include": ["pat-17/*.nii"], "dataset": "LiTS" } },
             "stages": { "organs": { "kind": "labels", "pattern": "pat-17.nii", "organs": ["liver"] },
                         "own": { "kind": "command", "argv": ["run", "pat-17"], "time_limit_s": 3 } },
         });
-        let shown = without_paths(&pipeline, &secret);
-        assert!(!shown.to_string().contains("pat-17"), "{shown}");
-        assert_eq!(shown["sources"]["list"]["dataset"], "LiTS");
-        assert_eq!(shown["stages"]["organs"]["organs"], json!(["liver"]));
-        assert_eq!(shown["stages"]["own"]["time_limit_s"], 3);
+        let public = without_paths(&pipeline, &secret);
+        assert!(!public.to_string().contains("pat-17"), "{public}");
+        assert_eq!(public["sources"]["list"]["dataset"], "LiTS");
+        assert_eq!(public["stages"]["organs"]["organs"], json!(["liver"]));
+        assert_eq!(public["stages"]["own"]["time_limit_s"], 3);
         let root = format!("private:{}", secret.setting_digest("/scans/pat-17"));
-        assert_eq!(shown["sources"]["list"]["root"], root);
+        assert_eq!(public["sources"]["list"]["root"], root);
         let other = PatientSecret::new("another horse battery staple").unwrap();
-        assert_ne!(without_paths(&pipeline, &other), shown);
+        assert_ne!(without_paths(&pipeline, &other), public);
     }
 }

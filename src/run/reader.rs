@@ -1,11 +1,11 @@
-//! Reading a run folder, while it grows or after.
+//! Reading a run folder, also while a run writes to it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{
-    CHECKPOINT_EVERY, Checkpoint, Commit, Counts, FORMAT_VERSION, IngestManifest, MANIFEST, RunManifest,
+    CHECKPOINT_INTERVAL, Checkpoint, Commit, Counts, FORMAT_VERSION, IngestManifest, MANIFEST, RunManifest,
     checkpoint_name, commit_name, ingest_name, stream,
 };
 use crate::error::{Error, Result};
@@ -14,10 +14,10 @@ use crate::record::schema::Table;
 use crate::record::{FileEntry, epoch_name};
 use crate::sink::pairs::{self, PAIRS, Pair};
 use crate::store::canonical;
-use crate::store::canonical::Take;
+use crate::store::canonical::Visit;
 use crate::store::{Durable, FileDigest, Folder};
 
-/// A run folder, to be read. It sees the commits that were there when it was opened; see [`RunFolder::refresh`].
+/// A reader of a run folder. The reader includes the commits that existed when it was opened; see [`RunFolder::refresh`].
 #[derive(Clone)]
 pub struct RunFolder {
     store: Arc<dyn Durable>,
@@ -26,30 +26,30 @@ pub struct RunFolder {
     head: Option<u64>,
 }
 
-/// Where a run folder stands after some commit.
+/// The state of a run folder after a commit, without its files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunHead {
     /// The last epoch; `None` before the first commit.
     pub epoch: Option<u64>,
     /// SHA-256 of that epoch's commit, or of `run.json`.
     pub sha256: String,
-    /// All epochs together.
+    /// Counts of all epochs.
     pub counts: Counts,
 }
 
 impl RunHead {
-    /// Whether a commit can follow.
+    /// Checks that a commit can follow.
     fn check(&self, commit: &Commit) -> Result<()> {
         let Commit { epoch, parent, .. } = commit;
         if *parent == self.sha256 {
             return Ok(());
         }
-        let message = format!("commit {epoch} follows {parent}, the commit before it is {}", self.sha256);
-        let hint = "commits of two runs were mixed, or one was changed by hand; restore the folder from a copy";
+        let message = format!("commit {epoch}: expected parent {}, got {parent}", self.sha256);
+        let hint = "restore the folder from a copy: commits of two runs were mixed, or a commit was edited by hand";
         Err(Error::new(message).with_hint(hint))
     }
 
-    /// Goes on to the next commit; `sha256` is its own.
+    /// Applies the next commit with digest `sha256`.
     pub(super) fn apply(&mut self, commit: &Commit, sha256: String) -> Result<()> {
         self.check(commit)?;
         self.counts += &commit.counts;
@@ -59,31 +59,33 @@ impl RunHead {
     }
 }
 
-/// What a run folder holds after some commit.
+/// The state of a run folder after a commit, with its files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Where it stands.
+    /// The state without files.
     pub head: RunHead,
-    /// The files that count, by path.
+    /// The current files, by path.
     pub files: BTreeMap<String, FileEntry>,
 }
 
 impl Snapshot {
-    /// The lists by which sinks name their image and label files.
+    /// Returns the lists of image and label files of all sinks.
     pub(super) fn pairs_indexes(&self) -> Vec<FileEntry> {
         self.files.values().filter(|file| pairs::is_index(&file.table)).cloned().collect()
     }
 
-    /// Whether a commit can follow.
+    /// Checks that a commit can follow.
     pub(super) fn check(&self, commit: &Commit) -> Result<()> {
         self.head.check(commit)?;
         match commit.remove.iter().find(|file| !self.files.contains_key(&file.path)) {
-            Some(file) => Err(Error::new(format!("commit {} removes {}, which is not there", commit.epoch, file.path))),
+            Some(file) => {
+                Err(Error::new(format!("commit {} removes {}, which does not exist", commit.epoch, file.path)))
+            }
             None => Ok(()),
         }
     }
 
-    /// Applies the next commit; `sha256` is its own.
+    /// Applies the next commit with digest `sha256`.
     pub(super) fn apply(&mut self, commit: &Commit, sha256: String) -> Result<()> {
         self.check(commit)?;
         for file in &commit.remove {
@@ -101,47 +103,47 @@ impl Snapshot {
 }
 
 impl RunFolder {
-    /// Opens a folder of this machine.
+    /// Opens a local run folder.
     ///
     /// # Errors
-    /// Where it is no run folder, or one of a newer format.
+    /// If the folder is not a run folder or has another format version.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         Self::open_in(Arc::new(Folder::local(path)))
     }
 
-    /// Opens a folder anywhere.
+    /// Opens a run folder in any store.
     ///
     /// # Errors
-    /// As for [`RunFolder::open`].
+    /// The same errors as [`RunFolder::open`].
     pub fn open_in(store: Arc<dyn Durable>) -> Result<Self> {
-        let place = store.place(MANIFEST);
+        let path = store.display_path(MANIFEST);
         let text = store.read(MANIFEST)?.ok_or_else(|| {
-            Error::new(format!("expected a run folder with {place}, there is none"))
-                .with_hint("give the folder that `freetumor run` wrote; it prints its name at the end")
+            Error::new(format!("expected a run folder with {path}, got none"))
+                .with_hint("pass the folder that `freetumor run` wrote; the command prints the folder at its end")
         })?;
-        // The version first: a newer format may have fields that this program does not know.
-        let version = canonical::parse::<serde_json::Value>(&text, &place)?["format"].as_u64();
+        // Check the version first: a newer format may have unknown fields.
+        let version = canonical::parse::<serde_json::Value>(&text, &path)?["format"].as_u64();
         if version != Some(u64::from(FORMAT_VERSION)) {
-            let got = version.map_or("none".to_owned(), |v| v.to_string());
-            return Err(Error::new(format!("{place} has format {got}, this program reads format {FORMAT_VERSION}"))
-                .with_hint("use the version of freetumor that wrote it; `code_version` in the file names it"));
+            let got = version.map_or("none".to_owned(), |version| version.to_string());
+            return Err(Error::new(format!("{path}: expected format {FORMAT_VERSION}, got {got}"))
+                .with_hint("use the version of freetumor in the field `code_version` of the file"));
         }
-        let manifest = canonical::parse(&text, &place)?;
+        let manifest = canonical::parse(&text, &path)?;
         let manifest_sha256 = FileDigest::of(&text).sha256;
         let mut folder = Self { store, manifest, manifest_sha256, head: None };
         folder.refresh()?;
         Ok(folder)
     }
 
-    /// Looks for commits that came since; tells whether there are any.
+    /// Reads new commits; returns whether there are any.
     ///
     /// # Errors
-    /// Where the folder cannot be read.
+    /// If the folder cannot be read.
     pub fn refresh(&mut self) -> Result<bool> {
         let before = self.head;
         let mut next = before.map_or(0, |epoch| epoch + 1);
-        // The whole list is long; those who have one head look for the next.
-        let present = if before.is_none() { Some(self.numbered("epochs")?) } else { None };
+        // Listing all commits is slow; with a known head only the next commits are checked.
+        let present = if before.is_none() { Some(self.list_epochs("epochs")?) } else { None };
         let exists = |epoch: u64| match &present {
             Some(present) => Ok(present.binary_search(&epoch).is_ok()),
             None => self.store.exists(&commit_name(epoch)),
@@ -155,8 +157,8 @@ impl RunFolder {
         Ok(self.head != before)
     }
 
-    /// The numbers of the files `FOLDER/N.json`, sorted.
-    pub(super) fn numbered(&self, folder: &str) -> Result<Vec<u64>> {
+    /// Returns the sorted epochs N of the files `FOLDER/N.json`.
+    pub(super) fn list_epochs(&self, folder: &str) -> Result<Vec<u64>> {
         let names = self.store.list(folder)?;
         let number = |name: String| {
             let number = name.strip_suffix(".json")?.parse().ok()?;
@@ -165,30 +167,30 @@ impl RunFolder {
         Ok(names.into_iter().filter_map(number).collect())
     }
 
-    /// What is run.
+    /// Returns the run manifest.
     pub fn manifest(&self) -> &RunManifest {
         &self.manifest
     }
 
-    /// The last commit without a gap before it; `None` before the first.
+    /// Returns the epoch of the last commit of the sequence without a gap; `None` before the first commit.
     pub fn head(&self) -> Option<u64> {
         self.head
     }
 
-    /// Where files lie.
+    /// Returns the store of the files.
     pub fn store(&self) -> &Arc<dyn Durable> {
         &self.store
     }
 
-    pub(super) fn start(&self) -> Snapshot {
+    pub(super) fn empty_snapshot(&self) -> Snapshot {
         let head = RunHead { epoch: None, sha256: self.manifest_sha256.clone(), counts: Counts::default() };
         Snapshot { head, files: BTreeMap::new() }
     }
 
-    /// What the folder holds after commit `at`, or after the last.
+    /// Returns the state with files after commit `at`, or after the last commit.
     ///
     /// # Errors
-    /// Where there is no such commit, or commits do not follow one another.
+    /// If commit `at` does not exist or the chain of commits is broken.
     pub fn snapshot(&self, at: Option<u64>) -> Result<Snapshot> {
         let mut files = BTreeMap::new();
         let head = self.replay(at, &mut |file| {
@@ -198,79 +200,80 @@ impl RunFolder {
         Ok(Snapshot { head, files })
     }
 
-    /// Where the folder stands after commit `at`, or after the last.
+    /// Returns the state without files after commit `at`, or after the last commit.
     ///
     /// # Errors
-    /// As for [`RunFolder::snapshot`].
-    pub fn standing(&self, at: Option<u64>) -> Result<RunHead> {
+    /// The same errors as [`RunFolder::snapshot`].
+    pub fn head_at(&self, at: Option<u64>) -> Result<RunHead> {
         self.replay(at, &mut |_| Ok(()))
     }
 
-    /// Hands on every file that counts after commit `at`, or after the last, sorted by path. Only those of the commits since
+    /// Visits every file that is current after commit `at`, or after the last commit, sorted by path. Only the files of commits since
     /// the last checkpoint are in memory together.
     ///
     /// # Errors
-    /// As for [`RunFolder::snapshot`].
-    pub(super) fn each_file(&self, at: Option<u64>, take: Take<'_, FileEntry>) -> Result<()> {
-        self.replay(at, take).map(drop)
+    /// The same errors as [`RunFolder::snapshot`].
+    pub(super) fn for_each_file(&self, at: Option<u64>, visit: Visit<'_, FileEntry>) -> Result<()> {
+        self.replay(at, visit).map(drop)
     }
 
-    fn replay(&self, at: Option<u64>, take: Take<'_, FileEntry>) -> Result<RunHead> {
-        let Some(last) = self.at(at)? else { return Ok(self.start().head) };
-        let mut head = self.start().head;
+    fn replay(&self, at: Option<u64>, visit: Visit<'_, FileEntry>) -> Result<RunHead> {
+        let Some(last) = self.resolve_epoch(at)? else { return Ok(self.empty_snapshot().head) };
+        let mut head = self.empty_snapshot().head;
         let checkpoint = self.checkpoint_before(last)?;
         if let Some(name) = &checkpoint {
             head = self.checkpoint_head(name)?;
         }
-        // What comes after the checkpoint: files that it has to be told of, and of its own those that are gone.
-        let (mut added, mut gone) = (BTreeMap::new(), HashSet::new());
+        // Changes since the checkpoint: added files, and files of the checkpoint that were removed.
+        let (mut added, mut removed) = (BTreeMap::new(), HashSet::new());
         for epoch in head.epoch.map_or(0, |epoch| epoch + 1)..=last {
             let (commit, sha256) = self.commit(epoch)?;
             head.apply(&commit, sha256)?;
             for file in commit.remove {
                 if added.remove(&file.path).is_none() {
-                    gone.insert(file.path);
+                    removed.insert(file.path);
                 }
             }
             added.extend(commit.add.into_iter().map(|file| (file.path.clone(), file)));
         }
         if let Some(name) = &checkpoint {
-            stream::files_of(&*self.store, name, &mut |file: FileEntry| {
+            stream::visit_files(&*self.store, name, &mut |file: FileEntry| {
                 while let Some(first) = added.first_entry().filter(|first| *first.key() < file.path) {
-                    take(first.remove())?;
+                    visit(first.remove())?;
                 }
-                if gone.remove(&file.path) || added.contains_key(&file.path) { Ok(()) } else { take(file) }
+                if removed.remove(&file.path) || added.contains_key(&file.path) { Ok(()) } else { visit(file) }
             })?;
         }
-        if let Some(path) = gone.into_iter().min() {
-            return Err(Error::new(format!("a commit removes {path}, which is not there")));
+        if let Some(path) = removed.into_iter().min() {
+            return Err(Error::new(format!("a commit removes {path}, which does not exist")));
         }
-        added.into_values().try_for_each(take)?;
+        added.into_values().try_for_each(visit)?;
         Ok(head)
     }
 
     fn checkpoint_head(&self, name: &str) -> Result<RunHead> {
-        let stream::CheckpointOutline { epoch, commit, counts } = stream::outline_of(&*self.store, name)?;
+        let stream::CheckpointOutline { epoch, commit, counts } = stream::read_outline(&*self.store, name)?;
         Ok(RunHead { epoch: Some(epoch), sha256: commit, counts })
     }
 
-    fn at(&self, at: Option<u64>) -> Result<Option<u64>> {
+    fn resolve_epoch(&self, at: Option<u64>) -> Result<Option<u64>> {
         match (at, self.head) {
             (Some(at), head) if head.is_none_or(|head| at > head) => {
-                let last = head.map_or("there is none yet".to_owned(), |head| format!("the last is {head}"));
-                Err(Error::new(format!("there is no commit {at}: {last}")))
+                let last =
+                    head.map_or("there are no commits yet".to_owned(), |head| format!("the last commit is {head}"));
+                Err(Error::new(format!("commit {at} does not exist: {last}")))
             }
             (Some(at), _) => Ok(Some(at)),
             (None, head) => Ok(head),
         }
     }
 
-    /// The name of the last checkpoint up to a commit. One that is not there costs time only: a writer may have stopped before
-    /// it.
+    /// Returns the name of the last checkpoint up to a commit. A missing checkpoint only costs time: a writer may have stopped before
+    /// writing it.
     fn checkpoint_before(&self, last: u64) -> Result<Option<String>> {
-        let mut epochs = (last + 1) / CHECKPOINT_EVERY;
+        let mut epochs = (last + 1) / CHECKPOINT_INTERVAL;
         while epochs > 0 {
-            let name = checkpoint_name(epochs * CHECKPOINT_EVERY - 1);
+            let name = checkpoint_name(epochs * CHECKPOINT_INTERVAL - 1);
             if self.store.exists(&name)? {
                 return Ok(Some(name));
             }
@@ -281,58 +284,60 @@ impl RunFolder {
 
     pub(super) fn checkpoint(&self, epoch: u64) -> Result<Option<Checkpoint>> {
         let name = checkpoint_name(epoch);
-        self.store.read(&name)?.map(|text| canonical::parse(&text, &self.store.place(&name))).transpose()
+        self.store.read(&name)?.map(|text| canonical::parse(&text, &self.store.display_path(&name))).transpose()
     }
 
-    /// A commit and its SHA-256.
+    /// Reads a commit and its SHA-256.
     ///
     /// # Errors
-    /// Where it is not there or not readable.
+    /// If the commit does not exist or cannot be read.
     pub fn commit(&self, epoch: u64) -> Result<(Commit, String)> {
-        let (commit, sha256): (Commit, _) = self.document(&commit_name(epoch))?;
+        let (commit, sha256): (Commit, _) = self.read_document(&commit_name(epoch))?;
         if commit.epoch != epoch {
-            let place = self.store.place(&commit_name(epoch));
-            return Err(Error::new(format!("{place} should hold commit {epoch}, it holds {}", commit.epoch)));
+            let path = self.store.display_path(&commit_name(epoch));
+            return Err(Error::new(format!("{path}: expected commit {epoch}, got commit {}", commit.epoch)));
         }
         Ok((commit, sha256))
     }
 
-    /// An ingest manifest and its SHA-256.
+    /// Reads an ingest manifest and its SHA-256.
     ///
     /// # Errors
-    /// Where it is not there or not readable.
+    /// If the manifest does not exist or cannot be read.
     pub fn ingest_manifest(&self, epoch: u64) -> Result<(IngestManifest, String)> {
-        self.document(&ingest_name(epoch))
+        self.read_document(&ingest_name(epoch))
     }
 
-    /// The scans of an ingest manifest with their keys, from `RUN/private`.
+    /// Reads the scans of an ingest manifest with their keys from `RUN/private`.
     ///
     /// # Errors
-    /// Where the private file is not there or belongs to another manifest.
+    /// If the private file does not exist or belongs to another manifest.
     pub fn scan_entries(&self, epoch: u64) -> Result<Vec<ScanEntry>> {
         let (manifest, digest) = self.ingest_manifest(epoch)?;
         let name = manifest.private_name(&digest);
-        let place = self.store.place(&name);
+        let path = self.store.display_path(&name);
         let text = self.store.read(&name)?.ok_or_else(|| {
-            Error::new(format!("expected {place}, which maps the scans of epoch {epoch} to their paths; there is none"))
-                .with_hint("restore the folder `private` from where the run was made, or start again with `--out`")
+            Error::new(format!("expected {path}, which maps the scans of epoch {epoch} to their paths, got none"))
+                .with_hint(
+                    "copy the folder `private` from the machine of the run, or start a new run with another `--out`",
+                )
         })?;
-        manifest.with_private(&text, &place)
+        manifest.with_private(&text, &path)
     }
 
-    fn document<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<(T, String)> {
-        let place = self.store.place(name);
-        let text = self.store.read(name)?.ok_or_else(|| Error::new(format!("expected {place}, there is none")))?;
-        Ok((canonical::parse(&text, &place)?, FileDigest::of(&text).sha256))
+    fn read_document<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<(T, String)> {
+        let path = self.store.display_path(name);
+        let text = self.store.read(name)?.ok_or_else(|| Error::new(format!("expected {path}, got none")))?;
+        Ok((canonical::parse(&text, &path)?, FileDigest::of(&text).sha256))
     }
 
-    /// The names of tables and sinks that have files, and of the tables that always exist.
+    /// Returns the names of tables and sinks that have files, and of the tables that always exist.
     ///
     /// # Errors
-    /// As for [`RunFolder::snapshot`].
+    /// The same errors as [`RunFolder::snapshot`].
     pub fn tables(&self, at: Option<u64>) -> Result<Vec<String>> {
         let mut tables: BTreeSet<String> = Table::ALL.map(|table| table.name().to_owned()).into();
-        self.each_file(at, &mut |file| {
+        self.for_each_file(at, &mut |file| {
             if pairs::is_index(&file.table) {
                 tables.insert(PAIRS.to_owned());
             }
@@ -344,27 +349,27 @@ impl RunFolder {
         Ok(tables.into_iter().collect())
     }
 
-    /// The files of a table or sink after commit `at`, or after the last; sorted by path, so by epoch. `pairs` are the
-    /// images and labels that the lists of all sinks name.
+    /// Returns the files of a table or sink after commit `at`, or after the last commit, sorted by path and therefore by epoch. The table
+    /// `pairs` has the images and labels of the lists of all sinks.
     ///
     /// # Errors
-    /// Where there is no such table or commit.
+    /// If the table or commit does not exist.
     pub fn files(&self, table: &str, at: Option<u64>) -> Result<Vec<FileEntry>> {
         let mut files = Vec::new();
-        self.each_file(at, &mut |file| {
+        self.for_each_file(at, &mut |file| {
             if file.table == table || table == PAIRS && pairs::is_index(&file.table) {
                 files.push(file);
             }
             Ok(())
         })?;
         if table == PAIRS {
-            return Ok(pairs::listed(&*self.store, &files)?.iter().flat_map(Pair::files).collect());
+            return Ok(pairs::read_pairs(&*self.store, &files)?.iter().flat_map(Pair::files).collect());
         }
         if files.is_empty() {
             let tables = self.tables(at)?;
             if !tables.iter().any(|known| known == table) {
-                return Err(Error::new(format!("there is no table {table:?} in {}", self.store.place("")))
-                    .with_hint(format!("it has {}", tables.join(", "))));
+                return Err(Error::new(format!("table {table:?} does not exist in {}", self.store.display_path("")))
+                    .with_hint(format!("the tables are {}", tables.join(", "))));
             }
         }
         Ok(files)

@@ -1,4 +1,4 @@
-//! From the outcomes of an epoch's scans to durable files and counts, ready to be committed.
+//! Sealing an epoch: from the outcomes of its scans to durable files and counts, ready to commit.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -12,73 +12,84 @@ use crate::record::{FileEntry, Placement, SampleRecord, Status};
 use crate::sink::{Content, EpochStage, Layout, StagedSample, seal_patches, seal_unsplit};
 use crate::store::Durable;
 
-/// Rejected candidates of one branch, organ and reason whose patches an epoch keeps, so that they can be inspected.
+/// Maximum number of rejected candidates per branch, organ and reason whose patches an epoch keeps for inspection.
 pub const KEPT_REJECTIONS: usize = 8;
 
-/// An epoch whose files are durable; [`RunWriter::commit`](super::RunWriter::commit) makes it exist.
+/// An epoch with durable files, to be committed by [`RunWriter::commit`](super::RunWriter::commit).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SealedEpoch {
     /// The epoch.
     pub epoch: u64,
-    /// Files that it adds.
+    /// Files that the epoch adds.
     pub add: Vec<FileEntry>,
-    /// Files of earlier epochs that do not count any more.
+    /// Files of earlier epochs that the epoch removes.
     pub remove: Vec<FileEntry>,
-    /// How its scans and attempts ended.
+    /// Counts of scans and attempts.
     pub counts: Counts,
 }
 
-/// A layout with the samples that the graph gives it.
-pub struct Feed<'a> {
+/// A layout and the selection of its samples.
+pub struct LayoutInput<'a> {
     /// The layout.
     pub layout: &'a dyn Layout,
-    /// Whether it takes a row.
-    pub takes: &'a dyn Fn(&SampleRecord) -> bool,
+    /// Returns whether the layout receives the sample of a row.
+    pub selects: &'a dyn Fn(&SampleRecord) -> bool,
 }
 
-/// Seals an epoch: patches, all layouts, then the tables. It depends on nothing but its arguments, whatever the order of
-/// `outcomes`, so epochs may be sealed side by side; repeating it changes nothing.
+/// Seals an epoch: patches, then all layouts, then the tables. The result depends only on the arguments and not on the order of
+/// `outcomes`, so epochs may be sealed in parallel; the operation is idempotent.
 ///
-/// A table gets a part in the first epoch even without rows, so that there is always a file to ask.
+/// In the first epoch each table has a part even without rows, so that queries always find a file.
 ///
 /// # Errors
-/// Where files cannot be written, a patient is in two splits, or a row belongs to another epoch.
-pub fn seal(store: &dyn Durable, epoch: u64, outcomes: Vec<ScanOutcome>, feeds: &[Feed<'_>]) -> Result<SealedEpoch> {
+/// If files cannot be written, a patient is in two splits, or a row belongs to another epoch.
+pub fn seal(
+    store: &dyn Durable,
+    epoch: u64,
+    outcomes: Vec<ScanOutcome>,
+    inputs: &[LayoutInput<'_>],
+) -> Result<SealedEpoch> {
     if let Some(other) = outcomes.iter().find(|outcome| {
         outcome.scan.epoch != epoch
             || outcome.samples.iter().any(|record| record.epoch != epoch)
             || outcome.faults.iter().any(|record| record.epoch != epoch)
     }) {
-        return Err(Error::new(format!("scan {} has rows of another epoch than {epoch}", other.scan.scan_id)));
+        return Err(Error::new(format!(
+            "scan {}: expected only rows of epoch {epoch}, got rows of another epoch",
+            other.scan.scan_id
+        )));
     }
     let staged = StagedCandidates::new(epoch, &outcomes)?;
     let folder = epoch_folder(epoch);
     let stage = EpochStage { store, epoch, folder: &folder, patches: &[] };
-    let mut places: HashMap<SampleId, Placement> = HashMap::new();
+    let mut placements: HashMap<SampleId, Placement> = HashMap::new();
     let mut sealed = SealedEpoch { epoch, ..SealedEpoch::default() };
-    let mut place = |samples: &[StagedSample], sealed_layout: crate::sink::SealedLayout, add: &mut Vec<FileEntry>| {
-        add.extend(sealed_layout.files);
-        for (sample, placement) in samples.iter().zip(sealed_layout.placements) {
-            places.entry(sample.record.sample_id).or_default().merge(placement);
-        }
-    };
-    // An attempt without a candidate has nothing to be written.
-    let takes = |feed: &Feed<'_>, row: &SampleRecord| row.candidate_digest.is_some() && (feed.takes)(row);
-    let of_patches: Vec<&Feed<'_>> = feeds.iter().filter(|feed| feed.layout.content() == Content::Patches).collect();
-    let stored = staged.samples(|row| row.outcome.is_accepted() || of_patches.iter().any(|feed| takes(feed, row)))?;
-    let takers = |sample: &StagedSample| {
+    let mut record_placements =
+        |samples: &[StagedSample], sealed_layout: crate::sink::SealedLayout, add: &mut Vec<FileEntry>| {
+            add.extend(sealed_layout.files);
+            for (sample, placement) in samples.iter().zip(sealed_layout.placements) {
+                placements.entry(sample.record.sample_id).or_default().merge(placement);
+            }
+        };
+    // An attempt without a candidate has no files.
+    let selects = |input: &LayoutInput<'_>, row: &SampleRecord| row.candidate_digest.is_some() && (input.selects)(row);
+    let patch_inputs: Vec<&LayoutInput<'_>> =
+        inputs.iter().filter(|input| input.layout.content() == Content::Patches).collect();
+    let stored =
+        staged.samples(|row| row.outcome.is_accepted() || patch_inputs.iter().any(|input| selects(input, row)))?;
+    let recipients = |sample: &StagedSample| {
         let rows = &staged.rows[&sample.record.sample_id];
-        of_patches.iter().map(|feed| rows.iter().any(|row| takes(feed, row))).collect()
+        patch_inputs.iter().map(|input| rows.iter().any(|row| selects(input, row))).collect()
     };
-    let takers: Vec<Vec<bool>> = stored.iter().map(takers).collect();
-    let (patches, shards) = seal_patches(&stage, &stored, &takers)?;
-    place(&stored, patches, &mut sealed.add);
+    let recipients: Vec<Vec<bool>> = stored.iter().map(recipients).collect();
+    let (patches, shards) = seal_patches(&stage, &stored, &recipients)?;
+    record_placements(&stored, patches, &mut sealed.add);
     let rejected = staged.kept_rejections(&stored)?;
-    place(&rejected, seal_unsplit(&stage, "rejected", &rejected)?, &mut sealed.add);
+    record_placements(&rejected, seal_unsplit(&stage, "rejected", &rejected)?, &mut sealed.add);
     let stage = EpochStage { patches: &shards, ..stage };
-    for feed in feeds {
-        let samples = staged.samples(|row| takes(feed, row))?;
-        place(&samples, feed.layout.seal(&stage, &samples)?, &mut sealed.add);
+    for input in inputs {
+        let samples = staged.samples(|row| selects(input, row))?;
+        record_placements(&samples, input.layout.seal(&stage, &samples)?, &mut sealed.add);
     }
     let (mut scans, mut samples, mut faults) = (Vec::new(), Vec::new(), Vec::new());
     for outcome in outcomes {
@@ -86,7 +97,7 @@ pub fn seal(store: &dyn Durable, epoch: u64, outcomes: Vec<ScanOutcome>, feeds: 
         scans.push(outcome.scan);
         faults.extend(outcome.faults);
         samples.extend(outcome.samples.into_iter().map(|record| {
-            let placement = places.get(&record.sample_id).cloned().unwrap_or_default();
+            let placement = placements.get(&record.sample_id).cloned().unwrap_or_default();
             SampleRow { record, placement }
         }));
     }
@@ -107,8 +118,10 @@ struct StagedCandidates<'a> {
 type StagedFiles = (crate::sink::StagedFile, Option<crate::sink::StagedVolumes>);
 
 impl<'a> StagedCandidates<'a> {
+    /// Groups the rows of an epoch by candidate.
+    ///
     /// # Errors
-    /// Where two candidates have one id: the files of one would stand for both.
+    /// If two candidates have one id, as they would share files.
     fn new(epoch: u64, outcomes: &'a [ScanOutcome]) -> Result<Self> {
         let mut rows: BTreeMap<SampleId, Vec<&SampleRecord>> = BTreeMap::new();
         for row in outcomes.iter().flat_map(|outcome| &outcome.samples) {
@@ -120,7 +133,7 @@ impl<'a> StagedCandidates<'a> {
             if let Some(other) = rows.iter().find(|row| candidate(row) != candidate(&rows[0])) {
                 let stages = [&rows[0].stage, &other.stage];
                 return Err(Error::new(format!(
-                    "two candidates have the id {sample_id}: of the stages `{}` and `{}`, scans {} and {}",
+                    "two candidates have the id {sample_id}: stages `{}` and `{}`, scans {} and {}",
                     stages[0], stages[1], rows[0].scan_id, other.scan_id
                 ))
                 .with_hint("set another `salt` in one of the stages"));
@@ -130,13 +143,12 @@ impl<'a> StagedCandidates<'a> {
         Ok(Self { rows, files })
     }
 
-    /// The candidates of which some row is wanted, sorted, each with the first such row.
-    fn samples(&self, wanted: impl Fn(&SampleRecord) -> bool) -> Result<Vec<StagedSample>> {
+    /// Returns the candidates with a selected row, sorted, each with its first selected row.
+    fn samples(&self, selects: impl Fn(&SampleRecord) -> bool) -> Result<Vec<StagedSample>> {
         let mut samples = Vec::new();
         for (sample_id, rows) in &self.rows {
-            if let Some(row) = rows.iter().find(|row| wanted(row)) {
-                let missing =
-                    || Error::new(format!("no files were staged of sample {sample_id}, which has to be kept"));
+            if let Some(row) = rows.iter().find(|row| selects(row)) {
+                let missing = || Error::new(format!("expected staged files of sample {sample_id}, got none"));
                 samples.push(self.sample(row).ok_or_else(missing)?);
             }
         }
@@ -148,8 +160,8 @@ impl<'a> StagedCandidates<'a> {
         Some(StagedSample { record: row.clone(), patch: Some(patch), volumes })
     }
 
-    /// The rejected candidates whose patches are kept beside those that are stored anyway: of each branch, organ and reason those with
-    /// the lowest ids.
+    /// Returns the rejected candidates whose patches are kept in addition to `stored`: for each branch, organ and reason those with the
+    /// lowest ids.
     fn kept_rejections(&self, stored: &[StagedSample]) -> Result<Vec<StagedSample>> {
         let stored: BTreeSet<SampleId> = stored.iter().map(|sample| sample.record.sample_id).collect();
         let mut counts: HashMap<RejectionGroup<'_>, usize> = HashMap::new();
@@ -162,8 +174,9 @@ impl<'a> StagedCandidates<'a> {
                 kept.entry(row.sample_id).or_insert(row);
             }
         }
-        let missing =
-            |row: &SampleRecord| Error::new(format!("no patch was staged of rejected sample {}", row.sample_id));
+        let missing = |row: &SampleRecord| {
+            Error::new(format!("expected a staged patch of rejected sample {}, got none", row.sample_id))
+        };
         kept.into_values().map(|row| self.sample(row).ok_or_else(|| missing(row))).collect()
     }
 }
@@ -171,7 +184,7 @@ impl<'a> StagedCandidates<'a> {
 /// Branch, organ and reason.
 pub type RejectionGroup<'a> = (&'a str, &'a str, &'a str);
 
-/// The group of a rejected candidate; `None` where the row was accepted or has no candidate.
+/// Returns the group of a rejected candidate; `None` if the row was accepted or has no candidate.
 pub fn rejection_group(row: &SampleRecord) -> Option<RejectionGroup<'_>> {
     let reason = row.outcome.reason().filter(|_| row.candidate_digest.is_some())?;
     Some((&row.branch, &row.organ, reason))

@@ -1,9 +1,9 @@
-//! The staged results of a scan while its epoch is open: the files of its samples, and its rows.
+//! The staged results of a scan while its epoch is open: the files of its samples and its rows.
 //!
-//! A scan's spool is `staging/EPOCH/SCAN_ID/`: the patch of each kept candidate, image and label where a layout takes whole volumes,
-//! and at last `outcome.json`, which names their lengths and digests. After a restart a spool whose files all agree with it is used
-//! again ([`Spool::load_verified`]), any other is removed. Nothing is synced here: sealing does that for what is published, and a
-//! loss of power shows in the digests.
+//! The spool of a scan is `staging/EPOCH/SCAN_ID/`: the patch of each kept candidate, image and label if a layout requires whole
+//! volumes, and finally `outcome.json` with the lengths and digests of these files. After a restart, a spool whose files match its
+//! `outcome.json` is reused ([`Spool::load_verified`]); any other spool is removed. Nothing is synced here: sealing syncs published
+//! files, and the digests reveal damage by a power loss.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,34 +21,34 @@ use crate::sink::{Content, Layout, StagedFile, StagedVolumes};
 use crate::store::{Durable, FileDigest, STAGING, canonical};
 use crate::synth::Candidate;
 
-/// Length and content of the staged files of one sample.
+/// Length and digest of the staged files of one sample.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SampleFiles {
-    /// The sample.
+    /// The sample id.
     pub sample_id: SampleId,
-    /// Its patch.
+    /// The patch.
     pub patch: FileDigest,
-    /// Image and label, where a layout takes whole volumes.
+    /// Image and label, if a layout requires whole volumes.
     pub volumes: Option<[FileDigest; 2]>,
 }
 
-/// Everything that came of one scan: small, and what travels to the commit.
+/// All results of one scan for the commit: rows, and digests of staged files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScanOutcome {
     /// The scan's row.
     pub scan: ScanRecord,
-    /// A row for every attempt and branch that decided on it.
+    /// One row for each attempt and branch that decided on the attempt.
     pub samples: Vec<SampleRecord>,
-    /// The faults that ended the work on it.
+    /// The faults that ended the processing of the scan.
     pub faults: Vec<FaultRecord>,
-    /// Files of the candidates that were kept, sorted by sample.
+    /// The staged files of kept candidates, sorted by sample.
     pub files: Vec<SampleFiles>,
 }
 
 impl ScanOutcome {
-    /// The staged files of each kept candidate.
+    /// Returns the staged files of each kept candidate.
     pub(super) fn staged(&self, epoch: u64) -> BTreeMap<SampleId, (StagedFile, Option<StagedVolumes>)> {
         let staged = self.files.iter().map(|files| {
             let file = |kind: FileKind, digest: &FileDigest| StagedFile {
@@ -65,7 +65,7 @@ impl ScanOutcome {
     }
 }
 
-/// The outcome as it is stored: its digest tells a torn file from a whole one.
+/// The stored form of an outcome; the digest detects a truncated file.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct StoredOutcome {
@@ -73,14 +73,14 @@ struct StoredOutcome {
     sha256: String,
 }
 
-/// Writes and reads the spools of a run. One is shared by all threads of a process.
+/// A writer and reader of the spools of a run, shared by all threads of a process.
 pub struct Spool {
     store: Arc<dyn Durable>,
     gzip_level: Option<u32>,
 }
 
 impl Spool {
-    /// The spool of a run with these layouts. Whole volumes are encoded once, at the highest level that a layout asks for.
+    /// Creates the spool of a run with these layouts. Whole volumes are encoded once, at the highest level that a layout requests.
     pub fn new<'a>(store: Arc<dyn Durable>, layouts: impl IntoIterator<Item = &'a dyn Layout>) -> Self {
         let levels = layouts.into_iter().filter_map(|layout| match layout.content() {
             Content::Volumes { gzip_level } => Some(gzip_level),
@@ -89,28 +89,29 @@ impl Spool {
         Self { store, gzip_level: levels.max() }
     }
 
-    /// Opens the spool of one scan; keep it while the scan is worked on.
+    /// Opens the spool of one scan; keep the spool open while the scan is processed.
     ///
     /// # Errors
-    /// A fault of stage `sink` where no file can hold the scan.
+    /// A fault of stage `sink` if NIfTI-1 cannot store the scan.
     pub fn open<'scan>(&self, epoch: u64, masked: &'scan MaskedScan) -> Result<ScanSpool<'_, 'scan>, Fault> {
         let encoder = self.gzip_level.map(|level| Encoder::new(masked, level)).transpose()?;
         Ok(ScanSpool { spool: self, epoch, masked, encoder })
     }
 
-    /// Completes a scan's spool with its rows, and returns them as they will be read back: a score that is no finite
-    /// number is absent. Call it once for every scan of an epoch, also for faults and duplicates.
+    /// Completes the spool of a scan with its rows, and returns the rows as they will be read back: a score that is not finite is absent.
+    /// Call this method once for each scan of an epoch, also for faults and duplicates.
     ///
     /// # Errors
-    /// The outer one where the file cannot be written; the inner one is a fault of stage `sink` where a row holds a
-    /// number that is not finite outside its scores.
+    /// The outer error if the file cannot be written; the inner error is a fault of stage `sink` if a row has a number outside its
+    /// scores that is not finite.
     pub fn save(&self, epoch: u64, mut outcome: ScanOutcome) -> Result<Result<ScanOutcome, Fault>> {
         for record in &mut outcome.samples {
-            record.scores = finite(&record.scores);
+            record.scores = finite_scores(&record.scores);
         }
         let text = canonical::line(&outcome)?;
         if serde_json::from_slice::<ScanOutcome>(&text).ok().as_ref() != Some(&outcome) {
-            let message = "every number of a row has to be finite; one of the scan or of a tumor's geometry is not";
+            let message =
+                "expected finite numbers in every row, got a scan or tumor geometry with a number that is not finite";
             return Ok(Err(Fault::new(Stage::Sink, FaultKind::NonFinite, message)));
         }
         let stored = StoredOutcome { sha256: FileDigest::of(&text).sha256, outcome };
@@ -120,11 +121,11 @@ impl Spool {
         Ok(Ok(stored.outcome))
     }
 
-    /// The outcome of a scan from before a restart, where it and all its files are whole; whatever else is in its
-    /// spool is removed.
+    /// Loads the outcome of a scan from before a restart, if the outcome and all its files are complete; otherwise removes the spool of
+    /// the scan.
     ///
     /// # Errors
-    /// Where the folder cannot be read.
+    /// If the folder cannot be read.
     pub fn load_verified(&self, epoch: u64, scan_id: ScanId) -> Result<Option<ScanOutcome>> {
         let outcome = self.load(epoch, scan_id)?;
         if outcome.is_none() {
@@ -152,19 +153,19 @@ impl Spool {
         Ok(Some(stored.outcome))
     }
 
-    /// Removes the spool of an epoch that is committed.
+    /// Removes the spool of a committed epoch.
     ///
     /// # Errors
-    /// Where it cannot be removed.
+    /// If the spool cannot be removed.
     pub fn clear(&self, epoch: u64) -> Result<()> {
         self.store.remove(&epoch_folder(epoch))
     }
 
-    /// Removes what earlier runs left of epochs that are committed, and their scratch files. `next` is the first epoch
-    /// that is not committed. Call it once at the start, before anything is staged.
+    /// Removes the remaining spools of committed epochs and the scratch files of earlier processes. `next` is the first epoch that is not
+    /// committed. Call this method once at the start, before staging.
     ///
     /// # Errors
-    /// Where something cannot be removed.
+    /// If a file cannot be removed.
     pub fn clear_committed(&self, next: u64) -> Result<()> {
         for name in self.store.list(STAGING)? {
             let open = name.parse::<u64>().is_ok_and(|epoch| epoch >= next && epoch_name(epoch) == name);
@@ -181,17 +182,16 @@ pub struct ScanSpool<'spool, 'scan> {
     spool: &'spool Spool,
     epoch: u64,
     masked: &'scan MaskedScan,
-    /// There where a layout takes whole volumes.
+    /// Present if a layout requires whole volumes.
     encoder: Option<Encoder<'scan>>,
 }
 
 impl ScanSpool<'_, '_> {
-    /// Stages the files of a candidate: its patch, and whole image and label where `whole` and some layout takes them. `rows` are
-    /// its rows, one a branch that decided on it.
+    /// Stages the files of a candidate: its patch, and whole image and label if `whole` and a layout requires whole volumes. `rows` are
+    /// the candidate's rows, one per branch that decided on the candidate.
     ///
     /// # Errors
-    /// The outer one where files cannot be written; the inner one is a fault of stage `sink` where the candidate does
-    /// not fit into its scan.
+    /// The outer error if files cannot be written; the inner error is a fault of stage `sink` if the candidate is not inside its scan.
     pub fn add(&self, candidate: &Candidate, rows: &[SampleRecord], whole: bool) -> Result<Result<SampleFiles, Fault>> {
         let Some(SampleRecord { sample_id, scan_id, .. }) = rows.first() else {
             return Ok(Err(Fault::new(Stage::Sink, FaultKind::Mismatch, "expected rows of a candidate, got none")));
@@ -215,17 +215,17 @@ impl ScanSpool<'_, '_> {
         Ok(Ok(files))
     }
 
-    /// Removes the staged patch of a candidate that is not kept after all.
+    /// Removes the staged patch of a candidate that is no longer kept.
     ///
     /// # Errors
-    /// Where it cannot be removed.
+    /// If the patch cannot be removed.
     pub fn drop_patch(&self, scan_id: ScanId, sample_id: SampleId) -> Result<()> {
         self.spool.store.remove(&file_name(self.epoch, scan_id, sample_id, FileKind::Patch))
     }
 }
 
-/// The scores that a table and a file of text can both hold.
-fn finite(scores: &Scores) -> Scores {
+/// Returns the finite scores, which JSON and Parquet both support.
+fn finite_scores(scores: &Scores) -> Scores {
     let mut kept = Scores::default();
     for &score in Score::ALL {
         if let Some(value) = scores.get(score).filter(|value| value.is_finite()) {
@@ -243,7 +243,7 @@ enum FileKind {
     Label,
 }
 
-/// The folder of everything staged for an epoch.
+/// Returns the folder of all staged files of an epoch.
 pub(super) fn epoch_folder(epoch: u64) -> String {
     format!("{STAGING}/{}", epoch_name(epoch))
 }

@@ -1,4 +1,4 @@
-//! Reading a checkpoint whose list of files may be longer than memory.
+//! Streaming reader of checkpoints, whose list of files may exceed memory.
 
 use std::fmt;
 use std::io::BufReader;
@@ -10,7 +10,7 @@ use super::Counts;
 use crate::error::{Error, Result};
 use crate::record::FileEntry;
 use crate::store::Durable;
-use crate::store::canonical::Take;
+use crate::store::canonical::Visit;
 
 /// A checkpoint without its files.
 #[derive(Deserialize)]
@@ -20,37 +20,39 @@ pub(super) struct CheckpointOutline {
     pub counts: Counts,
 }
 
-/// Reads everything but the files.
-pub(super) fn outline_of(store: &dyn Durable, name: &str) -> Result<CheckpointOutline> {
-    CheckpointOutline::deserialize(&mut reading(store, name)?).map_err(|e| unlike(store, name, &e))
+/// Reads all fields except the files.
+pub(super) fn read_outline(store: &dyn Durable, name: &str) -> Result<CheckpointOutline> {
+    CheckpointOutline::deserialize(&mut open_json(store, name)?).map_err(|e| parse_error(store, name, &e))
 }
 
-/// Hands on the files one by one, in their order.
-pub(super) fn files_of(store: &dyn Durable, name: &str, take: Take<'_, FileEntry>) -> Result<()> {
-    let mut failed = None;
-    let read = reading(store, name)?.deserialize_map(Files { take, failed: &mut failed });
-    match failed {
+/// Visits the files one by one, in their order.
+pub(super) fn visit_files(store: &dyn Durable, name: &str, visit: Visit<'_, FileEntry>) -> Result<()> {
+    let mut failure = None;
+    let read = open_json(store, name)?.deserialize_map(Files { visit, failure: &mut failure });
+    match failure {
         Some(error) => Err(error),
-        None => read.map_err(|e| unlike(store, name, &e)),
+        None => read.map_err(|e| parse_error(store, name, &e)),
     }
 }
 
-type Reading = serde_json::Deserializer<serde_json::de::IoRead<BufReader<Box<dyn std::io::Read + Send>>>>;
+type JsonReader = serde_json::Deserializer<serde_json::de::IoRead<BufReader<Box<dyn std::io::Read + Send>>>>;
 
-fn reading(store: &dyn Durable, name: &str) -> Result<Reading> {
-    let file = store.open(name)?.ok_or_else(|| Error::new(format!("expected {}, there is none", store.place(name))))?;
+fn open_json(store: &dyn Durable, name: &str) -> Result<JsonReader> {
+    let file =
+        store.open(name)?.ok_or_else(|| Error::new(format!("expected {}, got none", store.display_path(name))))?;
     Ok(serde_json::Deserializer::from_reader(BufReader::new(file)))
 }
 
-fn unlike(store: &dyn Durable, name: &str, error: &serde_json::Error) -> Error {
-    Error::new(format!("{} is not as freetumor writes it: {error}", store.place(name)))
-        .with_hint("it was changed by hand or written by another version; without it commits are read from the first")
+fn parse_error(store: &dyn Durable, name: &str, error: &serde_json::Error) -> Error {
+    Error::new(format!("cannot parse {}: {error}", store.display_path(name))).with_hint(
+        "remove the file: it was edited or written by another version, and it can be recomputed from the commits",
+    )
 }
 
-/// Looks into the field `files` of an object.
+/// A visitor of the field `files` of an object.
 struct Files<'a, 'b> {
-    take: Take<'b, FileEntry>,
-    failed: &'a mut Option<Error>,
+    visit: Visit<'b, FileEntry>,
+    failure: &'a mut Option<Error>,
 }
 
 impl<'de> Visitor<'de> for Files<'_, '_> {
@@ -61,10 +63,10 @@ impl<'de> Visitor<'de> for Files<'_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Files { take, failed } = self;
+        let Files { visit, failure } = self;
         while let Some(key) = map.next_key::<String>()? {
             if key == "files" {
-                map.next_value_seed(Each { take: &mut *take, failed: &mut *failed })?;
+                map.next_value_seed(FileList { visit: &mut *visit, failure: &mut *failure })?;
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
@@ -73,13 +75,13 @@ impl<'de> Visitor<'de> for Files<'_, '_> {
     }
 }
 
-/// Hands on the items of a list.
-struct Each<'a, 'b> {
-    take: Take<'b, FileEntry>,
-    failed: &'a mut Option<Error>,
+/// A visitor of the items of a list.
+struct FileList<'a, 'b> {
+    visit: Visit<'b, FileEntry>,
+    failure: &'a mut Option<Error>,
 }
 
-impl<'de> serde::de::DeserializeSeed<'de> for Each<'_, '_> {
+impl<'de> serde::de::DeserializeSeed<'de> for FileList<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -87,7 +89,7 @@ impl<'de> serde::de::DeserializeSeed<'de> for Each<'_, '_> {
     }
 }
 
-impl<'de> Visitor<'de> for Each<'_, '_> {
+impl<'de> Visitor<'de> for FileList<'_, '_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -96,8 +98,8 @@ impl<'de> Visitor<'de> for Each<'_, '_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         while let Some(file) = list.next_element()? {
-            if let Err(error) = (self.take)(file) {
-                *self.failed = Some(error);
+            if let Err(error) = (self.visit)(file) {
+                *self.failure = Some(error);
                 return Err(A::Error::custom("stopped"));
             }
         }

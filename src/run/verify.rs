@@ -1,6 +1,6 @@
-//! Checking a run folder against its own digests.
+//! Verification of a run folder against its digests.
 
-use super::{CHECKPOINT_EVERY, RunFolder};
+use super::{CHECKPOINT_INTERVAL, RunFolder};
 use crate::error::{Error, ErrorKind, Result};
 use crate::record::FileEntry;
 use crate::record::parquet;
@@ -9,16 +9,16 @@ use crate::sink::pairs::{self, Pair};
 use crate::store::FileDigest;
 use crate::store::canonical;
 
-/// What a check of a whole run folder found.
+/// The result of the verification of a run folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verification {
-    /// Commits that were replayed.
+    /// Number of replayed commits.
     pub commits: u64,
-    /// Files that were compared with their digests.
+    /// Number of files that were compared with their digests.
     pub files: u64,
-    /// Bytes of those files.
+    /// Total size of these files.
     pub bytes: u64,
-    /// One sentence for everything that is wrong.
+    /// One sentence per problem.
     pub problems: Vec<String>,
 }
 
@@ -26,10 +26,10 @@ impl RunFolder {
     /// Replays every commit from the first, and compares every file with its digest.
     ///
     /// # Errors
-    /// Where the folder cannot be read at all; what is wrong with its content is in [`Verification::problems`].
+    /// If the folder cannot be read; errors in its content are reported in [`Verification::problems`].
     pub fn verify(&self) -> Result<Verification> {
-        let mut found = Verification::default();
-        let mut snapshot = self.start();
+        let mut report = Verification::default();
+        let mut snapshot = self.empty_snapshot();
         for epoch in self.head().map_or(0..0, |head| 0..head + 1) {
             let replayed = self.commit(epoch).and_then(|(commit, sha256)| {
                 snapshot.apply(&commit, sha256)?;
@@ -40,84 +40,84 @@ impl RunFolder {
                     Ok((_, digest)) if digest == commit.ingest => {}
                     Ok((_, digest)) => {
                         let expected = commit.ingest;
-                        found
+                        report
                             .problems
-                            .push(format!("ingest manifest {epoch} has digest {digest}, its commit says {expected}"));
+                            .push(format!("ingest manifest {epoch}: expected digest {expected}, got {digest}"));
                     }
-                    Err(error) => found.problems.push(error.to_string()),
+                    Err(error) => report.problems.push(error.to_string()),
                 },
                 Err(error) => {
-                    found.problems.push(error.to_string());
-                    return Ok(found);
+                    report.problems.push(error.to_string());
+                    return Ok(report);
                 }
             }
-            if (epoch + 1) % CHECKPOINT_EVERY == 0 {
+            if (epoch + 1) % CHECKPOINT_INTERVAL == 0 {
                 match self.checkpoint(epoch) {
                     Ok(Some(checkpoint)) if snapshot.checkpoint().as_ref() != Some(&checkpoint) => {
-                        found.problems.push(format!("checkpoint {epoch} is not what its commits give"));
+                        report.problems.push(format!("checkpoint {epoch} does not equal the replay of its commits"));
                     }
                     Ok(_) => {}
-                    Err(error) => found.problems.push(error.to_string()),
+                    Err(error) => report.problems.push(error.to_string()),
                 }
             }
-            found.commits += 1;
+            report.commits += 1;
         }
-        let pairs = match pairs::listed(&**self.store(), &snapshot.pairs_indexes()) {
+        let pairs = match pairs::read_pairs(&**self.store(), &snapshot.pairs_indexes()) {
             Ok(pairs) => pairs,
             Err(error) => {
-                found.problems.push(error.to_string());
+                report.problems.push(error.to_string());
                 Vec::new()
             }
         };
         let pairs = pairs.iter().flat_map(Pair::files);
         for file in snapshot.files.values().cloned().chain(pairs) {
-            if let Some(problem) = self.problem_of(&file)? {
-                found.problems.push(problem);
+            if let Some(problem) = self.find_problem(&file)? {
+                report.problems.push(problem);
             }
-            found.files += 1;
-            found.bytes += file.bytes;
+            report.files += 1;
+            report.bytes += file.bytes;
         }
-        Ok(found)
+        Ok(report)
     }
 
-    /// The bytes of a committed file, once they are found to be those that were committed.
+    /// Reads a committed file and verifies its digest.
     ///
     /// # Errors
-    /// Where the file is not there, or another one.
-    pub fn verified(&self, file: &FileEntry) -> Result<Vec<u8>> {
-        let bytes = self.store().read(&file.path)?.ok_or_else(|| self.damaged(file, "is not there"))?;
+    /// If the file does not exist or has another digest.
+    pub fn read_verified(&self, file: &FileEntry) -> Result<Vec<u8>> {
+        let bytes = self.store().read(&file.path)?.ok_or_else(|| self.damaged(file, "got none"))?;
         if FileDigest::of(&bytes).sha256 != file.sha256 {
-            return Err(self.damaged(file, "has other content"));
+            return Err(self.damaged(file, "got other content"));
         }
         Ok(bytes)
     }
 
-    /// Whether a committed file is there with its length.
+    /// Checks that a committed file exists with its length.
     ///
     /// # Errors
-    /// Where it is not.
+    /// If the file does not exist or has another length.
     pub fn check_length(&self, file: &FileEntry) -> Result<()> {
         match self.store().length(&file.path)? {
-            None => Err(self.damaged(file, "is not there")),
-            Some(bytes) if bytes != file.bytes => Err(self.damaged(file, &format!("has {bytes}"))),
+            None => Err(self.damaged(file, "got none")),
+            Some(bytes) if bytes != file.bytes => Err(self.damaged(file, &format!("got {bytes} bytes"))),
             Some(_) => Ok(()),
         }
     }
 
-    /// What a run relies on that goes on in this folder: tables and lists are compared with their digests, images, labels
-    /// and shards with their lengths.
+    /// Checks the files that a resumed run depends on: tables and lists are compared with their digests; images, labels and shards with
+    /// their lengths.
     ///
     /// # Errors
-    /// At the first file that is not what was committed.
+    /// At the first file that differs from the committed file.
     pub fn check_files(&self) -> Result<()> {
-        self.each_file(None, &mut |file| {
+        self.for_each_file(None, &mut |file| {
             let is_pairs = pairs::is_index(&file.table);
             if Table::from_name(&file.table).is_err() && !is_pairs && !file.path.ends_with(".json") {
                 return self.check_length(&file);
             }
-            let bytes = self.verified(&file)?;
+            let bytes = self.read_verified(&file)?;
             if is_pairs {
-                for pair in canonical::parse::<Vec<Pair>>(&bytes, &self.store().place(&file.path))? {
+                for pair in canonical::parse::<Vec<Pair>>(&bytes, &self.store().display_path(&file.path))? {
                     pair.files().iter().try_for_each(|file| self.check_length(file))?;
                 }
             }
@@ -126,20 +126,20 @@ impl RunFolder {
     }
 
     fn damaged(&self, file: &FileEntry, got: &str) -> Error {
-        let place = self.store().place(&file.path);
-        Error::new(format!("{place} was committed with {} bytes and {got}", file.bytes))
+        let path = self.store().display_path(&file.path);
+        Error::new(format!("{path}: expected the committed file of {} bytes, {got}", file.bytes))
             .with_kind(ErrorKind::Damaged)
-            .with_hint("the run folder was damaged: restore it from a copy, or start again with another `--out`")
+            .with_hint("the run folder is damaged: restore it from a copy, or start a new run with another `--out`")
     }
 
-    fn problem_of(&self, file: &FileEntry) -> Result<Option<String>> {
-        let place = self.store().place(&file.path);
+    fn find_problem(&self, file: &FileEntry) -> Result<Option<String>> {
+        let path = self.store().display_path(&file.path);
         let expected = FileDigest { bytes: file.bytes, sha256: file.sha256.clone() };
         let got = match self.store().digest(&file.path)? {
-            None => return Ok(Some(format!("{place} is committed and not there"))),
+            None => return Ok(Some(format!("{path}: expected the committed file, got none"))),
             Some(got) if got != expected => {
                 return Ok(Some(format!(
-                    "{place} should have {} bytes with digest {}, it has {} with {}",
+                    "{path}: expected {} bytes with digest {}, got {} with {}",
                     expected.bytes, expected.sha256, got.bytes, got.sha256
                 )));
             }
@@ -148,20 +148,18 @@ impl RunFolder {
         if Table::from_name(&file.table).is_err() {
             return Ok(None);
         }
-        let rows = self.store().read(&file.path)?.map(parquet::rows_of).transpose();
+        let rows = self.store().read(&file.path)?.map(parquet::row_count).transpose();
         Ok(match rows {
-            Ok(Some(rows)) if rows != file.rows => {
-                Some(format!("{place} should have {} rows, it has {rows}", file.rows))
-            }
-            Err(error) => Some(format!("{place} ({} bytes): {error}", got.bytes)),
+            Ok(Some(rows)) if rows != file.rows => Some(format!("{path}: expected {} rows, got {rows}", file.rows)),
+            Err(error) => Some(format!("{path} ({} bytes): {error}", got.bytes)),
             Ok(_) => None,
         })
     }
 
-    /// SHA-256 over what is committed: equal for equal runs, whoever made them and however often they stopped.
+    /// Computes the SHA-256 of all committed files: equal for equal runs, independent of the machine and of restarts.
     ///
     /// # Errors
-    /// As for [`RunFolder::snapshot`].
+    /// The same errors as [`RunFolder::snapshot`].
     pub fn content_digest(&self, at: Option<u64>) -> Result<String> {
         let files: Vec<FileEntry> = self.snapshot(at)?.files.into_values().collect();
         Ok(FileDigest::of(&canonical::line(&files)?).sha256)

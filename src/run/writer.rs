@@ -10,7 +10,7 @@ use super::projection::{project_commit, project_tables};
 use super::seal::SealedEpoch;
 use super::spool::Spool;
 use super::{
-    CHECKPOINT_EVERY, Commit, Counts, IngestEntry, IngestManifest, MANIFEST, RunFolder, RunHead, RunManifest,
+    CHECKPOINT_INTERVAL, Commit, Counts, IngestEntry, IngestManifest, MANIFEST, RunFolder, RunHead, RunManifest,
     checkpoint_name, commit_name, ingest_name,
 };
 use crate::error::{Error, ErrorKind, Result};
@@ -18,28 +18,28 @@ use crate::id::ScanId;
 use crate::ingest::ScanEntry;
 use crate::record::FileEntry;
 use crate::sink::Layout;
-use crate::store::canonical::{self, Streamed, Take};
+use crate::store::canonical::{self, StreamedList, Visit};
 use crate::store::{self, Disk, Durable, FileDigest, FileLock, Folder, LocalDisk, STAGING};
 
-/// A run folder, to be written. One process has it; others read.
+/// The writer of a run folder. One process writes; other processes may read.
 ///
-/// It holds the state of the last commit, not the list of files: runs are long.
+/// The writer keeps the state of the last commit in memory, but not the list of files, which may be long.
 pub struct RunWriter {
     folder: RunFolder,
     head: RunHead,
     ingested: u64,
-    // Released with the process, however it ends.
+    // Released when the process ends.
     _lock: Option<FileLock>,
 }
 
 impl RunFolder {
-    /// Makes a run folder, or goes on with the one that is there.
+    /// Creates a run folder, or resumes an existing one.
     ///
     /// # Errors
-    /// Where the folder belongs to another run, another process is writing it, or it cannot be written.
+    /// If the folder belongs to another run, is locked by another process, or cannot be written.
     pub fn create_or_resume(path: impl Into<PathBuf>, manifest: &RunManifest) -> Result<RunWriter> {
         let path = path.into();
-        // Before anything is written into the folder of another run, or among files of somebody else.
+        // Check before the first write, which must not go into the folder of another run or into a folder of other files.
         if path.join(MANIFEST).exists() {
             let own = Self::open(&path)?;
             manifest.check_same(own.manifest(), &path.display().to_string())?;
@@ -52,64 +52,66 @@ impl RunFolder {
         Ok(writer)
     }
 
-    /// The same anywhere, without the courtesy of a lock: two writers are still safe, the slower one is fenced.
+    /// Creates or resumes a run folder in any store, without a lock: two writers are still safe, as the slower one is fenced.
     ///
     /// # Errors
-    /// As for [`RunFolder::create_or_resume`].
+    /// The same errors as [`RunFolder::create_or_resume`].
     pub fn create_or_resume_in(store: Arc<dyn Durable>, manifest: &RunManifest) -> Result<RunWriter> {
         if store.exists(MANIFEST)? {
             let own = Self::open_in(Arc::clone(&store))?;
-            manifest.check_same(own.manifest(), &store.place(""))?;
+            manifest.check_same(own.manifest(), &store.display_path(""))?;
         }
         store.create(MANIFEST, &canonical::pretty(manifest)?)?;
         store.make_private()?;
         let folder = Self::open_in(Arc::clone(&store))?;
-        // What an earlier process made may be seen and yet not survive a loss of power.
-        for (name, found) in [("epochs", folder.numbered("epochs")?), ("ingest", folder.numbered("ingest")?)] {
-            if !found.is_empty() {
+        // Files of an earlier process may be visible without being durable.
+        for (name, epochs) in [("epochs", folder.list_epochs("epochs")?), ("ingest", folder.list_epochs("ingest")?)] {
+            if !epochs.is_empty() {
                 store.sync_folder(name)?;
             }
         }
-        let head = folder.standing(None)?;
+        let head = folder.head_at(None)?;
         let ingested = {
-            let present = folder.numbered("ingest")?;
+            let present = folder.list_epochs("ingest")?;
             (0..).take_while(|epoch| present.binary_search(epoch).is_ok()).count() as u64
         };
         let writer = RunWriter { folder, head, ingested, _lock: None };
         if ingested < writer.next_epoch() {
-            let (next, place) = (writer.next_epoch(), writer.folder.store().place("ingest"));
-            return Err(Error::new(format!("{place} has {ingested} manifests, there are {next} commits"))
-                .with_kind(ErrorKind::Damaged)
-                .with_hint("the folder was damaged; restore it from a copy, or start again with another `--out`"));
+            let (next, path) = (writer.next_epoch(), writer.folder.store().display_path("ingest"));
+            return Err(Error::new(format!(
+                "expected at least {next} manifests in {path} for {next} commits, got {ingested}"
+            ))
+            .with_kind(ErrorKind::Damaged)
+            .with_hint("the run folder is damaged: restore it from a copy, or start a new run with another `--out`"));
         }
         writer.write_checkpoint()?;
-        // A process that died at a commit may have left the folders of the tables behind it.
+        // A process that was killed during a commit may have left outdated table folders.
         project_tables(&writer.folder)?;
         Ok(writer)
     }
 }
 
-/// Whether a folder may become a run folder: one that does not exist, that is empty, or in which a run had no more than begun.
+/// Checks that a folder may become a run folder: it does not exist, is empty, or contains only the staging folder of a started run.
 fn check_unused(path: &Path) -> Result<()> {
     let Some(name) = store::first_foreign(path, &[STAGING])? else { return Ok(()) };
-    Err(Error::new(format!("{} is no run folder and not empty: it holds {name}", path.display()))
-        .with_hint("give an empty folder, or one that does not exist yet, with `--out`"))
+    Err(Error::new(format!("expected a run folder or an empty folder, got {} with the entry {name}", path.display()))
+        .with_hint("choose an empty or new folder with `--out`"))
 }
 
-/// Keeps other processes out of a folder as long as the lock is held; `None` where its file system does not support locks:
-/// create-if-absent keeps two writers apart anyway.
+/// Locks a run folder against other processes; `None` if its file system does not support locks: create-if-absent also prevents two
+/// writers.
 fn lock(path: &Path) -> Result<Option<FileLock>> {
     let (disk, staging) = (LocalDisk::new(path), path.join(STAGING));
-    disk.make_folder("", false).and_then(|()| disk.make_folder(STAGING, true)).map_err(|e| {
-        Error::io("cannot make", &staging, e).with_hint("choose a folder that you may write to with `--out`")
-    })?;
+    disk.make_folder("", false)
+        .and_then(|()| disk.make_folder(STAGING, true))
+        .map_err(|e| Error::io("cannot create", &staging, e).with_hint("choose a writable folder with `--out`"))?;
     store::lock_if_supported(&staging.join("lock"), || {
         Error::new(format!("{} is being written by another process", path.display()))
-            .with_hint("wait until it ends, or write elsewhere with `--out`")
+            .with_hint("wait until the other process ends, or choose another folder with `--out`")
     })
 }
 
-/// A [`Checkpoint`](super::Checkpoint) as it is written, with its fields in the order of their names.
+/// The serialized form of a [`Checkpoint`](super::Checkpoint), with fields in the order of their names.
 #[derive(Serialize)]
 struct StreamedCheckpoint<'a, F> {
     commit: &'a str,
@@ -119,31 +121,31 @@ struct StreamedCheckpoint<'a, F> {
 }
 
 impl RunWriter {
-    /// The folder with what is committed by now.
+    /// Returns a reader of the folder with all commits so far.
     pub fn folder(&self) -> &RunFolder {
         &self.folder
     }
 
-    /// How everything that is committed ended.
+    /// Returns the counts of all committed epochs.
     pub fn counts(&self) -> &Counts {
         &self.head.counts
     }
 
-    /// The first epoch that is not committed.
+    /// Returns the first epoch that is not committed.
     pub fn next_epoch(&self) -> u64 {
         self.head.epoch.map_or(0, |epoch| epoch + 1)
     }
 
-    /// The first epoch without an ingest manifest; epochs from [`RunWriter::next_epoch`] up to here are to be done again
-    /// after a restart, with [`RunFolder::scan_entries`] telling their scans.
+    /// Returns the first epoch without an ingest manifest. After a restart, epochs from [`RunWriter::next_epoch`] up to this epoch are
+    /// processed again; [`RunFolder::scan_entries`] returns their scans.
     pub fn next_ingest(&self) -> u64 {
         self.ingested
     }
 
-    /// Every scan that was ever ingested, by id: what a new listing of the sources is compared with.
+    /// Returns all ingested scans by id, for comparison with a new listing of the sources.
     ///
     /// # Errors
-    /// Where a manifest cannot be read.
+    /// If a manifest cannot be read.
     pub fn ingested(&self) -> Result<BTreeMap<ScanId, IngestEntry>> {
         let mut all = BTreeMap::new();
         for epoch in 0..self.ingested {
@@ -153,11 +155,11 @@ impl RunWriter {
         Ok(all)
     }
 
-    /// Ingests scans as the epoch [`RunWriter::next_ingest`], and returns its number. Durable when it returns; work on
-    /// the epoch may start.
+    /// Ingests scans as the epoch [`RunWriter::next_ingest`] and returns the epoch. The manifest is durable on return, so the epoch may
+    /// start.
     ///
     /// # Errors
-    /// Where it cannot be written, or another writer was faster.
+    /// If the manifest cannot be written or another writer was faster.
     pub fn ingest(&mut self, entries: &[ScanEntry]) -> Result<u64> {
         let epoch = self.ingested;
         let manifest = IngestManifest::new(epoch, entries)?;
@@ -169,17 +171,17 @@ impl RunWriter {
         Ok(epoch)
     }
 
-    /// Commits the next epoch: from here on its files exist for readers. Every file that it names is durable already.
+    /// Commits the next epoch, so that its files exist for readers. All files of `sealed` must be durable.
     ///
     /// # Errors
-    /// Where it is not the next epoch, cannot be written, or another writer was faster (fenced).
+    /// If `sealed` is not the next epoch, the commit cannot be written, or another writer was faster (fenced).
     pub fn commit(&mut self, sealed: SealedEpoch) -> Result<Commit> {
         let SealedEpoch { epoch, mut add, mut remove, counts } = sealed;
         let next = self.next_epoch();
         if epoch != next || epoch >= self.ingested {
             let ingested = self.ingested;
             return Err(Error::new(format!(
-                "expected epoch {next} of {ingested} ingested ones to be committed, got {epoch}"
+                "expected a commit of epoch {next} of {ingested} ingested epochs, got epoch {epoch}"
             )));
         }
         let (_, ingest) = self.folder.ingest_manifest(epoch)?;
@@ -201,7 +203,7 @@ impl RunWriter {
     }
 
     fn write_checkpoint(&self) -> Result<()> {
-        let Some(epoch) = self.head.epoch.filter(|epoch| (epoch + 1) % CHECKPOINT_EVERY == 0) else {
+        let Some(epoch) = self.head.epoch.filter(|epoch| (epoch + 1) % CHECKPOINT_INTERVAL == 0) else {
             return Ok(());
         };
         let (store, name) = (self.folder.store(), checkpoint_name(epoch));
@@ -209,9 +211,11 @@ impl RunWriter {
             return Ok(());
         }
         let staged = format!("{STAGING}/checkpoint-{epoch}");
-        // It is as long as the run: it is written while it is read.
+        // The checkpoint grows with the run, so it is streamed from the reader to the file.
         store.stage(&staged, &mut |out| {
-            let files = Streamed::of::<FileEntry>(|take: Take<'_, FileEntry>| self.folder.each_file(Some(epoch), take));
+            let files = StreamedList::of::<FileEntry>(|visit: Visit<'_, FileEntry>| {
+                self.folder.for_each_file(Some(epoch), visit)
+            });
             let RunHead { epoch: _, sha256, counts } = &self.head;
             canonical::write_pretty(out, &StreamedCheckpoint { commit: sha256, counts, epoch, files })
         })?;
@@ -219,15 +223,15 @@ impl RunWriter {
         store.remove(&staged)
     }
 
-    /// Brings the folders of the tables and of the given layouts in line with what is committed.
+    /// Synchronizes the folders of the tables and of the given layouts with the committed files.
     ///
     /// # Errors
-    /// Where files cannot be read or linked.
+    /// If files cannot be read or linked.
     pub fn project<'a>(&self, layouts: impl IntoIterator<Item = &'a dyn Layout>) -> Result<()> {
         project_tables(&self.folder)?;
         layouts.into_iter().try_for_each(|layout| {
             let (mut files, table) = (Vec::new(), layout.index());
-            self.folder.each_file(None, &mut |file| {
+            self.folder.for_each_file(None, &mut |file| {
                 if file.table == table {
                     files.push(file);
                 }
@@ -237,7 +241,7 @@ impl RunWriter {
         })
     }
 
-    /// The spool of this run for these layouts.
+    /// Creates the spool of this run for these layouts.
     pub fn spool<'a>(&self, layouts: impl IntoIterator<Item = &'a dyn Layout>) -> Spool {
         Spool::new(Arc::clone(self.folder.store()), layouts)
     }

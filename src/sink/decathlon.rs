@@ -1,5 +1,5 @@
 //! The layout of the Medical Segmentation Decathlon: `imagesTr`, `labelsTr`, `imagesTs`, `labelsTs` and `dataset.json`
-//! with the lists that MONAI reads.
+//! with lists for MONAI.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::record::Split;
 pub struct DecathlonConfig {
     /// The data set's name in `dataset.json`.
     pub dataset_name: String,
-    /// How hard `.nii.gz` files are compressed: 1 (fast) to 9 (small). The highest of all sinks holds for all.
+    /// Gzip level of `.nii.gz` files: 1 (fast) to 9 (small). The highest level of all sinks applies to all sinks.
     pub gzip_level: u32,
 }
 
@@ -32,23 +32,22 @@ impl Default for DecathlonConfig {
     }
 }
 
-/// A training set as `RUN/layouts/NAME/dataset.json` with lists `training`, `validation` and `test`, each of
-/// `{image, label}`.
+/// A training set in `RUN/layouts/NAME`: `dataset.json` with the lists `training`, `validation` and `test` of `{image, label}`.
 pub type DecathlonSink = PairSink<DecathlonConfig>;
 
 impl DecathlonSink {
-    /// A sink for samples whose labels are those of `organs`.
+    /// Creates a sink for samples with the labels of `organs`.
     ///
     /// # Errors
-    /// Every bad setting.
+    /// Returns every invalid setting.
     pub fn new(name: &str, config: DecathlonConfig, organs: Arc<[Organ]>) -> Result<Self, Vec<ConfigError>> {
-        let mut complaints = Vec::new();
-        check_name(name, &mut complaints);
-        check_gzip_level(config.gzip_level, &mut complaints);
+        let mut errors = Vec::new();
+        check_name(name, &mut errors);
+        check_gzip_level(config.gzip_level, &mut errors);
         if config.dataset_name.trim().is_empty() {
-            complaints.push(ConfigError::new("dataset_name", "a name is expected, got nothing"));
+            errors.push(ConfigError::new("dataset_name", "expected a name, got an empty string"));
         }
-        if complaints.is_empty() { Ok(Self::of(name, config, organs)) } else { Err(complaints) }
+        if errors.is_empty() { Ok(Self::of(name, config, organs)) } else { Err(errors) }
     }
 }
 

@@ -1,8 +1,7 @@
-//! One gzip member, made of chunks that are compressed apart.
+//! One gzip member, joined from chunks that are compressed independently.
 //!
-//! A chunk ends at a byte boundary and refers to nothing before it, so chunks can be kept and joined in any order. Every
-//! reader takes the result: it is one ordinary member, not several. Its bytes depend on the content and the level
-//! alone: no time, no name.
+//! A chunk ends at a byte boundary and has no back-references to earlier chunks, so chunks can be cached and joined in any order. The
+//! result is one ordinary member, which every reader supports. Its bytes depend only on the content and the level: no time, no name.
 
 use std::io::{self, Write};
 
@@ -25,12 +24,12 @@ impl Chunk {
         let mut crc = Crc::new();
         crc.update(bytes);
         let mut compress = Compress::new(Compression::new(level), false);
-        // Deflate's worst is 9 bits for 8, so that one call takes everything and the flush marker is written once.
+        // Deflate needs at most 9 bits for 8, so one call consumes all input and writes the flush marker once.
         let mut deflated = Vec::with_capacity(bytes.len() + bytes.len() / 8 + 1024);
         let status = compress.compress_vec(bytes, &mut deflated, FlushCompress::Sync)?;
         if compress.total_in() != bytes.len() as u64 || deflated.len() == deflated.capacity() {
             return Err(io::Error::other(format!(
-                "deflate took {} of {} bytes ({status:?})",
+                "deflate consumed {} of {} bytes ({status:?})",
                 compress.total_in(),
                 bytes.len()
             )));
@@ -40,7 +39,7 @@ impl Chunk {
     }
 }
 
-/// Joins chunks to a member.
+/// A writer that joins chunks to one member.
 pub(super) struct Member<W> {
     out: W,
     crc: Crc,
@@ -74,9 +73,9 @@ mod tests {
     use crate::random::Key;
 
     #[test]
-    fn chunks_join_to_one_member_that_any_reader_takes() {
-        let mut draws = Key::root(1).draws("bytes");
-        let noise: Vec<u8> = (0..300_000).map(|_| draws.index(256) as u8).collect();
+    fn chunks_join_to_one_member() {
+        let mut random = Key::root(1).draws("bytes");
+        let noise: Vec<u8> = (0..300_000).map(|_| random.index(256) as u8).collect();
         let pieces: [&[u8]; 5] = [b"header", &noise, &[], &[7; 100_000], &noise[..1]];
         for level in [1, 4, 6, 9] {
             let mut written = Vec::new();

@@ -1,4 +1,4 @@
-//! Folders that other programs list by themselves: second names of committed files, and JSON beside them.
+//! Layout folders for other programs: hard links to committed files, and JSON descriptions.
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -8,9 +8,9 @@ use crate::mask::Organ;
 use crate::record::Split;
 use crate::store::{Durable, Fill};
 
-/// A layout that is being brought in line with what is committed.
+/// A layout folder that is being synchronized with the committed files.
 ///
-/// Names are remembered as hashes: an archive may have millions of samples.
+/// Names are stored as hashes: an archive may have millions of samples.
 pub(super) struct Projection<'a> {
     store: &'a dyn Durable,
     root: String,
@@ -21,44 +21,44 @@ pub(super) struct Projection<'a> {
 #[derive(Default)]
 struct Links {
     present: HashSet<u64>,
-    wanted: HashSet<u64>,
+    required: HashSet<u64>,
 }
 
 impl<'a> Projection<'a> {
-    /// A layout below `layouts/ROOT`.
+    /// Opens the layout `layouts/ROOT`.
     ///
     /// # Errors
-    /// Where its folders cannot be listed.
+    /// If the folders of the layout cannot be listed.
     pub(super) fn open(store: &'a dyn Durable, root: &str, folders: &[&'static str]) -> Result<Self> {
         let root = format!("layouts/{root}");
         let links = |folder: &&'static str| {
             let present = store.list(&format!("{root}/{folder}"))?.iter().map(|name| hash(name)).collect();
-            Ok((*folder, Links { present, wanted: HashSet::new() }))
+            Ok((*folder, Links { present, required: HashSet::new() }))
         };
         let folders = folders.iter().map(links).collect::<Result<_>>()?;
         Ok(Self { store, root, folders })
     }
 
-    /// Sees to it that `file` is found as `FOLDER/NAME`.
+    /// Links `file` as `FOLDER/NAME` if that name does not exist.
     pub(super) fn link(&mut self, folder: &'static str, name: &str, file: &str) -> Result<()> {
         let links = self.folders.entry(folder).or_default();
         let hash = hash(name);
-        links.wanted.insert(hash);
+        links.required.insert(hash);
         if links.present.contains(&hash) {
             return Ok(());
         }
         self.store.link(file, &format!("{}/{folder}/{name}", self.root))
     }
 
-    /// Removes files of samples and shards that were not linked; call it after the last link. Files of other names are left alone.
-    pub(super) fn tidy(&self) -> Result<()> {
+    /// Removes files of samples and shards that were not linked. Call this method after the last link. Files of other names are kept.
+    pub(super) fn remove_stale(&self) -> Result<()> {
         for (folder, links) in &self.folders {
-            if links.present.is_subset(&links.wanted) {
+            if links.present.is_subset(&links.required) {
                 continue;
             }
             let folder = format!("{}/{folder}", self.root);
             for name in
-                self.store.list(&folder)?.iter().filter(|name| is_own(name) && !links.wanted.contains(&hash(name)))
+                self.store.list(&folder)?.iter().filter(|name| is_own(name) && !links.required.contains(&hash(name)))
             {
                 self.store.remove(&format!("{folder}/{name}"))?;
             }
@@ -66,13 +66,13 @@ impl<'a> Projection<'a> {
         Ok(())
     }
 
-    /// Writes a file in the layout's root, or leaves one that is right. Call it after the links that it names.
+    /// Writes a file in the root of the layout if its content differs. Call this method after the links to the files that it lists.
     pub(super) fn write(&self, name: &str, fill: Fill<'_>) -> Result<()> {
         self.store.replace(&format!("{}/{name}", self.root), fill)
     }
 }
 
-/// Whether a name begins like those of samples (`ID…`, 16 hexadecimal digits) or shards (`EPOCH-…`, 12 digits).
+/// Returns whether a name starts like those of samples (`ID…`, 16 hexadecimal digits) or shards (`EPOCH-…`, 12 digits).
 fn is_own(name: &str) -> bool {
     let stem = name.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
     match stem.len() {
@@ -88,7 +88,7 @@ fn hash(name: &str) -> u64 {
     hasher.finish()
 }
 
-/// The folders of a sample's image and label: `imagesTr` for what is trained and tuned on, `imagesTs` for the test.
+/// Returns the folders of a sample's image and label: `imagesTr` for training and validation, `imagesTs` for the test split.
 pub(super) fn folders(split: Split) -> (&'static str, &'static str) {
     match split {
         Split::Train | Split::Validation => ("imagesTr", "labelsTr"),
@@ -96,10 +96,10 @@ pub(super) fn folders(split: Split) -> (&'static str, &'static str) {
     }
 }
 
-/// All folders that [`folders`] names.
+/// All folders that [`folders`] returns.
 pub(super) const FOLDERS: [&str; 4] = ["imagesTr", "labelsTr", "imagesTs", "labelsTs"];
 
-/// Label ids with their names: an organ, and the organ's tumor as `ORGAN_tumor`.
+/// Returns label ids with their names: each organ, and the tumors of the organ as `ORGAN_tumor`.
 pub(super) fn label_names(organs: &[Organ]) -> BTreeMap<u8, String> {
     let mut names = BTreeMap::from([(0, "background".to_owned())]);
     for organ in organs {

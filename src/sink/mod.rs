@@ -1,12 +1,12 @@
-//! Layouts: what becomes of samples as files for trainers.
+//! Sinks: the layouts in which samples are written for trainers.
 //!
-//! This room owns the files of every kind of sink, down to their bytes.
+//! This room owns the file formats of all kinds of sinks.
 //!
-//! While a scan is in memory, whichever thread has it stages the files of its samples ([`crate::run::spool`]): the patch of each kept
-//! candidate and, where a layout asks for whole volumes, image and label. When all scans of an epoch are done, every [`Layout`] seals
-//! the epoch: it publishes what the commit will name, under names that follow from content. After the commit it projects what is
-//! committed into a folder that other programs list by themselves. Sealing and projecting may be repeated at any time with the same
-//! result; what is staged or sealed but not committed does not exist for a reader.
+//! While a scan is in memory, its thread stages the files of its samples ([`crate::run::spool`]): the patch of each kept candidate
+//! and, if a layout requires whole volumes, image and label. When all scans of an epoch are done, every [`Layout`] seals the epoch: the
+//! layout publishes the files of the commit under names that are derived from their content. After the commit the layout projects the
+//! committed files into a folder for other programs. Sealing and projecting are idempotent; staged or sealed files that are not
+//! committed do not exist for readers.
 
 mod decathlon;
 mod gzip;
@@ -34,7 +34,7 @@ use crate::error::{ConfigError, Error, Result};
 use crate::record::{FileEntry, Placement, SampleRecord};
 use crate::store::{Durable, FileDigest};
 
-/// What a layout needs of each sample.
+/// The content that a layout requires of each sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Content {
     /// The patch alone.
@@ -49,9 +49,9 @@ pub enum Content {
 /// A staged file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StagedFile {
-    /// Its staged name.
+    /// The path in the staging folder.
     pub path: String,
-    /// Its length and content.
+    /// The length and digest.
     pub digest: FileDigest,
 }
 
@@ -67,21 +67,22 @@ pub struct StagedVolumes {
 /// A sample as a layout receives it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StagedSample {
-    /// Its row.
+    /// The row.
     pub record: SampleRecord,
-    /// Its patch: the members of [`patch::encode_patch`].
+    /// The patch: the members that [`patch::encode_patch`] encodes.
     pub patch: Option<StagedFile>,
-    /// Its image and label, where some layout takes whole volumes.
+    /// The image and label, if a layout requires whole volumes.
     pub volumes: Option<StagedVolumes>,
 }
 
 impl StagedSample {
-    /// Its image and label.
+    /// Returns the image and label.
     ///
     /// # Errors
-    /// Where they were not staged.
+    /// If image and label were not staged.
     pub fn volumes(&self) -> Result<&StagedVolumes> {
-        let missing = || Error::new(format!("no image and label were staged of sample {}", self.record.sample_id));
+        let missing =
+            || Error::new(format!("expected staged image and label of sample {}, got none", self.record.sample_id));
         self.volumes.as_ref().ok_or_else(missing)
     }
 }
@@ -93,67 +94,66 @@ pub struct EpochStage<'a> {
     pub store: &'a dyn Durable,
     /// The epoch.
     pub epoch: u64,
-    /// Its staging folder, below the run folder.
+    /// The staging folder, relative to the run folder.
     pub folder: &'a str,
-    /// The shards of its patches: a shard has samples that the same sinks of patches take.
+    /// The shards of patches: all samples of a shard have the same `patches` sinks.
     pub patches: &'a [shard::Shard],
 }
 
-/// What a layout made of an epoch.
+/// The files of a layout for one epoch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SealedLayout {
-    /// Durable files for the commit to name.
+    /// Durable files, to be listed in the commit.
     pub files: Vec<FileEntry>,
-    /// Where each sample is, in the order in which they were given.
+    /// The location of each sample, in the order of the samples.
     pub placements: Vec<Placement>,
 }
 
-/// A kind of training set as files.
+/// A file layout of a training set.
 pub trait Layout: Send + Sync {
-    /// The sink's name in the graph file, and the folder of its layout.
+    /// Returns the name of the sink in the graph file, which is also the name of its layout folder.
     fn name(&self) -> &str;
 
-    /// The `table` of the committed lists that name its samples: `NAME.index`, or `pairs.NAME` for layouts that share image and
-    /// label files.
+    /// Returns the `table` of the committed lists of samples: `NAME.index`, or `pairs.NAME` for layouts that share image and label files.
     fn index(&self) -> String;
 
-    /// What it needs of each sample.
+    /// Returns the content that the layout requires of each sample.
     fn content(&self) -> Content;
 
-    /// Publishes the samples of one epoch, sorted by sample_id, under names that follow from their content. Repeating it changes
-    /// nothing.
+    /// Publishes the samples of one epoch, sorted by sample_id, under names that are derived from their content. This operation is
+    /// idempotent.
     ///
     /// # Errors
-    /// Where files cannot be written, or where a patient is in two splits.
+    /// If files cannot be written or if a patient is in two splits.
     fn seal(&self, stage: &EpochStage<'_>, samples: &[StagedSample]) -> Result<SealedLayout>;
 
-    /// Brings the folder of the layout in line with what is committed: `index` are the committed files whose `table` is
-    /// [`Layout::index`]. Repeating it changes nothing; a folder that was damaged or removed is made again.
+    /// Synchronizes the folder of the layout with the committed files: `index` are the committed files whose `table` is
+    /// [`Layout::index`]. This operation is idempotent; a damaged or removed folder is recreated.
     ///
     /// # Errors
-    /// Where files cannot be read or written, or where a patient is in two splits.
+    /// If files cannot be read or written or if a patient is in two splits.
     fn project(&self, store: &dyn Durable, index: &[FileEntry]) -> Result<()>;
 }
 
-/// Names of `table` that are no sinks.
+/// Reserved values of `table` that a sink may not use as its name.
 pub const RESERVED_TABLES: [&str; 7] = ["samples", "scans", "faults", "quality", "pairs", "patches", "train"];
 
 fn check_name(name: &str, errors: &mut Vec<ConfigError>) {
     let plain = !name.is_empty()
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-');
     if !plain {
-        let message = format!(
-            "expected a name of lower-case letters, digits, `_` and `-`, as it becomes that of a folder, got {name:?}"
-        );
+        let message =
+            format!("expected a name of lower-case letters, digits, `_` and `-` (it is a folder name), got {name:?}");
         errors.push(ConfigError::new("", message));
     } else if RESERVED_TABLES.contains(&name) {
-        let hint = format!("call it `{name}_set`");
-        errors.push(ConfigError::new("", format!("{name:?} is the name of a table")).with_hint(hint));
+        let hint = format!("rename the sink, for example to `{name}_set`");
+        errors.push(ConfigError::new("", format!("expected a name that is not a table, got {name:?}")).with_hint(hint));
     }
 }
 
 fn check_gzip_level(level: u32, errors: &mut Vec<ConfigError>) {
     if !(1..=9).contains(&level) {
-        errors.push(ConfigError::new("gzip_level", format!("gzip knows levels 1 (fast) to 9 (small), got {level}")));
+        errors
+            .push(ConfigError::new("gzip_level", format!("expected a level from 1 (fast) to 9 (small), got {level}")));
     }
 }

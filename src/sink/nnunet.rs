@@ -20,11 +20,11 @@ use crate::record::Split;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct NnunetConfig {
-    /// nnU-Net's number of the data set, 1 to 999; numbers below 10 are taken by the decathlon.
+    /// nnU-Net's id of the data set, 1 to 999; the Decathlon uses the ids below 10.
     pub dataset_id: u32,
     /// nnU-Net's name of the data set: letters, digits and `_`.
     pub dataset_name: String,
-    /// How hard `.nii.gz` files are compressed: 1 (fast) to 9 (small). The highest of all sinks holds for all.
+    /// Gzip level of `.nii.gz` files: 1 (fast) to 9 (small). The highest level of all sinks applies to all sinks.
     pub gzip_level: u32,
 }
 
@@ -35,37 +35,37 @@ impl Default for NnunetConfig {
 }
 
 /// A training set for nnU-Net. Set `nnUNet_raw` to `RUN/layouts/NAME`; copy `splits_final.json` into nnU-Net's folder of
-/// preprocessed data to train on fold 0 with this run's own validation patients.
+/// preprocessed data to train on fold 0 with the validation patients of this run.
 pub type NnunetSink = PairSink<NnunetConfig>;
 
 impl NnunetSink {
-    /// A sink for samples whose labels are those of `organs`.
+    /// Creates a sink for samples with the labels of `organs`.
     ///
     /// # Errors
-    /// Every setting that nnU-Net would refuse.
+    /// Returns every setting that nnU-Net would reject.
     pub fn new(name: &str, config: NnunetConfig, organs: Arc<[Organ]>) -> Result<Self, Vec<ConfigError>> {
-        let mut complaints = Vec::new();
-        check_name(name, &mut complaints);
-        check_gzip_level(config.gzip_level, &mut complaints);
+        let mut errors = Vec::new();
+        check_name(name, &mut errors);
+        check_gzip_level(config.gzip_level, &mut errors);
         if !(1..=999).contains(&config.dataset_id) {
-            complaints.push(ConfigError::new(
+            errors.push(ConfigError::new(
                 "dataset_id",
-                format!("a number from 1 to 999 is expected, got {}", config.dataset_id),
+                format!("expected a number from 1 to 999, got {}", config.dataset_id),
             ));
         }
         let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         if !plain(&config.dataset_name) {
-            let message = format!("letters, digits and `_` are expected, got {:?}", config.dataset_name);
-            complaints.push(ConfigError::new("dataset_name", message));
+            let message = format!("expected letters, digits and `_`, got {:?}", config.dataset_name);
+            errors.push(ConfigError::new("dataset_name", message));
         }
         let names = label_names(&organs);
         if !names.keys().copied().eq(0..names.len() as u8) {
             let got = names.iter().map(|(id, name)| format!("{id} {name}")).collect::<Vec<_>>().join(", ");
-            let message = format!("nnU-Net needs labels without gaps from 0 on, got {got}");
+            let message = format!("expected consecutive labels from 0 for nnU-Net, got {got}");
             let hint = "number the organs of the mask stage 1 (tumor 2), 3 (tumor 4), … or use the kind `decathlon`";
-            complaints.push(ConfigError::new("", message).with_hint(hint));
+            errors.push(ConfigError::new("", message).with_hint(hint));
         }
-        if complaints.is_empty() { Ok(Self::of(name, config, organs)) } else { Err(complaints) }
+        if errors.is_empty() { Ok(Self::of(name, config, organs)) } else { Err(errors) }
     }
 }
 

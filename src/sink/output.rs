@@ -1,4 +1,4 @@
-//! Where samples go: into files of a layout, through a pipe, or to a training.
+//! The output of a sink: files of a layout, a pipe, or a training.
 
 use std::fmt;
 use std::sync::Arc;
@@ -10,19 +10,19 @@ use super::{Layout, StreamSink, check_name};
 use crate::error::ConfigError;
 use crate::record::Split;
 
-/// Where the samples of a sink go.
+/// The output of a sink.
 #[derive(Clone)]
 pub enum Output {
-    /// Files of a run folder in a layout.
+    /// Files in the layout folder of a run.
     Layout(Arc<dyn Layout>),
-    /// Files of a run folder that are written to a pipe or socket.
+    /// Files of a run that are written to a pipe or socket.
     Stream(Arc<StreamSink>),
-    /// A training in the same process, without a file.
+    /// A training in the same process, without files.
     Trainer,
 }
 
 impl Output {
-    /// What writes files for it; `None` where there are none.
+    /// Returns the layout that writes the files; `None` for a trainer.
     pub fn layout(&self) -> Option<&dyn Layout> {
         match self {
             Self::Layout(layout) => Some(&**layout),
@@ -31,7 +31,7 @@ impl Output {
         }
     }
 
-    /// The split that it streams, where it is a stream.
+    /// Returns the split of a stream; `None` for other outputs.
     pub fn streamed_split(&self) -> Option<Split> {
         match self {
             Self::Stream(stream) => Some(stream.split()),
@@ -50,19 +50,19 @@ impl fmt::Debug for Output {
     }
 }
 
-/// Settings of a sink of kind `trainer`: none; `[train.synthetic]` sets what share of crops is synthetic.
+/// Settings of a sink of kind `trainer`: none; `[train.synthetic]` sets the fraction of synthetic crops.
 ///
-/// The accepted tumors of the graph become crops of `freetumor train segmentation`: fresh ones for every crop, none of which is
-/// ever a file. Batches are made ahead, as many as the training's queue holds: whichever of the two is slower, the other waits, and
-/// because a tumor is a function of seed, step and place in the batch, neither changes what is learned.
+/// The accepted tumors of the graph become crops of `freetumor train segmentation`: new tumors for every crop, without files. Batches
+/// are made in advance up to the length of the training's queue: the faster of generator and training waits for the other. A tumor is
+/// a function of seed, step and position in the batch, so the speed of either does not change the training.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainerConfig {}
 
-/// Checks the name of a sink of kind `trainer`.
+/// Creates the output of a sink of kind `trainer`.
 ///
 /// # Errors
-/// A bad name.
+/// If the name is invalid.
 pub fn trainer(name: &str, _config: &TrainerConfig) -> Result<Output, Vec<ConfigError>> {
     let mut errors = Vec::new();
     check_name(name, &mut errors);

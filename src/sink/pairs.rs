@@ -1,7 +1,7 @@
-//! Images and labels as files of their own, published once however many sinks list them.
+//! Images and labels as separate files, published once for all sinks that list them.
 //!
-//! A commit names one list of them a sink and epoch, `data/EPOCH-pairs.SINK-SHA256.json`, which names the files with their
-//! digests: so commits stay small however many samples there are.
+//! For each sink and epoch, a commit names one list `data/EPOCH-pairs.SINK-SHA256.json` of files with digests, so the size of a commit
+//! does not depend on the number of samples.
 
 use std::sync::Arc;
 
@@ -15,18 +15,18 @@ use crate::mask::Organ;
 use crate::record::SplitGuard;
 use crate::record::{DATA, FileEntry, Placement, Split, epoch_name};
 use crate::store::canonical;
-use crate::store::canonical::{Streamed, Take};
+use crate::store::canonical::{StreamedList, Visit};
 use crate::store::{Durable, FileDigest, Fill};
 
 /// The table of image and label files.
 pub const PAIRS: &str = "pairs";
 
-/// The table of the lists by which one sink names its own.
+/// Returns the table of the lists of one sink.
 pub fn index_of(sink: &str) -> String {
     format!("{PAIRS}.{sink}")
 }
 
-/// Whether a table holds lists of some sink.
+/// Returns whether a table contains lists of a sink.
 pub fn is_index(table: &str) -> bool {
     table.strip_prefix(PAIRS).is_some_and(|rest| rest.starts_with('.'))
 }
@@ -35,36 +35,36 @@ pub fn is_index(table: &str) -> bool {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pair {
-    /// The sample, and the name of its case.
+    /// The sample id, which is also the name of the case.
     pub sample_id: SampleId,
-    /// Its patient.
+    /// The patient key.
     pub patient_key: PatientKey,
     /// The patient's split.
     pub split: Split,
-    /// Length and content of the image.
+    /// Length and digest of the image.
     pub image: FileDigest,
-    /// Length and content of the label.
+    /// Length and digest of the label.
     pub label: FileDigest,
 }
 
 impl Pair {
-    /// Where the image lies, below the run folder.
+    /// Returns the path of the image, relative to the run folder.
     pub fn image_path(&self) -> String {
         format!("{DATA}/{}.image.nii.gz", self.sample_id)
     }
 
-    /// Where the label lies, below the run folder.
+    /// Returns the path of the label, relative to the run folder.
     pub fn label_path(&self) -> String {
         format!("{DATA}/{}.label.nii.gz", self.sample_id)
     }
 
-    /// Image and label as committed files.
+    /// Returns image and label as committed files.
     pub fn files(&self) -> [FileEntry; 2] {
         [entry(self.image_path(), PAIRS, &self.image, 1), entry(self.label_path(), PAIRS, &self.label, 1)]
     }
 }
 
-/// Publishes the samples' files and their list.
+/// Publishes the files of the samples and the list of files.
 pub(super) fn seal(stage: &EpochStage<'_>, sink: &str, samples: &[StagedSample]) -> Result<SealedLayout> {
     let mut guard = SplitGuard::default();
     let mut sealed = SealedLayout::default();
@@ -97,11 +97,11 @@ pub(super) fn seal(stage: &EpochStage<'_>, sink: &str, samples: &[StagedSample])
     Ok(sealed)
 }
 
-/// All samples that committed lists name, sorted; one that several sinks list is there once.
+/// Reads all samples of committed lists, sorted, without duplicates.
 ///
 /// # Errors
-/// Where a list cannot be read, or a patient is in two splits.
-pub fn listed(store: &dyn Durable, index: &[FileEntry]) -> Result<Vec<Pair>> {
+/// If a list cannot be read or a patient is in two splits.
+pub fn read_pairs(store: &dyn Durable, index: &[FileEntry]) -> Result<Vec<Pair>> {
     let (mut guard, mut all) = (SplitGuard::default(), Vec::new());
     for file in index {
         all.extend(read_index::<Vec<Pair>>(store, file)?);
@@ -114,44 +114,44 @@ pub fn listed(store: &dyn Durable, index: &[FileEntry]) -> Result<Vec<Pair>> {
     Ok(all)
 }
 
-/// How image and label files are named and described: a layout that trainers list by themselves.
+/// A layout with separate image and label files: file names and JSON descriptions.
 pub trait PairLayout: Send + Sync {
-    /// How hard `.nii.gz` files are compressed.
+    /// Returns the gzip level of `.nii.gz` files.
     fn gzip_level(&self) -> u32;
 
-    /// The layout's folder, below that of the sink; empty where there is none.
+    /// Returns the folder of the layout, relative to the folder of the sink; empty if the layout has no folder.
     fn folder(&self) -> String;
 
-    /// The ending of an image's name after its sample's id; labels are always `ID.nii.gz`.
+    /// Returns the suffix of an image name after the sample id; labels are always `ID.nii.gz`.
     fn image_suffix(&self) -> &'static str;
 
-    /// Folder and name of a sample's image and of its label, below [`PairLayout::folder`].
-    fn places(&self, sample_id: SampleId, split: Split) -> [(&'static str, String); 2] {
+    /// Returns folder and name of the image and of the label of a sample, relative to [`PairLayout::folder`].
+    fn file_names(&self, sample_id: SampleId, split: Split) -> [(&'static str, String); 2] {
         let (images, labels) = folders(split);
         [(images, format!("{sample_id}{}", self.image_suffix())), (labels, format!("{sample_id}.nii.gz"))]
     }
 
-    /// Writes the JSON that describes it.
+    /// Writes the JSON description of the layout.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// If the description cannot be written.
     fn describe(&self, samples: &DatasetDescription<'_>) -> Result<()>;
 }
 
-/// Writes a file of a layout: its name below the layout's folder, and its content.
+/// A callback that writes a file of a layout, with its name relative to the layout folder and its content.
 pub type WriteFile<'a> = &'a dyn Fn(&str, Fill<'_>) -> Result<()>;
 
-/// What the JSON of a [`PairLayout`] is made from.
+/// The input of the JSON description of a [`PairLayout`].
 pub struct DatasetDescription<'a> {
     /// Writes a file.
     pub write: WriteFile<'a>,
-    /// Passes on every sample, by epoch and then by id.
-    pub each: &'a dyn Fn(Take<'_, Pair>) -> Result<()>,
+    /// Visits every sample, by epoch and then by id.
+    pub for_each: &'a dyn Fn(Visit<'_, Pair>) -> Result<()>,
     /// The organs of the labels.
     pub organs: &'a [Organ],
-    /// Samples that are trained or tuned on.
+    /// The number of training and validation samples.
     pub training: usize,
-    /// Samples that are kept for the test.
+    /// The number of test samples.
     pub test: usize,
 }
 
@@ -159,20 +159,20 @@ impl DatasetDescription<'_> {
     /// Writes a JSON file.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// If the file cannot be written.
     pub fn json(&self, name: &str, value: &impl Serialize) -> Result<()> {
         (self.write)(name, &mut |out| canonical::write_pretty(out, value))
     }
 
-    /// What `item` makes of each sample of a split.
+    /// Returns a list with the result of `item` for each sample of a split.
     pub fn list<T: Serialize>(&self, split: Split, item: impl Fn(&Pair) -> T) -> impl Serialize {
-        Streamed::of::<T>(move |take: Take<'_, T>| {
-            (self.each)(&mut |pair| if pair.split == split { take(item(&pair)) } else { Ok(()) })
+        StreamedList::of::<T>(move |visit: Visit<'_, T>| {
+            (self.for_each)(&mut |pair| if pair.split == split { visit(item(&pair)) } else { Ok(()) })
         })
     }
 }
 
-/// A sink of images and labels as files of their own, in a layout.
+/// A sink of images and labels as separate files in a layout.
 pub struct PairSink<L> {
     name: String,
     layout: L,
@@ -184,7 +184,7 @@ impl<L> PairSink<L> {
         Self { name: name.to_owned(), layout, organs }
     }
 
-    /// The layout, whose settings were checked.
+    /// Returns the layout with validated settings.
     pub fn into_layout(self) -> L {
         self.layout
     }
@@ -211,26 +211,32 @@ impl<L: PairLayout> Layout for PairSink<L> {
         let root = [&self.name, &self.layout.folder()].map(String::as_str).join("/");
         let mut layout = Projection::open(store, root.trim_end_matches('/'), &FOLDERS)?;
         let (mut guard, mut training, mut test) = (SplitGuard::default(), 0, 0);
-        each_pair(store, index, &mut |pair| {
+        for_each_pair(store, index, &mut |pair| {
             guard.admit(pair.patient_key, pair.split)?;
             *(if pair.split == Split::Test { &mut test } else { &mut training }) += 1;
-            let [(images, image), (labels, label)] = self.layout.places(pair.sample_id, pair.split);
+            let [(images, image), (labels, label)] = self.layout.file_names(pair.sample_id, pair.split);
             layout.link(images, &image, &pair.image_path())?;
             layout.link(labels, &label, &pair.label_path())
         })?;
-        layout.tidy()?;
+        layout.remove_stale()?;
         let write = |name: &str, fill: Fill<'_>| layout.write(name, fill);
-        let each = |take: Take<'_, Pair>| each_pair(store, index, take);
-        self.layout.describe(&DatasetDescription { write: &write, each: &each, organs: &self.organs, training, test })
+        let for_each = |visit: Visit<'_, Pair>| for_each_pair(store, index, visit);
+        self.layout.describe(&DatasetDescription {
+            write: &write,
+            for_each: &for_each,
+            organs: &self.organs,
+            training,
+            test,
+        })
     }
 }
 
-/// Passes on every sample that committed lists name, one list in memory at a time.
-fn each_pair(store: &dyn Durable, index: &[FileEntry], take: Take<'_, Pair>) -> Result<()> {
-    index.iter().try_for_each(|file| read_index::<Vec<Pair>>(store, file)?.into_iter().try_for_each(&mut *take))
+/// Visits every sample of committed lists, with one list in memory at a time.
+fn for_each_pair(store: &dyn Durable, index: &[FileEntry], visit: Visit<'_, Pair>) -> Result<()> {
+    index.iter().try_for_each(|file| read_index::<Vec<Pair>>(store, file)?.into_iter().try_for_each(&mut *visit))
 }
 
-/// Publishes what a sink has to remember of an epoch as `data/EPOCH-TABLE-SHA256.json`.
+/// Publishes the list of a sink for an epoch as `data/EPOCH-TABLE-SHA256.json`.
 pub(super) fn publish_index(
     table: &str,
     store: &dyn Durable,
@@ -245,14 +251,14 @@ pub(super) fn publish_index(
     Ok(entry(path, table, &digest, samples as u64))
 }
 
-/// Reads what [`publish_index`] wrote.
+/// Reads a list that [`publish_index`] wrote.
 pub(super) fn read_index<T: for<'de> Deserialize<'de>>(store: &dyn Durable, file: &FileEntry) -> Result<T> {
-    let place = store.place(&file.path);
+    let path = store.display_path(&file.path);
     let text = store.read(&file.path)?.ok_or_else(|| {
-        Error::new(format!("{place} is committed and not there"))
-            .with_hint("the run folder was damaged; restore it from a copy, or start anew with another `--out`")
+        Error::new(format!("expected the committed file {path}, got none"))
+            .with_hint("the run folder is damaged: restore it from a copy, or start a new run with another `--out`")
     })?;
-    canonical::parse(&text, &place)
+    canonical::parse(&text, &path)
 }
 
 pub(super) fn entry(path: String, table: &str, digest: &FileDigest, rows: u64) -> FileEntry {

@@ -1,15 +1,15 @@
-//! A patch: what a candidate changed of its scan, and nothing else.
+//! A patch: the box of a scan that a candidate changed.
 //!
-//! A sample is a scan plus a patch: outside the patch's box every voxel is the scan's own. In a tar shard a patch has four members:
+//! A sample is a scan plus a patch: outside the patch's box every voxel equals that of the scan. In a tar shard a patch has four members:
 //!
 //! ```text
 //! ID.after.nii.gz    HU of the box with the tumor
 //! ID.before.nii.gz   HU of the box in the scan
-//! ID.json            PatchDescription: scan, digests, the box's place, the rows of `samples`
+//! ID.json            PatchDescription: scan, digests, position of the box, rows of `samples`
 //! ID.label.nii.gz    merged labels of the box with the tumor
 //! ```
 //!
-//! The affines of the images place them in the patient; `origin_voxel` places them on the scan's own grid.
+//! The affines of the images define their position in the patient; `origin_voxel` defines it on the grid of the scan.
 
 use std::io::{Cursor, Read};
 
@@ -27,20 +27,20 @@ use crate::store::canonical;
 use crate::synth::Candidate;
 use crate::volume::{Array3, Region, Voxels};
 
-/// Patches are small: they are compressed well.
+/// Patches are small, so a high compression level is cheap.
 const GZIP_LEVEL: u32 = 6;
 
 const DESCRIPTION: &str = "part of a CT with a synthetic tumor, freetumor";
 
-/// `ID.json`: what a patch belongs to and where.
+/// `ID.json`: the sample, scan and position of a patch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PatchDescription {
-    /// The candidate.
+    /// The id of the candidate.
     pub sample_id: SampleId,
-    /// The scan that it was made in.
+    /// The id of the scan.
     pub scan_id: ScanId,
-    /// Digest of the scan's voxels: a patch belongs to no other scan.
+    /// Digest of the scan's voxels: a patch is valid only for this scan.
     pub scan_digest: ScanDigest,
     /// Digest of the organ mask's voxels.
     pub mask_digest: MaskDigest,
@@ -48,17 +48,17 @@ pub struct PatchDescription {
     pub candidate_digest: CandidateDigest,
     /// The first voxel of the box on the scan's grid, [x, y, z].
     pub origin_voxel: [usize; 3],
-    /// Voxels of the box.
+    /// The shape of the box in voxels.
     pub shape_voxels: [usize; 3],
-    /// The candidate's rows of `samples`, one for each quality test that decided on it. Without epoch and pipeline digest, so that a
-    /// candidate has the same patch in every epoch.
+    /// The candidate's rows of `samples`, one for each quality test that decided on the candidate. Epoch and pipeline digest are left
+    /// out, so that a candidate has the same patch in every epoch.
     pub rows: Vec<serde_json::Map<String, Json>>,
 }
 
-/// A patch, decoded.
+/// A decoded patch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Patch {
-    /// What it belongs to.
+    /// The sample, scan and position.
     pub description: PatchDescription,
     /// HU of the box in the scan.
     pub before: Array3<f32>,
@@ -69,7 +69,7 @@ pub struct Patch {
 }
 
 impl Patch {
-    /// The box on the scan's grid.
+    /// Returns the box on the grid of the scan.
     pub fn region(&self) -> Region {
         Region { start: self.description.origin_voxel, shape: self.description.shape_voxels }
     }
@@ -81,10 +81,10 @@ impl<'a> From<&'a Patch> for Overlay<'a> {
     }
 }
 
-/// The members of a candidate's patch, without the end of an archive. `rows` are its rows, at least one.
+/// Encodes the members of a candidate's patch, without the end of an archive. `rows` are the candidate's rows, at least one.
 ///
 /// # Errors
-/// A fault of stage `sink` where no image can hold the box.
+/// A fault of stage `sink` if NIfTI-1 cannot store the box.
 pub fn encode_patch(masked: &MaskedScan, candidate: &Candidate, rows: &[SampleRecord]) -> Result<Vec<u8>, Fault> {
     let Some(first) = rows.first() else {
         return Err(Fault::new(Stage::Sink, FaultKind::Mismatch, "expected at least one row of a patch, got none"));
@@ -122,7 +122,7 @@ pub fn encode_patch(masked: &MaskedScan, candidate: &Candidate, rows: &[SampleRe
     Ok(part.into_inner())
 }
 
-/// A row as a patch has it.
+/// Returns a row without epoch and pipeline digest.
 fn row_of_candidate(row: &SampleRecord) -> serde_json::Map<String, Json> {
     let Ok(Json::Object(mut row)) = serde_json::to_value(row) else { return serde_json::Map::new() };
     row.retain(|name, _| !["epoch", "pipeline_digest"].contains(&name.as_str()));
@@ -134,26 +134,26 @@ fn compressed(header: &[u8], voxels: &[u8]) -> Result<Vec<u8>, Fault> {
 }
 
 fn unwritable(message: &str) -> Fault {
-    Fault::new(Stage::Sink, FaultKind::Io, format!("a patch cannot be encoded: {message}"))
+    Fault::new(Stage::Sink, FaultKind::Io, format!("cannot encode a patch: {message}"))
 }
 
-/// Reads the members that [`encode_patch`] wrote.
+/// Decodes the members that [`encode_patch`] wrote.
 ///
 /// # Errors
-/// Where the bytes are no patch, or its digest is another than its own description has.
+/// If the bytes are not a patch or the digest does not match the description.
 pub fn decode_patch(part: &[u8]) -> Result<Patch> {
-    let broken = |message: String| Error::new(format!("expected a patch of freetumor: {message}"));
+    let invalid = |message: String| Error::new(format!("cannot decode a patch: {message}"));
     let (mut description, mut before, mut after, mut labels) = (None, None, None, None);
     let mut archive = tar::Archive::new(part);
-    for member in archive.entries().map_err(|error| broken(error.to_string()))? {
-        let mut member = member.map_err(|error| broken(error.to_string()))?;
-        let path = member.path().map_err(|error| broken(error.to_string()))?.to_string_lossy().into_owned();
+    for member in archive.entries().map_err(|error| invalid(error.to_string()))? {
+        let mut member = member.map_err(|error| invalid(error.to_string()))?;
+        let path = member.path().map_err(|error| invalid(error.to_string()))?.to_string_lossy().into_owned();
         let mut bytes = Vec::new();
-        member.read_to_end(&mut bytes).map_err(|error| broken(error.to_string()))?;
+        member.read_to_end(&mut bytes).map_err(|error| invalid(error.to_string()))?;
         let volume = |bytes: &[u8]| {
             nifti::read_volume_from(Cursor::new(bytes), bytes.len() as u64, &Limits::default())
                 .map(|volume| volume.voxels.hu_of(volume.grid.region()))
-                .map_err(|fault| broken(fault.to_string()))
+                .map_err(|fault| invalid(fault.to_string()))
         };
         match path.split_once('.').map_or("", |(_, suffix)| suffix) {
             "json" => description = Some(canonical::parse::<PatchDescription>(&bytes, &path)?),
@@ -161,22 +161,25 @@ pub fn decode_patch(part: &[u8]) -> Result<Patch> {
             "after.nii.gz" => after = Some(volume(&bytes)?),
             "label.nii.gz" => {
                 let read = nifti::read_labels_from(Cursor::new(&bytes), bytes.len() as u64, &Limits::default());
-                labels = Some(read.map_err(|fault| broken(fault.to_string()))?.ids.map(|&id| id as u8));
+                labels = Some(read.map_err(|fault| invalid(fault.to_string()))?.ids.map(|&id| id as u8));
             }
-            _ => return Err(broken(format!("it has an unexpected member {path}"))),
+            _ => return Err(invalid(format!("unexpected member {path}"))),
         }
     }
-    let missing = |what: &str| broken(format!("it has no {what}"));
+    let missing = |part: &str| invalid(format!("expected a {part}, got none"));
     let patch = Patch {
         description: description.ok_or_else(|| missing("description"))?,
-        before: before.ok_or_else(|| missing("box before"))?,
-        after: after.ok_or_else(|| missing("box after"))?,
+        before: before.ok_or_else(|| missing("box before the change"))?,
+        after: after.ok_or_else(|| missing("box after the change"))?,
         labels: labels.ok_or_else(|| missing("label box"))?,
     };
     let digest = crate::synth::voxels_digest(patch.region(), &patch.before, &patch.after, &patch.labels);
     if digest != patch.description.candidate_digest {
         let expected = patch.description.candidate_digest;
-        return Err(broken(format!("{} should have digest {expected}, it has {digest}", patch.description.sample_id)));
+        return Err(invalid(format!(
+            "sample {}: expected digest {expected}, got {digest}",
+            patch.description.sample_id
+        )));
     }
     Ok(patch)
 }

@@ -1,7 +1,7 @@
-//! Shards of patches: some tens of kilobytes a sample in place of whole volumes.
+//! Shards of patches: tens of kilobytes per sample instead of whole volumes.
 //!
-//! A shard holds the patches of one epoch, one split, one bucket and one set of sinks that take them, sorted by key. The run folder keeps
-//! them for every pipeline; a sink of kind `patches` lists its own with an index, as `RUN/layouts/NAME/{train,validation,test}/*.tar`.
+//! A shard contains the patches of one epoch, one split, one bucket and one set of receiving sinks, sorted by key. The run folder stores
+//! patches for every pipeline; a sink of kind `patches` lists its shards with an index, as `RUN/layouts/NAME/{train,validation,test}/*.tar`.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -19,7 +19,7 @@ use crate::store::Durable;
 /// The table of patch shards.
 pub const PATCHES: &str = "patches";
 
-/// Shards of each split in each epoch, at most. Fixed: file names follow from it.
+/// Maximum number of shards per split and epoch. The number is fixed because file names depend on it.
 pub const BUCKETS: u32 = 4;
 
 /// Settings of a sink of kind `patches`: none.
@@ -27,17 +27,17 @@ pub const BUCKETS: u32 = 4;
 #[serde(deny_unknown_fields)]
 pub struct PatchesConfig {}
 
-/// The patches of samples as tar shards with an index.
+/// A sink of patches as tar shards with an index.
 #[derive(Debug)]
 pub struct PatchesSink {
     name: String,
 }
 
 impl PatchesSink {
-    /// A sink.
+    /// Creates a sink.
     ///
     /// # Errors
-    /// A bad name.
+    /// If the name is invalid.
     pub fn new(name: &str, _config: &PatchesConfig) -> Result<Self, Vec<ConfigError>> {
         let mut errors = Vec::new();
         check_name(name, &mut errors);
@@ -61,14 +61,14 @@ impl Layout for PatchesSink {
     fn seal(&self, stage: &EpochStage<'_>, samples: &[StagedSample]) -> Result<SealedLayout> {
         let mut guard = SplitGuard::default();
         samples.iter().try_for_each(|sample| guard.admit(sample.record.patient_key, sample.record.split))?;
-        let wanted: HashSet<SampleId> = samples.iter().map(|sample| sample.record.sample_id).collect();
-        let is_wanted = |member: &shards::Member| wanted.contains(&member.key);
-        let shards: Vec<&Shard> = stage.patches.iter().filter(|shard| shard.samples.iter().any(is_wanted)).collect();
+        let selected: HashSet<SampleId> = samples.iter().map(|sample| sample.record.sample_id).collect();
+        let is_selected = |member: &shards::Member| selected.contains(&member.key);
+        let shards: Vec<&Shard> = stage.patches.iter().filter(|shard| shard.samples.iter().any(is_selected)).collect();
         let members = || shards.iter().flat_map(|shard| &shard.samples);
-        if !members().all(is_wanted) || members().count() != samples.len() {
+        if !members().all(is_selected) || members().count() != samples.len() {
             let (name, epoch) = (&self.name, stage.epoch);
             return Err(Error::new(format!(
-                "the patches of epoch {epoch} are not sharded by what the sink `{name}` takes"
+                "expected shards of epoch {epoch} with only samples of the sink `{name}`, got a mixed shard"
             )));
         }
         let mut sealed =
@@ -85,30 +85,30 @@ impl Layout for PatchesSink {
     }
 }
 
-/// Publishes the patches of samples as shards by split, bucket and the sinks of patches that take them: `takers` has for each sample
-/// whether each of these sinks takes it. So every sink lists whole shards, and no patch is written twice.
+/// Publishes the patches of samples as shards by split, bucket and receiving sinks: `recipients` states for each sample and each
+/// `patches` sink whether the sink receives the sample. So every sink lists whole shards and no patch is written twice.
 ///
 /// # Errors
-/// Where a sample has no patch, a patient is in two splits, or files cannot be written.
+/// If a sample has no patch, a patient is in two splits, or files cannot be written.
 pub fn seal_patches(
     stage: &EpochStage<'_>,
     samples: &[StagedSample],
-    takers: &[Vec<bool>],
+    recipients: &[Vec<bool>],
 ) -> Result<(SealedLayout, Vec<Shard>)> {
     let mut guard = SplitGuard::default();
     let mut groups: BTreeMap<(String, &[bool]), Vec<usize>> = BTreeMap::new();
-    for (index, (StagedSample { record, .. }, takers)) in samples.iter().zip(takers).enumerate() {
+    for (index, (StagedSample { record, .. }, recipients)) in samples.iter().zip(recipients).enumerate() {
         guard.admit(record.patient_key, record.split)?;
         let label = shards::label(record.split, record.patient_key, BUCKETS);
-        groups.entry((label, takers)).or_default().push(index);
+        groups.entry((label, recipients)).or_default().push(index);
     }
     write_shards(stage, samples, groups.into_iter().map(|((label, _), indices)| (label, indices)))
 }
 
-/// Publishes patches as one shard of the given label, without regard to splits: those of rejected candidates.
+/// Publishes the patches of rejected candidates as one shard with the given label, regardless of splits.
 ///
 /// # Errors
-/// As for [`seal_patches`].
+/// The same errors as [`seal_patches`].
 pub fn seal_unsplit(stage: &EpochStage<'_>, label: &str, samples: &[StagedSample]) -> Result<SealedLayout> {
     let group = (label.to_owned(), (0..samples.len()).collect::<Vec<_>>());
     let groups = (!samples.is_empty()).then_some(group);
@@ -124,11 +124,14 @@ fn write_shards(
     for (label, indices) in groups {
         let missing = indices.iter().find(|&&index| samples[index].patch.is_none());
         if let Some(&index) = missing {
-            return Err(Error::new(format!("no patch was staged of sample {}", samples[index].record.sample_id)));
+            return Err(Error::new(format!(
+                "expected a staged patch of sample {}, got none",
+                samples[index].record.sample_id
+            )));
         }
         writer.write(&label, &indices, samples, |archive: &mut TarWriter<_>, sample| {
             let Some(patch) = &sample.patch else { return Ok(()) };
-            archive.append_part(patch.digest.bytes, &mut shards::staged(stage.store, &patch.path)?)
+            archive.append_part(patch.digest.bytes, &mut shards::open_staged(stage.store, &patch.path)?)
         })?;
     }
     writer.finish(|_, shard, member| Placement {

@@ -1,4 +1,4 @@
-//! A tar shard as committed lists and indexes name it.
+//! A tar shard as committed lists and indexes describe it.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -6,19 +6,19 @@ use serde_json::{Value, json};
 use crate::id::{PatientKey, SampleId};
 use crate::record::Split;
 
-/// A committed shard, as an index lists it.
+/// A committed shard in an index.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Shard {
-    /// Its file below the run folder.
+    /// The path relative to the run folder.
     pub path: String,
     /// The split of its samples.
     pub split: Split,
-    /// Its length.
+    /// The length in bytes.
     pub bytes: u64,
     /// SHA-256 of its content.
     pub sha256: String,
-    /// Its samples, sorted by key.
+    /// The samples, sorted by key.
     pub samples: Vec<Member>,
 }
 
@@ -26,24 +26,24 @@ pub struct Shard {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Member {
-    /// The sample.
+    /// The sample id.
     pub key: SampleId,
-    /// Its patient.
+    /// The patient key.
     pub patient_key: PatientKey,
-    /// Where its first tar header begins.
+    /// The offset of the sample's first tar header.
     pub offset_bytes: u64,
-    /// Its bytes, headers and padding included.
+    /// The length of the sample, headers and padding included.
     pub length_bytes: u64,
 }
 
 impl Shard {
-    /// The name of its file.
+    /// Returns the file name.
     pub fn file(&self) -> &str {
         self.path.rsplit('/').next().unwrap_or(&self.path)
     }
 
-    /// The shard as the `wids` part of webdataset describes it.
-    pub(super) fn described(&self) -> Value {
+    /// Returns the entry of the shard in an index of webdataset's `wids`.
+    pub(super) fn wids_entry(&self) -> Value {
         let samples = self
             .samples
             .iter()

@@ -1,4 +1,4 @@
-//! Tar shards with an index: what patches and whole volumes have in common.
+//! Tar shards with an index, shared by patches and whole volumes.
 
 use std::io::{self, Read, Write};
 
@@ -15,9 +15,9 @@ use crate::error::Result;
 use crate::id::{PatientKey, SampleId};
 use crate::record::{DATA, FileEntry, Placement, Split, SplitGuard, epoch_name};
 use crate::store::Durable;
-use crate::store::canonical::{self, Streamed, Take};
+use crate::store::canonical::{self, StreamedList, Visit};
 
-/// The bucket of a patient: all samples of a patient in an epoch share a shard, so that removing a patient touches one shard an
+/// Returns the bucket of a patient: all samples of a patient in an epoch share a shard, so removing a patient changes one shard per
 /// epoch.
 pub fn bucket(patient_key: PatientKey, buckets: u32) -> u32 {
     let hash: [u8; 32] = Sha256::digest(patient_key.to_string()).into();
@@ -27,21 +27,21 @@ pub fn bucket(patient_key: PatientKey, buckets: u32) -> u32 {
     (u64::from_le_bytes(first) % u64::from(buckets.max(1))) as u32
 }
 
-/// The label of a shard in its file's name: `SPLIT-BUCKET`.
+/// Returns the label of a shard in its file name: `SPLIT-BUCKET`.
 pub fn label(split: Split, patient_key: PatientKey, buckets: u32) -> String {
     format!("{split}-{:03}", bucket(patient_key, buckets))
 }
 
-/// The name of a shard's file; `table` is the sink's name, or that of the table of patches.
+/// Returns the file name of a shard; `table` is the name of the sink or of the table of patches.
 pub fn file_name(epoch: u64, table: &str, label: &str, sha256: &str) -> String {
     format!("{}-{table}-{label}-{sha256}.tar", epoch_name(epoch))
 }
 
-/// Writes a whole archive of samples and returns where each of them is; `samples` have an index for `append`, which writes the members
-/// of one sample.
+/// Writes an archive of samples and returns the location of each; each item of `samples` has an index for `append`, which writes the
+/// members of one sample.
 ///
 /// # Errors
-/// Where `out` or `append` fails.
+/// If `out` or `append` fails.
 pub fn write_members(
     out: &mut dyn Write,
     samples: &[(usize, SampleId, PatientKey)],
@@ -58,7 +58,7 @@ pub fn write_members(
     Ok(members)
 }
 
-/// Writes the shards of one epoch and publishes them together.
+/// A writer that publishes the shards of one epoch together.
 pub(super) struct ShardWriter<'a> {
     stage: &'a EpochStage<'a>,
     table: &'a str,
@@ -70,15 +70,15 @@ pub(super) struct ShardWriter<'a> {
 }
 
 impl<'a> ShardWriter<'a> {
-    /// A writer of shards of the given table for an epoch of `samples` samples.
+    /// Creates a writer of shards of the given table for an epoch of `samples` samples.
     pub(super) fn new(stage: &'a EpochStage<'a>, table: &'a str, samples: usize) -> Self {
         Self { stage, table, publications: Vec::new(), files: Vec::new(), shards: Vec::new(), samples }
     }
 
-    /// Writes a shard of the samples with the given indices; `append` writes the members of one.
+    /// Writes a shard of the samples with the given indices; `append` writes the members of one sample.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// If the shard cannot be written.
     pub(super) fn write(
         &mut self,
         label: &str,
@@ -104,19 +104,19 @@ impl<'a> ShardWriter<'a> {
         Ok(())
     }
 
-    /// Makes all shards durable; `place` says where a sample is, by its index.
+    /// Publishes all shards; `locate` returns the location of a sample with the given index.
     ///
     /// # Errors
-    /// Where they cannot be written.
+    /// If the shards cannot be written.
     pub(super) fn finish(
         self,
-        place: impl Fn(usize, &Shard, &Member) -> Placement,
+        locate: impl Fn(usize, &Shard, &Member) -> Placement,
     ) -> Result<(SealedLayout, Vec<Shard>)> {
         self.stage.store.publish(&self.publications)?;
         let mut placements = vec![Placement::default(); self.samples];
         for (shard, indices) in &self.shards {
             for (&index, member) in indices.iter().zip(&shard.samples) {
-                placements[index] = place(index, shard, member);
+                placements[index] = locate(index, shard, member);
             }
         }
         let shards = self.shards.into_iter().map(|(shard, _)| shard).collect();
@@ -124,55 +124,55 @@ impl<'a> ShardWriter<'a> {
     }
 }
 
-/// A staged file, to be copied into a shard.
-pub(super) fn staged(store: &dyn Durable, path: &str) -> io::Result<Box<dyn Read + Send>> {
+/// Opens a staged file, to be copied into a shard.
+pub(super) fn open_staged(store: &dyn Durable, path: &str) -> io::Result<Box<dyn Read + Send>> {
     let file = store.open(path).map_err(io::Error::other)?;
-    file.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("the staged file {path} is gone")))
+    file.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("expected the staged file {path}, got none")))
 }
 
-/// The layout of shards by split, with the index that the `wids` part of webdataset reads beside them.
+/// The layout of shards by split, with an index for webdataset's `wids`.
 pub(super) struct ShardLayout<'a> {
     /// The sink's name.
     pub name: &'a str,
     /// The run folder.
     pub store: &'a dyn Durable,
-    /// The committed lists of its shards.
+    /// The committed lists of the sink's shards.
     pub index: &'a [FileEntry],
 }
 
 impl ShardLayout<'_> {
-    /// Links the shards and writes an index a split.
+    /// Links the shards and writes one index per split.
     ///
     /// # Errors
-    /// Where files cannot be read or written, or a patient is in two splits.
+    /// If files cannot be read or written, or a patient is in two splits.
     pub(super) fn project(&self) -> Result<()> {
         let mut layout = Projection::open(self.store, self.name, &Split::ALL.map(Split::name))?;
         let mut guard = SplitGuard::default();
-        self.each_shard(&mut |shard| {
+        self.for_each_shard(&mut |shard| {
             shard.samples.iter().try_for_each(|member| guard.admit(member.patient_key, shard.split))?;
             layout.link(shard.split.name(), shard.file(), &shard.path)
         })?;
-        layout.tidy()?;
-        describe(self.name, &|name, fill| layout.write(name, fill), &|take| self.each_shard(take))
+        layout.remove_stale()?;
+        describe(self.name, &|name, fill| layout.write(name, fill), &|visit| self.for_each_shard(visit))
     }
 
-    fn each_shard(&self, take: Take<'_, Shard>) -> Result<()> {
+    fn for_each_shard(&self, visit: Visit<'_, Shard>) -> Result<()> {
         self.index.iter().try_for_each(|file| {
             let mut shards = read_index::<Vec<Shard>>(self.store, file)?;
             shards.sort_unstable_by(|a, b| a.path.cmp(&b.path));
-            shards.into_iter().try_for_each(&mut *take)
+            shards.into_iter().try_for_each(&mut *visit)
         })
     }
 }
 
-/// Writes the index of each split; `each` passes on every shard, by epoch and then by path.
+/// Writes the index of each split; `for_each` visits every shard, by epoch and then by path.
 ///
 /// # Errors
-/// Where files cannot be written.
-pub fn describe(name: &str, write: WriteFile<'_>, each: &dyn Fn(Take<'_, Shard>) -> Result<()>) -> Result<()> {
+/// If files cannot be written.
+pub fn describe(name: &str, write: WriteFile<'_>, for_each: &dyn Fn(Visit<'_, Shard>) -> Result<()>) -> Result<()> {
     for split in Split::ALL {
-        let shardlist = Streamed::of::<Value>(|take: Take<'_, Value>| {
-            each(&mut |shard| if shard.split == split { take(shard.described()) } else { Ok(()) })
+        let shardlist = StreamedList::of::<Value>(|visit: Visit<'_, Value>| {
+            for_each(&mut |shard| if shard.split == split { visit(shard.wids_entry()) } else { Ok(()) })
         });
         let list =
             ShardIndex { kind: "wids-shard-index-v1", name: format!("{name}/{split}"), shardlist, wids_version: 1 };
@@ -181,7 +181,7 @@ pub fn describe(name: &str, write: WriteFile<'_>, each: &dyn Fn(Take<'_, Shard>)
     Ok(())
 }
 
-/// The index of one split, as `wids` reads it.
+/// The index of one split in the format of `wids`.
 #[derive(Serialize)]
 struct ShardIndex<L> {
     #[serde(rename = "__kind__")]

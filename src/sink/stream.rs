@@ -1,7 +1,7 @@
-//! A stream of samples: the tar that WebDataset reads from a pipe, for trainers that read while a run goes on.
+//! A stream of samples: a tar that WebDataset reads from a pipe, for trainers that read during a run.
 //!
-//! What goes into a pipe cannot be taken back, so the stream is no part of a commit: it says what is committed, in the order of commits,
-//! and says it again from the start after a restart. Readers tell repeated samples by their keys.
+//! Bytes in a pipe cannot be withdrawn, so the stream is not part of a commit: it contains the committed samples in the order of
+//! commits, and starts from the first sample after a restart. Readers recognise repeated samples by their keys.
 
 use std::io::{self, Read, Write};
 
@@ -21,9 +21,9 @@ use crate::store::Durable;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct StreamConfig {
-    /// Whose samples are streamed: patients of this part of the training set.
+    /// The split whose samples are streamed.
     pub split: Split,
-    /// How hard `.nii.gz` files are compressed: 1 (fast) to 9 (small). The highest of all sinks holds for all.
+    /// Gzip level of `.nii.gz` files: 1 (fast) to 9 (small). The highest level of all sinks applies to all sinks.
     pub gzip_level: u32,
 }
 
@@ -33,25 +33,25 @@ impl Default for StreamConfig {
     }
 }
 
-/// Samples for a pipe or a socket: `freetumor run PIPELINE --sink NAME` writes them.
+/// A sink for a pipe or socket; `freetumor run PIPELINE --sink NAME` writes its samples.
 pub struct StreamSink {
     name: String,
     config: StreamConfig,
 }
 
 impl StreamSink {
-    /// A sink.
+    /// Creates a sink.
     ///
     /// # Errors
-    /// Every bad setting.
+    /// Returns every invalid setting.
     pub fn new(name: &str, config: StreamConfig) -> Result<Self, Vec<ConfigError>> {
-        let mut complaints = Vec::new();
-        check_name(name, &mut complaints);
-        check_gzip_level(config.gzip_level, &mut complaints);
-        if complaints.is_empty() { Ok(Self { name: name.to_owned(), config }) } else { Err(complaints) }
+        let mut errors = Vec::new();
+        check_name(name, &mut errors);
+        check_gzip_level(config.gzip_level, &mut errors);
+        if errors.is_empty() { Ok(Self { name: name.to_owned(), config }) } else { Err(errors) }
     }
 
-    /// The split whose samples are streamed.
+    /// Returns the split whose samples are streamed.
     pub fn split(&self) -> Split {
         self.config.split
     }
@@ -79,17 +79,17 @@ impl Layout for StreamSink {
     }
 }
 
-/// The samples of one split that a committed list of a sink names, in its order.
+/// Reads the samples of one split from a committed list of a sink, in the order of the list.
 ///
 /// # Errors
-/// Where the list cannot be read.
-pub fn listed_in(store: &dyn Durable, index: &FileEntry, split: Split) -> Result<Vec<Pair>> {
+/// If the list cannot be read.
+pub fn read_split(store: &dyn Durable, index: &FileEntry, split: Split) -> Result<Vec<Pair>> {
     let mut pairs: Vec<Pair> = pairs::read_index(store, index)?;
     pairs.retain(|pair| pair.split == split);
     Ok(pairs)
 }
 
-/// Writes samples as an endless tar.
+/// A writer of samples as a tar of unlimited length.
 ///
 /// ```
 /// use freetumor::sink::stream::TarStream;
@@ -103,36 +103,41 @@ pub fn listed_in(store: &dyn Durable, index: &FileEntry, split: Split) -> Result
 pub struct TarStream<W: Write>(TarWriter<W>);
 
 impl<W: Write> TarStream<W> {
-    /// A tar that goes to `out`.
+    /// Creates a tar that is written to `out`.
     pub fn new(out: W) -> Self {
         Self(TarWriter::new(out))
     }
 
-    /// Writes one sample: `KEY.image.nii.gz`, `KEY.json`, `KEY.label.nii.gz`. `pass` counts how often all samples were written before.
+    /// Writes one sample: `KEY.image.nii.gz`, `KEY.json`, `KEY.label.nii.gz`. `pass` is the number of earlier passes over all samples.
     ///
     /// # Errors
-    /// Where the reader has closed the stream, or a committed file is gone.
+    /// If the reader has closed the stream or a committed file cannot be read.
     pub fn sample(&mut self, store: &dyn Durable, pair: &Pair, pass: u64) -> Result<(), StreamEnd> {
         let key = pair.sample_id;
-        let about = json!({ "pass": pass, "patient_key": pair.patient_key, "sample_id": key, "split": pair.split });
-        let about = about.to_string();
+        let metadata = json!({ "pass": pass, "patient_key": pair.patient_key, "sample_id": key, "split": pair.split });
+        let metadata = metadata.to_string();
         self.file(store, &format!("{key}.image.nii.gz"), &pair.image_path(), pair.image.bytes)?;
-        self.member(&format!("{key}.json"), about.len() as u64, &mut about.as_bytes()).map_err(StreamEnd::Closed)?;
+        self.member(&format!("{key}.json"), metadata.len() as u64, &mut metadata.as_bytes())
+            .map_err(StreamEnd::Closed)?;
         self.file(store, &format!("{key}.label.nii.gz"), &pair.label_path(), pair.label.bytes)?;
         self.0.flush().map_err(StreamEnd::Closed)
     }
 
     fn file(&mut self, store: &dyn Durable, name: &str, path: &str, bytes: u64) -> Result<(), StreamEnd> {
-        let file = store.open(path).map_err(StreamEnd::Lost)?;
-        let mut file = file
-            .ok_or_else(|| StreamEnd::Lost(Error::new(format!("{} is committed and not there", store.place(path)))))?;
+        let file = store.open(path).map_err(StreamEnd::Unreadable)?;
+        let mut file = file.ok_or_else(|| {
+            StreamEnd::Unreadable(Error::new(format!(
+                "expected the committed file {}, got none",
+                store.display_path(path)
+            )))
+        })?;
         self.member(name, bytes, &mut file).map_err(StreamEnd::Closed)
     }
 
     /// Writes one member; equal members have equal bytes.
     ///
     /// # Errors
-    /// Where the reader has closed the stream.
+    /// If the reader has closed the stream.
     pub fn member(&mut self, name: &str, bytes: u64, content: &mut dyn Read) -> io::Result<()> {
         self.0.append(name, bytes, content)
     }
@@ -140,17 +145,17 @@ impl<W: Write> TarStream<W> {
     /// Writes the end of the tar.
     ///
     /// # Errors
-    /// Where the reader has closed the stream.
+    /// If the reader has closed the stream.
     pub fn finish(&mut self) -> io::Result<()> {
         self.0.finish()
     }
 }
 
-/// Why a stream ended.
+/// The reason why a stream ended.
 #[derive(Debug)]
 pub enum StreamEnd {
-    /// Nobody reads any more.
+    /// The reader closed the stream.
     Closed(io::Error),
-    /// What should be streamed cannot be read.
-    Lost(Error),
+    /// A file to be streamed cannot be read.
+    Unreadable(Error),
 }

@@ -1,11 +1,11 @@
-//! Tar archives whose headers hold nothing but names and lengths: equal members have equal bytes.
+//! Tar archives whose headers contain only names and lengths: equal members have equal bytes.
 
 use std::io::{self, Read, Write};
 
-/// Bytes of a tar block; headers and contents begin at multiples of it.
+/// Bytes of a tar block; headers and contents start at multiples of the block size.
 pub const BLOCK_BYTES: u64 = 512;
 
-/// Writes an archive, or a part of one: parts that are written one after the other make an archive, which two empty blocks end.
+/// A writer of an archive or of a part of an archive: concatenated parts form an archive, which ends with two empty blocks.
 ///
 /// ```
 /// use freetumor::sink::tar::TarWriter;
@@ -23,12 +23,12 @@ pub struct TarWriter<W> {
 }
 
 impl<W: Write> TarWriter<W> {
-    /// A writer whose first member begins where `out` is now.
+    /// Creates a writer whose first member starts at the current position of `out`.
     pub fn new(out: W) -> Self {
         Self { out, written: 0 }
     }
 
-    /// Bytes that were written so far: the place of the next member's header.
+    /// Returns the number of bytes written so far: the offset of the next member's header.
     pub fn written(&self) -> u64 {
         self.written
     }
@@ -36,7 +36,7 @@ impl<W: Write> TarWriter<W> {
     /// Writes a regular file of `length` bytes.
     ///
     /// # Errors
-    /// Where the name is longer than tar allows, `content` has another length, or writing fails.
+    /// If the name is longer than tar allows, `content` has another length, or writing fails.
     pub fn append(&mut self, name: &str, length: u64, content: &mut dyn Read) -> io::Result<()> {
         let mut header = tar::Header::new_ustar();
         header.set_path(name)?;
@@ -49,37 +49,37 @@ impl<W: Write> TarWriter<W> {
         self.out.write_all(header.as_bytes())?;
         let copied = io::copy(&mut content.take(length + 1), &mut self.out)?;
         if copied != length {
-            return Err(io::Error::other(format!("{name} should have {length} bytes, got {copied}")));
+            return Err(io::Error::other(format!("{name}: expected {length} bytes, got {copied}")));
         }
         let padding = length.next_multiple_of(BLOCK_BYTES) - length;
-        // Less than one block.
+        // The padding is shorter than one block.
         self.out.write_all(&[0; BLOCK_BYTES as usize][..padding as usize])?;
         self.written += BLOCK_BYTES + length + padding;
         Ok(())
     }
 
-    /// Writes members that another writer made, without its end.
+    /// Appends members that another writer wrote, without the end of an archive.
     ///
     /// # Errors
-    /// Where `part` has another length, or writing fails.
+    /// If `part` has another length, or writing fails.
     pub fn append_part(&mut self, length: u64, part: &mut dyn Read) -> io::Result<()> {
         let copied = io::copy(&mut part.take(length + 1), &mut self.out)?;
         if copied != length {
-            return Err(io::Error::other(format!("a part of an archive should have {length} bytes, got {copied}")));
+            return Err(io::Error::other(format!("expected a part of an archive with {length} bytes, got {copied}")));
         }
         self.written += length;
         Ok(())
     }
 
-    /// Hands over what is buffered.
+    /// Flushes the underlying writer.
     ///
     /// # Errors
-    /// Where writing fails.
+    /// If writing fails.
     pub fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
 
-    /// The writer underneath.
+    /// Returns the underlying writer.
     pub fn into_inner(self) -> W {
         self.out
     }
@@ -87,7 +87,7 @@ impl<W: Write> TarWriter<W> {
     /// Ends the archive with two empty blocks.
     ///
     /// # Errors
-    /// Where writing fails.
+    /// If writing fails.
     pub fn finish(&mut self) -> io::Result<()> {
         self.out.write_all(&[0; 2 * BLOCK_BYTES as usize])?;
         self.out.flush()

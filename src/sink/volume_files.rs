@@ -1,7 +1,7 @@
-//! Image and label files of a sample: the scan as it is, with the tumor's box patched in.
+//! Image and label files of a sample: the unchanged scan with the tumor's box patched in.
 //!
-//! Nothing is resampled and no volume is copied: voxels go from the scan through the compressor, a slab of slices at a
-//! time. Slabs that the tumor does not reach are compressed once for a scan and kept for its other samples.
+//! Nothing is resampled and no volume is copied: voxels are compressed from the scan, one slab of slices at a time. Slabs without
+//! tumor voxels are compressed once per scan and cached for its other samples.
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
@@ -14,22 +14,22 @@ use crate::mask::MaskedScan;
 use crate::synth::Candidate;
 use crate::volume::{Array3, Region, Voxels};
 
-/// The compression level where a sink names none: the second of nine. On CT its files are 4% larger than those of level 6
-/// in about half the time, and a quarter smaller than those of level 1; see `tests/bench/encode.rs`.
+/// The default compression level, of levels 1 to 9. On CT, files of level 2 are 4% larger than files of level 6 and take about half
+/// the time; they are a quarter smaller than files of level 1 (see `tests/bench/encode.rs`).
 pub const DEFAULT_GZIP_LEVEL: u32 = 2;
 
-/// Says in the file itself that its tumor is not real.
+/// Marks the tumor as synthetic in the file header.
 const IMAGE_DESCRIPTION: &str = "CT with a synthetic tumor, freetumor";
 const LABEL_DESCRIPTION: &str = "labels with a synthetic tumor, freetumor";
 
-/// Slabs hold at most this many bytes before compression, or one slice: large enough to compress as well as a whole
-/// volume, small enough that a small tumor touches few of them.
+/// Maximum size of a slab before compression, or one slice: large enough for the compression ratio of a whole volume, small enough
+/// that a small tumor changes few slabs.
 const SLAB_BYTES: usize = 1 << 18;
 
-/// One gzip member of the given pieces, with the same bytes for the same pieces.
+/// Compresses pieces to one gzip member, with equal bytes for equal pieces.
 ///
 /// # Errors
-/// Where compression fails.
+/// If compression fails.
 pub(super) fn gzip_member(pieces: &[&[u8]], level: u32) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut member = Member::new(&mut bytes)?;
@@ -40,7 +40,7 @@ pub(super) fn gzip_member(pieces: &[&[u8]], level: u32) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What a sample changes of its scan: a box on the scan's grid.
+/// The change of a scan by a sample: a box on the grid of the scan.
 #[derive(Clone, Copy, Debug)]
 pub struct Overlay<'a> {
     /// The box.
@@ -57,13 +57,13 @@ impl<'a> From<&'a Candidate> for Overlay<'a> {
     }
 }
 
-/// Writes the samples of one scan as `.nii.gz`.
+/// An encoder of the samples of one scan as `.nii.gz`.
 ///
 /// # Units
-/// Images hold HU, as i16 where the scan does, else as f32; labels hold merged ids as u8. Both lie on the scan's own
-/// grid and equal the scan and its mask outside the tumor's box, bit by bit.
+/// Images contain HU, as i16 if the scan is i16, else as f32; labels contain merged ids as u8. Both are on the grid of the scan and
+/// equal the scan and its mask bit by bit outside the tumor's box.
 ///
-/// It keeps the compressed slabs of the scan: at most the scan's own size and that of its mask once more.
+/// The encoder caches the compressed slabs of the scan: at most the size of the scan and of its mask.
 pub struct Encoder<'scan> {
     masked: &'scan MaskedScan,
     level: u32,
@@ -73,24 +73,24 @@ pub struct Encoder<'scan> {
     label_slabs: Slabs,
 }
 
-/// The untouched slabs of one file, compressed when first needed.
+/// The unchanged slabs of one file, compressed on first use.
 struct Slabs {
-    slices_each: usize,
+    slab_slices: usize,
     chunks: Vec<OnceLock<Chunk>>,
 }
 
 impl Slabs {
     fn new([nx, ny, nz]: [usize; 3], voxel_bytes: usize) -> Self {
-        let slices_each = (SLAB_BYTES / (nx * ny * voxel_bytes).max(1)).max(1);
-        Self { slices_each, chunks: (0..nz.div_ceil(slices_each)).map(|_| OnceLock::new()).collect() }
+        let slab_slices = (SLAB_BYTES / (nx * ny * voxel_bytes).max(1)).max(1);
+        Self { slab_slices, chunks: (0..nz.div_ceil(slab_slices)).map(|_| OnceLock::new()).collect() }
     }
 }
 
 impl<'scan> Encoder<'scan> {
-    /// An encoder for one scan; `level` is gzip's, 1 to 9.
+    /// Creates an encoder for one scan with gzip level `level`, 1 to 9.
     ///
     /// # Errors
-    /// A fault of stage `sink` where NIfTI-1 cannot hold the scan.
+    /// A fault of stage `sink` if NIfTI-1 cannot store the scan.
     pub fn new(masked: &'scan MaskedScan, level: u32) -> Result<Self, Fault> {
         let volume = &masked.scan.volume;
         let datatype = match volume.voxels {
@@ -99,7 +99,7 @@ impl<'scan> Encoder<'scan> {
         };
         if volume.grid.shape != volume.voxels.shape() || masked.mask.labels.shape() != volume.voxels.shape() {
             let shapes = [volume.grid.shape, volume.voxels.shape(), masked.mask.labels.shape()];
-            return Err(mismatch(format!("grid, voxels and mask need one shape, got {shapes:?}")));
+            return Err(mismatch(format!("expected grid, voxels and mask of one shape, got {shapes:?}")));
         }
         Ok(Self {
             masked,
@@ -111,18 +111,18 @@ impl<'scan> Encoder<'scan> {
         })
     }
 
-    /// [`check_fit`] with the scan of this encoder.
+    /// Calls [`check_fit`] with the scan of this encoder.
     ///
     /// # Errors
-    /// As for [`check_fit`].
+    /// The same errors as [`check_fit`].
     pub fn check<'a>(&self, overlay: impl Into<Overlay<'a>>) -> Result<(), Fault> {
         check_fit(self.masked, overlay)
     }
 
-    /// Writes the image with the tumor: a whole `.nii.gz`.
+    /// Writes the image with the tumor as a complete `.nii.gz` file.
     ///
     /// # Errors
-    /// Where `out` fails. The candidate or patch must have passed [`Encoder::check`].
+    /// If `out` fails. The candidate or patch must have passed [`Encoder::check`].
     pub fn write_image<'a>(&self, overlay: impl Into<Overlay<'a>>, out: &mut dyn Write) -> io::Result<()> {
         let Overlay { region, after, .. } = overlay.into();
         match &self.masked.scan.volume.voxels {
@@ -146,10 +146,10 @@ impl<'scan> Encoder<'scan> {
         }
     }
 
-    /// Writes the merged labels with the tumor: a whole `.nii.gz`.
+    /// Writes the merged labels with the tumor as a complete `.nii.gz` file.
     ///
     /// # Errors
-    /// As for [`Encoder::write_image`].
+    /// The same errors as [`Encoder::write_image`].
     pub fn write_label<'a>(&self, overlay: impl Into<Overlay<'a>>, out: &mut dyn Write) -> io::Result<()> {
         let array = &self.masked.mask.labels;
         let to_bytes = |label: u8| [label];
@@ -157,7 +157,7 @@ impl<'scan> Encoder<'scan> {
         self.write(out, &self.label_header, &self.label_slabs, array, to_bytes, region, labels, to_bytes)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the three files differ in each of them")]
+    #[expect(clippy::too_many_arguments, reason = "the kinds of files differ in every argument")]
     fn write<T: Copy, P: Copy, const N: usize>(
         &self,
         out: &mut dyn Write,
@@ -171,15 +171,15 @@ impl<'scan> Encoder<'scan> {
     ) -> io::Result<()> {
         let [nx, ny, nz] = array.shape();
         let [x0, y0, z0] = region.start;
-        let touched = z0..region.end()[2];
+        let changed_slices = z0..region.end()[2];
         let mut member = Member::new(out)?;
         member.push(&Chunk::new(header, self.level)?)?;
         let mut bytes = Vec::new();
-        for (index, kept) in slabs.chunks.iter().enumerate() {
-            let first = index * slabs.slices_each;
-            let slices = first..(first + slabs.slices_each).min(nz);
-            let patched = slices.start < touched.end && touched.start < slices.end;
-            if let (false, Some(chunk)) = (patched, kept.get()) {
+        for (index, cached) in slabs.chunks.iter().enumerate() {
+            let first = index * slabs.slab_slices;
+            let slices = first..(first + slabs.slab_slices).min(nz);
+            let patched = slices.start < changed_slices.end && changed_slices.start < slices.end;
+            if let (false, Some(chunk)) = (patched, cached.get()) {
                 member.push(chunk)?;
                 continue;
             }
@@ -189,10 +189,10 @@ impl<'scan> Encoder<'scan> {
             }
             if !patched {
                 let chunk = Chunk::new(&bytes, self.level)?;
-                member.push(kept.get_or_init(|| chunk))?;
+                member.push(cached.get_or_init(|| chunk))?;
                 continue;
             }
-            for z in touched.start.max(slices.start)..touched.end.min(slices.end) {
+            for z in changed_slices.start.max(slices.start)..changed_slices.end.min(slices.end) {
                 for y in 0..region.shape[1] {
                     let start = N * (x0 + nx * (y0 + y + ny * (z - slices.start)));
                     let row = bytes[start..start + N * region.shape[0]].chunks_exact_mut(N);
@@ -211,30 +211,32 @@ fn mismatch(message: String) -> Fault {
     Fault::new(Stage::Sink, FaultKind::Mismatch, message)
 }
 
-/// Whether the files of a candidate or patch can be written exactly.
+/// Checks that the files of a candidate or patch can be written exactly.
 ///
 /// # Errors
-/// A fault of stage `sink` where the box does not fit into the scan, or where the scan holds whole HU and those of the box are
-/// fractions or beyond i16.
+/// A fault of stage `sink` if the box is not inside the scan, or if the scan has integer HU and the HU of the box are fractional or
+/// outside the range of i16.
 pub fn check_fit<'a>(masked: &MaskedScan, overlay: impl Into<Overlay<'a>>) -> Result<(), Fault> {
     let Overlay { region, after, labels } = overlay.into();
     let shape = masked.scan.volume.voxels.shape();
-    let fits =
+    let is_inside =
         (0..3).all(|axis| region.start[axis].checked_add(region.shape[axis]).is_some_and(|end| end <= shape[axis]));
-    if !fits || after.shape() != region.shape || labels.shape() != region.shape {
+    if !is_inside || after.shape() != region.shape || labels.shape() != region.shape {
         return Err(mismatch(format!(
-            "a tumor's box {region:?} (HU {:?}, labels {:?}) has to lie in its scan of {shape:?} voxels",
+            "expected a box inside the scan of {shape:?} voxels, got {region:?} (HU {:?}, labels {:?})",
             after.shape(),
             labels.shape()
         )));
     }
-    let whole = |hu: f32| hu == hu.round() && (f32::from(i16::MIN)..=f32::from(i16::MAX)).contains(&hu);
-    let wrong = match masked.scan.volume.voxels {
-        Voxels::I16(_) => after.as_slice().iter().find(|hu| !whole(**hu)),
+    let is_integer = |hu: f32| hu == hu.round() && (f32::from(i16::MIN)..=f32::from(i16::MAX)).contains(&hu);
+    let invalid = match masked.scan.volume.voxels {
+        Voxels::I16(_) => after.as_slice().iter().find(|hu| !is_integer(**hu)),
         Voxels::F32(_) => after.as_slice().iter().find(|hu| !hu.is_finite()),
     };
-    match wrong {
-        Some(hu) => Err(mismatch(format!("a scan of whole HU takes whole HU in the range of i16, got {hu}"))),
+    match invalid {
+        Some(hu) => {
+            Err(mismatch(format!("expected integer HU in the range of i16 for a scan of integer HU, got {hu}")))
+        }
         None => Ok(()),
     }
 }

@@ -1,7 +1,7 @@
-//! WebDataset: tar shards of whole volumes that are read from front to back, with an index by which ranks split and resume.
+//! WebDataset: tar shards of whole volumes for sequential reading, with an index for distribution over ranks and for resuming.
 //!
-//! A shard holds the samples of one epoch, one split and one bucket, sorted by key; a sample is `KEY.image.nii.gz`,
-//! `KEY.json` and `KEY.label.nii.gz`, one after the other.
+//! A shard contains the samples of one epoch, one split and one bucket, sorted by key; a sample is `KEY.image.nii.gz`, `KEY.json` and
+//! `KEY.label.nii.gz`, in this order.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -21,9 +21,9 @@ use crate::store::{Durable, canonical};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct WebDatasetConfig {
-    /// Shards of each split in each epoch, at most: 1 to 1000. More let more ranks read apart, fewer make larger files.
+    /// Maximum number of shards per split and epoch, 1 to 1000. More shards allow more ranks, fewer shards are larger files.
     pub buckets: u32,
-    /// How hard `.nii.gz` files are compressed: 1 (fast) to 9 (small). The highest of all sinks holds for all.
+    /// Gzip level of `.nii.gz` files: 1 (fast) to 9 (small). The highest level of all sinks applies to all sinks.
     pub gzip_level: u32,
 }
 
@@ -33,8 +33,8 @@ impl Default for WebDatasetConfig {
     }
 }
 
-/// A training set as `RUN/layouts/NAME/{train,validation,test}/*.tar`, with `train.json` and so on beside them: the
-/// index that the `wids` part of webdataset reads, with each shard's digest and where each sample begins.
+/// A training set as `RUN/layouts/NAME/{train,validation,test}/*.tar`, with one index per split (`train.json` and so on) in the format
+/// of webdataset's `wids`: the digest of each shard and the offset of each sample.
 #[derive(Debug)]
 pub struct WebDatasetSink {
     name: String,
@@ -42,28 +42,26 @@ pub struct WebDatasetSink {
 }
 
 impl WebDatasetSink {
-    /// A sink.
+    /// Creates a sink.
     ///
     /// # Errors
-    /// Every bad setting.
+    /// Returns every invalid setting.
     pub fn new(name: &str, config: WebDatasetConfig) -> Result<Self, Vec<ConfigError>> {
         let mut errors = Vec::new();
         check_name(name, &mut errors);
         check_gzip_level(config.gzip_level, &mut errors);
         if !(1..=1000).contains(&config.buckets) {
-            errors.push(ConfigError::new(
-                "buckets",
-                format!("a number from 1 to 1000 is expected, got {}", config.buckets),
-            ));
+            errors
+                .push(ConfigError::new("buckets", format!("expected a number from 1 to 1000, got {}", config.buckets)));
         }
         if errors.is_empty() { Ok(Self { name: name.to_owned(), config }) } else { Err(errors) }
     }
 }
 
-/// Writes the members of a sample: its row, and image and label with their lengths.
+/// Writes the members of a sample: the row, and image and label with their lengths.
 ///
 /// # Errors
-/// Where a length is wrong or the archive cannot be written.
+/// If a length does not match or the archive cannot be written.
 pub fn append_sample<W: Write>(
     archive: &mut TarWriter<W>,
     record: &SampleRecord,
@@ -103,8 +101,8 @@ impl Layout for WebDatasetSink {
         for (label, indices) in groups {
             writer.write(&label, &indices, samples, |archive, sample| {
                 let Some(volumes) = &sample.volumes else { return Ok(()) };
-                let mut image = shards::staged(stage.store, &volumes.image.path)?;
-                let mut label = shards::staged(stage.store, &volumes.label.path)?;
+                let mut image = shards::open_staged(stage.store, &volumes.image.path)?;
+                let mut label = shards::open_staged(stage.store, &volumes.label.path)?;
                 let image = (volumes.image.digest.bytes, &mut image as &mut dyn Read);
                 append_sample(archive, &sample.record, image, (volumes.label.digest.bytes, &mut label))
             })?;

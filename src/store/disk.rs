@@ -1,74 +1,73 @@
-//! What a file system does, step by step: small enough that a test can stop it between any two steps.
+//! The primitive operations of a file system, small enough that a test can interrupt between any two of them.
 
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// The operations of a file system, without any promise of durability except for [`Disk::sync`]. Names are relative,
-/// parts separated by `/`; the empty name is the root.
+/// The operations of a file system, without a guarantee of durability except by [`Disk::sync`]. Names are relative, with components
+/// separated by `/`; the empty name is the root.
 ///
 /// # Errors
-/// As the operating system says: `NotFound` where there is nothing of that name, `AlreadyExists` where a link's new
-/// name is taken.
+/// The errors of the operating system: `NotFound` if the name does not exist, `AlreadyExists` if the new name of a link exists.
 pub trait Disk: Send + Sync {
-    /// A new, empty file, for its owner only; one that exists is emptied.
+    /// Creates an empty file that only its owner may access; truncates an existing file.
     fn create(&self, name: &str) -> io::Result<Box<dyn Write + Send>>;
 
-    /// A file, to be read.
+    /// Opens a file for reading.
     fn open(&self, name: &str) -> io::Result<Box<dyn Read + Send>>;
 
-    /// A file, to be read from a byte on; a disk that can seek need not read what is before.
+    /// Opens a file for reading from a byte offset. The default implementation reads and discards the bytes before the offset.
     fn open_at(&self, name: &str, offset: u64) -> io::Result<Box<dyn Read + Send>> {
         let mut file = self.open(name)?;
         io::copy(&mut file.by_ref().take(offset), &mut io::sink())?;
         Ok(file)
     }
 
-    /// Makes a file's content, or a folder's list of names, survive a loss of power.
+    /// Syncs the content of a file, or the list of names in a folder, so that it survives a power loss.
     fn sync(&self, name: &str) -> io::Result<()>;
 
-    /// Makes one folder, readable by its owner only where `private`; one that exists is fine.
+    /// Creates one folder, readable only by its owner if `private`; an existing folder is not an error.
     fn make_folder(&self, name: &str, private: bool) -> io::Result<()>;
 
-    /// Makes a file readable by those who may read `folder`, as the umask or whoever made the folder has decided.
+    /// Copies the read permissions of `folder` to a file.
     fn make_public(&self, name: &str, folder: &str) -> io::Result<()>;
 
-    /// Takes the permissions of others from a folder and all that is in it, where it exists. Files with a second name are left as
-    /// they are: what is committed stays readable.
+    /// Removes the permissions of other users from a folder and its content, if the folder exists. Files with a second hard link are
+    /// unchanged: committed files stay readable.
     fn make_private(&self, folder: &str) -> io::Result<()>;
 
-    /// Gives a file a second name, which must be free.
+    /// Creates a hard link; the new name must not exist.
     fn link(&self, name: &str, second: &str) -> io::Result<()>;
 
-    /// Gives a file another name, which may be taken.
+    /// Renames a file and replaces an existing file of the new name.
     fn rename(&self, name: &str, new: &str) -> io::Result<()>;
 
-    /// Removes a file, or a folder with all that is in it.
+    /// Removes a file, or a folder with its content.
     fn remove(&self, name: &str) -> io::Result<()>;
 
-    /// Whether there is a file or folder of that name.
+    /// Returns whether a file or folder of that name exists.
     fn exists(&self, name: &str) -> io::Result<bool>;
 
-    /// The length of a file.
+    /// Returns the length of a file in bytes.
     fn length(&self, name: &str) -> io::Result<u64>;
 
-    /// The names in a folder, in any order.
+    /// Returns the names in a folder, in any order.
     fn list(&self, folder: &str) -> io::Result<Vec<String>>;
 }
 
-/// A folder of this machine's file system.
+/// A folder of the local file system.
 #[derive(Clone, Debug)]
 pub struct LocalDisk {
     root: PathBuf,
 }
 
 impl LocalDisk {
-    /// Everything below `root`, which need not exist yet.
+    /// Creates a disk rooted at `root`, which need not exist yet.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
 
-    /// The folder itself.
+    /// Returns the root folder.
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -79,9 +78,9 @@ impl LocalDisk {
 
     fn file(&self, name: &str) -> io::Result<File> {
         let path = self.path(name);
-        // Linux opens a folder happily and fails at the first read.
+        // Linux opens a folder without an error and fails at the first read.
         if path.is_dir() {
-            return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder"));
+            return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a folder"));
         }
         File::open(path)
     }
@@ -121,7 +120,7 @@ impl Disk for LocalDisk {
         match builder.create(&path) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
             Ok(()) if name.is_empty() => {
-                // A bare name has the empty path as its parent.
+                // The parent of a bare name is the empty path.
                 let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
                 File::open(parent)?.sync_all()
             }

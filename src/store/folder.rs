@@ -1,4 +1,4 @@
-//! Create-if-absent on top of a file system: write, sync, link, sync the folder.
+//! Create-if-absent on a file system: write, sync, link, sync the folder.
 
 use std::collections::{BTreeSet, HashSet};
 use std::hash::{BuildHasher, RandomState};
@@ -17,47 +17,46 @@ pub struct Folder {
     disk: Box<dyn Disk>,
     root: PathBuf,
     synced: Mutex<HashSet<String>>,
-    // Tells the scratch files of two processes apart, also across machines that share a folder.
+    // Distinguishes the scratch files of two processes, also on machines that share a folder.
     writer: u64,
     scratch: AtomicU64,
 }
 
 impl Folder {
-    /// A folder of this machine. Nothing is created before the first file is.
+    /// Creates a handle to a local folder. The folder is created with its first file.
     pub fn local(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
         Self::on(Box::new(LocalDisk::new(&root)), root)
     }
 
-    /// A folder on any disk; `root` is what messages call it.
+    /// Creates a handle to a folder on any disk; `root` names the folder in error messages.
     pub fn on(disk: Box<dyn Disk>, root: impl Into<PathBuf>) -> Self {
         let writer = RandomState::new().hash_one(std::process::id());
         Self { disk, root: root.into(), synced: Mutex::default(), writer, scratch: AtomicU64::new(0) }
     }
 
-    fn failed(&self, action: &str, name: &str, error: io::Error) -> Error {
+    fn io_error(&self, action: &str, name: &str, error: io::Error) -> Error {
         let kind = error.kind();
         let error = Error::io(action, self.root.join(name), error);
         match kind {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                error.with_hint("free some space and run the same command again: it goes on where it stopped")
+                error.with_hint("free some space and run the same command again to resume")
             }
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                error.with_hint("choose a folder that you may write to with `--out`")
+                error.with_hint("choose a writable folder with `--out`")
             }
-            io::ErrorKind::Unsupported | io::ErrorKind::CrossesDevices => error.with_hint(
-                "the run folder has to lie on one file system that has hard links (not FAT or exFAT); choose another with \
-                 `--out`",
-            ),
+            io::ErrorKind::Unsupported | io::ErrorKind::CrossesDevices => {
+                error.with_hint("choose a folder with `--out` on one file system with hard links (not FAT or exFAT)")
+            }
             _ => error,
         }
     }
 
-    /// Makes the folders above `name`. Durable ones are synced into their parents once in each process, even where they
-    /// exist: the process that made them may have died before it could.
+    /// Creates the parent folders of `name`. Durable folders are synced into their parents once per process, even if they exist: the
+    /// process that created them may have been killed before the sync.
     fn make_parents(&self, name: &str) -> Result<()> {
         let Some((folder, _)) = name.rsplit_once('/') else { return self.make_root() };
-        let durable = !may_vanish(folder);
+        let durable = !is_removable(folder);
         if durable && self.synced.lock().unwrap_or_else(PoisonError::into_inner).contains(folder) {
             return Ok(());
         }
@@ -65,9 +64,9 @@ impl Folder {
         let ends = folder.match_indices('/').map(|(end, _)| end).chain([folder.len()]);
         for end in ends {
             let (part, parent) = (&folder[..end], folder[..end].rsplit_once('/').map_or("", |(parent, _)| parent));
-            self.disk.make_folder(part, is_private(part)).map_err(|e| self.failed("cannot make", part, e))?;
+            self.disk.make_folder(part, is_private(part)).map_err(|e| self.io_error("cannot create", part, e))?;
             if durable {
-                self.disk.sync(parent).map_err(|e| self.failed("cannot sync", parent, e))?;
+                self.disk.sync(parent).map_err(|e| self.io_error("cannot sync", parent, e))?;
             }
         }
         if durable {
@@ -80,7 +79,7 @@ impl Folder {
         if self.synced.lock().unwrap_or_else(PoisonError::into_inner).contains("") {
             return Ok(());
         }
-        self.disk.make_folder("", false).map_err(|e| self.failed("cannot make", "", e))?;
+        self.disk.make_folder("", false).map_err(|e| self.io_error("cannot create", "", e))?;
         self.synced.lock().unwrap_or_else(PoisonError::into_inner).insert(String::new());
         Ok(())
     }
@@ -97,39 +96,43 @@ impl Folder {
         match write() {
             Ok(digest) => Ok((name, digest)),
             Err(error) => {
-                // The first failure is the one to report; a scratch file that stays is removed at the next start.
+                // Report the first failure; a remaining scratch file is removed at the next start.
                 let _ = self.disk.remove(&name);
-                Err(self.failed("cannot write", &name, error))
+                Err(self.io_error("cannot write", &name, error))
             }
         }
     }
 
-    /// Links a synced file to its final name, or compares it with what is there.
+    /// Links a synced file to its final name, or compares it with the existing file of that name.
     fn link_final(&self, staged: &str, name: &str) -> Result<()> {
         match self.disk.link(staged, name) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let reader = |name: &str| self.disk.open(name).map_err(|e| self.failed("cannot read", name, e));
+                let reader = |name: &str| self.disk.open(name).map_err(|e| self.io_error("cannot read", name, e));
                 let same = same_bytes(reader(staged)?, reader(name)?);
-                if same.map_err(|e| self.failed("cannot read", name, e))? { Ok(()) } else { Err(self.fenced(name)) }
+                if same.map_err(|e| self.io_error("cannot read", name, e))? {
+                    Ok(())
+                } else {
+                    Err(self.fenced_error(name))
+                }
             }
-            Err(error) => Err(self.failed("cannot create", name, error)),
+            Err(error) => Err(self.io_error("cannot create", name, error)),
         }
     }
 
-    fn fenced(&self, name: &str) -> Error {
+    fn fenced_error(&self, name: &str) -> Error {
         Error::new(format!(
-            "{} exists with other content than this run would write: another run has taken over (fenced)",
+            "{} exists with other content than this run would write: another process writes this run (fenced)",
             self.root.join(name).display()
         ))
         .with_kind(ErrorKind::Fenced)
         .with_hint(
-            "let the other run finish; if there is none, files were changed by hand: start again with another `--out`",
+            "let the other process finish; if there is no other process, files were edited by hand: use another `--out`",
         )
     }
 
-    fn refuse(&self, name: &str, verb: &str) -> Error {
-        Error::new(format!("{} is not to be {verb}: what is committed stays", self.root.join(name).display()))
+    fn immutable_error(&self, name: &str, verb: &str) -> Error {
+        Error::new(format!("{} cannot be {verb}: committed files are immutable", self.root.join(name).display()))
     }
 }
 
@@ -137,7 +140,7 @@ impl Durable for Folder {
     fn create(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let (staged, _) = self.write_scratch(&mut |out| out.write_all(bytes))?;
         let published = self.publish(&[(staged.clone(), name.to_owned())]);
-        let removed = self.disk.remove(&staged).map_err(|e| self.failed("cannot remove", &staged, e));
+        let removed = self.disk.remove(&staged).map_err(|e| self.io_error("cannot remove", &staged, e));
         published.and(removed)
     }
 
@@ -145,26 +148,28 @@ impl Durable for Folder {
         for (staged, name) in files {
             self.make_parents(name)?;
             if !is_private(name) {
-                self.disk.make_public(staged, folder_of(name)).map_err(|e| self.failed("cannot publish", staged, e))?;
+                self.disk
+                    .make_public(staged, folder_of(name))
+                    .map_err(|e| self.io_error("cannot publish", staged, e))?;
             }
-            self.disk.sync(staged).map_err(|e| self.failed("cannot sync", staged, e))?;
+            self.disk.sync(staged).map_err(|e| self.io_error("cannot sync", staged, e))?;
         }
         let mut folders = BTreeSet::new();
         for (staged, name) in files {
             self.link_final(staged, name)?;
             folders.insert(folder_of(name));
         }
-        // Also where the names were there before: whoever made them may have died before this step.
+        // Also if the names existed before: the process that created them may have been killed before this step.
         folders.into_iter().try_for_each(|folder| self.sync_folder(folder))
     }
 
     fn stage(&self, name: &str, fill: Fill<'_>) -> Result<FileDigest> {
-        if !lies_in(name, STAGING) {
-            return Err(self.refuse(name, "staged"));
+        if !is_within(name, STAGING) {
+            return Err(self.immutable_error(name, "staged"));
         }
         self.make_parents(name)?;
         let (scratch, digest) = self.write_scratch(fill)?;
-        self.disk.rename(&scratch, name).map_err(|e| self.failed("cannot write", name, e))?;
+        self.disk.rename(&scratch, name).map_err(|e| self.io_error("cannot write", name, e))?;
         Ok(digest)
     }
 
@@ -172,22 +177,22 @@ impl Durable for Folder {
         match self.disk.open(name) {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.failed("cannot read", name, error)),
+            Err(error) => Err(self.io_error("cannot read", name, error)),
         }
     }
 
     fn read_range(&self, name: &str, offset: u64, length: u64) -> Result<Option<Vec<u8>>> {
         let file = match self.disk.open_at(name, offset) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => file.map_err(|e| self.failed("cannot read", name, e))?,
+            file => file.map_err(|e| self.io_error("cannot read", name, e))?,
         };
         let mut bytes = Vec::new();
-        file.take(length).read_to_end(&mut bytes).map_err(|e| self.failed("cannot read", name, e))?;
+        file.take(length).read_to_end(&mut bytes).map_err(|e| self.io_error("cannot read", name, e))?;
         Ok(Some(bytes))
     }
 
     fn exists(&self, name: &str) -> Result<bool> {
-        self.disk.exists(name).map_err(|e| self.failed("cannot look for", name, e))
+        self.disk.exists(name).map_err(|e| self.io_error("cannot find", name, e))
     }
 
     fn list(&self, folder: &str) -> Result<Vec<String>> {
@@ -197,28 +202,28 @@ impl Durable for Folder {
                 Ok(names)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(self.failed("cannot list", folder, error)),
+            Err(error) => Err(self.io_error("cannot list", folder, error)),
         }
     }
 
     fn remove(&self, name: &str) -> Result<()> {
-        if !may_vanish(name) {
-            return Err(self.refuse(name, "removed"));
+        if !is_removable(name) {
+            return Err(self.immutable_error(name, "removed"));
         }
         match self.disk.remove(name) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.failed("cannot remove", name, error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.io_error("cannot remove", name, error)),
             _ => Ok(()),
         }
     }
 
     fn link(&self, name: &str, second: &str) -> Result<()> {
         if !is_replaceable(second) {
-            return Err(self.refuse(second, "linked"));
+            return Err(self.immutable_error(second, "linked"));
         }
         self.make_parents(second)?;
         match self.disk.link(name, second) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                Err(self.failed("cannot create", second, error))
+                Err(self.io_error("cannot create", second, error))
             }
             _ => Ok(()),
         }
@@ -226,82 +231,84 @@ impl Durable for Folder {
 
     fn replace(&self, name: &str, fill: Fill<'_>) -> Result<()> {
         if !is_replaceable(name) {
-            return Err(self.refuse(name, "replaced"));
+            return Err(self.immutable_error(name, "replaced"));
         }
         self.make_parents(name)?;
         let (scratch, digest) = self.write_scratch(fill)?;
         if self.digest(name)?.as_ref() == Some(&digest) {
-            return self.disk.remove(&scratch).map_err(|e| self.failed("cannot remove", &scratch, e));
+            return self.disk.remove(&scratch).map_err(|e| self.io_error("cannot remove", &scratch, e));
         }
         if !is_private(name) {
-            self.disk.make_public(&scratch, folder_of(name)).map_err(|e| self.failed("cannot publish", &scratch, e))?;
+            self.disk
+                .make_public(&scratch, folder_of(name))
+                .map_err(|e| self.io_error("cannot publish", &scratch, e))?;
         }
-        self.disk.sync(&scratch).map_err(|e| self.failed("cannot sync", &scratch, e))?;
-        self.disk.rename(&scratch, name).map_err(|e| self.failed("cannot write", name, e))
+        self.disk.sync(&scratch).map_err(|e| self.io_error("cannot sync", &scratch, e))?;
+        self.disk.rename(&scratch, name).map_err(|e| self.io_error("cannot write", name, e))
     }
 
     fn length(&self, name: &str) -> Result<Option<u64>> {
         match self.disk.length(name) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(self.failed("cannot look at", name, error)),
+            Err(error) => Err(self.io_error("cannot inspect", name, error)),
         }
     }
 
     fn sync_folder(&self, folder: &str) -> Result<()> {
-        self.disk.sync(folder).map_err(|e| self.failed("cannot sync", folder, e))
+        self.disk.sync(folder).map_err(|e| self.io_error("cannot sync", folder, e))
     }
 
     fn make_private(&self) -> Result<()> {
         PRIVATE.iter().try_for_each(|folder| {
-            self.disk.make_private(folder).map_err(|e| self.failed("cannot restrict", folder, e))
+            self.disk.make_private(folder).map_err(|e| self.io_error("cannot restrict", folder, e))
         })
     }
 
-    fn place(&self, name: &str) -> String {
+    fn display_path(&self, name: &str) -> String {
         // Joining an empty name would add a slash.
-        let place = if name.is_empty() { self.root.clone() } else { self.root.join(name) };
-        place.display().to_string()
+        let path = if name.is_empty() { self.root.clone() } else { self.root.join(name) };
+        path.display().to_string()
     }
 }
 
-/// Whether a folder or file is for its owner only.
+/// Returns whether only the owner may access a folder or file.
 fn is_private(name: &str) -> bool {
-    PRIVATE.iter().any(|folder| lies_in(name, folder))
+    PRIVATE.iter().any(|folder| is_within(name, folder))
 }
 
-/// The folder of a file; empty for the root.
+/// Returns the folder of a file; empty for the root.
 fn folder_of(name: &str) -> &str {
     name.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 
-/// Whether a file of this name may be removed.
-fn may_vanish(name: &str) -> bool {
-    lies_in(name, STAGING) || is_replaceable(name)
+/// Returns whether a file of this name may be removed.
+fn is_removable(name: &str) -> bool {
+    is_within(name, STAGING) || is_replaceable(name)
 }
 
 fn is_replaceable(name: &str) -> bool {
-    REPLACEABLE.iter().any(|folder| lies_in(name, folder))
+    REPLACEABLE.iter().any(|folder| is_within(name, folder))
 }
 
-fn lies_in(name: &str, folder: &str) -> bool {
+fn is_within(name: &str, folder: &str) -> bool {
     name.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn same_bytes(mut left: impl Read, mut right: impl Read) -> io::Result<bool> {
-    let (mut here, mut there) = (vec![0; 1 << 16], vec![0; 1 << 16]);
+    let (mut left_bytes, mut right_bytes) = (vec![0; 1 << 16], vec![0; 1 << 16]);
     loop {
-        let count = fill_from(&mut left, &mut here)?;
-        if count != fill_from(&mut right, &mut there)? || here[..count] != there[..count] {
+        let count = fill_from(&mut left, &mut left_bytes)?;
+        if count != fill_from(&mut right, &mut right_bytes)? || left_bytes[..count] != right_bytes[..count] {
             return Ok(false);
         }
-        if count < here.len() {
+        if count < left_bytes.len() {
             return Ok(true);
         }
     }
 }
 
-/// Reads until the buffer is full or nothing is left.
+/// Reads until the buffer is full or the reader is at its end.
 fn fill_from(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -320,25 +327,25 @@ mod tests {
     use super::*;
 
     fn folder() -> (tempfile::TempDir, Folder) {
-        let place = tempfile::tempdir().expect("a temporary folder");
-        let folder = Folder::local(place.path().join("run"));
-        (place, folder)
+        let guard = tempfile::tempdir().expect("a temporary folder");
+        let folder = Folder::local(guard.path().join("run"));
+        (guard, folder)
     }
 
     #[test]
-    fn what_exists_is_never_overwritten() {
-        let (_place, folder) = folder();
+    fn create_does_not_overwrite_existing_file() {
+        let (_guard, folder) = folder();
         folder.create("epochs/1.json", b"one").unwrap();
         folder.create("epochs/1.json", b"one").unwrap();
         let error = folder.create("epochs/1.json", b"two").unwrap_err();
         assert!(error.to_string().contains("fenced") && error.hint().is_some(), "{error}");
         assert_eq!(folder.read("epochs/1.json").unwrap().unwrap(), b"one");
-        assert!(folder.list("staging/tmp").unwrap().is_empty(), "no scratch file stays");
+        assert!(folder.list("staging/tmp").unwrap().is_empty(), "no scratch file remains");
     }
 
     #[test]
-    fn committed_names_cannot_be_removed_replaced_or_linked() {
-        let (_place, folder) = folder();
+    fn committed_file_cannot_be_removed_replaced_or_linked() {
+        let (_guard, folder) = folder();
         folder.create("data/a.parquet", b"rows").unwrap();
         folder.create("stagingbutnot/a", b"rows").unwrap();
         assert!(folder.remove("data/a.parquet").is_err());
@@ -353,8 +360,8 @@ mod tests {
     }
 
     #[test]
-    fn staging_gives_the_digest_of_what_was_written() {
-        let (_place, folder) = folder();
+    fn stage_returns_digest_of_written_bytes() {
+        let (_guard, folder) = folder();
         let digest = folder.stage("staging/1/file", &mut |out| out.write_all(b"abc")).unwrap();
         assert_eq!(digest, FileDigest::of(b"abc"));
         assert_eq!(folder.digest("staging/1/file").unwrap(), Some(digest));
@@ -366,16 +373,16 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn staged_and_private_files_are_for_their_owner_only() {
+    fn staged_and_private_files_are_accessible_only_to_owner() {
         use std::os::unix::fs::PermissionsExt;
-        let (place, folder) = folder();
-        let path = |name: &str| place.path().join("run").join(name);
+        let (guard, folder) = folder();
+        let path = |name: &str| guard.path().join("run").join(name);
         let mode = |name: &str| std::fs::metadata(path(name)).unwrap().permissions().mode() & 0o777;
         folder.create("private/000.jsonl", b"{}\n").unwrap();
         folder.replace("private/pipeline.json", &mut |out| out.write_all(b"{}")).unwrap();
         folder
             .stage("staging/1/scan/file", &mut |out| {
-                // From the first byte.
+                // Before the first byte is written.
                 assert!(
                     std::fs::read_dir(path("staging/tmp"))
                         .unwrap()
@@ -390,12 +397,12 @@ mod tests {
         for file in ["private/000.jsonl", "private/pipeline.json", "staging/1/scan/file"] {
             assert_eq!(mode(file), 0o600, "{file}");
         }
-        // Who may read the folder may read what is committed there; nobody but the owner may write it.
+        // Users who may read the folder may read its committed files; only the owner may write them.
         std::fs::create_dir(path("data")).unwrap();
         std::fs::set_permissions(path("data"), std::fs::Permissions::from_mode(0o770)).unwrap();
         folder.publish(&[("staging/1/scan/file".into(), "data/file".into())]).unwrap();
         assert_eq!(mode("data/file"), 0o640);
-        // A start corrects what was changed, and leaves what is committed.
+        // Restores the permissions of private files and leaves those of committed files.
         std::fs::set_permissions(path("private"), std::fs::Permissions::from_mode(0o755)).unwrap();
         std::fs::set_permissions(path("private/000.jsonl"), std::fs::Permissions::from_mode(0o644)).unwrap();
         folder.make_private().unwrap();
@@ -403,15 +410,15 @@ mod tests {
     }
 
     #[test]
-    fn an_error_names_the_place_and_a_way_out() {
-        let place = tempfile::NamedTempFile::new().unwrap();
-        let error = Folder::local(place.path()).create("run.json", b"{}").unwrap_err();
-        assert!(error.to_string().contains(&place.path().display().to_string()), "{error}");
+    fn create_error_names_path() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = Folder::local(file.path()).create("run.json", b"{}").unwrap_err();
+        assert!(error.to_string().contains(&file.path().display().to_string()), "{error}");
     }
 
     #[test]
-    fn range_of_a_file_ends_where_the_file_does() {
-        let (_place, folder) = folder();
+    fn read_range_ends_at_end_of_file() {
+        let (_guard, folder) = folder();
         folder.create("data/file", b"0123456789").unwrap();
         assert_eq!(folder.read_range("data/file", 3, 4).unwrap().unwrap(), b"3456");
         assert_eq!(folder.read_range("data/file", 8, 4).unwrap().unwrap(), b"89");
@@ -420,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn contents_are_compared_to_their_ends() {
+    fn same_bytes_compares_to_end_of_file() {
         let long: Vec<u8> = (0..200_000u32).map(|i| i as u8).collect();
         let mut other = long.clone();
         assert!(same_bytes(&long[..], &other[..]).unwrap());

@@ -1,4 +1,4 @@
-//! One writer at a time, where the file system knows locks.
+//! File locks, for one writer at a time if the file system supports locks.
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::{fmt, io};
 
 use crate::error::{Error, ErrorKind};
 
-/// An exclusive lock. Dropping it releases the lock; the system does so when the process ends.
+/// An exclusive lock, released on drop or when the process ends.
 #[derive(Debug)]
 pub struct FileLock {
     file: File,
@@ -14,17 +14,17 @@ pub struct FileLock {
 
 impl Drop for FileLock {
     fn drop(&mut self) {
-        // Closing the file is not enough: a child of this process that has not reached its program yet has it open, too.
+        // Closing the file is not enough: a forked child that has not called `exec` yet also has the file open.
         let _ = self.file.unlock();
     }
 }
 
-/// Why a lock could not be taken.
+/// The reason why a lock could not be acquired.
 #[derive(Debug)]
 pub enum LockError {
-    /// Another process has it.
+    /// Another process holds the lock.
     Held,
-    /// The file system does not know locks, as some network shares.
+    /// The file system does not support locks, such as some network shares.
     Unsupported,
     /// The file could not be created or locked.
     Io(io::Error),
@@ -33,8 +33,8 @@ pub enum LockError {
 impl fmt::Display for LockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Held => f.write_str("it is locked by another process"),
-            Self::Unsupported => f.write_str("its file system does not support locks"),
+            Self::Held => f.write_str("the file is locked by another process"),
+            Self::Unsupported => f.write_str("the file system does not support locks"),
             Self::Io(error) => error.fmt(f),
         }
     }
@@ -42,10 +42,10 @@ impl fmt::Display for LockError {
 
 impl std::error::Error for LockError {}
 
-/// Locks a file, which is created where it does not exist, for its owner only; its content is lost. It does not wait.
+/// Locks a file without waiting. The file is created if absent, accessible only to its owner, and truncated.
 ///
 /// # Errors
-/// Where another process has the lock, or it cannot be taken.
+/// If another process holds the lock or the lock cannot be acquired.
 ///
 /// ```
 /// use freetumor::store::{LockError, lock};
@@ -71,11 +71,11 @@ pub fn lock(path: &Path) -> Result<FileLock, LockError> {
     }
 }
 
-/// Locks a file as [`lock`] does; `None` where the file system does not support locks. `held` is the error where another process has
+/// Locks a file as [`lock`] does; `None` if the file system does not support locks. `held` creates the error if another process holds
 /// the lock.
 ///
 /// # Errors
-/// That of `held`, or where the file cannot be created or locked.
+/// The error of `held`, or an error if the file cannot be created or locked.
 pub fn lock_if_supported(path: &Path, held: impl FnOnce() -> Error) -> crate::error::Result<Option<FileLock>> {
     match lock(path) {
         Ok(lock) => Ok(Some(lock)),
@@ -88,9 +88,9 @@ pub fn lock_if_supported(path: &Path, held: impl FnOnce() -> Error) -> crate::er
 #[cfg(unix)]
 fn is_unsupported(error: &io::Error) -> bool {
     use rustix::io::Errno;
-    // What file systems answer that have no locks, or whose server has none.
-    let answers = [Errno::NOSYS, Errno::NOTSUP, Errno::OPNOTSUPP, Errno::NOLCK, Errno::INVAL];
-    Errno::from_io_error(error).is_some_and(|errno| answers.contains(&errno))
+    // The error codes of file systems without locks, or whose server has no locks.
+    let codes = [Errno::NOSYS, Errno::NOTSUP, Errno::OPNOTSUPP, Errno::NOLCK, Errno::INVAL];
+    Errno::from_io_error(error).is_some_and(|errno| codes.contains(&errno))
 }
 
 #[cfg(not(unix))]
@@ -103,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lock_in_a_missing_folder_is_an_io_error() {
+    fn lock_in_missing_folder_is_io_error() {
         let folder = tempfile::tempdir().unwrap();
         let error = lock(&folder.path().join("missing/lock")).unwrap_err();
         assert!(matches!(&error, LockError::Io(cause) if cause.kind() == io::ErrorKind::NotFound), "{error}");
@@ -111,7 +111,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn answers_of_file_systems_without_locks_are_known() {
+    fn error_codes_without_lock_support_are_unsupported() {
         use rustix::io::Errno;
         assert!(is_unsupported(&Errno::NOLCK.into()) && is_unsupported(&Errno::OPNOTSUPP.into()));
         assert!(!is_unsupported(&Errno::IO.into()) && !is_unsupported(&io::Error::other("else")));

@@ -1,15 +1,15 @@
-//! Durable writing by one primitive: create if absent.
+//! Durable writes by one primitive: create if absent.
 //!
-//! This room owns every file that has to survive a crash, and knows no CT: folders, atomic replacement, digests, canonical JSON, and
-//! the simulated disk of the tests.
+//! This room owns all files that have to survive a crash and has no dependency on CT: folders, atomic replacement, digests,
+//! canonical JSON, and the disk interface that tests simulate.
 //!
-//! A file is written to `staging/`, synced, linked to its final name, and the folder that holds it is synced. So
-//! whatever exists under a final name is whole, whenever the machine stops, and nothing that exists is ever
-//! overwritten. Two writers that make the same bytes agree; one that makes other bytes loses and stops: it is fenced.
+//! A file is written to `staging/`, synced, and linked to its final name; then the folder of the final name is synced. A file under a
+//! final name is therefore complete even after a crash, and an existing file is never overwritten. Two writers of equal bytes agree;
+//! a writer of other bytes fails (it is fenced).
 //!
-//! Names are relative to the run folder, parts separated by `/`. Their folder decides what may happen to them:
-//! `staging/` holds unfinished work and may be removed; `layouts/`, `telemetry/`, the folders of the tables and
-//! `private/pipeline.json` hold what can be made again and may be replaced; everything else is created once.
+//! Names are relative to the run folder, with components separated by `/`. The folder of a name decides which operations are allowed:
+//! files in `staging/` are unfinished and may be removed; `layouts/`, `telemetry/`, the folders of the tables and
+//! `private/pipeline.json` can be regenerated and may be replaced; all other files are created once.
 
 pub mod canonical;
 mod disk;
@@ -31,27 +31,27 @@ pub use whole::{UNFINISHED, write_named, write_whole};
 
 use crate::error::Result;
 
-/// Where unfinished work lies.
+/// The folder of unfinished work.
 pub const STAGING: &str = "staging";
 
-/// Folders that hold paths of scans or unfinished work: for their owner only.
+/// Folders that contain paths of scans or unfinished work, accessible only to their owner.
 pub const PRIVATE: [&str; 2] = [STAGING, "private"];
 
-/// Folders whose files can be made again from what is committed, and the file that says where the pipeline is now.
+/// Folders whose files can be regenerated from committed files, and the file with the path of the graph file.
 pub const REPLACEABLE: [&str; 7] =
     ["layouts", "telemetry", "samples", "scans", "faults", "quality", "private/pipeline.json"];
 
-/// Length and content of a file.
+/// Length and digest of a file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct FileDigest {
-    /// Its length.
+    /// The length.
     pub bytes: u64,
     /// SHA-256 of its content, 64 hexadecimal digits.
     pub sha256: String,
 }
 
 impl FileDigest {
-    /// The digest of bytes in memory.
+    /// Computes the digest of bytes in memory.
     ///
     /// ```
     /// use freetumor::store::FileDigest;
@@ -65,7 +65,7 @@ impl FileDigest {
     }
 }
 
-/// Passes bytes on and digests them on the way.
+/// A writer that forwards bytes and computes their digest.
 pub struct HashingWriter<W> {
     inner: W,
     sha256: Sha256,
@@ -83,7 +83,7 @@ impl<W> HashingWriter<W> {
         self.bytes += bytes.len() as u64;
     }
 
-    /// Gives the writer back with the digest of what went through.
+    /// Returns the wrapped writer and the digest of the written bytes.
     pub fn finish(self) -> (W, FileDigest) {
         let sha256 = hex::encode(self.sha256.finalize());
         (self.inner, FileDigest { bytes: self.bytes, sha256 })
@@ -102,89 +102,88 @@ impl<W: Write> Write for HashingWriter<W> {
     }
 }
 
-/// Fills a file that is being staged.
+/// A callback that writes the content of a file.
 pub type Fill<'a> = &'a mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>;
 
-/// A place where files become durable. See the module's text for what a name may do.
+/// Storage with durable files. The module documentation lists the operations that each name allows.
 ///
 /// # Errors
-/// Every method fails where the place below does (no space, no permission), and where a name is used for what it may
-/// not do.
+/// Every method returns an error if the storage below fails (no space, no permission) or the name does not allow the operation.
 pub trait Durable: Send + Sync {
-    /// Creates a file. One that exists already is fine where it has the same bytes.
+    /// Creates a file. An existing file with the same bytes is not an error.
     ///
     /// # Errors
-    /// Where it exists with other bytes: another writer was faster, and this one must stop.
+    /// If the file exists with other bytes: another writer was faster, and this writer must stop.
     fn create(&self, name: &str, bytes: &[u8]) -> Result<()>;
 
-    /// Makes staged files durable under their final names, as [`Durable::create`] does; pairs of (staged, final). All
-    /// of them are durable when it returns; the staged names stay until removed.
+    /// Publishes staged files under their final names, as [`Durable::create`] does; `files` are pairs of (staged, final) names. All final
+    /// files are durable on return; the staged names stay until removed.
     ///
     /// # Errors
-    /// As for [`Durable::create`].
+    /// The same errors as [`Durable::create`].
     fn publish(&self, files: &[(String, String)]) -> Result<()>;
 
-    /// Writes a staged file. It appears under its name when it is complete, though it may not survive a loss of power:
-    /// compare its digest before using it after a restart.
+    /// Writes a staged file. The file appears under its name when complete, but may not survive a power loss: compare its digest before
+    /// use after a restart.
     fn stage(&self, name: &str, fill: Fill<'_>) -> Result<FileDigest>;
 
-    /// Opens a file; `None` where there is none.
+    /// Opens a file; `None` if the file does not exist.
     fn open(&self, name: &str) -> Result<Option<Box<dyn Read + Send>>>;
 
-    /// Whether a file exists.
+    /// Returns whether a file exists.
     fn exists(&self, name: &str) -> Result<bool>;
 
-    /// The sorted names in a folder; none where it does not exist.
+    /// Returns the sorted names in a folder; empty if the folder does not exist.
     fn list(&self, folder: &str) -> Result<Vec<String>>;
 
-    /// Removes a staged or replaceable file or folder; one that is absent is fine.
+    /// Removes a staged or replaceable file or folder; an absent one is not an error.
     fn remove(&self, name: &str) -> Result<()>;
 
-    /// Gives a file a second name in a replaceable folder; one that is there already is fine.
+    /// Creates a hard link to a file in a replaceable folder; an existing name is not an error.
     fn link(&self, name: &str, second: &str) -> Result<()>;
 
-    /// Writes or replaces a file in a replaceable folder; one that has the same bytes stays as it is.
+    /// Writes or replaces a file in a replaceable folder; a file with the same bytes is unchanged.
     fn replace(&self, name: &str, fill: Fill<'_>) -> Result<()>;
 
-    /// The length of a file; `None` where there is none.
+    /// Returns the length of a file in bytes; `None` if the file does not exist.
     fn length(&self, name: &str) -> Result<Option<u64>>;
 
-    /// Makes sure that everything seen in a folder so far survives a loss of power.
+    /// Syncs a folder, so that all names that are visible in the folder survive a power loss.
     fn sync_folder(&self, folder: &str) -> Result<()>;
 
-    /// Takes the permissions of others from the private folders, even where they were given since.
+    /// Removes the permissions of other users from the private folders and their files.
     ///
     /// # Errors
-    /// Where the file system refuses.
+    /// If the file system returns an error.
     fn make_private(&self) -> Result<()>;
 
-    /// The full path of a name, for messages.
-    fn place(&self, name: &str) -> String;
+    /// Returns the full path of a name, for messages.
+    fn display_path(&self, name: &str) -> String;
 
-    /// The bytes of a file; `None` where there is none.
+    /// Reads a file; `None` if the file does not exist.
     fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let Some(mut file) = self.open(name)? else { return Ok(None) };
         let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(|e| crate::error::Error::io("cannot read", self.place(name), e))?;
+        file.read_to_end(&mut bytes).map_err(|e| crate::error::Error::io("cannot read", self.display_path(name), e))?;
         Ok(Some(bytes))
     }
 
-    /// At most `length` bytes of a file from `offset` on, fewer where it ends before; `None` where there is no such file.
+    /// Reads at most `length` bytes of a file from `offset`, fewer at the end of the file; `None` if the file does not exist.
     fn read_range(&self, name: &str, offset: u64, length: u64) -> Result<Option<Vec<u8>>> {
         let Some(mut file) = self.open(name)? else { return Ok(None) };
         let mut bytes = Vec::new();
         std::io::copy(&mut file.by_ref().take(offset), &mut std::io::sink())
             .and_then(|_| file.take(length).read_to_end(&mut bytes))
-            .map_err(|e| crate::error::Error::io("cannot read", self.place(name), e))?;
+            .map_err(|e| crate::error::Error::io("cannot read", self.display_path(name), e))?;
         Ok(Some(bytes))
     }
 
-    /// The digest of a file; `None` where there is none.
+    /// Computes the digest of a file; `None` if the file does not exist.
     fn digest(&self, name: &str) -> Result<Option<FileDigest>> {
         let Some(mut file) = self.open(name)? else { return Ok(None) };
         let mut hashing = HashingWriter::new(std::io::sink());
         std::io::copy(&mut file, &mut hashing)
-            .map_err(|e| crate::error::Error::io("cannot read", self.place(name), e))?;
+            .map_err(|e| crate::error::Error::io("cannot read", self.display_path(name), e))?;
         Ok(Some(hashing.finish().1))
     }
 }

@@ -1,13 +1,13 @@
-//! Whether a folder is unused: nothing is written among the files of others.
+//! Check for unused folders: no command writes into a folder with other files.
 
 use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// The name of an entry of a folder that is not among `own`; `None` where there is none, or no such folder.
+/// Returns the first name in a folder that is not in `own`; `None` if there is no such name or the folder does not exist.
 ///
 /// # Errors
-/// Where the folder cannot be listed.
+/// If the folder cannot be listed.
 ///
 /// ```
 /// use freetumor::store::first_foreign;

@@ -1,14 +1,14 @@
-//! A single file outside of any run folder, there whole or not at all.
+//! Atomic writes of single files outside of run folders.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// Writes a file, or replaces it: beside its place first, synced, then renamed. Whatever stops the machine, its name has
-/// the old content or all of the new one.
+/// Writes or replaces a file atomically: the content is written to a temporary file in the same folder, synced and renamed. After a
+/// crash the path has either the old or the complete new content.
 ///
 /// # Errors
-/// Where the file cannot be written, or `fill` fails; nothing is left behind.
+/// If the file cannot be written or `fill` fails; the temporary file is removed.
 ///
 /// ```
 /// use std::io::Write;
@@ -26,14 +26,14 @@ pub fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<
     write_named(folder, fill, |()| path.to_owned())
 }
 
-/// What the names of unfinished files of [`write_whole`] and [`write_named`] begin with: a process that is killed may leave one.
+/// The prefix of temporary files of [`write_whole`] and [`write_named`]: a killed process may leave one.
 pub const UNFINISHED: &str = ".staged-";
 
-/// As [`write_whole`] for a file whose name follows from its content: `path`, in the same folder, is a function of what `fill`
-/// returns, which is returned in turn.
+/// Writes a file as [`write_whole`] does, with a name that is derived from the content: `path`, in the same folder, is a function of
+/// the result of `fill`, which is returned.
 ///
 /// # Errors
-/// As for [`write_whole`].
+/// The same errors as [`write_whole`].
 pub fn write_named<T>(
     folder: &Path,
     fill: impl FnOnce(&mut dyn Write) -> io::Result<T>,
@@ -41,7 +41,7 @@ pub fn write_named<T>(
 ) -> io::Result<T> {
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
-    // Less what the process takes away from every file that it makes; temporary ones are their owner's alone otherwise.
+    // The umask applies; without this call only the owner could read the file.
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let staged = builder.prefix(UNFINISHED).tempfile_in(folder)?;
     let mut file = BufWriter::new(staged.as_file());
@@ -50,7 +50,7 @@ pub fn write_named<T>(
     drop(file);
     staged.as_file().sync_all()?;
     staged.persist(path(&written)).map_err(|error| error.error)?;
-    // The rename itself is durable once the folder is.
+    // The rename is durable after the sync of the folder.
     File::open(folder)?.sync_all()?;
     Ok(written)
 }
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn others_may_read_what_they_may_read_of_other_files() {
+    fn written_file_has_default_permissions() {
         let folder = tempfile::tempdir().unwrap();
         let [whole, plain] = ["whole", "plain"].map(|name| folder.path().join(name));
         write_whole(&whole, |out| out.write_all(b"one")).unwrap();

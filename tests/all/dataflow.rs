@@ -1,4 +1,4 @@
-//! Whole runs: the dataflow against the loop, restarts, faults, budgets.
+//! Tests of whole runs: comparison with the loop, restarts, faults, memory budgets.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,7 +17,7 @@ use freetumor::volume::{Affine, Grid};
 
 use crate::for_loop::plain_loop;
 
-/// Phantoms through every kind of stage, small enough to be run many times.
+/// A pipeline of small phantoms with every kind of stage.
 const PHANTOMS: &str = r#"
 [pipeline]
 name = "test"
@@ -61,7 +61,7 @@ inputs = ["filter", "filter.rejected"]
 buckets = 2
 "#;
 
-/// The plan of a graph; panics with everything that is wrong with it.
+/// Returns the plan of a graph; panics with all problems.
 pub fn plan_of(text: &str, folder: &Path) -> Plan {
     let checked = check(&GraphFile::new("test.toml", folder, text), &Registry::standard());
     let problems: Vec<String> = checked.problems.iter().map(ToString::to_string).collect();
@@ -72,15 +72,15 @@ fn run_text(text: &str, folder: &Path, options: RunOptions) -> Result<RunReport>
     run(plan_of(text, folder), folder, &options, &Arc::new(Progress::default()))
 }
 
-/// Every committed or projected file below a folder with its digest; staging and telemetry may differ between equal runs.
+/// Returns every committed or projected file below a folder with its digest; staging and telemetry may differ between equal runs.
 pub fn committed(folder: &Path) -> BTreeMap<String, FileDigest> {
     let mut files = BTreeMap::new();
     for entry in walkdir::WalkDir::new(folder) {
         let entry = entry.unwrap();
         let name = entry.path().strip_prefix(folder).unwrap().to_string_lossy().into_owned();
-        // `private/pipeline.json` names the folder of the graph file, which is another in each test.
-        let elsewhere = ["staging", "telemetry", "private/pipeline.json"];
-        if entry.file_type().is_file() && !elsewhere.iter().any(|start| name.starts_with(start)) {
+        // `private/pipeline.json` has the folder of the graph file, which differs between tests.
+        let excluded = ["staging", "telemetry", "private/pipeline.json"];
+        if entry.file_type().is_file() && !excluded.iter().any(|start| name.starts_with(start)) {
             files.insert(name, FileDigest::of(&std::fs::read(entry.path()).unwrap()));
         }
     }
@@ -88,7 +88,7 @@ pub fn committed(folder: &Path) -> BTreeMap<String, FileDigest> {
 }
 
 #[test]
-fn the_dataflow_gives_the_bytes_of_the_loop() {
+fn dataflow_writes_same_bytes_as_loop() {
     let plain = tempfile::tempdir().unwrap();
     plain_loop(plan_of(PHANTOMS, plain.path()), plain.path()).unwrap();
     let expected = committed(plain.path());
@@ -108,7 +108,7 @@ fn the_dataflow_gives_the_bytes_of_the_loop() {
 }
 
 #[test]
-fn a_second_run_does_no_scan_twice() {
+fn second_run_processes_only_new_scans() {
     let folder = tempfile::tempdir().unwrap();
     let first = run_text(PHANTOMS, folder.path(), RunOptions { limit: Some(6), ..RunOptions::default() }).unwrap();
     assert_eq!((first.new_scans, first.scans), (6, 6));
@@ -123,7 +123,7 @@ fn a_second_run_does_no_scan_twice() {
 }
 
 #[test]
-fn another_pipeline_is_refused() {
+fn run_fails_on_folder_of_other_pipeline() {
     let folder = tempfile::tempdir().unwrap();
     run_text(PHANTOMS, folder.path(), RunOptions { limit: Some(1), ..RunOptions::default() }).unwrap();
     let changed = PHANTOMS.replace("seed = 7", "seed = 8");
@@ -133,7 +133,7 @@ fn another_pipeline_is_refused() {
 }
 
 #[test]
-fn a_budget_is_never_passed_and_does_not_decide_what_comes_out() {
+fn memory_budget_is_respected_and_does_not_change_results() {
     let runs = [u64::MAX, 4_000_000, 100_000].map(|memory_bytes| {
         let folder = tempfile::tempdir().unwrap();
         let options = RunOptions { memory_bytes, threads: 4, ..RunOptions::default() };
@@ -145,7 +145,7 @@ fn a_budget_is_never_passed_and_does_not_decide_what_comes_out() {
     assert!(runs[0] == runs[1] && runs[1] == runs[2]);
 }
 
-/// Small scans in a folder, by one pipeline.
+/// A folder of small scans with a pipeline.
 struct Archive {
     folder: tempfile::TempDir,
 }
@@ -157,15 +157,15 @@ impl Archive {
         Self { folder }
     }
 
-    /// A scan of one value, with or without labels beside it.
+    /// Adds a scan of one value, with or without a label file.
     fn add(&self, case: &str, hu: i16, labelled: bool) {
-        let place = self.folder.path().join("ct").join(case);
-        std::fs::create_dir_all(&place).unwrap();
+        let path = self.folder.path().join("ct").join(case);
+        std::fs::create_dir_all(&path).unwrap();
         let grid = Grid { shape: [3, 2, 2], affine: Affine::from_spacing([1.0, 1.0, 2.0]) };
         let write = |name: &str, datatype, voxels: Vec<u8>| {
             let mut file = nifti::encode_header(&grid, datatype, "").unwrap().to_vec();
             file.extend(voxels);
-            std::fs::write(place.join(name), file).unwrap();
+            std::fs::write(path.join(name), file).unwrap();
         };
         write("ct.nii", Datatype::I16, [hu; 12].into_iter().flat_map(i16::to_le_bytes).collect());
         if labelled {
@@ -209,21 +209,21 @@ impl Archive {
         run(plan, &self.folder.path().join(out), &RunOptions::default(), &Arc::new(Progress::default()))
     }
 
-    /// Status and first of every scan.
+    /// Returns the status and the original of every scan.
     fn scans(&self, out: &str) -> BTreeMap<ScanId, (Status, Option<ScanId>)> {
         let folder = RunFolder::open(self.folder.path().join(out)).unwrap();
         let files = folder.files("scans", None).unwrap();
-        let rows = files.iter().flat_map(|file| read_part::<ScanRecord>(folder.verified(file).unwrap()).unwrap());
+        let rows = files.iter().flat_map(|file| read_part::<ScanRecord>(folder.read_verified(file).unwrap()).unwrap());
         rows.map(|row| (row.scan_id, (row.status, row.duplicate_of))).collect()
     }
 }
 
 #[test]
-fn a_restart_without_attempts_adds_nothing_to_quality() {
+fn epoch_without_attempts_adds_no_quality_rows() {
     let archive = Archive::new();
     archive.add("a", 10, true);
     archive.run("out", 4).unwrap();
-    // A scan of equal content: a row of `scans`, and no attempt.
+    // A scan of equal content has a row of `scans` and no attempts.
     archive.add("b", 10, true);
     let report = archive.run("out", 4).unwrap();
     assert_eq!((report.new_scans, report.duplicates), (1, 1));
@@ -235,16 +235,16 @@ fn a_restart_without_attempts_adds_nothing_to_quality() {
     assert!(tables(0).contains(&"quality".to_owned()));
     assert_eq!(tables(1), ["scans"]);
     let parts = |table| folder.files(table, None).unwrap();
-    let rows = |file| read_part::<QualityRecord>(folder.verified(file).unwrap()).unwrap();
+    let rows = |file| read_part::<QualityRecord>(folder.read_verified(file).unwrap()).unwrap();
     let attempts: i64 = parts("quality").iter().flat_map(rows).map(|row| row.attempts).sum();
     assert_eq!(attempts as u64, report.accepted + report.rejected);
 }
 
 #[test]
-fn the_length_of_epochs_does_not_decide_what_becomes_of_equal_and_spoiled_scans() {
+fn epoch_size_does_not_change_status_of_equal_and_failed_scans() {
     let archive = Archive::new();
     for pair in 0..6 {
-        // Equal scans, of which one has no labels: its fault counts where it comes first.
+        // Of two equal scans one has no labels; its fault is kept if it is first.
         archive.add(&format!("a{pair}"), 10 * pair, false);
         archive.add(&format!("b{pair}"), 10 * pair, true);
     }
@@ -254,13 +254,13 @@ fn the_length_of_epochs_does_not_decide_what_becomes_of_equal_and_spoiled_scans(
         archive.scans(&out)
     });
     assert!(all[0] == all[1] && all[1] == all[2], "{all:#?}");
-    let count = |status: Status| all[0].values().filter(|(is, _)| *is == status).count();
+    let count = |status: Status| all[0].values().filter(|(scan_status, _)| *scan_status == status).count();
     assert_eq!(count(Status::Done), 6);
     assert!(count(Status::Fault) > 0 && count(Status::Duplicate) > 0, "{all:#?}");
 }
 
 #[test]
-fn a_scan_that_changed_is_told_of_and_taken_by_another_folder() {
+fn changed_scan_is_reported_and_ingested_only_by_new_folder() {
     let archive = Archive::new();
     archive.add("a", 10, false);
     archive.add("b", 20, true);
@@ -277,7 +277,7 @@ fn a_scan_that_changed_is_told_of_and_taken_by_another_folder() {
 }
 
 #[test]
-fn a_run_does_not_go_on_upon_damaged_tables() {
+fn resumed_run_fails_on_damaged_tables() {
     let archive = Archive::new();
     archive.add("a", 10, true);
     archive.run("run", 4).unwrap();
@@ -298,7 +298,7 @@ fn a_run_does_not_go_on_upon_damaged_tables() {
     assert_eq!(archive.run("run", 4).unwrap().new_scans, 0);
 }
 
-/// The members of a tar in their order, as far as it goes.
+/// Returns the names and lengths of the members of a tar in their order.
 fn members(bytes: &[u8]) -> Vec<(String, usize)> {
     let mut archive = tar::Archive::new(bytes);
     let member = |entry: std::io::Result<tar::Entry<'_, &[u8]>>| {
@@ -311,7 +311,7 @@ fn members(bytes: &[u8]) -> Vec<(String, usize)> {
 }
 
 #[test]
-fn a_stream_says_what_is_committed_as_often_as_it_is_asked() {
+fn stream_writes_committed_samples_in_every_pass() {
     let folder = tempfile::tempdir().unwrap();
     let graph = folder.path().join("graph.toml");
     let stream = "\n[sinks.stream]\nkind = \"stream\"\ninputs = [\"filter\"]\n";
@@ -324,31 +324,36 @@ fn a_stream_says_what_is_committed_as_often_as_it_is_asked() {
     let first = run(&["--sink", "stream", "--passes", "3"]);
     assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
     assert!(String::from_utf8_lossy(&first.stderr).contains("accepted"), "the summary is on standard error");
-    let told = members(&first.stdout);
-    let each = told.len() / 3;
-    let keys = |told: &[(String, usize)]| -> Vec<String> {
+    let stream_members = members(&first.stdout);
+    let pass_length = stream_members.len() / 3;
+    let keys = |stream_members: &[(String, usize)]| -> Vec<String> {
         let key = |(name, _): &(String, usize)| name.split('.').next().unwrap().to_owned();
-        told.chunks(3)
+        stream_members
+            .chunks(3)
             .map(|sample| {
                 let kinds: Vec<&str> = sample.iter().map(|(name, _)| name.split_once('.').unwrap().1).collect();
                 assert_eq!(kinds, ["image.nii.gz", "json", "label.nii.gz"]);
-                assert!(sample.iter().all(|it| key(it) == key(&sample[0]) && it.1 > 0));
+                assert!(sample.iter().all(|member| key(member) == key(&sample[0]) && member.1 > 0));
                 key(&sample[0])
             })
             .collect()
     };
-    let (one, two, three) = (keys(&told[..each]), keys(&told[each..2 * each]), keys(&told[2 * each..]));
+    let (one, two, three) = (
+        keys(&stream_members[..pass_length]),
+        keys(&stream_members[pass_length..2 * pass_length]),
+        keys(&stream_members[2 * pass_length..]),
+    );
     let sorted = |keys: &[String]| {
         let mut keys = keys.to_vec();
         keys.sort();
         keys
     };
     assert!(one.len() > 3 && sorted(&one) == sorted(&two) && sorted(&two) == sorted(&three));
-    assert_ne!(two, three, "every pass has an order of its own");
+    assert_ne!(two, three, "every pass has its own order");
     let list = std::fs::read(folder.path().join("run/layouts/training_set/dataset.json")).unwrap();
     let list: serde_json::Value = serde_json::from_slice(&list).unwrap();
-    assert_eq!(one.len(), list["training"].as_array().unwrap().len(), "those of validation are kept out");
-    // Another run finds nothing to do, and says the same.
+    assert_eq!(one.len(), list["training"].as_array().unwrap().len(), "samples of other splits are not streamed");
+    // A second run has no new scans and writes the same stream.
     let again = run(&["--sink", "stream", "--passes", "3"]);
     assert!(again.stdout == first.stdout);
     let none = run(&["--sink", "shards"]);
@@ -358,7 +363,7 @@ fn a_stream_says_what_is_committed_as_often_as_it_is_asked() {
 
 #[cfg(unix)]
 #[test]
-fn a_reader_of_a_socket_may_leave_and_the_next_gets_everything() {
+fn socket_serves_all_samples_after_reader_disconnects() {
     let folder = tempfile::tempdir().unwrap();
     let graph = folder.path().join("graph.toml");
     let stream = "\n[sinks.stream]\nkind = \"stream\"\ninputs = [\"filter\"]\n";
@@ -374,19 +379,19 @@ fn a_reader_of_a_socket_may_leave_and_the_next_gets_everything() {
             Err(_) => std::thread::sleep(std::time::Duration::from_millis(20)),
         }
     };
-    let mut some = [0; 4096];
-    std::io::Read::read_exact(&mut connect(), &mut some).unwrap();
+    let mut first_bytes = [0; 4096];
+    std::io::Read::read_exact(&mut connect(), &mut first_bytes).unwrap();
     let mut all = Vec::new();
     std::io::Read::read_to_end(&mut connect(), &mut all).unwrap();
     assert!(child.wait().unwrap().success());
-    assert_eq!(all[..4096], some);
+    assert_eq!(all[..4096], first_bytes);
     assert!(members(&all).len() >= 6 && !socket.exists());
 }
 
-/// What lies where a socket is wanted is nobody's to delete, unless it is a socket.
+/// The command replaces an existing socket but no other file.
 #[cfg(unix)]
 #[test]
-fn a_file_in_the_place_of_a_socket_stays() {
+fn existing_file_at_path_of_socket_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let graph = folder.path().join("graph.toml");
     let stream = "\n[sinks.stream]\nkind = \"stream\"\ninputs = [\"filter\"]\n";
@@ -400,9 +405,9 @@ fn a_file_in_the_place_of_a_socket_stays() {
     assert_eq!(std::fs::read(&precious).unwrap(), b"kept");
 }
 
-/// A reader that has seen enough is no failure: what was to be done is done.
+/// A closed pipe is not an error: the run itself is complete.
 #[test]
-fn a_closed_pipe_costs_no_exit_code() {
+fn closed_pipe_does_not_change_exit_code() {
     let folder = tempfile::tempdir().unwrap();
     let graph = folder.path().join("graph.toml");
     std::fs::write(&graph, GRAPH_OF_PHANTOMS).unwrap();
@@ -414,8 +419,8 @@ fn a_closed_pipe_costs_no_exit_code() {
         let mut child =
             command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
         drop(child.stdout.take());
-        let ended = child.wait_with_output().unwrap();
-        assert_eq!(ended.status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&ended.stderr));
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     }
 }
 

@@ -20,7 +20,7 @@ pub fn plain_loop(plan: Plan, folder: &Path) -> Result<()> {
     let schedule = Schedule::new(&plan, open, next, &ledger.ingested()?, None)?;
     let known = ledger.known_scans()?;
     let work = StageRunner { plan, spool, telemetry: Telemetry::sums_only(), progress: Arc::new(Progress::default()) };
-    let mut counts: BTreeMap<QualityGroup, isize> = ledger.counted().into_iter().collect();
+    let mut counts: BTreeMap<QualityGroup, isize> = ledger.quality_counts().into_iter().collect();
     let mut known_counts = BTreeMap::new();
     for epoch_work in schedule.epochs() {
         let epoch = epoch_work.epoch;
@@ -28,7 +28,7 @@ pub fn plain_loop(plan: Plan, folder: &Path) -> Result<()> {
         let mut outcomes: Vec<ScanOutcome> = Vec::new();
         for entry in &epoch_work.entries {
             let source = work.plan.sources.iter().position(|node| node.name == entry.source).expect("a known source");
-            outcomes.push(match work.saved(epoch, entry)? {
+            outcomes.push(match work.load_saved(epoch, entry)? {
                 Some(outcome) => outcome,
                 None => work.finish(epoch, entry, one_scan(&work, &known, epoch, source, entry)?)?,
             });
@@ -59,7 +59,7 @@ fn one_scan(
         Ok(scan) => scan,
         Err(fault) => return Ok(vec![StageReport::failed(fault, None)]),
     };
-    if let Some(first) = known.before(scan.digest, epoch) {
+    if let Some(first) = known.find_before(scan.digest, epoch) {
         return Ok(vec![StageReport::duplicate(&scan, first)]);
     }
     let mut reports = vec![StageReport::read(&scan)];

@@ -74,7 +74,7 @@ fn rows(root: &Path, graph: &str) -> Vec<SampleRow> {
     run(plan, out.path(), &RunOptions::default(), &Arc::new(Progress::default())).unwrap();
     let folder = RunFolder::open(out.path()).unwrap();
     let parts = folder.files("samples", None).unwrap();
-    parts.iter().flat_map(|file| read_part::<SampleRow>(folder.verified(file).unwrap()).unwrap()).collect()
+    parts.iter().flat_map(|file| read_part::<SampleRow>(folder.read_verified(file).unwrap()).unwrap()).collect()
 }
 
 type Candidates = BTreeMap<SampleId, (Option<CandidateDigest>, Option<String>)>;

@@ -111,7 +111,7 @@ fn quickstart(class: Option<&str>, limit: &str, out: &Path) -> Output {
 fn rows(out: &Path) -> Vec<SampleRow> {
     let run = RunFolder::open(out).unwrap();
     let files = run.files("samples", None).unwrap();
-    let parts = files.iter().flat_map(|file| read_part::<SampleRow>(run.verified(file).unwrap()).unwrap());
+    let parts = files.iter().flat_map(|file| read_part::<SampleRow>(run.read_verified(file).unwrap()).unwrap());
     let mut rows: Vec<SampleRow> = parts.collect();
     rows.sort_by_key(|row| row.record.sample_id);
     rows

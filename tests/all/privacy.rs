@@ -98,7 +98,7 @@ fn texts(folder: &Path) -> String {
 
 fn rows<R: Row>(run: &RunFolder, show: impl Fn(&R) -> String) -> String {
     let files = run.files(R::TABLE.name(), None).unwrap();
-    let parts = files.iter().flat_map(|file| read_part::<R>(run.verified(file).unwrap()).unwrap());
+    let parts = files.iter().flat_map(|file| read_part::<R>(run.read_verified(file).unwrap()).unwrap());
     parts.map(|row| show(&row) + "\n").collect()
 }
 

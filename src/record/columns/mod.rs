@@ -1,4 +1,4 @@
-//! The columns of each table, listed once: number, name, unit, meaning, and the field of the row.
+//! The columns of each table, listed once: field id, name, unit, documentation, and the field of the row.
 
 pub(super) mod faults;
 pub(super) mod quality;
@@ -9,10 +9,10 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 
-/// A word of a closed list, as serde names it.
-fn word<T: DeserializeOwned>(text: String) -> Result<T> {
+/// Parses the serialized name of an enum variant.
+fn named_value<T: DeserializeOwned>(text: String) -> Result<T> {
     let parsed = serde_json::from_value(text.clone().into());
-    parsed.map_err(|cause| Error::new(format!("expected a known word, got {text:?}")).with_source(cause))
+    parsed.map_err(|cause| Error::new(format!("expected a known name, got {text:?}")).with_source(cause))
 }
 
 /// Access to a field of `Row`, a type that the calling module names.
@@ -59,7 +59,7 @@ macro_rules! optional {
     };
 }
 
-/// A list of descriptors: `NUMBER "NAME" TYPE always|maybe "UNIT" "MEANING" => ACCESS;`.
+/// A list of descriptors: `ID "NAME" TYPE always|maybe "UNIT" "DOC" => ACCESS;`.
 macro_rules! descriptors {
     ($($id:literal $name:literal $kind:ident $need:ident $unit:literal $doc:literal => $access:expr;)*) => {
         vec![$(Descriptor {

@@ -8,26 +8,26 @@ use crate::record::column::{Access, Column, ColumnType, Descriptor};
 use crate::score::Score;
 use crate::synth::Geometry;
 
-/// Access to a number of the geometry, which is there where any of its columns has a value.
+/// Access to a number of the geometry; the geometry exists if any of its columns has a value.
 macro_rules! geometry {
     ($($field:tt)+) => {
         Access::F64(
             Box::new(|row: &Row| row.record.geometry.as_ref().map(|geometry| geometry.$($field)+)),
-            Box::new(|row: &mut Row, value| { located(row).$($field)+ = value; Ok(()) }),
+            Box::new(|row: &mut Row, value| { geometry_mut(row).$($field)+ = value; Ok(()) }),
         )
     };
 }
 
-fn located(row: &mut Row) -> &mut Geometry {
+fn geometry_mut(row: &mut Row) -> &mut Geometry {
     row.record.geometry.get_or_insert_default()
 }
 
-/// An index of the voxel at the centre. A CT scan has far fewer than 2³² voxels along an axis.
+/// Access to an index of the voxel at the centre. A CT scan has far fewer than 2³² voxels along an axis.
 fn site_voxel(axis: usize) -> Access<Row> {
     Access::U32(
         Box::new(move |row| row.record.geometry.as_ref().map(|geometry| geometry.site_voxel[axis] as u32)),
         Box::new(move |row, value| {
-            located(row).site_voxel[axis] = value as usize;
+            geometry_mut(row).site_voxel[axis] = value as usize;
             Ok(())
         }),
     )
@@ -35,7 +35,7 @@ fn site_voxel(axis: usize) -> Access<Row> {
 
 fn verdict() -> Access<Row> {
     let name = |row: &Row| Some(if row.record.outcome.is_accepted() { "accepted" } else { "rejected" }.to_owned());
-    // The reason, which follows, makes a row a rejected one.
+    // The column `reason` sets the outcome of a rejected row.
     let check = |value: String| match value.as_str() {
         "accepted" | "rejected" => Ok(()),
         _ => Err(Error::new(format!("expected accepted or rejected, got {value:?}"))),
@@ -57,7 +57,7 @@ fn size_class() -> Access<Row> {
     Access::Text(
         Box::new(|row| row.record.geometry.as_ref().map(|geometry| geometry.size_class.clone())),
         Box::new(|row, value| {
-            located(row).size_class = value;
+            geometry_mut(row).size_class = value;
             Ok(())
         }),
     )
@@ -67,7 +67,7 @@ fn drawn_contrast() -> Access<Row> {
     Access::F64(
         Box::new(|row| row.record.geometry.as_ref().and_then(|geometry| geometry.drawn_contrast_hu)),
         Box::new(|row, value| {
-            located(row).drawn_contrast_hu = Some(value);
+            geometry_mut(row).drawn_contrast_hu = Some(value);
             Ok(())
         }),
     )
@@ -78,7 +78,7 @@ fn tumor_label() -> Access<Row> {
         Box::new(|row| Some(row.record.tumor_label.into())),
         Box::new(|row, value| {
             row.record.tumor_label = u8::try_from(value).map_err(|cause| {
-                crate::error::Error::new(format!("expected a label of 8 bits, got {value}")).with_source(cause)
+                crate::error::Error::new(format!("expected a label from 0 to 255, got {value}")).with_source(cause)
             })?;
             Ok(())
         }),
@@ -110,27 +110,27 @@ fn score(score: Score) -> Access<Row> {
 
 pub(in crate::record) fn descriptors() -> Vec<Descriptor<Row>> {
     let mut columns = descriptors! {
-        1 "sample_id" Text always "" "16 hexadecimal digits, a hash of everything that decides the candidate: unique with branch." => access!(parsed record.sample_id);
-        2 "scan_id" Text always "" "The scan: a keyed hash of source and path; RUN/private maps it to the path." => access!(parsed record.scan_id);
-        3 "scan_digest" Text always "" "SHA-256 of the scan's voxels, shape and spacing, whatever its file format." => access!(parsed record.scan_digest);
+        1 "sample_id" Text always "" "16 hexadecimal digits: a hash of all inputs of the candidate; unique together with branch." => access!(parsed record.sample_id);
+        2 "scan_id" Text always "" "Id of the scan: a keyed hash of source and path; RUN/private maps the id to the path." => access!(parsed record.scan_id);
+        3 "scan_digest" Text always "" "SHA-256 of the scan's voxels, shape and spacing, independent of the file format." => access!(parsed record.scan_digest);
         15 "mask_digest" Text always "" "SHA-256 of the organ mask's voxels." => access!(parsed record.mask_digest);
-        4 "patient_key" Text always "" "The patient, as a keyed hash." => access!(parsed record.patient_key);
-        5 "dataset" Text always "" "The data set's name." => access!(text record.dataset);
+        4 "patient_key" Text always "" "Keyed hash of the patient." => access!(parsed record.patient_key);
+        5 "dataset" Text always "" "Name of the data set." => access!(text record.dataset);
         6 "epoch" U64 always "" "The commit that added the row." => access!(U64 record.epoch);
-        7 "seed" U64 always "" "The pipeline's seed." => access!(U64 record.seed);
+        7 "seed" U64 always "" "Seed of the pipeline." => access!(U64 record.seed);
         8 "stage" Text always "" "Name of the synthesis stage in the graph file." => access!(text record.stage);
         16 "branch" Text always "" "Name of the quality test in the graph file." => access!(text record.branch);
-        9 "variant" U32 always "" "Number of the tumor among those asked for in this organ, from 0." => access!(U32 record.variant);
-        10 "attempt" U32 always "" "Number of the attempt at the tumor, from 0." => access!(U32 record.attempt);
-        11 "organ" Text always "" "The organ's name in the graph file." => access!(text record.organ);
-        17 "tumor_label" U32 always "" "Id of the organ's tumors in label maps." => tumor_label();
+        9 "variant" U32 always "" "Index of the tumor among the tumors requested in this organ, from 0." => access!(U32 record.variant);
+        10 "attempt" U32 always "" "Index of the attempt at the tumor, from 0." => access!(U32 record.attempt);
+        11 "organ" Text always "" "Name of the organ in the graph file." => access!(text record.organ);
+        17 "tumor_label" U32 always "" "Label of the organ's tumors in label maps." => tumor_label();
         12 "split" Text always "" "train, validation or test: the same for all scans of a patient." => access!(parsed record.split);
         13 "verdict" Text always "" "accepted or rejected." => verdict();
-        14 "reason" Text maybe "" "Why it was rejected: the first condition that failed, without its unit, or a code such as no_site." => reason();
+        14 "reason" Text maybe "" "Reason for the rejection: the first condition that failed, without its unit, or a code such as no_site." => reason();
         20 "size_class" Text maybe "" "tiny, small, medium or large." => size_class();
         21 "site_x_voxel" U32 maybe "voxel" "First index of the voxel nearest to the centre, on the scan's grid." => site_voxel(0);
-        22 "site_y_voxel" U32 maybe "voxel" "Second index of it." => site_voxel(1);
-        23 "site_z_voxel" U32 maybe "voxel" "Third index of it." => site_voxel(2);
+        22 "site_y_voxel" U32 maybe "voxel" "Second index of the voxel nearest to the centre." => site_voxel(1);
+        23 "site_z_voxel" U32 maybe "voxel" "Third index of the voxel nearest to the centre." => site_voxel(2);
         24 "site_right_mm" F64 maybe "mm" "World coordinate of the centre towards the patient's right." => geometry!(site_mm[0]);
         25 "site_anterior_mm" F64 maybe "mm" "World coordinate of the centre towards the front." => geometry!(site_mm[1]);
         26 "site_superior_mm" F64 maybe "mm" "World coordinate of the centre towards the head." => geometry!(site_mm[2]);
@@ -138,45 +138,45 @@ pub(in crate::record) fn descriptors() -> Vec<Descriptor<Row>> {
         28 "radius_middle_mm" F64 maybe "mm" "Middle semi-axis before deformation." => geometry!(radii_mm[1]);
         29 "radius_short_mm" F64 maybe "mm" "Shortest semi-axis before deformation." => geometry!(radii_mm[2]);
         30 "volume_mm3" F64 maybe "mm3" "Volume of the labelled voxels." => geometry!(volume_mm3);
-        31 "diameter_mm" F64 maybe "mm" "Diameter of the ball of that volume." => geometry!(diameter_mm);
-        32 "sphericity" F64 maybe "" "Sphericity of the labelled voxels' surface: 1 for a ball." => geometry!(sphericity);
-        33 "clipped_fraction" F64 maybe "" "Share of the drawn shape that fell outside the healthy organ." => geometry!(clipped_fraction);
-        34 "boundary_distance_mm" F64 maybe "mm" "From the centre to the nearest voxel outside the organ." => geometry!(boundary_distance_mm);
-        35 "drawn_contrast_hu" F64 maybe "HU" "Change of HU that the rules drew for the solid tumor, before texture and soft edge; absent where a network or program decides." => drawn_contrast();
+        31 "diameter_mm" F64 maybe "mm" "Diameter of the sphere of equal volume." => geometry!(diameter_mm);
+        32 "sphericity" F64 maybe "" "Sphericity of the surface of the labelled voxels: 1 for a sphere." => geometry!(sphericity);
+        33 "clipped_fraction" F64 maybe "" "Fraction of the sampled shape that was outside the healthy organ." => geometry!(clipped_fraction);
+        34 "boundary_distance_mm" F64 maybe "mm" "Distance from the centre to the nearest voxel outside the organ." => geometry!(boundary_distance_mm);
+        35 "drawn_contrast_hu" F64 maybe "HU" "Sampled change of HU of the solid tumor, before texture and soft edge; absent if a network or program makes the tumor." => drawn_contrast();
     };
-    columns.extend(Score::ALL.iter().map(|&each| Descriptor {
+    columns.extend(Score::ALL.iter().map(|&score_kind| Descriptor {
         column: Column {
-            id: score_id(each),
-            name: each.name(),
+            id: score_id(score_kind),
+            name: score_kind.name(),
             kind: ColumnType::F64,
             nullable: true,
-            unit: each.unit(),
-            doc: each.doc(),
+            unit: score_kind.unit(),
+            doc: score_kind.doc(),
         },
-        access: score(each),
+        access: score(score_kind),
     }));
     columns.extend(descriptors! {
-        200 "pipeline_digest" Text always "" "Digest of the pipeline as it was run." => access!(text record.pipeline_digest);
-        201 "model" Text always "" "The synthesis model: a digest of weights, or rules with their version." => access!(text record.model);
-        202 "stage_digest" Text always "" "Digest of the synthesis stage: kind, version, settings, weights and, for networks, kernel class." => access!(parsed record.stage_digest);
-        203 "score_stages" Stages always "" "The score stages of the branch, each with the digest of its settings and weights." => score_stages();
+        200 "pipeline_digest" Text always "" "Digest of the resolved pipeline of the run." => access!(text record.pipeline_digest);
+        201 "model" Text always "" "Synthesis model: the digest of the weights, or `rules` with the version." => access!(text record.model);
+        202 "stage_digest" Text always "" "Digest of the synthesis stage: kind, version, settings, weights and, for networks, the kernel class." => access!(parsed record.stage_digest);
+        203 "score_stages" Stages always "" "Score stages of the branch, each with the digest of its settings and weights." => score_stages();
         204 "test_digest" Text always "" "Digest of the quality test's conditions." => access!(parsed record.test_digest);
-        205 "candidate_digest" Text maybe "" "SHA-256 of the candidate's box, voxels and labels; absent where there is no candidate." => access!(optional_parsed record.candidate_digest);
-        210 "image_path" Text maybe "" "The image file, below the run folder, where a sink takes the candidate in any of its branches." => access!(optional_text placement.image_path);
-        211 "image_sha256" Text maybe "" "SHA-256 of the image file, also of the one inside the shard." => access!(optional_text placement.image_sha256);
-        212 "label_path" Text maybe "" "The label file, likewise." => access!(optional_text placement.label_path);
-        213 "label_sha256" Text maybe "" "SHA-256 of the label file, also of the one inside the shard." => access!(optional_text placement.label_sha256);
-        214 "shard" Text maybe "" "The tar shard with image and label, below the run folder, likewise." => access!(optional_text placement.shard);
-        215 "shard_offset_bytes" U64 maybe "byte" "Where the sample's first tar header begins in the shard." => optional!(U64 placement.shard_offset_bytes);
+        205 "candidate_digest" Text maybe "" "SHA-256 of the candidate's box, voxels and labels; absent if there is no candidate." => access!(optional_parsed record.candidate_digest);
+        210 "image_path" Text maybe "" "Image file, relative to the run folder; present if a sink receives the candidate from any branch." => access!(optional_text placement.image_path);
+        211 "image_sha256" Text maybe "" "SHA-256 of the image file, or of the image inside the shard." => access!(optional_text placement.image_sha256);
+        212 "label_path" Text maybe "" "Label file, relative to the run folder; present if a sink receives the candidate from any branch." => access!(optional_text placement.label_path);
+        213 "label_sha256" Text maybe "" "SHA-256 of the label file, or of the label inside the shard." => access!(optional_text placement.label_sha256);
+        214 "shard" Text maybe "" "Tar shard with image and label, relative to the run folder; present if a sink receives the candidate from any branch." => access!(optional_text placement.shard);
+        215 "shard_offset_bytes" U64 maybe "byte" "Offset of the sample's first tar header in the shard." => optional!(U64 placement.shard_offset_bytes);
         216 "shard_length_bytes" U64 maybe "byte" "Bytes of the sample in the shard, headers and padding included." => optional!(U64 placement.shard_length_bytes);
-        220 "patch_shard" Text maybe "" "The tar shard with the candidate's patch, below the run folder." => access!(optional_text placement.patch_shard);
-        221 "patch_offset_bytes" U64 maybe "byte" "Where the patch's first tar header begins in the shard." => optional!(U64 placement.patch_offset_bytes);
+        220 "patch_shard" Text maybe "" "Tar shard with the patch of the candidate, relative to the run folder." => access!(optional_text placement.patch_shard);
+        221 "patch_offset_bytes" U64 maybe "byte" "Offset of the patch's first tar header in the shard." => optional!(U64 placement.patch_offset_bytes);
         222 "patch_length_bytes" U64 maybe "byte" "Bytes of the patch in the shard, headers and padding included." => optional!(U64 placement.patch_length_bytes);
     });
     columns
 }
 
-/// A new score gets the next number here, wherever it stands in the list.
+/// Field id of a score. A new score gets the next free id, independent of its position in the list.
 fn score_id(score: Score) -> i32 {
     match score {
         Score::HuInside => 100,

@@ -36,27 +36,27 @@ fn organs() -> Access<Row> {
 
 pub(in crate::record) fn descriptors() -> Vec<Descriptor<Row>> {
     descriptors! {
-        1 "scan_id" Text always "" "The scan: a keyed hash of source and path; RUN/private maps it to the path." => access!(parsed scan_id);
-        2 "scan_digest" Text maybe "" "SHA-256 of its voxels, shape and spacing; absent where it could not be read." => access!(optional_parsed scan_digest);
-        3 "patient_key" Text always "" "The patient, as a keyed hash." => access!(parsed patient_key);
-        4 "dataset" Text always "" "The data set's name." => access!(text dataset);
-        5 "source" Text always "" "The source's name in the graph file." => access!(text source);
+        1 "scan_id" Text always "" "Id of the scan: a keyed hash of source and path; RUN/private maps the id to the path." => access!(parsed scan_id);
+        2 "scan_digest" Text maybe "" "SHA-256 of the scan's voxels, shape and spacing; absent if the scan could not be read." => access!(optional_parsed scan_digest);
+        3 "patient_key" Text always "" "Keyed hash of the patient." => access!(parsed patient_key);
+        4 "dataset" Text always "" "Name of the data set." => access!(text dataset);
+        5 "source" Text always "" "Name of the source in the graph file." => access!(text source);
         6 "epoch" U64 always "" "The commit that added the row." => access!(U64 epoch);
         7 "split" Text always "" "train, validation or test: the same for all scans of a patient." => access!(parsed split);
         8 "status" Text always "" "done, fault or duplicate." => access!(parsed status);
-        9 "duplicate_of" Text maybe "" "For a duplicate, the scan of equal content that was worked on." => access!(optional_parsed duplicate_of);
-        10 "bytes" U64 always "byte" "Bytes on disk." => access!(U64 bytes);
-        11 "shape_x_voxels" U32 maybe "voxel" "Voxels along the first axis." => shape(0);
-        12 "shape_y_voxels" U32 maybe "voxel" "Voxels along the second axis." => shape(1);
-        13 "shape_z_voxels" U32 maybe "voxel" "Voxels along the third axis." => shape(2);
-        14 "spacing_x_mm" F64 maybe "mm" "Between neighbouring voxels along the first axis." => spacing(0);
-        15 "spacing_y_mm" F64 maybe "mm" "Between neighbouring voxels along the second axis." => spacing(1);
-        16 "spacing_z_mm" F64 maybe "mm" "Between neighbouring voxels along the third axis." => spacing(2);
-        17 "orientation" Text maybe "" "Where the axes point, such as LPS: left, posterior, superior." => access!(optional_text orientation);
-        18 "hu_min" F64 maybe "HU" "Lowest value." => optional!(F64 hu_min);
-        19 "hu_max" F64 maybe "HU" "Highest value." => optional!(F64 hu_max);
-        20 "organs" Organs always "" "The organs that were found, sorted by name." => organs();
-        21 "accepted" U32 always "" "Tumors accepted." => access!(U32 accepted);
-        22 "rejected" U32 always "" "Attempts rejected." => access!(U32 rejected);
+        9 "duplicate_of" Text maybe "" "For a duplicate, the scan of equal content that was processed." => access!(optional_parsed duplicate_of);
+        10 "bytes" U64 always "byte" "Size on disk." => access!(U64 bytes);
+        11 "shape_x_voxels" U32 maybe "voxel" "Number of voxels along the first axis." => shape(0);
+        12 "shape_y_voxels" U32 maybe "voxel" "Number of voxels along the second axis." => shape(1);
+        13 "shape_z_voxels" U32 maybe "voxel" "Number of voxels along the third axis." => shape(2);
+        14 "spacing_x_mm" F64 maybe "mm" "Distance between neighbouring voxels along the first axis." => spacing(0);
+        15 "spacing_y_mm" F64 maybe "mm" "Distance between neighbouring voxels along the second axis." => spacing(1);
+        16 "spacing_z_mm" F64 maybe "mm" "Distance between neighbouring voxels along the third axis." => spacing(2);
+        17 "orientation" Text maybe "" "Directions of the axes, such as LPS: left, posterior, superior." => access!(optional_text orientation);
+        18 "hu_min" F64 maybe "HU" "Lowest HU of the scan." => optional!(F64 hu_min);
+        19 "hu_max" F64 maybe "HU" "Highest HU of the scan." => optional!(F64 hu_max);
+        20 "organs" Organs always "" "Organs in the mask, sorted by name." => organs();
+        21 "accepted" U32 always "" "Number of accepted tumors." => access!(U32 accepted);
+        22 "rejected" U32 always "" "Number of rejected attempts." => access!(U32 rejected);
     }
 }

@@ -48,7 +48,7 @@ impl RunSamples {
             return Err(Error::new(format!("{} has no image and label files to train on", self.folder.display()))
                 .with_hint("give its pipeline a sink of kind `nnunet` or `decathlon`, and run it again"));
         }
-        let pairs = pairs::listed(&**self.run.store(), &index)?;
+        let pairs = pairs::read_pairs(&**self.run.store(), &index)?;
         let wanted = pairs.into_iter().filter(|pair| pair.split == split);
         Ok(wanted.map(|pair| entry(self.folder.clone(), pair, Arc::clone(organs))).collect())
     }

@@ -83,7 +83,7 @@ pub fn run_plan(plan: Plan, folder: &Path, threads: usize) -> RunReport {
 pub fn rows<R: Row>(folder: &Path, table: &str) -> Vec<R> {
     let run = RunFolder::open(folder.join("run")).unwrap();
     let files = run.files(table, None).unwrap();
-    files.iter().flat_map(|file| read_part::<R>(run.verified(file).unwrap()).unwrap()).collect()
+    files.iter().flat_map(|file| read_part::<R>(run.read_verified(file).unwrap()).unwrap()).collect()
 }
 
 /// Whether there is Python, with a visible word where there is not.

@@ -1,4 +1,4 @@
-//! Which samples are exported.
+//! Tests of the selection of samples.
 
 use std::collections::BTreeMap;
 
@@ -17,25 +17,25 @@ fn selection(conditions: &[&str]) -> SelectionConfig {
 
 fn rows(run: &Run) -> Vec<SampleRow> {
     let files = run.folder.files("samples", None).unwrap();
-    files.iter().flat_map(|file| read_part::<SampleRow>(run.folder.verified(file).unwrap()).unwrap()).collect()
+    files.iter().flat_map(|file| read_part::<SampleRow>(run.folder.read_verified(file).unwrap()).unwrap()).collect()
 }
 
-/// What is selected, and the rows that should be.
+/// Compares the selected samples with the expected rows; returns the number of selected samples.
 fn check(run: &Run, conditions: &[&str], expected: impl Fn(&SampleRecord) -> bool) -> usize {
     let selected = select(&run.folder, &selection(conditions)).unwrap();
     let ids: Vec<_> = selected.samples.iter().map(|sample| sample.record.sample_id).collect();
     let rows = rows(run);
-    let mut wanted: Vec<_> = rows.iter().filter(|row| expected(&row.record)).collect();
-    wanted.sort_by_key(|row| row.record.sample_id);
+    let mut expected_rows: Vec<_> = rows.iter().filter(|row| expected(&row.record)).collect();
+    expected_rows.sort_by_key(|row| row.record.sample_id);
     let (stored, missing): (Vec<&SampleRow>, Vec<&SampleRow>) =
-        wanted.into_iter().partition(|row| row.placement.patch_shard.is_some());
+        expected_rows.into_iter().partition(|row| row.placement.patch_shard.is_some());
     assert_eq!(ids, stored.iter().map(|row| row.record.sample_id).collect::<Vec<_>>(), "{conditions:?}");
     assert_eq!(selected.without_patch.samples, missing.len(), "{conditions:?}");
     ids.len()
 }
 
 #[test]
-fn conditions_combine_and_accepted_is_their_default() {
+fn conditions_combine_and_default_to_accepted() {
     let run = Run::new();
     let accepted = |row: &SampleRecord| row.outcome.is_accepted();
     let diameter = |row: &SampleRecord| row.geometry.as_ref().map_or(0.0, |geometry| geometry.diameter_mm);
@@ -56,7 +56,7 @@ fn conditions_combine_and_accepted_is_their_default() {
 }
 
 #[test]
-fn at_most_keeps_the_lowest_ids_of_each_group() {
+fn at_most_selects_lowest_ids_of_each_group() {
     let run = Run::new();
     let all = select(&run.folder, &selection(&[])).unwrap().samples;
     let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
@@ -79,17 +79,17 @@ fn at_most_keeps_the_lowest_ids_of_each_group() {
 }
 
 #[test]
-fn earlier_commit_has_the_samples_of_then() {
+fn selection_at_earlier_commit_has_only_its_samples() {
     let run = Run::new();
     let at = |at| select(&run.folder, &SelectionConfig { at: Some(at), ..SelectionConfig::default() });
     let first = at(0).unwrap().samples;
     assert!(!first.is_empty() && first.iter().all(|sample| sample.record.epoch == 0));
     assert!(first.len() < select(&run.folder, &selection(&[])).unwrap().samples.len());
-    assert!(at(99).unwrap_err().to_string().contains("there is no commit 99"));
+    assert!(at(99).unwrap_err().to_string().contains("commit 99 does not exist"));
 }
 
 #[test]
-fn rejected_samples_are_exported_where_their_patch_is_stored() {
+fn rejected_samples_with_stored_patch_are_exported() {
     let run = Run::new();
     let [(_, nnunet), .., (_, patches)] = layouts();
     let rejected = || selection(&["verdict = rejected"]);
@@ -100,10 +100,10 @@ fn rejected_samples_are_exported_where_their_patch_is_stored() {
         assert!(report.refused.is_empty() && report.is_complete() == (stored.without_patch.samples == 0));
     }
     let nothing = selection(&["organ = spleen"]);
-    let message = run.refused(&ExportOptions { selection: nothing, ..run.options("none", nnunet) });
+    let message = run.export_error(&ExportOptions { selection: nothing, ..run.options("none", nnunet) });
     assert!(
         message.contains("no sample of") && message.contains("`organ = spleen` and `verdict = accepted`"),
         "{message}"
     );
-    assert!(!run.beside("none").exists());
+    assert!(!run.sibling("none").exists());
 }

@@ -1,7 +1,7 @@
-//! Exports against the sinks of the run that they are made from.
+//! Tests of exports, compared with the sinks of the same run.
 
 mod conditions;
-mod refusals;
+mod mismatches;
 mod resume;
 
 use std::collections::BTreeMap;
@@ -87,43 +87,43 @@ inputs = ["filter"]
 pub struct Run {
     pub folder: RunFolder,
     pub path: PathBuf,
-    place: tempfile::TempDir,
+    parent: tempfile::TempDir,
 }
 
 impl Run {
     /// Runs [`PHANTOMS`].
     pub fn new() -> Self {
-        let place = tempfile::tempdir().unwrap();
-        let path = place.path().join("run");
-        let checked = check(&GraphFile::new("test.toml", place.path(), PHANTOMS), &Registry::standard());
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("run");
+        let checked = check(&GraphFile::new("test.toml", parent.path(), PHANTOMS), &Registry::standard());
         let plan = checked.plan.unwrap_or_else(|| panic!("{:?}", checked.problems));
         let report = run(plan, &path, &RunOptions::default(), &Arc::new(Progress::default())).unwrap();
         assert!(report.epochs > 1 && report.accepted > 8 && report.rejected > 0 && report.faults == 0, "{report:?}");
-        Self { folder: RunFolder::open(&path).unwrap(), path, place }
+        Self { folder: RunFolder::open(&path).unwrap(), path, parent }
     }
 
-    /// A path beside the run folder.
-    pub fn beside(&self, name: &str) -> PathBuf {
-        self.place.path().join(name)
+    /// Returns a path next to the run folder.
+    pub fn sibling(&self, name: &str) -> PathBuf {
+        self.parent.path().join(name)
     }
 
     pub fn export(&self, options: &ExportOptions) -> ExportReport {
         export(&self.folder, options, &Registry::standard()).unwrap()
     }
 
-    /// The message of an export that must fail.
-    pub fn refused(&self, options: &ExportOptions) -> String {
+    /// Returns the message of an export that must fail.
+    pub fn export_error(&self, options: &ExportOptions) -> String {
         export(&self.folder, options, &Registry::standard()).unwrap_err().to_string()
     }
 
-    /// An export of all accepted samples into a folder beside the run folder.
+    /// Returns options for an export of all accepted samples into a folder next to the run folder.
     pub fn options(&self, to: &str, layout: ExportLayout) -> ExportOptions {
-        let (to, selection) = (self.beside(to), SelectionConfig::default());
+        let (to, selection) = (self.sibling(to), SelectionConfig::default());
         ExportOptions { to, layout, selection, pipeline: None, threads: 2 }
     }
 }
 
-/// The layouts with the settings of the sinks of [`PHANTOMS`], and the sinks' names.
+/// Returns the layouts with the settings of the sinks of [`PHANTOMS`], and the names of the sinks.
 pub fn layouts() -> [(&'static str, ExportLayout); 4] {
     let nnunet = NnunetConfig { dataset_id: 905, dataset_name: "Phantoms".into(), gzip_level: 4 };
     let decathlon = DecathlonConfig { gzip_level: 4, ..DecathlonConfig::default() };
@@ -136,7 +136,7 @@ pub fn layouts() -> [(&'static str, ExportLayout); 4] {
     ]
 }
 
-/// Every file below a folder with its digest, without the journal of an export.
+/// Returns every file below a folder with its digest, without the journal of an export.
 pub fn files(folder: &Path) -> BTreeMap<String, FileDigest> {
     let mut files = BTreeMap::new();
     for entry in walkdir::WalkDir::new(folder) {
@@ -150,9 +150,9 @@ pub fn files(folder: &Path) -> BTreeMap<String, FileDigest> {
 }
 
 #[test]
-fn every_layout_has_the_bytes_of_its_sink() {
+fn export_writes_same_bytes_as_sink_in_every_layout() {
     let run = Run::new();
-    let accepted = run.folder.standing(None).unwrap().counts.accepted;
+    let accepted = run.folder.head_at(None).unwrap().counts.accepted;
     for (sink, layout) in layouts() {
         let options = run.options(sink, layout);
         let report = run.export(&options);
@@ -175,17 +175,17 @@ fn number_of_threads_does_not_change_files() {
 }
 
 #[test]
-fn run_records_the_folder_of_its_graph_file() {
+fn run_records_folder_of_graph_file() {
     let run = Run::new();
-    assert_eq!(run.folder.private_pipeline().unwrap().unwrap().folder, run.beside(""));
+    assert_eq!(run.folder.private_pipeline().unwrap().unwrap().folder, run.sibling(""));
     let committed = run.folder.content_digest(None).unwrap();
     std::fs::remove_file(run.path.join("private/pipeline.json")).unwrap();
     assert_eq!(run.folder.content_digest(None).unwrap(), committed);
     assert!(run.folder.verify().unwrap().problems.is_empty());
     let [(_, nnunet), ..] = layouts();
-    let message = run.refused(&run.options("out", nnunet.clone()));
-    assert!(message.contains("private/pipeline.json is missing"), "{message}");
-    std::fs::write(run.beside("test.toml"), PHANTOMS).unwrap();
-    let options = ExportOptions { pipeline: Some(run.beside("test.toml")), ..run.options("out", nnunet) };
+    let message = run.export_error(&run.options("out", nnunet.clone()));
+    assert!(message.contains("private/pipeline.json with the sources of the scans"), "{message}");
+    std::fs::write(run.sibling("test.toml"), PHANTOMS).unwrap();
+    let options = ExportOptions { pipeline: Some(run.sibling("test.toml")), ..run.options("out", nnunet) };
     assert!(run.export(&options).is_complete());
 }

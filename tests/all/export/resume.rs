@@ -1,4 +1,4 @@
-//! Exports into folders that hold something already.
+//! Tests of exports into folders with existing files.
 
 use std::fs;
 use std::time::SystemTime;
@@ -9,7 +9,7 @@ use freetumor::export::select::SelectionConfig;
 use super::{Run, files, layouts};
 
 #[test]
-fn deleted_and_damaged_files_are_made_again_and_the_others_kept() {
+fn resumed_export_rewrites_only_missing_and_damaged_files() {
     let run = Run::new();
     for (sink, layout) in layouts() {
         let options = run.options(sink, layout);
@@ -30,7 +30,7 @@ fn deleted_and_damaged_files_are_made_again_and_the_others_kept() {
         let again = run.export(&options);
         assert!(again.written_files > 0 && again.kept_files > 0, "{sink}: {again:?}");
         assert!(again.written_files <= 4, "{sink}: {again:?}");
-        assert_eq!(written(&second), before, "{sink}: a file that was whole is left alone");
+        assert_eq!(written(&second), before, "{sink}: an intact file is not rewritten");
         assert_eq!(fs::read_to_string(options.to.join("notes.txt")).unwrap(), "mine");
         fs::remove_file(options.to.join("notes.txt")).unwrap();
         assert_eq!(files(&options.to), expected, "{sink}");
@@ -38,7 +38,7 @@ fn deleted_and_damaged_files_are_made_again_and_the_others_kept() {
 }
 
 #[test]
-fn torn_journal_and_unfinished_files_do_no_harm() {
+fn export_resumes_with_truncated_journal_and_temporary_files() {
     let run = Run::new();
     let [(_, nnunet), ..] = layouts();
     let options = run.options("out", nnunet);
@@ -51,24 +51,27 @@ fn torn_journal_and_unfinished_files_do_no_harm() {
     fs::write(images.join(".staged-abc"), "half").unwrap();
     fs::create_dir(options.to.join(".staged-def")).unwrap();
     let report = run.export(&options);
-    assert_eq!(report.written_files, 2, "the last sample of the journal is made again");
+    assert_eq!(report.written_files, 2, "the last sample of the journal is written again");
     assert_eq!(files(&options.to), expected);
     assert_eq!(fs::read(&journal).unwrap(), text);
     assert!(!images.join(".staged-abc").exists() && !options.to.join(".staged-def").exists());
 }
 
 #[test]
-fn folder_of_something_else_is_refused() {
+fn export_fails_on_folder_with_other_content() {
     let run = Run::new();
     let [(_, nnunet), (_, decathlon), ..] = layouts();
-    fs::create_dir(run.beside("full")).unwrap();
-    fs::write(run.beside("full/a.txt"), "a").unwrap();
-    let message = run.refused(&run.options("full", nnunet.clone()));
-    assert!(message.contains("is no export and not empty: it holds a.txt"), "{message}");
+    fs::create_dir(run.sibling("full")).unwrap();
+    fs::write(run.sibling("full/a.txt"), "a").unwrap();
+    let message = run.export_error(&run.options("full", nnunet.clone()));
+    assert!(
+        message.contains("expected an export or an empty folder") && message.contains("with the entry a.txt"),
+        "{message}"
+    );
     run.export(&run.options("out", nnunet.clone()));
-    let message = run.refused(&run.options("out", decathlon));
-    assert!(message.contains("holds another export: layout is "), "{message}");
+    let message = run.export_error(&run.options("out", decathlon));
+    assert!(message.contains("contains another export: layout is "), "{message}");
     let selection = SelectionConfig { at_most: Some(3), ..SelectionConfig::default() };
-    let message = run.refused(&ExportOptions { selection, ..run.options("out", nnunet) });
+    let message = run.export_error(&ExportOptions { selection, ..run.options("out", nnunet) });
     assert!(message.contains("at_most is null there and 3 here"), "{message}");
 }

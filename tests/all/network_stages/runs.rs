@@ -129,7 +129,7 @@ fn networks_in_the_dataflow_give_the_bytes_of_the_loop_whatever_the_batch() {
         use freetumor::inference::InferencePhase::{After, Before, Generate};
         let nodes = [("tumors", Generate), ("seen", Before), ("seen", After), ("held", After), ("real", After)];
         assert_eq!(phases, nodes);
-        let windows = |at: usize| report.networks[at].effort.windows;
+        let windows = |at: usize| report.networks[at].cost.windows;
         // What is said of the untouched scan is kept over the attempts at a site.
         assert!(windows(0) < windows(2) && windows(1) < windows(2), "{:?}", report.networks);
         assert!(report.device_busy_share > 0.0 && report.other_seconds > 0.0);

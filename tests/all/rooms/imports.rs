@@ -1,13 +1,13 @@
-//! Which module imports from which: paths are followed through re-exports to the file that defines the item.
+//! Imports between modules: paths are resolved through re-exports to the file that defines the item.
 
 use std::collections::{BTreeMap, HashSet};
 
 use super::source::{Module, Source};
 
-/// More steps than any path takes through re-exports.
-const MOST_STEPS: usize = 20;
+/// Maximum number of re-exports in a path.
+const MAX_STEPS: usize = 20;
 
-/// What a path leads to.
+/// The target of a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// An item that the module defines.
@@ -45,8 +45,8 @@ impl Modules {
         Self { uses: sources.iter().map(|(module, source)| (module.clone(), uses(&source.tokens))).collect() }
     }
 
-    /// Every import of a module by the given tokens of its source. A public re-export from a module below, which the module
-    /// does not use itself, is no import.
+    /// Returns every import in the given tokens of a module. A public re-export from a module below that the module does not use itself
+    /// is not an import.
     pub fn imports(&self, module: &Module, tokens: &[String]) -> Vec<Import> {
         let declared = uses(tokens);
         let rest = without_uses(tokens);
@@ -72,7 +72,7 @@ impl Modules {
         found
     }
 
-    /// The other crates that a module names.
+    /// Returns the other crates that a module uses.
     pub fn crates(&self, module: &Module, tokens: &[String]) -> Vec<String> {
         let declared = uses(tokens).into_iter().map(|declared| declared.path);
         let all = declared.chain(paths(&without_uses(tokens)));
@@ -83,9 +83,9 @@ impl Modules {
         .collect()
     }
 
-    /// Follows a path from a module.
+    /// Resolves a path from a module.
     pub fn resolve(&self, from: &Module, path: &[String]) -> Target {
-        self.follow(from, path, MOST_STEPS)
+        self.follow(from, path, MAX_STEPS)
     }
 
     fn follow(&self, from: &Module, path: &[String], steps: usize) -> Target {
@@ -124,7 +124,7 @@ impl Modules {
     }
 }
 
-/// The `use` declarations among tokens, one for each name.
+/// Returns the `use` declarations in tokens, one per name.
 fn uses(tokens: &[String]) -> Vec<Use> {
     let mut found = Vec::new();
     for at in starts_of_uses(tokens) {
@@ -142,7 +142,7 @@ fn starts_of_uses(tokens: &[String]) -> Vec<usize> {
     (0..tokens.len()).filter(is_use).collect()
 }
 
-/// The tokens outside of `use` declarations.
+/// Returns the tokens outside of `use` declarations.
 fn without_uses(tokens: &[String]) -> Vec<String> {
     let mut rest = tokens.to_vec();
     for at in starts_of_uses(tokens) {
@@ -154,14 +154,14 @@ fn without_uses(tokens: &[String]) -> Vec<String> {
     rest
 }
 
-/// The names among tokens, without those of declared modules.
+/// Returns the names in tokens, without those of declared modules.
 fn used_names(tokens: &[String]) -> HashSet<&str> {
     let is_declared = |at: usize| at > 0 && tokens[at - 1] == "mod";
     (0..tokens.len()).filter(|at| !is_declared(*at)).map(|at| tokens[at].as_str()).collect()
 }
 
-/// Passes on each name of a tree such as `a::{self, b as c, d::*}` with its path.
-fn tree(tokens: &[String], prefix: &[String], each: &mut dyn FnMut(&str, &[String])) {
+/// Visits each name of a tree such as `a::{self, b as c, d::*}` with its path.
+fn tree(tokens: &[String], prefix: &[String], visit: &mut dyn FnMut(&str, &[String])) {
     let mut path = prefix.to_vec();
     let mut at = 0;
     while at < tokens.len() {
@@ -169,20 +169,20 @@ fn tree(tokens: &[String], prefix: &[String], each: &mut dyn FnMut(&str, &[Strin
             "::" => {}
             "{" => {
                 let inside = &tokens[at + 1..tokens.len() - 1];
-                return parts(inside).into_iter().for_each(|part| tree(part, &path, each));
+                return parts(inside).into_iter().for_each(|part| tree(part, &path, visit));
             }
-            "as" => return each(&tokens[at + 1], &path),
+            "as" => return visit(&tokens[at + 1], &path),
             "self" if at + 1 == tokens.len() && !path.is_empty() => {}
             name => path.push(name.to_owned()),
         }
         at += 1;
     }
     if let Some(name) = path.last() {
-        each(name, &path);
+        visit(name, &path);
     }
 }
 
-/// Tokens split at the commas outside of braces.
+/// Splits tokens at the commas outside of braces.
 fn parts(tokens: &[String]) -> Vec<&[String]> {
     let (mut found, mut depth, mut start) = (Vec::new(), 0, 0);
     for (at, token) in tokens.iter().enumerate() {
@@ -202,7 +202,7 @@ fn parts(tokens: &[String]) -> Vec<&[String]> {
     found
 }
 
-/// Paths of two names or more.
+/// Returns the paths of two names or more.
 fn paths(tokens: &[String]) -> Vec<Vec<String>> {
     let is_name = |token: &String| token.starts_with(|c: char| c.is_alphabetic() || c == '_');
     let mut found = Vec::new();
@@ -222,7 +222,7 @@ fn paths(tokens: &[String]) -> Vec<Vec<String>> {
     found
 }
 
-/// A few modules, by file and text.
+/// Builds modules from file names and texts.
 #[cfg(test)]
 pub fn example(files: &[(&str, &str)]) -> BTreeMap<Module, Source> {
     use super::source::{module_of, tokens};
@@ -234,7 +234,7 @@ pub fn example(files: &[(&str, &str)]) -> BTreeMap<Module, Source> {
 }
 
 #[test]
-fn imports_are_followed_through_re_exports() {
+fn imports_resolve_re_exports() {
     let sources = example(&[
         ("lib", "pub mod a; pub mod b;"),
         ("a/mod", "mod inner; pub use inner::{Item, Used as Renamed}; pub struct Own; fn f(x: Renamed) {}"),
@@ -250,7 +250,7 @@ fn imports_are_followed_through_re_exports() {
         let found = modules.imports(&module, &sources[&module].code);
         found.into_iter().map(|import| import.to.join("/")).collect::<Vec<_>>()
     };
-    assert_eq!(imports("a/mod"), ["a/inner"], "the re-export that is used");
+    assert_eq!(imports("a/mod"), ["a/inner"], "a re-export with a use in the module");
     assert_eq!(imports("a/inner"), ["a"]);
     assert_eq!(imports("b"), ["a/inner", "a", "a/inner"]);
     assert_eq!(modules.crates(&vec!["b".to_owned()], &sources[&vec!["b".to_owned()]].code), ["candle_core", "png"]);

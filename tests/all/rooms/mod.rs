@@ -1,17 +1,17 @@
-//! Which room may import which, circles of imports, and the rooms of each engine.
+//! Tests of the architecture: imports between rooms, import cycles, and the rooms of each engine.
 
-mod circles;
+mod cycles;
 mod imports;
 mod source;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use self::circles::circles;
+use self::cycles::cycles;
 use self::imports::{Import, Modules};
 use self::source::{Module, Source};
 
-/// The rooms from the bottom to the top: each may import those before it.
+/// The rooms from bottom to top: each may import the rooms before it.
 const ROOMS: &[&str] = &[
     "error",
     "random",
@@ -42,11 +42,11 @@ const ROOMS: &[&str] = &[
     "guide",
 ];
 
-/// Rooms that do not import each other, though one is before the other.
-const STRANGERS: &[[&str; 2]] =
+/// Pairs of a room and a room before it that it may not import.
+const FORBIDDEN: &[[&str; 2]] =
     &[["volume", "store"], ["nn", "store"], ["nn", "volume"], ["evaluate", "train"], ["train", "dataflow"]];
 
-/// Another crate, and the only places that may name it.
+/// External crates, each with the only modules that may use it.
 const ENGINES: &[(&str, &[&str])] = &[
     ("timely", &["dataflow"]),
     ("differential_dataflow", &["dataflow"]),
@@ -79,16 +79,16 @@ impl Crate {
         Self { sources, modules }
     }
 
-    /// The imports of all files, tests left out.
+    /// Returns the imports of all files, without tests.
     fn imports(&self) -> Vec<Import> {
         self.sources.iter().flat_map(|(module, source)| self.modules.imports(module, &source.code)).collect()
     }
 }
 
-/// Whether a room may import another one.
+/// Returns whether a room may import another room.
 fn may_import(room: &str, other: &str) -> bool {
     let level = |name: &str| ROOMS.iter().position(|room| *room == name);
-    level(other) < level(room) && !STRANGERS.iter().any(|[one, two]| *one == room && *two == other)
+    level(other) < level(room) && !FORBIDDEN.iter().any(|[one, two]| *one == room && *two == other)
 }
 
 #[test]
@@ -107,18 +107,18 @@ fn rooms_import_only_rooms_below_them() {
 }
 
 #[test]
-fn every_room_has_its_place_in_the_order() {
+fn every_room_is_in_order_of_rooms() {
     let read = Crate::read();
     let lib = &read.sources[&Module::new()].tokens;
     let declared: Vec<&String> = lib.windows(2).filter(|window| window[0] == "mod").map(|window| &window[1]).collect();
     let missing: Vec<_> = declared.iter().filter(|room| !ROOMS.contains(&room.as_str())).collect();
-    assert!(missing.is_empty(), "rooms without a place: {missing:?}");
-    let gone: Vec<_> = ROOMS.iter().filter(|room| !declared.iter().any(|name| name == *room)).collect();
-    assert!(gone.is_empty(), "rooms that do not exist: {gone:?}");
+    assert!(missing.is_empty(), "rooms that are not in the order: {missing:?}");
+    let unknown: Vec<_> = ROOMS.iter().filter(|room| !declared.iter().any(|name| name == *room)).collect();
+    assert!(unknown.is_empty(), "rooms that do not exist: {unknown:?}");
 }
 
 #[test]
-fn every_room_documents_what_it_owns() {
+fn every_room_documents_its_responsibility() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     for room in ROOMS {
         let folder = root.join(room).join("mod.rs");
@@ -127,59 +127,61 @@ fn every_room_documents_what_it_owns() {
         let lines = text.lines().take_while(|line| line.starts_with("//!")).filter(|line| line.len() > 3).count();
         assert!(lines >= 3, "{} has {lines} lines of documentation", path.display());
         let page: String = text.lines().take_while(|line| line.starts_with("//!")).collect();
-        assert!(page.contains("room owns"), "{} does not say what the room owns", path.display());
+        assert!(page.contains("room owns"), "{} does not document what the room owns", path.display());
     }
 }
 
 #[test]
-fn no_files_or_folders_import_each_other() {
+fn modules_have_no_import_cycles() {
     let read = Crate::read();
-    let found = circles(&read.sources.keys().cloned().collect(), &read.imports());
-    assert!(found.is_empty(), "{} circles\n{}", found.len(), found.join("\n"));
+    let found = cycles(&read.sources.keys().cloned().collect(), &read.imports());
+    assert!(found.is_empty(), "{} cycles\n{}", found.len(), found.join("\n"));
 }
 
-/// The engine that a crate is part of, with its places.
+/// Returns the engine of a crate, with the modules that may use it.
 fn engine(name: &str) -> Option<&'static (&'static str, &'static [&'static str])> {
     ENGINES.iter().find(|(engine, _)| name == *engine || (engine.ends_with('_') && name.starts_with(engine)))
 }
 
-fn is_at(file: &str, place: &str) -> bool {
+fn is_in(file: &str, module: &str) -> bool {
     let file = file.strip_suffix("/mod").unwrap_or(file);
-    file == place || file.starts_with(&format!("{place}/"))
+    file == module || file.starts_with(&format!("{module}/"))
 }
 
 #[test]
-fn engines_are_named_in_their_rooms_only() {
+fn engines_are_used_only_in_their_rooms() {
     let read = Crate::read();
     let mut found = Vec::new();
     let mut used = Vec::new();
     for (module, source) in &read.sources {
         for name in read.modules.crates(module, &source.tokens) {
-            let Some((engine, places)) = engine(&name) else { continue };
-            match places.iter().find(|place| is_at(&source.file, place)) {
-                Some(place) => used.push((engine, place)),
-                None => {
-                    found.push(format!("src/{}.rs names {name}, which belongs to [{}]", source.file, places.join(", ")))
-                }
+            let Some((engine, modules)) = engine(&name) else { continue };
+            match modules.iter().find(|module| is_in(&source.file, module)) {
+                Some(module) => used.push((engine, module)),
+                None => found.push(format!(
+                    "src/{}.rs uses {name}, which is allowed only in [{}]",
+                    source.file,
+                    modules.join(", ")
+                )),
             }
         }
     }
     found.dedup();
     assert!(found.is_empty(), "{}", found.join("\n"));
-    for (engine, places) in ENGINES {
-        for place in *places {
-            assert!(used.contains(&(engine, place)), "{place} is a place of {engine} and does not name it");
+    for (engine, modules) in ENGINES {
+        for module in *modules {
+            assert!(used.contains(&(engine, module)), "{module} may use {engine} but does not");
         }
     }
 }
 
-/// Rooms that must not depend on what they measure, and what that is.
-const APART: &[(&str, &[&str])] = &[("evaluate", &["synth", "score", "filter", "nn", "inference"])];
+/// Rooms that must not depend on the rooms that they evaluate.
+const INDEPENDENT: &[(&str, &[&str])] = &[("evaluate", &["synth", "score", "filter", "nn", "inference"])];
 
 #[test]
-fn evaluation_depends_on_nothing_that_it_evaluates() {
+fn evaluation_does_not_import_evaluated_rooms() {
     let imports = Crate::read().imports();
-    for (room, forbidden) in APART {
+    for (room, forbidden) in INDEPENDENT {
         let own = imports.iter().filter(|import| import.from[0] == *room);
         assert!(own.clone().count() > 10, "{room} was found");
         for Import { from, to, path } in own {
@@ -189,36 +191,36 @@ fn evaluation_depends_on_nothing_that_it_evaluates() {
     }
 }
 
-/// The patients of the experiment have tumors of a model that shares nothing with what the experiment measures.
+/// The tumor model of the experiment's patients is independent of the rooms that the experiment evaluates.
 #[test]
-fn world_of_the_experiment_depends_on_nothing_that_it_tests() {
+fn world_of_experiment_does_not_import_evaluated_rooms() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/gain/world");
     let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(files.len() > 5, "{files:?}");
     for path in files {
         let tokens = source::tokens(&std::fs::read_to_string(&path).unwrap());
-        for words in tokens.windows(3).filter(|words| words[0] == "freetumor") {
-            let room = words[2].as_str();
-            assert!(!["synth", "score", "filter", "nn"].contains(&room), "{} names {room}", path.display());
+        for window in tokens.windows(3).filter(|window| window[0] == "freetumor") {
+            let room = window[2].as_str();
+            assert!(!["synth", "score", "filter", "nn"].contains(&room), "{} imports {room}", path.display());
         }
     }
 }
 
 #[test]
-fn wrong_imports_are_found() {
+fn checks_detect_forbidden_imports() {
     assert!(may_import("sink", "volume") && !may_import("volume", "sink"));
     assert!(!may_import("nn", "volume") && !may_import("evaluate", "train"));
     assert!(engine("dicom_core").is_some() && engine("dicom").is_none() && engine("arrows").is_none());
-    assert!(is_at("ingest/dicom/mod", "ingest/dicom") && !is_at("ingest/dicomweb", "ingest/dicom"));
+    assert!(is_in("ingest/dicom/mod", "ingest/dicom") && !is_in("ingest/dicomweb", "ingest/dicom"));
 }
 
 #[test]
-fn unsafe_code_is_in_its_places_only() {
-    const PLACES: &[&str] = &["nn/kernel/", "simd/"];
+fn unsafe_code_is_only_in_allowed_modules() {
+    const ALLOWED: &[&str] = &["nn/kernel/", "simd/"];
     for source in Crate::read().sources.values() {
-        let is_unsafe = |words: &[String]| words[0] == "unsafe" && ["{", "fn", "impl"].contains(&words[1].as_str());
+        let is_unsafe = |pair: &[String]| pair[0] == "unsafe" && ["{", "fn", "impl"].contains(&pair[1].as_str());
         let used = source.tokens.windows(2).any(is_unsafe);
         let file = &source.file;
-        assert!(!used || PLACES.iter().any(|place| file.starts_with(place)), "src/{file}.rs holds unsafe code");
+        assert!(!used || ALLOWED.iter().any(|module| file.starts_with(module)), "src/{file}.rs contains unsafe code");
     }
 }

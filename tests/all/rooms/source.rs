@@ -1,22 +1,22 @@
-//! The source files of the crate as tokens: without comments, strings and, where asked for, tests.
+//! The source files of the crate as tokens, without comments, strings and optionally tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// A module by its names from the root of the crate on, which is empty.
+/// The path of a module from the root of the crate; the root is empty.
 pub type Module = Vec<String>;
 
 /// A source file.
 pub struct Source {
-    /// Its path below `src` without the ending: `volume/grid`, `volume/mod`.
+    /// The path relative to `src`, without the extension: `volume/grid`, `volume/mod`.
     pub file: String,
-    /// All its tokens.
+    /// All tokens.
     pub tokens: Vec<String>,
-    /// Its tokens without items that are compiled for tests only.
+    /// The tokens without items that are compiled only for tests.
     pub code: Vec<String>,
 }
 
-/// The files of the crate by module. Modules that are compiled for tests only have no `code`.
+/// Reads the files of the crate by module. Modules that are compiled only for tests have no `code`.
 pub fn read() -> BTreeMap<Module, Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut found = BTreeMap::new();
@@ -51,7 +51,7 @@ fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// `volume/grid` is `[volume, grid]`, `volume/mod` is `[volume]`, `lib` and `main` are themselves.
+/// Returns the module of a file: `volume/grid` is `[volume, grid]`, `volume/mod` is `[volume]`, `lib` is the root, `main` is `[main]`.
 pub fn module_of(file: &str) -> Module {
     if file == "lib" {
         return Module::new();
@@ -59,21 +59,21 @@ pub fn module_of(file: &str) -> Module {
     file.split('/').filter(|name| *name != "mod").map(str::to_owned).collect()
 }
 
-/// Identifiers, `::`, and single characters.
+/// Splits source text into identifiers, `::` and single characters.
 pub fn tokens(text: &str) -> Vec<String> {
     let chars: Vec<char> = text.chars().collect();
     let mut found: Vec<String> = Vec::new();
     let mut at = 0;
-    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let is_identifier = |c: char| c.is_alphanumeric() || c == '_';
     while at < chars.len() {
         let rest = &chars[at..];
         match rest {
             ['/', '/', ..] => at += rest.iter().position(|c| *c == '\n').unwrap_or(rest.len()),
             ['/', '*', ..] => at += block_comment(rest),
             ['"', ..] => at += string(rest),
-            ['\'', c, quote, ..] if is_word(*c) && *quote != '\'' => {
+            ['\'', c, quote, ..] if is_identifier(*c) && *quote != '\'' => {
                 // A lifetime.
-                at += 1 + rest[1..].iter().take_while(|c| is_word(**c)).count();
+                at += 1 + rest[1..].iter().take_while(|c| is_identifier(**c)).count();
             }
             ['\'', ..] => at += character(rest),
             ['r' | 'b' | 'c', ..] if raw_string(rest).is_some() => at += raw_string(rest).unwrap(),
@@ -81,10 +81,10 @@ pub fn tokens(text: &str) -> Vec<String> {
                 found.push("::".to_owned());
                 at += 2;
             }
-            [c, ..] if is_word(*c) => {
-                let word: String = rest.iter().take_while(|c| is_word(**c)).collect();
-                at += word.chars().count();
-                found.push(word);
+            [c, ..] if is_identifier(*c) => {
+                let identifier: String = rest.iter().take_while(|c| is_identifier(**c)).collect();
+                at += identifier.chars().count();
+                found.push(identifier);
             }
             [c, ..] => {
                 if !c.is_whitespace() {
@@ -129,7 +129,7 @@ fn character(rest: &[char]) -> usize {
     at + 1
 }
 
-/// The length of a string or character with a prefix, such as `r#"…"#` or `b'x'`.
+/// Returns the length of a string or character with a prefix, such as `r#"…"#` or `b'x'`.
 fn raw_string(rest: &[char]) -> Option<usize> {
     let prefix = rest.iter().take_while(|c| "rbc".contains(**c)).count();
     let is_raw = rest[..prefix].contains(&'r');
@@ -147,7 +147,7 @@ fn raw_string(rest: &[char]) -> Option<usize> {
     }
 }
 
-/// The tokens without items below `#[cfg(test)]` or `#[cfg(all(test, …))]`, and the names of the modules among those items.
+/// Returns the tokens without items under `#[cfg(test)]` or `#[cfg(all(test, …))]`, and the names of the modules among these items.
 fn without_tests(tokens: &[String]) -> (Vec<String>, Vec<String>) {
     let (mut code, mut modules) = (Vec::new(), Vec::new());
     let mut at = 0;
@@ -169,15 +169,16 @@ fn without_tests(tokens: &[String]) -> (Vec<String>, Vec<String>) {
     (code, modules)
 }
 
-/// The length of an attribute that leaves an item to tests.
+/// Returns the length of an attribute that compiles an item only for tests.
 fn test_attribute(tokens: &[String]) -> Option<usize> {
-    let starts = |with: &[&str]| tokens.iter().zip(with).filter(|(token, word)| token == word).count() == with.len();
+    let starts =
+        |with: &[&str]| tokens.iter().zip(with).filter(|(token, expected)| token == expected).count() == with.len();
     let is_test =
         starts(&["#", "[", "cfg", "(", "test", ")"]) || starts(&["#", "[", "cfg", "(", "all", "(", "test", ","]);
     is_test.then(|| tokens.iter().position(|token| token == "]").map_or(tokens.len(), |end| end + 1))
 }
 
-/// The tokens with `super` replaced by `self` in modules that have no file of their own: what they import is the file's.
+/// Replaces `super` by `self` in inline modules, so that their imports are those of the file.
 fn with_inline_modules(mut tokens: Vec<String>) -> Vec<String> {
     for at in 0..tokens.len() {
         let Some(start) = tokens[at..].iter().take(4).position(|token| token == "{").filter(|_| tokens[at] == "mod")
@@ -194,7 +195,7 @@ fn with_inline_modules(mut tokens: Vec<String>) -> Vec<String> {
     tokens
 }
 
-/// The number of tokens of an item: up to a `;` or the end of a block outside of all brackets.
+/// Returns the number of tokens of an item: up to a `;` or the end of a block outside of all brackets.
 fn item_length(item: &[String]) -> usize {
     let mut depth = 0usize;
     for (at, token) in item.iter().enumerate() {

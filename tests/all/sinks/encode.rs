@@ -1,4 +1,4 @@
-//! Image and label files: the scan as it is, with the tumor in its box.
+//! Tests of image and label files: the unchanged scan with the tumor's box.
 
 use std::io::Read;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use freetumor::volume::Voxels;
 use super::fixture;
 use crate::common;
 
-/// More than one slab in each file, the last one smaller.
+/// A shape with several slabs per file, the last one smaller.
 const SHAPE: [usize; 3] = [301, 211, 43];
 
 fn inflate(bytes: &[u8]) -> Vec<u8> {
     let mut inflated = Vec::new();
     let mut decoder = GzDecoder::new(bytes);
     decoder.read_to_end(&mut inflated).unwrap();
-    assert!(decoder.into_inner().is_empty(), "one member and nothing after it");
+    assert!(decoder.into_inner().is_empty(), "one gzip member without trailing bytes");
     inflated
 }
 
@@ -39,7 +39,7 @@ fn label(encoder: &Encoder<'_>, candidate: &Candidate) -> Vec<u8> {
     bytes
 }
 
-/// The voxels as the plain way gives them: a copy of the volume with the box pasted over it.
+/// Returns the expected voxels: a copy of the volume with the box pasted.
 fn expected_image(masked: &MaskedScan, candidate: &Candidate) -> Vec<u8> {
     match masked.scan.volume.voxels.clone() {
         Voxels::I16(mut array) => {
@@ -62,7 +62,7 @@ fn with_floats(masked: &MaskedScan) -> MaskedScan {
 }
 
 #[test]
-fn files_hold_the_scan_with_the_box_pasted_over_it() {
+fn files_contain_scan_with_pasted_box() {
     let whole = fixture::masked(&fixture::entry(1), SHAPE);
     for masked in [with_floats(&whole), whole] {
         let encoder = Encoder::new(&masked, 2).unwrap();
@@ -77,7 +77,7 @@ fn files_hold_the_scan_with_the_box_pasted_over_it() {
             labels.paste(candidate.region.start, &candidate.labels);
             let label = label(&encoder, &candidate);
             assert!(inflate(&label)[352..] == labels.as_slice()[..], "label {attempt}");
-            // What is kept from the samples before changes no byte.
+            // Cached slabs of earlier samples do not change the bytes.
             let fresh = Encoder::new(&masked, 2).unwrap();
             assert!(image == self::image(&fresh, &candidate) && label == self::label(&fresh, &candidate));
         }
@@ -85,7 +85,7 @@ fn files_hold_the_scan_with_the_box_pasted_over_it() {
 }
 
 #[test]
-fn a_box_that_cannot_be_written_exactly_is_a_fault() {
+fn check_fails_on_box_that_cannot_be_encoded_exactly() {
     let masked = fixture::masked(&fixture::entry(1), [20, 20, 10]);
     let encoder = Encoder::new(&masked, 2).unwrap();
     let good = fixture::candidate(&masked, Key::root(1));
@@ -104,13 +104,13 @@ fn a_box_that_cannot_be_written_exactly_is_a_fault() {
         let fault = encoder.check(&candidate).expect_err(name);
         assert_eq!((fault.stage, fault.kind), (Stage::Sink, FaultKind::Mismatch), "{name}");
     }
-    let mut wrong = masked.clone();
-    wrong.mask.labels = freetumor::volume::Array3::filled([20, 20, 9], 0);
-    assert!(Encoder::new(&wrong, 2).is_err());
+    let mut mismatched = masked.clone();
+    mismatched.mask.labels = freetumor::volume::Array3::filled([20, 20, 9], 0);
+    assert!(Encoder::new(&mismatched, 2).is_err());
 }
 
 #[test]
-fn fractions_are_fine_where_the_scan_has_them() {
+fn float_scan_accepts_fractional_hu() {
     let masked = with_floats(&fixture::masked(&fixture::entry(1), [20, 20, 10]));
     let mut candidate = fixture::candidate(&masked, Key::root(1));
     candidate.after.as_mut_slice()[0] = 12.375;
@@ -119,7 +119,7 @@ fn fractions_are_fine_where_the_scan_has_them() {
 }
 
 #[test]
-fn real_scans_come_back_bit_by_bit_outside_the_tumor() {
+fn real_scans_round_trip_bit_by_bit_outside_tumor() {
     for (scan, organ) in [("ct/totalseg_upper_abdomen", 5), ("ct/totalseg_abdomen", 5), ("ct/lung1_001", 1)] {
         let Some(folder) = common::shared(scan) else { return };
         let mut masked = fixture::masked(&fixture::entry(0), [1, 1, 1]);

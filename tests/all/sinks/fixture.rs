@@ -1,4 +1,4 @@
-//! Small scans with tumors in them, and the plain for-loop that writes a run folder.
+//! Small scans with tumors, and a for-loop that writes a run folder.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use freetumor::ingest::{Companions, Scan, ScanEntry};
 use freetumor::mask::{MaskedScan, Organ, OrganMask};
 use freetumor::random::Key;
 use freetumor::record::{FaultRecord, Outcome, SampleRecord, ScanRecord, Status};
-use freetumor::run::seal::{Feed, seal};
+use freetumor::run::seal::{LayoutInput, seal};
 use freetumor::run::spool::{ScanOutcome, Spool};
 use freetumor::run::{FORMAT_VERSION, RunFolder, RunManifest, RunWriter};
 use freetumor::score::{Score, Scores};
@@ -25,8 +25,8 @@ use freetumor::volume::{Affine, Array3, Grid, Labels, Region, Volume, Voxels};
 /// The sinks of a run.
 pub type Layouts = Vec<Arc<dyn Layout>>;
 
-/// As the library takes them.
-pub fn each(layouts: &[Arc<dyn Layout>]) -> impl Iterator<Item = &dyn Layout> {
+/// Converts layouts to the iterator that the library expects.
+pub fn layouts(layouts: &[Arc<dyn Layout>]) -> impl Iterator<Item = &dyn Layout> {
     layouts.iter().map(|layout| &**layout)
 }
 
@@ -34,7 +34,7 @@ struct NoCompanions;
 
 impl Companions for NoCompanions {
     fn labels(&self, pattern: &str) -> Result<Labels, Fault> {
-        Err(Fault::mask(FaultKind::Missing, format!("there is no {pattern}")))
+        Err(Fault::mask(FaultKind::Missing, format!("expected a file {pattern}, got none")))
     }
 }
 
@@ -54,10 +54,10 @@ pub fn sinks() -> Layouts {
     ]
 }
 
-/// Every sink takes what was accepted.
-pub fn feeds(sinks: &[Arc<dyn Layout>]) -> Vec<Feed<'_>> {
+/// Returns inputs in which every sink receives the accepted samples.
+pub fn layout_inputs(sinks: &[Arc<dyn Layout>]) -> Vec<LayoutInput<'_>> {
     let accepted = &|record: &SampleRecord| record.outcome == Outcome::Accepted;
-    sinks.iter().map(|sink| Feed { layout: &**sink, takes: accepted }).collect()
+    sinks.iter().map(|sink| LayoutInput { layout: &**sink, selects: accepted }).collect()
 }
 
 pub fn manifest(seed: u64) -> RunManifest {
@@ -74,7 +74,7 @@ pub fn manifest(seed: u64) -> RunManifest {
     }
 }
 
-/// Scan `number`; every third belongs to the patient of the one before.
+/// Returns scan `number`; every third scan has the patient of the previous scan.
 pub fn entry(number: u64) -> ScanEntry {
     let key = format!("Jane Doe/{number}.nii.gz");
     ScanEntry {
@@ -91,8 +91,8 @@ pub fn entry(number: u64) -> ScanEntry {
 }
 
 pub fn masked(entry: &ScanEntry, shape: [usize; 3]) -> MaskedScan {
-    let mut draws = Key::root(1).with("scan", &entry.scan_id.to_string()).draws("voxels");
-    let voxels = Array3::from_fn(shape, |_| draws.normal(60.0, 25.0) as i16);
+    let mut random = Key::root(1).with("scan", &entry.scan_id.to_string()).draws("voxels");
+    let voxels = Array3::from_fn(shape, |_| random.normal(60.0, 25.0) as i16);
     let affine = Affine([[-0.8, 0.0, 0.0, 120.5], [0.0, -0.8, 0.0, 90.0], [0.0, 0.0, 5.0, -40.0]]);
     let labels = Array3::from_fn(shape, |[x, y, _]| match (2 * x < shape[0], 4 * y < shape[1]) {
         (true, _) => 1,
@@ -108,12 +108,12 @@ pub fn masked(entry: &ScanEntry, shape: [usize; 3]) -> MaskedScan {
     MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: organs() } }
 }
 
-/// A box that is darker in the liver, and tumor there.
+/// Returns a box with lower HU and tumor labels in the liver.
 pub fn candidate(masked: &MaskedScan, key: Key) -> Candidate {
-    let mut draws = key.draws("box");
+    let mut random = key.draws("box");
     let bounds = masked.scan.volume.grid.shape;
     let shape = bounds.map(|length| 1 + length / 3);
-    let start = [0, 1, 2].map(|axis| draws.index(bounds[axis] - shape[axis] + 1));
+    let start = [0, 1, 2].map(|axis| random.index(bounds[axis] - shape[axis] + 1));
     let region = Region { start, shape };
     let before = masked.scan.volume.voxels.hu_of(region);
     let mut labels = masked.mask.labels.cut(region);
@@ -125,15 +125,15 @@ pub fn candidate(masked: &MaskedScan, key: Key) -> Candidate {
         *hu -= 40.0;
         *label = 2;
     }
-    let radii_mm = [9.0, 8.0, draws.uniform(4.0, 7.0)];
+    let radii_mm = [9.0, 8.0, random.uniform(4.0, 7.0)];
     let geometry = Geometry {
-        size_class: ["tiny", "small", "medium", "large"][draws.index(4)].into(),
+        size_class: ["tiny", "small", "medium", "large"][random.index(4)].into(),
         site_voxel: start,
         site_mm: masked.scan.volume.grid.affine.apply(start.map(|i| i as f64)),
         radii_mm,
         volume_mm3: radii_mm.iter().product(),
-        diameter_mm: draws.uniform(4.0, 40.0),
-        sphericity: draws.uniform(0.5, 1.0),
+        diameter_mm: random.uniform(4.0, 40.0),
+        sphericity: random.uniform(0.5, 1.0),
         clipped_fraction: 0.1,
         boundary_distance_mm: 3.0,
         drawn_contrast_hu: Some(-40.0),
@@ -141,8 +141,8 @@ pub fn candidate(masked: &MaskedScan, key: Key) -> Candidate {
     Candidate { region, site_box: region, before, after, labels, tumor, geometry }
 }
 
-/// What the stages would make of a scan, spooled.
-pub fn work(spool: &Spool, epoch: u64, entry: &ScanEntry, shape: [usize; 3]) -> Result<ScanOutcome> {
+/// Spools synthetic results of a scan.
+pub fn spool_scan(spool: &Spool, epoch: u64, entry: &ScanEntry, shape: [usize; 3]) -> Result<ScanOutcome> {
     let root = Key::root(7);
     let split = SplitShares { train: 0.5, validation: 0.3, test: 0.2 }.of(entry.patient_key);
     let scan_key = root.with("scan", &entry.scan_id.to_string());
@@ -184,15 +184,15 @@ pub fn work(spool: &Spool, epoch: u64, entry: &ScanEntry, shape: [usize; 3]) -> 
     let (mut samples, mut files) = (Vec::new(), Vec::new());
     for attempt in 0..3u32 {
         let key = scan_key.number("attempt", attempt.into());
-        let mut draws = key.draws("fate");
+        let mut random = key.draws("fate");
         let mut scores = Scores::default();
-        scores.set(Score::Cnr, draws.normal(-2.0, 1.0));
-        scores.set(Score::DeltaHu, draws.uniform(-60.0, -5.0));
-        scores.set(Score::FoundFraction, draws.uniform(0.0, 1.0));
-        // Nothing around the tumor to compare with.
+        scores.set(Score::Cnr, random.normal(-2.0, 1.0));
+        scores.set(Score::DeltaHu, random.uniform(-60.0, -5.0));
+        scores.set(Score::FoundFraction, random.uniform(0.0, 1.0));
+        // A score that is not finite.
         scores.set(Score::HuRing, f64::NAN);
         let found = scores.get(Score::FoundFraction).unwrap();
-        let (outcome, sited) = match found {
+        let (outcome, has_site) = match found {
             f if f > 0.4 => (Outcome::Accepted, true),
             f if f > 0.2 => (Outcome::Rejected { reason: "found_fraction > 0.4".into() }, true),
             _ => (Outcome::Rejected { reason: "no_site".into() }, false),
@@ -216,8 +216,8 @@ pub fn work(spool: &Spool, epoch: u64, entry: &ScanEntry, shape: [usize; 3]) -> 
             organ: "liver".into(),
             tumor_label: 2,
             split,
-            geometry: sited.then(|| candidate.geometry.clone()),
-            candidate_digest: sited.then(|| candidate.digest()),
+            geometry: has_site.then(|| candidate.geometry.clone()),
+            candidate_digest: has_site.then(|| candidate.digest()),
             scores,
             outcome,
             stage_digest: StageDigest::from_bytes([1; 32]),
@@ -227,7 +227,7 @@ pub fn work(spool: &Spool, epoch: u64, entry: &ScanEntry, shape: [usize; 3]) -> 
             model: "rules-1".into(),
         };
         let accepted = record.outcome.is_accepted();
-        if sited {
+        if has_site {
             files.push(open.add(&candidate, std::slice::from_ref(&record), accepted)?.unwrap());
         }
         *(if accepted { &mut scan.accepted } else { &mut scan.rejected }) += 1;
@@ -237,7 +237,7 @@ pub fn work(spool: &Spool, epoch: u64, entry: &ScanEntry, shape: [usize; 3]) -> 
     Ok(spool.save(epoch, ScanOutcome { scan, samples, faults: Vec::new(), files })?.unwrap())
 }
 
-/// A whole run as a for-loop: `epochs` of `scans` each. It resumes where an earlier one stopped.
+/// Writes or resumes a run of `epochs` epochs with `scans` scans each.
 pub fn run(
     store: &Arc<dyn Durable>,
     sinks: &[Arc<dyn Layout>],
@@ -246,7 +246,7 @@ pub fn run(
     shape: [usize; 3],
 ) -> Result<RunWriter> {
     let mut writer = RunFolder::create_or_resume_in(Arc::clone(store), &manifest(7))?;
-    let spool = writer.spool(each(sinks));
+    let spool = writer.spool(layouts(sinks));
     spool.clear_committed(writer.next_epoch())?;
     while writer.next_ingest() < epochs {
         let first = writer.next_ingest() * scans;
@@ -257,13 +257,13 @@ pub fn run(
         for entry in writer.folder().scan_entries(epoch)? {
             outcomes.push(match spool.load_verified(epoch, entry.scan_id)? {
                 Some(outcome) => outcome,
-                None => work(&spool, epoch, &entry, shape)?,
+                None => spool_scan(&spool, epoch, &entry, shape)?,
             });
         }
-        let sealed = seal(&**store, epoch, outcomes, &feeds(sinks))?;
+        let sealed = seal(&**store, epoch, outcomes, &layout_inputs(sinks))?;
         writer.commit(sealed)?;
         spool.clear(epoch)?;
     }
-    writer.project(each(sinks))?;
+    writer.project(layouts(sinks))?;
     Ok(writer)
 }

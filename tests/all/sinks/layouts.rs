@@ -1,4 +1,4 @@
-//! The layouts that nnU-Net and MONAI list by themselves.
+//! Tests of the layouts for nnU-Net and MONAI.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,8 +13,8 @@ use serde_json::Value;
 
 use super::fixture;
 
-fn run(place: &Path) -> RunWriter {
-    let store: Arc<dyn Durable> = Arc::new(Folder::local(place));
+fn run(root: &Path) -> RunWriter {
+    let store: Arc<dyn Durable> = Arc::new(Folder::local(root));
     fixture::run(&store, &fixture::sinks(), 3, 8, [12, 10, 8]).unwrap()
 }
 
@@ -27,45 +27,45 @@ fn names(folder: impl AsRef<Path>) -> BTreeSet<String> {
 }
 
 #[test]
-fn nnunet_finds_its_files_labels_and_folds() {
-    let place = tempfile::tempdir().unwrap();
-    let writer = run(place.path());
-    let root = place.path().join("layouts/nnunet/Dataset900_FreeTumor");
-    let dataset = json(root.join("dataset.json"));
+fn nnunet_layout_has_files_labels_and_folds() {
+    let root = tempfile::tempdir().unwrap();
+    let writer = run(root.path());
+    let layout = root.path().join("layouts/nnunet/Dataset900_FreeTumor");
+    let dataset = json(layout.join("dataset.json"));
     assert_eq!(dataset["channel_names"], serde_json::json!({ "0": "CT" }));
     assert_eq!(dataset["labels"], serde_json::json!({ "background": 0, "liver": 1, "liver_tumor": 2 }));
     assert_eq!(dataset["file_ending"], ".nii.gz");
-    let images = names(root.join("imagesTr"));
+    let images = names(layout.join("imagesTr"));
     let cases: BTreeSet<String> =
         images.iter().map(|name| name.strip_suffix("_0000.nii.gz").unwrap().to_owned()).collect();
     assert_eq!(dataset["numTraining"], cases.len());
-    assert_eq!(names(root.join("labelsTr")), cases.iter().map(|case| format!("{case}.nii.gz")).collect());
-    let folds = json(root.join("splits_final.json"));
+    assert_eq!(names(layout.join("labelsTr")), cases.iter().map(|case| format!("{case}.nii.gz")).collect());
+    let folds = json(layout.join("splits_final.json"));
     let listed: BTreeSet<String> = ["train", "val"]
         .iter()
         .flat_map(|part| folds[0][part].as_array().unwrap().iter().map(|case| case.as_str().unwrap().to_owned()))
         .collect();
     assert_eq!(listed, cases);
     assert!(!folds[0]["train"].as_array().unwrap().is_empty() && !folds[0]["val"].as_array().unwrap().is_empty());
-    let tests = names(root.join("imagesTs"));
+    let tests = names(layout.join("imagesTs"));
     assert!(!tests.is_empty());
     assert_eq!((cases.len() + tests.len()) as u64, writer.counts().accepted);
 }
 
 #[test]
-fn decathlon_lists_name_files_that_are_there() {
-    let place = tempfile::tempdir().unwrap();
-    let writer = run(place.path());
-    let root = place.path().join("layouts/decathlon");
-    let dataset = json(root.join("dataset.json"));
+fn decathlon_lists_only_existing_files() {
+    let root = tempfile::tempdir().unwrap();
+    let writer = run(root.path());
+    let layout = root.path().join("layouts/decathlon");
+    let dataset = json(layout.join("dataset.json"));
     assert_eq!(dataset["labels"]["3"], "kidney");
     let mut total = 0;
     for list in ["training", "validation", "test"] {
         let list = dataset[list].as_array().unwrap();
         assert!(!list.is_empty());
         for pair in list {
-            assert!(root.join(pair["image"].as_str().unwrap()).is_file());
-            assert!(root.join(pair["label"].as_str().unwrap()).is_file());
+            assert!(layout.join(pair["image"].as_str().unwrap()).is_file());
+            assert!(layout.join(pair["label"].as_str().unwrap()).is_file());
         }
         total += list.len();
     }
@@ -75,46 +75,46 @@ fn decathlon_lists_name_files_that_are_there() {
 
 #[cfg(unix)]
 #[test]
-fn sinks_share_one_file_on_disk() {
+fn sinks_share_files_by_hard_links() {
     use std::os::unix::fs::MetadataExt;
-    let place = tempfile::tempdir().unwrap();
-    let writer = run(place.path());
+    let root = tempfile::tempdir().unwrap();
+    let writer = run(root.path());
     for file in writer.folder().files("pairs", None).unwrap() {
-        let metadata = fs::metadata(place.path().join(&file.path)).unwrap();
+        let metadata = fs::metadata(root.path().join(&file.path)).unwrap();
         assert_eq!(metadata.nlink(), 3, "the committed name and one in each of two layouts: {}", file.path);
     }
 }
 
 #[test]
-fn a_layout_that_was_damaged_is_made_again() {
-    let place = tempfile::tempdir().unwrap();
-    let writer = run(place.path());
-    let root = place.path().join("layouts/decathlon");
-    let (text, images) = (fs::read(root.join("dataset.json")).unwrap(), names(root.join("imagesTr")));
-    fs::remove_file(root.join("imagesTr").join(images.first().unwrap())).unwrap();
-    fs::write(root.join("imagesTr/0123456789abcdef.nii.gz"), "of no sample").unwrap();
-    fs::write(root.join("notes.txt"), "of the user").unwrap();
-    fs::write(root.join("dataset.json"), "{}").unwrap();
-    fs::remove_dir_all(place.path().join("layouts/webdataset")).unwrap();
-    writer.project(fixture::each(&fixture::sinks())).unwrap();
-    assert_eq!((fs::read(root.join("dataset.json")).unwrap(), names(root.join("imagesTr"))), (text, images));
-    assert!(root.join("notes.txt").is_file(), "files of others are left alone");
-    assert!(place.path().join("layouts/webdataset/train.json").is_file());
+fn project_repairs_damaged_layout() {
+    let root = tempfile::tempdir().unwrap();
+    let writer = run(root.path());
+    let layout = root.path().join("layouts/decathlon");
+    let (text, images) = (fs::read(layout.join("dataset.json")).unwrap(), names(layout.join("imagesTr")));
+    fs::remove_file(layout.join("imagesTr").join(images.first().unwrap())).unwrap();
+    fs::write(layout.join("imagesTr/0123456789abcdef.nii.gz"), "of no sample").unwrap();
+    fs::write(layout.join("notes.txt"), "of the user").unwrap();
+    fs::write(layout.join("dataset.json"), "{}").unwrap();
+    fs::remove_dir_all(root.path().join("layouts/webdataset")).unwrap();
+    writer.project(fixture::layouts(&fixture::sinks())).unwrap();
+    assert_eq!((fs::read(layout.join("dataset.json")).unwrap(), names(layout.join("imagesTr"))), (text, images));
+    assert!(layout.join("notes.txt").is_file(), "files of other names are kept");
+    assert!(root.path().join("layouts/webdataset/train.json").is_file());
 }
 
-fn fields(complaints: Result<(), Vec<ConfigError>>) -> Vec<String> {
-    complaints.expect_err("complaints").into_iter().map(|complaint| complaint.field).collect()
+fn fields(errors: Result<(), Vec<ConfigError>>) -> Vec<String> {
+    errors.expect_err("errors").into_iter().map(|error| error.field).collect()
 }
 
 #[test]
-fn every_bad_setting_is_named_at_once() {
+fn constructors_return_all_invalid_settings() {
     let config = NnunetConfig { dataset_id: 0, dataset_name: "Free Tumor".into(), gzip_level: 0 };
     let all = NnunetSink::new("nn U", config, fixture::organs()).map(drop);
     assert_eq!(fields(all), ["", "gzip_level", "dataset_id", "dataset_name"]);
     let gap: Arc<[_]> = [fixture::organs()[1].clone()].into();
-    let complaints = NnunetSink::new("nnunet", NnunetConfig::default(), Arc::clone(&gap)).err().unwrap();
-    assert!(complaints[0].message.contains("without gaps") && complaints[0].hint.is_some(), "{complaints:?}");
-    // Whole pipelines number liver 1, 2 and kidney 3, 4: no gap.
+    let errors = NnunetSink::new("nnunet", NnunetConfig::default(), Arc::clone(&gap)).err().unwrap();
+    assert!(errors[0].message.contains("consecutive labels") && errors[0].hint.is_some(), "{errors:?}");
+    // Liver 1, 2 and kidney 3, 4 are consecutive.
     assert!(NnunetSink::new("nnunet", NnunetConfig::default(), fixture::organs()).is_ok());
     assert!(DecathlonSink::new("decathlon", DecathlonConfig::default(), gap).is_ok());
     let config = DecathlonConfig { dataset_name: " ".into(), gzip_level: 10 };
@@ -127,7 +127,7 @@ fn every_bad_setting_is_named_at_once() {
 }
 
 #[test]
-fn settings_refuse_what_they_do_not_know() {
+fn settings_reject_unknown_fields() {
     assert!(toml::from_str::<WebDatasetConfig>("bucket = 3").is_err());
     let config: WebDatasetConfig = toml::from_str("buckets = 3").unwrap();
     assert_eq!(config, WebDatasetConfig { buckets: 3, ..WebDatasetConfig::default() });

@@ -1,4 +1,4 @@
-//! The sinks: what trainers and analysts find.
+//! Tests of the sinks: layouts, shards, splits and tables.
 
 mod encode;
 pub mod fixture;

@@ -1,4 +1,4 @@
-//! Tar shards and their index.
+//! Tests of tar shards and their index.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,8 +15,8 @@ use serde_json::Value;
 
 use super::fixture;
 
-fn run(place: &Path) -> RunWriter {
-    let store: Arc<dyn Durable> = Arc::new(Folder::local(place));
+fn run(root: &Path) -> RunWriter {
+    let store: Arc<dyn Durable> = Arc::new(Folder::local(root));
     fixture::run(&store, &fixture::sinks(), 2, 10, [12, 10, 8]).unwrap()
 }
 
@@ -40,12 +40,12 @@ fn members(tar: &[u8]) -> Vec<(String, Vec<u8>)> {
 }
 
 #[test]
-fn shards_hold_every_accepted_sample_once_and_in_order() {
-    let place = tempfile::tempdir().unwrap();
-    let writer = run(place.path());
+fn shards_contain_every_accepted_sample_once_in_order() {
+    let root = tempfile::tempdir().unwrap();
+    let writer = run(root.path());
     let mut keys = Vec::new();
     for file in writer.folder().files("webdataset", None).unwrap() {
-        let members = members(&fs::read(place.path().join(&file.path)).unwrap());
+        let members = members(&fs::read(root.path().join(&file.path)).unwrap());
         assert!(members.is_sorted_by(|a, b| a.0 < b.0), "{}", file.path);
         assert_eq!(members.len() as u64, 3 * file.rows);
         for member in members.chunks_exact(3) {
@@ -61,45 +61,45 @@ fn shards_hold_every_accepted_sample_once_and_in_order() {
 }
 
 #[test]
-fn a_row_says_where_its_sample_lies() {
-    let place = tempfile::tempdir().unwrap();
-    let writer = run(place.path());
+fn placement_of_row_locates_files_of_sample() {
+    let root = tempfile::tempdir().unwrap();
+    let writer = run(root.path());
     let rows = accepted(&writer);
     assert!(rows.len() > 10);
     for SampleRow { record, placement } in rows {
-        let shard = fs::read(place.path().join(placement.shard.unwrap())).unwrap();
+        let shard = fs::read(root.path().join(placement.shard.unwrap())).unwrap();
         let (offset, length) = (placement.shard_offset_bytes.unwrap(), placement.shard_length_bytes.unwrap());
         let members = members(&shard[offset as usize..(offset + length) as usize]);
         let sha256 = |index: usize| Some(FileDigest::of(&members[index].1).sha256);
         assert_eq!(members[0].0, format!("{}.image.nii.gz", record.sample_id));
         assert_eq!((sha256(0), sha256(2)), (placement.image_sha256.clone(), placement.label_sha256.clone()));
-        let file = |path: Option<String>| fs::read(place.path().join(path.unwrap())).unwrap();
+        let file = |path: Option<String>| fs::read(root.path().join(path.unwrap())).unwrap();
         assert!(file(placement.image_path) == members[0].1 && file(placement.label_path) == members[2].1);
     }
 }
 
 #[test]
-fn the_index_is_right_about_every_shard() {
-    let place = tempfile::tempdir().unwrap();
-    let writer = run(place.path());
-    let root = place.path().join("layouts/webdataset");
+fn index_matches_every_shard() {
+    let root = tempfile::tempdir().unwrap();
+    let writer = run(root.path());
+    let layout = root.path().join("layouts/webdataset");
     let mut samples = 0;
     for split in ["train", "validation", "test"] {
-        let index: Value = serde_json::from_slice(&fs::read(root.join(format!("{split}.json"))).unwrap()).unwrap();
+        let index: Value = serde_json::from_slice(&fs::read(layout.join(format!("{split}.json"))).unwrap()).unwrap();
         let listed: BTreeSet<&str> =
             index["shardlist"].as_array().unwrap().iter().map(|shard| shard["url"].as_str().unwrap()).collect();
-        let present: BTreeSet<String> = fs::read_dir(root.join(split))
+        let present: BTreeSet<String> = fs::read_dir(layout.join(split))
             .unwrap()
             .map(|entry| format!("{split}/{}", entry.unwrap().file_name().to_str().unwrap()))
             .collect();
         assert_eq!(listed, present.iter().map(String::as_str).collect());
         for shard in index["shardlist"].as_array().unwrap() {
-            let bytes = fs::read(root.join(shard["url"].as_str().unwrap())).unwrap();
+            let bytes = fs::read(layout.join(shard["url"].as_str().unwrap())).unwrap();
             let digest = FileDigest::of(&bytes);
             assert_eq!((&shard["filesize"], &shard["sha256"]), (&digest.bytes.into(), &digest.sha256.into()));
             assert_eq!(shard["nsamples"].as_u64().unwrap() as usize, shard["samples"].as_array().unwrap().len());
             for sample in shard["samples"].as_array().unwrap() {
-                // A rank that resumes reads on from here.
+                // A rank that resumes reads from this offset.
                 let mut rest = Cursor::new(&bytes[sample["offset"].as_u64().unwrap() as usize..]);
                 let mut archive = tar::Archive::new(&mut rest);
                 let first = archive.entries().unwrap().next().unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! No patient is in two splits, in no sink, however patients and scans are mixed.
+//! Tests that no sink has a patient in two splits, for any mix of patients and scans.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::fixture;
 
-/// A sample whose files are a few bytes: what sinks do with it does not depend on them.
+/// Returns a sample with files of a few bytes; sinks do not read the content of files.
 fn staged(store: &dyn Durable, epoch: u64, number: usize, patient: PatientKey, split: Split) -> StagedSample {
     let hash = FieldHasher::new("splits").field(patient.as_bytes()).field(number.to_le_bytes()).finish();
     let sample_id = SampleId::from_hash(&hash);
@@ -38,11 +38,11 @@ fn staged(store: &dyn Durable, epoch: u64, number: usize, patient: PatientKey, s
     }
 }
 
-/// Which splits a sink's own lists put each case into.
+/// Returns the splits of each case in the lists of a sink.
 fn cases(store: &dyn Durable, sink: &dyn Layout) -> BTreeMap<String, BTreeSet<String>> {
     let json = |name: &str| -> Value { serde_json::from_slice(&store.read(name).unwrap().unwrap()).unwrap() };
     let mut cases: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    let mut put = |case: &str, split: &str| {
+    let mut add = |case: &str, split: &str| {
         let case = case.rsplit('/').next().unwrap().split('.').next().unwrap();
         cases.entry(case.trim_end_matches("_0000").to_owned()).or_default().insert(split.to_owned());
     };
@@ -52,10 +52,10 @@ fn cases(store: &dyn Durable, sink: &dyn Layout) -> BTreeMap<String, BTreeSet<St
             let root = "layouts/nnunet/Dataset900_FreeTumor";
             let folds = json(&format!("{root}/splits_final.json"));
             for (key, split) in [("train", "train"), ("val", "validation")] {
-                folds[0][key].as_array().unwrap().iter().for_each(|case| put(&text(case), split));
+                folds[0][key].as_array().unwrap().iter().for_each(|case| add(&text(case), split));
             }
             for case in store.list(&format!("{root}/imagesTs")).unwrap() {
-                put(&case, "test");
+                add(&case, "test");
             }
             let training = store.list(&format!("{root}/imagesTr")).unwrap();
             let known: Vec<&String> = cases.iter().filter(|(_, s)| !s.contains("test")).map(|(case, _)| case).collect();
@@ -64,14 +64,14 @@ fn cases(store: &dyn Durable, sink: &dyn Layout) -> BTreeMap<String, BTreeSet<St
         "decathlon" => {
             let dataset = json("layouts/decathlon/dataset.json");
             for (key, split) in [("training", "train"), ("validation", "validation"), ("test", "test")] {
-                dataset[key].as_array().unwrap().iter().for_each(|pair| put(&text(&pair["image"]), split));
+                dataset[key].as_array().unwrap().iter().for_each(|pair| add(&text(&pair["image"]), split));
             }
         }
         _ => {
             for split in ["train", "validation", "test"] {
                 let index = json(&format!("layouts/{}/{split}.json", sink.name()));
                 for shard in index["shardlist"].as_array().unwrap() {
-                    shard["samples"].as_array().unwrap().iter().for_each(|sample| put(&text(&sample["key"]), split));
+                    shard["samples"].as_array().unwrap().iter().for_each(|sample| add(&text(&sample["key"]), split));
                 }
             }
         }
@@ -87,8 +87,8 @@ proptest! {
         epochs in prop::collection::vec(prop::collection::vec(0..12u8, 0..10), 1..4),
         seed in any::<u64>(),
     ) {
-        let place = tempfile::tempdir().unwrap();
-        let store: Arc<dyn Durable> = Arc::new(Folder::local(place.path()));
+        let root = tempfile::tempdir().unwrap();
+        let store: Arc<dyn Durable> = Arc::new(Folder::local(root.path()));
         let shares = SplitShares { train: 0.4, validation: 0.3, test: 0.3 };
         let (mut patients, mut number) = (BTreeMap::new(), 0);
         let mut committed: BTreeMap<String, Vec<_>> = BTreeMap::new();
@@ -125,9 +125,9 @@ proptest! {
 }
 
 #[test]
-fn every_sink_refuses_a_patient_in_two_splits() {
-    let place = tempfile::tempdir().unwrap();
-    let store = Folder::local(place.path());
+fn every_sink_fails_on_patient_in_two_splits() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Folder::local(root.path());
     let patient = PatientKey::from_bytes([1; 8]);
     let train = staged(&store, 0, 1, patient, Split::Train);
     let test = staged(&store, 0, 2, patient, Split::Test);
@@ -137,7 +137,7 @@ fn every_sink_refuses_a_patient_in_two_splits() {
         both.sort_by_key(|sample| sample.record.sample_id);
         let error = sink.seal(&stage(0), &both).unwrap_err();
         assert!(error.to_string().contains("patient 0101010101010101 is in two splits"), "{}: {error}", sink.name());
-        // In two epochs: each is fine by itself, together they are not.
+        // Each of two epochs is valid separately, but not both together.
         let mut index = Vec::new();
         for (epoch, sample) in [(1, &train), (2, &test)] {
             let (stage, samples) = (stage(epoch), std::slice::from_ref(sample));

@@ -1,11 +1,11 @@
-//! The tables: columns, bytes, and the way back.
+//! Tests of the tables: columns, encoding and decoding.
 
 use std::sync::Arc;
 
 use freetumor::error::{Fault, FaultKind};
 use freetumor::random::Key;
 use freetumor::record::SampleRow;
-use freetumor::record::parquet::{Row, read_part, rows_of, write_part};
+use freetumor::record::parquet::{Row, read_part, row_count, write_part};
 use freetumor::record::schema::Table;
 use freetumor::record::{FaultRecord, Outcome, Placement, ScanRecord};
 use freetumor::score::Score;
@@ -15,12 +15,12 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use super::fixture;
 
 fn rows(count: u64) -> (Vec<SampleRow>, Vec<ScanRecord>, Vec<FaultRecord>) {
-    let place = tempfile::tempdir().unwrap();
-    let store: Arc<dyn Durable> = Arc::new(Folder::local(place.path()));
+    let root = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Durable> = Arc::new(Folder::local(root.path()));
     let spool = freetumor::run::spool::Spool::new(store, []);
     let (mut samples, mut scans, mut faults) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..count {
-        let outcome = fixture::work(&spool, 4, &fixture::entry(number), [8, 8, 6]).unwrap();
+        let outcome = fixture::spool_scan(&spool, 4, &fixture::entry(number), [8, 8, 6]).unwrap();
         assert!(outcome.files.iter().all(|files| files.volumes.is_none()), "without sinks no volume is encoded");
         for (index, record) in outcome.samples.into_iter().enumerate() {
             let placement = Placement {
@@ -51,8 +51,8 @@ fn check<R: Row + Clone + PartialEq + std::fmt::Debug>(rows: Vec<R>) {
     let mut shuffled = rows.clone();
     shuffled.reverse();
     shuffled.rotate_left(rows.len() / 3);
-    assert_eq!(write_part(4, shuffled).unwrap(), part, "the order in which rows come does not matter");
-    assert_eq!(rows_of(part.bytes.clone()).unwrap(), rows.len() as u64);
+    assert_eq!(write_part(4, shuffled).unwrap(), part, "the order of rows does not matter");
+    assert_eq!(row_count(part.bytes.clone()).unwrap(), rows.len() as u64);
     assert_eq!(part.entry.path, format!("data/000000000004-{}.parquet", part.entry.sha256));
     let mut sorted = rows;
     R::sort(&mut sorted);
@@ -62,7 +62,7 @@ fn check<R: Row + Clone + PartialEq + std::fmt::Debug>(rows: Vec<R>) {
 }
 
 #[test]
-fn rows_come_back_as_they_were() {
+fn rows_round_trip_through_parquet() {
     let (samples, scans, faults) = rows(24);
     let accepted = samples.iter().filter(|row| row.record.outcome == Outcome::Accepted).count();
     assert!(accepted > 5 && samples.iter().any(|row| row.record.geometry.is_none()) && faults.len() > 2);
@@ -72,14 +72,14 @@ fn rows_come_back_as_they_were() {
 }
 
 #[test]
-fn a_score_that_is_no_number_is_absent() {
+fn score_that_is_not_finite_is_absent() {
     let (samples, ..) = rows(4);
     assert!(samples.iter().all(|row| row.record.scores.get(Score::HuRing).is_none()));
     assert!(samples.iter().all(|row| row.record.scores.get(Score::Cnr).is_some()));
 }
 
 #[test]
-fn another_table_is_refused_by_name_of_the_column() {
+fn read_part_of_other_table_names_missing_column() {
     let (_, scans, _) = rows(4);
     let bytes = write_part(4, scans).unwrap().bytes;
     let error = read_part::<FaultRecord>(bytes.clone()).unwrap_err();
@@ -88,7 +88,7 @@ fn another_table_is_refused_by_name_of_the_column() {
 }
 
 #[test]
-fn files_say_what_their_columns_are() {
+fn parquet_metadata_documents_columns() {
     let (samples, ..) = rows(4);
     let bytes = write_part(4, samples).unwrap().bytes;
     let reader = SerializedFileReader::new(bytes::Bytes::from(bytes)).unwrap();
@@ -105,7 +105,7 @@ fn files_say_what_their_columns_are() {
 }
 
 #[test]
-fn a_whole_number_of_64_bits_survives() {
+fn unsigned_64_bit_integer_round_trips() {
     let (mut samples, ..) = rows(1);
     samples.truncate(1);
     samples[0].record.seed = u64::MAX;
@@ -114,27 +114,27 @@ fn a_whole_number_of_64_bits_survives() {
 }
 
 #[test]
-fn rows_of_another_epoch_are_refused() {
-    let place = tempfile::tempdir().unwrap();
-    let store: Arc<dyn Durable> = Arc::new(Folder::local(place.path()));
+fn seal_fails_on_rows_of_other_epoch() {
+    let root = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Durable> = Arc::new(Folder::local(root.path()));
     let spool = freetumor::run::spool::Spool::new(Arc::clone(&store), []);
-    let outcome = fixture::work(&spool, 1, &fixture::entry(0), [8, 8, 6]).unwrap();
+    let outcome = fixture::spool_scan(&spool, 1, &fixture::entry(0), [8, 8, 6]).unwrap();
     let error = freetumor::run::seal::seal(&*store, 2, vec![outcome], &[]).unwrap_err();
     assert!(error.to_string().contains("another epoch"), "{error}");
 }
 
 #[test]
-fn a_geometry_that_is_no_number_is_a_fault_of_the_scan() {
-    let place = tempfile::tempdir().unwrap();
-    let store: Arc<dyn Durable> = Arc::new(Folder::local(place.path()));
+fn geometry_that_is_not_finite_is_fault() {
+    let root = tempfile::tempdir().unwrap();
+    let store: Arc<dyn Durable> = Arc::new(Folder::local(root.path()));
     let spool = freetumor::run::spool::Spool::new(store, []);
     let mut outcome = (0..)
-        .map(|number| fixture::work(&spool, 0, &fixture::entry(number), [8, 8, 6]).unwrap())
+        .map(|number| fixture::spool_scan(&spool, 0, &fixture::entry(number), [8, 8, 6]).unwrap())
         .find(|outcome| outcome.samples.iter().any(|record| record.geometry.is_some()))
         .unwrap();
-    let mut draws = Key::root(1).draws("pick");
-    let sited: Vec<usize> = (0..3).filter(|i| outcome.samples[*i].geometry.is_some()).collect();
-    let picked = sited[draws.index(sited.len())];
+    let mut random = Key::root(1).draws("pick");
+    let with_site: Vec<usize> = (0..3).filter(|i| outcome.samples[*i].geometry.is_some()).collect();
+    let picked = with_site[random.index(with_site.len())];
     outcome.samples[picked].geometry.as_mut().unwrap().sphericity = f64::INFINITY;
     assert_eq!(spool.save(0, outcome).unwrap().unwrap_err().kind, FaultKind::NonFinite);
 }

@@ -1,4 +1,4 @@
-//! What is done to one scan, step by step: plain functions, which the dataflow calls on its pool and a loop calls in order.
+//! The processing of one scan, as plain functions that the dataflow calls on its pool and a loop calls in order.
 
 use std::sync::Arc;
 
@@ -12,24 +12,24 @@ use crate::run::spool::{SampleFiles, ScanOutcome, Spool};
 use crate::volume::Voxels;
 
 use super::deduplicate::mark_duplicate;
-use super::organ::{Attempted, Failure, ScanContext};
-use super::pool::guarded;
+use super::organ::{AttemptResults, Failure, ScanContext};
+use super::pool::catch_fault;
 use super::telemetry::{Step, Telemetry, Timing};
 use super::{Epoch, Progress};
 
-/// The stages of a pipeline and what they report to.
+/// A runner of the stages of a pipeline.
 pub struct StageRunner {
     /// The pipeline.
     pub plan: Plan,
-    /// Where results wait for their commit.
+    /// The staged results.
     pub spool: Spool,
-    /// Where timings go.
+    /// The recorder of timings.
     pub telemetry: Telemetry,
-    /// Where totals go.
+    /// The running totals.
     pub progress: Arc<Progress>,
 }
 
-/// What is known of a scan once it is read: columns of `scans`.
+/// Metadata of a scan after reading: columns of `scans`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScanMetadata {
     digest: ScanDigest,
@@ -40,7 +40,7 @@ pub struct ScanMetadata {
     hu_max: f64,
 }
 
-/// What one branch of the graph reports of a scan.
+/// The report of one branch of the graph on a scan.
 #[derive(Clone, Debug, Default)]
 pub struct StageReport {
     metadata: Option<ScanMetadata>,
@@ -52,49 +52,49 @@ pub struct StageReport {
 }
 
 impl StageReport {
-    /// The scan was read, and no synthesis follows.
+    /// Creates the report of a scan without syntheses.
     pub fn read(scan: &Scan) -> Self {
         Self { metadata: Some(metadata(scan)), ..Self::default() }
     }
 
-    /// A scan of equal content was worked on before, under another id.
-    pub fn duplicate(scan: &Scan, of: ScanId) -> Self {
-        Self { duplicate_of: Some(of), ..Self::read(scan) }
+    /// Creates the report of a duplicate of an earlier scan.
+    pub fn duplicate(scan: &Scan, original: ScanId) -> Self {
+        Self { duplicate_of: Some(original), ..Self::read(scan) }
     }
 
-    /// The scan has a fault; with what was known of it before.
+    /// Creates the report of a fault, with the metadata of the scan if it was read.
     pub fn failed(fault: Fault, scan: Option<&Scan>) -> Self {
         Self { metadata: scan.map(metadata), fault: Some(fault), ..Self::default() }
     }
 }
 
-/// A scan with its organs and their digest.
+/// A scan with its organ mask and the digest of the mask.
 pub struct DigestedScan {
-    /// The scan and its organs.
+    /// The scan and its organ mask.
     pub masked: MaskedScan,
-    /// Digest of the organs' voxels.
+    /// Digest of the mask's voxels.
     pub mask_digest: MaskDigest,
 }
 
 impl StageRunner {
-    /// Bytes that a scan will need at most, from its header: its voxels while they are decoded and after, a label file at two bytes a
-    /// voxel, the merged mask and its alignment at one each, and the compressed slabs that its samples share.
+    /// Returns the maximum memory of a scan in bytes, from its header: the voxels during and after decoding, a label file with two bytes
+    /// per voxel, the merged mask and its alignment with one byte each, and the compressed slabs that its samples share.
     ///
     /// # Errors
-    /// A fault where the file has no valid header.
+    /// A fault if the file has no valid header.
     pub fn peek(&self, epoch: Epoch, source: usize, entry: &ScanEntry, limit_bytes: u64) -> Result<u64, Fault> {
         let node = &self.plan.sources[source];
         let header = self.telemetry.time(timing(epoch, Step::Peek, &node.name, entry), || {
-            guarded(Stage::Read, || node.source.header(entry)).map_err(|fault| fault.of(&node.name))
+            catch_fault(Stage::Read, || node.source.header(entry)).map_err(|fault| fault.of(&node.name))
         })?;
         let voxels = header.grid.shape.iter().fold(1u64, |product, &n| product.saturating_mul(n as u64));
         let need =
             header.read_bytes.max(header.volume_bytes.saturating_mul(2).saturating_add(voxels.saturating_mul(6)));
         if need > limit_bytes {
             let (need, limit) = (bytesize::ByteSize(need), bytesize::ByteSize(limit_bytes));
-            tracing::warn!(scan = %entry.scan_id, "may need {need}, more than --memory {limit}: it is worked on alone");
+            tracing::warn!(scan = %entry.scan_id, "may need {need}, more than `--memory` {limit}: processed alone");
         }
-        // What comes out may not depend on a flag: a scan that is larger than the budget takes all of it.
+        // Results must not depend on an option: a scan that is larger than the budget leases the whole budget.
         Ok(need.min(limit_bytes))
     }
 
@@ -105,20 +105,20 @@ impl StageRunner {
     pub fn read(&self, epoch: Epoch, source: usize, entry: &ScanEntry) -> Result<Arc<Scan>, Fault> {
         let node = &self.plan.sources[source];
         let _span = tracing::info_span!("read", node = node.name, scan = %entry.scan_id, epoch).entered();
-        let read = || guarded(Stage::Read, || node.source.read(entry));
+        let read = || catch_fault(Stage::Read, || node.source.read(entry));
         let scan = self.telemetry.time(timing(epoch, Step::Read, &node.name, entry), read);
         scan.map(Arc::new).map_err(|fault| fault.of(&node.name))
     }
 
-    /// Finds the organs of a scan, or a fault of stage `mask`.
+    /// Computes the organ mask of a scan; the inner error is a fault of stage `mask`.
     ///
     /// # Errors
-    /// What must stop the run.
+    /// An error that stops the run.
     pub fn mask(&self, epoch: Epoch, node: &MaskNode, scan: &Arc<Scan>) -> Result<Result<DigestedScan, Fault>> {
         let _span = tracing::info_span!("mask", node = node.name, scan = %scan.entry.scan_id, epoch).entered();
-        let mask = || guarded(Stage::Mask, || node.mask.mask(scan).map(|mask| (mask.digest(), mask)));
+        let mask = || catch_fault(Stage::Mask, || node.mask.mask(scan).map(|mask| (mask.digest(), mask)));
         match self.telemetry.time(timing(epoch, Step::Mask, &node.name, &scan.entry), mask) {
-            Err(fault) if fault.kind == FaultKind::Device => Err(lost(&fault)),
+            Err(fault) if fault.kind == FaultKind::Device => Err(device_lost_error(&fault)),
             Err(fault) => Ok(Err(fault.of(&node.name))),
             Ok((mask_digest, mask)) => {
                 Ok(Ok(DigestedScan { masked: MaskedScan { scan: Arc::clone(scan), mask }, mask_digest }))
@@ -126,10 +126,10 @@ impl StageRunner {
         }
     }
 
-    /// Makes the tumors of one synthesis in a masked scan; the files of its kept candidates are staged when it returns.
+    /// Makes the tumors of one synthesis in a masked scan, and stages the files of kept candidates.
     ///
     /// # Errors
-    /// What must stop the run; a fault is part of the report.
+    /// An error that stops the run; a fault is part of the report.
     pub fn synthesize(&self, epoch: Epoch, synthesis: &SynthesisNode, scan: &DigestedScan) -> Result<StageReport> {
         let DigestedScan { masked, mask_digest } = scan;
         let (scan, name) = (&masked.scan, &synthesis.attempts.name);
@@ -139,9 +139,9 @@ impl StageRunner {
             organs_ml: organs_ml(&masked.mask, scan),
             ..StageReport::default()
         };
-        let mut attempted = Attempted::default();
+        let mut results = AttemptResults::default();
         let mut stop = None;
-        let attempt = guarded(Stage::Synthesize, || {
+        let attempt = catch_fault(Stage::Synthesize, || {
             let spool = self.spool.open(epoch, masked)?;
             let context = ScanContext {
                 plan: &self.plan,
@@ -157,7 +157,7 @@ impl StageRunner {
                 if report.organs_ml.iter().all(|(name, _)| *name != organ.name) {
                     continue;
                 }
-                match context.organ(organ, &mut attempted) {
+                match context.organ(organ, &mut results) {
                     Ok(()) => {}
                     Err(Failure::Scan(fault)) => return Err(fault),
                     Err(Failure::Run(error)) => {
@@ -169,21 +169,21 @@ impl StageRunner {
             Ok(())
         });
         match attempt {
-            Err(fault) if fault.kind == FaultKind::Device => stop = Some(lost(&fault)),
+            Err(fault) if fault.kind == FaultKind::Device => stop = Some(device_lost_error(&fault)),
             Err(fault) => report.fault = Some(fault.of(name)),
             Ok(()) => {}
         }
-        report.samples = attempted.rows;
-        report.files = attempted.files.into_values().collect();
+        report.samples = results.rows;
+        report.files = results.files.into_values().collect();
         stop.map_or(Ok(report), Err)
     }
 
-    /// Joins the reports of all branches on a scan, and saves them. A scan with a fault has no samples.
+    /// Merges the reports of all branches on a scan and saves the outcome. A scan with a fault has no samples.
     ///
     /// # Errors
-    /// Where it cannot be saved.
+    /// If the outcome cannot be saved.
     pub fn finish(&self, epoch: Epoch, entry: &ScanEntry, reports: Vec<StageReport>) -> Result<ScanOutcome> {
-        let attempts = counted(reports.iter().flat_map(|report| &report.samples));
+        let attempts = count_outcomes(reports.iter().flat_map(|report| &report.samples));
         let outcome = self.outcome(epoch, entry, reports);
         let saved = match self.spool.save(epoch, outcome)? {
             Ok(outcome) => outcome,
@@ -193,7 +193,7 @@ impl StageRunner {
                 self.spool.save(epoch, failed)?.map_err(unsaved)?
             }
         };
-        let kept = counted(&saved.samples);
+        let kept = count_outcomes(&saved.samples);
         self.progress.discard(attempts[0] - kept[0], attempts[1] - kept[1]);
         self.progress.scan_finished(!saved.faults.is_empty());
         for fault in &saved.faults {
@@ -201,16 +201,16 @@ impl StageRunner {
         }
         let discarded = attempts[0] + attempts[1] - kept[0] - kept[1];
         if discarded > 0 && !saved.faults.is_empty() {
-            tracing::warn!(scan = %entry.scan_id, "its {discarded} attempts before the fault are discarded");
+            tracing::warn!(scan = %entry.scan_id, "discarded {discarded} attempts before the fault");
         }
         Ok(saved)
     }
 
-    /// The outcome of a scan of an epoch that an earlier run of this folder finished but did not commit.
+    /// Loads the outcome of a scan that an earlier process finished but did not commit.
     ///
     /// # Errors
-    /// Where the spool cannot be read.
-    pub fn saved(&self, epoch: Epoch, entry: &ScanEntry) -> Result<Option<ScanOutcome>> {
+    /// If the spool cannot be read.
+    pub fn load_saved(&self, epoch: Epoch, entry: &ScanEntry) -> Result<Option<ScanOutcome>> {
         let saved = self.spool.load_verified(epoch, entry.scan_id)?;
         if let Some(outcome) = &saved {
             for row in &outcome.samples {
@@ -236,7 +236,7 @@ impl StageRunner {
                 }
             }
         }
-        // Branches report in the order in which they are done; what is stored may not depend on it.
+        // Branches report in order of completion; stored rows must not depend on this order.
         samples.sort_by(|a: &SampleRecord, b| (a.sample_id, &a.branch).cmp(&(b.sample_id, &b.branch)));
         files.sort_by_key(|files: &SampleFiles| files.sample_id);
         organs.sort_by(|a, b| a.0.cmp(&b.0));
@@ -282,18 +282,18 @@ impl StageRunner {
     }
 }
 
-/// Accepted and rejected attempts.
-fn counted<'a>(rows: impl IntoIterator<Item = &'a SampleRecord>) -> [u64; 2] {
+/// Counts accepted and rejected attempts.
+fn count_outcomes<'a>(rows: impl IntoIterator<Item = &'a SampleRecord>) -> [u64; 2] {
     rows.into_iter().fold([0, 0], |[accepted, rejected], row| match row.outcome.is_accepted() {
         true => [accepted + 1, rejected],
         false => [accepted, rejected + 1],
     })
 }
 
-/// The error of a run whose networks have lost their device: it is no fault of a scan.
-fn lost(fault: &Fault) -> Error {
+/// Creates the error for a lost device, which is not a fault of a scan.
+fn device_lost_error(fault: &Fault) -> Error {
     Error::new(format!("the device of the networks is lost: {}", fault.message))
-        .with_hint("run it again into the same folder to resume, perhaps with --device cpu")
+        .with_hint("run the same command again to resume, possibly with `--device cpu`")
 }
 
 fn timing<'a>(epoch: Epoch, step: Step, node: &'a str, entry: &ScanEntry) -> Timing<'a> {
@@ -303,8 +303,8 @@ fn timing<'a>(epoch: Epoch, step: Step, node: &'a str, entry: &ScanEntry) -> Tim
 fn metadata(scan: &Scan) -> ScanMetadata {
     let grid = &scan.volume.grid;
     let (hu_min, hu_max) = match &scan.volume.voxels {
-        Voxels::I16(array) => extremes(array.as_slice().iter().map(|&hu| f64::from(hu))),
-        Voxels::F32(array) => extremes(array.as_slice().iter().map(|&hu| f64::from(hu))),
+        Voxels::I16(array) => min_max(array.as_slice().iter().map(|&hu| f64::from(hu))),
+        Voxels::F32(array) => min_max(array.as_slice().iter().map(|&hu| f64::from(hu))),
     };
     ScanMetadata {
         digest: scan.digest,
@@ -316,11 +316,11 @@ fn metadata(scan: &Scan) -> ScanMetadata {
     }
 }
 
-fn extremes(values: impl Iterator<Item = f64>) -> (f64, f64) {
+fn min_max(values: impl Iterator<Item = f64>) -> (f64, f64) {
     values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)))
 }
 
-/// Millilitres of every organ that occurs, its tumors included.
+/// Returns the volume in millilitres of every organ in the mask, tumors included.
 fn organs_ml(mask: &OrganMask, scan: &Scan) -> Vec<(String, f64)> {
     let mut counts = [0u64; 256];
     for &label in mask.labels.as_slice() {

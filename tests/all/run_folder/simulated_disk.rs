@@ -1,4 +1,4 @@
-//! A disk that can stop before any step, and then lose what was not synced.
+//! A simulated disk that can stop before any step and then lose unsynced data.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
@@ -22,15 +22,15 @@ struct Inode {
 #[derive(Clone, Default)]
 struct State {
     inodes: Vec<Inode>,
-    /// What programs see.
-    seen: BTreeMap<String, Node>,
-    /// What a loss of power leaves for sure.
+    /// The names that are visible to processes.
+    visible: BTreeMap<String, Node>,
+    /// The names that survive a power loss.
     durable: BTreeMap<String, Node>,
     steps: u64,
     stop_before: Option<u64>,
 }
 
-/// The disk; clones are handles to the same one.
+/// The simulated disk; clones are handles to the same disk.
 #[derive(Clone, Default)]
 pub struct SimulatedDisk(Arc<Mutex<State>>);
 
@@ -40,7 +40,7 @@ fn parent(name: &str) -> &str {
 
 impl State {
     fn folder(&self, name: &str) -> io::Result<()> {
-        match self.seen.get(name) {
+        match self.visible.get(name) {
             _ if name.is_empty() => Ok(()),
             Some(Node::Folder) => Ok(()),
             Some(Node::File(_)) => Err(ErrorKind::NotADirectory.into()),
@@ -49,7 +49,7 @@ impl State {
     }
 
     fn file(&self, name: &str) -> io::Result<usize> {
-        match self.seen.get(name) {
+        match self.visible.get(name) {
             Some(Node::File(inode)) => Ok(*inode),
             Some(Node::Folder) => Err(ErrorKind::IsADirectory.into()),
             None => Err(ErrorKind::NotFound.into()),
@@ -67,69 +67,69 @@ impl SimulatedDisk {
         Ok(state)
     }
 
-    /// Steps taken so far.
+    /// Returns the number of steps so far.
     pub fn steps(&self) -> u64 {
         self.0.lock().unwrap().steps
     }
 
-    /// Lets every step from the given one on fail.
+    /// Makes the given step and all later steps fail.
     pub fn stop_before(&self, step: u64) {
         self.0.lock().unwrap().stop_before = Some(step);
     }
 
-    /// The disk as the next process finds it where only the process died.
+    /// Returns the disk after the process was killed.
     pub fn after_kill(&self) -> Self {
         let mut state = self.0.lock().unwrap().clone();
         (state.steps, state.stop_before) = (0, None);
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// The disk after a loss of power: of names and contents that were not synced anything may be left.
+    /// Returns the disk after a power loss: any part of unsynced names and contents may survive.
     pub fn after_power_loss(&self, key: Key) -> Self {
         let before = self.0.lock().unwrap().clone();
-        let mut draws = key.draws("loss");
+        let mut random = key.draws("loss");
         let mut after = State { inodes: before.inodes.clone(), ..State::default() };
-        let names: Vec<&String> = before.seen.keys().chain(before.durable.keys()).collect();
+        let names: Vec<&String> = before.visible.keys().chain(before.durable.keys()).collect();
         let mut names: Vec<&String> = names;
         names.sort_unstable();
         names.dedup();
         for name in names {
-            let kept = if draws.chance(0.5) { &before.seen } else { &before.durable };
-            // In sorted order a folder comes before what is in it.
+            let kept = if random.chance(0.5) { &before.visible } else { &before.durable };
+            // In sorted order a folder comes before its entries.
             if let Some(node) = kept.get(name).filter(|_| after.folder(parent(name)).is_ok()) {
-                after.seen.insert(name.clone(), *node);
+                after.visible.insert(name.clone(), *node);
             }
         }
         for inode in &mut after.inodes {
-            inode.content = survivor(inode, &mut draws);
+            inode.content = surviving_content(inode, &mut random);
             inode.synced = Some(inode.content.clone());
         }
-        after.durable = after.seen.clone();
+        after.durable = after.visible.clone();
         Self(Arc::new(Mutex::new(after)))
     }
 
-    /// Every file with its content.
+    /// Returns every file with its content.
     pub fn files(&self) -> BTreeMap<String, Vec<u8>> {
         let state = self.0.lock().unwrap();
         let file = |(name, node): (&String, &Node)| match node {
             Node::File(inode) => Some((name.clone(), state.inodes[*inode].content.clone())),
             Node::Folder => None,
         };
-        state.seen.iter().filter_map(file).collect()
+        state.visible.iter().filter_map(file).collect()
     }
 }
 
-fn survivor(inode: &Inode, draws: &mut RandomStream) -> Vec<u8> {
-    if inode.synced.as_ref() == Some(&inode.content) || draws.chance(0.25) {
+fn surviving_content(inode: &Inode, random: &mut RandomStream) -> Vec<u8> {
+    if inode.synced.as_ref() == Some(&inode.content) || random.chance(0.25) {
         return inode.content.clone();
     }
-    let length = draws.index(inode.content.len() + 1);
-    let mut torn = inode.content[..length].to_vec();
-    if draws.chance(0.5) {
-        // The length reached the disk, the content did not.
-        torn.resize(inode.content.len(), 0);
+    let length = random.index(inode.content.len() + 1);
+    let mut truncated = inode.content[..length].to_vec();
+    if random.chance(0.5) {
+        // The length was written, but not the content.
+        truncated.resize(inode.content.len(), 0);
     }
-    torn
+    truncated
 }
 
 struct Handle {
@@ -139,7 +139,7 @@ struct Handle {
 
 impl Write for Handle {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // No step of its own: a loss of power leaves any part of what was not synced.
+        // Not a separate step: any part of unsynced content may survive a power loss.
         self.disk.0.lock().unwrap().inodes[self.inode].content.extend_from_slice(bytes);
         Ok(bytes.len())
     }
@@ -153,13 +153,13 @@ impl Disk for SimulatedDisk {
     fn create(&self, name: &str) -> io::Result<Box<dyn Write + Send>> {
         let mut state = self.step()?;
         state.folder(parent(name))?;
-        let inode = match state.seen.get(name) {
+        let inode = match state.visible.get(name) {
             Some(Node::Folder) => return Err(ErrorKind::IsADirectory.into()),
             Some(Node::File(inode)) => *inode,
             None => {
                 state.inodes.push(Inode::default());
                 let inode = state.inodes.len() - 1;
-                state.seen.insert(name.to_owned(), Node::File(inode));
+                state.visible.insert(name.to_owned(), Node::File(inode));
                 inode
             }
         };
@@ -176,7 +176,7 @@ impl Disk for SimulatedDisk {
     fn sync(&self, name: &str) -> io::Result<()> {
         let mut guard = self.step()?;
         let state = &mut *guard;
-        match state.seen.get(name) {
+        match state.visible.get(name) {
             Some(Node::File(inode)) => {
                 let inode = &mut state.inodes[*inode];
                 inode.synced = Some(inode.content.clone());
@@ -184,7 +184,7 @@ impl Disk for SimulatedDisk {
             None if !name.is_empty() => return Err(ErrorKind::NotFound.into()),
             _ => {
                 state.durable.retain(|entry, _| parent(entry) != name);
-                let entries = state.seen.iter().filter(|(entry, _)| parent(entry) == name);
+                let entries = state.visible.iter().filter(|(entry, _)| parent(entry) == name);
                 state.durable.extend(entries.map(|(entry, node)| (entry.clone(), *node)));
             }
         }
@@ -194,12 +194,12 @@ impl Disk for SimulatedDisk {
     fn make_folder(&self, name: &str, _private: bool) -> io::Result<()> {
         let mut state = self.step()?;
         state.folder(parent(name))?;
-        match state.seen.get(name) {
+        match state.visible.get(name) {
             Some(Node::File(_)) => Err(ErrorKind::AlreadyExists.into()),
             Some(Node::Folder) => Ok(()),
             None if name.is_empty() => Ok(()),
             None => {
-                state.seen.insert(name.to_owned(), Node::Folder);
+                state.visible.insert(name.to_owned(), Node::Folder);
                 Ok(())
             }
         }
@@ -217,10 +217,10 @@ impl Disk for SimulatedDisk {
         let mut state = self.step()?;
         let inode = state.file(name)?;
         state.folder(parent(second))?;
-        if state.seen.contains_key(second) {
+        if state.visible.contains_key(second) {
             return Err(ErrorKind::AlreadyExists.into());
         }
-        state.seen.insert(second.to_owned(), Node::File(inode));
+        state.visible.insert(second.to_owned(), Node::File(inode));
         Ok(())
     }
 
@@ -228,23 +228,23 @@ impl Disk for SimulatedDisk {
         let mut state = self.step()?;
         let inode = state.file(name)?;
         state.folder(parent(new))?;
-        state.seen.remove(name);
-        state.seen.insert(new.to_owned(), Node::File(inode));
+        state.visible.remove(name);
+        state.visible.insert(new.to_owned(), Node::File(inode));
         Ok(())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
         let mut state = self.step()?;
-        if state.seen.remove(name).is_none() {
+        if state.visible.remove(name).is_none() {
             return Err(ErrorKind::NotFound.into());
         }
         let below = format!("{name}/");
-        state.seen.retain(|entry, _| !entry.starts_with(&below));
+        state.visible.retain(|entry, _| !entry.starts_with(&below));
         Ok(())
     }
 
     fn exists(&self, name: &str) -> io::Result<bool> {
-        Ok(self.step()?.seen.contains_key(name))
+        Ok(self.step()?.visible.contains_key(name))
     }
 
     fn length(&self, name: &str) -> io::Result<u64> {
@@ -256,7 +256,7 @@ impl Disk for SimulatedDisk {
         let state = self.step()?;
         state.folder(folder)?;
         let prefix = if folder.is_empty() { String::new() } else { format!("{folder}/") };
-        let names = state.seen.keys().filter_map(|name| name.strip_prefix(&prefix));
+        let names = state.visible.keys().filter_map(|name| name.strip_prefix(&prefix));
         Ok(names.filter(|name| !name.contains('/')).map(str::to_owned).collect())
     }
 }
