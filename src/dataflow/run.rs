@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytesize::ByteSize;
 
 use crate::error::{Error, Result};
-use crate::graph::{Plan, free_bytes, need};
+use crate::graph::{Plan, free_bytes, required_space};
 
 use super::build::Shared;
 use super::drive::drive;
@@ -73,7 +73,7 @@ pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progr
     let looking = [Step::Mask, Step::Prepare, Step::Synthesize, Step::Score];
     let seconds: f64 = sums.iter().filter(|(step, ..)| looking.contains(step)).map(|(.., seconds)| seconds).sum();
     let waited: f64 = networks.iter().map(|it| it.effort.waited_seconds).sum();
-    let device = work.plan.viewers().next().map(|(_, viewer)| viewer.service().usage());
+    let device = work.plan.inferences().next().map(|(_, viewer)| viewer.service().usage());
     Ok(RunReport {
         new_scans,
         changed_scans,
@@ -91,7 +91,7 @@ pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progr
 
 /// Says so where the disk may not hold what comes; a disk that is full stops a run, which then can be gone on with.
 fn warn_of_small_disk(plan: &Plan, folder: &Path, schedule: &Schedule) {
-    let (samples, needed) = need(plan, &schedule.by_source(plan));
+    let (samples, needed) = required_space(plan, &schedule.by_source(plan));
     if let Some(free) = free_bytes(folder).filter(|free| needed > *free) {
         let (needed, free) = (ByteSize(needed), ByteSize(free));
         tracing::warn!("up to {samples} samples may need {needed}, but {free} are free at {}", folder.display());
@@ -100,7 +100,7 @@ fn warn_of_small_disk(plan: &Plan, folder: &Path, schedule: &Schedule) {
 
 fn network_uses(plan: &Plan) -> Vec<NetworkUse> {
     let mut uses = Vec::new();
-    for (node, viewer) in plan.viewers() {
+    for (node, viewer) in plan.inferences() {
         let efforts = viewer.efforts().into_iter();
         uses.extend(efforts.map(|(phase, effort)| NetworkUse { node: node.to_owned(), phase, effort }));
     }

@@ -202,7 +202,7 @@ impl Archive {
             "#
         );
         let secret = Some(self.folder.path().join("secret"));
-        let registry = Registry::on(&Resources { patient_secret: secret, ..Resources::default() });
+        let registry = Registry::with_resources(&Resources { patient_secret: secret, ..Resources::default() });
         let checked = check(&GraphFile::new("test.toml", self.folder.path(), text), &registry);
         let problems: Vec<String> = checked.problems.iter().map(ToString::to_string).collect();
         let plan = checked.plan.unwrap_or_else(|| panic!("{}", problems.join("\n")));
@@ -353,7 +353,7 @@ fn a_stream_says_what_is_committed_as_often_as_it_is_asked() {
     assert!(again.stdout == first.stdout);
     let none = run(&["--sink", "shards"]);
     assert_eq!(none.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&none.stderr).contains("its streams are stream"));
+    assert!(String::from_utf8_lossy(&none.stderr).contains("use one of its streams: stream"));
 }
 
 #[cfg(unix)]

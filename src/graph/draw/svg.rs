@@ -1,4 +1,4 @@
-//! A drawing to look at.
+//! SVG drawings of graphs.
 
 use std::fmt::Write;
 
@@ -10,7 +10,7 @@ const NAME: f64 = 14.0;
 const KIND: f64 = 11.5;
 const LABEL: f64 = 11.0;
 
-/// The graph as an SVG picture, boxes coloured by role, edges labelled by what travels.
+/// Returns the graph as an SVG picture, boxes coloured by role, edges labelled by type.
 ///
 /// ```
 /// use freetumor::graph::{Node, Role, draw::svg};
@@ -51,7 +51,8 @@ pub fn svg(title: &str, nodes: &[Node]) -> String {
     }
     let mut labelled: Vec<(usize, Port)> = Vec::new();
     for wire in &layout.wires {
-        let (Some(edge), false) = (nodes[wire.from].role.gives(wire.port), labelled.contains(&(wire.from, wire.port)))
+        let (Some(edge), false) =
+            (nodes[wire.from].role.output_edge(wire.port), labelled.contains(&(wire.from, wire.port)))
         else {
             continue;
         };
@@ -64,26 +65,26 @@ pub fn svg(title: &str, nodes: &[Node]) -> String {
             y - 5.0
         );
     }
-    for (node, it) in nodes.iter().zip(&layout.boxes) {
+    for (node, rect) in nodes.iter().zip(&layout.boxes) {
         let (fill, line) = colours(node.role);
-        let middle = it.left + it.width / 2.0;
+        let middle = rect.left + rect.width / 2.0;
         let _ = writeln!(
             text,
             "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\" rx=\"9\" fill=\"{fill}\" stroke=\"{line}\" \
              stroke-width=\"1.4\"/>",
-            it.left, it.top, it.width, it.height
+            rect.left, rect.top, rect.width, rect.height
         );
         let _ = writeln!(
             text,
             "<text x=\"{middle:.1}\" y=\"{:.1}\" font-size=\"{NAME}\" font-weight=\"600\" fill=\"#1b1f24\" \
              text-anchor=\"middle\">{}</text>",
-            it.top + 24.0,
+            rect.top + 24.0,
             escaped(&node.name)
         );
         let _ = writeln!(
             text,
             "<text x=\"{middle:.1}\" y=\"{:.1}\" font-size=\"{KIND}\" fill=\"{line}\" text-anchor=\"middle\">{}</text>",
-            it.top + 41.0,
+            rect.top + 41.0,
             escaped(&under(node))
         );
     }
@@ -91,7 +92,7 @@ pub fn svg(title: &str, nodes: &[Node]) -> String {
     text
 }
 
-/// A straight piece, then a curve and a straight piece for every bend, then a curve to the end.
+/// Returns the path data: a straight piece, then a curve and a straight piece for every bend, then a curve to the end.
 fn path(points: &[[f64; 2]]) -> String {
     let mut text = format!("M{:.1} {:.1}", points[0][0], points[0][1]);
     for (index, pair) in points.windows(2).enumerate() {
