@@ -8,7 +8,7 @@ use std::str::FromStr;
 use clap::Args;
 
 use super::network::{ModelName, NetworkArgs};
-use super::print::{print_error, printed};
+use super::print::{ignore_closed_pipe, print_error};
 use super::scan::read_scan;
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::{EvaluationPlan, Interval, MeasuredOrgan};
@@ -156,7 +156,7 @@ pub fn evaluate(args: &EvaluateArgs, stdout: &mut dyn Write, stderr: &mut dyn Wr
     let report = EvaluationReport::new(&plan, &measurements);
     write_results(&args.out, &plan, &measurements, &report)?;
     let text = if args.json { report.to_json()? } else { ReportText(&report).to_string() };
-    printed(stdout.write_all(text.as_bytes()))?;
+    ignore_closed_pipe(stdout.write_all(text.as_bytes()))?;
     Ok(u8::from(!report.problems.is_empty()))
 }
 
@@ -184,7 +184,7 @@ fn turing(
     let result = separability(&all.specimens, args.resamples as usize, key)?;
     result.write(&args.out)?;
     let text = if args.json { result.to_json()? } else { separability_text(&result) };
-    printed(stdout.write_all(text.as_bytes()))?;
+    ignore_closed_pipe(stdout.write_all(text.as_bytes()))?;
     Ok(u8::from(!all.problems.is_empty()))
 }
 

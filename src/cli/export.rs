@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use super::print::printed;
+use super::print::ignore_closed_pipe;
 use super::run::at_least_one;
 use crate::error::{ConfigError, Error, Result};
 use crate::export::select::{SampleCondition, SelectionConfig};
@@ -175,7 +175,7 @@ pub fn export(args: &ExportArgs, registry: &Registry, stdout: &mut dyn Write, st
     };
     let run = RunFolder::open(&args.run)?;
     let report = export_samples(&run, &options, registry)?;
-    printed(print_missing(&report, stderr))?;
+    ignore_closed_pipe(print_missing(&report, stderr))?;
     let written = if args.json {
         serde_json::to_writer_pretty(&mut *stdout, &report)
             .map_err(std::io::Error::from)
@@ -183,7 +183,7 @@ pub fn export(args: &ExportArgs, registry: &Registry, stdout: &mut dyn Write, st
     } else {
         print_summary(&report, stdout)
     };
-    printed(written)?;
+    ignore_closed_pipe(written)?;
     Ok(u8::from(!report.is_complete()))
 }
 

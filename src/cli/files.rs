@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use super::print::printed;
+use super::print::ignore_closed_pipe;
 use crate::error::Result;
 use crate::run::RunFolder;
 
@@ -51,6 +51,6 @@ pub fn files(args: &FilesArgs, stdout: &mut dyn Write) -> Result<u8> {
     } else {
         files.iter().try_for_each(|file| writeln!(stdout, "{}", args.run.join(&file.path).display()))
     };
-    printed(written)?;
+    ignore_closed_pipe(written)?;
     Ok(0)
 }

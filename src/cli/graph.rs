@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::print::{print_problems, printed};
+use super::print::{ignore_closed_pipe, print_problems};
 use crate::error::Result;
 use crate::graph::{GraphFile, Problem, Registry, Severity, check, draw};
 
@@ -49,6 +49,6 @@ pub fn graph(args: &GraphArgs, registry: &Registry, stdout: &mut dyn Write, stde
         Format::Mermaid => draw::mermaid(nodes),
         Format::Svg => draw::svg(&title, nodes),
     };
-    printed(stdout.write_all(drawing.as_bytes()))?;
+    ignore_closed_pipe(stdout.write_all(drawing.as_bytes()))?;
     Ok(0)
 }

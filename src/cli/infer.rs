@@ -51,7 +51,7 @@ pub struct InferArgs {
 /// finite.
 pub fn infer(args: &InferArgs, stdout: &mut dyn Write) -> Result<u8> {
     let start = Instant::now();
-    let is_tensor = named(&args.input, &[".safetensors"]);
+    let is_tensor = has_extension(&args.input, &[".safetensors"]);
     check_output(args, is_tensor)?;
     if !is_tensor {
         args.network.check_windows(args.model, &args.weights)?;
@@ -76,7 +76,7 @@ pub fn infer(args: &InferArgs, stdout: &mut dyn Write) -> Result<u8> {
     }
 }
 
-fn named(path: &Path, endings: &[&str]) -> bool {
+fn has_extension(path: &Path, endings: &[&str]) -> bool {
     let name = path.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
     endings.iter().any(|ending| name.ends_with(ending))
 }
@@ -87,11 +87,11 @@ fn named(path: &Path, endings: &[&str]) -> bool {
 /// If the result cannot be written in the format that the output's name implies.
 fn check_output(args: &InferArgs, is_tensor: bool) -> Result<()> {
     let (input, output) = (args.input.display(), args.output.display());
-    if is_tensor && !named(&args.output, &[".safetensors"]) {
+    if is_tensor && !has_extension(&args.output, &[".safetensors"]) {
         return Err(Error::new(format!("--output {output}: the input {input} is a tensor, and so is the result"))
             .with_hint("name the output .safetensors, or pass a NIfTI file or a DICOM folder"));
     }
-    if !is_tensor && !named(&args.output, &[".nii", ".nii.gz"]) {
+    if !is_tensor && !has_extension(&args.output, &[".nii", ".nii.gz"]) {
         return Err(Error::new(format!("--output {output}: the input {input} is a scan, and so is the result"))
             .with_hint("name the output .nii.gz, or pass a safetensors file"));
     }
@@ -104,14 +104,14 @@ fn check_output(args: &InferArgs, is_tensor: bool) -> Result<()> {
         return Err(Error::new(format!("--output {output} is the file of {flag} and would be overwritten"))
             .with_hint("name another file"));
     }
-    let folder = folder(&args.output);
+    let folder = parent_folder(&args.output);
     if folder.is_dir() {
         return Ok(());
     }
     Err(Error::new(format!("--output {output}: there is no folder {}", folder.display())).with_hint("create it first"))
 }
 
-fn folder(path: &Path) -> &Path {
+fn parent_folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
@@ -175,7 +175,7 @@ fn write_numbers<T: Copy, const N: usize>(
 /// Writes a file atomically.
 fn write_nifti(path: &Path, header: &[u8], voxels: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
     let fill = |file: &mut dyn Write| {
-        if !named(path, &[".gz"]) {
+        if !has_extension(path, &[".gz"]) {
             file.write_all(header)?;
             return voxels(file);
         }

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use super::print::printed;
-use super::scan::{read_scan, unreadable, window};
+use super::print::ignore_closed_pipe;
+use super::scan::{read_error, read_scan, window};
 use crate::error::Result;
 use crate::ingest::nifti;
 use crate::volume::{HuWindow, Labels, Volume, Voxels, busiest_voxel, three_planes};
@@ -123,7 +123,7 @@ pub fn inspect(args: &InspectArgs, stdout: &mut dyn Write) -> Result<u8> {
     } else {
         write!(stdout, "{inspection}")
     };
-    printed(written)?;
+    ignore_closed_pipe(written)?;
     Ok(0)
 }
 
@@ -138,7 +138,7 @@ fn read_labels(path: &Path, scan: &Volume) -> Result<ScanLabels> {
         let labels = nifti::read_labels(path)?;
         Ok(ScanLabels { map: LabelMap::of(&labels, scan), on_scan: labels.onto(&scan.grid)? })
     };
-    read().map_err(|fault| unreadable(path, &fault))
+    read().map_err(|fault| read_error(path, &fault))
 }
 
 impl Hu {

@@ -18,7 +18,7 @@ pub fn print_problems(file: &GraphFile, problems: &[&Problem], stderr: &mut dyn 
     let counts: Vec<String> = [(errors, "error"), (warnings, "warning")]
         .into_iter()
         .filter(|(count, _)| *count > 0)
-        .map(|(count, noun)| counted(count, noun))
+        .map(|(count, noun)| pluralize(count, noun))
         .collect();
     if counts.is_empty() {
         return Ok(());
@@ -27,7 +27,7 @@ pub fn print_problems(file: &GraphFile, problems: &[&Problem], stderr: &mut dyn 
 }
 
 /// Formats a count with its noun: `1 source`, `2 sources`, `0 syntheses`.
-pub fn counted(count: usize, noun: &str) -> String {
+pub fn pluralize(count: usize, noun: &str) -> String {
     match (count, noun.strip_suffix("is")) {
         (1, _) => format!("1 {noun}"),
         (_, Some(stem)) => format!("{count} {stem}es"),
@@ -44,7 +44,7 @@ pub fn print_error(error: std::io::Error) -> Error {
 ///
 /// # Errors
 /// If printing failed for another reason.
-pub fn printed(written: std::io::Result<()>) -> Result<()> {
+pub fn ignore_closed_pipe(written: std::io::Result<()>) -> Result<()> {
     match written {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(print_error(error)),
         _ => Ok(()),

@@ -18,7 +18,7 @@ use crate::sink::Output;
 
 use super::load::load_plan;
 use super::network::DeviceName;
-use super::print::printed;
+use super::print::ignore_closed_pipe;
 use super::progress::ProgressReporter;
 use super::stream::{RunState, Stream};
 
@@ -172,7 +172,7 @@ fn summarize(report: &RunReport, json: bool, out: &mut dyn Write) -> Result<u8> 
     } else {
         write!(out, "{}", Summary(report))
     };
-    printed(written)?;
+    ignore_closed_pipe(written)?;
     Ok(u8::from(report.faults > 0))
 }
 

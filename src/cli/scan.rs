@@ -17,7 +17,7 @@ pub fn read_scan(path: &Path) -> Result<Volume> {
         return read_series(Path::new(folder), Some(id));
     }
     nifti::read_volume(path).map_err(|fault| {
-        let error = unreadable(path, &fault);
+        let error = read_error(path, &fault);
         if is_dicom_slice(path) {
             error.with_hint("this is a DICOM slice: pass the folder of its series")
         } else {
@@ -27,7 +27,7 @@ pub fn read_scan(path: &Path) -> Result<Volume> {
 }
 
 fn read_series(folder: &Path, id: Option<&str>) -> Result<Volume> {
-    let found = dicom::list_series(folder).map_err(|fault| unreadable(folder, &fault))?;
+    let found = dicom::list_series(folder).map_err(|fault| read_error(folder, &fault))?;
     let volumes: Vec<_> = found.iter().filter(|series| !series.is_other_modality() && !series.is_localizer()).collect();
     let series = match (id, &volumes[..], &found[..]) {
         (Some(id), ..) => found.iter().find(|series| series.id() == id),
@@ -41,7 +41,7 @@ fn read_series(folder: &Path, id: Option<&str>) -> Result<Volume> {
     };
     // A crash of a decoder ends the child process, not this command.
     let decoder = std::env::current_exe().map_or_else(|_| dicom::Decoder::in_process(), dicom::Decoder::child);
-    dicom::read_series(series, &decoder, &dicom::Limits::default()).map_err(|fault| unreadable(folder, &fault))
+    dicom::read_series(series, &decoder, &dicom::Limits::default()).map_err(|fault| read_error(folder, &fault))
 }
 
 /// Returns the error for a folder without a series, with several, or without the requested one.
@@ -60,7 +60,7 @@ fn ambiguous(folder: &Path, found: &[dicom::Series], id: Option<&str>) -> Error 
 }
 
 /// Converts a fault to an error of this file.
-pub fn unreadable(path: &Path, fault: &Fault) -> Error {
+pub fn read_error(path: &Path, fault: &Fault) -> Error {
     let (kind, message) = (fault.kind.name(), &fault.message);
     Error::new(format!("{} cannot be read ({kind}): {message}", path.display())).with_source(fault.clone())
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use clap::Args;
 
-use super::print::printed;
+use super::print::ignore_closed_pipe;
 use crate::error::{Error, Result};
 use crate::graph::{Registry, Training, pipeline_schema, training_schema};
 use crate::record::schema::table_json;
@@ -58,6 +58,6 @@ pub fn schema_text(name: &str, registry: &Registry) -> Result<String> {
 /// If there is no schema with this name, or the output cannot be written.
 pub fn schema(args: &SchemaArgs, registry: &Registry, stdout: &mut dyn Write) -> Result<u8> {
     let text = schema_text(&args.name, registry)?;
-    printed(stdout.write_all(text.as_bytes()))?;
+    ignore_closed_pipe(stdout.write_all(text.as_bytes()))?;
     Ok(0)
 }

@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::network::DeviceName;
-use super::print::{print_error, print_problems, printed};
+use super::print::{ignore_closed_pipe, print_error, print_problems};
 use super::run::{at_least_one, default_memory_bytes};
 use crate::error::Result;
 use crate::graph::{GraphFile, Registry};
@@ -121,7 +121,7 @@ pub fn train(args: &TrainArgs, registry: &Registry, stdout: &mut dyn Write, stde
     } else {
         write!(stdout, "{}", Summary(&report))
     };
-    printed(written)?;
+    ignore_closed_pipe(written)?;
     if failed_scans > 0 {
         let list = report.folder.join("private").join("scans.jsonl");
         let scans = if failed_scans == 1 { "1 scan was" } else { &format!("{failed_scans} scans were") };

@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use clap::Args;
 use serde_json::{Value as Json, json};
 
-use super::print::{counted, print_error, print_problems};
+use super::print::{pluralize, print_error, print_problems};
 use super::run::trainer_sink_error;
 use crate::error::Result;
 use crate::graph::{GraphFile, Problem, Registry, Severity, Survey, check, survey};
@@ -90,10 +90,10 @@ pub fn validate(
             print_problems(&file, &problems, stderr)?;
             if let (true, Some(plan), Some(survey)) = (is_valid, &checked.plan, &survey) {
                 let numbers = [
-                    counted(plan.sources.len(), "source"),
-                    counted(plan.masks.len(), "mask"),
-                    counted(plan.syntheses.len(), "synthesis"),
-                    counted(plan.sinks.len(), "sink"),
+                    pluralize(plan.sources.len(), "source"),
+                    pluralize(plan.masks.len(), "mask"),
+                    pluralize(plan.syntheses.len(), "synthesis"),
+                    pluralize(plan.sinks.len(), "sink"),
                 ];
                 writeln!(stdout, "{}: valid: {}{}", file.name(), numbers.join(", "), needs(survey))
                     .map_err(print_error)?;
@@ -129,15 +129,15 @@ fn check_training(stage: TrainingStage, file: &GraphFile, registry: &Registry) -
 /// Formats the scans of a training.
 fn scans(listed: &ListedScans) -> String {
     let ListedScans { labeled, validation, unlabeled, runs, fresh } = listed;
-    let mut text = format!("{}, {validation} for validation", counted(*labeled, "labeled scan"));
+    let mut text = format!("{}, {validation} for validation", pluralize(*labeled, "labeled scan"));
     if *unlabeled > 0 {
         text += &format!(", {unlabeled} with organs only");
     }
     for tumors in runs {
-        text += &format!(", {} of a run", counted(*tumors, "accepted tumor"));
+        text += &format!(", {} of a run", pluralize(*tumors, "accepted tumor"));
     }
     for scans in fresh {
-        text += &format!(", fresh tumors in {}", counted(*scans, "scan"));
+        text += &format!(", fresh tumors in {}", pluralize(*scans, "scan"));
     }
     text
 }
@@ -165,8 +165,8 @@ fn needs(survey: &Survey) -> String {
     match (survey.scans, survey.samples, survey.needed_bytes) {
         (Some(scans), Some(samples), Some(bytes)) => format!(
             "; {}, at most {} in {}",
-            counted(scans, "scan"),
-            counted(samples as usize, "sample"),
+            pluralize(scans, "scan"),
+            pluralize(samples as usize, "sample"),
             ByteSize(bytes)
         ),
         _ => String::new(),

@@ -26,7 +26,7 @@ pub(super) fn apply<'t>(
     let path: Vec<&str> = set[..sign].trim().split('.').map(str::trim).collect();
     let (text, shift) = (set[sign + 1..].trim(), set.len() - set[sign + 1..].trim_start().len());
     let value = match DeValue::parse(text) {
-        Ok(value) => shifted(value, start + shift),
+        Ok(value) => shift_spans(value, start + shift),
         Err(_) => Spanned::new(start + shift..start + shift + text.len(), DeValue::String(DeString::Borrowed(text))),
     };
     // Sections and nodes must exist; a setting may be absent from the file.
@@ -67,14 +67,14 @@ pub(super) fn apply<'t>(
 }
 
 /// Shifts all spans of a value.
-fn shifted(value: Value<'_>, by: usize) -> Value<'_> {
+fn shift_spans(value: Value<'_>, by: usize) -> Value<'_> {
     let span = value.span().start + by..value.span().end + by;
     let value = match value.into_inner() {
-        DeValue::Array(array) => DeValue::Array(array.into_iter().map(|value| shifted(value, by)).collect()),
+        DeValue::Array(array) => DeValue::Array(array.into_iter().map(|value| shift_spans(value, by)).collect()),
         DeValue::Table(table) => {
             let entries = table.into_iter().map(|(key, value)| {
                 let span = key.span().start + by..key.span().end + by;
-                (Spanned::new(span, key.into_inner()), shifted(value, by))
+                (Spanned::new(span, key.into_inner()), shift_spans(value, by))
             });
             DeValue::Table(entries.collect())
         }

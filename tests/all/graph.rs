@@ -24,7 +24,7 @@ fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-fn checked(text: &str, sets: &[&str]) -> CheckedGraph {
+fn check_text(text: &str, sets: &[&str]) -> CheckedGraph {
     check(&GraphFile::new("a.toml", project("pipelines"), text).with_sets(sets), &Registry::standard())
 }
 
@@ -174,7 +174,7 @@ fn validate_reports_all_setting_errors() {
 
 #[test]
 fn condition_on_missing_score_is_reported() {
-    let checked = checked(VALID, &["stages.test.accept=[\"delta_hu < -10\", \"found_fraction > 0.7\"]"]);
+    let checked = check_text(VALID, &["stages.test.accept=[\"delta_hu < -10\", \"found_fraction > 0.7\"]"]);
     insta::assert_snapshot!(display(&checked));
 }
 
@@ -195,7 +195,7 @@ fn validate_prints_json() {
 #[test]
 fn unused_output_is_a_warning() {
     let text = format!("{VALID}\n[stages.more]\nkind = \"labels\"\ninputs = [\"phantoms\"]\norgans = [\"spleen\"]\n");
-    let checked = checked(&text, &[]);
+    let checked = check_text(&text, &[]);
     insta::assert_snapshot!(display(&checked));
     assert!(checked.plan.is_some() && !checked.has_errors());
 }
@@ -203,11 +203,11 @@ fn unused_output_is_a_warning() {
 #[test]
 fn graph_without_quality_test_is_reported() {
     for text in ["[pipeline]\nname = \"a\"\n", "[pipeline]\nname = \"a\"\n[sources.s]\nkind = \"phantom\"\n"] {
-        let checked = checked(text, &[]);
+        let checked = check_text(text, &[]);
         assert!(checked.has_errors(), "{text}");
         assert!(display(&checked).contains("would make no tumors"), "{}", display(&checked));
     }
-    assert!(display(&checked("", &[])).contains("`pipeline` has no `name`"));
+    assert!(display(&check_text("", &[])).contains("`pipeline` has no `name`"));
 }
 
 #[test]
@@ -224,12 +224,12 @@ organs = ["liver"]
 "#;
     let text =
         format!("{VALID}{more}").replace("inputs = [\"organs\"]", "inputs = [\"organs\", \"lungs\", \"livers\"]");
-    insta::assert_snapshot!(display(&checked(&text, &[])));
+    insta::assert_snapshot!(display(&check_text(&text, &[])));
 }
 
 #[test]
 fn digest_depends_on_meaning_only() {
-    let digest = |text: &str, sets: &[&str]| checked(text, sets).plan.unwrap().digest;
+    let digest = |text: &str, sets: &[&str]| check_text(text, sets).plan.unwrap().digest;
     let own = digest(VALID, &[]);
     assert_eq!(own.len(), 64);
     // Comments, order, explicit defaults and the notation of a value do not count.
@@ -263,7 +263,7 @@ accept = ["cnr < -2"]
 kind = "decathlon"
 inputs = ["strict", "strict.rejected"]
 "#;
-    let plan = checked(&format!("{VALID}{more}"), &[]).plan.unwrap();
+    let plan = check_text(&format!("{VALID}{more}"), &[]).plan.unwrap();
     // Both quality tests decide on the same candidates.
     let [synthesis] = &plan.syntheses[..] else { panic!("one synthesis: {:?}", plan.syntheses) };
     let names: Vec<_> = synthesis.attempts.branches.iter().map(|branch| branch.name.as_str()).collect();

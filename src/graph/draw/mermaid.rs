@@ -17,7 +17,7 @@ pub fn mermaid(nodes: &[Node]) -> String {
     // Writing to a String cannot fail.
     for (index, node) in nodes.iter().enumerate() {
         // Ids are numbers because `end` is a keyword.
-        let (name, kind) = (escaped(&node.name), escaped(&node.kind));
+        let (name, kind) = (escape(&node.name), escape(&node.kind));
         let _ = writeln!(text, "  n{index}[\"<b>{name}</b><br/>{kind}\"]:::{}", node.role.name());
     }
     for (index, node) in nodes.iter().enumerate() {
@@ -32,7 +32,7 @@ pub fn mermaid(nodes: &[Node]) -> String {
     text
 }
 
-fn escaped(text: &str) -> String {
+fn escape(text: &str) -> String {
     text.chars()
         .map(
             |c| if c.is_ascii_alphanumeric() || "-_. ".contains(c) { c.to_string() } else { format!("#{};", c as u32) },

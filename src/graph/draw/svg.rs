@@ -30,7 +30,7 @@ pub fn svg(title: &str, nodes: &[Node]) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
          font-family=\"Inter, 'Segoe UI', 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif\">"
     );
-    let _ = writeln!(text, "<title>{}</title>", escaped(title));
+    let _ = writeln!(text, "<title>{}</title>", escape(title));
     text.push_str(
         "<defs><marker id=\"tip\" viewBox=\"0 0 8 8\" refX=\"7\" refY=\"4\" markerWidth=\"7\" markerHeight=\"7\" \
          orient=\"auto\"><path d=\"M0 0.6 L7.4 4 L0 7.4 z\" fill=\"#6b7480\"/></marker></defs>\n",
@@ -39,7 +39,7 @@ pub fn svg(title: &str, nodes: &[Node]) -> String {
     let _ = writeln!(
         text,
         "<text x=\"24\" y=\"36\" font-size=\"17\" font-weight=\"600\" fill=\"#1b1f24\">{}</text>",
-        escaped(title)
+        escape(title)
     );
     for wire in &layout.wires {
         let _ = writeln!(
@@ -79,13 +79,13 @@ pub fn svg(title: &str, nodes: &[Node]) -> String {
             "<text x=\"{middle:.1}\" y=\"{:.1}\" font-size=\"{NAME}\" font-weight=\"600\" fill=\"#1b1f24\" \
              text-anchor=\"middle\">{}</text>",
             rect.top + 24.0,
-            escaped(&node.name)
+            escape(&node.name)
         );
         let _ = writeln!(
             text,
             "<text x=\"{middle:.1}\" y=\"{:.1}\" font-size=\"{KIND}\" fill=\"{line}\" text-anchor=\"middle\">{}</text>",
             rect.top + 41.0,
-            escaped(&under(node))
+            escape(&under(node))
         );
     }
     text.push_str("</svg>\n");
@@ -107,6 +107,6 @@ fn path(points: &[[f64; 2]]) -> String {
     text
 }
 
-fn escaped(text: &str) -> String {
+fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

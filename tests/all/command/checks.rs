@@ -14,7 +14,7 @@ argv = ["sh", "{image}", "{output}"]
 organs = ["liver"]
 "#;
 
-fn checked(sets: &[&str]) -> CheckedGraph {
+fn check_with(sets: &[&str]) -> CheckedGraph {
     let text = format!("{PHANTOMS}{ORGANS}{AFTER_MASK}{TEST}");
     check(&GraphFile::new("a.toml", Path::new("."), text).with_sets(sets), &Registry::standard())
 }
@@ -36,7 +36,7 @@ fn errors_are_located() {
         ("organs=[\"lver\"]", "`lver` is no organ of TotalSegmentator v2", "did you mean `liver`?"),
     ];
     for (set, message, hint) in cases {
-        let checked = checked(&[&format!("stages.organs.{set}")]);
+        let checked = check_with(&[&format!("stages.organs.{set}")]);
         let problems: Vec<String> = checked.problems.iter().map(ToString::to_string).collect();
         assert!(!problems.is_empty() && checked.has_errors(), "{set}");
         let problem = &checked.problems[0];
@@ -51,7 +51,7 @@ fn errors_are_located() {
 fn folder_answer_needs_name_of_class() {
     let with = |more: &[&str]| {
         let sets = ["stages.organs.answer=folder", "stages.organs.argv=[\"sh\", \"{image}\", \"{outputs}\"]"];
-        let checked = checked(&[&sets[..], more].concat());
+        let checked = check_with(&[&sets[..], more].concat());
         checked.problems.iter().map(|problem| problem.message.clone()).collect::<Vec<_>>().join("\n")
     };
     assert_eq!(with(&[]), "");
@@ -95,7 +95,7 @@ fn command_has_three_roles() {
 
 #[test]
 fn digest_depends_on_program_but_not_on_scratch_folder() {
-    let digest = |sets: &[&str]| checked(sets).plan.unwrap().digest;
+    let digest = |sets: &[&str]| check_with(sets).plan.unwrap().digest;
     let own = digest(&[]);
     for same in ["stages.organs.parallel=7", "stages.organs.scratch=/"] {
         assert_eq!(digest(&[same]), own, "{same}");
