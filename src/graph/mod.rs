@@ -28,7 +28,6 @@ mod registry;
 mod scans;
 mod schema;
 mod schema_check;
-
 mod settings;
 mod spec;
 mod split;

@@ -303,11 +303,11 @@ mod tests {
             let layout = Layout::of(&nodes, 11.0, |node| text_width(&node.name, 14.0) + 30.0);
             let boxes = &layout.boxes;
             for (index, a) in boxes.iter().enumerate() {
-            prop_assert!(a.left >= 0.0 && a.top >= 0.0);
-            prop_assert!(a.left + a.width <= layout.width && a.top + a.height <= layout.height);
-            for b in &boxes[..index] {
-            let apart = a.left + a.width <= b.left || b.left + b.width <= a.left
-            || a.top + a.height + CLEAR - 1e-6 <= b.top || b.top + b.height + CLEAR - 1e-6 <= a.top;
+                prop_assert!(a.left >= 0.0 && a.top >= 0.0);
+                prop_assert!(a.left + a.width <= layout.width && a.top + a.height <= layout.height);
+                for b in &boxes[..index] {
+                    let apart = a.left + a.width <= b.left || b.left + b.width <= a.left
+                        || a.top + a.height + CLEAR - 1e-6 <= b.top || b.top + b.height + CLEAR - 1e-6 <= a.top;
                     prop_assert!(apart);
                 }
             }
