@@ -203,7 +203,7 @@ fn rules(config: RulesConfig, context: &BuildContext) -> Result<Synthesis, Vec<C
     let mixed = in_chest > 0 && in_chest < organs.len() && config.difference == Differences::Reference;
     let built = Rules::new(config, &context.organs, window);
     if mixed {
-        let message = "expected one HU window for a share of it, but lungs and other organs have different windows";
+        let message = "a share of the HU window requires one window, but lungs and other organs have different windows";
         let hint = "use difference = \"prior\", or write one synthesis stage for lungs and one for the others";
         let mut errors = built.err().unwrap_or_default();
         errors.push(ConfigError::new("difference", message).with_hint(hint));
