@@ -78,7 +78,7 @@ pub(super) fn plan_nodes(
     problems: &mut Problems<'_>,
 ) -> (Option<Vec<Node>>, Option<Plan>) {
     let pipeline = read_pipeline(&spec.pipeline, problems);
-    let wiring = Wiring::of(&spec.nodes, registry, problems);
+    let wiring = Wiring::new(&spec.nodes, registry, problems);
     if spec.train.is_none() {
         wiring.warn_about_unused(&spec.nodes, problems);
     }
