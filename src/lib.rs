@@ -1,39 +1,39 @@
-//! From unlabeled CT archives to training sets of synthetic tumors.
+//! Synthesizes tumors in unlabeled CT archives and writes them as training sets.
 //!
-//! `freetumor` takes CT scans with organ masks, synthesizes tumors in them, scores every tumor, and keeps those that pass a quality
-//! test: as patches, images and labels for trainers, and as tables with a row for every attempt. It implements and goes beyond
-//! FreeTumor (Wu et al., arXiv 2406.01264).
+//! `freetumor` reads CT scans with organ masks, synthesizes tumors in them, scores every tumor, and keeps those that pass a quality
+//! test. The outputs are patches, images and labels for trainers, and tables with a row for every attempt. The crate implements and
+//! extends FreeTumor (Wu et al., arXiv 2406.01264).
 //!
-//! # The way of the data
+//! # Data flow
 //!
 //! ```text
 //!  archive ──▶ scan ──▶ organ mask ──▶ candidate tumor ──▶ scores ──▶ verdict ──▶ sample + row ──▶ commit
 //!  [ingest]   [volume]    [mask]          [synth]         [score]    [filter]   [record, sink]     [run]
 //!                                            ▲                           │
-//!                                            └── rejected: try again ────┘
+//!                                            └── rejected: next attempt ─┘
 //!                                                      [attempt]
 //! ```
 //!
-//! Each stage is a plain function or a small struct that works in a loop. A graph file names the stages and how they are joined
-//! ([`graph`]); [`dataflow`] runs them on timely workers and a pool of threads, within a budget of bytes, and commits
-//! the results epoch by epoch: exactly once, with the same bytes whatever the number of workers. Masks, synthesis and scores can be
-//! external programs, too ([`external`]).
+//! Each stage is a function or a small struct that also works in a plain loop. A graph file names the stages and their inputs
+//! ([`graph`]); [`dataflow`] runs them on timely workers and a pool of threads, within a budget of bytes, and commits the results epoch
+//! by epoch: exactly once, with the same bytes for any number of workers. Masks, synthesis and scores can also be external programs
+//! ([`external`]).
 //!
 //! # Terms
 //!
 //! A *scan* is a volume of Hounsfield units on a *grid* (a shape, and an affine map to millimetres). A *candidate* is a box of a scan
 //! with a synthetic tumor in it. *Scores* are numbers that describe a candidate, the *quality test* is a list of conditions on
 //! them, and its result is the *verdict*. An accepted candidate becomes a *sample*: a scan plus a *patch*, the voxels that changed. An
-//! *epoch* is what one commit holds.
+//! *epoch* is the content of one commit.
 //!
-//! The networks of the paper are in [`nn`], which knows nothing of CT: operators on candle with kernels of our own, a 3-D U-Net,
-//! Swin UNETR, their weights and sliding windows. [`inference`] applies them to scans: which windows, on which grid, on which device.
+//! The networks of the paper are in [`nn`], which is independent of CT: operators on candle with custom kernels, a 3-D U-Net, Swin UNETR,
+//! their weights and sliding windows. [`inference`] applies the networks to scans: the choice of windows, grid and device.
 //!
 //! [`train`] trains them: a segmentor, a generator with its discriminator, and the final segmentor on real and synthetic tumors.
-//! [`evaluate`] measures the result: how good a segmentation is, whether one is better than another, and whether synthetic tumors can be
-//! separated from real ones.
+//! [`evaluate`] measures the result: the quality of segmentations, their differences, and whether synthetic tumors can be separated from
+//! real ones.
 //!
-//! Three outcomes are never mixed: an [`error::Error`] stops the run, a [`error::Fault`] fails one scan, and a rejection is normal data.
+//! Three outcomes are distinct: an [`error::Error`] stops the run, a [`error::Fault`] fails one scan, and a rejection is normal data.
 //!
 //! # One tumor, without a dataflow
 //!
@@ -59,7 +59,7 @@
 //! let masked = MaskedScan { scan, mask };
 //! let liver = masked.mask.organs[0].clone();
 //!
-//! // What makes tumors, what scores them, and which pass.
+//! // The synthesis stage, a score stage and the quality test.
 //! let rules = RulesConfig { diameter_mm: [15.0, 40.0], ..RulesConfig::default() };
 //! let rules = Rules::new(rules, &masked.mask.organs, HuWindow::ABDOMEN).map_err(|errors| errors[0].message.clone())?;
 //! let intensity = Intensity::new(IntensityConfig::default(), &masked.mask.organs).map_err(|_| "bad settings")?;
@@ -67,7 +67,7 @@
 //! let accept = vec!["delta_hu < -10 HU".to_owned(), "invisible_fraction < 0.5".to_owned()];
 //! let test = QualityTest::new(QualityTestConfig { accept, ..QualityTestConfig::default() }).map_err(|_| "bad settings")?;
 //!
-//! // The loop: the same that the dataflow and the trainings run.
+//! // The loop of attempts, which the dataflow and the trainings run too.
 //! let tumors = AttemptLoop::new(Arc::new(rules), vec![intensity], test);
 //! let accepted = tumors.first_accepted(&masked, &liver, Key::root(2024))?.ok_or("no attempt passed")?;
 //!

@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            // A closed standard error loses the words, not the exit code.
+            // If standard error is closed, the message is lost, but not the exit code.
             let _ = writeln!(stderr(), "error: {error}");
             if let Some(hint) = error.hint() {
                 let _ = writeln!(stderr(), "hint: {hint}");

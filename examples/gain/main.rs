@@ -99,7 +99,7 @@ fn carry_out(args: &Args) -> Result<()> {
         Some(path) => std::fs::read_to_string(path).map_err(|cause| Error::io("cannot read", path, cause))?,
         None => if args.quick { QUICK } else { FULL }.to_owned(),
     };
-    let lab = Lab::open(&args.out, Experiment::parse(&text)?, args.device.place(), args.jobs.into())?;
+    let lab = Lab::open(&args.out, Experiment::parse(&text)?, args.device.kind(), args.jobs.into())?;
     if let Some(name) = args.arm.iter().find(|&name| lab.experiment.arms.iter().all(|arm| arm.name != *name)) {
         let names: Vec<&str> = lab.experiment.arms.iter().map(|arm| arm.name.as_str()).collect();
         return Err(Error::new(format!("there is no arm {name}")).with_hint(format!("there are {}", names.join(", "))));
@@ -225,7 +225,7 @@ mod tests {
         // Where arms stand does not matter.
         let mut turned = Experiment::parse(QUICK).unwrap();
         turned.arms.reverse();
-        let turned = Lab::open(&out, turned, DeviceName::Cpu.place(), 1).unwrap();
+        let turned = Lab::open(&out, turned, DeviceName::Cpu.kind(), 1).unwrap();
         for seen in all_seen(&turned, &[]).unwrap() {
             let place = turned.experiment.place(&seen.arm);
             assert!(seen.cases.iter().all(|row| Some(row.arm) == place && row.seed == 0), "{}", seen.arm);

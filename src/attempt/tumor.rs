@@ -27,7 +27,7 @@ impl<'scan> OrganAttempts<'scan> {
         observer: &mut O,
     ) -> Result<Self, O::Stop> {
         let attempts = observer.step(Step::Prepare, &stages.name, None, || stages.synthesize.site_plan(masked, organ));
-        let attempts = attempts.map_err(|fault| fault.during(&organ.name).of(&stages.name))?;
+        let attempts = attempts.map_err(|fault| fault.during(&organ.name).at_node(&stages.name))?;
         Ok(Self { stages, masked, organ, attempts, scorers: stages.scorers.iter().map(|_| None).collect() })
     }
 
@@ -45,7 +45,7 @@ impl<'scan> OrganAttempts<'scan> {
             }
             let key = AttemptKey::new(key, number);
             let attempt = observer.step(Step::Synthesize, &stages.name, Some(number), || self.attempts.attempt(key));
-            let attempt = attempt.map_err(|fault| self.located(fault, number).of(&stages.name))?;
+            let attempt = attempt.map_err(|fault| self.located(fault, number).at_node(&stages.name))?;
             let outcomes = match &attempt {
                 Attempt::Rejected { reason } => open.iter().map(|&branch| rejected(branch, reason)).collect(),
                 Attempt::Candidate(candidate) => self.decide(candidate, number, &open, observer)?,
@@ -102,11 +102,11 @@ impl<'scan> OrganAttempts<'scan> {
             empty => {
                 let (masked, organ) = (self.masked, self.organ);
                 let scorer = observer.step(Step::Prepare, &node.name, None, || node.stage.baseline(masked, organ));
-                empty.insert(scorer.map_err(|fault| fault.during(&organ.name).of(&node.name))?)
+                empty.insert(scorer.map_err(|fault| fault.during(&organ.name).at_node(&node.name))?)
             }
         };
         let scored = observer.step(Step::Score, &node.name, Some(number), || scorer.score(candidate, scores));
-        Ok(scored.map_err(|fault| self.located(fault, number).of(&node.name))?)
+        Ok(scored.map_err(|fault| self.located(fault, number).at_node(&node.name))?)
     }
 
     fn located(&self, fault: Fault, number: u32) -> Fault {

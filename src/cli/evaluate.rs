@@ -1,4 +1,4 @@
-//! `freetumor evaluate`: how good predictions are, and whether one arm is better than another.
+//! `freetumor evaluate`: measures predictions, and compares arms.
 
 use std::fmt;
 use std::io::Write;
@@ -8,7 +8,7 @@ use std::str::FromStr;
 use clap::Args;
 
 use super::network::{ModelName, NetworkArgs};
-use super::print::{printed, unprinted};
+use super::print::{ignore_closed_pipe, print_error};
 use super::scan::read_scan;
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::{EvaluationPlan, Interval, MeasuredOrgan};
@@ -21,36 +21,36 @@ use crate::volume::Labels;
 
 /// Measure predictions against the truth, and arms against each other
 ///
-/// Predictions are label maps on disk, matched with the truth's by name, or are made from weights on the way. Of each
-/// case are measured: Dice and surface Dice of the tumors, which lesions were found, and what was found where nothing is.
-/// Means have intervals over patients and seeds. A case that cannot be measured is named, and the others are measured.
+/// Predictions are label maps on disk, matched with the truth by file name, or are computed from weights. The metrics of each case are
+/// Dice and surface Dice of the tumors, detected lesions, and false positives. Means have intervals over patients and seeds. Cases that
+/// cannot be measured are reported, and the others are measured.
 #[derive(Args, Clone, Debug)]
 pub struct EvaluateArgs {
-    /// The truth: a folder of NIfTI label maps, or a data set with labelsTs or labelsTr in it
+    /// The truth: a folder of NIfTI label maps, or a data set with a folder labelsTs or labelsTr
     #[arg(long, value_name = "DIR", required_unless_present = "turing")]
     pub truth: Option<PathBuf>,
     /// A folder of predicted label maps: short for --arm predictions=DIR
     #[arg(long, value_name = "DIR", conflicts_with = "arm")]
     pub predictions: Option<PathBuf>,
-    /// An arm: folders of predicted label maps or files of weights, one a seed; may be given several times
+    /// An arm: folders of predicted label maps or files of weights, one per seed; may be repeated
     #[arg(long, value_name = "NAME=PATH[,PATH]")]
     pub arm: Vec<ArmArg>,
     /// Two arms to compare, the first minus the second [default: every other arm minus the first]
     #[arg(long, value_name = "NAME,NAME")]
     pub compare: Vec<String>,
-    /// An organ by the label ids of it and of its tumors, or of its tumors alone; may be given several times
+    /// An organ by the label ids of the organ and its tumors, or of its tumors alone; may be repeated
     #[arg(long, value_name = "NAME=[ORGAN:]TUMOR", default_value = "liver=1:2", value_parser = organ)]
     pub organ: Vec<MeasuredOrgan>,
-    /// A CSV file with a line `case,patient` for cases that share a patient [default: a patient a case]
+    /// A CSV file with a line `case,patient` for cases that share a patient [default: one patient per case]
     #[arg(long, value_name = "FILE")]
     pub patients: Option<PathBuf>,
-    /// The kind of network, where an arm is weights
+    /// The kind of network, if an arm consists of weights
     #[arg(long, value_enum, requires = "images")]
     pub model: Option<ModelName>,
     /// A file of weights: short for --arm network=FILE
     #[arg(long, value_name = "FILE", conflicts_with_all = ["arm", "predictions"], requires = "model")]
     pub weights: Option<PathBuf>,
-    /// The scans for a network: NIfTI files named as the truth, or with _0000 behind the name
+    /// The scans for a network: NIfTI files with the names of the truth, optionally with the suffix _0000
     #[arg(long, value_name = "DIR")]
     pub images: Option<PathBuf>,
     #[command(flatten)]
@@ -61,19 +61,19 @@ pub struct EvaluateArgs {
     /// Seed of the resamples
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
-    /// Where tables and plots are written; files of an earlier evaluation are replaced
+    /// Folder for tables and plots; files of an earlier evaluation are replaced
     #[arg(long, value_name = "DIR", default_value = "evaluation")]
     pub out: PathBuf,
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Test instead whether a classifier can separate real from synthetic lesions
+    /// Test whether a classifier can separate real from synthetic lesions, instead of measuring predictions
     #[arg(long, requires_all = ["real", "synthetic"], conflicts_with_all = ["truth", "predictions", "arm", "weights"])]
     pub turing: bool,
-    /// Real tumors: a data set with imagesTr and labelsTr, or images and labels, in it
+    /// Real tumors: a data set with folders imagesTr and labelsTr, or images and labels
     #[arg(long, value_name = "DIR", requires = "turing")]
     pub real: Option<PathBuf>,
-    /// Synthetic tumors, likewise
+    /// Synthetic tumors: a data set with the same folders
     #[arg(long, value_name = "DIR", requires = "turing")]
     pub synthetic: Option<PathBuf>,
 }
@@ -88,11 +88,12 @@ fn organ(text: &str) -> Result<MeasuredOrgan, String> {
         let are_ids = tumor_id > 0 && organ_id.is_none_or(|organ| organ > 0 && organ != tumor_id);
         (are_ids && !name.trim().is_empty()).then(|| MeasuredOrgan { name: name.trim().to_owned(), organ_id, tumor_id })
     };
-    parse()
-        .ok_or_else(|| "expected a name and two different ids above 0, such as liver=1:2, or one, lesion=1".to_owned())
+    parse().ok_or_else(|| {
+        "expected a name and two different ids above 0, such as liver=1:2, or one id, such as lesion=1".to_owned()
+    })
 }
 
-/// An arm on the command line.
+/// An arm as given on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArmArg {
     name: String,
@@ -106,27 +107,27 @@ impl FromStr for ArmArg {
         let expected = || "expected a name and at least one path, such as rules=runs/a,runs/b".to_owned();
         let (name, paths) = text.split_once('=').ok_or_else(expected)?;
         let paths: Vec<PathBuf> = paths.split(',').map(|path| PathBuf::from(path.trim())).collect();
-        let is_good = !name.trim().is_empty() && paths.iter().all(|path| !path.as_os_str().is_empty());
-        if is_good { Ok(Self { name: name.trim().to_owned(), paths }) } else { Err(expected()) }
+        let is_valid = !name.trim().is_empty() && paths.iter().all(|path| !path.as_os_str().is_empty());
+        if is_valid { Ok(Self { name: name.trim().to_owned(), paths }) } else { Err(expected()) }
     }
 }
 
-/// Measures, writes tables and plots, prints the summary, and returns the exit code: 1 where a case could not be measured.
+/// Measures, writes tables and plots, prints the summary, and returns the exit code: 1 if a case could not be measured.
 ///
 /// # Errors
-/// Where a folder or file of weights cannot be read, nothing at all can be measured, or the result cannot be written.
+/// If a folder or file of weights cannot be read, no case can be measured, or the result cannot be written.
 pub fn evaluate(args: &EvaluateArgs, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<u8> {
     if let (true, Some(real), Some(synthetic)) = (args.turing, &args.real, &args.synthetic) {
         return turing(args, real, synthetic, stdout, stderr);
     }
     let Some(truth) = &args.truth else {
-        return Err(Error::new("expected --truth DIR, got none").with_hint("or --turing with --real and --synthetic"));
+        return Err(Error::new("expected --truth DIR, got none")
+            .with_hint("pass --truth DIR, or --turing with --real and --synthetic"));
     };
     let named = |name: &str| args.organ.iter().filter(|organ| organ.name == name).count();
     if let Some(organ) = args.organ.iter().find(|organ| named(&organ.name) > 1) {
-        return Err(
-            Error::new(format!("--organ {} is given twice", organ.name)).with_hint("name the second one otherwise")
-        );
+        return Err(Error::new(format!("--organ {} is given twice", organ.name))
+            .with_hint("use another name for the second one"));
     }
     let arms = arms(args)?;
     let comparisons = comparisons(args, &arms)?;
@@ -140,10 +141,10 @@ pub fn evaluate(args: &EvaluateArgs, stdout: &mut dyn Write, stderr: &mut dyn Wr
     print_case_problems(&measurements.problems, stderr)?;
     if measurements.rows.is_empty() {
         return Err(Error::new(format!("none of {} cases could be measured", truths.len()))
-            .with_hint("predictions are matched with the truth by file name, and have to lie where it lies"));
+            .with_hint("use the file names and the affines of the truth for predictions"));
     }
-    for doubt in measurements.doubts(&args.organ) {
-        writeln!(stderr, "warning: {doubt}; --organ NAME=ORGAN:TUMOR says which ids are which").map_err(unprinted)?;
+    for warning in measurements.doubts(&args.organ) {
+        writeln!(stderr, "warning: {warning}; select the ids with --organ NAME=ORGAN:TUMOR").map_err(print_error)?;
     }
     let plan = EvaluationPlan {
         arms: arms.iter().map(|arm| (arm.name.clone(), arm.networks.len())).collect(),
@@ -155,12 +156,12 @@ pub fn evaluate(args: &EvaluateArgs, stdout: &mut dyn Write, stderr: &mut dyn Wr
     let report = EvaluationReport::new(&plan, &measurements);
     write_results(&args.out, &plan, &measurements, &report)?;
     let text = if args.json { report.to_json()? } else { ReportText(&report).to_string() };
-    printed(stdout.write_all(text.as_bytes()))?;
+    ignore_closed_pipe(stdout.write_all(text.as_bytes()))?;
     Ok(u8::from(!report.problems.is_empty()))
 }
 
-/// Separates real from synthetic lesions, writes `turing.json`, prints, and returns the exit code: 1 where a pair of image and labels
-/// could not be read.
+/// Separates real from synthetic lesions, writes `turing.json`, prints the result, and returns the exit code: 1 if a pair of image and
+/// labels could not be read.
 fn turing(
     args: &EvaluateArgs,
     real: &Path,
@@ -170,7 +171,7 @@ fn turing(
 ) -> Result<u8> {
     let [organ] = &args.organ[..] else {
         return Err(
-            Error::new(format!("--turing measures one organ, got {}", args.organ.len())).with_hint("give --organ once")
+            Error::new(format!("--turing measures one organ, got {}", args.organ.len())).with_hint("pass --organ once")
         );
     };
     let patients = args.patients.as_deref().map(case_files::patients).transpose()?.unwrap_or_default();
@@ -183,18 +184,18 @@ fn turing(
     let result = separability(&all.specimens, args.resamples as usize, key)?;
     result.write(&args.out)?;
     let text = if args.json { result.to_json()? } else { separability_text(&result) };
-    printed(stdout.write_all(text.as_bytes()))?;
+    ignore_closed_pipe(stdout.write_all(text.as_bytes()))?;
     Ok(u8::from(!all.problems.is_empty()))
 }
 
 fn print_case_problems(problems: &[CaseProblem], stderr: &mut dyn Write) -> Result<()> {
-    problems.iter().try_for_each(|problem| writeln!(stderr, "problem: {problem}")).map_err(unprinted)
+    problems.iter().try_for_each(|problem| writeln!(stderr, "problem: {problem}")).map_err(print_error)
 }
 
 /// Opens all arms.
 ///
 /// # Errors
-/// Where there is no arm, two have one name, a folder is empty, or weights cannot be opened.
+/// If there is no arm, two arms have the same name, a folder is empty, or weights cannot be opened.
 fn arms(args: &EvaluateArgs) -> Result<Vec<Arm>> {
     let short = |name: &str, path: &PathBuf| ArmArg { name: name.to_owned(), paths: vec![path.clone()] };
     let mut given = args.arm.clone();
@@ -202,18 +203,18 @@ fn arms(args: &EvaluateArgs) -> Result<Vec<Arm>> {
     given.extend(args.weights.as_ref().map(|path| short("network", path)));
     if given.is_empty() {
         return Err(Error::new("expected something to evaluate, got no arm")
-            .with_hint("--predictions DIR, --arm NAME=DIR, or --weights FILE with --model and --images"));
+            .with_hint("pass --predictions DIR, --arm NAME=DIR, or --weights FILE with --model and --images"));
     }
     let mut arms: Vec<Arm> = Vec::new();
     for ArmArg { name, paths } in given {
         if arms.iter().any(|arm| arm.name == name) {
-            return Err(Error::new(format!("two arms are called {name:?}"))
-                .with_hint(format!("seeds of one arm are given together: --arm {name}=DIR1,DIR2")));
+            return Err(Error::new(format!("two arms are named {name:?}"))
+                .with_hint(format!("pass the seeds of an arm together: --arm {name}=DIR1,DIR2")));
         }
-        if let Some(twice) = paths.iter().enumerate().find(|(at, path)| paths[..*at].contains(path)) {
-            let path = twice.1.display();
+        if let Some(duplicate) = paths.iter().enumerate().find(|(at, path)| paths[..*at].contains(path)) {
+            let path = duplicate.1.display();
             return Err(Error::new(format!(
-                "arm {name:?} has {path} twice: each seed of an arm is a network of its own"
+                "arm {name:?} has {path} twice: each seed of an arm must be another network"
             )));
         }
         let networks = paths.iter().map(|path| predictions(args, path)).collect::<Result<_>>()?;
@@ -233,39 +234,39 @@ fn predictions(args: &EvaluateArgs, path: &Path) -> Result<Predictions> {
         )));
     }
     let (Some(model), Some(_)) = (args.model, &args.images) else {
-        return Err(Error::new(format!("{} is a file, and so taken for weights", path.display()))
-            .with_hint("say what they are of and what to show them: --model unet3d --images DIR"));
+        return Err(Error::new(format!("{} is a file, expected weights with --model and --images", path.display()))
+            .with_hint("pass the kind of network and the scans: --model unet3d --images DIR"));
     };
     args.network.check_windows(model, path)?;
-    let opened = args.network.open(model, path)?;
-    let classes = opened.predictor.config().classes;
+    let loaded = args.network.open(model, path)?;
+    let classes = loaded.predictor.config().classes;
     let ids = args.organ.iter().flat_map(|organ| organ.organ_id.into_iter().chain([organ.tumor_id]));
     if let Some(id) = ids.max().filter(|id| usize::from(*id) >= classes) {
         let most = classes - 1;
-        return Err(Error::new(format!("{} gives labels 0 to {most}, --organ asks for {id}", path.display()))
-            .with_hint("are these the weights of a segmentor of these organs?"));
+        return Err(Error::new(format!("{} predicts labels 0 to {most}, --organ requires {id}", path.display()))
+            .with_hint("use the weights of a segmentor of these organs"));
     }
     let network = args.network.clone();
     let segment: Segment = Box::new(move |path| {
         let scan = read_scan(path)?;
-        let ids = network.look(&opened, &scan, path)?.labels();
+        let ids = network.infer(&loaded, &scan, path)?.labels();
         Ok(Labels { grid: scan.grid, ids })
     });
     Ok(Predictions::Network(segment))
 }
 
-/// The pairs of arms to compare, as indices.
+/// Returns the pairs of arms to compare, as indices.
 ///
 /// # Errors
-/// Where a pair names an arm that is not there.
+/// If a pair names an unknown arm.
 fn comparisons(args: &EvaluateArgs, arms: &[Arm]) -> Result<Vec<[usize; 2]>> {
     if args.compare.is_empty() {
         return Ok((1..arms.len()).map(|arm| [arm, 0]).collect());
     }
     let index = |name: &str| arms.iter().position(|arm| arm.name == name.trim());
     let pair = |text: &String| {
-        let pair = text.split_once(',').and_then(|(one, other)| Some([index(one)?, index(other)?]));
-        pair.filter(|[one, other]| one != other).ok_or_else(|| {
+        let pair = text.split_once(',').and_then(|(first, second)| Some([index(first)?, index(second)?]));
+        pair.filter(|[first, second]| first != second).ok_or_else(|| {
             let names: Vec<&str> = arms.iter().map(|arm| arm.name.as_str()).collect();
             Error::new(format!("--compare {text}: expected two different arms with a comma between them"))
                 .with_hint(format!("the arms are {}", names.join(", ")))
@@ -274,7 +275,7 @@ fn comparisons(args: &EvaluateArgs, arms: &[Arm]) -> Result<Vec<[usize; 2]>> {
     args.compare.iter().map(pair).collect()
 }
 
-/// The report as a person reads it.
+/// Formats the report as text.
 struct ReportText<'a>(&'a EvaluationReport);
 
 impl fmt::Display for ReportText<'_> {
@@ -342,24 +343,24 @@ impl fmt::Display for ReportText<'_> {
     }
 }
 
-/// An interval in brackets.
+/// Formats an interval in brackets.
 fn bounds(interval: Interval) -> String {
     format!("[{:.4}, {:.4}]", interval.low, interval.high)
 }
 
-/// The result of `--turing` as a person reads it.
+/// Formats the result of `--turing` as text.
 fn separability_text(result: &Separability) -> String {
     let Separability { real, synthetic, patients, .. } = result;
     let mut text = format!("{real} real and {synthetic} synthetic lesions of {patients} patients\n\n");
-    text += "told apart by    AUC     95% interval (0.5: not at all)\n";
-    let features = [("everything", result.all), ("looks", result.looks), ("size and shape", result.shape)];
+    text += "separated by     AUC     95% interval (0.5: not separable)\n";
+    let features = [("everything", result.all), ("appearance", result.looks), ("size and shape", result.shape)];
     for (name, Auc { auc, interval }) in features {
         text += &format!("{name:<15}  {auc:.4}  {}\n", bounds(interval));
     }
     if features.iter().any(|(_, of_features)| of_features.auc < 0.5) {
-        text += "below 0.5 is chance too: trained on few patients, a classifier can be wrong about others more often than not\n";
+        text += "an AUC below 0.5 is chance too: a classifier trained on few patients can be wrong about more than half of the others\n";
     }
-    text += "\nmost telling               real   synthetic   deviations\n";
+    text += "\nlargest differences        real   synthetic   deviations\n";
     for difference in &result.differences {
         let (name, real, synthetic) = (difference.feature, difference.real, difference.synthetic);
         text += &format!("{name:<22}  {real:>8.3}  {synthetic:>10.3}  {:>+11.2}\n", difference.effect);
@@ -372,7 +373,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn organs_are_a_name_and_ids() {
+    fn organ_parses_name_and_ids() {
         let parsed = organ("kidney=5:6").unwrap();
         assert_eq!((&*parsed.name, parsed.organ_id, parsed.tumor_id), ("kidney", Some(5), 6));
         assert_eq!(organ("lesion=1").unwrap().organ_id, None);

@@ -1,11 +1,11 @@
-//! `freetumor export`: a training set of some samples of a run folder, after the fact.
+//! `freetumor export`: exports samples of a run folder as a training set.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use super::print::printed;
+use super::print::ignore_closed_pipe;
 use super::run::at_least_one;
 use crate::error::{ConfigError, Error, Result};
 use crate::export::select::{SampleCondition, SelectionConfig};
@@ -17,53 +17,53 @@ use crate::run::{RunFolder, RunManifest};
 use crate::simd::Class;
 use crate::sink::{DecathlonConfig, NnunetConfig, WebDatasetConfig};
 
-/// Threads where the command line does not say: each holds a scan.
-const MOST_DEFAULT_THREADS: usize = 4;
+/// Maximum default number of threads: each holds a scan in memory.
+const MAX_DEFAULT_THREADS: usize = 4;
 
 /// Export samples of a run folder as a training set
 ///
-/// Writes the samples that meet the conditions in the layout of nnU-Net, the decathlon (MONAI), WebDataset, or as patches, with the
-/// bytes that a sink of that kind writes. Whole volumes are made of scan and patch: every scan is read again and compared with its
-/// digest. Repeat the command to resume an export, or to add what the run has added since.
+/// Writes the samples that meet the conditions in the layout of nnU-Net, the decathlon (MONAI), WebDataset, or as patches, with the same
+/// bytes as a sink of that kind. Whole volumes are reconstructed from scan and patch: every scan is read again and compared with its
+/// digest. Repeat the command to resume an export, or to add samples that the run has added since.
 #[derive(Args, Debug)]
 pub struct ExportArgs {
     /// The run folder
     pub run: PathBuf,
-    /// Folder to write to: a new or empty one, or that of an earlier export of the same
+    /// Folder to write to: a new or empty one, or that of an earlier export with the same options
     #[arg(long, value_name = "DIR")]
     pub to: PathBuf,
-    /// What the trainer reads
+    /// Layout of the training set
     #[arg(long, value_enum)]
     pub layout: LayoutName,
-    /// Export only samples whose row meets this, such as 'organ = liver' or 'diameter_mm < 20'; several must all hold. Without a condition
-    /// on `verdict`, only accepted samples
+    /// Export only samples whose row meets this condition, such as 'organ = liver' or 'diameter_mm < 20'; if repeated, all conditions must
+    /// hold. Without a condition on `verdict`, only accepted samples
     #[arg(long = "where", value_name = "CONDITION")]
     pub conditions: Vec<String>,
     /// Export at most this many samples, those with the lowest ids
     #[arg(long, value_name = "N")]
     pub at_most: Option<usize>,
-    /// With --at-most: that many of each group of these columns, such as organ,size_class
+    /// With --at-most: at most that many of each group of these columns, such as organ,size_class
     #[arg(long, value_name = "COLUMNS", requires = "at_most")]
     pub per: Option<String>,
-    /// As the run folder was after this commit, instead of the last
+    /// State of the run folder after this commit [default: the last one]
     #[arg(long, value_name = "EPOCH")]
     pub at: Option<u64>,
-    /// Graph file whose sources and masks read the scans, where they were moved since the run
+    /// Graph file whose sources and masks read the scans, if they were moved since the run
     #[arg(long, value_name = "FILE")]
     pub pipeline: Option<PathBuf>,
-    /// Threads, each with a scan in memory [default: one a core, at most 4]
+    /// Threads, each with a scan in memory [default: one per core, at most 4]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
-    /// nnU-Net's number of the data set [default: 900]
+    /// nnU-Net's id of the data set [default: 900]
     #[arg(long, value_name = "ID")]
     pub dataset_id: Option<u32>,
-    /// The data set's name in the files that describe it [default: FreeTumor, or freetumor for shards]
+    /// Name of the data set in its description files [default: FreeTumor, or freetumor for shards]
     #[arg(long, value_name = "NAME")]
     pub dataset_name: Option<String>,
-    /// How hard volumes are compressed, 1 (fast) to 9 (small) [default: 2]
+    /// Compression level of volumes, 1 (fast) to 9 (small) [default: 2]
     #[arg(long, value_name = "N")]
     pub gzip_level: Option<u32>,
-    /// WebDataset: shards of each split in each epoch, at most [default: 4]
+    /// WebDataset: maximum number of shards of each split in each epoch [default: 4]
     #[arg(long, value_name = "N")]
     pub buckets: Option<u32>,
     /// Print the summary as JSON
@@ -76,7 +76,7 @@ pub struct ExportArgs {
 pub enum LayoutName {
     /// `DatasetNNN_NAME` of nnU-Net, version 2
     Nnunet,
-    /// dataset.json with lists, as MONAI reads it
+    /// dataset.json with lists, which MONAI reads
     Decathlon,
     /// Tar shards of whole volumes
     Webdataset,
@@ -85,7 +85,7 @@ pub enum LayoutName {
 }
 
 impl ExportArgs {
-    /// The layout with its settings.
+    /// Returns the layout with its settings.
     fn layout(&self) -> Result<ExportLayout> {
         let name = self.dataset_name.clone();
         let flags = [
@@ -130,8 +130,8 @@ impl ExportArgs {
         let conditions = self
             .conditions
             .iter()
-            .map(|text| text.parse::<SampleCondition>().map_err(|error| misread(&format!("--where {text:?}"), error)));
-        let per = self.per.as_deref().map(|text| text.parse().map_err(|error| misread("--per", error)));
+            .map(|text| text.parse::<SampleCondition>().map_err(|error| invalid(&format!("--where {text:?}"), error)));
+        let per = self.per.as_deref().map(|text| text.parse().map_err(|error| invalid("--per", error)));
         let at_most = self.at_most.map(|most| at_least_one("--at-most", most)).transpose()?;
         Ok(SelectionConfig {
             conditions: conditions.collect::<Result<_>>()?,
@@ -142,7 +142,8 @@ impl ExportArgs {
     }
 }
 
-fn misread(flag: &str, error: ConfigError) -> Error {
+/// Converts a config error to an error of a flag.
+fn invalid(flag: &str, error: ConfigError) -> Error {
     let message = Error::new(format!("{flag}: {}", error.message));
     match error.hint {
         Some(hint) => message.with_hint(hint),
@@ -150,19 +151,19 @@ fn misread(flag: &str, error: ConfigError) -> Error {
     }
 }
 
-/// Runs the command and returns its exit code: 1 where samples had to be left out.
+/// Runs the command and returns its exit code: 1 if samples had to be omitted.
 ///
 /// # Errors
-/// What could not be exported at all.
+/// If no export was possible.
 pub fn export(args: &ExportArgs, registry: &Registry, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<u8> {
-    // A mask by a network has the run's digest in the run's class only. On a processor without it scans are refused one by one.
+    // A network mask has the digest of the run only in its kernel class. Without that class, each such scan is refused.
     if let Some(class) = RunManifest::kernel_class_in(&args.run).filter(|class| Class::available().contains(class)) {
         Class::select(class)?;
     }
-    let inside = |folder: &Path| std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
-    if inside(&args.to).starts_with(inside(&args.run)) {
-        let message = format!("{} is in the run folder, which keeps its own files only", args.to.display());
-        return Err(Error::new(message).with_hint("export to a folder elsewhere with `--to`"));
+    let absolute = |folder: &Path| std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    if absolute(&args.to).starts_with(absolute(&args.run)) {
+        let message = format!("{} is in the run folder, expected a folder outside of it", args.to.display());
+        return Err(Error::new(message).with_hint("pass another folder with `--to`"));
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let options = ExportOptions {
@@ -170,11 +171,11 @@ pub fn export(args: &ExportArgs, registry: &Registry, stdout: &mut dyn Write, st
         layout: args.layout()?,
         selection: args.selection()?,
         pipeline: args.pipeline.clone(),
-        threads: at_least_one("--threads", args.threads.unwrap_or(cores.min(MOST_DEFAULT_THREADS)))?,
+        threads: at_least_one("--threads", args.threads.unwrap_or(cores.min(MAX_DEFAULT_THREADS)))?,
     };
     let run = RunFolder::open(&args.run)?;
     let report = export_samples(&run, &options, registry)?;
-    printed(print_missing(&report, stderr))?;
+    ignore_closed_pipe(print_missing(&report, stderr))?;
     let written = if args.json {
         serde_json::to_writer_pretty(&mut *stdout, &report)
             .map_err(std::io::Error::from)
@@ -182,25 +183,25 @@ pub fn export(args: &ExportArgs, registry: &Registry, stdout: &mut dyn Write, st
     } else {
         print_summary(&report, stdout)
     };
-    printed(written)?;
+    ignore_closed_pipe(written)?;
     Ok(u8::from(!report.is_complete()))
 }
 
-/// What was asked for and could not be exported.
+/// Prints the selected samples that could not be exported.
 fn print_missing(report: &ExportReport, out: &mut dyn Write) -> std::io::Result<()> {
     for refusal in &report.refused {
         let (scan_id, count) = (refusal.scan_id, refusal.samples.len());
-        writeln!(out, "error: scan {scan_id}: {} ({count} samples left out)", refusal.message)?;
+        writeln!(out, "error: scan {scan_id}: {} ({count} samples omitted)", refusal.message)?;
     }
     let without = &report.without_patch;
     if without.samples > 0 {
         let names: Vec<String> = without.first.iter().map(ToString::to_string).collect();
         let more = if without.samples > names.len() { ", …" } else { "" };
         let (count, names) = (without.samples, names.join(", "));
-        writeln!(out, "error: {count} selected samples have no stored patch and are left out: {names}{more}")?;
+        writeln!(out, "error: {count} selected samples have no stored patch and are omitted: {names}{more}")?;
         writeln!(
             out,
-            "hint: of rejected candidates only some keep their patch; select them with --where 'patch_length_bytes > 0'"
+            "hint: patches are stored for only some rejected candidates; select those with --where 'patch_length_bytes > 0'"
         )?;
     }
     Ok(())
@@ -212,5 +213,5 @@ fn print_summary(report: &ExportReport, out: &mut dyn Write) -> std::io::Result<
     let splits = if splits.is_empty() { String::new() } else { format!(" ({})", splits.join(", ")) };
     writeln!(out, "{folder}: {} samples{splits} in {:.1} s", report.samples, report.seconds)?;
     let (written, kept, bytes) = (report.written_files, report.kept_files, bytesize::ByteSize(report.bytes));
-    writeln!(out, "  {written} files written, {kept} kept, {bytes} together; {} scans read", report.scans_read)
+    writeln!(out, "  {written} files written, {kept} kept, {bytes} in total; {} scans read", report.scans_read)
 }

@@ -1,4 +1,4 @@
-//! `freetumor files`: what to hand to DuckDB, Polars or anything else that reads files.
+//! `freetumor files`: paths of committed files, for DuckDB, Polars or other tools.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -6,21 +6,21 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::json;
 
-use super::print::printed;
+use super::print::ignore_closed_pipe;
 use crate::error::Result;
 use crate::run::RunFolder;
 
 /// Print the committed files of a table
 ///
-/// One path a line, oldest first: samples, scans, faults, pairs (images and labels), or the name of a sink. Files that
-/// are in the folder without being printed belong to work that is not committed.
+/// One path per line, oldest first: samples, scans, faults, pairs (images and labels), or the name of a sink. Files in the folder that are
+/// not printed are not committed.
 #[derive(Args, Clone, Debug)]
 pub struct FilesArgs {
     /// The run folder
     pub run: PathBuf,
     /// The table or sink
     pub table: String,
-    /// As it was after this commit, instead of the last
+    /// State after this commit [default: the last one]
     #[arg(long, value_name = "N")]
     pub at: Option<u64>,
     /// Print JSON with lengths, digests and rows
@@ -28,10 +28,10 @@ pub struct FilesArgs {
     pub json: bool,
 }
 
-/// Prints the files of `args.table` and gives the exit code.
+/// Prints the files of `args.table` and returns the exit code.
 ///
 /// # Errors
-/// Where the folder is no run folder, or has no such table or commit.
+/// If the folder is not a run folder, or has no such table or commit.
 pub fn files(args: &FilesArgs, stdout: &mut dyn Write) -> Result<u8> {
     let folder = RunFolder::open(&args.run)?;
     let files = folder.files(&args.table, args.at)?;
@@ -51,6 +51,6 @@ pub fn files(args: &FilesArgs, stdout: &mut dyn Write) -> Result<u8> {
     } else {
         files.iter().try_for_each(|file| writeln!(stdout, "{}", args.run.join(&file.path).display()))
     };
-    printed(written)?;
+    ignore_closed_pipe(written)?;
     Ok(0)
 }

@@ -5,35 +5,35 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::print::{print_problems, printed};
+use super::print::{ignore_closed_pipe, print_problems};
 use crate::error::Result;
 use crate::graph::{GraphFile, Problem, Registry, Severity, check, draw};
 
 /// Draw a pipeline
 ///
-/// The drawing goes to standard output. It needs kinds and inputs to be right, but neither scans nor good settings.
+/// The drawing is written to standard output. Kinds and inputs must be valid; scans and other settings are not needed.
 #[derive(Args, Clone, Debug)]
 pub struct GraphArgs {
     /// The graph file
     pub pipeline: PathBuf,
-    /// What to draw with
+    /// Format of the drawing
     #[arg(long, value_enum, default_value_t = Format::Mermaid)]
     pub format: Format,
 }
 
-/// What a drawing is made of.
+/// The format of a drawing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// Text that code hosts and editors draw
+    /// Text that code hosts and editors render
     Mermaid,
     /// A picture for browsers and papers
     Svg,
 }
 
-/// Draws the pipeline of `args` with the kinds of `registry` and gives the exit code: 2 where there is no graph to draw.
+/// Draws the pipeline of `args` with the kinds of `registry` and returns the exit code: 2 if the graph is invalid.
 ///
 /// # Errors
-/// Where the file cannot be read or nothing can be printed.
+/// If the file cannot be read or the output cannot be written.
 pub fn graph(args: &GraphArgs, registry: &Registry, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<u8> {
     let file = GraphFile::open(&args.pipeline)?;
     let checked = check(&file, registry);
@@ -49,6 +49,6 @@ pub fn graph(args: &GraphArgs, registry: &Registry, stdout: &mut dyn Write, stde
         Format::Mermaid => draw::mermaid(nodes),
         Format::Svg => draw::svg(&title, nodes),
     };
-    printed(stdout.write_all(drawing.as_bytes()))?;
+    ignore_closed_pipe(stdout.write_all(drawing.as_bytes()))?;
     Ok(0)
 }

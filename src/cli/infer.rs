@@ -1,4 +1,4 @@
-//! `freetumor infer`: what a network makes of one scan, or of one tensor.
+//! `freetumor infer`: runs a network on one scan, or on one tensor.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -20,15 +20,15 @@ use crate::volume::{Array3, Grid};
 
 /// Run a network on a scan or on a tensor
 ///
-/// A scan is oriented, resampled, windowed and cropped as pipelines do it; overlapping windows of it go through the
-/// network and are averaged; the result lies on the scan's own grid. A tensor (`input` of a safetensors file, of shape
-/// [batch, channel, x, y, z]) goes through the network once, as it is, and becomes `output`.
+/// A scan is oriented, resampled, windowed and cropped as in pipelines; the network runs on overlapping windows, whose predictions are
+/// averaged; the result is on the scan's own grid. A tensor (`input` of a safetensors file, of shape [batch, channel, x, y, z]) is passed
+/// through the network once, without preprocessing, and the result is the tensor `output`.
 #[derive(Args, Clone, Debug)]
 pub struct InferArgs {
     /// The kind of network
     #[arg(long, value_enum)]
     pub model: ModelName,
-    /// Its weights: safetensors, or a .pt checkpoint
+    /// Weights of the network: safetensors, or a .pt checkpoint
     #[arg(long, value_name = "FILE")]
     pub weights: PathBuf,
     #[command(flatten)]
@@ -36,39 +36,39 @@ pub struct InferArgs {
     /// A NIfTI file, a DICOM folder (FOLDER#ID for one of several series), or a safetensors file
     #[arg(long, value_name = "IN")]
     pub input: PathBuf,
-    /// Where to write: .nii or .nii.gz for a scan, .safetensors for a tensor
+    /// Output file: .nii or .nii.gz for a scan, .safetensors for a tensor
     #[arg(long, value_name = "OUT")]
     pub output: PathBuf,
-    /// Write how probable each class is, a volume each, in place of the likeliest class
+    /// Write the probability of each class, one volume per class, instead of the most probable class
     #[arg(long)]
     pub probabilities: bool,
 }
 
-/// Runs the network and gives the exit code.
+/// Runs the network and returns the exit code.
 ///
 /// # Errors
-/// Where the options contradict each other, a file cannot be read or written, the weights do not fit, or the network
-/// gives no numbers.
+/// If the options contradict each other, a file cannot be read or written, the weights do not match the network, or the output is not
+/// finite.
 pub fn infer(args: &InferArgs, stdout: &mut dyn Write) -> Result<u8> {
     let start = Instant::now();
-    let is_tensor = named(&args.input, &[".safetensors"]);
+    let is_tensor = has_extension(&args.input, &[".safetensors"]);
     check_output(args, is_tensor)?;
     if !is_tensor {
         args.network.check_windows(args.model, &args.weights)?;
     }
     let network = args.network.open(args.model, &args.weights)?;
-    let said = if is_tensor {
+    let summary = if is_tensor {
         let logits = network.predictor.forward_file(&args.input)?;
-        let said = format!("{}: output {:?}", args.output.display(), logits.dims());
+        let summary = format!("{}: output {:?}", args.output.display(), logits.dims());
         let tensors = BTreeMap::from([("output".to_owned(), logits)]);
         let write = |out: &mut dyn Write| write_safetensors(out, &tensors, &BTreeMap::new(), Precision::Single);
         write_whole(&args.output, write).map_err(|error| Error::io("cannot write", &args.output, error))?;
-        said
+        summary
     } else {
         segment(args, &network)?
     };
-    match writeln!(stdout, "{said}, {:.1} s", start.elapsed().as_secs_f64()) {
-        // Whoever reads the pipe has seen enough.
+    match writeln!(stdout, "{summary}, {:.1} s", start.elapsed().as_secs_f64()) {
+        // A closed pipe is not an error.
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
             Err(Error::new(format!("cannot print: {error}")).with_source(error))
         }
@@ -76,81 +76,85 @@ pub fn infer(args: &InferArgs, stdout: &mut dyn Write) -> Result<u8> {
     }
 }
 
-fn named(path: &Path, endings: &[&str]) -> bool {
+fn has_extension(path: &Path, endings: &[&str]) -> bool {
     let name = path.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
     endings.iter().any(|ending| name.ends_with(ending))
 }
 
+/// Checks the output path before the network runs.
+///
 /// # Errors
-/// Where the result could not be written as the output's name says: before the work, not after it.
+/// If the result cannot be written in the format that the output's name implies.
 fn check_output(args: &InferArgs, is_tensor: bool) -> Result<()> {
     let (input, output) = (args.input.display(), args.output.display());
-    if is_tensor && !named(&args.output, &[".safetensors"]) {
+    if is_tensor && !has_extension(&args.output, &[".safetensors"]) {
         return Err(Error::new(format!("--output {output}: the input {input} is a tensor, and so is the result"))
-            .with_hint("name the output .safetensors, or give a NIfTI file or a DICOM folder"));
+            .with_hint("name the output .safetensors, or pass a NIfTI file or a DICOM folder"));
     }
-    if !is_tensor && !named(&args.output, &[".nii", ".nii.gz"]) {
+    if !is_tensor && !has_extension(&args.output, &[".nii", ".nii.gz"]) {
         return Err(Error::new(format!("--output {output}: the input {input} is a scan, and so is the result"))
-            .with_hint("name the output .nii.gz, or give a safetensors file"));
+            .with_hint("name the output .nii.gz, or pass a safetensors file"));
     }
-    let same =
-        |path: &Path| path.canonicalize().is_ok_and(|path| args.output.canonicalize().is_ok_and(|it| it == path));
+    let same = |path: &Path| {
+        path.canonicalize().is_ok_and(|path| args.output.canonicalize().is_ok_and(|output| output == path))
+    };
     if let Some((flag, _)) =
         [("--input", &args.input), ("--weights", &args.weights)].iter().find(|(_, path)| same(path))
     {
-        return Err(Error::new(format!("--output {output} is what {flag} reads: it would be lost"))
+        return Err(Error::new(format!("--output {output} is the file of {flag} and would be overwritten"))
             .with_hint("name another file"));
     }
-    let folder = folder(&args.output);
+    let folder = parent_folder(&args.output);
     if folder.is_dir() {
         return Ok(());
     }
-    Err(Error::new(format!("--output {output}: there is no folder {}", folder.display())).with_hint("make it first"))
+    Err(Error::new(format!("--output {output}: there is no folder {}", folder.display())).with_hint("create it first"))
 }
 
-fn folder(path: &Path) -> &Path {
+fn parent_folder(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// From scan to labels or probabilities on its own grid; gives a word on what was done.
+/// Writes the labels or probabilities of a scan on its own grid; returns a summary.
 fn segment(args: &InferArgs, network: &LoadedNetwork) -> Result<String> {
     let classes = network.predictor.config().classes;
     if classes < 2 && !args.probabilities {
-        return Err(Error::new("a network of one class has no labels to choose from")
-            .with_hint("write how probable it is, with --probabilities, or run it on a tensor"));
+        return Err(Error::new("a network of one class predicts no labels")
+            .with_hint("write its probability with --probabilities, or run it on a tensor"));
     }
     let scan = read_scan(&args.input)?;
-    let seen = args.network.look(network, &scan, &args.input)?;
-    let said = if args.probabilities {
-        write_probabilities(&args.output, &seen)?;
+    let prediction = args.network.infer(network, &scan, &args.input)?;
+    let summary = if args.probabilities {
+        write_probabilities(&args.output, &prediction)?;
         format!("{classes} probabilities")
     } else {
-        let labels = seen.labels();
+        let labels = prediction.labels();
         write_labels(&args.output, &scan.grid, &labels, classes)?;
         let labelled = labels.as_slice().iter().filter(|id| **id > 0).count();
         format!("{classes} classes, {labelled} of {} voxels labelled", labels.as_slice().len())
     };
-    Ok(format!("{}: {said}, {} windows", args.output.display(), seen.windows))
+    Ok(format!("{}: {summary}, {} windows", args.output.display(), prediction.windows))
 }
 
-fn write_probabilities(path: &Path, seen: &ScanPrediction) -> Result<()> {
-    let header = encode_series_header(&seen.grid(), seen.count(), Datatype::F32, "probabilities, freetumor");
-    write_nifti(path, &header.map_err(unwritable)?, |out| {
-        for class in seen.classes() {
+fn write_probabilities(path: &Path, prediction: &ScanPrediction) -> Result<()> {
+    let header =
+        encode_series_header(&prediction.grid(), prediction.count(), Datatype::F32, "probabilities, freetumor");
+    write_nifti(path, &header.map_err(write_error)?, |out| {
+        for class in prediction.classes() {
             write_numbers(out, class.as_slice(), |number| number.to_le_bytes())?;
         }
         Ok(())
     })
 }
 
-fn unwritable(fault: Fault) -> Error {
+fn write_error(fault: Fault) -> Error {
     Error::new(format!("the result cannot be written: {}", fault.message)).with_source(fault)
 }
 
 fn write_labels(path: &Path, grid: &Grid, labels: &Array3<u16>, classes: usize) -> Result<()> {
     let is_small = classes <= 1 << 8;
     let datatype = if is_small { Datatype::U8 } else { Datatype::U16 };
-    let header = encode_header(grid, datatype, "labels of a network, freetumor").map_err(unwritable)?;
+    let header = encode_header(grid, datatype, "labels of a network, freetumor").map_err(write_error)?;
     write_nifti(path, &header, |out| match is_small {
         true => write_numbers(out, labels.as_slice(), |id| [id as u8]),
         false => write_numbers(out, labels.as_slice(), |id| id.to_le_bytes()),
@@ -168,10 +172,10 @@ fn write_numbers<T: Copy, const N: usize>(
     Ok(())
 }
 
-/// Writes a file that is there whole or not at all.
+/// Writes a file atomically.
 fn write_nifti(path: &Path, header: &[u8], voxels: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
     let fill = |file: &mut dyn Write| {
-        if !named(path, &[".gz"]) {
+        if !has_extension(path, &[".gz"]) {
             file.write_all(header)?;
             return voxels(file);
         }

@@ -1,4 +1,4 @@
-//! `freetumor inspect`: what one scan is, in numbers and as a picture.
+//! `freetumor inspect`: describes one scan in numbers and as a picture.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,16 +8,16 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use super::print::printed;
-use super::scan::{read_scan, unreadable, window};
+use super::print::ignore_closed_pipe;
+use super::scan::{read_error, read_scan, window};
 use crate::error::Result;
 use crate::ingest::nifti;
 use crate::volume::{HuWindow, Labels, Volume, Voxels, busiest_voxel, three_planes};
 
-/// Show what a scan is: geometry, HU, labels, a picture
+/// Describe a scan: geometry, HU, labels, a picture
 ///
-/// The picture has an axial, a coronal and a sagittal plane through the middle of the labels, or of the scan, as
-/// radiologists look at them: the patient's right is on the left.
+/// The picture has an axial, a coronal and a sagittal plane through the middle of the labels, or of the scan, in radiological convention:
+/// the patient's right is on the left.
 #[derive(Args, Clone, Debug)]
 pub struct InspectArgs {
     /// A NIfTI file or a DICOM folder; FOLDER#ID for one of several series
@@ -36,27 +36,27 @@ pub struct InspectArgs {
     pub json: bool,
 }
 
-/// What is known about a scan; the JSON that the command prints.
+/// The description of a scan, which the command prints as JSON.
 #[derive(Clone, Debug, Serialize)]
 struct Inspection {
     /// Voxels along [x, y, z].
     shape: [usize; 3],
     spacing_mm: [f64; 3],
-    /// Towards where the axes run, such as LPS.
+    /// Direction of the axes, such as LPS.
     orientation: String,
     /// Voxel index to RAS+ mm.
     affine: [[f64; 4]; 3],
     /// `i16` or `f32`.
     voxel_type: &'static str,
-    /// In memory.
+    /// Size in memory.
     volume_bytes: usize,
     hu: Hu,
     labels: Option<LabelMap>,
-    /// Where the picture was written.
+    /// Path of the picture.
     picture: Option<PathBuf>,
 }
 
-/// The spread of HU.
+/// The distribution of HU.
 #[derive(Clone, Debug, Serialize)]
 struct Hu {
     low: f32,
@@ -71,14 +71,14 @@ struct Percentile {
     hu: f32,
 }
 
-/// Labels beside the scan.
+/// The labels of the scan.
 #[derive(Clone, Debug, Serialize)]
 struct LabelMap {
     shape: [usize; 3],
     orientation: String,
     /// Whether they are stored on the scan's own grid.
     on_scan_grid: bool,
-    /// The labelled voxels, of the labels' own grid.
+    /// The labelled voxels on the labels' own grid.
     ids: Vec<Label>,
 }
 
@@ -89,10 +89,10 @@ struct Label {
     ml: f64,
 }
 
-/// Prints what `args.scan` is, writes its picture where one is wanted, and gives the exit code.
+/// Describes `args.scan`, writes its picture if requested, and returns the exit code.
 ///
 /// # Errors
-/// Where the scan or its labels cannot be read, with the reason, or the picture cannot be written.
+/// If the scan or its labels cannot be read, or the picture cannot be written.
 pub fn inspect(args: &InspectArgs, stdout: &mut dyn Write) -> Result<u8> {
     let scan = read_scan(&args.scan)?;
     let labels = args.labels.as_deref().map(|path| read_labels(path, &scan)).transpose()?;
@@ -123,22 +123,22 @@ pub fn inspect(args: &InspectArgs, stdout: &mut dyn Write) -> Result<u8> {
     } else {
         write!(stdout, "{inspection}")
     };
-    printed(written)?;
+    ignore_closed_pipe(written)?;
     Ok(0)
 }
 
-/// Labels as they are stored, in numbers, and where the scan's voxels are.
-struct ReadLabels {
+/// Statistics of stored labels, and the labels on the scan's grid.
+struct ScanLabels {
     map: LabelMap,
     on_scan: Labels,
 }
 
-fn read_labels(path: &Path, scan: &Volume) -> Result<ReadLabels> {
+fn read_labels(path: &Path, scan: &Volume) -> Result<ScanLabels> {
     let read = || {
         let labels = nifti::read_labels(path)?;
-        Ok(ReadLabels { map: LabelMap::of(&labels, scan), on_scan: labels.onto(&scan.grid)? })
+        Ok(ScanLabels { map: LabelMap::of(&labels, scan), on_scan: labels.onto(&scan.grid)? })
     };
-    read().map_err(|fault| unreadable(path, &fault))
+    read().map_err(|fault| read_error(path, &fault))
 }
 
 impl Hu {
@@ -184,7 +184,7 @@ impl fmt::Display for Inspection {
         writeln!(f, "shape        {x} x {y} x {z} voxels, {}", self.orientation)?;
         writeln!(
             f,
-            "spacing      {} mm, in all {:.0} x {:.0} x {:.0} mm",
+            "spacing      {} mm, total {:.0} x {:.0} x {:.0} mm",
             mm.join(" x "),
             box_mm[0],
             box_mm[1],

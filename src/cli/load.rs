@@ -1,4 +1,4 @@
-//! From a graph file to its plan.
+//! Loads the plan of a graph file.
 
 use std::io::Write;
 
@@ -6,10 +6,10 @@ use super::print::print_problems;
 use crate::error::Result;
 use crate::graph::{GraphFile, Plan, Registry, Severity, check};
 
-/// The plan of a graph file; `None` where it has errors, which are printed on `stderr`.
+/// Returns the plan of a graph file; `None` if the file has errors, which are printed on `stderr`.
 ///
 /// # Errors
-/// Where nothing can be printed.
+/// If `stderr` cannot be written.
 pub fn load_plan(file: &GraphFile, registry: &Registry, stderr: &mut dyn Write) -> Result<Option<Plan>> {
     let checked = check(file, registry);
     print_problems(file, &checked.problems.iter().collect::<Vec<_>>(), stderr)?;

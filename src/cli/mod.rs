@@ -1,7 +1,7 @@
 //! The command: a file for each subcommand, which parses arguments, calls the library and prints.
 //!
-//! This room owns flags, messages on the terminal and exit codes: 0 without failures, 1 with failed scans or cases, 2 where nothing could be
-//! run. Results go to standard output; progress, warnings and errors to standard error.
+//! This room owns flags, messages on the terminal and exit codes: 0 without failures, 1 with failed scans or cases, 2 if the command
+//! could not run. Results go to standard output; progress, warnings and errors to standard error.
 
 pub mod decode;
 pub mod evaluate;
@@ -40,11 +40,11 @@ use crate::simd::Class;
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// How log lines on standard error look; RUST_LOG says which there are, such as info or freetumor=debug
+    /// Format of log lines on standard error; RUST_LOG selects their level, such as info or freetumor=debug
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
-    /// Compute networks on the CPU in this class of instructions, on any processor that has it, with the same bits: for tests and
-    /// for continuing a run of another processor [default: the widest of this processor]
+    /// Compute networks on the CPU with this class of instructions; the results are the same bits on every processor that supports the
+    /// class: for tests, and to resume a run of another processor [default: the widest of this processor]
     #[arg(long, global = true, value_name = "CLASS", value_parser = class_parser())]
     kernel_class: Option<Class>,
 }
@@ -71,36 +71,36 @@ enum Command {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum LogFormat {
-    /// For people.
+    /// For people
     Text,
-    /// A JSON object a line.
+    /// One JSON object per line
     Json,
 }
 
 impl Cli {
-    /// How this machine reads archives and runs networks.
-    fn machine(&self) -> Resources {
-        let (patient_secret, place, batch) = match &self.command {
-            Command::Run(args) => (args.patient_key_file.clone(), args.device.place(), args.batch()),
+    /// Returns the resources of this machine for reading archives and running networks.
+    fn resources(&self) -> Resources {
+        let (patient_secret, device, batch) = match &self.command {
+            Command::Run(args) => (args.patient_key_file.clone(), args.device.kind(), args.batch()),
             Command::Train(args) => (args.patient_key_file.clone(), DeviceKind::Cpu, 1),
             _ => (None, DeviceKind::Cpu, 1),
         };
-        // Compressed DICOM is decoded by this program again: a crash of a decoder costs its scan, not the run.
+        // Compressed DICOM is decoded in a child process, so that a crash of a decoder fails one scan, not the run.
         let decoder = std::env::current_exe().map_or_else(|_| Decoder::in_process(), Decoder::child);
-        Resources { decoder, patient_secret, networks: Networks::new(Service::new(place, batch)) }
+        Resources { decoder, patient_secret, networks: Networks::new(Service::new(device, batch)) }
     }
 
-    /// Runs the subcommand; gives the exit code: 0 clean, 1 finished with faults, 2 could not run.
+    /// Runs the subcommand and returns the exit code: 0 without failures, 1 with failed scans or cases, 2 if the command could not run.
     ///
     /// # Errors
-    /// What could not be run.
+    /// If the command could not run or had to stop.
     pub fn run(&self) -> Result<u8> {
         start_log(self.log_format);
         if let Some(class) = self.kernel_class {
             Class::select(class)?;
         }
         let (stdout, stderr): (&mut dyn Write, &mut dyn Write) = (&mut stdout().lock(), &mut stderr());
-        let registry = Registry::on(&self.machine());
+        let registry = Registry::with_resources(&self.resources());
         match &self.command {
             Command::Run(args) => {
                 crate::error::exit_on_uncaught_panics();
@@ -126,7 +126,7 @@ impl Cli {
 fn start_log(format: LogFormat) {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(stderr().is_terminal());
-    // Each span says at its end how long it took: a line per stage and scan at level info.
+    // Each span logs its duration when it closes: one line per stage and scan at level info.
     let log = log.with_span_events(tracing_subscriber::fmt::format::FmtSpan::CLOSE);
     match format {
         LogFormat::Text => log.with_target(false).init(),

@@ -1,4 +1,4 @@
-//! A network that a command is given, and what it makes of a scan.
+//! Networks on the command line, and inference on a scan.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,35 +18,35 @@ use crate::nn::weights::{NetworkPart, WeightsMetadata};
 use crate::nn::windows::{Importance, SlidingWindows, WindowGrouping, WindowPlan};
 use crate::volume::{Array3, Grid, HuWindow, Preprocess, Volume};
 
-// Text in front of a flattened struct would become that of the whole command.
+// A doc comment on a flattened struct would replace the help of the whole command.
 #[derive(Args, Clone, Debug)]
-#[expect(missing_docs, reason = "how weights are read, and how scans are shown to their network")]
+#[expect(missing_docs, reason = "options for weights and preprocessing")]
 pub struct NetworkArgs {
-    /// Which network, where the file holds several
+    /// The network to use, if the file contains several
     #[arg(long, value_enum)]
     pub part: Option<PartName>,
-    /// Channels of the network's output [default: what the weights have]
+    /// Output channels of the network [default: as in the weights]
     #[arg(long, value_name = "N")]
     pub classes: Option<usize>,
-    /// Features where the network is narrowest [default: what the weights have]
+    /// Features at the narrowest level of the network [default: as in the weights]
     #[arg(long, value_name = "W")]
     pub width: Option<usize>,
-    /// Over what the norms of a U-Net take their statistics; it matters for tensors of several samples [default: batch]
+    /// Scope of the statistics of a U-Net's norms, relevant for tensors of several samples [default: batch]
     #[arg(long, value_enum)]
     pub norm: Option<NormName>,
-    /// Voxels of a window: one number, or three with commas between them [default: what the weights say, else 96]
+    /// Voxels of a window: one number, or three separated by commas [default: as in the weights, else 96]
     #[arg(long, value_name = "N|X,Y,Z", allow_hyphen_values = true, value_parser = triple::<usize>)]
     pub roi: Option<Triple<usize>>,
-    /// How much of a window the next one shares
+    /// Overlap of neighbouring windows, as a share of the window
     #[arg(long, default_value_t = 0.5, allow_hyphen_values = true)]
     pub overlap: f64,
-    /// Where to compute
+    /// Device that runs the network
     #[arg(long, value_enum, default_value_t = DeviceName::Cpu)]
     pub device: DeviceName,
-    /// HU that become 0 and 1 [default: what the weights say, else -175,250]
+    /// HU that are mapped to 0 and 1 [default: as in the weights, else -175,250]
     #[arg(long, value_name = "LOW,HIGH", allow_hyphen_values = true, value_parser = window)]
     pub window: Option<HuWindow>,
-    /// Millimetres between the voxels that the network sees [default: what the weights say, else 1.5]
+    /// Spacing of the network's input in millimetres [default: as in the weights, else 1.5]
     #[arg(long, value_name = "MM|X,Y,Z", value_parser = triple::<f64>)]
     pub spacing: Option<Triple<f64>>,
 }
@@ -68,35 +68,35 @@ pub enum ModelName {
 /// The networks that training saves together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum PartName {
-    /// What is under `netG`.
+    /// Weights under `netG`
     Generator,
-    /// What is under `netD`.
+    /// Weights under `netD`
     Discriminator,
-    /// What is under `netSeg`.
+    /// Weights under `netSeg`
     Segmentor,
 }
 
-/// Over what norms take their statistics.
+/// The scope of the statistics of norms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum NormName {
-    /// Over all samples of a batch, as published.
+    /// All samples of a batch, as published
     Batch,
-    /// Over each sample by itself.
+    /// Each sample separately
     Instance,
 }
 
-/// Where networks run.
+/// The devices for networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DeviceName {
-    /// The processor, all its threads.
+    /// The CPU, all its threads
     Cpu,
-    /// The first NVIDIA card, in a build with CUDA.
+    /// The first NVIDIA GPU, in a build with CUDA
     Cuda,
 }
 
 impl DeviceName {
-    /// The device of that name.
-    pub fn place(self) -> DeviceKind {
+    /// Returns the kind of device with this name.
+    pub fn kind(self) -> DeviceKind {
         match self {
             Self::Cpu => DeviceKind::Cpu,
             Self::Cuda => DeviceKind::Cuda,
@@ -104,23 +104,23 @@ impl DeviceName {
     }
 }
 
-/// How scans are shown to a network.
+/// The preprocessing of scans for a network.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ScanPreprocessing {
     /// Voxels of a window.
     pub roi: Triple<usize>,
-    /// HU that become 0 and 1.
+    /// HU that are mapped to 0 and 1.
     pub window: HuWindow,
-    /// Millimetres between voxels.
+    /// Spacing in millimetres.
     pub spacing: Triple<f64>,
 }
 
 /// A network with its weights, on its device.
 pub struct LoadedNetwork {
-    /// The network by itself.
+    /// The network.
     pub predictor: Arc<Predictor>,
-    viewer: Inference,
-    frame: ScanPreprocessing,
+    inference: Inference,
+    preprocessing: ScanPreprocessing,
 }
 
 impl ModelName {
@@ -133,21 +133,23 @@ impl ModelName {
 }
 
 impl NetworkArgs {
-    /// What the flags say, else what training wrote into the weights, else the published numbers.
-    pub fn frame(&self, weights: &Path) -> ScanPreprocessing {
-        let said = WeightsMetadata::of(weights);
-        let window = said.window_hu.map(|[low_hu, high_hu]| HuWindow { low_hu, high_hu });
+    /// Returns the preprocessing of the flags, else of the metadata of the weights, else the published defaults.
+    pub fn preprocessing(&self, weights: &Path) -> ScanPreprocessing {
+        let metadata = WeightsMetadata::of(weights);
+        let window = metadata.window_hu.map(|[low_hu, high_hu]| HuWindow { low_hu, high_hu });
         ScanPreprocessing {
-            roi: self.roi.or(said.patch_voxels).unwrap_or([96; 3]),
+            roi: self.roi.or(metadata.patch_voxels).unwrap_or([96; 3]),
             window: self.window.or(window).unwrap_or(HuWindow::ABDOMEN),
-            spacing: self.spacing.or(said.spacing_mm).unwrap_or([1.5; 3]),
+            spacing: self.spacing.or(metadata.spacing_mm).unwrap_or([1.5; 3]),
         }
     }
 
+    /// Checks the size and overlap of windows.
+    ///
     /// # Errors
-    /// Where the network cannot be shown such windows.
+    /// If the network does not support windows of this size, or the overlap is not below 1.
     pub fn check_windows(&self, model: ModelName, weights: &Path) -> Result<()> {
-        let (model, roi) = (model.model(), self.frame(weights).roi);
+        let (model, roi) = (model.model(), self.preprocessing(weights).roi);
         let divisor = model.side_divisor();
         if !(0.0..1.0).contains(&self.overlap) {
             return Err(Error::new(format!("--overlap {}: expected a share from 0 to below 1", self.overlap)));
@@ -160,13 +162,13 @@ impl NetworkArgs {
             return Ok(());
         }
         Err(Error::new(format!("--roi {roi:?}: {model} takes sides that are multiples of {divisor}"))
-            .with_hint(format!("for example --roi {}", roi[0].next_multiple_of(divisor).max(divisor))))
+            .with_hint(format!("pass --roi {}", roi[0].next_multiple_of(divisor).max(divisor))))
     }
 
     /// Opens the network of a file of weights.
     ///
     /// # Errors
-    /// As for [`Predictor::open`], and where there is no such device.
+    /// As for [`Predictor::open`], and if the device does not exist.
     pub fn open(&self, model: ModelName, weights: &Path) -> Result<LoadedNetwork> {
         let part = match self.part {
             None => NetworkPart::Whole,
@@ -176,56 +178,57 @@ impl NetworkArgs {
         };
         let norm = match (self.norm, model) {
             (Some(NormName::Batch), ModelName::SwinUnetr) => {
-                return Err(Error::new("--norm batch: swin_unetr has norms per instance").with_hint("leave --norm out"));
+                return Err(Error::new("--norm batch: swin_unetr has norms per instance").with_hint("omit --norm"));
             }
             (Some(NormName::Batch), ModelName::UNet3d) => Some(NormScope::Batch),
             (Some(NormName::Instance), _) => Some(NormScope::Instance),
             (None, _) => None,
         };
-        let wanted = ExpectedNetwork { model: model.model(), part, classes: self.classes, width: self.width, norm };
-        let service = Service::new(self.device.place(), 1);
-        let predictor = Arc::new(Predictor::open(weights, &wanted, &service.device()?)?);
+        let expected = ExpectedNetwork { model: model.model(), part, classes: self.classes, width: self.width, norm };
+        let service = Service::new(self.device.kind(), 1);
+        let predictor = Arc::new(Predictor::open(weights, &expected, &service.device()?)?);
         if predictor.ignores_statistics() {
             tracing::warn!(
-                "{}: running statistics of norms are not used: norms take those of what they are given, as published",
+                "{}: running statistics of norms are ignored: norms use the statistics of their input, as published",
                 weights.display()
             );
         }
-        let viewer = Inference::new(Arc::clone(&predictor), NetworkConfig::new(weights), service, String::new());
-        Ok(LoadedNetwork { predictor, viewer, frame: self.frame(weights) })
+        let inference = Inference::new(Arc::clone(&predictor), NetworkConfig::new(weights), service, String::new());
+        Ok(LoadedNetwork { predictor, inference, preprocessing: self.preprocessing(weights) })
     }
 
-    /// Shows a scan to a network; `path` is what the scan is called in errors.
+    /// Runs a network on a scan; `path` names the scan in errors.
     ///
     /// # Errors
-    /// Where the options contradict each other, the scan cannot be prepared, or the network gives no numbers.
-    pub fn look(&self, network: &LoadedNetwork, scan: &Volume, path: &Path) -> Result<ScanPrediction> {
-        let ScanPreprocessing { roi, window, spacing } = network.frame;
-        let preprocess = Preprocess::new(spacing, window, roi).map_err(|complaints| {
+    /// If the options contradict each other, the scan cannot be preprocessed, or the output is not finite.
+    pub fn infer(&self, network: &LoadedNetwork, scan: &Volume, path: &Path) -> Result<ScanPrediction> {
+        let ScanPreprocessing { roi, window, spacing } = network.preprocessing;
+        let preprocess = Preprocess::new(spacing, window, roi).map_err(|errors| {
             let message =
-                complaints.first().map_or(String::new(), |it| format!("--{}: {}", flag(&it.field), it.message));
+                errors.first().map_or(String::new(), |error| format!("--{}: {}", flag(&error.field), error.message));
             Error::new(message)
         })?;
-        let place: PathBuf = path.to_owned();
-        let failed = |fault: Fault| Error::new(format!("{}: {}", place.display(), fault.message)).with_source(fault);
+        let path: PathBuf = path.to_owned();
+        let failed = |fault: Fault| Error::new(format!("{}: {}", path.display(), fault.message)).with_source(fault);
         let prepared = preprocess.apply(scan, None).map_err(failed)?;
         let plan = WindowPlan::new(prepared.image.shape(), roi, [self.overlap; 3])?;
         let windows = SlidingWindows { plan, importance: Importance::Constant, grouping: WindowGrouping::Alone };
         let scanned = [0, 1, 2].map(|axis| prepared.scanned.start[axis]..prepared.scanned.end()[axis]);
         let calls = windows.calls(1, &scanned);
-        // Drawn on a terminal only.
+        // Only drawn on a terminal.
         let bar = ProgressBar::new(calls as u64);
-        let logits = network.viewer.look_at_all(Stage::Mask, &prepared, &windows, || bar.inc(1)).map_err(|fault| {
-            bar.abandon();
-            failed(fault).with_hint("are weights and input of one kind?")
-        })?;
+        let logits =
+            network.inference.look_at_all(Stage::Mask, &prepared, &windows, || bar.inc(1)).map_err(|fault| {
+                bar.abandon();
+                failed(fault).with_hint("check that weights and input match")
+            })?;
         bar.finish_and_clear();
-        let on_scan = ScanResampler::new(&scan.grid, &prepared).map_err(failed)?;
-        Ok(ScanPrediction { on_scan, probabilities: ScanResampler::softmax(logits), windows: calls })
+        let resampler = ScanResampler::new(&scan.grid, &prepared).map_err(failed)?;
+        Ok(ScanPrediction { resampler, probabilities: ScanResampler::softmax(logits), windows: calls })
     }
 }
 
-/// The flag for a setting of preprocessing.
+/// Returns the flag for a setting of preprocessing.
 fn flag(field: &str) -> &str {
     match field.split('.').next().unwrap_or(field) {
         "spacing_mm" => "spacing",
@@ -235,33 +238,33 @@ fn flag(field: &str) -> &str {
     }
 }
 
-/// What a network saw in a scan, and the way back to the scan's own grid.
+/// The prediction of a network for a scan, which is resampled to the scan's own grid.
 pub struct ScanPrediction {
-    on_scan: ScanResampler,
+    resampler: ScanResampler,
     probabilities: Vec<Array3<f32>>,
-    /// Windows that the network looked at.
+    /// Windows that the network ran on.
     pub windows: usize,
 }
 
 impl ScanPrediction {
-    /// The scan's grid.
+    /// Returns the scan's grid.
     pub fn grid(&self) -> Grid {
-        self.on_scan.grid()
+        self.resampler.grid()
     }
 
-    /// Number of classes.
+    /// Returns the number of classes.
     pub fn count(&self) -> usize {
         self.probabilities.len()
     }
 
-    /// How probable each class is, one class after the other, on the scan's grid.
+    /// Iterates over the probabilities of each class on the scan's grid.
     pub fn classes(&self) -> impl Iterator<Item = Array3<f32>> + '_ {
-        self.on_scan.classes(&self.probabilities)
+        self.resampler.classes(&self.probabilities)
     }
 
-    /// The likeliest class of each voxel of the scan.
+    /// Returns the most probable class of each voxel of the scan.
     pub fn labels(&self) -> Array3<u16> {
-        self.on_scan.labels(&self.probabilities)
+        self.resampler.labels(&self.probabilities)
     }
 }
 
@@ -281,24 +284,25 @@ mod tests {
     }
 
     #[test]
-    fn scans_are_shown_as_flags_say_then_weights_then_the_paper() {
+    fn preprocessing_uses_flags_then_weights_then_defaults() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("weights.safetensors");
-        let written = |about: &[(&str, &str)]| {
-            let about = about.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let write = |metadata: &[(&str, &str)]| {
+            let metadata = metadata.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
             let mut file = std::fs::File::create(&path).unwrap();
-            write_safetensors(&mut file, &BTreeMap::new(), &about, Precision::Single).unwrap();
+            write_safetensors(&mut file, &BTreeMap::new(), &metadata, Precision::Single).unwrap();
         };
-        let frame = |flags: &[&str]| Flags::parse_from([&["it"], flags].concat()).network.frame(&path);
+        let preprocessing =
+            |flags: &[&str]| Flags::parse_from([&["command"], flags].concat()).network.preprocessing(&path);
         let published = ScanPreprocessing { roi: [96; 3], window: HuWindow::ABDOMEN, spacing: [1.5; 3] };
-        assert_eq!(frame(&[]), published, "where there is no file");
-        written(&[("norm", "instance"), ("window_hu", "[250.0,-175.0]")]);
-        assert_eq!(frame(&[]), published, "what says nothing of it, or nonsense");
-        written(&[("window_hu", "[-1000.0,500.0]"), ("spacing_mm", "[4.0,4.0,5.0]"), ("patch_voxels", "[32,32,16]")]);
+        assert_eq!(preprocessing(&[]), published, "without a file");
+        write(&[("norm", "instance"), ("window_hu", "[250.0,-175.0]")]);
+        assert_eq!(preprocessing(&[]), published, "without valid metadata");
+        write(&[("window_hu", "[-1000.0,500.0]"), ("spacing_mm", "[4.0,4.0,5.0]"), ("patch_voxels", "[32,32,16]")]);
         let own = ScanPreprocessing { roi: [32, 32, 16], window: HuWindow::CHEST, spacing: [4.0, 4.0, 5.0] };
-        assert_eq!(frame(&[]), own);
+        assert_eq!(preprocessing(&[]), own);
         assert_eq!(
-            frame(&["--spacing", "2", "--roi", "64"]),
+            preprocessing(&["--spacing", "2", "--roi", "64"]),
             ScanPreprocessing { roi: [64; 3], spacing: [2.0; 3], ..own }
         );
     }

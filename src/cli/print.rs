@@ -1,33 +1,33 @@
-//! What all commands print alike.
+//! Printing that all commands share.
 
 use std::io::Write;
 
 use crate::error::{Error, Result};
 use crate::graph::{GraphFile, Problem, Severity};
 
-/// Shows problems as a compiler would, and counts them.
+/// Prints problems in the form of compiler messages, and their count.
 ///
 /// # Errors
-/// Where they cannot be printed.
+/// If `stderr` cannot be written.
 pub fn print_problems(file: &GraphFile, problems: &[&Problem], stderr: &mut dyn Write) -> Result<()> {
     for problem in problems {
-        writeln!(stderr, "{problem}").map_err(unprinted)?;
+        writeln!(stderr, "{problem}").map_err(print_error)?;
     }
     let count = |severity| problems.iter().filter(|problem| problem.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
     let counts: Vec<String> = [(errors, "error"), (warnings, "warning")]
         .into_iter()
         .filter(|(count, _)| *count > 0)
-        .map(|(count, noun)| counted(count, noun))
+        .map(|(count, noun)| pluralize(count, noun))
         .collect();
     if counts.is_empty() {
         return Ok(());
     }
-    writeln!(stderr, "{}: {}", file.name(), counts.join(", ")).map_err(unprinted)
+    writeln!(stderr, "{}: {}", file.name(), counts.join(", ")).map_err(print_error)
 }
 
-/// `1 source`, `2 sources`, `0 syntheses`.
-pub fn counted(count: usize, noun: &str) -> String {
+/// Formats a count with its noun: `1 source`, `2 sources`, `0 syntheses`.
+pub fn pluralize(count: usize, noun: &str) -> String {
     match (count, noun.strip_suffix("is")) {
         (1, _) => format!("1 {noun}"),
         (_, Some(stem)) => format!("{count} {stem}es"),
@@ -35,18 +35,18 @@ pub fn counted(count: usize, noun: &str) -> String {
     }
 }
 
-/// That something could not be printed.
-pub fn unprinted(error: std::io::Error) -> Error {
+/// Returns the error for failed output.
+pub fn print_error(error: std::io::Error) -> Error {
     Error::new(format!("cannot print: {error}")).with_source(error)
 }
 
-/// What came of printing a result; whoever closed the pipe has seen enough of it.
+/// Converts the result of printing; a closed pipe is not an error.
 ///
 /// # Errors
-/// Where it cannot be printed for another reason.
-pub fn printed(written: std::io::Result<()>) -> Result<()> {
+/// If printing failed for another reason.
+pub fn ignore_closed_pipe(written: std::io::Result<()>) -> Result<()> {
     match written {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(unprinted(error)),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(print_error(error)),
         _ => Ok(()),
     }
 }

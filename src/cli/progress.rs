@@ -1,4 +1,4 @@
-//! Progress on standard error: a bar on a terminal, a line now and then otherwise.
+//! Progress on standard error: a bar on a terminal, lines at intervals otherwise.
 
 use std::io::{IsTerminal, Write};
 use std::sync::Arc;
@@ -10,20 +10,20 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::dataflow::{Progress, ProgressSnapshot};
 
-/// Shows a run's progress until it is dropped.
+/// Prints the progress of a run until it is dropped.
 pub struct ProgressReporter {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl ProgressReporter {
-    /// Starts watching.
+    /// Starts the thread that prints.
     pub fn start(progress: Arc<Progress>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&stop);
         let watch =
             move || if std::io::stderr().is_terminal() { draw(&progress, &flag) } else { report(&progress, &flag) };
-        // Without a thread there is no progress to see, and nothing else is lost.
+        // Without a thread the run continues without progress output.
         let thread = std::thread::Builder::new().name("progress".into()).spawn(watch).ok();
         Self { stop, thread }
     }
@@ -39,8 +39,8 @@ impl Drop for ProgressReporter {
     }
 }
 
-fn words(now: ProgressSnapshot) -> String {
-    let faults = if now.faulted > 0 { format!(", {} spoiled", now.faulted) } else { String::new() };
+fn summary(now: ProgressSnapshot) -> String {
+    let faults = if now.faulted > 0 { format!(", {} scans failed", now.faulted) } else { String::new() };
     format!("{} tumors accepted, {} attempts rejected{faults}", now.accepted, now.rejected)
 }
 
@@ -54,7 +54,7 @@ fn draw(progress: &Progress, stop: &AtomicBool) {
         let now = progress.snapshot();
         bar.set_length(now.scans);
         bar.set_position(now.finished);
-        bar.set_message(words(now));
+        bar.set_message(summary(now));
         std::thread::park_timeout(Duration::from_millis(100));
     }
     bar.finish_and_clear();
@@ -62,22 +62,22 @@ fn draw(progress: &Progress, stop: &AtomicBool) {
 
 fn report(progress: &Progress, stop: &AtomicBool) {
     let start = Instant::now();
-    let (mut next, mut pause, mut said) = (start + Duration::from_secs(2), 2, None);
+    let (mut next, mut pause, mut last) = (start + Duration::from_secs(2), 2, None);
     loop {
         let stopped = stop.load(Ordering::Acquire);
         let now = progress.snapshot();
-        if (stopped || Instant::now() >= next) && said != Some(now) && now.scans > 0 {
+        if (stopped || Instant::now() >= next) && last != Some(now) && now.scans > 0 {
             let seconds = start.elapsed().as_secs_f64();
             let _ = writeln!(
                 std::io::stderr(),
                 "{seconds:6.1} s  {}/{} scans, {}, {} epochs committed",
                 now.finished,
                 now.scans,
-                words(now),
+                summary(now),
                 now.committed
             );
-            said = Some(now);
-            // Long runs need fewer words: the pauses grow to half a minute.
+            last = Some(now);
+            // Long runs need fewer lines: the pauses grow to half a minute.
             pause = (pause * 3 / 2).min(30);
             next = Instant::now() + Duration::from_secs(pause);
         }

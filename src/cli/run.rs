@@ -1,4 +1,4 @@
-//! `freetumor run`: the main job.
+//! `freetumor run`: runs a pipeline.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -18,18 +18,18 @@ use crate::sink::Output;
 
 use super::load::load_plan;
 use super::network::DeviceName;
-use super::print::printed;
+use super::print::ignore_closed_pipe;
 use super::progress::ProgressReporter;
 use super::stream::{RunState, Stream};
 
-/// Less memory than this for open scans is a unit forgotten.
-const LEAST_MEMORY_BYTES: u64 = 1 << 20;
+/// Minimum memory for open scans; a smaller value has probably lost its unit.
+const MIN_MEMORY_BYTES: u64 = 1 << 20;
 
 /// Run a pipeline.
 ///
 /// Reads every scan that the pipeline's sources list, finds organs, places tumors, scores them, and commits accepted samples and the
 /// rows of all candidates to the run folder, epoch by epoch. Run it again into the same folder to resume where it stopped, or to
-/// ingest scans that have come since.
+/// ingest new scans.
 #[derive(Args, Debug)]
 pub struct RunArgs {
     /// Graph file, such as pipelines/quickstart.toml
@@ -40,32 +40,32 @@ pub struct RunArgs {
     /// Override a setting of the graph file, such as stages.filter.attempts=3
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// Timely workers, which direct the work
+    /// Timely workers, which schedule the work
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub workers: usize,
-    /// Threads that do the work [default: one a core]
+    /// Threads that do the work [default: one per core]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
     /// Memory for open scans [default: half of the machine's, at most 8 GiB]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<ByteSize>,
-    /// Where networks compute
+    /// Device that runs the networks
     #[arg(long, value_enum, default_value_t = DeviceName::Cpu)]
     pub device: DeviceName,
-    /// Windows that the device works on at once, at most; it makes no difference to the results [default: 1 on the processor, 4 on a card]
+    /// Maximum number of windows per batch; does not change the results [default: 1 on a CPU, 4 on a GPU]
     #[arg(long, value_name = "N", value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     pub batch: Option<usize>,
-    /// Take at most this many new scans
+    /// Ingest at most this many new scans
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
-    /// Write the samples of this sink of kind `stream` as a tar to standard output, while the run goes on and, again and again, after it;
-    /// the summary goes to standard error
+    /// Write the samples of this sink of kind `stream` as a tar to standard output, during the run and repeatedly after it; the summary goes
+    /// to standard error
     #[arg(long, value_name = "NAME")]
     pub sink: Option<String>,
-    /// With --sink: how often all samples are written; 0 for ever, until nobody reads any more
+    /// With --sink: number of passes over all samples; 0 repeats until the reader closes the stream
     #[arg(long, value_name = "N", default_value_t = 0, requires = "sink")]
     pub passes: u64,
-    /// With --sink: listen on this Unix socket in place of standard output, one reader after the other
+    /// With --sink: listen on this Unix socket instead of standard output, for one reader after the other
     #[arg(long, value_name = "PATH", requires = "sink")]
     pub socket: Option<PathBuf>,
     /// Print the summary as JSON
@@ -78,7 +78,7 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
-    /// Windows that the device works on at once.
+    /// Returns the maximum number of windows per batch.
     pub fn batch(&self) -> usize {
         let default = match self.device {
             DeviceName::Cpu => 1,
@@ -88,34 +88,34 @@ impl RunArgs {
     }
 }
 
-/// Why a graph cannot be run though nothing in it is wrong, and what to do: it has a sink for trainings.
-pub(super) fn fed_by_training(plan: &Plan, pipeline: &Path) -> Option<(String, String)> {
+/// Returns message and hint if the graph has a sink for trainings and so cannot be run.
+pub(super) fn trainer_sink_error(plan: &Plan, pipeline: &Path) -> Option<(String, String)> {
     let node = plan.sinks.iter().find(|node| matches!(node.output, Output::Trainer))?;
     let message = format!("`sinks.{}` is fed by a training, not by a run", node.name);
-    Some((message, format!("freetumor train segmentation {}", pipeline.display())))
+    Some((message, format!("run freetumor train segmentation {}", pipeline.display())))
 }
 
-/// Runs the command; gives its exit code.
+/// Runs the command and returns its exit code.
 ///
 /// # Errors
-/// What could not be run at all, or had to stop.
+/// If the run could not start or had to stop.
 pub fn run(args: &RunArgs, registry: &Registry, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<u8> {
     let file = GraphFile::open(&args.pipeline)?.with_sets(&args.set);
     let out = args.out.clone().or_else(|| Some(Path::new("runs").join(file.pipeline_name()?)));
     if let (Some(out), DeviceName::Cpu) = (&out, args.device) {
-        select_kernel_class_of(out)?;
+        select_recorded_kernel_class(out)?;
     }
     let Some(plan) = load_plan(&file, registry, stderr)? else {
         return Ok(2);
     };
-    if let Some((message, hint)) = fed_by_training(&plan, &args.pipeline) {
+    if let Some((message, hint)) = trainer_sink_error(&plan, &args.pipeline) {
         return Err(Error::new(format!("{}: {message}", args.pipeline.display())).with_hint(hint));
     }
     let out = out.unwrap_or_else(|| Path::new("runs").join(&plan.name));
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    if let Some(size) = args.memory.filter(|size| size.as_u64() < LEAST_MEMORY_BYTES) {
-        let error = Error::new(format!("--memory is {size}, less than any scan takes: expected at least 1 MiB"));
-        return Err(error.with_hint("write the unit, too: --memory 8GiB"));
+    if let Some(size) = args.memory.filter(|size| size.as_u64() < MIN_MEMORY_BYTES) {
+        let error = Error::new(format!("--memory: expected at least 1 MiB, got {size}"));
+        return Err(error.with_hint("include the unit: --memory 8GiB"));
     }
     let options = RunOptions {
         workers: at_least_one("--workers", args.workers)?,
@@ -124,20 +124,20 @@ pub fn run(args: &RunArgs, registry: &Registry, stdout: &mut dyn Write, stderr: 
         limit: args.limit,
     };
     let progress = Arc::new(Progress::default());
-    let watcher = ProgressReporter::start(Arc::clone(&progress));
-    let stream = args.sink.as_ref().map(|sink| Stream::of(&plan, &out, sink, args.passes, args.socket.clone()));
+    let reporter = ProgressReporter::start(Arc::clone(&progress));
+    let stream = args.sink.as_ref().map(|sink| Stream::new(&plan, &out, sink, args.passes, args.socket.clone()));
     let Some(stream) = stream.transpose()? else {
         let report = crate::dataflow::run(plan, &out, &options, &progress);
-        drop(watcher);
+        drop(reporter);
         return summarize(&report?, args.json, stdout);
     };
-    let standing = RunState::default();
+    let state = RunState::default();
     std::thread::scope(|scope| {
-        let streaming = scope.spawn(|| stream.serve(&standing));
+        let streaming = scope.spawn(|| stream.serve(&state));
         let report = crate::dataflow::run(plan, &out, &options, &progress);
-        drop(watcher);
-        standing.end(report.is_err());
-        // Said before the stream ends, which it may never do.
+        drop(reporter);
+        state.end(report.is_err());
+        // Print the summary now: the stream may never end.
         let code = report.and_then(|report| summarize(&report, args.json, stderr));
         match streaming.join() {
             Ok(streamed) => code.and_then(|code| streamed.map(|()| code)),
@@ -146,33 +146,33 @@ pub fn run(args: &RunArgs, registry: &Registry, stdout: &mut dyn Write, stderr: 
     })
 }
 
-/// Selects the kernel class that the run folder records, so that a resumed run computes the same bits. Call it before anything is
-/// computed: the first computation fixes the class of the process.
+/// Selects the kernel class that the run folder records, so that a resumed run computes the same bits. Call this function before any
+/// computation: the first computation fixes the class of the process.
 ///
 /// # Errors
-/// Where this processor lacks it, or `--kernel-class` asks for another one.
-fn select_kernel_class_of(out: &Path) -> Result<()> {
+/// If this processor lacks the class, or `--kernel-class` selects another one.
+fn select_recorded_kernel_class(out: &Path) -> Result<()> {
     let Some(class) = RunManifest::kernel_class_in(out) else {
         return Ok(());
     };
     Class::select(class).map_err(|error| {
         let hint = if Class::available().contains(&class) {
-            "leave `--kernel-class` out: a run is resumed in its own class"
+            "omit `--kernel-class`: a run is resumed in its own class"
         } else {
-            "resume it on a processor that has this class, or write elsewhere with `--out`"
+            "resume it on a processor that has this class, or write to another folder with `--out`"
         };
         Error::new(format!("{} was started in the kernel class {class}: {error}", out.display())).with_hint(hint)
     })
 }
 
-/// Says what a run did; gives the exit code.
+/// Prints the report of a run and returns the exit code.
 fn summarize(report: &RunReport, json: bool, out: &mut dyn Write) -> Result<u8> {
     let written = if json {
         serde_json::to_writer_pretty(&mut *out, report).map_err(std::io::Error::from).and_then(|()| writeln!(out))
     } else {
         write!(out, "{}", Summary(report))
     };
-    printed(written)?;
+    ignore_closed_pipe(written)?;
     Ok(u8::from(report.faults > 0))
 }
 
@@ -180,7 +180,7 @@ pub(super) fn at_least_one(flag: &str, value: usize) -> Result<usize> {
     if value == 0 { Err(Error::new(format!("{flag} must be at least 1"))) } else { Ok(value) }
 }
 
-/// Half of the machine's memory, at most 8 GiB; 2 GiB where the machine does not say.
+/// Returns half of the machine's memory, at most 8 GiB; 2 GiB if the memory is unknown.
 pub(super) fn default_memory_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total =
@@ -188,7 +188,7 @@ pub(super) fn default_memory_bytes() -> u64 {
     total.map_or(2 << 30, |kib| (kib * 512).min(8 << 30))
 }
 
-/// The report as a person reads it.
+/// Formats the report as text.
 struct Summary<'a>(&'a RunReport);
 
 impl std::fmt::Display for Summary<'_> {
@@ -196,17 +196,17 @@ impl std::fmt::Display for Summary<'_> {
         let report = self.0;
         let folder = report.folder.display();
         if report.new_scans == 0 {
-            writeln!(f, "{}: nothing to do, every scan is committed already", report.pipeline)?;
+            writeln!(f, "{}: nothing to do, all scans are committed", report.pipeline)?;
         } else {
             let rate = report.new_scans as f64 / report.seconds.max(1e-3);
             let (scans, seconds) = (report.new_scans, report.seconds);
-            writeln!(f, "{}: {scans} scans in {seconds:.1} s, {rate:.2} a second", report.pipeline)?;
+            writeln!(f, "{}: {scans} scans in {seconds:.1} s, {rate:.2} per second", report.pipeline)?;
         }
         writeln!(f)?;
         self.table(f)?;
         self.reasons(f)?;
         if report.faults > 0 {
-            writeln!(f, "{} scans spoiled by faults (see the table `faults`):", report.faults)?;
+            writeln!(f, "{} scans failed (see the table `faults`):", report.faults)?;
             for (kind, count) in &report.fault_kinds {
                 writeln!(f, "  {count:>6}  {kind}")?;
             }
@@ -214,24 +214,24 @@ impl std::fmt::Display for Summary<'_> {
         }
         self.networks(f)?;
         if report.duplicates > 0 {
-            writeln!(f, "{} scans are duplicates of others and were left out\n", report.duplicates)?;
+            writeln!(f, "{} scans are duplicates of others and were skipped\n", report.duplicates)?;
         }
         if report.scans_without_organs > 0 {
             writeln!(
                 f,
-                "{} scans show none of the organs asked for (in the table `scans`: status done, organs empty)\n",
+                "{} scans show none of the requested organs (in the table `scans`: status done, organs empty)\n",
                 report.scans_without_organs
             )?;
         }
         if report.changed_scans > 0 {
             writeln!(
                 f,
-                "{} scans changed on disk since they were ingested; {folder} keeps what it made of them.",
+                "{} scans changed on disk since they were ingested; {folder} keeps their earlier results.",
                 report.changed_scans
             )?;
-            writeln!(f, "To ingest them as they are now, run into another folder: `--out DIR`.\n")?;
+            writeln!(f, "To ingest the changed scans, run into another folder: `--out DIR`.\n")?;
         }
-        writeln!(f, "Where everything lies:")?;
+        writeln!(f, "Outputs:")?;
         for (name, path) in &report.layouts {
             writeln!(f, "  {name:<16}{}", path.display())?;
         }
@@ -241,7 +241,7 @@ impl std::fmt::Display for Summary<'_> {
 }
 
 impl Summary<'_> {
-    /// Accepted and rejected attempts by organ and size class.
+    /// Prints accepted and rejected attempts by organ and size class.
     fn table(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut rows: BTreeMap<(&str, &str), (u64, u64)> = BTreeMap::new();
         for group in &self.0.quality {
@@ -263,31 +263,32 @@ impl Summary<'_> {
         writeln!(f, "  {:<12}{:<10}{all_accepted:>10}{all_rejected:>10}{share:>8}\n", "all", "")
     }
 
-    /// What the networks cost, an attempt.
+    /// Prints the device time of the networks per attempt.
     fn networks(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let report = self.0;
         if report.networks.is_empty() {
             return Ok(());
         }
-        writeln!(f, "  {:<16}{:<10}{:>9}{:>13}{:>15}", "network", "looks at", "windows", "seconds", "an attempt")?;
+        writeln!(f, "  {:<16}{:<10}{:>9}{:>13}{:>15}", "network", "phase", "windows", "seconds", "per attempt")?;
         let attempts = report.new_attempts.max(1) as f64;
-        for it in &report.networks {
-            let phase = match it.phase {
+        for cost in &report.networks {
+            let phase = match cost.phase {
                 InferencePhase::Mask => "scans",
                 InferencePhase::Generate => "sites",
                 InferencePhase::Before => "before",
                 InferencePhase::After => "after",
             };
-            let seconds = it.cost.device_seconds;
-            let (node, windows, each) = (&it.node, it.cost.windows, seconds / attempts);
+            let seconds = cost.cost.device_seconds;
+            let (node, windows, each) = (&cost.node, cost.cost.windows, seconds / attempts);
             writeln!(f, "  {node:<16}{phase:<10}{windows:>9}{seconds:>13.2}{each:>15.3}")?;
         }
         let other = report.other_seconds;
-        writeln!(f, "  {:<16}{:<10}{:>9}{other:>13.2}{:>15.3}", "all else", "", "", other / attempts)?;
+        writeln!(f, "  {:<16}{:<10}{:>9}{other:>13.2}{:>15.3}", "other", "", "", other / attempts)?;
         let [device, processors] = [report.device_busy_share, report.processors_busy_share].map(|share| 100.0 * share);
-        writeln!(f, "  the device was busy {device:.0}% of its time, the processors {processors:.0}% of theirs\n")
+        writeln!(f, "  the device was busy {device:.0}% of the time, the processors {processors:.0}%\n")
     }
 
+    /// Prints the number of rejections by reason.
     fn reasons(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
         for group in &self.0.quality {
@@ -300,7 +301,7 @@ impl Summary<'_> {
         }
         let mut reasons: Vec<_> = reasons.into_iter().collect();
         reasons.sort_by_key(|&(reason, count)| (std::cmp::Reverse(count), reason));
-        writeln!(f, "Why attempts were rejected (the condition that did not hold):")?;
+        writeln!(f, "Rejected attempts by reason (the condition that failed):")?;
         for (reason, count) in reasons {
             writeln!(f, "  {count:>6}  {reason}")?;
         }

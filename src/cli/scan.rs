@@ -1,4 +1,4 @@
-//! A scan that a command is given, and the options that say how to look at it.
+//! Scans and preprocessing options on the command line.
 
 use std::path::Path;
 use std::str::FromStr;
@@ -17,9 +17,9 @@ pub fn read_scan(path: &Path) -> Result<Volume> {
         return read_series(Path::new(folder), Some(id));
     }
     nifti::read_volume(path).map_err(|fault| {
-        let error = unreadable(path, &fault);
+        let error = read_error(path, &fault);
         if is_dicom_slice(path) {
-            error.with_hint("this is a DICOM slice: give the folder of its series")
+            error.with_hint("this is a DICOM slice: pass the folder of its series")
         } else {
             error
         }
@@ -27,39 +27,40 @@ pub fn read_scan(path: &Path) -> Result<Volume> {
 }
 
 fn read_series(folder: &Path, id: Option<&str>) -> Result<Volume> {
-    let found = dicom::list_series(folder).map_err(|fault| unreadable(folder, &fault))?;
+    let found = dicom::list_series(folder).map_err(|fault| read_error(folder, &fault))?;
     let volumes: Vec<_> = found.iter().filter(|series| !series.is_other_modality() && !series.is_localizer()).collect();
     let series = match (id, &volumes[..], &found[..]) {
         (Some(id), ..) => found.iter().find(|series| series.id() == id),
         (None, [only], _) => Some(*only),
-        // Nothing else to look at: its fault says why it is no scan.
+        // Read the only series, so that its fault explains why it is not a scan.
         (None, [], [only]) => Some(only),
         _ => None,
     };
     let Some(series) = series else {
-        return Err(one_of(folder, &found, id));
+        return Err(ambiguous(folder, &found, id));
     };
-    // A crash of a decoder costs the child that this command starts of itself, not the command.
+    // A crash of a decoder ends the child process, not this command.
     let decoder = std::env::current_exe().map_or_else(|_| dicom::Decoder::in_process(), dicom::Decoder::child);
-    dicom::read_series(series, &decoder, &dicom::Limits::default()).map_err(|fault| unreadable(folder, &fault))
+    dicom::read_series(series, &decoder, &dicom::Limits::default()).map_err(|fault| read_error(folder, &fault))
 }
 
-/// The error where a folder's series is not the one to read: none there, or several.
-fn one_of(folder: &Path, found: &[dicom::Series], id: Option<&str>) -> Error {
-    let place = folder.display();
+/// Returns the error for a folder without a series, with several, or without the requested one.
+fn ambiguous(folder: &Path, found: &[dicom::Series], id: Option<&str>) -> Error {
+    let path = folder.display();
     if found.is_empty() {
-        return Error::new(format!("{place} is no scan: a folder without DICOM images"))
-            .with_hint("give a NIfTI file or the folder that holds the slices themselves");
+        return Error::new(format!("{path} is not a scan: a folder without DICOM images"))
+            .with_hint("pass a NIfTI file or the folder that contains the slices themselves");
     }
     let list: Vec<String> = found.iter().map(|series| format!("{} ({} files)", series.id(), series.files())).collect();
     let message = match id {
-        Some(id) => format!("{place} holds no series {id}, but {}", list.join(", ")),
-        None => format!("{place} holds {} series: {}", found.len(), list.join(", ")),
+        Some(id) => format!("{path} has no series {id}, but {}", list.join(", ")),
+        None => format!("{path} contains {} series: {}", found.len(), list.join(", ")),
     };
-    Error::new(message).with_hint(format!("name one of them: {place}#{}", found[0].id()))
+    Error::new(message).with_hint(format!("select one of them: {path}#{}", found[0].id()))
 }
 
-pub fn unreadable(path: &Path, fault: &Fault) -> Error {
+/// Converts a fault to an error of this file.
+pub fn read_error(path: &Path, fault: &Fault) -> Error {
     let (kind, message) = (fault.kind.name(), &fault.message);
     Error::new(format!("{} cannot be read ({kind}): {message}", path.display())).with_source(fault.clone())
 }
@@ -90,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_window_is_two_numbers_in_order() {
+    fn window_parses_two_ordered_numbers() {
         assert_eq!(window("-1000,500").unwrap(), HuWindow::CHEST);
         assert_eq!(window(" -175 , 250").unwrap(), HuWindow::ABDOMEN);
         for text in ["", "1", "1,2,3", "5,5", "9,1", "a,b", "nan,1", "-inf,3"] {
@@ -99,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn three_numbers_may_be_one() {
+    fn triple_accepts_one_or_three_numbers() {
         assert_eq!(triple::<usize>("96").unwrap(), [96; 3]);
         assert_eq!(triple::<f64>("1.25, 1.25,5").unwrap(), [1.25, 1.25, 5.0]);
         for text in ["", "1,2", "1,2,3,4", "x", "-1", "1.5"] {

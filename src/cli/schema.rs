@@ -1,10 +1,10 @@
-//! `freetumor schema`: what graph files and tables look like, for editors and programs.
+//! `freetumor schema`: the schemas of graph files and tables, for editors and programs.
 
 use std::io::Write;
 
 use clap::Args;
 
-use super::print::printed;
+use super::print::ignore_closed_pipe;
 use crate::error::{Error, Result};
 use crate::graph::{Registry, Training, pipeline_schema, training_schema};
 use crate::record::schema::table_json;
@@ -13,23 +13,23 @@ use crate::suggest::did_you_mean;
 use crate::train::segmentation::SegmentationConfig;
 use crate::train::synthesis::SynthesisConfig;
 
-/// What has a schema.
+/// The names of the schemas.
 const NAMES: [&str; 6] = ["pipeline", "training", "samples", "scans", "faults", "quality"];
 
 /// Print a schema
 ///
-/// `pipeline` is the JSON Schema of graph files (start one with `#:schema schemas/pipeline.schema.json`, and editors
-/// complete and check it), `training` that of files for `freetumor train`; the others list the columns of a table with their units.
+/// `pipeline` is the JSON Schema of graph files (with the first line `#:schema schemas/pipeline.schema.json`, editors complete and check
+/// them), `training` that of files for `freetumor train`; the others list the columns of a table with their units.
 #[derive(Args, Clone, Debug)]
 pub struct SchemaArgs {
     /// pipeline, training, samples, scans, faults or quality
     pub name: String,
 }
 
-/// The text of a schema, as it stands in the folder `schemas`.
+/// Returns the text of a schema, as in the folder `schemas`.
 ///
 /// # Errors
-/// Where nothing of that name has a schema.
+/// If there is no schema with this name.
 pub fn schema_text(name: &str, registry: &Registry) -> Result<String> {
     let schema = match name {
         "pipeline" => pipeline_schema(registry),
@@ -52,12 +52,12 @@ pub fn schema_text(name: &str, registry: &Registry) -> Result<String> {
     canonical::pretty(&schema).map(|text| String::from_utf8_lossy(&text).into_owned())
 }
 
-/// Prints the schema of `args` and gives the exit code.
+/// Prints the schema of `args` and returns the exit code.
 ///
 /// # Errors
-/// Where nothing of that name has a schema, or nothing can be printed.
+/// If there is no schema with this name, or the output cannot be written.
 pub fn schema(args: &SchemaArgs, registry: &Registry, stdout: &mut dyn Write) -> Result<u8> {
     let text = schema_text(&args.name, registry)?;
-    printed(stdout.write_all(text.as_bytes()))?;
+    ignore_closed_pipe(stdout.write_all(text.as_bytes()))?;
     Ok(0)
 }

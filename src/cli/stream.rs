@@ -1,4 +1,4 @@
-//! `freetumor run … --sink NAME`: samples for a trainer, through a pipe or a socket, while the run goes on and after it.
+//! `freetumor run … --sink NAME`: samples for a trainer, through a pipe or a socket, during the run and after it.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -14,10 +14,10 @@ use crate::run::RunFolder;
 use crate::sink::pairs::{Pair, index_of};
 use crate::sink::stream::{StreamEnd, TarStream, read_split};
 
-/// How often a run that goes on is looked at for new commits.
-const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Interval at which the run folder is polled for new commits.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
-/// How the run stands whose samples are streamed.
+/// The state of the run whose samples are streamed.
 #[derive(Default)]
 pub struct RunState {
     ended: AtomicBool,
@@ -25,7 +25,7 @@ pub struct RunState {
 }
 
 impl RunState {
-    /// The run is over.
+    /// Marks the run as ended.
     pub fn end(&self, failed: bool) {
         self.failed.store(failed, Ordering::Release);
         self.ended.store(true, Ordering::Release);
@@ -40,46 +40,46 @@ impl RunState {
     }
 }
 
-/// What is streamed, and where to.
+/// A stream of the samples of a sink.
 pub struct Stream {
     /// The run folder.
     pub folder: PathBuf,
     /// The sink.
     pub sink: String,
-    /// Whose samples.
+    /// The split of the samples.
     pub split: Split,
     /// The seed of the order in later passes.
     pub seed: u64,
-    /// How often all samples are written; 0 for ever.
+    /// Number of passes over all samples; 0 for an endless stream.
     pub passes: u64,
-    /// A Unix socket to listen on; standard output where absent.
+    /// A Unix socket to listen on; standard output if absent.
     pub socket: Option<PathBuf>,
 }
 
 impl Stream {
-    /// The stream of a sink of the plan.
+    /// Creates the stream of a sink of the plan.
     ///
     /// # Errors
-    /// Where there is no such sink, or it is of another kind.
-    pub fn of(plan: &Plan, folder: &Path, sink: &str, passes: u64, socket: Option<PathBuf>) -> Result<Self> {
+    /// If there is no such sink, or the sink has another kind.
+    pub fn new(plan: &Plan, folder: &Path, sink: &str, passes: u64, socket: Option<PathBuf>) -> Result<Self> {
         let streams = plan.sinks.iter().filter_map(|node| Some((node.name.as_str(), node.output.streamed_split()?)));
         let streams: Vec<(&str, Split)> = streams.collect();
         let Some((_, split)) = streams.iter().find(|(name, _)| *name == sink) else {
             let names: Vec<&str> = streams.iter().map(|(name, _)| *name).collect();
             let error = Error::new(format!("the pipeline has no sink `{sink}` of kind `stream`"));
             return Err(error.with_hint(match names[..] {
-                [] => format!("add one: [sinks.{sink}] with kind = \"stream\" and inputs"),
-                _ => format!("its streams are {}", names.join(", ")),
+                [] => format!("add [sinks.{sink}] with kind = \"stream\" and inputs"),
+                _ => format!("use one of its streams: {}", names.join(", ")),
             }));
         };
         Ok(Self { folder: folder.to_owned(), sink: sink.to_owned(), split: *split, seed: plan.seed, passes, socket })
     }
 
-    /// Streams until nobody reads any more, all passes are done, the run has failed, or it ended without a sample. A pipe has one
-    /// reader, a socket one after the other; each is told everything from the start.
+    /// Streams until the reader closes the stream, all passes are done, the run has failed, or the run ended without a sample. A pipe has one
+    /// reader, a socket one after the other; each gets all samples from the start.
     ///
     /// # Errors
-    /// Where there is nobody to write to, or a committed sample cannot be read.
+    /// If the output cannot be opened, or a committed sample cannot be read.
     pub fn serve(&self, run: &RunState) -> Result<()> {
         match &self.socket {
             None => self.write_to(stdout()?, run).map(|_| ()),
@@ -93,8 +93,7 @@ impl Stream {
         use std::os::unix::net::UnixListener;
 
         let failed = |cause| Error::io("cannot listen on", path, cause);
-        // A socket that an earlier process left is in the way; one that somebody listens on is not ours, and neither is
-        // anything that is no socket.
+        // Remove a stale socket of an earlier process, but neither a socket in use nor another kind of file.
         let is_socket = path.symlink_metadata().is_ok_and(|metadata| metadata.file_type().is_socket());
         if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
             let _ = std::fs::remove_file(path);
@@ -108,14 +107,14 @@ impl Stream {
             match listener.accept() {
                 Ok((reader, _)) => {
                     reader.set_nonblocking(false).map_err(failed)?;
-                    // A reader that goes away makes place for the next; one that got everything was the last.
+                    // After a reader that disconnects, accept the next; after a reader that got all passes, stop.
                     match self.write_to(reader, run) {
                         Ok(ReaderExit::Closed) => {}
                         Ok(ReaderExit::All) => break Ok(()),
                         Err(error) => break Err(error),
                     }
                 }
-                Err(cause) if cause.kind() == std::io::ErrorKind::WouldBlock => std::thread::sleep(LOOK_EVERY),
+                Err(cause) if cause.kind() == std::io::ErrorKind::WouldBlock => std::thread::sleep(POLL_INTERVAL),
                 Err(cause) => break Err(failed(cause)),
             }
         };
@@ -149,16 +148,16 @@ impl Stream {
         tar.finish().map_err(StreamEnd::Closed)
     }
 
-    /// What is committed already, and what comes until the run has ended.
-    fn first_pass<W: Write>(&self, tar: &mut TarStream<W>, run: &RunState) -> Result<Committed, StreamEnd> {
+    /// Writes all samples that are committed until the run ends.
+    fn first_pass<W: Write>(&self, tar: &mut TarStream<W>, run: &RunState) -> Result<StoredPairs, StreamEnd> {
         let (mut pairs, mut next) = (Vec::new(), 0);
         let mut folder = loop {
-            // Before its first moments are over, a run has no folder.
+            // A run creates its folder shortly after its start.
             let was_over = run.is_over();
             match RunFolder::open(&self.folder) {
                 Ok(folder) => break folder,
                 Err(error) if was_over => return Err(StreamEnd::Unreadable(error)),
-                Err(_) => std::thread::sleep(LOOK_EVERY),
+                Err(_) => std::thread::sleep(POLL_INTERVAL),
             }
         };
         let store = folder.store().clone();
@@ -179,22 +178,22 @@ impl Stream {
             if was_over {
                 return Ok((store, pairs));
             }
-            std::thread::sleep(LOOK_EVERY);
+            std::thread::sleep(POLL_INTERVAL);
         }
     }
 }
 
-type Committed = (std::sync::Arc<dyn crate::store::Durable>, Vec<Pair>);
+type StoredPairs = (std::sync::Arc<dyn crate::store::Durable>, Vec<Pair>);
 
-/// How a reader left.
+/// The end of a reader's connection.
 enum ReaderExit {
-    /// It got everything.
+    /// The reader got all passes.
     All,
-    /// It went away.
+    /// The reader closed the connection.
     Closed,
 }
 
-/// Standard output as a file of its own: the command holds the lock of the other one.
+/// Returns a duplicate of standard output: the command holds the lock of the original.
 #[cfg(unix)]
 fn stdout() -> Result<File> {
     use std::os::fd::AsFd;
@@ -208,10 +207,10 @@ fn stdout() -> Result<std::io::Stdout> {
     Ok(std::io::stdout())
 }
 
-/// Fisher and Yates.
+/// Shuffles pairs by the method of Fisher and Yates.
 fn shuffle(pairs: &mut [Pair], key: Key) {
-    let mut draws = key.draws("order");
+    let mut random = key.draws("order");
     for last in (1..pairs.len()).rev() {
-        pairs.swap(last, draws.index(last + 1));
+        pairs.swap(last, random.index(last + 1));
     }
 }

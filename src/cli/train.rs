@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::network::DeviceName;
-use super::print::{print_problems, printed, unprinted};
+use super::print::{ignore_closed_pipe, print_error, print_problems};
 use super::run::{at_least_one, default_memory_bytes};
 use crate::error::Result;
 use crate::graph::{GraphFile, Registry};
@@ -20,39 +20,39 @@ use crate::train::{CheckedTask, TrainingObserver, TrainingOptions, TrainingOutco
 
 /// Train the networks: a segmentor, a generator with its discriminator, the final segmentor
 ///
-/// The file has sources and stages as any pipeline, and a section [train]. What is trained, how and on what lies in it;
-/// where it is written and computed in flags. A run that was interrupted resumes with --resume and ends with the same
-/// bits. Losses and scores are a Parquet table in the folder, beside curves and slices to look at.
+/// The file has sources and stages like a pipeline, and a section [train] with the networks, settings and data. Output folder and device
+/// are set by flags. An interrupted training resumes with --resume and ends with the same bits. Losses and scores are written to a Parquet
+/// table in the folder, with plots of curves and pictures of slices.
 #[derive(Args, Clone, Debug)]
 pub struct TrainArgs {
-    /// What is trained
+    /// Stage of the training
     #[arg(value_enum)]
     pub stage: StageName,
-    /// The file that says how, such as pipelines/train-segmentor-small.toml
+    /// Training file, such as pipelines/train-segmentor-small.toml
     #[arg(value_name = "CONFIG")]
     pub config: PathBuf,
-    /// Folder of the run [default: runs/NAME of the file]
+    /// Output folder [default: runs/NAME, by the name in the file]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
-    /// Where to compute
+    /// Device that trains the networks
     #[arg(long, value_enum, default_value_t = DeviceName::Cpu)]
     pub device: DeviceName,
     /// Override a setting of the file, such as train.steps=2000
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// Go on with the run in the folder
+    /// Resume the training in the folder
     #[arg(long)]
     pub resume: bool,
-    /// Threads that make batches [default: one for four cores]
+    /// Threads that make batches [default: one per four cores]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
-    /// Memory for scans that are made ready [default: half of the machine's, at most 8 GiB]
+    /// Memory for preprocessed scans [default: half of the machine's, at most 8 GiB]
     #[arg(long, value_name = "SIZE")]
     pub memory: Option<ByteSize>,
-    /// Write weights in 16 bits: half as large, for inference. Checkpoints keep all bits
+    /// Write weights with 16 bits, half as large, for inference. Checkpoints keep all bits
     #[arg(long)]
     pub half: bool,
-    /// Take at most this many steps now
+    /// Do at most this many steps now
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,
     /// Print the summary as JSON
@@ -67,11 +67,11 @@ pub struct TrainArgs {
 /// The stages of training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum StageName {
-    /// A segmentor on real tumors, which later scores synthetic ones.
+    /// A segmentor on real tumors, which later scores synthetic ones
     Segmentor,
-    /// A generator and a discriminator, with a segmentor that stays as it is.
+    /// A generator and a discriminator, with a fixed segmentor
     Synthesis,
-    /// The final segmentor on real and synthetic tumors.
+    /// The final segmentor on real and synthetic tumors
     Segmentation,
 }
 
@@ -90,7 +90,7 @@ impl TrainArgs {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(TrainingOptions {
             out: self.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(name)),
-            device: self.device.place(),
+            device: self.device.kind(),
             resume: self.resume,
             loader_threads: at_least_one("--threads", self.threads.unwrap_or((cores / 4).max(1)))?,
             memory_bytes: self.memory.map_or_else(default_memory_bytes, |size| size.as_u64()),
@@ -100,10 +100,10 @@ impl TrainArgs {
     }
 }
 
-/// Runs the command; returns its exit code.
+/// Runs the command and returns its exit code.
 ///
 /// # Errors
-/// What could not be trained, or had to stop.
+/// If the training could not start or had to stop.
 pub fn train(args: &TrainArgs, registry: &Registry, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<u8> {
     let file = GraphFile::open(&args.config)?.with_sets(&args.set);
     let stage = args.stage.stage();
@@ -111,9 +111,9 @@ pub fn train(args: &TrainArgs, registry: &Registry, stdout: &mut dyn Write, stde
     print_problems(&file, &problems.iter().collect::<Vec<_>>(), stderr)?;
     let Some(task) = task else { return Ok(2) };
     let options = args.options(task.name())?;
-    let mut watch = TrainingProgress::new(stage.name(), &mut *stderr);
-    let outcome = task.run(&options, &mut watch);
-    watch.finish();
+    let mut progress = TrainingProgress::new(stage.name(), &mut *stderr);
+    let outcome = task.run(&options, &mut progress);
+    progress.finish();
     let TrainingOutcome { report, failed_scans } = outcome?;
     let written = if args.json {
         let json = serde_json::to_writer_pretty(&mut *stdout, &report).map_err(std::io::Error::from);
@@ -121,17 +121,16 @@ pub fn train(args: &TrainArgs, registry: &Registry, stdout: &mut dyn Write, stde
     } else {
         write!(stdout, "{}", Summary(&report))
     };
-    printed(written)?;
+    ignore_closed_pipe(written)?;
     if failed_scans > 0 {
-        let place = report.folder.join("private").join("scans.jsonl");
+        let list = report.folder.join("private").join("scans.jsonl");
         let scans = if failed_scans == 1 { "1 scan was" } else { &format!("{failed_scans} scans were") };
-        writeln!(stderr, "warning: {scans} left out; {} says which file each is", place.display())
-            .map_err(unprinted)?;
+        writeln!(stderr, "warning: {scans} skipped; {} lists their files", list.display()).map_err(print_error)?;
     }
     Ok(u8::from(failed_scans > 0))
 }
 
-/// Shows a training on standard error: a bar on a terminal, a line at intervals otherwise.
+/// Prints the progress of a training on standard error: a bar on a terminal, lines at intervals otherwise.
 struct TrainingProgress<'a> {
     stage: &'static str,
     stderr: &'a mut dyn Write,
@@ -154,7 +153,7 @@ impl<'a> TrainingProgress<'a> {
     }
 }
 
-/// A bar that started `elapsed` ago.
+/// Creates a bar that started `elapsed` ago.
 fn bar(elapsed: Duration) -> ProgressBar {
     let bar = ProgressBar::new(0).with_elapsed(elapsed);
     match ProgressStyle::with_template("{elapsed_precise} {bar:24.cyan/dim} {pos}/{len} steps  {msg}") {
@@ -165,7 +164,7 @@ fn bar(elapsed: Duration) -> ProgressBar {
 
 impl TrainingObserver for TrainingProgress<'_> {
     fn warning(&mut self, message: &str) -> Result<()> {
-        let mut write = || writeln!(self.stderr, "warning: {message}").map_err(unprinted);
+        let mut write = || writeln!(self.stderr, "warning: {message}").map_err(print_error);
         match &self.bar {
             Some(bar) => bar.suspend(write),
             None => write(),
@@ -198,7 +197,7 @@ impl TrainingObserver for TrainingProgress<'_> {
     }
 }
 
-/// `43 s`, `12 min`, `3 h 20 min`.
+/// Formats a duration as `43 s`, `12 min` or `3 h 20 min`.
 fn time(duration: Duration) -> String {
     match duration.as_secs() {
         seconds @ 0..100 => format!("{seconds} s"),
@@ -207,22 +206,22 @@ fn time(duration: Duration) -> String {
     }
 }
 
-/// The report as a person reads it.
+/// Formats the report as text.
 struct Summary<'a>(&'a TrainingReport);
 
 impl std::fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let TrainingReport { stage, step, steps, new_steps, seconds, waiting_share, scores, best, folder } = self.0;
         if *new_steps == 0 && step < steps {
-            writeln!(f, "{stage}: step {step} of {steps}, none taken now")?;
+            writeln!(f, "{stage}: step {step} of {steps}, no new steps")?;
         } else if *new_steps == 0 {
-            writeln!(f, "{stage}: nothing to do, all {steps} steps are taken")?;
+            writeln!(f, "{stage}: nothing to do, all {steps} steps are done")?;
         } else {
             let each = seconds / *new_steps as f64;
             let waiting = 100.0 * waiting_share;
             writeln!(
                 f,
-                "{stage}: step {step} of {steps}; {new_steps} steps in {seconds:.1} s, {each:.3} s each, {waiting:.0}% of it waiting for batches"
+                "{stage}: step {step} of {steps}; {new_steps} steps in {seconds:.1} s, {each:.3} s per step, {waiting:.0}% of the time waiting for batches"
             )?;
         }
         let scores: BTreeMap<_, _> = scores.iter().filter(|(_, value)| value.is_finite()).collect();
@@ -233,11 +232,11 @@ impl std::fmt::Display for Summary<'_> {
             writeln!(f, "  best at step {step}: {score:.4}")?;
         }
         let folder = folder.display();
-        writeln!(f, "\nWhere everything lies:\n  {:<16}{folder}/weights", "weights")?;
-        writeln!(f, "  {:<16}{folder}/history.parquet", "every step")?;
-        writeln!(f, "  {:<16}{folder}/curves.png, {folder}/pictures", "to look at")?;
+        writeln!(f, "\nOutputs:\n  {:<16}{folder}/weights", "weights")?;
+        writeln!(f, "  {:<16}{folder}/history.parquet", "history")?;
+        writeln!(f, "  {:<16}{folder}/curves.png, {folder}/pictures", "plots")?;
         if step < steps {
-            writeln!(f, "  to go on        the same command with --resume")?;
+            writeln!(f, "  to resume       the same command with --resume")?;
         }
         Ok(())
     }
@@ -248,8 +247,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_are_short() {
-        let words = [3, 99, 100, 3601, 12_000].map(|seconds| time(Duration::from_secs(seconds)));
-        assert_eq!(words, ["3 s", "99 s", "1 min", "60 min", "3 h 20 min"]);
+    fn time_formats_seconds_minutes_and_hours() {
+        let times = [3, 99, 100, 3601, 12_000].map(|seconds| time(Duration::from_secs(seconds)));
+        assert_eq!(times, ["3 s", "99 s", "1 min", "60 min", "3 h 20 min"]);
     }
 }

@@ -1,4 +1,4 @@
-//! `freetumor validate`: every problem of a graph at once.
+//! `freetumor validate`: reports all problems of a graph at once.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -8,29 +8,29 @@ use bytesize::ByteSize;
 use clap::Args;
 use serde_json::{Value as Json, json};
 
-use super::print::{counted, print_problems, unprinted};
-use super::run::fed_by_training;
+use super::print::{pluralize, print_error, print_problems};
+use super::run::trainer_sink_error;
 use crate::error::Result;
 use crate::graph::{GraphFile, Problem, Registry, Severity, Survey, check, survey};
 use crate::train::{self, ListedScans, TrainingStage};
 
-/// How long a source may take to list its scans: validation is for people who wait.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Timeout for listing the scans of a source.
+const LIST_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Check pipelines, and files for training, without running anything
+/// Check pipelines and training files without running anything
 ///
-/// Every problem is shown at once with its place, what was expected, and a hint. Stages are built, sources are listed,
-/// and the free disk is compared with what the samples could need. Of a file with a section [train] weights are looked
-/// for and scans counted. Exits with 0 where all of them would run (warnings are allowed), with 2 where one would not.
+/// All problems are reported at once, each with location, expectation and hint. Stages are built, sources are listed, and the free disk
+/// space is compared with an upper bound of the required space. For a training file, weights are checked and scans counted. The exit code
+/// is 0 if all files are valid (warnings are allowed), 2 otherwise.
 #[derive(Args, Clone, Debug)]
 pub struct ValidateArgs {
-    /// Graph files, and files for training
+    /// Graph files and training files
     #[arg(required = true, value_name = "PIPELINE")]
     pub pipelines: Vec<PathBuf>,
-    /// Put a setting on top of the files, such as stages.filter.attempts=3
+    /// Override a setting of the files, such as stages.filter.attempts=3
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// Where the run would write, for the free disk
+    /// Output folder of the run, for the check of free disk space
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub out: PathBuf,
     /// Print JSON
@@ -38,10 +38,10 @@ pub struct ValidateArgs {
     pub json: bool,
 }
 
-/// Checks the pipelines of `args` with the kinds of `registry` and gives the exit code.
+/// Checks the pipelines of `args` with the kinds of `registry` and returns the exit code.
 ///
 /// # Errors
-/// Where a file cannot be read or nothing can be printed.
+/// If a file cannot be read or the output cannot be written.
 pub fn validate(
     args: &ValidateArgs,
     registry: &Registry,
@@ -67,82 +67,91 @@ pub fn validate(
             print_problems(&file, &problems, stderr)?;
             if let Some(listed) = listed {
                 let name = file.name();
-                writeln!(stdout, "{name}: good for `freetumor train {}`: {}", stage.name(), scans(&listed))
-                    .map_err(unprinted)?;
+                writeln!(stdout, "{name}: valid for `freetumor train {}`: {}", stage.name(), scans(&listed))
+                    .map_err(print_error)?;
             }
             continue;
         }
         let checked = check(&file, registry);
-        let survey = checked.plan.as_ref().map(|_| survey(&checked, &args.out, PATIENCE));
-        let trains = checked.plan.as_ref().and_then(|plan| fed_by_training(plan, path));
-        let trains = trains.map(|(message, hint)| Problem::of_file(Severity::Error, message, Some(hint)));
+        let survey = checked.plan.as_ref().map(|_| survey(&checked, &args.out, LIST_TIMEOUT));
+        let trainer_sink = checked.plan.as_ref().and_then(|plan| trainer_sink_error(plan, path));
+        let trainer_sink =
+            trainer_sink.map(|(message, hint)| Problem::without_location(Severity::Error, message, Some(hint)));
         let surveyed = survey.iter().flat_map(|survey| &survey.problems);
-        let problems: Vec<&Problem> = checked.problems.iter().chain(surveyed).chain(&trains).collect();
-        let good = !checked.is_bad() && !problems.iter().any(|problem| problem.severity == Severity::Error);
-        if !good {
+        let problems: Vec<&Problem> = checked.problems.iter().chain(surveyed).chain(&trainer_sink).collect();
+        let is_valid = !checked.has_errors() && !problems.iter().any(|problem| problem.severity == Severity::Error);
+        if !is_valid {
             code = 2;
         }
         if args.json {
             let digest = checked.plan.as_ref().map(|plan| &plan.digest);
-            reports.push(report(path, good, digest, survey.as_ref(), &problems));
+            reports.push(report(path, is_valid, digest, survey.as_ref(), &problems));
         } else {
             print_problems(&file, &problems, stderr)?;
-            if let (true, Some(plan), Some(survey)) = (good, &checked.plan, &survey) {
+            if let (true, Some(plan), Some(survey)) = (is_valid, &checked.plan, &survey) {
                 let numbers = [
-                    counted(plan.sources.len(), "source"),
-                    counted(plan.masks.len(), "mask"),
-                    counted(plan.syntheses.len(), "synthesis"),
-                    counted(plan.sinks.len(), "sink"),
+                    pluralize(plan.sources.len(), "source"),
+                    pluralize(plan.masks.len(), "mask"),
+                    pluralize(plan.syntheses.len(), "synthesis"),
+                    pluralize(plan.sinks.len(), "sink"),
                 ];
-                writeln!(stdout, "{}: good: {}{}", file.name(), numbers.join(", "), needs(survey))
-                    .map_err(unprinted)?;
+                writeln!(stdout, "{}: valid: {}{}", file.name(), numbers.join(", "), needs(survey))
+                    .map_err(print_error)?;
             }
         }
     }
     if args.json {
         let text = serde_json::to_string_pretty(&json!({ "pipelines": reports })).map_err(std::io::Error::from);
-        text.and_then(|text| writeln!(stdout, "{text}")).map_err(unprinted)?;
+        text.and_then(|text| writeln!(stdout, "{text}")).map_err(print_error)?;
     }
     Ok(code)
 }
 
-/// What is wrong with a file for training, and the scans that it takes where nothing keeps it from starting.
+/// Returns the problems of a training file, and its scans if the training could start.
 fn check_training(stage: TrainingStage, file: &GraphFile, registry: &Registry) -> (Vec<Problem>, Option<ListedScans>) {
     let train::CheckedTask { mut problems, task } = train::check(stage, file, registry);
     let listed = task.map(train::TrainingTask::listed);
-    let wrong = match &listed {
-        Some(Err(error)) => Some(Problem::of_file(Severity::Error, error.to_string(), error.hint().map(str::to_owned))),
+    let problem = match &listed {
+        Some(Err(error)) => {
+            Some(Problem::without_location(Severity::Error, error.to_string(), error.hint().map(str::to_owned)))
+        }
         Some(Ok(ListedScans { labeled: 0, .. })) => {
-            let hint = "do its sources list scans, and has [pipeline] a share left for training?".to_owned();
-            Some(Problem::of_file(Severity::Error, "there is no labeled scan to train on", Some(hint)))
+            let hint = "check that its sources list scans, and that [pipeline] has a share for training".to_owned();
+            Some(Problem::without_location(Severity::Error, "there is no labeled scan to train on", Some(hint)))
         }
         _ => None,
     };
-    let listed = listed.and_then(Result::ok).filter(|_| wrong.is_none());
-    problems.extend(wrong);
+    let listed = listed.and_then(Result::ok).filter(|_| problem.is_none());
+    problems.extend(problem);
     (problems, listed)
 }
 
-/// The scans of a training in words.
+/// Formats the scans of a training.
 fn scans(listed: &ListedScans) -> String {
     let ListedScans { labeled, validation, unlabeled, runs, fresh } = listed;
-    let mut text = format!("{}, {validation} for validation", counted(*labeled, "labeled scan"));
+    let mut text = format!("{}, {validation} for validation", pluralize(*labeled, "labeled scan"));
     if *unlabeled > 0 {
         text += &format!(", {unlabeled} with organs only");
     }
     for tumors in runs {
-        text += &format!(", {} of a run", counted(*tumors, "accepted tumor"));
+        text += &format!(", {} of a run", pluralize(*tumors, "accepted tumor"));
     }
     for scans in fresh {
-        text += &format!(", fresh tumors in {}", counted(*scans, "scan"));
+        text += &format!(", fresh tumors in {}", pluralize(*scans, "scan"));
     }
     text
 }
 
-fn report(path: &Path, good: bool, digest: Option<&String>, survey: Option<&Survey>, problems: &[&Problem]) -> Json {
+fn report(
+    path: &Path,
+    is_valid: bool,
+    digest: Option<&String>,
+    survey: Option<&Survey>,
+    problems: &[&Problem],
+) -> Json {
     json!({
         "file": path,
-        "good": good,
+        "good": is_valid,
         "digest": digest,
         "scans": survey.and_then(|survey| survey.scans),
         "most_samples": survey.and_then(|survey| survey.samples),
@@ -156,8 +165,8 @@ fn needs(survey: &Survey) -> String {
     match (survey.scans, survey.samples, survey.needed_bytes) {
         (Some(scans), Some(samples), Some(bytes)) => format!(
             "; {}, at most {} in {}",
-            counted(scans, "scan"),
-            counted(samples as usize, "sample"),
+            pluralize(scans, "scan"),
+            pluralize(samples as usize, "sample"),
             ByteSize(bytes)
         ),
         _ => String::new(),

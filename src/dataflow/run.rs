@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytesize::ByteSize;
 
 use crate::error::{Error, Result};
-use crate::graph::{Plan, free_bytes, need};
+use crate::graph::{Plan, free_bytes, required_space};
 
 use super::build::SharedState;
 use super::drive::drive;
@@ -72,7 +72,7 @@ pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progr
     let compute_steps = [Step::Mask, Step::Prepare, Step::Synthesize, Step::Score];
     let seconds: f64 = sums.iter().filter(|(step, ..)| compute_steps.contains(step)).map(|(.., seconds)| seconds).sum();
     let waiting_seconds: f64 = networks.iter().map(|network| network.cost.waited_seconds).sum();
-    let device = runner.plan.viewers().next().map(|(_, viewer)| viewer.service().usage());
+    let device = runner.plan.inferences().next().map(|(_, viewer)| viewer.service().usage());
     Ok(RunReport {
         new_scans,
         changed_scans,
@@ -90,7 +90,7 @@ pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progr
 
 /// Warns if the disk may be too small for the samples; a full disk stops the run, which can be resumed.
 fn warn_of_small_disk(plan: &Plan, folder: &Path, schedule: &Schedule) {
-    let (samples, needed) = need(plan, &schedule.by_source(plan));
+    let (samples, needed) = required_space(plan, &schedule.by_source(plan));
     if let Some(free) = free_bytes(folder).filter(|free| needed > *free) {
         let (needed, free) = (ByteSize(needed), ByteSize(free));
         tracing::warn!("up to {samples} samples may need {needed}, but {free} are free at {}", folder.display());
@@ -99,7 +99,7 @@ fn warn_of_small_disk(plan: &Plan, folder: &Path, schedule: &Schedule) {
 
 fn network_uses(plan: &Plan) -> Vec<NetworkUse> {
     let mut uses = Vec::new();
-    for (node, viewer) in plan.viewers() {
+    for (node, viewer) in plan.inferences() {
         let efforts = viewer.efforts().into_iter();
         uses.extend(efforts.map(|(phase, cost)| NetworkUse { node: node.to_owned(), phase, cost }));
     }

@@ -85,7 +85,7 @@ impl StageRunner {
     pub fn peek(&self, epoch: Epoch, source: usize, entry: &ScanEntry, limit_bytes: u64) -> Result<u64, Fault> {
         let node = &self.plan.sources[source];
         let header = self.telemetry.time(timing(epoch, Step::Peek, &node.name, entry), || {
-            catch_fault(Stage::Read, || node.source.header(entry)).map_err(|fault| fault.of(&node.name))
+            catch_fault(Stage::Read, || node.source.header(entry)).map_err(|fault| fault.at_node(&node.name))
         })?;
         let voxels = header.grid.shape.iter().fold(1u64, |product, &n| product.saturating_mul(n as u64));
         let need =
@@ -107,7 +107,7 @@ impl StageRunner {
         let _span = tracing::info_span!("read", node = node.name, scan = %entry.scan_id, epoch).entered();
         let read = || catch_fault(Stage::Read, || node.source.read(entry));
         let scan = self.telemetry.time(timing(epoch, Step::Read, &node.name, entry), read);
-        scan.map(Arc::new).map_err(|fault| fault.of(&node.name))
+        scan.map(Arc::new).map_err(|fault| fault.at_node(&node.name))
     }
 
     /// Computes the organ mask of a scan; the inner error is a fault of stage `mask`.
@@ -119,7 +119,7 @@ impl StageRunner {
         let mask = || catch_fault(Stage::Mask, || node.mask.mask(scan).map(|mask| (mask.digest(), mask)));
         match self.telemetry.time(timing(epoch, Step::Mask, &node.name, &scan.entry), mask) {
             Err(fault) if fault.kind == FaultKind::Device => Err(device_lost_error(&fault)),
-            Err(fault) => Ok(Err(fault.of(&node.name))),
+            Err(fault) => Ok(Err(fault.at_node(&node.name))),
             Ok((mask_digest, mask)) => {
                 Ok(Ok(DigestedScan { masked: MaskedScan { scan: Arc::clone(scan), mask }, mask_digest }))
             }
@@ -170,7 +170,7 @@ impl StageRunner {
         });
         match attempt {
             Err(fault) if fault.kind == FaultKind::Device => stop = Some(device_lost_error(&fault)),
-            Err(fault) => report.fault = Some(fault.of(name)),
+            Err(fault) => report.fault = Some(fault.at_node(name)),
             Ok(()) => {}
         }
         report.samples = results.rows;

@@ -1,11 +1,11 @@
 //! Failures: an [`Error`] stops the run, a [`Fault`] fails one scan.
 //!
-//! This room owns both types and the closed lists by which callers and analysts decide: [`ErrorKind`], [`Stage`], [`FaultKind`]. A
-//! problem of a setting, found before anything runs, is a [`ConfigError`]. [`catch_panic`] turns a panic on one scan into a fault.
+//! This room owns both types and the closed lists that callers and analysts use: [`ErrorKind`], [`Stage`], [`FaultKind`]. An error of a
+//! setting, found before anything runs, is a [`ConfigError`]. [`catch_panic`] converts a panic on one scan to a fault.
 //!
 //! An error ends the command with exit code 2. A fault is a row of the table `faults`, and the run continues with the other scans. A
-//! rejected tumor is neither; it is normal data. The message of a fault never holds a path, nor anything of a header that identifies a
-//! person.
+//! rejected tumor is neither; a rejection is normal data. The message of a fault never contains a path or a header value that identifies
+//! a person.
 
 mod panic;
 
@@ -16,13 +16,13 @@ use serde::{Deserialize, Serialize};
 
 pub use panic::{catch_panic, exit_on_uncaught_panics};
 
-/// The class of an error, where callers decide by it.
+/// The class of an error, for callers that handle classes differently.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ErrorKind {
-    /// No caller decides by it.
+    /// No special handling.
     #[default]
     Other,
-    /// Another writer committed first: this one must stop.
+    /// Another writer committed first: this writer must stop.
     Fenced,
     /// Another process holds the lock.
     Locked,
@@ -32,7 +32,7 @@ pub enum ErrorKind {
     Damaged,
 }
 
-/// What stops the run: where, what was expected, what came, and what to do about it.
+/// An error that stops the run: location, expected and actual value, and a hint.
 #[derive(Debug)]
 pub struct Error {
     kind: ErrorKind,
@@ -45,17 +45,17 @@ pub struct Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// An error that says what was expected and what came.
+    /// Creates an error from a message of the form "expected …, got …".
     pub fn new(message: impl Into<String>) -> Self {
         Self { kind: ErrorKind::Other, message: message.into(), hint: None, source: None }
     }
 
-    /// An error of the file system: `action` is a verb phrase such as `"cannot create"`.
+    /// Creates an error of the file system: `action` is a verb phrase such as `"cannot create"`.
     pub fn io(action: &str, path: impl AsRef<Path>, source: std::io::Error) -> Self {
         Self::new(format!("{action} {}: {source}", path.as_ref().display())).with_source(source)
     }
 
-    /// Sets the class by which callers decide.
+    /// Sets the class.
     ///
     /// ```
     /// use freetumor::error::{Error, ErrorKind};
@@ -67,26 +67,26 @@ impl Error {
         Self { kind, ..self }
     }
 
-    /// The class by which callers decide.
+    /// Returns the class.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// Adds what the reader may do about it.
+    /// Adds a hint for the user, in the imperative.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Adds the error underneath.
+    /// Adds the underlying error.
     #[must_use]
     pub fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         self.source = Some(Box::new(source));
         self
     }
 
-    /// What the reader may do about it, where something is known.
+    /// Returns the hint, if any.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref()
     }
@@ -104,7 +104,7 @@ impl std::error::Error for Error {
     }
 }
 
-/// The stretch of the way in which a scan was spoiled.
+/// The stage of the pipeline in which a scan failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Stage {
@@ -114,14 +114,14 @@ pub enum Stage {
     Mask,
     /// Placing tumors into it.
     Synthesize,
-    /// Judging those tumors.
+    /// Scoring those tumors.
     Score,
     /// Writing accepted samples.
     Sink,
 }
 
 impl Stage {
-    /// The name used in tables and logs.
+    /// Returns the name used in tables and logs.
     pub fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -133,40 +133,40 @@ impl Stage {
     }
 }
 
-/// The class of a fault: a closed list, so that analysts can group by it.
+/// The class of a fault: a closed list, by which analysts can group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultKind {
-    /// The operating system refused.
+    /// The operating system reported an error.
     Io,
-    /// A companion file, slice or tag that must be there is not.
+    /// A required companion file, slice or tag is missing.
     Missing,
-    /// The data ends before what its header promises.
+    /// The data ends before the length in its header.
     Truncated,
-    /// The bytes contradict their own format: wrong magic, checksum, lying header.
+    /// The bytes violate their own format: wrong magic, checksum or header.
     Corrupt,
-    /// A format or feature that is well formed but not supported.
+    /// A valid format or feature that is not supported.
     Unsupported,
     /// Shape, spacing or affine cannot be a CT scan, or slices do not form a volume.
     Geometry,
     /// Voxels that are not finite numbers.
     NonFinite,
-    /// More memory than the budget allows.
+    /// The scan needs more memory than the budget allows.
     TooLarge,
-    /// Mask and scan do not belong together, or a label is unknown.
+    /// Mask and scan do not match, or a label is unknown.
     Mismatch,
-    /// An external program failed: it could not be started, ended with an exit code, or passed a limit.
+    /// An external program failed: the program could not be started, ended with an exit code, or exceeded a limit.
     Program,
-    /// Our own code panicked on this scan.
+    /// The code of this crate panicked on this scan.
     Panic,
-    /// A network could not look at it: no finite numbers, or no memory.
+    /// A network failed on this scan: no finite numbers, or no memory.
     Network,
-    /// The device of the networks is gone. It is no fault of the scan: the run stops.
+    /// The device of the networks is lost. This is not a fault of the scan: the run stops.
     Device,
 }
 
 impl FaultKind {
-    /// The name used in tables and logs.
+    /// Returns the name used in tables and logs.
     pub fn name(self) -> &'static str {
         match self {
             Self::Io => "io",
@@ -186,60 +186,60 @@ impl FaultKind {
     }
 }
 
-/// What spoils one scan. Its message never holds a path or anything from a header that names a person.
+/// A failure of one scan. Its message never contains a path or a header value that identifies a person.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Fault {
-    /// Where on the way it happened.
+    /// The stage of the pipeline.
     pub stage: Stage,
-    /// Its class.
+    /// The class.
     pub kind: FaultKind,
-    /// The node of the graph at which it happened, where that is known.
+    /// The node of the graph, if known.
     #[serde(default)]
     pub node: Option<String>,
-    /// What was expected and what came.
+    /// The message, of the form "expected …, got …".
     pub message: String,
 }
 
 impl Fault {
-    /// A fault of the given stage and class.
+    /// Creates a fault of this stage and class.
     pub fn new(stage: Stage, kind: FaultKind, message: impl Into<String>) -> Self {
         Self { stage, kind, node: None, message: message.into() }
     }
 
-    /// A fault while reading, the most common.
+    /// Creates a fault of reading.
     pub fn read(kind: FaultKind, message: impl Into<String>) -> Self {
         Self::new(Stage::Read, kind, message)
     }
 
-    /// A fault while masking.
+    /// Creates a fault of masking.
     pub fn mask(kind: FaultKind, message: impl Into<String>) -> Self {
         Self::new(Stage::Mask, kind, message)
     }
 
-    /// The same fault, reported for another stage (a label file is read during masking).
+    /// Sets another stage (a label file is read during masking).
     #[must_use]
     pub fn at(mut self, stage: Stage) -> Self {
         self.stage = stage;
         self
     }
 
-    /// The same fault, with the node of the graph at which it happened; the first one who says it is believed.
+    /// Sets the node of the graph, unless it is already set.
     ///
     /// ```
     /// use freetumor::error::{Fault, FaultKind};
-    /// let fault = Fault::read(FaultKind::Truncated, "expected 9 bytes, got 8").of("archive").of("later");
+    /// let fault = Fault::read(FaultKind::Truncated, "expected 9 bytes, got 8").at_node("archive").at_node("later");
     /// assert_eq!(fault.to_string(), "read `archive` (truncated): expected 9 bytes, got 8");
     /// ```
     #[must_use]
-    pub fn of(mut self, node: &str) -> Self {
+    pub fn at_node(mut self, node: &str) -> Self {
         self.node.get_or_insert_with(|| node.to_owned());
         self
     }
 
-    /// The same fault, with what was being done.
+    /// Prefixes the message with an activity.
     #[must_use]
-    pub fn during(mut self, what: &str) -> Self {
-        self.message = format!("{what}: {}", self.message);
+    pub fn during(mut self, activity: &str) -> Self {
+        self.message = format!("{activity}: {}", self.message);
         self
     }
 }
@@ -253,24 +253,24 @@ impl fmt::Display for Fault {
 
 impl std::error::Error for Fault {}
 
-/// One thing wrong with a stage's settings: found while checking a graph, before anything runs.
+/// An error in the settings of a stage, found before anything runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// Where in the stage's own table, dotted (`organs.liver.ids`); empty for the table as a whole.
+    /// The dotted path in the stage's table (`organs.liver.ids`); empty for the table as a whole.
     pub field: String,
-    /// What was expected and what came.
+    /// The message, of the form "expected …, got …".
     pub message: String,
-    /// What to do about it.
+    /// A suggested fix.
     pub hint: Option<String>,
 }
 
 impl ConfigError {
-    /// A complaint about one setting.
+    /// Creates an error of one setting.
     pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self { field: field.into(), message: message.into(), hint: None }
     }
 
-    /// Adds what to do about it.
+    /// Adds a hint for the user, in the imperative.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());

@@ -1,4 +1,4 @@
-//! Voxels on their way to a program and back, as NIfTI.
+//! Passes voxels to a program and back, as NIfTI.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -13,13 +13,13 @@ use crate::ingest::Companions;
 use crate::ingest::nifti::{self, Datatype, encode_header, encode_series_header};
 use crate::volume::{Array3, Grid, Labels, Volume, Voxels};
 
-/// Says what the file is, and nothing of the patient.
+/// Description in headers, without patient data.
 const DESCRIPTION: &str = "freetumor";
-/// What reading may hold beside some bytes a voxel.
-const READING_BYTES: u64 = 64 << 20;
-/// Most bytes that a voxel of an answer takes, header aside: doubles, or labels on a finer grid.
+/// Memory limit for reading an answer, in addition to the bytes of its voxels.
+const READ_BYTES: u64 = 64 << 20;
+/// Maximum bytes per voxel of an answer, without the header: doubles, or labels on a finer grid.
 const ANSWER_VOXEL_BYTES: u64 = 16;
-/// Voxels that are encoded at once.
+/// Voxels per encoded block.
 const BLOCK: usize = 1 << 15;
 
 /// Values of one image.
@@ -69,7 +69,7 @@ fn blocks<T: Copy, const N: usize>(out: &mut dyn Write, values: &[T], bytes: fn(
 }
 
 impl Program {
-    /// Writes an image for the program: compressed where the file's name ends in `.gz`.
+    /// Writes an image for the program, compressed if the file's name ends in `.gz`.
     pub fn write_image(&self, path: &Path, grid: &Grid, values: Values<'_>) -> Result<(), Fault> {
         let header = encode_header(grid, values.datatype(), DESCRIPTION)
             .map_err(|fault| self.fault(fault.kind, fault.message))?;
@@ -85,25 +85,25 @@ impl Program {
             values.write(&mut file)?;
             file.flush()
         };
-        write().map_err(|error: io::Error| self.unwritten(&error))
+        write().map_err(|error: io::Error| self.write_fault(&error))
     }
 
-    /// Writes a text for the program.
+    /// Writes a text file for the program.
     pub fn write_text(&self, path: &Path, text: &str) -> Result<(), Fault> {
-        std::fs::write(path, text).map_err(|error| self.unwritten(&error))
+        std::fs::write(path, text).map_err(|error| self.write_fault(&error))
     }
 
-    fn unwritten(&self, error: &io::Error) -> Fault {
+    fn write_fault(&self, error: &io::Error) -> Fault {
         self.fault(FaultKind::Io, format!("the system cannot write files for the program: {}", error.kind()))
     }
 
-    /// One image as it goes over a pipe.
+    /// Encodes one image for a pipe.
     pub fn image_bytes(&self, grid: &Grid, values: Values<'_>) -> Result<Vec<u8>, Fault> {
         let header = encode_header(grid, values.datatype(), DESCRIPTION);
         self.bytes(&header.map_err(|fault| self.fault(fault.kind, fault.message))?, &[values])
     }
 
-    /// Several images on one grid as they go over a pipe: the volumes of one image of four axes.
+    /// Encodes several images on one grid for a pipe: the volumes of one image of four axes.
     pub fn series_bytes(&self, grid: &Grid, images: &[&Array3<f32>]) -> Result<Vec<u8>, Fault> {
         let header = encode_series_header(grid, images.len(), Datatype::F32, DESCRIPTION);
         let values: Vec<Values<'_>> = images.iter().map(|image| Values::F32(image.as_slice())).collect();
@@ -112,70 +112,70 @@ impl Program {
 
     fn bytes(&self, header: &[u8], images: &[Values<'_>]) -> Result<Vec<u8>, Fault> {
         let mut bytes = header.to_vec();
-        images.iter().try_for_each(|values| values.write(&mut bytes)).map_err(|error| self.unwritten(&error))?;
+        images.iter().try_for_each(|values| values.write(&mut bytes)).map_err(|error| self.write_fault(&error))?;
         Ok(bytes)
     }
 
-    /// The labels that the program gave.
-    pub fn labels(&self, answer: OutputFile<'_>, given: &Grid) -> Result<Labels, Fault> {
+    /// Reads the labels of an answer.
+    pub fn labels(&self, answer: OutputFile<'_>, input: &Grid) -> Result<Labels, Fault> {
         let read = match answer {
-            OutputFile::File(path) => nifti::read_labels_within(path, &reading(given)),
-            OutputFile::Bytes(bytes) => nifti::read_labels_from(bytes, bytes.len() as u64, &reading(given)),
+            OutputFile::File(path) => nifti::read_labels_within(path, &read_limits(input)),
+            OutputFile::Bytes(bytes) => nifti::read_labels_from(bytes, bytes.len() as u64, &read_limits(input)),
         };
         read.map_err(|fault| self.in_answer("labels", fault))
     }
 
-    /// HU that the program gave, on the grid that it was given.
-    pub fn image(&self, answer: OutputFile<'_>, given: &Grid) -> Result<Array3<f32>, Fault> {
+    /// Reads the HU of an answer, which must be on the grid that the program was given.
+    pub fn image(&self, answer: OutputFile<'_>, input: &Grid) -> Result<Array3<f32>, Fault> {
         let read = match answer {
-            OutputFile::File(path) => nifti::read_volume_within(path, &reading(given)),
-            OutputFile::Bytes(bytes) => nifti::read_volume_from(bytes, bytes.len() as u64, &reading(given)),
+            OutputFile::File(path) => nifti::read_volume_within(path, &read_limits(input)),
+            OutputFile::Bytes(bytes) => nifti::read_volume_from(bytes, bytes.len() as u64, &read_limits(input)),
         };
         let Volume { grid, voxels } = read.map_err(|fault| self.in_answer("an image", fault))?;
-        self.same_grid(&grid, given)?;
-        Ok(voxels.hu_of(given.region()))
+        self.same_grid(&grid, input)?;
+        Ok(voxels.hu_of(input.region()))
     }
 
-    /// Refuses an answer on another grid.
-    pub fn same_grid(&self, answer: &Grid, given: &Grid) -> Result<(), Fault> {
-        if given.agrees_with(answer) {
+    /// Returns a fault if the answer is on another grid.
+    pub fn same_grid(&self, answer: &Grid, input: &Grid) -> Result<(), Fault> {
+        if input.agrees_with(answer) {
             return Ok(());
         }
-        let message = if given.shape == answer.shape {
-            "the program's answer lies elsewhere than the box that it was given: keep its affine".to_owned()
+        let message = if input.shape == answer.shape {
+            "expected an answer of the program with the affine of the box, got another affine".to_owned()
         } else {
-            format!("expected an answer of the box's shape {:?} of the program, got {:?}", given.shape, answer.shape)
+            format!("expected an answer of the box's shape {:?} of the program, got {:?}", input.shape, answer.shape)
         };
         Err(self.fault(FaultKind::Mismatch, message))
     }
 }
 
-/// Where an answer is.
+/// The answer of a program.
 #[derive(Clone, Copy)]
 pub(super) enum OutputFile<'a> {
     File(&'a Path),
-    /// What came over the pipe.
+    /// Bytes of standard output.
     Bytes(&'a [u8]),
 }
 
-/// Most bytes of an image that answers one on this grid.
-pub(super) fn answer_bytes(given: &Grid) -> u64 {
-    (1 << 20) + ANSWER_VOXEL_BYTES * given.voxels() as u64
+/// Returns the maximum bytes of an answer to an image on this grid.
+pub(super) fn max_answer_bytes(input: &Grid) -> u64 {
+    (1 << 20) + ANSWER_VOXEL_BYTES * input.voxels() as u64
 }
 
-fn reading(given: &Grid) -> nifti::Limits {
-    nifti::Limits { held_bytes: READING_BYTES + ANSWER_VOXEL_BYTES * given.voxels() as u64 }
+fn read_limits(input: &Grid) -> nifti::Limits {
+    nifti::Limits { held_bytes: READ_BYTES + ANSWER_VOXEL_BYTES * input.voxels() as u64 }
 }
 
-/// The files of an output folder, as if they lay beside the scan.
+/// The files of an output folder, as companions of the scan.
 pub(super) struct Outputs<'a> {
     pub folder: &'a Path,
-    pub given: &'a Grid,
+    pub input: &'a Grid,
 }
 
 impl Companions for Outputs<'_> {
     fn labels(&self, pattern: &str) -> Result<Labels, Fault> {
-        nifti::read_labels_within(self.folder.join(pattern), &reading(self.given))
+        nifti::read_labels_within(self.folder.join(pattern), &read_limits(self.input))
             .map_err(|fault| fault.at(Stage::Mask))
     }
 }

@@ -1,22 +1,21 @@
-//! A running program with everything that it starts: one process group, and what has left it.
+//! A running program with all its child processes: one process group, and processes that left the group.
 //!
-//! The program is not started directly but by a line of shell that sets limits which only a process itself can set, and
-//! leaves a guard behind in the group: should this process die without a word, the guard removes the scratch folder and
-//! ends the group.
+//! A shell starts the program: it sets limits that only a process itself can set, and starts a guard in the group. If this process is
+//! killed, the guard removes the scratch folder and ends the group.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::time::{Duration, Instant};
 
-/// Names the scratch folder to the program, and marks its processes, wherever they go.
+/// The environment variable with the scratch folder, which also marks all processes of the program.
 pub(super) const MARK: &str = "FREETUMOR_FOLDER";
 
-/// How long processes may take to be gone that were killed.
-const DYING: Duration = Duration::from_secs(10);
+/// Maximum time from the kill signal to the end of a process.
+const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// `$1`: this process, `$2`: the scratch folder, `$3`: KiB of memory or `unlimited`, then the program. No core dumps: they would
-/// be pictures of a patient.
+/// `$1`: this process, `$2`: the scratch folder, `$3`: KiB of memory or `unlimited`, then the program. Core dumps are disabled because
+/// they would contain patient data.
 #[cfg(unix)]
 const START: &str = r#"
 ulimit -c 0
@@ -43,20 +42,20 @@ pub(super) fn command(program: &Path, _folder: &Path, _memory_bytes: Option<u64>
     Command::new(program)
 }
 
-/// A program that was started, with its group. Dropped, it is ended.
+/// A started program with its process group, which is ended when dropped.
 pub(super) struct ProcessGroup {
     child: Child,
     folder: PathBuf,
-    over: bool,
+    ended: bool,
 }
 
 impl ProcessGroup {
-    /// Takes charge of a child that leads a group of its own.
+    /// Takes ownership of a child that leads its own group.
     pub fn new(child: Child, folder: &Path) -> Self {
-        Self { child, folder: folder.to_owned(), over: false }
+        Self { child, folder: folder.to_owned(), ended: false }
     }
 
-    /// Whether the program itself has ended. It stays a zombie, so that its number names no other group.
+    /// Returns whether the program itself has ended. The process stays a zombie, so that its id is not reused for another group.
     pub fn has_ended(&mut self) -> io::Result<bool> {
         #[cfg(unix)]
         {
@@ -68,13 +67,13 @@ impl ProcessGroup {
         Ok(self.child.try_wait()?.is_some())
     }
 
-    /// Ends whatever still runs, and says how the program ended; `None` where the system cannot end it.
+    /// Ends all running processes of the group and returns the exit status of the program; `None` if the system cannot end it.
     pub fn end(&mut self) -> io::Result<Option<ExitStatus>> {
-        self.over = true;
+        self.ended = true;
         self.kill();
-        let begun = Instant::now();
+        let start = Instant::now();
         while !self.has_ended()? {
-            if begun.elapsed() > DYING {
+            if start.elapsed() > KILL_TIMEOUT {
                 return Ok(None);
             }
             std::thread::sleep(Duration::from_millis(1));
@@ -85,7 +84,7 @@ impl ProcessGroup {
         Ok(Some(status))
     }
 
-    /// Bytes of memory that the group holds, where the system says.
+    /// Returns the resident memory of the group, if the system reports it.
     pub fn resident_bytes(&self) -> Option<u64> {
         #[cfg(target_os = "linux")]
         return strays::resident_bytes(self.child.id());
@@ -102,7 +101,7 @@ impl ProcessGroup {
     fn kill(&mut self) {
         #[cfg(unix)]
         if let Ok(id) = self.id() {
-            // Nobody left to kill is no failure.
+            // An empty group is not an error.
             let _ = rustix::process::kill_process_group(id, rustix::process::Signal::KILL);
         }
         #[cfg(not(unix))]
@@ -112,13 +111,13 @@ impl ProcessGroup {
 
 impl Drop for ProcessGroup {
     fn drop(&mut self) {
-        if !self.over {
+        if !self.ended {
             let _ = self.end();
         }
     }
 }
 
-/// Processes by what `/proc` says of them.
+/// Finds processes in `/proc`.
 #[cfg(target_os = "linux")]
 mod strays {
     use std::path::Path;
@@ -127,17 +126,17 @@ mod strays {
 
     use super::MARK;
 
-    /// Rounds in which processes are looked for that others start while they are being ended.
+    /// Maximum number of searches: processes may start others while they are being ended.
     const ROUNDS: usize = 20;
 
-    /// Ends processes that left the group (a daemon begins a session of its own) but still carry its mark.
+    /// Ends processes that left the group (a daemon starts its own session) but still have its mark.
     pub fn end(folder: &Path) {
         use std::os::unix::ffi::OsStrExt;
         let mark = [MARK.as_bytes(), b"=", folder.as_os_str().as_bytes()].concat();
         for _ in 0..ROUNDS {
             let mut found = false;
             for id in processes() {
-                // Held before it is looked at: a number that is given to another process names no other by then.
+                // Open the process before reading its environment, so that a reused id is not killed.
                 let Some(pid) = i32::try_from(id).ok().and_then(Pid::from_raw) else { continue };
                 let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
                 let environment = std::fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
@@ -152,11 +151,11 @@ mod strays {
         }
     }
 
-    /// Resident bytes of all processes of a group.
+    /// Returns the resident bytes of all processes of a group.
     pub fn resident_bytes(group: u32) -> Option<u64> {
         let pages = |id: u32| {
             let text = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-            // Behind the name, which may hold anything: state, parent, group, …, and the resident pages as the 22nd.
+            // After the name, which may contain any character: state, parent, group, …, and the resident pages as the 22nd.
             let mut fields = text.rsplit_once(')')?.1.split_whitespace();
             (fields.nth(2)?.parse() == Ok(group)).then(|| fields.nth(18)?.parse::<u64>().ok()).flatten()
         };

@@ -1,4 +1,4 @@
-//! Organs from an external program: TotalSegmentator, nnU-Net, any script.
+//! Masks by an external program: TotalSegmentator, nnU-Net, any script.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Exchange;
 use super::config::{Placeholders, command_config};
-use super::exchange::{OutputFile, Outputs, Values, answer_bytes};
+use super::exchange::{OutputFile, Outputs, Values, max_answer_bytes};
 use super::program::Program;
 use crate::error::{ConfigError, Fault, Stage};
 use crate::ingest::Scan;
@@ -15,47 +15,47 @@ use crate::mask::{
     TotalSegmentatorConfig, TotalSegmentatorMask,
 };
 
-/// What a mask's program gives.
+/// The form of a mask program's answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MaskAnswer {
-    /// One label file, `{output}`, whose ids `scheme` and `organs` explain.
+    /// One label file, `{output}`, whose ids `scheme` and `organs` define.
     #[default]
     Labels,
-    /// A folder of binary files, `{outputs}`, one a class, named as TotalSegmentator names them.
+    /// A folder of binary files, `{outputs}`, one per class, named as by TotalSegmentator.
     Folder,
 }
 
 command_config! {
     /// Settings of the mask kind `command`.
     CommandMaskConfig {
-        /// Whether the program gives one label file or a folder of binary ones.
+        /// Whether the program writes one label file or a folder of binary files.
         #[serde(default)]
         answer: MaskAnswer,
-        /// The name of the image that the program is given, alone in the folder `{input}`: `.nii` or `.nii.gz`.
+        /// The name of the input image, the only file in the folder `{input}`: `.nii` or `.nii.gz`.
         #[serde(default = "default_image")]
         image: String,
-        /// The label file, or with `answer = "folder"` every binary file (`{name}` stands for the class), in the folder
-        /// `{outputs}`; `labels.nii.gz` and `{name}.nii.gz` where absent.
+        /// The label file, or with `answer = "folder"` every binary file (`{name}` is the class), in the folder `{outputs}`;
+        /// `labels.nii.gz` and `{name}.nii.gz` if absent.
         #[serde(default)]
         output: Option<String>,
-        /// What the ids of a label file mean.
+        /// The meaning of the ids of a label file.
         #[serde(default)]
         scheme: LabelScheme,
-        /// The organs to use: names where the scheme knows them (`["liver", "kidney"]`), or a table with the ids of each
+        /// The organs to use: names that the scheme defines (`["liver", "kidney"]`), or a table with the ids of each organ
         /// (`liver = { ids = [5], tumor_ids = [118] }`).
         #[serde(default = "no_organs")]
         organs: OrganChoice,
-        /// With `answer = "folder"`, organs by the names of their files, in place of `organs`.
+        /// With `answer = "folder"`, organs by the names of their files, instead of `organs`.
         #[serde(default)]
         files: BTreeMap<String, Vec<String>>,
-        /// What to do with ids that belong to none of the organs.
+        /// The treatment of ids that belong to none of the organs.
         #[serde(default)]
         other: OtherLabels,
-        /// Organ and tumor ids in the merged label map, where the customary ones will not do (`spleen = [7, 8]`).
+        /// Organ and tumor ids in the merged label map, instead of the default ids (`spleen = [7, 8]`).
         #[serde(default)]
         merged_ids: BTreeMap<String, [u8; 2]>,
-        /// Smallest share of the scan's voxels that an answer must cover, 0 to 1.
+        /// Minimum share of the scan's voxels that an answer must cover, 0 to 1.
         #[serde(default = "default_coverage")]
         min_coverage: f64,
     }
@@ -79,15 +79,15 @@ const LABELS: Placeholders = Placeholders {
     answers: &["output", "outputs", "folder"],
 };
 
-/// A folder of files has no one file of which a program could be told.
+/// A folder of files has no single file, so `{output}` is not defined.
 const FOLDER: Placeholders =
     Placeholders { files: &["image", "input", "outputs"], answers: &["outputs", "folder"], ..LABELS };
 
-/// Runs a program on every scan and reads the organs that it finds.
+/// Runs a program on every scan and reads the organs of its answer.
 ///
 /// # Units
-/// The image holds HU on the scan's own grid, i16 or f32. The answer may lie on any grid: it is brought to the scan's
-/// through both affines.
+/// The image contains HU on the scan's own grid, i16 or f32. The answer may be on any grid: it is resampled to the scan's grid through
+/// both affines.
 ///
 /// ```
 /// use freetumor::external::{CommandMask, CommandMaskConfig};
@@ -100,8 +100,8 @@ const FOLDER: Placeholders =
 /// )?;
 /// let mask = CommandMask::new(config.clone(), ".".as_ref()).unwrap();
 /// let missing = CommandMaskConfig { argv: vec!["no-such-program".into(), "{output}".into()], ..config };
-/// let complaints = CommandMask::new(missing, ".".as_ref()).err().unwrap();
-/// assert_eq!(complaints[0].message, "there is no program `no-such-program` on the PATH");
+/// let errors = CommandMask::new(missing, ".".as_ref()).err().unwrap();
+/// assert_eq!(errors[0].message, "there is no program `no-such-program` on the PATH");
 /// # Ok::<(), toml::de::Error>(())
 /// ```
 pub struct CommandMask {
@@ -117,52 +117,50 @@ enum Reader {
 }
 
 impl CommandMask {
-    /// A stage with these settings; `graph` is the folder of the graph file.
+    /// Creates a stage with these settings; `graph` is the folder of the graph file.
     ///
     /// # Errors
-    /// Everything that is wrong with them.
+    /// Returns all errors of the settings.
     pub fn new(config: CommandMaskConfig, graph: &Path) -> Result<Self, Vec<ConfigError>> {
-        let mut complaints = Vec::new();
+        let mut errors = Vec::new();
         let folder = config.answer == MaskAnswer::Folder;
         let placeholders = if folder { FOLDER } else { LABELS };
-        let program = Program::new(Stage::Mask, &config.shared(), graph, &placeholders, &mut complaints);
+        let program = Program::new(Stage::Mask, &config.common(), graph, &placeholders, &mut errors);
         if folder && config.exchange == Exchange::Pipe {
-            let complaint = ConfigError::new("answer", "a folder of files does not come over a pipe");
-            complaints.push(complaint.with_hint("set answer = \"labels\", or exchange = \"files\""));
+            let error = ConfigError::new("answer", "a folder of files cannot be read from a pipe");
+            errors.push(error.with_hint("set answer = \"labels\", or exchange = \"files\""));
         }
-        let usual = if folder { "{name}.nii.gz" } else { "labels.nii.gz" };
-        let output = config.output.clone().unwrap_or_else(|| usual.to_owned());
+        let default = if folder { "{name}.nii.gz" } else { "labels.nii.gz" };
+        let output = config.output.clone().unwrap_or_else(|| default.to_owned());
         for (field, path) in [("image", &config.image), ("output", &output)] {
-            let plain = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
-            let named = path.ends_with(".nii") || path.ends_with(".nii.gz");
-            if !plain || !named || (field == "image" && path.contains('/')) {
+            let is_plain = Path::new(path).components().all(|part| matches!(part, Component::Normal(_)));
+            let has_extension = path.ends_with(".nii") || path.ends_with(".nii.gz");
+            if !is_plain || !has_extension || (field == "image" && path.contains('/')) {
                 let message = format!("expected a name such as `image.nii` or `image.nii.gz`, got `{path}`");
-                complaints.push(ConfigError::new(field, message));
+                errors.push(ConfigError::new(field, message));
             }
         }
         let reader = if folder { folder_reader(config, &output) } else { labels_reader(config) };
-        let reader = reader.map_err(|wrong| complaints.extend(wrong)).ok();
+        let reader = reader.map_err(|reader_errors| errors.extend(reader_errors)).ok();
         match (program, reader) {
-            (Some(program), Some((reader, image))) if complaints.is_empty() => {
-                Ok(Self { program, image, output, reader })
-            }
-            _ => Err(complaints),
+            (Some(program), Some((reader, image))) if errors.is_empty() => Ok(Self { program, image, output, reader }),
+            _ => Err(errors),
         }
     }
 }
 
 fn labels_reader(config: CommandMaskConfig) -> Result<(Reader, String), Vec<ConfigError>> {
     let CommandMaskConfig { image, scheme, organs, files, other, merged_ids, min_coverage, .. } = config;
-    let mut complaints = Vec::new();
+    let mut errors = Vec::new();
     if !files.is_empty() {
-        let complaint = ConfigError::new("files", "expected none with `answer = \"labels\"`");
-        complaints.push(complaint.with_hint("set answer = \"folder\""));
+        let error = ConfigError::new("files", "expected none with `answer = \"labels\"`");
+        errors.push(error.with_hint("set answer = \"folder\""));
     }
     let config = LabelsConfig { pattern: "labels".into(), scheme, organs, other, merged_ids, min_coverage };
     match LabelsMask::new(config) {
-        Ok(mask) if complaints.is_empty() => Ok((Reader::Labels(mask), image)),
-        Ok(_) => Err(complaints),
-        Err(wrong) => Err(complaints.into_iter().chain(wrong).collect()),
+        Ok(mask) if errors.is_empty() => Ok((Reader::Labels(mask), image)),
+        Ok(_) => Err(errors),
+        Err(mask_errors) => Err(errors.into_iter().chain(mask_errors).collect()),
     }
 }
 
@@ -172,22 +170,24 @@ fn folder_reader(config: CommandMaskConfig, pattern: &str) -> Result<(Reader, St
         (OrganChoice::Names(names), true) => FileChoice::Names(names),
         (OrganChoice::Names(names), false) if names.is_empty() => FileChoice::Files(files),
         (OrganChoice::Names(_), false) => {
-            let complaint = ConfigError::new("files", "expected either `organs` or `files`, got both");
-            return Err(vec![complaint.with_hint("name the files of every organ in `files`, and leave `organs` out")]);
+            let error = ConfigError::new("files", "expected either `organs` or `files`, got both");
+            return Err(vec![error.with_hint("name the files of every organ in `files`, and remove `organs`")]);
         }
         (OrganChoice::Ids(_), _) => {
-            let complaint = ConfigError::new("organs", "expected names: binary files have no ids");
-            return Err(vec![complaint.with_hint("organs = [\"liver\"], or files = { liver = [\"liver\"] }")]);
+            let error = ConfigError::new("organs", "expected names: binary files have no ids");
+            return Err(vec![error.with_hint("set organs = [\"liver\"], or files = { liver = [\"liver\"] }")]);
         }
     };
     let config =
         TotalSegmentatorConfig { pattern: pattern.to_owned(), organs, optional: false, merged_ids, min_coverage };
-    let mask = TotalSegmentatorMask::new(config).map_err(|wrong| {
-        let renamed = |it: ConfigError| match it.field.as_str() {
-            "pattern" => ConfigError { field: "output".into(), hint: Some("output = \"{name}.nii.gz\"".into()), ..it },
-            _ => it,
+    let mask = TotalSegmentatorMask::new(config).map_err(|errors| {
+        let renamed = |error: ConfigError| match error.field.as_str() {
+            "pattern" => {
+                ConfigError { field: "output".into(), hint: Some("set output = \"{name}.nii.gz\"".into()), ..error }
+            }
+            _ => error,
         };
-        wrong.into_iter().map(renamed).collect::<Vec<_>>()
+        errors.into_iter().map(renamed).collect::<Vec<_>>()
     })?;
     Ok((Reader::Folder(mask), image))
 }
@@ -211,14 +211,14 @@ impl Mask for CommandMask {
                 None
             }
         };
-        let piped = input.is_some();
+        let is_piped = input.is_some();
         let output = call.output("output", &self.output);
-        let bytes = call.run(input, answer_bytes(grid))?;
-        let answer = if piped { OutputFile::Bytes(&bytes) } else { OutputFile::File(&output) };
+        let bytes = call.run(input, max_answer_bytes(grid))?;
+        let answer = if is_piped { OutputFile::Bytes(&bytes) } else { OutputFile::File(&output) };
         match &self.reader {
             Reader::Labels(mask) => mask.merge(&self.program.labels(answer, grid)?, grid),
             Reader::Folder(mask) => {
-                let outputs = Outputs { folder: &call.outputs(), given: grid };
+                let outputs = Outputs { folder: &call.outputs(), input: grid };
                 mask.unite(&outputs, grid)
             }
         }

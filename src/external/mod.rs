@@ -1,6 +1,6 @@
-//! Stages that an external program computes: TotalSegmentator, nnU-Net, any script.
+//! Stages that run an external program: TotalSegmentator, nnU-Net, any script.
 //!
-//! This room owns the exchange with programs: their arguments, files and pipes, their limits of time and memory, and their end.
+//! This room owns the exchange with programs: arguments, files and pipes, limits of time and memory, and termination.
 //!
 //! ```toml
 //! [stages.organs]
@@ -13,31 +13,31 @@
 //!
 //! The inputs decide the role: on scans it is a mask ([`CommandMask`]), on masked scans a synthesis
 //! ([`CommandSynthesis`]), on candidates a score ([`CommandScore`]). Voxels go to the program as NIfTI, through files in a
-//! scratch folder or over a pipe; the placeholders of `argv` name the files.
+//! scratch folder or through a pipe; the placeholders of `argv` name the files.
 //!
-//! A program is taken for what it is, somebody else's:
+//! Programs are not trusted:
 //!
-//! - It runs in a process group and a scratch folder of its own. Whatever it started is ended with it, whatever it left
-//!   there is removed. Time, memory, scratch space and output are limited, and so are the calls at once.
-//! - It sees voxels, labels and a JSON request, under names that are always the same; no path, id or header of a scan, and
-//!   not the secret behind patient keys. The same attempt gives it the same bytes and the same seed.
-//! - An exit code other than 0, a limit that it passed, an answer that is missing, of another shape, or makes no sense: each is a
-//!   fault of that scan with the last lines of standard error, without paths. The run goes on.
+//! - A program runs in its own process group and scratch folder. Its child processes are ended with it, and the folder is removed. Time,
+//!   memory, scratch space, output and the number of parallel calls are limited.
+//! - A program reads voxels, labels and a JSON request, under fixed names; no path, id or header of a scan, and not the secret for
+//!   patient keys. The same attempt passes the same bytes and the same seed.
+//! - An exit code other than 0, an exceeded limit, and a missing or invalid answer or one of another shape fail that scan, with the last
+//!   lines of standard error, without paths. The run continues.
 //!
-//! What it gives is part of the result: a program that answers differently each time makes a run that cannot be repeated.
+//! The answer is part of the result: with a program that is not deterministic, a run cannot be reproduced.
 
 mod config;
+mod excerpt;
 mod exchange;
-mod gate;
 mod group;
 mod mask;
 mod process;
 mod program;
 mod request;
 mod score;
+mod semaphore;
 mod synthesis;
 mod template;
-mod words;
 
 pub use config::Exchange;
 pub use mask::{CommandMask, CommandMaskConfig, MaskAnswer};

@@ -1,4 +1,4 @@
-//! A checked program, ready to be called: its scratch folder, its place in the line, and what its failures say.
+//! A checked program: calls with scratch folders and permits, and the faults of its failures.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -8,13 +8,13 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use super::config::{CheckedCommand, CommonSettings, Exchange, Placeholders};
-use super::gate::Semaphore;
+use super::excerpt::last_lines;
 use super::process::{Failure, Limits, ProcessExit, ProcessRun};
+use super::semaphore::{Permit, Semaphore};
 use super::template::Template;
-use super::words::last_words;
 use crate::error::{ConfigError, Fault, FaultKind, Stage};
 
-/// The folders of a scratch folder: what the program is given, and where its answers go.
+/// The folders of a scratch folder for the program's inputs and answers.
 const INPUTS: &str = "input";
 const OUTPUTS: &str = "output";
 
@@ -27,7 +27,7 @@ pub(super) struct Program {
     limits: Limits,
     scratch: PathBuf,
     graph: PathBuf,
-    gate: Semaphore,
+    semaphore: Semaphore,
     digest: String,
 }
 
@@ -35,50 +35,61 @@ impl Program {
     /// Checks the settings; `graph` is the folder of the graph file.
     pub fn new(
         stage: Stage,
-        shared: &CommonSettings<'_>,
+        common: &CommonSettings<'_>,
         graph: &Path,
         placeholders: &Placeholders,
-        complaints: &mut Vec<ConfigError>,
+        errors: &mut Vec<ConfigError>,
     ) -> Option<Self> {
         let graph = std::path::absolute(graph).unwrap_or_else(|_| graph.to_owned());
-        let CheckedCommand { program, arguments, limits, scratch } = shared.check(&graph, placeholders, complaints)?;
-        let words = shared.argv.iter().map(String::as_str).chain(shared.version);
-        let hash = words
-            .fold(Sha256::new(), |hash, word| hash.chain_update((word.len() as u64).to_le_bytes()).chain_update(word));
+        let CheckedCommand { program, arguments, limits, scratch } = common.check(&graph, placeholders, errors)?;
+        let fields = common.argv.iter().map(String::as_str).chain(common.version);
+        let hash = fields.fold(Sha256::new(), |hash, field| {
+            hash.chain_update((field.len() as u64).to_le_bytes()).chain_update(field)
+        });
         let digest = hex::encode(&hash.finalize()[..8]);
-        let gate = Semaphore::new(shared.parallel);
-        Some(Self { stage, exchange: shared.exchange, path: program, arguments, limits, scratch, graph, gate, digest })
+        let semaphore = Semaphore::new(common.parallel);
+        Some(Self {
+            stage,
+            exchange: common.exchange,
+            path: program,
+            arguments,
+            limits,
+            scratch,
+            graph,
+            semaphore,
+            digest,
+        })
     }
 
-    /// How voxels go to the program.
+    /// Returns how voxels are passed to the program.
     pub fn exchange(&self) -> Exchange {
         self.exchange
     }
 
-    /// 16 hexadecimal digits over arguments and version.
+    /// Returns the digest of arguments and version, 16 hexadecimal digits.
     pub fn digest(&self) -> &str {
         &self.digest
     }
 
-    /// A fault of the program's stage.
+    /// Creates a fault of the program's stage.
     pub fn fault(&self, kind: FaultKind, message: impl Into<String>) -> Fault {
         Fault::new(self.stage, kind, message)
     }
 
-    /// A fault that was found in what the program gave, named as such.
-    pub fn in_answer(&self, what: &str, fault: Fault) -> Fault {
+    /// Converts a fault of reading an answer to a fault of the program.
+    pub fn in_answer(&self, subject: &str, fault: Fault) -> Fault {
         let message = match fault.kind {
-            FaultKind::Missing => format!("expected {what} of the program, it gave none"),
-            _ => format!("{what} of the program: {}", fault.message),
+            FaultKind::Missing => format!("expected {subject} of the program, got none"),
+            _ => format!("{subject} of the program: {}", fault.message),
         };
         self.fault(fault.kind, message)
     }
 
-    /// Waits until another call may be made, and makes a folder for it.
+    /// Waits for a permit and creates the scratch folder of a call.
     pub fn call(&self) -> Result<ProgramCall<'_>, Fault> {
-        let place = self.gate.enter();
+        let permit = self.semaphore.acquire();
         let failed = |error: std::io::Error| {
-            self.fault(FaultKind::Io, format!("the system gives no scratch folder: {}", error.kind()))
+            self.fault(FaultKind::Io, format!("cannot create a scratch folder: {}", error.kind()))
         };
         let mut builder = tempfile::Builder::new();
         builder.prefix("freetumor-");
@@ -88,25 +99,25 @@ impl Program {
         for part in [INPUTS, OUTPUTS] {
             std::fs::create_dir(folder.path().join(part)).map_err(failed)?;
         }
-        Ok(ProgramCall { program: self, folder, values: Vec::new(), _place: place })
+        Ok(ProgramCall { program: self, folder, values: Vec::new(), _permit: permit })
     }
 }
 
-/// One call of a program; its folder is gone when it is dropped.
+/// One call of a program; its folder is removed when dropped.
 pub(super) struct ProgramCall<'a> {
     program: &'a Program,
     folder: TempDir,
     values: Vec<(&'static str, OsString)>,
-    _place: super::gate::Permit<'a>,
+    _permit: Permit<'a>,
 }
 
 impl ProgramCall<'_> {
-    /// The path of a file that the program is given, under the placeholder `name`.
+    /// Returns the path of an input file, and assigns it to the placeholder `name`.
     pub fn input(&mut self, name: &'static str, file: &str) -> PathBuf {
         self.path(name, INPUTS, file)
     }
 
-    /// The path where the program puts an answer, under the placeholder `name`.
+    /// Returns the path of an answer, and assigns it to the placeholder `name`.
     pub fn output(&mut self, name: &'static str, file: &str) -> PathBuf {
         self.path(name, OUTPUTS, file)
     }
@@ -117,21 +128,20 @@ impl ProgramCall<'_> {
         path
     }
 
-    /// Gives a placeholder its value.
+    /// Assigns a value to a placeholder.
     pub fn set(&mut self, name: &'static str, value: impl AsRef<OsStr>) {
         self.values.push((name, value.as_ref().to_owned()));
     }
 
-    /// Where the program puts its answers.
+    /// Returns the folder for answers.
     pub fn outputs(&self) -> PathBuf {
         self.folder.path().join(OUTPUTS)
     }
 
-    /// Runs the program: on a pipe with `input`, giving at most `output_bytes` of its standard output; else with files
-    /// alone.
+    /// Runs the program: with a pipe, passes `input` and returns at most `output_bytes` of standard output; else uses files alone.
     ///
     /// # Errors
-    /// A fault that says how it ended, with its last words.
+    /// Returns a fault with the exit code or exceeded limit, and the last lines of standard error.
     pub fn run(&mut self, input: Option<Vec<u8>>, output_bytes: u64) -> Result<Vec<u8>, Fault> {
         let program = self.program;
         let folder = self.folder.path();
@@ -151,41 +161,40 @@ impl ProgramCall<'_> {
             output_bytes: (program.exchange == Exchange::Pipe).then_some(output_bytes),
             limits: program.limits,
         };
-        let ProcessExit { output, stderr } = run.go();
+        let ProcessExit { output, stderr } = run.run();
         output.map_err(|failure| self.failed(&failure, output_bytes, &stderr))
     }
 
     fn failed(&self, failure: &Failure, output_bytes: u64, stderr: &[u8]) -> Fault {
         let Limits { time, memory_bytes, scratch_bytes } = self.program.limits;
         let mib = |bytes: u64| bytes >> 20;
-        let (kind, fate) = match failure {
+        let (kind, outcome) = match failure {
             Failure::System(error) => (FaultKind::Program, format!("could not be run: {}", error.kind())),
             Failure::Exit(status) => (FaultKind::Program, describe(*status)),
-            Failure::Time => (FaultKind::Program, format!("took longer than {} s and was stopped", time.as_secs_f64())),
+            Failure::Time => (FaultKind::Program, format!("exceeded {} s and was stopped", time.as_secs_f64())),
             Failure::Memory => {
                 let most = mib(memory_bytes.unwrap_or_default());
-                (FaultKind::TooLarge, format!("held more than {most} MiB of memory and was stopped"))
+                (FaultKind::TooLarge, format!("exceeded {most} MiB of memory and was stopped"))
             }
             Failure::Scratch => {
                 let most = mib(scratch_bytes);
-                (FaultKind::TooLarge, format!("left more than {most} MiB in its scratch folder and was stopped"))
+                (FaultKind::TooLarge, format!("exceeded {most} MiB in its scratch folder and was stopped"))
             }
-            Failure::Output => (
-                FaultKind::TooLarge,
-                format!("wrote more than the {output_bytes} bytes that its answer can have, and was stopped"),
-            ),
-            Failure::Stuck => (FaultKind::Program, "was stopped and yet does not end".to_owned()),
+            Failure::Output => {
+                (FaultKind::TooLarge, format!("exceeded {output_bytes} bytes of output and was stopped"))
+            }
+            Failure::Stuck => (FaultKind::Program, "was stopped but did not end".to_owned()),
         };
-        let words = last_words(stderr, self.folder.path());
-        let words = if words.is_empty() { "it said nothing".to_owned() } else { format!("it said: {words}") };
-        self.program.fault(kind, format!("the program {fate}; {words}"))
+        let excerpt = last_lines(stderr, self.folder.path());
+        let excerpt = if excerpt.is_empty() { "empty".to_owned() } else { excerpt };
+        self.program.fault(kind, format!("the program {outcome}; standard error: {excerpt}"))
     }
 }
 
 fn describe(status: ExitStatus) -> String {
     #[cfg(unix)]
     if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
-        return format!("died of signal {signal}");
+        return format!("was ended by signal {signal}");
     }
     match status.code() {
         Some(code) => format!("ended with exit code {code}"),

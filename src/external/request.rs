@@ -1,4 +1,4 @@
-//! The box that a program is given, and the JSON beside it.
+//! The box and the JSON request that are passed to a program.
 
 use serde_json::{Value as Json, json};
 
@@ -6,22 +6,22 @@ use crate::mask::{MaskedScan, Organ};
 use crate::synth::Candidate;
 use crate::volume::{Array3, Grid, Region};
 
-/// A candidate with the scan around it.
+/// A candidate with the surrounding part of the scan.
 pub(super) struct CandidateContext {
-    /// Where on the scan.
+    /// Voxel box on the scan.
     pub region: Region,
-    /// Where in the patient.
+    /// Grid of the box, in patient coordinates.
     pub grid: Grid,
-    /// HU before.
+    /// HU before synthesis.
     pub before: Array3<f32>,
-    /// Merged labels before.
+    /// Merged labels before synthesis.
     pub labels: Array3<u8>,
-    /// 1 where the candidate's tumor is.
+    /// 1 inside the candidate's tumor.
     pub tumor: Array3<u8>,
 }
 
 impl CandidateContext {
-    /// The candidate's box with a margin, as far as the scan reaches.
+    /// Returns the candidate's box with a margin, clipped to the scan.
     pub fn new(masked: &MaskedScan, candidate: &Candidate, margin_mm: f64) -> Self {
         let volume = &masked.scan.volume;
         let margin = volume.grid.spacing_mm().map(|mm| (margin_mm / mm).ceil() as usize);
@@ -37,8 +37,7 @@ impl CandidateContext {
         }
     }
 
-    /// What a program may want to know: no more than the voxels say, and nothing of the patient. Lengths in mm, voxels
-    /// [x, y, z] of the box.
+    /// Returns the JSON request, without patient data. Lengths in mm, voxels [x, y, z] of the box.
     pub fn request(&self, organ: &Organ, candidate: &Candidate) -> Json {
         let geometry = &candidate.geometry;
         let site: Vec<i64> =
@@ -59,12 +58,12 @@ impl CandidateContext {
     }
 }
 
-/// Where a region begins inside a larger one.
+/// Returns the start of a region relative to an outer region.
 pub(super) fn offset(inner: Region, outer: Region) -> [usize; 3] {
     [0, 1, 2].map(|axis| inner.start[axis] - outer.start[axis])
 }
 
-/// Labels or a mask as floats, for images of several volumes.
+/// Converts labels or a mask to floats, for images of several volumes.
 pub(super) fn floats(labels: &Array3<u8>) -> Array3<f32> {
     labels.map(|&label| f32::from(label))
 }

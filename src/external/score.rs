@@ -5,26 +5,26 @@ use std::path::Path;
 
 use super::Exchange;
 use super::config::{Placeholders, command_config};
+use super::excerpt::start_of;
 use super::exchange::Values;
 use super::program::Program;
 use super::request::{CandidateContext, floats, offset};
-use super::words::first_words;
 use crate::error::{ConfigError, Fault, FaultKind, Stage};
 use crate::mask::{MaskedScan, Organ};
 use crate::score::{Score, ScoreStage, Scorer, Scores};
 use crate::suggest::did_you_mean;
 use crate::synth::Candidate;
 
-/// Most bytes of an answer.
-const ANSWER_BYTES: u64 = 64 * 1024;
+/// Maximum bytes of an answer.
+const MAX_ANSWER_BYTES: u64 = 64 * 1024;
 
 command_config! {
     /// Settings of the score kind `command`.
     CommandScoreConfig {
-        /// The scores that the program gives, by their columns: `["realness", "found_fraction"]`. Every one of them must
-        /// be in every answer, and no other.
+        /// The scores of the program, by their columns: `["realness", "found_fraction"]`. Every answer must contain all of them, and no
+        /// others.
         gives: Vec<String>,
-        /// How much of the scan around the candidate's box the program sees, in mm.
+        /// Margin of the scan around the candidate's box that is passed to the program, in mm.
         #[serde(default = "default_margin_mm")]
         margin_mm: f64,
     }
@@ -34,10 +34,10 @@ pub(super) fn default_margin_mm() -> f64 {
     20.0
 }
 
-/// Complains about a margin that is none.
-pub(super) fn check_margin(margin_mm: f64, complaints: &mut Vec<ConfigError>) {
+/// Adds an error if the margin is out of range.
+pub(super) fn check_margin(margin_mm: f64, errors: &mut Vec<ConfigError>) {
     if !(0.0..=1000.0).contains(&margin_mm) {
-        complaints.push(ConfigError::new("margin_mm", format!("expected 0 to 1000 mm, got {margin_mm}")));
+        errors.push(ConfigError::new("margin_mm", format!("expected 0 to 1000 mm, got {margin_mm}")));
     }
 }
 
@@ -47,14 +47,14 @@ const PLACEHOLDERS: Placeholders = Placeholders {
     answers: &["output", "outputs", "folder"],
 };
 
-/// Runs a program on every candidate and reads the scores that it gives.
+/// Runs a program on every candidate and reads the scores of its answer.
 ///
 /// # Shapes
-/// `{before}`, `{after}`, `{labels}` (merged, after) and `{tumor}` (1 inside) are images of one box; over a pipe they are
-/// the four volumes of one image, in this order. `{request}` is a JSON file with organ, labels, spacing and box.
+/// `{before}`, `{after}`, `{labels}` (merged, after synthesis) and `{tumor}` (1 inside) are images of one box; with a pipe they are the
+/// four volumes of one image, in this order. `{request}` is a JSON file with organ, labels, spacing and box.
 ///
 /// # Units
-/// Images hold HU; the scores have the units of their columns.
+/// Images contain HU; the scores have the units of their columns.
 ///
 /// ```
 /// use freetumor::external::{CommandScore, CommandScoreConfig};
@@ -68,74 +68,74 @@ const PLACEHOLDERS: Placeholders = Placeholders {
 /// let stage = CommandScore::new(config.clone(), ".".as_ref()).unwrap();
 /// assert_eq!(stage.gives(), [Score::Realness]);
 /// let mistyped = CommandScoreConfig { gives: vec!["realnes".into()], ..config };
-/// let complaints = CommandScore::new(mistyped, ".".as_ref()).err().unwrap();
-/// assert_eq!(complaints[0].hint.as_deref(), Some("did you mean `realness`?"));
+/// let errors = CommandScore::new(mistyped, ".".as_ref()).err().unwrap();
+/// assert_eq!(errors[0].hint.as_deref(), Some("did you mean `realness`?"));
 /// # Ok::<(), toml::de::Error>(())
 /// ```
 pub struct CommandScore {
     program: Program,
-    gives: Vec<Score>,
+    produced: Vec<Score>,
     margin_mm: f64,
 }
 
 impl CommandScore {
-    /// A stage with these settings; `graph` is the folder of the graph file.
+    /// Creates a stage with these settings; `graph` is the folder of the graph file.
     ///
     /// # Errors
-    /// Everything that is wrong with them.
+    /// Returns all errors of the settings.
     pub fn new(config: CommandScoreConfig, graph: &Path) -> Result<Self, Vec<ConfigError>> {
-        let mut complaints = Vec::new();
-        let program = Program::new(Stage::Score, &config.shared(), graph, &PLACEHOLDERS, &mut complaints);
-        let mut gives = Vec::new();
+        let mut errors = Vec::new();
+        let program = Program::new(Stage::Score, &config.common(), graph, &PLACEHOLDERS, &mut errors);
+        let mut produced = Vec::new();
         for (index, name) in config.gives.iter().enumerate() {
             let field = format!("gives.{index}");
             match Score::from_name(name) {
-                Some(score) if gives.contains(&score) => {
-                    complaints.push(ConfigError::new(field, format!("`{name}` is named twice")));
+                Some(score) if produced.contains(&score) => {
+                    errors.push(ConfigError::new(field, format!("`{name}` is named twice")));
                 }
-                Some(score) => gives.push(score),
+                Some(score) => produced.push(score),
                 None => {
                     let hint = did_you_mean(name, Score::ALL.iter().map(|score| score.name()));
-                    let hint = hint.unwrap_or_else(|| "`freetumor schema samples` lists the scores".into());
-                    complaints.push(ConfigError::new(field, format!("there is no score `{name}`")).with_hint(hint));
+                    let hint = hint.unwrap_or_else(|| "run `freetumor schema samples` for a list of scores".into());
+                    errors.push(ConfigError::new(field, format!("there is no score `{name}`")).with_hint(hint));
                 }
             }
         }
         if config.gives.is_empty() {
-            let complaint = ConfigError::new("gives", "expected at least one score, got none");
-            complaints.push(complaint.with_hint("gives = [\"realness\"]"));
+            let error = ConfigError::new("gives", "expected at least one score, got none");
+            errors.push(error.with_hint("set gives = [\"realness\"]"));
         }
-        check_margin(config.margin_mm, &mut complaints);
+        check_margin(config.margin_mm, &mut errors);
         match program {
-            Some(program) if complaints.is_empty() => Ok(Self { program, gives, margin_mm: config.margin_mm }),
-            _ => Err(complaints),
+            Some(program) if errors.is_empty() => Ok(Self { program, produced, margin_mm: config.margin_mm }),
+            _ => Err(errors),
         }
     }
 
-    /// Reads an answer into `scores`.
+    /// Parses an answer into `scores`.
     fn read(&self, answer: &[u8], scores: &mut Scores) -> Result<(), Fault> {
-        let wrong = |message: String| self.program.fault(FaultKind::Corrupt, message);
-        let names = self.gives.iter().map(|score| score.name()).collect::<Vec<_>>().join(", ");
+        let invalid = |message: String| self.program.fault(FaultKind::Corrupt, message);
+        let names = self.produced.iter().map(|score| score.name()).collect::<Vec<_>>().join(", ");
         let values: BTreeMap<String, f64> = serde_json::from_slice(answer).map_err(|error| {
-            wrong(format!(
-                "expected a JSON object with numbers for {names} of the program, it makes no sense at {}:{}: `{}`",
+            invalid(format!(
+                "expected a JSON object with numbers for {names} of the program, got invalid JSON at {}:{}: `{}`",
                 error.line(),
                 error.column(),
-                first_words(answer)
+                start_of(answer)
             ))
         })?;
-        if let Some(name) = values.keys().find(|name| !self.gives.iter().any(|score| score.name() == *name)) {
+        if let Some(name) = values.keys().find(|name| !self.produced.iter().any(|score| score.name() == *name)) {
             let name: String = name.chars().filter(|letter| !letter.is_control()).take(40).collect();
-            return Err(wrong(format!("expected {names} of the program, it gave `{name}`, too")));
+            return Err(invalid(format!("expected {names} of the program, got also `{name}`")));
         }
-        for &score in &self.gives {
+        for &score in &self.produced {
             let Some(&value) = values.get(score.name()) else {
-                return Err(wrong(format!("expected {names} of the program, `{}` is missing", score.name())));
+                return Err(invalid(format!("expected {names} of the program, `{}` is missing", score.name())));
             };
             let [low, high] = score.range();
             if !(low..=high).contains(&value) || !value.is_finite() {
                 let message = format!("expected `{}` from {low} to {high} of the program, got {value}", score.name());
-                return Err(wrong(message));
+                return Err(invalid(message));
             }
             scores.set(score, value);
         }
@@ -145,7 +145,7 @@ impl CommandScore {
 
 impl ScoreStage for CommandScore {
     fn gives(&self) -> &[Score] {
-        &self.gives
+        &self.produced
     }
 
     fn baseline<'scan>(
@@ -153,43 +153,43 @@ impl ScoreStage for CommandScore {
         scan: &'scan MaskedScan,
         organ: &'scan Organ,
     ) -> Result<Box<dyn Scorer + 'scan>, Fault> {
-        Ok(Box::new(Judging { stage: self, scan, organ }))
+        Ok(Box::new(CommandScorer { stage: self, scan, organ }))
     }
 }
 
-struct Judging<'scan> {
+struct CommandScorer<'scan> {
     stage: &'scan CommandScore,
     scan: &'scan MaskedScan,
     organ: &'scan Organ,
 }
 
-impl Scorer for Judging<'_> {
+impl Scorer for CommandScorer<'_> {
     fn score(&self, candidate: &Candidate, scores: &mut Scores) -> Result<(), Fault> {
         let program = &self.stage.program;
-        let around = CandidateContext::new(self.scan, candidate, self.stage.margin_mm);
-        let at = offset(candidate.region, around.region);
-        let (mut after, mut labels) = (around.before.clone(), around.labels.clone());
+        let context = CandidateContext::new(self.scan, candidate, self.stage.margin_mm);
+        let at = offset(candidate.region, context.region);
+        let (mut after, mut labels) = (context.before.clone(), context.labels.clone());
         after.paste(at, &candidate.after);
         labels.paste(at, &candidate.labels);
         let mut call = program.call()?;
         call.set("organ", &self.organ.name);
-        let mut request = around.request(self.organ, candidate);
-        request["gives"] = self.stage.gives.iter().map(|score| score.name()).collect();
+        let mut request = context.request(self.organ, candidate);
+        request["gives"] = self.stage.produced.iter().map(|score| score.name()).collect();
         program.write_text(&call.input("request", "request.json"), &request.to_string())?;
         let answer = match program.exchange() {
             Exchange::Pipe => {
-                let images = [&around.before, &after, &floats(&labels), &floats(&around.tumor)];
-                call.run(Some(program.series_bytes(&around.grid, &images)?), ANSWER_BYTES)?
+                let images = [&context.before, &after, &floats(&labels), &floats(&context.tumor)];
+                call.run(Some(program.series_bytes(&context.grid, &images)?), MAX_ANSWER_BYTES)?
             }
             Exchange::Files => {
                 let images = [
-                    ("before", "before.nii.gz", Values::F32(around.before.as_slice())),
+                    ("before", "before.nii.gz", Values::F32(context.before.as_slice())),
                     ("after", "after.nii.gz", Values::F32(after.as_slice())),
                     ("labels", "labels.nii.gz", Values::U8(labels.as_slice())),
-                    ("tumor", "tumor.nii.gz", Values::U8(around.tumor.as_slice())),
+                    ("tumor", "tumor.nii.gz", Values::U8(context.tumor.as_slice())),
                 ];
                 for (name, file, values) in images {
-                    program.write_image(&call.input(name, file), &around.grid, values)?;
+                    program.write_image(&call.input(name, file), &context.grid, values)?;
                 }
                 let output = call.output("output", "scores.json");
                 call.run(None, 0)?;
@@ -200,18 +200,19 @@ impl Scorer for Judging<'_> {
     }
 }
 
-/// The answer's bytes, of a file that was asked for and is no larger than an answer can be.
+/// Reads the file of an answer, up to the maximum size of answers.
 fn read_bounded(program: &Program, path: &Path) -> Result<Vec<u8>, Fault> {
     let metadata = path.metadata().ok().filter(std::fs::Metadata::is_file);
     let Some(metadata) = metadata else {
-        return Err(program.fault(FaultKind::Missing, "expected scores of the program, it gave none"));
+        return Err(program.fault(FaultKind::Missing, "expected scores of the program, got none"));
     };
-    if metadata.len() > ANSWER_BYTES {
-        let message = format!("expected at most {ANSWER_BYTES} bytes of scores of the program, got {}", metadata.len());
+    if metadata.len() > MAX_ANSWER_BYTES {
+        let message =
+            format!("expected at most {MAX_ANSWER_BYTES} bytes of scores of the program, got {}", metadata.len());
         return Err(program.fault(FaultKind::TooLarge, message));
     }
     std::fs::read(path).map_err(|error| {
-        program.fault(FaultKind::Io, format!("the system cannot read the program's scores: {}", error.kind()))
+        program.fault(FaultKind::Io, format!("cannot read the scores of the program: {}", error.kind()))
     })
 }
 
@@ -220,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_answer_is_what_was_declared_and_nothing_else() {
+    fn answer_must_contain_exactly_the_declared_scores() {
         let config = toml::from_str("argv = ['/bin/sh', '{output}']\ngives = ['realness', 'delta_hu']").unwrap();
         let stage = CommandScore::new(config, Path::new(".")).unwrap();
         let read = |text: &str| {
@@ -229,27 +230,27 @@ mod tests {
         };
         let scores = read("{\"realness\": 1, \"delta_hu\": -31.5}\n").unwrap();
         assert_eq!((scores.get(Score::Realness), scores.get(Score::DeltaHu)), (Some(1.0), Some(-31.5)));
-        for (text, words) in [
+        for (text, expected) in [
             ("", "expected a JSON object with numbers for realness, delta_hu"),
-            ("[1, 2]", "it makes no sense at 1:0: `[1, 2]`"),
+            ("[1, 2]", "got invalid JSON at 1:0: `[1, 2]`"),
             ("{\"realness\": NaN, \"delta_hu\": 0}", "expected a JSON object"),
             ("{\"realness\": null, \"delta_hu\": 0}", "expected a JSON object"),
             ("{\"realness\": 0.5}", "`delta_hu` is missing"),
-            ("{\"realness\": 0.5, \"delta_hu\": 0, \"dice\": 1}", "it gave `dice`, too"),
+            ("{\"realness\": 0.5, \"delta_hu\": 0, \"dice\": 1}", "got also `dice`"),
             ("{\"realness\": 1.5, \"delta_hu\": 0}", "expected `realness` from 0 to 1 of the program, got 1.5"),
             ("{\"realness\": 0.5, \"delta_hu\": 1e999}", "expected"),
         ] {
             let fault = read(text).unwrap_err();
-            assert!(fault.message.contains(words) && fault.stage == Stage::Score, "{text}: {fault}");
+            assert!(fault.message.contains(expected) && fault.stage == Stage::Score, "{text}: {fault}");
         }
     }
 
     #[test]
-    fn scores_must_be_known_and_named_once() {
+    fn new_rejects_unknown_and_duplicate_scores() {
         let fields = |gives: &str| {
             let config = toml::from_str(&format!("argv = ['/bin/sh', '{{output}}']\nmargin_mm = -1\ngives = {gives}"));
-            let complaints = CommandScore::new(config.unwrap(), Path::new(".")).err().unwrap();
-            complaints.into_iter().map(|it| it.field).collect::<Vec<_>>()
+            let errors = CommandScore::new(config.unwrap(), Path::new(".")).err().unwrap();
+            errors.into_iter().map(|error| error.field).collect::<Vec<_>>()
         };
         assert_eq!(fields("['dice', 'dice', 'x']"), ["gives.1", "gives.2", "margin_mm"]);
         assert_eq!(fields("[]"), ["gives", "margin_mm"]);

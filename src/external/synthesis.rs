@@ -1,11 +1,11 @@
-//! Tumors by an external program, where rules say where they lie and how large they are.
+//! Tumors by an external program, with positions and sizes by rules.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use super::Exchange;
 use super::config::{Placeholders, command_config};
-use super::exchange::{OutputFile, Values, answer_bytes};
+use super::exchange::{OutputFile, Values, max_answer_bytes};
 use super::program::Program;
 use super::request::{CandidateContext, floats};
 use super::score::check_margin;
@@ -18,10 +18,10 @@ use crate::synth::measure::measure;
 use crate::synth::{Attempt, AttemptKey, Attempts, Candidate, Geometry, RulesConfig, Synthesize, boundary_distance_mm};
 use crate::volume::{Array3, Voxels};
 
-/// HU by which an answer may stray outside of the organ before that counts as a change: what writers of floats lose.
+/// Tolerance in HU outside of the organ, for rounding by writers of floats.
 const UNCHANGED_HU: f32 = 0.5;
 
-/// What a synthesis's program gives.
+/// The form of a synthesis program's answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SynthesisAnswer {
@@ -32,44 +32,44 @@ pub enum SynthesisAnswer {
     Difference,
 }
 
-/// Whose tumor the label shows.
+/// The origin of the tumor's label.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TumorShape {
-    /// The shape that the rules drew.
+    /// The shape by rules.
     #[default]
     Rules,
-    /// The mask that the program gave as `{tumor_output}`, as far as it lies in the healthy organ.
+    /// The mask that the program writes to `{tumor_output}`, clipped to the healthy organ.
     Program,
 }
 
-/// What becomes of changes outside of the healthy organ.
+/// The treatment of changes outside of the healthy organ.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OutsideChanges {
-    /// They are left out: what is no healthy organ keeps its bits.
+    /// Changes are discarded: voxels outside of the healthy organ keep their bits.
     #[default]
     Restore,
-    /// They spoil the scan: the program does not do what it should.
+    /// Changes fail the scan.
     Fault,
 }
 
 command_config! {
     /// Settings of the synthesis kind `command`.
     CommandSynthesisConfig {
-        /// Where tumors lie, their sizes and shapes, and how many: the settings of `kind = "rules"`.
+        /// Position, size, shape and number of tumors: the settings of `kind = "rules"`.
         #[serde(default)]
         rules: RulesConfig,
-        /// Whether the program gives the changed box or HU to add to it.
+        /// Whether the answer is the changed box or HU to be added to it.
         #[serde(default)]
         answer: SynthesisAnswer,
-        /// Whose tumor the label shows.
+        /// The origin of the tumor's label.
         #[serde(default)]
         tumor: TumorShape,
-        /// What becomes of changes outside of the healthy organ.
+        /// The treatment of changes outside of the healthy organ.
         #[serde(default)]
         outside: OutsideChanges,
-        /// How much of the scan around the rules' box the program sees, and may change within the organ, in mm.
+        /// Margin of the scan around the rules' box that the program reads, and may change within the organ, in mm.
         #[serde(default = "super::score::default_margin_mm")]
         margin_mm: f64,
     }
@@ -81,17 +81,17 @@ const PLACEHOLDERS: Placeholders = Placeholders {
     answers: &["output", "outputs", "folder"],
 };
 
-/// Runs a program on the box of every candidate that the rules place, and takes its tumor.
+/// Runs a program on the box of every candidate by rules, and uses its tumor.
 ///
-/// What the program gives counts inside the healthy organ alone, as it is: it softens edges itself. Everything else keeps its
-/// bits. The box that is kept is that of all changes.
+/// The answer is used inside the healthy organ alone, without blending: the program softens edges itself. All other voxels keep their
+/// bits. The candidate's box is the bounding box of all changes.
 ///
 /// # Shapes
-/// `{image}` (HU), `{labels}` (merged) and `{tumor}` (1 in the rules' shape) are images of one box; over a pipe they are
-/// the three volumes of one image, in this order. The answer has the box's shape and affine.
+/// `{image}` (HU), `{labels}` (merged) and `{tumor}` (1 inside the rules' shape) are images of one box; with a pipe they are the three
+/// volumes of one image, in this order. The answer has the box's shape and affine.
 ///
 /// # Units
-/// HU; whole numbers where the scan's are. `{seed}`, 0..2³², follows from the pipeline's seed and the attempt alone.
+/// HU; integers if those of the scan are. `{seed}`, 0..2³², is derived from the pipeline's seed and the attempt alone.
 /// `{request}` is a JSON file with the seed, organ, labels, spacing, box, and the rules' tumor.
 ///
 /// ```
@@ -124,19 +124,19 @@ pub struct CommandSynthesis {
 }
 
 impl CommandSynthesis {
-    /// A stage with these settings; `shapes` places and draws what the program fills, `graph` is the folder of the graph
-    /// file.
+    /// Creates a stage with these settings; `shapes` synthesizes the candidates that the program changes, `graph` is the folder of the
+    /// graph file.
     ///
     /// # Errors
-    /// Everything that is wrong with them; `rules` are the business of whoever made `shapes`.
+    /// Returns all errors of the settings except those of `rules`, which the constructor of `shapes` checks.
     pub fn new(
         config: &CommandSynthesisConfig,
         shapes: Arc<dyn Synthesize>,
         graph: &Path,
     ) -> Result<Self, Vec<ConfigError>> {
-        let (program, complaints) = check(config, graph);
+        let (program, errors) = check(config, graph);
         match program {
-            Some(program) if complaints.is_empty() => Ok(Self {
+            Some(program) if errors.is_empty() => Ok(Self {
                 model: config.version.clone().unwrap_or_else(|| format!("command-{}", program.digest())),
                 program,
                 shapes,
@@ -145,40 +145,40 @@ impl CommandSynthesis {
                 outside: config.outside,
                 margin_mm: config.margin_mm,
             }),
-            _ => Err(complaints),
+            _ => Err(errors),
         }
     }
 
-    /// Everything that is wrong with the settings, `rules` aside.
-    pub fn complaints(config: &CommandSynthesisConfig, graph: &Path) -> Vec<ConfigError> {
+    /// Returns all errors of the settings except those of `rules`.
+    pub fn config_errors(config: &CommandSynthesisConfig, graph: &Path) -> Vec<ConfigError> {
         check(config, graph).1
     }
 
-    /// What tables record as the model: the version that the settings name, or a digest of the arguments.
+    /// Returns the model for tables: the version in the settings, or a digest of the arguments.
     pub fn model(&self) -> &str {
         &self.model
     }
 
-    /// HU after, from what the program gave: inside the healthy organ alone.
+    /// Returns the HU after synthesis: those of the answer inside the healthy organ, all others unchanged.
     fn after(
         &self,
         masked: &MaskedScan,
         organ: &Organ,
-        around: &CandidateContext,
-        given: &Array3<f32>,
+        context: &CandidateContext,
+        answer: &Array3<f32>,
     ) -> Result<Array3<f32>, Fault> {
-        let mut after = around.before.clone();
+        let mut after = context.before.clone();
         let mut outside = 0usize;
-        let voxels = after.as_mut_slice().iter_mut().zip(around.labels.as_slice()).zip(given.as_slice());
-        for ((hu, &label), &given) in voxels {
-            let meant = match self.answer {
-                SynthesisAnswer::Image => given,
-                SynthesisAnswer::Difference => *hu + given,
+        let voxels = after.as_mut_slice().iter_mut().zip(context.labels.as_slice()).zip(answer.as_slice());
+        for ((hu, &label), &value) in voxels {
+            let changed = match self.answer {
+                SynthesisAnswer::Image => value,
+                SynthesisAnswer::Difference => *hu + value,
             };
             if label == organ.label {
-                *hu = meant;
+                *hu = changed;
             } else {
-                outside += usize::from((meant - *hu).abs() > UNCHANGED_HU);
+                outside += usize::from((changed - *hu).abs() > UNCHANGED_HU);
             }
         }
         if outside > 0 {
@@ -189,11 +189,11 @@ impl CommandSynthesis {
                 );
                 return Err(self.program.fault(FaultKind::Mismatch, message));
             }
-            tracing::debug!(organ = organ.name, voxels = outside, "changes outside of the healthy organ are left out");
+            tracing::debug!(organ = organ.name, voxels = outside, "changes outside of the healthy organ are discarded");
         }
         let range = f32::from(i16::MIN)..=f32::from(i16::MAX);
         if let Some(hu) =
-            after.as_slice().iter().zip(around.before.as_slice()).find(|(hu, was)| hu != was && !range.contains(*hu))
+            after.as_slice().iter().zip(context.before.as_slice()).find(|(hu, was)| hu != was && !range.contains(*hu))
         {
             let message = format!("expected HU from {} to {} of the program, got {}", range.start(), range.end(), hu.0);
             return Err(self.program.fault(FaultKind::Mismatch, message));
@@ -206,14 +206,14 @@ impl CommandSynthesis {
 }
 
 fn check(config: &CommandSynthesisConfig, graph: &Path) -> (Option<Program>, Vec<ConfigError>) {
-    let mut complaints = Vec::new();
-    let program = Program::new(Stage::Synthesize, &config.shared(), graph, &PLACEHOLDERS, &mut complaints);
-    check_margin(config.margin_mm, &mut complaints);
+    let mut errors = Vec::new();
+    let program = Program::new(Stage::Synthesize, &config.common(), graph, &PLACEHOLDERS, &mut errors);
+    check_margin(config.margin_mm, &mut errors);
     if config.tumor == TumorShape::Program && config.exchange == Exchange::Pipe {
-        let complaint = ConfigError::new("tumor", "a second image does not come over the pipe");
-        complaints.push(complaint.with_hint("set exchange = \"files\", or tumor = \"rules\""));
+        let error = ConfigError::new("tumor", "a second image cannot be read from a pipe");
+        errors.push(error.with_hint("set exchange = \"files\", or tumor = \"rules\""));
     }
-    (program, complaints)
+    (program, errors)
 }
 
 impl Synthesize for CommandSynthesis {
@@ -223,103 +223,103 @@ impl Synthesize for CommandSynthesis {
         organ: &'scan Organ,
     ) -> Result<Box<dyn Attempts + 'scan>, Fault> {
         let shapes = self.shapes.site_plan(scan, organ)?;
-        Ok(Box::new(Filling { stage: self, shapes, scan, organ }))
+        Ok(Box::new(CommandAttempts { stage: self, shapes, scan, organ }))
     }
 }
 
-struct Filling<'scan> {
+struct CommandAttempts<'scan> {
     stage: &'scan CommandSynthesis,
     shapes: Box<dyn Attempts + 'scan>,
     scan: &'scan MaskedScan,
     organ: &'scan Organ,
 }
 
-impl Attempts for Filling<'_> {
+impl Attempts for CommandAttempts<'_> {
     fn attempt(&self, key: AttemptKey) -> Result<Attempt, Fault> {
         match self.shapes.attempt(key)? {
-            Attempt::Candidate(candidate) => self.filled(key.attempt(), candidate),
+            Attempt::Candidate(candidate) => self.apply(key.attempt(), candidate),
             rejected @ Attempt::Rejected { .. } => Ok(rejected),
         }
     }
 }
 
-impl Filling<'_> {
-    /// The rules' candidate as the program fills it.
-    fn filled(&self, key: Key, mut candidate: Box<Candidate>) -> Result<Attempt, Fault> {
+impl CommandAttempts<'_> {
+    /// Runs the program on a candidate by rules and applies its answer.
+    fn apply(&self, key: Key, mut candidate: Box<Candidate>) -> Result<Attempt, Fault> {
         let (stage, program) = (self.stage, &self.stage.program);
-        let around = CandidateContext::new(self.scan, &candidate, stage.margin_mm);
-        // 32 bits: what every generator of numbers takes as a seed.
+        let context = CandidateContext::new(self.scan, &candidate, stage.margin_mm);
+        // 32 bits: every random number generator accepts them as a seed.
         let seed = key.draws("command").bits() >> 32;
-        let mut request = around.request(self.organ, &candidate);
+        let mut request = context.request(self.organ, &candidate);
         request["seed"] = seed.into();
         let mut call = program.call()?;
         call.set("seed", seed.to_string());
         call.set("organ", &self.organ.name);
         program.write_text(&call.input("request", "request.json"), &request.to_string())?;
-        let (given, shape) = match program.exchange() {
+        let (answer, shape) = match program.exchange() {
             Exchange::Pipe => {
-                let images = [&around.before, &floats(&around.labels), &floats(&around.tumor)];
-                let input = program.series_bytes(&around.grid, &images)?;
-                let bytes = call.run(Some(input), answer_bytes(&around.grid))?;
-                (program.image(OutputFile::Bytes(&bytes), &around.grid)?, None)
+                let images = [&context.before, &floats(&context.labels), &floats(&context.tumor)];
+                let input = program.series_bytes(&context.grid, &images)?;
+                let bytes = call.run(Some(input), max_answer_bytes(&context.grid))?;
+                (program.image(OutputFile::Bytes(&bytes), &context.grid)?, None)
             }
             Exchange::Files => {
                 let images = [
-                    ("image", "image.nii.gz", Values::F32(around.before.as_slice())),
-                    ("labels", "labels.nii.gz", Values::U8(around.labels.as_slice())),
-                    ("tumor", "tumor.nii.gz", Values::U8(around.tumor.as_slice())),
+                    ("image", "image.nii.gz", Values::F32(context.before.as_slice())),
+                    ("labels", "labels.nii.gz", Values::U8(context.labels.as_slice())),
+                    ("tumor", "tumor.nii.gz", Values::U8(context.tumor.as_slice())),
                 ];
                 for (name, file, values) in images {
-                    program.write_image(&call.input(name, file), &around.grid, values)?;
+                    program.write_image(&call.input(name, file), &context.grid, values)?;
                 }
                 let output = call.output("output", "image.nii.gz");
                 let tumor_output = call.output("tumor_output", "tumor.nii.gz");
                 call.run(None, 0)?;
-                let given = program.image(OutputFile::File(&output), &around.grid)?;
+                let answer = program.image(OutputFile::File(&output), &context.grid)?;
                 let shape = match stage.tumor {
                     TumorShape::Rules => None,
                     TumorShape::Program => {
-                        let labels = program.labels(OutputFile::File(&tumor_output), &around.grid)?;
-                        program.same_grid(&labels.grid, &around.grid)?;
+                        let labels = program.labels(OutputFile::File(&tumor_output), &context.grid)?;
+                        program.same_grid(&labels.grid, &context.grid)?;
                         Some(labels.ids.map(|&id| u8::from(id != 0)))
                     }
                 };
-                (given, shape)
+                (answer, shape)
             }
         };
-        let after = stage.after(self.scan, self.organ, &around, &given)?;
+        let after = stage.after(self.scan, self.organ, &context, &answer)?;
         let tumor =
-            shape.as_ref().map_or_else(|| around.tumor.clone(), |shape| tumor_of(shape, &around.labels, self.organ));
+            shape.as_ref().map_or_else(|| context.tumor.clone(), |shape| tumor_of(shape, &context.labels, self.organ));
         if let Some(shape) = &shape {
-            match self.geometry(&around, shape, &tumor) {
+            match self.geometry(&context, shape, &tumor) {
                 Some(geometry) => candidate.geometry = geometry,
                 None => return Ok(Attempt::Rejected { reason: "no_tumor".to_owned() }),
             }
         }
-        let labels = with_tumor(&around.labels, &tumor, self.organ);
-        let changed = after.as_slice().iter().zip(around.before.as_slice()).zip(tumor.as_slice());
+        let labels = with_tumor(&context.labels, &tumor, self.organ);
+        let changed = after.as_slice().iter().zip(context.before.as_slice()).zip(tumor.as_slice());
         let changed = changed.map(|((is, was), &inside)| u8::from(is != was || inside != 0)).collect();
-        let Some(kept) = Array3::from_vec(around.region.shape, changed).extent(|&changed| changed != 0) else {
+        let Some(kept) = Array3::from_vec(context.region.shape, changed).extent(|&changed| changed != 0) else {
             return Ok(Attempt::Rejected { reason: "no_tumor".to_owned() });
         };
-        candidate.before = around.before.cut(kept);
+        candidate.before = context.before.cut(kept);
         candidate.after = after.cut(kept);
         candidate.labels = labels.cut(kept);
         candidate.tumor = tumor.cut(kept);
         candidate.region = kept;
-        for (start, first) in candidate.region.start.iter_mut().zip(around.region.start) {
+        for (start, first) in candidate.region.start.iter_mut().zip(context.region.start) {
             *start += first;
         }
         Ok(Attempt::Candidate(candidate))
     }
 
-    /// Measures a tumor of the program's own; `None` where nothing of it lies in the healthy organ.
-    fn geometry(&self, around: &CandidateContext, shape: &Array3<u8>, tumor: &Array3<u8>) -> Option<Geometry> {
+    /// Measures a tumor whose shape the program wrote; `None` if no voxel of the tumor is in the healthy organ.
+    fn geometry(&self, context: &CandidateContext, shape: &Array3<u8>, tumor: &Array3<u8>) -> Option<Geometry> {
         let grid = &self.scan.scan.volume.grid;
         let measures = measure(tumor, grid.spacing_mm())?;
         let site = nearest_to_middle(tumor, grid.spacing_mm())?;
-        let site = [0, 1, 2].map(|axis| site[axis] + around.region.start[axis]);
-        let given = shape.as_slice().iter().filter(|&&inside| inside != 0).count();
+        let site = [0, 1, 2].map(|axis| site[axis] + context.region.start[axis]);
+        let shape_voxels = shape.as_slice().iter().filter(|&&inside| inside != 0).count();
         Some(Geometry {
             size_class: SizeClass::of_diameter(measures.diameter_mm).name().to_owned(),
             site_voxel: site,
@@ -328,14 +328,14 @@ impl Filling<'_> {
             volume_mm3: measures.volume_mm3,
             diameter_mm: measures.diameter_mm,
             sphericity: crate::synth::measure::sphericity(tumor, grid.spacing_mm()),
-            clipped_fraction: 1.0 - measures.voxels as f64 / given as f64,
+            clipped_fraction: 1.0 - measures.voxels as f64 / shape_voxels as f64,
             boundary_distance_mm: boundary_distance_mm(self.scan, self.organ, site),
             drawn_contrast_hu: None,
         })
     }
 }
 
-/// The tumor's voxel that is nearest to its centre of mass; the first one of those that are equally near.
+/// Returns the tumor's voxel nearest to its centre of mass; the first one if several are equally near.
 fn nearest_to_middle(tumor: &Array3<u8>, spacing_mm: [f64; 3]) -> Option<[usize; 3]> {
     let [nx, ny, _] = tumor.shape();
     let inside = || {

@@ -1,11 +1,11 @@
-//! Arguments with placeholders: `["segment.sh", "{image}", "--to={output}"]`.
+//! Arguments with placeholders, such as `["segment.sh", "{image}", "--to={output}"]`.
 
 use std::ffi::{OsStr, OsString};
 
 use crate::error::ConfigError;
 use crate::suggest::did_you_mean;
 
-/// What a placeholder stands for, by its name.
+/// The values of placeholders by name.
 pub(super) type Values<'a> = [(&'a str, &'a OsStr)];
 
 /// One argument.
@@ -19,9 +19,9 @@ enum Piece {
 }
 
 impl Template {
-    /// Reads an argument; `{{` and `}}` stand for braces. `known` are the placeholders that have a meaning here.
+    /// Parses an argument; `{{` and `}}` are literal braces. `known` are the valid placeholders.
     pub fn new(written: &str, known: &[&str]) -> Result<Self, ConfigError> {
-        let wrong = |message: String, hint: String| ConfigError::new("argv", message).with_hint(hint);
+        let invalid = |message: String, hint: String| ConfigError::new("argv", message).with_hint(hint);
         let (mut pieces, mut text) = (Vec::new(), String::new());
         let mut rest = written;
         while let Some(at) = rest.find(['{', '}']) {
@@ -34,13 +34,13 @@ impl Template {
                 continue;
             }
             let Some((name, after)) = rest.split_once('}').filter(|_| brace == "{") else {
-                let message = format!("a `{brace}` without its other half in `{written}`");
-                return Err(wrong(message, format!("write {brace}{brace} for a brace that is meant as it is")));
+                let message = format!("unmatched `{brace}` in `{written}`");
+                return Err(invalid(message, format!("write {brace}{brace} for a literal brace")));
             };
             if !known.contains(&name) {
                 let all = known.iter().map(|name| format!("{{{name}}}")).collect::<Vec<_>>().join(", ");
-                let hint = did_you_mean(name, known.iter().copied()).unwrap_or(format!("known here are {all}"));
-                return Err(wrong(format!("unknown placeholder `{{{name}}}`"), hint));
+                let hint = did_you_mean(name, known.iter().copied()).unwrap_or(format!("use one of {all}"));
+                return Err(invalid(format!("unknown placeholder `{{{name}}}`"), hint));
             }
             if !text.is_empty() {
                 pieces.push(Piece::Text(std::mem::take(&mut text)));
@@ -55,12 +55,12 @@ impl Template {
         Ok(Self(pieces))
     }
 
-    /// Whether the argument has one of these placeholders.
-    pub fn names_any(&self, names: &[&str]) -> bool {
+    /// Returns whether the argument contains one of these placeholders.
+    pub fn has_any(&self, names: &[&str]) -> bool {
         self.0.iter().any(|piece| matches!(piece, Piece::Name(name) if names.contains(&name.as_str())))
     }
 
-    /// The argument as the program gets it. What has no value stands for nothing.
+    /// Replaces the placeholders by their values; a placeholder without a value is removed.
     pub fn fill(&self, values: &Values<'_>) -> OsString {
         let mut filled = OsString::new();
         for piece in &self.0 {
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn placeholders_are_filled_and_doubled_braces_are_braces() {
+    fn fill_replaces_placeholders_and_doubled_braces() {
         let known = ["image", "output"];
         let filled = |written: &str| {
             let values = [("image", OsStr::new("/a b/i.nii")), ("output", OsStr::new("o"))];
@@ -93,14 +93,14 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_named() {
-        let said = |written: &str| {
-            let complaint = Template::new(written, &["image", "output"]).unwrap_err();
-            (complaint.message, complaint.hint.unwrap())
+    fn new_rejects_unknown_placeholders_and_unmatched_braces() {
+        let error = |written: &str| {
+            let error = Template::new(written, &["image", "output"]).unwrap_err();
+            (error.message, error.hint.unwrap())
         };
-        assert_eq!(said("{imgae}"), ("unknown placeholder `{imgae}`".into(), "did you mean `image`?".into()));
-        assert_eq!(said("{x}").1, "known here are {image}, {output}");
-        assert_eq!(said("a{image").0, "a `{` without its other half in `a{image`");
-        assert_eq!(said("a}b").1, "write }} for a brace that is meant as it is");
+        assert_eq!(error("{imgae}"), ("unknown placeholder `{imgae}`".into(), "did you mean `image`?".into()));
+        assert_eq!(error("{x}").1, "use one of {image}, {output}");
+        assert_eq!(error("a{image").0, "unmatched `{` in `a{image`");
+        assert_eq!(error("a}b").1, "write }} for a literal brace");
     }
 }

@@ -1,4 +1,4 @@
-//! From settings to stages, and what can only be checked once they are built: organs, scores, windows.
+//! Builds stages from their settings, and checks organs, scores and windows, which are known only after building.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -17,8 +17,8 @@ use super::spec::NodeSpec;
 use super::wiring::Wiring;
 use crate::attempt::{AttemptLoop, Branch, ScoreNode};
 
-/// What building needs to know.
-pub(super) struct Build<'a, 't> {
+/// Builds the nodes of a wired graph.
+pub(super) struct GraphBuilder<'a, 't> {
     pub(super) specs: &'a [NodeSpec<'t>],
     pub(super) wiring: &'a Wiring,
     pub(super) registry: &'a Registry,
@@ -26,9 +26,9 @@ pub(super) struct Build<'a, 't> {
     pub(super) seed: u64,
 }
 
-/// The built stages; whole only where no error was found.
+/// The built stages; complete only if no error was found.
 #[derive(Default)]
-pub(super) struct Built {
+pub(super) struct BuiltStages {
     /// Settings with defaults filled in, by node.
     pub(super) settings: BTreeMap<String, Json>,
     pub(super) sources: Vec<SourceNode>,
@@ -37,34 +37,34 @@ pub(super) struct Built {
     pub(super) sinks: Vec<SinkNode>,
 }
 
-impl Build<'_, '_> {
-    /// Builds every node whose role is clear, and reports everything that is wrong.
-    pub(super) fn all(&self, problems: &mut Problems<'_>) -> Built {
-        let mut before = vec![BTreeSet::new(); self.specs.len()];
+impl GraphBuilder<'_, '_> {
+    /// Builds every node whose role is known, and reports all errors.
+    pub(super) fn build(&self, problems: &mut Problems<'_>) -> BuiltStages {
+        let mut ancestors = vec![BTreeSet::new(); self.specs.len()];
         for &at in &self.wiring.order {
             let mut all: BTreeSet<usize> =
-                self.wiring.inputs[at].iter().flat_map(|input| before[input.from].iter().copied()).collect();
+                self.wiring.inputs[at].iter().flat_map(|input| ancestors[input.from].iter().copied()).collect();
             all.insert(at);
-            before[at] = all;
+            ancestors[at] = all;
         }
-        let parts = self.specs.iter().map(|_| None).collect();
+        let nodes = self.specs.iter().map(|_| None).collect();
         let digests = BTreeMap::new();
-        let mut known = KnownNodes { specs: self.specs, wiring: self.wiring, parts, digests, before };
-        let mut built = Built::default();
-        // Stages behind a cycle have no order, but their settings are read all the same.
+        let mut known = KnownNodes { specs: self.specs, wiring: self.wiring, nodes, digests, ancestors };
+        let mut built = BuiltStages::default();
+        // Stages after a cycle have no order, but their settings are checked too.
         let rest = (0..self.specs.len()).filter(|at| !self.wiring.order.contains(at));
         for at in self.wiring.order.iter().copied().chain(rest) {
-            if let Some((json, part)) = self.one(at, &known, problems) {
-                if let Some(digests) = part.as_ref().and_then(|part| digests_of(&self.specs[at], &json, part)) {
+            if let Some((json, node)) = self.build_node(at, &known, problems) {
+                if let Some(digests) = node.as_ref().and_then(|node| digests_of(&self.specs[at], &json, node)) {
                     known.digests.insert(at, digests);
                 }
                 built.settings.insert(self.specs[at].name.clone(), json);
-                known.parts[at] = part;
+                known.nodes[at] = node;
             }
         }
         consistency::organs(&known, problems);
         consistency::scores(&known, problems);
-        consistency::frames(&known, problems);
+        consistency::input_specs(&known, problems);
         consistency::salts(&known, problems);
         if !problems.any_error() {
             assemble(&known, &mut built);
@@ -73,7 +73,7 @@ impl Build<'_, '_> {
     }
 
     /// Reads and builds one node.
-    fn one(
+    fn build_node(
         &self,
         at: usize,
         known: &KnownNodes<'_, '_>,
@@ -90,30 +90,30 @@ impl Build<'_, '_> {
         };
         let schema = kind.own_schema();
         let read = |table: super::value::Value<'_>| kind.read(table);
-        let reading = settings::read(&spec.settings, &spec.path(), &spec.span, &schema, read, problems);
-        let settings = reading.value?;
+        let parsed = settings::read(&spec.settings, &spec.path(), &spec.span, &schema, read, problems);
+        let settings = parsed.value?;
         let json = settings.json.clone();
         let (organs, complete) = known.organs_before(at);
-        let place = BuildContext { name: spec.name.clone(), folder: self.folder.to_owned(), seed: self.seed, organs };
-        match settings.build(&place) {
-            Ok(part) => Some((with_digest(json, &part), reading.invalid.is_empty().then_some(part))),
-            Err(mut complaints) => {
+        let context = BuildContext { name: spec.name.clone(), folder: self.folder.to_owned(), seed: self.seed, organs };
+        match settings.build(&context) {
+            Ok(node) => Some((with_digest(json, &node), parsed.invalid.is_empty().then_some(node))),
+            Err(mut errors) => {
                 if !complete && kind.role != Role::Source && kind.role != Role::Mask {
-                    // The masks were not built: what is said about organs here says nothing about this stage.
+                    // The masks were not built: errors about organs are not errors of this stage.
                     let of_organs = |field: &str| field.is_empty() || field.split('.').any(|part| part == "organs");
-                    complaints.retain(|it| !of_organs(&it.field));
+                    errors.retain(|error| !of_organs(&error.field));
                 }
-                settings::report(complaints, &reading.invalid, |field| spec.place_of(field), problems);
+                settings::report(errors, &parsed.invalid, |field| spec.span_of(field), problems);
                 Some((json, None))
             }
         }
     }
 }
 
-/// The digests of a synthesis or score stage with these settings.
-fn digests_of(spec: &NodeSpec<'_>, json: &Json, part: &BuiltNode) -> Option<StageDigests> {
+/// Returns the digests of a synthesis or score stage with these settings.
+fn digests_of(spec: &NodeSpec<'_>, json: &Json, node: &BuiltNode) -> Option<StageDigests> {
     let kind = spec.kind.as_ref()?.get_ref();
-    match part {
+    match node {
         BuiltNode::Synthesis(synthesis) => {
             Some(stage_digests(kind, &synthesis.model, json, synthesis.synthesize.viewer()))
         }
@@ -122,91 +122,91 @@ fn digests_of(spec: &NodeSpec<'_>, json: &Json, part: &BuiltNode) -> Option<Stag
     }
 }
 
-/// Settings with the digest of the weights that they name: other weights under the same name are another pipeline.
-fn with_digest(mut json: Json, part: &BuiltNode) -> Json {
-    let viewer = match part {
+/// Adds the digest of the weights to the settings that name them: other weights under the same name are another pipeline.
+fn with_digest(mut json: Json, node: &BuiltNode) -> Json {
+    let inference = match node {
         BuiltNode::Mask(mask) => mask.viewer(),
         BuiltNode::Synthesis(synthesis) => synthesis.synthesize.viewer(),
         BuiltNode::Score(scoring) => scoring.stage.viewer(),
         BuiltNode::Source(_) | BuiltNode::Filter(_) | BuiltNode::Sink(_) => None,
     };
-    if let (Some(viewer), Json::Object(settings)) = (viewer, &mut json) {
-        settings.insert("weights_sha256".into(), viewer.digest().into());
+    if let (Some(inference), Json::Object(settings)) = (inference, &mut json) {
+        settings.insert("weights_sha256".into(), inference.digest().into());
     }
     json
 }
 
-/// Puts the built stages in their places.
-fn assemble(known: &KnownNodes<'_, '_>, built: &mut Built) {
+/// Collects the built stages and links them by index.
+fn assemble(known: &KnownNodes<'_, '_>, built: &mut BuiltStages) {
     let names = |at: usize| {
         let spec = &known.specs[at];
         (spec.name.clone(), spec.kind.as_ref().map(|kind| kind.get_ref().clone()).unwrap_or_default())
     };
-    let sources: Vec<usize> = known.of(Role::Source).collect();
-    let masks: Vec<usize> = known.of(Role::Mask).collect();
-    let sinks: Vec<usize> = known.of(Role::Sink).collect();
-    let indices = |of: &[usize], wanted: &BTreeSet<usize>| -> Vec<usize> {
-        (0..of.len()).filter(|&index| wanted.contains(&of[index])).collect()
+    let sources: Vec<usize> = known.with_role(Role::Source).collect();
+    let masks: Vec<usize> = known.with_role(Role::Mask).collect();
+    let sinks: Vec<usize> = known.with_role(Role::Sink).collect();
+    let indices = |of: &[usize], required: &BTreeSet<usize>| -> Vec<usize> {
+        (0..of.len()).filter(|&index| required.contains(&of[index])).collect()
     };
     for &at in &sources {
-        if let Some(BuiltNode::Source(source)) = &known.parts[at] {
+        if let Some(BuiltNode::Source(source)) = &known.nodes[at] {
             let (name, kind) = names(at);
             built.sources.push(SourceNode { name, kind, source: source.clone() });
         }
     }
     for &at in &masks {
-        if let Some(BuiltNode::Mask(mask)) = &known.parts[at] {
+        if let Some(BuiltNode::Mask(mask)) = &known.nodes[at] {
             let (name, kind) = names(at);
             built.masks.push(MaskNode {
                 name,
                 kind,
                 mask: mask.clone(),
-                sources: indices(&sources, &known.before[at]),
+                sources: indices(&sources, &known.ancestors[at]),
             });
         }
     }
     for &at in &sinks {
-        if let Some(BuiltNode::Sink(output)) = &known.parts[at] {
+        if let Some(BuiltNode::Sink(output)) = &known.nodes[at] {
             let (name, kind) = names(at);
             built.sinks.push(SinkNode { name, kind, output: output.clone(), organs: known.organs_before(at).0 });
         }
     }
-    for synthesis in known.of(Role::Synthesis) {
+    for synthesis in known.with_role(Role::Synthesis) {
         let filters: Vec<usize> =
-            known.of(Role::Filter).filter(|&filter| known.before[filter].contains(&synthesis)).collect();
-        if let (false, Some(BuiltNode::Synthesis(part)), Some(&digests)) =
-            (filters.is_empty(), &known.parts[synthesis], known.digests.get(&synthesis))
+            known.with_role(Role::Filter).filter(|&filter| known.ancestors[filter].contains(&synthesis)).collect();
+        if let (false, Some(BuiltNode::Synthesis(stage)), Some(&digests)) =
+            (filters.is_empty(), &known.nodes[synthesis], known.digests.get(&synthesis))
         {
-            let masks = indices(&masks, &known.before[synthesis]);
-            built.syntheses.push(synthesis_node(known, synthesis, &filters, &sinks, part, digests, masks));
+            let masks = indices(&masks, &known.ancestors[synthesis]);
+            built.syntheses.push(synthesis_node(known, synthesis, &filters, &sinks, stage, digests, masks));
         }
     }
 }
 
-/// A synthesis with the score stages and quality tests behind it.
+/// Joins a synthesis with the score stages and quality tests after it.
 fn synthesis_node(
     known: &KnownNodes<'_, '_>,
     synthesis: usize,
     filters: &[usize],
     sinks: &[usize],
-    part: &super::registry::Synthesis,
+    stage: &super::registry::Synthesis,
     digests: StageDigests,
     masks: Vec<usize>,
 ) -> SynthesisNode {
     let name = |at: usize| known.specs[at].name.clone();
-    // In the order of the graph, which every quality test's own stages follow.
+    // In topological order, which the stages of every quality test follow.
     let all: BTreeSet<usize> = filters.iter().flat_map(|&filter| known.scores_between(synthesis, filter)).collect();
     let order: Vec<usize> = known.wiring.order.iter().copied().filter(|at| all.contains(at)).collect();
     let (mut scorers, mut score_digests) = (Vec::new(), Vec::new());
     for &at in &order {
-        if let (Some(BuiltNode::Score(scoring)), Some(digests)) = (&known.parts[at], known.digests.get(&at)) {
+        if let (Some(BuiltNode::Score(scoring)), Some(digests)) = (&known.nodes[at], known.digests.get(&at)) {
             scorers.push(ScoreNode { name: name(at), stage: scoring.stage.clone() });
             score_digests.push(digests.results);
         }
     }
     let (mut branches, mut nodes) = (Vec::new(), Vec::new());
     for &filter in filters {
-        let Some(BuiltNode::Filter(test)) = &known.parts[filter] else { continue };
+        let Some(BuiltNode::Filter(test)) = &known.nodes[filter] else { continue };
         let own = known.scores_between(synthesis, filter);
         let scorers = (0..order.len()).filter(|&index| own.contains(&order[index])).collect();
         branches.push(Branch { name: name(filter), scorers, test: test.clone() });
@@ -219,12 +219,12 @@ fn synthesis_node(
         nodes.push(BranchNode { test_digest: test_digest(test), feeds });
     }
     SynthesisNode {
-        attempts: AttemptLoop { name: name(synthesis), synthesize: part.synthesize.clone(), scorers, branches },
+        attempts: AttemptLoop { name: name(synthesis), synthesize: stage.synthesize.clone(), scorers, branches },
         masks,
         digests,
-        model: part.model.clone(),
-        organs: part.organs.clone(),
-        variants: part.variants,
+        model: stage.model.clone(),
+        organs: stage.organs.clone(),
+        variants: stage.variants,
         score_digests,
         branches: nodes,
     }

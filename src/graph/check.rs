@@ -1,4 +1,4 @@
-//! Finding every problem of a graph file at once.
+//! Finds every problem of a graph file at once.
 
 use std::collections::BTreeMap;
 
@@ -6,69 +6,68 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 use toml::de::ValueDeserializer;
 
-use super::build::{Build, Built};
+use super::build::{BuiltStages, GraphBuilder};
 use super::edge::Port;
 use super::file::{GraphFile, Problems};
 use super::pipeline::PipelineConfig;
 use super::plan::{Node, NodeInput, Plan};
 use super::purpose::Purpose;
 use super::registry::Registry;
-use super::spec::{NodeSpec, Spec, place_of};
+use super::spec::{NodeSpec, Spec, span_of};
 use super::value::Value;
 use super::wiring::Wiring;
 use super::{Location, Problem, Severity, settings};
 use crate::store::FileDigest;
 
-/// What came of checking a graph file.
+/// The result of checking a graph file.
 #[derive(Debug)]
-pub struct Checked {
-    /// Everything that is wrong or hardly meant, in the order of the file.
+pub struct CheckedGraph {
+    /// All errors and warnings, in the order of the file.
     pub problems: Vec<Problem>,
-    /// The nodes, each after those it takes from; there as soon as every kind and every edge is right, even where
-    /// settings are not.
+    /// The nodes, each after its inputs; present if every kind and every edge is valid, even if settings are not.
     pub nodes: Option<Vec<Node>>,
-    /// The built graph, where nothing is wrong.
+    /// The built graph; present if there is no error.
     pub plan: Option<Plan>,
-    /// Where each node stands, by its name.
-    pub places: BTreeMap<String, Location>,
+    /// The location of each node in the file, by its name.
+    pub locations: BTreeMap<String, Location>,
 }
 
-impl Checked {
-    /// Whether anything keeps the pipeline from running.
-    pub fn is_bad(&self) -> bool {
+impl CheckedGraph {
+    /// Returns whether any problem prevents the pipeline from running.
+    pub fn has_errors(&self) -> bool {
         self.plan.is_none() || self.problems.iter().any(|problem| problem.severity == Severity::Error)
     }
 }
 
-/// Reads, wires and builds a graph, and reports every problem that it has.
+/// Reads, wires and builds a graph, and reports all its problems.
 ///
-/// Nothing is run and nothing is written: sources and stages are made, and what they check while they are made is
-/// checked (that a folder is there, that an organ is known).
+/// Nothing is run and nothing is written. Sources and stages are built, so their constructors check their settings (that a folder
+/// exists, that an organ is known).
 ///
 /// ```
 /// use freetumor::graph::{GraphFile, Registry, check};
 /// let file = GraphFile::new("a.toml", ".", "[pipeline]\nname = \"a\"\n[stages.test]\nkind = \"qualty-test\"\n");
 /// let checked = check(&file, &Registry::standard());
-/// assert!(checked.is_bad());
+/// assert!(checked.has_errors());
 /// let kind = checked.problems.iter().find(|problem| problem.message == "unknown kind `qualty-test`").unwrap();
 /// assert_eq!(kind.location.as_ref().unwrap().line, 4);
 /// assert_eq!(kind.hint.as_deref(), Some("did you mean `quality-test`?"));
 /// ```
-pub fn check(file: &GraphFile, registry: &Registry) -> Checked {
-    let mut problems = Problems::of(file);
+pub fn check(file: &GraphFile, registry: &Registry) -> CheckedGraph {
+    let mut problems = Problems::new(file);
     let Some(spec) = Spec::read(file, Purpose::Run, &mut problems) else {
-        return Checked { problems: problems.sorted(), nodes: None, plan: None, places: BTreeMap::new() };
+        return CheckedGraph { problems: problems.sorted(), nodes: None, plan: None, locations: BTreeMap::new() };
     };
-    let places = spec.nodes.iter().map(|node| (node.name.clone(), file.locate(node.span.clone()))).collect();
+    let locations = spec.nodes.iter().map(|node| (node.name.clone(), file.locate(node.span.clone()))).collect();
     let (nodes, plan) = plan_nodes(file, &spec, registry, &mut problems);
     if let Some(plan) = plan.as_ref().filter(|plan| plan.syntheses.is_empty()) {
-        let what = if plan.nodes.is_empty() { "it has no sources and no stages" } else { "it has no quality test" };
+        let reason = if plan.nodes.is_empty() { "it has no sources and no stages" } else { "it has no quality test" };
         problems
-            .error_of_file(format!("`{}` would make no tumors: {what}", plan.name))
+            .error_without_location(format!("`{}` would make no tumors: {reason}", plan.name))
             .hint("see pipelines/quickstart.toml for a small graph".to_owned());
-        return Checked { problems: problems.sorted(), nodes: None, plan: None, places };
+        return CheckedGraph { problems: problems.sorted(), nodes: None, plan: None, locations };
     }
-    Checked { problems: problems.sorted(), nodes, plan, places }
+    CheckedGraph { problems: problems.sorted(), nodes, plan, locations }
 }
 
 /// Wires and builds the nodes of a file.
@@ -79,19 +78,19 @@ pub(super) fn plan_nodes(
     problems: &mut Problems<'_>,
 ) -> (Option<Vec<Node>>, Option<Plan>) {
     let pipeline = read_pipeline(&spec.pipeline, problems);
-    let wiring = Wiring::of(&spec.nodes, registry, problems);
+    let wiring = Wiring::new(&spec.nodes, registry, problems);
     if spec.train.is_none() {
-        wiring.warn_of_unused(&spec.nodes, problems);
+        wiring.warn_about_unused(&spec.nodes, problems);
     }
-    let nodes = wiring.sound.then(|| nodes_of(&spec.nodes, &wiring));
-    let build = Build {
+    let nodes = wiring.is_valid.then(|| nodes_of(&spec.nodes, &wiring));
+    let builder = GraphBuilder {
         specs: &spec.nodes,
         wiring: &wiring,
         registry,
         folder: file.folder(),
         seed: pipeline.as_ref().map_or(0, |pipeline| pipeline.seed),
     };
-    let built = build.all(problems);
+    let built = builder.build(problems);
     let plan = match (pipeline, &nodes) {
         (Some(pipeline), Some(nodes)) if !problems.any_error() => Some(plan_of(file, pipeline, nodes, built)),
         _ => None,
@@ -103,21 +102,21 @@ fn read_pipeline(table: &Value<'_>, problems: &mut Problems<'_>) -> Option<Pipel
     let schema = schemars::schema_for!(PipelineConfig).to_value();
     let span = table.span();
     let parse = |table: Value<'_>| PipelineConfig::deserialize(ValueDeserializer::from(table));
-    let reading = settings::read(table, "pipeline", &span, &schema, parse, problems);
-    let pipeline = reading.value?;
-    let place = |field: &str| place_of(table, field).unwrap_or(span.clone());
-    settings::report(pipeline.complaints(), &reading.invalid, place, problems);
+    let parsed = settings::read(table, "pipeline", &span, &schema, parse, problems);
+    let pipeline = parsed.value?;
+    let span_of = |field: &str| span_of(table, field).unwrap_or(span.clone());
+    settings::report(pipeline.errors(), &parsed.invalid, span_of, problems);
     Some(pipeline)
 }
 
-/// The nodes with their edges, renumbered in the order of the way.
+/// Returns the nodes with their edges, renumbered in topological order.
 fn nodes_of(specs: &[NodeSpec<'_>], wiring: &Wiring) -> Vec<Node> {
-    let place = |at: usize| wiring.order.iter().position(|&other| other == at);
+    let index = |at: usize| wiring.order.iter().position(|&other| other == at);
     let node = |&at: &usize| {
         let role = wiring.roles[at]?;
         let input = |input: &super::wiring::Input| {
-            let edge = wiring.roles[input.from]?.gives(input.port)?;
-            Some(NodeInput { from: place(input.from)?, port: input.port, edge })
+            let edge = wiring.roles[input.from]?.output_edge(input.port)?;
+            Some(NodeInput { from: index(input.from)?, port: input.port, edge })
         };
         let inputs = wiring.inputs[at].iter().filter_map(input).collect();
         let kind = specs[at].kind.as_ref()?.get_ref().clone();
@@ -126,17 +125,17 @@ fn nodes_of(specs: &[NodeSpec<'_>], wiring: &Wiring) -> Vec<Node> {
     wiring.order.iter().filter_map(node).collect()
 }
 
-fn plan_of(file: &GraphFile, pipeline: PipelineConfig, nodes: &[Node], built: Built) -> Plan {
+fn plan_of(file: &GraphFile, pipeline: PipelineConfig, nodes: &[Node], built: BuiltStages) -> Plan {
     let resolved = resolve(&pipeline, nodes, &built);
     let digest = FileDigest::of(resolved.to_string().as_bytes()).sha256;
-    let Built { sources, masks, syntheses, sinks, .. } = built;
+    let BuiltStages { sources, masks, syntheses, sinks, .. } = built;
     let PipelineConfig { name, seed, epoch_scans, split } = pipeline;
     let (folder, nodes) = (file.folder().to_owned(), nodes.to_vec());
     Plan { name, seed, epoch_scans, split, digest, resolved, folder, sources, masks, syntheses, sinks, nodes }
 }
 
-/// What the file means: every setting with its default filled in, kinds and inputs as they were written.
-fn resolve(pipeline: &PipelineConfig, nodes: &[Node], built: &Built) -> Json {
+/// Resolves the file to JSON: every setting with its default filled in, kinds and inputs as written.
+fn resolve(pipeline: &PipelineConfig, nodes: &[Node], built: &BuiltStages) -> Json {
     let mut sections: [(&str, Map<String, Json>); 3] =
         [("sources", Map::new()), ("stages", Map::new()), ("sinks", Map::new())];
     for node in nodes {
@@ -147,7 +146,7 @@ fn resolve(pipeline: &PipelineConfig, nodes: &[Node], built: &Built) -> Json {
         table.insert("kind".into(), json!(node.kind));
         if !node.inputs.is_empty() {
             let suffix = |port| if port == Port::Rejected { ".rejected" } else { "" };
-            // The order of inputs means nothing, so it must not change the digest.
+            // The order of inputs has no effect, so it must not change the digest.
             let mut inputs: Vec<String> =
                 node.inputs.iter().map(|input| format!("{}{}", nodes[input.from].name, suffix(input.port))).collect();
             inputs.sort();

@@ -1,4 +1,4 @@
-//! Whether the stages along the edges mean the same by an organ, a score, a window.
+//! Checks that stages along the edges agree on organs, scores and windows.
 
 use std::collections::BTreeSet;
 
@@ -10,57 +10,62 @@ use super::value::one_of;
 use crate::score::Score;
 use crate::suggest::did_you_mean;
 
-/// Organs: one id for one organ wherever label maps of several masks meet, and no organ of a scan worked on twice.
+/// Checks that an organ has the same ids in all label maps that are merged, and that no synthesis gets an organ of a scan twice.
 pub(super) fn organs(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
-    let mut told = BTreeSet::new();
-    for at in known.of(Role::Synthesis).chain(known.of(Role::Sink)) {
+    let mut reported = BTreeSet::new();
+    for at in known.with_role(Role::Synthesis).chain(known.with_role(Role::Sink)) {
         let masks: Vec<usize> = known.upstream(at, Role::Mask).collect();
         for (index, &later) in masks.iter().enumerate() {
             for &earlier in &masks[..index] {
-                if told.insert((earlier, later)) {
-                    clash(known, earlier, later, problems);
+                if reported.insert((earlier, later)) {
+                    check_ids(known, earlier, later, problems);
                 }
                 if known.wiring.roles[at] == Some(Role::Synthesis) {
-                    twice(known, at, earlier, later, problems);
+                    check_duplicates(known, at, earlier, later, problems);
                 }
             }
         }
     }
 }
 
-/// Two masks whose label maps end in the same files.
-fn clash(known: &KnownNodes<'_, '_>, earlier: usize, later: usize, problems: &mut Problems<'_>) {
-    let (Some(first), Some(second)) = (known.organs_of_mask(earlier), known.organs_of_mask(later)) else { return };
-    let (one, two) = (&known.specs[earlier], &known.specs[later]);
+/// Reports conflicting ids of two masks whose label maps are written to the same files.
+fn check_ids(known: &KnownNodes<'_, '_>, earlier: usize, later: usize, problems: &mut Problems<'_>) {
+    let (Some(earlier_organs), Some(later_organs)) = (known.organs_of_mask(earlier), known.organs_of_mask(later))
+    else {
+        return;
+    };
+    let (first, second) = (&known.specs[earlier], &known.specs[later]);
     let ids = |organ: &crate::mask::Organ| [organ.label, organ.tumor_label];
-    for organ in second.iter() {
-        for other in first.iter() {
+    for organ in later_organs.iter() {
+        for other in earlier_organs.iter() {
             let same_name = organ.name == other.name;
             let shared: Vec<u8> = ids(organ).into_iter().filter(|id| ids(other).contains(id)).collect();
             let message = match shared.first() {
                 Some(id) if !same_name => {
                     format!(
                         "the label {id} means {} in `{}` and {} in `{}`",
-                        other.name, one.name, organ.name, two.name
+                        other.name, first.name, organ.name, second.name
                     )
                 }
                 _ if same_name && ids(organ) != ids(other) => format!(
                     "{} has the labels {} and {} in `{}`, but {} and {} in `{}`",
-                    organ.name, other.label, other.tumor_label, one.name, organ.label, organ.tumor_label, two.name
+                    organ.name, other.label, other.tumor_label, first.name, organ.label, organ.tumor_label, second.name
                 ),
                 _ => continue,
             };
             problems
-                .error(two.place_of("organs"), message)
-                .label("label maps of both end in the same files")
-                .hint("give the organs of one of them other ids with `merged_ids`, or write two pipelines".to_owned());
+                .error(second.span_of("organs"), message)
+                .label("label maps of both are written to the same files")
+                .hint(
+                    "assign other ids to the organs of one mask with `merged_ids`, or write two pipelines".to_owned(),
+                );
         }
     }
 }
 
-/// Two masks that give the same organ of the same scans to one synthesis.
-fn twice(known: &KnownNodes<'_, '_>, at: usize, earlier: usize, later: usize, problems: &mut Problems<'_>) {
-    let shared = known.before[earlier].intersection(&known.before[later]);
+/// Reports an organ that one synthesis gets from two masks for the same scans.
+fn check_duplicates(known: &KnownNodes<'_, '_>, at: usize, earlier: usize, later: usize, problems: &mut Problems<'_>) {
+    let shared = known.ancestors[earlier].intersection(&known.ancestors[later]);
     let Some(source) = shared.copied().find(|&other| known.wiring.roles[other] == Some(Role::Source)) else { return };
     let (Some(first), Some(second)) = (known.organs_of_mask(earlier), known.organs_of_mask(later)) else { return };
     let Some(organ) = second.iter().find(|organ| first.iter().any(|other| other.name == organ.name)) else { return };
@@ -68,44 +73,49 @@ fn twice(known: &KnownNodes<'_, '_>, at: usize, earlier: usize, later: usize, pr
     problems
         .error(
             known.specs[at].inputs_span.clone(),
-            format!("the {} of every scan of `{}` comes in twice", organ.name, name(source)),
+            format!("the {} of every scan of `{}` is an input twice", organ.name, name(source)),
         )
         .label(format!("through `{}` and through `{}`", name(earlier), name(later)))
-        .hint("take from one of them, or let each give organs of its own".to_owned());
+        .hint("remove one of them from `inputs`, or select different organs in each".to_owned());
 }
 
-/// Scores: everything that a condition asks for is given, and by one stage only.
+/// Checks that every score of a condition is produced, and by one stage only.
 pub(super) fn scores(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
-    let mut told = BTreeSet::new();
-    for filter in known.of(Role::Filter) {
-        let Some(BuiltNode::Filter(test)) = &known.parts[filter] else { continue };
+    let mut reported = BTreeSet::new();
+    for filter in known.with_role(Role::Filter) {
+        let Some(BuiltNode::Filter(test)) = &known.nodes[filter] else { continue };
         for synthesis in known.upstream(filter, Role::Synthesis) {
             let stages = known.scores_between(synthesis, filter);
-            let mut given: Vec<(Score, usize)> = Vec::new();
+            let mut produced: Vec<(Score, usize)> = Vec::new();
             let mut complete = true;
             for &stage in &stages {
-                let Some(BuiltNode::Score(scoring)) = &known.parts[stage] else {
+                let Some(BuiltNode::Score(scoring)) = &known.nodes[stage] else {
                     complete = false;
                     continue;
                 };
                 for &score in scoring.stage.gives() {
-                    match given.iter().find(|(other, _)| *other == score) {
-                        Some(&(_, earlier)) if told.insert((earlier, stage)) => {
-                            let (one, two) = (&known.specs[earlier], &known.specs[stage]);
+                    match produced.iter().find(|(other, _)| *other == score) {
+                        Some(&(_, earlier)) if reported.insert((earlier, stage)) => {
                             problems
-                                .error(two.span.clone(), format!("`{}` is given by two stages", score.name()))
-                                .label(format!("`{}` gives it too, for the same candidates", one.name))
-                                .hint("let the quality test take from one of them".to_owned());
+                                .error(
+                                    known.specs[stage].span.clone(),
+                                    format!("`{}` is produced by two stages", score.name()),
+                                )
+                                .label(format!(
+                                    "`{}` produces it too, for the same candidates",
+                                    known.specs[earlier].name
+                                ))
+                                .hint("use one of them as input of the quality test".to_owned());
                         }
                         Some(_) => {}
-                        None => given.push((score, stage)),
+                        None => produced.push((score, stage)),
                     }
                 }
             }
             if !complete {
                 continue;
             }
-            let names: Vec<&str> = given.iter().map(|(score, _)| score.name()).collect();
+            let names: Vec<&str> = produced.iter().map(|(score, _)| score.name()).collect();
             for (index, condition) in test.conditions().iter().enumerate() {
                 let score = condition.score.name();
                 if !names.contains(&score) {
@@ -114,10 +124,10 @@ pub(super) fn scores(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
                     let from = &known.specs[synthesis].name;
                     problems
                         .error(
-                            known.specs[filter].place_of(&format!("accept.{index}")),
-                            format!("no score stage gives `{score}`{unit} for candidates of `{from}`"),
+                            known.specs[filter].span_of(&format!("accept.{index}")),
+                            format!("no score stage produces `{score}`{unit} for candidates of `{from}`"),
                         )
-                        .label(format!("given are {}", one_of(names.iter().copied()).replace(" or ", " and ")))
+                        .label(format!("expected {}", one_of(names.iter().copied())))
                         .hint(did_you_mean(score, names.iter().copied()));
                 }
             }
@@ -125,70 +135,71 @@ pub(super) fn scores(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
     }
 }
 
-/// Windows and spacings: a candidate is judged as it was made.
-pub(super) fn frames(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
-    let frame = |at: usize| match &known.parts[at] {
-        Some(BuiltNode::Synthesis(synthesis)) => synthesis.frame,
-        Some(BuiltNode::Score(scoring)) => scoring.frame,
+/// Checks that a candidate is scored in the window and spacing in which it was synthesized.
+pub(super) fn input_specs(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
+    let input_spec = |at: usize| match &known.nodes[at] {
+        Some(BuiltNode::Synthesis(synthesis)) => synthesis.input_spec,
+        Some(BuiltNode::Score(scoring)) => scoring.input_spec,
         _ => InputSpec::default(),
     };
-    for score in known.of(Role::Score) {
+    for score in known.with_role(Role::Score) {
         for synthesis in known.upstream(score, Role::Synthesis) {
-            let (made, judged) = (frame(synthesis), frame(score));
-            let (maker, judge) = (&known.specs[synthesis], &known.specs[score]);
-            if let (Some(made), Some(judged)) = (made.window, judged.window)
-                && made != judged
+            let (synthesis_spec, score_spec) = (input_spec(synthesis), input_spec(score));
+            let (synthesis, score) = (&known.specs[synthesis], &known.specs[score]);
+            if let (Some(expected), Some(got)) = (synthesis_spec.window, score_spec.window)
+                && expected != got
             {
                 let hu = |window: crate::volume::HuWindow| format!("{}..{} HU", window.low_hu, window.high_hu);
                 problems
                     .error(
-                        judge.place_of("window_hu"),
-                        format!("`{}` works in another window than `{}`", judge.name, maker.name),
+                        score.span_of("window_hu"),
+                        format!("`{}` uses another window than `{}`", score.name, synthesis.name),
                     )
-                    .label(format!("{} here, {} there", hu(judged), hu(made)));
+                    .label(format!("expected {}, got {}", hu(expected), hu(got)));
             }
-            if let (Some(made), Some(judged)) = (made.spacing_mm, judged.spacing_mm)
-                && made.iter().zip(judged).any(|(made, judged)| (made - judged).abs() > 1e-3)
+            if let (Some(expected), Some(got)) = (synthesis_spec.spacing_mm, score_spec.spacing_mm)
+                && expected.iter().zip(got).any(|(expected, got)| (expected - got).abs() > 1e-3)
             {
                 let mm = |spacing: [f64; 3]| format!("{} × {} × {} mm", spacing[0], spacing[1], spacing[2]);
                 problems
                     .error(
-                        judge.place_of("spacing_mm"),
-                        format!("`{}` works in another spacing than `{}`", judge.name, maker.name),
+                        score.span_of("spacing_mm"),
+                        format!("`{}` uses another spacing than `{}`", score.name, synthesis.name),
                     )
-                    .label(format!("{} here, {} there", mm(judged), mm(made)));
+                    .label(format!("expected {}, got {}", mm(expected), mm(got)));
             }
         }
     }
 }
 
-/// Two syntheses of equal settings make the same candidates of the same organ: one of them needs a salt.
+/// Checks that two syntheses with equal settings and a shared organ differ in their salt: otherwise they produce the same candidates.
 pub(super) fn salts(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
-    let stages: Vec<usize> = known.of(Role::Synthesis).collect();
+    let stages: Vec<usize> = known.with_role(Role::Synthesis).collect();
     for (index, &later) in stages.iter().enumerate() {
         for &earlier in &stages[..index] {
-            let (Some(BuiltNode::Synthesis(one)), Some(BuiltNode::Synthesis(two))) =
-                (&known.parts[earlier], &known.parts[later])
+            let (Some(BuiltNode::Synthesis(first)), Some(BuiltNode::Synthesis(second))) =
+                (&known.nodes[earlier], &known.nodes[later])
             else {
                 continue;
             };
-            let shared = one.organs.iter().find(|organ| two.organs.contains(organ));
+            let shared = first.organs.iter().find(|organ| second.organs.contains(organ));
             let sources = |at: usize| known.upstream(at, Role::Source).collect::<BTreeSet<_>>();
-            let meet = !sources(earlier).is_disjoint(&sources(later));
-            if let Some(organ) = shared.filter(|_| meet && known.digests.get(&earlier) == known.digests.get(&later)) {
-                let (one, two) = (&known.specs[earlier], &known.specs[later]);
+            let share_source = !sources(earlier).is_disjoint(&sources(later));
+            let same_digest = known.digests.get(&earlier) == known.digests.get(&later);
+            if let Some(organ) = shared.filter(|_| share_source && same_digest) {
+                let (first, second) = (&known.specs[earlier], &known.specs[later]);
                 problems
                     .error(
-                        two.span.clone(),
-                        format!("`{}` and `{}` make the same tumors of the {}", one.name, two.name, organ.name),
+                        second.span.clone(),
+                        format!("`{}` and `{}` make the same tumors of the {}", first.name, second.name, organ.name),
                     )
-                    .label("equal settings draw equal numbers")
+                    .label("equal settings produce equal random numbers")
                     .hint({
-                        let is_rules = two.kind.as_ref().is_some_and(|kind| kind.get_ref() == "rules");
+                        let is_rules = second.kind.as_ref().is_some_and(|kind| kind.get_ref() == "rules");
                         let field = if is_rules { "salt" } else { "rules.salt" };
                         format!(
-                            "let several quality tests take from `{}`, or set {field} = \"{}\" here",
-                            one.name, two.name
+                            "use `{}` as input of several quality tests, or set {field} = \"{}\" here",
+                            first.name, second.name
                         )
                     });
             }

@@ -2,25 +2,25 @@
 
 use serde::Serialize;
 
-/// What travels along an edge of the graph.
+/// The type of the items that an edge of the graph carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum Edge {
     /// A decoded scan.
     Scan,
     /// A scan with its organs.
     Masked,
-    /// A synthetic tumor that nobody has judged.
+    /// A synthetic tumor without scores.
     Candidate,
     /// A candidate with scores.
     Scored,
     /// A candidate that passed the quality test.
     Sample,
-    /// A candidate that did not.
+    /// A candidate that failed the quality test.
     Rejection,
 }
 
 impl Edge {
-    /// The name used in messages and drawings.
+    /// Returns the name used in messages and drawings.
     pub fn name(self) -> &'static str {
         match self {
             Self::Scan => "Scan",
@@ -39,17 +39,17 @@ impl std::fmt::Display for Edge {
     }
 }
 
-/// Which of a node's outputs an input takes.
+/// The output of a node that an input reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Port {
-    /// The output that a bare name stands for.
+    /// The output that a name without suffix refers to.
     Main,
-    /// `NAME.rejected`: what a quality test turned down.
+    /// `NAME.rejected`: candidates that a quality test rejected.
     Rejected,
 }
 
-/// What a node does: defined by what it takes and gives. A kind may have several roles; the inputs decide.
+/// The role of a node, defined by the edges it takes and produces. A kind may have several roles; the inputs decide.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -59,7 +59,7 @@ pub enum Role {
     Mask,
     /// Makes tumors.
     Synthesis,
-    /// Judges tumors.
+    /// Scores tumors.
     Score,
     /// Accepts or rejects them.
     Filter,
@@ -68,10 +68,10 @@ pub enum Role {
 }
 
 impl Role {
-    /// All roles, in the order of the way.
+    /// All roles, from source to sink.
     pub const ALL: [Self; 6] = [Self::Source, Self::Mask, Self::Synthesis, Self::Score, Self::Filter, Self::Sink];
 
-    /// A noun for messages.
+    /// Returns a noun for messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Source => "source",
@@ -83,8 +83,8 @@ impl Role {
         }
     }
 
-    /// What it takes; every one of them may come in, from any number of inputs.
-    pub fn takes(self) -> &'static [Edge] {
+    /// Returns the edges that a node of this role takes, each from any number of inputs.
+    pub fn input_edges(self) -> &'static [Edge] {
         match self {
             Self::Source => &[],
             Self::Mask => &[Edge::Scan],
@@ -95,8 +95,8 @@ impl Role {
         }
     }
 
-    /// What it gives at a port; `None` where it has no such output.
-    pub fn gives(self, port: Port) -> Option<Edge> {
+    /// Returns the edge that a node of this role produces at a port; `None` if it has no such output.
+    pub fn output_edge(self, port: Port) -> Option<Edge> {
         match (self, port) {
             (Self::Source, Port::Main) => Some(Edge::Scan),
             (Self::Mask, Port::Main) => Some(Edge::Masked),
@@ -108,7 +108,7 @@ impl Role {
         }
     }
 
-    /// The section of the graph file in which nodes of this role stand.
+    /// Returns the section of the graph file for nodes of this role.
     pub fn section(self) -> &'static str {
         match self {
             Self::Source => "sources",
@@ -123,11 +123,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_edge_has_a_giver_and_a_taker() {
+    fn every_edge_is_produced_and_consumed() {
         for edge in [Edge::Scan, Edge::Masked, Edge::Candidate, Edge::Scored, Edge::Sample, Edge::Rejection] {
-            let given = |role: &Role| [Port::Main, Port::Rejected].iter().any(|&port| role.gives(port) == Some(edge));
-            assert!(Role::ALL.iter().any(given), "{edge} is given");
-            assert!(Role::ALL.iter().any(|role| role.takes().contains(&edge)), "{edge} is taken");
+            let produces =
+                |role: &Role| [Port::Main, Port::Rejected].iter().any(|&port| role.output_edge(port) == Some(edge));
+            assert!(Role::ALL.iter().any(produces), "{edge} is produced");
+            assert!(Role::ALL.iter().any(|role| role.input_edges().contains(&edge)), "{edge} is consumed");
         }
     }
 }

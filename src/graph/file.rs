@@ -1,4 +1,4 @@
-//! The text of a graph file with the settings of the command line, and the places in it.
+//! The text of a graph file with the overrides of the command line, and locations in it.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::problem::{Location, Problem, Severity};
 use crate::error::{Error, Result};
 
-/// A graph file's text, where it lies, and what the command line sets on top of it.
+/// The text of a graph file, its folder, and the settings that the command line overrides.
 ///
 /// ```
 /// use freetumor::graph::GraphFile;
@@ -17,14 +17,14 @@ use crate::error::{Error, Result};
 pub struct GraphFile {
     name: String,
     folder: PathBuf,
-    /// The file's text and behind it, a line each, what the command line sets: so that one number names any place.
+    /// The file's text, followed by the overrides of the command line, one per line, so that one offset names any location.
     text: String,
-    /// Where the file's own text ends.
+    /// End of the file's own text.
     file_end: usize,
 }
 
 impl GraphFile {
-    /// A graph whose text is at hand: `name` is for messages, relative paths in it are relative to `folder`.
+    /// Creates a graph file from its text: `name` is used in messages, relative paths are resolved against `folder`.
     pub fn new(name: impl Into<String>, folder: impl Into<PathBuf>, text: impl Into<String>) -> Self {
         let text = text.into();
         Self { name: name.into(), folder: folder.into(), file_end: text.len(), text }
@@ -33,7 +33,7 @@ impl GraphFile {
     /// Reads a graph file.
     ///
     /// # Errors
-    /// Where it cannot be read or is not UTF-8.
+    /// If the file cannot be read or is not UTF-8.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path).map_err(|source| {
@@ -49,33 +49,32 @@ impl GraphFile {
         Ok(Self::new(path.display().to_string(), folder, text))
     }
 
-    /// The same graph with one setting on top, `stages.filter.attempts=3`: the value is read as TOML, and as plain text
-    /// where it is none.
+    /// Overrides one setting, such as `stages.filter.attempts=3`. A value that is not TOML is read as a string.
     #[must_use]
     pub fn with_set(mut self, set: &str) -> Self {
         self.text.push('\n');
-        // A line break would make two settings of one.
+        // A line break would split the override in two.
         self.text.push_str(&set.replace(['\n', '\r'], " "));
         self
     }
 
-    /// The same graph with several settings on top; see [`GraphFile::with_set`].
+    /// Overrides several settings; see [`GraphFile::with_set`].
     #[must_use]
     pub fn with_sets(self, sets: impl IntoIterator<Item = impl AsRef<str>>) -> Self {
         sets.into_iter().fold(self, |file, set| file.with_set(set.as_ref()))
     }
 
-    /// The file's name for messages.
+    /// Returns the file's name for messages.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The folder to which its paths are relative.
+    /// Returns the folder to which the file's paths are relative.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The pipeline's name, of a file that need not be right otherwise.
+    /// Returns the pipeline's name, even if the file has other errors.
     ///
     /// ```
     /// use freetumor::graph::GraphFile;
@@ -84,7 +83,7 @@ impl GraphFile {
     /// assert_eq!(file.with_set("pipeline.name=other").pipeline_name().as_deref(), Some("other"));
     /// ```
     pub fn pipeline_name(&self) -> Option<String> {
-        let set = self.sets().filter_map(|(_, set)| set.trim_start().strip_prefix("pipeline.name")).last();
+        let set = self.overrides().filter_map(|(_, set)| set.trim_start().strip_prefix("pipeline.name")).last();
         if let Some(name) = set.and_then(|rest| rest.trim_start().strip_prefix('=')) {
             return Some(name.trim().trim_matches('"').to_owned());
         }
@@ -92,13 +91,13 @@ impl GraphFile {
         Some(file.get("pipeline")?.get("name")?.as_str()?.to_owned())
     }
 
-    /// The file's own text.
+    /// Returns the file's own text, without overrides.
     pub(super) fn text(&self) -> &str {
         &self.text[..self.file_end]
     }
 
-    /// What the command line sets, with the place of each in the whole.
-    pub(super) fn sets(&self) -> impl Iterator<Item = (usize, &str)> {
+    /// Iterates over the overrides of the command line, each with its offset in the whole text.
+    pub(super) fn overrides(&self) -> impl Iterator<Item = (usize, &str)> {
         let mut start = self.file_end + 1;
         let rest = self.text.get(start..).unwrap_or_default();
         rest.split('\n').filter(|_| self.file_end < self.text.len()).map(move |set| {
@@ -108,10 +107,10 @@ impl GraphFile {
         })
     }
 
-    /// What a reader understands of a place.
+    /// Converts a byte range to file, line and column.
     pub(super) fn locate(&self, span: Range<usize>) -> Location {
         let start = (0..=span.start.min(self.text.len())).rev().find(|&at| self.text.is_char_boundary(at)).unwrap_or(0);
-        // The end of the file is the end of its last line: nothing is to be seen behind the last line break.
+        // The end of the file is the end of its last line: there is no line to show after the last line break.
         let start = if start == self.file_end && start > 0 && self.text().ends_with('\n') { start - 1 } else { start };
         let line_start = self.text[..start].rfind('\n').map_or(0, |at| at + 1);
         let line_end = self.text[start..].find('\n').map_or(self.text.len(), |at| start + at);
@@ -127,18 +126,18 @@ impl GraphFile {
     }
 }
 
-/// Problems as they are found.
+/// Collects problems while a file is checked.
 pub(super) struct Problems<'f> {
     file: &'f GraphFile,
     found: Vec<(usize, Problem)>,
 }
 
 impl<'f> Problems<'f> {
-    pub(super) fn of(file: &'f GraphFile) -> Self {
+    pub(super) fn new(file: &'f GraphFile) -> Self {
         Self { file, found: Vec::new() }
     }
 
-    /// Adds an error; what is known beyond the message is set on what comes back.
+    /// Adds an error and returns it, so that label and hint can be set.
     pub(super) fn error(&mut self, span: Range<usize>, message: impl Into<String>) -> &mut Problem {
         self.add(Severity::Error, Some(span), message.into())
     }
@@ -148,8 +147,8 @@ impl<'f> Problems<'f> {
         self.add(Severity::Warning, Some(span), message.into())
     }
 
-    /// Adds an error of the file as a whole.
-    pub(super) fn error_of_file(&mut self, message: impl Into<String>) -> &mut Problem {
+    /// Adds an error without a location.
+    pub(super) fn error_without_location(&mut self, message: impl Into<String>) -> &mut Problem {
         self.add(Severity::Error, None, message.into())
     }
 
@@ -161,17 +160,17 @@ impl<'f> Problems<'f> {
         &mut self.found[last].1
     }
 
-    /// Whether any of them keeps the pipeline from running.
+    /// Returns whether any problem prevents the pipeline from running.
     pub(super) fn any_error(&self) -> bool {
         self.found.iter().any(|(_, problem)| problem.severity == Severity::Error)
     }
 
-    /// How many there are so far.
+    /// Returns the number of problems so far.
     pub(super) fn count(&self) -> usize {
         self.found.len()
     }
 
-    /// All of them, in the order of the file.
+    /// Returns all problems in the order of the file.
     pub(super) fn sorted(mut self) -> Vec<Problem> {
         self.found.sort_by_key(|(at, _)| *at);
         self.found.into_iter().map(|(_, problem)| problem).collect()
@@ -195,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_counted_in_characters_from_one() {
+    fn locate_counts_characters_from_one() {
         let file = GraphFile::new("a.toml", ".", "# größe\r\nname = \"ä\" # ö\n").with_set("x=1").with_set("y=2");
         let at = file.text.find('"').unwrap();
         let location = file.locate(at..at + 4);
@@ -204,14 +203,14 @@ mod tests {
         assert_eq!(file.locate(0..100).text, "# größe");
         let end = file.locate(file.file_end..file.file_end);
         assert_eq!((end.line, end.text.as_str()), (2, "name = \"ä\" # ö"));
-        let sets: Vec<_> = file.sets().collect();
-        assert_eq!(sets.iter().map(|it| it.1).collect::<Vec<_>>(), ["x=1", "y=2"]);
+        let sets: Vec<_> = file.overrides().collect();
+        assert_eq!(sets.iter().map(|(_, set)| *set).collect::<Vec<_>>(), ["x=1", "y=2"]);
         let location = file.locate(sets[1].0..sets[1].0 + 1);
         assert_eq!((location.file.as_str(), location.column, location.text.as_str()), ("--set", 1, "y=2"));
     }
 
     #[test]
-    fn no_place_is_out_of_bounds() {
+    fn locate_accepts_every_range() {
         for text in ["", "\n", "ä", "a\nß\n"] {
             let file = GraphFile::new("a.toml", ".", text).with_set("ü=1");
             for start in 0..12 {
@@ -219,8 +218,8 @@ mod tests {
                     file.locate(start..end);
                 }
             }
-            assert_eq!(file.sets().count(), 1);
-            assert_eq!(GraphFile::new("a", ".", text).sets().count(), 0);
+            assert_eq!(file.overrides().count(), 1);
+            assert_eq!(GraphFile::new("a", ".", text).overrides().count(), 0);
         }
     }
 }

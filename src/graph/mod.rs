@@ -1,11 +1,11 @@
 //! The graph file: the nodes and edges of a pipeline, checked before anything runs.
 //!
-//! This room owns the format of the file, the kinds of nodes with their settings, and the digests of stages. It promises that a file is
-//! checked without running anything, and that every problem is reported at once, with its place and a hint.
+//! This room owns the format of the file, the kinds of nodes with their settings, and the digests of stages. A file is checked without
+//! running anything, and every problem is reported at once, with its location and a hint.
 //!
-//! A graph goes from text to check to plan. A [`GraphFile`] keeps the place of every key and value; [`check`] finds
-//! every problem at once and points at each; a [`Plan`] holds the built stages, ready for a dataflow or for a plain loop.
-//! The [`Registry`] holds the kinds of stages, including those of the caller.
+//! A [`GraphFile`] keeps the location of every key and value; [`check`] finds every problem at once and points at each; a [`Plan`]
+//! holds the built stages, ready for a dataflow or for a plain loop. The [`Registry`] holds the kinds of stages, including those of
+//! the caller.
 //!
 //! ```text
 //! source ──Scan──▶ mask ──Masked──▶ synthesis ──Candidate──▶ score ──Scored──▶ filter ──Sample──▶ sink
@@ -19,6 +19,7 @@ pub mod draw;
 mod edge;
 mod file;
 mod known_nodes;
+mod overrides;
 mod pipeline;
 mod plan;
 mod problem;
@@ -27,7 +28,6 @@ mod registry;
 mod scans;
 mod schema;
 mod schema_check;
-mod set;
 mod settings;
 mod spec;
 mod split;
@@ -37,7 +37,7 @@ mod training;
 mod value;
 mod wiring;
 
-pub use check::{Checked, check};
+pub use check::{CheckedGraph, check};
 pub use digest::StageDigests;
 pub use edge::{Edge, Port, Role};
 pub use file::GraphFile;
@@ -49,5 +49,5 @@ pub use scans::ScanStages;
 pub use schema::{Training, pipeline_schema, training_schema};
 pub use split::SplitShares;
 pub use standard::Resources;
-pub use survey::{Survey, free_bytes, need, survey};
+pub use survey::{Survey, free_bytes, required_space, survey};
 pub use training::{CheckedTraining, check_training, training_keys};

@@ -6,23 +6,23 @@ use serde::{Deserialize, Serialize};
 use super::SplitShares;
 use crate::error::ConfigError;
 
-/// Scans of one commit where the graph file does not say.
+/// Default number of scans per commit.
 const EPOCH_SCANS: usize = 16;
 
-/// Most scans of one commit: all accepted samples of an epoch wait in staging for it.
+/// Maximum number of scans per commit: all accepted samples of an epoch are staged until its commit.
 const MAX_EPOCH_SCANS: usize = 100_000;
 
-/// What holds for the pipeline as a whole.
+/// Settings of the pipeline as a whole.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PipelineConfig {
     /// The pipeline's name: letters, digits, `_` and `-`.
     #[schemars(regex(pattern = r"^[A-Za-z0-9_-]+$"))]
     pub name: String,
-    /// What all randomness is derived from: the same seed gives the same tumors.
+    /// Seed of all random numbers: the same seed produces the same tumors.
     #[serde(default)]
     pub seed: u64,
-    /// Scans per commit (1 to 100000): what a crash may cost, and how long a reader waits for something new.
+    /// Scans per commit (1 to 100000): the most that a crash can lose, and the interval at which readers get new samples.
     #[serde(default = "epoch_scans")]
     #[schemars(range(min = 1, max = 100_000))]
     pub epoch_scans: usize,
@@ -36,22 +36,22 @@ fn epoch_scans() -> usize {
 }
 
 impl PipelineConfig {
-    /// Everything that is wrong with the settings.
-    pub fn complaints(&self) -> Vec<ConfigError> {
-        let mut complaints = Vec::new();
+    /// Returns all errors of the settings.
+    pub fn errors(&self) -> Vec<ConfigError> {
+        let mut errors = Vec::new();
         let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
         if self.name.is_empty() || !self.name.chars().all(is_plain) {
             let message = format!("expected a name of letters, digits, `_` and `-`, got `{}`", self.name);
-            complaints.push(ConfigError::new("name", message));
+            errors.push(ConfigError::new("name", message));
         }
         if !(1..=MAX_EPOCH_SCANS).contains(&self.epoch_scans) {
             let message = format!("expected 1 to {MAX_EPOCH_SCANS} scans per commit, got {}", self.epoch_scans);
-            complaints.push(ConfigError::new("epoch_scans", message));
+            errors.push(ConfigError::new("epoch_scans", message));
         }
-        for complaint in self.split.complaints() {
-            let field = format!("split.{}", complaint.field);
-            complaints.push(ConfigError { field: field.trim_end_matches('.').to_owned(), ..complaint });
+        for error in self.split.errors() {
+            let field = format!("split.{}", error.field);
+            errors.push(ConfigError { field: field.trim_end_matches('.').to_owned(), ..error });
         }
-        complaints
+        errors
     }
 }

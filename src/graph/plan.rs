@@ -1,4 +1,4 @@
-//! A checked graph with its stages built: what a dataflow or a loop runs.
+//! A checked graph with its stages built, which a dataflow or a loop runs.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -21,8 +21,8 @@ use crate::sink::Output;
 
 /// A checked graph with its stages built.
 ///
-/// Each stage refers by index to the stages before it. A scan of source `s` goes to every mask of [`Plan::masks_of`], each masked scan
-/// to every synthesis of [`Plan::syntheses_of`], and there its tumors are made by an [`AttemptLoop`].
+/// Each stage refers by index to its inputs. A scan of source `s` goes to every mask of [`Plan::masks_of`], each masked scan to every
+/// synthesis of [`Plan::syntheses_of`], where an [`AttemptLoop`] makes its tumors.
 ///
 /// ```no_run
 /// # use freetumor::graph::Plan;
@@ -55,36 +55,36 @@ use crate::sink::Output;
 pub struct Plan {
     /// The pipeline's name.
     pub name: String,
-    /// What all randomness is derived from.
+    /// The seed of all random numbers.
     pub seed: u64,
     /// Scans per commit.
     pub epoch_scans: usize,
-    /// Shares of patients in each part of the training set.
+    /// Shares of patients in each split.
     pub split: SplitShares,
     /// SHA-256 of [`Plan::resolved`], 64 hexadecimal digits: equal for files of equal meaning.
     pub digest: String,
-    /// What the file means, defaults filled in, paths as they were written; keys sorted.
+    /// The resolved file as JSON: defaults filled in, paths as written, keys sorted.
     pub resolved: serde_json::Value,
-    /// The folder of the graph file, to which its relative paths belong.
+    /// The folder of the graph file, to which its paths are relative.
     pub folder: PathBuf,
-    /// Where scans come from, in the order of the file.
+    /// The sources, in the order of the file.
     pub sources: Vec<SourceNode>,
-    /// How organs are found, in the order of the file.
+    /// The mask stages, in the order of the file.
     pub masks: Vec<MaskNode>,
-    /// How tumors are made, in the order of the file.
+    /// The synthesis stages, in the order of the file.
     pub syntheses: Vec<SynthesisNode>,
-    /// Where samples go, in the order of the file.
+    /// The sinks, in the order of the file.
     pub sinks: Vec<SinkNode>,
-    /// Every node with its inputs, each after those it takes from: for drawing and counting.
+    /// Every node with its inputs, in topological order: for drawing and counting.
     pub nodes: Vec<Node>,
 }
 
 /// A source.
 #[derive(Clone)]
 pub struct SourceNode {
-    /// Its name in the graph file.
+    /// The name in the graph file.
     pub name: String,
-    /// Its kind.
+    /// The kind.
     pub kind: String,
     /// The built source.
     pub source: Arc<dyn Source>,
@@ -93,43 +93,43 @@ pub struct SourceNode {
 /// A mask stage.
 #[derive(Clone)]
 pub struct MaskNode {
-    /// Its name in the graph file.
+    /// The name in the graph file.
     pub name: String,
-    /// Its kind.
+    /// The kind.
     pub kind: String,
     /// The built stage.
     pub mask: Arc<dyn Mask>,
-    /// The sources that it takes scans from: indices into [`Plan::sources`].
+    /// The sources of its scans: indices into [`Plan::sources`].
     pub sources: Vec<usize>,
 }
 
-/// A synthesis stage with the score stages and quality tests behind it.
+/// A synthesis stage with the score stages and quality tests after it.
 #[derive(Clone, Debug)]
 pub struct SynthesisNode {
-    /// The loop from synthesis to verdict: its branches are the quality tests.
+    /// The loop from synthesis to verdict; each branch is a quality test.
     pub attempts: AttemptLoop,
-    /// The masks that it takes scans from: indices into [`Plan::masks`].
+    /// The masks of its scans: indices into [`Plan::masks`].
     pub masks: Vec<usize>,
-    /// The digests of its settings and weights.
+    /// The digests of the settings and weights.
     pub digests: StageDigests,
-    /// The model that makes the tumors: a digest of weights, or `rules` with its version.
+    /// The model that makes the tumors: a digest of weights, or `rules` with a version.
     pub model: String,
-    /// The organs that get tumors, of those that the masks may give.
+    /// The organs that get tumors, a subset of the organs of the masks.
     pub organs: Vec<Organ>,
-    /// Tumors asked for in each organ of each scan.
+    /// Requested tumors per organ and scan.
     pub variants: u32,
     /// The digests of [`AttemptLoop::scorers`].
     pub score_digests: Vec<StageDigest>,
-    /// What follows each of [`AttemptLoop::branches`].
+    /// The outputs of each of [`AttemptLoop::branches`].
     pub branches: Vec<BranchNode>,
 }
 
-/// What follows a quality test.
+/// The outputs of a quality test.
 #[derive(Clone, Debug)]
 pub struct BranchNode {
-    /// The digest of its conditions.
+    /// The digest of the conditions.
     pub test_digest: StageDigest,
-    /// The sinks that take from it.
+    /// The sinks that the quality test feeds.
     pub feeds: Vec<Feed>,
 }
 
@@ -138,59 +138,59 @@ pub struct BranchNode {
 pub struct Feed {
     /// Index into [`Plan::sinks`].
     pub sink: usize,
-    /// [`Port::Main`] for accepted candidates, [`Port::Rejected`] for those that were turned down.
+    /// [`Port::Main`] for accepted candidates, [`Port::Rejected`] for rejected ones.
     pub port: Port,
 }
 
 /// A sink.
 #[derive(Clone)]
 pub struct SinkNode {
-    /// Its name in the graph file.
+    /// The name in the graph file.
     pub name: String,
-    /// Its kind.
+    /// The kind.
     pub kind: String,
-    /// Where its samples go.
+    /// The output that writes the samples.
     pub output: Output,
-    /// The organs whose labels its files may hold.
+    /// The organs whose labels the files may contain.
     pub organs: Arc<[Organ]>,
 }
 
-/// Any node of the graph, as drawings and listings need it.
+/// A node of the graph, for drawings and listings.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Node {
-    /// Its name in the graph file.
+    /// The name in the graph file.
     pub name: String,
-    /// Its kind.
+    /// The kind.
     pub kind: String,
-    /// What it does.
+    /// The role.
     pub role: Role,
-    /// What it takes, in the order of the file.
+    /// The inputs, in the order of the file.
     pub inputs: Vec<NodeInput>,
 }
 
 /// One input of a node.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct NodeInput {
-    /// Index of the node that gives it, in the same list.
+    /// Index of the node that produces the input, in the same list.
     pub from: usize,
-    /// Which of its outputs.
+    /// The output of that node.
     pub port: Port,
-    /// What travels.
+    /// The type of the edge.
     pub edge: Edge,
 }
 
 impl Plan {
-    /// The masks that take scans of a source, with their indices.
+    /// Iterates over the masks with this source as input, with their indices.
     pub fn masks_of(&self, source: usize) -> impl Iterator<Item = (usize, &MaskNode)> {
         self.masks.iter().enumerate().filter(move |(_, node)| node.sources.contains(&source))
     }
 
-    /// The syntheses that take scans of a mask.
+    /// Iterates over the syntheses with this mask as input.
     pub fn syntheses_of(&self, mask: usize) -> impl Iterator<Item = &SynthesisNode> {
         self.syntheses.iter().filter(move |synthesis| synthesis.masks.contains(&mask))
     }
 
-    /// The quality tests whose accepted tumors are trained on: each synthesis with the index of the branch.
+    /// Iterates over the quality tests whose accepted tumors are used for training: each synthesis with the index of the branch.
     pub fn training_branches(&self) -> impl Iterator<Item = (&SynthesisNode, usize)> {
         let trains = |feed: &Feed| feed.port == Port::Main && matches!(self.sinks[feed.sink].output, Output::Trainer);
         self.syntheses.iter().flat_map(move |synthesis| {
@@ -201,8 +201,8 @@ impl Plan {
         })
     }
 
-    /// The nodes that look with networks, each once, in the order of the way.
-    pub fn viewers(&self) -> impl Iterator<Item = (&str, &Inference)> {
+    /// Iterates over the nodes that run a network, each once, in topological order.
+    pub fn inferences(&self) -> impl Iterator<Item = (&str, &Inference)> {
         let masks = self.masks.iter().map(|node| (node.name.as_str(), node.mask.viewer()));
         let syntheses = self.syntheses.iter().flat_map(|node| {
             let scores = node.attempts.scorers.iter().map(|scorer| (scorer.name.as_str(), scorer.stage.viewer()));
@@ -211,28 +211,28 @@ impl Plan {
         let mut listed = BTreeSet::new();
         masks
             .chain(syntheses)
-            .filter_map(|(name, viewer)| Some((name, viewer?)))
+            .filter_map(|(name, inference)| Some((name, inference?)))
             .filter(move |(name, _)| listed.insert(*name))
     }
 
-    /// The part of the training set that a patient belongs to; see [`SplitShares::of`].
+    /// Returns the split of a patient; see [`SplitShares::of`].
     pub fn split_of(&self, patient_key: PatientKey) -> Split {
         self.split.of(patient_key)
     }
 
-    /// The secret behind patient keys; `None` where no source needs one.
+    /// Returns the secret for patient keys; `None` if no source needs one.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// If the secret cannot be read.
     pub fn patient_secret(&self) -> Result<Option<PatientSecret>> {
         let secrets = self.sources.iter().map(|node| node.source.patient_secret());
         Ok(secrets.collect::<Result<Vec<_>>>()?.into_iter().flatten().next())
     }
 
-    /// The plan with its digest keyed with the patients' secret: rows show it, and the settings hold paths.
+    /// Keys the digest with the secret for patient keys: tables contain the digest, and the settings contain paths.
     ///
     /// # Errors
-    /// Where the secret cannot be read.
+    /// If the secret cannot be read.
     pub fn with_keyed_digest(mut self) -> Result<Self> {
         if let Some(secret) = self.patient_secret()? {
             self.digest = secret.pipeline_digest(&self.resolved.to_string());
@@ -240,19 +240,19 @@ impl Plan {
         Ok(self)
     }
 
-    /// The kernels that compute the pipeline's networks; `None` where it has none.
+    /// Returns the class of the kernels that compute the networks; `None` if the pipeline has no network.
     pub fn kernel_class(&self) -> Option<String> {
-        self.viewers().next().map(|(_, viewer)| viewer.kernel_class())
+        self.inferences().next().map(|(_, inference)| inference.kernel_class())
     }
 }
 
 impl SynthesisNode {
-    /// Those organs of a masked scan that get tumors here.
+    /// Iterates over the organs of a masked scan that get tumors.
     pub fn organs_in<'m>(&self, masked: &'m [Organ]) -> impl Iterator<Item = &'m Organ> {
         masked.iter().filter(|organ| self.organs.contains(organ))
     }
 
-    /// One of the tumors asked for in an organ of a scan.
+    /// Returns the identity of one requested tumor in an organ of a scan.
     pub fn tumor<'a>(
         &self,
         seed: u64,
@@ -265,9 +265,11 @@ impl SynthesisNode {
     }
 }
 
-/// What names a tumor and its candidates and keys their random numbers. Names of stages and sources, inputs, sinks, thresholds and
-/// the number of tumors and attempts are no part of it. The ids of merged organs are part of the name, as the labels of a candidate hold
-/// them. The key has them only through the digest of the mask, whose voxels hold the ids of all organs of the stage.
+/// The identity of a tumor, from which the ids of its candidates and the key of their random numbers are derived.
+///
+/// Names of stages and sources, inputs, sinks, thresholds and the number of tumors and attempts are not part of the identity. The ids of
+/// merged organs are part of the sample id, because the labels of a candidate contain them. The key depends on them only through the
+/// digest of the mask, whose voxels contain the ids of all organs of the stage.
 #[derive(Clone, Copy, Debug)]
 pub struct TumorIdentity<'a> {
     seed: u64,
@@ -279,7 +281,7 @@ pub struct TumorIdentity<'a> {
 }
 
 impl TumorIdentity<'_> {
-    /// The key of all random numbers of its attempts.
+    /// Returns the key of all random numbers of the tumor's attempts.
     pub fn key(&self) -> Key {
         Key::root(self.seed)
             .with("stage", &self.digests.random.to_string())
@@ -289,7 +291,7 @@ impl TumorIdentity<'_> {
             .number("variant", u64::from(self.variant))
     }
 
-    /// The id of the candidate of one attempt.
+    /// Returns the id of the candidate of one attempt.
     pub fn sample_id(&self, attempt: u32) -> SampleId {
         let hash = FieldHasher::new("sample")
             .field(self.seed.to_le_bytes())

@@ -1,37 +1,37 @@
-//! Problems of a graph file, and how a reader is shown them.
+//! Problems of a graph file, and how they are displayed.
 
 use std::fmt;
 
 use serde::Serialize;
 
-/// Whether a problem keeps the pipeline from running.
+/// Whether a problem prevents the pipeline from running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// It does.
+    /// The pipeline cannot run.
     Error,
-    /// It does not, but is hardly meant.
+    /// The pipeline can run, but probably not as intended.
     Warning,
 }
 
-/// Where a problem stands in a file.
+/// The location of a problem in a file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct Location {
-    /// The file, as the reader named it; `--set` for a setting of the command line.
+    /// The file, as named on the command line; `--set` for an overridden setting.
     pub file: String,
     /// Line, from 1.
     pub line: usize,
     /// Column of the first character, from 1.
     pub column: usize,
-    /// Characters that are meant, on this line.
+    /// Number of underlined characters on this line.
     pub length: usize,
     /// The whole line.
     pub text: String,
 }
 
-/// One thing wrong with a graph file.
+/// An error or warning about a graph file.
 ///
-/// Its text is what a good compiler would print:
+/// The text has the form of compiler messages:
 ///
 /// ```text
 /// error: unknown kind `qualty-test`
@@ -43,21 +43,21 @@ pub struct Location {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
-    /// Whether it keeps the pipeline from running.
+    /// Whether the problem prevents the pipeline from running.
     pub severity: Severity,
-    /// What is wrong.
+    /// The message.
     pub message: String,
-    /// Where; absent where it is not in the file at all.
+    /// The location; absent if the problem has none in the file.
     pub location: Option<Location>,
-    /// What was expected there; may be empty.
+    /// The expectation at that location; may be empty.
     pub label: String,
-    /// What to do about it.
+    /// A suggested fix.
     pub hint: Option<String>,
 }
 
 impl Problem {
-    /// A problem that has no place in the file.
-    pub fn of_file(severity: Severity, message: impl Into<String>, hint: Option<String>) -> Self {
+    /// Creates a problem without a location in the file.
+    pub fn without_location(severity: Severity, message: impl Into<String>, hint: Option<String>) -> Self {
         Self { severity, message: message.into(), location: None, label: String::new(), hint }
     }
 }
@@ -75,7 +75,7 @@ impl fmt::Display for Problem {
             margin = number.len();
             writeln!(f, "{:margin$}--> {file}:{line}:{column}", "")?;
             writeln!(f, "{:margin$} |", "")?;
-            // A tab has the width that the reader's terminal gives it: one space keeps the caret where it belongs.
+            // The width of a tab depends on the terminal: one space keeps the caret aligned.
             writeln!(f, "{number} | {}", text.replace('\t', " ").trim_end())?;
             let underline = format!("{}{} {}", " ".repeat(column - 1), "^".repeat((*length).max(1)), self.label);
             writeln!(f, "{:margin$} | {}", "", underline.trim_end())?;
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_caret_stands_under_what_is_meant() {
+    fn display_aligns_caret_with_location() {
         let location =
             Location { file: "a.toml".into(), line: 24, column: 9, length: 5, text: "\tkind = \"mask\"".into() };
         let problem = Problem {

@@ -1,16 +1,16 @@
-//! The two purposes for which a file is read.
+//! The two purposes of a graph file.
 
-/// What a file is read for.
+/// The purpose of a graph file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// Making tumors.
+    /// A run that makes tumors.
     Run,
-    /// Training: there is a section `train`.
+    /// A training, with a section `train`.
     Train,
 }
 
 impl Purpose {
-    /// The sections that such a file may have.
+    /// Returns the sections that a file for this purpose may have.
     pub(super) fn sections(self) -> &'static [&'static str] {
         match self {
             Self::Run => &["pipeline", "sources", "stages", "sinks"],
@@ -18,7 +18,7 @@ impl Purpose {
         }
     }
 
-    /// Whether a section holds settings of its own instead of nodes.
+    /// Returns whether a section contains settings instead of nodes.
     pub(super) fn has_settings(self, section: &str) -> bool {
         section == "pipeline" || self == Self::Train && section == "train"
     }

@@ -1,4 +1,4 @@
-//! The kinds of stages that a graph file may name, and how each is built from its settings.
+//! The kinds of stages of graph files, and how each is built from its settings.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::sink::Output;
 use crate::synth::Synthesize;
 use crate::volume::HuWindow;
 
-/// What a stage may know of its surroundings while it is built.
+/// The context in which a node is built.
 #[derive(Clone, Debug)]
 pub struct BuildContext {
     /// The node's name in the graph file.
@@ -29,24 +29,24 @@ pub struct BuildContext {
     pub folder: PathBuf,
     /// The pipeline's seed.
     pub seed: u64,
-    /// The organs that the masks before it may give; empty for sources and masks.
+    /// The organs of the upstream masks; empty for sources and masks.
     pub organs: Arc<[Organ]>,
 }
 
 impl BuildContext {
-    /// A path of the graph file: `${NAME}` stands for an environment variable, and a relative path is relative to the
-    /// folder of the graph file.
+    /// Resolves a path of the graph file: `${NAME}` is replaced by the environment variable, and a relative path is joined to the folder of
+    /// the graph file.
     ///
     /// ```
     /// use freetumor::graph::BuildContext;
-    /// let place = BuildContext { name: "archive".into(), folder: "/graphs".into(), seed: 0, organs: [].into() };
-    /// assert_eq!(place.path("root", "../ct").unwrap(), std::path::Path::new("/graphs/../ct"));
-    /// let complaint = place.path("root", "${NO_SUCH_VARIABLE}/ct").unwrap_err();
-    /// assert_eq!(complaint.message, "the environment variable `NO_SUCH_VARIABLE` is not set");
+    /// let context = BuildContext { name: "archive".into(), folder: "/graphs".into(), seed: 0, organs: [].into() };
+    /// assert_eq!(context.path("root", "../ct").unwrap(), std::path::Path::new("/graphs/../ct"));
+    /// let error = context.path("root", "${NO_SUCH_VARIABLE}/ct").unwrap_err();
+    /// assert_eq!(error.message, "the environment variable `NO_SUCH_VARIABLE` is not set");
     /// ```
     ///
     /// # Errors
-    /// Where a variable is not set, or a `${` has no `}`.
+    /// If a variable is not set, or a `${` has no `}`.
     pub fn path(&self, field: &str, written: impl AsRef<Path>) -> Result<PathBuf, ConfigError> {
         let written = written.as_ref().to_string_lossy();
         let mut path = String::new();
@@ -69,7 +69,7 @@ impl BuildContext {
     }
 }
 
-/// The window and spacing in which a stage works, where it depends on them: those along an edge must agree.
+/// The window and spacing that a stage uses; stages along an edge must agree.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct InputSpec {
     /// The HU range that the stage maps to 0..1.
@@ -80,30 +80,30 @@ pub struct InputSpec {
 
 /// A built synthesis stage.
 pub struct Synthesis {
-    /// What makes the tumors.
+    /// The stage.
     pub synthesize: Arc<dyn Synthesize>,
-    /// The organs that get tumors, of those that [`BuildContext::organs`] offers.
+    /// The organs that get tumors, a subset of [`BuildContext::organs`].
     pub organs: Vec<Organ>,
-    /// Tumors asked for in each organ of each scan.
+    /// Requested tumors per organ and scan.
     pub variants: u32,
-    /// A digest of weights, or `rules` with its version.
+    /// A digest of weights, or `rules` with a version.
     pub model: String,
-    /// Where it works.
-    pub frame: InputSpec,
+    /// The window and spacing that the stage uses.
+    pub input_spec: InputSpec,
 }
 
 /// A built score stage.
 pub struct Scoring {
-    /// What judges.
+    /// The stage.
     pub stage: Arc<dyn ScoreStage>,
-    /// Where it works.
-    pub frame: InputSpec,
+    /// The window and spacing that the stage uses.
+    pub input_spec: InputSpec,
 }
 
 impl<S: ScoreStage + 'static> From<S> for Scoring {
-    /// A stage that works on HU as they are, in any spacing.
+    /// Wraps a stage that uses unscaled HU at any spacing.
     fn from(stage: S) -> Self {
-        Self { stage: Arc::new(stage), frame: InputSpec::default() }
+        Self { stage: Arc::new(stage), input_spec: InputSpec::default() }
     }
 }
 
@@ -123,7 +123,7 @@ pub enum BuiltNode {
     Sink(Output),
 }
 
-/// Settings that were read, ready to be built.
+/// Parsed settings of a node, ready to be built.
 pub struct Settings {
     /// The settings as JSON, defaults filled in, paths as written.
     pub json: serde_json::Value,
@@ -136,9 +136,9 @@ impl Settings {
     /// Builds the node.
     ///
     /// # Errors
-    /// Everything that is wrong with the settings.
-    pub fn build(self, place: &BuildContext) -> Result<BuiltNode, Vec<ConfigError>> {
-        (self.build)(place)
+    /// Returns all errors of the settings.
+    pub fn build(self, context: &BuildContext) -> Result<BuiltNode, Vec<ConfigError>> {
+        (self.build)(context)
     }
 }
 
@@ -146,9 +146,9 @@ type Reader = dyn Fn(Spanned<DeValue<'_>>) -> Result<Settings, toml::de::Error> 
 
 /// A kind of node in one role.
 pub struct Kind {
-    /// What the graph file calls it.
+    /// The name in graph files.
     pub name: String,
-    /// What it does.
+    /// The role.
     pub role: Role,
     /// One sentence for editors and hints.
     pub about: String,
@@ -162,7 +162,7 @@ impl Kind {
         (self.read)(table)
     }
 
-    /// The JSON Schema of the settings, by itself.
+    /// Returns the JSON Schema of the settings as a standalone document.
     pub(super) fn own_schema(&self) -> serde_json::Value {
         let mut generator = SchemaGenerator::default();
         let mut schema = self.schema(&mut generator);
@@ -170,16 +170,15 @@ impl Kind {
         schema.to_value()
     }
 
-    /// The JSON Schema of the settings, what it refers to left with the generator.
+    /// Returns the JSON Schema of the settings; definitions that it refers to stay in the generator.
     pub(super) fn schema(&self, generator: &mut SchemaGenerator) -> Schema {
         (self.schema)(generator)
     }
 }
 
-/// The kinds that a graph file may name: by role and name, so that one name may do different things in different
-/// places.
+/// The kinds of nodes, by role and name: one name may have several roles.
 ///
-/// A stage of your own registers under its own kind, with settings that are checked like all others:
+/// Register your own stage under a new kind; its settings are checked like all others:
 ///
 /// ```
 /// use freetumor::error::{ConfigError, Fault};
@@ -188,11 +187,11 @@ impl Kind {
 /// use freetumor::score::{Scorer, Score, Scores, ScoreStage};
 /// use freetumor::synth::Candidate;
 ///
-/// /// How much darker than its organ a tumor is, in your own words.
+/// /// How much darker than its organ a tumor is, in a custom unit.
 /// #[derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 /// #[serde(deny_unknown_fields, default)]
 /// struct DarknessConfig {
-///     /// HU that count as one.
+///     /// HU per unit.
 ///     unit_hu: f64,
 /// }
 ///
@@ -224,7 +223,7 @@ impl Kind {
 /// }
 ///
 /// let mut registry = Registry::standard();
-/// registry.score("darkness", "Judges by darkness alone.", |config: DarknessConfig, _| {
+/// registry.score("darkness", "Scores darkness alone.", |config: DarknessConfig, _| {
 ///     if config.unit_hu <= 0.0 {
 ///         return Err(vec![ConfigError::new("unit_hu", format!("expected more than 0 HU, got {}", config.unit_hu))]);
 ///     }
@@ -238,7 +237,7 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// No kinds at all.
+    /// Creates a registry without kinds.
     pub fn empty() -> Self {
         Self::default()
     }
@@ -250,8 +249,8 @@ impl Registry {
         about: &str,
         build: impl Fn(C, &BuildContext) -> Result<Arc<dyn Source>, Vec<ConfigError>> + Clone + Send + Sync + 'static,
     ) {
-        self.add(Role::Source, name, about, move |config, place: &BuildContext| {
-            build(config, place).map(BuiltNode::Source)
+        self.add(Role::Source, name, about, move |config, context: &BuildContext| {
+            build(config, context).map(BuiltNode::Source)
         });
     }
 
@@ -262,8 +261,8 @@ impl Registry {
         about: &str,
         build: impl Fn(C, &BuildContext) -> Result<Arc<dyn Mask>, Vec<ConfigError>> + Clone + Send + Sync + 'static,
     ) {
-        self.add(Role::Mask, name, about, move |config, place: &BuildContext| {
-            build(config, place).map(BuiltNode::Mask)
+        self.add(Role::Mask, name, about, move |config, context: &BuildContext| {
+            build(config, context).map(BuiltNode::Mask)
         });
     }
 
@@ -274,8 +273,8 @@ impl Registry {
         about: &str,
         build: impl Fn(C, &BuildContext) -> Result<Synthesis, Vec<ConfigError>> + Clone + Send + Sync + 'static,
     ) {
-        self.add(Role::Synthesis, name, about, move |config, place: &BuildContext| {
-            build(config, place).map(BuiltNode::Synthesis)
+        self.add(Role::Synthesis, name, about, move |config, context: &BuildContext| {
+            build(config, context).map(BuiltNode::Synthesis)
         });
     }
 
@@ -286,8 +285,8 @@ impl Registry {
         about: &str,
         build: impl Fn(C, &BuildContext) -> Result<Scoring, Vec<ConfigError>> + Clone + Send + Sync + 'static,
     ) {
-        self.add(Role::Score, name, about, move |config, place: &BuildContext| {
-            build(config, place).map(BuiltNode::Score)
+        self.add(Role::Score, name, about, move |config, context: &BuildContext| {
+            build(config, context).map(BuiltNode::Score)
         });
     }
 
@@ -302,8 +301,8 @@ impl Registry {
         + Sync
         + 'static,
     ) {
-        self.add(Role::Filter, name, about, move |config, place: &BuildContext| {
-            build(config, place).map(BuiltNode::Filter)
+        self.add(Role::Filter, name, about, move |config, context: &BuildContext| {
+            build(config, context).map(BuiltNode::Filter)
         });
     }
 
@@ -314,22 +313,22 @@ impl Registry {
         about: &str,
         build: impl Fn(C, &BuildContext) -> Result<Output, Vec<ConfigError>> + Clone + Send + Sync + 'static,
     ) {
-        self.add(Role::Sink, name, about, move |config, place: &BuildContext| {
-            build(config, place).map(BuiltNode::Sink)
+        self.add(Role::Sink, name, about, move |config, context: &BuildContext| {
+            build(config, context).map(BuiltNode::Sink)
         });
     }
 
-    /// The kind of that name in a role.
+    /// Returns the kind with this name and role.
     pub fn kind(&self, role: Role, name: &str) -> Option<&Kind> {
         self.kinds.iter().find(|kind| kind.role == role && kind.name == name)
     }
 
-    /// All kinds, in the order in which they were added.
+    /// Returns all kinds, in the order in which they were added.
     pub fn kinds(&self) -> &[Kind] {
         &self.kinds
     }
 
-    /// A kind that was there already is replaced: the later one is the one that was meant.
+    /// Adds a kind; replaces an earlier one with the same role and name.
     fn add<C: StageConfig>(
         &mut self,
         role: Role,
@@ -347,13 +346,13 @@ impl Registry {
                 let config = C::deserialize(toml::de::ValueDeserializer::from(table))?;
                 let json = serde_json::to_value(&config).map_err(serde::de::Error::custom)?;
                 let build = build.clone();
-                Ok(Settings { json, build: Box::new(move |place| build(config, place)) })
+                Ok(Settings { json, build: Box::new(move |context| build(config, context)) })
             }),
         });
     }
 }
 
-/// What settings of a kind must be able to do: be read, be written back with defaults filled in, describe themselves.
+/// Settings of a kind: deserialized from a file, serialized with defaults filled in, described by a JSON Schema.
 pub trait StageConfig: DeserializeOwned + Serialize + JsonSchema + 'static {}
 
 impl<C: DeserializeOwned + Serialize + JsonSchema + 'static> StageConfig for C {}

@@ -1,4 +1,4 @@
-//! The part of a pipeline that reads scans: what it takes to make volumes of patches.
+//! The sources and masks of a pipeline, which reconstruct volumes from patches.
 
 use std::path::Path;
 
@@ -15,12 +15,12 @@ use super::spec::Spec;
 use super::wiring::Wiring;
 use crate::error::{Error, Result};
 
-/// The sources and masks of a pipeline, without the stages and sinks behind them: whose weights and programs need not be there.
+/// The sources and masks of a pipeline without its other stages and sinks, whose weights and programs need not exist.
 #[derive(Clone, Debug)]
 pub struct ScanStages {
-    /// Where scans come from.
+    /// The sources.
     pub sources: Vec<SourceNode>,
-    /// How organs are found; [`MaskNode::sources`] are indices into [`ScanStages::sources`].
+    /// The mask stages; [`MaskNode::sources`] are indices into [`ScanStages::sources`].
     pub masks: Vec<MaskNode>,
 }
 
@@ -28,13 +28,13 @@ impl ScanStages {
     /// Builds the sources and masks of a graph file.
     ///
     /// # Errors
-    /// Every problem that keeps them from being built.
+    /// Returns every problem that prevents building them.
     pub fn build(file: &GraphFile, registry: &Registry) -> Result<Self, Vec<Problem>> {
-        let mut problems = Problems::of(file);
+        let mut problems = Problems::new(file);
         let mut plan = None;
         if let Some(mut spec) = Spec::read(file, Purpose::Run, &mut problems) {
-            // A kind may have several roles: the wiring of the whole graph tells them apart. Its problems are not those of the scans.
-            let roles = Wiring::of(&spec.nodes, registry, &mut Problems::of(file)).roles;
+            // A kind may have several roles: the wiring of the whole graph decides. Problems of other stages are ignored here.
+            let roles = Wiring::new(&spec.nodes, registry, &mut Problems::new(file)).roles;
             let mut roles = roles.into_iter();
             spec.nodes.retain(|_| matches!(roles.next().flatten(), Some(Role::Source | Role::Mask)));
             plan = plan_nodes(file, &spec, registry, &mut problems).1;
@@ -48,28 +48,28 @@ impl ScanStages {
 }
 
 impl GraphFile {
-    /// The graph file that a run folder records: `resolved` is what [`Plan::resolved`](super::Plan::resolved) was, and relative paths
-    /// in it begin at `folder`.
+    /// Recreates the graph file of a run folder: `resolved` is its [`Plan::resolved`](super::Plan::resolved), and relative paths are
+    /// resolved against `folder`.
     ///
     /// # Errors
-    /// Where it holds a value that TOML does not have.
+    /// If it contains a value that TOML does not support.
     pub fn from_resolved(name: &str, folder: &Path, resolved: &Json) -> Result<Self> {
         let mut resolved = resolved.clone();
         if let Some(Json::Object(stages)) = resolved.get_mut("stages") {
-            // Added when the pipeline was built: a digest, no setting.
+            // A digest that building adds, not a setting.
             stages.values_mut().filter_map(Json::as_object_mut).for_each(|stage| drop(stage.remove("weights_sha256")));
         }
         remove_nulls(&mut resolved);
-        let no_graph = |cause: toml::ser::Error| {
-            Error::new(format!("{name} has a pipeline that is no graph: {cause}")).with_source(cause)
+        let invalid = |cause: toml::ser::Error| {
+            Error::new(format!("{name} contains an invalid pipeline: {cause}")).with_source(cause)
         };
-        // A table of TOML is written with its values before its tables, as TOML needs it.
-        let text = toml::Table::try_from(&resolved).and_then(|table| toml::to_string(&table)).map_err(no_graph)?;
+        // `toml::Table` writes values before tables, as TOML requires.
+        let text = toml::Table::try_from(&resolved).and_then(|table| toml::to_string(&table)).map_err(invalid)?;
         Ok(Self::new(name, folder, text))
     }
 }
 
-/// A setting that is absent is null in JSON and not there in TOML.
+/// Removes nulls: an absent setting is null in JSON and has no key in TOML.
 fn remove_nulls(value: &mut Json) {
     match value {
         Json::Object(table) => {
@@ -118,7 +118,7 @@ mod tests {
     "#;
 
     #[test]
-    fn resolved_pipeline_gives_back_the_plan() {
+    fn from_resolved_restores_plan() {
         let registry = Registry::standard();
         let plan = check(&GraphFile::new("a.toml", ".", GRAPH), &registry).plan.unwrap();
         let file = GraphFile::from_resolved("run.json", Path::new("."), &plan.resolved).unwrap();
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn scan_stages_need_nothing_that_is_behind_them() {
+    fn scan_stages_ignore_later_stages() {
         let registry = Registry::standard();
         let text = GRAPH.replace("kind = \"rules\"", "kind = \"of-another-program\"");
         let stages = ScanStages::build(&GraphFile::new("a.toml", ".", text), &registry).unwrap();
@@ -137,11 +137,12 @@ mod tests {
     }
 
     #[test]
-    fn broken_source_is_reported() {
-        let text = GRAPH.replace("kind = \"phantom\"", "kind = \"folder\"\nroot = \"nowhere\"\ninclude = [\"*\"]");
+    fn build_reports_missing_source_folder() {
+        let text =
+            GRAPH.replace("kind = \"phantom\"", "kind = \"folder\"\nroot = \"no-such-folder\"\ninclude = [\"*\"]");
         let text =
             text.replace("count = 2\n", "").replace("shape = [64, 64, 48]", "").replace("spacing_mm = [5, 5, 6]", "");
         let problems = ScanStages::build(&GraphFile::new("a.toml", ".", text), &Registry::standard()).unwrap_err();
-        assert!(problems[0].message.contains("nowhere"), "{problems:?}");
+        assert!(problems[0].message.contains("no-such-folder"), "{problems:?}");
     }
 }

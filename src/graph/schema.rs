@@ -1,4 +1,4 @@
-//! The JSON Schema of graph files: what editors complete and check while a file is written.
+//! The JSON Schema of graph files, with which editors complete and check them.
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json, json};
 use super::registry::{Kind, Registry};
 use super::{PipelineConfig, Role};
 
-/// The JSON Schema (draft 2020-12) of graph files with the kinds of a registry.
+/// Returns the JSON Schema (draft 2020-12) of graph files with the kinds of a registry.
 ///
 /// ```
 /// use freetumor::graph::{Registry, pipeline_schema};
@@ -31,13 +31,13 @@ pub struct Training {
 }
 
 impl Training {
-    /// The one with the settings `C`.
+    /// Creates the kind of training with the settings `C`.
     pub fn of<C: JsonSchema>(about: &'static str) -> Self {
         Self { about, settings: |generator| generator.subschema_for::<C>() }
     }
 }
 
-/// The JSON Schema of files for training: sources, stages and sinks, and for `[train]` the settings of one of `trainings`.
+/// Returns the JSON Schema of training files: sources, stages and sinks, and for `[train]` the settings of one of `trainings`.
 ///
 /// ```
 /// use freetumor::graph::{Registry, Training, training_schema};
@@ -48,8 +48,8 @@ impl Training {
 ///     steps: u64,
 /// }
 ///
-/// let schema = training_schema(&Registry::standard(), &[Training::of::<Settings>("A short one.")]);
-/// assert_eq!(schema.pointer("/properties/train/anyOf/0/description").unwrap(), "A short one.");
+/// let schema = training_schema(&Registry::standard(), &[Training::of::<Settings>("A short training.")]);
+/// assert_eq!(schema.pointer("/properties/train/anyOf/0/description").unwrap(), "A short training.");
 /// assert!(schema.pointer("/properties/stages").is_some());
 /// ```
 pub fn training_schema(registry: &Registry, trainings: &[Training]) -> Json {
@@ -62,21 +62,22 @@ pub fn training_schema(registry: &Registry, trainings: &[Training]) -> Json {
             settings.to_value()
         })
         .collect();
-    file.sections
-        .insert("train".to_owned(), json!({ "description": "What is trained, how and on what.", "anyOf": any }));
+    file.sections.insert(
+        "train".to_owned(),
+        json!({ "description": "The networks to train, their settings and their data.", "anyOf": any }),
+    );
     file.finish(
         "freetumor training",
-        "Sources, stages and sinks as in a pipeline, and how networks are trained on their scans and tumors.",
+        "Sources, stages and sinks as in a pipeline, and the training of networks on their scans and tumors.",
         &["pipeline", "sources", "stages", "train"],
     )
 }
 
-const SOURCES: (&str, &str) = ("sources", "Where scans come from.");
-const STAGES: (&str, &str) = ("stages", "What happens to them: masks, synthesis, scores, quality test.");
-const SINKS: (&str, &str) =
-    ("sinks", "Where accepted samples go; the tables of every candidate are written in any case.");
+const SOURCES: (&str, &str) = ("sources", "The sources of scans.");
+const STAGES: (&str, &str) = ("stages", "The stages: masks, synthesis, scores, quality tests.");
+const SINKS: (&str, &str) = ("sinks", "The outputs for accepted samples; tables of all candidates are always written.");
 
-/// The schema of a file while its sections are gathered.
+/// Builds the schema of a file section by section.
 struct FileSchema {
     generator: SchemaGenerator,
     kinds: Map<String, Json>,
@@ -95,13 +96,13 @@ impl FileSchema {
         file
     }
 
-    /// A section whose nodes are of any of its kinds.
+    /// Adds a section whose nodes have any of its kinds.
     fn add(&mut self, registry: &Registry, section: &str, about: &str) {
         let mut refs: Vec<Json> = Vec::new();
         for kind in registry.kinds().iter().filter(|kind| kind.role.section() == section) {
             let same =
                 registry.kinds().iter().filter(|other| other.name == kind.name && other.role.section() == section);
-            // One name may have several roles: then the role tells its schemas apart.
+            // A name with several roles has one schema per role.
             let suffix = if same.count() > 1 { format!(".{}", kind.role.name()) } else { String::new() };
             let name = format!("{section}.{}{suffix}", kind.name);
             refs.push(json!({ "$ref": format!("#/$defs/{name}") }));
@@ -134,7 +135,7 @@ impl FileSchema {
     }
 }
 
-/// The settings of a kind, with `kind` and `inputs` beside them.
+/// Returns the schema of the settings of a kind, with `kind` and `inputs` added.
 fn schema_of(kind: &Kind, generator: &mut SchemaGenerator) -> Json {
     let mut schema = kind.schema(generator);
     let schema = schema.ensure_object();
@@ -143,8 +144,8 @@ fn schema_of(kind: &Kind, generator: &mut SchemaGenerator) -> Json {
     if let Json::Object(properties) = properties {
         properties.insert("kind".to_owned(), json!({ "const": kind.name, "description": kind.about }));
         if kind.role != Role::Source {
-            let takes: Vec<&str> = kind.role.takes().iter().map(|edge| edge.name()).collect();
-            let about = format!("Nodes that give {}.", takes.join(" or "));
+            let edges: Vec<&str> = kind.role.input_edges().iter().map(|edge| edge.name()).collect();
+            let about = format!("Nodes that produce {}.", edges.join(" or "));
             let inputs = json!({ "type": "array", "items": { "type": "string" }, "minItems": 1, "description": about });
             properties.insert("inputs".to_owned(), inputs);
             required.push(json!("inputs"));

@@ -1,8 +1,8 @@
-//! Checks TOML values against a JSON Schema, so that every mistake is found at once, at its line and column.
+//! Checks TOML values against a JSON Schema, so that all errors are found at once, each with line and column.
 //!
-//! The check knows what schemars writes for settings: types, required and unknown keys, lists of a fixed length, the
-//! range of an integer's format, names of variants, alternatives that differ by type. Everything else in a schema is
-//! left to serde, which reads the values afterwards; so are `minimum` and `maximum`, which constructors explain better.
+//! The check supports the parts of JSON Schema that schemars writes for settings: types, required and unknown keys, lists of a fixed
+//! length, the range of an integer's format, names of variants, alternatives that differ by type. Everything else is left to serde,
+//! which reads the values afterwards; so are `minimum` and `maximum`, for which constructors have better messages.
 
 use serde_json::Value as Json;
 use toml::de::{DeArray, DeInteger, DeTable, DeValue};
@@ -11,16 +11,16 @@ use super::file::Problems;
 use super::value::{Span, Value, one_of};
 use crate::suggest::did_you_mean;
 
-/// What is left of a table after its check.
+/// The result of checking a table.
 pub(super) struct Outcome {
     /// Dotted paths of the settings that were reported and removed; a list is named as a whole.
     pub(super) invalid: Vec<String>,
-    /// Whether everything that is required is still there.
+    /// Whether all required settings remain.
     pub(super) is_complete: bool,
 }
 
 /// Reports everything in `table` that contradicts `schema`, and removes it. `owner` names the table in messages
-/// (`stages.filter`); `span` is the place to point at where something is missing.
+/// (`stages.filter`); errors about a missing setting point at `span`.
 pub(super) fn check(
     table: &mut Value<'_>,
     schema: &Json,
@@ -37,7 +37,7 @@ pub(super) fn check(
 }
 
 struct Check<'s, 'p, 'f> {
-    /// The whole schema, into which its references point.
+    /// The whole schema, to which references are relative.
     root: &'s Json,
     owner: &'s str,
     problems: &'p mut Problems<'f>,
@@ -45,36 +45,36 @@ struct Check<'s, 'p, 'f> {
 }
 
 impl<'s> Check<'s, '_, '_> {
-    /// Checks a value and says whether it can be kept. `span` is its place, or that of the nearest table around it
-    /// where it has none of its own.
+    /// Checks a value and returns whether it is valid. `span` is the span of the value, or of the nearest enclosing table if the value has
+    /// none.
     fn value(&mut self, value: &mut Value<'_>, schema: &'s Json, path: &str, span: &Span) -> bool {
         let Some(forms) = self.forms(schema) else { return true };
-        let fitting: Vec<&Json> = forms.iter().copied().filter(|form| admits(form, value.get_ref())).collect();
-        if let DeValue::String(word) = value.get_ref()
-            && let Some(words) = variants(&fitting)
-            && !words.is_empty()
+        let matching: Vec<&Json> = forms.iter().copied().filter(|form| admits(form, value.get_ref())).collect();
+        if let DeValue::String(name) = value.get_ref()
+            && let Some(names) = variants(&matching)
+            && !names.is_empty()
         {
-            let is_known = words.contains(&word.as_ref());
+            let is_known = names.contains(&name.as_ref());
             if !is_known {
                 self.problems
-                    .error(span.clone(), format!("`{}` cannot be `{word}`", self.full(path)))
-                    .label(format!("expected {}", one_of(words.iter().copied())))
-                    .hint(did_you_mean(word, words.iter().copied()));
+                    .error(span.clone(), format!("`{}` cannot be `{name}`", self.full(path)))
+                    .label(format!("expected {}", one_of(names.iter().copied())))
+                    .hint(did_you_mean(name, names.iter().copied()));
             }
             return is_known;
         }
-        match (fitting.as_slice(), value.get_mut()) {
+        match (matching.as_slice(), value.get_mut()) {
             ([], value) => self.mismatch(value, &expected(&forms), path, span),
             ([form], DeValue::Integer(number)) => self.integer(number, form, path, span),
             ([form], DeValue::Array(array)) => self.array(array, form, path, span),
             ([form], DeValue::Table(table)) => self.table(table, form, path, span),
-            // Alternatives of one type are serde's to tell apart.
+            // Serde distinguishes alternatives of the same type.
             _ => true,
         }
     }
 
     fn integer(&mut self, number: &DeInteger<'_>, form: &Json, path: &str, span: &Span) -> bool {
-        // `number` and formats that are not known have no range that could be checked here.
+        // `number` and unknown formats have no range.
         let Some((low, high)) = form.get("format").and_then(Json::as_str).and_then(range) else { return true };
         let value = i128::from_str_radix(number.as_str(), number.radix());
         if value.as_ref().is_ok_and(|value| (low..=high).contains(value)) {
@@ -82,7 +82,7 @@ impl<'s> Check<'s, '_, '_> {
         }
         let is_below_zero = low == 0 && value.is_ok_and(|value| value < 0);
         let expected =
-            if is_below_zero { a_type(form).to_owned() } else { format!("a whole number from {low} to {high}") };
+            if is_below_zero { type_name(form).to_owned() } else { format!("a whole number from {low} to {high}") };
         self.mismatch(&DeValue::Integer(number.clone()), &expected, path, span)
     }
 
@@ -99,9 +99,9 @@ impl<'s> Check<'s, '_, '_> {
         let mut kept = DeArray::new();
         let length = array.len();
         for (index, mut item) in std::mem::replace(array, DeArray::new()).into_iter().enumerate() {
-            let place = place_of(&item, span);
+            let span = span_or(&item, span);
             let schema = first.get(index).or_else(|| form.get("items"));
-            if schema.is_none_or(|schema| self.value(&mut item, schema, &below(path, &index.to_string()), &place)) {
+            if schema.is_none_or(|schema| self.value(&mut item, schema, &join(path, &index.to_string()), &span)) {
                 kept.push(item);
             }
         }
@@ -109,7 +109,7 @@ impl<'s> Check<'s, '_, '_> {
         if array.len() == length {
             return true;
         }
-        // The rest of a list can be read, but its entries have moved: complaints about it would point elsewhere.
+        // The rest of the list can be read, but its indices have shifted: later errors would point to the wrong entries.
         self.invalid.push(whole(path).to_owned());
         fixed.is_none()
     }
@@ -128,15 +128,15 @@ impl<'s> Check<'s, '_, '_> {
         for (key, value) in table.iter_mut() {
             let name = key.get_ref().as_ref();
             let is_valid = match (property(name), form.get("additionalProperties")) {
-                // Keys that follow a pattern are serde's to read.
+                // Serde checks keys that match a pattern.
                 (None, _) if form.get("patternProperties").is_some() => true,
                 (None, Some(Json::Bool(false))) => {
                     self.unknown(name, form, path, key.span());
                     false
                 }
                 (Some(schema), _) | (None, Some(schema)) => {
-                    let place = place_of(value, span);
-                    self.value(value, schema, &below(path, name), &place)
+                    let span = span_or(value, span);
+                    self.value(value, schema, &join(path, name), &span)
                 }
                 (None, None) => true,
             };
@@ -146,7 +146,7 @@ impl<'s> Check<'s, '_, '_> {
         }
         for name in invalid {
             table.remove(name.as_str());
-            self.invalid.push(below(path, &name));
+            self.invalid.push(join(path, &name));
         }
         required.iter().all(|field| table.get(*field).is_some())
     }
@@ -166,35 +166,35 @@ impl<'s> Check<'s, '_, '_> {
         };
         let has_key = |form: &&Json| form.get("properties").is_some_and(|properties| properties.get(key).is_some());
         let is_inside = |schema| self.forms(schema).is_some_and(|forms| forms.iter().any(has_key));
-        let deeper = || {
+        let nested = || {
             let (table, _) = properties.iter().find(|(_, schema)| is_inside(schema))?;
-            Some(format!("it belongs one table deeper: {table} = {{ {key} = … }}"))
+            Some(format!("move it into the table `{table}`: {table} = {{ {key} = … }}"))
         };
-        let hint = did_you_mean(key, expected()).or_else(deeper);
+        let hint = did_you_mean(key, expected()).or_else(nested);
         let message = format!("unknown key `{key}` in `{}`", self.full(path));
         self.problems.error(span, message).label(label).hint(hint);
     }
 
     fn mismatch(&mut self, value: &DeValue<'_>, expected: &str, path: &str, span: &Span) -> bool {
         self.problems
-            .error(span.clone(), format!("`{}` is {}", self.full(path), shown(value)))
+            .error(span.clone(), format!("`{}` is {}", self.full(path), display(value)))
             .label(format!("expected {expected}"));
         false
     }
 
-    /// The path of a setting in the file.
+    /// Returns the path of a setting in the file.
     fn full(&self, path: &str) -> String {
-        below(self.owner, whole(path))
+        join(self.owner, whole(path))
     }
 
-    /// The alternatives of a schema, references followed; `None` where it says more than is understood here.
+    /// Returns the alternatives of a schema with references resolved; `None` if the schema uses unsupported keywords.
     fn forms(&self, schema: &'s Json) -> Option<Vec<&'s Json>> {
         if let Some(reference) = schema.get("$ref").and_then(Json::as_str) {
             return self.forms(self.root.pointer(reference.strip_prefix('#')?)?);
         }
         match (schema.get("anyOf").or_else(|| schema.get("oneOf")), schema.get("allOf")) {
             (Some(Json::Array(alternatives)), None) => {
-                let forms: Option<Vec<_>> = alternatives.iter().map(|one| self.forms(one)).collect();
+                let forms: Option<Vec<_>> = alternatives.iter().map(|alternative| self.forms(alternative)).collect();
                 Some(forms?.concat())
             }
             (None, None) if schema.is_object() => Some(vec![schema]),
@@ -203,7 +203,7 @@ impl<'s> Check<'s, '_, '_> {
     }
 }
 
-/// Whether a value may have this form, by its type alone.
+/// Returns whether the type of a value matches this form.
 fn admits(form: &Json, value: &DeValue<'_>) -> bool {
     let names: &[&str] = match value {
         DeValue::String(_) => &["string"],
@@ -218,7 +218,7 @@ fn admits(form: &Json, value: &DeValue<'_>) -> bool {
     types.is_empty() || types.iter().any(|name| names.contains(name))
 }
 
-/// The types that a form names.
+/// Returns the types of a form.
 fn types(form: &Json) -> Vec<&str> {
     match form.get("type") {
         Some(Json::String(name)) => vec![name],
@@ -227,7 +227,7 @@ fn types(form: &Json) -> Vec<&str> {
     }
 }
 
-/// The names of variants, where all forms are such names.
+/// Returns the names of variants if all forms are such names.
 fn variants<'s>(forms: &[&'s Json]) -> Option<Vec<&'s str>> {
     let names = forms.iter().map(|form| match (form.get("const"), form.get("enum")) {
         (Some(name), _) => Some(vec![name.as_str()?]),
@@ -237,22 +237,22 @@ fn variants<'s>(forms: &[&'s Json]) -> Option<Vec<&'s str>> {
     Some(names.collect::<Option<Vec<_>>>()?.concat())
 }
 
-/// What any of the forms would be, in words.
+/// Describes the expected forms.
 fn expected(forms: &[&Json]) -> String {
     let forms: Vec<&Json> = forms.iter().copied().filter(|form| types(form) != ["null"]).collect();
-    if let Some(words) = variants(&forms) {
-        return one_of(words);
+    if let Some(names) = variants(&forms) {
+        return one_of(names);
     }
-    let mut words: Vec<&str> = forms.iter().map(|form| a_type(form)).collect();
-    words.dedup();
-    words.join(" or ")
+    let mut names: Vec<&str> = forms.iter().map(|form| type_name(form)).collect();
+    names.dedup();
+    names.join(" or ")
 }
 
-/// A form's type, in words.
-fn a_type(form: &Json) -> &'static str {
+/// Describes the type of a form.
+fn type_name(form: &Json) -> &'static str {
     let is_unsigned = || form.get("format").and_then(Json::as_str).is_some_and(|format| format.starts_with("uint"));
     match types(form).into_iter().find(|name| *name != "null") {
-        Some("string") => "a text in quotes",
+        Some("string") => "a quoted string",
         Some("integer") if is_unsigned() => "a whole number, 0 or more",
         Some("integer") => "a whole number",
         Some("number") => "a number",
@@ -263,7 +263,7 @@ fn a_type(form: &Json) -> &'static str {
     }
 }
 
-/// The integers that a format holds.
+/// Returns the range of an integer format.
 fn range(format: &str) -> Option<(i128, i128)> {
     Some(match format {
         "uint8" => (0, u8::MAX.into()),
@@ -280,18 +280,18 @@ fn range(format: &str) -> Option<(i128, i128)> {
     })
 }
 
-/// A value in words: as it is written where it is short.
-fn shown(value: &DeValue<'_>) -> String {
+/// Describes a value: scalars as written, others by their type.
+fn display(value: &DeValue<'_>) -> String {
     match value {
-        DeValue::String(text) => format!("the text {text:?}"),
+        DeValue::String(text) => format!("the string {text:?}"),
         DeValue::Integer(number) => number.to_string(),
         DeValue::Float(number) => number.to_string(),
         DeValue::Boolean(value) => value.to_string(),
-        other => super::spec::a_type(other).to_owned(),
+        other => super::spec::type_name(other).to_owned(),
     }
 }
 
-/// The first sentence of a setting's description, in one line.
+/// Returns the first sentence of a setting's description, on one line.
 fn about(property: &Json) -> Option<String> {
     let text = property.get("description")?.as_str()?.replace('\n', " ");
     let sentence = text.split(". ").next()?.trim_end_matches('.');
@@ -300,19 +300,19 @@ fn about(property: &Json) -> Option<String> {
     Some(first.to_lowercase().chain(letters).collect())
 }
 
-/// A value's place, or that of the table around it where it has none: a table that only dotted keys make.
-fn place_of(value: &Value<'_>, around: &Span) -> Span {
-    if value.span().is_empty() { around.clone() } else { value.span() }
+/// Returns the span of a value, or of the enclosing table if it has none: a table that only dotted keys create.
+fn span_or(value: &Value<'_>, enclosing: &Span) -> Span {
+    if value.span().is_empty() { enclosing.clone() } else { value.span() }
 }
 
-fn below(path: &str, name: &str) -> String {
+fn join(path: &str, name: &str) -> String {
     match (path, name) {
         ("", only) | (only, "") => only.to_owned(),
         _ => format!("{path}.{name}"),
     }
 }
 
-/// The path without indices at its end: entries of a list move up when one is removed, so a list is named as a whole.
+/// Removes trailing indices from a path: indices shift when an entry is removed, so messages name the whole list.
 fn whole(path: &str) -> &str {
     match path.rsplit_once('.') {
         Some((list, index)) if index.parse::<usize>().is_ok() => whole(list),

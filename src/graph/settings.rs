@@ -1,7 +1,7 @@
-//! Reading settings so that one mistake does not hide the next.
+//! Reads settings and reports all errors at once.
 //!
-//! A table is checked against the JSON Schema of its settings first: everything wrong is reported where it is, and
-//! removed. What is left is read once.
+//! A table is first checked against the JSON Schema of its settings: every invalid setting is reported with its location and removed.
+//! The rest is deserialized once.
 
 use serde_json::Value as Json;
 use toml::de::Error;
@@ -11,16 +11,16 @@ use super::schema_check;
 use super::value::{Span, Value};
 use crate::error::ConfigError;
 
-/// What came of reading a table of settings.
+/// The result of reading a table of settings.
 pub(super) struct ParsedSettings<T> {
-    /// What was read, perhaps without the settings in `invalid`; absent where something required is missing or invalid.
+    /// The settings, without those in `invalid`; absent if a required setting is missing or invalid.
     pub(super) value: Option<T>,
-    /// Dotted paths of the settings that were reported and left out.
+    /// Dotted paths of the settings that were reported and removed.
     pub(super) invalid: Vec<String>,
 }
 
-/// Reads a table, reporting everything that is wrong with it. `owner` names it in messages (`stages.filter`), `schema` is
-/// the JSON Schema of what is expected, `span` the place to point at where something is missing.
+/// Reads a table and reports all its errors. `owner` names the table in messages (`stages.filter`), `schema` is the JSON Schema of the
+/// settings; errors about a missing setting point at `span`.
 pub(super) fn read<T>(
     table: &Value<'_>,
     owner: &str,
@@ -37,10 +37,10 @@ pub(super) fn read<T>(
     let value = match read(rest) {
         Ok(value) => Some(value),
         Err(error) => {
-            // Where something was left out, this may follow from it.
+            // If a setting was removed, this error may be a consequence.
             if invalid.is_empty() {
-                let place = error.span().filter(|place| !place.is_empty()).unwrap_or(span.clone());
-                problems.error(place, format!("`{owner}`: {}", error.message()));
+                let span = error.span().filter(|span| !span.is_empty()).unwrap_or(span.clone());
+                problems.error(span, format!("`{owner}`: {}", error.message()));
             }
             None
         }
@@ -48,19 +48,19 @@ pub(super) fn read<T>(
     ParsedSettings { value, invalid }
 }
 
-/// Reports what a constructor complains about, unless it is about settings that were reported already.
+/// Reports the errors of a constructor, except those about settings that were already reported.
 pub(super) fn report(
-    complaints: Vec<ConfigError>,
+    errors: Vec<ConfigError>,
     invalid: &[String],
-    place_of: impl Fn(&str) -> Span,
+    span_of: impl Fn(&str) -> Span,
     problems: &mut Problems<'_>,
 ) {
-    for ConfigError { field, message, hint } in complaints {
+    for ConfigError { field, message, hint } in errors {
         let inside =
             |outer: &str, inner: &str| outer.is_empty() || inner == outer || inner.starts_with(&format!("{outer}."));
         let covers = |path: &String| inside(path, &field) || inside(&field, path);
         if !invalid.iter().any(covers) {
-            problems.error(place_of(&field), message).hint(hint);
+            problems.error(span_of(&field), message).hint(hint);
         }
     }
 }
@@ -79,11 +79,11 @@ mod tests {
 
     #[derive(Debug, Deserialize, JsonSchema)]
     #[serde(deny_unknown_fields)]
-    #[allow(dead_code, reason = "what matters is how they are read")]
+    #[allow(dead_code, reason = "only deserialization is tested")]
     struct Config {
-        /// Where it lies. And more.
+        /// The folder. More text.
         root: String,
-        /// How many.
+        /// Number of scans.
         count: u32,
         #[serde(default)]
         shape: Option<[u32; 3]>,
@@ -105,7 +105,7 @@ mod tests {
 
     #[derive(Debug, Deserialize, JsonSchema)]
     #[serde(untagged)]
-    #[allow(dead_code, reason = "what matters is how they are read")]
+    #[allow(dead_code, reason = "only deserialization is tested")]
     enum Names {
         List(Vec<String>),
         ByOrgan(BTreeMap<String, Organ>),
@@ -113,7 +113,7 @@ mod tests {
 
     #[derive(Debug, Default, Deserialize, JsonSchema)]
     #[serde(deny_unknown_fields)]
-    #[allow(dead_code, reason = "what matters is how they are read")]
+    #[allow(dead_code, reason = "only deserialization is tested")]
     struct Rules {
         variants: u32,
     }
@@ -128,7 +128,7 @@ mod tests {
 
     #[derive(Debug, Deserialize, JsonSchema)]
     #[serde(deny_unknown_fields)]
-    #[allow(dead_code, reason = "what matters is how they are read")]
+    #[allow(dead_code, reason = "only deserialization is tested")]
     struct Organ {
         ids: Vec<u16>,
     }
@@ -138,37 +138,38 @@ mod tests {
         let root = DeTable::parse(text).unwrap();
         let table = toml::Spanned::new(0..3, DeValue::Table(root.into_inner()));
         let schema = serde_json::to_value(schemars::schema_for!(Config)).unwrap();
-        let mut problems = Problems::of(&file);
+        let mut problems = Problems::new(&file);
         let parse = |table: Value<'_>| Config::deserialize(ValueDeserializer::from(table));
-        let reading = read(&table, "stages.a", &(0..1), &schema, parse, &mut problems);
-        (problems.sorted(), reading.invalid, reading.value.is_some())
+        let parsed = read(&table, "stages.a", &(0..1), &schema, parse, &mut problems);
+        (problems.sorted(), parsed.invalid, parsed.value.is_some())
     }
 
     fn lines(problems: &[Problem]) -> Vec<String> {
-        let line = |it: &Problem| {
-            let place =
-                it.location.as_ref().map(|place| format!("{}:{}", place.line, place.column)).unwrap_or_default();
-            let parts = [it.message.as_str(), &it.label, it.hint.as_deref().unwrap_or_default()];
+        let line = |problem: &Problem| {
+            let location = problem.location.as_ref();
+            let location =
+                location.map(|location| format!("{}:{}", location.line, location.column)).unwrap_or_default();
+            let parts = [problem.message.as_str(), &problem.label, problem.hint.as_deref().unwrap_or_default()];
             let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
-            format!("{place} {}", parts.join(" | "))
+            format!("{location} {}", parts.join(" | "))
         };
         problems.iter().map(line).collect()
     }
 
     #[test]
-    fn every_invalid_setting_is_reported_where_it_is() {
+    fn read_reports_location_of_every_invalid_setting() {
         let text = "root = 7\ncuont = 3\ncount = -1\nshape = [1, 2]\nbody = \"chets\"\nlist = [1, \"two\", 3, 400]\n\
                     share = [\"half\"]\nrules = { variants = 1.5, more = true }\nnames = true\nevery = 4294967296\n\
                     [organs.liver]\nids = [5]\nid = 5\n[organs.kidney]\n";
         let (problems, _, read) = problems_of(text);
         assert!(!read);
         insta::assert_snapshot!(lines(&problems).join("\n"), @r#"
-        1:8 `stages.a.root` is 7 | expected a text in quotes
+        1:8 `stages.a.root` is 7 | expected a quoted string
         2:1 unknown key `cuont` in `stages.a` | expected `body`, `count`, `every`, `list`, `names`, `organs`, `root`, `rules`, `shape` or `share` | did you mean `count`?
         3:9 `stages.a.count` is -1 | expected a whole number, 0 or more
         4:9 `stages.a.shape` is of length 2 | expected a list of length 3
         5:8 `stages.a.body` cannot be `chets` | expected `abdomen` or `chest` | did you mean `chest`?
-        6:12 `stages.a.list` is the text "two" | expected a whole number, 0 or more
+        6:12 `stages.a.list` is the string "two" | expected a whole number, 0 or more
         6:22 `stages.a.list` is 400 | expected a whole number from 0 to 255
         7:9 `stages.a.share` is a list | expected a number
         8:22 `stages.a.rules.variants` is 1.5 | expected a whole number, 0 or more
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn alternatives_are_told_apart_by_type() {
+    fn read_distinguishes_alternatives_by_type() {
         let rest = "root = \"a\"\ncount = 1\n";
         assert!(problems_of(&format!("{rest}names = [\"a\"]\n")).2);
         assert!(problems_of(&format!("{rest}names = {{ liver = {{ ids = [5] }} }}\n")).2);
@@ -194,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_serde_refuses_is_reported_in_its_words() {
+    fn read_reports_errors_of_serde() {
         let (problems, invalid, read) = problems_of("root = \"a\"\ncount = 1\nevery = 0\n");
         assert!(!read && invalid.is_empty());
         insta::assert_snapshot!(lines(&problems).join("\n"), @r#"
@@ -203,31 +204,31 @@ mod tests {
     }
 
     #[test]
-    fn a_misplaced_setting_gets_a_hint_to_its_table() {
+    fn misplaced_setting_has_hint_with_its_table() {
         let (problems, ..) = problems_of("root = \"a\"\ncount = 1\nvariants = 3\nids = 3\n");
         let hints: Vec<_> = problems.iter().map(|problem| problem.hint.as_deref()).collect();
-        assert_eq!(hints, [Some("it belongs one table deeper: rules = { variants = … }"), None]);
+        assert_eq!(hints, [Some("move it into the table `rules`: rules = { variants = … }"), None]);
     }
 
     #[test]
-    fn every_missing_setting_is_named() {
+    fn read_reports_every_missing_setting() {
         let (problems, ..) = problems_of("list = []\n");
         insta::assert_snapshot!(lines(&problems).join("\n"), @r#"
-        1:1 `stages.a` has no `root` | expected `root = …`: where it lies
-        1:1 `stages.a` has no `count` | expected `count = …`: how many
+        1:1 `stages.a` has no `root` | expected `root = …`: the folder
+        1:1 `stages.a` has no `count` | expected `count = …`: number of scans
         "#);
     }
 
     #[test]
-    fn an_invalid_setting_leaves_its_default_and_no_second_complaint() {
+    fn report_skips_settings_that_were_already_reported() {
         let (problems, invalid, read) = problems_of("root = \"a\"\ncount = 3\nbody = 3\nlist = 1\n");
         assert!(read);
         assert_eq!(invalid, ["body", "list"]);
         assert_eq!(problems.len(), 2);
         let file = GraphFile::new("a.toml", ".", "");
-        let mut others = Problems::of(&file);
-        let complaints = ["list.0", "body", "root"].map(|field| ConfigError::new(field, field));
-        report(complaints.into(), &invalid, |_| 0..0, &mut others);
-        assert_eq!(others.sorted().iter().map(|it| it.message.as_str()).collect::<Vec<_>>(), ["root"]);
+        let mut others = Problems::new(&file);
+        let errors = ["list.0", "body", "root"].map(|field| ConfigError::new(field, field));
+        report(errors.into(), &invalid, |_| 0..0, &mut others);
+        assert_eq!(others.sorted().iter().map(|problem| problem.message.as_str()).collect::<Vec<_>>(), ["root"]);
     }
 }

@@ -1,18 +1,18 @@
-//! From text to tables: the sections of a graph file, every key and value with its place.
+//! Parses the sections of a graph file; every key and value keeps its span.
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::file::{GraphFile, Problems};
+use super::overrides;
 use super::purpose::Purpose;
-use super::set;
 use super::value::{Span, Value, one_of};
 use crate::suggest::did_you_mean;
 
-/// Slips of syntax that are shown of a file.
-const MOST_SLIPS: usize = 5;
+/// Maximum number of syntax errors that are reported.
+const MAX_SYNTAX_ERRORS: usize = 5;
 
-/// The sections in which nodes stand.
+/// The sections that contain nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Section {
     Sources,
@@ -32,51 +32,51 @@ impl Section {
     }
 }
 
-/// A graph file, taken apart.
+/// A parsed graph file.
 pub(super) struct Spec<'t> {
-    /// The settings of the whole pipeline; an empty table where the file has none.
+    /// The settings of the whole pipeline; an empty table if the file has none.
     pub(super) pipeline: Value<'t>,
     /// Sources, stages and sinks in the order of the file.
     pub(super) nodes: Vec<NodeSpec<'t>>,
-    /// What is trained, where the file is read for training; an empty table where it does not say.
+    /// The section `[train]`, if the file is read for training; an empty table if the file has none.
     pub(super) train: Option<Value<'t>>,
 }
 
-/// A node as it is written.
+/// A node as written in the file.
 pub(super) struct NodeSpec<'t> {
     pub(super) section: Section,
     pub(super) name: String,
-    /// Where its name stands in the header.
+    /// Span of the name in the header.
     pub(super) span: Span,
-    /// Its kind; absent where that was a problem.
+    /// The kind; absent if it is missing or invalid.
     pub(super) kind: Option<Spanned<String>>,
-    /// The names that it takes from.
+    /// The names of the inputs.
     pub(super) inputs: Vec<Spanned<String>>,
-    /// Where the list of inputs stands; the header where there is none.
+    /// Span of the list of inputs; the header if there is none.
     pub(super) inputs_span: Span,
-    /// Whether kind or inputs were there in a form that was reported.
-    pub(super) is_spoiled: bool,
-    /// Everything else.
+    /// Whether the kind or the inputs were invalid and reported.
+    pub(super) is_invalid: bool,
+    /// All other settings.
     pub(super) settings: Value<'t>,
 }
 
 impl NodeSpec<'_> {
-    /// The node's path in the file, `stages.filter`.
+    /// Returns the node's path in the file, such as `stages.filter`.
     pub(super) fn path(&self) -> String {
         format!("{}.{}", self.section.name(), self.name)
     }
 
-    /// The place of a setting by its dotted path: of its value, or of the nearest table around it.
-    pub(super) fn place_of(&self, field: &str) -> Span {
-        place_of(&self.settings, field).unwrap_or_else(|| self.span.clone())
+    /// Returns the span of a setting by its dotted path: of its value, or of the nearest enclosing table.
+    pub(super) fn span_of(&self, field: &str) -> Span {
+        span_of(&self.settings, field).unwrap_or_else(|| self.span.clone())
     }
 }
 
-/// The place of a setting by its dotted path, in which numbers are indices into lists; the nearest table around it that
-/// is there, and `None` where that is the outermost.
-pub(super) fn place_of(settings: &Value<'_>, field: &str) -> Option<Span> {
+/// Returns the span of a setting by its dotted path, in which numbers are indices into lists. If the setting is absent, returns the
+/// span of the nearest enclosing table, and `None` if that is the outermost.
+pub(super) fn span_of(settings: &Value<'_>, field: &str) -> Option<Span> {
     let mut value = settings;
-    let mut place = None;
+    let mut span = None;
     for part in field.split('.').filter(|part| !part.is_empty()) {
         let next = match value.get_ref() {
             DeValue::Table(table) => table.get(part),
@@ -85,35 +85,35 @@ pub(super) fn place_of(settings: &Value<'_>, field: &str) -> Option<Span> {
         };
         let Some(next) = next else { break };
         value = next;
-        place = Some(value.span());
+        span = Some(value.span());
     }
-    place
+    span
 }
 
 impl<'t> Spec<'t> {
-    /// Takes a file apart. Gives nothing where it is not TOML; everything else is a problem that leaves the rest
-    /// readable.
+    /// Parses a file. Returns `None` if it is not TOML; after any other problem the rest is still read.
     pub(super) fn read(file: &'t GraphFile, purpose: Purpose, problems: &mut Problems<'_>) -> Option<Self> {
         let (root, errors) = DeTable::parse_recoverable(file.text());
         if !errors.is_empty() {
             let end = file.text().len();
             let is_json = file.text().trim_start().starts_with('{');
-            // One slip can throw a reader off for lines: what comes after some of them is hardly meant.
-            for (index, error) in errors.iter().take(MOST_SLIPS).enumerate() {
-                let message = format!("not TOML: {}", error.message().replace('\n', ", "));
+            // One syntax error can cause many more in the lines after it: report only the first ones.
+            for (index, error) in errors.iter().take(MAX_SYNTAX_ERRORS).enumerate() {
+                let message = format!("invalid TOML: {}", error.message().replace('\n', ", "));
                 let problem = problems.error(error.span().unwrap_or(end..end), message);
                 if is_json && index == 0 {
                     problem.hint("this is JSON; a graph file is TOML, with a section for each table".to_owned());
                 }
             }
-            if let Some(more) = errors.len().checked_sub(MOST_SLIPS).filter(|more| *more > 0) {
-                problems.error_of_file(format!("not TOML: {more} more places, perhaps because of those above"));
+            if let Some(more) = errors.len().checked_sub(MAX_SYNTAX_ERRORS).filter(|more| *more > 0) {
+                problems
+                    .error_without_location(format!("invalid TOML: {more} more errors, perhaps caused by those above"));
             }
             return None;
         }
         let mut root = root.into_inner();
-        for (start, set) in file.sets() {
-            set::apply(&mut root, purpose, start, set, problems);
+        for (start, set) in file.overrides() {
+            overrides::apply(&mut root, purpose, start, set, problems);
         }
         let empty = || Spanned::new(0..0, DeValue::Table(DeTable::new()));
         let train = (purpose == Purpose::Train).then(empty);
@@ -125,13 +125,13 @@ impl<'t> Spec<'t> {
                 (_, DeValue::Table(_)) if purpose.has_settings(key.get_ref()) => spec.train = Some(value),
                 (Some(section), DeValue::Table(_)) => spec.read_section(section, value, problems),
                 _ if section.is_some() || purpose.has_settings(key.get_ref()) => {
-                    let message = format!("`{}` is {}", key.get_ref(), a_type(value.get_ref()));
+                    let message = format!("`{}` is {}", key.get_ref(), type_name(value.get_ref()));
                     problems.error(value.span(), message).label("expected a table");
                 }
                 _ => {
                     let known = purpose.sections();
                     let hint = match key.get_ref().as_ref() {
-                        "train" => Some("a file for training: `freetumor train` takes it".to_owned()),
+                        "train" => Some("this is a training file: use `freetumor train`".to_owned()),
                         other => did_you_mean(other, known.iter().copied()),
                     };
                     problems
@@ -146,7 +146,7 @@ impl<'t> Spec<'t> {
         Some(spec)
     }
 
-    /// Whether the file has a section `[train]`: where it has none, an empty table without a place stands for it.
+    /// Returns whether the file has a section `[train]`; if not, `train` is an empty table without a span.
     pub(super) fn has_train(&self) -> bool {
         self.train.as_ref().is_some_and(|train| !train.span().is_empty())
     }
@@ -166,13 +166,13 @@ impl<'t> Spec<'t> {
             };
             let written = settings.remove("kind");
             let has_kind = written.is_some();
-            let kind = written.and_then(|kind| text(kind, "the kind", problems));
+            let kind = written.and_then(|kind| string(kind, "the kind", problems));
             let mut node = NodeSpec {
                 section,
                 name,
                 inputs: Vec::new(),
                 inputs_span: span.clone(),
-                is_spoiled: has_kind && kind.is_none(),
+                is_invalid: has_kind && kind.is_none(),
                 span,
                 kind,
                 settings: Spanned::new(header, DeValue::Table(DeTable::new())),
@@ -181,12 +181,12 @@ impl<'t> Spec<'t> {
                 if section == Section::Sources {
                     problems
                         .error(key.span(), format!("the source `{}` has inputs", node.name))
-                        .label("scans come from outside: a source takes nothing");
+                        .label("a source has no inputs");
                 } else {
                     node.inputs_span = inputs.span();
-                    let before = problems.count();
+                    let count = problems.count();
                     node.inputs = names(inputs, problems);
-                    node.is_spoiled |= problems.count() > before;
+                    node.is_invalid |= problems.count() > count;
                 }
             }
             node.settings = Spanned::new(node.settings.span(), DeValue::Table(settings));
@@ -211,40 +211,40 @@ impl<'t> Spec<'t> {
     }
 }
 
-/// A list of names; a single name counts as a list of one, once that was said.
+/// Reads a list of names. A single name is reported, then used as a list of one.
 fn names(value: Value<'_>, problems: &mut Problems<'_>) -> Vec<Spanned<String>> {
     let span = value.span();
     match value.into_inner() {
-        DeValue::Array(array) => array.into_iter().filter_map(|name| text(name, "an input", problems)).collect(),
+        DeValue::Array(array) => array.into_iter().filter_map(|name| string(name, "an input", problems)).collect(),
         DeValue::String(name) => {
             problems
-                .error(span.clone(), "the inputs are a text")
+                .error(span.clone(), "the inputs are a string")
                 .label("expected a list of names")
                 .hint(format!("write [\"{name}\"]"));
             vec![Spanned::new(span, name.into_owned())]
         }
         other => {
-            problems.error(span, format!("the inputs are {}", a_type(&other))).label("expected a list of names");
+            problems.error(span, format!("the inputs are {}", type_name(&other))).label("expected a list of names");
             Vec::new()
         }
     }
 }
 
-fn text(value: Value<'_>, what: &str, problems: &mut Problems<'_>) -> Option<Spanned<String>> {
+fn string(value: Value<'_>, subject: &str, problems: &mut Problems<'_>) -> Option<Spanned<String>> {
     let span = value.span();
     match value.into_inner() {
         DeValue::String(text) => Some(Spanned::new(span, text.into_owned())),
         other => {
-            problems.error(span, format!("{what} is {}", a_type(&other))).label("expected a name in quotes");
+            problems.error(span, format!("{subject} is {}", type_name(&other))).label("expected a name in quotes");
             None
         }
     }
 }
 
-/// The type of a value, in words.
-pub(super) fn a_type(value: &DeValue<'_>) -> &'static str {
+/// Describes the type of a value.
+pub(super) fn type_name(value: &DeValue<'_>) -> &'static str {
     match value {
-        DeValue::String(_) => "a text",
+        DeValue::String(_) => "a string",
         DeValue::Integer(_) | DeValue::Float(_) => "a number",
         DeValue::Boolean(_) => "true or false",
         DeValue::Datetime(_) => "a date",
@@ -260,7 +260,7 @@ mod tests {
 
     fn read(text: &str, sets: &[&str]) -> (Vec<(String, String)>, Vec<Problem>) {
         let file = GraphFile::new("a.toml", ".", text).with_sets(sets);
-        let mut problems = Problems::of(&file);
+        let mut problems = Problems::new(&file);
         let spec = Spec::read(&file, Purpose::Run, &mut problems);
         let nodes = spec.into_iter().flat_map(|spec| spec.nodes);
         let nodes = nodes
@@ -269,33 +269,33 @@ mod tests {
     }
 
     #[test]
-    fn nodes_stand_in_the_order_of_the_file() {
+    fn nodes_keep_order_of_file() {
         let (nodes, problems) = read(
             "[sinks.z]\nkind = \"nnunet\"\ninputs = [\"a\", \"b\"]\n[stages.b]\nkind = \"x\"\n[sources.a]\nkind = \"folder\"\n",
             &[],
         );
         assert_eq!(problems, []);
-        let paths: Vec<_> = nodes.iter().map(|it| it.0.as_str()).collect();
+        let paths: Vec<_> = nodes.iter().map(|(path, _)| path.as_str()).collect();
         assert_eq!(paths, ["sinks.z", "stages.b", "sources.a"]);
         assert_eq!(nodes[0].1, "Some(\"nnunet\") 2");
     }
 
     #[test]
-    fn every_mistake_of_form_is_found_at_once() {
+    fn read_reports_every_structural_error() {
         let (nodes, problems) = read(
             "pipelin = 1\n[stages]\nodd = 3\n[stages.a]\nkind = 7\ninputs = \"b\"\n[sources.a]\nkind = \"folder\"\ninputs = []\n\
              [sinks.\"a b\"]\nkind = \"x\"\ninputs = [1, \"a\"]\n",
             &[],
         );
         assert_eq!(nodes.len(), 3);
-        let messages: Vec<_> = problems.iter().map(|it| it.message.as_str()).collect();
+        let messages: Vec<_> = problems.iter().map(|problem| problem.message.as_str()).collect();
         assert_eq!(
             messages,
             [
                 "unknown section `pipelin`",
                 "`stages.odd` is not a table",
                 "the kind is a number",
-                "the inputs are a text",
+                "the inputs are a string",
                 "two nodes are named `a`",
                 "the source `a` has inputs",
                 "`a b` cannot be a name",
@@ -305,10 +305,10 @@ mod tests {
     }
 
     #[test]
-    fn broken_toml_is_located() {
+    fn syntax_errors_are_located() {
         let (nodes, problems) = read("a = \nb = 1\nc = \"open\n", &[]);
         assert!(nodes.is_empty());
-        let lines: Vec<_> = problems.iter().map(|it| it.location.as_ref().unwrap().line).collect();
+        let lines: Vec<_> = problems.iter().map(|problem| problem.location.as_ref().unwrap().line).collect();
         assert_eq!(lines, [1, 3]);
     }
 }

@@ -1,4 +1,4 @@
-//! Which patients are trained on, tuned on, and touched once.
+//! The split of patients into training, validation and test.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,19 +8,19 @@ use crate::error::ConfigError;
 use crate::id::PatientKey;
 use crate::record::Split;
 
-/// The shares of patients in each part of the training set; they add up to 1.
+/// The share of patients in each split; the shares add up to 1.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SplitShares {
-    /// Share of patients that are trained on (0 to 1).
+    /// Share of patients for training (0 to 1).
     #[serde(default)]
     #[schemars(range(min = 0, max = 1))]
     pub train: f64,
-    /// Share of patients for tuning (0 to 1).
+    /// Share of patients for validation (0 to 1).
     #[serde(default)]
     #[schemars(range(min = 0, max = 1))]
     pub validation: f64,
-    /// Share of patients that are touched once, at the end (0 to 1).
+    /// Share of patients for the final test (0 to 1).
     #[serde(default)]
     #[schemars(range(min = 0, max = 1))]
     pub test: f64,
@@ -33,27 +33,27 @@ impl Default for SplitShares {
 }
 
 impl SplitShares {
-    /// What is wrong with the shares: outside 0 to 1, or another sum than 1. Fields are relative to the shares' table.
-    pub fn complaints(&self) -> Vec<ConfigError> {
+    /// Returns the errors of the shares: a share outside 0 to 1, or a sum other than 1. Fields are relative to the table of the shares.
+    pub fn errors(&self) -> Vec<ConfigError> {
         let named = [("train", self.train), ("validation", self.validation), ("test", self.test)];
         let outside = named.iter().filter(|(_, share)| !(0.0..=1.0).contains(share));
-        let mut complaints: Vec<_> = outside
+        let mut errors: Vec<_> = outside
             .map(|(name, share)| ConfigError::new(*name, format!("expected a share between 0 and 1, got {share}")))
             .collect();
         let sum = self.train + self.validation + self.test;
-        // Shares are decimal fractions written by hand: anything beyond rounding is a mistake.
-        if complaints.is_empty() && (sum - 1.0).abs() > 1e-9 {
+        // Shares are decimal fractions written by hand: a difference larger than rounding is an error.
+        if errors.is_empty() && (sum - 1.0).abs() > 1e-9 {
             let rounded = (sum * 1e6).round() / 1e6;
             let message = format!("the shares add up to {rounded}, expected 1");
-            complaints.push(ConfigError::new("", message).with_hint("shares that are not given are 0"));
+            errors.push(ConfigError::new("", message).with_hint("omitted shares are 0"));
         }
-        complaints
+        errors
     }
 
-    /// The part that a patient belongs to.
+    /// Returns the split of a patient.
     ///
-    /// It depends on the patient and the shares alone: neither on the seed nor on who else is there, so that a patient
-    /// stays where it is while the archive grows and across pipelines with the same shares.
+    /// The split depends on the patient and the shares alone, neither on the seed nor on other patients, so that it is the same while the
+    /// archive grows and in all pipelines with the same shares.
     ///
     /// ```
     /// use freetumor::{graph::SplitShares, record::Split};
@@ -63,11 +63,11 @@ impl SplitShares {
     /// ```
     pub fn of(&self, patient_key: PatientKey) -> Split {
         let hash = Sha256::new_with_prefix(b"freetumor split").chain_update(patient_key.to_string()).finalize();
-        let place = hash.iter().take(6).fold(0.0, |sum, &byte| sum * 256.0 + f64::from(byte)) / 256f64.powi(6);
-        if place < self.train {
+        let position = hash.iter().take(6).fold(0.0, |sum, &byte| sum * 256.0 + f64::from(byte)) / 256f64.powi(6);
+        if position < self.train {
             Split::Train
-        } else if place < self.train + self.validation || self.test == 0.0 {
-            // Rounding may leave a gap above the last share: it must not open a part that nobody asked for.
+        } else if position < self.train + self.validation || self.test == 0.0 {
+            // Rounding may leave a gap above the last share, which must not select a split with a share of 0.
             if self.validation > 0.0 { Split::Validation } else { Split::Train }
         } else {
             Split::Test
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_kept_over_many_patients() {
+    fn splits_of_many_patients_match_shares() {
         let shares = SplitShares { train: 0.7, validation: 0.2, test: 0.1 };
         let mut counts = std::collections::BTreeMap::new();
         for patient in 0..20_000u64 {
@@ -98,18 +98,18 @@ mod tests {
     }
 
     #[test]
-    fn a_patients_part_never_changes() {
-        // Published sets depend on these: a change here moves test patients into training.
+    fn split_of_patient_is_stable() {
+        // Published sets depend on these values: a change here moves test patients into training.
         let shares = SplitShares::default();
-        let parts: Vec<_> = (0..24).map(|patient| &shares.of(key(patient)).name()[..2]).collect();
-        assert_eq!(parts.join(" "), "tr tr te te tr tr tr tr tr tr tr tr tr tr te tr tr tr tr tr tr tr va tr");
+        let splits: Vec<_> = (0..24).map(|patient| &shares.of(key(patient)).name()[..2]).collect();
+        assert_eq!(splits.join(" "), "tr tr te te tr tr tr tr tr tr tr tr tr tr te tr tr tr tr tr tr tr va tr");
     }
 
     #[test]
-    fn wrong_shares_are_named() {
+    fn errors_name_invalid_shares() {
         let fields = |train, validation, test| {
-            let complaints = SplitShares { train, validation, test }.complaints();
-            complaints.into_iter().map(|it| (it.field, it.message)).collect::<Vec<_>>()
+            let errors = SplitShares { train, validation, test }.errors();
+            errors.into_iter().map(|error| (error.field, error.message)).collect::<Vec<_>>()
         };
         assert!(fields(0.8, 0.1, 0.1).is_empty());
         assert!(fields(0.7, 0.2, 0.1).is_empty());
@@ -120,11 +120,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_part_with_no_share_has_no_patients(patient in "[0-9a-f]{16}", train in 0.0..1.0f64) {
-            let two = SplitShares { train, validation: 1.0 - train, test: 0.0 };
-            prop_assert_ne!(two.of(patient.parse().unwrap()), Split::Test);
-            let two = SplitShares { train, validation: 0.0, test: 1.0 - train };
-            prop_assert_ne!(two.of(patient.parse().unwrap()), Split::Validation);
+        fn split_with_share_zero_has_no_patients(patient in "[0-9a-f]{16}", train in 0.0..1.0f64) {
+            let shares = SplitShares { train, validation: 1.0 - train, test: 0.0 };
+            prop_assert_ne!(shares.of(patient.parse().unwrap()), Split::Test);
+            let shares = SplitShares { train, validation: 0.0, test: 1.0 - train };
+            prop_assert_ne!(shares.of(patient.parse().unwrap()), Split::Validation);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a run would find and need: scans in the sources, bytes on the disk.
+//! Surveys the scans that a run would find and the disk space that it would need.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -8,52 +8,52 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::Serialize;
 
-use super::{Checked, Feed, Location, Plan, Port, Problem, Severity};
+use super::{CheckedGraph, Feed, Location, Plan, Port, Problem, Severity};
 use crate::sink::Content;
 
-/// What a run would find and need.
+/// The scans that a run would find and the disk space that it would need.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Survey {
-    /// Scans that the sources list; absent where one of them could not be listed in time.
+    /// Number of scans in the sources; absent if a source could not be listed in time.
     pub scans: Option<usize>,
-    /// Most samples that could be written, if the first attempt at every tumor were accepted.
+    /// Maximum number of samples, if the first attempt at every tumor is accepted.
     pub samples: Option<u64>,
-    /// Bytes that those would take, by the size of the scans on disk.
+    /// Estimated bytes of these samples, from the size of the scans on disk.
     pub needed_bytes: Option<u64>,
-    /// Bytes that are free where the run would write.
+    /// Free bytes at the output folder.
     pub free_bytes: Option<u64>,
-    /// What is wrong with it.
+    /// The errors and warnings.
     pub problems: Vec<Problem>,
 }
 
-/// Lists every source of a checked graph, for at most `patience` each, and compares what the samples would need with
-/// what is free at `out` or the nearest folder above it that is there.
+/// Lists every source of a checked graph with a timeout of `timeout` each, and compares the space that the samples need with the free
+/// space at `out` or its nearest existing parent.
 ///
-/// The need is an upper bound: every tumor counts as accepted, and every image as large as its scan. Free space below
-/// it is a warning; below a tenth of it, an error.
-pub fn survey(checked: &Checked, out: &Path, patience: Duration) -> Survey {
+/// The required space is an upper bound: every tumor counts as accepted, and every image as large as its scan. Less free space is a
+/// warning; less than a tenth of the bound, an error.
+pub fn survey(checked: &CheckedGraph, out: &Path, timeout: Duration) -> Survey {
     let mut survey =
         Survey { scans: None, samples: None, needed_bytes: None, free_bytes: free_bytes(out), problems: vec![] };
     let Some(plan) = &checked.plan else { return survey };
-    let place = |name: &str| checked.places.get(name).cloned();
+    let location = |name: &str| checked.locations.get(name).cloned();
     let mut listed: Vec<Option<(usize, u64)>> = Vec::new();
     for node in &plan.sources {
         let (sender, receiver) = channel();
         let source = node.source.clone();
-        // A slow archive keeps its thread until the program ends; that is all it can keep.
+        // A slow archive blocks only its own thread, which may run until the program ends.
         std::thread::spawn(move || {
             let listing =
                 source.list().map(|entries| (entries.len(), entries.iter().map(|entry| entry.bytes).sum::<u64>()));
             let _ = sender.send(listing);
         });
-        listed.push(match receiver.recv_timeout(patience) {
+        listed.push(match receiver.recv_timeout(timeout) {
             Ok(Ok((0, _))) => {
                 let message = format!("the source `{}` has no scans", node.name);
                 survey.problems.push(problem(
                     Severity::Warning,
                     message,
-                    place(&node.name),
-                    "nothing there fits its patterns",
+                    location(&node.name),
+                    "no file matches its patterns",
                 ));
                 Some((0, 0))
             }
@@ -61,19 +61,19 @@ pub fn survey(checked: &Checked, out: &Path, patience: Duration) -> Survey {
             Ok(Err(error)) => {
                 let message = format!("the source `{}` cannot be listed: {error}", node.name);
                 let hint = error.hint().map(str::to_owned);
-                survey.problems.push(Problem { hint, ..problem(Severity::Error, message, place(&node.name), "") });
+                survey.problems.push(Problem { hint, ..problem(Severity::Error, message, location(&node.name), "") });
                 None
             }
             Err(_) => {
-                let message = format!("the source `{}` was not listed within {} s", node.name, patience.as_secs());
-                let label = "how many scans it has and whether the disk is large enough is not known";
-                survey.problems.push(problem(Severity::Warning, message, place(&node.name), label));
+                let message = format!("the source `{}` was not listed within {} s", node.name, timeout.as_secs());
+                let label = "its number of scans and the required disk space are unknown";
+                survey.problems.push(problem(Severity::Warning, message, location(&node.name), label));
                 None
             }
         });
     }
     if let Some(found) = listed.iter().copied().collect::<Option<Vec<_>>>() {
-        let (samples, needed) = need(plan, &found);
+        let (samples, needed) = required_space(plan, &found);
         survey.scans = Some(found.iter().map(|(scans, _)| scans).sum());
         (survey.samples, survey.needed_bytes) = (Some(samples), Some(needed));
         if let Some(free) = survey.free_bytes.filter(|free| needed > *free) {
@@ -84,7 +84,7 @@ pub fn survey(checked: &Checked, out: &Path, patience: Duration) -> Survey {
                 ByteSize(free),
                 out.display()
             );
-            let hint = Some("write elsewhere with --out, or ask for fewer variants".to_owned());
+            let hint = Some("write to another disk with --out, or set fewer variants".to_owned());
             survey.problems.push(Problem { hint, ..problem(severity, message, None, "") });
         }
     }
@@ -95,15 +95,15 @@ fn problem(severity: Severity, message: String, location: Option<Location>, labe
     Problem { severity, message, location, label: label.to_owned(), hint: None }
 }
 
-/// Bytes of a patch that are reckoned with: about the largest of those that were measured.
+/// Estimated bytes of a patch: about the largest measured one.
 const PATCH_BYTES: u64 = 100_000;
 
-/// Most samples, and the bytes that they take, given scans and bytes of each source.
-pub fn need(plan: &Plan, found: &[(usize, u64)]) -> (u64, u64) {
+/// Returns the maximum number of samples and their bytes, given the scans and bytes of each source.
+pub fn required_space(plan: &Plan, found: &[(usize, u64)]) -> (u64, u64) {
     let (mut samples, mut bytes) = (0u64, 0u64);
     for synthesis in &plan.syntheses {
         for (branch, node) in synthesis.attempts.branches.iter().zip(&synthesis.branches) {
-            // Layouts of one index share their files.
+            // Layouts with the same index share their files.
             let layouts = node.feeds.iter().filter_map(|feed| plan.sinks[feed.sink].output.layout());
             let stores: BTreeSet<String> = layouts
                 .filter(|layout| matches!(layout.content(), Content::Volumes { .. }))
@@ -127,8 +127,8 @@ pub fn need(plan: &Plan, found: &[(usize, u64)]) -> (u64, u64) {
     (samples, bytes)
 }
 
-/// Bytes that an ordinary user may still write at `path` or the nearest folder above it; `None` where the system does not
-/// say.
+/// Returns the bytes that an unprivileged user may still write at `path` or its nearest existing parent; `None` if the system does not
+/// report them.
 pub fn free_bytes(path: &Path) -> Option<u64> {
     let path = std::path::absolute(path).ok()?;
     let folder = path.ancestors().find(|folder| folder.exists())?;

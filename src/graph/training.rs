@@ -1,4 +1,4 @@
-//! Files for training: sources and stages as in any graph file, and a section `[train]`.
+//! Training files: sources and stages as in any graph file, and a section `[train]`.
 
 use serde_json::Value as Json;
 use toml::de::{DeValue, ValueDeserializer};
@@ -9,33 +9,32 @@ use super::plan::Plan;
 use super::problem::Severity;
 use super::purpose::Purpose;
 use super::registry::{Registry, StageConfig};
-use super::spec::{Spec, place_of};
+use super::spec::{Spec, span_of};
 use super::value::Value;
 use super::{Problem, settings};
 use crate::error::ConfigError;
 
-/// What came of checking a file for training.
+/// The result of checking a training file.
 #[derive(Debug)]
 pub struct CheckedTraining<C> {
-    /// Everything that is wrong or hardly meant, in the order of the file.
+    /// All errors and warnings, in the order of the file.
     pub problems: Vec<Problem>,
-    /// The section `[train]`, where nothing is wrong.
+    /// The section `[train]`; present if there is no error.
     pub settings: Option<C>,
-    /// The built sources and stages, where nothing is wrong.
+    /// The built sources and stages; present if there is no error.
     pub plan: Option<Plan>,
 }
 
 impl<C> CheckedTraining<C> {
-    /// Whether anything keeps the training from starting.
-    pub fn is_bad(&self) -> bool {
+    /// Returns whether any problem prevents the training from starting.
+    pub fn has_errors(&self) -> bool {
         self.settings.is_none()
             || self.plan.is_none()
             || self.problems.iter().any(|problem| problem.severity == Severity::Error)
     }
 }
 
-/// What the section `[train]` of a file says something of, settings of the command line with it; `None` where there is no
-/// such section: the file is a pipeline that is run.
+/// Returns the keys of the section `[train]`, including overrides; `None` if there is no such section and the file is a pipeline.
 ///
 /// ```
 /// use freetumor::graph::{GraphFile, training_keys};
@@ -44,16 +43,16 @@ impl<C> CheckedTraining<C> {
 /// assert_eq!(training_keys(&GraphFile::new("b.toml", ".", "[pipeline]\nname = \"b\"\n")), None);
 /// ```
 pub fn training_keys(file: &GraphFile) -> Option<Vec<String>> {
-    let spec = Spec::read(file, Purpose::Train, &mut Problems::of(file)).filter(Spec::has_train)?;
+    let spec = Spec::read(file, Purpose::Train, &mut Problems::new(file)).filter(Spec::has_train)?;
     let DeValue::Table(table) = spec.train?.into_inner() else { return None };
     Some(table.into_iter().map(|(key, _)| key.into_inner().into_owned()).collect())
 }
 
-/// Reads a file for training and reports every problem that it has: of its sources and stages as [`check`](super::check)
-/// does, and of its section `[train]`.
+/// Reads a training file and reports all problems of its sources and stages, as [`check`](super::check) does, and of its section
+/// `[train]`.
 ///
-/// `complaints` judges what was read: the settings by themselves, and, where they were built, beside the stages that they
-/// name. Unlike in a graph that is run, a node whose output nothing takes is in order: `[train]` names it.
+/// `errors` checks the settings alone and, if the stages were built, together with the stages that they name. Unlike in a pipeline, a
+/// node with an unused output is valid: `[train]` names it.
 ///
 /// ```
 /// use freetumor::error::ConfigError;
@@ -69,21 +68,21 @@ pub fn training_keys(file: &GraphFile) -> Option<Vec<String>> {
 /// let text = "[pipeline]\nname = \"a\"\n[sources.bodies]\nkind = \"phantom\"\n[train]\nstep = 3\n";
 /// let file = GraphFile::new("a.toml", ".", text);
 /// let checked = check_training::<Settings>(&file, &Registry::standard(), |_, _| Vec::new());
-/// let said: Vec<_> = checked.problems.iter().map(|problem| problem.message.as_str()).collect();
-/// assert_eq!(said, ["`train` has no `steps`", "unknown key `step` in `train`"]);
+/// let messages: Vec<_> = checked.problems.iter().map(|problem| problem.message.as_str()).collect();
+/// assert_eq!(messages, ["`train` has no `steps`", "unknown key `step` in `train`"]);
 /// ```
 pub fn check_training<C: StageConfig>(
     file: &GraphFile,
     registry: &Registry,
-    complaints: impl Fn(&C, Option<&Plan>) -> Vec<ConfigError>,
+    errors: impl Fn(&C, Option<&Plan>) -> Vec<ConfigError>,
 ) -> CheckedTraining<C> {
-    let mut problems = Problems::of(file);
+    let mut problems = Problems::new(file);
     let Some(spec) = Spec::read(file, Purpose::Train, &mut problems) else {
         return CheckedTraining { problems: problems.sorted(), settings: None, plan: None };
     };
     if !spec.has_train() {
         let message = format!("{} has no section [train]", file.name());
-        problems.error_of_file(message).hint("a pipeline without it is run: freetumor run".to_owned());
+        problems.error_without_location(message).hint("run a pipeline without it with `freetumor run`".to_owned());
         return CheckedTraining { problems: problems.sorted(), settings: None, plan: None };
     }
     let (_, plan) = plan_nodes(file, &spec, registry, &mut problems);
@@ -91,16 +90,16 @@ pub fn check_training<C: StageConfig>(
         let span = table.span();
         let schema: Json = schemars::schema_for!(C).to_value();
         let parse = |table: Value<'_>| C::deserialize(ValueDeserializer::from(table));
-        let reading = settings::read(table, "train", &span, &schema, parse, &mut problems);
-        let settings = reading.value?;
-        let place = |field: &str| place_of(table, field).unwrap_or(span.clone());
-        settings::report(complaints(&settings, plan.as_ref()), &reading.invalid, place, &mut problems);
+        let parsed = settings::read(table, "train", &span, &schema, parse, &mut problems);
+        let settings = parsed.value?;
+        let span_of = |field: &str| span_of(table, field).unwrap_or(span.clone());
+        settings::report(errors(&settings, plan.as_ref()), &parsed.invalid, span_of, &mut problems);
         Some(settings)
     });
-    let is_good = !problems.any_error();
+    let is_valid = !problems.any_error();
     CheckedTraining {
         problems: problems.sorted(),
-        settings: settings.filter(|_| is_good),
-        plan: plan.filter(|_| is_good),
+        settings: settings.filter(|_| is_valid),
+        plan: plan.filter(|_| is_valid),
     }
 }

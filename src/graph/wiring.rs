@@ -1,4 +1,4 @@
-//! From names to edges: which node takes from which, in what role, and what travels.
+//! Resolves the names of inputs to edges, and finds the role of each node.
 
 use std::collections::BTreeSet;
 
@@ -11,44 +11,44 @@ use super::spec::{NodeSpec, Section};
 use super::value::one_of;
 use crate::suggest::{did_you_mean, nearest};
 
-/// An input whose node was found.
+/// A resolved input.
 #[derive(Clone, Debug)]
 pub(super) struct Input {
-    /// Index of the node that gives.
+    /// Index of the producing node.
     pub(super) from: usize,
     pub(super) port: Port,
-    /// Where it stands in the node's own list.
+    /// Index in the node's list of inputs.
     pub(super) at: usize,
 }
 
 /// The edges of a graph.
 pub(super) struct Wiring {
-    /// Inputs of each node that were found.
+    /// Resolved inputs of each node.
     pub(super) inputs: Vec<Vec<Input>>,
-    /// Role of each node, where it is clear.
+    /// Role of each node, if known.
     pub(super) roles: Vec<Option<Role>>,
-    /// Nodes that take part, each after those it takes from; those on cycles and behind them are left out.
+    /// Nodes in topological order, without those on cycles and after them.
     pub(super) order: Vec<usize>,
-    /// Whether every input was found, every role is clear and every edge fits.
-    pub(super) sound: bool,
+    /// Whether every input is resolved, every role is known and every edge has a matching type.
+    pub(super) is_valid: bool,
 }
 
 impl Wiring {
-    /// Finds the edges and reports everything that is wrong with them.
-    pub(super) fn of(nodes: &[NodeSpec<'_>], registry: &Registry, problems: &mut Problems<'_>) -> Self {
+    /// Resolves the edges and reports all their errors.
+    pub(super) fn new(nodes: &[NodeSpec<'_>], registry: &Registry, problems: &mut Problems<'_>) -> Self {
         let mut wiring = Self {
             inputs: vec![Vec::new(); nodes.len()],
             roles: vec![None; nodes.len()],
             order: Vec::new(),
-            sound: true,
+            is_valid: true,
         };
         wiring.connect(nodes, problems);
         wiring.sort(nodes, problems);
-        wiring.sound &= !nodes.iter().any(|node| node.is_spoiled);
+        wiring.is_valid &= !nodes.iter().any(|node| node.is_invalid);
         for at in wiring.order.clone() {
-            wiring.settle(at, nodes, registry, problems);
+            wiring.resolve_role(at, nodes, registry, problems);
         }
-        // Whatever stands on a cycle has a kind all the same.
+        // Nodes on a cycle have no role, but their kind is checked.
         for at in (0..nodes.len()).filter(|at| !wiring.order.contains(at)) {
             let kind = nodes[at].kind.as_ref();
             if kind.is_some_and(|kind| !registry.kinds().iter().any(|known| known.name == *kind.get_ref())) {
@@ -58,7 +58,7 @@ impl Wiring {
         wiring
     }
 
-    /// Finds the node of each input.
+    /// Resolves the node of each input.
     fn connect(&mut self, nodes: &[NodeSpec<'_>], problems: &mut Problems<'_>) {
         for (index, node) in nodes.iter().enumerate() {
             for (at, written) in node.inputs.iter().enumerate() {
@@ -68,8 +68,8 @@ impl Wiring {
                 match (found, port) {
                     (Some(from), _) if nodes[from].section == Section::Sinks => {
                         problems
-                            .error(written.span(), format!("`{}` takes from the sink `{bare}`", node.name))
-                            .label("a sink gives nothing");
+                            .error(written.span(), format!("`{}` has the sink `{bare}` as input", node.name))
+                            .label("a sink has no output");
                     }
                     (Some(_), Some(port)) if port != "rejected" => {
                         problems
@@ -84,25 +84,28 @@ impl Wiring {
                             continue;
                         }
                         problems
-                            .error(written.span(), format!("`{}` takes from `{name}` twice", node.name))
-                            .label("everything from there would come in twice");
+                            .error(written.span(), format!("`{}` has the input `{name}` twice", node.name))
+                            .label("duplicate input");
                     }
                     (None, _) => {
-                        let others = nodes.iter().filter(|it| it.section != Section::Sinks && it.name != node.name);
+                        let others =
+                            nodes.iter().filter(|other| other.section != Section::Sinks && other.name != node.name);
                         let names: Vec<&str> = others.map(|other| other.name.as_str()).collect();
-                        let meant = nearest(bare, names.iter().copied());
+                        let nearest = nearest(bare, names.iter().copied());
                         problems
                             .error(written.span(), format!("there is no node named `{bare}`"))
                             .label(format!("expected {}", one_of(names.iter().copied())))
-                            .hint(meant.map(|meant| format!("did you mean `{}`?", name.replacen(bare, meant, 1))));
+                            .hint(
+                                nearest.map(|nearest| format!("did you mean `{}`?", name.replacen(bare, nearest, 1))),
+                            );
                     }
                 }
-                self.sound = false;
+                self.is_valid = false;
             }
         }
     }
 
-    /// Puts every node behind those it takes from, and reports cycles.
+    /// Sorts the nodes topologically, and reports cycles.
     fn sort(&mut self, nodes: &[NodeSpec<'_>], problems: &mut Problems<'_>) {
         let mut placed = vec![false; nodes.len()];
         while let Some(next) =
@@ -111,58 +114,58 @@ impl Wiring {
             placed[next] = true;
             self.order.push(next);
         }
-        let mut told = placed.clone();
+        let mut visited = placed.clone();
         for start in 0..nodes.len() {
-            // Walking against the edges from any node that was not placed must come round to where it has been.
+            // A walk against the edges from an unplaced node must return to a node that it has visited.
             let mut path = vec![start];
-            while !told[path[path.len() - 1]] {
-                let here = path[path.len() - 1];
-                let Some(input) = self.inputs[here].iter().find(|input| !placed[input.from]) else { break };
+            while !visited[path[path.len() - 1]] {
+                let current = path[path.len() - 1];
+                let Some(input) = self.inputs[current].iter().find(|input| !placed[input.from]) else { break };
                 if let Some(first) = path.iter().position(|&at| at == input.from) {
                     let cycle = &path[first..];
                     let from = cycle.iter().position(|at| at == cycle.iter().min().unwrap_or(at)).unwrap_or(0);
-                    let round = cycle.iter().cycle().skip(from).take(cycle.len() + 1);
-                    let mut names: Vec<&str> = round.map(|&at| nodes[at].name.as_str()).collect();
+                    let closed = cycle.iter().cycle().skip(from).take(cycle.len() + 1);
+                    let mut names: Vec<&str> = closed.map(|&at| nodes[at].name.as_str()).collect();
                     names.reverse();
                     let node = &nodes[cycle[from]];
                     problems
                         .error(node.inputs_span.clone(), format!("a cycle: {}", names.join(" → ")))
-                        .label("scans walk one way")
-                        .hint("attempts are repeated inside the quality test: set its `attempts`".to_owned());
-                    self.sound = false;
+                        .label("expected a graph without cycles")
+                        .hint("to repeat attempts, set `attempts` of the quality test".to_owned());
+                    self.is_valid = false;
                     break;
                 }
                 path.push(input.from);
             }
             for at in path {
-                told[at] = true;
+                visited[at] = true;
             }
         }
     }
 
-    /// Finds the role of a node from its kind and what comes in, and checks that they fit.
-    fn settle(&mut self, at: usize, nodes: &[NodeSpec<'_>], registry: &Registry, problems: &mut Problems<'_>) {
+    /// Finds the role of a node from its kind and the edges of its inputs, and checks that they match.
+    fn resolve_role(&mut self, at: usize, nodes: &[NodeSpec<'_>], registry: &Registry, problems: &mut Problems<'_>) {
         let node = &nodes[at];
-        let coming: Vec<(&Input, Option<Edge>)> = self.inputs[at]
+        let incoming: Vec<(&Input, Option<Edge>)> = self.inputs[at]
             .iter()
-            .map(|input| (input, self.roles[input.from].and_then(|role| role.gives(input.port))))
+            .map(|input| (input, self.roles[input.from].and_then(|role| role.output_edge(input.port))))
             .collect();
-        let edges: Vec<Edge> = coming.iter().filter_map(|(_, edge)| *edge).collect();
+        let edges: Vec<Edge> = incoming.iter().filter_map(|(_, edge)| *edge).collect();
         let possible: Vec<&Kind> = match &node.kind {
             None => Vec::new(),
             Some(kind) => of_section(node.section, registry).filter(|known| known.name == *kind.get_ref()).collect(),
         };
-        let fits = |kind: &&&Kind| edges.iter().all(|edge| kind.role.takes().contains(edge));
-        let role = match possible.iter().filter(fits).collect::<Vec<_>>().as_slice() {
+        let matches = |kind: &&&Kind| edges.iter().all(|edge| kind.role.input_edges().contains(edge));
+        let role = match possible.iter().filter(matches).collect::<Vec<_>>().as_slice() {
             [only] => Some(only.role),
-            // Nothing known comes in, and the kind could be several things; or nothing fits and one thing was meant.
+            // The inputs do not select one role: use the role of the kind if it has only one.
             _ => (possible.len() == 1).then(|| possible[0].role),
         };
-        let mut sound = role.is_some();
+        let mut is_valid = role.is_some();
         if node.kind.is_none() {
-            sound = false;
-            if !node.is_spoiled {
-                let kinds = fitting(node.section, &edges, registry);
+            is_valid = false;
+            if !node.is_invalid {
+                let kinds = matching_kinds(node.section, &edges, registry);
                 problems
                     .error(node.span.clone(), format!("`{}` has no kind", node.path()))
                     .label(format!("expected `kind = …`: {}", one_of(kinds.iter().copied())));
@@ -170,19 +173,19 @@ impl Wiring {
         } else if possible.is_empty() {
             unknown_kind(node, &edges, registry, problems);
         } else if let Some(role) = role {
-            for (input, edge) in &coming {
+            for (input, edge) in &incoming {
                 let written = &node.inputs[input.at];
                 match edge {
-                    Some(edge) if !role.takes().contains(edge) => {
-                        sound = false;
+                    Some(edge) if !role.input_edges().contains(edge) => {
+                        is_valid = false;
                         mismatch(node, written, role, *edge, registry, problems);
                     }
                     None if self.roles[input.from].is_some() => {
-                        sound = false;
+                        is_valid = false;
                         let name = &nodes[input.from].name;
                         problems
                             .error(written.span(), format!("`{name}` has no output `rejected`"))
-                            .label("only a quality test turns anything down");
+                            .label("only a quality test has this output");
                     }
                     _ => {}
                 }
@@ -190,81 +193,80 @@ impl Wiring {
         } else if !edges.is_empty() {
             let roles: Vec<&str> = possible.iter().map(|kind| kind.role.name()).collect();
             problems
-                .error(node.inputs_span.clone(), format!("`{}` cannot take what comes in here", possible[0].name))
-                .label(format!("it may be {}, but gets {}", one_of(roles.iter().copied()), list(&edges)));
+                .error(node.inputs_span.clone(), format!("`{}` has no role with these inputs", possible[0].name))
+                .label(format!("expected inputs of {}, got {}", one_of(roles.iter().copied()), list(&edges)));
         }
-        if node.section != Section::Sources && node.inputs.is_empty() && !node.is_spoiled {
-            sound = false;
-            let takes = role.map_or_else(|| "something".to_owned(), |role| list(role.takes()));
-            let givers = nodes.iter().enumerate().filter(|(from, _)| {
-                let given = self.roles[*from].and_then(|from| from.gives(Port::Main));
-                given.is_some_and(|given| role.is_some_and(|role| role.takes().contains(&given)))
+        if node.section != Section::Sources && node.inputs.is_empty() && !node.is_invalid {
+            is_valid = false;
+            let takes = role.map_or_else(|| "its input".to_owned(), |role| list(role.input_edges()));
+            let producers = nodes.iter().enumerate().filter(|(from, _)| {
+                let edge = self.roles[*from].and_then(|from| from.output_edge(Port::Main));
+                edge.is_some_and(|edge| role.is_some_and(|role| role.input_edges().contains(&edge)))
             });
-            let givers: Vec<String> = givers.map(|(_, giver)| format!("inputs = [\"{}\"]", giver.name)).collect();
+            let producers: Vec<String> =
+                producers.map(|(_, producer)| format!("inputs = [\"{}\"]", producer.name)).collect();
             problems
-                .error(
-                    node.inputs_span.clone(),
-                    format!("`{}` has no inputs: nothing would ever reach it", node.path()),
-                )
-                .label(format!("expected a list of nodes that give {takes}"))
-                .hint(givers.last().map(|giver| format!("write {giver}")));
+                .error(node.inputs_span.clone(), format!("`{}` has no inputs", node.path()))
+                .label(format!("expected a list of nodes that produce {takes}"))
+                .hint(producers.last().map(|inputs| format!("write {inputs}")));
         }
         self.roles[at] = role;
-        self.sound &= sound;
+        self.is_valid &= is_valid;
     }
 
-    /// Warns of what nothing takes, where all edges are sound.
-    pub(super) fn warn_of_unused(&self, nodes: &[NodeSpec<'_>], problems: &mut Problems<'_>) {
-        for (at, node) in nodes.iter().enumerate().filter(|_| self.sound) {
+    /// Warns about unused outputs, if all edges are valid.
+    pub(super) fn warn_about_unused(&self, nodes: &[NodeSpec<'_>], problems: &mut Problems<'_>) {
+        for (at, node) in nodes.iter().enumerate().filter(|_| self.is_valid) {
             let used = self.inputs.iter().flatten().any(|input| input.from == at);
-            let given = self.roles[at].filter(|role| *role != Role::Filter).and_then(|role| role.gives(Port::Main));
-            if let (false, Some(edge)) = (used, given) {
+            let output =
+                self.roles[at].filter(|role| *role != Role::Filter).and_then(|role| role.output_edge(Port::Main));
+            if let (false, Some(edge)) = (used, output) {
                 problems
-                    .warning(node.span.clone(), format!("nothing takes what `{}` gives", node.path()))
-                    .label(format!("gives {edge}; it will not be run"));
+                    .warning(node.span.clone(), format!("the output of `{}` is unused", node.path()))
+                    .label(format!("produces {edge}; it will not be run"));
             }
         }
     }
 }
 
-/// The kinds that may stand in a section.
+/// Iterates over the kinds of a section.
 fn of_section(section: Section, registry: &Registry) -> impl Iterator<Item = &Kind> {
     registry.kinds().iter().filter(move |kind| kind.role.section() == section.name())
 }
 
-/// Names of kinds that may stand in a section and take all of `edges`; of the whole section where there are none.
-fn fitting<'r>(section: Section, edges: &[Edge], registry: &'r Registry) -> Vec<&'r str> {
+/// Returns the names of the kinds of a section that take all of `edges`; all kinds of the section if there are none.
+fn matching_kinds<'r>(section: Section, edges: &[Edge], registry: &'r Registry) -> Vec<&'r str> {
     let all = || of_section(section, registry);
-    let takes_all = |kind: &&Kind| !edges.is_empty() && edges.iter().all(|edge| kind.role.takes().contains(edge));
+    let takes_all = |kind: &&Kind| !edges.is_empty() && edges.iter().all(|edge| kind.role.input_edges().contains(edge));
     let mut names: Vec<&str> = all().filter(takes_all).map(|kind| kind.name.as_str()).collect();
     if names.is_empty() {
         names = all().map(|kind| kind.name.as_str()).collect();
     }
-    // One name may stand for kinds of several roles.
-    let mut told = BTreeSet::new();
-    names.retain(|name| told.insert(*name));
+    // A name may have several roles.
+    let mut unique = BTreeSet::new();
+    names.retain(|name| unique.insert(*name));
     names
 }
 
 fn unknown_kind(node: &NodeSpec<'_>, edges: &[Edge], registry: &Registry, problems: &mut Problems<'_>) {
     let Some(kind) = &node.kind else { return };
-    let names = fitting(node.section, edges, registry);
+    let names = matching_kinds(node.section, edges, registry);
     let elsewhere = registry.kinds().iter().find(|known| known.name == *kind.get_ref());
     let hint = match elsewhere {
         Some(known) => {
-            Some(format!("`{}` is a {}: it stands in [{}.NAME]", known.name, known.role.name(), known.role.section()))
+            Some(format!("`{}` is a {}: move it to [{}.NAME]", known.name, known.role.name(), known.role.section()))
         }
         None => did_you_mean(kind.get_ref(), names.iter().copied()).or_else(|| {
             did_you_mean(kind.get_ref(), of_section(node.section, registry).map(|known| known.name.as_str()))
         }),
     };
-    let what = match (node.section, edges.is_empty()) {
+    let role = match (node.section, edges.is_empty()) {
         (Section::Stages, false) => format!("a stage that takes {}: ", list(edges)),
         _ => String::new(),
     };
     problems
         .error(kind.span(), format!("unknown kind `{}`", kind.get_ref()))
-        .label(format!("expected {what}{}", one_of(names.iter().copied())))
+        .label(format!("expected {role}{}", one_of(names.iter().copied())))
         .hint(hint);
 }
 
@@ -276,20 +278,21 @@ fn mismatch(
     registry: &Registry,
     problems: &mut Problems<'_>,
 ) {
-    let giver = written.get_ref();
-    // One step that makes what is wanted of what is there.
+    let producer = written.get_ref();
+    // A role that converts the edge to an expected one.
     let between = Role::ALL.into_iter().find(|step| {
-        step.takes().contains(&edge) && step.gives(Port::Main).is_some_and(|given| role.takes().contains(&given))
+        step.input_edges().contains(&edge)
+            && step.output_edge(Port::Main).is_some_and(|output| role.input_edges().contains(&output))
     });
     let hint = between.map(|step| {
         let kinds: Vec<&str> =
             registry.kinds().iter().filter(|kind| kind.role == step).map(|kind| kind.name.as_str()).collect();
         let kinds = if kinds.is_empty() { String::new() } else { format!(": {}", one_of(kinds)) };
-        format!("put a {} between them{kinds}", step.name())
+        format!("insert a {} between them{kinds}", step.name())
     });
     problems
-        .error(written.span(), format!("`{}` cannot take from `{giver}`", node.name))
-        .label(format!("gives {edge}, but a {} takes {}", role.name(), list(role.takes())))
+        .error(written.span(), format!("`{}` cannot have `{producer}` as input", node.name))
+        .label(format!("a {} takes {}, got {edge}", role.name(), list(role.input_edges())))
         .hint(hint);
 }
 

@@ -57,7 +57,7 @@ fn ready<C: StageConfig>(
     let CheckedTraining { mut problems, settings, plan } = checked;
     for node in plan.iter().flat_map(|plan| &plan.sinks).filter(|node| !matches!(node.output, Output::Trainer)) {
         let message = format!("`sinks.{}` gets nothing here: trainings feed sinks of kind `trainer` alone", node.name);
-        problems.push(Problem::of_file(Severity::Warning, message, None));
+        problems.push(Problem::without_location(Severity::Warning, message, None));
     }
     let task = settings.zip(plan).map(|(config, plan)| TrainingTask::new(stage, file.folder(), training(config), plan));
     CheckedTask { problems, task }

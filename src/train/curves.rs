@@ -10,7 +10,7 @@ use plotters::style::text_anchor::{HPos, VPos};
 use plotters::style::{Color, RGBColor, TRANSPARENT};
 
 use super::history::{History, TRAIN, VALIDATION};
-use crate::chart::{Area, COLOURS, Drawn, GRID, INK, PALE, draw, px, text, width_of};
+use crate::chart::{Area, COLOURS, DrawResult, GRID, INK, PALE, draw, px, text, width_of};
 use crate::error::Result;
 use crate::volume::Picture;
 
@@ -66,7 +66,7 @@ pub fn curves(history: &History) -> Result<Option<Picture>> {
     Ok(Some(picture))
 }
 
-fn legend(area: &Area<'_>) -> Drawn {
+fn legend(area: &Area<'_>) -> DrawResult {
     let style = text(WORDS, INK, HPos::Left, VPos::Center);
     let mut left = MARGIN;
     for (phase, colour) in PHASES {
@@ -102,7 +102,7 @@ struct Panel {
 }
 
 impl Panel {
-    fn draw(&self, area: &Area<'_>) -> Drawn {
+    fn draw(&self, area: &Area<'_>) -> DrawResult {
         let (top, right) = (px(8), px(PANEL[0] - MARGIN));
         area.draw_text(&self.name, &text(NAME, INK, HPos::Left, VPos::Top), (px(MARGIN), top))?;
         area.draw_text(&short(self.latest), &text(NAME, self.colour, HPos::Right, VPos::Top), (right, top))?;

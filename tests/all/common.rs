@@ -1,4 +1,4 @@
-//! What several rooms need.
+//! Helpers for several rooms.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,17 +8,17 @@ use freetumor::id::{PatientKey, ScanDigest, ScanId};
 use freetumor::ingest::{Companions, Scan, ScanEntry};
 use freetumor::volume::{Labels, Volume};
 
-/// The path of something in the shared folder beside the project, or `None` with a visible word where it is absent.
+/// Returns the path of a file in the shared folder next to the project; if the file is missing, prints a message and returns `None`.
 pub fn shared(path: &str) -> Option<PathBuf> {
     let full = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(path);
     if full.exists() {
         return Some(full);
     }
-    eprintln!("skipped: ../shared/{path} is not here");
+    eprintln!("skipped: ../shared/{path} is missing");
     None
 }
 
-/// A scan with nothing beside it.
+/// Returns a scan without companion files.
 pub fn scan_of(volume: Volume) -> Scan {
     let entry = ScanEntry {
         scan_id: ScanId::from_bytes([0; 8]),
@@ -36,6 +36,6 @@ struct NoCompanions;
 
 impl Companions for NoCompanions {
     fn labels(&self, pattern: &str) -> Result<Labels, Fault> {
-        Err(Fault::mask(FaultKind::Missing, format!("expected {pattern}, there are no files here")))
+        Err(Fault::mask(FaultKind::Missing, format!("expected {pattern}, got no files")))
     }
 }

@@ -202,7 +202,7 @@ impl Archive {
             "#
         );
         let secret = Some(self.folder.path().join("secret"));
-        let registry = Registry::on(&Resources { patient_secret: secret, ..Resources::default() });
+        let registry = Registry::with_resources(&Resources { patient_secret: secret, ..Resources::default() });
         let checked = check(&GraphFile::new("test.toml", self.folder.path(), text), &registry);
         let problems: Vec<String> = checked.problems.iter().map(ToString::to_string).collect();
         let plan = checked.plan.unwrap_or_else(|| panic!("{}", problems.join("\n")));
@@ -358,7 +358,7 @@ fn stream_writes_committed_samples_in_every_pass() {
     assert!(again.stdout == first.stdout);
     let none = run(&["--sink", "shards"]);
     assert_eq!(none.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&none.stderr).contains("its streams are stream"));
+    assert!(String::from_utf8_lossy(&none.stderr).contains("use one of its streams: stream"));
 }
 
 #[cfg(unix)]

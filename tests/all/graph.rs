@@ -1,4 +1,4 @@
-//! Graph files: what a reader sees of good and bad ones.
+//! Checks of graph files: results, messages and output.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use freetumor::cli::graph::{Format, GraphArgs, graph};
 use freetumor::cli::schema::schema_text;
 use freetumor::cli::validate::{ValidateArgs, validate};
 use freetumor::error::{ConfigError, Fault, Result};
-use freetumor::graph::{Checked, GraphFile, InputSpec, Port, Registry, Scoring, Synthesis, SynthesisNode, check};
+use freetumor::graph::{CheckedGraph, GraphFile, InputSpec, Port, Registry, Scoring, Synthesis, SynthesisNode, check};
 use freetumor::ingest::{Scan, ScanEntry, ScanHeader, Source};
 use freetumor::mask::{MaskedScan, Organ};
 use freetumor::score::{Score, ScoreStage, Scorer, Scores};
@@ -24,17 +24,17 @@ fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-fn checked(text: &str, sets: &[&str]) -> Checked {
+fn check_text(text: &str, sets: &[&str]) -> CheckedGraph {
     check(&GraphFile::new("a.toml", project("pipelines"), text).with_sets(sets), &Registry::standard())
 }
 
-/// Everything that a reader sees of a file's problems.
-fn shown(checked: &Checked) -> String {
+/// Formats all problems of a file.
+fn display(checked: &CheckedGraph) -> String {
     checked.problems.iter().map(|problem| format!("{problem}\n")).collect()
 }
 
-/// Exit code and both streams of `validate`, free of what differs between machines.
-fn validated(text: &str, sets: &[&str], json: bool) -> String {
+/// Returns exit code and both streams of `validate`, without machine-dependent paths.
+fn run_validate(text: &str, sets: &[&str], json: bool) -> String {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.toml");
     std::fs::write(&path, text).unwrap();
@@ -50,10 +50,10 @@ fn validated(text: &str, sets: &[&str], json: bool) -> String {
     format!("exit {code}\n--- stdout\n{}--- stderr\n{}", text(stdout), text(stderr))
 }
 
-/// A small graph that is right.
-const GOOD: &str = r#"
+/// A small valid graph.
+const VALID: &str = r#"
 [pipeline]
-name = "good"
+name = "valid"
 [sources.phantoms]
 kind = "phantom"
 count = 4
@@ -78,19 +78,19 @@ inputs = ["test"]
 "#;
 
 #[test]
-fn a_good_graph_is_said_to_be_good() {
-    insta::assert_snapshot!(validated(GOOD, &[], false));
+fn validate_accepts_valid_graph() {
+    insta::assert_snapshot!(run_validate(VALID, &[], false));
 }
 
 #[test]
-fn the_pipelines_of_the_project_are_good() {
+fn pipelines_of_project_are_valid() {
     for name in PIPELINES {
         if name != "quickstart" && common::shared("ct").is_none() {
             continue;
         }
         let file = GraphFile::open(project(&format!("pipelines/{name}.toml"))).unwrap();
         let checked = check(&file, &Registry::standard());
-        assert_eq!(shown(&checked), "", "{name}");
+        assert_eq!(display(&checked), "", "{name}");
         let plan = checked.plan.unwrap();
         assert_eq!(plan.name, name);
         let feeds = |node: &SynthesisNode| node.branches.iter().all(|branch| !branch.feeds.is_empty());
@@ -103,7 +103,7 @@ fn the_pipelines_of_the_project_are_good() {
 }
 
 #[test]
-fn both_scans_of_one_patient_have_one_patient_key() {
+fn scans_of_one_patient_share_patient_key() {
     if common::shared("ct").is_none() {
         return;
     }
@@ -115,7 +115,7 @@ fn both_scans_of_one_patient_have_one_patient_key() {
 }
 
 #[test]
-fn mistakes_of_wiring_are_all_found_at_once() {
+fn validate_reports_all_wiring_errors() {
     let text = r#"
 [pipeline]
 name = "bad"
@@ -152,11 +152,11 @@ inputs = ["score"]
 kind = "decathlon"
 inputs = ["set", "test.accepted"]
 "#;
-    insta::assert_snapshot!(validated(text, &[], false));
+    insta::assert_snapshot!(run_validate(text, &[], false));
 }
 
 #[test]
-fn mistakes_of_settings_are_all_found_at_once() {
+fn validate_reports_all_setting_errors() {
     let sets = [
         "stages.test.attempts=0",
         "stages.test.accept=[\"found_fraction > 0.7\", \"delta-hu < -10\", \"invisible_fraction < 30 %\"]",
@@ -169,49 +169,49 @@ fn mistakes_of_settings_are_all_found_at_once() {
         "stages.tset.attempts=3",
         "sinks.set.buckets=many",
     ];
-    insta::assert_snapshot!(validated(GOOD, &sets, false));
+    insta::assert_snapshot!(run_validate(VALID, &sets, false));
 }
 
 #[test]
-fn what_conditions_ask_for_must_be_given() {
-    let checked = checked(GOOD, &["stages.test.accept=[\"delta_hu < -10\", \"found_fraction > 0.7\"]"]);
-    insta::assert_snapshot!(shown(&checked));
+fn condition_on_missing_score_is_reported() {
+    let checked = check_text(VALID, &["stages.test.accept=[\"delta_hu < -10\", \"found_fraction > 0.7\"]"]);
+    insta::assert_snapshot!(display(&checked));
 }
 
 #[test]
-fn machines_get_json() {
-    let seen = validated(GOOD, &["stages.test.kind=quality"], true);
+fn validate_prints_json() {
+    let output = run_validate(VALID, &["stages.test.kind=quality"], true);
     let json: serde_json::Value =
-        serde_json::from_str(seen.split("--- stdout\n").nth(1).unwrap().split("--- stderr").next().unwrap()).unwrap();
+        serde_json::from_str(output.split("--- stdout\n").nth(1).unwrap().split("--- stderr").next().unwrap()).unwrap();
     let problem = &json["pipelines"][0]["problems"][0];
     assert_eq!(json["pipelines"][0]["good"], false);
     assert_eq!(problem["severity"], "error");
     assert_eq!(problem["location"]["file"], "--set");
     assert_eq!(problem["location"]["column"], "stages.test.kind=".len() + 1);
     assert_eq!(problem["hint"], "did you mean `quality-test`?");
-    assert!(seen.starts_with("exit 2\n") && seen.ends_with("--- stderr\n"), "{seen}");
+    assert!(output.starts_with("exit 2\n") && output.ends_with("--- stderr\n"), "{output}");
 }
 
 #[test]
-fn unused_outputs_are_warned_of_and_run_all_the_same() {
-    let text = format!("{GOOD}\n[stages.more]\nkind = \"labels\"\ninputs = [\"phantoms\"]\norgans = [\"spleen\"]\n");
-    let checked = checked(&text, &[]);
-    insta::assert_snapshot!(shown(&checked));
-    assert!(checked.plan.is_some() && !checked.is_bad());
+fn unused_output_is_a_warning() {
+    let text = format!("{VALID}\n[stages.more]\nkind = \"labels\"\ninputs = [\"phantoms\"]\norgans = [\"spleen\"]\n");
+    let checked = check_text(&text, &[]);
+    insta::assert_snapshot!(display(&checked));
+    assert!(checked.plan.is_some() && !checked.has_errors());
 }
 
 #[test]
-fn a_graph_without_tumors_is_no_pipeline() {
+fn graph_without_quality_test_is_reported() {
     for text in ["[pipeline]\nname = \"a\"\n", "[pipeline]\nname = \"a\"\n[sources.s]\nkind = \"phantom\"\n"] {
-        let checked = checked(text, &[]);
-        assert!(checked.is_bad(), "{text}");
-        assert!(shown(&checked).contains("would make no tumors"), "{}", shown(&checked));
+        let checked = check_text(text, &[]);
+        assert!(checked.has_errors(), "{text}");
+        assert!(display(&checked).contains("would make no tumors"), "{}", display(&checked));
     }
-    assert!(shown(&checked("", &[])).contains("`pipeline` has no `name`"));
+    assert!(display(&check_text("", &[])).contains("`pipeline` has no `name`"));
 }
 
 #[test]
-fn label_maps_that_meet_must_mean_the_same() {
+fn conflicting_label_ids_are_reported() {
     let more = r#"
 [stages.lungs]
 kind = "labels"
@@ -222,21 +222,22 @@ kind = "labels"
 inputs = ["phantoms"]
 organs = ["liver"]
 "#;
-    let text = format!("{GOOD}{more}").replace("inputs = [\"organs\"]", "inputs = [\"organs\", \"lungs\", \"livers\"]");
-    insta::assert_snapshot!(shown(&checked(&text, &[])));
+    let text =
+        format!("{VALID}{more}").replace("inputs = [\"organs\"]", "inputs = [\"organs\", \"lungs\", \"livers\"]");
+    insta::assert_snapshot!(display(&check_text(&text, &[])));
 }
 
 #[test]
-fn meaning_and_nothing_else_decides_the_digest() {
-    let digest = |text: &str, sets: &[&str]| checked(text, sets).plan.unwrap().digest;
-    let own = digest(GOOD, &[]);
+fn digest_depends_on_meaning_only() {
+    let digest = |text: &str, sets: &[&str]| check_text(text, sets).plan.unwrap().digest;
+    let own = digest(VALID, &[]);
     assert_eq!(own.len(), 64);
-    // Comments, order, spelled-out defaults and the way a value is written mean nothing.
-    let moved = GOOD.replace("[sinks.set]\nkind = \"webdataset\"\ninputs = [\"test\"]\n", "");
-    let moved = format!("# a comment\n[sinks.set]\ninputs = [\"test\"]\nkind = 'webdataset'\n{moved}");
-    assert_eq!(digest(&moved, &[]), own);
-    assert_eq!(digest(GOOD, &["stages.test.attempts=10", "stages.tumors.variants=1", "pipeline.epoch_scans=16"]), own);
-    // Everything else does.
+    // Comments, order, explicit defaults and the notation of a value do not count.
+    let reordered = VALID.replace("[sinks.set]\nkind = \"webdataset\"\ninputs = [\"test\"]\n", "");
+    let reordered = format!("# a comment\n[sinks.set]\ninputs = [\"test\"]\nkind = 'webdataset'\n{reordered}");
+    assert_eq!(digest(&reordered, &[]), own);
+    assert_eq!(digest(VALID, &["stages.test.attempts=10", "stages.tumors.variants=1", "pipeline.epoch_scans=16"]), own);
+    // All other changes count.
     let others = [
         "stages.test.attempts=9",
         "pipeline.seed=1",
@@ -246,12 +247,12 @@ fn meaning_and_nothing_else_decides_the_digest() {
     ];
     for set in others {
         let sets = if set.contains("split") { vec![set, "pipeline.split.test=0.2"] } else { vec![set] };
-        assert_ne!(digest(GOOD, &sets), own, "{set}");
+        assert_ne!(digest(VALID, &sets), own, "{set}");
     }
 }
 
 #[test]
-fn a_plan_is_wired_as_the_file_says() {
+fn plan_has_edges_of_file() {
     let more = r#"
 [stages.strict]
 kind = "quality-test"
@@ -262,8 +263,8 @@ accept = ["cnr < -2"]
 kind = "decathlon"
 inputs = ["strict", "strict.rejected"]
 "#;
-    let plan = checked(&format!("{GOOD}{more}"), &[]).plan.unwrap();
-    // Both tests decide on the same candidates.
+    let plan = check_text(&format!("{VALID}{more}"), &[]).plan.unwrap();
+    // Both quality tests decide on the same candidates.
     let [synthesis] = &plan.syntheses[..] else { panic!("one synthesis: {:?}", plan.syntheses) };
     let names: Vec<_> = synthesis.attempts.branches.iter().map(|branch| branch.name.as_str()).collect();
     assert_eq!((synthesis.attempts.name.as_str(), &names[..]), ("tumors", &["test", "strict"][..]));
@@ -280,11 +281,11 @@ inputs = ["strict", "strict.rejected"]
     let organs: Vec<_> = plan.sinks[0].organs.iter().map(|organ| organ.name.as_str()).collect();
     assert_eq!(organs, ["liver", "kidney"]);
     for (index, node) in plan.nodes.iter().enumerate() {
-        assert!(node.inputs.iter().all(|input| input.from < index), "each after those it takes from");
+        assert!(node.inputs.iter().all(|input| input.from < index), "each node is after its inputs");
     }
 }
 
-/// Settings of the test kinds.
+/// Settings of the kinds in these tests.
 #[derive(Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct TestConfig {
@@ -295,7 +296,7 @@ struct TestConfig {
 }
 
 impl TestConfig {
-    fn frame(&self) -> Result<InputSpec, Vec<ConfigError>> {
+    fn input_spec(&self) -> Result<InputSpec, Vec<ConfigError>> {
         if let Some(message) = &self.fail {
             return Err(vec![ConfigError::new("fail", message)]);
         }
@@ -304,7 +305,7 @@ impl TestConfig {
     }
 }
 
-/// Never asked to work: only its place in the graph matters.
+/// A stage that is never run: only its node in the graph matters.
 struct Idle(&'static [Score]);
 
 impl Source for Idle {
@@ -346,19 +347,19 @@ impl Scorer for Idle {
     }
 }
 
-/// The standard kinds and two of the test's own; `segmentor` is a source, a synthesis and a score by one name.
-fn own_kinds() -> Registry {
+/// The built-in kinds and custom ones; `segmentor` is a mask, a synthesis and a score.
+fn registry_with_test_kinds() -> Registry {
     let mut registry = Registry::standard();
-    registry.synthesis("segmentor", "Makes.", |config: TestConfig, place| {
-        let (frame, organs) = (config.frame()?, place.organs.to_vec());
-        Ok(Synthesis { synthesize: Arc::new(Idle(&[])), organs, variants: 1, model: "idle".into(), frame })
+    registry.synthesis("segmentor", "Synthesizes.", |config: TestConfig, context| {
+        let (input_spec, organs) = (config.input_spec()?, context.organs.to_vec());
+        Ok(Synthesis { synthesize: Arc::new(Idle(&[])), organs, variants: 1, model: "idle".into(), input_spec })
     });
-    registry.score("segmentor", "Judges.", |config: TestConfig, _| {
-        let frame = config.frame()?;
-        Ok(Scoring { stage: Arc::new(Idle(&[Score::FoundFraction])), frame })
+    registry.score("segmentor", "Scores.", |config: TestConfig, _| {
+        let input_spec = config.input_spec()?;
+        Ok(Scoring { stage: Arc::new(Idle(&[Score::FoundFraction])), input_spec })
     });
-    registry.score("other", "Judges too.", |config: TestConfig, _| {
-        config.frame().map(|frame| Scoring { stage: Arc::new(Idle(&[Score::Realness])), frame })
+    registry.score("other", "Scores too.", |config: TestConfig, _| {
+        config.input_spec().map(|input_spec| Scoring { stage: Arc::new(Idle(&[Score::Realness])), input_spec })
     });
     registry.source("empty", "Has nothing.", |_: TestConfig, _| Ok(Arc::new(Idle(&[])) as Arc<dyn Source>));
     registry
@@ -390,46 +391,46 @@ accept = ["found_fraction > 0.7", "realness > 0.2"]
 "#;
 
 #[test]
-fn inputs_decide_what_a_kind_does() {
-    let checked = check(&GraphFile::new("a.toml", ".", OWN), &own_kinds());
-    assert_eq!(shown(&checked), "");
+fn inputs_decide_role_of_kind() {
+    let checked = check(&GraphFile::new("a.toml", ".", OWN), &registry_with_test_kinds());
+    assert_eq!(display(&checked), "");
     let plan = checked.plan.unwrap();
     let roles: Vec<_> = plan.nodes.iter().map(|node| (node.name.as_str(), node.role.name())).collect();
     assert!(roles.contains(&("made", "synthesis")) && roles.contains(&("found", "score")), "{roles:?}");
-    // Scores side by side are joined.
+    // Parallel score stages are merged.
     let scores: Vec<_> = plan.syntheses[0].attempts.scorers.iter().map(|node| node.name.as_str()).collect();
     assert_eq!(scores, ["found", "real"]);
     assert_eq!(plan.syntheses.len(), 1);
 }
 
 #[test]
-fn windows_along_an_edge_must_agree() {
+fn conflicting_windows_are_reported() {
     let file = GraphFile::new("a.toml", ".", OWN).with_set("stages.found.window_hu=[-1000, 500]");
-    insta::assert_snapshot!(shown(&check(&file, &own_kinds())));
+    insta::assert_snapshot!(display(&check(&file, &registry_with_test_kinds())));
 }
 
 #[test]
-fn scores_are_given_by_one_stage_only() {
+fn duplicate_score_is_reported() {
     let text = OWN.replace("kind = \"other\"", "kind = \"segmentor\"").replace(", \"realness > 0.2\"", "");
-    insta::assert_snapshot!(shown(&check(&GraphFile::new("a.toml", ".", text), &own_kinds())));
+    insta::assert_snapshot!(display(&check(&GraphFile::new("a.toml", ".", text), &registry_with_test_kinds())));
 }
 
 #[test]
-fn one_spoiled_stage_is_one_problem() {
-    // What depends on it is checked as far as it goes, and nothing is said that only follows from it.
+fn failed_stage_is_reported_once() {
+    // Dependent stages are checked as far as possible, and consequential errors are not reported.
     for stage in ["made", "found", "real"] {
         let file = GraphFile::new("a.toml", ".", OWN).with_set(&format!("stages.{stage}.fail=broken"));
-        let checked = check(&file, &own_kinds());
-        let messages: Vec<_> = checked.problems.iter().map(|it| it.message.as_str()).collect();
+        let checked = check(&file, &registry_with_test_kinds());
+        let messages: Vec<_> = checked.problems.iter().map(|problem| problem.message.as_str()).collect();
         assert_eq!(messages, ["broken"], "{stage}");
         assert!(checked.plan.is_none() && checked.nodes.is_some());
     }
-    let file = GraphFile::new("a.toml", ".", GOOD).with_set("stages.organs.organs=[\"lifer\"]");
+    let file = GraphFile::new("a.toml", ".", VALID).with_set("stages.organs.organs=[\"lifer\"]");
     assert_eq!(check(&file, &Registry::standard()).problems.len(), 1);
 }
 
 #[test]
-fn drawings_need_no_data() {
+fn graph_draws_without_data() {
     let draw = |format| {
         let folder = tempfile::tempdir().unwrap();
         let pipeline = folder.path().join("liver.toml");
@@ -446,15 +447,15 @@ fn drawings_need_no_data() {
     }
 }
 
-/// `FREETUMOR_WRITE=1` writes it anew.
+/// `FREETUMOR_WRITE=1` rewrites the files.
 #[test]
-fn the_files_in_schemas_are_what_the_program_says() {
+fn schema_files_are_current() {
     for name in ["pipeline", "training"] {
-        the_file_is_current(name);
+        assert_current(name);
     }
 }
 
-fn the_file_is_current(name: &str) {
+fn assert_current(name: &str) {
     let path = project(&format!("schemas/{name}.schema.json"));
     let text = schema_text(name, &Registry::standard()).unwrap();
     if std::env::var_os("FREETUMOR_WRITE").is_some() {
@@ -464,7 +465,7 @@ fn the_file_is_current(name: &str) {
 }
 
 #[test]
-fn every_kind_and_every_setting_is_described() {
+fn every_kind_and_setting_has_description() {
     let schema: serde_json::Value =
         serde_json::from_str(&schema_text("pipeline", &Registry::standard()).unwrap()).unwrap();
     let kinds =

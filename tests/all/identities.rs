@@ -67,7 +67,7 @@ const GRAPH: &str = r#"
 fn rows(root: &Path, graph: &str) -> Vec<SampleRow> {
     std::fs::write(root.join("secret"), "a secret for tests only").unwrap();
     let machine = Resources { patient_secret: Some(root.join("secret")), ..Resources::default() };
-    let checked = check(&GraphFile::new("test.toml", root, graph), &Registry::on(&machine));
+    let checked = check(&GraphFile::new("test.toml", root, graph), &Registry::with_resources(&machine));
     let problems: Vec<String> = checked.problems.iter().map(ToString::to_string).collect();
     let plan = checked.plan.unwrap_or_else(|| panic!("{}", problems.join("\n")));
     let out = tempfile::tempdir_in(root).unwrap();

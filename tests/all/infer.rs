@@ -341,7 +341,7 @@ fn bad_input_ends_in_exit_code_2_and_a_hint() {
             "name the output .safetensors",
         ),
         ("w.safetensors", ("scan.nii", "y.png"), &[], "is a scan, and so is the result", "name the output .nii.gz"),
-        ("w.safetensors", ("scan.nii", "no/y.nii"), &[], "there is no folder", "make it first"),
+        ("w.safetensors", ("scan.nii", "no/y.nii"), &[], "there is no folder", "create it first"),
         ("w.safetensors", ("gone.nii", "y.nii"), &[], "gone.nii cannot be read (missing)", ""),
         ("w.safetensors", ("notes.nii.gz", "y.nii"), &[], "notes.nii.gz cannot be read", ""),
         ("w.safetensors", ("empty", "y.nii"), &[], "without DICOM images", "the slices themselves"),
@@ -358,12 +358,12 @@ fn bad_input_ends_in_exit_code_2_and_a_hint() {
         ("w.safetensors", scans, &["--overlap", "-0.5"], "--overlap -0.5: expected a share", ""),
         ("w.safetensors", scans, &["--roi", "2048"], "a window of at most 16777216 voxels", ""),
         ("w.safetensors", scans, &["--roi", "1000000000000000000"], "a window of at most 16777216 voxels", ""),
-        ("w.safetensors", ("scan.nii", "scan.nii"), &[], "is what --input reads", "another file"),
-        ("w.safetensors", ("x.safetensors", "w.safetensors"), &[], "is what --weights reads", "another file"),
+        ("w.safetensors", ("scan.nii", "scan.nii"), &[], "is the file of --input", "another file"),
+        ("w.safetensors", ("x.safetensors", "w.safetensors"), &[], "is the file of --weights", "another file"),
         ("w.safetensors", scans, &["--spacing", "0"], "--spacing: expected three positive numbers", ""),
         ("w.safetensors", scans, &["--window", "5,5"], "a lower and a higher number of HU", "--help"),
         ("w.safetensors", scans, &["--device", "tpu"], "possible values: cpu, cuda", "--help"),
-        ("huge.safetensors", scans, &["--roi", "16"], "logits are NaN or infinite", "one kind"),
+        ("huge.safetensors", scans, &["--roi", "16"], "logits are NaN or infinite", "weights and input match"),
     ];
     for (weights, (input, output), more, message, hint) in table {
         let (weights, input, output) = (at(weights), at(input), at(output));

@@ -1,4 +1,4 @@
-//! One integration binary, a room a subject.
+//! The integration tests, one module per subject.
 
 mod bad_dicom;
 mod bad_input;

@@ -70,7 +70,7 @@ fn run_in(root: &Path, secret: &str) {
         inputs = ["test"]
     "#;
     let machine = Resources { patient_secret: Some(root.join("secret")), ..Resources::default() };
-    let checked = check(&GraphFile::new("test.toml", root, text), &Registry::on(&machine));
+    let checked = check(&GraphFile::new("test.toml", root, text), &Registry::with_resources(&machine));
     let plan = checked.plan.expect("a good graph");
     let report = run(plan, &root.join("run"), &RunOptions::default(), &Arc::new(Progress::default())).unwrap();
     assert!(report.accepted > 0 && report.faults == 1, "{report:?}");

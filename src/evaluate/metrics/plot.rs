@@ -8,7 +8,7 @@ use plotters::style::{Color, TRANSPARENT};
 
 use super::metric::Metric;
 use super::summary::{MetricSummary, Summary};
-use crate::chart::{Area, COLOURS, Drawn, GRID, INK, PALE, draw, px, text, width_of};
+use crate::chart::{Area, COLOURS, DrawResult, GRID, INK, PALE, draw, px, text, width_of};
 use crate::error::Result;
 use crate::volume::Picture;
 
@@ -77,7 +77,7 @@ struct Panel<'a> {
 }
 
 impl Panel<'_> {
-    fn draw(&self, area: &Area<'_>, names: usize, arms: &[&str]) -> Drawn {
+    fn draw(&self, area: &Area<'_>, names: usize, arms: &[&str]) -> DrawResult {
         let name = self.kind.name().replace('_', " ");
         area.draw_text(&name, &text(NAME, INK, HPos::Left, VPos::Top), (px(MARGIN), px(GAP)))?;
         let end = self.end();

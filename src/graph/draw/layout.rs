@@ -1,11 +1,11 @@
-//! A layered layout: columns along the way, few crossings, nothing on top of anything.
+//! A layered layout from left to right, with few crossings and without overlaps.
 //!
-//! As Sugiyama, Tagawa and Toda do it: columns by longest path, a bend for each column that an edge passes, order in the
-//! columns by barycentres, heights by least squares.
+//! The method of Sugiyama, Tagawa and Toda: columns by longest path, a bend for each column that an edge passes, order within columns by
+//! barycentres, heights by least squares.
 
 use crate::graph::{Node, Port, Role};
 
-/// What is drawn, in pixels.
+/// The boxes and wires of a drawing, in pixels.
 pub(super) struct Layout {
     /// Boxes in the order of the nodes.
     pub(super) boxes: Vec<Box>,
@@ -29,7 +29,7 @@ impl Box {
     }
 }
 
-/// An edge: from its port along a short straight piece, which carries the label, then through the bends to its end.
+/// An edge: from its port along a short straight piece, which has the label, then through the bends to its end.
 pub(super) struct Wire {
     pub(super) from: usize,
     pub(super) port: Port,
@@ -40,14 +40,14 @@ pub(super) struct Wire {
 const MARGIN: f64 = 24.0;
 const TITLE: f64 = 34.0;
 const HEIGHT: f64 = 54.0;
-/// Between two boxes in a column, and between a box and an edge that passes it.
+/// Clearance between two boxes in a column, and between a box and an edge that passes it.
 const CLEAR: f64 = 26.0;
-/// For the curves of one column to the next.
+/// Width of the curves between two columns.
 const CURVES: f64 = 58.0;
-/// How far the two outputs of a quality test lie from its middle.
+/// Distance of the two outputs of a quality test from its middle.
 const PORT: f64 = 15.0;
 
-/// Pixels of a text at a font size, for a proportional font; a little generous.
+/// Estimates the width in pixels of a string at a font size, for a proportional font; slightly too wide.
 pub(super) fn text_width(text: &str, size: f64) -> f64 {
     let width = |c: char| match c {
         'i' | 'j' | 'l' | 't' | 'f' | 'r' | '.' | '-' | ' ' => 0.38,
@@ -58,14 +58,14 @@ pub(super) fn text_width(text: &str, size: f64) -> f64 {
     size * text.chars().map(width).sum::<f64>()
 }
 
-/// Something in a column: a node, or a bend of an edge that passes.
+/// An element of a column: a node, or a bend of an edge that passes.
 struct Slot {
     column: usize,
     height: f64,
-    /// Slots of the column before.
+    /// Connected slots of the previous column.
     before: Vec<usize>,
-    /// Slots of the column behind.
-    behind: Vec<usize>,
+    /// Connected slots of the next column.
+    after: Vec<usize>,
 }
 
 impl Layout {
@@ -73,19 +73,19 @@ impl Layout {
         let columns = columns_of(nodes);
         let mut slots: Vec<Slot> = columns
             .iter()
-            .map(|&column| Slot { column, height: HEIGHT, before: Vec::new(), behind: Vec::new() })
+            .map(|&column| Slot { column, height: HEIGHT, before: Vec::new(), after: Vec::new() })
             .collect();
         let mut chains: Vec<(usize, usize, Port, Vec<usize>)> = Vec::new();
         for (to, node) in nodes.iter().enumerate() {
             for input in &node.inputs {
                 let mut chain = vec![input.from];
                 for column in columns[input.from] + 1..columns[to] {
-                    slots.push(Slot { column, height: 2.0, before: Vec::new(), behind: Vec::new() });
+                    slots.push(Slot { column, height: 2.0, before: Vec::new(), after: Vec::new() });
                     chain.push(slots.len() - 1);
                 }
                 chain.push(to);
                 for pair in chain.windows(2) {
-                    slots[pair[0]].behind.push(pair[1]);
+                    slots[pair[0]].after.push(pair[1]);
                     slots[pair[1]].before.push(pair[0]);
                 }
                 chains.push((input.from, to, input.port, chain));
@@ -103,7 +103,7 @@ impl Layout {
             let column = columns[index];
             widths[column] = widths[column].max(box_width(node));
             for port in [Port::Main, Port::Rejected] {
-                let label = node.role.gives(port).map_or(0.0, |edge| text_width(edge.name(), label_size) + 14.0);
+                let label = node.role.output_edge(port).map_or(0.0, |edge| text_width(edge.name(), label_size) + 14.0);
                 if chains.iter().any(|(from, _, used, _)| (*from, *used) == (index, port)) {
                     stubs[column] = stubs[column].max(label);
                 }
@@ -152,7 +152,7 @@ impl Layout {
     }
 }
 
-/// The column of each node: behind everything that it takes from; sources close to what takes from them.
+/// Returns the column of each node: after all its inputs; sources next to the first node that reads them.
 fn columns_of(nodes: &[Node]) -> Vec<usize> {
     let mut columns = vec![0; nodes.len()];
     for (index, node) in nodes.iter().enumerate() {
@@ -160,15 +160,15 @@ fn columns_of(nodes: &[Node]) -> Vec<usize> {
     }
     for index in 0..nodes.len() {
         if nodes[index].inputs.is_empty() {
-            let takers =
+            let consumers =
                 nodes.iter().enumerate().filter(|(_, node)| node.inputs.iter().any(|input| input.from == index));
-            columns[index] = takers.map(|(taker, _)| columns[taker] - 1).min().unwrap_or(0);
+            columns[index] = consumers.map(|(consumer, _)| columns[consumer] - 1).min().unwrap_or(0);
         }
     }
     columns
 }
 
-/// Slots of each column from top to bottom, with few crossings.
+/// Returns the slots of each column from top to bottom, with few crossings.
 fn order_of(slots: &[Slot]) -> Vec<Vec<usize>> {
     let count = slots.iter().map(|slot| slot.column + 1).max().unwrap_or(0);
     let mut order: Vec<Vec<usize>> = vec![Vec::new(); count];
@@ -181,14 +181,14 @@ fn order_of(slots: &[Slot]) -> Vec<Vec<usize>> {
         let columns: Vec<usize> =
             if forwards { (1..count).collect() } else { (0..count.saturating_sub(1)).rev().collect() };
         for column in columns {
-            let beside = &order[if forwards { column - 1 } else { column + 1 }];
-            let place = |slot: &usize| beside.iter().position(|other| other == slot).unwrap_or(0) as f64;
+            let adjacent = &order[if forwards { column - 1 } else { column + 1 }];
+            let position = |slot: &usize| adjacent.iter().position(|other| other == slot).unwrap_or(0) as f64;
             let mut keyed: Vec<(f64, usize, usize)> = order[column]
                 .iter()
                 .enumerate()
                 .map(|(at, &slot)| {
-                    let neighbours = if forwards { &slots[slot].before } else { &slots[slot].behind };
-                    let sum: f64 = neighbours.iter().map(place).sum();
+                    let neighbours = if forwards { &slots[slot].before } else { &slots[slot].after };
+                    let sum: f64 = neighbours.iter().map(position).sum();
                     (if neighbours.is_empty() { at as f64 } else { sum / neighbours.len() as f64 }, at, slot)
                 })
                 .collect();
@@ -205,23 +205,25 @@ fn order_of(slots: &[Slot]) -> Vec<Vec<usize>> {
 fn crossings(slots: &[Slot], order: &[Vec<usize>]) -> usize {
     let mut count = 0;
     for pair in order.windows(2) {
-        let place = |slot: usize| pair[1].iter().position(|&other| other == slot).unwrap_or(0);
+        let position = |slot: usize| pair[1].iter().position(|&other| other == slot).unwrap_or(0);
         let edges: Vec<(usize, usize)> = pair[0]
             .iter()
             .enumerate()
-            .flat_map(|(at, &slot)| slots[slot].behind.iter().map(move |&behind| (at, place(behind))))
+            .flat_map(|(at, &slot)| slots[slot].after.iter().map(move |&after| (at, position(after))))
             .collect();
-        for (index, one) in edges.iter().enumerate() {
+        for (index, first) in edges.iter().enumerate() {
             count += edges[..index]
                 .iter()
-                .filter(|two| (one.0 < two.0) != (one.1 < two.1) && one.0 != two.0 && one.1 != two.1)
+                .filter(|second| {
+                    (first.0 < second.0) != (first.1 < second.1) && first.0 != second.0 && first.1 != second.1
+                })
                 .count();
         }
     }
     count
 }
 
-/// The middle of each slot: near the middle of its neighbours, in order and clear of each other.
+/// Returns the middle of each slot: near the middles of its neighbours, in order and with clearance.
 fn heights_of(slots: &[Slot], order: &[Vec<usize>]) -> Vec<f64> {
     let mut middles = vec![0.0; slots.len()];
     for column in order {
@@ -232,8 +234,9 @@ fn heights_of(slots: &[Slot], order: &[Vec<usize>]) -> Vec<f64> {
             if round % 2 == 0 { (0..order.len()).collect() } else { (0..order.len()).rev().collect() };
         for column in columns {
             place(slots, &order[column], &mut middles, |slot, middles| {
-                let beside = slots[slot].before.iter().chain(&slots[slot].behind);
-                let (sum, count) = beside.fold((0.0, 0.0), |(sum, count), &other| (sum + middles[other], count + 1.0));
+                let neighbours = slots[slot].before.iter().chain(&slots[slot].after);
+                let (sum, count) =
+                    neighbours.fold((0.0, 0.0), |(sum, count), &other| (sum + middles[other], count + 1.0));
                 if count == 0.0 { middles[slot] } else { sum / count }
             });
         }
@@ -242,9 +245,9 @@ fn heights_of(slots: &[Slot], order: &[Vec<usize>]) -> Vec<f64> {
     middles.iter().map(|middle| middle - top).collect()
 }
 
-/// Moves the slots of a column as near to where they want to be as their order and clearance allow: least squares
-/// under `middle[i + 1] - middle[i] >= clearance`, by pooling neighbours that would collide.
-fn place(slots: &[Slot], column: &[usize], middles: &mut [f64], wish: impl Fn(usize, &[f64]) -> f64) {
+/// Moves the slots of a column as near to their target as their order and clearance allow: least squares under
+/// `middle[i + 1] - middle[i] >= clearance`, by pooling neighbours that would collide.
+fn place(slots: &[Slot], column: &[usize], middles: &mut [f64], target: impl Fn(usize, &[f64]) -> f64) {
     let mut offset = 0.0;
     let mut offsets = Vec::with_capacity(column.len());
     for (at, &slot) in column.iter().enumerate() {
@@ -255,17 +258,17 @@ fn place(slots: &[Slot], column: &[usize], middles: &mut [f64], wish: impl Fn(us
     }
     let mut pools: Vec<(f64, usize)> = Vec::new();
     for (at, &slot) in column.iter().enumerate() {
-        pools.push((wish(slot, middles) - offsets[at], 1));
-        while let [.., (one, n), (two, m)] = pools[..]
-            && one >= two
+        pools.push((target(slot, middles) - offsets[at], 1));
+        while let [.., (first, n), (second, m)] = pools[..]
+            && first >= second
         {
             pools.truncate(pools.len() - 2);
-            pools.push(((one * n as f64 + two * m as f64) / (n + m) as f64, n + m));
+            pools.push(((first * n as f64 + second * m as f64) / (n + m) as f64, n + m));
         }
     }
-    let places = pools.iter().flat_map(|&(place, count)| std::iter::repeat_n(place, count));
-    for ((&slot, offset), place) in column.iter().zip(&offsets).zip(places) {
-        middles[slot] = place + offset;
+    let positions = pools.iter().flat_map(|&(position, count)| std::iter::repeat_n(position, count));
+    for ((&slot, offset), position) in column.iter().zip(&offsets).zip(positions) {
+        middles[slot] = position + offset;
     }
 }
 
@@ -276,7 +279,7 @@ mod tests {
     use super::*;
     use crate::graph::{Edge, NodeInput};
 
-    /// Any graph: every node takes from up to three nodes before it.
+    /// Random graphs in which every node has up to three earlier nodes as inputs.
     fn graphs() -> impl Strategy<Value = Vec<Node>> {
         prop::collection::vec(prop::collection::btree_set(0usize..1000, 0..4), 1..14).prop_map(|picks| {
             let node = |(index, picks): (usize, &std::collections::BTreeSet<usize>)| {
@@ -296,27 +299,27 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_lies_on_top_of_anything(nodes in graphs()) {
+        fn layout_has_no_overlaps(nodes in graphs()) {
             let layout = Layout::of(&nodes, 11.0, |node| text_width(&node.name, 14.0) + 30.0);
             let boxes = &layout.boxes;
-            for (index, one) in boxes.iter().enumerate() {
-                prop_assert!(one.left >= 0.0 && one.top >= 0.0);
-                prop_assert!(one.left + one.width <= layout.width && one.top + one.height <= layout.height);
-                for two in &boxes[..index] {
-                    let apart = one.left + one.width <= two.left || two.left + two.width <= one.left
-                        || one.top + one.height + CLEAR - 1e-6 <= two.top || two.top + two.height + CLEAR - 1e-6 <= one.top;
+            for (index, a) in boxes.iter().enumerate() {
+                prop_assert!(a.left >= 0.0 && a.top >= 0.0);
+                prop_assert!(a.left + a.width <= layout.width && a.top + a.height <= layout.height);
+                for b in &boxes[..index] {
+                    let apart = a.left + a.width <= b.left || b.left + b.width <= a.left
+                        || a.top + a.height + CLEAR - 1e-6 <= b.top || b.top + b.height + CLEAR - 1e-6 <= a.top;
                     prop_assert!(apart);
                 }
             }
-            let takers = nodes.iter().enumerate().flat_map(|(to, node)| node.inputs.iter().map(move |_| to));
-            for (wire, to) in layout.wires.iter().zip(takers) {
+            let consumers = nodes.iter().enumerate().flat_map(|(to, node)| node.inputs.iter().map(move |_| to));
+            for (wire, to) in layout.wires.iter().zip(consumers) {
                 prop_assert!(boxes[wire.from].left < boxes[to].left, "edges run from left to right");
                 // The straight pieces that pass a column keep clear of its boxes.
                 for piece in wire.points[2..wire.points.len() - 1].chunks(2) {
                     for other in boxes {
-                        let beside = other.left + other.width <= piece[0][0] || piece[1][0] <= other.left;
+                        let outside = other.left + other.width <= piece[0][0] || piece[1][0] <= other.left;
                         let clear = piece[0][1] < other.top || other.top + other.height < piece[0][1];
-                        prop_assert!(beside || clear);
+                        prop_assert!(outside || clear);
                     }
                 }
             }

@@ -1,11 +1,11 @@
-//! Mermaid text, as code hosts and editors draw it.
+//! Mermaid flowcharts, which code hosts and editors render.
 
 use std::fmt::Write;
 
 use super::colours;
 use crate::graph::{Node, Role};
 
-/// The graph as a Mermaid flowchart.
+/// Returns the graph as a Mermaid flowchart.
 ///
 /// ```
 /// use freetumor::graph::{Node, Role, draw::mermaid};
@@ -16,8 +16,8 @@ pub fn mermaid(nodes: &[Node]) -> String {
     let mut text = String::from("flowchart LR\n");
     // Writing to a String cannot fail.
     for (index, node) in nodes.iter().enumerate() {
-        // Numbers for ids: a node named `end` would end the drawing.
-        let (name, kind) = (escaped(&node.name), escaped(&node.kind));
+        // Ids are numbers because `end` is a keyword.
+        let (name, kind) = (escape(&node.name), escape(&node.kind));
         let _ = writeln!(text, "  n{index}[\"<b>{name}</b><br/>{kind}\"]:::{}", node.role.name());
     }
     for (index, node) in nodes.iter().enumerate() {
@@ -32,7 +32,7 @@ pub fn mermaid(nodes: &[Node]) -> String {
     text
 }
 
-fn escaped(text: &str) -> String {
+fn escape(text: &str) -> String {
     text.chars()
         .map(
             |c| if c.is_ascii_alphanumeric() || "-_. ".contains(c) { c.to_string() } else { format!("#{};", c as u32) },

@@ -9,7 +9,7 @@ pub use svg::svg;
 
 use super::Role;
 
-/// Fill and line of a role's boxes.
+/// Returns the fill and line colours of a role.
 fn colours(role: Role) -> (&'static str, &'static str) {
     match role {
         Role::Source => ("#e3eefc", "#3b6fb5"),

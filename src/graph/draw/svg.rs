@@ -1,4 +1,4 @@
-//! A drawing to look at.
+//! SVG drawings of graphs.
 
 use std::fmt::Write;
 
@@ -10,7 +10,7 @@ const NAME: f64 = 14.0;
 const KIND: f64 = 11.5;
 const LABEL: f64 = 11.0;
 
-/// The graph as an SVG picture, boxes coloured by role, edges labelled by what travels.
+/// Returns the graph as an SVG picture, boxes coloured by role, edges labelled by type.
 ///
 /// ```
 /// use freetumor::graph::{Node, Role, draw::svg};
@@ -30,7 +30,7 @@ pub fn svg(title: &str, nodes: &[Node]) -> String {
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
          font-family=\"Inter, 'Segoe UI', 'Helvetica Neue', Arial, 'DejaVu Sans', sans-serif\">"
     );
-    let _ = writeln!(text, "<title>{}</title>", escaped(title));
+    let _ = writeln!(text, "<title>{}</title>", escape(title));
     text.push_str(
         "<defs><marker id=\"tip\" viewBox=\"0 0 8 8\" refX=\"7\" refY=\"4\" markerWidth=\"7\" markerHeight=\"7\" \
          orient=\"auto\"><path d=\"M0 0.6 L7.4 4 L0 7.4 z\" fill=\"#6b7480\"/></marker></defs>\n",
@@ -39,7 +39,7 @@ pub fn svg(title: &str, nodes: &[Node]) -> String {
     let _ = writeln!(
         text,
         "<text x=\"24\" y=\"36\" font-size=\"17\" font-weight=\"600\" fill=\"#1b1f24\">{}</text>",
-        escaped(title)
+        escape(title)
     );
     for wire in &layout.wires {
         let _ = writeln!(
@@ -51,7 +51,8 @@ pub fn svg(title: &str, nodes: &[Node]) -> String {
     }
     let mut labelled: Vec<(usize, Port)> = Vec::new();
     for wire in &layout.wires {
-        let (Some(edge), false) = (nodes[wire.from].role.gives(wire.port), labelled.contains(&(wire.from, wire.port)))
+        let (Some(edge), false) =
+            (nodes[wire.from].role.output_edge(wire.port), labelled.contains(&(wire.from, wire.port)))
         else {
             continue;
         };
@@ -64,34 +65,34 @@ pub fn svg(title: &str, nodes: &[Node]) -> String {
             y - 5.0
         );
     }
-    for (node, it) in nodes.iter().zip(&layout.boxes) {
+    for (node, rect) in nodes.iter().zip(&layout.boxes) {
         let (fill, line) = colours(node.role);
-        let middle = it.left + it.width / 2.0;
+        let middle = rect.left + rect.width / 2.0;
         let _ = writeln!(
             text,
             "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\" rx=\"9\" fill=\"{fill}\" stroke=\"{line}\" \
              stroke-width=\"1.4\"/>",
-            it.left, it.top, it.width, it.height
+            rect.left, rect.top, rect.width, rect.height
         );
         let _ = writeln!(
             text,
             "<text x=\"{middle:.1}\" y=\"{:.1}\" font-size=\"{NAME}\" font-weight=\"600\" fill=\"#1b1f24\" \
              text-anchor=\"middle\">{}</text>",
-            it.top + 24.0,
-            escaped(&node.name)
+            rect.top + 24.0,
+            escape(&node.name)
         );
         let _ = writeln!(
             text,
             "<text x=\"{middle:.1}\" y=\"{:.1}\" font-size=\"{KIND}\" fill=\"{line}\" text-anchor=\"middle\">{}</text>",
-            it.top + 41.0,
-            escaped(&under(node))
+            rect.top + 41.0,
+            escape(&under(node))
         );
     }
     text.push_str("</svg>\n");
     text
 }
 
-/// A straight piece, then a curve and a straight piece for every bend, then a curve to the end.
+/// Returns the path data: a straight piece, then a curve and a straight piece for every bend, then a curve to the end.
 fn path(points: &[[f64; 2]]) -> String {
     let mut text = format!("M{:.1} {:.1}", points[0][0], points[0][1]);
     for (index, pair) in points.windows(2).enumerate() {
@@ -106,6 +107,6 @@ fn path(points: &[[f64; 2]]) -> String {
     text
 }
 
-fn escaped(text: &str) -> String {
+fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }

@@ -1,4 +1,4 @@
-//! Programs that fail, hang, flood and lie: each is a row of `faults`, and the other scans go on.
+//! Programs that fail, hang, write too much or return invalid answers: each is a row of `faults`, and the run continues.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,18 +10,17 @@ use freetumor::record::{FaultRecord, ScanRecord, Status};
 use super::{AFTER_MASK, MASK_BY_LABELS, PHANTOMS, TEST, rows, run_plan, write_labels};
 use crate::dataflow::plan_of;
 
-/// A stage by the name of `name`, whose program does `script` on its first call, and `well` on every other one: `$0` is the
-/// graph's folder.
-fn stage(name: &str, input: &str, script: &str, well: &str, more: &str) -> String {
+/// Returns a stage whose program runs `script` in its first call and `valid` in all others; `$0` is the graph's folder.
+fn stage(name: &str, input: &str, script: &str, valid: &str, more: &str) -> String {
     let argument = if more.contains("pipe") { "" } else { ", \"{output}\"" };
-    let script = format!("mkdir \"$0/first\" 2>/dev/null || {{{{ {well}; exit; }}}}; {script}");
+    let script = format!("mkdir \"$0/first\" 2>/dev/null || {{{{ {valid}; exit; }}}}; {script}");
     format!(
         "[stages.{name}]\nkind = \"command\"\ninputs = [\"{input}\"]\n\
          argv = [\"sh\", \"-c\", '''{script}''', \"{{graph}}\"{argument}]\n{more}\n"
     )
 }
 
-/// The one fault of three scans of which the first one's program does `script`.
+/// Runs three scans, of which the first one fails, and returns its fault.
 fn fault(text: &str, folder: &Path) -> Fault {
     let report = run_plan(plan_of(text, folder), folder, 2);
     let mut faults: Vec<FaultRecord> = rows(folder, "faults");
@@ -35,79 +34,79 @@ fn fault(text: &str, folder: &Path) -> Fault {
 fn mask_fault(script: &str, more: &str) -> Fault {
     let folder = tempfile::tempdir().unwrap();
     write_labels(folder.path());
-    let well = if more.contains("pipe") { "cat \"$0/labels.nii\"" } else { "cat \"$0/labels.nii\" > \"$1\"" };
+    let valid = if more.contains("pipe") { "cat \"$0/labels.nii\"" } else { "cat \"$0/labels.nii\" > \"$1\"" };
     let more = format!("scheme = \"custom\"\norgans = {{ liver = {{ ids = [1] }} }}\n{more}");
-    let text = format!("{PHANTOMS}{}{AFTER_MASK}{TEST}", stage("organs", "phantoms", script, well, &more));
+    let text = format!("{PHANTOMS}{}{AFTER_MASK}{TEST}", stage("organs", "phantoms", script, valid, &more));
     let fault = fault(&text, folder.path());
     assert_eq!((fault.stage, fault.node.as_deref()), (Stage::Mask, Some("organs")));
-    // What the script leaves behind: the number of a process that must be gone.
+    // The script writes the id of a process that must have ended.
     if let Ok(id) = std::fs::read_to_string(folder.path().join("pid")) {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", id.trim()));
-        assert!(stat.is_err() || stat.unwrap().contains(") Z "), "process {id} lives");
+        assert!(stat.is_err() || stat.unwrap().contains(") Z "), "process {id} is running");
     }
     fault
 }
 
 #[track_caller]
-fn assert_says(fault: &Fault, kind: FaultKind, words: &str) {
+fn assert_fault(fault: &Fault, kind: FaultKind, message: &str) {
     assert_eq!(fault.kind, kind, "{fault}");
-    assert!(fault.message.contains(words), "{fault}");
+    assert!(fault.message.contains(message), "{fault}");
     assert!(!fault.message.contains("/tmp") && !fault.message.contains("freetumor-"), "{fault}");
 }
 
 #[test]
-fn exit_codes_and_last_words_are_told_without_paths() {
+fn fault_has_exit_code_and_stderr_without_paths() {
     let fault = mask_fault("echo start >&2; echo \"no weights in $PWD, /home/jane_doe/w.pt\" >&2; exit 3", "");
-    assert_says(
+    assert_fault(
         &fault,
         FaultKind::Program,
-        "the program ended with exit code 3; it said: start | no weights in {folder}, …",
+        "the program ended with exit code 3; standard error: start | no weights in {folder}, …",
     );
-    assert_says(&mask_fault("kill -ABRT $$", ""), FaultKind::Program, "died of signal 6; it said nothing");
+    assert_fault(&mask_fault("kill -ABRT $$", ""), FaultKind::Program, "was ended by signal 6; standard error: empty");
 }
 
 #[test]
-fn hangs_end_with_all_that_was_started() {
+fn hanging_program_is_ended_with_children() {
     let hang = "sleep 300 & echo $! > \"$0/pid\"; sleep 300";
     for more in ["time_limit_s = 3.0", "time_limit_s = 3.0\nexchange = \"pipe\""] {
-        assert_says(&mask_fault(hang, more), FaultKind::Program, "took longer than 3 s and was stopped");
+        assert_fault(&mask_fault(hang, more), FaultKind::Program, "exceeded 3 s and was stopped");
     }
 }
 
 #[test]
-fn missing_and_senseless_answers_are_named() {
-    assert_says(&mask_fault(":", ""), FaultKind::Missing, "expected labels of the program, it gave none");
-    let rubbish = "head -c 5000 /dev/zero | tr '\\0' x";
-    assert_says(&mask_fault(&format!("{rubbish} > \"$1\""), ""), FaultKind::Corrupt, "labels of the program: ");
-    assert_says(&mask_fault(rubbish, "exchange = \"pipe\""), FaultKind::Corrupt, "labels of the program: ");
-    assert_says(
+fn missing_and_invalid_answers_are_reported() {
+    assert_fault(&mask_fault(":", ""), FaultKind::Missing, "expected labels of the program, got none");
+    let garbage = "head -c 5000 /dev/zero | tr '\\0' x";
+    assert_fault(&mask_fault(&format!("{garbage} > \"$1\""), ""), FaultKind::Corrupt, "labels of the program: ");
+    assert_fault(&mask_fault(garbage, "exchange = \"pipe\""), FaultKind::Corrupt, "labels of the program: ");
+    assert_fault(
         &mask_fault("head -c 400 \"$0/labels.nii\" > \"$1\"", ""),
         FaultKind::Truncated,
         "labels of the program: ",
     );
-    assert_says(&mask_fault("mkdir \"$1\"", ""), FaultKind::Unsupported, "came a folder");
+    assert_fault(&mask_fault("mkdir \"$1\"", ""), FaultKind::Unsupported, "came a folder");
 }
 
 #[test]
-fn floods_are_stopped() {
+fn excessive_output_is_stopped() {
     let file = mask_fault("yes > \"$1\"", "scratch_limit_mib = 2");
-    assert_says(&file, FaultKind::TooLarge, "left more than 2 MiB in its scratch folder");
+    assert_fault(&file, FaultKind::TooLarge, "exceeded 2 MiB in its scratch folder");
     let pipe = mask_fault("yes", "exchange = \"pipe\"");
-    assert_says(&pipe, FaultKind::TooLarge, "bytes that its answer can have, and was stopped");
+    assert_fault(&pipe, FaultKind::TooLarge, "bytes of output and was stopped");
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn memory_is_limited() {
+fn excessive_memory_is_stopped() {
     let hog = mask_fault("x=0123456789abcdef; while :; do x=$x$x; done", "memory_limit_mib = 64");
     assert!(matches!(hog.kind, FaultKind::Program | FaultKind::TooLarge), "{hog}");
     let hogs = "for i in 1 2 3 4 5 6 7 8; do (x=0123456789abcdef; i=0; \
                 while [ $i -lt 20 ]; do x=$x$x; i=$((i+1)); done; sleep 300) & done; wait";
-    assert_says(&mask_fault(hogs, "memory_limit_mib = 64"), FaultKind::TooLarge, "held more than 64 MiB of memory");
+    assert_fault(&mask_fault(hogs, "memory_limit_mib = 64"), FaultKind::TooLarge, "exceeded 64 MiB of memory");
 }
 
 #[test]
-fn synthesis_and_scores_have_their_own_faults() {
+fn faults_name_synthesis_and_score_stages() {
     let own = |stages: String| {
         let folder = tempfile::tempdir().unwrap();
         write_labels(folder.path());
@@ -120,29 +119,29 @@ fn synthesis_and_scores_have_their_own_faults() {
         assert_eq!((fault.stage, fault.node.as_deref()), (Stage::Synthesize, Some("tumors")));
         fault
     };
-    assert_says(&synthesis("echo bad >&2; exit 9"), FaultKind::Program, "ended with exit code 9; it said: bad");
+    assert_fault(&synthesis("echo bad >&2; exit 9"), FaultKind::Program, "ended with exit code 9; standard error: bad");
     let elsewhere = synthesis("cp \"$0/labels.nii\" \"$1\"");
-    assert_says(&elsewhere, FaultKind::Mismatch, "expected an answer of the box's shape");
+    assert_fault(&elsewhere, FaultKind::Mismatch, "expected an answer of the box's shape");
 
     let score = |script: &str| {
         let more = "gives = [\"realness\", \"delta_hu\"]\nmargin_mm = 0";
-        let well = "echo '{{\"realness\": 0.5, \"delta_hu\": 0}}' > \"$1\"";
+        let valid = "echo '{{\"realness\": 0.5, \"delta_hu\": 0}}' > \"$1\"";
         let tumors = "[stages.tumors]\nkind = \"rules\"\ninputs = [\"organs\"]\nmin_diameter_voxels = 1.5\n";
-        let fault = own(tumors.to_owned() + &stage("contrast", "tumors", script, well, more));
+        let fault = own(tumors.to_owned() + &stage("contrast", "tumors", script, valid, more));
         assert_eq!((fault.stage, fault.node.as_deref()), (Stage::Score, Some("contrast")));
         assert!(fault.message.starts_with("variant 0: liver, attempt 0: expected"), "{fault}");
         fault
     };
-    assert_says(&score(":"), FaultKind::Missing, "expected scores of the program, it gave none");
-    let lie = score("echo '{{\"realness\": 2, \"delta_hu\": 0}}' > \"$1\"");
-    assert_says(&lie, FaultKind::Corrupt, "expected `realness` from 0 to 1 of the program, got 2");
-    let flood = score("head -c 100000 /dev/zero > \"$1\"");
-    assert_says(&flood, FaultKind::TooLarge, "expected at most 65536 bytes of scores");
+    assert_fault(&score(":"), FaultKind::Missing, "expected scores of the program, got none");
+    let invalid = score("echo '{{\"realness\": 2, \"delta_hu\": 0}}' > \"$1\"");
+    assert_fault(&invalid, FaultKind::Corrupt, "expected `realness` from 0 to 1 of the program, got 2");
+    let large = score("head -c 100000 /dev/zero > \"$1\"");
+    assert_fault(&large, FaultKind::TooLarge, "expected at most 65536 bytes of scores");
 }
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_run_that_is_killed_leaves_neither_programs_nor_scans_behind() {
+fn killed_run_ends_programs_and_removes_scratch() {
     use std::time::{Duration, Instant};
 
     let folder = tempfile::tempdir().unwrap();
@@ -155,31 +154,31 @@ fn a_run_that_is_killed_leaves_neither_programs_nor_scans_behind() {
     command.env("FREETUMOR_PATIENT_KEY", "a secret for tests only");
     command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
     let mut run = command.spawn().unwrap();
-    let within = |what: &str, holds: &dyn Fn() -> bool| {
-        let begun = Instant::now();
+    let wait_until = |event: &str, holds: &dyn Fn() -> bool| {
+        let start = Instant::now();
         while !holds() {
-            assert!(begun.elapsed() < Duration::from_secs(60), "{what}");
+            assert!(start.elapsed() < Duration::from_secs(60), "{event}");
             std::thread::sleep(Duration::from_millis(50));
         }
     };
-    within("the program starts", &|| folder.path().join("pid").exists());
+    wait_until("the program starts", &|| folder.path().join("pid").exists());
     let scratch = || std::fs::read_dir(folder.path().join("scratch")).unwrap().count();
     assert_eq!(scratch(), 1);
     run.kill().unwrap();
     run.wait().unwrap();
     let id = std::fs::read_to_string(folder.path().join("pid")).unwrap();
-    assert!(id.trim().parse::<u32>().is_ok(), "the secret does not reach the program: {id}");
-    within("scratch is removed", &|| scratch() == 0);
-    within("the program ends", &|| {
+    assert!(id.trim().parse::<u32>().is_ok(), "the secret is not passed to the program: {id}");
+    wait_until("scratch is removed", &|| scratch() == 0);
+    wait_until("the program ends", &|| {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", id.trim()));
         stat.map_or(true, |stat| stat.contains(") Z "))
     });
 }
 
 #[test]
-fn attempts_on_a_scan_that_is_spoiled_later_do_not_count() {
+fn attempts_on_failed_scan_do_not_count() {
     let folder = tempfile::tempdir().unwrap();
-    // Every call leaves a mark; the fifth fails, when its scan has attempts already.
+    // Every call adds a file; the fifth call fails, after earlier attempts on its scan.
     let script = "mkdir -p \"$0/calls\"; n=$(ls \"$0/calls\" | wc -l); : > \"$0/calls/$n\"; [ $n -ne 4 ] || exit 4; \
                   echo '{{\"realness\": 0.5, \"delta_hu\": 0}}' > \"$1\"";
     let text = format!(
@@ -191,20 +190,20 @@ fn attempts_on_a_scan_that_is_spoiled_later_do_not_count() {
     let progress = Arc::new(Progress::default());
     let options = RunOptions { threads: 1, ..RunOptions::default() };
     let report = run(plan_of(&text, folder.path()), &folder.path().join("run"), &options, &progress).unwrap();
-    let seen = progress.snapshot();
-    assert_eq!((report.scans, report.faults, seen.faulted), (3, 1, 1));
-    assert_eq!((seen.accepted, seen.rejected), (report.accepted, report.rejected));
-    assert!(report.new_attempts > report.accepted + report.rejected, "the spoiled scan had attempts: {report:?}");
+    let snapshot = progress.snapshot();
+    assert_eq!((report.scans, report.faults, snapshot.faulted), (3, 1, 1));
+    assert_eq!((snapshot.accepted, snapshot.rejected), (report.accepted, report.rejected));
+    assert!(report.new_attempts > report.accepted + report.rejected, "the failed scan had attempts: {report:?}");
 }
 
 #[test]
-fn a_scan_without_the_organ_is_counted() {
+fn scan_without_organ_is_counted() {
     let folder = tempfile::tempdir().unwrap();
     write_labels(folder.path());
-    // All that the file holds is 1.
+    // The file contains no id other than 1.
     let more = "scheme = \"custom\"\norgans = { liver = { ids = [2] } }";
-    let well = "cat \"$0/labels.nii\" > \"$1\"";
-    let text = format!("{PHANTOMS}{}{AFTER_MASK}{TEST}", stage("organs", "phantoms", well, well, more));
+    let valid = "cat \"$0/labels.nii\" > \"$1\"";
+    let text = format!("{PHANTOMS}{}{AFTER_MASK}{TEST}", stage("organs", "phantoms", valid, valid, more));
     let report = run_plan(plan_of(&text, folder.path()), folder.path(), 2);
     assert_eq!((report.scans, report.faults, report.scans_without_organs), (3, 0, 3));
 }

@@ -1,4 +1,4 @@
-//! Stages that an external program does: what they give, and what a bad program costs.
+//! Stages that run an external program: their results and faults.
 
 #![cfg(unix)]
 
@@ -17,7 +17,7 @@ use freetumor::run::RunFolder;
 
 use crate::dataflow::plan_of;
 
-/// Small abdomens; what follows is a stage that a test writes.
+/// The start of every pipeline here: small abdomens.
 pub const PHANTOMS: &str = r#"
 [pipeline]
 name = "command"
@@ -30,7 +30,7 @@ shape = [40, 36, 24]
 spacing_mm = [8, 8, 12]
 "#;
 
-/// What follows a mask stage by the name of `organs`.
+/// The stages after a mask stage named `organs`.
 pub const AFTER_MASK: &str = r#"
 [stages.tumors]
 kind = "rules"
@@ -49,7 +49,7 @@ inputs = ["contrast"]
 accept = ["delta_hu < 1000"]
 "#;
 
-/// A label file that fits all phantoms: a block of organ 1 in the middle.
+/// Writes a label file on the grid of all phantoms: a block of organ 1 in the middle.
 pub fn write_labels(folder: &Path) {
     let plan = plan_of(&format!("{PHANTOMS}{MASK_BY_LABELS}{AFTER_MASK}{TEST}"), folder);
     let source = &plan.sources[0].source;
@@ -65,7 +65,7 @@ pub fn write_labels(folder: &Path) {
     std::fs::write(folder.join("labels.nii"), file).unwrap();
 }
 
-/// A mask that needs no program.
+/// A mask stage without a program.
 pub const MASK_BY_LABELS: &str = r#"
 [stages.organs]
 kind = "labels"
@@ -79,19 +79,19 @@ pub fn run_plan(plan: Plan, folder: &Path, threads: usize) -> RunReport {
     run(plan, &folder.join("run"), &options, &Arc::new(Progress::default())).unwrap()
 }
 
-/// All rows of a table of `folder/run`.
+/// Reads all rows of a table of `folder/run`.
 pub fn rows<R: Row>(folder: &Path, table: &str) -> Vec<R> {
     let run = RunFolder::open(folder.join("run")).unwrap();
     let files = run.files(table, None).unwrap();
     files.iter().flat_map(|file| read_part::<R>(run.read_verified(file).unwrap()).unwrap()).collect()
 }
 
-/// Whether there is Python, with a visible word where there is not.
+/// Returns whether Python is installed; if not, prints a message.
 pub fn has_python() -> bool {
     let found =
-        std::process::Command::new("python3").arg("--version").output().is_ok_and(|ended| ended.status.success());
+        std::process::Command::new("python3").arg("--version").output().is_ok_and(|output| output.status.success());
     if !found {
-        eprintln!("skipped: python3 is not here");
+        eprintln!("skipped: python3 is not installed");
     }
     found
 }

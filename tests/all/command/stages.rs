@@ -1,4 +1,4 @@
-//! What good programs give: the example in Python, and small ones for what it does not show.
+//! Results of valid programs: the example in Python, and small programs for other settings.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +25,7 @@ fn example_plan(sets: &[&str]) -> Plan {
 }
 
 #[test]
-fn the_example_makes_the_same_nodules_every_time_and_over_a_pipe() {
+fn example_is_reproducible_with_files_and_pipe() {
     if !has_python() {
         return;
     }
@@ -36,7 +36,7 @@ fn the_example_makes_the_same_nodules_every_time_and_over_a_pipe() {
         assert!(report.accepted >= 3, "{report:?}");
         committed(&folder.path().join("run"))
     });
-    assert!(runs[0] == runs[1], "threads do not decide what comes out");
+    assert!(runs[0] == runs[1], "the result is independent of threads");
 
     let piped = example_plan(&[
         "stages.lungs.argv=[\"python3\", \"{graph}/nodules.py\", \"segment\"]",
@@ -49,7 +49,7 @@ fn the_example_makes_the_same_nodules_every_time_and_over_a_pipe() {
     let (_, pipe) = one_nodule(&piped);
     assert_eq!(files, pipe);
     assert!(files.after != files.before);
-    // Nothing but the lung changes, and the tumor lies in it.
+    // Only the lung changes, and the tumor is in the lung.
     let labels = scan.mask.labels.cut(files.region);
     for (index, &label) in labels.as_slice().iter().enumerate() {
         let same = files.after.as_slice()[index] == files.before.as_slice()[index];
@@ -64,16 +64,16 @@ fn one_nodule(plan: &Plan) -> (MaskedScan, Candidate) {
     let masked = MaskedScan { scan: Arc::clone(&scan), mask: plan.masks[0].mask.mask(&scan).unwrap() };
     let organ = masked.mask.organs[0].clone();
     let plan = plan.syntheses[0].attempts.synthesize.site_plan(&masked, &organ).unwrap();
-    let made = (0..20).find_map(|attempt| match plan.attempt(AttemptKey::new(Key::root(1), attempt)).unwrap() {
+    let candidate = (0..20).find_map(|attempt| match plan.attempt(AttemptKey::new(Key::root(1), attempt)).unwrap() {
         Attempt::Candidate(candidate) => Some(*candidate),
         Attempt::Rejected { .. } => None,
     });
     drop(plan);
-    (masked, made.expect("a nodule"))
+    (masked, candidate.expect("a nodule"))
 }
 
-/// A phantom with a block of liver, and a program that answers each box.
-fn made(script: &str, more: &str) -> Result<Option<Candidate>, Fault> {
+/// Synthesizes a candidate with a program in a phantom with a block of liver.
+fn synthesize(script: &str, more: &str) -> Result<Option<Candidate>, Fault> {
     let folder = tempfile::tempdir().unwrap();
     write_labels(folder.path());
     let plan = plan_of(&format!("{PHANTOMS}{MASK_BY_LABELS}{AFTER_MASK}{TEST}"), folder.path());
@@ -96,7 +96,7 @@ fn made(script: &str, more: &str) -> Result<Option<Candidate>, Fault> {
             assert_eq!(before, candidate.before);
             for (index, &label) in masked.mask.labels.cut(candidate.region).as_slice().iter().enumerate() {
                 let changed = candidate.after.as_slice()[index] != before.as_slice()[index];
-                assert!(label == organs[0].label || !changed, "what is no liver keeps its bits");
+                assert!(label == organs[0].label || !changed, "voxels outside of the liver keep their bits");
             }
             return Ok(Some(*candidate));
         }
@@ -104,7 +104,7 @@ fn made(script: &str, more: &str) -> Result<Option<Candidate>, Fault> {
     Ok(None)
 }
 
-/// Makes every voxel 30 HU darker, and calls the darkest tenth of the box a tumor.
+/// Makes every voxel 30.25 HU darker, and marks the darker half of the box as tumor.
 const CHANGE: &str = r#"
 import array, gzip, sys
 image, output, tumor = sys.argv[1:]
@@ -118,22 +118,22 @@ open(tumor, "wb").write(header + array.array("f", [float(value < limit) for valu
 const CHANGE_ARGV: &str = "[\"python3\", \"{graph}/change.py\", \"{image}\", \"{output}\", \"{tumor_output}\"]";
 
 #[test]
-fn only_the_healthy_organ_is_taken_from_an_answer() {
+fn answer_changes_healthy_organ_only() {
     if !has_python() {
         return;
     }
-    let restored = made(CHANGE_ARGV, "margin_mm = 60").unwrap().expect("a tumor");
+    let restored = synthesize(CHANGE_ARGV, "margin_mm = 60").unwrap().expect("a tumor");
     let changed = |candidate: &Candidate| {
         let pairs = candidate.after.as_slice().iter().zip(candidate.before.as_slice());
         pairs.filter(|(is, was)| is != was).map(|(is, was)| is - was).collect::<Vec<f32>>()
     };
     let changes = changed(&restored);
-    assert!(changes.len() > 100 && changes.iter().all(|hu| *hu == -30.0), "whole HU, where the scan's are");
-    let fault = made(CHANGE_ARGV, "margin_mm = 60\noutside = \"fault\"").unwrap_err();
+    assert!(changes.len() > 100 && changes.iter().all(|hu| *hu == -30.0), "integer HU, as in the scan");
+    let fault = synthesize(CHANGE_ARGV, "margin_mm = 60\noutside = \"fault\"").unwrap_err();
     assert_eq!(fault.kind, FaultKind::Mismatch);
     assert!(fault.message.contains("voxels outside of the healthy liver, expected none"), "{fault}");
 
-    let own = made(CHANGE_ARGV, "margin_mm = 60\ntumor = \"program\"").unwrap().expect("a tumor");
+    let own = synthesize(CHANGE_ARGV, "margin_mm = 60\ntumor = \"program\"").unwrap().expect("a tumor");
     assert_ne!(own.tumor.as_slice().iter().filter(|&&inside| inside != 0).count(), {
         restored.tumor.as_slice().iter().filter(|&&inside| inside != 0).count()
     });
@@ -148,27 +148,27 @@ fn only_the_healthy_organ_is_taken_from_an_answer() {
 }
 
 #[test]
-fn a_difference_is_added() {
+fn difference_is_added_to_box() {
     // The box itself as a difference: every healthy voxel doubles.
     let script = "[\"sh\", \"-c\", \"cp \\\"$0\\\" \\\"$1\\\"\", \"{image}\", \"{output}\"]";
-    let doubled = made(script, "answer = \"difference\"\nmargin_mm = 0").unwrap().expect("a tumor");
+    let doubled = synthesize(script, "answer = \"difference\"\nmargin_mm = 0").unwrap().expect("a tumor");
     let pairs = doubled.after.as_slice().iter().zip(doubled.before.as_slice());
     assert!(pairs.clone().filter(|(is, was)| is != was).all(|(is, was)| *is == 2.0 * was));
     assert!(pairs.filter(|(is, was)| is != was).count() > 10);
-    // What changes nothing is a tumor all the same: the quality test sees that it is invisible.
-    let same = made(script, "").unwrap().expect("a tumor");
+    // An answer without changes is a tumor too, which the quality test rejects as invisible.
+    let same = synthesize(script, "").unwrap().expect("a tumor");
     assert_eq!(same.after, same.before);
 }
 
 #[test]
-fn several_images_over_the_pipe_are_no_answer() {
-    let fault = made("[\"cat\"]", "exchange = \"pipe\"").unwrap_err();
+fn answer_with_several_images_is_a_fault() {
+    let fault = synthesize("[\"cat\"]", "exchange = \"pipe\"").unwrap_err();
     assert_eq!(fault.kind, FaultKind::Unsupported);
     assert!(fault.message.starts_with("an image of the program: "), "{fault}");
 }
 
 #[test]
-fn a_folder_of_binary_files_is_read() {
+fn folder_of_binary_files_is_read() {
     let folder = tempfile::tempdir().unwrap();
     write_labels(folder.path());
     let script = "for name in kidney_left kidney_right; do cp \"$0/labels.nii\" \"$1/$name.nii\"; done";
@@ -182,14 +182,14 @@ fn a_folder_of_binary_files_is_read() {
     let scan = source.read(&source.list().unwrap()[0]).unwrap();
     let mask = plan.masks[0].mask.mask(&scan).unwrap();
     assert_eq!(mask.labels.as_slice().iter().filter(|&&label| label == 5).count(), 24 * 20 * 16);
-    let lacking = organs.replace("kidney_left kidney_right", "kidney_left");
-    let plan = plan_of(&format!("{PHANTOMS}{lacking}{AFTER_MASK}{TEST}"), folder.path());
+    let incomplete = organs.replace("kidney_left kidney_right", "kidney_left");
+    let plan = plan_of(&format!("{PHANTOMS}{incomplete}{AFTER_MASK}{TEST}"), folder.path());
     let fault = plan.masks[0].mask.mask(&scan).unwrap_err();
     assert_eq!(fault.message, "expected a mask of `kidney_right` for kidney, there is none");
 }
 
 #[test]
-fn no_more_programs_run_than_parallel_says() {
+fn parallel_limits_number_of_programs() {
     let folder = tempfile::tempdir().unwrap();
     write_labels(folder.path());
     std::fs::create_dir(folder.path().join("now")).unwrap();
@@ -212,16 +212,16 @@ fn no_more_programs_run_than_parallel_says() {
 }
 
 #[test]
-fn nothing_is_left_in_the_scratch_folder() {
+fn scratch_folder_is_empty_after_run() {
     let folder = tempfile::tempdir().unwrap();
     write_labels(folder.path());
     let scratch = folder.path().join("scratch");
     std::fs::create_dir(&scratch).unwrap();
     let organs = "[stages.organs]\nkind = \"command\"\ninputs = [\"phantoms\"]\nscratch = \"scratch\"\nscheme = \"custom\"\n\
                   organs = { liver = { ids = [1] } }\n\
-                  argv = [\"sh\", \"-c\", '''ls -a \"$0/scratch\" >> \"$0/seen\"; cat \"$0/labels.nii\" > \"$1\"''', \"{graph}\", \"{output}\"]\n";
+                  argv = [\"sh\", \"-c\", '''ls -a \"$0/scratch\" >> \"$0/listing\"; cat \"$0/labels.nii\" > \"$1\"''', \"{graph}\", \"{output}\"]\n";
     let report = run_plan(plan_of(&format!("{PHANTOMS}{organs}{AFTER_MASK}{TEST}"), folder.path()), folder.path(), 2);
     assert_eq!(report.faults, 0);
-    assert!(std::fs::read_to_string(folder.path().join("seen")).unwrap().contains("freetumor-"));
+    assert!(std::fs::read_to_string(folder.path().join("listing")).unwrap().contains("freetumor-"));
     assert_eq!(std::fs::read_dir(&scratch).unwrap().count(), 0);
 }

@@ -101,7 +101,7 @@ fn weights() -> tempfile::TempDir {
 
 fn plan_with(text: &str, folder: &Path, batch: usize) -> Result<Plan, Vec<String>> {
     let networks = Networks::new(Service::new(DeviceKind::Cpu, batch));
-    let registry = Registry::on(&Resources { networks, ..Resources::default() });
+    let registry = Registry::with_resources(&Resources { networks, ..Resources::default() });
     let checked = check(&GraphFile::new("test.toml", folder, text), &registry);
     let problems = checked.problems.iter().map(ToString::to_string).collect();
     checked.plan.ok_or(problems)
@@ -239,7 +239,7 @@ fn a_device_that_vanishes_stops_the_run_which_can_go_on() {
     let plan = |away: bool| {
         let mut registry = Registry::standard();
         registry.score("away", "Is away at times.", move |_: Nothing, _| {
-            Ok(freetumor::graph::Scoring { stage: Arc::new(Away(away)), frame: Default::default() })
+            Ok(freetumor::graph::Scoring { stage: Arc::new(Away(away)), input_spec: Default::default() })
         });
         let checked = check(&GraphFile::new("test.toml", folder.path(), text.clone()), &registry);
         let problems: Vec<String> = checked.problems.iter().map(ToString::to_string).collect();

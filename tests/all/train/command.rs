@@ -125,7 +125,7 @@ fn a_trainer_is_fed_by_training_alone() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2));
     assert!(said.contains("`sinks.training` is fed by a training, not by a run"), "{said}");
-    assert!(said.contains("hint: freetumor train segmentation") && !folder.path().join("out").exists(), "{said}");
+    assert!(said.contains("hint: run freetumor train segmentation") && !folder.path().join("out").exists(), "{said}");
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn a_run_that_was_stopped_goes_on_as_if_it_never_had() {
     let history = History::read(&whole.join("history.parquet"), u64::MAX).unwrap();
     assert_eq!(history.series(TRAIN, "loss").count(), 4);
     assert_eq!(history.series(VALIDATION, "dice liver").count(), 2);
-    assert!(ran(&segmentor(&whole, &["--resume"])).starts_with("segmentor: nothing to do, all 4 steps are taken"));
+    assert!(ran(&segmentor(&whole, &["--resume"])).starts_with("segmentor: nothing to do, all 4 steps are done"));
     let refused = segmentor(&whole, &["--resume", "--set", "train.batch=3"]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("`train.batch` is 2 there and 3 here"));
     // The weights say what they are: `infer` needs to be told the kind alone.
@@ -417,5 +417,5 @@ fn a_runs_patients_are_known_again_and_spoiled_scans_are_counted() {
     let output = train("again");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("1 scan was left out") && said.contains("scans.jsonl says which file each is"), "{said}");
+    assert!(said.contains("1 scan was skipped") && said.contains("scans.jsonl lists their files"), "{said}");
 }

@@ -50,7 +50,10 @@ fn weights_are_taken_for_what_they_say() {
     };
     let said = refused(&["validate", &quickstart, "--set", "stages.found.network.spacing_mm=[2, 2, 2]"]);
     let expected = "the network was trained on voxels of [4.0, 4.0, 4.0] mm, here it would see [2.0, 2.0, 2.0]";
-    assert!(said.contains(expected) && said.contains("hint: the weights say spacing_mm = [4.0, 4.0, 4.0]"), "{said}");
+    assert!(
+        said.contains(expected) && said.contains("hint: set spacing_mm = [4.0, 4.0, 4.0], as in the weights"),
+        "{said}"
+    );
     let set = format!("stages.found.network.weights={discriminator}");
     let said = refused(&["validate", &quickstart, "--set", &set]);
     assert!(said.contains("expected the weights of a segmentor, these are those of a discriminator"), "{said}");
@@ -89,9 +92,9 @@ fn files_for_training_are_validated() {
         freetumor(&[&["validate", &file], &sets[..]].concat())
     };
     let said = ran(&validated("pipelines/train-segmentor-small.toml", &[], false));
-    assert!(said.ends_with("good for `freetumor train segmentor`: 30 labeled scans, 10 for validation\n"), "{said}");
+    assert!(said.ends_with("valid for `freetumor train segmentor`: 30 labeled scans, 10 for validation\n"), "{said}");
     let said = ran(&validated("pipelines/train-segmentation-small.toml", &[], false));
-    let expected = "good for `freetumor train segmentation`: 8 labeled scans, 10 for validation, fresh tumors in ";
+    let expected = "valid for `freetumor train segmentation`: 8 labeled scans, 10 for validation, fresh tumors in ";
     assert!(said.contains(expected), "{said}");
     let output = validated("pipelines/train-synthesis-small.toml", &["train.segmentor.weights=no.pt"], true);
     assert_eq!(output.status.code(), Some(2));

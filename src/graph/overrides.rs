@@ -1,4 +1,4 @@
-//! Settings of the command line, put into the tables of a file as if they stood there.
+//! Applies the `--set` overrides of the command line to the tables of a file.
 
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
@@ -8,7 +8,7 @@ use super::purpose::Purpose;
 use super::value::{Value, one_of};
 use crate::suggest::did_you_mean;
 
-/// Puts `stages.filter.attempts=3` into the tables.
+/// Applies an override such as `stages.filter.attempts=3`.
 pub(super) fn apply<'t>(
     root: &mut DeTable<'t>,
     purpose: Purpose,
@@ -26,14 +26,14 @@ pub(super) fn apply<'t>(
     let path: Vec<&str> = set[..sign].trim().split('.').map(str::trim).collect();
     let (text, shift) = (set[sign + 1..].trim(), set.len() - set[sign + 1..].trim_start().len());
     let value = match DeValue::parse(text) {
-        Ok(value) => moved(value, start + shift),
+        Ok(value) => shift_spans(value, start + shift),
         Err(_) => Spanned::new(start + shift..start + shift + text.len(), DeValue::String(DeString::Borrowed(text))),
     };
-    // Sections and nodes must be there; a setting of a node may be one that the file leaves to its default.
+    // Sections and nodes must exist; a setting may be absent from the file.
     let fixed = if purpose.has_settings(path[0]) { 1 } else { 2 };
     if path.len() <= fixed || path.iter().any(|part| part.is_empty()) {
         problems
-            .error(start..start + sign, format!("`{}` names no setting", set[..sign].trim()))
+            .error(start..start + sign, format!("`{}` is not a setting", set[..sign].trim()))
             .label("expected `pipeline.KEY`, `sources.NAME.KEY`, `stages.NAME.KEY` or `sinks.NAME.KEY`");
         return;
     }
@@ -61,22 +61,22 @@ pub(super) fn apply<'t>(
         }
     }
     let last = path[path.len() - 1];
-    // The old key goes first: an entry keeps the key, and with it the place, that it was made with.
+    // Remove the old key first: an occupied entry would keep its key and thus its span.
     table.remove(last);
     table.insert(Spanned::new(start..start + sign, DeString::Borrowed(last)), value);
 }
 
-/// The same value at a place further on.
-fn moved(value: Value<'_>, by: usize) -> Value<'_> {
+/// Shifts all spans of a value.
+fn shift_spans(value: Value<'_>, by: usize) -> Value<'_> {
     let span = value.span().start + by..value.span().end + by;
     let value = match value.into_inner() {
-        DeValue::Array(array) => DeValue::Array(array.into_iter().map(|value| moved(value, by)).collect()),
+        DeValue::Array(array) => DeValue::Array(array.into_iter().map(|value| shift_spans(value, by)).collect()),
         DeValue::Table(table) => {
-            let moved = table.into_iter().map(|(key, value)| {
+            let entries = table.into_iter().map(|(key, value)| {
                 let span = key.span().start + by..key.span().end + by;
-                (Spanned::new(span, key.into_inner()), moved(value, by))
+                (Spanned::new(span, key.into_inner()), shift_spans(value, by))
             });
-            DeValue::Table(moved.collect())
+            DeValue::Table(entries.collect())
         }
         other => other,
     };
@@ -90,27 +90,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_set_replaces_what_is_written() {
+    fn override_replaces_value_of_file() {
         let text = "[stages.filter]\nkind = \"quality-test\"\nattempts = 10\n";
         let file = GraphFile::new("a.toml", ".", text).with_sets([
             "stages.filter.attempts = 3",
             "stages.filter.accept=[\"dice > 0.5\", \"cnr < 2\"]",
-            "stages.filter.deep.er=plain words",
+            "stages.filter.outer.inner=plain text",
         ]);
-        let mut problems = Problems::of(&file);
+        let mut problems = Problems::new(&file);
         let spec = Spec::read(&file, Purpose::Run, &mut problems).unwrap();
         let settings = spec.nodes[0].settings.get_ref().as_table().unwrap();
         assert_eq!(settings["attempts"].get_ref().as_integer().unwrap().as_str(), "3");
-        let place = spec.nodes[0].place_of("accept.1");
-        assert_eq!(place.len(), "\"cnr < 2\"".len());
-        let problem = problems.error(place, "there").clone();
+        let span = spec.nodes[0].span_of("accept.1");
+        assert_eq!(span.len(), "\"cnr < 2\"".len());
+        let problem = problems.error(span, "message").clone();
         let location = problem.location.unwrap();
         assert_eq!((location.file.as_str(), &location.text[location.column - 1..]), ("--set", "\"cnr < 2\"]"));
-        assert_eq!(settings["deep"].get_ref().as_table().unwrap()["er"].get_ref().as_str(), Some("plain words"));
+        assert_eq!(settings["outer"].get_ref().as_table().unwrap()["inner"].get_ref().as_str(), Some("plain text"));
     }
 
     #[test]
-    fn what_is_set_must_have_a_place() {
+    fn override_of_unknown_setting_is_reported() {
         let text = "[stages.filter]\nkind = \"quality-test\"\nattempts = 10\n";
         let sets = [
             "stages.filtre.attempts=3",
@@ -122,18 +122,18 @@ mod tests {
             "",
         ];
         let file = GraphFile::new("a.toml", ".", text).with_sets(sets);
-        let mut problems = Problems::of(&file);
+        let mut problems = Problems::new(&file);
         Spec::read(&file, Purpose::Run, &mut problems).unwrap();
         let problems = problems.sorted();
-        let messages: Vec<_> = problems.iter().map(|it| it.message.as_str()).collect();
+        let messages: Vec<_> = problems.iter().map(|problem| problem.message.as_str()).collect();
         assert_eq!(
             messages,
             [
                 "there is no `filtre` in `stages`",
                 "there is no `stage`",
                 "expected KEY=VALUE, got `attempts`",
-                "`stages.filter` names no setting",
-                "`` names no setting",
+                "`stages.filter` is not a setting",
+                "`` is not a setting",
                 "`stages.filter.attempts` is not a table",
                 "expected KEY=VALUE, got ``",
             ]
