@@ -88,7 +88,7 @@ pub(super) fn scores(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
                     complete = false;
                     continue;
                 };
-                for &score in scoring.stage.gives() {
+                for &score in scoring.stage.scores() {
                     match given.iter().find(|(other, _)| *other == score) {
                         Some(&(_, earlier)) if told.insert((earlier, stage)) => {
                             let (one, two) = (&known.specs[earlier], &known.specs[stage]);
