@@ -342,7 +342,7 @@ mod tests {
             refused("score_stages = a").0,
             "expected a column of text or numbers, `score_stages` of `samples` is a list"
         );
-        assert_eq!(refused("found_fraction > 70").1, "shares are not percent: `found_fraction > 0.7`");
+        assert_eq!(refused("found_fraction > 70").1, "write a share, not a percentage: `found_fraction > 0.7`");
         assert_eq!(refused("7 < epoch").1, FORM);
     }
 
