@@ -57,7 +57,7 @@ impl Levels {
     pub fn surface(&self, count: usize) -> Surface {
         // From the centre, whose level is little below 0, to the surface, levels rise by less than 2 over a radius.
         let radius_mm = libm::cbrt(self.ellipsoid.radii.iter().product());
-        let limit = (NEAR + (2.0 * TOLD_MM / radius_mm) as f32).min(FAR);
+        let limit = (NEAR + (2.0 * EXACT_MM / radius_mm) as f32).min(FAR);
         let found = self.surface_below(limit, count).or_else(|| self.surface_below(f32::INFINITY, count));
         found.expect("a surface exists without a limit")
     }
