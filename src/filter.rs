@@ -1,8 +1,8 @@
 //! The quality test: a list of conditions on scores, all of which must hold.
 //!
 //! This room owns the grammar of conditions and the verdict. A verdict is a function of scores and conditions alone, so that stored
-//! scores can be tested again with other conditions; a condition on a score that is absent does not hold. Conditions that can never
-//! hold, or contradict each other, are reported before anything runs.
+//! scores can be tested again with other conditions. A condition on an absent score does not hold. Conditions that never hold or
+//! contradict each other are reported before a run starts.
 //!
 //! ```
 //! use freetumor::filter::{QualityTest, QualityTestConfig, Verdict};
@@ -14,7 +14,7 @@
 //! let mut scores = Scores::default();
 //! scores.set(Score::DeltaHu, -35.0);
 //! scores.set(Score::InvisibleFraction, 0.5);
-//! let Verdict::Rejected { condition } = test.verdict(&scores) else { panic!("half of it cannot be seen") };
+//! let Verdict::Rejected { condition } = test.verdict(&scores) else { panic!("half of the tumor is invisible") };
 //! assert_eq!(condition.to_string(), "invisible_fraction < 0.3");
 //! ```
 
@@ -28,19 +28,19 @@ use crate::error::ConfigError;
 use crate::score::{Score, Scores};
 use crate::suggest::did_you_mean;
 
-/// Most attempts that a graph file may ask for: beyond this a scan costs more than any tumor in it is worth.
+/// The maximum of the setting `attempts`.
 pub const MAX_ATTEMPTS: u32 = 1_000;
 
-/// Decides which candidates are good enough to train on; the others are tried again, then dropped.
+/// Selects the candidates that are good enough for training. Each rejected candidate is followed by another attempt, up to a limit.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct QualityTestConfig {
-    /// How many candidates are made for one tumor before it is given up, the first one included (1 to 1000).
+    /// The maximum number of attempts at one tumor (1 to 1000).
     #[schemars(range(min = 1, max = 1000))]
     pub attempts: u32,
     /// Conditions on scores, all of which must hold: `"delta_hu < -10"`, `"found_fraction > 0.7"`. The operators are
-    /// `<`, `<=`, `>` and `>=`; the score's unit may follow the number (`"new_false_positive_mm3 < 500 mm3"`). Every
-    /// candidate passes an empty list.
+    /// `<`, `<=`, `>` and `>=`; the score's unit may follow the number (`"new_false_positive_mm3 < 500 mm3"`). With an empty list,
+    /// every candidate passes.
     pub accept: Vec<String>,
 }
 
@@ -50,67 +50,70 @@ impl Default for QualityTestConfig {
     }
 }
 
-/// The conditions that a candidate must meet, and how often it is tried.
+/// The conditions that a candidate must meet, and the maximum number of attempts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QualityTest {
     conditions: Vec<Condition>,
     attempts: u32,
 }
 
-/// What the quality test says of a candidate.
+/// The decision of the quality test on a candidate.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Verdict {
     /// Every condition holds.
     Accepted,
-    /// At least one does not.
+    /// At least one condition does not hold.
     Rejected {
-        /// The first that does not, in the order of the graph file.
+        /// The first condition that does not hold, in the order of the graph file.
         condition: Condition,
     },
 }
 
 impl QualityTest {
-    /// Checks the settings and reads every condition.
+    /// Checks the settings and parses the conditions.
     ///
     /// # Errors
-    /// Every condition that cannot be read or never hold, those that contradict each other, and attempts outside
-    /// `1..=MAX_ATTEMPTS`.
+    /// Returns an error for each condition that cannot be parsed, never holds, is a duplicate or contradicts another one, and for
+    /// attempts outside `1..=MAX_ATTEMPTS`.
     pub fn new(config: QualityTestConfig) -> Result<Self, Vec<ConfigError>> {
-        let mut complaints = Vec::new();
+        let mut errors = Vec::new();
         if !(1..=MAX_ATTEMPTS).contains(&config.attempts) {
             let message = format!("expected 1 to {MAX_ATTEMPTS} attempts, got {}", config.attempts);
-            complaints.push(ConfigError::new("attempts", message));
+            errors.push(ConfigError::new("attempts", message));
         }
         let mut conditions: Vec<Condition> = Vec::new();
         for (index, text) in config.accept.iter().enumerate() {
             let field = format!("accept.{index}");
             match text.parse::<Condition>() {
-                Err(complaint) => complaints.push(ConfigError { field, ..complaint }),
+                Err(error) => errors.push(ConfigError { field, ..error }),
                 Ok(condition) => {
                     if let Some(earlier) = conditions.iter().find(|earlier| earlier.excludes(&condition)) {
-                        let message = format!("`{condition}` and `{earlier}` never hold together");
-                        complaints.push(ConfigError::new(field, message).with_hint("nothing would be accepted"));
+                        let message = format!("`{condition}` contradicts `{earlier}`");
+                        errors.push(
+                            ConfigError::new(field, message)
+                                .with_hint("remove one of the conditions: no candidate can meet both"),
+                        );
                     } else if conditions.contains(&condition) {
-                        complaints.push(ConfigError::new(field, format!("`{condition}` is there twice")));
+                        errors.push(ConfigError::new(field, format!("duplicate condition `{condition}`")));
                     }
                     conditions.push(condition);
                 }
             }
         }
-        if complaints.is_empty() { Ok(Self { conditions, attempts: config.attempts }) } else { Err(complaints) }
+        if errors.is_empty() { Ok(Self { conditions, attempts: config.attempts }) } else { Err(errors) }
     }
 
-    /// The conditions, in the order of the graph file.
+    /// Returns the conditions in the order of the graph file.
     pub fn conditions(&self) -> &[Condition] {
         &self.conditions
     }
 
-    /// How many candidates are made for one tumor before it is given up, the first one included.
+    /// Returns the maximum number of attempts at one tumor.
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// Judges a candidate by its scores. A score that is missing or not a number fails its condition.
+    /// Decides on a candidate by its scores. The condition of a score that is missing or NaN does not hold.
     pub fn verdict(&self, scores: &Scores) -> Verdict {
         match self.conditions.iter().find(|condition| !condition.holds(scores)) {
             None => Verdict::Accepted,
@@ -121,27 +124,27 @@ impl QualityTest {
 
 /// A bound on one score, such as `delta_hu < -10`.
 ///
-/// Its text gives it back: `text.parse::<Condition>()` of `condition.to_string()` is the same condition.
+/// Parsing is the inverse of display: `condition.to_string().parse()` is the same condition.
 ///
 /// ```
 /// use freetumor::filter::Condition;
 /// let condition: Condition = "new_false_positive_mm3<5e2 mm3".parse().unwrap();
 /// assert_eq!(condition.to_string(), "new_false_positive_mm3 < 500");
 ///
-/// let complaint = "new_false_positive_mm3 < 0.5 ml".parse::<Condition>().unwrap_err();
-/// assert_eq!(complaint.message, "new_false_positive_mm3 is in mm3, got `ml`");
+/// let error = "new_false_positive_mm3 < 0.5 ml".parse::<Condition>().unwrap_err();
+/// assert_eq!(error.message, "new_false_positive_mm3 is in mm3, got `ml`");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Condition {
-    /// The score that is asked for.
+    /// The score.
     pub score: Score,
-    /// How it is compared.
+    /// The comparison.
     pub comparison: Comparison,
-    /// What it is compared to, in the score's unit.
+    /// The threshold in the score's unit.
     pub threshold: f64,
 }
 
-/// How a score is compared to a threshold.
+/// A comparison of a score with a threshold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Comparison {
     /// `<`
@@ -157,7 +160,7 @@ pub enum Comparison {
 impl Comparison {
     const ALL: [Self; 4] = [Self::LessOrEqual, Self::GreaterOrEqual, Self::Less, Self::Greater];
 
-    /// The sign.
+    /// Returns the operator, such as `<=`.
     pub fn sign(self) -> &'static str {
         match self {
             Self::Less => "<",
@@ -167,7 +170,7 @@ impl Comparison {
         }
     }
 
-    /// Whether `value` stands so to `threshold`; never for NaN.
+    /// Whether the comparison of `value` with `threshold` is true; false for NaN.
     pub fn holds(self, value: f64, threshold: f64) -> bool {
         match self {
             Self::Less => value < threshold,
@@ -177,7 +180,7 @@ impl Comparison {
         }
     }
 
-    /// The comparison whose sign a text begins with.
+    /// Returns the comparison whose operator is a prefix of `text`.
     pub(crate) fn at_start_of(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|comparison| text.starts_with(comparison.sign()))
     }
@@ -188,12 +191,12 @@ impl Comparison {
 }
 
 impl Condition {
-    /// Whether the score is there and within the bound.
+    /// Whether the score is present and within the bound.
     pub fn holds(&self, scores: &Scores) -> bool {
         scores.get(self.score).is_some_and(|value| self.comparison.holds(value, self.threshold))
     }
 
-    /// Whether no value of the score meets both.
+    /// Whether no value of the score meets both conditions.
     fn excludes(&self, other: &Self) -> bool {
         let (upper, lower) = match (self.comparison.bounds_above(), other.comparison.bounds_above()) {
             (true, false) => (self, other),
@@ -205,11 +208,11 @@ impl Condition {
             && (upper.threshold < lower.threshold || (upper.threshold == lower.threshold && !meet))
     }
 
-    /// Whether no value that the score can take meets the bound.
+    /// Whether no possible value of the score meets the bound.
     fn is_impossible(&self) -> bool {
         let [low, high] = self.score.range();
-        let easiest = if self.comparison.bounds_above() { low } else { high };
-        !self.comparison.holds(easiest, self.threshold)
+        let extreme = if self.comparison.bounds_above() { low } else { high };
+        !self.comparison.holds(extreme, self.threshold)
     }
 }
 
@@ -223,15 +226,15 @@ impl FromStr for Condition {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        let complaint = |message: String| ConfigError::new("", message);
+        let error = |message: String| ConfigError::new("", message);
         let form = "write a score, an operator and a number: `delta_hu < -10`";
         let Some(at) = text.find(['<', '>']) else {
             let message = format!("expected one of `<`, `<=`, `>`, `>=` in the condition, got `{text}`");
-            return Err(complaint(message).with_hint(form));
+            return Err(error(message).with_hint(form));
         };
         let (name, rest) = (text[..at].trim(), &text[at..]);
         let Some(comparison) = Comparison::at_start_of(rest) else {
-            return Err(complaint(format!("expected an operator in the condition, got `{text}`")).with_hint(form));
+            return Err(error(format!("expected an operator in the condition, got `{text}`")).with_hint(form));
         };
         let Some(score) = Score::from_name(name) else {
             let names = || Score::ALL.iter().map(|score| score.name());
@@ -241,31 +244,31 @@ impl FromStr for Condition {
                 let all = || format!("the scores are {}", names().collect::<Vec<_>>().join(", "));
                 did_you_mean(name, names()).unwrap_or_else(all)
             };
-            return Err(complaint(format!("expected the name of a score, got `{name}`")).with_hint(hint));
+            return Err(error(format!("expected the name of a score, got `{name}`")).with_hint(hint));
         };
         let sign = comparison.sign();
         let threshold = parse_threshold([name, score.unit()], sign, &rest[sign.len()..], form)?;
         let condition = Self { score, comparison, threshold };
         if condition.is_impossible() {
             let [low, high] = score.range();
-            let message = format!("`{condition}` never holds: {name} lies between {low} and {high}");
+            let message = format!("`{condition}` never holds: {name} is between {low} and {high}");
             let as_share = Self { threshold: threshold / 100.0, ..condition };
             let hint = (high == 1.0 && threshold > 1.0 && !as_share.is_impossible())
-                .then(|| format!("shares are not percent: `{as_share}`"));
-            return Err(ConfigError { hint, ..complaint(message) });
+                .then(|| format!("write a share, not a percentage: `{as_share}`"));
+            return Err(ConfigError { hint, ..error(message) });
         }
         Ok(condition)
     }
 }
 
-/// The number behind the sign of a comparison, and the unit that may follow it. `name` and `unit` are those of the value that is
-/// compared, `form` is the hint where there is no number.
+/// Parses the number after the operator of a comparison, and the optional unit. `name` and `unit` are those of the compared value,
+/// `form` is the hint if there is no number.
 ///
 /// # Errors
-/// Where the text is no finite number, or has another unit.
+/// Returns an error if the text is not a finite number, or has another unit.
 pub(crate) fn parse_threshold([name, unit]: [&str; 2], sign: &str, text: &str, form: &str) -> Result<f64, ConfigError> {
-    let mut words = text.split_whitespace();
-    let number = words.next().unwrap_or_default();
+    let mut parts = text.split_whitespace();
+    let number = parts.next().unwrap_or_default();
     let threshold = match number.parse::<f64>() {
         Ok(threshold) if threshold.is_finite() => threshold,
         _ => {
@@ -273,12 +276,12 @@ pub(crate) fn parse_threshold([name, unit]: [&str; 2], sign: &str, text: &str, f
             return Err(ConfigError::new("", message).with_hint(form));
         }
     };
-    let given = words.collect::<Vec<_>>().join(" ");
+    let given = parts.collect::<Vec<_>>().join(" ");
     if !given.is_empty() && given != unit {
         let expected = if unit.is_empty() { "a pure number" } else { &format!("in {unit}") };
         return Err(ConfigError::new("", format!("{name} is {expected}, got `{given}`")));
     }
-    // Adding zero turns -0 into 0: one condition, one text.
+    // Adding zero turns -0 into 0, so that equal conditions have equal texts.
     Ok(threshold + 0.0)
 }
 
@@ -293,13 +296,13 @@ mod tests {
         QualityTest::new(QualityTestConfig { accept, ..Default::default() })
     }
 
-    fn refused(text: &str) -> (String, String) {
-        let complaint = text.parse::<Condition>().expect_err(text);
-        (complaint.message, complaint.hint.unwrap_or_default())
+    fn parse_error(text: &str) -> (String, String) {
+        let error = text.parse::<Condition>().expect_err(text);
+        (error.message, error.hint.unwrap_or_default())
     }
 
     #[test]
-    fn the_first_failing_condition_in_file_order_is_named() {
+    fn verdict_names_first_failing_condition_in_file_order() {
         let test = test(&["delta_hu < -10", "cnr <= -1", "invisible_fraction < 0.3"]).unwrap();
         let mut scores = Scores::default();
         scores.set(Score::DeltaHu, -20.0);
@@ -312,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_or_undefined_score_fails() {
+    fn condition_on_missing_or_nan_score_does_not_hold() {
         for sign in ["<", "<=", ">", ">="] {
             let test = test(&[&format!("cnr {sign} 0")]).unwrap();
             let mut scores = Scores::default();
@@ -323,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_include_the_threshold_only_with_an_equals_sign() {
+    fn bound_includes_threshold_only_with_equals_sign() {
         for (sign, holds) in [("<", false), ("<=", true), (">", false), (">=", true)] {
             let condition: Condition = format!("dice {sign} 0.5").parse().unwrap();
             let mut scores = Scores::default();
@@ -333,37 +336,37 @@ mod tests {
     }
 
     #[test]
-    fn refusals_say_what_was_expected_and_what_came() {
-        let (message, hint) = refused("delta_hu");
+    fn parse_errors_state_expected_and_got() {
+        let (message, hint) = parse_error("delta_hu");
         assert_eq!(message, "expected one of `<`, `<=`, `>`, `>=` in the condition, got `delta_hu`");
         assert_eq!(hint, "write a score, an operator and a number: `delta_hu < -10`");
-        let (message, hint) = refused("delta-hu < -10");
+        let (message, hint) = parse_error("delta-hu < -10");
         assert_eq!((&*message, &*hint), ("expected the name of a score, got `delta-hu`", "did you mean `delta_hu`?"));
-        assert_eq!(refused("volume < 3").1.split(',').next(), Some("the scores are hu_inside"));
-        assert_eq!(refused("0.7 < dice").1, "write a score, an operator and a number: `delta_hu < -10`");
-        assert_eq!(refused("dice < high").0, "expected a number after `<`, got `high`");
-        assert_eq!(refused("dice >").0, "expected a number after `>`, got ``");
-        assert_eq!(refused("dice > nan").0, "expected a number after `>`, got `nan`");
-        assert_eq!(refused("dice > 0.7 HU").0, "dice is a pure number, got `HU`");
-        assert_eq!(refused("delta_hu < -10 mm").0, "delta_hu is in HU, got `mm`");
-        let (message, hint) = refused("found_fraction > 70");
-        assert_eq!(message, "`found_fraction > 70` never holds: found_fraction lies between 0 and 1");
-        assert_eq!(hint, "shares are not percent: `found_fraction > 0.7`");
-        assert_eq!(refused("new_false_positive_mm3 < 0").1, "");
+        assert_eq!(parse_error("volume < 3").1.split(',').next(), Some("the scores are hu_inside"));
+        assert_eq!(parse_error("0.7 < dice").1, "write a score, an operator and a number: `delta_hu < -10`");
+        assert_eq!(parse_error("dice < high").0, "expected a number after `<`, got `high`");
+        assert_eq!(parse_error("dice >").0, "expected a number after `>`, got ``");
+        assert_eq!(parse_error("dice > nan").0, "expected a number after `>`, got `nan`");
+        assert_eq!(parse_error("dice > 0.7 HU").0, "dice is a pure number, got `HU`");
+        assert_eq!(parse_error("delta_hu < -10 mm").0, "delta_hu is in HU, got `mm`");
+        let (message, hint) = parse_error("found_fraction > 70");
+        assert_eq!(message, "`found_fraction > 70` never holds: found_fraction is between 0 and 1");
+        assert_eq!(hint, "write a share, not a percentage: `found_fraction > 0.7`");
+        assert_eq!(parse_error("new_false_positive_mm3 < 0").1, "");
     }
 
     #[test]
-    fn every_problem_is_reported_at_once() {
+    fn new_reports_all_errors_at_once() {
         let config = QualityTestConfig {
             attempts: 0,
             accept: ["dice > 0.5", "dise > 0.5", "dice <= 0.5", "dice > 0.5"].map(String::from).to_vec(),
         };
-        let fields: Vec<String> = QualityTest::new(config).unwrap_err().into_iter().map(|it| it.field).collect();
+        let fields: Vec<String> = QualityTest::new(config).unwrap_err().into_iter().map(|error| error.field).collect();
         assert_eq!(fields, ["attempts", "accept.1", "accept.2", "accept.3"]);
     }
 
     #[test]
-    fn a_range_may_shrink_to_a_point_but_not_vanish() {
+    fn range_of_one_point_is_valid_but_empty_range_is_not() {
         assert!(test(&["cnr <= 1", "cnr >= 1"]).is_ok());
         assert!(test(&["cnr < 1", "cnr >= 1"]).is_err());
         assert!(test(&["cnr < 1", "dice > 0.9"]).is_ok());
@@ -371,7 +374,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_text_of_a_condition_gives_it_back(
+        fn parsing_displayed_condition_returns_same_condition(
             score in prop::sample::select(Score::ALL),
             comparison in prop::sample::select(&Comparison::ALL),
             threshold in prop_oneof![prop::num::f64::NORMAL | prop::num::f64::ZERO, -1.0..1.0f64],
@@ -380,12 +383,12 @@ mod tests {
             prop_assume!(!condition.is_impossible());
             let text = condition.to_string();
             prop_assert_eq!(text.parse::<Condition>().unwrap(), condition);
-            let spelled = format!("  {}{}{:e}  {} ", score.name(), comparison.sign(), threshold, score.unit());
-            prop_assert_eq!(spelled.parse::<Condition>().unwrap(), condition);
+            let formatted = format!("  {}{}{:e}  {} ", score.name(), comparison.sign(), threshold, score.unit());
+            prop_assert_eq!(formatted.parse::<Condition>().unwrap(), condition);
         }
 
         #[test]
-        fn no_text_panics(text in "\\PC*", tail in "(dice|cnr) ?[<>]=?.{0,8}") {
+        fn parsing_any_text_does_not_panic(text in "\\PC*", tail in "(dice|cnr) ?[<>]=?.{0,8}") {
             let _ = text.parse::<Condition>();
             let _ = tail.parse::<Condition>();
         }

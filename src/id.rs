@@ -1,8 +1,8 @@
 //! Identifiers of scans, samples, patients and stages: fixed-size, written as lower-case hexadecimal digits.
 //!
-//! This room owns their types and their text. An identifier is parsed where text enters the program (a file name, a table, an argument), so that a malformed one is an error
-//! there. The source of each is documented at its type. Without the patients' secret, none of them can be traced back to its source;
-//! digests of content identify no person.
+//! This room owns the types of identifiers and their text form. An identifier is parsed where text enters the program (a file name, a
+//! table, an argument), so that a malformed identifier is an error there. The source of each identifier is documented at its type. Without
+//! the patients' secret, no identifier can be traced to its source; digests of content identify no person.
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,22 +20,22 @@ macro_rules! identifiers {
         pub struct $name([u8; $bytes]);
 
         impl $name {
-            /// An identifier of the given bytes.
+            /// Creates an identifier from bytes.
             pub const fn from_bytes(bytes: [u8; $bytes]) -> Self {
                 Self(bytes)
             }
 
-            /// The first bytes of a hash.
+            /// Creates an identifier from the first bytes of a hash.
             ///
             /// # Panics
-            /// Where the hash is shorter than the identifier.
+            /// If the hash is shorter than the identifier.
             pub fn from_hash(hash: &[u8]) -> Self {
                 let mut bytes = [0; $bytes];
                 bytes.copy_from_slice(&hash[..$bytes]);
                 Self(bytes)
             }
 
-            /// The bytes.
+            /// Returns the bytes.
             pub const fn as_bytes(&self) -> &[u8; $bytes] {
                 &self.0
             }
@@ -98,29 +98,29 @@ identifiers! {
     /// # Ok::<(), freetumor::error::Error>(())
     /// ```
     ScanId, 8, "a scan id";
-    /// A candidate tumor: a hash of everything that decides its voxels. Two quality tests on one candidate share it.
+    /// A candidate tumor: a hash of all inputs that its voxels depend on. Two quality tests on one candidate have the same sample id.
     SampleId, 8, "a sample id";
     /// A patient: HMAC-SHA256 of the patient's name or number under the patients' secret.
     PatientKey, 8, "a patient key";
-    /// SHA-256 of a scan's voxels, shape and spacing, whatever its file format.
+    /// SHA-256 of a scan's voxels, shape and spacing, independent of the file format.
     ScanDigest, 32, "a scan digest";
     /// SHA-256 of the merged labels of an organ mask.
     MaskDigest, 32, "a mask digest";
     /// SHA-256 of a candidate's box, voxels and labels.
     CandidateDigest, 32, "a candidate digest";
-    /// SHA-256 of what decides the results of one stage: its kind and version, its settings and weights and, for networks, the
-    /// kernel class.
+    /// SHA-256 of the inputs that the results of one stage depend on: kind, version, settings, weights and, for networks, the kernel
+    /// class.
     StageDigest, 32, "a stage digest";
 }
 
 impl ScanId {
-    /// A number by which scans are distributed over workers, the same in every process.
+    /// Returns a number that assigns scans to workers, the same in every process.
     pub fn partition(self) -> u64 {
         u64::from_be_bytes(self.0)
     }
 }
 
-/// A SHA-256 hash over fields, each with its length before it, so that no two lists of fields have the same hash.
+/// A SHA-256 hash over fields. Each field is preceded by its length, so that different lists of fields have different hashes.
 ///
 /// ```
 /// use freetumor::id::{FieldHasher, SampleId};
@@ -133,7 +133,7 @@ impl ScanId {
 pub struct FieldHasher(Sha256);
 
 impl FieldHasher {
-    /// A hash for one purpose: hashes of different purposes are never equal.
+    /// Creates a hasher for one purpose. Hashes of different purposes are never equal.
     pub fn new(purpose: &str) -> Self {
         Self(Sha256::new()).field(purpose)
     }
@@ -147,7 +147,7 @@ impl FieldHasher {
         self
     }
 
-    /// The hash.
+    /// Returns the hash.
     pub fn finish(self) -> [u8; 32] {
         self.0.finalize().into()
     }
@@ -161,7 +161,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn text_and_json_give_back_the_identifier(bytes in any::<[u8; 8]>()) {
+        fn text_and_json_round_trip(bytes in any::<[u8; 8]>()) {
             let id = SampleId::from_bytes(bytes);
             prop_assert_eq!(id.to_string().parse::<SampleId>().unwrap(), id);
             let json = serde_json::to_string(&id).unwrap();
@@ -169,7 +169,7 @@ mod tests {
         }
 
         #[test]
-        fn malformed_text_is_refused(text in "[0-9a-fA-F]{0,15}|[0-9a-f]{17,20}|[g-zG-Z]{16}|[0-9A-F]{15}[A-F]") {
+        fn parsing_malformed_text_fails(text in "[0-9a-fA-F]{0,15}|[0-9a-f]{17,20}|[g-zG-Z]{16}|[0-9A-F]{15}[A-F]") {
             prop_assert!(text.parse::<ScanId>().is_err());
         }
     }

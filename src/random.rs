@@ -1,17 +1,17 @@
 //! Counter-based random numbers, keyed by their purpose.
 //!
-//! This room owns all random numbers that a result depends on; no other room has a generator of its own. A [`Key`] is derived from
-//! the pipeline's seed and then narrowed, word by word: scan digest, organ, variant, attempt, purpose. Two keys with different
-//! histories are independent, and the same key gives the same numbers on every thread, worker and machine. Transcendental functions
-//! come from `libm`, so that results do not depend on the system's mathematics library either.
+//! This room owns all random numbers that a result depends on; no other room has a random number generator. A [`Key`] is derived from
+//! the pipeline's seed and then narrowed by named values: scan digest, organ, variant, attempt, purpose. Keys with different
+//! derivations are independent, and the same key returns the same numbers on every thread, worker and machine. Transcendental functions
+//! are those of `libm`, so that results do not depend on the mathematics library of the system.
 //!
 //! ```
 //! use freetumor::random::Key;
 //!
 //! let tumor = Key::root(2024).with("scan", "9f86d081").with("organ", "liver").number("attempt", 3);
-//! let mut draws = tumor.draws("site");
+//! let mut random = tumor.draws("site");
 //! let again = tumor.draws("site").uniform(0.0, 1.0);
-//! assert_eq!(draws.uniform(0.0, 1.0), again);
+//! assert_eq!(random.uniform(0.0, 1.0), again);
 //! assert_ne!(tumor.draws("texture").uniform(0.0, 1.0), again);
 //! ```
 
@@ -19,24 +19,24 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use sha2::{Digest, Sha256};
 
-/// A 256-bit key; see the module's text.
+/// A 256-bit key; see the [module](self).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Key([u8; 32]);
 
 impl Key {
-    /// The key of a whole pipeline.
+    /// Returns the key of a pipeline.
     pub fn root(seed: u64) -> Self {
         Self(Sha256::new_with_prefix(b"freetumor").chain_update(seed.to_le_bytes()).finalize().into())
     }
 
-    /// Narrows the key by a named word. Lengths are hashed too, so that no two histories collide.
+    /// Narrows the key by a named value. Lengths are hashed too, so that no two derivations collide.
     #[must_use]
-    pub fn with(self, name: &str, word: &str) -> Self {
+    pub fn with(self, name: &str, value: &str) -> Self {
         let hash = Sha256::new_with_prefix(self.0)
             .chain_update((name.len() as u64).to_le_bytes())
             .chain_update(name)
-            .chain_update((word.len() as u64).to_le_bytes())
-            .chain_update(word);
+            .chain_update((value.len() as u64).to_le_bytes())
+            .chain_update(value);
         Self(hash.finalize().into())
     }
 
@@ -46,7 +46,7 @@ impl Key {
         self.with(name, &number.to_string())
     }
 
-    /// The stream of numbers for one purpose.
+    /// Returns the random stream for one purpose.
     pub fn draws(self, purpose: &str) -> RandomStream {
         RandomStream(ChaCha8Rng::from_seed(self.with("purpose", purpose).0))
     }
@@ -56,28 +56,28 @@ impl Key {
 pub struct RandomStream(ChaCha8Rng);
 
 impl RandomStream {
-    /// A number in `low..high`, with 53 random bits.
+    /// Returns a uniform number in `low..high`, with 53 random bits.
     pub fn uniform(&mut self, low: f64, high: f64) -> f64 {
         let unit = (self.0.next_u64() >> 11) as f64 * (1.0 / (1u64 << 53) as f64);
         low + (high - low) * unit
     }
 
-    /// A number in `0..1` with 24 random bits: the cheap one, for noise volumes.
+    /// Returns a uniform number in `0..1` with 24 random bits, which is cheaper, for noise volumes.
     pub fn unit_f32(&mut self) -> f32 {
         (self.0.next_u32() >> 8) as f32 * (1.0 / (1u32 << 24) as f32)
     }
 
-    /// 64 random bits.
+    /// Returns 64 random bits.
     pub fn bits(&mut self) -> u64 {
         self.0.next_u64()
     }
 
-    /// An index in `0..count`, without bias.
+    /// Returns a uniform index in `0..count`, without bias.
     ///
     /// # Panics
-    /// Where `count` is zero.
+    /// If `count` is zero.
     pub fn index(&mut self, count: usize) -> usize {
-        assert!(count > 0, "an index is drawn from at least one");
+        assert!(count > 0, "expected at least one index");
         let count = count as u64;
         // Lemire's multiply-and-shift: reject the few values that would favour small indices.
         let threshold = count.wrapping_neg() % count;
@@ -89,18 +89,18 @@ impl RandomStream {
         }
     }
 
-    /// True with the given probability.
+    /// Returns true with the given probability.
     pub fn chance(&mut self, probability: f64) -> bool {
         self.uniform(0.0, 1.0) < probability
     }
 
-    /// A normal number (Box and Muller).
+    /// Returns a normally distributed number (Box and Muller).
     pub fn normal(&mut self, mean: f64, deviation: f64) -> f64 {
         let radius = libm::sqrt(-2.0 * libm::log(1.0 - self.uniform(0.0, 1.0)));
         mean + deviation * radius * libm::cos(std::f64::consts::TAU * self.uniform(0.0, 1.0))
     }
 
-    /// A direction, uniform on the unit sphere.
+    /// Returns a uniform direction on the unit sphere.
     pub fn direction(&mut self) -> [f64; 3] {
         let z = self.uniform(-1.0, 1.0);
         let angle = self.uniform(0.0, std::f64::consts::TAU);
@@ -114,26 +114,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_cannot_be_moved_between_name_and_value() {
+    fn keys_distinguish_name_from_value() {
         let root = Key::root(1);
         assert_ne!(root.with("ab", "c"), root.with("a", "bc"));
         assert_ne!(root.with("a", "b").with("c", "d"), root.with("c", "d").with("a", "b"));
     }
 
     #[test]
-    fn indices_are_even() {
-        let mut draws = Key::root(3).draws("test");
+    fn index_is_uniform() {
+        let mut random = Key::root(3).draws("test");
         let mut counts = [0usize; 7];
         for _ in 0..70_000 {
-            counts[draws.index(7)] += 1;
+            counts[random.index(7)] += 1;
         }
         assert!(counts.iter().all(|count| (9_600..10_400).contains(count)), "{counts:?}");
     }
 
     #[test]
-    fn normal_has_its_moments() {
-        let mut draws = Key::root(4).draws("test");
-        let values: Vec<f64> = (0..100_000).map(|_| draws.normal(2.0, 3.0)).collect();
+    fn normal_has_requested_moments() {
+        let mut random = Key::root(4).draws("test");
+        let values: Vec<f64> = (0..100_000).map(|_| random.normal(2.0, 3.0)).collect();
         let mean = values.iter().sum::<f64>() / values.len() as f64;
         let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / values.len() as f64;
         assert!((mean - 2.0).abs() < 0.05 && (variance.sqrt() - 3.0).abs() < 0.05, "{mean} {variance}");

@@ -18,7 +18,7 @@ use super::lab::refused;
 /// Where the graph has no synthesis, or there is no such test.
 pub fn tumors(plan: &Plan, above: f64, attempts: u32) -> Result<Tumors> {
     let synthesis = plan.syntheses.first().ok_or_else(|| Error::new("the graph makes no tumors"))?;
-    let scorers = synthesis.attempts.scorers.iter().filter(|node| node.stage.gives().contains(&Score::FoundFraction));
+    let scorers = synthesis.attempts.scorers.iter().filter(|node| node.stage.scores().contains(&Score::FoundFraction));
     let scorers = scorers.map(|node| Arc::clone(&node.stage)).collect();
     let accept = vec![format!("found_fraction > {above}")];
     let test = QualityTest::new(QualityTestConfig { attempts, accept });

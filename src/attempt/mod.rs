@@ -1,13 +1,15 @@
-//! The loop that makes a tumor: synthesize, score, decide, and try again.
+//! The attempt loop of a tumor: synthesize, score, decide, and attempt again.
 //!
-//! This room owns the loop and its outcomes. The dataflow, training and plain programs all run it, so that all of them make the same
-//! tumor. The loop is pure: its result is a function of the scan, the organ and the tumor's key. What is done with each attempt is up to an [`Observer`].
+//! This room owns the loop and its outcomes. The dataflow, training and other programs run the same loop, so that all of them produce the
+//! same tumor. The loop is pure: its result is a function of the scan, the organ and the tumor's key. An [`Observer`] receives the
+//! attempts.
 //!
-//! Several quality tests may share one synthesis: each is a [`Branch`]. A candidate is synthesized once for all branches that still
-//! need one, each score stage scores it once, and every branch decides by the scores of its own stages.
+//! Several quality tests may share one synthesis: each is a [`Branch`]. A branch is open while it has attempts left and no
+//! accepted candidate. A candidate is synthesized once for all open branches, each score stage scores it once, and every branch decides
+//! by the scores of its stages.
 //!
 //! # Source
-//! FreeTumor accepts a synthetic tumor whose found fraction is above 0.7, and makes up to ten when it saves data sets.
+//! FreeTumor accepts a synthetic tumor with a found fraction above 0.7, with up to ten attempts when it saves data sets.
 
 mod tumor;
 
@@ -22,14 +24,14 @@ use crate::filter::QualityTest;
 use crate::score::{ScoreStage, Scores};
 use crate::synth::{Attempt, Synthesize};
 
-/// A synthesis with the score stages and quality tests behind it.
+/// A synthesis with its score stages and quality tests.
 #[derive(Clone)]
 pub struct AttemptLoop {
-    /// Name of the synthesis, for faults and timings.
+    /// The name of the synthesis, for faults and timings.
     pub name: String,
-    /// What makes candidates.
+    /// The synthesis of candidates.
     pub synthesize: Arc<dyn Synthesize>,
-    /// The score stages of all branches, each after those it takes scores from.
+    /// The score stages of all branches, each after the stages whose scores it reads.
     pub scorers: Vec<ScoreNode>,
     /// The quality tests.
     pub branches: Vec<Branch>,
@@ -38,43 +40,43 @@ pub struct AttemptLoop {
 /// A score stage with its name.
 #[derive(Clone)]
 pub struct ScoreNode {
-    /// Its name in the graph file.
+    /// The name in the graph file.
     pub name: String,
     /// The stage.
     pub stage: Arc<dyn ScoreStage>,
 }
 
-/// A quality test with the score stages that it depends on.
+/// A quality test with the score stages it depends on.
 #[derive(Clone, Debug)]
 pub struct Branch {
-    /// Name of the quality test in the graph file.
+    /// The name of the quality test in the graph file.
     pub name: String,
-    /// Its score stages: ascending indices into [`AttemptLoop::scorers`].
+    /// The score stages: ascending indices into [`AttemptLoop::scorers`].
     pub scorers: Vec<usize>,
-    /// Its conditions, and how many attempts a tumor has.
+    /// The conditions and the maximum number of attempts.
     pub test: QualityTest,
 }
 
-/// How an attempt ended in one branch.
+/// The outcome of an attempt in one branch.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "verdict")]
 pub enum Outcome {
-    /// It passed every condition.
+    /// All conditions hold.
     Accepted,
-    /// It did not; `reason` is the condition as the graph file has it, or a code such as `no_site`.
+    /// Rejected; `reason` is the condition from the graph file, or a code such as `no_site`.
     Rejected {
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
 
 impl Outcome {
-    /// Whether the attempt passed.
+    /// Whether the attempt was accepted.
     pub fn is_accepted(&self) -> bool {
         *self == Self::Accepted
     }
 
-    /// Why it was rejected; `None` where it was accepted.
+    /// Returns the reason of a rejection; `None` if the attempt was accepted.
     pub fn reason(&self) -> Option<&str> {
         match self {
             Self::Accepted => None,
@@ -83,14 +85,14 @@ impl Outcome {
     }
 }
 
-/// One attempt with its outcome in every branch that still needed one.
+/// One attempt with its outcome in every open branch.
 #[derive(Debug)]
 pub struct AttemptOutcomes {
-    /// Its number among the attempts at the tumor, from 0.
+    /// The number of the attempt at the tumor, from 0.
     pub number: u32,
-    /// The candidate, or why there is none.
+    /// The candidate, or the reason why there is none.
     pub attempt: Attempt,
-    /// The outcome in each branch that takes part.
+    /// The outcome in each open branch.
     pub outcomes: Vec<BranchOutcome>,
 }
 
@@ -99,47 +101,47 @@ pub struct AttemptOutcomes {
 pub struct BranchOutcome {
     /// Index into [`AttemptLoop::branches`].
     pub branch: usize,
-    /// The scores of the branch's own stages.
+    /// The scores of the branch's stages.
     pub scores: Scores,
-    /// Whether the attempt passed.
+    /// Whether the attempt was accepted.
     pub outcome: Outcome,
 }
 
-/// A part of the loop that is timed.
+/// A timed step of the loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// What all attempts in one organ share is computed.
+    /// Preparation of one organ for all attempts.
     Prepare,
-    /// One candidate is synthesized.
+    /// Synthesis of one candidate.
     Synthesize,
-    /// One stage scores one candidate.
+    /// Scoring of one candidate by one stage.
     Score,
 }
 
-/// What follows the loop: it times steps and receives attempts.
+/// An observer of the loop, which times steps and receives attempts.
 pub trait Observer {
-    /// Why the loop ends early.
+    /// The reason for an early end of the loop.
     type Stop: From<Fault>;
 
-    /// Runs one step of the loop; `attempt` is the number of the attempt that the step belongs to.
+    /// Runs one step of the loop; `attempt` is the number of the step's attempt.
     fn step<T>(&mut self, step: Step, node: &str, attempt: Option<u32>, work: impl FnOnce() -> T) -> T {
         let _ = (step, node, attempt);
         work()
     }
 
-    /// Receives an attempt when all branches have decided.
+    /// Receives an attempt after all branches have decided.
     ///
     /// # Errors
-    /// What ends the loop.
-    fn attempted(&mut self, attempt: AttemptOutcomes) -> Result<(), Self::Stop>;
+    /// Returns an error to end the loop.
+    fn on_attempt(&mut self, attempt: AttemptOutcomes) -> Result<(), Self::Stop>;
 }
 
 impl AttemptLoop {
-    /// A loop with one quality test. Score stages come in the order in which they take scores from one another, and are named by
-    /// their place.
+    /// Creates a loop with one quality test. Each score stage follows the stages whose scores it reads; stages are named by their
+    /// position.
     pub fn new(synthesize: Arc<dyn Synthesize>, scorers: Vec<Arc<dyn ScoreStage>>, test: QualityTest) -> Self {
         let branch = Branch { name: "test".to_owned(), scorers: (0..scorers.len()).collect(), test };
-        let named = |(place, stage)| ScoreNode { name: format!("scores {place}"), stage };
+        let named = |(position, stage)| ScoreNode { name: format!("scores {position}"), stage };
         Self {
             name: "tumors".to_owned(),
             synthesize,
@@ -148,10 +150,10 @@ impl AttemptLoop {
         }
     }
 
-    /// The loop for one of its branches alone.
+    /// Returns the loop with a single one of its branches.
     ///
     /// # Panics
-    /// Where there is no such branch.
+    /// If there is no such branch.
     #[must_use]
     pub fn only(&self, branch: usize) -> Self {
         let Branch { name, scorers, test } = &self.branches[branch];

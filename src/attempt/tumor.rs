@@ -1,4 +1,4 @@
-//! The attempts at one tumor after the other in one organ of one scan.
+//! The attempts at the tumors in one organ of one scan.
 
 use super::{AttemptLoop, AttemptOutcomes, BranchOutcome, Observer, Outcome, Step};
 use crate::error::Fault;
@@ -8,14 +8,14 @@ use crate::random::Key;
 use crate::score::{Score, Scorer, Scores};
 use crate::synth::{Attempt, AttemptKey, Attempts, Candidate};
 
-/// The attempts in one organ of one scan. What they share (distances inside the organ, scores of the untouched scan) is computed
-/// once.
+/// The attempts in one organ of one scan. Values that do not depend on the attempt (distances inside the organ, scores of the original
+/// scan) are computed once.
 pub struct OrganAttempts<'scan> {
     stages: &'scan AttemptLoop,
     masked: &'scan MaskedScan,
     organ: &'scan Organ,
     attempts: Box<dyn Attempts + 'scan>,
-    /// Prepared when the first candidate comes: a scorer may infer on the whole untouched organ first.
+    /// Prepared with the first candidate, because a scorer may infer on the whole original organ first.
     scorers: Vec<Option<Box<dyn Scorer + 'scan>>>,
 }
 
@@ -31,10 +31,10 @@ impl<'scan> OrganAttempts<'scan> {
         Ok(Self { stages, masked, organ, attempts, scorers: stages.scorers.iter().map(|_| None).collect() })
     }
 
-    /// Attempts one tumor until every branch has accepted a candidate or has no attempts left. `key` decides all randomness.
+    /// Attempts one tumor until every branch has accepted a candidate or has no attempts left. `key` defines all random numbers.
     ///
     /// # Errors
-    /// A fault of a stage, with its name; or what the observer returns. Attempts before it have been observed.
+    /// A fault of a stage with the name of the stage, or the error of the observer. The observer has received all attempts before it.
     pub fn tumor<O: Observer>(&mut self, key: Key, observer: &mut O) -> Result<(), O::Stop> {
         let stages = self.stages;
         let mut open: Vec<usize> = (0..stages.branches.len()).collect();
@@ -45,19 +45,21 @@ impl<'scan> OrganAttempts<'scan> {
             }
             let key = AttemptKey::new(key, number);
             let attempt = observer.step(Step::Synthesize, &stages.name, Some(number), || self.attempts.attempt(key));
-            let attempt = attempt.map_err(|fault| self.located(fault, number).at_node(&stages.name))?;
+            let attempt = attempt.map_err(|fault| self.with_attempt(fault, number).at_node(&stages.name))?;
             let outcomes = match &attempt {
                 Attempt::Rejected { reason } => open.iter().map(|&branch| rejected(branch, reason)).collect(),
                 Attempt::Candidate(candidate) => self.decide(candidate, number, &open, observer)?,
             };
-            let accepted = |branch: &usize| outcomes.iter().any(|it| it.branch == *branch && it.outcome.is_accepted());
+            let accepted = |branch: &usize| {
+                outcomes.iter().any(|outcome| outcome.branch == *branch && outcome.outcome.is_accepted())
+            };
             open.retain(|branch| !accepted(branch));
-            observer.attempted(AttemptOutcomes { number, attempt, outcomes })?;
+            observer.on_attempt(AttemptOutcomes { number, attempt, outcomes })?;
         }
         Ok(())
     }
 
-    /// Scores a candidate once for all open branches and applies their tests.
+    /// Scores a candidate once for all open branches and applies their quality tests.
     fn decide<O: Observer>(
         &mut self,
         candidate: &Candidate,
@@ -66,18 +68,18 @@ impl<'scan> OrganAttempts<'scan> {
         observer: &mut O,
     ) -> Result<Vec<BranchOutcome>, O::Stop> {
         let stages = self.stages;
-        let mut contributions: Vec<Option<Scores>> = vec![None; stages.scorers.len()];
+        let mut computed: Vec<Option<Scores>> = vec![None; stages.scorers.len()];
         let mut outcomes = Vec::with_capacity(open.len());
         for &branch in open {
             let mut scores = Scores::default();
             for &index in &stages.branches[branch].scorers {
                 let node = &stages.scorers[index];
-                if let Some(known) = &contributions[index] {
-                    merge(&mut scores, known, node.stage.gives());
+                if let Some(stage_scores) = &computed[index] {
+                    merge(&mut scores, stage_scores, node.stage.scores());
                     continue;
                 }
                 self.score(index, candidate, number, &mut scores, observer)?;
-                contributions[index] = Some(scores.clone());
+                computed[index] = Some(scores.clone());
             }
             let outcome = match stages.branches[branch].test.verdict(&scores) {
                 Verdict::Accepted => Outcome::Accepted,
@@ -106,10 +108,10 @@ impl<'scan> OrganAttempts<'scan> {
             }
         };
         let scored = observer.step(Step::Score, &node.name, Some(number), || scorer.score(candidate, scores));
-        Ok(scored.map_err(|fault| self.located(fault, number).at_node(&node.name))?)
+        Ok(scored.map_err(|fault| self.with_attempt(fault, number).at_node(&node.name))?)
     }
 
-    fn located(&self, fault: Fault, number: u32) -> Fault {
+    fn with_attempt(&self, fault: Fault, number: u32) -> Fault {
         fault.during(&format!("{}, attempt {number}", self.organ.name))
     }
 }
@@ -118,18 +120,18 @@ fn rejected(branch: usize, reason: &str) -> BranchOutcome {
     BranchOutcome { branch, scores: Scores::default(), outcome: Outcome::Rejected { reason: reason.to_owned() } }
 }
 
-/// Copies the given scores from `known`.
-fn merge(scores: &mut Scores, known: &Scores, given: &[Score]) {
-    for &score in given {
-        if let Some(value) = known.get(score) {
+/// Copies the scores in `selection` from `source` to `scores`.
+fn merge(scores: &mut Scores, source: &Scores, selection: &[Score]) {
+    for &score in selection {
+        if let Some(value) = source.get(score) {
             scores.set(score, value);
         }
     }
 }
 
 impl AttemptLoop {
-    /// The first candidate of a tumor that all branches accept at the same attempt; `None` where no attempt passes. `key` decides
-    /// all randomness. For programs that need one tumor and no rows.
+    /// Returns the first candidate of a tumor that all branches accept at the same attempt; `None` if there is none. `key` defines all
+    /// random numbers. For programs that need one tumor and no rows.
     ///
     /// # Errors
     /// A fault of a stage.
@@ -144,10 +146,10 @@ impl AttemptLoop {
         Ok(first.candidate)
     }
 
-    /// Prepares the attempts in one organ of a scan; keep it for all tumors of that organ.
+    /// Prepares the attempts in one organ of a scan. Use the result for all tumors of the organ.
     ///
     /// # Errors
-    /// A fault of the synthesis, with its name.
+    /// A fault of the synthesis with its name.
     pub fn prepare<'scan, O: Observer>(
         &'scan self,
         masked: &'scan MaskedScan,
@@ -167,8 +169,9 @@ struct FirstAccepted {
 impl Observer for FirstAccepted {
     type Stop = Fault;
 
-    fn attempted(&mut self, attempt: AttemptOutcomes) -> Result<(), Fault> {
-        let all = attempt.outcomes.len() == self.branches && attempt.outcomes.iter().all(|it| it.outcome.is_accepted());
+    fn on_attempt(&mut self, attempt: AttemptOutcomes) -> Result<(), Fault> {
+        let all = attempt.outcomes.len() == self.branches
+            && attempt.outcomes.iter().all(|branch| branch.outcome.is_accepted());
         if let (true, None, Attempt::Candidate(candidate)) = (all, &self.candidate, attempt.attempt) {
             self.candidate = Some(candidate);
         }

@@ -151,7 +151,7 @@ impl Observer for Recorder<'_> {
         self.scan.telemetry.time(Timing { epoch: self.scan.epoch, step, node, scan_id, sample_id }, work)
     }
 
-    fn attempted(&mut self, attempt: AttemptOutcomes) -> Result<(), Failure> {
+    fn on_attempt(&mut self, attempt: AttemptOutcomes) -> Result<(), Failure> {
         let scan = self.scan;
         let candidate = match &attempt.attempt {
             Attempt::Candidate(candidate) => Some(&**candidate),

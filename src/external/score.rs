@@ -66,7 +66,7 @@ const PLACEHOLDERS: Placeholders = Placeholders {
 ///     "#,
 /// )?;
 /// let stage = CommandScore::new(config.clone(), ".".as_ref()).unwrap();
-/// assert_eq!(stage.gives(), [Score::Realness]);
+/// assert_eq!(stage.scores(), [Score::Realness]);
 /// let mistyped = CommandScoreConfig { gives: vec!["realnes".into()], ..config };
 /// let errors = CommandScore::new(mistyped, ".".as_ref()).err().unwrap();
 /// assert_eq!(errors[0].hint.as_deref(), Some("did you mean `realness`?"));
@@ -144,7 +144,7 @@ impl CommandScore {
 }
 
 impl ScoreStage for CommandScore {
-    fn gives(&self) -> &[Score] {
+    fn scores(&self) -> &[Score] {
         &self.produced
     }
 

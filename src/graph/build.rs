@@ -115,9 +115,11 @@ fn digests_of(spec: &NodeSpec<'_>, json: &Json, node: &BuiltNode) -> Option<Stag
     let kind = spec.kind.as_ref()?.get_ref();
     match node {
         BuiltNode::Synthesis(synthesis) => {
-            Some(stage_digests(kind, &synthesis.model, json, synthesis.synthesize.viewer()))
+            Some(stage_digests(kind, &synthesis.model, json, synthesis.synthesize.inference()))
         }
-        BuiltNode::Score(scoring) => Some(stage_digests(kind, &scoring.stage.version(), json, scoring.stage.viewer())),
+        BuiltNode::Score(scoring) => {
+            Some(stage_digests(kind, &scoring.stage.version(), json, scoring.stage.inference()))
+        }
         BuiltNode::Source(_) | BuiltNode::Mask(_) | BuiltNode::Filter(_) | BuiltNode::Sink(_) => None,
     }
 }
@@ -126,8 +128,8 @@ fn digests_of(spec: &NodeSpec<'_>, json: &Json, node: &BuiltNode) -> Option<Stag
 fn with_digest(mut json: Json, node: &BuiltNode) -> Json {
     let inference = match node {
         BuiltNode::Mask(mask) => mask.viewer(),
-        BuiltNode::Synthesis(synthesis) => synthesis.synthesize.viewer(),
-        BuiltNode::Score(scoring) => scoring.stage.viewer(),
+        BuiltNode::Synthesis(synthesis) => synthesis.synthesize.inference(),
+        BuiltNode::Score(scoring) => scoring.stage.inference(),
         BuiltNode::Source(_) | BuiltNode::Filter(_) | BuiltNode::Sink(_) => None,
     };
     if let (Some(inference), Json::Object(settings)) = (inference, &mut json) {

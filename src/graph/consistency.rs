@@ -93,7 +93,7 @@ pub(super) fn scores(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
                     complete = false;
                     continue;
                 };
-                for &score in scoring.stage.gives() {
+                for &score in scoring.stage.scores() {
                     match produced.iter().find(|(other, _)| *other == score) {
                         Some(&(_, earlier)) if reported.insert((earlier, stage)) => {
                             problems

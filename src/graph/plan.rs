@@ -205,8 +205,8 @@ impl Plan {
     pub fn inferences(&self) -> impl Iterator<Item = (&str, &Inference)> {
         let masks = self.masks.iter().map(|node| (node.name.as_str(), node.mask.viewer()));
         let syntheses = self.syntheses.iter().flat_map(|node| {
-            let scores = node.attempts.scorers.iter().map(|scorer| (scorer.name.as_str(), scorer.stage.viewer()));
-            std::iter::once((node.attempts.name.as_str(), node.attempts.synthesize.viewer())).chain(scores)
+            let scores = node.attempts.scorers.iter().map(|scorer| (scorer.name.as_str(), scorer.stage.inference()));
+            std::iter::once((node.attempts.name.as_str(), node.attempts.synthesize.inference())).chain(scores)
         });
         let mut listed = BTreeSet::new();
         masks

@@ -204,7 +204,7 @@ impl Kind {
 /// struct Darkness(f64);
 ///
 /// impl ScoreStage for Darkness {
-///     fn gives(&self) -> &'static [Score] {
+///     fn scores(&self) -> &'static [Score] {
 ///         &[Score::Cnr]
 ///     }
 ///     fn baseline<'s>(&'s self, _: &'s MaskedScan, _: &'s Organ) -> Result<Box<dyn Scorer + 's>, Fault> {

@@ -43,7 +43,7 @@ impl Roi {
     /// # Ok::<(), freetumor::error::Fault>(())
     /// ```
     pub fn new(scan: &Volume, around: Region, config: &NetworkConfig) -> Result<Self, Fault> {
-        let turn = scan.grid.orientation().turn_to(Orientation::RAS);
+        let turn = scan.grid.orientation().permutation_to(Orientation::RAS);
         let resampling = Resampling::to_spacing(&turn.grid(&scan.grid), config.spacing_mm)?;
         let whole = resampling.grid();
         let focus = box_on(&scan.grid, around, &whole);

@@ -1,4 +1,4 @@
-//! The score by a discriminator: how real a tumor looks to the network that tells real from synthetic.
+//! The score by a discriminator, a network that distinguishes real from synthetic tumors.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,9 +14,9 @@ use crate::synth::Candidate;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DiscriminatorConfig {
-    /// The discriminator: background, real tumor and synthetic tumor of each voxel.
+    /// The discriminator, which classifies each voxel as background, real tumor or synthetic tumor.
     pub network: NetworkConfig,
-    /// Its class of real tumors.
+    /// The network's class of real tumors.
     #[serde(default = "published_class")]
     pub real_class: usize,
 }
@@ -28,31 +28,31 @@ fn published_class() -> usize {
 /// The stage; see [`DiscriminatorConfig`].
 #[derive(Debug)]
 pub struct Discriminator {
-    viewer: Inference,
+    inference: Inference,
     real_class: usize,
 }
 
 impl Discriminator {
-    /// Checks the settings against the network that was opened for them.
+    /// Checks the settings against the loaded network.
     ///
     /// # Errors
-    /// Where the network has no such class.
-    pub fn new(config: DiscriminatorConfig, viewer: Inference) -> Result<Self, Vec<ConfigError>> {
-        let (class, count) = (config.real_class, viewer.classes());
+    /// Returns an error if the network does not have the class.
+    pub fn new(config: DiscriminatorConfig, inference: Inference) -> Result<Self, Vec<ConfigError>> {
+        let (class, count) = (config.real_class, inference.classes());
         if class >= count {
             let message = format!("expected one of the network's {count} classes, 0 to {}, got {class}", count - 1);
             return Err(vec![ConfigError::new("real_class", message)]);
         }
-        Ok(Self { viewer, real_class: class })
+        Ok(Self { inference, real_class: class })
     }
 }
 
 impl ScoreStage for Discriminator {
-    fn viewer(&self) -> Option<&Inference> {
-        Some(&self.viewer)
+    fn inference(&self) -> Option<&Inference> {
+        Some(&self.inference)
     }
 
-    fn gives(&self) -> &'static [Score] {
+    fn scores(&self) -> &'static [Score] {
         &[Score::Realness]
     }
 
@@ -61,22 +61,22 @@ impl ScoreStage for Discriminator {
         scan: &'scan MaskedScan,
         organ: &'scan Organ,
     ) -> Result<Box<dyn Scorer + 'scan>, Fault> {
-        let surroundings = OrganInference::new(&self.viewer, scan, organ)?;
-        Ok(Box::new(DiscriminatorScorer { real_class: self.real_class, surroundings }))
+        let inference = OrganInference::new(&self.inference, scan, organ)?;
+        Ok(Box::new(DiscriminatorScorer { real_class: self.real_class, inference }))
     }
 }
 
 struct DiscriminatorScorer<'scan> {
     real_class: usize,
-    surroundings: OrganInference<'scan>,
+    inference: OrganInference<'scan>,
 }
 
 impl Scorer for DiscriminatorScorer<'_> {
     fn score(&self, candidate: &Candidate, scores: &mut Scores) -> Result<(), Fault> {
-        let Some(after) = self.surroundings.after(candidate, None)? else { return Ok(()) };
+        let Some(after) = self.inference.predict_after(candidate, None)? else { return Ok(()) };
         let (mut realness, mut voxels) = (0.0, 0usize);
         for (voxel, _) in after.tumor.as_slice().iter().enumerate().filter(|(_, synthetic)| **synthetic != 0) {
-            realness += after.seen.probability(voxel, &[self.real_class]);
+            realness += after.prediction.probability(voxel, &[self.real_class]);
             voxels += 1;
         }
         if voxels > 0 {

@@ -1,4 +1,4 @@
-//! Scores by intensity: what can be said of a candidate without a network.
+//! Scores by intensity, without a network.
 
 use std::collections::BTreeMap;
 
@@ -16,11 +16,11 @@ use crate::volume::{Array3, Region, distance_mm};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct IntensityConfig {
-    /// How far from the tumor the ring of healthy organ around it begins and ends, in mm.
+    /// Inner and outer distance from the tumor of the ring of healthy organ, in mm.
     pub ring_mm: [f64; 2],
     /// A voxel that changed by less than this many HU is invisible.
     pub visible_hu: f64,
-    /// Where the median HU of a healthy organ is expected, least and most; organs not named have no deviation.
+    /// Minimum and maximum expected median HU of a healthy organ; other organs have no deviation.
     pub reference_hu: BTreeMap<String, [f64; 2]>,
 }
 
@@ -48,40 +48,40 @@ pub struct Intensity {
 }
 
 impl Intensity {
-    /// Checks the settings against the organs that the mask gives.
+    /// Checks the settings against the organs of the mask.
     ///
     /// # Errors
-    /// Everything that is wrong with the settings.
+    /// Returns all errors of the settings.
     pub fn new(config: IntensityConfig, organs: &[Organ]) -> Result<Self, Vec<ConfigError>> {
-        let mut complaints = Vec::new();
+        let mut errors = Vec::new();
         let [inner, outer] = config.ring_mm;
         if !(inner >= 0.0 && inner < outer && outer <= 100.0) {
-            let message = format!("expected 0 <= begin < end <= 100, got [{inner}, {outer}]");
-            complaints.push(ConfigError::new("ring_mm", message));
+            let message = format!("expected 0 <= inner < outer <= 100, got [{inner}, {outer}]");
+            errors.push(ConfigError::new("ring_mm", message));
         }
         if !(config.visible_hu >= 0.0 && config.visible_hu.is_finite()) {
             let message = format!("expected at least 0 HU, got {}", config.visible_hu);
-            complaints.push(ConfigError::new("visible_hu", message));
+            errors.push(ConfigError::new("visible_hu", message));
         }
         let defaults = IntensityConfig::default().reference_hu;
         for (organ, [low, high]) in &config.reference_hu {
             let field = format!("reference_hu.{organ}");
             if !(low <= high && low.is_finite() && high.is_finite()) {
-                complaints.push(ConfigError::new(&field, format!("expected [least, most], got [{low}, {high}]")));
+                errors.push(ConfigError::new(&field, format!("expected [minimum, maximum], got [{low}, {high}]")));
             }
-            // The defaults name more organs than a mask may give; what a user adds must exist.
+            // The defaults may contain more organs than the mask; organs that a user adds must exist.
             if defaults.get(organ) != Some(&[*low, *high]) && !organs.iter().any(|known| known.name == *organ) {
                 let known = organs.iter().map(|organ| organ.name.as_str()).collect::<Vec<_>>().join(", ");
-                let complaint = ConfigError::new(field, format!("expected an organ of the mask, got `{organ}`"));
-                complaints.push(complaint.with_hint(format!("the mask gives {known}")));
+                let error = ConfigError::new(field, format!("expected an organ of the mask, got `{organ}`"));
+                errors.push(error.with_hint(format!("the organs of the mask are {known}")));
             }
         }
-        if complaints.is_empty() { Ok(Self { config }) } else { Err(complaints) }
+        if errors.is_empty() { Ok(Self { config }) } else { Err(errors) }
     }
 }
 
 impl ScoreStage for Intensity {
-    fn gives(&self) -> &'static [Score] {
+    fn scores(&self) -> &'static [Score] {
         &[
             Score::HuInside,
             Score::HuRing,
@@ -145,38 +145,38 @@ impl Scorer for Baseline<'_> {
 }
 
 impl Baseline<'_> {
-    /// HU after the synthesis of the healthy organ in the ring; it may reach beyond the candidate's box.
+    /// Returns the moments of HU of the healthy organ in the ring after the synthesis. The ring may extend beyond the candidate's box.
     fn ring(&self, candidate: &Candidate) -> Moments {
         let mut ring = Moments::default();
         let (low, high) = (candidate.region.start, candidate.region.end());
-        let Some(boxed) = candidate.tumor.extent(|&inside| inside != 0) else { return ring };
-        let tight = Region { start: [0, 1, 2].map(|k| boxed.start[k] + low[k]), shape: boxed.shape };
+        let Some(tumor_box) = candidate.tumor.extent(|&inside| inside != 0) else { return ring };
+        let tight = Region { start: [0, 1, 2].map(|k| tumor_box.start[k] + low[k]), shape: tumor_box.shape };
         let [inner, outer] = self.config.ring_mm;
         let spacing_mm = self.scan.scan.volume.grid.spacing_mm();
         let margin = spacing_mm.map(|mm| (outer / mm).ceil() as usize);
         let labels = &self.scan.mask.labels;
         let region = tight.grown(margin, labels.shape());
         let mut tumor = Array3::filled(region.shape, 0u8);
-        tumor.paste([0, 1, 2].map(|k| tight.start[k] - region.start[k]), &candidate.tumor.cut(boxed));
+        tumor.paste([0, 1, 2].map(|k| tight.start[k] - region.start[k]), &candidate.tumor.cut(tumor_box));
         let distance = distance_mm(&tumor, spacing_mm, outer + 1.0, |&inside| inside != 0);
         let end = region.end();
         for z in region.start[2]..end[2] {
             for y in region.start[1]..end[1] {
                 let line = distance.row(y - region.start[1], z - region.start[2]);
-                // Rows that pass the tumor by are many.
+                // Most rows do not intersect the ring.
                 if !line.iter().fold(false, |any, mm| any | (*mm <= outer as f32)) {
                     continue;
                 }
                 let row = &labels.row(y, z)[region.start[0]..end[0]];
                 let offset = labels.index_of([region.start[0], y, z]);
-                let boxed = (low[1]..high[1]).contains(&y) && (low[2]..high[2]).contains(&z);
+                let is_in_box = (low[1]..high[1]).contains(&y) && (low[2]..high[2]).contains(&z);
                 for (x, (&mm, &label)) in line.iter().zip(row).enumerate() {
                     if label != self.organ.label || mm == 0.0 || f64::from(mm) < inner || f64::from(mm) > outer {
                         continue;
                     }
-                    let at = region.start[0] + x;
-                    let hu = if boxed && (low[0]..high[0]).contains(&at) {
-                        candidate.after[[at - low[0], y - low[1], z - low[2]]]
+                    let scan_x = region.start[0] + x;
+                    let hu = if is_in_box && (low[0]..high[0]).contains(&scan_x) {
+                        candidate.after[[scan_x - low[0], y - low[1], z - low[2]]]
                     } else {
                         self.scan.scan.volume.voxels.hu(offset + x)
                     };
@@ -188,7 +188,7 @@ impl Baseline<'_> {
     }
 }
 
-/// Count, sum and sum of squares of HU, which doubles hold exactly.
+/// Count, sum and sum of squares of HU, exact in `f64`.
 #[derive(Default)]
 struct Moments {
     count: usize,
@@ -224,8 +224,8 @@ mod tests {
     use crate::synth::Geometry;
     use crate::volume::{Affine, Grid, Labels, Volume, Voxels};
 
-    struct None_;
-    impl Companions for None_ {
+    struct NoCompanions;
+    impl Companions for NoCompanions {
         fn labels(&self, pattern: &str) -> Result<Labels, Fault> {
             Err(Fault::mask(crate::error::FaultKind::Missing, format!("no {pattern}")))
         }
@@ -235,7 +235,7 @@ mod tests {
         Organ { name: "liver".into(), label: 1, tumor_label: 2 }
     }
 
-    /// A liver of 100 ± 10 HU in the half x < 10, air beyond.
+    /// A liver of 100 ± 10 HU in the half x < 10, air in the other half.
     fn scan() -> MaskedScan {
         let shape = [20, 12, 12];
         let grid = Grid { shape, affine: Affine::from_spacing([1.0, 1.0, 2.0]) };
@@ -258,12 +258,12 @@ mod tests {
             modified_s: 0,
         };
         let volume = Volume { grid, voxels: Voxels::I16(Array3::from_fn(shape, hu)) };
-        let scan = Scan { entry, digest: ScanDigest::from_bytes([0; 32]), volume, companions: Arc::new(None_) };
+        let scan = Scan { entry, digest: ScanDigest::from_bytes([0; 32]), volume, companions: Arc::new(NoCompanions) };
         let labels = Array3::from_fn(shape, |[x, _, _]| u8::from(x < 10));
         MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: Arc::new([liver()]) } }
     }
 
-    /// Four by four by two voxels beside the liver's edge, 40 HU darker but for a quarter that did not change.
+    /// Four by four by two voxels next to the liver's edge: three quarters are 40 HU darker, one quarter is unchanged.
     fn candidate(scan: &MaskedScan) -> Candidate {
         let region = Region { start: [5, 3, 4], shape: [6, 6, 4] };
         let tumor = Array3::from_fn(region.shape, |[x, y, z]| {
@@ -295,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_those_of_the_voxels() {
+    fn scores_equal_statistics_of_voxels() {
         let scan = scan();
         let config = IntensityConfig { ring_mm: [0.0, 2.0], ..IntensityConfig::default() };
         let stage = Intensity::new(config, &[liver()]).unwrap();
@@ -306,18 +306,18 @@ mod tests {
         assert_eq!(get(Score::HuInside), 70.0);
         assert_eq!(get(Score::DeltaHu), -30.0);
         assert_eq!(get(Score::InvisibleFraction), 0.25);
-        // Air beyond the edge is no part of the ring.
+        // Air outside the liver is not part of the ring.
         assert!((get(Score::HuRing) - 100.0).abs() < 1.0, "{}", get(Score::HuRing));
         assert!((get(Score::Cnr) + 3.0).abs() < 0.15, "{}", get(Score::Cnr));
         assert!([90.0, 110.0].contains(&get(Score::OrganMedianHu)));
         assert_eq!(get(Score::OrganHuDeviation), 0.0);
-        for score in stage.gives() {
+        for score in stage.scores() {
             assert!(scores.get(*score).is_some(), "{}", score.name());
         }
     }
 
     #[test]
-    fn a_ring_reads_beyond_the_box() {
+    fn ring_extends_beyond_candidate_box() {
         let scan = scan();
         let ring = |outer| {
             let config = IntensityConfig { ring_mm: [0.0, outer], ..IntensityConfig::default() };
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn an_organ_far_from_its_range_deviates() {
+    fn organ_outside_reference_range_has_deviation() {
         let scan = scan();
         let reference_hu = BTreeMap::from([("liver".to_owned(), [150.0, 200.0])]);
         let stage = Intensity::new(IntensityConfig { reference_hu, ..Default::default() }, &[liver()]).unwrap();
@@ -341,13 +341,13 @@ mod tests {
     }
 
     #[test]
-    fn every_problem_is_told_at_once() {
+    fn new_reports_all_errors_at_once() {
         let config = IntensityConfig {
             ring_mm: [5.0, 2.0],
             visible_hu: f64::NAN,
             reference_hu: BTreeMap::from([("spleen".into(), [3.0, 1.0])]),
         };
-        let complaints = Intensity::new(config, &[liver()]).unwrap_err();
-        assert_eq!(complaints.len(), 4, "{complaints:?}");
+        let errors = Intensity::new(config, &[liver()]).unwrap_err();
+        assert_eq!(errors.len(), 4, "{errors:?}");
     }
 }

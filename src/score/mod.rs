@@ -1,10 +1,10 @@
 //! Scores: numbers by which the quality test decides on a candidate.
 //!
 //! This room owns the list of scores with their units ([`Score`]) and the stages that compute them: HU inside and around the tumor
-//! ([`Intensity`]), what a segmentor finds of it ([`Segmentor`]), how real a discriminator takes it to be ([`Discriminator`]).
+//! ([`Intensity`]), the found fraction of a segmentor ([`Segmentor`]), and the realness of a discriminator ([`Discriminator`]).
 //!
-//! A score stage reads a candidate and changes nothing. A score that no stage gave is absent, never zero. No stage sees the verdict, nor the
-//! conditions of the quality test.
+//! A score stage reads a candidate and does not change it. A score that no stage computed is absent, never zero. No stage has access to
+//! the verdict or the conditions of the quality test.
 
 mod discriminator;
 mod intensity;
@@ -25,30 +25,30 @@ use crate::synth::Candidate;
 /// Declares the scores with their names, units and meaning, once for tables, graph checks and documentation.
 macro_rules! scores {
     ($($variant:ident $name:literal $unit:literal $doc:literal;)*) => {
-        /// A score that a stage may give and a condition may ask for.
+        /// A score that a stage computes and a condition bounds.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Score { $(#[doc = $doc] $variant,)* }
 
         impl Score {
-            /// All of them, in the order of the table's columns.
+            /// All scores, in the order of the table's columns.
             pub const ALL: &'static [Score] = &[$(Score::$variant,)*];
 
-            /// The column's name.
+            /// Returns the name of the column.
             pub fn name(self) -> &'static str {
                 match self { $(Score::$variant => $name,)* }
             }
 
-            /// The unit, `""` for a pure number.
+            /// Returns the unit, `""` for a pure number.
             pub fn unit(self) -> &'static str {
                 match self { $(Score::$variant => $unit,)* }
             }
 
-            /// One sentence for the reader of the table.
+            /// Returns the description of the column.
             pub fn doc(self) -> &'static str {
                 match self { $(Score::$variant => $doc,)* }
             }
 
-            /// The score of that name.
+            /// Returns the score of a name.
             pub fn from_name(name: &str) -> Option<Self> {
                 Self::ALL.iter().copied().find(|score| score.name() == name)
             }
@@ -62,22 +62,22 @@ scores! {
     HuBefore "hu_before" "HU" "Mean HU of the tumor's voxels before the synthesis.";
     DeltaHu "delta_hu" "HU" "Mean change of HU in the tumor's voxels.";
     Cnr "cnr" "" "Contrast to noise: (inside - ring) over the standard deviation of the ring.";
-    InvisibleFraction "invisible_fraction" "" "Share of the tumor's voxels that changed by less than the visibility gate.";
+    InvisibleFraction "invisible_fraction" "" "Share of the tumor's voxels that changed by less than the visibility threshold.";
     OrganMedianHu "organ_median_hu" "HU" "Median HU of the whole healthy organ.";
-    OrganHuDeviation "organ_hu_deviation" "HU" "How far the organ's median HU lies outside its reference range; 0 inside.";
-    FoundFraction "found_fraction" "" "Share of the tumor's voxels that the segmentor calls tumor.";
+    OrganHuDeviation "organ_hu_deviation" "HU" "Distance of the organ's median HU from its reference range; 0 inside.";
+    FoundFraction "found_fraction" "" "Share of the tumor's voxels that the segmentor classifies as tumor.";
     TumorProbability "tumor_probability" "" "Mean tumor probability of the segmentor over the tumor's voxels.";
-    RightClassFraction "right_class_fraction" "" "Share of the tumor's voxels that the segmentor calls this organ's tumor.";
+    RightClassFraction "right_class_fraction" "" "Share of the tumor's voxels that the segmentor classifies as this organ's tumor.";
     Dice "dice" "" "Dice of the segmentor's tumor against the synthetic label.";
-    NewFalsePositiveMm3 "new_false_positive_mm3" "mm3" "Volume that the segmentor calls tumor after but not before, outside every tumor label.";
+    NewFalsePositiveMm3 "new_false_positive_mm3" "mm3" "Volume that the segmentor classifies as tumor after but not before, outside every tumor label.";
     Realness "realness" "" "Mean probability of the discriminator that the tumor's voxels are real.";
-    HeldOutFoundFraction "held_out_found_fraction" "" "Found fraction of a segmentor that the generator never trained against.";
+    HeldOutFoundFraction "held_out_found_fraction" "" "Found fraction of a segmentor that the generator was not trained against.";
     Disagreement "disagreement" "" "Found fraction minus held-out found fraction.";
-    SuspectedRealTumorMm3 "suspected_real_tumor_mm3" "mm3" "Volume that the segmentor calls tumor in the untouched scan.";
+    SuspectedRealTumorMm3 "suspected_real_tumor_mm3" "mm3" "Volume that the segmentor classifies as tumor in the original scan.";
 }
 
 impl Score {
-    /// The least and the greatest value that it can have, in its unit.
+    /// Returns the minimum and maximum possible value in the score's unit.
     ///
     /// ```
     /// use freetumor::score::Score;
@@ -102,7 +102,7 @@ impl Score {
     }
 }
 
-/// The scores of one candidate; what no stage gave is absent.
+/// The scores of one candidate; scores that no stage computed are absent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Scores(std::collections::BTreeMap<String, f64>);
@@ -113,44 +113,44 @@ impl Scores {
         self.0.insert(score.name().to_owned(), value);
     }
 
-    /// The score, if a stage gave it.
+    /// Returns a score if a stage computed it.
     pub fn get(&self, score: Score) -> Option<f64> {
         self.0.get(score.name()).copied()
     }
 }
 
-/// A way to judge candidates.
+/// A stage that scores candidates.
 pub trait ScoreStage: Send + Sync {
-    /// The scores that this stage gives.
-    fn gives(&self) -> &[Score];
+    /// Returns the scores that this stage computes.
+    fn scores(&self) -> &[Score];
 
-    /// Prepares one organ of one scan; kept over all variants and attempts.
+    /// Prepares one organ of one scan. The result is used for all variants and attempts.
     ///
     /// # Errors
-    /// A [`Fault`] where this scan cannot be judged at all.
+    /// A [`Fault`] if no candidate of this scan can be scored.
     fn baseline<'scan>(
         &'scan self,
         scan: &'scan MaskedScan,
         organ: &'scan Organ,
     ) -> Result<Box<dyn Scorer + 'scan>, Fault>;
 
-    /// Names what its scores depend on beside its settings and weights, such as classes that it takes from the mask; part of its
-    /// digest. Change it with every change of the results.
+    /// Returns a version string, which is part of the stage's digest. It contains all inputs of the scores other than settings and
+    /// weights, such as classes from the mask. Change it with every change of the results.
     fn version(&self) -> String {
         "1".to_owned()
     }
 
-    /// The network that it infers with, where it does.
-    fn viewer(&self) -> Option<&Inference> {
+    /// Returns the network of the stage, if it has one.
+    fn inference(&self) -> Option<&Inference> {
         None
     }
 }
 
-/// Judges the candidates of one organ of one scan.
+/// Scores the candidates of one organ of one scan.
 pub trait Scorer: Send + Sync {
     /// Adds this stage's scores of `candidate` to `scores`.
     ///
     /// # Errors
-    /// A [`Fault`] where a score cannot be computed.
+    /// A [`Fault`] if a score cannot be computed.
     fn score(&self, candidate: &Candidate, scores: &mut Scores) -> Result<(), Fault>;
 }

@@ -1,4 +1,5 @@
-//! What the scores of segmentors share: what a network says around a tumor's site before the synthesis, kept over its attempts.
+//! Inference for scores: predictions of a network around a tumor's site, before and after the synthesis. The prediction before is
+//! cached for all attempts at the site.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,99 +9,105 @@ use crate::mask::{MaskedScan, Organ};
 use crate::synth::Candidate;
 use crate::volume::{Array3, Region};
 
-/// One organ's surroundings, as a network looks at its candidates.
+/// The inference of a network on the candidates of one organ of one scan.
 pub(super) struct OrganInference<'scan> {
-    viewer: &'scan Inference,
+    inference: &'scan Inference,
     scan: &'scan MaskedScan,
-    /// The organ's surroundings on the viewer's grid; `None` where the scan does not show the organ.
-    field: Option<Roi>,
+    /// The region of interest around the organ on the network's grid; `None` if the scan does not contain the organ.
+    roi: Option<Roi>,
     last: Mutex<Option<Arc<PredictionBefore>>>,
 }
 
-/// What a network says of the untouched scan in the windows of a site.
+/// The prediction of a network on the original scan in the windows of a site.
 pub(super) struct PredictionBefore {
     layout: Layout,
-    /// All that the windows show.
+    /// The region covered by the windows.
     pub region: Region,
-    /// The likeliest class of each of its voxels.
+    /// The likeliest class of each voxel of the region.
     pub ids: Array3<u16>,
-    /// The merged label of each of its voxels.
+    /// The merged label of each voxel of the region.
     pub labels: Array3<u8>,
 }
 
-/// What a network says of a candidate.
+/// The prediction of a network on a candidate.
 pub(super) struct PredictionAfter {
-    /// What it says of the candidate, in the box that was asked for.
-    pub seen: Prediction,
-    /// Where that box's voxels are synthetic tumor.
+    /// The prediction in the requested region.
+    pub prediction: Prediction,
+    /// The mask of the synthetic tumor in the same region.
     pub tumor: Array3<u8>,
 }
 
 impl<'scan> OrganInference<'scan> {
-    /// # Errors
-    /// A fault where the scan cannot be resampled.
-    pub fn new(viewer: &'scan Inference, scan: &'scan MaskedScan, organ: &Organ) -> Result<Self, Fault> {
-        let region = scan.mask.labels.extent(|&label| label == organ.label || label == organ.tumor_label);
-        let field = region.map(|region| Roi::new(&scan.scan.volume, region, viewer.config()));
-        let field = field.transpose().map_err(at)?;
-        Ok(Self { viewer, scan, field, last: Mutex::default() })
-    }
-
-    /// Cubic millimetres of a voxel that the network sees.
-    pub fn voxel_mm3(&self) -> f64 {
-        self.viewer.config().spacing_mm.iter().product()
-    }
-
-    /// The windows of a candidate's site.
-    fn layout(&self, field: &Roi, candidate: &Candidate) -> Result<Layout, Fault> {
-        let site = field.box_of(&self.scan.scan.volume.grid, candidate.site_box);
-        self.viewer.layout(Stage::Score, field, site)
-    }
-
-    /// What the network says of the untouched scan around the candidate's site; `None` where the scan has no such organ.
+    /// Creates the inference for one organ of one scan.
     ///
     /// # Errors
-    /// A fault where the network cannot say.
-    pub fn before(&self, candidate: &Candidate) -> Result<Option<Arc<PredictionBefore>>, Fault> {
-        let Some(field) = &self.field else { return Ok(None) };
-        let layout = self.layout(field, candidate)?;
+    /// A fault if the scan cannot be resampled.
+    pub fn new(inference: &'scan Inference, scan: &'scan MaskedScan, organ: &Organ) -> Result<Self, Fault> {
+        let region = scan.mask.labels.extent(|&label| label == organ.label || label == organ.tumor_label);
+        let roi = region.map(|region| Roi::new(&scan.scan.volume, region, inference.config()));
+        let roi = roi.transpose().map_err(at_score)?;
+        Ok(Self { inference, scan, roi, last: Mutex::default() })
+    }
+
+    /// Returns the volume of a voxel of the network's grid in cubic millimetres.
+    pub fn voxel_mm3(&self) -> f64 {
+        self.inference.config().spacing_mm.iter().product()
+    }
+
+    /// Returns the windows of a candidate's site.
+    fn layout(&self, roi: &Roi, candidate: &Candidate) -> Result<Layout, Fault> {
+        let site = roi.box_of(&self.scan.scan.volume.grid, candidate.site_box);
+        self.inference.layout(Stage::Score, roi, site)
+    }
+
+    /// Returns the prediction on the original scan around the candidate's site; `None` if the scan does not contain the organ.
+    ///
+    /// # Errors
+    /// A fault if the inference fails.
+    pub fn predict_before(&self, candidate: &Candidate) -> Result<Option<Arc<PredictionBefore>>, Fault> {
+        let Some(roi) = &self.roi else { return Ok(None) };
+        let layout = self.layout(roi, candidate)?;
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(before) = last.as_ref().filter(|before| before.layout == layout) {
             return Ok(Some(Arc::clone(before)));
         }
         let region = layout.covered();
-        let ids = self.viewer.look(Stage::Score, field, &layout, None, region)?.ids();
+        let ids = self.inference.look(Stage::Score, roi, &layout, None, region)?.ids();
         let grid = &self.scan.scan.volume.grid;
         let whole = Region { start: [0; 3], shape: region.shape };
-        let on_scan = box_on(&field.grid.cut(region), whole, grid).grown([1; 3], grid.shape);
-        let labels = field.labels(grid, on_scan, &self.scan.mask.labels.cut(on_scan), region).map_err(at)?;
+        let on_scan = box_on(&roi.grid.cut(region), whole, grid).grown([1; 3], grid.shape);
+        let labels = roi.labels(grid, on_scan, &self.scan.mask.labels.cut(on_scan), region).map_err(at_score)?;
         let before = Arc::new(PredictionBefore { layout, region, ids, labels });
         *last = Some(Arc::clone(&before));
         Ok(Some(before))
     }
 
-    /// What the network says of a candidate: in `region`, or where `None` in the box of its tumor.
+    /// Returns the prediction on a candidate in `region`, or in the box of its tumor if `None`.
     ///
     /// # Errors
-    /// A fault where the network cannot say.
-    pub fn after(&self, candidate: &Candidate, region: Option<Region>) -> Result<Option<PredictionAfter>, Fault> {
-        let Some(field) = &self.field else { return Ok(None) };
+    /// A fault if the inference fails.
+    pub fn predict_after(
+        &self,
+        candidate: &Candidate,
+        region: Option<Region>,
+    ) -> Result<Option<PredictionAfter>, Fault> {
+        let Some(roi) = &self.roi else { return Ok(None) };
         let grid = &self.scan.scan.volume.grid;
         let Some(inner) = candidate.tumor.extent(|&inside| inside != 0) else { return Ok(None) };
         let start = [0, 1, 2].map(|axis| candidate.region.start[axis] + inner.start[axis]);
-        let tumor_box = field.box_of(grid, Region { start, shape: inner.shape });
+        let tumor_box = roi.box_of(grid, Region { start, shape: inner.shape });
         let region = region.unwrap_or(tumor_box);
-        let layout = self.layout(field, candidate)?;
+        let layout = self.layout(roi, candidate)?;
         let mut delta_hu = candidate.after.clone();
         let voxels = delta_hu.as_mut_slice().iter_mut().zip(candidate.before.as_slice());
         voxels.for_each(|(after, before)| *after -= before);
-        let change: RoiChange = field.change(grid, candidate.region, &delta_hu).map_err(at)?;
-        let seen = self.viewer.look(Stage::Score, field, &layout, Some(&change), region)?;
-        let tumor = field.labels(grid, candidate.region, &candidate.tumor, region).map_err(at)?;
-        Ok(Some(PredictionAfter { seen, tumor }))
+        let change: RoiChange = roi.change(grid, candidate.region, &delta_hu).map_err(at_score)?;
+        let prediction = self.inference.look(Stage::Score, roi, &layout, Some(&change), region)?;
+        let tumor = roi.labels(grid, candidate.region, &candidate.tumor, region).map_err(at_score)?;
+        Ok(Some(PredictionAfter { prediction, tumor }))
     }
 }
 
-fn at(fault: Fault) -> Fault {
+fn at_score(fault: Fault) -> Fault {
     fault.at(Stage::Score)
 }

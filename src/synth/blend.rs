@@ -1,7 +1,7 @@
-//! Putting a difference map into an image, inside the healthy organ only.
+//! Blending of a difference map into an image, inside the healthy organ only.
 //!
-//! The formulas do not care where the difference comes from, rules or a network, nor whether values are HU or a
-//! window's 0..1: with `width` 1 they are those of the paper.
+//! The formulas apply to differences by rules and by a network, and to values in HU and in 0..1 of a window: with `width` 1
+//! they are those of the paper.
 
 use crate::mask::Organ;
 use crate::volume::{Array3, Boundary, Gaussian, RowSpans};
@@ -17,17 +17,17 @@ pub fn smooth_difference(difference: &Array3<f32>) -> Array3<f32> {
 /// Softens a shape's edge by a Gaussian.
 ///
 /// # Units
-/// `shape` 0 or 1, `sigma_voxels` along [x, y, z], cut off after `truncate` of them (the reference's is 4); the result
-/// lies in 0..1.
+/// `shape` is 0 or 1, `sigma_voxels` along [x, y, z], truncated at `truncate` standard deviations (4 in the reference); the result
+/// is in 0..1.
 ///
 /// # Panics
-/// Where a deviation is negative, not finite, or above 10⁶ voxels.
+/// If a standard deviation is negative, not finite, or above 10⁶ voxels.
 pub fn soften(shape: &Array3<f32>, sigma_voxels: [f64; 3], truncate: f64) -> Array3<f32> {
     let filter = Gaussian::truncated(sigma_voxels, truncate, Boundary::Zero);
     filter.smoothed_within(shape, &RowSpans::whole(shape.shape()))
 }
 
-/// `before − soft shape · difference · texture · width` where the label is the healthy organ, `before` elsewhere.
+/// Returns `before − soft shape · difference · texture · width` in the healthy organ, `before` elsewhere.
 ///
 /// # Shapes
 /// All arrays are the candidate's box.
@@ -40,7 +40,7 @@ pub fn soften(shape: &Array3<f32>, sigma_voxels: [f64; 3], truncate: f64) -> Arr
 /// FreeTumor, equation of the blend; the chest's `+` is a negative difference.
 ///
 /// # Panics
-/// Where the shapes differ.
+/// If the shapes differ.
 pub fn blend(
     before: &Array3<f32>,
     labels: &Array3<u8>,
@@ -51,15 +51,14 @@ pub fn blend(
     width: f32,
 ) -> Array3<f32> {
     for shape in [labels.shape(), soft_shape.shape(), difference.shape(), texture.shape()] {
-        assert_eq!(shape, before.shape(), "all arrays of a blend are of one box");
+        assert_eq!(shape, before.shape(), "expected arrays of the same shape");
     }
     let within = RowSpans::of(soft_shape, |&soft| soft != 0.0);
     let mut after = before.clone();
-    for (y, z, stretch) in within.rows() {
-        let [soft, difference, texture] =
-            [soft_shape, difference, texture].map(|array| &array.row(y, z)[stretch.clone()]);
+    for (y, z, span) in within.rows() {
+        let [soft, difference, texture] = [soft_shape, difference, texture].map(|array| &array.row(y, z)[span.clone()]);
         let factors = soft.iter().zip(difference).zip(texture);
-        let values = after.row_mut(y, z)[stretch.clone()].iter_mut().zip(&labels.row(y, z)[stretch]);
+        let values = after.row_mut(y, z)[span.clone()].iter_mut().zip(&labels.row(y, z)[span]);
         for ((value, &label), ((soft, difference), texture)) in values.zip(factors) {
             if label == organ.label {
                 *value -= soft * difference * texture * width;
@@ -69,10 +68,10 @@ pub fn blend(
     after
 }
 
-/// Rounds to whole HU, for scans that hold whole HU; the range is that of `i16`.
+/// Rounds to whole HU in the range of `i16`, for scans of whole HU.
 pub fn round_hu(after: &mut Array3<f32>) {
     for value in after.as_mut_slice() {
-        // As `round` does, halves away from zero, but in vector code: what is cut off is exact below 2²³.
+        // As `round`, halves away from zero, but vectorizable; the truncation is exact below 2²³.
         let clamped = value.clamp(f32::from(i16::MIN), f32::from(i16::MAX));
         let whole = clamped as i32 as f32;
         let rest = clamped - whole;
@@ -80,14 +79,14 @@ pub fn round_hu(after: &mut Array3<f32>) {
     }
 }
 
-/// The synthetic tumor: 1 where the shape lies in the healthy organ. A real tumor is never overwritten.
+/// Returns the synthetic tumor: 1 if the shape is set in the healthy organ. A real tumor is never overwritten.
 pub fn tumor_of(shape: &Array3<u8>, labels: &Array3<u8>, organ: &Organ) -> Array3<u8> {
     let voxels = shape.as_slice().iter().zip(labels.as_slice());
     let tumor = voxels.map(|(&inside, &label)| u8::from(inside != 0 && label == organ.label)).collect();
     Array3::from_vec(shape.shape(), tumor)
 }
 
-/// The labels with the organ's tumor label where `tumor` is set.
+/// Returns the labels with the organ's tumor label in voxels of `tumor`.
 pub fn with_tumor(labels: &Array3<u8>, tumor: &Array3<u8>, organ: &Organ) -> Array3<u8> {
     let voxels = labels.as_slice().iter().zip(tumor.as_slice());
     let merged = voxels.map(|(&label, &inside)| if inside != 0 { organ.tumor_label } else { label }).collect();
@@ -103,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_healthy_organ_changes() {
+    fn blend_changes_healthy_organ_only() {
         let labels = Array3::from_vec([4, 1, 1], vec![0, 1, 2, 1]);
         let before = Array3::from_vec([4, 1, 1], vec![10.0, 100.0, 60.0, 110.0]);
         let ones = Array3::filled([4, 1, 1], 1.0);
@@ -113,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_real_tumor_keeps_its_label_and_is_not_called_synthetic() {
+    fn real_tumor_keeps_label_and_is_not_synthetic() {
         let labels = Array3::from_vec([4, 1, 1], vec![0, 1, 2, 3]);
         let tumor = tumor_of(&Array3::filled([4, 1, 1], 1), &labels, &liver());
         assert_eq!(tumor.as_slice(), [0, 1, 0, 0]);
@@ -121,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn rounding_stays_within_the_scan_type() {
+    fn round_hu_clamps_to_i16() {
         let mut after = Array3::from_vec([3, 1, 1], vec![1.5, -0.4, -40_000.0]);
         round_hu(&mut after);
         assert_eq!(after.as_slice(), [2.0, 0.0, -32_768.0]);

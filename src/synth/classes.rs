@@ -1,18 +1,18 @@
-//! The paper's four size classes: ellipsoids, deformed elastically in three planes.
+//! The paper's four size classes: ellipsoids with an elastic deformation in three planes.
 //!
-//! Sizes count voxels of 1.5 mm, the spacing that the paper works at; the shape is evaluated on the scan's own grid.
+//! Sizes are in voxels of 1.5 mm, the spacing of the paper. The shape is rasterized on the scan's grid.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::shape::DrawnShape;
+use super::shape::RasterizedShape;
 use crate::random::RandomStream;
 use crate::volume::Array3;
 
-/// Millimetres of the voxels that the classes count.
+/// Width in mm of the voxels in which class sizes are given.
 pub const CLASS_VOXEL_MM: f64 = 1.5;
 
-/// The deformation is computed at points this many class voxels apart and interpolated linearly between them.
+/// Distance in class voxels between the points at which the deformation is computed; values between them are interpolated linearly.
 const LATTICE_VOXELS: f64 = 2.0;
 
 /// One of the paper's size classes.
@@ -30,10 +30,10 @@ pub enum SizeClass {
 }
 
 impl SizeClass {
-    /// All four, ascending.
+    /// All classes, ascending.
     pub const ALL: [Self; 4] = [Self::Tiny, Self::Small, Self::Medium, Self::Large];
 
-    /// The name used in tables.
+    /// Returns the name of the class in tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tiny => "tiny",
@@ -43,7 +43,7 @@ impl SizeClass {
         }
     }
 
-    /// The class of a real or drawn tumor by its equivalent diameter: below 8, 16, 32 mm and above.
+    /// Returns the class of a tumor by its equivalent diameter: below 8, 16, 32 mm and above.
     pub fn of_diameter(diameter_mm: f64) -> Self {
         match diameter_mm {
             d if d < 8.0 => Self::Tiny,
@@ -53,7 +53,7 @@ impl SizeClass {
         }
     }
 
-    /// The class's radius in voxels of 1.5 mm.
+    /// Returns the radius of the class in voxels of 1.5 mm.
     pub fn radius_voxels(self) -> f64 {
         match self {
             Self::Tiny => 4.0,
@@ -63,13 +63,13 @@ impl SizeClass {
         }
     }
 
-    /// The standard deviation of the deformation's control points in voxels; whole numbers but for the tiny class.
-    fn draw_sigma(self, draws: &mut RandomStream) -> f64 {
+    /// Samples the standard deviation of the deformation's control points in voxels: whole numbers, except for the tiny class.
+    fn sample_sigma(self, random: &mut RandomStream) -> f64 {
         match self {
-            Self::Tiny => draws.uniform(0.5, 1.0),
-            Self::Small => 1.0 + draws.index(2) as f64,
-            Self::Medium => 3.0 + draws.index(4) as f64,
-            Self::Large => 5.0 + draws.index(6) as f64,
+            Self::Tiny => random.uniform(0.5, 1.0),
+            Self::Small => 1.0 + random.index(2) as f64,
+            Self::Medium => 3.0 + random.index(4) as f64,
+            Self::Large => 5.0 + random.index(6) as f64,
         }
     }
 }
@@ -83,10 +83,10 @@ struct Plane {
 }
 
 impl Plane {
-    fn draw(draws: &mut RandomStream, axes: [usize; 2], sigma: f64) -> Self {
+    fn sample(random: &mut RandomStream, axes: [usize; 2], sigma: f64) -> Self {
         let coefficients = [0, 1].map(|_| {
             let mut points = [0.0; 9];
-            points.iter_mut().for_each(|point| *point = draws.normal(0.0, sigma));
+            points.iter_mut().for_each(|point| *point = random.normal(0.0, sigma));
             for line in 0..3 {
                 prefilter(&mut points, [line * 3, line * 3 + 1, line * 3 + 2]);
             }
@@ -98,7 +98,7 @@ impl Plane {
         Self { axes, coefficients }
     }
 
-    /// The place that the deformed image shows at `point`; `size` voxels lie along each axis.
+    /// Returns the source position of the deformed image at `point`; `size` is the number of voxels along each axis.
     fn apply(&self, mut point: [f64; 3], size: [f64; 3]) -> [f64; 3] {
         let [u, v] = self.axes.map(|axis| weights(2.0 * point[axis] / (size[axis] - 1.0)));
         for (axis, coefficients) in self.axes.into_iter().zip(&self.coefficients) {
@@ -109,7 +109,7 @@ impl Plane {
     }
 }
 
-/// Turns three values into coefficients of the cubic B-spline through them, mirrored at both ends.
+/// Converts three values into the coefficients of the cubic B-spline through them, mirrored at both ends.
 fn prefilter(points: &mut [f64; 9], [a, b, c]: [usize; 3]) {
     let middle = 2.0 * points[b] - 0.5 * (points[a] + points[c]);
     points[a] = 1.5 * points[a] - 0.5 * middle;
@@ -117,7 +117,7 @@ fn prefilter(points: &mut [f64; 9], [a, b, c]: [usize; 3]) {
     points[b] = middle;
 }
 
-/// The weights of three mirrored coefficients at a position in 0..2.
+/// Returns the weights of three mirrored coefficients at a position in 0..2.
 fn weights(position: f64) -> [f64; 3] {
     let position = position.clamp(0.0, 2.0);
     let mut result = [0.0; 3];
@@ -128,7 +128,7 @@ fn weights(position: f64) -> [f64; 3] {
             d if d < 2.0 => (2.0 - d) * (2.0 - d) * (2.0 - d) / 6.0,
             _ => 0.0,
         };
-        // Knot -1 mirrors 1, knot 3 mirrors 1.
+        // Knots -1 and 3 are mirror images of knot 1.
         result[match knot {
             0 => 0,
             2 => 2,
@@ -140,44 +140,44 @@ fn weights(position: f64) -> [f64; 3] {
 
 /// An ellipsoid of a class and its deformation.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ClassDraw {
-    /// Its class.
+pub struct ClassShape {
+    /// The size class.
     pub class: SizeClass,
     /// Semi-axes along [x, y, z] in voxels of 1.5 mm, whole numbers.
     pub radii_voxels: [f64; 3],
     planes: [Plane; 3],
 }
 
-impl ClassDraw {
-    /// Draws radii, each a whole number in 0.75..=1.25 of the class's, and the deformation.
-    pub fn draw(draws: &mut RandomStream, class: SizeClass) -> Self {
+impl ClassShape {
+    /// Samples radii, each a whole number in 0.75..=1.25 of the class's radius, and the deformation.
+    pub fn sample(random: &mut RandomStream, class: SizeClass) -> Self {
         let radius = class.radius_voxels();
         let (low, high) = ((0.75 * radius) as usize, (1.25 * radius) as usize);
-        let radii_voxels = [0, 1, 2].map(|_| (low + draws.index(high - low + 1)) as f64);
-        let sigma = class.draw_sigma(draws);
-        let planes = [[0, 1], [1, 2], [0, 2]].map(|axes| Plane::draw(draws, axes, sigma));
+        let radii_voxels = [0, 1, 2].map(|_| (low + random.index(high - low + 1)) as f64);
+        let sigma = class.sample_sigma(random);
+        let planes = [[0, 1], [1, 2], [0, 2]].map(|axes| Plane::sample(random, axes, sigma));
         Self { class, radii_voxels, planes }
     }
 
-    /// Semi-axes before the deformation, descending, in mm.
+    /// Returns the semi-axes before the deformation, descending, in mm.
     pub fn radii_mm(&self) -> [f64; 3] {
         let mut radii = self.radii_voxels.map(|radius| radius * CLASS_VOXEL_MM);
         radii.sort_by(|a, b| b.total_cmp(a));
         radii
     }
 
-    /// How far from the centre the shape may reach: the array that is deformed is four radii wide.
+    /// Returns the maximum distance of the shape from its centre: the deformed array is four radii wide.
     pub fn reach_mm(&self) -> f64 {
         2.0 * self.radii_mm()[0]
     }
 
-    /// Diameter of the ball of the ellipsoid's volume.
+    /// Returns the diameter of the ball of the ellipsoid's volume.
     pub fn diameter_mm(&self) -> f64 {
         2.0 * libm::cbrt(self.radii_mm().iter().product())
     }
 
-    /// The level at which the ellipsoid holds the volume of its own voxels: the paper's are sets of voxels whose centres
-    /// lie strictly inside, and small ones are smaller for it.
+    /// Returns the level at which the ellipsoid has the volume of its voxels. The paper's ellipsoids are the voxels whose centres are
+    /// strictly inside, which makes small ones smaller.
     fn surface_level(&self) -> f64 {
         let [a, b, c] = self.radii_voxels;
         let mut voxels = 0usize;
@@ -193,18 +193,18 @@ impl ClassDraw {
         libm::cbrt(voxels as f64 / (4.0 / 3.0 * std::f64::consts::PI * a * b * c))
     }
 
-    /// Where the deformed image at `point` (class voxels from the array's corner) looks into the ellipsoid's array.
+    /// Returns the position in the ellipsoid's array for `point` of the deformed image, in class voxels from the array's corner.
     fn source(&self, point: [f64; 3]) -> [f64; 3] {
         let size = self.radii_voxels.map(|radius| 4.0 * radius);
-        // The last deformation is looked up first.
-        self.planes.iter().rev().fold(point, |at, plane| plane.apply(at, size))
+        // The last deformation is applied first to the position.
+        self.planes.iter().rev().fold(point, |position, plane| plane.apply(position, size))
     }
 
-    /// Evaluates the shape around `centre`, a fractional voxel of a grid of `spacing_mm`.
-    pub fn rasterize(&self, centre: [f64; 3], spacing_mm: [f64; 3]) -> DrawnShape {
+    /// Rasterizes the shape around `centre`, a fractional voxel of a grid of `spacing_mm`.
+    pub fn rasterize(&self, centre: [f64; 3], spacing_mm: [f64; 3]) -> RasterizedShape {
         let voxel = spacing_mm.map(|mm| mm / CLASS_VOXEL_MM);
         let size = self.radii_voxels.map(|radius| 4.0 * radius);
-        // The array's voxels run from 0 to size − 1, its middle is at half the size.
+        // The array has voxels 0 to size − 1, its middle is at half the size.
         let start = [0, 1, 2].map(|k| (centre[k] - size[k] / 2.0 / voxel[k]).ceil() as i64);
         let end = [0, 1, 2].map(|k| (centre[k] + (size[k] / 2.0 - 1.0) / voxel[k]).floor() as i64 + 1);
         let shape = [0, 1, 2].map(|k| (end[k] - start[k]).max(1) as usize);
@@ -251,7 +251,7 @@ impl ClassDraw {
             }
         }
         let mask = depth.map(|&value| u8::from(value > 0.0));
-        DrawnShape { start, mask, depth }
+        RasterizedShape { start, mask, depth }
     }
 }
 
@@ -261,7 +261,7 @@ mod tests {
     use crate::random::Key;
 
     #[test]
-    fn the_spline_goes_through_its_points() {
+    fn spline_interpolates_its_points() {
         let mut points = [0.0; 9];
         points[..3].copy_from_slice(&[1.0, -2.0, 5.0]);
         prefilter(&mut points, [0, 1, 2]);
@@ -272,17 +272,17 @@ mod tests {
     }
 
     #[test]
-    fn the_lattice_hides_no_detail() {
-        let draw = ClassDraw::draw(&mut Key::root(3).draws("class"), SizeClass::Medium);
-        let drawn = draw.rasterize([0.0; 3], [CLASS_VOXEL_MM; 3]);
-        let size = draw.radii_voxels.map(|radius| 4.0 * radius);
-        let surface = draw.surface_level();
+    fn rasterized_shape_equals_deformation_without_lattice() {
+        let shape = ClassShape::sample(&mut Key::root(3).draws("class"), SizeClass::Medium);
+        let raster = shape.rasterize([0.0; 3], [CLASS_VOXEL_MM; 3]);
+        let size = shape.radii_voxels.map(|radius| 4.0 * radius);
+        let surface = shape.surface_level();
         let (mut differing, mut set) = (0usize, 0usize);
-        let [nx, ny, _] = drawn.mask.shape();
-        for (index, &inside) in drawn.mask.as_slice().iter().enumerate() {
+        let [nx, ny, _] = raster.mask.shape();
+        for (index, &inside) in raster.mask.as_slice().iter().enumerate() {
             let voxel = [index % nx, index / nx % ny, index / nx / ny];
-            let source = draw.source([0, 1, 2].map(|k| (drawn.start[k] + voxel[k] as i64) as f64 + size[k] / 2.0));
-            let level: f64 = (0..3).map(|k| ((source[k] - size[k] / 2.0) / draw.radii_voxels[k]).powi(2)).sum();
+            let source = shape.source([0, 1, 2].map(|k| (raster.start[k] + voxel[k] as i64) as f64 + size[k] / 2.0));
+            let level: f64 = (0..3).map(|k| ((source[k] - size[k] / 2.0) / shape.radii_voxels[k]).powi(2)).sum();
             differing += usize::from((level < surface * surface) != (inside != 0));
             set += usize::from(inside);
         }
@@ -290,11 +290,11 @@ mod tests {
     }
 
     #[test]
-    fn radii_are_whole_and_in_range() {
-        let mut draws = Key::root(4).draws("class");
+    fn radii_are_whole_numbers_in_range() {
+        let mut random = Key::root(4).draws("class");
         for class in SizeClass::ALL {
             for _ in 0..50 {
-                for radius in ClassDraw::draw(&mut draws, class).radii_voxels {
+                for radius in ClassShape::sample(&mut random, class).radii_voxels {
                     let share = radius / class.radius_voxels();
                     assert!((0.75..=1.25).contains(&share) && radius.fract() == 0.0);
                 }

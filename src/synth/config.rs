@@ -10,90 +10,90 @@ use super::prior::{OrganPrior, PRIORS, prior_of};
 use crate::error::ConfigError;
 use crate::mask::Organ;
 
-/// How sizes and shapes are drawn.
+/// How sizes and shapes are sampled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Sizes {
-    /// From what real tumors of the organ look like.
+    /// From the distributions of real tumors of the organ.
     #[default]
     Prior,
     /// The paper's classes tiny, small, medium and large: deformed ellipsoids of 6, 12, 24, 48 mm radius.
     Classes,
 }
 
-/// How the place is chosen.
+/// How the site is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Sites {
-    /// By depth in the organ, as real tumors of the organ lie, and away from real tumors.
+    /// By the depth of real tumors in the organ, and away from real tumors.
     #[default]
     Prior,
     /// At least 3 mm from the edge in the axial plane, within the middle 30-70% of the organ's height.
     Reference,
 }
 
-/// How far the tumor differs from its organ.
+/// The contrast between the tumor and its organ.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Differences {
-    /// A contrast that the organ's own HU allows, with vessels taken out, dead cores, rims; tissue for air in lungs.
+    /// A contrast within the range of the organ's HU, with vessels removed, necrotic cores and rims; in lungs, tissue replaces air.
     #[default]
     Prior,
-    /// One number, uniform in 0.2..0.7 of the HU window, behind the clipped shape, its edge softened by 1.5-3 mm.
+    /// One difference, uniform in 0.2..0.7 of the HU window, in the clipped shape with an edge softened by 1.5-3 mm.
     Reference,
 }
 
-/// Which textures modulate the difference.
+/// The textures that modulate the difference.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Textures {
-    /// The chest's for lungs, the abdomen's for all others.
+    /// Chest textures for lungs, abdomen textures for all other organs.
     #[default]
     Organ,
     /// Smoothing of 4.5 and 6 mm.
     Abdomen,
-    /// Ten mixtures of coarser smoothing.
+    /// Ten combinations of coarser smoothing.
     Chest,
 }
 
-/// Synthetic tumors by rules: no weights are needed.
+/// Synthetic tumors by rules, without weights.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RulesConfig {
-    /// The organs that get tumors; all organs of the mask where empty.
+    /// The organs that get tumors; if empty, all organs of the mask.
     pub organs: Vec<String>,
-    /// Tumors asked for in each organ of each scan, each a sample of its own.
+    /// The number of tumors in each organ of each scan; each is a separate sample.
     pub variants: u32,
-    /// Any text that tells this stage from another one of equal settings: with another salt other tumors are drawn.
+    /// Any string that distinguishes this stage from another one with equal settings: another salt produces other tumors.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub salt: String,
-    /// Attempts in a row at one tumor that share its size and site, and with them what a network says of the untouched scan there; where
-    /// absent 1, and 5 with a generator.
+    /// The number of consecutive attempts at one tumor that share its size and site, and thus the prediction of a network on the original
+    /// scan; if absent 1, and 5 with a generator.
     pub attempts_per_site: Option<u32>,
-    /// How sizes and shapes are drawn.
+    /// How sizes and shapes are sampled.
     pub sizes: Sizes,
-    /// The classes drawn with `sizes = "classes"`, evenly; where empty all four, tiny and small in lungs.
+    /// The classes with `sizes = "classes"`, sampled uniformly; if empty, all four, and tiny and small in lungs.
     pub classes: Vec<SizeClass>,
-    /// Equivalent diameters allowed, least and most, in mm; with `sizes = "prior"` only.
+    /// Minimum and maximum equivalent diameter in mm; with `sizes = "prior"` only.
     pub diameter_mm: [f64; 2],
-    /// Least diameter in voxels (of the cube root of a voxel's volume): smaller tumors are not drawn.
+    /// Minimum diameter in voxels (of the cube root of a voxel's volume).
     pub min_diameter_voxels: f64,
-    /// How the place is chosen.
+    /// How the site is chosen.
     pub sites: Sites,
-    /// Share of a tumor, 0 to 1, that the organ's edge may cut away; the organ's own prior where absent, and no limit
+    /// Maximum share of a tumor, 0 to 1, that is clipped by the organ's edge; if absent, the share of the organ's prior, and no limit
     /// with `sizes = "classes"`.
     pub max_clipped_fraction: Option<f64>,
-    /// How far the tumor differs from its organ.
+    /// The contrast between the tumor and its organ.
     pub difference: Differences,
-    /// Mean change in HU, least and most, for organs that shall not follow `difference`: `{ liver = [-60, -20] }`.
+    /// Minimum and maximum mean change in HU, for organs for which `difference` is not used: `{ liver = [-60, -20] }`.
     pub contrast_hu: BTreeMap<String, [f64; 2]>,
-    /// Share of tumors of at least 25 mm that have a dead core, 0 to 1.
+    /// Share of tumors of at least 25 mm that have a necrotic core, 0 to 1.
     pub necrotic_fraction: f64,
-    /// Which textures modulate the difference.
+    /// The textures that modulate the difference.
     pub texture: Textures,
-    /// Standard deviation of the Gaussian that softens the edge, least and most, in mm; the organ's own where absent.
+    /// Minimum and maximum standard deviation of the Gaussian that softens the edge, in mm; if absent, those of the organ's prior.
     pub margin_mm: Option<[f64; 2]>,
-    /// Organs without a prior of their own, and whose they use: `{ spleen = "liver" }`.
+    /// Organs without a prior, and the organ whose prior they use: `{ spleen = "liver" }`.
     pub priors: BTreeMap<String, String>,
 }
 
@@ -121,19 +121,22 @@ impl Default for RulesConfig {
 }
 
 impl RulesConfig {
-    /// The organs selected, each with its prior, or everything that is wrong.
+    /// Returns the selected organs, each with its prior.
+    ///
+    /// # Errors
+    /// Returns all errors of the settings.
     pub(crate) fn check(&self, organs: &[Organ]) -> Result<Vec<(String, &'static OrganPrior)>, Vec<ConfigError>> {
-        let mut complaints = Vec::new();
+        let mut errors = Vec::new();
         let known = organs.iter().map(|organ| organ.name.as_str()).collect::<Vec<_>>().join(", ");
-        let mut must_be_known = |field: String, name: &str| {
+        let mut check_organ = |field: String, name: &str| {
             if !organs.iter().any(|organ| organ.name == name) {
                 let message = format!("expected an organ of the mask, got `{name}`");
-                complaints.push(ConfigError::new(field, message).with_hint(format!("the mask gives {known}")));
+                errors.push(ConfigError::new(field, message).with_hint(format!("the organs of the mask are {known}")));
             }
         };
-        self.organs.iter().for_each(|name| must_be_known("organs".into(), name));
-        self.contrast_hu.keys().for_each(|name| must_be_known(format!("contrast_hu.{name}"), name));
-        self.priors.keys().for_each(|name| must_be_known(format!("priors.{name}"), name));
+        self.organs.iter().for_each(|name| check_organ("organs".into(), name));
+        self.contrast_hu.keys().for_each(|name| check_organ(format!("contrast_hu.{name}"), name));
+        self.priors.keys().for_each(|name| check_organ(format!("priors.{name}"), name));
 
         let with_prior = PRIORS.map(|prior| prior.organ).join(", ");
         let mut selected = Vec::new();
@@ -141,7 +144,7 @@ impl RulesConfig {
             let source = self.priors.get(&organ.name).unwrap_or(&organ.name);
             match prior_of(source) {
                 Some(prior) => selected.push((organ.name.clone(), prior)),
-                None => complaints.push(
+                None => errors.push(
                     ConfigError::new(
                         if self.priors.contains_key(&organ.name) {
                             format!("priors.{}", organ.name)
@@ -150,44 +153,46 @@ impl RulesConfig {
                         },
                         format!("expected an organ with a prior ({with_prior}), got `{source}`"),
                     )
-                    .with_hint(format!("say whose prior to use: priors = {{ {} = \"liver\" }}", organ.name)),
+                    .with_hint(format!("set the prior to use: priors = {{ {} = \"liver\" }}", organ.name)),
                 ),
             }
         }
 
-        let mut range = |field: &str, [low, high]: [f64; 2], least: f64| {
+        let mut check_range = |field: &str, [low, high]: [f64; 2], least: f64| {
             if !(low >= least && low <= high && high.is_finite()) {
-                complaints
-                    .push(ConfigError::new(field, format!("expected [least, most] from {least}, got [{low}, {high}]")));
+                errors.push(ConfigError::new(
+                    field,
+                    format!("expected [minimum, maximum] of at least {least}, got [{low}, {high}]"),
+                ));
             }
         };
-        range("diameter_mm", self.diameter_mm, f64::MIN_POSITIVE);
-        self.margin_mm.iter().for_each(|margin| range("margin_mm", *margin, 0.0));
+        check_range("diameter_mm", self.diameter_mm, f64::MIN_POSITIVE);
+        self.margin_mm.iter().for_each(|margin| check_range("margin_mm", *margin, 0.0));
         for (organ, change) in &self.contrast_hu {
-            range(&format!("contrast_hu.{organ}"), *change, -4096.0);
+            check_range(&format!("contrast_hu.{organ}"), *change, -4096.0);
         }
-        let mut share = |field: &str, value: f64| {
+        let mut check_share = |field: &str, value: f64| {
             if !(0.0..=1.0).contains(&value) {
-                complaints.push(ConfigError::new(field, format!("expected a share from 0 to 1, got {value}")));
+                errors.push(ConfigError::new(field, format!("expected a share from 0 to 1, got {value}")));
             }
         };
-        share("necrotic_fraction", self.necrotic_fraction);
-        self.max_clipped_fraction.iter().for_each(|fraction| share("max_clipped_fraction", *fraction));
+        check_share("necrotic_fraction", self.necrotic_fraction);
+        self.max_clipped_fraction.iter().for_each(|fraction| check_share("max_clipped_fraction", *fraction));
         if !(1..=1000).contains(&self.variants) {
-            complaints.push(ConfigError::new("variants", format!("expected 1 to 1000, got {}", self.variants)));
+            errors.push(ConfigError::new("variants", format!("expected 1 to 1000, got {}", self.variants)));
         }
         if self.attempts_per_site == Some(0) {
-            complaints.push(ConfigError::new("attempts_per_site", "expected at least 1, got 0"));
+            errors.push(ConfigError::new("attempts_per_site", "expected at least 1, got 0"));
         }
         if !(self.min_diameter_voxels >= 1.0 && self.min_diameter_voxels.is_finite()) {
             let message = format!("expected at least 1 voxel, got {}", self.min_diameter_voxels);
-            complaints.push(ConfigError::new("min_diameter_voxels", message));
+            errors.push(ConfigError::new("min_diameter_voxels", message));
         }
         if !self.classes.is_empty() && self.sizes != Sizes::Classes {
-            let complaint = ConfigError::new("classes", "expected none with `sizes = \"prior\"`");
-            complaints.push(complaint.with_hint("add sizes = \"classes\", or narrow diameter_mm"));
+            let error = ConfigError::new("classes", "expected none with `sizes = \"prior\"`");
+            errors.push(error.with_hint("add sizes = \"classes\", or narrow diameter_mm"));
         }
-        if complaints.is_empty() { Ok(selected) } else { Err(complaints) }
+        if errors.is_empty() { Ok(selected) } else { Err(errors) }
     }
 }
 
@@ -203,11 +208,11 @@ mod tests {
     }
 
     fn fields(config: &RulesConfig) -> Vec<String> {
-        config.check(&organs()).unwrap_err().into_iter().map(|complaint| complaint.field).collect()
+        config.check(&organs()).unwrap_err().into_iter().map(|error| error.field).collect()
     }
 
     #[test]
-    fn every_problem_is_told_at_once() {
+    fn check_reports_all_errors_at_once() {
         let config = RulesConfig {
             organs: vec!["liver".into(), "pancreas".into()],
             variants: 0,
@@ -227,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn an_organ_without_a_prior_may_borrow_one() {
+    fn priors_setting_selects_prior_of_another_organ() {
         assert_eq!(fields(&RulesConfig::default()), ["organs"]);
         let mut config =
             RulesConfig { priors: BTreeMap::from([("spleen".into(), "liver".into())]), ..Default::default() };
@@ -239,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn text_becomes_settings() {
+    fn settings_are_parsed_from_toml() {
         let config: RulesConfig = toml::from_str(
             "sizes = \"classes\"\nclasses = [\"tiny\"]\ncontrast_hu = { liver = [-60, -20] }\nmax_clipped_fraction = 0.2",
         )

@@ -1,18 +1,19 @@
 //! Area and volume of the marching-cubes surface of a binary mask.
 //!
-//! On a binary mask every vertex is the midpoint of an edge of the cell between eight voxel centres, so what a cell
-//! adds depends only on which of its corners are set: 256 cases, computed once for a spacing.
+//! On a binary mask every vertex is the midpoint of an edge of the cell between eight voxel centres. The contribution of a cell
+//! therefore depends only on its set corners: 256 cases, computed once for a spacing.
 
 use crate::volume::{Array3, RowSpans, hull};
 
-/// What a closed mesh measures.
+/// Area and volume of a closed mesh.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Surface {
     pub area_mm2: f64,
     pub volume_mm3: f64,
 }
 
-/// What one case of a cell adds: area, area vector (outward), and ∫ p·n over it from the cell's own first corner.
+/// The contribution of one case of a cell: area, area vector (outward), and ∫ p·n over the area, relative to the first corner of the
+/// cell.
 #[derive(Clone, Copy, Default)]
 struct Case {
     area: f64,
@@ -20,11 +21,10 @@ struct Case {
     flux: f64,
 }
 
-/// The four corners of each face of a cell, counter-clockwise as seen from outside; bit k of a corner is its step
-/// along axis k.
+/// The four corners of each face of a cell, counter-clockwise viewed from outside; bit k of a corner is its step along axis k.
 const FACES: [[usize; 4]; 6] = [[0, 4, 6, 2], [1, 3, 7, 5], [0, 1, 5, 4], [2, 6, 7, 3], [0, 2, 3, 1], [4, 5, 7, 6]];
 
-/// The marching-cubes surface at 0.5 of a mask that is clear outside its box.
+/// Measures the marching-cubes surface at 0.5 of a mask that is clear outside its box.
 pub(crate) fn surface(mask: &Array3<u8>, spacing_mm: [f64; 3]) -> Surface {
     let cases: Vec<Case> = (0..256).map(|corners| case(corners, spacing_mm)).collect();
     let [nx, ny, nz] = mask.shape();
@@ -32,20 +32,20 @@ pub(crate) fn surface(mask: &Array3<u8>, spacing_mm: [f64; 3]) -> Surface {
     let clear = vec![0u8; nx];
     let set = RowSpans::of(mask, |&value| value != 0);
     let row = |[y, z]: [usize; 2]| {
-        // Indices run from one before the first row.
-        let is_there = y >= 1 && z >= 1 && y <= ny && z <= nz;
-        if is_there { (mask.row(y - 1, z - 1), set.row(y - 1, z - 1)) } else { (&clear[..], 0..0) }
+        // Indices start one before the first row.
+        let is_inside = y >= 1 && z >= 1 && y <= ny && z <= nz;
+        if is_inside { (mask.row(y - 1, z - 1), set.row(y - 1, z - 1)) } else { (&clear[..], 0..0) }
     };
     for z in 0..=nz {
         for y in 0..=ny {
             let rows = [[y, z], [y + 1, z], [y, z + 1], [y + 1, z + 1]].map(row);
-            let stretch = rows.iter().fold(0..0, |all, (_, stretch)| hull(all, stretch.clone()));
-            if stretch.is_empty() {
+            let span = rows.iter().fold(0..0, |all, (_, span)| hull(all, span.clone()));
+            if span.is_empty() {
                 continue;
             }
             let rows = rows.map(|(row, _)| row);
             let mut before = 0usize;
-            for x in stretch.start..=stretch.end {
+            for x in span.start..=span.end {
                 let mut after = 0usize;
                 if x < nx {
                     for (k, row) in rows.iter().enumerate() {
@@ -67,25 +67,25 @@ pub(crate) fn surface(mask: &Array3<u8>, spacing_mm: [f64; 3]) -> Surface {
     Surface { area_mm2: area, volume_mm3: flux / 3.0 }
 }
 
-/// Builds the polygons of one case: on each face the set corners are cut off from the clear ones, and the cuts of
-/// neighbouring faces join into closed loops.
+/// Builds the polygons of one case: on each face, segments separate the set corners from the clear ones, and the segments of
+/// neighbouring faces form closed loops.
 fn case(corners: usize, spacing_mm: [f64; 3]) -> Case {
     let set = |corner: usize| corners >> corner & 1 == 1;
-    // next[edge] is where the cut that enters at `edge` leaves; an edge is named by its two corners' bits.
+    // next[edge] is the edge at which the segment that enters at `edge` leaves; an edge is identified by the bits of its two corners.
     let mut next = [None; 256];
-    let name = |a: usize, b: usize| 1usize << a | 1usize << b;
+    let edge_id = |a: usize, b: usize| 1usize << a | 1usize << b;
     for face in FACES {
         for side in 0..4 {
             let (from, to) = (face[side], face[(side + 1) % 4]);
             if !set(from) || set(to) {
                 continue;
             }
-            // Walk back over the set corners to where they began.
+            // Walk back over the set corners to the first one.
             let mut first = side;
             while set(face[(first + 3) % 4]) {
                 first = (first + 3) % 4;
             }
-            next[name(from, to) & 255] = Some(name(face[(first + 3) % 4], face[first]) & 255);
+            next[edge_id(from, to) & 255] = Some(edge_id(face[(first + 3) % 4], face[first]) & 255);
         }
     }
     let midpoint = |edge: usize| {
@@ -116,7 +116,7 @@ fn case(corners: usize, spacing_mm: [f64; 3]) -> Case {
 fn add(result: &mut Case, polygon: &[[f64; 3]]) {
     let apex = polygon[0];
     for pair in polygon[1..].windows(2) {
-        // Loops run clockwise as seen from outside.
+        // Loops are clockwise viewed from outside.
         let (u, v) = ([0, 1, 2].map(|k| pair[0][k] - apex[k]), [0, 1, 2].map(|k| pair[1][k] - apex[k]));
         let vector = [0, 1, 2].map(|k| {
             let (a, b) = ((k + 1) % 3, (k + 2) % 3);
@@ -135,29 +135,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_voxel_is_an_octahedron() {
-        let one = surface(&Array3::filled([1, 1, 1], 1), [1.0; 3]);
-        assert!((one.volume_mm3 - 1.0 / 6.0).abs() < 1e-12, "{one:?}");
-        assert!((one.area_mm2 - 3f64.sqrt()).abs() < 1e-12, "{one:?}");
-        let stretched = surface(&Array3::filled([1, 1, 1], 1), [1.0, 2.0, 5.0]);
-        assert!((stretched.volume_mm3 - 10.0 / 6.0).abs() < 1e-12);
+    fn surface_of_one_voxel_is_octahedron() {
+        let voxel = surface(&Array3::filled([1, 1, 1], 1), [1.0; 3]);
+        assert!((voxel.volume_mm3 - 1.0 / 6.0).abs() < 1e-12, "{voxel:?}");
+        assert!((voxel.area_mm2 - 3f64.sqrt()).abs() < 1e-12, "{voxel:?}");
+        let anisotropic = surface(&Array3::filled([1, 1, 1], 1), [1.0, 2.0, 5.0]);
+        assert!((anisotropic.volume_mm3 - 10.0 / 6.0).abs() < 1e-12);
     }
 
     #[test]
-    fn a_block_is_a_box_with_cut_edges() {
+    fn surface_of_block_is_box_with_chamfered_edges() {
         let n = 20usize;
         let block = surface(&Array3::filled([n, n, n], 1), [1.0; 3]);
         let side = (n - 1) as f64;
-        // The flat faces, twelve edges cut at 45 degrees, eight corner triangles.
+        // Flat faces, twelve chamfered edges at 45 degrees, eight corner triangles.
         let area = 6.0 * side * side + 12.0 * side * 0.5f64.sqrt() + 8.0 * 3f64.sqrt() / 8.0;
         assert!((block.area_mm2 - area).abs() < 1e-9, "{} {area}", block.area_mm2);
     }
 
     #[test]
-    fn every_case_closes() {
-        // A mesh is closed where the area vectors of all its cells cancel.
-        let mut draws = crate::random::Key::root(9).draws("marching");
-        let mask = Array3::from_fn([9, 8, 7], |_| u8::from(draws.chance(0.5)));
+    fn mesh_of_random_mask_is_closed() {
+        // In a closed mesh the area vectors of all cells cancel, so its volume does not depend on the position.
+        let mut random = crate::random::Key::root(9).draws("marching");
+        let mask = Array3::from_fn([9, 8, 7], |_| u8::from(random.chance(0.5)));
         let centred = surface(&mask, [1.0, 1.5, 2.0]);
         let mut moved = Array3::filled([20, 20, 20], 0u8);
         moved.paste([6, 7, 8], &mask);

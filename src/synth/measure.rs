@@ -1,7 +1,7 @@
-//! Measures of a tumor's shape, defined as for the real tumors that the priors were fitted to.
+//! Measures of a tumor's shape, with the definitions used for the real tumors that the priors were fitted to.
 //!
-//! Surfaces are those of marching cubes at 0.5 on the binary mask with its real spacing. The staircase of voxels caps
-//! the sphericity (0.92 for a perfect ball on isotropic voxels), so compare at equal spacing only.
+//! Surfaces are computed by marching cubes at 0.5 on the binary mask with its real spacing. The staircase of voxels limits the
+//! sphericity (0.92 for a perfect ball on isotropic voxels), so compare at equal spacing only.
 
 use super::marching::{Surface, surface};
 use crate::volume::Array3;
@@ -9,11 +9,11 @@ use crate::volume::Array3;
 /// Shape measures of one binary mask.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ShapeMeasures {
-    /// Voxels set.
+    /// Number of voxels set.
     pub voxels: usize,
-    /// Their volume.
+    /// Volume of these voxels.
     pub volume_mm3: f64,
-    /// Diameter of the ball of that volume.
+    /// Diameter of the ball of the same volume.
     pub diameter_mm: f64,
     /// Full axes of the ellipsoid with the same second moments, descending.
     pub axes_mm: [f64; 3],
@@ -21,20 +21,20 @@ pub struct ShapeMeasures {
     pub surface_mm2: f64,
     /// π^⅓ (6V)^⅔ / A of the mesh.
     pub sphericity: f64,
-    /// A / V^⅔ over that of the fitted ellipsoid on the same grid; 1 is smooth.
+    /// A / V^⅔, divided by the same ratio of the fitted ellipsoid on the same grid; 1 is smooth.
     pub surface_irregularity_ratio: f64,
     /// Dice of the mask with the fitted ellipsoid.
     pub ellipsoid_dice: f64,
-    /// Standard deviation over the surface of ln(distance from the centroid / ellipsoid's radius in that direction).
+    /// Standard deviation over the surface of ln(distance from the centroid / radius of the ellipsoid in that direction).
     pub radial_residual_sd: f64,
 }
 
-/// The sphericity of a binary mask: π^⅓ (6V)^⅔ / A of its mesh, 0 for an empty one.
+/// Returns the sphericity of a binary mask: π^⅓ (6V)^⅔ / A of its mesh, 0 for an empty one.
 pub fn sphericity(mask: &Array3<u8>, spacing_mm: [f64; 3]) -> f64 {
     sphericity_of(surface(mask, spacing_mm))
 }
 
-/// Diameter of the ball of a volume.
+/// Returns the diameter of the ball of a volume.
 pub fn equivalent_diameter_mm(volume_mm3: f64) -> f64 {
     libm::cbrt(6.0 * volume_mm3 / std::f64::consts::PI)
 }
@@ -55,9 +55,9 @@ pub fn equivalent_diameter_mm(volume_mm3: f64) -> f64 {
 pub fn measure(mask: &Array3<u8>, spacing_mm: [f64; 3]) -> Option<ShapeMeasures> {
     let fit = Ellipsoid::fitted(mask, spacing_mm)?;
     let mesh = surface(mask, spacing_mm);
-    let (drawn, shared) = fit.drawn_over(mask, spacing_mm);
-    let drawn_mesh = surface(&drawn, spacing_mm);
-    let drawn_voxels = drawn.as_slice().iter().filter(|&&v| v != 0).count();
+    let (ellipsoid, shared) = fit.rasterized(mask, spacing_mm);
+    let ellipsoid_mesh = surface(&ellipsoid, spacing_mm);
+    let ellipsoid_voxels = ellipsoid.as_slice().iter().filter(|&&v| v != 0).count();
     let ratio = |surface: Surface| surface.area_mm2 / libm::pow(surface.volume_mm3, 2.0 / 3.0);
     let volume_mm3 = fit.voxels as f64 * spacing_mm.iter().product::<f64>();
     Some(ShapeMeasures {
@@ -67,8 +67,8 @@ pub fn measure(mask: &Array3<u8>, spacing_mm: [f64; 3]) -> Option<ShapeMeasures>
         axes_mm: fit.moment_axes_mm,
         surface_mm2: mesh.area_mm2,
         sphericity: sphericity_of(mesh),
-        surface_irregularity_ratio: ratio(mesh) / ratio(drawn_mesh),
-        ellipsoid_dice: 2.0 * shared as f64 / (fit.voxels + drawn_voxels) as f64,
+        surface_irregularity_ratio: ratio(mesh) / ratio(ellipsoid_mesh),
+        ellipsoid_dice: 2.0 * shared as f64 / (fit.voxels + ellipsoid_voxels) as f64,
         radial_residual_sd: fit.radial_residual_sd(mask, spacing_mm),
     })
 }
@@ -92,7 +92,7 @@ struct Ellipsoid {
 impl Ellipsoid {
     fn fitted(mask: &Array3<u8>, spacing_mm: [f64; 3]) -> Option<Self> {
         let (mut count, mut sum, mut products) = (0usize, [0.0; 3], [[0.0; 3]; 3]);
-        // Moments are taken about the box's middle, so that large indices cost no digits.
+        // Moments are computed about the middle of the box, so that large indices do not lose digits.
         let middle = [0, 1, 2].map(|k| mask.shape()[k] as f64 * spacing_mm[k] / 2.0);
         for_each_set(mask, |voxel| {
             let p = [0, 1, 2].map(|k| voxel[k] as f64 * spacing_mm[k] - middle[k]);
@@ -119,8 +119,8 @@ impl Ellipsoid {
         let (values, directions) = eigen(covariance);
         let moment_axes_mm = values.map(|value| 2.0 * libm::sqrt(5.0 * value.max(0.0)));
         let volume_mm3 = n * spacing_mm.iter().product::<f64>();
-        let drawn_mm3 = std::f64::consts::PI / 6.0 * moment_axes_mm.iter().product::<f64>();
-        let scale = libm::cbrt(volume_mm3 / drawn_mm3);
+        let ellipsoid_mm3 = std::f64::consts::PI / 6.0 * moment_axes_mm.iter().product::<f64>();
+        let scale = libm::cbrt(volume_mm3 / ellipsoid_mm3);
         Some(Self {
             voxels: count,
             centroid_mm: [0, 1, 2].map(|k| mean[k] + middle[k]),
@@ -130,7 +130,7 @@ impl Ellipsoid {
         })
     }
 
-    /// |offset| in units of the ellipsoid's radius in that direction.
+    /// Returns |offset| in units of the ellipsoid's radius in that direction.
     fn level(&self, offset_mm: [f64; 3]) -> f64 {
         let square: f64 = (0..3)
             .map(|axis| {
@@ -141,13 +141,13 @@ impl Ellipsoid {
         libm::sqrt(square)
     }
 
-    /// The ellipsoid on the mask's grid, in a box that holds it whole, and how many voxels both share.
-    fn drawn_over(&self, mask: &Array3<u8>, spacing_mm: [f64; 3]) -> (Array3<u8>, usize) {
+    /// Rasterizes the ellipsoid on the mask's grid, in a box that contains it, and counts the voxels in both.
+    fn rasterized(&self, mask: &Array3<u8>, spacing_mm: [f64; 3]) -> (Array3<u8>, usize) {
         let start =
             [0, 1, 2].map(|k| ((self.centroid_mm[k] - self.half_axes_mm[0]) / spacing_mm[k]).floor() as i64 - 1);
         let end = [0, 1, 2].map(|k| ((self.centroid_mm[k] + self.half_axes_mm[0]) / spacing_mm[k]).ceil() as i64 + 2);
         let mut shared = 0;
-        let drawn = Array3::from_fn([0, 1, 2].map(|k| (end[k] - start[k]) as usize), |voxel| {
+        let ellipsoid = Array3::from_fn([0, 1, 2].map(|k| (end[k] - start[k]) as usize), |voxel| {
             let at = [0, 1, 2].map(|k| voxel[k] as i64 + start[k]);
             let offset = [0, 1, 2].map(|k| at[k] as f64 * spacing_mm[k] - self.centroid_mm[k]);
             let inside = self.level(offset) < 1.0;
@@ -157,10 +157,11 @@ impl Ellipsoid {
             }
             u8::from(inside)
         });
-        (drawn, shared)
+        (ellipsoid, shared)
     }
 
-    /// The vertices of marching cubes on a binary mask are the midpoints between a set voxel and a clear neighbour.
+    /// Returns the standard deviation of ln(level) over the mesh vertices, which are the midpoints between a set voxel and a clear
+    /// neighbour.
     fn radial_residual_sd(&self, mask: &Array3<u8>, spacing_mm: [f64; 3]) -> f64 {
         let (mut count, mut sum, mut squares) = (0usize, 0.0, 0.0);
         for_each_set(mask, |voxel| {
@@ -196,7 +197,7 @@ fn for_each_set(mask: &Array3<u8>, mut visit: impl FnMut([usize; 3])) {
     }
 }
 
-/// Eigenvalues, descending, and unit eigenvectors of a symmetric matrix, by Jacobi's rotations.
+/// Returns the eigenvalues, descending, and unit eigenvectors of a symmetric matrix, by Jacobi's rotations.
 fn eigen(mut matrix: [[f64; 3]; 3]) -> ([f64; 3], [[f64; 3]; 3]) {
     let mut vectors = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
     for _ in 0..32 {
@@ -243,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tilted_ellipsoid_has_its_axes() {
+    fn measure_returns_axes_of_rotated_ellipsoid() {
         let (s, c) = (0.6f64, 0.8f64);
         let mask = Array3::from_fn([70, 70, 60], |[x, y, z]| {
             let [x, y, z] = [x as f64 - 34.3, y as f64 - 35.1, z as f64 - 29.6];
@@ -259,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dented_ball_is_irregular() {
+    fn dented_ball_is_more_irregular_than_ball() {
         let smooth = ball(20.0, [0.8; 3], [0.2, 0.1, 0.3]);
         let mut rough = smooth.clone();
         let [nx, ny, nz] = rough.shape();
@@ -278,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_has_no_measures() {
+    fn measure_of_empty_mask_is_none() {
         assert_eq!(measure(&Array3::filled([3, 3, 3], 0), [1.0; 3]), None);
         assert_eq!(sphericity(&Array3::filled([3, 3, 3], 0), [1.0; 3]), 0.0);
     }

@@ -4,43 +4,43 @@ use crate::random::RandomStream;
 use crate::simd::{Simd, SimdKernel, vectorised_short};
 use crate::volume::Array3;
 
-/// The standard deviation that independent unit values on a lattice keep after cubic B-spline interpolation, averaged
-/// over positions: (151 / 315)^(3/2).
+/// The standard deviation of independent unit values on a lattice after cubic B-spline interpolation, averaged over positions:
+/// (151 / 315)^(3/2).
 const SPLINE_DEVIATION: f64 = 0.331_9;
 
-/// A smooth random field of mean 0 and standard deviation 1: independent values on a lattice of `step_mm`, joined by cubic
+/// A smooth random field of mean 0 and standard deviation 1: independent values on a lattice of `step_mm`, interpolated by cubic
 /// B-splines. Its features are about two steps wide.
 ///
-/// The lattice is aligned with the voxel axes, so that the field is computed axis by axis; along the last one only for
-/// the rows that are asked for.
+/// The lattice is aligned with the voxel axes, so that the field is computed axis by axis; along the last axis only for the
+/// requested rows.
 pub(crate) struct SmoothNoise {
     /// [x, y, knots along z].
     planes: Array3<f32>,
-    /// For each slice its first knot and the weights of four.
+    /// For each slice, the first of four knots and their weights.
     taps: Vec<(usize, [f32; 4])>,
 }
 
 impl SmoothNoise {
-    /// No value of a field is larger: those of the lattice are not, and the weights of splines are not negative and sum to 1.
-    pub const MOST: f32 = 5.25;
+    /// An upper bound of all values: it bounds the lattice, and spline weights are not negative and sum to 1.
+    pub const MAX: f32 = 5.25;
 
-    /// Draws the field of a box of `shape` voxels.
-    pub fn new(draws: &mut RandomStream, shape: [usize; 3], spacing_mm: [f64; 3], step_mm: [f64; 3]) -> Self {
+    /// Samples the field of a box of `shape` voxels.
+    pub fn new(random: &mut RandomStream, shape: [usize; 3], spacing_mm: [f64; 3], step_mm: [f64; 3]) -> Self {
         let knots = [0, 1, 2].map(|axis| {
             let last = shape[axis].saturating_sub(1) as f64 * spacing_mm[axis] / step_mm[axis];
-            // One more than the last position needs, for the random phase.
+            // One knot more than for the last position, because of the random phase.
             last as usize + 5
         });
-        let phase = [0, 1, 2].map(|_| draws.uniform(0.0, 1.0));
-        // Sums of 64 uniform values are as good as normal, and much cheaper.
+        let phase = [0, 1, 2].map(|_| random.uniform(0.0, 1.0));
+        // The sum of 64 uniform values is nearly normal, and much cheaper than normal values.
         let scale = (libm::sqrt(12.0) / SPLINE_DEVIATION) as f32;
-        let lattice = Array3::from_fn(knots, |_| scale * (draws.unit_f32() - 0.5));
+        let lattice = Array3::from_fn(knots, |_| scale * (random.unit_f32() - 0.5));
         let taps = [0, 1, 2].map(|k| taps(knots[k], shape[k], spacing_mm[k] / step_mm[k], phase[k]));
         let [along_x, along_y, taps] = taps;
         Self { planes: vectorised_short(Expansion { lattice, along_x, along_y }), taps }
     }
 
-    /// The values of the row at [y, z] from voxel `x` on, as many as `out` takes.
+    /// Writes the values of the row at [y, z] from voxel `x` to `out`.
     #[inline(always)]
     pub fn row(&self, x: usize, y: usize, z: usize, out: &mut [f32]) {
         let (first, weights) = &self.taps[z];
@@ -50,19 +50,19 @@ impl SmoothNoise {
         }
     }
 
-    /// For every row of the planes along z, y fastest, the largest value: what [`most_of_row`](Self::most_of_row) takes.
-    pub fn most_of_rows(&self) -> Vec<f32> {
+    /// Returns the largest value of every row of the planes, y fastest, for [`row_bound`](Self::row_bound).
+    pub fn plane_row_maxima(&self) -> Vec<f32> {
         let length = self.planes.shape()[0].max(1);
-        self.planes.as_slice().chunks_exact(length).map(largest).collect()
+        self.planes.as_slice().chunks_exact(length).map(maximum).collect()
     }
 
-    /// A bound of the values of the row at [y, z], from the bounds of all rows of the planes.
-    pub fn most_of_row(&self, most_of_rows: &[f32], y: usize, z: usize) -> f32 {
+    /// Returns an upper bound of the values of the row at [y, z] from the maxima of the rows of the planes.
+    pub fn row_bound(&self, row_maxima: &[f32], y: usize, z: usize) -> f32 {
         let (first, ny) = (self.taps[z].0, self.planes.shape()[1]);
-        (first..first + 4).map(|knot| most_of_rows[y + ny * knot]).fold(f32::NEG_INFINITY, f32::max)
+        (first..first + 4).map(|knot| row_maxima[y + ny * knot]).fold(f32::NEG_INFINITY, f32::max)
     }
 
-    /// The whole field.
+    /// Returns the whole field.
     pub fn into_array(self) -> Array3<f32> {
         let [nx, ny, _] = self.planes.shape();
         let mut field = Array3::filled([nx, ny, self.taps.len()], 0.0f32);
@@ -73,16 +73,17 @@ impl SmoothNoise {
     }
 }
 
-/// The largest of values none of which is NaN, many at a time.
-fn largest(values: &[f32]) -> f32 {
+/// Returns the largest value, vectorized; no value may be NaN.
+fn maximum(values: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; 32];
     for chunk in values.chunks(lanes.len()) {
-        lanes.iter_mut().zip(chunk).for_each(|(most, value)| *most = if value > most { *value } else { *most });
+        lanes.iter_mut().zip(chunk).for_each(|(lane, value)| *lane = if value > lane { *value } else { *lane });
     }
     lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
 }
 
-/// The first of the four knots that reach a voxel, and their weights; voxels lie `stride` knots apart.
+/// Returns, for each voxel, the first of the four knots that affect the voxel, and their weights. `stride` is the distance between
+/// voxels in knots.
 fn taps(knots: usize, count: usize, stride: f64, phase: f64) -> Vec<(usize, [f32; 4])> {
     (0..count)
         .map(|index| {
@@ -93,7 +94,7 @@ fn taps(knots: usize, count: usize, stride: f64, phase: f64) -> Vec<(usize, [f32
         .collect()
 }
 
-/// A lattice whose knots along x and y are to be replaced by voxels.
+/// The interpolation of a lattice along x and y.
 struct Expansion {
     lattice: Array3<f32>,
     along_x: Vec<(usize, [f32; 4])>,
@@ -109,7 +110,7 @@ impl SimdKernel for Expansion {
     }
 }
 
-/// Replaces the knots along x or y by voxels.
+/// Interpolates the knots along x or y at the voxels.
 #[inline(always)]
 fn expand(field: &Array3<f32>, axis: usize, taps: &[(usize, [f32; 4])]) -> Array3<f32> {
     let mut shape = field.shape();
@@ -135,7 +136,7 @@ fn expand(field: &Array3<f32>, axis: usize, taps: &[(usize, [f32; 4])]) -> Array
     result
 }
 
-/// The four weights of a uniform cubic B-spline at `t` in 0..1.
+/// Returns the four weights of a uniform cubic B-spline at `t` in 0..1.
 fn spline_weights(t: f64) -> [f32; 4] {
     let s = 1.0 - t;
     let inner = |a: f64| 4.0 - 6.0 * a * a + 3.0 * a * a * a;
@@ -148,9 +149,9 @@ mod tests {
     use crate::random::Key;
 
     #[test]
-    fn has_unit_deviation_and_the_asked_scale() {
-        let mut draws = Key::root(5).draws("noise");
-        let field = SmoothNoise::new(&mut draws, [90, 80, 40], [1.0, 1.0, 2.0], [3.0; 3]).into_array();
+    fn noise_has_unit_deviation_and_requested_scale() {
+        let mut random = Key::root(5).draws("noise");
+        let field = SmoothNoise::new(&mut random, [90, 80, 40], [1.0, 1.0, 2.0], [3.0; 3]).into_array();
         let values = field.as_slice();
         let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64;
         let deviation =
@@ -160,23 +161,23 @@ mod tests {
             let pairs = values.chunks_exact(90).flat_map(|row| row.iter().zip(&row[offset..]));
             pairs.map(|(a, b)| f64::from(a * b)).sum::<f64>() / ((90 - offset) * 80 * 40) as f64
         };
-        // The autocorrelation of cubic B-spline noise: 0.49 at one step, 0.28 at four thirds, gone at four.
+        // The autocorrelation of cubic B-spline noise: 0.49 at one step, 0.28 at four thirds, 0 at four.
         assert!((product(3) - 0.49).abs() < 0.05, "{}", product(3));
         assert!((product(4) - 0.28).abs() < 0.05, "{}", product(4));
         assert!(product(12).abs() < 0.03, "{}", product(12));
     }
 
     #[test]
-    fn no_value_is_above_its_bound() {
-        assert!(0.5 * libm::sqrt(12.0) / SPLINE_DEVIATION < f64::from(SmoothNoise::MOST));
-        let mut draws = Key::root(6).draws("noise");
-        let field = SmoothNoise::new(&mut draws, [37, 21, 19], [1.0; 3], [4.0; 3]);
-        let most = field.most_of_rows();
+    fn values_do_not_exceed_row_bound() {
+        assert!(0.5 * libm::sqrt(12.0) / SPLINE_DEVIATION < f64::from(SmoothNoise::MAX));
+        let mut random = Key::root(6).draws("noise");
+        let field = SmoothNoise::new(&mut random, [37, 21, 19], [1.0; 3], [4.0; 3]);
+        let row_maxima = field.plane_row_maxima();
         let mut row = [0.0; 37];
         for (y, z) in (0..19).flat_map(|z| (0..21).map(move |y| (y, z))) {
             field.row(0, y, z, &mut row);
-            let (largest, bound) = (largest(&row), field.most_of_row(&most, y, z));
-            assert!(largest <= bound + 1e-5 && bound <= SmoothNoise::MOST, "{largest} {bound}");
+            let (maximum, bound) = (maximum(&row), field.row_bound(&row_maxima, y, z));
+            assert!(maximum <= bound + 1e-5 && bound <= SmoothNoise::MAX, "{maximum} {bound}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! What an organ of a scan looks like as a whole: where it lies, how bright it is, how noisy.
+//! Summary of an organ of a scan: position, brightness and noise.
 
 use crate::mask::{MaskedScan, Organ};
 use crate::volume::{Region, Voxels};
@@ -6,23 +6,23 @@ use crate::volume::{Region, Voxels};
 /// The healthy part of one organ.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OrganSummary {
-    /// The box of its voxels.
+    /// Bounding box of the voxels.
     pub region: Region,
-    /// Their number.
+    /// Number of voxels.
     pub voxels: usize,
-    /// Their median HU.
+    /// Median HU of the voxels.
     pub median_hu: f64,
-    /// Robust standard deviation of their HU: 1.4826 times the median absolute deviation.
+    /// Robust standard deviation of the HU: 1.4826 times the median absolute deviation.
     pub spread_hu: f64,
-    /// Robust standard deviation of the noise: from the differences of neighbours along x, which anatomy hardly moves.
+    /// Robust standard deviation of the noise, from the differences of neighbours along x, on which anatomy has little effect.
     pub noise_hu: f64,
 }
 
-/// HU outside ±4096 count as the nearest of these.
+/// HU are clamped to ±4096.
 const LIMIT_HU: i32 = 4096;
 
 impl OrganSummary {
-    /// Looks at every healthy voxel of `organ` once; `None` where there is none.
+    /// Computes the summary from all healthy voxels of `organ`; `None` if there are none.
     pub fn of(masked: &MaskedScan, organ: &Organ) -> Option<Self> {
         let region = masked.mask.labels.extent(|&label| label == organ.label)?;
         let mut values = Histogram::new();
@@ -71,8 +71,8 @@ fn count(
             for (x, _) in row.iter().enumerate().filter(|(_, l)| **l == label) {
                 let value = hu(offset + x);
                 values.add(value);
-                if let Some((at, before)) = previous
-                    && at + 1 == x
+                if let Some((previous_x, before)) = previous
+                    && previous_x + 1 == x
                 {
                     steps.add(value.saturating_sub(before));
                 }
@@ -82,7 +82,7 @@ fn count(
     }
 }
 
-/// Counts of whole HU.
+/// A histogram of whole HU.
 struct Histogram {
     counts: Vec<u32>,
     total: usize,
@@ -109,7 +109,7 @@ impl Histogram {
         None
     }
 
-    /// The median distance from `centre`.
+    /// Returns the median distance from `centre`.
     fn absolute_deviation(&self, centre: f64) -> f64 {
         let mut distances = Self::new();
         for (index, &count) in self.counts.iter().enumerate().filter(|(_, count)| **count > 0) {
@@ -122,7 +122,7 @@ impl Histogram {
 }
 
 #[cfg(test)]
-pub(crate) mod trial {
+pub(crate) mod testing {
     //! Small scans for the tests of this room.
 
     use std::sync::Arc;
@@ -137,7 +137,7 @@ pub(crate) mod trial {
 
     impl Companions for NoCompanions {
         fn labels(&self, pattern: &str) -> Result<Labels, Fault> {
-            Err(Fault::mask(FaultKind::Missing, format!("expected {pattern}, there are no files here")))
+            Err(Fault::mask(FaultKind::Missing, format!("expected {pattern}, got no files")))
         }
     }
 
@@ -170,18 +170,18 @@ pub(crate) mod trial {
 
 #[cfg(test)]
 mod tests {
-    use super::trial::{liver, masked};
+    use super::testing::{liver, masked};
     use super::*;
     use crate::random::Key;
     use crate::volume::Array3;
 
     #[test]
-    fn median_spread_and_noise_are_those_of_the_organ() {
+    fn summary_returns_median_spread_and_noise_of_organ() {
         let labels = Array3::from_fn([40, 30, 20], |[x, y, z]| u8::from(x >= 5 && y >= 3 && z < 15));
-        let mut draws = Key::root(2).draws("hu");
+        let mut random = Key::root(2).draws("hu");
         // A step of 60 HU along z: spread, but no noise.
         let scan = masked([1.0; 3], labels, |[x, y, z]| match x >= 5 && y >= 3 && z < 15 {
-            true => draws.normal(if z < 7 { 80.0 } else { 140.0 }, 10.0).round(),
+            true => random.normal(if z < 7 { 80.0 } else { 140.0 }, 10.0).round(),
             false => -1000.0,
         });
         let summary = OrganSummary::of(&scan, &liver()).unwrap();
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_organ_has_no_summary() {
+    fn summary_of_absent_organ_is_none() {
         let scan = masked([1.0; 3], Array3::filled([4, 4, 4], 2), |_| 0.0);
         assert_eq!(OrganSummary::of(&scan, &liver()), None);
     }

@@ -1,20 +1,20 @@
-//! What real tumors of an organ look like: aggregate numbers that the rules draw from.
+//! Priors of the tumors of each organ: aggregate distributions from which the rules sample.
 //!
 //! Sizes and shapes were fitted so that measured shapes follow those of real tumors (liver and pancreas: LiTS and MSD,
-//! kidney: KiTS, lung: MSD); `cargo bench --bench shapes` prints how closely. Contrasts are clinical ranges.
+//! kidney: KiTS, lung: MSD); `cargo bench --bench shapes` prints the distances. Contrasts are clinical ranges.
 
-use super::shape::ShapeDraw;
+use super::shape::ShapeParameters;
 use crate::random::RandomStream;
 
 /// A distribution as its quantiles at 0, 5, 25, 50, 75, 95 and 100%, linear in the logarithm between them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quantiles(pub [f64; 7]);
 
-/// The shares at which [`Quantiles`] are given.
+/// The shares of [`Quantiles`].
 pub const SHARES: [f64; 7] = [0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0];
 
 impl Quantiles {
-    /// The value below which a share of the distribution lies.
+    /// Returns the quantile at a share.
     pub fn at(&self, share: f64) -> f64 {
         let upper = SHARES[1..6].iter().position(|&s| share < s).unwrap_or(5) + 1;
         let t = (share - SHARES[upper - 1]) / (SHARES[upper] - SHARES[upper - 1]);
@@ -22,7 +22,7 @@ impl Quantiles {
         libm::exp(low + t.clamp(0.0, 1.0) * (high - low))
     }
 
-    /// The share of the distribution below a value.
+    /// Returns the share of the distribution below a value.
     pub fn share_below(&self, value: f64) -> f64 {
         if value <= self.0[0] {
             return 0.0;
@@ -33,43 +33,43 @@ impl Quantiles {
         SHARES[upper - 1] + t * (SHARES[upper] - SHARES[upper - 1])
     }
 
-    /// Draws a value.
-    pub fn draw(&self, draws: &mut RandomStream) -> f64 {
-        self.at(draws.uniform(0.0, 1.0))
+    /// Samples a value.
+    pub fn sample(&self, random: &mut RandomStream) -> f64 {
+        self.at(random.uniform(0.0, 1.0))
     }
 
-    /// Draws a value between two limits, as if others were thrown away; `None` where the distribution has none there.
-    pub fn draw_between(&self, draws: &mut RandomStream, low: f64, high: f64) -> Option<f64> {
+    /// Samples a value between two limits, with the distribution restricted to this range; `None` if the range has no probability.
+    pub fn sample_between(&self, random: &mut RandomStream, low: f64, high: f64) -> Option<f64> {
         let (from, to) = (self.share_below(low), self.share_below(high));
-        let share = draws.uniform(from, to);
+        let share = random.uniform(from, to);
         (from < to && low < high).then(|| self.at(share))
     }
 }
 
-/// How deep in the organ the centre lies, in radii of the tumor.
+/// The depth of the centre in the organ, in radii of the tumor.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Depth {
-    /// Anywhere at least this deep.
+    /// Any depth of at least this value.
     AtLeast(f64),
-    /// Drawn: shallow ones are cut by the organ's surface, as exophytic tumors are.
-    Drawn(Quantiles),
+    /// A sampled depth: shallow tumors are clipped by the organ's surface, like exophytic tumors.
+    Sampled(Quantiles),
 }
 
-/// How a tumor differs from its organ.
+/// The contrast between a tumor and its organ.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Contrast {
     /// Darker than the organ by a share of the organ's own HU, within limits.
     Darker {
         /// Share of the organ's median HU.
         share: [f64; 2],
-        /// Least and most difference in HU.
+        /// Minimum and maximum difference in HU.
         limits_hu: [f64; 2],
-        /// The tumor's mean stays above this; where that leaves too little, it is brighter than its organ.
+        /// Minimum mean HU of the tumor. If it leaves too little contrast, the tumor is brighter than its organ.
         floor_hu: f64,
-        /// HU of dead tissue in the core of large tumors.
+        /// HU of the necrotic core of large tumors.
         necrosis_hu: [f64; 2],
     },
-    /// Air is replaced by tissue: wholly in solid nodules, partly in ground glass.
+    /// Tissue replaces air: completely in solid nodules, partially in ground glass.
     Filling {
         /// Share of solid nodules.
         solid: f64,
@@ -80,7 +80,7 @@ pub enum Contrast {
     },
 }
 
-/// Everything that is known of an organ's tumors.
+/// The prior of an organ's tumors.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OrganPrior {
     /// The organ's name.
@@ -91,37 +91,37 @@ pub struct OrganPrior {
     pub major_over_middle: Quantiles,
     /// Middle over shortest axis.
     pub middle_over_minor: Quantiles,
-    /// Lobes, as a share of the radius.
+    /// Standard deviation of the lobes, as a share of the radius.
     pub lobes: Quantiles,
     /// Size of the lobes' lattice, as a share of the diameter.
     pub lobe_step: f64,
-    /// The ragged edge in mm.
+    /// Standard deviation of the ragged edge in mm.
     pub edge_mm: Quantiles,
     /// Size of the edge's lattice in mm.
     pub edge_step_mm: f64,
-    /// Where they lie.
+    /// The depth of the centre in the organ.
     pub depth: Depth,
-    /// Most volume of the shape, as a share of the labelled organ (both kidneys, both lungs): larger tumors would
-    /// replace their organ rather than lie in it.
+    /// Maximum volume of the shape, as a share of the labelled organ (both kidneys, both lungs): larger tumors would
+    /// replace most of their organ.
     pub max_organ_share: f64,
-    /// Share of the shape that may lie outside the organ.
+    /// Maximum share of the shape outside the organ.
     pub max_clipped_fraction: f64,
-    /// Standard deviation of the Gaussian that softens the edge.
+    /// Standard deviation of the Gaussian that softens the edge, minimum and maximum in mm.
     pub margin_mm: [f64; 2],
-    /// How bright they are.
+    /// The contrast between tumor and organ.
     pub contrast: Contrast,
 }
 
 impl OrganPrior {
-    /// Draws a form for a tumor of a given diameter.
-    pub fn shape(&self, draws: &mut RandomStream, diameter_mm: f64) -> ShapeDraw {
-        ShapeDraw {
+    /// Samples the shape parameters of a tumor of a given diameter.
+    pub fn shape(&self, random: &mut RandomStream, diameter_mm: f64) -> ShapeParameters {
+        ShapeParameters {
             diameter_mm,
-            major_over_middle: self.major_over_middle.draw(draws),
-            middle_over_minor: self.middle_over_minor.draw(draws),
-            lobes: self.lobes.draw(draws),
+            major_over_middle: self.major_over_middle.sample(random),
+            middle_over_minor: self.middle_over_minor.sample(random),
+            lobes: self.lobes.sample(random),
             lobe_step: self.lobe_step,
-            edge_mm: self.edge_mm.draw(draws),
+            edge_mm: self.edge_mm.sample(random),
             edge_step_mm: self.edge_step_mm,
         }
     }
@@ -158,9 +158,9 @@ pub const PRIORS: [OrganPrior; 4] = [
         lobe_step: 0.3,
         edge_mm: Quantiles([0.206, 0.349, 0.498, 0.513, 0.620, 0.630, 0.780]),
         edge_step_mm: 1.5,
-        // The share outside the kidney's hull (0.014, 0.16, 0.42, 0.66, 0.87) as the depth of a ball below a plane,
-        // deepest first; centres outside the organ are kept just inside.
-        depth: Depth::Drawn(Quantiles([0.02, 0.03, 0.06, 0.11, 0.46, 0.86, 1.2])),
+        // The share outside the kidney's hull (0.014, 0.16, 0.42, 0.66, 0.87), converted to the depth of a ball below a plane,
+        // deepest first; centres outside the organ are moved just inside.
+        depth: Depth::Sampled(Quantiles([0.02, 0.03, 0.06, 0.11, 0.46, 0.86, 1.2])),
         max_organ_share: 0.12,
         max_clipped_fraction: 0.6,
         margin_mm: [0.5, 1.5],
@@ -208,7 +208,7 @@ pub const PRIORS: [OrganPrior; 4] = [
     },
 ];
 
-/// The prior of an organ.
+/// Returns the prior of an organ.
 pub fn prior_of(organ: &str) -> Option<&'static OrganPrior> {
     PRIORS.iter().find(|prior| prior.organ == organ)
 }
@@ -219,7 +219,7 @@ mod tests {
     use crate::random::Key;
 
     #[test]
-    fn quantiles_and_shares_are_inverse() {
+    fn share_below_inverts_at() {
         for prior in &PRIORS {
             for share in [0.01, 0.05, 0.3, 0.5, 0.74, 0.95, 0.99] {
                 let value = prior.diameter_mm.at(share);
@@ -231,14 +231,14 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_kept_and_impossible_ones_refused() {
-        let (liver, mut draws) = (PRIORS[0].diameter_mm, Key::root(1).draws("prior"));
+    fn sample_between_keeps_limits() {
+        let (liver, mut random) = (PRIORS[0].diameter_mm, Key::root(1).draws("prior"));
         for _ in 0..200 {
-            let value = liver.draw_between(&mut draws, 6.0, 12.0).unwrap();
+            let value = liver.sample_between(&mut random, 6.0, 12.0).unwrap();
             assert!((6.0..=12.0).contains(&value), "{value}");
         }
-        assert_eq!(liver.draw_between(&mut draws, 200.0, 300.0), None);
-        assert_eq!(liver.draw_between(&mut draws, 12.0, 6.0), None);
+        assert_eq!(liver.sample_between(&mut random, 200.0, 300.0), None);
+        assert_eq!(liver.sample_between(&mut random, 12.0, 6.0), None);
     }
 
     #[test]

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use super::blend::{blend, round_hu, smooth_difference, with_tumor};
-use super::classes::{CLASS_VOXEL_MM, ClassDraw, SizeClass};
+use super::classes::{CLASS_VOXEL_MM, ClassShape, SizeClass};
 use super::config::{Differences, RulesConfig, Sites, Sizes, Textures};
-use super::difference::{DrawnDifference, TumorContext, constant, fixed, plausible, structured};
+use super::difference::{SampledDifference, TumorContext, constant, fixed, plausible, structured};
 use super::measure::{equivalent_diameter_mm, sphericity};
 use super::organ::OrganSummary;
 use super::placed::{OrganRules, PlacedShape, TRUNCATE};
 use super::prior::{Contrast, Depth, OrganPrior};
-use super::shape::ShapeDraw;
+use super::shape::ShapeParameters;
 use super::site::{ReferenceSites, SiteConstraints, SitePlan, boundary_distance_mm};
 use super::texture::TexturePool;
 use super::{Attempt, AttemptKey, Attempts, Candidate, Geometry, Synthesize};
@@ -19,10 +19,11 @@ use crate::mask::{MaskedScan, Organ};
 use crate::random::{Key, RandomStream};
 use crate::volume::{Array3, Boundary, Gaussian, HuWindow, Region, Voxels};
 
-/// The standard deviation of the mean over a voxel's width is 1/√12 of it; scanners blur somewhat more.
+/// The minimum standard deviation of an edge in voxels. Averaging over a voxel's width has 1/√12 of the width; scanners blur somewhat
+/// more.
 const VOXEL_BLUR: f64 = 0.4;
 
-/// Makes tumors by rules.
+/// Synthesizes tumors by rules.
 ///
 /// ```
 /// use freetumor::mask::Organ;
@@ -41,28 +42,27 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Checks the settings against the organs that the mask gives; `window` is the range of HU that a difference of 1
-    /// spans.
+    /// Checks the settings against the organs of the mask. `window` is the range of HU that corresponds to a difference of 1.
     ///
     /// # Errors
-    /// Everything that is wrong with the settings.
+    /// Returns all errors of the settings.
     pub fn new(config: RulesConfig, organs: &[Organ], window: HuWindow) -> Result<Self, Vec<ConfigError>> {
         let organs = config.check(organs)?;
         Ok(Self { config, window, organs })
     }
 
-    /// What tables record as the model: it changes whenever equal settings would give other tumors.
+    /// Returns the name of the model in tables. It changes whenever equal settings would produce other tumors.
     pub fn version(&self) -> &'static str {
         "rules-1"
     }
 
-    /// The settings.
+    /// Returns the settings.
     pub fn config(&self) -> &RulesConfig {
         &self.config
     }
 
-    /// Whether the settings ask for tumors in this organ.
-    pub fn wants(&self, organ: &Organ) -> bool {
+    /// Whether the settings select this organ.
+    pub fn includes(&self, organ: &Organ) -> bool {
         self.prior(organ).is_some()
     }
 
@@ -71,17 +71,17 @@ impl Rules {
     }
 }
 
-/// Where the difference maps of one organ of one scan come from, in place of the rules.
+/// A source of difference maps for one organ of one scan, which replaces the rules.
 pub(super) trait DifferenceMaps: Send + Sync {
-    /// The map in the box `region` of the scan's grid, smoothed; `site_box` is the box of all tumors of the site. What the
-    /// attempt has of its own comes from `draws`.
+    /// Returns the smoothed map in the box `region` of the scan's grid. `site_box` is the box of all tumors of the site; `random` is used
+    /// for the variation between attempts.
     ///
     /// # Errors
     /// A fault of stage `synthesize`.
-    fn difference(&self, draws: &mut RandomStream, site_box: Region, region: Region) -> Result<Array3<f32>, Fault>;
+    fn difference(&self, random: &mut RandomStream, site_box: Region, region: Region) -> Result<Array3<f32>, Fault>;
 
-    /// Whether dead cores and rims are still to be put into it.
-    fn takes_structure(&self) -> bool;
+    /// Whether necrotic cores and rims must be added to the map.
+    fn needs_structure(&self) -> bool;
 }
 
 impl Synthesize for Rules {
@@ -95,7 +95,8 @@ impl Synthesize for Rules {
 }
 
 impl Rules {
-    /// Prepares one organ of one scan; `maps` is asked for the source of difference maps, with the organ's box, where there is an organ.
+    /// Prepares one organ of one scan. `maps` returns the source of difference maps for the organ's box; it is called only if the scan
+    /// contains the organ.
     pub(super) fn plan<'scan>(
         &'scan self,
         scan: &'scan MaskedScan,
@@ -103,14 +104,14 @@ impl Rules {
         attempts_per_site: u32,
         maps: impl FnOnce(Region) -> Result<Option<Box<dyn DifferenceMaps + 'scan>>, Fault>,
     ) -> Result<Box<dyn Attempts + 'scan>, Fault> {
-        let (volume, labels) = (scan.scan.volume.grid.shape, scan.mask.labels.shape());
-        if volume != labels || volume != scan.scan.volume.voxels.shape() {
-            let message = format!("expected a mask of the scan's shape {volume:?}, got {labels:?}");
+        let (shape, labels) = (scan.scan.volume.grid.shape, scan.mask.labels.shape());
+        if shape != labels || shape != scan.scan.volume.voxels.shape() {
+            let message = format!("expected a mask of the scan's shape {shape:?}, got {labels:?}");
             return Err(Fault::new(Stage::Synthesize, FaultKind::Mismatch, message));
         }
         let found = self.prior(organ).and_then(|prior| Some((prior, OrganSummary::of(scan, organ)?)));
         let Some((prior, summary)) = found else { return Ok(Box::new(NoOrgan)) };
-        let places = match self.config.sites {
+        let search = match self.config.sites {
             Sites::Prior => PositionSearch::Depth(SitePlan::new(scan, organ, summary.region)),
             Sites::Reference => PositionSearch::Reference(ReferenceSites::new(scan, organ, summary.region)),
         };
@@ -120,7 +121,7 @@ impl Rules {
             organ,
             prior,
             summary,
-            places,
+            search,
             maps: maps(summary.region)?,
             attempts_per_site: self.config.attempts_per_site.unwrap_or(attempts_per_site),
             spacing_mm: scan.scan.volume.grid.spacing_mm(),
@@ -128,7 +129,7 @@ impl Rules {
     }
 }
 
-/// An organ that the scan does not show, or for which no tumors are asked.
+/// An organ that is not in the scan or not selected.
 struct NoOrgan;
 
 impl Attempts for NoOrgan {
@@ -146,10 +147,10 @@ enum PositionSearch {
     Reference(ReferenceSites),
 }
 
-/// A size and form, before it has a place.
+/// The size and shape of a tumor, before its site is sampled.
 enum TumorForm {
-    Prior(ShapeDraw),
-    Class(Box<ClassDraw>),
+    Prior(ShapeParameters),
+    Class(Box<ClassShape>),
 }
 
 impl TumorForm {
@@ -175,14 +176,14 @@ impl TumorForm {
     }
 }
 
-/// One organ of one scan, ready for attempts.
+/// One organ of one scan, prepared for attempts.
 struct OrganPlan<'scan> {
     rules: &'scan Rules,
     scan: &'scan MaskedScan,
     organ: &'scan Organ,
     prior: &'static OrganPrior,
     summary: OrganSummary,
-    places: PositionSearch,
+    search: PositionSearch,
     maps: Option<Box<dyn DifferenceMaps + 'scan>>,
     attempts_per_site: u32,
     spacing_mm: [f64; 3],
@@ -194,8 +195,8 @@ impl Attempts for OrganPlan<'_> {
         let Some(form) = self.form(&mut site_key.draws("size")) else { return Ok(rejected("no_site")) };
         let Some(site) = self.site(&mut site_key.draws("site"), &form) else { return Ok(rejected("no_site")) };
         let centre = site.map(|index| index as f64);
-        let drawn = match &form {
-            TumorForm::Prior(shape) => shape.draw(&mut key.draws("shape"), centre, self.spacing_mm),
+        let raster = match &form {
+            TumorForm::Prior(shape) => shape.rasterize(&mut key.draws("shape"), centre, self.spacing_mm),
             TumorForm::Class(class) => class.rasterize(centre, self.spacing_mm),
         };
         let margin = self.margin_voxels(&mut key.draws("margin"), &form);
@@ -205,7 +206,7 @@ impl Attempts for OrganPlan<'_> {
             config: self.config(),
             max_clipped_fraction: self.max_clipped_fraction(),
         };
-        match PlacedShape::new(&rules, &drawn, margin) {
+        match PlacedShape::new(&rules, &raster, margin) {
             Ok(placed) => Ok(Attempt::Candidate(Box::new(self.candidate(key, &form, site, placed, margin)?))),
             Err(reason) => Ok(rejected(reason)),
         }
@@ -217,66 +218,66 @@ impl OrganPlan<'_> {
         &self.rules.config
     }
 
-    /// Whether the organ is filled with air, so that tumors brighten it.
-    fn airy(&self) -> bool {
+    /// Whether the organ contains air, so that tumors are brighter.
+    fn is_air_filled(&self) -> bool {
         matches!(self.prior.contrast, Contrast::Filling { .. })
     }
 
-    fn form(&self, draws: &mut RandomStream) -> Option<TumorForm> {
+    fn form(&self, random: &mut RandomStream) -> Option<TumorForm> {
         if self.config().sizes == Sizes::Classes {
             let classes: &[SizeClass] = match self.config().classes.as_slice() {
-                [] if self.airy() => &SizeClass::ALL[..2],
+                [] if self.is_air_filled() => &SizeClass::ALL[..2],
                 [] => &SizeClass::ALL,
-                chosen => chosen,
+                selected => selected,
             };
-            let class = classes[draws.index(classes.len())];
-            return Some(TumorForm::Class(Box::new(ClassDraw::draw(draws, class))));
+            let class = classes[random.index(classes.len())];
+            return Some(TumorForm::Class(Box::new(ClassShape::sample(random, class))));
         }
         let voxel_mm = libm::cbrt(self.spacing_mm.iter().product());
         let [low, high] = self.config().diameter_mm;
-        // Only what finds a place at all is drawn: the deepest place must be deep enough.
+        // Sizes that fit nowhere in the organ are not sampled.
         let organ_mm3 = self.summary.voxels as f64 * voxel_mm * voxel_mm * voxel_mm;
         let by_volume = equivalent_diameter_mm(self.prior.max_organ_share * organ_mm3);
-        let by_depth = match (&self.places, self.prior.depth) {
+        let by_depth = match (&self.search, self.prior.depth) {
             (PositionSearch::Depth(plan), Depth::AtLeast(radii)) => 2.0 * plan.deepest_mm() / radii,
             _ => f64::INFINITY,
         };
         let low = low.max(self.config().min_diameter_voxels * voxel_mm);
         let prior = self.prior;
-        let diameter_mm = prior.diameter_mm.draw_between(draws, low, high.min(by_volume).min(by_depth))?;
-        Some(TumorForm::Prior(prior.shape(draws, diameter_mm)))
+        let diameter_mm = prior.diameter_mm.sample_between(random, low, high.min(by_volume).min(by_depth))?;
+        Some(TumorForm::Prior(prior.shape(random, diameter_mm)))
     }
 
-    fn site(&self, draws: &mut RandomStream, form: &TumorForm) -> Option<[usize; 3]> {
-        let plan = match &self.places {
-            PositionSearch::Reference(sites) => return sites.draw(draws),
+    fn site(&self, random: &mut RandomStream, form: &TumorForm) -> Option<[usize; 3]> {
+        let plan = match &self.search {
+            PositionSearch::Reference(sites) => return sites.sample(random),
             PositionSearch::Depth(plan) => plan,
         };
         let radius_mm = form.diameter_mm() / 2.0;
         let depth_mm = match self.prior.depth {
             Depth::AtLeast(radii) => [radii * radius_mm, f64::INFINITY],
-            Depth::Drawn(quantiles) => {
-                let depth_mm = (quantiles.draw(draws) * radius_mm).min(plan.deepest_mm());
+            Depth::Sampled(quantiles) => {
+                let depth_mm = (quantiles.sample(random) * radius_mm).min(plan.deepest_mm());
                 [depth_mm - 1.0, depth_mm + 1.0]
             }
         };
-        plan.draw(draws, &self.scan.mask.labels, self.organ, SiteConstraints { depth_mm, tumor_mm: form.reach_mm() })
+        plan.sample(random, &self.scan.mask.labels, self.organ, SiteConstraints { depth_mm, tumor_mm: form.reach_mm() })
     }
 
-    /// The Gaussian that softens the edge, in voxels along each axis.
-    fn margin_voxels(&self, draws: &mut RandomStream, form: &TumorForm) -> [f64; 3] {
+    /// Samples the standard deviation of the Gaussian that softens the edge, in voxels along each axis.
+    fn margin_voxels(&self, random: &mut RandomStream, form: &TumorForm) -> [f64; 3] {
         if self.config().difference == Differences::Reference {
-            let sigma_mm = draws.uniform(1.0, 2.0) * CLASS_VOXEL_MM;
+            let sigma_mm = random.uniform(1.0, 2.0) * CLASS_VOXEL_MM;
             return self.spacing_mm.map(|mm| sigma_mm / mm);
         }
         let [low, high] = self.config().margin_mm.unwrap_or(self.prior.margin_mm);
-        // A small tumor behind a wide margin would fade away.
-        let sigma_mm = draws.uniform(low, high).min(0.15 * form.diameter_mm());
-        // A voxel shows the mean over its own width: no edge is sharper than that.
+        // A wide margin would make a small tumor invisible.
+        let sigma_mm = random.uniform(low, high).min(0.15 * form.diameter_mm());
+        // A voxel is the mean over its width, so no edge is sharper.
         self.spacing_mm.map(|mm| (sigma_mm / mm).max(VOXEL_BLUR))
     }
 
-    /// Above every margin that is drawn for a form, in mm.
+    /// Returns an upper bound of the sampled margins of a form in mm.
     fn widest_margin_mm(&self, form: &TumorForm) -> f64 {
         if self.config().difference == Differences::Reference {
             return 2.0 * CLASS_VOXEL_MM;
@@ -284,17 +285,17 @@ impl OrganPlan<'_> {
         self.config().margin_mm.unwrap_or(self.prior.margin_mm)[1].min(0.15 * form.diameter_mm())
     }
 
-    /// The difference map by rules.
-    fn difference(&self, draws: &mut RandomStream, place: &TumorContext) -> DrawnDifference {
-        let (shape, width_hu) = (place.before.shape(), self.rules.window.width_hu());
+    /// Returns the difference map by rules.
+    fn difference(&self, random: &mut RandomStream, context: &TumorContext) -> SampledDifference {
+        let (shape, width_hu) = (context.before.shape(), self.rules.window.width_hu());
         match (self.config().contrast_hu.get(&self.organ.name), self.config().difference) {
-            (Some(change_hu), _) => fixed(draws, place, *change_hu, width_hu),
+            (Some(change_hu), _) => fixed(random, context, *change_hu, width_hu),
             (None, Differences::Reference) => {
-                let drawn = constant(draws, shape, self.airy(), width_hu);
-                DrawnDifference { difference: smooth_difference(&drawn.difference), ..drawn }
+                let sampled = constant(random, shape, self.is_air_filled(), width_hu);
+                SampledDifference { difference: smooth_difference(&sampled.difference), ..sampled }
             }
             (None, Differences::Prior) => {
-                plausible(draws, place, &self.prior.contrast, self.config().necrotic_fraction, width_hu)
+                plausible(random, context, &self.prior.contrast, self.config().necrotic_fraction, width_hu)
             }
         }
     }
@@ -309,12 +310,12 @@ impl OrganPlan<'_> {
     fn textures(&self) -> Arc<TexturePool> {
         match self.config().texture {
             Textures::Chest => TexturePool::chest(),
-            Textures::Organ if self.airy() => TexturePool::chest(),
+            Textures::Organ if self.is_air_filled() => TexturePool::chest(),
             Textures::Organ | Textures::Abdomen => TexturePool::abdomen(),
         }
     }
 
-    /// The box in which every tumor of that form lies at that site, its soft edge included.
+    /// Returns the box that contains every tumor of this form at this site, including its soft edge.
     fn site_box(&self, form: &TumorForm, site: [usize; 3], region: Region) -> Region {
         let bounds = self.scan.mask.labels.shape();
         let reach = [0, 1, 2].map(|k| {
@@ -345,7 +346,7 @@ impl OrganPlan<'_> {
             (soft, within) = (soft.cut(inner), within.cut(inner));
         }
         let texture = self.textures().sample(&mut key.draws("texture"), &within, self.spacing_mm);
-        let place = TumorContext {
+        let context = TumorContext {
             before: &before,
             labels: &labels,
             label: self.organ.label,
@@ -358,17 +359,17 @@ impl OrganPlan<'_> {
         };
         let width_hu = self.rules.window.width_hu();
         let site_box = self.site_box(form, site, region);
-        let mut draws = key.draws("difference");
+        let mut random = key.draws("difference");
         let (difference, drawn_contrast_hu) = match &self.maps {
             Some(maps) => {
-                let mut difference = maps.difference(&mut draws, site_box, region)?;
-                if maps.takes_structure() {
-                    structured(&mut draws, &place, self.config().necrotic_fraction, width_hu, &mut difference);
+                let mut difference = maps.difference(&mut random, site_box, region)?;
+                if maps.needs_structure() {
+                    structured(&mut random, &context, self.config().necrotic_fraction, width_hu, &mut difference);
                 }
                 (difference, None)
             }
             None => {
-                let DrawnDifference { difference, contrast_hu } = self.difference(&mut draws, &place);
+                let SampledDifference { difference, contrast_hu } = self.difference(&mut random, &context);
                 (difference, Some(contrast_hu))
             }
         };

@@ -1,21 +1,21 @@
-//! Tumor shapes drawn from a prior, directly on the scan's grid.
+//! Tumor shapes sampled from a prior, directly on the scan's grid.
 //!
-//! A tumor is where `ρ(p) − a·N(p) − b·M(p)` is small: ρ is the level of a randomly turned ellipsoid (0 at its centre,
-//! 1 on its surface), N a smooth random field whose features follow the tumor's size (lobes), M one of a few
-//! millimetres (the ragged edge). The threshold is chosen so that the volume is the one asked for.
+//! A tumor is the set of voxels with small `ρ(p) − a·N(p) − b·M(p)`. ρ is the level of a randomly rotated ellipsoid (0 at its centre,
+//! 1 on its surface), N a smooth random field with features in proportion to the tumor's size (lobes), M a field with features of a few
+//! millimetres (the ragged edge). The threshold is chosen so that the tumor has the requested volume.
 
-use super::level::{Ellipsoid, Levels, Roughness, Surface, least};
+use super::level::{Ellipsoid, Levels, Roughness, Surface, minimum};
 use super::noise::SmoothNoise;
 use crate::random::RandomStream;
 use crate::volume::{Array3, keep_largest};
 
-/// How far around a tumor its depth is told.
-const SURROUNDINGS_MM: f64 = 4.0;
+/// The width of the margin around a tumor in which its depth is computed.
+const MARGIN_MM: f64 = 4.0;
 
-/// What defines a shape but for the noise in it.
+/// The parameters of a shape, without its noise.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ShapeDraw {
-    /// Diameter of the ball of the tumor's volume.
+pub struct ShapeParameters {
+    /// Diameter of the ball of the same volume.
     pub diameter_mm: f64,
     /// Longest over middle axis of the ellipsoid, at least 1.
     pub major_over_middle: f64,
@@ -31,26 +31,26 @@ pub struct ShapeDraw {
     pub edge_step_mm: f64,
 }
 
-/// A shape on a grid: a box that may reach beyond the scan.
+/// A shape on a grid, in a box that may extend beyond the scan.
 #[derive(Clone, Debug, PartialEq)]
-pub struct DrawnShape {
-    /// The voxel of the scan at which the box begins; may be negative.
+pub struct RasterizedShape {
+    /// The first voxel of the box in the scan; may be negative.
     pub start: [i64; 3],
     /// 1 inside the tumor.
     pub mask: Array3<u8>,
-    /// How deep a voxel lies: 0 on the surface, 1 in the centre, negative outside. From 1 mm outside on it may be told too low.
+    /// Depth of each voxel: 0 on the surface, 1 at the centre, negative outside. More than 1 mm outside, it is a lower bound.
     pub depth: Array3<f32>,
 }
 
-impl ShapeDraw {
-    /// Semi-axes of the ellipsoid, descending, in mm.
+impl ShapeParameters {
+    /// Returns the semi-axes of the ellipsoid, descending, in mm.
     pub fn radii_mm(&self) -> [f64; 3] {
         // a · b · c = (d / 2)³ with a / b and b / c given.
         let middle = self.diameter_mm / 2.0 * libm::cbrt(self.middle_over_minor / self.major_over_middle);
         [middle * self.major_over_middle, middle, middle / self.middle_over_minor]
     }
 
-    /// How far from the centre the shape may reach.
+    /// Returns the maximum distance of the shape from its centre.
     pub fn reach_mm(&self) -> f64 {
         self.radii_mm()[0] * self.growth()
     }
@@ -59,19 +59,19 @@ impl ShapeDraw {
         1.0 + 2.2 * (self.lobes + 2.0 * self.edge_mm / self.diameter_mm)
     }
 
-    /// Levels of the plain ellipsoid beyond this need noise of four standard deviations to become tumor.
-    fn farthest(&self) -> f64 {
+    /// Returns the maximum level of the ellipsoid that is computed: higher levels need noise of four standard deviations to become tumor.
+    fn max_level(&self) -> f64 {
         1.1 + 4.0 * (self.lobes + 2.0 * self.edge_mm / self.diameter_mm)
     }
 
-    /// What the levels of the shape around `centre` are made of.
-    pub(super) fn levels(&self, draws: &mut RandomStream, centre: [f64; 3], spacing_mm: [f64; 3]) -> Levels {
+    /// Samples the terms of the levels of the shape around `centre`.
+    pub(super) fn levels(&self, random: &mut RandomStream, centre: [f64; 3], spacing_mm: [f64; 3]) -> Levels {
         let radii = self.radii_mm();
-        let turn = rotation(draws);
+        let rotation = rotation(random);
         let growth = self.growth();
         let reach = [0, 1, 2].map(|axis| {
-            let square: f64 = (0..3).map(|k| (turn[k][axis] * radii[k]) * (turn[k][axis] * radii[k])).sum();
-            // Lobes also reach sideways, off the ellipsoid's own axis.
+            let square: f64 = (0..3).map(|k| (rotation[k][axis] * radii[k]) * (rotation[k][axis] * radii[k])).sum();
+            // Lobes also extend sideways, away from the axes of the ellipsoid.
             libm::sqrt(square) * growth + spacing_mm[axis]
         });
         let start = [0, 1, 2].map(|axis| (centre[axis] - reach[axis] / spacing_mm[axis]).floor() as i64);
@@ -79,45 +79,45 @@ impl ShapeDraw {
             .map(|axis| ((centre[axis] + reach[axis] / spacing_mm[axis]).ceil() as i64 - start[axis] + 1) as usize);
 
         let lobe_step = spacing_mm.map(|mm| (self.lobe_step * self.diameter_mm).max(mm));
-        let lobes = SmoothNoise::new(draws, shape, spacing_mm, lobe_step);
+        let lobes = SmoothNoise::new(random, shape, spacing_mm, lobe_step);
         let edge_step = spacing_mm.map(|mm| self.edge_step_mm.max(1.2 * mm));
-        // What varies within a voxel averages out over it.
-        let kept: f64 = edge_step.iter().map(|step| libm::sqrt(self.edge_step_mm / step)).product();
-        let edge = SmoothNoise::new(draws, shape, spacing_mm, edge_step);
+        // Variation within a voxel is averaged out.
+        let remaining: f64 = edge_step.iter().map(|step| libm::sqrt(self.edge_step_mm / step)).product();
+        let edge = SmoothNoise::new(random, shape, spacing_mm, edge_step);
         Levels {
-            ellipsoid: Ellipsoid { centre, spacing_mm, radii, turn },
+            ellipsoid: Ellipsoid { centre, spacing_mm, radii, rotation },
             shape,
             start,
-            farthest: self.farthest(),
+            max_level: self.max_level(),
             lobes: Roughness { noise: lobes, amplitude: self.lobes as f32 },
-            edge: Roughness { noise: edge, amplitude: (2.0 * self.edge_mm / self.diameter_mm * kept) as f32 },
+            edge: Roughness { noise: edge, amplitude: (2.0 * self.edge_mm / self.diameter_mm * remaining) as f32 },
         }
     }
 
-    /// Draws the shape around `centre`, a fractional voxel of a grid of `spacing_mm`.
-    pub fn draw(&self, draws: &mut RandomStream, centre: [f64; 3], spacing_mm: [f64; 3]) -> DrawnShape {
-        let levels = self.levels(draws, centre, spacing_mm);
+    /// Samples the noise and rasterizes the shape around `centre`, a fractional voxel of a grid of `spacing_mm`.
+    pub fn rasterize(&self, random: &mut RandomStream, centre: [f64; 3], spacing_mm: [f64; 3]) -> RasterizedShape {
+        let levels = self.levels(random, centre, spacing_mm);
         let voxel_mm3: f64 = spacing_mm.iter().product();
         let volume_mm3 = std::f64::consts::PI / 6.0 * self.diameter_mm * self.diameter_mm * self.diameter_mm;
         let Surface { level, near, surface } = levels.surface((volume_mm3 / voxel_mm3).round() as usize);
-        // What follows looks at the tumor and its surroundings only.
+        // The following steps read only the tumor and its margin.
         let inside = near.extent(&level, |&value| value <= surface).unwrap_or(level.region());
-        let around = inside.grown(spacing_mm.map(|mm| (SURROUNDINGS_MM / mm).ceil() as usize), level.shape());
-        let mut level = level.cut(around);
+        let margin_box = inside.grown(spacing_mm.map(|mm| (MARGIN_MM / mm).ceil() as usize), level.shape());
+        let mut level = level.cut(margin_box);
         let mut mask = level.map(|&value| u8::from(value <= surface));
         keep_largest(&mut mask);
-        let centre_level = least(level.as_slice());
+        let centre_level = minimum(level.as_slice());
         let scale = 1.0 / (surface - centre_level).max(f32::MIN_POSITIVE);
         level.as_mut_slice().iter_mut().for_each(|value| *value = (surface - *value) * scale);
-        DrawnShape { start: [0, 1, 2].map(|k| levels.start[k] + around.start[k] as i64), mask, depth: level }
+        RasterizedShape { start: [0, 1, 2].map(|k| levels.start[k] + margin_box.start[k] as i64), mask, depth: level }
     }
 }
 
-/// The rows are the directions of the ellipsoid's axes: a rotation, uniform over all.
-fn rotation(draws: &mut RandomStream) -> [[f64; 3]; 3] {
-    let first = draws.direction();
+/// Samples a uniform random rotation. The rows are the directions of the ellipsoid's axes.
+fn rotation(random: &mut RandomStream) -> [[f64; 3]; 3] {
+    let first = random.direction();
     let other = loop {
-        let other = draws.direction();
+        let other = random.direction();
         let along: f64 = (0..3).map(|k| first[k] * other[k]).sum();
         let across = [0, 1, 2].map(|k| other[k] - along * first[k]);
         let length = libm::sqrt(across.iter().map(|v| v * v).sum());
@@ -138,7 +138,7 @@ mod tests {
     use crate::random::Key;
     use crate::synth::measure::measure;
 
-    const PLAIN: ShapeDraw = ShapeDraw {
+    const PLAIN: ShapeParameters = ShapeParameters {
         diameter_mm: 20.0,
         major_over_middle: 1.4,
         middle_over_minor: 1.2,
@@ -149,10 +149,10 @@ mod tests {
     };
 
     #[test]
-    fn without_noise_it_is_the_ellipsoid() {
+    fn shape_without_noise_is_ellipsoid() {
         for spacing_mm in [[0.8, 0.8, 1.0], [0.7, 0.7, 2.5]] {
-            let drawn = PLAIN.draw(&mut Key::root(1).draws("shape"), [50.2, 40.7, 30.1], spacing_mm);
-            let measures = measure(&drawn.mask, spacing_mm).unwrap();
+            let raster = PLAIN.rasterize(&mut Key::root(1).draws("shape"), [50.2, 40.7, 30.1], spacing_mm);
+            let measures = measure(&raster.mask, spacing_mm).unwrap();
             for (axis, radius) in measures.axes_mm.iter().zip(PLAIN.radii_mm()) {
                 assert!((axis / (2.0 * radius) - 1.0).abs() < 0.02, "{axis} {radius}");
             }
@@ -162,40 +162,40 @@ mod tests {
     }
 
     #[test]
-    fn noise_roughens_and_keeps_the_volume() {
-        let rough = ShapeDraw { lobes: 0.2, edge_mm: 0.8, ..PLAIN };
-        let drawn = rough.draw(&mut Key::root(2).draws("shape"), [0.0; 3], [0.8, 0.8, 1.0]);
-        let measures = measure(&drawn.mask, [0.8, 0.8, 1.0]).unwrap();
+    fn noise_roughens_surface_and_keeps_volume() {
+        let rough = ShapeParameters { lobes: 0.2, edge_mm: 0.8, ..PLAIN };
+        let raster = rough.rasterize(&mut Key::root(2).draws("shape"), [0.0; 3], [0.8, 0.8, 1.0]);
+        let measures = measure(&raster.mask, [0.8, 0.8, 1.0]).unwrap();
         assert!((measures.diameter_mm - 20.0).abs() < 0.5, "{}", measures.diameter_mm);
         assert!(measures.radial_residual_sd > 0.08 && measures.surface_irregularity_ratio > 1.1, "{measures:?}");
     }
 
     #[test]
-    fn thick_slices_have_no_slivers() {
-        let rough = ShapeDraw { lobes: 0.15, edge_mm: 0.3, ..PLAIN };
+    fn shape_on_thick_slices_has_no_slivers() {
+        let rough = ShapeParameters { lobes: 0.15, edge_mm: 0.3, ..PLAIN };
         for seed in 0..20 {
-            let drawn = rough.draw(&mut Key::root(seed).draws("shape"), [0.0; 3], [0.8, 0.8, 2.5]);
-            let [nx, ny, _] = drawn.mask.shape();
+            let raster = rough.rasterize(&mut Key::root(seed).draws("shape"), [0.0; 3], [0.8, 0.8, 2.5]);
+            let [nx, ny, _] = raster.mask.shape();
             let areas: Vec<usize> =
-                drawn.mask.as_slice().chunks(nx * ny).map(|s| s.iter().filter(|&&v| v != 0).count()).collect();
+                raster.mask.as_slice().chunks(nx * ny).map(|s| s.iter().filter(|&&v| v != 0).count()).collect();
             let (largest, total) = (*areas.iter().max().unwrap(), areas.iter().sum::<usize>());
-            // Trimmed slices are gone; what grew elsewhere keeps the volume.
+            // Slivers are removed; the rest of the shape grows so that the volume is kept.
             assert!(areas.iter().filter(|&&area| area > 0).all(|&area| 4 * area > largest), "seed {seed} {areas:?}");
             assert!((total as f64 * 1.6 / 4188.8 - 1.0).abs() < 0.05, "seed {seed} {total}");
         }
     }
 
     #[test]
-    fn the_box_holds_the_shape_whole() {
-        let rough = ShapeDraw { lobes: 0.25, edge_mm: 1.0, ..PLAIN };
+    fn box_contains_whole_shape() {
+        let rough = ShapeParameters { lobes: 0.25, edge_mm: 1.0, ..PLAIN };
         for seed in 0..20 {
-            let drawn = rough.draw(&mut Key::root(seed).draws("shape"), [0.0; 3], [1.0; 3]);
-            let [nx, ny, nz] = drawn.mask.shape();
-            let rim = drawn.mask.as_slice().iter().enumerate().filter(|(index, value)| {
+            let raster = rough.rasterize(&mut Key::root(seed).draws("shape"), [0.0; 3], [1.0; 3]);
+            let [nx, ny, nz] = raster.mask.shape();
+            let rim = raster.mask.as_slice().iter().enumerate().filter(|(index, value)| {
                 let voxel = [index % nx, index / nx % ny, index / nx / ny];
                 **value != 0 && (0..3).any(|k| voxel[k] == 0 || voxel[k] + 1 == [nx, ny, nz][k])
             });
-            assert!(rim.count() * 200 < drawn.mask.as_slice().len(), "seed {seed}");
+            assert!(rim.count() * 200 < raster.mask.as_slice().len(), "seed {seed}");
         }
     }
 }

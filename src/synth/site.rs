@@ -1,22 +1,22 @@
-//! Where a tumor may lie: places in the healthy organ by their depth, prepared once for an organ.
+//! Sites of tumors: positions in the healthy organ sorted by depth, prepared once per organ.
 //!
-//! Depth is measured on cells of about 2.5 mm, so that an organ of millions of voxels costs milliseconds; the voxel
-//! itself is drawn within its cell and its distance to the organ's edge is measured exactly.
+//! Depth is measured on cells of about 2.5 mm, so that an organ of millions of voxels takes milliseconds. The voxel is sampled within its
+//! cell, and its distance to the organ's edge is measured exactly.
 
 use crate::mask::{MaskedScan, Organ};
 use crate::random::RandomStream;
 use crate::volume::{Array3, Region, distance_mm};
 
-/// Cells are at most this wide where voxels are smaller.
+/// The maximum width of a cell, unless voxels are larger.
 const CELL_MM: f64 = 2.6;
-/// Depths beyond this are not told apart.
+/// Larger depths are not distinguished.
 const DEEPEST_MM: f64 = 80.0;
-/// Cells are sorted by depth into bins of this width.
+/// The width of the depth bins into which cells are sorted.
 const BIN_MM: f64 = 0.5;
-/// Cells tried for one site before it is given up.
-const TRIES: usize = 64;
+/// The maximum number of cells that are sampled for one site.
+const MAX_SAMPLES: usize = 64;
 
-/// The places of one organ, sorted by depth.
+/// The positions in one organ, sorted by depth.
 #[derive(Clone, Debug)]
 pub(crate) struct SitePlan {
     region: Region,
@@ -24,30 +24,30 @@ pub(crate) struct SitePlan {
     step: [usize; 3],
     /// Healthy cells by ascending depth: their linear index in `depth_mm`.
     cells: Vec<u32>,
-    /// Where the cells of each bin of depth begin.
+    /// The index of the first cell of each depth bin.
     bins: Vec<usize>,
-    /// From each cell's middle to the nearest cell outside the healthy organ.
+    /// Distance from each cell's middle to the nearest cell outside the healthy organ.
     depth_mm: Array3<f32>,
-    /// From each cell's middle to the nearest cell with a real tumor, where there is one.
+    /// Distance from each cell's middle to the nearest cell with a real tumor; `None` if there is none.
     tumor_mm: Option<Array3<f32>>,
 }
 
-/// What a site must keep to.
+/// Constraints on a site.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SiteConstraints {
-    /// Least and most depth.
+    /// Minimum and maximum depth.
     pub depth_mm: [f64; 2],
-    /// Least distance to a real tumor.
+    /// Minimum distance to a real tumor.
     pub tumor_mm: f64,
 }
 
 impl SitePlan {
-    /// Sorts the healthy cells of `organ`, whose voxels lie in `region`.
+    /// Sorts the healthy cells of `organ`, whose voxels are in `region`.
     pub fn new(masked: &MaskedScan, organ: &Organ, region: Region) -> Self {
         let spacing_mm = masked.scan.volume.grid.spacing_mm();
         let labels = &masked.mask.labels;
         let step = spacing_mm.map(|mm| ((CELL_MM / mm) as usize).max(1));
-        // One cell of margin on every side is outside: also where the scan ends within the organ.
+        // A margin of one cell on every side counts as outside, also where the scan ends within the organ.
         let inner = [0, 1, 2].map(|k| region.shape[k].div_ceil(step[k]));
         let shape = inner.map(|count| count + 2);
         let mut healthy = Array3::filled(shape, 0u16);
@@ -74,7 +74,7 @@ impl SitePlan {
         let half = (step.iter().product::<usize>() as u16).div_ceil(2);
         let cell_mm = [0, 1, 2].map(|k| step[k] as f64 * spacing_mm[k]);
         let mut depth_mm = distance_mm(&healthy, cell_mm, DEEPEST_MM, |&count| count < half);
-        // Distances run between the middles of cells; the edge lies half a cell before the outer one.
+        // Distances are between the middles of cells; the edge is half a cell before the outer one.
         let shortest = cell_mm.iter().copied().fold(f64::INFINITY, f64::min) as f32;
         depth_mm.as_mut_slice().iter_mut().for_each(|mm| *mm = (*mm - shortest / 2.0).max(0.0));
         let tumor_mm = any_tumor.then(|| distance_mm(&with_tumor, cell_mm, DEEPEST_MM, |&cell| cell != 0));
@@ -91,40 +91,41 @@ impl SitePlan {
         let mut next = bins.clone();
         let mut cells = vec![0u32; bins[bins.len() - 1]];
         for index in (0..healthy.as_slice().len()).filter(inside) {
-            let place = &mut next[bin(depth_mm.as_slice()[index])];
-            cells[*place] = index as u32;
-            *place += 1;
+            let position = &mut next[bin(depth_mm.as_slice()[index])];
+            cells[*position] = index as u32;
+            *position += 1;
         }
         Self { region, step, cells, bins, depth_mm, tumor_mm }
     }
 
-    /// The depth of the deepest place.
+    /// Returns the depth of the deepest cell.
     pub fn deepest_mm(&self) -> f64 {
         self.cells.last().map_or(0.0, |&cell| f64::from(self.depth_mm.as_slice()[cell as usize]))
     }
 
-    /// A voxel of the healthy organ as wanted, all such places being equally likely; `None` where there is none.
-    pub fn draw(
+    /// Samples a voxel of the healthy organ uniformly among those that meet the constraints; `None` if none was found.
+    pub fn sample(
         &self,
-        draws: &mut RandomStream,
+        random: &mut RandomStream,
         labels: &Array3<u8>,
         organ: &Organ,
-        wanted: SiteConstraints,
+        constraints: SiteConstraints,
     ) -> Option<[usize; 3]> {
         let bin = |mm: f64| ((mm.max(0.0) / BIN_MM) as usize).min(self.bins.len() - 1);
-        let from = self.bins[bin(wanted.depth_mm[0])];
-        let to = self.bins[(bin(wanted.depth_mm[1]) + 1).min(self.bins.len() - 1)];
+        let from = self.bins[bin(constraints.depth_mm[0])];
+        let to = self.bins[(bin(constraints.depth_mm[1]) + 1).min(self.bins.len() - 1)];
         if from >= to {
             return None;
         }
         let [nx, ny, _] = self.depth_mm.shape();
-        for _ in 0..TRIES {
-            let cell = self.cells[from + draws.index(to - from)] as usize;
-            if self.tumor_mm.as_ref().is_some_and(|mm| f64::from(mm.as_slice()[cell]) < wanted.tumor_mm) {
+        for _ in 0..MAX_SAMPLES {
+            let cell = self.cells[from + random.index(to - from)] as usize;
+            if self.tumor_mm.as_ref().is_some_and(|mm| f64::from(mm.as_slice()[cell]) < constraints.tumor_mm) {
                 continue;
             }
-            let place = [cell % nx - 1, cell / nx % ny - 1, cell / nx / ny - 1];
-            let voxel = [0, 1, 2].map(|k| self.region.start[k] + place[k] * self.step[k] + draws.index(self.step[k]));
+            let position = [cell % nx - 1, cell / nx % ny - 1, cell / nx / ny - 1];
+            let voxel =
+                [0, 1, 2].map(|k| self.region.start[k] + position[k] * self.step[k] + random.index(self.step[k]));
             if self.region.contains(voxel) && labels[voxel] == organ.label {
                 return Some(voxel);
             }
@@ -133,7 +134,7 @@ impl SitePlan {
     }
 }
 
-/// The places of the reference: the voxels that an erosion by 5×5 in the axial plane leaves (at 1.5 mm, so 3 mm to each
+/// The sites of the reference: the voxels that remain after an erosion by 5×5 in the axial plane (at 1.5 mm, so 3 mm to each
 /// side), within the middle 30–70% of the organ's height.
 #[derive(Clone, Debug)]
 pub(crate) struct ReferenceSites {
@@ -141,14 +142,14 @@ pub(crate) struct ReferenceSites {
 }
 
 impl ReferenceSites {
-    /// Erodes the healthy organ, whose voxels lie in `region`.
+    /// Erodes the healthy organ, whose voxels are in `region`.
     pub fn new(masked: &MaskedScan, organ: &Organ, region: Region) -> Self {
         let grid = &masked.scan.volume.grid;
         let labels = &masked.mask.labels;
         let spacing_mm = grid.spacing_mm();
         let up = superior_axis(masked);
         let reach = [0, 1, 2].map(|k| if k == up { 0 } else { (3.0 / spacing_mm[k]).round() as usize });
-        // Height is counted towards the head, whichever way the axis runs.
+        // Height increases towards the head, for both directions of the axis.
         let height = region.shape[up] as f64;
         let (low, high) = ((0.3 * height) as usize, (0.7 * height).ceil() as usize);
         let slices = if grid.affine.0[2][up] >= 0.0 {
@@ -172,13 +173,13 @@ impl ReferenceSites {
         Self { voxels }
     }
 
-    /// One of the voxels; `None` where the erosion left nothing.
-    pub fn draw(&self, draws: &mut RandomStream) -> Option<[usize; 3]> {
-        (!self.voxels.is_empty()).then(|| self.voxels[draws.index(self.voxels.len())].map(usize::from))
+    /// Samples one of the voxels; `None` if no voxel remained after the erosion.
+    pub fn sample(&self, random: &mut RandomStream) -> Option<[usize; 3]> {
+        (!self.voxels.is_empty()).then(|| self.voxels[random.index(self.voxels.len())].map(usize::from))
     }
 }
 
-/// The voxel axis that runs most closely along the body.
+/// Returns the voxel axis closest to the direction along the body.
 fn superior_axis(masked: &MaskedScan) -> usize {
     let row = masked.scan.volume.grid.affine.0[2];
     let spacing_mm = masked.scan.volume.grid.spacing_mm();
@@ -186,15 +187,15 @@ fn superior_axis(masked: &MaskedScan) -> usize {
     (0..3).rev().max_by(|&a, &b| share(a).total_cmp(&share(b))).unwrap_or(2)
 }
 
-/// Keeps what has `reach` set voxels on both sides along an axis; what lies outside the box is clear.
+/// Keeps the voxels with `reach` set voxels on both sides along an axis; voxels outside the box count as clear.
 fn eroded(mask: &Array3<u8>, axis: usize, reach: usize) -> Array3<u8> {
     let shape = mask.shape();
     let mut runs = Array3::filled(shape, 0u16);
     let mut kept = Array3::filled(shape, 0u8);
     let step = [1, shape[0], shape[0] * shape[1]][axis];
     for index in 0..mask.as_slice().len() {
-        let at = index / step % shape[axis];
-        let before = if at > 0 { runs.as_slice()[index - step] } else { 0 };
+        let position = index / step % shape[axis];
+        let before = if position > 0 { runs.as_slice()[index - step] } else { 0 };
         let run = if mask.as_slice()[index] != 0 { before.saturating_add(1) } else { 0 };
         runs.as_mut_slice()[index] = run;
         if usize::from(run) > 2 * reach {
@@ -204,20 +205,20 @@ fn eroded(mask: &Array3<u8>, axis: usize, reach: usize) -> Array3<u8> {
     kept
 }
 
-/// From a voxel's centre to the centre of the nearest voxel that is not healthy organ or lies outside the scan.
+/// Returns the distance from a voxel's centre to the centre of the nearest voxel that is not healthy organ or is outside the scan.
 pub(crate) fn boundary_distance_mm(masked: &MaskedScan, organ: &Organ, voxel: [usize; 3]) -> f64 {
     let labels = &masked.mask.labels;
     let spacing_mm = masked.scan.volume.grid.spacing_mm();
     let shape = labels.shape();
-    // The scan's own border comes first: the first voxel beyond it.
+    // The first voxel beyond the border of the scan limits the search.
     let mut nearest =
         (0..3).map(|k| (voxel[k] + 1).min(shape[k] - voxel[k]) as f64 * spacing_mm[k]).fold(f64::INFINITY, f64::min);
     let rows = |axis: usize, reach: usize| {
-        let at = voxel[axis] as i64;
+        let centre = voxel[axis] as i64;
         let length = shape[axis] as i64;
-        // From the middle outwards, so that the search shrinks early.
+        // From the centre outwards, so that the search range shrinks early.
         (0..=2 * reach as i64)
-            .map(move |k| at + if k % 2 == 0 { k / 2 } else { -(k + 1) / 2 })
+            .map(move |k| centre + if k % 2 == 0 { k / 2 } else { -(k + 1) / 2 })
             .filter(move |index| (0..length).contains(index))
     };
     for z in rows(2, (nearest / spacing_mm[2]) as usize) {
@@ -250,9 +251,9 @@ mod tests {
     use super::*;
     use crate::random::Key;
     use crate::synth::organ::OrganSummary;
-    use crate::synth::organ::trial::{liver, masked};
+    use crate::synth::organ::testing::{liver, masked};
 
-    /// A ball of liver with a tumor in it, an island beside it and air around.
+    /// A ball of liver with a tumor inside, a separate island and air around.
     fn scan(spacing_mm: [f64; 3], shape: [usize; 3]) -> MaskedScan {
         let distance = |voxel: [usize; 3], centre: [f64; 3]| {
             (0..3).map(|k| (voxel[k] as f64 * spacing_mm[k] - centre[k]).powi(2)).sum::<f64>().sqrt()
@@ -266,33 +267,33 @@ mod tests {
     }
 
     #[test]
-    fn sites_are_as_deep_as_wanted_and_far_from_real_tumors() {
+    fn sampled_sites_meet_depth_and_distance_constraints() {
         let scan = scan([0.8, 0.8, 1.0], [64, 64, 52]);
         let summary = OrganSummary::of(&scan, &liver()).unwrap();
         let plan = SitePlan::new(&scan, &liver(), summary.region);
-        let mut draws = Key::root(1).draws("site");
+        let mut random = Key::root(1).draws("site");
         for (low, high) in [(0.0, f64::INFINITY), (5.0, f64::INFINITY), (2.0, 4.0)] {
             for _ in 0..100 {
-                let wanted = SiteConstraints { depth_mm: [low, high], tumor_mm: 6.0 };
-                let voxel = plan.draw(&mut draws, &scan.mask.labels, &liver(), wanted).unwrap();
+                let constraints = SiteConstraints { depth_mm: [low, high], tumor_mm: 6.0 };
+                let voxel = plan.sample(&mut random, &scan.mask.labels, &liver(), constraints).unwrap();
                 assert_eq!(scan.mask.labels[voxel], 1);
                 let depth = boundary_distance_mm(&scan, &liver(), voxel);
-                // A cell is 2.4 × 2.4 × 2 mm, and its depth that of its middle.
+                // A cell is 2.4 × 2.4 × 2 mm, and its depth is measured at its middle.
                 assert!(depth > low - 2.5 && depth < high + 3.5, "{depth} in {low}..{high}");
                 let tumor = [20.0, 24.0, 22.0];
                 let mm = [0.8, 0.8, 1.0];
-                let away = (0..3).map(|k| (voxel[k] as f64 * mm[k] - tumor[k]).powi(2)).sum::<f64>().sqrt();
-                assert!(away > 6.0, "{away}");
+                let distance = (0..3).map(|k| (voxel[k] as f64 * mm[k] - tumor[k]).powi(2)).sum::<f64>().sqrt();
+                assert!(distance > 6.0, "{distance}");
             }
         }
-        let deep = SiteConstraints { depth_mm: [30.0, f64::INFINITY], tumor_mm: 0.0 };
-        assert_eq!(plan.draw(&mut draws, &scan.mask.labels, &liver(), deep), None);
-        let nowhere = SiteConstraints { depth_mm: [0.0, f64::INFINITY], tumor_mm: 79.0 };
-        assert_eq!(plan.draw(&mut draws, &scan.mask.labels, &liver(), nowhere), None);
+        let too_deep = SiteConstraints { depth_mm: [30.0, f64::INFINITY], tumor_mm: 0.0 };
+        assert_eq!(plan.sample(&mut random, &scan.mask.labels, &liver(), too_deep), None);
+        let too_far = SiteConstraints { depth_mm: [0.0, f64::INFINITY], tumor_mm: 79.0 };
+        assert_eq!(plan.sample(&mut random, &scan.mask.labels, &liver(), too_far), None);
     }
 
     #[test]
-    fn the_distance_to_the_edge_is_that_of_all_pairs() {
+    fn boundary_distance_equals_search_over_all_voxels() {
         let spacing_mm = [1.5, 1.2, 3.0];
         let scan = scan(spacing_mm, [34, 42, 13]);
         let shape = scan.mask.labels.shape();
@@ -302,7 +303,7 @@ mod tests {
             if scan.mask.labels[voxel] != 1 {
                 continue;
             }
-            // Everything beyond the scan counts as outside: one layer of it is enough.
+            // Voxels beyond the scan count as outside; one layer is enough.
             let mut nearest = f64::INFINITY;
             for z in -1..=shape[2] as i64 {
                 for y in -1..=shape[1] as i64 {
@@ -326,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn reference_sites_are_what_the_erosion_leaves() {
+    fn reference_sites_equal_eroded_organ() {
         let scan = scan([1.5, 1.5, 2.0], [34, 34, 26]);
         let summary = OrganSummary::of(&scan, &liver()).unwrap();
         let sites = ReferenceSites::new(&scan, &liver(), summary.region);

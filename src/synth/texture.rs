@@ -1,7 +1,7 @@
-//! Tumor textures: smooth random volumes made once, and read at any place in millimetres.
+//! Tumor textures: smooth random volumes, computed once and sampled at any position in millimetres.
 //!
-//! Uniform noise is smoothed and becomes a probability field; a Bernoulli sample of it is smoothed again and scaled so
-//! that what exceeds 0.12 has a mean of about half. Volumes are periodic, so that any offset fits any box.
+//! Smoothed uniform noise is a probability field. A Bernoulli sample of the field is smoothed again and scaled so that the values
+//! above 0.12 have a mean of about 0.5. Volumes are periodic, so that any offset is valid for any box.
 
 use std::sync::{Arc, OnceLock};
 
@@ -11,27 +11,27 @@ use crate::random::{Key, RandomStream};
 use crate::simd::{Simd, SimdKernel, vectorised_short};
 use crate::volume::{Array3, RowSpans, half_kernel, radius_voxels};
 
-/// Voxels along each side of a volume.
+/// The number of voxels along each side of a volume.
 const SIDE: usize = 96;
 
-/// How one family of textures is made.
+/// The parameters of a family of textures.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TextureRecipe {
-    /// Smoothing of the uniform noise, one volume each.
+    /// Standard deviations that smooth the uniform noise, one volume each.
     pub field_sigmas_voxels: &'static [f64],
-    /// Smoothing of the Bernoulli sample, one volume each for every sigma of the field.
+    /// Standard deviations that smooth the Bernoulli sample, one volume each for every sigma of the field.
     pub sample_sigmas_voxels: &'static [f64],
-    /// Millimetres of a texture's voxel.
+    /// Width of a texture's voxel in mm.
     pub voxel_mm: f64,
-    /// Volumes of each kind.
+    /// Number of volumes of each kind.
     pub copies: usize,
 }
 
 impl TextureRecipe {
-    /// The abdomen's: sigmas 3 and 4 voxels of 1.5 mm, four volumes.
+    /// Textures of the abdomen: sigmas 3 and 4 voxels of 1.5 mm, four volumes.
     pub const ABDOMEN: Self =
         Self { field_sigmas_voxels: &[3.0], sample_sigmas_voxels: &[4.0], voxel_mm: 1.5, copies: 4 };
-    /// The chest's: sigmas 3, 6, 9, 12, 15 and 4, 7 voxels of 1.25 mm, ten volumes.
+    /// Textures of the chest: sigmas 3, 6, 9, 12, 15 and 4, 7 voxels of 1.25 mm, ten volumes.
     pub const CHEST: Self = Self {
         field_sigmas_voxels: &[3.0, 6.0, 9.0, 12.0, 15.0],
         sample_sigmas_voxels: &[4.0, 7.0],
@@ -40,7 +40,7 @@ impl TextureRecipe {
     };
 }
 
-/// A set of textures to draw from.
+/// A set of textures to sample from.
 #[derive(Debug)]
 pub struct TexturePool {
     volumes: Vec<Array3<f32>>,
@@ -48,7 +48,7 @@ pub struct TexturePool {
 }
 
 impl TexturePool {
-    /// Makes all volumes of a recipe; `key` defines every voxel.
+    /// Computes all volumes of a recipe; `key` defines every voxel.
     pub fn new(recipe: TextureRecipe, key: Key) -> Self {
         let kinds: Vec<(usize, f64, f64)> = (0..recipe.copies)
             .flat_map(|_| recipe.field_sigmas_voxels)
@@ -65,34 +65,34 @@ impl TexturePool {
         Self { volumes, voxel_mm: recipe.voxel_mm }
     }
 
-    /// The abdomen's textures, made at first use and shared by the process.
+    /// Returns the textures of the abdomen, computed at first use and shared by the process.
     pub fn abdomen() -> Arc<Self> {
         static POOL: OnceLock<Arc<TexturePool>> = OnceLock::new();
-        let make = || Arc::new(Self::new(TextureRecipe::ABDOMEN, Key::root(0).with("pool", "abdomen")));
-        Arc::clone(POOL.get_or_init(make))
+        let create = || Arc::new(Self::new(TextureRecipe::ABDOMEN, Key::root(0).with("pool", "abdomen")));
+        Arc::clone(POOL.get_or_init(create))
     }
 
-    /// The chest's textures, made at first use and shared by the process.
+    /// Returns the textures of the chest, computed at first use and shared by the process.
     pub fn chest() -> Arc<Self> {
         static POOL: OnceLock<Arc<TexturePool>> = OnceLock::new();
         Arc::clone(POOL.get_or_init(|| Arc::new(Self::new(TextureRecipe::CHEST, Key::root(0).with("pool", "chest")))))
     }
 
-    /// The volumes themselves, 96³ voxels each.
+    /// Returns the volumes, 96³ voxels each.
     pub fn volumes(&self) -> &[Array3<f32>] {
         &self.volumes
     }
 
-    /// Draws a volume, an offset and flips, and reads them trilinearly onto voxels of `spacing_mm` of a box; those that are not
+    /// Selects a random volume, offset and flips, and interpolates the volume trilinearly at voxels of `spacing_mm`. Voxels outside
     /// `within` are 0.
-    pub(crate) fn sample(&self, draws: &mut RandomStream, within: &RowSpans, spacing_mm: [f64; 3]) -> Array3<f32> {
+    pub(crate) fn sample(&self, random: &mut RandomStream, within: &RowSpans, spacing_mm: [f64; 3]) -> Array3<f32> {
         let shape = within.shape();
-        let volume = &self.volumes[draws.index(self.volumes.len())];
+        let volume = &self.volumes[random.index(self.volumes.len())];
         let taps = [0, 1, 2].map(|axis| {
-            let offset = draws.uniform(0.0, SIDE as f64);
+            let offset = random.uniform(0.0, SIDE as f64);
             let step = spacing_mm[axis] / self.voxel_mm;
             let last = shape[axis].saturating_sub(1);
-            let flipped = draws.chance(0.5);
+            let flipped = random.chance(0.5);
             (0..shape[axis])
                 .map(|index| {
                     let position = offset + if flipped { last - index } else { index } as f64 * step;
@@ -106,7 +106,7 @@ impl TexturePool {
     }
 }
 
-/// A box that is read from a volume.
+/// A box that is sampled from a volume.
 struct SourceBox<'a> {
     volume: &'a Array3<f32>,
     within: &'a RowSpans,
@@ -122,15 +122,15 @@ impl SimdKernel for SourceBox<'_> {
     }
 }
 
-/// The two neighbours of a voxel along an axis, and how far it lies from the first.
+/// The two neighbours of a voxel along an axis, and the weight of the second.
 type Tap = (usize, usize, f32);
 
-/// Reads a volume between its voxels.
+/// Interpolates a volume trilinearly.
 #[inline(always)]
 fn trilinear(volume: &Array3<f32>, within: &RowSpans, taps: &[Vec<Tap>; 3]) -> Array3<f32> {
     let mut result = Array3::filled(within.shape(), 0.0f32);
     let mut line = vec![0.0f32; SIDE];
-    for (y, z, stretch) in within.rows() {
+    for (y, z, span) in within.rows() {
         let ((y0, y1, ty), (z0, z1, tz)) = (taps[1][y], taps[2][z]);
         let rows = [volume.row(y0, z0), volume.row(y1, z0), volume.row(y0, z1), volume.row(y1, z1)];
         let [a, b, c, d] = rows.map(|row| &row[..SIDE]);
@@ -138,42 +138,43 @@ fn trilinear(volume: &Array3<f32>, within: &RowSpans, taps: &[Vec<Tap>; 3]) -> A
         for (x, value) in line.iter_mut().enumerate() {
             *value = corner[0] * a[x] + corner[1] * b[x] + corner[2] * c[x] + corner[3] * d[x];
         }
-        let taps = &taps[0][stretch.clone()];
-        for (value, &(x0, x1, tx)) in result.row_mut(y, z)[stretch].iter_mut().zip(taps) {
+        let taps = &taps[0][span.clone()];
+        for (value, &(x0, x1, tx)) in result.row_mut(y, z)[span].iter_mut().zip(taps) {
             *value = line[x0] + tx * (line[x1] - line[x0]);
         }
     }
     result
 }
 
-fn volume(draws: &mut RandomStream, field_sigma: f64, sample_sigma: f64) -> Array3<f32> {
+fn volume(random: &mut RandomStream, field_sigma: f64, sample_sigma: f64) -> Array3<f32> {
     let shape = [SIDE; 3];
-    let noise = Array3::from_fn(shape, |_| draws.unit_f32());
+    let noise = Array3::from_fn(shape, |_| random.unit_f32());
     let field = periodic_gaussian(noise, field_sigma);
     let (low, high) =
         field.as_slice().iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), &v| (a.min(v), b.max(v)));
-    let (base, span) = (draws.uniform(0.04, 0.06) as f32, draws.uniform(0.19, 0.21) as f32);
+    let (base, span) = (random.uniform(0.04, 0.06) as f32, random.uniform(0.19, 0.21) as f32);
     let sample = field.map(|&value| {
         let probability = base + span * (value - low) / (high - low);
-        f32::from(u8::from(probability > draws.unit_f32()))
+        f32::from(u8::from(probability > random.unit_f32()))
     });
     let mut texture = periodic_gaussian(sample, sample_sigma);
     let above = texture.as_slice().iter().filter(|&&value| value > 0.12);
     let (sum, count) = above.fold((0.0f64, 0usize), |(sum, count), &value| (sum + f64::from(value), count + 1));
-    let scale = (draws.uniform(0.5, 0.55) * count as f64 / sum) as f32;
+    let scale = (random.uniform(0.5, 0.55) * count as f64 / sum) as f32;
     for value in texture.as_mut_slice() {
         *value = (*value * scale).clamp(0.0, 1.0);
     }
     texture
 }
 
-/// Smooths a volume whose opposite faces meet.
+/// Smooths a periodic volume.
 fn periodic_gaussian(mut values: Array3<f32>, sigma: f64) -> Array3<f32> {
     let reach = radius_voxels(sigma, 4.0);
     let half = half_kernel(sigma, reach);
     let [nx, ny, nz] = values.shape();
     let mut target = Array3::filled([nx, ny, nz], 0.0f32);
-    let wrap = |at: usize, offset: isize, length: usize| (at as isize + offset).rem_euclid(length as isize) as usize;
+    let wrap =
+        |index: usize, offset: isize, length: usize| (index as isize + offset).rem_euclid(length as isize) as usize;
     let mut padded = vec![0.0f32; nx + 2 * reach];
     for axis in 0..3 {
         for z in 0..nz {
@@ -206,22 +207,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sampling_at_its_own_spacing_reads_between_neighbours() {
+    fn sample_is_periodic_and_smooth() {
         let pool = TexturePool::abdomen();
-        let box_ = pool.sample(&mut Key::root(1).draws("texture"), &RowSpans::whole([120, 5, 4]), [1.5; 3]);
-        // Periodic: 96 voxels further along x the same values come back.
+        let sample = pool.sample(&mut Key::root(1).draws("texture"), &RowSpans::whole([120, 5, 4]), [1.5; 3]);
+        // The period is 96 voxels.
         for z in 0..4 {
             for y in 0..5 {
-                let row = box_.row(y, z);
+                let row = sample.row(y, z);
                 assert!(row[..24].iter().zip(&row[96..]).all(|(a, b)| (a - b).abs() < 1e-5));
             }
         }
-        let steps = box_.as_slice().windows(2).map(|pair| (pair[0] - pair[1]).abs()).fold(0.0, f32::max);
+        let steps = sample.as_slice().windows(2).map(|pair| (pair[0] - pair[1]).abs()).fold(0.0, f32::max);
         assert!(steps < 0.2 && steps > 0.0, "{steps}");
     }
 
     #[test]
-    fn finer_voxels_show_the_same_place() {
+    fn sample_at_finer_spacing_shows_same_positions() {
         let pool = TexturePool::abdomen();
         let coarse = pool.sample(&mut Key::root(2).draws("texture"), &RowSpans::whole([10; 3]), [3.0; 3]);
         let fine = pool.sample(&mut Key::root(2).draws("texture"), &RowSpans::whole([19; 3]), [1.5; 3]);
@@ -231,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_depends_on_its_key_only() {
+    fn pool_depends_on_key_only() {
         let recipe = TextureRecipe { copies: 2, ..TextureRecipe::ABDOMEN };
         let pool = TexturePool::new(recipe, Key::root(5));
         assert_eq!(pool.volumes(), TexturePool::new(recipe, Key::root(5)).volumes());

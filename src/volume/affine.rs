@@ -5,7 +5,7 @@
 pub struct Affine(pub [[f64; 4]; 3]);
 
 impl Affine {
-    /// A map that only scales: axes along R, A, S with the origin at voxel [0, 0, 0].
+    /// Creates a map that only scales: axes along R, A, S with the origin at voxel [0, 0, 0].
     pub fn from_spacing(spacing_mm: [f64; 3]) -> Self {
         let mut rows = [[0.0; 4]; 3];
         for axis in 0..3 {
@@ -14,30 +14,30 @@ impl Affine {
         Self(rows)
     }
 
-    /// Where a (fractional) voxel index lies.
+    /// Returns the position of a (fractional) voxel index in mm.
     #[inline]
     pub fn apply(&self, [i, j, k]: [f64; 3]) -> [f64; 3] {
         self.0.map(|[a, b, c, d]| a * i + b * j + c * k + d)
     }
 
-    /// The millimetres that one step along each voxel axis moves: the columns' lengths.
+    /// Returns the distance in mm of one step along each voxel axis: the lengths of the columns.
     pub fn spacing_mm(&self) -> [f64; 3] {
         [0, 1, 2].map(|axis| self.0.iter().map(|row| row[axis] * row[axis]).sum::<f64>().sqrt())
     }
 
-    /// The determinant of the 3×3 part, in mm³ per voxel; negative for left-handed axes.
+    /// Returns the determinant of the 3×3 part, in mm³ per voxel; negative for left-handed axes.
     pub fn determinant(&self) -> f64 {
         let [a, b, c] = &self.0;
         a[0] * (b[1] * c[2] - b[2] * c[1]) - a[1] * (b[0] * c[2] - b[2] * c[0]) + a[2] * (b[0] * c[1] - b[1] * c[0])
     }
 
-    /// The inverse map, `None` where the axes are degenerate.
+    /// Returns the inverse map, `None` if the axes are degenerate.
     ///
     /// ```
     /// use freetumor::volume::Affine;
     /// let affine = Affine([[0.0, -2.0, 0.0, 5.0], [1.5, 0.0, 0.0, -7.0], [0.0, 0.0, 3.0, 1.0]]);
-    /// let back = affine.inverse().unwrap().apply(affine.apply([4.0, 5.0, 6.0]));
-    /// assert!((back[0] - 4.0).abs() < 1e-12 && (back[1] - 5.0).abs() < 1e-12);
+    /// let voxel = affine.inverse().unwrap().apply(affine.apply([4.0, 5.0, 6.0]));
+    /// assert!((voxel[0] - 4.0).abs() < 1e-12 && (voxel[1] - 5.0).abs() < 1e-12);
     /// ```
     pub fn inverse(&self) -> Option<Self> {
         let determinant = self.determinant();
@@ -60,7 +60,7 @@ impl Affine {
         Some(Self(rows))
     }
 
-    /// The map that applies `first` and then `self`.
+    /// Returns the composition that applies `first` and then `self`.
     #[must_use]
     pub fn after(&self, first: &Self) -> Self {
         let mut rows = [[0.0; 4]; 3];
@@ -73,12 +73,12 @@ impl Affine {
         Self(rows)
     }
 
-    /// Whether both maps put every corner of a grid of this shape at the same place, within `tolerance_mm`.
+    /// Whether both maps move every corner of a grid of this shape to the same position, within `tolerance_mm`.
     pub fn agrees_with(&self, other: &Self, shape: [usize; 3], tolerance_mm: f64) -> bool {
         (0..8usize).all(|corner| {
             let index = [0, 1, 2].map(|axis| if corner >> axis & 1 == 1 { shape[axis] as f64 - 1.0 } else { 0.0 });
-            let (here, there) = (self.apply(index), other.apply(index));
-            here.iter().zip(there).all(|(a, b)| (a - b).abs() <= tolerance_mm)
+            let (own, others) = (self.apply(index), other.apply(index));
+            own.iter().zip(others).all(|(a, b)| (a - b).abs() <= tolerance_mm)
         })
     }
 }
@@ -88,14 +88,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn degenerate_axes_have_no_inverse() {
+    fn inverse_of_degenerate_axes_is_none() {
         assert!(Affine([[1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]).inverse().is_none());
         assert!(Affine::from_spacing([1.0, 0.0, 1.0]).inverse().is_none());
         assert!(Affine::from_spacing([1e-3, 1e-3, 1e-3]).inverse().is_some());
     }
 
     #[test]
-    fn composition_applies_the_first_map_first() {
+    fn after_applies_argument_first() {
         let scale = Affine::from_spacing([2.0, 3.0, 4.0]);
         let shift = Affine([[1.0, 0.0, 0.0, 10.0], [0.0, 1.0, 0.0, 20.0], [0.0, 0.0, 1.0, 30.0]]);
         assert_eq!(scale.after(&shift).apply([1.0, 1.0, 1.0]), [22.0, 63.0, 124.0]);

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::Region;
 
-/// Values on a box of voxels: the value of voxel [x, y, z] lies at `x + nx * (y + ny * z)`.
+/// Values on a box of voxels: the value of voxel [x, y, z] has the index `x + nx * (y + ny * z)`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Array3<T> {
     shape: [usize; 3],
@@ -15,13 +15,13 @@ impl<T> Array3<T> {
     /// Wraps values that are already in memory order.
     ///
     /// # Panics
-    /// Where the number of values is not the product of the shape.
+    /// If the number of values is not the product of the shape.
     pub fn from_vec(shape: [usize; 3], values: Vec<T>) -> Self {
         assert_eq!(shape.iter().product::<usize>(), values.len(), "values must fill the shape {shape:?}");
         Self { shape, values }
     }
 
-    /// Computes every value from its voxel.
+    /// Computes every value from its voxel index.
     ///
     /// ```
     /// use freetumor::volume::Array3;
@@ -46,50 +46,50 @@ impl<T> Array3<T> {
         self.shape
     }
 
-    /// All values, x fastest.
+    /// Returns all values, x fastest.
     #[inline]
     pub fn as_slice(&self) -> &[T] {
         &self.values
     }
 
-    /// All values, x fastest, to be changed.
+    /// Returns all values, x fastest, as a mutable slice.
     #[inline]
     pub fn as_mut_slice(&mut self) -> &mut [T] {
         &mut self.values
     }
 
-    /// Gives the values up.
+    /// Converts the array into its values, x fastest.
     pub fn into_vec(self) -> Vec<T> {
         self.values
     }
 
-    /// The linear index of a voxel.
+    /// Returns the linear index of a voxel.
     #[inline]
     pub fn index_of(&self, [x, y, z]: [usize; 3]) -> usize {
         debug_assert!(x < self.shape[0] && y < self.shape[1] && z < self.shape[2]);
         x + self.shape[0] * (y + self.shape[1] * z)
     }
 
-    /// The row of voxels along x at [y, z].
+    /// Returns the row of voxels along x at [y, z].
     #[inline]
     pub fn row(&self, y: usize, z: usize) -> &[T] {
         let start = self.shape[0] * (y + self.shape[1] * z);
         &self.values[start..start + self.shape[0]]
     }
 
-    /// The row of voxels along x at [y, z], to be changed.
+    /// Returns the row of voxels along x at [y, z] as a mutable slice.
     #[inline]
     pub fn row_mut(&mut self, y: usize, z: usize) -> &mut [T] {
         let start = self.shape[0] * (y + self.shape[1] * z);
         &mut self.values[start..start + self.shape[0]]
     }
 
-    /// The array of `f` of every value.
+    /// Applies `f` to every value.
     pub fn map<U>(&self, f: impl FnMut(&T) -> U) -> Array3<U> {
         Array3 { shape: self.shape, values: self.values.iter().map(f).collect() }
     }
 
-    /// The box of all values that `holds` holds for; `None` where there is none.
+    /// Returns the bounding box of the values for which `predicate` is true, `None` if there are none.
     ///
     /// ```
     /// use freetumor::volume::{Array3, Region};
@@ -98,27 +98,27 @@ impl<T> Array3<T> {
     /// mask[[3, 1, 0]] = 1;
     /// assert_eq!(mask.extent(|&v| v != 0), Some(Region { start: [1, 1, 0], shape: [3, 2, 1] }));
     /// ```
-    pub fn extent(&self, holds: impl Fn(&T) -> bool) -> Option<Region> {
+    pub fn extent(&self, predicate: impl Fn(&T) -> bool) -> Option<Region> {
         let [nx, ny, nz] = self.shape;
-        extent(self, (0..nz).flat_map(|z| (0..ny).map(move |y| (y, z, 0..nx))), holds)
+        extent(self, (0..nz).flat_map(|z| (0..ny).map(move |y| (y, z, 0..nx))), predicate)
     }
 
-    /// The whole of the array as a region.
+    /// Returns the whole array as a region.
     pub fn region(&self) -> Region {
         Region { start: [0; 3], shape: self.shape }
     }
 }
 
 impl<T: Clone> Array3<T> {
-    /// An array of one value.
+    /// Creates an array with the same value in every voxel.
     pub fn filled(shape: [usize; 3], value: T) -> Self {
         Self { shape, values: vec![value; shape.iter().product()] }
     }
 
-    /// A copy of the voxels of `region`.
+    /// Copies the voxels of `region`.
     ///
     /// # Panics
-    /// Where the region does not lie inside.
+    /// If the region is not inside the array.
     pub fn cut(&self, region: Region) -> Self {
         let [x0, y0, z0] = region.start;
         let [nx, ny, nz] = region.shape;
@@ -131,10 +131,10 @@ impl<T: Clone> Array3<T> {
         Self { shape: region.shape, values }
     }
 
-    /// Writes `patch` over the voxels that begin at `start`.
+    /// Overwrites the voxels from `start` with `patch`.
     ///
     /// # Panics
-    /// Where the patch does not lie inside.
+    /// If the patch is not inside the array.
     pub fn paste(&mut self, start: [usize; 3], patch: &Self) {
         let [nx, ny, nz] = patch.shape;
         for z in 0..nz {
@@ -162,17 +162,17 @@ impl<T> std::ops::IndexMut<[usize; 3]> for Array3<T> {
     }
 }
 
-/// The smallest box of the values for which `holds` is true in ranges of rows, each given as y, z, and the range.
+/// Returns the bounding box of the values for which `predicate` is true in ranges of rows, each given as y, z, and the range.
 pub(super) fn extent<T>(
     values: &Array3<T>,
     rows: impl Iterator<Item = (usize, usize, Range<usize>)>,
-    holds: impl Fn(&T) -> bool,
+    predicate: impl Fn(&T) -> bool,
 ) -> Option<Region> {
     let (mut low, mut high) = ([usize::MAX; 3], [0usize; 3]);
     for (y, z, range) in rows {
         let row = &values.row(y, z)[range.clone()];
-        let Some(first) = row.iter().position(&holds) else { continue };
-        let last = row.iter().rposition(&holds).unwrap_or(first);
+        let Some(first) = row.iter().position(&predicate) else { continue };
+        let last = row.iter().rposition(&predicate).unwrap_or(first);
         for (axis, (from, to)) in [(range.start + first, range.start + last), (y, y), (z, z)].into_iter().enumerate() {
             low[axis] = low[axis].min(from);
             high[axis] = high[axis].max(to + 1);
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cutting_and_pasting_restores() {
+    fn paste_restores_cut_region() {
         let array = Array3::from_fn([5, 4, 3], |[x, y, z]| 100 * x + 10 * y + z);
         let region = Region { start: [1, 2, 0], shape: [3, 2, 2] };
         let cut = array.cut(region);

@@ -1,40 +1,40 @@
-//! Connected components of a set of voxels, from its runs along x.
+//! Connected components of a set of voxels, computed from its runs along x.
 //!
-//! A chest of 512×512×600 voxels has a hundred million voxels of air but only a few million runs: components are found
-//! by union-find over runs, in tens of megabytes.
+//! A chest of 512×512×600 voxels has a hundred million voxels of air but only a few million runs. Union-find over runs needs
+//! tens of megabytes.
 
 use super::Array3;
 
 /// Which neighbours connect voxels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Connectivity {
-    /// The four in the same slice (same z): every slice has components of its own.
+    /// The four neighbours in the same slice (same z): every slice has separate components.
     InPlane,
-    /// The six that share a face.
+    /// The six neighbours that share a face.
     Faces,
-    /// The twenty-six that share a face, an edge or a corner.
+    /// The twenty-six neighbours that share a face, an edge or a corner.
     Corners,
 }
 
 /// A run of voxels along x.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VoxelRun {
-    /// Its component, 0 for the first.
+    /// The component of the run, 0 for the first.
     pub component: usize,
-    /// Its row.
+    /// The row of the run.
     pub y: usize,
-    /// Its slice.
+    /// The slice of the run.
     pub z: usize,
-    /// First voxel.
+    /// The first voxel along x.
     pub from: usize,
-    /// One past the last voxel.
+    /// The index after the last voxel along x.
     pub to: usize,
 }
 
 /// The components of a set of voxels.
 pub struct Components {
     shape: [usize; 3],
-    /// First run of each row, and one more.
+    /// The index of the first run of each row, and the number of runs.
     rows: Vec<u32>,
     runs: Vec<[u16; 2]>,
     component: Vec<u32>,
@@ -43,7 +43,7 @@ pub struct Components {
 
 impl Components {
     /// Finds the components of a set in a box of `shape`, numbered in memory order of their first voxels. `row_runs` returns
-    /// the runs of the row at `(y, z)`, each as its first voxel and one past its last, in ascending order.
+    /// the runs of the row at `(y, z)`, each as its first voxel and the index after its last, in ascending order.
     ///
     /// ```
     /// use freetumor::volume::{Components, Connectivity};
@@ -54,7 +54,7 @@ impl Components {
     /// ```
     ///
     /// # Panics
-    /// Where the box has more than 65,535 voxels along x.
+    /// If the box has more than 65,535 voxels along x.
     pub fn new<R>(shape: [usize; 3], connectivity: Connectivity, row_runs: impl Fn(usize, usize) -> R) -> Self
     where
         R: Iterator<Item = [usize; 2]>,
@@ -89,7 +89,7 @@ impl Components {
             }
         }
         let mut count = 0;
-        // A root comes before all of its runs, so one pass numbers them.
+        // A root precedes all of its runs, so one pass numbers them.
         for run in 0..parent.len() {
             parent[run] = if parent[run] as usize == run {
                 count += 1;
@@ -101,12 +101,12 @@ impl Components {
         Self { shape, rows, runs, component: parent, count: count as usize }
     }
 
-    /// Number of components.
+    /// Returns the number of components.
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// All runs, in memory order.
+    /// Returns all runs in memory order.
     pub fn runs(&self) -> impl Iterator<Item = VoxelRun> {
         (0..self.rows.len() - 1).flat_map(move |row| {
             let [y, z] = [row % self.shape[1], row / self.shape[1]];
@@ -117,7 +117,7 @@ impl Components {
         })
     }
 
-    /// Number of voxels of each component.
+    /// Returns the number of voxels of each component.
     pub fn voxels(&self) -> Vec<usize> {
         let mut voxels = vec![0; self.count];
         self.runs().for_each(|run| voxels[run.component] += run.to - run.from);
@@ -125,7 +125,7 @@ impl Components {
     }
 }
 
-/// The root of a run. Paths are halved on the way, and roots are always the earliest run.
+/// Finds the root of a run and halves its path. The root is always the earliest run.
 fn root(parent: &mut [u32], mut run: u32) -> u32 {
     while parent[run as usize] != run {
         parent[run as usize] = parent[parent[run as usize] as usize];
@@ -134,10 +134,10 @@ fn root(parent: &mut [u32], mut run: u32) -> u32 {
     run
 }
 
-/// Joins the runs of two rows that share some x, or lie at most `reach` voxels apart.
-fn join(rows: &[u32], runs: &[[u16; 2]], parent: &mut [u32], [one, other]: [usize; 2], reach: u16) {
-    let (mut a, mut b) = (rows[one], rows[other]);
-    while a < rows[one + 1] && b < rows[other + 1] {
+/// Joins the runs of two rows that overlap along x, or are at most `reach` voxels apart.
+fn join(rows: &[u32], runs: &[[u16; 2]], parent: &mut [u32], [row, other]: [usize; 2], reach: u16) {
+    let (mut a, mut b) = (rows[row], rows[other]);
+    while a < rows[row + 1] && b < rows[other + 1] {
         let ([from, to], [start, end]) = (runs[a as usize], runs[b as usize]);
         if u32::from(from) < u32::from(end) + u32::from(reach) && u32::from(start) < u32::from(to) + u32::from(reach) {
             let (first, second) = (root(parent, a), root(parent, b));
@@ -151,8 +151,8 @@ fn join(rows: &[u32], runs: &[[u16; 2]], parent: &mut [u32], [one, other]: [usiz
     }
 }
 
-/// Clears every voxel that is not in the largest part connected by [`Connectivity::Corners`], the first of equally large
-/// ones. Returns the number of voxels kept.
+/// Clears every voxel outside the largest component by [`Connectivity::Corners`], the first of equally large components.
+/// Returns the number of voxels kept.
 pub(crate) fn keep_largest(mask: &mut Array3<u8>) -> usize {
     let components = Components::new(mask.shape(), Connectivity::Corners, |y, z| row_runs(mask.row(y, z)));
     let voxels = components.voxels();
@@ -163,7 +163,7 @@ pub(crate) fn keep_largest(mask: &mut Array3<u8>) -> usize {
     voxels[largest]
 }
 
-/// The runs of voxels of a row that are not 0.
+/// Returns the runs of voxels of a row that are not 0.
 fn row_runs(row: &[u8]) -> impl Iterator<Item = [usize; 2]> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -173,12 +173,12 @@ fn row_runs(row: &[u8]) -> impl Iterator<Item = [usize; 2]> {
     })
 }
 
-/// The index of the first value for which `holds` is true, found a block of values at a time.
-fn first(values: &[u8], holds: impl Fn(u8) -> bool) -> Option<usize> {
+/// Returns the index of the first value for which `predicate` is true, searching block by block.
+fn first(values: &[u8], predicate: impl Fn(u8) -> bool) -> Option<usize> {
     const BLOCK: usize = 16;
-    let passed = values.chunks_exact(BLOCK).take_while(|block| !block.iter().fold(false, |any, &v| any | holds(v)));
+    let passed = values.chunks_exact(BLOCK).take_while(|block| !block.iter().fold(false, |any, &v| any | predicate(v)));
     let start = BLOCK * passed.count();
-    values[start..].iter().position(|&value| holds(value)).map(|at| start + at)
+    values[start..].iter().position(|&value| predicate(value)).map(|at| start + at)
 }
 
 #[cfg(test)]
@@ -188,12 +188,12 @@ mod tests {
     use proptest::prelude::*;
 
     fn speckles(seed: u64, shape: [usize; 3], share: f64) -> Array3<u8> {
-        let mut draws = Key::root(seed).draws("speckles");
-        Array3::from_fn(shape, |_| u8::from(draws.chance(share)))
+        let mut random = Key::root(seed).draws("speckles");
+        Array3::from_fn(shape, |_| u8::from(random.chance(share)))
     }
 
-    /// The component of each voxel, by flooding from each voxel in turn.
-    fn flooded(mask: &Array3<u8>, connectivity: Connectivity) -> Vec<Option<usize>> {
+    /// The component of each voxel, by a flood fill from every voxel.
+    fn flood_fill(mask: &Array3<u8>, connectivity: Connectivity) -> Vec<Option<usize>> {
         let [nx, ny, _] = mask.shape();
         let mut component = vec![None; mask.as_slice().len()];
         let mut count = 0;
@@ -206,7 +206,7 @@ mod tests {
             component[start] = Some(count);
             while let Some(at) = open.pop() {
                 let [x, y, z] = voxel(at);
-                for (next, of) in component.iter_mut().enumerate() {
+                for (next, assigned) in component.iter_mut().enumerate() {
                     let [u, v, w] = voxel(next);
                     let steps = [x.abs_diff(u), y.abs_diff(v), z.abs_diff(w)];
                     let is_near = match connectivity {
@@ -214,8 +214,8 @@ mod tests {
                         Connectivity::Faces => steps.iter().sum::<usize>() == 1,
                         Connectivity::Corners => steps.iter().all(|step| *step <= 1),
                     };
-                    if is_near && of.is_none() && mask.as_slice()[next] != 0 {
-                        *of = Some(count);
+                    if is_near && assigned.is_none() && mask.as_slice()[next] != 0 {
+                        *assigned = Some(count);
                         open.push(next);
                     }
                 }
@@ -227,7 +227,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn components_equal_those_of_a_flood(
+        fn components_equal_flood_fill(
             seed in any::<u64>(), shape in [1usize..70, 1usize..6, 1usize..5], share in 0.05f64..0.8, kind in 0usize..3,
         ) {
             let mask = speckles(seed, shape, share);
@@ -241,29 +241,29 @@ mod tests {
             }
             prop_assert_eq!(found.iter().flatten().max().map_or(0, |m| m + 1), components.count());
             for (component, voxels) in components.voxels().into_iter().enumerate() {
-                prop_assert_eq!(found.iter().filter(|of| **of == Some(component)).count(), voxels);
+                prop_assert_eq!(found.iter().filter(|id| **id == Some(component)).count(), voxels);
             }
-            prop_assert_eq!(found, flooded(&mask, connectivity));
+            prop_assert_eq!(found, flood_fill(&mask, connectivity));
         }
     }
 
     #[test]
-    fn keep_largest_keeps_the_first_of_the_largest_components() {
+    fn keep_largest_keeps_first_of_equally_large_components() {
         for seed in 0..40 {
             let mut mask = speckles(seed, [9, 8, 7], 0.02 + 0.0045 * seed as f64);
-            let component = flooded(&mask, Connectivity::Corners);
-            let size = |wanted: usize| component.iter().filter(|of| **of == Some(wanted)).count();
+            let component = flood_fill(&mask, Connectivity::Corners);
+            let size = |id: usize| component.iter().filter(|assigned| **assigned == Some(id)).count();
             let count = component.iter().flatten().max().map_or(0, |last| last + 1);
             let largest = (0..count).map(size).max().unwrap_or(0);
             let kept = (0..count).find(|&component| size(component) == largest);
             assert_eq!(keep_largest(&mut mask), largest);
-            let expected: Vec<u8> = component.iter().map(|of| u8::from(of.is_some() && *of == kept)).collect();
+            let expected: Vec<u8> = component.iter().map(|id| u8::from(id.is_some() && *id == kept)).collect();
             assert_eq!(mask.as_slice(), expected);
         }
     }
 
     #[test]
-    fn keep_largest_of_an_empty_mask_is_empty() {
+    fn keep_largest_of_empty_mask_keeps_nothing() {
         assert_eq!(keep_largest(&mut Array3::filled([3, 3, 3], 0)), 0);
     }
 }

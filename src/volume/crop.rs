@@ -1,11 +1,11 @@
-//! Cropping to what matters and padding to what a network needs.
+//! Cropping to the foreground and padding to the patch of a network.
 
 use rayon::prelude::*;
 
 use super::{Array3, Grid, Labels, Region, Volume, Voxels};
 
 impl<T: Sync> Array3<T> {
-    /// The smallest region that holds every value that `is_wanted`, `None` where there is none.
+    /// Returns the bounding box of the values for which `predicate` is true, `None` if there are none. Planes are searched in parallel.
     ///
     /// ```
     /// use freetumor::volume::{Array3, Region};
@@ -14,24 +14,24 @@ impl<T: Sync> Array3<T> {
     /// array[[3, 2, 1]] = 7;
     /// assert_eq!(array.bounds_of(|value| *value > 0), Some(Region { start: [1, 2, 0], shape: [3, 1, 2] }));
     /// ```
-    pub fn bounds_of(&self, is_wanted: impl Fn(&T) -> bool + Sync) -> Option<Region> {
+    pub fn bounds_of(&self, predicate: impl Fn(&T) -> bool + Sync) -> Option<Region> {
         let [nx, ny, _] = self.shape();
         if self.as_slice().is_empty() {
             return None;
         }
-        // Each plane looks only at what could still widen its box: rows from both ends up to the first hit, then, in
-        // the rows between, what lies beyond the columns already taken.
+        // Each plane is searched only where its box can still grow: rows from both ends up to the first match, then, in the rows
+        // between, the columns outside the box found so far.
         let boxes = self.as_slice().par_chunks_exact(nx * ny).enumerate().filter_map(|(z, plane)| {
-            let row_is_wanted = |row: &&[T]| row.iter().any(&is_wanted);
-            let above = plane.chunks_exact(nx).take_while(|row| !row_is_wanted(row)).count();
+            let row_matches = |row: &&[T]| row.iter().any(&predicate);
+            let above = plane.chunks_exact(nx).take_while(|row| !row_matches(row)).count();
             if above == ny {
                 return None;
             }
-            let below = plane.chunks_exact(nx).rev().take_while(|row| !row_is_wanted(row)).count();
+            let below = plane.chunks_exact(nx).rev().take_while(|row| !row_matches(row)).count();
             let (mut x0, mut x1) = (nx, 0);
             for row in plane[nx * above..nx * (ny - below)].chunks_exact(nx) {
-                x0 = row[..x0].iter().position(&is_wanted).unwrap_or(x0);
-                x1 = row[x1..].iter().rposition(&is_wanted).map_or(x1, |x| x1 + x + 1);
+                x0 = row[..x0].iter().position(&predicate).unwrap_or(x0);
+                x1 = row[x1..].iter().rposition(&predicate).map_or(x1, |x| x1 + x + 1);
             }
             Some(([x0, above, z], [x1, ny - below, z + 1]))
         });
@@ -45,18 +45,18 @@ impl<T: Sync> Array3<T> {
 }
 
 impl<T: Copy> Array3<T> {
-    /// The voxels of `region`, in the memory of the whole: rows move forward, nothing is allocated.
+    /// Converts the array into the voxels of `region` without allocation: rows are moved within the memory of the array.
     ///
     /// # Panics
-    /// Where the region does not lie inside.
+    /// If the region is not inside the array.
     #[must_use]
     pub fn into_cut(self, region: Region) -> Self {
         let shape = self.shape();
         let end = region.end();
-        assert!((0..3).all(|axis| end[axis] <= shape[axis]), "the region {region:?} must lie in {shape:?}");
+        assert!((0..3).all(|axis| end[axis] <= shape[axis]), "expected a region inside {shape:?}, got {region:?}");
         let ([nx, ny, _], [width, height, depth]) = (shape, region.shape);
         let mut values = self.into_vec();
-        // The longest runs that lie together in both: planes, where rows are whole, or else rows.
+        // The longest runs that are contiguous in both: planes if rows are whole, otherwise rows.
         let whole_rows = width == nx;
         let (run, runs) = if whole_rows { (width * height, depth) } else { (width, height * depth) };
         for i in 0..runs {
@@ -70,16 +70,16 @@ impl<T: Copy> Array3<T> {
         Self::from_vec(region.shape, values)
     }
 
-    /// The array with `value` around it, `before` voxels in front of each axis.
+    /// Pads the array to `shape` with `value`, `before` voxels in front along each axis.
     ///
     /// # Panics
-    /// Where the array does not fit into the new shape.
+    /// If the array does not fit into the new shape.
     #[must_use]
     pub fn padded(&self, before: [usize; 3], shape: [usize; 3], value: T) -> Self {
         let own = self.shape();
         assert!(
             (0..3).all(|axis| before[axis] + own[axis] <= shape[axis]),
-            "an array of {own:?} after {before:?} must fit into {shape:?}"
+            "expected a shape with room for {own:?} after {before:?}, got {shape:?}"
         );
         let mut padded = Self::filled(shape, value);
         padded.paste(before, self);
@@ -88,8 +88,7 @@ impl<T: Copy> Array3<T> {
 }
 
 impl Grid {
-    /// The grid with `before` more voxels in front of each axis and `shape` voxels in all: every voxel stays where it
-    /// is.
+    /// Pads the grid to `shape` voxels, `before` of them in front along each axis. Every voxel keeps its position.
     #[must_use]
     pub fn padded(&self, before: [usize; 3], shape: [usize; 3]) -> Self {
         let origin = self.affine.apply(before.map(|voxels| -(voxels as f64)));
@@ -102,10 +101,10 @@ impl Grid {
 }
 
 impl Volume {
-    /// A copy of the voxels of `region`, on their own grid.
+    /// Copies the voxels of `region` to a volume on the grid of the region.
     ///
     /// # Panics
-    /// Where the region does not lie inside.
+    /// If the region is not inside the volume.
     #[must_use]
     pub fn cut(&self, region: Region) -> Self {
         let voxels = match &self.voxels {
@@ -117,18 +116,18 @@ impl Volume {
 }
 
 impl Labels {
-    /// A copy of the labels of `region`, on their own grid.
+    /// Copies the labels of `region` to the grid of the region.
     ///
     /// # Panics
-    /// Where the region does not lie inside.
+    /// If the region is not inside the labels.
     #[must_use]
     pub fn cut(&self, region: Region) -> Self {
         Self { grid: self.grid.cut(region), ids: self.ids.cut(region) }
     }
 }
 
-/// What makes a shape at least as large as `patch`, on both sides alike: the voxels before each axis (one less than
-/// behind where the number is odd) and the new shape.
+/// Returns the symmetric padding that makes a shape at least as large as `patch`: the number of voxels before each axis (one less
+/// than behind if the number is odd) and the new shape.
 ///
 /// ```
 /// use freetumor::volume::padding_to;
@@ -151,7 +150,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn bounds_are_those_of_looking_at_every_voxel(
+        fn bounds_equal_search_of_every_voxel(
             shape in [1usize..9, 1usize..9, 1usize..9],
             hits in prop::collection::vec([0usize..9, 0usize..9, 0usize..9], 0..6),
         ) {
@@ -170,7 +169,7 @@ mod tests {
         }
 
         #[test]
-        fn cutting_in_place_is_cutting(
+        fn into_cut_equals_copy_of_region(
             shape in [1usize..9, 1usize..9, 1usize..9],
             start in [0usize..9, 0usize..9, 0usize..9],
             length in [0usize..9, 0usize..9, 0usize..9],
@@ -184,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn padding_leaves_every_voxel_in_its_place() {
+    fn padding_keeps_position_of_every_voxel() {
         let affine = Affine([[0.0, -2.0, 0.0, 5.0], [1.5, 0.0, 0.0, -7.0], [0.0, 0.0, 3.0, 1.0]]);
         let grid = Grid { shape: [3, 4, 5], affine };
         let array = Array3::from_fn(grid.shape, |[x, y, z]| (100 * x + 10 * y + z) as i32);

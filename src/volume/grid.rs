@@ -1,4 +1,4 @@
-//! Where a box of voxels lies in the patient.
+//! The position of a box of voxels in the patient.
 
 use super::Affine;
 
@@ -12,27 +12,27 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// Millimetres between neighbouring voxels along [x, y, z].
+    /// Returns the distance between neighbouring voxels along [x, y, z] in millimetres.
     pub fn spacing_mm(&self) -> [f64; 3] {
         self.affine.spacing_mm()
     }
 
-    /// Cubic millimetres of one voxel.
+    /// Returns the volume of one voxel in cubic millimetres.
     pub fn voxel_volume_mm3(&self) -> f64 {
         self.affine.determinant().abs()
     }
 
-    /// Number of voxels.
+    /// Returns the number of voxels.
     pub fn voxels(&self) -> usize {
         self.shape.iter().product()
     }
 
-    /// The whole grid as a region.
+    /// Returns the whole grid as a region.
     pub fn region(&self) -> Region {
         Region { start: [0; 3], shape: self.shape }
     }
 
-    /// The grid of a part of this one: same axes, origin at the part's first voxel.
+    /// Returns the grid of `region`: the same axes, the origin at the first voxel of the region.
     #[must_use]
     pub fn cut(&self, region: Region) -> Self {
         let origin = self.affine.apply(region.start.map(|i| i as f64));
@@ -43,7 +43,7 @@ impl Grid {
         Self { shape: region.shape, affine }
     }
 
-    /// Whether both grids have the same shape and lie at the same place within a tenth of a voxel.
+    /// Whether both grids have the same shape, and their corners the same positions within a tenth of a voxel.
     pub fn agrees_with(&self, other: &Self) -> bool {
         let tolerance_mm = 0.1 * self.spacing_mm().into_iter().fold(f64::INFINITY, f64::min);
         self.shape == other.shape && self.affine.agrees_with(&other.affine, self.shape, tolerance_mm)
@@ -60,36 +60,36 @@ pub struct Region {
 }
 
 impl Region {
-    /// One past the last voxel along each axis.
+    /// Returns the index after the last voxel along each axis.
     pub fn end(&self) -> [usize; 3] {
         [0, 1, 2].map(|axis| self.start[axis] + self.shape[axis])
     }
 
-    /// Number of voxels.
+    /// Returns the number of voxels.
     pub fn voxels(&self) -> usize {
         self.shape.iter().product()
     }
 
-    /// Whether a voxel lies inside.
+    /// Whether a voxel is inside.
     pub fn contains(&self, voxel: [usize; 3]) -> bool {
         (0..3).all(|axis| (self.start[axis]..self.end()[axis]).contains(&voxel[axis]))
     }
 
-    /// The smallest region that holds both.
+    /// Returns the bounding box of both regions.
     ///
     /// ```
     /// use freetumor::volume::Region;
     /// let (low, high) = (Region { start: [1, 2, 3], shape: [2, 2, 2] }, Region { start: [5, 0, 3], shape: [1, 1, 1] });
-    /// assert_eq!(low.around(&high), Region { start: [1, 0, 3], shape: [5, 4, 2] });
+    /// assert_eq!(low.union(&high), Region { start: [1, 0, 3], shape: [5, 4, 2] });
     /// ```
     #[must_use]
-    pub fn around(&self, other: &Self) -> Self {
+    pub fn union(&self, other: &Self) -> Self {
         let start = [0, 1, 2].map(|axis| self.start[axis].min(other.start[axis]));
         let shape = [0, 1, 2].map(|axis| self.end()[axis].max(other.end()[axis]) - start[axis]);
         Self { start, shape }
     }
 
-    /// The region grown by `margin` voxels on each side, clipped to a grid of shape `bounds`.
+    /// Returns the region grown by `margin` voxels on each side, clipped to a grid of shape `bounds`.
     ///
     /// ```
     /// use freetumor::volume::Region;

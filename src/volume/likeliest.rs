@@ -1,11 +1,11 @@
-//! The likeliest of several classes in each voxel.
+//! The likeliest class of each voxel.
 
 use super::Array3;
 
-/// The index of the largest value of each voxel, over arrays of one shape that come one after the other; of equal ones
-/// the first. `None` where no array comes.
+/// Returns the index of the largest value of each voxel (argmax) over arrays of one shape, the first of equal values. `None` if
+/// there are no arrays.
 ///
-/// Only the best value so far is kept, however many classes there are.
+/// Memory does not grow with the number of classes: only the largest value so far is kept.
 ///
 /// ```
 /// use freetumor::volume::{Array3, likeliest};
@@ -15,17 +15,17 @@ use super::Array3;
 /// ```
 ///
 /// # Panics
-/// Where the arrays have several shapes, or there are more than 65,536 of them.
+/// If the arrays differ in shape, or there are more than 65,536 arrays.
 pub fn likeliest(classes: impl IntoIterator<Item = Array3<f32>>) -> Option<Array3<u16>> {
     let mut classes = classes.into_iter();
     let mut best = classes.next()?;
     let mut ids = Array3::filled(best.shape(), 0u16);
     for (index, class) in classes.enumerate() {
-        assert_eq!(class.shape(), best.shape(), "classes on one grid");
-        let id = u16::try_from(index + 1).expect("no more classes than labels have ids");
-        for ((best, id_of), value) in best.as_mut_slice().iter_mut().zip(ids.as_mut_slice()).zip(class.as_slice()) {
+        assert_eq!(class.shape(), best.shape(), "expected classes on one grid");
+        let id = u16::try_from(index + 1).expect("at most 65,536 classes");
+        for ((best, best_id), value) in best.as_mut_slice().iter_mut().zip(ids.as_mut_slice()).zip(class.as_slice()) {
             if value > best {
-                (*best, *id_of) = (*value, id);
+                (*best, *best_id) = (*value, id);
             }
         }
     }

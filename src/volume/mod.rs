@@ -1,11 +1,11 @@
-//! Volumes of voxels and their place in the patient.
+//! Volumes of voxels and their position in the patient.
 //!
-//! This room owns HU on grids: arrays, affines, orientation, resampling, windows, filters, crops and pictures of slices. It knows no
-//! file format, no organ and no network.
+//! This room owns HU on grids: arrays, affines, orientation, resampling, windows, filters, crops and pictures of slices. It contains
+//! no file format, no organ and no network.
 //!
-//! Axis order is [x, y, z] everywhere, x fastest in memory (as NIfTI and DICOM store it). World coordinates are millimetres in RAS+: they
-//! grow towards the patient's Right, Anterior and Superior. Voxels stay 16-bit integers as long as that is exact, and results have the
-//! same bits for any number of threads.
+//! Axis order is [x, y, z] everywhere, x fastest in memory (as in NIfTI and DICOM). World coordinates are millimetres in RAS+: they
+//! increase towards the patient's Right, Anterior and Superior. Voxels stay 16-bit integers as long as that is exact, and results have
+//! the same bits for any number of threads.
 
 mod affine;
 mod array;
@@ -17,11 +17,11 @@ mod grid;
 mod likeliest;
 mod orientation;
 mod percentile;
+mod permutation;
 mod picture;
 mod preprocess;
 mod resample;
-mod stretches;
-mod turn;
+mod row_spans;
 
 pub use affine::Affine;
 pub use array::Array3;
@@ -34,32 +34,32 @@ pub(crate) use gaussian::{half_kernel, radius_voxels};
 pub use grid::{Grid, Region};
 pub use likeliest::likeliest;
 pub use orientation::Orientation;
+pub use permutation::AxisPermutation;
 pub use picture::{Picture, ViewDirection, before_and_after, busiest_voxel, label_colour, stacked, three_planes};
 pub use preprocess::{Preprocess, PreprocessedScan};
-pub use resample::{MOST_VOXELS, OutsideValue, Resampling};
-pub(crate) use stretches::{RowSpans, hull};
-pub use turn::AxisPermutation;
+pub use resample::{MAX_VOXELS, OutsideValue, Resampling};
+pub(crate) use row_spans::{RowSpans, hull};
 
 /// Hounsfield units on a grid. Integers stay integers until a stage needs floats.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Volume {
-    /// Where the voxels lie.
+    /// The position of the voxels in the patient.
     pub grid: Grid,
-    /// Their values.
+    /// The HU of each voxel.
     pub voxels: Voxels,
 }
 
-/// Hounsfield units, i16 where that is exact.
+/// Hounsfield units, as `i16` if that is exact.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Voxels {
-    /// Whole numbers of HU, as every scanner writes them.
+    /// Whole HU, as scanners write them.
     I16(Array3<i16>),
-    /// Anything else: fractional slopes, resampled scans.
+    /// Fractional HU: scans with fractional slopes, resampled scans.
     F32(Array3<f32>),
 }
 
 impl Voxels {
-    /// Number of voxels along [x, y, z].
+    /// Returns the number of voxels along [x, y, z].
     pub fn shape(&self) -> [usize; 3] {
         match self {
             Self::I16(array) => array.shape(),
@@ -67,7 +67,7 @@ impl Voxels {
         }
     }
 
-    /// HU at a linear index (x fastest).
+    /// Returns the HU at a linear index (x fastest).
     #[inline]
     pub fn hu(&self, index: usize) -> f32 {
         match self {
@@ -76,7 +76,7 @@ impl Voxels {
         }
     }
 
-    /// HU of a box as floats, in the box's own order.
+    /// Copies the HU of `region` as floats.
     pub fn hu_of(&self, region: Region) -> Array3<f32> {
         match self {
             Self::I16(array) => array.cut(region).map(|&hu| f32::from(hu)),
@@ -84,7 +84,7 @@ impl Voxels {
         }
     }
 
-    /// Bytes in memory.
+    /// Returns the size in memory in bytes.
     pub fn bytes(&self) -> usize {
         match self {
             Self::I16(array) => array.as_slice().len() * 2,
@@ -93,21 +93,21 @@ impl Voxels {
     }
 }
 
-/// Integer labels on a grid, as a segmentation file holds them.
+/// Integer labels on a grid, as in a segmentation file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Labels {
-    /// Where the voxels lie.
+    /// The position of the voxels in the patient.
     pub grid: Grid,
     /// The label of each voxel.
     pub ids: Array3<u16>,
 }
 
-/// The HU range that is mapped linearly to 0..1.
+/// A range of HU that is mapped linearly to 0..1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct HuWindow {
-    /// HU that becomes 0.
+    /// The HU that is mapped to 0.
     pub low_hu: f32,
-    /// HU that becomes 1.
+    /// The HU that is mapped to 1.
     pub high_hu: f32,
 }
 
@@ -117,12 +117,12 @@ impl HuWindow {
     /// −1000..500 HU, used for the chest.
     pub const CHEST: Self = Self { low_hu: -1000.0, high_hu: 500.0 };
 
-    /// Width in HU.
+    /// Returns the width of the window in HU.
     pub fn width_hu(self) -> f32 {
         self.high_hu - self.low_hu
     }
 
-    /// Maps HU to 0..1, clipping what lies outside.
+    /// Maps HU to 0..1 and clips values outside the window.
     ///
     /// ```
     /// use freetumor::volume::HuWindow;

@@ -1,22 +1,22 @@
-//! The axis order of a volume, as its affine tells it.
+//! The axis order of a volume, derived from its affine.
 
 use super::{Affine, Grid};
 
-/// For each voxel axis, the world axis (0 = R, 1 = A, 2 = S) it runs along most closely and whether towards the
+/// An axis order: for each voxel axis, the closest world axis (0 = R, 1 = A, 2 = S) and whether the voxel axis points towards its
 /// positive end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Orientation(pub [(usize, bool); 3]);
 
 impl Orientation {
-    /// Right, anterior, superior: the canonical one.
+    /// Right, anterior, superior: the canonical orientation.
     pub const RAS: Self = Self([(0, true), (1, true), (2, true)]);
 
-    /// The three letters towards which the axes run, such as `LPS`.
+    /// Returns the three letters towards which the axes point, such as `LPS`.
     pub fn code(&self) -> String {
         self.0.iter().map(|&(axis, positive)| LETTERS[axis][usize::from(positive)]).collect()
     }
 
-    /// The orientation of three letters, `None` unless each world axis occurs once.
+    /// Parses three letters; `None` unless each world axis occurs once.
     ///
     /// ```
     /// use freetumor::volume::Orientation;
@@ -27,7 +27,7 @@ impl Orientation {
         let mut axes = Vec::with_capacity(3);
         for letter in code.chars() {
             let axis = LETTERS.iter().position(|pair| pair.contains(&letter))?;
-            if axes.len() == 3 || axes.iter().any(|&(taken, _)| taken == axis) {
+            if axes.len() == 3 || axes.iter().any(|&(used, _)| used == axis) {
                 return None;
             }
             axes.push((axis, LETTERS[axis][1] == letter));
@@ -40,11 +40,10 @@ impl Orientation {
 const LETTERS: [[char; 2]; 3] = [['L', 'R'], ['P', 'A'], ['I', 'S']];
 
 impl Affine {
-    /// The axis order closest to this map.
+    /// Returns the axis order closest to this map.
     ///
-    /// The axes are made orthogonal first (polar decomposition), then the one that agrees best with a world axis
-    /// takes it, and so on. Where two agree equally well, the first voxel axis chooses first and takes the first world
-    /// axis.
+    /// The axes are made orthogonal first (polar decomposition). Then voxel axes are assigned to world axes in descending order of
+    /// agreement. In a tie, the first voxel axis is assigned first, to the first world axis.
     ///
     /// ```
     /// use freetumor::volume::Affine;
@@ -58,7 +57,7 @@ impl Affine {
         let mut closeness = self.orthogonal_axes();
         let strongest =
             |axis: usize, rows: &[[f64; 3]; 3]| rows.iter().map(|row| row[axis] * row[axis]).fold(0.0, f64::max);
-        // Rounded, so that axes at 45° are a tie and not a matter of the last bit.
+        // Rounded, so that axes at 45° are a tie and do not depend on the last bit.
         let rank = [0, 1, 2].map(|axis| -(strongest(axis, &closeness) * 1e9).round() as i64);
         let mut order = [0, 1, 2];
         order.sort_by_key(|&axis| rank[axis]);
@@ -82,8 +81,8 @@ impl Affine {
         Orientation(axes)
     }
 
-    /// Rows of the orthogonal matrix closest to the unit axes, by Newton's iteration; the unit axes themselves where
-    /// they are degenerate.
+    /// Returns the rows of the orthogonal matrix closest to the unit axes, by Newton's iteration; the unit axes themselves if they
+    /// are degenerate.
     fn orthogonal_axes(&self) -> [[f64; 3]; 3] {
         let lengths = self.spacing_mm().map(|length| if length > 0.0 { length } else { 1.0 });
         let unit = self.0.map(|row| [0, 1, 2].map(|axis| row[axis] / lengths[axis]));
@@ -108,7 +107,7 @@ impl Affine {
 }
 
 impl Grid {
-    /// The axis order closest to the grid's affine.
+    /// Returns the axis order closest to the grid's affine.
     pub fn orientation(&self) -> Orientation {
         self.affine.orientation()
     }
@@ -126,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn axes_are_those_that_nibabel_names() {
+    fn orientation_codes_equal_nibabel() {
         // numpy.random.default_rng(5): skewed axes rounded to 3 digits, then ties at 45°; nibabel.aff2axcodes, 5.4.2.
         let cases = [
             ([[-0.4, -3.96, -0.125], [0.21, 3.42, 0.055], [-0.275, -2.34, 0.375]], "LAS"),
@@ -154,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tie_does_not_depend_on_the_last_bit() {
+    fn tie_at_45_degrees_ignores_last_bit() {
         for noise in [-1e-15, 0.0, 1e-15] {
             let rows = [[C + noise, -C, 0.0], [C, C - noise, 0.0], [0.0, 0.0, 1.0]];
             assert_eq!(affine(rows).orientation(), Orientation::RAS);
@@ -162,14 +161,14 @@ mod tests {
     }
 
     #[test]
-    fn degenerate_axes_still_take_each_world_axis_once() {
+    fn degenerate_axes_use_each_world_axis_once() {
         let mut worlds = affine([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]).orientation().0.map(|(w, _)| w);
         worlds.sort_unstable();
         assert_eq!(worlds, [0, 1, 2]);
     }
 
     #[test]
-    fn codes_that_are_no_orientation_have_none() {
+    fn from_code_rejects_invalid_codes() {
         for code in ["", "RA", "RASR", "RRS", "RLS", "ras", "XYZ"] {
             assert!(Orientation::from_code(code).is_none(), "{code}");
         }

@@ -1,10 +1,10 @@
-//! The spread of HU.
+//! Percentiles of HU.
 
 use super::Voxels;
 
 impl Voxels {
-    /// The HU below which each of these shares of all voxels lies: the voxel of rank `share · (voxels − 1)`, rounded,
-    /// in ascending order. Empty where there are no voxels.
+    /// Returns the HU at each of these shares of all voxels in ascending order: the value of rank `share · (voxels − 1)`,
+    /// rounded. Empty if there are no voxels.
     ///
     /// ```
     /// use freetumor::volume::{Array3, Voxels};
@@ -13,10 +13,10 @@ impl Voxels {
     /// ```
     ///
     /// # Panics
-    /// Where a share lies outside 0..=1.
+    /// If a share is outside 0..=1.
     pub fn percentiles(&self, shares: &[f64]) -> Vec<f32> {
         let voxels: usize = self.shape().iter().product();
-        assert!(shares.iter().all(|share| (0.0..=1.0).contains(share)), "shares lie in 0..=1, got {shares:?}");
+        assert!(shares.iter().all(|share| (0.0..=1.0).contains(share)), "expected shares in 0..=1, got {shares:?}");
         if voxels == 0 {
             return Vec::new();
         }
@@ -27,13 +27,13 @@ impl Voxels {
                 for &hu in array.as_slice() {
                     counts[(i32::from(hu) - i32::from(i16::MIN)) as usize] += 1;
                 }
-                let mut through = 0;
+                let mut total = 0;
                 counts.iter_mut().for_each(|count| {
-                    through += *count;
-                    *count = through;
+                    total += *count;
+                    *count = total;
                 });
-                let at = |rank| counts.partition_point(|through| *through <= rank) as f32 + f32::from(i16::MIN);
-                ranks.map(at).collect()
+                let value_at = |rank| counts.partition_point(|total| *total <= rank) as f32 + f32::from(i16::MIN);
+                ranks.map(value_at).collect()
             }
             Self::F32(array) => {
                 let mut sorted = array.as_slice().to_vec();
@@ -52,7 +52,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn percentiles_are_those_of_sorting(
+        fn percentiles_equal_sorted_values_at_ranks(
             values in prop::collection::vec(any::<i16>(), 1..200),
             shares in prop::collection::vec(0.0f64..=1.0, 1..5),
         ) {
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn no_voxels_have_no_percentiles() {
+    fn percentiles_of_empty_volume_are_empty() {
         assert!(Voxels::I16(Array3::filled([0, 3, 3], 0)).percentiles(&[0.5]).is_empty());
     }
 }

@@ -1,4 +1,4 @@
-//! The pipeline as a plain loop, and the dataflow held against it: the same rows and the same bytes, whatever the number of workers.
+//! The pipeline as a plain loop, the reference for the dataflow: the same rows and the same bytes for every number of workers.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,24 +13,25 @@ use freetumor::graph::Plan;
 use freetumor::record::QualityGroup;
 use freetumor::run::spool::ScanOutcome;
 
-/// What the dataflow does, one thing after the other.
+/// Runs the stages of the dataflow sequentially.
 pub fn plain_loop(plan: Plan, folder: &Path) -> Result<()> {
     let (ledger, spool) = Ledger::open(folder, &plan)?;
     let (open, next) = ledger.open_epochs()?;
     let schedule = Schedule::new(&plan, open, next, &ledger.ingested()?, None)?;
     let known = ledger.known_scans()?;
-    let work = StageRunner { plan, spool, telemetry: Telemetry::sums_only(), progress: Arc::new(Progress::default()) };
+    let runner =
+        StageRunner { plan, spool, telemetry: Telemetry::sums_only(), progress: Arc::new(Progress::default()) };
     let mut counts: BTreeMap<QualityGroup, isize> = ledger.quality_counts().into_iter().collect();
-    let mut known_counts = BTreeMap::new();
-    for epoch_work in schedule.epochs() {
-        let epoch = epoch_work.epoch;
-        ledger.open_epoch(epoch_work)?;
+    let mut recorded_counts = BTreeMap::new();
+    for scheduled in schedule.epochs() {
+        let epoch = scheduled.epoch;
+        ledger.open_epoch(scheduled)?;
         let mut outcomes: Vec<ScanOutcome> = Vec::new();
-        for entry in &epoch_work.entries {
-            let source = work.plan.sources.iter().position(|node| node.name == entry.source).expect("a known source");
-            outcomes.push(match work.load_saved(epoch, entry)? {
+        for entry in &scheduled.entries {
+            let source = runner.plan.sources.iter().position(|node| node.name == entry.source).expect("a known source");
+            outcomes.push(match runner.load_saved(epoch, entry)? {
                 Some(outcome) => outcome,
-                None => work.finish(epoch, entry, one_scan(&work, &known, epoch, source, entry)?)?,
+                None => runner.finish(epoch, entry, run_scan(&runner, &known, epoch, source, entry)?)?,
             });
         }
         outcomes.sort_by_key(|outcome| outcome.scan.scan_id);
@@ -38,24 +39,24 @@ pub fn plain_loop(plan: Plan, folder: &Path) -> Result<()> {
         for row in outcomes.iter().flat_map(|outcome| &outcome.samples) {
             *counts.entry(QualityGroup::of(row)).or_default() += 1;
         }
-        let changes = changes(&mut known_counts, &counts, epoch);
+        let changes = changes(&mut recorded_counts, &counts, epoch);
         ledger.commit(epoch, &outcomes, &changes)?;
-        work.spool.clear(epoch)?;
+        runner.spool.clear(epoch)?;
     }
     ledger.project()
 }
 
-fn one_scan(
-    work: &StageRunner,
+fn run_scan(
+    runner: &StageRunner,
     known: &KnownScans,
     epoch: u64,
     source: usize,
     entry: &freetumor::ingest::ScanEntry,
 ) -> Result<Vec<StageReport>> {
-    if let Err(fault) = work.peek(epoch, source, entry, u64::MAX) {
+    if let Err(fault) = runner.peek(epoch, source, entry, u64::MAX) {
         return Ok(vec![StageReport::failed(fault, None)]);
     }
-    let scan = match work.read(epoch, source, entry) {
+    let scan = match runner.read(epoch, source, entry) {
         Ok(scan) => scan,
         Err(fault) => return Ok(vec![StageReport::failed(fault, None)]),
     };
@@ -63,12 +64,12 @@ fn one_scan(
         return Ok(vec![StageReport::duplicate(&scan, first)]);
     }
     let mut reports = vec![StageReport::read(&scan)];
-    for (index, node) in work.plan.masks_of(source) {
-        match work.mask(epoch, node, &scan)? {
+    for (index, node) in runner.plan.masks_of(source) {
+        match runner.mask(epoch, node, &scan)? {
             Err(fault) => reports.push(StageReport::failed(fault, Some(&scan))),
             Ok(masked) => {
-                for synthesis in work.plan.syntheses_of(index) {
-                    reports.push(work.synthesize(epoch, synthesis, &masked)?);
+                for synthesis in runner.plan.syntheses_of(index) {
+                    reports.push(runner.synthesize(epoch, synthesis, &masked)?);
                 }
             }
         }
@@ -76,15 +77,15 @@ fn one_scan(
     Ok(reports)
 }
 
-/// The changes that turn the counts known before into `counts`.
+/// Returns the changes from the recorded counts to `counts`, and records them.
 fn changes(
-    known: &mut BTreeMap<QualityGroup, isize>,
+    recorded: &mut BTreeMap<QualityGroup, isize>,
     counts: &BTreeMap<QualityGroup, isize>,
     epoch: u64,
 ) -> Vec<QualityChange> {
     let mut changes = Vec::new();
     for (group, &count) in counts {
-        let before = known.insert(group.clone(), count);
+        let before = recorded.insert(group.clone(), count);
         if before != Some(count) {
             changes.extend(before.map(|before| ((group.clone(), before), epoch, -1)));
             changes.push(((group.clone(), count), epoch, 1));

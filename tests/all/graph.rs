@@ -333,7 +333,7 @@ impl Attempts for Idle {
 }
 
 impl ScoreStage for Idle {
-    fn gives(&self) -> &'static [Score] {
+    fn scores(&self) -> &'static [Score] {
         self.0
     }
     fn baseline<'s>(&'s self, _: &'s MaskedScan, _: &'s Organ) -> Result<Box<dyn Scorer + 's>, Fault> {

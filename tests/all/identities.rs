@@ -1,4 +1,4 @@
-//! What names a candidate, and what a changed pipeline leaves as it is.
+//! Sample ids of candidates: the pipeline changes that keep candidates unchanged, and those that do not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -14,20 +14,20 @@ use freetumor::run::RunFolder;
 use freetumor::score::Score;
 use freetumor::volume::{Affine, Array3, Grid};
 
-/// Two scans with a block of liver, below `ROOT/FOLDER`; `first_voxel` is the label of the first voxel.
+/// Writes two scans with a block of liver to `ROOT/FOLDER`; `first_voxel` is the label of the first voxel.
 fn archive(root: &Path, folder: &str, first_voxel: u8) {
     let grid = Grid { shape: [44, 40, 24], affine: Affine::from_spacing([1.5, 1.5, 2.5]) };
     for case in 0..2usize {
-        let place = root.join(folder).join(format!("case-{case}"));
-        std::fs::create_dir_all(&place).unwrap();
+        let case_folder = root.join(folder).join(format!("case-{case}"));
+        std::fs::create_dir_all(&case_folder).unwrap();
         let hu = Array3::from_fn(grid.shape, |[x, y, z]| ((x * 7 + y * 5 + z * 3 + case * 11) % 40) as i16 + 90);
         let mut labels = Array3::filled(grid.shape, 1u8);
         labels.as_mut_slice()[0] = first_voxel;
         let file =
             |datatype, voxels: Vec<u8>| [&nifti::encode_header(&grid, datatype, "").unwrap()[..], &voxels].concat();
         let voxels = hu.as_slice().iter().flat_map(|hu| hu.to_le_bytes()).collect();
-        std::fs::write(place.join("ct.nii"), file(Datatype::I16, voxels)).unwrap();
-        std::fs::write(place.join("labels.nii"), file(Datatype::U8, labels.into_vec())).unwrap();
+        std::fs::write(case_folder.join("ct.nii"), file(Datatype::I16, voxels)).unwrap();
+        std::fs::write(case_folder.join("labels.nii"), file(Datatype::U8, labels.into_vec())).unwrap();
     }
 }
 
@@ -63,11 +63,11 @@ const GRAPH: &str = r#"
     inputs = ["test"]
 "#;
 
-/// The rows of a run of a graph below `root`.
+/// Runs a graph in `root` and returns its rows.
 fn rows(root: &Path, graph: &str) -> Vec<SampleRow> {
     std::fs::write(root.join("secret"), "a secret for tests only").unwrap();
-    let machine = Resources { patient_secret: Some(root.join("secret")), ..Resources::default() };
-    let checked = check(&GraphFile::new("test.toml", root, graph), &Registry::with_resources(&machine));
+    let resources = Resources { patient_secret: Some(root.join("secret")), ..Resources::default() };
+    let checked = check(&GraphFile::new("test.toml", root, graph), &Registry::with_resources(&resources));
     let problems: Vec<String> = checked.problems.iter().map(ToString::to_string).collect();
     let plan = checked.plan.unwrap_or_else(|| panic!("{}", problems.join("\n")));
     let out = tempfile::tempdir_in(root).unwrap();
@@ -79,25 +79,25 @@ fn rows(root: &Path, graph: &str) -> Vec<SampleRow> {
 
 type Candidates = BTreeMap<SampleId, (Option<CandidateDigest>, Option<String>)>;
 
-/// Every candidate with its voxels and its contrast.
+/// Returns the digest and the contrast of every candidate.
 fn candidates(rows: &[SampleRow]) -> Candidates {
     let contrast = |row: &SampleRow| row.record.scores.get(Score::DeltaHu).map(|hu| hu.to_string());
     rows.iter().map(|row| (row.record.sample_id, (row.record.candidate_digest, contrast(row)))).collect()
 }
 
-/// The candidates of two runs that are in both, which have to be equal; at least one of each tumor.
-fn shared(one: &Candidates, other: &Candidates) -> usize {
-    let ids: Vec<_> = one.keys().filter(|id| other.contains_key(id)).collect();
-    assert!(ids.iter().all(|id| one[id] == other[id]), "equal ids have equal voxels and scores");
+/// Checks that the candidates that are in both runs are equal, and counts them.
+fn shared(first: &Candidates, second: &Candidates) -> usize {
+    let ids: Vec<_> = first.keys().filter(|id| second.contains_key(id)).collect();
+    assert!(ids.iter().all(|id| first[id] == second[id]), "expected equal voxels and scores of equal ids");
     ids.len()
 }
 
 #[test]
-fn names_sinks_roots_and_thresholds_leave_candidates_unchanged() {
-    let place = tempfile::tempdir().unwrap();
-    archive(place.path(), "ct", 1);
-    archive(place.path(), "moved/elsewhere", 1);
-    let own = candidates(&rows(place.path(), GRAPH));
+fn candidates_do_not_depend_on_names_sinks_roots_and_thresholds() {
+    let root = tempfile::tempdir().unwrap();
+    archive(root.path(), "ct", 1);
+    archive(root.path(), "moved/elsewhere", 1);
+    let own = candidates(&rows(root.path(), GRAPH));
     assert!(own.len() >= 4);
     for (old, new) in [
         ("root = \"ct\"", "root = \"moved/elsewhere\""),
@@ -114,105 +114,105 @@ fn names_sinks_roots_and_thresholds_leave_candidates_unchanged() {
                 graph = graph.replace(&format!("[\"{old}\"]"), &format!("[\"{new}\"]"));
             }
         }
-        assert_eq!(candidates(&rows(place.path(), &graph)), own, "{new}");
+        assert_eq!(candidates(&rows(root.path(), &graph)), own, "{new}");
     }
-    // A stricter or looser test makes more or fewer attempts; those in both are equal.
+    // A stricter or looser test has more or fewer attempts; those in both runs are equal.
     for threshold in ["delta_hu < -25", "delta_hu < 100"] {
-        let other = candidates(&rows(place.path(), &GRAPH.replace("delta_hu < -12", threshold)));
+        let other = candidates(&rows(root.path(), &GRAPH.replace("delta_hu < -12", threshold)));
         assert!(shared(&own, &other) >= 4, "{threshold}");
     }
     for more in ["variants = 3", "variants = 1"] {
-        let other = candidates(&rows(place.path(), &GRAPH.replace("variants = 2", more)));
+        let other = candidates(&rows(root.path(), &GRAPH.replace("variants = 2", more)));
         assert_eq!(shared(&own, &other), own.len().min(other.len()), "{more}");
     }
 }
 
 #[test]
-fn another_score_stage_leaves_candidates_unchanged() {
-    let place = tempfile::tempdir().unwrap();
-    archive(place.path(), "ct", 1);
-    let first = rows(place.path(), GRAPH);
+fn candidates_do_not_depend_on_score_stages() {
+    let root = tempfile::tempdir().unwrap();
+    archive(root.path(), "ct", 1);
+    let first = rows(root.path(), GRAPH);
     let graph = GRAPH.replace("kind = \"intensity\"", "kind = \"intensity\"\n    visible_hu = 3.7");
-    let second = rows(place.path(), &graph);
+    let second = rows(root.path(), &graph);
     let voxels = |rows: &[SampleRow]| -> BTreeMap<_, _> {
         rows.iter().map(|row| (row.record.sample_id, row.record.candidate_digest)).collect()
     };
     assert_eq!(voxels(&first), voxels(&second));
     let stages = |rows: &[SampleRow]| rows[0].record.score_stages.clone();
-    assert_ne!(stages(&first), stages(&second), "a row names the stage that scored it");
+    assert_ne!(stages(&first), stages(&second), "expected rows with different score stages");
     assert_eq!(first[0].record.test_digest, second[0].record.test_digest);
 }
 
 #[test]
-fn settings_seeds_salts_and_corrected_masks_give_other_candidates() {
-    let place = tempfile::tempdir().unwrap();
-    archive(place.path(), "ct", 1);
-    let own = candidates(&rows(place.path(), GRAPH));
+fn candidates_depend_on_settings_seed_salt_and_mask() {
+    let root = tempfile::tempdir().unwrap();
+    archive(root.path(), "ct", 1);
+    let own = candidates(&rows(root.path(), GRAPH));
     for (old, new) in [
         ("seed = 5", "seed = 6"),
         ("diameter_mm = [6, 14]", "diameter_mm = [6, 13]"),
         ("variants = 2", "variants = 2\n    salt = \"second\""),
     ] {
-        let other = candidates(&rows(place.path(), &GRAPH.replace(old, new)));
+        let other = candidates(&rows(root.path(), &GRAPH.replace(old, new)));
         assert_eq!(shared(&own, &other), 0, "{new}");
         let voxels = |all: &Candidates| all.values().filter_map(|(digest, _)| *digest).collect::<BTreeSet<_>>();
         assert!(voxels(&own).is_disjoint(&voxels(&other)), "{new}");
     }
     // One voxel of the mask is corrected.
-    archive(place.path(), "ct", 0);
-    assert_eq!(shared(&own, &candidates(&rows(place.path(), GRAPH))), 0);
+    archive(root.path(), "ct", 0);
+    assert_eq!(shared(&own, &candidates(&rows(root.path(), GRAPH))), 0);
 }
 
 #[test]
-fn merged_ids_are_part_of_a_candidate() {
-    let place = tempfile::tempdir().unwrap();
-    archive(place.path(), "ct", 1);
-    let own = candidates(&rows(place.path(), GRAPH));
-    // nnU-Net needs ids without gaps.
+fn candidates_depend_on_merged_ids() {
+    let root = tempfile::tempdir().unwrap();
+    archive(root.path(), "ct", 1);
+    let own = candidates(&rows(root.path(), GRAPH));
+    // The nnU-Net sink requires ids without gaps.
     let graph = GRAPH.replace("[stages.tumors]", "    merged_ids = { liver = [1, 9] }\n    [stages.tumors]");
     let graph = graph.replace("kind = \"nnunet\"", "kind = \"decathlon\"");
-    let other = candidates(&rows(place.path(), &graph));
-    assert_eq!((own.len(), shared(&own, &other)), (other.len(), 0), "equal HU, other labels");
+    let other = candidates(&rows(root.path(), &graph));
+    assert_eq!((own.len(), shared(&own, &other)), (other.len(), 0), "expected different ids for different labels");
 }
 
 #[test]
-fn two_tests_of_one_synthesis_share_candidates_and_files() {
-    let place = tempfile::tempdir().unwrap();
-    archive(place.path(), "ct", 1);
+fn quality_tests_of_one_synthesis_share_candidates_and_files() {
+    let root = tempfile::tempdir().unwrap();
+    archive(root.path(), "ct", 1);
     let graph = GRAPH.replace("inputs = [\"test\"]", "inputs = [\"test\", \"strict\"]")
         + "[stages.strict]\nkind = \"quality-test\"\ninputs = [\"contrast\"]\nattempts = 6\naccept = [\"delta_hu < -14\"]\n";
-    let rows = rows(place.path(), &graph);
+    let rows = rows(root.path(), &graph);
     let keys: BTreeSet<_> = rows.iter().map(|row| (row.record.sample_id, row.record.branch.clone())).collect();
-    assert_eq!(keys.len(), rows.len(), "rows are unique by sample and branch");
+    assert_eq!(keys.len(), rows.len(), "expected unique rows by sample and branch");
     let of = |branch: &str| -> BTreeMap<_, _> {
         let own = rows.iter().filter(|row| row.record.branch == branch);
         own.map(|row| (row.record.sample_id, row)).collect()
     };
     let (test, strict) = (of("test"), of("strict"));
     let both: Vec<_> = test.keys().filter(|id| strict.contains_key(id)).collect();
-    assert!(both.len() >= 4, "both tests decide on the first attempt at each tumor");
+    assert!(both.len() >= 4, "expected that both tests decide on the first attempt at each tumor");
     for id in both {
-        let (one, other) = (&test[id], &strict[id]);
-        assert_eq!(one.record.candidate_digest, other.record.candidate_digest);
-        assert_eq!(one.record.scores, other.record.scores);
-        assert_eq!(one.placement, other.placement, "one image, one patch");
-        assert_ne!(one.record.test_digest, other.record.test_digest);
+        let (first, second) = (&test[id], &strict[id]);
+        assert_eq!(first.record.candidate_digest, second.record.candidate_digest);
+        assert_eq!(first.record.scores, second.record.scores);
+        assert_eq!(first.placement, second.placement, "expected one image and one patch");
+        assert_ne!(first.record.test_digest, second.record.test_digest);
     }
     let paths: Vec<_> = rows.iter().filter_map(|row| row.placement.image_path.clone()).collect();
     assert!(!paths.is_empty());
-    // Each branch alone ends with the same rows.
-    let alone: Vec<SampleId> = self::rows(place.path(), GRAPH).iter().map(|row| row.record.sample_id).collect();
+    // Each branch alone has the same rows.
+    let alone: Vec<SampleId> = self::rows(root.path(), GRAPH).iter().map(|row| row.record.sample_id).collect();
     assert_eq!(test.keys().copied().collect::<BTreeSet<_>>(), alone.into_iter().collect());
 }
 
 #[test]
-fn equal_syntheses_without_a_salt_are_refused() {
-    let place = tempfile::tempdir().unwrap();
-    archive(place.path(), "ct", 1);
+fn check_rejects_equal_syntheses_without_salt() {
+    let root = tempfile::tempdir().unwrap();
+    archive(root.path(), "ct", 1);
     let second = "[stages.again]\nkind = \"rules\"\ninputs = [\"organs\"]\nvariants = 3\ndiameter_mm = [6, 14]\n";
     let graph = GRAPH.replace("inputs = [\"tumors\"]", "inputs = [\"tumors\", \"again\"]");
     let checked = |second: &str| {
-        let file = GraphFile::new("test.toml", place.path(), format!("{graph}{second}"));
+        let file = GraphFile::new("test.toml", root.path(), format!("{graph}{second}"));
         check(&file, &Registry::standard())
     };
     let problems: Vec<String> = checked(second).problems.iter().map(ToString::to_string).collect();

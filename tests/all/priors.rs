@@ -1,4 +1,4 @@
-//! Priors stay close to real tumors.
+//! Sampled tumors follow the distributions of real tumors.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +8,11 @@ use serde_json::Value;
 use crate::common;
 use crate::shapes::compare;
 
-/// Fewer shapes than the bench draws, so chance adds to each distance: broken priors are far beyond this.
+/// The test samples fewer shapes than the bench, which increases the distances; wrong priors are far above this bound.
 const BOUND: f64 = 0.2;
 
 #[test]
-fn drawn_tumors_follow_real_ones() {
+fn sampled_tumors_follow_real_tumors() {
     let Some(path) = common::shared("reference/real_tumor_shapes.json") else { return };
     let reference: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let mut worst = BTreeMap::new();
@@ -23,7 +23,7 @@ fn drawn_tumors_follow_real_ones() {
         worst.insert(prior.organ, (largest.distance, largest.measure, largest.median, largest.real_median));
     }
     assert!(worst.values().all(|(distance, ..)| *distance < BOUND), "{worst:?}");
-    // The bound can fail: one organ's tumors are not another's.
+    // The bound distinguishes the tumors of two organs.
     let lung = PRIORS.iter().find(|prior| prior.organ == "lung").unwrap();
     let (comparisons, _) = compare(&reference, &OrganPrior { organ: "kidney", ..*lung }, 120);
     assert!(comparisons.iter().any(|comparison| comparison.distance > BOUND));

@@ -1,8 +1,7 @@
-//! How closely drawn tumors follow real ones: Kolmogorov-Smirnov distances, organ by organ; the bench `shapes` prints them.
+//! Kolmogorov-Smirnov distances between sampled and real tumors for each organ; the bench `shapes` prints them.
 //!
-//! The real percentiles (5, 25, 50, 75, 95) are taken as a distribution that is linear between them; beyond them nothing is
-//! known and nothing compared. Shapes are drawn at the spacing that the real ones were segmented at, and measured in
-//! the same way.
+//! The real percentiles (5, 25, 50, 75, 95) define a distribution that is linear between them; values outside are not compared. Shapes
+//! are sampled at the spacing of the real segmentations and measured in the same way.
 
 use freetumor::random::Key;
 use freetumor::synth::measure::{ShapeMeasures, measure};
@@ -10,7 +9,7 @@ use freetumor::synth::prior::OrganPrior;
 use rayon::prelude::*;
 use serde_json::Value;
 
-/// One measure of an organ's shapes beside that of real ones.
+/// One measure of an organ's shapes, compared with real shapes.
 pub struct Comparison {
     pub measure: &'static str,
     pub distance: f64,
@@ -18,14 +17,14 @@ pub struct Comparison {
     pub real_median: f64,
 }
 
-/// Compares `count` shapes of an organ in all measures; and the spacing at which they were drawn.
+/// Compares `count` shapes of an organ in all measures. Also returns the spacing at which they were sampled.
 pub fn compare(reference: &Value, prior: &OrganPrior, count: u64) -> (Vec<Comparison>, [f64; 3]) {
-    let (spacing_mm, part) = circumstances(prior.organ);
-    let all = drawn(prior, spacing_mm, count);
+    let (spacing_mm, part) = reference_of(prior.organ);
+    let all = sampled(prior, spacing_mm, count);
     let organ = &reference[prior.organ];
     let shapes = part.map_or(organ, |part| &organ[part]);
-    type Measured = fn(&ShapeMeasures) -> f64;
-    let rows: [(&str, &Value, Measured); 8] = [
+    type Measure = fn(&ShapeMeasures) -> f64;
+    let rows: [(&str, &Value, Measure); 8] = [
         ("equiv_diameter_mm", organ, |m| m.diameter_mm),
         ("pca_major_over_minor_ratio", shapes, |m| m.axes_mm[0] / m.axes_mm[2]),
         ("pca_major_over_middle_ratio", shapes, |m| m.axes_mm[0] / m.axes_mm[1]),
@@ -36,7 +35,7 @@ pub fn compare(reference: &Value, prior: &OrganPrior, count: u64) -> (Vec<Compar
         ("radial_residual_sd", shapes, |m| m.radial_residual_sd),
     ];
     let comparisons = rows.into_iter().filter_map(|(name, part, value)| {
-        // Shapes of fine slices are of tumors from 8 mm.
+        // The reference shapes of fine slices are of tumors from 8 mm.
         let whole = name == "equiv_diameter_mm" || std::ptr::eq(part, organ);
         let values = all.iter().filter(|m| whole || m.diameter_mm >= 8.0).map(value).collect();
         let (distance, median, real_median) = distance(&part[name], values)?;
@@ -45,8 +44,8 @@ pub fn compare(reference: &Value, prior: &OrganPrior, count: u64) -> (Vec<Compar
     (comparisons.collect(), spacing_mm)
 }
 
-/// Spacing of the real segmentations, and the part of the file to compare with: fine slices where there are enough.
-fn circumstances(organ: &str) -> ([f64; 3], Option<&'static str>) {
+/// Returns the spacing of the real segmentations, and the part of the file to compare with: fine slices if there are enough.
+fn reference_of(organ: &str) -> ([f64; 3], Option<&'static str>) {
     match organ {
         "pancreas" => ([0.8, 0.8, 2.5], None),
         "kidney" => ([0.79, 0.79, 1.0], Some("shape_fine_slices")),
@@ -55,12 +54,13 @@ fn circumstances(organ: &str) -> ([f64; 3], Option<&'static str>) {
     }
 }
 
-fn drawn(prior: &OrganPrior, spacing_mm: [f64; 3], count: u64) -> Vec<ShapeMeasures> {
+fn sampled(prior: &OrganPrior, spacing_mm: [f64; 3], count: u64) -> Vec<ShapeMeasures> {
     let shapes = (0..count).into_par_iter().filter_map(|number| {
         let key = Key::root(1).with("organ", prior.organ).number("shape", number);
-        let mut draws = key.draws("size");
-        let diameter_mm = prior.diameter_mm.draw(&mut draws);
-        let shape = prior.shape(&mut draws, diameter_mm).draw(&mut key.draws("shape"), [0.3, 0.1, 0.6], spacing_mm);
+        let mut random = key.draws("size");
+        let diameter_mm = prior.diameter_mm.sample(&mut random);
+        let shape =
+            prior.shape(&mut random, diameter_mm).rasterize(&mut key.draws("shape"), [0.3, 0.1, 0.6], spacing_mm);
         measure(&shape.mask, spacing_mm)
     });
     shapes.collect()

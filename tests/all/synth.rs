@@ -1,4 +1,4 @@
-//! Synthesis by rules against reference numbers, and what must hold for every tumor.
+//! Synthesis by rules: comparison with reference numbers, and properties of every tumor.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use freetumor::mask::{MaskedScan, Organ, OrganMask};
 use freetumor::random::Key;
 use freetumor::score::{Intensity, IntensityConfig, Score, ScoreStage, Scores};
 use freetumor::synth::blend::{blend, smooth_difference, soften, tumor_of, with_tumor};
-use freetumor::synth::classes::{CLASS_VOXEL_MM, ClassDraw, SizeClass};
+use freetumor::synth::classes::{CLASS_VOXEL_MM, ClassShape, SizeClass};
 use freetumor::synth::measure::measure;
 use freetumor::synth::texture::TexturePool;
 use freetumor::synth::{Attempt, AttemptKey, Candidate, Differences, Rules, RulesConfig, Sites, Sizes, Synthesize};
@@ -17,10 +17,10 @@ use serde_json::Value;
 
 use crate::common;
 
-/// A tensor [x, y, z] of a safetensors file, z fastest there.
+/// Reads a tensor [x, y, z] of a safetensors file, in which z is fastest.
 pub fn tensor(file: &SafeTensors, name: &str) -> Array3<f32> {
     let view = file.tensor(name).unwrap();
-    let &[nx, ny, nz] = view.shape() else { panic!("{name} has three axes") };
+    let &[nx, ny, nz] = view.shape() else { panic!("expected three axes of {name}") };
     let values: Vec<f32> = view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
     Array3::from_fn([nx, ny, nz], |[x, y, z]| values[(x * ny + y) * nz + z])
 }
@@ -35,17 +35,17 @@ pub fn inner(array: &Array3<f32>, cut: usize) -> Array3<f32> {
 }
 
 #[test]
-fn blend_and_labels_equal_the_reference() {
+fn blend_and_labels_equal_reference() {
     let Some(path) = common::shared("golden/candidate.safetensors") else { return };
     let bytes = std::fs::read(path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     for (name, sigma) in [("liver", 1.5), ("kidney", 1.1)] {
-        let get = |what: &str| tensor(&file, &format!("{name}.{what}"));
+        let get = |step: &str| tensor(&file, &format!("{name}.{step}"));
         let organ = Organ { name: name.into(), label: 1, tumor_label: 2 };
         let (image, labels, shape, texture) = (get("image"), get("label"), get("shape"), get("texture"));
         let labels = labels.map(|&label| label as u8);
 
-        // The file's difference lacks the outer 4 voxels; smoothing needs 3 neighbours.
+        // The difference in the file has no outer 4 voxels; smoothing reads 3 neighbours.
         let smooth = smooth_difference(&get("difference"));
         let error = largest_difference(&inner(&smooth, 3), &inner(&get("difference_smooth"), 3));
         assert!(error < 1e-5, "{name} difference_smooth {error}");
@@ -61,21 +61,24 @@ fn blend_and_labels_equal_the_reference() {
         let expected = get("blended");
         let error = largest_difference(&after, &expected);
         assert!(error < 1e-5, "{name} blended {error}");
-        assert!(largest_difference(&image, &expected) > 1e-2, "{name}: the reference changed the image");
+        assert!(
+            largest_difference(&image, &expected) > 1e-2,
+            "{name}: expected a reference that differs from the image"
+        );
 
         let tumor = tumor_of(&inner(&shape, 4).map(|&inside| inside as u8), &labels_cut, &organ);
         let merged = with_tumor(&labels_cut, &tumor, &organ);
         let expected = get("new_label");
-        // In the file a synthetic tumor is 3 and a real one 2; merged labels call both 2.
+        // In the file a synthetic tumor is 3 and a real one 2; in merged labels both are 2.
         let synthetic = expected.map(|&label| u8::from(label == 3.0));
         assert_eq!(tumor, synthetic, "{name}");
         assert_eq!(merged, expected.map(|&label| (label as u8).min(2)), "{name}");
-        assert!(expected.as_slice().contains(&2.0), "{name}: a real tumor survives");
+        assert!(expected.as_slice().contains(&2.0), "{name}: expected a real tumor in the labels");
     }
 }
 
 #[test]
-fn measures_equal_the_calibration_of_digital_spheres() {
+fn measures_equal_calibration_of_digital_spheres() {
     let Some(path) = common::shared("reference/real_tumor_shapes.json") else { return };
     let reference: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let calibration = reference["digital_sphere_calibration"].as_object().unwrap();
@@ -85,15 +88,15 @@ fn measures_equal_the_calibration_of_digital_spheres() {
         let spacing: Vec<f64> = numbers.split(", ").map(|mm| mm.parse().unwrap()).collect();
         let spacing = [spacing[0], spacing[1], spacing[2]];
         let coarse = spacing[2] > 2.0;
-        // Few thick slices through a small sphere measure where it lies, not what it is.
+        // With few thick slices, the measures of a small sphere depend on its position.
         let diameters: &[f64] = if coarse { &[20.0, 40.0] } else { &[10.0, 20.0, 40.0] };
         for diameter in diameters.iter().copied() {
             let expected = &spheres[format!("sphere_diameter_{diameter}_mm")];
-            // The reference's sphere may lie anywhere on the grid: the mean over places is compared.
-            let mut draws = Key::root(1).draws("sphere");
+            // The position of the reference's sphere on the grid is not known, so the mean over positions is compared.
+            let mut random = Key::root(1).draws("sphere");
             let all: Vec<_> = (0..8)
                 .map(|_| {
-                    let centre = [0, 1, 2].map(|_| draws.uniform(0.0, 1.0));
+                    let centre = [0, 1, 2].map(|_| random.uniform(0.0, 1.0));
                     let shape = spacing.map(|mm| (diameter / mm) as usize + 4);
                     let ball = Array3::from_fn(shape, |voxel| {
                         let offset = |k: usize| (voxel[k] as f64 - (shape[k] / 2) as f64 - centre[k]) * spacing[k];
@@ -119,7 +122,7 @@ fn measures_equal_the_calibration_of_digital_spheres() {
                 let expected = expected[name].as_f64().unwrap();
                 assert!(
                     (value - expected).abs() <= tolerance,
-                    "{grid} {diameter} mm {name}: {value} against {expected}"
+                    "{grid} {diameter} mm {name}: expected {expected}, got {value}"
                 );
             }
         }
@@ -137,37 +140,37 @@ fn percentile(sorted: &[f64], percent: f64) -> f64 {
 fn classes_are_distributed_as_published() {
     let Some(path) = common::shared("golden/shape_statistics.json") else { return };
     let reference: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
-    // Quartiles within 0.1, tails within 0.2. The reference counted 500, 500, 200 and 80 shapes on whole voxels: that is
-    // how far its own percentiles scatter and step (0.1 is half a voxel of a tiny tumor). Half or twice the deformation
-    // moves the Dice by more than 0.12.
+    // Quartiles within 0.1, tails within 0.2: the scatter and step of the reference's percentiles, which are from 500, 500, 200 and 80
+    // shapes on whole voxels (0.1 is half a voxel of a tiny tumor). Half or twice the deformation changes the Dice by more than 0.12.
     for (class, count) in
         [(SizeClass::Tiny, 400), (SizeClass::Small, 400), (SizeClass::Medium, 200), (SizeClass::Large, 80)]
     {
         let mut rows: [Vec<f64>; 3] = Default::default();
         for seed in 0..count {
-            let draw = ClassDraw::draw(&mut Key::root(seed).draws("class"), class);
-            let drawn = draw.rasterize([0.0; 3], [CLASS_VOXEL_MM; 3]);
+            let shape = ClassShape::sample(&mut Key::root(seed).draws("class"), class);
+            let raster = shape.rasterize([0.0; 3], [CLASS_VOXEL_MM; 3]);
             let ellipsoid = |index: usize| {
-                let [nx, ny, _] = drawn.mask.shape();
+                let [nx, ny, _] = raster.mask.shape();
                 let voxel = [index % nx, index / nx % ny, index / nx / ny];
-                let level = (0..3).map(|k| ((drawn.start[k] + voxel[k] as i64) as f64 / draw.radii_voxels[k]).powi(2));
+                let level =
+                    (0..3).map(|k| ((raster.start[k] + voxel[k] as i64) as f64 / shape.radii_voxels[k]).powi(2));
                 level.sum::<f64>() < 1.0
             };
             let (mut inside, mut before, mut shared) = (0usize, 0usize, 0usize);
             let (mut low, mut high) = (usize::MAX, 0usize);
-            for (index, &set) in drawn.mask.as_slice().iter().enumerate() {
+            for (index, &set) in raster.mask.as_slice().iter().enumerate() {
                 let original = ellipsoid(index);
                 before += usize::from(original);
                 inside += usize::from(set);
                 shared += usize::from(original && set != 0);
                 if set != 0 {
-                    low = low.min(index % drawn.mask.shape()[0]);
-                    high = high.max(index % drawn.mask.shape()[0]);
+                    low = low.min(index % raster.mask.shape()[0]);
+                    high = high.max(index % raster.mask.shape()[0]);
                 }
             }
             if inside > 0 {
                 rows[0].push(inside as f64 / before as f64);
-                rows[1].push((high - low + 1) as f64 / (2.0 * draw.radii_voxels[0]));
+                rows[1].push((high - low + 1) as f64 / (2.0 * shape.radii_voxels[0]));
                 rows[2].push(2.0 * shared as f64 / (inside + before) as f64);
             }
         }
@@ -241,30 +244,30 @@ fn scan(spacing_mm: [f64; 3], float: bool) -> MaskedScan {
         () if voxel[2] as f64 * spacing_mm[2] > 60.0 => 3,
         () => 0,
     });
-    let mut draws = Key::root(5).draws("noise");
+    let mut random = Key::root(5).draws("noise");
     let hu = Array3::from_fn(shape, |voxel| {
         let mean = [-90.0, 110.0, 70.0, -850.0][usize::from(labels[voxel])];
-        draws.normal(mean, 12.0).round()
+        random.normal(mean, 12.0).round()
     });
     let voxels = if float { Voxels::F32(hu.map(|&hu| hu as f32 + 0.25)) } else { Voxels::I16(hu.map(|&hu| hu as i16)) };
     let scan = common::scan_of(Volume { grid, voxels });
     MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: Arc::new(organs()) } }
 }
 
-fn candidates(scan: &MaskedScan, organ: &Organ, config: RulesConfig, count: u32) -> (Vec<Candidate>, Vec<String>) {
+fn synthesize(scan: &MaskedScan, organ: &Organ, config: RulesConfig, count: u32) -> (Vec<Candidate>, Vec<String>) {
     let rules = Rules::new(config, &organs(), HuWindow::ABDOMEN).unwrap();
     let plan = rules.site_plan(scan, organ).unwrap();
-    let (mut made, mut reasons) = (Vec::new(), Vec::new());
+    let (mut candidates, mut reasons) = (Vec::new(), Vec::new());
     for number in 0..count {
         match plan.attempt(AttemptKey::new(Key::root(11), number)).unwrap() {
-            Attempt::Candidate(candidate) => made.push(*candidate),
+            Attempt::Candidate(candidate) => candidates.push(*candidate),
             Attempt::Rejected { reason } => reasons.push(reason),
         }
     }
-    (made, reasons)
+    (candidates, reasons)
 }
 
-/// Everything that a candidate promises about its box.
+/// Checks the invariants of a candidate's box.
 fn check(scan: &MaskedScan, organ: &Organ, candidate: &Candidate) {
     let region = candidate.region;
     let before = scan.scan.volume.voxels.hu_of(region);
@@ -295,7 +298,7 @@ fn check(scan: &MaskedScan, organ: &Organ, candidate: &Candidate) {
 }
 
 #[test]
-fn every_candidate_keeps_its_promises() {
+fn candidates_meet_all_invariants() {
     for (spacing_mm, float) in [([0.9, 0.9, 1.0], false), ([0.8, 0.8, 5.0], false), ([3.0, 3.0, 3.0], true)] {
         let scan = scan(spacing_mm, float);
         for (organ, config) in [
@@ -311,9 +314,9 @@ fn every_candidate_keeps_its_promises() {
                 },
             ),
         ] {
-            let (made, reasons) = candidates(&scan, &organ, config, 12);
-            assert!(made.len() >= 6, "{spacing_mm:?} {} {reasons:?}", organ.name);
-            for candidate in &made {
+            let (candidates, reasons) = synthesize(&scan, &organ, config, 12);
+            assert!(candidates.len() >= 6, "{spacing_mm:?} {} {reasons:?}", organ.name);
+            for candidate in &candidates {
                 check(&scan, &organ, candidate);
             }
         }
@@ -321,14 +324,18 @@ fn every_candidate_keeps_its_promises() {
 }
 
 #[test]
-fn a_tumor_stays_away_from_real_ones_and_within_the_limit() {
+fn tumors_avoid_real_tumors_and_meet_clipping_limit() {
     let scan = scan([1.0, 1.0, 1.5], false);
     let config = RulesConfig { max_clipped_fraction: Some(0.01), diameter_mm: [8.0, 25.0], ..RulesConfig::default() };
-    let (made, reasons) = candidates(&scan, &liver(), config, 60);
-    assert!(made.len() > 20 && reasons.iter().any(|reason| reason == "clipped"), "{} {reasons:?}", made.len());
-    for candidate in &made {
+    let (candidates, reasons) = synthesize(&scan, &liver(), config, 60);
+    assert!(
+        candidates.len() > 20 && reasons.iter().any(|reason| reason == "clipped"),
+        "{} {reasons:?}",
+        candidates.len()
+    );
+    for candidate in &candidates {
         assert!(candidate.geometry.clipped_fraction <= 0.01);
-        // No voxel of the box that is a real tumor has a synthetic neighbour.
+        // No voxel of a real tumor has a synthetic neighbour.
         let labels = scan.mask.labels.cut(candidate.region);
         let shape = labels.shape();
         for index in (0..labels.as_slice().len()).filter(|&index| labels.as_slice()[index] == 2) {
@@ -340,27 +347,27 @@ fn a_tumor_stays_away_from_real_ones_and_within_the_limit() {
 }
 
 #[test]
-fn the_same_key_gives_the_same_bits() {
+fn equal_keys_produce_equal_candidates() {
     let scan = scan([1.2, 1.2, 2.0], false);
-    let (first, _) = candidates(&scan, &liver(), RulesConfig::default(), 5);
-    let (again, _) = candidates(&scan, &liver(), RulesConfig::default(), 5);
+    let (first, _) = synthesize(&scan, &liver(), RulesConfig::default(), 5);
+    let (again, _) = synthesize(&scan, &liver(), RulesConfig::default(), 5);
     assert_eq!(first, again);
     assert!(first.windows(2).all(|pair| pair[0].geometry != pair[1].geometry));
 }
 
 #[test]
-fn an_organ_too_small_or_absent_gives_no_site() {
+fn attempts_in_small_or_absent_organ_are_rejected_with_no_site() {
     let mut scan = scan([2.0; 3], false);
     let config = RulesConfig { diameter_mm: [140.0, 150.0], ..RulesConfig::default() };
-    let (made, reasons) = candidates(&scan, &liver(), config, 3);
-    assert!(made.is_empty() && reasons.iter().all(|reason| reason == "no_site"), "{reasons:?}");
+    let (candidates, reasons) = synthesize(&scan, &liver(), config, 3);
+    assert!(candidates.is_empty() && reasons.iter().all(|reason| reason == "no_site"), "{reasons:?}");
     scan.mask.labels.as_mut_slice().fill(0);
-    let (made, reasons) = candidates(&scan, &liver(), RulesConfig::default(), 2);
-    assert!(made.is_empty() && reasons == ["no_site", "no_site"], "{reasons:?}");
+    let (candidates, reasons) = synthesize(&scan, &liver(), RulesConfig::default(), 2);
+    assert!(candidates.is_empty() && reasons == ["no_site", "no_site"], "{reasons:?}");
 }
 
 #[test]
-fn a_mask_of_another_shape_is_a_fault() {
+fn site_plan_fails_on_mask_of_another_shape() {
     let mut scan = scan([3.0; 3], false);
     scan.mask.labels = Array3::filled([3, 3, 3], 1);
     let rules = Rules::new(RulesConfig::default(), &organs(), HuWindow::ABDOMEN).unwrap();
@@ -369,37 +376,37 @@ fn a_mask_of_another_shape_is_a_fault() {
 }
 
 #[test]
-fn contrasts_are_those_of_the_organ() {
+fn contrasts_match_prior_of_organ() {
     let scan = scan([1.0, 1.0, 2.0], false);
     let stage = Intensity::new(IntensityConfig::default(), &organs()).unwrap();
-    let judged = |organ: &Organ, config: RulesConfig| -> Vec<Scores> {
+    let scored = |organ: &Organ, config: RulesConfig| -> Vec<Scores> {
         let config = RulesConfig { diameter_mm: [10.0, 24.0], ..config };
-        let judge = stage.baseline(&scan, organ).unwrap();
-        let (made, _) = candidates(&scan, organ, config, 30);
-        assert!(made.len() >= 10);
+        let scorer = stage.baseline(&scan, organ).unwrap();
+        let (candidates, _) = synthesize(&scan, organ, config, 30);
+        assert!(candidates.len() >= 10);
         let mut all = Vec::new();
-        for candidate in &made {
+        for candidate in &candidates {
             let mut scores = Scores::default();
-            judge.score(candidate, &mut scores).unwrap();
+            scorer.score(candidate, &mut scores).unwrap();
             all.push(scores);
         }
         all
     };
-    for scores in judged(&liver(), RulesConfig::default()) {
+    for scores in scored(&liver(), RulesConfig::default()) {
         let delta = scores.get(Score::DeltaHu).unwrap();
         assert!((-75.0..-7.0).contains(&delta), "liver {delta}");
         assert!((scores.get(Score::OrganMedianHu).unwrap() - 110.0).abs() <= 1.0);
         assert!((scores.get(Score::HuRing).unwrap() - 110.0).abs() < 8.0);
     }
-    for scores in judged(&organs()[1], RulesConfig::default()) {
+    for scores in scored(&organs()[1], RulesConfig::default()) {
         let inside = scores.get(Score::HuInside).unwrap();
         assert!((-760.0..80.0).contains(&inside), "lung {inside}");
         assert!(scores.get(Score::DeltaHu).unwrap() > 60.0);
     }
     let fixed = RulesConfig { contrast_hu: [("liver".to_owned(), [-40.0, -40.0])].into(), ..RulesConfig::default() };
-    for scores in judged(&liver(), fixed) {
+    for scores in scored(&liver(), fixed) {
         let delta = scores.get(Score::DeltaHu).unwrap();
-        // The soft edge takes its part.
+        // The soft edge reduces the mean contrast.
         assert!((-42.0..-20.0).contains(&delta), "{delta}");
     }
 }

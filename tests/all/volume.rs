@@ -1,4 +1,4 @@
-//! Volumes against MONAI, nibabel and SciPy: the reference numbers of `../shared/golden` on the real scans of
+//! Comparison of volumes with MONAI, nibabel and SciPy: the reference numbers of `../shared/golden` on the real scans of
 //! `../shared/ct`.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use safetensors::SafeTensors;
 
 use crate::common;
 
-/// A tensor as an array: [x, y, z] with z fastest in the file.
+/// Reads a tensor as an array [x, y, z]; z is fastest in the file.
 fn array(tensors: &SafeTensors<'_>, name: &str) -> Array3<f32> {
     let tensor = tensors.tensor(name).unwrap();
     let [nx, ny, nz] = tensor.shape().try_into().unwrap();
@@ -32,7 +32,7 @@ fn hu(volume: &Volume) -> Array3<f32> {
     volume.voxels.hu_of(volume.grid.region())
 }
 
-/// What the reference says about one step of one scan.
+/// The reference of one step of one scan.
 struct Step<'a> {
     name: String,
     numbers: &'a serde_json::Value,
@@ -60,9 +60,9 @@ impl Step<'_> {
         let expected: BTreeMap<String, u64> = serde_json::from_value(numbers["label_voxels"].clone()).unwrap();
         assert_eq!(counts, expected, "{name}");
         let expected = array(tensors, &format!("{name}.label_every_5th"));
-        assert!(every_5th(labels, |id| f32::from(*id)) == expected, "{name}: labels lie elsewhere");
+        assert!(every_5th(labels, |id| f32::from(*id)) == expected, "{name}: label positions differ");
 
-        // Far below the wanted thousandth of the window, and on every voxel: both sides round to f32.
+        // The requirement is a thousandth of the window. Both sides round to f32, so the difference in every voxel is far smaller.
         let expected = array(tensors, &format!("{name}.image_every_5th"));
         let pairs = every_5th(image, |value| *value);
         let farthest = pairs.as_slice().iter().zip(expected.as_slice()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -72,11 +72,11 @@ impl Step<'_> {
         let mean = image.as_slice().iter().map(|v| f64::from(*v)).sum::<f64>() / count;
         let deviation =
             (image.as_slice().iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / (count - 1.0)).sqrt();
-        for (own, key) in [(mean, "mean"), (deviation, "std")] {
+        for (value, key) in [(mean, "mean"), (deviation, "std")] {
             let expected = numbers[key].as_f64().unwrap();
             assert!(
-                (own - expected).abs() <= 1e-6 * f64::from(window_width),
-                "{name}: {key} {own} instead of {expected}"
+                (value - expected).abs() <= 1e-6 * f64::from(window_width),
+                "{name}: {key}: expected {expected}, got {value}"
             );
         }
     }
@@ -93,7 +93,7 @@ fn check_scan(name: &str, image: &Path, labels: &Path) {
         Step { numbers: &numbers[&name], name, tensors: &tensors }
     };
 
-    // One step at a time.
+    // Each step separately.
     let (scan, labels) = (read_volume(image).unwrap(), read_labels(labels).unwrap());
     let ras = scan.reoriented(Orientation::RAS);
     let ras_labels = labels.reoriented(Orientation::RAS);
@@ -116,36 +116,36 @@ fn check_scan(name: &str, image: &Path, labels: &Path) {
     let padded = (cropped.padded(before, shape, 0.0), cropped_labels.padded(before, shape, 0));
     step("pad").check(&cropped_grid.padded(before, shape), &padded.0, &padded.1, 1.0);
 
-    // And all of them in one go.
-    let prepared = Preprocess::ABDOMEN.apply(&scan, Some(&labels)).unwrap();
-    step("pad").check(&prepared.grid, &prepared.image, prepared.labels.as_ref().unwrap(), 1.0);
-    assert!(prepared.image.cut(prepared.scanned) == cropped);
+    // All steps at once.
+    let preprocessed = Preprocess::ABDOMEN.apply(&scan, Some(&labels)).unwrap();
+    step("pad").check(&preprocessed.grid, &preprocessed.image, preprocessed.labels.as_ref().unwrap(), 1.0);
+    assert!(preprocessed.image.cut(preprocessed.scanned) == cropped);
 }
 
 #[test]
-fn preprocessing_an_abdomen_equals_monai() {
+fn preprocessing_of_abdomen_equals_monai() {
     let Some(folder) = common::shared("ct/totalseg_abdomen") else { return };
     check_scan("totalseg_abdomen", &folder.join("ct.nii.gz"), &folder.join("labels.nii.gz"));
 }
 
 #[test]
-fn preprocessing_labels_of_another_orientation_equals_monai() {
+fn preprocessing_of_labels_in_another_orientation_equals_monai() {
     let Some(folder) = common::shared("ct/totalseg_liver_dicom") else { return };
     check_scan("totalseg_liver_dicom", &folder.join("reference.nii.gz"), &folder.join("labels.nii.gz"));
 }
 
 #[test]
-fn labels_on_another_grid_land_where_both_affines_say() {
+fn labels_onto_another_grid_follow_both_affines() {
     let Some(folder) = common::shared("ct/totalseg_liver_dicom") else { return };
     let scan = read_volume(folder.join("reference.nii.gz")).unwrap();
     let labels = read_labels(folder.join("labels.nii.gz")).unwrap();
     assert_ne!(scan.grid.orientation(), labels.grid.orientation());
-    let landed = labels.onto(&scan.grid).unwrap();
-    // The same voxels in another order, so that turning gives the very same.
-    let turned = labels.reoriented(scan.grid.orientation());
-    assert!(landed.ids == turned.ids);
-    assert_eq!(landed.ids.as_slice().iter().filter(|id| **id == 5).count(), 366_708);
-    // Liver is brighter than its surroundings only where the labels lie right.
+    let resampled = labels.onto(&scan.grid).unwrap();
+    // The grids have the same voxels in another order, so reorientation has the same result.
+    let reoriented = labels.reoriented(scan.grid.orientation());
+    assert!(resampled.ids == reoriented.ids);
+    assert_eq!(resampled.ids.as_slice().iter().filter(|id| **id == 5).count(), 366_708);
+    // The mean is that of the liver only if the labels are at the right positions.
     let mean = |labels: &Array3<u16>| {
         let (mut sum, mut count) = (0.0, 0.0);
         for (index, _) in labels.as_slice().iter().enumerate().filter(|(_, id)| **id == 5) {
@@ -154,39 +154,39 @@ fn labels_on_another_grid_land_where_both_affines_say() {
         }
         sum / count
     };
-    assert!(mean(&landed.ids) > 80.0 && mean(&labels.ids) < 20.0, "{} {}", mean(&landed.ids), mean(&labels.ids));
+    assert!(mean(&resampled.ids) > 80.0 && mean(&labels.ids) < 20.0, "{} {}", mean(&resampled.ids), mean(&labels.ids));
 }
 
 #[test]
-fn a_change_at_another_spacing_comes_back_to_the_scans_grid() {
+fn resampling_to_finer_spacing_and_back_restores_scan() {
     let Some(folder) = common::shared("ct/totalseg_upper_abdomen") else { return };
     let scan = read_volume(folder.join("ct.nii.gz")).unwrap();
     let fine = scan.with_spacing([1.5; 3]).unwrap();
-    let back = fine.onto(&scan.grid, f32::NAN).unwrap();
-    // Every voxel of the scan is one of the finer grid's, so that nothing is lost.
-    assert!(hu(&back) == hu(&scan));
+    let restored = fine.onto(&scan.grid, f32::NAN).unwrap();
+    // Every voxel of the scan is a voxel of the finer grid, so no value is lost.
+    assert!(hu(&restored) == hu(&scan));
 }
 
 #[test]
-fn a_prepared_scan_keeps_the_labels_of_another_grid() {
+fn preprocessing_resamples_labels_of_another_grid() {
     let Some(folder) = common::shared("ct/totalseg_abdomen") else { return };
     let scan = read_volume(folder.join("ct.nii.gz")).unwrap();
     let labels = read_labels(folder.join("labels.nii.gz")).unwrap();
-    // The upper half of the labels only: another grid, the same patient.
+    // The upper half of the labels has another grid at the same position in the patient.
     let upper = freetumor::volume::Region { start: [0, 0, 56], shape: [122, 101, 56] };
     let part = Labels { grid: labels.grid.cut(upper), ids: labels.ids.cut(upper) };
     let count = |labels: &Labels, id: u16| {
-        let prepared = Preprocess::ABDOMEN.apply(&scan, Some(labels)).unwrap().labels.unwrap();
-        prepared.as_slice().iter().filter(|other| **other == id).count() as f64
+        let preprocessed = Preprocess::ABDOMEN.apply(&scan, Some(labels)).unwrap().labels.unwrap();
+        preprocessed.as_slice().iter().filter(|other| **other == id).count() as f64
     };
     let mut low = labels.clone();
     low.ids.paste([0; 3], &Array3::filled([122, 101, 56], 0));
     let (expected, got) = (count(&low, 5), count(&part, 5));
-    assert!(expected > 100_000.0 && (got / expected - 1.0).abs() < 0.02, "{got} instead of {expected}");
+    assert!(expected > 100_000.0 && (got / expected - 1.0).abs() < 0.02, "expected {expected}, got {got}");
 }
 
 #[test]
-fn gaussians_equal_scipy() {
+fn gaussian_equals_scipy() {
     let Some(path) = common::shared("golden/filters.safetensors") else { return };
     let bytes = std::fs::read(path).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
@@ -209,51 +209,54 @@ fn gaussians_equal_scipy() {
 }
 
 #[test]
-fn presets_are_those_of_the_method() {
+fn chest_preset_equals_published_preprocessing() {
     let chest = Volume {
         grid: Grid { shape: [20, 20, 10], affine: Affine::from_spacing([2.5, 2.5, 5.0]) },
         voxels: Voxels::F32(Array3::filled([20, 20, 10], -250.0)),
     };
-    let prepared = Preprocess::CHEST.apply(&chest, None).unwrap();
-    assert_eq!((prepared.grid.spacing_mm(), prepared.image.shape()), ([1.25, 1.25, 5.0], [192, 192, 32]));
-    assert_eq!(prepared.scanned.shape, [39, 39, 10]);
-    assert!(prepared.image.cut(prepared.scanned).as_slice().iter().all(|value| *value == 0.5));
+    let preprocessed = Preprocess::CHEST.apply(&chest, None).unwrap();
+    assert_eq!((preprocessed.grid.spacing_mm(), preprocessed.image.shape()), ([1.25, 1.25, 5.0], [192, 192, 32]));
+    assert_eq!(preprocessed.scanned.shape, [39, 39, 10]);
+    assert!(preprocessed.image.cut(preprocessed.scanned).as_slice().iter().all(|value| *value == 0.5));
 }
 
-/// Runs `freetumor inspect`; gives exit code, standard output and standard error.
-fn inspect(words: &[&std::ffi::OsStr]) -> (i32, String, String) {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_freetumor")).arg("inspect").args(words).output().expect("the command starts");
+/// Runs `freetumor inspect` and returns the exit code, standard output and standard error.
+fn inspect(arguments: &[&std::ffi::OsStr]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_freetumor"))
+        .arg("inspect")
+        .args(arguments)
+        .output()
+        .expect("failed to start the command");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
 #[test]
-fn inspect_says_what_a_scan_is_and_draws_it() {
+fn inspect_describes_scan_and_writes_png() {
     let Some(folder) = common::shared("ct/totalseg_upper_abdomen") else { return };
     let temporary = tempfile::tempdir().unwrap();
     let picture = temporary.path().join("three planes.png");
     let (scan, labels) = (folder.join("ct.nii.gz"), folder.join("labels.nii.gz"));
-    let words = [scan.as_os_str(), "--labels".as_ref(), labels.as_os_str(), "--png".as_ref(), picture.as_os_str()];
-    let (code, out, err) = inspect(&words);
+    let arguments = [scan.as_os_str(), "--labels".as_ref(), labels.as_os_str(), "--png".as_ref(), picture.as_os_str()];
+    let (code, out, err) = inspect(&arguments);
     assert_eq!((code, err.as_str()), (0, ""));
     assert!(out.contains("122 x 101 x 30 voxels, RAS") && out.contains("3 x 3 x 3 mm"), "{out}");
     assert!(out.lines().any(|line| line.split_whitespace().eq(["5", "38634", "1043.12"])), "{out}");
     let png = png::Decoder::new(std::io::BufReader::new(std::fs::File::open(&picture).unwrap())).read_info().unwrap();
-    // 366 x 303 x 90 mm, the longest 512 pixels.
+    // 366 x 303 x 90 mm; the longest side has 512 pixels.
     assert_eq!((png.info().width, png.info().height), (512 + 6 + 512 + 6 + 424, 424));
 
-    let (code, out, _) = inspect(&[words[0], words[1], words[2], "--json".as_ref()]);
-    let said: serde_json::Value = serde_json::from_str(&out).unwrap();
-    let own = read_volume(&scan).unwrap();
-    assert_eq!((code, &said["shape"], &said["voxel_type"]), (0, &serde_json::json!([122, 101, 30]), &"i16".into()));
-    assert_eq!(said["hu"]["percentiles"][3]["hu"].as_f64().unwrap(), f64::from(own.voxels.percentiles(&[0.5])[0]));
-    assert_eq!(said["labels"]["on_scan_grid"], true);
-    assert_eq!(said["labels"]["ids"][4], serde_json::json!({ "id": 5, "voxels": 38634, "ml": 38634.0 * 0.027 }));
+    let (code, out, _) = inspect(&[arguments[0], arguments[1], arguments[2], "--json".as_ref()]);
+    let report: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let volume = read_volume(&scan).unwrap();
+    assert_eq!((code, &report["shape"], &report["voxel_type"]), (0, &serde_json::json!([122, 101, 30]), &"i16".into()));
+    assert_eq!(report["hu"]["percentiles"][3]["hu"].as_f64().unwrap(), f64::from(volume.voxels.percentiles(&[0.5])[0]));
+    assert_eq!(report["labels"]["on_scan_grid"], true);
+    assert_eq!(report["labels"]["ids"][4], serde_json::json!({ "id": 5, "voxels": 38634, "ml": 38634.0 * 0.027 }));
 }
 
 #[test]
-fn inspect_reads_a_dicom_folder() {
+fn inspect_reads_dicom_folder() {
     let Some(folder) = common::shared("ct/crlm_1004") else { return };
     let (dicom, labels) = (folder.join("dicom"), folder.join("liver.nii.gz"));
     let (code, out, err) = inspect(&[dicom.as_os_str(), "--labels".as_ref(), labels.as_os_str()]);
@@ -262,7 +265,7 @@ fn inspect_reads_a_dicom_folder() {
 }
 
 #[test]
-fn inspect_says_why_something_is_no_scan() {
+fn inspect_fails_on_paths_that_are_not_scans() {
     let folder = tempfile::tempdir().unwrap();
     let text = folder.path().join("notes.nii");
     std::fs::write(&text, "no scan at all").unwrap();

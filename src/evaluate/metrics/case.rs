@@ -82,7 +82,7 @@ pub fn measure(truth: &Labels, prediction: &Array3<u16>, organ: &MeasuredOrgan) 
         (sum > 0).then(|| 2.0 * both as f64 / sum as f64)
     });
     let boxes = [truth.ids.bounds_of(is_tumor), prediction.bounds_of(is_tumor)];
-    let Some(region) = boxes.into_iter().flatten().reduce(|one, other| one.around(&other)) else {
+    let Some(region) = boxes.into_iter().flatten().reduce(|one, other| one.union(&other)) else {
         let found = LesionMatch::default();
         let nothing = (None, None, 0.0, 0.0);
         let (tumor_dice, tumor_nsd, truth_mm3, predicted_mm3) = nothing;

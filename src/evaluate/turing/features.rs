@@ -130,7 +130,7 @@ impl Patch {
     ) -> Option<Self> {
         let spacing_mm = volume.grid.spacing_mm();
         let one = |voxel: &[usize; 3]| Region { start: *voxel, shape: [1; 3] };
-        let tight = voxels.iter().map(one).reduce(|region, other| region.around(&other))?;
+        let tight = voxels.iter().map(one).reduce(|region, other| region.union(&other))?;
         let margin = spacing_mm.map(|mm| (AROUND_MM / mm).ceil() as usize);
         let region = tight.grown(margin, volume.grid.shape);
         let mut lesion = Array3::filled(region.shape, false);

@@ -135,7 +135,7 @@ impl SynthesisSampler {
         key: Key,
     ) -> Result<bool> {
         let part = case.cut(region);
-        let shown = |organ: &Organ| self.shapes.wants(organ) && part.mask.labels.as_slice().contains(&organ.label);
+        let shown = |organ: &Organ| self.shapes.includes(organ) && part.mask.labels.as_slice().contains(&organ.label);
         let shown: Vec<usize> = (0..self.organs.len()).filter(|index| shown(&self.organs[*index])).collect();
         if shown.is_empty() {
             return Ok(false);

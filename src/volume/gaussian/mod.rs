@@ -1,7 +1,7 @@
-//! Gaussian smoothing, one axis after another: of whole arrays in place, or of what is wanted of an array (`within`).
+//! Gaussian smoothing, axis by axis: of whole arrays in place (this file), or of selected spans of rows (`spans`).
 
 mod rows;
-mod within;
+mod spans;
 
 use rayon::prelude::*;
 
@@ -9,7 +9,7 @@ use self::rows::{SumOrder, WeightedLines};
 use super::Array3;
 use crate::simd::vectorised;
 
-/// What lies beyond the array's edge.
+/// The values outside the array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Boundary {
     /// The array mirrored, the outermost voxel twice: d c b a | a b c d | d c b a.
@@ -18,7 +18,7 @@ pub enum Boundary {
     Zero,
 }
 
-/// A Gaussian filter, made once and applied to any number of arrays.
+/// A Gaussian filter, which can be applied to any number of arrays.
 ///
 /// ```
 /// use freetumor::volume::{Array3, Boundary, Gaussian, Scratch};
@@ -30,36 +30,37 @@ pub enum Boundary {
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gaussian {
-    /// Per axis the weight of the voxel itself and of those at distance 1, 2, …
+    /// For each axis, the weights at distances 0, 1, 2, …
     weights: [Vec<f32>; 3],
     boundary: Boundary,
 }
 
-/// Memory that [`Gaussian::smooth`] works in and leaves for the next call.
+/// Memory that [`Gaussian::smooth`] reuses between calls.
 #[derive(Debug, Default)]
 pub struct Scratch {
     values: Vec<f32>,
 }
 
 impl Gaussian {
-    /// A filter with a standard deviation in voxels per axis, cut off at four of them; an axis with 0 stays as it is.
+    /// Creates a filter from the standard deviation along each axis in voxels, truncated at four standard deviations. An axis with
+    /// 0 is not smoothed.
     ///
     /// # Source
     /// `scipy.ndimage.gaussian_filter` with its defaults, for [`Boundary::Reflect`].
     ///
     /// # Panics
-    /// Where a deviation is negative, not finite, or above 10⁶ voxels.
+    /// If a standard deviation is negative, not finite, or above 10⁶ voxels.
     pub fn new(sigma_voxels: [f64; 3], boundary: Boundary) -> Self {
         Self::truncated(sigma_voxels, 4.0, boundary)
     }
 
-    /// As [`Gaussian::new`], cut off at `truncate` standard deviations.
+    /// As [`Gaussian::new`], truncated at `truncate` standard deviations.
     pub(crate) fn truncated(sigma_voxels: [f64; 3], truncate: f64, boundary: Boundary) -> Self {
         let weights = sigma_voxels.map(|sigma| half_kernel(sigma, radius_voxels(sigma, truncate)));
         Self { weights, boundary }
     }
 
-    /// The smoothing of a generator's difference map: 7 × 7 × 7 voxels, standard deviation 1, zeros outside.
+    /// Creates the filter for a generator's difference map: 7 × 7 × 7 voxels, standard deviation 1, zeros outside.
     ///
     /// # Source
     /// FreeTumor, arXiv 2406.01264; the kernel is OpenCV's `getGaussianKernel(7, 1)` along each axis.
@@ -67,7 +68,7 @@ impl Gaussian {
         Self { weights: [1.0, 1.0, 1.0].map(|sigma| half_kernel(sigma, 3)), boundary: Boundary::Zero }
     }
 
-    /// Voxels along each axis that a voxel's value reaches.
+    /// Returns the radius of the kernel along each axis in voxels.
     pub fn reach_voxels(&self) -> [usize; 3] {
         [0, 1, 2].map(|axis| self.weights[axis].len() - 1)
     }
@@ -84,9 +85,9 @@ impl Gaussian {
         if scratch.values.len() < values.len() {
             scratch.values.resize(values.len(), 0.0);
         }
-        // x and y plane by plane into the scratch memory, then z back into the array.
+        // First x and y, plane by plane, into the scratch memory; then z into the array.
         let between = &mut scratch.values[..values.len()];
-        if values.len() < WORTH_SHARING_VOXELS {
+        if values.len() < MIN_PARALLEL_VOXELS {
             for (source, target) in values.chunks_exact_mut(plane).zip(between.chunks_exact_mut(plane)) {
                 self.smooth_plane(source, target, nx);
             }
@@ -136,7 +137,7 @@ impl Gaussian {
         );
     }
 
-    /// Smooths along z into the planes from `first` on.
+    /// Smooths along z into the planes that start at `first`.
     fn smooth_depth(&self, source: &[f32], planes: &mut [f32], first: usize, [nx, ny, nz]: [usize; 3]) {
         let (weights, zeros) = (&self.weights[2], vec![0.0; nx]);
         let row_at = |y: usize, z: usize| &source[nx * (y + ny * z)..nx * (y + ny * z + 1)];
@@ -144,7 +145,7 @@ impl Gaussian {
             #[inline(always)]
             || {
                 let mut terms = WeightedLines::default();
-                // A few rows of all planes at a time: those that the next plane needs again are then still in the cache.
+                // A few rows of all planes at a time, so that the rows that the next plane also needs are still in the cache.
                 for y0 in (0..ny).step_by(ROWS_AT_ONCE) {
                     for (z, plane) in planes.chunks_exact_mut(nx * ny).enumerate() {
                         for y in y0..(y0 + ROWS_AT_ONCE).min(ny) {
@@ -163,19 +164,19 @@ impl Gaussian {
         );
     }
 
-    /// Copies a row into the middle of `padded` and continues it on both sides.
+    /// Copies a row into the middle of `padded` and fills the margins by the boundary rule.
     #[inline(always)]
     fn pad(&self, row: &[f32], padded: &mut [f32]) {
         let margin = (padded.len() - row.len()) / 2;
         padded[margin..margin + row.len()].copy_from_slice(row);
-        let beyond = |x: isize| self.neighbour(x, row.len()).map_or(0.0, |x| row[x]);
+        let outside = |x: isize| self.neighbour(x, row.len()).map_or(0.0, |x| row[x]);
         for k in 0..margin {
-            padded[margin - 1 - k] = beyond(-1 - k as isize);
-            padded[margin + row.len() + k] = beyond((row.len() + k) as isize);
+            padded[margin - 1 - k] = outside(-1 - k as isize);
+            padded[margin + row.len() + k] = outside((row.len() + k) as isize);
         }
     }
 
-    /// The voxel whose value position `i` of an axis of `length` has, `None` where it is zero.
+    /// Returns the voxel whose value is used at position `i` of an axis of `length`, `None` for zero.
     #[inline(always)]
     fn neighbour(&self, i: isize, length: usize) -> Option<usize> {
         let length = length as isize;
@@ -189,18 +190,21 @@ impl Gaussian {
     }
 }
 
-/// Arrays below this size are not worth waking other threads for.
-const WORTH_SHARING_VOXELS: usize = 1 << 16;
+/// Smaller arrays are smoothed on one thread: waking others costs more than they save.
+const MIN_PARALLEL_VOXELS: usize = 1 << 16;
 const ROWS_AT_ONCE: usize = 8;
 
-/// The radius at which a Gaussian is cut off: `truncate` standard deviations, rounded; SciPy's default is 4.
+/// Returns the radius at which a Gaussian is truncated: `truncate` standard deviations, rounded. SciPy's default is 4.
 pub(crate) fn radius_voxels(sigma_voxels: f64, truncate: f64) -> usize {
     (truncate * sigma_voxels + 0.5) as usize
 }
 
-/// The weights of a Gaussian at whole voxels `0..=radius`; those of both sides sum to one.
+/// Returns the weights of a Gaussian at distances `0..=radius` in voxels. The weights of both sides sum to one.
 pub(crate) fn half_kernel(sigma_voxels: f64, radius: usize) -> Vec<f32> {
-    assert!((0.0..=1e6).contains(&sigma_voxels), "a standard deviation lies in 0..=10^6 voxels, got {sigma_voxels}");
+    assert!(
+        (0.0..=1e6).contains(&sigma_voxels),
+        "expected a standard deviation in 0..=10^6 voxels, got {sigma_voxels}"
+    );
     if sigma_voxels <= 1e-15 || radius == 0 {
         return vec![1.0];
     }
@@ -217,7 +221,7 @@ mod tests {
     use super::*;
     use crate::random::Key;
 
-    /// The definition: every voxel of the kernel's box, one axis after another, in f64.
+    /// The definition: the full kernel, axis by axis, in f64.
     fn plain(array: &Array3<f32>, sigma: [f64; 3], reach: [usize; 3], boundary: Boundary) -> Array3<f64> {
         let mut smoothed = array.map(|value| f64::from(*value));
         for axis in 0..3 {
@@ -236,9 +240,9 @@ mod tests {
                         i = if i < 0 { -1 - i } else { 2 * length - 1 - i };
                     }
                     if (0..length).contains(&i) {
-                        let mut at = voxel;
-                        at[axis] = i as usize;
-                        sum += weight / total * smoothed[at];
+                        let mut neighbour = voxel;
+                        neighbour[axis] = i as usize;
+                        sum += weight / total * smoothed[neighbour];
                     }
                 }
                 sum
@@ -248,8 +252,8 @@ mod tests {
     }
 
     fn noise(shape: [usize; 3]) -> Array3<f32> {
-        let mut draws = Key::root(11).draws("noise");
-        Array3::from_fn(shape, |_| draws.unit_f32() * 2.0 - 1.0)
+        let mut random = Key::root(11).draws("noise");
+        Array3::from_fn(shape, |_| random.unit_f32() * 2.0 - 1.0)
     }
 
     fn largest_difference(array: &Array3<f32>, expected: &Array3<f64>) -> f64 {
@@ -260,7 +264,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
         #[test]
-        fn smoothing_is_the_plain_sum(
+        fn smooth_equals_plain_sum(
             shape in [1usize..36, 1usize..12, 1usize..12],
             sigma in [0.0f64..3.5, 0.0f64..3.5, 0.0f64..3.5],
             skipped in 0usize..4,
@@ -274,7 +278,7 @@ mod tests {
             let mut array = noise(shape);
             let reach = sigma.map(|sigma| (4.0 * sigma + 0.5) as usize);
             let expected = plain(&array, sigma, reach, boundary);
-            // A scratch that was used for a larger array before.
+            // The scratch memory was used for a larger array before.
             let mut scratch = Scratch::default();
             Gaussian::new([1.0; 3], Boundary::Zero).smooth(&mut noise([40, 12, 12]), &mut scratch);
             Gaussian::new(sigma, boundary).smooth(&mut array, &mut scratch);
@@ -283,9 +287,9 @@ mod tests {
     }
 
     #[test]
-    fn large_arrays_are_shared_among_threads_with_the_same_result() {
+    fn smooth_does_not_depend_on_number_of_threads() {
         let shape = [50, 41, 37];
-        assert!(shape.iter().product::<usize>() > WORTH_SHARING_VOXELS);
+        assert!(shape.iter().product::<usize>() > MIN_PARALLEL_VOXELS);
         let expected = plain(&noise(shape), [2.0, 1.0, 3.0], [8, 4, 12], Boundary::Reflect);
         let smooth = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -300,7 +304,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "standard deviation")]
-    fn a_negative_deviation_is_refused() {
+    fn new_panics_on_negative_deviation() {
         Gaussian::new([1.0, -1.0, 1.0], Boundary::Zero);
     }
 }

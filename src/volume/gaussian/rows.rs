@@ -1,16 +1,16 @@
-//! Weighted sums of rows, on which all smoothing is built.
+//! Weighted sums of rows, the common kernel of all smoothing.
 
-/// In which order the products of a row's neighbours are added up. Sums of floating-point numbers depend on it in their last
-/// bits, and both orders are part of results that are compared bit by bit.
+/// The order in which the products of a row's neighbours are added. The last bits of a floating-point sum depend on the order, and
+/// both orders are part of results that are compared bit by bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SumOrder {
     /// Lines at the same distance on both sides are added first and multiplied once.
     Paired,
-    /// Each line is multiplied by itself, so that lines of zeros can be left out.
+    /// Each line is multiplied separately, so that lines of zeros can be skipped.
     Single,
 }
 
-/// Lines and their weights, of which a row is the sum.
+/// Lines and their weights, whose sum is a row.
 #[derive(Default)]
 pub(super) struct WeightedLines<'a> {
     start: f32,
@@ -19,13 +19,13 @@ pub(super) struct WeightedLines<'a> {
 }
 
 impl<'a> WeightedLines<'a> {
-    /// Replaces the terms by those of one row. `line` returns the line at an offset from the row; it may return none in place
-    /// of a line of zeros, of a pair in place of both.
+    /// Replaces the terms by those of one row. `line` returns the line at an offset from the row, or `None` for a line of zeros. With
+    /// [`SumOrder::Paired`], a pair is skipped if either line is `None`.
     #[inline(always)]
     pub fn gather(&mut self, half: &[f32], order: SumOrder, line: impl Fn(isize) -> Option<&'a [f32]>) {
         self.single.clear();
         self.paired.clear();
-        // Added to a number, -0 changes nothing, not even the sign of a zero.
+        // Adding -0 changes no number, not even the sign of a zero.
         self.start = if order == SumOrder::Paired { -0.0 } else { 0.0 };
         self.single.extend(line(0).map(|line| (half[0], line)));
         for (&weight, distance) in half[1..].iter().zip(1..) {
@@ -41,8 +41,8 @@ impl<'a> WeightedLines<'a> {
         }
     }
 
-    /// Writes the sum of the terms. Products are rounded before they are added, and every value is summed in the order of
-    /// the terms: its bits do not depend on the width of vectors, nor on where a row is cut.
+    /// Writes the sum of the terms. Products are rounded before they are added, and every value is summed in the order of the
+    /// terms, so its bits depend neither on the vector width nor on the span of the row.
     #[inline(always)]
     pub fn sum(&self, row: &mut [f32]) {
         // Apart: in one loop over both kinds of terms the sums do not stay in registers.
@@ -76,7 +76,7 @@ impl<'a> WeightedLines<'a> {
         }
     }
 
-    /// As [`WeightedLines::sum`] for `LANES` values from `first` on, whose sums stay in registers.
+    /// As [`WeightedLines::sum`], for the `LANES` values from `first`. The sums stay in registers.
     #[inline(always)]
     fn sum_block<const PAIRED: bool, const LANES: usize>(&self, row: &mut [f32], first: usize) {
         let mut sums = [self.start; LANES];
@@ -99,9 +99,9 @@ mod tests {
     use crate::random::Key;
 
     #[test]
-    fn sums_do_not_depend_on_the_length_of_a_row() {
-        let mut draws = Key::root(3).draws("lines");
-        let lines: Vec<Vec<f32>> = (0..7).map(|_| (0..150).map(|_| draws.unit_f32() - 0.5).collect()).collect();
+    fn sum_does_not_depend_on_row_length() {
+        let mut random = Key::root(3).draws("lines");
+        let lines: Vec<Vec<f32>> = (0..7).map(|_| (0..150).map(|_| random.unit_f32() - 0.5).collect()).collect();
         let half = [0.4, 0.2, 0.07, 0.03];
         for order in [SumOrder::Paired, SumOrder::Single] {
             for length in 1..=150 {
@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn paired_sums_of_negative_zeros_keep_their_sign() {
+    fn paired_sum_of_negative_zeros_is_negative_zero() {
         let zeros = [-0.0f32; 20];
         let mut row = [1.0; 20];
         let mut terms = WeightedLines::default();

@@ -1,4 +1,4 @@
-//! A picture's pixels.
+//! The pixels of a picture.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// A picture of the given pixels, red, green and blue, row by row from the top left.
+    /// Creates a picture from red, green and blue bytes, row by row from the top left.
     ///
     /// ```
     /// use freetumor::volume::Picture;
@@ -22,34 +22,34 @@ impl Picture {
     /// ```
     ///
     /// # Panics
-    /// Where the bytes do not fill the picture.
+    /// If there are not three bytes per pixel.
     pub fn from_rgb(width: usize, height: usize, rgb: Vec<u8>) -> Self {
-        assert_eq!(rgb.len(), 3 * width * height, "three bytes a pixel");
+        assert_eq!(rgb.len(), 3 * width * height, "expected three bytes per pixel");
         Self { width, height, rgb }
     }
 
-    /// A black picture.
+    /// Creates a black picture.
     pub(super) fn black(width: usize, height: usize) -> Self {
         Self { width, height, rgb: vec![0; 3 * width * height] }
     }
 
-    /// Columns and rows.
+    /// Returns the number of columns and rows.
     pub fn size(&self) -> [usize; 2] {
         [self.width, self.height]
     }
 
-    /// Red, green and blue of a pixel, counted from the top left.
+    /// Returns red, green and blue of a pixel, counted from the top left.
     ///
     /// # Panics
-    /// Where the pixel lies outside.
+    /// If the pixel is outside the picture.
     pub fn pixel(&self, column: usize, row: usize) -> [u8; 3] {
-        let at = self.offset(column, row);
-        [self.rgb[at], self.rgb[at + 1], self.rgb[at + 2]]
+        let offset = self.offset(column, row);
+        [self.rgb[offset], self.rgb[offset + 1], self.rgb[offset + 2]]
     }
 
     pub(super) fn set(&mut self, column: usize, row: usize, colour: [u8; 3]) {
-        let at = self.offset(column, row);
-        self.rgb[at..at + 3].copy_from_slice(&colour);
+        let offset = self.offset(column, row);
+        self.rgb[offset..offset + 3].copy_from_slice(&colour);
     }
 
     fn offset(&self, column: usize, row: usize) -> usize {
@@ -57,9 +57,9 @@ impl Picture {
         3 * (column + self.width * row)
     }
 
-    /// Pictures side by side with black between them, centred on the highest.
+    /// Combines pictures side by side, with `gap` black pixels between them, vertically centred.
     #[must_use]
-    pub fn beside(pictures: &[Self], gap: usize) -> Self {
+    pub fn side_by_side(pictures: &[Self], gap: usize) -> Self {
         let height = pictures.iter().map(|picture| picture.height).max().unwrap_or(0);
         let width =
             pictures.iter().map(|picture| picture.width).sum::<usize>() + gap * pictures.len().saturating_sub(1);
@@ -79,10 +79,10 @@ impl Picture {
         }
     }
 
-    /// The picture as a PNG file's bytes.
+    /// Encodes the picture as PNG.
     ///
     /// # Errors
-    /// Where the picture has no pixels.
+    /// If the picture has no pixels.
     pub fn to_png(&self) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
         let encode = |bytes: &mut Vec<u8>| {
@@ -103,14 +103,14 @@ impl Picture {
     /// Writes the picture as a PNG file.
     ///
     /// # Errors
-    /// Where the file cannot be written.
+    /// If the file cannot be written.
     pub fn write_png(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         std::fs::write(path, self.to_png()?).map_err(|error| Error::io("cannot write the picture", path, error))
     }
 }
 
-/// Pictures below each other with black between them, flush left.
+/// Stacks pictures vertically, left-aligned, with `gap` black pixels between them.
 pub fn stacked(pictures: &[Picture], gap: usize) -> Picture {
     let width = pictures.iter().map(|picture| picture.width).max().unwrap_or(0);
     let height = pictures.iter().map(|picture| picture.height).sum::<usize>() + gap * pictures.len().saturating_sub(1);

@@ -2,15 +2,15 @@
 
 use super::Picture;
 
-/// Pixels of a letter's dot.
+/// The width of a dot in pixels.
 const DOT: usize = 2;
-/// Dots of a letter: columns and rows.
+/// Columns and rows of dots of a letter.
 const DOTS: [usize; 2] = [5, 7];
 /// Pixels between a letter and the edge.
 const MARGIN: usize = 4;
 const COLOUR: [u8; 3] = [255, 214, 90];
 
-/// Which edge of a plane a letter stands at.
+/// The edge of a plane at which a letter is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Edge {
     Left,
@@ -19,7 +19,7 @@ pub(super) enum Edge {
     Bottom,
 }
 
-/// Writes a letter in the middle of an edge, on a dark ground; planes too small for it get none.
+/// Draws a letter in the middle of an edge on a dark background. Planes that are too small get no letter.
 pub(super) fn write(picture: &mut Picture, letter: char, edge: Edge) {
     let [width, height] = picture.size();
     let size = DOTS.map(|dots| dots * DOT);
@@ -39,7 +39,7 @@ pub(super) fn write(picture: &mut Picture, letter: char, edge: Edge) {
             picture.set(column, row, darker);
         }
     }
-    for (y, dots) in shape(letter).iter().enumerate() {
+    for (y, dots) in glyph(letter).iter().enumerate() {
         for x in (0..DOTS[0]).filter(|x| dots >> (DOTS[0] - 1 - x) & 1 == 1) {
             for row in 0..DOT {
                 for column in 0..DOT {
@@ -50,8 +50,8 @@ pub(super) fn write(picture: &mut Picture, letter: char, edge: Edge) {
     }
 }
 
-/// A letter's dots, a row a byte, the leftmost dot the highest of five bits.
-fn shape(letter: char) -> [u8; 7] {
+/// Returns the dots of a letter, one byte per row; the leftmost dot is the highest of five bits.
+fn glyph(letter: char) -> [u8; 7] {
     match letter {
         'R' => [0b11110, 0b10001, 0b10001, 0b11110, 0b10100, 0b10010, 0b10001],
         'L' => [0b10000, 0b10000, 0b10000, 0b10000, 0b10000, 0b10000, 0b11111],

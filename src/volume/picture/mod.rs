@@ -1,4 +1,4 @@
-//! Pictures of volumes, as radiologists look at them.
+//! Pictures of volumes in the radiological convention.
 //!
 //! The patient's right is on the left of axial and coronal planes, anterior is up or, in sagittal planes, on the left,
 //! and superior is up. Millimetres have the same length in every direction.
@@ -18,31 +18,31 @@ const PLANE_PIXELS: f64 = 512.0;
 /// Pixels between planes.
 const GAP: usize = 6;
 
-/// An axial, a coronal and a sagittal plane through a voxel, side by side, with labels as translucent colours and their
-/// outlines. Marks at the edges show where the other planes lie.
+/// Draws an axial, a coronal and a sagittal plane through a voxel, side by side, with labels as translucent colours and their
+/// outlines. Marks at the edges show the positions of the other planes.
 ///
 /// # Shapes
-/// The labels have as many voxels as the volume and lie on its grid; bring them there with [`Labels::onto`].
+/// The labels have the shape of the volume and are on its grid; resample others with [`Labels::onto`].
 ///
 /// # Panics
-/// Where the voxel lies outside, or the labels have another shape.
+/// If the voxel is outside the volume, or the labels have another shape.
 pub fn three_planes(volume: &Volume, labels: Option<&Labels>, voxel: [usize; 3], window: HuWindow) -> Picture {
     let ids = labels.map(|labels| &labels.ids);
     let scale = Scale::fitting(&volume.grid, PLANE_PIXELS);
     let panels = ViewDirection::ALL.map(|view| panel(volume, ids, voxel, view, window, &scale, true));
-    Picture::beside(&panels, GAP)
+    Picture::side_by_side(&panels, GAP)
 }
 
-/// A synthetic tumor: before, after, and after with its label, in the three planes through its middle.
+/// Draws a synthetic tumor before, after, and after with its label, in the three planes through its middle.
 ///
-/// `region` is the tumor's box in the scan, `after` the box's HU with the tumor and `tumor` where it is; `margin_mm` of
-/// the scan around the box is shown too.
+/// `region` is the tumor's box in the scan, `after` the HU of the box with the tumor, `tumor` its mask, and `margin_mm` the
+/// margin of the scan around the box.
 ///
 /// # Shapes
 /// `after` and `tumor` have the shape of `region`.
 ///
 /// # Panics
-/// Where the region does not lie in the scan, or the arrays have another shape than it.
+/// If the region is not inside the scan, or the arrays do not have its shape.
 pub fn before_and_after(
     scan: &Volume,
     region: Region,
@@ -51,7 +51,7 @@ pub fn before_and_after(
     window: HuWindow,
     margin_mm: f64,
 ) -> Picture {
-    assert_eq!([after.shape(), tumor.shape()], [region.shape; 2], "a tumor fills its box");
+    assert_eq!([after.shape(), tumor.shape()], [region.shape; 2], "expected arrays of the shape of the region");
     let spacing_mm = scan.grid.spacing_mm();
     let margin = spacing_mm.map(|mm| (margin_mm / mm).ceil() as usize);
     let shown = region.grown(margin, scan.grid.shape);
@@ -68,16 +68,16 @@ pub fn before_and_after(
     let voxel = busiest_voxel(&labels).unwrap_or(middle.shape.map(|voxels| voxels / 2));
     let scale = Scale::fitting(&before.grid, PLANE_PIXELS / 2.0);
     let rows = ViewDirection::ALL.map(|view| {
-        // Letters beside the untouched scan only: on the others they would hide the tumor's edge.
+        // Letters on the original scan only: on the others they would hide the tumor's edge.
         let stages = [(&before, None, true), (&changed, None, false), (&changed, Some(&labels), false)];
         let panels =
             stages.map(|(volume, labels, is_lettered)| panel(volume, labels, voxel, view, window, &scale, is_lettered));
-        Picture::beside(&panels, GAP)
+        Picture::side_by_side(&panels, GAP)
     });
     stacked(&rows, GAP)
 }
 
-/// The voxel where the three slices that show most labelled voxels meet; `None` where nothing is labelled.
+/// Returns the intersection of the three slices with the most labelled voxels; `None` if no voxel is labelled.
 ///
 /// ```
 /// use freetumor::volume::{Array3, busiest_voxel};
@@ -97,13 +97,13 @@ pub fn busiest_voxel(labels: &Array3<u16>) -> Option<[usize; 3]> {
             }
         }
     }
-    let middle_of_most = |counts: &Vec<usize>| {
-        let most = *counts.iter().max().filter(|most| **most > 0)?;
-        let best: Vec<usize> = (0..counts.len()).filter(|&i| counts[i] == most).collect();
-        Some(best[best.len() / 2])
+    let middle_of_maxima = |counts: &Vec<usize>| {
+        let maximum = *counts.iter().max().filter(|maximum| **maximum > 0)?;
+        let maxima: Vec<usize> = (0..counts.len()).filter(|&i| counts[i] == maximum).collect();
+        Some(maxima[maxima.len() / 2])
     };
     let [x, y, z] = &counts;
-    Some([middle_of_most(x)?, middle_of_most(y)?, middle_of_most(z)?])
+    Some([middle_of_maxima(x)?, middle_of_maxima(y)?, middle_of_maxima(z)?])
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-/// What a target voxel takes that lies more than half a voxel beyond the source's outermost voxel centres.
+/// The value of target voxels that are more than half a voxel outside the source's outermost voxel centres.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum OutsideValue<T> {
     /// The value of the outermost voxel.
@@ -16,15 +16,15 @@ pub enum OutsideValue<T> {
 pub(super) struct Axis {
     /// Lower neighbour of each target voxel.
     pub(super) lower: Vec<u32>,
-    /// How far towards the next one, 0..1.
+    /// Weight of the upper neighbour, 0..1.
     pub(super) weight: Vec<f32>,
-    /// Nearest neighbour of each target voxel; ties go to the even one.
+    /// Nearest neighbour of each target voxel; ties are rounded to the even index.
     pub(super) nearest: Vec<u32>,
-    /// The target voxels that lie in the source, half a voxel beyond the outermost centres included.
+    /// The target voxels inside the source, which extends half a voxel beyond the outermost centres.
     pub(super) inside: Range<usize>,
 }
 
-/// Coordinates within a millionth of a voxel of a voxel's centre, or of the middle between two, lie there.
+/// Coordinates within a millionth of a voxel of a voxel's centre, or of the middle between two centres, are moved to that position.
 pub(super) const SNAP_VOXELS: f64 = 1e-6;
 
 pub(super) fn snap(coordinate: f64) -> f64 {
@@ -32,7 +32,7 @@ pub(super) fn snap(coordinate: f64) -> f64 {
     if (coordinate - halves).abs() < SNAP_VOXELS { halves } else { coordinate }
 }
 
-/// Whether a coordinate lies in one of `voxels` voxels.
+/// Whether a coordinate is inside an axis of `voxels` voxels.
 #[inline]
 pub(super) fn is_inside(coordinate: f64, voxels: usize) -> bool {
     coordinate >= -0.5 - SNAP_VOXELS && coordinate <= voxels as f64 - 0.5 + SNAP_VOXELS
@@ -43,10 +43,10 @@ impl Axis {
         let last = voxels as f64 - 1.0;
         let mut axis = Self::default();
         for coordinate in coordinates.iter().map(|coordinate| coordinate.clamp(0.0, last)) {
-            // Rounding must not blend a voxel with its neighbour: what lies in a centre keeps its value bit by bit.
-            let settled = snap(coordinate);
-            let lower = settled.floor();
-            let weight = (settled - lower) as f32;
+            // Rounding must not blend a voxel with its neighbour: at a voxel's centre the value stays bit by bit.
+            let snapped = snap(coordinate);
+            let lower = snapped.floor();
+            let weight = (snapped - lower) as f32;
             axis.lower.push(lower as u32);
             axis.weight.push(weight);
             axis.nearest.push(coordinate.round_ties_even() as u32);
@@ -69,7 +69,7 @@ impl Axis {
     }
 }
 
-/// Planes that one thread works on before it takes more: about four turns a thread, so that both ends finish together.
+/// Returns the number of planes in one unit of work: about four units per thread, so that all threads finish at about the same time.
 pub(super) fn planes_at_once(planes: usize) -> usize {
     planes.div_ceil(4 * rayon::current_num_threads()).max(1)
 }

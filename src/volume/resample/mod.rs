@@ -1,4 +1,4 @@
-//! Bringing volumes and labels to another spacing or onto another grid.
+//! Resampling of volumes and labels to another spacing or onto another grid.
 
 mod axis;
 mod linear;
@@ -8,7 +8,7 @@ mod spacing;
 
 pub use axis::OutsideValue;
 pub use sampling::Resampling;
-pub use spacing::MOST_VOXELS;
+pub use spacing::MAX_VOXELS;
 
 use super::{Grid, Labels, Volume, Voxels};
 use crate::error::Fault;
@@ -17,25 +17,25 @@ use crate::error::Fault;
 mod tests;
 
 impl Volume {
-    /// The volume at another spacing, between voxels linearly, beyond the outermost voxels their value; see
-    /// [`Grid::with_spacing`] for the grid.
+    /// Resamples the volume linearly to another spacing; outside the outermost voxels their value is used. See [`Grid::with_spacing`]
+    /// for the grid.
     ///
     /// # Errors
-    /// As [`Grid::with_spacing`].
+    /// The errors of [`Grid::with_spacing`].
     pub fn with_spacing(&self, spacing_mm: [f64; 3]) -> Result<Self, Fault> {
         let resampling = Resampling::to_spacing(&self.grid, spacing_mm)?;
         Ok(if resampling.grid() == self.grid { self.clone() } else { self.resampled(&resampling, OutsideValue::Edge) })
     }
 
-    /// The volume on another grid, through both affines; what lies outside this volume becomes `outside_hu`.
+    /// Resamples the volume onto another grid through both affines. Voxels outside this volume become `outside_hu`.
     ///
     /// # Errors
-    /// A fault of class `geometry` where this volume's axes are degenerate.
+    /// A fault of class `geometry` if this volume's axes are degenerate.
     pub fn onto(&self, target: &Grid, outside_hu: f32) -> Result<Self, Fault> {
         Ok(self.resampled(&Resampling::between(&self.grid, target)?, OutsideValue::Value(outside_hu)))
     }
 
-    /// The volume as a resampling that begins at its grid says.
+    /// Applies a resampling whose source is this volume's grid.
     #[must_use]
     pub fn resampled(&self, resampling: &Resampling, outside: OutsideValue<f32>) -> Self {
         let hu = match &self.voxels {
@@ -47,10 +47,10 @@ impl Volume {
 }
 
 impl Labels {
-    /// The labels at another spacing, each voxel from the nearest one; see [`Grid::with_spacing`] for the grid.
+    /// Resamples the labels to another spacing by nearest neighbour; see [`Grid::with_spacing`] for the grid.
     ///
     /// # Errors
-    /// As [`Grid::with_spacing`].
+    /// The errors of [`Grid::with_spacing`].
     pub fn with_spacing(&self, spacing_mm: [f64; 3]) -> Result<Self, Fault> {
         let resampling = Resampling::to_spacing(&self.grid, spacing_mm)?;
         if resampling.grid() == self.grid {
@@ -59,10 +59,10 @@ impl Labels {
         Ok(Self { grid: resampling.grid(), ids: resampling.nearest(&self.ids, OutsideValue::Edge) })
     }
 
-    /// The labels on another grid, through both affines; what lies outside these labels becomes background, 0.
+    /// Resamples the labels onto another grid through both affines. Voxels outside these labels become background, 0.
     ///
     /// # Errors
-    /// A fault of class `geometry` where the labels' axes are degenerate.
+    /// A fault of class `geometry` if the labels' axes are degenerate.
     pub fn onto(&self, target: &Grid) -> Result<Self, Fault> {
         let resampling = Resampling::between(&self.grid, target)?;
         Ok(Self { grid: *target, ids: resampling.nearest(&self.ids, OutsideValue::Value(0)) })

@@ -1,12 +1,11 @@
-//! The nearest voxel's value, for labels.
+//! Nearest-neighbour resampling, for labels.
 
 use rayon::prelude::*;
 
 use super::axis::{Axis, OutsideValue, is_inside, planes_at_once, snap};
 use crate::volume::{Affine, Array3, Region};
 
-/// Takes values along axes that run alike. Rows and planes that come from the same source row or plane are copied from
-/// the one before.
+/// Resamples along parallel axes. A row or plane from the same source row or plane as its predecessor is copied from it.
 pub(super) fn along_axes<T: Copy + Default + Send + Sync>(
     axes: &[Axis; 3],
     shape: [usize; 3],
@@ -58,8 +57,8 @@ fn outside_is_edge<T>(outside: &OutsideValue<T>) -> bool {
     matches!(outside, OutsideValue::Edge)
 }
 
-/// Takes values at the places that an affine map gives.
-pub(super) fn anywhere<T: Copy + Default + Send + Sync>(
+/// Resamples at the positions of an affine map.
+pub(super) fn by_affine<T: Copy + Default + Send + Sync>(
     map: &Affine,
     region: Region,
     source: &Array3<T>,
@@ -73,13 +72,15 @@ pub(super) fn anywhere<T: Copy + Default + Send + Sync>(
     let voxels = source.shape();
     target.as_mut_slice().par_chunks_mut(nx).enumerate().for_each(|(row, line)| {
         let (y, z) = (region.start[1] + row % ny, region.start[2] + row / ny);
-        let begin = map.apply([0.0, y as f64, z as f64]);
+        let start = map.apply([0.0, y as f64, z as f64]);
         for (x, to) in line.iter_mut().enumerate() {
             let x = (region.start[0] + x) as f64;
-            let place = [0, 1, 2].map(|axis| snap(begin[axis] + map.0[axis][0] * x));
+            let position = [0, 1, 2].map(|axis| snap(start[axis] + map.0[axis][0] * x));
             *to = match outside {
-                OutsideValue::Value(value) if !(0..3).all(|axis| is_inside(place[axis], voxels[axis])) => value,
-                _ => source[[0, 1, 2].map(|a| place[a].clamp(0.0, voxels[a] as f64 - 1.0).round_ties_even() as usize)],
+                OutsideValue::Value(value) if !(0..3).all(|axis| is_inside(position[axis], voxels[axis])) => value,
+                _ => {
+                    source[[0, 1, 2].map(|a| position[a].clamp(0.0, voxels[a] as f64 - 1.0).round_ties_even() as usize)]
+                }
             };
         }
     });

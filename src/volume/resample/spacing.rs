@@ -1,19 +1,18 @@
-//! The grid of another spacing, and where its voxels lie in the source's.
+//! The grid of another spacing, and the positions of its voxels in the source grid.
 
 use crate::error::{Fault, FaultKind};
 use crate::volume::{Affine, Grid};
 
-/// The most voxels that a grid may be resampled to: 1024³, so that memory never follows a header that lies about its
-/// spacing.
-pub const MOST_VOXELS: usize = 1 << 30;
+/// The maximum number of voxels of a resampled grid, 1024³: a wrong spacing in a header must not exhaust memory.
+pub const MAX_VOXELS: usize = 1 << 30;
 
-/// Axes whose spacing is this close to the wanted one keep it, as in MONAI.
+/// Axes whose spacing differs from the target by at most this keep their own, as in MONAI.
 const SAME_SPACING_MM: f64 = 1e-3;
 
 impl Grid {
-    /// The grid over the same box with another spacing: same directions (shear removed), the first voxel in place, as
-    /// many voxels as reach from the first to the last, rounded half to even. An axis whose spacing is within 0.001 mm
-    /// of the wanted one keeps its own.
+    /// Returns the grid over the same box with another spacing: the same directions (shear removed), the same first voxel, and
+    /// the number of voxels from the first to the last, rounded half to even. An axis whose spacing is within 0.001 mm of the
+    /// target keeps its own.
     ///
     /// ```
     /// use freetumor::volume::{Affine, Grid};
@@ -25,33 +24,33 @@ impl Grid {
     /// The rule of MONAI 1.6 `Spacing` with its defaults.
     ///
     /// # Errors
-    /// A fault of class `geometry` where the grid is empty or degenerate or the spacing is not positive, and of class
-    /// `too_large` where the result would have more than [`MOST_VOXELS`].
+    /// A fault of class `geometry` if the grid is empty or degenerate or the spacing is not positive, and of class `too_large`
+    /// if the result would have more than [`MAX_VOXELS`].
     pub fn with_spacing(&self, spacing_mm: [f64; 3]) -> Result<Self, Fault> {
         if spacing_mm.iter().any(|mm| !mm.is_finite() || *mm <= 0.0) {
             return Err(Fault::read(
                 FaultKind::Geometry,
-                format!("a scan can be resampled to a positive spacing; asked for {spacing_mm:?} mm"),
+                format!("expected a positive spacing to resample to, got {spacing_mm:?} mm"),
             ));
         }
         let own = self.spacing_mm();
-        let wanted = [0, 1, 2].map(|axis| {
+        let target_mm = [0, 1, 2].map(|axis| {
             if (own[axis] - spacing_mm[axis]).abs() <= SAME_SPACING_MM { own[axis] } else { spacing_mm[axis] }
         });
         let directions = directions(&self.affine);
         let (Some(directions), true) = (directions, self.voxels() > 0) else { return Err(degenerate(self)) };
         let mut affine =
-            Affine(directions.map(|row| [row[0] * wanted[0], row[1] * wanted[1], row[2] * wanted[2], 0.0]));
+            Affine(directions.map(|row| [row[0] * target_mm[0], row[1] * target_mm[1], row[2] * target_mm[2], 0.0]));
         let Some(steps) = steps(&affine, &self.affine) else { return Err(degenerate(self)) };
 
         let last = self.shape.map(|voxels| voxels as f64 - 1.0);
         let extent = steps.0.map(|row| (0..3).map(|axis| row[axis].abs() * last[axis]).sum::<f64>());
         let voxels = extent.map(|voxels| (voxels + 1.0).round_ties_even());
-        if voxels.iter().product::<f64>() > MOST_VOXELS as f64 {
+        if voxels.iter().product::<f64>() > MAX_VOXELS as f64 {
             return Err(Fault::read(
                 FaultKind::TooLarge,
                 format!(
-                    "at {wanted:?} mm the scan would have {} x {} x {} voxels, more than 1024 x 1024 x 1024; its spacing \
+                    "at {target_mm:?} mm the scan would have {} x {} x {} voxels, more than 1024 x 1024 x 1024; its spacing \
                      of {own:?} mm may be wrong",
                     voxels[0], voxels[1], voxels[2]
                 ),
@@ -60,7 +59,7 @@ impl Grid {
         let shape = voxels.map(|voxels| voxels as usize);
 
         let first_is_outermost = steps.0.iter().all(|row| {
-            (0..3).map(|axis| row[axis].min(0.0) * last[axis]).sum::<f64>() >= -1e-8 // sheared axes reach before it
+            (0..3).map(|axis| row[axis].min(0.0) * last[axis]).sum::<f64>() >= -1e-8 // sheared axes extend before the first voxel
         });
         let origin = if first_is_outermost {
             self.affine.0.map(|row| row[3])
@@ -76,7 +75,7 @@ impl Grid {
         Ok(if target.is_practically(self) { *self } else { target })
     }
 
-    /// Whether MONAI would call both grids the same and leave the voxels alone.
+    /// Whether MONAI treats both grids as equal and does not resample.
     fn is_practically(&self, other: &Self) -> bool {
         self.shape == other.shape
             && self
@@ -89,12 +88,12 @@ impl Grid {
     }
 }
 
-/// The fault of a grid that cannot be resampled.
+/// Returns the fault for a grid that cannot be resampled.
 pub(super) fn degenerate(grid: &Grid) -> Fault {
     Fault::read(
         FaultKind::Geometry,
         format!(
-            "expected three independent axes with voxels along each; the shape is {:?}, the spacing {:?} mm, the \
+            "expected three independent axes with voxels along each, got the shape {:?}, the spacing {:?} mm and the \
              determinant {:e}",
             grid.shape,
             grid.spacing_mm(),
@@ -103,8 +102,8 @@ pub(super) fn degenerate(grid: &Grid) -> Fault {
     )
 }
 
-/// Orthonormal directions of the axes: the Q of a QR decomposition whose R has a positive diagonal, by Cholesky's
-/// decomposition of AᵀA, which is how the reference does it.
+/// Returns orthonormal directions of the axes: the Q of a QR decomposition whose R has a positive diagonal, by Cholesky's
+/// decomposition of AᵀA as in the reference.
 fn directions(affine: &Affine) -> Option<[[f64; 3]; 3]> {
     affine.inverse()?;
     let a = &affine.0;
@@ -121,7 +120,7 @@ fn directions(affine: &Affine) -> Option<[[f64; 3]; 3]> {
     rows.iter().flatten().all(|value| value.is_finite()).then_some(rows)
 }
 
-/// Voxel steps of `to`'s axes in `from`'s voxels; where all lie along the axes, by reciprocals as LAPACK solves it.
+/// Returns the map from voxels of `to` to voxels of `from`. For diagonal affines it is computed by reciprocals, as LAPACK does.
 pub(super) fn steps(from: &Affine, to: &Affine) -> Option<Affine> {
     let diagonal = |affine: &Affine| (0..3).all(|r| (0..3).all(|c| r == c || affine.0[r][c] == 0.0));
     if diagonal(from) && diagonal(to) {
@@ -136,20 +135,19 @@ pub(super) fn steps(from: &Affine, to: &Affine) -> Option<Affine> {
     Some(from.inverse()?.after(to))
 }
 
-/// Where `count` target voxels that begin at the source's first voxel and are `step` source voxels apart lie along an
-/// axis of `voxels`, in source voxels.
+/// Returns the positions, in source voxels, of `count` target voxels along an axis of `voxels` source voxels. The first position is
+/// the first source voxel; neighbours are `step` source voxels apart.
 ///
-/// Half of all target voxels lie exactly between two source voxels when the spacing is halved, and the last bit
-/// decides which label they take. So the numbers go the way of the reference: positions are spread over −1..1 with
-/// fused multiply-adds, mapped between both normalised ranges, and only then scaled to voxels (PyTorch's `affine_grid`
-/// and `grid_sample`, align_corners off).
+/// When the spacing is halved, half of all target voxels are exactly between two source voxels, and the last bit decides which label
+/// they get. The computation therefore follows the reference: positions are spread over −1..1 with fused multiply-adds, mapped
+/// between both normalised ranges, and only then scaled to voxels (PyTorch's `affine_grid` and `grid_sample`, align_corners off).
 pub(super) fn positions(step: f64, voxels: usize, count: usize) -> Vec<f64> {
     let (source, target) = (voxels as f64, count as f64);
     let spread = if count > 1 { 2.0 / (target - 1.0) } else { 0.0 };
     let scale = (2.0 / source) * step;
-    let back = 1.0 / (2.0 / target);
-    let slope = scale * back;
-    let offset = scale * -((1.0 / target - 1.0) * back) + (1.0 / source - 1.0);
+    let inverse = 1.0 / (2.0 / target);
+    let slope = scale * inverse;
+    let offset = scale * -((1.0 / target - 1.0) * inverse) + (1.0 / source - 1.0);
     (0..count)
         .map(|i| {
             let unit = match (count, i) {
@@ -172,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn grids_are_those_of_monai() {
+    fn with_spacing_equals_monai() {
         // monai.transforms.Spacing 1.6 on random images with these affines.
         let cases = [
             (
@@ -252,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn ties_fall_as_in_pytorch() {
+    fn ties_are_rounded_as_in_pytorch() {
         // monai.transforms.Spacing(mode="nearest") of 0, 1, 2, … from 3 mm to 1.25 mm: 7.5 goes to 7 and 17.5 to 17
         // by the last bit, where rounding half to even would go to 8 and 18.
         let expected = [
@@ -267,14 +265,14 @@ mod tests {
     #[test]
     fn positions_are_multiples_of_the_step() {
         for (step, voxels, count) in [(0.5, 122, 243), (1.536, 512, 334), (0.75, 20, 26), (3.0, 4, 2), (1.0, 1, 1)] {
-            for (i, place) in positions(step, voxels, count).into_iter().enumerate() {
-                assert!((place - step * i as f64).abs() < 1e-11 * (1.0 + place.abs()), "{step} {i}: {place}");
+            for (i, position) in positions(step, voxels, count).into_iter().enumerate() {
+                assert!((position - step * i as f64).abs() < 1e-11 * (1.0 + position.abs()), "{step} {i}: {position}");
             }
         }
     }
 
     #[test]
-    fn impossible_grids_are_faults() {
+    fn with_spacing_fails_on_impossible_grids() {
         let good = Grid { shape: [4, 4, 4], affine: Affine::from_spacing([1.0; 3]) };
         let kind = |grid: Grid, spacing_mm| grid.with_spacing(spacing_mm).unwrap_err().kind;
         assert_eq!(kind(good, [0.0, 1.0, 1.0]), FaultKind::Geometry);

@@ -1,4 +1,4 @@
-//! The fast ways against the definition, voxel by voxel.
+//! Compares the fast implementations with the definition, voxel by voxel.
 
 use proptest::prelude::*;
 
@@ -7,33 +7,33 @@ use crate::random::Key;
 use crate::volume::{Affine, Array3, Region};
 
 fn noise(shape: [usize; 3]) -> Array3<f32> {
-    let mut draws = Key::root(5).draws("noise");
-    Array3::from_fn(shape, |_| draws.unit_f32() * 1000.0)
+    let mut random = Key::root(5).draws("noise");
+    Array3::from_fn(shape, |_| random.unit_f32() * 1000.0)
 }
 
-/// Where a target voxel lies in the source, through both affines.
-fn place(source: &Grid, target: &Grid, voxel: [usize; 3]) -> [f64; 3] {
+/// The position of a target voxel in the source, through both affines.
+fn position(source: &Grid, target: &Grid, voxel: [usize; 3]) -> [f64; 3] {
     source.affine.inverse().unwrap().apply(target.affine.apply(voxel.map(|i| i as f64)))
 }
 
 /// Trilinear interpolation by its definition: the eight neighbours with their products of weights.
 fn plain_linear(values: &Array3<f32>, source: &Grid, target: &Grid, outside: OutsideValue<f32>) -> Array3<f64> {
     Array3::from_fn(target.shape, |voxel| {
-        let place = place(source, target, voxel);
+        let position = position(source, target, voxel);
         let last = source.shape.map(|n| n as f64 - 1.0);
         if let (OutsideValue::Value(value), true) =
-            (outside, (0..3).any(|axis| place[axis] < -0.5 - 1e-6 || place[axis] > last[axis] + 0.5 + 1e-6))
+            (outside, (0..3).any(|axis| position[axis] < -0.5 - 1e-6 || position[axis] > last[axis] + 0.5 + 1e-6))
         {
             return f64::from(value);
         }
-        let place = [0, 1, 2].map(|axis| place[axis].clamp(0.0, last[axis]));
+        let position = [0, 1, 2].map(|axis| position[axis].clamp(0.0, last[axis]));
         let mut sum = 0.0;
         for corner in 0..8 {
             let mut weight = 1.0;
             let neighbour = [0, 1, 2].map(|axis| {
-                let lower = place[axis].floor();
+                let lower = position[axis].floor();
                 let upper = corner >> axis & 1 == 1;
-                weight *= if upper { place[axis] - lower } else { 1.0 - (place[axis] - lower) };
+                weight *= if upper { position[axis] - lower } else { 1.0 - (position[axis] - lower) };
                 (lower as usize + usize::from(upper)).min(source.shape[axis] - 1)
             });
             sum += weight * f64::from(values[neighbour]);
@@ -42,7 +42,7 @@ fn plain_linear(values: &Array3<f32>, source: &Grid, target: &Grid, outside: Out
     })
 }
 
-/// A grid turned by small angles and shifted against one with axes along the world's.
+/// A grid that is rotated about z and shifted relative to the world axes.
 fn tilted(shape: [usize; 3], spacing_mm: [f64; 3], angle: f64, shift_mm: [f64; 3]) -> Grid {
     let (s, c) = (libm::sin(angle), libm::cos(angle));
     let [x, y, z] = spacing_mm;
@@ -66,7 +66,7 @@ fn grids() -> impl Strategy<Value = (Grid, Grid)> {
 
 proptest! {
     #[test]
-    fn linear_is_the_definition(grids in grids(), outside in prop_oneof![Just(OutsideValue::Edge), Just(OutsideValue::Value(-7.0))]) {
+    fn linear_equals_definition(grids in grids(), outside in prop_oneof![Just(OutsideValue::Edge), Just(OutsideValue::Value(-7.0))]) {
         let (source, target) = grids;
         let values = noise(source.shape);
         let resampled = Resampling::between(&source, &target).unwrap().linear(&values, outside);
@@ -77,7 +77,7 @@ proptest! {
     }
 
     #[test]
-    fn nearest_is_a_nearest_voxel(grids in grids(), edge in any::<bool>()) {
+    fn nearest_returns_value_of_a_nearest_voxel(grids in grids(), edge in any::<bool>()) {
         let (source, target) = grids;
         let values = Array3::from_fn(source.shape, |[x, y, z]| (x + 20 * (y + 20 * z)) as u32 + 1);
         let outside = if edge { OutsideValue::Edge } else { OutsideValue::Value(0) };
@@ -85,15 +85,15 @@ proptest! {
         for z in 0..target.shape[2] {
             for y in 0..target.shape[1] {
                 for x in 0..target.shape[0] {
-                    let place = place(&source, &target, [x, y, z]);
-                    let is_inside = (0..3).all(|axis| place[axis] > -0.5 && place[axis] < source.shape[axis] as f64 - 0.5);
+                    let position = position(&source, &target, [x, y, z]);
+                    let is_inside = (0..3).all(|axis| position[axis] > -0.5 && position[axis] < source.shape[axis] as f64 - 0.5);
                     match resampled[[x, y, z]] {
                         0 => prop_assert!(!edge && !is_inside),
                         id => {
                             let id = id as usize - 1;
                             for (axis, voxel) in [id % 20, id / 20 % 20, id / 400].into_iter().enumerate() {
-                                let place = place[axis].clamp(0.0, source.shape[axis] as f64 - 1.0);
-                                prop_assert!((place - voxel as f64).abs() <= 0.5 + 1e-5);
+                                let position = position[axis].clamp(0.0, source.shape[axis] as f64 - 1.0);
+                                prop_assert!((position - voxel as f64).abs() <= 0.5 + 1e-5);
                             }
                         }
                     }
@@ -103,7 +103,7 @@ proptest! {
     }
 
     #[test]
-    fn a_region_is_a_part_of_the_whole_bit_by_bit(grids in grids(), start in [0usize..14, 0usize..14, 0usize..10], length in [1usize..14, 1usize..14, 1usize..10]) {
+    fn resampled_region_equals_cut_of_whole_bit_by_bit(grids in grids(), start in [0usize..14, 0usize..14, 0usize..10], length in [1usize..14, 1usize..14, 1usize..10]) {
         let (source, target) = grids;
         let start = [0, 1, 2].map(|axis| start[axis].min(target.shape[axis] - 1));
         let region = Region { start, shape: [0, 1, 2].map(|axis| length[axis].min(target.shape[axis] - start[axis])) };
@@ -118,7 +118,7 @@ proptest! {
 }
 
 #[test]
-fn a_part_of_a_part_begins_where_both_say() {
+fn region_of_region_starts_at_sum_of_both_offsets() {
     let grid = Grid { shape: [9, 8, 7], affine: Affine::from_spacing([1.0, 2.0, 3.0]) };
     let values = noise(grid.shape);
     let outer = Region { start: [2, 1, 3], shape: [6, 6, 4] };
@@ -129,30 +129,32 @@ fn a_part_of_a_part_begins_where_both_say() {
 }
 
 #[test]
-fn a_volume_on_a_grid_that_only_rounding_moved_keeps_its_bits() {
+fn linear_keeps_bits_on_grid_that_differs_by_rounding() {
     let grid = tilted([11, 9, 7], [0.9765625, 0.9765625, 2.0], 0.3, [-249.5, -61.5, -804.5]);
-    let mut moved = grid;
-    moved.affine.0.iter_mut().flatten().for_each(|value| *value += 1e-9);
+    let mut rounded = grid;
+    rounded.affine.0.iter_mut().flatten().for_each(|value| *value += 1e-9);
     let values = noise(grid.shape);
-    assert_eq!(Resampling::between(&grid, &moved).unwrap().linear(&values, OutsideValue::Value(0.0)), values);
+    assert_eq!(Resampling::between(&grid, &rounded).unwrap().linear(&values, OutsideValue::Value(0.0)), values);
 }
 
 #[test]
-fn results_do_not_depend_on_threads() {
+fn results_do_not_depend_on_number_of_threads() {
     let source = Grid { shape: [30, 31, 32], affine: Affine::from_spacing([3.0, 2.5, 4.0]) };
     let values = noise(source.shape);
     let resample = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let way = Resampling::to_spacing(&source, [1.5; 3]).unwrap();
-        pool.install(|| (way.linear(&values, OutsideValue::Edge), way.nearest(&values, OutsideValue::Edge)))
+        let resampling = Resampling::to_spacing(&source, [1.5; 3]).unwrap();
+        pool.install(|| {
+            (resampling.linear(&values, OutsideValue::Edge), resampling.nearest(&values, OutsideValue::Edge))
+        })
     };
     assert_eq!(resample(1), resample(5));
 }
 
 #[test]
-fn degenerate_sources_are_faults() {
+fn degenerate_source_is_a_geometry_fault() {
     let flat = Grid { shape: [3, 3, 3], affine: Affine::from_spacing([1.0, 0.0, 1.0]) };
     let good = Grid { shape: [3, 3, 3], affine: Affine::from_spacing([1.0; 3]) };
     assert_eq!(Resampling::between(&flat, &good).unwrap_err().kind, crate::error::FaultKind::Geometry);
-    assert!(Resampling::between(&good, &flat).is_ok(), "any place can be asked for");
+    assert!(Resampling::between(&good, &flat).is_ok(), "a degenerate target is allowed");
 }

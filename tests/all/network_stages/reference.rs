@@ -250,7 +250,7 @@ fn strength_multiplies_what_was_learned_once_for_a_tumor() {
     for wrong in [[2.0, 1.0], [f64::NAN, 1.0], [-11.0, 1.0], [1.0, f64::INFINITY]] {
         let complaints = change(wrong).unwrap_err();
         assert_eq!(complaints[0].field, "strength", "{wrong:?}");
-        assert!(complaints[0].message.contains("the lower one first"), "{}", complaints[0].message);
+        assert!(complaints[0].message.contains("in ascending order"), "{}", complaints[0].message);
     }
 }
 
@@ -295,7 +295,7 @@ fn map_with(windows: Windows, weights: &Path, norm: freetumor::nn::ops::NormScop
     let generator = Generator::new(config, viewer, &masked.mask.organs).unwrap();
     let site = Region { start: [9, 10, 6], shape: [8, 8, 4] };
     let map = generator.difference_map(&masked, &masked.mask.organs[0], site, site).unwrap();
-    let efforts = freetumor::synth::Synthesize::viewer(&generator).unwrap().efforts();
+    let efforts = freetumor::synth::Synthesize::inference(&generator).unwrap().efforts();
     (map, efforts.values().map(|effort| effort.windows).sum())
 }
 

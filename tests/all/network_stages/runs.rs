@@ -153,9 +153,13 @@ fn what_is_wrong_with_networks_is_said_before_anything_runs() {
         ("s.safetensors", "nan.safetensors", "the weights do not fit"),
         ("model = \"unet3d\", roi", "model = \"swin_unetr\", roi", "the weights do not fit"),
         ("s.safetensors\", model", "gan.safetensors\", model", "several networks: generator, discriminator"),
-        ("s.safetensors\", model", "gan.safetensors\", part = \"generator\", model", "the network has 0 to 2"),
+        ("s.safetensors\", model", "gan.safetensors\", part = \"generator\", model", "from 0 to 2, got"),
         ("kind = \"discriminator\"", "kind = \"discriminator\"\nreal_class = 3", "0 to 2, got 3"),
-        ("rules = {", "channels = { liver = 3 }\nrules = {", "the liver has channel 3, but the network has 3"),
+        (
+            "rules = {",
+            "channels = { liver = 3 }\nrules = {",
+            "expected one of the network's 3 channels for the liver, got 3",
+        ),
         ("rules = {", "channels = { colon = 1 }\nrules = {", "expected an organ of the mask"),
         ("rules = { variants = 2,", "rules = { variants = 0,", "expected 1 to 1000, got 0"),
         (
@@ -171,7 +175,7 @@ fn what_is_wrong_with_networks_is_said_before_anything_runs() {
         (
             "kind = \"segmentor\"",
             "kind = \"segmentor\"\nclasses = { colon = [1, 2] }",
-            "classes of an organ that the mask gives",
+            "classes of an organ of the mask",
         ),
         ("part = \"generator\",", "part = \"generator\", overlap = 1.0,", "from 0 to below 1"),
         ("part = \"generator\",", "part = \"generator\", window_hu = [250, -175],", "a lower and a higher number"),
@@ -211,7 +215,7 @@ fn a_device_that_vanishes_stops_the_run_which_can_go_on() {
     /// A score that is not given while the device is away.
     struct Away(bool);
     impl ScoreStage for Away {
-        fn gives(&self) -> &'static [Score] {
+        fn scores(&self) -> &'static [Score] {
             &[Score::Cnr]
         }
         fn baseline<'s>(&'s self, scan: &'s MaskedScan, _: &'s Organ) -> Result<Box<dyn Scorer + 's>, Fault> {

@@ -1,6 +1,7 @@
-//! Gaussian smoothing of what is wanted of a box, as spans of its rows.
+//! Gaussian smoothing of selected spans of the rows of a box.
 //!
-//! A long tumor that lies across its box fills a tenth of it, and many rows of a box are empty: neither is computed.
+//! An elongated, oblique tumor fills a tenth of its box, and many rows of a box are empty. Neither the rest of the box nor empty rows
+//! are computed.
 
 use super::Gaussian;
 use super::rows::{SumOrder, WeightedLines};
@@ -8,16 +9,16 @@ use crate::simd::{Simd, SimdKernel, vectorised_short};
 use crate::volume::{Array3, RowSpans};
 
 impl Gaussian {
-    /// The smoothed values within `wanted`; the others are undefined.
-    pub(crate) fn smoothed_within(&self, values: &Array3<f32>, wanted: &RowSpans) -> Array3<f32> {
-        vectorised_short(GaussianWithin { filter: self, values, wanted })
+    /// Returns the smoothed values within `spans`; the others are undefined.
+    pub(crate) fn smoothed_within(&self, values: &Array3<f32>, spans: &RowSpans) -> Array3<f32> {
+        vectorised_short(GaussianWithin { filter: self, values, spans })
     }
 }
 
 struct GaussianWithin<'a> {
     filter: &'a Gaussian,
     values: &'a Array3<f32>,
-    wanted: &'a RowSpans,
+    spans: &'a RowSpans,
 }
 
 impl SimdKernel for GaussianWithin<'_> {
@@ -25,17 +26,17 @@ impl SimdKernel for GaussianWithin<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self) -> Array3<f32> {
-        let Self { filter, values, wanted } = self;
+        let Self { filter, values, spans } = self;
         let reach = filter.reach_voxels();
-        // The result of a pass along one axis is the input of the passes after it.
-        let after_y = wanted.grown([0, 0, reach[2]]);
-        let passes = [after_y.grown([0, reach[1], 0]), after_y, wanted.clone()];
+        // The result of a pass is the input of the next one, which reads beyond the spans by its reach.
+        let after_y = spans.grown([0, 0, reach[2]]);
+        let passes = [after_y.grown([0, reach[1], 0]), after_y, spans.clone()];
         let mut last: Option<Array3<f32>> = None;
         let mut spare: Option<Array3<f32>> = None;
         for axis in (0..3).filter(|&axis| reach[axis] > 0) {
             let source = last.as_ref().unwrap_or(values);
             let mut target = match spare.take() {
-                // The rows of an earlier pass, which are not all written again.
+                // Cleared, because this pass does not write all rows of the earlier one.
                 Some(mut spare) => {
                     spare.as_mut_slice().fill(0.0);
                     spare
@@ -52,7 +53,7 @@ impl SimdKernel for GaussianWithin<'_> {
     }
 }
 
-/// Which rows hold anything but zeros: the others need not be read again and again.
+/// Whether each row has a value other than zero. Empty rows need not be read by each of their neighbours.
 #[inline(always)]
 fn filled_rows(values: &Array3<f32>) -> Vec<bool> {
     let rows = values.as_slice().chunks_exact(values.shape()[0].max(1));
@@ -62,19 +63,19 @@ fn filled_rows(values: &Array3<f32>) -> Vec<bool> {
 impl Gaussian {
     /// Smooths along x.
     #[inline(always)]
-    fn pass_along_rows(&self, source: &Array3<f32>, wanted: &RowSpans, target: &mut Array3<f32>) {
+    fn pass_along_rows(&self, source: &Array3<f32>, spans: &RowSpans, target: &mut Array3<f32>) {
         let ([nx, ny, nz], half, filled) = (source.shape(), &self.weights[0], filled_rows(source));
         let margin = half.len() - 1;
         let mut padded = vec![0.0f32; nx + 2 * margin];
         for z in 0..nz {
             for y in 0..ny {
-                let span = wanted.row(y, z);
+                let span = spans.row(y, z);
                 if span.is_empty() || !filled[y + ny * z] {
                     continue;
                 }
                 self.pad(source.row(y, z), &mut padded);
                 let mut terms = WeightedLines::default();
-                // Mirrored: of two voxels at one distance the later one is added first. Recorded tumors depend on it.
+                // Mirrored: of two voxels at the same distance the later one is added first. The bits of recorded tumors depend on this order.
                 terms.gather(
                     half,
                     SumOrder::Single,
@@ -88,16 +89,16 @@ impl Gaussian {
 
     /// Smooths along y or z.
     #[inline(always)]
-    fn pass_across_rows(&self, axis: usize, source: &Array3<f32>, wanted: &RowSpans, target: &mut Array3<f32>) {
+    fn pass_across_rows(&self, axis: usize, source: &Array3<f32>, spans: &RowSpans, target: &mut Array3<f32>) {
         let ([_, ny, nz], half, filled) = (source.shape(), &self.weights[axis], filled_rows(source));
         let mut terms = WeightedLines::default();
-        // Along z line by line, so that the rows that are read again and again stay in the first caches.
+        // Along z, column by column, so that rows that are read several times stay in the first-level cache.
         let (outer, inner) = if axis == 2 { (ny, nz) } else { (nz, ny) };
         for outer in 0..outer {
-            for inner_at in 0..inner {
-                let row_at = |at: usize| if axis == 2 { (outer, at) } else { (at, outer) };
-                let (y, z) = row_at(inner_at);
-                let span = wanted.row(y, z);
+            for index in 0..inner {
+                let row_of = |index: usize| if axis == 2 { (outer, index) } else { (index, outer) };
+                let (y, z) = row_of(index);
+                let span = spans.row(y, z);
                 if span.is_empty() {
                     continue;
                 }
@@ -106,7 +107,7 @@ impl Gaussian {
                     SumOrder::Single,
                     #[inline(always)]
                     |by| {
-                        let (y, z) = row_at(self.neighbour(inner_at as isize + by, inner)?);
+                        let (y, z) = row_of(self.neighbour(index as isize + by, inner)?);
                         filled[y + ny * z].then(|| &source.row(y, z)[span.clone()])
                     },
                 );
@@ -122,12 +123,12 @@ mod tests {
     use super::*;
     use crate::random::Key;
 
-    fn smoothed(values: &Array3<f32>, sigma: [f64; 3], truncate: f64, wanted: &RowSpans) -> Array3<f32> {
-        Gaussian::truncated(sigma, truncate, Boundary::Zero).smoothed_within(values, wanted)
+    fn smoothed(values: &Array3<f32>, sigma: [f64; 3], truncate: f64, spans: &RowSpans) -> Array3<f32> {
+        Gaussian::truncated(sigma, truncate, Boundary::Zero).smoothed_within(values, spans)
     }
 
     #[test]
-    fn a_point_becomes_the_product_of_three_kernels() {
+    fn smoothed_point_is_product_of_three_kernels() {
         let mut point = Array3::filled([15, 13, 11], 0.0);
         point[[7, 6, 5]] = 1.0;
         let smooth = smoothed(&point, [1.0, 0.5, 0.75], 4.0, &RowSpans::whole(point.shape()));
@@ -137,21 +138,21 @@ mod tests {
     }
 
     #[test]
-    fn wanted_values_equal_those_of_the_whole() {
-        let mut draws = Key::root(4).draws("values");
-        let values = Array3::from_fn([150, 13, 11], |_| draws.unit_f32());
+    fn values_within_spans_equal_those_of_whole_array() {
+        let mut random = Key::root(4).draws("values");
+        let values = Array3::from_fn([150, 13, 11], |_| random.unit_f32());
         for boundary in [Boundary::Zero, Boundary::Reflect] {
             for sigma in [[1.5, 1.0, 0.7], [0.0, 1.0, 0.7], [1.5, 0.0, 0.0]] {
                 let filter = Gaussian::truncated(sigma, 3.0, boundary);
                 let whole = filter.smoothed_within(&values, &RowSpans::whole(values.shape()));
-                // Slanted, and of every length from a few voxels to more than a block.
-                let some = Array3::from_fn(values.shape(), |[x, y, z]| x > 3 * z + y && x < 10 * (y + 1) + 5 * z);
-                let wanted = RowSpans::of(&some, |&is_wanted| is_wanted);
-                let part = filter.smoothed_within(&values, &wanted);
-                for (y, z, span) in wanted.rows() {
+                // Oblique, with spans from a few voxels to more than a block.
+                let mask = Array3::from_fn(values.shape(), |[x, y, z]| x > 3 * z + y && x < 10 * (y + 1) + 5 * z);
+                let spans = RowSpans::of(&mask, |&is_set| is_set);
+                let part = filter.smoothed_within(&values, &spans);
+                for (y, z, span) in spans.rows() {
                     assert_eq!(part.row(y, z)[span.clone()], whole.row(y, z)[span]);
                 }
-                // In another order of summation the same but for roundings.
+                // Another order of summation changes the result by rounding errors only.
                 let mut in_place = values.clone();
                 filter.smooth(&mut in_place, &mut Default::default());
                 let pairs = whole.as_slice().iter().zip(in_place.as_slice());
@@ -161,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deviation_of_zero_changes_nothing() {
+    fn zero_deviation_leaves_values_unchanged() {
         let values = Array3::from_fn([4, 3, 2], |[x, y, z]| (x + 7 * y + z) as f32);
         assert_eq!(smoothed(&values, [0.0; 3], 4.0, &RowSpans::whole(values.shape())), values);
     }

@@ -1,76 +1,76 @@
-//! Which part of each row of a box matters.
+//! The span of each row of a box to which computations are restricted.
 //!
-//! A long tumor that lies across its box fills a tenth of it: what is computed where it lies alone costs that much less.
+//! An elongated, oblique tumor fills a tenth of its box. Restricted to spans, a computation costs a tenth as well.
 
 use std::ops::Range;
 
 use super::Region;
 use super::array::{Array3, extent};
 
-/// For every row along x of a box the stretch outside of which nothing matters.
+/// A span of voxels for every row along x of a box.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct RowSpans {
     shape: [usize; 3],
-    /// Row by row, y fastest; `0..0` where nothing of the row matters.
+    /// Row by row, y fastest; `0..0` for rows without a span.
     rows: Vec<Range<usize>>,
 }
 
 impl RowSpans {
-    /// Everything matters.
+    /// Returns spans that cover whole rows.
     pub fn whole(shape: [usize; 3]) -> Self {
         Self { shape, rows: vec![0..shape[0]; shape[1] * shape[2]] }
     }
 
-    /// Those given, row by row, y fastest.
+    /// Creates spans from one range per row, y fastest.
     ///
     /// # Panics
-    /// Where they are not as many as the box has rows.
+    /// If there are not as many ranges as rows of the box.
     pub fn new(shape: [usize; 3], rows: Vec<Range<usize>>) -> Self {
-        assert_eq!(rows.len(), shape[1] * shape[2], "one stretch a row");
+        assert_eq!(rows.len(), shape[1] * shape[2], "expected one span per row");
         Self { shape, rows }
     }
 
-    /// From the first voxel of each row that `matters` to the last.
-    pub fn of<T>(values: &Array3<T>, matters: impl Fn(&T) -> bool) -> Self {
+    /// Returns the spans from the first to the last value of each row for which `predicate` is true.
+    pub fn of<T>(values: &Array3<T>, predicate: impl Fn(&T) -> bool) -> Self {
         let shape = values.shape();
-        let stretch = |row: &[T]| {
-            let first = row.iter().position(&matters)?;
-            let last = row.iter().rposition(&matters)?;
+        let span = |row: &[T]| {
+            let first = row.iter().position(&predicate)?;
+            let last = row.iter().rposition(&predicate)?;
             Some(first..last + 1)
         };
-        let rows = values.as_slice().chunks_exact(shape[0].max(1)).map(|row| stretch(row).unwrap_or(0..0)).collect();
+        let rows = values.as_slice().chunks_exact(shape[0].max(1)).map(|row| span(row).unwrap_or(0..0)).collect();
         Self { shape, rows }
     }
 
-    /// The box.
+    /// Returns the shape of the box.
     pub fn shape(&self) -> [usize; 3] {
         self.shape
     }
 
-    /// The stretch of the row at [y, z].
+    /// Returns the span of the row at [y, z].
     #[inline(always)]
     pub fn row(&self, y: usize, z: usize) -> Range<usize> {
         self.rows[y + self.shape[1] * z].clone()
     }
 
-    /// All rows of which something matters: y, z, and the stretch.
+    /// Returns all rows whose span is not empty, as y, z and the span.
     pub fn rows(&self) -> impl Iterator<Item = (usize, usize, Range<usize>)> + '_ {
         let ny = self.shape[1].max(1);
-        let rows = self.rows.iter().enumerate().filter(|(_, stretch)| !stretch.is_empty());
-        rows.map(move |(row, stretch)| (row % ny, row / ny, stretch.clone()))
+        let rows = self.rows.iter().enumerate().filter(|(_, span)| !span.is_empty());
+        rows.map(move |(row, span)| (row % ny, row / ny, span.clone()))
     }
 
-    /// The smallest box of the values that matter and for which `holds` is true; none where there is no such value.
-    pub fn extent<T>(&self, values: &Array3<T>, holds: impl Fn(&T) -> bool) -> Option<Region> {
-        extent(values, self.rows(), holds)
+    /// Returns the bounding box of the values within the spans for which `predicate` is true, `None` if there are none.
+    pub fn extent<T>(&self, values: &Array3<T>, predicate: impl Fn(&T) -> bool) -> Option<Region> {
+        extent(values, self.rows(), predicate)
     }
 
-    /// What lies within so many voxels along each axis of what matters.
+    /// Returns the spans dilated by `reach` voxels along each axis.
     pub fn grown(&self, reach: [usize; 3]) -> Self {
         let [nx, ny, nz] = self.shape;
         let mut rows = self.rows.clone();
-        for stretch in rows.iter_mut().filter(|stretch| stretch.start < stretch.end) {
-            *stretch = stretch.start.saturating_sub(reach[0])..stretch.end.saturating_add(reach[0]).min(nx);
+        for span in rows.iter_mut().filter(|span| span.start < span.end) {
+            *span = span.start.saturating_sub(reach[0])..span.end.saturating_add(reach[0]).min(nx);
         }
         let mut grown = Self { shape: self.shape, rows };
         for (axis, count) in [(1, ny), (2, nz)].into_iter().filter(|(axis, _)| reach[*axis] > 0) {
@@ -85,15 +85,15 @@ impl RowSpans {
         grown
     }
 
-    /// Those of a part of the box.
+    /// Returns the spans of `region`.
     ///
     /// # Panics
-    /// Where the part reaches beyond the box.
+    /// If the region is not inside the box.
     pub fn cut(&self, region: Region) -> Self {
         let ([from, ..], [to, ..]) = (region.start, region.end());
         let row = |row: usize| {
-            let stretch = self.row(region.start[1] + row % region.shape[1], region.start[2] + row / region.shape[1]);
-            let (start, end) = (stretch.start.max(from), stretch.end.min(to));
+            let span = self.row(region.start[1] + row % region.shape[1], region.start[2] + row / region.shape[1]);
+            let (start, end) = (span.start.max(from), span.end.min(to));
             if start < end { start - from..end - from } else { 0..0 }
         };
         let rows = (0..region.shape[1] * region.shape[2]).map(row).collect();
@@ -101,12 +101,12 @@ impl RowSpans {
     }
 }
 
-/// The shortest stretch that holds both.
-pub(crate) fn hull(one: Range<usize>, other: Range<usize>) -> Range<usize> {
-    match (one.is_empty(), other.is_empty()) {
-        (true, _) => other,
-        (_, true) => one,
-        _ => one.start.min(other.start)..one.end.max(other.end),
+/// Returns the shortest span that contains both.
+pub(crate) fn hull(first: Range<usize>, second: Range<usize>) -> Range<usize> {
+    match (first.is_empty(), second.is_empty()) {
+        (true, _) => second,
+        (_, true) => first,
+        _ => first.start.min(second.start)..first.end.max(second.end),
     }
 }
 
@@ -115,29 +115,29 @@ mod tests {
     use super::*;
     use crate::random::Key;
 
-    /// A few voxels of a box.
-    fn few(seed: u64) -> Array3<u8> {
-        let mut draws = Key::root(seed).draws("stretches");
-        Array3::from_fn([11, 7, 6], |_| u8::from(draws.chance(0.02)))
+    /// A box with few voxels set.
+    fn sparse_mask(seed: u64) -> Array3<u8> {
+        let mut random = Key::root(seed).draws("spans");
+        Array3::from_fn([11, 7, 6], |_| u8::from(random.chance(0.02)))
     }
 
     #[test]
-    fn what_matters_and_its_surroundings_lie_within() {
+    fn grown_spans_contain_all_voxels_within_reach() {
         for seed in 0..50 {
-            let mask = few(seed);
-            let stretches = RowSpans::of(&mask, |&value| value != 0);
+            let mask = sparse_mask(seed);
+            let spans = RowSpans::of(&mask, |&value| value != 0);
             let reach = [2, 1, 3];
-            let grown = stretches.grown(reach);
+            let grown = spans.grown(reach);
             for z in 0..6 {
                 for y in 0..7 {
                     for x in 0..11 {
                         let near = Region { start: [x, y, z], shape: [1; 3] }.grown(reach, mask.shape());
                         let is_near = mask.cut(near).as_slice().iter().any(|&value| value != 0);
                         assert!(!is_near || grown.row(y, z).contains(&x), "seed {seed}");
-                        assert!(mask[[x, y, z]] == 0 || stretches.row(y, z).contains(&x), "seed {seed}");
+                        assert!(mask[[x, y, z]] == 0 || spans.row(y, z).contains(&x), "seed {seed}");
                     }
-                    // No stretch is longer than it has to be.
-                    let row = stretches.row(y, z);
+                    // Spans are tight.
+                    let row = spans.row(y, z);
                     assert!(row.is_empty() || (mask[[row.start, y, z]] != 0 && mask[[row.end - 1, y, z]] != 0));
                 }
             }
@@ -145,13 +145,12 @@ mod tests {
     }
 
     #[test]
-    fn the_extent_is_that_of_what_matters() {
+    fn extent_equals_bounding_box_of_values_within_spans() {
         for seed in 0..50 {
-            let mask = few(seed);
+            let mask = sparse_mask(seed);
             let all = RowSpans::of(&mask, |&value| value != 0);
             assert_eq!(all.extent(&mask, |&value| value != 0), mask.extent(|&value| value != 0), "seed {seed}");
-            let rows =
-                all.rows.iter().enumerate().map(|(row, stretch)| if row % 2 == 0 { stretch.clone() } else { 0..0 });
+            let rows = all.rows.iter().enumerate().map(|(row, span)| if row % 2 == 0 { span.clone() } else { 0..0 });
             let some = RowSpans::new(mask.shape(), rows.collect());
             let left = Array3::from_fn(mask.shape(), |[x, y, z]| mask[[x, y, z]] * u8::from((y + 7 * z) % 2 == 0));
             assert_eq!(some.extent(&mask, |&value| value != 0), left.extent(|&value| value != 0), "seed {seed}");
@@ -159,14 +158,14 @@ mod tests {
     }
 
     #[test]
-    fn a_part_has_the_stretches_of_the_part() {
+    fn cut_spans_contain_spans_of_cut_array() {
         for seed in 0..50 {
-            let mask = few(seed);
+            let mask = sparse_mask(seed);
             let part = Region { start: [3, 2, 1], shape: [6, 4, 5] };
             let cut = RowSpans::of(&mask, |&value| value != 0).cut(part);
             let own = RowSpans::of(&mask.cut(part), |&value| value != 0);
-            for (y, z, stretch) in own.rows() {
-                assert!(cut.row(y, z).start <= stretch.start && stretch.end <= cut.row(y, z).end, "seed {seed}");
+            for (y, z, span) in own.rows() {
+                assert!(cut.row(y, z).start <= span.start && span.end <= cut.row(y, z).end, "seed {seed}");
             }
         }
         assert_eq!(
@@ -176,9 +175,9 @@ mod tests {
     }
 
     #[test]
-    fn nothing_grows_to_nothing() {
-        let nothing = RowSpans::of(&Array3::filled([5, 4, 3], 0u8), |&value| value != 0);
-        assert_eq!(nothing.grown([2; 3]).rows().count(), 0);
+    fn empty_spans_stay_empty_when_grown() {
+        let empty = RowSpans::of(&Array3::filled([5, 4, 3], 0u8), |&value| value != 0);
+        assert_eq!(empty.grown([2; 3]).rows().count(), 0);
         assert_eq!(RowSpans::of(&Array3::filled([0, 4, 3], 0u8), |_| true).rows().count(), 0);
     }
 }

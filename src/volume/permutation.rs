@@ -1,25 +1,25 @@
-//! Turning volumes from one axis order to another: axes change places and run backwards, no value changes.
+//! Reorienting volumes: axes are permuted and flipped, no value changes.
 
 use rayon::prelude::*;
 
 use super::{Affine, Array3, Grid, Labels, Orientation, Volume, Voxels};
 
-/// For each axis of the turned array, the source axis it comes from and whether it runs the other way.
+/// A permutation and flip of axes: for each axis of the result, the source axis and whether its direction is reversed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AxisPermutation([(usize, bool); 3]);
 
 impl AxisPermutation {
-    /// Whether nothing moves.
+    /// Whether the permutation moves no axis.
     pub fn is_identity(&self) -> bool {
         *self == Self([(0, false), (1, false), (2, false)])
     }
 
-    /// The shape after turning.
+    /// Returns the permuted shape.
     pub fn shape(&self, source: [usize; 3]) -> [usize; 3] {
         self.0.map(|(axis, _)| source[axis])
     }
 
-    /// The grid after turning: every voxel stays where it is in the patient.
+    /// Returns the permuted grid. Every voxel keeps its position in the patient.
     #[must_use]
     pub fn grid(&self, source: &Grid) -> Grid {
         let mut first = [0.0; 3];
@@ -30,7 +30,7 @@ impl AxisPermutation {
         let mut rows = [[0.0; 4]; 3];
         for (r, row) in rows.iter_mut().enumerate() {
             for (column, (axis, reversed)) in self.0.into_iter().enumerate() {
-                // Adding zero turns -0 into 0, which would look odd in a report.
+                // Adding zero turns -0 into 0, so that reports never print -0.
                 row[column] = source.affine.0[r][axis] * if reversed { -1.0 } else { 1.0 } + 0.0;
             }
             row[3] = origin[r];
@@ -38,38 +38,38 @@ impl AxisPermutation {
         Grid { shape: self.shape(source.shape), affine: Affine(rows) }
     }
 
-    /// The array after turning.
+    /// Returns the permuted array.
     #[must_use]
     pub fn array<T: Copy + Default + Send + Sync>(&self, source: &Array3<T>) -> Array3<T> {
         let shape = self.shape(source.shape());
-        let mut turned = Array3::filled(shape, T::default());
-        if turned.as_slice().is_empty() {
-            return turned;
+        let mut permuted = Array3::filled(shape, T::default());
+        if permuted.as_slice().is_empty() {
+            return permuted;
         }
         let walk = StridedWalk::new(self, source.shape());
         let plane = shape[0] * shape[1];
-        // Groups of planes, so that a tile can be as deep as it is wide when x and z change places.
-        turned.as_mut_slice().par_chunks_mut(plane * TILE).enumerate().for_each(|(group, planes)| {
+        // Groups of planes, so that a tile can be as deep as it is wide when x and z are swapped.
+        permuted.as_mut_slice().par_chunks_mut(plane * TILE).enumerate().for_each(|(group, planes)| {
             walk.fill(source.as_slice(), planes, shape, group * TILE);
         });
-        turned
+        permuted
     }
 }
 
 /// Tiles of 32 × 32 voxels keep both sides of a transposition in the first-level cache.
 const TILE: usize = 32;
 
-/// Where a turned array's voxels lie in the source: `first + x·step[0] + y·step[1] + z·step[2]`.
+/// The source index of each voxel of a permuted array: `first + x·step[0] + y·step[1] + z·step[2]`.
 struct StridedWalk {
     first: isize,
     step: [isize; 3],
 }
 
 impl StridedWalk {
-    fn new(turn: &AxisPermutation, source: [usize; 3]) -> Self {
+    fn new(permutation: &AxisPermutation, source: [usize; 3]) -> Self {
         let strides = [1, source[0], source[0] * source[1]];
         let mut first = 0;
-        let step = turn.0.map(|(axis, reversed)| {
+        let step = permutation.0.map(|(axis, reversed)| {
             let stride = strides[axis] as isize;
             if reversed {
                 first += stride * (source[axis] as isize - 1);
@@ -82,22 +82,22 @@ impl StridedWalk {
     }
 
     #[inline]
-    fn at(&self, x: usize, y: usize, z: usize) -> usize {
+    fn source_index(&self, x: usize, y: usize, z: usize) -> usize {
         let [sx, sy, sz] = self.step;
         (self.first + x as isize * sx + y as isize * sy + z as isize * sz) as usize
     }
 
-    /// Fills the planes from `first_z` on.
+    /// Fills the planes that start at `first_z`.
     fn fill<T: Copy>(&self, source: &[T], planes: &mut [T], [nx, ny, _]: [usize; 3], first_z: usize) {
         let depth = planes.len() / (nx * ny);
         if self.step[0].abs() == 1 {
             for (row, values) in planes.chunks_exact_mut(nx).enumerate() {
                 let (y, z) = (row % ny, first_z + row / ny);
                 if self.step[0] == 1 {
-                    let start = self.at(0, y, z);
+                    let start = self.source_index(0, y, z);
                     values.copy_from_slice(&source[start..start + nx]);
                 } else {
-                    let start = self.at(nx - 1, y, z);
+                    let start = self.source_index(nx - 1, y, z);
                     values.iter_mut().zip(source[start..start + nx].iter().rev()).for_each(|(to, from)| *to = *from);
                 }
             }
@@ -112,7 +112,7 @@ impl StridedWalk {
                     let x1 = (x0 + TILE).min(nx);
                     for z in z0..z1 {
                         for y in y0..y1 {
-                            let mut from = self.at(x0, y, first_z + z) as isize;
+                            let mut from = self.source_index(x0, y, first_z + z) as isize;
                             for to in &mut planes[nx * (y + ny * z) + x0..nx * (y + ny * z) + x1] {
                                 *to = source[from as usize];
                                 from += step_x;
@@ -126,11 +126,11 @@ impl StridedWalk {
 }
 
 impl Orientation {
-    /// How an array of this orientation becomes one of `target`.
+    /// Returns the permutation that reorients an array of this orientation to `target`.
     ///
     /// # Panics
-    /// Where either names a world axis twice; [`Affine::orientation`] never does.
-    pub fn turn_to(self, target: Self) -> AxisPermutation {
+    /// If either orientation has a world axis twice, which [`Affine::orientation`] never returns.
+    pub fn permutation_to(self, target: Self) -> AxisPermutation {
         AxisPermutation(target.0.map(|(world, positive)| {
             let source = self.0.iter().position(|&(axis, _)| axis == world).expect("each world axis occurs once");
             (source, self.0[source].1 != positive)
@@ -139,16 +139,15 @@ impl Orientation {
 }
 
 impl Grid {
-    /// The same voxels in another axis order.
+    /// Returns the grid of the same voxels in another axis order.
     #[must_use]
     pub fn reoriented(&self, target: Orientation) -> Self {
-        self.orientation().turn_to(target).grid(self)
+        self.orientation().permutation_to(target).grid(self)
     }
 }
 
 impl Volume {
-    /// The same volume in another axis order: axes change places and run backwards, the affine follows, no value
-    /// changes.
+    /// Returns the volume in another axis order: axes are permuted and flipped, the affine is updated, no value changes.
     ///
     /// ```
     /// use freetumor::volume::{Affine, Array3, Grid, Orientation, Volume, Voxels};
@@ -161,27 +160,27 @@ impl Volume {
     /// ```
     #[must_use]
     pub fn reoriented(&self, target: Orientation) -> Self {
-        let turn = self.grid.orientation().turn_to(target);
-        if turn.is_identity() {
+        let permutation = self.grid.orientation().permutation_to(target);
+        if permutation.is_identity() {
             return self.clone();
         }
         let voxels = match &self.voxels {
-            Voxels::I16(array) => Voxels::I16(turn.array(array)),
-            Voxels::F32(array) => Voxels::F32(turn.array(array)),
+            Voxels::I16(array) => Voxels::I16(permutation.array(array)),
+            Voxels::F32(array) => Voxels::F32(permutation.array(array)),
         };
-        Self { grid: turn.grid(&self.grid), voxels }
+        Self { grid: permutation.grid(&self.grid), voxels }
     }
 }
 
 impl Labels {
-    /// The same labels in another axis order; see [`Volume::reoriented`].
+    /// Returns the labels in another axis order; see [`Volume::reoriented`].
     #[must_use]
     pub fn reoriented(&self, target: Orientation) -> Self {
-        let turn = self.grid.orientation().turn_to(target);
-        if turn.is_identity() {
+        let permutation = self.grid.orientation().permutation_to(target);
+        if permutation.is_identity() {
             return self.clone();
         }
-        Self { grid: turn.grid(&self.grid), ids: turn.array(&self.ids) }
+        Self { grid: permutation.grid(&self.grid), ids: permutation.array(&self.ids) }
     }
 }
 
@@ -199,7 +198,7 @@ mod tests {
         })
     }
 
-    /// Axes that run along `orientation`, tilted a little.
+    /// A grid whose axes point along `orientation`, slightly tilted.
     fn grid(orientation: Orientation, shape: [usize; 3], tilt: f64) -> Grid {
         let mut rows = [[tilt, -tilt, tilt, 11.0], [-tilt, tilt, tilt, -7.0], [tilt, tilt, tilt, 3.0]];
         for (axis, (world, positive)) in orientation.0.into_iter().enumerate() {
@@ -211,24 +210,24 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
         #[test]
-        fn every_voxel_keeps_its_value_where_it_lies(shape in [1usize..40, 1usize..40, 1usize..40], tilt in -0.1f64..0.1) {
+        fn reorientation_keeps_value_and_position_of_every_voxel(shape in [1usize..40, 1usize..40, 1usize..40], tilt in -0.1f64..0.1) {
             for from in orientations() {
                 let source = grid(from, shape, tilt);
                 prop_assert_eq!(source.orientation(), from);
                 let values = Array3::from_fn(shape, |[x, y, z]| (x + 64 * (y + 64 * z)) as u32 + 1);
                 for to in [Orientation::RAS, Orientation([(1, false), (2, true), (0, false)])] {
-                    let turn = from.turn_to(to);
-                    let (turned, target) = (turn.array(&values), turn.grid(&source));
+                    let permutation = from.permutation_to(to);
+                    let (permuted, target) = (permutation.array(&values), permutation.grid(&source));
                     prop_assert_eq!(target.orientation(), to);
-                    prop_assert_eq!(turned.shape(), target.shape);
+                    prop_assert_eq!(permuted.shape(), target.shape);
                     let inverse = source.affine.inverse().unwrap();
                     for z in 0..target.shape[2] {
                         for y in 0..target.shape[1] {
                             for x in 0..target.shape[0] {
-                                let place = inverse.apply(target.affine.apply([x as f64, y as f64, z as f64]));
-                                let voxel = place.map(|c| c.round() as usize);
-                                prop_assert!(place.iter().zip(voxel).all(|(c, v)| (c - v as f64).abs() < 1e-9));
-                                prop_assert_eq!(turned[[x, y, z]], values[voxel]);
+                                let position = inverse.apply(target.affine.apply([x as f64, y as f64, z as f64]));
+                                let voxel = position.map(|c| c.round() as usize);
+                                prop_assert!(position.iter().zip(voxel).all(|(c, v)| (c - v as f64).abs() < 1e-9));
+                                prop_assert_eq!(permuted[[x, y, z]], values[voxel]);
                             }
                         }
                     }
@@ -238,23 +237,23 @@ mod tests {
     }
 
     #[test]
-    fn turning_there_and_back_restores_the_volume_bit_by_bit() {
+    fn reorienting_twice_restores_volume_bit_by_bit() {
         let hu = Array3::from_fn([5, 4, 3], |[x, y, z]| (100 * x + 10 * y + z) as i16);
         for from in orientations() {
-            let mut place = grid(from, [5, 4, 3], 0.0);
-            for row in &mut place.affine.0 {
+            let mut grid = grid(from, [5, 4, 3], 0.0);
+            for row in &mut grid.affine.0 {
                 row[3] = row[3].round();
             }
-            let scan = Volume { grid: place, voxels: Voxels::I16(hu.clone()) };
-            let back = scan.reoriented(Orientation::RAS).reoriented(from);
-            assert_eq!(back.voxels, scan.voxels);
-            assert!(back.grid.agrees_with(&scan.grid));
+            let scan = Volume { grid, voxels: Voxels::I16(hu.clone()) };
+            let restored = scan.reoriented(Orientation::RAS).reoriented(from);
+            assert_eq!(restored.voxels, scan.voxels);
+            assert!(restored.grid.agrees_with(&scan.grid));
         }
     }
 
     #[test]
-    fn an_empty_array_turns_into_an_empty_array() {
-        let turned = Orientation::RAS.turn_to(Orientation([(2, true), (1, true), (0, true)]));
-        assert_eq!(turned.array(&Array3::<u16>::filled([3, 0, 2], 0)).shape(), [2, 0, 3]);
+    fn permuting_empty_array_returns_empty_array() {
+        let permutation = Orientation::RAS.permutation_to(Orientation([(2, true), (1, true), (0, true)]));
+        assert_eq!(permutation.array(&Array3::<u16>::filled([3, 0, 2], 0)).shape(), [2, 0, 3]);
     }
 }
