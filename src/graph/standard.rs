@@ -222,8 +222,8 @@ fn open(
     let weights = place.path("network.weights", &config.weights).map_err(|complaint| vec![complaint])?;
     let viewer = networks.open(config, &weights, default)?;
     let said = WeightsMetadata::of(&weights);
-    let other = said.other_than(role).map(|message| ConfigError::new("network.weights", message));
-    let frames = said.other_frame(config.window_hu, config.spacing_mm).into_iter();
+    let other = said.network_mismatch(role).map(|message| ConfigError::new("network.weights", message));
+    let frames = said.preprocessing_mismatches(config.window_hu, config.spacing_mm).into_iter();
     let frames = frames.map(|(field, message, own)| {
         ConfigError::new(format!("network.{field}"), message).with_hint(format!("the weights say {field} = {own}"))
     });

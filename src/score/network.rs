@@ -68,8 +68,8 @@ impl<'scan> OrganInference<'scan> {
         if let Some(before) = last.as_ref().filter(|before| before.layout == layout) {
             return Ok(Some(Arc::clone(before)));
         }
-        let region = layout.covered();
-        let ids = self.viewer.look(Stage::Score, field, &layout, None, region)?.ids();
+        let region = layout.bounding_box();
+        let ids = self.viewer.predict(Stage::Score, field, &layout, None, region)?.ids();
         let grid = &self.scan.scan.volume.grid;
         let whole = Region { start: [0; 3], shape: region.shape };
         let on_scan = box_on(&field.grid.cut(region), whole, grid).grown([1; 3], grid.shape);
@@ -95,7 +95,7 @@ impl<'scan> OrganInference<'scan> {
         let voxels = delta_hu.as_mut_slice().iter_mut().zip(candidate.before.as_slice());
         voxels.for_each(|(after, before)| *after -= before);
         let change: RoiChange = field.change(grid, candidate.region, &delta_hu).map_err(at)?;
-        let seen = self.viewer.look(Stage::Score, field, &layout, Some(&change), region)?;
+        let seen = self.viewer.predict(Stage::Score, field, &layout, Some(&change), region)?;
         let tumor = field.labels(grid, candidate.region, &candidate.tumor, region).map_err(at)?;
         Ok(Some(PredictionAfter { seen, tumor }))
     }

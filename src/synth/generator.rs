@@ -261,14 +261,14 @@ impl GeneratorMaps<'_> {
         let wide = site.grown([SMOOTHING + 1; 3], self.field.grid.shape);
         let reached = if viewer.config().windows == Windows::Centred { site } else { wide };
         let layout = viewer.layout(Stage::Synthesize, &self.field, reached)?;
-        let covered = layout.covered();
+        let covered = layout.bounding_box();
         // All windows are looked at for any site: then they are looked at once.
         let region = if viewer.config().windows == Windows::Reference { covered } else { common(wide, covered) };
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(map) = last.as_ref().filter(|map| map.layout == layout && map.region == region) {
             return Ok(Arc::clone(map));
         }
-        let mut seen = viewer.look(Stage::Synthesize, &self.field, &layout, None, region)?;
+        let mut seen = viewer.predict(Stage::Synthesize, &self.field, &layout, None, region)?;
         let mut output = seen.logits.swap_remove(self.channel);
         let activation = self.generator.activation;
         output.as_mut_slice().iter_mut().for_each(|value| *value = activation.difference(*value));
