@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 
 use super::scan::{triple, window};
 use crate::error::{Error, Fault, Result, Stage};
-use crate::inference::{Inference, MAX_WINDOW_VOXELS, NetworkConfig, ScanResampler};
+use crate::inference::{Inference, MAX_VOXELS, NetworkConfig, ScanResampler};
 use crate::nn::device::DeviceKind;
 use crate::nn::network::Model;
 use crate::nn::ops::NormScope;
@@ -153,10 +153,8 @@ impl NetworkArgs {
             return Err(Error::new(format!("--overlap {}: expected a share from 0 to below 1", self.overlap)));
         }
         let voxels = roi.iter().try_fold(1usize, |all, side| all.checked_mul(*side));
-        if voxels.is_none_or(|voxels| voxels > MAX_WINDOW_VOXELS) {
-            return Err(Error::new(format!(
-                "--roi {roi:?}: expected a window of at most {MAX_WINDOW_VOXELS} voxels (256³)"
-            )));
+        if voxels.is_none_or(|voxels| voxels > MAX_VOXELS) {
+            return Err(Error::new(format!("--roi {roi:?}: expected a window of at most {MAX_VOXELS} voxels (256³)")));
         }
         if roi.iter().all(|side| *side > 0 && side % divisor == 0) {
             return Ok(());

@@ -21,4 +21,4 @@ pub use layout::Layout;
 pub use networks::{Inference, InferenceCost, InferencePhase, Networks, Prediction};
 pub use roi::{Roi, RoiChange, box_on};
 pub use scan_resampler::ScanResampler;
-pub use settings::{MAX_WINDOW_VOXELS, NetworkConfig, Windows};
+pub use settings::{MAX_VOXELS, NetworkConfig, Windows};

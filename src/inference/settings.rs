@@ -12,7 +12,7 @@ use crate::nn::weights::NetworkPart;
 use crate::volume::HuWindow;
 
 /// The most voxels of a window: the features of one layer of a larger window take gigabytes.
-pub const MAX_WINDOW_VOXELS: usize = 256 * 256 * 256;
+pub const MAX_VOXELS: usize = 256 * 256 * 256;
 
 /// The settings of a stage's network: its weights, and the preprocessing and windows of its input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -126,9 +126,8 @@ impl NetworkConfig {
             push("roi_voxels", message);
         }
         let voxels = self.roi_voxels.iter().try_fold(1usize, |all, side| all.checked_mul(*side));
-        if voxels.is_none_or(|voxels| voxels > MAX_WINDOW_VOXELS) {
-            let message =
-                format!("expected a window of at most {MAX_WINDOW_VOXELS} voxels (256³), got {:?}", self.roi_voxels);
+        if voxels.is_none_or(|voxels| voxels > MAX_VOXELS) {
+            let message = format!("expected a window of at most {MAX_VOXELS} voxels (256³), got {:?}", self.roi_voxels);
             push("roi_voxels", message);
         }
         if !(0.0..1.0).contains(&self.overlap) {

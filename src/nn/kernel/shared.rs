@@ -12,7 +12,7 @@ pub(super) struct SharedSlice<'a> {
     slice: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: a `SharedSlice` only returns pointers; the code that writes through a pointer guarantees that no two tasks access the same number.
+// SAFETY: a `SharedSlice` only returns pointers; code that writes through a pointer guarantees that no two tasks access the same number.
 unsafe impl Send for SharedSlice<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for SharedSlice<'_> {}

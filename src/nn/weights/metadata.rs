@@ -9,7 +9,7 @@ use super::read_metadata;
 use crate::error::{Error, Result};
 
 /// The metadata key under which checkpoints of trainings store their header.
-pub const CHECKPOINT_KEY: &str = "freetumor";
+pub const HEADER_KEY: &str = "freetumor";
 
 /// The metadata that `freetumor train` writes into weights; all fields are `None` for weights of other programs.
 ///
@@ -55,7 +55,7 @@ impl WeightsMetadata {
             window_hu: window.filter(|[low, high]| low.is_finite() && high.is_finite() && low < high),
             spacing_mm: parse(&entries, "spacing_mm"),
             patch_voxels: parse(&entries, "patch_voxels"),
-            is_checkpoint: entries.contains_key(CHECKPOINT_KEY),
+            is_checkpoint: entries.contains_key(HEADER_KEY),
         }
     }
 
