@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 
 use super::scan::{triple, window};
 use crate::error::{Error, Fault, Result, Stage};
-use crate::inference::{Inference, MOST_VOXELS, NetworkConfig, ScanResampler};
+use crate::inference::{Inference, MAX_VOXELS, NetworkConfig, ScanResampler};
 use crate::nn::device::DeviceKind;
 use crate::nn::network::Model;
 use crate::nn::ops::NormScope;
@@ -155,8 +155,8 @@ impl NetworkArgs {
             return Err(Error::new(format!("--overlap {}: expected a share from 0 to below 1", self.overlap)));
         }
         let voxels = roi.iter().try_fold(1usize, |all, side| all.checked_mul(*side));
-        if voxels.is_none_or(|voxels| voxels > MOST_VOXELS) {
-            return Err(Error::new(format!("--roi {roi:?}: expected a window of at most {MOST_VOXELS} voxels (256³)")));
+        if voxels.is_none_or(|voxels| voxels > MAX_VOXELS) {
+            return Err(Error::new(format!("--roi {roi:?}: expected a window of at most {MAX_VOXELS} voxels (256³)")));
         }
         if roi.iter().all(|side| *side > 0 && side % divisor == 0) {
             return Ok(());
@@ -214,11 +214,11 @@ impl NetworkArgs {
         let plan = WindowPlan::new(prepared.image.shape(), roi, [self.overlap; 3])?;
         let windows = SlidingWindows { plan, importance: Importance::Constant, grouping: WindowGrouping::Alone };
         let scanned = [0, 1, 2].map(|axis| prepared.scanned.start[axis]..prepared.scanned.end()[axis]);
-        let calls = windows.calls(1, &scanned);
+        let calls = windows.call_count(1, &scanned);
         // Only drawn on a terminal.
         let bar = ProgressBar::new(calls as u64);
         let logits =
-            network.inference.look_at_all(Stage::Mask, &prepared, &windows, || bar.inc(1)).map_err(|fault| {
+            network.inference.predict_scan(Stage::Mask, &prepared, &windows, || bar.inc(1)).map_err(|fault| {
                 bar.abandon();
                 failed(fault).with_hint("check that weights and input match")
             })?;

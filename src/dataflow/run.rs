@@ -100,7 +100,7 @@ fn warn_of_small_disk(plan: &Plan, folder: &Path, schedule: &Schedule) {
 fn network_uses(plan: &Plan) -> Vec<NetworkUse> {
     let mut uses = Vec::new();
     for (node, viewer) in plan.inferences() {
-        let efforts = viewer.efforts().into_iter();
+        let efforts = viewer.costs().into_iter();
         uses.extend(efforts.map(|(phase, cost)| NetworkUse { node: node.to_owned(), phase, cost }));
     }
     uses

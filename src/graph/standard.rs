@@ -224,8 +224,8 @@ fn open(
     let weights = context.path("network.weights", &config.weights).map_err(|error| vec![error])?;
     let inference = networks.open(config, &weights, default)?;
     let metadata = WeightsMetadata::of(&weights);
-    let other_role = metadata.other_than(role).map(|message| ConfigError::new("network.weights", message));
-    let other_inputs = metadata.other_frame(config.window_hu, config.spacing_mm).into_iter();
+    let other_role = metadata.network_mismatch(role).map(|message| ConfigError::new("network.weights", message));
+    let other_inputs = metadata.preprocessing_mismatches(config.window_hu, config.spacing_mm).into_iter();
     let other_inputs = other_inputs.map(|(field, message, own)| {
         ConfigError::new(format!("network.{field}"), message)
             .with_hint(format!("set {field} = {own}, as in the weights"))

@@ -123,7 +123,7 @@ impl Mask for SegmentorMask {
         for (organ, [of_organ, of_tumor]) in self.organs.iter().zip(&self.classes) {
             (merged[*of_organ], merged[*of_tumor]) = (organ.label, organ.tumor_label);
         }
-        let mut labels = self.viewer.classes_of(&scan.volume)?.map(|&id| merged[usize::from(id)]);
+        let mut labels = self.viewer.segment(&scan.volume)?.map(|&id| merged[usize::from(id)]);
         let voxel_mm3 = scan.volume.grid.voxel_volume_mm3();
         for organ in self.organs.iter() {
             let least_mm3 = self.suspected_from_mm3;

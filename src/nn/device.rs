@@ -1,4 +1,4 @@
-//! Where networks run.
+//! The device on which networks run.
 
 use candle_core::Device;
 
@@ -8,18 +8,18 @@ use crate::error::{Error, Result};
 /// The kinds of devices.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceKind {
-    /// The processor, all its threads.
+    /// The CPU, with all its threads.
     #[default]
     Cpu,
-    /// The first NVIDIA card.
+    /// The first NVIDIA GPU.
     Cuda,
 }
 
 impl DeviceKind {
-    /// The device itself.
+    /// Opens the device.
     ///
     /// # Errors
-    /// Where this program was built without CUDA, or there is no card.
+    /// If this program was built without CUDA, or there is no GPU.
     ///
     /// ```
     /// use freetumor::nn::device::DeviceKind;
@@ -31,10 +31,10 @@ impl DeviceKind {
             Self::Cpu => Ok(Device::Cpu),
             Self::Cuda if candle_core::utils::cuda_is_available() => Device::new_cuda(0).map_err(|error| {
                 failed("cannot use the CUDA device")(error)
-                    .with_hint("is there a card, and does nvidia-smi show it? --device cpu needs none")
+                    .with_hint("check with nvidia-smi that there is a GPU, or pass --device cpu")
             }),
             Self::Cuda => Err(Error::new("this freetumor was built without CUDA").with_hint(
-                "build it with cargo build --release --features cuda, where nvcc is installed, or take --device cpu",
+                "build it with cargo build --release --features cuda on a machine with nvcc, or pass --device cpu",
             )),
         }
     }

@@ -1,15 +1,16 @@
-//! candle's errors, as this crate says them.
+//! Conversion of candle's errors to errors of this crate.
 
 use crate::error::Error;
 
-/// What was tried, and why it failed, on one line: where a backtrace is wanted, candle prints it into its message.
-pub(crate) fn failed(what: &str) -> impl Fn(candle_core::Error) -> Error + '_ {
+/// Returns a conversion of candle's errors to an error that names the failed operation and its cause on one line. If backtraces are
+/// enabled, candle's own message contains the backtrace.
+pub(crate) fn failed(operation: &str) -> impl Fn(candle_core::Error) -> Error + '_ {
     move |error| {
         let mut inner = &error;
         while let candle_core::Error::WithBacktrace { inner: next, .. } = inner {
             inner = next;
         }
-        Error::new(format!("{what}: {inner}"))
+        Error::new(format!("{operation}: {inner}"))
     }
 }
 
@@ -18,7 +19,7 @@ mod tests {
     use super::failed;
 
     #[test]
-    fn no_backtrace_is_in_a_message() {
+    fn failed_omits_backtrace() {
         let error = candle_core::Error::Msg("no room".to_owned());
         let traced = candle_core::Error::WithBacktrace {
             inner: Box::new(error),

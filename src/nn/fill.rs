@@ -1,7 +1,7 @@
-//! Weights that every language makes alike: each number from its parameter's name and position, by integer arithmetic.
+//! Reproducible weights for tests: each number is computed from its parameter's name and position, by integer arithmetic.
 //!
-//! Nothing is stored and nothing is drawn: the same name gives the same bits anywhere. This is how a network is checked
-//! against another implementation of it, at any width, without shipping weights.
+//! Nothing is stored, and there is no random generator: the same name yields the same bits in any language and on any machine. So a
+//! network can be compared with another implementation at any width, without files of weights.
 //!
 //! ```
 //! use candle_core::{DType, Device};
@@ -19,7 +19,7 @@ use candle_core::{DType, Device, Result, Shape, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::var_builder::SimpleBackend;
 
-/// The 64-bit FNV-1a hash of a text's bytes.
+/// Returns the 64-bit FNV-1a hash of a string's bytes.
 ///
 /// ```
 /// assert_eq!(freetumor::nn::fill::fnv1a("a"), 0xaf63_dc4c_8601_ec8c);
@@ -28,7 +28,7 @@ pub fn fnv1a(text: &str) -> u64 {
     text.bytes().fold(0xCBF2_9CE4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3))
 }
 
-/// The output function of splitmix64 at `state`.
+/// Returns the output of splitmix64 at `state`.
 ///
 /// ```
 /// assert_eq!(freetumor::nn::fill::splitmix64(0), 0xE220_A839_7B1D_CDAF);
@@ -40,7 +40,7 @@ pub fn splitmix64(state: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// `count` numbers in `[low, high)`: number `i` is `splitmix64(fnv1a(name) + i) >> 40` over 2²⁴, scaled in double
+/// Returns `count` numbers in `[low, high)`: number `i` is `splitmix64(fnv1a(name) + i) >> 40` over 2²⁴, scaled in double
 /// precision and rounded once.
 ///
 /// ```
@@ -54,7 +54,7 @@ pub fn uniform(name: &str, count: usize, low: f64, high: f64) -> Vec<f32> {
     (0..count).map(|i| (low + (high - low) * unit(i)) as f32).collect()
 }
 
-/// The value of the parameter `name` of the given shape.
+/// Returns the value of the parameter `name` of the given shape.
 ///
 /// Two or more dimensions: uniform in ±√(3 / fan-in), where fan-in is the product of all dimensions but the first. One
 /// dimension: uniform in `[0.5, 1.5)` if the name ends in `weight`, else in `[-0.1, 0.1)`.
@@ -76,26 +76,26 @@ pub fn parameter(name: &str, shape: &[usize]) -> Vec<f32> {
     }
 }
 
-/// A source of weights in which every parameter has its defined value, whatever its name and shape.
+/// Returns a source of weights that contains every parameter, with the value of [`parameter`].
 ///
-/// `prefix` stands before each name when its value is made (`"discriminator."` gives a second network other weights
-/// than the first); the network itself does not see it.
+/// `prefix` is prepended to each name to compute the value, so that `"discriminator."` produces different weights for a second
+/// network; the names that the network requests have no prefix.
 pub fn builder(prefix: &str, dtype: DType, device: &Device) -> VarBuilder<'static> {
-    VarBuilder::from_backend(Box::new(Filled { prefix: prefix.to_owned() }), dtype, device.clone())
+    VarBuilder::from_backend(Box::new(FillBackend { prefix: prefix.to_owned() }), dtype, device.clone())
 }
 
-struct Filled {
+struct FillBackend {
     prefix: String,
 }
 
-impl SimpleBackend for Filled {
+impl SimpleBackend for FillBackend {
     fn get(&self, shape: Shape, name: &str, _: candle_nn::Init, dtype: DType, device: &Device) -> Result<Tensor> {
         let values = parameter(&format!("{}{name}", self.prefix), shape.dims());
         Tensor::from_vec(values, shape, device)?.to_dtype(dtype)
     }
 
     fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> Result<Tensor> {
-        candle_core::bail!("{name}: a filled parameter needs its shape")
+        candle_core::bail!("parameter {name}: expected a shape, got none")
     }
 
     fn contains_tensor(&self, _: &str) -> bool {

@@ -1,6 +1,6 @@
-//! Layers: a struct with its weights, a checked `new`, a `forward`.
+//! Layers: each is a struct with its weights, a checked `new` and a `forward`.
 //!
-//! A constructor asks its [`VarBuilder`] for each parameter under PyTorch's name and shape. Volumes are
+//! A constructor requests each parameter from its [`VarBuilder`] under PyTorch's name and shape. Volumes are
 //! `[batch, x, y, z, channel]`.
 //!
 //! ```
@@ -24,7 +24,7 @@ use candle_nn::VarBuilder;
 
 use super::ops::{self, Activation, NormScope};
 
-/// What is added to a variance before its root is taken, in every norm layer: PyTorch's default.
+/// The number that every norm layer adds to a variance before its square root: PyTorch's default.
 pub const EPS: f64 = 1e-5;
 
 /// A convolution with a cubic kernel: `weight` `[c_out, c_in, k, k, k]`, `bias` `[c_out]`.
@@ -37,11 +37,11 @@ pub struct Conv3d {
 }
 
 impl Conv3d {
-    /// A convolution that keeps the volume's sides: stride 1, as much padding as the kernel reaches.
+    /// Creates a convolution that keeps the volume's sides: stride 1, padding of half the kernel.
     ///
     /// # Errors
     ///
-    /// Where the kernel is even or the source of weights has no such weights.
+    /// If the kernel is even or the source of weights lacks a parameter.
     pub fn new(vb: VarBuilder, c_in: usize, c_out: usize, kernel: usize, bias: bool) -> Result<Self> {
         if kernel.is_multiple_of(2) {
             bail!("{}: expected a kernel with an odd side, got {kernel}", vb.prefix())
@@ -49,11 +49,11 @@ impl Conv3d {
         Self::with(vb, [c_in, c_out, kernel], bias, 1, kernel / 2)
     }
 
-    /// A convolution of patches: stride as wide as the kernel, no padding.
+    /// Creates a convolution of patches: the stride is the kernel's side, without padding.
     ///
     /// # Errors
     ///
-    /// Where the source of weights has no such weights.
+    /// If the source of weights lacks a parameter.
     pub fn patches(vb: VarBuilder, c_in: usize, c_out: usize, side: usize, bias: bool) -> Result<Self> {
         Self::with(vb, [c_in, c_out, side], bias, side, 0)
     }
@@ -68,7 +68,7 @@ impl Conv3d {
     ///
     /// # Errors
     ///
-    /// Where the shape does not fit.
+    /// If the input has a wrong shape.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         ops::conv3d(x, &self.weight, self.bias.as_ref(), [self.stride; 3], [self.padding; 3])
     }
@@ -82,11 +82,11 @@ pub struct ConvTranspose3d {
 }
 
 impl ConvTranspose3d {
-    /// The layer with its weights.
+    /// Creates the layer with its weights.
     ///
     /// # Errors
     ///
-    /// Where the source of weights has no such weights.
+    /// If the source of weights lacks a parameter.
     pub fn new(vb: VarBuilder, c_in: usize, c_out: usize, bias: bool) -> Result<Self> {
         let weight = vb.get((c_in, c_out, 2, 2, 2), "weight")?;
         let bias = bias.then(|| vb.get(c_out, "bias")).transpose()?;
@@ -97,44 +97,44 @@ impl ConvTranspose3d {
     ///
     /// # Errors
     ///
-    /// Where the shape does not fit.
+    /// If the input has a wrong shape.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         ops::conv_transpose3d(x, &self.weight, self.bias.as_ref())
     }
 }
 
-/// Batch or instance norm with the statistics of what it is given, in training and afterwards, and an activation.
+/// Batch or instance norm with the statistics of its input, in training and inference, and an activation.
 #[derive(Clone, Debug)]
 pub struct Normalize {
     affine: Option<(Tensor, Tensor)>,
-    over: NormScope,
+    scope: NormScope,
     activation: Activation,
 }
 
 impl Normalize {
-    /// A norm that scales by `weight` and shifts by `bias`, each `[channels]`.
+    /// Creates a norm that scales by `weight` and shifts by `bias`, each `[channels]`.
     ///
     /// # Errors
     ///
-    /// Where the source of weights has no such weights.
-    pub fn new(vb: VarBuilder, channels: usize, over: NormScope, activation: Activation) -> Result<Self> {
+    /// If the source of weights lacks a parameter.
+    pub fn new(vb: VarBuilder, channels: usize, scope: NormScope, activation: Activation) -> Result<Self> {
         let affine = (vb.get(channels, "weight")?, vb.get(channels, "bias")?);
-        Ok(Self { affine: Some(affine), over, activation })
+        Ok(Self { affine: Some(affine), scope, activation })
     }
 
-    /// A norm without parameters.
-    pub fn plain(over: NormScope, activation: Activation) -> Self {
-        Self { affine: None, over, activation }
+    /// Creates a norm without parameters.
+    pub fn plain(scope: NormScope, activation: Activation) -> Self {
+        Self { affine: None, scope, activation }
     }
 
-    /// Keeps the shape `[batch, x, y, z, channel]`. The volume is given away: without gradients its memory holds the result.
+    /// Normalizes a volume; keeps the shape `[batch, x, y, z, channel]`. Without gradients, the result overwrites the volume's memory.
     ///
     /// # Errors
     ///
-    /// Where the shape does not fit.
+    /// If the input has a wrong shape.
     pub fn forward(&self, x: Tensor) -> Result<Tensor> {
         let affine = self.affine.as_ref().map(|(weight, bias)| (weight, bias));
-        ops::normalize_given(x, affine, self.over, EPS, self.activation)
+        ops::normalize_owned(x, affine, self.scope, EPS, self.activation)
     }
 }
 
@@ -146,20 +146,20 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// The layer with its weights.
+    /// Creates the layer with its weights.
     ///
     /// # Errors
     ///
-    /// Where the source of weights has no such weights.
+    /// If the source of weights lacks a parameter.
     pub fn new(vb: VarBuilder, channels: usize) -> Result<Self> {
         Ok(Self { weight: vb.get(channels, "weight")?, bias: vb.get(channels, "bias")? })
     }
 
-    /// Keeps the shape `[..., channels]`.
+    /// Normalizes the last axis; keeps the shape `[..., channels]`.
     ///
     /// # Errors
     ///
-    /// Where the shape does not fit.
+    /// If the input has a wrong shape.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         ops::layer_norm(x, &self.weight, &self.bias, EPS)
     }
@@ -173,11 +173,11 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// The layer with its weights.
+    /// Creates the layer with its weights.
     ///
     /// # Errors
     ///
-    /// Where the source of weights has no such weights.
+    /// If the source of weights lacks a parameter.
     pub fn new(vb: VarBuilder, c_in: usize, c_out: usize, bias: bool) -> Result<Self> {
         let weight = vb.get((c_out, c_in), "weight")?;
         let bias = bias.then(|| vb.get(c_out, "bias")).transpose()?;
@@ -188,17 +188,17 @@ impl Linear {
     ///
     /// # Errors
     ///
-    /// Where the shape does not fit.
+    /// If the input has a wrong shape.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         ops::linear(x, &self.weight, self.bias.as_ref())
     }
 }
 
-/// What comes in at a network's door, `[batch, channel, x, y, z]`, as `[batch, x, y, z, channel]`.
+/// Converts a network's input `[batch, channel, x, y, z]` to `[batch, x, y, z, channel]`.
 ///
 /// # Errors
 ///
-/// Where the shape is another, or a side is zero or not a multiple of `divisor`.
+/// If the shape is not as expected, or a side is zero or not a multiple of `divisor`.
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};
@@ -223,11 +223,11 @@ pub fn channels_last(x: &Tensor, network: &str, channels: usize, divisor: usize)
     }
 }
 
-/// What goes out of a network's door: `[batch, x, y, z, channel]` as `[batch, channel, x, y, z]`.
+/// Converts a network's output `[batch, x, y, z, channel]` to `[batch, channel, x, y, z]`.
 ///
 /// # Errors
 ///
-/// Where the shape is another.
+/// If the tensor does not have five axes.
 pub fn channels_first(y: &Tensor) -> Result<Tensor> {
     y.permute((0, 4, 1, 2, 3))?.contiguous()
 }

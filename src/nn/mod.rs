@@ -1,14 +1,14 @@
 //! Three-dimensional networks: operators, layers, networks, weights, sliding windows and the device.
 //!
-//! This room owns everything that candle and the CPU kernels compute, and knows nothing of CT. On CPUs of one class of kernels, results
-//! have the same bits for any number of threads. Files of weights may come from anywhere: nothing in them is executed,
+//! This room owns all computation of candle and the CPU kernels, and is independent of CT. On CPUs of one class of kernels, results
+//! have the same bits for any number of threads. Files of weights are untrusted: nothing in them is executed,
 //! and every size is checked before memory is allocated.
 //!
 //! # Shapes
 //!
-//! Inside of this room a tensor is `[batch, x, y, z, channel]`, channels last: the kernels read and write whole channel
+//! Inside this room a tensor is `[batch, x, y, z, channel]`, channels last: the kernels read and write whole channel
 //! vectors, and layer norm, softmax and linear layers work on the last axis anyway. A network's `forward` takes and returns
-//! `[batch, channel, x, y, z]`, as other programs do. Weights keep the names and shapes that PyTorch gives them.
+//! `[batch, channel, x, y, z]`, as other programs do. Weights keep PyTorch's names and shapes.
 
 pub mod device;
 mod failure;

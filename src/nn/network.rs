@@ -1,4 +1,4 @@
-//! The door to the networks: one by its name, built and run without knowing which it is.
+//! The networks behind one interface: a network is built by the name of its kind and run independently of its kind.
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
@@ -7,7 +7,7 @@
 //!
 //! let model: Model = "unet3d".parse()?;
 //! let config = Config { width: 2, ..model.published() };
-//! assert_eq!(config.declared()?[0].0, "down_tr64.ops.0.conv1.weight");
+//! assert_eq!(config.parameters()?[0].0, "down_tr64.ops.0.conv1.weight");
 //! let network = Network::new(fill::builder("", DType::F32, &Device::Cpu), &config)?;
 //! let side = model.side_divisor();
 //! let x = Tensor::zeros((1, 1, side, side, side), DType::F32, &Device::Cpu)?;
@@ -24,13 +24,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::ops::NormScope;
-use super::parameters::declared;
+use super::parameters::declared_parameters;
 use super::{swin_unetr, unet3d};
 
 /// The kinds of networks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum Model {
-    /// The 3-D U-Net of generator and discriminator.
+    /// The 3-D U-Net of the generator and the discriminator.
     #[serde(rename = "unet3d")]
     UNet3D,
     /// Swin UNETR, second version: the segmentor.
@@ -42,7 +42,7 @@ impl Model {
     /// All kinds.
     pub const ALL: [Self; 2] = [Self::UNet3D, Self::SwinUnetr];
 
-    /// The name in files and commands.
+    /// Returns the name in files and commands.
     pub fn name(self) -> &'static str {
         match self {
             Self::UNet3D => "unet3d",
@@ -50,7 +50,7 @@ impl Model {
         }
     }
 
-    /// The sides of an input are multiples of this.
+    /// Returns the number of which the sides of an input must be multiples.
     pub fn side_divisor(self) -> usize {
         match self {
             Self::UNet3D => unet3d::SIDE_DIVISOR,
@@ -58,7 +58,7 @@ impl Model {
         }
     }
 
-    /// The published network of this kind.
+    /// Returns the configuration of the published network of this kind.
     pub fn published(self) -> Config {
         match self {
             Self::UNet3D => {
@@ -82,7 +82,7 @@ impl fmt::Display for Model {
 impl FromStr for Model {
     type Err = candle_core::Error;
 
-    /// The kind of that name.
+    /// Returns the kind of that name.
     ///
     /// ```
     /// use freetumor::nn::network::Model;
@@ -100,7 +100,7 @@ impl FromStr for Model {
     }
 }
 
-/// What distinguishes one network from another.
+/// The configuration of a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The kind.
@@ -109,20 +109,20 @@ pub struct Config {
     pub in_channels: usize,
     /// Channels of the output.
     pub classes: usize,
-    /// Features where the network is narrowest; a multiple of 12 for [`Model::SwinUnetr`].
+    /// Features of the narrowest layer; a multiple of 12 for [`Model::SwinUnetr`].
     pub width: usize,
-    /// Over what the norms take their statistics; always [`NormScope::Instance`] for [`Model::SwinUnetr`].
+    /// The scope of the norms' statistics; always [`NormScope::Instance`] for [`Model::SwinUnetr`].
     pub norm: NormScope,
 }
 
 impl Config {
-    /// Names and shapes of the network's parameters, in its order.
+    /// Returns the names and shapes of the network's parameters, in the network's order.
     ///
     /// # Errors
     ///
-    /// Where there is no such network.
-    pub fn declared(&self) -> Result<Vec<(String, Shape)>> {
-        declared(|vb| Network::new(vb, self))
+    /// If there is no network with this configuration.
+    pub fn parameters(&self) -> Result<Vec<(String, Shape)>> {
+        declared_parameters(|vb| Network::new(vb, self))
     }
 }
 
@@ -136,11 +136,11 @@ pub enum Network {
 }
 
 impl Network {
-    /// The network with its weights.
+    /// Creates the network with its weights.
     ///
     /// # Errors
     ///
-    /// Where there is no network with these numbers, or the source of weights has no such weights.
+    /// If there is no network with this configuration, or the source of weights lacks a parameter.
     pub fn new(vb: VarBuilder, config: &Config) -> Result<Self> {
         let Config { model, in_channels, classes, width, norm } = *config;
         match (model, norm) {
@@ -158,7 +158,7 @@ impl Network {
         }
     }
 
-    /// Logits of each voxel.
+    /// Computes the logits of each voxel.
     ///
     /// # Shapes
     ///
@@ -167,7 +167,7 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// Where the shape is another.
+    /// If the input has another shape.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::UNet3D(network) => network.forward(x),

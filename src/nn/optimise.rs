@@ -1,6 +1,6 @@
-//! Adam, with its state in plain sight.
+//! The optimiser Adam, with access to its state.
 //!
-//! candle's own optimiser hides its moments, so that training could not go on where it stopped, and lacks amsgrad.
+//! candle's own optimiser hides its moments, so that training could not resume, and lacks amsgrad.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use crate::simd::Class;
 
-/// What distinguishes one Adam from another.
+/// The configuration of Adam.
 ///
 /// # Source
 ///
@@ -18,13 +18,13 @@ use crate::simd::Class;
 /// arXiv 1904.09237, with the maximum taken before the correction of the bias, as PyTorch does.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamConfig {
-    /// How fast the two moments forget.
+    /// The decay rates of the two moments.
     pub betas: [f64; 2],
-    /// What keeps the division finite.
+    /// The number that keeps the division finite.
     pub epsilon: f64,
-    /// The share of a parameter, times the rate, that each step takes from it.
+    /// The fraction of a parameter, times the rate, that each step subtracts from the parameter.
     pub weight_decay: f64,
-    /// Whether the second moment never falls.
+    /// Whether the second moment never decreases.
     pub amsgrad: bool,
 }
 
@@ -35,7 +35,7 @@ impl Default for AdamConfig {
     }
 }
 
-/// The optimiser: steps taken, and the moments of every parameter that had a gradient, by name.
+/// The optimiser: the number of steps, and the moments of every parameter that had a gradient, by name.
 ///
 /// ```
 /// use candle_core::{Device, Var};
@@ -61,40 +61,40 @@ pub struct Adam {
 /// The running averages of one parameter's gradient.
 #[derive(Clone, Debug)]
 pub struct Moments {
-    /// Of the gradient.
+    /// The average of the gradient.
     pub first: Tensor,
-    /// Of its square.
+    /// The average of the gradient's square.
     pub second: Tensor,
-    /// The largest of `second` so far, with amsgrad.
+    /// The maximum of `second` so far, with amsgrad.
     pub largest: Option<Tensor>,
 }
 
 impl Adam {
-    /// An optimiser that has taken no step.
+    /// Creates an optimiser before its first step.
     pub fn new(config: AdamConfig) -> Self {
         Self { config, steps: 0, moments: BTreeMap::new() }
     }
 
-    /// An optimiser that goes on where another stopped.
+    /// Creates an optimiser that resumes from recorded steps and moments.
     pub fn resumed(config: AdamConfig, steps: u64, moments: BTreeMap<String, Moments>) -> Self {
         Self { config, steps, moments }
     }
 
-    /// Steps taken.
+    /// Returns the number of steps so far.
     pub fn steps(&self) -> u64 {
         self.steps
     }
 
-    /// The moments by name of parameter.
+    /// Returns the moments by name of parameter.
     pub fn moments(&self) -> &BTreeMap<String, Moments> {
         &self.moments
     }
 
-    /// Moves every parameter that has a gradient by one step at `rate`.
+    /// Updates every parameter that has a gradient by one step at `rate`.
     ///
     /// # Errors
     ///
-    /// Where a gradient's shape is not its parameter's.
+    /// If a gradient's shape differs from its parameter's.
     pub fn step(&mut self, parameters: &[(String, Var)], gradients: &GradStore, rate: f64) -> Result<()> {
         self.steps += 1;
         let [b1, b2] = self.config.betas;
@@ -118,7 +118,7 @@ impl Adam {
                 rate: rate / corrections[0],
                 root: corrections[1].sqrt(),
                 epsilon: self.config.epsilon,
-                keep: 1.0 - rate * self.config.weight_decay,
+                decay: 1.0 - rate * self.config.weight_decay,
             };
             moments.first = average(&moments.first, &gradient, b1, false)?;
             moments.second = average(&moments.second, &gradient, b2, true)?;
@@ -135,15 +135,15 @@ impl Adam {
     }
 }
 
-/// Whether a tensor is one that the loops below can walk.
+/// Whether the loops below can process a tensor.
 fn plain(tensor: &Tensor) -> bool {
     tensor.device().is_cpu() && tensor.dtype() == DType::F32 && tensor.is_contiguous()
 }
 
-/// `beta · moment + (1 − beta) · gradient`, or of its square; in place where that can be.
+/// Returns `beta · moment + (1 − beta) · gradient`, or with the gradient's square; computed in place if possible.
 fn average(moment: &Tensor, gradient: &Tensor, beta: f64, square: bool) -> Result<Tensor> {
     if plain(moment) && plain(gradient) {
-        let average = Average { keep: beta as f32, take: (1.0 - beta) as f32, square };
+        let average = Average { decay: beta as f32, weight: (1.0 - beta) as f32, square };
         moment.inplace_op2(gradient, &average)?;
         return Ok(moment.clone());
     }
@@ -153,13 +153,13 @@ fn average(moment: &Tensor, gradient: &Tensor, beta: f64, square: bool) -> Resul
 
 /// The running average as a loop.
 struct Average {
-    keep: f32,
-    take: f32,
+    decay: f32,
+    weight: f32,
     square: bool,
 }
 
-/// Numbers that one task of a loop takes.
-const STRETCH: usize = 1 << 15;
+/// The numbers that one task of a loop processes.
+const CHUNK: usize = 1 << 15;
 
 impl InplaceOp2 for Average {
     fn name(&self) -> &'static str {
@@ -168,32 +168,32 @@ impl InplaceOp2 for Average {
 
     fn cpu_fwd(&self, moment: &mut CpuStorage, l1: &Layout, gradient: &CpuStorage, l2: &Layout) -> Result<()> {
         let (moment, gradient) = (slice_mut(moment, l1)?, slice(gradient, l2)?);
-        moment.par_chunks_mut(STRETCH).zip(gradient.par_chunks(STRETCH)).for_each(|(moment, gradient)| {
+        moment.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK)).for_each(|(moment, gradient)| {
             for (moment, &gradient) in moment.iter_mut().zip(gradient) {
                 let gradient = if self.square { gradient * gradient } else { gradient };
-                *moment = *moment * self.keep + gradient * self.take;
+                *moment = *moment * self.decay + gradient * self.weight;
             }
         });
         Ok(())
     }
 }
 
-/// The numbers of one step.
+/// The coefficients of one step.
 struct Scales {
     rate: f64,
     root: f64,
     epsilon: f64,
-    keep: f64,
+    decay: f64,
 }
 
 impl Scales {
-    /// `keep · parameter − rate · first / (√second / root + epsilon)`.
+    /// `decay · parameter − rate · first / (√second / root + epsilon)`.
     fn apply(&self, parameter: &Var, first: &Tensor, second: &Tensor) -> Result<()> {
         if plain(parameter) && plain(first) && plain(second) {
             return parameter.inplace_op3(first, second, self);
         }
         let step = (first / ((second.sqrt()? / self.root)? + self.epsilon)?)?;
-        parameter.set(&((parameter.as_tensor() * self.keep)? - (step * self.rate)?)?)
+        parameter.set(&((parameter.as_tensor() * self.decay)? - (step * self.rate)?)?)
     }
 }
 
@@ -212,11 +212,11 @@ impl InplaceOp3 for Scales {
         l3: &Layout,
     ) -> Result<()> {
         let (parameter, first, second) = (slice_mut(parameter, l1)?, slice(first, l2)?, slice(second, l3)?);
-        let [rate, root, epsilon, keep] = [self.rate, 1.0 / self.root, self.epsilon, self.keep].map(|x| x as f32);
-        let moments = first.par_chunks(STRETCH).zip(second.par_chunks(STRETCH));
-        parameter.par_chunks_mut(STRETCH).zip(moments).for_each(|(parameter, (first, second))| {
+        let [rate, root, epsilon, decay] = [self.rate, 1.0 / self.root, self.epsilon, self.decay].map(|x| x as f32);
+        let moments = first.par_chunks(CHUNK).zip(second.par_chunks(CHUNK));
+        parameter.par_chunks_mut(CHUNK).zip(moments).for_each(|(parameter, (first, second))| {
             for (parameter, (&first, &second)) in parameter.iter_mut().zip(first.iter().zip(second)) {
-                *parameter = *parameter * keep - rate * first / (second.sqrt() * root + epsilon);
+                *parameter = *parameter * decay - rate * first / (second.sqrt() * root + epsilon);
             }
         });
         Ok(())

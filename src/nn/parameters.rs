@@ -1,20 +1,20 @@
-//! Where a network's weights come from.
+//! The sources of a network's weights.
 //!
-//! A network's constructor takes a [`VarBuilder`] and asks it for each parameter by name and shape; no other place says
-//! those. So one constructor serves to list the parameters ([`declared`]), to fill them by name ([`super::fill`]), to
-//! take them from a file's tensors ([`from_tensors`]) and to train them ([`Variables`]).
+//! A network's constructor takes a [`VarBuilder`] and requests each parameter by name and shape; names and shapes are declared
+//! only there. So one constructor serves to list the parameters ([`declared_parameters`]), to fill them by name ([`super::fill`]),
+//! to read them from a file's tensors ([`from_tensors`]) and to train them ([`Variables`]).
 //!
 //! A network for inference holds plain tensors. A single variable among its weights would make every operator record
-//! its inputs for a backward pass, and no activation would be freed before the last one is done.
+//! its inputs for a backward pass, and no activation would be freed before the last operator has finished.
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
-//! use freetumor::nn::parameters::{declared, from_tensors};
+//! use freetumor::nn::parameters::{declared_parameters, from_tensors};
 //! use freetumor::nn::unet3d::{Config, UNet3D};
 //!
 //! let config = Config { width: 2, ..Config::default() };
 //! let mut weights = std::collections::BTreeMap::new();
-//! for (name, shape) in declared(|vb| UNet3D::new(vb, &config))? {
+//! for (name, shape) in declared_parameters(|vb| UNet3D::new(vb, &config))? {
 //!     weights.insert(name, Tensor::zeros(shape, DType::F32, &Device::Cpu)?);
 //! }
 //! let network = UNet3D::new(from_tensors(weights, DType::F32, &Device::Cpu), &config)?;
@@ -30,33 +30,33 @@ use candle_core::{DType, Device, Result, Shape, Tensor, Var, bail};
 use candle_nn::var_builder::SimpleBackend;
 use candle_nn::{Init, VarBuilder};
 
-/// The names and shapes that `build` asks for, in its order. No weights are allocated.
+/// Returns the names and shapes of the parameters that `build` requests, in order of the requests. No weights are allocated.
 ///
 /// # Errors
 ///
-/// Those of `build`.
+/// The errors of `build`.
 ///
 /// ```
 /// use freetumor::nn::layers::Linear;
-/// use freetumor::nn::parameters::declared;
+/// use freetumor::nn::parameters::declared_parameters;
 ///
-/// let parameters = declared(|vb| Linear::new(vb.pp("head"), 4, 2, true))?;
+/// let parameters = declared_parameters(|vb| Linear::new(vb.pp("head"), 4, 2, true))?;
 /// assert_eq!(parameters[0], ("head.weight".to_owned(), (2, 4).into()));
 /// assert_eq!(parameters[1], ("head.bias".to_owned(), 2.into()));
 /// # Ok::<(), candle_core::Error>(())
 /// ```
-pub fn declared<N>(build: impl FnOnce(VarBuilder<'static>) -> Result<N>) -> Result<Vec<(String, Shape)>> {
-    let asked = Arc::default();
-    build(VarBuilder::from_backend(Box::new(Recorder(Arc::clone(&asked))), DType::F32, Device::Cpu))?;
-    Ok(std::mem::take(&mut *locked(&asked)))
+pub fn declared_parameters<N>(build: impl FnOnce(VarBuilder<'static>) -> Result<N>) -> Result<Vec<(String, Shape)>> {
+    let requested = Arc::default();
+    build(VarBuilder::from_backend(Box::new(Recorder(Arc::clone(&requested))), DType::F32, Device::Cpu))?;
+    Ok(std::mem::take(&mut *lock(&requested)))
 }
 
-/// Writes down what it is asked for and hands out one zero, seen in the wanted shape.
+/// Records the requested parameters, and returns one zero, broadcast to the requested shape.
 struct Recorder(Arc<Mutex<Vec<(String, Shape)>>>);
 
 impl SimpleBackend for Recorder {
     fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> Result<Tensor> {
-        locked(&self.0).push((name.to_owned(), shape.clone()));
+        lock(&self.0).push((name.to_owned(), shape.clone()));
         Tensor::zeros((), dtype, device)?.broadcast_as(shape)
     }
 
@@ -69,10 +69,10 @@ impl SimpleBackend for Recorder {
     }
 }
 
-/// A source of weights over tensors by name, converted to `dtype` and `device`.
+/// Returns a source of weights over tensors by name, converted to `dtype` and `device`.
 ///
-/// Asking it for a parameter that is absent or of another shape gives an error that names the parameter, what was
-/// expected and what came. The weights are plain tensors, even those that were made from variables.
+/// The request of a parameter that is absent or has another shape returns an error that names the parameter, the expected
+/// shape and the actual shape. The weights are plain tensors, even if they were created from variables.
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};
@@ -87,12 +87,12 @@ impl SimpleBackend for Recorder {
 /// # Ok::<(), candle_core::Error>(())
 /// ```
 pub fn from_tensors(tensors: BTreeMap<String, Tensor>, dtype: DType, device: &Device) -> VarBuilder<'static> {
-    VarBuilder::from_backend(Box::new(Named(tensors)), dtype, device.clone())
+    VarBuilder::from_backend(Box::new(TensorBackend(tensors)), dtype, device.clone())
 }
 
-struct Named(BTreeMap<String, Tensor>);
+struct TensorBackend(BTreeMap<String, Tensor>);
 
-impl SimpleBackend for Named {
+impl SimpleBackend for TensorBackend {
     fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> Result<Tensor> {
         match self.0.get(name) {
             Some(tensor) if tensor.shape() == &shape => tensor.detach().to_device(device)?.to_dtype(dtype),
@@ -113,7 +113,7 @@ impl SimpleBackend for Named {
     }
 }
 
-/// The trainable parameters of a network: variables by name, in the order in which the network asks for them.
+/// The trainable parameters of a network: variables by name, in the order in which the network requests them.
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};
@@ -130,44 +130,44 @@ impl SimpleBackend for Named {
 /// ```
 pub struct Variables {
     initial: VarBuilder<'static>,
-    made: Arc<Mutex<Vec<(String, Var)>>>,
+    created: Arc<Mutex<Vec<(String, Var)>>>,
 }
 
 impl Variables {
-    /// Variables that start with the values of `initial`.
+    /// Creates variables with the initial values of `initial`.
     pub fn new(initial: VarBuilder<'static>) -> Self {
-        Self { initial, made: Arc::default() }
+        Self { initial, created: Arc::default() }
     }
 
-    /// The source to build a network from; it gives the same variable for the same name.
+    /// Returns the source to build a network from, which returns the same variable for the same name.
     pub fn builder(&self) -> VarBuilder<'static> {
         let (dtype, device) = (self.initial.dtype(), self.initial.device().clone());
-        let backend = Trainable { initial: self.initial.clone(), made: Arc::clone(&self.made) };
+        let backend = VariableBackend { initial: self.initial.clone(), created: Arc::clone(&self.created) };
         VarBuilder::from_backend(Box::new(backend), dtype, device)
     }
 
-    /// The variables made so far, in the order in which they were first asked for.
+    /// Returns the variables that were created so far, in order of their first request.
     pub fn all(&self) -> Vec<(String, Var)> {
-        locked(&self.made).clone()
+        lock(&self.created).clone()
     }
 }
 
-struct Trainable {
+struct VariableBackend {
     initial: VarBuilder<'static>,
-    made: Arc<Mutex<Vec<(String, Var)>>>,
+    created: Arc<Mutex<Vec<(String, Var)>>>,
 }
 
-impl SimpleBackend for Trainable {
+impl SimpleBackend for VariableBackend {
     fn get(&self, shape: Shape, name: &str, init: Init, dtype: DType, _: &Device) -> Result<Tensor> {
-        let mut made = locked(&self.made);
-        if let Some((_, var)) = made.iter().find(|(known, _)| known == name) {
+        let mut created = lock(&self.created);
+        if let Some((_, var)) = created.iter().find(|(known, _)| known == name) {
             if var.shape() != &shape {
                 bail!("parameter {name}: expected shape {shape:?}, got {:?}", var.shape())
             }
             return Ok(var.as_tensor().clone());
         }
         let var = Var::from_tensor(&self.initial.get_with_hints_dtype(shape, name, init, dtype)?)?;
-        made.push((name.to_owned(), var.clone()));
+        created.push((name.to_owned(), var.clone()));
         Ok(var.into_inner())
     }
 
@@ -181,7 +181,7 @@ impl SimpleBackend for Trainable {
     }
 }
 
-/// The content of a lock. A panic elsewhere cannot leave these lists half written.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Locks a mutex, poisoned or not: a panic of another thread cannot leave these lists half written.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

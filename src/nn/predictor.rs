@@ -1,4 +1,4 @@
-//! A network with the weights of a file, ready to look at volumes.
+//! A network with the weights of a file, for inference on volumes.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,18 +12,18 @@ use super::parameters::from_tensors;
 use super::weights::{NetworkPart, WeightsMetadata, fit, read, shape_of};
 use crate::error::{Error, Result};
 
-/// Which network a file of weights is said to hold.
+/// The network that a file of weights is expected to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExpectedNetwork {
     /// The kind.
     pub model: Model,
-    /// Which of a file's networks.
+    /// The network of the file, if the file holds several.
     pub part: NetworkPart,
-    /// Channels of the output; `None` for what the weights have.
+    /// Channels of the output; `None` for the number of the weights.
     pub classes: Option<usize>,
-    /// Features where the network is narrowest; `None` for what the weights have.
+    /// Features of the narrowest layer; `None` for the number of the weights.
     pub width: Option<usize>,
-    /// Over what norms take their statistics; `None` for what the file says, or else what the published network does.
+    /// The scope of the norms' statistics; `None` for the scope that the file names, or else that of the published network.
     pub norm: Option<NormScope>,
 }
 
@@ -38,11 +38,11 @@ pub struct Predictor {
 }
 
 impl Predictor {
-    /// Opens a file of weights. What the file says of itself under `norm` (`instance` or `batch`) is followed; the weights
-    /// alone do not tell.
+    /// Opens a file of weights. The file's metadata `norm` (`instance` or `batch`) decides the scope of the norms, which cannot be
+    /// derived from the weights.
     ///
     /// # Errors
-    /// Where the file cannot be read, holds no such network, or another than was wanted.
+    /// If the file cannot be read, or does not hold the expected network.
     ///
     /// ```
     /// use candle_core::Device;
@@ -58,70 +58,70 @@ impl Predictor {
     ///     let values = fill::parameter(&name, shape.dims());
     ///     (name, candle_core::Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
     /// };
-    /// let weights = config.declared().unwrap().into_iter().map(tensor).collect();
+    /// let weights = config.parameters().unwrap().into_iter().map(tensor).collect();
     /// write_safetensors(&mut std::fs::File::create(&path)?, &weights, &Default::default(), Precision::Single)?;
     ///
-    /// let wanted = ExpectedNetwork { model: Model::UNet3D, part: NetworkPart::Whole, classes: None, width: None, norm: None };
-    /// let predictor = Predictor::open(&path, &wanted, &Device::Cpu)?;
+    /// let expected = ExpectedNetwork { model: Model::UNet3D, part: NetworkPart::Whole, classes: None, width: None, norm: None };
+    /// let predictor = Predictor::open(&path, &expected, &Device::Cpu)?;
     /// assert_eq!((predictor.config().width, predictor.config().classes), (2, 4));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn open(path: &Path, wanted: &ExpectedNetwork, device: &Device) -> Result<Self> {
-        let said = WeightsMetadata::of(path);
-        said.check_weights(path)?;
+    pub fn open(path: &Path, expected: &ExpectedNetwork, device: &Device) -> Result<Self> {
+        let metadata = WeightsMetadata::of(path);
+        metadata.check_weights(path)?;
         let raw = read(path, &Device::Cpu)?;
-        let sizes = Sizes::of(&raw, wanted);
+        let sizes = Sizes::of(&raw, expected);
         let has_statistics = raw.keys().any(|name| name.ends_with("running_mean"));
-        let published = wanted.model.published();
-        let stated = match (wanted.model, said.norm.as_deref()) {
+        let published = expected.model.published();
+        let norm_of_file = match (expected.model, metadata.norm.as_deref()) {
             (Model::UNet3D, Some("instance")) => NormScope::Instance,
             (Model::UNet3D, Some("batch")) => NormScope::Batch,
             _ => published.norm,
         };
         let config = Config {
-            norm: wanted.norm.unwrap_or(stated),
+            norm: expected.norm.unwrap_or(norm_of_file),
             in_channels: sizes.in_channels.unwrap_or(published.in_channels),
-            classes: wanted.classes.or(sizes.classes).unwrap_or(published.classes),
-            width: wanted.width.or(sizes.width).unwrap_or(published.width),
+            classes: expected.classes.or(sizes.classes).unwrap_or(published.classes),
+            width: expected.width.or(sizes.width).unwrap_or(published.width),
             ..published
         };
-        let declared = config.declared().map_err(failed("there is no such network"))?;
-        let weights = fit(&raw, &declared, wanted.part).map_err(|error| sizes.explain(&error, path, &config))?;
+        let declared = config.parameters().map_err(failed("cannot build the network"))?;
+        let weights = fit(&raw, &declared, expected.part).map_err(|error| sizes.explain(&error, path, &config))?;
         let vb = from_tensors(weights, DType::F32, device);
         let network = Network::new(vb, &config).map_err(failed("cannot build the network"))?;
-        Ok(Self { network, config, model: wanted.model, device: device.clone(), has_statistics })
+        Ok(Self { network, config, model: expected.model, device: device.clone(), has_statistics })
     }
 
-    /// The kind of network.
+    /// Returns the kind of network.
     pub fn model(&self) -> Model {
         self.model
     }
 
-    /// What distinguishes this network from others.
+    /// Returns the network's configuration.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Whether the weights came with running statistics of norms, which are not used: norms take those of what they are
-    /// given. A network that was trained for running statistics gives other logits here.
+    /// Whether the weights contain running statistics of norms, which are ignored: norms use the statistics of their input. A network
+    /// that was trained for running statistics returns different logits here.
     pub fn ignores_statistics(&self) -> bool {
         self.has_statistics
     }
 
-    /// Whether the device no longer does the simplest of sums. The processor always does.
+    /// Whether the device fails to compute a sum. The CPU is never lost.
     pub fn device_is_lost(&self) -> bool {
         let sum = || Tensor::ones(8, DType::F32, &self.device)?.sum_all()?.to_scalar::<f32>();
         !self.device.is_cpu() && sum().is_err()
     }
 
-    /// One forward pass; the logits are finite.
+    /// Runs a forward pass and checks that the logits are finite.
     ///
     /// # Shapes
     /// `[batch, in_channels, x, y, z]` to `[batch, classes, x, y, z]`; sides are multiples of
     /// [`Model::side_divisor`].
     ///
     /// # Errors
-    /// Where the shape is another, or a logit is NaN or infinite.
+    /// If the input has another shape, or a logit is NaN or infinite.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (divisor, channels) = (self.model.side_divisor(), self.config.in_channels);
         match *x.dims() {
@@ -129,34 +129,35 @@ impl Predictor {
                 if batch > 0 && c == channels && [x, y, z].iter().all(|side| *side > 0 && side % divisor == 0) => {}
             ref dims => {
                 return Err(Error::new(format!(
-                    "{} takes [batch, {channels}, x, y, z] with sides that are multiples of {divisor}, got {dims:?}",
+                    "{}: expected [batch, {channels}, x, y, z] with sides that are multiples of {divisor}, got {dims:?}",
                     self.model
                 ))
-                .with_hint(misfit(dims, channels)));
+                .with_hint(shape_hint(dims, channels)));
             }
         }
         let run = || {
             let logits = self.network.forward(&x.to_device(&self.device)?.to_dtype(DType::F32)?)?;
-            // The sum is finite where all numbers are; only then is there nothing to count.
+            // An infinite or NaN number makes the sum infinite or NaN: only then are the numbers counted.
             let sum: f32 = logits.sum_all()?.to_scalar()?;
             Ok((logits, sum.is_finite()))
         };
         let (logits, are_finite) = run().map_err(failed("the network failed"))?;
         if !are_finite {
-            check_finite(&logits, "logits").map_err(|error| error.with_hint("are weights and input of one kind?"))?;
+            check_finite(&logits, "logits")
+                .map_err(|error| error.with_hint("check that the weights and the input are of the same kind"))?;
         }
         Ok(logits)
     }
 
-    /// Runs the tensor `input` of a safetensors file through the network, nothing else.
+    /// Runs the network on the tensor `input` of a safetensors file, without preprocessing.
     ///
     /// # Errors
-    /// Where the file cannot be read, or as for [`forward`](Self::forward).
+    /// If the file cannot be read, and the errors of [`forward`](Self::forward).
     pub fn forward_file(&self, path: &Path) -> Result<Tensor> {
         let mut tensors = read(path, &Device::Cpu)?;
         let Some(x) = tensors.remove("input") else {
             let names: Vec<_> = tensors.keys().take(8).map(String::as_str).collect();
-            return Err(Error::new(format!("{} holds no tensor `input`, but {}", path.display(), names.join(", ")))
+            return Err(Error::new(format!("{}: expected a tensor `input`, got {}", path.display(), names.join(", ")))
                 .with_hint("save the volume as `input`, of shape [batch, channel, x, y, z]"));
         };
         check_finite(&x, "numbers of `input`")?;
@@ -164,18 +165,20 @@ impl Predictor {
     }
 }
 
+/// Checks that all numbers of a tensor are finite.
+///
 /// # Errors
-/// Where some of a tensor's numbers are NaN or infinite, and how many.
-fn check_finite(tensor: &Tensor, what: &str) -> Result<()> {
+/// If some of a tensor's numbers are NaN or infinite, and how many.
+fn check_finite(tensor: &Tensor, name: &str) -> Result<()> {
     let numbers = tensor.to_dtype(DType::F32).and_then(|tensor| tensor.flatten_all()?.to_vec1::<f32>());
     let numbers = numbers.map_err(failed("cannot read numbers"))?;
     match numbers.iter().filter(|number| !number.is_finite()).count() {
         0 => Ok(()),
-        count => Err(Error::new(format!("{count} of {} {what} are NaN or infinite", numbers.len()))),
+        count => Err(Error::new(format!("{count} of {} {name} are NaN or infinite", numbers.len()))),
     }
 }
 
-/// What weights say of their network's sizes.
+/// The sizes of a network, as far as they follow from the shapes of its weights.
 #[derive(Clone, Copy, Default)]
 struct Sizes {
     in_channels: Option<usize>,
@@ -184,40 +187,41 @@ struct Sizes {
 }
 
 impl Sizes {
-    fn of(raw: &BTreeMap<String, Tensor>, wanted: &ExpectedNetwork) -> Self {
-        let (first, last) = match wanted.model {
+    fn of(raw: &BTreeMap<String, Tensor>, expected: &ExpectedNetwork) -> Self {
+        let (first, last) = match expected.model {
             Model::UNet3D => ("down_tr64.ops.0.conv1.weight", "out_tr.final_conv.weight"),
             Model::SwinUnetr => ("swinViT.patch_embed.proj.weight", "out.conv.conv.weight"),
         };
-        let size = |name, axis| shape_of(raw, name, wanted.part).and_then(|dims: Vec<usize>| dims.get(axis).copied());
+        let size = |name, axis| shape_of(raw, name, expected.part).and_then(|dims: Vec<usize>| dims.get(axis).copied());
         Self { in_channels: size(first, 1), classes: size(last, 0), width: size(first, 0) }
     }
 
-    /// An error about weights that do not fit, with a word on why, where these sizes say it.
+    /// Adds the path to an error about weights that do not fit, and a hint if these sizes explain the error.
     fn explain(self, error: &Error, path: &Path, config: &Config) -> Error {
         let wrapped = Error::new(format!("{}: {error}", path.display()));
-        let differ = |seen: Option<usize>, wanted| seen.filter(|seen| *seen != wanted);
-        let mut hints = Vec::new();
-        if let Some(classes) = differ(self.classes, config.classes) {
-            hints.push(format!("--classes {classes}"));
+        let different = |size: Option<usize>, expected| size.filter(|size| *size != expected);
+        let mut options = Vec::new();
+        if let Some(classes) = different(self.classes, config.classes) {
+            options.push(format!("--classes {classes}"));
         }
-        if let Some(width) = differ(self.width, config.width) {
-            hints.push(format!("--width {width}"));
+        if let Some(width) = different(self.width, config.width) {
+            options.push(format!("--width {width}"));
         }
-        match (error.hint(), hints.is_empty(), self.width) {
-            (_, false, _) => wrapped.with_hint(format!("these weights were made with {}", hints.join(" "))),
+        match (error.hint(), options.is_empty(), self.width) {
+            (_, false, _) => wrapped.with_hint(format!("these weights need {}", options.join(" "))),
             (Some(hint), ..) => wrapped.with_hint(hint),
-            (None, true, None) => wrapped.with_hint(format!("are these weights of {}?", config.model)),
+            (None, true, None) => wrapped.with_hint(format!("check that these are weights of {}", config.model)),
             (None, true, Some(_)) => wrapped,
         }
     }
 }
-/// What to do about a tensor of a wrong shape.
-fn misfit(dims: &[usize], channels: usize) -> &'static str {
+
+/// Returns a hint on a tensor of a wrong shape.
+fn shape_hint(dims: &[usize], channels: usize) -> &'static str {
     match *dims {
-        [0, ..] => "the batch is empty",
-        [_, c, ..] if dims.len() == 5 && c != channels => "the number of channels is another than that of the weights",
-        [_, _, _, _, _] => "pad the volume, or cut it",
-        _ => "it takes five axes: a batch of one, and one channel, are axes, too",
+        [0, ..] => "pass a batch of at least one volume",
+        [_, c, ..] if dims.len() == 5 && c != channels => "pass as many channels as the weights have",
+        [_, _, _, _, _] => "pad or crop the volume",
+        _ => "pass five axes: a batch of one volume and a single channel are axes, too",
     }
 }

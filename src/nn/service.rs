@@ -1,11 +1,11 @@
-//! One thread that owns a device, and the queue before it.
+//! A thread that owns a device, and the queue of windows for that device.
 //!
-//! Whoever wants a network to look at windows sends them here and waits for the answer: the device is never asked by two threads at once,
-//! the queue is bounded, and windows of one shape that wait for one network are put into one batch. The answer to a window does not
-//! depend on what it shared a batch with; networks whose norms mix the samples of a batch are asked with [`Batching::Never`].
+//! All inference submits its windows here and waits for the predictions: the device is never used by two threads at once, the queue is
+//! bounded, and waiting windows of one shape for one network are combined into a batch. The prediction for a window does not depend on
+//! the other windows of its batch; windows for networks whose norms mix the samples of a batch are submitted with [`Batching::Never`].
 //!
-//! Where a batch fails it is halved and tried again, down to single windows: a device without memory for four may have it for one, and of
-//! four windows one may hold no numbers.
+//! A batch that fails is halved and retried, down to single windows: a device that has no memory for four windows may have enough for one,
+//! and one of four windows may contain NaN.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -26,28 +26,28 @@ mod usage;
 
 pub use usage::Usage;
 
-/// Jobs that wait before the device at most; who comes later waits to be let in.
+/// The most submissions that wait for the device; a later submission blocks until there is room in the queue.
 const QUEUE: usize = 64;
 
-/// Something that answers windows: a network.
+/// A network that predicts windows.
 pub trait WindowModel: Send + Sync {
-    /// What it says of windows.
+    /// Predicts a batch of windows.
     ///
     /// # Shapes
     /// `[n, channel, x, y, z]` to `[n, class, x, y, z]`.
     ///
     /// # Errors
-    /// Where it cannot.
-    fn answer(&self, windows: &Tensor) -> Result<Tensor>;
+    /// If the network fails.
+    fn predict(&self, windows: &Tensor) -> Result<Tensor>;
 
-    /// Whether the device on which it runs is gone, so that no other window will be answered either.
+    /// Whether the network's device is lost, so that every later window would fail, too.
     fn is_lost(&self) -> bool {
         false
     }
 }
 
 impl WindowModel for Predictor {
-    fn answer(&self, windows: &Tensor) -> Result<Tensor> {
+    fn predict(&self, windows: &Tensor) -> Result<Tensor> {
         self.forward(windows)
     }
 
@@ -56,54 +56,56 @@ impl WindowModel for Predictor {
     }
 }
 
-/// Whether windows may be put into a batch with those of others.
+/// Whether windows may share a batch with windows of other submissions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Batching {
-    /// They may: each is answered as if it were alone.
-    Freely,
-    /// They may not: the network mixes what it sees together.
+    /// They may share a batch: the network computes each window independently.
+    Allowed,
+    /// They may not share a batch: the network mixes the windows of a batch.
     Never,
 }
 
 struct Submission {
     network: Arc<dyn WindowModel>,
     windows: Tensor,
-    joining: Batching,
+    batching: Batching,
     reply: Sender<Result<Prediction>>,
 }
 
 impl Submission {
-    fn joins(&self, other: &Self) -> bool {
-        self.joining == Batching::Freely
-            && other.joining == Batching::Freely
+    fn can_share_batch(&self, other: &Self) -> bool {
+        self.batching == Batching::Allowed
+            && other.batching == Batching::Allowed
             && Arc::ptr_eq(&self.network, &other.network)
             && self.windows.dims() == other.windows.dims()
     }
 }
 
-/// What a network said of the windows of one question.
+/// The prediction for the windows of one submission.
 #[derive(Clone, Debug)]
 pub struct Prediction {
-    /// `[n, class, x, y, z]` in the host's memory.
+    /// The logits, `[n, class, x, y, z]`, in the host's memory.
     pub logits: Tensor,
-    /// Seconds of the device: its share of the batch's.
+    /// Seconds of the device: the submission's fraction of the batch's seconds.
     pub device_seconds: f64,
 }
 
-/// An answer on its way.
+/// A prediction that the device has yet to compute.
 pub struct PendingPrediction(Receiver<Result<Prediction>>);
 
 impl PendingPrediction {
-    /// Waits for the answer.
+    /// Waits for the prediction.
     ///
     /// # Errors
-    /// What the network said, or that the device is gone.
+    /// The error of the network, or an error if the thread of the device has ended.
     pub fn wait(self) -> Result<Prediction> {
-        self.0.recv().unwrap_or_else(|_| Err(Error::new("the thread of the device ended before it answered")))
+        self.0
+            .recv()
+            .unwrap_or_else(|_| Err(Error::new("the thread of the device ended before it returned a prediction")))
     }
 }
 
-/// A device and the thread that owns it.
+/// A device and the thread that owns the device.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -112,8 +114,8 @@ impl PendingPrediction {
 /// use freetumor::nn::service::{WindowModel, Batching, Service};
 ///
 /// struct Doubling;
-/// impl Answer for Doubling {
-///     fn answer(&self, windows: &Tensor) -> freetumor::error::Result<Tensor> {
+/// impl WindowModel for Doubling {
+///     fn predict(&self, windows: &Tensor) -> freetumor::error::Result<Tensor> {
 ///         Ok((windows * 2.0).unwrap())
 ///     }
 /// }
@@ -121,105 +123,110 @@ impl PendingPrediction {
 /// let service = Service::new(DeviceKind::Cpu, 4);
 /// let network: Arc<dyn WindowModel> = Arc::new(Doubling);
 /// let windows = Tensor::ones((1, 1, 2, 2, 2), DType::F32, &Device::Cpu).unwrap();
-/// let answer = service.ask(&network, windows, Batching::Freely)?.wait()?.logits;
-/// assert_eq!(answer.sum_all().unwrap().to_scalar::<f32>().unwrap(), 16.0);
+/// let logits = service.submit(&network, windows, Batching::Allowed)?.wait()?.logits;
+/// assert_eq!(logits.sum_all().unwrap().to_scalar::<f32>().unwrap(), 16.0);
 /// assert_eq!(service.usage().windows, 1);
 /// # Ok::<(), freetumor::error::Error>(())
 /// ```
 pub struct Service {
-    place: DeviceKind,
+    kind: DeviceKind,
     device: OnceLock<Device>,
     batch: usize,
-    jobs: OnceLock<Sender<Submission>>,
+    queue: OnceLock<Sender<Submission>>,
     starting: Mutex<()>,
     counters: Arc<Counters>,
 }
 
 impl fmt::Debug for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Service").field("place", &self.place).field("batch", &self.batch).finish_non_exhaustive()
+        f.debug_struct("Service").field("kind", &self.kind).field("batch", &self.batch).finish_non_exhaustive()
     }
 }
 
 impl Service {
-    /// A service that puts up to `batch` windows into one batch. Its thread starts with the first of them.
+    /// Creates a service that computes up to `batch` windows in one batch. Its thread starts with the first submission.
     #[must_use]
-    pub fn new(place: DeviceKind, batch: usize) -> Arc<Self> {
+    pub fn new(kind: DeviceKind, batch: usize) -> Arc<Self> {
         Arc::new(Self {
-            place,
+            kind,
             device: OnceLock::new(),
             batch: batch.max(1),
-            jobs: OnceLock::new(),
+            queue: OnceLock::new(),
             starting: Mutex::new(()),
             counters: Arc::default(),
         })
     }
 
-    /// Where networks run.
-    pub fn place(&self) -> DeviceKind {
-        self.place
+    /// Returns the kind of device on which networks run.
+    pub fn device_kind(&self) -> DeviceKind {
+        self.kind
     }
 
-    /// Windows that are put into one batch at most.
+    /// Returns the most windows of one batch.
     pub fn batch(&self) -> usize {
         self.batch
     }
 
-    /// The device, for the weights of networks.
+    /// Returns the device, for the weights of networks.
     ///
     /// # Errors
-    /// As [`DeviceKind::device`].
+    /// The errors of [`DeviceKind::device`].
     pub fn device(&self) -> Result<Device> {
-        let _one = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        let _guard = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(device) = self.device.get() {
             return Ok(device.clone());
         }
-        let device = self.place.device()?;
+        let device = self.kind.device()?;
         Ok(self.device.get_or_init(|| device).clone())
     }
 
-    /// Sends windows to a network; waits only where the queue is full.
+    /// Submits windows to a network; waits only if the queue is full.
     ///
     /// # Shapes
-    /// `[n, channel, x, y, z]`, as the network takes them, in the host's memory.
+    /// `[n, channel, x, y, z]`, as the network expects, in the host's memory.
     ///
     /// # Errors
-    /// Where there is no device, or its thread cannot start.
-    pub fn ask(&self, network: &Arc<dyn WindowModel>, windows: Tensor, joining: Batching) -> Result<PendingPrediction> {
-        let (reply, answer) = bounded(1);
-        let job = Submission { network: Arc::clone(network), windows, joining, reply };
-        self.jobs()?.send(job).map_err(|_| Error::new("the thread of the device ended"))?;
-        Ok(PendingPrediction(answer))
+    /// If there is no device, or its thread cannot start.
+    pub fn submit(
+        &self,
+        network: &Arc<dyn WindowModel>,
+        windows: Tensor,
+        batching: Batching,
+    ) -> Result<PendingPrediction> {
+        let (reply, prediction) = bounded(1);
+        let submission = Submission { network: Arc::clone(network), windows, batching, reply };
+        self.queue()?.send(submission).map_err(|_| Error::new("the thread of the device ended"))?;
+        Ok(PendingPrediction(prediction))
     }
 
-    /// Whether the device is gone: every window asked for from now on would fail.
+    /// Whether the device is lost, so that every later submission would fail.
     pub fn is_lost(&self) -> bool {
         self.counters.is_lost()
     }
 
-    /// What the device did so far.
+    /// Returns the work of the device so far.
     pub fn usage(&self) -> Usage {
         self.counters.usage()
     }
 
-    fn jobs(&self) -> Result<&Sender<Submission>> {
-        let _one = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(jobs) = self.jobs.get() {
-            return Ok(jobs);
+    fn queue(&self) -> Result<&Sender<Submission>> {
+        let _guard = self.starting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(queue) = self.queue.get() {
+            return Ok(queue);
         }
         let (sender, receiver) = bounded(QUEUE);
         let worker =
-            Worker { jobs: receiver, most: AtomicUsize::new(self.batch), counters: Arc::clone(&self.counters) };
+            Worker { queue: receiver, most: AtomicUsize::new(self.batch), counters: Arc::clone(&self.counters) };
         let spawned = std::thread::Builder::new().name("device".into()).spawn(move || worker.serve());
         spawned.map_err(|cause| Error::new(format!("cannot start a thread: {cause}")).with_source(cause))?;
-        Ok(self.jobs.get_or_init(|| sender))
+        Ok(self.queue.get_or_init(|| sender))
     }
 }
 
-/// The device's thread. It ends when the last sender is gone.
+/// The device's thread. The thread ends when the last sender is dropped.
 struct Worker {
-    jobs: Receiver<Submission>,
-    /// Windows in one batch at most: fewer from the moment on when more did not fit.
+    queue: Receiver<Submission>,
+    /// The most windows of one batch: reduced when a larger batch did not fit into memory.
     most: AtomicUsize,
     counters: Arc<Counters>,
 }
@@ -229,20 +236,20 @@ impl Worker {
         let mut waiting = VecDeque::new();
         loop {
             if waiting.is_empty() {
-                let Ok(job) = self.jobs.recv() else { return };
-                waiting.push_back(job);
+                let Ok(submission) = self.queue.recv() else { return };
+                waiting.push_back(submission);
             }
-            // A device whose every thread computes leaves those no time that would send more: let them come.
-            waiting.extend(self.jobs.try_iter());
+            // While the device computes, other threads may have queued more submissions: take all of them before choosing a batch.
+            waiting.extend(self.queue.try_iter());
             let Some(first) = waiting.pop_front() else { continue };
             let most = self.most.load(Ordering::Relaxed);
             let (mut batch, mut rest) = (vec![first], VecDeque::new());
-            for job in waiting.drain(..) {
+            for submission in waiting.drain(..) {
                 let windows: usize = batch.iter().map(Submission::count).sum();
-                if batch[0].joins(&job) && windows + job.count() <= most {
-                    batch.push(job);
+                if batch[0].can_share_batch(&submission) && windows + submission.count() <= most {
+                    batch.push(submission);
                 } else {
-                    rest.push_back(job);
+                    rest.push_back(submission);
                 }
             }
             waiting = rest;
@@ -251,59 +258,62 @@ impl Worker {
     }
 
     fn run(&self, mut batch: Vec<Submission>) {
-        let (answers, seconds) = self.counters.batch(|| self.answers(&batch));
+        let (predictions, seconds) = self.counters.batch(|| self.predict(&batch));
         let windows: usize = batch.iter().map(Submission::count).sum();
-        match answers {
-            Ok(answers) => {
-                self.counters.answered(windows);
-                for (job, logits) in batch.into_iter().zip(answers) {
-                    let device_seconds = seconds * job.count() as f64 / windows.max(1) as f64;
-                    // Who asked may have given up.
-                    let _ = job.reply.send(Ok(Prediction { logits, device_seconds }));
+        match predictions {
+            Ok(predictions) => {
+                self.counters.add_windows(windows);
+                for (submission, logits) in batch.into_iter().zip(predictions) {
+                    let device_seconds = seconds * submission.count() as f64 / windows.max(1) as f64;
+                    // The receiver may have been dropped.
+                    let _ = submission.reply.send(Ok(Prediction { logits, device_seconds }));
                 }
             }
             Err(error) if batch.len() > 1 => {
-                tracing::warn!("a batch of {windows} windows failed, its halves are tried: {error}");
+                tracing::warn!("a batch of {windows} windows failed, retrying its halves: {error}");
                 let half = batch.split_off(batch.len() / 2);
                 self.run(batch);
                 self.run(half);
-                // Both halves went through: it was too much at once.
+                // Later batches are no larger than the halves.
                 self.most.fetch_min((windows / 2).max(1), Ordering::Relaxed);
             }
             Err(error) => {
-                if let Some(job) = batch.pop() {
-                    if job.network.is_lost() {
-                        self.counters.lose();
+                if let Some(submission) = batch.pop() {
+                    if submission.network.is_lost() {
+                        self.counters.set_lost();
                     }
-                    let _ = job.reply.send(Err(error));
+                    let _ = submission.reply.send(Err(error));
                 }
             }
         }
     }
 
-    /// The answer to each job of a batch.
-    fn answers(&self, batch: &[Submission]) -> Result<Vec<Tensor>> {
+    /// Computes a batch; returns the logits of each submission.
+    fn predict(&self, batch: &[Submission]) -> Result<Vec<Tensor>> {
         let _span = tracing::info_span!("network", windows = batch.len()).entered();
-        let arranging = failed("cannot arrange a batch");
-        let windows: Vec<&Tensor> = batch.iter().map(|job| &job.windows).collect();
-        let joined = match windows[..] {
+        let not_arranged = failed("cannot arrange a batch");
+        let windows: Vec<&Tensor> = batch.iter().map(|submission| &submission.windows).collect();
+        let input = match windows[..] {
             [only] => only.clone(),
-            _ => Tensor::cat(&windows, 0).map_err(&arranging)?,
+            _ => Tensor::cat(&windows, 0).map_err(&not_arranged)?,
         };
         let network = &batch[0].network;
-        let answer = catch_panic(|| network.answer(&joined))
-            .unwrap_or_else(|words| Err(Error::new(format!("the network panicked: {words}"))))?;
-        let answer = answer.to_device(&Device::Cpu).map_err(&arranging)?;
+        let logits = catch_panic(|| network.predict(&input))
+            .unwrap_or_else(|message| Err(Error::new(format!("the network panicked: {message}"))))?;
+        let logits = logits.to_device(&Device::Cpu).map_err(&not_arranged)?;
         let count: usize = batch.iter().map(Submission::count).sum();
-        if answer.dims().first() != Some(&count) {
-            return Err(Error::new(format!("the network gave {:?} for {count} windows", answer.dims())));
+        if logits.dims().first() != Some(&count) {
+            return Err(Error::new(format!(
+                "expected logits of {count} windows, the network returned {:?}",
+                logits.dims()
+            )));
         }
         let mut from = 0;
-        let part = |job: &Submission| {
-            from += job.count();
-            answer.narrow(0, from - job.count(), job.count())?.contiguous()
+        let part = |submission: &Submission| {
+            from += submission.count();
+            logits.narrow(0, from - submission.count(), submission.count())?.contiguous()
         };
-        batch.iter().map(part).collect::<candle_core::Result<_>>().map_err(arranging)
+        batch.iter().map(part).collect::<candle_core::Result<_>>().map_err(not_arranged)
     }
 }
 
@@ -319,16 +329,16 @@ mod tests {
 
     use super::*;
 
-    /// Gives the mean of each window, and fails above a size, as a device without memory does.
-    struct Means {
+    /// Returns the mean of each window, and fails above a batch size, like a device that is out of memory.
+    struct MeanModel {
         most: usize,
-        seen: Mutex<Vec<usize>>,
+        batches: Mutex<Vec<usize>>,
     }
 
-    impl WindowModel for Means {
-        fn answer(&self, windows: &Tensor) -> Result<Tensor> {
+    impl WindowModel for MeanModel {
+        fn predict(&self, windows: &Tensor) -> Result<Tensor> {
             let count = windows.dims()[0];
-            self.seen.lock().unwrap().push(count);
+            self.batches.lock().unwrap().push(count);
             if count > self.most {
                 return Err(Error::new("out of memory"));
             }
@@ -343,78 +353,80 @@ mod tests {
         Tensor::full(value, (1, 1, 2, 2, 2), &Device::Cpu).unwrap()
     }
 
-    fn value(answer: &Prediction) -> f32 {
-        answer.logits.to_dtype(DType::F32).unwrap().flatten_all().unwrap().get(0).unwrap().to_scalar().unwrap()
+    fn value(prediction: &Prediction) -> f32 {
+        prediction.logits.to_dtype(DType::F32).unwrap().flatten_all().unwrap().get(0).unwrap().to_scalar().unwrap()
     }
 
-    /// Holds the device's thread until dropped.
-    struct Gate(Mutex<Option<Receiver<()>>>);
+    /// Blocks the device's thread until the sender is dropped.
+    struct BlockingModel(Mutex<Option<Receiver<()>>>);
 
-    impl WindowModel for Gate {
-        fn answer(&self, windows: &Tensor) -> Result<Tensor> {
-            if let Some(gate) = self.0.lock().unwrap().take() {
-                let _ = gate.recv();
+    impl WindowModel for BlockingModel {
+        fn predict(&self, windows: &Tensor) -> Result<Tensor> {
+            if let Some(receiver) = self.0.lock().unwrap().take() {
+                let _ = receiver.recv();
             }
             Ok(windows.clone())
         }
     }
 
-    /// Asks for all values while the device is held, so that they wait together.
-    fn asked(
+    /// Submits all values while the device is blocked, so that they wait together.
+    fn predict_together(
         service: &Service,
         network: &Arc<dyn WindowModel>,
         values: &[f32],
-        joining: Batching,
+        batching: Batching,
     ) -> Vec<Result<Prediction>> {
-        let (open, gate) = bounded::<()>(0);
-        let held: Arc<dyn WindowModel> = Arc::new(Gate(Mutex::new(Some(gate))));
-        let holding = service.ask(&held, window(0.0), Batching::Never).unwrap();
-        let waiting: Vec<_> = values.iter().map(|&it| service.ask(network, window(it), joining).unwrap()).collect();
-        drop(open);
-        holding.wait().unwrap();
-        waiting.into_iter().map(PendingPrediction::wait).collect()
+        let (sender, receiver) = bounded::<()>(0);
+        let blocking_model: Arc<dyn WindowModel> = Arc::new(BlockingModel(Mutex::new(Some(receiver))));
+        let blocked = service.submit(&blocking_model, window(0.0), Batching::Never).unwrap();
+        let submit = |&value: &f32| service.submit(network, window(value), batching).unwrap();
+        let pending: Vec<_> = values.iter().map(submit).collect();
+        drop(sender);
+        blocked.wait().unwrap();
+        pending.into_iter().map(PendingPrediction::wait).collect()
     }
 
     #[test]
-    fn windows_share_batches_and_keep_their_answers() {
-        let means = Arc::new(Means { most: 8, seen: Mutex::default() });
+    fn batched_windows_have_the_predictions_of_single_windows() {
+        let means = Arc::new(MeanModel { most: 8, batches: Mutex::default() });
         let network: Arc<dyn WindowModel> = means.clone();
         let service = Service::new(DeviceKind::Cpu, 3);
-        let values: Vec<f32> = (0..7).map(|it| it as f32).collect();
-        for (answer, expected) in asked(&service, &network, &values, Batching::Freely).iter().zip(&values) {
-            assert_eq!(value(answer.as_ref().unwrap()), *expected);
+        let values: Vec<f32> = (0..7u8).map(f32::from).collect();
+        let predictions = predict_together(&service, &network, &values, Batching::Allowed);
+        for (prediction, expected) in predictions.iter().zip(&values) {
+            assert_eq!(value(prediction.as_ref().unwrap()), *expected);
         }
-        assert_eq!(*means.seen.lock().unwrap(), [3, 3, 1]);
-        assert!(asked(&service, &network, &values, Batching::Never).iter().all(Result::is_ok));
-        assert_eq!(means.seen.lock().unwrap()[3..], [1; 7]);
+        assert_eq!(*means.batches.lock().unwrap(), [3, 3, 1]);
+        assert!(predict_together(&service, &network, &values, Batching::Never).iter().all(Result::is_ok));
+        assert_eq!(means.batches.lock().unwrap()[3..], [1; 7]);
         assert_eq!(service.usage().windows, 16);
     }
 
     #[test]
-    fn a_batch_that_does_not_fit_is_halved_and_stays_so() {
-        let means = Arc::new(Means { most: 2, seen: Mutex::default() });
+    fn failed_batch_is_halved_and_later_batches_are_no_larger() {
+        let means = Arc::new(MeanModel { most: 2, batches: Mutex::default() });
         let network: Arc<dyn WindowModel> = means.clone();
         let service = Service::new(DeviceKind::Cpu, 4);
-        let answers = asked(&service, &network, &[1.0; 8], Batching::Freely);
-        assert!(answers.iter().all(|answer| value(answer.as_ref().unwrap()) == 1.0));
-        assert_eq!(*means.seen.lock().unwrap(), [4, 2, 2, 2, 2]);
+        let predictions = predict_together(&service, &network, &[1.0; 8], Batching::Allowed);
+        assert!(predictions.iter().all(|prediction| value(prediction.as_ref().unwrap()) == 1.0));
+        assert_eq!(*means.batches.lock().unwrap(), [4, 2, 2, 2, 2]);
     }
 
     #[test]
-    fn one_window_without_numbers_spoils_no_other() {
-        let means = Arc::new(Means { most: 1, seen: Mutex::default() });
+    fn nan_window_fails_alone_in_its_batch() {
+        let means = Arc::new(MeanModel { most: 1, batches: Mutex::default() });
         let network: Arc<dyn WindowModel> = means;
         let service = Service::new(DeviceKind::Cpu, 4);
-        let answers = asked(&service, &network, &[1.0, f32::NAN, 3.0], Batching::Freely);
-        assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
+        let predictions = predict_together(&service, &network, &[1.0, f32::NAN, 3.0], Batching::Allowed);
+        assert_eq!(predictions.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
     }
 
     #[test]
-    fn a_device_that_vanishes_is_told_from_a_window_that_fails() {
-        struct Fails(bool);
-        impl WindowModel for Fails {
-            fn answer(&self, _: &Tensor) -> Result<Tensor> {
-                Err(Error::new("no answer"))
+    fn service_distinguishes_lost_device_from_failed_window() {
+        struct FailingModel(bool);
+        impl WindowModel for FailingModel {
+            fn predict(&self, _: &Tensor) -> Result<Tensor> {
+                Err(Error::new("no prediction"))
             }
             fn is_lost(&self) -> bool {
                 self.0
@@ -422,24 +434,24 @@ mod tests {
         }
         let service = Service::new(DeviceKind::Cpu, 1);
         for lost in [false, true] {
-            let network: Arc<dyn WindowModel> = Arc::new(Fails(lost));
-            assert!(service.ask(&network, window(1.0), Batching::Freely).unwrap().wait().is_err());
+            let network: Arc<dyn WindowModel> = Arc::new(FailingModel(lost));
+            assert!(service.submit(&network, window(1.0), Batching::Allowed).unwrap().wait().is_err());
             assert_eq!(service.is_lost(), lost);
         }
     }
 
     #[test]
-    fn a_panic_is_an_answer_and_the_thread_lives_on() {
-        struct Panics;
-        impl WindowModel for Panics {
-            fn answer(&self, _: &Tensor) -> Result<Tensor> {
+    fn service_continues_after_network_panics() {
+        struct PanickingModel;
+        impl WindowModel for PanickingModel {
+            fn predict(&self, _: &Tensor) -> Result<Tensor> {
                 panic!("seven")
             }
         }
         let service = Service::new(DeviceKind::Cpu, 1);
-        let panics: Arc<dyn WindowModel> = Arc::new(Panics);
-        assert!(service.ask(&panics, window(1.0), Batching::Freely).unwrap().wait().is_err());
-        let means: Arc<dyn WindowModel> = Arc::new(Means { most: 1, seen: Mutex::default() });
-        assert!(service.ask(&means, window(1.0), Batching::Freely).unwrap().wait().is_ok());
+        let panicking: Arc<dyn WindowModel> = Arc::new(PanickingModel);
+        assert!(service.submit(&panicking, window(1.0), Batching::Allowed).unwrap().wait().is_err());
+        let means: Arc<dyn WindowModel> = Arc::new(MeanModel { most: 1, batches: Mutex::default() });
+        assert!(service.submit(&means, window(1.0), Batching::Allowed).unwrap().wait().is_ok());
     }
 }

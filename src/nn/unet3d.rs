@@ -1,8 +1,8 @@
-//! The 3-D U-Net of generator and discriminator.
+//! The 3-D U-Net of the generator and the discriminator.
 //!
-//! Four levels of two convolutions each, halved by max-pooling on the way down, doubled by transposed convolutions on the
-//! way up, with the level's own features laid beside. Every norm takes the statistics of what it is given, in
-//! training and afterwards; with [`NormScope::Batch`] the samples of a batch therefore influence each other.
+//! The network has four levels of two convolutions each. The encoder halves the volume by max pooling; the decoder doubles it by
+//! transposed convolutions and concatenates the encoder's features of the same level. Every norm uses the statistics of its input,
+//! in training and inference; with [`NormScope::Batch`] the samples of a batch therefore influence each other.
 //!
 //! | level | side | features | parameter names |
 //! |---|---|---|---|
@@ -38,10 +38,10 @@ use candle_nn::VarBuilder;
 use super::layers::{Conv3d, ConvTranspose3d, Normalize, channels_first, channels_last};
 use super::ops::{self, Activation, NormScope};
 
-/// The sides of an input are multiples of this.
+/// The number of which the sides of an input must be multiples.
 pub const SIDE_DIVISOR: usize = 8;
 
-/// What distinguishes one 3-D U-Net from another.
+/// The configuration of a 3-D U-Net.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Channels of the input.
@@ -50,12 +50,12 @@ pub struct Config {
     pub classes: usize,
     /// Features of the first convolution; the levels have 2, 4, 8 and 16 times as many.
     pub width: usize,
-    /// Over what the norms take their statistics.
+    /// The scope of the norms' statistics.
     pub norm: NormScope,
 }
 
 impl Default for Config {
-    /// The published network: one channel in, three out, width 32, batch norm.
+    /// Returns the published network: one input channel, three output channels, width 32, batch norm.
     fn default() -> Self {
         Self { in_channels: 1, classes: 3, width: 32, norm: NormScope::Batch }
     }
@@ -71,11 +71,11 @@ pub struct UNet3D {
 }
 
 impl UNet3D {
-    /// The network with its weights.
+    /// Creates the network with its weights.
     ///
     /// # Errors
     ///
-    /// Where a number in `config` is zero, or the source of weights has no such weights.
+    /// If a number in `config` is zero, or the source of weights lacks a parameter.
     pub fn new(vb: VarBuilder, config: &Config) -> Result<Self> {
         let Config { in_channels, classes, width, norm } = *config;
         if in_channels == 0 || classes == 0 || width == 0 {
@@ -100,7 +100,7 @@ impl UNet3D {
         Ok(Self { in_channels, down, up, out })
     }
 
-    /// Logits of each voxel.
+    /// Computes the logits of each voxel.
     ///
     /// # Shapes
     ///
@@ -108,7 +108,7 @@ impl UNet3D {
     ///
     /// # Errors
     ///
-    /// Where the shape is another.
+    /// If the input has another shape.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let mut x = channels_last(x, "unet3d", self.in_channels, SIDE_DIVISOR)?;
         let mut skips = vec![];
@@ -140,7 +140,7 @@ impl DoubleConv {
     }
 }
 
-/// A convolution of kernel 3, norm and ReLU. The bias has no effect but on the last bits: the norm takes it away again.
+/// A convolution of kernel 3, norm and ReLU. The bias affects only the last bits: the norm subtracts it again.
 #[derive(Clone, Debug)]
 struct ConvNorm {
     conv: Conv3d,
@@ -156,12 +156,12 @@ impl ConvNorm {
 
     fn forward(&self, x: Tensor) -> Result<Tensor> {
         let y = self.conv.forward(&x)?;
-        drop(x); // the widest volumes are here: each is freed before the next is made
+        drop(x); // the widest volumes are here: each is freed before the next is allocated
         self.norm.forward(y)
     }
 }
 
-/// Doubles the volume, lays the level's own features beside and convolves twice.
+/// Doubles the volume, concatenates the encoder's features of the level, and convolves twice.
 #[derive(Clone, Debug)]
 struct UpBlock {
     double: ConvTranspose3d,
@@ -178,8 +178,8 @@ impl UpBlock {
     fn forward(&self, x: Tensor, skip: Tensor) -> Result<Tensor> {
         let doubled = self.double.forward(&x)?;
         drop(x);
-        let both = ops::concat(&doubled, &skip)?;
+        let concatenated = ops::concat(&doubled, &skip)?;
         drop((doubled, skip));
-        self.level.forward(both)
+        self.level.forward(concatenated)
     }
 }

@@ -71,8 +71,8 @@ impl<'scan> OrganInference<'scan> {
         if let Some(before) = last.as_ref().filter(|before| before.layout == layout) {
             return Ok(Some(Arc::clone(before)));
         }
-        let region = layout.covered();
-        let ids = self.inference.look(Stage::Score, roi, &layout, None, region)?.ids();
+        let region = layout.bounding_box();
+        let ids = self.inference.predict(Stage::Score, roi, &layout, None, region)?.ids();
         let grid = &self.scan.scan.volume.grid;
         let whole = Region { start: [0; 3], shape: region.shape };
         let on_scan = box_on(&roi.grid.cut(region), whole, grid).grown([1; 3], grid.shape);
@@ -102,7 +102,7 @@ impl<'scan> OrganInference<'scan> {
         let voxels = delta_hu.as_mut_slice().iter_mut().zip(candidate.before.as_slice());
         voxels.for_each(|(after, before)| *after -= before);
         let change: RoiChange = roi.change(grid, candidate.region, &delta_hu).map_err(at_score)?;
-        let prediction = self.inference.look(Stage::Score, roi, &layout, Some(&change), region)?;
+        let prediction = self.inference.predict(Stage::Score, roi, &layout, Some(&change), region)?;
         let tumor = roi.labels(grid, candidate.region, &candidate.tumor, region).map_err(at_score)?;
         Ok(Some(PredictionAfter { prediction, tumor }))
     }

@@ -1,4 +1,4 @@
-//! Which instruction set the code of this process uses.
+//! The instruction set that the code of this process uses.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 
 /// An instruction set that code is compiled for.
 ///
-/// The last bits of a network's numbers depend on the class, and on nothing else of the processor: a wider processor that
-/// computes in a narrower class has the bits of one that has no other.
+/// The last bits of a network's numbers depend on the class, and on no other property of the processor: a wider processor that
+/// computes in a narrower class returns the same bits as a processor that has no wider class.
 ///
 /// ```
 /// use freetumor::simd::Class;
@@ -28,25 +28,25 @@ pub enum Class {
     Portable,
     /// AVX2 with fused multiply-add.
     Avx2,
-    /// AVX-512 (foundation, byte and word, doubleword and quadword, vector length), beside AVX2.
+    /// AVX-512 (foundation, byte and word, doubleword and quadword, vector length), in addition to AVX2.
     Avx512,
 }
 
-/// The class of this process, fixed when it is first asked for.
+/// The class of this process, fixed at its first use.
 static CURRENT: OnceLock<Class> = OnceLock::new();
 
 impl Class {
     /// All classes, the narrowest first.
     pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
 
-    /// The widest class of this processor.
+    /// Returns the widest class of this processor.
     #[inline]
     pub fn detect() -> Self {
         static WIDEST: OnceLock<Class> = OnceLock::new();
         *WIDEST.get_or_init(|| Self::available().pop().unwrap_or(Self::Portable))
     }
 
-    /// All classes that this processor has, the widest last.
+    /// Returns all classes that this processor has, the widest last.
     pub fn available() -> Vec<Self> {
         let mut available = vec![Self::Portable];
         #[cfg(target_arch = "x86_64")]
@@ -63,9 +63,9 @@ impl Class {
         available
     }
 
-    /// The class in which this process computes: the selected one, or without a selection the widest of the processor.
+    /// Returns the class in which this process computes: the selected class, or the widest of the processor by default.
     ///
-    /// The first call fixes it.
+    /// The first call fixes the class.
     #[inline]
     pub fn current() -> Self {
         *CURRENT.get_or_init(Self::detect)
@@ -83,32 +83,32 @@ impl Class {
     /// ```
     ///
     /// # Errors
-    /// Where the processor lacks the class, or the process has already computed in another one.
+    /// If the processor lacks the class, or the process has already computed in another class.
     pub fn select(class: Self) -> Result<()> {
         if class > Self::detect() {
             let available: Vec<&str> = Self::available().into_iter().map(Self::name).collect();
             return Err(Error::new(format!("this processor lacks the kernel class {class}"))
-                .with_hint(format!("it has {}", available.join(", "))));
+                .with_hint(format!("use one of {}", available.join(", "))));
         }
         match *CURRENT.get_or_init(|| class) {
             current if current == class => Ok(()),
             current => {
                 Err(Error::new(format!("expected to compute in the kernel class {class}, already in {current}"))
-                    .with_hint("a process has one kernel class, selected before its first computation"))
+                    .with_hint("select the kernel class before the first computation of the process"))
             }
         }
     }
 
-    /// Checks that this processor has the class, on which unsafe code relies.
+    /// Asserts that this processor has the class; unsafe code relies on this check.
     ///
     /// # Panics
-    /// Where it has not.
+    /// If the processor lacks the class.
     #[inline]
     pub(crate) fn require(self) {
-        assert!(self <= Self::detect(), "{self} kernels on a processor without them");
+        assert!(self <= Self::detect(), "expected a processor with the kernel class {self}");
     }
 
-    /// Numbers of single precision in a vector.
+    /// Returns the number of single-precision values in a vector.
     pub const fn lanes(self) -> usize {
         match self {
             Self::Portable | Self::Avx2 => 8,
@@ -116,7 +116,7 @@ impl Class {
         }
     }
 
-    /// The name that is recorded beside results.
+    /// Returns the name that is recorded with results.
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_the_same_in_text_and_in_json() {
+    fn class_has_the_same_name_in_text_and_json() {
         for class in Class::ALL {
             assert_eq!(class.to_string().parse::<Class>().unwrap(), class);
             let json = serde_json::to_string(&class).unwrap();
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn selecting_a_class_that_the_processor_lacks_fails() {
+    fn select_fails_for_a_class_that_the_processor_lacks() {
         for class in Class::ALL.into_iter().filter(|class| !Class::available().contains(class)) {
             let error = Class::select(class).unwrap_err();
             assert_eq!(error.to_string(), format!("this processor lacks the kernel class {class}"));

@@ -1,87 +1,87 @@
-//! The functions that are compiled for an instruction set, and the choice between them.
+//! The functions that are compiled for an instruction set, and the choice of one of them.
 
 use super::class::Class;
+use super::kernel::{Kernel, SimdKernel};
 use super::portable::Portable;
-use super::work::{Kernel, SimdKernel};
 #[cfg(target_arch = "x86_64")]
 use super::x86::{Avx2, Avx512};
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-fn work_avx512<W: SimdKernel>(work: W) -> W::Output {
+fn run_avx512<W: SimdKernel>(work: W) -> W::Output {
     work.run::<Avx512>()
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-fn work_avx2<W: SimdKernel>(work: W) -> W::Output {
+fn run_avx2<W: SimdKernel>(work: W) -> W::Output {
     work.run::<Avx2>()
 }
 
-/// Does the work with the instruction set of `class`.
+/// Runs a kernel with the instruction set of `class`.
 ///
 /// # Panics
-/// Where the processor lacks it.
+/// If the processor lacks the class.
 #[inline]
 pub(crate) fn run<W: SimdKernel>(class: Class, work: W) -> W::Output {
     class.require();
     match class {
         // SAFETY: the processor has the class, and with it every feature that the function is compiled for.
         #[cfg(target_arch = "x86_64")]
-        Class::Avx512 => unsafe { work_avx512(work) },
+        Class::Avx512 => unsafe { run_avx512(work) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Class::Avx2 => unsafe { work_avx2(work) },
+        Class::Avx2 => unsafe { run_avx2(work) },
         _ => work.run::<Portable>(),
     }
 }
 
-/// Does the work with the instruction set of this process's class.
+/// Runs a kernel with the instruction set of this process's class.
 #[inline]
 pub(crate) fn vectorised<W: SimdKernel>(work: W) -> W::Output {
     run(Class::current(), work)
 }
 
-/// Does work on short rows, such as those of a tumor's box, with AVX2 at most: vectors of 16 numbers leave more of a short
-/// row to the loops' remainders. The work must not call [`Simd::mul_add`](super::Simd::mul_add), so that its result is
+/// Runs a kernel on short rows, such as those of a tumor's box, with AVX2 at most: vectors of 16 numbers leave more of a short
+/// row to the loops' remainders. The kernel must not call [`Simd::mul_add`](super::Simd::mul_add), so that its result is
 /// the same in every class.
 #[inline]
 pub(crate) fn vectorised_short<W: SimdKernel>(work: W) -> W::Output {
     run(Class::current().min(Class::Avx2), work)
 }
 
-/// The kernel `K`, compiled for AVX-512.
+/// Runs the kernel `K`, compiled for AVX-512.
 ///
 /// # Safety
-/// The processor has [`Class::Avx512`], and the input is as `K` needs it.
+/// The processor must have [`Class::Avx512`], and the input must meet the requirements of `K`.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
 pub(crate) unsafe fn kernel_avx512<K: Kernel>(input: K::Input<'_>) {
-    // SAFETY: the caller promises what `K` needs.
+    // SAFETY: the caller guarantees the requirements of `K`.
     unsafe { K::run::<Avx512>(input) }
 }
 
-/// The kernel `K`, compiled for AVX2.
+/// Runs the kernel `K`, compiled for AVX2.
 ///
 /// # Safety
-/// The processor has [`Class::Avx2`], and the input is as `K` needs it.
+/// The processor must have [`Class::Avx2`], and the input must meet the requirements of `K`.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 pub(crate) unsafe fn kernel_avx2<K: Kernel>(input: K::Input<'_>) {
-    // SAFETY: the caller promises what `K` needs.
+    // SAFETY: the caller guarantees the requirements of `K`.
     unsafe { K::run::<Avx2>(input) }
 }
 
-/// The kernel `K`, compiled for any processor.
+/// Runs the kernel `K`, compiled for any processor.
 ///
 /// # Safety
-/// The input is as `K` needs it.
+/// The input must meet the requirements of `K`.
 pub(crate) unsafe fn kernel_portable<K: Kernel>(input: K::Input<'_>) {
-    // SAFETY: the caller promises what `K` needs.
+    // SAFETY: the caller guarantees the requirements of `K`.
     unsafe { K::run::<Portable>(input) }
 }
 
-/// The result of `work` in each class that the processor has, the narrowest first.
+/// Returns the result of `work` in each class that the processor has, the narrowest first.
 #[cfg(test)]
 pub(crate) fn on_every_class<W: SimdKernel + Clone>(work: W) -> Vec<W::Output> {
     Class::available().into_iter().map(|class| run(class, work.clone())).collect()
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn operations_are_equal_in_every_class() {
+    fn vector_operations_are_equal_in_every_class() {
         let expected = [9., 5., -1., 6., 1.5, 3., 2., 3., f32::NAN, -3., f32::from_bits(3), 3. * 2f32.powi(100), 7.];
         for result in on_every_class(Operations) {
             assert_eq!(result.into_iter().map(f32::to_bits).collect::<Vec<_>>(), expected.map(f32::to_bits));
@@ -146,7 +146,7 @@ mod tests {
             let from: Vec<f32> = (1..=16).map(|i| i as f32).collect();
             for count in 0..=S::WIDTH {
                 let mut to = [-1f32; 16];
-                // SAFETY: both hold 16 numbers, which no vector exceeds.
+                // SAFETY: both arrays hold 16 numbers, at least as many as a vector.
                 unsafe {
                     let part = S::load_first(from.as_ptr(), count);
                     S::store_at(part, to.as_mut_ptr());
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn closures_are_work() {
+    fn vectorised_runs_closure_once() {
         let mut sum = 0.;
         let twice = vectorised(
             #[inline(always)]
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_class_that_the_processor_lacks_is_refused() {
+    fn run_panics_for_a_class_that_the_processor_lacks() {
         let Some(missing) = [Class::Avx2, Class::Avx512].into_iter().find(|class| !Class::available().contains(class))
         else {
             return;

@@ -1,13 +1,12 @@
-//! Exponentials, logarithms and powers with the bits of a class.
+//! Exponentials, logarithms and powers whose bits depend on the class alone.
 //!
-//! The functions of the standard library are those of the system, and the system's choose their instructions by the
-//! processor: glibc's round once where there is FMA, and differ in the last bit where there is not. In the classes with FMA
-//! that is always the same choice. In the portable class, which any processor can compute in, the functions of the crate
-//! `libm` take their place.
+//! The functions of the standard library are those of the system's C library, which chooses their instructions by the
+//! processor: with FMA, glibc rounds once; without FMA, the last bit differs. In the classes with FMA that is always the
+//! same choice. In the portable class, in which any processor can compute, the functions of the crate `libm` replace them.
 
 use super::class::Class;
 
-/// Functions of this class, in single and in double precision.
+/// Defines functions of a class, in single and double precision.
 macro_rules! functions {
     ($($(#[$doc:meta])* $name:ident($x:ident: $type:ty $(, $other:ident: $other_type:ty)?) = $system:expr, $portable:expr;)*) => {
         impl Class {
@@ -42,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn functions_agree_in_all_classes() {
+    fn elementary_functions_agree_in_all_classes() {
         for class in Class::available() {
             for i in -200..=200 {
                 let x = f64::from(i) * 0.1;
@@ -62,9 +61,9 @@ mod tests {
         }
     }
 
-    /// The digests were the same on a processor with FMA and on an emulated one without; those of the system differed.
+    /// The digests were equal on a processor with FMA and on an emulated processor without; those of the system's functions differed.
     #[test]
-    fn portable_functions_have_fixed_bits() {
+    fn portable_elementary_functions_have_fixed_bits() {
         let class = Class::Portable;
         let digest = |f: &dyn Fn(f64) -> u64| {
             (1..=1000).fold(0u64, |digest, i| digest.rotate_left(7) ^ f(f64::from(i) * 0.0137))

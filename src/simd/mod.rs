@@ -1,32 +1,32 @@
 //! Vector instructions: AVX-512, AVX2 with FMA, and plain arithmetic on every other processor.
 //!
-//! This room owns the classes of instruction sets, the choice among them, and the vector operations of everything but the network kernels.
+//! This room owns the classes of instruction sets, the choice of a class, and all vector operations except the network kernels.
 //!
 //! Code is written once, generic over `Simd`, and compiled once for each [`Class`] of instruction set; the class is
 //! chosen at run time. There are two forms:
 //!
-//! - `SimdKernel` owns or borrows its input. `vectorised` runs it in the class of this process, `run` in a given one, and
-//!   `vectorised_short` in one suited to short rows. Plain loops without a call to `Simd` gain as well: the compiler
+//! - A `SimdKernel` owns or borrows its input. `vectorised` runs the kernel in the class of this process, `run` in a given class,
+//!   and `vectorised_short` in a class suited to short rows. Plain loops without a call to `Simd` gain as well: the compiler
 //!   vectorises them for the class.
-//! - `Kernel` is a function without captured input. `kernel_avx512`, `kernel_avx2` and `kernel_portable` are its
+//! - A `Kernel` is a function without captured input. `kernel_avx512`, `kernel_avx2` and `kernel_portable` are its
 //!   compiled forms, so that function pointers of different kernels fit into one table.
 //!
-//! Everything that a form calls must be `#[inline(always)]`, itself first of all: a function that is not inlined is
+//! Both forms, and all functions that they call, must be `#[inline(always)]`: a function that is not inlined is
 //! compiled for the baseline of the target.
 //!
 //! The types that implement `Simd` are private to this module and named only in functions compiled for their
-//! instruction set. So wherever generic code names one, the processor has its instructions; that is why arithmetic on
-//! vectors is safe, and only access through pointers is not.
+//! instruction set. Generic code that names such a type therefore runs only on a processor with its instructions; so
+//! arithmetic on vectors is safe, and only access through pointers is unsafe.
 //!
 //! A sum or product has the same bits in every class. `Simd::mul_add` does not: it rounds once with FMA, twice without.
-//! Nor do exponentials and logarithms of the standard library: results that are recorded take those of [`Class`].
+//! Neither do exponentials and logarithms of the standard library: recorded results use the functions of [`Class`].
 
 mod class;
 mod dispatch;
 mod elementary;
+mod kernel;
 mod portable;
 mod vector;
-mod work;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -36,5 +36,5 @@ pub(crate) use dispatch::on_every_class;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use dispatch::{kernel_avx2, kernel_avx512};
 pub(crate) use dispatch::{kernel_portable, run, vectorised, vectorised_short};
+pub(crate) use kernel::{Kernel, SimdKernel};
 pub(crate) use vector::Simd;
-pub(crate) use work::{Kernel, SimdKernel};

@@ -1,9 +1,9 @@
-//! Eight numbers for processors without the instructions of [`x86`](super::x86): plain arithmetic, rounded twice in `mul_add`.
+//! Vectors of eight numbers for processors without the instructions of [`x86`](super::x86): plain arithmetic, rounded twice in `mul_add`.
 
 use super::class::Class;
 use super::vector::Simd;
 
-/// Instructions of the target's baseline.
+/// The instructions of the target's baseline.
 pub(super) struct Portable;
 
 impl Simd for Portable {
@@ -19,26 +19,26 @@ impl Simd for Portable {
 
     #[inline(always)]
     unsafe fn load_at(from: *const f32) -> [f32; 8] {
-        // SAFETY: the caller promises eight numbers.
+        // SAFETY: the caller guarantees eight numbers.
         unsafe { from.cast::<[f32; 8]>().read_unaligned() }
     }
 
     #[inline(always)]
     unsafe fn load_first(from: *const f32, count: usize) -> [f32; 8] {
-        // SAFETY: the caller promises `count` numbers.
+        // SAFETY: the caller guarantees `count` numbers.
         std::array::from_fn(|i| if i < count { unsafe { *from.wrapping_add(i) } } else { 0.0 })
     }
 
     #[inline(always)]
     unsafe fn store_at(vector: [f32; 8], to: *mut f32) {
-        // SAFETY: the caller promises room for eight numbers.
+        // SAFETY: the caller guarantees room for eight numbers.
         unsafe { to.cast::<[f32; 8]>().write_unaligned(vector) }
     }
 
     #[inline(always)]
     unsafe fn store_first(vector: [f32; 8], to: *mut f32, count: usize) {
         for (i, value) in vector.into_iter().enumerate().take(count) {
-            // SAFETY: the caller promises room for `count` numbers.
+            // SAFETY: the caller guarantees room for `count` numbers.
             unsafe { *to.wrapping_add(i) = value }
         }
     }

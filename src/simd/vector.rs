@@ -1,4 +1,4 @@
-//! What code that is generic over instruction sets may do with vectors.
+//! The vector operations of code that is generic over instruction sets.
 
 use super::class::Class;
 
@@ -10,63 +10,63 @@ pub(crate) trait Simd {
     /// The class of the instruction set.
     const CLASS: Class;
 
-    /// How many numbers a vector holds.
+    /// The number of values in a vector.
     const WIDTH: usize = Self::CLASS.lanes();
 
-    /// Whether there are 32 registers, and not 16.
+    /// Whether there are 32 registers instead of 16.
     const MANY_REGISTERS: bool;
 
-    /// A vector of zeros.
+    /// Returns a vector of zeros.
     #[inline(always)]
     fn zero() -> Self::Vector {
         Self::splat(0.0)
     }
 
-    /// A vector of the same number.
+    /// Returns a vector of the same number.
     fn splat(value: f32) -> Self::Vector;
 
-    /// The first numbers of a slice.
+    /// Loads the first numbers of a slice.
     ///
     /// # Panics
-    /// Where the slice is shorter than a vector.
+    /// If the slice is shorter than a vector.
     #[inline(always)]
     fn load(from: &[f32]) -> Self::Vector {
         // SAFETY: the slice is cut to the numbers that are read.
         unsafe { Self::load_at(from[..Self::WIDTH].as_ptr()) }
     }
 
-    /// Writes to the beginning of a slice.
+    /// Stores a vector at the start of a slice.
     ///
     /// # Panics
-    /// Where the slice is shorter than a vector.
+    /// If the slice is shorter than a vector.
     #[inline(always)]
     fn store(vector: Self::Vector, to: &mut [f32]) {
         // SAFETY: the slice is cut to the numbers that are written.
         unsafe { Self::store_at(vector, to[..Self::WIDTH].as_mut_ptr()) }
     }
 
-    /// The numbers at `from`, aligned or not.
+    /// Loads the numbers at `from`, aligned or not.
     ///
     /// # Safety
-    /// A whole vector of numbers can be read there.
+    /// A whole vector of numbers must be readable at `from`.
     unsafe fn load_at(from: *const f32) -> Self::Vector;
 
-    /// The first `count` numbers at `from`, zero after them.
+    /// Loads the first `count` numbers at `from`, followed by zeros.
     ///
     /// # Safety
-    /// `count` is at most the vector's width, and that many numbers can be read there.
+    /// `count` must be at most the vector's width, and that many numbers must be readable at `from`.
     unsafe fn load_first(from: *const f32, count: usize) -> Self::Vector;
 
-    /// Writes all numbers to `to`, aligned or not.
+    /// Stores all numbers at `to`, aligned or not.
     ///
     /// # Safety
-    /// A whole vector of numbers can be written there.
+    /// A whole vector of numbers must be writable at `to`.
     unsafe fn store_at(vector: Self::Vector, to: *mut f32);
 
-    /// Writes the first `count` numbers to `to`.
+    /// Stores the first `count` numbers at `to`.
     ///
     /// # Safety
-    /// `count` is at most the vector's width, and that many numbers can be written there.
+    /// `count` must be at most the vector's width, and that many numbers must be writable at `to`.
     unsafe fn store_first(vector: Self::Vector, to: *mut f32, count: usize);
 
     /// `a · b + c`, rounded once where the processor can.
@@ -84,15 +84,15 @@ pub(crate) trait Simd {
     /// `a / b`.
     fn div(a: Self::Vector, b: Self::Vector) -> Self::Vector;
 
-    /// The larger; `b` where one is NaN.
+    /// The larger number; `b` if either is NaN.
     fn max(a: Self::Vector, b: Self::Vector) -> Self::Vector;
 
-    /// The smaller; `b` where one is NaN.
+    /// The smaller number; `b` if either is NaN.
     fn min(a: Self::Vector, b: Self::Vector) -> Self::Vector;
 
-    /// Rounded to whole numbers.
+    /// `a` rounded to whole numbers.
     fn round(a: Self::Vector) -> Self::Vector;
 
-    /// `a · 2^n` for whole `n` from -160 to 130, however small or large the result.
+    /// `a · 2^n` for whole `n` from -160 to 130, for any magnitude of the result.
     fn scale(a: Self::Vector, n: Self::Vector) -> Self::Vector;
 }

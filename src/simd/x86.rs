@@ -5,7 +5,7 @@ use std::arch::x86_64 as x86;
 use super::class::Class;
 use super::vector::Simd;
 
-/// Functions that are one instruction each.
+/// Defines functions of one instruction each.
 macro_rules! instructions {
     ($vector:ty: $($name:ident($($operand:ident),*) = $instruction:expr;)*) => {
         $(
@@ -18,7 +18,7 @@ macro_rules! instructions {
     };
 }
 
-/// Reads and writes of whole vectors, and vectors of one number.
+/// Defines loads and stores of whole vectors, and vectors of one number.
 macro_rules! moves {
     ($vector:ty: $splat:path, $load:path, $store:path) => {
         #[inline(always)]
@@ -29,13 +29,13 @@ macro_rules! moves {
 
         #[inline(always)]
         unsafe fn load_at(from: *const f32) -> $vector {
-            // SAFETY: as above; the caller promises a whole vector.
+            // SAFETY: as above; the caller guarantees a whole vector.
             unsafe { $load(from) }
         }
 
         #[inline(always)]
         unsafe fn store_at(vector: $vector, to: *mut f32) {
-            // SAFETY: as above; the caller promises room for a whole vector.
+            // SAFETY: as above; the caller guarantees room for a whole vector.
             unsafe { $store(to, vector) }
         }
     };
@@ -54,13 +54,13 @@ impl Simd for Avx512 {
 
     #[inline(always)]
     unsafe fn load_first(from: *const f32, count: usize) -> x86::__m512 {
-        // SAFETY: as for `load_at`; numbers outside of the mask are not read.
+        // SAFETY: as for `load_at`; numbers outside the mask are not read.
         unsafe { x86::_mm512_maskz_loadu_ps(first_bits(count), from) }
     }
 
     #[inline(always)]
     unsafe fn store_first(vector: x86::__m512, to: *mut f32, count: usize) {
-        // SAFETY: as for `store_at`; numbers outside of the mask are not written.
+        // SAFETY: as for `store_at`; numbers outside the mask are not written.
         unsafe { x86::_mm512_mask_storeu_ps(to, first_bits(count), vector) }
     }
 
@@ -78,7 +78,7 @@ impl Simd for Avx512 {
     }
 }
 
-/// A mask with the lowest `count` of 16 bits set.
+/// Returns a mask with the lowest `count` of 16 bits set.
 #[inline(always)]
 fn first_bits(count: usize) -> u16 {
     ((1u32 << count) - 1) as u16
@@ -97,19 +97,19 @@ impl Simd for Avx2 {
 
     #[inline(always)]
     unsafe fn load_first(from: *const f32, count: usize) -> x86::__m256 {
-        // SAFETY: as for `load_at`; numbers outside of the mask are not read.
-        unsafe { x86::_mm256_maskload_ps(from, first_words(count)) }
+        // SAFETY: as for `load_at`; numbers outside the mask are not read.
+        unsafe { x86::_mm256_maskload_ps(from, first_lanes(count)) }
     }
 
     #[inline(always)]
     unsafe fn store_first(vector: x86::__m256, to: *mut f32, count: usize) {
         // Some processors take many times as long for a masked store.
         if count >= Self::WIDTH {
-            // SAFETY: the caller promises room for `count` numbers, here a whole vector.
+            // SAFETY: the caller guarantees room for `count` numbers, here a whole vector.
             unsafe { Self::store_at(vector, to) }
         } else {
-            // SAFETY: as for `store_at`; numbers outside of the mask are not written.
-            unsafe { x86::_mm256_maskstore_ps(to, first_words(count), vector) }
+            // SAFETY: as for `store_at`; numbers outside the mask are not written.
+            unsafe { x86::_mm256_maskstore_ps(to, first_lanes(count), vector) }
         }
     }
 
@@ -129,7 +129,7 @@ impl Simd for Avx2 {
     fn scale(a: x86::__m256, n: x86::__m256) -> x86::__m256 {
         // SAFETY: as for `splat`.
         unsafe {
-            // Two factors, each a normal number even where the result is not.
+            // Two factors, each a normal number even if the result is not.
             let n = x86::_mm256_cvtps_epi32(n);
             let half = x86::_mm256_srai_epi32::<1>(n);
             let power = |n| {
@@ -141,15 +141,15 @@ impl Simd for Avx2 {
     }
 }
 
-/// A mask with the first `count` of eight words set.
+/// Returns a mask with the first `count` of eight 32-bit lanes set.
 ///
 /// # Safety
-/// The processor has AVX2.
+/// The processor must have AVX2.
 #[inline(always)]
-unsafe fn first_words(count: usize) -> x86::__m256i {
-    // SAFETY: the caller promises the instructions.
+unsafe fn first_lanes(count: usize) -> x86::__m256i {
+    // SAFETY: the caller guarantees the instructions.
     unsafe {
-        let places = x86::_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
-        x86::_mm256_cmpgt_epi32(x86::_mm256_set1_epi32(count as i32), places)
+        let lanes = x86::_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        x86::_mm256_cmpgt_epi32(x86::_mm256_set1_epi32(count as i32), lanes)
     }
 }

@@ -266,7 +266,7 @@ impl GeneratorMaps<'_> {
         let wide = site.grown([SMOOTHING + 1; 3], self.roi.grid.shape);
         let read = if inference.config().windows == Windows::Centred { site } else { wide };
         let layout = inference.layout(Stage::Synthesize, &self.roi, read)?;
-        let covered = layout.covered();
+        let covered = layout.bounding_box();
         // These windows do not depend on the site, so the whole map is computed once.
         let region =
             if inference.config().windows == Windows::Reference { covered } else { intersection(wide, covered) };
@@ -274,7 +274,7 @@ impl GeneratorMaps<'_> {
         if let Some(map) = last.as_ref().filter(|map| map.layout == layout && map.region == region) {
             return Ok(Arc::clone(map));
         }
-        let mut prediction = inference.look(Stage::Synthesize, &self.roi, &layout, None, region)?;
+        let mut prediction = inference.predict(Stage::Synthesize, &self.roi, &layout, None, region)?;
         let mut output = prediction.logits.swap_remove(self.channel);
         let activation = self.generator.activation;
         output.as_mut_slice().iter_mut().for_each(|value| *value = activation.difference(*value));

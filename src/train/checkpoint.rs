@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::learning::TrainedNetwork;
 use super::output::write_tensors;
 use crate::error::{Error, Result};
-use crate::nn::weights::{Precision, STANDING, read, read_metadata};
+use crate::nn::weights::{HEADER_KEY, Precision, read, read_metadata};
 
 /// The version of checkpoints that this program writes and reads.
 const FORMAT: u32 = 1;
@@ -70,11 +70,13 @@ pub fn save(path: &Path, standing: &CheckpointHeader, networks: &[&TrainedNetwor
     }
     let text = serde_json::to_string(&standing)
         .map_err(|cause| Error::new(format!("cannot write a checkpoint: {cause}")).with_source(cause))?;
-    write_tensors(path, &tensors, &BTreeMap::from([(STANDING.to_owned(), text)]), Precision::Single).map_err(|error| {
-        let before = if path.exists() { "the last one is intact" } else { "there is none before it" };
-        let message = format!("cannot save the checkpoint, {before}: {error}");
-        Error::new(message).with_hint("free some space and go on with --resume")
-    })
+    write_tensors(path, &tensors, &BTreeMap::from([(HEADER_KEY.to_owned(), text)]), Precision::Single).map_err(
+        |error| {
+            let before = if path.exists() { "the last one is intact" } else { "there is none before it" };
+            let message = format!("cannot save the checkpoint, {before}: {error}");
+            Error::new(message).with_hint("free some space and go on with --resume")
+        },
+    )
 }
 
 /// The standing of a checkpoint.
@@ -83,7 +85,7 @@ pub fn save(path: &Path, standing: &CheckpointHeader, networks: &[&TrainedNetwor
 /// Where the file cannot be read, is no checkpoint, or one of another version.
 pub fn standing(path: &Path) -> Result<CheckpointHeader> {
     let metadata = read_metadata(path)?;
-    let text = metadata.get(STANDING).ok_or_else(|| {
+    let text = metadata.get(HEADER_KEY).ok_or_else(|| {
         Error::new(format!("{} is no checkpoint of `freetumor train`: it has no standing", path.display()))
             .with_hint("weights alone start a run: set `train.network.weights`")
     })?;

@@ -52,7 +52,7 @@ impl TrainingInputs {
             *written = path(field, written)?;
             weights[field] = json!(weights_digest(field, written)?);
             let stated = WeightsMetadata::of(written);
-            match stated.other_than(network) {
+            match stated.network_mismatch(network) {
                 Some(message) => Err(Error::new(format!("`train.{field}`: {message}"))),
                 None => Ok(stated),
             }
@@ -86,7 +86,7 @@ impl TrainingInputs {
                 let segmentor = found("segmentor.weights", "segmentor", Some(&mut config.segmentor.weights))?;
                 let own = &config.preprocess;
                 if let Some((field, message, trained)) =
-                    segmentor.other_frame(own.window_hu, own.spacing_mm).into_iter().next()
+                    segmentor.preprocessing_mismatches(own.window_hu, own.spacing_mm).into_iter().next()
                 {
                     return Err(Error::new(format!("`train.segmentor.weights`: {message}")).with_hint(format!(
                         "the weights say {field} = {trained}: set `train.preprocess.{field}` to it"

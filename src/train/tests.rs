@@ -232,7 +232,7 @@ fn a_folder_keeps_to_its_run() {
             .contains("`steps` is 6 there and not set here")
     );
     std::fs::write(folder.path().join("checkpoint.safetensors"), b"rubbish").unwrap();
-    assert!(refused(&|_| {}).to_string().contains("no safetensors file"));
+    assert!(refused(&|_| {}).to_string().contains("not a safetensors file"));
 }
 
 /// A learner whose weights are no numbers after its first step.

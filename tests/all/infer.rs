@@ -1,4 +1,4 @@
-//! `freetumor infer`, from outside: tensors against the reference's numbers, scans against themselves, bad input.
+//! The command `freetumor infer`: tensors compared with the reference, scans compared between settings, invalid input.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,7 +14,7 @@ use freetumor::volume::{Affine, Array3, Grid};
 
 use crate::common::shared;
 
-/// How far a logit may be from the reference's.
+/// The largest difference of a logit from the reference.
 const LOGITS: f32 = 2e-4;
 
 fn infer(args: &[(&str, &Path)], more: &[&str]) -> Output {
@@ -27,7 +27,7 @@ fn infer(args: &[(&str, &Path)], more: &[&str]) -> Output {
 }
 
 #[track_caller]
-fn ran(output: &Output) -> String {
+fn assert_success(output: &Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
@@ -48,18 +48,18 @@ pub fn config(model: Model, width: usize, classes: usize) -> Config {
     Config { width, classes, ..model.published() }
 }
 
-/// Weights by `fill`, each name behind a prefix in the file but not in its value.
+/// Returns weights by `fill`; the names have a prefix in the file that does not affect the values.
 pub fn filled(config: &Config, prefix: &str) -> BTreeMap<String, Tensor> {
-    let declared = config.declared().unwrap().into_iter();
+    let declared = config.parameters().unwrap().into_iter();
     let value = |name: &str, dims: &[usize]| tensor(fill::parameter(name, dims), dims);
     declared.map(|(name, shape)| (format!("{prefix}{name}"), value(&name, shape.dims()))).collect()
 }
 
-/// A U-Net that lets the image itself through: class 1 where a voxel is brighter than `threshold` deviations above
+/// Returns the weights of a U-Net that thresholds the image: class 1 where a voxel is brighter than `threshold` deviations above
 /// the mean, class 0 elsewhere.
 pub fn bright(config: &Config, threshold: f32) -> BTreeMap<String, Tensor> {
     let w = config.width;
-    let declared = config.declared().unwrap().into_iter();
+    let declared = config.parameters().unwrap().into_iter();
     declared
         .map(|(name, shape)| {
             let dims = shape.dims();
@@ -67,7 +67,7 @@ pub fn bright(config: &Config, threshold: f32) -> BTreeMap<String, Tensor> {
             let middle = |output: usize, input: usize| (output * dims[1] + input) * 27 + 13;
             match name.as_str() {
                 "down_tr64.ops.0.conv1.weight" | "down_tr64.ops.1.conv1.weight" => values[middle(0, 0)] = 1.0,
-                // The level's own features come behind those from below.
+                // The encoder's features are after the upsampled features.
                 "up_tr64.ops.0.conv1.weight" => values[middle(0, 4 * w)] = 1.0,
                 "up_tr64.ops.1.conv1.weight" => values[middle(0, 0)] = 1.0,
                 "out_tr.final_conv.weight" => values[dims[1]] = 1.0,
@@ -81,21 +81,21 @@ pub fn bright(config: &Config, threshold: f32) -> BTreeMap<String, Tensor> {
 }
 
 #[test]
-fn a_tensor_becomes_the_logits_of_the_reference() {
+fn infer_of_tensor_equals_the_reference() {
     let Some(golden) = shared("golden") else { return };
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let golden = |name: &str| candle_core::safetensors::load(golden.join(name), &Device::Cpu).unwrap();
     let mut largest = 0.0f32;
-    let mut compare = |what: &str, got: &Tensor, expected: &Tensor, step: usize| {
+    let mut compare = |case: &str, got: &Tensor, expected: &Tensor, step: usize| {
         let every = |tensor: &Tensor, axis: usize| {
-            let places: Vec<u32> = (0..tensor.dims()[axis] as u32).step_by(step).collect();
-            tensor.index_select(&Tensor::new(places, &Device::Cpu).unwrap(), axis).unwrap()
+            let indices: Vec<u32> = (0..tensor.dims()[axis] as u32).step_by(step).collect();
+            tensor.index_select(&Tensor::new(indices, &Device::Cpu).unwrap(), axis).unwrap()
         };
         let got = (2..5).fold(got.clone(), |got, axis| every(&got, axis));
         assert_eq!(got.dims(), expected.dims());
         let difference = numbers(&got).iter().zip(numbers(expected)).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-        eprintln!("{what}: largest difference from the reference {difference:.2e}");
+        eprintln!("{case}: largest difference from the reference {difference:.2e}");
         largest = largest.max(difference);
     };
 
@@ -105,8 +105,8 @@ fn a_tensor_becomes_the_logits_of_the_reference() {
         save(&at("in.safetensors"), &BTreeMap::from([("input".to_owned(), unet[&format!("{key}.x")].clone())]));
         let (weights, input, output) = (at("unet.safetensors"), at("in.safetensors"), at("out.safetensors"));
         let paths = [("--weights", &*weights), ("--input", &*input), ("--output", &*output)];
-        let said = ran(&infer(&paths, &["--model", "unet3d", "--part", "generator"]));
-        assert!(said.contains(": output [1, 3, "), "{said}");
+        let stdout = assert_success(&infer(&paths, &["--model", "unet3d", "--part", "generator"]));
+        assert!(stdout.contains(": output [1, 3, "), "{stdout}");
         compare(key, &read(&output, &Device::Cpu).unwrap()["output"], &unet[&format!("{key}.y")], 1);
     }
 
@@ -116,12 +116,12 @@ fn a_tensor_becomes_the_logits_of_the_reference() {
     save(&at("in.safetensors"), &BTreeMap::from([("input".to_owned(), x)]));
     let (weights, input, output) = (at("swin.safetensors"), at("in.safetensors"), at("out.safetensors"));
     let paths = [("--weights", &*weights), ("--input", &*input), ("--output", &*output)];
-    ran(&infer(&paths, &["--model", "swin_unetr"]));
+    assert_success(&infer(&paths, &["--model", "swin_unetr"]));
     compare("swin_unetr", &read(&output, &Device::Cpu).unwrap()["output"], &swin["width12.64.y_every_2"], 2);
     assert!(largest <= LOGITS, "{largest:e}");
 }
 
-/// How well a label map agrees with the voxels above the HU that fit best (Dice).
+/// Returns the Dice of a label map and the voxels above a threshold, for the best threshold in HU.
 fn agreement(hu: &[f32], ids: &[u16]) -> f64 {
     let mut pairs: Vec<(f32, bool)> = hu.iter().zip(ids).map(|(hu, id)| (*hu, *id == 1)).collect();
     pairs.sort_by(|a, b| b.0.total_cmp(&a.0));
@@ -135,7 +135,7 @@ fn agreement(hu: &[f32], ids: &[u16]) -> f64 {
 }
 
 #[test]
-fn labels_of_a_real_scan_lie_where_the_scan_is_bright() {
+fn infer_labels_bright_voxels_of_a_real_scan() {
     let Some(scan) = shared("ct/totalseg_upper_abdomen/ct.nii.gz") else { return };
     let volume = nifti::read_volume(&scan).unwrap();
     let hu: Vec<f32> = (0..volume.grid.voxels()).map(|index| volume.voxels.hu(index)).collect();
@@ -144,17 +144,17 @@ fn labels_of_a_real_scan_lie_where_the_scan_is_bright() {
     save(&weights, &bright(&config(Model::UNet3D, 1, 3), 0.2));
     let paths = [("--weights", &*weights), ("--input", &*scan), ("--output", &*output)];
 
-    // One window over all of it, at the scan's own spacing: exactly a threshold, but for what the window clips.
-    let said = ran(&infer(&paths, &["--model", "unet3d", "--roi", "128,104,32", "--spacing", "3"]));
-    assert!(said.contains("3 classes, ") && said.contains(" 1 windows, "), "{said}");
+    // One window over the whole scan, at the scan's spacing: exactly a threshold, except for voxels that the HU window clips.
+    let stdout = assert_success(&infer(&paths, &["--model", "unet3d", "--roi", "128,104,32", "--spacing", "3"]));
+    assert!(stdout.contains("3 classes, ") && stdout.contains(" 1 windows, "), "{stdout}");
     let labels = nifti::read_labels(&output).unwrap();
     assert_eq!(labels.grid, volume.grid);
     let labelled = labels.ids.as_slice().iter().filter(|id| **id == 1).count();
     assert!((20_000..hu.len() / 2).contains(&labelled), "{labelled}");
     assert!(agreement(&hu, labels.ids.as_slice()) > 0.9999, "{}", agreement(&hu, labels.ids.as_slice()));
 
-    // One window at 2.2 mm: the way there and back blurs the noise of single voxels, and shifts nothing.
-    ran(&infer(&paths, &["--model", "unet3d", "--roi", "168,144,48", "--spacing", "2.2"]));
+    // One window at 2.2 mm: resampling to 2.2 mm and back blurs the noise of single voxels, and shifts nothing.
+    assert_success(&infer(&paths, &["--model", "unet3d", "--roi", "168,144,48", "--spacing", "2.2"]));
     let labels = nifti::read_labels(&output).unwrap();
     assert_eq!(labels.grid, volume.grid);
     let fine = agreement(&hu, labels.ids.as_slice());
@@ -168,14 +168,14 @@ fn labels_of_a_real_scan_lie_where_the_scan_is_bright() {
         }
     }
 
-    // Several windows: here each has a threshold of its own, for this network's norms look at all of a window.
-    let said = ran(&infer(&paths, &["--model", "unet3d", "--roi", "64", "--overlap", "0.25"]));
-    assert!(said.contains(" 20 windows, "), "{said}");
+    // Several windows: each has a separate threshold, as this network's norms use the statistics of a window.
+    let stdout = assert_success(&infer(&paths, &["--model", "unet3d", "--roi", "64", "--overlap", "0.25"]));
+    assert!(stdout.contains(" 20 windows, "), "{stdout}");
     let windowed = agreement(&hu, nifti::read_labels(&output).unwrap().ids.as_slice());
     eprintln!("Dice with the best threshold: {fine:.4} in one window, {windowed:.4} in twenty");
     assert!(fine > 0.93 && windowed > 0.6, "{fine} {windowed}");
 
-    // The picture is of the same.
+    // `inspect` draws the labels on the scan.
     let png = folder.path().join("labels.png");
     let inspected = Command::new(env!("CARGO_BIN_EXE_freetumor"))
         .arg("inspect")
@@ -183,11 +183,11 @@ fn labels_of_a_real_scan_lie_where_the_scan_is_bright() {
         .args(["--labels".as_ref(), output.as_os_str(), "--png".as_ref(), png.as_os_str()])
         .output()
         .unwrap();
-    assert!(ran(&inspected).contains("the scan's grid"));
+    assert!(assert_success(&inspected).contains("the scan's grid"));
     assert!(std::fs::metadata(&png).unwrap().len() > 10_000);
 }
 
-/// A small scan in another orientation, with a bright block off its middle.
+/// Writes a small scan in another orientation, with a bright block off its centre.
 pub fn small_scan(path: &Path) -> (Grid, Array3<i16>) {
     let affine = Affine([[0.0, -2.0, 0.0, 40.0], [0.0, 0.0, 3.0, -20.0], [-2.5, 0.0, 0.0, 7.0]]);
     let grid = Grid { shape: [14, 22, 12], affine };
@@ -205,7 +205,7 @@ pub fn small_scan(path: &Path) -> (Grid, Array3<i16>) {
 }
 
 #[test]
-fn probabilities_are_a_volume_a_class_on_the_scan_in_any_orientation() {
+fn infer_writes_probabilities_of_each_class_on_the_scan_grid() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let (grid, hu) = small_scan(&at("scan.nii"));
@@ -215,7 +215,7 @@ fn probabilities_are_a_volume_a_class_on_the_scan_in_any_orientation() {
     let run = |output: &Path, more: &[&str]| {
         let paths = [("--weights", &*weights), ("--input", &*input), ("--output", output)];
         let common = ["--model", "unet3d", "--roi", "24,16,16", "--spacing", "2,3,2.5", "--overlap", "0"];
-        ran(&infer(&paths, &[&common, more].concat()))
+        assert_success(&infer(&paths, &[&common, more].concat()))
     };
     run(&at("labels.nii"), &[]);
     let labels = nifti::read_labels(at("labels.nii")).unwrap();
@@ -241,13 +241,13 @@ fn probabilities_are_a_volume_a_class_on_the_scan_in_any_orientation() {
         let likeliest = (0..3).max_by(|a, b| of[*a].total_cmp(&of[*b])).unwrap();
         assert_eq!(likeliest as u16, expected[voxel]);
         if hu.as_slice()[voxel] == -1000 {
-            assert_eq!(of, [1.0, 0.0, 0.0], "what was cropped away is background");
+            assert_eq!(of, [1.0, 0.0, 0.0], "expected background where the scan was cropped");
         }
     }
 }
 
 #[test]
-fn a_folder_of_dicom_gives_what_its_nifti_gives() {
+fn infer_of_dicom_folder_equals_infer_of_nifti() {
     let Some(folder) = shared("ct/totalseg_liver_dicom") else { return };
     let out = tempfile::tempdir().unwrap();
     let weights = out.path().join("w.safetensors");
@@ -255,7 +255,7 @@ fn a_folder_of_dicom_gives_what_its_nifti_gives() {
     let labels = |input: PathBuf, name: &str| {
         let output = out.path().join(name);
         let paths = [("--weights", &*weights), ("--input", &*input), ("--output", &*output)];
-        ran(&infer(&paths, &["--model", "unet3d", "--roi", "64", "--spacing", "4", "--overlap", "0"]));
+        assert_success(&infer(&paths, &["--model", "unet3d", "--roi", "64", "--spacing", "4", "--overlap", "0"]));
         nifti::read_labels(&output).unwrap()
     };
     let dicom = labels(folder.join("dicom"), "dicom.nii.gz");
@@ -267,11 +267,11 @@ fn a_folder_of_dicom_gives_what_its_nifti_gives() {
     assert!(differing * 1000 < labelled, "{differing} of {labelled}");
 }
 
-/// Weights, input and output, more options; what the error and what its hint say.
+/// Weights, input and output, more options; a part of the error and of its hint.
 type BadRun<'r> = (&'r str, (&'r str, &'r str), &'r [&'r str], &'r str, &'r str);
 
 #[test]
-fn bad_input_ends_in_exit_code_2_and_a_hint() {
+fn infer_exits_with_code_2_and_a_hint_on_invalid_input() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let narrow = config(Model::UNet3D, 1, 3);
@@ -303,33 +303,33 @@ fn bad_input_ends_in_exit_code_2_and_a_hint() {
     let (tensors, scans) = (("x.safetensors", "y.safetensors"), ("scan.nii", "y.nii.gz"));
     let table: &[BadRun] = &[
         ("gone.safetensors", tensors, &[], "gone.safetensors: No such file", ""),
-        ("scan.nii", tensors, &[], "a format that is not known", "safetensors or what torch.save writes"),
+        ("scan.nii", tensors, &[], "an unknown format", "pass a safetensors file"),
         ("two.safetensors", tensors, &[], "several networks: generator, discriminator", "such as generator"),
         (
             "w.safetensors",
             tensors,
             &["--classes", "7"],
             "`out_tr.final_conv.bias`: expected [7], got [3]",
-            "made with --classes 3",
+            "these weights need --classes 3",
         ),
-        ("w.safetensors", tensors, &["--width", "2"], "of another shape", "made with --width 1"),
-        ("swin.safetensors", tensors, &[], "missing `down_tr64.", "are these weights of unet3d?"),
+        ("w.safetensors", tensors, &["--width", "2"], "of another shape", "these weights need --width 1"),
+        ("swin.safetensors", tensors, &[], "missing `down_tr64.", "check that these are weights of unet3d"),
         ("nan.safetensors", tensors, &[], "`out_tr.final_conv.bias`: 1 of 3 numbers are NaN", ""),
-        ("huge.safetensors", tensors, &[], "logits are NaN or infinite", "weights and input of one kind"),
+        ("huge.safetensors", tensors, &[], "logits are NaN or infinite", "of the same kind"),
         (
             "w.safetensors",
             ("odd.safetensors", "y.safetensors"),
             &[],
             "multiples of 8, got [1, 1, 8, 12, 8]",
-            "pad the volume",
+            "pad or crop the volume",
         ),
-        ("w.safetensors", ("flat.safetensors", "y.safetensors"), &[], "takes [batch, 1, x, y, z]", "five axes"),
+        ("w.safetensors", ("flat.safetensors", "y.safetensors"), &[], "expected [batch, 1, x, y, z]", "five axes"),
         ("w.safetensors", ("two_channels.safetensors", "y.safetensors"), &[], "got [1, 2, 8, 8, 8]", "channels"),
         (
             "w.safetensors",
             ("misnamed.safetensors", "y.safetensors"),
             &[],
-            "no tensor `input`, but image",
+            "expected a tensor `input`, got image",
             "save the volume as `input`",
         ),
         ("w.safetensors", ("nan_x.safetensors", "y.safetensors"), &[], "512 of 512 numbers of `input` are NaN", ""),
@@ -370,19 +370,19 @@ fn bad_input_ends_in_exit_code_2_and_a_hint() {
         let paths = [("--weights", &*weights), ("--input", &*input), ("--output", &*output)];
         let before = std::fs::read(&output).ok();
         let result = infer(&paths, &[&["--model", "unet3d"][..], more].concat());
-        let words = String::from_utf8_lossy(&result.stderr);
-        assert_eq!(result.status.code(), Some(2), "{more:?} {words}");
-        assert!(words.contains(message) && words.contains(hint), "expected {message:?} and {hint:?} in\n{words}");
-        assert!(!words.contains("panicked"), "{words}");
-        assert_eq!(std::fs::read(&output).ok(), before, "nothing is written");
+        let stderr = String::from_utf8_lossy(&result.stderr);
+        assert_eq!(result.status.code(), Some(2), "{more:?} {stderr}");
+        assert!(stderr.contains(message) && stderr.contains(hint), "expected {message:?} and {hint:?} in\n{stderr}");
+        assert!(!stderr.contains("panicked"), "{stderr}");
+        assert_eq!(std::fs::read(&output).ok(), before, "expected an unchanged output");
     }
 
     if !candle_core::utils::cuda_is_available() {
         let (weights, input, output) = (at("w.safetensors"), at("x.safetensors"), at("y.safetensors"));
         let paths = [("--weights", &*weights), ("--input", &*input), ("--output", &*output)];
         let result = infer(&paths, &["--model", "unet3d", "--device", "cuda"]);
-        let words = String::from_utf8_lossy(&result.stderr);
+        let stderr = String::from_utf8_lossy(&result.stderr);
         assert_eq!(result.status.code(), Some(2));
-        assert!(words.contains("built without CUDA") && words.contains("--features cuda"), "{words}");
+        assert!(stderr.contains("built without CUDA") && stderr.contains("--features cuda"), "{stderr}");
     }
 }

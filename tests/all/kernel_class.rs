@@ -1,4 +1,4 @@
-//! `--kernel-class`, from outside: which bits networks have in a class, and which classes are refused.
+//! The option `--kernel-class`: the bits of networks in a class, and unavailable classes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -37,7 +37,7 @@ impl Network {
         self.folder.path().join(name)
     }
 
-    /// What the command prints; its output is at `output`.
+    /// Runs the command, which writes its result to `output`.
     fn infer(&self, class: Option<&str>, output: &Path) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_freetumor"));
         command.args(class.map(|class| ["--kernel-class", class]).into_iter().flatten());
@@ -47,8 +47,8 @@ impl Network {
 
     fn logits(&self, class: Option<&str>) -> Vec<f32> {
         let output = self.path("out.safetensors");
-        let ended = self.infer(class, &output);
-        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+        let result = self.infer(class, &output);
+        assert!(result.status.success(), "{}", String::from_utf8_lossy(&result.stderr));
         read(&output, &Device::Cpu).unwrap()["output"].flatten_all().unwrap().to_vec1().unwrap()
     }
 }
@@ -62,10 +62,10 @@ fn farthest(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
-/// The digests are those of an emulated processor without AVX, without the flag: `qemu-x86_64 -cpu Nehalem freetumor
+/// The digests were computed on an emulated processor without AVX, without the option: `qemu-x86_64 -cpu Nehalem freetumor
 /// infer …`.
 #[test]
-fn networks_in_the_portable_class_have_the_same_bits_on_every_processor() {
+fn portable_class_has_the_same_bits_on_every_processor() {
     let unet = Network::new("unet3d", &Config { width: 16, ..config(Model::UNet3D, 16, 3) }, 16);
     let swin = Network::new("swin_unetr", &config(Model::SwinUnetr, 12, 3), 32);
     for (network, expected) in [(unet, "30c5091fa65fb424"), (swin, "7994c877d1c4810a")] {
@@ -73,29 +73,29 @@ fn networks_in_the_portable_class_have_the_same_bits_on_every_processor() {
         assert_eq!(digest(&portable), expected, "{}", network.model);
         let widest = network.logits(None);
         assert!(farthest(&portable, &widest) < 1e-4, "{}", network.model);
-        // The class decides the last bits: else this test would not show that the flag is obeyed.
+        // Another class has other bits: otherwise, this test would pass if the command ignored the option.
         assert_eq!(Class::detect() == Class::Portable, digest(&widest) == expected, "{}", network.model);
         assert!(network.logits(Some(Class::detect().name())) == widest, "{}", network.model);
     }
 }
 
 #[test]
-fn a_class_that_the_processor_lacks_is_refused_before_anything_is_computed() {
+fn infer_fails_for_a_class_that_the_processor_lacks() {
     let network = Network::new("unet3d", &config(Model::UNet3D, 1, 2), 16);
     let output = network.path("out.safetensors");
     for class in Class::ALL.into_iter().filter(|class| !Class::available().contains(class)) {
-        let ended = network.infer(Some(class.name()), &output);
-        let stderr = String::from_utf8_lossy(&ended.stderr);
-        assert_eq!(ended.status.code(), Some(2), "{stderr}");
+        let result = network.infer(Some(class.name()), &output);
+        let stderr = String::from_utf8_lossy(&result.stderr);
+        assert_eq!(result.status.code(), Some(2), "{stderr}");
         assert!(
             stderr.starts_with(&format!("error: this processor lacks the kernel class {class}\nhint: ")),
             "{stderr}"
         );
         assert!(!output.exists());
     }
-    let ended = network.infer(Some("sse2"), &output);
-    let stderr = String::from_utf8_lossy(&ended.stderr);
-    assert_eq!(ended.status.code(), Some(2));
+    let result = network.infer(Some("sse2"), &output);
+    let stderr = String::from_utf8_lossy(&result.stderr);
+    assert_eq!(result.status.code(), Some(2));
     assert!(stderr.contains("[possible values: portable, avx2, avx512]"), "{stderr}");
 }
 
@@ -122,8 +122,8 @@ fn resumed_run_computes_in_the_recorded_class() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let run = |class: Option<&str>, limit: &str, name: &str| {
-        let ended = quickstart(class, limit, &path(name));
-        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+        let output = quickstart(class, limit, &path(name));
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     };
     run(Some("portable"), "2", "whole");
     run(Some("portable"), "1", "parts");
@@ -132,7 +132,7 @@ fn resumed_run_computes_in_the_recorded_class() {
     assert!(recorded.contains("\"kernel_class\": \"portable\""), "{recorded}");
     assert!(rows(&path("parts")) == rows(&path("whole")), "rows differ");
 
-    // Another class makes other candidate ids where the processor has one: of a network, the class decides the last bits.
+    // Another class, if the processor has one, produces other candidate ids, as the class decides the last bits of a network.
     if Class::detect() != Class::Portable {
         run(None, "1", "widest");
         let ids = |name: &str, with_networks: bool| -> BTreeSet<SampleId> {
@@ -141,26 +141,26 @@ fn resumed_run_computes_in_the_recorded_class() {
         };
         assert!(!ids("widest", true).is_empty() && ids("widest", true).is_disjoint(&ids("whole", true)));
         assert!(!ids("widest", false).is_empty() && ids("widest", false).is_subset(&ids("whole", false)));
-        let ended = quickstart(Some(Class::detect().name()), "1", &path("parts"));
-        assert_eq!(ended.status.code(), Some(2));
-        let stderr = String::from_utf8_lossy(&ended.stderr);
+        let output = quickstart(Some(Class::detect().name()), "1", &path("parts"));
+        assert_eq!(output.status.code(), Some(2));
+        let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(stderr.contains("was started in the kernel class portable"), "{stderr}");
     }
 }
 
 #[test]
-fn a_folder_of_a_class_that_the_processor_lacks_is_refused() {
-    let Some(lacking) = Class::ALL.into_iter().find(|class| !Class::available().contains(class)) else {
+fn run_fails_on_folder_of_a_class_that_the_processor_lacks() {
+    let Some(missing) = Class::ALL.into_iter().find(|class| !Class::available().contains(class)) else {
         eprintln!("skipped: this processor has every kernel class");
         return;
     };
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("run.json"), format!("{{\"kernel_class\": \"{lacking}\"}}")).unwrap();
-    let ended = quickstart(None, "1", folder.path());
-    let stderr = String::from_utf8_lossy(&ended.stderr);
-    assert_eq!(ended.status.code(), Some(2), "{stderr}");
+    std::fs::write(folder.path().join("run.json"), format!("{{\"kernel_class\": \"{missing}\"}}")).unwrap();
+    let output = quickstart(None, "1", folder.path());
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
     assert!(
-        stderr.contains(&format!("was started in the kernel class {lacking}: this processor lacks the kernel class")),
+        stderr.contains(&format!("was started in the kernel class {missing}: this processor lacks the kernel class")),
         "{stderr}"
     );
 }

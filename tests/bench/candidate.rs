@@ -1,7 +1,7 @@
-//! One candidate from site to scores on one core: `cargo bench --bench candidate`.
+//! The time of one candidate from site to scores on one core: `cargo bench --bench candidate`.
 //!
-//! The organ is a block of noisy liver made here; textures and the organ's plan are made once, as in a run. Times are
-//! those of the processor, so that a busy machine changes them little.
+//! The organ is a synthetic block of noisy liver; textures and the organ's plan are computed once, as in a run. The benchmark measures
+//! processor time, so that other load on the machine has little effect.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -15,18 +15,18 @@ use freetumor::score::{Intensity, IntensityConfig, ScoreStage, Scores};
 use freetumor::synth::{Attempt, AttemptKey, Rules, RulesConfig, Synthesize};
 use freetumor::volume::{Affine, Array3, Grid, HuWindow, Labels, Volume, Voxels};
 
-/// Attempts at a tumor of each size; the same ones in every run.
+/// The attempts for each tumor size; the same attempts in every run.
 const ATTEMPTS: u32 = 200;
 
 struct NoCompanions;
 
 impl Companions for NoCompanions {
     fn labels(&self, pattern: &str) -> Result<Labels, Fault> {
-        Err(Fault::mask(FaultKind::Missing, format!("expected {pattern}, there are no files here")))
+        Err(Fault::mask(FaultKind::Missing, format!("expected {pattern}, got no files")))
     }
 }
 
-/// A rounded block of liver of about 180 × 150 × 140 mm.
+/// Returns a rounded block of liver of about 180 × 150 × 140 mm.
 fn scan(spacing_mm: [f64; 3]) -> MaskedScan {
     let extent_mm = [220.0, 190.0, 170.0];
     let shape = [0, 1, 2].map(|k| (extent_mm[k] / spacing_mm[k]) as usize);
@@ -37,8 +37,8 @@ fn scan(spacing_mm: [f64; 3]) -> MaskedScan {
             .sum();
         u8::from(level < 1.0)
     });
-    let mut draws = Key::root(1).draws("noise");
-    let hu = labels.map(|&label| (f32::from(label) * 210.0 - 100.0 + 60.0 * (draws.unit_f32() - 0.5)) as i16);
+    let mut random = Key::root(1).draws("noise");
+    let hu = labels.map(|&label| (f32::from(label) * 210.0 - 100.0 + 60.0 * (random.unit_f32() - 0.5)) as i16);
     let entry = ScanEntry {
         scan_id: freetumor::id::ScanId::from_bytes([0; 8]),
         source: "bench".into(),
@@ -59,21 +59,21 @@ fn scan(spacing_mm: [f64; 3]) -> MaskedScan {
     MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs } }
 }
 
-/// Processor seconds of this thread so far: what others do on the machine does not count.
+/// Returns the processor seconds of this thread so far, which exclude other load on the machine.
 fn processor_seconds() -> f64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     now.tv_sec as f64 + 1e-9 * now.tv_nsec as f64
 }
 
-/// Milliseconds of `work`, run `count` times after a tenth of that for warming up, ascending. What `see` does with the
-/// results is not measured.
-fn measured<T>(count: u32, mut work: impl FnMut(u32) -> T, mut see: impl FnMut(T)) -> Vec<f64> {
+/// Returns the milliseconds of `work`, ascending, run `count` times after `count / 10` warm-up runs. The time of `inspect` on the results
+/// is not measured.
+fn measure<T>(count: u32, mut work: impl FnMut(u32) -> T, mut inspect: impl FnMut(T)) -> Vec<f64> {
     (0..count / 10).for_each(|number| drop(black_box(work(number))));
     let once = |number| {
         let before = processor_seconds();
         let result = work(number);
         let time = 1e3 * (processor_seconds() - before);
-        see(result);
+        inspect(result);
         time
     };
     let mut times: Vec<f64> = (0..count).map(once).collect();
@@ -81,11 +81,11 @@ fn measured<T>(count: u32, mut work: impl FnMut(u32) -> T, mut see: impl FnMut(T
     times
 }
 
-fn print(name: &str, times: &[f64], what: &str) {
+fn print(name: &str, times: &[f64], suffix: &str) {
     let at = |share: f64| times[(share * (times.len() - 1) as f64).round() as usize];
     let mean = times.iter().sum::<f64>() / times.len() as f64;
     println!(
-        "  {name:<28} median {:7.2}  mean {mean:7.2}  p90 {:7.2}  slowest {:7.2} ms{what}",
+        "  {name:<28} median {:7.2}  mean {mean:7.2}  p90 {:7.2}  slowest {:7.2} ms{suffix}",
         at(0.5),
         at(0.9),
         at(1.0)
@@ -97,39 +97,39 @@ fn main() {
     for spacing_mm in [[3.0, 3.0, 3.0], [0.8, 0.8, 1.0]] {
         let scan = scan(spacing_mm);
         let organ = &scan.mask.organs[0];
-        let stage = Intensity::new(IntensityConfig::default(), &scan.mask.organs).expect("the defaults are right");
-        let judge = stage.baseline(&scan, organ).expect("the scan is right");
+        let stage = Intensity::new(IntensityConfig::default(), &scan.mask.organs).expect("valid defaults");
+        let scorer = stage.baseline(&scan, organ).expect("a valid scan");
         println!("liver at {spacing_mm:?} mm, processor time of one core:");
-        // The size class "large" begins at 32 mm.
-        let most = RulesConfig::default().diameter_mm[1];
-        let sizes = [("small, 12 mm", [12.0, 12.1]), ("large, as drawn", [32.0, most]), ("of 60 mm", [60.0, 60.5])];
+        // The size class "large" starts at 32 mm.
+        let largest_mm = RulesConfig::default().diameter_mm[1];
+        let sizes =
+            [("small, 12 mm", [12.0, 12.1]), ("large, as sampled", [32.0, largest_mm]), ("of 60 mm", [60.0, 60.5])];
         for (name, diameter_mm) in sizes {
             let config = RulesConfig { diameter_mm, ..RulesConfig::default() };
-            let rules = Rules::new(config, &scan.mask.organs, HuWindow::ABDOMEN).expect("the settings are right");
-            let plan = rules.site_plan(&scan, organ).expect("the scan is right");
+            let rules = Rules::new(config, &scan.mask.organs, HuWindow::ABDOMEN).expect("valid settings");
+            let plan = rules.site_plan(&scan, organ).expect("a valid scan");
             let work = |number| {
-                let attempt = plan.attempt(AttemptKey::new(Key::root(2), number)).expect("the scan is right");
+                let attempt = plan.attempt(AttemptKey::new(Key::root(2), number)).expect("a valid scan");
                 let mut scores = Scores::default();
                 if let Attempt::Candidate(candidate) = &attempt {
-                    judge.score(candidate, &mut scores).expect("the candidate is right");
+                    scorer.score(candidate, &mut scores).expect("a valid candidate");
                 }
                 (attempt, scores)
             };
-            let (mut made, mut digest) = (0, 0u64);
-            let times = measured(ATTEMPTS, work, |(attempt, _)| {
+            let (mut tumors, mut digest) = (0, 0u64);
+            let times = measure(ATTEMPTS, work, |(attempt, _)| {
                 let Attempt::Candidate(candidate) = attempt else { return };
-                made += 1;
+                tumors += 1;
                 for value in candidate.after.as_slice() {
-                    // Zero has no sign here.
+                    // The sum converts -0.0 to 0.0.
                     digest = digest.rotate_left(5) ^ u64::from((value + 0.0).to_bits());
                 }
             });
-            // Equal digests before and after a change of code mean equal tumors.
-            print(name, &times, &format!(", {made} tumors in {ATTEMPTS} attempts, digest {digest:016x}"));
+            // Equal digests before and after a change of the code mean equal tumors.
+            print(name, &times, &format!(", {tumors} tumors in {ATTEMPTS} attempts, digest {digest:016x}"));
         }
-        let rules =
-            Rules::new(RulesConfig::default(), &scan.mask.organs, HuWindow::ABDOMEN).expect("the defaults are right");
-        let times = measured(20, |_| rules.site_plan(&scan, organ).is_ok(), drop);
-        print("the organ's plan, once a scan", &times, "");
+        let rules = Rules::new(RulesConfig::default(), &scan.mask.organs, HuWindow::ABDOMEN).expect("valid defaults");
+        let times = measure(20, |_| rules.site_plan(&scan, organ).is_ok(), drop);
+        print("plan of the organ, once per scan", &times, "");
     }
 }

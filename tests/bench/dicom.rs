@@ -1,4 +1,4 @@
-//! How long the real DICOM series take: `cargo bench --bench dicom` (SimpleITK's times: tests/peers/dicom.py).
+//! The time to read real DICOM series: `cargo bench --bench dicom` (SimpleITK's times: tests/peers/dicom.py).
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -12,29 +12,29 @@ fn main() {
     for name in ["crlm_1004", "totalseg_liver_dicom"] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/ct").join(name).join("dicom");
         if !folder.exists() {
-            println!("skipped: ../shared/ct/{name} is not here");
+            println!("skipped: no ../shared/ct/{name}");
             continue;
         }
         let series = list_series(&folder).expect("a folder of slices").remove(0);
         let list = best(|| drop(list_series(&folder)));
         println!("{name}: {} slices, headers {list:.1?}", series.files());
-        for (place, decoder) in [
+        for (mode, decoder) in [
             ("in this process, 1 thread", Decoder::in_process().with_threads(1)),
             ("in this process", Decoder::in_process()),
             ("in a child, 1 thread", child.clone().with_threads(1)),
             ("in a child", child.clone()),
         ] {
-            let read = best(|| drop(read_series(&series, &decoder, &Limits::default()).expect("a sound series")));
-            println!("  decoded {place}: {read:.1?}");
+            let read = best(|| drop(read_series(&series, &decoder, &Limits::default()).expect("a valid series")));
+            println!("  decoded {mode}: {read:.1?}");
         }
     }
 }
 
 fn best(mut work: impl FnMut()) -> Duration {
     let time = |work: &mut dyn FnMut()| {
-        let begun = Instant::now();
+        let start = Instant::now();
         work();
-        begun.elapsed()
+        start.elapsed()
     };
     (0..ROUNDS).map(|_| time(&mut work)).min().unwrap_or_default()
 }

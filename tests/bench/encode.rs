@@ -1,8 +1,8 @@
-//! How long it takes to write the samples of one scan, and how large they are, at each gzip level.
+//! The time to write the samples of one scan, and their size, at each gzip level.
 //!
-//! `cargo bench --bench encode [SCAN.nii.gz]`. Without a scan it takes `../shared/ct/totalseg_liver_dicom`. Prints, for one
-//! core: the first sample of a scan (every slab compressed), a further one (only what the tumor touches), and what a
-//! plain encoder needs that copies the volume and compresses it in one stream, as nibabel and others do.
+//! `cargo bench --bench encode [SCAN.nii.gz]`; the default scan is `../shared/ct/totalseg_liver_dicom`. The benchmark prints, for one
+//! core, the time of the first sample of a scan (every slab is compressed), of a further sample (only the slabs that the tumor changes
+//! are compressed), and of a plain encoder that copies the volume and compresses it in one stream, as nibabel and others do.
 
 use std::hint::black_box;
 use std::io::Write;
@@ -28,11 +28,11 @@ impl Companions for NoCompanions {
 }
 
 fn main() {
-    let given = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
+    let argument = std::env::args().skip(1).find(|argument| !argument.starts_with("--"));
     let shared = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/ct/totalseg_liver_dicom/reference.nii.gz");
-    let path = given.unwrap_or_else(|| shared.to_owned());
+    let path = argument.unwrap_or_else(|| shared.to_owned());
     if !std::path::Path::new(&path).exists() {
-        println!("skipped: {path} is not here; give a CT scan as the first argument");
+        println!("skipped: no {path}; pass a CT scan as the first argument");
         return;
     }
     let masked = masked(&path);
@@ -48,9 +48,9 @@ fn main() {
     for level in [1, 2, 3, 4, 6, 9] {
         let size = encode(&Encoder::new(&masked, level).expect("a scan that can be written"), &candidate);
         let first = best(|| Encoder::new(&masked, level).expect("as before"), |encoder| encode(encoder, &candidate));
-        let kept = Encoder::new(&masked, level).expect("as before");
-        encode(&kept, &candidate);
-        let further = best(|| (), |()| encode(&kept, &candidate));
+        let encoder = Encoder::new(&masked, level).expect("as before");
+        encode(&encoder, &candidate);
+        let further = best(|| (), |()| encode(&encoder, &candidate));
         let plain_size = plain(&masked, &candidate, level);
         let plain = best(|| (), |()| plain(&masked, &candidate, level));
         let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
@@ -65,13 +65,13 @@ fn main() {
     }
 }
 
-/// The fastest of five: others share the machine.
+/// Returns the shortest of five times, as other processes share the machine.
 fn best<S>(prepare: impl Fn() -> S, work: impl Fn(&S) -> usize) -> Duration {
     (0..5)
         .map(|_| {
-            let prepared = prepare();
+            let input = prepare();
             let start = Instant::now();
-            black_box(work(&prepared));
+            black_box(work(&input));
             start.elapsed()
         })
         .min()
@@ -109,7 +109,7 @@ fn plain(masked: &MaskedScan, candidate: &Candidate, level: u32) -> usize {
 fn masked(path: &str) -> MaskedScan {
     let volume = nifti::read_volume(path).expect("a CT scan");
     let shape = volume.grid.shape;
-    // Soft tissue in the right half stands for an organ: its labels compress like real ones, with noise at the edge.
+    // Soft tissue in the right half serves as an organ: its labels compress like real labels, with noise at the edge.
     let mut index = 0;
     let labels = Array3::from_fn(shape, |[x, ..]| {
         index += 1;
@@ -128,7 +128,7 @@ fn masked(path: &str) -> MaskedScan {
     MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: Arc::new([]) } }
 }
 
-/// A ball of 16 mm in the middle.
+/// Returns a candidate with a box of 16 mm in the middle.
 fn candidate(masked: &MaskedScan) -> Candidate {
     let grid = &masked.scan.volume.grid;
     let shape = [0, 1, 2].map(|axis| ((16.0 / grid.spacing_mm()[axis]).ceil() as usize).clamp(1, grid.shape[axis]));

@@ -1,10 +1,10 @@
-//! How fast convolutions and whole networks are, beside what the processor can do.
+//! The speed of convolutions and whole networks, compared with limits of the processor.
 //!
-//! `cargo bench --bench networks` prints GFLOP/s for each shape of layer, counted as the plain algorithm's operations, beside two limits
-//! measured in the same run: a loop of nothing but fused multiply-adds, and a large matrix product of the crate `gemm`. Convolutions
-//! made of patches do fewer operations than are counted, so they can exceed both. `-- layers` or `-- networks` does one half.
+//! `cargo bench --bench networks` prints GFLOP/s for each shape of layer, counted as the plain algorithm's operations, and two limits
+//! measured in the same run: a loop of fused multiply-adds, and a large matrix product of the crate `gemm`. Winograd convolutions
+//! perform fewer operations than are counted, so they can exceed both. `-- layers` or `-- networks` runs one half.
 //!
-//! `-- serve` reads one command a line and answers with JSON: it is for `tests/peers/networks.py`. Commands: `forward MODEL SIDE`,
+//! `-- serve` reads one command from each line and responds with JSON, for `tests/peers/networks.py`. Commands: `forward MODEL SIDE`,
 //! `step MODEL SIDE WIDTH BATCH`, `write MODEL SIDE FILE`.
 
 use std::hint::black_box;
@@ -20,25 +20,25 @@ use freetumor::nn::optimise::{Adam, AdamConfig};
 use freetumor::nn::parameters::Variables;
 use rayon::prelude::*;
 
-/// Seconds of the fastest of some runs that take about a second in all.
+/// Returns the seconds of the fastest of several runs that take about a second in total.
 fn fastest(mut work: impl FnMut()) -> f64 {
     work();
-    let (begin, mut best) = (Instant::now(), f64::INFINITY);
+    let (first, mut best) = (Instant::now(), f64::INFINITY);
     for run in 0..200 {
         let start = Instant::now();
         work();
         best = best.min(start.elapsed().as_secs_f64());
-        if run > 0 && begin.elapsed().as_secs_f64() > 1.0 {
+        if run > 0 && first.elapsed().as_secs_f64() > 1.0 {
             break;
         }
     }
     best
 }
 
-/// Independent chains of fused multiply-adds: enough that the processor is never without one.
+/// Independent chains of fused multiply-adds: enough to keep the processor busy.
 #[inline(always)]
 fn chains() -> f32 {
-    // Flat, so that the compiler sees rows of vectors: it reads nested arrays by gathering.
+    // A flat array, so that the compiler uses plain vector loads: it loads nested arrays by gathering.
     let mut sums = [1.0f32; 12 * 16];
     for _ in 0..1_000_000 {
         for sum in &mut sums {
@@ -60,13 +60,13 @@ fn fused_chains() -> f32 {
     chains()
 }
 
-/// GFLOP/s of multiply-adds on all threads, nothing else done.
+/// Returns the GFLOP/s of multiply-adds alone on all threads.
 fn multiply_adds() -> f64 {
     let threads = rayon::current_num_threads();
     let seconds = fastest(|| {
         (0..threads).into_par_iter().with_max_len(1).for_each(|_| {
             let sum = match Class::detect() {
-                // SAFETY: the class says that the processor has the instructions.
+                // SAFETY: the processor has the instructions of its class.
                 #[cfg(target_arch = "x86_64")]
                 Class::Avx512 => unsafe { wide_chains() },
                 #[cfg(target_arch = "x86_64")]
@@ -125,7 +125,7 @@ fn layers() -> Result<()> {
     Ok(())
 }
 
-/// A network by its name; `narrow` is a 3-D U-Net with instance norm.
+/// Returns the configuration of a network by its name; `narrow` is a 3-D U-Net with instance norm.
 fn config(model: &str, width: Option<usize>) -> Result<Config> {
     let published = model.parse::<Model>().map(Model::published);
     let mut config = match model {
@@ -141,7 +141,7 @@ fn input(batch: usize, side: usize) -> Result<Tensor> {
     Tensor::from_vec(values, (batch, 1, side, side, side), &Device::Cpu)
 }
 
-/// A network that infers, with its input.
+/// A network for inference, with its input.
 struct Inference(Network, Tensor);
 
 impl Inference {
@@ -155,7 +155,7 @@ impl Inference {
     }
 }
 
-/// A network that is trained to give zeros.
+/// A network that is trained to return zeros.
 struct Training {
     network: Network,
     variables: Variables,
@@ -193,35 +193,35 @@ fn networks() -> Result<()> {
     Ok(())
 }
 
-/// Bytes that the process held at most.
+/// Returns the peak memory of the process in bytes.
 fn peak_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok()).unwrap_or(0) * 1024
 }
 
-/// Answers one command; what it needs stays for the next of the same words.
-fn answer(line: &str, kept: &mut Option<(String, Served)>) -> Result<String> {
-    let words: Vec<&str> = line.split_whitespace().collect();
-    let number = |at: usize| words.get(at).and_then(|word| word.parse::<usize>().ok());
+/// Executes one command; its network is cached for the next equal command.
+fn execute(line: &str, cache: &mut Option<(String, Served)>) -> Result<String> {
+    let arguments: Vec<&str> = line.split_whitespace().collect();
+    let number = |at: usize| arguments.get(at).and_then(|argument| argument.parse::<usize>().ok());
     let fail = || candle_core::Error::Msg(format!("not a command: {line}"));
-    let (verb, model, side) = match words[..] {
+    let (verb, model, side) = match arguments[..] {
         [verb, model, ..] => (verb, model, number(2).ok_or_else(fail)?),
         _ => return Err(fail()),
     };
-    if kept.as_ref().is_none_or(|(before, _)| before != line) {
+    if cache.as_ref().is_none_or(|(cached, _)| cached != line) {
         let served = match verb {
             "forward" | "write" => Served::Inference(Inference::new(model, side)?),
             "step" => Served::Training(Box::new(Training::new(model, side, number(3), number(4).unwrap_or(1))?)),
             _ => return Err(fail()),
         };
-        *kept = Some((line.to_owned(), served));
+        *cache = Some((line.to_owned(), served));
     }
     let start = Instant::now();
-    match kept.as_mut().map(|(_, served)| served) {
+    match cache.as_mut().map(|(_, served)| served) {
         Some(Served::Inference(inference)) => {
             let y = inference.run()?;
-            if let ("write", Some(path)) = (verb, words.get(3)) {
+            if let ("write", Some(path)) = (verb, arguments.get(3)) {
                 y.save_safetensors("output", path)?;
             }
         }
@@ -232,7 +232,7 @@ fn answer(line: &str, kept: &mut Option<(String, Served)>) -> Result<String> {
     Ok(serde_json::json!({ "seconds": seconds, "peak_bytes": peak_bytes() }).to_string())
 }
 
-/// What a command needs.
+/// The network of a command.
 enum Served {
     Inference(Inference),
     Training(Box<Training>),
@@ -240,12 +240,12 @@ enum Served {
 
 fn main() -> Result<()> {
     kernel::prepare_process(1);
-    let asked = std::env::args().skip(1).find(|word| word != "--bench").unwrap_or_default();
-    match asked.as_str() {
+    let mode = std::env::args().skip(1).find(|argument| argument != "--bench").unwrap_or_default();
+    match mode.as_str() {
         "serve" => {
-            let mut kept = None;
+            let mut cache = None;
             for line in std::io::stdin().lock().lines() {
-                println!("{}", answer(&line?, &mut kept)?);
+                println!("{}", execute(&line?, &mut cache)?);
             }
             Ok(())
         }

@@ -1,7 +1,7 @@
-//! How long NIfTI files take, beside the time that inflating alone takes: `cargo bench --bench nifti [-- FILE…]`.
+//! The time to read NIfTI files, compared with the time of inflating alone: `cargo bench --bench nifti [-- FILE…]`.
 //!
-//! A line of JSON for each file, with what `tests/peers/nifti.py` compares to nibabel: grid, type, and SHA-256 over HU
-//! as f32. `-- --encode FOLDER` writes empty files on grids of all kinds instead, for nibabel to read.
+//! The benchmark prints a line of JSON for each file, with the values that `tests/peers/nifti.py` compares with nibabel: grid, type, and
+//! SHA-256 over HU as f32. `-- --encode FOLDER` writes empty files on grids of all kinds instead, which nibabel reads.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -40,7 +40,7 @@ fn main() {
     for file in files {
         match file.exists() {
             true => println!("{}", measure(&file)),
-            false => println!("skipped: {} is not here", file.display()),
+            false => println!("skipped: no {}", file.display()),
         }
     }
 }
@@ -56,11 +56,11 @@ fn measure(file: &Path) -> serde_json::Value {
         let bytes: Vec<u8> = labels.ids.as_slice().iter().flat_map(|id| id.to_le_bytes()).collect();
         hex::encode(Sha256::digest(bytes))
     });
-    let bytes = fs::read(file).expect("it was read before");
+    let bytes = fs::read(file).expect("a readable file");
     let inflate = || {
         let mut block = vec![0; 128 * 1024];
-        let mut decoder = MultiGzDecoder::new(File::open(file).expect("it was read before"));
-        while decoder.read(&mut block).is_ok_and(|came| came > 0) {}
+        let mut decoder = MultiGzDecoder::new(File::open(file).expect("a readable file"));
+        while decoder.read(&mut block).is_ok_and(|count| count > 0) {}
     };
     json!({
         "file": file,
@@ -76,7 +76,7 @@ fn measure(file: &Path) -> serde_json::Value {
     })
 }
 
-/// Files of one voxel value on grids that turn, tilt, mirror and shear; the JSON on the way says their affines.
+/// Writes files of one voxel value on rotated, tilted, mirrored and sheared grids; the printed JSON contains their affines.
 fn encode(folder: &Path) {
     let (sin, cos) = 0.3f64.sin_cos();
     let grids = [
@@ -101,9 +101,9 @@ fn encode(folder: &Path) {
 
 fn best_ms(mut work: impl FnMut()) -> f64 {
     let rounds = (0..ROUNDS).map(|_| {
-        let begun = Instant::now();
+        let start = Instant::now();
         work();
-        begun.elapsed().as_secs_f64() * 1e3
+        start.elapsed().as_secs_f64() * 1e3
     });
     rounds.fold(f64::INFINITY, f64::min)
 }

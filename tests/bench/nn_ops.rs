@@ -1,7 +1,7 @@
-//! How fast the operators are, beside how fast the memory is.
+//! The speed of the operators, compared with the speed of the memory.
 //!
-//! Gigabytes a second count what an operator must read and write at least; the limit is a copy and a sum on all threads,
-//! measured in the same run.
+//! Gigabytes per second count the memory that an operator must read and write at least; the limit is a copy on all threads, measured in
+//! the same run.
 //!
 //! ```text
 //! cargo bench --bench nn_ops
@@ -14,7 +14,7 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use freetumor::nn::ops::{self, Activation, NormScope};
 use rayon::prelude::*;
 
-/// The shortest of several runs, in seconds.
+/// Returns the seconds of the fastest of several runs.
 fn seconds(mut work: impl FnMut()) -> f64 {
     (0..7)
         .map(|_| {
@@ -29,9 +29,14 @@ fn numbers(shape: &[usize]) -> Tensor {
     Tensor::randn(0f32, 1., shape, &Device::Cpu).expect("a tensor")
 }
 
-/// Prints the speed of a forward and a backward pass, which move at least so many values for each of the input's. The
-/// backward pass is that of candle, which adds each gradient to zeros.
-fn show(name: &str, shapes: &[&[usize]], [forward, backward]: [f64; 2], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
+/// Prints the speed of a forward and a backward pass, which read and write at least `forward` and `backward` values for each value of
+/// the input. The backward pass includes candle's addition of each gradient to zeros.
+fn print_speed(
+    name: &str,
+    shapes: &[&[usize]],
+    [forward, backward]: [f64; 2],
+    f: impl Fn(&[Tensor]) -> Result<Tensor>,
+) {
     let inputs: Vec<Tensor> = shapes.iter().map(|shape| numbers(shape)).collect();
     let bytes = inputs[0].elem_count() as f64 * 4.;
     let time = seconds(|| drop(black_box(f(&inputs).expect("an output"))));
@@ -61,7 +66,7 @@ fn main() {
     });
     println!(
         "{:<42} copy     {:8.2} ms {:6.1} GB/s",
-        "into known memory",
+        "into mapped memory",
         time * 1e3,
         source.len() as f64 * 8. / time / 1e9
     );
@@ -70,28 +75,28 @@ fn main() {
     for channels in [64, 8] {
         let volume: &[usize] = &[1, 96, 96, 96, channels];
         let channel: &[usize] = &[channels];
-        for over in [NormScope::Batch, NormScope::Instance] {
-            show(
-                &format!("normalize over {over:?} + ReLU, {channels} channels"),
+        for scope in [NormScope::Batch, NormScope::Instance] {
+            print_speed(
+                &format!("normalize over {scope:?} + ReLU, {channels} channels"),
                 &[volume, channel, channel],
                 [3., 5.],
-                |t| ops::normalize(&t[0], Some((&t[1], &t[2])), over, 1e-5, Activation::LeakyRelu(0.)),
+                |t| ops::normalize(&t[0], Some((&t[1], &t[2])), scope, 1e-5, Activation::LeakyRelu(0.)),
             );
         }
-        show(&format!("max_pool3d, {channels} channels"), &[volume], [1.125, 2.25], |t| ops::max_pool3d(&t[0]));
+        print_speed(&format!("max_pool3d, {channels} channels"), &[volume], [1.125, 2.25], |t| ops::max_pool3d(&t[0]));
         let half: &[usize] = &[1, 48, 48, 48, channels];
-        show(&format!("upsample3d, {channels} channels"), &[half], [9., 9.], |t| ops::upsample3d(&t[0]));
-        show(&format!("leaky_relu, {channels} channels"), &[volume], [2., 3.], |t| ops::leaky_relu(&t[0], 0.01));
+        print_speed(&format!("upsample3d, {channels} channels"), &[half], [9., 9.], |t| ops::upsample3d(&t[0]));
+        print_speed(&format!("leaky_relu, {channels} channels"), &[volume], [2., 3.], |t| ops::leaky_relu(&t[0], 0.01));
     }
-    show("softmax, 3 channels", &[&[1, 96, 96, 96, 3]], [2., 3.], |t| ops::softmax(&t[0]));
-    show("softmax, 7 channels", &[&[1, 96, 96, 96, 7]], [2., 3.], |t| ops::softmax(&t[0]));
-    show("layer_norm, 48 channels", &[&[343, 343, 48], &[48], &[48]], [2., 3.], |t| {
+    print_speed("softmax, 3 channels", &[&[1, 96, 96, 96, 3]], [2., 3.], |t| ops::softmax(&t[0]));
+    print_speed("softmax, 7 channels", &[&[1, 96, 96, 96, 7]], [2., 3.], |t| ops::softmax(&t[0]));
+    print_speed("layer_norm, 48 channels", &[&[343, 343, 48], &[48], &[48]], [2., 3.], |t| {
         ops::layer_norm(&t[0], &t[1], &t[2], 1e-5)
     });
-    show("layer_norm, 768 channels", &[&[2000, 768], &[768], &[768]], [2., 3.], |t| {
+    print_speed("layer_norm, 768 channels", &[&[2000, 768], &[768], &[768]], [2., 3.], |t| {
         ops::layer_norm(&t[0], &t[1], &t[2], 1e-5)
     });
-    show("gelu", &[&[343, 343, 192]], [2., 3.], |t| ops::gelu(&t[0]));
+    print_speed("gelu", &[&[343, 343, 192]], [2., 3.], |t| ops::gelu(&t[0]));
 
     println!("\nattention: GFLOP/s count the products alone, two forward and five backward");
     for (windows, heads, dim) in [(343, 3, 16), (64, 6, 16), (8, 12, 16), (1, 24, 16), (64, 3, 32), (343, 3, 4)] {

@@ -1,8 +1,8 @@
-//! How long preprocessing takes, step by step and as a whole, beside what the memory allows.
+//! The time of preprocessing, for each step and in total, compared with the speed of the memory.
 //!
-//! `cargo bench --bench preprocessing [-- SCAN LABELS] [--repeat N] [--json] [--write FOLDER]`; without a scan it
-//! takes `../shared/ct/totalseg_abdomen`. `--json` prints the seconds of each whole run on one line, `--write` leaves
-//! the result behind: both are for `tests/peers/preprocessing.py`.
+//! `cargo bench --bench preprocessing [-- SCAN LABELS] [--repeat N] [--json] [--write FOLDER]`; the default scan is
+//! `../shared/ct/totalseg_abdomen`. `--json` prints the seconds of each whole run on one line, `--write` writes
+//! the result: both are for `tests/peers/preprocessing.py`.
 
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
@@ -13,8 +13,8 @@ use freetumor::volume::{
     HuWindow, Labels, Orientation, OutsideValue, Preprocess, PreprocessedScan, Resampling, Volume,
 };
 
-/// What the command line asks for.
-struct Asked {
+/// The arguments of the command line.
+struct Arguments {
     scan: PathBuf,
     labels: PathBuf,
     repeats: usize,
@@ -22,10 +22,10 @@ struct Asked {
     write: Option<PathBuf>,
 }
 
-impl Asked {
+impl Arguments {
     fn parse() -> Self {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/ct/totalseg_abdomen");
-        let mut asked = Self {
+        let mut arguments = Self {
             scan: folder.join("ct.nii.gz"),
             labels: folder.join("labels.nii.gz"),
             repeats: 15,
@@ -33,35 +33,35 @@ impl Asked {
             write: None,
         };
         let mut files = Vec::new();
-        let mut words = std::env::args().skip(1);
-        while let Some(word) = words.next() {
-            match word.as_str() {
+        let mut inputs = std::env::args().skip(1);
+        while let Some(input) = inputs.next() {
+            match input.as_str() {
                 "--bench" => {} // cargo adds it
-                "--json" => asked.json = true,
-                "--repeat" => asked.repeats = words.next().and_then(|n| n.parse().ok()).expect("--repeat NUMBER"),
-                "--write" => asked.write = Some(words.next().expect("--write FOLDER").into()),
-                _ => files.push(PathBuf::from(word)),
+                "--json" => arguments.json = true,
+                "--repeat" => arguments.repeats = inputs.next().and_then(|n| n.parse().ok()).expect("--repeat NUMBER"),
+                "--write" => arguments.write = Some(inputs.next().expect("--write FOLDER").into()),
+                _ => files.push(PathBuf::from(input)),
             }
         }
         if let Ok([scan, labels]) = <[PathBuf; 2]>::try_from(files) {
-            (asked.scan, asked.labels) = (scan, labels);
+            (arguments.scan, arguments.labels) = (scan, labels);
         }
-        asked
+        arguments
     }
 
     fn read(&self) -> (Volume, Labels) {
-        // Both files at once: inflating is most of reading, and each stream is one thread's work.
+        // Both files in parallel: inflating takes most of the time, and each stream runs on one thread.
         let (scan, labels) = rayon::join(|| read_volume(&self.scan), || read_labels(&self.labels));
-        (scan.expect("the scan reads"), labels.expect("the labels read"))
+        (scan.expect("a readable scan"), labels.expect("readable labels"))
     }
 
-    fn prepare(&self) -> PreprocessedScan {
+    fn preprocess(&self) -> PreprocessedScan {
         let (scan, labels) = self.read();
-        Preprocess::ABDOMEN.apply(&scan, Some(&labels)).expect("the scan resamples")
+        Preprocess::ABDOMEN.apply(&scan, Some(&labels)).expect("a scan that can be resampled")
     }
 }
 
-/// The median of seconds, and what the last call gave.
+/// Returns the median of the seconds, and the result of the last call.
 fn measure<T>(repeats: usize, mut work: impl FnMut() -> T) -> (f64, T) {
     let mut seconds = Vec::with_capacity(repeats);
     let mut last = None;
@@ -76,24 +76,24 @@ fn measure<T>(repeats: usize, mut work: impl FnMut() -> T) -> (f64, T) {
 }
 
 fn main() {
-    let asked = Asked::parse();
-    if !asked.scan.exists() {
-        eprintln!("skipped: {} is not here", asked.scan.display());
+    let arguments = Arguments::parse();
+    if !arguments.scan.exists() {
+        eprintln!("skipped: no {}", arguments.scan.display());
         return;
     }
-    if asked.json {
-        let runs: Vec<f64> = (0..asked.repeats).map(|_| measure(1, || asked.prepare()).0).collect();
+    if arguments.json {
+        let runs: Vec<f64> = (0..arguments.repeats).map(|_| measure(1, || arguments.preprocess()).0).collect();
         println!("{}", serde_json::json!({ "seconds": runs }));
     } else {
-        print_steps(&asked);
+        print_steps(&arguments);
     }
-    if let Some(folder) = &asked.write {
-        write(folder, &asked.prepare()).expect("the folder can be written");
+    if let Some(folder) = &arguments.write {
+        write(folder, &arguments.preprocess()).expect("a writable folder");
     }
 }
 
-fn print_steps(asked: &Asked) {
-    let repeats = asked.repeats;
+fn print_steps(arguments: &Arguments) {
+    let repeats = arguments.repeats;
     let memory = vec![1u8; 256 << 20];
     let mut copy = memory.clone();
     let (seconds, ()) = measure(repeats, || copy.copy_from_slice(black_box(&memory)));
@@ -106,23 +106,23 @@ fn print_steps(asked: &Asked) {
         println!("{step:<34} {ms:>9.2} {megabytes:>10.1} {rate:>10.2} {share:>7.0}%");
     };
 
-    let (seconds, scan) = measure(repeats, || read_volume(&asked.scan).expect("the scan reads"));
+    let (seconds, scan) = measure(repeats, || read_volume(&arguments.scan).expect("a readable scan"));
     report("read the scan", seconds, scan.voxels.bytes());
-    let (seconds, labels) = measure(repeats, || read_labels(&asked.labels).expect("the labels read"));
+    let (seconds, labels) = measure(repeats, || read_labels(&arguments.labels).expect("readable labels"));
     report("read the labels", seconds, labels.ids.as_slice().len() * 2);
-    let (seconds, _) = measure(repeats, || asked.read());
+    let (seconds, _) = measure(repeats, || arguments.read());
     report("read both at once", seconds, scan.voxels.bytes() + labels.ids.as_slice().len() * 2);
 
-    // The farthest way: all axes change places and run backwards.
-    let turned = Orientation::from_code("IPL").expect("an orientation");
-    let (seconds, _) = measure(repeats, || scan.reoriented(turned));
-    report("orient, x and z changing places", seconds, scan.voxels.bytes());
+    // The slowest orientation: x and z are exchanged and reversed.
+    let orientation = Orientation::from_code("IPL").expect("an orientation");
+    let (seconds, _) = measure(repeats, || scan.reoriented(orientation));
+    report("orient, exchanging x and z", seconds, scan.voxels.bytes());
 
     let (scan, labels) = (scan.reoriented(Orientation::RAS), labels.reoriented(Orientation::RAS));
-    let way = Resampling::to_spacing(&scan.grid, [1.5; 3]).expect("the scan resamples");
-    let (seconds, fine) = measure(repeats, || scan.resampled(&way, OutsideValue::Edge));
+    let resampling = Resampling::to_spacing(&scan.grid, [1.5; 3]).expect("a scan that can be resampled");
+    let (seconds, fine) = measure(repeats, || scan.resampled(&resampling, OutsideValue::Edge));
     report("resample the scan", seconds, fine.voxels.bytes());
-    let (seconds, ids) = measure(repeats, || way.nearest(&labels.ids, OutsideValue::Edge));
+    let (seconds, ids) = measure(repeats, || resampling.nearest(&labels.ids, OutsideValue::Edge));
     report("resample the labels", seconds, ids.as_slice().len() * 2);
 
     let hu = fine.voxels.hu_of(fine.grid.region());
@@ -134,22 +134,22 @@ fn print_steps(asked: &Asked) {
     let (seconds, _) = measure(repeats, || image.cut(foreground));
     report("crop", seconds, foreground.voxels() * 4);
 
-    let (seconds, prepared) =
-        measure(repeats, || Preprocess::ABDOMEN.apply(&scan, Some(&labels)).expect("the scan resamples"));
-    let bytes = prepared.image.as_slice().len() * 6;
-    report("all but reading", seconds, bytes);
-    let (seconds, _) = measure(repeats, || asked.prepare());
+    let (seconds, preprocessed) =
+        measure(repeats, || Preprocess::ABDOMEN.apply(&scan, Some(&labels)).expect("a scan that can be resampled"));
+    let bytes = preprocessed.image.as_slice().len() * 6;
+    report("all except reading", seconds, bytes);
+    let (seconds, _) = measure(repeats, || arguments.preprocess());
     report("all", seconds, bytes);
 }
 
-/// Leaves image and labels as raw little-endian numbers, x fastest, and the grid as JSON.
-fn write(folder: &Path, prepared: &PreprocessedScan) -> std::io::Result<()> {
+/// Writes image and labels as raw little-endian numbers, x fastest, and the grid as JSON.
+fn write(folder: &Path, preprocessed: &PreprocessedScan) -> std::io::Result<()> {
     std::fs::create_dir_all(folder)?;
-    let image: Vec<u8> = prepared.image.as_slice().iter().flat_map(|value| value.to_le_bytes()).collect();
+    let image: Vec<u8> = preprocessed.image.as_slice().iter().flat_map(|value| value.to_le_bytes()).collect();
     std::fs::write(folder.join("image.f32"), image)?;
-    let labels = prepared.labels.as_ref().expect("labels were given");
+    let labels = preprocessed.labels.as_ref().expect("preprocessed labels");
     let labels: Vec<u8> = labels.as_slice().iter().flat_map(|id| id.to_le_bytes()).collect();
     std::fs::write(folder.join("labels.u16"), labels)?;
-    let grid = serde_json::json!({ "shape": prepared.grid.shape, "affine": prepared.grid.affine.0 });
+    let grid = serde_json::json!({ "shape": preprocessed.grid.shape, "affine": preprocessed.grid.affine.0 });
     std::fs::write(folder.join("grid.json"), grid.to_string())
 }

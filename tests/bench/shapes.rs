@@ -1,5 +1,5 @@
-//! How closely drawn tumors follow real ones: `cargo bench --bench shapes` prints the Kolmogorov-Smirnov distance of each
-//! measure, organ by organ. See `tests/all/shapes.rs` for what is compared with what.
+//! The agreement of synthetic with real tumor shapes: `cargo bench --bench shapes` prints the Kolmogorov-Smirnov distance of each
+//! measure for each organ. See `tests/all/shapes.rs` for the compared measures.
 
 #[path = "../all/shapes.rs"]
 mod shapes;
@@ -9,17 +9,17 @@ use std::collections::BTreeMap;
 use freetumor::synth::prior::PRIORS;
 use serde_json::Value;
 
-/// The limit that every printed distance should keep.
+/// The limit of every printed distance.
 const LIMIT: f64 = 0.15;
 const SHAPES: u64 = 400;
 
 fn main() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/reference/real_tumor_shapes.json");
     let Ok(text) = std::fs::read(&path) else {
-        println!("skipped: ../shared/reference/real_tumor_shapes.json is not here");
+        println!("skipped: no ../shared/reference/real_tumor_shapes.json");
         return;
     };
-    let reference: Value = serde_json::from_slice(&text).expect("the reference is JSON");
+    let reference: Value = serde_json::from_slice(&text).expect("a reference in JSON");
     let mut worst: BTreeMap<&str, f64> = BTreeMap::new();
     for prior in &PRIORS {
         let (comparisons, spacing_mm) = shapes::compare(&reference, prior, SHAPES);

@@ -1,8 +1,8 @@
-//! Long runs: memory that does not grow, and what the dataflow costs beside a plain loop.
+//! Long runs: the growth of memory, and the cost of the dataflow compared with a plain loop.
 //!
-//! `cargo bench --bench soak` runs 5,000 phantoms of 64³ through a whole pipeline and prints the resident memory of the first and of the
-//! last thousand; then five pairs of loop and dataflow over 200 phantoms, in turn, with the processor time of each.
-//! `-- SCANS PAIR_SCANS` takes other numbers.
+//! `cargo bench --bench soak` runs five pairs of loop and dataflow over 200 phantoms, alternating, and prints the processor time of each;
+//! then it runs 5,000 phantoms of 64³ through a whole pipeline, and prints the resident memory of the first and the last thousand.
+//! `-- SCANS PAIR_SCANS` sets other numbers.
 
 #[path = "../all/for_loop.rs"]
 mod for_loop;
@@ -51,14 +51,14 @@ fn plan(count: usize) -> Plan {
     checked.plan.unwrap_or_else(|| panic!("{}", problems.join("\n")))
 }
 
-/// Resident memory now, in MiB.
+/// Returns the current resident memory in MiB.
 fn resident_mib() -> f64 {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
     line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or(0.0) / 1024.0
 }
 
-/// Processor seconds of this process so far: user and system.
+/// Returns the processor seconds of this process so far: user and system.
 fn processor_seconds() -> f64 {
     let text = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let after_name = text.rsplit(')').next().unwrap_or_default();
@@ -71,7 +71,7 @@ fn soak(scans: usize) {
     let folder = tempfile::tempdir().expect("a folder");
     let progress = Arc::new(Progress::default());
     let done = Arc::new(AtomicBool::new(false));
-    let watcher = {
+    let monitor = {
         let (progress, done) = (Arc::clone(&progress), Arc::clone(&done));
         std::thread::spawn(move || {
             let mut peaks = [0.0f64; 2];
@@ -90,7 +90,7 @@ fn soak(scans: usize) {
     };
     let report = run(plan(scans), folder.path(), &RunOptions::default(), &progress).expect("a run");
     done.store(true, Ordering::Release);
-    let [first, last] = watcher.join().expect("a watcher");
+    let [first, last] = monitor.join().expect("a monitor");
     println!(
         "{scans} phantoms of 64³ in {:.0} s: {} tumors accepted, {} faults",
         report.seconds, report.accepted, report.faults
@@ -98,7 +98,7 @@ fn soak(scans: usize) {
     println!("peak resident memory: first fifth {first:.0} MiB, last fifth {last:.0} MiB, ratio {:.3}", last / first);
 }
 
-fn measured(work: impl FnOnce(&Path)) -> f64 {
+fn processor_seconds_of(work: impl FnOnce(&Path)) -> f64 {
     let folder = tempfile::tempdir().expect("a folder");
     let before = processor_seconds();
     work(folder.path());
@@ -109,8 +109,8 @@ fn overhead(scans: usize) {
     let options = RunOptions { threads: 2, ..RunOptions::default() };
     let mut ratios = Vec::new();
     for pair in 1..=5 {
-        let plain = measured(|folder| for_loop::plain_loop(plan(scans), folder).expect("a loop"));
-        let flow = measured(|folder| {
+        let plain = processor_seconds_of(|folder| for_loop::plain_loop(plan(scans), folder).expect("a loop"));
+        let flow = processor_seconds_of(|folder| {
             run(plan(scans), folder, &options, &Arc::new(Progress::default())).expect("a run");
         });
         println!("pair {pair}: loop {plain:.2} s, dataflow {flow:.2} s of processor time, ratio {:.3}", flow / plain);
@@ -122,7 +122,7 @@ fn overhead(scans: usize) {
 
 fn main() {
     // Cargo adds `--bench`.
-    let numbers: Vec<usize> = std::env::args().skip(1).filter_map(|word| word.parse().ok()).collect();
+    let numbers: Vec<usize> = std::env::args().skip(1).filter_map(|argument| argument.parse().ok()).collect();
     overhead(numbers.get(1).copied().unwrap_or(200));
     soak(numbers.first().copied().unwrap_or(5000));
 }

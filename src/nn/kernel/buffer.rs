@@ -1,15 +1,15 @@
-//! Memory for volumes.
+//! Allocation of memory for volumes.
 
 /// Bytes of one huge page.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// Bytes from which on a buffer asks for huge pages: from here on an allocator gives it pages of its own.
+/// The least bytes of a buffer that requests huge pages: from this size on, an allocator maps separate pages for a buffer.
 const LARGE: usize = 32 << 20;
 
-/// A buffer of zeros; a large one asks the system for huge pages.
+/// Returns a buffer of zeros; a large buffer requests huge pages from the system.
 ///
-/// A volume of features is hundreds of MiB that are written once and soon given back. In pages of 4 KiB the system takes longer to
-/// hand them out than a norm takes to fill them.
+/// A volume of features takes hundreds of MiB that are written once and soon freed. In pages of 4 KiB, the system takes longer to map
+/// the pages than a norm takes to fill them.
 ///
 /// ```
 /// let buffer = freetumor::nn::kernel::zeros(10 << 20);
@@ -32,8 +32,8 @@ fn advise(buffer: &[f32]) {
     let end = (start + bytes) / HUGE_PAGE * HUGE_PAGE;
     if end > first {
         let pages = buffer.as_ptr().wrapping_byte_add(first - start).cast_mut().cast();
-        // SAFETY: the pages lie within the buffer, and the advice changes how they are backed, not what they hold. It may be
-        // refused, which costs only time.
+        // SAFETY: the pages are within the buffer, and the advice changes how the pages are backed, not their content. The system may
+        // refuse the advice, which costs only time.
         let _ = unsafe { rustix::mm::madvise(pages, end - first, rustix::mm::Advice::LinuxHugepage) };
     }
 }
@@ -41,24 +41,24 @@ fn advise(buffer: &[f32]) {
 #[cfg(not(target_os = "linux"))]
 fn advise(_: &[f32]) {}
 
-/// Prepares a process for volumes and networks: to be called once, first thing in `main`. `trainings` is how many networks are trained side
-/// by side.
+/// Configures a process for volumes and networks; call this function once, at the start of `main`. `trainings` is the number of networks
+/// that are trained concurrently.
 ///
-/// Freed memory below 32 MiB a piece stays with the process, up to 512 MiB: a tumor or a step of training allocates the same volumes
-/// again and again, and the system would clear their pages every time. And candle's own threads, which add up gradients, wait asleep
-/// instead of spinning, so that they leave the processors to the kernels; as there is one crew of them, which serves one call at a time,
-/// trainings side by side do without.
+/// Freed allocations below 32 MiB stay with the process, up to 512 MiB: each tumor and each step of training allocates the same volumes
+/// again, and the system would clear their pages every time. candle's threads, which add gradients, sleep instead of spinning while
+/// they wait, so that the kernels have the processors; as candle has a single pool of threads, which serves one call at a time,
+/// concurrent trainings run without the pool.
 pub fn prepare_process(trainings: usize) {
     let (name, value) = match trainings {
         0 | 1 => ("CANDLE_BARRIER_POOL_SPIN_LIMIT", "64"),
         _ => ("CANDLE_NUM_THREADS", "1"),
     };
     if std::env::var_os(name).is_none() {
-        // SAFETY: no other thread runs yet that could read the environment at the same time; the documentation asks for that.
+        // SAFETY: no other thread that could read the environment runs yet, as the documentation requires.
         unsafe { std::env::set_var(name, value) };
     }
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    // SAFETY: both calls only set numbers of the allocator, which takes them at any time.
+    // SAFETY: both calls only set parameters of the allocator, which is allowed at any time.
     unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE as libc::c_int);
         libc::mallopt(libc::M_TRIM_THRESHOLD, 512 << 20);

@@ -1,4 +1,4 @@
-//! Convolution as it is written down: every output is a sum over taps and channels.
+//! Convolution by its definition: every output is a sum over taps and channels.
 
 use rayon::prelude::*;
 
@@ -9,19 +9,19 @@ use super::shape::TileShape;
 use super::shared::SharedSlice;
 use crate::simd::Class;
 
-/// Channels that one slab holds at most: with three planes of rows it stays in a core's second cache.
+/// The most channels of a slab: with three planes of rows, the slab stays in a core's second-level cache.
 const CHUNK: usize = 64;
 
-/// Numbers of a slab, about: 256 KiB.
+/// The approximate numbers of a slab: 256 KiB.
 const SLAB: usize = 64 * 1024;
 
-/// Positions that one task of a pointwise convolution takes.
+/// The positions of one task of a pointwise convolution.
 const POSITIONS: usize = 192;
 
-/// Tasks below which outputs are split over tasks as well.
+/// The number of tasks below which outputs are split over tasks as well.
 const FEW_TASKS: usize = 16;
 
-/// `y = weight ∗ x + bias`, any kernel, stride and padding.
+/// Computes `y = weight ∗ x + bias` for any kernel, stride and padding.
 pub(super) fn forward(
     class: Class,
     geometry: &Geometry,
@@ -50,15 +50,15 @@ pub(super) fn forward(
     let planes = if rows < oy { 1 } else { (1..=ox).rev().find(|&planes| numbers(planes, rows) <= SLAB).unwrap_or(1) };
     let (rows, planes) = (even(oy, rows), even(ox, planes));
     let (along_x, along_y) = (ox.div_ceil(planes), oy.div_ceil(rows));
-    let places = geometry.batch * along_x * along_y;
-    let groups = if places >= FEW_TASKS { 1 } else { blocks.min(FEW_TASKS.div_ceil(places)) };
+    let positions = geometry.batch * along_x * along_y;
+    let groups = if positions >= FEW_TASKS { 1 } else { blocks.min(FEW_TASKS.div_ceil(positions)) };
 
     let source = Source { numbers: x, shape: geometry.input, channels: inputs };
     let y = SharedSlice::new(y);
-    (0..places * groups).into_par_iter().for_each_init(Slab::new, |slab, task| {
-        let (place, group) = (task / groups, task % groups);
+    (0..positions * groups).into_par_iter().for_each_init(Slab::new, |slab, task| {
+        let (position, group) = (task / groups, task % groups);
         let (sample, first_x, first_y) =
-            (place / along_y / along_x, place / along_y % along_x * planes, place % along_y * rows);
+            (position / along_y / along_x, position / along_y % along_x * planes, position % along_y * rows);
         let (planes, rows) = (planes.min(ox - first_x), rows.min(oy - first_y));
         let mut segments = Vec::with_capacity(kx * ky);
         for first in (0..inputs).step_by(chunk) {
@@ -75,7 +75,7 @@ pub(super) fn forward(
                 let offset = first * geometry.taps() * blocks * shape.columns + block * size;
                 let weights = packed[offset..offset + size].as_ptr();
                 let first_output = block * shape.columns;
-                let begin = match bias {
+                let initial = match bias {
                     _ if first > 0 => InitialSum::Output,
                     Some(bias) => InitialSum::Row(bias[first_output..].as_ptr()),
                     None => InitialSum::Zero,
@@ -100,11 +100,11 @@ pub(super) fn forward(
                                 c: y.at(output + z * outputs + first_output),
                                 c_row: outputs,
                                 width: shape.columns.min(outputs - first_output),
-                                start: begin,
+                                start: initial,
                             };
                             // SAFETY: the slab holds the taps of all rows of the tile, the packed weights its columns, and no
-                            // other task has these planes, rows and outputs; a shape along a line was chosen for a kernel of 3
-                            // and a stride of 1 along z, whose calls are such.
+                            // other task has these planes, rows and outputs; a shape along a line was chosen only for a kernel of 3
+                            // and a stride of 1 along z, as its calls require.
                             unsafe { shape.function(count)(&call) }
                         });
                     }
@@ -114,12 +114,12 @@ pub(super) fn forward(
     });
 }
 
-/// The size of equal parts of `whole`, none over `most`.
+/// Returns the size of equal parts of `whole` that are no larger than `most`.
 fn even(whole: usize, most: usize) -> usize {
     whole.div_ceil(whole.div_ceil(most))
 }
 
-/// `y[p] = weight · x[p] + bias` at every position: a matrix product.
+/// Computes `y[p] = weight · x[p] + bias` at every position: a matrix product.
 fn pointwise(class: Class, x: &[f32], weight: Weight<'_>, bias: Option<&[f32]>, y: &mut [f32]) {
     let (inputs, outputs) = (weight.inputs, weight.outputs);
     let positions = y.len() / outputs;
@@ -153,9 +153,10 @@ fn pointwise(class: Class, x: &[f32], weight: Weight<'_>, bias: Option<&[f32]>, 
     });
 }
 
-/// The transposed convolution whose kernel is as wide as its stride: every input voxel paints a box of its own.
+/// Computes a transposed convolution whose stride equals its kernel: every input voxel writes a separate box of the output.
 ///
-/// It goes the way of `geometry` backwards, from that convolution's output `x` to its input `y`; the weight is that one's.
+/// `geometry` is the geometry of the strided convolution: `x` has the shape of its output, `y` the shape of its input, and `weight` is its
+/// weight.
 pub(super) fn transposed(
     class: Class,
     geometry: &Geometry,
@@ -169,7 +170,7 @@ pub(super) fn transposed(
     let taps = kx * ky * kz;
     let shape = TileShape::choose(class, outputs, nz);
     let blocks = outputs.div_ceil(shape.columns);
-    // One small matrix per tap: [tap][block][input][column].
+    // One small matrix for each tap: [tap][block][input][column].
     let mut packed = vec![0.0; taps * blocks * inputs * shape.columns];
     packed.par_chunks_mut(inputs * shape.columns).enumerate().for_each(|(part, numbers)| {
         let (tap, block) = (part / blocks, part % blocks);

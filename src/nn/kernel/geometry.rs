@@ -1,6 +1,6 @@
-//! The shapes of one convolution.
+//! The geometry of a convolution.
 
-/// Shapes of a convolution over `[batch, x, y, z, channel]`: what both the input and the output look like follows from it.
+/// The geometry of a convolution over `[batch, x, y, z, channel]`, which determines the shapes of the input and the output.
 ///
 /// ```
 /// use freetumor::nn::kernel::Geometry;
@@ -28,37 +28,37 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// Voxels of the output along x, y, z. The padded input must hold the kernel.
+    /// Returns the voxels of the output along x, y, z. The kernel must fit into the padded input.
     pub fn output(&self) -> [usize; 3] {
         std::array::from_fn(|a| (self.input[a] + 2 * self.padding[a] - self.kernel[a]) / self.stride[a] + 1)
     }
 
-    /// Numbers of the input.
+    /// Returns the numbers of the input.
     pub fn input_len(&self) -> usize {
         self.batch * self.input.iter().product::<usize>() * self.channels_in
     }
 
-    /// Numbers of the output.
+    /// Returns the numbers of the output.
     pub fn output_len(&self) -> usize {
         self.batch * self.output().iter().product::<usize>() * self.channels_out
     }
 
-    /// Taps of the kernel.
+    /// Returns the taps of the kernel.
     pub fn taps(&self) -> usize {
         self.kernel.iter().product()
     }
 
-    /// Numbers of the weight, `[channels_out, channels_in, kx, ky, kz]`.
+    /// Returns the numbers of the weight, `[channels_out, channels_in, kx, ky, kz]`.
     pub fn weight_len(&self) -> usize {
         self.channels_out * self.channels_in * self.taps()
     }
 
-    /// Multiplications and additions of the plain algorithm.
+    /// Returns the multiplications and additions of the plain algorithm.
     pub fn flops(&self) -> f64 {
         2.0 * self.output_len() as f64 * (self.channels_in * self.taps()) as f64
     }
 
-    /// Whether every output is made of the one input voxel at its own place.
+    /// Whether every output depends only on the input voxel at the same position.
     pub(super) fn is_pointwise(&self) -> bool {
         self.kernel == [1; 3] && self.stride == [1; 3] && self.padding == [0; 3]
     }

@@ -1,11 +1,11 @@
 //! The CPU kernels: plain functions over slices, and all unsafe code of the networks.
 //!
-//! Volumes are `[batch, x, y, z, channel]`, weights `[out, in, kx, ky, kz]`. Every convolution is cut into tiles of outputs
-//! that stay in registers while their sums grow (`tile`); what differs is where a tile's factors come from: rows of the
-//! input (`direct`), transformed patches (`winograd`), or inputs against output gradients (`weight_gradient`). Each is
+//! Volumes are `[batch, x, y, z, channel]`, weights `[out, in, kx, ky, kz]`. Every convolution is divided into tiles of outputs
+//! that stay in registers while their sums are computed (`tile`). The algorithms differ in the factors of a tile: rows of the
+//! input (`direct`), transformed patches (`winograd`), or inputs and output gradients (`weight_gradient`). Each kernel is
 //! compiled for AVX-512, AVX2 and plain arithmetic, and chosen at run time ([`Class`]).
 //!
-//! A number is made by one task in a fixed order, so results have the same bits for any number of threads.
+//! Each number is computed by one task in a fixed order, so that results have the same bits for any number of threads.
 
 mod buffer;
 mod call;
@@ -32,10 +32,10 @@ mod tests;
 use pack::{Weight, WeightOrder};
 use winograd::Outputs;
 
-/// How much accuracy a convolution may give for speed.
+/// The accuracy of a convolution; less accurate algorithms are faster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accuracy {
-    /// The plain sum: nothing is given.
+    /// The plain sum.
     Plain,
     /// Errors of a few units in the last place: for training.
     Training,
@@ -53,7 +53,7 @@ impl Accuracy {
     }
 }
 
-/// `y = weight ∗ x + bias`. Lengths must be those of the geometry.
+/// Computes `y = weight ∗ x + bias`. The lengths must be those of the geometry.
 pub fn conv3d(
     class: Class,
     accuracy: Accuracy,
@@ -64,11 +64,11 @@ pub fn conv3d(
     y: &mut [f32],
 ) {
     check(class, geometry, x, weight, y);
-    assert!(bias.is_none_or(|bias| bias.len() == geometry.channels_out), "one bias a channel");
-    convolve(class, accuracy, geometry, x, seen(geometry, weight, WeightOrder::Forward), bias, y);
+    assert!(bias.is_none_or(|bias| bias.len() == geometry.channels_out), "expected one bias for each channel");
+    convolve(class, accuracy, geometry, x, weight_view(geometry, weight, WeightOrder::Forward), bias, y);
 }
 
-/// The gradient of [`conv3d`]'s input: `dx[p] = Σ weight[tap] · dy[(p + padding − tap) / stride]`.
+/// Computes the gradient of [`conv3d`]'s input: `dx[p] = Σ weight[tap] · dy[(p + padding − tap) / stride]`.
 pub fn conv3d_input_gradient(
     class: Class,
     accuracy: Accuracy,
@@ -84,7 +84,7 @@ pub fn conv3d_input_gradient(
         return direct::transposed(class, geometry, dy, weight, None, dx);
     }
     let output = geometry.output();
-    // With a stride, zeros between the gradients; behind the last whole step, zeros for inputs that no output saw.
+    // With a stride, zeros between the gradients; after the last whole step, zeros for inputs that no output depends on.
     let spread: [usize; 3] =
         std::array::from_fn(|a| geometry.input[a] + 2 * geometry.padding[a] - geometry.kernel[a] + 1);
     let mirrored = Geometry {
@@ -103,11 +103,11 @@ pub fn conv3d_input_gradient(
         dilated = dilate(dy, geometry, output, spread);
         &dilated
     };
-    let weight = seen(&mirrored, weight, WeightOrder::Mirrored);
+    let weight = weight_view(&mirrored, weight, WeightOrder::Mirrored);
     if geometry.padding == [0; 3] {
         return convolve(class, accuracy, &mirrored, dy, weight, None, dx);
     }
-    // A padding up to the kernel's reach makes the mirrored padding smaller; beyond it the result is cut.
+    // A padding smaller than the kernel reduces the mirrored padding; with a larger padding, the result is cropped.
     let fits = (0..3).all(|a| geometry.padding[a] < geometry.kernel[a]);
     if fits {
         let padding = std::array::from_fn(|a| geometry.kernel[a] - 1 - geometry.padding[a]);
@@ -126,19 +126,19 @@ pub fn conv3d_input_gradient(
     }
 }
 
-/// The gradient of [`conv3d`]'s weight.
+/// Computes the gradient of [`conv3d`]'s weight.
 pub fn conv3d_weight_gradient(class: Class, geometry: &Geometry, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     check(class, geometry, x, dw, dy);
     weight_gradient::weight_gradient(class, geometry, x, dy, dw);
 }
 
-/// The gradient of a bias: the sum over all positions of `dy`, `[position, channel]`.
+/// Computes the gradient of a bias: the sum over all positions of `dy`, `[position, channel]`.
 pub fn bias_gradient(dy: &[f32], db: &mut [f32]) {
-    assert!(!db.is_empty() && dy.len().is_multiple_of(db.len()), "whole positions");
+    assert!(!db.is_empty() && dy.len().is_multiple_of(db.len()), "expected whole positions");
     weight_gradient::bias_gradient(dy, db);
 }
 
-/// The transposed convolution with kernel and stride 2: `x` is `[batch, x, y, z, in]`, the weight `[in, out, 2, 2, 2]`.
+/// Computes the transposed convolution with kernel and stride 2: `x` is `[batch, x, y, z, in]`, the weight `[in, out, 2, 2, 2]`.
 pub fn conv_transpose3d(
     class: Class,
     shape: [usize; 3],
@@ -150,11 +150,11 @@ pub fn conv_transpose3d(
 ) {
     class.require();
     let positions = x.len() / channels[0];
-    assert!(x.len().is_multiple_of(shape.iter().product::<usize>() * channels[0]), "whole samples");
-    assert_eq!(weight.len(), channels[0] * channels[1] * 8, "a weight of kernel 2");
-    assert_eq!(y.len(), positions * 8 * channels[1], "an output twice as large");
-    assert!(bias.is_none_or(|bias| bias.len() == channels[1]), "one bias a channel");
-    let backwards = Geometry {
+    assert!(x.len().is_multiple_of(shape.iter().product::<usize>() * channels[0]), "expected whole samples");
+    assert_eq!(weight.len(), channels[0] * channels[1] * 8, "expected a weight of kernel 2");
+    assert_eq!(y.len(), positions * 8 * channels[1], "expected an output twice as large");
+    assert!(bias.is_none_or(|bias| bias.len() == channels[1]), "expected one bias for each channel");
+    let strided = Geometry {
         batch: positions / shape.iter().product::<usize>(),
         input: shape.map(|n| 2 * n),
         channels_in: channels[1],
@@ -163,10 +163,10 @@ pub fn conv_transpose3d(
         stride: [2; 3],
         padding: [0; 3],
     };
-    direct::transposed(class, &backwards, x, weight, bias, y);
+    direct::transposed(class, &strided, x, weight, bias, y);
 }
 
-/// Chooses the way to convolve.
+/// Convolves by the fastest algorithm of the given accuracy.
 fn convolve(
     class: Class,
     accuracy: Accuracy,
@@ -184,23 +184,24 @@ fn convolve(
     }
 }
 
-fn seen<'a>(geometry: &Geometry, numbers: &'a [f32], reading: WeightOrder) -> Weight<'a> {
-    Weight { numbers, outputs: geometry.channels_out, inputs: geometry.channels_in, taps: geometry.taps(), reading }
+fn weight_view<'a>(geometry: &Geometry, numbers: &'a [f32], order: WeightOrder) -> Weight<'a> {
+    Weight { numbers, outputs: geometry.channels_out, inputs: geometry.channels_in, taps: geometry.taps(), order }
 }
 
-/// What the kernels below rely on; `class` is one that this processor has, which their unsafe code needs.
+/// Asserts the requirements of the kernels: the lengths of the slices, and a class of this processor, on which unsafe code relies.
 fn check(class: Class, geometry: &Geometry, x: &[f32], weight: &[f32], y: &[f32]) {
     class.require();
     for a in 0..3 {
-        let room = geometry.input[a] + 2 * geometry.padding[a];
-        assert!(geometry.stride[a] > 0 && (1..=room).contains(&geometry.kernel[a]), "a kernel inside of its input");
+        let padded = geometry.input[a] + 2 * geometry.padding[a];
+        let fits = geometry.stride[a] > 0 && (1..=padded).contains(&geometry.kernel[a]);
+        assert!(fits, "expected a kernel within the padded input");
     }
     assert_eq!(x.len(), geometry.input_len(), "numbers of the input");
     assert_eq!(weight.len(), geometry.weight_len(), "numbers of the weight");
     assert_eq!(y.len(), geometry.output_len(), "numbers of the output");
 }
 
-/// Puts every gradient where its output's window starts, zeros between.
+/// Moves every gradient to the start of its output's window, with zeros between.
 fn dilate(dy: &[f32], geometry: &Geometry, output: [usize; 3], spread: [usize; 3]) -> Vec<f32> {
     let channels = geometry.channels_out;
     let [sx, sy, sz] = geometry.stride;

@@ -1,10 +1,10 @@
-//! Weights and rows in the order in which the tiles read them.
+//! Packing of weights and rows in the order in which the tiles read them.
 
 use rayon::prelude::*;
 
 use super::buffer::zeros;
 
-/// How a weight tensor is read: as it is, or as its own gradient needs it.
+/// The order in which a weight tensor is read: for the forward pass, or for the gradient of the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WeightOrder {
     /// `w[out][in][tap]`: the forward pass.
@@ -13,30 +13,30 @@ pub(super) enum WeightOrder {
     Mirrored,
 }
 
-/// A weight of `[first, second, taps]` numbers, seen by a convolution from `inputs` to `outputs` channels.
+/// A weight of `[first, second, taps]` numbers, as the weight of a convolution from `inputs` to `outputs` channels.
 #[derive(Clone, Copy)]
 pub(super) struct Weight<'a> {
     pub numbers: &'a [f32],
     pub outputs: usize,
     pub inputs: usize,
     pub taps: usize,
-    pub reading: WeightOrder,
+    pub order: WeightOrder,
 }
 
 impl Weight<'_> {
-    /// One number of it.
+    /// Returns one number of the weight.
     #[inline(always)]
     pub fn at(&self, output: usize, input: usize, tap: usize) -> f32 {
-        match self.reading {
+        match self.order {
             WeightOrder::Forward => self.numbers[(output * self.inputs + input) * self.taps + tap],
             WeightOrder::Mirrored => self.numbers[(input * self.outputs + output) * self.taps + self.taps - 1 - tap],
         }
     }
 }
 
-/// Packs for tiles of `columns` outputs: blocks of `[tap][input][column]`, zero where the last block has no output.
+/// Packs a weight for tiles of `columns` outputs: blocks of `[tap][input][column]`, zero where the last block has no output.
 ///
-/// Inputs are cut into chunks of `chunk` channels (the last may be narrower), each packed as if it were alone: the order is
+/// Inputs are divided into chunks of `chunk` channels (the last may be narrower), each packed separately: the order is
 /// `[chunk][block][tap][input][column]`, and a chunk starts at `first input · taps · blocks · columns`.
 pub(super) fn pack(weight: Weight<'_>, columns: usize, chunk: usize) -> Vec<f32> {
     let blocks = weight.outputs.div_ceil(columns);
@@ -64,7 +64,7 @@ pub(super) fn pack(weight: Weight<'_>, columns: usize, chunk: usize) -> Vec<f32>
     packed
 }
 
-/// A box of input voxels with zeros around, as `[x][y][z][channel]`.
+/// A box of input voxels, surrounded by zeros, as `[x][y][z][channel]`.
 pub(super) struct Slab {
     /// The numbers.
     pub numbers: Vec<f32>,
@@ -76,7 +76,7 @@ pub(super) struct Slab {
     pub channels: usize,
 }
 
-/// The input of which slabs are cut: `[batch][x][y][z][channel]`.
+/// The input from which slabs are copied: `[batch][x][y][z][channel]`.
 #[derive(Clone, Copy)]
 pub(super) struct Source<'a> {
     pub numbers: &'a [f32],
@@ -85,13 +85,13 @@ pub(super) struct Source<'a> {
 }
 
 impl Slab {
-    /// An empty slab, to be filled.
+    /// Creates an empty slab.
     pub fn new() -> Self {
         Self { numbers: Vec::new(), rows: 0, row_len: 0, channels: 0 }
     }
 
-    /// Cuts the box that starts at `start` (which may lie before the input) and has `size` voxels, with `channels` channels
-    /// from `first` on. What lies outside of the input is zero.
+    /// Copies the box of `size` voxels at `start`, which may be negative, with `channels` channels from `first` on. Voxels outside the
+    /// input are zero.
     pub fn cut(
         &mut self,
         source: Source<'_>,
@@ -129,21 +129,21 @@ impl Slab {
         }
     }
 
-    /// The place of the row `y` of plane `x`.
+    /// Returns a pointer to the row `y` of plane `x`.
     #[inline]
     pub fn row(&self, x: usize, y: usize) -> *const f32 {
         self.numbers[(x * self.rows + y) * self.row_len..].as_ptr()
     }
 }
 
-/// The part of `start .. start + size` that lies in `0 .. end`, relative to `start`.
+/// Returns the part of `start .. start + size` that is in `0 .. end`, relative to `start`.
 pub(super) fn inside(start: isize, size: usize, end: usize) -> (usize, usize) {
     let from = (-start).max(0) as usize;
     let to = (end as isize - start).clamp(0, size as isize) as usize;
     (from.min(size), to)
 }
 
-/// `start + step`, where it lies in `0 .. end`.
+/// Returns `start + step` if this is in `0 .. end`.
 pub(super) fn within(start: isize, step: usize, end: usize) -> Option<usize> {
     let at = start + step as isize;
     (0..end as isize).contains(&at).then_some(at as usize)

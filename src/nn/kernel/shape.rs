@@ -1,32 +1,32 @@
-//! Shapes of tiles: how many rows and columns of the output one inner loop computes.
+//! Shapes of tiles: the rows and columns of the output that one inner loop computes.
 
 use super::call::TileFn;
 
-/// Rows of the widest tile.
+/// The most rows of a tile.
 const MOST_ROWS: usize = 12;
 
 /// A shape of tiles for one range of columns.
 #[derive(Clone, Copy)]
 pub(super) struct TileShape {
-    /// Columns: the width of packed weights.
+    /// The columns: the width of packed weights.
     pub columns: usize,
     /// The most rows.
     pub rows: usize,
-    /// By rows, less one.
+    /// The functions, by number of rows less one.
     functions: [Option<TileFn>; MOST_ROWS],
-    /// Operations per cycle and row, for choosing: vectors of a row times the cycles of each.
+    /// The cycles of one row, for the choice of a shape: the vectors of a row times the cycles of each.
     pub(super) cycles_per_row: f64,
 }
 
 impl TileShape {
-    /// A shape of so many columns and the functions for its rows, from one on.
+    /// Creates a shape of `columns` columns with the functions for one row, two rows, and so on.
     pub fn new<const ROWS: usize>(columns: usize, functions: [TileFn; ROWS], cycles_per_row: f64) -> Self {
-        const { assert!(ROWS <= MOST_ROWS, "room for every function") };
+        const { assert!(ROWS <= MOST_ROWS, "expected room for every function") };
         let functions = std::array::from_fn(|row| functions.get(row).copied());
         Self { columns, rows: ROWS, functions, cycles_per_row }
     }
 
-    /// The function for tiles of so many rows.
+    /// Returns the function for tiles of `rows` rows.
     pub fn function(&self, rows: usize) -> TileFn {
         self.functions[rows - 1].expect("a tile has between one row and the most of its shape")
     }

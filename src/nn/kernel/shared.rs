@@ -1,10 +1,10 @@
-//! One output that several tasks write to, each its own part.
+//! An output that several tasks write, each a separate part.
 
 use std::marker::PhantomData;
 
-/// A slice that tasks on several threads write to.
+/// A slice that tasks on several threads write.
 ///
-/// Tiles of neighbouring output channels interleave in memory, so that the parts cannot be slices of their own.
+/// Tiles of neighbouring output channels interleave in memory, so that the parts cannot be separate slices.
 #[derive(Clone, Copy)]
 pub(super) struct SharedSlice<'a> {
     start: *mut f32,
@@ -12,7 +12,7 @@ pub(super) struct SharedSlice<'a> {
     slice: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: a `SharedSlice` only hands out pointers; whoever writes through them promises that no two tasks touch the same number.
+// SAFETY: a `SharedSlice` only returns pointers; code that writes through a pointer guarantees that no two tasks access the same number.
 unsafe impl Send for SharedSlice<'_> {}
 // SAFETY: as above.
 unsafe impl Sync for SharedSlice<'_> {}
@@ -23,7 +23,7 @@ impl<'a> SharedSlice<'a> {
         Self { start: slice.as_mut_ptr(), len: slice.len(), slice: PhantomData }
     }
 
-    /// The place of one number, which must exist.
+    /// Returns a pointer to the number at `index`, which must be in range.
     #[inline]
     pub fn at(&self, index: usize) -> *mut f32 {
         assert!(index < self.len, "write at {index} of {}", self.len);

@@ -4,37 +4,37 @@ use super::call::{InitialSum, TileCall, TileFn};
 use super::shape::TileShape;
 use crate::simd::{Class, Kernel, Simd, kernel_avx2};
 
-/// Taps along a line.
+/// The taps along a line.
 const TAPS: usize = 3;
 
-/// Channels after which the sums go to the totals, as those of any tile do after about as many steps.
+/// The channels after which the sums are added to the totals: about as many steps as in any other tile.
 const BLOCK: usize = 24;
 
-/// A tile of one vector a row, of which neighbouring rows share factors: see [`TileShape::along_line`]. Of each channel every factor
-/// is loaded once and multiplied by its three taps.
+/// A tile of one vector for each row, whose neighbouring rows share factors: see [`TileShape::along_line`]. For each channel, every
+/// factor is loaded once and multiplied by its three taps.
 struct SlidingTile<const ROWS: usize>;
 
 impl<const ROWS: usize> Kernel for SlidingTile<ROWS> {
     type Input<'a> = &'a TileCall<'a>;
 
     /// # Safety
-    /// As [`TileFn`], for a call as described at [`TileShape::along_line`].
+    /// The requirements of [`TileFn`], for a call as described at [`TileShape::along_line`].
     #[inline(always)]
     unsafe fn run<S: Simd>(call: &TileCall<'_>) {
-        // SAFETY: the caller promises the same.
+        // SAFETY: the caller guarantees the same.
         unsafe { slide::<S, ROWS>(call) }
     }
 }
 
-/// As [`SlidingTile`].
+/// Runs a [`SlidingTile`].
 ///
 /// # Safety
-/// As [`TileFn`], for a call as described at [`TileShape::along_line`].
+/// The requirements of [`TileFn`], for a call as described at [`TileShape::along_line`].
 #[inline(always)]
 unsafe fn slide<S: Simd, const ROWS: usize>(call: &TileCall<'_>) {
     debug_assert!(call.a_step == 1 && call.length == TAPS * call.a_row, "a call along a line");
-    // SAFETY: every pointer is one of the call's, within the rows, columns and steps that it names: as the call is one along a line, tap t
-    // of row m takes the factor (m + t) · a_row on, and the last is that of the last row's last tap.
+    // SAFETY: every pointer is derived from the call, within its rows, columns and steps: in a call along a line, tap t of row m uses
+    // the factor at (m + t) · a_row, and the last factor is that of the last row's last tap.
     unsafe {
         let (channels, width) = (call.length / TAPS, call.width.min(S::WIDTH));
         let mut totals = [S::zero(); ROWS];
@@ -81,7 +81,7 @@ unsafe fn slide<S: Simd, const ROWS: usize>(call: &TileCall<'_>) {
     }
 }
 
-/// The shape of sliding tiles with AVX2: eleven sums, three taps and a factor leave one of its sixteen registers.
+/// Returns the shape of sliding tiles with AVX2: eleven sums, three taps and a factor leave one of sixteen registers free.
 pub(super) fn shape() -> TileShape {
     macro_rules! slides {
         ($($rows:literal),*) => { [$(kernel_avx2::<SlidingTile<$rows>> as TileFn),*] };

@@ -1,10 +1,10 @@
-//! The kernels beside sums written as they are defined, in double precision.
+//! The kernels compared with sums by definition, in double precision.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Numbers that look random and are the same everywhere.
+/// Returns pseudorandom numbers that are the same on every machine.
 fn numbers(count: usize, seed: u32) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9E37_79B9) | 1;
     (0..count)
@@ -46,13 +46,13 @@ fn cells([x, y, z]: [usize; 3]) -> impl Iterator<Item = (usize, usize, usize)> {
     (0..x * y * z).map(move |n| (n / (y * z), n / z % y, n % z))
 }
 
-/// The largest difference, as a share of the largest number.
+/// Returns the largest difference, as a fraction of the largest number.
 fn distance(got: &[f32], expected: &[f64]) -> f64 {
     let largest = expected.iter().fold(1e-12f64, |most, number| most.max(number.abs()));
     got.iter().zip(expected).map(|(&a, &b)| (f64::from(a) - b).abs()).fold(0.0, f64::max) / largest
 }
 
-fn agree(g: &Geometry, accuracy: Accuracy, bound: f64) {
+fn assert_agrees(g: &Geometry, accuracy: Accuracy, bound: f64) {
     let (x, w) = (numbers(g.input_len(), 1), numbers(g.weight_len(), 2));
     let (bias, dy) = (numbers(g.channels_out, 3), numbers(g.output_len(), 4));
     let mut y: Vec<f64> = (0..g.output_len()).map(|n| f64::from(bias[n % g.channels_out])).collect();
@@ -88,26 +88,26 @@ fn cubic(batch: usize, input: [usize; 3], channels: [usize; 2]) -> Geometry {
 }
 
 #[test]
-fn plain_sums_agree_for_every_width_of_tile() {
+fn plain_convolution_agrees_for_every_tile_width() {
     for channels in [[1, 1], [3, 7], [5, 8], [8, 16], [16, 17], [9, 32], [20, 48], [33, 64], [130, 40]] {
-        agree(&cubic(2, [4, 5, 14], channels), Accuracy::Plain, 1e-5);
+        assert_agrees(&cubic(2, [4, 5, 14], channels), Accuracy::Plain, 1e-5);
     }
 }
 
-/// Lines of every length, cut into tiles of every number of rows, with more channels than a block holds.
+/// Lines of every length, in tiles of every number of rows, with more channels than a block holds.
 #[test]
-fn lines_of_every_length_agree() {
+fn plain_convolution_agrees_for_every_line_length() {
     for length in 1..=24 {
         for outputs in [1, 8, 24] {
-            agree(&cubic(1, [2, 2, length], [30, outputs]), Accuracy::Plain, 1e-5);
+            assert_agrees(&cubic(1, [2, 2, length], [30, outputs]), Accuracy::Plain, 1e-5);
         }
     }
-    agree(&cubic(1, [2, 2, 11], [130, 8]), Accuracy::Plain, 1e-5);
+    assert_agrees(&cubic(1, [2, 2, 11], [130, 8]), Accuracy::Plain, 1e-5);
 }
 
-/// A number does not depend on the tile that it was made in: lines that begin alike come out alike, but for the end of the shorter.
+/// A number does not depend on its tile: lines with the same start have the same results, except at the end of the shorter line.
 #[test]
-fn bits_do_not_depend_on_the_length_of_a_line() {
+fn convolution_bits_do_not_depend_on_line_length() {
     for channels in [[5, 8], [30, 24], [24, 8]] {
         let long = cubic(1, [2, 3, 35], channels);
         let (x, w) = (numbers(long.input_len(), 1), numbers(long.weight_len(), 2));
@@ -116,8 +116,8 @@ fn bits_do_not_depend_on_the_length_of_a_line() {
             conv3d(class, Accuracy::Plain, &long, &x, &w, None, &mut whole);
             for length in [21, 22, 23, 33] {
                 let short = cubic(1, [2, 3, length], channels);
-                let begin = |line: &[f32], channels: usize| line[..length * channels].to_vec();
-                let lines: Vec<f32> = x.chunks_exact(35 * channels[0]).flat_map(|x| begin(x, channels[0])).collect();
+                let start = |line: &[f32], channels: usize| line[..length * channels].to_vec();
+                let lines: Vec<f32> = x.chunks_exact(35 * channels[0]).flat_map(|x| start(x, channels[0])).collect();
                 let mut part = vec![0.0; short.output_len()];
                 conv3d(class, Accuracy::Plain, &short, &lines, &w, None, &mut part);
                 let same = (length - 1) * channels[1];
@@ -130,24 +130,31 @@ fn bits_do_not_depend_on_the_length_of_a_line() {
 }
 
 #[test]
-fn patches_agree_with_plain_sums() {
+fn winograd_convolution_agrees_with_plain_sums() {
     for (accuracy, bound) in [(Accuracy::Training, 1e-5), (Accuracy::Inference, 5e-5)] {
         for (input, channels) in
             [([8, 12, 24], [32, 32]), ([6, 9, 31], [48, 32]), ([9, 20, 11], [32, 80]), ([4, 23, 26], [64, 48])]
         {
             let g = cubic(2, input, channels);
             for class in Class::available() {
-                assert!(winograd::fits(class, &g, accuracy.outputs().unwrap()), "{g:?} is made of patches");
+                assert!(
+                    winograd::fits(class, &g, accuracy.outputs().unwrap()),
+                    "expected a Winograd convolution for {g:?}"
+                );
             }
-            agree(&g, accuracy, bound);
+            assert_agrees(&g, accuracy, bound);
         }
-        // One plane of taps, and paddings of their own.
-        agree(&Geometry { kernel: [1, 3, 3], padding: [0, 2, 0], ..cubic(1, [9, 17, 19], [32, 32]) }, accuracy, bound);
+        // One plane of taps, and a different padding for each axis.
+        assert_agrees(
+            &Geometry { kernel: [1, 3, 3], padding: [0, 2, 0], ..cubic(1, [9, 17, 19], [32, 32]) },
+            accuracy,
+            bound,
+        );
     }
 }
 
 #[test]
-fn results_do_not_depend_on_threads() {
+fn kernel_bits_do_not_depend_on_threads() {
     for (g, accuracy) in [
         (cubic(2, [7, 9, 10], [20, 24]), Accuracy::Plain),
         (cubic(1, [8, 16, 24], [64, 32]), Accuracy::Inference),
@@ -170,7 +177,7 @@ fn results_do_not_depend_on_threads() {
 }
 
 #[test]
-fn the_transposed_convolution_is_the_gradient_of_the_strided_one() {
+fn transposed_convolution_equals_gradient_of_strided_convolution() {
     for (inputs, outputs) in [(6, 4), (33, 17), (64, 64)] {
         let shape = [3, 2, 13];
         let g = Geometry {
@@ -197,19 +204,19 @@ fn the_transposed_convolution_is_the_gradient_of_the_strided_one() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn every_geometry_agrees(
+    fn plain_convolution_agrees_for_every_geometry(
         batch in 1usize..3, channels in prop::array::uniform2(1usize..20), input in prop::array::uniform3(1usize..9),
         kernel in prop::array::uniform3(1usize..5), stride in prop::array::uniform3(1usize..4),
         padding in prop::array::uniform3(0usize..5),
     ) {
         let g = Geometry { batch, input, channels_in: channels[0], channels_out: channels[1], kernel, stride, padding };
         prop_assume!((0..3).all(|a| input[a] + 2 * padding[a] >= kernel[a]));
-        agree(&g, Accuracy::Plain, 1e-5);
+        assert_agrees(&g, Accuracy::Plain, 1e-5);
     }
 }
 
 #[test]
-fn kernels_of_another_processor_are_refused() {
+fn conv3d_panics_for_a_class_that_the_processor_lacks() {
     let Some(missing) = [Class::Avx2, Class::Avx512].into_iter().find(|class| !Class::available().contains(class))
     else {
         return;

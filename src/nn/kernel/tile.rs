@@ -1,5 +1,5 @@
-//! The inner loop of all convolutions but narrow ones (`slide`): a tile of the output that stays in registers, and the choice of its
-//! shape.
+//! The inner loop of all convolutions except narrow ones (`slide`): a tile of the output that stays in registers, and the choice of
+//! its shape.
 
 use super::call::{InitialSum, TileCall, TileFn};
 use super::shape::TileShape;
@@ -7,18 +7,18 @@ use crate::simd::{Class, Kernel, Simd, kernel_portable};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{kernel_avx2, kernel_avx512};
 
-/// Steps whose products are added up before their sum goes to the total: a chain of `n` sums loses about `√n` roundings, so
-/// many short chains lose fewer than a long one, and a sum every so many steps costs next to nothing.
+/// The steps whose products are added before their sum is added to the total: a chain of `n` sums accumulates about `√n` roundings, so
+/// that many short chains are more accurate than a long one, and an additional sum after every block costs next to nothing.
 const BLOCK: usize = 64;
 
 impl TileShape {
-    /// The shape that computes `columns` columns over runs of `run` rows in the fewest cycles.
+    /// Returns the shape that computes `columns` columns over runs of `run` rows in the fewest cycles.
     pub fn choose(class: Class, columns: usize, run: usize) -> Self {
         let cost = |shape: &TileShape| {
             let pieces = run.div_ceil(shape.rows);
             let rows = run as f64 / pieces as f64;
             let multiply = rows * shape.cycles_per_row;
-            // A chain of dependent sums takes four cycles a step, however few there are; two loads fit into a cycle.
+            // A chain of dependent sums takes at least four cycles for each step; two loads fit into a cycle.
             let loads = (rows + (shape.columns as f64 / 16.0).max(1.0)) / 2.0;
             columns.div_ceil(shape.columns) as f64 * pieces as f64 * multiply.max(loads).max(4.0)
         };
@@ -26,11 +26,11 @@ impl TileShape {
         *shapes.iter().min_by(|a, b| cost(a).total_cmp(&cost(b))).expect("every class has shapes")
     }
 
-    /// The shape for rows that are neighbouring voxels of one line under a kernel of three: row `m` and tap `t` take the same factor
+    /// Returns the shape for rows that are neighbouring voxels of one line under a kernel of three: row `m` and tap `t` use the same factor
     /// as row `m + 1` and tap `t − 1`, so that `length` is three times the channels, `a_row` the channels and `a_step` 1.
     ///
-    /// With one vector a row, loading factors takes as long as multiplying them: there the tile slides along the line and loads each
-    /// once. With AVX2 it does so, too, where half of the last pair of vectors would be empty.
+    /// With one vector for each row, loading factors takes as long as multiplying them: a sliding tile moves along the line and loads
+    /// each factor once. With AVX2, a sliding tile is also used if half of the last pair of vectors would be empty.
     pub fn along_line(class: Class, columns: usize, run: usize) -> Self {
         let shape = Self::choose(class, columns, run);
         #[cfg(target_arch = "x86_64")]
@@ -44,9 +44,9 @@ impl TileShape {
         shape
     }
 
-    /// All shapes of a class, the preferred ones first.
+    /// Returns all shapes of a class, in order of preference.
     fn of(class: Class) -> Vec<Self> {
-        /// The shape of so many vectors a row, with a function for each number of rows.
+        /// Defines the shape of `$vectors` vectors for each row, with a function for each number of rows.
         macro_rules! tiles {
             ($compiled:ident for $class:expr, $vectors:literal by [$($rows:literal),*], $cycles_per_row:literal) => {
                 Self::new(
@@ -74,28 +74,28 @@ impl TileShape {
     }
 }
 
-/// The tile itself: `ROWS` × `VECTORS` sums in registers.
+/// A tile of `ROWS` × `VECTORS` sums in registers.
 struct Tile<const ROWS: usize, const VECTORS: usize>;
 
 impl<const ROWS: usize, const VECTORS: usize> Kernel for Tile<ROWS, VECTORS> {
     type Input<'a> = &'a TileCall<'a>;
 
     /// # Safety
-    /// As [`TileFn`].
+    /// The requirements of [`TileFn`].
     #[inline(always)]
     unsafe fn run<S: Simd>(call: &TileCall<'_>) {
-        // SAFETY: the caller promises the same.
+        // SAFETY: the caller guarantees the same.
         unsafe { tile::<S, ROWS, VECTORS>(call) }
     }
 }
 
-/// As [`Tile`].
+/// Runs a [`Tile`].
 ///
 /// # Safety
-/// As [`TileFn`].
+/// The requirements of [`TileFn`].
 #[inline(always)]
 unsafe fn tile<S: Simd, const ROWS: usize, const VECTORS: usize>(call: &TileCall<'_>) {
-    // SAFETY: every pointer is one of the call's, within the rows, columns and steps that it names.
+    // SAFETY: every pointer is derived from the call, within its rows, columns and steps.
     unsafe {
         let left = |v: usize| call.width.saturating_sub(v * S::WIDTH).min(S::WIDTH);
         let mut totals = [[S::zero(); VECTORS]; ROWS];

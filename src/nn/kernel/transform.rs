@@ -1,4 +1,4 @@
-//! The three small matrices of each Winograd transform, written out as sums, and the transformed weights.
+//! The three small matrices of each Winograd transform, written as sums, and the transformed weights.
 
 use rayon::prelude::*;
 
@@ -6,10 +6,10 @@ use super::buffer::zeros;
 use super::pack::Weight;
 use crate::simd::Simd;
 
-/// Kernels that are transformed at once.
-const BESIDE: usize = 8;
+/// The kernels that are transformed together.
+const LANES: usize = 8;
 
-/// `OUT` outputs of a kernel of three from `IN = OUT + 2` inputs.
+/// A Winograd transform that computes `OUT` outputs of a kernel of three from `IN = OUT + 2` inputs.
 pub(super) trait Transform<const OUT: usize, const IN: usize>: Sync {
     /// `G k`.
     fn kernel(k: [f64; 3]) -> [f64; IN];
@@ -86,7 +86,7 @@ impl Transform<4, 6> for WinogradF4 {
     }
 }
 
-/// Transformed weights: `[block][point][kernel plane][input][column]`.
+/// Transforms the weights: `[block][point][kernel plane][input][column]`.
 pub(super) fn transform_weights<T: Transform<OUT, IN>, const OUT: usize, const IN: usize>(
     weight: Weight<'_>,
     planes: usize,
@@ -99,9 +99,9 @@ pub(super) fn transform_weights<T: Transform<OUT, IN>, const OUT: usize, const I
         for input in 0..weight.inputs {
             for plane in 0..planes {
                 let to = (plane * weight.inputs + input) * columns;
-                for first in (0..wide).step_by(BESIDE) {
-                    let count = BESIDE.min(wide - first);
-                    let mut taps = [[0.0f64; BESIDE]; 9];
+                for first in (0..wide).step_by(LANES) {
+                    let count = LANES.min(wide - first);
+                    let mut taps = [[0.0f64; LANES]; 9];
                     for column in 0..count {
                         for (tap, numbers) in taps.iter_mut().enumerate() {
                             let output = block * columns + first + column;
@@ -127,11 +127,11 @@ pub(super) fn transform_weights<T: Transform<OUT, IN>, const OUT: usize, const I
     transformed
 }
 
-/// The transforms of kernels that lie beside each other: loops that the compiler turns into vectors.
+/// Transforms several neighbouring kernels, by loops that the compiler vectorises.
 #[inline(always)]
-fn kernels<T: Transform<OUT, IN>, const OUT: usize, const IN: usize>(k: [&[f64; BESIDE]; 3]) -> [[f64; BESIDE]; IN] {
-    let mut transformed = [[0.0; BESIDE]; IN];
-    for column in 0..BESIDE {
+fn kernels<T: Transform<OUT, IN>, const OUT: usize, const IN: usize>(k: [&[f64; LANES]; 3]) -> [[f64; LANES]; IN] {
+    let mut transformed = [[0.0; LANES]; IN];
+    for column in 0..LANES {
         for (numbers, number) in transformed.iter_mut().zip(T::kernel([k[0][column], k[1][column], k[2][column]])) {
             numbers[column] = number;
         }

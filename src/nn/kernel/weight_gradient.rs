@@ -10,22 +10,22 @@ use super::shape::TileShape;
 use super::shared::SharedSlice;
 use crate::simd::Class;
 
-/// Numbers of partial sums, about: 16 MiB.
+/// The approximate numbers of partial sums: 16 MiB.
 const PARTIAL: usize = 4 * 1024 * 1024;
 
-/// Most partial sums: their number follows from the shapes alone, so that the result does not depend on threads.
+/// The most partial sums: their number is determined by the shapes alone, so that the result does not depend on threads.
 const PARTS: usize = 8;
 
-/// Numbers of a slab, about.
+/// The approximate numbers of a slab.
 const SLAB: usize = 64 * 1024;
 
-/// Outputs whose gradients are put into their places together.
-const BESIDE: usize = 16;
+/// The outputs whose gradients are copied together.
+const OUTPUTS: usize = 16;
 
-/// Outputs that one task takes at most.
+/// The most outputs of one task.
 const GROUP: usize = 64;
 
-/// `dw[out][in][tap] = Σ x[position · stride + tap − padding][in] · dy[position][out]`.
+/// Computes `dw[out][in][tap] = Σ x[position · stride + tap − padding][in] · dy[position][out]`.
 pub(super) fn weight_gradient(class: Class, geometry: &Geometry, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     let [ox, oy, oz] = geometry.output();
     let ([kx, ky, kz], [sx, sy, sz]) = (geometry.kernel, geometry.stride);
@@ -34,7 +34,7 @@ pub(super) fn weight_gradient(class: Class, geometry: &Geometry, x: &[f32], dy: 
     let parts = (PARTIAL / geometry.weight_len().max(1)).clamp(1, PARTS).min(planes);
     let groups = outputs.div_ceil(GROUP);
     let group = outputs.div_ceil(groups);
-    // The tile's rows run over the taps along z and the inputs, its columns over the outputs of one group.
+    // The tile's rows are the taps along z and the inputs, its columns the outputs of one group.
     let depth = kz * inputs;
     let shape = TileShape::choose(class, group, depth);
     let blocks = group.div_ceil(shape.columns);
@@ -68,7 +68,7 @@ pub(super) fn weight_gradient(class: Class, geometry: &Geometry, x: &[f32], dy: 
                     slab.cut(source, sample, start, [1, (rows - 1) * sy + ky, width], 0, inputs);
                     let row_len = oz * shape.columns;
                     let rows_at = (((sample * ox + px) * oy + first_y) * oz) * outputs;
-                    // Where the outputs are as many as the columns, the gradient is packed as it lies.
+                    // If the outputs are as many as the columns, the gradient is already packed.
                     let gradients = if shape.columns == outputs {
                         &dy[rows_at..rows_at + rows * row_len]
                     } else {
@@ -97,7 +97,7 @@ pub(super) fn weight_gradient(class: Class, geometry: &Geometry, x: &[f32], dy: 
                                     width: shape.columns,
                                     start: InitialSum::Output,
                                 };
-                                // SAFETY: the slab holds the taps of these rows, `gradients` theirs, and the sums belong
+                                // SAFETY: the slab holds the taps of these rows, `gradients` their gradients, and the sums belong
                                 // to this task.
                                 unsafe { shape.function(wide)(&call) }
                             });
@@ -109,22 +109,22 @@ pub(super) fn weight_gradient(class: Class, geometry: &Geometry, x: &[f32], dy: 
     );
     let part_len = kx * groups * task_len;
     let (total, others) = partial.split_at_mut(part_len);
-    total.par_chunks_mut(SLAB).enumerate().for_each(|(stretch, sums)| {
+    total.par_chunks_mut(SLAB).enumerate().for_each(|(chunk, sums)| {
         for part in others.chunks_exact(part_len) {
-            let numbers = &part[stretch * SLAB..stretch * SLAB + sums.len()];
+            let numbers = &part[chunk * SLAB..chunk * SLAB + sums.len()];
             sums.iter_mut().zip(numbers).for_each(|(sum, number)| *sum += number);
         }
     });
-    // Neighbouring outputs lie beside each other in the sums and far apart in the gradient: each line is read once.
+    // Neighbouring outputs are adjacent in the sums and far apart in the gradient: each cache line is read once.
     let filter = inputs * taps;
-    let places: Vec<usize> = (0..outputs).map(|output| output / group * task_len + output % group).collect();
-    dw.par_chunks_mut(BESIDE * filter).enumerate().for_each(|(chunk, numbers)| {
+    let offsets: Vec<usize> = (0..outputs).map(|output| output / group * task_len + output % group).collect();
+    dw.par_chunks_mut(OUTPUTS * filter).enumerate().for_each(|(chunk, numbers)| {
         for input in 0..inputs {
             for tap in 0..taps {
                 let (tap_x, tap_yz) = (tap / (ky * kz), tap % (ky * kz));
                 let at = tap_x * groups * task_len + (tap_yz * inputs + input) * padded;
-                for (place, filter) in places[chunk * BESIDE..].iter().zip(numbers.chunks_exact_mut(filter)) {
-                    filter[input * taps + tap] = total[at + place];
+                for (offset, filter) in offsets[chunk * OUTPUTS..].iter().zip(numbers.chunks_exact_mut(filter)) {
+                    filter[input * taps + tap] = total[at + offset];
                 }
             }
         }
@@ -152,21 +152,21 @@ fn pack_rows(
     }
 }
 
-/// `db[out] = Σ dy[position][out]`: sums of a few numbers in single precision, of those in double, of stretches in their order.
-/// Few outputs are treated as many: several positions beside each other are one wide row.
+/// Computes `db[out] = Σ dy[position][out]`: sums of a few rows in single precision, sums of those in double precision, and sums of
+/// chunks in their order. Few outputs are treated as many: several neighbouring positions form one wide row.
 pub(super) fn bias_gradient(dy: &[f32], db: &mut [f32]) {
-    /// Rows of one stretch, and of a sum in single precision.
-    const STRETCH: usize = 512;
+    /// The rows of one chunk, and of a sum in single precision.
+    const CHUNK: usize = 512;
     const SHORT: usize = 8;
-    /// Numbers that a row has at least.
+    /// The least numbers of a row.
     const WIDE: usize = 64;
     let outputs = db.len();
     let row = WIDE.div_ceil(outputs) * outputs;
-    let stretches: Vec<Vec<f64>> = dy
-        .par_chunks(STRETCH * row)
-        .map(|stretch| {
+    let chunks: Vec<Vec<f64>> = dy
+        .par_chunks(CHUNK * row)
+        .map(|chunk| {
             let (mut short, mut sums) = (vec![0.0f32; row], vec![0.0f64; row]);
-            for rows in stretch.chunks(SHORT * row) {
+            for rows in chunk.chunks(SHORT * row) {
                 for numbers in rows.chunks(row) {
                     short.iter_mut().zip(numbers).for_each(|(sum, number)| *sum += number);
                 }
@@ -177,6 +177,6 @@ pub(super) fn bias_gradient(dy: &[f32], db: &mut [f32]) {
         .collect();
     for (output, sum) in db.iter_mut().enumerate() {
         let columns = |sums: &Vec<f64>| sums.iter().skip(output).step_by(outputs).sum::<f64>();
-        *sum = stretches.iter().map(columns).sum::<f64>() as f32;
+        *sum = chunks.iter().map(columns).sum::<f64>() as f32;
     }
 }

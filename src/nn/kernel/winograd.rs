@@ -1,9 +1,9 @@
 //! Convolution with fewer multiplications, for kernels of 3 × 3 in y and z (Lavin and Gray, arXiv 1509.09308).
 //!
-//! `OUT × OUT` outputs of a plane are made from a patch of `OUT + 2` squared inputs: patch and kernel are transformed, multiplied
+//! `OUT × OUT` outputs of a plane are computed from a patch of `OUT + 2` squared inputs: patch and kernel are transformed, multiplied
 //! number by number, summed over channels and over the kernel's planes along x, and the sum is transformed back. For each of
-//! the `(OUT + 2)²` numbers of a patch that sum is a matrix product, made by the same tiles as everything else. Per output it
-//! costs 4 (`OUT` = 2) or 2.25 (`OUT` = 4) multiplications in place of 9, and some bits of accuracy.
+//! the `(OUT + 2)²` numbers of a patch that sum is a matrix product, computed by the same tiles as all convolutions. Each output
+//! costs 4 (`OUT` = 2) or 2.25 (`OUT` = 4) multiplications instead of 9, and some bits of accuracy.
 
 use std::marker::PhantomData;
 
@@ -17,29 +17,29 @@ use super::shared::SharedSlice;
 use super::transform::{Transform, WinogradF2, WinogradF4, transform_weights};
 use crate::simd::{self, Class, Simd, SimdKernel};
 
-/// Patches of one task, about.
+/// The approximate patches of one task.
 const PATCHES: usize = 96;
 
-/// Numbers of transformed input that one task holds, about: 8 MiB.
+/// The approximate numbers of transformed input of one task: 8 MiB.
 const TRANSFORMED: usize = 2 * 1024 * 1024;
 
-/// Patches that a convolution needs for the transformed weights to pay.
+/// The least patches of a convolution for which transforming the weights saves time.
 const FEW_PATCHES: usize = 128;
 
-/// How many outputs a patch makes along each axis.
+/// The outputs of a patch along each axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outputs {
-    /// Two: within a few units in the last place of the plain sum.
+    /// Two outputs: within a few units in the last place of the plain sum.
     WinogradF2,
-    /// Four: fewest multiplications, about one decimal digit less.
+    /// Four outputs: the fewest multiplications, about one decimal digit less accurate.
     WinogradF4,
 }
 
-/// Whether this convolution can and should be made this way.
+/// Whether this algorithm supports a convolution and is faster than the plain sum.
 pub(super) fn fits(class: Class, geometry: &Geometry, outputs: Outputs) -> bool {
     let [x, y, z] = geometry.output();
     let out = if outputs == Outputs::WinogradF2 { 2 } else { 4 };
-    // Those of one sample: how many others come along may not decide the last bits of its result.
+    // The patches of one sample: the size of the batch must not affect the last bits of a sample's result.
     let patches = x * y.div_ceil(out) * z.div_ceil(out);
     let width = class.lanes();
     geometry.kernel[1..] == [3, 3]
@@ -52,7 +52,7 @@ pub(super) fn fits(class: Class, geometry: &Geometry, outputs: Outputs) -> bool 
         && z >= out
 }
 
-/// `y = weight ∗ x + bias` for a geometry that [`fits`].
+/// Computes `y = weight ∗ x + bias` for a geometry that [`fits`].
 pub(super) fn forward(
     class: Class,
     outputs: Outputs,
@@ -68,10 +68,10 @@ pub(super) fn forward(
     }
 }
 
-/// One convolution's plan: how patches are shared out among tasks.
+/// The plan of a convolution: the division of patches among tasks.
 struct WinogradPlan {
     geometry: Geometry,
-    /// Planes along x, rows of patches along y, and patches along z of a task.
+    /// The planes along x, rows of patches along y, and patches along z of a task.
     planes: usize,
     rows: usize,
     along_z: usize,
@@ -84,7 +84,7 @@ impl WinogradPlan {
         let (along_y, along_z) = (ny.div_ceil(out), nz.div_ceil(out));
         let plane = |rows: usize| rows * along_z * points * geometry.channels_in;
         let fitting = |rows: usize| (1..=nx).rev().find(|&p| (p + 2) * plane(rows) <= TRANSFORMED).unwrap_or(1);
-        // Rows until a tile is full, then planes until there are enough patches.
+        // First enough rows to fill a tile, then enough planes for the patches of a task.
         let rows = (1..=along_y).find(|&rows| rows * along_z >= 24).unwrap_or(along_y);
         let rows = (1..=rows).rev().find(|&rows| fitting(rows) >= 2.min(nx)).unwrap_or(1);
         let rows = along_y.div_ceil(along_y.div_ceil(rows));
@@ -95,14 +95,14 @@ impl WinogradPlan {
     }
 }
 
-/// Buffers of one thread.
+/// The buffers of one thread.
 #[derive(Default)]
 struct Scratch {
-    /// `[plane][point][patch][channel]`, points padded so that they do not share cache sets.
+    /// `[plane][point][patch][channel]`; points are padded so that they do not share cache sets.
     transformed: Vec<f32>,
     /// `[point][plane][patch][column]` of one block of outputs.
     products: Vec<f32>,
-    /// One patch with its zeros.
+    /// One patch with its padding.
     patch: Vec<f32>,
 }
 
@@ -140,8 +140,8 @@ fn run<T: Transform<OUT, IN>, const OUT: usize, const IN: usize>(
     });
 }
 
-/// The outputs of some planes and rows of patches. [`run`] makes a task for each part of the output, so that no other writes
-/// to that part.
+/// The outputs of some planes and rows of patches. [`run`] creates one task for each part of the output, so that no other task writes
+/// that part.
 struct Task<'a, T, const OUT: usize, const IN: usize> {
     plan: &'a WinogradPlan,
     x: &'a [f32],
@@ -166,12 +166,12 @@ impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> SimdKernel for (&
 }
 
 impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> Task<'_, T, OUT, IN> {
-    /// Patches of one plane.
+    /// Returns the patches of one plane.
     fn patches(&self) -> usize {
         self.rows * self.plan.along_z
     }
 
-    /// Numbers between the points of a transformed plane: a cache line more than needed.
+    /// Returns the numbers between the points of a transformed plane: one cache line more than a point needs.
     fn point_len(&self) -> usize {
         self.patches() * self.plan.geometry.channels_in + 16
     }
@@ -262,8 +262,7 @@ impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> Task<'_, T, OUT, 
                 let to = (row * self.plan.along_z + at_z) * channels;
                 let numbers = &mut numbers[to..to + (IN * IN - 1) * point_len + channels];
                 for channel in (0..channels).step_by(S::WIDTH) {
-                    // SAFETY: `from` and `numbers` were cut to a whole patch just now, and channels are whole vectors: a plan
-                    // is made for no others.
+                    // SAFETY: `from` and `numbers` span a whole patch, and the channels are whole vectors, as [`fits`] requires.
                     unsafe {
                         let mut half = [[S::zero(); IN]; IN];
                         for (j, half) in half.iter_mut().enumerate() {
@@ -289,7 +288,7 @@ impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> Task<'_, T, OUT, 
         }
     }
 
-    /// Transforms the products of one plane and block back and writes them out.
+    /// Transforms the products of one plane and block back, and writes the outputs.
     #[inline(always)]
     fn write_plane<S: Simd>(&self, plane: usize, block: usize, products: &[f32]) {
         let geometry = &self.plan.geometry;
@@ -310,8 +309,8 @@ impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> Task<'_, T, OUT, 
                         break;
                     }
                     let wide = S::WIDTH.min(outputs - output);
-                    // SAFETY: `products` was cut to a whole patch just now; rows and columns beyond the output's sides are
-                    // left out, and of the last vector only the channels that exist are written. The outputs are this task's alone.
+                    // SAFETY: `products` spans a whole patch; rows and columns beyond the output's sides are skipped, and of the
+                    // last vector only the existing channels are written. No other task writes these outputs.
                     unsafe {
                         let bias = match self.bias {
                             Some(bias) => S::load_first(bias[output..output + wide].as_ptr(), wide),

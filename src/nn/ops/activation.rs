@@ -6,11 +6,11 @@ use super::check;
 use super::operator::{BackwardInputs, Native, Operator, apply};
 use super::portable::one_or;
 
-/// The Gaussian error linear unit, `x · Φ(x)`, by the error function.
+/// Computes the Gaussian error linear unit, `x · Φ(x)`, by the error function.
 ///
 /// # Errors
 ///
-/// Where `x` is not of a floating-point type.
+/// If `x` is not of a floating-point type.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -25,7 +25,7 @@ pub fn gelu(x: &Tensor) -> Result<Tensor> {
     apply(Gelu { shape: x.shape().clone() }, &[x])
 }
 
-/// One GELU.
+/// The operator of [`gelu`].
 pub(super) struct Gelu {
     shape: Shape,
 }
@@ -45,7 +45,7 @@ impl Operator for Gelu {
         let x = &call.inputs[0];
         let below = x.affine(std::f64::consts::FRAC_1_SQRT_2, 0.)?.erf()?.affine(0.5, 0.5)?;
         let density = x.sqr()?.affine(-0.5, 0.)?.exp()?.affine((0.5 / std::f64::consts::PI).sqrt(), 0.)?;
-        call.wanted(|_| &call.grad * (&below + x * &density)?)
+        call.gradients(|_| &call.grad * (&below + x * &density)?)
     }
 
     fn native(&self) -> Option<&dyn Native> {
@@ -53,11 +53,11 @@ impl Operator for Gelu {
     }
 }
 
-/// The hyperbolic tangent.
+/// Computes the hyperbolic tangent.
 ///
 /// # Errors
 ///
-/// Where `x` is not of a floating-point type.
+/// If `x` is not of a floating-point type.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -72,7 +72,7 @@ pub fn tanh(x: &Tensor) -> Result<Tensor> {
     apply(Tanh { shape: x.shape().clone() }, &[x])
 }
 
-/// One hyperbolic tangent.
+/// The operator of [`tanh`].
 pub(super) struct Tanh {
     shape: Shape,
 }
@@ -89,7 +89,7 @@ impl Operator for Tanh {
     }
 
     fn backward(&self, call: &BackwardInputs) -> Result<Vec<Option<Tensor>>> {
-        call.wanted(|_| &call.grad * call.output.sqr()?.affine(-1., 1.)?)
+        call.gradients(|_| &call.grad * call.output.sqr()?.affine(-1., 1.)?)
     }
 
     fn native(&self) -> Option<&dyn Native> {
@@ -97,11 +97,11 @@ impl Operator for Tanh {
     }
 }
 
-/// The logistic function, `1 / (1 + e^−x)`.
+/// Computes the logistic function, `1 / (1 + e^−x)`.
 ///
 /// # Errors
 ///
-/// Where `x` is not of a floating-point type.
+/// If `x` is not of a floating-point type.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -116,7 +116,7 @@ pub fn sigmoid(x: &Tensor) -> Result<Tensor> {
     apply(Sigmoid { shape: x.shape().clone() }, &[x])
 }
 
-/// One logistic function.
+/// The operator of [`sigmoid`].
 pub(super) struct Sigmoid {
     shape: Shape,
 }
@@ -134,7 +134,7 @@ impl Operator for Sigmoid {
 
     fn backward(&self, call: &BackwardInputs) -> Result<Vec<Option<Tensor>>> {
         let power = call.inputs[0].neg()?.exp()?;
-        call.wanted(|_| (&call.grad / (&power + 1.)?.sqr()?)? * &power)
+        call.gradients(|_| (&call.grad / (&power + 1.)?.sqr()?)? * &power)
     }
 
     fn native(&self) -> Option<&dyn Native> {
@@ -146,7 +146,7 @@ impl Operator for Sigmoid {
 ///
 /// # Errors
 ///
-/// Where `x` is not of a floating-point type or the slope is not finite.
+/// If `x` is not of a floating-point type or the slope is not finite.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -164,7 +164,7 @@ pub fn leaky_relu(x: &Tensor, slope: f64) -> Result<Tensor> {
     apply(LeakyRelu { shape: x.shape().clone(), slope }, &[x])
 }
 
-/// One leaky ReLU.
+/// The operator of [`leaky_relu`].
 pub(super) struct LeakyRelu {
     shape: Shape,
     pub slope: f64,
@@ -184,7 +184,7 @@ impl Operator for LeakyRelu {
 
     fn backward(&self, call: &BackwardInputs) -> Result<Vec<Option<Tensor>>> {
         let x = &call.inputs[0];
-        call.wanted(|_| &call.grad * one_or(&x.gt(0.)?, self.slope, x)?)
+        call.gradients(|_| &call.grad * one_or(&x.gt(0.)?, self.slope, x)?)
     }
 
     fn native(&self) -> Option<&dyn Native> {

@@ -1,4 +1,4 @@
-//! Sums of two volumes.
+//! The sum of two volumes.
 
 use candle_core::{Result, Shape, Tensor};
 
@@ -8,17 +8,17 @@ use super::operator::{BackwardInputs, Native, Operator, apply};
 use super::overwrite::{can_overwrite, overwrite};
 use super::portable::one_or;
 
-/// Adds two tensors and activates the sum: the end of a residual block.
+/// Adds two tensors and activates the sum: the last step of a residual block.
 ///
-/// Both are given away: without gradients, the memory of `a` holds the sum, and other tensors that share it see it change.
+/// Without gradients, the sum overwrites the memory of `a`, and with it every tensor that shares that memory.
 ///
 /// # Shapes
 ///
-/// `a` and `b` have the same shape, and so has the sum.
+/// `a`, `b` and the sum have the same shape.
 ///
 /// # Errors
 ///
-/// Where the shapes differ, or the slope is negative or not finite.
+/// If the shapes differ, or the slope is negative or not finite.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -39,7 +39,7 @@ pub fn add(a: Tensor, b: Tensor, activation: Activation) -> Result<Tensor> {
     apply(add, &[&a, &b])
 }
 
-/// One sum.
+/// The operator of [`add`].
 pub(super) struct Add {
     shape: Shape,
     pub slope: f64,
@@ -60,7 +60,7 @@ impl Operator for Add {
     fn backward(&self, call: &BackwardInputs) -> Result<Vec<Option<Tensor>>> {
         let sum = (&call.inputs[0] + &call.inputs[1])?;
         let grad = (&call.grad * one_or(&sum.gt(0.)?, self.slope, &sum)?)?;
-        call.wanted(|_| Ok(grad.clone()))
+        call.gradients(|_| Ok(grad.clone()))
     }
 
     fn native(&self) -> Option<&dyn Native> {

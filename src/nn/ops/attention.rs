@@ -7,18 +7,18 @@ use super::check;
 use super::operator::{BackwardInputs, Native, Operator, apply};
 use super::portable::attention as portable;
 
-/// Attention within windows: `softmax(q · kᵀ · scale + bias + mask) · v` for each window and head.
+/// Computes attention within windows: `softmax(q · kᵀ · scale + bias + mask) · v` for each window and head.
 ///
-/// This is [`attention_packed`] with the inputs apart; it copies them together first.
+/// The same as [`attention_packed`] with separate inputs, which are copied into one tensor first.
 ///
 /// # Shapes
 ///
 /// `q`, `k`, `v` `[window, head, token, dim]`, `bias` `[head, token, token]`, `mask` `[mask, token, token]`, of which
-/// window `w` uses `w % mask`; gives `[window, head, token, dim]`. The mask has no gradient.
+/// window `w` uses `w % mask`; returns `[window, head, token, dim]`. The mask has no gradient.
 ///
 /// # Errors
 ///
-/// Where shapes do not fit.
+/// If the shapes are incompatible.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -44,22 +44,22 @@ pub fn attention(
     };
     check::dims("attention", "k", k, q.dims())?;
     check::dims("attention", "v", v, q.dims())?;
-    check::alike("attention", &[q, k, v])?;
+    check::same_type_and_device("attention", &[q, k, v])?;
     let qkv = Tensor::stack(&[q, k, v], 0)?.permute((1, 3, 0, 2, 4))?;
     let y = attention_packed(&qkv, scale, bias, mask)?;
     y.reshape((windows, tokens, heads, dim))?.transpose(1, 2)?.contiguous()
 }
 
-/// Attention within windows, from queries, keys and values as one linear layer gives them.
+/// Computes attention within windows, from queries, keys and values in the layout of one linear layer's output.
 ///
 /// # Shapes
 ///
 /// `qkv` `[window, token, 3, head, dim]`, `bias` `[head, token, token]`, `mask` `[mask, token, token]`, of which window
-/// `w` uses `w % mask`; gives `[window, token, head · dim]`. The mask has no gradient.
+/// `w` uses `w % mask`; returns `[window, token, head · dim]`. The mask has no gradient.
 ///
 /// # Errors
 ///
-/// Where shapes do not fit.
+/// If the shapes are incompatible.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -86,7 +86,7 @@ pub fn attention_packed(qkv: &Tensor, scale: f64, bias: Option<&Tensor>, mask: O
                 [n, rows, columns] if n > 0 && rows == tokens && columns == tokens => {}
                 ref got => bail!("attention: expected a mask of shape [mask, {tokens}, {tokens}], got {got:?}"),
             }
-            check::alike("attention", &[qkv, mask])?;
+            check::same_type_and_device("attention", &[qkv, mask])?;
             Some(mask.detach().contiguous()?)
         }
         None => None,
@@ -116,7 +116,7 @@ impl Operator for Attention {
         let (qkv, bias) = (&call.inputs[0], call.inputs.get(1));
         let (qkv_grad, bias_grad) =
             portable::attention_backward(self, qkv, bias, &call.output, &call.grad, portable::SCORE_BYTES)?;
-        call.wanted(|i| Ok(if i == 0 { qkv_grad.clone() } else { bias_grad.clone() }))
+        call.gradients(|i| Ok(if i == 0 { qkv_grad.clone() } else { bias_grad.clone() }))
     }
 
     fn native(&self) -> Option<&dyn Native> {

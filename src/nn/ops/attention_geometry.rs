@@ -1,4 +1,4 @@
-//! The geometry of attention within windows, which both backends compute.
+//! The geometry of attention within windows, shared by both backends.
 
 use candle_core::Tensor;
 

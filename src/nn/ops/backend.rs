@@ -1,15 +1,15 @@
-//! Which of the two implementations an operator takes.
+//! The choice between the two implementations of an operator.
 
 use std::cell::Cell;
 
 use candle_core::{DType, Tensor};
 
-/// The implementation that an operator takes.
+/// The implementation of an operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backend {
-    /// Kernels of our own: `f32` on the CPU.
+    /// The kernels of this crate: `f32` on the CPU.
     Native,
-    /// Composed of candle's tensor operations: any device, any floating-point type.
+    /// A composition of candle's tensor operations: any device, any floating-point type.
     Portable,
 }
 
@@ -17,7 +17,7 @@ thread_local! {
     static PREFERRED: Cell<Backend> = const { Cell::new(Backend::Native) };
 }
 
-/// Runs `work` with the operators of this thread on `backend`; [`Backend::Native`] is taken only where it can be.
+/// Runs `work` with the operators of this thread on `backend`; [`Backend::Native`] applies only to inputs that it supports.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -42,7 +42,7 @@ pub fn with_backend<T>(backend: Backend, work: impl FnOnce() -> T) -> T {
 }
 
 impl Backend {
-    /// The backend for these inputs on this thread.
+    /// Returns the backend for these inputs on this thread.
     pub(super) fn of(inputs: &[&Tensor]) -> Self {
         let native = inputs.iter().all(|x| x.device().is_cpu() && x.dtype() == DType::F32);
         if native { PREFERRED.get() } else { Backend::Portable }

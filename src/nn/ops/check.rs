@@ -1,8 +1,8 @@
-//! Checks of what comes in: each names the operator, what it expects and what it got.
+//! Checks of an operator's inputs: each error names the operator, the expectation and the actual value.
 
 use candle_core::{Result, Tensor, bail};
 
-/// `x` is a volume `[batch, x, y, z, channel]` without an empty axis; gives its sizes.
+/// Checks that `x` is a volume `[batch, x, y, z, channel]` without an empty axis; returns its sizes.
 pub(super) fn volume(op: &str, x: &Tensor) -> Result<[usize; 5]> {
     let Ok(dims) = <[usize; 5]>::try_from(x.dims()) else {
         bail!("{op}: expected a volume [batch, x, y, z, channel], got {:?}", x.dims())
@@ -11,23 +11,23 @@ pub(super) fn volume(op: &str, x: &Tensor) -> Result<[usize; 5]> {
     Ok(dims)
 }
 
-/// `x` has no axis of size zero.
-pub(super) fn not_empty(op: &str, what: &str, x: &Tensor) -> Result<()> {
+/// Checks that `x` has no axis of size zero.
+pub(super) fn not_empty(op: &str, name: &str, x: &Tensor) -> Result<()> {
     if x.elem_count() == 0 {
-        bail!("{op}: expected a {what} without empty axes, got {:?}", x.dims())
+        bail!("{op}: expected a {name} without empty axes, got {:?}", x.dims())
     }
     Ok(())
 }
 
-/// `x` has exactly these sizes.
-pub(super) fn dims(op: &str, what: &str, x: &Tensor, expected: &[usize]) -> Result<()> {
+/// Checks that `x` has exactly these sizes.
+pub(super) fn dims(op: &str, name: &str, x: &Tensor, expected: &[usize]) -> Result<()> {
     if x.dims() != expected {
-        bail!("{op}: expected a {what} of shape {expected:?}, got {:?}", x.dims())
+        bail!("{op}: expected a {name} of shape {expected:?}, got {:?}", x.dims())
     }
     Ok(())
 }
 
-/// `x` has a last axis, no axis is empty; gives the size of the last one.
+/// Checks that `x` has a last axis and no empty axis; returns the size of the last axis.
 pub(super) fn last(op: &str, x: &Tensor) -> Result<usize> {
     not_empty(op, "tensor", x)?;
     match x.dims().last() {
@@ -36,8 +36,8 @@ pub(super) fn last(op: &str, x: &Tensor) -> Result<usize> {
     }
 }
 
-/// All inputs are of one floating-point type on one device.
-pub(super) fn alike(op: &str, inputs: &[&Tensor]) -> Result<()> {
+/// Checks that all inputs are of one floating-point type on one device.
+pub(super) fn same_type_and_device(op: &str, inputs: &[&Tensor]) -> Result<()> {
     let first = inputs[0];
     if !first.dtype().is_float() {
         bail!("{op}: expected floating-point tensors, got {:?}", first.dtype())
@@ -54,10 +54,10 @@ pub(super) fn alike(op: &str, inputs: &[&Tensor]) -> Result<()> {
     Ok(())
 }
 
-/// A positive finite number.
-pub(super) fn positive(op: &str, what: &str, value: f64) -> Result<()> {
+/// Checks that a number is positive and finite.
+pub(super) fn positive(op: &str, name: &str, value: f64) -> Result<()> {
     if !(value.is_finite() && value > 0.) {
-        bail!("{op}: expected a positive {what}, got {value}")
+        bail!("{op}: expected a positive {name}, got {value}")
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Laying volumes beside each other.
+//! Concatenation of volumes.
 
 use candle_core::{D, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
@@ -7,15 +7,15 @@ use super::check;
 use super::operator::{BackwardInputs, Native, Operator, Slices, apply};
 use crate::nn::kernel::zeros;
 
-/// Lays the channels of two volumes beside each other.
+/// Concatenates the channels of two volumes.
 ///
 /// # Shapes
 ///
-/// `a` `[batch, x, y, z, c]`, `b` `[batch, x, y, z, d]`; gives `[batch, x, y, z, c + d]`.
+/// `a` `[batch, x, y, z, c]`, `b` `[batch, x, y, z, d]`; returns `[batch, x, y, z, c + d]`.
 ///
 /// # Errors
 ///
-/// Where the volumes differ in anything but their channels.
+/// If the volumes differ in another size than their channels.
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};
@@ -36,7 +36,7 @@ pub fn concat(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     apply(Concat { shape: Shape::from((batch, x, y, z, first + second)), first, second }, &[a, b])
 }
 
-/// How two volumes lie beside each other.
+/// The operator of [`concat`].
 #[derive(Clone, Debug)]
 struct Concat {
     shape: Shape,
@@ -44,7 +44,7 @@ struct Concat {
     second: usize,
 }
 
-/// Voxels that one task copies.
+/// The voxels that one task copies.
 const VOXELS: usize = 4096;
 
 impl Native for Concat {
@@ -64,7 +64,7 @@ impl Native for Concat {
     }
 
     fn backward(&self, call: &Slices) -> Result<Vec<Option<Vec<f32>>>> {
-        Ok(call.wanted(|input, gradient| {
+        Ok(call.gradients(|input, gradient| {
             let (from, count) = if input == 0 { (0, self.first) } else { (self.first, self.second) };
             let whole = self.first + self.second;
             gradient.par_chunks_mut(VOXELS * count).zip(call.grad.par_chunks(VOXELS * whole)).for_each(|(to, grad)| {
@@ -88,7 +88,7 @@ impl Operator for Concat {
     }
 
     fn backward(&self, call: &BackwardInputs) -> Result<Vec<Option<Tensor>>> {
-        call.wanted(|input| match input {
+        call.gradients(|input| match input {
             0 => call.grad.narrow(D::Minus1, 0, self.first)?.contiguous(),
             _ => call.grad.narrow(D::Minus1, self.first, self.second)?.contiguous(),
         })

@@ -11,12 +11,12 @@ use crate::nn::kernel::{self, Accuracy, Class, Geometry};
 ///
 /// # Shapes
 ///
-/// `x` `[batch, x, y, z, c_in]`, `weight` `[c_out, c_in, kx, ky, kz]`, `bias` `[c_out]`; gives
+/// `x` `[batch, x, y, z, c_in]`, `weight` `[c_out, c_in, kx, ky, kz]`, `bias` `[c_out]`; returns
 /// `[batch, x', y', z', c_out]` with `x' = (x + 2 · padding − kx) / stride + 1`, rounded down.
 ///
 /// # Errors
 ///
-/// Where shapes do not fit, a stride is zero, or the kernel is larger than the padded volume.
+/// If the shapes are incompatible, a stride is zero, or the kernel is larger than the padded volume.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -54,7 +54,7 @@ pub(super) struct Conv3d {
     pub stride: [usize; 3],
     pub padding: [usize; 3],
     pub out: [usize; 3],
-    /// What kernels of our own may give for speed: more where no gradient is asked for.
+    /// The accuracy of the native kernels: faster and less accurate if no gradient is required.
     pub accuracy: Accuracy,
 }
 
@@ -83,7 +83,7 @@ impl Conv3d {
                 ),
             };
             if out[axis] == 1 {
-                stride[axis] = 1; // one position: the stride is never walked, and may be beyond all memory
+                stride[axis] = 1; // one position: the stride is never used, and may exceed all memory
             }
         }
         let trained = [Some(x), Some(weight), bias].into_iter().flatten().any(Tensor::track_op);
@@ -110,7 +110,7 @@ impl Conv3d {
             channels_in: self.c_in,
             channels_out: self.c_out,
             kernel: self.kernel,
-            // Where there is one position, a stride that leaves room for no second one.
+            // For a single position, a stride that leaves no room for a second position.
             stride: std::array::from_fn(|axis| match self.out[axis] {
                 1 => self.size[axis] + 2 * self.padding[axis],
                 _ => self.stride[axis],
@@ -131,8 +131,8 @@ impl Native for Conv3d {
 
     fn backward(&self, call: &Slices) -> Result<Vec<Option<Vec<f32>>>> {
         let (class, geometry, [x, weight]) = (Class::current(), self.geometry(), [call.inputs[0], call.inputs[1]]);
-        Ok(call.wanted(|input, gradient| match input {
-            // What an input's gradient loses to rounding, no activation turns into another sign: the faster way will do.
+        Ok(call.gradients(|input, gradient| match input {
+            // No activation follows an input's gradient, so that rounding cannot flip a sign: the fastest accuracy suffices.
             0 => kernel::conv3d_input_gradient(class, Accuracy::Inference, &geometry, call.grad, weight, gradient),
             1 => kernel::conv3d_weight_gradient(class, &geometry, x, call.grad, gradient),
             _ => kernel::bias_gradient(call.grad, gradient),
@@ -158,12 +158,12 @@ impl Operator for Conv3d {
 
     fn backward(&self, call: &BackwardInputs) -> Result<Vec<Option<Tensor>>> {
         let (by, limit, grad) = (self.correlation(), portable::GATHERED_BYTES, &call.grad);
-        let one = |i: usize| match i {
+        let gradient = |i: usize| match i {
             0 => portable::grad_input(grad, &call.inputs[1], &by, self.size, limit),
             1 => portable::grad_weight(&call.inputs[0], grad, &by, limit),
             _ => sum_rows(&rows(grad)?),
         };
-        call.wanted(one)
+        call.gradients(gradient)
     }
 
     fn native(&self) -> Option<&dyn Native> {
@@ -175,12 +175,12 @@ impl Operator for Conv3d {
 ///
 /// # Shapes
 ///
-/// `x` `[batch, x, y, z, c_in]`, `weight` `[c_in, c_out, 2, 2, 2]`, `bias` `[c_out]`; gives
+/// `x` `[batch, x, y, z, c_in]`, `weight` `[c_in, c_out, 2, 2, 2]`, `bias` `[c_out]`; returns
 /// `[batch, 2x, 2y, 2z, c_out]`.
 ///
 /// # Errors
 ///
-/// Where shapes do not fit.
+/// If the shapes are incompatible.
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};
@@ -219,13 +219,13 @@ pub(super) struct ConvTranspose3d {
 }
 
 impl ConvTranspose3d {
-    /// `[c_in, c_out, 2, 2, 2]` as `[c_in, 2·2·2·c_out]`.
+    /// Reshapes `[c_in, c_out, 2, 2, 2]` to `[c_in, 2·2·2·c_out]`.
     fn pack(&self, weight: &Tensor) -> Result<Tensor> {
         weight.permute((0, 2, 3, 4, 1))?.contiguous()?.reshape((self.c_in, 8 * self.c_out))
     }
 
-    /// The strided convolution back from the output to the input, whose gradient this is.
-    fn backwards(&self) -> Geometry {
+    /// Returns the geometry of the strided convolution from the output to the input; this operator is the gradient of that convolution.
+    fn strided_geometry(&self) -> Geometry {
         Geometry {
             batch: self.batch,
             input: self.size.map(|n| 2 * n),
@@ -240,15 +240,16 @@ impl ConvTranspose3d {
 
 impl Native for ConvTranspose3d {
     fn forward(&self, inputs: &[&[f32]]) -> Result<Vec<f32>> {
-        let mut y = kernel::zeros(self.backwards().input_len());
+        let mut y = kernel::zeros(self.strided_geometry().input_len());
         let (channels, bias) = ([self.c_in, self.c_out], inputs.get(2).copied());
         kernel::conv_transpose3d(Class::current(), self.size, channels, inputs[0], inputs[1], bias, &mut y);
         Ok(y)
     }
 
     fn backward(&self, call: &Slices) -> Result<Vec<Option<Vec<f32>>>> {
-        let (class, geometry, [x, weight]) = (Class::current(), self.backwards(), [call.inputs[0], call.inputs[1]]);
-        Ok(call.wanted(|input, gradient| match input {
+        let (class, geometry, [x, weight]) =
+            (Class::current(), self.strided_geometry(), [call.inputs[0], call.inputs[1]]);
+        Ok(call.gradients(|input, gradient| match input {
             0 => kernel::conv3d(class, Accuracy::Plain, &geometry, call.grad, weight, None, gradient),
             1 => kernel::conv3d_weight_gradient(class, &geometry, call.grad, x, gradient),
             _ => kernel::bias_gradient(call.grad, gradient),
@@ -277,7 +278,7 @@ impl Operator for ConvTranspose3d {
     fn backward(&self, call: &BackwardInputs) -> Result<Vec<Option<Tensor>>> {
         let (x, weight) = (&call.inputs[0], &call.inputs[1]);
         let grad = rows(&portable::uninterleave(&call.grad)?)?;
-        let one = |i: usize| match i {
+        let gradient = |i: usize| match i {
             0 => grad.matmul(&self.pack(weight)?.t()?)?.reshape(x.shape()),
             1 => {
                 let product = rows(x)?.t()?.matmul(&grad)?.reshape((self.c_in, 2, 2, 2, self.c_out))?;
@@ -285,7 +286,7 @@ impl Operator for ConvTranspose3d {
             }
             _ => sum_rows(&rows(&call.grad)?),
         };
-        call.wanted(one)
+        call.gradients(gradient)
     }
 
     fn native(&self) -> Option<&dyn Native> {

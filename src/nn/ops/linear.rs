@@ -11,11 +11,11 @@ use crate::nn::kernel::{self, Accuracy, Class, Geometry};
 ///
 /// # Shapes
 ///
-/// `x` `[..., c_in]`, `weight` `[c_out, c_in]`, `bias` `[c_out]`; gives `[..., c_out]`.
+/// `x` `[..., c_in]`, `weight` `[c_out, c_in]`, `bias` `[c_out]`; returns `[..., c_out]`.
 ///
 /// # Errors
 ///
-/// Where shapes do not fit.
+/// If the shapes are incompatible.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -55,7 +55,7 @@ pub(super) struct Linear {
 }
 
 impl Linear {
-    /// A linear layer is a convolution with one tap.
+    /// Returns the geometry of the convolution with one tap that equals the linear layer.
     fn geometry(&self) -> Geometry {
         Geometry {
             batch: 1,
@@ -79,7 +79,7 @@ impl Native for Linear {
 
     fn backward(&self, call: &Slices) -> Result<Vec<Option<Vec<f32>>>> {
         let (class, geometry, [x, weight]) = (Class::current(), self.geometry(), [call.inputs[0], call.inputs[1]]);
-        Ok(call.wanted(|input, gradient| match input {
+        Ok(call.gradients(|input, gradient| match input {
             0 => kernel::conv3d_input_gradient(class, Accuracy::Plain, &geometry, call.grad, weight, gradient),
             1 => kernel::conv3d_weight_gradient(class, &geometry, x, call.grad, gradient),
             _ => kernel::bias_gradient(call.grad, gradient),
@@ -105,12 +105,12 @@ impl Operator for Linear {
 
     fn backward(&self, call: &BackwardInputs) -> Result<Vec<Option<Tensor>>> {
         let (x, weight, grad) = (&call.inputs[0], &call.inputs[1], call.grad.reshape(((), self.c_out))?);
-        let one = |i: usize| match i {
+        let gradient = |i: usize| match i {
             0 => grad.matmul(weight)?.reshape(x.shape()),
             1 => grad.t()?.matmul(&x.reshape(((), self.c_in))?),
             _ => sum_rows(&grad),
         };
-        call.wanted(one)
+        call.gradients(gradient)
     }
 
     fn native(&self) -> Option<&dyn Native> {

@@ -6,10 +6,10 @@
 //!
 //! # Two backends behind one call
 //!
-//! [`Backend::Native`] is kernels of our own over plain slices of `f32` on the CPU; their results have the same bits for
+//! [`Backend::Native`] consists of this crate's kernels over plain slices of `f32` on the CPU; their results have the same bits for
 //! any number of threads. [`Backend::Portable`] is composed of candle's own tensor operations and runs on every device
-//! and in `f64`. Each call takes the native kernel where there is one and the portable way everywhere else; gradients
-//! go the way that the values went. [`with_backend`] overrules that, for comparisons.
+//! and in `f64`. Each call uses the native kernel if there is one, and the portable implementation otherwise; gradients
+//! use the backend of the values. [`with_backend`] overrides the choice, for comparisons.
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
@@ -50,7 +50,7 @@ pub use backend::{Backend, with_backend};
 pub use concat::concat;
 pub use conv::{conv_transpose3d, conv3d};
 pub use linear::linear;
-pub use norm::{Activation, NormScope, layer_norm, normalize, normalize_given};
+pub use norm::{Activation, NormScope, layer_norm, normalize, normalize_owned};
 pub use pool::max_pool3d;
 pub use rows::{RowOrder, arrange_rows};
 pub use softmax::softmax;

@@ -12,27 +12,27 @@ use super::operator::{BackwardInputs, Native, Operator, apply};
 use super::overwrite::{can_overwrite, overwrite};
 use super::portable::norm as portable;
 
-/// Over what the statistics of [`normalize`] are taken; always per channel.
+/// The scope of the statistics of [`normalize`]; always per channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NormScope {
-    /// Over batch and space: batch norm with the batch's own statistics.
+    /// Over batch and space: batch norm with the statistics of the batch.
     Batch,
     /// Over the space of each sample: instance norm.
     Instance,
 }
 
-/// What [`normalize`] applies to its result.
+/// The activation that [`normalize`] applies to its result.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Activation {
-    /// Nothing.
+    /// No activation.
     None,
     /// Multiplies negative values by the slope; a slope of 0 is ReLU.
     LeakyRelu(f64),
 }
 
 impl Activation {
-    /// What negative values are multiplied by.
+    /// Returns the factor of negative values.
     pub(super) fn slope(self, op: &str) -> Result<f64> {
         match self {
             Self::None => Ok(1.),
@@ -47,11 +47,11 @@ impl Activation {
 ///
 /// # Shapes
 ///
-/// `x` `[batch, x, y, z, channel]`; `affine` is weight and bias, each `[channel]`; gives the shape of `x`.
+/// `x` `[batch, x, y, z, channel]`; `affine` is weight and bias, each `[channel]`; returns the shape of `x`.
 ///
 /// # Errors
 ///
-/// Where shapes do not fit, `eps` is not positive, or the slope is negative or not finite.
+/// If the shapes are incompatible, `eps` is not positive, or the slope is negative or not finite.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -65,65 +65,67 @@ impl Activation {
 pub fn normalize(
     x: &Tensor,
     affine: Option<(&Tensor, &Tensor)>,
-    over: NormScope,
+    scope: NormScope,
     eps: f64,
     activation: Activation,
 ) -> Result<Tensor> {
-    let normalize = Normalize::new(x, affine, over, eps, activation)?;
+    let normalize = Normalize::new(x, affine, scope, eps, activation)?;
     match affine {
         Some((weight, bias)) => apply(normalize, &[x, weight, bias]),
         None => apply(normalize, &[x]),
     }
 }
 
-/// [`normalize`] for a volume that its caller gives away: without gradients, the same memory holds the result.
+/// Normalizes a volume like [`normalize`]; without gradients, the result overwrites the volume's memory.
 ///
-/// Other tensors that share `x`'s memory see it change.
+/// Every other tensor that shares the memory of `x` is overwritten, too.
 ///
 /// # Shapes
 ///
-/// As [`normalize`].
+/// The shapes of [`normalize`].
 ///
 /// # Errors
 ///
-/// As [`normalize`].
+/// The errors of [`normalize`].
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
 /// use freetumor::nn::ops::{self, Activation, NormScope};
 ///
 /// let x = Tensor::new(&[1f32, 3.], &Device::Cpu)?.reshape((1, 2, 1, 1, 1))?;
-/// let y = ops::normalize_given(x, None, NormScope::Instance, 1e-12, Activation::LeakyRelu(0.5))?;
+/// let y = ops::normalize_owned(x, None, NormScope::Instance, 1e-12, Activation::LeakyRelu(0.5))?;
 /// assert_eq!(y.flatten_all()?.to_vec1::<f32>()?, [-0.5, 1.]);
 /// # Ok::<(), candle_core::Error>(())
 /// ```
-pub fn normalize_given(
+pub fn normalize_owned(
     x: Tensor,
     affine: Option<(&Tensor, &Tensor)>,
-    over: NormScope,
+    scope: NormScope,
     eps: f64,
     activation: Activation,
 ) -> Result<Tensor> {
     let parameters: Vec<&Tensor> = affine.into_iter().flat_map(|(weight, bias)| [weight, bias]).collect();
     if !can_overwrite(&x, &parameters) {
-        return normalize(&x, affine, over, eps, activation);
+        return normalize(&x, affine, scope, eps, activation);
     }
-    let by = Normalize::new(&x, affine, over, eps, activation)?;
-    overwrite(x, &parameters, |x, parameters| by.overwrite(x, parameters.first().copied(), parameters.get(1).copied()))
+    let operator = Normalize::new(&x, affine, scope, eps, activation)?;
+    overwrite(x, &parameters, |x, parameters| {
+        operator.overwrite(x, parameters.first().copied(), parameters.get(1).copied())
+    })
 }
 
 impl Normalize {
     fn new(
         x: &Tensor,
         affine: Option<(&Tensor, &Tensor)>,
-        over: NormScope,
+        scope: NormScope,
         eps: f64,
         activation: Activation,
     ) -> Result<Self> {
         let [batch, nx, ny, nz, channels] = check::volume("normalize", x)?;
         check::positive("normalize", "eps", eps)?;
         let slope = activation.slope("normalize")?;
-        let (groups, rows) = match over {
+        let (groups, rows) = match scope {
             NormScope::Batch => (1, batch * nx * ny * nz),
             NormScope::Instance => (batch, nx * ny * nz),
         };
@@ -135,16 +137,16 @@ impl Normalize {
     }
 }
 
-/// One normalization: `groups` of `rows` channel vectors that share their statistics.
+/// The operator of [`normalize`]: `groups` of `rows` channel vectors that share their statistics.
 pub(super) struct Normalize {
     shape: Shape,
     pub groups: usize,
     pub rows: usize,
     pub channels: usize,
     pub eps: f64,
-    /// The activation's slope for negative values; 1 is none.
+    /// The activation's slope for negative values; 1 for no activation.
     pub slope: f64,
-    /// The native forward pass leaves its statistics for the backward pass.
+    /// The statistics, which the native forward pass keeps for the backward pass.
     pub moments: OnceLock<Vec<Moments>>,
 }
 
@@ -165,7 +167,7 @@ impl Operator for Normalize {
         let [x, y, grad] = [&call.inputs[0], &call.output, &call.grad].map(|t| t.reshape(shape));
         let [dx, dw, db] = portable::normalize_backward(&x?, call.inputs.get(1), &y?, &grad?, self.eps, self.slope)?;
         let gradients = [dx.reshape(&self.shape)?, dw, db];
-        call.wanted(|i| Ok(gradients[i].clone()))
+        call.gradients(|i| Ok(gradients[i].clone()))
     }
 
     fn native(&self) -> Option<&dyn Native> {
@@ -177,11 +179,11 @@ impl Operator for Normalize {
 ///
 /// # Shapes
 ///
-/// `x` `[..., channel]`, `weight` and `bias` `[channel]`; gives the shape of `x`.
+/// `x` `[..., channel]`, `weight` and `bias` `[channel]`; returns the shape of `x`.
 ///
 /// # Errors
 ///
-/// Where shapes do not fit or `eps` is not positive.
+/// If the shapes are incompatible or `eps` is not positive.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -200,7 +202,7 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
     apply(LayerNorm { shape: x.shape().clone(), channels, eps }, &[x, weight, bias])
 }
 
-/// One layer norm.
+/// The operator of [`layer_norm`].
 pub(super) struct LayerNorm {
     shape: Shape,
     pub channels: usize,
@@ -220,7 +222,7 @@ impl Operator for LayerNorm {
 
     fn backward(&self, call: &BackwardInputs) -> Result<Vec<Option<Tensor>>> {
         let gradients = portable::layer_norm_backward(&call.inputs[0], &call.inputs[1], &call.grad, self.eps)?;
-        call.wanted(|i| Ok(gradients[i].clone()))
+        call.gradients(|i| Ok(gradients[i].clone()))
     }
 
     fn native(&self) -> Option<&dyn Native> {

@@ -1,7 +1,7 @@
-//! What an operator is, and how it becomes a node of candle's graph.
+//! The traits of an operator, and its node in candle's graph.
 //!
 //! An [`Operator`] is a small struct with the geometry of one call. Its values and gradients are functions of detached
-//! tensors, so the graph holds an operator's inputs and output and nothing in between.
+//! tensors, so the graph holds an operator's inputs and output, and no intermediate tensors.
 
 use std::sync::Mutex;
 
@@ -15,75 +15,75 @@ use super::backend::Backend;
 use super::check;
 use crate::nn::kernel::zeros;
 
-/// One call of an operator, by way of candle's tensor operations.
+/// One call of an operator, composed of candle's tensor operations.
 pub(super) trait Operator: Send + Sync + 'static {
-    /// The name that errors give.
+    /// The name in error messages.
     const NAME: &'static str;
 
-    /// The shape of the output.
+    /// Returns the shape of the output.
     fn shape(&self) -> Shape;
 
-    /// The output; the inputs are contiguous and detached.
+    /// Computes the output; the inputs are contiguous and detached.
     fn forward(&self, inputs: &[Tensor]) -> Result<Tensor>;
 
-    /// The gradients of the inputs; those that are not `wanted` may be left out.
+    /// Computes the gradients of the inputs; gradients that are not `required` may be `None`.
     fn backward(&self, call: &BackwardInputs) -> Result<Vec<Option<Tensor>>>;
 
-    /// The kernels of our own, where there are some.
+    /// Returns the native kernels, if there are any.
     fn native(&self) -> Option<&dyn Native> {
         None
     }
 }
 
-/// One call of an operator, by way of kernels over slices.
+/// One call of an operator, computed by kernels over slices.
 pub(super) trait Native {
-    /// The output.
+    /// Computes the output.
     fn forward(&self, inputs: &[&[f32]]) -> Result<Vec<f32>>;
 
-    /// The gradients of the inputs; those that are not `wanted` may be left out.
+    /// Computes the gradients of the inputs; gradients that are not `required` may be `None`.
     fn backward(&self, call: &Slices) -> Result<Vec<Option<Vec<f32>>>>;
 }
 
-/// What a backward pass is given: everything contiguous and detached.
+/// The inputs of a backward pass: all tensors are contiguous and detached.
 pub(super) struct BackwardInputs {
     pub inputs: Vec<Tensor>,
     pub output: Tensor,
     pub grad: Tensor,
-    pub wanted: Vec<bool>,
+    pub required: Vec<bool>,
 }
 
 impl BackwardInputs {
-    /// The gradients of the wanted inputs, each by `gradient` of its position.
-    pub fn wanted(&self, gradient: impl Fn(usize) -> Result<Tensor>) -> Result<Vec<Option<Tensor>>> {
-        self.wanted.iter().enumerate().map(|(i, &wanted)| wanted.then(|| gradient(i)).transpose()).collect()
+    /// Returns the gradients of the required inputs, each computed by `gradient` from its index.
+    pub fn gradients(&self, gradient: impl Fn(usize) -> Result<Tensor>) -> Result<Vec<Option<Tensor>>> {
+        self.required.iter().enumerate().map(|(i, &required)| required.then(|| gradient(i)).transpose()).collect()
     }
 }
 
-/// What a native backward pass is given.
+/// The inputs of a native backward pass.
 pub(super) struct Slices<'a> {
     pub inputs: &'a [&'a [f32]],
     pub output: &'a [f32],
     pub grad: &'a [f32],
-    pub wanted: &'a [bool],
+    pub required: &'a [bool],
 }
 
 impl Slices<'_> {
-    /// The gradients of the wanted inputs, each written by `gradient` of its position into zeros of its size.
-    pub fn wanted(&self, gradient: impl Fn(usize, &mut [f32])) -> Vec<Option<Vec<f32>>> {
-        let one = |(i, (&wanted, input)): (usize, (&bool, &&[f32]))| {
-            wanted.then(|| {
+    /// Returns the gradients of the required inputs, each written by `gradient` from its index into zeros of its size.
+    pub fn gradients(&self, gradient: impl Fn(usize, &mut [f32])) -> Vec<Option<Vec<f32>>> {
+        let gradient_of = |(i, (&required, input)): (usize, (&bool, &&[f32]))| {
+            required.then(|| {
                 let mut values = zeros(input.len());
                 gradient(i, &mut values);
                 values
             })
         };
-        self.wanted.iter().zip(self.inputs).enumerate().map(one).collect()
+        self.required.iter().zip(self.inputs).enumerate().map(gradient_of).collect()
     }
 }
 
 /// Runs `operator` on one to three inputs of one type and device, as one node of the graph.
 pub(super) fn apply<O: Operator>(operator: O, inputs: &[&Tensor]) -> Result<Tensor> {
-    check::alike(O::NAME, inputs)?;
+    check::same_type_and_device(O::NAME, inputs)?;
     let inputs = inputs.iter().map(|x| x.contiguous()).collect::<Result<Vec<_>>>()?;
     let backend = match operator.native() {
         Some(_) => Backend::of(&inputs.iter().collect::<Vec<_>>()),
@@ -107,7 +107,7 @@ pub(super) fn apply<O: Operator>(operator: O, inputs: &[&Tensor]) -> Result<Tens
     }
 }
 
-/// An operator in candle's graph. `ready` holds the portable output for the moment until the node takes its storage.
+/// An operator in candle's graph. `ready` holds the portable output until the node takes its storage.
 struct Node<O> {
     operator: O,
     backend: Backend,
@@ -118,7 +118,7 @@ impl<O: Operator> Node<O> {
     fn take_ready(&self) -> Result<Tensor> {
         match self.ready.lock().ok().and_then(|mut ready| ready.take()) {
             Some(y) => Ok(y),
-            None => bail!("{}: a node's output can be taken only once", O::NAME),
+            None => bail!("{}: a node's output is available only once", O::NAME),
         }
     }
 
@@ -159,7 +159,7 @@ impl<O: Operator> Node<O> {
             inputs: inputs.iter().map(|x| x.detach()).collect(),
             output: output.detach(),
             grad: grad.detach().contiguous()?,
-            wanted: inputs.iter().map(|x| x.track_op()).collect(),
+            required: inputs.iter().map(|x| x.track_op()).collect(),
         };
         let gradients: Vec<Option<Tensor>> = match (self.backend, self.operator.native()) {
             (Backend::Native, Some(native)) => {
@@ -174,7 +174,7 @@ impl<O: Operator> Node<O> {
                     .collect::<Result<Vec<_>>>()?;
                 let (inputs, rest) = slices.split_at(call.inputs.len());
                 let gradients =
-                    native.backward(&Slices { inputs, output: rest[0], grad: rest[1], wanted: &call.wanted })?;
+                    native.backward(&Slices { inputs, output: rest[0], grad: rest[1], required: &call.required })?;
                 let tensor = |(values, like): (Option<Vec<f32>>, &Tensor)| {
                     values.map(|values| Tensor::from_vec(values, like.shape(), like.device())).transpose()
                 };
@@ -182,11 +182,15 @@ impl<O: Operator> Node<O> {
             }
             _ => self.operator.backward(&call)?,
         };
-        Ok(gradients.into_iter().zip(&call.wanted).map(|(gradient, &wanted)| gradient.filter(|_| wanted)).collect())
+        Ok(gradients
+            .into_iter()
+            .zip(&call.required)
+            .map(|(gradient, &required)| gradient.filter(|_| required))
+            .collect())
     }
 }
 
-/// The values of a contiguous `f32` tensor.
+/// Returns the values of a contiguous `f32` tensor.
 pub(super) fn slice<'a>(op: &str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     match (storage, layout.contiguous_offsets()) {
         (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),

@@ -1,24 +1,24 @@
-//! Results that take the place of an input: for inference, where a volume of features is needed just once.
+//! Results that overwrite an input: for inference, where a volume of features is needed only once.
 
 use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Storage, Tensor, bail};
 
 use super::backend::Backend;
 use super::operator::slice;
 
-/// Whether `x` can hold the result: kernels of our own, one dense block of memory that no other input lies in, and no
-/// gradient that needs it as it was.
+/// Whether the result can overwrite `x`: the native backend, contiguous memory that no other input shares, and no gradient that needs
+/// the input.
 pub(super) fn can_overwrite(x: &Tensor, others: &[&Tensor]) -> bool {
     let all: Vec<&Tensor> = std::iter::once(x).chain(others.iter().copied()).collect();
     let plain = Backend::of(&all) == Backend::Native && all.iter().all(|x| x.is_contiguous() && !x.track_op());
     plain && others.iter().all(|other| !share_memory(x, other))
 }
 
-/// Whether two tensors are views of one storage: it could not be read while it is written.
+/// Whether two tensors are views of one storage, which cannot be read while it is written.
 fn share_memory(a: &Tensor, b: &Tensor) -> bool {
     std::ptr::eq(&*a.storage_and_layout().0, &*b.storage_and_layout().0)
 }
 
-/// Lets `work` change the values of `x`, given those of `others`, none of which may be `x` itself.
+/// Calls `work` to change the values of `x`, given the values of `others`, none of which may share the memory of `x`.
 pub(super) fn overwrite(x: Tensor, others: &[&Tensor], work: impl Fn(&mut [f32], &[&[f32]])) -> Result<Tensor> {
     let guards: Vec<_> = others.iter().map(|other| other.storage_and_layout()).collect();
     let values = guards

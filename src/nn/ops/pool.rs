@@ -6,17 +6,17 @@ use super::check;
 use super::operator::{BackwardInputs, Native, Operator, apply};
 use super::portable::pool as portable;
 
-/// The largest of each 2 × 2 × 2 voxels; an odd last plane is left out, as PyTorch does.
+/// Returns the maximum of each 2 × 2 × 2 voxels; an odd last plane is ignored, as in PyTorch.
 ///
-/// The gradient goes to the first largest voxel in the order x, y, z.
+/// The gradient goes to the first maximal voxel in the order x, y, z.
 ///
 /// # Shapes
 ///
-/// `x` `[batch, x, y, z, channel]`; gives `[batch, x / 2, y / 2, z / 2, channel]`.
+/// `x` `[batch, x, y, z, channel]`; returns `[batch, x / 2, y / 2, z / 2, channel]`.
 ///
 /// # Errors
 ///
-/// Where the volume is thinner than two voxels.
+/// If the volume is thinner than two voxels.
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};
@@ -54,7 +54,7 @@ impl Operator for MaxPool3d {
     }
 
     fn backward(&self, call: &BackwardInputs) -> Result<Vec<Option<Tensor>>> {
-        call.wanted(|_| portable::max_pool_backward(&call.inputs[0], &call.output, &call.grad))
+        call.gradients(|_| portable::max_pool_backward(&call.inputs[0], &call.output, &call.grad))
     }
 
     fn native(&self) -> Option<&dyn Native> {

@@ -1,4 +1,4 @@
-//! Moving whole channel vectors.
+//! Reordering of whole channel vectors.
 
 use std::sync::Arc;
 
@@ -9,12 +9,12 @@ use super::check;
 use super::operator::{BackwardInputs, Native, Operator, Slices, apply};
 use crate::nn::kernel::zeros;
 
-/// Stands for a row of zeros.
+/// The index that denotes a row of zeros.
 const NONE: u32 = u32::MAX;
 
-/// Which row of the input stands at each place of the output, for [`arrange_rows`].
+/// The row of the input at each position of the output, for [`arrange_rows`].
 ///
-/// Each input row stands at one place or at none, so that the way back is such an order, too.
+/// Each input row has at most one position, so that the inverse is a row order, too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowOrder {
     forward: Arc<[u32]>,
@@ -22,21 +22,21 @@ pub struct RowOrder {
 }
 
 impl RowOrder {
-    /// The order that takes row `source[i]` to place `i`, and puts zeros where that is `None`.
+    /// Creates the order that moves row `source[i]` to position `i`, or zeros if `source[i]` is `None`.
     ///
     /// # Errors
     ///
-    /// Where a source is not below `rows`, is taken twice, or there are 2³² rows or more.
+    /// If a source is not below `rows` or occurs twice, or there are 2³² rows or more.
     pub fn new(source: Vec<Option<usize>>, rows: usize) -> Result<Self> {
         if rows.max(source.len()) >= NONE as usize {
             bail!("row order: expected fewer than 2^32 rows, got {rows} and {}", source.len())
         }
         let mut backward = vec![NONE; rows];
-        for (place, &row) in source.iter().enumerate() {
+        for (position, &row) in source.iter().enumerate() {
             match row {
                 Some(row) if row >= rows => bail!("row order: expected rows below {rows}, got {row}"),
                 Some(row) if backward[row] != NONE => bail!("row order: expected each row once, got {row} twice"),
-                Some(row) => backward[row] = place as u32,
+                Some(row) => backward[row] = position as u32,
                 None => {}
             }
         }
@@ -44,22 +44,22 @@ impl RowOrder {
         Ok(Self { forward, backward: backward.into() })
     }
 
-    /// The way back: rows that stood nowhere come back as zeros.
+    /// Returns the inverse order: rows without a position become zeros.
     #[must_use]
     pub fn inverse(&self) -> Self {
         Self { forward: Arc::clone(&self.backward), backward: Arc::clone(&self.forward) }
     }
 }
 
-/// Puts the rows of each sample into another order.
+/// Reorders the rows of each sample.
 ///
 /// # Shapes
 ///
-/// `x` `[batch, row, channel]`; gives `[batch, place, channel]`.
+/// `x` `[batch, row, channel]`; returns `[batch, position, channel]`.
 ///
 /// # Errors
 ///
-/// Where `x` has another number of rows than `order`.
+/// If `x` has another number of rows than `order`.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -82,7 +82,7 @@ pub fn arrange_rows(x: &Tensor, order: &RowOrder) -> Result<Tensor> {
     apply(Arrange { order: order.clone(), batch, channels }, &[x])
 }
 
-/// One arrangement.
+/// The operator of [`arrange_rows`].
 struct Arrange {
     order: RowOrder,
     batch: usize,
@@ -101,7 +101,7 @@ impl Operator for Arrange {
     }
 
     fn backward(&self, call: &BackwardInputs) -> Result<Vec<Option<Tensor>>> {
-        call.wanted(|_| select(&call.grad, &self.order.backward))
+        call.gradients(|_| select(&call.grad, &self.order.backward))
     }
 
     fn native(&self) -> Option<&dyn Native> {
@@ -116,12 +116,12 @@ impl Native for Arrange {
 
     fn backward(&self, call: &Slices) -> Result<Vec<Option<Vec<f32>>>> {
         let gradient = || self.copy(call.grad, &self.order.forward, &self.order.backward);
-        Ok(vec![call.wanted[0].then(gradient)])
+        Ok(vec![call.required[0].then(gradient)])
     }
 }
 
 impl Arrange {
-    /// The rows `index` of each sample of `x`, which has as many rows as `from` is long.
+    /// Copies the rows `index` of each sample of `x`, which has as many rows as `from` is long.
     fn copy(&self, x: &[f32], from: &[u32], index: &[u32]) -> Vec<f32> {
         const ROWS: usize = 256; // rows that one thread moves at a time
         let c = self.channels;
@@ -140,7 +140,7 @@ impl Arrange {
     }
 }
 
-/// The rows `index` of each sample, by way of candle's tensor operations: row 0 is laid before the others as zeros.
+/// Selects the rows `index` of each sample by candle's tensor operations: a row of zeros is prepended.
 fn select(x: &Tensor, index: &[u32]) -> Result<Tensor> {
     let zeros = x.narrow(1, 0, 1)?.zeros_like()?;
     let index = Tensor::from_iter(index.iter().map(|&row| row.wrapping_add(1)), x.device())?;

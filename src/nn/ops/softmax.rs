@@ -6,15 +6,15 @@ use super::check;
 use super::operator::{BackwardInputs, Native, Operator, apply};
 use super::portable;
 
-/// Exponentials over the last axis, scaled to sum to one.
+/// Computes the exponentials over the last axis, scaled to sum to one.
 ///
 /// # Shapes
 ///
-/// `x` `[..., channel]`; gives the shape of `x`.
+/// `x` `[..., channel]`; returns the shape of `x`.
 ///
 /// # Errors
 ///
-/// Where `x` has no axis or an empty one.
+/// If `x` has no axis or an empty axis.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -29,7 +29,7 @@ pub fn softmax(x: &Tensor) -> Result<Tensor> {
     apply(Softmax { shape: x.shape().clone(), channels }, &[x])
 }
 
-/// One softmax.
+/// The operator of [`softmax`].
 pub(super) struct Softmax {
     shape: Shape,
     pub channels: usize,
@@ -48,7 +48,7 @@ impl Operator for Softmax {
 
     fn backward(&self, call: &BackwardInputs) -> Result<Vec<Option<Tensor>>> {
         let along = (&call.grad * &call.output)?.sum_keepdim(D::Minus1)?;
-        call.wanted(|_| &call.output * call.grad.broadcast_sub(&along)?)
+        call.gradients(|_| &call.output * call.grad.broadcast_sub(&along)?)
     }
 
     fn native(&self) -> Option<&dyn Native> {

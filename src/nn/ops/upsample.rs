@@ -10,11 +10,11 @@ use super::portable::upsample as portable;
 ///
 /// # Shapes
 ///
-/// `x` `[batch, x, y, z, channel]`; gives `[batch, 2x, 2y, 2z, channel]`.
+/// `x` `[batch, x, y, z, channel]`; returns `[batch, 2x, 2y, 2z, channel]`.
 ///
 /// # Errors
 ///
-/// Where `x` is not a volume.
+/// If `x` is not a volume.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -51,7 +51,7 @@ impl Operator for Upsample3d {
     }
 
     fn backward(&self, call: &BackwardInputs) -> Result<Vec<Option<Tensor>>> {
-        call.wanted(|_| (1..4).rev().try_fold(call.grad.clone(), |grad, dim| portable::double_backward(&grad, dim)))
+        call.gradients(|_| (1..4).rev().try_fold(call.grad.clone(), |grad, dim| portable::double_backward(&grad, dim)))
     }
 
     fn native(&self) -> Option<&dyn Native> {

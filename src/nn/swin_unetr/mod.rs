@@ -1,8 +1,8 @@
-//! Swin UNETR, second version: the segmentor that judges quality.
+//! Swin UNETR, second version: the quality segmentor.
 //!
-//! A transformer encodes the volume in four stages that attend within windows of 7³ tokens, each stage behind a residual
-//! convolution block and before a halving; convolution blocks decode it, with the encoder's features of each size laid
-//! beside. Norms are per sample, so the samples of a batch do not influence each other.
+//! A transformer encodes the volume in four stages of attention within windows of 7³ tokens, each stage after a residual
+//! convolution block and before a halving; convolution blocks decode the volume and concatenate the encoder's features of each
+//! size. Norms are per sample, so the samples of a batch do not influence each other.
 //!
 //! | side | features | encoder | decoder |
 //! |---|---|---|---|
@@ -16,7 +16,7 @@
 //! # Source
 //!
 //! Hatamizadeh et al., arXiv 2201.01266; He et al., *SwinUNETR-V2*, MICCAI 2023; names, shapes and details as in MONAI
-//! 1.6 with `use_v2`: patch merging of the first version, positions of small windows numbered as in a full one.
+//! 1.6 with `use_v2`: patch merging of the first version, and positions of small windows numbered as in a full window.
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
@@ -44,13 +44,13 @@ use self::transformer::Stage;
 use super::layers::{Conv3d, EPS, channels_first, channels_last};
 use super::ops;
 
-/// The sides of an input are multiples of this.
+/// The number of which the sides of an input must be multiples.
 pub const SIDE_DIVISOR: usize = 32;
 
-/// Heads of the four stages' attention.
+/// The attention heads of the four stages.
 const HEADS: [usize; 4] = [3, 6, 12, 24];
 
-/// What distinguishes one Swin UNETR from another.
+/// The configuration of a Swin UNETR.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Channels of the input.
@@ -62,7 +62,7 @@ pub struct Config {
 }
 
 impl Default for Config {
-    /// The published segmentor of the abdomen: one channel in, seven classes out, width 48.
+    /// Returns the published segmentor of the abdomen: one input channel, seven classes, width 48.
     fn default() -> Self {
         Self { in_channels: 1, classes: 7, width: 48 }
     }
@@ -89,12 +89,11 @@ pub struct SwinUnetr {
 }
 
 impl SwinUnetr {
-    /// The network with its weights.
+    /// Creates the network with its weights.
     ///
     /// # Errors
     ///
-    /// Where a number in `config` is zero or the width not a multiple of 12, or the source of weights has no such
-    /// weights.
+    /// If a number in `config` is zero or the width not a multiple of 12, or the source of weights lacks a parameter.
     pub fn new(vb: VarBuilder, config: &Config) -> Result<Self> {
         let Config { in_channels, classes, width } = *config;
         if in_channels == 0 || classes == 0 {
@@ -129,7 +128,7 @@ impl SwinUnetr {
         })
     }
 
-    /// Logits of each voxel.
+    /// Computes the logits of each voxel.
     ///
     /// # Shapes
     ///
@@ -137,7 +136,7 @@ impl SwinUnetr {
     ///
     /// # Errors
     ///
-    /// Where the shape is another.
+    /// If the input has another shape.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let x = channels_last(x, "swin_unetr", self.in_channels, SIDE_DIVISOR)?;
         let [half, quarter, eighth, sixteenth, coarsest] = self.encode(&x)?;
@@ -150,7 +149,7 @@ impl SwinUnetr {
         channels_first(&self.out.forward(&y)?)
     }
 
-    /// The transformer's features of each size, finest first.
+    /// Returns the transformer's features of each size, finest first.
     fn encode(&self, x: &Tensor) -> Result<[Tensor; 5]> {
         let stage = |i: usize, tokens| self.stages[i].forward(self.convolutions[i].forward(tokens)?);
         let tokens = self.patch_embed.forward(x)?;
@@ -166,7 +165,7 @@ impl SwinUnetr {
     }
 }
 
-/// Layer norm without weights.
+/// Computes a layer norm without weights.
 fn normalized(x: &Tensor) -> Result<Tensor> {
     let channels = x.dim(candle_core::D::Minus1)?;
     let one = Tensor::ones(channels, x.dtype(), x.device())?;

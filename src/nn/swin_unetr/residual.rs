@@ -8,7 +8,7 @@ use crate::nn::ops::{self, Activation, NormScope};
 
 const SLOPE: f64 = 0.01;
 
-/// Two convolutions beside a shortcut; where the number of features changes, the shortcut is a convolution of kernel 1.
+/// Two convolutions and a shortcut; if the number of features changes, the shortcut is a convolution of kernel 1.
 #[derive(Clone, Debug)]
 pub(super) struct Residual {
     conv1: Conv3d,
@@ -28,7 +28,7 @@ impl Residual {
     pub fn forward(&self, x: Tensor) -> Result<Tensor> {
         let [activated, plain] =
             [Activation::LeakyRelu(SLOPE), Activation::None].map(|a| Normalize::plain(NormScope::Instance, a));
-        // `&{ y }` gives a volume away: it is freed when the statement ends, before the next volume is made.
+        // `&{ y }` moves a volume into the statement, which frees the volume before the next one is allocated.
         let y = self.conv1.forward(&x)?;
         let y = activated.forward(y)?;
         let y = self.conv2.forward(&{ y })?;
@@ -44,7 +44,7 @@ impl Residual {
     }
 }
 
-/// Doubles the volume, lays the encoder's features beside, and blends both.
+/// Doubles the volume, concatenates the encoder's features, and blends both.
 #[derive(Clone, Debug)]
 pub(super) struct UpBlock {
     double: ConvTranspose3d,
@@ -61,7 +61,7 @@ impl UpBlock {
     /// `[batch, x, y, z, c_in]` and `[batch, 2x, 2y, 2z, c_out]` to `[batch, 2x, 2y, 2z, c_out]`.
     pub fn forward(&self, x: Tensor, skip: Tensor) -> Result<Tensor> {
         let doubled = self.double.forward(&{ x })?;
-        let both = ops::concat(&{ doubled }, &{ skip })?;
-        self.blend.forward(both)
+        let concatenated = ops::concat(&{ doubled }, &{ skip })?;
+        self.blend.forward(concatenated)
     }
 }

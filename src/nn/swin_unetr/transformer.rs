@@ -1,4 +1,4 @@
-//! The transformer: stages of blocks that attend within windows.
+//! The transformer: stages of blocks with attention within windows.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,7 +14,7 @@ use crate::nn::ops::{self, Activation};
 pub(super) struct Stage {
     blocks: Vec<Block>,
     merging: PatchMerging,
-    /// The last volume's sides and what follows from them: volumes of one size come in long rows.
+    /// The windows of the last volume, cached because consecutive volumes mostly have the same size.
     windows: Arc<Mutex<Option<Arc<Windows>>>>,
 }
 
@@ -48,7 +48,7 @@ impl Stage {
     }
 }
 
-/// Attention within windows, then a small network for each token, both added to what came in.
+/// Attention within windows, then a small network for each token, both with a residual connection.
 #[derive(Clone, Debug)]
 struct Block {
     norm1: LayerNorm,
@@ -98,10 +98,10 @@ impl WindowAttention {
         Ok(Self { relative_position_bias_table, qkv, proj, heads, scale })
     }
 
-    /// Keeps the shape `[batch, token, features]`. Padding takes part, as tokens of zeros before `qkv`.
+    /// Keeps the shape `[batch, token, features]`. Padding contributes as tokens of zeros before `qkv`.
     fn forward(&self, x: Tensor, windows: &Windows, shifted: bool) -> Result<Tensor> {
         let (batch, _, features) = x.dims3()?;
-        let WindowPartition { to_windows, to_volume, mask } = windows.cut(shifted);
+        let WindowPartition { to_windows, to_volume, mask } = windows.partition(shifted);
         let (all, tokens) = (batch * windows.count(), windows.tokens());
         let x = ops::arrange_rows(&{ x }, to_windows)?;
         let qkv = self.qkv.forward(&{ x })?.reshape((all, tokens, 3, self.heads, features / self.heads))?;
@@ -111,7 +111,7 @@ impl WindowAttention {
         self.proj.forward(&y)
     }
 
-    /// `[head, token, token]`
+    /// Returns the bias, `[head, token, token]`.
     fn bias(&self, windows: &Windows) -> Result<Tensor> {
         let by_head = self.relative_position_bias_table.t()?.contiguous()?;
         let pairs = by_head.index_select(&windows.relative_positions, 1)?;
@@ -119,8 +119,7 @@ impl WindowAttention {
     }
 }
 
-/// Halves the volume: the features of each 2³ tokens are laid side by side, normalized, and mapped to twice as many as
-/// one token had.
+/// Halves the volume: the features of each 2³ tokens are concatenated, normalized, and mapped to twice the features of one token.
 #[derive(Clone, Debug)]
 struct PatchMerging {
     norm: LayerNorm,
@@ -133,10 +132,10 @@ impl PatchMerging {
         Ok(Self { reduction, norm: LayerNorm::new(vb.pp("norm"), 8 * features)? })
     }
 
-    /// `[batch, 8 · token, c]`, the eight of a corner one after another, to `[batch, token, 2c]`.
+    /// `[batch, 8 · token, c]`, with the eight tokens of a box one after another, to `[batch, token, 2c]`.
     fn forward(&self, x: Tensor) -> Result<Tensor> {
         let (batch, tokens, features) = x.dims3()?;
-        let beside = x.reshape((batch, tokens / 8, 8 * features))?;
-        self.reduction.forward(&self.norm.forward(&{ beside })?)
+        let concatenated = x.reshape((batch, tokens / 8, 8 * features))?;
+        self.reduction.forward(&self.norm.forward(&{ concatenated })?)
     }
 }

@@ -1,91 +1,91 @@
-//! How a volume of tokens is cut into windows.
+//! The partition of a volume of tokens into windows.
 //!
-//! Three copies of the volume would be made by padding, shifting and cutting it one after another, and three more on the
-//! way back. Here all of it is one list that says which token stands where, made once for a volume's sides.
+//! Padding, shifting and partitioning a volume one after another would copy it three times, and three times more in reverse. Here a
+//! single list contains the position of each token; the list is computed once for a volume's sides.
 
 use candle_core::{DType, Device, Result, Tensor};
 
 use crate::nn::ops::RowOrder;
 
-/// Tokens along a window's side, where the volume has more than that.
+/// The tokens along a window's side, if the volume has more than that.
 pub(super) const SIDE: usize = 7;
 
-/// How far every second block shifts its windows.
+/// The shift of the windows in every second block.
 const SHIFT: usize = SIDE / 2;
 
-/// Rows of a table of relative positions: one for each difference of two tokens of a window.
+/// The rows of a table of relative positions: one for each difference of two tokens of a window.
 pub(super) const RELATIVE_POSITIONS: usize = (2 * SIDE - 1).pow(3);
 
-/// What is added to the score of two tokens that stand in one window only because it wraps around.
+/// The summand for the score of two tokens that share a window only because the shift wraps around.
 const FAR: f32 = -100.0;
 
-/// The order in which eight tokens are laid side by side when the volume is halved: the first version's.
+/// The order in which eight tokens are concatenated when the volume is halved: that of the first version.
 const CORNERS: [[usize; 3]; 8] =
     [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1], [1, 1, 1]];
 
-/// What follows from a volume's sides: its cut into windows, for blocks that shift them and blocks that do not, and the
-/// order of its tokens when it is halved.
+/// The windows of a volume, derived from its sides: the partitions for shifted and unshifted windows, and the order of the tokens
+/// when the volume is halved.
 #[derive(Debug)]
 pub(super) struct Windows {
     sides: [usize; 3],
     count: usize,
     tokens: usize,
-    still: WindowPartition,
+    unshifted: WindowPartition,
     shifted: Option<WindowPartition>,
     corners: RowOrder,
     /// The row of the table of relative positions for each pair of tokens of a window.
     pub relative_positions: Tensor,
 }
 
-/// Where each token goes, and which pairs must not see each other.
+/// The position of each token, and the pairs of tokens without attention.
 #[derive(Debug)]
 pub(super) struct WindowPartition {
     pub to_windows: RowOrder,
     pub to_volume: RowOrder,
-    /// `[window, token, token]`
+    /// `[window, token, token]`.
     pub mask: Option<Tensor>,
 }
 
 impl Windows {
-    /// The cut of a volume of `sides` tokens. An axis no longer than a window is one window and is not shifted.
+    /// Computes the windows of a volume of `sides` tokens. An axis no longer than a window has one window and is not shifted.
     pub fn new(sides: [usize; 3], dtype: DType, device: &Device) -> Result<Self> {
         let window = sides.map(|side| side.min(SIDE));
         let shift = sides.map(|side| if side > SIDE { SHIFT } else { 0 });
-        let places = TokenPositions::new(sides, window);
-        let relative_positions = relative_positions(places.tokens, device)?;
-        let still = places.cut([0; 3], dtype, device)?;
-        let shifted = (shift != [0; 3]).then(|| places.cut(shift, dtype, device)).transpose()?;
-        let (count, tokens, corners) = (places.windows, places.tokens, corners(sides)?);
-        Ok(Self { sides, count, tokens, still, shifted, corners, relative_positions })
+        let positions = TokenPositions::new(sides, window);
+        let relative_positions = relative_positions(positions.tokens, device)?;
+        let unshifted = positions.partition([0; 3], dtype, device)?;
+        let shifted = (shift != [0; 3]).then(|| positions.partition(shift, dtype, device)).transpose()?;
+        let (count, tokens, corners) = (positions.windows, positions.tokens, corners(sides)?);
+        Ok(Self { sides, count, tokens, unshifted, shifted, corners, relative_positions })
     }
 
-    /// The sides of the volume, in tokens.
+    /// Returns the sides of the volume, in tokens.
     pub fn sides(&self) -> [usize; 3] {
         self.sides
     }
 
-    /// The number of windows of one volume.
+    /// Returns the number of windows of one volume.
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// The number of tokens of a window.
+    /// Returns the number of tokens of a window.
     pub fn tokens(&self) -> usize {
         self.tokens
     }
 
-    /// The tokens of each 2³ box one after another; a last plane of an odd side stands nowhere.
+    /// Returns the order of the tokens of each 2³ box one after another; the last plane of an odd side is omitted.
     pub fn corners(&self) -> &RowOrder {
         &self.corners
     }
 
-    /// The cut for a block that shifts its windows or does not.
-    pub fn cut(&self, shifted: bool) -> &WindowPartition {
-        self.shifted.as_ref().filter(|_| shifted).unwrap_or(&self.still)
+    /// Returns the partition with shifted or unshifted windows.
+    pub fn partition(&self, shifted: bool) -> &WindowPartition {
+        self.shifted.as_ref().filter(|_| shifted).unwrap_or(&self.unshifted)
     }
 }
 
-/// The places within all windows of a volume.
+/// The positions of the tokens of all windows of a volume.
 struct TokenPositions {
     sides: [usize; 3],
     window: [usize; 3],
@@ -102,7 +102,7 @@ impl TokenPositions {
         Self { sides, window, padded, windows, tokens: window.iter().product() }
     }
 
-    /// The position of each place in the padded and shifted volume: window by window, x slowest, z fastest.
+    /// Returns the position of each token in the padded and shifted volume: window by window, x slowest, z fastest.
     fn positions(&self) -> impl Iterator<Item = [usize; 3]> {
         let counts: [usize; 3] = std::array::from_fn(|axis| self.padded[axis] / self.window[axis]);
         (0..self.windows).flat_map(move |w| {
@@ -114,7 +114,7 @@ impl TokenPositions {
         })
     }
 
-    fn cut(&self, shift: [usize; 3], dtype: DType, device: &Device) -> Result<WindowPartition> {
+    fn partition(&self, shift: [usize; 3], dtype: DType, device: &Device) -> Result<WindowPartition> {
         let source = |position: [usize; 3]| {
             let at: [usize; 3] = std::array::from_fn(|axis| (position[axis] + shift[axis]) % self.padded[axis]);
             let inside = (0..3).all(|axis| at[axis] < self.sides[axis]);
@@ -125,8 +125,8 @@ impl TokenPositions {
         Ok(WindowPartition { to_volume: to_windows.inverse(), to_windows, mask })
     }
 
-    /// Tokens see each other only if they lie in one region: the volume is cut where the shift brings its far end to
-    /// its near end, and before its last windows.
+    /// Computes the mask: a pair of tokens has attention only within one region. Regions end where the shift wraps the volume's end
+    /// around to its start, and before the last windows.
     fn mask(&self, shift: [usize; 3], dtype: DType, device: &Device) -> Result<Tensor> {
         let region = |position: [usize; 3]| {
             (0..3).fold(0u8, |region, axis| {
@@ -150,7 +150,7 @@ impl TokenPositions {
     }
 }
 
-/// The tokens of each 2³ box one after another.
+/// Returns the order of the tokens of each 2³ box one after another.
 fn corners(sides: [usize; 3]) -> Result<RowOrder> {
     let half = sides.map(|side| side / 2);
     let token =
@@ -160,20 +160,20 @@ fn corners(sides: [usize; 3]) -> Result<RowOrder> {
     RowOrder::new(order.collect(), sides.iter().product())
 }
 
-/// The row of the table of relative positions for each pair of a window's tokens.
+/// Returns the row of the table of relative positions for each pair of a window's tokens.
 ///
-/// A window with fewer tokens than 7³ takes the first rows and columns of the full window's index, as MONAI does, so its
-/// tokens are numbered as if they stood in a full window.
+/// A window with fewer tokens than 7³ uses the first rows and columns of the full window's index, as in MONAI, so that its
+/// tokens are numbered as in a full window.
 fn relative_positions(tokens: usize, device: &Device) -> Result<Tensor> {
-    let places: Vec<_> = (0..tokens).map(|t| unravel(t, [SIDE; 3])).collect();
+    let positions: Vec<_> = (0..tokens).map(|t| unravel(t, [SIDE; 3])).collect();
     let row = |a: [usize; 3], b: [usize; 3]| {
         (0..3).fold(0, |row, axis| row * (2 * SIDE - 1) + a[axis] + SIDE - 1 - b[axis]) as u32
     };
-    let rows: Vec<_> = places.iter().flat_map(|&a| places.iter().map(move |&b| row(a, b))).collect();
+    let rows: Vec<_> = positions.iter().flat_map(|&a| positions.iter().map(move |&b| row(a, b))).collect();
     Tensor::from_vec(rows, tokens * tokens, device)
 }
 
-/// The position of number `i` in a box, the last axis fastest.
+/// Returns the position of index `i` in a box, the last axis fastest.
 fn unravel(i: usize, sides: [usize; 3]) -> [usize; 3] {
     [i / (sides[1] * sides[2]), i / sides[2] % sides[1], i % sides[2]]
 }
@@ -182,7 +182,7 @@ fn unravel(i: usize, sides: [usize; 3]) -> [usize; 3] {
 mod tests {
     use super::*;
 
-    /// Padding, rolling and cutting one after another, as the papers draw it.
+    /// Pads, rolls and partitions a volume one after another, as in the papers.
     fn plain(sides: [usize; 3], shift: [usize; 3]) -> Vec<Option<usize>> {
         let window = sides.map(|side| side.min(SIDE));
         let padded: [usize; 3] = std::array::from_fn(|a| sides[a].div_ceil(window[a]) * window[a]);
@@ -214,25 +214,25 @@ mod tests {
     }
 
     #[test]
-    fn one_list_equals_padding_rolling_and_cutting() {
+    fn partition_equals_padding_rolling_and_cutting() {
         for (sides, shift) in [([9, 8, 4], [3, 3, 0]), ([16, 7, 15], [3, 0, 3]), ([2, 3, 6], [0; 3])] {
             let windows = Windows::new(sides, DType::F32, &Device::Cpu).unwrap();
             for (shifted, shift) in [(false, [0; 3]), (true, shift)] {
                 let order = RowOrder::new(plain(sides, shift), sides.iter().product()).unwrap();
-                assert_eq!(windows.cut(shifted).to_windows, order, "{sides:?} shifted by {shift:?}");
+                assert_eq!(windows.partition(shifted).to_windows, order, "{sides:?} shifted by {shift:?}");
             }
-            assert_eq!(windows.cut(true).mask.is_some(), shift != [0; 3]);
+            assert_eq!(windows.partition(true).mask.is_some(), shift != [0; 3]);
         }
     }
 
     #[test]
-    fn tokens_that_wrapping_brought_together_do_not_see_each_other() {
+    fn mask_separates_tokens_that_the_shift_wraps_around() {
         let windows = Windows::new([8, 2, 2], DType::F32, &Device::Cpu).unwrap();
-        let mask = windows.cut(true).mask.as_ref().unwrap();
+        let mask = windows.partition(true).mask.as_ref().unwrap();
         assert_eq!(mask.dims(), [2, 28, 28]);
         let mask = mask.to_vec3::<f32>().unwrap();
         assert!(mask[0].iter().flatten().all(|&m| m == 0.0), "the first window did not wrap");
-        // The second window's planes 0..4 stood at 10..14 (padding), 4..7 at 0..3.
+        // The second window's planes 0..4 are planes 10..14 (padding) of the volume, its planes 4..7 are planes 0..3.
         assert_eq!([mask[1][0][15], mask[1][0][16], mask[1][16][0], mask[1][27][16]], [0.0, FAR, FAR, 0.0]);
     }
 }

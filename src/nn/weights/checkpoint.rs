@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 
-/// The tensors of a weights file and where in it they were.
+/// The tensors of a weights file, and the mappings of the file that held them.
 #[derive(Clone, Debug)]
 pub struct Checkpoint {
-    /// Every tensor, under the file's own name for it.
+    /// Every tensor, by its name in the file.
     pub tensors: BTreeMap<String, Tensor>,
-    /// The mappings that held them, such as `state_dict`; an empty string is the file's top.
+    /// The paths of the mappings that held the tensors, such as `state_dict`; empty for the top level of the file.
     pub mappings: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! Numbers as files hold them, little endian, and tensors made of them.
+//! Element types and strided views of stored numbers, little endian, and their conversion to tensors.
 
 use candle_core::{Device, Tensor};
 use half::{bf16, f16};
@@ -9,7 +9,7 @@ use super::names::DisplayShape;
 use crate::error::{Error, Result};
 use crate::nn::failed;
 
-/// What one number of a stored tensor is.
+/// The type of the numbers of a stored tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ElementType {
     F64,
@@ -25,7 +25,7 @@ pub(super) enum ElementType {
 }
 
 impl ElementType {
-    /// Bytes of one number.
+    /// Returns the bytes of one number.
     pub(super) fn bytes(self) -> u64 {
         match self {
             Self::F64 | Self::I64 => 8,
@@ -35,12 +35,12 @@ impl ElementType {
         }
     }
 
-    /// Bytes of one number in memory: candle's integers are bytes, or else i64 here.
+    /// Returns the bytes of one number in memory: integers are converted to bytes or i64, which candle supports.
     fn bytes_in_memory(self) -> u64 {
         if matches!(self, Self::I32 | Self::I16 | Self::I8) { 8 } else { self.bytes() }
     }
 
-    /// The element of a PyTorch storage class, such as `FloatStorage`.
+    /// Returns the element type of a PyTorch storage class, such as `FloatStorage`.
     pub(super) fn of_storage(class: &str) -> Option<Self> {
         Some(match class {
             "DoubleStorage" => Self::F64,
@@ -57,7 +57,7 @@ impl ElementType {
         })
     }
 
-    /// The element of a PyTorch dtype, such as `float32`.
+    /// Returns the element type of a PyTorch dtype, such as `float32`.
     pub(super) fn of_dtype(name: &str) -> Option<Self> {
         Some(match name {
             "float64" | "double" => Self::F64,
@@ -74,7 +74,7 @@ impl ElementType {
         })
     }
 
-    /// The element of a safetensors dtype.
+    /// Returns the element type of a safetensors dtype.
     pub(super) fn of_safetensors(dtype: Dtype) -> Option<Self> {
         Some(match dtype {
             Dtype::F64 => Self::F64,
@@ -92,7 +92,7 @@ impl ElementType {
     }
 }
 
-/// Where a tensor lies in a run of stored numbers: a view, as PyTorch has them. Counted in numbers, not bytes.
+/// A view of a run of stored numbers, as in PyTorch. Offset and strides are counted in numbers, not bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StridedView {
     pub(super) element: ElementType,
@@ -102,7 +102,7 @@ pub(super) struct StridedView {
 }
 
 impl StridedView {
-    /// A whole run of numbers, rows first.
+    /// Returns the view of a whole run of numbers in row-major order.
     pub(super) fn contiguous(element: ElementType, shape: Vec<u64>) -> Self {
         let mut strides = vec![1u64; shape.len()];
         for axis in (1..shape.len()).rev() {
@@ -111,12 +111,12 @@ impl StridedView {
         Self { element, offset: 0, shape, strides }
     }
 
-    /// Numbers in the tensor; `None` where no machine could count them.
+    /// Returns the numbers of the tensor; `None` if the product overflows 64 bits.
     pub(super) fn count(&self) -> Option<u64> {
         self.shape.iter().try_fold(1u64, |count, size| count.checked_mul(*size))
     }
 
-    /// Numbers that the storage must have; `None` where no machine could count them.
+    /// Returns the numbers that the storage must have; `None` if the sum overflows 64 bits.
     fn reach(&self) -> Option<u64> {
         if self.shape.contains(&0) {
             return Some(self.offset);
@@ -135,10 +135,10 @@ impl StridedView {
         })
     }
 
-    /// Checks the view against a storage of `stored` numbers and against what may still be allocated.
+    /// Checks the view against a storage of `stored` numbers and against the remaining budget.
     ///
     /// # Errors
-    /// Where the tensor reaches beyond its storage, or is larger than its file explains.
+    /// If the tensor reaches beyond its storage, or exceeds the memory limit of its file.
     pub(super) fn check(&self, stored: u64, budget: &mut Budget) -> Result<()> {
         let fits = self.reach().is_some_and(|reach| reach <= stored);
         let (Some(count), true) = (self.count(), fits && self.strides.len() == self.shape.len()) else {
@@ -152,10 +152,10 @@ impl StridedView {
         budget.spend(count.saturating_mul(self.element.bytes_in_memory()))
     }
 
-    /// The tensor, on the CPU, of a storage that [`check`](Self::check) has found to be large enough.
+    /// Reads the tensor, on the CPU, from a storage whose size [`check`](Self::check) has verified.
     ///
     /// # Errors
-    /// Where the bytes are fewer than was checked.
+    /// If the storage is shorter than the checked size.
     pub(super) fn tensor(&self, storage: &[u8]) -> Result<Tensor> {
         let size = self.element.bytes() as usize;
         let count = self.count().unwrap_or(u64::MAX) as usize;
@@ -170,20 +170,20 @@ impl StridedView {
         let bytes = bytes.ok_or_else(|| Error::new("the storage ends before its tensor"))?;
         let shape: Vec<usize> = self.shape.iter().map(|size| *size as usize).collect();
         match self.element {
-            ElementType::F64 => of(bytes, f64::from_le_bytes, shape),
-            ElementType::F32 => of(bytes, f32::from_le_bytes, shape),
-            ElementType::F16 => of(bytes, f16::from_le_bytes, shape),
-            ElementType::Bf16 => of(bytes, bf16::from_le_bytes, shape),
-            ElementType::I64 => of(bytes, i64::from_le_bytes, shape),
-            ElementType::I32 => of(bytes, |number| i64::from(i32::from_le_bytes(number)), shape),
-            ElementType::I16 => of(bytes, |number| i64::from(i16::from_le_bytes(number)), shape),
-            ElementType::I8 => of(bytes, |number| i64::from(i8::from_le_bytes(number)), shape),
-            ElementType::U8 => of(bytes, u8::from_le_bytes, shape),
-            ElementType::Bool => of(bytes, |[byte]: [u8; 1]| u8::from(byte != 0), shape),
+            ElementType::F64 => tensor_of(bytes, f64::from_le_bytes, shape),
+            ElementType::F32 => tensor_of(bytes, f32::from_le_bytes, shape),
+            ElementType::F16 => tensor_of(bytes, f16::from_le_bytes, shape),
+            ElementType::Bf16 => tensor_of(bytes, bf16::from_le_bytes, shape),
+            ElementType::I64 => tensor_of(bytes, i64::from_le_bytes, shape),
+            ElementType::I32 => tensor_of(bytes, |number| i64::from(i32::from_le_bytes(number)), shape),
+            ElementType::I16 => tensor_of(bytes, |number| i64::from(i16::from_le_bytes(number)), shape),
+            ElementType::I8 => tensor_of(bytes, |number| i64::from(i8::from_le_bytes(number)), shape),
+            ElementType::U8 => tensor_of(bytes, u8::from_le_bytes, shape),
+            ElementType::Bool => tensor_of(bytes, |[byte]: [u8; 1]| u8::from(byte != 0), shape),
         }
     }
 
-    /// The numbers of a view with strides, rows first.
+    /// Copies the numbers of a strided view in row-major order.
     fn gather(&self, storage: &[u8], count: usize) -> Option<Vec<u8>> {
         let size = self.element.bytes() as usize;
         let mut bytes = Vec::with_capacity(count * size);
@@ -204,12 +204,13 @@ impl StridedView {
     }
 }
 
-fn of<const N: usize, T: candle_core::WithDType>(
+/// Converts the bytes of numbers of `N` bytes to a tensor.
+fn tensor_of<const N: usize, T: candle_core::WithDType>(
     bytes: &[u8],
     number: impl Fn([u8; N]) -> T,
     shape: Vec<usize>,
 ) -> Result<Tensor> {
     let (numbers, _) = bytes.as_chunks();
     Tensor::from_vec(numbers.iter().map(|bytes| number(*bytes)).collect::<Vec<_>>(), shape, &Device::Cpu)
-        .map_err(failed("cannot make a tensor"))
+        .map_err(failed("cannot create a tensor"))
 }

@@ -1,4 +1,4 @@
-//! From what a file holds to exactly the parameters that a network declares.
+//! Conversion of a file's tensors to exactly the parameters that a network declares.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,28 +6,28 @@ use candle_core::{DType, Device, Shape, Tensor};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::names::shown;
+use super::names::quoted;
 use crate::error::{Error, Result};
 use crate::nn::failed;
 use crate::suggest::nearest;
 
-/// Which network of a file is wanted: training saves three of them together.
+/// The network to read from a file: FreeTumor's training saves three networks in one file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NetworkPart {
-    /// The only one there is.
+    /// The only network of the file.
     #[default]
     Whole,
-    /// What is under `netG`.
+    /// The network under `netG`.
     Generator,
-    /// What is under `netD`.
+    /// The network under `netD`.
     Discriminator,
-    /// What is under `netSeg`.
+    /// The network under `netSeg`.
     Segmentor,
 }
 
 impl NetworkPart {
-    const NAMED: [(Self, &str); 6] = [
+    const PREFIXES: [(Self, &str); 6] = [
         (Self::Generator, "netG."),
         (Self::Generator, "generator."),
         (Self::Discriminator, "netD."),
@@ -36,7 +36,7 @@ impl NetworkPart {
         (Self::Segmentor, "segmentor."),
     ];
 
-    /// The name used in messages and options.
+    /// Returns the name in messages and options.
     pub fn name(self) -> &'static str {
         match self {
             Self::Whole => "whole",
@@ -47,21 +47,21 @@ impl NetworkPart {
     }
 }
 
-/// What trainers put before the names of a network that they wrap.
+/// The prefixes that wrappers of networks prepend to names.
 const WRAPPERS: [&str; 6] = ["module.", "_orig_mod.", "backbone.", "model.", "net.", "network."];
-/// What PyTorch saves beside the parameters and no network here needs.
+/// The buffers that PyTorch saves with the parameters and that no network of this crate needs.
 const IGNORED: [&str; 4] = ["running_mean", "running_var", "num_batches_tracked", "relative_position_index"];
-/// How many names of each kind an error lists.
-const LISTED: usize = 8;
+/// The most names of each kind that an error lists.
+const MAX_LISTED: usize = 8;
 
-/// The parameters of one network out of the tensors of a file: those that are `declared`, all of them, as f32.
+/// Selects the parameters of one network from the tensors of a file: exactly the `declared` parameters, as f32.
 ///
-/// Prefixes that wrappers leave (`module.`, `backbone.`) and those of the [`NetworkPart`] (`netG.`, `netD.`, `netSeg.`) are
-/// taken off, `swin_vit` is read as `swinViT`, running statistics and position tables are left out.
+/// Prefixes of wrappers (`module.`, `backbone.`) and of the [`NetworkPart`] (`netG.`, `netD.`, `netSeg.`) are
+/// removed, `swin_vit` is read as `swinViT`, running statistics and position tables are ignored.
 ///
 /// # Errors
-/// One for everything that is missing, unexpected, of another shape, or no finite number; integers are taken as long
-/// as f32 has them exactly. Where the file holds several networks and none was chosen, or not the chosen one.
+/// If a parameter is missing, unexpected, of another shape, or contains NaN, infinity or an integer that f32 cannot represent exactly;
+/// one error lists all of them. If the file holds several networks and `part` is [`NetworkPart::Whole`], or lacks the network `part`.
 ///
 /// ```
 /// use std::collections::BTreeMap;
@@ -85,9 +85,9 @@ pub fn fit(
     let named: Vec<TensorName> = raw.keys().map(|name| TensorName::of(name, declared)).collect();
     let chosen = choose(&named, part)?;
     let shapes: BTreeMap<&str, &Shape> = declared.iter().map(|(name, shape)| (name.as_str(), shape)).collect();
-    let (mut fitted, mut taken, mut problems) = (BTreeMap::new(), BTreeMap::new(), Problems::default());
+    let (mut fitted, mut used, mut problems) = (BTreeMap::new(), BTreeMap::new(), Problems::default());
     for TensorName { raw: raw_name, name, .. } in
-        named.iter().filter(|named| chosen.is_none_or(|it| named.part == Some(it)))
+        named.iter().filter(|named| chosen.is_none_or(|part| named.part == Some(part)))
     {
         let Some(shape) = shapes.get(name.as_str()) else {
             let last = name.rsplit('.').next().unwrap_or(name);
@@ -96,29 +96,29 @@ pub fn fit(
             }
             continue;
         };
-        if let Some(other) = taken.insert(name.clone(), *raw_name) {
-            let both = format!("{} is there twice: {} and {}", shown(name), shown(other), shown(raw_name));
-            problems.unfit.push(both);
+        if let Some(other) = used.insert(name.clone(), *raw_name) {
+            let line = format!("{}: expected one tensor, got {} and {}", quoted(name), quoted(other), quoted(raw_name));
+            problems.unusable.push(line);
             continue;
         }
         let tensor = &raw[*raw_name];
         if tensor.shape() != *shape {
-            let line = format!("{}: expected {:?}, got {:?}", shown(name), shape.dims(), tensor.dims());
+            let line = format!("{}: expected {:?}, got {:?}", quoted(name), shape.dims(), tensor.dims());
             problems.other_shape.push(line);
             continue;
         }
         match parameter(tensor) {
             Ok(tensor) => drop(fitted.insert(name.clone(), tensor)),
-            Err(what) => problems.unfit.push(format!("{}: {what}", shown(name))),
+            Err(reason) => problems.unusable.push(format!("{}: {reason}", quoted(name))),
         }
     }
-    let missing = declared.iter().filter(|(name, _)| !taken.contains_key(name));
+    let missing = declared.iter().filter(|(name, _)| !used.contains_key(name));
     problems.missing = missing.map(|(name, shape)| (name.clone(), shape.dims().to_vec())).collect();
     problems.into_result(declared.len())?;
     Ok(fitted)
 }
 
-/// The shape of what [`fit`] would take for the parameter `name`, if the file has it.
+/// Returns the shape of the tensor that [`fit`] would select for the parameter `name`, if the file has one.
 ///
 /// ```
 /// use std::collections::BTreeMap;
@@ -152,7 +152,7 @@ impl<'r> TensorName<'r> {
         loop {
             let wrapper = WRAPPERS.into_iter().find(|wrapper| rest.starts_with(wrapper) && !is_declared(wrapper));
             let named =
-                NetworkPart::NAMED.into_iter().find(|(_, prefix)| rest.starts_with(prefix) && !is_declared(prefix));
+                NetworkPart::PREFIXES.into_iter().find(|(_, prefix)| rest.starts_with(prefix) && !is_declared(prefix));
             match (wrapper, named) {
                 (Some(wrapper), _) => rest = &rest[wrapper.len()..],
                 (None, Some((which, prefix))) if part.is_none() => (part, rest) = (Some(which), &rest[prefix.len()..]),
@@ -167,54 +167,54 @@ impl<'r> TensorName<'r> {
     }
 }
 
-/// The part whose names count; `None` for all names.
+/// Returns the part whose tensors are selected; `None` for all tensors.
 fn choose(named: &[TensorName], part: NetworkPart) -> Result<Option<NetworkPart>> {
-    let there: BTreeSet<NetworkPart> = named.iter().filter_map(|named| named.part).collect();
-    let list = there.iter().map(|part| part.name()).collect::<Vec<_>>().join(", ");
-    match (part, there.len()) {
+    let parts: BTreeSet<NetworkPart> = named.iter().filter_map(|named| named.part).collect();
+    let list = parts.iter().map(|part| part.name()).collect::<Vec<_>>().join(", ");
+    match (part, parts.len()) {
         (NetworkPart::Whole, 0) => Ok(None),
         (part, 0) => {
-            tracing::warn!("the weights name no parts: all of them are taken for the {}", part.name());
+            tracing::warn!("the weights name no parts, using all of them as the {}", part.name());
             Ok(None)
         }
         (NetworkPart::Whole, 1) => Ok(None),
         (NetworkPart::Whole, _) => {
             Err(Error::new(format!("the file holds several networks: {list}")).with_hint(format!(
                 "choose one with --part, or `part` in a graph file, such as {}",
-                there.iter().next().map_or("", |part| part.name())
+                parts.iter().next().map_or("", |part| part.name())
             )))
         }
-        (part, _) if there.contains(&part) => Ok(Some(part)),
-        (part, _) => Err(Error::new(format!("the file holds no {}, but {list}", part.name()))),
+        (part, _) if parts.contains(&part) => Ok(Some(part)),
+        (part, _) => Err(Error::new(format!("expected a {} in the file, got {list}", part.name()))),
     }
 }
 
-/// A tensor as f32, every number finite.
+/// Converts a tensor to f32, and checks that all numbers are finite.
 fn parameter(tensor: &Tensor) -> Result<Tensor, String> {
-    let failed = |error| failed("it cannot be converted")(error).to_string();
+    let failed = |error| failed("cannot convert the tensor")(error).to_string();
     if tensor.dtype() == DType::I64 {
         let numbers: Vec<i64> =
-            tensor.to_device(&Device::Cpu).and_then(|it| it.flatten_all()?.to_vec1()).map_err(failed)?;
+            tensor.to_device(&Device::Cpu).and_then(|tensor| tensor.flatten_all()?.to_vec1()).map_err(failed)?;
         if let Some(number) = numbers.iter().find(|number| number.unsigned_abs() > 1 << 24) {
-            return Err(format!("the integer {number}, which f32 has not exactly"));
+            return Err(format!("the integer {number}, which f32 cannot represent exactly"));
         }
     }
     let tensor = tensor.to_dtype(DType::F32).and_then(|tensor| tensor.contiguous()).map_err(failed)?;
     let numbers: Vec<f32> =
-        tensor.to_device(&Device::Cpu).and_then(|it| it.flatten_all()?.to_vec1()).map_err(failed)?;
+        tensor.to_device(&Device::Cpu).and_then(|tensor| tensor.flatten_all()?.to_vec1()).map_err(failed)?;
     match numbers.iter().filter(|number| !number.is_finite()).count() {
         0 => Ok(tensor),
         count => Err(format!("{count} of {} numbers are NaN or infinite", numbers.len())),
     }
 }
 
-/// Everything that does not fit.
+/// All differences between a file's tensors and a network's parameters.
 #[derive(Default)]
 struct Problems {
     missing: Vec<(String, Vec<usize>)>,
     unexpected: Vec<String>,
     other_shape: Vec<String>,
-    unfit: Vec<String>,
+    unusable: Vec<String>,
 }
 
 impl Problems {
@@ -223,32 +223,32 @@ impl Problems {
             (self.missing.len(), "missing"),
             (self.unexpected.len(), "unexpected"),
             (self.other_shape.len(), "of another shape"),
-            (self.unfit.len(), "unusable"),
+            (self.unusable.len(), "unusable"),
         ];
         let counts: Vec<_> = kinds.iter().filter(|(n, _)| *n > 0).map(|(n, kind)| format!("{n} {kind}")).collect();
         if counts.is_empty() {
             return Ok(());
         }
-        let missing = self.missing.iter().take(LISTED).map(|(name, dims)| {
+        let missing = self.missing.iter().take(MAX_LISTED).map(|(name, dims)| {
             let near = nearest(name, self.unexpected.iter().map(String::as_str));
             let near =
-                near.map_or(String::new(), |near| format!("; did you mean {}, which the file has?", shown(near)));
-            format!("{} {dims:?}{near}", shown(name))
+                near.map_or(String::new(), |near| format!("; did you mean {}, which the file has?", quoted(near)));
+            format!("{} {dims:?}{near}", quoted(name))
         });
-        let unexpected: Vec<String> = self.unexpected.iter().take(LISTED).map(|name| shown(name)).collect();
+        let unexpected: Vec<String> = self.unexpected.iter().take(MAX_LISTED).map(|name| quoted(name)).collect();
         let sections = [
             ("missing", missing.collect(), self.missing.len()),
             ("unexpected", unexpected, self.unexpected.len()),
             ("shape of", self.other_shape, kinds[2].0),
-            ("unusable", self.unfit, kinds[3].0),
+            ("unusable", self.unusable, kinds[3].0),
         ];
         let mut message = format!("the weights do not fit the network's {declared} parameters: {}", counts.join(", "));
         for (kind, lines, count) in sections {
-            for line in lines.iter().take(LISTED) {
+            for line in lines.iter().take(MAX_LISTED) {
                 message += &format!("\n  {kind} {line}");
             }
-            if count > LISTED {
-                message += &format!("\n  {kind} {} more", count - LISTED);
+            if count > MAX_LISTED {
+                message += &format!("\n  {kind} {} more", count - MAX_LISTED);
             }
         }
         Err(Error::new(message))

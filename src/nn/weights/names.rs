@@ -1,4 +1,4 @@
-//! Names and shapes out of a file, as messages show them.
+//! Display of a file's names and shapes in messages.
 
 use std::fmt;
 
@@ -11,8 +11,8 @@ impl fmt::Display for DisplayShape<'_> {
     }
 }
 
-/// A name out of a file, in quotes, without control characters, and no longer than a line.
-pub(super) fn shown(name: &str) -> String {
+/// Returns a name from a file in quotes, without control characters and no longer than a line.
+pub(super) fn quoted(name: &str) -> String {
     let mut text: String = name.chars().take(120).flat_map(char::escape_debug).collect();
     if name.chars().nth(120).is_some() {
         text.push('…');
@@ -20,9 +20,9 @@ pub(super) fn shown(name: &str) -> String {
     format!("`{text}`")
 }
 
-/// Some of `count` names.
+/// Returns a list of some of `count` names.
 pub(super) fn list(names: &[&str], count: usize) -> String {
-    let mut text = names.iter().map(|name| shown(name)).collect::<Vec<_>>().join(", ");
+    let mut text = names.iter().map(|name| quoted(name)).collect::<Vec<_>>().join(", ");
     if count > names.len() {
         text += &format!(" and {} more", count - names.len());
     }

@@ -1,4 +1,4 @@
-//! safetensors: a header in JSON, then the numbers of all tensors, one after the other.
+//! The format safetensors: a header in JSON, then the numbers of all tensors, one after the other.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -14,19 +14,19 @@ use serde_json::{Map, Value, json};
 use super::budget::Budget;
 use super::checkpoint::Checkpoint;
 use super::element::{ElementType, StridedView};
-use super::names::shown;
+use super::names::quoted;
 use crate::error::{Error, Result};
 use crate::nn::failed;
 
-/// The name under which the header holds texts.
+/// The key of the metadata in the header.
 const METADATA: &str = "__metadata__";
 
 /// Reads every tensor of a file of `file_bytes`.
 ///
-/// The crate `safetensors` reads files that are in memory as a whole; here each tensor is read into memory of its own.
+/// The crate `safetensors` needs the whole file in memory; this reader allocates memory for each tensor separately.
 ///
 /// # Errors
-/// Where the header is malformed, or its tensors are not exactly what follows it.
+/// If the header is malformed, or its tensors are not exactly what follows it.
 pub(super) fn read(mut reader: impl Read + Seek, file_bytes: u64) -> Result<Checkpoint> {
     let (header, data_bytes) = header_of(&mut reader, file_bytes)?;
     let mut budget = Budget::of_file(file_bytes);
@@ -34,17 +34,17 @@ pub(super) fn read(mut reader: impl Read + Seek, file_bytes: u64) -> Result<Chec
 
     let mut views = Vec::new();
     for (name, value) in header.into_iter().filter(|(name, _)| name != METADATA) {
-        let wrong = |what: &dyn std::fmt::Display| Error::new(format!("tensor {}: {what}", shown(&name)));
-        let info: TensorInfo = serde_json::from_value(value).map_err(|error| wrong(&error))?;
+        let malformed = |reason: &dyn std::fmt::Display| Error::new(format!("tensor {}: {reason}", quoted(&name)));
+        let info: TensorInfo = serde_json::from_value(value).map_err(|error| malformed(&error))?;
         let element = ElementType::of_safetensors(info.dtype)
-            .ok_or_else(|| wrong(&format!("element type `{:?}`, which is not read here", info.dtype)))?;
+            .ok_or_else(|| malformed(&format!("unsupported element type `{:?}`", info.dtype)))?;
         let view = StridedView::contiguous(element, info.shape.iter().map(|size| *size as u64).collect());
         let [start, end] = [info.data_offsets.0 as u64, info.data_offsets.1 as u64];
         let bytes = view.count().and_then(|count| count.checked_mul(element.bytes()));
         if bytes.is_none() || end.checked_sub(start) != bytes || end > data_bytes {
-            return Err(wrong(&format!("bytes {start} to {end} of {data_bytes} do not hold its shape")));
+            return Err(malformed(&format!("bytes {start} to {end} of {data_bytes} do not hold its shape")));
         }
-        view.check((end - start) / element.bytes(), &mut budget).map_err(|error| wrong(&error))?;
+        view.check((end - start) / element.bytes(), &mut budget).map_err(|error| malformed(&error))?;
         views.push((start, end, name, view));
     }
     views.sort_by_key(|(start, end, ..)| (*start, *end));
@@ -52,7 +52,7 @@ pub(super) fn read(mut reader: impl Read + Seek, file_bytes: u64) -> Result<Chec
     let mut at = 0;
     for (start, end, name, view) in views {
         if start != at {
-            return Err(Error::new(format!("tensor {} begins at byte {start}; expected {at}", shown(&name))));
+            return Err(Error::new(format!("tensor {} starts at byte {start}; expected {at}", quoted(&name))));
         }
         at = end;
         let mut bytes = vec![0; (end - start) as usize];
@@ -65,14 +65,14 @@ pub(super) fn read(mut reader: impl Read + Seek, file_bytes: u64) -> Result<Chec
     Ok(Checkpoint { tensors, mappings: vec![String::new()] })
 }
 
-/// The header's JSON, and how many bytes follow it. The reader stands at the first of them.
+/// Reads the header's JSON; returns it with the number of bytes that follow. The reader is then at the first of those bytes.
 fn header_of(mut reader: impl Read + Seek, file_bytes: u64) -> Result<(Vec<u8>, u64)> {
     let mut length = [0; 8];
     reader.seek(SeekFrom::Start(0)).and_then(|_| reader.read_exact(&mut length)).map_err(unreadable)?;
     let length = u64::from_le_bytes(length);
     let Some(data_bytes) = file_bytes.checked_sub(8).and_then(|rest| rest.checked_sub(length)) else {
         return Err(Error::new(format!("a header of {length} bytes in a file of {file_bytes}"))
-            .with_hint("the file may be cut off: copy or download it again"));
+            .with_hint("copy or download the file again, it may be truncated"));
     };
     let mut header = vec![0; length as usize];
     reader.read_exact(&mut header).map_err(unreadable)?;
@@ -84,13 +84,13 @@ fn unreadable(error: io::Error) -> Error {
 }
 
 fn not_json(error: serde_json::Error) -> Error {
-    Error::new(format!("its header is no JSON: {error}"))
+    Error::new(format!("the header is not JSON: {error}"))
 }
 
-/// The texts that a safetensors file has beside its tensors; none where it has none.
+/// Reads the metadata of a safetensors file: strings by key; empty if the file has no metadata.
 ///
 /// # Errors
-/// Where the file cannot be read, or its header is malformed.
+/// If the file cannot be read, or its header is malformed.
 ///
 /// ```
 /// use std::collections::BTreeMap;
@@ -108,7 +108,7 @@ fn not_json(error: serde_json::Error) -> Error {
 /// ```
 pub fn read_metadata(path: &Path) -> Result<BTreeMap<String, String>> {
     let io = |error| Error::io("cannot read", path, error);
-    let malformed = |error: Error| Error::new(format!("{} is no safetensors file: {error}", path.display()));
+    let malformed = |error: Error| Error::new(format!("{} is not a safetensors file: {error}", path.display()));
     let file = File::open(path).map_err(io)?;
     let file_bytes = file.metadata().map_err(io)?.len();
     let (header, _) = header_of(file, file_bytes).map_err(malformed)?;
@@ -116,29 +116,29 @@ pub fn read_metadata(path: &Path) -> Result<BTreeMap<String, String>> {
     Ok(header.metadata)
 }
 
-/// What of a header is no tensor.
+/// The metadata of a header.
 #[derive(Deserialize)]
 struct Header {
     #[serde(rename = "__metadata__", default)]
     metadata: BTreeMap<String, String>,
 }
 
-/// How precisely weights are written.
+/// The precision of written weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// 32 bits: what training continues with.
+    /// 32 bits: as training resumes from.
     #[default]
     Single,
     /// 16 bits: half the size, about three digits.
     Half,
 }
 
-/// Writes tensors as a safetensors file. Equal tensors and texts give equal bytes.
+/// Writes tensors and metadata as a safetensors file. Equal tensors and metadata produce equal bytes.
 ///
-/// The crate `safetensors` writes several texts in an order that differs between processes.
+/// The crate `safetensors` writes metadata in an order that differs between processes.
 ///
 /// # Errors
-/// Where `out` fails, a tensor holds no floating-point numbers, or [`Precision::Half`] cannot hold one of its numbers.
+/// If `out` fails, a tensor is not of a floating-point type, or one of its numbers is too large for [`Precision::Half`].
 ///
 /// ```
 /// use std::collections::BTreeMap;
@@ -167,7 +167,7 @@ pub fn write_safetensors(
         .try_for_each(|(name, tensor)| out.write_all(&numbers(name, tensor, precision).map_err(io::Error::other)?))
 }
 
-/// The header with its length before it, filled with spaces so that the numbers are aligned.
+/// Returns the header after its length, padded with spaces so that the numbers are aligned.
 fn header(
     tensors: &BTreeMap<String, Tensor>,
     metadata: &BTreeMap<String, String>,
@@ -194,7 +194,11 @@ fn header(
 
 fn numbers(name: &str, tensor: &Tensor, precision: Precision) -> Result<Vec<u8>> {
     if !tensor.dtype().is_float() {
-        return Err(Error::new(format!("tensor {} holds {:?}; weights are floats", shown(name), tensor.dtype())));
+        return Err(Error::new(format!(
+            "tensor {}: expected floating-point numbers, got {:?}",
+            quoted(name),
+            tensor.dtype()
+        )));
     }
     let numbers =
         tensor.to_device(&Device::Cpu).and_then(|tensor| tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1());
@@ -206,7 +210,10 @@ fn numbers(name: &str, tensor: &Tensor, precision: Precision) -> Result<Vec<u8>>
             let bytes = halves.map(|(half, was_finite)| (half.is_finite() || !was_finite).then(|| half.to_le_bytes()));
             let bytes: Option<Vec<[u8; 2]>> = bytes.collect();
             bytes.map(|bytes| bytes.concat()).ok_or_else(|| {
-                Error::new(format!("tensor {} holds numbers beyond ±65504, the most that 16 bits hold", shown(name)))
+                Error::new(format!(
+                    "tensor {}: expected numbers up to ±65504 for 16 bits, got larger ones",
+                    quoted(name)
+                ))
             })
         }
     }

@@ -1,4 +1,4 @@
-//! Checkpoints of PyTorch: a zip archive that holds a pickle, and an entry of numbers for each storage it names.
+//! Checkpoints of PyTorch: a zip archive that holds a pickle, and an entry of numbers for each storage of the pickle.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Seek};
@@ -9,12 +9,12 @@ use super::archive::Archive;
 use super::budget::Budget;
 use super::checkpoint::Checkpoint;
 use super::element::{ElementType, StridedView};
-use super::names::{list, shown};
+use super::names::{list, quoted};
 use super::pickle::{Id, Pickle, PickleValue};
 use crate::error::{Error, Result};
 
-/// How trainers name the weights in a checkpoint, the likeliest first.
-const NESTS: [&str; 9] = [
+/// The keys of the weights in a checkpoint, in order of preference.
+const WEIGHTS_KEYS: [&str; 9] = [
     "state_dict",
     "model_state_dict",
     "network_weights",
@@ -29,7 +29,7 @@ const NESTS: [&str; 9] = [
 /// Reads the tensors of a zip checkpoint of `file_bytes`.
 ///
 /// # Errors
-/// Where it is damaged, holds no weights, or was made for another purpose.
+/// If the checkpoint is damaged, holds no weights, or is not a checkpoint of weights.
 pub(super) fn read(reader: impl Read + Seek, file_bytes: u64) -> Result<Checkpoint> {
     let mut budget = Budget::of_file(file_bytes);
     let mut archive = Archive::open(reader, file_bytes)?;
@@ -39,35 +39,39 @@ pub(super) fn read(reader: impl Read + Seek, file_bytes: u64) -> Result<Checkpoi
         let order = archive.read(&byte_order, &mut budget)?;
         if order.trim_ascii() != b"little" {
             let order = String::from_utf8_lossy(&order);
-            return Err(Error::new(format!("numbers in {} byte order; little is read", shown(order.trim())))
-                .with_hint("save it again on a machine with little-endian numbers"));
+            return Err(Error::new(format!(
+                "expected little-endian numbers, got the byte order {}",
+                quoted(order.trim())
+            ))
+            .with_hint("save it again on a little-endian machine"));
         }
     }
     let bytes = archive.read(&format!("{folder}data.pkl"), &mut budget)?;
     let pickle = Pickle::read(&bytes)?;
-    let mut search = Search { pickle: &pickle, seen: BTreeSet::new() };
-    let Some(found) = search.weights(pickle.root, "", 0) else {
+    let mut search = Search { pickle: &pickle, visited: BTreeSet::new() };
+    let Some(state_dicts) = search.weights(pickle.root, "", 0) else {
         return Err(without_weights(&pickle));
     };
     let mut stored = Vec::new();
-    for StateDict { prefix, items, .. } in &found {
+    for StateDict { prefix, items, .. } in &state_dicts {
         for (name, id) in items {
             let name = format!("{prefix}{name}");
-            if let Some(one) = stored_tensor(&pickle, *id).map_err(|error| of_tensor(&name, &error))? {
+            if let Some(tensor) = stored_tensor(&pickle, *id).map_err(|error| of_tensor(&name, &error))? {
                 budget.spend(name.len() as u64)?;
-                stored.push((name, one));
+                stored.push((name, tensor));
             }
         }
     }
-    let mappings = found.iter().map(|found| found.place.clone()).collect();
+    let mappings = state_dicts.iter().map(|state_dict| state_dict.path.clone()).collect();
     Ok(Checkpoint { tensors: load(&mut archive, &folder, stored, &mut budget)?, mappings })
 }
 
+/// Adds the name of a tensor to an error.
 fn of_tensor(name: &str, error: &Error) -> Error {
-    Error::new(format!("tensor {}: {error}", shown(name)))
+    Error::new(format!("tensor {}: {error}", quoted(name)))
 }
 
-/// The archive's own folder, with its slash: every entry of a checkpoint lies in it.
+/// Returns the archive's top-level folder with its slash: it contains every entry of a checkpoint.
 fn folder<R: Read + Seek>(archive: &Archive<R>) -> Result<String> {
     let pickle = archive.names().find(|name| {
         name.strip_suffix("data.pkl")
@@ -79,7 +83,7 @@ fn folder<R: Read + Seek>(archive: &Archive<R>) -> Result<String> {
             "a zip archive without data.pkl: it holds {}",
             list(&names, archive.names().count())
         ))
-        .with_hint("expected what torch.save writes, or safetensors"));
+        .with_hint("pass a file of torch.save or a safetensors file"));
     };
     let is_script =
         |name: &str| name.strip_prefix(folder).is_some_and(|rest| rest == "constants.pkl" || rest.starts_with("code/"));
@@ -94,51 +98,51 @@ fn folder<R: Read + Seek>(archive: &Archive<R>) -> Result<String> {
 
 /// A mapping that holds weights.
 struct StateDict<'p> {
-    /// Where it lies, such as `state_dict`; empty for the whole.
-    place: String,
-    /// What goes before the names in it.
+    /// The path of keys, such as `state_dict`; empty for the top level.
+    path: String,
+    /// The prefix of the tensors' names.
     prefix: String,
     items: BTreeMap<&'p str, Id>,
 }
 
 struct Search<'s, 'p> {
     pickle: &'s Pickle<'p>,
-    /// Mappings that were looked at: none is read twice, whatever names it.
-    seen: BTreeSet<Id>,
+    /// The mappings that were visited: none is read twice, even if several keys refer to it.
+    visited: BTreeSet<Id>,
 }
 
 impl<'p> Search<'_, 'p> {
-    /// The mapping that holds the weights, or several where each network has its own.
-    fn weights(&mut self, id: Id, place: &str, depth: usize) -> Option<Vec<StateDict<'p>>> {
-        if depth > 3 || !self.seen.insert(id) {
+    /// Finds the mapping that holds the weights, or several mappings if each network has a separate one.
+    fn weights(&mut self, id: Id, path: &str, depth: usize) -> Option<Vec<StateDict<'p>>> {
+        if depth > 3 || !self.visited.insert(id) {
             return None;
         }
         let items = self.pickle.items(id)?;
-        let below = |key: &str| if place.is_empty() { key.to_owned() } else { format!("{place}.{key}") };
-        for nest in NESTS {
-            if let Some(found) = items.get(nest).and_then(|id| self.weights(*id, &below(nest), depth + 1)) {
-                self.say_others(&items, nest);
-                return Some(found);
+        let path_of = |key: &str| if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") };
+        for key in WEIGHTS_KEYS {
+            if let Some(state_dicts) = items.get(key).and_then(|id| self.weights(*id, &path_of(key), depth + 1)) {
+                self.warn_of_others(&items, key);
+                return Some(state_dicts);
             }
         }
         if self.holds_tensors(&items) {
-            return Some(vec![StateDict { place: place.to_owned(), prefix: String::new(), items }]);
+            return Some(vec![StateDict { path: path.to_owned(), prefix: String::new(), items }]);
         }
-        let mut found = Vec::new();
+        let mut state_dicts = Vec::new();
         for (key, id) in items {
-            let Some(items) = self.seen.insert(id).then(|| self.pickle.items(id)).flatten() else { continue };
+            let Some(items) = self.visited.insert(id).then(|| self.pickle.items(id)).flatten() else { continue };
             if self.holds_tensors(&items) {
-                found.push(StateDict { place: below(key), prefix: format!("{key}."), items });
+                state_dicts.push(StateDict { path: path_of(key), prefix: format!("{key}."), items });
             }
         }
-        (!found.is_empty()).then_some(found)
+        (!state_dicts.is_empty()).then_some(state_dicts)
     }
 
-    /// A checkpoint may hold the same network several times, such as the last and the best one: which is taken is said.
-    fn say_others(&mut self, items: &BTreeMap<&str, Id>, taken: &str) {
+    /// Logs a warning if further mappings hold tensors: a checkpoint may hold a network several times, such as the last and the best.
+    fn warn_of_others(&mut self, items: &BTreeMap<&str, Id>, used: &str) {
         let mut others = Vec::new();
         for (key, id) in items {
-            let items = self.seen.insert(*id).then(|| self.pickle.items(*id)).flatten();
+            let items = self.visited.insert(*id).then(|| self.pickle.items(*id)).flatten();
             if items.is_some_and(|items| self.holds_tensors(&items)) {
                 others.push(*key);
             }
@@ -146,8 +150,8 @@ impl<'p> Search<'_, 'p> {
         if !others.is_empty() {
             let some: Vec<&str> = others.iter().copied().take(6).collect();
             tracing::warn!(
-                "weights are taken from {}; tensors are in {}, too",
-                shown(taken),
+                "reading the weights in {}, ignoring the tensors in {}",
+                quoted(used),
                 list(&some, others.len())
             );
         }
@@ -159,14 +163,14 @@ impl<'p> Search<'_, 'p> {
 }
 
 fn without_weights(pickle: &Pickle) -> Error {
-    if let PickleValue::Made(callable) = pickle.object(pickle.root)
+    if let PickleValue::Unsupported(callable) = pickle.object(pickle.root)
         && let Some((module, name)) = pickle.global(*callable)
     {
         return Error::new(format!(
             "a pickled object of class {}, not a state_dict",
-            shown(&format!("{module}.{name}"))
+            quoted(&format!("{module}.{name}"))
         ))
-        .with_hint("where its code is at hand, save its weights: torch.save(model.state_dict(), 'OUT.pt')");
+        .with_hint("save its weights with the code of the class: torch.save(model.state_dict(), 'OUT.pt')");
     }
     let message = match pickle.items(pickle.root) {
         Some(items) if !items.is_empty() => {
@@ -175,10 +179,10 @@ fn without_weights(pickle: &Pickle) -> Error {
         }
         _ => "no mapping of names to tensors".to_owned(),
     };
-    Error::new(message).with_hint("expected a state_dict, at the top or under a key such as state_dict or model")
+    Error::new(message).with_hint("pass a state_dict, at the top level or under a key such as state_dict or model")
 }
 
-/// A tensor and the storage that it looks into.
+/// A tensor as a view of its storage.
 struct TorchTensor {
     /// The storage's name in the archive.
     key: String,
@@ -186,15 +190,18 @@ struct TorchTensor {
     view: StridedView,
 }
 
-/// What a value of a state_dict is, if it is a tensor.
+/// Returns the tensor of a value of a state_dict; `None` if the value is not a tensor.
 fn stored_tensor(pickle: &Pickle, id: Id) -> Result<Option<TorchTensor>> {
     let tensor = match pickle.object(id) {
         PickleValue::Tensor(tensor) => tensor,
-        // A sparse or quantised tensor is a weight, too, and must not be lost in silence.
-        PickleValue::Made(callable) => {
+        // A sparse or quantised tensor is a weight, too, and must not be ignored silently.
+        PickleValue::Unsupported(callable) => {
             return match pickle.global(*callable) {
                 Some((module, name)) if module.starts_with("torch.") && name.starts_with("_rebuild_") => {
-                    Err(Error::new(format!("made by {}; expected a plain tensor", shown(&format!("{module}.{name}")))))
+                    Err(Error::new(format!(
+                        "expected a plain tensor, got the result of {}",
+                        quoted(&format!("{module}.{name}"))
+                    )))
                 }
                 _ => Ok(None),
             };
@@ -202,7 +209,7 @@ fn stored_tensor(pickle: &Pickle, id: Id) -> Result<Option<TorchTensor>> {
         _ => return Ok(None),
     };
     let PickleValue::Storage(storage) = pickle.object(tensor.storage) else {
-        return Err(Error::new("it has no storage"));
+        return Err(Error::new("the tensor has no storage"));
     };
     let element = match tensor.dtype {
         None => storage.element,
@@ -211,9 +218,9 @@ fn stored_tensor(pickle: &Pickle, id: Id) -> Result<Option<TorchTensor>> {
             named.and_then(|(_, name)| ElementType::of_dtype(name))
         }
     };
-    let element = element.ok_or_else(|| Error::new("an element type that is not read here"))?;
+    let element = element.ok_or_else(|| Error::new("unsupported element type"))?;
     let (Some(shape), Some(strides)) = (pickle.sizes(tensor.shape), pickle.sizes(tensor.strides)) else {
-        return Err(Error::new("shape or strides are not 16 numbers at most, none below zero"));
+        return Err(Error::new("expected a shape and strides of at most 16 numbers, none below zero"));
     };
     let numbers = storage.element.map_or(1, ElementType::bytes);
     let storage_bytes = storage.count.checked_mul(numbers);
@@ -224,7 +231,7 @@ fn stored_tensor(pickle: &Pickle, id: Id) -> Result<Option<TorchTensor>> {
     Ok(Some(TorchTensor { key: key.to_owned(), storage_bytes, view }))
 }
 
-/// Reads each storage once and cuts its tensors out of it.
+/// Reads each storage once, and copies its tensors.
 fn load<R: Read + Seek>(
     archive: &mut Archive<R>,
     folder: &str,
@@ -232,21 +239,22 @@ fn load<R: Read + Seek>(
     budget: &mut Budget,
 ) -> Result<BTreeMap<String, Tensor>> {
     let mut storages: BTreeMap<String, Vec<(String, TorchTensor)>> = BTreeMap::new();
-    for (name, one) in stored {
-        storages.entry(one.key.clone()).or_default().push((name, one));
+    for (name, tensor) in stored {
+        storages.entry(tensor.key.clone()).or_default().push((name, tensor));
     }
     let mut tensors = BTreeMap::new();
     for (key, views) in storages {
         let entry = format!("{folder}data/{key}");
-        // Everything is checked before anything is allocated.
+        // All views are checked before memory is allocated.
         let size = archive.size(&entry);
         for (name, TorchTensor { storage_bytes, view, .. }) in &views {
             let checked = match size {
                 Some(size) if size == *storage_bytes => view.check(size / view.element.bytes(), budget),
-                Some(size) => {
-                    Err(Error::new(format!("its storage {} has {size} bytes; expected {storage_bytes}", shown(&entry))))
-                }
-                None => Err(Error::new(format!("its storage {} is not in the archive", shown(&entry)))),
+                Some(size) => Err(Error::new(format!(
+                    "its storage {} has {size} bytes; expected {storage_bytes}",
+                    quoted(&entry)
+                ))),
+                None => Err(Error::new(format!("its storage {} is not in the archive", quoted(&entry)))),
             };
             checked.map_err(|error| of_tensor(name, &error))?;
         }
@@ -254,7 +262,7 @@ fn load<R: Read + Seek>(
         for (name, TorchTensor { view, .. }) in views {
             let tensor = view.tensor(&bytes).map_err(|error| of_tensor(&name, &error))?;
             if tensors.insert(name.clone(), tensor).is_some() {
-                return Err(of_tensor(&name, &Error::new("two mappings hold it")));
+                return Err(of_tensor(&name, &Error::new("expected the tensor in one mapping, got two")));
             }
         }
     }

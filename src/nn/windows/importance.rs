@@ -1,18 +1,18 @@
-//! How much each voxel of a window counts where windows overlap.
+//! The weights of a window's voxels in the average of overlapping windows.
 
-/// How much each voxel of a window counts where windows overlap.
+/// The weights of a window's voxels in the average of overlapping windows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Importance {
-    /// All the same.
+    /// Equal weights.
     #[default]
     Constant,
-    /// A Gaussian about the window's middle, sigma an eighth of the window along each axis, and never under 0.001:
-    /// a network knows least about what lies at the window's edge.
+    /// A Gaussian around the window's centre with a sigma of an eighth of the window along each axis, at least 0.001: predictions are
+    /// least reliable at the window's edge.
     Gaussian,
 }
 
 impl Importance {
-    /// The weights of a window's voxels, z fastest; all are positive.
+    /// Returns the weights of a window's voxels, z fastest; all are positive.
     ///
     /// ```
     /// use freetumor::nn::windows::Importance;
@@ -23,7 +23,7 @@ impl Importance {
     /// ```
     ///
     /// # Source
-    /// `compute_importance_map` of MONAI, in f32 and in its order.
+    /// `compute_importance_map` of MONAI, in f32 and in MONAI's order of operations.
     #[must_use]
     pub fn weights(self, window: [usize; 3]) -> Vec<f32> {
         if self == Self::Constant {

@@ -1,9 +1,9 @@
-//! Sliding windows: a network that sees a small box, applied to a volume of any size.
+//! Sliding windows: a network for windows of a fixed size, applied to a volume of any size.
 //!
-//! [`WindowPlan`] is the geometry: where windows lie and which of them reach a box of interest. [`SlidingWindows`] runs
-//! a predictor on them and averages what overlaps. Whole volumes come out as MONAI's `sliding_window_inference` gives
-//! them; a box of interest has exactly the bits that the whole would have there, at the cost of the windows that reach
-//! it.
+//! [`WindowPlan`] is the geometry: the positions of windows, and the windows that overlap a box of interest. [`SlidingWindows`] runs
+//! a predictor on windows and averages overlapping predictions. Predictions for whole volumes equal those of MONAI's
+//! `sliding_window_inference`; the prediction for a box of interest has the same bits as that part of the prediction for the whole
+//! volume, at the cost of the windows that overlap the box.
 //!
 //! # Shapes
 //! Volumes and predictions are `[batch, channel, x, y, z]`; boxes are half-open ranges of voxels along `[x, y, z]`.

@@ -1,4 +1,4 @@
-//! Where windows lie.
+//! The positions of windows.
 
 use std::ops::Range;
 
@@ -7,18 +7,18 @@ use crate::error::{Error, Result};
 /// A box of voxels: half-open ranges along `[x, y, z]`.
 pub type VoxelBox = [Range<usize>; 3];
 
-/// Where windows lie in a volume, in scan order: x slowest, z fastest.
+/// The positions of windows in a volume, in scan order: x slowest, z fastest.
 ///
-/// Windows step by the part of them that does not overlap; the last along an axis ends with the volume. A volume
-/// smaller than the window is padded on both sides, the odd voxel at the end, and has one window along that axis.
+/// The step between windows is the part of a window that does not overlap the next; the last window along an axis ends with the
+/// volume. A volume smaller than the window is padded on both sides, the odd voxel at the end, and has one window along that axis.
 ///
 /// ```
 /// use freetumor::nn::windows::WindowPlan;
 /// let plan = WindowPlan::new([40, 33, 20], [24, 24, 24], [0.5; 3])?;
 /// assert_eq!(plan.count(), 3 * 2 * 1);
-/// assert_eq!(plan.covered(0), [0..24, 0..24, 0..20]);
-/// assert_eq!(plan.covered(5), [16..40, 9..33, 0..20]);
-/// assert_eq!(plan.reaching(&[0..9, 0..9, 4..8]), [0]);
+/// assert_eq!(plan.covered_box(0), [0..24, 0..24, 0..20]);
+/// assert_eq!(plan.covered_box(5), [16..40, 9..33, 0..20]);
+/// assert_eq!(plan.overlapping(&[0..9, 0..9, 4..8]), [0]);
 /// # Ok::<(), freetumor::error::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,23 +27,23 @@ pub struct WindowPlan {
     window: [usize; 3],
     /// Voxels of padding before the volume.
     before: [usize; 3],
-    /// Where windows begin along each axis of the padded volume.
+    /// The starts of the windows along each axis of the padded volume.
     starts: [Vec<usize>; 3],
 }
 
 impl WindowPlan {
-    /// The windows of `[x, y, z]` voxels that cover a volume; `overlap` is the part of a window shared with the next.
+    /// Creates the plan of windows of `[x, y, z]` voxels that cover a volume; `overlap` is the fraction of a window shared with the next.
     ///
     /// # Errors
-    /// Where an axis has no voxels, or an overlap is not at least 0 and below 1.
+    /// If an axis has no voxels, or an overlap is not at least 0 and below 1.
     pub fn new(volume: [usize; 3], window: [usize; 3], overlap: [f64; 3]) -> Result<Self> {
         if volume.contains(&0) || window.contains(&0) {
             return Err(Error::new(format!(
-                "a volume of {volume:?} voxels in windows of {window:?}; expected 1 or more"
+                "expected at least 1 voxel along each axis, got a volume of {volume:?} and windows of {window:?}"
             )));
         }
         if let Some(overlap) = overlap.iter().find(|overlap| !(0.0..1.0).contains(*overlap)) {
-            return Err(Error::new(format!("an overlap of {overlap}; expected at least 0 and below 1")));
+            return Err(Error::new(format!("expected an overlap of at least 0 and below 1, got {overlap}")));
         }
         let starts = |axis: usize| {
             let (size, width) = (volume[axis].max(window[axis]), window[axis]);
@@ -55,26 +55,26 @@ impl WindowPlan {
         Ok(Self { volume, window, before: [0, 1, 2].map(before), starts: [0, 1, 2].map(starts) })
     }
 
-    /// Voxels of the volume along `[x, y, z]`.
+    /// Returns the voxels of the volume along `[x, y, z]`.
     pub fn volume(&self) -> [usize; 3] {
         self.volume
     }
 
-    /// Voxels of a window along `[x, y, z]`.
+    /// Returns the voxels of a window along `[x, y, z]`.
     pub fn window(&self) -> [usize; 3] {
         self.window
     }
 
-    /// How many windows there are.
+    /// Returns the number of windows.
     pub fn count(&self) -> usize {
         self.starts.iter().map(Vec::len).product()
     }
 
-    /// The voxels of the volume that a window covers; padding is left out.
+    /// Returns the box of the volume that a window covers, without padding.
     ///
     /// # Panics
-    /// Where there is no window of that `index`.
-    pub fn covered(&self, index: usize) -> VoxelBox {
+    /// If `index` is not below [`count`](Self::count).
+    pub fn covered_box(&self, index: usize) -> VoxelBox {
         let start = self.start(index);
         [0, 1, 2].map(|axis| {
             let end = start[axis] + self.window[axis];
@@ -83,44 +83,46 @@ impl WindowPlan {
         })
     }
 
-    /// The windows that reach a box, in scan order.
-    pub fn reaching(&self, region: &VoxelBox) -> Vec<usize> {
-        (0..self.count()).filter(|index| self.reaches(*index, region)).collect()
+    /// Returns the windows that overlap a box, in scan order.
+    pub fn overlapping(&self, region: &VoxelBox) -> Vec<usize> {
+        (0..self.count()).filter(|index| self.overlaps(*index, region)).collect()
     }
 
-    /// Whether a window reaches a box.
+    /// Whether a window overlaps a box.
     ///
     /// # Panics
-    /// Where there is no window of that `index`.
-    pub fn reaches(&self, index: usize, region: &VoxelBox) -> bool {
-        let covered = self.covered(index);
+    /// If `index` is not below [`count`](Self::count).
+    pub fn overlaps(&self, index: usize, region: &VoxelBox) -> bool {
+        let covered = self.covered_box(index);
         (0..3).all(|axis| covered[axis].start < region[axis].end && region[axis].start < covered[axis].end)
     }
 
-    /// The box of the whole volume.
-    pub fn whole(&self) -> VoxelBox {
+    /// Returns the box of the whole volume.
+    pub fn volume_box(&self) -> VoxelBox {
         self.volume.map(|size| 0..size)
     }
 
+    /// Checks a box of interest.
+    ///
     /// # Errors
-    /// Where a box is empty or does not lie in the volume.
+    /// If the box is empty or not within the volume.
     pub(super) fn check_box(&self, region: &VoxelBox) -> Result<()> {
         if (0..3).all(|axis| region[axis].start < region[axis].end && region[axis].end <= self.volume[axis]) {
             return Ok(());
         }
-        Err(Error::new(format!("the box {region:?} does not lie in a volume of {:?} voxels", self.volume)))
+        Err(Error::new(format!("expected a box within a volume of {:?} voxels, got {region:?}", self.volume)))
     }
 
-    /// Where a window begins in the padded volume.
+    /// Returns the start of a window in the padded volume.
     fn start(&self, index: usize) -> [usize; 3] {
         let [x, y, z] = &self.starts;
         let (yz, z_count) = (y.len() * z.len(), z.len());
         [x[index / yz], y[index % yz / z_count], z[index % z_count]]
     }
 
-    /// How many voxels of padding a window has before and after what it covers.
+    /// Returns the voxels of padding of a window before and after its covered box.
     pub(super) fn padding(&self, index: usize) -> [(usize, usize); 3] {
-        let (start, covered) = (self.start(index), self.covered(index));
+        let (start, covered) = (self.start(index), self.covered_box(index));
         [0, 1, 2].map(|axis| {
             let before = self.before[axis].saturating_sub(start[axis]);
             (before, self.window[axis] - before - covered[axis].len())

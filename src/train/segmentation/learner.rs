@@ -55,7 +55,7 @@ pub fn segmented(
     let volume = volumes_on(values, 1, shape, device)?;
     let plan = WindowPlan::new(shape, patch, [overlap; 3])?;
     let windows = SlidingWindows { plan, importance: Importance::Constant, grouping: WindowGrouping::Alone };
-    let logits = windows.whole(&volume, look)?;
+    let logits = windows.predict_volume(&volume, look)?;
     let classes = logits.dims()[1];
     let values = host(&logits)?;
     Ok(array_of(&Logits::new(&values, 1, classes).likeliest(0), shape))

@@ -13,13 +13,13 @@ use freetumor::nn::fill;
 use freetumor::nn::network::{Config, Model};
 use freetumor::nn::service::Service;
 
-/// Weights by `fill`, the names in the file without the prefix that goes into the numbers.
+/// Saves weights by `fill`; the names in the file lack the prefix that determines the numbers.
 pub fn save(path: &Path, config: &Config, prefix: &str) {
     let tensor = |(name, shape): (String, candle_core::Shape)| {
         let values = fill::parameter(&format!("{prefix}{name}"), shape.dims());
         (name, Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
     };
-    let weights = config.declared().unwrap().into_iter().map(tensor).collect();
+    let weights = config.parameters().unwrap().into_iter().map(tensor).collect();
     crate::infer::save(path, &weights);
 }
 
@@ -31,6 +31,6 @@ pub fn networks() -> Arc<Networks> {
     Networks::new(Service::new(DeviceKind::Cpu, 1))
 }
 
-pub fn viewer(networks: &Networks, config: &NetworkConfig, model: Model) -> Inference {
-    networks.open(config, &config.weights, model).unwrap_or_else(|wrong| panic!("{wrong:?}"))
+pub fn inference(networks: &Networks, config: &NetworkConfig, model: Model) -> Inference {
+    networks.open(config, &config.weights, model).unwrap_or_else(|errors| panic!("{errors:?}"))
 }

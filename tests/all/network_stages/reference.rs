@@ -1,4 +1,4 @@
-//! What networks say, against reference numbers and against themselves.
+//! Maps, scores and masks of networks, compared with reference numbers and between settings.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use freetumor::volume::{Affine, Array3, Grid, Region, Volume, Voxels};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-use super::{config, networks, save, viewer};
+use super::{config, inference, networks, save};
 use crate::common::{scan_of, shared};
 use crate::synth::{inner, largest_difference, tensor as golden_tensor};
 
@@ -38,9 +38,10 @@ impl Golden {
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let text = std::fs::read_to_string(shared("golden/candidate.json")?).unwrap();
         let numbers = serde_json::from_str::<Value>(&text).unwrap()[name].clone();
-        let names = file.names().into_iter().filter_map(|it| it.strip_prefix(&format!("{name}."))).collect::<Vec<_>>();
+        let names =
+            file.names().into_iter().filter_map(|key| key.strip_prefix(&format!("{name}."))).collect::<Vec<_>>();
         let arrays: BTreeMap<String, Array3<f32>> =
-            names.iter().map(|it| ((*it).to_owned(), golden_tensor(&file, &format!("{name}.{it}")))).collect();
+            names.iter().map(|key| ((*key).to_owned(), golden_tensor(&file, &format!("{name}.{key}")))).collect();
         let [label, tumor_label] = labels_of_organ;
         let organ = Organ { name: name.to_owned(), label, tumor_label };
         let ids = [0, label, tumor_label];
@@ -87,13 +88,13 @@ impl Golden {
 
 const CASES: [(&str, [u8; 2]); 2] = [("liver", [1, 2]), ("kidney", [5, 6])];
 
-/// Windows of 64³, as the reference numbers have.
-fn look(weights: PathBuf) -> NetworkConfig {
+/// Returns settings with windows of 64³, as in the reference.
+fn network_config(weights: PathBuf) -> NetworkConfig {
     NetworkConfig { roi_voxels: [64; 3], ..NetworkConfig::new(weights) }
 }
 
 #[test]
-fn a_generators_map_is_that_of_the_reference() {
+fn difference_map_of_generator_equals_the_reference() {
     let folder = tempfile::tempdir().unwrap();
     let weights = folder.path().join("generator.safetensors");
     for (name, ids) in CASES {
@@ -101,8 +102,8 @@ fn a_generators_map_is_that_of_the_reference() {
         if !weights.exists() {
             save(&weights, &Model::UNet3D.published(), "");
         }
-        let network = look(weights.clone());
-        let viewer = viewer(&networks(), &network, Model::UNet3D);
+        let network = network_config(weights.clone());
+        let inference = inference(&networks(), &network, Model::UNet3D);
         let config = GeneratorConfig {
             network,
             activation: Activation::Tanh,
@@ -111,7 +112,7 @@ fn a_generators_map_is_that_of_the_reference() {
             channels: BTreeMap::new(),
             rules: RulesConfig::default(),
         };
-        let generator = Generator::new(config, viewer, &golden.masked.mask.organs).unwrap();
+        let generator = Generator::new(config, inference, &golden.masked.mask.organs).unwrap();
         let whole = golden.candidate.region;
         let map = generator.difference_map(&golden.masked, &golden.organ, whole, whole).unwrap();
         let off = largest_difference(&inner(&map, 4), &arrays["difference_smooth"]);
@@ -135,7 +136,7 @@ fn scores(stage: &dyn ScoreStage, golden: &Golden) -> Scores {
 }
 
 #[test]
-fn scores_by_networks_are_those_of_the_reference() {
+fn scores_by_networks_equal_the_reference() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     for (name, ids) in CASES {
@@ -148,13 +149,14 @@ fn scores_by_networks_are_those_of_the_reference() {
         let classes: BTreeMap<String, [usize; 2]> = classes.map(|(name, ids)| (name.to_owned(), ids)).into();
         let networks = networks();
         let segmentor = |held_out| {
-            let config = SegmentorConfig { network: look(at("s.safetensors")), classes: classes.clone(), held_out };
-            let viewer = viewer(&networks, &config.network, Model::SwinUnetr);
-            Segmentor::new(config, viewer, &golden.masked.mask.organs).unwrap()
+            let network = network_config(at("s.safetensors"));
+            let config = SegmentorConfig { network, classes: classes.clone(), held_out };
+            let inference = inference(&networks, &config.network, Model::SwinUnetr);
+            Segmentor::new(config, inference, &golden.masked.mask.organs).unwrap()
         };
         let scores_of_s = scores(&segmentor(false), &golden);
         let synthetic = golden.number("synthetic_voxels");
-        // Voxels whose two best classes are nearly tied may fall on either side.
+        // Rounding may change the class of voxels whose two best classes are nearly tied.
         let tied = golden.number("voxels_whose_two_best_classes_differ_by_less_than_1e-4");
         for (score, key, tolerance) in [
             (Score::FoundFraction, "found_fraction", (0.02f64).min(tied / synthetic)),
@@ -172,30 +174,30 @@ fn scores_by_networks_are_those_of_the_reference() {
         let held_out = scores(&segmentor(true), &golden);
         assert_eq!(held_out.get(Score::HeldOutFoundFraction), scores_of_s.get(Score::FoundFraction));
 
-        let network = look(at("d.safetensors"));
-        let viewer = viewer(&networks, &network, Model::UNet3D);
-        let discriminator = Discriminator::new(DiscriminatorConfig { network, real_class: 1 }, viewer).unwrap();
+        let network = network_config(at("d.safetensors"));
+        let inference = inference(&networks, &network, Model::UNet3D);
+        let discriminator = Discriminator::new(DiscriminatorConfig { network, real_class: 1 }, inference).unwrap();
         let realness = scores(&discriminator, &golden).get(Score::Realness).unwrap();
         let expected = golden.number("realness");
         assert!((realness - expected).abs() < 1e-4, "{name} realness: {realness} against {expected}");
     }
 }
 
-/// A liver-like block in noise, on a grid that is not the network's.
+/// Returns a liver-like block in noise, on a grid that differs from the network's.
 fn block() -> MaskedScan {
     let grid =
         Grid { shape: [70, 66, 40], affine: Affine([[-1.2, 0., 0., 9.], [0., 1.1, 0., 0.], [0., 0., 2.5, -4.]]) };
     let labels = Array3::from_fn(grid.shape, |[x, y, z]| {
         u8::from((8..60).contains(&x) && (8..58).contains(&y) && (5..36).contains(&z))
     });
-    let mut draws = freetumor::random::Key::root(3).draws("noise");
-    let hu = labels.map(|&label| draws.normal(if label == 1 { 110.0 } else { -60.0 }, 25.0).round() as i16);
+    let mut random = freetumor::random::Key::root(3).draws("noise");
+    let hu = labels.map(|&label| random.normal(if label == 1 { 110.0 } else { -60.0 }, 25.0).round() as i16);
     let organ = Organ { name: "liver".into(), label: 1, tumor_label: 2 };
     let scan = scan_of(Volume { grid, voxels: Voxels::I16(hu) });
     MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: [organ].into() } }
 }
 
-/// The change in HU, voxel by voxel, of the first tumor that finds a place.
+/// Returns the change in HU, voxel by voxel, of the first accepted attempt.
 fn change_with(
     weights: &Path,
     strength: [f64; 2],
@@ -203,7 +205,7 @@ fn change_with(
     rules: RulesConfig,
 ) -> Result<Vec<f32>, Vec<ConfigError>> {
     let network = NetworkConfig { roi_voxels: [32; 3], ..NetworkConfig::new(weights) };
-    let viewer = viewer(&networks(), &network, Model::UNet3D);
+    let inference = inference(&networks(), &network, Model::UNet3D);
     let config = GeneratorConfig {
         network,
         activation: Activation::Tanh,
@@ -213,17 +215,18 @@ fn change_with(
         rules,
     };
     let masked = block();
-    let generator = Generator::new(config, viewer, &masked.mask.organs)?;
+    let generator = Generator::new(config, inference, &masked.mask.organs)?;
     let plan = generator.site_plan(&masked, &masked.mask.organs[0]).unwrap();
-    let made = (0..50).find_map(|index| {
+    let candidate = (0..50).find_map(|index| {
         let key = AttemptKey::new(Key::root(7).number("variant", index), 0);
         match plan.attempt(key).unwrap() {
             Attempt::Candidate(candidate) => Some(candidate),
             Attempt::Rejected { .. } => None,
         }
     });
-    let made = made.expect("one of fifty finds a place");
-    Ok(made.after.as_slice().iter().zip(made.before.as_slice()).map(|(after, before)| after - before).collect())
+    let candidate = candidate.expect("one of fifty attempts succeeds");
+    let voxels = candidate.after.as_slice().iter().zip(candidate.before.as_slice());
+    Ok(voxels.map(|(after, before)| after - before).collect())
 }
 
 fn generator_weights(folder: &tempfile::TempDir) -> PathBuf {
@@ -233,29 +236,29 @@ fn generator_weights(folder: &tempfile::TempDir) -> PathBuf {
 }
 
 #[test]
-fn strength_multiplies_what_was_learned_once_for_a_tumor() {
+fn strength_multiplies_the_change_by_one_factor_for_each_tumor() {
     let folder = tempfile::tempdir().unwrap();
     let weights = generator_weights(&folder);
     let change = |strength| change_with(&weights, strength, false, RulesConfig::default());
-    let learned = change([1.0; 2]).unwrap();
+    let unscaled = change([1.0; 2]).unwrap();
     let mirrored = change([-2.0; 2]).unwrap();
-    assert!(learned.iter().any(|hu| hu.abs() > 5.0));
+    assert!(unscaled.iter().any(|hu| hu.abs() > 5.0));
     // Voxels are whole HU here.
-    assert!(learned.iter().zip(&mirrored).all(|(learned, mirrored)| (mirrored + 2.0 * learned).abs() <= 1.5));
-    let drawn = change([0.5, 3.0]).unwrap();
+    assert!(unscaled.iter().zip(&mirrored).all(|(unscaled, mirrored)| (mirrored + 2.0 * unscaled).abs() <= 1.5));
+    let random = change([0.5, 3.0]).unwrap();
     let sum = |hu: &[f32]| hu.iter().map(|hu| f64::from(hu.abs())).sum::<f64>();
-    let factor = sum(&drawn) / sum(&learned);
+    let factor = sum(&random) / sum(&unscaled);
     assert!((0.45..3.05).contains(&factor) && (factor - 1.0).abs() > 0.05, "{factor}");
-    assert!(learned.iter().zip(&drawn).all(|(learned, drawn)| (drawn - factor as f32 * learned).abs() < 3.0));
-    for wrong in [[2.0, 1.0], [f64::NAN, 1.0], [-11.0, 1.0], [1.0, f64::INFINITY]] {
-        let complaints = change(wrong).unwrap_err();
-        assert_eq!(complaints[0].field, "strength", "{wrong:?}");
-        assert!(complaints[0].message.contains("in ascending order"), "{}", complaints[0].message);
+    assert!(unscaled.iter().zip(&random).all(|(unscaled, random)| (random - factor as f32 * unscaled).abs() < 3.0));
+    for invalid in [[2.0, 1.0], [f64::NAN, 1.0], [-11.0, 1.0], [1.0, f64::INFINITY]] {
+        let errors = change(invalid).unwrap_err();
+        assert_eq!(errors[0].field, "strength", "{invalid:?}");
+        assert!(errors[0].message.contains("in ascending order"), "{}", errors[0].message);
     }
 }
 
 #[test]
-fn structure_darkens_the_middle_of_large_tumors_alone() {
+fn structure_darkens_only_the_middle_of_large_tumors() {
     let folder = tempfile::tempdir().unwrap();
     let weights = generator_weights(&folder);
     let rules = |diameter_mm, necrotic_fraction| RulesConfig {
@@ -263,7 +266,7 @@ fn structure_darkens_the_middle_of_large_tumors_alone() {
         necrotic_fraction,
         ..RulesConfig::default()
     };
-    // Where the generator changes nothing, what is left is the structure: cores darken, rims have nothing to take away.
+    // With a strength of 0, only the structure changes voxels: cores darken, rims have no enhancement to remove.
     let large = change_with(&weights, [0.0; 2], true, rules(30.0, 1.0)).unwrap();
     let changed = large.iter().filter(|hu| **hu != 0.0).count();
     let darkest = large.iter().copied().fold(0f32, f32::min);
@@ -276,13 +279,17 @@ fn structure_darkens_the_middle_of_large_tumors_alone() {
         assert!(same.iter().all(|hu| *hu == 0.0));
     }
     let with = change_with(&weights, [1.0; 2], true, rules(12.0, 1.0)).unwrap();
-    assert_eq!(with, change_with(&weights, [1.0; 2], false, rules(12.0, 1.0)).unwrap(), "small ones stay as they are");
+    assert_eq!(
+        with,
+        change_with(&weights, [1.0; 2], false, rules(12.0, 1.0)).unwrap(),
+        "expected no structure in small tumors"
+    );
 }
 
 fn map_with(windows: Windows, weights: &Path, norm: freetumor::nn::ops::NormScope) -> (Array3<f32>, u64) {
     let network =
         NetworkConfig { windows, norm: Some(norm), roi_voxels: [32; 3], overlap: 0.5, ..NetworkConfig::new(weights) };
-    let viewer = viewer(&networks(), &network, Model::UNet3D);
+    let inference = inference(&networks(), &network, Model::UNet3D);
     let config = GeneratorConfig {
         network,
         activation: Activation::Tanh,
@@ -292,63 +299,63 @@ fn map_with(windows: Windows, weights: &Path, norm: freetumor::nn::ops::NormScop
         rules: RulesConfig::default(),
     };
     let masked = block();
-    let generator = Generator::new(config, viewer, &masked.mask.organs).unwrap();
+    let generator = Generator::new(config, inference, &masked.mask.organs).unwrap();
     let site = Region { start: [9, 10, 6], shape: [8, 8, 4] };
     let map = generator.difference_map(&masked, &masked.mask.organs[0], site, site).unwrap();
-    let efforts = freetumor::synth::Synthesize::inference(&generator).unwrap().efforts();
-    (map, efforts.values().map(|effort| effort.windows).sum())
+    let costs = freetumor::synth::Synthesize::inference(&generator).unwrap().costs();
+    (map, costs.values().map(|cost| cost.windows).sum())
 }
 
 #[test]
-fn the_windows_that_reach_a_tumor_say_what_all_windows_say() {
+fn windows_that_reach_a_tumor_predict_the_same_as_all_windows() {
     use freetumor::nn::ops::NormScope;
     let folder = tempfile::tempdir().unwrap();
     let weights = folder.path().join("g.safetensors");
     save(&weights, &config(Model::UNet3D, 4, 3), "");
     let (all, windows) = map_with(Windows::Reference, &weights, NormScope::Instance);
     let (some, fewer) = map_with(Windows::Reaching, &weights, NormScope::Instance);
-    assert_eq!(some, all, "bit by bit");
+    assert_eq!(some, all, "expected the same bits");
     assert!(fewer < windows, "{fewer} of {windows} windows");
     let (centred, one) = map_with(Windows::Centred, &weights, NormScope::Instance);
     assert_eq!(one, 1);
     assert_ne!(centred, all);
-    // As published, a window's answer depends on its group.
+    // As published, the prediction for a window depends on its group.
     let (grouped, _) = map_with(Windows::Reference, &weights, NormScope::Batch);
     assert_ne!(grouped, all);
     assert!(all.as_slice().iter().any(|difference| difference.abs() > 1e-3));
 }
 
 #[test]
-fn a_window_is_answered_alike_alone_and_in_a_batch() {
+fn prediction_of_window_is_the_same_alone_and_in_a_batch() {
     use freetumor::nn::ops::NormScope;
     use freetumor::nn::predictor::{ExpectedNetwork, Predictor};
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weights.safetensors");
     for (model, width, side) in [(Model::UNet3D, 16, 24), (Model::SwinUnetr, 12, 32)] {
         save(&path, &config(model, width, 3), "");
-        let wanted = ExpectedNetwork {
+        let expected = ExpectedNetwork {
             model,
             part: freetumor::nn::weights::NetworkPart::Whole,
             classes: None,
             width: None,
             norm: Some(NormScope::Instance),
         };
-        let network = Predictor::open(&path, &wanted, &Device::Cpu).unwrap();
+        let network = Predictor::open(&path, &expected, &Device::Cpu).unwrap();
         let shape = [4, 1, side, side, side];
         let windows = Tensor::from_vec(fill::uniform("w", shape.iter().product(), 0.0, 1.0), &shape, &Device::Cpu);
         let windows = windows.unwrap();
         let numbers = |x: &Tensor| network.forward(x).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let together = numbers(&windows);
         let alone: Vec<f32> = (0..4).flat_map(|at| numbers(&windows.narrow(0, at, 1).unwrap())).collect();
-        assert!(together == alone, "{model}: the same bits");
+        assert!(together == alone, "{model}: expected the same bits");
     }
 }
 
 #[test]
-fn a_network_gives_organs_and_suspects_real_tumors() {
+fn segmentor_mask_labels_organs_and_suspects_large_tumors() {
     let folder = tempfile::tempdir().unwrap();
     let weights = folder.path().join("bright.safetensors");
-    // Class 1 where a voxel is bright, else class 0; class 2 is never called.
+    // Class 1 where a voxel is bright, else class 0; the network never predicts class 2.
     let unet = config(Model::UNet3D, 2, 3);
     let bright = crate::infer::bright(&unet, 0.5);
     crate::infer::save(&weights, &bright);
@@ -361,16 +368,16 @@ fn a_network_gives_organs_and_suspects_real_tumors() {
             suspected_from_mm3,
             min_organ_ml: 5.0,
         };
-        SegmentorMask::new(config, viewer(&networks(), &network, Model::UNet3D)).unwrap()
+        SegmentorMask::new(config, inference(&networks(), &network, Model::UNet3D)).unwrap()
     };
     let masked = block();
-    let found = mask_with([1, 2], 50.0).mask(&masked.scan).unwrap();
-    assert_eq!(found.labels.shape(), masked.mask.labels.shape());
-    let pairs = || found.labels.as_slice().iter().zip(masked.mask.labels.as_slice());
+    let mask = mask_with([1, 2], 50.0).mask(&masked.scan).unwrap();
+    assert_eq!(mask.labels.shape(), masked.mask.labels.shape());
+    let pairs = || mask.labels.as_slice().iter().zip(masked.mask.labels.as_slice());
     let both = pairs().filter(|(a, b)| (**a, **b) == (1, 1)).count() as f64;
     let dice = 2.0 * both / pairs().map(|(a, b)| usize::from(*a == 1) + usize::from(*b == 1)).sum::<usize>() as f64;
     assert!(dice > 0.9, "the bright block is the liver: {dice}");
-    // The same voxels called tumor: large ones are suspected, small ones are organ.
+    // The same voxels with the tumor class: large components are suspected, small components are organ.
     let suspects = mask_with([2, 1], 50.0).mask(&masked.scan).unwrap();
     assert!(suspects.labels.as_slice().contains(&2));
     let organ_only = mask_with([2, 1], 1e9).mask(&masked.scan).unwrap();

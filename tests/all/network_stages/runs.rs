@@ -1,4 +1,4 @@
-//! Pipelines of networks: whole runs, bad input, a device that vanishes.
+//! Pipelines of networks: whole runs, invalid input, a lost device.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,7 +23,7 @@ use crate::common::shared;
 use crate::dataflow::committed;
 use crate::for_loop::plain_loop;
 
-/// A pipeline of narrow networks on phantoms.
+/// Returns a pipeline of narrow networks on phantoms.
 fn graph(more: &str) -> String {
     format!(
         r#"
@@ -51,7 +51,7 @@ fn graph(more: &str) -> String {
         network = {{ weights = "gan.safetensors", part = "generator", roi_voxels = [16, 16, 16], spacing_mm = [6, 6, 6] }}
         rules = {{ variants = 2, diameter_mm = [20, 60] }}
 
-        [stages.seen]
+        [stages.found]
         kind = "segmentor"
         inputs = ["tumors"]
         network = {{ weights = "s.safetensors", model = "unet3d", roi_voxels = [16, 16, 16], spacing_mm = [6, 6, 6] }}
@@ -59,7 +59,7 @@ fn graph(more: &str) -> String {
         [stages.held]
         kind = "segmentor"
         held_out = true
-        inputs = ["seen"]
+        inputs = ["found"]
         network = {{ weights = "h.safetensors", model = "unet3d", roi_voxels = [16, 16, 16], spacing_mm = [6, 6, 6] }}
 
         [stages.real]
@@ -81,13 +81,13 @@ fn graph(more: &str) -> String {
     )
 }
 
-/// A folder with the weights that [`graph`] names.
+/// Returns a folder with the weights that [`graph`] names.
 fn weights() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let narrow = config(Model::UNet3D, 2, 3);
     let mut gan = BTreeMap::new();
     for part in ["netG.", "netD."] {
-        for (name, shape) in narrow.declared().unwrap() {
+        for (name, shape) in narrow.parameters().unwrap() {
             let values = fill::parameter(&format!("{part}{name}"), shape.dims());
             gan.insert(format!("module.{part}{name}"), Tensor::from_vec(values, shape, &Device::Cpu).unwrap());
         }
@@ -112,9 +112,9 @@ fn run_in(plan: Plan, folder: &Path, options: &RunOptions) -> freetumor::error::
 }
 
 #[test]
-fn networks_in_the_dataflow_give_the_bytes_of_the_loop_whatever_the_batch() {
+fn dataflow_of_networks_writes_the_bytes_of_the_plain_loop_for_any_batch() {
     let folder = weights();
-    let plan = |batch| plan_with(&graph(""), folder.path(), batch).unwrap_or_else(|wrong| panic!("{wrong:#?}"));
+    let plan = |batch| plan_with(&graph(""), folder.path(), batch).unwrap_or_else(|errors| panic!("{errors:#?}"));
     let plain = tempfile::tempdir().unwrap();
     plain_loop(plan(1), plain.path()).unwrap();
     let expected = committed(plain.path());
@@ -125,12 +125,12 @@ fn networks_in_the_dataflow_give_the_bytes_of_the_loop_whatever_the_batch() {
         assert_eq!((report.scans, report.faults), (4, 0));
         assert!(report.accepted > 0 && report.rejected > 0, "{report:?}");
         assert_eq!(committed(out.path()), expected, "{workers} workers, batches of {batch}");
-        let phases: Vec<_> = report.networks.iter().map(|it| (it.node.as_str(), it.phase)).collect();
+        let phases: Vec<_> = report.networks.iter().map(|network| (network.node.as_str(), network.phase)).collect();
         use freetumor::inference::InferencePhase::{After, Before, Generate};
-        let nodes = [("tumors", Generate), ("seen", Before), ("seen", After), ("held", After), ("real", After)];
+        let nodes = [("tumors", Generate), ("found", Before), ("found", After), ("held", After), ("real", After)];
         assert_eq!(phases, nodes);
         let windows = |at: usize| report.networks[at].cost.windows;
-        // What is said of the untouched scan is kept over the attempts at a site.
+        // The prediction for the unchanged scan is cached for all attempts at a site.
         assert!(windows(0) < windows(2) && windows(1) < windows(2), "{:?}", report.networks);
         assert!(report.device_busy_share > 0.0 && report.other_seconds > 0.0);
         assert!(report.processors_busy_share > 0.0 && report.processors_busy_share < 1.01);
@@ -138,14 +138,14 @@ fn networks_in_the_dataflow_give_the_bytes_of_the_loop_whatever_the_batch() {
 }
 
 #[test]
-fn what_is_wrong_with_networks_is_said_before_anything_runs() {
+fn check_reports_errors_of_networks_before_the_run() {
     let folder = weights();
     let nan = Tensor::full(f32::NAN, (3, 2, 1, 1, 1), &Device::Cpu).unwrap();
     let path = folder.path().join("nan.safetensors");
     crate::infer::save(&path, &BTreeMap::from([("out.weight".to_owned(), nan)]));
     let problems = |from: &str, to: &str| {
         let text = graph("").replace(from, to);
-        assert_ne!(text, graph(""), "{from} is there");
+        assert_ne!(text, graph(""), "expected {from} in the graph");
         plan_with(&text, folder.path(), 1).err().unwrap_or_default().join("\n")
     };
     for (from, to, expected) in [
@@ -181,22 +181,22 @@ fn what_is_wrong_with_networks_is_said_before_anything_runs() {
         ("part = \"generator\",", "part = \"generator\", window_hu = [250, -175],", "a lower and a higher number"),
         ("kind = \"generator\"", "kind = \"generatr\"", "generator"),
     ] {
-        let said = problems(from, to);
-        assert!(said.contains(expected), "{to}: {said}");
-        assert!(said.contains("test.toml:"), "a place: {said}");
+        let problems = problems(from, to);
+        assert!(problems.contains(expected), "{to}: {problems}");
+        assert!(problems.contains("test.toml:"), "expected a line of the file: {problems}");
     }
-    let said = problems(
+    let problems = problems(
         "part = \"discriminator\", roi_voxels",
         "part = \"discriminator\", window_hu = [-1000, 500], roi_voxels",
     );
-    assert!(said.contains("another window"), "{said}");
+    assert!(problems.contains("another window"), "{problems}");
 }
 
 #[test]
-fn logits_without_numbers_spoil_the_scan_and_nothing_else() {
+fn infinite_logits_fail_the_scan_but_not_the_run() {
     let folder = weights();
     // Weights so large that their sums are infinite.
-    let huge = config(Model::UNet3D, 2, 7).declared().unwrap().into_iter().map(|(name, shape)| {
+    let huge = config(Model::UNet3D, 2, 7).parameters().unwrap().into_iter().map(|(name, shape)| {
         let tensor = Tensor::full(3e38f32, shape, &Device::Cpu).unwrap();
         (name, tensor)
     });
@@ -211,39 +211,39 @@ fn logits_without_numbers_spoil_the_scan_and_nothing_else() {
 }
 
 #[test]
-fn a_device_that_vanishes_stops_the_run_which_can_go_on() {
-    /// A score that is not given while the device is away.
-    struct Away(bool);
-    impl ScoreStage for Away {
+fn lost_device_stops_the_run_and_the_run_resumes() {
+    /// A score that fails while the device is lost.
+    struct LostDevice(bool);
+    impl ScoreStage for LostDevice {
         fn scores(&self) -> &'static [Score] {
             &[Score::Cnr]
         }
         fn baseline<'s>(&'s self, scan: &'s MaskedScan, _: &'s Organ) -> Result<Box<dyn Scorer + 's>, Fault> {
             if self.0 && scan.scan.digest.as_bytes()[0] >= 0x80 {
-                return Err(Fault::new(Stage::Score, FaultKind::Device, "no card answers"));
+                return Err(Fault::new(Stage::Score, FaultKind::Device, "the GPU does not respond"));
             }
             Ok(Box::new(self))
         }
     }
-    impl Scorer for &Away {
+    impl Scorer for &LostDevice {
         fn score(&self, _: &Candidate, scores: &mut Scores) -> Result<(), Fault> {
             scores.set(Score::Cnr, 1.0);
             Ok(())
         }
     }
     #[derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
-    struct Nothing {}
+    struct NoSettings {}
 
     let text = graph("").replace(
         "kind = \"discriminator\"\n        inputs = [\"held\"]\n        network = { weights = \"gan.safetensors\", part = \"discriminator\", roi_voxels = [16, 16, 16], spacing_mm = [6, 6, 6] }",
-        "kind = \"away\"\n        inputs = [\"held\"]",
+        "kind = \"lost-device\"\n        inputs = [\"held\"]",
     );
     let text = text.replace("\"realness > 0\"", "\"cnr > 0\"");
     let folder = weights();
-    let plan = |away: bool| {
+    let plan = |is_lost: bool| {
         let mut registry = Registry::standard();
-        registry.score("away", "Is away at times.", move |_: Nothing, _| {
-            Ok(freetumor::graph::Scoring { stage: Arc::new(Away(away)), input_spec: Default::default() })
+        registry.score("lost-device", "Fails while the device is lost.", move |_: NoSettings, _| {
+            Ok(freetumor::graph::Scoring { stage: Arc::new(LostDevice(is_lost)), input_spec: Default::default() })
         });
         let checked = check(&GraphFile::new("test.toml", folder.path(), text.clone()), &registry);
         let problems: Vec<String> = checked.problems.iter().map(ToString::to_string).collect();
@@ -255,17 +255,17 @@ fn a_device_that_vanishes_stops_the_run_which_can_go_on() {
     let error = run_in(plan(true), out.path(), &RunOptions::default()).unwrap_err();
     assert!(error.to_string().contains("the device of the networks is lost"), "{error}");
     run_in(plan(false), out.path(), &RunOptions::default()).unwrap();
-    assert_eq!(committed(out.path()), committed(whole.path()), "nothing is lost, nothing is twice");
+    assert_eq!(committed(out.path()), committed(whole.path()), "expected every sample exactly once");
 }
 
-/// Narrow networks under the names of the published ones.
+/// Returns a folder of narrow networks under the names of the published networks.
 pub fn published() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     for (name, channels) in [("TGAN.pt", 3), ("TGAN_chest.pt", 1)] {
         let mut both = BTreeMap::new();
         for (part, classes) in [("netG.", channels), ("netD.", 3)] {
-            for (name, shape) in config(Model::UNet3D, 2, classes).declared().unwrap() {
+            for (name, shape) in config(Model::UNet3D, 2, classes).parameters().unwrap() {
                 let values = fill::parameter(&format!("{part}{name}"), shape.dims());
                 let tensor = Tensor::from_vec(values, shape, &Device::Cpu).unwrap();
                 both.insert(format!("module.{part}{name}"), tensor);
@@ -279,7 +279,7 @@ pub fn published() -> tempfile::TempDir {
 }
 
 #[test]
-fn pipelines_of_published_networks_are_complete() {
+fn pipelines_of_published_networks_validate_and_run() {
     let Some(_) = shared("ct") else { return };
     let weights = published();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

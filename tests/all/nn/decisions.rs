@@ -1,8 +1,8 @@
-//! Gradients in single precision, where rounding decides nothing.
+//! Gradients in single precision with the comparisons of double precision.
 //!
-//! A ReLU and a pool decide by comparing. Of a million numbers some lie so near to the border that rounding decides for them, and
-//! each of those moves gradients by more than all other rounding together. Here a U-Net is put together from the engine's layers
-//! so that it takes the decisions of double precision: what is left is the engine's own error.
+//! ReLU and pooling compare numbers. Of a million numbers, some are so close to the threshold that rounding changes the result of a
+//! comparison, and each such change moves gradients by more than all other rounding errors together. Here a U-Net is composed of the
+//! crate's layers so that it uses the comparisons of double precision: the remaining error is that of the layers.
 
 use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -11,25 +11,25 @@ use freetumor::nn::ops::{self, Activation, NormScope};
 
 use super::networks::{filled_as, gradients, named};
 
-/// Decisions in the order in which they are taken.
+/// The results of comparisons, in their order.
 enum Decisions {
-    /// Takes its own and keeps them.
+    /// Records the results of the network's comparisons.
     Record(Vec<Tensor>),
-    /// Takes those that were kept, and counts how many of its own would have been others.
-    Follow { kept: std::vec::IntoIter<Tensor>, others: f64 },
+    /// Uses recorded results, and counts how many results of the network's comparisons differ from them.
+    Replay { recorded: std::vec::IntoIter<Tensor>, different: f64 },
 }
 
 impl Decisions {
-    /// 1 where it is decided for a number, 0 elsewhere.
+    /// Returns 1 where the comparison holds, 0 elsewhere.
     fn take(&mut self, own: Tensor, dtype: DType) -> Result<Tensor> {
         match self {
-            Self::Record(kept) => {
-                kept.push(own.clone());
+            Self::Record(recorded) => {
+                recorded.push(own.clone());
                 own.to_dtype(dtype)
             }
-            Self::Follow { kept, others } => {
-                let decided = kept.next().expect("as many decisions as were kept");
-                *others += own.ne(&decided)?.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
+            Self::Replay { recorded, different } => {
+                let decided = recorded.next().expect("as many decisions as were recorded");
+                *different += own.ne(&decided)?.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
                 decided.to_dtype(dtype)
             }
         }
@@ -39,14 +39,14 @@ impl Decisions {
         x * self.take(x.detach().gt(0.0)?, x.dtype())?
     }
 
-    /// The largest of each block of eight.
+    /// Returns the maximum of each block of eight.
     fn pool(&mut self, x: &Tensor) -> Result<Tensor> {
         let values = x.detach();
         let mut largest = ops::max_pool3d(&values)?;
         for axis in 1..4 {
             largest = Tensor::stack(&[&largest, &largest], axis + 1)?.flatten(axis, axis + 1)?;
         }
-        // Among zeros it does not matter: no gradient passes the ReLU before.
+        // Blocks of zeros do not matter: no gradient passes the preceding ReLU.
         let decided = values.eq(&largest)?.mul(&values.gt(0.0)?)?;
         let mut sum = (x * self.take(decided, x.dtype())?)?;
         for axis in 1..4 {
@@ -60,8 +60,8 @@ impl Decisions {
 
     fn level(&mut self, vb: &VarBuilder, x: &Tensor, channels: [usize; 3]) -> Result<Tensor> {
         let mut x = x.clone();
-        for (place, pair) in channels.windows(2).enumerate() {
-            let vb = vb.pp("ops").pp(place);
+        for (index, pair) in channels.windows(2).enumerate() {
+            let vb = vb.pp("ops").pp(index);
             let conv = Conv3d::new(vb.pp("conv1"), pair[0], pair[1], 3, true)?;
             let norm = Normalize::new(vb.pp("bn1"), pair[1], NormScope::Batch, Activation::None)?;
             x = self.relu(&norm.forward(conv.forward(&x)?)?)?;
@@ -91,21 +91,21 @@ impl Decisions {
 }
 
 #[test]
-fn unet3d_has_the_gradients_of_the_reference_where_rounding_decides_nothing() {
-    let exactly = |x: &Tensor| -> Result<Vec<Tensor>> {
+fn unet3d_gradients_equal_the_reference_with_comparisons_of_double_precision() {
+    let record = |x: &Tensor| -> Result<Vec<Tensor>> {
         let mut decisions = Decisions::Record(Vec::new());
         decisions.unet3d(&filled_as(DType::F64), &x.to_dtype(DType::F64)?)?;
         match decisions {
-            Decisions::Record(kept) => Ok(kept),
-            Decisions::Follow { .. } => unreachable!(),
+            Decisions::Record(recorded) => Ok(recorded),
+            Decisions::Replay { .. } => unreachable!(),
         }
     };
     let forward = |vb: &VarBuilder, x: &Tensor| -> Result<Tensor> {
-        let mut decisions = Decisions::Follow { kept: exactly(x)?.into_iter(), others: 0.0 };
+        let mut decisions = Decisions::Replay { recorded: record(x)?.into_iter(), different: 0.0 };
         let y = decisions.unet3d(vb, x)?;
-        if let Decisions::Follow { mut kept, others } = decisions {
-            eprintln!("rounding would have decided {others} times");
-            assert!(kept.next().is_none() && others < 100.0);
+        if let Decisions::Replay { mut recorded, different } = decisions {
+            eprintln!("rounding changed {different} comparisons");
+            assert!(recorded.next().is_none() && different < 100.0);
         }
         Ok(y)
     };
@@ -113,7 +113,7 @@ fn unet3d_has_the_gradients_of_the_reference_where_rounding_decides_nothing() {
 }
 
 #[test]
-fn decisions_are_taken_in_the_order_in_which_they_were_kept() {
+fn decisions_are_replayed_in_recorded_order() {
     let x = named("decisions", &[1, 2, 2, 4, 1], -1.0);
     let mut own = Decisions::Record(Vec::new());
     let (relu, pool) = (own.relu(&x).unwrap(), own.pool(&x).unwrap());
@@ -121,9 +121,9 @@ fn decisions_are_taken_in_the_order_in_which_they_were_kept() {
     let difference = |a: &Tensor, b: &Tensor| super::networks::largest_difference(a, b);
     assert_eq!(difference(&relu, &ops::leaky_relu(&x, 0.0).unwrap()), 0.0);
     assert_eq!(difference(&pool, &ops::max_pool3d(&x).unwrap().maximum(&zeros).unwrap()), 0.0);
-    let Decisions::Record(kept) = own else { unreachable!() };
-    let mut other = Decisions::Follow { kept: kept.into_iter(), others: 0.0 };
+    let Decisions::Record(recorded) = own else { unreachable!() };
+    let mut replay = Decisions::Replay { recorded: recorded.into_iter(), different: 0.0 };
     let negated = x.neg().unwrap();
-    assert_eq!(difference(&other.relu(&negated).unwrap(), &relu.neg().unwrap()), 0.0);
-    assert!(matches!(other, Decisions::Follow { others, .. } if others == 16.0));
+    assert_eq!(difference(&replay.relu(&negated).unwrap(), &relu.neg().unwrap()), 0.0);
+    assert!(matches!(replay, Decisions::Replay { different, .. } if different == 16.0));
 }

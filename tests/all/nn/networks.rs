@@ -1,4 +1,4 @@
-//! The networks against reference numbers made with the original packages, weights by `fill`.
+//! The networks compared with reference numbers of the original packages, with weights by `fill`.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -6,13 +6,13 @@ use candle_core::{D, DType, Device, Result, Tensor, safetensors};
 use candle_nn::VarBuilder;
 use freetumor::nn::fill;
 use freetumor::nn::ops::NormScope;
-use freetumor::nn::parameters::{Variables, declared};
+use freetumor::nn::parameters::{Variables, declared_parameters};
 use freetumor::nn::swin_unetr::{self, SwinUnetr};
 use freetumor::nn::unet3d::{self, UNet3D};
 
 use crate::common::shared;
 
-/// How far a logit may be from the reference's.
+/// The largest difference of a logit from the reference.
 const LOGITS: f64 = 2e-4;
 
 fn golden(name: &str) -> Option<HashMap<String, Tensor>> {
@@ -20,7 +20,7 @@ fn golden(name: &str) -> Option<HashMap<String, Tensor>> {
     Some(safetensors::load(path, &Device::Cpu).unwrap())
 }
 
-/// The tensor that the reference calls by this name.
+/// Returns the tensor of this name in the reference.
 pub fn named(name: &str, shape: &[usize], low: f64) -> Tensor {
     let values = fill::uniform(name, shape.iter().product(), low, 1.0);
     Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
@@ -34,11 +34,11 @@ pub fn filled_as(dtype: DType) -> VarBuilder<'static> {
     fill::builder("", dtype, &Device::Cpu)
 }
 
-/// Every `step`-th voxel of `[batch, channel, x, y, z]`.
+/// Returns every `step`-th voxel of `[batch, channel, x, y, z]`.
 fn every(y: &Tensor, step: usize) -> Tensor {
     (2..5).fold(y.clone(), |y, axis| {
-        let places = (0..y.dim(axis).unwrap() as u32).step_by(step);
-        y.index_select(&Tensor::from_iter(places, y.device()).unwrap(), axis).unwrap()
+        let indices = (0..y.dim(axis).unwrap() as u32).step_by(step);
+        y.index_select(&Tensor::from_iter(indices, y.device()).unwrap(), axis).unwrap()
     })
 }
 
@@ -49,14 +49,14 @@ pub fn largest_difference(a: &Tensor, b: &Tensor) -> f64 {
 }
 
 #[track_caller]
-fn assert_logits(what: &str, got: &Tensor, expected: &Tensor) {
+fn assert_logits(case: &str, got: &Tensor, expected: &Tensor) {
     let difference = largest_difference(got, expected);
-    eprintln!("{what}: largest difference {difference:.1e}");
-    assert!(difference <= LOGITS, "{what}: logits differ by {difference:e}");
+    eprintln!("{case}: largest difference {difference:.1e}");
+    assert!(difference <= LOGITS, "{case}: logits differ by {difference:e}");
 }
 
 #[test]
-fn uniform_numbers_are_those_of_the_reference() {
+fn uniform_numbers_equal_the_reference() {
     let Some(golden) = golden("unet3d.safetensors") else { return };
     let x = golden["16x16x16.x"].flatten_all().unwrap().to_vec1::<f32>().unwrap();
     assert_eq!(x, fill::uniform("unet3d.input.16x16x16", 16 * 16 * 16, 0.0, 1.0));
@@ -64,26 +64,26 @@ fn uniform_numbers_are_those_of_the_reference() {
 
 #[test]
 fn unet3d_has_the_published_number_of_parameters() {
-    let parameters = declared(|vb| UNet3D::new(vb, &unet3d::Config::default())).unwrap();
+    let parameters = declared_parameters(|vb| UNet3D::new(vb, &unet3d::Config::default())).unwrap();
     assert_eq!(parameters.iter().map(|(_, shape)| shape.elem_count()).sum::<usize>(), 19_073_795);
 }
 
 #[test]
-fn swin_unetr_has_the_names_and_shapes_of_the_reference() {
+fn swin_unetr_parameters_equal_the_reference() {
     let Some(path) = shared("golden/swin_unetr_parameters.json") else { return };
     let text = std::fs::read_to_string(path).unwrap();
     let reference: BTreeMap<usize, BTreeMap<String, Vec<usize>>> = serde_json::from_str(&text).unwrap();
     for (width, classes) in [(12, 3), (48, 7)] {
         let config = swin_unetr::Config { in_channels: 1, classes, width };
-        let ours = declared(|vb| SwinUnetr::new(vb, &config)).unwrap();
-        assert_eq!(ours.len(), reference[&width].len(), "no name twice");
+        let ours = declared_parameters(|vb| SwinUnetr::new(vb, &config)).unwrap();
+        assert_eq!(ours.len(), reference[&width].len(), "expected unique names");
         let ours: BTreeMap<_, _> = ours.into_iter().map(|(name, shape)| (name, shape.into_dims())).collect();
         assert_eq!(ours, reference[&width]);
     }
 }
 
 #[test]
-fn unet3d_gives_the_logits_of_the_reference() {
+fn unet3d_logits_equal_the_reference() {
     let Some(golden) = golden("unet3d.safetensors") else { return };
     let network = UNet3D::new(filled(), &unet3d::Config::default()).unwrap();
     for size in ["16x16x16", "32x24x40"] {
@@ -93,7 +93,7 @@ fn unet3d_gives_the_logits_of_the_reference() {
 }
 
 #[test]
-fn unet3d_gives_the_logits_of_the_reference_on_a_whole_window() {
+fn unet3d_logits_of_a_whole_window_equal_the_reference() {
     let Some(golden) = golden("unet3d.safetensors") else { return };
     let network = UNet3D::new(filled(), &unet3d::Config::default()).unwrap();
     let y = network.forward(&named("unet3d.input.96", &[1, 1, 96, 96, 96], 0.0)).unwrap();
@@ -110,20 +110,20 @@ fn swin_unetr_logits(width: usize, classes: usize, size: usize) {
 }
 
 #[test]
-fn swin_unetr_gives_the_logits_of_the_reference() {
+fn swin_unetr_logits_equal_the_reference() {
     swin_unetr_logits(12, 3, 64);
     swin_unetr_logits(48, 7, 64);
 }
 
 #[test]
-fn swin_unetr_gives_the_logits_of_the_reference_on_a_whole_window() {
+fn swin_unetr_logits_of_a_whole_window_equal_the_reference() {
     swin_unetr_logits(12, 3, 96);
     swin_unetr_logits(48, 7, 96);
 }
 
-/// Logits and every parameter's gradient at batch 2 on a volume with unequal sides, against those made in double
-/// precision. For each parameter the norm of its gradient and its dot product with a fixed probe are known. In double
-/// precision `tolerance` shows that the same function is differentiated, in single precision what rounding leaves.
+/// Compares the logits and every parameter's gradient at batch 2 on a volume with unequal sides with a reference in double
+/// precision. The reference contains the norm of each parameter's gradient and its dot product with a fixed probe. In double
+/// precision `tolerance` bounds errors of the formulas, in single precision errors of rounding.
 pub fn gradients<N>(
     key: &str,
     dtype: DType,
@@ -161,7 +161,10 @@ pub fn gradients<N>(
         let probe = named(&format!("probe.{name}"), gradient.dims(), -1.0).to_dtype(DType::F64).unwrap();
         let ours = gradient.sqr().unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap().sqrt();
         if norm < 1e-9 * largest {
-            assert!(ours < 1e-4 * largest, "{name}: expected a gradient of zero, got norm {ours:e} beside {largest:e}");
+            assert!(
+                ours < 1e-4 * largest,
+                "{name}: expected a gradient of zero, got norm {ours:e}, the largest is {largest:e}"
+            );
             continue;
         }
         let our_dot = (gradient * probe).unwrap().sum_all().unwrap().to_scalar::<f64>().unwrap();
@@ -187,33 +190,33 @@ fn swin_unetr_gradients(dtype: DType, tolerance: f64) {
     gradients("swin_unetr_width12_classes3", dtype, tolerance, build, SwinUnetr::forward);
 }
 
-/// In double precision all norms are within 1e-9: see the test below. In single precision the numbers before a ReLU are off by
-/// 1e-6 behind the first few layers, in PyTorch as here, and of the million here the nearest to zero lie 1e-7 to 2e-6 from it: each
-/// that ends on the other side moves a gradient by some 1e-4 of its norm. With the decisions of double precision
-/// gradients are within 1e-4: see the room `decisions`. PyTorch is within 4e-7 to 3e-5 on this very input, and off by 3e-4 to 5e-4
-/// where the input changes by one unit in its last place.
+/// In double precision all norms are within 1e-9: see the test below. In single precision the numbers before a ReLU differ by
+/// 1e-6 after the first few layers, in PyTorch as here, and the smallest of the million numbers here are 1e-7 to 2e-6: each
+/// number that changes its sign moves a gradient by some 1e-4 of its norm. With the comparisons of double precision,
+/// gradients are within 1e-4: see the module `decisions`. PyTorch is within 4e-7 to 3e-5 on this input, and differs by 3e-4 to 5e-4
+/// if the input changes by one unit in the last place.
 #[test]
-fn unet3d_has_the_gradients_of_the_reference() {
+fn unet3d_gradients_equal_the_reference() {
     unet3d_gradients(DType::F32, 1e-3);
 }
 
 #[test]
-fn unet3d_has_the_gradients_of_the_reference_in_double_precision() {
+fn unet3d_gradients_equal_the_reference_in_double_precision() {
     unet3d_gradients(DType::F64, 1e-9);
 }
 
 #[test]
-fn swin_unetr_has_the_gradients_of_the_reference() {
+fn swin_unetr_gradients_equal_the_reference() {
     swin_unetr_gradients(DType::F32, 1e-2);
 }
 
 #[test]
-fn swin_unetr_has_the_gradients_of_the_reference_in_double_precision() {
+fn swin_unetr_gradients_equal_the_reference_in_double_precision() {
     swin_unetr_gradients(DType::F64, 1e-9);
 }
 
 #[test]
-fn samples_of_a_batch_meet_in_batch_norm_only() {
+fn unet3d_samples_influence_each_other_only_with_batch_norm() {
     let x = named("coupling", &[2, 1, 16, 8, 24], -1.0);
     let (first, second) = (x.narrow(0, 0, 1).unwrap(), x.narrow(0, 1, 1).unwrap());
     for (norm, coupled) in [(NormScope::Batch, true), (NormScope::Instance, false)] {
@@ -228,7 +231,7 @@ fn samples_of_a_batch_meet_in_batch_norm_only() {
 }
 
 #[test]
-fn swin_unetr_takes_each_sample_and_each_size_by_itself() {
+fn swin_unetr_samples_and_sizes_are_independent() {
     let config = swin_unetr::Config { in_channels: 2, classes: 5, width: 12 };
     let network = SwinUnetr::new(filled(), &config).unwrap();
     let x = named("samples", &[2, 2, 64, 32, 96], -1.0);
@@ -242,14 +245,14 @@ fn swin_unetr_takes_each_sample_and_each_size_by_itself() {
 }
 
 #[test]
-fn a_network_of_plain_weights_records_nothing() {
+fn unet3d_of_plain_weights_records_no_graph() {
     let network = UNet3D::new(filled(), &unet3d::Config { width: 2, ..unet3d::Config::default() }).unwrap();
     let y = network.forward(&named("plain", &[1, 1, 8, 8, 8], 0.0)).unwrap();
     assert!(!y.track_op());
 }
 
 #[test]
-fn rows_find_their_gradients_on_both_ways() {
+fn arrange_rows_gradients_agree_on_both_backends() {
     use freetumor::nn::ops::{Backend, RowOrder, arrange_rows, with_backend};
     let order = RowOrder::new(vec![Some(4), None, Some(0), Some(3), None, Some(1)], 5).unwrap();
     let x = candle_core::Var::from_tensor(&named("rows.x", &[2, 5, 3], -1.0)).unwrap();

@@ -1,4 +1,4 @@
-//! Adam beside PyTorch's.
+//! Adam compared with PyTorch's.
 
 use candle_core::{Device, Result, Tensor, Var};
 use freetumor::nn::optimise::{Adam, AdamConfig};
@@ -6,15 +6,16 @@ use serde_json::Value;
 
 use crate::common::shared;
 
-/// The parameters after each step of minimising the reference's function of four numbers.
-fn descend(config: AdamConfig, scale: impl Fn(usize) -> f64, device_way: bool) -> Result<Vec<Vec<f64>>> {
-    let dtype = if device_way { candle_core::DType::F64 } else { candle_core::DType::F32 };
+/// Returns the parameters after each step of minimising the reference's function of four numbers. `portable` selects the implementation
+/// for other devices.
+fn minimise(config: AdamConfig, scale: impl Fn(usize) -> f64, portable: bool) -> Result<Vec<Vec<f64>>> {
+    let dtype = if portable { candle_core::DType::F64 } else { candle_core::DType::F32 };
     let w = Var::from_tensor(&Tensor::new(&[1f64, -2.0, 0.5, 3.0], &Device::Cpu)?.to_dtype(dtype)?)?;
     let parameters = vec![("w".to_owned(), w.clone())];
     let mut adam = Adam::new(config);
     let mut path = Vec::new();
     for step in 0..20 {
-        // The gradient of (Σ w²) · s + Σ sin 5w, or of their sum times s where the function fades.
+        // The gradient of (Σ w²) · s + Σ sin 5w, or of (Σ w² + Σ sin 5w) · s for the fading function.
         let gradients = match config.betas[0] == 0.9 && config.betas[1] == 0.9 {
             true => ((w.sqr()?.sum_all()? + (w.as_tensor() * 5.0)?.sin()?.sum_all()?)? * scale(step))?.backward()?,
             false => ((w.sqr()?.sum_all()? * scale(step))? + (w.as_tensor() * 5.0)?.sin()?.sum_all()?)?.backward()?,
@@ -26,7 +27,7 @@ fn descend(config: AdamConfig, scale: impl Fn(usize) -> f64, device_way: bool) -
 }
 
 #[test]
-fn steps_are_pytorchs() -> Result<()> {
+fn adam_steps_equal_pytorch() -> Result<()> {
     let Some(path) = shared("golden/optimisers.json") else { return Ok(()) };
     let golden: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let plain = AdamConfig { betas: [0.0, 0.999], ..AdamConfig::default() };
@@ -39,8 +40,8 @@ fn steps_are_pytorchs() -> Result<()> {
         ("adamw_amsgrad", amsgrad, &rising),
         ("adamw_amsgrad_fading", fading, &falling),
     ] {
-        for device_way in [false, true] {
-            let path = descend(config, scale, device_way)?;
+        for portable in [false, true] {
+            let path = minimise(config, scale, portable)?;
             for (step, (got, expected)) in path.iter().zip(golden[name].as_array().unwrap()).enumerate() {
                 for (got, expected) in got.iter().zip(expected.as_array().unwrap()) {
                     let expected = expected.as_f64().unwrap();

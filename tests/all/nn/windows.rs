@@ -1,4 +1,4 @@
-//! Sliding windows against MONAI's numbers, a plain loop, and themselves.
+//! Sliding windows compared with MONAI, with a plain loop, and between whole volumes and boxes.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -18,13 +18,14 @@ fn flat(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
 }
 
-/// Channel 0: less the window's mean; channel 1: times the standard deviation, of each window or of all together.
+/// Returns in channel 0 the window minus its mean, and in channel 1 the window times the standard deviation, of each window or of all
+/// windows together.
 fn statistics(windows: &Tensor, together: bool) -> Result<Tensor> {
     let run = || {
         let [n, _, x, y, z] = windows.dims()[..] else { panic!("five axes") };
         let mean = windows.mean_keepdim((2, 3, 4))?;
-        let over = if together { windows.flatten_all()? } else { windows.flatten_from(1)? };
-        let deviation = over.var_keepdim(over.rank() - 1)?.sqrt()?;
+        let values = if together { windows.flatten_all()? } else { windows.flatten_from(1)? };
+        let deviation = values.var_keepdim(values.rank() - 1)?.sqrt()?;
         let deviation =
             if together { deviation.broadcast_as((n, 1, 1, 1, 1))? } else { deviation.reshape((n, 1, 1, 1, 1))? };
         Tensor::cat(&[windows.broadcast_sub(&mean)?, windows.broadcast_mul(&deviation)?], 1)?.reshape((n, 2, x, y, z))
@@ -48,7 +49,7 @@ fn largest_difference(a: &Tensor, b: &Tensor) -> f32 {
 }
 
 #[test]
-fn whole_volumes_are_those_of_the_reference() {
+fn predictions_of_whole_volumes_equal_the_reference() {
     let Some(folder) = shared("golden") else { return };
     let golden: HashMap<String, Tensor> =
         candle_core::safetensors::load(folder.join("sliding_window.safetensors"), &Device::Cpu).unwrap();
@@ -62,12 +63,12 @@ fn whole_volumes_are_those_of_the_reference() {
             for (mode, importance) in [("constant", Importance::Constant), ("gaussian", Importance::Gaussian)] {
                 let key = format!("{x}x{y}x{z}.overlap{overlap}.{mode}");
                 let windows = windows(volume, [24; 3], overlap, importance, WindowGrouping::Alone);
-                let mut seen = 0;
-                let result = windows.whole(&input, |window| {
-                    seen += window.dims()[0];
+                let mut count = 0;
+                let result = windows.predict_volume(&input, |window| {
+                    count += window.dims()[0];
                     statistics(window, true)
                 });
-                assert_eq!((seen, windows.plan.count()), (counts[&key], counts[&key]), "{key}");
+                assert_eq!((count, windows.plan.count()), (counts[&key], counts[&key]), "{key}");
                 largest = largest.max(largest_difference(&result.unwrap(), &golden[&key]));
                 compared += 1;
             }
@@ -77,12 +78,12 @@ fn whole_volumes_are_those_of_the_reference() {
     for (mode, importance) in [("constant", Importance::Constant), ("gaussian", Importance::Gaussian)] {
         let windows = windows([21, 45, 26], [24, 16, 20], 0.5, importance, WindowGrouping::Together(4));
         let mut sizes = Vec::new();
-        let result = windows.whole(&input, |window| {
+        let result = windows.predict_volume(&input, |window| {
             sizes.push(window.dims()[0]);
             statistics(window, false)
         });
         largest = largest.max(largest_difference(&result.unwrap(), &golden[&format!("anisotropic.{mode}")]));
-        assert_eq!(sizes, [4, 4, 4, 4, 4], "windows of both samples, in groups of four");
+        assert_eq!(sizes, [4, 4, 4, 4, 4], "expected windows of both samples in groups of four");
         compared += 1;
     }
     assert_eq!((compared, counts.len()), (26, 24));
@@ -90,7 +91,7 @@ fn whole_volumes_are_those_of_the_reference() {
     assert!(largest <= 1e-6, "{largest:e}");
 }
 
-/// The reference's algorithm in the plainest words: a padded copy, every window, sums and weights over all of it.
+/// The reference's algorithm as plain loops: a padded copy, every window, sums and weights over the whole volume.
 fn plain(input: &Tensor, window: [usize; 3], overlap: f64, weights: &[f32], group: usize) -> Vec<f32> {
     let [batch, _, vx, vy, vz] = input.dims()[..] else { panic!("five axes") };
     let (volume, values) = ([vx, vy, vz], flat(input));
@@ -125,7 +126,7 @@ fn plain(input: &Tensor, window: [usize; 3], overlap: f64, weights: &[f32], grou
     }
     let size: usize = padded.iter().product();
     let (mut sums, mut totals) = (vec![0.0f32; batch * 2 * size], vec![0.0f32; batch * size]);
-    let place = |p: [usize; 3]| (p[0] * padded[1] + p[1]) * padded[2] + p[2];
+    let index_of = |p: [usize; 3]| (p[0] * padded[1] + p[1]) * padded[2] + p[2];
     let [wx, wy, wz] = window;
     let count = wx * wy * wz;
     let offset = |i: usize| [i / (wy * wz), i / wz % wy, i % wz];
@@ -136,13 +137,14 @@ fn plain(input: &Tensor, window: [usize; 3], overlap: f64, weights: &[f32], grou
         };
         let cut: Vec<f32> = group.iter().flat_map(cut).collect();
         let cut = Tensor::from_vec(cut, (group.len(), 1, wx, wy, wz), &Device::Cpu).unwrap();
-        let answer = flat(&statistics(&cut, true).unwrap());
+        let prediction = flat(&statistics(&cut, true).unwrap());
         for (index, (sample, start)) in group.iter().enumerate() {
             for i in 0..count {
-                let voxel = place(plus(*start, offset(i)));
+                let voxel = index_of(plus(*start, offset(i)));
                 totals[sample * size + voxel] += weights[i];
                 for class in 0..2 {
-                    sums[(sample * 2 + class) * size + voxel] += answer[(index * 2 + class) * count + i] * weights[i];
+                    sums[(sample * 2 + class) * size + voxel] +=
+                        prediction[(index * 2 + class) * count + i] * weights[i];
                 }
             }
         }
@@ -150,14 +152,14 @@ fn plain(input: &Tensor, window: [usize; 3], overlap: f64, weights: &[f32], grou
     let mut result = Vec::new();
     for channel in 0..batch * 2 {
         for i in 0..vx * vy * vz {
-            let voxel = place(plus([i / (vy * vz), i / vz % vy, i % vz], before));
+            let voxel = index_of(plus([i / (vy * vz), i / vz % vy, i % vz], before));
             result.push(sums[channel * size + voxel] / totals[channel / 2 * size + voxel]);
         }
     }
     result
 }
 
-/// A box inside of a volume, from two random numbers an axis.
+/// Returns a box in a volume, from two random numbers for each axis.
 fn box_in(volume: [usize; 3], at: [(usize, usize); 3]) -> VoxelBox {
     [0, 1, 2].map(|axis| {
         let start = at[axis].0 % volume[axis];
@@ -173,9 +175,8 @@ fn cropped(whole: &Tensor, region: &VoxelBox) -> Tensor {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
-    /// A box comes out as the whole would have it, to the bit, from the groups that reach it alone.
     #[test]
-    fn a_box_has_the_bits_of_the_whole(
+    fn prediction_of_a_box_has_the_bits_of_the_whole_volume(
         volume in prop::array::uniform3(1usize..14), window in prop::array::uniform3(1usize..9), overlap in 0.0..0.95f64,
         at in prop::array::uniform3((0usize..99, 0usize..99)), batch in 1usize..4, group in 0usize..5, gaussian: bool,
     ) {
@@ -183,7 +184,7 @@ proptest! {
         let grouping = if group == 0 { WindowGrouping::Alone } else { WindowGrouping::Together(group) };
         let windows = windows(volume, window, overlap, importance, grouping);
         let input = named("windows.property", &[batch, 1, volume[0], volume[1], volume[2]]);
-        let whole = windows.whole(&input, |window| statistics(window, true)).unwrap();
+        let whole = windows.predict_volume(&input, |window| statistics(window, true)).unwrap();
         let weights = importance.weights(window);
         prop_assert!(weights.iter().all(|weight| *weight > 0.0));
         let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
@@ -191,78 +192,83 @@ proptest! {
 
         let region = box_in(volume, at);
         let mut calls = 0;
-        let inside = windows.inside(&input, &region, |window| {
+        let inside = windows.predict_box(&input, &region, |window| {
             calls += 1;
             statistics(window, true)
         }).unwrap();
         prop_assert_eq!(bits(&flat(&inside)), bits(&flat(&cropped(&whole, &region))));
-        prop_assert_eq!(calls, windows.calls(batch, &region));
+        prop_assert_eq!(calls, windows.call_count(batch, &region));
         if group < 2 {
-            prop_assert_eq!(calls, batch * windows.plan.reaching(&region).len());
+            prop_assert_eq!(calls, batch * windows.plan.overlapping(&region).len());
         }
     }
 
-    /// Every voxel is covered, windows lie within the padded volume, and no window is there for nothing.
     #[test]
-    fn windows_cover_the_volume(
+    fn windows_cover_every_voxel_and_overlap_the_volume(
         volume in prop::array::uniform3(1usize..40), window in prop::array::uniform3(1usize..30), overlap in 0.0..0.9f64,
         voxel in prop::array::uniform3(0usize..99),
     ) {
         let plan = WindowPlan::new(volume, window, [overlap; 3]).unwrap();
         let voxel = [0, 1, 2].map(|axis| voxel[axis] % volume[axis]);
         let region = voxel.map(|at| at..at + 1);
-        prop_assert!(!plan.reaching(&region).is_empty());
-        for index in plan.reaching(&region) {
-            let covered = plan.covered(index);
+        prop_assert!(!plan.overlapping(&region).is_empty());
+        for index in plan.overlapping(&region) {
+            let covered = plan.covered_box(index);
             for axis in 0..3 {
                 prop_assert!(covered[axis].contains(&voxel[axis]));
                 prop_assert_eq!(covered[axis].len(), window[axis].min(volume[axis]));
             }
         }
-        prop_assert_eq!(plan.reaching(&plan.whole()).len(), plan.count());
+        prop_assert_eq!(plan.overlapping(&plan.volume_box()).len(), plan.count());
     }
 }
 
 #[test]
-fn only_what_reaches_the_box_is_run() {
+fn only_windows_that_overlap_the_box_are_run() {
     let windows = windows([192; 3], [96; 3], 0.75, Importance::Gaussian, WindowGrouping::Alone);
     assert_eq!(windows.plan.count(), 125);
-    assert_eq!(windows.calls(1, &[0..10, 0..10, 0..10]), 1);
-    assert_eq!(windows.calls(1, &[90..102, 90..102, 90..102]), 125);
+    assert_eq!(windows.call_count(1, &[0..10, 0..10, 0..10]), 1);
+    assert_eq!(windows.call_count(1, &[90..102, 90..102, 90..102]), 125);
     assert_eq!(
-        windows.calls(1, &[0..30, 0..30, 0..200].map(|it: std::ops::Range<usize>| it.start..it.end.min(192))),
+        windows.call_count(
+            1,
+            &[0..30, 0..30, 0..200].map(|range: std::ops::Range<usize>| range.start..range.end.min(192))
+        ),
         2 * 2 * 5
     );
     let together = SlidingWindows { grouping: WindowGrouping::Together(4), ..windows };
-    assert_eq!(together.calls(1, &together.plan.whole()), 32);
-    assert_eq!(together.calls(2, &[0..1, 0..1, 0..1]), 2);
+    assert_eq!(together.call_count(1, &together.plan.volume_box()), 32);
+    assert_eq!(together.call_count(2, &[0..1, 0..1, 0..1]), 2);
 }
 
 #[test]
-fn bad_input_is_refused_with_what_was_expected() {
+fn windows_fail_on_invalid_input_with_expected_values() {
     let plan = |volume, window, overlap: f64| WindowPlan::new(volume, window, [overlap; 3]).unwrap_err().to_string();
-    assert!(plan([0, 1, 1], [1; 3], 0.5).contains("expected 1 or more"));
-    assert!(plan([1; 3], [1, 0, 1], 0.5).contains("expected 1 or more"));
+    assert!(plan([0, 1, 1], [1; 3], 0.5).contains("expected at least 1 voxel"));
+    assert!(plan([1; 3], [1, 0, 1], 0.5).contains("expected at least 1 voxel"));
     for overlap in [1.0, -0.1, f64::NAN, f64::INFINITY] {
-        assert!(plan([9; 3], [4; 3], overlap).contains("expected at least 0 and below 1"), "{overlap}");
+        assert!(plan([9; 3], [4; 3], overlap).contains("expected an overlap of at least 0 and below 1"), "{overlap}");
     }
     let windows = windows([9; 3], [4; 3], 0.5, Importance::Constant, WindowGrouping::Together(2));
     let input = named("x", &[1, 1, 9, 9, 9]);
     let same = |window: &Tensor| Ok(window.clone());
     let error = |result: Result<Tensor>| result.unwrap_err().to_string();
-    assert!(error(windows.whole(&named("x", &[1, 1, 9, 9, 8]), same)).contains("expected [batch, channel, [9, 9, 9]]"));
-    assert!(error(windows.whole(&named("x", &[9, 9, 9]), same)).contains("a tensor of [9, 9, 9]"));
+    assert!(
+        error(windows.predict_volume(&named("x", &[1, 1, 9, 9, 8]), same))
+            .contains("expected a tensor of [batch, channel, [9, 9, 9]]")
+    );
+    assert!(error(windows.predict_volume(&named("x", &[9, 9, 9]), same)).contains("got [9, 9, 9]"));
     let backwards = std::ops::Range { start: 5, end: 4 };
     for region in [[0..0, 0..9, 0..9], [0..9, 0..10, 0..9], [backwards, 0..9, 0..9]] {
-        assert!(error(windows.inside(&input, &region, same)).contains("does not lie in"), "{region:?}");
+        assert!(error(windows.predict_box(&input, &region, same)).contains("expected a box within"), "{region:?}");
     }
     let half = |window: &Tensor| Ok(window.narrow(2, 0, 2).unwrap());
-    assert!(error(windows.whole(&input, half)).contains("the network gave [2, 1, 2, 4, 4]"));
-    assert!(error(windows.whole(&input, |_| Err(Error::new("out of memory")))).contains("out of memory"));
+    assert!(error(windows.predict_volume(&input, half)).contains("the network returned [2, 1, 2, 4, 4]"));
+    assert!(error(windows.predict_volume(&input, |_| Err(Error::new("out of memory")))).contains("out of memory"));
     let mut calls = 0;
-    let moody = |window: &Tensor| {
+    let inconsistent = |window: &Tensor| {
         calls += 1;
         Ok(Tensor::cat(&vec![window; calls], 1).unwrap())
     };
-    assert!(error(windows.whole(&input, moody)).contains("2 classes after 1"));
+    assert!(error(windows.predict_volume(&input, inconsistent)).contains("2 classes after 1"));
 }

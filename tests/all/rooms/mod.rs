@@ -50,7 +50,7 @@ const FORBIDDEN: &[[&str; 2]] =
 const ENGINES: &[(&str, &[&str])] = &[
     ("timely", &["dataflow"]),
     ("differential_dataflow", &["dataflow"]),
-    ("candle_core", &["nn", "train", "inference/viewer"]),
+    ("candle_core", &["nn", "train", "inference/networks"]),
     ("candle_nn", &["nn", "train/initial"]),
     ("nifti", &["ingest/nifti"]),
     ("dicom_", &["ingest/dicom"]),

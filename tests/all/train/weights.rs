@@ -30,7 +30,7 @@ fn weights_are_written_in_16_bits_where_that_is_asked_for() {
         said.contains("whole/checkpoint.safetensors is the checkpoint of a training, not a file of weights"),
         "{said}"
     );
-    assert!(said.contains("hint: the weights of that training lie in ") && said.contains("whole/weights"), "{said}");
+    assert!(said.contains("hint: use the weights of that training in ") && said.contains("whole/weights"), "{said}");
     // Where there is nothing to do nothing is written, in whatever precision.
     let written = std::fs::read(half.join("weights/segmentor.safetensors")).unwrap();
     ran(&segmentor(&half, &["--resume"]));
@@ -49,18 +49,15 @@ fn weights_are_taken_for_what_they_say() {
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
     let said = refused(&["validate", &quickstart, "--set", "stages.found.network.spacing_mm=[2, 2, 2]"]);
-    let expected = "the network was trained on voxels of [4.0, 4.0, 4.0] mm, here it would see [2.0, 2.0, 2.0]";
-    assert!(
-        said.contains(expected) && said.contains("hint: set spacing_mm = [4.0, 4.0, 4.0], as in the weights"),
-        "{said}"
-    );
+    let expected = "expected the voxel spacing of training, [4.0, 4.0, 4.0] mm, got [2.0, 2.0, 2.0]";
+    assert!(said.contains(expected) && said.contains("hint: set spacing_mm = [4.0, 4.0, 4.0], as in the weights"), "{said}");
     let set = format!("stages.found.network.weights={discriminator}");
     let said = refused(&["validate", &quickstart, "--set", &set]);
-    assert!(said.contains("expected the weights of a segmentor, these are those of a discriminator"), "{said}");
+    assert!(said.contains("expected the weights of a segmentor, got those of a discriminator"), "{said}");
     let synthesis = project("pipelines/train-synthesis-small.toml").display().to_string();
     let set = format!("train.segmentor.weights={discriminator}");
     let said = refused(&["validate", &synthesis, "--set", &set]);
-    assert!(said.contains("expected the weights of a segmentor, these are those of a discriminator"), "{said}");
+    assert!(said.contains("expected the weights of a segmentor, got those of a discriminator"), "{said}");
     let judge = project("pipelines/networks/segmentor.safetensors").display().to_string();
     let set = format!("train.segmentor.weights={judge:?}");
     ran(&freetumor(&["validate", &synthesis, "--set", &set]));

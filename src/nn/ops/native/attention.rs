@@ -1,8 +1,8 @@
 //! Attention, one window and head at a time.
 //!
-//! The scores of eight tokens are made, become weights and are used up before the next eight: those of a whole window
-//! are never in memory. The backward pass makes them again. Tokens and dimensions are padded to whole vectors; a padded
-//! token has weight zero, so it changes nothing.
+//! The scores of eight tokens are computed, converted to weights and used before the next eight: the scores of a whole window
+//! are never in memory. The backward pass computes them again. Tokens and dimensions are padded to whole vectors; a padded
+//! token has weight zero, and so has no effect.
 
 use candle_core::{CpuStorage, Result, Storage, bail};
 use rayon::prelude::*;
@@ -14,12 +14,12 @@ use crate::nn::ops::attention_geometry::Attention;
 use crate::nn::ops::operator::{Native, Slices};
 use crate::simd::{Simd, SimdKernel, vectorised};
 
-/// Into how many groups the windows are put whose bias gradients are summed one after another.
+/// The number of groups of windows; the bias gradients of a group are summed one after another.
 const GROUPS: usize = 16;
 
-/// One window and head: where its numbers are.
+/// The rows of one window and head.
 struct HeadRows<'a> {
-    of: &'a Attention,
+    geometry: &'a Attention,
     qkv: &'a [f32],
     bias: Option<&'a [f32]>,
     mask: Option<&'a [f32]>,
@@ -28,26 +28,26 @@ struct HeadRows<'a> {
 }
 
 impl HeadRows<'_> {
-    /// The numbers of one token: queries (0), keys (1) or values (2).
+    /// Returns the numbers of one token: queries (0), keys (1) or values (2).
     #[inline(always)]
     fn token(&self, which: usize, token: usize) -> &[f32] {
-        let of = self.of;
-        let start = (((self.window * of.tokens + token) * 3 + which) * of.heads + self.head) * of.dim;
-        &self.qkv[start..start + of.dim]
+        let geometry = self.geometry;
+        let start = (((self.window * geometry.tokens + token) * 3 + which) * geometry.heads + self.head) * geometry.dim;
+        &self.qkv[start..start + geometry.dim]
     }
 
-    /// Where this head's numbers of one token are in a tensor like the output.
+    /// Returns the range of this head's numbers of one token in a tensor of the output's shape.
     #[inline(always)]
-    fn place(&self, token: usize) -> std::ops::Range<usize> {
-        let of = self.of;
-        let start = ((self.window * of.tokens + token) * of.heads + self.head) * of.dim;
-        start..start + of.dim
+    fn output_range(&self, token: usize) -> std::ops::Range<usize> {
+        let geometry = self.geometry;
+        let start = ((self.window * geometry.tokens + token) * geometry.heads + self.head) * geometry.dim;
+        start..start + geometry.dim
     }
 
-    /// The tokens as rows of padded length, padded to whole vectors of tokens, times `scale`.
+    /// Returns the tokens as rows of padded length, padded to whole vectors of tokens, times `scale`.
     #[inline(always)]
     fn rows<'b>(&self, token: impl Fn(usize) -> &'b [f32], scale: f32) -> Vec<f32> {
-        let (tokens, dim) = (self.of.tokens, whole_lanes(self.of.dim));
+        let (tokens, dim) = (self.geometry.tokens, whole_lanes(self.geometry.dim));
         let mut rows = vec![0f32; whole_lanes(tokens) * dim];
         for (i, row) in rows.chunks_exact_mut(dim).enumerate().take(tokens) {
             for (to, from) in row.iter_mut().zip(token(i)) {
@@ -57,12 +57,12 @@ impl HeadRows<'_> {
         rows
     }
 
-    /// The tokens as columns.
+    /// Returns the tokens as columns.
     #[inline(always)]
     fn columns(&self, which: usize) -> Vec<f32> {
-        let padded = whole_lanes(self.of.tokens);
-        let mut columns = vec![0f32; self.of.dim * padded];
-        for i in 0..self.of.tokens {
+        let padded = whole_lanes(self.geometry.tokens);
+        let mut columns = vec![0f32; self.geometry.dim * padded];
+        for i in 0..self.geometry.tokens {
             for (column, value) in columns.chunks_exact_mut(padded).zip(self.token(which, i)) {
                 column[i] = *value;
             }
@@ -70,11 +70,11 @@ impl HeadRows<'_> {
         columns
     }
 
-    /// Turns the products of eight queries from `first` on with all keys into exponentials of the scores; gives what
-    /// to multiply them by so that they sum to one.
+    /// Converts the products of eight queries from `first` on with all keys to exponentials of the scores; returns the factors that
+    /// make each row sum to one.
     #[inline(always)]
     fn weigh<S: Simd>(&self, scores: &mut [f32], first: usize) -> [f32; ROWS] {
-        let tokens = self.of.tokens;
+        let tokens = self.geometry.tokens;
         let mut scales = [0f32; ROWS];
         for (r, scores) in scores.chunks_exact_mut(whole_lanes(tokens)).enumerate() {
             let token = first + r;
@@ -107,7 +107,7 @@ impl HeadRows<'_> {
     }
 }
 
-/// Adds one row to the beginning of another.
+/// Adds one row to the start of another.
 #[inline(always)]
 fn add(to: &mut [f32], row: &[f32]) {
     to.iter_mut().zip(row).for_each(|(to, value)| *to += value);
@@ -119,9 +119,9 @@ impl SimdKernel for &HeadRows<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self) -> Vec<f32> {
-        let (tokens, dim) = (self.of.tokens, self.of.dim);
+        let (tokens, dim) = (self.geometry.tokens, self.geometry.dim);
         let (padded, row) = (whole_lanes(tokens), whole_lanes(dim));
-        let queries = self.rows(|i| self.token(0, i), self.of.scale as f32);
+        let queries = self.rows(|i| self.token(0, i), self.geometry.scale as f32);
         let values = self.rows(|i| self.token(2, i), 1.);
         let keys = self.columns(1);
         let mut scores = vec![0f32; ROWS * padded];
@@ -142,10 +142,10 @@ impl SimdKernel for &HeadRows<'_> {
 
 /// The gradients of one window and head.
 struct Backward<'a> {
-    at: HeadRows<'a>,
+    rows: HeadRows<'a>,
     y: &'a [f32],
     grad: &'a [f32],
-    /// The bias' gradient to add to, `[token, token]`; empty where none is wanted.
+    /// The sum of the bias gradients, `[token, token]`; empty if no bias gradient is required.
     bias_grad: &'a mut [f32],
 }
 
@@ -155,13 +155,13 @@ impl SimdKernel for Backward<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self) -> Vec<f32> {
-        let Self { at, y, grad, bias_grad } = self;
-        let (tokens, dim, scale) = (at.of.tokens, at.of.dim, at.of.scale as f32);
+        let Self { rows, y, grad, bias_grad } = self;
+        let (tokens, dim, scale) = (rows.geometry.tokens, rows.geometry.dim, rows.geometry.scale as f32);
         let (padded, row) = (whole_lanes(tokens), whole_lanes(dim));
-        let queries = at.rows(|i| at.token(0, i), scale);
-        let key_rows = at.rows(|i| at.token(1, i), 1.);
-        let grads = at.rows(|i| &grad[at.place(i)], 1.);
-        let (keys, values) = (at.columns(1), at.columns(2));
+        let queries = rows.rows(|i| rows.token(0, i), scale);
+        let key_rows = rows.rows(|i| rows.token(1, i), 1.);
+        let grads = rows.rows(|i| &grad[rows.output_range(i)], 1.);
+        let (keys, values) = (rows.columns(1), rows.columns(2));
         let mut weights = vec![0f32; ROWS * padded];
         let mut score_grads = vec![0f32; ROWS * padded];
         let mut query_grads = vec![0f32; ROWS * row];
@@ -169,13 +169,13 @@ impl SimdKernel for Backward<'_> {
         let mut all = vec![0f32; 3 * tokens * dim];
         for first in (0..tokens).step_by(ROWS) {
             multiply::<S>(&queries[first * row..], row, dim, &keys, &mut weights, padded);
-            let scales = at.weigh::<S>(&mut weights, first);
+            let scales = rows.weigh::<S>(&mut weights, first);
             multiply::<S>(&grads[first * row..], row, dim, &values, &mut score_grads, padded);
-            let rows = weights.chunks_exact_mut(padded).zip(score_grads.chunks_exact_mut(padded)).zip(scales);
-            for (r, ((weights, score_grads), scale)) in rows.enumerate() {
-                // A padded query has a scale of zero: nothing comes from it.
-                let place = if first + r < tokens { at.place(first + r) } else { 0..0 };
-                let along = sum_pairs(&y[place.clone()], &grad[place], |y, grad| y * grad);
+            let pairs = weights.chunks_exact_mut(padded).zip(score_grads.chunks_exact_mut(padded)).zip(scales);
+            for (r, ((weights, score_grads), scale)) in pairs.enumerate() {
+                // A padded query has a scale of zero, and so contributes nothing.
+                let range = if first + r < tokens { rows.output_range(first + r) } else { 0..0 };
+                let along = sum_pairs(&y[range.clone()], &grad[range], |y, grad| y * grad);
                 for (weight, score_grad) in weights.iter_mut().zip(score_grads) {
                     *weight *= scale;
                     *score_grad = *weight * (*score_grad - along);
@@ -209,7 +209,7 @@ impl SimdKernel for Backward<'_> {
 }
 
 impl Attention {
-    /// Does `work` with the mask's numbers.
+    /// Calls `work` with the mask's numbers.
     fn with_mask<T>(&self, work: impl FnOnce(Option<&[f32]>) -> T) -> Result<T> {
         let Some(mask) = &self.mask else { return Ok(work(None)) };
         let (storage, layout) = mask.storage_and_layout();
@@ -228,7 +228,14 @@ impl Native for Attention {
             (0..self.windows * heads)
                 .into_par_iter()
                 .map(|i| {
-                    vectorised(&HeadRows { of: self, qkv: inputs[0], bias, mask, window: i / heads, head: i % heads })
+                    vectorised(&HeadRows {
+                        geometry: self,
+                        qkv: inputs[0],
+                        bias,
+                        mask,
+                        window: i / heads,
+                        head: i % heads,
+                    })
                 })
                 .collect()
         })?;
@@ -245,19 +252,19 @@ impl Native for Attention {
     fn backward(&self, call: &Slices) -> Result<Vec<Option<Vec<f32>>>> {
         let (windows, tokens, heads, dim) = (self.windows, self.tokens, self.heads, self.dim);
         let (qkv, bias) = (call.inputs[0], call.inputs.get(1).copied());
-        let bias_wanted = call.wanted.get(1) == Some(&true);
-        let per_group = if bias_wanted { windows.div_ceil(GROUPS) } else { 1 };
+        let bias_required = call.required.get(1) == Some(&true);
+        let per_group = if bias_required { windows.div_ceil(GROUPS) } else { 1 };
         let groups = windows.div_ceil(per_group);
         let parts: Vec<(Vec<Vec<f32>>, Vec<f32>)> = self.with_mask(|mask| {
             (0..groups * heads)
                 .into_par_iter()
                 .map(|i| {
                     let (group, head) = (i / heads, i % heads);
-                    let mut bias_grad = vec![0f32; if bias_wanted { tokens * tokens } else { 0 }];
+                    let mut bias_grad = vec![0f32; if bias_required { tokens * tokens } else { 0 }];
                     let range = group * per_group..windows.min((group + 1) * per_group);
                     let part = |window| {
-                        let at = HeadRows { of: self, qkv, bias, mask, window, head };
-                        vectorised(Backward { at, y: call.output, grad: call.grad, bias_grad: &mut bias_grad })
+                        let rows = HeadRows { geometry: self, qkv, bias, mask, window, head };
+                        vectorised(Backward { rows, y: call.output, grad: call.grad, bias_grad: &mut bias_grad })
                     };
                     (range.map(part).collect(), bias_grad)
                 })
@@ -273,7 +280,7 @@ impl Native for Attention {
         });
         let mut gradients = vec![Some(qkv_grad)];
         if bias.is_some() {
-            gradients.push(bias_wanted.then(|| {
+            gradients.push(bias_required.then(|| {
                 super::filled(heads * tokens * tokens, tokens * tokens, |head, sum| {
                     for group in 0..groups {
                         let part = &parts[group * heads + head].1;
@@ -295,28 +302,30 @@ mod tests {
         (0..count).map(|i| ((i * 37 + 11) % 64) as f32 / 32. - 1.).collect()
     }
 
-    /// Each instruction set gives what plain loops in double precision give.
+    /// Every instruction set is compared with plain loops in double precision.
     #[test]
-    fn a_head_is_that_of_plain_loops() {
+    fn attention_of_one_head_equals_plain_loops() {
         for (tokens, dim) in [(1, 1), (7, 4), (21, 16), (40, 33)] {
             let (windows, heads, scale) = (2, 3, 0.7);
-            let of = Attention { windows, tokens, heads, dim, scale, mask: None };
+            let geometry = Attention { windows, tokens, heads, dim, scale, mask: None };
             let qkv = numbers(windows * tokens * 3 * heads * dim);
             let (bias, mask) = (numbers(heads * tokens * tokens), numbers(tokens * tokens));
-            let at = HeadRows { of: &of, qkv: &qkv, bias: Some(&bias), mask: Some(&mask), window: 1, head: 2 };
+            let rows =
+                HeadRows { geometry: &geometry, qkv: &qkv, bias: Some(&bias), mask: Some(&mask), window: 1, head: 2 };
             let mut expected = Vec::new();
             for i in 0..tokens {
                 let weight = |j: usize| {
-                    let dot: f64 = (0..dim).map(|d| f64::from(at.token(0, i)[d]) * f64::from(at.token(1, j)[d])).sum();
+                    let dot: f64 =
+                        (0..dim).map(|d| f64::from(rows.token(0, i)[d]) * f64::from(rows.token(1, j)[d])).sum();
                     let (bias, mask) = (bias[(2 * tokens + i) * tokens + j], mask[i * tokens + j]);
                     (scale * dot + f64::from(bias) + f64::from(mask)).exp()
                 };
                 let sum: f64 = (0..tokens).map(weight).sum();
                 for d in 0..dim {
-                    expected.push((0..tokens).map(|j| weight(j) / sum * f64::from(at.token(2, j)[d])).sum::<f64>());
+                    expected.push((0..tokens).map(|j| weight(j) / sum * f64::from(rows.token(2, j)[d])).sum::<f64>());
                 }
             }
-            for y in on_every_class(&at) {
+            for y in on_every_class(&rows) {
                 assert_eq!(y.len(), expected.len());
                 assert!(y.iter().zip(&expected).all(|(y, expected)| (f64::from(*y) - expected).abs() < 2e-6));
             }

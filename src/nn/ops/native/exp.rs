@@ -2,20 +2,20 @@
 
 use crate::simd::Simd;
 
-/// The polynomial with these coefficients, the highest power first.
+/// Evaluates the polynomial with these coefficients, the highest power first.
 #[inline(always)]
 fn polynomial<S: Simd, const N: usize>(x: S::Vector, coefficients: [f32; N]) -> S::Vector {
     let (first, rest) = coefficients.split_at(1);
     rest.iter().fold(S::splat(first[0]), |p, &c| S::mul_add(p, x, S::splat(c)))
 }
 
-/// `e^x`, within two units in the last place; 0 below -104 and infinity above 88.8, as rounding has it.
+/// Computes `e^x` within two units in the last place; 0 below -104 and infinity above 88.8, as correct rounding would return.
 #[inline(always)]
 pub fn exp<S: Simd>(x: S::Vector) -> S::Vector {
     // ln 2 in two parts: the first has zeros at its end, so that its product with a whole number is exact.
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
-    // In this order a NaN stays.
+    // This order keeps NaN.
     let x = S::min(S::splat(89.), S::max(S::splat(-104.), x));
     let n = S::round(S::mul(x, S::splat(std::f32::consts::LOG2_E)));
     let r = S::mul_add(n, S::splat(-LN2_LOW), S::mul_add(n, S::splat(-LN2_HIGH), x));
@@ -24,10 +24,10 @@ pub fn exp<S: Simd>(x: S::Vector) -> S::Vector {
     S::scale(p, n)
 }
 
-/// The error function, within 5e-7 of the truth everywhere.
+/// Computes the error function with an absolute error below 5e-7.
 #[inline(always)]
 pub fn erf<S: Simd>(x: S::Vector) -> S::Vector {
-    // A quotient of polynomials; beyond 3.83 the function is one to single precision.
+    // A quotient of polynomials; beyond 3.83 the function is one in single precision.
     let x = S::min(S::splat(3.832_507), S::max(S::splat(-3.832_507), x));
     let square = S::mul(x, x);
     let p = polynomial::<S, 7>(
@@ -52,11 +52,11 @@ mod tests {
     use super::*;
     use crate::simd::{SimdKernel, on_every_class};
 
-    /// Puts `exp` and `erf` of numbers side by side.
+    /// Computes pairs of `exp` and `erf` of numbers.
     #[derive(Clone)]
-    struct Both(Vec<f32>);
+    struct ExpAndErf(Vec<f32>);
 
-    impl SimdKernel for Both {
+    impl SimdKernel for ExpAndErf {
         type Output = Vec<[f32; 2]>;
 
         #[inline(always)]
@@ -75,9 +75,9 @@ mod tests {
     }
 
     #[test]
-    fn both_are_near_the_truth() {
+    fn exp_and_erf_are_within_their_error_bounds() {
         let numbers: Vec<f32> = (-400_000..=400_000).map(|i| i as f32 * 2.2e-4).collect();
-        for values in on_every_class(Both(numbers.clone())) {
+        for values in on_every_class(ExpAndErf(numbers.clone())) {
             let (mut worst_exp, mut worst_erf) = (0f64, 0f64);
             for (&x, [exp, erf]) in numbers.iter().zip(values) {
                 let x = f64::from(x);
@@ -91,9 +91,9 @@ mod tests {
     }
 
     #[test]
-    fn extremes_are_kept() {
+    fn exp_and_erf_of_infinity_and_nan_are_exact() {
         let numbers = vec![0., f32::NEG_INFINITY, -105., f32::INFINITY, f32::NAN];
-        for values in on_every_class(Both(numbers)) {
+        for values in on_every_class(ExpAndErf(numbers)) {
             assert_eq!(values[..4].iter().map(|v| v[0]).collect::<Vec<_>>(), [1., 0., 0., f32::INFINITY]);
             assert!(values[4][0].is_nan() && values[4][1].is_nan());
             assert!(values[0][1] == 0. && (values[1][1] + 1.).abs() < 5e-7 && (values[3][1] - 1.).abs() < 5e-7);

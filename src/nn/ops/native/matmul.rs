@@ -1,21 +1,21 @@
-//! Matrix products of eight rows at a time, as attention needs them: small, with factors that are already in the cache.
+//! Matrix products of eight rows at a time, for attention: small, with factors that are already in the cache.
 //!
 //! The sums of a block stay in registers: 8 × 32 numbers with AVX-512, 4 × 16 elsewhere.
 
 use crate::simd::Simd;
 
-/// How many rows a product has.
+/// The rows of a product.
 pub const ROWS: usize = 8;
 
-/// Columns come in multiples of this.
+/// The number of columns is a multiple of this.
 pub const LANES: usize = 16;
 
-/// `size` rounded up to whole lanes.
+/// Rounds `size` up to whole lanes.
 pub fn whole_lanes(size: usize) -> usize {
     size.next_multiple_of(LANES)
 }
 
-/// `c = a · b`: `a` is eight rows of `inner` numbers, `stride` apart; `b` is `[inner, columns]`, `c` `[8, columns]`.
+/// Computes `c = a · b`: `a` is eight rows of `inner` numbers, `stride` apart; `b` is `[inner, columns]`, `c` `[8, columns]`.
 #[inline(always)]
 pub fn multiply<S: Simd>(a: &[f32], stride: usize, inner: usize, b: &[f32], c: &mut [f32], columns: usize) {
     let wide = columns / (2 * S::WIDTH) * (2 * S::WIDTH);
@@ -74,7 +74,7 @@ fn store<S: Simd, const R: usize, const V: usize>(
     }
 }
 
-/// `c += aᵀ · b`: `a` is `[8, stride]`, of which the first `count` columns count, `b` `[8, columns]`, `c`
+/// Computes `c += aᵀ · b`: `a` is `[8, stride]`, of which the first `count` columns are used, `b` `[8, columns]`, `c`
 /// `[stride, columns]`; `stride` is a multiple of eight.
 #[inline(always)]
 pub fn add_transposed<S: Simd>(a: &[f32], stride: usize, count: usize, b: &[f32], c: &mut [f32], columns: usize) {
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
     use crate::simd::{SimdKernel, on_every_class};
 
-    /// Both products of random sizes, as they are and as three loops give them.
+    /// Both products of one size.
     #[derive(Clone)]
     struct Products {
         stride: usize,
@@ -154,9 +154,9 @@ mod tests {
         }
     }
 
-    /// Whole numbers, so that sums are exact in any order.
+    /// The factors are whole numbers, so that sums are exact in any order.
     #[test]
-    fn products_are_those_of_three_loops() {
+    fn matrix_products_equal_three_loops() {
         for (stride, inner, columns) in [(16, 3, 16), (16, 16, 32), (32, 21, 48), (8, 8, 96)] {
             let a = numbers(ROWS * stride);
             for [product, sum] in on_every_class(Products { stride, inner, columns }) {

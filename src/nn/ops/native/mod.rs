@@ -1,8 +1,8 @@
-//! Kernels of our own for `f32` on the CPU.
+//! The kernels of this crate for `f32` on the CPU.
 //!
-//! Work is cut into pieces by the sizes alone, never by the number of threads, and sums over pieces are taken in the
-//! pieces' order: a result has the same bits on any number of threads. Most of these operators wait for memory, so each
-//! reads what it needs once for its sums, and once more to write its result.
+//! Work is divided into pieces by the sizes alone, never by the number of threads, and sums over pieces are computed in the
+//! pieces' order: a result has the same bits on any number of threads. Most of these operators are bound by memory, so each
+//! reads its inputs once for its sums, and once more to write its result.
 
 mod attention;
 mod exp;
@@ -16,15 +16,15 @@ mod upsample;
 use crate::nn::kernel::zeros;
 use rayon::prelude::*;
 
-/// How many numbers a task takes on: enough to hide its start, few enough to stay in the cache.
+/// The numbers that one task processes: enough to hide its start, few enough to stay in the cache.
 const PIECE: usize = 1 << 15;
 
-/// How many rows of this many columns a task takes on.
+/// Returns the number of rows of this many columns that one task processes.
 fn rows_per_piece(columns: usize) -> usize {
     (PIECE / columns).max(1)
 }
 
-/// The sums of equally long vectors, taken in their order.
+/// Returns the sums of equally long vectors, computed in their order.
 fn sum_in_order(parts: &[Vec<f64>]) -> Vec<f64> {
     let mut sums = vec![0.; parts[0].len()];
     for part in parts {
@@ -35,24 +35,24 @@ fn sum_in_order(parts: &[Vec<f64>]) -> Vec<f64> {
     sums
 }
 
-/// `values` as single precision.
+/// Converts `values` to single precision.
 fn single(values: &[f64]) -> Vec<f32> {
     values.iter().map(|&value| value as f32).collect()
 }
 
-/// A vector filled in pieces by `fill`, which is given a piece's number and the piece.
+/// Returns a vector whose pieces are filled by `fill`, which is called with a piece's index and the piece.
 fn filled(len: usize, piece: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
     let mut values = zeros(len);
     values.par_chunks_mut(piece).enumerate().for_each(|(i, piece)| fill(i, piece));
     values
 }
 
-/// The part of `values` that belongs to piece `i` of length `piece`.
+/// Returns piece `i` of `values`, for pieces of length `piece`.
 fn piece_of(values: &[f32], i: usize, piece: usize) -> &[f32] {
     &values[i * piece..values.len().min((i + 1) * piece)]
 }
 
-/// The sum of 16 lanes, as a tree.
+/// Returns the sum of 16 lanes, computed as a tree.
 #[inline(always)]
 fn sum_lanes(lanes: [f32; 16]) -> f32 {
     let mut lanes = lanes;
@@ -64,7 +64,7 @@ fn sum_lanes(lanes: [f32; 16]) -> f32 {
     lanes[0]
 }
 
-/// The sum of `term` over the positions of two rows, in 16 lanes where there are as many.
+/// Returns the sum of `term` over the positions of two rows, in 16 lanes if the rows are that long.
 #[inline(always)]
 fn sum_pairs(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f32 {
     if a.len() < 16 {

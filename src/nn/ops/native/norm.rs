@@ -1,7 +1,7 @@
 //! Normalization over a volume.
 //!
-//! Two sums per channel, then one pass that writes. The sums are taken in double precision, so the variance can be had
-//! in the same pass as the mean. Few channels are treated as many: several voxels beside each other are one wide row.
+//! Two sums per channel, then one pass that writes. The sums are computed in double precision, so that one pass computes both the
+//! mean and the variance. Few channels are treated as many: several neighbouring voxels form one wide row.
 
 use candle_core::Result;
 use rayon::prelude::*;
@@ -13,10 +13,10 @@ use crate::nn::ops::norm::Normalize;
 use crate::nn::ops::operator::{Native, Slices};
 use crate::simd::vectorised;
 
-/// How many channels a row has at least, by taking several voxels as one.
+/// The least number of columns of a wide row, which combines several voxels.
 const WIDE_ROW: usize = 64;
 
-/// What each channel's values are multiplied by and what is added, repeated for a wide row.
+/// The mean, factor and summand of each channel, repeated for a wide row.
 struct Affine {
     mean: Vec<f32>,
     scale: Vec<f32>,
@@ -52,24 +52,24 @@ impl Affine {
 }
 
 impl Normalize {
-    /// How many voxels are one wide row.
+    /// Returns the number of voxels of one wide row.
     fn fold(&self) -> usize {
         WIDE_ROW.div_ceil(self.channels).min(PIECE)
     }
 
-    /// The numbers of a task: whole wide rows.
+    /// Returns the numbers that one task processes: whole wide rows.
     fn piece(&self) -> usize {
         let row = self.fold() * self.channels;
         rows_per_piece(row) * row
     }
 
-    /// One value a channel, repeated for a wide row.
+    /// Returns one value for each channel, repeated for a wide row.
     fn wide(&self, value: impl Fn(usize) -> f64) -> Vec<f32> {
         (0..self.fold() * self.channels).map(|i| value(i % self.channels) as f32).collect()
     }
 
-    /// Two sums per channel over one group, by `add` for each piece: it is given the piece's place, and adds to one
-    /// pair of sums for each column of a wide row.
+    /// Returns two sums per channel over one group. `add` is called with the range of each piece, and adds to one pair of sums for
+    /// each column of a wide row.
     fn sums(&self, add: impl Fn(std::ops::Range<usize>, &mut [f64], &mut [f64]) + Sync) -> [Vec<f64>; 2] {
         let (row, len, piece) = (self.fold() * self.channels, self.rows * self.channels, self.piece());
         let parts: Vec<Vec<f64>> = (0..len.div_ceil(piece))
@@ -88,7 +88,7 @@ impl Normalize {
         [fold(&sums[..row]), fold(&sums[row..])]
     }
 
-    /// The moments of one group.
+    /// Computes the moments of one group.
     fn moments_of(&self, x: &[f32]) -> Moments {
         let row = self.fold() * self.channels;
         let [sums, squares] = self.sums(|range, sums, squares| {
@@ -113,13 +113,13 @@ impl Normalize {
         Moments { mean, inverse }
     }
 
-    /// The moments of all groups, taken once for both passes.
+    /// Returns the moments of all groups, computed once for both passes.
     fn moments(&self, x: &[f32]) -> &[Moments] {
         let groups = x.chunks_exact(self.rows * self.channels);
         self.moments.get_or_init(|| groups.map(|x| self.moments_of(x)).collect())
     }
 
-    /// What the forward pass does to each channel. The mean is rounded; what that leaves goes to the shift.
+    /// Returns the forward pass of each channel as an affine map. The mean is rounded; the shift contains the remainder.
     fn affine(&self, moments: &Moments, weight: &impl Fn(usize) -> f64, bias: impl Fn(usize) -> f64) -> Affine {
         let mean = |c: usize| f64::from(moments.mean[c] as f32);
         let scale = |c: usize| moments.inverse[c] * weight(c);
@@ -131,20 +131,20 @@ impl Normalize {
     }
 }
 
-/// One value a channel, or `otherwise` for all.
+/// Returns one value for each channel, or `otherwise` for all channels.
 fn parameter(values: Option<&[f32]>, otherwise: f64) -> impl Fn(usize) -> f64 {
     let values = values.map(<[f32]>::to_vec);
     move |c| values.as_ref().map_or(otherwise, |values| f64::from(values[c]))
 }
 
-/// What becomes of one number.
+/// Applies the activation to one number.
 #[inline(always)]
 fn activated(value: f32, slope: f32) -> f32 {
     if value > 0. { value } else { value * slope }
 }
 
 impl Normalize {
-    /// The forward pass over a volume that nobody needs as it was.
+    /// Computes the forward pass in place.
     pub(in crate::nn::ops) fn overwrite(&self, x: &mut [f32], weight: Option<&[f32]>, bias: Option<&[f32]>) {
         let (row, group, piece) = (self.fold() * self.channels, self.rows * self.channels, self.piece());
         let (weight, bias) = (parameter(weight, 1.), parameter(bias, 0.));
@@ -201,13 +201,13 @@ impl Native for Normalize {
         let (weight, bias) = (parameter(call.inputs.get(1).copied(), 1.), parameter(call.inputs.get(2).copied(), 0.));
         let (row, group, piece) = (self.fold() * self.channels, self.rows * self.channels, self.piece());
         let (slope, count) = (self.slope as f32, self.rows as f64);
-        let mut x_grad = zeros(if call.wanted[0] { x.len() } else { 0 });
+        let mut x_grad = zeros(if call.required[0] { x.len() } else { 0 });
         let mut weight_grad = vec![0f64; self.channels];
         let mut bias_grad = vec![0f64; self.channels];
         for (g, moments) in self.moments(x).iter().enumerate() {
             let range = g * group..(g + 1) * group;
             let (x, grad) = (&x[range.clone()], &grad[range.clone()]);
-            // The sign before the activation is found anew, by the same arithmetic as in the forward pass.
+            // The sign before the activation is computed again, by the same arithmetic as in the forward pass.
             let by = self.affine(moments, &weight, &bias);
             let [level, product] = self.sums(|range, level, product| {
                 let (x, grad) = (&x[range.clone()], &grad[range]);
@@ -216,7 +216,7 @@ impl Native for Normalize {
                     || by.add_gradients(x, grad, slope, level, product),
                 );
             });
-            // Along the standardized input; with the level it is what the statistics' own gradients take away.
+            // The component along the standardized input: the gradients of the statistics subtract this component and the mean.
             let rounded = |c: usize| f64::from(moments.mean[c] as f32) - moments.mean[c];
             let along: Vec<f64> =
                 (0..self.channels).map(|c| moments.inverse[c] * (product[c] + rounded(c) * level[c])).collect();
@@ -224,7 +224,7 @@ impl Native for Normalize {
                 weight_grad[c] += along[c];
                 bias_grad[c] += level[c];
             }
-            if !call.wanted[0] {
+            if !call.required[0] {
                 continue;
             }
             let of_x = |c: usize| -moments.inverse[c] * moments.inverse[c] * weight(c) * along[c] / count;
@@ -253,6 +253,6 @@ impl Native for Normalize {
             });
         }
         let gradients = [x_grad, single(&weight_grad), single(&bias_grad)];
-        Ok(gradients.into_iter().zip(call.wanted).map(|(grad, wanted)| wanted.then_some(grad)).collect())
+        Ok(gradients.into_iter().zip(call.required).map(|(grad, required)| required.then_some(grad)).collect())
     }
 }

@@ -1,4 +1,4 @@
-//! Operators of single numbers.
+//! Pointwise operators.
 
 use candle_core::Result;
 use rayon::prelude::*;
@@ -11,46 +11,46 @@ use crate::nn::ops::add::Add;
 use crate::nn::ops::operator::{Native, Slices};
 use crate::simd::{Class, Simd, SimdKernel, vectorised};
 
-/// A function of a number and of another one beside it.
+/// A function of pairs of numbers.
 trait Function: Copy + Sync {
-    fn of<S: Simd>(self, x: S::Vector, beside: S::Vector) -> S::Vector;
+    fn of<S: Simd>(self, x: S::Vector, other: S::Vector) -> S::Vector;
 }
 
-/// A function applied to a piece.
-struct Applied<'a, F> {
+/// The application of a function to a piece.
+struct PieceKernel<'a, F> {
     function: F,
     x: &'a [f32],
-    beside: &'a [f32],
+    other: &'a [f32],
     y: &'a mut [f32],
 }
 
-impl<F: Function> SimdKernel for Applied<'_, F> {
+impl<F: Function> SimdKernel for PieceKernel<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self) {
         let whole = self.y.len() / S::WIDTH * S::WIDTH;
         let (x, x_rest) = self.x.split_at(whole);
-        let (beside, beside_rest) = self.beside.split_at(whole);
+        let (other, other_rest) = self.other.split_at(whole);
         let (y, y_rest) = self.y.split_at_mut(whole);
-        let blocks = x.chunks_exact(S::WIDTH).zip(beside.chunks_exact(S::WIDTH));
-        for (y, (x, beside)) in y.chunks_exact_mut(S::WIDTH).zip(blocks) {
-            S::store(self.function.of::<S>(S::load(x), S::load(beside)), y);
+        let blocks = x.chunks_exact(S::WIDTH).zip(other.chunks_exact(S::WIDTH));
+        for (y, (x, other)) in y.chunks_exact_mut(S::WIDTH).zip(blocks) {
+            S::store(self.function.of::<S>(S::load(x), S::load(other)), y);
         }
         let mut padded = [[0f32; 16]; 2];
         padded[0][..x_rest.len()].copy_from_slice(x_rest);
-        padded[1][..x_rest.len()].copy_from_slice(beside_rest);
+        padded[1][..x_rest.len()].copy_from_slice(other_rest);
         let rest = self.function.of::<S>(S::load(&padded[0]), S::load(&padded[1]));
         S::store(rest, &mut padded[0]);
         y_rest.copy_from_slice(&padded[0][..y_rest.len()]);
     }
 }
 
-/// `function` of each pair of numbers.
-fn map(function: impl Function, x: &[f32], beside: &[f32]) -> Vec<f32> {
+/// Applies `function` to each pair of numbers.
+fn map(function: impl Function, x: &[f32], other: &[f32]) -> Vec<f32> {
     filled(x.len(), PIECE, |i, y| {
-        let (x, beside) = (piece_of(x, i, PIECE), piece_of(beside, i, PIECE));
-        vectorised(Applied { function, x, beside, y });
+        let (x, other) = (piece_of(x, i, PIECE), piece_of(other, i, PIECE));
+        vectorised(PieceKernel { function, x, other, y });
     })
 }
 
@@ -58,11 +58,11 @@ fn map(function: impl Function, x: &[f32], beside: &[f32]) -> Vec<f32> {
 #[derive(Clone, Copy)]
 struct GeluValue;
 
-/// The gradient beside, times the derivative.
+/// The second number, a gradient, times the derivative at the first number.
 #[derive(Clone, Copy)]
 struct GeluGradient;
 
-/// The share of the normal distribution below `x`.
+/// Returns the cumulative distribution function of the normal distribution at `x`.
 #[inline(always)]
 fn below<S: Simd>(x: S::Vector) -> S::Vector {
     let erf = erf::<S>(S::mul(x, S::splat(std::f32::consts::FRAC_1_SQRT_2)));
@@ -96,11 +96,11 @@ impl Native for Gelu {
     }
 }
 
-/// `function` of each pair of numbers, one at a time: for functions that there are no vectors of.
-fn map_each(x: &[f32], beside: &[f32], function: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
+/// Applies `function` to each pair of numbers, one at a time: for functions without a vector form.
+fn map_each(x: &[f32], other: &[f32], function: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
     filled(x.len(), PIECE, |i, y| {
-        let pairs = piece_of(x, i, PIECE).iter().zip(piece_of(beside, i, PIECE));
-        y.iter_mut().zip(pairs).for_each(|(y, (&x, &beside))| *y = function(x, beside));
+        let pairs = piece_of(x, i, PIECE).iter().zip(piece_of(other, i, PIECE));
+        y.iter_mut().zip(pairs).for_each(|(y, (&x, &other))| *y = function(x, other));
     })
 }
 
@@ -133,7 +133,7 @@ impl Native for Sigmoid {
 }
 
 impl LeakyRelu {
-    /// `values`, those multiplied by the slope whose `x` is not positive.
+    /// Returns `values`, multiplied by the slope where `x` is not positive.
     fn sloped(slope: f32, x: &[f32], values: &[f32]) -> Vec<f32> {
         filled(x.len(), PIECE, |i, y| {
             let (x, values) = (piece_of(x, i, PIECE), piece_of(values, i, PIECE));
@@ -161,7 +161,7 @@ impl Native for LeakyRelu {
 }
 
 impl Add {
-    /// The sum in the place of `a`.
+    /// Computes the sum in place of `a`.
     pub(in crate::nn::ops) fn overwrite(&self, a: &mut [f32], b: &[f32]) {
         let slope = self.slope as f32;
         a.par_chunks_mut(PIECE).zip(b.par_chunks(PIECE)).for_each(|(a, b)| {
@@ -188,9 +188,9 @@ impl Native for Add {
     }
 
     fn backward(&self, call: &Slices) -> Result<Vec<Option<Vec<f32>>>> {
-        // The slope is not negative, so the sum has the sign of the output, or is multiplied by nothing.
+        // The slope is not negative, so the sum has the sign of the output; with a slope of 0, the gradient is zero, too.
         let grad = LeakyRelu::sloped(self.slope as f32, call.output, call.grad);
-        let [first, second] = [call.wanted[0], call.wanted[1]];
+        let [first, second] = [call.required[0], call.required[1]];
         Ok(match (first, second) {
             (true, true) => vec![Some(grad.clone()), Some(grad)],
             _ => vec![first.then(|| grad.clone()), second.then_some(grad)],

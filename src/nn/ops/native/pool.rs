@@ -10,7 +10,7 @@ use crate::nn::ops::pool::MaxPool3d;
 use crate::simd::vectorised;
 
 impl MaxPool3d {
-    /// Where the four lines along z begin that pool into line `line` of the output.
+    /// Returns the starts of the four lines along z that are pooled into line `line` of the output.
     fn lines(&self, line: usize) -> [usize; 4] {
         let [nx, ny, nz] = self.size;
         let (plane, y) = (line / (ny / 2), line % (ny / 2) * 2);
@@ -19,13 +19,13 @@ impl MaxPool3d {
         [0, 1, 2, 3].map(start)
     }
 
-    /// The length of one line of the output.
+    /// Returns the length of one line of the output.
     fn line(&self) -> usize {
         self.size[2] / 2 * self.channels
     }
 }
 
-/// The channel vectors of the eight corners of voxel `z` of a pooled line, in the order x, y, z.
+/// Returns the channel vectors of the eight corners of voxel `z` of a pooled line, in the order x, y, z.
 #[inline(always)]
 fn corners<'a>(lines: &[&'a [f32]; 4], z: usize, channels: usize) -> [&'a [f32]; 8] {
     std::array::from_fn(|i| {
@@ -49,7 +49,7 @@ impl Native for MaxPool3d {
                         y.copy_from_slice(corners[0]);
                         for corner in &corners[1..] {
                             for (y, &x) in y.iter_mut().zip(*corner) {
-                                // A NaN is never smaller, and stays.
+                                // NaN counts as the maximum.
                                 *y = if x > *y || x.is_nan() { x } else { *y };
                             }
                         }
@@ -62,7 +62,7 @@ impl Native for MaxPool3d {
     fn backward(&self, call: &Slices) -> Result<Vec<Option<Vec<f32>>>> {
         let (x, channels, line) = (call.inputs[0], self.channels, self.line());
         let [nx, ny, nz] = self.size;
-        // A task takes the two planes of the input that pool into one of the output.
+        // A task processes the two planes of the input that are pooled into one plane of the output.
         let (plane, pooled) = (ny * nz * channels, ny / 2 * line);
         let mut x_grad = zeros(x.len());
         x_grad.par_chunks_mut(nx * plane).enumerate().for_each(|(batch, sample)| {
@@ -71,13 +71,13 @@ impl Native for MaxPool3d {
                 for py in 0..ny / 2 {
                     let at = first + py * line;
                     let starts = self.lines(at / line);
-                    let begin = starts[0] - 2 * py * nz * channels;
+                    let first_plane = starts[0] - 2 * py * nz * channels;
                     let lines = starts.map(|start| &x[start..start + 2 * line]);
                     let (y, grad) = (&call.output[at..at + line], &call.grad[at..at + line]);
-                    let places = starts.map(|start| start - begin);
+                    let starts = starts.map(|start| start - first_plane);
                     vectorised(
                         #[inline(always)]
-                        || give_back(&lines, y, grad, channels, planes, places),
+                        || scatter_gradient(&lines, y, grad, channels, planes, starts),
                     );
                 }
             });
@@ -86,14 +86,21 @@ impl Native for MaxPool3d {
     }
 }
 
-/// Gives the gradient of a pooled line to the first largest corners; `places` are where its lines begin in `planes`.
+/// Writes the gradient of a pooled line to the first maximal corners; `starts` are the starts of the lines in `planes`.
 #[inline(always)]
-fn give_back(lines: &[&[f32]; 4], y: &[f32], grad: &[f32], channels: usize, planes: &mut [f32], places: [usize; 4]) {
+fn scatter_gradient(
+    lines: &[&[f32]; 4],
+    y: &[f32],
+    grad: &[f32],
+    channels: usize,
+    planes: &mut [f32],
+    starts: [usize; 4],
+) {
     let mut left = vec![0f32; channels];
     for (z, (y, grad)) in y.chunks_exact(channels).zip(grad.chunks_exact(channels)).enumerate() {
         left.copy_from_slice(grad);
         for (i, corner) in corners(lines, z, channels).into_iter().enumerate() {
-            let start = places[i / 2] + (2 * z + i % 2) * channels;
+            let start = starts[i / 2] + (2 * z + i % 2) * channels;
             let x_grad = &mut planes[start..start + channels];
             for (((x_grad, left), &x), &y) in x_grad.iter_mut().zip(&mut left).zip(corner).zip(y) {
                 let largest = x == y || x.is_nan();

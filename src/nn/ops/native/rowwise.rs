@@ -1,4 +1,4 @@
-//! Operators of the last axis: softmax and layer norm.
+//! Operators over the last axis: softmax and layer norm.
 
 use candle_core::Result;
 use rayon::prelude::*;
@@ -42,7 +42,7 @@ impl Native for Softmax {
     }
 }
 
-/// Softmax of each row of a piece. The exponentials of all rows are taken at once: rows are often shorter than a vector.
+/// Softmax of each row of a piece. The exponentials of all rows are computed together: rows are often shorter than a vector.
 struct Weights<'a> {
     x: &'a [f32],
     y: &'a mut [f32],
@@ -80,7 +80,7 @@ impl SimdKernel for Weights<'_> {
     }
 }
 
-/// Mean and inverse standard deviation of a row.
+/// Returns the mean and the inverse standard deviation of a row.
 #[inline(always)]
 fn moments(x: &[f32], eps: f32) -> (f32, f32) {
     let share = 1. / x.len() as f32;
@@ -114,7 +114,7 @@ impl Native for LayerNorm {
     fn backward(&self, call: &Slices) -> Result<Vec<Option<Vec<f32>>>> {
         let (x, weight, grad) = (call.inputs[0], call.inputs[1], call.grad);
         let (columns, eps) = (self.channels, self.eps as f32);
-        // The sums of a piece are taken in single precision, those over pieces in double: a piece has few rows.
+        // The sums of a piece are computed in single precision, those over pieces in double precision: a piece has few rows.
         let piece = rows_per_piece(columns).min(64) * columns;
         let mut x_grad = zeros(x.len());
         let sums: Vec<Vec<f64>> = x_grad
@@ -136,7 +136,7 @@ impl Native for LayerNorm {
     }
 }
 
-/// The gradients of a few rows; those of weight and bias are added to `sums`.
+/// Computes the gradients of a few rows; the gradients of weight and bias are added to `sums`.
 #[inline(always)]
 fn layer_norm_backward(x: &[f32], weight: &[f32], grad: &[f32], eps: f32, x_grad: &mut [f32], sums: &mut [f32]) {
     let columns = weight.len();
@@ -145,7 +145,7 @@ fn layer_norm_backward(x: &[f32], weight: &[f32], grad: &[f32], eps: f32, x_grad
     let rows = x.chunks_exact(columns).zip(grad.chunks_exact(columns));
     for (x_grad, (x, grad)) in x_grad.chunks_exact_mut(columns).zip(rows) {
         let (mean, inverse) = moments(x, eps);
-        // For a moment the place of the result holds the gradient of the standardized input.
+        // At first, `x_grad` holds the gradient of the standardized input.
         let sums = weight_grad.iter_mut().zip(bias_grad.iter_mut());
         for ((((x_grad, &x), &grad), &weight), (weight_grad, bias_grad)) in
             x_grad.iter_mut().zip(x).zip(grad).zip(weight).zip(sums)

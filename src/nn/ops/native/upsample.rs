@@ -1,7 +1,7 @@
 //! Trilinear doubling.
 //!
-//! A line of the output along z is made from one line that blends four lines of the input. Backward, a line of the input
-//! gathers the sixteen lines of the output that it took part in.
+//! Each line of the output along z is computed from the weighted sum of four lines of the input. In the backward pass, each line of
+//! the input's gradient is computed from the sixteen lines of the output to which the line contributed.
 
 use candle_core::Result;
 
@@ -10,14 +10,14 @@ use crate::nn::ops::operator::{Native, Slices};
 use crate::nn::ops::upsample::Upsample3d;
 use crate::simd::vectorised;
 
-/// The two inputs along one axis that output `i` blends: the near one with 3/4, the far one with 1/4.
+/// Returns the two inputs along one axis that output `i` blends, with their weights: the near input with 3/4, the far input with 1/4.
 fn sources(i: usize, size: usize) -> [(usize, f32); 2] {
     let near = i / 2;
     let far = if i.is_multiple_of(2) { near.saturating_sub(1) } else { (near + 1).min(size - 1) };
     [(near, 0.75), (far, 0.25)]
 }
 
-/// The outputs along one axis that input `i` took part in, and how much.
+/// Returns the outputs along one axis to which input `i` contributes, with their weights.
 fn targets(i: usize, size: usize) -> [(usize, f32); 4] {
     let before = if i == 0 { 0 } else { 2 * i - 1 };
     let after = if i + 1 == size { 2 * i + 1 } else { 2 * i + 2 };
@@ -76,7 +76,7 @@ impl Native for Upsample3d {
     }
 }
 
-/// The weighted sum of lines.
+/// Computes the weighted sum of lines.
 #[inline(always)]
 fn blend<const N: usize>(parts: &[(&[f32], f32); N], sum: &mut [f32]) {
     const BLOCK: usize = 16;
@@ -109,7 +109,7 @@ fn double(x: &[f32], y: &mut [f32], channels: usize) {
     }
 }
 
-/// Gathers a doubled line along z.
+/// Computes the gradient of [`double`].
 #[inline(always)]
 fn halve(grad: &[f32], x_grad: &mut [f32], channels: usize) {
     let size = x_grad.len() / channels;

@@ -5,30 +5,30 @@ use candle_core::{D, Result, Tensor};
 use super::softmax;
 use crate::nn::ops::attention_geometry::Attention;
 
-/// The most bytes of scores that are held at a time, for one copy of them.
+/// The most bytes of scores in memory at a time, for one copy of the scores.
 pub(in crate::nn::ops) const SCORE_BYTES: usize = 128 << 20;
 
 impl Attention {
-    /// Ranges (first, count) of windows whose scores stay under `limit` bytes where one window's do.
+    /// Returns ranges (first, count) of windows whose scores stay under `limit` bytes, if those of one window do.
     fn parts(&self, size_of: usize, limit: usize) -> Vec<(usize, usize)> {
         let bytes = self.heads * self.tokens * self.tokens * size_of;
         let step = (limit / bytes.max(1)).max(1);
         (0..self.windows).step_by(step).map(|first| (first, step.min(self.windows - first))).collect()
     }
 
-    /// Queries, keys and values of some windows, `[window, head, token, dim]` each.
+    /// Returns queries, keys and values of some windows, `[window, head, token, dim]` each.
     fn split(&self, qkv: &Tensor, (first, count): (usize, usize)) -> Result<[Tensor; 3]> {
         let qkv = qkv.narrow(0, first, count)?.permute((2, 0, 3, 1, 4))?.contiguous()?;
         Ok([qkv.get(0)?, qkv.get(1)?, qkv.get(2)?])
     }
 
-    /// The heads of `[window, token, head · dim]` apart: `[window, head, token, dim]`.
+    /// Separates the heads of `[window, token, head · dim]`: `[window, head, token, dim]`.
     fn heads(&self, y: &Tensor, (first, count): (usize, usize)) -> Result<Tensor> {
         let y = y.narrow(0, first, count)?.reshape((count, self.tokens, self.heads, self.dim))?;
         y.transpose(1, 2)?.contiguous()
     }
 
-    /// How much each token looks at each other one: `[window, head, token, token]`.
+    /// Returns the attention weights of each pair of tokens: `[window, head, token, token]`.
     fn weights(&self, q: &Tensor, k: &Tensor, bias: Option<&Tensor>, (first, count): (usize, usize)) -> Result<Tensor> {
         let mut scores = q.affine(self.scale, 0.)?.matmul(&k.transpose(2, 3)?)?;
         if let Some(bias) = bias {
@@ -44,7 +44,7 @@ impl Attention {
     }
 }
 
-/// The output `[window, token, head · dim]`.
+/// Computes the output `[window, token, head · dim]`.
 pub(in crate::nn::ops) fn attention(
     of: &Attention,
     qkv: &Tensor,
@@ -60,7 +60,7 @@ pub(in crate::nn::ops) fn attention(
     Tensor::cat(&parts, 0)
 }
 
-/// The gradients of queries, keys and values, and of the bias; the scores are computed anew.
+/// Computes the gradients of queries, keys and values, and of the bias; the scores are computed again.
 pub(in crate::nn::ops) fn attention_backward(
     of: &Attention,
     qkv: &Tensor,

@@ -1,18 +1,18 @@
-//! Convolution by gathering and matrix products.
+//! Convolution by gathered planes and matrix products.
 //!
 //! One kernel plane of the input, `ky · kz · c_in` numbers for each output voxel, is gathered at a time, in chunks under
 //! a byte limit; the `kx` taps along x are views of the gathered planes, each multiplied by its part of the weight and
-//! summed. The gradient of the input is the same correlation with the weight turned around; the gradient of the weight
-//! multiplies the gathered planes by the gradient of the output. Nothing gathered outlives its chunk.
+//! summed. The gradient of the input is the same correlation with the mirrored weight; the gradient of the weight
+//! multiplies the gathered planes by the gradient of the output. Gathered planes are freed after their chunk.
 
 use candle_core::{D, Result, Tensor};
 
 use super::rows;
 
-/// The most bytes of gathered planes that are held at a time.
+/// The most bytes of gathered planes in memory at a time.
 pub(in crate::nn::ops) const GATHERED_BYTES: usize = 256 << 20;
 
-/// `y[t] = Σ_i w[i] · x[start + stride · t + i]` along each axis, zero outside of `x`.
+/// `y[t] = Σ_i w[i] · x[start + stride · t + i]` along each axis; `x` is zero outside its range.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::nn::ops) struct Correlation {
     pub kernel: [usize; 3],
@@ -33,13 +33,13 @@ impl Correlation {
         self.kernel == [1; 3] && self.stride == [1; 3] && self.start == [0; 3]
     }
 
-    /// How many values along `axis` are read for `count` outputs, rounded up to whole strides.
+    /// Returns the number of values along `axis` that `count` outputs read, rounded up to whole strides.
     fn reach(&self, axis: usize, count: usize) -> usize {
         let (kernel, stride) = (self.kernel[axis], self.stride[axis]);
         stride * ((kernel - 1) / stride + count)
     }
 
-    /// Parts of the output whose gathered planes stay under `limit` bytes where one row of voxels does.
+    /// Returns parts of the output whose gathered planes stay under `limit` bytes, if those of one row of voxels do.
     fn chunks(&self, batch: usize, channels: usize, size_of: usize, limit: usize) -> Vec<Chunk> {
         let [ox, oy, oz] = self.out;
         let row = oz * self.kernel[1] * self.kernel[2] * channels * size_of;
@@ -61,7 +61,7 @@ impl Correlation {
         chunks
     }
 
-    /// The planes `[x, batch, y, z, ky · kz · channel]` that `chunk` reads.
+    /// Gathers the planes `[x, batch, y, z, ky · kz · channel]` that `chunk` reads.
     fn gather(&self, x: &Tensor, chunk: &Chunk) -> Result<Tensor> {
         let first = |axis: usize, at: usize| self.start[axis] + (self.stride[axis] * at) as isize;
         let x = x.narrow(0, chunk.batch.0, chunk.batch.1)?;
@@ -73,20 +73,20 @@ impl Correlation {
         self.unfold(&x, 2, 1, chunk.y.1)
     }
 
-    /// Puts the taps of the kernel along `axis` beside each other in the channels.
+    /// Concatenates the taps of the kernel along `axis` in the channels.
     fn unfold(&self, x: &Tensor, dim: usize, axis: usize, count: usize) -> Result<Tensor> {
         let (kernel, stride) = (self.kernel[axis], self.stride[axis]);
         let taps = (0..kernel).map(|i| tap(x, dim, i, count, stride)?.contiguous()).collect::<Result<Vec<_>>>()?;
         Tensor::cat(&taps, D::Minus1)
     }
 
-    /// Tap `i` along x of gathered planes, as `[voxel, ky · kz · channel]`.
+    /// Returns tap `i` along x of gathered planes, as `[voxel, ky · kz · channel]`.
     fn plane(&self, planes: &Tensor, i: usize, chunk: &Chunk) -> Result<Tensor> {
         rows(&tap(planes, 0, i, chunk.x.1, self.stride[0])?.contiguous()?)
     }
 }
 
-/// Every `stride`-th of `count` values along `dim`, from `first` on: a view of the contiguous `x`.
+/// Returns `count` values along `dim` at steps of `stride`, from `first` on: a view of the contiguous `x`.
 fn tap(x: &Tensor, dim: usize, first: usize, count: usize, stride: usize) -> Result<Tensor> {
     if stride == 1 {
         return x.narrow(dim, first, count);
@@ -97,7 +97,7 @@ fn tap(x: &Tensor, dim: usize, first: usize, count: usize, stride: usize) -> Res
     x.reshape(dims)?.narrow(dim, first / stride, count)?.narrow(dim + 1, first % stride, 1)?.squeeze(dim + 1)
 }
 
-/// The values `start..start + len` along `dim`, zero outside of `x`.
+/// Returns the values `start..start + len` along `dim`, zero outside `x`.
 fn range(x: &Tensor, dim: usize, start: isize, len: usize) -> Result<Tensor> {
     let size = x.dim(dim)? as isize;
     let end = start + len as isize;
@@ -114,13 +114,13 @@ fn range(x: &Tensor, dim: usize, start: isize, len: usize) -> Result<Tensor> {
     )
 }
 
-/// A weight `[c_out, c_in, kx, ky, kz]` as `[kx, ky · kz · c_in, c_out]`.
+/// Reorders a weight `[c_out, c_in, kx, ky, kz]` to `[kx, ky · kz · c_in, c_out]`.
 fn pack(weight: &Tensor) -> Result<Tensor> {
     let (c_out, c_in, kx, ky, kz) = weight.dims5()?;
     weight.permute((2, 3, 4, 1, 0))?.contiguous()?.reshape((kx, ky * kz * c_in, c_out))
 }
 
-/// The correlation of `x` with `weight`, `[c_out, c_in, kx, ky, kz]`.
+/// Correlates `x` with `weight`, `[c_out, c_in, kx, ky, kz]`.
 pub(in crate::nn::ops) fn correlate(x: &Tensor, weight: &Tensor, by: &Correlation, limit: usize) -> Result<Tensor> {
     let (batch, _, _, _, c_in) = x.dims5()?;
     let c_out = weight.dim(0)?;
@@ -148,7 +148,7 @@ pub(in crate::nn::ops) fn correlate(x: &Tensor, weight: &Tensor, by: &Correlatio
     Tensor::cat(&slabs, 0)?.reshape((batch, ox, oy, oz, c_out))
 }
 
-/// The gradient of the input, of sizes `size`, given that of the output.
+/// Computes the gradient of the input, of sizes `size`, from the gradient of the output.
 pub(in crate::nn::ops) fn grad_input(
     grad: &Tensor,
     weight: &Tensor,
@@ -160,12 +160,12 @@ pub(in crate::nn::ops) fn grad_input(
     for axis in 0..3 {
         spread = dilate(&spread, axis + 1, by.stride[axis])?;
     }
-    let turned = weight.flip(&[2, 3, 4])?.transpose(0, 1)?.contiguous()?;
+    let mirrored = weight.flip(&[2, 3, 4])?.transpose(0, 1)?.contiguous()?;
     let start = std::array::from_fn(|axis| -by.start[axis] - (by.kernel[axis] as isize - 1));
-    correlate(&spread, &turned, &Correlation { kernel: by.kernel, stride: [1; 3], start, out: size }, limit)
+    correlate(&spread, &mirrored, &Correlation { kernel: by.kernel, stride: [1; 3], start, out: size }, limit)
 }
 
-/// Puts `stride - 1` zeros behind each value along `dim`.
+/// Inserts `stride - 1` zeros after each value along `dim`.
 fn dilate(x: &Tensor, dim: usize, stride: usize) -> Result<Tensor> {
     if stride == 1 {
         return Ok(x.clone());
@@ -175,7 +175,7 @@ fn dilate(x: &Tensor, dim: usize, stride: usize) -> Result<Tensor> {
     x.unsqueeze(dim + 1)?.pad_with_zeros(dim + 1, 0, stride - 1)?.reshape(dims)
 }
 
-/// The gradient of the weight given that of the output.
+/// Computes the gradient of the weight from the gradient of the output.
 pub(in crate::nn::ops) fn grad_weight(x: &Tensor, grad: &Tensor, by: &Correlation, limit: usize) -> Result<Tensor> {
     let (batch, _, _, _, c_in) = x.dims5()?;
     let c_out = grad.dim(4)?;
@@ -197,7 +197,7 @@ pub(in crate::nn::ops) fn grad_weight(x: &Tensor, grad: &Tensor, by: &Correlatio
     Tensor::stack(&taps, 0)?.reshape((kx, ky, kz, c_in, c_out))?.permute((4, 3, 0, 1, 2))?.contiguous()
 }
 
-/// `[batch, x, y, z, 2·2·2·c]` to `[batch, 2x, 2y, 2z, c]`.
+/// Reorders `[batch, x, y, z, 2·2·2·c]` to `[batch, 2x, 2y, 2z, c]`.
 pub(in crate::nn::ops) fn interleave(x: &Tensor) -> Result<Tensor> {
     let (b, nx, ny, nz, c) = x.dims5()?;
     let c = c / 8;
@@ -205,7 +205,7 @@ pub(in crate::nn::ops) fn interleave(x: &Tensor) -> Result<Tensor> {
     x.reshape((b, 2 * nx, 2 * ny, 2 * nz, c))
 }
 
-/// `[batch, 2x, 2y, 2z, c]` to `[batch, x, y, z, 2·2·2·c]`.
+/// Reorders `[batch, 2x, 2y, 2z, c]` to `[batch, x, y, z, 2·2·2·c]`.
 pub(in crate::nn::ops) fn uninterleave(x: &Tensor) -> Result<Tensor> {
     let (b, nx, ny, nz, c) = x.dims5()?;
     let (nx, ny, nz) = (nx / 2, ny / 2, nz / 2);
@@ -219,9 +219,8 @@ mod tests {
 
     use super::*;
 
-    /// However small the chunks, values and gradients stay the same.
     #[test]
-    fn chunks_do_not_show() -> Result<()> {
+    fn values_and_gradients_do_not_depend_on_chunk_size() -> Result<()> {
         let by = Correlation { kernel: [3, 2, 3], stride: [2, 1, 2], start: [-1, 0, -2], out: [4, 4, 5] };
         let x = Tensor::randn(0f64, 1., (3, 7, 5, 8, 2), &Device::Cpu)?;
         let weight = Tensor::randn(0f64, 1., (4, 2, 3, 2, 3), &Device::Cpu)?;
@@ -243,9 +242,8 @@ mod tests {
         Ok(())
     }
 
-    /// Gathered planes stay under the limit where one row does.
     #[test]
-    fn chunks_stay_under_the_limit() -> Result<()> {
+    fn gathered_planes_stay_under_the_limit_if_one_row_does() -> Result<()> {
         let by = Correlation { kernel: [3; 3], stride: [1; 3], start: [-1; 3], out: [6, 5, 4] };
         let x = Tensor::zeros((2, 6, 5, 4, 3), candle_core::DType::F32, &Device::Cpu)?;
         for limit in [4_000, 10_000, 50_000, 200_000] {

@@ -8,12 +8,12 @@ pub(super) mod upsample;
 
 use candle_core::{Result, Tensor};
 
-/// The sum over the first axis of `[rows, columns]`.
+/// Returns the sum over the first axis of `[rows, columns]`.
 pub(super) fn sum_rows(x: &Tensor) -> Result<Tensor> {
     sum_each(&x.unsqueeze(0)?)?.flatten_all()
 }
 
-/// The sum over the rows of `[group, row, column]`, as `[group, 1, column]`: in blocks, then over the blocks' sums. One
+/// Returns the sum over the rows of `[group, row, column]`, as `[group, 1, column]`: in blocks, then over the blocks' sums. One
 /// running sum over the million voxels of a volume would keep only half of the digits. A product with ones is fast on
 /// every device.
 pub(super) fn sum_each(x: &Tensor) -> Result<Tensor> {
@@ -32,18 +32,18 @@ pub(super) fn sum_each(x: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// `1` where the condition holds and `otherwise` elsewhere; `condition` is a mask of `u8` as candle's comparisons give.
+/// Returns `1` where the condition holds and `otherwise` elsewhere; `condition` is a mask of `u8`, the result of candle's comparisons.
 pub(super) fn one_or(condition: &Tensor, otherwise: f64, like: &Tensor) -> Result<Tensor> {
     condition.to_dtype(like.dtype())?.affine(1. - otherwise, otherwise)
 }
 
-/// `x` as `[rows, columns]`, the columns its last axis.
+/// Reshapes `x` to `[rows, columns]`; the columns are its last axis.
 pub(super) fn rows(x: &Tensor) -> Result<Tensor> {
     let columns = x.dim(candle_core::D::Minus1)?;
     x.reshape((x.elem_count() / columns.max(1), columns))
 }
 
-/// Softmax over the last axis.
+/// Computes the softmax over the last axis.
 pub(super) fn softmax(x: &Tensor) -> Result<Tensor> {
     let last = candle_core::D::Minus1;
     let weight = x.broadcast_sub(&x.max_keepdim(last)?)?.exp()?;

@@ -4,19 +4,19 @@ use candle_core::{D, Result, Tensor};
 
 use super::{one_or, rows, sum_each, sum_rows};
 
-/// The mean over the rows of `[group, row, channel]`, as `[group, 1, channel]`.
+/// Returns the mean over the rows of `[group, row, channel]`, as `[group, 1, channel]`.
 fn mean(x: &Tensor) -> Result<Tensor> {
     sum_each(x)?.affine(1. / x.dim(1)? as f64, 0.)
 }
 
-/// `x` with mean 0 and variance 1 in each channel of each group, and the inverse of its standard deviation.
+/// Returns `x` with mean 0 and variance 1 in each channel of each group, and the inverse of its standard deviation.
 fn standardize(x: &Tensor, eps: f64) -> Result<(Tensor, Tensor)> {
     let centered = x.broadcast_sub(&mean(x)?)?;
     let inverse = (mean(&centered.sqr()?)? + eps)?.sqrt()?.recip()?;
     Ok((centered.broadcast_mul(&inverse)?, inverse))
 }
 
-/// Normalizes `[group, row, channel]` over the rows; `affine` is empty or weight and bias.
+/// Normalizes `[group, row, channel]` over the rows; `affine` is empty or contains weight and bias.
 pub(in crate::nn::ops) fn normalize(x: &Tensor, affine: &[Tensor], eps: f64, slope: f64) -> Result<Tensor> {
     let (mut y, _) = standardize(x, eps)?;
     if let [weight, bias] = affine {
@@ -25,7 +25,7 @@ pub(in crate::nn::ops) fn normalize(x: &Tensor, affine: &[Tensor], eps: f64, slo
     if slope == 1. { Ok(y) } else { &y * one_or(&y.gt(0.)?, slope, &y)? }
 }
 
-/// The gradients of input, weight and bias.
+/// Computes the gradients of input, weight and bias.
 pub(in crate::nn::ops) fn normalize_backward(
     x: &Tensor,
     weight: Option<&Tensor>,
@@ -47,12 +47,12 @@ pub(in crate::nn::ops) fn normalize_backward(
     Ok([rest.broadcast_mul(&inverse)?, weight_grad, bias_grad])
 }
 
-/// The mean over the last axis, kept.
+/// Returns the mean over the last axis, which is kept with size 1.
 fn mean_last(x: &Tensor) -> Result<Tensor> {
     x.sum_keepdim(D::Minus1)?.affine(1. / x.dim(D::Minus1)? as f64, 0.)
 }
 
-/// `x` with mean 0 and variance 1 along the last axis, and the inverse of its standard deviation.
+/// Returns `x` with mean 0 and variance 1 along the last axis, and the inverse of its standard deviation.
 fn standardize_last(x: &Tensor, eps: f64) -> Result<(Tensor, Tensor)> {
     let centered = x.broadcast_sub(&mean_last(x)?)?;
     let inverse = (mean_last(&centered.sqr()?)? + eps)?.sqrt()?.recip()?;
@@ -64,7 +64,7 @@ pub(in crate::nn::ops) fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor,
     standardize_last(x, eps)?.0.broadcast_mul(weight)?.broadcast_add(bias)
 }
 
-/// The gradients of input, weight and bias.
+/// Computes the gradients of input, weight and bias.
 pub(in crate::nn::ops) fn layer_norm_backward(
     x: &Tensor,
     weight: &Tensor,

@@ -4,7 +4,7 @@ use candle_core::{D, Result, Tensor};
 
 use super::conv::{interleave, uninterleave};
 
-/// The eight voxels of each pooled one, in the order x, y, z: tensors of the pooled shape.
+/// Returns the eight voxels of each pooled voxel, in the order x, y, z: tensors of the pooled shape.
 fn corners(x: &Tensor) -> Result<Vec<Tensor>> {
     let (_, nx, ny, nz, channels) = x.dims5()?;
     let even = x.narrow(1, 0, nx / 2 * 2)?.narrow(2, 0, ny / 2 * 2)?.narrow(3, 0, nz / 2 * 2)?.contiguous()?;
@@ -12,13 +12,13 @@ fn corners(x: &Tensor) -> Result<Vec<Tensor>> {
     (0..8).map(|i| packed.narrow(D::Minus1, i * channels, channels)?.contiguous()).collect()
 }
 
-/// The largest of each 2 × 2 × 2 voxels.
+/// Returns the maximum of each 2 × 2 × 2 voxels.
 pub(in crate::nn::ops) fn max_pool(x: &Tensor) -> Result<Tensor> {
     let corners = corners(x)?;
     corners[1..].iter().try_fold(corners[0].clone(), |largest, corner| largest.maximum(corner))
 }
 
-/// The gradient of the input: each pooled voxel's gradient goes to its first largest corner.
+/// Computes the gradient of the input: each pooled voxel's gradient goes to its first maximal corner.
 pub(in crate::nn::ops) fn max_pool_backward(x: &Tensor, y: &Tensor, grad: &Tensor) -> Result<Tensor> {
     let mut left = grad.clone();
     let mut parts = Vec::new();

@@ -2,13 +2,13 @@
 
 use candle_core::{Result, Tensor};
 
-/// `[before, n, after]` around axis `dim`.
+/// Reshapes to `[before, n, after]` around axis `dim`.
 fn around(x: &Tensor, dim: usize) -> Result<Tensor> {
     let dims = x.dims();
     x.reshape((dims[..dim].iter().product::<usize>(), dims[dim], dims[dim + 1..].iter().product::<usize>()))
 }
 
-/// Each value's neighbour before it and after it along axis 1; the ends are their own neighbours.
+/// Returns the previous and the next neighbour of each value along axis 1; the ends are their own neighbours.
 fn neighbours(x: &Tensor) -> Result<(Tensor, Tensor)> {
     let n = x.dim(1)?;
     let (first, last) = (x.narrow(1, 0, 1)?, x.narrow(1, n - 1, 1)?);
@@ -18,7 +18,7 @@ fn neighbours(x: &Tensor) -> Result<(Tensor, Tensor)> {
     Ok((Tensor::cat(&[&first, &x.narrow(1, 0, n - 1)?], 1)?, Tensor::cat(&[&x.narrow(1, 1, n - 1)?, &last], 1)?))
 }
 
-/// Doubles along `dim`: each value becomes two, a quarter of the way to its neighbours.
+/// Doubles along `dim`: each value becomes two values, interpolated by a quarter towards its two neighbours.
 pub(in crate::nn::ops) fn double(x: &Tensor, dim: usize) -> Result<Tensor> {
     let mut dims = x.dims().to_vec();
     dims[dim] *= 2;
@@ -30,7 +30,7 @@ pub(in crate::nn::ops) fn double(x: &Tensor, dim: usize) -> Result<Tensor> {
     Tensor::stack(&[even, odd], 2)?.reshape(dims)
 }
 
-/// The gradient of the input of [`double`].
+/// Computes the gradient of the input of [`double`].
 pub(in crate::nn::ops) fn double_backward(grad: &Tensor, dim: usize) -> Result<Tensor> {
     let mut dims = grad.dims().to_vec();
     dims[dim] /= 2;
@@ -39,8 +39,8 @@ pub(in crate::nn::ops) fn double_backward(grad: &Tensor, dim: usize) -> Result<T
     let (n, pairs) = (doubled / 2, grad.reshape((before, doubled / 2, 2, after))?);
     let even = pairs.narrow(2, 0, 1)?.squeeze(2)?.contiguous()?;
     let odd = pairs.narrow(2, 1, 1)?.squeeze(2)?.contiguous()?;
-    // A value gave three quarters to its own pair and one to the next even and the previous odd; at the ends, where it
-    // is its own neighbour, that quarter comes back to it.
+    // A value contributes three quarters to its own pair and one quarter to the next even and the previous odd value; at the ends,
+    // where a value is its own neighbour, it receives that quarter itself.
     let (from_next, from_previous) = if n == 1 {
         (even.clone(), odd.clone())
     } else {

@@ -1,22 +1,21 @@
-//! A machine that reads pickles without running anything of them.
+//! A reader of pickles that executes none of their calls.
 //!
-//! A pickle is a program that builds objects. This machine knows the instructions of protocols 2 to 5, and of what
-//! they may call only what makes mappings and tensors. Everything else that they build is a value without meaning:
-//! nothing is imported, nothing is called. Objects lie in one list and name each other by number, so that cycles and
-//! deep nesting cost nothing, and each instruction adds one object at most: memory stays within a few times the
-//! pickle's own length.
+//! A pickle is a program that builds objects. This interpreter supports the instructions of protocols 2 to 5, and emulates only
+//! the calls that create mappings and tensors. The result of any other call is an opaque value: nothing is imported, nothing is
+//! called. Objects are in one list and refer to each other by index, so that cycles and deep nesting cost nothing, and each
+//! instruction adds at most one object: memory stays within a few times the pickle's length.
 
-mod machine;
-mod object;
+mod unpickler;
+mod value;
 
 use std::collections::BTreeMap;
 
-use self::machine::Unpickler;
-pub(super) use self::object::{Id, PickleValue};
-use self::object::{LONGEST_NAME, Span, text};
+use self::unpickler::Unpickler;
+pub(super) use self::value::{Id, PickleValue};
+use self::value::{MAX_NAME_LEN, Span, text};
 use crate::error::{Error, Result};
 
-/// What a pickle built, and where it begins.
+/// The objects of a pickle, and the id of its result.
 #[derive(Debug)]
 pub(super) struct Pickle<'p> {
     bytes: &'p [u8],
@@ -28,14 +27,14 @@ impl<'p> Pickle<'p> {
     /// Reads a pickle.
     ///
     /// # Errors
-    /// Where it is cut off or malformed, or needs an instruction that no checkpoint has.
+    /// If the pickle is truncated or malformed, or contains an unsupported instruction.
     pub(super) fn read(bytes: &'p [u8]) -> Result<Self> {
-        // Spans and numbers of objects are 32 bits.
+        // Spans and ids of objects are 32 bits.
         if bytes.len() > i32::MAX as usize {
-            return Err(Error::new(format!("a pickle of {} bytes, more than 2 GiB", bytes.len())));
+            return Err(Error::new(format!("expected a pickle of at most 2 GiB, got {} bytes", bytes.len())));
         }
         let (objects, root) =
-            Unpickler::run(bytes).map_err(|(at, what)| Error::new(format!("pickle, byte {at}: {what}")))?;
+            Unpickler::run(bytes).map_err(|(at, error)| Error::new(format!("pickle, byte {at}: {error}")))?;
         Ok(Self { bytes, objects, root })
     }
 
@@ -43,12 +42,12 @@ impl<'p> Pickle<'p> {
         &self.objects[id as usize]
     }
 
-    /// A text, unless it is too long for a name.
+    /// Returns the string at a span, unless the string is too long for a name.
     pub(super) fn text(&self, span: &Span) -> Option<&'p str> {
-        (span.len() <= LONGEST_NAME).then(|| text(self.bytes, span))
+        (span.len() <= MAX_NAME_LEN).then(|| text(self.bytes, span))
     }
 
-    /// The text that an object is, unless it is too long for a name.
+    /// Returns the string of an object, unless the object is not a string or too long for a name.
     pub(super) fn name(&self, id: Id) -> Option<&'p str> {
         match self.object(id) {
             PickleValue::Text(span) => self.text(span),
@@ -56,7 +55,7 @@ impl<'p> Pickle<'p> {
         }
     }
 
-    /// Module and name of a class or function.
+    /// Returns the module and the name of a class or function.
     pub(super) fn global(&self, id: Id) -> Option<(&'p str, &'p str)> {
         match self.object(id) {
             PickleValue::Global(module, name) => Some((self.text(module)?, self.text(name)?)),
@@ -64,7 +63,7 @@ impl<'p> Pickle<'p> {
         }
     }
 
-    /// A mapping's items under names; what has another key is left out. As in Python, the last of equal names counts.
+    /// Returns a mapping's items by name; items with keys of another type are ignored. As in Python, the last of equal names wins.
     pub(super) fn items(&self, id: Id) -> Option<BTreeMap<&'p str, Id>> {
         match self.object(id) {
             PickleValue::Mapping(items) => {
@@ -74,7 +73,7 @@ impl<'p> Pickle<'p> {
         }
     }
 
-    /// A sequence of sizes, of 16 at most.
+    /// Returns a sequence of at most 16 sizes.
     pub(super) fn sizes(&self, id: Id) -> Option<Vec<u64>> {
         let PickleValue::Sequence(items) = self.object(id) else { return None };
         let size = |item: &Id| match self.object(*item) {

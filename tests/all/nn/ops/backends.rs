@@ -1,4 +1,4 @@
-//! The native kernels beside the portable way, and beside themselves on other numbers of threads.
+//! The native kernels compared with the portable implementation, and with themselves on other numbers of threads.
 
 use candle_core::{DType, Result, Tensor};
 use freetumor::nn::ops::{self, Activation, Backend, NormScope};
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::{gradients, numbers, relative_error};
 
-/// Values and gradients of `f` at random `f32` inputs of these shapes.
+/// Returns values and gradients of `f` at random `f32` inputs of these shapes.
 fn run(shapes: &[Vec<usize>], f: impl Fn(&[Tensor]) -> Result<Tensor>) -> Vec<Tensor> {
     let inputs: Vec<Tensor> =
         shapes.iter().zip(1..).map(|(shape, seed)| numbers(seed, shape).to_dtype(DType::F32).unwrap()).collect();
@@ -16,14 +16,14 @@ fn run(shapes: &[Vec<usize>], f: impl Fn(&[Tensor]) -> Result<Tensor>) -> Vec<Te
     all
 }
 
-/// Both backends give the same values and gradients, and the native one gives the same bits on 1, 2 and 3 threads.
+/// Checks that both backends return the same values and gradients, and the native backend the same bits on 1, 2 and 3 threads.
 fn check(case: &str, shapes: &[Vec<usize>], f: impl Fn(&[Tensor]) -> Result<Tensor> + Sync) {
     let portable = ops::with_backend(Backend::Portable, || run(shapes, &f));
     let native = run(shapes, &f);
     for (i, (portable, native)) in portable.iter().zip(&native).enumerate() {
         let error = relative_error(native, portable);
-        let what = if i < shapes.len() { format!("the gradient of input {i}") } else { "the output".into() };
-        assert!(error < 2e-5, "{case} {shapes:?}: {what} differs by {error:e}");
+        let name = if i < shapes.len() { format!("the gradient of input {i}") } else { "the output".into() };
+        assert!(error < 2e-5, "{case} {shapes:?}: {name} differs by {error:e}");
     }
     for threads in [1, 2, 3] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -37,7 +37,7 @@ fn check(case: &str, shapes: &[Vec<usize>], f: impl Fn(&[Tensor]) -> Result<Tens
     }
 }
 
-/// The number nearest to zero that `f` gives at those inputs.
+/// Returns the smallest absolute value of `f` at the inputs of [`run`].
 fn nearest_to_zero(shapes: &[Vec<usize>], f: impl Fn(&[Tensor]) -> Result<Tensor>) -> f32 {
     let inputs: Vec<Tensor> =
         shapes.iter().zip(1..).map(|(shape, seed)| numbers(seed, shape).to_dtype(DType::F32).unwrap()).collect();
@@ -58,7 +58,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn convolutions_agree(
+    fn convolution_backends_agree(
         x in volume(),
         c_out in 1..20usize,
         kernel in prop::array::uniform3(1..4usize),
@@ -77,29 +77,29 @@ proptest! {
     }
 
     #[test]
-    fn pooling_and_upsampling_agree(x in volume()) {
+    fn pooling_and_upsampling_backends_agree(x in volume()) {
         check("upsample3d", std::slice::from_ref(&x), |t| ops::upsample3d(&t[0]));
         let x = x.iter().zip([1, 2, 2, 2, 1]).map(|(&n, least)| n.max(least)).collect();
         check("max_pool3d", &[x], |t| ops::max_pool3d(&t[0]));
     }
 
     #[test]
-    fn normalizations_agree(x in volume(), over in prop_oneof![Just(NormScope::Batch), Just(NormScope::Instance)], activation in activation()) {
+    fn normalization_backends_agree(x in volume(), scope in prop_oneof![Just(NormScope::Batch), Just(NormScope::Instance)], activation in activation()) {
         let channels = vec![x[4]];
         let shapes = [x, channels.clone(), channels];
-        // What lies within a rounding error of the activation's kink may fall on either side of it.
+        // Rounding may change the sign of a number within a rounding error of zero, the kink of the activation.
         let kink = |shapes: &[Vec<usize>]| {
-            nearest_to_zero(shapes, |t| ops::normalize(&t[0], t.get(1).zip(t.get(2)), over, 0.1, Activation::None))
+            nearest_to_zero(shapes, |t| ops::normalize(&t[0], t.get(1).zip(t.get(2)), scope, 0.1, Activation::None))
         };
         prop_assume!(activation == Activation::None || kink(&shapes).min(kink(&shapes[..1])) > 1e-5);
-        // A large eps keeps few voxels from being all noise.
-        check("normalize", &shapes, |t| ops::normalize(&t[0], Some((&t[1], &t[2])), over, 0.1, activation));
-        check("normalize", &shapes[..1], |t| ops::normalize(&t[0], None, over, 0.1, activation));
+        // With few voxels, a large eps limits the amplification of rounding errors.
+        check("normalize", &shapes, |t| ops::normalize(&t[0], Some((&t[1], &t[2])), scope, 0.1, activation));
+        check("normalize", &shapes[..1], |t| ops::normalize(&t[0], None, scope, 0.1, activation));
         check("layer_norm", &shapes, |t| ops::layer_norm(&t[0], &t[1], &t[2], 0.1));
     }
 
     #[test]
-    fn activations_agree(x in volume(), slope in -2f64..2.) {
+    fn activation_backends_agree(x in volume(), slope in -2f64..2.) {
         let x = &[x][..];
         check("gelu", x, |t| ops::gelu(&(&t[0] * 4.)?));
         check("leaky_relu", x, |t| ops::leaky_relu(&t[0], slope));
@@ -107,24 +107,24 @@ proptest! {
         check("sigmoid", x, |t| ops::sigmoid(&(&t[0] * 4.)?));
         check("softmax", x, |t| ops::softmax(&(&t[0] * 8.)?));
         let pair = &[x[0].clone(), x[0].clone()][..];
-        // What is given away is a copy: without gradients its memory is taken for the sum.
+        // The first input is a copy: without gradients, the sum overwrites its memory.
         check("add", pair, |t| ops::add((&t[0] * 1.)?, t[1].clone(), Activation::LeakyRelu(slope.abs())));
         check("concat", pair, |t| ops::concat(&t[0], &t[1]));
     }
 
     #[test]
-    fn what_is_given_away_gives_the_same(
-        x in volume(), over in prop_oneof![Just(NormScope::Batch), Just(NormScope::Instance)], activation in activation()
+    fn overwriting_operators_return_the_same_values(
+        x in volume(), scope in prop_oneof![Just(NormScope::Batch), Just(NormScope::Instance)], activation in activation()
     ) {
         let channels = x[4];
         let make = |seed: u64, shape: &[usize]| numbers(seed, shape).to_dtype(DType::F32).unwrap();
         let (weight, bias) = (make(2, &[channels]), make(3, &[channels]));
         for affine in [None, Some((&weight, &bias))] {
-            let kept = ops::normalize(&make(1, &x), affine, over, 0.1, activation).unwrap();
-            let given = ops::normalize_given(make(1, &x), affine, over, 0.1, activation).unwrap();
-            prop_assert_eq!(relative_error(&given, &kept), 0.0);
+            let expected = ops::normalize(&make(1, &x), affine, scope, 0.1, activation).unwrap();
+            let overwritten = ops::normalize_owned(make(1, &x), affine, scope, 0.1, activation).unwrap();
+            prop_assert_eq!(relative_error(&overwritten, &expected), 0.0);
         }
-        // A tensor and a view of it: the sum must not be written over what is still read.
+        // A tensor and a view of it: the sum must not overwrite memory that is still read.
         let a = make(1, &x);
         let twice = ops::add(a.clone(), a.reshape(x.as_slice()).unwrap(), activation).unwrap();
         prop_assert_eq!(relative_error(&a, &make(1, &x)), 0.0);
@@ -133,14 +133,14 @@ proptest! {
     }
 
     #[test]
-    fn linears_agree(rows in 1..70usize, c_in in 1..70usize, c_out in 1..70usize) {
+    fn linear_backends_agree(rows in 1..70usize, c_in in 1..70usize, c_out in 1..70usize) {
         let shapes = [vec![rows, c_in], vec![c_out, c_in], vec![c_out]];
         check("linear", &shapes, |t| ops::linear(&t[0], &t[1], Some(&t[2])));
         check("linear", &shapes[..2], |t| ops::linear(&t[0], &t[1], None));
     }
 
     #[test]
-    fn attentions_agree(
+    fn attention_backends_agree(
         windows in 1..6usize,
         heads in 1..4usize,
         tokens in 1..80usize,
@@ -156,15 +156,15 @@ proptest! {
     }
 }
 
-/// Volumes of many pieces, windows of many groups: sums over them are taken in a fixed order.
+/// Volumes of many pieces and windows of many groups, whose sums are computed in a fixed order.
 #[test]
-fn large_inputs_agree() {
+fn backends_agree_on_large_inputs() {
     for channels in [3, 40] {
         let (volume, channel) = (vec![2, 14, 15, 16, channels], vec![channels]);
         let shapes = [volume.clone(), channel.clone(), channel];
-        for over in [NormScope::Batch, NormScope::Instance] {
+        for scope in [NormScope::Batch, NormScope::Instance] {
             let relu = Activation::LeakyRelu(0.);
-            check("normalize", &shapes, |t| ops::normalize(&t[0], Some((&t[1], &t[2])), over, 1e-5, relu));
+            check("normalize", &shapes, |t| ops::normalize(&t[0], Some((&t[1], &t[2])), scope, 1e-5, relu));
         }
         check("layer_norm", &shapes, |t| ops::layer_norm(&t[0], &t[1], &t[2], 1e-3));
         check("softmax", &shapes[..1], |t| ops::softmax(&t[0]));
@@ -174,20 +174,19 @@ fn large_inputs_agree() {
     check("attention", &shapes, |t| ops::attention_packed(&t[0], 0.5, Some(&t[1]), None));
 }
 
-/// A mean far from zero costs no accuracy.
 #[test]
-fn normalization_far_from_zero() {
+fn normalize_is_accurate_for_a_mean_far_from_zero() {
     let x = numbers(1, &[1, 8, 8, 8, 5]);
     let normalize = |x: &Tensor| ops::normalize(x, None, NormScope::Instance, 1e-5, Activation::None).unwrap();
-    // Rounded first, so that both start from the same numbers.
+    // The input is rounded first, so that both precisions have the same input.
     let single = x.affine(0.1, 1e3).unwrap().to_dtype(DType::F32).unwrap();
     let error = relative_error(&normalize(&single), &normalize(&single.to_dtype(DType::F64).unwrap()));
     assert!(error < 1e-6, "{error:e}");
 }
 
-/// Of equal voxels, as ReLU leaves them, the first gets the gradient: a gradient is given once.
+/// Equal voxels are frequent: ReLU returns many zeros.
 #[test]
-fn the_first_of_equal_voxels_gets_the_gradient() {
+fn max_pool3d_gradient_goes_to_the_first_of_equal_voxels() {
     let x = Tensor::zeros((1, 2, 3, 2, 17), DType::F32, &candle_core::Device::Cpu).unwrap();
     for backend in [Backend::Native, Backend::Portable] {
         let g = numbers(3, &[1, 1, 1, 1, 17]).to_dtype(DType::F32).unwrap();
@@ -195,14 +194,13 @@ fn the_first_of_equal_voxels_gets_the_gradient() {
         let (_, grads) = ops::with_backend(backend, || gradients(std::slice::from_ref(&x), &g, pool)).unwrap();
         let first = grads[0].narrow(1, 0, 1).and_then(|t| t.narrow(2, 0, 1)).and_then(|t| t.narrow(3, 0, 1)).unwrap();
         assert_eq!(relative_error(&first, &g), 0.);
-        let given = grads[0].flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        assert_eq!(given.into_iter().filter(|v| *v != 0.).count(), 17, "{backend:?}");
+        let gradients = grads[0].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(gradients.into_iter().filter(|v| *v != 0.).count(), 17, "{backend:?}");
     }
 }
 
-/// A NaN is not lost on the way.
 #[test]
-fn a_nan_comes_through() {
+fn operators_propagate_nan() {
     let mut values = vec![1f32; 8 * 17];
     values[40] = f32::NAN;
     let x = Tensor::from_vec(values, (1, 2, 2, 2, 17), &candle_core::Device::Cpu).unwrap();
@@ -217,9 +215,8 @@ fn a_nan_comes_through() {
     assert_eq!(nans(ops::normalize(&x, None, NormScope::Instance, 1e-5, Activation::LeakyRelu(0.1))), 8);
 }
 
-/// A view is as good as a tensor of its own, and gets its gradient.
 #[test]
-fn views_are_inputs() {
+fn max_pool3d_of_a_view_equals_that_of_a_copy() {
     let x = numbers(1, &[2, 6, 5, 4, 3]).to_dtype(DType::F32).unwrap();
     let g = numbers(2, &[2, 2, 2, 2, 3]).to_dtype(DType::F32).unwrap();
     for backend in [Backend::Native, Backend::Portable] {

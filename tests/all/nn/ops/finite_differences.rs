@@ -1,11 +1,11 @@
-//! Gradients in f64 beside central differences, every element of every input.
+//! Gradients in f64 compared with central differences, for every element of every input.
 
 use candle_core::{DType, Device, Result, Tensor};
 use freetumor::nn::ops::{self, Activation, NormScope};
 
 use super::{gradients, numbers};
 
-/// Compares the gradients of `f` at random inputs of these shapes with differences.
+/// Compares the gradients of `f` at random inputs of these shapes with central differences.
 fn check(case: &str, shapes: &[&[usize]], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
     let inputs: Vec<Tensor> = shapes.iter().zip(1..).map(|(shape, seed)| numbers(seed, shape)).collect();
     let g = numbers(99, f(&inputs).unwrap().dims());
@@ -33,7 +33,7 @@ fn check(case: &str, shapes: &[&[usize]], f: impl Fn(&[Tensor]) -> Result<Tensor
 }
 
 #[test]
-fn convolution() {
+fn convolution_gradients_equal_differences() {
     for (kernel, stride, padding) in [
         ([3, 3, 3], [1, 1, 1], [1, 1, 1]),
         ([3, 1, 2], [2, 1, 3], [1, 0, 2]),
@@ -52,21 +52,21 @@ fn convolution() {
 }
 
 #[test]
-fn transposed_convolution() {
+fn transposed_convolution_gradients_equal_differences() {
     let shapes: [&[usize]; 3] = [&[2, 3, 1, 2, 3], &[3, 2, 2, 2, 2], &[2]];
     check("conv_transpose3d", &shapes, |t| ops::conv_transpose3d(&t[0], &t[1], Some(&t[2])));
     check("conv_transpose3d", &shapes[..2], |t| ops::conv_transpose3d(&t[0], &t[1], None));
 }
 
 #[test]
-fn pooling_and_upsampling() {
+fn pooling_and_upsampling_gradients_equal_differences() {
     check("max_pool3d", &[&[2, 5, 4, 3, 3]], |t| ops::max_pool3d(&t[0]));
     check("upsample3d", &[&[2, 3, 1, 2, 3]], |t| ops::upsample3d(&t[0]));
 }
 
 #[test]
-fn normalization() {
-    for over in [NormScope::Batch, NormScope::Instance] {
+fn normalization_gradients_equal_differences() {
+    for scope in [NormScope::Batch, NormScope::Instance] {
         for activation in [
             Activation::None,
             Activation::LeakyRelu(0.),
@@ -74,17 +74,17 @@ fn normalization() {
             Activation::LeakyRelu(0.5),
             Activation::LeakyRelu(1.5),
         ] {
-            let case = format!("normalize over {over:?}, {activation:?}");
+            let case = format!("normalize over {scope:?}, {activation:?}");
             let shapes: [&[usize]; 3] = [&[3, 2, 3, 1, 5], &[5], &[5]];
-            check(&case, &shapes, |t| ops::normalize(&t[0], Some((&t[1], &t[2])), over, 1e-3, activation));
-            check(&case, &shapes[..1], |t| ops::normalize(&t[0], None, over, 1e-3, activation));
+            check(&case, &shapes, |t| ops::normalize(&t[0], Some((&t[1], &t[2])), scope, 1e-3, activation));
+            check(&case, &shapes[..1], |t| ops::normalize(&t[0], None, scope, 1e-3, activation));
         }
     }
     check("layer_norm", &[&[3, 2, 7], &[7], &[7]], |t| ops::layer_norm(&t[0], &t[1], &t[2], 1e-3));
 }
 
 #[test]
-fn activations() {
+fn activation_gradients_equal_differences() {
     let shape: &[&[usize]] = &[&[3, 5, 4]];
     check("gelu", shape, |t| ops::gelu(&(&t[0] * 3.)?));
     check("tanh", shape, |t| ops::tanh(&(&t[0] * 2.)?));
@@ -100,7 +100,7 @@ fn activations() {
 }
 
 #[test]
-fn linear() {
+fn linear_gradients_equal_differences() {
     let shapes: [&[usize]; 3] = [&[2, 3, 5], &[4, 5], &[4]];
     check("linear", &shapes, |t| ops::linear(&t[0], &t[1], Some(&t[2])));
     check("linear", &shapes[..2], |t| ops::linear(&t[0], &t[1], None));
@@ -108,13 +108,13 @@ fn linear() {
 }
 
 #[test]
-fn attention() {
+fn attention_gradients_equal_differences() {
     let (windows, heads, tokens, dim) = (4, 2, 5, 3);
-    let apart: [usize; 4] = [windows, heads, tokens, dim];
+    let separate: [usize; 4] = [windows, heads, tokens, dim];
     let bias: [usize; 3] = [heads, tokens, tokens];
     let mask = numbers(50, &[2, tokens, tokens]);
-    check("attention", &[&apart, &apart, &apart], |t| ops::attention(&t[0], &t[1], &t[2], 2., None, None));
-    check("attention with bias and mask", &[&apart, &apart, &apart, &bias], |t| {
+    check("attention", &[&separate, &separate, &separate], |t| ops::attention(&t[0], &t[1], &t[2], 2., None, None));
+    check("attention with bias and mask", &[&separate, &separate, &separate, &bias], |t| {
         ops::attention(&t[0], &t[1], &t[2], 2., Some(&t[3]), Some(&mask))
     });
     check("attention_packed", &[&[windows, tokens, 3, heads, dim], &bias], |t| {
@@ -122,9 +122,8 @@ fn attention() {
     });
 }
 
-/// Neither type nor backend of a gradient differs from those of its input.
 #[test]
-fn types_are_kept() {
+fn gradient_has_the_type_of_its_input() {
     let x = numbers(1, &[1, 2, 2, 2, 3]);
     for dtype in [DType::F32, DType::F64] {
         let x = x.to_dtype(dtype).unwrap();

@@ -1,13 +1,13 @@
-//! The operators: PyTorch's numbers, finite differences, both backends beside each other.
+//! The operators, compared with PyTorch, with finite differences, and between both backends.
 
 use candle_core::{DType, Device, Result, Tensor, Var};
 
 mod backends;
 mod finite_differences;
+mod invalid_inputs;
 mod pytorch;
-mod refusals;
 
-/// The largest difference, over the largest value where that is not tiny.
+/// Returns the largest difference, divided by the largest value (at least 0.1).
 fn relative_error(got: &Tensor, expected: &Tensor) -> f64 {
     assert_eq!(got.dims(), expected.dims());
     let largest = |x: Tensor| x.abs()?.flatten_all()?.max(0)?.to_scalar::<f64>();
@@ -18,7 +18,7 @@ fn relative_error(got: &Tensor, expected: &Tensor) -> f64 {
     error().expect("comparable tensors")
 }
 
-/// A volume `[batch, channel, ...]` with the channel last.
+/// Moves the channel of a volume `[batch, channel, ...]` to the last axis.
 fn channels_last(x: &Tensor) -> Result<Tensor> {
     let mut axes: Vec<usize> = (0..x.rank()).collect();
     let channel = axes.remove(1);
@@ -26,7 +26,7 @@ fn channels_last(x: &Tensor) -> Result<Tensor> {
     x.permute(axes)?.contiguous()
 }
 
-/// The output of `f` and the gradients of `sum(y · g)`.
+/// Returns the output of `f` and the gradients of `sum(y · g)`.
 fn gradients(inputs: &[Tensor], g: &Tensor, f: impl Fn(&[Tensor]) -> Result<Tensor>) -> Result<(Tensor, Vec<Tensor>)> {
     let vars = inputs.iter().map(Var::from_tensor).collect::<Result<Vec<_>>>()?;
     let y = f(&vars.iter().map(|v| v.as_tensor().clone()).collect::<Vec<_>>())?;
@@ -35,7 +35,7 @@ fn gradients(inputs: &[Tensor], g: &Tensor, f: impl Fn(&[Tensor]) -> Result<Tens
     Ok((y.detach(), grads))
 }
 
-/// Numbers in -1..1 that differ from case to case but not from run to run.
+/// Returns pseudorandom numbers in -1..1 that depend on the seed alone.
 fn numbers(seed: u64, shape: &[usize]) -> Tensor {
     let mut state = seed.wrapping_mul(0x9E3779B97F4A7C15).wrapping_add(1);
     let mut next = || {

@@ -1,4 +1,4 @@
-//! Values and gradients beside those of PyTorch, within 1e-4 of the largest value.
+//! Values and gradients compared with those of PyTorch, within 1e-4 of the largest value.
 
 use std::collections::HashMap;
 
@@ -8,31 +8,31 @@ use freetumor::nn::ops::{self, Activation, Backend, NormScope};
 use super::{channels_last, gradients, relative_error};
 use crate::common::shared;
 
-/// One stored case and what it is compared with.
+/// The stored tensors of all cases.
 struct Reference {
     numbers: HashMap<String, Tensor>,
 }
 
 impl Reference {
-    fn get(&self, case: &str, what: &str) -> Tensor {
-        self.numbers[&format!("{case}.{what}")].clone()
+    fn get(&self, case: &str, name: &str) -> Tensor {
+        self.numbers[&format!("{case}.{name}")].clone()
     }
 
-    /// Compares `f` of the inputs named by `names`, in their order, on both backends. Where `volume`, `x`, `y` and `g`
-    /// have their channel second in the file.
+    /// Compares `f` of the inputs `names`, in their order, on both backends. If `volume`, the channel of `x`, `y` and `g` is the second
+    /// axis in the file.
     fn check(&self, case: &str, names: &[&str], volume: bool, f: impl Fn(&[Tensor]) -> Result<Tensor>) {
-        let turn = |what: &str| {
-            let stored = self.get(case, what);
-            let turned = volume && matches!(what, "x" | "y" | "g" | "dx");
-            if turned { channels_last(&stored).unwrap() } else { stored }
+        let load = |name: &str| {
+            let stored = self.get(case, name);
+            let is_channels_first = volume && matches!(name, "x" | "y" | "g" | "dx");
+            if is_channels_first { channels_last(&stored).unwrap() } else { stored }
         };
-        let inputs: Vec<Tensor> = names.iter().map(|name| turn(name)).collect();
+        let inputs: Vec<Tensor> = names.iter().map(|name| load(name)).collect();
         for backend in [Backend::Native, Backend::Portable] {
-            let (y, grads) = ops::with_backend(backend, || gradients(&inputs, &turn("g"), &f)).unwrap();
-            let error = relative_error(&y, &turn("y"));
+            let (y, grads) = ops::with_backend(backend, || gradients(&inputs, &load("g"), &f)).unwrap();
+            let error = relative_error(&y, &load("y"));
             assert!(error < 1e-4, "{case} on {backend:?}: the values differ by {error:e}");
             for (name, grad) in names.iter().zip(&grads) {
-                let error = relative_error(grad, &turn(&format!("d{name}")));
+                let error = relative_error(grad, &load(&format!("d{name}")));
                 assert!(error < 1e-4, "{case} on {backend:?}: the gradient of {name} differs by {error:e}");
             }
         }
@@ -45,7 +45,7 @@ fn reference() -> Option<Reference> {
 }
 
 #[test]
-fn convolutions() {
+fn convolutions_equal_pytorch() {
     let Some(reference) = reference() else { return };
     for (case, stride, padding) in [
         ("conv_k3", [1; 3], [1; 3]),
@@ -65,14 +65,14 @@ fn convolutions() {
 }
 
 #[test]
-fn pooling_and_upsampling() {
+fn pooling_and_upsampling_equal_pytorch() {
     let Some(reference) = reference() else { return };
     reference.check("max_pool_2", &["x"], true, |t| ops::max_pool3d(&t[0]));
     reference.check("trilinear_x2", &["x"], true, |t| ops::upsample3d(&t[0]));
 }
 
 #[test]
-fn normalizations() {
+fn normalizations_equal_pytorch() {
     let Some(reference) = reference() else { return };
     reference.check("batch_norm_batch_statistics", &["x", "w", "b"], true, |t| {
         ops::normalize(&t[0], Some((&t[1], &t[2])), NormScope::Batch, 1e-5, Activation::None)
@@ -84,7 +84,7 @@ fn normalizations() {
 }
 
 #[test]
-fn activations() {
+fn activations_equal_pytorch() {
     let Some(reference) = reference() else { return };
     reference.check("gelu_erf", &["x"], false, |t| ops::gelu(&t[0]));
     reference.check("leaky_relu_0.01", &["x"], false, |t| ops::leaky_relu(&t[0], 0.01));
@@ -92,7 +92,7 @@ fn activations() {
 }
 
 #[test]
-fn attention_and_linear() {
+fn attention_and_linear_equal_pytorch() {
     let Some(reference) = reference() else { return };
     let scale = 8f64.powf(-0.5);
     reference.check("attention_qkv_as_xwb", &["x", "w", "b"], false, |t| {

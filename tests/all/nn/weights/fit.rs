@@ -1,4 +1,4 @@
-//! From a file's tensors to a network's parameters.
+//! Conversion of a file's tensors to a network's parameters.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ fn numbers(tensor: &Tensor) -> Vec<f32> {
 }
 
 #[test]
-fn prefixes_of_wrappers_are_taken_off() {
+fn fit_removes_prefixes_of_wrappers() {
     let network = declared(&[("swinViT.norm.weight", &[1]), ("out.bias", &[2])]);
     for prefix in
         ["", "module.", "backbone.", "module.backbone.", "_orig_mod.module.", "netSeg.", "module.netSeg.backbone."]
@@ -36,13 +36,13 @@ fn prefixes_of_wrappers_are_taken_off() {
 }
 
 #[test]
-fn a_prefix_that_the_network_has_itself_stays() {
+fn fit_keeps_prefix_that_the_network_declares() {
     let raw = tensors(&[("module.model.bias", &[1.0])]);
     assert!(fit(&raw, &declared(&[("model.bias", &[1])]), NetworkPart::Whole).is_ok());
 }
 
 #[test]
-fn the_part_decides_where_a_file_holds_several_networks() {
+fn fit_selects_the_part_of_a_file_with_several_networks() {
     let raw = tensors(&[("module.netG.bias", &[1.0]), ("module.netD.bias", &[2.0]), ("module.netSeg.bias", &[3.0])]);
     let network = declared(&[("bias", &[1])]);
     for (part, number) in
@@ -54,11 +54,11 @@ fn the_part_decides_where_a_file_holds_several_networks() {
     assert_eq!(error.to_string(), "the file holds several networks: generator, discriminator, segmentor");
     assert_eq!(error.hint(), Some("choose one with --part, or `part` in a graph file, such as generator"));
     let error = fit(&tensors(&[("netD.bias", &[2.0])]), &network, NetworkPart::Generator).unwrap_err();
-    assert_eq!(error.to_string(), "the file holds no generator, but discriminator");
+    assert_eq!(error.to_string(), "expected a generator in the file, got discriminator");
 }
 
 #[test]
-fn buffers_are_left_out() {
+fn fit_ignores_buffers() {
     let raw = tensors(&[
         ("bias", &[1.0]),
         ("norm.running_mean", &[1.0]),
@@ -71,7 +71,7 @@ fn buffers_are_left_out() {
 }
 
 #[test]
-fn everything_that_does_not_fit_is_one_error() {
+fn fit_reports_all_problems_in_one_error() {
     let raw = tensors(&[("conv1.weigth", &[1.0]), ("out.bias", &[1.0, 2.0]), ("scale", &[f32::NAN, 1.0])]);
     let network = declared(&[("conv1.weight", &[1]), ("conv2.weight", &[4, 1]), ("out.bias", &[3]), ("scale", &[2])]);
     let error = fit(&raw, &network, NetworkPart::Whole).unwrap_err().to_string();
@@ -87,7 +87,7 @@ fn everything_that_does_not_fit_is_one_error() {
 }
 
 #[test]
-fn long_lists_are_cut() {
+fn fit_error_shortens_long_lists() {
     let named: Vec<(String, Shape)> = (0..30).map(|index| (format!("layer{index}.weight"), 1.into())).collect();
     let error = fit(&tensors(&[("x", &[0.0])]), &named, NetworkPart::Whole).unwrap_err().to_string();
     assert!(error.contains("30 missing, 1 unexpected") && error.contains("missing 22 more"), "{error}");
@@ -95,7 +95,7 @@ fn long_lists_are_cut() {
 }
 
 #[test]
-fn other_number_types_are_converted_where_that_is_exact_or_usual() {
+fn fit_converts_floats_and_exact_integers_to_f32() {
     let network = declared(&[("bias", &[2])]);
     let of = |tensor: Tensor| fit(&BTreeMap::from([("bias".to_owned(), tensor)]), &network, NetworkPart::Whole);
     let number = |dtype| Tensor::new(&[0.5f32, 2.0], &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
@@ -106,14 +106,14 @@ fn other_number_types_are_converted_where_that_is_exact_or_usual() {
     let whole = of(Tensor::new(&[-3i64, 1 << 24], &Device::Cpu).unwrap()).unwrap();
     assert_eq!(numbers(&whole["bias"]), [-3.0, 16_777_216.0]);
     let large = of(Tensor::new(&[0, (1i64 << 24) + 1], &Device::Cpu).unwrap()).unwrap_err().to_string();
-    assert!(large.contains("16777217, which f32 has not exactly"), "{large}");
+    assert!(large.contains("16777217, which f32 cannot represent exactly"), "{large}");
     let beyond = of(Tensor::new(&[1e300, 1.0], &Device::Cpu).unwrap()).unwrap_err().to_string();
     assert!(beyond.contains("`bias`: 1 of 2 numbers are NaN or infinite"), "{beyond}");
 }
 
 #[test]
-fn two_names_for_one_parameter_are_an_error() {
+fn fit_fails_on_two_tensors_for_one_parameter() {
     let raw = tensors(&[("module.bias", &[1.0]), ("bias", &[2.0])]);
     let error = fit(&raw, &declared(&[("bias", &[1])]), NetworkPart::Whole).unwrap_err().to_string();
-    assert!(error.contains("`bias` is there twice: `bias` and `module.bias`"), "{error}");
+    assert!(error.contains("`bias`: expected one tensor, got `bias` and `module.bias`"), "{error}");
 }

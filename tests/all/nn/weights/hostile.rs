@@ -1,19 +1,18 @@
-//! Hostile and damaged checkpoints: an error that says what is wrong, never a panic, and never more memory than the
-//! file's size explains.
+//! Hostile and damaged checkpoints: an error that names the problem, never a panic, and memory within the limit of the file's size.
 
 use std::process::Command;
 
 use candle_core::Device;
 use freetumor::nn::weights::read;
 
-use super::maker::{Entry, Pickle, checkpoint, entries, floats, zip};
+use super::builder::{Entry, Pickle, checkpoint, entries, floats, zip};
 
-/// Set for the child process in which memory is measured.
+/// The environment variable of the child process in which memory is measured.
 const CHILD: &str = "FREETUMOR_TEST_WEIGHTS_CHILD";
-/// What one file may take beside sixteen times its bytes: the allocator's own rounding, the archive's table.
+/// The most bytes of memory for a file in addition to sixteen times its size: rounding by the allocator, the archive's table.
 const MOST_BYTES: u64 = 4 << 20;
 
-/// What the error of an archive says that cannot be read.
+/// The start of the error of an archive that cannot be read.
 const DAMAGED: &str = "a damaged zip archive";
 
 const NUMBERS: [f32; 6] = [0.5, -1.0, 2.0, 3.5, 4.0, -8.25];
@@ -28,7 +27,7 @@ fn error_of(file: &[u8]) -> String {
     }
 }
 
-fn sound() -> Vec<u8> {
+fn valid_checkpoint() -> Vec<u8> {
     checkpoint(&Pickle::dict().vector("bias", 6).end(), &[("0", &floats(&NUMBERS))])
 }
 
@@ -47,11 +46,11 @@ fn changed(change: impl Fn(&mut Vec<Entry>)) -> Vec<u8> {
     zip(&entries)
 }
 
-/// A sound file with the end of a 64-bit archive that claims other numbers.
+/// Returns a valid file with the end record of a 64-bit archive that claims other numbers.
 fn with_64_bit_end(count: u64, bytes: u64, start: u64) -> Vec<u8> {
-    let mut file = sound();
+    let mut file = valid_checkpoint();
     let mut end = file.split_off(file.len() - 22);
-    // The numbers of 32 bits send readers to those of 64.
+    // These 32-bit numbers refer readers to the 64-bit numbers.
     end[8..20].fill(0xff);
     let at = file.len() as u64;
     file.extend(b"PK\x06\x06");
@@ -65,8 +64,8 @@ fn with_64_bit_end(count: u64, bytes: u64, start: u64) -> Vec<u8> {
     file
 }
 
-/// A table of contents with one entry behind 64 KiB of nothing, and an end that claims the most entries that 32 bits
-/// allow.
+/// Returns a file with a table of contents of one entry after 64 KiB of zeros, and an end record that claims the most entries that
+/// 32 bits allow.
 fn claims_many_entries() -> Vec<u8> {
     let mut file = vec![0; 1 << 16];
     file[..4].copy_from_slice(b"PK\x03\x04");
@@ -81,10 +80,10 @@ fn claims_many_entries() -> Vec<u8> {
     file
 }
 
-/// Every hostile file, and a word of what its error says.
-fn table() -> Vec<(&'static str, Vec<u8>, &'static str)> {
-    let cut = |at: usize| sound()[..at].to_vec();
-    let whole = sound().len();
+/// Returns the name and content of every hostile file, and a part of its error.
+fn hostile_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
+    let cut = |at: usize| valid_checkpoint()[..at].to_vec();
+    let whole = valid_checkpoint().len();
     let bomb = |bytes: usize, pickle: Pickle| {
         let mut entries = entries(&pickle, &[("0", &vec![0; bytes])]);
         entries.last_mut().unwrap().deflated = true;
@@ -93,29 +92,41 @@ fn table() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let million = 1 << 20;
     let mut files = vec![
         ("empty", vec![], "empty"),
-        ("zeros", vec![0; 1000], "not known"),
+        ("zeros", vec![0; 1000], "unknown format"),
         ("cut in the end", cut(whole - 1), DAMAGED),
         ("cut in the table", cut(whole - 60), DAMAGED),
         ("cut in a storage", cut(300), DAMAGED),
         ("cut at the start", cut(4), DAMAGED),
         ("only an end", b"PK\x05\x06".iter().copied().chain([0; 18]).collect(), "without data.pkl"),
         ("no pickle", zip(&[Entry::new("weights.npy", *b"abc")]), "without data.pkl: it holds `weights.npy`"),
-        ("script", changed(|it| it.push(Entry::new("archive/constants.pkl", *b"."))), "TorchScript"),
-        ("big endian", changed(|it| it[1].content = b"big".to_vec()), "`big` byte order"),
-        ("twice", changed(|it| it.push(it[2].clone())), "in its table of contents twice"),
-        ("storage absent", changed(|it| drop(it.pop())), "not in the archive"),
-        ("storage short", changed(|it| it[2].content.truncate(20)), "has 20 bytes; expected 24"),
-        ("storage long", changed(|it| it[2].content.push(0)), "has 25 bytes; expected 24"),
-        ("entry claims 4 GiB", changed(|it| it[2].claimed_bytes = Some(u32::MAX - 1)), "reaches beyond the file"),
-        ("entry claims more", changed(|it| (it[2].deflated, it[2].claimed_bytes) = (true, Some(200))), "200 bytes"),
-        ("entry claims less", changed(|it| (it[0].deflated, it[0].claimed_bytes) = (true, Some(20))), "20 bytes"),
+        ("script", changed(|entries| entries.push(Entry::new("archive/constants.pkl", *b"."))), "TorchScript"),
+        ("big endian", changed(|entries| entries[1].content = b"big".to_vec()), "the byte order `big`"),
+        ("twice", changed(|entries| entries.push(entries[2].clone())), "in its table of contents twice"),
+        ("storage absent", changed(|entries| drop(entries.pop())), "not in the archive"),
+        ("storage short", changed(|entries| entries[2].content.truncate(20)), "has 20 bytes; expected 24"),
+        ("storage long", changed(|entries| entries[2].content.push(0)), "has 25 bytes; expected 24"),
+        (
+            "entry claims 4 GiB",
+            changed(|entries| entries[2].claimed_bytes = Some(u32::MAX - 1)),
+            "reaches beyond the file",
+        ),
+        (
+            "entry claims more",
+            changed(|entries| (entries[2].deflated, entries[2].claimed_bytes) = (true, Some(200))),
+            "200 bytes",
+        ),
+        (
+            "entry claims less",
+            changed(|entries| (entries[0].deflated, entries[0].claimed_bytes) = (true, Some(20))),
+            "20 bytes",
+        ),
         ("2^60 entries", with_64_bit_end(1 << 60, 10, 10), DAMAGED),
         ("table of 2^60 bytes", with_64_bit_end(3, 1 << 60, 10), DAMAGED),
         ("table at 2^64", with_64_bit_end(3, 10, u64::MAX - 3), DAMAGED),
         (
             "another checksum",
             {
-                let mut file = sound();
+                let mut file = valid_checkpoint();
                 let at = file.windows(4).position(|four| four == (-8.25f32).to_le_bytes()).unwrap();
                 file[at] ^= 1;
                 file
@@ -140,27 +151,27 @@ fn table() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("shape times stride beyond 64 bits", of_tensor(6, 0, &[1 << 40, 2], &[1 << 40, 1]), "reach beyond"),
         ("one number as a tebi", of_tensor(6, 0, &[1 << 40], &[0]), "memory"),
         ("count beyond 64 bits", of_tensor(i64::MAX, 0, &[1], &[1]), "a storage of"),
-        ("negative count", of_tensor(-1, 0, &[1], &[1]), "no storage"),
-        ("negative offset", of_tensor(6, -1, &[1], &[1]), "an offset in it"),
+        ("negative count", of_tensor(-1, 0, &[1], &[1]), "not a storage"),
+        ("negative offset", of_tensor(6, -1, &[1], &[1]), "without a storage and an offset"),
         ("negative size", of_tensor(6, 0, &[-6], &[1]), "none below zero"),
         ("fewer strides", of_tensor(6, 0, &[2, 3], &[1]), "reach beyond"),
-        ("100 axes", of_tensor(6, 0, &[1; 100], &[1; 100]), "16 numbers at most"),
+        ("100 axes", of_tensor(6, 0, &[1; 100], &[1; 100]), "at most 16 numbers"),
         (
             "complex",
-            changed(|it| {
+            changed(|entries| {
                 let complex = ("ComplexFloatStorage", "0", 6);
-                it[0].content = Pickle::dict().tensor("bias", complex, 0, &[6], &[1]).end().finish();
+                entries[0].content = Pickle::dict().tensor("bias", complex, 0, &[6], &[1]).end().finish();
             }),
             "element type",
         ),
         (
             "sparse",
-            changed(|it| {
+            changed(|entries| {
                 let sparse =
                     Pickle::dict().vector("bias", 6).text("w").global("torch._utils", "_rebuild_sparse_tensor");
-                it[0].content = sparse.raw(b")R").end().finish();
+                entries[0].content = sparse.raw(b")R").end().finish();
             }),
-            "`w`: made by `torch._utils._rebuild_sparse_tensor`",
+            "`w`: expected a plain tensor, got the result of `torch._utils._rebuild_sparse_tensor`",
         ),
         ("number for a dict", of_pickle(Pickle::new().int(3)), "no mapping of names to tensors"),
         ("no tensors", of_pickle(Pickle::dict().text("epoch").int(3).end()), "among its keys `epoch`"),
@@ -179,10 +190,10 @@ fn table() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             of_pickle(Pickle::new().global("torch._utils", "_rebuild_tensor_v2").raw(b")R")),
             "a tensor of 0",
         ),
-        ("storage of nothing", of_pickle(Pickle::new().raw(b")Q")), "no storage"),
-        ("cut pickle", of_pickle(Pickle::new().raw(b"X\xff\xff\xff\xff")), "4294967295 bytes wanted"),
-        ("bytes of 2^64", of_pickle(Pickle::new().raw(b"\x8e\xff\xff\xff\xff\xff\xff\xff\xff")), "bytes wanted"),
-        ("number of 2^31 bytes", of_pickle(Pickle::new().raw(b"\x8b\xff\xff\xff\x7f")), "bytes wanted"),
+        ("storage of nothing", of_pickle(Pickle::new().raw(b")Q")), "not a storage"),
+        ("cut pickle", of_pickle(Pickle::new().raw(b"X\xff\xff\xff\xff")), "expected 4294967295 more bytes"),
+        ("bytes of 2^64", of_pickle(Pickle::new().raw(b"\x8e\xff\xff\xff\xff\xff\xff\xff\xff")), "more bytes"),
+        ("number of 2^31 bytes", of_pickle(Pickle::new().raw(b"\x8b\xff\xff\xff\x7f")), "more bytes"),
         ("line without end", of_pickle(Pickle::new().raw(b"cabc")), "a line without an end"),
         ("not UTF-8", of_pickle(Pickle::new().raw(b"X\x01\0\0\0\xff")), "not UTF-8"),
         ("empty stack", of_pickle(Pickle::new().raw(b"0")), "nothing on the stack"),
@@ -209,13 +220,13 @@ fn table() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     let deep = b"]".repeat(million).into_iter().chain(b"a".repeat(million - 1)).collect::<Vec<_>>();
     files.push(("deep nesting", of_pickle(Pickle::new().raw(&deep)), "no mapping"));
     files.push(("a million marks", of_pickle(Pickle::new().raw(&b"(".repeat(million))), "nothing on the stack"));
-    // One list of pairs, made into a dict again and again.
+    // One list of pairs, converted to a dict many times.
     let mut pairs = Pickle::new().global("collections", "OrderedDict").raw(b"q\0](");
     for _ in 0..10_000 {
         pairs = pairs.raw(b"K\x01K\x01\x86");
     }
     let again = b"h\0h\x01R".repeat(10_000);
-    files.push(("a list copied for ever", of_pickle(pairs.raw(b"e\x85q\x01").raw(&again)), "more items than"));
+    files.push(("a list copied many times", of_pickle(pairs.raw(b"e\x85q\x01").raw(&again)), "more items than"));
     // Many keys of one mapping, and one long name for all tensors.
     let mut many = Pickle::dict().text("first").raw(b"}(").vector("bias", 6).raw(b"uq\x07");
     for key in 0..10_000 {
@@ -227,43 +238,48 @@ fn table() -> Vec<(&'static str, Vec<u8>, &'static str)> {
 }
 
 #[test]
-fn what_is_hostile_is_refused_and_why_is_said() {
+fn read_fails_on_hostile_file_with_its_problem() {
     let more = [("claims 65,534 entries", claims_many_entries(), DAMAGED)];
-    for (name, file, expected) in table().into_iter().chain(more) {
+    for (name, file, expected) in hostile_files().into_iter().chain(more) {
         let error = error_of(&file);
         assert!(error.contains(expected), "{name}: expected {expected:?} in\n{error}");
         assert!(!error.contains("read: "), "{name} was read");
-        assert!(error.len() < 2000, "{name}: {} bytes of words", error.len());
+        assert!(error.len() < 2000, "{name}: an error of {} bytes", error.len());
     }
 }
 
-/// Address space, not resident memory: what a lie reserves counts although nobody touches it. Only in a process of its
-/// own does nobody else reserve any.
+/// The test measures address space instead of resident memory, to include memory that is reserved for a false claim and never used. It
+/// measures in a separate process, in which no other test reserves memory.
 #[cfg(target_os = "linux")]
 #[test]
-fn memory_never_follows_a_lie() {
+fn memory_does_not_depend_on_false_claims_of_a_file() {
     let peak_bytes = || {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("VmPeak:")).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     };
     if std::env::var_os(CHILD).is_some() {
-        let files = table();
+        let files = hostile_files();
         let mut before = peak_bytes();
         for (name, file, _) in files {
             error_of(&file);
             let after = peak_bytes();
             let allowed = MOST_BYTES + 16 * file.len() as u64;
-            assert!(after - before <= allowed, "{name}: {} bytes, {allowed} are explained", after - before);
+            assert!(after - before <= allowed, "{name}: {} bytes, the limit is {allowed}", after - before);
             before = after;
         }
-        // Claimed entries take memory before they are found to be absent: up to this bound, whatever the claim.
+        // Claimed entries take memory before the reader detects that they are absent: up to this bound, independent of the claim.
         error_of(&claims_many_entries());
         assert!(peak_bytes() - before <= 16 << 20, "{} bytes", peak_bytes() - before);
         return;
     }
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "nn::weights::hostile::memory_never_follows_a_lie", "--nocapture", "--test-threads=1"])
+        .args([
+            "--exact",
+            "nn::weights::hostile::memory_does_not_depend_on_false_claims_of_a_file",
+            "--nocapture",
+            "--test-threads=1",
+        ])
         .env(CHILD, "1")
         .output()
         .unwrap();
@@ -273,19 +289,19 @@ fn memory_never_follows_a_lie() {
 
 #[cfg(unix)]
 #[test]
-fn what_is_no_file_is_refused_before_it_is_opened() {
+fn read_fails_on_pipe_folder_and_device_without_opening_them() {
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("pipe.pt");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     for path in [&pipe, folder.path(), std::path::Path::new("/dev/zero")] {
         assert!(read(path, &Device::Cpu).unwrap_err().to_string().contains("expected a file"), "{path:?}");
     }
-    let gone = read(&folder.path().join("gone.pt"), &Device::Cpu).unwrap_err();
-    assert!(gone.to_string().contains("gone.pt: No such file"), "{gone}");
+    let error = read(&folder.path().join("missing.pt"), &Device::Cpu).unwrap_err();
+    assert!(error.to_string().contains("missing.pt: No such file"), "{error}");
 }
 
 #[test]
-fn what_is_something_else_is_named() {
+fn read_error_names_the_format_of_another_file() {
     for (start, expected) in [
         (&b"version https://git-lfs.github.com/spec/v1\noid"[..], "git lfs pull"),
         (b"\n<html>", "a web page"),
@@ -299,13 +315,13 @@ fn what_is_something_else_is_named() {
 }
 
 proptest::proptest! {
-    /// Some bytes of a sound checkpoint change, or it ends early: tensors or an error, never a panic.
+    /// Some bytes of a valid checkpoint change, or the file is truncated.
     #[test]
-    fn damage_is_never_a_panic(
+    fn read_of_damaged_checkpoint_never_panics(
         changes in proptest::collection::vec((0usize..1 << 16, 0u8..=255), 0..8),
         end in 0usize..1 << 16,
     ) {
-        let mut file = sound();
+        let mut file = valid_checkpoint();
         for (at, byte) in changes {
             let at = at % file.len();
             file[at] = byte;
@@ -318,7 +334,7 @@ proptest::proptest! {
 
     /// Random instructions on random objects.
     #[test]
-    fn no_pickle_is_a_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200), known in proptest::bool::ANY) {
+    fn read_of_random_pickle_never_panics(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200), known in proptest::bool::ANY) {
         let instructions = b"(012NJKMGX]})ltaeusdcRQbhjqriou\x80\x81\x85\x86\x87\x88\x8a\x8c\x8e\x8f\x90\x91\x92\x93\x94\x95";
         let bytes: Vec<u8> = if known {
             bytes.iter().map(|byte| instructions[usize::from(*byte) % instructions.len()]).collect()
@@ -330,7 +346,7 @@ proptest::proptest! {
 
     /// Random bytes, with and without the start of a known format.
     #[test]
-    fn no_bytes_are_a_panic(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300), start in 0usize..4) {
+    fn read_of_random_bytes_never_panics(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..300), start in 0usize..4) {
         let start: &[u8] = [&b""[..], b"PK\x03\x04", b"\x20\0\0\0\0\0\0\0{", b"PK\x05\x06"][start];
         error_of(&[start, &bytes].concat());
     }

@@ -1,7 +1,7 @@
-//! Weights files: what PyTorch and safetensors write is read, what is hostile is refused.
+//! Weights files: files of PyTorch and safetensors, and hostile files.
 
+mod builder;
 mod fit;
 mod hostile;
-mod maker;
-mod real;
+mod pytorch;
 mod safetensors;

@@ -1,4 +1,4 @@
-//! safetensors, read and written.
+//! Reading and writing of safetensors.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ fn error_of(file: &[u8]) -> String {
 }
 
 #[test]
-fn what_contradicts_itself_is_refused() {
+fn read_fails_on_contradictory_header() {
     let entry = |dtype: &str, shape: &str, start: u64, end: u64| {
         format!(r#"{{"dtype":"{dtype}","shape":{shape},"data_offsets":[{start},{end}]}}"#)
     };
@@ -31,12 +31,12 @@ fn what_contradicts_itself_is_refused() {
         (one(entry("F32", "[4294967296,4294967296,4]", 0, 8)), 8, "do not hold its shape"),
         (one(entry("F32", "[-1]", 0, 8)), 8, "tensor `a`"),
         (one(entry("F8_E4M3", "[8]", 0, 8)), 8, "element type `F8_E4M3`"),
-        (two(entry("F32", "[2]", 0, 8), entry("F32", "[2]", 0, 8)), 8, "tensor `b` begins at byte 0; expected 8"),
-        (two(entry("F32", "[1]", 0, 4), entry("F32", "[1]", 8, 12)), 12, "begins at byte 8; expected 4"),
+        (two(entry("F32", "[2]", 0, 8), entry("F32", "[2]", 0, 8)), 8, "tensor `b` starts at byte 0; expected 8"),
+        (two(entry("F32", "[1]", 0, 4), entry("F32", "[1]", 8, 12)), 12, "starts at byte 8; expected 4"),
         (r#"{"a":3}"#.to_owned(), 0, "tensor `a`"),
-        ("{".to_owned(), 0, "no JSON"),
+        ("{".to_owned(), 0, "not JSON"),
         ("{}".to_owned(), 0, "no tensors"),
-        (format!("{{\"a\":{}", "[".repeat(10_000)), 0, "no JSON"),
+        (format!("{{\"a\":{}", "[".repeat(10_000)), 0, "not JSON"),
     ] {
         let error = error_of(&file(&header, &vec![0; bytes]));
         assert!(error.contains(expected), "{header}: {error}");
@@ -47,7 +47,7 @@ fn what_contradicts_itself_is_refused() {
 }
 
 #[test]
-fn tensors_come_back_as_they_were_written() {
+fn written_tensors_are_read_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("new.safetensors");
     let cpu = &Device::Cpu;
@@ -67,17 +67,17 @@ fn tensors_come_back_as_they_were_written() {
     assert_eq!(written(&tensors, &about, Precision::Single), first);
     std::fs::write(&path, &first).unwrap();
 
-    let back = read(&path, cpu).unwrap();
-    assert_eq!(back.keys().collect::<Vec<_>>(), ["a", "b.weight", "none"]);
-    assert_eq!(back["b.weight"].to_vec3::<f32>().unwrap(), weight.to_vec3::<f32>().unwrap());
-    assert_eq!(back["a"].to_scalar::<f32>().unwrap(), 0.1);
-    assert_eq!(back["none"].dims(), [0, 3]);
-    // Another reader agrees.
+    let tensors_read = read(&path, cpu).unwrap();
+    assert_eq!(tensors_read.keys().collect::<Vec<_>>(), ["a", "b.weight", "none"]);
+    assert_eq!(tensors_read["b.weight"].to_vec3::<f32>().unwrap(), weight.to_vec3::<f32>().unwrap());
+    assert_eq!(tensors_read["a"].to_scalar::<f32>().unwrap(), 0.1);
+    assert_eq!(tensors_read["none"].dims(), [0, 3]);
+    // The crate `safetensors` reads the same.
     let other = safetensors::SafeTensors::deserialize(&first).unwrap();
     assert_eq!(other.tensor("b.weight").unwrap().shape(), [4, 3, 2]);
     let (_, metadata) = safetensors::SafeTensors::read_metadata(&first).unwrap();
     assert_eq!(metadata.metadata().as_ref().unwrap()["model"], "unet3d");
-    assert_eq!(first.len() % 8, 4, "an aligned header before 100 bytes of numbers");
+    assert_eq!(first.len() % 8, 4, "expected an aligned header before 100 bytes of numbers");
 
     std::fs::write(&path, written(&tensors, &about, Precision::Half)).unwrap();
     let half = read(&path, cpu).unwrap();
@@ -89,13 +89,13 @@ fn tensors_come_back_as_they_were_written() {
 }
 
 #[test]
-fn what_cannot_be_written_is_said() {
+fn write_safetensors_fails_on_large_numbers_and_integers() {
     let error_of = |tensor: Tensor, precision| {
         let tensors = BTreeMap::from([("w".to_owned(), tensor)]);
         write_safetensors(&mut Vec::new(), &tensors, &BTreeMap::new(), precision).unwrap_err().to_string()
     };
     let error = error_of(Tensor::new(&[70_000f32], &Device::Cpu).unwrap(), Precision::Half);
-    assert!(error.contains("`w` holds numbers beyond ±65504"), "{error}");
+    assert!(error.contains("`w`: expected numbers up to ±65504"), "{error}");
     let error = error_of(Tensor::new(&[7i64], &Device::Cpu).unwrap(), Precision::Single);
-    assert!(error.contains("weights are floats"), "{error}");
+    assert!(error.contains("expected floating-point numbers"), "{error}");
 }

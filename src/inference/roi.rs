@@ -1,34 +1,34 @@
-//! An organ's surroundings on a network's grid.
+//! The region of interest around an organ, on a network's grid.
 
 use super::settings::NetworkConfig;
 use crate::error::Fault;
 use crate::volume::{Array3, Grid, HuWindow, Orientation, OutsideValue, Region, Resampling, Volume, Voxels};
 
-/// An organ's surroundings on a network's grid: oriented to RAS, resampled linearly, in HU.
+/// The region of interest around an organ on a network's grid: oriented to RAS, resampled linearly, in HU.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Roi {
-    /// Where its voxels lie.
+    /// The grid of the voxels.
     pub grid: Grid,
-    /// HU.
+    /// The voxels, in HU.
     pub hu: Array3<f32>,
-    /// The organ's box in it; around that lies as much of the scan as a window can show.
+    /// The organ's box in the region of interest, surrounded by as much of the scan as a window can cover.
     pub focus: Region,
 }
 
-/// What a tumor changes in a field.
+/// The change that a tumor makes in a region of interest.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RoiChange {
-    /// Where.
+    /// The box that changes.
     pub region: Region,
-    /// By how many HU.
+    /// The change of each voxel of the box, in HU.
     pub delta_hu: Array3<f32>,
 }
 
 impl Roi {
-    /// The surroundings of the box `around` of a scan.
+    /// Resamples the region of interest around the box `around` of a scan.
     ///
     /// # Errors
-    /// Where the scan's grid cannot be resampled.
+    /// If the scan's grid cannot be resampled.
     ///
     /// ```
     /// use freetumor::inference::{Roi, NetworkConfig};
@@ -37,29 +37,29 @@ impl Roi {
     /// let grid = Grid { shape: [80, 80, 40], affine: Affine::from_spacing([3.0, 3.0, 5.0]) };
     /// let scan = Volume { grid, voxels: Voxels::I16(Array3::filled(grid.shape, 40)) };
     /// let config = NetworkConfig { roi_voxels: [32; 3], ..NetworkConfig::new("weights.pt") };
-    /// let field = Roi::new(&scan, Region { start: [30, 30, 10], shape: [10, 10, 6] }, &config)?;
-    /// assert!(field.focus.shape[0] >= 20 && field.grid.shape[0] >= 20 + 32);
-    /// assert_eq!(field.grid.spacing_mm(), [1.5; 3]);
+    /// let roi = Roi::new(&scan, Region { start: [30, 30, 10], shape: [10, 10, 6] }, &config)?;
+    /// assert!(roi.focus.shape[0] >= 20 && roi.grid.shape[0] >= 20 + 32);
+    /// assert_eq!(roi.grid.spacing_mm(), [1.5; 3]);
     /// # Ok::<(), freetumor::error::Fault>(())
     /// ```
     pub fn new(scan: &Volume, around: Region, config: &NetworkConfig) -> Result<Self, Fault> {
-        let turn = scan.grid.orientation().permutation_to(Orientation::RAS);
-        let resampling = Resampling::to_spacing(&turn.grid(&scan.grid), config.spacing_mm)?;
+        let permutation = scan.grid.orientation().permutation_to(Orientation::RAS);
+        let resampling = Resampling::to_spacing(&permutation.grid(&scan.grid), config.spacing_mm)?;
         let whole = resampling.grid();
         let focus = box_on(&scan.grid, around, &whole);
         let part = focus.grown(config.roi_voxels.map(|side| side / 2 + 1), whole.shape);
         let resampling = resampling.of_region(part);
         let hu = match &scan.voxels {
-            Voxels::I16(hu) if turn.is_identity() => resampling.linear(hu, OutsideValue::Edge),
-            Voxels::F32(hu) if turn.is_identity() => resampling.linear(hu, OutsideValue::Edge),
-            Voxels::I16(hu) => resampling.linear(&turn.array(hu), OutsideValue::Edge),
-            Voxels::F32(hu) => resampling.linear(&turn.array(hu), OutsideValue::Edge),
+            Voxels::I16(hu) if permutation.is_identity() => resampling.linear(hu, OutsideValue::Edge),
+            Voxels::F32(hu) if permutation.is_identity() => resampling.linear(hu, OutsideValue::Edge),
+            Voxels::I16(hu) => resampling.linear(&permutation.array(hu), OutsideValue::Edge),
+            Voxels::F32(hu) => resampling.linear(&permutation.array(hu), OutsideValue::Edge),
         };
         let start = [0, 1, 2].map(|axis| focus.start[axis] - part.start[axis]);
         Ok(Self { grid: resampling.grid(), hu, focus: Region { start, shape: focus.shape } })
     }
 
-    /// What the network sees of a part of the field, in 0..1.
+    /// Returns the network's input for a part of the region of interest, in 0..1, with an optional change applied.
     pub fn image(&self, part: Region, window: HuWindow, change: Option<&RoiChange>) -> Array3<f32> {
         let mut image = self.hu.cut(part);
         if let Some(RoiChange { region, delta_hu }) = change {
@@ -82,17 +82,17 @@ impl Roi {
         image
     }
 
-    /// A box of the scan's grid, in the field.
+    /// Returns the voxels of the region of interest that a box of the scan's grid touches.
     pub fn box_of(&self, scan: &Grid, region: Region) -> Region {
         box_on(scan, region, &self.grid)
     }
 
-    /// The change of HU in a box of the scan's grid, brought here linearly.
+    /// Resamples a change of HU in a box of the scan's grid to the network's grid, linearly.
     ///
     /// # Errors
-    /// Where the scan's grid cannot be resampled.
+    /// If the scan's grid cannot be resampled.
     pub fn change(&self, scan: &Grid, region: Region, delta_hu: &Array3<f32>) -> Result<RoiChange, Fault> {
-        // One more voxel around: what lies between the box and its neighbours is interpolated to no change.
+        // One voxel of zeros around the box: between the box and its neighbours, the change is interpolated to zero.
         let grid = scan.cut(region).padded([1; 3], region.shape.map(|voxels| voxels + 2));
         let here = box_on(&grid, grid.region(), &self.grid);
         let padded = delta_hu.padded([1; 3], grid.shape, 0.0);
@@ -100,19 +100,19 @@ impl Roi {
         Ok(RoiChange { region: here, delta_hu: resampling.linear(&padded, OutsideValue::Value(0.0)) })
     }
 
-    /// Labels of a box of the scan's grid at the voxels of the field's box `here`, from the nearest voxel; 0 outside.
+    /// Resamples the labels of a box of the scan's grid to the box `here` of the network's grid, from the nearest voxel; 0 outside.
     ///
     /// # Errors
-    /// Where the scan's grid cannot be resampled.
+    /// If the scan's grid cannot be resampled.
     pub fn labels(&self, scan: &Grid, region: Region, labels: &Array3<u8>, here: Region) -> Result<Array3<u8>, Fault> {
         let resampling = Resampling::between(&scan.cut(region), &self.grid.cut(here))?;
         Ok(resampling.nearest(labels, OutsideValue::Value(0)))
     }
 
-    /// Values of the field's box `here` at the voxels of a box of the scan's grid, linearly; 0 outside.
+    /// Resamples values of the box `here` of the network's grid to a box of the scan's grid, linearly; 0 outside.
     ///
     /// # Errors
-    /// Where the grids cannot be resampled.
+    /// If the grids cannot be resampled.
     pub fn onto_scan(
         &self,
         here: Region,
@@ -125,7 +125,7 @@ impl Roi {
     }
 }
 
-/// The voxels of a grid that a box of another one touches, clipped to the grid; at least one voxel.
+/// Returns the voxels of the grid `to` that a box of the grid `from` touches, clipped to the grid; at least one voxel.
 pub fn box_on(from: &Grid, region: Region, to: &Grid) -> Region {
     let (mut low, mut high) = ([f64::INFINITY; 3], [f64::NEG_INFINITY; 3]);
     let inverse = to.affine.inverse().unwrap_or(to.affine);
@@ -140,7 +140,7 @@ pub fn box_on(from: &Grid, region: Region, to: &Grid) -> Region {
             high[axis] = high[axis].max(there[axis]);
         }
     }
-    // Rounding must not add a voxel that is only touched.
+    // Rounding must not add a voxel that the box meets only at a face.
     let start = [0, 1, 2].map(|axis| {
         let first = (low[axis] + 0.5 + 1e-6).floor().max(0.0) as usize;
         first.min(to.shape[axis].saturating_sub(1))
@@ -166,21 +166,21 @@ mod tests {
     }
 
     #[test]
-    fn it_shows_what_preprocessing_shows() {
+    fn roi_image_equals_preprocessed_image() {
         let scan = scan();
         let config = NetworkConfig { roi_voxels: [32; 3], ..NetworkConfig::new("none") };
         let around = Region { start: [40, 40, 8], shape: [20, 20, 4] };
-        let field = Roi::new(&scan, around, &config).unwrap();
+        let roi = Roi::new(&scan, around, &config).unwrap();
         let whole = Preprocess::new(config.spacing_mm, config.window(), [1; 3]).unwrap().apply(&scan, None).unwrap();
-        let image = field.image(field.grid.region(), config.window(), None);
+        let image = roi.image(roi.grid.region(), config.window(), None);
         let inverse = whole.grid.affine.inverse().unwrap();
-        let origin = inverse.apply(field.grid.affine.apply([0.0; 3])).map(|it| it.round() as usize);
-        let same = whole.image.cut(Region { start: origin, shape: field.grid.shape });
-        assert_eq!(image, same);
+        let origin = inverse.apply(roi.grid.affine.apply([0.0; 3])).map(|coordinate| coordinate.round() as usize);
+        let expected = whole.image.cut(Region { start: origin, shape: roi.grid.shape });
+        assert_eq!(image, expected);
     }
 
     #[test]
-    fn a_change_there_is_the_change_of_what_it_shows() {
+    fn resampled_change_equals_change_of_image() {
         let scan = scan();
         let config = NetworkConfig { roi_voxels: [16; 3], ..NetworkConfig::new("none") };
         let around = Region { start: [40, 40, 8], shape: [20, 20, 4] };
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_box_holds_every_voxel_that_it_touches_and_no_other() {
+    fn box_on_contains_exactly_the_touched_voxels() {
         let coarse = Grid { shape: [10; 3], affine: Affine::from_spacing([3.0; 3]) };
         let fine = Grid { shape: [30; 3], affine: Affine::from_spacing([1.0; 3]) };
         let region = Region { start: [2, 0, 9], shape: [1, 2, 1] };

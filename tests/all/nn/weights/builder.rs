@@ -1,4 +1,4 @@
-//! Makes checkpoints byte by byte: sound ones, and those that lie.
+//! Builds checkpoints byte by byte: valid files, and files with false claims.
 
 use std::io::Write;
 
@@ -10,7 +10,7 @@ pub struct Entry {
     pub name: String,
     pub content: Vec<u8>,
     pub deflated: bool,
-    /// What it says its size is, where that is a lie.
+    /// The size in the entry's header, if it differs from the size of the content.
     pub claimed_bytes: Option<u32>,
 }
 
@@ -20,7 +20,7 @@ impl Entry {
     }
 }
 
-/// A zip archive, as small tools write it.
+/// Returns a zip archive, in the form that small tools write.
 pub fn zip(entries: &[Entry]) -> Vec<u8> {
     let (mut file, mut table) = (Vec::new(), Vec::new());
     for entry in entries {
@@ -62,7 +62,7 @@ pub fn zip(entries: &[Entry]) -> Vec<u8> {
     file
 }
 
-/// A checkpoint of a pickle and storages.
+/// Returns a checkpoint of a pickle and storages.
 pub fn checkpoint(pickle: &Pickle, storages: &[(&str, &[u8])]) -> Vec<u8> {
     zip(&entries(pickle, storages))
 }
@@ -74,12 +74,12 @@ pub fn entries(pickle: &Pickle, storages: &[(&str, &[u8])]) -> Vec<Entry> {
     entries
 }
 
-/// The bytes of f32 numbers.
+/// Returns the bytes of f32 numbers.
 pub fn floats(numbers: &[f32]) -> Vec<u8> {
     numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
 }
 
-/// A pickle of protocol 2 in the making.
+/// A builder of a pickle of protocol 2.
 #[derive(Clone)]
 pub struct Pickle(pub Vec<u8>);
 
@@ -88,7 +88,7 @@ impl Pickle {
         Self(vec![0x80, 2])
     }
 
-    /// An empty dict and the mark of its items.
+    /// Starts an empty dict and the mark of its items.
     pub fn dict() -> Self {
         Self::new().raw(b"}(")
     }
@@ -123,12 +123,12 @@ impl Pickle {
         self.raw(format!("c{module}\n{name}\n").as_bytes())
     }
 
-    /// The storage `key` of `count` numbers of a class such as `FloatStorage`.
+    /// Appends the storage `key` of `count` numbers of a class such as `FloatStorage`.
     pub fn storage(self, class: &str, key: &str, count: i64) -> Self {
         self.raw(b"(").text("storage").global("torch", class).text(key).text("cpu").int(count).raw(b"tQ")
     }
 
-    /// A name and the tensor under it.
+    /// Appends a name and its tensor.
     pub fn tensor(self, name: &str, storage: (&str, &str, i64), offset: i64, shape: &[i64], strides: &[i64]) -> Self {
         let (class, key, count) = storage;
         let call = self.text(name).global("torch._utils", "_rebuild_tensor_v2").raw(b"(");
@@ -136,7 +136,7 @@ impl Pickle {
         call.raw(b"\x89").global("collections", "OrderedDict").raw(b")RtR")
     }
 
-    /// A name and a contiguous f32 vector, alone in storage 0.
+    /// Appends a name and a contiguous f32 vector, alone in storage 0.
     pub fn vector(self, name: &str, count: i64) -> Self {
         self.tensor(name, ("FloatStorage", "0", count), 0, &[count], &[1])
     }

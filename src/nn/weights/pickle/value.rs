@@ -1,17 +1,17 @@
-//! The objects that a pickle builds.
+//! The values that a pickle builds.
 
 use std::ops::Range;
 
 use crate::nn::weights::element::ElementType;
 
-/// The number of an object.
+/// The index of an object.
 pub(in crate::nn::weights) type Id = u32;
-/// The place of a string in the pickle.
+/// The range of a string in the pickle.
 pub(super) type Span = Range<u32>;
-/// Longer strings name nothing: comparing them again and again could cost a hostile file's reader hours.
-pub(super) const LONGEST_NAME: usize = 1024;
+/// The most bytes of a name: comparing longer strings many times, as in a hostile file, could take hours.
+pub(super) const MAX_NAME_LEN: usize = 1024;
 
-/// What a pickle built.
+/// A value that a pickle built.
 #[derive(Clone, Debug)]
 pub(in crate::nn::weights) enum PickleValue {
     /// A value that no tensor needs: a float, bytes, `None`.
@@ -26,18 +26,18 @@ pub(in crate::nn::weights) enum PickleValue {
     Mapping(Vec<(Id, Id)>),
     Storage(Storage),
     Tensor(StoredTensor),
-    /// What a callable that is not known here would have made.
-    Made(Id),
+    /// The result of an unsupported call, with the id of its callable.
+    Unsupported(Id),
 }
 
 /// A run of numbers in an entry of the archive.
 #[derive(Clone, Debug)]
 pub(in crate::nn::weights) struct Storage {
-    /// `None` where its class is not known.
+    /// The element type; `None` if the storage class is unknown.
     pub(in crate::nn::weights) element: Option<ElementType>,
-    /// The name of the entry.
+    /// The name of the archive's entry.
     pub(in crate::nn::weights) key: Span,
-    /// Numbers in it.
+    /// The numbers in the storage.
     pub(in crate::nn::weights) count: u64,
 }
 
@@ -48,12 +48,12 @@ pub(in crate::nn::weights) struct StoredTensor {
     pub(in crate::nn::weights) offset: u64,
     pub(in crate::nn::weights) shape: Id,
     pub(in crate::nn::weights) strides: Id,
-    /// Where the element is not the storage's own.
+    /// The element type, if it differs from the storage's.
     pub(in crate::nn::weights) dtype: Option<Id>,
 }
 
-/// The string at a place in the pickle.
+/// Returns the string at a span of the pickle.
 pub(super) fn text<'p>(bytes: &'p [u8], span: &Span) -> &'p str {
-    // Spans are made of checked text only.
+    // The interpreter checks that every span is valid UTF-8.
     std::str::from_utf8(&bytes[span.start as usize..span.end as usize]).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! What PyTorch itself writes.
+//! Checkpoints that PyTorch writes.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use candle_core::{DType, Device, Tensor};
 use freetumor::nn::weights::{NetworkPart, fit, read, read_checkpoint};
 
-use super::maker::{Entry, Pickle, checkpoint, entries, floats, zip};
+use super::builder::{Entry, Pickle, checkpoint, entries, floats, zip};
 use crate::common::shared;
 
 /// Writes every kind of checkpoint that the test below reads.
@@ -45,7 +45,7 @@ fn flat(tensor: &Tensor) -> Vec<f64> {
 }
 
 #[test]
-fn the_golden_checkpoint_equals_its_safetensors() {
+fn golden_checkpoint_equals_its_safetensors() {
     let Some(folder) = shared("golden") else { return };
     let checkpoint = read_checkpoint(&folder.join("checkpoint.pt"), &Device::Cpu).unwrap();
     let expected = read(&folder.join("checkpoint.safetensors"), &Device::Cpu).unwrap();
@@ -56,7 +56,7 @@ fn the_golden_checkpoint_equals_its_safetensors() {
         assert_eq!((tensor.dims(), tensor.dtype()), (expected.dims(), expected.dtype()), "{name}");
         assert_eq!(flat(tensor), flat(expected), "{name}");
     }
-    // The other reader of safetensors agrees, too.
+    // candle's reader of safetensors returns the same tensors.
     for (name, tensor) in candle_core::safetensors::load(folder.join("checkpoint.safetensors"), &Device::Cpu).unwrap() {
         assert_eq!(flat(&tensor), flat(&expected[&name]));
     }
@@ -75,40 +75,41 @@ fn the_golden_checkpoint_equals_its_safetensors() {
     {
         let fitted = fit(&checkpoint.tensors, &declared, part).unwrap();
         for (name, dims) in shapes {
-            let defined = freetumor::nn::fill::parameter(&format!("{prefix}.{name}"), dims);
-            assert_eq!(fitted[name].flatten_all().unwrap().to_vec1::<f32>().unwrap(), defined, "{prefix}.{name}");
+            let expected = freetumor::nn::fill::parameter(&format!("{prefix}.{name}"), dims);
+            assert_eq!(fitted[name].flatten_all().unwrap().to_vec1::<f32>().unwrap(), expected, "{prefix}.{name}");
         }
     }
 }
 
 #[test]
-fn the_legacy_format_gets_a_clear_error() {
+fn read_fails_on_legacy_format_with_a_conversion_command() {
     let Some(path) = shared("golden/checkpoint_legacy.pt") else { return };
     let error = read(&path, &Device::Cpu).unwrap_err();
-    assert!(error.to_string().ends_with("the format of PyTorch before 1.6, which is not read"), "{error}");
+    assert!(error.to_string().ends_with("the format of PyTorch before 1.6, which is not supported"), "{error}");
     assert!(error.hint().unwrap().contains("python -c \"import torch; torch.save(torch.load("));
 }
 
 #[test]
-fn what_torch_saves_is_read() {
+fn read_supports_checkpoints_of_torch_save() {
     let python = std::env::var("FREETUMOR_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let has_torch = Command::new(&python).args(["-c", "import torch"]).output().is_ok_and(|ran| ran.status.success());
+    let has_torch =
+        Command::new(&python).args(["-c", "import torch"]).output().is_ok_and(|output| output.status.success());
     if !has_torch {
-        eprintln!("skipped: {python} has no PyTorch; FREETUMOR_PYTHON names one that has");
+        eprintln!("skipped: {python} has no PyTorch; set FREETUMOR_PYTHON to a Python with PyTorch");
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let ran = Command::new(&python).args(["-W", "ignore", "-c", SCRIPT]).arg(folder.path()).output().unwrap();
-    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    let output = Command::new(&python).args(["-W", "ignore", "-c", SCRIPT]).arg(folder.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let of = |name: &str| read_checkpoint(&folder.path().join(name), &Device::Cpu);
 
     let eighths: Vec<f64> = (0..24).map(|index| f64::from(index) / 8.0).collect();
     let whole: Vec<f64> = (0..24).map(f64::from).collect();
     let names = ["wrapped2.pt", "wrapped3.pt", "wrapped4.pt", "wrapped5.pt", "top.pt", "nested.pt", "nnunet.pt"];
-    let places = ["state_dict", "state_dict", "state_dict", "state_dict", "", "model.state_dict", "network_weights"];
-    for (name, place) in names.into_iter().zip(places) {
+    let paths = ["state_dict", "state_dict", "state_dict", "state_dict", "", "model.state_dict", "network_weights"];
+    for (name, path) in names.into_iter().zip(paths) {
         let checkpoint = of(name).unwrap();
-        assert_eq!(checkpoint.mappings, [place], "{name}");
+        assert_eq!(checkpoint.mappings, [path], "{name}");
         let tensors = checkpoint.tensors;
         assert_eq!(tensors.len(), 20, "{name}");
         for (key, dtype) in [
@@ -153,10 +154,10 @@ fn what_torch_saves_is_read() {
     for (name, expected) in [
         ("module.pt", "`torch.nn.modules.container.Sequential`, not a state_dict"),
         ("script.pt", "a TorchScript program"),
-        ("quantised.pt", "`bad`: made by `torch._utils._rebuild_qtensor`"),
-        ("sparse.pt", "`bad`: made by `torch._utils._rebuild_sparse_tensor`"),
-        ("complex.pt", "`w`: an element type that is not read here"),
-        ("uint16.pt", "`w`: an element type that is not read here"),
+        ("quantised.pt", "`bad`: expected a plain tensor, got the result of `torch._utils._rebuild_qtensor`"),
+        ("sparse.pt", "`bad`: expected a plain tensor, got the result of `torch._utils._rebuild_sparse_tensor`"),
+        ("complex.pt", "`w`: unsupported element type"),
+        ("uint16.pt", "`w`: unsupported element type"),
     ] {
         let error = of(name).unwrap_err().to_string();
         assert!(error.contains(expected), "{name}: {error}");
@@ -164,7 +165,7 @@ fn what_torch_saves_is_read() {
 }
 
 #[test]
-fn a_checkpoint_that_was_packed_again_is_read() {
+fn read_supports_repacked_checkpoint() {
     let numbers = [0.5, -1.0, 2.0, 3.5];
     let pickle = Pickle::dict().text("epoch").int(3).vector("bias", 4).end();
     let mut entries = entries(&pickle, &[("0", &floats(&numbers))]);

@@ -1,4 +1,4 @@
-//! The way back, from what a network says to the scan's own grid.
+//! Resampling of a network's output to the scan's grid.
 
 use super::Inference;
 use crate::error::{Fault, FaultKind, Stage};
@@ -6,23 +6,23 @@ use crate::nn::windows::{Importance, SlidingWindows, WindowGrouping, WindowPlan}
 use crate::simd::Class;
 use crate::volume::{Array3, Grid, OutsideValue, Preprocess, PreprocessedScan, Resampling, Volume, likeliest};
 
-/// The way back to the scan's own grid.
+/// Resamples a network's output from the network's grid to the scan's grid.
 ///
-/// Probabilities are resampled, linearly, and the likeliest class is chosen there: labels that were chosen before and
-/// then taken from the nearest voxel have steps as large as the network's voxels. What was cropped away, where nothing
-/// is denser than the window's lower end, is background: class 0.
+/// Probabilities are resampled linearly, and the likeliest class is chosen on the scan's grid: labels chosen on the network's
+/// grid and resampled from the nearest voxel would have steps as large as the network's voxels. Voxels that preprocessing
+/// cropped away (none of them is denser than the window's lower end) are background: class 0.
 #[derive(Debug)]
 pub struct ScanResampler {
     resampling: Resampling,
 }
 
 impl ScanResampler {
-    /// From what was prepared of a scan to the scan.
+    /// Creates a resampler from the grid of a preprocessed scan to the grid of the scan.
     ///
     /// # Errors
-    /// Where the grids cannot be resampled.
-    pub fn new(scan: &Grid, prepared: &PreprocessedScan) -> Result<Self, Fault> {
-        Ok(Self { resampling: Resampling::between(&prepared.grid.cut(prepared.scanned), scan)? })
+    /// If the grids cannot be resampled.
+    pub fn new(scan: &Grid, preprocessed: &PreprocessedScan) -> Result<Self, Fault> {
+        Ok(Self { resampling: Resampling::between(&preprocessed.grid.cut(preprocessed.scanned), scan)? })
     }
 
     /// The scan's grid.
@@ -30,7 +30,7 @@ impl ScanResampler {
         self.resampling.grid()
     }
 
-    /// Probabilities of one class after the other, on the scan's grid.
+    /// Resamples the probabilities of each class to the scan's grid, one class after the other.
     pub fn classes<'p>(&'p self, probabilities: &'p [Array3<f32>]) -> impl Iterator<Item = Array3<f32>> + 'p {
         probabilities.iter().enumerate().map(|(class, values)| {
             let outside = OutsideValue::Value(if class == 0 { 1.0 } else { 0.0 });
@@ -38,12 +38,12 @@ impl ScanResampler {
         })
     }
 
-    /// The likeliest class of each of the scan's voxels.
+    /// Returns the likeliest class of each voxel of the scan.
     pub fn labels(&self, probabilities: &[Array3<f32>]) -> Array3<u16> {
         likeliest(self.classes(probabilities)).unwrap_or_else(|| Array3::filled(self.grid().shape, 0))
     }
 
-    /// Logits as probabilities: their softmax in each voxel.
+    /// Converts logits to probabilities: the softmax in each voxel.
     pub fn softmax(mut logits: Vec<Array3<f32>>) -> Vec<Array3<f32>> {
         let Some(shape) = logits.first().map(Array3::shape) else { return logits };
         let mut highest = Array3::filled(shape, f32::NEG_INFINITY);
@@ -67,22 +67,23 @@ impl ScanResampler {
 }
 
 impl Inference {
-    /// The likeliest class of each voxel of a scan, from all windows of it.
+    /// Segments a scan: returns the likeliest class of each voxel, from all windows of the scan.
     ///
     /// # Errors
-    /// A fault of stage `mask`: see [`Inference::look`].
-    pub fn classes_of(&self, scan: &Volume) -> Result<Array3<u16>, Fault> {
+    /// A fault of stage `mask`: see [`Inference::predict`].
+    pub fn segment(&self, scan: &Volume) -> Result<Array3<u16>, Fault> {
         let config = self.config();
-        let unfit = |message: String| Fault::mask(FaultKind::Geometry, message);
-        let preprocess = Preprocess::new(config.spacing_mm, config.window(), config.roi_voxels)
-            .map_err(|wrong| unfit(wrong.into_iter().map(|it| it.message).collect::<Vec<_>>().join("; ")))?;
-        let prepared = preprocess.apply(scan, None).map_err(|fault| fault.at(Stage::Mask))?;
-        let plan = WindowPlan::new(prepared.image.shape(), config.roi_voxels, [config.overlap; 3])
-            .map_err(|error| unfit(error.to_string()))?;
+        let geometry_fault = |message: String| Fault::mask(FaultKind::Geometry, message);
+        let preprocess = Preprocess::new(config.spacing_mm, config.window(), config.roi_voxels).map_err(|errors| {
+            geometry_fault(errors.into_iter().map(|error| error.message).collect::<Vec<_>>().join("; "))
+        })?;
+        let preprocessed = preprocess.apply(scan, None).map_err(|fault| fault.at(Stage::Mask))?;
+        let plan = WindowPlan::new(preprocessed.image.shape(), config.roi_voxels, [config.overlap; 3])
+            .map_err(|error| geometry_fault(error.to_string()))?;
         let windows = SlidingWindows { plan, importance: Importance::Constant, grouping: WindowGrouping::Alone };
-        let logits = self.look_at_all(Stage::Mask, &prepared, &windows, || ())?;
-        let on_scan = ScanResampler::new(&scan.grid, &prepared).map_err(|fault| fault.at(Stage::Mask))?;
-        Ok(on_scan.labels(&ScanResampler::softmax(logits)))
+        let logits = self.predict_scan(Stage::Mask, &preprocessed, &windows, || ())?;
+        let resampler = ScanResampler::new(&scan.grid, &preprocessed).map_err(|fault| fault.at(Stage::Mask))?;
+        Ok(resampler.labels(&ScanResampler::softmax(logits)))
     }
 }
 
@@ -91,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn probabilities_add_up_to_one_however_large_the_logits() {
+    fn softmax_of_large_logits_sums_to_one() {
         let class = |values: [f32; 2]| Array3::from_vec([2, 1, 1], values.to_vec());
         let probabilities = ScanResampler::softmax(vec![class([1000.0, 0.0]), class([1000.0, -1e30])]);
         assert_eq!(probabilities[0].as_slice(), [0.5, 1.0]);

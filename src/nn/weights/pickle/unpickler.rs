@@ -1,21 +1,21 @@
-//! The instructions of a pickle.
+//! The interpreter of a pickle's instructions.
 
 use std::collections::BTreeMap;
 
-use super::object::{Id, LONGEST_NAME, PickleValue, Span, Storage, StoredTensor, text};
+use super::value::{Id, MAX_NAME_LEN, PickleValue, Span, Storage, StoredTensor, text};
 use crate::nn::weights::element::ElementType;
 
-/// What is wrong with a pickle.
+/// The description of an error in a pickle.
 type PickleError = String;
 
-/// A pickle on its way: where it is, and what it has built.
+/// The state of the interpreter: the position in the pickle, the stack, and the objects.
 #[derive(Default)]
 pub(super) struct Unpickler<'p> {
     bytes: &'p [u8],
     at: usize,
     objects: Vec<PickleValue>,
     stack: Vec<Id>,
-    /// How high the stack was at each mark.
+    /// The height of the stack at each mark.
     marks: Vec<usize>,
     memo: BTreeMap<u32, Id>,
     /// Items copied from one sequence into another.
@@ -23,12 +23,12 @@ pub(super) struct Unpickler<'p> {
 }
 
 impl<'p> Unpickler<'p> {
-    /// The objects that a pickle builds and the one that it leaves; or at which byte what is wrong.
+    /// Runs a pickle: returns all objects and the id of the result, or the byte and the description of an error.
     pub(super) fn run(bytes: &'p [u8]) -> Result<(Vec<PickleValue>, Id), (usize, PickleError)> {
-        let mut machine = Unpickler { bytes, ..Unpickler::default() };
-        match machine.steps() {
-            Ok(root) => Ok((machine.objects, root)),
-            Err(wrong) => Err((machine.at, wrong)),
+        let mut unpickler = Unpickler { bytes, ..Unpickler::default() };
+        match unpickler.steps() {
+            Ok(root) => Ok((unpickler.objects, root)),
+            Err(error) => Err((unpickler.at, error)),
         }
     }
 
@@ -42,7 +42,7 @@ impl<'p> Unpickler<'p> {
         }
     }
 
-    /// One instruction; the names are those of Python's `pickletools`.
+    /// Executes one instruction; the names are those of Python's `pickletools`.
     fn step(&mut self, code: u8) -> Result<(), PickleError> {
         match code {
             0x80 => drop(self.number::<1>()?),                   // PROTO
@@ -109,7 +109,7 @@ impl<'p> Unpickler<'p> {
             b'R' => self.reduce()?,       // REDUCE
             0x81 => self.reduce()?,       // NEWOBJ
             0x92 => {
-                self.pop()?; // NEWOBJ_EX: keywords make nothing that is known here
+                self.pop()?; // NEWOBJ_EX: no supported call has keywords
                 self.reduce()?;
             }
             b'b' => drop(self.pop()?), // BUILD: attributes, which no tensor needs
@@ -117,11 +117,11 @@ impl<'p> Unpickler<'p> {
                 let (module, name) = (self.line()?, self.line()?); // INST
                 self.above_mark()?;
                 let class = self.add(PickleValue::Global(module, name));
-                self.push(PickleValue::Made(class));
+                self.push(PickleValue::Unsupported(class));
             }
             b'o' => {
                 let class = self.above_mark()?.first().copied().ok_or("OBJ without a class")?; // OBJ
-                self.push(PickleValue::Made(class));
+                self.push(PickleValue::Unsupported(class));
             }
             b'Q' => self.storage()?,       // BINPERSID
             b'h' => self.recall::<1>()?,   // BINGET
@@ -132,7 +132,7 @@ impl<'p> Unpickler<'p> {
                 let top = self.top()?; // MEMOIZE
                 self.memo.insert(self.memo.len() as u32, top);
             }
-            _ => return Err(format!("instruction {code:#04x}, which no checkpoint has")),
+            _ => return Err(format!("unsupported instruction {code:#04x}")),
         }
         Ok(())
     }
@@ -147,7 +147,7 @@ impl<'p> Unpickler<'p> {
         self.stack.push(id);
     }
 
-    /// Items below a mark are out of reach until the mark is gone.
+    /// Returns the height of the last mark: items below a mark are inaccessible until the mark is popped.
     fn floor(&self) -> usize {
         self.marks.last().copied().unwrap_or(0)
     }
@@ -162,7 +162,7 @@ impl<'p> Unpickler<'p> {
         Ok(top)
     }
 
-    /// Takes the top away, be it an object or a mark.
+    /// Pops the top, an object or a mark.
     fn discard(&mut self) -> Result<(), PickleError> {
         if self.stack.len() > self.floor() {
             self.stack.pop();
@@ -179,14 +179,14 @@ impl<'p> Unpickler<'p> {
     fn take(&mut self, count: u64) -> Result<Span, PickleError> {
         let left = (self.bytes.len() - self.at) as u64;
         if count > left {
-            return Err(format!("{count} bytes wanted, {left} left"));
+            return Err(format!("expected {count} more bytes, got {left}"));
         }
         let start = self.at;
         self.at += count as usize;
         Ok(start as u32..self.at as u32)
     }
 
-    /// An unsigned number of `N` bytes, little endian.
+    /// Reads an unsigned number of `N` bytes, little endian.
     fn number<const N: usize>(&mut self) -> Result<u64, PickleError> {
         let span = self.take(N as u64)?;
         let mut bytes = [0; 8];
@@ -200,7 +200,7 @@ impl<'p> Unpickler<'p> {
         Ok(())
     }
 
-    /// A number of any length, after its length in `N` bytes.
+    /// Reads a number of any length, after its length in `N` bytes.
     fn long<const N: usize>(&mut self) -> Result<(), PickleError> {
         let count = self.number::<N>()?;
         let span = self.take(count)?;
@@ -230,22 +230,22 @@ impl<'p> Unpickler<'p> {
     fn unicode<const N: usize>(&mut self) -> Result<(), PickleError> {
         let count = self.number::<N>()?;
         let span = self.take(count)?;
-        self.checked(&span)?;
+        self.check_utf8(&span)?;
         self.push(PickleValue::Text(span));
         Ok(())
     }
 
-    fn checked(&self, span: &Span) -> Result<(), PickleError> {
+    fn check_utf8(&self, span: &Span) -> Result<(), PickleError> {
         let bytes = &self.bytes[span.start as usize..span.end as usize];
-        std::str::from_utf8(bytes).map(drop).map_err(|_| "a text that is not UTF-8".to_owned())
+        std::str::from_utf8(bytes).map(drop).map_err(|_| "a string that is not UTF-8".to_owned())
     }
 
-    /// Text up to the end of the line.
+    /// Reads a string up to the end of the line.
     fn line(&mut self) -> Result<Span, PickleError> {
         let count = self.bytes[self.at..].iter().position(|byte| *byte == b'\n').ok_or("a line without an end")?;
         let span = self.take(count as u64)?;
         self.at += 1;
-        self.checked(&span)?;
+        self.check_utf8(&span)?;
         Ok(span)
     }
 
@@ -270,8 +270,8 @@ impl<'p> Unpickler<'p> {
         let target = self.top()? as usize;
         match &mut self.objects[target] {
             PickleValue::Mapping(items) => items.extend(more),
-            // An object that is filled like a dict, such as a class of one's own under it.
-            object @ PickleValue::Made(_) => *object = PickleValue::Mapping(more),
+            // An object that is filled like a dict, such as an instance of a subclass of dict.
+            object @ PickleValue::Unsupported(_) => *object = PickleValue::Mapping(more),
             _ => {}
         }
         Ok(())
@@ -299,11 +299,11 @@ impl<'p> Unpickler<'p> {
                 self.push(global);
                 Ok(())
             }
-            _ => Err("STACK_GLOBAL without two texts".to_owned()),
+            _ => Err("STACK_GLOBAL without two strings".to_owned()),
         }
     }
 
-    /// The arguments of a call.
+    /// Returns the arguments of a call.
     fn arguments(&self, id: Id) -> &[Id] {
         match &self.objects[id as usize] {
             PickleValue::Sequence(items) => items,
@@ -311,12 +311,13 @@ impl<'p> Unpickler<'p> {
         }
     }
 
-    /// Stands in for a call: the few that make mappings and tensors are understood, no other is made.
+    /// Interprets a call: the few callables that create mappings and tensors are emulated; the result of any other is
+    /// [`PickleValue::Unsupported`].
     fn reduce(&mut self) -> Result<(), PickleError> {
         let (mut arguments, mut callable) = (self.pop()?, self.pop()?);
-        // A tensor of a class of its own is made by a call that holds the call that makes a tensor.
+        // A tensor of a subclass is created by a call whose arguments are the call that creates a tensor.
         for _ in 0..4 {
-            match (self.called(callable), self.arguments(arguments)) {
+            match (self.global_of(callable), self.arguments(arguments)) {
                 (Some(("torch._tensor", "_rebuild_from_type_v2")), [inner, _, inside, ..]) => {
                     (callable, arguments) = (*inner, *inside);
                 }
@@ -324,7 +325,7 @@ impl<'p> Unpickler<'p> {
             }
         }
         let items = self.arguments(arguments);
-        let made = match (self.called(callable), items) {
+        let result = match (self.global_of(callable), items) {
             (Some(("collections", "OrderedDict")), []) => PickleValue::Mapping(Vec::new()),
             (Some(("collections", "defaultdict")), _) => PickleValue::Mapping(Vec::new()),
             (Some(("collections", "OrderedDict")), [list, ..]) => self.of_pairs(*list)?,
@@ -335,25 +336,26 @@ impl<'p> Unpickler<'p> {
             }
             (Some(("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2")), items) => self.tensor(items, None)?,
             (Some(("torch._utils", "_rebuild_tensor_v3")), items) => self.tensor(items, items.get(6).copied())?,
-            _ => PickleValue::Made(callable),
+            _ => PickleValue::Unsupported(callable),
         };
-        self.push(made);
+        self.push(result);
         Ok(())
     }
 
-    fn called(&self, callable: Id) -> Option<(&str, &str)> {
+    /// Returns the module and the name of a class or function.
+    fn global_of(&self, callable: Id) -> Option<(&str, &str)> {
         match &self.objects[callable as usize] {
-            PickleValue::Global(module, name) if module.len() + name.len() <= LONGEST_NAME => {
+            PickleValue::Global(module, name) if module.len() + name.len() <= MAX_NAME_LEN => {
                 Some((text(self.bytes, module), text(self.bytes, name)))
             }
             _ => None,
         }
     }
 
-    /// A mapping of a list of pairs, as Python 2 wrote them.
+    /// Creates a mapping from a list of pairs, the form that Python 2 wrote.
     fn of_pairs(&mut self, list: Id) -> Result<PickleValue, PickleError> {
         self.copied += self.arguments(list).len();
-        // Each list that was written is copied once; one that is copied again and again is an attack.
+        // A valid pickle copies each list once; a list that is copied many times is an attack.
         if self.copied > self.bytes.len() {
             return Err("more items than the pickle has bytes".to_owned());
         }
@@ -364,7 +366,7 @@ impl<'p> Unpickler<'p> {
         self.arguments(list).iter().map(pair).collect::<Result<_, _>>().map(PickleValue::Mapping)
     }
 
-    /// `(storage, offset, shape, strides, …)`.
+    /// Creates a tensor from `(storage, offset, shape, strides, …)`.
     fn tensor(&self, arguments: &[Id], dtype: Option<Id>) -> Result<PickleValue, PickleError> {
         let [storage, offset, shape, strides, ..] = *arguments else {
             return Err(format!("a tensor of {} arguments", arguments.len()));
@@ -373,17 +375,17 @@ impl<'p> Unpickler<'p> {
             (PickleValue::Storage(_), PickleValue::Int(offset)) if *offset >= 0 => {
                 Ok(PickleValue::Tensor(StoredTensor { storage, offset: *offset as u64, shape, strides, dtype }))
             }
-            _ => Err("a tensor without a storage and an offset in it".to_owned()),
+            _ => Err("a tensor without a storage and an offset".to_owned()),
         }
     }
 
-    /// `('storage', class, key, location, count)`.
+    /// Creates a storage from `('storage', class, key, location, count)`.
     fn storage(&mut self) -> Result<(), PickleError> {
         let persistent = self.pop()?;
         let [tag, class, key, _, count] = *self.arguments(persistent) else {
-            return Err("a persistent object that is no storage".to_owned());
+            return Err("a persistent object that is not a storage".to_owned());
         };
-        let element = self.called(class).and_then(|(_, class)| ElementType::of_storage(class));
+        let element = self.global_of(class).and_then(|(_, class)| ElementType::of_storage(class));
         let [tag, key, count] = [tag, key, count].map(|id| &self.objects[id as usize]);
         match (tag, key, count) {
             (PickleValue::Text(tag), PickleValue::Text(key), PickleValue::Int(count))
@@ -393,7 +395,7 @@ impl<'p> Unpickler<'p> {
                 self.push(PickleValue::Storage(storage));
                 Ok(())
             }
-            _ => Err("a persistent object that is no storage".to_owned()),
+            _ => Err("a persistent object that is not a storage".to_owned()),
         }
     }
 }
