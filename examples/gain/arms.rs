@@ -75,7 +75,7 @@ pub struct Arms<'a> {
 
 impl<'a> Arms<'a> {
     /// # Errors
-    /// Where the world cannot be read.
+    /// Returns an error if the world cannot be read.
     pub fn new(lab: &'a Lab) -> Result<Self> {
         let (labeled, unlabeled) = (data_set::scans(lab, "training")?, data_set::scans(lab, "unlabeled")?);
         Ok(Self { lab, labeled, unlabeled, pools: Mutex::default() })
@@ -84,7 +84,7 @@ impl<'a> Arms<'a> {
     /// Trains an arm with a seed, unless that is done.
     ///
     /// # Errors
-    /// Where it cannot be trained.
+    /// Returns an error if it cannot be trained.
     pub fn train(&self, arm: &Arm, seed: u64, name: String, validation: Option<&Scans>) -> Result<PathBuf> {
         let lab = self.lab;
         let done = weights(lab, &name);

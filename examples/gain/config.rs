@@ -242,7 +242,7 @@ impl Experiment {
     /// Reads the settings.
     ///
     /// # Errors
-    /// Where they are no experiment, with everything that is wrong.
+    /// Returns an error if they are no experiment, with everything that is wrong.
     pub fn parse(text: &str) -> Result<Self> {
         let experiment: Self =
             toml::from_str(text).map_err(|cause| Error::new(format!("the settings are no experiment: {cause}")))?;
@@ -308,7 +308,7 @@ impl Experiment {
     /// A digest of what decides what any network does: all but which arms there are, and what is reported of them.
     ///
     /// # Errors
-    /// Where the settings cannot be written.
+    /// Returns an error if the settings cannot be written.
     pub fn digest(&self) -> Result<String> {
         let apart = Self { arms: Vec::new(), rounds: Vec::new(), secondary: Vec::new(), resamples: 0, ..self.clone() };
         Ok(FileDigest::of(&canonical::pretty(&apart)?).sha256)
@@ -318,7 +318,7 @@ impl Experiment {
     /// given fewer seeds, or made another one under its name.
     ///
     /// # Errors
-    /// Where the settings cannot be written.
+    /// Returns an error if the settings cannot be written.
     pub fn goes_on_from(&self, other: &Self) -> Result<bool> {
         let is_kept = |old: &Arm| {
             let mut same = self.arms.iter().filter(|new| new.name == old.name);

@@ -39,7 +39,7 @@ fn told(lab: &Lab) -> PathBuf {
 /// Writes the world, as far as it is not there.
 ///
 /// # Errors
-/// Where it cannot be written.
+/// Returns an error if it cannot be written.
 pub fn write(lab: &Lab) -> Result<()> {
     let settings = &lab.experiment.world;
     let folder = lab.out.join("world");
@@ -106,7 +106,7 @@ fn listed(path: &Path, section: &str) -> Result<Option<Vec<Value>>> {
 /// The scans of a list.
 ///
 /// # Errors
-/// Where the list cannot be read.
+/// Returns an error if the list cannot be read.
 pub fn scans(lab: &Lab, section: &str) -> Result<Scans> {
     open(lab, &list(lab), section)
 }
@@ -114,7 +114,7 @@ pub fn scans(lab: &Lab, section: &str) -> Result<Scans> {
 /// The unlabeled scans, with their tumors marked.
 ///
 /// # Errors
-/// Where the list cannot be read.
+/// Returns an error if the list cannot be read.
 pub fn unlabeled_with_truth(lab: &Lab) -> Result<Scans> {
     open(lab, &told(lab), "unlabeled")
 }
@@ -149,7 +149,7 @@ fn open(lab: &Lab, list: &Path, section: &str) -> Result<Scans> {
 /// The scans of a list that show a tumor.
 ///
 /// # Errors
-/// Where one cannot be read, or none does.
+/// Returns an error if one cannot be read, or none does.
 pub fn with_tumors(lab: &Lab, scans: &Scans) -> Result<Arc<Cases>> {
     let mut entries = Vec::new();
     for (index, entry) in scans.cases.entries().iter().enumerate() {

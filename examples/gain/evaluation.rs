@@ -27,7 +27,7 @@ pub fn organ() -> MeasuredOrgan {
 /// Predicts the scans that have no prediction yet; gives the folder. Other weights have another folder.
 ///
 /// # Errors
-/// Where a scan cannot be read, or the network fails.
+/// Returns an error if a scan cannot be read, or the network fails.
 pub fn predict(lab: &Lab, place: &str, name: &str, weights: &Path, scans: &Scans) -> Result<PathBuf> {
     let folder = lab.out.join(place).join(format!("{name}-{}", &digest(weights)?[..12]));
     lab.make_folder(&folder)?;
@@ -73,7 +73,7 @@ fn write_labels(lab: &Lab, path: &Path, grid: &Grid, labels: &Array3<u8>) -> Res
 /// What the predictions of a folder are worth; `arm` and `seed` are their places in the report.
 ///
 /// # Errors
-/// Where a prediction or its scan cannot be read.
+/// Returns an error if a prediction or its scan cannot be read.
 pub fn rows(folder: &Path, scans: &Scans, arm: usize, seed: usize) -> Result<Vec<CaseRow>> {
     let organ = organ();
     let one = |(index, name): (usize, &String)| -> Result<CaseRow> {

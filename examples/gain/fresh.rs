@@ -15,7 +15,7 @@ use super::lab::refused;
 /// Score stages that do not give the found fraction are left out.
 ///
 /// # Errors
-/// Where the graph has no synthesis, or there is no such test.
+/// Returns an error if the graph has no synthesis, or there is no such test.
 pub fn tumors(plan: &Plan, above: f64, attempts: u32) -> Result<Tumors> {
     let synthesis = plan.syntheses.first().ok_or_else(|| Error::new("the graph makes no tumors"))?;
     let scorers = synthesis.attempts.scorers.iter().filter(|node| node.stage.gives().contains(&Score::FoundFraction));

@@ -29,7 +29,7 @@ fn path(lab: &Lab) -> PathBuf {
 /// Trains both by the tuning seeds and looks at validation.
 ///
 /// # Errors
-/// Where something cannot be trained.
+/// Returns an error if something cannot be trained.
 pub fn look(lab: &Lab) -> Result<()> {
     if path(lab).exists() {
         return Ok(());
@@ -46,7 +46,7 @@ pub fn look(lab: &Lab) -> Result<()> {
 /// Trains arms by the tuning seeds; gives their names and percent of Dice on validation, seed by seed.
 ///
 /// # Errors
-/// Where something cannot be trained.
+/// Returns an error if something cannot be trained.
 fn tuned(lab: &Lab, arms: &[&Arm]) -> Result<Vec<(String, Vec<f64>)>> {
     let validation = scans(lab, "validation")?;
     let data = Arms::new(lab)?;
@@ -69,7 +69,7 @@ fn tuned(lab: &Lab, arms: &[&Arm]) -> Result<Vec<(String, Vec<f64>)>> {
 /// Tries arms by the tuning seeds, so that settings can be chosen on validation; leaves what came of it as a file.
 ///
 /// # Errors
-/// Where the gate is shut, or something cannot be trained.
+/// Returns an error if the gate is shut, or something cannot be trained.
 pub fn try_arms(lab: &Lab, arms: &[&Arm]) -> Result<()> {
     check(lab)?;
     for (name, dsc) in tuned(lab, arms)? {
@@ -78,10 +78,10 @@ pub fn try_arms(lab: &Lab, arms: &[&Arm]) -> Result<()> {
     Ok(())
 }
 
-/// Whether arms may be run.
+/// Returns whether arms may be run.
 ///
 /// # Errors
-/// Where the gate was not looked at, or is shut.
+/// Returns an error if the gate was not looked at, or is shut.
 pub fn check(lab: &Lab) -> Result<Passage> {
     let path = path(lab);
     let bytes = std::fs::read(&path).map_err(|cause| {

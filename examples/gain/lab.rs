@@ -38,7 +38,7 @@ impl Lab {
     /// The folder, new or as it was left.
     ///
     /// # Errors
-    /// Where it belongs to another experiment, or cannot be written.
+    /// Returns an error if it belongs to another experiment, or cannot be written.
     pub fn open(out: &Path, experiment: Experiment, place: DeviceKind, jobs: usize) -> Result<Self> {
         let organs = [Organ { name: "liver".to_owned(), label: LIVER, tumor_label: TUMOR }].into();
         let lab = Self { out: out.to_owned(), experiment, organs, jobs, place };
@@ -66,7 +66,7 @@ impl Lab {
     /// Makes a folder, and those that it lies in.
     ///
     /// # Errors
-    /// Where it cannot be made.
+    /// Returns an error if it cannot be made.
     pub fn make_folder(&self, path: &Path) -> Result<()> {
         std::fs::create_dir_all(path).map_err(|cause| Error::io("cannot make the folder", path, cause))
     }
@@ -74,7 +74,7 @@ impl Lab {
     /// Writes a file whole or not at all.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// Returns an error if it cannot be written.
     pub fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
         if let Some(folder) = path.parent() {
             self.make_folder(folder)?;
@@ -85,7 +85,7 @@ impl Lab {
     /// Writes JSON.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// Returns an error if it cannot be written.
     pub fn write_json(&self, path: &Path, value: &impl Serialize) -> Result<()> {
         self.write(path, &canonical::pretty(value)?)
     }
@@ -93,7 +93,7 @@ impl Lab {
     /// The device that trains.
     ///
     /// # Errors
-    /// Where there is none.
+    /// Returns an error if there is none.
     pub fn device(&self) -> Result<Device> {
         self.place.device()
     }
@@ -119,7 +119,7 @@ impl Lab {
     /// What every network sees of a scan.
     ///
     /// # Errors
-    /// Where the settings are none.
+    /// Returns an error if the settings are none.
     pub fn preprocess(&self) -> Result<Preprocess> {
         self.experiment.segmentation.preprocess.build().map_err(|complaints| refused("preprocess", complaints))
     }

@@ -103,7 +103,7 @@ fn absolute(path: PathBuf) -> Result<PathBuf> {
 /// The checked graph of a maker's pool.
 ///
 /// # Errors
-/// Where it is not sound.
+/// Returns an error if it is not sound.
 pub fn planned(lab: &Lab, maker: Maker, registry: &Registry) -> Result<Plan> {
     let file = GraphFile::new(format!("pool-{}.toml", maker.name()), &lab.out, graph(lab, maker)?);
     let checked = check(&file, registry);
@@ -116,7 +116,7 @@ pub fn planned(lab: &Lab, maker: Maker, registry: &Registry) -> Result<Plan> {
 /// Makes and scores a maker's candidates, as far as they are not there.
 ///
 /// # Errors
-/// Where the pipeline cannot be run, or a scan is spoiled.
+/// Returns an error if the pipeline cannot be run, or a scan is spoiled.
 pub fn make(lab: &Lab, maker: Maker) -> Result<()> {
     let (out, registry) = (folder(lab, maker), lab.registry());
     let done = out.join("done.json");
@@ -145,7 +145,7 @@ pub struct Pool {
 /// Reads the tables of a pool.
 ///
 /// # Errors
-/// Where they cannot be read.
+/// Returns an error if they cannot be read.
 pub fn read(lab: &Lab, maker: Maker) -> Result<Pool> {
     let place = folder(lab, maker);
     let run = RunFolder::open(&place)?;
@@ -175,7 +175,7 @@ pub fn read(lab: &Lab, maker: Maker) -> Result<Pool> {
 /// The tumors of some samples, each on the grid of its case among `unlabeled`.
 ///
 /// # Errors
-/// Where a sample or its scan cannot be read, or they do not fit.
+/// Returns an error if a sample or its scan cannot be read, or they do not fit.
 pub fn tumors(
     lab: &Lab,
     maker: Maker,

@@ -65,7 +65,7 @@ pub struct GapClosed {
 /// Reports what all networks did, or those of some arms; the others are then said to be missing.
 ///
 /// # Errors
-/// Where one of them is not finished, or nothing can be written.
+/// Returns an error if one of them is not finished, or nothing can be written.
 pub fn report(lab: &Lab, gate: Passage, names: &[String]) -> Result<()> {
     let (mut rows, mut made) = (Vec::new(), BTreeMap::new());
     for seen in all_seen(lab, names)? {

@@ -53,7 +53,7 @@ pub fn real_only(lab: &Lab) -> SegmentationConfig {
 /// Trains a segmentor to its end, or goes on where it stopped.
 ///
 /// # Errors
-/// Where it cannot be trained.
+/// Returns an error if it cannot be trained.
 pub fn train(lab: &Lab, recipe: Recipe) -> Result<PathBuf> {
     let Recipe { name, config, seed, real, synthetic, validation, beside } = recipe;
     let device = lab.device()?;
@@ -68,7 +68,7 @@ pub fn train(lab: &Lab, recipe: Recipe) -> Result<PathBuf> {
 /// Trains the judging and the held-out segmentor.
 ///
 /// # Errors
-/// Where they cannot be trained.
+/// Returns an error if they cannot be trained.
 pub fn train_judges(lab: &Lab, labeled: &Scans, validation: &Scans) -> Result<()> {
     let judges = &lab.experiment.judges;
     let mut held_out = real_only(lab);
@@ -104,7 +104,7 @@ pub fn generator_weights(lab: &Lab, maker: Maker) -> PathBuf {
 /// Trains a generator against the judging segmentor.
 ///
 /// # Errors
-/// Where it cannot be trained.
+/// Returns an error if it cannot be trained.
 pub fn train_generator(lab: &Lab, maker: Maker, labeled: &Scans, unlabeled: &Scans) -> Result<()> {
     if maker == Maker::Rules || generator_weights(lab, maker).exists() {
         return Ok(());
@@ -132,7 +132,7 @@ pub fn train_generator(lab: &Lab, maker: Maker, labeled: &Scans, unlabeled: &Sca
 /// The SHA-256 of a file.
 ///
 /// # Errors
-/// Where it cannot be read.
+/// Returns an error if it cannot be read.
 pub fn digest(path: &Path) -> Result<String> {
     let bytes = std::fs::read(path).map_err(|cause| Error::io("cannot read", path, cause))?;
     Ok(FileDigest::of(&bytes).sha256)

@@ -37,7 +37,7 @@ pub struct TestSet([Scans; 2]);
 
 impl TestSet {
     /// # Errors
-    /// Where the world cannot be read.
+    /// Returns an error if the world cannot be read.
     pub fn open(lab: &Lab) -> Result<Self> {
         Ok(Self([scans(lab, "test")?, scans(lab, "healthy")?]))
     }
@@ -45,7 +45,7 @@ impl TestSet {
     /// Shows it to the network of an arm and seed.
     ///
     /// # Errors
-    /// Where a scan cannot be read, or the network fails.
+    /// Returns an error if a scan cannot be read, or the network fails.
     pub fn show(&self, lab: &Lab, &Training { place, arm, index, seed }: &Training) -> Result<()> {
         let name = format!("{}-{seed}", arm.name);
         say(&format!("test: {name}"));
@@ -75,7 +75,7 @@ pub fn seen_at(lab: &Lab, arm: &str, seed: u64) -> PathBuf {
 /// What all networks did, or those of the named arms.
 ///
 /// # Errors
-/// Where one of them has not seen the test set, or in another experiment.
+/// Returns an error if one of them has not seen the test set, or in another experiment.
 pub fn all_seen(lab: &Lab, names: &[String]) -> Result<Vec<ScanPrediction>> {
     let one = |training: Training| {
         let path = seen_at(lab, &training.arm.name, training.seed);

@@ -12,7 +12,7 @@ use super::print::{counted, print_problems, unprinted};
 use super::run::fed_by_training;
 use crate::error::Result;
 use crate::graph::{GraphFile, Problem, Registry, Severity, Survey, check, survey};
-use crate::train::{self, ListedScans, TrainingStage};
+use crate::train::{self, ScanCounts, TrainingStage};
 
 /// How long a source may take to list its scans: validation is for people who wait.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -107,12 +107,12 @@ pub fn validate(
 }
 
 /// What is wrong with a file for training, and the scans that it takes where nothing keeps it from starting.
-fn check_training(stage: TrainingStage, file: &GraphFile, registry: &Registry) -> (Vec<Problem>, Option<ListedScans>) {
+fn check_training(stage: TrainingStage, file: &GraphFile, registry: &Registry) -> (Vec<Problem>, Option<ScanCounts>) {
     let train::CheckedTask { mut problems, task } = train::check(stage, file, registry);
-    let listed = task.map(train::TrainingTask::listed);
+    let listed = task.map(train::TrainingTask::count_scans);
     let wrong = match &listed {
         Some(Err(error)) => Some(Problem::of_file(Severity::Error, error.to_string(), error.hint().map(str::to_owned))),
-        Some(Ok(ListedScans { labeled: 0, .. })) => {
+        Some(Ok(ScanCounts { labeled: 0, .. })) => {
             let hint = "do its sources list scans, and has [pipeline] a share left for training?".to_owned();
             Some(Problem::of_file(Severity::Error, "there is no labeled scan to train on", Some(hint)))
         }
@@ -124,8 +124,8 @@ fn check_training(stage: TrainingStage, file: &GraphFile, registry: &Registry) -
 }
 
 /// The scans of a training in words.
-fn scans(listed: &ListedScans) -> String {
-    let ListedScans { labeled, validation, unlabeled, runs, fresh } = listed;
+fn scans(listed: &ScanCounts) -> String {
+    let ScanCounts { labeled, validation, unlabeled, runs, fresh } = listed;
     let mut text = format!("{}, {validation} for validation", counted(*labeled, "labeled scan"));
     if *unlabeled > 0 {
         text += &format!(", {unlabeled} with organs only");

@@ -30,7 +30,7 @@ impl Predictions {
     /// The label maps of a folder, or of a data set in it.
     ///
     /// # Errors
-    /// Where the folder cannot be read or has no label map.
+    /// Returns an error if the folder cannot be read or has no label map.
     pub fn in_folder(path: &Path) -> Result<Self> {
         Ok(Self::Files(case_files::list(&case_files::label_folder(path)?)?))
     }

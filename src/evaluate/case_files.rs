@@ -11,7 +11,7 @@ const ENDINGS: [&str; 2] = [".nii.gz", ".nii"];
 /// The folder of label maps in a data set: the folder itself where it holds any, else `labelsTs`, `labelsTr` or `labels`.
 ///
 /// # Errors
-/// Where there is none.
+/// Returns an error if there is none.
 pub fn label_folder(path: &Path) -> Result<PathBuf> {
     folder(path, &["labelsTs", "labelsTr", "labels"])
 }
@@ -19,7 +19,7 @@ pub fn label_folder(path: &Path) -> Result<PathBuf> {
 /// The same for scans.
 ///
 /// # Errors
-/// Where there is none.
+/// Returns an error if there is none.
 pub fn image_folder(path: &Path) -> Result<PathBuf> {
     folder(path, &["imagesTs", "imagesTr", "images"])
 }
@@ -39,7 +39,7 @@ fn folder(path: &Path, inner: &[&str]) -> Result<PathBuf> {
 /// The NIfTI files of a folder by case: the name without its ending.
 ///
 /// # Errors
-/// Where the folder cannot be read, is empty, or has two files of one case.
+/// Returns an error if the folder cannot be read, is empty, or has two files of one case.
 pub fn list(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let mut cases = BTreeMap::new();
     for (case, path) in found(folder)? {
@@ -81,7 +81,7 @@ fn found(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
 /// The patients of cases: lines of `case,patient`. A first line `case,patient` is a heading.
 ///
 /// # Errors
-/// Where the file cannot be read, a line has not two entries, or a case has two patients.
+/// Returns an error if the file cannot be read, a line has not two entries, or a case has two patients.
 pub fn patients(path: &Path) -> Result<BTreeMap<String, String>> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::io("cannot read", path, error))?;
     let mut patients = BTreeMap::new();

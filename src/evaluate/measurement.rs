@@ -73,7 +73,7 @@ impl Evaluation<'_> {
     /// Measures every case of the truth under every network, several cases at once where no network has to be run.
     ///
     /// # Errors
-    /// Where a patient is given for a case that the truth lacks.
+    /// Returns an error if a patient is given for a case that the truth lacks.
     pub fn measure(&self) -> Result<Measurements> {
         let (truths, patients) = (self.truths, self.patients);
         if let Some(name) = patients.keys().find(|name| !truths.contains_key(*name)) {

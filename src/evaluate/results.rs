@@ -42,7 +42,7 @@ impl EvaluationReport {
 /// evaluation wrote there.
 ///
 /// # Errors
-/// Where the folder cannot be created or written.
+/// Returns an error if the folder cannot be created or written.
 pub fn write_results(
     folder: &Path,
     plan: &EvaluationPlan,

@@ -39,7 +39,7 @@ fn places(role: Role) -> [&'static str; 3] {
 /// it is written, and is replaced where it exists.
 ///
 /// # Errors
-/// Where a file cannot be written, `folder` holds another world, or the world's shape is no phantom's.
+/// Returns an error if a file cannot be written, `folder` holds another world, or the world's shape is no phantom's.
 pub fn write_patients(world: &(impl Patients + ?Sized), role: Role, patients: usize, folder: &Path) -> Result<()> {
     let [images, labels, list] = places(role);
     let truths = (role == Role::Unlabeled).then_some("truthUn");

@@ -138,7 +138,7 @@ impl Resamples {
     /// The mean in each resample; NaN where nothing of what was drawn weighs.
     ///
     /// # Panics
-    /// Where the series has another number of patients.
+    /// Panics if the series has another number of patients.
     pub fn means(&self, series: &Series) -> Vec<f64> {
         let seeds = series.0.len();
         let sums: Vec<[Vec<f64>; 2]> = series.0.iter().map(|cells| split(cells)).collect();

@@ -38,7 +38,7 @@ pub struct CaseMeasures {
 }
 
 impl CaseMeasures {
-    /// Whether the truth has no tumor.
+    /// Returns whether the truth has no tumor.
     pub fn is_healthy(&self) -> bool {
         self.found.lesions.is_empty()
     }
@@ -52,7 +52,7 @@ impl CaseMeasures {
 /// `prediction` has as many voxels as the truth.
 ///
 /// # Panics
-/// Where it has not.
+/// Panics if it has not.
 ///
 /// ```
 /// use freetumor::evaluate::metrics::{MeasuredOrgan, measure};

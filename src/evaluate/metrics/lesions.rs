@@ -69,7 +69,7 @@ impl DiameterBin {
         }
     }
 
-    /// Whether lesions of this bin can be three voxels across, along the coarsest axis.
+    /// Returns whether lesions of this bin can be three voxels across, along the coarsest axis.
     ///
     /// ```
     /// use freetumor::evaluate::metrics::DiameterBin;

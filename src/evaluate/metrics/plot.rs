@@ -47,7 +47,7 @@ const COLUMNS: usize = 2;
 /// ```
 ///
 /// # Errors
-/// Where it cannot be drawn.
+/// Returns an error if it cannot be drawn.
 pub fn plot(summary: &Summary, organ: &str) -> Result<Picture> {
     let mut arms: Vec<&str> = Vec::new();
     let rows: Vec<&MetricSummary> = summary.metrics.iter().filter(|row| row.organ == organ).collect();

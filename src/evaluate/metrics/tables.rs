@@ -77,7 +77,7 @@ impl<'a> NamedCase<'a> {
 /// A row for every case, organ and network, as a Parquet file; the columns say what they hold.
 ///
 /// # Errors
-/// Where Parquet refuses.
+/// Returns an error if Parquet refuses.
 pub fn cases_table(plan: &EvaluationPlan, rows: &[CaseRow]) -> Result<Vec<u8>> {
     let named: Vec<NamedCase<'_>> = rows.iter().map(|row| NamedCase { plan, row }).collect();
     let columns = filled! { NamedCase<'_>:
@@ -103,7 +103,7 @@ pub fn cases_table(plan: &EvaluationPlan, rows: &[CaseRow]) -> Result<Vec<u8>> {
 /// A row for every lesion of the truth and every network, as a Parquet file; the columns say what they hold.
 ///
 /// # Errors
-/// Where Parquet refuses.
+/// Returns an error if Parquet refuses.
 pub fn lesions_table(plan: &EvaluationPlan, rows: &[CaseRow]) -> Result<Vec<u8>> {
     type Row<'a> = (NamedCase<'a>, usize, &'a Lesion);
     let named = rows.iter().map(|row| NamedCase { plan, row });

@@ -24,7 +24,7 @@ pub struct DataSetSpecimens {
 /// Describes every lesion of a data set of images and labels. `patients` names the patients of cases that share one.
 ///
 /// # Errors
-/// Where a folder cannot be read or has no NIfTI file.
+/// Returns an error if a folder cannot be read or has no NIfTI file.
 pub fn read_specimens(
     folder: &Path,
     is_real: bool,

@@ -78,7 +78,7 @@ pub struct LesionSample {
 /// The labels lie on the volume's grid.
 ///
 /// # Panics
-/// Where they have another shape.
+/// Panics if they have another shape.
 ///
 /// ```
 /// use freetumor::evaluate::turing::{Feature, describe};

@@ -70,7 +70,7 @@ pub struct Separability {
 /// interval is that of resampled patients; classifiers are not trained again for it.
 ///
 /// # Errors
-/// Where fewer than five patients have real, or have synthetic lesions.
+/// Returns an error if fewer than five patients have real, or have synthetic lesions.
 ///
 /// # Source
 /// Lopez-Paz and Oquab, *Revisiting Classifier Two-Sample Tests*, ICLR 2017.
@@ -130,7 +130,7 @@ impl Separability {
     /// Writes `turing.json` into a folder, in place of an earlier one.
     ///
     /// # Errors
-    /// Where the folder cannot be created or written.
+    /// Returns an error if the folder cannot be created or written.
     pub fn write(&self, folder: &Path) -> Result<()> {
         create_folder(folder)?;
         write_file(&folder.join("turing.json"), self.to_json()?.as_bytes())
