@@ -333,12 +333,12 @@ fn made(text: &mut String, results: &Results) {
 
 #[cfg(test)]
 mod tests {
-    use freetumor::evaluate::metrics::Share;
+    use freetumor::evaluate::metrics::WeightedSum;
 
     use super::*;
 
     fn series(value: f64) -> Series {
-        Series(vec![(0..20).map(|patient| Share::of(Some(value + f64::from(patient) / 100.0))).collect(); 3])
+        Series(vec![(0..20).map(|patient| WeightedSum::of(Some(value + f64::from(patient) / 100.0))).collect(); 3])
     }
 
     #[test]

@@ -338,21 +338,21 @@ mod tests {
     /// The measure of the experiment on itself: a classifier finds no difference where there is none.
     #[test]
     fn tumors_of_two_worlds_are_not_separable() {
-        let mut specimens = Vec::new();
+        let mut samples = Vec::new();
         for (world, is_real) in [(World::new(1), true), (World::new(2), false)] {
             for number in 0..20 {
                 let patient = world.patient(Role::Validation, number).unwrap();
                 let labels = Labels { grid: patient.volume.grid, ids: patient.truth.map(|id| u16::from(*id)) };
                 let lesions = describe(&patient.volume, &labels, Some(LIVER.into()), TUMOR.into());
                 let name = format!("{} {number}", world.seed);
-                specimens.extend(lesions.into_iter().map(|values| LesionSample {
+                samples.extend(lesions.into_iter().map(|values| LesionSample {
                     patient: name.clone(),
                     is_real,
                     values,
                 }));
             }
         }
-        let result = separability(&specimens, 300, Key::root(0)).unwrap();
+        let result = separability(&samples, 300, Key::root(0)).unwrap();
         let interval = result.all.interval;
         assert!(interval.low < 0.55 && interval.high > 0.45, "{result:?}");
         assert!(result.real > 20);
