@@ -34,7 +34,7 @@ fn folder(path: &Path, inner: &[&str]) -> Result<PathBuf> {
     }
     let message = if path.is_dir() { "contains no NIfTI file" } else { "is not a folder" };
     Err(Error::new(format!("{} {message}", path.display()))
-        .with_hint(format!("use a folder with .nii.gz files, or with a subfolder {}", inner.join(", "))))
+        .with_hint(format!("use a folder with .nii.gz files, or with one of the subfolders {}", inner.join(", "))))
 }
 
 /// Lists the NIfTI files of a folder by case name, which is the file name without its ending.
