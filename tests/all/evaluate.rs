@@ -243,5 +243,5 @@ fn turing_test_separates_tumors_by_contrast_only() {
 
     let refused = evaluate(&["--turing", "--real", "real", "--synthetic", "missing"], folder.path());
     assert_eq!(refused.status.code(), Some(2));
-    assert!(shown(&refused).contains("nowhere is no folder"), "{}", shown(&refused));
+    assert!(shown(&refused).contains("missing is not a folder"), "{}", shown(&refused));
 }
