@@ -29,7 +29,8 @@ pub struct ArmData {
     pub tumors: Option<usize>,
     /// The number of tumors in the pool.
     pub of: Option<usize>,
-    /// The number of tumors that pass the filter of the arm: for a filtered arm all, for a thinned arm those that are also in the filtered arm.
+    /// The number of tumors that pass the filter of the arm: all of a filtered arm, and those of a thinned arm that are also in the
+    /// filtered arm.
     pub passing: Option<usize>,
     pub mean_diameter_mm: Option<f64>,
     pub mean_delta_hu: Option<f64>,

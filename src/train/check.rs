@@ -68,7 +68,7 @@ fn segmentation_errors(stage: TrainingStage, config: &SegmentationConfig, plan: 
     let mut errors = config.errors();
     match (stage, &config.synthetic) {
         (TrainingStage::Segmentor, Some(_)) => errors.push(
-            ConfigError::new("synthetic", "expected no [train.synthetic]: a segmentor that scores synthetic tumors is trained on real tumors only")
+            ConfigError::new("synthetic", "expected no [train.synthetic]: this stage trains on real tumors only")
                 .with_hint("use `freetumor train segmentation` to train on both"),
         ),
         (TrainingStage::Segmentation, None) => errors.push(

@@ -24,7 +24,7 @@ def voxels(path):
 
 
 def merged(source, label, box):
-    """Returns the merged labels of a whole scan: the map from ids of the label file is derived from the exported label outside the tumor box."""
+    """Returns the merged labels of a whole scan. The map from ids of the label file is derived from the exported label outside of the box."""
     outside = np.ones(source.shape, bool)
     outside[box] = False
     pairs = np.unique(np.stack([source[outside], label[outside]]), axis=1)
