@@ -130,7 +130,7 @@ pub struct Resamples {
 impl Resamples {
     /// Creates `count` resamples of `patients` patients.
     pub fn new(key: Key, count: usize, patients: usize) -> Self {
-        let counts = |resample| sample_counts(key.number("resample", resample as u64), patients);
+        let counts = |resample: usize| sample_counts(key.number("resample", resample as u64), patients);
         Self { key, patient_counts: (0..count).map(counts).collect() }
     }
 
