@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Reads patches (a sink of kind "patches", RUN/layouts/NAME, or `freetumor export --layout patches`) and pastes them onto their scans.
 
-A sample is a scan plus a patch: outside the patch's box every voxel is the scan's own. numpy and nibabel are all that is needed.
+A sample is a scan plus a patch: outside the box of the patch every voxel is that of the scan. Requires numpy and nibabel.
 
     read_patches.py PATCHES RUN OUT    write each sample whose scan is a NIfTI file as OUT/ID.nii.gz
 """
@@ -19,17 +19,17 @@ import numpy as np
 
 
 def patches(folder, split):
-    """The samples of a split: path of the shard, place in it, id. Ranks and workers may share them by index."""
+    """Lists the samples of a split: path of the shard, offset and length in the shard, id. Ranks and workers can split the list by index."""
     for shard in json.loads((pathlib.Path(folder) / f"{split}.json").read_text())["shardlist"]:
         for sample in shard["samples"]:
             yield pathlib.Path(folder) / shard["url"], sample["offset"], sample["length"], sample["key"]
 
 
 def read(shard, offset, length, key):
-    """One patch: its description, HU of its box with and without the tumor, and the labels of its box; axes [x, y, z]."""
+    """Reads one patch: its description, HU of its box with and without the tumor, and the labels of its box; axes [x, y, z]."""
     with open(shard, "rb") as file:
         file.seek(offset)
-        part = file.read(length) + bytes(1024)  # a part of an archive, and the end of one
+        part = file.read(length) + bytes(1024)  # a part of an archive, and an end of archive
     members = {}
     with tarfile.open(fileobj=io.BytesIO(part)) as archive:
         for member in archive:
@@ -39,43 +39,43 @@ def read(shard, offset, length, key):
 
 
 def paste(patch, hu, labels=None):
-    """The scan with the tumor, and the labels with its label. `hu` and `labels` (the scan's merged organ labels, or zeros) are on the
-    scan's own grid; a scan with other voxels in the patch's box is refused. `description["scan_digest"]` tells whole scans apart."""
+    """Returns the scan with the tumor, and the labels with the label of the tumor. `hu` and `labels` (the merged organ labels of the scan, or
+    zeros) are on the grid of the scan. Fails on a scan with other voxels in the box; `description["scan_digest"]` identifies whole scans."""
     description, after, before, label = patch
     box = tuple(slice(a, a + n) for a, n in zip(description["origin_voxel"], description["shape_voxels"]))
     if not np.array_equal(hu[box], before):
-        raise ValueError(f"{description['sample_id']} belongs to another scan than this, or to another orientation of it")
+        raise ValueError(f"{description['sample_id']} belongs to another scan, or to another orientation of the scan")
     hu, labels = hu.copy(), np.zeros(hu.shape, np.uint8) if labels is None else labels.copy()
     hu[box], labels[box] = after, label
     return hu, labels
 
 
 def scans(run):
-    """The path of each NIfTI scan of a run, by scan_id, from RUN/private."""
+    """Returns the path of each NIfTI scan of a run by scan_id; reads RUN/private, which only the owner of the run can read."""
     run = pathlib.Path(run)
     private = json.loads((run / "private/pipeline.json").read_text())
     sources, base = private["pipeline"]["sources"], pathlib.Path(private["folder"])
     source_of = {e["scan_id"]: e["source"] for f in (run / "ingest").glob("*.json") for e in json.loads(f.read_text())["entries"]}
     lines = [json.loads(line) for f in (run / "private").glob("*.jsonl") for line in f.read_text().splitlines()]
     roots = {name: base / os.path.expandvars(source["root"]) for name, source in sources.items() if "root" in source}
-    places = {e["scan_id"]: roots[source_of[e["scan_id"]]] / e["key"] for e in lines if source_of[e["scan_id"]] in roots}
-    return {scan: place for scan, place in places.items() if place.name.endswith((".nii", ".nii.gz"))}
+    paths = {e["scan_id"]: roots[source_of[e["scan_id"]]] / e["key"] for e in lines if source_of[e["scan_id"]] in roots}
+    return {scan: path for scan, path in paths.items() if path.name.endswith((".nii", ".nii.gz"))}
 
 
-# PyTorch: one sample an index, for any sampler and any number of workers.
+# PyTorch: one sample per index, for any sampler and any number of workers.
 #
 #   class Patches(torch.utils.data.Dataset):
-#       def __init__(self, folder, split, places):
-#           self.samples, self.places = list(patches(folder, split)), places
+#       def __init__(self, folder, split, paths):
+#           self.samples, self.paths = list(patches(folder, split)), paths
 #       def __len__(self):
 #           return len(self.samples)
 #       def __getitem__(self, index):
 #           patch = read(*self.samples[index])
-#           hu = np.asanyarray(nibabel.load(self.places[patch[0]["scan_id"]]).dataobj)
+#           hu = np.asanyarray(nibabel.load(self.paths[patch[0]["scan_id"]]).dataobj)
 #           hu, labels = paste(patch, hu)
 #           return torch.from_numpy(hu[None].astype("f4")), torch.from_numpy(labels[None])
 #
-# MONAI: a transform behind LoadImaged, before anything that changes the grid. The data is [{"image": scan, "label": mask, "patch": s}].
+# MONAI: a transform after LoadImaged, before any transform that changes the grid. The data is [{"image": scan, "label": mask, "patch": s}].
 #
 #   class PasteTumord(monai.transforms.MapTransform):
 #       def __init__(self, image="image", label="label", patch="patch"):
@@ -93,16 +93,16 @@ if __name__ == "__main__":
         sys.exit(__doc__)
     folder, run, out = sys.argv[1:]
     os.makedirs(out, exist_ok=True)
-    places, written, skipped = scans(run), 0, 0
+    paths, written, skipped = scans(run), 0, 0
     for split in ("train", "validation", "test"):
         for sample in patches(folder, split):
             patch = read(*sample)
-            if (place := places.get(patch[0]["scan_id"])) is None:
+            if (path := paths.get(patch[0]["scan_id"])) is None:
                 skipped += 1
                 continue
-            scan = nibabel.load(place)
+            scan = nibabel.load(path)
             hu, _ = paste(patch, np.asanyarray(scan.dataobj))
             nibabel.save(nibabel.Nifti1Image(hu.astype(np.int16), scan.affine), f"{out}/{sample[3]}.nii.gz")
             written += 1
-    print(f"{out}: {written} samples written, {skipped} skipped, whose scans are no NIfTI files")
+    print(f"{out}: {written} samples written, {skipped} skipped whose scans are not NIfTI files")
     sys.exit(0 if written else "no sample has a scan that is a NIfTI file")

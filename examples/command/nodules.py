@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""A mask, a synthesis and a score as a stage of kind "command" calls them; the standard library is all that is needed.
+"""A mask, a synthesis and a score for stages of kind "command"; requires only the standard library.
 
-    nodules.py segment IMAGE OUTPUT                    lungs: air that the body encloses
+    nodules.py segment IMAGE OUTPUT                    the lungs: air enclosed by the body
     nodules.py grow IMAGE TUMOR SEED OUTPUT            a nodule of the given shape, filled with tissue
-    nodules.py judge BEFORE AFTER TUMOR OUTPUT         which share of it can be seen
+    nodules.py score BEFORE AFTER TUMOR OUTPUT         the visible share of the nodule
 
-Without files, segment and grow talk over a pipe: NIfTI on standard input, the answer on standard output.
+Without files, segment and grow use pipes: they read NIfTI from standard input and write NIfTI to standard output.
 """
 
 import array
@@ -19,7 +19,7 @@ CODES = {2: "B", 4: "h", 16: "f"}
 
 
 def read(source):
-    """Header, shape [x, y, z], and the values of each volume of a little-endian NIfTI-1 image."""
+    """Returns the header, the shape [x, y, z], and the values of each volume of a little-endian NIfTI-1 image."""
     raw = sys.stdin.buffer.read() if source == "-" else open(source, "rb").read()
     raw = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
     header = bytearray(raw[:352])
@@ -31,7 +31,7 @@ def read(source):
 
 
 def write(target, header, values, code):
-    """One volume of the given type on the header's grid."""
+    """Writes one volume of the given type on the grid of the header."""
     struct.pack_into("<h", header, 40, 3)
     struct.pack_into("<h", header, 48, 1)
     struct.pack_into("<2h", header, 70, code, 8 * array.array(CODES[code]).itemsize)
@@ -46,43 +46,43 @@ def segment(image="-", output="-"):
     header, [nx, ny, nz], [hu] = read(image)
     lungs = bytearray(1 if -1000 < value < -400 else 0 for value in hu)
     air = bytearray(1 if value < -400 else 0 for value in hu)
-    # Slice by slice, what reaches the image's border is the room.
+    # In each slice, air that is connected to the border of the image is outside of the body.
     for z in range(nz):
         first = z * nx * ny
         border = [x + nx * y for y in range(ny) for x in range(nx) if x in (0, nx - 1) or y in (0, ny - 1)]
-        todo = [first + at for at in border if air[first + at]]
-        while todo:
-            at = todo.pop()
+        pending = [first + at for at in border if air[first + at]]
+        while pending:
+            at = pending.pop()
             if not air[at]:
                 continue
             air[at] = lungs[at] = 0
             x, y = at % nx, at // nx % ny
-            todo += [at - 1] * (x > 0) + [at + 1] * (x < nx - 1) + [at - nx] * (y > 0) + [at + nx] * (y < ny - 1)
+            pending += [at - 1] * (x > 0) + [at + 1] * (x < nx - 1) + [at - nx] * (y > 0) + [at + nx] * (y < ny - 1)
     write(output, header, lungs, 2)
 
 
 def grow(image="-", tumor="", seed="0", output="-"):
     header, [nx, ny, nz], volumes = read(image)
     hu, shape = volumes[0], volumes[2] if not tumor else read(tumor)[2][0]
-    draws = random.Random(int(seed))
-    tissue = draws.uniform(10, 60)
-    answer = array.array("f", hu)
+    generator = random.Random(int(seed))
+    tissue = generator.uniform(10, 60)
+    result = array.array("f", hu)
     steps = [1, nx, nx * ny]
     for at, inside in enumerate(shape):
         if inside:
-            # At the edge the mean of tissue and lung: half of the voxel is one, half the other.
+            # Edge voxels are the mean of tissue and lung (partial volume).
             sides = [at + side * step for step in steps for side in (-1, 1)]
             within = all(0 <= other < len(shape) and shape[other] for other in sides)
-            filled = tissue + draws.gauss(0, 8)
-            answer[at] = filled if within else (filled + hu[at]) / 2
-    write(output, header, answer, 16)
+            filled = tissue + generator.gauss(0, 8)
+            result[at] = filled if within else (filled + hu[at]) / 2
+    write(output, header, result, 16)
 
 
-def judge(before, after, tumor, output):
+def score(before, after, tumor, output):
     before, after, tumor = (read(path)[2][0] for path in (before, after, tumor))
-    seen = [new - old > 150 for old, new, inside in zip(before, after, tumor) if inside]
-    json.dump({"found_fraction": sum(seen) / len(seen)}, open(output, "w"))
+    visible = [new - old > 150 for old, new, inside in zip(before, after, tumor) if inside]
+    json.dump({"found_fraction": sum(visible) / len(visible)}, open(output, "w"))
 
 
 if __name__ == "__main__":
-    {"segment": segment, "grow": grow, "judge": judge}[sys.argv[1]](*sys.argv[2:])
+    {"segment": segment, "grow": grow, "score": score}[sys.argv[1]](*sys.argv[2:])

@@ -1,4 +1,4 @@
-//! What the experiment consists of, as `gain.toml` and `quick.toml` say it.
+//! The settings of the experiment, as in `gain.toml` and `quick.toml`.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -14,32 +14,34 @@ use serde::{Deserialize, Serialize};
 use super::selection::Threshold;
 use super::world::{Diameters, Role};
 
-/// The experiment.
+/// The settings of the experiment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Experiment {
     pub world: WorldConfig,
     pub seeds: Seeds,
     pub gate: Gate,
-    /// How every segmentor of the experiment learns.
+    /// The training of all segmentors.
     pub segmentation: SegmentationConfig,
-    pub judges: Judges,
-    /// How generators learn; `segmentor.weights` is the judging segmentor's.
+    /// The training of the quality segmentor and the held-out segmentor.
+    #[serde(rename = "judges")]
+    pub quality: QualitySegmentors,
+    /// The training of generators; `segmentor.weights` is set to the quality segmentor.
     pub synthesis: SynthesisConfig,
-    /// Sites, sizes and shapes of synthetic tumors, by whatever means they are made.
+    /// Sites, sizes and shapes of synthetic tumors of all pools.
     pub shapes: RulesConfig,
     pub pool: PoolConfig,
     pub arms: Vec<Arm>,
-    /// The questions of [`PRIMARY`] once more, of other filters.
+    /// The comparisons of [`PRIMARY`] for other filters.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rounds: Vec<Round>,
-    /// Differences that are reported beside these.
+    /// Further differences to report.
     pub secondary: Vec<[String; 2]>,
-    /// Resamples behind every interval.
+    /// Number of resamples of every interval.
     pub resamples: usize,
 }
 
-/// The world and how much of it is used.
+/// The world and the numbers of its patients.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WorldConfig {
@@ -48,7 +50,7 @@ pub struct WorldConfig {
     pub spacing_mm: f64,
     pub noise: f64,
     pub diameters: Diameters,
-    /// Real scans in place of phantoms; `shape`, `noise` and the numbers of voxels are then theirs.
+    /// Real scans instead of phantoms; `shape` and `noise` are then not used.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scans: Vec<RealScan>,
     pub labeled: usize,
@@ -58,69 +60,71 @@ pub struct WorldConfig {
     pub healthy: usize,
 }
 
-/// A real scan whose liver gets tumors.
+/// A real scan into whose liver tumors are put.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RealScan {
-    /// NIfTI, or the folder of a DICOM series; from the folder in which the experiment is run.
+    /// A NIfTI file or the folder of a DICOM series, relative to the working directory.
     pub image: PathBuf,
-    /// NIfTI, on whatever grid.
+    /// A NIfTI file, on any grid.
     pub labels: PathBuf,
-    /// The liver's id in it.
+    /// The id of the liver in the labels.
     pub liver: u16,
-    /// Standard deviation of a Gaussian that it is seen through, as of a softer kernel [default: 0].
+    /// Standard deviation of a Gaussian smoothing that simulates a softer kernel [default: 0].
     #[serde(default)]
     pub softened_mm: f64,
-    /// Whose patients it is.
+    /// The roles whose patients have this scan.
     pub roles: Vec<Role>,
 }
 
-/// Seeds of trainings.
+/// The seeds of the experiment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Seeds {
-    /// Those by which settings are chosen.
+    /// Seeds for tuning settings.
     pub tuning: Vec<u64>,
-    /// Those of the arms, in order; no other training uses them.
+    /// Seeds of the arms, in order; no other training uses them.
     pub arms: Vec<u64>,
-    /// Of the generators.
+    /// Seed of the generators.
     pub generator: u64,
-    /// Of pools and of what is drawn from them.
+    /// Seed of the pools and of random selections from them.
     pub pool: u64,
-    /// Of the intervals.
+    /// Seed of the resamples.
     pub resamples: u64,
 }
 
-/// What the world has to show before any arm is run, in percent of Dice on validation.
+/// The conditions on the oracle before any arm is run, in percent of Dice on validation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Gate {
+    /// Minimum Dice of the oracle.
     pub least_oracle_dsc: f64,
+    /// Minimum difference between the oracle and real only.
     pub least_gap_dsc: f64,
-    /// Whether the experiment stops where it does not; a quick form, which learns nothing, goes on.
+    /// Whether the experiment stops if the conditions are not met; the quick form does not stop.
     pub stops: bool,
 }
 
-/// The segmentors that judge.
+/// The training of the quality segmentor and the held-out segmentor.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Judges {
-    /// Seed of the one that generators learn against and that filters.
+pub struct QualitySegmentors {
+    /// Seed of the quality segmentor, which generators are trained against and which filters.
     pub seed: u64,
-    /// Seed of the one that no generator sees.
+    /// Seed of the held-out segmentor, which no generator is trained against.
     pub held_out_seed: u64,
-    /// Its width, so that it is no twin.
+    /// Width of the held-out segmentor, different from that of the quality segmentor.
     pub held_out_width: usize,
     pub steps: u64,
 }
 
-/// Both questions once more, of another filter.
+/// Both primary comparisons for another filter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Round {
-    /// Which filter, and what was known when it was chosen; for the page.
+    /// The filter and how it was chosen, for the report.
     pub filter: String,
-    /// What its tumors add to real ones alone, and what it adds to as many of the same sizes.
+    /// Filtered tumors against real tumors only, and against as many tumors of the same sizes.
     pub differences: [[String; 2]; 2],
 }
 
@@ -128,27 +132,27 @@ pub struct Round {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PoolConfig {
-    /// Tumors asked for in each unlabeled scan; a few more than are needed, as some find no place.
+    /// Tumors to make in each unlabeled scan; a few more than required, as some have no site.
     pub variants: u32,
-    /// Candidates of which arms choose.
+    /// Candidates in the pool.
     pub candidates: usize,
-    /// How strong a generator's tumors are beside what it learned, from and to.
+    /// Range of factors on the contrast of generated tumors.
     pub strength: [f64; 2],
-    /// Whether they get dead cores and rims.
+    /// Whether generated tumors have necrotic cores and rims.
     pub structure: bool,
 }
 
-/// What makes tumors.
+/// The synthesis of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Maker {
+pub enum PoolKind {
     Rules,
     Generator,
-    /// The generator that was trained without unlabeled scans.
+    /// A generator that was trained without unlabeled scans.
     GeneratorLabeledOnly,
 }
 
-impl Maker {
+impl PoolKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Rules => "rules",
@@ -158,33 +162,38 @@ impl Maker {
     }
 }
 
-/// What an arm is trained on beside the labeled scans.
+/// The training data of an arm in addition to the labeled scans.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
-pub enum Tumors {
-    /// Nothing: the labeled scans' own tumors take the place of synthetic ones.
+pub enum TumorSelection {
+    /// No other data: the tumors of the labeled scans replace synthetic ones.
     None,
-    /// The unlabeled scans as they are, their livers marked: what those are worth without tumors in them.
+    /// The unlabeled scans with labeled livers, without synthetic tumors.
     Scans,
-    /// A whole pool.
-    Pool { from: Maker },
-    /// What passes of it.
-    Filtered { from: Maker, at: Threshold },
-    /// As many as pass.
-    ThinnedToCount { from: Maker, at: Threshold },
-    /// As many as pass, of the same sizes.
-    ThinnedToSizes { from: Maker, at: Threshold },
-    /// What passes, with its labels and without its HU.
-    ZeroContrast { from: Maker, at: Threshold },
-    /// Tumors made while the arm learns, each tried so often until one passes.
-    Fresh { from: Maker, above: f64, tries: u32 },
-    /// The real tumors of the unlabeled scans, marked.
+    /// A complete pool.
+    Pool { from: PoolKind },
+    /// The candidates of a pool that pass.
+    Filtered { from: PoolKind, at: Threshold },
+    /// As many random candidates as pass.
+    ThinnedToCount { from: PoolKind, at: Threshold },
+    /// As many random candidates as pass, with the same sizes.
+    ThinnedToSizes { from: PoolKind, at: Threshold },
+    /// The candidates that pass, with their labels but without their change in HU.
+    ZeroContrast { from: PoolKind, at: Threshold },
+    /// Tumors made during the training, each with several attempts until one passes.
+    Fresh {
+        from: PoolKind,
+        above: f64,
+        #[serde(rename = "tries")]
+        attempts: u32,
+    },
+    /// The labeled real tumors of the unlabeled scans.
     Oracle,
 }
 
-impl Tumors {
-    /// The pool, or the maker, that it takes from.
-    pub fn maker(&self) -> Option<Maker> {
+impl TumorSelection {
+    /// The synthesis that makes the tumors; `None` for other data.
+    pub fn pool_kind(&self) -> Option<PoolKind> {
         match self {
             Self::None | Self::Scans | Self::Oracle => None,
             Self::Pool { from }
@@ -196,7 +205,7 @@ impl Tumors {
         }
     }
 
-    /// What the filter lets pass that decides which, or how many, of the pool it takes.
+    /// The threshold of the filter, which determines the selected candidates or their number.
     pub fn threshold(&self) -> Option<&Threshold> {
         match self {
             Self::Filtered { at, .. }
@@ -208,118 +217,120 @@ impl Tumors {
     }
 }
 
-/// One way to train, so many times.
+/// One training configuration with one or several seeds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Arm {
     pub name: String,
-    /// How many of the arms' seeds it is trained with, the first ones.
+    /// The number of seeds, the first ones of `seeds.arms`.
     pub seeds: usize,
-    pub tumors: Tumors,
+    pub tumors: TumorSelection,
 }
 
 /// One training of an arm.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Training<'a> {
-    /// The place of the arm among all.
-    pub place: usize,
+    /// The index of the arm.
+    pub arm_index: usize,
     pub arm: &'a Arm,
-    /// The place of the seed among the arm's.
-    pub index: usize,
+    /// The index of the seed in the arm.
+    pub seed_index: usize,
     pub seed: u64,
 }
 
-/// The arms that the report is about.
+/// The arms in the report.
 pub const REAL_ONLY: &str = "real_only";
 pub const FILTERED: &str = "filtered";
 pub const THINNED: &str = "thinned_to_sizes";
 pub const ORACLE: &str = "oracle";
 
-/// The primary differences: what the filter's tumors add, and what the filter adds beyond count and sizes.
+/// The primary differences: the effect of filtered tumors, and the effect of the filter beyond count and sizes.
 pub const PRIMARY: [[&str; 2]; 2] = [[FILTERED, REAL_ONLY], [FILTERED, THINNED]];
 
 impl Experiment {
     /// Reads the settings.
     ///
     /// # Errors
-    /// Where they are no experiment, with everything that is wrong.
+    /// Returns an error that lists all errors in the settings.
     pub fn parse(text: &str) -> Result<Self> {
         let experiment: Self =
-            toml::from_str(text).map_err(|cause| Error::new(format!("the settings are no experiment: {cause}")))?;
-        let complaints = experiment.complaints();
-        if complaints.is_empty() { Ok(experiment) } else { Err(Error::new(complaints.join("\n"))) }
+            toml::from_str(text).map_err(|cause| Error::new(format!("cannot parse the settings: {cause}")))?;
+        let errors = experiment.errors();
+        if errors.is_empty() { Ok(experiment) } else { Err(Error::new(errors.join("\n"))) }
     }
 
-    fn complaints(&self) -> Vec<String> {
-        let said = |table: &str, complaints: Vec<ConfigError>| {
-            let each = complaints.into_iter().map(|it| format!("`{table}.{}`: {}", it.field, it.message));
-            each.collect::<Vec<_>>()
+    fn errors(&self) -> Vec<String> {
+        let messages = |table: &str, errors: Vec<ConfigError>| {
+            let messages = errors.into_iter().map(|error| format!("`{table}.{}`: {}", error.field, error.message));
+            messages.collect::<Vec<_>>()
         };
-        let mut all = said("segmentation", self.segmentation.complaints());
-        all.extend(said("synthesis", self.synthesis.complaints()));
+        let mut all = messages("segmentation", self.segmentation.errors());
+        all.extend(messages("synthesis", self.synthesis.errors()));
         if self.segmentation.preprocess != self.synthesis.preprocess {
-            all.push("`synthesis.preprocess`: expected that of `segmentation`".to_owned());
+            all.push("`synthesis.preprocess`: expected the value of `segmentation.preprocess`".to_owned());
         }
-        let judging = [self.judges.seed, self.judges.held_out_seed];
-        let tuned: BTreeSet<u64> = self.seeds.tuning.iter().copied().chain(judging).collect();
-        if let Some(seed) = self.seeds.arms.iter().find(|seed| tuned.contains(seed)) {
-            all.push(format!("`seeds.arms`: {seed} was looked at before"));
+        let quality = [self.quality.seed, self.quality.held_out_seed];
+        let used: BTreeSet<u64> = self.seeds.tuning.iter().copied().chain(quality).collect();
+        if let Some(seed) = self.seeds.arms.iter().find(|seed| used.contains(seed)) {
+            all.push(format!("`seeds.arms`: expected seeds that no other training uses, got {seed}"));
         }
         if self.seeds.tuning.is_empty() {
             all.push("`seeds.tuning`: expected at least one, got none".to_owned());
         }
         let names: BTreeSet<&str> = self.arms.iter().map(|arm| arm.name.as_str()).collect();
         if names.len() < self.arms.len() {
-            all.push("`arms`: expected names of their own".to_owned());
+            all.push("`arms`: expected unique names".to_owned());
         }
         for arm in self.arms.iter().filter(|arm| arm.seeds == 0 || arm.seeds > self.seeds.arms.len()) {
-            let there = self.seeds.arms.len();
-            all.push(format!("arm `{}`: expected 1 to {there} seeds, got {}", arm.name, arm.seeds));
+            let max = self.seeds.arms.len();
+            all.push(format!("arm `{}`: expected 1 to {max} seeds, got {}", arm.name, arm.seeds));
         }
         let others = self.secondary.iter().chain(self.rounds.iter().flat_map(|round| &round.differences));
         let compared = others.flatten().map(String::as_str).chain(PRIMARY.into_iter().flatten());
         for name in compared.chain([ORACLE]).collect::<BTreeSet<_>>() {
             if !names.contains(name) {
-                all.push(format!("`arms`: expected one named `{name}`, which is reported"));
+                all.push(format!("`arms`: expected an arm named `{name}`, which is in the report"));
             }
         }
         all
     }
 
-    /// The makers that any arm takes from.
-    pub fn makers(&self) -> Vec<Maker> {
-        makers(self.arms.iter())
+    /// The pool kinds of all arms.
+    pub fn pool_kinds(&self) -> Vec<PoolKind> {
+        pool_kinds(self.arms.iter())
     }
 
-    /// All trainings of arms, or of those named, in order.
+    /// The trainings of all arms, or of the named arms, in order.
     pub fn trainings(&self, names: &[String]) -> Vec<Training<'_>> {
         let seeds = |arm: &Arm| self.seeds.arms.iter().take(arm.seeds).copied().enumerate();
         let arms = self.arms.iter().enumerate();
         let arms = arms.filter(|(_, arm)| names.is_empty() || names.contains(&arm.name));
-        arms.flat_map(|(place, arm)| seeds(arm).map(move |(index, seed)| Training { place, arm, index, seed }))
-            .collect()
+        arms.flat_map(|(arm_index, arm)| {
+            seeds(arm).map(move |(seed_index, seed)| Training { arm_index, arm, seed_index, seed })
+        })
+        .collect()
     }
 
-    /// The place of an arm.
-    pub fn place(&self, name: &str) -> Option<usize> {
+    /// The index of an arm.
+    pub fn arm_index(&self, name: &str) -> Option<usize> {
         self.arms.iter().position(|arm| arm.name == name)
     }
 
-    /// A digest of what decides what any network does: all but which arms there are, and what is reported of them.
+    /// Returns a digest of all settings that affect networks: all settings except the arms and the contents of the report.
     ///
     /// # Errors
-    /// Where the settings cannot be written.
+    /// Returns an error if the settings cannot be serialized.
     pub fn digest(&self) -> Result<String> {
-        let apart = Self { arms: Vec::new(), rounds: Vec::new(), secondary: Vec::new(), resamples: 0, ..self.clone() };
-        Ok(FileDigest::of(&canonical::pretty(&apart)?).sha256)
+        let shared = Self { arms: Vec::new(), rounds: Vec::new(), secondary: Vec::new(), resamples: 0, ..self.clone() };
+        Ok(FileDigest::of(&canonical::pretty(&shared)?).sha256)
     }
 
-    /// Whether this is the same experiment, perhaps with more arms: what was seen stays true, as long as no arm is dropped,
-    /// given fewer seeds, or made another one under its name.
+    /// Returns whether this experiment is `other`, possibly with further arms: the predictions of `other` stay valid if no arm is removed,
+    /// changed, or has fewer seeds.
     ///
     /// # Errors
-    /// Where the settings cannot be written.
-    pub fn goes_on_from(&self, other: &Self) -> Result<bool> {
+    /// Returns an error if the settings cannot be serialized.
+    pub fn extends(&self, other: &Self) -> Result<bool> {
         let is_kept = |old: &Arm| {
             let mut same = self.arms.iter().filter(|new| new.name == old.name);
             same.any(|new| new.tumors == old.tumors && new.seeds >= old.seeds)
@@ -328,9 +339,9 @@ impl Experiment {
     }
 }
 
-/// The makers that arms take from.
-pub fn makers<'a>(arms: impl Iterator<Item = &'a Arm>) -> Vec<Maker> {
-    arms.filter_map(|arm| arm.tumors.maker()).collect::<BTreeSet<_>>().into_iter().collect()
+/// Returns the pool kinds of arms.
+pub fn pool_kinds<'a>(arms: impl Iterator<Item = &'a Arm>) -> Vec<PoolKind> {
+    arms.filter_map(|arm| arm.tumors.pool_kind()).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 #[cfg(test)]
@@ -338,58 +349,62 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_forms_are_experiments() {
+    fn settings_files_are_valid() {
         for text in [super::super::FULL, super::super::QUICK] {
             let experiment = Experiment::parse(text).unwrap();
-            assert_eq!(experiment.makers().len(), 3);
+            assert_eq!(experiment.pool_kinds().len(), 3);
             assert!(experiment.segmentation.synthetic.is_some());
         }
         let scans = Experiment::parse(include_str!("scans.toml")).unwrap();
         let roles: BTreeSet<Role> = scans.world.scans.iter().flat_map(|scan| scan.roles.iter().copied()).collect();
-        assert_eq!((roles.len(), scans.makers().len()), (Role::ALL.len(), 2));
-        // No scan is both learned from and tested on.
+        assert_eq!((roles.len(), scans.pool_kinds().len()), (Role::ALL.len(), 2));
+        // No scan is both trained on and tested on.
         let is_split = |scan: &RealScan| {
-            let is_learned = |role: &Role| matches!(role, Role::Labeled | Role::Unlabeled);
-            scan.roles.iter().all(is_learned) || !scan.roles.iter().any(is_learned)
+            let is_trained = |role: &Role| matches!(role, Role::Labeled | Role::Unlabeled);
+            scan.roles.iter().all(is_trained) || !scan.roles.iter().any(is_trained)
         };
         assert!(scans.world.scans.iter().all(is_split));
     }
 
     #[test]
-    fn what_is_kept_is_of_these_settings() {
-        let kept = [
+    fn included_results_have_settings_of_files() {
+        let results = [
             (super::super::FULL, include_str!("results/experiment.json")),
             (include_str!("scans.toml"), include_str!("results-scans/experiment.json")),
         ];
-        for (settings, kept) in kept {
+        for (settings, included) in results {
             let experiment = Experiment::parse(settings).unwrap();
             let settings = String::from_utf8(freetumor::store::canonical::pretty(&experiment).unwrap()).unwrap();
-            assert!(settings == kept, "results are of other settings than the file: {}", experiment.digest().unwrap());
+            assert!(
+                settings == included,
+                "the results have other settings than the file: {}",
+                experiment.digest().unwrap()
+            );
         }
     }
 
     #[test]
-    fn arms_may_come_and_none_may_go() {
+    fn experiment_extends_itself_with_more_arms_only() {
         let quick = Experiment::parse(super::super::QUICK).unwrap();
         let other = |change: fn(&mut Experiment)| {
             let mut other = quick.clone();
             change(&mut other);
             other
         };
-        let late = Arm { name: "late".to_owned(), seeds: 1, tumors: Tumors::Scans };
+        let late = Arm { name: "late".to_owned(), seeds: 1, tumors: TumorSelection::Scans };
         let mut more = quick.clone();
         more.arms.insert(2, late);
         more.resamples += 1;
-        assert!(more.goes_on_from(&quick).unwrap() && !quick.goes_on_from(&more).unwrap());
-        assert!(!other(|it| it.arms[1].tumors = Tumors::Scans).goes_on_from(&quick).unwrap());
-        assert!(!other(|it| it.arms[1].seeds = 0).goes_on_from(&quick).unwrap());
-        assert!(!other(|it| it.segmentation.steps += 1).goes_on_from(&quick).unwrap());
+        assert!(more.extends(&quick).unwrap() && !quick.extends(&more).unwrap());
+        assert!(!other(|experiment| experiment.arms[1].tumors = TumorSelection::Scans).extends(&quick).unwrap());
+        assert!(!other(|experiment| experiment.arms[1].seeds = 0).extends(&quick).unwrap());
+        assert!(!other(|experiment| experiment.segmentation.steps += 1).extends(&quick).unwrap());
     }
 
     #[test]
-    fn what_was_looked_at_before_is_refused() {
+    fn seeds_of_arms_must_not_be_used_elsewhere() {
         let text = super::super::QUICK.replace("arms = [101]", "arms = [1]");
-        let said = Experiment::parse(&text).unwrap_err().to_string();
-        assert!(said.contains("1 was looked at before"), "{said}");
+        let message = Experiment::parse(&text).unwrap_err().to_string();
+        assert!(message.contains("expected seeds that no other training uses, got 1"), "{message}");
     }
 }

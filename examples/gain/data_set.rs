@@ -1,4 +1,4 @@
-//! The world on disk, and its scans as cases of training.
+//! The world on disk, and its scans as cases for training.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -12,37 +12,37 @@ use freetumor::volume::Volume;
 use serde_json::{Value, json};
 
 use super::config::WorldConfig;
-use super::lab::{Lab, refused, say};
-use super::world::{Ground, Patients, Role, ScanWorld, World, write_patients};
+use super::workspace::{Workspace, print_status, settings_error};
+use super::world::{BaseScan, PatientSource, Role, ScanWorld, World, write_patients};
 
-/// How a mask stage reads the labels of the world.
+/// The settings of a mask stage that reads the labels of the world.
 pub const LABELS: &str =
     "pattern = \"{label}\"\nscheme = \"custom\"\norgans = { liver = { ids = [1], tumor_ids = [2] } }\n";
 
-/// Scans of one list, with the names of their patients.
+/// The scans of one list, with the names of their patients.
 #[derive(Clone)]
 pub struct Scans {
     pub cases: Arc<Cases>,
     pub names: Vec<String>,
 }
 
-/// The list of all patients.
-pub fn list(lab: &Lab) -> PathBuf {
-    lab.out.join("world").join("dataset.json")
+/// Returns the path of the list of all patients.
+pub fn list(workspace: &Workspace) -> PathBuf {
+    workspace.out.join("world").join("dataset.json")
 }
 
-/// The list in which unlabeled patients have their tumors marked: for the oracle.
-fn told(lab: &Lab) -> PathBuf {
-    lab.out.join("world").join("oracle.json")
+/// Returns the path of the list for the oracle, in which the tumors of unlabeled patients are labeled.
+fn oracle_list(workspace: &Workspace) -> PathBuf {
+    workspace.out.join("world").join("oracle.json")
 }
 
-/// Writes the world, as far as it is not there.
+/// Writes the lists of the world that are missing.
 ///
 /// # Errors
-/// Where it cannot be written.
-pub fn write(lab: &Lab) -> Result<()> {
-    let settings = &lab.experiment.world;
-    let folder = lab.out.join("world");
+/// Returns an error if a file cannot be written.
+pub fn write(workspace: &Workspace) -> Result<()> {
+    let settings = &workspace.experiment.world;
+    let folder = workspace.out.join("world");
     let world = patients(settings)?;
     let roles = [
         (Role::Labeled, "training", settings.labeled),
@@ -52,74 +52,74 @@ pub fn write(lab: &Lab) -> Result<()> {
         (Role::Healthy, "healthy", settings.healthy),
     ];
     for (role, section, patients) in roles {
-        if listed(&list(lab), section)?.is_some_and(|there| there.len() == patients) {
+        if read_list(&list(workspace), section)?.is_some_and(|entries| entries.len() == patients) {
             continue;
         }
-        say(&format!("world: {patients} patients of the list `{section}`"));
+        print_status(&format!("world: {patients} patients of the list `{section}`"));
         write_patients(&*world, role, patients, &folder)?;
     }
-    let unlabeled = listed(&list(lab), "unlabeled")?.unwrap_or_default();
-    let marked: Vec<Value> =
+    let unlabeled = read_list(&list(workspace), "unlabeled")?.unwrap_or_default();
+    let entries: Vec<Value> =
         unlabeled.iter().map(|entry| json!({ "image": entry["image"], "label": entry["truth"] })).collect();
-    lab.write_json(&told(lab), &json!({ "unlabeled": marked }))
+    workspace.write_json(&oracle_list(workspace), &json!({ "unlabeled": entries }))
 }
 
-/// The world's patients: phantoms, or real scans.
-fn patients(settings: &WorldConfig) -> Result<Box<dyn Patients>> {
+/// Opens the patients of the world: phantoms or real scans.
+fn patients(settings: &WorldConfig) -> Result<Box<dyn PatientSource>> {
     let &WorldConfig { seed, shape, spacing_mm, noise, diameters, .. } = settings;
     if settings.scans.is_empty() {
         return Ok(Box::new(World { seed, shape, spacing_mm, noise, diameters }));
     }
-    let mut grounds: BTreeMap<Role, Vec<Arc<Ground>>> = BTreeMap::new();
+    let mut base_scans: BTreeMap<Role, Vec<Arc<BaseScan>>> = BTreeMap::new();
     for scan in &settings.scans {
         let unreadable = |path: &Path| {
             let path = path.display().to_string();
-            move |fault: Fault| Error::new(format!("{path} cannot be read: {fault}")).with_source(fault)
+            move |fault: Fault| Error::new(format!("cannot read {path}: {fault}")).with_source(fault)
         };
-        let volume = volume_of(&scan.image).map_err(unreadable(&scan.image))?;
+        let volume = read_volume(&scan.image).map_err(unreadable(&scan.image))?;
         let labels = nifti::read_labels(&scan.labels).map_err(unreadable(&scan.labels))?;
-        let whole = Ground::new(&volume, &labels, scan.liver).map_err(unreadable(&scan.labels))?;
-        let ground = Arc::new(whole.softened(scan.softened_mm));
-        scan.roles.iter().for_each(|role| grounds.entry(*role).or_default().push(Arc::clone(&ground)));
+        let base_scan = BaseScan::new(&volume, &labels, scan.liver).map_err(unreadable(&scan.labels))?;
+        let base_scan = Arc::new(base_scan.softened(scan.softened_mm));
+        scan.roles.iter().for_each(|role| base_scans.entry(*role).or_default().push(Arc::clone(&base_scan)));
     }
-    Ok(Box::new(ScanWorld { seed, spacing_mm, diameters, grounds }))
+    Ok(Box::new(ScanWorld { seed, spacing_mm, diameters, base_scans }))
 }
 
-/// A NIfTI file, or the one series of a folder.
-fn volume_of(path: &Path) -> std::result::Result<Volume, Fault> {
+/// Reads a NIfTI file, or the first series of a folder.
+fn read_volume(path: &Path) -> std::result::Result<Volume, Fault> {
     if !path.is_dir() {
         return nifti::read_volume(path);
     }
-    let found = dicom::list_series(path)?;
-    let series = found.first().ok_or_else(|| Fault::read(FaultKind::Missing, "expected a DICOM series, got none"))?;
+    let all = dicom::list_series(path)?;
+    let series = all.first().ok_or_else(|| Fault::read(FaultKind::Missing, "expected a DICOM series, got none"))?;
     dicom::read_series(series, &dicom::Decoder::in_process(), &dicom::Limits::default())
 }
 
-/// A list of a file, where both are there.
-fn listed(path: &Path, section: &str) -> Result<Option<Vec<Value>>> {
+/// Reads a list of a file; returns `None` if the file or the list does not exist.
+fn read_list(path: &Path, section: &str) -> Result<Option<Vec<Value>>> {
     let Ok(bytes) = std::fs::read(path) else { return Ok(None) };
     let json: Value = serde_json::from_slice(&bytes)
-        .map_err(|cause| Error::new(format!("{} is no JSON: {cause}", path.display())).with_source(cause))?;
+        .map_err(|cause| Error::new(format!("{} is not valid JSON: {cause}", path.display())).with_source(cause))?;
     Ok(json[section].as_array().cloned())
 }
 
-/// The scans of a list.
+/// Lists the scans of a list.
 ///
 /// # Errors
-/// Where the list cannot be read.
-pub fn scans(lab: &Lab, section: &str) -> Result<Scans> {
-    open(lab, &list(lab), section)
+/// Returns an error if the list cannot be read.
+pub fn scans(workspace: &Workspace, section: &str) -> Result<Scans> {
+    open(workspace, &list(workspace), section)
 }
 
-/// The unlabeled scans, with their tumors marked.
+/// Lists the unlabeled scans with labeled tumors.
 ///
 /// # Errors
-/// Where the list cannot be read.
-pub fn unlabeled_with_truth(lab: &Lab) -> Result<Scans> {
-    open(lab, &told(lab), "unlabeled")
+/// Returns an error if the list cannot be read.
+pub fn unlabeled_with_truth(workspace: &Workspace) -> Result<Scans> {
+    open(workspace, &oracle_list(workspace), "unlabeled")
 }
 
-fn open(lab: &Lab, list: &Path, section: &str) -> Result<Scans> {
+fn open(workspace: &Workspace, list: &Path, section: &str) -> Result<Scans> {
     let config = DecathlonListConfig {
         list: list.to_owned(),
         section: section.to_owned(),
@@ -127,11 +127,11 @@ fn open(lab: &Lab, list: &Path, section: &str) -> Result<Scans> {
         dataset: None,
         patient: PatientConfig::default(),
     };
-    let source = ListSource::decathlon(section, config).map_err(|complaints| refused(section, complaints))?;
-    let source = Arc::new(source.with_secret_file(Some(lab.patient_key())));
+    let source = ListSource::decathlon(section, config).map_err(|errors| settings_error(section, errors))?;
+    let source = Arc::new(source.with_secret_file(Some(workspace.patient_key())));
     let labels: LabelsConfig =
         toml::from_str(LABELS).map_err(|cause| Error::new(format!("labels of the world: {cause}")))?;
-    let mask = Arc::new(LabelsMask::new(labels).map_err(|complaints| refused("labels", complaints))?);
+    let mask = Arc::new(LabelsMask::new(labels).map_err(|errors| settings_error("labels", errors))?);
     let (mut entries, mut names) = (Vec::new(), Vec::new());
     for entry in source.list()? {
         let file = entry.key.rsplit('/').next().unwrap_or(&entry.key);
@@ -143,23 +143,23 @@ fn open(lab: &Lab, list: &Path, section: &str) -> Result<Scans> {
             Ok(MaskedScan { scan, mask })
         }));
     }
-    Ok(Scans { cases: Arc::new(Cases::new(entries, lab.preprocess()?, u64::MAX)), names })
+    Ok(Scans { cases: Arc::new(Cases::new(entries, workspace.preprocess()?, u64::MAX)), names })
 }
 
-/// The scans of a list that show a tumor.
+/// Returns the scans with a tumor.
 ///
 /// # Errors
-/// Where one cannot be read, or none does.
-pub fn with_tumors(lab: &Lab, scans: &Scans) -> Result<Arc<Cases>> {
+/// Returns an error if a scan cannot be read, or no scan has a tumor.
+pub fn cases_with_tumors(workspace: &Workspace, scans: &Scans) -> Result<Arc<Cases>> {
     let mut entries = Vec::new();
     for (index, entry) in scans.cases.entries().iter().enumerate() {
         let case = scans.cases.get(index).map_err(|fault| Error::new(format!("scan {}: {fault}", entry.id)))?;
-        if lab.organs.iter().any(|organ| case.index.count(organ.tumor_label) > 0) {
+        if workspace.organs.iter().any(|organ| case.index.count(organ.tumor_label) > 0) {
             entries.push(entry.clone());
         }
     }
     if entries.is_empty() {
-        return Err(Error::new("no scan of the list has a tumor: there is nothing to draw crops around"));
+        return Err(Error::new("expected at least one scan with a tumor, got none"));
     }
-    Ok(Arc::new(Cases::new(entries, lab.preprocess()?, u64::MAX)))
+    Ok(Arc::new(Cases::new(entries, workspace.preprocess()?, u64::MAX)))
 }

@@ -1,4 +1,4 @@
-//! Predictions of finished segmentors, as files that `freetumor evaluate` measures, too; and their measures.
+//! The predictions of trained segmentors, as files that `freetumor evaluate` also supports, and their measures.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -10,29 +10,29 @@ use freetumor::evaluate::metrics::{CaseRow, MeasuredOrgan, measure};
 use freetumor::ingest::nifti::{self, Datatype, encode_header};
 use freetumor::nn::predictor::{ExpectedNetwork, Predictor};
 use freetumor::nn::weights::NetworkPart;
-use freetumor::train::segmentation::segmented;
+use freetumor::train::segmentation::segment;
 use freetumor::volume::{Array3, Grid, Labels};
 use rayon::prelude::*;
 
 use super::data_set::Scans;
-use super::lab::Lab;
 use super::segmentors::digest;
+use super::workspace::Workspace;
 use super::world::{LIVER, TUMOR};
 
-/// What is measured.
+/// Returns the measured organ.
 pub fn organ() -> MeasuredOrgan {
     MeasuredOrgan { name: "liver".to_owned(), organ_id: Some(LIVER.into()), tumor_id: TUMOR.into() }
 }
 
-/// Predicts the scans that have no prediction yet; gives the folder. Other weights have another folder.
+/// Predicts the scans without a prediction and returns the folder of predictions, which depends on the weights.
 ///
 /// # Errors
-/// Where a scan cannot be read, or the network fails.
-pub fn predict(lab: &Lab, place: &str, name: &str, weights: &Path, scans: &Scans) -> Result<PathBuf> {
-    let folder = lab.out.join(place).join(format!("{name}-{}", &digest(weights)?[..12]));
-    lab.make_folder(&folder)?;
-    let (settings, device) = (&lab.experiment.segmentation, lab.device()?);
-    let wanted = ExpectedNetwork {
+/// Returns an error if a scan cannot be read, or the network fails.
+pub fn predict(workspace: &Workspace, subfolder: &str, name: &str, weights: &Path, scans: &Scans) -> Result<PathBuf> {
+    let folder = workspace.out.join(subfolder).join(format!("{name}-{}", &digest(weights)?[..12]));
+    workspace.create_folder(&folder)?;
+    let (settings, device) = (&workspace.experiment.segmentation, workspace.device()?);
+    let expected = ExpectedNetwork {
         model: settings.network.model.model(),
         part: NetworkPart::Whole,
         classes: None,
@@ -47,12 +47,12 @@ pub fn predict(lab: &Lab, place: &str, name: &str, weights: &Path, scans: &Scans
         }
         let network = match &mut network {
             Some(network) => network,
-            none => none.insert(Predictor::open(weights, &wanted, &device)?),
+            none => none.insert(Predictor::open(weights, &expected, &device)?),
         };
         let case = scans.cases.get(index).map_err(|fault| Error::new(format!("scan {patient}: {fault}")))?;
         let windows = (settings.preprocess.patch_voxels, settings.overlap);
-        let labels = segmented(&case, windows, &device, |window| network.forward(window))?;
-        write_labels(lab, &path, &case.masked.scan.volume.grid, &labels)?;
+        let labels = segment(&case, windows, &device, |window| network.forward(window))?;
+        write_labels(workspace, &path, &case.masked.scan.volume.grid, &labels)?;
     }
     Ok(folder)
 }
@@ -61,22 +61,22 @@ fn file(folder: &Path, patient: &str) -> PathBuf {
     folder.join(format!("{patient}.nii.gz"))
 }
 
-fn write_labels(lab: &Lab, path: &Path, grid: &Grid, labels: &Array3<u8>) -> Result<()> {
+fn write_labels(workspace: &Workspace, path: &Path, grid: &Grid, labels: &Array3<u8>) -> Result<()> {
     let header = encode_header(grid, Datatype::U8, "labels predicted by a segmentor, freetumor");
     let header = header.map_err(|fault| Error::new(format!("{}: {fault}", path.display())))?;
     let mut out = GzEncoder::new(Vec::new(), Compression::fast());
     let written = out.write_all(&header).and_then(|()| out.write_all(labels.as_slice()));
     let bytes = written.and_then(|()| out.finish()).map_err(|cause| Error::io("cannot compress", path, cause))?;
-    lab.write(path, &bytes)
+    workspace.write(path, &bytes)
 }
 
-/// What the predictions of a folder are worth; `arm` and `seed` are their places in the report.
+/// Measures the predictions of a folder; `arm` and `seed` are their indices in the report.
 ///
 /// # Errors
-/// Where a prediction or its scan cannot be read.
+/// Returns an error if a prediction or its scan cannot be read.
 pub fn rows(folder: &Path, scans: &Scans, arm: usize, seed: usize) -> Result<Vec<CaseRow>> {
     let organ = organ();
-    let one = |(index, name): (usize, &String)| -> Result<CaseRow> {
+    let measure_scan = |(index, name): (usize, &String)| -> Result<CaseRow> {
         let case = scans.cases.get(index).map_err(|fault| Error::new(format!("scan {name}: {fault}")))?;
         let path = file(folder, name);
         let predicted = nifti::read_labels(&path);
@@ -84,15 +84,15 @@ pub fn rows(folder: &Path, scans: &Scans, arm: usize, seed: usize) -> Result<Vec
         let truth =
             Labels { grid: case.masked.scan.volume.grid, ids: case.masked.mask.labels.map(|id| u16::from(*id)) };
         if predicted.ids.shape() != truth.ids.shape() {
-            return Err(Error::new(format!("{} is the prediction of another scan", path.display())));
+            return Err(Error::new(format!("{}: expected a prediction of the shape of the scan", path.display())));
         }
         let measures = measure(&truth, &predicted.ids, &organ);
         Ok(CaseRow { arm, seed, case: name.clone(), patient: name.clone(), organ: 0, measures })
     };
-    scans.names.par_iter().enumerate().map(one).collect()
+    scans.names.par_iter().enumerate().map(measure_scan).collect()
 }
 
-/// Mean Dice of the tumors in percent, over cases that have any.
+/// Returns the mean Dice of the tumors in percent, over cases with tumors.
 pub fn mean_dsc(rows: &[CaseRow]) -> f64 {
     let with_tumors = rows.iter().filter(|row| !row.measures.is_healthy());
     let dice: Vec<f64> = with_tumors.filter_map(|row| row.measures.tumor_dice).collect();

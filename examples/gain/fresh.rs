@@ -1,4 +1,4 @@
-//! Tumors that are made while an arm is trained: by a pool's stages, with attempts until one is found.
+//! Fresh tumors, made by the stages of a pool during the training of an arm.
 
 use std::sync::Arc;
 
@@ -7,22 +7,22 @@ use freetumor::error::{Error, Result};
 use freetumor::filter::{QualityTest, QualityTestConfig};
 use freetumor::graph::Plan;
 use freetumor::score::Score;
-use freetumor::train::segmentation::Tumors;
+use freetumor::train::segmentation::TumorMaker;
 
-use super::lab::refused;
+use super::workspace::settings_error;
 
-/// The synthesis of a pool's graph with a quality test of its own: the found fraction is above `above` within `attempts` attempts.
-/// Score stages that do not give the found fraction are left out.
+/// Returns the synthesis of the graph of a pool with a separate quality test: a found fraction above `above` within `attempts` attempts.
+/// Scorers that do not compute the found fraction are omitted.
 ///
 /// # Errors
-/// Where the graph has no synthesis, or there is no such test.
-pub fn tumors(plan: &Plan, above: f64, attempts: u32) -> Result<Tumors> {
-    let synthesis = plan.syntheses.first().ok_or_else(|| Error::new("the graph makes no tumors"))?;
+/// Returns an error if the graph has no synthesis, or the test is invalid.
+pub fn tumors(plan: &Plan, above: f64, attempts: u32) -> Result<TumorMaker> {
+    let synthesis = plan.syntheses.first().ok_or_else(|| Error::new("expected a graph with a synthesis, got none"))?;
     let scorers = synthesis.attempts.scorers.iter().filter(|node| node.stage.scores().contains(&Score::FoundFraction));
     let scorers = scorers.map(|node| Arc::clone(&node.stage)).collect();
     let accept = vec![format!("found_fraction > {above}")];
     let test = QualityTest::new(QualityTestConfig { attempts, accept });
-    let test = test.map_err(|problems| refused("the test of fresh tumors", problems))?;
+    let test = test.map_err(|problems| settings_error("the test of fresh tumors", problems))?;
     let attempts = AttemptLoop::new(Arc::clone(&synthesis.attempts.synthesize), scorers, test);
-    Ok(Tumors { attempts, organs: synthesis.organs.clone() })
+    Ok(TumorMaker { attempts, organs: synthesis.organs.clone() })
 }

@@ -1,4 +1,4 @@
-//! Whether the experiment can show anything: the oracle learns, and stands above real tumors alone.
+//! The gate: the conditions under which the experiment can show a difference. The oracle must learn, and exceed real tumors only.
 
 use std::path::PathBuf;
 
@@ -10,105 +10,110 @@ use super::arms::Arms;
 use super::config::{Arm, ORACLE, REAL_ONLY};
 use super::data_set::scans;
 use super::evaluation::{mean_dsc, predict, rows};
-use super::lab::{Lab, say};
-use super::side_by_side::side_by_side;
+use super::parallel::run_parallel;
+use super::workspace::{Workspace, print_status};
 
-/// What the gate saw.
+/// The result of the gate.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Passage {
-    /// Percent of Dice on validation, seed by seed.
+pub struct GateResult {
+    /// Percent of Dice on validation, by seed.
     pub oracle_dsc: Vec<f64>,
     pub real_only_dsc: Vec<f64>,
     pub is_open: bool,
 }
 
-fn path(lab: &Lab) -> PathBuf {
-    lab.out.join("gate.json")
+fn path(workspace: &Workspace) -> PathBuf {
+    workspace.out.join("gate.json")
 }
 
-/// Trains both by the tuning seeds and looks at validation.
+/// Trains the oracle and real only with the tuning seeds, and evaluates them on validation.
 ///
 /// # Errors
-/// Where something cannot be trained.
-pub fn look(lab: &Lab) -> Result<()> {
-    if path(lab).exists() {
+/// Returns an error if a training fails.
+pub fn run(workspace: &Workspace) -> Result<()> {
+    if path(workspace).exists() {
         return Ok(());
     }
-    let tried = [ORACLE, REAL_ONLY].into_iter().filter_map(|name| lab.experiment.place(name));
-    let found = tuned(lab, &tried.map(|place| &lab.experiment.arms[place]).collect::<Vec<_>>())?;
-    let of = |name| -> Vec<f64> { found.iter().filter(|it| it.0 == name).flat_map(|it| it.1.clone()).collect() };
+    let arms = [ORACLE, REAL_ONLY].into_iter().filter_map(|name| workspace.experiment.arm_index(name));
+    let results =
+        train_and_validate(workspace, &arms.map(|index| &workspace.experiment.arms[index]).collect::<Vec<_>>())?;
+    let of = |name| -> Vec<f64> { results.iter().filter(|arm| arm.0 == name).flat_map(|arm| arm.1.clone()).collect() };
     let (oracle_dsc, real_only_dsc) = (of(ORACLE), of(REAL_ONLY));
-    let gate = &lab.experiment.gate;
-    let is_open = opens(&oracle_dsc, &real_only_dsc, gate.least_oracle_dsc, gate.least_gap_dsc);
-    lab.write_json(&path(lab), &Passage { oracle_dsc, real_only_dsc, is_open })
+    let gate = &workspace.experiment.gate;
+    let is_open = passes_gate(&oracle_dsc, &real_only_dsc, gate.least_oracle_dsc, gate.least_gap_dsc);
+    workspace.write_json(&path(workspace), &GateResult { oracle_dsc, real_only_dsc, is_open })
 }
 
-/// Trains arms by the tuning seeds; gives their names and percent of Dice on validation, seed by seed.
+/// Trains arms with the tuning seeds; returns their names and percent of Dice on validation, by seed.
 ///
 /// # Errors
-/// Where something cannot be trained.
-fn tuned(lab: &Lab, arms: &[&Arm]) -> Result<Vec<(String, Vec<f64>)>> {
-    let validation = scans(lab, "validation")?;
-    let data = Arms::new(lab)?;
-    let seeds = &lab.experiment.seeds.tuning;
-    let tried: Vec<(&Arm, u64)> = arms.iter().flat_map(|arm| seeds.iter().map(move |seed| (*arm, *seed))).collect();
+/// Returns an error if a training fails.
+fn train_and_validate(workspace: &Workspace, arms: &[&Arm]) -> Result<Vec<(String, Vec<f64>)>> {
+    let validation = scans(workspace, "validation")?;
+    let data = Arms::new(workspace)?;
+    let seeds = &workspace.experiment.seeds.tuning;
+    let trainings: Vec<(&Arm, u64)> = arms.iter().flat_map(|arm| seeds.iter().map(move |seed| (*arm, *seed))).collect();
     let train =
         |(arm, seed): &(&Arm, u64)| data.train(arm, *seed, format!("tuning/{}-{seed}", arm.name), Some(&validation));
-    side_by_side(lab.jobs, &tried, |one| train(one).map(drop))?;
+    run_parallel(workspace.jobs, &trainings, |training| train(training).map(drop))?;
     let dsc = |arm: &Arm, seed: u64| -> Result<f64> {
         let weights = train(&(arm, seed))?;
-        let folder = predict(lab, "validation", &format!("{}-{seed}", arm.name), &weights, &validation)?;
+        let folder = predict(workspace, "validation", &format!("{}-{seed}", arm.name), &weights, &validation)?;
         let dsc = mean_dsc(&rows(&folder, &validation, 0, 0)?);
-        say(&format!("{}, seed {seed}: {dsc:.1} DSC on validation", arm.name));
+        print_status(&format!("{}, seed {seed}: {dsc:.1} DSC on validation", arm.name));
         Ok(dsc)
     };
     let all = |arm: &&Arm| Ok((arm.name.clone(), seeds.iter().map(|seed| dsc(arm, *seed)).collect::<Result<_>>()?));
     arms.iter().map(all).collect()
 }
 
-/// Tries arms by the tuning seeds, so that settings can be chosen on validation; leaves what came of it as a file.
+/// Trains arms with the tuning seeds, to choose settings on validation, and writes the results to a file.
 ///
 /// # Errors
-/// Where the gate is shut, or something cannot be trained.
-pub fn try_arms(lab: &Lab, arms: &[&Arm]) -> Result<()> {
-    check(lab)?;
-    for (name, dsc) in tuned(lab, arms)? {
-        lab.write_json(&lab.out.join("trials").join(format!("{name}.json")), &json!({ "arm": name, "dsc": dsc }))?;
+/// Returns an error if the gate is closed, or a training fails.
+pub fn run_trials(workspace: &Workspace, arms: &[&Arm]) -> Result<()> {
+    check(workspace)?;
+    for (name, dsc) in train_and_validate(workspace, arms)? {
+        workspace.write_json(
+            &workspace.out.join("trials").join(format!("{name}.json")),
+            &json!({ "arm": name, "dsc": dsc }),
+        )?;
     }
     Ok(())
 }
 
-/// Whether arms may be run.
+/// Reads the result of the gate.
 ///
 /// # Errors
-/// Where the gate was not looked at, or is shut.
-pub fn check(lab: &Lab) -> Result<Passage> {
-    let path = path(lab);
+/// Returns an error if the gate was not run, or is closed.
+pub fn check(workspace: &Workspace) -> Result<GateResult> {
+    let path = path(workspace);
     let bytes = std::fs::read(&path).map_err(|cause| {
-        Error::io("cannot read", &path, cause).with_hint("the stage `gate` comes before judges, pools, arms and test")
+        Error::io("cannot read", &path, cause)
+            .with_hint("run the stage `gate` before `judges`, `pools`, `arms` and `report`")
     })?;
-    let passage: Passage = freetumor::store::canonical::parse(&bytes, &path.display().to_string())?;
-    let gate = &lab.experiment.gate;
-    if passage.is_open || !gate.stops {
-        return Ok(passage);
+    let result: GateResult = freetumor::store::canonical::parse(&bytes, &path.display().to_string())?;
+    let gate = &workspace.experiment.gate;
+    if result.is_open || !gate.stops {
+        return Ok(result);
     }
-    let (oracle, real_only) = (mean(&passage.oracle_dsc), mean(&passage.real_only_dsc));
+    let (oracle, real_only) = (mean(&result.oracle_dsc), mean(&result.real_only_dsc));
     let message = format!(
-        "the experiment could not show anything: on validation the oracle has {oracle:.1} DSC (expected {}) and stands \
-         {:.1} above real only (expected {})",
+        "the gate is closed: expected the oracle to have at least {} DSC on validation and to exceed real only by at least {}, \
+         got {oracle:.1} and {:.1}",
         gate.least_oracle_dsc,
-        oracle - real_only,
-        gate.least_gap_dsc
+        gate.least_gap_dsc,
+        oracle - real_only
     );
     Err(Error::new(message).with_hint(
-        "choose steps, rate, crops or the world anew, by the tuning seeds, write down what was tried in \
-         examples/gain/README.md, and start in another folder",
+        "change steps, rate, crops or the world with the tuning seeds, document the trials in examples/gain/README.md, and start \
+         in another folder",
     ))
 }
 
-fn opens(oracle_dsc: &[f64], real_only_dsc: &[f64], least: f64, gap: f64) -> bool {
+fn passes_gate(oracle_dsc: &[f64], real_only_dsc: &[f64], min_oracle: f64, min_gap: f64) -> bool {
     let (oracle, real_only) = (mean(oracle_dsc), mean(real_only_dsc));
-    oracle >= least && oracle - real_only >= gap
+    oracle >= min_oracle && oracle - real_only >= min_gap
 }
 
 fn mean(values: &[f64]) -> f64 {
@@ -120,10 +125,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_gate_asks_for_both() {
-        assert!(opens(&[64.0, 62.0], &[40.0, 44.0], 60.0, 15.0));
-        assert!(!opens(&[58.0, 61.0], &[20.0, 22.0], 60.0, 15.0), "the oracle has not learned");
-        assert!(!opens(&[64.0, 62.0], &[50.0, 52.0], 60.0, 15.0), "there is no room above real only");
-        assert!(!opens(&[f64::NAN], &[0.0], 60.0, 15.0), "what is not known is not enough");
+    fn gate_requires_oracle_dice_and_gap() {
+        assert!(passes_gate(&[64.0, 62.0], &[40.0, 44.0], 60.0, 15.0));
+        assert!(!passes_gate(&[58.0, 61.0], &[20.0, 22.0], 60.0, 15.0), "the oracle has not learned");
+        assert!(!passes_gate(&[64.0, 62.0], &[50.0, 52.0], 60.0, 15.0), "the gap is too small");
+        assert!(!passes_gate(&[f64::NAN], &[0.0], 60.0, 15.0), "an undefined Dice does not pass");
     }
 }

@@ -1,13 +1,12 @@
 #!/usr/bin/env python3
-"""How much of dark and of bright tumors each arm finds, where the measures tell sizes alone.
+"""Prints which share of dark and bright tumors each arm finds; the tables of the evaluation only have sizes.
 
     pip install numpy scipy nibabel polars
     python examples/gain/lesions.py runs/gain
 
-Takes `lesions.parquet` of the experiment, or of `freetumor evaluate`, and finds every lesion again in the label maps of the
-world by its centre and volume. Contrast is the mean HU of the lesion less the median HU of the liver around it. Printed for
-every arm: the lesions and the share of their voxels that is found, on average over lesions and networks. Exit code 1 where a
-lesion of the table is not in the world.
+Reads `lesions.parquet` of the experiment, or of `freetumor evaluate`, and matches every lesion with the label maps of the world by centre
+and volume. The contrast is the mean HU of the lesion minus the median HU of the liver. The table has the number of lesions and the mean
+found share of their voxels over lesions and networks, for every arm. The exit code is 1 if a lesion of the table is not in the world.
 """
 import argparse
 import sys
@@ -23,10 +22,10 @@ CLASSES = [("dark, < -20 HU", -np.inf, -20.0), ("between", -20.0, 5.0), ("bright
 
 
 def lesions(image_path, labels_path):
-    """Centre (RAS, mm), volume (mm3) and contrast (HU) of each lesion of a case."""
+    """Returns the centre (RAS, mm), the volume (mm3) and the contrast (HU) of each lesion of a case."""
     image, labels = nib.load(image_path), nib.load(labels_path)
     hu, ids = image.get_fdata(), np.asarray(labels.dataobj)
-    assert np.allclose(image.affine, labels.affine), f"{image_path.name}: image and labels lie on different grids"
+    assert np.allclose(image.affine, labels.affine), f"{image_path.name}: image and labels are on different grids"
     liver = np.median(hu[ids == LIVER])
     parts, count = ndimage.label(ids == TUMOR, np.ones((3, 3, 3)))
     voxel_mm3 = abs(np.linalg.det(labels.affine[:3, :3]))
@@ -61,10 +60,10 @@ def main():
         sys.exit(f"lesion {row['lesion']} of {row['case']} is not in {world}")
 
     distinct = table.unique(["case", "lesion"], maintain_order=True)
-    known = {(row["case"], row["lesion"]): contrast(row) for row in distinct.iter_rows(named=True)}
-    hu = pl.Series("contrast_hu", [known[key] for key in table.select("case", "lesion").iter_rows()])
+    contrasts = {(row["case"], row["lesion"]): contrast(row) for row in distinct.iter_rows(named=True)}
+    hu = pl.Series("contrast_hu", [contrasts[key] for key in table.select("case", "lesion").iter_rows()])
     table = table.with_columns(hu)
-    counts = [sum(low <= value < high for value in known.values()) for _, low, high in CLASSES]
+    counts = [sum(low <= value < high for value in contrasts.values()) for _, low, high in CLASSES]
     print("| arm |" + "".join(f" {name} ({count}) |" for (name, *_), count in zip(CLASSES, counts)) + " all |")
     print("|---|" + "---|" * (len(CLASSES) + 1))
     for (arm,), rows in table.group_by(["arm"], maintain_order=True):

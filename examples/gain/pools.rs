@@ -1,4 +1,4 @@
-//! Scored pools: every candidate of one maker with its scores, through the ordinary pipeline.
+//! Scored pools: all candidates of one synthesis with their scores, made by a normal pipeline.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,36 +19,36 @@ use freetumor::volume::Array3;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use super::config::Maker;
+use super::config::PoolKind;
 use super::data_set::{LABELS, Scans, list};
-use super::lab::{Lab, say};
-use super::segmentors::{HELD_OUT, JUDGE, generator_weights, weights};
-use super::selection::{Scored, cut_to};
+use super::segmentors::{HELD_OUT, QUALITY, generator_weights, weights};
+use super::selection::{ScoredCandidate, limit_pool};
+use super::workspace::{Workspace, print_status};
 
-/// The run folder of a pool.
-fn folder(lab: &Lab, maker: Maker) -> PathBuf {
-    lab.out.join("pools").join(maker.name())
+/// Returns the run folder of a pool.
+fn folder(workspace: &Workspace, pool_kind: PoolKind) -> PathBuf {
+    workspace.out.join("pools").join(pool_kind.name())
 }
 
-/// The graph of a maker's pool. Its quality test accepts everything; a tumor is tried again only where it found no place.
-pub fn graph(lab: &Lab, maker: Maker) -> Result<String> {
-    let experiment = &lab.experiment;
-    let frame = &experiment.segmentation.preprocess;
+/// Returns the graph of a pool. The quality test accepts all candidates; there is another attempt only if a tumor has no site.
+pub fn graph(workspace: &Workspace, pool_kind: PoolKind) -> Result<String> {
+    let experiment = &workspace.experiment;
+    let preprocess = &experiment.segmentation.preprocess;
     let network = |weights: PathBuf| {
         json!({
-            "weights": weights, "model": "unet3d", "window_hu": frame.window_hu, "spacing_mm": frame.spacing_mm,
-            "roi_voxels": frame.patch_voxels,
+            "weights": weights, "model": "unet3d", "window_hu": preprocess.window_hu, "spacing_mm": preprocess.spacing_mm,
+            "roi_voxels": preprocess.patch_voxels,
         })
     };
-    let mut shapes = without_nulls(json!(experiment.shapes));
+    let mut shapes = remove_nulls(json!(experiment.shapes));
     shapes["variants"] = json!(experiment.pool.variants);
-    let tumors = if maker == Maker::Rules {
+    let tumors = if pool_kind == PoolKind::Rules {
         shapes["kind"] = json!("rules");
         shapes["inputs"] = json!(["organs"]);
         shapes
     } else {
         let activation = json!(experiment.synthesis.activation);
-        let network = network(absolute(generator_weights(lab, maker))?);
+        let network = network(absolute(generator_weights(workspace, pool_kind))?);
         let strength = experiment.pool.strength;
         json!({
             "kind": "generator", "inputs": ["organs"], "network": network, "activation": activation, "strength": strength,
@@ -59,156 +59,162 @@ pub fn graph(lab: &Lab, maker: Maker) -> Result<String> {
     let mut organs: Value = toml::from_str(LABELS).map_err(|cause| Error::new(format!("labels: {cause}")))?;
     organs["kind"] = json!("labels");
     organs["inputs"] = json!(["unlabeled"]);
-    let judge = |name: &str, from: &str, held_out: bool| -> Result<Value> {
-        let network = network(absolute(weights(lab, name))?);
+    let scorer = |name: &str, from: &str, held_out: bool| -> Result<Value> {
+        let network = network(absolute(weights(workspace, name))?);
         Ok(json!({ "kind": "segmentor", "inputs": [from], "network": network, "held_out": held_out }))
     };
     let graph = json!({
         "pipeline": {
-            "name": format!("pool-{}", maker.name()), "seed": experiment.seeds.pool, "epoch_scans": 8,
+            "name": format!("pool-{}", pool_kind.name()), "seed": experiment.seeds.pool, "epoch_scans": 8,
             "split": { "train": 1.0 },
         },
         "sources": {
-            // The list's scans have the same ids here and in training.
-            "unlabeled": { "kind": "decathlon", "list": absolute(list(lab))?, "section": "unlabeled" },
+            // The scans of the list have the same ids in the pool and in the training.
+            "unlabeled": { "kind": "decathlon", "list": absolute(list(workspace))?, "section": "unlabeled" },
         },
         "stages": {
             "organs": organs,
             "tumors": tumors,
             "contrast": { "kind": "intensity", "inputs": ["tumors"] },
-            "judge": judge(JUDGE, "contrast", false)?,
-            "held_out": judge(HELD_OUT, "judge", true)?,
+            "judge": scorer(QUALITY, "contrast", false)?,
+            "held_out": scorer(HELD_OUT, "judge", true)?,
             "everything": { "kind": "quality-test", "inputs": ["held_out"], "attempts": 5 },
         },
         "sinks": { "pool": { "kind": "decathlon", "inputs": ["everything"], "gzip_level": 1 } },
     });
-    toml::to_string(&graph).map_err(|cause| Error::new(format!("cannot write the graph of a pool: {cause}")))
+    toml::to_string(&graph).map_err(|cause| Error::new(format!("cannot serialize the graph of a pool: {cause}")))
 }
 
-/// Settings as TOML takes them, which knows no null.
-fn without_nulls(value: Value) -> Value {
+/// Removes null values, which TOML does not support.
+fn remove_nulls(value: Value) -> Value {
     match value {
         Value::Object(table) => {
-            let kept = table.into_iter().filter(|(_, value)| !value.is_null());
-            Value::Object(kept.map(|(key, value)| (key, without_nulls(value))).collect())
+            let present = table.into_iter().filter(|(_, value)| !value.is_null());
+            Value::Object(present.map(|(key, value)| (key, remove_nulls(value))).collect())
         }
         value => value,
     }
 }
 
 fn absolute(path: PathBuf) -> Result<PathBuf> {
-    std::path::absolute(&path).map_err(|cause| Error::io("cannot tell the place of", &path, cause))
+    std::path::absolute(&path).map_err(|cause| Error::io("cannot resolve the path", &path, cause))
 }
 
-/// The checked graph of a maker's pool.
+/// Checks the graph of a pool and returns its plan.
 ///
 /// # Errors
-/// Where it is not sound.
-pub fn planned(lab: &Lab, maker: Maker, registry: &Registry) -> Result<Plan> {
-    let file = GraphFile::new(format!("pool-{}.toml", maker.name()), &lab.out, graph(lab, maker)?);
+/// Returns an error if the graph is invalid.
+pub fn plan(workspace: &Workspace, pool_kind: PoolKind, registry: &Registry) -> Result<Plan> {
+    let file = GraphFile::new(format!("pool-{}.toml", pool_kind.name()), &workspace.out, graph(workspace, pool_kind)?);
     let checked = check(&file, registry);
     checked.plan.ok_or_else(|| {
-        let said: Vec<String> = checked.problems.iter().map(|problem| problem.message.clone()).collect();
-        Error::new(format!("the graph of pool {} is not sound: {}", maker.name(), said.join("; ")))
+        let messages: Vec<String> = checked.problems.iter().map(|problem| problem.message.clone()).collect();
+        Error::new(format!("the graph of pool {} is invalid: {}", pool_kind.name(), messages.join("; ")))
     })
 }
 
-/// Makes and scores a maker's candidates, as far as they are not there.
+/// Makes and scores the candidates of a pool that are missing.
 ///
 /// # Errors
-/// Where the pipeline cannot be run, or a scan is spoiled.
-pub fn make(lab: &Lab, maker: Maker) -> Result<()> {
-    let (out, registry) = (folder(lab, maker), lab.registry());
+/// Returns an error if the pipeline cannot be run, or a scan fails.
+pub fn make(workspace: &Workspace, pool_kind: PoolKind) -> Result<()> {
+    let (out, registry) = (folder(workspace, pool_kind), workspace.registry());
     let done = out.join("done.json");
     if done.exists() {
         return Ok(());
     }
-    say(&format!("pool {}: making and scoring candidates", maker.name()));
-    lab.write(&lab.out.join("pools").join(format!("{}.toml", maker.name())), graph(lab, maker)?.as_bytes())?;
+    print_status(&format!("pool {}: making and scoring candidates", pool_kind.name()));
+    workspace.write(
+        &workspace.out.join("pools").join(format!("{}.toml", pool_kind.name())),
+        graph(workspace, pool_kind)?.as_bytes(),
+    )?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let options = RunOptions { threads, ..RunOptions::default() };
-    let report = run(planned(lab, maker, &registry)?, &out, &options, &Arc::new(Progress::default()))?;
+    let report = run(plan(workspace, pool_kind, &registry)?, &out, &options, &Arc::new(Progress::default()))?;
     if report.faults > 0 {
-        return Err(Error::new(format!("{} scans of {} were spoiled by faults", report.faults, out.display())));
+        return Err(Error::new(format!("{} scans of {} failed", report.faults, out.display())));
     }
     let (accepted, seconds) = (report.accepted, report.seconds);
-    say(&format!("pool {}: {accepted} candidates in {seconds:.0} s", maker.name()));
-    lab.write_json(&done, &json!({ "candidates": accepted, "without_a_place": report.rejected }))
+    print_status(&format!("pool {}: {accepted} candidates in {seconds:.0} s", pool_kind.name()));
+    workspace.write_json(&done, &json!({ "candidates": accepted, "without_a_place": report.rejected }))
 }
 
-/// A pool's rows, cut to the size that all pools have.
+/// The rows of a pool, limited to the size of all pools.
 pub struct Pool {
-    pub scored: Vec<Scored>,
+    pub scored: Vec<ScoredCandidate>,
     rows: BTreeMap<String, SampleRow>,
 }
 
 /// Reads the tables of a pool.
 ///
 /// # Errors
-/// Where they cannot be read.
-pub fn read(lab: &Lab, maker: Maker) -> Result<Pool> {
-    let place = folder(lab, maker);
-    let run = RunFolder::open(&place)?;
+/// Returns an error if a table cannot be read.
+pub fn read(workspace: &Workspace, pool_kind: PoolKind) -> Result<Pool> {
+    let folder = folder(workspace, pool_kind);
+    let run = RunFolder::open(&folder)?;
     let mut rows = BTreeMap::new();
     for file in run.files("samples", None)? {
-        let path = place.join(&file.path);
+        let path = folder.join(&file.path);
         let bytes = std::fs::read(&path).map_err(|cause| Error::io("cannot read", &path, cause))?;
         let accepted = read_part::<SampleRow>(bytes)?.into_iter().filter(|row| row.record.outcome.is_accepted());
         rows.extend(accepted.map(|row| (row.record.sample_id.to_string(), row)));
     }
-    let scored = rows.iter().map(|(id, row)| Scored {
+    let scored = rows.iter().map(|(id, row)| ScoredCandidate {
         id: id.clone(),
         diameter_mm: row.record.geometry.as_ref().map_or(f64::NAN, |geometry| geometry.diameter_mm),
         scores: row.record.scores.clone(),
     });
-    let key = Key::root(lab.experiment.seeds.pool).with("pool", maker.name());
-    let wanted = lab.experiment.pool.candidates;
-    let scored = cut_to(scored.collect(), wanted, key);
-    if scored.len() < wanted {
-        let there = scored.len();
-        return Err(Error::new(format!("pool {} has {there} candidates, expected {wanted}", maker.name()))
-            .with_hint("raise pool.variants"));
+    let key = Key::root(workspace.experiment.seeds.pool).with("pool", pool_kind.name());
+    let expected = workspace.experiment.pool.candidates;
+    let scored = limit_pool(scored.collect(), expected, key);
+    if scored.len() < expected {
+        let got = scored.len();
+        return Err(Error::new(format!("pool {}: expected {expected} candidates, got {got}", pool_kind.name()))
+            .with_hint("raise `pool.variants`"));
     }
     Ok(Pool { scored, rows })
 }
 
-/// The tumors of some samples, each on the grid of its case among `unlabeled`.
+/// Reads the tumors of samples, each with the index of its case in `unlabeled` and on the grid of that case.
 ///
 /// # Errors
-/// Where a sample or its scan cannot be read, or they do not fit.
+/// Returns an error if a sample or its scan cannot be read, or the sample does not match the scan.
 pub fn tumors(
-    lab: &Lab,
-    maker: Maker,
+    workspace: &Workspace,
+    pool_kind: PoolKind,
     pool: &Pool,
     ids: &[String],
     unlabeled: &Scans,
 ) -> Result<Vec<(usize, Candidate)>> {
-    let mut entries = RunSamples::open(&folder(lab, maker), None)?.entries(Split::Train, &lab.organs)?;
+    let mut entries =
+        RunSamples::open(&folder(workspace, pool_kind), None)?.entries(Split::Train, &workspace.organs)?;
     entries.retain(|entry| ids.binary_search(&entry.id.to_string()).is_ok());
     if entries.len() != ids.len() {
-        return Err(Error::new(format!("{} of {} samples have files", entries.len(), ids.len())));
+        return Err(Error::new(format!("expected files of {} samples, got {}", ids.len(), entries.len())));
     }
-    let places: BTreeMap<ScanId, usize> =
+    let indices: BTreeMap<ScanId, usize> =
         unlabeled.cases.entries().iter().enumerate().map(|(index, entry)| (entry.id, index)).collect();
-    // Each is read once, and only what differs is kept.
-    let samples = Cases::new(entries, lab.preprocess()?, 1);
-    let one = |index: usize| {
+    // Each sample is read once, and only the region that differs from the scan is kept.
+    let samples = Cases::new(entries, workspace.preprocess()?, 1);
+    let read_tumor = |index: usize| {
         let id = &samples.entries()[index].id.to_string();
         let unreadable = |fault| Error::new(format!("sample {id}: {fault}"));
         let row = pool.rows.get(id).ok_or_else(|| Error::new(format!("sample {id} has no row")))?;
-        let place = places.get(&row.record.scan_id);
-        let place = *place.ok_or_else(|| Error::new(format!("the scan of sample {id} is not in the list")))?;
-        let (sample, scan) = (samples.get(index).map_err(unreadable)?, unlabeled.cases.get(place).map_err(unreadable)?);
+        let scan_index = indices.get(&row.record.scan_id);
+        let scan_index =
+            *scan_index.ok_or_else(|| Error::new(format!("the scan of sample {id} is not in the list")))?;
+        let sample = samples.get(index).map_err(unreadable)?;
+        let scan = unlabeled.cases.get(scan_index).map_err(unreadable)?;
         let geometry = row.record.geometry.clone();
         let geometry = geometry.ok_or_else(|| Error::new(format!("sample {id} has no geometry")))?;
         let candidate = difference(&scan, &sample, geometry)
-            .ok_or_else(|| Error::new(format!("sample {id} is not its scan with a tumor in it")))?;
-        Ok((place, candidate))
+            .ok_or_else(|| Error::new(format!("sample {id}: expected its scan with a tumor")))?;
+        Ok((scan_index, candidate))
     };
-    (0..samples.len()).into_par_iter().map(one).collect()
+    (0..samples.len()).into_par_iter().map(read_tumor).collect()
 }
 
-/// What a sample has beside its scan; `None` where it is another scan's, or has nothing.
+/// Returns the difference between a sample and its scan as a candidate; `None` if the sample has no tumor or another shape.
 fn difference(scan: &Case, sample: &Case, geometry: Geometry) -> Option<Candidate> {
     let (before, after) = (&scan.masked, &sample.masked);
     if scan.shape() != sample.shape() {

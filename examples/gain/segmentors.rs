@@ -1,4 +1,4 @@
-//! Trainings: segmentors of all arms, and the generators.
+//! The trainings of all segmentors and generators.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,171 +8,186 @@ use freetumor::error::{Error, Result};
 use freetumor::nn::weights::Precision;
 use freetumor::store::FileDigest;
 use freetumor::train::data::{Cases, Sampler};
-use freetumor::train::run::{Intervals, Learner, Progress, RunPlan, in_words, run, weights_of};
-use freetumor::train::segmentation::{SegmentationConfig, SegmentationLearner, SegmentationSampler, Synthetic};
+use freetumor::train::run::{Intervals, Learner, Progress, RunPlan, format_numbers, run, weights_path};
+use freetumor::train::segmentation::{SegmentationConfig, SegmentationLearner, SegmentationSampler, SyntheticSource};
 use freetumor::train::synthesis::{SynthesisConfig, SynthesisLearner, SynthesisSampler};
 use serde_json::{Value, json};
 
-use super::config::Maker;
+use super::config::PoolKind;
 use super::data_set::Scans;
-use super::lab::{Lab, say};
-use super::side_by_side::side_by_side;
+use super::parallel::run_parallel;
+use super::workspace::{Workspace, print_status};
 
-/// Time between two words about a training.
+/// The time between status lines of a training.
 const PAUSE: Duration = Duration::from_secs(60);
 
-/// A segmentor that is to be trained.
-pub struct Recipe {
-    /// Its folder, below that of the experiment.
+/// The training of a segmentor.
+pub struct SegmentorTraining {
+    /// The name of its folder in `trainings`.
     pub name: String,
     pub config: SegmentationConfig,
     pub seed: u64,
     pub real: Arc<Cases>,
-    pub synthetic: Vec<Synthetic>,
-    /// What is looked at while it learns.
+    pub synthetic: Vec<SyntheticSource>,
+    /// The scans for validation during the training.
     pub validation: Option<Arc<Cases>>,
-    /// What decides the result beside the settings.
-    pub beside: Value,
+    /// The inputs that determine the result in addition to the settings.
+    pub inputs: Value,
 }
 
-/// Where a training lies.
-pub fn folder(lab: &Lab, name: &str) -> PathBuf {
-    lab.out.join("trainings").join(name)
+/// Returns the folder of a training.
+pub fn folder(workspace: &Workspace, name: &str) -> PathBuf {
+    workspace.out.join("trainings").join(name)
 }
 
-/// The weights of a finished segmentor.
-pub fn weights(lab: &Lab, name: &str) -> PathBuf {
-    weights_of(&folder(lab, name), "segmentor")
+/// Returns the path of the weights of a finished segmentor.
+pub fn weights(workspace: &Workspace, name: &str) -> PathBuf {
+    weights_path(&folder(workspace, name), "segmentor")
 }
 
-/// The settings of segmentors that see real tumors alone.
-pub fn real_only(lab: &Lab) -> SegmentationConfig {
-    SegmentationConfig { synthetic: None, ..lab.experiment.segmentation.clone() }
+/// Returns the settings of segmentors that are trained on real tumors only.
+pub fn real_only(workspace: &Workspace) -> SegmentationConfig {
+    SegmentationConfig { synthetic: None, ..workspace.experiment.segmentation.clone() }
 }
 
-/// Trains a segmentor to its end, or goes on where it stopped.
+/// Trains a segmentor, from scratch or from its last checkpoint.
 ///
 /// # Errors
-/// Where it cannot be trained.
-pub fn train(lab: &Lab, recipe: Recipe) -> Result<PathBuf> {
-    let Recipe { name, config, seed, real, synthetic, validation, beside } = recipe;
-    let device = lab.device()?;
-    let settings = json!({ "experiment": "gain", "seed": seed, "beside": beside, "train": config });
-    let mut learner = SegmentationLearner::new(&config, seed, Arc::clone(&lab.organs), validation, &device)?;
-    let sampler = SegmentationSampler::new(&config, seed, Arc::clone(&lab.organs), real, synthetic);
-    let plan = plan(lab, "segmentation", &name, settings, (seed, config.steps, config.every));
-    go(&plan, &name, Arc::new(sampler), &mut learner)?;
-    Ok(weights(lab, &name))
+/// Returns an error if the training fails.
+pub fn train(workspace: &Workspace, training: SegmentorTraining) -> Result<PathBuf> {
+    let SegmentorTraining { name, config, seed, real, synthetic, validation, inputs } = training;
+    let device = workspace.device()?;
+    let settings = json!({ "experiment": "gain", "seed": seed, "beside": inputs, "train": config });
+    let mut learner = SegmentationLearner::new(&config, seed, Arc::clone(&workspace.organs), validation, &device)?;
+    let sampler = SegmentationSampler::new(&config, seed, Arc::clone(&workspace.organs), real, synthetic);
+    let plan = plan(workspace, "segmentation", &name, settings, (seed, config.steps, config.every));
+    run_training(&plan, &name, Arc::new(sampler), &mut learner)?;
+    Ok(weights(workspace, &name))
 }
 
-/// Trains the judging and the held-out segmentor.
+/// Trains the quality segmentor and the held-out segmentor.
 ///
 /// # Errors
-/// Where they cannot be trained.
-pub fn train_judges(lab: &Lab, labeled: &Scans, validation: &Scans) -> Result<()> {
-    let judges = &lab.experiment.judges;
-    let mut held_out = real_only(lab);
-    held_out.network.width = Some(judges.held_out_width);
-    let both = [(JUDGE, real_only(lab), judges.seed), (HELD_OUT, held_out, judges.held_out_seed)];
-    side_by_side(lab.jobs, &both, |(name, config, seed)| {
-        if weights(lab, name).exists() {
+/// Returns an error if a training fails.
+pub fn train_quality_segmentors(workspace: &Workspace, labeled: &Scans, validation: &Scans) -> Result<()> {
+    let quality = &workspace.experiment.quality;
+    let mut held_out = real_only(workspace);
+    held_out.network.width = Some(quality.held_out_width);
+    let both = [(QUALITY, real_only(workspace), quality.seed), (HELD_OUT, held_out, quality.held_out_seed)];
+    run_parallel(workspace.jobs, &both, |(name, config, seed)| {
+        if weights(workspace, name).exists() {
             return Ok(());
         }
-        let recipe = Recipe {
+        let training = SegmentorTraining {
             name: (*name).to_owned(),
-            config: SegmentationConfig { steps: judges.steps, ..config.clone() },
+            config: SegmentationConfig { steps: quality.steps, ..config.clone() },
             seed: *seed,
             real: Arc::clone(&labeled.cases),
             synthetic: Vec::new(),
             validation: Some(Arc::clone(&validation.cases)),
-            beside: json!({}),
+            inputs: json!({}),
         };
-        train(lab, recipe).map(drop)
+        train(workspace, training).map(drop)
     })
 }
 
-/// The segmentor that filters.
-pub const JUDGE: &str = "judge";
-/// The segmentor that no generator sees.
+/// The name of the quality segmentor, which filters.
+pub const QUALITY: &str = "judge";
+/// The name of the held-out segmentor, which no generator is trained against.
 pub const HELD_OUT: &str = "held_out";
 
-/// The weights of a generator.
-pub fn generator_weights(lab: &Lab, maker: Maker) -> PathBuf {
-    weights_of(&folder(lab, maker.name()), "generator")
+/// Returns the path of the weights of a generator.
+pub fn generator_weights(workspace: &Workspace, pool_kind: PoolKind) -> PathBuf {
+    weights_path(&folder(workspace, pool_kind.name()), "generator")
 }
 
-/// Trains a generator against the judging segmentor.
+/// Trains a generator against the quality segmentor.
 ///
 /// # Errors
-/// Where it cannot be trained.
-pub fn train_generator(lab: &Lab, maker: Maker, labeled: &Scans, unlabeled: &Scans) -> Result<()> {
-    if maker == Maker::Rules || generator_weights(lab, maker).exists() {
+/// Returns an error if the training fails.
+pub fn train_generator(workspace: &Workspace, pool_kind: PoolKind, labeled: &Scans, unlabeled: &Scans) -> Result<()> {
+    if pool_kind == PoolKind::Rules || generator_weights(workspace, pool_kind).exists() {
         return Ok(());
     }
-    let seed = lab.experiment.seeds.generator;
-    let mut config: SynthesisConfig = lab.experiment.synthesis.clone();
-    let unlabeled = (maker == Maker::Generator).then(|| Arc::clone(&unlabeled.cases));
+    let seed = workspace.experiment.seeds.generator;
+    let mut config: SynthesisConfig = workspace.experiment.synthesis.clone();
+    let unlabeled = (pool_kind == PoolKind::Generator).then(|| Arc::clone(&unlabeled.cases));
     if unlabeled.is_none() {
         config.unlabeled.clear();
     }
     let mut settings = json!({ "experiment": "gain", "seed": seed, "train": config });
-    let judge = weights(lab, JUDGE);
-    settings["judge"] = json!(digest(&judge)?);
-    config.segmentor.weights = judge;
+    let segmentor = weights(workspace, QUALITY);
+    settings["judge"] = json!(digest(&segmentor)?);
+    config.segmentor.weights = segmentor;
     let sampler = |purpose| {
-        let (organs, labeled) = (Arc::clone(&lab.organs), Arc::clone(&labeled.cases));
+        let (organs, labeled) = (Arc::clone(&workspace.organs), Arc::clone(&labeled.cases));
         SynthesisSampler::new(&config, (seed, purpose), organs, labeled, unlabeled.clone())
     };
-    let tumor_labels = lab.organs.iter().map(|organ| organ.tumor_label).collect();
-    let mut learner = SynthesisLearner::new(&config, seed, tumor_labels, &sampler("validation")?, &lab.device()?)?;
-    let plan = plan(lab, "synthesis", maker.name(), settings, (seed, config.steps, config.every));
-    go(&plan, maker.name(), Arc::new(sampler("synthesis")?), &mut learner)
+    let tumor_labels = workspace.organs.iter().map(|organ| organ.tumor_label).collect();
+    let mut learner =
+        SynthesisLearner::new(&config, seed, tumor_labels, &sampler("validation")?, &workspace.device()?)?;
+    let plan = plan(workspace, "synthesis", pool_kind.name(), settings, (seed, config.steps, config.every));
+    run_training(&plan, pool_kind.name(), Arc::new(sampler("synthesis")?), &mut learner)
 }
 
-/// The SHA-256 of a file.
+/// Returns the SHA-256 of a file.
 ///
 /// # Errors
-/// Where it cannot be read.
+/// Returns an error if the file cannot be read.
 pub fn digest(path: &Path) -> Result<String> {
     let bytes = std::fs::read(path).map_err(|cause| Error::io("cannot read", path, cause))?;
     Ok(FileDigest::of(&bytes).sha256)
 }
 
-fn plan(lab: &Lab, stage: &'static str, name: &str, settings: Value, how: (u64, u64, Intervals)) -> RunPlan {
-    let (seed, steps, every) = how;
+fn plan(
+    workspace: &Workspace,
+    stage: &'static str,
+    name: &str,
+    settings: Value,
+    schedule: (u64, u64, Intervals),
+) -> RunPlan {
+    let (seed, steps, every) = schedule;
     RunPlan {
         stage,
         settings,
         seed,
         steps,
         every,
-        out: folder(lab, name),
+        out: folder(workspace, name),
         resume: true,
-        kernel_class: lab.kernel_class(),
+        kernel_class: workspace.kernel_class(),
         loader_threads: 1,
         precision: Precision::Single,
-        places: Vec::new(),
+        scan_files: Vec::new(),
         limit: None,
     }
 }
 
-fn go<L: Learner>(
+fn run_training<L: Learner>(
     plan: &RunPlan,
     name: &str,
     sampler: Arc<impl Sampler<Batch = L::Batch>>,
     learner: &mut L,
 ) -> Result<()> {
     let mut next = PAUSE;
-    let mut seen = |progress: &Progress<'_>| {
+    let mut observe = |progress: &Progress<'_>| {
         if progress.elapsed >= next {
             next = progress.elapsed + PAUSE;
-            let Progress { step, steps, left, .. } = progress;
-            let minutes = left.as_secs() / 60;
-            say(&format!("{name}: step {step} of {steps}, {minutes} min left, {}", in_words(progress.numbers)));
+            let Progress { step, steps, remaining, .. } = progress;
+            let minutes = remaining.as_secs() / 60;
+            print_status(&format!(
+                "{name}: step {step} of {steps}, {minutes} min left, {}",
+                format_numbers(progress.numbers)
+            ));
         }
     };
-    let report = run(plan, sampler, learner, &mut seen)?;
+    let report = run(plan, sampler, learner, &mut observe)?;
     let scores: Vec<(String, f64)> = report.scores.into_iter().filter(|(_, value)| value.is_finite()).collect();
-    say(&format!("{name}: {} steps in {:.0} s, {}", report.new_steps, report.seconds, in_words(&scores)));
+    print_status(&format!(
+        "{name}: {} steps in {:.0} s, {}",
+        report.new_steps,
+        report.seconds,
+        format_numbers(&scores)
+    ));
     Ok(())
 }

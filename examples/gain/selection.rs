@@ -1,5 +1,5 @@
-//! Which candidates of a scored pool an arm is trained on. Nothing here looks at files or clocks: the same pool, threshold
-//! and key give the same tumors, in whatever order the pool comes.
+//! The selection of candidates of a scored pool for an arm. The functions are pure: the same pool, threshold and key result in the same
+//! tumors, in any order of the pool.
 
 use std::collections::BTreeMap;
 
@@ -9,90 +9,90 @@ use freetumor::random::Key;
 use freetumor::score::{Score, Scores};
 use serde::{Deserialize, Serialize};
 
-/// Sizes within one bin differ by less than this factor.
+/// Diameters in one bin differ by less than this factor.
 const BIN_RATIO: f64 = 1.1;
 
-/// A candidate as its row in the table has it.
+/// A candidate with the values of its row in the samples table.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Scored {
-    /// The sample's id.
+pub struct ScoredCandidate {
+    /// The id of the sample.
     pub id: String,
-    /// Diameter of the ball of its volume.
+    /// The diameter of a ball of the same volume.
     pub diameter_mm: f64,
-    /// What was found out about it.
+    /// The scores.
     pub scores: Scores,
 }
 
-impl Scored {
-    /// A score; not a number where nobody gave it.
+impl ScoredCandidate {
+    /// Returns a score; NaN if it was not computed.
     pub fn score(&self, score: Score) -> f64 {
         self.scores.get(score).unwrap_or(f64::NAN)
     }
 }
 
-/// What a candidate has to reach.
+/// The threshold of a filter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged, deny_unknown_fields)]
 pub enum Threshold {
-    /// A found fraction above a number: the paper's test is 0.7.
+    /// A found fraction above a number; 0.7 in the paper.
     Above(f64),
-    /// To be among the best: by found fraction, then by probability.
+    /// The best candidates by found fraction, then by probability.
     Best {
-        /// The share of the pool that is.
+        /// The share of the pool.
         best_share: f64,
     },
-    /// Conditions, as the quality test of a pipeline has them.
+    /// Conditions as in the quality test of a pipeline.
     Accept {
-        /// All of them have to hold.
-        accept: Vec<Accepted>,
+        /// The conditions, all of which must be met.
+        accept: Vec<AcceptCondition>,
     },
 }
 
-/// A condition, written as in a graph file.
+/// A condition that is serialized as in a graph file.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Accepted(Condition);
+pub struct AcceptCondition(Condition);
 
-impl TryFrom<String> for Accepted {
+impl TryFrom<String> for AcceptCondition {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        text.parse().map(Self).map_err(|complaint: ConfigError| complaint.message)
+        text.parse().map(Self).map_err(|error: ConfigError| error.message)
     }
 }
 
-impl From<Accepted> for String {
-    fn from(Accepted(condition): Accepted) -> Self {
+impl From<AcceptCondition> for String {
+    fn from(AcceptCondition(condition): AcceptCondition) -> Self {
         condition.to_string()
     }
 }
 
-/// A pool cut down to `count` candidates, each as likely as the other, so that pools are of one size.
-pub fn cut_to(pool: Vec<Scored>, count: usize, key: Key) -> Vec<Scored> {
-    let mut kept = drawn(&pool.iter().collect::<Vec<_>>(), count, key.with("selection", "cut"));
-    kept.sort();
-    pool.into_iter().filter(|candidate| kept.binary_search(&candidate.id).is_ok()).collect()
+/// Selects `count` candidates of a pool at random, so that all pools have the same size.
+pub fn limit_pool(pool: Vec<ScoredCandidate>, count: usize, key: Key) -> Vec<ScoredCandidate> {
+    let mut selected = sample(&pool.iter().collect::<Vec<_>>(), count, key.with("selection", "cut"));
+    selected.sort();
+    pool.into_iter().filter(|candidate| selected.binary_search(&candidate.id).is_ok()).collect()
 }
 
-/// The candidates that pass, sorted by id.
-pub fn filtered(pool: &[Scored], threshold: &Threshold) -> Vec<String> {
-    let ids = |passes: &dyn Fn(&Scored) -> bool| {
+/// Returns the ids of the candidates that pass, sorted.
+pub fn filter_pool(pool: &[ScoredCandidate], threshold: &Threshold) -> Vec<String> {
+    let ids = |passes: &dyn Fn(&ScoredCandidate) -> bool| {
         pool.iter().filter(|candidate| passes(candidate)).map(|candidate| candidate.id.clone()).collect()
     };
     let mut passed: Vec<String> = match threshold {
-        Threshold::Above(least) => ids(&|candidate| candidate.score(Score::FoundFraction) > *least),
+        Threshold::Above(threshold) => ids(&|candidate| candidate.score(Score::FoundFraction) > *threshold),
         Threshold::Accept { accept } => {
-            ids(&|candidate| accept.iter().all(|Accepted(condition)| condition.holds(&candidate.scores)))
+            ids(&|candidate| accept.iter().all(|AcceptCondition(condition)| condition.holds(&candidate.scores)))
         }
         Threshold::Best { best_share } => {
             let count = (best_share.clamp(0.0, 1.0) * pool.len() as f64).round() as usize;
-            let mut best: Vec<&Scored> = pool.iter().collect();
+            let mut best: Vec<&ScoredCandidate> = pool.iter().collect();
             best.sort_by(|a, b| {
-                // What was not looked at was not found.
-                let found = |it: &Scored| it.score(Score::FoundFraction).max(f64::NEG_INFINITY);
-                let sure = |it: &Scored| it.score(Score::TumorProbability);
+                // A candidate without a score is last.
+                let found = |candidate: &ScoredCandidate| candidate.score(Score::FoundFraction).max(f64::NEG_INFINITY);
+                let probability = |candidate: &ScoredCandidate| candidate.score(Score::TumorProbability);
                 let by_found = found(b).total_cmp(&found(a));
-                by_found.then(sure(b).total_cmp(&sure(a))).then_with(|| a.id.cmp(&b.id))
+                by_found.then(probability(b).total_cmp(&probability(a))).then_with(|| a.id.cmp(&b.id))
             });
             best.into_iter().take(count).map(|candidate| candidate.id.clone()).collect()
         }
@@ -101,38 +101,40 @@ pub fn filtered(pool: &[Scored], threshold: &Threshold) -> Vec<String> {
     passed
 }
 
-/// As many candidates as `passed` has, each as likely as the other, sorted by id.
-pub fn thinned_to_count(pool: &[Scored], passed: &[String], key: Key) -> Vec<String> {
-    let all: Vec<&Scored> = pool.iter().collect();
-    let mut kept = drawn(&all, passed.len(), key.with("selection", "count"));
-    kept.sort();
-    kept
+/// Selects as many candidates as in `passed` at random, and returns their ids, sorted.
+pub fn thin_to_count(pool: &[ScoredCandidate], passed: &[String], key: Key) -> Vec<String> {
+    let all: Vec<&ScoredCandidate> = pool.iter().collect();
+    let mut selected = sample(&all, passed.len(), key.with("selection", "count"));
+    selected.sort();
+    selected
 }
 
-/// As many candidates of every size as `passed` has, within a size each as likely as the other, sorted by id.
+/// Selects as many candidates of every bin of sizes as in `passed` at random, and returns their ids, sorted.
 ///
-/// `passed` is part of the pool, so no size can run short.
-pub fn thinned_to_sizes(pool: &[Scored], passed: &[String], key: Key) -> Vec<String> {
-    let mut bins: BTreeMap<i64, (Vec<&Scored>, usize)> = BTreeMap::new();
+/// `passed` is part of the pool, so that every bin has enough candidates.
+pub fn thin_to_sizes(pool: &[ScoredCandidate], passed: &[String], key: Key) -> Vec<String> {
+    let mut bins: BTreeMap<i64, (Vec<&ScoredCandidate>, usize)> = BTreeMap::new();
     for candidate in pool {
-        let (all, wanted) = bins.entry(bin_of(candidate.diameter_mm)).or_default();
+        let (all, count) = bins.entry(bin_of(candidate.diameter_mm)).or_default();
         all.push(candidate);
-        *wanted += usize::from(passed.binary_search(&candidate.id).is_ok());
+        *count += usize::from(passed.binary_search(&candidate.id).is_ok());
     }
     let key = key.with("selection", "sizes");
-    let mut kept: Vec<String> = bins.into_values().flat_map(|(all, wanted)| drawn(&all, wanted, key)).collect();
-    kept.sort();
-    kept
+    let mut selected: Vec<String> = bins.into_values().flat_map(|(all, count)| sample(&all, count, key)).collect();
+    selected.sort();
+    selected
 }
 
-/// The bin of a diameter.
+/// Returns the bin of a diameter.
 fn bin_of(diameter_mm: f64) -> i64 {
     (diameter_mm.max(1e-3).ln() / BIN_RATIO.ln()).floor() as i64
 }
 
-/// `count` of some candidates: those whose own numbers, keyed by their ids, are smallest.
-fn drawn(candidates: &[&Scored], count: usize, key: Key) -> Vec<String> {
-    let rank = |candidate: &&Scored| (key.with("candidate", &candidate.id).draws("rank").bits(), candidate.id.clone());
+/// Selects `count` candidates at random: those with the smallest random numbers, which are keyed by id.
+fn sample(candidates: &[&ScoredCandidate], count: usize, key: Key) -> Vec<String> {
+    let rank = |candidate: &&ScoredCandidate| {
+        (key.with("candidate", &candidate.id).draws("rank").bits(), candidate.id.clone())
+    };
     let mut ranked: Vec<(u64, String)> = candidates.iter().map(rank).collect();
     ranked.sort();
     ranked.into_iter().take(count).map(|(_, id)| id).collect()
@@ -142,27 +144,27 @@ fn drawn(candidates: &[&Scored], count: usize, key: Key) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// A pool in which large tumors pass more often, as a filter's may.
-    fn pool() -> Vec<Scored> {
-        let mut draws = Key::root(5).draws("pool");
+    /// Returns a pool in which large tumors pass more often.
+    fn pool() -> Vec<ScoredCandidate> {
+        let mut random = Key::root(5).draws("pool");
         let candidate = |at: usize| {
-            let diameter_mm = draws.uniform(5.0, 35.0);
+            let diameter_mm = random.uniform(5.0, 35.0);
             let mut scores = Scores::default();
-            scores.set(Score::FoundFraction, (diameter_mm / 35.0 + draws.uniform(-0.3, 0.3)).clamp(0.0, 1.0));
-            scores.set(Score::TumorProbability, draws.uniform(0.0, 1.0));
+            scores.set(Score::FoundFraction, (diameter_mm / 35.0 + random.uniform(-0.3, 0.3)).clamp(0.0, 1.0));
+            scores.set(Score::TumorProbability, random.uniform(0.0, 1.0));
             if !at.is_multiple_of(3) {
-                scores.set(Score::InvisibleFraction, draws.uniform(0.0, 1.0));
+                scores.set(Score::InvisibleFraction, random.uniform(0.0, 1.0));
             }
-            Scored { id: format!("{:04x}", at * 7919 % 65536), diameter_mm, scores }
+            ScoredCandidate { id: format!("{:04x}", at * 7919 % 65536), diameter_mm, scores }
         };
         (0..2000).map(candidate).collect()
     }
 
-    fn found(candidate: &Scored) -> f64 {
+    fn found(candidate: &ScoredCandidate) -> f64 {
         candidate.score(Score::FoundFraction)
     }
 
-    fn sizes(pool: &[Scored], ids: &[String]) -> BTreeMap<i64, usize> {
+    fn sizes(pool: &[ScoredCandidate], ids: &[String]) -> BTreeMap<i64, usize> {
         let mut bins = BTreeMap::new();
         for candidate in pool.iter().filter(|candidate| ids.contains(&candidate.id)) {
             *bins.entry(bin_of(candidate.diameter_mm)).or_default() += 1;
@@ -170,75 +172,77 @@ mod tests {
         bins
     }
 
-    fn mean(pool: &[Scored], ids: &[String], of: fn(&Scored) -> f64) -> f64 {
-        let chosen: Vec<f64> = pool.iter().filter(|it| ids.contains(&it.id)).map(of).collect();
-        chosen.iter().sum::<f64>() / chosen.len() as f64
+    fn mean(pool: &[ScoredCandidate], ids: &[String], of: fn(&ScoredCandidate) -> f64) -> f64 {
+        let values: Vec<f64> = pool.iter().filter(|candidate| ids.contains(&candidate.id)).map(of).collect();
+        values.iter().sum::<f64>() / values.len() as f64
     }
 
     #[test]
-    fn the_filter_is_strict_and_the_best_are_as_many_as_asked_for() {
+    fn filter_pool_applies_thresholds() {
         let mut pool = pool();
         pool[0].scores.set(Score::FoundFraction, 0.7);
-        let passed = filtered(&pool, &Threshold::Above(0.7));
+        let passed = filter_pool(&pool, &Threshold::Above(0.7));
         assert!(!passed.contains(&pool[0].id) && passed.len() > 200);
-        assert!(pool.iter().all(|it| passed.contains(&it.id) == (found(it) > 0.7)));
-        let best = filtered(&pool, &Threshold::Best { best_share: 0.25 });
-        let least = pool.iter().filter(|it| best.contains(&it.id)).map(found).fold(1.0, f64::min);
+        assert!(pool.iter().all(|candidate| passed.contains(&candidate.id) == (found(candidate) > 0.7)));
+        let best = filter_pool(&pool, &Threshold::Best { best_share: 0.25 });
+        let lowest = pool.iter().filter(|candidate| best.contains(&candidate.id)).map(found).fold(1.0, f64::min);
         assert_eq!(best.len(), 500);
-        assert!(pool.iter().all(|it| best.contains(&it.id) || found(it) <= least));
+        assert!(pool.iter().all(|candidate| best.contains(&candidate.id) || found(candidate) <= lowest));
     }
 
     #[test]
-    fn conditions_are_those_of_a_pipeline() {
+    fn filter_pool_applies_conditions_of_pipelines() {
         let read: BTreeMap<String, Threshold> =
             toml::from_str(r#"at = { accept = ["invisible_fraction < 0.5", "found_fraction <= 0.5"] }"#).unwrap();
-        let (pool, invisible) = (pool(), |it: &Scored| it.score(Score::InvisibleFraction));
-        let passed = filtered(&pool, &read["at"]);
+        let (pool, invisible) = (pool(), |candidate: &ScoredCandidate| candidate.score(Score::InvisibleFraction));
+        let passed = filter_pool(&pool, &read["at"]);
         assert!(passed.len() > 100, "{}", passed.len());
-        // What nobody gave holds no condition.
-        let passes = |it: &Scored| invisible(it) < 0.5 && found(it) <= 0.5;
-        assert!(pool.iter().all(|it| passed.contains(&it.id) == passes(it)));
+        // A missing score meets no condition.
+        let passes = |candidate: &ScoredCandidate| invisible(candidate) < 0.5 && found(candidate) <= 0.5;
+        assert!(pool.iter().all(|candidate| passed.contains(&candidate.id) == passes(candidate)));
         assert!(toml::to_string(&read).unwrap().contains(r#""invisible_fraction < 0.5""#));
-        for wrong in [r#"at = { accept = ["size < 5"] }"#, r#"at = { accept = [], diameter_mm = 15.0 }"#] {
-            assert!(toml::from_str::<BTreeMap<String, Threshold>>(wrong).is_err(), "{wrong}");
+        for invalid in [r#"at = { accept = ["size < 5"] }"#, r#"at = { accept = [], diameter_mm = 15.0 }"#] {
+            assert!(toml::from_str::<BTreeMap<String, Threshold>>(invalid).is_err(), "{invalid}");
         }
     }
 
     #[test]
-    fn thinned_pools_have_the_count_and_one_has_the_sizes() {
+    fn thinned_pools_have_count_and_sizes_of_filtered_pool() {
         let (pool, key) = (pool(), Key::root(1));
-        let passed = filtered(&pool, &Threshold::Above(0.7));
-        let (count, size) = (thinned_to_count(&pool, &passed, key), thinned_to_sizes(&pool, &passed, key));
+        let passed = filter_pool(&pool, &Threshold::Above(0.7));
+        let (count, size) = (thin_to_count(&pool, &passed, key), thin_to_sizes(&pool, &passed, key));
         assert_eq!([count.len(), size.len()], [passed.len(); 2]);
         assert_eq!(sizes(&pool, &size), sizes(&pool, &passed));
-        let diameter = |ids: &[String]| mean(&pool, ids, |it| it.diameter_mm);
+        let diameter = |ids: &[String]| mean(&pool, ids, |candidate| candidate.diameter_mm);
         assert!((diameter(&size) - diameter(&passed)).abs() < 0.2);
         assert!(diameter(&passed) - diameter(&count) > 3.0, "the filter prefers large tumors");
-        // What the filter looks at is not kept: that is what the arm is for.
+        // The found fraction, by which the filter selects, is not matched.
         let found = |ids: &[String]| mean(&pool, ids, found);
         assert!(found(&passed) - found(&size) > 0.02);
     }
 
     #[test]
-    fn what_is_drawn_follows_from_the_key_alone() {
+    fn selection_depends_on_key_and_not_on_order() {
         let pool = pool();
-        let mut turned = pool.clone();
-        turned.reverse();
-        let passed = filtered(&pool, &Threshold::Above(0.7));
-        assert_eq!(passed, filtered(&turned, &Threshold::Above(0.7)));
-        let sizes = |pool: &[Scored], seed| thinned_to_sizes(pool, &passed, Key::root(seed));
-        assert_eq!(sizes(&pool, 3), sizes(&turned, 3));
+        let mut reversed = pool.clone();
+        reversed.reverse();
+        let passed = filter_pool(&pool, &Threshold::Above(0.7));
+        assert_eq!(passed, filter_pool(&reversed, &Threshold::Above(0.7)));
+        let sizes = |pool: &[ScoredCandidate], seed| thin_to_sizes(pool, &passed, Key::root(seed));
+        assert_eq!(sizes(&pool, 3), sizes(&reversed, 3));
         assert_ne!(sizes(&pool, 3), sizes(&pool, 4));
-        let cut = |pool: &[Scored]| cut_to(pool.to_vec(), 100, Key::root(3)).into_iter().map(|it| it.id);
-        let (mut one, mut other): (Vec<_>, Vec<_>) = (cut(&pool).collect(), cut(&turned).collect());
-        one.sort();
-        other.sort();
-        assert_eq!((one.len(), &one), (100, &other));
+        let cut = |pool: &[ScoredCandidate]| {
+            limit_pool(pool.to_vec(), 100, Key::root(3)).into_iter().map(|candidate| candidate.id)
+        };
+        let (mut first, mut second): (Vec<_>, Vec<_>) = (cut(&pool).collect(), cut(&reversed).collect());
+        first.sort();
+        second.sort();
+        assert_eq!((first.len(), &first), (100, &second));
     }
 
     #[test]
-    fn nothing_is_drawn_from_nothing() {
-        assert!(filtered(&[], &Threshold::Best { best_share: 1.0 }).is_empty());
-        assert!(thinned_to_sizes(&pool(), &[], Key::root(1)).is_empty());
+    fn selection_from_empty_input_is_empty() {
+        assert!(filter_pool(&[], &Threshold::Best { best_share: 1.0 }).is_empty());
+        assert!(thin_to_sizes(&pool(), &[], Key::root(1)).is_empty());
     }
 }

@@ -1,6 +1,6 @@
-//! The test set: every network sees it once, when it has learned.
+//! The test set: every network is evaluated on it once, after its training.
 //!
-//! What was seen is one file for each network, so that an experiment can be taken to another machine half done.
+//! The predictions of each network are one file, so that an unfinished experiment can be moved to another machine.
 
 use std::path::{Path, PathBuf};
 
@@ -10,90 +10,97 @@ use freetumor::store::canonical;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::arms::{Made, made_at, training};
-use super::config::{Training, Tumors};
+use super::arms::{ArmData, arm_data_path, training};
+use super::config::{Training, TumorSelection};
 use super::data_set::{Scans, scans};
 use super::evaluation::{predict, rows};
-use super::lab::{Lab, say};
 use super::segmentors::{digest, weights};
+use super::workspace::{Workspace, print_status};
 
-/// What a network did on the test set.
+/// The measures of one network on the test set.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct ScanPrediction {
+pub struct NetworkMeasures {
     pub arm: String,
     pub seed: u64,
-    /// The settings that all networks of the experiment share, as a digest.
+    /// A digest of the settings that all networks of the experiment share.
     pub settings_sha256: String,
-    /// The arm as it was.
-    pub tumors: Tumors,
+    /// The settings of the arm.
+    pub tumors: TumorSelection,
     pub weights_sha256: String,
-    /// What it was trained on.
-    pub made: Made,
+    /// The synthetic tumors of the training.
+    #[serde(rename = "made")]
+    pub arm_data: ArmData,
     pub cases: Vec<CaseRow>,
 }
 
-/// The patients with tumors and the healthy ones.
+/// The scans of patients with tumors and of healthy patients.
 pub struct TestSet([Scans; 2]);
 
 impl TestSet {
-    /// # Errors
-    /// Where the world cannot be read.
-    pub fn open(lab: &Lab) -> Result<Self> {
-        Ok(Self([scans(lab, "test")?, scans(lab, "healthy")?]))
-    }
-
-    /// Shows it to the network of an arm and seed.
+    /// Opens the test set.
     ///
     /// # Errors
-    /// Where a scan cannot be read, or the network fails.
-    pub fn show(&self, lab: &Lab, &Training { place, arm, index, seed }: &Training) -> Result<()> {
+    /// Returns an error if the world cannot be read.
+    pub fn open(workspace: &Workspace) -> Result<Self> {
+        Ok(Self([scans(workspace, "test")?, scans(workspace, "healthy")?]))
+    }
+
+    /// Predicts and measures the test set with the network of an arm and seed.
+    ///
+    /// # Errors
+    /// Returns an error if a scan cannot be read, or the network fails.
+    pub fn predict(
+        &self,
+        workspace: &Workspace,
+        &Training { arm_index, arm, seed_index, seed }: &Training,
+    ) -> Result<()> {
         let name = format!("{}-{seed}", arm.name);
-        say(&format!("test: {name}"));
-        let weights = weights(lab, &training(&arm.name, seed));
+        print_status(&format!("test: {name}"));
+        let weights = weights(workspace, &training(&arm.name, seed));
         let mut cases: Vec<CaseRow> = Vec::new();
         for part in &self.0 {
-            cases.extend(rows(&predict(lab, "test", &name, &weights, part)?, part, place, index)?);
+            cases.extend(rows(&predict(workspace, "test", &name, &weights, part)?, part, arm_index, seed_index)?);
         }
-        let seen = ScanPrediction {
+        let measures = NetworkMeasures {
             arm: arm.name.clone(),
             seed,
-            settings_sha256: lab.experiment.digest()?,
+            settings_sha256: workspace.experiment.digest()?,
             tumors: arm.tumors.clone(),
             weights_sha256: digest(&weights)?,
-            made: read(&made_at(lab, &arm.name, seed))?,
+            arm_data: read(&arm_data_path(workspace, &arm.name, seed))?,
             cases,
         };
-        lab.write(&seen_at(lab, &arm.name, seed), &canonical::line(&seen)?)
+        workspace.write(&measures_path(workspace, &arm.name, seed), &canonical::line(&measures)?)
     }
 }
 
-/// Where it lies what a network did.
-pub fn seen_at(lab: &Lab, arm: &str, seed: u64) -> PathBuf {
-    lab.out.join("seen").join(format!("{arm}-{seed}.json"))
+/// Returns the path of the measures of a network.
+pub fn measures_path(workspace: &Workspace, arm: &str, seed: u64) -> PathBuf {
+    workspace.out.join("seen").join(format!("{arm}-{seed}.json"))
 }
 
-/// What all networks did, or those of the named arms.
+/// Reads the measures of all networks, or of those of the named arms.
 ///
 /// # Errors
-/// Where one of them has not seen the test set, or in another experiment.
-pub fn all_seen(lab: &Lab, names: &[String]) -> Result<Vec<ScanPrediction>> {
-    let one = |training: Training| {
-        let path = seen_at(lab, &training.arm.name, training.seed);
+/// Returns an error if a network was not evaluated on the test set, or in another experiment.
+pub fn read_measures(workspace: &Workspace, names: &[String]) -> Result<Vec<NetworkMeasures>> {
+    let read_one = |training: Training| {
+        let path = measures_path(workspace, &training.arm.name, training.seed);
         if !path.exists() {
             return Err(Error::new(format!("arm {}, seed {}, is not finished", training.arm.name, training.seed))
-                .with_hint("the stage `arms` goes on with it; the report waits for all, or for those of --arm"));
+                .with_hint("resume with `--stage arms`, or select finished arms with `--arm`"));
         }
-        let mut seen: ScanPrediction = read(&path)?;
-        if seen.settings_sha256 != lab.experiment.digest()? || seen.tumors != training.arm.tumors {
-            return Err(Error::new(format!("{} is of an experiment with other settings", path.display())));
+        let mut measures: NetworkMeasures = read(&path)?;
+        if measures.settings_sha256 != workspace.experiment.digest()? || measures.tumors != training.arm.tumors {
+            return Err(Error::new(format!("{} belongs to an experiment with other settings", path.display())));
         }
-        // Arms that came since may have moved its place.
-        for row in &mut seen.cases {
-            (row.arm, row.seed) = (training.place, training.index);
+        // The index of the arm changes if arms were added.
+        for row in &mut measures.cases {
+            (row.arm, row.seed) = (training.arm_index, training.seed_index);
         }
-        Ok(seen)
+        Ok(measures)
     };
-    lab.experiment.trainings(names).into_iter().map(one).collect()
+    workspace.experiment.trainings(names).into_iter().map(read_one).collect()
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {

@@ -12,7 +12,7 @@ use super::print::{ignore_closed_pipe, print_error};
 use super::scan::read_scan;
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::{EvaluationPlan, Interval, MeasuredOrgan};
-use crate::evaluate::turing::{Auc, Separability, read_specimens, separability};
+use crate::evaluate::turing::{Auc, Separability, read_lesions, separability};
 use crate::evaluate::{
     Arm, CaseProblem, Evaluation, EvaluationReport, Predictions, Segment, case_files, write_results,
 };
@@ -143,7 +143,7 @@ pub fn evaluate(args: &EvaluateArgs, stdout: &mut dyn Write, stderr: &mut dyn Wr
         return Err(Error::new(format!("none of {} cases could be measured", truths.len()))
             .with_hint("use the file names and the affines of the truth for predictions"));
     }
-    for warning in measurements.doubts(&args.organ) {
+    for warning in measurements.id_warnings(&args.organ) {
         writeln!(stderr, "warning: {warning}; select the ids with --organ NAME=ORGAN:TUMOR").map_err(print_error)?;
     }
     let plan = EvaluationPlan {
@@ -175,13 +175,13 @@ fn turing(
         );
     };
     let patients = args.patients.as_deref().map(case_files::patients).transpose()?.unwrap_or_default();
-    let mut all = read_specimens(real, true, organ, &patients)?;
-    let others = read_specimens(synthetic, false, organ, &patients)?;
-    all.specimens.extend(others.specimens);
+    let mut all = read_lesions(real, true, organ, &patients)?;
+    let others = read_lesions(synthetic, false, organ, &patients)?;
+    all.lesions.extend(others.lesions);
     all.problems.extend(others.problems);
     print_case_problems(&all.problems, stderr)?;
     let key = Key::root(args.seed).with("evaluate", "turing");
-    let result = separability(&all.specimens, args.resamples as usize, key)?;
+    let result = separability(&all.lesions, args.resamples as usize, key)?;
     result.write(&args.out)?;
     let text = if args.json { result.to_json()? } else { separability_text(&result) };
     ignore_closed_pipe(stdout.write_all(text.as_bytes()))?;
@@ -353,7 +353,7 @@ fn separability_text(result: &Separability) -> String {
     let Separability { real, synthetic, patients, .. } = result;
     let mut text = format!("{real} real and {synthetic} synthetic lesions of {patients} patients\n\n");
     text += "separated by     AUC     95% interval (0.5: not separable)\n";
-    let features = [("everything", result.all), ("appearance", result.looks), ("size and shape", result.shape)];
+    let features = [("everything", result.all), ("appearance", result.appearance), ("size and shape", result.shape)];
     for (name, Auc { auc, interval }) in features {
         text += &format!("{name:<15}  {auc:.4}  {}\n", bounds(interval));
     }

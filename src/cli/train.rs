@@ -15,7 +15,7 @@ use super::run::{at_least_one, default_memory_bytes};
 use crate::error::Result;
 use crate::graph::{GraphFile, Registry};
 use crate::nn::weights::Precision;
-use crate::train::run::{Progress, TrainingReport, in_words};
+use crate::train::run::{Progress, TrainingReport, format_numbers};
 use crate::train::{CheckedTask, TrainingObserver, TrainingOptions, TrainingOutcome, TrainingStage, check};
 
 /// Train the networks: a segmentor, a generator with its discriminator, the final segmentor
@@ -173,13 +173,13 @@ impl TrainingObserver for TrainingProgress<'_> {
 
     fn progress(&mut self, progress: &Progress<'_>) {
         let defined: Vec<_> = progress.scores.iter().filter(|(_, value)| value.is_finite()).cloned().collect();
-        let scores = if defined.is_empty() { String::new() } else { format!("  [{}]", in_words(&defined)) };
-        let left = time(progress.left);
+        let scores = if defined.is_empty() { String::new() } else { format!("  [{}]", format_numbers(&defined)) };
+        let left = time(progress.remaining);
         if std::io::stderr().is_terminal() {
             let bar = self.bar.get_or_insert_with(|| bar(progress.elapsed));
             bar.set_length(progress.steps);
             bar.set_position(progress.step);
-            bar.set_message(format!("{left} left  {}{scores}", in_words(progress.numbers)));
+            bar.set_message(format!("{left} left  {}{scores}", format_numbers(progress.numbers)));
             return;
         }
         if progress.elapsed < self.next {
@@ -188,7 +188,7 @@ impl TrainingObserver for TrainingProgress<'_> {
         // Long trainings need fewer lines: the pauses grow to a minute.
         self.next = progress.elapsed + self.pause;
         self.pause = (self.pause * 3 / 2).min(Duration::from_secs(60));
-        let (elapsed, numbers) = (progress.elapsed.as_secs_f64(), in_words(progress.numbers));
+        let (elapsed, numbers) = (progress.elapsed.as_secs_f64(), format_numbers(progress.numbers));
         let _ = writeln!(
             self.stderr,
             "{elapsed:7.1} s  {} {}/{}, {left} left, {numbers}{scores}",

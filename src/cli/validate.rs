@@ -12,7 +12,7 @@ use super::print::{pluralize, print_error, print_problems};
 use super::run::trainer_sink_error;
 use crate::error::Result;
 use crate::graph::{GraphFile, Problem, Registry, Severity, Survey, check, survey};
-use crate::train::{self, ListedScans, TrainingStage};
+use crate::train::{self, ScanCounts, TrainingStage};
 
 /// Timeout for listing the scans of a source.
 const LIST_TIMEOUT: Duration = Duration::from_secs(20);
@@ -108,14 +108,14 @@ pub fn validate(
 }
 
 /// Returns the problems of a training file, and its scans if the training could start.
-fn check_training(stage: TrainingStage, file: &GraphFile, registry: &Registry) -> (Vec<Problem>, Option<ListedScans>) {
+fn check_training(stage: TrainingStage, file: &GraphFile, registry: &Registry) -> (Vec<Problem>, Option<ScanCounts>) {
     let train::CheckedTask { mut problems, task } = train::check(stage, file, registry);
-    let listed = task.map(train::TrainingTask::listed);
+    let listed = task.map(train::TrainingTask::count_scans);
     let problem = match &listed {
         Some(Err(error)) => {
             Some(Problem::without_location(Severity::Error, error.to_string(), error.hint().map(str::to_owned)))
         }
-        Some(Ok(ListedScans { labeled: 0, .. })) => {
+        Some(Ok(ScanCounts { labeled: 0, .. })) => {
             let hint = "check that its sources list scans, and that [pipeline] has a share for training".to_owned();
             Some(Problem::without_location(Severity::Error, "there is no labeled scan to train on", Some(hint)))
         }
@@ -127,8 +127,8 @@ fn check_training(stage: TrainingStage, file: &GraphFile, registry: &Registry) -
 }
 
 /// Formats the scans of a training.
-fn scans(listed: &ListedScans) -> String {
-    let ListedScans { labeled, validation, unlabeled, runs, fresh } = listed;
+fn scans(listed: &ScanCounts) -> String {
+    let ScanCounts { labeled, validation, unlabeled, runs, fresh } = listed;
     let mut text = format!("{}, {validation} for validation", pluralize(*labeled, "labeled scan"));
     if *unlabeled > 0 {
         text += &format!(", {unlabeled} with organs only");

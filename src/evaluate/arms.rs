@@ -1,4 +1,4 @@
-//! Arms: what is compared.
+//! The arms of an evaluation.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -7,11 +7,11 @@ use super::case_files;
 use crate::error::Result;
 use crate::volume::Labels;
 
-/// One way to train, evaluated by one or several networks.
+/// One training configuration, evaluated with one or several networks.
 pub struct Arm {
-    /// Its name in tables.
+    /// The name in tables.
     pub name: String,
-    /// One entry for each seed.
+    /// The predictions of each seed.
     pub networks: Vec<Predictions>,
 }
 
@@ -27,10 +27,10 @@ pub enum Predictions {
 }
 
 impl Predictions {
-    /// The label maps of a folder, or of a data set in it.
+    /// Lists the label maps of a folder, or of the data set in the folder.
     ///
     /// # Errors
-    /// Where the folder cannot be read or has no label map.
+    /// Returns an error if the folder cannot be read or has no label map.
     pub fn in_folder(path: &Path) -> Result<Self> {
         Ok(Self::Files(case_files::list(&case_files::label_folder(path)?)?))
     }

@@ -1,4 +1,4 @@
-//! Folders of label maps and scans, by the names of cases.
+//! Folders of label maps and scans, by case name.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -8,18 +8,19 @@ use crate::error::{Error, Result};
 /// Endings of NIfTI files.
 const ENDINGS: [&str; 2] = [".nii.gz", ".nii"];
 
-/// The folder of label maps in a data set: the folder itself where it holds any, else `labelsTs`, `labelsTr` or `labels`.
+/// Returns the folder of label maps in a data set: the folder itself if it contains NIfTI files, else `labelsTs`, `labelsTr` or
+/// `labels`.
 ///
 /// # Errors
-/// Where there is none.
+/// Returns an error if there is no such folder.
 pub fn label_folder(path: &Path) -> Result<PathBuf> {
     folder(path, &["labelsTs", "labelsTr", "labels"])
 }
 
-/// The same for scans.
+/// Returns the folder of scans in a data set: the folder itself if it contains NIfTI files, else `imagesTs`, `imagesTr` or `images`.
 ///
 /// # Errors
-/// Where there is none.
+/// Returns an error if there is no such folder.
 pub fn image_folder(path: &Path) -> Result<PathBuf> {
     folder(path, &["imagesTs", "imagesTr", "images"])
 }
@@ -27,43 +28,43 @@ pub fn image_folder(path: &Path) -> Result<PathBuf> {
 fn folder(path: &Path, inner: &[&str]) -> Result<PathBuf> {
     let candidates = std::iter::once(path.to_owned()).chain(inner.iter().map(|name| path.join(name)));
     for candidate in candidates {
-        if candidate.is_dir() && !found(&candidate)?.is_empty() {
+        if candidate.is_dir() && !nifti_files(&candidate)?.is_empty() {
             return Ok(candidate);
         }
     }
-    let is_there = if path.is_dir() { "holds no NIfTI file" } else { "is no folder" };
-    Err(Error::new(format!("{} {is_there}", path.display()))
-        .with_hint(format!("expected .nii.gz files there, or in {} below it", inner.join(", "))))
+    let message = if path.is_dir() { "contains no NIfTI file" } else { "is not a folder" };
+    Err(Error::new(format!("{} {message}", path.display()))
+        .with_hint(format!("use a folder with .nii.gz files, or with one of the subfolders {}", inner.join(", "))))
 }
 
-/// The NIfTI files of a folder by case: the name without its ending.
+/// Lists the NIfTI files of a folder by case name, which is the file name without its ending.
 ///
 /// # Errors
-/// Where the folder cannot be read, is empty, or has two files of one case.
+/// Returns an error if the folder cannot be read, is empty, or has two files of one case.
 pub fn list(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let mut cases = BTreeMap::new();
-    for (case, path) in found(folder)? {
+    for (case, path) in nifti_files(folder)? {
         if let Some(other) = cases.insert(case.clone(), path) {
-            return Err(Error::new(format!("{} holds two files of case {case}", folder.display()))
-                .with_hint(format!("one of them is {}", other.display())));
+            return Err(Error::new(format!("expected one file of case {case} in {}, got two", folder.display()))
+                .with_hint(format!("remove or rename {}", other.display())));
         }
     }
     if cases.is_empty() {
-        return Err(Error::new(format!("{} holds no NIfTI file", folder.display())));
+        return Err(Error::new(format!("{} contains no NIfTI file", folder.display())));
     }
     Ok(cases)
 }
 
-/// The scans of a folder by case: nnU-Net's `_0000` is not part of the name.
+/// Lists the scans of a folder by case name, without the suffix `_0000` of nnU-Net.
 ///
 /// # Errors
-/// As for [`list`].
+/// Returns the errors of [`list`].
 pub fn list_images(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let cases = list(folder)?.into_iter();
     Ok(cases.map(|(case, path)| (case.strip_suffix("_0000").unwrap_or(&case).to_owned(), path)).collect())
 }
 
-fn found(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+fn nifti_files(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     let unreadable = |error| Error::io("cannot list", folder, error);
     let mut cases = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
@@ -78,10 +79,10 @@ fn found(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     Ok(cases)
 }
 
-/// The patients of cases: lines of `case,patient`. A first line `case,patient` is a heading.
+/// Reads the patients of cases from lines `case,patient`. A first line `case,patient` is a header.
 ///
 /// # Errors
-/// Where the file cannot be read, a line has not two entries, or a case has two patients.
+/// Returns an error if the file cannot be read, a line does not have two entries, or a case has two patients.
 pub fn patients(path: &Path) -> Result<BTreeMap<String, String>> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::io("cannot read", path, error))?;
     let mut patients = BTreeMap::new();
@@ -93,7 +94,8 @@ pub fn patients(path: &Path) -> Result<BTreeMap<String, String>> {
                 let other = patients.insert(case.to_owned(), patient.to_owned());
                 if let Some(other) = other.filter(|other| other != patient) {
                     let (path, line) = (path.display(), number + 1);
-                    let message = format!("{path}, line {line}: case {case} is {patient}'s, and {other}'s above");
+                    let message =
+                        format!("{path}, line {line}: expected patient {other} of case {case}, got {patient}");
                     return Err(Error::new(message));
                 }
             }

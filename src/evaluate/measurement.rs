@@ -1,4 +1,4 @@
-//! Measurements of every case under every network.
+//! The measurements of every case with every network.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -13,10 +13,10 @@ use crate::ingest::nifti;
 use crate::mask::Alignment;
 use crate::volume::{Array3, Labels};
 
-/// The share of a truth's voxels that a prediction on another grid has to cover.
+/// The minimum share of the voxels of a truth that a prediction on another grid covers.
 const COVERAGE: f64 = 0.99;
 
-/// What is measured, and against which truth.
+/// The arms, the truth and the organs of an evaluation.
 pub struct Evaluation<'a> {
     /// The arms.
     pub arms: &'a [Arm],
@@ -24,85 +24,85 @@ pub struct Evaluation<'a> {
     pub organs: &'a [MeasuredOrgan],
     /// The true label maps, by case.
     pub truths: &'a BTreeMap<String, PathBuf>,
-    /// The patients of cases that share a patient; every other case is a patient of its own.
+    /// The patients of cases that share a patient; every other case is a separate patient.
     pub patients: &'a BTreeMap<String, String>,
-    /// The scans, by case; needed for arms of networks only.
+    /// The scans, by case; required only for arms of networks.
     pub images: &'a BTreeMap<String, PathBuf>,
 }
 
-/// The measurements of all cases, in the order of their names.
+/// The measurements of all cases, in the order of case names.
 #[derive(Default)]
 pub struct Measurements {
-    /// A row for each case, network and organ.
+    /// One row for each case, network and organ.
     pub rows: Vec<CaseRow>,
     /// Cases that could not be measured.
     pub problems: Vec<CaseProblem>,
-    /// The ids that any truth holds.
+    /// The ids in the truths.
     pub truth_ids: BTreeSet<u16>,
-    /// The ids that any prediction holds.
+    /// The ids in the predictions.
     pub predicted_ids: BTreeSet<u16>,
 }
 
 impl Measurements {
-    /// Doubts about the ids, which no number would show.
-    pub fn doubts(&self, organs: &[MeasuredOrgan]) -> Vec<String> {
-        let mut doubts = Vec::new();
+    /// Returns warnings about ids that the measured numbers do not show.
+    pub fn id_warnings(&self, organs: &[MeasuredOrgan]) -> Vec<String> {
+        let mut warnings = Vec::new();
         for MeasuredOrgan { name, tumor_id, .. } in organs {
             if !self.truth_ids.contains(tumor_id) {
-                doubts.push(format!(
-                    "no truth holds {tumor_id}, the tumors of {name}, so that all cases count as healthy; they hold {:?}",
+                warnings.push(format!(
+                    "no truth contains {tumor_id}, the tumors of {name}: all cases count as healthy; the truths contain {:?}",
                     Vec::from_iter(&self.truth_ids)
                 ));
             }
         }
-        let own: BTreeSet<u16> =
+        let measured: BTreeSet<u16> =
             organs.iter().flat_map(|organ| organ.organ_id.into_iter().chain([organ.tumor_id])).collect();
-        let known = |id: &&u16| own.contains(*id) || self.truth_ids.contains(*id);
-        let strange: Vec<u16> = self.predicted_ids.iter().filter(|id| !known(id)).copied().collect();
-        if !strange.is_empty() {
-            doubts.push(format!(
-                "predictions hold {strange:?}, which no truth and no organ has: they count as nothing; measured are {:?}",
-                Vec::from_iter(&own)
+        let is_expected = |id: &&u16| measured.contains(*id) || self.truth_ids.contains(*id);
+        let unexpected: Vec<u16> = self.predicted_ids.iter().filter(|id| !is_expected(id)).copied().collect();
+        if !unexpected.is_empty() {
+            warnings.push(format!(
+                "predictions contain {unexpected:?}, which no truth and no organ has: these ids are ignored; measured ids are {:?}",
+                Vec::from_iter(&measured)
             ));
         }
-        doubts
+        warnings
     }
 }
 
 impl Evaluation<'_> {
-    /// Measures every case of the truth under every network, several cases at once where no network has to be run.
+    /// Measures every case of the truth with every network; in parallel, unless a network has to be run.
     ///
     /// # Errors
-    /// Where a patient is given for a case that the truth lacks.
+    /// Returns an error if `patients` contains a case that the truth lacks.
     pub fn measure(&self) -> Result<Measurements> {
         let (truths, patients) = (self.truths, self.patients);
         if let Some(name) = patients.keys().find(|name| !truths.contains_key(*name)) {
-            return Err(Error::new(format!("--patients: {name} is none of the {} cases", truths.len()))
-                .with_hint("a case is called like its label file, without the ending: case,patient"));
+            return Err(Error::new(format!("--patients: expected one of {} cases, got {name}", truths.len()))
+                .with_hint("use lines case,patient, with the name of the label file without its ending as the case"));
         }
         let measure_case = |(case, path): (&String, &PathBuf)| {
             let patient = patients.get(case).unwrap_or(case);
-            self.case(case, patient, path)
+            self.measure_case(case, patient, path)
         };
-        let has_network = |arm: &Arm| arm.networks.iter().any(|one| matches!(one, Predictions::Network(_)));
-        // A network uses all threads by itself.
+        let has_network = |arm: &Arm| arm.networks.iter().any(|network| matches!(network, Predictions::Network(_)));
+        // A network uses all threads.
         let each: Vec<Measurements> = if self.arms.iter().any(has_network) {
             truths.iter().map(measure_case).collect()
         } else {
             truths.par_iter().map(measure_case).collect()
         };
         let mut all = Measurements::default();
-        for of_case in each {
-            all.rows.extend(of_case.rows);
-            all.problems.extend(of_case.problems);
-            all.truth_ids.extend(of_case.truth_ids);
-            all.predicted_ids.extend(of_case.predicted_ids);
+        for case in each {
+            all.rows.extend(case.rows);
+            all.problems.extend(case.problems);
+            all.truth_ids.extend(case.truth_ids);
+            all.predicted_ids.extend(case.predicted_ids);
         }
-        all.problems.extend(self.without_truth());
+        all.problems.extend(self.predictions_without_truth());
         Ok(all)
     }
 
-    fn case(&self, case: &str, patient: &str, path: &Path) -> Measurements {
+    fn measure_case(&self, case: &str, patient: &str, path: &Path) -> Measurements {
         let mut measured = Measurements::default();
         let problem = |network, message| CaseProblem { case: case.to_owned(), network, message };
         let truth = match self.truth(path) {
@@ -131,32 +131,31 @@ impl Evaluation<'_> {
         measured
     }
 
-    /// The label map of the truth, if it has an id that is measured.
+    /// Reads the label map of the truth, and checks that it has an id that is measured.
     fn truth(&self, path: &Path) -> Result<Labels, String> {
         let truth = nifti::read_labels(path)
-            .map_err(|fault| format!("the truth cannot be read ({}): {}", fault.kind.name(), fault.message))?;
+            .map_err(|fault| format!("cannot read the truth ({}): {}", fault.kind.name(), fault.message))?;
         let organs = self.organs;
-        let is_own = |id: u16| organs.iter().any(|organ| organ.organ_id == Some(id) || organ.tumor_id == id);
-        // Without an organ's id, a map without a tumor may be that of a healthy scan.
+        let is_measured = |id: u16| organs.iter().any(|organ| organ.organ_id == Some(id) || organ.tumor_id == id);
+        // Without an organ id, a map without a tumor may belong to a healthy scan.
         let may_be_empty = organs.iter().any(|organ| organ.organ_id.is_none());
-        if may_be_empty || truth.ids.as_slice().iter().any(|id| is_own(*id)) {
+        if may_be_empty || truth.ids.as_slice().iter().any(|id| is_measured(*id)) {
             return Ok(truth);
         }
-        let there = Vec::from_iter(ids_of(&truth.ids));
-        let wanted = organs.iter().flat_map(|organ| organ.organ_id.into_iter().chain([organ.tumor_id]));
+        let got = Vec::from_iter(ids_of(&truth.ids));
+        let expected = organs.iter().flat_map(|organ| organ.organ_id.into_iter().chain([organ.tumor_id]));
         Err(format!(
-            "the truth has none of the ids {:?} but {there:?}; --organ NAME=ORGAN:TUMOR says which to measure",
-            wanted.collect::<Vec<_>>()
+            "expected a truth with one of the ids {:?}, got {got:?}; set the ids with --organ NAME=ORGAN:TUMOR",
+            expected.collect::<Vec<_>>()
         ))
     }
 
-    /// A prediction on the truth's grid.
+    /// Returns a prediction on the grid of the truth.
     fn prediction(&self, predictions: &Predictions, case: &str, truth: &Labels) -> Result<Array3<u16>, String> {
         let labels = match predictions {
             Predictions::Files(files) => {
                 let path = files.get(case).ok_or("there is no prediction of this name")?;
-                let unreadable =
-                    |kind: &str, message: &str| format!("the prediction cannot be read ({kind}): {message}");
+                let unreadable = |kind: &str, message: &str| format!("cannot read the prediction ({kind}): {message}");
                 nifti::read_labels(path).map_err(|fault| unreadable(fault.kind.name(), &fault.message))?
             }
             Predictions::Network(segment) => {
@@ -168,14 +167,14 @@ impl Evaluation<'_> {
             return Ok(labels.ids);
         }
         let alignment = Alignment::new(&labels.grid, &truth.grid, COVERAGE)
-            .map_err(|fault| format!("the prediction lies elsewhere than the truth: {}", fault.message))?;
+            .map_err(|fault| format!("the prediction and the truth are at different positions: {}", fault.message))?;
         let mut ids = Array3::filled(truth.grid.shape, 0u16);
         alignment.for_each_label(&labels, |index, id| ids.as_mut_slice()[index] = id);
         Ok(ids)
     }
 
-    /// Predictions of cases that the truth lacks.
-    fn without_truth(&self) -> Vec<CaseProblem> {
+    /// Returns the predictions of cases that the truth lacks.
+    fn predictions_without_truth(&self) -> Vec<CaseProblem> {
         let mut problems = Vec::new();
         for arm in self.arms {
             for (seed, predictions) in arm.networks.iter().enumerate() {
@@ -194,7 +193,7 @@ impl Evaluation<'_> {
     }
 }
 
-/// The ids of a label map except 0.
+/// Returns the ids in a label map except 0.
 fn ids_of(labels: &Array3<u16>) -> BTreeSet<u16> {
     let mut found = BTreeSet::new();
     let mut last = 0;

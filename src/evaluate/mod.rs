@@ -1,20 +1,19 @@
-//! Evaluation: how good predictions are, whether one arm is better than another, and whether synthetic tumors look real.
+//! Evaluation: the quality of predictions, comparisons of arms, and the realism of synthetic tumors.
 //!
-//! The room owns everything that is measured after a training, and promises that what measures depends on nothing that is
-//! measured: no synthesis, score, quality test or network is imported here; a network is a function that is passed in
-//! ([`Predictions::Network`]).
+//! This module owns all measurements after a training. It does not depend on the code that it measures: it imports no synthesis, score,
+//! quality test or network; a network is a function argument ([`Predictions::Network`]).
 //!
 //! | file or folder | subject |
 //! |---|---|
-//! | [`case_files`] | folders of label maps and scans, by the names of cases |
-//! | [`arms`](Arm) | what is compared: folders of predictions, or networks, one for each seed |
-//! | [`measurement`](Evaluation) | every case under every network of every arm |
+//! | [`case_files`] | folders of label maps and scans, by case name |
+//! | [`arms`](Arm) | the arms to compare: folders of predictions, or networks, one for each seed |
+//! | [`measurement`](Evaluation) | the measurements of every case with every network of every arm |
 //! | [`metrics`] | Dice, surfaces, lesions, intervals over patients and seeds, comparisons of arms |
 //! | [`results`](write_results) | tables, plots and the summary on disk |
-//! | [`turing`] | whether a classifier can separate real from synthetic lesions |
+//! | [`turing`] | a classifier of real and synthetic lesions |
 //!
-//! A case that cannot be measured is a [`CaseProblem`]; the other cases are measured all the same. Equal files, seed and number of
-//! resamples give equal bytes.
+//! A case that cannot be measured is reported as a [`CaseProblem`]; the other cases are still measured. Equal files, seeds and numbers of
+//! resamples result in equal bytes.
 
 mod arms;
 pub mod case_files;

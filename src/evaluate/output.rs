@@ -1,4 +1,4 @@
-//! Files that an evaluation writes: whole, in place of earlier ones.
+//! Atomic writes of the files of an evaluation.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::store::write_whole;
 
-/// A value as indented JSON, with a line end.
+/// Serializes a value as indented JSON with a trailing newline.
 pub(super) fn to_json(name: &str, value: &impl Serialize) -> Result<String> {
     let json = serde_json::to_string_pretty(value)
         .map_err(|error| Error::new(format!("cannot write the {name}: {error}")).with_source(error))?;
@@ -15,7 +15,7 @@ pub(super) fn to_json(name: &str, value: &impl Serialize) -> Result<String> {
 }
 
 pub(super) fn create_folder(path: &Path) -> Result<()> {
-    std::fs::create_dir_all(path).map_err(|error| Error::io("cannot make the folder", path, error))
+    std::fs::create_dir_all(path).map_err(|error| Error::io("cannot create the folder", path, error))
 }
 
 pub(super) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {

@@ -7,11 +7,11 @@ use serde::Serialize;
 /// A case that could not be measured.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct CaseProblem {
-    /// The case's name.
+    /// The name of the case.
     pub case: String,
-    /// The arm's name and the seed's number within it; `None` where the truth itself is the problem.
+    /// The name of the arm and the index of the seed in the arm; `None` if the problem is the truth itself.
     pub network: Option<(String, usize)>,
-    /// Expected and actual state.
+    /// The message, with the expected and the actual state.
     pub message: String,
 }
 

@@ -10,15 +10,15 @@ use super::output::{create_folder, to_json, write_file};
 use super::problem::CaseProblem;
 use crate::error::Result;
 
-/// The summary of an evaluation, with what could not be measured.
+/// The summary of an evaluation, with the cases that could not be measured.
 #[derive(Clone, Debug, Serialize)]
 pub struct EvaluationReport {
-    /// Arms, metrics, comparisons.
+    /// The arms, metrics and comparisons.
     #[serde(flatten)]
     pub summary: Summary,
     /// Cases that could not be measured.
     pub problems: Vec<CaseProblem>,
-    /// Number of resamples behind every interval.
+    /// The number of resamples of every interval.
     pub resamples: usize,
 }
 
@@ -29,20 +29,20 @@ impl EvaluationReport {
         Self { summary, problems: measurements.problems.clone(), resamples: plan.resamples }
     }
 
-    /// The report as indented JSON, with a line end.
+    /// Serializes the report as indented JSON with a trailing newline.
     ///
     /// # Errors
-    /// None in practice: names are always JSON.
+    /// Returns an error if the report cannot be serialized, which does not occur for names and numbers.
     pub fn to_json(&self) -> Result<String> {
         to_json("summary", self)
     }
 }
 
-/// Writes `cases.parquet`, `lesions.parquet`, a plot for each organ, and `summary.json` into a folder, in place of what an earlier
-/// evaluation wrote there.
+/// Writes `cases.parquet`, `lesions.parquet`, a plot for each organ, and `summary.json` into a folder, and replaces the files of an
+/// earlier evaluation.
 ///
 /// # Errors
-/// Where the folder cannot be created or written.
+/// Returns an error if the folder cannot be created or written.
 pub fn write_results(
     folder: &Path,
     plan: &EvaluationPlan,

@@ -1,4 +1,4 @@
-//! A picture of how losses and scores went.
+//! Plots of losses and scores over the steps of a run.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,29 +19,29 @@ const PANEL: [usize; 2] = [520, 210];
 /// Pixels of a panel above, below and left of its frame.
 const ABOVE: usize = 34;
 const BELOW: usize = 26;
-const BESIDE: usize = 60;
-/// Pixels of the line that says which colour is what.
+const LEFT: usize = 60;
+/// Pixels of the legend.
 const LEGEND: usize = 36;
-/// Sizes of text: of names, of the legend, of numbers at the axes.
+/// Font sizes of names, of the legend and of numbers at the axes.
 const NAME: usize = 18;
-const WORDS: usize = 15;
+const LEGEND_TEXT: usize = 15;
 const NUMBER: usize = 14;
 /// Pixels at the left and right edges.
 const MARGIN: usize = 14;
-/// Panels beside each other.
+/// Panels in a row.
 const ACROSS: usize = 2;
 
-/// Points that a line has at most.
+/// The maximum number of points of a line.
 const POINTS: usize = PANEL[0];
 
-/// Training and validation.
+/// The phases and their colours.
 const PHASES: [(&str, RGBColor); 2] = [(TRAIN, COLOURS[0]), (VALIDATION, COLOURS[5])];
 
-/// A panel for every number of a run over all of its steps, its last value beside its name; training in blue, validation
-/// in orange. `None` where there is nothing to show yet.
+/// Plots every number of a run over all steps, one panel each, with the last value next to the name; training in blue,
+/// validation in orange. Returns `None` if there are no finite numbers yet.
 ///
 /// # Errors
-/// Where it cannot be drawn.
+/// Returns an error if the picture cannot be drawn.
 pub fn curves(history: &History) -> Result<Option<Picture>> {
     let Some(last) = history.rows().iter().map(|row| row.step).max() else { return Ok(None) };
     let mut panels = Vec::new();
@@ -67,19 +67,19 @@ pub fn curves(history: &History) -> Result<Option<Picture>> {
 }
 
 fn legend(area: &Area<'_>) -> DrawResult {
-    let style = text(WORDS, INK, HPos::Left, VPos::Center);
+    let style = text(LEGEND_TEXT, INK, HPos::Left, VPos::Center);
     let mut left = MARGIN;
     for (phase, colour) in PHASES {
         area.draw(&Rectangle::new([(px(left), px(18)), (px(left + 18), px(21))], colour.filled()))?;
         area.draw_text(phase, &style, (px(left + 24), px(19)))?;
-        left += 48 + width_of(phase, WORDS);
+        left += 48 + width_of(phase, LEGEND_TEXT);
     }
     let style = text(NUMBER, PALE, HPos::Right, VPos::Center);
     area.draw_text("x axis: training step", &style, (px(ACROSS * PANEL[0] - MARGIN), px(19)))?;
     Ok(())
 }
 
-/// The mean of neighbouring steps, where there are more than a line has points.
+/// Returns the means of neighbouring steps if there are more steps than a line has points.
 fn means(series: &[(u64, f64)], last: u64) -> Vec<(f64, f64)> {
     let steps_per_point = (last + 1).div_ceil(POINTS as u64);
     let groups = series.chunk_by(|(step, _), (next, _)| step / steps_per_point == next / steps_per_point);
@@ -90,7 +90,7 @@ fn means(series: &[(u64, f64)], last: u64) -> Vec<(f64, f64)> {
     groups.map(mean).collect()
 }
 
-/// The course of one number.
+/// The panel of one number.
 struct Panel {
     name: Arc<str>,
     colour: RGBColor,
@@ -110,7 +110,7 @@ impl Panel {
             .margin_top(px(ABOVE))
             .margin_right(px(MARGIN))
             .x_label_area_size(px(BELOW))
-            .y_label_area_size(px(BESIDE))
+            .y_label_area_size(px(LEFT))
             .build_cartesian_2d(0.0..self.last.max(1) as f64, self.range())?;
         chart
             .configure_mesh()
@@ -132,18 +132,18 @@ impl Panel {
         Ok(())
     }
 
-    /// The values that the panel shows: all, with some space above and below.
+    /// Returns the range of the y axis: all values, with some space above and below.
     fn range(&self) -> Range<f64> {
         let values = || self.points.iter().map(|(_, value)| *value);
         let (low, high) = (values().fold(f64::INFINITY, f64::min), values().fold(f64::NEG_INFINITY, f64::max));
         let size = low.abs().max(high.abs());
-        // Below that, what differs is rounding, and steps of an axis could vanish in it.
+        // A smaller range is rounding error, and the ticks of the axis could be equal in floating point.
         let space = if high - low > 1e-6 * size { (high - low) / 16.0 } else { (size / 2.0).max(1e-6) };
         low - space..high + space
     }
 }
 
-/// A number in at most seven characters.
+/// Formats a number in at most seven characters.
 fn short(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),
@@ -153,10 +153,10 @@ fn short(value: f64) -> String {
     }
 }
 
-/// A number at an axis: as few digits as it needs.
+/// Formats a number at an axis with as few digits as possible.
 fn tick(value: f64) -> String {
     match value.abs() {
-        // What is left of steps of an axis where they should meet 0.
+        // The tick at 0 can have a rounding error.
         size if size < 1e-12 => "0".to_owned(),
         size if (1e-3..1e6).contains(&size) => {
             let text = format!("{value:.4}");
@@ -171,7 +171,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_falling_loss_is_drawn_from_the_top_left_to_the_bottom_right() {
+    fn curves_draw_falling_loss_from_top_left_to_bottom_right() {
         let mut history = History::default();
         assert_eq!(curves(&history).unwrap(), None);
         for step in 0..1000u64 {
@@ -179,9 +179,9 @@ mod tests {
         }
         history.add(500, VALIDATION, [("dice".to_owned(), f64::NAN)]);
         let picture = curves(&history).unwrap().unwrap();
-        assert_eq!(picture.size()[1], LEGEND + PANEL[1], "what is not defined has no panel");
-        // The frame of the panel, between its numbers and its name.
-        let columns = BESIDE + 4..PANEL[0] - MARGIN - 4;
+        assert_eq!(picture.size()[1], LEGEND + PANEL[1], "a number that is NaN has no panel");
+        // The frame of the panel, without the axes and the name.
+        let columns = LEFT + 4..PANEL[0] - MARGIN - 4;
         let rows = LEGEND + ABOVE + 2..LEGEND + PANEL[1] - BELOW - 2;
         let is_line = |column: usize, row: usize| {
             let [red, _, blue] = picture.pixel(column, row);
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn many_steps_become_means_of_neighbours() {
+    fn means_average_neighbouring_steps() {
         let series: Vec<(u64, f64)> = (0..4 * POINTS as u64).map(|step| (step, (step % 4) as f64)).collect();
         let points = means(&series, series.len() as u64 - 1);
         assert_eq!((points.len(), points[1]), (POINTS, (5.5, 1.5)));
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_at_axes_are_short() {
+    fn tick_formats_numbers_briefly() {
         let numbers = [0.0, 1e-17, 0.25, -3.0, 12_000.0, 2.5e-5, 4e7].map(tick);
         assert_eq!(numbers, ["0", "0", "0.25", "-3", "12000", "2.5e-5", "4.0e7"]);
     }

@@ -1,4 +1,4 @@
-//! Losses and scores of every step, as a Parquet table.
+//! The losses and scores of every step, as a Parquet table.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -18,13 +18,13 @@ use crate::error::{Error, Result};
 /// A number of a step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Row {
-    /// The step, counted from 0; a validation has that of the step before it.
+    /// The step, counted from 0; for a validation, the last step before it.
     pub step: u64,
     /// `train` or `validation`.
     pub phase: &'static str,
-    /// Which number: a loss, `dice liver_tumor`, `rate`.
+    /// The name of the number: a loss, `dice liver_tumor`, `rate`.
     pub name: Arc<str>,
-    /// The number; NaN where it is not defined, such as the Dice of a class that is nowhere.
+    /// The number; NaN if undefined, such as the Dice of an absent class.
     pub value: f64,
 }
 
@@ -33,7 +33,7 @@ pub const TRAIN: &str = "train";
 /// The phase of validations.
 pub const VALIDATION: &str = "validation";
 
-/// The numbers of a run so far. Equal runs have equal files: there is no time in them.
+/// The numbers of a run so far. The file contains no times, so that equal runs write equal files.
 ///
 /// ```
 /// use freetumor::train::history::{History, TRAIN};
@@ -83,7 +83,7 @@ impl History {
         rows.map(|row| (row.step, row.value))
     }
 
-    /// The names of a phase, in the order in which they came.
+    /// The names of a phase, in the order of their first rows.
     pub fn names(&self, phase: &str) -> Vec<Arc<str>> {
         let mut names: Vec<Arc<str>> = Vec::new();
         for row in self.rows.iter().filter(|row| row.phase == phase) {
@@ -94,10 +94,10 @@ impl History {
         names
     }
 
-    /// Writes the table, whole or not at all.
+    /// Writes the table atomically.
     ///
     /// # Errors
-    /// Where it cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
         let bytes = self
             .encode()
@@ -128,23 +128,23 @@ impl History {
     /// Reads the rows of the steps before `until`.
     ///
     /// # Errors
-    /// Where the file cannot be read or is another table.
+    /// Returns an error if the file cannot be read or has other columns.
     pub fn read(path: &Path, until: u64) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|cause| Error::io("cannot read", path, cause))?;
-        let unlike = |what: String| {
-            Error::new(format!("{} is no history of `freetumor train`: {what}", path.display()))
-                .with_hint("restore it, or start anew with another --out")
+        let invalid = |cause: String| {
+            Error::new(format!("{} is not a history of `freetumor train`: {cause}", path.display()))
+                .with_hint("restore the file, or start from scratch with another `--out`")
         };
         let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes)).and_then(|builder| builder.build());
         let mut history = Self::default();
-        for batch in reader.map_err(|cause| unlike(cause.to_string()))? {
-            let batch = batch.map_err(|cause| unlike(cause.to_string()))?;
-            history.take(&batch, until).ok_or_else(|| unlike("its columns are others".to_owned()))?;
+        for batch in reader.map_err(|cause| invalid(cause.to_string()))? {
+            let batch = batch.map_err(|cause| invalid(cause.to_string()))?;
+            history.append(&batch, until).ok_or_else(|| invalid("expected other columns".to_owned()))?;
         }
         Ok(history)
     }
 
-    fn take(&mut self, batch: &RecordBatch, until: u64) -> Option<()> {
+    fn append(&mut self, batch: &RecordBatch, until: u64) -> Option<()> {
         let steps = batch.column_by_name("step")?.as_any().downcast_ref::<UInt64Array>()?;
         let text = |name| batch.column_by_name(name)?.as_any().downcast_ref::<StringArray>();
         let (phases, names) = (text("phase")?, text("name")?);
@@ -163,9 +163,9 @@ fn schema() -> Schema {
         Field::new(name, kind, false).with_metadata(HashMap::from([id, ("doc".to_owned(), doc.to_owned())]))
     };
     Schema::new(vec![
-        field(1, "step", DataType::UInt64, "The step, from 0; a validation has that of the step before it."),
+        field(1, "step", DataType::UInt64, "The step, counted from 0; for a validation, the last step before it."),
         field(2, "phase", DataType::Utf8, "train or validation."),
-        field(3, "name", DataType::Utf8, "Which loss, score or rate."),
-        field(4, "value", DataType::Float64, "Its value; NaN where it is not defined."),
+        field(3, "name", DataType::Utf8, "The name of the loss, score or rate."),
+        field(4, "value", DataType::Float64, "The value; NaN if undefined."),
     ])
 }

@@ -1,4 +1,4 @@
-//! The weights that a network starts to learn from.
+//! The initial weights of a network.
 
 use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 use candle_nn::VarBuilder;
@@ -6,11 +6,11 @@ use candle_nn::var_builder::SimpleBackend;
 
 use crate::random::Key;
 
-/// A source of weights that `key` decides, each parameter by its name alone: kernels and matrices uniform in
-/// ±1/√(fan-in), scales of norms 1, shifts and biases 0.
+/// Returns a source of weights that are derived from `key` and the name of each parameter: kernels and matrices are uniform in
+/// ±1/√(fan-in), scales of norms are 1, shifts and biases are 0.
 ///
 /// # Source
-/// PyTorch's default for convolutions and linear layers, but for their biases.
+/// The default of PyTorch for convolutions and linear layers, except for their biases.
 ///
 /// ```
 /// use candle_core::{DType, Device};
@@ -25,18 +25,18 @@ use crate::random::Key;
 /// # Ok::<(), candle_core::Error>(())
 /// ```
 pub fn builder(key: Key, dtype: DType, device: &Device) -> VarBuilder<'static> {
-    VarBuilder::from_backend(Box::new(Drawn(key)), dtype, device.clone())
+    VarBuilder::from_backend(Box::new(InitialWeights(key)), dtype, device.clone())
 }
 
-struct Drawn(Key);
+struct InitialWeights(Key);
 
-impl SimpleBackend for Drawn {
+impl SimpleBackend for InitialWeights {
     fn get(&self, shape: Shape, name: &str, _: candle_nn::Init, dtype: DType, device: &Device) -> Result<Tensor> {
         let (dims, count) = (shape.dims(), shape.elem_count());
         let values: Vec<f32> = if dims.len() >= 2 {
             let bound = 1.0 / (count as f64 / dims[0] as f64).sqrt();
-            let mut draws = self.0.draws(name);
-            (0..count).map(|_| draws.uniform(-bound, bound) as f32).collect()
+            let mut random = self.0.draws(name);
+            (0..count).map(|_| random.uniform(-bound, bound) as f32).collect()
         } else if name.ends_with("weight") {
             vec![1.0; count]
         } else {

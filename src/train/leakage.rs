@@ -1,7 +1,7 @@
-//! The guard against leakage: no patient, and no scan, is both trained and validated on.
+//! The guard against leakage: no patient and no scan is both trained and validated on.
 //!
-//! A patient is known by the key that its source derives. Two sources may list one file under two patients, for example where a data
-//! set has another name in each; so a file for validation is also known by its name, length and time of change.
+//! A patient is identified by the key that the source derives. Two sources may list one file under two patients, for example if the data
+//! set has another name in each. Therefore a file for validation is also identified by its name, length and modification time.
 
 use std::collections::BTreeSet;
 
@@ -12,30 +12,30 @@ use crate::id::PatientKey;
 use crate::ingest::ScanEntry;
 use crate::record::Split;
 
-/// Name, length in bytes and time of change of a scan's file.
+/// Name, length in bytes and modification time of the file of a scan.
 type FileMark = (String, u64, i64);
 
-/// Knows what is held out, and refuses to train on it.
+/// The patients and files that are held out for validation, and the check that none of them is trained on.
 #[derive(Clone, Debug)]
 pub struct LeakageGuard {
-    /// The shares by which patients are split; `None` where lists of scans say what is held out.
+    /// The shares by which patients are split; `None` if lists of scans define the split.
     shares: Option<SplitShares>,
     patients: BTreeSet<PatientKey>,
     files: BTreeSet<FileMark>,
 }
 
 impl LeakageGuard {
-    /// A guard for patients that are split by the shares of the file.
+    /// Creates a guard for patients that are split by the shares of the file.
     pub fn by_shares(shares: SplitShares) -> Self {
         Self { shares: Some(shares), patients: BTreeSet::new(), files: BTreeSet::new() }
     }
 
-    /// A guard for scans that are held out by lists: see [`LeakageGuard::hold_out`].
+    /// Creates a guard for scans that are held out by lists: see [`LeakageGuard::hold_out`].
     pub fn by_lists() -> Self {
         Self { shares: None, patients: BTreeSet::new(), files: BTreeSet::new() }
     }
 
-    /// The part of a labeled scan; always [`Split::Train`] where lists say what is held out.
+    /// The split of a labeled scan; always [`Split::Train`] if lists define the split.
     pub fn split_of(&self, entry: &ScanEntry) -> Split {
         self.shares.map_or(Split::Train, |shares| shares.of(entry.patient_key))
     }
@@ -46,41 +46,41 @@ impl LeakageGuard {
         self.files.extend(file_mark(entry));
     }
 
-    /// Whether a scan may be trained on.
+    /// Returns whether a scan may be trained on.
     pub fn may_train(&self, entry: &ScanEntry) -> bool {
         let is_held_out = self.patients.contains(&entry.patient_key) || self.has_file(entry);
         !is_held_out && self.split_of(entry) == Split::Train
     }
 
-    /// Whether a patient is held out.
+    /// Returns whether a patient is held out.
     pub fn holds_out(&self, patient_key: &PatientKey) -> bool {
         self.patients.contains(patient_key)
     }
 
-    /// Refuses labeled scans of a patient that is held out, and scans whose file is held out under another patient.
+    /// Checks that no scan to train on is of a patient that is held out, or has a file that is held out under another patient.
     ///
     /// # Errors
-    /// The first such scan.
+    /// Returns an error that names the first such scan.
     pub fn check(&self, trained: &[ScanEntry]) -> Result<()> {
         if let Some(both) = trained.iter().find(|entry| self.patients.contains(&entry.patient_key)) {
             let patient = &both.patient_key;
             return Err(Error::new(format!(
-                "patient {patient} is trained and validated on: the scores would mean nothing"
+                "patient {patient} is trained and validated on: the scores would be meaningless"
             ))
-            .with_hint("leave `validation` out to split by patient, or name sources of other patients"));
+            .with_hint("remove `validation` to split by patient, or name sources of other patients"));
         }
         if let Some(both) = trained.iter().find(|entry| self.has_file(entry)) {
             return Err(Error::new(format!(
-                "{} of `{}` is trained on and seems to be validated on under another patient: name, size and time of a file \
-                 for validation are the same",
+                "{} of `{}` is trained on, and probably validated on under another patient: a file for validation has the same \
+                 name, size and modification time",
                 both.key, both.source
             ))
-            .with_hint("sources of one data set share its name: set `dataset` in both"));
+            .with_hint("set `dataset` to the same name in both sources"));
         }
         Ok(())
     }
 
-    /// The patients of a run folder one of whose scans is held out, perhaps under the name of another source or data set.
+    /// Returns the patients of a run folder with at least one scan that is held out, also under the name of another source or data set.
     pub fn held_out_in(&self, run: &RunSamples) -> BTreeSet<PatientKey> {
         if self.files.is_empty() {
             return BTreeSet::new();
@@ -93,7 +93,7 @@ impl LeakageGuard {
         });
         if let Err(error) = read {
             let folder = run.folder().display();
-            tracing::warn!("{error}: whether {folder} has scans for validation under another name cannot be told");
+            tracing::warn!("{error}: cannot check whether {folder} has scans for validation under another name");
         }
         patients
     }
@@ -103,7 +103,7 @@ impl LeakageGuard {
     }
 }
 
-/// The mark of a scan's file; `None` where it is no file that could be distinguished from others.
+/// Returns the mark of the file of a scan; `None` if the entry has no size or no modification time.
 fn file_mark(entry: &ScanEntry) -> Option<FileMark> {
     let name = entry.key.rsplit('/').next().unwrap_or(&entry.key);
     (entry.bytes > 0 && entry.modified_s != 0).then(|| (name.to_owned(), entry.bytes, entry.modified_s))

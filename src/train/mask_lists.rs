@@ -1,4 +1,4 @@
-//! The lists of mask stages that a section `[train]` has.
+//! The lists of mask stages in a section `[train]`.
 
 use std::sync::Arc;
 
@@ -7,28 +7,28 @@ use crate::graph::Plan;
 use crate::mask::Organ;
 use crate::suggest::did_you_mean;
 
-/// Problems with the names of mask stages in a list.
+/// Returns the errors in a list of names of mask stages.
 pub(super) fn unknown_names(field: &str, names: &[String], plan: &Plan) -> Vec<ConfigError> {
     let known = || plan.masks.iter().map(|mask| mask.name.as_str());
-    let mut problems = Vec::new();
+    let mut errors = Vec::new();
     for (index, name) in names.iter().enumerate() {
-        let place = format!("{field}.{index}");
+        let item = format!("{field}.{index}");
         if names[..index].contains(name) {
-            problems.push(ConfigError::new(place, format!("`{name}` is named twice")));
+            errors.push(ConfigError::new(item, format!("duplicate mask stage `{name}`")));
         } else if !known().any(|known| known == name) {
-            let problem = ConfigError::new(place, format!("there is no mask stage named `{name}`"));
-            let all = || format!("mask stages of the file are {}", known().collect::<Vec<_>>().join(", "));
-            problems.push(problem.with_hint(did_you_mean(name, known()).unwrap_or_else(all)));
+            let error = ConfigError::new(item, format!("there is no mask stage named `{name}`"));
+            let all = || format!("expected one of {}", known().collect::<Vec<_>>().join(", "));
+            errors.push(error.with_hint(did_you_mean(name, known()).unwrap_or_else(all)));
         }
     }
-    problems
+    errors
 }
 
-/// The organs of the named mask stages, which all have to give the same.
+/// Returns the organs of the named mask stages, which all must have the same organs.
 ///
 /// # Errors
-/// The first stage that gives others.
-pub(super) fn agreed_organs(plan: &Plan, lists: &[(&str, &[String])]) -> Result<Arc<[Organ]>, ConfigError> {
+/// Returns an error that names the first stage with other organs.
+pub(super) fn common_organs(plan: &Plan, lists: &[(&str, &[String])]) -> Result<Arc<[Organ]>, ConfigError> {
     let mut first: Option<(&str, Arc<[Organ]>)> = None;
     for (field, names) in lists {
         for (index, name) in names.iter().enumerate() {
@@ -36,16 +36,20 @@ pub(super) fn agreed_organs(plan: &Plan, lists: &[(&str, &[String])]) -> Result<
             let organs = node.mask.organs();
             match &first {
                 None => first = Some((name, organs)),
-                Some((other, agreed)) if agreed[..] != organs[..] => {
+                Some((other, expected)) if expected[..] != organs[..] => {
                     let listed = |organs: &[Organ]| {
                         let each = organs
                             .iter()
                             .map(|organ| format!("{} ({}, {})", organ.name, organ.label, organ.tumor_label));
                         each.collect::<Vec<_>>().join(", ")
                     };
-                    let message = format!("`{name}` gives {}, but `{other}` {}", listed(&organs), listed(agreed));
+                    let message = format!(
+                        "expected the organs of `{other}`, {}, got {} in `{name}`",
+                        listed(expected),
+                        listed(&organs)
+                    );
                     return Err(ConfigError::new(format!("{field}.{index}"), message)
-                        .with_hint("one network learns one set of organs, in one order"));
+                        .with_hint("use mask stages with the same organs in the same order"));
                 }
                 Some(_) => {}
             }

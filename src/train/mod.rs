@@ -1,18 +1,18 @@
-//! Training: the three stages of the method, and what they share.
+//! Training: the three stages of the method, and the code that they share.
 //!
-//! | stage | learns | from | losses |
+//! | stage | trains | on | losses |
 //! |---|---|---|---|
 //! | [`segmentation`] on real tumors | a segmentor S | labeled scans | Dice and cross-entropy |
 //! | [`synthesis`] | a generator G and a discriminator D, S frozen | labeled and unlabeled scans | see [`losses`] |
 //! | [`segmentation`] | the final segmentor | real and synthetic tumors | Dice and cross-entropy |
 //!
-//! This room owns a training from its checked file to its weights. [`check()`] reports every problem of the file and returns a
+//! This module owns a training from its checked file to its weights. [`check()`] reports every problem of the file and returns a
 //! [`TrainingTask`]; [`TrainingScans`] chooses the scans, and [`LeakageGuard`] refuses patients and scans that are both trained and
-//! validated on. A sampler makes the batch of a step on other threads ([`data`]), a learner takes one step with it, and [`run`] is the loop
-//! of all stages: schedule, tables, pictures, checkpoints. A training that is resumed from a [`checkpoint`] has the same bits as one that
-//! never stopped.
+//! validated on. A sampler makes the batch of a step on other threads ([`data`]), a learner takes one step with that batch, and [`run`] is
+//! the loop of all stages: schedule, tables, pictures, checkpoints. A training that is resumed from a [`checkpoint`] has the same bits as
+//! one that was not interrupted.
 //!
-//! In labels of a crop of one organ, 1 is the organ, 2 a real and 3 a synthetic tumor, see [`REAL`] and [`SYNTHETIC`].
+//! In the labels of a crop of one organ, 1 is the organ, 2 is a real tumor and 3 is a synthetic tumor: see [`REAL`] and [`SYNTHETIC`].
 
 mod check;
 pub mod checkpoint;
@@ -23,7 +23,6 @@ pub mod history;
 pub mod initial;
 mod inputs;
 mod leakage;
-mod learning;
 pub mod losses;
 mod mask_lists;
 mod output;
@@ -38,6 +37,7 @@ mod task;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+mod trained_network;
 mod training;
 
 pub use check::{CheckedTask, check, stage_of};
@@ -45,7 +45,7 @@ pub use curves::curves;
 pub use inputs::TrainingConfig;
 pub use leakage::LeakageGuard;
 pub use learning::TrainedNetwork;
-pub use scans::{ListedScans, TrainingCases, TrainingScans};
+pub use scans::{ScanCounts, TrainingCases, TrainingScans};
 pub use stage::TrainingStage;
 pub use task::TrainingTask;
 pub use training::{TrainingObserver, TrainingOptions, TrainingOutcome};

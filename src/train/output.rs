@@ -1,4 +1,4 @@
-//! Files of a training, there whole or not at all.
+//! Atomic writes of the files of a training.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -10,18 +10,18 @@ use crate::error::{Error, Result};
 use crate::nn::weights::{Precision, write_safetensors};
 use crate::store::write_whole;
 
-/// Writes a file beside `path`, syncs it, and renames it over whatever was there.
+/// Writes a temporary file next to `path`, syncs it, and renames it to `path`.
 ///
 /// # Errors
-/// Where it cannot be written; what was there stays.
+/// Returns an error if the file cannot be written; the previous file stays.
 pub(super) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     write(path, |out| out.write_all(bytes))
 }
 
-/// Writes tensors as [`write_safetensors`] does, and to a file as [`write_atomic`] does.
+/// Writes tensors in the format of [`write_safetensors`], atomically as [`write_atomic`].
 ///
 /// # Errors
-/// As those of both.
+/// Returns the errors of both.
 pub(super) fn write_tensors(
     path: &Path,
     tensors: &BTreeMap<String, Tensor>,
@@ -35,6 +35,6 @@ fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Re
     write_whole(path, fill).map_err(|error| {
         let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         let error = Error::io("cannot write", path, error);
-        if full { error.with_hint("free some space and go on with --resume") } else { error }
+        if full { error.with_hint("free disk space, then resume with `--resume`") } else { error }
     })
 }

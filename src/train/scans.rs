@@ -1,4 +1,4 @@
-//! The scans of a training: which are trained on, which are validated on, by the stages that a file names.
+//! The scans of a training, by the stages that a file names: scans to train on and scans to validate on.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -20,23 +20,23 @@ use crate::store::FileDigest;
 use crate::store::canonical;
 use crate::volume::Preprocess;
 
-/// The scans of a training, listed but not read. Each source of the file is listed once.
+/// The scans of a training, listed but not read. Each source in the file is listed once.
 pub struct TrainingScans {
     guard: LeakageGuard,
-    /// The entries of each source that was listed, by its index in the plan.
+    /// The entries of each listed source, by its index in the plan.
     sources: BTreeMap<usize, Vec<ScanEntry>>,
     labeled: Vec<CaseEntry>,
     validation: Vec<CaseEntry>,
     unlabeled: Vec<CaseEntry>,
     pools: Vec<Vec<CaseEntry>>,
     fresh: Vec<Vec<CaseEntry>>,
-    /// The place of each scan's file, by its id.
-    places: BTreeMap<ScanId, String>,
+    /// The file of each scan, by scan id.
+    scan_files: BTreeMap<ScanId, String>,
 }
 
-/// How many scans a training uses.
+/// The numbers of scans of a training.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct ListedScans {
+pub struct ScanCounts {
     /// Scans with labeled tumors to train on.
     pub labeled: usize,
     /// Scans to validate on.
@@ -45,12 +45,12 @@ pub struct ListedScans {
     pub unlabeled: usize,
     /// Accepted tumors of each run folder.
     pub runs: Vec<usize>,
-    /// Scans into which each quality test that feeds the training puts fresh tumors.
+    /// Scans for fresh tumors, for each quality test that feeds the training.
     pub fresh: Vec<usize>,
 }
 
-impl ListedScans {
-    /// Tumors of runs and scans for fresh ones.
+impl ScanCounts {
+    /// The number of tumors of runs and of scans for fresh tumors.
     pub fn synthetic_sources(&self) -> usize {
         self.runs.iter().chain(&self.fresh).sum()
     }
@@ -58,24 +58,24 @@ impl ListedScans {
 
 /// The scans of a training as cases that are read on demand.
 pub struct TrainingCases {
-    /// With their tumors labeled, trained on.
+    /// Scans with labeled tumors to train on.
     pub labeled: Arc<Cases>,
-    /// With their tumors labeled, validated on.
+    /// Scans with labeled tumors to validate on.
     pub validation: Arc<Cases>,
-    /// With organs only.
+    /// Scans with organs only.
     pub unlabeled: Arc<Cases>,
-    /// The scans of each run folder.
+    /// The samples of each run folder.
     pub pools: Vec<Arc<Cases>>,
-    /// The scans into which each quality test that feeds the training puts tumors.
+    /// The scans for fresh tumors, for each quality test that feeds the training.
     pub fresh: Vec<Arc<Cases>>,
 }
 
 impl TrainingScans {
-    /// Labeled scans, and those for validation: of the stages that are named, or else the file's share of the labeled
-    /// patients.
+    /// Lists the labeled scans, and the scans for validation: those of the named stages, or by default the validation share of the
+    /// labeled patients.
     ///
     /// # Errors
-    /// Where a source cannot be listed, or a patient is trained and validated on.
+    /// Returns an error if a source cannot be listed, or a patient is trained and validated on.
     pub fn new(plan: &Plan, labeled: &[String], validation: &[String]) -> Result<Self> {
         let guard = if validation.is_empty() { LeakageGuard::by_shares(plan.split) } else { LeakageGuard::by_lists() };
         let mut scans = Self {
@@ -86,7 +86,7 @@ impl TrainingScans {
             unlabeled: Vec::new(),
             pools: Vec::new(),
             fresh: Vec::new(),
-            places: BTreeMap::new(),
+            scan_files: BTreeMap::new(),
         };
         let mut trained = Vec::new();
         for (entry, case) in scans.of_masks(plan, labeled)? {
@@ -109,20 +109,20 @@ impl TrainingScans {
         self.validation.push(case);
     }
 
-    /// Adds scans with organs only; patients of validation and test are left out.
+    /// Adds scans with organs only, without the patients of validation and test.
     ///
     /// # Errors
-    /// Where a source cannot be listed.
+    /// Returns an error if a source cannot be listed.
     pub fn add_unlabeled(&mut self, plan: &Plan, names: &[String]) -> Result<()> {
         let cases = self.trainable(plan, names)?;
         self.unlabeled.extend(cases);
         Ok(())
     }
 
-    /// Adds the scans into which a synthesis of the file puts tumors; patients of validation and test are left out.
+    /// Adds the scans into which a synthesis of the file puts tumors, without the patients of validation and test.
     ///
     /// # Errors
-    /// Where a source cannot be listed.
+    /// Returns an error if a source cannot be listed.
     pub fn add_synthesis(&mut self, plan: &Plan, synthesis: &SynthesisNode) -> Result<()> {
         let names: Vec<String> = synthesis.masks.iter().map(|&mask| plan.masks[mask].name.clone()).collect();
         let cases = self.trainable(plan, &names)?;
@@ -130,40 +130,43 @@ impl TrainingScans {
         Ok(())
     }
 
-    /// Adds the accepted tumors of a run, its training patients only.
+    /// Adds the accepted tumors of the training patients of a run.
     ///
     /// # Errors
-    /// Where the run cannot be read, has no tumors of these patients, or has other organs.
+    /// Returns an error if the run cannot be read, has no tumors of these patients, or has other organs.
     pub fn add_run(&mut self, folder: &Path, at: Option<u64>, organs: &Arc<[Organ]>) -> Result<()> {
         let run = RunSamples::open(folder, at)?;
         let mut entries = run.entries(Split::Train, organs)?;
         let renamed = self.guard.held_out_in(&run);
         entries.retain(|entry| !self.guard.holds_out(&entry.patient_key) && !renamed.contains(&entry.patient_key));
         if entries.is_empty() {
-            return Err(Error::new(format!("{} has no accepted tumor of a training patient", folder.display())));
+            return Err(Error::new(format!(
+                "expected at least one accepted tumor of a training patient in {}, got none",
+                folder.display()
+            )));
         }
-        // All samples of a run have the label ids of its graph: the first shows whether they are those that are trained.
+        // All samples of a run have the label ids of its graph, so that it is enough to check the first one.
         if let Err(fault) = entries[0].read()
             && fault.kind == FaultKind::Mismatch
         {
             let trained: Vec<String> = organs.iter().map(|organ| organ.name.clone()).collect();
-            let hint = format!("trained are {}: a run of the same organs, in the same order, fits", trained.join(", "));
+            let hint = format!("use a run with the organs {}, in this order", trained.join(", "));
             return Err(Error::new(format!("{}: {}", folder.display(), fault.message)).with_hint(hint));
         }
         for entry in &entries {
-            self.places.insert(entry.id, format!("{}: {}", folder.display(), entry.id));
+            self.scan_files.insert(entry.id, format!("{}: {}", folder.display(), entry.id));
         }
         self.pools.push(entries);
         Ok(())
     }
 
-    /// The scans of mask stages that may be trained on.
+    /// Lists the scans of mask stages that may be trained on.
     fn trainable(&mut self, plan: &Plan, names: &[String]) -> Result<Vec<CaseEntry>> {
         let found = self.of_masks(plan, names)?;
         Ok(found.into_iter().filter(|(entry, _)| self.guard.may_train(entry)).map(|(_, case)| case).collect())
     }
 
-    /// The scans of mask stages, with what reads and masks them.
+    /// Lists the scans of mask stages, with cases that read and mask them.
     fn of_masks(&mut self, plan: &Plan, names: &[String]) -> Result<Vec<(ScanEntry, CaseEntry)>> {
         let mut found = Vec::new();
         for node in plan.masks.iter().filter(|mask| names.contains(&mask.name)) {
@@ -171,7 +174,7 @@ impl TrainingScans {
                 let source = &plan.sources[index].source;
                 let entries = match self.sources.entry(index) {
                     Entry::Occupied(listed) => listed.into_mut(),
-                    Entry::Vacant(place) => place.insert(source.list()?),
+                    Entry::Vacant(vacant) => vacant.insert(source.list()?),
                 };
                 for entry in entries.iter() {
                     let (source, mask, key) = (Arc::clone(source), Arc::clone(&node.mask), entry.clone());
@@ -180,19 +183,19 @@ impl TrainingScans {
                         let mask = mask.mask(&scan)?;
                         Ok(MaskedScan { scan, mask })
                     });
-                    self.places.insert(entry.scan_id, format!("{}: {}", entry.source, entry.key));
-                    let mark = format!("{} {}", entry.bytes, entry.modified_s);
-                    found.push((entry.clone(), case.with_mark(mark)));
+                    self.scan_files.insert(entry.scan_id, format!("{}: {}", entry.source, entry.key));
+                    let fingerprint = format!("{} {}", entry.bytes, entry.modified_s);
+                    found.push((entry.clone(), case.with_fingerprint(fingerprint)));
                 }
             }
         }
         Ok(found)
     }
 
-    /// How many there are.
-    pub fn listed(&self) -> ListedScans {
+    /// Counts the scans.
+    pub fn counts(&self) -> ScanCounts {
         let each = |lists: &[Vec<CaseEntry>]| lists.iter().map(Vec::len).collect();
-        ListedScans {
+        ScanCounts {
             labeled: self.labeled.len(),
             validation: self.validation.len(),
             unlabeled: self.unlabeled.len(),
@@ -201,29 +204,31 @@ impl TrainingScans {
         }
     }
 
-    /// A line of JSON for every scan with the place of its file: messages and tables name it by its id alone.
+    /// Returns a line of JSON for every scan, with the path of its file: messages and tables name a scan only by its id.
     ///
     /// # Errors
-    /// None in practice: names are always JSON.
-    pub fn places(&self) -> Result<Vec<u8>> {
+    /// Returns an error if a line cannot be serialized, which does not occur for strings.
+    pub fn scan_files(&self) -> Result<Vec<u8>> {
         let mut text = Vec::new();
-        for (scan_id, key) in &self.places {
+        for (scan_id, key) in &self.scan_files {
             text.extend(canonical::line(&json!({ "key": key, "scan_id": scan_id }))?);
         }
         Ok(text)
     }
 
-    /// Digests of the lists, so that a run is not resumed with other scans.
+    /// Returns digests of the lists, so that a run is not resumed with other scans.
     pub fn digests(&self) -> Json {
-        let digest_of = |entries: &Vec<CaseEntry>, with_marks: bool| {
-            let mark = |entry: &CaseEntry| if with_marks { format!(" {}", entry.mark) } else { String::new() };
-            let lines: Vec<String> = entries.iter().map(|entry| format!("{}{}", entry.id, mark(entry))).collect();
+        let digest_of = |entries: &Vec<CaseEntry>, with_fingerprints: bool| {
+            let line = |entry: &CaseEntry| {
+                if with_fingerprints { format!("{} {}", entry.id, entry.fingerprint) } else { entry.id.to_string() }
+            };
+            let lines: Vec<String> = entries.iter().map(line).collect();
             let digest = FileDigest::of(lines.join("\n").as_bytes()).sha256;
             format!("{} listed, {}", lines.len(), &digest[..16])
         };
         let each = |lists: &[Vec<CaseEntry>]| lists.iter().map(|list| digest_of(list, true)).collect::<Vec<_>>();
         json!({
-            // The survey digests the contents of these two.
+            // The contents of these two are in the digest of the survey.
             "labeled": digest_of(&self.labeled, false),
             "validation": digest_of(&self.validation, false),
             "unlabeled": digest_of(&self.unlabeled, true),
@@ -236,7 +241,7 @@ impl TrainingScans {
         [&self.labeled, &self.validation, &self.unlabeled].into_iter().chain(&self.pools).chain(&self.fresh)
     }
 
-    /// The scans as cases that are read on demand; memory is shared in proportion to their number.
+    /// Converts the scans to cases that are read on demand. The lists share the memory in proportion to their lengths.
     pub fn cases(self, preprocess: Preprocess, memory_bytes: u64) -> TrainingCases {
         let count = self.lists().map(Vec::len).sum::<usize>().max(1) as u64;
         let cases = |entries: Vec<CaseEntry>| {
@@ -254,7 +259,7 @@ impl TrainingScans {
 }
 
 impl TrainingCases {
-    /// How many scans could not be read so far.
+    /// The number of scans that could not be read so far.
     pub fn failed(&self) -> usize {
         let parts = [&self.labeled, &self.validation, &self.unlabeled];
         parts.into_iter().chain(&self.pools).chain(&self.fresh).map(|cases| cases.failed()).sum()

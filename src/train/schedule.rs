@@ -1,19 +1,19 @@
-//! How the learning rate changes while a network learns.
+//! The schedule of the learning rate.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ConfigError;
 
-/// A linear warm-up, then half a cosine down, or a rate that stays.
+/// A linear warm-up, then a half cosine or a constant rate.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScheduleConfig {
-    /// How the rate goes on after the warm-up.
+    /// The curve of the rate after the warm-up.
     pub course: RateCurve,
     /// Steps over which the rate rises to its full height.
     pub warmup_steps: u64,
-    /// The share of the full rate that is left at the end of a cosine.
+    /// The share of the full rate at the end of a cosine.
     pub final_share: f64,
 }
 
@@ -23,20 +23,20 @@ impl Default for ScheduleConfig {
     }
 }
 
-/// The course of the rate after the warm-up.
+/// The curve of the rate after the warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RateCurve {
-    /// Half a cosine down.
+    /// A half cosine from the full to the final rate.
     #[default]
     Cosine,
-    /// It stays.
+    /// A constant rate.
     Constant,
-    /// The published warm-up and cosine: its first step has rate 0, and its warm-up takes two steps or more.
+    /// The published warm-up and cosine: the first step has rate 0, and the warm-up has at least two steps.
     Reference,
 }
 
-/// The rate of every step of a run.
+/// The learning rate of every step of a run.
 ///
 /// ```
 /// use freetumor::train::schedule::{Schedule, ScheduleConfig};
@@ -52,33 +52,34 @@ pub struct Schedule {
 }
 
 impl ScheduleConfig {
-    /// Everything that is wrong with the settings, for a run of so many steps.
-    pub fn complaints(&self, steps: u64) -> Vec<ConfigError> {
-        let mut complaints = Vec::new();
+    /// Returns all errors in the settings, for a run of `steps` steps.
+    pub fn errors(&self, steps: u64) -> Vec<ConfigError> {
+        let mut errors = Vec::new();
         if self.warmup_steps > steps {
             let message = format!("expected at most the {steps} steps of the run, got {}", self.warmup_steps);
-            complaints.push(ConfigError::new("warmup_steps", message));
+            errors.push(ConfigError::new("warmup_steps", message));
         }
         if self.course == RateCurve::Reference && self.warmup_steps < 2 {
-            let message = format!("the published warm-up takes two steps or more, got {}", self.warmup_steps);
-            complaints
-                .push(ConfigError::new("warmup_steps", message).with_hint("course = \"cosine\" takes any number"));
+            let message = format!("expected at least 2 steps for the published warm-up, got {}", self.warmup_steps);
+            errors.push(
+                ConfigError::new("warmup_steps", message).with_hint("use course = \"cosine\" for a shorter warm-up"),
+            );
         }
         if !(0.0..=1.0).contains(&self.final_share) {
             let message = format!("expected a share from 0 to 1, got {}", self.final_share);
-            complaints.push(ConfigError::new("final_share", message));
+            errors.push(ConfigError::new("final_share", message));
         }
-        complaints
+        errors
     }
 }
 
 impl Schedule {
-    /// The schedule of a run of `steps` steps with the full rate `base`.
+    /// Creates the schedule of a run of `steps` steps with the full rate `base`.
     pub fn new(config: ScheduleConfig, base: f64, steps: u64) -> Self {
         Self { config, base, steps }
     }
 
-    /// The rate of a step, counted from 0.
+    /// Returns the rate of a step, counted from 0.
     pub fn rate(&self, step: u64) -> f64 {
         let ScheduleConfig { course, warmup_steps, final_share } = self.config;
         if step < warmup_steps {
@@ -91,9 +92,9 @@ impl Schedule {
             return self.base;
         }
         let rest = self.steps.saturating_sub(warmup_steps).max(1) as f64;
-        let turn = (std::f64::consts::PI * (step - warmup_steps) as f64 / rest).min(std::f64::consts::PI);
+        let angle = (std::f64::consts::PI * (step - warmup_steps) as f64 / rest).min(std::f64::consts::PI);
         let low = self.base * final_share;
-        low + 0.5 * (self.base - low) * (1.0 + libm::cos(turn))
+        low + 0.5 * (self.base - low) * (1.0 + libm::cos(angle))
     }
 }
 
@@ -102,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_short_warm_up_is_no_division_by_zero() {
+    fn schedule_supports_short_warm_up() {
         for warmup_steps in 0..3 {
             let schedule = Schedule::new(ScheduleConfig { warmup_steps, ..ScheduleConfig::default() }, 1.0, 10);
             let rates: Vec<f64> = (0..10).map(|step| schedule.rate(step)).collect();
@@ -113,9 +114,9 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_said() {
+    fn errors_name_invalid_schedule_fields() {
         let config = ScheduleConfig { course: RateCurve::Reference, warmup_steps: 1, final_share: 2.0 };
-        let fields: Vec<_> = config.complaints(0).into_iter().map(|it| it.field).collect();
+        let fields: Vec<_> = config.errors(0).into_iter().map(|error| error.field).collect();
         assert_eq!(fields, ["warmup_steps", "warmup_steps", "final_share"]);
     }
 }

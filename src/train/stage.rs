@@ -1,18 +1,18 @@
 //! The three stages of training.
 
-/// What is trained.
+/// A stage of training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrainingStage {
     /// A segmentor on real tumors, which later scores synthetic ones.
     Segmentor,
-    /// A generator and a discriminator, with a segmentor that is not changed.
+    /// A generator and a discriminator, with a frozen segmentor.
     Synthesis,
     /// The final segmentor on real and synthetic tumors.
     Segmentation,
 }
 
 impl TrainingStage {
-    /// The name in commands and files.
+    /// The name of the stage in commands and files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Segmentor => "segmentor",

@@ -1,9 +1,9 @@
-//! A checked training, which can be listed or run.
+//! A checked training.
 
 use std::path::{Path, PathBuf};
 
 use super::inputs::{TrainingConfig, TrainingInputs};
-use super::scans::ListedScans;
+use super::scans::ScanCounts;
 use super::segmentation::SegmentationLearner;
 use super::stage::TrainingStage;
 use super::synthesis::Networks;
@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::graph::Plan;
 use crate::nn::device::DeviceKind;
 
-/// A training whose file has no errors.
+/// A training whose file has no errors. Its scans can be counted, and it can be run.
 pub struct TrainingTask {
     stage: TrainingStage,
     /// The folder to which paths in the file are relative.
@@ -31,12 +31,12 @@ impl TrainingTask {
         &self.plan.name
     }
 
-    /// Lists its scans and opens its weights; no scan is read.
+    /// Lists the scans and opens the weights; no scan is read.
     ///
     /// # Errors
-    /// Where weights do not exist or are not those of its networks, a source cannot be listed, a patient is trained and
-    /// validated on, or there is nothing to train on.
-    pub fn listed(mut self) -> Result<ListedScans> {
+    /// Returns an error if weights do not exist or belong to other networks, a source cannot be listed, a patient is trained and
+    /// validated on, or there are no scans to train on.
+    pub fn count_scans(mut self) -> Result<ScanCounts> {
         let TrainingInputs { organs, scans, .. } = TrainingInputs::prepare(&mut self.config, &self.plan, &self.folder)?;
         let device = DeviceKind::Cpu.device()?;
         match &self.config {
@@ -49,13 +49,13 @@ impl TrainingTask {
                 Networks::new(config, self.plan.seed, &tumor_labels, &device).map(drop)?;
             }
         }
-        Ok(scans.listed())
+        Ok(scans.counts())
     }
 
-    /// Trains.
+    /// Runs the training.
     ///
     /// # Errors
-    /// What could not be trained, or had to stop.
+    /// Returns an error if the inputs are invalid or a step fails.
     pub fn run(mut self, options: &TrainingOptions, observer: &mut dyn TrainingObserver) -> Result<TrainingOutcome> {
         let mut inputs = TrainingInputs::prepare(&mut self.config, &self.plan, &self.folder)?;
         inputs.settings["scans"] = inputs.scans.digests();

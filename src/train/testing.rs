@@ -1,4 +1,4 @@
-//! Small scans for the tests of this room.
+//! Small scans for the tests of this module.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::ingest::phantom::{Body, PhantomConfig, PhantomSource};
 use crate::mask::{LabelsConfig, LabelsMask, Mask, MaskedScan, Organ};
 use crate::volume::{HuWindow, Preprocess, Voxels};
 
-/// A phantom abdomen with its liver; one number, one phantom.
+/// Returns a phantom abdomen with its liver, by number.
 pub(crate) fn phantom(number: u32) -> MaskedScan {
     let config = PhantomConfig {
         count: number + 1,
@@ -28,22 +28,22 @@ pub(crate) fn phantom(number: u32) -> MaskedScan {
     MaskedScan { scan, mask }
 }
 
-/// A preprocessing to 8 mm and patches of 16³.
+/// Returns a preprocessing to 8 mm and patches of 16³ voxels.
 pub(crate) fn small() -> Preprocess {
     Preprocess::new([8.0; 3], HuWindow::ABDOMEN, [16; 3]).unwrap()
 }
 
-/// A phantom made ready.
+/// Returns a preprocessed phantom.
 pub(crate) fn case(number: u32) -> Case {
     Case::prepare(&phantom(number), &small()).unwrap()
 }
 
-/// The organs of these phantoms.
+/// Returns the organs of the phantoms.
 pub(crate) fn organs() -> Vec<Organ> {
     vec![Organ { name: "liver".into(), label: 1, tumor_label: 2 }]
 }
 
-/// A tiny segmentor's training of so many steps.
+/// Returns the settings of a tiny segmentor with `steps` steps.
 pub(crate) fn segmentation(steps: u64) -> SegmentationConfig {
     let text = format!(
         "steps = {steps}\nlabeled = ['organs']\nnetwork.width = 2\noptimiser.rate = 0.003\n\
@@ -53,7 +53,7 @@ pub(crate) fn segmentation(steps: u64) -> SegmentationConfig {
     toml::from_str(&text).unwrap()
 }
 
-/// Phantoms with a real tumor each: a dark ball in the liver.
+/// Returns phantoms with one real tumor each, a dark ball in the liver.
 pub(crate) fn synthesis_cases() -> Arc<Cases> {
     let with_tumor = |number| {
         let mut masked = phantom(number);
@@ -76,7 +76,7 @@ pub(crate) fn synthesis_cases() -> Arc<Cases> {
     Arc::new(Cases::new((0..3).map(with_tumor).collect(), small(), u64::MAX))
 }
 
-/// A tiny training of generator and discriminator.
+/// Returns the settings of a tiny generator and discriminator.
 pub(crate) fn synthesis(steps: u64) -> SynthesisConfig {
     let text = format!(
         "steps = {steps}\nbatch = 2\nlabeled = ['organs']\nunlabeled = ['organs']\n\

@@ -1,4 +1,4 @@
-//! Whole runs, tiny: what is stopped and goes on has the same bits as what never stopped.
+//! Tests of whole tiny runs: a resumed run has the same bits as an uninterrupted one.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,7 +9,7 @@ use candle_core::Device;
 use super::data::{Batch, CaseEntry, Cases, Sampler};
 use super::history::{History, TRAIN, VALIDATION};
 use super::run::{Learner, Numbers, RunPlan, TrainingReport, run};
-use super::segmentation::{SegmentationConfig, SegmentationLearner, SegmentationSampler, Synthetic, Tumors};
+use super::segmentation::{SegmentationConfig, SegmentationLearner, SegmentationSampler, SyntheticSource, TumorMaker};
 use super::synthesis::{SynthesisLearner, SynthesisSampler};
 use super::testing::{organs, phantom, segmentation, small, synthesis, synthesis_cases};
 use super::{TrainedNetwork, checkpoint};
@@ -34,7 +34,7 @@ fn plan(stage: &'static str, steps: u64, every: super::run::Intervals, out: &Pat
         kernel_class: Class::current().name().to_owned(),
         loader_threads: 1,
         precision: Precision::Single,
-        places: Vec::new(),
+        scan_files: Vec::new(),
         limit: None,
     }
 }
@@ -47,8 +47,8 @@ fn sampler(config: &SegmentationConfig) -> Arc<SegmentationSampler> {
     let rules = Rules::new(RulesConfig::default(), &organs(), small().window()).unwrap();
     let test = QualityTest::new(QualityTestConfig::default()).unwrap();
     let attempts = crate::attempt::AttemptLoop::new(Arc::new(rules), Vec::new(), test);
-    let tumors = Tumors { attempts, organs: organs() };
-    let fresh = Synthetic::Fresh { cases: cases(0..2), tumors };
+    let tumors = TumorMaker { attempts, organs: organs() };
+    let fresh = SyntheticSource::Fresh { cases: cases(0..2), tumors };
     Arc::new(SegmentationSampler::new(config, SEED, organs().into(), synthesis_cases(), vec![fresh]))
 }
 
@@ -63,7 +63,7 @@ fn train_segmentor(out: &Path, change: impl Fn(&mut RunPlan)) -> TrainingReport 
     run(&plan, sampler(&config), &mut segmentor(&config), &mut |_| {}).unwrap()
 }
 
-/// Every file of a run folder with its bytes.
+/// Reads every file of a run folder.
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in std::fs::read_dir(folder).unwrap() {
@@ -88,14 +88,14 @@ fn assert_same(one: &Path, other: &Path) {
 }
 
 #[test]
-fn a_segmentor_that_was_stopped_goes_on_bit_for_bit_whatever_the_threads() {
+fn resumed_segmentor_training_is_bit_identical_for_any_number_of_threads() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, stopped) = (folder.path().join("whole"), folder.path().join("stopped"));
     let report = train_segmentor(&whole, |_| {});
     assert_eq!((report.step, report.new_steps), (6, 6));
     let report = train_segmentor(&stopped, |plan| plan.limit = Some(2));
     assert_eq!((report.step, report.new_steps), (2, 2));
-    // A kill between two checkpoints: what was done since the last one is done again.
+    // As after a kill between two checkpoints: the steps since the last one are repeated.
     let kept = std::fs::read(stopped.join("checkpoint.safetensors")).unwrap();
     train_segmentor(&stopped, |plan| (plan.limit, plan.loader_threads) = (Some(2), 3));
     std::fs::write(stopped.join("checkpoint.safetensors"), kept).unwrap();
@@ -103,7 +103,7 @@ fn a_segmentor_that_was_stopped_goes_on_bit_for_bit_whatever_the_threads() {
     let report = pool.install(|| train_segmentor(&stopped, |plan| plan.loader_threads = 2));
     assert_eq!((report.step, report.new_steps), (6, 4));
     assert_same(&whole, &stopped);
-    assert_eq!(train_segmentor(&whole, |_| {}).new_steps, 0, "nothing is left to do");
+    assert_eq!(train_segmentor(&whole, |_| {}).new_steps, 0, "no steps are left");
 
     let history = History::read(&whole.join("history.parquet"), u64::MAX).unwrap();
     assert_eq!(history.series(TRAIN, "loss").count(), 6);
@@ -127,12 +127,12 @@ fn train_synthesis(out: &Path, weights: &Path, limit: Option<u64>) -> TrainingRe
 }
 
 #[test]
-fn generator_and_discriminator_go_on_bit_for_bit() {
+fn resumed_synthesis_training_is_bit_identical() {
     let folder = tempfile::tempdir().unwrap();
     let weights = folder.path().join("s.safetensors");
     let config = segmentation(1);
     segmentor(&config)
-        .learning()
+        .segmentor()
         .write_weights(&weights, &BTreeMap::from([("norm".into(), "instance".into())]), Precision::Single)
         .unwrap();
     let before = std::fs::read(&weights).unwrap();
@@ -143,12 +143,12 @@ fn generator_and_discriminator_go_on_bit_for_bit() {
     train_synthesis(&stopped, &weights, None);
     assert_same(&whole, &stopped);
     assert_eq!(std::fs::read(&weights).unwrap(), before);
-    let standing = checkpoint::standing(&whole.join("checkpoint.safetensors")).unwrap();
-    assert_eq!(standing.optimiser_steps, [("discriminator".into(), 4), ("generator".into(), 4)].into());
+    let header = checkpoint::read_header(&whole.join("checkpoint.safetensors")).unwrap();
+    assert_eq!(header.optimiser_steps, [("discriminator".into(), 4), ("generator".into(), 4)].into());
 }
 
 #[test]
-fn a_segmentor_learns() {
+fn segmentor_loss_decreases() {
     let mut config = segmentation(100);
     config.synthetic = None;
     config.cut_mix.probability = 0.0;
@@ -163,26 +163,30 @@ fn a_segmentor_learns() {
 }
 
 #[test]
-fn a_frozen_network_follows_and_gets_no_gradients() {
+fn frozen_network_shares_weights_without_gradients() {
     let config = segmentation(1);
     let learner = segmentor(&config);
-    let frozen = learner.learning().frozen().unwrap();
+    let frozen = learner.segmentor().frozen().unwrap();
     let x = candle_core::Var::ones((1, 1, 8, 8, 8), candle_core::DType::F32, &Device::Cpu).unwrap();
     let y = frozen.forward(x.as_tensor()).unwrap();
     let gradients = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
     assert!(gradients.get(x.as_tensor()).is_some());
-    assert!(learner.learning().weights().values().all(|weight| gradients.get(weight).is_none()));
+    assert!(learner.segmentor().weights().values().all(|weight| gradients.get(weight).is_none()));
     let mut learner = learner;
     let sampler = sampler(&config);
     learner.learn(0, sampler.batch(0).unwrap()).unwrap();
     let after = frozen.forward(x.as_tensor()).unwrap();
-    assert_ne!(super::losses::host(&y).unwrap(), super::losses::host(&after).unwrap(), "a step is seen at once");
+    assert_ne!(
+        super::losses::to_host(&y).unwrap(),
+        super::losses::to_host(&after).unwrap(),
+        "a step changes the frozen network too"
+    );
 }
 
-/// Batches of which one is no number.
-struct Spoiled(Arc<SegmentationSampler>);
+/// Batches of which one contains NaN.
+struct NanBatches(Arc<SegmentationSampler>);
 
-impl Sampler for Spoiled {
+impl Sampler for NanBatches {
     type Batch = Batch;
 
     fn batch(&self, step: u64) -> Result<Batch> {
@@ -195,24 +199,24 @@ impl Sampler for Spoiled {
 }
 
 #[test]
-fn a_loss_that_is_no_number_stops_with_what_it_saw() {
+fn nan_loss_stops_training_with_scans_and_history() {
     let folder = tempfile::tempdir().unwrap();
     let config = segmentation(6);
     let plan = plan("segmentation", 6, config.every, folder.path());
-    let sampler = Arc::new(Spoiled(sampler(&config)));
+    let sampler = Arc::new(NanBatches(sampler(&config)));
     let error = run(&plan, sampler, &mut segmentor(&config), &mut |_| {}).unwrap_err();
-    let said = error.to_string();
-    assert!(said.starts_with("training stopped at step 4: loss is NaN (of loss NaN, rate "), "{said}");
-    assert!(said.contains(" on scan ") && said.contains("before it: loss "), "{said}");
-    // The last checkpoint is from before it, and goes on.
-    let standing = checkpoint::standing(&folder.path().join("checkpoint.safetensors")).unwrap();
-    assert_eq!(standing.step, 3);
-    let seen = History::read(&folder.path().join("history-until-stop.parquet"), u64::MAX).unwrap();
-    assert_eq!(seen.series(TRAIN, "loss").count(), 4);
+    let message = error.to_string();
+    assert!(message.starts_with("training stopped at step 4: loss is NaN (of loss NaN, rate "), "{message}");
+    assert!(message.contains(" on scan ") && message.contains("before it: loss "), "{message}");
+    // The last checkpoint is from before the failed step.
+    let header = checkpoint::read_header(&folder.path().join("checkpoint.safetensors")).unwrap();
+    assert_eq!(header.step, 3);
+    let history = History::read(&folder.path().join("history-until-stop.parquet"), u64::MAX).unwrap();
+    assert_eq!(history.series(TRAIN, "loss").count(), 4);
 }
 
 #[test]
-fn a_folder_keeps_to_its_run() {
+fn run_refuses_folder_of_another_run() {
     let folder = tempfile::tempdir().unwrap();
     train_segmentor(folder.path(), |plan| plan.limit = Some(1));
     let config = segmentation(6);
@@ -222,28 +226,30 @@ fn a_folder_keeps_to_its_run() {
         run(&plan, sampler(&config), &mut segmentor(&config), &mut |_| {}).unwrap_err()
     };
     let error = refused(&|plan| plan.resume = false);
-    assert!(error.to_string().ends_with("holds a run that has taken 1 steps"), "{error}");
+    assert!(error.to_string().ends_with("contains a run that has taken 1 steps"), "{error}");
     assert!(error.hint().unwrap().contains("--resume"));
-    assert!(refused(&|plan| plan.seed = 1).to_string().contains("the seed is 9 there and 1 here"));
-    assert!(refused(&|plan| plan.stage = "segmentor").to_string().contains("the stage is segmentation there"));
+    assert!(refused(&|plan| plan.seed = 1).to_string().contains("expected seed 9, got 1"));
+    assert!(
+        refused(&|plan| plan.stage = "segmentor").to_string().contains("expected stage segmentation, got segmentor")
+    );
     assert!(
         refused(&|plan| plan.settings = serde_json::json!({}))
             .to_string()
-            .contains("`steps` is 6 there and not set here")
+            .contains("expected `steps` to be 6, got not set")
     );
-    std::fs::write(folder.path().join("checkpoint.safetensors"), b"rubbish").unwrap();
-    assert!(refused(&|_| {}).to_string().contains("not a safetensors file"));
+    std::fs::write(folder.path().join("checkpoint.safetensors"), b"invalid").unwrap();
+    assert!(refused(&|_| {}).to_string().contains("no safetensors file"));
 }
 
-/// A learner whose weights are no numbers after its first step.
-struct Diverged(SegmentationLearner);
+/// A learner whose weights are NaN after the first step.
+struct DivergedLearner(SegmentationLearner);
 
-impl Learner for Diverged {
+impl Learner for DivergedLearner {
     type Batch = Batch;
 
     fn learn(&mut self, step: u64, batch: Batch) -> Result<Numbers> {
         let numbers = self.0.learn(step, batch)?;
-        let mut tensors: BTreeMap<_, _> = self.0.learning().tensors().collect();
+        let mut tensors: BTreeMap<_, _> = self.0.segmentor().tensors().collect();
         for tensor in tensors.values_mut() {
             *tensor = (&*tensor * f64::NAN).unwrap();
         }
@@ -255,7 +261,7 @@ impl Learner for Diverged {
         Ok(Vec::new())
     }
 
-    fn judged_by(&self) -> &'static str {
+    fn score_name(&self) -> &'static str {
         ""
     }
 
@@ -273,48 +279,48 @@ impl Learner for Diverged {
 }
 
 #[test]
-fn weights_that_are_no_numbers_are_not_saved() {
+fn nan_weights_are_not_saved() {
     let folder = tempfile::tempdir().unwrap();
     let config = segmentation(6);
     let plan = RunPlan { limit: Some(1), ..plan("segmentation", 6, config.every, folder.path()) };
-    let error = run(&plan, sampler(&config), &mut Diverged(segmentor(&config)), &mut |_| {}).unwrap_err();
+    let error = run(&plan, sampler(&config), &mut DivergedLearner(segmentor(&config)), &mut |_| {}).unwrap_err();
     assert!(error.to_string().contains("no longer finite"), "{error}");
     assert!(!folder.path().join("checkpoint.safetensors").exists());
 }
 
 #[test]
-fn a_folder_has_one_writer_and_is_no_pipelines() {
+fn run_refuses_locked_folder_and_folder_of_pipeline() {
     let folder = tempfile::tempdir().unwrap();
     let config = segmentation(6);
     let train = |plan: &RunPlan| run(plan, sampler(&config), &mut segmentor(&config), &mut |_| {}).map(drop);
-    let places = b"{}\n".to_vec();
-    let plan = RunPlan { limit: Some(1), places, ..plan("segmentation", 6, config.every, folder.path()) };
+    let scan_files = b"{}\n".to_vec();
+    let plan = RunPlan { limit: Some(1), scan_files, ..plan("segmentation", 6, config.every, folder.path()) };
     let lock = std::fs::File::create(folder.path().join("lock")).unwrap();
     lock.lock().unwrap();
     let error = train(&plan).unwrap_err().to_string();
     assert!(error.ends_with("is being written by another training"), "{error}");
-    assert!(!plan.has_begun());
+    assert!(!plan.has_checkpoint());
     lock.unlock().unwrap();
     train(&plan).unwrap();
-    assert!(plan.has_begun());
+    assert!(plan.has_checkpoint());
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         let private = std::fs::metadata(folder.path().join("private")).unwrap();
         assert_eq!(private.permissions().mode() & 0o777, 0o700);
     }
-    let pipelines = tempfile::tempdir().unwrap();
-    std::fs::write(pipelines.path().join("run.json"), "{}").unwrap();
-    let error = train(&RunPlan { out: pipelines.path().to_owned(), ..plan }).unwrap_err().to_string();
-    assert!(error.contains("is the folder of a pipeline or a data set: it holds run.json"), "{error}");
+    let pipeline = tempfile::tempdir().unwrap();
+    std::fs::write(pipeline.path().join("run.json"), "{}").unwrap();
+    let error = train(&RunPlan { out: pipeline.path().to_owned(), ..plan }).unwrap_err().to_string();
+    assert!(error.contains("is the folder of a pipeline or a data set: it contains run.json"), "{error}");
 }
 
 #[test]
-fn the_seed_decides_the_first_weights() {
+fn seed_determines_initial_weights() {
     let weights = |seed: u64, name| {
         let config = segmentation(1).network.build(3);
-        let learning = TrainedNetwork::new(name, config, Default::default(), Key::root(seed), &Device::Cpu).unwrap();
-        super::losses::host(&learning.weights()["down_tr64.ops.0.conv1.weight"]).unwrap()
+        let network = TrainedNetwork::new(name, config, Default::default(), Key::root(seed), &Device::Cpu).unwrap();
+        super::losses::to_host(&network.weights()["down_tr64.ops.0.conv1.weight"]).unwrap()
     };
     assert_eq!(weights(1, "generator"), weights(1, "generator"));
     assert_ne!(weights(1, "generator"), weights(2, "generator"));

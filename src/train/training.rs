@@ -1,4 +1,4 @@
-//! A training from listed scans to its report.
+//! The steps of a training, from listed scans to the report.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::data::{Cases, Sampler, Survey};
 use super::inputs::TrainingInputs;
 use super::run::{Intervals, Learner, Progress, RunPlan, TrainingReport, run};
 use super::scans::TrainingCases;
-use super::segmentation::{SegmentationConfig, SegmentationLearner, SegmentationSampler, Synthetic, Tumors};
+use super::segmentation::{SegmentationConfig, SegmentationLearner, SegmentationSampler, SyntheticSource, TumorMaker};
 use super::stage::TrainingStage;
 use super::synthesis::{SynthesisConfig, SynthesisLearner, SynthesisSampler};
 use crate::error::Result;
@@ -20,43 +20,43 @@ use crate::nn::device::DeviceKind;
 use crate::nn::weights::Precision;
 use crate::simd::Class;
 
-/// How and where a training runs. Nothing here changes its result, except the device.
+/// The options of a training. Only the device changes the result.
 #[derive(Clone, Debug)]
 pub struct TrainingOptions {
-    /// Folder of the training.
+    /// The output folder.
     pub out: PathBuf,
-    /// Where to compute.
+    /// The device.
     pub device: DeviceKind,
-    /// Whether the training resumes from a checkpoint in the folder.
+    /// Whether to resume from a checkpoint in the folder.
     pub resume: bool,
     /// Threads that make batches; at least 1.
     pub loader_threads: usize,
-    /// Memory for preprocessed scans.
+    /// Bytes of memory for preprocessed scans.
     pub memory_bytes: u64,
-    /// Precision of the weights that are written for inference.
+    /// The precision of the weights for inference.
     pub precision: Precision,
-    /// Steps to take now, at most.
+    /// The maximum number of steps of this call.
     pub limit: Option<u64>,
 }
 
-/// Follows a training.
+/// Receives the warnings and the progress of a training.
 pub trait TrainingObserver {
     /// Receives a warning.
     ///
     /// # Errors
-    /// What stops the training.
+    /// Returns an error to stop the training.
     fn warning(&mut self, message: &str) -> Result<()>;
 
     /// Receives the state after a step.
     fn progress(&mut self, progress: &Progress<'_>);
 }
 
-/// The end of a training.
+/// The result of a training.
 #[derive(Clone, Debug)]
 pub struct TrainingOutcome {
     /// The report.
     pub report: TrainingReport,
-    /// How many scans could not be read.
+    /// The number of scans that could not be read.
     pub failed_scans: usize,
 }
 
@@ -67,22 +67,22 @@ pub(super) struct TrainingRun<'a> {
     pub plan: &'a Plan,
 }
 
-/// A training whose labeled scans were read once.
+/// The data of a training after its labeled scans were read once.
 struct PreparedData {
     settings: Json,
     organs: Arc<[Organ]>,
     /// Lines that name the file of each scan.
-    places: Vec<u8>,
+    scan_files: Vec<u8>,
     cases: TrainingCases,
 }
 
 impl TrainingRun<'_> {
     fn prepare(&self, inputs: TrainingInputs) -> Result<PreparedData> {
         let TrainingInputs { mut settings, preprocess, organs, scans } = inputs;
-        let places = scans.places()?;
+        let scan_files = scans.scan_files()?;
         let cases = scans.cases(preprocess, self.options.memory_bytes);
         settings["scans"]["labeled_contents"] = survey("labeled", &cases.labeled, &organs, true)?.into();
-        Ok(PreparedData { settings, organs, places, cases })
+        Ok(PreparedData { settings, organs, scan_files, cases })
     }
 
     pub fn segmentation(
@@ -91,31 +91,31 @@ impl TrainingRun<'_> {
         inputs: TrainingInputs,
         observer: &mut dyn TrainingObserver,
     ) -> Result<TrainingOutcome> {
-        let PreparedData { mut settings, organs, places, cases } = self.prepare(inputs)?;
+        let PreparedData { mut settings, organs, scan_files, cases } = self.prepare(inputs)?;
         let validation = Arc::clone(&cases.validation);
         if validation.is_empty() {
-            let advice = "name stages under `validation`, or give validation a share of the patients in [pipeline]";
-            observer.warning(&format!("there is nothing to validate on: {advice}"))?;
+            let advice = "name stages in `validation`, or set a validation share in `split` of [pipeline]";
+            observer.warning(&format!("no scans for validation: {advice}"))?;
         } else {
             let survey = validation.survey(cores(), &|| {});
             settings["scans"]["validation_contents"] = survey.contents_digest().into();
-            if survey.good == 0 {
+            if survey.readable == 0 {
                 survey.check("validation", validation.entries(), &[])?;
             }
-            let shown = survey.cases_with;
-            let hidden = organs.iter().filter(|organ| !shown.contains_key(&organ.tumor_label));
-            for Organ { name, .. } in hidden {
+            let cases_with = survey.cases_with;
+            let absent = organs.iter().filter(|organ| !cases_with.contains_key(&organ.tumor_label));
+            for Organ { name, .. } in absent {
                 let scans = validation.len();
                 observer.warning(&format!(
-                    "none of the {scans} scans for validation shows a {name} tumor: there is no score for it"
+                    "none of the {scans} scans for validation has a {name} tumor: its score is undefined"
                 ))?;
             }
         }
-        let mut synthetic: Vec<Synthetic> = cases.pools.iter().cloned().map(Synthetic::Pool).collect();
+        let mut synthetic: Vec<SyntheticSource> = cases.pools.iter().cloned().map(SyntheticSource::Pool).collect();
         for ((synthesis, branch), cases) in self.plan.training_branches().zip(&cases.fresh) {
             if !cases.is_empty() {
-                let tumors = Tumors { attempts: synthesis.attempts.only(branch), organs: synthesis.organs.clone() };
-                synthetic.push(Synthetic::Fresh { cases: Arc::clone(cases), tumors });
+                let tumors = TumorMaker { attempts: synthesis.attempts.only(branch), organs: synthesis.organs.clone() };
+                synthetic.push(SyntheticSource::Fresh { cases: Arc::clone(cases), tumors });
             }
         }
         let device = self.options.device.device()?;
@@ -123,10 +123,10 @@ impl TrainingRun<'_> {
         let mut learner = SegmentationLearner::new(config, seed, Arc::clone(&organs), Some(validation), &device)?;
         let labeled = Arc::clone(&cases.labeled);
         let sampler = Arc::new(SegmentationSampler::new(config, seed, organs, labeled, synthetic));
-        let plan = self.run_plan(settings, places, (config.steps, config.every));
+        let plan = self.run_plan(settings, scan_files, (config.steps, config.every));
         let report = take_steps(&plan, Arc::clone(&sampler), &mut learner, observer)?;
-        if let Some(few) = sampler.too_few_fresh() {
-            observer.warning(&few)?;
+        if let Some(warning) = sampler.low_acceptance_warning() {
+            observer.warning(&warning)?;
         }
         Ok(TrainingOutcome { report, failed_scans: cases.failed() })
     }
@@ -137,33 +137,32 @@ impl TrainingRun<'_> {
         inputs: TrainingInputs,
         observer: &mut dyn TrainingObserver,
     ) -> Result<TrainingOutcome> {
-        let PreparedData { mut settings, organs, places, cases } = self.prepare(inputs)?;
+        let PreparedData { mut settings, organs, scan_files, cases } = self.prepare(inputs)?;
         let labeled = Arc::clone(&cases.labeled);
         let unlabeled = (!config.unlabeled.is_empty()).then(|| Arc::clone(&cases.unlabeled));
         if let Some(cases) = unlabeled.as_ref().filter(|cases| cases.is_empty()) {
             survey("unlabeled", cases, &organs, false)?;
         }
         let (device, seed) = (self.options.device.device()?, self.plan.seed);
-        // Validation uses patients of its own, if any of them has a tumor.
+        // Validation uses the held-out patients, if any of them has a tumor.
         let held_out = Arc::clone(&cases.validation);
         let survey = held_out.survey(cores(), &|| {});
         settings["scans"]["validation_contents"] = survey.contents_digest().into();
-        let shown = survey.cases_with;
-        let has_tumor = organs.iter().any(|organ| shown.contains_key(&organ.tumor_label));
-        let validated = if has_tumor { (held_out, None) } else { (Arc::clone(&labeled), unlabeled.clone()) };
+        let has_tumor = organs.iter().any(|organ| survey.cases_with.contains_key(&organ.tumor_label));
+        let validation_cases = if has_tumor { (held_out, None) } else { (Arc::clone(&labeled), unlabeled.clone()) };
         let sampler = |purpose, (labeled, unlabeled)| {
             SynthesisSampler::new(config, (seed, purpose), Arc::clone(&organs), labeled, unlabeled)
         };
         let tumor_labels = organs.iter().map(|organ| organ.tumor_label).collect();
-        let validation = sampler("validation", validated)?;
+        let validation = sampler("validation", validation_cases)?;
         let mut learner = SynthesisLearner::new(config, seed, tumor_labels, &validation, &device)?;
         let sampler = Arc::new(sampler("synthesis", (labeled, unlabeled))?);
-        let plan = self.run_plan(settings, places, (config.steps, config.every));
+        let plan = self.run_plan(settings, scan_files, (config.steps, config.every));
         let report = take_steps(&plan, sampler, &mut learner, observer)?;
         Ok(TrainingOutcome { report, failed_scans: cases.failed() })
     }
 
-    fn run_plan(&self, settings: Json, places: Vec<u8>, (steps, every): (u64, Intervals)) -> RunPlan {
+    fn run_plan(&self, settings: Json, scan_files: Vec<u8>, (steps, every): (u64, Intervals)) -> RunPlan {
         let options = self.options;
         RunPlan {
             stage: self.stage.name(),
@@ -180,7 +179,7 @@ impl TrainingRun<'_> {
             loader_threads: options.loader_threads,
             limit: options.limit,
             precision: options.precision,
-            places,
+            scan_files,
         }
     }
 }
@@ -191,40 +190,40 @@ fn take_steps<L: Learner>(
     learner: &mut L,
     observer: &mut dyn TrainingObserver,
 ) -> Result<TrainingReport> {
-    if plan.resume && !plan.has_begun() {
+    if plan.resume && !plan.has_checkpoint() {
         tracing::warn!("{} has no checkpoint to resume from: the training starts from scratch", plan.out.display());
     }
-    warn_of_space(plan, learner);
+    warn_if_disk_is_small(plan, learner);
     run(plan, sampler, learner, &mut |progress| observer.progress(progress))
 }
 
-/// Reads every scan once; returns a digest of their contents. Each that cannot be read is a line of the log.
-fn survey(what: &str, cases: &Cases, organs: &[Organ], with_tumors: bool) -> Result<String> {
-    let found = cases.survey(cores(), &|| {});
+/// Reads every scan once and returns a digest of their contents. Scans that cannot be read are logged.
+fn survey(list: &str, cases: &Cases, organs: &[Organ], with_tumors: bool) -> Result<String> {
+    let survey = cases.survey(cores(), &|| {});
     let names = organs.iter().map(|organ| (organ.label, organ.name.clone()));
     let tumors = organs.iter().map(|organ| (organ.tumor_label, format!("a {} tumor", organ.name)));
-    let needed: Vec<_> = names.chain(tumors.filter(|_| with_tumors)).collect();
-    found.check(what, cases.entries(), &needed)?;
-    if found.padded > 0 {
-        let Survey { padded, good, least_voxels, .. } = &found;
+    let required: Vec<_> = names.chain(tumors.filter(|_| with_tumors)).collect();
+    survey.check(list, cases.entries(), &required)?;
+    if survey.padded > 0 {
+        let Survey { padded, readable, least_voxels, .. } = &survey;
         let (patch, least) = (cases.preprocess().patch(), least_voxels.unwrap_or_default());
         tracing::warn!(
-            "{padded} of {good} {what} scans are smaller than `patch_voxels` {patch:?} and padded with the window's low \
-             end; the fewest voxels along an axis are {least:?}"
+            "{padded} of {readable} {list} scans are smaller than `patch_voxels` {patch:?} and padded with the lower bound of \
+             the window; the fewest voxels along each axis are {least:?}"
         );
     }
-    Ok(found.contents_digest())
+    Ok(survey.contents_digest())
 }
 
-/// Warns where the disk is too small: a checkpoint is written beside the previous one, and weights beside it at the end and where
-/// validation was best. It is better to know before the training than after hours.
-fn warn_of_space(plan: &RunPlan, learner: &impl Learner) {
+/// Warns before the first step if the disk is too small for two checkpoints (a checkpoint is written next to the previous one), the
+/// final weights and the best weights.
+fn warn_if_disk_is_small(plan: &RunPlan, learner: &impl Learner) {
     let sizes: Vec<[u64; 2]> = learner.networks().iter().map(|network| network.bytes()).collect();
-    let [weights, checkpoint] = [0, 1].map(|which| sizes.iter().map(|size| size[which]).sum::<u64>());
-    let needed = 2 * checkpoint + 2 * weights;
-    if let Some(free) = free_bytes(&plan.out).filter(|free| *free < needed) {
-        let (needed, free, out) = (ByteSize(needed), ByteSize(free), plan.out.display());
-        tracing::warn!("checkpoints and weights need about {needed}, {free} are free at {out}");
+    let [weights, checkpoint] = [0, 1].map(|index| sizes.iter().map(|size| size[index]).sum::<u64>());
+    let required = 2 * checkpoint + 2 * weights;
+    if let Some(free) = free_bytes(&plan.out).filter(|free| *free < required) {
+        let (required, free, out) = (ByteSize(required), ByteSize(free), plan.out.display());
+        tracing::warn!("expected about {required} of free disk space for checkpoints and weights, got {free} at {out}");
     }
 }
 

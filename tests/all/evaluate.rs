@@ -1,4 +1,4 @@
-//! `freetumor evaluate`, from outside: good and bad folders, arms, weights, and the Turing test.
+//! The command `freetumor evaluate`: valid and invalid folders, arms, weights, and the Turing test.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -17,7 +17,7 @@ fn evaluate(args: &[&str], folder: &Path) -> Output {
     command.output().unwrap()
 }
 
-/// Exit code and both streams.
+/// Formats the exit code and both streams.
 fn shown(output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let code = output.status.code().unwrap();
@@ -35,39 +35,39 @@ fn write(path: PathBuf, grid: &Grid, ids: &Array3<u8>) {
     std::fs::write(path, file).unwrap();
 }
 
-/// A liver with a block of tumor of `length` voxels along x, and a small one elsewhere.
-fn livers(length: usize, other: bool) -> Array3<u8> {
+/// Returns a liver with a tumor of `length` voxels along x, and optionally a second, small tumor.
+fn liver(length: usize, has_second_tumor: bool) -> Array3<u8> {
     Array3::from_fn(grid().shape, |[x, y, z]| {
         let is_block = (3..3 + length).contains(&x) && (3..8).contains(&y) && (2..5).contains(&z);
-        let is_other = other && x == 17 && y > 12 && (8..10).contains(&z);
-        if is_block || is_other { 2 } else { u8::from(x > 0) }
+        let is_second = has_second_tumor && x == 17 && y > 12 && (8..10).contains(&z);
+        if is_block || is_second { 2 } else { u8::from(x > 0) }
     })
 }
 
-/// Six cases, the last of which is healthy, and three arms: the third lacks a case and has one from elsewhere.
-fn world(folder: &Path) {
+/// Writes six cases, the last of which is healthy, and three arms; the third arm lacks a case and has a case without truth.
+fn write_arms(folder: &Path) {
     for case in 0..6 {
         let name = format!("case-{case}.nii");
-        let truth = if case == 5 { livers(0, false) } else { livers(6 + case, case % 2 == 0) };
+        let truth = if case == 5 { liver(0, false) } else { liver(6 + case, case % 2 == 0) };
         write(folder.join("data/labelsTs").join(&name), &grid(), &truth);
         write(folder.join("good").join(&name), &grid(), &truth);
         for seed in 0..2 {
-            let found = livers(2 + case * (seed + 1) / 2, case == 5 || case == 2);
-            write(folder.join(format!("half-{seed}")).join(&name), &grid(), &found);
+            let prediction = liver(2 + case * (seed + 1) / 2, case == 5 || case == 2);
+            write(folder.join(format!("half-{seed}")).join(&name), &grid(), &prediction);
         }
         if case > 0 {
-            let mut place = grid();
-            place.affine.0[2][3] = if case == 3 { 500.0 } else { 0.0 };
-            write(folder.join("torn").join(&name), &place, &truth);
+            let mut grid = grid();
+            grid.affine.0[2][3] = if case == 3 { 500.0 } else { 0.0 };
+            write(folder.join("torn").join(&name), &grid, &truth);
         }
     }
-    write(folder.join("torn/stranger.nii"), &grid(), &livers(3, false));
+    write(folder.join("torn/extra.nii"), &grid(), &liver(3, false));
 }
 
 #[test]
-fn arms_are_measured_and_compared() {
+fn evaluate_measures_and_compares_arms() {
     let folder = tempfile::tempdir().unwrap();
-    world(folder.path());
+    write_arms(folder.path());
     let arms = ["--truth", "data", "--arm", "half=half-0,half-1", "--arm", "good=good"];
     let output = evaluate(&arms, folder.path());
     insta::assert_snapshot!(shown(&output));
@@ -75,54 +75,54 @@ fn arms_are_measured_and_compared() {
         assert!(std::fs::metadata(folder.path().join("evaluation").join(name)).unwrap().len() > 500, "{name}");
     }
 
-    // The printed JSON is that of the file, and a second evaluation writes the same bytes.
-    let json = evaluate(&[&arms[..], &["--json", "--out", "again"]].concat(), folder.path());
+    // The printed JSON equals the file, and a second evaluation writes the same bytes.
+    let json = evaluate(&[&arms[..], &["--json", "--out", "second"]].concat(), folder.path());
     let json: Value = serde_json::from_slice(&json.stdout).unwrap();
     let file = std::fs::read(folder.path().join("evaluation/summary.json")).unwrap();
     assert_eq!(json, serde_json::from_slice::<Value>(&file).unwrap());
     let tables =
-        ["evaluation", "again"].map(|out| std::fs::read(folder.path().join(out).join("lesions.parquet")).unwrap());
+        ["evaluation", "second"].map(|out| std::fs::read(folder.path().join(out).join("lesions.parquet")).unwrap());
     assert_eq!(tables[0], tables[1]);
     let good = json["metrics"].as_array().unwrap().iter().filter(|row| row["arm"] == "good");
     for row in good {
-        let perfect = if row["metric"] == "false_positives_per_healthy_scan" { 0.0 } else { 1.0 };
-        assert_eq!(row["mean"], perfect, "{row}");
+        let expected = if row["metric"] == "false_positives_per_healthy_scan" { 0.0 } else { 1.0 };
+        assert_eq!(row["mean"], expected, "{row}");
     }
 }
 
 #[test]
-fn what_cannot_be_measured_is_named_and_the_rest_goes_on() {
+fn evaluate_reports_failed_cases_and_measures_the_others() {
     let folder = tempfile::tempdir().unwrap();
-    world(folder.path());
+    write_arms(folder.path());
     std::fs::write(folder.path().join("half-0/case-4.nii"), b"no image").unwrap();
     write(folder.path().join("data/labelsTs/case-7.nii"), &grid(), &Array3::filled(grid().shape, 9));
     let arms = ["--truth", "data", "--arm", "torn=torn", "--arm", "half=half-0,half-1", "--compare", "half,torn"];
     insta::assert_snapshot!(shown(&evaluate(&arms, folder.path())));
 }
 
-/// Numbers look perfect, or like nothing, where the ids are others.
+/// With wrong ids, all numbers would be perfect or undefined.
 #[test]
-fn ids_that_are_nowhere_are_doubted() {
+fn evaluate_warns_about_unexpected_ids() {
     let folder = tempfile::tempdir().unwrap();
-    world(folder.path());
-    let said = |args: &[&str]| {
+    write_arms(folder.path());
+    let stderr = |args: &[&str]| {
         let output = evaluate(&[&["--truth", "data", "--predictions"], args].concat(), folder.path());
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
-    assert!(!said(&["good"]).contains("warning"), "{}", said(&["good"]));
-    let text = said(&["good", "--organ", "liver=1:9"]);
-    assert!(text.contains("no truth holds 9, the tumors of liver, so that all cases count as healthy"), "{text}");
-    let tens = livers(3, true).map(|id| id * 10);
+    assert!(!stderr(&["good"]).contains("warning"), "{}", stderr(&["good"]));
+    let text = stderr(&["good", "--organ", "liver=1:9"]);
+    assert!(text.contains("no truth contains 9, the tumors of liver: all cases count as healthy"), "{text}");
+    let tens = liver(3, true).map(|id| id * 10);
     write(folder.path().join("tens/case-0.nii"), &grid(), &tens);
-    let text = said(&["tens"]);
-    assert!(text.contains("predictions hold [10, 20], which no truth and no organ has"), "{text}");
+    let text = stderr(&["tens"]);
+    assert!(text.contains("predictions contain [10, 20], which no truth and no organ has"), "{text}");
 }
 
 #[test]
-fn predictions_on_another_grid_are_brought_to_the_truth() {
+fn evaluate_resamples_predictions_to_grid_of_truth() {
     let folder = tempfile::tempdir().unwrap();
-    let truth = livers(7, true);
-    // The same place, with the first axis the other way round and the others swapped, and one slice more all round.
+    let truth = liver(7, true);
+    // The same region, with the first axis reversed, the other axes swapped, and a margin of one slice.
     let flipped = Array3::from_fn([22, 14, 18], |[x, z, y]| {
         let inside = (1..21).contains(&x) && (1..13).contains(&z) && (1..17).contains(&y);
         if inside { truth[[20 - x, y - 1, z - 1]] } else { 0 }
@@ -138,20 +138,20 @@ fn predictions_on_another_grid_are_brought_to_the_truth() {
 }
 
 #[test]
-fn bad_input_ends_in_exit_code_2_and_a_hint() {
+fn evaluate_fails_on_invalid_input_with_exit_code_2_and_hint() {
     let folder = tempfile::tempdir().unwrap();
-    world(folder.path());
+    write_arms(folder.path());
     std::fs::create_dir(folder.path().join("empty")).unwrap();
-    write(folder.path().join("other/unknown.nii"), &grid(), &livers(3, false));
+    write(folder.path().join("other/unknown.nii"), &grid(), &liver(3, false));
     std::fs::write(folder.path().join("patients.csv"), "case,patient\ncase-1\n").unwrap();
     std::fs::write(folder.path().join("twice.csv"), "case-1,a\ncase-1,b\n").unwrap();
-    std::fs::write(folder.path().join("strangers.csv"), "case-1,a\nnobody,b\n").unwrap();
+    std::fs::write(folder.path().join("unknown.csv"), "case-1,a\ncase-9,b\n").unwrap();
     let runs: [&[&str]; 16] = [
         &[],
         &["--truth", "data"],
         &["--truth", "empty", "--predictions", "good"],
-        &["--truth", "nowhere", "--predictions", "good"],
-        &["--truth", "data", "--predictions", "nowhere"],
+        &["--truth", "missing", "--predictions", "good"],
+        &["--truth", "data", "--predictions", "missing"],
         &["--truth", "data", "--predictions", "other"],
         &["--truth", "data", "--predictions", "good", "--organ", "kidney=5:6"],
         &["--truth", "data", "--predictions", "good", "--organ", "liver"],
@@ -159,7 +159,7 @@ fn bad_input_ends_in_exit_code_2_and_a_hint() {
         &["--truth", "data", "--arm", "a=good", "--arm", "b=half-0", "--compare", "a,c"],
         &["--truth", "data", "--arm", "a=good/case-1.nii"],
         &["--truth", "data", "--predictions", "good", "--patients", "patients.csv"],
-        &["--truth", "data", "--predictions", "good", "--patients", "strangers.csv"],
+        &["--truth", "data", "--predictions", "good", "--patients", "unknown.csv"],
         &["--truth", "data", "--predictions", "good", "--patients", "twice.csv"],
         &["--truth", "data", "--predictions", "good", "--organ", "liver=1:2", "--organ", "liver=2"],
         &["--truth", "data", "--arm", "a=good,good"],
@@ -174,16 +174,16 @@ fn bad_input_ends_in_exit_code_2_and_a_hint() {
 }
 
 #[test]
-fn weights_give_what_their_predictions_give() {
+fn evaluation_of_weights_equals_evaluation_of_predictions() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     std::fs::create_dir_all(at("imagesTs")).unwrap();
-    let (place, hu) = small_scan(&at("imagesTs/a_0000.nii"));
-    write(at("labelsTs/a.nii"), &place, &hu.map(|hu| u8::from(*hu == 180)));
+    let (grid, hu) = small_scan(&at("imagesTs/a_0000.nii"));
+    write(at("labelsTs/a.nii"), &grid, &hu.map(|hu| u8::from(*hu == 180)));
     save(&at("w.safetensors"), &bright(&config(Model::UNet3D, 1, 3), 1.0));
     let common = ["--model", "unet3d", "--weights", "w.safetensors", "--roi", "24,16,16", "--spacing", "2,3,2.5"];
-    let more = ["--truth", ".", "--images", ".", "--organ", "lesion=1", "--json"];
-    let output = evaluate(&[&common[..], &more].concat(), folder.path());
+    let others = ["--truth", ".", "--images", ".", "--organ", "lesion=1", "--json"];
+    let output = evaluate(&[&common[..], &others].concat(), folder.path());
     assert!(output.status.success(), "{}", shown(&output));
     let of_weights: Value = serde_json::from_slice(&output.stdout).unwrap();
     std::fs::create_dir(at("found")).unwrap();
@@ -200,11 +200,11 @@ fn weights_give_what_their_predictions_give() {
     assert_eq!(of_weights["metrics"][0]["mean"], 1.0);
 }
 
-/// Eight patients of a data set, each with a tumor whose HU differ from those of the liver by `contrast`.
-fn data_set(folder: &Path, name: &str, contrast: i16) {
+/// Writes a data set of eight patients, each with a tumor whose HU differ from the liver by `contrast`.
+fn write_data_set(folder: &Path, name: &str, contrast: i16) {
     for case in 0..8 {
         let file = format!("{name}-{case}.nii");
-        let labels = livers(4 + case % 3, false);
+        let labels = liver(4 + case % 3, false);
         let label = folder.join("labelsTr").join(&file);
         write(label, &grid(), &labels);
         let mut noise = Key::root(case as u64).with("data set", name).draws("noise");
@@ -219,8 +219,8 @@ fn data_set(folder: &Path, name: &str, contrast: i16) {
 #[test]
 fn turing_test_separates_tumors_by_contrast_only() {
     let folder = tempfile::tempdir().unwrap();
-    data_set(&folder.path().join("real"), "real", -40);
-    data_set(&folder.path().join("other"), "other", -80);
+    write_data_set(&folder.path().join("real"), "real", -40);
+    write_data_set(&folder.path().join("other"), "other", -80);
     let run = ["--turing", "--real", "real", "--synthetic", "other"];
     let output = evaluate(&[&run[..], &["--json"]].concat(), folder.path());
     assert!(output.status.success(), "{}", shown(&output));
@@ -235,13 +235,13 @@ fn turing_test_separates_tumors_by_contrast_only() {
     let text = String::from_utf8(evaluate(&run, folder.path()).stdout).unwrap();
     assert!(text.starts_with("8 real and 8 synthetic lesions of 16 patients\n"), "{text}");
 
-    // A case without an image is named, and the other cases are measured.
+    // A case without an image is reported, and the other cases are measured.
     std::fs::remove_file(folder.path().join("real/imagesTr/real-0.nii")).unwrap();
     let output = evaluate(&run, folder.path());
     assert_eq!(output.status.code(), Some(1));
     assert!(shown(&output).contains("problem: real-0: there is no image of this name"), "{}", shown(&output));
 
-    let refused = evaluate(&["--turing", "--real", "real", "--synthetic", "nowhere"], folder.path());
+    let refused = evaluate(&["--turing", "--real", "real", "--synthetic", "missing"], folder.path());
     assert_eq!(refused.status.code(), Some(2));
-    assert!(shown(&refused).contains("nowhere is no folder"), "{}", shown(&refused));
+    assert!(shown(&refused).contains("missing is not a folder"), "{}", shown(&refused));
 }

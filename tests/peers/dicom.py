@@ -3,8 +3,8 @@
     pip install SimpleITK numpy
     python tests/peers/dicom.py ../shared/ct/crlm_1004/dicom ../shared/ct/totalseg_liver_dicom/dicom
 
-For each folder: shape [x, y, z], the RAS affine's rows, and the SHA-256 of the HU as little-endian int16, x fastest;
-then SimpleITK's best time of three.
+For each folder: the shape [x, y, z], the rows of the RAS affine, the SHA-256 of the HU as little-endian int16, x fastest, and the best
+time of three runs of SimpleITK.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ import SimpleITK as sitk
 
 
 def read(folder):
-    # An empty series identifier is one that SimpleITK cannot ask for, so the order is made here, as it should be.
+    # SimpleITK cannot select a series with an empty identifier, so the files are listed without one.
     files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(folder)
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(files)
@@ -26,9 +26,9 @@ def read(folder):
 for folder in sys.argv[1:]:
     times = []
     for _ in range(3):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         image = read(folder)
-        times.append(time.perf_counter() - begun)
+        times.append(time.perf_counter() - start)
     direction = np.array(image.GetDirection()).reshape(3, 3)
     affine = np.column_stack([direction * image.GetSpacing(), image.GetOrigin()])
     affine[:2] *= -1

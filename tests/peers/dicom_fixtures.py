@@ -1,10 +1,10 @@
-"""Writes tests/data/dicom: small made-up slices in every transfer syntax, encoded by GDCM and pydicom.
+"""Writes tests/data/dicom: small artificial slices in every transfer syntax, encoded by GDCM and pydicom.
 
     pip install pydicom python-gdcm pylibjpeg-openjpeg numpy
     python tests/peers/dicom_fixtures.py
 
-`syntaxes` is one series whose slices lie 2.5 mm apart, each in another encoding; `lossy` is one of lossy JPEG 2000.
-The pixels follow `hounsfield` and `smooth`, which tests/all/dicom.rs repeats. Nothing in them comes from a patient.
+`syntaxes` is one series of slices at a distance of 2.5 mm, each in another encoding; `lossy` is a series in lossy JPEG 2000.
+The pixels are the functions `hounsfield` and `smooth`, which tests/all/dicom.rs repeats. No data come from patients.
 """
 
 from pathlib import Path
@@ -25,7 +25,7 @@ from pydicom.uid import (
 OUT = Path(__file__).parent.parent / "data" / "dicom"
 COLUMNS, ROWS = 40, 36
 
-# name, transfer syntax or GDCM's name of it, signed
+# name, transfer syntax or its name in GDCM, signed
 SYNTAXES = [
     ("implicit", ImplicitVRLittleEndian, True),
     ("explicit", ExplicitVRLittleEndian, False),
@@ -97,7 +97,7 @@ def write(slice, syntax, path):
         slice.compress(RLELossless, generate_instance_uid=False)
         slice.save_as(path, enforce_file_format=True)
     else:
-        # Imported late: its zlib and OpenJPEG do not get on with those of others.
+        # Imported late: its zlib and OpenJPEG conflict with those of other packages.
         import gdcm
 
         slice.save_as(path, enforce_file_format=True)
@@ -123,6 +123,6 @@ for folder, series, slices in [
     for z, (name, syntax, signed, hu) in enumerate(slices):
         path = OUT / folder / f"{name}.dcm"
         write(slice_of(hu, z, signed, series), syntax, path)
-        again = pydicom.dcmread(path)
-        read = again.pixel_array * float(again.RescaleSlope) + float(again.RescaleIntercept)
-        print(f"{folder}/{path.name}: {again.file_meta.TransferSyntaxUID.name}, off by {abs(read - hu).max():.0f} HU at most")
+        decoded = pydicom.dcmread(path)
+        read = decoded.pixel_array * float(decoded.RescaleSlope) + float(decoded.RescaleIntercept)
+        print(f"{folder}/{path.name}: {decoded.file_meta.TransferSyntaxUID.name}, maximum difference {abs(read - hu).max():.0f} HU")

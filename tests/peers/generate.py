@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Synthesis and scoring by networks, beside the published way of doing it in PyTorch.
+"""Compares the speed of synthesis and scoring by networks with the published implementation in PyTorch.
 
     pip install torch monai numpy safetensors
     python tests/peers/generate.py [--binary freetumor] [--policies centred reaching] [--threads N]
 
-The published way looks at every 96³ window of the organ's box at an overlap of 0.75, in groups of four, with the generator and again
-with the segmentor, for each attempt. Here PyTorch is timed on three windows of each network and multiplied by their number for two
-boxes (129×123×95 voxels: 9 windows; 200×170×150: 120). freetumor runs `pipelines/liver-networks.toml` with the same weights (by
-`fill`) on `../shared/ct/totalseg_abdomen`, and says itself what each network took an attempt. Exit code 1 where `centred` is
-less than 9 times as fast on the small box or 80 times on the large one.
+The published implementation infers on every 96³ window of the box of the organ at an overlap of 0.75, in groups of four, with the generator
+and the segmentor, for each attempt. This script times PyTorch on three windows of each network and multiplies by the number of windows of
+two boxes (129×123×95 voxels: 9 windows; 200×170×150: 120). freetumor runs `pipelines/liver-networks.toml` with the same weights (by
+`fill`) on `../shared/ct/totalseg_abdomen`, and reports the time of each network per attempt. The exit code is 1 if `centred` is less than
+9 times as fast on the small box or less than 80 times on the large one.
 """
 import argparse
 import json
@@ -25,11 +25,11 @@ import networks as peers  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 BOXES = {"129×123×95": (129, 123, 95), "200×170×150": (200, 170, 150)}
-ASKED = {"129×123×95": 9.0, "200×170×150": 80.0}
+REQUIRED = {"129×123×95": 9.0, "200×170×150": 80.0}
 
 
 def windows(box, roi=96, step=24):
-    """How many windows cover a box at an overlap of 0.75."""
+    """Returns the number of windows that cover a box at an overlap of 0.75."""
     return math.prod(math.ceil(max(side - roi, 0) / step) + 1 for side in box)
 
 
@@ -46,29 +46,30 @@ def models():
 def save(folder, generator, discriminator, segmentor):
     from safetensors.torch import save_file
 
-    both = {f"module.netG.{name}": it.detach().contiguous() for name, it in generator.named_parameters()}
-    both |= {f"module.netD.{name}": it.detach().contiguous() for name, it in discriminator.named_parameters()}
+    both = {f"module.netG.{name}": weight.detach().contiguous() for name, weight in generator.named_parameters()}
+    both |= {f"module.netD.{name}": weight.detach().contiguous() for name, weight in discriminator.named_parameters()}
     save_file(both, folder / "TGAN.pt")
-    save_file({name: it.detach().contiguous() for name, it in segmentor.named_parameters()}, folder / "model_baseline_segmentor.pt")
+    weights = {name: weight.detach().contiguous() for name, weight in segmentor.named_parameters()}
+    save_file(weights, folder / "model_baseline_segmentor.pt")
 
 
 def torch_seconds(model, count=3):
-    """Seconds of one window, from `count` windows at once, the better of two."""
+    """Returns the seconds per window, for `count` windows at once, the better of two runs."""
     import torch
 
     model.train() if any("bn" in name for name, _ in model.named_parameters()) else model.eval()
     x = torch.rand(count, 1, 96, 96, 96)
-    taken = []
+    seconds = []
     with torch.no_grad():
         for _ in range(2):
             start = time.perf_counter()
             model(x)
-            taken.append((time.perf_counter() - start) / count)
-    return min(taken)
+            seconds.append((time.perf_counter() - start) / count)
+    return min(seconds)
 
 
 def ours(binary, folder, policy, threads):
-    """What freetumor's report says for one scan, one tumor, two attempts at one site."""
+    """Returns the report of freetumor for one scan, one tumor, and two attempts at one site."""
     out = folder / f"run-{policy}"
     command = [binary, "run", ROOT / "pipelines/liver-networks.toml", "--out", out, "--limit", "1", "--json"]
     if threads:
@@ -80,7 +81,7 @@ def ours(binary, folder, policy, threads):
     import os
 
     environment = os.environ | {"FREETUMOR_WEIGHTS": str(folder), "FREETUMOR_PATIENT_KEY": "a key for measurements only"}
-    done = subprocess.run([str(it) for it in command], env=environment, capture_output=True, text=True)
+    done = subprocess.run([str(argument) for argument in command], env=environment, capture_output=True, text=True)
     if done.returncode not in (0, 1):
         sys.exit(done.stderr)
     return json.loads(done.stdout)
@@ -88,7 +89,7 @@ def ours(binary, folder, policy, threads):
 
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--binary", default=None, help="a release build; built where absent")
+    arguments.add_argument("--binary", default=None, help="a release build [default: build it]")
     arguments.add_argument("--policies", nargs="+", default=["centred", "reaching"])
     arguments.add_argument("--threads", type=int, default=0)
     args = arguments.parse_args()
@@ -107,30 +108,31 @@ def main():
         generator, discriminator, segmentor = models()
         save(folder, generator, discriminator, segmentor)
         g, s = torch_seconds(generator), torch_seconds(segmentor)
-        print(f"PyTorch, a window: generator {g:.2f} s, segmentor {s:.2f} s, on {torch.get_num_threads()} threads")
+        print(f"PyTorch, per window: generator {g:.2f} s, segmentor {s:.2f} s, on {torch.get_num_threads()} threads")
         for policy in args.policies:
             report = ours(binary, folder, policy, args.threads)
-            use = {(it["node"], it["phase"]): it for it in report["networks"]}
+            use = {(network["node"], network["phase"]): network for network in report["networks"]}
             attempts = report["new_attempts"]
             print(f"\nfreetumor, {policy}: {attempts} attempts at one site, {report['accepted']} accepted")
-            for (node, phase), it in use.items():
-                per_window = it["device_seconds"] / max(it["windows"], 1)
-                print(f"  {node:<14}{phase:<10}{it['looks']:>3} looks {it['windows']:>4} windows {it['device_seconds']:>8.2f} s, {per_window:.2f} s a window")
-            networks = sum(it["device_seconds"] for it in use.values())
-            print(f"  all else {report['other_seconds']:.2f} s, {100 * report['other_seconds'] / networks:.1f}% of the networks; the device was busy {100 * report['device_busy_share']:.0f}%, the processors {100 * report['processors_busy_share']:.0f}%")
-            made, after = use[("synthesize", "generate")], use[("segmentor", "after")]
-            # What one attempt at a site of its own costs; a second one there costs no look by the generator.
-            each = made["device_seconds"] / made["looks"] + after["device_seconds"] / after["looks"]
+            for (node, phase), network in use.items():
+                seconds, count = network["device_seconds"], network["windows"]
+                per_window = seconds / max(count, 1)
+                print(f"  {node:<14}{phase:<10}{network['looks']:>3} inferences {count:>4} windows {seconds:>8.2f} s, {per_window:.2f} s per window")
+            networks = sum(network["device_seconds"] for network in use.values())
+            print(f"  other work {report['other_seconds']:.2f} s, {100 * report['other_seconds'] / networks:.1f}% of the networks; the device was busy {100 * report['device_busy_share']:.0f}%, the processors {100 * report['processors_busy_share']:.0f}%")
+            generated, after = use[("synthesize", "generate")], use[("segmentor", "after")]
+            # The cost of one attempt at a new site; a second attempt at the same site needs no inference of the generator.
+            each = generated["device_seconds"] / generated["looks"] + after["device_seconds"] / after["looks"]
             for name, box in BOXES.items():
                 count = windows(box)
-                if policy != "centred" and count != made["windows"] / made["looks"]:
-                    # How many windows reach a tumor depends on the box: those of this scan say nothing of another.
+                if policy != "centred" and count != generated["windows"] / generated["looks"]:
+                    # The number of windows that reach a tumor depends on the box, so that the count of this scan is not valid for others.
                     continue
                 reference = count * (g + s)
                 ratio = reference / each
-                saved = 2 * count / (made["windows"] / made["looks"] + after["windows"] / after["looks"])
-                print(f"  {name}: the published way {reference:.0f} s ({count} windows, of which 3 were timed), here {each:.1f} s: {ratio:.0f} times as fast, {saved:.1f} times fewer windows")
-                failed |= policy == "centred" and ratio < ASKED[name]
+                saved = 2 * count / (generated["windows"] / generated["looks"] + after["windows"] / after["looks"])
+                print(f"  {name}: published {reference:.0f} s ({count} windows, 3 of them timed), freetumor {each:.1f} s: {ratio:.0f} times as fast, {saved:.1f} times fewer windows")
+                failed |= policy == "centred" and ratio < REQUIRED[name]
     sys.exit(failed)
 
 

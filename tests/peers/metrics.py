@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Dice and surface Dice beside MONAI's, on random and real label maps; lesions beside scipy's components; the time.
+"""Compares Dice and surface Dice with MONAI, and lesions with components of scipy, on random and real label maps, and the time.
 
     pip install torch monai scipy nibabel numpy polars
     cargo build --release
     python tests/peers/metrics.py [--binary target/release/freetumor] [--cases 40] [--large 512,512,100]
 
 Random blobs on grids of any spacing, and the livers of ../shared/ct with a shifted copy as prediction, are evaluated by
-`freetumor evaluate`; its tables are compared with MONAI's compute_dice and compute_surface_dice (spacing given, tolerance
-max(2 mm, spacing)), and lesions with scipy's 26-connected components. Then one pair of --large voxels is timed. Exit code
-1 where anything differs.
+`freetumor evaluate`. The tables are compared with compute_dice and compute_surface_dice of MONAI (with spacing, tolerance
+max(2 mm, spacing)), and lesions with the 26-connected components of scipy. Then one pair of --large voxels is timed. The exit code is
+1 if a result differs.
 """
 import argparse
 import subprocess
@@ -39,7 +39,7 @@ def blobs(rng, shape, share, sigma):
 
 
 def pairs(count, rng):
-    """Truth, prediction and spacing of each case."""
+    """Yields the name, truth, prediction and spacing of each case."""
     for case in range(count):
         shape = rng.integers(8, 60, 3)
         spacing = np.round(rng.uniform(0.5, 1.2, 3), 2)
@@ -55,7 +55,7 @@ def pairs(count, rng):
     for name, liver in [("totalseg_abdomen", 5), ("totalseg_liver_dicom", 5), ("crlm_1004", None), ("lung1_001", 4)]:
         path = ROOT / "../shared/ct" / name / ("liver.nii.gz" if liver is None else "labels.nii.gz")
         if not path.exists():
-            print(f"skipped: {path.name} of {name} is not here")
+            print(f"skipped: {path.name} of {name} does not exist")
             continue
         image = nib.load(path)
         ids = np.asarray(image.dataobj)
@@ -65,21 +65,21 @@ def pairs(count, rng):
 
 
 def monai(truth, found, spacing):
-    one = [torch.from_numpy(np.ascontiguousarray(a))[None, None] for a in (found, truth)]
+    maps = [torch.from_numpy(np.ascontiguousarray(a))[None, None] for a in (found, truth)]
     tolerance = float(max(2.0, spacing.max()))
-    dice = float(compute_dice(*one, include_background=True, ignore_empty=False))
-    nsd = float(compute_surface_dice(*one, [tolerance], include_background=True, spacing=[float(s) for s in spacing]))
+    dice = float(compute_dice(*maps, include_background=True, ignore_empty=False))
+    nsd = float(compute_surface_dice(*maps, [tolerance], include_background=True, spacing=[float(s) for s in spacing]))
     return dice, nsd
 
 
 def lesions(truth, found, spacing):
-    """Voxels and covered share of each lesion, sorted; number of false positives."""
-    every = np.ones((3, 3, 3))
-    labels, count = ndimage.label(truth, every)
+    """Returns the voxels and the covered share of each lesion, sorted, and the number of false positives."""
+    corners = np.ones((3, 3, 3))
+    labels, count = ndimage.label(truth, corners)
     own = sorted((int((labels == i).sum()), float(found[labels == i].mean())) for i in range(1, count + 1))
-    labels, count = ndimage.label(found, every)
-    beside = [i for i in range(1, count + 1) if not truth[labels == i].any()]
-    return own, sum(int((labels == i).sum()) * float(np.prod(spacing)) > 30 for i in beside)
+    labels, count = ndimage.label(found, corners)
+    outside = [i for i in range(1, count + 1) if not truth[labels == i].any()]
+    return own, sum(int((labels == i).sum()) * float(np.prod(spacing)) > 30 for i in outside)
 
 
 def evaluate(binary, folder, *more):
@@ -105,33 +105,33 @@ def main():
         for name, truth, found, spacing in pairs(args.cases, rng):
             save(folder / "truth" / f"{name}.nii.gz", TUMOR * truth, spacing)
             save(folder / "found" / f"{name}.nii.gz", TUMOR * found, spacing)
-            # What the file says, which is in single precision.
+            # The spacing in the file is in single precision.
             spacing = np.array(nib.load(folder / "truth" / f"{name}.nii.gz").header.get_zooms(), float)
             expected[name] = monai(truth, found, spacing), lesions(truth, found, spacing)
         code, _ = evaluate(binary, folder)
         if code != 0:
-            print(f"freetumor evaluate ended with {code}")
+            print(f"freetumor evaluate failed with exit code {code}")
             return 1
         cases = {row["case"]: row for row in pl.read_parquet(folder / "evaluation/cases.parquet").iter_rows(named=True)}
         rows = pl.read_parquet(folder / "evaluation/lesions.parquet")
-        farthest = {"dice": 0.0, "nsd": 0.0}
+        differences = {"dice": 0.0, "nsd": 0.0}
         for name, ((dice, nsd), (own, false_positives)) in expected.items():
             row = cases[name]
-            for what, theirs, ours in [("dice", dice, row["tumor_dice"]), ("nsd", nsd, row["tumor_nsd"])]:
+            for metric, theirs, ours in [("dice", dice, row["tumor_dice"]), ("nsd", nsd, row["tumor_nsd"])]:
                 if ours is None or np.isnan(theirs):
-                    # MONAI calls empty beside empty 1 in Dice when empty truths are not ignored, and NaN in NSD.
+                    # For two empty maps, MONAI returns a Dice of 1 if empty truths are not ignored, and an NSD of NaN.
                     failures += not (ours is None and (np.isnan(theirs) or theirs == 1.0))
                 else:
-                    farthest[what] = max(farthest[what], abs(theirs - ours))
+                    differences[metric] = max(differences[metric], abs(theirs - ours))
             of_case = rows.filter(pl.col("case") == name)
             ours = sorted(zip(of_case["voxels"].to_list(), of_case["covered_fraction"].to_list()))
             same = len(own) == len(ours) and all(a == c and abs(b - d) < 1e-12 for (a, b), (c, d) in zip(own, ours))
             if not same or row["false_positives"] != false_positives:
-                print(f"{name}: lesions differ from scipy's")
+                print(f"{name}: lesions differ from those of scipy")
                 failures += 1
-        for what, difference in farthest.items():
-            print(f"{what}: farthest from MONAI {difference:.1e} over {len(expected)} cases")
-            # MONAI's answers are in single precision.
+        for metric, difference in differences.items():
+            print(f"{metric}: maximum difference from MONAI {difference:.1e} over {len(expected)} cases")
+            # The results of MONAI are in single precision.
             failures += difference > 1e-6
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
@@ -148,7 +148,7 @@ def main():
         row = pl.read_parquet(folder / "evaluation/cases.parquet").row(0, named=True)
         failures += code != 0 or abs(row["tumor_nsd"] - theirs[1]) > 1e-6
         print(f"{args.large} voxels, {int(truth.sum())} of tumor: freetumor {ours:.2f} s with reading, lesions and "
-              f"tables; MONAI {seconds:.2f} s for Dice and NSD alone")
+              f"tables; MONAI {seconds:.2f} s for Dice and NSD only")
     print("equal" if failures == 0 else f"DIFFERENT: {failures}")
     return int(failures > 0)
 

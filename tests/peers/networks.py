@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Networks beside PyTorch: the same logits, and how many times faster.
+"""Compares the logits and the speed of networks with PyTorch.
 
     pip install torch monai numpy safetensors
     python tests/peers/networks.py [--pairs 5] [--threads N] [--only NAME…] [--binary BENCH]
 
-Both run the same network with the same weights on the same input, in turns and on the same number of threads; the ratio
-of the medians is printed beside the one that is asked for, and the largest difference of the logits. Peak memory is that
-of a process that does nothing else. Without --binary the benchmark is built with `cargo bench --no-run`. Exit code 1
-where logits differ by more than 2e-4 or a ratio is below what is asked for.
+Both run the same network with the same weights on the same input, alternately and on the same number of threads. The script prints
+the ratio of the medians with the required ratio, and the maximum difference of the logits. Peak memory is that of a process
+without other work. Without --binary the benchmark is built with `cargo bench --no-run`. The exit code is 1 if logits differ by
+more than 2e-4 or a ratio is below the required ratio.
 """
 import argparse
 import json
@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 MASK = (1 << 64) - 1
 
-# Name: command of the benchmark, and the ratio that is asked for.
+# Name: command of the benchmark, and the required ratio.
 CASES = {
     "unet3d-forward": ("forward unet3d 96", 1.35),
     "swin_unetr-forward": ("forward swin_unetr 96", 1.0),
@@ -33,7 +33,7 @@ CASES = {
 
 
 def uniform(name, count, low, high):
-    """Numbers that follow from a name: FNV-1a and splitmix64, as the crate's `fill`."""
+    """Returns numbers derived from a name by FNV-1a and splitmix64, as `fill` of the crate."""
     import numpy as np
 
     seed = 0xCBF29CE484222325
@@ -48,7 +48,7 @@ def uniform(name, count, low, high):
 
 
 def fill(model):
-    """The weights that the crate's `fill` gives: by name and shape."""
+    """Sets the weights of `fill` of the crate, by name and shape."""
     import torch
 
     with torch.no_grad():
@@ -63,7 +63,7 @@ def fill(model):
 
 
 def unet3d(width, classes, norm):
-    """The U-Net with the names of the published one, and the given norm."""
+    """Returns the U-Net with the parameter names of the published one, and the given norm."""
     import torch
     from torch import nn
 
@@ -118,21 +118,21 @@ def unet3d(width, classes, norm):
 
 
 class Theirs:
-    """A command done by PyTorch."""
+    """A command of the benchmark in PyTorch."""
 
     def __init__(self, command, threads):
         import torch
 
         torch.set_num_threads(threads)
-        words = command.split()
-        self.trains, model, side = words[0] == "step", words[1], int(words[2])
-        batch = int(words[4]) if self.trains else 1
+        arguments = command.split()
+        self.trains, model, side = arguments[0] == "step", arguments[1], int(arguments[2])
+        batch = int(arguments[4]) if self.trains else 1
         if model == "swin_unetr":
             from monai.networks.nets import SwinUNETR
 
             self.network = fill(SwinUNETR(in_channels=1, out_channels=7, feature_size=48, use_v2=True)).eval()
         elif model == "narrow":
-            self.network = unet3d(int(words[3]), 2, lambda n: torch.nn.InstanceNorm3d(n, affine=True))
+            self.network = unet3d(int(arguments[3]), 2, lambda n: torch.nn.InstanceNorm3d(n, affine=True))
         else:
             self.network = unet3d(32, 3, lambda n: torch.nn.BatchNorm3d(n, track_running_stats=False))
         values = uniform(f"bench.{batch}.{side}", batch * side**3, 0.0, 1.0)
@@ -156,7 +156,7 @@ class Theirs:
 
 
 class Ours:
-    """The benchmark, answering commands."""
+    """A benchmark process that serves commands."""
 
     def __init__(self, binary, threads):
         environment = os.environ | {"RAYON_NUM_THREADS": str(threads)}
@@ -164,7 +164,7 @@ class Ours:
             [binary, "serve"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
 
-    def ask(self, command):
+    def request(self, command):
         self.process.stdin.write(command + "\n")
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
@@ -174,8 +174,8 @@ class Ours:
         self.process.wait()
 
 
-def built_benchmark():
-    """Builds the benchmark and says where it lies."""
+def build_benchmark():
+    """Builds the benchmark and returns its path."""
     command = ["cargo", "bench", "--bench", "networks", "--no-run", "--message-format", "json"]
     lines = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
     messages = (json.loads(line) for line in lines if line.startswith("{"))
@@ -184,7 +184,7 @@ def built_benchmark():
 
 
 def peak_of_theirs(command, threads):
-    """Peak bytes of a process that does the command twice in PyTorch and nothing else, before the first run and in all."""
+    """Returns the peak bytes of a process that runs the command twice in PyTorch, before the first run and in total."""
     line = [sys.executable, __file__, "--measure", command, "--threads", str(threads)]
     return json.loads(subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
@@ -199,14 +199,14 @@ def measure(args):
 
 
 def peak_bytes():
-    """What this process held at most."""
+    """Returns the peak memory of this process in bytes."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) * 1024
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pairs", type=int, default=5, help="runs of each, in turns")
+    parser.add_argument("--pairs", type=int, default=5, help="runs of each, alternately")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--only", nargs="*", choices=list(CASES), default=list(CASES))
     parser.add_argument("--binary", type=Path, help="the built benchmark")
@@ -217,34 +217,34 @@ def main():
     import numpy as np
     from safetensors.numpy import load_file
 
-    binary = (args.binary or built_benchmark()).resolve()
+    binary = (args.binary or build_benchmark()).resolve()
     good = True
     for name in args.only:
-        command, asked = CASES[name]
+        command, required = CASES[name]
         theirs, ours = Theirs(command, args.threads), Ours(binary, args.threads)
-        theirs.timed(), ours.ask(command)
+        theirs.timed(), ours.request(command)
         seconds = {"PyTorch": [], "freetumor": []}
         for _ in range(args.pairs):
             seconds["PyTorch"].append(theirs.timed())
-            seconds["freetumor"].append(ours.ask(command)["seconds"])
-        peak = ours.ask(command)["peak_bytes"]
-        medians = {who: statistics.median(values) for who, values in seconds.items()}
+            seconds["freetumor"].append(ours.request(command)["seconds"])
+        peak = ours.request(command)["peak_bytes"]
+        medians = {peer: statistics.median(values) for peer, values in seconds.items()}
         ratio = medians["PyTorch"] / medians["freetumor"]
-        good &= ratio >= asked
+        good &= ratio >= required
         print(f"{name}: PyTorch {medians['PyTorch']:.4f} s, freetumor {medians['freetumor']:.4f} s, "
-              f"ratio of medians {ratio:.2f} on {args.threads} threads, asked for {asked}")
+              f"ratio of medians {ratio:.2f} on {args.threads} threads, required {required}")
         if command.startswith("forward"):
             with tempfile.TemporaryDirectory() as folder:
                 file = f"{folder}/logits.safetensors"
-                ours.ask(command.replace("forward", "write") + " " + file)
+                ours.request(command.replace("forward", "write") + " " + file)
                 difference = float(np.abs(load_file(file)["output"] - theirs.run().numpy()).max())
             good &= difference < 2e-4
-            print(f"  logits differ by {difference:.1e} at most")
+            print(f"  maximum difference of logits {difference:.1e}")
         ours.close()
         del theirs
-        there = peak_of_theirs(command, args.threads)
-        print(f"  peak memory: freetumor {peak / 2**20:.0f} MiB, PyTorch {there['peak'] / 2**20:.0f} MiB, "
-              f"of them {there['before'] / 2**20:.0f} MiB before the first run", flush=True)
+        memory = peak_of_theirs(command, args.threads)
+        print(f"  peak memory: freetumor {peak / 2**20:.0f} MiB, PyTorch {memory['peak'] / 2**20:.0f} MiB, "
+              f"of them {memory['before'] / 2**20:.0f} MiB before the first run", flush=True)
     return 0 if good else 1
 
 

@@ -4,8 +4,8 @@
     python tests/peers/nifti.py ../shared/ct
 
 Reads every NIfTI file below the folder, and files that nibabel writes here: every type, both byte orders, NIfTI-1 and 2,
-slopes, qform or sform or neither, extensions, several gzip members. Then nibabel reads files that the crate wrote. Exits
-with 1 where anything differs. The profile is cargo's `bench` unless CARGO_PROFILE says another.
+slopes, qform or sform or neither, extensions, several gzip members. Then nibabel reads files that the crate wrote. The exit
+code is 1 if a result differs. The cargo profile is `bench`, or that of CARGO_PROFILE.
 """
 
 import gzip
@@ -33,11 +33,11 @@ def bench(*arguments):
 
 
 def digest(array, dtype):
-    # Adding zero makes -0 the same as 0.
+    # Adding zero converts -0 to 0.
     return hashlib.sha256((array.astype(dtype) + np.zeros((), dtype)).tobytes(order="F")).hexdigest()
 
 
-def generated(folder):
+def generate(folder):
     rng = np.random.default_rng(7)
     turn = nib.quaternions.angle_axis2mat(0.4, [1, 2, 3])
     affine = np.eye(4)
@@ -58,10 +58,10 @@ def generated(folder):
                 image.header.set_zooms([0.7, 0.8, 2.5])
                 image.set_sform(placed, sform)
                 image.set_qform(placed, qform)
-                # Both carry the same numbers; another origin tells which one was used.
+                # The two transforms differ in the origin, which shows the one that was used.
                 image.header["qoffset_x"] += 11
                 image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"x" * 100))
-                nib.save(image, folder / f"place-{version}-{name}-{mirror}.nii.gz")
+                nib.save(image, folder / f"transform-{version}-{name}-{mirror}.nii.gz")
         for name, slope, intercept in [("whole", 1, -1024), ("fraction", 0.1, -3.3), ("two", 2, 5)]:
             image = kind(np.zeros((5, 4, 3), "i2"), affine)
             image.header.set_slope_inter(slope, intercept)
@@ -69,35 +69,35 @@ def generated(folder):
             nib.save(image, path)
             raw = bytearray(path.read_bytes())
             raw[-120:] = rng.integers(0, 4096, 60).astype("<i2").tobytes()
-            where = 112 if version == 1 else 176
-            raw[where : where + (8 if version == 1 else 16)] = np.array([slope, intercept], "<f4" if version == 1 else "<f8").tobytes()
+            offset = 112 if version == 1 else 176
+            raw[offset : offset + (8 if version == 1 else 16)] = np.array([slope, intercept], "<f4" if version == 1 else "<f8").tobytes()
             path.write_bytes(raw)
     whole = (folder / "type-1-i2-little.nii").read_bytes()
     (folder / "members.nii.gz").write_bytes(b"".join(gzip.compress(whole[at : at + 100]) for at in range(0, len(whole), 100)))
 
 
-def best_ms(work, rounds=5):
+def best_ms(task, rounds=5):
     times = []
     for _ in range(rounds):
-        begun = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - begun)
+        start = time.perf_counter()
+        task()
+        times.append(time.perf_counter() - start)
     return min(times) * 1e3
 
 
-wrong = 0
+differences = 0
 
 
-def expect(same, file, what, *values):
-    global wrong
+def expect(same, file, subject, *values):
+    global differences
     if not same:
-        wrong += 1
-        print("DIFFERS", file, what, *values)
+        differences += 1
+        print("DIFFERS", file, subject, *values)
 
 
 with tempfile.TemporaryDirectory() as made:
     made = pathlib.Path(made)
-    generated(made)
+    generate(made)
     files = sorted(pathlib.Path(sys.argv[1]).resolve().rglob("*.nii.gz")) + sorted(made.iterdir())
     for ours in bench(*files):
         file = pathlib.Path(ours["file"])
@@ -108,7 +108,7 @@ with tempfile.TemporaryDirectory() as made:
         image = nib.load(file)
         values = image.get_fdata(dtype=np.float64, caching="unchanged")
         affine = np.array(ours["affine"])
-        # A quaternion is multiplied out in another order; everything else is the stored number.
+        # The rotation matrix of a quaternion is computed in another order; other values are stored numbers.
         exact = image.header["sform_code"] != 0
         close = np.array_equal(affine, image.affine[:3]) if exact else np.allclose(affine, image.affine[:3], rtol=0, atol=2e-6)
         expect(close, name, "affine", affine, image.affine)
@@ -121,7 +121,7 @@ with tempfile.TemporaryDirectory() as made:
         if not file.is_relative_to(made) and file.stat().st_size > 100_000:
             theirs = best_ms(lambda: np.asarray(nib.load(file).dataobj))
             print(
-                f"{name}: read {ours['read_ms']:.1f} ms (inflating alone {ours['inflate_ms']:.1f} ms, nibabel {theirs:.1f} ms),"
+                f"{name}: read {ours['read_ms']:.1f} ms (inflating only {ours['inflate_ms']:.1f} ms, nibabel {theirs:.1f} ms),"
                 f" digest {ours['digest_ms']:.1f} ms"
             )
     with tempfile.TemporaryDirectory() as written:
@@ -136,5 +136,5 @@ with tempfile.TemporaryDirectory() as made:
             expect(not np.any(image.get_fdata()) and image.shape == (7, 6, 5), name, "voxels as written")
             files.append(name)
 
-print(f"{len(files)} files, {wrong} differences")
-sys.exit(wrong > 0)
+print(f"{len(files)} files, {differences} differences")
+sys.exit(differences > 0)

@@ -1,11 +1,10 @@
-"""Compares the volumes that examples/read_patches.py makes of scans and patches with those that `freetumor export` makes, voxel for
-voxel: from the patches of the run itself and from exported ones.
+"""Compares the volumes of examples/read_patches.py with those of `freetumor export`, voxel by voxel, from exported patches.
 
     pip install nibabel numpy
     python tests/peers/patches.py RUN [FREETUMOR]
 
-RUN is what `freetumor run` wrote of NIfTI scans with label files beside them (others are counted and passed over). FREETUMOR is the
-command, `freetumor` unless given. Exit code 0 means that every volume was equal.
+RUN is a run folder of `freetumor run` on NIfTI scans with label files next to them (other scans are counted and skipped). FREETUMOR is
+the command [default: freetumor]. The exit code is 0 if all volumes are equal.
 """
 
 import pathlib
@@ -25,7 +24,7 @@ def voxels(path):
 
 
 def merged(source, label, box):
-    """The merged labels of a whole scan: the map from ids of the label file is read off the exported label outside the tumor's box."""
+    """Returns the merged labels of a whole scan. The map from ids of the label file is derived from the exported label outside of the box."""
     outside = np.ones(source.shape, bool)
     outside[box] = False
     pairs = np.unique(np.stack([source[outside], label[outside]]), axis=1)
@@ -38,8 +37,8 @@ def merged(source, label, box):
 def main():
     run = pathlib.Path(sys.argv[1])
     command = sys.argv[2] if len(sys.argv) > 2 else "freetumor"
-    places = read_patches.scans(run)
-    compared = passed = 0
+    scans = read_patches.scans(run)
+    compared = skipped = 0
     with tempfile.TemporaryDirectory() as scratch:
         folders = {layout: pathlib.Path(scratch) / layout for layout in ("patches", "decathlon")}
         for layout, folder in folders.items():
@@ -47,20 +46,20 @@ def main():
         for split, part in (("train", "Tr"), ("validation", "Tr"), ("test", "Ts")):
             for sample in read_patches.patches(folders["patches"], split):
                 patch = read_patches.read(*sample)
-                place = places.get(patch[0]["scan_id"])
-                beside = place and place.parent / "labels.nii.gz"
-                if not beside or not beside.exists():
-                    passed += 1
+                scan = scans.get(patch[0]["scan_id"])
+                source = scan and scan.parent / "labels.nii.gz"
+                if not source or not source.exists():
+                    skipped += 1
                     continue
                 image = voxels(folders["decathlon"] / f"images{part}" / f"{sample[3]}.nii.gz")
                 label = voxels(folders["decathlon"] / f"labels{part}" / f"{sample[3]}.nii.gz")
                 box = tuple(slice(a, a + n) for a, n in zip(patch[0]["origin_voxel"], patch[0]["shape_voxels"]))
-                hu, labels = read_patches.paste(patch, voxels(place), merged(voxels(beside), label, box))
+                hu, labels = read_patches.paste(patch, voxels(scan), merged(voxels(source), label, box))
                 np.testing.assert_array_equal(hu, image)
                 np.testing.assert_array_equal(labels, label)
-                assert (labels[box] != 0).any() and (hu != voxels(place)).any(), "a tumor changes something"
+                assert (labels[box] != 0).any() and (hu != voxels(scan)).any(), "a tumor changes something"
                 compared += 1
-    print(f"{compared} volumes are equal voxel for voxel, {passed} are of other scans")
+    print(f"{compared} volumes are equal voxel by voxel, {skipped} of other scans were skipped")
     return 0 if compared else 1
 
 

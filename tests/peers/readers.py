@@ -1,12 +1,12 @@
-"""Reads a run folder with the programs that people have, unchanged: nibabel, SimpleITK (nnU-Net's reader), MONAI and
-webdataset read the samples; DuckDB and Polars answer three questions on the tables. Where nnU-Net is installed, its own
-check of a dataset's integrity runs too; where it is not, that is said.
+"""Reads a run folder with common libraries: nibabel, SimpleITK (the reader of nnU-Net), MONAI and webdataset read the samples; DuckDB
+and Polars run three queries on the tables. If nnU-Net is installed, its check of data sets runs too; otherwise the script prints that
+the check was skipped.
 
     pip install nibabel SimpleITK monai webdataset duckdb polars pandas pyarrow nnunetv2
     python tests/peers/readers.py RUN
 
-RUN is what `freetumor run` wrote, with sinks of the kinds nnunet, decathlon and webdataset. Exit code 0 means that every
-reader agreed with every other and with the tables.
+RUN is a run folder of `freetumor run`, with sinks of the kinds nnunet, decathlon and webdataset. The exit code is 0 if all readers
+agree with each other and with the tables.
 """
 
 import gzip
@@ -32,7 +32,7 @@ from monai.data import load_decathlon_datalist
 ACCEPTED_SHARE = """
     SELECT organ, size_class, count(*) AS attempts, avg((verdict = 'accepted')::INT) AS accepted_share
     FROM samples WHERE size_class IS NOT NULL GROUP BY ALL ORDER BY ALL"""
-WHY_REJECTED = """
+REJECTION_REASONS = """
     SELECT organ, reason, count(*) AS attempts
     FROM samples WHERE verdict = 'rejected' GROUP BY ALL ORDER BY ALL"""
 CONTRAST = """
@@ -41,10 +41,10 @@ CONTRAST = """
 
 
 def committed(run: pathlib.Path) -> dict[str, dict]:
-    """The files that count, by replaying the commits: what `freetumor files` prints."""
+    """Returns the committed files by replaying the commits, as `freetumor files` does."""
     files, epoch = {}, 0
-    while (place := run / "epochs" / f"{epoch:012}.json").exists():
-        commit = json.loads(place.read_bytes())
+    while (path := run / "epochs" / f"{epoch:012}.json").exists():
+        commit = json.loads(path.read_bytes())
         assert commit["epoch"] == epoch
         for removed in commit["remove"]:
             del files[removed["path"]]
@@ -55,13 +55,13 @@ def committed(run: pathlib.Path) -> dict[str, dict]:
     return files
 
 
-def polars_answers(samples: polars.DataFrame) -> list[polars.DataFrame]:
-    sited = samples.filter(polars.col("size_class").is_not_null())
+def query_with_polars(samples: polars.DataFrame) -> list[polars.DataFrame]:
+    with_site = samples.filter(polars.col("size_class").is_not_null())
     share = (polars.col("verdict") == "accepted").mean().alias("accepted_share")
     rejected = samples.filter(polars.col("verdict") == "rejected")
     accepted = samples.filter(polars.col("verdict") == "accepted")
     return [
-        sited.group_by("organ", "size_class").agg(polars.len().alias("attempts"), share).sort("organ", "size_class"),
+        with_site.group_by("organ", "size_class").agg(polars.len().alias("attempts"), share).sort("organ", "size_class"),
         rejected.group_by("organ", "reason").agg(polars.len().alias("attempts")).sort("organ", "reason"),
         accepted.group_by("dataset")
         .agg(polars.len().alias("tumors"), polars.mean("delta_hu"), polars.median("cnr"))
@@ -75,9 +75,9 @@ def check_tables(run: pathlib.Path, files: dict[str, dict]) -> polars.DataFrame:
     connection.from_parquet(paths).create_view("samples")
     samples = polars.read_parquet(paths)
     assert len(samples) == sum(file["rows"] for file in files.values() if file["table"] == "samples")
-    for question, by_polars in zip([ACCEPTED_SHARE, WHY_REJECTED, CONTRAST], polars_answers(samples), strict=True):
-        by_duckdb = connection.sql(question)
-        print(question, by_duckdb, sep="\n")
+    for query, by_polars in zip([ACCEPTED_SHARE, REJECTION_REASONS, CONTRAST], query_with_polars(samples), strict=True):
+        by_duckdb = connection.sql(query)
+        print(query, by_duckdb, sep="\n")
         rows = by_duckdb.fetchall()
         assert len(rows) == len(by_polars) > 0
         for left, right in zip(rows, by_polars.rows(), strict=True):
@@ -90,7 +90,7 @@ def check_tables(run: pathlib.Path, files: dict[str, dict]) -> polars.DataFrame:
 
 
 def check_table_folders(run: pathlib.Path, files: dict[str, dict]) -> None:
-    """Every engine reads the folder of a table as the head of the run, and nothing else."""
+    """Checks that every engine reads exactly the committed rows from the folder of a table."""
     for table in ["samples", "scans", "faults", "quality"]:
         folder = run / table
         expected = sum(file["rows"] for file in files.values() if file["table"] == table)
@@ -104,11 +104,11 @@ def check_table_folders(run: pathlib.Path, files: dict[str, dict]) -> None:
     attempts = duckdb.execute(f"SELECT sum(attempts) FROM read_parquet('{run}/quality/*.parquet')").fetchone()[0]
     rows = duckdb.execute(f"SELECT count(*) FROM read_parquet('{run}/samples/*.parquet')").fetchone()[0]
     assert attempts == rows, (attempts, rows)
-    print(f"duckdb, polars, pandas and pyarrow read {rows} rows of samples from the folder, and as many in quality")
+    print(f"duckdb, polars, pandas and pyarrow read {rows} rows of samples from the folder, and the same number of attempts in quality")
 
 
 def check_image(path: pathlib.Path, label_path: pathlib.Path) -> None:
-    """nibabel and SimpleITK see the same voxels at the same places."""
+    """Checks that nibabel and SimpleITK read the same voxels at the same positions."""
     image, label = nibabel.load(path), nibabel.load(label_path)
     assert label.get_data_dtype() == np.uint8 and image.shape == label.shape
     assert np.array_equal(image.affine, label.affine) and image.header.get_xyzt_units()[0] == "mm"
@@ -117,7 +117,7 @@ def check_image(path: pathlib.Path, label_path: pathlib.Path) -> None:
     assert np.array_equal(SimpleITK.GetArrayFromImage(by_itk).T, values)
     assert np.array_equal(SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(label_path))).T, ids)
     for corner in [(0, 0, 0), tuple(length - 1 for length in image.shape)]:
-        # ITK's world is LPS.
+        # World coordinates of ITK are LPS.
         left, posterior, superior = by_itk.TransformIndexToPhysicalPoint(corner)
         expected = image.affine @ [*corner, 1]
         assert np.allclose([-left, -posterior, superior], expected[:3], atol=1e-3), (corner, expected)
@@ -131,50 +131,50 @@ def check_layouts(run: pathlib.Path, accepted: polars.DataFrame) -> None:
             transforms.Orientationd(["image", "label"], axcodes="RAS"),
         ]
     )
-    for place in sorted(run.glob("layouts/*/dataset.json")):
-        seen = []
+    for path in sorted(run.glob("layouts/*/dataset.json")):
+        ids = []
         for key in ["training", "validation", "test"]:
-            for pair in load_decathlon_datalist(str(place), True, key, str(place.parent)):
+            for pair in load_decathlon_datalist(str(path), True, key, str(path.parent)):
                 check_image(pathlib.Path(pair["image"]), pathlib.Path(pair["label"]))
                 loaded = read(pair)
                 assert loaded["image"].shape == loaded["label"].shape
-                assert not set(np.unique(loaded["label"])) - {int(id) for id in json.loads(place.read_text())["labels"]}
-                seen.append(pathlib.Path(pair["image"]).name.removesuffix(".nii.gz"))
-        assert not set(seen) - set(accepted["sample_id"]) and len(set(seen)) == len(seen)
-        print(f"{place.parent.name}: nibabel, SimpleITK and MONAI read {len(seen)} pairs")
-    for place in sorted(run.glob("layouts/*/Dataset*/dataset.json")):
-        dataset = json.loads(place.read_text())
+                assert not set(np.unique(loaded["label"])) - {int(id) for id in json.loads(path.read_text())["labels"]}
+                ids.append(pathlib.Path(pair["image"]).name.removesuffix(".nii.gz"))
+        assert not set(ids) - set(accepted["sample_id"]) and len(set(ids)) == len(ids)
+        print(f"{path.parent.name}: nibabel, SimpleITK and MONAI read {len(ids)} pairs")
+    for path in sorted(run.glob("layouts/*/Dataset*/dataset.json")):
+        dataset = json.loads(path.read_text())
         assert sorted(dataset["labels"].values()) == list(range(len(dataset["labels"])))
-        cases = {path.name.removesuffix("_0000.nii.gz") for path in place.parent.glob("imagesTr/*")}
-        folds = json.loads((place.parent / "splits_final.json").read_text())
+        cases = {image.name.removesuffix("_0000.nii.gz") for image in path.parent.glob("imagesTr/*")}
+        folds = json.loads((path.parent / "splits_final.json").read_text())
         assert cases == set(folds[0]["train"]) | set(folds[0]["val"]) and len(cases) == dataset["numTraining"]
-        assert cases == {path.name.removesuffix(".nii.gz") for path in place.parent.glob("labelsTr/*")}
-        print(f"{place.parent.name}: {len(cases)} training cases")
+        assert cases == {label.name.removesuffix(".nii.gz") for label in path.parent.glob("labelsTr/*")}
+        print(f"{path.parent.name}: {len(cases)} training cases")
 
 
 def check_integrity(run: pathlib.Path) -> None:
-    """What `nnUNetv2_plan_and_preprocess --verify_dataset_integrity` does first."""
-    places = sorted(run.glob("layouts/*/Dataset*"))
-    if places and not importlib.util.find_spec("nnunetv2"):
-        print("nnU-Net is not installed: its own check was left out")
+    """Runs the first check of `nnUNetv2_plan_and_preprocess --verify_dataset_integrity`."""
+    folders = sorted(run.glob("layouts/*/Dataset*"))
+    if folders and not importlib.util.find_spec("nnunetv2"):
+        print("nnU-Net is not installed: its check was skipped")
         return
-    for place in places:
-        # nnU-Net wants these named before it is imported; nothing is written there.
+    for folder in folders:
+        # nnU-Net requires these variables before the import; it does not write to the folders.
         for name in ["nnUNet_raw", "nnUNet_preprocessed", "nnUNet_results"]:
-            os.environ.setdefault(name, str(place.parent))
+            os.environ.setdefault(name, str(folder.parent))
         from nnunetv2.experiment_planning.verify_dataset_integrity import verify_dataset_integrity
 
-        verify_dataset_integrity(str(place), num_processes=2)
-        print(f"{place.name}: nnU-Net's own check of the dataset passes")
+        verify_dataset_integrity(str(folder), num_processes=2)
+        print(f"{folder.name}: the check of nnU-Net passes")
 
 
 def check_shards(run: pathlib.Path, accepted: polars.DataFrame) -> None:
     digests = dict(accepted.select("sample_id", "image_sha256").iter_rows())
-    for place in sorted({path.parent for path in run.glob("layouts/*/train.json")}):
-        seen = []
+    for folder in sorted({path.parent for path in run.glob("layouts/*/train.json")}):
+        ids = []
         for split in ["train", "validation", "test"]:
-            shards = json.loads((place / f"{split}.json").read_text())["shardlist"]
-            urls = [str(place / shard["url"]) for shard in shards]
+            shards = json.loads((folder / f"{split}.json").read_text())["shardlist"]
+            urls = [str(folder / shard["url"]) for shard in shards]
             count = 0
             for sample in webdataset.WebDataset(urls, shardshuffle=False, empty_check=False) if urls else []:
                 record = json.loads(sample["json"])
@@ -186,11 +186,11 @@ def check_shards(run: pathlib.Path, accepted: polars.DataFrame) -> None:
                 label = nibabel.Nifti1Image.from_stream(io.BytesIO(gzip.decompress(sample["label.nii.gz"])))
                 assert image.get_fdata().shape == label.get_fdata().shape
                 assert record["sample_id"] == sample["__key__"]
-                seen.append(sample["__key__"])
+                ids.append(sample["__key__"])
                 count += 1
             assert count == sum(shard["nsamples"] for shard in shards)
-        assert not set(seen) - set(accepted["sample_id"]) and len(set(seen)) == len(seen)
-        print(f"{place.name}: webdataset reads {len(seen)} samples")
+        assert not set(ids) - set(accepted["sample_id"]) and len(set(ids)) == len(ids)
+        print(f"{folder.name}: webdataset reads {len(ids)} samples")
 
 
 def main() -> None:

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""A PyTorch loader that reads samples while freetumor makes them.
+"""Reads samples with a PyTorch loader while freetumor makes them.
 
     pip install webdataset nibabel torch
     python tests/peers/stream.py [--binary freetumor]
 
-Runs `pipelines/quickstart.toml` with a sink of kind `stream` through a pipe, as a trainer would, and takes 150 samples: more than one pass
-over what the run accepts. Exit code 1 where a sample lacks its image or label, or their shapes differ.
+Runs `pipelines/quickstart.toml` with a sink of kind `stream` through a pipe, like a trainer, and reads 150 samples: more than one pass
+over the accepted samples of the run. The exit code is 1 if a sample lacks its image or label, or their shapes differ.
 """
 import argparse
 import gzip
@@ -39,17 +39,17 @@ def main():
         graph.write_text(text.replace("networks/", f"{ROOT}/pipelines/networks/") + STREAM)
         command = f"{args.binary} run {graph} --out {folder}/run --sink stream 2>/dev/null"
         samples = webdataset.WebDataset(f"pipe:{command}", shardshuffle=False, handler=webdataset.warn_and_stop)
-        seen, keys = 0, set()
+        count, keys = 0, set()
         for sample in samples:
             image, label = volume(sample["image.nii.gz"]), volume(sample["label.nii.gz"])
             if image.shape != label.shape or not (image.affine == label.affine).all():
-                sys.exit(f"{sample['__key__']}: image {image.shape} and label {label.shape} do not fit")
-            seen += 1
+                sys.exit(f"{sample['__key__']}: image {image.shape} and label {label.shape} are on different grids")
+            count += 1
             keys.add(sample["__key__"])
-            if seen == 150:
+            if count == 150:
                 break
-        print(f"{seen} samples, {len(keys)} of them different, read through a pipe")
-        sys.exit(seen < 150 or len(keys) == seen)
+        print(f"{count} samples, {len(keys)} of them different, read through a pipe")
+        sys.exit(count < 150 or len(keys) == count)
 
 
 if __name__ == "__main__":

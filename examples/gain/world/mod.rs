@@ -1,18 +1,18 @@
-//! The patients of the experiment: with tumors of a model that shares nothing with the synthesis.
+//! The patients of the experiment, with tumors of a model that is independent of the synthesis.
 //!
-//! An experiment that measures the value of synthetic tumors needs real ones, of which everything is known. Those of this
-//! world are made by a model that shares neither code nor priors with `freetumor::synth`: shapes are star-shaped bodies of
-//! spherical harmonics, textures are sums of random waves, tumors replace tissue instead of being subtracted from it, have rims,
-//! cores and margins of their own, and their number per patient is Poisson distributed. Patients are phantoms ([`World`]), or scans
-//! that the caller provides ([`ScanWorld`]); cysts and vessels are beside the tumors and are no tumors.
+//! An experiment that measures the value of synthetic tumors requires real tumors with complete truth. The tumors of this world are made
+//! by a model that shares neither code nor priors with `freetumor::synth`: shapes are star-shaped bodies of spherical harmonics, textures
+//! are sums of random waves, tumors replace tissue instead of being subtracted from it, have separate models of rims, cores and margins,
+//! and their number per patient is Poisson distributed. Patients are phantoms ([`World`]), or scans that the caller provides
+//! ([`ScanWorld`]); they also have cysts and vessels, which are not tumors.
 //!
-//! A patient is a function of the world's seed, its [`Role`] and its number, and of nothing else.
+//! A patient is a function of the seed of the world, its [`Role`] and its number only.
 
 mod cyst;
 mod harmonics;
 mod labels;
 mod patient;
-mod place;
+mod positions;
 mod scans;
 mod tissue;
 mod tumor;
@@ -20,7 +20,7 @@ mod waves;
 mod write;
 
 pub use labels::{LIVER, TUMOR};
-pub use patient::{Patients, Role, World};
-pub use scans::{Ground, ScanWorld};
+pub use patient::{PatientSource, Role, World};
+pub use scans::{BaseScan, ScanWorld};
 pub use tumor::Diameters;
 pub use write::write_patients;

@@ -1,4 +1,4 @@
-//! Patients: a phantom's liver, or a scan's, with cysts and tumors.
+//! Patients: the liver of a phantom or a scan, with cysts and tumors.
 
 use freetumor::error::{Fault, FaultKind, Stage};
 use freetumor::ingest::Source;
@@ -10,41 +10,41 @@ use serde_json::{Value, json};
 
 use super::cyst::Cyst;
 use super::labels::{LIVER, TUMOR};
-use super::place::Places;
+use super::positions::LesionPositions;
 use super::tissue::Tissue;
 use super::tumor::{Diameters, Tumor, TumorTraits};
 
-/// Tumors of a patient, on average.
-const TUMORS: f64 = 3.0;
-/// Cysts of a patient, on average.
-const CYSTS: f64 = 1.0;
-/// The share of unlabeled patients who have tumors that nobody marked.
-const UNMARKED: f64 = 0.2;
-/// Fewer voxels are no lesion.
-const FEWEST_VOXELS: usize = 4;
-/// What phantoms call their liver: TotalSegmentator's id.
+/// The mean number of tumors of a patient.
+const MEAN_TUMORS: f64 = 3.0;
+/// The mean number of cysts of a patient.
+const MEAN_CYSTS: f64 = 1.0;
+/// The share of unlabeled patients with unlabeled tumors.
+const WITH_UNLABELED_TUMORS: f64 = 0.2;
+/// The minimum number of voxels of a lesion.
+const MIN_VOXELS: usize = 4;
+/// The id of the liver in the labels of phantoms, as in TotalSegmentator.
 const PHANTOM_LIVER: u16 = 5;
-/// Voxels of a phantom from which the view is cut: the liver with everything that may be around it.
+/// The voxels of a whole phantom, from which the region around the liver is cut.
 const WHOLE: [usize; 3] = [152, 104, 104];
 
-/// What a patient is for.
+/// The role of a patient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// Trained on, with tumors marked.
+    /// For training, with labeled tumors.
     Labeled,
-    /// Trained on, with organs marked but not tumors, which a fifth of them has.
+    /// For training, with labeled organs and unlabeled tumors, which a fifth of the patients have.
     Unlabeled,
-    /// Tuned on.
+    /// For tuning.
     Validation,
-    /// Looked at once.
+    /// For one evaluation of each network.
     Test,
-    /// Without tumors, for false positives.
+    /// Without tumors, to measure false positives.
     Healthy,
 }
 
 impl Role {
-    /// All of them.
+    /// All roles.
     #[cfg(test)]
     pub const ALL: [Self; 5] = [Self::Labeled, Self::Unlabeled, Self::Validation, Self::Test, Self::Healthy];
 
@@ -59,10 +59,10 @@ impl Role {
         }
     }
 
-    fn tumors(self, draws: &mut RandomStream) -> usize {
+    fn tumors(self, random: &mut RandomStream) -> usize {
         match self {
-            Self::Labeled | Self::Validation | Self::Test => poisson(draws, TUMORS),
-            Self::Unlabeled if draws.chance(UNMARKED) => poisson(draws, TUMORS).max(1),
+            Self::Labeled | Self::Validation | Self::Test => poisson(random, MEAN_TUMORS),
+            Self::Unlabeled if random.chance(WITH_UNLABELED_TUMORS) => poisson(random, MEAN_TUMORS).max(1),
             Self::Unlabeled | Self::Healthy => 0,
         }
     }
@@ -71,55 +71,55 @@ impl Role {
 /// A world of patients.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct World {
-    /// What decides all of them.
+    /// The seed of all patients.
     pub seed: u64,
-    /// Voxels of a scan along [x, y, z]; around the liver's middle.
+    /// Voxels of a scan along [x, y, z], around the centre of the liver.
     pub shape: [usize; 3],
     /// Millimetres between voxels.
     pub spacing_mm: f64,
-    /// Grain of the scans, relative to that of everyday scans.
+    /// Noise of the scans, relative to that of usual scans.
     pub noise: f64,
     /// Sizes of tumors.
     pub diameters: Diameters,
 }
 
-/// A patient's scan and what is known of it.
+/// The scan of a patient with its labels and its truth.
 #[derive(Clone, Debug)]
 pub struct Patient {
     /// `ROLE_NUMBER`.
     pub name: String,
     /// HU, as i16.
     pub volume: Volume,
-    /// What the experiment is told: liver 1, tumors 2; of unlabeled patients the liver alone.
+    /// The labels for the experiment: liver 1, tumors 2; only the liver for unlabeled patients.
     pub labels: Array3<u8>,
-    /// What is there: liver 1, tumors 2.
+    /// The truth: liver 1, tumors 2.
     pub truth: Array3<u8>,
-    /// The tumors in it.
+    /// The tumors of the patient.
     #[cfg_attr(not(test), expect(dead_code, reason = "tests compare the tumors with the labels"))]
     pub tumors: Vec<Tumor>,
 }
 
 impl World {
-    /// The world of the experiment: 64 × 64 × 48 voxels of 2 mm.
+    /// Creates the world of the experiment: 64 × 64 × 48 voxels of 2 mm.
     #[cfg(test)]
     pub fn new(seed: u64) -> Self {
         Self { seed, shape: [64, 64, 48], spacing_mm: 2.0, noise: 0.5, diameters: Diameters::default() }
     }
 
-    /// A patient, the same whenever asked for.
+    /// Makes a patient; equal arguments result in equal patients.
     ///
     /// # Shapes
-    /// All arrays have the world's shape. Axes run towards the patient's left, back and head.
+    /// All arrays have the shape of the world. Axes point to the left, the back and the head of the patient.
     ///
     /// # Errors
-    /// A fault of stage `read` where the world's shape or spacing is no phantom's.
+    /// Returns a fault of stage `read` if phantoms do not support the shape or the spacing of the world.
     pub fn patient(&self, role: Role, number: usize) -> Result<Patient, Fault> {
         let key = Key::root(self.seed).with("world", role.name());
         let (volume, organ) = self.phantom(key, number)?;
-        settled((role, number), key.number("patient", number as u64), volume, &organ, &self.diameters)
+        build_patient((role, number), key.number("patient", number as u64), volume, &organ, &self.diameters)
     }
 
-    /// A phantom's scan around its liver, and where that is.
+    /// Returns the scan of a phantom around its liver, and the mask of the liver.
     fn phantom(&self, key: Key, number: usize) -> Result<(Volume, Array3<bool>), Fault> {
         let whole = [0, 1, 2].map(|axis| {
             let millimetres = 2.0 * WHOLE[axis] as f64;
@@ -134,20 +134,20 @@ impl World {
             noise: self.noise,
             ..PhantomConfig::default()
         };
-        let source = PhantomSource::new(config, "world").map_err(|complaints| {
-            let said = complaints.first().map_or(String::new(), |c| format!("{}: {}", c.field, c.message));
-            Fault::read(FaultKind::Geometry, said)
+        let source = PhantomSource::new(config, "world").map_err(|errors| {
+            let message = errors.first().map_or(String::new(), |error| format!("{}: {}", error.field, error.message));
+            Fault::read(FaultKind::Geometry, message)
         })?;
-        let listed = source.list().map_err(|error| Fault::read(FaultKind::Io, error.to_string()))?;
-        let entry = listed.last().ok_or_else(|| Fault::read(FaultKind::Missing, "expected a phantom, got none"))?;
+        let entries = source.list().map_err(|error| Fault::read(FaultKind::Io, error.to_string()))?;
+        let entry = entries.last().ok_or_else(|| Fault::read(FaultKind::Missing, "expected a phantom, got none"))?;
         let scan = source.read(entry)?;
         let labels = scan.companions.labels("labels.nii.gz")?;
-        let view = self.view(&labels.ids);
-        Ok((scan.volume.cut(view), labels.ids.cut(view).map(|id| *id == PHANTOM_LIVER)))
+        let region = self.liver_region(&labels.ids);
+        Ok((scan.volume.cut(region), labels.ids.cut(region).map(|id| *id == PHANTOM_LIVER)))
     }
 
-    /// The box of the world's shape around the liver's middle.
-    fn view(&self, ids: &Array3<u16>) -> Region {
+    /// Returns the region of the shape of the world around the centre of the liver.
+    fn liver_region(&self, ids: &Array3<u16>) -> Region {
         let shape = ids.shape();
         let (mut sums, mut count) = ([0.0; 3], 0.0f64);
         for (at, _) in ids.as_slice().iter().enumerate().filter(|(_, id)| **id == PHANTOM_LIVER) {
@@ -164,30 +164,30 @@ impl World {
     }
 }
 
-/// Whoever has patients: a world of phantoms, or one of scans.
-pub trait Patients: Sync {
-    /// A patient, the same whenever asked for.
+/// A source of patients: a world of phantoms, or a world of scans.
+pub trait PatientSource: Sync {
+    /// Makes a patient; equal arguments result in equal patients.
     ///
     /// # Errors
-    /// A fault where there is none.
+    /// Returns a fault if the source has no such patient.
     fn patient(&self, role: Role, number: usize) -> Result<Patient, Fault>;
 
-    /// What decides all of them.
-    fn described(&self) -> Value;
+    /// Returns all settings that determine the patients.
+    fn describe(&self) -> Value;
 }
 
-impl Patients for World {
+impl PatientSource for World {
     fn patient(&self, role: Role, number: usize) -> Result<Patient, Fault> {
         Self::patient(self, role, number)
     }
 
-    fn described(&self) -> Value {
+    fn describe(&self) -> Value {
         json!(self)
     }
 }
 
-/// The patient of a role, as many tumors in its organ as the role has, and of these known what the role knows.
-pub(super) fn settled(
+/// Makes a patient with the number of tumors and the labels of a role.
+pub(super) fn build_patient(
     (role, number): (Role, usize),
     key: Key,
     volume: Volume,
@@ -202,18 +202,17 @@ pub(super) fn settled(
     Ok(patient)
 }
 
-/// Puts cysts and so many tumors of such sizes into a scan's organ, by the same model as the world's: for real scans with
-/// their liver's labels. A tumor for which there is no place left, or of which the organ's border leaves less than four voxels,
-/// is left out.
+/// Puts cysts and `tumors` tumors with the given diameters into the organ of a scan. A tumor without a free position, or with fewer than
+/// four voxels inside the organ, is omitted.
 ///
 /// # Shapes
-/// `organ` has the volume's shape.
+/// `organ` has the shape of the volume.
 ///
 /// # Units
 /// Fractions of HU are rounded.
 ///
 /// # Errors
-/// A fault of stage `mask` where the organ has another shape, or no voxel.
+/// Returns a fault of stage `mask` if the organ has another shape, or no voxel.
 pub fn populate(
     name: &str,
     key: Key,
@@ -234,31 +233,31 @@ pub fn populate(
         Voxels::F32(hu) => hu.map(|hu| hu.round() as i16),
     };
     let labels = organ.map(|inside| if *inside { LIVER } else { 0 });
-    let mut places = Places::of(&grid, organ);
+    let mut positions = LesionPositions::of(&grid, organ);
     let mut tissue = Tissue::new(&grid, organ, hu, labels);
-    // The largest first, while there is room.
-    let mut draws = key.draws("tumors");
-    let mut traits: Vec<TumorTraits> = (0..tumors).map(|_| TumorTraits::draw(&mut draws, diameters)).collect();
+    // The largest tumors first, while there are free positions.
+    let mut random = key.draws("tumors");
+    let mut traits: Vec<TumorTraits> = (0..tumors).map(|_| TumorTraits::sample(&mut random, diameters)).collect();
     traits.sort_by(|a, b| b.diameter_mm.total_cmp(&a.diameter_mm));
     let mut grown = Vec::new();
-    for (place, traits) in traits.into_iter().enumerate() {
-        let key = key.number("tumor", place as u64);
+    for (index, traits) in traits.into_iter().enumerate() {
+        let key = key.number("tumor", index as u64);
         let mut tumor = Tumor::grow(traits, [0.0; 3], key);
-        let Some(center_mm) = places.take(&mut key.draws("place"), tumor.reach_mm()) else { continue };
+        let Some(center_mm) = positions.sample(&mut key.draws("place"), tumor.reach_mm()) else { continue };
         tumor.center_mm = center_mm;
         grown.push(tumor);
     }
     let mut cysts = key.draws("cysts");
-    for _ in 0..poisson(&mut cysts, CYSTS) {
-        let mut cyst = Cyst::draw(&mut cysts);
-        if let Some(center_mm) = places.take(&mut cysts, cyst.reach_mm()) {
+    for _ in 0..poisson(&mut cysts, MEAN_CYSTS) {
+        let mut cyst = Cyst::sample(&mut cysts);
+        if let Some(center_mm) = positions.sample(&mut cysts, cyst.reach_mm()) {
             cyst.center_mm = center_mm;
-            tissue.put_cyst(&cyst);
+            tissue.add_cyst(&cyst);
         }
     }
-    grown.retain(|tumor| tissue.holds(tumor) >= FEWEST_VOXELS);
+    grown.retain(|tumor| tissue.count_voxels(tumor) >= MIN_VOXELS);
     for tumor in &grown {
-        tissue.put_tumor(tumor);
+        tissue.add_tumor(tumor);
     }
     let (hu, truth) = (tissue.hu, tissue.labels);
     debug_assert!(truth.as_slice().contains(&TUMOR) != grown.is_empty());
@@ -266,13 +265,13 @@ pub fn populate(
     Ok(Patient { name: name.to_owned(), volume, labels: truth.clone(), truth, tumors: grown })
 }
 
-/// A Poisson number (Knuth's product of uniform numbers).
-fn poisson(draws: &mut RandomStream, mean: f64) -> usize {
+/// Samples a Poisson distribution (Knuth's product of uniform numbers).
+fn poisson(random: &mut RandomStream, mean: f64) -> usize {
     let limit = libm::exp(-mean);
-    let (mut count, mut product) = (0, draws.uniform(0.0, 1.0));
+    let (mut count, mut product) = (0, random.uniform(0.0, 1.0));
     while product > limit {
         count += 1;
-        product *= draws.uniform(0.0, 1.0);
+        product *= random.uniform(0.0, 1.0);
     }
     count
 }
@@ -285,23 +284,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_of_tumors_are_poisson() {
-        let mut draws = Key::root(3).draws("poisson");
-        let counts: Vec<usize> = (0..20_000).map(|_| poisson(&mut draws, 3.0)).collect();
+    fn poisson_has_expected_mean_and_share_of_zeros() {
+        let mut random = Key::root(3).draws("poisson");
+        let counts: Vec<usize> = (0..20_000).map(|_| poisson(&mut random, 3.0)).collect();
         let mean = counts.iter().sum::<usize>() as f64 / counts.len() as f64;
         let none = counts.iter().filter(|count| **count == 0).count() as f64 / counts.len() as f64;
         assert!((mean - 3.0).abs() < 0.05 && (none - (-3.0f64).exp()).abs() < 0.006, "{mean} {none}");
     }
 
     #[test]
-    fn roles_decide_who_has_tumors() {
-        let with = |role: Role, patients: u64| {
+    fn role_determines_share_of_patients_with_tumors() {
+        let share_with_tumors = |role: Role, patients: u64| {
             let has = |n: &u64| role.tumors(&mut Key::root(*n).draws("number of tumors")) > 0;
             (0..patients).filter(has).count() as f64 / patients as f64
         };
-        assert_eq!(with(Role::Healthy, 300), 0.0);
-        assert!((with(Role::Unlabeled, 3000) - UNMARKED).abs() < 0.03);
-        assert!((with(Role::Test, 3000) - 0.95).abs() < 0.02);
+        assert_eq!(share_with_tumors(Role::Healthy, 300), 0.0);
+        assert!((share_with_tumors(Role::Unlabeled, 3000) - WITH_UNLABELED_TUMORS).abs() < 0.03);
+        assert!((share_with_tumors(Role::Test, 3000) - 0.95).abs() < 0.02);
     }
 
     #[test]
@@ -326,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn an_organ_that_does_not_fit_is_a_fault() {
+    fn populate_fails_on_invalid_organ() {
         let volume = World::new(1).phantom(Key::root(1), 0).unwrap().0;
         let fault = |organ: Array3<bool>| {
             populate("x", Key::root(1), volume.clone(), &organ, (1, &Diameters::default())).unwrap_err()
@@ -335,24 +334,24 @@ mod tests {
         assert!(fault(Array3::filled([64, 64, 48], false)).message.contains("got none"));
     }
 
-    /// The measure of the experiment on itself: a classifier finds no difference where there is none.
+    /// The Turing test finds no difference between two worlds of the same model.
     #[test]
     fn tumors_of_two_worlds_are_not_separable() {
-        let mut specimens = Vec::new();
+        let mut samples = Vec::new();
         for (world, is_real) in [(World::new(1), true), (World::new(2), false)] {
             for number in 0..20 {
                 let patient = world.patient(Role::Validation, number).unwrap();
                 let labels = Labels { grid: patient.volume.grid, ids: patient.truth.map(|id| u16::from(*id)) };
                 let lesions = describe(&patient.volume, &labels, Some(LIVER.into()), TUMOR.into());
                 let name = format!("{} {number}", world.seed);
-                specimens.extend(lesions.into_iter().map(|values| LesionSample {
+                samples.extend(lesions.into_iter().map(|values| LesionSample {
                     patient: name.clone(),
                     is_real,
                     values,
                 }));
             }
         }
-        let result = separability(&specimens, 300, Key::root(0)).unwrap();
+        let result = separability(&samples, 300, Key::root(0)).unwrap();
         let interval = result.all.interval;
         assert!(interval.low < 0.55 && interval.high > 0.45, "{result:?}");
         assert!(result.real > 20);

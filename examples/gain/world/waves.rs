@@ -1,28 +1,28 @@
-//! Correlated fields without a lattice: sums of random plane waves.
+//! Correlated random fields without a lattice, as sums of random plane waves.
 
 use freetumor::random::RandomStream;
 
-/// Waves of a field: enough that their sum is nearly normal.
+/// The number of waves of a field, enough for a nearly normal distribution.
 const WAVES: usize = 40;
 
-/// A random field of mean 0 and deviation 1 over the patient, in mm.
+/// A random field of mean 0 and deviation 1, with coordinates in mm.
 ///
-/// The correlation of two points falls with their distance as a Gaussian of the given length does (Rahimi and Recht,
+/// The correlation of two points is a Gaussian of their distance with the given length (Rahimi and Recht,
 /// *Random Features for Large-Scale Kernel Machines*, 2007).
 #[derive(Clone, Debug)]
 pub(super) struct Waves(Vec<([f64; 3], f64)>);
 
 impl Waves {
-    /// A field of which points `length_mm` apart correlate by exp(−1/2).
-    pub(super) fn draw(draws: &mut RandomStream, length_mm: f64) -> Self {
-        let wave = |draws: &mut RandomStream| {
-            let vector = [(); 3].map(|()| draws.normal(0.0, 1.0 / length_mm));
-            (vector, draws.uniform(0.0, std::f64::consts::TAU))
+    /// Samples a field in which points at distance `length_mm` have the correlation exp(−1/2).
+    pub(super) fn sample(random: &mut RandomStream, length_mm: f64) -> Self {
+        let wave = |random: &mut RandomStream| {
+            let vector = [(); 3].map(|()| random.normal(0.0, 1.0 / length_mm));
+            (vector, random.uniform(0.0, std::f64::consts::TAU))
         };
-        Self((0..WAVES).map(|_| wave(draws)).collect())
+        Self((0..WAVES).map(|_| wave(random)).collect())
     }
 
-    /// The field at a point.
+    /// Returns the value of the field at a point.
     pub(super) fn at(&self, [x, y, z]: [f64; 3]) -> f64 {
         let sum: f64 = self.0.iter().map(|([a, b, c], phase)| libm::cos(a * x + b * y + c * z + phase)).sum();
         sum * libm::sqrt(2.0 / WAVES as f64)
@@ -35,12 +35,12 @@ mod tests {
     use freetumor::random::Key;
 
     #[test]
-    fn a_field_has_its_deviation_and_its_length() {
-        let mut draws = Key::root(2).draws("fields");
+    fn field_has_expected_deviation_and_correlation_length() {
+        let mut random = Key::root(2).draws("fields");
         let (mut square, mut near, mut far) = (0.0, 0.0, 0.0);
         const FIELDS: usize = 4000;
         for _ in 0..FIELDS {
-            let field = Waves::draw(&mut draws, 3.0);
+            let field = Waves::sample(&mut random, 3.0);
             let [a, b, c] = [0.0, 3.0, 12.0].map(|x| field.at([x, 1.0, -2.0]));
             square += a * a / FIELDS as f64;
             near += a * b / FIELDS as f64;

@@ -1,4 +1,4 @@
-//! A world on disk, in the layout of the Medical Segmentation Decathlon.
+//! Writes a world in the layout of the Medical Segmentation Decathlon.
 
 use std::fs;
 use std::io::{self, Write};
@@ -14,15 +14,15 @@ use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use super::labels::{LIVER, TUMOR};
-use super::patient::{Patient, Patients, Role};
+use super::patient::{Patient, PatientSource, Role};
 
-/// gzip's level: small files that are written once.
+/// The gzip level, for small files that are written once.
 const LEVEL: u32 = 4;
 const IMAGE: &str = "CT with tumors of a world, freetumor";
 const LABEL: &str = "labels of a world, freetumor";
 
-/// The folders of images and of labels, and the list that names them.
-fn places(role: Role) -> [&'static str; 3] {
+/// Returns the folders of images and labels of a role, and the name of its list.
+fn folders(role: Role) -> [&'static str; 3] {
     match role {
         Role::Labeled => ["imagesTr", "labelsTr", "training"],
         Role::Unlabeled => ["imagesUn", "labelsUn", "unlabeled"],
@@ -32,23 +32,22 @@ fn places(role: Role) -> [&'static str; 3] {
     }
 }
 
-/// Writes the first `patients` of a role into `folder`, and their list into its `dataset.json`, beside the lists of other roles.
+/// Writes the first `patients` patients of a role to `folder`, and adds their list to `dataset.json` in the folder.
 ///
-/// Entries are `{image, label}`. The labels of unlabeled patients hold the liver alone; their third entry, `truth`, in
-/// `truthUn/`, is for an oracle and for analysis. Every file is written whole or not at all, has the same bytes whenever
-/// it is written, and is replaced where it exists.
+/// Entries are `{image, label}`. The labels of unlabeled patients contain only the liver; their third entry, `truth`, in `truthUn/`, is
+/// for the oracle and for analysis. Every file is written atomically, has reproducible bytes, and replaces an existing file.
 ///
 /// # Errors
-/// Where a file cannot be written, `folder` holds another world, or the world's shape is no phantom's.
-pub fn write_patients(world: &(impl Patients + ?Sized), role: Role, patients: usize, folder: &Path) -> Result<()> {
-    let [images, labels, list] = places(role);
+/// Returns an error if a file cannot be written, `folder` contains another world, or a patient cannot be made.
+pub fn write_patients(world: &(impl PatientSource + ?Sized), role: Role, patients: usize, folder: &Path) -> Result<()> {
+    let [images, labels, list] = folders(role);
     let truths = (role == Role::Unlabeled).then_some("truthUn");
     for name in [images, labels].into_iter().chain(truths) {
         let path = folder.join(name);
-        fs::create_dir_all(&path).map_err(|error| Error::io("cannot make the folder", &path, error))?;
+        fs::create_dir_all(&path).map_err(|error| Error::io("cannot create the folder", &path, error))?;
     }
     let path = folder.join("dataset.json");
-    let mut dataset = known(&path, world)?;
+    let mut dataset = read_or_create(&path, world)?;
     let entries = (0..patients).into_par_iter().map(|number| {
         let patient = world.patient(role, number).map_err(|fault| {
             Error::new(format!("patient {number} of role {}: {}", role.name(), fault.message)).with_source(fault)
@@ -70,30 +69,30 @@ pub fn write_patients(world: &(impl Patients + ?Sized), role: Role, patients: us
     write_whole(&path, |out| out.write_all(text.as_bytes())).map_err(|error| Error::io("cannot write", &path, error))
 }
 
-/// The description that is there, or a new one.
-fn known(path: &Path, world: &(impl Patients + ?Sized)) -> Result<Value> {
-    let own = world.described();
+/// Reads the description of the data set, or creates a new one.
+fn read_or_create(path: &Path, world: &(impl PatientSource + ?Sized)) -> Result<Value> {
+    let description = world.describe();
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Ok(json!({
                 "name": "freetumor world",
-                "description": "Patients with tumors of a model that the synthesis does not know.",
+                "description": "Patients with tumors of a model that is independent of the synthesis.",
                 "tensorImageSize": "3D",
                 "modality": { "0": "CT" },
                 "labels": { "0": "background", LIVER.to_string(): "liver", TUMOR.to_string(): "liver tumor" },
-                "world": own,
+                "world": description,
             }));
         }
         Err(error) => return Err(Error::io("cannot read", path, error)),
     };
     let dataset: Value = serde_json::from_slice(&bytes)
-        .map_err(|error| Error::new(format!("{} is no JSON: {error}", path.display())).with_source(error))?;
-    if dataset["world"] == own {
+        .map_err(|error| Error::new(format!("{} is not valid JSON: {error}", path.display())).with_source(error))?;
+    if dataset["world"] == description {
         return Ok(dataset);
     }
-    Err(Error::new(format!("{} is of the world {}, expected {own}", path.display(), dataset["world"]))
-        .with_hint("write another world into another folder"))
+    Err(Error::new(format!("{}: expected the world {description}, got {}", path.display(), dataset["world"]))
+        .with_hint("write each world to a separate folder"))
 }
 
 fn write_image(path: &Path, patient: &Patient) -> Result<()> {
@@ -128,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn roles_share_a_folder_and_worlds_do_not() {
+    fn write_patients_shares_folder_between_roles_but_not_worlds() {
         let folder = tempfile::tempdir().unwrap();
         let world = World::new(11);
         write_patients(&world, Role::Unlabeled, 2, folder.path()).unwrap();

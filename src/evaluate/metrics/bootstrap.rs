@@ -1,47 +1,46 @@
 //! Intervals by resampling patients and seeds.
 //!
-//! Patients and seeds are crossed: each trained network sees every patient. So one resample draws patients with
-//! replacement and, apart from that, seeds with replacement, and looks at the networks drawn on the patients drawn. To
-//! draw new seeds for each patient would average their spread away, and call a difference between two lucky seeds
-//! certain. All arms share the same draws, which is what makes their differences paired.
+//! Patients and seeds are crossed: each trained network is evaluated on every patient. Therefore one resample samples patients with
+//! replacement and, independently, seeds with replacement, and evaluates the sampled networks on the sampled patients. To sample new seeds
+//! for each patient would average out their variance and understate the uncertainty of a difference. All arms share the same resamples, so
+//! that their differences are paired.
 //!
-//! What is drawn from n seeds has too little spread, by a factor of (n − 1) / n in the variance of its mean; their weights are
-//! spread around 1 by as much more (Rao and Wu's rescaling). One seed alone has no spread at all: an interval is then for
-//! that network.
+//! A resample of n seeds underestimates the variance of the mean by a factor of (n − 1) / n; the weights of seeds are spread around 1 to
+//! correct for that factor (Rao and Wu's rescaling). With one seed there is no variance between seeds: the interval is for that network.
 
 use serde::Serialize;
 
 use crate::random::Key;
 
-/// The share of resamples within an interval.
+/// The share of resamples inside an interval.
 const LEVEL: f64 = 0.95;
 
-/// What one case adds to a mean: a sum and how much it weighs.
+/// A weighted sum: the contribution of one or several cases to a mean.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Share {
+pub struct WeightedSum {
     /// The numerator.
     pub sum: f64,
     /// The denominator.
     pub weight: f64,
 }
 
-impl Share {
-    /// Nothing: a measure that a case does not have.
-    pub const NONE: Self = Self { sum: 0.0, weight: 0.0 };
+impl WeightedSum {
+    /// The contribution of a case without the measure.
+    pub const ZERO: Self = Self { sum: 0.0, weight: 0.0 };
 
-    /// One number, if there is one.
+    /// The contribution of one number with weight 1, or zero without a number.
     pub fn of(value: Option<f64>) -> Self {
         value.map_or(Self::NONE, |sum| Self { sum, weight: 1.0 })
     }
 
-    /// The mean, where anything weighs.
+    /// Returns the mean; `None` if the weight is 0.
     pub fn mean(self) -> Option<f64> {
         (self.weight > 0.0).then(|| self.sum / self.weight)
     }
 
-    /// Both together.
+    /// Returns the sum of two contributions.
     #[must_use]
-    pub fn and(self, other: Self) -> Self {
+    pub fn plus(self, other: Self) -> Self {
         Self { sum: self.sum + other.sum, weight: self.weight + other.weight }
     }
 }
@@ -49,25 +48,25 @@ impl Share {
 /// One measure of one arm.
 ///
 /// # Shapes
-/// `[seed][patient]`: what all cases of a patient add, under the network of a seed.
+/// `[seed][patient]`: the contribution of all cases of a patient with the network of a seed.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Series(pub Vec<Vec<Share>>);
+pub struct Series(pub Vec<Vec<WeightedSum>>);
 
 impl Series {
-    /// The mean over everything.
+    /// Returns the mean over all seeds and patients.
     pub fn mean(&self) -> Option<f64> {
-        self.0.iter().flatten().fold(Share::NONE, |all, share| all.and(*share)).mean()
+        self.0.iter().flatten().fold(WeightedSum::ZERO, |total, cell| total.plus(*cell)).mean()
     }
 
-    /// Number of patients who weigh anything in both.
+    /// Returns the number of patients with a positive weight in both series.
     pub(super) fn patients_with(&self, other: &Self) -> usize {
         let patients = self.0.first().map_or(0, Vec::len);
-        let weighs = |series: &Self, patient: usize| series.0.iter().any(|cells| cells[patient].weight > 0.0);
-        (0..patients).filter(|patient| weighs(self, *patient) && weighs(other, *patient)).count()
+        let has_weight = |series: &Self, patient: usize| series.0.iter().any(|cells| cells[patient].weight > 0.0);
+        (0..patients).filter(|patient| has_weight(self, *patient) && has_weight(other, *patient)).count()
     }
 }
 
-/// A mean with the bounds that 95% of resamples lie in.
+/// An interval that contains 95% of resamples.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Interval {
     /// Lower bound.
@@ -77,7 +76,7 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// The middle 95% of resampled values, between neighbours linearly; `None` where there is none.
+    /// Returns the central 95% of resampled values, with linear interpolation; `None` if there are no finite values.
     ///
     /// ```
     /// use freetumor::evaluate::metrics::Interval;
@@ -90,22 +89,22 @@ impl Interval {
         sorted.sort_by(f64::total_cmp);
         let last = sorted.len().checked_sub(1)?;
         let at = |share: f64| {
-            let place = share * last as f64;
-            let below = place.floor() as usize;
+            let position = share * last as f64;
+            let below = position.floor() as usize;
             let above = (below + 1).min(last);
-            sorted[below] + (place - place.floor()) * (sorted[above] - sorted[below])
+            sorted[below] + (position - position.floor()) * (sorted[above] - sorted[below])
         };
         Some(Self { low: at(0.5 - 0.5 * LEVEL), high: at(0.5 + 0.5 * LEVEL) })
     }
 
-    /// As far as it lies between two values: resamples of few seeds may go beyond what is possible.
+    /// Clamps the interval to two bounds: rescaled resamples of few seeds may exceed the range of a metric.
     #[must_use]
-    pub fn within(self, [least, most]: [f64; 2]) -> Self {
-        Self { low: self.low.clamp(least, most), high: self.high.clamp(least, most) }
+    pub fn clamp(self, [min, max]: [f64; 2]) -> Self {
+        Self { low: self.low.clamp(min, max), high: self.high.clamp(min, max) }
     }
 }
 
-/// Draws of patients and seeds.
+/// Resamples of patients and seeds.
 ///
 /// # Source
 /// The percentile bootstrap (Efron and Tibshirani, *An Introduction to the Bootstrap*, 1993, chapter 13) with both
@@ -114,9 +113,9 @@ impl Interval {
 ///
 /// ```
 /// use freetumor::random::Key;
-/// use freetumor::evaluate::metrics::{Resamples, Series, Share};
+/// use freetumor::evaluate::metrics::{Resamples, Series, WeightedSum};
 /// let resamples = Resamples::new(Key::root(1), 1000, 40);
-/// let patient = |i: i32| Share::of(Some(f64::from(i % 2)));
+/// let patient = |i: i32| WeightedSum::of(Some(f64::from(i % 2)));
 /// let halves = Series(vec![(0..40).map(patient).collect()]);
 /// let interval = resamples.interval(&halves).unwrap();
 /// assert!((0.3..0.42).contains(&interval.low) && (0.58..0.7).contains(&interval.high));
@@ -124,108 +123,108 @@ impl Interval {
 #[derive(Clone, Debug)]
 pub struct Resamples {
     key: Key,
-    /// How often each patient was drawn, a resample after the other.
-    drawn: Vec<Vec<f64>>,
+    /// `[resample][patient]`: how often each patient was sampled.
+    patient_counts: Vec<Vec<f64>>,
 }
 
 impl Resamples {
-    /// So many resamples of `patients`.
+    /// Creates `count` resamples of `patients` patients.
     pub fn new(key: Key, count: usize, patients: usize) -> Self {
-        let drawn = (0..count).map(|resample| drawn(key.number("resample", resample as u64), patients)).collect();
-        Self { key, drawn }
+        let counts = |resample: usize| sample_counts(key.number("resample", resample as u64), patients);
+        Self { key, patient_counts: (0..count).map(counts).collect() }
     }
 
-    /// The mean in each resample; NaN where nothing of what was drawn weighs.
+    /// Returns the mean of each resample; NaN if the weight of a resample is 0.
     ///
     /// # Panics
-    /// Where the series has another number of patients.
+    /// Panics if the number of patients of the series differs from that of the resamples.
     pub fn means(&self, series: &Series) -> Vec<f64> {
         let seeds = series.0.len();
         let sums: Vec<[Vec<f64>; 2]> = series.0.iter().map(|cells| split(cells)).collect();
-        let each = self.drawn.iter().enumerate().map(|(resample, patients)| {
+        let each = self.patient_counts.iter().enumerate().map(|(resample, patients)| {
             let key = self.key.number("resample", resample as u64).number("of seeds", seeds as u64);
             let dot = |values: &[f64]| -> f64 {
-                assert_eq!(values.len(), patients.len(), "resamples of other patients");
-                values.iter().zip(patients).map(|(value, times)| value * times).sum()
+                assert_eq!(values.len(), patients.len(), "the series and the resamples have the same patients");
+                values.iter().zip(patients).map(|(value, count)| value * count).sum()
             };
-            let shares = rescaled(drawn(key, seeds)).into_iter().zip(&sums);
-            let share = shares.fold(Share::NONE, |all, (times, [sum, weight])| {
-                all.and(Share { sum: times * dot(sum), weight: times * dot(weight) })
+            let counts = rescale(sample_counts(key, seeds)).into_iter().zip(&sums);
+            let total = counts.fold(WeightedSum::ZERO, |total, (count, [sum, weight])| {
+                total.plus(WeightedSum { sum: count * dot(sum), weight: count * dot(weight) })
             });
-            share.mean().unwrap_or(f64::NAN)
+            total.mean().unwrap_or(f64::NAN)
         });
         each.collect()
     }
 
-    /// The interval of a series' mean; `None` where nothing of it weighs.
+    /// Returns the interval of the mean of a series; `None` if its weight is 0.
     pub fn interval(&self, series: &Series) -> Option<Interval> {
         Interval::of(&self.means(series))
     }
 }
 
-fn split(cells: &[Share]) -> [Vec<f64>; 2] {
-    [cells.iter().map(|share| share.sum).collect(), cells.iter().map(|share| share.weight).collect()]
+fn split(cells: &[WeightedSum]) -> [Vec<f64>; 2] {
+    [cells.iter().map(|cell| cell.sum).collect(), cells.iter().map(|cell| cell.weight).collect()]
 }
 
-/// Spreads how often each was drawn so far around 1 that a mean varies as much as its standard error says.
+/// Spreads counts around 1, so that the standard deviation of a resampled mean equals the standard error of the mean.
 ///
-/// Some weigh less than nothing then; that is no harm as long as all are measured on the same patients.
-fn rescaled(mut times: Vec<f64>) -> Vec<f64> {
-    if times.len() > 1 {
-        let scale = libm::sqrt(times.len() as f64 / (times.len() - 1) as f64);
-        times.iter_mut().for_each(|times| *times = 1.0 + scale * (*times - 1.0));
+/// Some counts become negative; the result is still correct if all seeds are measured on the same patients.
+fn rescale(mut counts: Vec<f64>) -> Vec<f64> {
+    if counts.len() > 1 {
+        let scale = libm::sqrt(counts.len() as f64 / (counts.len() - 1) as f64);
+        counts.iter_mut().for_each(|count| *count = 1.0 + scale * (*count - 1.0));
     }
-    times
+    counts
 }
 
-/// How often each of `count` was drawn in as many draws.
-fn drawn(key: Key, count: usize) -> Vec<f64> {
-    let mut draws = key.draws("with replacement");
-    let mut times = vec![0.0; count];
+/// Returns how often each of `count` items is sampled in `count` samples with replacement.
+fn sample_counts(key: Key, count: usize) -> Vec<f64> {
+    let mut random = key.draws("with replacement");
+    let mut counts = vec![0.0; count];
     for _ in 0..count {
-        times[draws.index(count)] += 1.0;
+        counts[random.index(count)] += 1.0;
     }
-    times
+    counts
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Normal numbers with an effect of patients and one of seeds.
-    fn crossed(key: Key, seeds: usize, patients: usize, of_seeds: f64, of_patients: f64) -> Series {
-        let mut draws = key.draws("world");
-        let patient: Vec<f64> = (0..patients).map(|_| draws.normal(0.0, of_patients)).collect();
+    /// Returns normal numbers with an effect of patients and an effect of seeds.
+    fn crossed(key: Key, seeds: usize, patients: usize, seed_deviation: f64, patient_deviation: f64) -> Series {
+        let mut random = key.draws("world");
+        let patient: Vec<f64> = (0..patients).map(|_| random.normal(0.0, patient_deviation)).collect();
         let mut network = || {
-            let own = draws.normal(0.0, of_seeds);
-            patient.iter().map(|patient| Share::of(Some(patient + own + draws.normal(0.0, 0.1)))).collect()
+            let seed = random.normal(0.0, seed_deviation);
+            patient.iter().map(|patient| WeightedSum::of(Some(patient + seed + random.normal(0.0, 0.1)))).collect()
         };
         Series((0..seeds).map(|_| network()).collect())
     }
 
     #[test]
-    fn intervals_hold_the_truth_as_often_as_they_say() {
-        for (of_seeds, of_patients) in [(0.0, 1.0), (1.0, 0.3)] {
-            let held = (0..200)
+    fn interval_covers_true_mean_at_nominal_rate() {
+        for (seed_deviation, patient_deviation) in [(0.0, 1.0), (1.0, 0.3)] {
+            let covered = (0..200)
                 .filter(|&world| {
                     let key = Key::root(world);
-                    let series = crossed(key, 12, 30, of_seeds, of_patients);
+                    let series = crossed(key, 12, 30, seed_deviation, patient_deviation);
                     let interval = Resamples::new(key, 400, 30).interval(&series).unwrap();
                     interval.low <= 0.0 && 0.0 <= interval.high
                 })
                 .count();
-            assert!((174..=199).contains(&held), "{held} of 200 for seeds {of_seeds}");
+            assert!((174..=199).contains(&covered), "{covered} of 200 for seeds {seed_deviation}");
         }
     }
 
     #[test]
-    fn few_seeds_spread_as_far_as_their_standard_error() {
+    fn resampled_means_of_few_seeds_have_deviation_of_standard_error() {
         for count in [2usize, 3, 5, 40] {
             let values: Vec<f64> = (0..count).map(|index| (index * index) as f64).collect();
             let mean = values.iter().sum::<f64>() / count as f64;
             let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
             let standard_error = (squares / ((count - 1) * count) as f64).sqrt();
-            let series = Series(values.iter().map(|value| vec![Share::of(Some(*value))]).collect());
+            let series = Series(values.iter().map(|value| vec![WeightedSum::of(Some(*value))]).collect());
             let means = Resamples::new(Key::root(7), 20_000, 1).means(&series);
             let square = means.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / means.len() as f64;
             assert!((square.sqrt() / standard_error - 1.0).abs() < 0.02, "{count} {}", square.sqrt());
@@ -233,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn resamples_are_decided_by_their_key() {
+    fn resamples_depend_on_key() {
         let series = crossed(Key::root(5), 3, 20, 1.0, 1.0);
         let means = |seed| Resamples::new(Key::root(seed), 50, 20).means(&series);
         assert_eq!(means(1), means(1));
@@ -241,8 +240,8 @@ mod tests {
     }
 
     #[test]
-    fn what_weighs_nothing_has_no_interval() {
-        let series = Series(vec![vec![Share::NONE; 4]]);
+    fn series_without_weight_has_no_interval() {
+        let series = Series(vec![vec![WeightedSum::ZERO; 4]]);
         assert_eq!(Resamples::new(Key::root(1), 20, 4).interval(&series), None);
         assert_eq!(series.mean(), None);
     }

@@ -1,4 +1,4 @@
-//! All measures of one case: one prediction beside its truth.
+//! All measures of one case: one prediction compared with its truth.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,49 +10,49 @@ use crate::volume::{Array3, Labels};
 /// An organ whose tumors are measured, by the ids of label maps.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MeasuredOrgan {
-    /// Its name in tables.
+    /// The name in tables.
     pub name: String,
-    /// The id of its healthy part, where the label maps have one. The organ includes its tumors.
+    /// The id of the healthy organ, if the label maps have one. The organ includes its tumors.
     pub organ_id: Option<u16>,
-    /// The id of its tumors.
+    /// The id of the tumors.
     pub tumor_id: u16,
 }
 
-/// What was measured for one organ of one case.
+/// The measures of one organ of one case.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CaseMeasures {
-    /// Dice of the organ with its tumors; `None` where neither truth nor prediction has any, or it has no id.
+    /// Dice of the organ with its tumors; `None` if neither truth nor prediction contains the organ, or the organ has no id.
     pub organ_dice: Option<f64>,
-    /// Dice of the tumors; `None` where neither truth nor prediction has any.
+    /// Dice of the tumors; `None` if neither truth nor prediction has a tumor.
     pub tumor_dice: Option<f64>,
-    /// Surface Dice of the tumors at [`tolerance_mm`]; `None` where neither has any.
+    /// Surface Dice of the tumors at [`tolerance_mm`]; `None` if neither truth nor prediction has a tumor.
     pub tumor_nsd: Option<f64>,
-    /// That tolerance.
+    /// The tolerance of the surface Dice.
     pub tolerance_mm: f64,
-    /// Tumor in the truth.
+    /// The tumor volume in the truth.
     pub truth_mm3: f64,
-    /// Tumor in the prediction.
+    /// The tumor volume in the prediction.
     pub predicted_mm3: f64,
-    /// Lesion by lesion.
+    /// The matches of lesions.
     pub found: LesionMatch,
 }
 
 impl CaseMeasures {
-    /// Whether the truth has no tumor.
+    /// Returns whether the truth has no tumor.
     pub fn is_healthy(&self) -> bool {
         self.found.lesions.is_empty()
     }
 }
 
-/// Measures the tumors of `organ` in a prediction on the truth's own grid.
+/// Measures the tumors of `organ` in a prediction on the grid of the truth.
 ///
-/// Surfaces and overlaps are looked at in the box of both tumors, so that the cost grows with them and not with the scan.
+/// Surfaces and overlaps are computed in the bounding box of both tumors, so that the cost depends on the tumors and not on the scan.
 ///
 /// # Shapes
 /// `prediction` has as many voxels as the truth.
 ///
 /// # Panics
-/// Where it has not.
+/// Panics if the prediction has another shape.
 ///
 /// ```
 /// use freetumor::evaluate::metrics::{MeasuredOrgan, measure};
@@ -66,7 +66,7 @@ impl CaseMeasures {
 /// assert_eq!(measure(&truth, &truth.ids, &liver).tumor_nsd, Some(1.0));
 /// ```
 pub fn measure(truth: &Labels, prediction: &Array3<u16>, organ: &MeasuredOrgan) -> CaseMeasures {
-    assert_eq!(truth.ids.shape(), prediction.shape(), "a prediction on the truth's grid");
+    assert_eq!(truth.ids.shape(), prediction.shape(), "the prediction is on the grid of the truth");
     let is_tumor = |id: &u16| *id == organ.tumor_id;
     let spacing_mm = truth.grid.spacing_mm();
     let tolerance_mm = tolerance_mm(spacing_mm);
@@ -82,7 +82,7 @@ pub fn measure(truth: &Labels, prediction: &Array3<u16>, organ: &MeasuredOrgan) 
         (sum > 0).then(|| 2.0 * both as f64 / sum as f64)
     });
     let boxes = [truth.ids.bounds_of(is_tumor), prediction.bounds_of(is_tumor)];
-    let Some(region) = boxes.into_iter().flatten().reduce(|one, other| one.union(&other)) else {
+    let Some(region) = boxes.into_iter().flatten().reduce(|region, other| region.union(&other)) else {
         let found = LesionMatch::default();
         let nothing = (None, None, 0.0, 0.0);
         let (tumor_dice, tumor_nsd, truth_mm3, predicted_mm3) = nothing;
@@ -112,12 +112,12 @@ mod tests {
     use crate::volume::{Affine, Grid};
 
     #[test]
-    fn the_box_changes_nothing() {
+    fn measures_do_not_depend_on_bounding_box() {
         let grid = Grid { shape: [40, 30, 20], affine: Affine::from_spacing([1.0, 1.3, 2.6]) };
-        let mut draws = Key::root(12).draws("blobs");
+        let mut random = Key::root(12).draws("blobs");
         let mut blobs = || {
             let seeds = BitVolume::from_fn([40, 30, 20], |[x, y, z]| {
-                (12..30).contains(&x) && (9..20).contains(&y) && (6..14).contains(&z) && draws.chance(0.004)
+                (12..30).contains(&x) && (9..20).contains(&y) && (6..14).contains(&z) && random.chance(0.004)
             });
             seeds.dilated(3.0, grid.spacing_mm())
         };
@@ -129,15 +129,15 @@ mod tests {
         assert!(whole.lesions.len() > 1 && measures.organ_dice.is_none());
         assert_eq!(measures.tumor_dice, dice(&a, &b));
         assert_eq!(measures.tumor_nsd, surface_dice(&a, &b, grid.spacing_mm(), 2.6));
-        let close = |(one, other): (&super::super::Lesion, &super::super::Lesion)| {
-            one.voxels == other.voxels && (0..3).all(|k| (one.center_mm[k] - other.center_mm[k]).abs() < 1e-9)
+        let close = |(a, b): (&super::super::Lesion, &super::super::Lesion)| {
+            a.voxels == b.voxels && (0..3).all(|k| (a.center_mm[k] - b.center_mm[k]).abs() < 1e-9)
         };
         assert!(whole.lesions.iter().zip(&measures.found.lesions).all(close));
         assert_eq!(whole.false_positives_mm3, measures.found.false_positives_mm3);
     }
 
     #[test]
-    fn nothing_on_both_sides_is_undefined() {
+    fn dice_without_tumors_is_undefined() {
         let grid = Grid { shape: [5; 3], affine: Affine::from_spacing([1.0; 3]) };
         let truth = Labels { grid, ids: Array3::filled([5; 3], 1) };
         let organ = MeasuredOrgan { name: "liver".into(), organ_id: Some(1), tumor_id: 2 };

@@ -1,16 +1,16 @@
-//! Lesion by lesion: which were found, by size, and what was found where there is none.
+//! The matches of lesions: found lesions by size, and false positives.
 
 use serde::{Deserialize, Serialize};
 
 use crate::mask::BitVolume;
 use crate::volume::{Connectivity, Grid};
 
-/// A lesion is found when at least this share of it is covered.
+/// The minimum covered share of a found lesion.
 pub const FOUND_FRACTION: f64 = 0.1;
-/// What is predicted beside all lesions and not larger than this is no false positive, but noise.
+/// The maximum volume of predicted components outside of lesions that count as noise instead of false positives.
 pub const FALSE_POSITIVE_MM3: f64 = 30.0;
-/// Lesions fewer voxels across than this have no size that could be told on their grid.
-pub const FEWEST_VOXELS_ACROSS: f64 = 3.0;
+/// The minimum diameter of a measurable lesion, in voxels.
+pub const MIN_VOXELS_ACROSS: f64 = 3.0;
 
 /// A range of equivalent diameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -33,10 +33,10 @@ pub enum DiameterBin {
 }
 
 impl DiameterBin {
-    /// All of them, smallest first.
+    /// All bins, smallest first.
     pub const ALL: [Self; 5] = [Self::Below5, Self::From5, Self::From10, Self::From15, Self::From20];
 
-    /// The bin of a diameter.
+    /// Returns the bin of a diameter.
     ///
     /// ```
     /// use freetumor::evaluate::metrics::DiameterBin;
@@ -47,7 +47,7 @@ impl DiameterBin {
         Self::ALL.into_iter().find(|bin| diameter_mm < bin.end_mm()).unwrap_or(Self::From20)
     }
 
-    /// One past the largest diameter.
+    /// The exclusive upper bound of the diameter.
     pub fn end_mm(self) -> f64 {
         match self {
             Self::Below5 => 5.0,
@@ -69,7 +69,7 @@ impl DiameterBin {
         }
     }
 
-    /// Whether lesions of this bin can be three voxels across, along the coarsest axis.
+    /// Returns whether lesions of this bin can be three voxels across, along the coarsest axis.
     ///
     /// ```
     /// use freetumor::evaluate::metrics::DiameterBin;
@@ -78,35 +78,35 @@ impl DiameterBin {
     /// assert!(!DiameterBin::From10.is_measurable([0.8, 0.8, 5.0]));
     /// ```
     pub fn is_measurable(self, spacing_mm: [f64; 3]) -> bool {
-        self.end_mm() > FEWEST_VOXELS_ACROSS * spacing_mm.into_iter().fold(0.0, f64::max)
+        self.end_mm() > MIN_VOXELS_ACROSS * spacing_mm.into_iter().fold(0.0, f64::max)
     }
 }
 
 /// A 26-connected component of the truth.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Lesion {
-    /// Voxels.
+    /// The number of voxels.
     pub voxels: u64,
-    /// Its volume.
+    /// The volume.
     pub volume_mm3: f64,
-    /// The diameter of a ball of its volume.
+    /// The diameter of a ball of the same volume.
     pub diameter_mm: f64,
-    /// Its bin.
+    /// The bin of the diameter.
     pub bin: DiameterBin,
-    /// Whether lesions of its bin can be measured on its grid.
+    /// Whether lesions of the bin are measurable on the grid.
     pub is_measurable: bool,
-    /// The middle of its voxels, RAS+ mm.
+    /// The centre of the voxels, RAS+ mm.
     pub center_mm: [f64; 3],
-    /// The share of its voxels that are predicted.
+    /// The share of the voxels that are predicted.
     pub covered_fraction: f64,
-    /// Whether that is enough.
+    /// Whether the covered fraction is at least [`FOUND_FRACTION`].
     pub is_found: bool,
 }
 
-/// The lesions of one case, and the predictions that touch none.
+/// The lesions and the false positives of one case.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LesionMatch {
-    /// In memory order of their first voxels.
+    /// The lesions, in memory order of their first voxels.
     pub lesions: Vec<Lesion>,
     /// Volumes of the predicted components that share no voxel with any lesion and are over 30 mm³, in memory order.
     pub false_positives_mm3: Vec<f64>,
@@ -115,10 +115,10 @@ pub struct LesionMatch {
 /// Matches predicted voxels with the lesions of the truth.
 ///
 /// # Shapes
-/// Both sets are of the grid's shape.
+/// Both sets have the shape of the grid.
 ///
 /// # Source
-/// Lesion-wise detection as in LiTS (Bilic et al., *Medical Image Analysis* 84, 102680, 2023), with a cover of 10%.
+/// Lesion-wise detection as in LiTS (Bilic et al., *Medical Image Analysis* 84, 102680, 2023), with a minimum coverage of 10%.
 ///
 /// ```
 /// use freetumor::mask::BitVolume;
@@ -135,51 +135,51 @@ pub struct LesionMatch {
 /// ```
 pub fn match_lesions(truth: &BitVolume, prediction: &BitVolume, grid: &Grid) -> LesionMatch {
     let (voxel_mm3, spacing_mm) = (grid.voxel_volume_mm3(), grid.spacing_mm());
-    let lesions = tally(truth, prediction).into_iter().map(|tally| {
-        let voxels = tally.voxels as f64;
+    let lesions = count_components(truth, prediction).into_iter().map(|counts| {
+        let voxels = counts.voxels as f64;
         let volume_mm3 = voxels * voxel_mm3;
         let diameter_mm = libm::cbrt(6.0 * volume_mm3 / std::f64::consts::PI);
         let bin = DiameterBin::of(diameter_mm);
-        let covered_fraction = tally.common as f64 / voxels;
+        let covered_fraction = counts.common as f64 / voxels;
         Lesion {
-            voxels: tally.voxels,
+            voxels: counts.voxels,
             volume_mm3,
             diameter_mm,
             bin,
             is_measurable: bin.is_measurable(spacing_mm),
-            center_mm: grid.affine.apply(tally.sums.map(|sum| sum / voxels)),
+            center_mm: grid.affine.apply(counts.sums.map(|sum| sum / voxels)),
             covered_fraction,
             is_found: covered_fraction >= FOUND_FRACTION,
         }
     });
     let lesions = lesions.collect();
-    let beside = tally(prediction, truth).into_iter().filter(|tally| tally.common == 0);
-    let volumes = beside.map(|tally| tally.voxels as f64 * voxel_mm3);
+    let outside = count_components(prediction, truth).into_iter().filter(|counts| counts.common == 0);
+    let volumes = outside.map(|counts| counts.voxels as f64 * voxel_mm3);
     LesionMatch { lesions, false_positives_mm3: volumes.filter(|mm3| *mm3 > FALSE_POSITIVE_MM3).collect() }
 }
 
-/// What a component holds.
+/// The counts of one connected component.
 #[derive(Clone, Default)]
 struct ComponentCounts {
     voxels: u64,
-    /// Voxels that are in the other set, too.
+    /// Voxels that are also in the other set.
     common: u64,
     /// Sums of voxel indices.
     sums: [f64; 3],
 }
 
-fn tally(set: &BitVolume, other: &BitVolume) -> Vec<ComponentCounts> {
+fn count_components(set: &BitVolume, other: &BitVolume) -> Vec<ComponentCounts> {
     let components = set.components(Connectivity::Corners);
-    let mut tallies = vec![ComponentCounts::default(); components.count()];
+    let mut all = vec![ComponentCounts::default(); components.count()];
     for run in components.runs() {
-        let tally = &mut tallies[run.component];
+        let counts = &mut all[run.component];
         let length = (run.to - run.from) as f64;
-        tally.voxels += (run.to - run.from) as u64;
-        tally.common += (run.from..run.to).filter(|x| other.contains([*x, run.y, run.z])).count() as u64;
-        let along = [0.5 * (run.from + run.to - 1) as f64, run.y as f64, run.z as f64];
-        tally.sums.iter_mut().zip(along).for_each(|(sum, at)| *sum += length * at);
+        counts.voxels += (run.to - run.from) as u64;
+        counts.common += (run.from..run.to).filter(|x| other.contains([*x, run.y, run.z])).count() as u64;
+        let middle = [0.5 * (run.from + run.to - 1) as f64, run.y as f64, run.z as f64];
+        counts.sums.iter_mut().zip(middle).for_each(|(sum, position)| *sum += length * position);
     }
-    tallies
+    all
 }
 
 #[cfg(test)]
@@ -192,29 +192,29 @@ mod tests {
     }
 
     #[test]
-    fn a_tenth_is_enough_and_less_is_not() {
+    fn lesion_is_found_from_ten_percent_coverage() {
         let truth = BitVolume::from_fn([24, 12, 12], |[x, y, z]| x < 20 && y == 3 && z == 3);
-        let covered = |voxels: usize| {
+        let is_found = |voxels: usize| {
             let prediction = BitVolume::from_fn([24, 12, 12], |[x, y, z]| x < voxels && y == 3 && z == 3);
             match_lesions(&truth, &prediction, &grid(2.0)).lesions[0].is_found
         };
-        assert!(covered(2) && !covered(1));
+        assert!(is_found(2) && !is_found(1));
     }
 
     #[test]
-    fn corners_connect_and_thirty_cubic_millimetres_are_no_false_positive() {
+    fn match_lesions_connects_corners_and_ignores_small_components() {
         let corner = BitVolume::from_fn([24, 12, 12], |voxel| voxel == [4, 4, 4] || voxel == [5, 5, 5]);
-        let nothing = BitVolume::empty([24, 12, 12]);
-        let found = match_lesions(&corner, &nothing, &grid(2.0));
+        let empty = BitVolume::empty([24, 12, 12]);
+        let found = match_lesions(&corner, &empty, &grid(2.0));
         assert_eq!(found.lesions.len(), 1);
         assert_eq!(found.lesions[0].center_mm, [9.0; 3]);
-        let volumes = |spacing| match_lesions(&nothing, &corner, &grid(spacing)).false_positives_mm3;
+        let volumes = |spacing| match_lesions(&empty, &corner, &grid(spacing)).false_positives_mm3;
         assert_eq!(volumes(2.0), [] as [f64; 0], "16 mm3");
         assert_eq!(volumes(3.0), [54.0]);
     }
 
     #[test]
-    fn sizes_are_those_of_balls_of_equal_volume() {
+    fn diameter_is_that_of_ball_of_equal_volume() {
         let ball = BitVolume::from_fn([40, 40, 40], |voxel| {
             voxel.iter().map(|i| (*i as f64 - 19.5).powi(2)).sum::<f64>() <= 81.0
         });

@@ -1,14 +1,14 @@
-//! What is averaged over cases.
+//! The metrics that are averaged over cases.
 
-use super::bootstrap::Share;
+use super::bootstrap::WeightedSum;
 use super::case::CaseMeasures;
 use super::lesions::DiameterBin;
 
-/// A number that describes an arm.
+/// A metric of an arm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Metric {
-    /// Mean Dice of the tumors over cases whose truth has any. Where only the prediction has, that is a false positive
-    /// and counted as such; so all arms are averaged over the same cases.
+    /// Mean Dice of the tumors over cases whose truth has a tumor. Tumors only in the prediction count as false positives, so that
+    /// all arms are averaged over the same cases.
     Dice,
     /// Mean surface Dice over the same cases.
     Nsd,
@@ -16,14 +16,14 @@ pub enum Metric {
     OrganDice,
     /// The share of measurable lesions that are found.
     Sensitivity,
-    /// The same within one bin.
+    /// The share of measurable lesions of one bin that are found.
     SensitivityOf(DiameterBin),
     /// Mean number of false positives over cases without a tumor.
     FalsePositives,
 }
 
 impl Metric {
-    /// All of them.
+    /// All metrics.
     pub const ALL: [Self; 10] = [
         Self::Dice,
         Self::Nsd,
@@ -53,12 +53,12 @@ impl Metric {
         }
     }
 
-    /// What it can be, least and most.
+    /// The minimum and the maximum of the metric.
     pub fn range(self) -> [f64; 2] {
         [0.0, if self == Self::FalsePositives { f64::INFINITY } else { 1.0 }]
     }
 
-    /// What one case adds.
+    /// Returns the contribution of one case to the mean.
     ///
     /// ```
     /// use freetumor::evaluate::metrics::{MeasuredOrgan, Metric, measure};
@@ -67,25 +67,26 @@ impl Metric {
     /// let healthy = Labels { grid, ids: Array3::filled(grid.shape, 1) };
     /// let liver = MeasuredOrgan { name: "liver".into(), organ_id: Some(1), tumor_id: 2 };
     /// let wrong = measure(&healthy, &Array3::filled(grid.shape, 2), &liver);
-    /// assert_eq!(Metric::FalsePositives.share(&wrong).mean(), Some(1.0));
-    /// assert_eq!(Metric::Dice.share(&wrong).mean(), None);
+    /// assert_eq!(Metric::FalsePositives.contribution(&wrong).mean(), Some(1.0));
+    /// assert_eq!(Metric::Dice.contribution(&wrong).mean(), None);
     /// ```
-    pub fn share(self, case: &CaseMeasures) -> Share {
-        let found = |bin: Option<DiameterBin>| {
+    pub fn contribution(self, case: &CaseMeasures) -> WeightedSum {
+        let sensitivity = |bin: Option<DiameterBin>| {
             let lesions = case.found.lesions.iter().filter(|lesion| lesion.is_measurable);
-            lesions.filter(|lesion| bin.is_none_or(|bin| lesion.bin == bin)).fold(Share::NONE, |share, lesion| Share {
-                sum: share.sum + f64::from(u8::from(lesion.is_found)),
-                weight: share.weight + 1.0,
+            lesions.filter(|lesion| bin.is_none_or(|bin| lesion.bin == bin)).fold(WeightedSum::ZERO, |total, lesion| {
+                WeightedSum { sum: total.sum + f64::from(u8::from(lesion.is_found)), weight: total.weight + 1.0 }
             })
         };
         match self {
-            Self::Dice if !case.is_healthy() => Share::of(case.tumor_dice),
-            Self::Nsd if !case.is_healthy() => Share::of(case.tumor_nsd),
-            Self::Dice | Self::Nsd => Share::NONE,
-            Self::OrganDice => Share::of(case.organ_dice),
-            Self::Sensitivity => found(None),
-            Self::SensitivityOf(bin) => found(Some(bin)),
-            Self::FalsePositives => Share::of(case.is_healthy().then_some(case.found.false_positives_mm3.len() as f64)),
+            Self::Dice if !case.is_healthy() => WeightedSum::of(case.tumor_dice),
+            Self::Nsd if !case.is_healthy() => WeightedSum::of(case.tumor_nsd),
+            Self::Dice | Self::Nsd => WeightedSum::ZERO,
+            Self::OrganDice => WeightedSum::of(case.organ_dice),
+            Self::Sensitivity => sensitivity(None),
+            Self::SensitivityOf(bin) => sensitivity(Some(bin)),
+            Self::FalsePositives => {
+                WeightedSum::of(case.is_healthy().then_some(case.found.false_positives_mm3.len() as f64))
+            }
         }
     }
 }

@@ -1,8 +1,8 @@
-//! How good a segmentation of tumors is, and whether another one is better.
+//! Metrics of tumor segmentations, and their comparison between arms.
 //!
-//! [`measure`] looks at one prediction beside its truth: overlap, surfaces, lesions. [`Metric`] says what of it is
-//! averaged over cases, [`Resamples`] how sure the average is, [`compare`] whether two arms differ. [`summarise`] does all
-//! of it for several arms, each trained with several seeds.
+//! [`measure`] compares one prediction with its truth: overlap, surfaces, lesions. [`Metric`] defines the means over cases, [`Resamples`]
+//! their intervals, and [`compare`] tests the difference of two arms. [`summarise`] combines them for several arms, each trained with
+//! several seeds.
 
 mod bootstrap;
 mod case;
@@ -14,11 +14,11 @@ mod plot;
 mod summary;
 mod tables;
 
-pub use bootstrap::{Interval, Resamples, Series, Share};
+pub use bootstrap::{Interval, Resamples, Series, WeightedSum};
 pub use case::{CaseMeasures, MeasuredOrgan, measure};
 pub use compare::{Comparison, compare, holm};
 pub use lesions::{
-    DiameterBin, FALSE_POSITIVE_MM3, FEWEST_VOXELS_ACROSS, FOUND_FRACTION, Lesion, LesionMatch, match_lesions,
+    DiameterBin, FALSE_POSITIVE_MM3, FOUND_FRACTION, Lesion, LesionMatch, MIN_VOXELS_ACROSS, match_lesions,
 };
 pub use metric::Metric;
 pub use overlap::{dice, surface_dice, tolerance_mm};

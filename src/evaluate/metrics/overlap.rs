@@ -1,18 +1,18 @@
-//! How well two sets of voxels agree: in volume and along their surfaces.
+//! The overlap of two sets of voxels, in volume and along their surfaces.
 
 use crate::mask::BitVolume;
 
-/// What lies at the tolerance exactly counts as within it, whatever the last bit of a product says.
+/// Makes distances that equal the tolerance count as within the tolerance despite rounding errors.
 const ROUNDING: f64 = 1.0 + 1e-6;
 
-/// The Dice coefficient of two sets, `2 |A ∩ B| / (|A| + |B|)`; `None` where both are empty, which is no agreement to be
-/// averaged but has to be counted.
+/// Returns the Dice coefficient of two sets, `2 |A ∩ B| / (|A| + |B|)`; `None` if both are empty, in which case Dice is undefined and
+/// the case is counted separately.
 ///
 /// # Shapes
-/// Both sets are of one volume.
+/// Both sets have the same shape.
 ///
 /// # Source
-/// Dice, *Ecology* 26, 297 (1945); equal to MONAI's `compute_dice`, whose answer is NaN where the truth is empty.
+/// Dice, *Ecology* 26, 297 (1945); equal to `compute_dice` of MONAI, which returns NaN if the truth is empty.
 ///
 /// ```
 /// use freetumor::mask::BitVolume;
@@ -27,8 +27,8 @@ pub fn dice(truth: &BitVolume, prediction: &BitVolume) -> Option<f64> {
     (sum > 0).then(|| 2.0 * truth.common(prediction) as f64 / sum as f64)
 }
 
-/// The tolerance of [`surface_dice`]: 2 mm, and on coarser grids the largest distance between neighbouring voxels, below
-/// which no surface can be told from another.
+/// Returns the tolerance of [`surface_dice`]: 2 mm, and on coarser grids the largest distance between neighbouring voxels, the
+/// resolution of surfaces.
 ///
 /// ```
 /// use freetumor::evaluate::metrics::tolerance_mm;
@@ -39,17 +39,17 @@ pub fn tolerance_mm(spacing_mm: [f64; 3]) -> f64 {
     spacing_mm.into_iter().fold(2.0, f64::max)
 }
 
-/// The normalised surface Dice (NSD): the share of both sets' surface voxels that lie within `tolerance_mm` of the other
-/// set's surface. `None` where both are empty, 0 where one is.
+/// Returns the normalised surface Dice (NSD): the share of the surface voxels of both sets that are within `tolerance_mm` of the surface
+/// of the other set. Returns `None` if both sets are empty, and 0 if one set is empty.
 ///
-/// A surface voxel shares a face with the outside; beyond the volume is outside. Distances are between voxels' centres.
+/// A surface voxel shares a face with the outside; voxels beyond the volume are outside. Distances are between the centres of voxels.
 ///
 /// # Shapes
-/// Both sets are of one volume, whose voxels are `spacing_mm` apart.
+/// Both sets have the same shape and the spacing `spacing_mm`.
 ///
 /// # Source
-/// Nikolov et al., arXiv 1809.04430, on voxels in place of surface elements, as in MONAI's `compute_surface_dice` with
-/// its default `use_subvoxels=False`; `tests/peers/metrics.py` compares them.
+/// Nikolov et al., arXiv 1809.04430, on voxels instead of surface elements, as in `compute_surface_dice` of MONAI with the default
+/// `use_subvoxels=False`; `tests/peers/metrics.py` compares both.
 ///
 /// ```
 /// use freetumor::mask::BitVolume;
@@ -75,8 +75,8 @@ mod tests {
     use crate::random::Key;
     use proptest::prelude::*;
 
-    /// Surface Dice by comparing all pairs of surface voxels.
-    fn plain(a: &BitVolume, b: &BitVolume, spacing_mm: [f64; 3], tolerance_mm: f64) -> Option<f64> {
+    /// Computes the surface Dice from all pairs of surface voxels.
+    fn reference_surface_dice(a: &BitVolume, b: &BitVolume, spacing_mm: [f64; 3], tolerance_mm: f64) -> Option<f64> {
         let voxels = |set: &BitVolume| {
             let [nx, ny, nz] = set.shape();
             let all = (0..nx * ny * nz).map(|i| [i % nx, i / nx % ny, i / (nx * ny)]);
@@ -87,21 +87,22 @@ mod tests {
             let square: f64 = (0..3).map(|k| (p[k].abs_diff(q[k]) as f64 * spacing_mm[k]).powi(2)).sum();
             square.sqrt() <= tolerance_mm
         };
-        let good = a.iter().filter(|p| b.iter().any(|q| near(p, q))).count()
+        let within = a.iter().filter(|p| b.iter().any(|q| near(p, q))).count()
             + b.iter().filter(|p| a.iter().any(|q| near(p, q))).count();
-        (a.len() + b.len() > 0).then(|| good as f64 / (a.len() + b.len()) as f64)
+        (a.len() + b.len() > 0).then(|| within as f64 / (a.len() + b.len()) as f64)
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
-        fn surfaces_agree_as_all_pairs_say(seed in any::<u64>(), share in 0.0f64..0.05, z_mm in 0.7f64..4.0) {
-            let mut draws = Key::root(seed).draws("sets");
-            let mut set = || BitVolume::from_fn([18, 9, 7], |_| draws.chance(share)).dilated(1.5, [1.0; 3]);
+        fn surface_dice_equals_reference_over_all_pairs(seed in any::<u64>(), share in 0.0f64..0.05, z_mm in 0.7f64..4.0) {
+            let mut random = Key::root(seed).draws("sets");
+            let mut set = || BitVolume::from_fn([18, 9, 7], |_| random.chance(share)).dilated(1.5, [1.0; 3]);
             let (a, b) = (set(), set());
             let spacing_mm = [0.9, 1.2, z_mm];
             let tolerance = tolerance_mm(spacing_mm);
-            prop_assert_eq!(surface_dice(&a, &b, spacing_mm, tolerance), plain(&a, &b, spacing_mm, tolerance));
+            let expected = reference_surface_dice(&a, &b, spacing_mm, tolerance);
+            prop_assert_eq!(surface_dice(&a, &b, spacing_mm, tolerance), expected);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The summary as a picture: a panel a metric, a bar an arm, intervals on the bars.
+//! The plot of a summary: one panel per metric, one bar per arm, with intervals.
 
 use plotters::chart::ChartBuilder;
 use plotters::coord::ranged1d::{IntoSegmentedCoord, SegmentValue};
@@ -12,23 +12,23 @@ use crate::chart::{Area, COLOURS, DrawResult, GRID, INK, PALE, draw, px, text, w
 use crate::error::Result;
 use crate::volume::Picture;
 
-/// Pixels of a bar with the space around it.
+/// Pixels of a bar with its spacing.
 const BAR: usize = 24;
-/// Pixels above the bars, for the metric's name, and below them, for the numbers of the axis.
+/// Pixels above the bars, for the name of the metric, and below the bars, for the numbers of the axis.
 const ABOVE: usize = 40;
 const BELOW: usize = 34;
-/// Pixels of the numbers themselves.
+/// Pixels of the numbers of the axis.
 const TICKS: usize = 24;
-/// Pixels that a panel's axis is long.
+/// Pixels of the axis of a panel.
 const AXIS: usize = 300;
-/// Pixels for the number behind the axis.
+/// Pixels of the numbers to the right of the axis.
 const NUMBER: usize = 156;
-/// Pixels at the left edge, and between the axis and what is beside it.
+/// Pixels at the left edge, and between the axis and its labels.
 const MARGIN: usize = 16;
 const GAP: usize = 10;
-/// Sizes of text: of the metric's name, of names and numbers of arms, of numbers at the axis.
+/// Font sizes of the name of the metric, of names and numbers of arms, of numbers at the axis.
 const NAME: usize = 18;
-const WORDS: usize = 15;
+const ARM_TEXT: usize = 15;
 const TICK: usize = 14;
 const COLUMNS: usize = 2;
 
@@ -47,7 +47,7 @@ const COLUMNS: usize = 2;
 /// ```
 ///
 /// # Errors
-/// Where it cannot be drawn.
+/// Returns an error if the picture cannot be drawn.
 pub fn plot(summary: &Summary, organ: &str) -> Result<Picture> {
     let mut arms: Vec<&str> = Vec::new();
     let rows: Vec<&MetricSummary> = summary.metrics.iter().filter(|row| row.organ == organ).collect();
@@ -61,7 +61,7 @@ pub fn plot(summary: &Summary, organ: &str) -> Result<Picture> {
         .map(|kind| Panel { kind, rows: rows.iter().filter(|row| row.kind == kind).copied().collect() })
         .filter(|panel| !panel.rows.is_empty())
         .collect();
-    let names = MARGIN + arms.iter().map(|arm| width_of(arm, WORDS)).max().unwrap_or(0) + GAP;
+    let names = MARGIN + arms.iter().map(|arm| width_of(arm, ARM_TEXT)).max().unwrap_or(0) + GAP;
     let width = names + AXIS + NUMBER;
     let height = ABOVE + arms.len().max(1) * BAR + BELOW;
     let (across, down) = (COLUMNS.min(panels.len()).max(1), panels.len().div_ceil(COLUMNS).max(1));
@@ -82,8 +82,8 @@ impl Panel<'_> {
         area.draw_text(&name, &text(NAME, INK, HPos::Left, VPos::Top), (px(MARGIN), px(GAP)))?;
         let end = self.end();
         let last = arms.len().saturating_sub(1);
-        // Bars are counted from below.
-        let arm_at = |place: &SegmentValue<usize>| match place {
+        // Segments are counted from the bottom.
+        let arm_at = |segment: &SegmentValue<usize>| match segment {
             SegmentValue::CenterOf(at) | SegmentValue::Exact(at) => last.checked_sub(*at).map_or("", |arm| arms[arm]),
             SegmentValue::Last => "",
         };
@@ -104,9 +104,9 @@ impl Panel<'_> {
             .x_labels(6)
             .y_labels(arms.len())
             .x_label_formatter(&|value| short(*value))
-            .y_label_formatter(&|place| arm_at(place).to_owned())
+            .y_label_formatter(&|segment| arm_at(segment).to_owned())
             .x_label_style(text(TICK, PALE, HPos::Center, VPos::Top))
-            .y_label_style(text(WORDS, INK, HPos::Right, VPos::Center))
+            .y_label_style(text(ARM_TEXT, INK, HPos::Right, VPos::Center))
             .draw()?;
         for row in &self.rows {
             let arm = arms.iter().position(|arm| *arm == row.arm).unwrap_or(0);
@@ -122,24 +122,24 @@ impl Panel<'_> {
             let cap = || PathElement::new([(0, -px(5)), (0, px(5))], line);
             chart.draw_series([low, high].map(|end| EmptyElement::at((end, middle())) + cap()))?;
             let number = format!("{} ({}–{})", short(row.mean), short(row.interval.low), short(row.interval.high));
-            let label = Text::new(number, (px(GAP), 0), text(WORDS, INK, HPos::Left, VPos::Center));
+            let label = Text::new(number, (px(GAP), 0), text(ARM_TEXT, INK, HPos::Left, VPos::Center));
             chart.draw_series([EmptyElement::at((end, middle())) + label])?;
         }
         Ok(())
     }
 
-    /// Where the axis ends: at 1 for shares, at a round number beyond all intervals for counts.
+    /// Returns the end of the axis: 1 for shares, a round number beyond all intervals for counts.
     fn end(&self) -> f64 {
         if self.kind != Metric::FalsePositives {
             return 1.0;
         }
-        let most = self.rows.iter().map(|row| row.interval.high).fold(0.0, f64::max).max(0.1);
-        let unit = libm::pow(10.0, libm::log10(most).floor());
-        [1.0, 2.0, 4.0, 8.0, 10.0].map(|step| step * unit).into_iter().find(|end| *end >= most).unwrap_or(most)
+        let max = self.rows.iter().map(|row| row.interval.high).fold(0.0, f64::max).max(0.1);
+        let unit = libm::pow(10.0, libm::log10(max).floor());
+        [1.0, 2.0, 4.0, 8.0, 10.0].map(|step| step * unit).into_iter().find(|end| *end >= max).unwrap_or(max)
     }
 }
 
-/// Two digits behind the point, none behind a large number.
+/// Formats a number with two decimal places, or none for large numbers.
 fn short(value: f64) -> String {
     if value.abs() >= 100.0 { format!("{value:.0}") } else { format!("{value:.2}") }
 }
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn bars_are_as_long_as_their_means() {
+    fn bar_lengths_equal_means() {
         let summary = Summary { arms: vec![], metrics: vec![row("a", 0.25), row("bb", 0.75)], comparisons: vec![] };
         let picture = plot(&summary, "liver").unwrap();
         let [width, height] = picture.size();

@@ -1,34 +1,34 @@
-//! Several arms, each with several seeds, in a few numbers.
+//! The summary of several arms, each with several seeds.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::bootstrap::{Interval, Resamples, Series, Share};
+use super::bootstrap::{Interval, Resamples, Series, WeightedSum};
 use super::case::{CaseMeasures, MeasuredOrgan};
 use super::compare::{compare, holm};
 use super::lesions::DiameterBin;
 use super::metric::Metric;
 use crate::random::Key;
 
-/// One organ of one case under one network.
+/// The measures of one organ of one case with one network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CaseRow {
-    /// Place of the arm in [`EvaluationPlan::arms`].
+    /// The index of the arm in [`EvaluationPlan::arms`].
     pub arm: usize,
-    /// Place of the network among the arm's.
+    /// The index of the network in the arm.
     pub seed: usize,
-    /// The case's name.
+    /// The name of the case.
     pub case: String,
-    /// Whose it is: what is resampled.
+    /// The patient, the unit of resampling.
     pub patient: String,
-    /// Place of the organ in [`EvaluationPlan::organs`].
+    /// The index of the organ in [`EvaluationPlan::organs`].
     pub organ: usize,
-    /// What was measured.
+    /// The measures.
     pub measures: CaseMeasures,
 }
 
-/// What is compared with what.
+/// The arms, organs and comparisons of an evaluation.
 #[derive(Clone, Debug)]
 pub struct EvaluationPlan {
     /// The arms, each with its number of seeds.
@@ -39,31 +39,31 @@ pub struct EvaluationPlan {
     pub comparisons: Vec<[usize; 2]>,
     /// Number of resamples.
     pub resamples: usize,
-    /// What decides them.
+    /// The key of the resamples.
     pub key: Key,
 }
 
-/// All arms in numbers.
+/// The summary of all arms.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
     /// The arms.
     pub arms: Vec<ArmSummary>,
-    /// A row for each arm, organ and metric that anything is known of.
+    /// One row for each arm, organ and metric with a defined mean.
     pub metrics: Vec<MetricSummary>,
-    /// A row for each comparison, organ and metric.
+    /// One row for each comparison, organ and metric.
     pub comparisons: Vec<Difference>,
 }
 
-/// How much an arm's numbers rest on; summed over its seeds.
+/// The counts of cases and lesions of an arm, summed over its seeds.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ArmSummary {
-    /// The arm's name.
+    /// The name of the arm.
     pub arm: String,
-    /// The organ's name.
+    /// The name of the organ.
     pub organ: String,
-    /// Networks.
+    /// The number of networks.
     pub seeds: usize,
-    /// Cases that were measured.
+    /// Measured cases.
     pub cases: usize,
     /// Cases whose truth has no tumor.
     pub healthy: usize,
@@ -71,57 +71,57 @@ pub struct ArmSummary {
     pub undefined: usize,
     /// Lesions of the truth.
     pub lesions: usize,
-    /// Those of them that cannot be measured on their grid, by bin.
+    /// Lesions that are not measurable on their grid, by bin.
     pub unmeasurable: BTreeMap<DiameterBin, usize>,
 }
 
 /// A mean and its interval.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MetricSummary {
-    /// The arm's name.
+    /// The name of the arm.
     pub arm: String,
-    /// The organ's name.
+    /// The name of the organ.
     pub organ: String,
-    /// The metric's name.
+    /// The name of the metric.
     pub metric: &'static str,
-    /// Which it is.
+    /// The metric.
     #[serde(skip)]
     pub kind: Metric,
     /// The mean over patients and seeds.
     pub mean: f64,
-    /// The bounds of 95% of resamples.
+    /// The interval of 95% of resamples.
     #[serde(flatten)]
     pub interval: Interval,
-    /// Cases, or lesions, of all seeds.
+    /// The number of cases or lesions of all seeds.
     pub count: usize,
 }
 
 /// A difference between two arms.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Difference {
-    /// The organ's name.
+    /// The name of the organ.
     pub organ: String,
-    /// The metric's name.
+    /// The name of the metric.
     pub metric: &'static str,
-    /// The arm.
+    /// The first arm.
     pub arm: String,
-    /// What is taken from it.
+    /// The second arm, which is subtracted.
     pub minus: String,
-    /// The difference of their means, over cases that all networks of both have.
+    /// The difference of the means, over cases that all networks of both arms have.
     pub difference: f64,
-    /// Its interval.
+    /// The interval of the difference.
     #[serde(flatten)]
     pub interval: Interval,
-    /// How probable so large a difference would be without one.
+    /// The p value of the hypothesis of no difference.
     pub p: f64,
-    /// The same after Holm's correction for all comparisons of this organ and metric.
+    /// The p value after Holm's correction for all comparisons of this organ and metric.
     pub p_holm: f64,
 }
 
 /// Summarises the rows of all arms.
 ///
-/// Patients are resampled whole: a patient with two scans counts twice or not at all. Arms are compared over cases that
-/// every network of both has measured, so that an unreadable prediction gives neither an advantage.
+/// Patients are resampled, not scans: all scans of a patient are in a resample, or none. Arms are compared over cases that were
+/// measured for every network of both arms, so that an unreadable prediction is no advantage.
 ///
 /// ```
 /// use freetumor::random::Key;
@@ -154,10 +154,10 @@ pub fn summarise(plan: &EvaluationPlan, rows: &[CaseRow]) -> Summary {
             summary.arms.push(table.arm(organ, arm, name, *seeds));
             for kind in Metric::ALL {
                 let series = table.series(organ, arm, kind, |_| true);
-                let count = series.0.iter().flatten().map(|share| share.weight).sum::<f64>() as usize;
+                let count = series.0.iter().flatten().map(|cell| cell.weight).sum::<f64>() as usize;
                 if let (Some(mean), Some(interval)) = (series.mean(), resamples.interval(&series)) {
                     let (arm, organ) = (name.clone(), measured.name.clone());
-                    let interval = interval.within(kind.range());
+                    let interval = interval.clamp(kind.range());
                     summary.metrics.push(MetricSummary {
                         arm,
                         organ,
@@ -177,8 +177,8 @@ pub fn summarise(plan: &EvaluationPlan, rows: &[CaseRow]) -> Summary {
     summary
 }
 
-/// The numbers behind one mean of every arm, and the resamples that intervals are of: for what a [`Summary`] does not say, such as
-/// the ratio of two differences. Arms are in the order of the plan.
+/// Returns the resamples, and the series of one metric for every arm in the order of the plan, for statistics that a [`Summary`] does not
+/// contain, such as the ratio of two differences.
 ///
 /// ```
 /// use freetumor::random::Key;
@@ -195,16 +195,16 @@ pub fn summarise(plan: &EvaluationPlan, rows: &[CaseRow]) -> Summary {
 ///     .collect();
 /// let plan =
 ///     EvaluationPlan { arms: vec![("one".into(), 1)], organs: vec![liver], comparisons: vec![], resamples: 100, key: Key::root(1) };
-/// let (resamples, of) = series(&plan, &rows, 0, Metric::Dice);
-/// assert_eq!(of.len(), 1);
+/// let (resamples, arms) = series(&plan, &rows, 0, Metric::Dice);
+/// assert_eq!(arms.len(), 1);
 /// let mean = summarise(&plan, &rows).metrics.iter().find(|row| row.metric == "dice").map(|row| row.mean);
-/// assert_eq!(of[0].mean(), mean);
-/// assert_eq!(resamples.means(&of[0]).len(), 100);
+/// assert_eq!(arms[0].mean(), mean);
+/// assert_eq!(resamples.means(&arms[0]).len(), 100);
 /// ```
 pub fn series(plan: &EvaluationPlan, rows: &[CaseRow], organ: usize, metric: Metric) -> (Resamples, Vec<Series>) {
     let table = Table::new(plan, rows);
-    let of = (0..plan.arms.len()).map(|arm| table.series(organ, arm, metric, |_| true)).collect();
-    (table.resamples(), of)
+    let arms = (0..plan.arms.len()).map(|arm| table.series(organ, arm, metric, |_| true)).collect();
+    (table.resamples(), arms)
 }
 
 struct Table<'a> {
@@ -223,56 +223,56 @@ impl<'a> Table<'a> {
         Resamples::new(self.plan.key, self.plan.resamples, self.patients.len())
     }
 
-    fn of(&self, organ: usize, arm: usize) -> impl Iterator<Item = &CaseRow> {
+    fn rows(&self, organ: usize, arm: usize) -> impl Iterator<Item = &CaseRow> {
         self.rows.iter().filter(move |row| row.organ == organ && row.arm == arm)
     }
 
-    fn series(&self, organ: usize, arm: usize, metric: Metric, counts: impl Fn(&str) -> bool) -> Series {
-        let mut cells = vec![vec![Share::NONE; self.patients.len()]; self.plan.arms[arm].1];
-        for row in self.of(organ, arm).filter(|row| counts(&row.case)) {
+    fn series(&self, organ: usize, arm: usize, metric: Metric, includes: impl Fn(&str) -> bool) -> Series {
+        let mut cells = vec![vec![WeightedSum::ZERO; self.patients.len()]; self.plan.arms[arm].1];
+        for row in self.rows(organ, arm).filter(|row| includes(&row.case)) {
             let cell = &mut cells[row.seed][self.patients[row.patient.as_str()]];
-            *cell = cell.and(metric.share(&row.measures));
+            *cell = cell.plus(metric.contribution(&row.measures));
         }
         Series(cells)
     }
 
-    /// The cases that every network of an arm has.
-    fn complete(&self, organ: usize, arm: usize) -> BTreeSet<&str> {
+    /// Returns the cases that were measured for every network of an arm.
+    fn complete_cases(&self, organ: usize, arm: usize) -> BTreeSet<&str> {
         let mut seeds: BTreeMap<&str, usize> = BTreeMap::new();
-        for row in self.of(organ, arm) {
+        for row in self.rows(organ, arm) {
             *seeds.entry(&row.case).or_default() += 1;
         }
         seeds.into_iter().filter(|(_, seeds)| *seeds == self.plan.arms[arm].1).map(|(case, _)| case).collect()
     }
 
     fn differences(&self, organ: usize, metric: Metric, resamples: &Resamples) -> Vec<Difference> {
-        let compared = self.plan.comparisons.iter().filter_map(|[one, other]| {
-            let both = [*one, *other].map(|arm| self.complete(organ, arm));
+        let comparisons = self.plan.comparisons.iter().filter_map(|[first, second]| {
+            let both = [*first, *second].map(|arm| self.complete_cases(organ, arm));
             let series = |arm| self.series(organ, arm, metric, |case| both.iter().all(|cases| cases.contains(case)));
-            compare(resamples, &series(*one), &series(*other)).map(|found| ([*one, *other], found))
+            compare(resamples, &series(*first), &series(*second)).map(|comparison| ([*first, *second], comparison))
         });
-        let compared: Vec<_> = compared.collect();
-        let corrected = holm(&compared.iter().map(|(_, found)| found.p).collect::<Vec<_>>());
-        let rows = compared.into_iter().zip(corrected).map(|(([one, other], found), p_holm)| Difference {
+        let comparisons: Vec<_> = comparisons.collect();
+        let corrected = holm(&comparisons.iter().map(|(_, comparison)| comparison.p).collect::<Vec<_>>());
+        let rows = comparisons.into_iter().zip(corrected).map(|(([first, second], comparison), p_holm)| Difference {
             organ: self.plan.organs[organ].name.clone(),
             metric: metric.name(),
-            arm: self.plan.arms[one].0.clone(),
-            minus: self.plan.arms[other].0.clone(),
-            difference: found.difference,
-            interval: found.interval,
-            p: found.p,
+            arm: self.plan.arms[first].0.clone(),
+            minus: self.plan.arms[second].0.clone(),
+            difference: comparison.difference,
+            interval: comparison.interval,
+            p: comparison.p,
             p_holm,
         });
         rows.collect()
     }
 
     fn arm(&self, organ: usize, arm: usize, name: &str, seeds: usize) -> ArmSummary {
-        let rows: Vec<&CaseMeasures> = self.of(organ, arm).map(|row| &row.measures).collect();
+        let rows: Vec<&CaseMeasures> = self.rows(organ, arm).map(|row| &row.measures).collect();
         let mut unmeasurable = BTreeMap::new();
         for lesion in rows.iter().flat_map(|case| &case.found.lesions).filter(|lesion| !lesion.is_measurable) {
             *unmeasurable.entry(lesion.bin).or_default() += 1;
         }
-        let count = |holds: fn(&CaseMeasures) -> bool| rows.iter().filter(|case| holds(case)).count();
+        let count = |predicate: fn(&CaseMeasures) -> bool| rows.iter().filter(|case| predicate(case)).count();
         ArmSummary {
             arm: name.to_owned(),
             organ: self.plan.organs[organ].name.clone(),
@@ -296,11 +296,11 @@ mod tests {
         MeasuredOrgan { name: "liver".into(), organ_id: Some(1), tumor_id: 2 }
     }
 
-    /// A case in which the truth is `truth` voxels long and the prediction `found`.
-    fn row(arm: usize, seed: usize, patient: usize, [truth, found]: [usize; 2]) -> CaseRow {
+    /// Returns a case with a truth of `truth` voxels and a prediction of `prediction` voxels along x.
+    fn row(arm: usize, seed: usize, patient: usize, [truth, prediction]: [usize; 2]) -> CaseRow {
         let grid = Grid { shape: [16, 8, 8], affine: Affine::from_spacing([2.0; 3]) };
         let bar = |length| Array3::from_fn(grid.shape, |[x, y, z]| if x < length && y < 4 && z < 4 { 2 } else { 1u16 });
-        let measures = measure(&Labels { grid, ids: bar(truth) }, &bar(found), &liver());
+        let measures = measure(&Labels { grid, ids: bar(truth) }, &bar(prediction), &liver());
         CaseRow { arm, seed, case: format!("case {patient}"), patient: patient.to_string(), organ: 0, measures }
     }
 
@@ -316,26 +316,26 @@ mod tests {
     }
 
     #[test]
-    fn a_case_that_one_network_lacks_is_compared_in_none() {
+    fn comparison_excludes_cases_that_one_network_lacks() {
         let mut rows: Vec<CaseRow> = (0..6).flat_map(|p| [row(0, 0, p, [8, 8]), row(0, 1, p, [8, 8])]).collect();
-        // The other arm is as good, but failed where it would have been bad.
+        // The other arm has equal predictions, but none for the case in which the first arm is bad.
         rows.extend((0..6).flat_map(|p| [row(1, 0, p, [8, 8]), row(1, 1, p, [8, 8])]).filter(|r| r.patient != "3"));
         rows.iter_mut().filter(|r| r.patient == "3").for_each(|r| *r = row(0, r.seed, 3, [8, 0]));
         let summary = summarise(&plan(&[("a", 2), ("b", 2)], &[[1, 0]]), &rows);
         let dice = |arm: &str| summary.metrics.iter().find(|m| m.arm == arm && m.metric == "dice").unwrap();
         assert!((dice("a").mean - 5.0 / 6.0).abs() < 1e-12 && dice("b").mean == 1.0);
         assert_eq!((dice("a").count, dice("b").count), (12, 10));
-        let compared = summary.comparisons.iter().find(|c| c.metric == "dice").unwrap();
-        assert_eq!((compared.difference, compared.p), (0.0, 1.0));
+        let comparison = summary.comparisons.iter().find(|c| c.metric == "dice").unwrap();
+        assert_eq!((comparison.difference, comparison.p), (0.0, 1.0));
     }
 
     #[test]
-    fn counts_say_what_the_numbers_rest_on() {
+    fn arm_summary_counts_cases_and_lesions() {
         let rows = [row(0, 0, 0, [8, 4]), row(0, 0, 1, [0, 0]), row(0, 0, 2, [0, 5]), row(0, 0, 3, [1, 0])];
         let summary = summarise(&plan(&[("a", 1)], &[]), &rows);
         let arm = &summary.arms[0];
         assert_eq!((arm.cases, arm.healthy, arm.undefined, arm.lesions), (4, 2, 1, 2));
-        assert!(arm.unmeasurable.is_empty(), "6.25 mm across");
+        assert!(arm.unmeasurable.is_empty(), "a diameter of 6.25 mm is measurable");
         let mean = |metric: &str| summary.metrics.iter().find(|m| m.metric == metric).map(|m| m.mean);
         assert_eq!(mean("sensitivity"), Some(0.5));
         assert_eq!(mean("false_positives_per_healthy_scan"), Some(0.5));

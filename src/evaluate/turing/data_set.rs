@@ -14,23 +14,23 @@ use crate::ingest::nifti;
 
 /// The lesions of a data set, in the order of its cases.
 #[derive(Clone, Debug, Default)]
-pub struct DataSetSpecimens {
+pub struct DataSetLesions {
     /// The described lesions.
-    pub specimens: Vec<LesionSample>,
+    pub lesions: Vec<LesionSample>,
     /// Cases that could not be read.
     pub problems: Vec<CaseProblem>,
 }
 
-/// Describes every lesion of a data set of images and labels. `patients` names the patients of cases that share one.
+/// Describes every lesion of a data set of images and labels. `patients` contains the patients of cases that share a patient.
 ///
 /// # Errors
-/// Where a folder cannot be read or has no NIfTI file.
-pub fn read_specimens(
+/// Returns an error if a folder cannot be read or has no NIfTI file.
+pub fn read_lesions(
     folder: &Path,
     is_real: bool,
     organ: &MeasuredOrgan,
     patients: &BTreeMap<String, String>,
-) -> Result<DataSetSpecimens> {
+) -> Result<DataSetLesions> {
     let images = case_files::list_images(&case_files::image_folder(folder)?)?;
     let labels = case_files::list(&case_files::label_folder(folder)?)?;
     let described: Vec<_> = labels
@@ -44,14 +44,14 @@ pub fn read_specimens(
             })
         })
         .collect();
-    let mut found = DataSetSpecimens::default();
+    let mut data_set = DataSetLesions::default();
     for case in described {
         match case {
-            Err(problem) => found.problems.push(problem),
+            Err(problem) => data_set.problems.push(problem),
             Ok((case, lesions)) => {
                 let patient = patients.get(case).unwrap_or(case);
-                let specimen = |values| LesionSample { patient: patient.clone(), is_real, values };
-                found.specimens.extend(lesions.into_iter().map(specimen));
+                let lesion = |values| LesionSample { patient: patient.clone(), is_real, values };
+                data_set.lesions.extend(lesions.into_iter().map(lesion));
             }
         }
     }

@@ -1,47 +1,47 @@
-//! What a lesion looks like, in numbers.
+//! The features of a lesion.
 
 use crate::mask::BitVolume;
 use crate::volume::{Array3, Connectivity, Labels, Region, Volume, distance_mm};
 
-/// Fewer voxels have no looks to speak of.
-const FEWEST_VOXELS: usize = 8;
-/// How far around a lesion is looked.
+/// The minimum number of voxels for features of appearance.
+const MIN_VOXELS: usize = 8;
+/// The outer radius of the surroundings of a lesion.
 const AROUND_MM: f64 = 8.0;
-/// Tissue nearer than this to a lesion is its margin, not its surroundings.
+/// The inner radius of the surroundings of a lesion; nearer tissue is the margin.
 const MARGIN_MM: f32 = 3.0;
-/// Where the shells end that the profile across the edge is averaged over, in mm; negative outside of the lesion.
+/// The ends of the shells for the profile across the edge, in mm; negative outside of the lesion.
 const SHELLS_MM: [f32; 6] = [-1.5, 0.0, 1.5, 3.0, 6.0, f32::INFINITY];
 
-/// A number that describes a lesion.
+/// A feature of a lesion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Feature {
-    /// Its name.
+    /// The name.
     pub name: &'static str,
-    /// Whether it is of the lesion's size and shape, not of its looks.
+    /// Whether the feature describes size and shape, not appearance.
     pub is_shape: bool,
 }
 
 impl Feature {
-    /// All of them, in the order of [`LesionSample::values`].
+    /// All features, in the order of [`LesionSample::values`].
     pub const ALL: [Self; 23] = [
-        Self::looks("contrast_hu"),
-        Self::looks("deviation_inside_hu"),
-        Self::looks("deviation_around_hu"),
-        Self::looks("skewness_inside"),
-        Self::looks("tail_low_hu"),
-        Self::looks("tail_high_hu"),
-        Self::looks("profile_outside_hu"),
-        Self::looks("profile_0_to_1.5_mm_hu"),
-        Self::looks("profile_1.5_to_3_mm_hu"),
-        Self::looks("profile_3_to_6_mm_hu"),
-        Self::looks("profile_from_6_mm_hu"),
-        Self::looks("edge_sharpness"),
-        Self::looks("grain_inside_x"),
-        Self::looks("grain_inside_y"),
-        Self::looks("grain_inside_z"),
-        Self::looks("grain_against_around_x"),
-        Self::looks("grain_against_around_y"),
-        Self::looks("grain_against_around_z"),
+        Self::appearance("contrast_hu"),
+        Self::appearance("deviation_inside_hu"),
+        Self::appearance("deviation_around_hu"),
+        Self::appearance("skewness_inside"),
+        Self::appearance("tail_low_hu"),
+        Self::appearance("tail_high_hu"),
+        Self::appearance("profile_outside_hu"),
+        Self::appearance("profile_0_to_1.5_mm_hu"),
+        Self::appearance("profile_1.5_to_3_mm_hu"),
+        Self::appearance("profile_3_to_6_mm_hu"),
+        Self::appearance("profile_from_6_mm_hu"),
+        Self::appearance("edge_sharpness"),
+        Self::appearance("grain_inside_x"),
+        Self::appearance("grain_inside_y"),
+        Self::appearance("grain_inside_z"),
+        Self::appearance("grain_against_around_x"),
+        Self::appearance("grain_against_around_y"),
+        Self::appearance("grain_against_around_z"),
         Self::shape("log_diameter_mm"),
         Self::shape("sphericity"),
         Self::shape("elongation"),
@@ -49,7 +49,7 @@ impl Feature {
         Self::shape("box_fill"),
     ];
 
-    const fn looks(name: &'static str) -> Self {
+    const fn appearance(name: &'static str) -> Self {
         Self { name, is_shape: false }
     }
 
@@ -58,27 +58,27 @@ impl Feature {
     }
 }
 
-/// A lesion that is to be judged.
+/// A lesion for the classifier.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LesionSample {
-    /// Whose it is.
+    /// The patient.
     pub patient: String,
-    /// Whether it is real.
+    /// Whether the lesion is real.
     pub is_real: bool,
-    /// One number for each of [`Feature::ALL`].
+    /// The value of each of [`Feature::ALL`].
     pub values: Vec<f64>,
 }
 
 /// Describes each lesion of a scan: 26-connected components of `tumor_id` of at least 8 voxels.
 ///
-/// Looks are taken relative to the tissue 3 to 8 mm around the lesion, of the organ alone where `organ_id` says which
-/// that is. Shells that a small lesion does not have are as the one outside of them.
+/// Appearance is relative to the tissue 3 to 8 mm around the lesion, only of the organ if `organ_id` is set. Shells that a small
+/// lesion does not have get the value of the next outer shell.
 ///
 /// # Shapes
-/// The labels lie on the volume's grid.
+/// The labels are on the grid of the volume.
 ///
 /// # Panics
-/// Where they have another shape.
+/// Panics if labels and volume have different shapes.
 ///
 /// ```
 /// use freetumor::evaluate::turing::{Feature, describe};
@@ -96,7 +96,7 @@ pub struct LesionSample {
 /// ```
 pub fn describe(volume: &Volume, labels: &Labels, organ_id: Option<u16>, tumor_id: u16) -> Vec<Vec<f64>> {
     let shape = volume.voxels.shape();
-    assert_eq!(labels.ids.shape(), shape, "labels on the volume's grid");
+    assert_eq!(labels.ids.shape(), shape, "the labels are on the grid of the volume");
     let Some(extent) = labels.ids.bounds_of(|id| *id == tumor_id) else { return Vec::new() };
     let [x0, y0, z0] = extent.start;
     let set = BitVolume::from_fn(extent.shape, |[x, y, z]| labels.ids[[x0 + x, y0 + y, z0 + z]] == tumor_id);
@@ -105,18 +105,18 @@ pub fn describe(volume: &Volume, labels: &Labels, organ_id: Option<u16>, tumor_i
     for run in components.runs() {
         lesions[run.component].extend((run.from..run.to).map(|x| [x0 + x, y0 + run.y, z0 + run.z]));
     }
-    let patches = lesions.into_iter().filter(|voxels| voxels.len() >= FEWEST_VOXELS);
+    let patches = lesions.into_iter().filter(|voxels| voxels.len() >= MIN_VOXELS);
     patches.filter_map(|voxels| Patch::around(volume, labels, organ_id, tumor_id, &voxels)?.values()).collect()
 }
 
-/// A lesion's box with what is around it.
+/// The bounding box of a lesion with its surroundings.
 struct Patch {
     spacing_mm: [f64; 3],
     hu: Array3<f32>,
     lesion: Array3<bool>,
-    /// The lesion's own tissue to compare with.
+    /// The surroundings to compare the lesion with.
     around: Array3<bool>,
-    /// How deep under the surface a voxel lies; negative outside.
+    /// The depth of each voxel under the surface; negative outside.
     depth_mm: Array3<f32>,
 }
 
@@ -129,8 +129,8 @@ impl Patch {
         voxels: &[[usize; 3]],
     ) -> Option<Self> {
         let spacing_mm = volume.grid.spacing_mm();
-        let one = |voxel: &[usize; 3]| Region { start: *voxel, shape: [1; 3] };
-        let tight = voxels.iter().map(one).reduce(|region, other| region.union(&other))?;
+        let single = |voxel: &[usize; 3]| Region { start: *voxel, shape: [1; 3] };
+        let tight = voxels.iter().map(single).reduce(|region, other| region.union(&other))?;
         let margin = spacing_mm.map(|mm| (AROUND_MM / mm).ceil() as usize);
         let region = tight.grown(margin, volume.grid.shape);
         let mut lesion = Array3::filled(region.shape, false);
@@ -151,26 +151,27 @@ impl Patch {
         Some(Self { spacing_mm, hu: volume.voxels.hu_of(region), lesion, around, depth_mm })
     }
 
-    /// The HU of the voxels of a set.
-    fn of(&self, set: &Array3<bool>) -> Vec<f64> {
+    /// Returns the HU of the voxels of a set.
+    fn hu_of(&self, set: &Array3<bool>) -> Vec<f64> {
         let pairs = self.hu.as_slice().iter().zip(set.as_slice());
         pairs.filter(|(_, inside)| **inside).map(|(hu, _)| f64::from(*hu)).collect()
     }
 
-    /// `None` where there is nothing around to compare with.
+    /// Returns all features; `None` if the surroundings have too few voxels.
     fn values(&self) -> Option<Vec<f64>> {
-        let around = self.of(&self.around);
-        if around.len() < FEWEST_VOXELS {
+        let around = self.hu_of(&self.around);
+        if around.len() < MIN_VOXELS {
             return None;
         }
         let (base, deviation_around) = moments(&around);
-        let mut inside = self.of(&self.lesion);
+        let mut inside = self.hu_of(&self.lesion);
         let (mean, deviation) = moments(&inside);
         let cubes = inside.iter().map(|hu| (hu - mean).powi(3)).sum::<f64>() / inside.len() as f64;
         let skewness = cubes / deviation.max(1.0).powi(3);
         inside.sort_by(f64::total_cmp);
-        let at = |share: f64| inside[(share * (inside.len() - 1) as f64).round() as usize];
-        let mut values = vec![mean - base, deviation, deviation_around, skewness, at(0.1) - at(0.5), at(0.9) - at(0.5)];
+        let quantile = |share: f64| inside[(share * (inside.len() - 1) as f64).round() as usize];
+        let mut values = vec![mean - base, deviation, deviation_around, skewness];
+        values.extend([quantile(0.1) - quantile(0.5), quantile(0.9) - quantile(0.5)]);
         values.extend(self.profile(base));
         values.push(self.sharpness() / ((mean - base).abs() + deviation_around.max(1.0)));
         let grain = [0, 1, 2].map(|axis| self.grain(&self.lesion, mean, axis));
@@ -182,7 +183,7 @@ impl Patch {
         values.iter().all(|value| value.is_finite()).then_some(values)
     }
 
-    /// Mean HU of each shell beside the surroundings.
+    /// Returns the mean HU of each shell relative to the surroundings.
     fn profile(&self, base: f64) -> Vec<f64> {
         let (mut sums, mut counts) = ([0.0; SHELLS_MM.len()], [0.0; SHELLS_MM.len()]);
         for (index, depth) in self.depth_mm.as_slice().iter().enumerate() {
@@ -203,11 +204,11 @@ impl Patch {
             .collect()
     }
 
-    /// Mean change of HU per mm within 1.5 mm of the surface.
+    /// Returns the mean change of HU per mm within 1.5 mm of the surface.
     fn sharpness(&self) -> f64 {
         let shape = self.hu.shape();
         let (mut sum, mut count) = (0.0, 0.0f64);
-        self.each_voxel(|voxel| {
+        self.for_each_voxel(|voxel| {
             let is_inner = (0..3).all(|axis| voxel[axis] > 0 && voxel[axis] + 1 < shape[axis]);
             if !is_inner || self.depth_mm[voxel].abs() > 1.5 {
                 return;
@@ -225,11 +226,11 @@ impl Patch {
         sum / count.max(1.0)
     }
 
-    /// The correlation of neighbours along an axis within a set.
+    /// Returns the correlation of neighbours along an axis inside a set.
     fn grain(&self, set: &Array3<bool>, mean: f64, axis: usize) -> f64 {
         let shape = set.shape();
         let (mut product, mut square) = (0.0, 0.0);
-        self.each_voxel(|voxel| {
+        self.for_each_voxel(|voxel| {
             let next = [0, 1, 2].map(|a| voxel[a] + usize::from(a == axis));
             if next[axis] < shape[axis] && set[voxel] && set[next] {
                 let (a, b) = (f64::from(self.hu[voxel]) - mean, f64::from(self.hu[next]) - mean);
@@ -240,21 +241,21 @@ impl Patch {
         if square > 0.0 { product / square } else { 0.0 }
     }
 
-    /// Size, sphericity, elongation, flatness, and how much of its box it fills.
+    /// Returns size, sphericity, elongation, flatness, and the filled fraction of the bounding box.
     fn shape(&self) -> [f64; 5] {
         let shape = self.lesion.shape();
         let mm = self.spacing_mm;
         let face = [mm[1] * mm[2], mm[0] * mm[2], mm[0] * mm[1]];
         let (mut voxels, mut surface) = (0.0, 0.0);
-        self.each_voxel(|voxel| {
+        self.for_each_voxel(|voxel| {
             if !self.lesion[voxel] {
                 return;
             }
             voxels += 1.0;
             for axis in 0..3 {
                 let mut outside = |at: Option<usize>| {
-                    let there = at.filter(|at| *at < shape[axis]);
-                    let neighbour = there.map(|at| [0, 1, 2].map(|a| if a == axis { at } else { voxel[a] }));
+                    let inside = at.filter(|at| *at < shape[axis]);
+                    let neighbour = inside.map(|at| [0, 1, 2].map(|a| if a == axis { at } else { voxel[a] }));
                     surface += if neighbour.is_some_and(|voxel| self.lesion[voxel]) { 0.0 } else { face[axis] };
                 };
                 outside(voxel[axis].checked_sub(1));
@@ -263,7 +264,7 @@ impl Patch {
         });
         let volume = voxels * mm.iter().product::<f64>();
         let pi = std::f64::consts::PI;
-        // Faces of voxels have half as much again as the surface that they follow.
+        // The faces of voxels have 1.5 times the area of the surface that they approximate.
         let sphericity = 1.5 * libm::cbrt(36.0 * pi * volume * volume) / surface;
         let extent = self.lesion.bounds_of(|inside| *inside).map_or([1; 3], |region| region.shape);
         let mut sides = [0, 1, 2].map(|axis| extent[axis] as f64 * mm[axis]);
@@ -272,19 +273,19 @@ impl Patch {
         [libm::log(libm::cbrt(6.0 * volume / pi)), sphericity, sides[2] / sides[1], sides[1] / sides[0], fill]
     }
 
-    fn each_voxel(&self, mut look: impl FnMut([usize; 3])) {
+    fn for_each_voxel(&self, mut visit: impl FnMut([usize; 3])) {
         let [nx, ny, nz] = self.hu.shape();
         for z in 0..nz {
             for y in 0..ny {
                 for x in 0..nx {
-                    look([x, y, z]);
+                    visit([x, y, z]);
                 }
             }
         }
     }
 }
 
-/// Mean and deviation.
+/// Returns the mean and the standard deviation.
 fn moments(values: &[f64]) -> (f64, f64) {
     let count = values.len() as f64;
     let mean = values.iter().sum::<f64>() / count;

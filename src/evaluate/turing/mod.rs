@@ -1,9 +1,9 @@
-//! A measurable Turing test: can a classifier separate real from synthetic tumors in patients that it was not trained on?
+//! The Turing test: a classifier of real and synthetic tumors, evaluated on patients that it was not trained on.
 //!
-//! Each lesion is described by two dozen numbers of the region around it ([`describe`], [`read_specimens`]), and a logistic
-//! regression is trained on some patients and applied to the others ([`separability`]). With tens of patients that is as much
-//! as can be learned: it finds what a network would need thousands of lesions for, and reports which feature it was. An area
-//! under the curve (AUC) of 0.5 means that it cannot separate them.
+//! Each lesion is described by 23 features of the region around it ([`describe`], [`read_lesions`]). A logistic regression is trained on
+//! some patients and applied to the others ([`separability`]). Tens of patients are too few to train a network, but enough for this
+//! classifier, which also reports the features that differ. An area under the curve (AUC) of 0.5 means that it cannot separate the two
+//! kinds.
 
 mod data_set;
 mod features;
@@ -11,6 +11,6 @@ mod folds;
 mod logistic;
 mod separability;
 
-pub use data_set::{DataSetSpecimens, read_specimens};
+pub use data_set::{DataSetLesions, read_lesions};
 pub use features::{Feature, LesionSample, describe};
 pub use separability::{Auc, FeatureDifference, Separability, separability};

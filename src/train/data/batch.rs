@@ -1,4 +1,4 @@
-//! Crops side by side, as a network takes them.
+//! Batches of crops, in the layout of networks.
 
 use candle_core::{Device, Tensor};
 
@@ -11,22 +11,22 @@ use crate::volume::{Array3, Region};
 /// A crop of a case with its labels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Patch {
-    /// The image in 0..1 (before changes of brightness).
+    /// The image, in [0, 1] before changes of brightness.
     pub image: Array3<f32>,
     /// Merged labels.
     pub labels: Array3<u8>,
-    /// Where it comes from.
+    /// The origin of the crop.
     pub origin: CropOrigin,
 }
 
-/// Where a crop comes from: said when training stops on it.
+/// The origin of a crop, for error messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CropOrigin {
-    /// The scan's id.
+    /// The id of the scan.
     pub scan_id: ScanId,
-    /// The crop's first voxel on the case's grid.
+    /// The first voxel of the crop on the grid of the case.
     pub start: [usize; 3],
-    /// Whether a synthetic tumor was put into it.
+    /// Whether the crop has a synthetic tumor.
     pub is_synthetic: bool,
 }
 
@@ -38,10 +38,10 @@ impl std::fmt::Display for CropOrigin {
 }
 
 impl Patch {
-    /// A crop of a case.
+    /// Cuts a crop from a case.
     ///
     /// # Panics
-    /// Where the box does not lie inside.
+    /// Panics if the region is not inside the case.
     pub fn of(case: &Case, region: Region) -> Self {
         let origin = CropOrigin { scan_id: case.id(), start: region.start, is_synthetic: false };
         Self { image: case.image(region), labels: case.masked.mask.labels.cut(region), origin }
@@ -51,25 +51,25 @@ impl Patch {
 /// The crops of one step.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
-    /// Images, `[batch, x, y, z]`, z fastest.
+    /// The images, `[batch, x, y, z]`, z fastest.
     pub images: Vec<f32>,
-    /// Labels, likewise.
+    /// The labels, `[batch, x, y, z]`, z fastest.
     pub labels: Vec<u8>,
     /// Voxels of a crop along [x, y, z].
     pub shape: [usize; 3],
-    /// Where each comes from.
+    /// The origins of the crops.
     pub origins: Vec<CropOrigin>,
 }
 
 impl Batch {
-    /// Puts crops of one shape side by side.
+    /// Creates a batch from crops.
     ///
     /// # Panics
-    /// Where they have several shapes.
+    /// Panics if the crops have different shapes.
     pub fn of(patches: Vec<Patch>) -> Self {
         let mut batch = Self { shape: patches.first().map_or([0; 3], |patch| patch.image.shape()), ..Self::default() };
         for Patch { image, labels, origin } in patches {
-            assert_eq!(image.shape(), batch.shape, "crops of one shape make a batch");
+            assert_eq!(image.shape(), batch.shape, "all crops of a batch have the same shape");
             append(&mut batch.images, &image);
             append(&mut batch.labels, &labels);
             batch.origins.push(origin);
@@ -77,31 +77,31 @@ impl Batch {
         batch
     }
 
-    /// How many crops.
+    /// The number of crops.
     pub fn len(&self) -> usize {
         self.origins.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether the batch has no crops.
     pub fn is_empty(&self) -> bool {
         self.origins.is_empty()
     }
 
-    /// The images as a network takes them: `[batch, 1, x, y, z]`.
+    /// Returns the images as the input of a network, `[batch, 1, x, y, z]`.
     ///
     /// # Errors
-    /// Where the device has no room.
+    /// Returns an error if the device is out of memory.
     pub fn images_on(&self, device: &Device) -> Result<Tensor> {
         volumes_on(self.images.clone(), self.len(), self.shape, device)
     }
 
-    /// Every crop's origin, for messages.
-    pub fn described(&self) -> String {
+    /// Lists the origins of the crops, for messages.
+    pub fn describe(&self) -> String {
         self.origins.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     }
 }
 
-/// Values `[batch, x, y, z]`, z fastest, as `[batch, 1, x, y, z]` on a device.
+/// Copies values `[batch, x, y, z]`, z fastest, to a device as `[batch, 1, x, y, z]`.
 pub(in crate::train) fn volumes_on(
     values: Vec<f32>,
     batch: usize,
@@ -109,10 +109,10 @@ pub(in crate::train) fn volumes_on(
     device: &Device,
 ) -> Result<Tensor> {
     let tensor = Tensor::from_vec(values, (batch, 1, x, y, z), &Device::Cpu);
-    tensor.and_then(|tensor| tensor.to_device(device)).map_err(failed("cannot put a batch on the device"))
+    tensor.and_then(|tensor| tensor.to_device(device)).map_err(failed("cannot copy a batch to the device"))
 }
 
-/// Appends an array, whose x is fastest, in the order of tensors, whose z is.
+/// Appends an array (x fastest) in the order of tensors (z fastest).
 pub(in crate::train) fn append<T: Copy>(into: &mut Vec<T>, array: &Array3<T>) {
     let [nx, ny, nz] = array.shape();
     let values = array.as_slice();
@@ -124,7 +124,7 @@ pub(in crate::train) fn append<T: Copy>(into: &mut Vec<T>, array: &Array3<T>) {
     }
 }
 
-/// The array of values in the order of tensors.
+/// Creates an array (x fastest) from values in the order of tensors (z fastest).
 pub(in crate::train) fn array_of<T: Copy>(values: &[T], shape: [usize; 3]) -> Array3<T> {
     let [_, ny, nz] = shape;
     Array3::from_fn(shape, |[x, y, z]| values[z + nz * (y + ny * x)])
@@ -135,7 +135,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tensors_have_z_fastest() {
+    fn batch_tensors_have_z_fastest() {
         let image = Array3::from_fn([2, 3, 4], |[x, y, z]| (100 * x + 10 * y + z) as f32);
         let labels = image.map(|value| *value as u8);
         let patch =

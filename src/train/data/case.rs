@@ -1,4 +1,4 @@
-//! A scan as training sees it.
+//! A preprocessed scan for training.
 
 use std::sync::Arc;
 
@@ -9,29 +9,28 @@ use crate::mask::{MaskedScan, OrganMask};
 use crate::random::RandomStream;
 use crate::volume::{Array3, HuWindow, Labels, Preprocess, Region, Volume, Voxels};
 
-/// A scan with its labels on the grid of training: oriented, resampled, cropped to what is dense, padded to the patch.
+/// A scan with its labels on the grid for training: oriented, resampled, cropped to the dense region, padded to the patch.
 ///
-/// Voxels stay HU, clipped to the window, so that tumors can still be made in them; a crop is brought to 0..1 when it is
-/// cut.
+/// Voxels are HU, clipped to the window, so that tumors can be made in them; a crop is scaled to [0, 1] when it is cut.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// HU, organs and tumors.
+    /// The scan in HU with the labels of organs and tumors.
     pub masked: MaskedScan,
-    /// The HU that become 0 and 1.
+    /// The HU that are mapped to 0 and 1.
     pub window: HuWindow,
     /// Voxels of a crop along [x, y, z]; the case is at least as large.
     pub patch: [usize; 3],
-    /// The part that is no padding.
+    /// The region without padding.
     pub scanned: Region,
-    /// Where each label is.
+    /// The index of the voxels of each label.
     pub index: VoxelIndex,
 }
 
 impl Case {
-    /// Makes a scan ready.
+    /// Preprocesses a scan.
     ///
     /// # Errors
-    /// A fault where its geometry cannot be, or labels and scan do not fit.
+    /// Returns a fault if the geometry is invalid, or the labels and the scan have different shapes.
     pub fn prepare(masked: &MaskedScan, preprocess: &Preprocess) -> Result<Self, Fault> {
         let volume = &masked.scan.volume;
         if masked.mask.labels.shape() != volume.grid.shape {
@@ -40,26 +39,26 @@ impl Case {
             return Err(Fault::mask(FaultKind::Mismatch, message));
         }
         let labels = Labels { grid: volume.grid, ids: masked.mask.labels.map(|id| u16::from(*id)) };
-        let prepared = preprocess.apply(volume, Some(&labels))?;
+        let preprocessed = preprocess.apply(volume, Some(&labels))?;
         drop(labels);
         let window = preprocess.window();
-        let mut hu = prepared.image;
+        let mut hu = preprocessed.image;
         hu.as_mut_slice().iter_mut().for_each(|value| *value = window.low_hu + *value * window.width_hu());
-        let ids = prepared.labels.map(|ids| ids.map(|id| *id as u8));
+        let ids = preprocessed.labels.map(|ids| ids.map(|id| *id as u8));
         let labels = ids.unwrap_or_else(|| Array3::filled(hu.shape(), 0));
         let scan = Scan {
             entry: masked.scan.entry.clone(),
             digest: masked.scan.digest,
-            volume: Volume { grid: prepared.grid, voxels: Voxels::F32(hu) },
+            volume: Volume { grid: preprocessed.grid, voxels: Voxels::F32(hu) },
             companions: masked.scan.companions.clone(),
         };
         let index = VoxelIndex::of(&labels);
         let mask = OrganMask { labels, organs: masked.mask.organs.clone() };
         let masked = MaskedScan { scan: Arc::new(scan), mask };
-        Ok(Self { masked, window, patch: preprocess.patch(), scanned: prepared.scanned, index })
+        Ok(Self { masked, window, patch: preprocess.patch(), scanned: preprocessed.scanned, index })
     }
 
-    /// The scan's id.
+    /// The id of the scan.
     pub fn id(&self) -> ScanId {
         self.masked.scan.entry.scan_id
     }
@@ -69,25 +68,25 @@ impl Case {
         self.masked.mask.labels.shape()
     }
 
-    /// Bytes in memory.
+    /// The bytes of the case in memory.
     pub fn bytes(&self) -> u64 {
         (self.masked.scan.volume.voxels.bytes() + self.masked.mask.labels.as_slice().len() + self.index.bytes()) as u64
     }
 
-    /// The voxels of a box in 0..1.
+    /// Returns the voxels of a region, scaled to [0, 1].
     ///
     /// # Panics
-    /// Where the box does not lie inside.
+    /// Panics if the region is not inside the case.
     pub fn image(&self, region: Region) -> Array3<f32> {
         let mut image = self.masked.scan.volume.voxels.hu_of(region);
         image.as_mut_slice().iter_mut().for_each(|hu| *hu = self.window.apply(*hu));
         image
     }
 
-    /// The part of the case in a box, for tumors that shall lie in it.
+    /// Cuts a region out of the case, to make tumors in it.
     ///
     /// # Panics
-    /// Where the box does not lie inside.
+    /// Panics if the region is not inside the case.
     #[must_use]
     pub fn cut(&self, region: Region) -> MaskedScan {
         let scan = Scan {
@@ -101,7 +100,7 @@ impl Case {
     }
 }
 
-/// How many voxels of each label there are up to each row along x, by which one is found without a list of them all.
+/// Cumulative counts of the voxels of each label by row along x, to find a voxel of a label by its rank.
 ///
 /// ```
 /// use freetumor::random::Key;
@@ -114,17 +113,17 @@ impl Case {
 /// let index = VoxelIndex::of(&labels);
 /// assert_eq!((index.count(2), index.count(0), index.count(7)), (2, 58, 0));
 /// assert_eq!(index.voxel(&labels, 2, 1), Some([4, 3, 2]));
-/// let drawn = index.draw(&labels, |label| label == 2, &mut Key::root(1).draws("voxel")).unwrap();
-/// assert_eq!(labels[drawn], 2);
+/// let voxel = index.draw(&labels, |label| label == 2, &mut Key::root(1).draws("voxel")).unwrap();
+/// assert_eq!(labels[voxel], 2);
 /// ```
 #[derive(Clone, Debug, Default)]
 pub struct VoxelIndex {
-    /// Label by label: voxels up to and including each row.
+    /// For each label, the number of voxels up to and including each row.
     through: Vec<(u8, Vec<u32>)>,
 }
 
 impl VoxelIndex {
-    /// The index of a label map.
+    /// Builds the index of a label map.
     pub fn of(labels: &Array3<u8>) -> Self {
         let [nx, ny, nz] = labels.shape();
         let mut slots = [usize::MAX; 256];
@@ -150,18 +149,18 @@ impl VoxelIndex {
         Self { through }
     }
 
-    /// The labels that occur, ascending.
+    /// The labels in the map, ascending.
     pub fn labels(&self) -> impl Iterator<Item = u8> + '_ {
         self.through.iter().map(|(label, _)| *label)
     }
 
-    /// Voxels of a label.
+    /// The number of voxels of a label.
     pub fn count(&self, label: u8) -> usize {
         let rows = self.through.iter().find(|(own, _)| *own == label);
         rows.and_then(|(_, through)| through.last()).map_or(0, |count| *count as usize)
     }
 
-    /// The voxel of a label that has `rank` others before it, x fastest.
+    /// Returns the voxel of a label with `rank` voxels of that label before it, in the order with x fastest.
     pub fn voxel(&self, labels: &Array3<u8>, label: u8, rank: usize) -> Option<[usize; 3]> {
         let (_, through) = self.through.iter().find(|(own, _)| *own == label)?;
         let row = through.partition_point(|count| *count as usize <= rank);
@@ -175,20 +174,20 @@ impl VoxelIndex {
         voxels.nth(rank - before).map(|(x, _)| [x, y, z])
     }
 
-    /// Any voxel of the wanted labels, each as likely as the other; `None` where there is none.
+    /// Samples a voxel uniformly from the selected labels; returns `None` if there is no such voxel.
     pub fn draw(
         &self,
         labels: &Array3<u8>,
-        is_wanted: impl Fn(u8) -> bool,
-        draws: &mut RandomStream,
+        is_selected: impl Fn(u8) -> bool,
+        random: &mut RandomStream,
     ) -> Option<[usize; 3]> {
-        let wanted: Vec<u8> = self.labels().filter(|label| is_wanted(*label)).collect();
-        let all: usize = wanted.iter().map(|label| self.count(*label)).sum();
+        let selected: Vec<u8> = self.labels().filter(|label| is_selected(*label)).collect();
+        let all: usize = selected.iter().map(|label| self.count(*label)).sum();
         if all == 0 {
             return None;
         }
-        let mut rank = draws.index(all);
-        for label in wanted {
+        let mut rank = random.index(all);
+        for label in selected {
             match rank.checked_sub(self.count(label)) {
                 Some(rest) => rank = rest,
                 None => return self.voxel(labels, label, rank),
@@ -209,9 +208,9 @@ mod tests {
     use crate::train::testing::phantom;
 
     #[test]
-    fn every_voxel_has_its_rank() {
-        let mut draws = Key::root(3).draws("labels");
-        let labels = Array3::from_fn([7, 5, 6], |_| draws.index(4) as u8);
+    fn voxel_index_finds_voxels_by_rank() {
+        let mut random = Key::root(3).draws("labels");
+        let labels = Array3::from_fn([7, 5, 6], |_| random.index(4) as u8);
         let index = VoxelIndex::of(&labels);
         for label in 0..5u8 {
             let own: Vec<_> = (0..index.count(label)).map(|rank| index.voxel(&labels, label, rank).unwrap()).collect();
@@ -225,16 +224,16 @@ mod tests {
     }
 
     #[test]
-    fn a_case_is_what_preprocessing_gives() {
+    fn case_equals_preprocessed_scan() {
         let masked = phantom(5);
         let preprocess = Preprocess::new([4.0, 4.0, 5.0], HuWindow::ABDOMEN, [32, 32, 48]).unwrap();
         let case = Case::prepare(&masked, &preprocess).unwrap();
         let labels = Labels { grid: masked.scan.volume.grid, ids: masked.mask.labels.map(|id| u16::from(*id)) };
         let expected = preprocess.apply(&masked.scan.volume, Some(&labels)).unwrap();
         let image = case.image(Region { start: [0; 3], shape: case.shape() });
-        let apart = image.as_slice().iter().zip(expected.image.as_slice()).map(|(a, b)| (a - b).abs());
-        assert!(apart.fold(0.0, f32::max) < 1e-6);
+        let differences = image.as_slice().iter().zip(expected.image.as_slice()).map(|(a, b)| (a - b).abs());
+        assert!(differences.fold(0.0, f32::max) < 1e-6);
         assert_eq!(case.masked.mask.labels.map(|id| u16::from(*id)), expected.labels.unwrap());
-        assert!(case.index.count(1) > 500, "the liver is there");
+        assert!(case.index.count(1) > 500, "the case contains the liver");
     }
 }

@@ -1,4 +1,4 @@
-//! Many cases, of which as many stay in memory as may.
+//! Cases that are read on demand, with a bounded cache.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,43 +14,43 @@ use crate::volume::Preprocess;
 /// Reads a scan with its organs.
 type Open = dyn Fn() -> Result<MaskedScan, Fault> + Send + Sync;
 
-/// A case that is known but not read.
+/// A case that is listed but not read.
 #[derive(Clone)]
 pub struct CaseEntry {
     /// The scan's id, for messages and tables.
     pub id: ScanId,
-    /// The patient's key.
+    /// The key of the patient.
     pub patient_key: PatientKey,
-    /// What tells, without reading it, that it is not what it was: length and time of its file, or a digest.
-    pub mark: String,
+    /// A fingerprint that shows a change without reading the case: length and modification time of its file, or a digest.
+    pub fingerprint: String,
     open: Arc<Open>,
 }
 
 impl CaseEntry {
-    /// A case that `open` reads; it is read again whenever memory had no room for it.
+    /// Creates a case that `open` reads; `open` is called again after the case was evicted from the cache.
     pub fn new(
         id: ScanId,
         patient_key: PatientKey,
         open: impl Fn() -> Result<MaskedScan, Fault> + Send + Sync + 'static,
     ) -> Self {
-        Self { id, patient_key, mark: String::new(), open: Arc::new(open) }
+        Self { id, patient_key, fingerprint: String::new(), open: Arc::new(open) }
     }
 
-    /// The case, with what tells that it is not what it was.
+    /// Sets the fingerprint.
     #[must_use]
-    pub fn with_mark(self, mark: String) -> Self {
-        Self { mark, ..self }
+    pub fn with_fingerprint(self, fingerprint: String) -> Self {
+        Self { fingerprint, ..self }
     }
 
-    /// The scan as it lies in its file, read now.
+    /// Reads the scan without preprocessing.
     ///
     /// # Errors
-    /// A fault where it cannot be read.
+    /// Returns a fault if the scan cannot be read.
     pub fn read(&self) -> Result<MaskedScan, Fault> {
         (self.open)()
     }
 
-    /// A scan that is in memory already.
+    /// Creates a case from a scan in memory.
     pub fn of(masked: MaskedScan) -> Self {
         let (id, patient_key) = (masked.scan.entry.scan_id, masked.scan.entry.patient_key);
         Self::new(id, patient_key, move || Ok(masked.clone()))
@@ -63,132 +63,132 @@ impl std::fmt::Debug for CaseEntry {
     }
 }
 
-/// Cases that are made ready when they are needed. What stays in memory is bounded and changes no result.
+/// Cases that are read and preprocessed on demand. The size of the cache is bounded and does not change results.
 pub struct Cases {
     entries: Vec<CaseEntry>,
     preprocess: Preprocess,
     memory_bytes: u64,
-    kept: Mutex<Kept>,
+    cache: Mutex<Cache>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct Cache {
     cases: HashMap<usize, (Arc<Case>, u64)>,
     bytes: u64,
     clock: u64,
     failed: BTreeMap<usize, Fault>,
 }
 
-/// What a look at every case found.
+/// The result of reading every case.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Survey {
-    /// Cases that can be read.
-    pub good: usize,
-    /// Of how many cases each label is part.
+    /// The number of cases that can be read.
+    pub readable: usize,
+    /// The number of cases with each label.
     pub cases_with: BTreeMap<u8, usize>,
-    /// Voxels of each label.
+    /// The number of voxels of each label.
     pub voxels: BTreeMap<u8, u64>,
-    /// How many are smaller than a patch, and padded.
+    /// The number of cases that are smaller than a patch and therefore padded.
     pub padded: usize,
-    /// The fewest voxels along [x, y, z] that any of them has.
+    /// The minimum number of voxels along [x, y, z] over all cases.
     pub least_voxels: Option<[usize; 3]>,
-    /// Those that cannot be read, by their place.
+    /// The cases that cannot be read, by index.
     pub failed: Vec<(usize, Fault)>,
-    /// Digests of the scan and of the labels that are seen of it, of every case that can be read.
+    /// The digests of the scan and of the preprocessed labels of every case that can be read, by index.
     pub contents: BTreeMap<usize, [String; 2]>,
 }
 
 impl Cases {
-    /// Cases made ready by `preprocess`, at most `memory_bytes` of them kept (one stays in any case).
+    /// Creates cases that are preprocessed by `preprocess`, with a cache of at most `memory_bytes` bytes, but at least one case.
     pub fn new(entries: Vec<CaseEntry>, preprocess: Preprocess, memory_bytes: u64) -> Self {
-        Self { entries, preprocess, memory_bytes, kept: Mutex::default() }
+        Self { entries, preprocess, memory_bytes, cache: Mutex::default() }
     }
 
-    /// How many there are.
+    /// The number of cases.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are no cases.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// What is known of them without reading.
+    /// The listed cases.
     pub fn entries(&self) -> &[CaseEntry] {
         &self.entries
     }
 
-    /// How many could not be read so far.
+    /// The number of cases that could not be read so far.
     pub fn failed(&self) -> usize {
         self.locked().failed.len()
     }
 
-    /// How they are made ready.
+    /// The preprocessing.
     pub fn preprocess(&self) -> &Preprocess {
         &self.preprocess
     }
 
-    /// A case, from memory or read and made ready.
+    /// Returns a case from the cache, or reads and preprocesses it.
     ///
     /// # Errors
-    /// Its fault, where it cannot be read; it is not read again.
+    /// Returns a fault if the case cannot be read; a failed case is not read again.
     ///
     /// # Panics
-    /// Where there are not so many.
+    /// Panics if `index` is out of bounds.
     pub fn get(&self, index: usize) -> Result<Arc<Case>, Fault> {
         {
-            let mut kept = self.locked();
-            kept.clock += 1;
-            let now = kept.clock;
-            if let Some((case, used)) = kept.cases.get_mut(&index) {
+            let mut cache = self.locked();
+            cache.clock += 1;
+            let now = cache.clock;
+            if let Some((case, used)) = cache.cases.get_mut(&index) {
                 *used = now;
                 return Ok(Arc::clone(case));
             }
-            if let Some(fault) = kept.failed.get(&index) {
+            if let Some(fault) = cache.failed.get(&index) {
                 return Err(fault.clone());
             }
         }
         let entry = &self.entries[index];
         match (entry.open)().and_then(|masked| Case::prepare(&masked, &self.preprocess)) {
-            Ok(case) => Ok(self.keep(index, Arc::new(case))),
+            Ok(case) => Ok(self.insert(index, Arc::new(case))),
             Err(fault) => {
-                tracing::warn!(scan = %entry.id, %fault, "a scan is left out of training");
+                tracing::warn!(scan = %entry.id, %fault, "excluding a scan from the training");
                 self.locked().failed.insert(index, fault.clone());
                 Err(fault)
             }
         }
     }
 
-    fn keep(&self, index: usize, case: Arc<Case>) -> Arc<Case> {
-        let mut kept = self.locked();
-        kept.clock += 1;
-        let now = kept.clock;
-        if let Some((other, used)) = kept.cases.get_mut(&index) {
-            // Another thread was faster; both made the same.
+    fn insert(&self, index: usize, case: Arc<Case>) -> Arc<Case> {
+        let mut cache = self.locked();
+        cache.clock += 1;
+        let now = cache.clock;
+        if let Some((other, used)) = cache.cases.get_mut(&index) {
+            // Another thread read the same case first; both results are equal.
             *used = now;
             return Arc::clone(other);
         }
         let bytes = case.bytes();
-        while kept.bytes + bytes > self.memory_bytes && !kept.cases.is_empty() {
-            let oldest = kept.cases.iter().min_by_key(|(_, (_, used))| *used).map(|(index, _)| *index);
-            if let Some((gone, _)) = oldest.and_then(|oldest| kept.cases.remove(&oldest)) {
-                kept.bytes -= gone.bytes();
+        while cache.bytes + bytes > self.memory_bytes && !cache.cases.is_empty() {
+            let oldest = cache.cases.iter().min_by_key(|(_, (_, used))| *used).map(|(index, _)| *index);
+            if let Some((evicted, _)) = oldest.and_then(|oldest| cache.cases.remove(&oldest)) {
+                cache.bytes -= evicted.bytes();
             }
         }
-        kept.bytes += bytes;
-        kept.cases.insert(index, (Arc::clone(&case), now));
+        cache.bytes += bytes;
+        cache.cases.insert(index, (Arc::clone(&case), now));
         case
     }
 
-    fn locked(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn locked(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads every case once, on as many threads as `threads`; `seen` is told of each.
-    pub fn survey(&self, threads: usize, seen: &(dyn Fn() + Sync)) -> Survey {
+    /// Reads every case once, on `threads` threads, and calls `on_case` after each case.
+    pub fn survey(&self, threads: usize, on_case: &(dyn Fn() + Sync)) -> Survey {
         let next = AtomicUsize::new(0);
-        let found = Mutex::new(Survey::default());
+        let survey = Mutex::new(Survey::default());
         let work = || {
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
@@ -197,25 +197,25 @@ impl Cases {
                 }
                 let case = self.get(index);
                 let labels = case.as_ref().ok().map(|case| FileDigest::of(case.masked.mask.labels.as_slice()).sha256);
-                let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut survey = survey.lock().unwrap_or_else(PoisonError::into_inner);
                 match case {
                     Ok(case) => {
-                        found.good += 1;
+                        survey.readable += 1;
                         let (voxels, patch) = (case.scanned.shape, case.patch);
-                        found.padded += usize::from((0..3).any(|axis| voxels[axis] < patch[axis]));
-                        let least = found.least_voxels.unwrap_or(voxels);
-                        found.least_voxels = Some([0, 1, 2].map(|axis| least[axis].min(voxels[axis])));
+                        survey.padded += usize::from((0..3).any(|axis| voxels[axis] < patch[axis]));
+                        let least = survey.least_voxels.unwrap_or(voxels);
+                        survey.least_voxels = Some([0, 1, 2].map(|axis| least[axis].min(voxels[axis])));
                         let labels = labels.unwrap_or_default();
-                        found.contents.insert(index, [case.masked.scan.digest.to_string(), labels]);
+                        survey.contents.insert(index, [case.masked.scan.digest.to_string(), labels]);
                         for label in case.index.labels() {
-                            *found.cases_with.entry(label).or_default() += 1;
-                            *found.voxels.entry(label).or_default() += case.index.count(label) as u64;
+                            *survey.cases_with.entry(label).or_default() += 1;
+                            *survey.voxels.entry(label).or_default() += case.index.count(label) as u64;
                         }
                     }
-                    Err(fault) => found.failed.push((index, fault)),
+                    Err(fault) => survey.failed.push((index, fault)),
                 }
-                drop(found);
-                seen();
+                drop(survey);
+                on_case();
             }
         };
         std::thread::scope(|scope| {
@@ -224,9 +224,9 @@ impl Cases {
             }
             work();
         });
-        let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
-        found.failed.sort_by_key(|(index, _)| *index);
-        found
+        let mut survey = survey.into_inner().unwrap_or_else(PoisonError::into_inner);
+        survey.failed.sort_by_key(|(index, _)| *index);
+        survey
     }
 }
 
@@ -237,32 +237,33 @@ impl std::fmt::Debug for Cases {
 }
 
 impl Survey {
-    /// One digest of all that can be read: scans and labels that changed have another.
+    /// Returns one digest over the scans and labels of all cases that can be read.
     pub fn contents_digest(&self) -> String {
         let lines: Vec<String> =
             self.contents.iter().map(|(index, [scan, labels])| format!("{index} {scan} {labels}\n")).collect();
         FileDigest::of(lines.concat().as_bytes()).sha256
     }
 
-    /// Whether these cases can be trained on: there is one that can be read, and every label of `needed` (with its name)
-    /// is somewhere.
+    /// Checks that the cases can be trained on: at least one case can be read, and every label of `required` (with its name)
+    /// is in at least one case.
     ///
     /// # Errors
-    /// What is missing, and why where faults say it.
-    pub fn check(&self, what: &str, entries: &[CaseEntry], needed: &[(u8, String)]) -> Result<()> {
+    /// Returns an error that names the missing labels, or the first fault if no case can be read.
+    pub fn check(&self, list: &str, entries: &[CaseEntry], required: &[(u8, String)]) -> Result<()> {
         if entries.is_empty() {
-            return Err(Error::new(format!("expected at least one {what} scan, the lists have none"))
-                .with_hint("does the source find them? `freetumor inspect` looks at one, `validate` counts them"));
+            return Err(Error::new(format!("expected at least one {list} scan, got none")).with_hint(
+                "check that the source finds scans: `freetumor validate` counts them, `freetumor inspect` reads one",
+            ));
         }
-        if self.good == 0 {
+        if self.readable == 0 {
             let (index, fault) = &self.failed[0];
             return Err(Error::new(format!(
-                "none of the {} {what} scans can be read; the first, {}: {fault}",
+                "none of the {} {list} scans can be read; the first, {}: {fault}",
                 entries.len(),
                 entries[*index].id
             )));
         }
-        let missing: Vec<&str> = needed
+        let missing: Vec<&str> = required
             .iter()
             .filter(|(label, _)| !self.cases_with.contains_key(label))
             .map(|(_, name)| name.as_str())
@@ -270,10 +271,8 @@ impl Survey {
         if missing.is_empty() {
             return Ok(());
         }
-        let message = format!("none of the {} {what} scans shows {}", self.good, missing.join(" or "));
-        Err(Error::new(message).with_hint(
-            "a network cannot learn a class that is nowhere: are the ids of the mask stage right (`ids`, `tumor_ids`)?",
-        ))
+        let message = format!("none of the {} {list} scans has {}", self.readable, missing.join(" or "));
+        Err(Error::new(message).with_hint("check the label ids of the mask stage (`ids`, `tumor_ids`)"))
     }
 }
 
@@ -285,19 +284,19 @@ mod tests {
     use crate::volume::HuWindow;
 
     #[test]
-    fn memory_is_bounded_and_changes_nothing() {
+    fn cache_size_does_not_change_cases() {
         let entries: Vec<_> = (0..4).map(|seed| CaseEntry::of(phantom(seed))).collect();
-        let one = Cases::new(entries.clone(), small(), 1);
-        let all = Cases::new(entries, small(), u64::MAX);
+        let small_cache = Cases::new(entries.clone(), small(), 1);
+        let large_cache = Cases::new(entries, small(), u64::MAX);
         for index in [0, 3, 1, 0, 2, 3] {
-            let (a, b) = (one.get(index).unwrap(), all.get(index).unwrap());
+            let (a, b) = (small_cache.get(index).unwrap(), large_cache.get(index).unwrap());
             assert_eq!(a.masked.scan.volume, b.masked.scan.volume);
         }
-        assert_eq!((one.locked().cases.len(), all.locked().cases.len()), (1, 4));
+        assert_eq!((small_cache.locked().cases.len(), large_cache.locked().cases.len()), (1, 4));
     }
 
     #[test]
-    fn scans_smaller_than_a_patch_are_counted() {
+    fn survey_counts_scans_smaller_than_patch() {
         let padded = |patch| {
             let preprocess = Preprocess::new([8.0; 3], HuWindow::ABDOMEN, patch).unwrap();
             let survey = Cases::new(vec![CaseEntry::of(phantom(1))], preprocess, u64::MAX).survey(1, &|| {});
@@ -308,18 +307,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_said() {
+    fn survey_check_names_missing_labels_and_faults() {
         let failed = CaseEntry::new(ScanId::from_bytes([1; 8]), PatientKey::from_bytes([2; 8]), || {
             Err(Fault::read(FaultKind::Truncated, "expected 8 bytes, got 3"))
         });
         let cases = Cases::new(vec![CaseEntry::of(phantom(1)), failed.clone()], small(), u64::MAX);
         let survey = cases.survey(2, &|| {});
-        assert_eq!((survey.good, survey.failed.len()), (1, 1));
+        assert_eq!((survey.readable, survey.failed.len()), (1, 1));
         survey.check("labeled", cases.entries(), &[(1, "liver".into())]).unwrap();
         let error = survey.check("labeled", cases.entries(), &[(1, "liver".into()), (2, "liver tumor".into())]);
-        assert_eq!(error.unwrap_err().to_string(), "none of the 1 labeled scans shows liver tumor");
+        assert_eq!(error.unwrap_err().to_string(), "none of the 1 labeled scans has liver tumor");
         let error = Survey::default().check("labeled", &[], &[]).unwrap_err();
-        assert_eq!(error.to_string(), "expected at least one labeled scan, the lists have none");
+        assert_eq!(error.to_string(), "expected at least one labeled scan, got none");
         let cases = Cases::new(vec![failed], small(), 1);
         let error = cases.survey(1, &|| {}).check("labeled", cases.entries(), &[]).unwrap_err();
         assert!(error.to_string().ends_with("read (truncated): expected 8 bytes, got 3"), "{error}");

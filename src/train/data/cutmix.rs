@@ -1,4 +1,4 @@
-//! Half of one crop beside half of another.
+//! CutMix: a part of one crop replaces the same part of another.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,13 +8,13 @@ use crate::error::ConfigError;
 use crate::random::RandomStream;
 use crate::volume::Region;
 
-/// How crops of a batch are mixed.
+/// The mixing of the crops of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CutMixConfig {
     /// Probability that a batch is mixed.
     pub probability: f64,
-    /// Both shapes of the beta distribution of the place of the cut; small ones cut near an edge.
+    /// Both shape parameters of the beta distribution of the position of the cut; small values cut near an edge.
     pub beta: f64,
 }
 
@@ -25,24 +25,24 @@ impl Default for CutMixConfig {
 }
 
 impl CutMixConfig {
-    /// Everything that is wrong with the settings.
-    pub fn complaints(&self) -> Vec<ConfigError> {
-        let mut complaints = Vec::new();
+    /// Returns all errors in the settings.
+    pub fn errors(&self) -> Vec<ConfigError> {
+        let mut errors = Vec::new();
         if !(0.0..=1.0).contains(&self.probability) {
             let message = format!("expected a number from 0 to 1, got {}", self.probability);
-            complaints.push(ConfigError::new("probability", message));
+            errors.push(ConfigError::new("probability", message));
         }
         if !(0.01..=100.0).contains(&self.beta) {
-            complaints.push(ConfigError::new("beta", format!("expected a number from 0.01 to 100, got {}", self.beta)));
+            errors.push(ConfigError::new("beta", format!("expected a number from 0.01 to 100, got {}", self.beta)));
         }
-        complaints
+        errors
     }
 }
 
-/// Mixes a batch: what lies behind a cut across x or y becomes that of the next crop, image and labels alike.
+/// Mixes a batch: the part behind a cut across x or y is replaced by that of the next crop, in the image and the labels.
 ///
 /// # Source
-/// FreeTumor's half-volume CutMix, with one axis for image and label: the published code draws it twice.
+/// The half-volume CutMix of FreeTumor, with one axis for image and label; the published code samples the axis for each of them.
 ///
 /// ```
 /// use freetumor::random::Key;
@@ -61,15 +61,15 @@ impl CutMixConfig {
 /// ```
 ///
 /// # Panics
-/// Where the crops have several shapes.
-pub fn cut_mix(patches: Vec<Patch>, config: &CutMixConfig, draws: &mut RandomStream) -> Vec<Patch> {
-    let is_mixed = draws.chance(config.probability);
+/// Panics if the crops have different shapes.
+pub fn cut_mix(patches: Vec<Patch>, config: &CutMixConfig, random: &mut RandomStream) -> Vec<Patch> {
+    let is_mixed = random.chance(config.probability);
     if !is_mixed || patches.len() < 2 {
         return patches;
     }
-    let axis = draws.index(2);
+    let axis = random.index(2);
     let shape = patches[0].image.shape();
-    let cut = (beta(config.beta, draws) * shape[axis] as f64).round() as usize;
+    let cut = (beta(config.beta, random) * shape[axis] as f64).round() as usize;
     if cut >= shape[axis] {
         return patches;
     }
@@ -87,13 +87,13 @@ pub fn cut_mix(patches: Vec<Patch>, config: &CutMixConfig, draws: &mut RandomStr
     mixed.collect()
 }
 
-/// A number of the beta distribution with both shapes alike (Jöhnk's algorithm, in logarithms: powers of small numbers
-/// vanish).
-fn beta(shape: f64, draws: &mut RandomStream) -> f64 {
+/// Samples the beta distribution with two equal shape parameters (Jöhnk's algorithm, in logarithms because powers of small numbers
+/// underflow).
+fn beta(shape: f64, random: &mut RandomStream) -> f64 {
     loop {
-        let [a, b] = [(); 2].map(|()| libm::log(1.0 - draws.uniform(0.0, 1.0)) / shape);
-        let most = a.max(b);
-        let sum = most + libm::log(libm::exp(a - most) + libm::exp(b - most));
+        let [a, b] = [(); 2].map(|()| libm::log(1.0 - random.uniform(0.0, 1.0)) / shape);
+        let max = a.max(b);
+        let sum = max + libm::log(libm::exp(a - max) + libm::exp(b - max));
         if sum <= 0.0 {
             return libm::exp(a - sum);
         }
@@ -107,8 +107,8 @@ mod tests {
     use crate::volume::Array3;
 
     #[test]
-    fn every_label_belongs_to_its_voxel() {
-        // Each crop's voxels all differ, and the label says which crop a voxel is of.
+    fn cut_mix_moves_labels_with_voxels() {
+        // All voxels of a crop differ, and the label is the index of the crop.
         let patches: Vec<Patch> = (0..4u8)
             .map(|id| Patch {
                 image: Array3::from_fn([6, 5, 4], |[x, y, z]| f32::from(id) * 1000.0 + (x + 6 * (y + 5 * z)) as f32),
@@ -131,10 +131,10 @@ mod tests {
     }
 
     #[test]
-    fn beta_has_its_moments() {
+    fn beta_has_expected_mean_and_variance() {
         for shape in [0.2, 1.0, 4.0] {
-            let mut draws = Key::root(7).draws("beta");
-            let values: Vec<f64> = (0..20_000).map(|_| beta(shape, &mut draws)).collect();
+            let mut random = Key::root(7).draws("beta");
+            let values: Vec<f64> = (0..20_000).map(|_| beta(shape, &mut random)).collect();
             let mean = values.iter().sum::<f64>() / 20_000.0;
             let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 20_000.0;
             let expected = 0.25 / (2.0 * shape + 1.0);

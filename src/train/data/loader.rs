@@ -1,4 +1,4 @@
-//! Batches made ahead by other threads.
+//! A loader that makes batches ahead on other threads.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,19 +7,19 @@ use std::thread::JoinHandle;
 
 use crate::error::{Error, Result};
 
-/// Makes the batch of a step: a function of the step alone.
+/// Makes the batch of a step, as a function of the step only.
 pub trait Sampler: Send + Sync + 'static {
-    /// What a step takes.
+    /// The batch of a step.
     type Batch: Send + 'static;
 
-    /// The batch of a step, counted from 0.
+    /// Makes the batch of a step, counted from 0.
     ///
     /// # Errors
-    /// Where no batch can be made: the run stops.
+    /// Returns an error if no batch can be made; the run stops.
     fn batch(&self, step: u64) -> Result<Self::Batch>;
 }
 
-/// Makes batches ahead, at most so many, and hands them out in order.
+/// Makes a bounded number of batches ahead and returns them in order.
 ///
 /// ```
 /// use freetumor::error::Result;
@@ -51,26 +51,26 @@ struct Shared<B> {
 }
 
 struct State<B> {
-    /// The step that is handed out next.
-    wanted: u64,
-    /// The first step that no thread has taken.
-    untaken: u64,
-    made: BTreeMap<u64, Result<B>>,
+    /// The step of the next batch to return.
+    next: u64,
+    /// The first step that no thread has started.
+    unstarted: u64,
+    ready: BTreeMap<u64, Result<B>>,
     stopped: bool,
 }
 
 impl<B: Send + 'static> Loader<B> {
-    /// Starts to make the batches of `steps` on `threads` threads, up to `ahead` of them before they are asked for.
+    /// Starts to make the batches of `steps` on `threads` threads, at most `ahead` of them in advance.
     ///
     /// # Errors
-    /// Where no thread can be started.
+    /// Returns an error if no thread can be started.
     pub fn start<S: Sampler<Batch = B>>(
         sampler: Arc<S>,
         steps: std::ops::Range<u64>,
         threads: usize,
         ahead: usize,
     ) -> Result<Self> {
-        let state = State { wanted: steps.start, untaken: steps.start, made: BTreeMap::new(), stopped: false };
+        let state = State { next: steps.start, unstarted: steps.start, ready: BTreeMap::new(), stopped: false };
         let shared = Arc::new(Shared {
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -89,20 +89,20 @@ impl<B: Send + 'static> Loader<B> {
         Ok(loader)
     }
 
-    /// The next batch; `None` behind the last.
+    /// Returns the next batch; `None` after the last one.
     ///
     /// # Errors
-    /// What kept it from being made.
+    /// Returns the error of the sampler.
     #[expect(clippy::should_implement_trait, reason = "a failure ends the run, not an iteration")]
     pub fn next(&mut self) -> Result<Option<B>> {
         let mut state = self.shared.locked();
-        if state.wanted >= self.shared.end {
+        if state.next >= self.shared.end {
             return Ok(None);
         }
         loop {
-            let wanted = state.wanted;
-            if let Some(batch) = state.made.remove(&wanted) {
-                state.wanted += 1;
+            let step = state.next;
+            if let Some(batch) = state.ready.remove(&step) {
+                state.next += 1;
                 self.shared.changed.notify_all();
                 return batch.map(Some);
             }
@@ -119,21 +119,21 @@ impl<B> Shared<B> {
     fn work(&self, sampler: &impl Sampler<Batch = B>) {
         loop {
             let mut state = self.locked();
-            while !state.stopped && state.untaken < self.end && state.untaken >= state.wanted + self.ahead {
+            while !state.stopped && state.unstarted < self.end && state.unstarted >= state.next + self.ahead {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
-            if state.stopped || state.untaken >= self.end {
+            if state.stopped || state.unstarted >= self.end {
                 return;
             }
-            let step = state.untaken;
-            state.untaken += 1;
+            let step = state.unstarted;
+            state.unstarted += 1;
             drop(state);
             let batch = catch_unwind(AssertUnwindSafe(|| sampler.batch(step))).unwrap_or_else(|panic| {
-                let words = panic.downcast_ref::<&str>().map(ToString::to_string);
-                let words = words.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
-                Err(Error::new(format!("a loader thread panicked on the batch of step {step}: {words}")))
+                let message = panic.downcast_ref::<&str>().map(ToString::to_string);
+                let message = message.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default();
+                Err(Error::new(format!("a loader thread panicked on the batch of step {step}: {message}")))
             });
-            self.locked().made.insert(step, batch);
+            self.locked().ready.insert(step, batch);
             self.changed.notify_all();
         }
     }
@@ -144,7 +144,7 @@ impl<B: Send + 'static> Drop for Loader<B> {
         self.shared.locked().stopped = true;
         self.shared.changed.notify_all();
         for thread in self.threads.drain(..) {
-            // Its panics were caught.
+            // Panics of the sampler were caught in `work`.
             let _ = thread.join();
         }
     }
@@ -156,36 +156,36 @@ mod tests {
 
     use super::*;
 
-    struct Slow {
-        most: AtomicU64,
+    struct SlowSampler {
+        max_step: AtomicU64,
         fails_at: u64,
     }
 
-    impl Sampler for Slow {
+    impl Sampler for SlowSampler {
         type Batch = u64;
 
         fn batch(&self, step: u64) -> Result<u64> {
             std::thread::sleep(std::time::Duration::from_millis((step * 7) % 5));
-            self.most.fetch_max(step, Ordering::Relaxed);
+            self.max_step.fetch_max(step, Ordering::Relaxed);
             assert!(step != self.fails_at, "no batch");
             Ok(step)
         }
     }
 
     #[test]
-    fn batches_come_in_order_and_not_too_far_ahead() {
-        let sampler = Arc::new(Slow { most: AtomicU64::new(0), fails_at: u64::MAX });
+    fn loader_returns_batches_in_order_and_bounds_lookahead() {
+        let sampler = Arc::new(SlowSampler { max_step: AtomicU64::new(0), fails_at: u64::MAX });
         let mut loader = Loader::start(Arc::clone(&sampler), 0..50, 4, 3).unwrap();
         for step in 0..50 {
             assert_eq!(loader.next().unwrap(), Some(step));
-            assert!(sampler.most.load(Ordering::Relaxed) <= step + 4);
+            assert!(sampler.max_step.load(Ordering::Relaxed) <= step + 4);
         }
         assert_eq!(loader.next().unwrap(), None);
     }
 
     #[test]
-    fn a_panic_is_an_error_of_its_step() {
-        let sampler = Arc::new(Slow { most: AtomicU64::new(0), fails_at: 3 });
+    fn loader_reports_panic_as_error_of_step() {
+        let sampler = Arc::new(SlowSampler { max_step: AtomicU64::new(0), fails_at: 3 });
         let mut loader = Loader::start(sampler, 0..50, 2, 3).unwrap();
         for _ in 0..3 {
             loader.next().unwrap();

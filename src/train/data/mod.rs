@@ -1,12 +1,12 @@
-//! What networks are trained on: scans made ready, crops of them, batches.
+//! The training data: preprocessed scans, crops, batches.
 //!
 //! ```text
 //!  scan + organs ──▶ Case ──▶ Patch ──▶ augmented ──▶ mixed ──▶ Batch ──▶ Loader ──▶ training loop
 //!                  [case]    [crop]     [augment]   [cutmix]  [batch]   [loader]
 //! ```
 //!
-//! Every draw is keyed by the run's seed, the step and the place in the batch: a batch is a function of its step, so it is
-//! the same whatever thread makes it, whether training was interrupted before it, and however far ahead it was made.
+//! Every random stream is keyed by the seed of the run, the step and the index in the batch. A batch is a function of its step only: it
+//! does not depend on the thread that makes it, on interruptions of the training, or on how far ahead it is made.
 
 mod augment;
 mod batch;
@@ -14,8 +14,8 @@ mod case;
 mod cases;
 mod crop;
 mod cutmix;
-mod draw;
 mod loader;
+mod random_case;
 mod runs;
 
 pub use augment::{AugmentConfig, Symmetry};
@@ -23,9 +23,9 @@ pub use batch::{Batch, CropOrigin, Patch};
 pub(super) use batch::{append, array_of, volumes_on};
 pub use case::{Case, VoxelIndex};
 pub use cases::{CaseEntry, Cases, Survey};
-pub(super) use crop::around;
+pub(super) use crop::crop_around;
 pub use crop::{CropCentre, CropConfig};
 pub use cutmix::{CutMixConfig, cut_mix};
-pub(super) use draw::{MOST_DRAWS, draw_case};
 pub use loader::{Loader, Sampler};
+pub(super) use random_case::{MAX_DRAWS, random_case};
 pub use runs::RunSamples;

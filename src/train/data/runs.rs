@@ -1,4 +1,4 @@
-//! Synthetic tumors of the run folder of a pipeline.
+//! The samples in the run folder of a pipeline.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,8 +13,7 @@ use crate::run::{RunFolder, Snapshot};
 use crate::sink::pairs::{self, Pair};
 use crate::volume::Labels;
 
-/// The samples that a run folder has after one of its commits: a run that grows gives the same samples as long as the commit
-/// stays the same.
+/// The samples of a run folder after one of its commits. Later commits do not change them.
 pub struct RunSamples {
     folder: PathBuf,
     run: RunFolder,
@@ -22,10 +21,10 @@ pub struct RunSamples {
 }
 
 impl RunSamples {
-    /// Opens a run folder as it is after commit `at`, or after the last one.
+    /// Opens a run folder at the state after commit `at`, by default the last one.
     ///
     /// # Errors
-    /// Where there is no such run or commit.
+    /// Returns an error if there is no such run or commit.
     pub fn open(folder: &Path, at: Option<u64>) -> Result<Self> {
         let run = RunFolder::open(folder)?;
         let snapshot = run.snapshot(at)?;
@@ -37,29 +36,29 @@ impl RunSamples {
         &self.folder
     }
 
-    /// The samples whose patients are in the given part.
+    /// Lists the samples whose patients are in `split`.
     ///
     /// # Errors
-    /// Where the run has no image and label files.
+    /// Returns an error if the run has no image and label files.
     pub fn entries(&self, split: Split, organs: &Arc<[Organ]>) -> Result<Vec<CaseEntry>> {
         let files = self.snapshot.files.values();
         let index: Vec<_> = files.filter(|file| pairs::is_index(&file.table)).cloned().collect();
         if index.is_empty() {
-            return Err(Error::new(format!("{} has no image and label files to train on", self.folder.display()))
-                .with_hint("give its pipeline a sink of kind `nnunet` or `decathlon`, and run it again"));
+            return Err(Error::new(format!("expected image and label files in {}, got none", self.folder.display()))
+                .with_hint("add a sink of kind `nnunet` or `decathlon` to the pipeline, then run it again"));
         }
-        let pairs = pairs::read_pairs(&**self.run.store(), &index)?;
-        let wanted = pairs.into_iter().filter(|pair| pair.split == split);
-        Ok(wanted.map(|pair| entry(self.folder.clone(), pair, Arc::clone(organs))).collect())
+        let pairs = pairs::listed(&**self.run.store(), &index)?;
+        let selected = pairs.into_iter().filter(|pair| pair.split == split);
+        Ok(selected.map(|pair| entry(self.folder.clone(), pair, Arc::clone(organs))).collect())
     }
 
-    /// Passes on every scan that the run ingested, in the order of its epochs.
+    /// Calls `on_scan` with every scan that the run ingested, in the order of epochs.
     ///
     /// # Errors
-    /// Where the private files of an epoch cannot be read; the scans of earlier epochs were passed on.
-    pub fn for_each_scan(&self, mut take: impl FnMut(ScanEntry)) -> Result<()> {
+    /// Returns an error if the private files of an epoch cannot be read; `on_scan` was called with the scans of earlier epochs.
+    pub fn for_each_scan(&self, mut on_scan: impl FnMut(ScanEntry)) -> Result<()> {
         for epoch in self.snapshot.head.epoch.iter().flat_map(|last| 0..=*last) {
-            self.run.scan_entries(epoch)?.into_iter().for_each(&mut take);
+            self.run.scan_entries(epoch)?.into_iter().for_each(&mut on_scan);
         }
         Ok(())
     }
@@ -67,20 +66,20 @@ impl RunSamples {
 
 fn entry(folder: PathBuf, pair: Pair, organs: Arc<[Organ]>) -> CaseEntry {
     let (id, patient_key) = (scan_id(&pair), pair.patient_key);
-    let mark = format!("{} {}", pair.image.sha256, pair.label.sha256);
-    CaseEntry::new(id, patient_key, move || read(&folder, &pair, &organs)).with_mark(mark)
+    let fingerprint = format!("{} {}", pair.image.sha256, pair.label.sha256);
+    CaseEntry::new(id, patient_key, move || read(&folder, &pair, &organs)).with_fingerprint(fingerprint)
 }
 
 fn read(folder: &Path, pair: &Pair, organs: &Arc<[Organ]>) -> Result<MaskedScan, Fault> {
     let volume = nifti::read_volume(folder.join(pair.image_path()))?;
     let labels = nifti::read_labels(folder.join(pair.label_path())).map_err(|fault| fault.at(Stage::Mask))?;
     if !labels.grid.agrees_with(&volume.grid) {
-        return Err(Fault::mask(FaultKind::Mismatch, "expected a label on the image's grid, it lies on another"));
+        return Err(Fault::mask(FaultKind::Mismatch, "expected a label on the grid of the image, got another grid"));
     }
     let is_known =
         |id: u16| id == 0 || organs.iter().any(|organ| [organ.label, organ.tumor_label].contains(&(id as u8)));
     if let Some(id) = labels.ids.as_slice().iter().find(|id| **id > 255 || !is_known(**id)) {
-        let message = format!("label {id} is none of the organs that are trained");
+        let message = format!("expected the labels of the trained organs, got {id}");
         return Err(Fault::mask(FaultKind::Mismatch, message));
     }
     let entry = ScanEntry {
@@ -97,16 +96,16 @@ fn read(folder: &Path, pair: &Pair, organs: &Arc<[Organ]>) -> Result<MaskedScan,
     Ok(MaskedScan { scan: Arc::new(scan), mask })
 }
 
-/// A sample is a scan of its own to a training: its id is that of the scan.
+/// Returns the id of a sample as a scan id: in a training, every sample is a separate scan.
 fn scan_id(pair: &Pair) -> ScanId {
     ScanId::from_bytes(*pair.sample_id.as_bytes())
 }
 
-/// A sample has no files beside it: its label was read with its image.
+/// The companions of a sample: none, because the label is read with the image.
 struct NoCompanions;
 
 impl Companions for NoCompanions {
     fn labels(&self, _: &str) -> Result<Labels, Fault> {
-        Err(Fault::mask(FaultKind::Missing, "the label of a sample of a run is read with its image"))
+        Err(Fault::mask(FaultKind::Missing, "the label of a sample is read with its image"))
     }
 }

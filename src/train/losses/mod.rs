@@ -1,15 +1,15 @@
-//! Losses as numbers and gradients of logits, and the shares and overlaps that are reported beside them.
+//! Losses with their gradients over the logits, and the fractions and overlaps that are reported with them.
 //!
-//! Every loss gives its value and its gradient over the logits in one go, summed in double precision in a fixed order:
-//! so results do not depend on threads, nothing of the loss is kept for a backward pass, and a device need only hand
-//! over its logits. [`pull`] puts the gradient into candle's graph.
+//! Every loss function returns the value and the gradient over the logits, summed in double precision in a fixed order.
+//! Therefore results do not depend on threads, the loss stores no tensors for a backward pass, and only the logits are copied
+//! from the device. [`attach_gradient`] puts the gradient into candle's graph.
 //!
 //! ```
-//! use freetumor::train::losses::{ClassSet, Logits, missed};
+//! use freetumor::train::losses::{ClassSet, Logits, linear_loss};
 //!
-//! // One sample of two voxels and two classes; voxel 0 holds a synthetic tumor (3), which a segmentor calls class 1.
+//! // One sample of two voxels and two classes; voxel 0 is in a synthetic tumor (3), which is class 1 of the segmentor.
 //! let logits = Logits::new(&[0.0, 0.0, 3.0, -3.0], 1, 2);
-//! let loss = missed(&logits, &[3, 0], 3, &[ClassSet::of([1])]);
+//! let loss = linear_loss(&logits, &[3, 0], 3, &[ClassSet::of([1])]);
 //! assert!((loss.value - (1.0 - 0.9526)).abs() < 1e-4);
 //! assert!(loss.gradient[2] < 0.0 && loss.gradient[3] == 0.0);
 //! ```
@@ -20,35 +20,35 @@ mod regions;
 use candle_core::{DType, Device, Tensor};
 
 pub use overlap::{dice_by_class, dice_ce};
-pub use regions::{ClassSet, discriminator, found_fraction, missed, unlikely};
+pub use regions::{ClassSet, discriminator_loss, found_fraction, linear_loss, log_loss};
 
 use crate::error::Result;
 use crate::nn::failed;
 use crate::simd::Class;
 
-/// A loss and how it changes with each logit.
+/// A loss and its gradient over the logits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loss {
     /// The loss.
     pub value: f64,
-    /// Its gradient, in the order of the logits.
+    /// The gradient, in the order of the logits.
     pub gradient: Vec<f32>,
 }
 
 impl Loss {
-    /// `scale` times this loss plus `other`.
+    /// Returns `scale` times this loss plus `other`.
     ///
     /// # Panics
-    /// Where the two are of different logits.
+    /// Panics if the losses have different numbers of logits.
     #[must_use]
     pub fn scaled_and(mut self, scale: f64, other: &Self) -> Self {
         assert_eq!(self.gradient.len(), other.gradient.len(), "losses of the same logits are added");
         let factor = scale as f32;
-        self.gradient.iter_mut().zip(&other.gradient).for_each(|(own, more)| *own = *own * factor + more);
+        self.gradient.iter_mut().zip(&other.gradient).for_each(|(own, other)| *own = *own * factor + other);
         Self { value: self.value * scale + other.value, gradient: self.gradient }
     }
 
-    /// `scale` times this loss.
+    /// Returns `scale` times this loss.
     #[must_use]
     pub fn scaled(mut self, scale: f64) -> Self {
         let factor = scale as f32;
@@ -70,12 +70,15 @@ pub struct Logits<'a> {
 }
 
 impl<'a> Logits<'a> {
-    /// Logits of `batch` samples and `classes` classes.
+    /// Creates logits of `batch` samples and `classes` classes.
     ///
     /// # Panics
-    /// Where the values do not divide into these.
+    /// Panics if the number of values is not a multiple of `batch * classes`.
     pub fn new(values: &'a [f32], batch: usize, classes: usize) -> Self {
-        assert!(batch * classes > 0 && values.len().is_multiple_of(batch * classes), "logits fill their batch");
+        assert!(
+            batch * classes > 0 && values.len().is_multiple_of(batch * classes),
+            "the number of logits is a multiple of batch and classes"
+        );
         Self { values, batch, classes, voxels: values.len() / (batch * classes) }
     }
 
@@ -89,18 +92,18 @@ impl<'a> Logits<'a> {
         &self.values[index * length..(index + 1) * length]
     }
 
-    /// Softmax over the classes of one sample, into `into`.
+    /// Writes the softmax over the classes of one sample to `into`.
     fn probabilities(&self, index: usize, into: &mut [f32]) {
         let n = self.voxels;
         into.copy_from_slice(self.sample(index));
-        let mut most = into[..n].to_vec();
+        let mut max = into[..n].to_vec();
         for class in into[n..].chunks_exact(n) {
-            most.iter_mut().zip(class).for_each(|(most, value)| *most = most.max(*value));
+            max.iter_mut().zip(class).for_each(|(max, value)| *max = max.max(*value));
         }
         let (mut sums, kernels) = (vec![0f32; n], Class::current());
         for class in into.chunks_exact_mut(n) {
-            for ((value, most), sum) in class.iter_mut().zip(&most).zip(&mut sums) {
-                *value = kernels.exp(*value - most);
+            for ((value, max), sum) in class.iter_mut().zip(&max).zip(&mut sums) {
+                *value = kernels.exp(*value - max);
                 *sum += *value;
             }
         }
@@ -109,8 +112,8 @@ impl<'a> Logits<'a> {
         }
     }
 
-    /// The likeliest class of each voxel of one sample; of equal ones the first.
-    pub fn likeliest(&self, index: usize) -> Vec<u8> {
+    /// Returns the most likely class of each voxel of one sample; the first of equally likely ones.
+    pub fn argmax(&self, index: usize) -> Vec<u8> {
         let n = self.voxels;
         let sample = self.sample(index);
         let (mut best, mut ids) = (sample[..n].to_vec(), vec![0u8; n]);
@@ -125,25 +128,25 @@ impl<'a> Logits<'a> {
     }
 }
 
-/// The values of logits, wherever they are, in the order of `[batch, class, x, y, z]`.
+/// Copies logits from their device, in the order of `[batch, class, x, y, z]`.
 ///
 /// # Errors
-/// Where the device does not hand them over.
-pub fn host(logits: &Tensor) -> Result<Vec<f32>> {
+/// Returns an error if the copy fails.
+pub fn to_host(logits: &Tensor) -> Result<Vec<f32>> {
     let values = logits.detach().to_device(&Device::Cpu).and_then(|logits| logits.flatten_all()?.to_vec1());
     values.map_err(failed("cannot read logits"))
 }
 
-/// A scalar whose gradient over `logits` is `gradient`: what a backward pass is started from.
+/// Returns a scalar tensor whose gradient over `logits` is `gradient`, as the start of a backward pass.
 ///
 /// # Errors
-/// Where the gradient does not fit the logits.
-pub fn pull(logits: &Tensor, gradient: Vec<f32>) -> Result<Tensor> {
+/// Returns an error if the gradient and the logits have different sizes.
+pub fn attach_gradient(logits: &Tensor, gradient: Vec<f32>) -> Result<Tensor> {
     let scalar = || {
         let gradient = Tensor::from_vec(gradient, logits.shape(), &Device::Cpu)?;
         (logits * gradient.to_device(logits.device())?.to_dtype(DType::F32)?)?.sum_all()
     };
-    scalar().map_err(failed("cannot pull at logits"))
+    scalar().map_err(failed("cannot attach a gradient to logits"))
 }
 
 #[cfg(test)]
@@ -152,57 +155,57 @@ mod tests {
     use crate::random::Key;
 
     fn random(count: usize, seed: u64) -> Vec<f32> {
-        let mut draws = Key::root(seed).draws("logits");
-        (0..count).map(|_| draws.uniform(-2.0, 2.0) as f32).collect()
+        let mut random = Key::root(seed).draws("logits");
+        (0..count).map(|_| random.uniform(-2.0, 2.0) as f32).collect()
     }
 
-    /// Every gradient against a difference of two losses.
+    /// Compares gradients with finite differences of the loss.
     fn check(values: &[f32], loss: impl Fn(&[f32]) -> Loss) {
         let gradient = loss(values).gradient;
         for at in (0..values.len()).step_by(7) {
-            let moved = |by: f32| {
+            let shifted = |by: f32| {
                 let mut values = values.to_vec();
                 values[at] += by;
                 loss(&values).value
             };
-            let slope = (moved(0.01) - moved(-0.01)) / 0.02;
+            let slope = (shifted(0.01) - shifted(-0.01)) / 0.02;
             assert!((slope - f64::from(gradient[at])).abs() < 2e-4, "{at}: {slope} {}", gradient[at]);
         }
     }
 
     #[test]
-    fn gradients_are_slopes() {
+    fn gradients_equal_finite_differences() {
         let values = random(2 * 4 * 30, 1);
         let labels: Vec<u8> = random(60, 2).iter().map(|value| (value + 2.0) as u8).collect();
         let sets = [ClassSet::of([2]), ClassSet::of([1, 3])];
-        check(&values, |values| missed(&Logits::new(values, 2, 4), &labels, 3, &sets));
-        check(&values, |values| unlikely(&Logits::new(values, 2, 4), &labels, 3, &sets));
+        check(&values, |values| linear_loss(&Logits::new(values, 2, 4), &labels, 3, &sets));
+        check(&values, |values| log_loss(&Logits::new(values, 2, 4), &labels, 3, &sets));
         check(&values, |values| dice_ce(&Logits::new(values, 2, 4), &labels).unwrap());
         let values = random(2 * 3 * 30, 3);
-        check(&values, |values| discriminator(&Logits::new(values, 2, 3), &labels));
+        check(&values, |values| discriminator_loss(&Logits::new(values, 2, 3), &labels));
     }
 
     #[test]
-    fn no_voxels_pull_at_nothing() {
+    fn losses_without_voxels_have_zero_gradients() {
         let values = random(3 * 8, 4);
-        let loss = missed(&Logits::new(&values, 1, 3), &[0; 8], 3, &[ClassSet::of([1])]);
+        let loss = linear_loss(&Logits::new(&values, 1, 3), &[0; 8], 3, &[ClassSet::of([1])]);
         assert_eq!((loss.value, loss.gradient), (1.0, vec![0.0; 24]));
-        let loss = unlikely(&Logits::new(&values, 1, 3), &[0; 8], 3, &[ClassSet::of([1])]);
+        let loss = log_loss(&Logits::new(&values, 1, 3), &[0; 8], 3, &[ClassSet::of([1])]);
         assert_eq!((loss.value.abs(), loss.gradient), (0.0, vec![0.0; 24]));
         assert_eq!(found_fraction(&Logits::new(&values, 1, 3), &[0; 8], 3, &[ClassSet::of([1])]), [None]);
     }
 
     #[test]
-    fn what_is_impossible_still_has_a_finite_loss() {
-        let loss = unlikely(&Logits::new(&[0.0, 500.0], 1, 2), &[3], 3, &[ClassSet::of([0])]);
+    fn log_loss_is_finite_for_probability_zero() {
+        let loss = log_loss(&Logits::new(&[0.0, 500.0], 1, 2), &[3], 3, &[ClassSet::of([0])]);
         assert!(
-            loss.value > 80.0 && loss.value.is_finite() && loss.gradient.iter().all(|it| it.is_finite()),
+            loss.value > 80.0 && loss.value.is_finite() && loss.gradient.iter().all(|gradient| gradient.is_finite()),
             "{loss:?}"
         );
     }
 
     #[test]
-    fn a_label_without_a_class_is_named() {
+    fn dice_ce_names_label_without_class() {
         let error = dice_ce(&Logits::new(&[0.0; 6], 1, 3), &[0, 3]).unwrap_err();
         assert_eq!(error.to_string(), "expected labels 0 to 2, got 3");
     }

@@ -1,4 +1,4 @@
-//! Dice and cross-entropy over all voxels and classes.
+//! The Dice and cross-entropy losses over all voxels and classes.
 
 use rayon::prelude::*;
 
@@ -6,31 +6,32 @@ use super::{Logits, Loss};
 use crate::error::{Error, Result};
 use crate::simd::Class;
 
-/// What keeps a Dice of nothing finite: MONAI's `smooth_nr` and `smooth_dr`.
+/// Keeps the Dice of an absent class finite: `smooth_nr` and `smooth_dr` of MONAI.
 const SMOOTH: f64 = 1e-5;
 
-/// Soft Dice over all classes but the background, averaged over samples and classes, plus cross-entropy over all.
+/// Returns the soft Dice loss over all classes except the background, averaged over samples and classes, plus the cross-entropy over
+/// all classes.
 ///
 /// # Shapes
 /// `target` `[batch, voxel…]`, the class of each voxel.
 ///
 /// # Errors
-/// Where a target is no class of the network, or the network has one class only.
+/// Returns an error if a target is not a class of the network, or the network has only one class.
 ///
 /// # Source
 /// MONAI 1.6, `DiceCELoss(include_background=False, to_onehot_y=True, softmax=True)`.
 ///
 /// # Panics
-/// Where the target does not fit the logits.
+/// Panics if the target and the logits have different numbers of voxels.
 pub fn dice_ce(logits: &Logits<'_>, target: &[u8]) -> Result<Loss> {
     let (n, classes) = (logits.voxels, logits.classes);
-    assert_eq!(target.len(), logits.batch * n, "one class a voxel");
+    assert_eq!(target.len(), logits.batch * n, "one class per voxel");
     if classes < 2 {
-        return Err(Error::new(format!("expected a network of two or more classes to segment with, got {classes}")));
+        return Err(Error::new(format!("expected a segmentor with two or more classes, got {classes}")));
     }
     if let Some(label) = target.iter().find(|label| usize::from(**label) >= classes) {
         return Err(Error::new(format!("expected labels 0 to {}, got {label}", classes - 1))
-            .with_hint("the network needs a class for each organ and each tumor"));
+            .with_hint("use a network with a class for each organ and each tumor"));
     }
     let mut gradient = vec![0f32; logits.values.len()];
     let shares = [1.0 / (logits.batch * (classes - 1)) as f64, 1.0 / (logits.batch * n) as f64];
@@ -47,23 +48,23 @@ pub fn dice_ce(logits: &Logits<'_>, target: &[u8]) -> Result<Loss> {
     Ok(Loss { value: losses.iter().sum(), gradient })
 }
 
-/// The sum over voxels of `−log p(target)`.
+/// Returns the sum over voxels of `−log p(target)`.
 fn cross_entropy(logits: &[f32], target: &[u8], n: usize) -> f64 {
-    let mut most = logits[..n].to_vec();
+    let mut max = logits[..n].to_vec();
     for class in logits[n..].chunks_exact(n) {
-        most.iter_mut().zip(class).for_each(|(most, value)| *most = most.max(*value));
+        max.iter_mut().zip(class).for_each(|(max, value)| *max = max.max(*value));
     }
     let (mut sums, kernels) = (vec![0f32; n], Class::current());
     for class in logits.chunks_exact(n) {
-        let values = class.iter().zip(&most);
-        sums.iter_mut().zip(values).for_each(|(sum, (value, most))| *sum += kernels.exp(value - most));
+        let values = class.iter().zip(&max);
+        sums.iter_mut().zip(values).for_each(|(sum, (value, max))| *sum += kernels.exp(value - max));
     }
     let own = target.iter().enumerate().map(|(voxel, class)| logits[usize::from(*class) * n + voxel]);
-    own.zip(most.iter().zip(&sums)).map(|(own, (most, sum))| f64::from(kernels.ln(*sum) + most - own)).sum()
+    own.zip(max.iter().zip(&sums)).map(|(own, (max, sum))| f64::from(kernels.ln(*sum) + max - own)).sum()
 }
 
-/// The sum of `1 − Dice` over the classes of one sample, and for each class how it changes with a probability: where
-/// the target is that class, and where it is not.
+/// Returns the sum of `1 − Dice` over the classes of one sample, and for each class its derivative over a probability: for voxels
+/// whose target is that class, and for other voxels.
 fn dice_of_sample(probabilities: &[f32], target: &[u8], n: usize) -> (f64, Vec<[f64; 2]>) {
     let mut loss = 0.0;
     let mut slopes = vec![[0.0; 2]];
@@ -76,34 +77,34 @@ fn dice_of_sample(probabilities: &[f32], target: &[u8], n: usize) -> (f64, Vec<[
                 voxels += 1.0;
             }
         }
-        let (above, below) = (2.0 * both + SMOOTH, voxels + sum + SMOOTH);
-        loss += 1.0 - above / below;
-        let apart = above / (below * below);
-        slopes.push([apart - 2.0 / below, apart]);
+        let (numerator, denominator) = (2.0 * both + SMOOTH, voxels + sum + SMOOTH);
+        loss += 1.0 - numerator / denominator;
+        let outside = numerator / (denominator * denominator);
+        slopes.push([outside - 2.0 / denominator, outside]);
     }
     (loss, slopes)
 }
 
-/// From probabilities to the gradient of Dice plus cross-entropy, in place.
+/// Replaces probabilities by the gradient of Dice plus cross-entropy.
 fn sample_gradient(values: &mut [f32], target: &[u8], n: usize, slopes: &[[f64; 2]], shares: [f64; 2]) {
     let slope = |class: usize, target: u8| slopes[class][usize::from(usize::from(target) != class)] * shares[0];
-    let mut along = vec![0f32; n];
+    let mut weighted = vec![0f32; n];
     for (class, p) in values.chunks_exact(n).enumerate().skip(1) {
-        for ((along, p), target) in along.iter_mut().zip(p).zip(target) {
-            *along += slope(class, *target) as f32 * p;
+        for ((weighted, p), target) in weighted.iter_mut().zip(p).zip(target) {
+            *weighted += slope(class, *target) as f32 * p;
         }
     }
     let entropy = shares[1] as f32;
     for (class, p) in values.chunks_exact_mut(n).enumerate() {
-        for ((p, along), target) in p.iter_mut().zip(&along).zip(target) {
+        for ((p, weighted), target) in p.iter_mut().zip(&weighted).zip(target) {
             let is_target = f32::from(u8::from(usize::from(*target) == class));
             let dice = if class == 0 { 0.0 } else { slope(class, *target) as f32 };
-            *p = *p * (dice - along) + entropy * (*p - is_target);
+            *p = *p * (dice - weighted) + entropy * (*p - is_target);
         }
     }
 }
 
-/// Dice of each class from 0 on; `None` for a class that neither has.
+/// Returns the Dice of each class, starting with class 0; `None` for a class that is in neither map.
 ///
 /// ```
 /// use freetumor::train::losses::dice_by_class;
@@ -112,9 +113,9 @@ fn sample_gradient(values: &mut [f32], target: &[u8], n: usize, slopes: &[[f64; 
 /// ```
 ///
 /// # Panics
-/// Where the two have different lengths or a class is not below `classes`.
+/// Panics if the maps have different lengths or contain a class that is not below `classes`.
 pub fn dice_by_class(truth: &[u8], predicted: &[u8], classes: usize) -> Vec<Option<f64>> {
-    assert_eq!(truth.len(), predicted.len(), "truth and prediction of the same voxels");
+    assert_eq!(truth.len(), predicted.len(), "truth and prediction have the same voxels");
     let mut counts = vec![[0u64; 2]; classes];
     for (truth, predicted) in truth.iter().zip(predicted) {
         counts[usize::from(*truth)][1] += 1;

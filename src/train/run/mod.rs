@@ -1,15 +1,15 @@
-//! The loop that all stages share.
+//! The training loop of all stages.
 //!
 //! ```text
-//! OUT/settings.json        what is trained; a folder keeps to one configuration
-//! OUT/checkpoint.safetensors   where the run stands
+//! OUT/settings.json        the settings; a folder has one configuration
+//! OUT/checkpoint.safetensors   the state of the run
 //! OUT/history.parquet      losses, rates and scores of every step
-//! OUT/curves.png           the same to look at
-//! OUT/pictures/STEP.png    what the network makes of a slice
-//! OUT/weights/NAME.safetensors        each network at the end
-//! OUT/weights/NAME-best.safetensors   and where validation was best
-//! OUT/private/scans.jsonl  which file each scan is; readable by the owner only
-//! OUT/lock                 held while a training writes here
+//! OUT/curves.png           plots of the history
+//! OUT/pictures/STEP.png    predictions on a slice
+//! OUT/weights/NAME.safetensors        the final weights of each network
+//! OUT/weights/NAME-best.safetensors   the weights with the best validation score
+//! OUT/private/scans.jsonl  the file of each scan; readable by the owner only
+//! OUT/lock                 locked while a training writes to the folder
 //! ```
 
 mod pace;
@@ -29,58 +29,58 @@ use super::checkpoint::{self, CheckpointHeader};
 use super::curves::curves;
 use super::data::{Loader, Sampler};
 use super::history::{History, TRAIN, VALIDATION};
-use super::learning::TrainedNetwork;
 use super::output::write_atomic;
+use super::trained_network::TrainedNetwork;
 use crate::error::{Error, Result};
 use crate::store::{self, FileDigest, FileLock, canonical};
 use crate::volume::Picture;
 
-/// What a step, or a validation, found.
+/// The numbers of a step or a validation, by name.
 pub type Numbers = Vec<(String, f64)>;
 
-/// What takes the steps of a stage.
+/// The networks of a stage, and how they are trained.
 pub trait Learner {
-    /// What a step takes.
+    /// The batch of a step.
     type Batch: Send + 'static;
 
-    /// Takes one step; gives its losses and rates. No number that it acts on may be NaN or infinite: see [`finite`].
+    /// Takes one step and returns its losses and rates. All numbers must be checked with [`check_finite`] before the weights change.
     ///
     /// # Errors
-    /// Where the step cannot be taken.
+    /// Returns an error if the step cannot be taken.
     fn learn(&mut self, step: u64, batch: Self::Batch) -> Result<Numbers>;
 
-    /// Scores on what is not trained on; none where there is nothing.
+    /// Returns the scores on the validation scans; empty without such scans.
     ///
     /// # Errors
-    /// Where they cannot be computed.
+    /// Returns an error if the scores cannot be computed.
     fn validate(&mut self) -> Result<Numbers>;
 
-    /// The name of the score by which the best weights are chosen: the higher, the better.
-    fn judged_by(&self) -> &'static str;
+    /// The name of the score that selects the best weights; higher is better.
+    fn score_name(&self) -> &'static str;
 
-    /// Something to look at.
+    /// Returns a picture of the current predictions.
     ///
     /// # Errors
-    /// Where it cannot be computed.
+    /// Returns an error if the picture cannot be computed.
     fn picture(&mut self) -> Result<Option<Picture>>;
 
-    /// The networks that learn.
+    /// The networks that are trained.
     fn networks(&self) -> Vec<&TrainedNetwork>;
 
-    /// The same, to be restored.
+    /// The networks that are trained, for restoring a checkpoint.
     fn networks_mut(&mut self) -> Vec<&mut TrainedNetwork>;
 }
 
-/// Runs a stage to its end, or from where it stopped.
+/// Runs a stage to its end, from scratch or from a checkpoint.
 ///
 /// # Errors
-/// Where a batch cannot be made, a step cannot be taken or gives a number that is not finite, nothing can be written, or
+/// Returns an error if a batch cannot be made, a step fails or results in a number that is not finite, a file cannot be written, or
 /// the folder belongs to another run.
 pub fn run<S, L>(
     plan: &RunPlan,
     sampler: Arc<S>,
     learner: &mut L,
-    seen: &mut dyn FnMut(&Progress<'_>),
+    observe: &mut dyn FnMut(&Progress<'_>),
 ) -> Result<TrainingReport>
 where
     S: Sampler<Batch = L::Batch>,
@@ -88,82 +88,82 @@ where
 {
     let start = Instant::now();
     let mut run = Run::open(plan, learner)?;
-    let first = run.standing.step;
+    let first = run.header.step;
     let end = plan.limit.map_or(plan.steps, |limit| plan.steps.min(first + limit));
     let mut loader = Loader::start(sampler, first..end, plan.loader_threads, 2 * plan.loader_threads + 2)?;
     let (mut waited, mut scores) = (Duration::ZERO, run.last_scores());
     let mut pace = Pace::new(plan.every.validation, first..end, plan.steps);
-    while run.standing.step < end {
-        let asked = Instant::now();
+    while run.header.step < end {
+        let requested = Instant::now();
         let Some(batch) = loader.next()? else { break };
-        waited += asked.elapsed();
-        let step = run.standing.step;
+        waited += requested.elapsed();
+        let step = run.header.step;
         let numbers = learner.learn(step, batch).map_err(|error| run.stopped(step, &error))?;
         run.history.add(step, TRAIN, numbers.iter().cloned());
-        run.standing.step += 1;
-        let (done, is_last) = (run.standing.step, run.standing.step == plan.steps);
+        run.header.step += 1;
+        let (done, is_last) = (run.header.step, run.header.step == plan.steps);
         if done.is_multiple_of(plan.every.validation) || is_last {
-            let asked = Instant::now();
+            let validation_start = Instant::now();
             scores = learner.validate()?;
-            run.judge(learner, &scores)?;
-            pace.validated(asked.elapsed());
+            run.record_scores(learner, &scores)?;
+            pace.add_validation(validation_start.elapsed());
         }
         if done.is_multiple_of(plan.every.picture) || is_last {
-            run.show(learner.picture()?)?;
+            run.write_picture(learner.picture()?)?;
         }
         if done.is_multiple_of(plan.every.checkpoint) || done == end {
             run.save(learner)?;
         }
         let elapsed = start.elapsed();
-        let left = pace.left(done, elapsed);
-        seen(&Progress { step: done, steps: plan.steps, numbers: &numbers, scores: &scores, elapsed, left });
+        let remaining = pace.remaining(done, elapsed);
+        observe(&Progress { step: done, steps: plan.steps, numbers: &numbers, scores: &scores, elapsed, remaining });
     }
     drop(loader);
-    let is_whole = |run: &Run<'_>| learner.networks().iter().all(|network| run.weights(network.name()).exists());
-    if run.standing.step == plan.steps && (run.standing.step > first || !is_whole(&run)) {
+    let has_weights = |run: &Run<'_>| learner.networks().iter().all(|network| run.weights(network.name()).exists());
+    if run.header.step == plan.steps && (run.header.step > first || !has_weights(&run)) {
         run.finish(learner)?;
     }
     let seconds = start.elapsed().as_secs_f64();
     Ok(TrainingReport {
         stage: plan.stage,
-        step: run.standing.step,
+        step: run.header.step,
         steps: plan.steps,
-        new_steps: run.standing.step - first,
+        new_steps: run.header.step - first,
         seconds,
         waiting_share: waited.as_secs_f64() / seconds.max(1e-9),
         scores: scores.into_iter().collect(),
-        best: run.standing.best,
+        best: run.header.best,
         folder: plan.out.clone(),
     })
 }
 
-/// Whether numbers are finite, before anything is done with them.
+/// Checks that numbers are finite, before the weights change.
 ///
 /// # Errors
-/// Where one is not, with all of them and with what they were computed from.
-pub fn finite(numbers: &[(String, f64)], from: &str) -> Result<()> {
+/// Returns an error if one of them is not finite, with all numbers and the crops that they were computed from.
+pub fn check_finite(numbers: &[(String, f64)], from: &str) -> Result<()> {
     let Some((name, value)) = numbers.iter().find(|(_, value)| !value.is_finite()) else { return Ok(()) };
     let all = numbers.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ");
     Err(Error::new(format!("{name} is {value} (of {all}) on {from}")))
 }
 
-/// Files of other folders, among which no training is written.
+/// Files that mark the folder of a pipeline or a data set; a training does not write to such a folder.
 const FOREIGN: [&str; 2] = ["run.json", "dataset.json"];
 
-/// Keeps other trainings out of a folder as long as the lock is held; `None` where its file system does not support locks.
+/// Locks a folder against other trainings; returns `None` if the file system does not support locks.
 fn lock(out: &Path) -> Result<Option<FileLock>> {
     store::lock_if_supported(&out.join("lock"), || {
         Error::new(format!("{} is being written by another training", out.display()))
-            .with_hint("wait until it ends, or write elsewhere with `--out`")
+            .with_hint("wait until it ends, or write to another folder with `--out`")
     })
 }
 
-/// A run on its way.
+/// A run in progress.
 struct Run<'a> {
     plan: &'a RunPlan,
-    standing: CheckpointHeader,
+    header: CheckpointHeader,
     history: History,
-    /// The folder has one writer.
+    /// Only one process writes to the folder.
     _lock: Option<FileLock>,
 }
 
@@ -171,45 +171,44 @@ impl<'a> Run<'a> {
     fn open(plan: &'a RunPlan, learner: &mut impl Learner) -> Result<Self> {
         let out = &plan.out;
         if let Some(file) = FOREIGN.iter().find(|file| out.join(file).exists()) {
-            let message = format!("{} is the folder of a pipeline or a data set: it holds {file}", out.display());
-            return Err(Error::new(message).with_hint("give a folder of its own with `--out`"));
+            let message = format!("{} is the folder of a pipeline or a data set: it contains {file}", out.display());
+            return Err(Error::new(message).with_hint("write to another folder with `--out`"));
         }
         for folder in [out.clone(), out.join("weights"), out.join("pictures")] {
-            std::fs::create_dir_all(&folder).map_err(|cause| Error::io("cannot make", &folder, cause))?;
+            std::fs::create_dir_all(&folder).map_err(|cause| Error::io("cannot create", &folder, cause))?;
         }
         let _lock = lock(out)?;
         let settings = canonical::pretty(&plan.settings)?;
         let digest = FileDigest::of(&settings).sha256;
         let mut run = Self {
             plan,
-            standing: CheckpointHeader::start(plan.stage, plan.seed, digest, &plan.kernel_class),
+            header: CheckpointHeader::start(plan.stage, plan.seed, digest, &plan.kernel_class),
             history: History::default(),
             _lock,
         };
         let path = plan.checkpoint();
-        if !plan.has_begun() {
-            let place = out.join("settings.json");
-            write_atomic(&place, &settings)?;
-            run.write_places()?;
+        if !plan.has_checkpoint() {
+            write_atomic(&out.join("settings.json"), &settings)?;
+            run.write_scan_files()?;
             return Ok(run);
         }
         if !plan.resume {
-            let step = checkpoint::standing(&path)?.step;
-            return Err(Error::new(format!("{} holds a run that has taken {step} steps", out.display()))
-                .with_hint("--resume goes on with it, another --out starts anew"));
+            let step = checkpoint::read_header(&path)?.step;
+            return Err(Error::new(format!("{} contains a run that has taken {step} steps", out.display()))
+                .with_hint("resume it with `--resume`, or start from scratch with another `--out`"));
         }
         settings::check(plan)?;
-        run.write_places()?;
-        let expected = run.standing.clone();
-        run.standing = checkpoint::load(&path, &expected, &mut learner.networks_mut())?;
+        run.write_scan_files()?;
+        let expected = run.header.clone();
+        run.header = checkpoint::load(&path, &expected, &mut learner.networks_mut())?;
         let table = run.table();
-        run.history = History::read(&table, run.standing.step)?;
+        run.history = History::read(&table, run.header.step)?;
         Ok(run)
     }
 
-    /// Says where scans lie, for their owner alone: paths may name patients.
-    fn write_places(&self) -> Result<()> {
-        if self.plan.places.is_empty() {
+    /// Writes the file of each scan to a file that only its owner can read: paths may contain names of patients.
+    fn write_scan_files(&self) -> Result<()> {
+        if self.plan.scan_files.is_empty() {
             return Ok(());
         }
         let folder = self.plan.out.join("private");
@@ -217,10 +216,10 @@ impl<'a> Run<'a> {
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         match builder.create(&folder) {
-            Err(cause) if !folder.is_dir() => return Err(Error::io("cannot make", &folder, cause)),
+            Err(cause) if !folder.is_dir() => return Err(Error::io("cannot create", &folder, cause)),
             _ => {}
         }
-        write_atomic(&folder.join("scans.jsonl"), &self.plan.places)
+        write_atomic(&folder.join("scans.jsonl"), &self.plan.scan_files)
     }
 
     fn table(&self) -> PathBuf {
@@ -231,21 +230,21 @@ impl<'a> Run<'a> {
         self.plan.out.join("weights").join(format!("{name}.safetensors"))
     }
 
-    /// The scores of the last validation before a run went on.
+    /// The scores of the last validation before the run was resumed.
     fn last_scores(&self) -> Numbers {
         let rows = || self.history.rows().iter().filter(|row| row.phase == VALIDATION);
         let last = rows().map(|row| row.step).max();
         rows().filter(|row| Some(row.step) == last).map(|row| (row.name.to_string(), row.value)).collect()
     }
 
-    /// Takes note of a validation, and keeps the weights where it is the best so far.
-    fn judge(&mut self, learner: &impl Learner, scores: &Numbers) -> Result<()> {
-        let step = self.standing.step;
+    /// Records the scores of a validation, and writes the weights if they are the best so far.
+    fn record_scores(&mut self, learner: &impl Learner, scores: &Numbers) -> Result<()> {
+        let step = self.header.step;
         self.history.add(step - 1, VALIDATION, scores.iter().cloned());
-        let score = scores.iter().find(|(name, _)| name == learner.judged_by()).map(|(_, score)| *score);
+        let score = scores.iter().find(|(name, _)| name == learner.score_name()).map(|(_, score)| *score);
         let Some(score) = score.filter(|score| score.is_finite()) else { return Ok(()) };
-        if self.standing.best.is_none_or(|(best, _)| score > best) {
-            self.standing.best = Some((score, step));
+        if self.header.best.is_none_or(|(best, _)| score > best) {
+            self.header.best = Some((score, step));
             for network in learner.networks() {
                 let path = self.weights(&format!("{}-best", network.name()));
                 self.write_weights(network, &path)?;
@@ -254,41 +253,41 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// What is said of weights in their file.
-    fn about(&self, network: &TrainedNetwork) -> BTreeMap<String, String> {
+    /// Returns the metadata of a weights file.
+    fn metadata(&self, network: &TrainedNetwork) -> BTreeMap<String, String> {
         let config = network.config();
-        let seen = &self.plan.settings["train"]["preprocess"];
-        let frame = ["window_hu", "spacing_mm", "patch_voxels"]
+        let preprocess = &self.plan.settings["train"]["preprocess"];
+        let input_spec = ["window_hu", "spacing_mm", "patch_voxels"]
             .into_iter()
-            .filter_map(|name| Some((name.to_owned(), seen.get(name)?.to_string())));
-        let mut about = BTreeMap::from([
+            .filter_map(|name| Some((name.to_owned(), preprocess.get(name)?.to_string())));
+        let mut metadata = BTreeMap::from([
             ("network".to_owned(), network.name().to_owned()),
             ("model".to_owned(), config.model.name().to_owned()),
             ("width".to_owned(), config.width.to_string()),
             ("classes".to_owned(), config.classes.to_string()),
             ("norm".to_owned(), format!("{:?}", config.norm).to_lowercase()),
             ("stage".to_owned(), self.plan.stage.to_owned()),
-            ("step".to_owned(), self.standing.step.to_string()),
+            ("step".to_owned(), self.header.step.to_string()),
             ("seed".to_owned(), self.plan.seed.to_string()),
-            ("settings_sha256".to_owned(), self.standing.settings_sha256.clone()),
+            ("settings_sha256".to_owned(), self.header.settings_sha256.clone()),
         ]);
-        about.extend(frame);
-        about
+        metadata.extend(input_spec);
+        metadata
     }
 
-    fn show(&self, picture: Option<Picture>) -> Result<()> {
+    fn write_picture(&self, picture: Option<Picture>) -> Result<()> {
         let Some(picture) = picture else { return Ok(()) };
-        let name = format!("{:09}.png", self.standing.step);
+        let name = format!("{:09}.png", self.header.step);
         write_atomic(&self.plan.out.join("pictures").join(name), &picture.to_png()?)
     }
 
-    /// The table goes first: where the checkpoint fails, its rows behind the last checkpoint are passed over.
+    /// Writes the table before the checkpoint: if the checkpoint fails, a resumed run drops the rows after the previous checkpoint.
     fn save(&self, learner: &impl Learner) -> Result<()> {
         self.history.write(&self.table())?;
         if let Some(picture) = curves(&self.history)? {
             write_atomic(&self.plan.out.join("curves.png"), &picture.to_png()?)?;
         }
-        checkpoint::save(&self.plan.checkpoint(), &self.standing, &learner.networks())
+        checkpoint::save(&self.plan.checkpoint(), &self.header, &learner.networks())
     }
 
     fn finish(&self, learner: &impl Learner) -> Result<()> {
@@ -299,17 +298,17 @@ impl<'a> Run<'a> {
     }
 
     fn write_weights(&self, network: &TrainedNetwork, path: &Path) -> Result<()> {
-        network.write_weights(path, &self.about(network), self.plan.precision).map_err(|error| {
+        network.write_weights(path, &self.metadata(network), self.plan.precision).map_err(|error| {
             if error.hint().is_some() {
                 return error;
             }
-            error.with_hint("the last checkpoint is intact: free some space and go on with --resume")
+            error.with_hint("the last checkpoint is intact: free disk space, then resume with `--resume`")
         })
     }
 
-    /// Why training stopped at a step: what was seen before it is in the table.
+    /// Returns the error of a step with the last numbers before it, and writes the history up to that step.
     fn stopped(&self, step: u64, cause: &Error) -> Error {
-        let lately: Vec<String> = self
+        let recent: Vec<String> = self
             .history
             .names(TRAIN)
             .iter()
@@ -322,27 +321,27 @@ impl<'a> Run<'a> {
                 })
             })
             .collect();
-        // What led to it is worth looking at; where it cannot be written, the first failure is still the one to report.
+        // The history helps to find the cause; if it cannot be written, the first error is still the one to report.
         let table = self.plan.out.join("history-until-stop.parquet");
         let _ = self.history.write(&table);
-        let before = if lately.is_empty() { String::new() } else { format!("; before it: {}", lately.join("; ")) };
+        let before = if recent.is_empty() { String::new() } else { format!("; before it: {}", recent.join("; ")) };
         let error = Error::new(format!("training stopped at step {step}: {cause}{before}"));
         match cause.hint() {
             Some(hint) => error.with_hint(hint),
             None => error.with_hint(format!(
-                "a lower rate or a longer warm-up often helps; {} holds every step before it",
+                "try a lower rate or a longer warm-up; {} contains every step before it",
                 table.display()
             )),
         }
     }
 }
 
-/// What is printed of numbers in one line.
-pub fn in_words(numbers: &[(String, f64)]) -> String {
+/// Formats numbers in one line.
+pub fn format_numbers(numbers: &[(String, f64)]) -> String {
     numbers.iter().map(|(name, value)| format!("{name} {value:.4}")).collect::<Vec<_>>().join(", ")
 }
 
-/// A path of a run's folder, for those who go on from it.
-pub fn weights_of(folder: &Path, network: &str) -> PathBuf {
+/// Returns the path of the final weights of a network in the folder of a run.
+pub fn weights_path(folder: &Path, network: &str) -> PathBuf {
     folder.join("weights").join(format!("{network}.safetensors"))
 }

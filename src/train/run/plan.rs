@@ -1,4 +1,4 @@
-//! What a run is to do, and how it stands.
+//! The plan, the progress and the report of a run.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -11,15 +11,15 @@ use serde_json::Value as Json;
 use crate::error::ConfigError;
 use crate::nn::weights::Precision;
 
-/// How often something happens beside the steps themselves, in steps.
+/// The intervals of checkpoints, validations and pictures, in steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Intervals {
-    /// A checkpoint with tables and curves: what a crash may cost.
+    /// Steps between checkpoints with tables and curves: at most this many steps are lost in a crash.
     pub checkpoint: u64,
-    /// A validation.
+    /// Steps between validations.
     pub validation: u64,
-    /// A picture of a slice.
+    /// Steps between pictures of a slice.
     pub picture: u64,
 }
 
@@ -30,46 +30,46 @@ impl Default for Intervals {
 }
 
 impl Intervals {
-    /// Everything that is wrong with the settings.
-    pub fn complaints(&self) -> Vec<ConfigError> {
+    /// Returns all errors in the settings.
+    pub fn errors(&self) -> Vec<ConfigError> {
         let named = [("checkpoint", self.checkpoint), ("validation", self.validation), ("picture", self.picture)];
         let zero = named.into_iter().filter(|(_, steps)| *steps == 0);
         zero.map(|(name, _)| ConfigError::new(name, "expected at least 1 step, got 0")).collect()
     }
 }
 
-/// A run that is to be made or to go on.
+/// A run to start or to resume.
 #[derive(Clone, Debug)]
 pub struct RunPlan {
     /// `segmentor`, `synthesis` or `segmentation`.
     pub stage: &'static str,
-    /// What is trained, defaults filled in: everything that decides the result.
+    /// The settings with their defaults: everything that determines the result.
     pub settings: Json,
-    /// What all randomness is derived from.
+    /// The seed of all random streams.
     pub seed: u64,
-    /// Steps in all.
+    /// The number of steps.
     pub steps: u64,
-    /// What happens beside them.
+    /// The intervals of checkpoints, validations and pictures.
     pub every: Intervals,
-    /// Where it is written.
+    /// The output folder.
     pub out: PathBuf,
-    /// Whether it goes on from a checkpoint that is there.
+    /// Whether to resume from a checkpoint in the folder.
     pub resume: bool,
-    /// Which kernels compute.
+    /// The class of the compute kernels.
     pub kernel_class: String,
     /// Threads that make batches.
     pub loader_threads: usize,
-    /// Stops after this many steps of this call, as if it were killed behind a checkpoint; for tests and short looks.
+    /// Stops after this many steps of this call, with a checkpoint; for tests and short trials.
     pub limit: Option<u64>,
-    /// How precisely weights are written for inference; checkpoints hold all of their bits.
+    /// The precision of the weights for inference; checkpoints keep all bits.
     pub precision: Precision,
-    /// Lines that say which file each scan is, for `private/scans.jsonl`; none where nobody needs them.
-    pub places: Vec<u8>,
+    /// The lines of `private/scans.jsonl`, which name the file of each scan; empty to write no such file.
+    pub scan_files: Vec<u8>,
 }
 
 impl RunPlan {
-    /// Whether there is a checkpoint from which it could go on.
-    pub fn has_begun(&self) -> bool {
+    /// Returns whether the folder has a checkpoint.
+    pub fn has_checkpoint(&self) -> bool {
         self.checkpoint().exists()
     }
 
@@ -78,42 +78,42 @@ impl RunPlan {
     }
 }
 
-/// How a run stands, for those who wait.
+/// The progress of a run.
 #[derive(Clone, Debug)]
 pub struct Progress<'a> {
     /// Steps taken.
     pub step: u64,
-    /// Steps in all.
+    /// The number of steps.
     pub steps: u64,
-    /// What the last step found.
+    /// The numbers of the last step.
     pub numbers: &'a [(String, f64)],
-    /// What the last validation found.
+    /// The scores of the last validation.
     pub scores: &'a [(String, f64)],
     /// Time since the start of this call.
     pub elapsed: Duration,
-    /// Time that the rest will take, as the steps so far went.
-    pub left: Duration,
+    /// The estimated remaining time.
+    pub remaining: Duration,
 }
 
-/// How a run ended.
+/// The result of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct TrainingReport {
-    /// What was trained.
+    /// The stage.
     pub stage: &'static str,
-    /// Steps taken in all.
+    /// Steps taken, previous calls included.
     pub step: u64,
-    /// Steps in all.
+    /// The number of steps.
     pub steps: u64,
     /// Steps taken by this call.
     pub new_steps: u64,
-    /// Time that this call took, validations and pictures included.
+    /// The seconds of this call, validations and pictures included.
     pub seconds: f64,
     /// Share of that time in which the loop waited for a batch.
     pub waiting_share: f64,
-    /// The last validation.
+    /// The scores of the last validation.
     pub scores: BTreeMap<String, f64>,
     /// The best validation score and its step.
     pub best: Option<(f64, u64)>,
-    /// Where everything lies.
+    /// The output folder.
     pub folder: PathBuf,
 }

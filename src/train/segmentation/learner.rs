@@ -1,4 +1,4 @@
-//! A segmentor that learns, and how good it is on what it was not trained on.
+//! The training steps and the validation of a segmentor.
 
 use std::sync::Arc;
 
@@ -13,15 +13,15 @@ use crate::nn::weights::NetworkPart;
 use crate::nn::windows::{Importance, SlidingWindows, WindowGrouping, WindowPlan};
 use crate::random::Key;
 use crate::train::data::{Batch, Case, Cases, append, array_of, volumes_on};
-use crate::train::learning::TrainedNetwork;
-use crate::train::losses::{Logits, dice_by_class, dice_ce, host, pull};
-use crate::train::run::{Learner, Numbers, finite};
+use crate::train::losses::{Logits, attach_gradient, dice_by_class, dice_ce, to_host};
+use crate::train::run::{Learner, Numbers, check_finite};
 use crate::train::schedule::Schedule;
+use crate::train::trained_network::TrainedNetwork;
 use crate::volume::{Array3, Labels, Picture, busiest_voxel, stacked, three_planes};
 
-/// A segmentor that learns.
+/// Trains a segmentor.
 pub struct SegmentationLearner {
-    learning: TrainedNetwork,
+    segmentor: TrainedNetwork,
     schedule: Schedule,
     organs: Arc<[Organ]>,
     validation: Option<Arc<Cases>>,
@@ -30,23 +30,23 @@ pub struct SegmentationLearner {
     has_synthetic: bool,
 }
 
-/// The classes of a segmentor of these organs: background, and every organ and tumor by its merged label.
-pub fn classes_of(organs: &[Organ]) -> usize {
+/// Returns the number of classes of a segmentor: background, and every organ and tumor by its merged label.
+pub fn class_count(organs: &[Organ]) -> usize {
     organs.iter().map(|organ| usize::from(organ.label.max(organ.tumor_label)) + 1).max().unwrap_or(1)
 }
 
-/// The likeliest label of every voxel of a case, from windows that overlap by a share from 0 and below 1.
+/// Predicts the most likely label of every voxel of a case, from windows that overlap by a share in [0, 1).
 ///
 /// # Shapes
-/// `patch` voxels along [x, y, z]; `look` takes a window `[1, 1, x, y, z]` in 0..1 and gives its logits `[1, class, x, y, z]`.
+/// `patch` is the size of a window along [x, y, z]; `infer` maps a window `[1, 1, x, y, z]` in [0, 1] to logits `[1, class, x, y, z]`.
 ///
 /// # Errors
-/// Where the network fails.
-pub fn segmented(
+/// Returns an error if the network fails.
+pub fn segment(
     case: &Case,
     (patch, overlap): ([usize; 3], f64),
     device: &Device,
-    look: impl Fn(&Tensor) -> Result<Tensor>,
+    infer: impl Fn(&Tensor) -> Result<Tensor>,
 ) -> Result<Array3<u8>> {
     let image = case.image(case.masked.mask.labels.region());
     let shape = image.shape();
@@ -55,17 +55,17 @@ pub fn segmented(
     let volume = volumes_on(values, 1, shape, device)?;
     let plan = WindowPlan::new(shape, patch, [overlap; 3])?;
     let windows = SlidingWindows { plan, importance: Importance::Constant, grouping: WindowGrouping::Alone };
-    let logits = windows.predict_volume(&volume, look)?;
+    let logits = windows.whole(&volume, infer)?;
     let classes = logits.dims()[1];
-    let values = host(&logits)?;
-    Ok(array_of(&Logits::new(&values, 1, classes).likeliest(0), shape))
+    let values = to_host(&logits)?;
+    Ok(array_of(&Logits::new(&values, 1, classes).argmax(0), shape))
 }
 
 impl SegmentationLearner {
-    /// A segmentor of these organs, judged on `validation` where there is some.
+    /// Creates a learner for a segmentor of `organs`, with scans for validation or none.
     ///
     /// # Errors
-    /// Where there is no such network, or its first weights cannot be read.
+    /// Returns an error if the network cannot be built, or its initial weights cannot be read.
     pub fn new(
         config: &SegmentationConfig,
         seed: u64,
@@ -73,14 +73,14 @@ impl SegmentationLearner {
         validation: Option<Arc<Cases>>,
         device: &Device,
     ) -> Result<Self> {
-        let network = config.network.build(classes_of(&organs));
+        let network = config.network.build(class_count(&organs));
         let key = Key::root(seed).with("train", "weights");
-        let mut learning = TrainedNetwork::new("segmentor", network, config.optimiser.adam(), key, device)?;
+        let mut segmentor = TrainedNetwork::new("segmentor", network, config.optimiser.adam(), key, device)?;
         if let Some(path) = &config.network.weights {
-            learning = learning.with_weights(path, NetworkPart::Whole)?;
+            segmentor = segmentor.with_weights(path, NetworkPart::Whole)?;
         }
         Ok(Self {
-            learning,
+            segmentor,
             schedule: Schedule::new(config.optimiser.schedule, config.optimiser.rate, config.steps),
             organs,
             validation: validation.filter(|cases| !cases.is_empty()),
@@ -90,18 +90,18 @@ impl SegmentationLearner {
         })
     }
 
-    /// The network that learns.
-    pub fn learning(&self) -> &TrainedNetwork {
-        &self.learning
+    /// The segmentor.
+    pub fn segmentor(&self) -> &TrainedNetwork {
+        &self.segmentor
     }
 
     fn segment(&self, network: &Network, case: &Case) -> Result<Array3<u8>> {
-        let look = |window: &Tensor| network.forward(window).map_err(failed("the segmentor failed"));
-        segmented(case, (self.patch, self.overlap), self.learning.device(), look)
+        let infer = |window: &Tensor| network.forward(window).map_err(failed("the segmentor failed"));
+        segment(case, (self.patch, self.overlap), self.segmentor.device(), infer)
     }
 
-    /// The classes that scores are given for, by name.
-    fn named(&self) -> impl Iterator<Item = (u8, String)> + '_ {
+    /// The labels with a score, and their names.
+    fn named_labels(&self) -> impl Iterator<Item = (u8, String)> + '_ {
         let both =
             |organ: &Organ| [(organ.label, organ.name.clone()), (organ.tumor_label, format!("{}_tumor", organ.name))];
         self.organs.iter().flat_map(both)
@@ -113,27 +113,27 @@ impl Learner for SegmentationLearner {
 
     fn learn(&mut self, step: u64, batch: Batch) -> Result<Numbers> {
         let rate = self.schedule.rate(step);
-        let images = batch.images_on(self.learning.device())?;
-        let logits = self.learning.network().forward(&images).map_err(failed("the segmentor failed"))?;
-        let values = host(&logits)?;
+        let images = batch.images_on(self.segmentor.device())?;
+        let logits = self.segmentor.network().forward(&images).map_err(failed("the segmentor failed"))?;
+        let values = to_host(&logits)?;
         let loss = dice_ce(&Logits::new(&values, batch.len(), logits.dims()[1]), &batch.labels)
-            .map_err(|error| Error::new(format!("{error}, in {}", batch.described())))?;
+            .map_err(|error| Error::new(format!("{error}, in {}", batch.describe())))?;
         let mut numbers = vec![("loss".to_owned(), loss.value), ("rate".to_owned(), rate)];
         if self.has_synthetic {
             let synthetic = batch.origins.iter().filter(|origin| origin.is_synthetic).count();
             numbers.push(("synthetic share".to_owned(), synthetic as f64 / batch.len() as f64));
         }
-        finite(&numbers, &batch.described())?;
-        self.learning.step(&pull(&logits, loss.gradient)?, rate)?;
+        check_finite(&numbers, &batch.describe())?;
+        self.segmentor.step(&attach_gradient(&logits, loss.gradient)?, rate)?;
         Ok(numbers)
     }
 
     fn validate(&mut self) -> Result<Numbers> {
         let Some(cases) = &self.validation else { return Ok(Vec::new()) };
-        let network = self.learning.frozen()?;
-        let classes = classes_of(&self.organs);
-        let mut found = vec![Mean::default(); classes];
-        let mut strayed = vec![Mean::default(); classes];
+        let network = self.segmentor.frozen()?;
+        let classes = class_count(&self.organs);
+        let mut dice_by_label = vec![Mean::default(); classes];
+        let mut false_ml = vec![Mean::default(); classes];
         for index in 0..cases.len() {
             let Ok(case) = cases.get(index) else { continue };
             let truth = case.masked.mask.labels.as_slice();
@@ -142,27 +142,29 @@ impl Learner for SegmentationLearner {
             let ml = case.masked.scan.volume.grid.voxel_volume_mm3() / 1000.0;
             for class in 1..classes {
                 if case.index.count(class as u8) > 0 {
-                    found[class].add(dice[class].unwrap_or(0.0));
+                    dice_by_label[class].add(dice[class].unwrap_or(0.0));
                 } else {
                     let voxels = predicted.as_slice().iter().filter(|id| usize::from(**id) == class).count();
-                    strayed[class].add(voxels as f64 * ml);
+                    false_ml[class].add(voxels as f64 * ml);
                 }
             }
         }
-        let mut numbers: Numbers =
-            self.named().map(|(label, name)| (format!("dice {name}"), found[usize::from(label)].value())).collect();
-        let tumors = self.organs.iter().map(|organ| found[usize::from(organ.tumor_label)].value());
+        let mut numbers: Numbers = self
+            .named_labels()
+            .map(|(label, name)| (format!("dice {name}"), dice_by_label[usize::from(label)].value()))
+            .collect();
+        let tumors = self.organs.iter().map(|organ| dice_by_label[usize::from(organ.tumor_label)].value());
         let defined: Vec<f64> = tumors.filter(|dice| dice.is_finite()).collect();
         let mean = defined.iter().sum::<f64>() / defined.len() as f64;
-        numbers.push((self.judged_by().to_owned(), mean));
+        numbers.push((self.score_name().to_owned(), mean));
         for organ in self.organs.iter() {
             let name = format!("ml of false {} tumors", organ.name);
-            numbers.push((name, strayed[usize::from(organ.tumor_label)].value()));
+            numbers.push((name, false_ml[usize::from(organ.tumor_label)].value()));
         }
         Ok(numbers)
     }
 
-    fn judged_by(&self) -> &'static str {
+    fn score_name(&self) -> &'static str {
         "dice of tumors"
     }
 
@@ -174,27 +176,27 @@ impl Learner for SegmentationLearner {
         let mut readable = readable.peekable();
         let first = readable.peek().cloned();
         let Some(case) = readable.find(has_tumor).or(first) else { return Ok(None) };
-        let predicted = self.segment(&self.learning.frozen()?, &case)?;
+        let predicted = self.segment(&self.segmentor.frozen()?, &case)?;
         let volume = &case.masked.scan.volume;
         let labels = |ids: &Array3<u8>| Labels { grid: volume.grid, ids: ids.map(|id| u16::from(*id)) };
         let truth = labels(&case.masked.mask.labels);
-        let shown = truth.ids.map(|id| u16::from(tumors.contains(&(*id as u8))));
+        let tumor = truth.ids.map(|id| u16::from(tumors.contains(&(*id as u8))));
         let middle = volume.grid.shape.map(|voxels| voxels / 2);
-        let voxel = busiest_voxel(&shown).or_else(|| busiest_voxel(&truth.ids)).unwrap_or(middle);
+        let voxel = busiest_voxel(&tumor).or_else(|| busiest_voxel(&truth.ids)).unwrap_or(middle);
         let rows = [None, Some(&truth), Some(&labels(&predicted))];
         Ok(Some(stacked(&rows.map(|labels| three_planes(volume, labels, voxel, case.window)), 6)))
     }
 
     fn networks(&self) -> Vec<&TrainedNetwork> {
-        vec![&self.learning]
+        vec![&self.segmentor]
     }
 
     fn networks_mut(&mut self) -> Vec<&mut TrainedNetwork> {
-        vec![&mut self.learning]
+        vec![&mut self.segmentor]
     }
 }
 
-/// A mean of what was added; NaN where nothing was.
+/// A running mean; NaN without values.
 #[derive(Clone, Copy, Default)]
 struct Mean {
     sum: f64,

@@ -1,7 +1,7 @@
-//! Training a segmentor: on real tumors alone, or on real and synthetic ones.
+//! The training of a segmentor, on real tumors only, or on real and synthetic tumors.
 //!
-//! Without [`SyntheticConfig`] this is the first stage, whose segmentor judges synthetic tumors; with it the last one,
-//! for which all others are there.
+//! Without [`SyntheticConfig`] this is the first stage, whose segmentor scores synthetic tumors; with [`SyntheticConfig`] it is the last
+//! stage, which trains the final segmentor.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -15,7 +15,7 @@
 //! let config: SegmentationConfig = toml::from_str(
 //!     "steps = 3\nlabeled = []\nnetwork.width = 2\npreprocess = { spacing_mm = [8, 8, 8], patch_voxels = [16, 16, 16] }",
 //! )?;
-//! // Two bodies with tumors of their own.
+//! // Two bodies with real tumors.
 //! let lesions = Some(LesionConfig { diameter_mm: 30.0, ..LesionConfig::default() });
 //! let bodies = PhantomConfig { count: 2, shape: [40, 36, 32], spacing_mm: [8.0; 3], lesions, ..PhantomConfig::default() };
 //! let source = PhantomSource::new(bodies, "bodies").unwrap();
@@ -48,64 +48,64 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use learner::{SegmentationLearner, classes_of, segmented};
-pub use sampler::{SegmentationSampler, Synthetic};
-pub use tumors::Tumors;
+pub use learner::{SegmentationLearner, class_count, segment};
+pub use sampler::{SegmentationSampler, SyntheticSource};
+pub use tumors::TumorMaker;
 
 use super::config::{NetworkConfig, OptimiserConfig, PreprocessConfig, at_least_one, within};
 use super::data::{AugmentConfig, CropConfig, CutMixConfig};
 use super::run::Intervals;
 use crate::error::ConfigError;
 
-/// How a segmentor is trained.
+/// The training of a segmentor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SegmentationConfig {
-    /// Steps in all.
+    /// Number of steps.
     pub steps: u64,
-    /// Crops of a step.
+    /// Crops per step.
     #[serde(default = "two")]
     pub batch: usize,
     /// Mask stages whose scans have their tumors labeled.
     pub labeled: Vec<String>,
-    /// Mask stages whose scans are for validation; unless set, the validation share of the labeled patients.
+    /// Mask stages whose scans are for validation. Default: the validation share of the labeled patients.
     #[serde(default)]
     pub validation: Vec<String>,
-    /// What the network sees of a scan.
+    /// The preprocessing of scans for the network.
     #[serde(default)]
     pub preprocess: PreprocessConfig,
     /// The network.
     #[serde(default)]
     pub network: NetworkConfig,
-    /// How it learns.
+    /// The optimiser.
     #[serde(default)]
     pub optimiser: OptimiserConfig,
-    /// What crops lie around.
+    /// The kinds of voxels that crops are centred on.
     #[serde(default)]
     pub crops: CropConfig,
-    /// How crops are changed.
+    /// The augmentation of crops.
     #[serde(default)]
     pub augment: AugmentConfig,
-    /// How crops are mixed.
+    /// The mixing of crops.
     #[serde(default)]
     pub cut_mix: CutMixConfig,
-    /// How much of a window the next one shares in validation.
+    /// Overlap of neighbouring windows in validation, as a share of the window.
     #[serde(default = "half")]
     pub overlap: f64,
-    /// What happens beside the steps.
+    /// The intervals of checkpoints, validations and pictures.
     #[serde(default)]
     pub every: Intervals,
-    /// Synthetic tumors; none in the first stage.
+    /// The synthetic tumors; not set in the first stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub synthetic: Option<SyntheticConfig>,
 }
 
-/// Where synthetic tumors come from: fresh ones by the stages of the file that feed a sink of kind `trainer`, and those of
+/// The sources of synthetic tumors: fresh tumors from the stages of the file that feed a sink of kind `trainer`, and the tumors of
 /// finished runs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SyntheticConfig {
-    /// Share of crops that shall hold a synthetic tumor; 0.5 is one to one.
+    /// Target share of crops with a synthetic tumor; 0.5 is one to one.
     pub share: f64,
     /// Run folders of pipelines.
     pub runs: Vec<RunPool>,
@@ -123,7 +123,7 @@ impl Default for SyntheticConfig {
 pub struct RunPool {
     /// The run folder.
     pub folder: PathBuf,
-    /// The epoch after which it is looked at, so that a run that grows changes nothing; the last one unless set.
+    /// The epoch whose state of the run folder is used, so that later epochs do not change the training. Default: the last epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<u64>,
 }
@@ -137,34 +137,34 @@ fn half() -> f64 {
 }
 
 impl SegmentationConfig {
-    /// Everything that is wrong with the settings by themselves.
-    pub fn complaints(&self) -> Vec<ConfigError> {
-        let mut complaints: Vec<ConfigError> = [("steps", self.steps), ("batch", self.batch as u64)]
+    /// Returns all errors in the settings that do not depend on the rest of the file.
+    pub fn errors(&self) -> Vec<ConfigError> {
+        let mut errors: Vec<ConfigError> = [("steps", self.steps), ("batch", self.batch as u64)]
             .into_iter()
             .filter_map(|(f, v)| at_least_one(f, v))
             .collect();
         if self.labeled.is_empty() {
-            let complaint = ConfigError::new("labeled", "expected at least one mask stage, got none");
-            complaints.push(complaint.with_hint("labeled = [\"organs\"] takes the scans of [stages.organs]"));
+            let error = ConfigError::new("labeled", "expected at least one mask stage, got none");
+            errors.push(error.with_hint("use labeled = [\"organs\"] for the scans of [stages.organs]"));
         }
-        complaints.extend(within("preprocess", self.preprocess.build().err().unwrap_or_default()));
-        complaints.extend(within("preprocess", self.preprocess.complaints_for(self.network.model.model())));
-        complaints.extend(within("network", self.network.complaints()));
-        complaints.extend(within("optimiser", self.optimiser.complaints(self.steps)));
-        complaints.extend(within("crops", self.crops.complaints()));
-        complaints.extend(within("augment", self.augment.complaints()));
-        complaints.extend(within("cut_mix", self.cut_mix.complaints()));
-        complaints.extend(within("every", self.every.complaints()));
+        errors.extend(within("preprocess", self.preprocess.build().err().unwrap_or_default()));
+        errors.extend(within("preprocess", self.preprocess.patch_errors(self.network.model.model())));
+        errors.extend(within("network", self.network.errors()));
+        errors.extend(within("optimiser", self.optimiser.errors(self.steps)));
+        errors.extend(within("crops", self.crops.errors()));
+        errors.extend(within("augment", self.augment.errors()));
+        errors.extend(within("cut_mix", self.cut_mix.errors()));
+        errors.extend(within("every", self.every.errors()));
         if !(0.0..1.0).contains(&self.overlap) {
             let message = format!("expected a share from 0 and below 1, got {}", self.overlap);
-            complaints.push(ConfigError::new("overlap", message));
+            errors.push(ConfigError::new("overlap", message));
         }
         if let Some(synthetic) = &self.synthetic
             && !(0.0..=1.0).contains(&synthetic.share)
         {
             let message = format!("expected a share from 0 to 1, got {}", synthetic.share);
-            complaints.push(ConfigError::new("synthetic.share", message));
+            errors.push(ConfigError::new("synthetic.share", message));
         }
-        complaints
+        errors
     }
 }

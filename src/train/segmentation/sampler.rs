@@ -1,44 +1,44 @@
-//! Crops of real and of synthetic tumors.
+//! The batches of a segmentor: crops of real and synthetic tumors.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{SegmentationConfig, Tumors};
+use super::{SegmentationConfig, TumorMaker};
 use crate::error::{Error, Fault, Result};
 use crate::mask::Organ;
 use crate::random::{Key, RandomStream};
 use crate::synth::Candidate;
 use crate::train::data::{
-    AugmentConfig, Batch, Case, Cases, CropCentre, CropConfig, CutMixConfig, MOST_DRAWS, Patch, Sampler, cut_mix,
-    draw_case,
+    AugmentConfig, Batch, Case, Cases, CropCentre, CropConfig, CutMixConfig, MAX_DRAWS, Patch, Sampler, cut_mix,
+    random_case,
 };
 use crate::volume::{Array3, HuWindow, Region};
 
-/// Fresh tumors that are asked for before it is said, for the first time, how many there were.
-const TOLD_AFTER: u64 = 100;
+/// The number of requested fresh tumors before the first report of how many passed.
+const FIRST_REPORT: u64 = 100;
 
-/// What to do where they are few.
-const LOOSEN: &str = "loosen the conditions of the quality test, or raise its `attempts`";
+/// The hint if few fresh tumors pass.
+const FEW_PASS_HINT: &str = "loosen the conditions of the quality test, or raise its `attempts`";
 
-/// Where synthetic tumors come from.
+/// A source of synthetic tumors.
 #[derive(Clone)]
-pub enum Synthetic {
-    /// Scans that hold one already.
+pub enum SyntheticSource {
+    /// Scans that contain a synthetic tumor.
     Pool(Arc<Cases>),
-    /// Tumors that were made in cases already, each with the place of its case among them: a scored pool, whole, thinned or
-    /// filtered, at the cost of the tumors' boxes alone.
-    Made {
+    /// Candidates that were made before the training, each with the index of its case: a scored pool, complete, thinned or filtered.
+    /// Only the regions of the tumors are in memory.
+    Candidates {
         /// The scans.
         cases: Arc<Cases>,
-        /// The tumors, on the grids of the cases.
+        /// The candidates, on the grids of the cases.
         tumors: Arc<[(usize, Candidate)]>,
     },
-    /// Scans into which one is put, a fresh one each time.
+    /// Scans in which a fresh tumor is made for each crop.
     Fresh {
         /// The scans.
         cases: Arc<Cases>,
-        /// The stages.
-        tumors: Tumors,
+        /// The stages that make the tumors.
+        tumors: TumorMaker,
     },
 }
 
@@ -51,20 +51,20 @@ pub struct SegmentationSampler {
     cut_mix: CutMixConfig,
     organs: Arc<[Organ]>,
     real: Arc<Cases>,
-    synthetic: Vec<Synthetic>,
+    synthetic: Vec<SyntheticSource>,
     share: f64,
-    /// Fresh tumors that were asked for, and that passed.
+    /// The numbers of fresh tumors that were requested and that passed.
     fresh: [AtomicU64; 2],
 }
 
 impl SegmentationSampler {
-    /// Crops of `real` scans and, with the settings' share, of `synthetic` tumors; `seed` decides them all.
+    /// Creates a sampler of crops of `real` scans and, with the configured share, of `synthetic` tumors; `seed` determines all crops.
     pub fn new(
         config: &SegmentationConfig,
         seed: u64,
         organs: Arc<[Organ]>,
         real: Arc<Cases>,
-        synthetic: Vec<Synthetic>,
+        synthetic: Vec<SyntheticSource>,
     ) -> Self {
         let share = config.synthetic.as_ref().map_or(0.0, |synthetic| synthetic.share);
         Self {
@@ -82,104 +82,104 @@ impl SegmentationSampler {
     }
 
     fn sample(&self, key: Key) -> Result<Patch> {
-        let mut draws = key.draws("source");
-        let source = draws.chance(self.share).then(|| &self.synthetic[draws.index(self.synthetic.len())]);
+        let mut random = key.draws("source");
+        let source = random.chance(self.share).then(|| &self.synthetic[random.index(self.synthetic.len())]);
         let patch = match source {
-            None => self.crop(&*draw_case(&self.real, &mut draws)?, key),
-            Some(Synthetic::Pool(cases)) => {
-                // What stands for a tumor shows one, where the scan has one.
-                let case = draw_case(cases, &mut draws)?;
+            None => self.crop(&*random_case(&self.real, &mut random)?, key),
+            Some(SyntheticSource::Pool(cases)) => {
+                // A crop with a synthetic tumor is centred on the tumor, if the scan has one.
+                let case = random_case(cases, &mut random)?;
                 let has_tumor = self.organs.iter().any(|organ| case.index.count(organ.tumor_label) > 0);
-                let around = if has_tumor { CropCentre::Tumor } else { CropCentre::Label };
-                let mut patch = Patch::of(&case, around.crop(&case, &self.organs, &mut key.draws("crop")));
+                let centre = if has_tumor { CropCentre::Tumor } else { CropCentre::Label };
+                let mut patch = Patch::of(&case, centre.crop(&case, &self.organs, &mut key.draws("crop")));
                 patch.origin.is_synthetic = true;
                 patch
             }
-            Some(Synthetic::Made { cases, tumors }) => {
-                let (index, candidate) = &tumors[draws.index(tumors.len())];
+            Some(SyntheticSource::Candidates { cases, tumors }) => {
+                let (index, candidate) = &tumors[random.index(tumors.len())];
                 let case = cases.get(*index).map_err(|fault| {
                     let id = &cases.entries()[*index].id;
-                    Error::new(format!("the scan {id} of a tumor cannot be read: {fault}")).with_source(fault)
+                    Error::new(format!("cannot read the scan {id} of a tumor: {fault}")).with_source(fault)
                 })?;
                 with_tumor(&case, candidate, &mut key.draws("tumor"))
             }
-            Some(Synthetic::Fresh { cases, tumors }) => self.fresh(cases, tumors, &mut draws, key)?,
+            Some(SyntheticSource::Fresh { cases, tumors }) => self.fresh(cases, tumors, &mut random, key)?,
         };
         Ok(self.augment.apply(patch, &mut key.draws("augment")))
     }
 
     fn crop(&self, case: &Case, key: Key) -> Patch {
-        let mut draws = key.draws("crop");
-        let around = self.crops.draw(case, &self.organs, &mut draws);
-        Patch::of(case, around.crop(case, &self.organs, &mut draws))
+        let mut random = key.draws("crop");
+        let centre = self.crops.sample_centre(case, &self.organs, &mut random);
+        Patch::of(case, centre.crop(case, &self.organs, &mut random))
     }
 
-    /// A crop with a fresh tumor, or as it is where none passes. What cannot be made in one scan is made in another.
-    fn fresh(&self, cases: &Cases, tumors: &Tumors, draws: &mut RandomStream, key: Key) -> Result<Patch> {
-        let (mut again, mut number) = (key, 0);
+    /// Returns a crop with a fresh tumor, or an unchanged crop if no tumor passes. After a fault, another scan is sampled.
+    fn fresh(&self, cases: &Cases, tumors: &TumorMaker, random: &mut RandomStream, key: Key) -> Result<Patch> {
+        let (mut retry_key, mut number) = (key, 0);
         loop {
-            let case = draw_case(cases, draws)?;
-            let fault = match self.fresh_in(&case, tumors, again) {
-                Ok(Some(patch)) => return self.told(true, tumors).map(|()| patch),
-                Ok(None) => return self.told(false, tumors).map(|()| self.crop(&case, again)),
+            let case = random_case(cases, random)?;
+            let fault = match self.fresh_in(&case, tumors, retry_key) {
+                Ok(Some(patch)) => return self.count_fresh(true, tumors).map(|()| patch),
+                Ok(None) => return self.count_fresh(false, tumors).map(|()| self.crop(&case, retry_key)),
                 Err(fault) => fault,
             };
-            tracing::warn!(scan = %case.id(), %fault, "a tumor cannot be made in a scan, another one is drawn");
+            tracing::warn!(scan = %case.id(), %fault, "cannot make a tumor in a scan; sampling another scan");
             number += 1;
-            if number == MOST_DRAWS {
+            if number == MAX_DRAWS {
                 let last = case.id();
-                let message = format!("tumors cannot be made in {MOST_DRAWS} scans drawn; the last, {last}: {fault}");
+                let message = format!("cannot make tumors in {MAX_DRAWS} sampled scans; the last, {last}: {fault}");
                 return Err(Error::new(message).with_source(fault));
             }
-            again = key.number("again", number as u64);
+            retry_key = key.number("again", number as u64);
         }
     }
 
-    fn fresh_in(&self, case: &Case, tumors: &Tumors, key: Key) -> Result<Option<Patch>, Fault> {
-        let mut draws = key.draws("tumor");
-        let shown: Vec<&Organ> = tumors.organs.iter().filter(|organ| case.index.count(organ.label) > 0).collect();
-        if shown.is_empty() {
+    fn fresh_in(&self, case: &Case, tumors: &TumorMaker, key: Key) -> Result<Option<Patch>, Fault> {
+        let mut random = key.draws("tumor");
+        let organs: Vec<&Organ> = tumors.organs.iter().filter(|organ| case.index.count(organ.label) > 0).collect();
+        if organs.is_empty() {
             return Ok(None);
         }
-        let organ = shown[draws.index(shown.len())];
-        let made = tumors.make(case, organ, key)?;
-        Ok(made.map(|candidate| with_tumor(case, &candidate, &mut draws)))
+        let organ = organs[random.index(organs.len())];
+        let candidate = tumors.make(case, organ, key)?;
+        Ok(candidate.map(|candidate| with_tumor(case, &candidate, &mut random)))
     }
 
-    /// Counts fresh tumors, so that nobody trains on fewer than were asked for without knowing.
-    fn told(&self, has_passed: bool, tumors: &Tumors) -> Result<()> {
-        let [asked, passed] = &self.fresh;
+    /// Counts fresh tumors, and reports if fewer than nine in ten passed.
+    fn count_fresh(&self, has_passed: bool, tumors: &TumorMaker) -> Result<()> {
+        let [requested, passed] = &self.fresh;
         let passed = passed.fetch_add(u64::from(has_passed), Ordering::Relaxed) + u64::from(has_passed);
-        let asked = asked.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut told_at = TOLD_AFTER;
-        while told_at < asked {
-            told_at *= 10;
+        let requested = requested.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut report_at = FIRST_REPORT;
+        while report_at < requested {
+            report_at *= 10;
         }
-        if asked < told_at || passed * 10 > asked * 9 {
+        if requested < report_at || passed * 10 > requested * 9 {
             return Ok(());
         }
         if passed == 0 {
-            let attempts = tumors.attempts_each();
+            let attempts = tumors.max_attempts();
             let message =
-                format!("none of {asked} synthetic tumors passed the quality test within {attempts} attempts");
-            return Err(Error::new(message).with_hint(LOOSEN));
+                format!("none of {requested} synthetic tumors passed the quality test within {attempts} attempts");
+            return Err(Error::new(message).with_hint(FEW_PASS_HINT));
         }
-        tracing::warn!("{}", self.passed_in_words(asked, passed));
+        tracing::warn!("{}", self.acceptance_message(requested, passed));
         Ok(())
     }
 
-    /// What is to be said of the fresh tumors at the end: how many passed, where that were fewer than nine in ten.
-    pub fn too_few_fresh(&self) -> Option<String> {
-        let [asked, passed] = self.fresh.each_ref().map(|count| count.load(Ordering::Relaxed));
-        (passed * 10 < asked * 9).then(|| self.passed_in_words(asked, passed))
+    /// Returns a warning if fewer than nine in ten fresh tumors passed.
+    pub fn low_acceptance_warning(&self) -> Option<String> {
+        let [requested, passed] = self.fresh.each_ref().map(|count| count.load(Ordering::Relaxed));
+        (passed * 10 < requested * 9).then(|| self.acceptance_message(requested, passed))
     }
 
-    fn passed_in_words(&self, asked: u64, passed: u64) -> String {
+    fn acceptance_message(&self, requested: u64, passed: u64) -> String {
         format!(
-            "{passed} of {asked} synthetic tumors passed the quality test: for the others a crop stands as it is, so that \
-             {:.2} of the crops are synthetic in place of {:.2}; {LOOSEN}",
-            self.share * passed as f64 / asked as f64,
-            self.share
+            "{passed} of {requested} synthetic tumors passed the quality test: expected a share of {:.2} synthetic crops, got {:.2}; \
+             {FEW_PASS_HINT}",
+            self.share,
+            self.share * passed as f64 / requested as f64,
         )
     }
 }
@@ -195,21 +195,21 @@ impl Sampler for SegmentationSampler {
     }
 }
 
-/// The crop around a tumor that was made in a case.
-fn with_tumor(case: &Case, candidate: &Candidate, draws: &mut RandomStream) -> Patch {
+/// Returns the crop around a tumor that was made in a case.
+fn with_tumor(case: &Case, candidate: &Candidate, random: &mut RandomStream) -> Patch {
     let voxels: Vec<usize> =
         candidate.tumor.as_slice().iter().enumerate().filter(|(_, inside)| **inside > 0).map(|(at, _)| at).collect();
     let Region { start, shape: [nx, ny, _] } = candidate.region;
-    let at = voxels[draws.index(voxels.len())];
+    let at = voxels[random.index(voxels.len())];
     let middle = [start[0] + at % nx, start[1] + at / nx % ny, start[2] + at / nx / ny];
-    let region = crate::train::data::around(middle, case.patch, case.shape());
+    let region = crate::train::data::crop_around(middle, case.patch, case.shape());
     let mut patch = Patch::of(case, region);
     paint(&mut patch, region, candidate, case.window);
     patch.origin.is_synthetic = true;
     patch
 }
 
-/// Puts the part of a candidate that lies in a crop into it.
+/// Copies the part of a candidate that is inside a crop to the crop.
 fn paint(patch: &mut Patch, region: Region, candidate: &Candidate, window: HuWindow) {
     let (from, to) = (candidate.region.start, candidate.region.end());
     let low = [0, 1, 2].map(|axis| from[axis].max(region.start[axis]));
@@ -242,41 +242,42 @@ mod tests {
         let rules = Rules::new(RulesConfig::default(), &organs(), small().window()).unwrap();
         let accept = accept.iter().map(ToString::to_string).collect();
         let test = QualityTest::new(QualityTestConfig { accept, ..Default::default() }).unwrap();
-        let tumors = Tumors { attempts: AttemptLoop::new(Arc::new(rules), Vec::new(), test), organs: organs() };
-        let fresh = Synthetic::Fresh { cases: Arc::clone(&cases), tumors };
+        let tumors = TumorMaker { attempts: AttemptLoop::new(Arc::new(rules), Vec::new(), test), organs: organs() };
+        let fresh = SyntheticSource::Fresh { cases: Arc::clone(&cases), tumors };
         SegmentationSampler::new(&segmentation(10), 5, organs().into(), cases, vec![fresh])
     }
 
     #[test]
-    fn a_batch_is_a_function_of_its_step() {
-        let (few, all) = (sampler(1, &[]), sampler(u64::MAX, &[]));
+    fn batch_depends_on_step_only() {
+        let (small_cache, large_cache) = (sampler(1, &[]), sampler(u64::MAX, &[]));
         for step in [3, 0, 7] {
-            assert_eq!(few.batch(step).unwrap(), all.batch(step).unwrap());
+            assert_eq!(small_cache.batch(step).unwrap(), large_cache.batch(step).unwrap());
         }
-        assert_ne!(all.batch(0).unwrap(), all.batch(1).unwrap());
+        assert_ne!(large_cache.batch(0).unwrap(), large_cache.batch(1).unwrap());
     }
 
     #[test]
-    fn synthetic_tumors_come_with_their_labels() {
+    fn synthetic_crops_have_tumor_labels() {
         let sampler = sampler(u64::MAX, &[]);
         let batches: Vec<Batch> = (0..30).map(|step| sampler.batch(step).unwrap()).collect();
         let with_tumor = batches.iter().filter(|batch| batch.labels.contains(&2)).count();
-        let synthetic: usize = batches.iter().flat_map(|batch| &batch.origins).filter(|it| it.is_synthetic).count();
+        let synthetic: usize =
+            batches.iter().flat_map(|batch| &batch.origins).filter(|origin| origin.is_synthetic).count();
         assert!(with_tumor > 10 && synthetic > 10, "{with_tumor} {synthetic}");
         assert!(batches.iter().all(|batch| batch.images.iter().all(|value| (-0.5..1.5).contains(value))));
     }
 
     #[test]
-    fn tumors_that_were_made_come_from_their_cases() {
+    fn candidates_are_painted_into_their_cases() {
         let fresh = sampler(u64::MAX, &[]);
-        let Synthetic::Fresh { cases, tumors } = &fresh.synthetic[0] else { panic!("fresh tumors") };
-        let made = |index: usize| {
+        let SyntheticSource::Fresh { cases, tumors } = &fresh.synthetic[0] else { panic!("fresh tumors") };
+        let candidate = |index: usize| {
             let case = cases.get(index).unwrap();
-            let made = (0..20).find_map(|key| tumors.make(&case, &organs()[0], Key::root(key)).unwrap());
-            (index, *made.expect("a place for a tumor"))
+            let candidate = (0..20).find_map(|key| tumors.make(&case, &organs()[0], Key::root(key)).unwrap());
+            (index, *candidate.expect("a site for a tumor"))
         };
-        let made: Arc<[_]> = [made(0), made(2)].into();
-        let pool = Synthetic::Made { cases: Arc::clone(cases), tumors: made };
+        let candidates: Arc<[_]> = [candidate(0), candidate(2)].into();
+        let pool = SyntheticSource::Candidates { cases: Arc::clone(cases), tumors: candidates };
         let mut config = segmentation(10);
         config.synthetic.as_mut().unwrap().share = 1.0;
         config.cut_mix.probability = 0.0;
@@ -290,24 +291,25 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_pass_leaves_the_crop_as_it_was() {
+    fn rejected_tumors_leave_crops_unchanged_and_stop_training() {
         let sampler = sampler(u64::MAX, &["found_fraction > 0.7"]);
-        let asked = |sampler: &SegmentationSampler| sampler.fresh.each_ref().map(|count| count.load(Ordering::Relaxed));
+        let counts =
+            |sampler: &SegmentationSampler| sampler.fresh.each_ref().map(|count| count.load(Ordering::Relaxed));
         for step in 0..10 {
             let batch = sampler.batch(step).unwrap();
             assert!(!batch.labels.contains(&2) && batch.origins.iter().all(|origin| !origin.is_synthetic));
         }
-        // Where nothing ever passes, training stops and says so.
+        // If no tumor passes, the training stops with an error.
         let stopped = (10..1000).find_map(|step| sampler.batch(step).err()).unwrap();
-        assert_eq!(asked(&sampler), [TOLD_AFTER, 0]);
+        assert_eq!(counts(&sampler), [FIRST_REPORT, 0]);
         let expected = "none of 100 synthetic tumors passed the quality test within 10 attempts";
         assert_eq!(stopped.to_string(), expected);
     }
 
-    /// A synthesis with a fault at every other tumor.
-    struct Faulty(Arc<dyn Synthesize>);
+    /// A synthesis that fails with probability 0.5.
+    struct FaultySynthesis(Arc<dyn Synthesize>);
 
-    impl Synthesize for Faulty {
+    impl Synthesize for FaultySynthesis {
         fn site_plan<'a>(&'a self, scan: &'a MaskedScan, organ: &'a Organ) -> Result<Box<dyn Attempts + 'a>, Fault> {
             Ok(Box::new(FaultyAttempts(self.0.site_plan(scan, organ)?)))
         }
@@ -318,30 +320,30 @@ mod tests {
     impl Attempts for FaultyAttempts<'_> {
         fn attempt(&self, key: AttemptKey) -> Result<Attempt, Fault> {
             if key.attempt().draws("fault").chance(0.5) {
-                return Err(Fault::read(crate::error::FaultKind::Mismatch, "expected a tumor, got smoke"));
+                return Err(Fault::read(crate::error::FaultKind::Mismatch, "expected a tumor, got a fault"));
             }
             self.0.attempt(key)
         }
     }
 
     #[test]
-    fn a_fault_costs_its_try_and_not_the_training() {
+    fn fault_of_attempt_does_not_stop_training() {
         let mut faulty = sampler(u64::MAX, &[]);
-        let Synthetic::Fresh { tumors, .. } = &mut faulty.synthetic[0] else { panic!("fresh tumors") };
-        tumors.attempts.synthesize = Arc::new(Faulty(Arc::clone(&tumors.attempts.synthesize)));
+        let SyntheticSource::Fresh { tumors, .. } = &mut faulty.synthetic[0] else { panic!("fresh tumors") };
+        tumors.attempts.synthesize = Arc::new(FaultySynthesis(Arc::clone(&tumors.attempts.synthesize)));
         let count = |sampler: &SegmentationSampler| {
             let batches: Vec<Batch> = (0..30).map(|step| sampler.batch(step).unwrap()).collect();
             assert_eq!(batches, (0..30).map(|step| sampler.batch(step).unwrap()).collect::<Vec<_>>());
-            batches.iter().flat_map(|batch| &batch.origins).filter(|it| it.is_synthetic).count()
+            batches.iter().flat_map(|batch| &batch.origins).filter(|origin| origin.is_synthetic).count()
         };
         let (all, few) = (count(&sampler(u64::MAX, &[])), count(&faulty));
         assert!(all > 10 && few * 10 > all * 8, "{few} of {all}");
     }
 
     #[test]
-    fn a_tumor_has_as_many_tries_as_its_test_gives() {
+    fn attempts_of_quality_test_bound_attempts_per_tumor() {
         let sampler = sampler(u64::MAX, &["delta_hu < -25"]);
-        let Synthetic::Fresh { cases, tumors } = &sampler.synthetic[0] else { panic!("fresh tumors") };
+        let SyntheticSource::Fresh { cases, tumors } = &sampler.synthetic[0] else { panic!("fresh tumors") };
         let case = cases.get(0).unwrap();
         let passed = |attempts| {
             let accept = vec!["delta_hu < -25".to_owned()];
@@ -349,10 +351,10 @@ mod tests {
             let intensity = Intensity::new(IntensityConfig::default(), &organs()).unwrap();
             let synthesize = Arc::clone(&tumors.attempts.synthesize);
             let attempts = AttemptLoop::new(synthesize, vec![Arc::new(intensity)], test);
-            let tumors = Tumors { attempts, organs: organs() };
+            let tumors = TumorMaker { attempts, organs: organs() };
             (0..40).filter(|key| tumors.make(&case, &organs()[0], Key::root(*key)).unwrap().is_some()).count()
         };
         let (once, often) = (passed(1), passed(8));
-        assert!(once > 0 && once < often, "{once} of 40 once, {often} with eight tries");
+        assert!(once > 0 && once < often, "{once} of 40 with one attempt, {often} with eight");
     }
 }

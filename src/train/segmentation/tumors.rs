@@ -1,4 +1,4 @@
-//! Fresh tumors: made and tested while a network learns.
+//! Fresh tumors, made and tested during the training.
 
 use crate::attempt::AttemptLoop;
 use crate::error::Fault;
@@ -9,24 +9,24 @@ use crate::train::data::Case;
 
 /// Makes tumors in cases.
 #[derive(Clone, Debug)]
-pub struct Tumors {
+pub struct TumorMaker {
     /// The loop from synthesis to verdict.
     pub attempts: AttemptLoop,
-    /// The organs that get tumors.
+    /// The organs in which tumors are made.
     pub organs: Vec<Organ>,
 }
 
-impl Tumors {
-    /// The tumor that `key` defines in one organ of a case, the first of its attempts that passes; `None` where none does.
+impl TumorMaker {
+    /// Makes the tumor of `key` in one organ of a case, from the first attempt that passes; returns `None` if no attempt passes.
     ///
     /// # Errors
-    /// A fault of a stage.
+    /// Returns the fault of a stage.
     pub fn make(&self, case: &Case, organ: &Organ, key: Key) -> Result<Option<Box<Candidate>>, Fault> {
         self.attempts.first_accepted(&case.masked, organ, key)
     }
 
-    /// How many attempts a tumor has at most.
-    pub fn attempts_each(&self) -> u32 {
+    /// The maximum number of attempts per tumor.
+    pub fn max_attempts(&self) -> u32 {
         self.attempts.branches.iter().map(|branch| branch.test.attempts()).max().unwrap_or(0)
     }
 }

@@ -1,4 +1,4 @@
-//! From a generator's output to an image with a tumor, with gradients.
+//! The differentiable blend of the output of a generator with an image.
 
 use candle_core::{DType, Device, Tensor};
 use schemars::JsonSchema;
@@ -8,14 +8,14 @@ use crate::error::Result;
 use crate::nn::failed;
 use crate::nn::ops;
 
-/// What becomes of a generator's output, and whether it is taken away or added.
+/// The activation of the output of a generator, and the sign of the difference.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
-    /// tanh, taken away: the abdomen's.
+    /// tanh, subtracted: for the abdomen.
     #[default]
     Tanh,
-    /// A sigmoid, added: the chest's.
+    /// Sigmoid, added: for the chest.
     Sigmoid,
 }
 
@@ -31,7 +31,7 @@ pub enum Activation {
 /// let shape = (1, 1, 8, 8, 8);
 /// let (x, one) = (Tensor::zeros(shape, DType::F32, &Device::Cpu)?, Tensor::ones(shape, DType::F32, &Device::Cpu)?);
 /// let logits = Tensor::cat(&[&x, &(&one * 20.0)?], 1)?;
-/// // The organ's own channel is the second; far from the box's edge its difference is one.
+/// // The channel of the organ is the second; far from the edges its difference is one.
 /// let y = blend.apply(&x, &logits, &[1], &one, &(&one * 0.5)?)?;
 /// let middle = y.narrow(2, 4, 1)?.narrow(3, 4, 1)?.narrow(4, 4, 1)?.flatten_all()?.to_vec1::<f32>()?;
 /// assert!((middle[0] + 0.5).abs() < 1e-5);
@@ -39,15 +39,15 @@ pub enum Activation {
 /// ```
 pub struct Blend {
     activation: Activation,
-    /// The smoothing along each axis: seven weights, sigma 1.
-    smooth: [Tensor; 3],
+    /// The smoothing weights along each axis: seven weights, sigma 1.
+    weights: [Tensor; 3],
 }
 
 impl Blend {
-    /// A blend on a device.
+    /// Creates a blend on a device.
     ///
     /// # Errors
-    /// Where the device has no room.
+    /// Returns an error if the device is out of memory.
     pub fn new(activation: Activation, device: &Device) -> Result<Self> {
         let weights: Vec<f64> = (-3..=3).map(|k| libm::exp(-0.5 * f64::from(k * k))).collect();
         let sum: f64 = weights.iter().sum();
@@ -57,18 +57,18 @@ impl Blend {
             shape[2 + axis] = 7;
             Tensor::from_vec(weights.clone(), &shape[..], &Device::Cpu)?.to_device(device)
         };
-        let smooth = || Ok([along(0)?, along(1)?, along(2)?]);
-        Ok(Self { activation, smooth: smooth().map_err(failed("cannot make the smoothing"))? })
+        let weights = || Ok([along(0)?, along(1)?, along(2)?]);
+        Ok(Self { activation, weights: weights().map_err(failed("cannot create the smoothing weights"))? })
     }
 
-    /// The images with their tumors.
+    /// Returns the images with their tumors.
     ///
     /// # Shapes
     /// `images`, `organ` (1 in the healthy organ) and `stencil` `[batch, 1, x, y, z]`, `logits` `[batch, organs, x, y, z]`;
-    /// `channels` names the organ's own channel of each sample.
+    /// `channels` is the channel of the organ of each sample.
     ///
     /// # Errors
-    /// Where shapes do not fit.
+    /// Returns an error if the shapes do not match.
     pub fn apply(
         &self,
         images: &Tensor,
@@ -78,12 +78,12 @@ impl Blend {
         stencil: &Tensor,
     ) -> Result<Tensor> {
         let blend = || {
-            let own = own_channels(logits, channels)?;
+            let organ_logits = select_channels(logits, channels)?;
             let difference = match self.activation {
-                Activation::Tanh => ops::tanh(&own)?,
-                Activation::Sigmoid => ops::sigmoid(&own)?,
+                Activation::Tanh => ops::tanh(&organ_logits)?,
+                Activation::Sigmoid => ops::sigmoid(&organ_logits)?,
             };
-            let change = (self.smoothed(&(difference * organ)?)? * stencil)?;
+            let change = (self.smooth(&(difference * organ)?)? * stencil)?;
             match self.activation {
                 Activation::Tanh => images - change,
                 Activation::Sigmoid => images + change,
@@ -92,11 +92,11 @@ impl Blend {
         blend().map_err(failed("cannot put tumors into a batch"))
     }
 
-    /// `[batch, 1, x, y, z]`, one axis after the other, zeros outside.
-    fn smoothed(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+    /// Smooths `[batch, 1, x, y, z]` along one axis after the other, with zeros outside.
+    fn smooth(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let (batch, _, nx, ny, nz) = x.dims5()?;
         let mut y = x.contiguous()?.reshape((batch, nx, ny, nz, 1))?;
-        for (axis, weights) in self.smooth.iter().enumerate() {
+        for (axis, weights) in self.weights.iter().enumerate() {
             let mut padding = [0; 3];
             padding[axis] = 3;
             y = ops::conv3d(&y, weights, None, [1; 3], padding)?;
@@ -105,8 +105,8 @@ impl Blend {
     }
 }
 
-/// One channel of each sample.
-fn own_channels(logits: &Tensor, channels: &[usize]) -> candle_core::Result<Tensor> {
+/// Selects one channel of each sample.
+fn select_channels(logits: &Tensor, channels: &[usize]) -> candle_core::Result<Tensor> {
     if let Some(&first) = channels.first()
         && channels.iter().all(|channel| *channel == first)
     {
@@ -116,11 +116,11 @@ fn own_channels(logits: &Tensor, channels: &[usize]) -> candle_core::Result<Tens
     Tensor::cat(&each.collect::<candle_core::Result<Vec<_>>>()?, 0)
 }
 
-/// Values `[batch, x, y, z]` as a tensor on a device, 1 where they are among `of`.
+/// Returns a tensor that is 1 where a label `[batch, x, y, z]` is in `of`, else 0.
 pub(super) fn indicator(labels: &[u8], of: &[u8], batch: usize, shape: [usize; 3], device: &Device) -> Result<Tensor> {
     let values = labels.iter().map(|label| f32::from(u8::from(of.contains(label)))).collect();
     let tensor = crate::train::data::volumes_on(values, batch, shape, device)?;
-    tensor.to_dtype(DType::F32).map_err(failed("cannot put labels on the device"))
+    tensor.to_dtype(DType::F32).map_err(failed("cannot copy labels to the device"))
 }
 
 #[cfg(test)]
@@ -136,10 +136,10 @@ mod tests {
     }
 
     #[test]
-    fn the_smoothing_is_that_of_inference() {
+    fn smooth_equals_smoothing_of_inference() {
         let values = uniform("difference", 512, -1.0, 1.0);
         let blend = Blend::new(Activation::Tanh, &Device::Cpu).unwrap();
-        let smooth = blend.smoothed(&tensor(&values, 1)).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let smooth = blend.smooth(&tensor(&values, 1)).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
         let mut array = crate::train::data::array_of(&values, [8; 3]);
         Gaussian::difference_blur().smooth(&mut array, &mut Default::default());
         let mut expected = Vec::new();
@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn gradients_reach_the_own_channel_only() {
+    fn gradients_reach_only_selected_channels() {
         let logits = Var::from_tensor(&tensor(&uniform("logits", 2 * 3 * 512, -1.0, 1.0), 3)).unwrap();
         let one = tensor(&[1.0; 1024], 1);
         for activation in [Activation::Tanh, Activation::Sigmoid] {
@@ -156,8 +156,9 @@ mod tests {
             let y = blend.apply(&one, logits.as_tensor(), &[2, 0], &one, &one).unwrap();
             let gradients = y.sum_all().unwrap().backward().unwrap();
             let gradient = gradients.get(logits.as_tensor()).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-            let moved: Vec<bool> = gradient.chunks(512).map(|channel| channel.iter().any(|g| *g != 0.0)).collect();
-            assert_eq!(moved, [false, false, true, true, false, false]);
+            let has_gradient: Vec<bool> =
+                gradient.chunks(512).map(|channel| channel.iter().any(|g| *g != 0.0)).collect();
+            assert_eq!(has_gradient, [false, false, true, true, false, false]);
             let sign = if activation == Activation::Tanh { -1.0 } else { 1.0 };
             assert!(gradient.iter().all(|g| g * sign >= 0.0));
         }

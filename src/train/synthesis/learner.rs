@@ -1,4 +1,4 @@
-//! Generator and discriminator, each in its turn.
+//! The training steps of the generator and the discriminator.
 
 use candle_core::{Device, Tensor};
 
@@ -11,17 +11,19 @@ use crate::nn::predictor::{ExpectedNetwork, Predictor};
 use crate::nn::weights::NetworkPart;
 use crate::random::Key;
 use crate::train::data::{Sampler, array_of, volumes_on};
-use crate::train::learning::TrainedNetwork;
-use crate::train::losses::{ClassSet, Logits, discriminator, found_fraction, host, missed, pull};
-use crate::train::run::{Learner, Numbers, finite};
+use crate::train::losses::{
+    ClassSet, Logits, attach_gradient, discriminator_loss, found_fraction, linear_loss, to_host,
+};
+use crate::train::run::{Learner, Numbers, check_finite};
 use crate::train::schedule::Schedule;
+use crate::train::trained_network::TrainedNetwork;
 use crate::train::{ORGAN, SYNTHETIC};
 use crate::volume::{Affine, Grid, HuWindow, Labels, Picture, Volume, Voxels, busiest_voxel, stacked, three_planes};
 
-/// Above this found fraction a tumor passes, as published.
-const PASSES: f64 = 0.7;
+/// The found fraction above which a tumor passes, as published.
+const PASS_THRESHOLD: f64 = 0.7;
 
-/// Generator and discriminator before the first step, and the segmentor that judges.
+/// The generator and the discriminator before the first step, and the frozen segmentor.
 pub struct Networks {
     generator: TrainedNetwork,
     discriminator: TrainedNetwork,
@@ -29,45 +31,46 @@ pub struct Networks {
 }
 
 impl Networks {
-    /// The networks of a configuration, with the weights that it names.
+    /// Creates the networks of a configuration, with the weights in the configuration.
     ///
     /// # Errors
-    /// Where there is no such network, weights cannot be read, or the segmentor lacks a tumor's class.
+    /// Returns an error if a network cannot be built, weights cannot be read, or the segmentor lacks a tumor's class.
     pub fn new(config: &SynthesisConfig, seed: u64, tumor_labels: &[u8], device: &Device) -> Result<Self> {
         let key = Key::root(seed).with("train", "weights");
-        let make = |name, network: &crate::train::config::NetworkConfig, classes, part| {
-            let learning =
-                TrainedNetwork::new(name, network.build(classes), config.optimiser.optimiser().adam(), key, device)?;
-            match &network.weights {
-                Some(path) => learning.with_weights(path, part),
-                None => Ok(learning),
+        let make = |name, settings: &crate::train::config::NetworkConfig, classes, part| {
+            let network =
+                TrainedNetwork::new(name, settings.build(classes), config.optimiser.optimiser().adam(), key, device)?;
+            match &settings.weights {
+                Some(path) => network.with_weights(path, part),
+                None => Ok(network),
             }
         };
         let generator = make("generator", &config.generator, tumor_labels.len(), NetworkPart::Whole)?;
         let discriminator = make("discriminator", &config.discriminator, 3, NetworkPart::Whole)?;
-        let wanted = ExpectedNetwork {
+        let expected = ExpectedNetwork {
             model: config.segmentor.model.model(),
             part: NetworkPart::Whole,
             classes: None,
             width: None,
             norm: None,
         };
-        let segmentor = Predictor::open(&config.segmentor.weights, &wanted, device)?;
+        let segmentor = Predictor::open(&config.segmentor.weights, &expected, device)?;
         let classes = segmentor.config().classes;
         if let Some(label) = tumor_labels.iter().find(|label| usize::from(**label) >= classes) {
-            let message = format!("the segmentor has classes 0 to {}, a tumor has the label {label}", classes - 1);
-            return Err(Error::new(message).with_hint("train it on the same organs, in the same order"));
+            let message =
+                format!("expected a segmentor with a class for tumor label {label}, got classes 0 to {}", classes - 1);
+            return Err(Error::new(message).with_hint("train the segmentor on the same organs, in the same order"));
         }
         Ok(Self { generator, discriminator, segmentor })
     }
 }
 
-/// Generator and discriminator that learn.
+/// Trains a generator and a discriminator.
 pub struct SynthesisLearner {
     generator: TrainedNetwork,
     discriminator: TrainedNetwork,
-    /// The discriminator as the generator's step sees it: without gradients of its weights.
-    judge: Network,
+    /// The discriminator without gradients of its weights, for the step of the generator.
+    frozen_discriminator: Network,
     segmentor: Predictor,
     blend: Blend,
     schedule: Schedule,
@@ -81,10 +84,10 @@ pub struct SynthesisLearner {
 }
 
 impl SynthesisLearner {
-    /// Networks for the organs of `sampler`'s batches; `validation` makes those that a validation looks at.
+    /// Creates a learner for the organs of `tumor_labels`; `validation` makes the batches for validation.
     ///
     /// # Errors
-    /// Where there is no such network, weights cannot be read, the segmentor lacks a tumor's class, or no crop for
+    /// Returns an error if a network cannot be built, weights cannot be read, the segmentor lacks a tumor's class, or no crop for
     /// validation can be made.
     pub fn new(
         config: &SynthesisConfig,
@@ -96,7 +99,7 @@ impl SynthesisLearner {
         let Networks { generator, discriminator, segmentor } = Networks::new(config, seed, &tumor_labels, device)?;
         let batches = config.validation_crops.div_ceil(config.batch) as u64;
         Ok(Self {
-            judge: discriminator.frozen()?,
+            frozen_discriminator: discriminator.frozen()?,
             blend: Blend::new(config.activation, device)?,
             schedule: Schedule::new(config.optimiser.optimiser().schedule, config.optimiser.rate, config.steps),
             adversarial: config.adversarial,
@@ -112,13 +115,13 @@ impl SynthesisLearner {
         })
     }
 
-    /// The generator that learns.
+    /// The generator.
     pub fn generator(&self) -> &TrainedNetwork {
         &self.generator
     }
 
-    /// The images of a batch with the tumors that a generator gives them, `[batch, 1, x, y, z]`.
-    fn painted(&self, generator: &Network, batch: &SynthesisBatch) -> Result<Tensor> {
+    /// Returns the images of a batch with the tumors of a generator, `[batch, 1, x, y, z]`.
+    fn paint(&self, generator: &Network, batch: &SynthesisBatch) -> Result<Tensor> {
         let device = self.generator.device();
         let images = volumes_on(batch.images.clone(), batch.len(), batch.shape, device)?;
         let stencils = volumes_on(batch.stencils.clone(), batch.len(), batch.shape, device)?;
@@ -127,15 +130,15 @@ impl SynthesisLearner {
         self.blend.apply(&images, &logits, &batch.channels, &organ, &stencils)
     }
 
-    /// The classes that count as found, for each sample.
-    fn wanted(&self, batch: &SynthesisBatch) -> Vec<ClassSet> {
+    /// Returns the classes that count as found, for each sample.
+    fn found_classes(&self, batch: &SynthesisBatch) -> Vec<ClassSet> {
         if self.any_tumor {
             return vec![ClassSet::of(self.tumor_labels.iter().copied()); batch.len()];
         }
         batch.tumor_labels.iter().map(|label| ClassSet::of([*label])).collect()
     }
 
-    /// The mean change of the synthetic tumors, in HU.
+    /// Returns the mean change of the synthetic tumors, in HU.
     fn change_hu(&self, batch: &SynthesisBatch, painted: &[f32]) -> f64 {
         let pairs = batch.images.iter().zip(painted).zip(&batch.labels);
         let changes =
@@ -145,7 +148,7 @@ impl SynthesisLearner {
     }
 }
 
-/// The mean of what is defined.
+/// Returns the mean of the defined values.
 fn mean(values: impl IntoIterator<Item = Option<f64>>) -> f64 {
     let (sum, count) = values.into_iter().flatten().fold((0.0, 0u32), |(sum, count), value| (sum + value, count + 1));
     sum / f64::from(count)
@@ -157,37 +160,39 @@ impl Learner for SynthesisLearner {
     fn learn(&mut self, step: u64, batch: SynthesisBatch) -> Result<Numbers> {
         let rate = self.schedule.rate(step);
         let count = batch.len();
-        let painted = self.painted(self.generator.network(), &batch)?;
-        // The generator: its gradients come through a discriminator and a segmentor whose weights stay.
-        let real = self.judge.forward(&painted).map_err(failed("the discriminator failed"))?;
-        let values = host(&real)?;
-        let (judged, taken) = (Logits::new(&values, count, 3), vec![ClassSet::of([1]); count]);
-        let adversarial = self.adversarial_loss.of(&judged, &batch.labels, SYNTHETIC, &taken);
+        let painted = self.paint(self.generator.network(), &batch)?;
+        // The step of the generator: gradients pass through the frozen discriminator and the frozen segmentor.
+        let real = self.frozen_discriminator.forward(&painted).map_err(failed("the discriminator failed"))?;
+        let values = to_host(&real)?;
+        let real_class = vec![ClassSet::of([1]); count];
+        let adversarial =
+            self.adversarial_loss.of(&Logits::new(&values, count, 3), &batch.labels, SYNTHETIC, &real_class);
         let found = self.segmentor.forward(&painted)?;
-        let values = host(&found)?;
+        let values = to_host(&found)?;
         let logits = Logits::new(&values, count, self.segmentor.config().classes);
-        let wanted = self.wanted(&batch);
-        let unseen = missed(&logits, &batch.labels, SYNTHETIC, &wanted);
-        let fractions = found_fraction(&logits, &batch.labels, SYNTHETIC, &wanted);
+        let classes = self.found_classes(&batch);
+        let segmentor_loss = linear_loss(&logits, &batch.labels, SYNTHETIC, &classes);
+        let fractions = found_fraction(&logits, &batch.labels, SYNTHETIC, &classes);
         let mut numbers = vec![
             ("generator by discriminator".to_owned(), adversarial.value),
-            ("generator by segmentor".to_owned(), unseen.value),
+            ("generator by segmentor".to_owned(), segmentor_loss.value),
             ("found fraction".to_owned(), mean(fractions)),
-            ("change hu".to_owned(), self.change_hu(&batch, &host(&painted)?)),
+            ("change hu".to_owned(), self.change_hu(&batch, &to_host(&painted)?)),
             ("rate".to_owned(), rate),
         ];
-        finite(&numbers, &batch.described())?;
-        let adversarial = pull(&real, adversarial.scaled(self.adversarial).gradient)?;
-        let both = (adversarial + pull(&found, unseen.gradient)?).map_err(failed("cannot add losses"))?;
+        check_finite(&numbers, &batch.describe())?;
+        let adversarial = attach_gradient(&real, adversarial.scaled(self.adversarial).gradient)?;
+        let both =
+            (adversarial + attach_gradient(&found, segmentor_loss.gradient)?).map_err(failed("cannot add losses"))?;
         self.generator.step(&both, rate)?;
-        // The discriminator: on the same images, from which no gradient leads back.
-        let judged = self.discriminator.network().forward(&painted.detach());
-        let judged = judged.map_err(failed("the discriminator failed"))?;
-        let values = host(&judged)?;
-        let loss = discriminator(&Logits::new(&values, count, 3), &batch.labels);
+        // The step of the discriminator: on the same images, detached from the generator.
+        let predicted = self.discriminator.network().forward(&painted.detach());
+        let predicted = predicted.map_err(failed("the discriminator failed"))?;
+        let values = to_host(&predicted)?;
+        let loss = discriminator_loss(&Logits::new(&values, count, 3), &batch.labels);
         numbers.insert(2, ("discriminator".to_owned(), loss.value));
-        finite(&numbers, &batch.described())?;
-        self.discriminator.step(&pull(&judged, loss.gradient)?, rate)?;
+        check_finite(&numbers, &batch.describe())?;
+        self.discriminator.step(&attach_gradient(&predicted, loss.gradient)?, rate)?;
         Ok(numbers)
     }
 
@@ -195,33 +200,34 @@ impl Learner for SynthesisLearner {
         let generator = self.generator.frozen()?;
         let (mut found, mut realness, mut change) = (Vec::new(), Vec::new(), Vec::new());
         for batch in &self.validation {
-            let painted = self.painted(&generator, batch)?;
-            let values = host(&self.segmentor.forward(&painted)?)?;
+            let painted = self.paint(&generator, batch)?;
+            let values = to_host(&self.segmentor.forward(&painted)?)?;
             let logits = Logits::new(&values, batch.len(), self.segmentor.config().classes);
-            found.extend(found_fraction(&logits, &batch.labels, SYNTHETIC, &self.wanted(batch)));
-            let judged = self.judge.forward(&painted).map_err(failed("the discriminator failed"))?;
-            let values = host(&judged)?;
+            found.extend(found_fraction(&logits, &batch.labels, SYNTHETIC, &self.found_classes(batch)));
+            let predicted = self.frozen_discriminator.forward(&painted).map_err(failed("the discriminator failed"))?;
+            let values = to_host(&predicted)?;
             let sets = vec![ClassSet::of([1]); batch.len()];
-            let unreal = missed(&Logits::new(&values, batch.len(), 3), &batch.labels, SYNTHETIC, &sets);
-            realness.push(Some(1.0 - unreal.value));
-            change.push(Some(self.change_hu(batch, &host(&painted)?)));
+            let adversarial = linear_loss(&Logits::new(&values, batch.len(), 3), &batch.labels, SYNTHETIC, &sets);
+            realness.push(Some(1.0 - adversarial.value));
+            change.push(Some(self.change_hu(batch, &to_host(&painted)?)));
         }
-        let passed = found.iter().map(|fraction| fraction.map(|fraction| f64::from(u8::from(fraction > PASSES))));
+        let passes =
+            found.iter().map(|fraction| fraction.map(|fraction| f64::from(u8::from(fraction > PASS_THRESHOLD))));
         Ok(vec![
-            ("share that passes".to_owned(), mean(passed)),
-            (self.judged_by().to_owned(), mean(found)),
+            ("share that passes".to_owned(), mean(passes)),
+            (self.score_name().to_owned(), mean(found)),
             ("realness".to_owned(), mean(realness)),
             ("change hu".to_owned(), mean(change)),
         ])
     }
 
-    fn judged_by(&self) -> &'static str {
+    fn score_name(&self) -> &'static str {
         "found fraction"
     }
 
     fn picture(&mut self) -> Result<Option<Picture>> {
         let Some(batch) = self.validation.first() else { return Ok(None) };
-        let painted = host(&self.painted(&self.generator.frozen()?, batch)?)?;
+        let painted = to_host(&self.paint(&self.generator.frozen()?, batch)?)?;
         let voxels: usize = batch.shape.iter().product();
         let grid = Grid { shape: batch.shape, affine: Affine::from_spacing(self.spacing_mm) };
         let volume = |values: &[f32]| {

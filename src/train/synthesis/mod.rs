@@ -1,13 +1,12 @@
-//! Training generator and discriminator, with a segmentor that stays as it is.
+//! The training of a generator and a discriminator, with a frozen segmentor.
 //!
-//! Every crop gets a tumor: its shape and texture are drawn as the rules draw them, its difference comes from the
-//! generator. What the generator makes is judged by a discriminator, which learns beside it, and by a segmentor, which
-//! does not.
+//! A tumor is put into every crop: shape and texture are sampled as in the rules, the difference comes from the generator. The loss of
+//! the generator comes from a discriminator, which is trained at the same time, and from a segmentor, which is frozen.
 //!
 //! # Source
-//! FreeTumor, arXiv 2406.01264, put right: labels are merged and the organ's own channel is used in both steps, the
-//! segmentor has to find *this* organ's tumor, no step's gradients reach another's update, and none are computed for
-//! the segmentor's weights.
+//! FreeTumor, arXiv 2406.01264, with corrections: labels are merged and the channel of the organ is used in both steps, the segmentor has
+//! to find the tumor of *this* organ, the gradients of one step do not reach the update of another, and no gradients are computed for the
+//! weights of the segmentor.
 
 mod generate;
 mod learner;
@@ -31,24 +30,24 @@ use crate::mask::Organ;
 use crate::synth::{Rules, RulesConfig};
 use crate::volume::HuWindow;
 
-/// How generator and discriminator are trained.
+/// The training of a generator and a discriminator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SynthesisConfig {
-    /// Steps in all.
+    /// Number of steps.
     pub steps: u64,
-    /// Crops of a step.
+    /// Crops per step.
     #[serde(default = "four")]
     pub batch: usize,
-    /// Mask stages whose scans have their tumors labeled: from them the discriminator learns what is real.
+    /// Mask stages whose scans have their tumors labeled: the real tumors for the discriminator.
     pub labeled: Vec<String>,
     /// Mask stages whose scans have organs only.
     #[serde(default)]
     pub unlabeled: Vec<String>,
-    /// Share of labeled crops in a batch, of which there is one at least; all of them without unlabeled scans.
+    /// Share of labeled crops in a batch, at least one crop; without unlabeled scans, all crops are labeled.
     #[serde(default = "half")]
     pub labeled_share: f64,
-    /// What the networks see of a scan.
+    /// The preprocessing of scans for the networks.
     #[serde(default)]
     pub preprocess: PreprocessConfig,
     /// The generator.
@@ -57,66 +56,66 @@ pub struct SynthesisConfig {
     /// The discriminator.
     #[serde(default)]
     pub discriminator: NetworkConfig,
-    /// The segmentor that judges and does not learn.
+    /// The frozen segmentor.
     pub segmentor: SegmentorConfig,
-    /// What becomes of the generator's output.
+    /// The activation of the output of the generator.
     #[serde(default)]
     pub activation: Activation,
-    /// How much the discriminator counts beside the segmentor: 0.1 for the abdomen, 0.5 for the chest.
+    /// Weight of the adversarial loss relative to the segmentor loss: 0.1 for the abdomen, 0.5 for the chest.
     #[serde(default = "tenth")]
     pub adversarial: f64,
-    /// What the generator is told where the discriminator sees through it.
+    /// The adversarial loss of the generator.
     #[serde(default)]
     pub adversarial_loss: AdversarialLoss,
-    /// Whether the segmentor may take the tumor for that of any organ, as published.
+    /// Whether a tumor also counts as found if the segmentor predicts the tumor of another organ, as published.
     #[serde(default)]
     pub any_tumor: bool,
-    /// How both learn.
+    /// The optimiser of both networks.
     #[serde(default)]
     pub optimiser: AdversarialConfig,
-    /// Sites, sizes, shapes, textures and margins of the tumors; contrasts are the generator's.
+    /// Sites, sizes, shapes, textures and margins of the tumors; the contrasts come from the generator.
     #[serde(default)]
     pub shapes: RulesConfig,
-    /// How crops are changed.
+    /// The augmentation of crops.
     #[serde(default = "symmetries")]
     pub augment: AugmentConfig,
-    /// Crops on which a validation looks.
+    /// Number of crops for validation.
     #[serde(default = "sixteen")]
     pub validation_crops: usize,
-    /// What happens beside the steps.
+    /// The intervals of checkpoints, validations and pictures.
     #[serde(default)]
     pub every: Intervals,
 }
 
-/// How far synthetic voxels are from being taken for real, with p the discriminator's probability that they are.
+/// The adversarial loss over the voxels of synthetic tumors, where p is the probability of class "real" from the discriminator.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum AdversarialLoss {
-    /// `1 − p`, as published: nothing is learned from a discriminator that is sure.
+    /// `1 − p`, as published: the gradient vanishes if the discriminator is certain.
     #[default]
     Linear,
-    /// `−log p`: the surer the discriminator, the more there is to learn.
+    /// `−log p`: the gradient does not vanish if the discriminator is certain.
     Log,
 }
 
 impl AdversarialLoss {
-    /// The loss of the voxels of label `of` ([`losses::missed`] or [`losses::unlikely`]).
+    /// Returns the loss over the voxels of label `of` ([`losses::linear_loss`] or [`losses::log_loss`]).
     fn of(self, logits: &Logits<'_>, labels: &[u8], of: u8, classes: &[ClassSet]) -> Loss {
         match self {
-            Self::Linear => losses::missed(logits, labels, of, classes),
-            Self::Log => losses::unlikely(logits, labels, of, classes),
+            Self::Linear => losses::linear_loss(logits, labels, of, classes),
+            Self::Log => losses::log_loss(logits, labels, of, classes),
         }
     }
 }
 
-/// A segmentor that is there already.
+/// A trained segmentor.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SegmentorConfig {
-    /// The kind.
+    /// The architecture.
     #[serde(default)]
     pub model: ModelName,
-    /// Its weights.
+    /// The weights.
     pub weights: PathBuf,
 }
 
@@ -136,53 +135,55 @@ fn tenth() -> f64 {
     0.1
 }
 
-/// Flips and turns; brightness stays, as it is what the generator has to match.
+/// Returns flips and turns without changes of brightness, which the generator has to match.
 fn symmetries() -> AugmentConfig {
     AugmentConfig { scale: 0.0, shift: 0.0, ..AugmentConfig::default() }
 }
 
 impl SynthesisConfig {
-    /// What is wrong with the shapes for these organs.
-    pub fn shape_complaints(&self, organs: &[Organ]) -> Vec<ConfigError> {
-        // The width of the window decides contrasts only, which are the generator's.
+    /// Returns all errors in the shapes for `organs`.
+    pub fn shape_errors(&self, organs: &[Organ]) -> Vec<ConfigError> {
+        // The width of the window affects only contrasts, which come from the generator.
         let rules = Rules::new(self.shapes.clone(), organs, HuWindow::ABDOMEN);
         within("shapes", rules.err().unwrap_or_default())
     }
 
-    /// Everything that is wrong with the settings by themselves.
-    pub fn complaints(&self) -> Vec<ConfigError> {
+    /// Returns all errors in the settings that do not depend on the rest of the file.
+    pub fn errors(&self) -> Vec<ConfigError> {
         let counts =
             [("steps", self.steps), ("batch", self.batch as u64), ("validation_crops", self.validation_crops as u64)];
-        let mut complaints: Vec<ConfigError> = counts.into_iter().filter_map(|(f, v)| at_least_one(f, v)).collect();
+        let mut errors: Vec<ConfigError> = counts.into_iter().filter_map(|(f, v)| at_least_one(f, v)).collect();
         if self.labeled.is_empty() {
-            let complaint = ConfigError::new("labeled", "expected at least one mask stage, got none");
-            complaints.push(complaint.with_hint("without real tumors the discriminator has nothing to learn from"));
+            let error = ConfigError::new("labeled", "expected at least one mask stage, got none");
+            errors.push(
+                error.with_hint("add mask stages with labeled tumors: the discriminator learns from real tumors"),
+            );
         }
-        complaints.extend(within("preprocess", self.preprocess.build().err().unwrap_or_default()));
+        errors.extend(within("preprocess", self.preprocess.build().err().unwrap_or_default()));
         for model in [self.generator.model, self.discriminator.model, self.segmentor.model] {
-            for complaint in within("preprocess", self.preprocess.complaints_for(model.model())) {
-                if !complaints.contains(&complaint) {
-                    complaints.push(complaint);
+            for error in within("preprocess", self.preprocess.patch_errors(model.model())) {
+                if !errors.contains(&error) {
+                    errors.push(error);
                 }
             }
         }
-        complaints.extend(within("generator", self.generator.complaints()));
-        complaints.extend(within("discriminator", self.discriminator.complaints()));
-        complaints.extend(within("optimiser", self.optimiser.complaints(self.steps)));
-        complaints.extend(within("augment", self.augment.complaints()));
-        complaints.extend(within("every", self.every.complaints()));
+        errors.extend(within("generator", self.generator.errors()));
+        errors.extend(within("discriminator", self.discriminator.errors()));
+        errors.extend(within("optimiser", self.optimiser.errors(self.steps)));
+        errors.extend(within("augment", self.augment.errors()));
+        errors.extend(within("every", self.every.errors()));
         if !(0.0..=1.0).contains(&self.labeled_share) {
             let message = format!("expected a share from 0 to 1, got {}", self.labeled_share);
-            complaints.push(ConfigError::new("labeled_share", message));
+            errors.push(ConfigError::new("labeled_share", message));
         }
         if !(0.0..=100.0).contains(&self.adversarial) {
             let message = format!("expected a weight from 0 to 100, got {}", self.adversarial);
-            complaints.push(ConfigError::new("adversarial", message));
+            errors.push(ConfigError::new("adversarial", message));
         }
         if !self.shapes.contrast_hu.is_empty() {
-            let complaint = ConfigError::new("shapes.contrast_hu", "contrasts are what the generator learns");
-            complaints.push(complaint.with_hint("leave it out, or make tumors by rules"));
+            let error = ConfigError::new("shapes.contrast_hu", "expected no contrasts: the generator learns them");
+            errors.push(error.with_hint("remove `contrast_hu`, or make tumors by rules"));
         }
-        complaints
+        errors
     }
 }

@@ -1,4 +1,4 @@
-//! Crops with a place for a tumor.
+//! The batches for the generator and the discriminator: crops with a tumor site.
 
 use std::sync::Arc;
 
@@ -7,42 +7,42 @@ use crate::error::{Error, Result};
 use crate::mask::Organ;
 use crate::random::{Key, RandomStream};
 use crate::synth::{Attempt, AttemptKey, Rules, RulesConfig, Synthesize, TEXTURE_MEAN};
-use crate::train::data::{AugmentConfig, Case, Cases, CropCentre, CropOrigin, MOST_DRAWS, Sampler, append, draw_case};
+use crate::train::data::{AugmentConfig, Case, Cases, CropCentre, CropOrigin, MAX_DRAWS, Sampler, append, random_case};
 use crate::train::{ORGAN, REAL, SYNTHETIC};
 use crate::volume::{Array3, HuWindow, Region};
 
-/// The crops of one step, each with the place of a tumor.
+/// The crops of one step, each with the shape and the site of a tumor.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SynthesisBatch {
-    /// Images without the tumor, `[batch, x, y, z]`, z fastest.
+    /// The images without the tumor, `[batch, x, y, z]`, z fastest.
     pub images: Vec<f32>,
-    /// 0 background, 1 the organ, 2 a real tumor of any organ, 3 the synthetic tumor; likewise.
+    /// The labels in the same layout: 0 background, 1 the organ, 2 a real tumor of any organ, 3 the synthetic tumor.
     pub labels: Vec<u8>,
-    /// Softened shape times texture, zero outside of the healthy organ; likewise.
+    /// The softened shapes times the textures in the same layout, zero outside of the healthy organ.
     pub stencils: Vec<f32>,
-    /// The generator's channel of each sample: the place of its organ.
+    /// The channel of the generator for each sample: the index of its organ.
     pub channels: Vec<usize>,
-    /// The segmentor's class of each sample's tumor.
+    /// The class of the segmentor for the tumor of each sample.
     pub tumor_labels: Vec<u8>,
     /// Voxels of a crop along [x, y, z].
     pub shape: [usize; 3],
-    /// Where each comes from.
+    /// The origins of the crops.
     pub origins: Vec<CropOrigin>,
 }
 
 impl SynthesisBatch {
-    /// How many crops.
+    /// The number of crops.
     pub fn len(&self) -> usize {
         self.origins.len()
     }
 
-    /// Whether there is none.
+    /// Returns whether the batch has no crops.
     pub fn is_empty(&self) -> bool {
         self.origins.is_empty()
     }
 
-    /// Every crop's origin, for messages.
-    pub fn described(&self) -> String {
+    /// Lists the origins of the crops, for messages.
+    pub fn describe(&self) -> String {
         self.origins.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     }
 }
@@ -61,10 +61,10 @@ pub struct SynthesisSampler {
 }
 
 impl SynthesisSampler {
-    /// Crops of labeled and unlabeled scans; `seed` and `purpose` decide them all.
+    /// Creates a sampler of crops of labeled and unlabeled scans; `seed` and `purpose` determine all crops.
     ///
     /// # Errors
-    /// Where the settings of shapes do not fit the organs.
+    /// Returns an error if the settings of shapes are invalid for the organs.
     pub fn new(
         config: &SynthesisConfig,
         (seed, purpose): (u64, &str),
@@ -73,13 +73,13 @@ impl SynthesisSampler {
         unlabeled: Option<Arc<Cases>>,
     ) -> Result<Self> {
         let window = labeled.preprocess().window();
-        // A difference of one everywhere: what the rules then change is the stencil.
+        // With a difference of one everywhere, the change of the image by the rules is the stencil.
         let change_hu = -f64::from(TEXTURE_MEAN * window.width_hu());
         let contrast_hu = organs.iter().map(|organ| (organ.name.clone(), [change_hu; 2])).collect();
         let shapes = RulesConfig { contrast_hu, ..config.shapes.clone() };
-        let shapes = Rules::new(shapes, &organs, window).map_err(|complaints| {
-            let said = complaints.iter().map(|it| format!("shapes.{}: {}", it.field, it.message)).collect::<Vec<_>>();
-            Error::new(said.join("; "))
+        let shapes = Rules::new(shapes, &organs, window).map_err(|errors| {
+            let messages = errors.iter().map(|error| format!("shapes.{}: {}", error.field, error.message));
+            Error::new(messages.collect::<Vec<_>>().join("; "))
         })?;
         let unlabeled = unlabeled.filter(|cases| !cases.is_empty());
         let labeled_per_batch = match unlabeled {
@@ -99,54 +99,52 @@ impl SynthesisSampler {
         })
     }
 
-    /// Adds one sample to a batch. The first ones are labeled, and lie around a real tumor where their scan has one; the
-    /// very first one's has.
+    /// Adds one sample to a batch. The first samples are labeled, and centred on a real tumor if their scan has one; sample 0 always has
+    /// a real tumor.
     fn add(&self, batch: &mut SynthesisBatch, index: usize, key: Key) -> Result<()> {
         let is_labeled = index < self.labeled_per_batch;
         let cases = if is_labeled { &self.labeled } else { self.unlabeled.as_ref().unwrap_or(&self.labeled) };
-        for round in 0..MOST_DRAWS as u64 {
+        for round in 0..MAX_DRAWS as u64 {
             let key = key.number("round", round);
-            let mut draws = key.draws("crop");
-            let case = draw_case(cases, &mut draws)?;
+            let mut random = key.draws("crop");
+            let case = random_case(cases, &mut random)?;
             let tumors = || self.organs.iter().any(|organ| case.index.count(organ.tumor_label) > 0);
-            let around = if is_labeled && tumors() { CropCentre::Tumor } else { CropCentre::Label };
-            if index == 0 && around != CropCentre::Tumor {
+            let centre = if is_labeled && tumors() { CropCentre::Tumor } else { CropCentre::Label };
+            if index == 0 && centre != CropCentre::Tumor {
                 continue;
             }
-            let region = around.crop(&case, &self.organs, &mut draws);
-            if self.place(batch, &case, region, &mut draws, key)? {
+            let region = centre.crop(&case, &self.organs, &mut random);
+            if self.add_tumor(batch, &case, region, &mut random, key)? {
                 return Ok(());
             }
         }
-        let what = if is_labeled { "labeled" } else { "unlabeled" };
-        Err(Error::new(format!("none of {MOST_DRAWS} crops of {what} scans has a place for a tumor")).with_hint(
-            "crops show too little of the organs for the sizes asked for: take larger crops (`preprocess.patch_voxels`), or \
-             smaller tumors (`shapes.diameter_mm`)",
-        ))
+        let list = if is_labeled { "labeled" } else { "unlabeled" };
+        Err(Error::new(format!("none of {MAX_DRAWS} crops of {list} scans has a site for a tumor"))
+            .with_hint("use larger crops (`preprocess.patch_voxels`) or smaller tumors (`shapes.diameter_mm`)"))
     }
 
-    /// Finds a place in a crop, and adds it to the batch where there is one.
-    fn place(
+    /// Samples a tumor in a crop and adds the crop to the batch; returns whether the crop has a site for a tumor.
+    fn add_tumor(
         &self,
         batch: &mut SynthesisBatch,
         case: &Case,
         region: Region,
-        draws: &mut RandomStream,
+        random: &mut RandomStream,
         key: Key,
     ) -> Result<bool> {
         let part = case.cut(region);
-        let shown = |organ: &Organ| self.shapes.includes(organ) && part.mask.labels.as_slice().contains(&organ.label);
-        let shown: Vec<usize> = (0..self.organs.len()).filter(|index| shown(&self.organs[*index])).collect();
-        if shown.is_empty() {
+        let has_organ = |organ: &Organ| self.shapes.wants(organ) && part.mask.labels.as_slice().contains(&organ.label);
+        let channels: Vec<usize> = (0..self.organs.len()).filter(|index| has_organ(&self.organs[*index])).collect();
+        if channels.is_empty() {
             return Ok(false);
         }
-        let channel = shown[draws.index(shown.len())];
+        let channel = channels[random.index(channels.len())];
         let organ = &self.organs[channel];
-        let made = self.shapes.site_plan(&part, organ).and_then(|plan| plan.attempt(AttemptKey::new(key, 0)));
-        let made = made.map_err(|fault| {
+        let attempt = self.shapes.site_plan(&part, organ).and_then(|plan| plan.attempt(AttemptKey::new(key, 0)));
+        let attempt = attempt.map_err(|fault| {
             Error::new(format!("cannot place a tumor in scan {}: {fault}", case.id())).with_source(fault)
         })?;
-        let Attempt::Candidate(candidate) = made else { return Ok(false) };
+        let Attempt::Candidate(candidate) = attempt else { return Ok(false) };
         let width = self.window.width_hu();
         let pairs = candidate.before.as_slice().iter().zip(candidate.after.as_slice());
         let stencil = Array3::from_vec(candidate.region.shape, pairs.map(|(b, a)| (b - a) / width).collect());
@@ -162,9 +160,9 @@ impl SynthesisSampler {
         };
         let labels = part.mask.labels.as_slice().iter().zip(tumor.as_slice()).map(label).collect();
         let mut image = case.image(region);
-        let mut draws = key.draws("augment");
-        let symmetry = self.augment.symmetry(region.shape, &mut draws);
-        self.augment.brighten(&mut image, &mut draws);
+        let mut random = key.draws("augment");
+        let symmetry = self.augment.symmetry(region.shape, &mut random);
+        self.augment.brighten(&mut image, &mut random);
         append(&mut batch.images, &symmetry.of(image));
         append(&mut batch.labels, &symmetry.of(Array3::from_vec(region.shape, labels)));
         append(&mut batch.stencils, &symmetry.of(stencils));
@@ -195,7 +193,7 @@ mod tests {
     use crate::train::testing::{organs, synthesis, synthesis_cases};
 
     #[test]
-    fn every_batch_has_a_real_tumor_and_a_stencil_in_the_organ() {
+    fn batch_has_real_tumor_and_stencils_inside_organ() {
         let cases = synthesis_cases();
         let sampler =
             SynthesisSampler::new(&synthesis(5), (3, "synthesis"), organs().into(), cases.clone(), Some(cases))
@@ -203,7 +201,7 @@ mod tests {
         for step in 0..5 {
             let batch = sampler.batch(step).unwrap();
             assert_eq!((batch.len(), batch.images.len()), (2, 2 * 16 * 16 * 16));
-            assert!(batch.labels[..4096].contains(&REAL), "the first sample shows a real tumor");
+            assert!(batch.labels[..4096].contains(&REAL), "the first sample has a real tumor");
             for sample in 0..2 {
                 let range = sample * 4096..(sample + 1) * 4096;
                 let pairs = || batch.labels[range.clone()].iter().zip(&batch.stencils[range.clone()]);

@@ -1,4 +1,4 @@
-//! `freetumor train`, from outside: what it says, what it writes, what it refuses.
+//! The command `freetumor train`: messages, files and errors.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -18,14 +18,14 @@ pub(super) fn freetumor(args: &[&str]) -> Output {
     command.args(args).output().unwrap()
 }
 
-/// Exit code and both streams, free of what differs between machines.
+/// Formats the exit code and both streams, with a placeholder for the folder.
 fn shown(output: &Output, folder: &Path) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace(&*folder.to_string_lossy(), "FOLDER");
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     format!("exit {}\n--- stdout\n{stdout}--- stderr\n{stderr}", output.status.code().unwrap_or(-1))
 }
 
-/// Settings with which a small file trains in seconds.
+/// Settings for a training of seconds.
 const TINY: &[&str] = &[
     "sources.bodies.count=5",
     "sources.bodies.shape=[32, 28, 24]",
@@ -49,18 +49,18 @@ pub(super) fn segmentor(out: &Path, more: &[&str]) -> Output {
 }
 
 #[track_caller]
-pub(super) fn ran(output: &Output) -> String {
+pub(super) fn stdout_of(output: &Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[test]
-fn help_says_what_is_trained_and_how() {
-    insta::assert_snapshot!(shown(&freetumor(&["train", "--help"]), Path::new("/nowhere")));
+fn help_describes_stages_and_options() {
+    insta::assert_snapshot!(shown(&freetumor(&["train", "--help"]), Path::new("/missing")));
 }
 
 #[test]
-fn every_mistake_of_a_file_is_found_at_once() {
+fn train_reports_all_errors_of_file_at_once() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bad.toml");
     let text = r#"
@@ -100,47 +100,47 @@ checkpoint = 0
     insta::assert_snapshot!(shown(&output, folder.path()));
 }
 
-/// Fresh tumors go where a sink says, and nowhere else.
+/// Fresh tumors go to the inputs of a sink of kind `trainer` only.
 #[test]
-fn a_trainer_is_fed_by_training_alone() {
+fn trainer_sink_is_fed_by_training_only() {
     let folder = tempfile::tempdir().unwrap();
     let text = std::fs::read_to_string(project("pipelines/train-segmentation-small.toml")).unwrap();
     let unfed = folder.path().join("unfed.toml");
     std::fs::write(&unfed, text.replace("kind = \"trainer\"", "kind = \"decathlon\"")).unwrap();
     let output = freetumor(&["train", "segmentation", unfed.to_str().unwrap()]);
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2));
     assert!(
-        said.contains("no sink of kind `trainer` takes from a quality test") && said.contains("unfed.toml:"),
-        "{said}"
+        stderr.contains("no sink of kind `trainer` has a quality test as input") && stderr.contains("unfed.toml:"),
+        "{stderr}"
     );
     let both = folder.path().join("both.toml");
     std::fs::write(&both, format!("{text}\n[sinks.images]\nkind = \"decathlon\"\ninputs = [\"test\"]\n")).unwrap();
-    let output = freetumor(&["train", "segmentation", both.to_str().unwrap(), "--out", "/dev/null/nowhere"]);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.starts_with("warning: `sinks.images` gets nothing here"), "{said}");
+    let output = freetumor(&["train", "segmentation", both.to_str().unwrap(), "--out", "/dev/null/missing"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.starts_with("warning: `sinks.images` receives no samples"), "{stderr}");
     let run = folder.path().join("run.toml");
     std::fs::write(&run, text.split("[train]").next().unwrap()).unwrap();
     let output = freetumor(&["run", run.to_str().unwrap(), "--out", folder.path().join("out").to_str().unwrap()]);
-    let said = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2));
-    assert!(said.contains("`sinks.training` is fed by a training, not by a run"), "{said}");
-    assert!(said.contains("hint: run freetumor train segmentation") && !folder.path().join("out").exists(), "{said}");
+    assert!(stderr.contains("`sinks.training` is fed by a training, not by a run"), "{stderr}");
+    assert!(stderr.contains("hint: freetumor train segmentation") && !folder.path().join("out").exists(), "{stderr}");
 }
 
 #[test]
-fn a_run_that_was_stopped_goes_on_as_if_it_never_had() {
+fn resumed_training_equals_uninterrupted_training() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, stopped) = (folder.path().join("whole"), folder.path().join("stopped"));
-    let said = ran(&segmentor(&whole, &[]));
-    assert!(said.starts_with("segmentor: step 4 of 4; 4 steps in "), "{said}");
-    assert!(said.contains("dice liver ") && said.contains("whole/weights"), "{said}");
-    let said = ran(&segmentor(&stopped, &["--limit", "2", "--threads", "2"]));
-    assert!(said.contains("the same command with --resume"), "{said}");
+    let stdout = stdout_of(&segmentor(&whole, &[]));
+    assert!(stdout.starts_with("segmentor: step 4 of 4; 4 steps in "), "{stdout}");
+    assert!(stdout.contains("dice liver ") && stdout.contains("whole/weights"), "{stdout}");
+    let stdout = stdout_of(&segmentor(&stopped, &["--limit", "2", "--threads", "2"]));
+    assert!(stdout.contains("the same command with --resume"), "{stdout}");
     let refused = segmentor(&stopped, &[]);
     assert_eq!(refused.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("hint: --resume goes on with it"));
-    ran(&segmentor(&stopped, &["--resume", "--memory", "1"]));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("hint: resume it with `--resume`"));
+    stdout_of(&segmentor(&stopped, &["--resume", "--memory", "1"]));
     for name in
         ["checkpoint.safetensors", "history.parquet", "curves.png", "settings.json", "weights/segmentor.safetensors"]
     {
@@ -149,40 +149,42 @@ fn a_run_that_was_stopped_goes_on_as_if_it_never_had() {
     let history = History::read(&whole.join("history.parquet"), u64::MAX).unwrap();
     assert_eq!(history.series(TRAIN, "loss").count(), 4);
     assert_eq!(history.series(VALIDATION, "dice liver").count(), 2);
-    assert!(ran(&segmentor(&whole, &["--resume"])).starts_with("segmentor: nothing to do, all 4 steps are done"));
+    assert!(
+        stdout_of(&segmentor(&whole, &["--resume"])).starts_with("segmentor: nothing to do, all 4 steps are taken")
+    );
     let refused = segmentor(&whole, &["--resume", "--set", "train.batch=3"]);
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("`train.batch` is 2 there and 3 here"));
-    // The weights say what they are: `infer` needs to be told the kind alone.
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("expected `train.batch` to be 2, got 3"));
+    // The metadata of weights describes the network, so that `infer` requires only its architecture.
     let weights = whole.join("weights/segmentor.safetensors");
     assert_eq!(freetumor::nn::weights::read_metadata(&weights).unwrap()["norm"], "instance");
 }
 
-/// A limit on the length of files stands for a disk that fills up: whatever is written beyond it fails.
+/// A limit on the size of files simulates a full disk.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_full_disk_leaves_the_last_checkpoint() {
+fn full_disk_keeps_previous_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
-    ran(&segmentor(&out, &["--limit", "2"]));
+    stdout_of(&segmentor(&out, &["--limit", "2"]));
     let before = std::fs::read(out.join("checkpoint.safetensors")).unwrap();
     let config = project("pipelines/train-segmentor-small.toml");
     let sets: String = TINY.iter().map(|set| format!(" --set '{set}'")).collect();
-    let (program, config, place) = (env!("CARGO_BIN_EXE_freetumor"), config.display(), out.display());
+    let (program, config, folder) = (env!("CARGO_BIN_EXE_freetumor"), config.display(), out.display());
     let script =
-        format!("trap '' XFSZ; ulimit -f 40; exec {program} train segmentor {config} --out {place} --resume{sets}");
+        format!("trap '' XFSZ; ulimit -f 40; exec {program} train segmentor {config} --out {folder} --resume{sets}");
     let output = Command::new("bash").args(["-c", &script]).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("cannot "), "{said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("cannot "), "{stderr}");
     assert!(std::fs::read(out.join("checkpoint.safetensors")).unwrap() == before, "the last checkpoint is intact");
-    assert_eq!(checkpoint::standing(&out.join("checkpoint.safetensors")).unwrap().step, 2);
+    assert_eq!(checkpoint::read_header(&out.join("checkpoint.safetensors")).unwrap().step, 2);
     let left = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    assert!(left.into_iter().all(|name| !name.starts_with('.')), "nothing half written stays");
-    ran(&segmentor(&out, &["--resume"]));
+    assert!(left.into_iter().all(|name| !name.starts_with('.')), "no temporary file is left");
+    stdout_of(&segmentor(&out, &["--resume"]));
 }
 
 #[test]
-fn what_cannot_be_learned_is_said_before_the_first_step() {
+fn train_reports_missing_labels_and_scans_before_first_step() {
     let folder = tempfile::tempdir().unwrap();
     let refused = |sets: &[&str]| {
         let more: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).collect();
@@ -190,20 +192,20 @@ fn what_cannot_be_learned_is_said_before_the_first_step() {
         assert_eq!(output.status.code(), Some(2));
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
-    let said = refused(&["sources.bodies.lesions.share=0.0"]);
-    assert!(said.contains("labeled scans shows a liver tumor"), "{said}");
-    assert!(said.contains("hint: a network cannot learn a class that is nowhere"), "{said}");
-    let said = refused(&["sources.bodies.count=0"]);
-    assert!(said.contains("error: expected at least one labeled scan, the lists have none"), "{said}");
-    let said = refused(&["train.network.weights=no.safetensors"]);
-    assert!(said.contains("`train.network.weights`: cannot read"), "{said}");
+    let stderr = refused(&["sources.bodies.lesions.share=0.0"]);
+    assert!(stderr.contains("labeled scans has a liver tumor"), "{stderr}");
+    assert!(stderr.contains("hint: check the label ids of the mask stage"), "{stderr}");
+    let stderr = refused(&["sources.bodies.count=0"]);
+    assert!(stderr.contains("error: expected at least one labeled scan, got none"), "{stderr}");
+    let stderr = refused(&["train.network.weights=no.safetensors"]);
+    assert!(stderr.contains("`train.network.weights`: cannot read"), "{stderr}");
 }
 
 #[test]
-fn generator_and_final_segmentor_train_from_the_small_files() {
+fn generator_and_final_segmentor_train_from_small_files() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
-    ran(&segmentor(&folder.path().join("s"), &[]));
+    stdout_of(&segmentor(&folder.path().join("s"), &[]));
     let small = |source: &str| {
         let sets = [
             format!("sources.{source}.count=4"),
@@ -225,7 +227,7 @@ fn generator_and_final_segmentor_train_from_the_small_files() {
             vec!["train".to_owned(), stage.to_owned(), config, "--out".to_owned(), path(out), "--json".to_owned()];
         args.extend(sets.into_iter().flat_map(|set| ["--set".to_owned(), set]));
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        serde_json::from_str::<serde_json::Value>(&ran(&freetumor(&args))).unwrap()
+        serde_json::from_str::<serde_json::Value>(&stdout_of(&freetumor(&args))).unwrap()
     };
     let mut sets = shared(&["labeled_bodies", "unlabeled_bodies"]);
     sets.retain(|set| !set.contains("network"));
@@ -234,7 +236,7 @@ fn generator_and_final_segmentor_train_from_the_small_files() {
     sets.push("train.validation_crops=2".to_owned());
     sets.push("train.shapes.diameter_mm=[20.0, 80.0]".to_owned());
     sets.push("train.shapes.min_diameter_voxels=1.5".to_owned());
-    // Weights say how their network saw.
+    // The metadata of weights contains the preprocessing of the network.
     let weights = folder.path().join("s/weights/segmentor.safetensors");
     let about = freetumor::nn::weights::read_metadata(&weights).unwrap();
     assert_eq!((&*about["spacing_mm"], &*about["patch_voxels"]), ("[9.0,9.0,9.0]", "[16,16,16]"));
@@ -249,17 +251,20 @@ fn generator_and_final_segmentor_train_from_the_small_files() {
     sets.push("stages.tumors.min_diameter_voxels=1.5".to_owned());
     let report = train("segmentation", "pipelines/train-segmentation-small.toml", "f", sets.clone());
     assert!(report["scores"]["dice liver"].as_f64().unwrap() >= 0.0, "{report}");
-    // Where hardly any fresh tumor passes, that is said, however short the training.
+    // If few fresh tumors pass, even a short training reports it.
     sets.push("stages.test.accept=[\"delta_hu > 1000 HU\"]".to_owned());
     let (config, out) = (project("pipelines/train-segmentation-small.toml").display().to_string(), path("none"));
     let sets = sets.iter().flat_map(|set| ["--set", set]);
     let args: Vec<&str> = ["train", "segmentation", &config, "--out", &out].into_iter().chain(sets).collect();
-    let said = String::from_utf8_lossy(&freetumor(&args).stderr).into_owned();
-    assert!(said.contains("warning: 0 of ") && said.contains("synthetic tumors passed the quality test"), "{said}");
+    let stderr = String::from_utf8_lossy(&freetumor(&args).stderr).into_owned();
+    assert!(
+        stderr.contains("warning: 0 of ") && stderr.contains("synthetic tumors passed the quality test"),
+        "{stderr}"
+    );
 }
 
 #[test]
-fn the_files_at_full_size_are_good() {
+fn full_size_files_are_valid() {
     let folder = tempfile::tempdir().unwrap();
     let published = crate::network_stages::runs::published();
     for list in ["lits", "msd_pancreas", "kits"] {
@@ -283,15 +288,18 @@ fn the_files_at_full_size_are_good() {
             let segmentor = format!("stages.segmentor.network.weights={:?}", at("model_baseline_segmentor.pt"));
             command.args(["--set", &generator, "--set", &segmentor]);
         }
-        let said = String::from_utf8_lossy(&command.output().unwrap().stderr).into_owned();
-        // The file itself is in order; the scans that this list names are not there.
-        assert!(said.contains("error: none of the ") && said.contains("labeled scans can be read"), "{stage}: {said}");
+        let stderr = String::from_utf8_lossy(&command.output().unwrap().stderr).into_owned();
+        // The file is valid; only the scans of the list do not exist.
+        assert!(
+            stderr.contains("error: none of the ") && stderr.contains("labeled scans can be read"),
+            "{stage}: {stderr}"
+        );
     }
 }
 
-/// What lists hold decides a training, and the same file under two names of patients is one patient.
+/// A run is not resumed with changed lists or labels, and one file under two patients is one patient.
 #[test]
-fn lists_that_changed_and_files_of_two_names_are_refused() {
+fn train_refuses_changed_lists_and_files_under_two_patients() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     write_decathlon(&data, 3, [32, 32, 24], 4.0);
@@ -328,40 +336,40 @@ fn lists_that_changed_and_files_of_two_names_are_refused() {
     list("one.json", 0..2);
     list("two.json", 1..3);
     for (second, expected) in [
-        ("dataset = \"a\"", "is trained and validated on: the scores would mean nothing"),
-        ("dataset = \"b\"", "seems to be validated on under another patient"),
+        ("dataset = \"a\"", "is trained and validated on: the scores would be meaningless"),
+        ("dataset = \"b\"", "probably validated on under another patient"),
     ] {
         std::fs::write(&config, text(second)).unwrap();
-        let (code, said) = train(&[]);
-        assert!(code == Some(2) && said.contains(expected), "{said}");
+        let (code, stderr) = train(&[]);
+        assert!(code == Some(2) && stderr.contains(expected), "{stderr}");
     }
     list("two.json", 2..3);
-    let (code, said) = train(&["--limit", "2", "--resume"]);
-    assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("has no checkpoint to resume from"), "{said}");
-    assert!(said.contains("2 of 2 labeled scans are smaller than `patch_voxels` [16, 16, 128]"), "{said}");
+    let (code, stderr) = train(&["--limit", "2", "--resume"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(stderr.contains("has no checkpoint to resume from"), "{stderr}");
+    assert!(stderr.contains("2 of 2 labeled scans are smaller than `patch_voxels` [16, 16, 128]"), "{stderr}");
     list("one.json", 0..1);
-    let (code, said) = train(&["--resume"]);
-    assert!(code == Some(2) && said.contains("`scans.labeled` is \"2 listed, "), "{said}");
+    let (code, stderr) = train(&["--resume"]);
+    assert!(code == Some(2) && stderr.contains("expected `scans.labeled` to be \"2 listed, "), "{stderr}");
     list("one.json", 0..2);
-    // The same names with other labels behind them are other scans.
+    // Changed labels under the same names are other scans.
     let labels = std::fs::read_dir(data.join("labelsTr")).unwrap().map(|entry| entry.unwrap().path());
     let labels = labels.min().unwrap();
-    let (own, other) = (std::fs::read(&labels).unwrap(), labels.with_file_name("labeled_001.nii.gz"));
+    let (original, other) = (std::fs::read(&labels).unwrap(), labels.with_file_name("labeled_001.nii.gz"));
     std::fs::copy(other, &labels).unwrap();
-    let (code, said) = train(&["--resume"]);
-    assert!(code == Some(2) && said.contains("`scans.labeled_contents` is "), "{said}");
-    std::fs::write(&labels, own).unwrap();
-    let (code, said) = train(&["--resume"]);
-    assert_eq!(code, Some(0), "{said}");
-    let places = std::fs::read_to_string(folder.path().join("out/private/scans.jsonl")).unwrap();
-    assert_eq!(places.lines().count(), 3, "{places}");
-    assert!(places.contains("labeled_000.nii.gz"), "{places}");
+    let (code, stderr) = train(&["--resume"]);
+    assert!(code == Some(2) && stderr.contains("expected `scans.labeled_contents` to be "), "{stderr}");
+    std::fs::write(&labels, original).unwrap();
+    let (code, stderr) = train(&["--resume"]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let scan_files = std::fs::read_to_string(folder.path().join("out/private/scans.jsonl")).unwrap();
+    assert_eq!(scan_files.lines().count(), 3, "{scan_files}");
+    assert!(scan_files.contains("labeled_000.nii.gz"), "{scan_files}");
 }
 
-/// Tumors of a run are known by their files where its source has another name, and a scan that is spoiled is told of.
+/// The files of a run identify its patients under another source name, and failed scans are reported.
 #[test]
-fn a_runs_patients_are_known_again_and_spoiled_scans_are_counted() {
+fn train_recognises_patients_of_run_and_counts_failed_scans() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     write_decathlon(&data, 6, [48, 48, 32], 4.0);
@@ -392,30 +400,33 @@ fn a_runs_patients_are_known_again_and_spoiled_scans_are_counted() {
     let path = |name: &str| folder.path().join(name).display().to_string();
     std::fs::write(path("made.toml"), made).unwrap();
     std::fs::write(path("train.toml"), trained).unwrap();
-    ran(&freetumor(&["run", &path("made.toml"), "--out", &path("made")]));
+    stdout_of(&freetumor(&["run", &path("made.toml"), "--out", &path("made")]));
     let made = std::fs::read_dir(folder.path().join("made/data")).unwrap();
     let is_image = |name: std::ffi::OsString| name.to_string_lossy().ends_with(".image.nii.gz");
     assert_eq!(made.filter(|entry| is_image(entry.as_ref().unwrap().file_name())).count(), 6);
     let train = |out: &str| freetumor(&["train", "segmentation", &path("train.toml"), "--out", &path(out)]);
-    ran(&train("out"));
+    stdout_of(&train("out"));
     let settings = std::fs::read_to_string(folder.path().join("out/settings.json")).unwrap();
     let settings: serde_json::Value = serde_json::from_str(&settings).unwrap();
     let listed = |name: &str| {
-        let said = &settings["scans"][name];
-        let said = said.as_str().or_else(|| said[0].as_str()).unwrap();
-        said.split(' ').next().unwrap().parse::<usize>().unwrap()
+        let value = &settings["scans"][name];
+        let text = value.as_str().or_else(|| value[0].as_str()).unwrap();
+        text.split(' ').next().unwrap().parse::<usize>().unwrap()
     };
     let (labeled, validation, runs) = (listed("labeled"), listed("validation"), listed("runs"));
     assert!(labeled > 0 && validation > 0 && labeled + validation == 6, "{settings}");
-    // One tumor a patient, of which those stay who are trained on here.
+    // The run has one tumor per patient, of which only those of training patients are used.
     assert_eq!(runs, labeled, "{settings}");
-    // A scan that is spoiled, of whatever list, is told of.
-    let spoiled = std::fs::read_dir(data.join("imagesTr")).unwrap().map(|entry| entry.unwrap().path());
-    let spoiled = spoiled.min().unwrap();
-    let bytes = std::fs::read(&spoiled).unwrap();
-    std::fs::write(&spoiled, &bytes[..bytes.len() / 2]).unwrap();
-    let output = train("again");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("1 scan was skipped") && said.contains("scans.jsonl lists their files"), "{said}");
+    // A failed scan of any list is reported.
+    let images = std::fs::read_dir(data.join("imagesTr")).unwrap().map(|entry| entry.unwrap().path());
+    let image = images.min().unwrap();
+    let bytes = std::fs::read(&image).unwrap();
+    std::fs::write(&image, &bytes[..bytes.len() / 2]).unwrap();
+    let output = train("second");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr.contains("1 scan was left out") && stderr.contains("scans.jsonl says which file each is"),
+        "{stderr}"
+    );
 }

@@ -1,6 +1,6 @@
-//! Training: formulas beside the reference's, runs that are stopped and go on, bad input.
+//! Training: losses and schedules compared with the reference, resumed runs, invalid input.
 
 mod command;
-mod kept;
+mod included_networks;
 mod losses;
 mod weights;

@@ -1,19 +1,19 @@
-//! Weights that trainings write and take, and files for training that are validated.
+//! The weights that a training writes and reads, and the validation of files for training.
 
 use std::path::Path;
 
 use candle_core::{DType, Device};
 use half::f16;
 
-use super::command::{freetumor, project, ran, segmentor};
+use super::command::{freetumor, project, segmentor, stdout_of};
 
-/// Weights for inference may be half as large; a checkpoint is none of them.
+/// With `--half`, weights for inference have 16 bits, and checkpoints keep all bits.
 #[test]
-fn weights_are_written_in_16_bits_where_that_is_asked_for() {
+fn half_option_writes_weights_in_16_bits() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, half) = (folder.path().join("whole"), folder.path().join("half"));
-    ran(&segmentor(&whole, &[]));
-    ran(&segmentor(&half, &["--half"]));
+    stdout_of(&segmentor(&whole, &[]));
+    stdout_of(&segmentor(&half, &["--half"]));
     let read = |run: &Path| freetumor::nn::weights::read(&run.join("weights/segmentor.safetensors"), &Device::Cpu);
     let (whole_weights, half_weights) = (read(&whole).unwrap(), read(&half).unwrap());
     for (name, tensor) in &whole_weights {
@@ -22,24 +22,27 @@ fn weights_are_written_in_16_bits_where_that_is_asked_for() {
         assert!(half_weights[name].flatten_all().unwrap().to_vec1::<f16>().unwrap() == rounded, "{name}");
     }
     let checkpoint = |run: &Path| std::fs::read(run.join("checkpoint.safetensors")).unwrap();
-    assert!(checkpoint(&whole) == checkpoint(&half), "what goes on keeps all bits");
+    assert!(checkpoint(&whole) == checkpoint(&half), "a checkpoint keeps all bits");
     let weights = format!("train.network.weights={}", whole.join("checkpoint.safetensors").display());
     let refused = segmentor(&folder.path().join("next"), &["--set", &weights]);
-    let said = String::from_utf8_lossy(&refused.stderr);
+    let stderr = String::from_utf8_lossy(&refused.stderr);
     assert!(
-        said.contains("whole/checkpoint.safetensors is the checkpoint of a training, not a file of weights"),
-        "{said}"
+        stderr.contains("whole/checkpoint.safetensors is the checkpoint of a training, not a file of weights"),
+        "{stderr}"
     );
-    assert!(said.contains("hint: use the weights of that training in ") && said.contains("whole/weights"), "{said}");
-    // Where there is nothing to do nothing is written, in whatever precision.
+    assert!(
+        stderr.contains("hint: the weights of that training lie in ") && stderr.contains("whole/weights"),
+        "{stderr}"
+    );
+    // A finished training writes nothing, in any precision.
     let written = std::fs::read(half.join("weights/segmentor.safetensors")).unwrap();
-    ran(&segmentor(&half, &["--resume"]));
+    stdout_of(&segmentor(&half, &["--resume"]));
     assert!(std::fs::read(half.join("weights/segmentor.safetensors")).unwrap() == written);
 }
 
-/// Weights say which network they are and how it saw: nothing is taken for another, or shown otherwise, in silence.
+/// The metadata of weights names the network and its preprocessing; other uses of the weights are errors.
 #[test]
-fn weights_are_taken_for_what_they_say() {
+fn validate_checks_metadata_of_weights() {
     let folder = tempfile::tempdir().unwrap();
     let quickstart = project("pipelines/quickstart.toml").display().to_string();
     let discriminator = format!("{:?}", project("pipelines/networks/discriminator.safetensors").display().to_string());
@@ -48,59 +51,65 @@ fn weights_are_taken_for_what_they_say() {
         assert_eq!(output.status.code(), Some(2));
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
-    let said = refused(&["validate", &quickstart, "--set", "stages.found.network.spacing_mm=[2, 2, 2]"]);
-    let expected = "expected the voxel spacing of training, [4.0, 4.0, 4.0] mm, got [2.0, 2.0, 2.0]";
-    assert!(said.contains(expected) && said.contains("hint: set spacing_mm = [4.0, 4.0, 4.0], as in the weights"), "{said}");
+    let stderr = refused(&["validate", &quickstart, "--set", "stages.found.network.spacing_mm=[2, 2, 2]"]);
+    let expected = "the network was trained on voxels of [4.0, 4.0, 4.0] mm, here it would see [2.0, 2.0, 2.0]";
+    assert!(
+        stderr.contains(expected) && stderr.contains("hint: the weights say spacing_mm = [4.0, 4.0, 4.0]"),
+        "{stderr}"
+    );
     let set = format!("stages.found.network.weights={discriminator}");
-    let said = refused(&["validate", &quickstart, "--set", &set]);
-    assert!(said.contains("expected the weights of a segmentor, got those of a discriminator"), "{said}");
+    let stderr = refused(&["validate", &quickstart, "--set", &set]);
+    assert!(stderr.contains("expected the weights of a segmentor, these are those of a discriminator"), "{stderr}");
     let synthesis = project("pipelines/train-synthesis-small.toml").display().to_string();
     let set = format!("train.segmentor.weights={discriminator}");
-    let said = refused(&["validate", &synthesis, "--set", &set]);
-    assert!(said.contains("expected the weights of a segmentor, got those of a discriminator"), "{said}");
-    let judge = project("pipelines/networks/segmentor.safetensors").display().to_string();
-    let set = format!("train.segmentor.weights={judge:?}");
-    ran(&freetumor(&["validate", &synthesis, "--set", &set]));
-    let said = refused(&["validate", &synthesis, "--set", &set, "--set", "train.preprocess.window_hu=[-200, 300]"]);
+    let stderr = refused(&["validate", &synthesis, "--set", &set]);
+    assert!(stderr.contains("expected the weights of a segmentor, these are those of a discriminator"), "{stderr}");
+    let weights = project("pipelines/networks/segmentor.safetensors").display().to_string();
+    let set = format!("train.segmentor.weights={weights:?}");
+    stdout_of(&freetumor(&["validate", &synthesis, "--set", &set]));
+    let stderr = refused(&["validate", &synthesis, "--set", &set, "--set", "train.preprocess.window_hu=[-200, 300]"]);
     assert!(
-        said.contains("hint: the weights say window_hu = [-175.0, 250.0]: set `train.preprocess.window_hu`"),
-        "{said}"
+        stderr.contains("hint: set `train.preprocess.window_hu` to [-175.0, 250.0], the value in the weights"),
+        "{stderr}"
     );
-    let broken = folder.path().join("broken.safetensors");
-    std::fs::write(&broken, "nothing").unwrap();
-    let set = format!("train.network.weights={:?}", broken.display().to_string());
+    let invalid = folder.path().join("invalid.safetensors");
+    std::fs::write(&invalid, "text").unwrap();
+    let set = format!("train.network.weights={:?}", invalid.display().to_string());
     let segmentor = project("pipelines/train-segmentor-small.toml").display().to_string();
-    assert!(refused(&["validate", &segmentor, "--set", &set]).contains("broken.safetensors"));
-    let said = refused(&["train", "segmentor", &quickstart]);
-    assert!(said.contains("quickstart.toml has no section [train]"), "{said}");
-    // A file for training without its section is a pipeline that cannot be run.
+    assert!(refused(&["validate", &segmentor, "--set", &set]).contains("invalid.safetensors"));
+    let stderr = refused(&["train", "segmentor", &quickstart]);
+    assert!(stderr.contains("quickstart.toml has no section [train]"), "{stderr}");
+    // A file for training without the section [train] is a pipeline that cannot be run.
     let text = std::fs::read_to_string(project("pipelines/train-segmentation-small.toml")).unwrap();
     let run = folder.path().join("run.toml");
     std::fs::write(&run, text.split("[train]").next().unwrap()).unwrap();
     assert!(refused(&["validate", run.to_str().unwrap()]).contains("is fed by a training, not by a run"));
 }
 
-/// What a training would take is known without starting it.
+/// `validate` counts the scans of a training without starting it.
 #[test]
-fn files_for_training_are_validated() {
-    let validated = |file: &str, sets: &[&str], json: bool| {
+fn validate_checks_files_for_training() {
+    let validate = |file: &str, sets: &[&str], json: bool| {
         let file = project(file).display().to_string();
         let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).chain(json.then_some("--json")).collect();
         freetumor(&[&["validate", &file], &sets[..]].concat())
     };
-    let said = ran(&validated("pipelines/train-segmentor-small.toml", &[], false));
-    assert!(said.ends_with("valid for `freetumor train segmentor`: 30 labeled scans, 10 for validation\n"), "{said}");
-    let said = ran(&validated("pipelines/train-segmentation-small.toml", &[], false));
-    let expected = "valid for `freetumor train segmentation`: 8 labeled scans, 10 for validation, fresh tumors in ";
-    assert!(said.contains(expected), "{said}");
-    let output = validated("pipelines/train-synthesis-small.toml", &["train.segmentor.weights=no.pt"], true);
+    let stdout = stdout_of(&validate("pipelines/train-segmentor-small.toml", &[], false));
+    assert!(
+        stdout.ends_with("good for `freetumor train segmentor`: 30 labeled scans, 10 for validation\n"),
+        "{stdout}"
+    );
+    let stdout = stdout_of(&validate("pipelines/train-segmentation-small.toml", &[], false));
+    let expected = "good for `freetumor train segmentation`: 8 labeled scans, 10 for validation, fresh tumors in ";
+    assert!(stdout.contains(expected), "{stdout}");
+    let output = validate("pipelines/train-synthesis-small.toml", &["train.segmentor.weights=no.pt"], true);
     assert_eq!(output.status.code(), Some(2));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let report = &report["pipelines"][0];
     assert_eq!((report["trains"].as_str(), report["good"].as_bool()), (Some("synthesis"), Some(false)), "{report}");
     let message = report["problems"][0]["message"].as_str().unwrap();
     assert!(message.starts_with("`train.segmentor.weights`: cannot read"), "{message}");
-    let output = validated("pipelines/train-segmentor-small.toml", &["sources.bodies.count=0"], false);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.code() == Some(2) && said.contains("error: there is no labeled scan"), "{said}");
+    let output = validate("pipelines/train-segmentor-small.toml", &["sources.bodies.count=0"], false);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(2) && stderr.contains("error: there is no labeled scan"), "{stderr}");
 }

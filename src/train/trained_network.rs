@@ -1,4 +1,4 @@
-//! A network that learns: its variables and its optimiser under one name.
+//! A network that is trained: its variables and its optimiser under one name.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::nn::parameters::{Variables, from_tensors};
 use crate::nn::weights::{NetworkPart, Precision, WeightsMetadata, fit, read};
 use crate::random::Key;
 
-/// A network with what training changes.
+/// A network with its variables and its optimiser.
 pub struct TrainedNetwork {
     name: &'static str,
     config: Config,
@@ -27,69 +27,69 @@ pub struct TrainedNetwork {
 }
 
 impl TrainedNetwork {
-    /// A network that starts from the weights that `key` and its name decide.
+    /// Creates a network with initial weights derived from `key` and `name`.
     ///
     /// # Errors
-    /// Where there is no network of that configuration.
+    /// Returns an error if the configuration is invalid.
     pub fn new(name: &'static str, config: Config, adam: AdamConfig, key: Key, device: &Device) -> Result<Self> {
         let variables = Variables::new(initial::builder(key.with("network", name), DType::F32, device));
-        let network = Network::new(variables.builder(), &config).map_err(failed("there is no such network"))?;
+        let network = Network::new(variables.builder(), &config).map_err(failed("cannot build the network"))?;
         Ok(Self { name, config, network, variables, optimiser: Adam::new(adam), adam, device: device.clone() })
     }
 
-    /// The same with the weights of a file.
+    /// Replaces the weights with those of a file.
     ///
     /// # Errors
-    /// Where the file cannot be read or holds another network.
+    /// Returns an error if the file cannot be read or contains another network.
     pub fn with_weights(self, path: &Path, part: NetworkPart) -> Result<Self> {
         WeightsMetadata::of(path).check_weights(path)?;
-        let declared = self.config.parameters().map_err(failed("there is no such network"))?;
+        let declared = self.config.declared().map_err(failed("cannot build the network"))?;
         let weights = fit(&read(path, &Device::Cpu)?, &declared, part).map_err(|error| {
             let wrapped = Error::new(format!("{}: {error}", path.display()));
             error.hint().into_iter().fold(wrapped, Error::with_hint)
         })?;
         for (name, variable) in self.variables.all() {
             let value = weights[&name].to_device(&self.device);
-            value.and_then(|value| variable.set(&value)).map_err(failed("cannot take weights over"))?;
+            value.and_then(|value| variable.set(&value)).map_err(failed("cannot set weights"))?;
         }
         Ok(self)
     }
 
-    /// What it is called in tables and files.
+    /// The name of the network in tables and files.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// What distinguishes this network from others.
+    /// The configuration of the network.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Where it computes.
+    /// The device of the network.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// The network; a backward pass through it reaches its variables.
+    /// The network; a backward pass computes gradients of its variables.
     pub fn network(&self) -> &Network {
         &self.network
     }
 
-    /// The same network over the same memory, through which a backward pass reaches the input alone: no gradients of
-    /// weights are computed, and a step of this network is seen there at once.
+    /// Returns the same network over the same memory without gradients of weights: a backward pass computes the gradient of the
+    /// input only, and each step of this network changes the weights of the returned one.
     ///
     /// # Errors
-    /// Where it cannot be built.
+    /// Returns an error if the network cannot be built.
     pub fn frozen(&self) -> Result<Network> {
         let weights = self.variables.all().into_iter().map(|(name, variable)| (name, variable.as_tensor().detach()));
         let vb = from_tensors(weights.collect(), DType::F32, &self.device);
         Network::new(vb, &self.config).map_err(failed("cannot build the network"))
     }
 
-    /// Goes back through what `loss` was computed from and takes one step; only this network's variables move.
+    /// Runs the backward pass from `loss` and takes one optimiser step on the variables of this network.
     ///
     /// # Errors
-    /// Where the backward pass fails.
+    /// Returns an error if the backward pass fails.
     pub fn step(&mut self, loss: &Tensor, rate: f64) -> Result<()> {
         let step = |optimiser: &mut Adam| optimiser.step(&self.variables.all(), &loss.backward()?, rate);
         step(&mut self.optimiser).map_err(failed("cannot take a step"))
@@ -100,23 +100,25 @@ impl TrainedNetwork {
         self.variables.all().into_iter().map(|(name, variable)| (name, variable.as_tensor().detach())).collect()
     }
 
-    /// Writes the weights alone, for inference; whole or not at all.
+    /// Writes the weights for inference, atomically.
     ///
     /// # Errors
-    /// Where the file cannot be written.
-    pub fn write_weights(&self, path: &Path, about: &BTreeMap<String, String>, precision: Precision) -> Result<()> {
-        write_tensors(path, &self.weights(), about, precision)
+    /// Returns an error if the file cannot be written.
+    pub fn write_weights(&self, path: &Path, metadata: &BTreeMap<String, String>, precision: Precision) -> Result<()> {
+        write_tensors(path, &self.weights(), metadata, precision)
     }
 
-    /// Bytes of its weights, in single precision, and of all that a checkpoint holds of it once it has taken a step.
+    /// The bytes of the weights in single precision, and of all tensors of this network in a checkpoint after the first step.
     pub fn bytes(&self) -> [u64; 2] {
         let numbers: usize = self.variables.all().iter().map(|(_, variable)| variable.elem_count()).sum();
         let weights = 4 * numbers as u64;
         [weights, weights * if self.adam.amsgrad { 4 } else { 3 }]
     }
 
+    /// Checks that all weights are finite.
+    ///
     /// # Errors
-    /// Where a weight is NaN or infinite.
+    /// Returns an error if a weight is NaN or infinite.
     pub(super) fn check_finite(&self) -> Result<()> {
         for (name, variable) in self.variables.all() {
             let sum = variable.sum_all().and_then(|sum| sum.to_scalar::<f32>());
@@ -127,30 +129,30 @@ impl TrainedNetwork {
         Ok(())
     }
 
-    /// Steps that the optimiser has taken.
+    /// The number of steps that the optimiser has taken.
     pub(super) fn steps(&self) -> u64 {
         self.optimiser.steps()
     }
 
-    /// Weights and moments, each under a name of its own.
+    /// Weights and moments, each with a unique name.
     pub(super) fn tensors(&self) -> impl Iterator<Item = (String, Tensor)> + '_ {
         let weights = self.weights().into_iter().map(|(name, tensor)| (self.key("weights", &name), tensor));
         let moments = self.optimiser.moments().iter().flat_map(|(name, moments)| {
             let Moments { first, second, largest } = moments.clone();
-            let known = [("first", Some(first)), ("second", Some(second)), ("largest", largest)];
-            known.into_iter().filter_map(|(kind, tensor)| Some((self.key(kind, name), tensor?)))
+            let all = [("first", Some(first)), ("second", Some(second)), ("largest", largest)];
+            all.into_iter().filter_map(|(kind, tensor)| Some((self.key(kind, name), tensor?)))
         });
         weights.chain(moments)
     }
 
-    /// Takes over what [`tensors`](Self::tensors) gave.
+    /// Restores the tensors that [`tensors`](Self::tensors) returned.
     ///
     /// # Errors
-    /// Where something is missing or of another shape.
+    /// Returns an error if a tensor is missing or has another shape.
     pub(super) fn restore(&mut self, tensors: &BTreeMap<String, Tensor>, steps: u64) -> Result<()> {
         let mut moments = BTreeMap::new();
         for (name, variable) in self.variables.all() {
-            let take = |kind: &str| -> Result<Option<Tensor>> {
+            let get = |kind: &str| -> Result<Option<Tensor>> {
                 let Some(tensor) = tensors.get(&self.key(kind, &name)) else { return Ok(None) };
                 if tensor.shape() != variable.shape() {
                     let (expected, got) = (variable.dims(), tensor.dims());
@@ -159,13 +161,12 @@ impl TrainedNetwork {
                 }
                 tensor.to_device(&self.device).map(Some).map_err(failed("cannot move a tensor"))
             };
-            let missing =
-                |kind: &str| Error::new(format!("expected a tensor `{}`, there is none", self.key(kind, &name)));
-            let weight = take("weights")?.ok_or_else(|| missing("weights"))?;
-            variable.set(&weight).map_err(failed("cannot take weights over"))?;
-            let Some(first) = take("first")? else { continue };
-            let second = take("second")?.ok_or_else(|| missing("second"))?;
-            let largest = take("largest")?;
+            let missing = |kind: &str| Error::new(format!("expected a tensor `{}`, got none", self.key(kind, &name)));
+            let weight = get("weights")?.ok_or_else(|| missing("weights"))?;
+            variable.set(&weight).map_err(failed("cannot set weights"))?;
+            let Some(first) = get("first")? else { continue };
+            let second = get("second")?.ok_or_else(|| missing("second"))?;
+            let largest = get("largest")?;
             if self.adam.amsgrad && largest.is_none() {
                 return Err(missing("largest"));
             }
@@ -182,6 +183,6 @@ impl TrainedNetwork {
 
 impl std::fmt::Debug for TrainedNetwork {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Learning").field("name", &self.name).field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("TrainedNetwork").field("name", &self.name).field("config", &self.config).finish_non_exhaustive()
     }
 }

@@ -1,18 +1,16 @@
-//! The small networks that are kept beside the pipelines.
+//! The small networks in pipelines/networks.
 
 use std::path::Path;
 use std::process::Command;
 
 use freetumor::simd::Class;
 
-/// Each is what the commands on their card leave behind.
+/// The networks equal the output of the commands on their model card.
 #[test]
-#[ignore = "trains for a quarter of an hour: cargo test --release -- --ignored kept_networks"]
-fn kept_networks_come_from_their_commands() {
+#[ignore = "trains for 15 minutes: cargo test --release -- --ignored included_networks"]
+fn included_networks_equal_output_of_their_commands() {
     if Class::current() != Class::Avx512 {
-        eprintln!(
-            "skipped: the kept networks were trained on a processor with 512-bit vectors, whose last bits differ"
-        );
+        eprintln!("skipped: the networks were trained on a processor with 512-bit vectors, whose last bits differ");
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -25,20 +23,20 @@ fn kept_networks_come_from_their_commands() {
     let commands: Vec<&str> = card.lines().filter_map(|line| line.strip_prefix("$ freetumor ")).collect();
     assert_eq!(commands.len(), 3);
     for command in commands {
-        let words = command.split('#').next().unwrap().split_whitespace();
+        let arguments = command.split('#').next().unwrap().split_whitespace();
         let mut program = Command::new(env!("CARGO_BIN_EXE_freetumor"));
         program.env("FREETUMOR_PATIENT_KEY", "a secret for tests only").current_dir(folder.path());
-        let output = program.args(words).output().unwrap();
+        let output = program.args(arguments).output().unwrap();
         assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
     }
-    for (kept, made) in [
+    for (included, trained) in [
         ("segmentor", "segmentor-small/weights/segmentor"),
         ("held_out", "held-out-small/weights/segmentor"),
         ("generator", "synthesis-small/weights/generator"),
         ("discriminator", "synthesis-small/weights/discriminator"),
     ] {
         let read = |path: &Path| std::fs::read(path.with_extension("safetensors")).unwrap();
-        let same = read(&pipelines.join("networks").join(kept)) == read(&folder.path().join("runs").join(made));
-        assert!(same, "{kept}: pipelines/networks is not what its command gives");
+        let same = read(&pipelines.join("networks").join(included)) == read(&folder.path().join("runs").join(trained));
+        assert!(same, "{included}: the file in pipelines/networks differs from the output of its command");
     }
 }
