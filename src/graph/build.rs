@@ -125,7 +125,7 @@ fn digests_of(spec: &NodeSpec<'_>, json: &Json, part: &BuiltNode) -> Option<Stag
 /// Settings with the digest of the weights that they name: other weights under the same name are another pipeline.
 fn with_digest(mut json: Json, part: &BuiltNode) -> Json {
     let viewer = match part {
-        BuiltNode::Mask(mask) => mask.viewer(),
+        BuiltNode::Mask(mask) => mask.inference(),
         BuiltNode::Synthesis(synthesis) => synthesis.synthesize.viewer(),
         BuiltNode::Score(scoring) => scoring.stage.viewer(),
         BuiltNode::Source(_) | BuiltNode::Filter(_) | BuiltNode::Sink(_) => None,

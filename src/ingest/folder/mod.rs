@@ -53,8 +53,8 @@ pub struct FolderConfig {
 
 /// The source kind `folder`.
 ///
-/// Keys are paths relative to the root, with `/` between parts and, for a DICOM folder, `#` and the id of the series. A
-/// folder that cannot be listed, a name that is not UTF-8 and a folder without a CT series are listed too; reading them
+/// Keys are paths relative to the root, with `/` between components and, for a DICOM folder, `#` and the id of the series.
+/// A folder that cannot be listed, a name that is not UTF-8 and a folder without a CT series are also listed; reading them
 /// is a fault.
 #[derive(Clone, Debug)]
 pub struct FolderSource {
