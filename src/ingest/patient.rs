@@ -112,7 +112,7 @@ impl PatientPattern {
     }
 }
 
-/// Whether a string matches a pattern in which `*` stands for any characters but `/`.
+/// Whether a string matches a pattern in which `*` matches any characters but `/`.
 fn matches(pattern: &str, text: &str) -> bool {
     let Some((head, tail)) = pattern.split_once('*') else { return pattern == text };
     let Some(rest) = text.strip_prefix(head) else { return false };

@@ -20,7 +20,7 @@ use crate::volume::{Array3, Grid, Labels};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LabelsConfig {
-    /// Path of the label file relative to the folder of the scan; `{stem}` stands for the file name of the scan without
+    /// Path of the label file relative to the folder of the scan; `{stem}` is replaced by the file name of the scan without
     /// extensions.
     #[serde(default = "default_pattern")]
     pub pattern: String,

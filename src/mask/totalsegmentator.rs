@@ -21,8 +21,8 @@ use crate::volume::{Array3, Grid};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TotalSegmentatorConfig {
-    /// Path of the binary files relative to the folder of the scan; `{name}` stands for the class, `{stem}` for the
-    /// file name of the scan without extensions.
+    /// Path of the binary files relative to the folder of the scan; `{name}` is replaced by the class, `{stem}` by
+    /// the file name of the scan without extensions.
     #[serde(default = "default_pattern")]
     pub pattern: String,
     /// Organs to use: a list of names (`["liver", "kidney"]`), or a table with the files of each

@@ -9,7 +9,7 @@ pub(super) const FEWEST_SLICES: usize = 3;
 const POSITION_TOLERANCE_VOXELS: f64 = 0.1;
 /// Maximum sine of the angle between the stacking direction and the normal of the slices: half a degree.
 const TILT_TOLERANCE: f64 = 0.008_727;
-/// Maximum difference of direction cosines within one series; a tenth of the allowed deviation from unit length and a right angle.
+/// Maximum difference of direction cosines within one series. Unit length and right angle may deviate ten times as much.
 const COSINE_TOLERANCE: f64 = 1e-4;
 /// Maximum relative difference of pixel spacings within one series.
 const SPACING_TOLERANCE: f64 = 1e-4;

@@ -11,7 +11,7 @@ use crate::volume::Labels;
 
 /// Finds label files by pattern.
 ///
-/// A pattern is a path relative to the folder that *contains* the file or the DICOM folder of the scan. `{stem}` stands for the
+/// A pattern is a path relative to the folder that *contains* the file or the DICOM folder of the scan. `{stem}` is replaced by the
 /// name of the file without `.nii` and `.nii.gz`, or of the DICOM folder. The path must be below the root of the source or
 /// next to the root (`../labelsTr/{stem}.nii.gz` from a root `…/imagesTr`); links are followed, as for scans.
 pub(in crate::ingest) struct FolderCompanions {

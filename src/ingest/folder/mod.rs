@@ -35,7 +35,7 @@ const DICOM_SCOPE: &str = "DICOM PatientID";
 pub struct FolderConfig {
     /// Folder to search. Links are followed; names that start with a dot are skipped.
     pub root: PathBuf,
-    /// Patterns of scans, relative to `root`: `**/ct.nii.gz`, `imagesTr/*.nii.gz`. `*` stands for any characters
+    /// Patterns of scans, relative to `root`: `**/ct.nii.gz`, `imagesTr/*.nii.gz`. `*` matches any characters
     /// within one path component, `**` for any number of components. A folder that matches, such as `*/dicom`, is a DICOM
     /// folder: each series in it is a scan, and the folder is not searched further. Label files must not match: they would
     /// be read as scans.

@@ -99,7 +99,7 @@ impl Profile {
 impl Shape {
     /// Creates an ellipsoid with axes along the axes of the body.
     pub(super) fn ellipsoid(center: Point, radii: Point) -> Self {
-        Self::turned(center, radii, [0.0; 3])
+        Self::rotated(center, radii, [0.0; 3])
     }
 
     /// Creates an ellipsoid that is rotated about x, then y, then z, in radians.
