@@ -129,11 +129,11 @@ impl DecoderProcess {
         match self.responses.recv_timeout(timeout) {
             Ok(Ok(decoded)) => decoded,
             Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
-                Err(crashed(format!("sent an invalid response ({error})")))
+                Err(process_fault(format!("sent an invalid response ({error})")))
             }
-            Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => Err(crashed(self.exit_reason())),
+            Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => Err(process_fault(self.exit_reason())),
             Err(RecvTimeoutError::Timeout) => {
-                Err(crashed(format!("did not respond within {:.1} s and was stopped", timeout.as_secs_f64())))
+                Err(process_fault(format!("did not respond within {:.1} s and was stopped", timeout.as_secs_f64())))
             }
         }
     }
@@ -159,7 +159,7 @@ impl Drop for DecoderProcess {
     }
 }
 
-fn crashed(reason: String) -> Fault {
+fn process_fault(reason: String) -> Fault {
     Fault::read(FaultKind::Panic, format!("the decoder of compressed slices {reason}"))
 }
 

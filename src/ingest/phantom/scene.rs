@@ -17,7 +17,7 @@ pub(super) struct Paint {
     roughness_mm: f32,
     gradient_hu_per_mm: f32,
     label: Option<u8>,
-    only: Option<[u8; 2]>,
+    within_labels: Option<[u8; 2]>,
     rigid: bool,
 }
 
@@ -54,7 +54,7 @@ impl Paint {
 
     /// Restricts the paint to voxels with a label from `first` to `last`.
     pub(super) fn within_labels(self, first: u8, last: u8) -> Self {
-        Self { only: Some([first, last]), ..self }
+        Self { within_labels: Some([first, last]), ..self }
     }
 
     /// Excludes the solid from the deformation of the body.
@@ -252,14 +252,14 @@ impl Row {
         for (depth, paint) in layers {
             let row = distance.iter().zip(&self.variation[x0..x1]).zip(points.y);
             let row = row.zip(&mut self.hu[x0..x1]).zip(&mut self.label[x0..x1]);
-            let [first, last] = paint.only.unwrap_or([0, u8::MAX]);
-            for ((((distance, lump), y), voxel), label) in row {
-                let d = distance + depth + paint.roughness_mm * lump;
+            let [first, last] = paint.within_labels.unwrap_or([0, u8::MAX]);
+            for ((((distance, variation), y), voxel), label) in row {
+                let d = distance + depth + paint.roughness_mm * variation;
                 if d >= half_voxel_mm || *label < first || *label > last {
                     continue;
                 }
                 if let Some(hu) = paint.hu {
-                    let target = hu + paint.variation_hu * lump + paint.gradient_hu_per_mm * y;
+                    let target = hu + paint.variation_hu * variation + paint.gradient_hu_per_mm * y;
                     *voxel += (target - *voxel) * fill * (0.5 - soft * d).min(1.0);
                 }
                 if let (Some(painted), true) = (paint.label, d < 0.0) {

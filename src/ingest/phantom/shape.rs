@@ -124,7 +124,7 @@ impl Shape {
     /// Creates a chain of tubes through several points with a radius at each point.
     pub(super) fn chain(points: &[(Point, f32)]) -> Self {
         let tube = |pair: &[(Point, f32)]| Self::Tube { a: pair[0].0, b: pair[1].0, ra: pair[0].1, rb: pair[1].1 };
-        Self::grown(points.windows(2).map(tube).collect(), 3.0)
+        Self::union(points.windows(2).map(tube).collect(), 3.0)
     }
 
     /// Creates the union of several solids, smoothed over `seam` mm.
@@ -133,7 +133,7 @@ impl Shape {
             let bounds = part.bounds();
             (part, bounds)
         });
-        Self::Grown { parts: bounded.collect(), seam }
+        Self::Union { parts: bounded.collect(), seam }
     }
 
     /// Returns the solid with its surface moved outwards by `offset_mm`, or inwards if `offset_mm` is negative.

@@ -85,7 +85,7 @@ fn missing_and_senseless_answers_are_named() {
         FaultKind::Truncated,
         "labels of the program: ",
     );
-    assert_says(&mask_fault("mkdir \"$1\"", ""), FaultKind::Unsupported, "came a folder");
+    assert_says(&mask_fault("mkdir \"$1\"", ""), FaultKind::Unsupported, "got a folder");
 }
 
 #[test]
