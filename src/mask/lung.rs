@@ -12,7 +12,7 @@ use crate::error::{ConfigError, Fault};
 use crate::ingest::Scan;
 use crate::volume::{Affine, Array3, Connectivity, Volume, VoxelRun};
 
-/// A voxel below this value was not measured: scanners pad voxels outside of their field of axial.
+/// A voxel below this value was not measured: scanners pad voxels outside of their field of view.
 const PADDING_HU: f32 = -1100.0;
 /// Upper limit of free air, as in the trachea, the bowel and the room; parenchyma is denser.
 const FREE_AIR_HU: f32 = -940.0;
@@ -52,7 +52,7 @@ impl Default for LungConfig {
 /// In each slice, connected areas of free air (the room, the couch, the trachea, gas in the bowel) are removed, whether they
 /// touch the border or not, and so are areas that extend from side to side or are flat along the border. Every remaining component
 /// of sufficient volume is a lung. The method supports cropped bodies, whose lungs touch the border, and padding around the
-/// field of axial.
+/// field of view.
 pub struct LungMask {
     config: LungConfig,
     organs: Arc<[Organ]>,
