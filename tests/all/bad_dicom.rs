@@ -45,12 +45,12 @@ fn assert_fault(slices: &[SliceFile], kind: FaultKind, message: &str) {
 }
 
 /// Returns a valid series of five slices, after a change of every slice.
-fn all(change: impl Fn(SliceFile) -> SliceFile) -> Vec<SliceFile> {
+fn with_all(change: impl Fn(SliceFile) -> SliceFile) -> Vec<SliceFile> {
     series(5).into_iter().map(change).collect()
 }
 
 /// Returns a valid series of five slices, after a change of the third slice.
-fn one(change: impl Fn(SliceFile) -> SliceFile) -> Vec<SliceFile> {
+fn with_third(change: impl Fn(SliceFile) -> SliceFile) -> Vec<SliceFile> {
     let mut slices = series(5);
     slices[2] = change(slices[2].clone());
     slices
@@ -59,11 +59,11 @@ fn one(change: impl Fn(SliceFile) -> SliceFile) -> Vec<SliceFile> {
 #[test]
 fn fault_names_other_modality() {
     let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), &all(|slice| slice.text(tags::MODALITY, VR::CS, "PT")));
+    write(folder.path(), &with_all(|slice| slice.text(tags::MODALITY, VR::CS, "PT")));
     assert!(list_series(folder.path()).unwrap()[0].is_other_modality());
-    write(folder.path(), &one(|slice| slice.text(tags::MODALITY, VR::CS, "PT")));
+    write(folder.path(), &with_third(|slice| slice.text(tags::MODALITY, VR::CS, "PT")));
     assert!(!list_series(folder.path()).unwrap()[0].is_other_modality());
-    let modality = |code: &'static str| all(move |slice| slice.text(tags::MODALITY, VR::CS, code));
+    let modality = |code: &'static str| with_all(move |slice| slice.text(tags::MODALITY, VR::CS, code));
     assert_fault(&modality("MR"), FaultKind::Unsupported, "expected modality CT, got MR (5 of 5 slices)");
     assert_fault(&modality("PT"), FaultKind::Unsupported, "expected modality CT, got PT");
     // Free text in a header is not repeated.
@@ -88,20 +88,22 @@ fn fault_names_missing_tag() {
         (tags::PIXEL_DATA, "PixelData"),
     ];
     for (tag, name) in required {
-        assert_fault(&one(|slice| slice.without(tag)), FaultKind::Missing, &format!("without {name}:"));
+        assert_fault(&with_third(|slice| slice.without(tag)), FaultKind::Missing, &format!("without {name}:"));
     }
-    let empty = one(|slice| slice.text(tags::RESCALE_SLOPE, VR::DS, " "));
+    let empty = with_third(|slice| slice.text(tags::RESCALE_SLOPE, VR::DS, " "));
     assert_fault(&empty, FaultKind::Missing, "without RescaleSlope:");
 }
 
 #[test]
 fn color_inverted_and_multi_frame_images_are_unsupported() {
-    let rgb = all(|slice| slice.u16(tags::SAMPLES_PER_PIXEL, 3).text(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, "RGB"));
+    let rgb =
+        with_all(|slice| slice.u16(tags::SAMPLES_PER_PIXEL, 3).text(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, "RGB"));
     assert_fault(&rgb, FaultKind::Unsupported, "expected 1 sample per pixel, got 3");
-    let photometric = |name: &'static str| all(move |slice| slice.text(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, name));
+    let photometric =
+        |name: &'static str| with_all(move |slice| slice.text(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, name));
     assert_fault(&photometric("PALETTE COLOR"), FaultKind::Unsupported, "a color image");
     assert_fault(&photometric("MONOCHROME1"), FaultKind::Unsupported, "MONOCHROME1");
-    let frames = |count: &'static str| all(move |slice| slice.text(tags::NUMBER_OF_FRAMES, VR::IS, count));
+    let frames = |count: &'static str| with_all(move |slice| slice.text(tags::NUMBER_OF_FRAMES, VR::IS, count));
     assert_fault(&frames("40"), FaultKind::Unsupported, "multi-frame image of 40 frames");
     assert_fault(&frames("2147483647"), FaultKind::Unsupported, "multi-frame");
     assert_fault(&frames("Doe"), FaultKind::Corrupt, "NumberOfFrames");
@@ -109,15 +111,27 @@ fn color_inverted_and_multi_frame_images_are_unsupported() {
 
 #[test]
 fn values_other_than_hounsfield_units_are_faults() {
-    assert_fault(&all(|slice| slice.text(tags::RESCALE_TYPE, VR::LO, "OD")), FaultKind::Unsupported, "RescaleType HU");
+    assert_fault(
+        &with_all(|slice| slice.text(tags::RESCALE_TYPE, VR::LO, "OD")),
+        FaultKind::Unsupported,
+        "RescaleType HU",
+    );
     for slope in ["0", "1e300", "-2e6"] {
-        assert_fault(&one(|slice| slice.text(tags::RESCALE_SLOPE, VR::DS, slope)), FaultKind::Corrupt, "rescale slope");
+        assert_fault(
+            &with_third(|slice| slice.text(tags::RESCALE_SLOPE, VR::DS, slope)),
+            FaultKind::Corrupt,
+            "rescale slope",
+        );
     }
     for slope in ["inf", "NaN", "1,5", "Doe", "1\\2"] {
-        assert_fault(&one(|slice| slice.text(tags::RESCALE_SLOPE, VR::DS, slope)), FaultKind::Corrupt, "RescaleSlope");
+        assert_fault(
+            &with_third(|slice| slice.text(tags::RESCALE_SLOPE, VR::DS, slope)),
+            FaultKind::Corrupt,
+            "RescaleSlope",
+        );
     }
     let bits = |allocated, stored, high: u16| {
-        all(move |slice| {
+        with_all(move |slice| {
             slice.u16(tags::BITS_ALLOCATED, allocated).u16(tags::BITS_STORED, stored).u16(tags::HIGH_BIT, high)
         })
     };
@@ -126,7 +140,7 @@ fn values_other_than_hounsfield_units_are_faults() {
     assert_fault(&bits(16, 0, 15), FaultKind::Corrupt, "expected 1 to 16 bits stored, got 0");
     assert_fault(&bits(16, 12, 15), FaultKind::Unsupported, "expected high bit 11 for 12 bits stored, got 15");
     assert_fault(
-        &one(|slice| slice.u16(tags::PIXEL_REPRESENTATION, 7)),
+        &with_third(|slice| slice.u16(tags::PIXEL_REPRESENTATION, 7)),
         FaultKind::Corrupt,
         "expected PixelRepresentation 0 or 1, got 7",
     );
@@ -134,12 +148,13 @@ fn values_other_than_hounsfield_units_are_faults() {
 
 #[test]
 fn inconsistent_slices_are_geometry_faults() {
-    let shape = one(|slice| slice.u16(tags::ROWS, 3).u16(tags::COLUMNS, 4));
+    let shape = with_third(|slice| slice.u16(tags::ROWS, 3).u16(tags::COLUMNS, 4));
     assert_fault(&shape, FaultKind::Geometry, "got 6 × 5 and 4 × 3 pixels");
-    let spacing = one(|slice| slice.text(tags::PIXEL_SPACING, VR::DS, "0.75\\0.6"));
+    let spacing = with_third(|slice| slice.text(tags::PIXEL_SPACING, VR::DS, "0.75\\0.6"));
     assert_fault(&spacing, FaultKind::Geometry, "got 0.5 × 0.75 and 0.6 × 0.75 mm");
-    let rotated =
-        one(|slice| slice.text(tags::IMAGE_ORIENTATION_PATIENT, VR::DS, "0.99999\\0.00447\\0\\-0.00447\\0.99999\\0"));
+    let rotated = with_third(|slice| {
+        slice.text(tags::IMAGE_ORIENTATION_PATIENT, VR::DS, "0.99999\\0.00447\\0\\-0.00447\\0.99999\\0")
+    });
     assert_fault(&rotated, FaultKind::Geometry, "expected slices of one orientation");
 }
 
@@ -147,13 +162,13 @@ fn inconsistent_slices_are_geometry_faults() {
 fn invalid_geometry_of_slice_is_fault() {
     for spacing in ["0\\0", "-1\\1", "1\\1e9"] {
         assert_fault(
-            &all(|slice| slice.text(tags::PIXEL_SPACING, VR::DS, spacing)),
+            &with_all(|slice| slice.text(tags::PIXEL_SPACING, VR::DS, spacing)),
             FaultKind::Geometry,
             "pixel spacing",
         );
     }
     for cosines in ["0\\0\\0\\0\\0\\0", "1\\0\\0\\1\\0\\0", "2\\0\\0\\0\\1\\0"] {
-        let slices = all(|slice| slice.text(tags::IMAGE_ORIENTATION_PATIENT, VR::DS, cosines));
+        let slices = with_all(|slice| slice.text(tags::IMAGE_ORIENTATION_PATIENT, VR::DS, cosines));
         assert_fault(
             &slices,
             FaultKind::Geometry,
@@ -161,13 +176,13 @@ fn invalid_geometry_of_slice_is_fault() {
         );
     }
     assert_fault(
-        &one(|slice| slice.at("1\\2")),
+        &with_third(|slice| slice.at("1\\2")),
         FaultKind::Corrupt,
         "expected 3 decimal number(s) in ImagePositionPatient",
     );
-    assert_fault(&one(|slice| slice.at("1\\2\\1e12")), FaultKind::Geometry, "ImagePositionPatient");
+    assert_fault(&with_third(|slice| slice.at("1\\2\\1e12")), FaultKind::Geometry, "ImagePositionPatient");
     assert_fault(
-        &all(|slice| slice.u16(tags::ROWS, 0)),
+        &with_all(|slice| slice.u16(tags::ROWS, 0)),
         FaultKind::Geometry,
         "expected at least one pixel in a slice, got 6 × 0",
     );
@@ -179,11 +194,11 @@ fn missing_uneven_and_duplicate_slices_are_different_faults() {
     gaps.remove(3);
     gaps.remove(5);
     assert_fault(&gaps, FaultKind::Missing, "2 slice(s) missing: expected 2.00 mm after slice 3, got 4.00 mm");
-    let uneven = one(|slice| slice.at("-10\\-20\\34.7"));
+    let uneven = with_third(|slice| slice.at("-10\\-20\\34.7"));
     assert_fault(&uneven, FaultKind::Geometry, "unevenly spaced: expected 2.00 mm after slice 2, got 2.70 mm");
-    let shifted = one(|slice| slice.at("-10\\-19\\34"));
+    let shifted = with_third(|slice| slice.at("-10\\-19\\34"));
     assert_fault(&shifted, FaultKind::Geometry, "got 1.00 mm at slice 3 of 5");
-    let duplicate = one(|slice| slice.at("-10\\-20\\32"));
+    let duplicate = with_third(|slice| slice.at("-10\\-20\\32"));
     assert_fault(&duplicate, FaultKind::Geometry, "two different slices at the same position");
     let mut rounded = series(5);
     rounded[2] = rounded[2].clone().at("-10\\-20\\34.1");
@@ -212,7 +227,7 @@ fn tilted_gantry_is_fault_with_angle() {
 fn localizers_are_geometry_faults() {
     assert_fault(&series(1), FaultKind::Geometry, "expected at least 3 slices at different positions, got 1");
     assert_fault(&series(2), FaultKind::Geometry, "expected at least 3 slices at different positions, got 2");
-    let localizer = all(|slice| slice.text(tags::IMAGE_TYPE, VR::CS, "ORIGINAL\\PRIMARY\\LOCALIZER"));
+    let localizer = with_all(|slice| slice.text(tags::IMAGE_TYPE, VR::CS, "ORIGINAL\\PRIMARY\\LOCALIZER"));
     assert_fault(&localizer, FaultKind::Geometry, "a localizer");
 }
 
@@ -226,7 +241,7 @@ fn fault_names_unsupported_transfer_syntax() {
     ] {
         // dicom-object cannot write unknown syntaxes: the identifier is replaced in a complete file.
         let folder = tempfile::tempdir().unwrap();
-        for (number, slice) in all(|slice| slice.fragment(vec![0; 64])).into_iter().enumerate() {
+        for (number, slice) in with_all(|slice| slice.fragment(vec![0; 64])).into_iter().enumerate() {
             let bytes = slice.syntax(uids::JPEG2000_LOSSLESS).bytes();
             std::fs::write(folder.path().join(number.to_string()), with_syntax(&bytes, uid)).unwrap();
         }
@@ -365,7 +380,7 @@ fn corrupt_compressed_bytes_fail_their_scan_only() {
 
 #[test]
 fn inconsistent_compressed_frames_are_faults_before_decoding() {
-    let rle = |bytes: Vec<u8>| all(|slice| slice.syntax(uids::RLE_LOSSLESS).fragment(bytes.clone()));
+    let rle = |bytes: Vec<u8>| with_all(|slice| slice.syntax(uids::RLE_LOSSLESS).fragment(bytes.clone()));
     let values: Vec<u16> = stored(1).into_iter().map(|value| value as u16).collect();
     let valid = run_lengths(&values);
     let mut segments = valid.clone();
@@ -383,7 +398,7 @@ fn inconsistent_compressed_frames_are_faults_before_decoding() {
         "expected at most 1048816 bytes of compressed pixel data, got 2097152",
     );
 
-    let jpeg = |bytes: &[u8]| all(|slice| slice.syntax(uids::JPEG_LOSSLESS_SV1).fragment(bytes.to_vec()));
+    let jpeg = |bytes: &[u8]| with_all(|slice| slice.syntax(uids::JPEG_LOSSLESS_SV1).fragment(bytes.to_vec()));
     assert_fault(&jpeg(b"not a JPEG stream at all"), FaultKind::Corrupt, "expected a JPEG stream");
     let baseline = [0xFF, 0xD8, 0xFF, 0xC0, 0, 11, 8, 0, 5, 0, 6, 1, 1, 0x11, 0, 0];
     assert_fault(&jpeg(&baseline), FaultKind::Unsupported, "FFC0");
@@ -395,7 +410,7 @@ fn inconsistent_compressed_frames_are_faults_before_decoding() {
     );
     assert_fault(&jpeg(&[0xFF, 0xD8, 0xFF, 0xE0, 0, 2]), FaultKind::Truncated, "ends inside its header");
 
-    let jpeg_2000 = |bytes: &[u8]| all(|slice| slice.syntax(uids::JPEG2000_LOSSLESS).fragment(bytes.to_vec()));
+    let jpeg_2000 = |bytes: &[u8]| with_all(|slice| slice.syntax(uids::JPEG2000_LOSSLESS).fragment(bytes.to_vec()));
     assert_fault(&jpeg_2000(&[0; 64]), FaultKind::Corrupt, "expected a JPEG 2000 codestream");
     let mut size = vec![0xFF, 0x4F, 0xFF, 0x51, 0, 41, 0, 0];
     size.extend(
@@ -408,7 +423,10 @@ fn inconsistent_compressed_frames_are_faults_before_decoding() {
 #[test]
 fn failed_decoder_process_fails_its_scan_only() {
     let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), &all(|slice| slice.syntax(uids::RLE_LOSSLESS).fragment(run_lengths(&[7; COLUMNS * ROWS]))));
+    write(
+        folder.path(),
+        &with_all(|slice| slice.syntax(uids::RLE_LOSSLESS).fragment(run_lengths(&[7; COLUMNS * ROWS]))),
+    );
     let series = list_series(folder.path()).unwrap().remove(0);
     let fault = |program: &str| {
         read(&series, &Decoder::child(program.into()).with_slice_time(Duration::from_millis(300))).unwrap_err()
@@ -507,12 +525,16 @@ fn false_lengths_in_child_process() {
         let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
     };
-    assert_eq!(fault_of(&all(|slice| slice.without(tags::MODALITY))).kind, FaultKind::Missing, "warm-up");
+    assert_eq!(fault_of(&with_all(|slice| slice.without(tags::MODALITY))).kind, FaultKind::Missing, "warm-up");
     let before = peak_kib();
     let huge = |slice: SliceFile| slice.u16(tags::ROWS, 65535).u16(tags::COLUMNS, 65535);
-    assert_fault(&all(huge), FaultKind::Truncated, "expected 8589672450 bytes of pixel data for 65535 × 65535 pixels");
+    assert_fault(
+        &with_all(huge),
+        FaultKind::Truncated,
+        "expected 8589672450 bytes of pixel data for 65535 × 65535 pixels",
+    );
     let j2k = |slice: SliceFile| huge(slice).syntax(uids::JPEG2000_LOSSLESS).fragment(vec![0; 64]);
-    assert_fault(&all(j2k), FaultKind::TooLarge, "65535 × 65535 × 5 voxels");
+    assert_fault(&with_all(j2k), FaultKind::TooLarge, "65535 × 65535 × 5 voxels");
     let two = |slice: SliceFile| {
         let mut size = vec![0xFF, 0x4F, 0xFF, 0x51, 0, 41, 0, 0];
         let length = [0, 0, 0x40, 0];
@@ -520,7 +542,7 @@ fn false_lengths_in_child_process() {
         size.extend([0, 1, 15, 1, 1, 0]);
         slice.u16(tags::ROWS, 16384).u16(tags::COLUMNS, 16384).syntax(uids::JPEG2000_LOSSLESS).fragment(size)
     };
-    assert_fault(&all(two), FaultKind::Corrupt, "cannot decode");
+    assert_fault(&with_all(two), FaultKind::Corrupt, "cannot decode");
     // Lengths of elements: of a requested value, a sequence, an item, the pixels, a value of group 2.
     let valid = SliceFile::new(0).bytes();
     let series = [0x20, 0x00, 0x0E, 0x00, b'U', b'I'];

@@ -63,10 +63,10 @@ fn label_file_and_binary_files_yield_similar_organs() {
     for (organ, in_labels, in_files) in expected {
         let organs = format!("organs = ['{organ}']");
         let single = labels_mask(&organs).mask(&scan).unwrap();
-        let many = TotalSegmentatorMask::new(toml::from_str(&organs).unwrap()).unwrap().mask(&scan).unwrap();
-        assert_eq!((count(&single, organ), count(&many, organ)), (in_labels, in_files), "{organ}");
+        let merged = TotalSegmentatorMask::new(toml::from_str(&organs).unwrap()).unwrap().mask(&scan).unwrap();
+        assert_eq!((count(&single, organ), count(&merged, organ)), (in_labels, in_files), "{organ}");
         let both =
-            single.labels.as_slice().iter().zip(many.labels.as_slice()).filter(|(a, b)| **a != 0 && a == b).count();
+            single.labels.as_slice().iter().zip(merged.labels.as_slice()).filter(|(a, b)| **a != 0 && a == b).count();
         assert!(2 * both * 100 > 80 * (in_labels + in_files), "{organ}: {both} voxels in common");
     }
 }
