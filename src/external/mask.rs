@@ -219,7 +219,7 @@ impl Mask for CommandMask {
             Reader::Labels(mask) => mask.merge(&self.program.labels(answer, grid)?, grid),
             Reader::Folder(mask) => {
                 let outputs = Outputs { folder: &call.outputs(), input: grid };
-                mask.unite(&outputs, grid)
+                mask.merge(&outputs, grid)
             }
         }
     }

@@ -127,7 +127,7 @@ fn digests_of(spec: &NodeSpec<'_>, json: &Json, node: &BuiltNode) -> Option<Stag
 /// Adds the digest of the weights to the settings that name them: other weights under the same name are another pipeline.
 fn with_digest(mut json: Json, node: &BuiltNode) -> Json {
     let inference = match node {
-        BuiltNode::Mask(mask) => mask.viewer(),
+        BuiltNode::Mask(mask) => mask.inference(),
         BuiltNode::Synthesis(synthesis) => synthesis.synthesize.inference(),
         BuiltNode::Score(scoring) => scoring.stage.inference(),
         BuiltNode::Source(_) | BuiltNode::Filter(_) | BuiltNode::Sink(_) => None,

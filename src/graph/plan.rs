@@ -203,7 +203,7 @@ impl Plan {
 
     /// Iterates over the nodes that run a network, each once, in topological order.
     pub fn inferences(&self) -> impl Iterator<Item = (&str, &Inference)> {
-        let masks = self.masks.iter().map(|node| (node.name.as_str(), node.mask.viewer()));
+        let masks = self.masks.iter().map(|node| (node.name.as_str(), node.mask.inference()));
         let syntheses = self.syntheses.iter().flat_map(|node| {
             let scores = node.attempts.scorers.iter().map(|scorer| (scorer.name.as_str(), scorer.stage.inference()));
             std::iter::once((node.attempts.name.as_str(), node.attempts.synthesize.inference())).chain(scores)

@@ -1,20 +1,20 @@
-//! What a scan contains, as one number: equal for equal content, whatever file it came from.
+//! The content digest of a scan: equal for equal content in any file format.
 
 use sha2::{Digest, Sha256};
 
 use crate::id::ScanDigest;
 use crate::volume::{Volume, Voxels};
 
-/// Bytes that are put in order before they are hashed; less than a scan, more than a slice.
+/// Bytes that are reordered at once before they are hashed: less than a scan, more than a slice.
 const SLAB_BYTES: usize = 2 << 20;
-/// Spacings count in thousandths of a millimetre: formats round them differently beyond that.
+/// Spacings are hashed in thousandths of a millimetre: file formats round them differently beyond that.
 const SPACING_STEPS_PER_MM: f64 = 1000.0;
 
-/// SHA-256 over the volume in its canonical form: axes in RAS order (the closest to its
-/// affine), shape, spacing to a thousandth of a millimetre, and HU.
+/// Returns the SHA-256 of the volume in its canonical form: axes in RAS order (the closest to its affine), shape, spacing
+/// to a thousandth of a millimetre, and HU.
 ///
-/// HU are hashed as i16 where every one of them is a whole number in its range and as f32 otherwise, so that the digest
-/// does not depend on how the volume holds them. Where the patient lay in the scanner does not count.
+/// HU are hashed as i16 if every value is a whole number in the range of i16, and as f32 otherwise, so that the digest
+/// does not depend on the voxel type in memory. The origin of the affine is not hashed.
 ///
 /// ```
 /// use freetumor::ingest::content_digest;
@@ -26,9 +26,9 @@ const SPACING_STEPS_PER_MM: f64 = 1000.0;
 /// assert_eq!(content_digest(&whole), content_digest(&floats));
 ///
 /// // The same patient, with x stored from right to left.
-/// let mut turned = Volume { grid, voxels: Voxels::I16(Array3::from_vec(grid.shape, vec![40, -1000])) };
-/// turned.grid.affine.0[0] = [-1.0, 0.0, 0.0, 1.0];
-/// assert_eq!(content_digest(&whole), content_digest(&turned));
+/// let mut flipped = Volume { grid, voxels: Voxels::I16(Array3::from_vec(grid.shape, vec![40, -1000])) };
+/// flipped.grid.affine.0[0] = [-1.0, 0.0, 0.0, 1.0];
+/// assert_eq!(content_digest(&whole), content_digest(&flipped));
 /// ```
 pub fn content_digest(volume: &Volume) -> ScanDigest {
     let mut hash = Sha256::new_with_prefix(b"freetumor volume 1\n");
@@ -40,16 +40,16 @@ pub fn content_digest(volume: &Volume) -> ScanDigest {
     match &volume.voxels {
         Voxels::I16(array) => {
             hash.update(b"i16");
-            walk.each_slab(array.as_slice(), |hu| hu.to_le_bytes(), |slab| hash.update(slab));
+            walk.for_each_slab(array.as_slice(), |hu| hu.to_le_bytes(), |slab| hash.update(slab));
         }
         Voxels::F32(array) if array.as_slice().iter().all(|&hu| f32::from(hu as i16) == hu) => {
             hash.update(b"i16");
-            walk.each_slab(array.as_slice(), |hu| (hu as i16).to_le_bytes(), |slab| hash.update(slab));
+            walk.for_each_slab(array.as_slice(), |hu| (hu as i16).to_le_bytes(), |slab| hash.update(slab));
         }
         Voxels::F32(array) => {
             hash.update(b"f32");
             // Adding zero makes −0 the same as 0.
-            walk.each_slab(array.as_slice(), |hu| (hu + 0.0).to_le_bytes(), |slab| hash.update(slab));
+            walk.for_each_slab(array.as_slice(), |hu| (hu + 0.0).to_le_bytes(), |slab| hash.update(slab));
         }
     }
     ScanDigest::from_hash(&hash.finalize())
@@ -61,7 +61,7 @@ struct RasWalk {
     spacing_mm: [f64; 3],
     /// The linear index of the first voxel.
     first: isize,
-    /// What one step along R, A, S adds to the linear index.
+    /// Increment of the linear index for one step along R, A, S.
     steps: [isize; 3],
 }
 
@@ -82,12 +82,12 @@ impl RasWalk {
         walk
     }
 
-    /// Calls `take` with the bytes of whole RAS slices, a few at a time.
-    fn each_slab<T: Copy, const N: usize>(
+    /// Calls `consume` with the bytes of whole RAS slices, a few slices at a time.
+    fn for_each_slab<T: Copy, const N: usize>(
         &self,
         voxels: &[T],
         bytes: impl Fn(T) -> [u8; N],
-        mut take: impl FnMut(&[u8]),
+        mut consume: impl FnMut(&[u8]),
     ) {
         let [nx, ny, nz] = self.shape;
         let slice_bytes = nx * ny * N;
@@ -96,10 +96,10 @@ impl RasWalk {
         }
         let thickness = (SLAB_BYTES / slice_bytes).clamp(1, nz);
         let mut slab = vec![0; thickness * slice_bytes];
-        // The innermost loop follows memory, wherever that leads in the slab.
+        // The innermost loop reads the volume in memory order; writes to the slab may be strided.
         let mut order = [0, 1, 2];
         order.sort_by_key(|&world| std::cmp::Reverse(self.steps[world].abs()));
-        let places = [N, nx * N, slice_bytes];
+        let slab_strides = [N, nx * N, slice_bytes];
         for start in (0..nz).step_by(thickness) {
             let counts = [nx, ny, thickness.min(nz - start)];
             let [outer, middle, inner] = order;
@@ -107,19 +107,19 @@ impl RasWalk {
             for a in 0..counts[outer] {
                 for b in 0..counts[middle] {
                     let mut from = origin + a as isize * self.steps[outer] + b as isize * self.steps[middle];
-                    let mut to = a * places[outer] + b * places[middle];
-                    if places[inner] == N {
-                        // A row of the slab and of the volume at once: the usual axial scan.
+                    let mut to = a * slab_strides[outer] + b * slab_strides[middle];
+                    if slab_strides[inner] == N {
+                        // A row of the slab is a row of the volume: the common case of an axial scan.
                         let row = &mut slab[to..to + counts[inner] * N];
                         if self.steps[inner] > 0 {
                             let stored = &voxels[from as usize..from as usize + counts[inner]];
-                            for (place, &voxel) in row.chunks_exact_mut(N).zip(stored) {
-                                place.copy_from_slice(&bytes(voxel));
+                            for (target, &voxel) in row.chunks_exact_mut(N).zip(stored) {
+                                target.copy_from_slice(&bytes(voxel));
                             }
                         } else {
                             let stored = &voxels[(from + 1) as usize - counts[inner]..=from as usize];
-                            for (place, &voxel) in row.chunks_exact_mut(N).zip(stored.iter().rev()) {
-                                place.copy_from_slice(&bytes(voxel));
+                            for (target, &voxel) in row.chunks_exact_mut(N).zip(stored.iter().rev()) {
+                                target.copy_from_slice(&bytes(voxel));
                             }
                         }
                         continue;
@@ -127,11 +127,11 @@ impl RasWalk {
                     for _ in 0..counts[inner] {
                         slab[to..to + N].copy_from_slice(&bytes(voxels[from as usize]));
                         from += self.steps[inner];
-                        to += places[inner];
+                        to += slab_strides[inner];
                     }
                 }
             }
-            take(&slab[..counts[2] * slice_bytes]);
+            consume(&slab[..counts[2] * slice_bytes]);
         }
     }
 }
@@ -143,8 +143,8 @@ mod tests {
     use super::*;
     use crate::volume::{Affine, Array3, Grid};
 
-    /// The same patient as a volume on a RAS grid, stored with axes in another order and direction.
-    fn stored(ras: &Array3<i16>, spacing_mm: [f64; 3], order: [usize; 3], flips: [bool; 3]) -> Volume {
+    /// Returns the volume `ras` stored with axes in another order and direction.
+    fn reoriented(ras: &Array3<i16>, spacing_mm: [f64; 3], order: [usize; 3], flips: [bool; 3]) -> Volume {
         let shape = order.map(|world| ras.shape()[world]);
         let mut affine = Affine([[0.0; 4]; 3]);
         for axis in 0..3 {
@@ -164,7 +164,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_axis_order_has_the_same_digest(
+        fn digest_ignores_axis_order(
             shape in [1usize..7, 1usize..6, 1usize..9],
             which in 0usize..6,
             flips in any::<[bool; 3]>(),
@@ -172,30 +172,31 @@ mod tests {
         ) {
             let ras = Array3::from_fn(shape, |[x, y, z]| seed.wrapping_add((x * 5 + y * 131 + z * 1009) as i16));
             let spacing_mm = [0.7, 0.8, 5.0];
-            let plain = stored(&ras, spacing_mm, [0, 1, 2], [false; 3]);
-            let turned = stored(&ras, spacing_mm, ORDERS[which], flips);
-            prop_assert_eq!(content_digest(&plain), content_digest(&turned));
+            let plain = reoriented(&ras, spacing_mm, [0, 1, 2], [false; 3]);
+            let other = reoriented(&ras, spacing_mm, ORDERS[which], flips);
+            prop_assert_eq!(content_digest(&plain), content_digest(&other));
         }
     }
 
     #[test]
-    fn slabs_of_a_thick_volume_are_the_canonical_bytes() {
+    fn slabs_of_thick_volume_are_canonical_bytes() {
         // More than one slab, the last one thinner.
         let ras = Array3::from_fn([300, 290, 31], |[x, y, z]| (x * 7 + y * 3 + z * 11) as i16);
         let plain: Vec<u8> = ras.as_slice().iter().flat_map(|hu| hu.to_le_bytes()).collect();
         for order in ORDERS {
-            let volume = stored(&ras, [1.0; 3], order, [true, false, true]);
-            let Voxels::I16(array) = &volume.voxels else { unreachable!("stored() gives integers") };
-            let mut walked = Vec::new();
-            RasWalk::new(&volume).each_slab(array.as_slice(), i16::to_le_bytes, |slab| walked.extend_from_slice(slab));
-            assert!(walked == plain, "order {order:?}");
+            let volume = reoriented(&ras, [1.0; 3], order, [true, false, true]);
+            let Voxels::I16(array) = &volume.voxels else { unreachable!("reoriented() returns integers") };
+            let mut bytes = Vec::new();
+            RasWalk::new(&volume)
+                .for_each_slab(array.as_slice(), i16::to_le_bytes, |slab| bytes.extend_from_slice(slab));
+            assert!(bytes == plain, "order {order:?}");
         }
     }
 
     #[test]
-    fn content_and_size_count_and_place_does_not() {
+    fn digest_depends_on_content_and_size_but_not_on_origin() {
         let ras = Array3::from_fn([4, 3, 2], |[x, y, z]| (x + 10 * y + 100 * z) as i16);
-        let volume = stored(&ras, [0.7, 0.7, 5.0], [0, 1, 2], [false; 3]);
+        let volume = reoriented(&ras, [0.7, 0.7, 5.0], [0, 1, 2], [false; 3]);
         let digest = content_digest(&volume);
 
         let mut moved = volume.clone();

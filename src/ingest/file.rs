@@ -1,4 +1,4 @@
-//! Files of scans: opening them, and their names.
+//! Opening of scan files, and their names.
 
 use std::fs::{File, FileType};
 use std::io::{self, Read};
@@ -6,32 +6,32 @@ use std::path::Path;
 
 use crate::error::{Fault, FaultKind};
 
-/// Opens a regular file, and says how long it is.
+/// Opens a regular file and returns it with its length in bytes.
 ///
 /// # Errors
-/// `missing` where there is none; `unsupported` for anything else, such as a named pipe, which would wait for a writer for
-/// ever; `io` where the system refuses.
+/// Returns `missing` if the file does not exist; `unsupported` if the path is not a regular file, such as a named pipe, which would
+/// block until a writer opens it; `io` if the system cannot open the file.
 pub(super) fn open_regular(path: &Path) -> Result<(File, u64), Fault> {
-    let refused = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => Fault::read(FaultKind::Missing, "the file is not there"),
+    let open_fault = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => Fault::read(FaultKind::Missing, "the file does not exist"),
         kind => Fault::read(FaultKind::Io, format!("the system cannot open the file: {kind}")),
     };
-    // Asked before opening.
-    let metadata = path.metadata().map_err(refused)?;
+    // Checked before opening, because opening a named pipe blocks.
+    let metadata = path.metadata().map_err(open_fault)?;
     check_regular(metadata.file_type())?;
-    Ok((File::open(path).map_err(refused)?, metadata.len()))
+    Ok((File::open(path).map_err(open_fault)?, metadata.len()))
 }
 
-/// Refuses what is no file, by its name.
+/// Returns `unsupported` if the file type is not a regular file; the message names the type.
 pub(super) fn check_regular(file_type: FileType) -> Result<(), Fault> {
     if file_type.is_file() {
         return Ok(());
     }
-    Err(Fault::read(FaultKind::Unsupported, format!("expected a file, came {}", name_of(file_type))))
+    Err(Fault::read(FaultKind::Unsupported, format!("expected a file, got {}", type_name(file_type))))
 }
 
 #[cfg(unix)]
-fn name_of(file_type: FileType) -> &'static str {
+fn type_name(file_type: FileType) -> &'static str {
     use std::os::unix::fs::FileTypeExt;
     match () {
         () if file_type.is_dir() => "a folder",
@@ -43,18 +43,18 @@ fn name_of(file_type: FileType) -> &'static str {
 }
 
 #[cfg(not(unix))]
-fn name_of(file_type: FileType) -> &'static str {
+fn type_name(file_type: FileType) -> &'static str {
     if file_type.is_dir() { "a folder" } else { "something else" }
 }
 
-/// Whether a file is a DICOM slice, by its magic.
+/// Whether a file is a DICOM slice, by its magic bytes.
 pub fn is_dicom_slice(path: &Path) -> bool {
     let mut start = [0; 132];
     let read = |(mut file, _): (File, u64)| file.read_exact(&mut start).is_ok();
     open_regular(path).is_ok_and(read) && &start[128..] == b"DICM"
 }
 
-/// A file name without the endings of its format.
+/// Returns a file name without the extensions `.nii` and `.nii.gz`.
 pub(super) fn stem(name: &str) -> &str {
     let name = name.strip_suffix(".gz").unwrap_or(name);
     name.strip_suffix(".nii").unwrap_or(name)

@@ -1,12 +1,12 @@
-//! From archives to volumes: sources list scans, and read them one at a time.
+//! Reading of archives: sources list scans and read them one at a time as volumes.
 //!
 //! This room owns the formats of scans (NIfTI, DICOM), the kinds of sources ([`FolderSource`], [`ListSource`], [`phantom`]), the ids of
 //! scans, their content digests, and the keys of patients.
 //!
-//! A [`Source`] lists [`ScanEntry`]s without decoding anything, and reads one scan into HU on its grid. A damaged or hostile file is a fault
-//! of that scan: it neither stops the run, nor takes more memory than its header and the limits explain; compressed DICOM can be decoded in
-//! a process of its own. Nothing of a header that identifies a person leaves this room: scans are named by ids, patients by keyed hashes.
-//! A scan's path may name a person; it leaves the room for `RUN/private` only.
+//! A [`Source`] lists [`ScanEntry`]s without decoding any voxel and reads one scan into HU on its grid. A damaged or hostile file is a fault
+//! of its scan: the fault does not stop the run, and reading the file needs no more memory than its size and the limits allow. Compressed
+//! DICOM can be decoded in a separate process. No header value that identifies a person leaves this room: scans are named by ids, patients
+//! by keyed hashes. The path of a scan may name a person; paths are written to `RUN/private` only.
 
 pub mod dicom;
 mod digest;
@@ -31,47 +31,47 @@ use crate::error::{Fault, Result};
 use crate::id::{PatientKey, ScanDigest, ScanId};
 use crate::volume::{Grid, Labels, Volume};
 
-/// One scan of a source, known before anything of it is decoded. Entries are small and travel the dataflow.
+/// One scan of a source, listed before any voxel is decoded. Entries are small and are passed through the dataflow.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ScanEntry {
-    /// Derived from source name and key under the patients' secret: stable, and the path cannot be found by trial.
+    /// Keyed hash of source name and key: stable, and the path cannot be found by trial without the patient secret.
     pub scan_id: ScanId,
     /// Name of the source in the graph file.
     pub source: String,
-    /// The source's own key: a path relative to its root (with `#UID` for one of several DICOM series in a folder), or
-    /// a phantom's number. May name a person: it stays in `RUN/private`.
+    /// The key within the source: a path relative to its root (with `#UID` for one of several DICOM series in a folder), or
+    /// the number of a phantom. The key may name a person and is written to `RUN/private` only.
     pub key: String,
-    /// The data set's name for tables; the source's name unless the graph file says another.
+    /// Name of the data set in tables; the name of the source unless the graph file sets `dataset`.
     pub dataset: String,
     /// The patient, as a keyed hash.
     pub patient_key: PatientKey,
     /// Bytes on disk.
     pub bytes: u64,
-    /// When the data changed last, in seconds since 1970; 0 for phantoms.
+    /// Time of the last modification of the data, in seconds since 1970; 0 for phantoms.
     pub modified_s: i64,
 }
 
-/// What a header promises; read without decoding voxels.
+/// Grid and memory cost of a scan, from its header alone.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ScanHeader {
-    /// Shape and place.
+    /// Shape and affine.
     pub grid: Grid,
-    /// Most bytes that reading the scan holds at once (decoded voxels plus what decoding needs).
+    /// Peak bytes that reading the scan holds at once (decoded voxels and the buffers of the decoder).
     pub read_bytes: u64,
-    /// Bytes of the decoded volume as it stays in memory.
+    /// Bytes of the decoded volume in memory.
     pub volume_bytes: u64,
 }
 
 /// A decoded scan.
 #[derive(Clone)]
 pub struct Scan {
-    /// Which one.
+    /// Its entry in the source.
     pub entry: ScanEntry,
-    /// SHA-256 over its voxels in RAS order, shape and spacing: equal for equal content whatever the file format.
+    /// SHA-256 over its voxels in RAS order, shape and spacing: equal for equal content in any file format.
     pub digest: ScanDigest,
-    /// HU on the scan's own grid.
+    /// HU on the grid of the scan.
     pub volume: Volume,
-    /// What lies beside it.
+    /// Its label files.
     pub companions: Arc<dyn Companions>,
 }
 
@@ -81,43 +81,43 @@ impl std::fmt::Debug for Scan {
     }
 }
 
-/// Files that belong to a scan: its labels.
+/// Access to the files that belong to a scan: its labels.
 pub trait Companions: Send + Sync {
-    /// The label file that `pattern` names: a path relative to the scan's folder in which `{stem}` stands for the
-    /// scan's file name without extensions (`labels.nii.gz`, `../labelsTr/{stem}.nii.gz`, `organs/liver.nii.gz`).
+    /// Reads the label file that `pattern` names: a path relative to the folder of the scan in which `{stem}` is replaced by the
+    /// file name of the scan without extensions (`labels.nii.gz`, `../labelsTr/{stem}.nii.gz`, `organs/liver.nii.gz`).
     ///
     /// # Errors
-    /// A fault of stage `mask`: `missing` where there is none, otherwise why it cannot be read.
+    /// Returns a fault of stage `mask`: `missing` if the file does not exist, otherwise the fault of reading the file.
     fn labels(&self, pattern: &str) -> Result<Labels, Fault>;
 }
 
 /// An archive of scans.
 pub trait Source: Send + Sync {
-    /// All scans, sorted by key. Things that are no scan are listed too when the graph file's pattern asks for them;
-    /// reading them is then a fault.
+    /// Lists all scans, sorted by key. An entry that matches the patterns of the graph file but is not a scan is listed, too;
+    /// reading it is a fault.
     ///
     /// # Errors
-    /// Where the archive itself cannot be listed.
+    /// Returns an error if the archive itself cannot be listed.
     fn list(&self) -> Result<Vec<ScanEntry>>;
 
-    /// The secret behind its patient keys and scan ids; none where the source needs no secret. With another secret every patient
-    /// would be another one, and could be trained and tested on at once.
+    /// Returns the secret of the patient keys and scan ids, or `None` if the source needs no secret. Another secret changes every
+    /// patient key, so that a patient could be in the training set and in the test set.
     ///
     /// # Errors
-    /// Where the secret cannot be read.
+    /// Returns an error if the secret cannot be read.
     fn patient_secret(&self) -> Result<Option<PatientSecret>> {
         Ok(None)
     }
 
-    /// The header of a scan, without decoding it.
+    /// Reads the header of a scan without decoding voxels.
     ///
     /// # Errors
-    /// A fault of stage `read`.
+    /// Returns a fault of stage `read`.
     fn header(&self, entry: &ScanEntry) -> Result<ScanHeader, Fault>;
 
     /// Decodes a scan.
     ///
     /// # Errors
-    /// A fault of stage `read`.
+    /// Returns a fault of stage `read`.
     fn read(&self, entry: &ScanEntry) -> Result<Scan, Fault>;
 }

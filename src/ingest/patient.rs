@@ -1,7 +1,7 @@
-//! Patients without their names: which files are of the same person, said with a keyed hash.
+//! Patient keys: keyed hashes that identify a patient without a name.
 //!
-//! A plain hash of a patient's number can be undone by trying all numbers. The key makes that impossible without the
-//! secret, which lies outside of every run folder and is never logged.
+//! A plain hash of a patient number can be reversed by trying all numbers. A keyed hash cannot be reversed without the
+//! secret, which is stored outside of every run folder and is never logged.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -16,27 +16,27 @@ use sha2::Sha256;
 use crate::error::{ConfigError, Error, Result};
 use crate::id::{PatientKey, ScanId};
 
-/// The environment variable that holds the secret's text.
+/// The environment variable that holds the secret.
 const VARIABLE: &str = "FREETUMOR_PATIENT_KEY";
 /// Shorter secrets can be guessed.
 const SHORTEST_BYTES: usize = 16;
-/// Nobody means a file longer than this.
+/// A longer file is not a secret but a mistake.
 const LONGEST_BYTES: usize = 4096;
 
-/// How a scan's patient is told from its key or its header. At most one of the fields is set; without any, the first
-/// part of the path is the patient.
+/// How the patient of a scan is derived from its key or its header. At most one of the fields is set; by default the first
+/// component of the path is the patient.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PatientConfig {
-    /// Which part of the scan's path names the patient, counted from 0: in `site-3/patient-17/ct.nii.gz` it is 1. The
-    /// last part counts without its file extension.
+    /// Index of the path component that names the patient, counted from 0: `site-3/patient-17/ct.nii.gz` has the patient
+    /// at 1. The last component is used without its file extension.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path_component: Option<usize>,
-    /// A path with `{patient}` where the patient's name stands and `*` for anything within one part of the path:
-    /// `imagesTr/{patient}_*.nii.gz`. The name is the shortest that fits and does not cross a `/`.
+    /// A path with `{patient}` in place of the patient's name and `*` for any characters within one path component:
+    /// `imagesTr/{patient}_*.nii.gz`. The shortest name that matches is used; a name does not contain `/`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pattern: Option<String>,
-    /// Whether the patient is the PatientID of the DICOM header.
+    /// Whether the PatientID of the DICOM header is the patient.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub dicom: bool,
 }
@@ -44,19 +44,19 @@ pub struct PatientConfig {
 /// A checked [`PatientConfig`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PatientRule {
-    /// A part of the path, counted from 0.
+    /// A component of the path, counted from 0.
     PathComponent(usize),
-    /// The `{patient}` of a pattern.
+    /// The `{patient}` in a pattern.
     Pattern(PatientPattern),
     /// The PatientID of the DICOM header.
     Dicom,
 }
 
 impl PatientRule {
-    /// Checks the settings; `field` is where they stand in the stage's table.
+    /// Checks the settings; `field` is their field in the table of the node.
     ///
     /// # Errors
-    /// Everything that is wrong with them.
+    /// Returns every error in the settings.
     pub fn new(config: &PatientConfig, field: &str) -> Result<Self, Vec<ConfigError>> {
         let given = [config.path_component.is_some(), config.pattern.is_some(), config.dicom];
         if given.into_iter().filter(|&given| given).count() > 1 {
@@ -72,14 +72,14 @@ impl PatientRule {
         }
     }
 
-    /// The patient that a key names; `None` where the rule does not fit it, or asks for a header.
+    /// Returns the patient that a key names; `None` if the rule does not match the key or reads a header.
     pub fn of_key<'a>(&self, key: &'a str) -> Option<&'a str> {
         let path = key.split_once('#').map_or(key, |(path, _)| path);
         match self {
             Self::PathComponent(index) => {
-                let mut parts = path.split('/').skip(*index);
-                let part = parts.next()?;
-                Some(if parts.next().is_none() { super::file::stem(part) } else { part })
+                let mut components = path.split('/').skip(*index);
+                let component = components.next()?;
+                Some(if components.next().is_none() { super::file::stem(component) } else { component })
             }
             Self::Pattern(pattern) => pattern.patient_in(path),
             Self::Dicom => None,
@@ -87,7 +87,7 @@ impl PatientRule {
     }
 }
 
-/// A path with `{patient}` and `*` in it.
+/// A path pattern with `{patient}` and `*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PatientPattern {
     before: String,
@@ -104,34 +104,34 @@ impl PatientPattern {
 
     fn patient_in<'a>(&self, path: &'a str) -> Option<&'a str> {
         let boundaries = || path.char_indices().map(|(at, _)| at).chain([path.len()]);
-        boundaries().filter(|&start| fits(&self.before, &path[..start])).find_map(|start| {
+        boundaries().filter(|&start| matches(&self.before, &path[..start])).find_map(|start| {
             let patients =
                 boundaries().filter(move |&end| end > start).take_while(|&end| !path[start..end].contains('/'));
-            patients.into_iter().find(|&end| fits(&self.after, &path[end..])).map(|end| &path[start..end])
+            patients.into_iter().find(|&end| matches(&self.after, &path[end..])).map(|end| &path[start..end])
         })
     }
 }
 
-/// Whether a text is a pattern in which `*` stands for anything but `/`.
-fn fits(pattern: &str, text: &str) -> bool {
+/// Whether a string matches a pattern in which `*` matches any characters but `/`.
+fn matches(pattern: &str, text: &str) -> bool {
     let Some((head, tail)) = pattern.split_once('*') else { return pattern == text };
     let Some(rest) = text.strip_prefix(head) else { return false };
     let ends = rest.char_indices().map(|(at, _)| at).chain([rest.len()]);
-    ends.take_while(|&end| !rest[..end].contains('/')).any(|end| fits(tail, &rest[end..]))
+    ends.take_while(|&end| !rest[..end].contains('/')).any(|end| matches(tail, &rest[end..]))
 }
 
-/// The secret behind patient keys.
+/// The secret of patient keys.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PatientSecret(Vec<u8>);
 
 impl PatientSecret {
-    /// The environment variable that holds the secret's text; no other program may see it.
+    /// The environment variable that holds the secret; it is not passed to other programs.
     pub const VARIABLE: &'static str = VARIABLE;
 
-    /// A secret of at least 16 bytes.
+    /// Creates a secret of 16 to 4096 bytes.
     ///
     /// # Errors
-    /// Where it is shorter, or longer than 4096 bytes.
+    /// Returns an error if the secret is shorter or longer.
     pub fn new(secret: impl Into<Vec<u8>>) -> Result<Self> {
         let secret = secret.into();
         if (SHORTEST_BYTES..=LONGEST_BYTES).contains(&secret.len()) {
@@ -139,14 +139,14 @@ impl PatientSecret {
         }
         let message =
             format!("expected a patient key of {SHORTEST_BYTES} to {LONGEST_BYTES} bytes, got {}", secret.len());
-        Err(Error::new(message).with_hint("make one with: head -c 32 /dev/urandom | base64"))
+        Err(Error::new(message).with_hint("create a key with: head -c 32 /dev/urandom | base64"))
     }
 
-    /// The secret of this machine: the text of `$FREETUMOR_PATIENT_KEY`, else the content of `file`, else that of
-    /// `freetumor/patient.key` in the user's configuration folder, which is made the first time.
+    /// Loads the secret of this machine: the value of `$FREETUMOR_PATIENT_KEY`, else the content of `file`, else the content of
+    /// `freetumor/patient.key` in the user's configuration folder, which is created on first use.
     ///
     /// # Errors
-    /// Where what is there cannot be read or is too short, or nothing is there and nothing can be made.
+    /// Returns an error if the secret cannot be read or has the wrong length, or if the file cannot be created.
     pub fn load(file: Option<&Path>) -> Result<Self> {
         let folder = |variable: &str| std::env::var_os(variable).filter(|folder| !folder.is_empty()).map(PathBuf::from);
         let configuration = folder("XDG_CONFIG_HOME").or_else(|| folder("HOME").map(|home| home.join(".config")));
@@ -156,20 +156,20 @@ impl PatientSecret {
     fn load_from(text: Option<OsString>, file: Option<&Path>, configuration: Option<PathBuf>) -> Result<Self> {
         if let Some(text) = text {
             let text = text.to_string_lossy();
-            return Self::new(text.trim_ascii()).map_err(|error| error.with_hint(format!("look at ${VARIABLE}")));
+            return Self::new(text.trim_ascii()).map_err(|error| error.with_hint(format!("check ${VARIABLE}")));
         }
         if let Some(file) = file {
             return Self::read(file).map_err(|error| Error::io("cannot read the patient key", file, error))?;
         }
         let Some(folder) = configuration else {
-            let hint = format!("set ${VARIABLE}, or name a file that holds the key");
-            return Err(Error::new("there is no place for the patient key: $HOME is not set").with_hint(hint));
+            let hint = format!("set ${VARIABLE} or name a file that contains the key");
+            return Err(Error::new("cannot locate the patient key: $HOME is not set").with_hint(hint));
         };
         let file = folder.join("freetumor").join("patient.key");
         match Self::read(&file) {
             Ok(secret) => secret,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                Self::make(&file).map_err(|error| Error::io("cannot make the patient key", &file, error))?;
+                Self::create(&file).map_err(|error| Error::io("cannot create the patient key", &file, error))?;
                 Self::read(&file).map_err(|error| Error::io("cannot read the patient key", &file, error))?
             }
             Err(error) => Err(Error::io("cannot read the patient key", &file, error)),
@@ -178,26 +178,26 @@ impl PatientSecret {
 
     fn read(file: &Path) -> io::Result<Result<Self>> {
         let mut text = Vec::new();
-        // One byte more than is allowed shows that there is more.
+        // One byte above the limit detects a file that is too long.
         io::Read::read_to_end(&mut io::Read::take(std::fs::File::open(file)?, LONGEST_BYTES as u64 + 1), &mut text)?;
         Ok(Self::new(text.trim_ascii()))
     }
 
-    /// Makes a file of 64 random hexadecimal digits that only its owner can read. Where another process was first, its
-    /// file stays.
-    fn make(file: &Path) -> io::Result<()> {
+    /// Creates a file of 64 random hexadecimal digits that only its owner can read. If another process has created the
+    /// file in the meantime, that file is kept.
+    fn create(file: &Path) -> io::Result<()> {
         let Some(folder) = file.parent() else { return Err(io::ErrorKind::InvalidInput.into()) };
         std::fs::create_dir_all(folder)?;
         let mut random = [0; 32];
         getrandom::fill(&mut random).map_err(io::Error::other)?;
         let text = hex::encode(random);
-        // Temporary files belong to their owner alone (0600), and stay so when they get their name.
+        // Temporary files have mode 0600 and keep it when they are renamed.
         let mut staged = tempfile::NamedTempFile::new_in(folder)?;
         writeln!(staged, "{text}")?;
         staged.as_file().sync_all()?;
         match staged.persist_noclobber(file) {
             Ok(_) => {
-                tracing::info!(file = %file.display(), "made a secret for patient keys; keep it as long as the runs")
+                tracing::info!(file = %file.display(), "created a secret for patient keys; keep it as long as the runs")
             }
             Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error.error),
@@ -205,8 +205,8 @@ impl PatientSecret {
         Ok(())
     }
 
-    /// The key of a patient: the first 8 bytes of HMAC-SHA256. `scope` is what the name is unique in, such as a
-    /// data set.
+    /// Returns the key of a patient: the first 8 bytes of HMAC-SHA256. `scope` is the set in which the name is unique, such as
+    /// a data set.
     ///
     /// ```
     /// use freetumor::ingest::PatientSecret;
@@ -219,36 +219,37 @@ impl PatientSecret {
         PatientKey::from_hash(&self.mac("patient", &[scope, patient]))
     }
 
-    /// The id of a scan: without the secret the path or number behind it cannot be found by trial.
+    /// Returns the id of a scan: without the secret its path or number cannot be found by trial.
     ///
     /// ```
     /// use freetumor::ingest::PatientSecret;
-    /// let [one, other] = ["correct horse battery staple", "another horse battery staple"].map(PatientSecret::new);
-    /// assert_ne!(one?.scan_id("archive", "case-7/ct.nii.gz"), other?.scan_id("archive", "case-7/ct.nii.gz"));
+    /// let [first, second] = ["correct horse battery staple", "another horse battery staple"].map(PatientSecret::new);
+    /// assert_ne!(first?.scan_id("archive", "case-7/ct.nii.gz"), second?.scan_id("archive", "case-7/ct.nii.gz"));
     /// # Ok::<(), freetumor::error::Error>(())
     /// ```
     pub fn scan_id(&self, source: &str, key: &str) -> ScanId {
         ScanId::from_hash(&self.mac("scan", &[source, key]))
     }
 
-    /// The digest of a pipeline's settings, 64 hexadecimal digits: they hold paths, which could be found by trial without the secret.
+    /// Returns the digest of the settings of a pipeline, 64 hexadecimal digits. The digest is keyed because settings contain paths, which
+    /// could be found by trial from a plain hash.
     pub fn pipeline_digest(&self, settings: &str) -> String {
         hex::encode(self.mac("pipeline", &[settings]))
     }
 
-    /// The digest of one setting, 16 hexadecimal digits: it stands for a path where the setting itself must not be readable.
+    /// Returns the digest of one setting, 16 hexadecimal digits: it replaces a path that must not be readable.
     pub fn setting_digest(&self, setting: &str) -> String {
         hex::encode(&self.mac("setting", &[setting])[..8])
     }
 
-    /// A hash by which two secrets are told apart.
+    /// Returns a hash that identifies the secret.
     pub fn fingerprint(&self) -> String {
         hex::encode(&self.mac("fingerprint", &[])[..8])
     }
 
-    /// HMAC-SHA256 over the purpose and the parts, each with its length before it, so that no two inputs are the same bytes.
+    /// HMAC-SHA256 over the purpose and the parts, each with its length as a prefix, so that different inputs are different bytes.
     fn mac(&self, purpose: &str, parts: &[&str]) -> [u8; 32] {
-        // HMAC takes keys of every length.
+        // HMAC accepts keys of any length.
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else { unreachable!("HMAC refused a key") };
         for part in [&[purpose], parts].concat() {
             mac.update(&(part.len() as u64).to_le_bytes());
@@ -277,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_a_path_name_the_patient() {
+    fn path_component_names_patient() {
         let first = rule(PatientConfig::default());
         assert_eq!(first.of_key("case-7/2019/ct.nii.gz"), Some("case-7"));
         assert_eq!(first.of_key("liver_017.nii.gz"), Some("liver_017"));
@@ -288,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_find_the_shortest_name() {
+    fn pattern_matches_shortest_patient_name() {
         assert_eq!(pattern("imagesTr/{patient}_*.nii.gz").of_key("imagesTr/liver-3_0000.nii.gz"), Some("liver-3"));
         assert_eq!(pattern("imagesTr/{patient}_*.nii.gz").of_key("imagesTs/liver-3_0000.nii.gz"), None);
         assert_eq!(pattern("*/{patient}/ct.nii.gz").of_key("a/b/ct.nii.gz"), Some("b"));
@@ -299,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn contradicting_rules_are_complaints() {
+    fn contradicting_rules_are_errors() {
         let both = PatientConfig { path_component: Some(1), dicom: true, pattern: None };
         assert_eq!(PatientRule::new(&both, "patient").unwrap_err()[0].field, "patient");
         let nameless = PatientConfig { pattern: Some("*/ct.nii".into()), ..PatientConfig::default() };
@@ -307,13 +308,13 @@ mod tests {
     }
 
     #[test]
-    fn the_key_is_the_documented_hmac() {
+    fn patient_key_is_documented_hmac() {
         // python: parts = b"".join(len(s).to_bytes(8, "little") + s for s in (b"patient", b"LiTS", b"17"))
         //         hmac.new(b"k" * 16, parts, "sha256").hexdigest()[:16]
         let secret = PatientSecret::new([b'k'; 16]).unwrap();
         assert_eq!(secret.patient_key("LiTS", "17").to_string(), "39129452a83fdb44");
         assert_eq!(format!("{secret:?}"), "PatientSecret(…)");
-        // No data set's name makes a patient's key that of a scan or of a setting.
+        // No data set name makes a patient key equal to the id of a scan or the digest of a setting.
         for scope in ["scan", "setting", "scan of archive", ""] {
             assert_ne!(secret.patient_key(scope, "17").to_string(), secret.scan_id("archive", "17").to_string());
             assert_ne!(secret.patient_key(scope, "17").to_string(), secret.setting_digest("17"));
@@ -321,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_precedes_the_file_and_the_file_the_configuration() {
+    fn secret_is_loaded_from_environment_then_file_then_configuration() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("key");
         std::fs::write(&file, "0123456789abcdef0\n").unwrap();
@@ -330,16 +331,16 @@ mod tests {
         let load = |text, file| PatientSecret::load_from(text, file, configuration.clone()).unwrap();
         assert_eq!(load(text(), Some(&file)), PatientSecret::new("fedcba9876543210").unwrap());
         assert_eq!(load(None, Some(&file)), PatientSecret::new("0123456789abcdef0").unwrap());
-        let made = load(None, None);
-        assert_eq!(made, load(None, None), "made once");
-        assert_ne!(made, load(None, Some(&file)));
+        let created = load(None, None);
+        assert_eq!(created, load(None, None), "created once");
+        assert_ne!(created, load(None, Some(&file)));
         let short = PatientSecret::load_from(Some("short".into()), None, configuration).unwrap_err();
-        assert!(!short.to_string().contains("short"), "the secret stays out of messages: {short}");
+        assert!(!short.to_string().contains("short"), "the message must not contain the secret: {short}");
     }
 
     #[cfg(unix)]
     #[test]
-    fn a_made_secret_is_its_owners_alone() {
+    fn created_secret_is_readable_by_owner_only() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         PatientSecret::load_from(None, None, Some(folder.path().to_owned())).unwrap();

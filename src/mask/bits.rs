@@ -1,4 +1,4 @@
-//! Sets of voxels, one bit each, and their dilation and closing by a ball.
+//! Sets of voxels as bit sets, with dilation and closing by a ball.
 
 use crate::volume::{Components, Connectivity};
 
@@ -11,13 +11,13 @@ pub struct BitVolume {
 }
 
 impl BitVolume {
-    /// No voxel of a volume of this shape.
+    /// Creates an empty set of voxels for a volume of this shape.
     pub fn empty(shape: [usize; 3]) -> Self {
         let words = shape[0].div_ceil(64);
         Self { shape, words, bits: vec![0; words * shape[1] * shape[2]] }
     }
 
-    /// The voxels for which `inside` holds.
+    /// Creates the set of voxels for which `inside` returns true.
     pub fn from_fn(shape: [usize; 3], mut inside: impl FnMut([usize; 3]) -> bool) -> Self {
         let mut set = Self::empty(shape);
         for z in 0..shape[2] {
@@ -31,12 +31,12 @@ impl BitVolume {
         set
     }
 
-    /// Voxels along [x, y, z].
+    /// Returns the number of voxels of the volume along [x, y, z].
     pub fn shape(&self) -> [usize; 3] {
         self.shape
     }
 
-    /// Number of voxels in the set.
+    /// Returns the number of voxels in the set.
     pub fn count(&self) -> usize {
         self.bits.iter().map(|word| word.count_ones() as usize).sum()
     }
@@ -47,14 +47,14 @@ impl BitVolume {
         self.row(y, z)[x / 64] >> (x % 64) & 1 == 1
     }
 
-    /// The words of a row.
+    /// Returns the words of a row.
     #[inline]
     pub fn row(&self, y: usize, z: usize) -> &[u64] {
         let start = self.words * (y + self.shape[1] * z);
         &self.bits[start..start + self.words]
     }
 
-    /// The words of a row, to be changed; bits past the row's end must stay 0.
+    /// Returns the words of a row for writing; bits past the end of the row must stay 0.
     #[inline]
     fn row_mut(&mut self, y: usize, z: usize) -> &mut [u64] {
         let start = self.words * (y + self.shape[1] * z);
@@ -63,34 +63,34 @@ impl BitVolume {
 
     /// Adds the voxels `from..to` of a row.
     pub fn insert_run(&mut self, y: usize, z: usize, from: usize, to: usize) {
-        self.each_word_of_run(y, z, from, to, |word, mask| *word |= mask);
+        self.for_each_word_of_run(y, z, from, to, |word, mask| *word |= mask);
     }
 
-    /// Takes the voxels `from..to` of a row away.
+    /// Removes the voxels `from..to` of a row.
     pub fn remove_run(&mut self, y: usize, z: usize, from: usize, to: usize) {
-        self.each_word_of_run(y, z, from, to, |word, mask| *word &= !mask);
+        self.for_each_word_of_run(y, z, from, to, |word, mask| *word &= !mask);
     }
 
-    fn each_word_of_run(&mut self, y: usize, z: usize, from: usize, to: usize, change: impl Fn(&mut u64, u64)) {
+    fn for_each_word_of_run(&mut self, y: usize, z: usize, from: usize, to: usize, change: impl Fn(&mut u64, u64)) {
         for (w, word) in self.row_mut(y, z).iter_mut().enumerate() {
             change(word, mask_of(w, from, to));
         }
     }
 
     /// Whether any voxel of `from..to` of a row is in the set.
-    pub fn meets_run(&self, y: usize, z: usize, from: usize, to: usize) -> bool {
+    pub fn intersects_run(&self, y: usize, z: usize, from: usize, to: usize) -> bool {
         self.row(y, z).iter().enumerate().any(|(w, word)| word & mask_of(w, from, to) != 0)
     }
 
-    /// The runs of voxels in a row, as first and one past the last.
+    /// Returns the runs of voxels in a row, as the first and one past the last.
     pub fn runs(&self, y: usize, z: usize) -> impl Iterator<Item = [usize; 2]> {
         let row = self.row(y, z);
         let end = 64 * row.len();
-        // The next bit of the wanted value at or after `from`.
-        let next = move |from: usize, wanted: bool| {
+        // Finds the next bit with `value` at or after `from`.
+        let next = move |from: usize, value: bool| {
             let mut at = from;
             while at < end {
-                let word = if wanted { row[at / 64] } else { !row[at / 64] } >> (at % 64);
+                let word = if value { row[at / 64] } else { !row[at / 64] } >> (at % 64);
                 if word != 0 {
                     return at + word.trailing_zeros() as usize;
                 }
@@ -106,10 +106,10 @@ impl BitVolume {
         })
     }
 
-    /// The connected components of the set.
+    /// Returns the connected components of the set.
     ///
     /// # Panics
-    /// Where the set has more than 65,535 voxels along x.
+    /// Panics if the set has more than 65,535 voxels along x.
     pub fn components(&self, connectivity: Connectivity) -> Components {
         Components::new(self.shape, connectivity, |y, z| self.runs(y, z))
     }
@@ -120,20 +120,20 @@ impl BitVolume {
         self.bits.iter_mut().zip(&other.bits).for_each(|(word, other)| *word |= other);
     }
 
-    /// Number of voxels that are in another set of the same shape, too.
+    /// Returns the number of voxels in the intersection with another set of the same shape.
     ///
     /// ```
     /// use freetumor::mask::BitVolume;
-    /// let low = BitVolume::from_fn([5, 2, 1], |[x, _, _]| x < 3);
-    /// let high = BitVolume::from_fn([5, 2, 1], |[x, _, _]| x > 1);
-    /// assert_eq!(low.common(&high), 2);
+    /// let first = BitVolume::from_fn([5, 2, 1], |[x, _, _]| x < 3);
+    /// let second = BitVolume::from_fn([5, 2, 1], |[x, _, _]| x > 1);
+    /// assert_eq!(first.common(&second), 2);
     /// ```
     pub fn common(&self, other: &Self) -> usize {
         assert_eq!(self.shape, other.shape, "sets of one volume");
         self.bits.iter().zip(&other.bits).map(|(word, other)| (word & other).count_ones() as usize).sum()
     }
 
-    /// The voxels that share a face with one that is not in the set; what lies beyond the volume is not.
+    /// Returns the voxels that share a face with a voxel outside of the set; voxels beyond the volume are outside of the set.
     ///
     /// ```
     /// use freetumor::mask::BitVolume;
@@ -157,7 +157,7 @@ impl BitVolume {
         surface
     }
 
-    /// The voxels that are not in the set.
+    /// Returns the voxels that are not in the set.
     #[must_use]
     pub fn complement(&self) -> Self {
         let mut set = self.clone();
@@ -169,7 +169,7 @@ impl BitVolume {
         set
     }
 
-    /// The voxels whose four neighbours along x and y are in the set, too; those at the border are not.
+    /// Returns the voxels whose four neighbours along x and y are in the set; voxels at the border are excluded.
     #[must_use]
     pub fn core_in_plane(&self) -> Self {
         let mut core = Self::empty(self.shape);
@@ -187,20 +187,20 @@ impl BitVolume {
         core
     }
 
-    /// All voxels within `radius_mm` of the set.
+    /// Returns all voxels within `radius_mm` of the set.
     ///
-    /// Every row is widened once for each half-width that the ball has and written to the rows that it reaches: whole
-    /// words at a time, and nothing for empty rows.
+    /// Every row is widened once for each half-width of the ball and written to the rows within the radius: whole
+    /// words at a time; empty rows are skipped.
     #[must_use]
     pub fn dilated(&self, radius_mm: f64, spacing_mm: [f64; 3]) -> Self {
         let [rx, ry, rz] = spacing_mm.map(|mm| (radius_mm / mm).floor() as isize);
         let mut chords = Vec::new();
         for dz in -rz..=rz {
             for dy in -ry..=ry {
-                let rest =
+                let square =
                     radius_mm.powi(2) - (dy as f64 * spacing_mm[1]).powi(2) - (dz as f64 * spacing_mm[2]).powi(2);
-                if rest >= 0.0 {
-                    chords.push((dy, dz, (rest.sqrt() / spacing_mm[0]).floor() as usize));
+                if square >= 0.0 {
+                    chords.push((dy, dz, (square.sqrt() / spacing_mm[0]).floor() as usize));
                 }
             }
         }
@@ -230,15 +230,15 @@ impl BitVolume {
         grown
     }
 
-    /// The set with every gap filled that a ball of `radius_mm` cannot enter. What lies beyond the volume counts as
-    /// part of the set, so that nothing is lost at its border.
+    /// Returns the morphological closing of the set by a ball of `radius_mm`. Voxels beyond the volume count as
+    /// part of the set, so that no voxel at the border is removed.
     #[must_use]
     pub fn closed(&self, radius_mm: f64, spacing_mm: [f64; 3]) -> Self {
         self.dilated(radius_mm, spacing_mm).complement().dilated(radius_mm, spacing_mm).complement()
     }
 }
 
-/// The bits of word `w` that belong to voxels `from..to`.
+/// Returns the bits of word `w` that belong to the voxels `from..to`.
 fn mask_of(w: usize, from: usize, to: usize) -> u64 {
     let (low, high) = (from.max(64 * w), to.min(64 * w + 64));
     if low >= high {
@@ -247,7 +247,7 @@ fn mask_of(w: usize, from: usize, to: usize) -> u64 {
     (u64::MAX >> (64 - (high - low))) << (low - 64 * w)
 }
 
-/// A row grown by one voxel to both sides.
+/// Writes the row, widened by one voxel on both sides, to `wide`.
 fn widen(row: &[u64], wide: &mut [u64], last: u64) {
     for w in 0..row.len() {
         let left = row[w] << 1 | if w > 0 { row[w - 1] >> 63 } else { 0 };
@@ -266,8 +266,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn speckles(shape: [usize; 3], share: f64, seed: u64) -> BitVolume {
-        let mut draws = Key::root(seed).draws("speckles");
-        BitVolume::from_fn(shape, |_| draws.chance(share))
+        let mut random = Key::root(seed).draws("speckles");
+        BitVolume::from_fn(shape, |_| random.chance(share))
     }
 
     fn near(set: &BitVolume, [x, y, z]: [usize; 3], radius_mm: f64, spacing_mm: [f64; 3]) -> bool {
@@ -281,71 +281,71 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(12))]
         #[test]
-        fn dilation_equals_the_plain_one(seed in any::<u64>(), nx in 60usize..72, radius in 0.0f64..5.0) {
+        fn dilation_equals_reference(seed in any::<u64>(), nx in 60usize..72, radius in 0.0f64..5.0) {
             let spacing_mm = [0.9, 1.1, 2.0];
             let set = speckles([nx, 6, 5], 0.01, seed);
             let grown = set.dilated(radius, spacing_mm);
-            let plain = BitVolume::from_fn(set.shape(), |voxel| near(&set, voxel, radius, spacing_mm));
-            prop_assert_eq!(grown, plain);
+            let expected = BitVolume::from_fn(set.shape(), |voxel| near(&set, voxel, radius, spacing_mm));
+            prop_assert_eq!(grown, expected);
         }
 
         #[test]
         fn runs_rebuild_the_set(seed in any::<u64>(), nx in 1usize..200, share in 0.0f64..1.0) {
             let set = speckles([nx, 3, 2], share, seed);
-            let mut again = BitVolume::empty(set.shape());
+            let mut rebuilt = BitVolume::empty(set.shape());
             let mut holes = set.complement();
             for (y, z) in [(0, 0), (1, 0), (2, 0), (0, 1), (1, 1), (2, 1)] {
                 for [from, to] in set.runs(y, z) {
                     prop_assert!(from < to && to <= nx);
-                    prop_assert!(!again.meets_run(y, z, from.saturating_sub(1), to));
-                    again.insert_run(y, z, from, to);
+                    prop_assert!(!rebuilt.intersects_run(y, z, from.saturating_sub(1), to));
+                    rebuilt.insert_run(y, z, from, to);
                     holes.insert_run(y, z, from, to);
                 }
             }
             prop_assert_eq!(holes.count(), nx * 6);
-            prop_assert_eq!(again, set);
+            prop_assert_eq!(rebuilt, set);
         }
     }
 
     #[test]
-    fn closing_fills_gaps_and_loses_nothing() {
+    fn closing_fills_gaps_and_keeps_set() {
         let slab = BitVolume::from_fn([70, 12, 12], |[x, y, _]| y < 5 && !(30..33).contains(&x));
         let closed = slab.closed(2.0, [1.0; 3]);
         assert!(closed.contains([31, 2, 6]) && !closed.contains([31, 8, 6]));
-        let mut both = closed.clone();
-        both.insert_all(&slab);
-        assert_eq!(both, closed);
+        let mut union = closed.clone();
+        union.insert_all(&slab);
+        assert_eq!(union, closed);
         assert!(!slab.closed(1.0, [1.0; 3]).contains([31, 2, 6]));
     }
 
     #[test]
-    fn the_surface_touches_what_is_outside() {
+    fn surface_equals_reference() {
         let set = speckles([70, 6, 5], 0.9, 8);
         let outside = |[x, y, z]: [isize; 3]| {
             let within = (0..70).contains(&x) && (0..6).contains(&y) && (0..5).contains(&z);
             !within || !set.contains([x as usize, y as usize, z as usize])
         };
-        let plain = BitVolume::from_fn(set.shape(), |voxel| {
+        let expected = BitVolume::from_fn(set.shape(), |voxel| {
             let [x, y, z] = voxel.map(|i| i as isize);
             set.contains(voxel)
                 && [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
                     .iter()
                     .any(|[i, j, k]| outside([x + i, y + j, z + k]) || outside([x - i, y - j, z - k]))
         });
-        assert!(plain.count() < set.count());
-        assert_eq!(set.surface(), plain);
+        assert!(expected.count() < set.count());
+        assert_eq!(set.surface(), expected);
     }
 
     #[test]
-    fn the_core_has_all_four_neighbours() {
+    fn core_in_plane_equals_reference() {
         let set = speckles([130, 7, 2], 0.8, 5);
-        let plain = BitVolume::from_fn(set.shape(), |[x, y, z]| {
+        let expected = BitVolume::from_fn(set.shape(), |[x, y, z]| {
             (1..129).contains(&x)
                 && (1..6).contains(&y)
                 && [[x, y], [x - 1, y], [x + 1, y], [x, y - 1], [x, y + 1]]
                     .iter()
                     .all(|&[x, y]| set.contains([x, y, z]))
         });
-        assert_eq!(set.core_in_plane(), plain);
+        assert_eq!(set.core_in_plane(), expected);
     }
 }

@@ -1,9 +1,9 @@
-//! The classes of TotalSegmentator v2 by name.
+//! The names and ids of the classes of TotalSegmentator v2.
 
-/// The highest id of TotalSegmentator v2's `total` task.
+/// The highest id of the `total` task of TotalSegmentator v2.
 pub const CLASSES: u16 = 117;
 
-/// Names of the classes up to the vertebrae, by id − 1; vertebrae and ribs are counted in [`class_name`].
+/// Names of the classes before the vertebrae, by id − 1; names of vertebrae and ribs are generated in [`class_name`].
 const BEFORE_VERTEBRAE: [&str; 25] = [
     "spleen",
     "kidney_right",
@@ -77,7 +77,7 @@ const AFTER_VERTEBRAE: [&str; 41] = [
     "skull",
 ];
 
-/// The name of a class, `None` outside 1..=117.
+/// Returns the name of a class; `None` outside 1..=117.
 ///
 /// ```
 /// use freetumor::mask::class_name;
@@ -87,7 +87,7 @@ const AFTER_VERTEBRAE: [&str; 41] = [
 /// assert_eq!(class_name(118), None);
 /// ```
 pub fn class_name(id: u16) -> Option<String> {
-    // Counted from the feet, as the classes are: S1, L5..L1, T12..T1, C7..C1.
+    // Classes are numbered from inferior to superior: S1, L5..L1, T12..T1, C7..C1.
     let vertebra = |n: u16| match n {
         0 => "S1".to_owned(),
         1..=5 => format!("L{}", 6 - n),
@@ -106,8 +106,8 @@ pub fn class_name(id: u16) -> Option<String> {
     })
 }
 
-/// The ids that make up an organ: the class of that name, or all classes that begin with it (`kidney` is both kidneys,
-/// `lung` its five lobes, `vertebrae` the whole spine). Cysts are no part of the kidney.
+/// Returns the ids of an organ: the class of that name, or all classes whose names start with it (`kidney` is both kidneys,
+/// `lung` its five lobes, `vertebrae` the whole spine). Cysts are not part of the kidney.
 ///
 /// ```
 /// use freetumor::mask::class_ids;
@@ -116,16 +116,16 @@ pub fn class_name(id: u16) -> Option<String> {
 /// assert!(class_ids("lver").is_empty());
 /// ```
 pub fn class_ids(organ: &str) -> Vec<u16> {
-    let whole: Vec<u16> = (1..=CLASSES).filter(|&id| class_name(id).is_some_and(|name| name == organ)).collect();
-    if !whole.is_empty() {
-        return whole;
+    let exact: Vec<u16> = (1..=CLASSES).filter(|&id| class_name(id).is_some_and(|name| name == organ)).collect();
+    if !exact.is_empty() {
+        return exact;
     }
     let belongs =
         |name: String| name.strip_prefix(organ).is_some_and(|rest| rest.starts_with('_') && !rest.starts_with("_cyst"));
     (1..=CLASSES).filter(|&id| class_name(id).is_some_and(belongs)).collect()
 }
 
-/// What may be asked for by name, for hints.
+/// Returns all names of classes and organs, for hints.
 pub(super) fn known_names() -> Vec<String> {
     let mut names: Vec<String> = (1..=CLASSES).filter_map(class_name).collect();
     names.extend(["kidney", "lung", "adrenal_gland", "vertebrae", "hip", "femur"].map(str::to_owned));
@@ -137,20 +137,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn classes_are_named_once_each_and_in_their_place() {
+    fn class_names_are_unique_and_match_ids() {
         let names: std::collections::BTreeSet<_> = (1..=CLASSES).map(|id| class_name(id).unwrap()).collect();
         assert_eq!(names.len(), usize::from(CLASSES));
-        // Ids that the scans of the shared folder confirm, and both ends of each counted stretch.
-        let fixed = [(1, "spleen"), (7, "pancreas"), (20, "colon"), (26, "vertebrae_S1"), (50, "vertebrae_C1")];
-        let later =
+        // Ids that the scans of the shared folder confirm, and both ends of each numbered range.
+        let first = [(1, "spleen"), (7, "pancreas"), (20, "colon"), (26, "vertebrae_S1"), (50, "vertebrae_C1")];
+        let second =
             [(52, "aorta"), (63, "inferior_vena_cava"), (91, "skull"), (92, "rib_left_1"), (115, "rib_right_12")];
-        for (id, name) in fixed.into_iter().chain(later).chain([(43, "vertebrae_T1"), (79, "spinal_cord")]) {
+        for (id, name) in first.into_iter().chain(second).chain([(43, "vertebrae_T1"), (79, "spinal_cord")]) {
             assert_eq!(class_name(id).as_deref(), Some(name));
         }
     }
 
     #[test]
-    fn a_name_does_not_match_half_a_word() {
+    fn organ_matches_whole_name_segments_only() {
         assert_eq!(class_ids("iliac_artery"), [65, 66]);
         assert!(class_ids("kid").is_empty());
         assert!(class_ids("").is_empty());

@@ -1,4 +1,4 @@
-//! Organs from one label file beside the scan.
+//! Organs from one label file in the folder of the scan.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,24 +20,24 @@ use crate::volume::{Array3, Grid, Labels};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LabelsConfig {
-    /// The label file, as a path relative to the scan's folder; `{stem}` stands for the scan's file name without
+    /// Path of the label file relative to the folder of the scan; `{stem}` is replaced by the file name of the scan without
     /// extensions.
     #[serde(default = "default_pattern")]
     pub pattern: String,
-    /// What the ids of the file mean.
+    /// Meaning of the ids in the file.
     #[serde(default)]
     pub scheme: LabelScheme,
-    /// The organs to use: a list of names where the scheme knows them (`["liver", "kidney"]`), or a table with the ids
-    /// of each (`liver = { ids = [5], tumor_ids = [118] }`).
+    /// Organs to use: a list of names of the scheme (`["liver", "kidney"]`), or a table with the ids
+    /// of each organ (`liver = { ids = [5], tumor_ids = [118] }`).
     pub organs: OrganChoice,
-    /// What to do with ids that belong to none of the organs.
+    /// Treatment of ids that belong to none of the organs.
     #[serde(default)]
     pub other: OtherLabels,
-    /// Organ and tumor ids in the merged label map, where the customary ones will not do (`spleen = [7, 8]`).
+    /// Organ and tumor ids in the merged label map that replace the default ids (`spleen = [7, 8]`).
     #[serde(default)]
     pub merged_ids: BTreeMap<String, [u8; 2]>,
-    /// Smallest share of the scan's voxels that the label file must cover, 0 to 1: below it, the two do not belong
-    /// together.
+    /// Minimum share of the voxels of the scan that the label file must cover, 0 to 1: with a smaller share, the file does not belong
+    /// to the scan.
     #[serde(default = "default_coverage")]
     pub min_coverage: f64,
 }
@@ -50,25 +50,25 @@ pub(super) fn default_coverage() -> f64 {
     0.5
 }
 
-/// What the ids of a label file mean.
+/// Meaning of the ids in a label file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum LabelScheme {
-    /// Ids 1..117 of TotalSegmentator v2: organs are known by name.
+    /// Ids 1..117 of TotalSegmentator v2: organs are selected by name.
     #[default]
     TotalSegmentator,
-    /// Ids of your own, given with each organ.
+    /// User-defined ids, set for each organ.
     Custom,
 }
 
-/// What to do with ids that belong to none of the organs.
+/// Treatment of ids that belong to none of the organs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OtherLabels {
-    /// They become background.
+    /// The ids become background.
     #[default]
     Ignore,
-    /// They spoil the scan: its labels are not what was expected.
+    /// The ids are a fault of the scan.
     Fault,
 }
 
@@ -76,7 +76,7 @@ pub enum OtherLabels {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum OrganChoice {
-    /// Names that the scheme knows, in the order of the merged label map.
+    /// Names of the scheme, in the order of the merged label map.
     Names(Vec<String>),
     /// Ids by name, in alphabetical order.
     Ids(BTreeMap<String, OrganIds>),
@@ -86,17 +86,17 @@ pub enum OrganChoice {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OrganIds {
-    /// Ids of the healthy organ, united; empty means those that the scheme knows under the organ's name.
+    /// Ids of the healthy organ; if empty, the ids of the scheme for the name of the organ.
     pub ids: Vec<u16>,
-    /// Ids of its real tumors.
+    /// Ids of the real tumors of the organ.
     pub tumor_ids: Vec<u16>,
 }
 
-// By hand, because serde's untagged enums say of a mistyped field only that no variant fits.
+// Implemented by hand, because the error of an untagged enum in serde does not name a misspelled field.
 impl<'de> Deserialize<'de> for OrganChoice {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Choice;
-        impl<'de> Visitor<'de> for Choice {
+        struct ChoiceVisitor;
+        impl<'de> Visitor<'de> for ChoiceVisitor {
             type Value = OrganChoice;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -111,43 +111,43 @@ impl<'de> Deserialize<'de> for OrganChoice {
                 Deserialize::deserialize(value::MapAccessDeserializer::new(table)).map(OrganChoice::Ids)
             }
         }
-        deserializer.deserialize_any(Choice)
+        deserializer.deserialize_any(ChoiceVisitor)
     }
 }
 
-/// Reads one label file beside the scan and maps its ids to organs.
+/// The mask stage that reads one label file and maps its ids to organs.
 ///
-/// An organ that does not occur in the file is simply absent from the mask, also when none occurs.
+/// An organ that is not in the file is absent from the mask; a mask without any organ is not a fault.
 pub struct LabelsMask {
     pattern: String,
     organs: Arc<[Organ]>,
-    /// Merged id by id of the file, 0 for what is left out.
+    /// Merged id by id of the file; 0 for ignored ids.
     merged: Vec<u8>,
-    /// Ids of the file that may occur without being asked for: up to this one.
-    known: u16,
+    /// The highest id that may occur in the file.
+    max_id: u16,
     other: OtherLabels,
     min_coverage: f64,
 }
 
 impl LabelsMask {
-    /// A stage with these settings.
+    /// Creates a stage and checks its settings.
     ///
     /// # Errors
-    /// Everything that is wrong with them.
+    /// Returns every error in the settings.
     pub fn new(config: LabelsConfig) -> Result<Self, Vec<ConfigError>> {
-        let mut complaints = Vec::new();
+        let mut errors = Vec::new();
         if config.pattern.is_empty() {
-            complaints.push(ConfigError::new("pattern", "expected a path such as `labels.nii.gz`, got nothing"));
+            errors.push(ConfigError::new("pattern", "expected a path such as `labels.nii.gz`, got an empty string"));
         }
-        check_coverage(config.min_coverage, &mut complaints);
+        check_coverage(config.min_coverage, &mut errors);
         let named = matches!(config.organs, OrganChoice::Names(_));
         let choice: Vec<(String, OrganIds)> = match config.organs {
             OrganChoice::Names(names) => names.into_iter().map(|name| (name, OrganIds::default())).collect(),
             OrganChoice::Ids(table) => table.into_iter().collect(),
         };
         let names: Vec<&str> = choice.iter().map(|(name, _)| name.as_str()).collect();
-        let organs = merged_organs(&names, &config.merged_ids).unwrap_or_else(|wrong| {
-            complaints.extend(wrong);
+        let organs = merged_organs(&names, &config.merged_ids).unwrap_or_else(|more| {
+            errors.extend(more);
             Arc::default()
         });
         let mut merged = vec![0u8; usize::from(u16::MAX) + 1];
@@ -156,56 +156,56 @@ impl LabelsMask {
             let field = if named { "organs".to_owned() } else { format!("organs.{name}") };
             let ids = if given.ids.is_empty() { ids_by_name(name, config.scheme) } else { Ok(given.ids.clone()) };
             let ids = ids.unwrap_or_else(|(message, hint)| {
-                let complaint = ConfigError::new(&field, message);
-                complaints.push(hint.into_iter().fold(complaint, ConfigError::with_hint));
+                let error = ConfigError::new(&field, message);
+                errors.push(hint.into_iter().fold(error, ConfigError::with_hint));
                 Vec::new()
             });
             let label =
                 |tumor: bool| organs.get(index).map_or(0, |organ| if tumor { organ.tumor_label } else { organ.label });
             for (id, tumor) in ids.iter().map(|&id| (id, false)).chain(given.tumor_ids.iter().map(|&id| (id, true))) {
                 if id == 0 {
-                    complaints.push(ConfigError::new(&field, "expected ids above 0, the background"));
+                    errors.push(ConfigError::new(&field, "expected ids above 0, which is the background"));
                 } else if let Some(other) = owner.insert(id, name) {
-                    complaints.push(ConfigError::new(&field, format!("id {id} is given twice, also in `{other}`")));
+                    errors.push(ConfigError::new(&field, format!("expected each id once, got {id} also in `{other}`")));
                 }
                 merged[usize::from(id)] = label(tumor);
             }
         }
-        if !complaints.is_empty() {
-            return Err(complaints);
+        if !errors.is_empty() {
+            return Err(errors);
         }
-        let known = match config.scheme {
+        let max_id = match config.scheme {
             LabelScheme::TotalSegmentator => CLASSES,
             LabelScheme::Custom => u16::MAX,
         };
         let LabelsConfig { pattern, other, min_coverage, .. } = config;
-        Ok(Self { pattern, organs, merged, known, other, min_coverage })
+        Ok(Self { pattern, organs, merged, max_id, other, min_coverage })
     }
 
-    /// The mask that a label file says, on the grid of its scan.
+    /// Returns the mask of a label file on the grid of its scan.
     ///
     /// # Errors
-    /// A fault where the file does not belong to the scan, or holds an id that it may not.
+    /// Returns a fault if the file does not belong to the scan or contains an id that is not allowed.
     pub fn merge(&self, labels: &Labels, scan: &Grid) -> Result<OrganMask, Fault> {
         let alignment = Alignment::new(&labels.grid, scan, self.min_coverage)?;
         let mut merged = Array3::filled(scan.shape, 0u8);
-        let mut left_out = [false; u16::MAX as usize + 1];
+        let mut ignored = [false; u16::MAX as usize + 1];
         let voxels = merged.as_mut_slice();
         alignment.for_each_label(labels, |index, id| {
             let label = self.merged[usize::from(id)];
             voxels[index] = label;
-            left_out[usize::from(id)] |= label == 0;
+            ignored[usize::from(id)] |= label == 0;
         });
-        let unknown = (1..=u16::MAX).filter(|&id| left_out[usize::from(id)]).find_map(|id| self.unknown(id));
-        unknown.map_or(Ok(OrganMask { labels: merged, organs: self.organs.clone() }), Err)
+        let fault = (1..=u16::MAX).filter(|&id| ignored[usize::from(id)]).find_map(|id| self.id_fault(id));
+        fault.map_or(Ok(OrganMask { labels: merged, organs: self.organs.clone() }), Err)
     }
 
-    /// The complaint about an id of the file, if it may not occur.
-    fn unknown(&self, id: u16) -> Option<Fault> {
-        let message = if id > self.known {
-            format!("unknown label {id}: TotalSegmentator v2 has 1..{CLASSES}")
+    /// Returns the fault of an id in the file, if the id is not allowed.
+    fn id_fault(&self, id: u16) -> Option<Fault> {
+        let message = if id > self.max_id {
+            format!("expected labels 1..{CLASSES} of TotalSegmentator v2, got {id}")
         } else if self.other == OtherLabels::Fault {
-            format!("label {id} belongs to none of the organs, and `other` is \"fault\"")
+            format!("expected labels of the organs only (`other = \"fault\"`), got {id}")
         } else {
             return None;
         };
@@ -213,18 +213,18 @@ impl LabelsMask {
     }
 }
 
-pub(super) fn check_coverage(min_coverage: f64, complaints: &mut Vec<ConfigError>) {
+pub(super) fn check_coverage(min_coverage: f64, errors: &mut Vec<ConfigError>) {
     if !(0.0..=1.0).contains(&min_coverage) {
-        complaints.push(ConfigError::new("min_coverage", format!("expected a share from 0 to 1, got {min_coverage}")));
+        errors.push(ConfigError::new("min_coverage", format!("expected a share from 0 to 1, got {min_coverage}")));
     }
 }
 
-/// The ids that the scheme knows under a name, or what to say.
+/// Returns the ids of the scheme for a name, or a message and a hint.
 fn ids_by_name(name: &str, scheme: LabelScheme) -> Result<Vec<u16>, (String, Option<String>)> {
     match scheme {
         LabelScheme::Custom => {
             let hint = format!("organs = {{ {name} = {{ ids = [1] }} }}");
-            Err((format!("expected the ids of `{name}`: the scheme is custom"), Some(hint)))
+            Err((format!("expected the ids of `{name}`, because the scheme is custom"), Some(hint)))
         }
         LabelScheme::TotalSegmentator => match class_ids(name) {
             ids if ids.is_empty() => {
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn names_alone_suffice_for_totalsegmentator() {
+    fn names_select_ids_of_totalsegmentator() {
         let stage = mask("organs = ['liver', 'kidney']").unwrap();
         let found = stage.mask(&scan_with(grid(), labels([0, 5, 2, 3, 52, 23]))).unwrap();
         assert_eq!(found.labels.row(0, 0), [0, 1, 5, 5, 0, 0]);
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn real_tumors_keep_their_own_id() {
+    fn real_tumors_have_merged_tumor_id() {
         let stage = mask("scheme = 'custom'\norgans.liver = { ids = [7, 8], tumor_ids = [9] }").unwrap();
         let found = stage.mask(&scan_with(grid(), labels([0, 7, 8, 9, 10, 500]))).unwrap();
         assert_eq!(found.labels.row(3, 1), [0, 1, 1, 2, 0, 0]);
@@ -282,31 +282,31 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_organ_is_no_fault() {
+    fn absent_organ_is_not_a_fault() {
         let stage = mask("organs = ['pancreas']").unwrap();
         let found = stage.mask(&scan_with(grid(), labels([0, 1, 1, 2, 2, 0]))).unwrap();
         assert_eq!(voxels_of(&found, 0), 48);
     }
 
     #[test]
-    fn unknown_labels_are_named() {
+    fn fault_names_unknown_label() {
         let stage = mask("organs = ['liver']").unwrap();
         let fault = stage.mask(&scan_with(grid(), labels([0, 5, 118, 300, 0, 0]))).unwrap_err();
         assert_eq!(fault.kind, FaultKind::Mismatch);
-        assert_eq!(fault.message, "unknown label 118: TotalSegmentator v2 has 1..117");
+        assert_eq!(fault.message, "expected labels 1..117 of TotalSegmentator v2, got 118");
         let strict = mask("organs = ['liver']\nother = 'fault'").unwrap();
         assert!(strict.mask(&scan_with(grid(), labels([0, 5, 5, 5, 5, 0]))).is_ok());
         assert!(strict.mask(&scan_with(grid(), labels([0, 5, 1, 5, 5, 0]))).is_err());
     }
 
     #[test]
-    fn all_that_is_wrong_is_said_at_once() {
-        let complaints =
+    fn all_errors_of_settings_are_reported() {
+        let errors =
             mask("pattern = ''\norgans = ['lver', 'kidney', 'kidney_left']\nmin_coverage = 2.0").err().unwrap();
-        let said: Vec<_> = complaints.iter().map(|it| (it.field.as_str(), it.hint.as_deref())).collect();
-        let wanted =
+        let reported: Vec<_> = errors.iter().map(|error| (error.field.as_str(), error.hint.as_deref())).collect();
+        let expected =
             [("pattern", None), ("min_coverage", None), ("organs", Some("did you mean `liver`?")), ("organs", None)];
-        assert_eq!(said, wanted, "{complaints:?}");
+        assert_eq!(reported, expected, "{errors:?}");
         let custom = mask("scheme = 'custom'\norgans = ['liver']").err().unwrap();
         assert_eq!(custom[0].hint.as_deref(), Some("organs = { liver = { ids = [1] } }"));
         let zero = mask("organs.liver = { ids = [0] }").err().unwrap();
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn mistyped_fields_are_named() {
+    fn error_names_misspelled_field() {
         let error = toml::from_str::<LabelsConfig>("organs.liver = { id = [5] }").unwrap_err();
         assert!(error.message().contains("unknown field `id`"), "{error}");
     }

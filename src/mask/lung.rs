@@ -1,4 +1,4 @@
-//! Lungs without labels: air in the body, told from the air around it and in the gut.
+//! Lungs without labels: air in the body, separated from the air around the body and in the bowel.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,30 +12,30 @@ use crate::error::{ConfigError, Fault};
 use crate::ingest::Scan;
 use crate::volume::{Affine, Array3, Connectivity, Volume, VoxelRun};
 
-/// Below this a voxel was never measured: scanners pad what lies outside their field of view.
+/// A voxel below this value was not measured: scanners pad voxels outside of their field of view.
 const PADDING_HU: f32 = -1100.0;
-/// Free air, as in the windpipe, the gut and the room, is below this; parenchyma is denser.
+/// Upper limit of free air, as in the trachea, the bowel and the room; parenchyma is denser.
 const FREE_AIR_HU: f32 = -940.0;
-/// An area with more than this share of free air is no lung.
+/// An area with a larger share of free air is not a lung.
 const FREE_SHARE: f64 = 0.5;
-/// The same for large enclosed areas, which can be a lung with emphysema but hardly a windpipe.
+/// The same limit for large enclosed areas, which can be a lung with emphysema but hardly a trachea.
 const LARGE_FREE_SHARE: f64 = 0.75;
-/// An enclosed area is large above this.
+/// Minimum size of a large enclosed area.
 const LARGE_AREA_MM2: f64 = 600.0;
-/// An area along the border of the image is no deeper than this share of its length there, a lung cut off is.
+/// Maximum depth of a flat area along the border of the image, as a share of its length there; a cropped lung is deeper.
 const SHALLOW: f64 = 0.25;
 
 /// Settings of the mask kind `lung`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LungConfig {
-    /// Voxels below this are air or lung, in HU.
+    /// Upper limit of air and lung, in HU.
     pub threshold_hu: f32,
-    /// Vessels and fissures up to twice this width are filled, in mm.
+    /// Radius of the closing, in mm: vessels and fissures up to twice this width are filled.
     pub closing_mm: f64,
-    /// Areas of a slice that the lung encloses are filled up to this size, in mm²: larger vessels, nodules.
+    /// Maximum size of filled areas that the lung encloses in a slice, in mm²: larger vessels, nodules.
     pub max_hole_mm2: f64,
-    /// Connected air below this volume is no lung, in ml.
+    /// Minimum volume of a lung, in ml: smaller connected air is ignored.
     pub min_volume_ml: f64,
     /// Ids of the lung and of its tumors in the merged label map.
     pub merged_ids: [u8; 2],
@@ -47,60 +47,61 @@ impl Default for LungConfig {
     }
 }
 
-/// Finds both lungs by threshold, connected components and closing.
+/// The mask stage that finds both lungs by threshold, connected components and closing.
 ///
-/// Slice by slice, what is connected and filled with free air (the room, the couch, the windpipe, gas in the gut) is
-/// left out, whether it touches the border or not, and so is what runs from side to side or lies flat along the border; what is left and connects to enough volume through the slices is a
-/// lung. That holds for cropped bodies, whose lungs touch the border, and for padding around the field of view.
+/// In each slice, connected areas of free air (the room, the couch, the trachea, gas in the bowel) are removed, whether they
+/// touch the border or not, and so are areas that extend from side to side or are flat along the border. Every remaining component
+/// of sufficient volume is a lung. The method supports cropped bodies, whose lungs touch the border, and padding around the
+/// field of view.
 pub struct LungMask {
     config: LungConfig,
     organs: Arc<[Organ]>,
 }
 
 impl LungMask {
-    /// A stage with these settings.
+    /// Creates a stage and checks its settings.
     ///
     /// # Errors
-    /// Everything that is wrong with them.
+    /// Returns every error in the settings.
     pub fn new(config: LungConfig) -> Result<Self, Vec<ConfigError>> {
-        let mut complaints = Vec::new();
+        let mut errors = Vec::new();
         if !(-900.0..=-100.0).contains(&config.threshold_hu) {
             let message =
                 format!("expected a threshold between lung and tissue, -900 to -100 HU, got {}", config.threshold_hu);
-            complaints.push(ConfigError::new("threshold_hu", message));
+            errors.push(ConfigError::new("threshold_hu", message));
         }
         if !(0.0..=30.0).contains(&config.closing_mm) {
-            complaints.push(ConfigError::new("closing_mm", format!("expected 0 to 30 mm, got {}", config.closing_mm)));
+            errors.push(ConfigError::new("closing_mm", format!("expected 0 to 30 mm, got {}", config.closing_mm)));
         }
         for (field, value) in [("max_hole_mm2", config.max_hole_mm2), ("min_volume_ml", config.min_volume_ml)] {
             if !(value >= 0.0 && value.is_finite()) {
-                complaints.push(ConfigError::new(field, format!("expected 0 or more, got {value}")));
+                errors.push(ConfigError::new(field, format!("expected 0 or more, got {value}")));
             }
         }
         let fixed = BTreeMap::from([("lung".to_owned(), config.merged_ids)]);
-        let organs = merged_organs(&["lung"], &fixed).unwrap_or_else(|wrong| {
-            complaints.extend(wrong.into_iter().map(|it| ConfigError { field: "merged_ids".to_owned(), ..it }));
+        let organs = merged_organs(&["lung"], &fixed).unwrap_or_else(|more| {
+            errors.extend(more.into_iter().map(|error| ConfigError { field: "merged_ids".to_owned(), ..error }));
             Arc::default()
         });
-        if complaints.is_empty() { Ok(Self { config, organs }) } else { Err(complaints) }
+        if errors.is_empty() { Ok(Self { config, organs }) } else { Err(errors) }
     }
 
-    /// The lungs of a volume, voxels in axial order.
-    fn lungs(&self, view: &Axial<'_>) -> BitVolume {
+    /// Returns the lungs of a volume, with voxels in axial order.
+    fn lungs(&self, axial: &AxialVolume<'_>) -> BitVolume {
         let config = &self.config;
-        let mut air = view.select(|hu| (PADDING_HU..config.threshold_hu).contains(&hu));
-        let padding = view.select(|hu| hu < PADDING_HU);
-        self.drop_free_air(view, &mut air, &padding);
+        let mut air = axial.select(|hu| (PADDING_HU..config.threshold_hu).contains(&hu));
+        let padding = axial.select(|hu| hu < PADDING_HU);
+        self.remove_free_air(axial, &mut air, &padding);
         let mut lungs = BitVolume::empty(air.shape());
-        for lung in self.large(view, &air) {
-            lungs.insert_all(&lung.closed(config.closing_mm, view.spacing_mm));
+        for lung in self.large_components(axial, &air) {
+            lungs.insert_all(&lung.closed(config.closing_mm, axial.spacing_mm));
         }
-        self.fill_holes(view, &mut lungs);
+        self.fill_holes(axial, &mut lungs);
         lungs
     }
 
-    /// Takes away what is, within its slice, connected and free air.
-    fn drop_free_air(&self, view: &Axial<'_>, air: &mut BitVolume, padding: &BitVolume) {
+    /// Removes connected areas of free air in each slice.
+    fn remove_free_air(&self, axial: &AxialVolume<'_>, air: &mut BitVolume, padding: &BitVolume) {
         let core = air.core_in_plane();
         let components = air.components(Connectivity::InPlane);
         let mut areas = vec![Area::default(); components.count()];
@@ -111,25 +112,25 @@ impl LungMask {
             area.voxels += run.to - run.from;
             let [left, right] = [run.from.saturating_sub(1), (run.to + 1).min(nx)];
             area.add_border(run, [nx, ny]);
-            area.at_edge |= padding.meets_run(y, z, left, right)
-                || (y > 0 && padding.meets_run(y - 1, z, run.from, run.to))
-                || (y + 1 < ny && padding.meets_run(y + 1, z, run.from, run.to));
+            area.at_edge |= padding.intersects_run(y, z, left, right)
+                || (y > 0 && padding.intersects_run(y - 1, z, run.from, run.to))
+                || (y + 1 < ny && padding.intersects_run(y + 1, z, run.from, run.to));
             for x in (run.from..run.to).filter(|&x| core.contains([x, y, z])) {
                 area.core += 1;
-                area.free += usize::from(view.hu([x, y, z]) < FREE_AIR_HU);
+                area.free += usize::from(axial.hu([x, y, z]) < FREE_AIR_HU);
             }
         }
-        let pixel_mm2 = view.spacing_mm[0] * view.spacing_mm[1];
+        let pixel_mm2 = axial.spacing_mm[0] * axial.spacing_mm[1];
         for run in components.runs().filter(|run| areas[run.component].is_free_air(pixel_mm2)) {
             air.remove_run(run.y, run.z, run.from, run.to);
         }
     }
 
-    /// The parts of `air` that are large enough to be a lung.
-    fn large(&self, view: &Axial<'_>, air: &BitVolume) -> Vec<BitVolume> {
+    /// Returns the components of `air` that are large enough for a lung.
+    fn large_components(&self, axial: &AxialVolume<'_>, air: &BitVolume) -> Vec<BitVolume> {
         let components = air.components(Connectivity::Faces);
         let voxels = components.voxels();
-        let voxel_ml = view.spacing_mm.iter().product::<f64>() / 1000.0;
+        let voxel_ml = axial.spacing_mm.iter().product::<f64>() / 1000.0;
         let mut number = vec![None; voxels.len()];
         let mut parts = Vec::new();
         for (component, &voxels) in voxels.iter().enumerate() {
@@ -146,8 +147,8 @@ impl LungMask {
         parts
     }
 
-    /// Fills what the lungs enclose within a slice, up to a size that is no heart.
-    fn fill_holes(&self, view: &Axial<'_>, lungs: &mut BitVolume) {
+    /// Fills the areas that the lungs enclose in a slice, up to a size below that of the heart.
+    fn fill_holes(&self, axial: &AxialVolume<'_>, lungs: &mut BitVolume) {
         let [nx, ny, _] = lungs.shape();
         let components = lungs.complement().components(Connectivity::InPlane);
         let mut areas = vec![Area::default(); components.count()];
@@ -156,7 +157,7 @@ impl LungMask {
             area.voxels += run.to - run.from;
             area.add_border(run, [nx, ny]);
         }
-        let pixel_mm2 = view.spacing_mm[0] * view.spacing_mm[1];
+        let pixel_mm2 = axial.spacing_mm[0] * axial.spacing_mm[1];
         let small = |area: &Area| !area.at_edge && area.voxels as f64 * pixel_mm2 <= self.config.max_hole_mm2;
         for run in components.runs().filter(|run| small(&areas[run.component])) {
             lungs.insert_run(run.y, run.z, run.from, run.to);
@@ -169,15 +170,15 @@ impl LungMask {
 struct Area {
     voxels: usize,
     at_edge: bool,
-    /// Voxels at each of the image's borders: low and high x, low and high y.
+    /// Number of voxels at each border of the image: low and high x, low and high y.
     border: [usize; 4],
-    /// Voxels whose neighbours belong to it, too, so that no tissue has a part in them, and free air among them.
+    /// Number of voxels whose neighbours are in the area, too, so that they contain no tissue, and number of voxels of free air among them.
     core: usize,
     free: usize,
 }
 
 impl Area {
-    /// Counts what of a run lies at the borders of an image of the given size.
+    /// Adds the voxels of a run at the borders of an image of the given size.
     fn add_border(&mut self, run: VoxelRun, [nx, ny]: [usize; 2]) {
         let length = run.to - run.from;
         let own = [usize::from(run.from == 0), usize::from(run.to == nx)];
@@ -192,7 +193,7 @@ impl Area {
         if self.core == 0 {
             return self.at_edge;
         }
-        // Couch and clothes run from side to side, which the lungs, with the heart between them, never do.
+        // Couch and clothes extend from side to side; lungs do not, because the heart is between them.
         let across = self.border[0] > 0 && self.border[1] > 0;
         let along = self.border.iter().copied().max().unwrap_or(0) as f64;
         if across || (self.voxels as f64) < SHALLOW * along * along {
@@ -209,15 +210,15 @@ impl Mask for LungMask {
     }
 
     fn mask(&self, scan: &Scan) -> Result<OrganMask, Fault> {
-        let view = Axial::new(&scan.volume);
-        let lungs = self.lungs(&view);
+        let axial = AxialVolume::new(&scan.volume);
+        let lungs = self.lungs(&axial);
         let mut labels = Array3::filled(scan.volume.grid.shape, 0u8);
         let voxels = labels.as_mut_slice();
         for z in 0..lungs.shape()[2] {
             for y in 0..lungs.shape()[1] {
                 for [from, to] in lungs.runs(y, z) {
                     for x in from..to {
-                        voxels[view.index([x, y, z])] = self.organs[0].label;
+                        voxels[axial.index([x, y, z])] = self.organs[0].label;
                     }
                 }
             }
@@ -226,16 +227,16 @@ impl Mask for LungMask {
     }
 }
 
-/// A volume seen in slices across the body, [side to side, front to back, feet to head], whatever the order in which its
-/// axes are stored.
-struct Axial<'v> {
+/// A volume with axes in axial order, [side to side, front to back, feet to head], independent of the stored order of its
+/// axes.
+struct AxialVolume<'v> {
     volume: &'v Volume,
     shape: [usize; 3],
     spacing_mm: [f64; 3],
     strides: [usize; 3],
 }
 
-impl<'v> Axial<'v> {
+impl<'v> AxialVolume<'v> {
     fn new(volume: &'v Volume) -> Self {
         let grid = &volume.grid;
         let head = nearest_axis(&grid.affine, 2, &[2, 1, 0]);
@@ -264,33 +265,33 @@ impl<'v> Axial<'v> {
         self.volume.voxels.hu(self.index(voxel))
     }
 
-    fn select(&self, wanted: impl Fn(f32) -> bool) -> BitVolume {
-        BitVolume::from_fn(self.shape, |voxel| wanted(self.hu(voxel)))
+    fn select(&self, predicate: impl Fn(f32) -> bool) -> BitVolume {
+        BitVolume::from_fn(self.shape, |voxel| predicate(self.hu(voxel)))
     }
 }
 
-/// Of the voxel axes `among`, the one that runs most closely along a world axis; the first one where they are even.
-fn nearest_axis(affine: &Affine, world: usize, among: &[usize]) -> usize {
+/// Returns the axis among `axes` that is closest to a world axis; the first of equally close axes.
+fn nearest_axis(affine: &Affine, world: usize, axes: &[usize]) -> usize {
     let spacing_mm = affine.spacing_mm();
     let share = |axis: usize| (affine.0[world][axis] / spacing_mm[axis]).abs();
-    among.iter().copied().fold(among[0], |best, axis| if share(axis) > share(best) { axis } else { best })
+    axes.iter().copied().fold(axes[0], |best, axis| if share(axis) > share(best) { axis } else { best })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mask::testing::{LabelsInMemory, scan_beside};
+    use crate::mask::testing::{LabelsInMemory, scan_with_companions};
     use crate::volume::{Grid, Voxels};
 
-    /// A slab of tissue with two lungs in it, air around, and what `more` paints over.
-    fn body(more: impl Fn([usize; 3]) -> Option<i16>) -> Scan {
+    /// Returns a slab of tissue with two lungs, surrounded by air; `overlay` replaces the HU of voxels.
+    fn body(overlay: impl Fn([usize; 3]) -> Option<i16>) -> Scan {
         let within = |[x, y, _]: [usize; 3], [cx, cy]: [f64; 2], [rx, ry]: [f64; 2]| {
             ((x as f64 - cx) / rx).powi(2) + ((y as f64 - cy) / ry).powi(2) < 1.0
         };
         let hu = |voxel: [usize; 3]| {
             let lung = within(voxel, [38.0, 50.0], [18.0, 28.0]) || within(voxel, [82.0, 50.0], [18.0, 28.0]);
             let tissue = within(voxel, [60.0, 50.0], [50.0, 40.0]);
-            more(voxel).unwrap_or(if lung {
+            overlay(voxel).unwrap_or(if lung {
                 -850
             } else if tissue {
                 40
@@ -300,17 +301,17 @@ mod tests {
         };
         let shape = [120, 100, 12];
         let grid = Grid { shape, affine: Affine::from_spacing([3.0, 3.0, 5.0]) };
-        let mut scan = scan_beside(grid, LabelsInMemory(BTreeMap::new()));
+        let mut scan = scan_with_companions(grid, LabelsInMemory(BTreeMap::new()));
         scan.volume.voxels = Voxels::I16(Array3::from_fn(shape, hu));
         scan
     }
 
-    fn found(scan: &Scan) -> Array3<u8> {
+    fn lung_labels(scan: &Scan) -> Array3<u8> {
         LungMask::new(LungConfig::default()).unwrap().mask(scan).unwrap().labels
     }
 
     #[test]
-    fn vessels_and_nodules_are_filled_and_the_windpipe_is_left_out() {
+    fn lung_includes_vessels_and_nodules_but_not_trachea() {
         let near = |[x, y, _]: [usize; 3], [cx, cy]: [usize; 2], r: usize| {
             x.abs_diff(cx).pow(2) + y.abs_diff(cy).pow(2) <= r * r
         };
@@ -320,34 +321,34 @@ mod tests {
             v if near(v, [60, 40], 2) => Some(-990),
             _ => None,
         });
-        let lungs = found(&scan);
+        let lungs = lung_labels(&scan);
         assert_eq!([lungs[[38, 40, 6]], lungs[[82, 55, 6]], lungs[[60, 40, 6]], lungs[[5, 5, 6]]], [1, 1, 0, 0]);
-        let plain = found(&body(|_| None));
+        let reference = lung_labels(&body(|_| None));
         assert_eq!(
             lungs.as_slice().iter().filter(|id| **id == 1).count(),
-            plain.as_slice().iter().filter(|id| **id == 1).count()
+            reference.as_slice().iter().filter(|id| **id == 1).count()
         );
     }
 
     #[test]
-    fn foam_of_the_couch_is_no_lung() {
-        // As dense as a lung, from side to side under the body and in a corner.
+    fn couch_foam_is_not_lung() {
+        // Foam with the density of a lung, from side to side under the body and in a corner.
         let scan = body(|[x, y, _]| match (x, y) {
             (_, 92..) => Some(-840),
             (..6, 20..60) => Some(-840),
             _ => None,
         });
-        assert!(found(&scan) == found(&body(|_| None)));
+        assert!(lung_labels(&scan) == lung_labels(&body(|_| None)));
     }
 
     #[test]
-    fn all_that_is_wrong_is_said_at_once() {
+    fn all_errors_of_settings_are_reported() {
         let config: LungConfig = toml::from_str(
             "threshold_hu = 50\nclosing_mm = -1\nmax_hole_mm2 = nan\nmin_volume_ml = -2\nmerged_ids = [3, 3]",
         )
         .unwrap();
-        let complaints = LungMask::new(config).err().unwrap();
-        let fields: Vec<&str> = complaints.iter().map(|it| it.field.as_str()).collect();
+        let errors = LungMask::new(config).err().unwrap();
+        let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
         assert_eq!(fields, ["threshold_hu", "closing_mm", "max_hole_mm2", "min_volume_ml", "merged_ids"]);
     }
 }

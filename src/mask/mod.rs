@@ -1,11 +1,11 @@
-//! Organ masks: which voxels of a scan belong to which organ.
+//! Organ masks: the organ of each voxel of a scan.
 //!
-//! This room owns the label maps of organs, whichever way they are made: label files ([`LabelsMask`]), TotalSegmentator's files
+//! This room owns the label maps of organs and their sources: label files ([`LabelsMask`]), files of TotalSegmentator
 //! ([`TotalSegmentatorMask`]), a threshold for lungs ([`LungMask`]), or a network ([`SegmentorMask`]); and sets of voxels with their
 //! components ([`BitVolume`], [`crate::volume::Components`]).
 //!
-//! A mask is on the scan's own grid: labels on another grid are brought to it, and labels that do not cover it are a fault. Merged labels
-//! use one id for an organ and the next for its tumor (liver 1 and 2, pancreas 3 and 4, …).
+//! A mask is on the grid of the scan: labels on another grid are resampled to it, and labels that do not cover the scan are a fault. Merged
+//! labels use one id for an organ and the next id for its tumor (liver 1 and 2, pancreas 3 and 4, …).
 
 mod align;
 mod bits;
@@ -40,7 +40,7 @@ pub use totalsegmentator::{FileChoice, TotalSegmentatorConfig, TotalSegmentatorM
 /// One organ of a pipeline and its ids in the merged label map.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Organ {
-    /// Lower-case English name: `liver`, `pancreas`, `kidney`, `lung`, or one of the user's own.
+    /// Lower-case English name: `liver`, `pancreas`, `kidney`, `lung`, or a user-defined name.
     pub name: String,
     /// Merged id of the healthy organ.
     pub label: u8,
@@ -48,45 +48,45 @@ pub struct Organ {
     pub tumor_label: u8,
 }
 
-/// Merged labels on the scan's own grid: 0 is background, the others as [`Organ`] says.
+/// Merged labels on the grid of the scan: 0 is background, the other ids are those of each [`Organ`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct OrganMask {
-    /// The label of each voxel; same shape as the scan.
+    /// The label of each voxel; the shape is that of the scan.
     pub labels: Array3<u8>,
-    /// The organs that the labels may hold, in the order of the graph file.
+    /// The organs that the labels may contain, in the order of the graph file.
     pub organs: Arc<[Organ]>,
 }
 
 impl OrganMask {
-    /// SHA-256 of the labels and their shape.
+    /// Returns the SHA-256 of the labels and their shape.
     pub fn digest(&self) -> MaskDigest {
         let shape: Vec<u8> = self.labels.shape().into_iter().flat_map(|size| (size as u64).to_le_bytes()).collect();
         MaskDigest::from_hash(&FieldHasher::new("mask").field(shape).field(self.labels.as_slice()).finish())
     }
 }
 
-/// A scan with its organs: what every later stage works on.
+/// A scan with its organs: the input of every later stage.
 #[derive(Clone, Debug)]
 pub struct MaskedScan {
     /// The scan.
     pub scan: Arc<Scan>,
-    /// Its organs.
+    /// The mask of its organs.
     pub mask: OrganMask,
 }
 
 /// Finds the organs of a scan.
 pub trait Mask: Send + Sync {
-    /// The organs that this stage may find.
+    /// Returns the organs that this stage may find.
     fn organs(&self) -> Arc<[Organ]>;
 
-    /// The mask of `scan`, brought to the scan's own grid.
+    /// Returns the mask of `scan` on the grid of the scan.
     ///
     /// # Errors
-    /// A [`Fault`] where the mask is missing, unreadable, or does not belong to the scan.
+    /// Returns a [`Fault`] if the mask is missing, is unreadable, or does not belong to the scan.
     fn mask(&self, scan: &Scan) -> Result<OrganMask, Fault>;
 
-    /// The network that it looks with, where it does.
-    fn viewer(&self) -> Option<&Inference> {
+    /// Returns the inference of the stage, if the stage uses a network.
+    fn inference(&self) -> Option<&Inference> {
         None
     }
 }

@@ -18,8 +18,8 @@ impl Companions for LabelsInMemory {
     }
 }
 
-/// A scan of HU 0 with label files beside it.
-pub fn scan_beside(grid: Grid, beside: LabelsInMemory) -> Scan {
+/// Returns a scan of HU 0 with label files.
+pub fn scan_with_companions(grid: Grid, companions: LabelsInMemory) -> Scan {
     let entry = ScanEntry {
         scan_id: ScanId::from_bytes([0; 8]),
         source: "test".to_owned(),
@@ -30,15 +30,15 @@ pub fn scan_beside(grid: Grid, beside: LabelsInMemory) -> Scan {
         modified_s: 0,
     };
     let volume = Volume { grid, voxels: Voxels::I16(Array3::filled(grid.shape, 0)) };
-    Scan { entry, digest: ScanDigest::from_bytes([0; 32]), volume, companions: Arc::new(beside) }
+    Scan { entry, digest: ScanDigest::from_bytes([0; 32]), volume, companions: Arc::new(companions) }
 }
 
-/// A scan of HU 0 with `labels.nii.gz` beside it.
+/// Returns a scan of HU 0 with the label file `labels.nii.gz`.
 pub fn scan_with(grid: Grid, labels: Labels) -> Scan {
-    scan_beside(grid, LabelsInMemory(BTreeMap::from([("labels.nii.gz".to_owned(), labels)])))
+    scan_with_companions(grid, LabelsInMemory(BTreeMap::from([("labels.nii.gz".to_owned(), labels)])))
 }
 
-/// How many voxels carry a merged id.
+/// Returns the number of voxels with a merged id.
 pub fn voxels_of(mask: &OrganMask, label: u8) -> usize {
     mask.labels.as_slice().iter().filter(|id| **id == label).count()
 }

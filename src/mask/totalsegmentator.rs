@@ -1,4 +1,4 @@
-//! Organs from a folder of binary masks, one file a class, as TotalSegmentator writes them.
+//! Organs from a folder of binary masks, one file per class, as TotalSegmentator writes them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,20 +21,21 @@ use crate::volume::{Array3, Grid};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TotalSegmentatorConfig {
-    /// The binary files, as a path relative to the scan's folder; `{name}` stands for the class, `{stem}` for the
-    /// scan's file name without extensions.
+    /// Path of the binary files relative to the folder of the scan; `{name}` is replaced by the class, `{stem}` by
+    /// the file name of the scan without extensions.
     #[serde(default = "default_pattern")]
     pub pattern: String,
-    /// The organs to use: a list of names (`["liver", "kidney"]`), or a table with the files of each
-    /// (`kidney = ["kidney_left", "kidney_right"]`). Where files overlap, the first one named keeps the voxel.
+    /// Organs to use: a list of names (`["liver", "kidney"]`), or a table with the files of each
+    /// organ (`kidney = ["kidney_left", "kidney_right"]`). Where files overlap, the first file has priority.
     pub organs: FileChoice,
-    /// Whether a file may be absent; without it that is a fault.
+    /// Whether a file may be absent; by default an absent file is a fault.
     #[serde(default)]
     pub optional: bool,
-    /// Organ and tumor ids in the merged label map, where the customary ones will not do (`spleen = [7, 8]`).
+    /// Organ and tumor ids in the merged label map that replace the default ids (`spleen = [7, 8]`).
     #[serde(default)]
     pub merged_ids: BTreeMap<String, [u8; 2]>,
-    /// Smallest share of the scan's voxels that each file must cover, 0 to 1: below it, the two do not belong together.
+    /// Minimum share of the voxels of the scan that each file must cover, 0 to 1: with a smaller share, the file does not belong to the
+    /// scan.
     #[serde(default = "default_coverage")]
     pub min_coverage: f64,
 }
@@ -47,17 +48,17 @@ fn default_pattern() -> String {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum FileChoice {
-    /// Names of TotalSegmentator v2: a class, or what several classes begin with (`kidney`, `lung`).
+    /// Names of TotalSegmentator v2: a class, or the common start of several classes (`kidney`, `lung`).
     Names(Vec<String>),
     /// Names of files without folder and extension, by organ, in alphabetical order.
     Files(BTreeMap<String, Vec<String>>),
 }
 
-// By hand, because serde's untagged enums say of a mistyped field only that no variant fits.
+// Implemented by hand, because the error of an untagged enum in serde does not name a misspelled field.
 impl<'de> Deserialize<'de> for FileChoice {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Choice;
-        impl<'de> Visitor<'de> for Choice {
+        struct ChoiceVisitor;
+        impl<'de> Visitor<'de> for ChoiceVisitor {
             type Value = FileChoice;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -72,11 +73,11 @@ impl<'de> Deserialize<'de> for FileChoice {
                 Deserialize::deserialize(value::MapAccessDeserializer::new(table)).map(FileChoice::Files)
             }
         }
-        deserializer.deserialize_any(Choice)
+        deserializer.deserialize_any(ChoiceVisitor)
     }
 }
 
-/// Reads one binary file a class and unites them to organs.
+/// The mask stage that reads one binary file per class and merges the files of each organ.
 pub struct TotalSegmentatorMask {
     pattern: String,
     organs: Arc<[Organ]>,
@@ -87,69 +88,69 @@ pub struct TotalSegmentatorMask {
 }
 
 impl TotalSegmentatorMask {
-    /// A stage with these settings.
+    /// Creates a stage and checks its settings.
     ///
     /// # Errors
-    /// Everything that is wrong with them.
+    /// Returns every error in the settings.
     pub fn new(config: TotalSegmentatorConfig) -> Result<Self, Vec<ConfigError>> {
-        let mut complaints = Vec::new();
+        let mut errors = Vec::new();
         if !config.pattern.contains("{name}") {
-            let message = format!("expected `{{name}}` where the class stands, got `{}`", config.pattern);
-            complaints.push(ConfigError::new("pattern", message).with_hint("pattern = \"organs/{name}.nii.gz\""));
+            let message = format!("expected `{{name}}` in place of the class, got `{}`", config.pattern);
+            errors.push(ConfigError::new("pattern", message).with_hint("pattern = \"organs/{name}.nii.gz\""));
         }
-        check_coverage(config.min_coverage, &mut complaints);
+        check_coverage(config.min_coverage, &mut errors);
         let (names, files): (Vec<String>, Vec<Vec<String>>) = match config.organs {
             FileChoice::Names(names) => {
-                let files = names.iter().map(|name| files_by_name(name, &mut complaints)).collect();
+                let files = names.iter().map(|name| files_by_name(name, &mut errors)).collect();
                 (names, files)
             }
             FileChoice::Files(table) => table.into_iter().unzip(),
         };
         for (name, files) in names.iter().zip(&files) {
-            if files.iter().any(String::is_empty) || (files.is_empty() && complaints.is_empty()) {
-                let message = "expected names of files, without folder and extension";
-                complaints.push(ConfigError::new(format!("organs.{name}"), message));
+            if files.iter().any(String::is_empty) || (files.is_empty() && errors.is_empty()) {
+                let message = "expected names of files without folder and extension, got none or an empty name";
+                errors.push(ConfigError::new(format!("organs.{name}"), message));
             }
         }
         let borrowed: Vec<&str> = names.iter().map(String::as_str).collect();
-        let organs = merged_organs(&borrowed, &config.merged_ids).unwrap_or_else(|wrong| {
-            complaints.extend(wrong);
+        let organs = merged_organs(&borrowed, &config.merged_ids).unwrap_or_else(|more| {
+            errors.extend(more);
             Arc::default()
         });
-        if !complaints.is_empty() {
-            return Err(complaints);
+        if !errors.is_empty() {
+            return Err(errors);
         }
         let TotalSegmentatorConfig { pattern, optional, min_coverage, .. } = config;
         Ok(Self { pattern, organs, files, optional, min_coverage })
     }
 }
 
-fn files_by_name(organ: &str, complaints: &mut Vec<ConfigError>) -> Vec<String> {
+fn files_by_name(organ: &str, errors: &mut Vec<ConfigError>) -> Vec<String> {
     let files: Vec<String> = class_ids(organ).into_iter().filter_map(class_name).collect();
     if files.is_empty() {
-        let complaint = ConfigError::new("organs", format!("`{organ}` is no organ of TotalSegmentator v2"));
+        let error = ConfigError::new("organs", format!("`{organ}` is no organ of TotalSegmentator v2"));
         let known = known_names();
         let hint = did_you_mean(organ, known.iter().map(String::as_str))
             .unwrap_or_else(|| format!("organs = {{ {organ} = [\"name_of_its_file\"] }}"));
-        complaints.push(complaint.with_hint(hint));
+        errors.push(error.with_hint(hint));
     }
     files
 }
 
 impl TotalSegmentatorMask {
-    /// The mask that the files of `beside` say together, on the grid of their scan.
+    /// Returns the mask of the files of `companions` on the grid of their scan.
     ///
     /// # Errors
-    /// A fault where a file is missing, cannot be read, or does not belong to the scan.
-    pub fn unite(&self, beside: &dyn Companions, scan: &Grid) -> Result<OrganMask, Fault> {
+    /// Returns a fault if a file is missing, cannot be read, or does not belong to the scan.
+    pub fn merge(&self, companions: &dyn Companions, scan: &Grid) -> Result<OrganMask, Fault> {
         let mut merged = Array3::filled(scan.shape, 0u8);
         for (organ, files) in self.organs.iter().zip(&self.files) {
             for file in files {
-                let labels = match beside.labels(&self.pattern.replace("{name}", file)) {
+                let labels = match companions.labels(&self.pattern.replace("{name}", file)) {
                     Ok(labels) => labels,
                     Err(fault) if fault.kind == FaultKind::Missing && self.optional => continue,
                     Err(fault) if fault.kind == FaultKind::Missing => {
-                        let message = format!("expected a mask of `{file}` for {}, there is none", organ.name);
+                        let message = format!("expected a mask of `{file}` for {}, which does not exist", organ.name);
                         return Err(Fault::mask(FaultKind::Missing, message));
                     }
                     Err(fault) => {
@@ -174,13 +175,13 @@ impl Mask for TotalSegmentatorMask {
     }
 
     fn mask(&self, scan: &Scan) -> Result<OrganMask, Fault> {
-        self.unite(scan.companions.as_ref(), &scan.volume.grid)
+        self.merge(scan.companions.as_ref(), &scan.volume.grid)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{LabelsInMemory, scan_beside};
+    use super::super::testing::{LabelsInMemory, scan_with_companions};
     use super::*;
     use crate::volume::{Affine, Labels};
 
@@ -188,16 +189,16 @@ mod tests {
         TotalSegmentatorMask::new(toml::from_str(settings).unwrap())
     }
 
-    fn beside(files: &[(&str, [u16; 6])]) -> Scan {
+    fn scan_with_files(files: &[(&str, [u16; 6])]) -> Scan {
         let grid = Grid { shape: [6, 1, 1], affine: Affine::from_spacing([1.0; 3]) };
         let labels = |ids: [u16; 6]| Labels { grid, ids: Array3::from_vec([6, 1, 1], ids.to_vec()) };
         let files = files.iter().map(|(name, ids)| (format!("organs/{name}.nii.gz"), labels(*ids))).collect();
-        scan_beside(grid, LabelsInMemory(files))
+        scan_with_companions(grid, LabelsInMemory(files))
     }
 
     #[test]
-    fn files_of_an_organ_are_united_and_the_first_keeps_the_voxel() {
-        let scan = beside(&[
+    fn files_of_organ_are_merged_and_first_file_has_priority() {
+        let scan = scan_with_files(&[
             ("kidney_left", [1, 1, 0, 0, 0, 0]),
             ("kidney_right", [0, 0, 0, 0, 255, 0]),
             ("liver", [0, 1, 1, 0, 0, 0]),
@@ -207,11 +208,11 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_file_is_a_fault_that_names_the_organ_but_no_path() {
-        let scan = beside(&[("kidney_left", [1, 0, 0, 0, 0, 0])]);
+    fn fault_of_missing_file_names_organ_without_path() {
+        let scan = scan_with_files(&[("kidney_left", [1, 0, 0, 0, 0, 0])]);
         let fault = mask("organs = ['kidney']").unwrap().mask(&scan).unwrap_err();
         assert_eq!(fault.kind, FaultKind::Missing);
-        assert_eq!(fault.message, "expected a mask of `kidney_right` for kidney, there is none");
+        assert_eq!(fault.message, "expected a mask of `kidney_right` for kidney, which does not exist");
         let found = mask("organs = ['kidney']\noptional = true").unwrap().mask(&scan).unwrap();
         assert_eq!(found.labels.as_slice(), [5, 0, 0, 0, 0, 0]);
         let one = mask("organs.kidney = ['kidney_left']").unwrap().mask(&scan).unwrap();
@@ -219,9 +220,9 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_wrong_is_said_at_once() {
-        let complaints = mask("pattern = 'x.nii'\norgans = ['splen']\nmin_coverage = -1.0").err().unwrap();
-        let hints: Vec<_> = complaints.iter().map(|it| it.hint.as_deref()).collect();
+    fn all_errors_of_settings_are_reported() {
+        let errors = mask("pattern = 'x.nii'\norgans = ['splen']\nmin_coverage = -1.0").err().unwrap();
+        let hints: Vec<_> = errors.iter().map(|error| error.hint.as_deref()).collect();
         assert_eq!(hints, [Some("pattern = \"organs/{name}.nii.gz\""), None, Some("did you mean `spleen`?")]);
         assert!(mask("organs.kidney = []").is_err());
     }

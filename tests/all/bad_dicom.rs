@@ -1,4 +1,4 @@
-//! DICOM that is no CT volume: each kind ends in its own fault, none in a panic, a hang or a name.
+//! Invalid DICOM: every kind of error is a specific fault, without a panic, a hang or personal data in a message.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -12,7 +12,7 @@ use freetumor::ingest::dicom::{Decoder, Limits, Series, list_series, read_header
 
 use crate::dicom_files::{COLUMNS, PERSONAL, ROWS, SliceFile, run_lengths, series, stored, write};
 
-/// The fault of reading the largest series of a folder, checked for what no fault may hold.
+/// Returns the fault of reading the largest series of a folder, and checks that the fault contains no personal data.
 fn fault_in(folder: &Path) -> Fault {
     let all = list_series(folder).unwrap();
     let largest = all.iter().max_by_key(|series| series.files()).expect("a series");
@@ -20,8 +20,8 @@ fn fault_in(folder: &Path) -> Fault {
     assert_eq!(fault.stage, Stage::Read);
     let shown = format!("{fault} {fault:?} {all:?}");
     let folder = folder.to_string_lossy();
-    for word in PERSONAL.into_iter().chain([&*folder]) {
-        assert!(!shown.contains(word), "{shown} holds {word}");
+    for value in PERSONAL.into_iter().chain([&*folder]) {
+        assert!(!shown.contains(value), "{shown} contains {value}");
     }
     assert!(fault.message.len() > 20 && !fault.message.contains('\n'), "{fault}");
     fault
@@ -38,40 +38,40 @@ fn fault_of(slices: &[SliceFile]) -> Fault {
 }
 
 #[track_caller]
-fn assert_fault(slices: &[SliceFile], kind: FaultKind, says: &str) {
+fn assert_fault(slices: &[SliceFile], kind: FaultKind, message: &str) {
     let fault = fault_of(slices);
     assert_eq!(fault.kind, kind, "{fault}");
-    assert!(fault.message.contains(says), "{fault}; expected it to say {says:?}");
+    assert!(fault.message.contains(message), "expected {message:?} in the message, got {fault}");
 }
 
-/// A sound series of five slices, all of them changed.
-fn all(change: impl Fn(SliceFile) -> SliceFile) -> Vec<SliceFile> {
+/// Returns a valid series of five slices, after a change of every slice.
+fn with_all(change: impl Fn(SliceFile) -> SliceFile) -> Vec<SliceFile> {
     series(5).into_iter().map(change).collect()
 }
 
-/// A sound series of five slices, the third changed.
-fn one(change: impl Fn(SliceFile) -> SliceFile) -> Vec<SliceFile> {
+/// Returns a valid series of five slices, after a change of the third slice.
+fn with_third(change: impl Fn(SliceFile) -> SliceFile) -> Vec<SliceFile> {
     let mut slices = series(5);
     slices[2] = change(slices[2].clone());
     slices
 }
 
 #[test]
-fn other_modalities_are_named() {
+fn fault_names_other_modality() {
     let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), &all(|slice| slice.text(tags::MODALITY, VR::CS, "PT")));
+    write(folder.path(), &with_all(|slice| slice.text(tags::MODALITY, VR::CS, "PT")));
     assert!(list_series(folder.path()).unwrap()[0].is_other_modality());
-    write(folder.path(), &one(|slice| slice.text(tags::MODALITY, VR::CS, "PT")));
+    write(folder.path(), &with_third(|slice| slice.text(tags::MODALITY, VR::CS, "PT")));
     assert!(!list_series(folder.path()).unwrap()[0].is_other_modality());
-    let modality = |code: &'static str| all(move |slice| slice.text(tags::MODALITY, VR::CS, code));
-    assert_fault(&modality("MR"), FaultKind::Unsupported, "modality MR; expected CT (5 of 5 slices)");
-    assert_fault(&modality("PT"), FaultKind::Unsupported, "modality PT; expected CT");
+    let modality = |code: &'static str| with_all(move |slice| slice.text(tags::MODALITY, VR::CS, code));
+    assert_fault(&modality("MR"), FaultKind::Unsupported, "expected modality CT, got MR (5 of 5 slices)");
+    assert_fault(&modality("PT"), FaultKind::Unsupported, "expected modality CT, got PT");
     // Free text in a header is not repeated.
-    assert_fault(&modality("DOE JANE"), FaultKind::Unsupported, "modality another; expected CT");
+    assert_fault(&modality("DOE JANE"), FaultKind::Unsupported, "expected modality CT, got another one");
 }
 
 #[test]
-fn missing_tags_are_named() {
+fn fault_names_missing_tag() {
     let required: [(Tag, &str); 13] = [
         (tags::MODALITY, "Modality"),
         (tags::SAMPLES_PER_PIXEL, "SamplesPerPixel"),
@@ -88,87 +88,118 @@ fn missing_tags_are_named() {
         (tags::PIXEL_DATA, "PixelData"),
     ];
     for (tag, name) in required {
-        assert_fault(&one(|slice| slice.without(tag)), FaultKind::Missing, &format!("without {name}:"));
+        assert_fault(&with_third(|slice| slice.without(tag)), FaultKind::Missing, &format!("without {name}:"));
     }
-    let empty = one(|slice| slice.text(tags::RESCALE_SLOPE, VR::DS, " "));
+    let empty = with_third(|slice| slice.text(tags::RESCALE_SLOPE, VR::DS, " "));
     assert_fault(&empty, FaultKind::Missing, "without RescaleSlope:");
 }
 
 #[test]
-fn colour_inverted_and_multi_frame_images_are_refused() {
-    let rgb = all(|slice| slice.word(tags::SAMPLES_PER_PIXEL, 3).text(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, "RGB"));
-    assert_fault(&rgb, FaultKind::Unsupported, "3 samples per pixel");
-    let photometric = |name: &'static str| all(move |slice| slice.text(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, name));
-    assert_fault(&photometric("PALETTE COLOR"), FaultKind::Unsupported, "a colour image");
+fn color_inverted_and_multi_frame_images_are_unsupported() {
+    let rgb =
+        with_all(|slice| slice.u16(tags::SAMPLES_PER_PIXEL, 3).text(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, "RGB"));
+    assert_fault(&rgb, FaultKind::Unsupported, "expected 1 sample per pixel, got 3");
+    let photometric =
+        |name: &'static str| with_all(move |slice| slice.text(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, name));
+    assert_fault(&photometric("PALETTE COLOR"), FaultKind::Unsupported, "a color image");
     assert_fault(&photometric("MONOCHROME1"), FaultKind::Unsupported, "MONOCHROME1");
-    let frames = |count: &'static str| all(move |slice| slice.text(tags::NUMBER_OF_FRAMES, VR::IS, count));
+    let frames = |count: &'static str| with_all(move |slice| slice.text(tags::NUMBER_OF_FRAMES, VR::IS, count));
     assert_fault(&frames("40"), FaultKind::Unsupported, "multi-frame image of 40 frames");
     assert_fault(&frames("2147483647"), FaultKind::Unsupported, "multi-frame");
     assert_fault(&frames("Doe"), FaultKind::Corrupt, "NumberOfFrames");
 }
 
 #[test]
-fn values_that_are_no_hounsfield_units_are_refused() {
-    assert_fault(&all(|slice| slice.text(tags::RESCALE_TYPE, VR::LO, "OD")), FaultKind::Unsupported, "RescaleType HU");
+fn values_other_than_hounsfield_units_are_faults() {
+    assert_fault(
+        &with_all(|slice| slice.text(tags::RESCALE_TYPE, VR::LO, "OD")),
+        FaultKind::Unsupported,
+        "RescaleType HU",
+    );
     for slope in ["0", "1e300", "-2e6"] {
-        assert_fault(&one(|slice| slice.text(tags::RESCALE_SLOPE, VR::DS, slope)), FaultKind::Corrupt, "rescale slope");
+        assert_fault(
+            &with_third(|slice| slice.text(tags::RESCALE_SLOPE, VR::DS, slope)),
+            FaultKind::Corrupt,
+            "rescale slope",
+        );
     }
     for slope in ["inf", "NaN", "1,5", "Doe", "1\\2"] {
-        assert_fault(&one(|slice| slice.text(tags::RESCALE_SLOPE, VR::DS, slope)), FaultKind::Corrupt, "RescaleSlope");
+        assert_fault(
+            &with_third(|slice| slice.text(tags::RESCALE_SLOPE, VR::DS, slope)),
+            FaultKind::Corrupt,
+            "RescaleSlope",
+        );
     }
     let bits = |allocated, stored, high: u16| {
-        all(move |slice| {
-            slice.word(tags::BITS_ALLOCATED, allocated).word(tags::BITS_STORED, stored).word(tags::HIGH_BIT, high)
+        with_all(move |slice| {
+            slice.u16(tags::BITS_ALLOCATED, allocated).u16(tags::BITS_STORED, stored).u16(tags::HIGH_BIT, high)
         })
     };
-    assert_fault(&bits(32, 32, 31), FaultKind::Unsupported, "32 bits allocated");
-    assert_fault(&bits(16, 17, 16), FaultKind::Corrupt, "17 bits stored in 16");
-    assert_fault(&bits(16, 0, 15), FaultKind::Corrupt, "0 bits stored in 16");
-    assert_fault(&bits(16, 12, 15), FaultKind::Unsupported, "highest bit 15 of 12");
-    assert_fault(&one(|slice| slice.word(tags::PIXEL_REPRESENTATION, 7)), FaultKind::Corrupt, "PixelRepresentation 7");
+    assert_fault(&bits(32, 32, 31), FaultKind::Unsupported, "expected 8 or 16 bits allocated per pixel, got 32");
+    assert_fault(&bits(16, 17, 16), FaultKind::Corrupt, "expected 1 to 16 bits stored, got 17");
+    assert_fault(&bits(16, 0, 15), FaultKind::Corrupt, "expected 1 to 16 bits stored, got 0");
+    assert_fault(&bits(16, 12, 15), FaultKind::Unsupported, "expected high bit 11 for 12 bits stored, got 15");
+    assert_fault(
+        &with_third(|slice| slice.u16(tags::PIXEL_REPRESENTATION, 7)),
+        FaultKind::Corrupt,
+        "expected PixelRepresentation 0 or 1, got 7",
+    );
 }
 
 #[test]
-fn slices_that_do_not_match_are_refused() {
-    let shape = one(|slice| slice.word(tags::ROWS, 3).word(tags::COLUMNS, 4));
-    assert_fault(&shape, FaultKind::Geometry, "slices of 6 × 5 and of 4 × 3 pixels");
-    let spacing = one(|slice| slice.text(tags::PIXEL_SPACING, VR::DS, "0.75\\0.6"));
-    assert_fault(&spacing, FaultKind::Geometry, "pixels of 0.5 × 0.75 mm and of 0.6 × 0.75 mm");
-    let turned =
-        one(|slice| slice.text(tags::IMAGE_ORIENTATION_PATIENT, VR::DS, "0.99999\\0.00447\\0\\-0.00447\\0.99999\\0"));
-    assert_fault(&turned, FaultKind::Geometry, "different orientation");
+fn inconsistent_slices_are_geometry_faults() {
+    let shape = with_third(|slice| slice.u16(tags::ROWS, 3).u16(tags::COLUMNS, 4));
+    assert_fault(&shape, FaultKind::Geometry, "got 6 × 5 and 4 × 3 pixels");
+    let spacing = with_third(|slice| slice.text(tags::PIXEL_SPACING, VR::DS, "0.75\\0.6"));
+    assert_fault(&spacing, FaultKind::Geometry, "got 0.5 × 0.75 and 0.6 × 0.75 mm");
+    let rotated = with_third(|slice| {
+        slice.text(tags::IMAGE_ORIENTATION_PATIENT, VR::DS, "0.99999\\0.00447\\0\\-0.00447\\0.99999\\0")
+    });
+    assert_fault(&rotated, FaultKind::Geometry, "expected slices of one orientation");
 }
 
 #[test]
-fn one_slice_own_geometry_must_be_sound() {
+fn invalid_geometry_of_slice_is_fault() {
     for spacing in ["0\\0", "-1\\1", "1\\1e9"] {
         assert_fault(
-            &all(|slice| slice.text(tags::PIXEL_SPACING, VR::DS, spacing)),
+            &with_all(|slice| slice.text(tags::PIXEL_SPACING, VR::DS, spacing)),
             FaultKind::Geometry,
             "pixel spacing",
         );
     }
     for cosines in ["0\\0\\0\\0\\0\\0", "1\\0\\0\\1\\0\\0", "2\\0\\0\\0\\1\\0"] {
-        let slices = all(|slice| slice.text(tags::IMAGE_ORIENTATION_PATIENT, VR::DS, cosines));
-        assert_fault(&slices, FaultKind::Geometry, "ImageOrientationPatient is not two perpendicular unit vectors");
+        let slices = with_all(|slice| slice.text(tags::IMAGE_ORIENTATION_PATIENT, VR::DS, cosines));
+        assert_fault(
+            &slices,
+            FaultKind::Geometry,
+            "expected two perpendicular unit vectors in ImageOrientationPatient",
+        );
     }
-    assert_fault(&one(|slice| slice.at("1\\2")), FaultKind::Corrupt, "ImagePositionPatient is not 3 decimal number(s)");
-    assert_fault(&one(|slice| slice.at("1\\2\\1e12")), FaultKind::Geometry, "ImagePositionPatient");
-    assert_fault(&all(|slice| slice.word(tags::ROWS, 0)), FaultKind::Geometry, "6 × 0 pixels");
+    assert_fault(
+        &with_third(|slice| slice.at("1\\2")),
+        FaultKind::Corrupt,
+        "expected 3 decimal number(s) in ImagePositionPatient",
+    );
+    assert_fault(&with_third(|slice| slice.at("1\\2\\1e12")), FaultKind::Geometry, "ImagePositionPatient");
+    assert_fault(
+        &with_all(|slice| slice.u16(tags::ROWS, 0)),
+        FaultKind::Geometry,
+        "expected at least one pixel in a slice, got 6 × 0",
+    );
 }
 
 #[test]
-fn stacks_with_holes_steps_and_doubles_are_told_apart() {
-    let mut holes = series(9);
-    holes.remove(3);
-    holes.remove(5);
-    assert_fault(&holes, FaultKind::Missing, "2 slice(s) missing: 4.00 mm after slice 3, expected 2.00 mm");
-    let uneven = one(|slice| slice.at("-10\\-20\\34.7"));
-    assert_fault(&uneven, FaultKind::Geometry, "unevenly spaced: 2.70 mm after slice 2, 2.00 mm elsewhere");
-    let shifted = one(|slice| slice.at("-10\\-19\\34"));
-    assert_fault(&shifted, FaultKind::Geometry, "slice 3 of 5 lies 1.00 mm from its place");
-    let doubled = one(|slice| slice.at("-10\\-20\\32"));
-    assert_fault(&doubled, FaultKind::Geometry, "two different slices at the same place");
+fn missing_uneven_and_duplicate_slices_are_different_faults() {
+    let mut gaps = series(9);
+    gaps.remove(3);
+    gaps.remove(5);
+    assert_fault(&gaps, FaultKind::Missing, "2 slice(s) missing: expected 2.00 mm after slice 3, got 4.00 mm");
+    let uneven = with_third(|slice| slice.at("-10\\-20\\34.7"));
+    assert_fault(&uneven, FaultKind::Geometry, "unevenly spaced: expected 2.00 mm after slice 2, got 2.70 mm");
+    let shifted = with_third(|slice| slice.at("-10\\-19\\34"));
+    assert_fault(&shifted, FaultKind::Geometry, "got 1.00 mm at slice 3 of 5");
+    let duplicate = with_third(|slice| slice.at("-10\\-20\\32"));
+    assert_fault(&duplicate, FaultKind::Geometry, "two different slices at the same position");
     let mut rounded = series(5);
     rounded[2] = rounded[2].clone().at("-10\\-20\\34.1");
     let folder = tempfile::tempdir().unwrap();
@@ -177,7 +208,7 @@ fn stacks_with_holes_steps_and_doubles_are_told_apart() {
 }
 
 #[test]
-fn a_tilted_gantry_is_refused_with_its_angle() {
+fn tilted_gantry_is_fault_with_angle() {
     let tilted = |tangent: f64| {
         let slices = series(5).into_iter().enumerate();
         slices
@@ -193,24 +224,24 @@ fn a_tilted_gantry_is_refused_with_its_angle() {
 }
 
 #[test]
-fn scouts_are_no_volumes() {
-    assert_fault(&series(1), FaultKind::Geometry, "1 slice(s) at different places; expected at least 3");
-    assert_fault(&series(2), FaultKind::Geometry, "2 slice(s)");
-    let scout = all(|slice| slice.text(tags::IMAGE_TYPE, VR::CS, "ORIGINAL\\PRIMARY\\LOCALIZER"));
-    assert_fault(&scout, FaultKind::Geometry, "a localizer");
+fn localizers_are_geometry_faults() {
+    assert_fault(&series(1), FaultKind::Geometry, "expected at least 3 slices at different positions, got 1");
+    assert_fault(&series(2), FaultKind::Geometry, "expected at least 3 slices at different positions, got 2");
+    let localizer = with_all(|slice| slice.text(tags::IMAGE_TYPE, VR::CS, "ORIGINAL\\PRIMARY\\LOCALIZER"));
+    assert_fault(&localizer, FaultKind::Geometry, "a localizer");
 }
 
 #[test]
-fn transfer_syntaxes_that_cannot_be_read_are_named() {
+fn fault_names_unsupported_transfer_syntax() {
     for (uid, name) in [
         ("1.2.840.10008.1.2.4.50", "JPEG Baseline"),
         ("1.2.840.10008.1.2.4.80", "JPEG-LS"),
         ("1.2.840.10008.1.2.4.102", "MPEG-4"),
         ("1.2.3.4", "an unknown transfer syntax"),
     ] {
-        // Unknown syntaxes cannot be written as such: the identifier is put into a finished file.
+        // dicom-object cannot write unknown syntaxes: the identifier is replaced in a complete file.
         let folder = tempfile::tempdir().unwrap();
-        for (number, slice) in all(|slice| slice.fragment(vec![0; 64])).into_iter().enumerate() {
+        for (number, slice) in with_all(|slice| slice.fragment(vec![0; 64])).into_iter().enumerate() {
             let bytes = slice.syntax(uids::JPEG2000_LOSSLESS).bytes();
             std::fs::write(folder.path().join(number.to_string()), with_syntax(&bytes, uid)).unwrap();
         }
@@ -229,11 +260,11 @@ fn transfer_syntaxes_that_cannot_be_read_are_named() {
 }
 
 #[test]
-fn deflated_files_are_bounded_and_must_inflate() {
-    let sound = SliceFile::new(0).bytes();
-    let body = find(&sound, &[0x08, 0x00, 0x08, 0x00, b'C', b'S']);
+fn deflated_files_are_limited_and_must_inflate() {
+    let valid = SliceFile::new(0).bytes();
+    let body = find(&valid, &[0x08, 0x00, 0x08, 0x00, b'C', b'S']);
     let deflated = |elements: &[u8]| {
-        let mut bytes = with_syntax(&sound[..body], uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN);
+        let mut bytes = with_syntax(&valid[..body], uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN);
         bytes.extend(elements);
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a"), bytes).unwrap();
@@ -245,17 +276,17 @@ fn deflated_files_are_bounded_and_must_inflate() {
         encoder.finish().unwrap()
     };
     let garbage = deflated(&[0xFF; 100]);
-    assert_eq!((garbage.kind, garbage.message.contains("does not inflate")), (FaultKind::Corrupt, true), "{garbage}");
+    assert_eq!((garbage.kind, garbage.message.contains("cannot inflate")), (FaultKind::Corrupt, true), "{garbage}");
     let bomb = deflated(&deflate(&vec![0; 65 << 20]));
-    assert_eq!((bomb.kind, bomb.message.contains("more than 64 MiB")), (FaultKind::TooLarge, true), "{bomb}");
+    assert_eq!((bomb.kind, bomb.message.contains("at most 64 MiB")), (FaultKind::TooLarge, true), "{bomb}");
     let large = deflated(&vec![0xFF; 65 << 20]);
     assert_eq!(large.kind, FaultKind::TooLarge, "{large}");
-    // The same bytes, deflated soundly, lack only their companions.
-    let single = deflated(&deflate(&sound[body..]));
+    // The same bytes, deflated correctly, are one slice of a series.
+    let single = deflated(&deflate(&valid[body..]));
     assert_eq!(single.kind, FaultKind::Geometry, "{single}");
 }
 
-/// A file with another transfer syntax in its own group 2, padded to the same length.
+/// Returns a file with another transfer syntax in group 2, padded to the same length.
 fn with_syntax(bytes: &[u8], uid: &str) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     let at = find(&bytes, &[0x02, 0x00, 0x10, 0x00, b'U', b'I']);
@@ -272,23 +303,23 @@ fn find(bytes: &[u8], pattern: &[u8]) -> usize {
     bytes.windows(pattern.len()).position(|window| window == pattern).expect("the pattern")
 }
 
-/// A slice cut off after any byte is truncated, or no image yet; never a volume, never a panic.
+/// Truncates a slice after any byte: the slice is a truncated fault or is not an image, never a volume or a panic.
 #[test]
-fn a_slice_cut_anywhere_spoils_its_series() {
+fn truncated_slice_fails_its_series() {
     let bytes = SliceFile::new(2).bytes();
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), &series(5));
-    let victim = std::fs::read_dir(folder.path())
+    let third = std::fs::read_dir(folder.path())
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .find(|path| std::fs::read(path).unwrap() == bytes)
         .expect("the third slice");
     let pixels = find(&bytes, &[0xE0, 0x7F, 0x10, 0x00]);
     for length in (0..bytes.len()).rev().step_by(3) {
-        std::fs::write(&victim, &bytes[..length]).unwrap();
+        std::fs::write(&third, &bytes[..length]).unwrap();
         let series = list_series(folder.path()).unwrap();
         let faults: Vec<_> = series.iter().filter_map(|series| read(series, &Decoder::in_process()).err()).collect();
-        // Without its magic word the file is none of ours, and the gap shows; between two elements something is missing.
+        // Without magic bytes the file is not DICOM, and a slice is missing; after a complete element, other elements are missing.
         let kinds: Vec<_> = faults.iter().map(|fault| fault.kind).collect();
         let expected =
             if length > pixels { &[FaultKind::Truncated][..] } else { &[FaultKind::Truncated, FaultKind::Missing] };
@@ -296,17 +327,17 @@ fn a_slice_cut_anywhere_spoils_its_series() {
     }
 }
 
-/// Any single byte of the header may be wrong: reading ends, in a fault or a volume of the same few voxels.
+/// Changes any single byte of the header: reading ends with a fault or a small volume.
 #[test]
-fn no_wrong_byte_makes_a_panic() {
-    let sound = SliceFile::new(1).syntax(uids::RLE_LOSSLESS).fragment(run_lengths(&[7; COLUMNS * ROWS])).bytes();
+fn changed_byte_never_panics() {
+    let valid = SliceFile::new(1).syntax(uids::RLE_LOSSLESS).fragment(run_lengths(&[7; COLUMNS * ROWS])).bytes();
     let folder = tempfile::tempdir().unwrap();
     let rle = |z| SliceFile::new(z).syntax(uids::RLE_LOSSLESS).fragment(run_lengths(&[7; COLUMNS * ROWS]));
     rle(0).write(&folder.path().join("a"));
     rle(2).write(&folder.path().join("c"));
-    for at in 128..sound.len() {
-        for value in [0xFF, sound[at] ^ 1] {
-            let mut bytes = sound.clone();
+    for at in 128..valid.len() {
+        for value in [0xFF, valid[at] ^ 1] {
+            let mut bytes = valid.clone();
             bytes[at] = value;
             std::fs::write(folder.path().join("b"), &bytes).unwrap();
             for series in list_series(folder.path()).unwrap() {
@@ -316,9 +347,9 @@ fn no_wrong_byte_makes_a_panic() {
     }
 }
 
-/// JPEG 2000 and JPEG bytes of every kind: whatever the decoder does, its child only costs a fault.
+/// Changes bytes of JPEG 2000, JPEG and RLE data: a crash of the decoder is a fault of its scan.
 #[test]
-fn wrong_compressed_bytes_cost_their_scan_only() {
+fn corrupt_compressed_bytes_fail_their_scan_only() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/dicom/syntaxes");
     let decoder = Decoder::child(env!("CARGO_BIN_EXE_freetumor").into()).with_slice_time(Duration::from_secs(10));
     let folder = tempfile::tempdir().unwrap();
@@ -327,12 +358,12 @@ fn wrong_compressed_bytes_cost_their_scan_only() {
         std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
     }
     for name in ["jpeg-2000-signed.dcm", "jpeg-lossless-14.dcm", "rle.dcm"] {
-        let sound = std::fs::read(fixtures.join(name)).unwrap();
-        let pixels = find(&sound, &[0xE0, 0x7F, 0x10, 0x00]) + 12;
+        let valid = std::fs::read(fixtures.join(name)).unwrap();
+        let pixels = find(&valid, &[0xE0, 0x7F, 0x10, 0x00]) + 12;
         for step in 0..40 {
-            let mut bytes = sound.clone();
-            for (turn, byte) in bytes[pixels + 8..].iter_mut().enumerate() {
-                if turn % 97 == step * 2 {
+            let mut bytes = valid.clone();
+            for (index, byte) in bytes[pixels + 8..].iter_mut().enumerate() {
+                if index % 97 == step * 2 {
                     *byte ^= 0x55;
                 }
             }
@@ -342,37 +373,45 @@ fn wrong_compressed_bytes_cost_their_scan_only() {
                 assert!(kinds.contains(&fault.kind), "{name} {step}: {fault}");
             }
         }
-        std::fs::write(folder.path().join(name), sound).unwrap();
+        std::fs::write(folder.path().join(name), valid).unwrap();
     }
-    assert_eq!(read(&list_series(folder.path()).unwrap()[0], &decoder), Ok(()), "the sound series again");
+    assert_eq!(read(&list_series(folder.path()).unwrap()[0], &decoder), Ok(()), "the valid series is restored");
 }
 
 #[test]
-fn compressed_frames_that_lie_are_refused_before_they_are_decoded() {
-    let rle = |bytes: Vec<u8>| all(|slice| slice.syntax(uids::RLE_LOSSLESS).fragment(bytes.clone()));
-    let words: Vec<u16> = stored(1).into_iter().map(|value| value as u16).collect();
-    let sound = run_lengths(&words);
-    let mut segments = sound.clone();
+fn inconsistent_compressed_frames_are_faults_before_decoding() {
+    let rle = |bytes: Vec<u8>| with_all(|slice| slice.syntax(uids::RLE_LOSSLESS).fragment(bytes.clone()));
+    let values: Vec<u16> = stored(1).into_iter().map(|value| value as u16).collect();
+    let valid = run_lengths(&values);
+    let mut segments = valid.clone();
     segments[0..4].copy_from_slice(&u32::MAX.to_le_bytes());
-    assert_fault(&rle(segments), FaultKind::Corrupt, "4294967295 RLE segments; expected 2");
-    let mut outside = sound.clone();
+    assert_fault(&rle(segments), FaultKind::Corrupt, "expected 2 RLE segments, got 4294967295");
+    let mut outside = valid.clone();
     outside[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
     assert_fault(&rle(outside), FaultKind::Corrupt, "outside its frame");
-    assert_fault(&rle(sound[..40].to_vec()), FaultKind::Truncated, "ends inside its header");
-    assert_fault(&rle(sound[..90].to_vec()), FaultKind::Corrupt, "do not decode");
+    assert_fault(&rle(valid[..40].to_vec()), FaultKind::Truncated, "ends inside its header");
+    assert_fault(&rle(valid[..90].to_vec()), FaultKind::Corrupt, "cannot decode");
 
-    assert_fault(&rle(vec![0; 2 << 20]), FaultKind::Corrupt, "2097152 bytes of compressed pixel data for 60 bytes");
+    assert_fault(
+        &rle(vec![0; 2 << 20]),
+        FaultKind::Corrupt,
+        "expected at most 1048816 bytes of compressed pixel data, got 2097152",
+    );
 
-    let jpeg = |bytes: &[u8]| all(|slice| slice.syntax(uids::JPEG_LOSSLESS_SV1).fragment(bytes.to_vec()));
-    assert_fault(&jpeg(b"not a JPEG stream at all"), FaultKind::Corrupt, "no JPEG stream");
+    let jpeg = |bytes: &[u8]| with_all(|slice| slice.syntax(uids::JPEG_LOSSLESS_SV1).fragment(bytes.to_vec()));
+    assert_fault(&jpeg(b"not a JPEG stream at all"), FaultKind::Corrupt, "expected a JPEG stream");
     let baseline = [0xFF, 0xD8, 0xFF, 0xC0, 0, 11, 8, 0, 5, 0, 6, 1, 1, 0x11, 0, 0];
     assert_fault(&jpeg(&baseline), FaultKind::Unsupported, "FFC0");
     let huge = [0xFF, 0xD8, 0xFF, 0xC3, 0, 11, 16, 0xFF, 0xFF, 0xFF, 0xFF, 1, 1, 0x11, 0, 0];
-    assert_fault(&jpeg(&huge), FaultKind::Corrupt, "65535 × 65535 pixels and 1 component(s); its header says 6 × 5");
+    assert_fault(
+        &jpeg(&huge),
+        FaultKind::Corrupt,
+        "expected a compressed image of 6 × 5 pixels and 1 component, got 65535 × 65535 pixels",
+    );
     assert_fault(&jpeg(&[0xFF, 0xD8, 0xFF, 0xE0, 0, 2]), FaultKind::Truncated, "ends inside its header");
 
-    let jpeg_2000 = |bytes: &[u8]| all(|slice| slice.syntax(uids::JPEG2000_LOSSLESS).fragment(bytes.to_vec()));
-    assert_fault(&jpeg_2000(&[0; 64]), FaultKind::Corrupt, "no JPEG 2000 codestream");
+    let jpeg_2000 = |bytes: &[u8]| with_all(|slice| slice.syntax(uids::JPEG2000_LOSSLESS).fragment(bytes.to_vec()));
+    assert_fault(&jpeg_2000(&[0; 64]), FaultKind::Corrupt, "expected a JPEG 2000 codestream");
     let mut size = vec![0xFF, 0x4F, 0xFF, 0x51, 0, 41, 0, 0];
     size.extend(
         [[0, 0, 0xFF, 0xFF], [0, 0, 0xFF, 0xFF], [0; 4], [0; 4], [0, 0, 0, 64], [0, 0, 0, 64], [0; 4], [0; 4]].concat(),
@@ -382,33 +421,40 @@ fn compressed_frames_that_lie_are_refused_before_they_are_decoded() {
 }
 
 #[test]
-fn a_decoder_that_ends_lies_or_is_not_there_costs_its_scan_only() {
+fn failed_decoder_process_fails_its_scan_only() {
     let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), &all(|slice| slice.syntax(uids::RLE_LOSSLESS).fragment(run_lengths(&[7; COLUMNS * ROWS]))));
+    write(
+        folder.path(),
+        &with_all(|slice| slice.syntax(uids::RLE_LOSSLESS).fragment(run_lengths(&[7; COLUMNS * ROWS]))),
+    );
     let series = list_series(folder.path()).unwrap().remove(0);
     let fault = |program: &str| {
         read(&series, &Decoder::child(program.into()).with_slice_time(Duration::from_millis(300))).unwrap_err()
     };
-    let gone = fault("/nowhere/freetumor");
+    let gone = fault("/missing/freetumor");
     assert_eq!(gone.kind, FaultKind::Io);
-    assert!(gone.message.contains("cannot start the decoder") && !gone.message.contains("nowhere"), "{gone}");
+    assert!(gone.message.contains("cannot start the decoder") && !gone.message.contains("missing"), "{gone}");
     let early = fault("/bin/false");
     assert_eq!(
         (early.kind, early.message.contains("ended early with exit code 1")),
         (FaultKind::Panic, true),
         "{early}"
     );
-    // `yes` answers something else than pixels for ever.
-    let begun = Instant::now();
-    let lie = fault("/usr/bin/yes");
-    assert_eq!((lie.kind, lie.message.contains("makes no sense")), (FaultKind::Panic, true), "{lie}");
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    // `yes` writes other bytes than a response without end.
+    let started = Instant::now();
+    let invalid = fault("/usr/bin/yes");
+    assert_eq!(
+        (invalid.kind, invalid.message.contains("sent an invalid response")),
+        (FaultKind::Panic, true),
+        "{invalid}"
+    );
+    assert!(started.elapsed() < Duration::from_secs(5));
 }
 
-/// The child's side as the wire shows it: limits are in force before the first byte is decoded, and nonsense ends it.
+/// Speaks the protocol of the child: its limits are set before the first byte is decoded, and an invalid request ends the process.
 #[test]
 #[cfg(target_os = "linux")]
-fn the_child_limits_itself() {
+fn decoder_child_sets_its_limits() {
     let child = || {
         Command::new(env!("CARGO_BIN_EXE_freetumor"))
             .arg("decode-dicom")
@@ -417,20 +463,20 @@ fn the_child_limits_itself() {
             .spawn()
             .unwrap()
     };
-    let mut sound = child();
-    let mut input = sound.stdin.take().unwrap();
+    let mut valid = child();
+    let mut input = valid.stdin.take().unwrap();
     let frame = run_lengths(&[7; COLUMNS * ROWS]);
-    let mut words = b"ftdicom1".to_vec();
-    words.extend([1, 1].map(u32::to_le_bytes).concat());
-    words.extend([4, 2, 16, 1]);
-    words.extend([COLUMNS as u32, ROWS as u32, frame.len() as u32, 0].map(u32::to_le_bytes).concat());
-    input.write_all(&words).unwrap();
+    let mut request = b"ftdicom1".to_vec();
+    request.extend([1, 1].map(u32::to_le_bytes).concat());
+    request.extend([4, 2, 16, 1]);
+    request.extend([COLUMNS as u32, ROWS as u32, frame.len() as u32, 0].map(u32::to_le_bytes).concat());
+    input.write_all(&request).unwrap();
     input.write_all(&frame).unwrap();
-    let mut answer = [0; 9 + 2 * COLUMNS * ROWS];
-    sound.stdout.as_mut().unwrap().read_exact(&mut answer).unwrap();
-    assert_eq!(answer[..9], [0, 60, 0, 0, 0, 0, 0, 0, 0]);
-    assert!(answer[9..].chunks(2).all(|pixel| pixel == [7, 0]));
-    let limits = std::fs::read_to_string(format!("/proc/{}/limits", sound.id())).unwrap();
+    let mut response = [0; 9 + 2 * COLUMNS * ROWS];
+    valid.stdout.as_mut().unwrap().read_exact(&mut response).unwrap();
+    assert_eq!(response[..9], [0, 60, 0, 0, 0, 0, 0, 0, 0]);
+    assert!(response[9..].chunks(2).all(|pixel| pixel == [7, 0]));
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", valid.id())).unwrap();
     let limit = |name: &str| {
         let line = limits.lines().find(|line| line.starts_with(name)).unwrap();
         line[name.len()..].split_whitespace().next().unwrap().to_owned()
@@ -438,7 +484,7 @@ fn the_child_limits_itself() {
     assert_eq!(limit("Max core file size"), "0");
     assert!(limit("Max address space").parse::<u64>().unwrap() < 4 << 30, "{limits}");
     drop(input);
-    assert!(sound.wait().unwrap().success());
+    assert!(valid.wait().unwrap().success());
 
     let mut other = child();
     other.stdin.take().unwrap().write_all(b"GET / HTTP/1.1").unwrap();
@@ -446,7 +492,7 @@ fn the_child_limits_itself() {
 }
 
 #[test]
-fn a_volume_above_the_limit_is_refused() {
+fn volume_above_limit_is_too_large() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), &series(5));
     let series = list_series(folder.path()).unwrap().remove(0);
@@ -455,15 +501,15 @@ fn a_volume_above_the_limit_is_refused() {
     assert!(volume(bytes).is_ok());
     let fault = volume(bytes - 1).unwrap_err();
     assert_eq!(fault.kind, FaultKind::TooLarge);
-    assert!(fault.message.contains("6 × 5 × 5 voxels take 300 bytes; expected 299 at most"), "{fault}");
+    assert!(fault.message.contains("expected at most 299 bytes, 6 × 5 × 5 voxels need 300"), "{fault}");
 }
 
-/// Headers that promise gigabytes, in a process of its own whose memory is looked at.
+/// Reads headers with lengths of gigabytes in a separate process and measures its peak memory.
 #[test]
 #[cfg(target_os = "linux")]
-fn lies_take_no_memory() {
+fn false_lengths_allocate_no_memory() {
     let status = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "bad_dicom::lies_in_a_process_of_their_own", "--ignored", "--nocapture"])
+        .args(["--exact", "bad_dicom::false_lengths_in_child_process", "--ignored", "--nocapture"])
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&status.stdout).into_owned() + &String::from_utf8_lossy(&status.stderr);
@@ -471,46 +517,50 @@ fn lies_take_no_memory() {
 }
 
 #[test]
-#[ignore = "run by lies_take_no_memory"]
+#[ignore = "run by false_lengths_allocate_no_memory"]
 #[cfg(target_os = "linux")]
-fn lies_in_a_process_of_their_own() {
+fn false_lengths_in_child_process() {
     let peak_kib = || {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
     };
-    assert_eq!(fault_of(&all(|slice| slice.without(tags::MODALITY))).kind, FaultKind::Missing, "warming up");
+    assert_eq!(fault_of(&with_all(|slice| slice.without(tags::MODALITY))).kind, FaultKind::Missing, "warm-up");
     let before = peak_kib();
-    let huge = |slice: SliceFile| slice.word(tags::ROWS, 65535).word(tags::COLUMNS, 65535);
-    assert_fault(&all(huge), FaultKind::Truncated, "expected 8589672450 for 65535 × 65535 pixels");
+    let huge = |slice: SliceFile| slice.u16(tags::ROWS, 65535).u16(tags::COLUMNS, 65535);
+    assert_fault(
+        &with_all(huge),
+        FaultKind::Truncated,
+        "expected 8589672450 bytes of pixel data for 65535 × 65535 pixels",
+    );
     let j2k = |slice: SliceFile| huge(slice).syntax(uids::JPEG2000_LOSSLESS).fragment(vec![0; 64]);
-    assert_fault(&all(j2k), FaultKind::TooLarge, "65535 × 65535 × 5 voxels");
+    assert_fault(&with_all(j2k), FaultKind::TooLarge, "65535 × 65535 × 5 voxels");
     let two = |slice: SliceFile| {
         let mut size = vec![0xFF, 0x4F, 0xFF, 0x51, 0, 41, 0, 0];
         let length = [0, 0, 0x40, 0];
         size.extend([length, length, [0; 4], [0; 4], length, length, [0; 4], [0; 4]].concat());
         size.extend([0, 1, 15, 1, 1, 0]);
-        slice.word(tags::ROWS, 16384).word(tags::COLUMNS, 16384).syntax(uids::JPEG2000_LOSSLESS).fragment(size)
+        slice.u16(tags::ROWS, 16384).u16(tags::COLUMNS, 16384).syntax(uids::JPEG2000_LOSSLESS).fragment(size)
     };
-    assert_fault(&all(two), FaultKind::Corrupt, "do not decode");
-    // Lengths of elements: of a wanted value, an unwanted one, a sequence, an item, the pixels.
-    let sound = SliceFile::new(0).bytes();
+    assert_fault(&with_all(two), FaultKind::Corrupt, "cannot decode");
+    // Lengths of elements: of a requested value, a sequence, an item, the pixels, a value of group 2.
+    let valid = SliceFile::new(0).bytes();
     let series = [0x20, 0x00, 0x0E, 0x00, b'U', b'I'];
-    for (pattern, offset, lie) in [
+    for (pattern, offset, length) in [
         (&series[..], 6, vec![0xFF, 0xFF]),
         (&[0x08, 0x00, 0x18, 0x22, b'S', b'Q'], 8, vec![0xF0, 0xFF, 0xFF, 0xFF]),
         (&[0xFE, 0xFF, 0x00, 0xE0], 4, vec![0xF0, 0xFF, 0xFF, 0xFF]),
         (&[0xE0, 0x7F, 0x10, 0x00], 8, vec![0xF0, 0xFF, 0xFF, 0xFF]),
         (&[0x02, 0x00, 0x01, 0x00, b'O', b'B'], 8, vec![0xF0, 0xFF, 0xFF, 0xFF]),
     ] {
-        let mut bytes = sound.clone();
+        let mut bytes = valid.clone();
         let at = find(&bytes, pattern) + offset;
-        bytes.splice(at..at + lie.len(), lie);
+        bytes.splice(at..at + length.len(), length);
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a"), &bytes).unwrap();
         let fault = fault_in(folder.path());
         assert!([FaultKind::Truncated, FaultKind::Corrupt].contains(&fault.kind), "{fault}");
     }
     let grown = peak_kib() - before;
-    assert!(grown < 16 << 10, "lies took {grown} KiB");
+    assert!(grown < 16 << 10, "false lengths allocated {grown} KiB");
 }

@@ -1,5 +1,4 @@
-//! Hostile NIfTI files and folders: each ends in the fault that says what is wrong, and none costs more memory than its
-//! size on disk explains.
+//! Hostile NIfTI files: reading each file is a specific fault, with memory in proportion to its size on disk.
 
 use std::io::Write;
 use std::process::Command;
@@ -12,20 +11,20 @@ use freetumor::volume::{Affine, Grid};
 
 /// Set for the child process in which memory is measured.
 const CHILD: &str = "FREETUMOR_TEST_BAD_INPUT_CHILD";
-/// What one file may take beside its bytes on disk, times eight: buffers, the inflater, the allocator's own rounding.
-const MOST_BYTES: u64 = 16 << 20;
+/// Allowed memory of one file in addition to eight times its bytes on disk: buffers, inflater, rounding of the allocator.
+const EXTRA_BYTES: u64 = 16 << 20;
 
-/// A small sound file: 6 × 5 × 4 voxels of i16.
-fn sound() -> Vec<u8> {
+/// Returns a small valid file: 6 × 5 × 4 voxels of i16.
+fn valid() -> Vec<u8> {
     let grid = Grid { shape: [6, 5, 4], affine: Affine::from_spacing([0.8, 0.8, 5.0]) };
     let mut file = nifti::encode_header(&grid, Datatype::I16, "").unwrap().to_vec();
     file.extend((0..120i16).flat_map(|index| (index * 10 - 600).to_le_bytes()));
     file
 }
 
-/// The sound file with some bytes replaced.
+/// Returns the valid file with some bytes replaced.
 fn with(at: usize, bytes: &[u8]) -> Vec<u8> {
-    let mut file = sound();
+    let mut file = valid();
     file[at..at + bytes.len()].copy_from_slice(bytes);
     file
 }
@@ -42,7 +41,7 @@ fn with_type(code: i16) -> Vec<u8> {
     with(70, &code.to_le_bytes())
 }
 
-/// A sound file of floats, one of which is replaced.
+/// Returns a valid file of floats with one voxel replaced.
 fn with_voxel(voxel: f32) -> Vec<u8> {
     let mut file = with_type(Datatype::F32.code());
     file.truncate(352);
@@ -50,7 +49,7 @@ fn with_voxel(voxel: f32) -> Vec<u8> {
     file
 }
 
-/// The sound file with extensions between header and voxels.
+/// Returns the valid file with extensions between header and voxels.
 fn with_extensions(extensions: &[u8], voxel_offset: f32) -> Vec<u8> {
     let mut file = with_f32(108, voxel_offset);
     file[348] = 1;
@@ -58,19 +57,19 @@ fn with_extensions(extensions: &[u8], voxel_offset: f32) -> Vec<u8> {
     file
 }
 
-fn extension(claimed: i32, content: usize) -> Vec<u8> {
-    let mut bytes = claimed.to_le_bytes().to_vec();
+fn extension(size: i32, content: usize) -> Vec<u8> {
+    let mut bytes = size.to_le_bytes().to_vec();
     bytes.extend(6i32.to_le_bytes());
     bytes.resize(8 + content, b' ');
     bytes
 }
 
-/// The sform's rows.
+/// Returns the valid file with the rows of the sform replaced.
 fn with_sform(rows: [[f32; 4]; 3]) -> Vec<u8> {
     with(280, &rows.iter().flatten().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>())
 }
 
-/// Qform instead of sform, with this quaternion.
+/// Returns the valid file with a qform of this quaternion instead of the sform.
 fn with_quaternion(parts: [f32; 3]) -> Vec<u8> {
     let mut file = with(252, &[1, 0, 0, 0]);
     for (part, value) in parts.iter().enumerate() {
@@ -86,12 +85,12 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn gzip_with(change: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
-    let mut file = gzip(&sound());
+    let mut file = gzip(&valid());
     change(&mut file);
     file
 }
 
-/// A NIfTI-2 file with these dimensions and nothing behind its header.
+/// Returns a NIfTI-2 file with these dimensions and no voxels.
 fn nifti2(dim: [i64; 8]) -> Vec<u8> {
     let mut file = vec![0; 544];
     file[..4].copy_from_slice(&540i32.to_le_bytes());
@@ -105,7 +104,7 @@ fn nifti2(dim: [i64; 8]) -> Vec<u8> {
     file
 }
 
-/// Noise that gzip cannot pack, so that a lying header is not caught by the file's size alone.
+/// Returns noise that gzip cannot compress, so that the size of the file alone does not reveal a false header.
 fn noise(bytes: usize) -> Vec<u8> {
     let mut state = 1u64;
     let mut next = || {
@@ -115,23 +114,23 @@ fn noise(bytes: usize) -> Vec<u8> {
     (0..bytes).map(|_| next()).collect()
 }
 
-/// Every hostile file, what it is, and the fault of reading it as a scan.
-fn table() -> Vec<(&'static str, Vec<u8>, FaultKind)> {
+/// Returns every hostile file with its name and the fault of reading it as a scan.
+fn hostile_files() -> Vec<(&'static str, Vec<u8>, FaultKind)> {
     let huge = with_dim(&[3, 32767, 32767, 32767]);
     vec![
         ("empty", vec![], Truncated),
-        ("three bytes", sound()[..3].to_vec(), Truncated),
-        ("half a header", sound()[..200].to_vec(), Truncated),
-        ("a header without its announcement of extensions", sound()[..348].to_vec(), Truncated),
-        ("a header without voxels", sound()[..352].to_vec(), Truncated),
-        ("one byte too few", sound()[..sound().len() - 1].to_vec(), Truncated),
-        ("bytes after the last voxel", [sound(), b"garbage".to_vec()].concat(), Corrupt),
-        ("a megabyte of zeros after the last voxel", [sound(), vec![0; 1 << 20]].concat(), Corrupt),
-        ("text", b"# not a scan\nbut a text of some length, as README files are\n".to_vec(), Corrupt),
+        ("three bytes", valid()[..3].to_vec(), Truncated),
+        ("half a header", valid()[..200].to_vec(), Truncated),
+        ("a header without its flag of extensions", valid()[..348].to_vec(), Truncated),
+        ("a header without voxels", valid()[..352].to_vec(), Truncated),
+        ("one byte too few", valid()[..valid().len() - 1].to_vec(), Truncated),
+        ("bytes after the last voxel", [valid(), b"garbage".to_vec()].concat(), Corrupt),
+        ("a megabyte of zeros after the last voxel", [valid(), vec![0; 1 << 20]].concat(), Corrupt),
+        ("text", b"# not a scan\nbut a string of some length, as in README files\n".to_vec(), Corrupt),
         ("a PNG", [b"\x89PNG\r\n\x1a\n".to_vec(), vec![0; 400]].concat(), Corrupt),
         ("noise", noise(5000), Corrupt),
         ("a wrong magic", with(344, b"n+7\0"), Corrupt),
-        ("header and image apart", with(344, b"ni1\0"), Unsupported),
+        ("header and image in two files", with(344, b"ni1\0"), Unsupported),
         ("ANALYZE 7.5", with(344, &[0; 4]), Unsupported),
         ("no dimensions", with_dim(&[0]), Geometry),
         ("nine dimensions", with_dim(&[9]), Geometry),
@@ -149,17 +148,17 @@ fn table() -> Vec<(&'static str, Vec<u8>, FaultKind)> {
         ("no type", with_type(0), Corrupt),
         ("bits", with_type(1), Unsupported),
         ("complex numbers", with_type(32), Unsupported),
-        ("colours", with_type(128), Unsupported),
-        ("colours with alpha", with_type(2304), Unsupported),
+        ("colors", with_type(128), Unsupported),
+        ("colors with alpha", with_type(2304), Unsupported),
         ("floats of 128 bits", with_type(1536), Unsupported),
         ("complex numbers of 256 bits", with_type(2048), Unsupported),
         ("voxels inside the header", with_f32(108, 100.0), Corrupt),
         ("voxels before the file", with_f32(108, -352.0), Corrupt),
         ("voxels at half a byte", with_f32(108, 352.5), Corrupt),
-        ("voxels nowhere", with_f32(108, f32::NAN), Corrupt),
+        ("voxels at NaN", with_f32(108, f32::NAN), Corrupt),
         ("voxels at infinity", with_f32(108, f32::INFINITY), Corrupt),
-        ("voxels far behind the end", with_f32(108, 1e15), Truncated),
-        ("voxels a little behind the end", with_f32(108, 368.0), Truncated),
+        ("voxels far beyond the end", with_f32(108, 1e15), Truncated),
+        ("voxels slightly beyond the end", with_f32(108, 368.0), Truncated),
         ("an extension longer than its space", with_extensions(&extension(i32::MAX, 8), 368.0), Corrupt),
         ("an extension of negative size", with_extensions(&extension(-16, 8), 368.0), Corrupt),
         ("an extension shorter than its head", with_extensions(&extension(4, 8), 368.0), Corrupt),
@@ -190,7 +189,7 @@ fn table() -> Vec<(&'static str, Vec<u8>, FaultKind)> {
             Geometry,
         ),
         (
-            "a patient on the moon",
+            "an origin at 3.8e11 mm",
             with_sform([[1.0, 0.0, 0.0, 3.8e11], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]),
             Geometry,
         ),
@@ -240,12 +239,12 @@ fn table() -> Vec<(&'static str, Vec<u8>, FaultKind)> {
         ("gzip with an invalid block", gzip_with(|file| file[10] = 0xff), Corrupt),
         ("garbage after gzip", gzip_with(|file| file.extend(b"garbage")), Corrupt),
         ("half a second gzip member", gzip_with(|file| file.extend([0x1f, 0x8b, 8])), Truncated),
-        ("bytes after the last voxel in gzip", gzip(&[sound(), b"garbage".to_vec()].concat()), Corrupt),
-        ("more voxels in a second gzip member", [gzip(&sound()), gzip(&[1; 64])].concat(), Corrupt),
+        ("bytes after the last voxel in gzip", gzip(&[valid(), b"garbage".to_vec()].concat()), Corrupt),
+        ("more voxels in a second gzip member", [gzip(&valid()), gzip(&[1; 64])].concat(), Corrupt),
         ("an empty gzip stream", gzip(&[]), Truncated),
-        ("gzip in gzip", gzip(&gzip(&sound())), Corrupt),
+        ("gzip in gzip", gzip(&gzip(&valid())), Corrupt),
         (
-            "a header that promises what its gzip could hold but does not",
+            "a header of more voxels than its gzip contains",
             {
                 let mut file = with_dim(&[3, 1000, 1000, 250]);
                 file.extend(noise(1 << 20));
@@ -257,20 +256,20 @@ fn table() -> Vec<(&'static str, Vec<u8>, FaultKind)> {
 }
 
 #[test]
-fn every_hostile_file_is_its_own_fault() {
-    for (name, file, expected) in table() {
+fn hostile_files_are_specific_faults() {
+    for (name, file, expected) in hostile_files() {
         let fault = match nifti::read_volume_from(&file[..], file.len() as u64, &Limits::default()) {
-            Ok(volume) => panic!("{name}: read as {:?}", volume.grid),
+            Ok(volume) => panic!("{name}: expected a fault, got {:?}", volume.grid),
             Err(fault) => fault,
         };
         assert_eq!(fault.kind, expected, "{name}: {fault}");
         assert!(fault.message.len() > 20, "{name}: {fault}");
     }
-    assert!(nifti::read_volume_from(&sound()[..], 592, &Limits::default()).is_ok());
+    assert!(nifti::read_volume_from(&valid()[..], 592, &Limits::default()).is_ok());
 }
 
 #[test]
-fn labels_are_whole_numbers_of_16_bits() {
+fn labels_must_be_whole_numbers_of_16_bits() {
     let limits = Limits::default();
     let read = |file: &[u8]| nifti::read_labels_from(file, file.len() as u64, &limits);
     assert_eq!(read(&with_voxel(65535.0)).unwrap().ids.as_slice()[77], 65535);
@@ -285,19 +284,19 @@ fn labels_are_whole_numbers_of_16_bits() {
         assert_eq!(fault.kind, expected, "{voxel}");
         assert!(fault.message.contains("voxel 77"), "{fault}");
     }
-    assert_eq!(read(&sound()).unwrap_err().kind, Unsupported, "HU are no labels");
+    assert_eq!(read(&valid()).unwrap_err().kind, Unsupported, "HU are not labels");
 }
 
 #[test]
-fn the_budget_comes_before_the_memory() {
-    let file = sound();
+fn limit_is_checked_before_allocation() {
+    let file = valid();
     let fault = nifti::read_volume_from(&file[..], file.len() as u64, &Limits { held_bytes: 100 }).unwrap_err();
     assert_eq!(fault.kind, TooLarge);
     let fault = nifti::read_labels_from(&file[..], file.len() as u64, &Limits { held_bytes: 100 }).unwrap_err();
     assert_eq!(fault.kind, TooLarge);
 }
 
-/// The most address space that this process ever had.
+/// Returns the peak address space of this process.
 #[cfg(target_os = "linux")]
 fn peak_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -305,26 +304,26 @@ fn peak_bytes() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
-/// Address space, not resident memory: what a lying header reserves counts although nobody touches it. Only in a process
-/// of its own does nobody else reserve any.
+/// Measures address space, not resident memory, because a false header may reserve memory that is never touched. A separate
+/// process excludes the reservations of other tests.
 #[cfg(target_os = "linux")]
 #[test]
-fn memory_never_follows_a_lying_header() {
+fn memory_is_independent_of_false_header() {
     if std::env::var_os(CHILD).is_some() {
-        let files = table();
+        let files = hostile_files();
         let mut before = peak_bytes();
         for (name, file, _) in files {
             let _ = nifti::read_volume_from(&file[..], file.len() as u64, &Limits::default());
             let _ = nifti::read_labels_from(&file[..], file.len() as u64, &Limits::default());
             let after = peak_bytes();
-            let allowed = MOST_BYTES + 8 * file.len() as u64;
-            assert!(after - before <= allowed, "{name}: {} bytes, {allowed} are explained", after - before);
+            let allowed = EXTRA_BYTES + 8 * file.len() as u64;
+            assert!(after - before <= allowed, "{name}: expected at most {allowed} bytes, got {}", after - before);
             before = after;
         }
         return;
     }
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "bad_input::memory_never_follows_a_lying_header", "--nocapture", "--test-threads=1"])
+        .args(["--exact", "bad_input::memory_is_independent_of_false_header", "--nocapture", "--test-threads=1"])
         .env(CHILD, "1")
         .output()
         .unwrap();
@@ -333,7 +332,7 @@ fn memory_never_follows_a_lying_header() {
 }
 
 #[test]
-fn what_is_no_regular_file_is_refused_before_it_is_opened() {
+fn irregular_file_is_rejected_before_opening() {
     let folder = tempfile::tempdir().unwrap();
     let kind = |path: &std::path::Path| nifti::read_volume(path).unwrap_err().kind;
     assert_eq!(kind(folder.path()), Unsupported);
@@ -343,19 +342,19 @@ fn what_is_no_regular_file_is_refused_before_it_is_opened() {
         assert_eq!(kind(std::path::Path::new("/dev/zero")), Unsupported);
         let pipe = folder.path().join("pipe.nii");
         assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        assert_eq!(kind(&pipe), Unsupported, "a pipe without a writer would wait for ever");
+        assert_eq!(kind(&pipe), Unsupported, "opening a pipe without a writer would block");
     }
 }
 
 proptest::proptest! {
-    /// Some bytes of a sound file change, or it ends early: a volume or a fault, never a panic.
+    /// Changes some bytes of a valid file and truncates the file: the result is a volume or a fault, never a panic.
     #[test]
-    fn damage_is_never_a_panic(
+    fn damaged_file_never_panics(
         changes in proptest::collection::vec((0usize..600, proptest::num::u8::ANY), 0..12),
         length in 0usize..=592,
         packed in proptest::bool::ANY,
     ) {
-        let mut file = if packed { gzip(&sound()) } else { sound() };
+        let mut file = if packed { gzip(&valid()) } else { valid() };
         for (at, byte) in changes {
             let at = at % file.len();
             file[at] = byte;
@@ -368,9 +367,9 @@ proptest::proptest! {
         let _ = nifti::read_labels_from(&file[..], file.len() as u64, &limits);
     }
 
-    /// Any bytes behind a sound start.
+    /// Reads any bytes after a valid start.
     #[test]
-    fn noise_is_never_a_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..700), start in 0usize..4) {
+    fn random_bytes_never_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..700), start in 0usize..4) {
         let starts: [&[u8]; 4] = [&[], &[0x5c, 1, 0, 0], &[0, 0, 2, 0x1c], &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0]];
         let file = [starts[start], &bytes].concat();
         let _ = nifti::read_volume_from(&file[..], file.len() as u64, &Limits { held_bytes: 64 << 20 });

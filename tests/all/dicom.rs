@@ -1,4 +1,4 @@
-//! DICOM series: the real ones, and made-up ones in every encoding.
+//! DICOM series: real series, and generated series in every encoding.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ fn read(slices: &[SliceFile]) -> Result<Volume, Fault> {
     read_series(&only_series(folder.path()), &Decoder::in_process(), &Limits::default())
 }
 
-fn whole(volume: &Volume) -> &[i16] {
+fn whole_hu(volume: &Volume) -> &[i16] {
     match &volume.voxels {
         Voxels::I16(voxels) => voxels.as_slice(),
         Voxels::F32(_) => panic!("expected whole numbers of HU"),
@@ -37,7 +37,7 @@ fn whole(volume: &Volume) -> &[i16] {
 }
 
 fn digest(volume: &Volume) -> String {
-    let bytes: Vec<u8> = whole(volume).iter().flat_map(|hu| hu.to_le_bytes()).collect();
+    let bytes: Vec<u8> = whole_hu(volume).iter().flat_map(|hu| hu.to_le_bytes()).collect();
     hex::encode(Sha256::digest(bytes))
 }
 
@@ -45,7 +45,7 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/dicom").join(name)
 }
 
-/// Shape, affine and bytes of a plain NIfTI-1 file with an sform.
+/// Returns shape, affine and bytes of a NIfTI-1 file with an sform.
 fn nifti(path: &Path) -> ([usize; 3], Affine, Vec<u8>) {
     let mut bytes = Vec::new();
     flate2::read::MultiGzDecoder::new(std::fs::File::open(path).unwrap()).read_to_end(&mut bytes).unwrap();
@@ -57,7 +57,7 @@ fn nifti(path: &Path) -> ([usize; 3], Affine, Vec<u8>) {
 }
 
 #[test]
-fn a_compressed_series_equals_its_conversion() {
+fn compressed_series_equals_reference_nifti() {
     let Some(folder) = common::shared("ct/totalseg_liver_dicom") else { return };
     let (shape, affine, bytes) = nifti(&folder.join("reference.nii.gz"));
     let series = only_series(&folder.join("dicom"));
@@ -67,13 +67,13 @@ fn a_compressed_series_equals_its_conversion() {
         let volume = read_series(&series, &decoder, &Limits::default()).unwrap();
         assert_eq!(volume.grid, header.grid);
         assert_eq!(volume.grid.affine, affine);
-        assert!(whole(&volume).iter().flat_map(|hu| hu.to_le_bytes()).eq(bytes.iter().copied()), "{decoder:?}");
+        assert!(whole_hu(&volume).iter().flat_map(|hu| hu.to_le_bytes()).eq(bytes.iter().copied()), "{decoder:?}");
     }
 }
 
-/// Digest and affine as tests/peers/dicom.py prints them, read by SimpleITK 2.5.7.
+/// Digest and affine were printed by tests/peers/dicom.py with SimpleITK 2.5.7.
 #[test]
-fn an_uncompressed_series_equals_what_another_reader_makes_of_it() {
+fn uncompressed_series_equals_simpleitk() {
     let Some(folder) = common::shared("ct/crlm_1004") else { return };
     let series = only_series(&folder.join("dicom"));
     assert!(!series.is_localizer());
@@ -84,12 +84,12 @@ fn an_uncompressed_series_equals_what_another_reader_makes_of_it() {
         Affine([[-0.796875, 0.0, 0.0, 198.199997], [0.0, -0.796875, 0.0, 204.0], [0.0, 0.0, 5.0, -375.0]])
     );
     assert_eq!(digest(&volume), "0d6957114c31e3f577220682fdc9b6d25a34940ef494adacfd2b3b20abe9b87c");
-    // Outside the field of view the padding keeps its own HU.
+    // Padding outside the field of view keeps its HU.
     assert_eq!(volume.voxels.hu(0), -3024.0);
 }
 
 #[test]
-fn the_liver_lies_where_its_mask_says() {
+fn liver_mask_covers_liver_hu() {
     let Some(folder) = common::shared("ct/crlm_1004") else { return };
     let (shape, affine, mask) = nifti(&folder.join("liver.nii.gz"));
     let volume = read_series(&only_series(&folder.join("dicom")), &Decoder::in_process(), &Limits::default()).unwrap();
@@ -111,9 +111,9 @@ fn the_liver_lies_where_its_mask_says() {
     assert!((mean - 118.0).abs() < 1.0 && (deviation - 16.0).abs() < 1.0, "{mean} ± {deviation}");
 }
 
-/// Slices by tests/peers/dicom_fixtures.py: encoded by GDCM and pydicom, each in another transfer syntax.
+/// The slices were written by tests/peers/dicom_fixtures.py with GDCM and pydicom, each in another transfer syntax.
 #[test]
-fn every_transfer_syntax_gives_the_same_values() {
+fn all_transfer_syntaxes_decode_to_same_values() {
     let series = only_series(&fixture("syntaxes"));
     let expected: Vec<i16> = (0..9)
         .flat_map(|z| (0..36).flat_map(move |y| (0..40).map(move |x| (x * x * 7 + y * 13 * (z + 1)) % 3000 - 1000)))
@@ -125,28 +125,28 @@ fn every_transfer_syntax_gives_the_same_values() {
             volume.grid.affine,
             Affine([[-0.5, 0.0, 0.0, 10.0], [0.0, -0.75, 0.0, 20.0], [0.0, 0.0, 2.5, 30.0]])
         );
-        for (z, (slice, due)) in whole(&volume).chunks(1440).zip(expected.chunks(1440)).enumerate() {
-            assert_eq!(slice, due, "slice {z} with {decoder:?}");
+        for (z, (slice, expected)) in whole_hu(&volume).chunks(1440).zip(expected.chunks(1440)).enumerate() {
+            assert_eq!(slice, expected, "slice {z} with {decoder:?}");
         }
     }
 }
 
 #[test]
-fn lossy_jpeg_2000_comes_near() {
+fn lossy_jpeg_2000_decodes_within_tolerance() {
     let volume = read_series(&only_series(&fixture("lossy")), &child(), &Limits::default()).unwrap();
     for z in 0..4 {
         for y in 0..36 {
             for x in 0..40 {
-                let due = (10 * x - 5 * y + 40 * z - 100) as f32;
+                let expected = (10 * x - 5 * y + 40 * z - 100) as f32;
                 let hu = volume.voxels.hu((x + 40 * (y + 36 * z)) as usize);
-                assert!((hu - due).abs() <= 4.0, "{hu} at {x} {y} {z}; expected about {due}");
+                assert!((hu - expected).abs() <= 4.0, "expected about {expected} at {x} {y} {z}, got {hu}");
             }
         }
     }
 }
 
 #[test]
-fn slices_are_ordered_by_place_and_rescaled_one_by_one() {
+fn slices_are_ordered_by_position_and_rescaled_individually() {
     let mut slices = series(5);
     slices[3] = slices[3].clone().text(tags::RESCALE_INTERCEPT, VR::DS, "76").text(tags::RESCALE_SLOPE, VR::DS, "2");
     slices.reverse();
@@ -156,11 +156,11 @@ fn slices_are_ordered_by_place_and_rescaled_one_by_one() {
     let expected: Vec<i16> = (0..5)
         .flat_map(|z| stored(z).into_iter().map(move |value| if z == 3 { 2 * value + 76 } else { value - 24 }))
         .collect();
-    assert_eq!(whole(&volume), expected);
+    assert_eq!(whole_hu(&volume), expected);
 }
 
 #[test]
-fn a_coronal_stack_keeps_its_orientation() {
+fn coronal_stack_keeps_orientation() {
     // Rows run to the left, columns downwards: the normal points to the patient's back.
     let slices: Vec<_> = series(4)
         .into_iter()
@@ -172,27 +172,27 @@ fn a_coronal_stack_keeps_its_orientation() {
         })
         .collect();
     let volume = read(&slices).unwrap();
-    // Ascending along the normal (0, 1, 0) of DICOM's coordinates, which is from front to back.
+    // Ascending along the normal (0, 1, 0) in DICOM coordinates, which is from front to back.
     assert_eq!(volume.grid.affine, Affine([[-0.5, 0.0, 0.0, -1.0], [0.0, 0.0, -3.0, 2.0], [0.0, -0.75, 0.0, 3.0]]));
-    assert_eq!(whole(&volume)[0], stored(3)[0] - 24);
+    assert_eq!(whole_hu(&volume)[0], stored(3)[0] - 24);
 }
 
 #[test]
-fn unsigned_values_with_overlays_in_the_unused_bits_are_masked() {
+fn overlays_in_unused_bits_are_masked() {
     let slices: Vec<_> = series(3)
         .into_iter()
         .map(|slice| {
             slice
-                .word(tags::BITS_STORED, 12)
-                .word(tags::HIGH_BIT, 11)
-                .word(tags::PIXEL_REPRESENTATION, 0)
-                .words(&[0xF123; COLUMNS * ROWS])
+                .u16(tags::BITS_STORED, 12)
+                .u16(tags::HIGH_BIT, 11)
+                .u16(tags::PIXEL_REPRESENTATION, 0)
+                .pixels(&[0xF123; COLUMNS * ROWS])
         })
         .collect();
-    assert!(whole(&read(&slices).unwrap()).iter().all(|hu| *hu == 0x123 - 24));
+    assert!(whole_hu(&read(&slices).unwrap()).iter().all(|hu| *hu == 0x123 - 24));
     let signed: Vec<_> =
-        slices.into_iter().map(|slice| slice.word(tags::PIXEL_REPRESENTATION, 1).words(&[0x1FFE; 30])).collect();
-    assert!(whole(&read(&signed).unwrap()).iter().all(|hu| *hu == -2 - 24));
+        slices.into_iter().map(|slice| slice.u16(tags::PIXEL_REPRESENTATION, 1).pixels(&[0x1FFE; 30])).collect();
+    assert!(whole_hu(&read(&signed).unwrap()).iter().all(|hu| *hu == -2 - 24));
 }
 
 #[test]
@@ -201,58 +201,58 @@ fn eight_bit_slices_are_read() {
         .into_iter()
         .map(|slice| {
             slice
-                .word(tags::BITS_ALLOCATED, 8)
-                .word(tags::BITS_STORED, 8)
-                .word(tags::HIGH_BIT, 7)
-                .word(tags::PIXEL_REPRESENTATION, 0)
-                .words(&[0xFF01; COLUMNS * ROWS / 2])
+                .u16(tags::BITS_ALLOCATED, 8)
+                .u16(tags::BITS_STORED, 8)
+                .u16(tags::HIGH_BIT, 7)
+                .u16(tags::PIXEL_REPRESENTATION, 0)
+                .pixels(&[0xFF01; COLUMNS * ROWS / 2])
         })
         .collect();
-    assert!(whole(&read(&slices).unwrap()).chunks(2).all(|pair| *pair == [1 - 24, 255 - 24]));
+    assert!(whole_hu(&read(&slices).unwrap()).chunks(2).all(|pair| *pair == [1 - 24, 255 - 24]));
 }
 
 #[test]
-fn what_is_not_exact_in_16_bits_becomes_floats() {
+fn values_not_exact_in_i16_are_floats() {
     let mut slices = series(3);
     slices[1] = slices[1].clone().text(tags::RESCALE_SLOPE, VR::DS, "0.5");
     let fractional = read(&slices).unwrap();
     assert!(matches!(fractional.voxels, Voxels::F32(_)));
     assert_eq!(fractional.voxels.hu(31), (f32::from(stored(1)[1]) * 0.5) - 24.0);
-    // One value beyond 16 bits: everything before it stays exact.
+    // One value beyond 16 bits: all values before it are exact.
     let mut slices = series(3);
-    slices[2] = slices[2].clone().words(&[0x8000; COLUMNS * ROWS]);
+    slices[2] = slices[2].clone().pixels(&[0x8000; COLUMNS * ROWS]);
     let wide = read(&slices).unwrap();
     assert!(matches!(wide.voxels, Voxels::F32(_)));
     assert_eq!((wide.voxels.hu(0), wide.voxels.hu(60)), (f32::from(stored(0)[0]) - 24.0, -32792.0));
 }
 
 #[test]
-fn run_lengths_are_read_in_either_process() {
+fn rle_is_decoded_in_process_and_in_child() {
     let folder = tempfile::tempdir().unwrap();
     let slices: Vec<_> = series(4)
         .into_iter()
         .enumerate()
         .map(|(z, slice)| {
-            let words: Vec<u16> = stored(z).into_iter().map(|value| (value / 8) as u16).collect();
-            slice.syntax(uids::RLE_LOSSLESS).fragment(run_lengths(&words))
+            let values: Vec<u16> = stored(z).into_iter().map(|value| (value / 8) as u16).collect();
+            slice.syntax(uids::RLE_LOSSLESS).fragment(run_lengths(&values))
         })
         .collect();
     write(folder.path(), &slices);
     let expected: Vec<i16> = (0..4).flat_map(stored).map(|value| value / 8 - 24).collect();
     for decoder in [Decoder::in_process(), child()] {
         let volume = read_series(&only_series(folder.path()), &decoder, &Limits::default()).unwrap();
-        assert_eq!(whole(&volume), expected);
+        assert_eq!(whole_hu(&volume), expected);
     }
 }
 
 #[test]
-fn element_encodings_do_not_matter() {
+fn element_encoding_does_not_change_volume() {
     let expected = read(&series(3)).unwrap();
     for uid in [uids::IMPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2.2"] {
         let slices: Vec<_> = series(3).into_iter().map(|slice| slice.syntax(uid)).collect();
         assert_eq!(read(&slices).unwrap(), expected, "{uid}");
     }
-    // Without preamble, magic word and group 2, as some old archives hold them.
+    // Without preamble, magic bytes and group 2, as in some old archives.
     for uid in [uids::IMPLICIT_VR_LITTLE_ENDIAN, uids::EXPLICIT_VR_LITTLE_ENDIAN] {
         let folder = tempfile::tempdir().unwrap();
         for (number, slice) in series(3).into_iter().enumerate() {
@@ -268,7 +268,7 @@ fn element_encodings_do_not_matter() {
 }
 
 #[test]
-fn what_is_no_image_is_left_out() {
+fn files_without_image_are_ignored() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), &series(3));
     let report = SliceFile::new(0).without(tags::PIXEL_DATA).without(tags::ROWS).text(tags::MODALITY, VR::CS, "SR");
@@ -283,10 +283,10 @@ fn what_is_no_image_is_left_out() {
 }
 
 #[test]
-fn several_series_in_a_folder_are_kept_apart() {
+fn series_in_one_folder_are_separated() {
     let folder = tempfile::tempdir().unwrap();
     let mut slices = series(4);
-    // Another series, a scout of another orientation in the first one, and a scout that says so.
+    // Another series, a slice of another orientation in the first series, and a slice whose image type is a localizer.
     slices.extend((0..5).map(|z| SliceFile::new(z).text(tags::SERIES_INSTANCE_UID, VR::UI, "2.25.4711.2")));
     slices.push(SliceFile::new(9).text(tags::IMAGE_ORIENTATION_PATIENT, VR::DS, "0\\1\\0\\0\\0\\-1"));
     slices.push(
@@ -298,7 +298,7 @@ fn several_series_in_a_folder_are_kept_apart() {
     files.sort();
     assert_eq!(files, [(1, true), (1, true), (4, false), (5, false)]);
     assert!(all.is_sorted_by(|a, b| a.id() < b.id()));
-    // Names stay the same when the folder grows.
+    // Ids do not change when files are added.
     let before: Vec<_> = all.iter().map(|series| series.id().to_owned()).collect();
     SliceFile::new(5).text(tags::SERIES_INSTANCE_UID, VR::UI, "2.25.4711.2").write(&folder.path().join("0"));
     let after: Vec<_> = list_series(folder.path()).unwrap().iter().map(|series| series.id().to_owned()).collect();
@@ -306,7 +306,7 @@ fn several_series_in_a_folder_are_kept_apart() {
 }
 
 #[test]
-fn acquisitions_and_matrices_that_share_places_are_kept_apart() {
+fn overlapping_acquisitions_and_matrices_are_separated() {
     let folder = tempfile::tempdir().unwrap();
     let late = |z: usize| {
         SliceFile::new(z)
@@ -318,7 +318,7 @@ fn acquisitions_and_matrices_that_share_places_are_kept_apart() {
         series(4).into_iter().map(|slice| slice.text(tags::ACQUISITION_NUMBER, VR::IS, "1")).collect();
     slices.extend((0..4).map(late));
     slices.extend(
-        (0..3).map(|z| late(z).word(tags::ROWS, 1).text(tags::SOP_INSTANCE_UID, VR::UI, &format!("2.25.8.{z}"))),
+        (0..3).map(|z| late(z).u16(tags::ROWS, 1).text(tags::SOP_INSTANCE_UID, VR::UI, &format!("2.25.8.{z}"))),
     );
     write(folder.path(), &slices);
     let all = list_series(folder.path()).unwrap();
@@ -330,7 +330,7 @@ fn acquisitions_and_matrices_that_share_places_are_kept_apart() {
     volumes.sort_by(|a, b| a.partial_cmp(b).unwrap());
     let first = f32::from(stored(0)[0]);
     assert_eq!(volumes, [([6, 1, 3], first + 76.0), ([6, 5, 4], first - 24.0), ([6, 5, 4], first + 76.0)]);
-    // A scanner that counts an acquisition for every slice still makes one scan.
+    // A series with one acquisition number for every slice is one scan.
     let counted: Vec<_> = series(4)
         .into_iter()
         .enumerate()
@@ -340,7 +340,7 @@ fn acquisitions_and_matrices_that_share_places_are_kept_apart() {
 }
 
 #[test]
-fn a_copy_of_a_file_changes_nothing() {
+fn copy_of_slice_is_ignored() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), &series(4));
     SliceFile::new(2).write(&folder.path().join("copy of a slice"));
@@ -351,14 +351,14 @@ fn a_copy_of_a_file_changes_nothing() {
 }
 
 #[test]
-fn the_patient_is_told_only_when_asked_for() {
+fn patient_id_is_read_by_its_own_function_only() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), &series(3));
     let series = only_series(folder.path());
     assert_eq!(patient_id(&series).unwrap().as_deref(), Some("PAT-4711"));
     let shown = format!("{series:?} {} {:?}", series.id(), read_header(&series).unwrap());
-    for word in dicom_files::PERSONAL {
-        assert!(!shown.contains(word), "{shown}");
+    for value in dicom_files::PERSONAL {
+        assert!(!shown.contains(value), "{shown}");
     }
     write(
         folder.path(),
@@ -367,9 +367,9 @@ fn the_patient_is_told_only_when_asked_for() {
     assert_eq!(patient_id(&only_series(folder.path())), Ok(None));
 }
 
-/// The elements that matter, read by the reference parser too.
+/// Compares positions with those of the crate dicom-object.
 #[test]
-fn headers_say_what_another_parser_reads() {
+fn headers_equal_those_of_dicom_object() {
     for folder in ["ct/crlm_1004/dicom", "ct/totalseg_liver_dicom/dicom"] {
         let Some(folder) = common::shared(folder) else { return };
         let grid = read_header(&only_series(&folder)).unwrap().grid;

@@ -1,4 +1,4 @@
-//! Small DICOM slices written to order, good and bad, for the rooms that read them.
+//! Small DICOM slices for tests, valid and invalid.
 
 use std::fs;
 use std::path::Path;
@@ -11,27 +11,27 @@ use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
 pub const COLUMNS: usize = 6;
 pub const ROWS: usize = 5;
 
-/// What nothing that a run writes or says may ever hold.
+/// Personal data that no output of a run may contain.
 pub const PERSONAL: [&str; 4] = ["Doe", "PAT-4711", "19700101", "2.25.4711"];
 
-/// One slice: its elements and how they will be written.
+/// One slice: its elements and its transfer syntax.
 #[derive(Clone)]
 pub struct SliceFile {
     pub object: InMemDicomObject,
     pub syntax: String,
 }
 
-/// Stored values of slice `z`, all different.
+/// Returns the stored values of slice `z`, all different.
 pub fn stored(z: usize) -> Vec<i16> {
     (0..COLUMNS * ROWS).map(|pixel| (pixel + 100 * z) as i16 - 50).collect()
 }
 
-/// A sound series of `slices` slices, 2 mm apart, of which nothing is compressed.
+/// Returns a valid uncompressed series of `slices` slices, 2 mm apart.
 pub fn series(slices: usize) -> Vec<SliceFile> {
     (0..slices).map(SliceFile::new).collect()
 }
 
-/// Writes slices under names that do not follow their order.
+/// Writes slices with file names in another order.
 pub fn write(folder: &Path, slices: &[SliceFile]) {
     for (number, slice) in slices.iter().enumerate() {
         slice.write(&folder.join(format!("Doe-{:03}", (number * 7 + 3) % 101)));
@@ -39,7 +39,7 @@ pub fn write(folder: &Path, slices: &[SliceFile]) {
 }
 
 impl SliceFile {
-    /// Slice `z` of a sound series.
+    /// Creates slice `z` of a valid series.
     pub fn new(z: usize) -> Self {
         let object = InMemDicomObject::new_empty();
         let slice = Self { object, syntax: uids::EXPLICIT_VR_LITTLE_ENDIAN.into() };
@@ -55,25 +55,25 @@ impl SliceFile {
             .text(tags::INSTANCE_NUMBER, VR::IS, &(1000 - z).to_string())
             .text(tags::IMAGE_POSITION_PATIENT, VR::DS, &format!("-10\\-20\\{}", 30 + 2 * z))
             .text(tags::IMAGE_ORIENTATION_PATIENT, VR::DS, "1\\0\\0\\0\\1\\0")
-            .word(tags::SAMPLES_PER_PIXEL, 1)
+            .u16(tags::SAMPLES_PER_PIXEL, 1)
             .text(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, "MONOCHROME2")
-            .word(tags::ROWS, ROWS as u16)
-            .word(tags::COLUMNS, COLUMNS as u16)
+            .u16(tags::ROWS, ROWS as u16)
+            .u16(tags::COLUMNS, COLUMNS as u16)
             .text(tags::PIXEL_SPACING, VR::DS, "0.75\\0.5")
-            .word(tags::BITS_ALLOCATED, 16)
-            .word(tags::BITS_STORED, 16)
-            .word(tags::HIGH_BIT, 15)
-            .word(tags::PIXEL_REPRESENTATION, 1)
+            .u16(tags::BITS_ALLOCATED, 16)
+            .u16(tags::BITS_STORED, 16)
+            .u16(tags::HIGH_BIT, 15)
+            .u16(tags::PIXEL_REPRESENTATION, 1)
             .text(tags::RESCALE_INTERCEPT, VR::DS, "-24")
             .text(tags::RESCALE_SLOPE, VR::DS, "1")
-            .words(&stored(z).iter().map(|&value| value as u16).collect::<Vec<_>>());
-        // Sequences lie before and between what is read, one of them holding an item of undefined length.
-        let inner = InMemDicomObject::from_element_iter([DataElement::new(
+            .pixels(&stored(z).iter().map(|&value| value as u16).collect::<Vec<_>>());
+        // Sequences before and between the elements that are read, one of them with an item of undefined length.
+        let item = InMemDicomObject::from_element_iter([DataElement::new(
             tags::CODE_VALUE,
             VR::SH,
             PrimitiveValue::from("T-62000"),
         )]);
-        let sequence = DataSetSequence::from(vec![inner]);
+        let sequence = DataSetSequence::from(vec![item]);
         slice.object.put(DataElement::new(tags::ANATOMIC_REGION_SEQUENCE, VR::SQ, sequence.clone()));
         slice.object.put(DataElement::new(tags::REQUEST_ATTRIBUTES_SEQUENCE, VR::SQ, sequence));
         slice
@@ -84,7 +84,7 @@ impl SliceFile {
         self
     }
 
-    pub fn word(mut self, tag: Tag, value: u16) -> Self {
+    pub fn u16(mut self, tag: Tag, value: u16) -> Self {
         self.object.put(DataElement::new(tag, VR::US, PrimitiveValue::from(value)));
         self
     }
@@ -103,13 +103,13 @@ impl SliceFile {
         self
     }
 
-    /// Uncompressed pixels.
-    pub fn words(mut self, values: &[u16]) -> Self {
+    /// Sets uncompressed pixels.
+    pub fn pixels(mut self, values: &[u16]) -> Self {
         self.object.put(DataElement::new(tags::PIXEL_DATA, VR::OW, PrimitiveValue::U16(values.into())));
         self
     }
 
-    /// Compressed pixels in one fragment.
+    /// Sets compressed pixels in one fragment.
     pub fn fragment(mut self, bytes: Vec<u8>) -> Self {
         let fragments = PixelFragmentSequence::new_fragments(vec![bytes]);
         self.object.put(DataElement::new(tags::PIXEL_DATA, VR::OB, fragments));
@@ -120,7 +120,7 @@ impl SliceFile {
         fs::write(path, self.bytes()).unwrap();
     }
 
-    /// The whole file.
+    /// Returns the bytes of the file.
     pub fn bytes(&self) -> Vec<u8> {
         let meta = FileMetaTableBuilder::new()
             .media_storage_sop_class_uid(uids::CT_IMAGE_STORAGE)
@@ -132,7 +132,7 @@ impl SliceFile {
     }
 }
 
-/// The simplest RLE encoding there is: two byte planes, runs where there are any.
+/// Encodes 16-bit values with RLE: two byte planes of runs.
 pub fn run_lengths(values: &[u16]) -> Vec<u8> {
     let planes = [8, 0].map(|shift| {
         let mut plane = Vec::new();
@@ -141,7 +141,7 @@ pub fn run_lengths(values: &[u16]) -> Vec<u8> {
                 plane.extend([(1 - run.len() as i16) as u8, run[0]]);
             }
         }
-        // A run of one comes out as a literal of one: 0, value.
+        // A run of length one is encoded as a literal of length one: 0, value.
         plane
     });
     let mut bytes = vec![0; 64];

@@ -1,4 +1,4 @@
-//! The folder source: what it finds, what it reads, and what it says of the rest.
+//! The folder source: listing, reading, and faults of unreadable entries.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use freetumor::volume::{Affine, Grid};
 
 use crate::common;
 
-/// A folder of scans with its secret beside it.
+/// A folder of scans and a file of the secret.
 struct Archive {
     _folder: tempfile::TempDir,
     root: PathBuf,
@@ -27,7 +27,7 @@ impl Archive {
         Self { _folder: folder, root, secret }
     }
 
-    /// Writes a small scan whose voxels all have this value.
+    /// Writes a small scan with this value in every voxel.
     fn add(&self, key: &str, hu: i16) {
         write(&self.root.join(key), hu);
     }
@@ -53,7 +53,7 @@ impl Archive {
 
 #[cfg(unix)]
 #[test]
-fn a_named_pipe_is_refused_by_its_name() {
+fn named_pipe_is_unsupported() {
     let archive = Archive::new();
     let pipe = archive.root.join("ct.nii");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
@@ -64,7 +64,7 @@ fn a_named_pipe_is_refused_by_its_name() {
     {
         assert!(fault.kind == FaultKind::Unsupported && fault.message.contains("a named pipe"), "{fault}");
     }
-    // The command ends, too, though nobody ever writes into the pipe.
+    // The command ends although no process writes into the pipe.
     let command =
         std::process::Command::new(env!("CARGO_BIN_EXE_freetumor")).arg("inspect").arg(&pipe).output().unwrap();
     assert_eq!(command.status.code(), Some(2));
@@ -84,7 +84,7 @@ fn keys(entries: &[ScanEntry]) -> Vec<&str> {
 }
 
 #[test]
-fn patterns_say_what_is_a_scan() {
+fn patterns_select_scans() {
     let archive = Archive::new();
     for key in ["b/ct.nii", "a/ct.nii", "a/labels.nii", "a/deep/er/ct.nii", "c.nii", "a/.hidden.nii", "a/._ct.nii"] {
         archive.add(key, 40);
@@ -97,7 +97,7 @@ fn patterns_say_what_is_a_scan() {
 }
 
 #[test]
-fn a_scan_is_read_with_its_digest_and_labels() {
+fn scan_is_read_with_digest_and_labels() {
     let archive = Archive::new();
     archive.add("imagesTr/liver_7.nii", 40);
     archive.add("labelsTr/liver_7.nii", 3);
@@ -119,18 +119,18 @@ fn a_scan_is_read_with_its_digest_and_labels() {
 }
 
 #[test]
-fn labels_beside_the_root_are_found_and_nothing_farther_away() {
+fn labels_are_limited_to_parent_of_root() {
     let archive = Archive::new();
     archive.add("imagesTr/liver_7.nii", 40);
     archive.add("labelsTr/liver_7.nii", 3);
-    write(&archive.root.join("../elsewhere.nii"), 1);
+    write(&archive.root.join("../outside.nii"), 1);
     let config = FolderConfig { root: archive.root.join("imagesTr"), ..archive.config(&["*.nii"]) };
     let source = archive.source(config);
     let scan = source.read(&source.list().unwrap()[0]).unwrap();
     assert!(scan.companions.labels("../labelsTr/{stem}.nii").is_ok());
     let absolute = archive.root.join("labelsTr/liver_7.nii");
     for pattern in
-        ["../../elsewhere.nii", "../labelsTr/../../elsewhere.nii", "/etc/hostname", absolute.to_str().unwrap(), ".."]
+        ["../../outside.nii", "../labelsTr/../../outside.nii", "/etc/hostname", absolute.to_str().unwrap(), ".."]
     {
         let fault = scan.companions.labels(pattern).unwrap_err();
         assert_eq!((fault.stage, fault.kind), (Stage::Mask, FaultKind::Mismatch), "{pattern}");
@@ -138,12 +138,12 @@ fn labels_beside_the_root_are_found_and_nothing_farther_away() {
 }
 
 #[test]
-fn what_cannot_be_read_is_a_fault_and_the_others_are_read() {
+fn unreadable_entries_are_faults_and_others_are_read() {
     let archive = Archive::new();
     archive.add("a/ct.nii", 1);
     archive.add("c/ct.nii", 3);
     fs::create_dir(archive.root.join("b")).unwrap();
-    fs::write(archive.root.join("b/ct.nii"), b"no scan at all, but some text").unwrap();
+    fs::write(archive.root.join("b/ct.nii"), b"some text that is not a scan").unwrap();
     fs::create_dir_all(archive.root.join("d/ct.nii")).unwrap();
     let mut slice = vec![0; 400];
     slice[128..132].copy_from_slice(b"DICM");
@@ -175,14 +175,14 @@ fn what_cannot_be_read_is_a_fault_and_the_others_are_read() {
 
 #[cfg(unix)]
 #[test]
-fn loops_strange_names_and_closed_folders_are_handled() {
+fn link_loops_non_utf8_names_and_unreadable_folders_are_handled() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::{PermissionsExt, symlink};
     let archive = Archive::new();
     archive.add("a/ct.nii", 1);
     symlink(&archive.root, archive.root.join("a/again")).unwrap();
-    symlink("nowhere", archive.root.join("a/dangling.nii")).unwrap();
+    symlink("missing", archive.root.join("a/dangling.nii")).unwrap();
     symlink(archive.root.join("a/ct.nii"), archive.root.join("linked.nii")).unwrap();
     for name in [b"\xff.nii".as_slice(), b"\xfe.nii"] {
         fs::copy(archive.root.join("a/ct.nii"), archive.root.join(OsStr::from_bytes(name))).unwrap();
@@ -198,16 +198,16 @@ fn loops_strange_names_and_closed_folders_are_handled() {
     assert_eq!(outcome("a/ct.nii"), Some(Ok(())));
     assert_eq!(outcome("linked.nii"), Some(Ok(())));
     assert!(!entries.iter().any(|entry| entry.key.contains("again")));
-    let strange: Vec<_> = entries.iter().filter(|entry| entry.key.contains('\u{fffd}')).collect();
-    assert_eq!(strange.len(), 2, "two names stay two: {:?}", keys(&entries));
-    assert!(strange.iter().all(|entry| read(entry) == Err(FaultKind::Unsupported)));
-    // Root may list every folder.
+    let non_utf8: Vec<_> = entries.iter().filter(|entry| entry.key.contains('\u{fffd}')).collect();
+    assert_eq!(non_utf8.len(), 2, "different names have different keys: {:?}", keys(&entries));
+    assert!(non_utf8.iter().all(|entry| read(entry) == Err(FaultKind::Unsupported)));
+    // The root user may list every folder.
     assert_eq!(outcome("closed"), is_closed.then_some(Err(FaultKind::Io)));
     fs::set_permissions(archive.root.join("closed"), fs::Permissions::from_mode(0o700)).unwrap();
 }
 
 #[test]
-fn patients_are_kept_together_and_their_names_out() {
+fn patient_keys_group_scans_without_names() {
     let archive = Archive::new();
     for key in ["doe-jane/2019/ct.nii", "doe-jane/2021/ct.nii", "roe-richard/2020/ct.nii"] {
         archive.add(key, 40);
@@ -220,9 +220,9 @@ fn patients_are_kept_together_and_their_names_out() {
     let config = FolderConfig { patient: by_year, ..archive.config(&["**/ct.nii"]) };
     assert_ne!(archive.source(config).list().unwrap()[0].patient_key, entries[0].patient_key);
 
-    // A rule that fits nothing must not make patients up.
-    let unfit = PatientConfig { path_component: Some(5), ..PatientConfig::default() };
-    let source = archive.source(FolderConfig { patient: unfit, ..archive.config(&["**/ct.nii"]) });
+    // A rule that matches no key must not create patients.
+    let unmatched = PatientConfig { path_component: Some(5), ..PatientConfig::default() };
+    let source = archive.source(FolderConfig { patient: unmatched, ..archive.config(&["**/ct.nii"]) });
     let listed = source.list().unwrap();
     let fault = source.read(&listed[0]).unwrap_err();
     assert_eq!(fault.kind, FaultKind::Missing);
@@ -233,7 +233,7 @@ fn patients_are_kept_together_and_their_names_out() {
 }
 
 #[test]
-fn every_wrong_setting_is_reported_at_once() {
+fn all_errors_of_settings_are_reported() {
     let config = FolderConfig {
         root: "/no/such/folder".into(),
         include: vec!["**/[ct.nii".into(), "/absolute".into(), "../up".into()],
@@ -241,8 +241,8 @@ fn every_wrong_setting_is_reported_at_once() {
         dataset: Some(String::new()),
         patient: PatientConfig { path_component: Some(1), dicom: true, pattern: None },
     };
-    let complaints = FolderSource::new("archive", config).unwrap_err();
-    let fields: Vec<_> = complaints.iter().map(|complaint| complaint.field.as_str()).collect();
+    let errors = FolderSource::new("archive", config).unwrap_err();
+    let fields: Vec<_> = errors.iter().map(|error| error.field.as_str()).collect();
     assert_eq!(fields, ["root", "dataset", "include[0]", "include[1]", "include[2]", "exclude[0]", "patient"]);
     let archive = Archive::new();
     assert_eq!(FolderSource::new("archive", archive.config(&[])).unwrap_err()[0].field, "include");
@@ -278,9 +278,9 @@ fn real_scans_of_both_formats_are_listed_and_read() {
     }
 }
 
-/// The same scan as slices and as a file: the digest knows it again.
+/// Compares the digests of one scan as DICOM slices and as a NIfTI file.
 #[test]
-fn the_digest_does_not_depend_on_the_format() {
+fn digest_is_independent_of_format() {
     let Some(root) = common::shared("ct") else { return };
     let archive = Archive::new();
     let include = vec!["totalseg_liver_dicom/dicom".to_owned(), "totalseg_liver_dicom/reference.nii.gz".to_owned()];

@@ -12,7 +12,7 @@ use freetumor::volume::{Affine, Array3, Grid, Labels, Region, Volume, Voxels};
 
 use crate::common;
 
-/// The first scan below the shared folder that a pattern names.
+/// Reads the first scan below the shared folder that matches a pattern.
 fn shared_scan(pattern: &str) -> Option<Scan> {
     let root = common::shared("ct")?;
     let secret = tempfile::NamedTempFile::new().unwrap();
@@ -20,7 +20,7 @@ fn shared_scan(pattern: &str) -> Option<Scan> {
     let config = toml::from_str::<FolderConfig>(&format!("root = {root:?}\ninclude = [{pattern:?}]")).unwrap();
     let source = FolderSource::new("ct", config).unwrap().with_secret_file(Some(secret.path().to_owned()));
     let entries = source.list().unwrap();
-    Some(source.read(entries.first().expect("a scan fits the pattern")).unwrap())
+    Some(source.read(entries.first().expect("a scan matches the pattern")).unwrap())
 }
 
 fn labels_mask(settings: &str) -> LabelsMask {
@@ -28,11 +28,11 @@ fn labels_mask(settings: &str) -> LabelsMask {
 }
 
 fn count(mask: &OrganMask, organ: &str) -> usize {
-    let organ = mask.organs.iter().find(|it| it.name == organ).unwrap();
+    let organ = mask.organs.iter().find(|candidate| candidate.name == organ).unwrap();
     mask.labels.as_slice().iter().filter(|&&id| id == organ.label).count()
 }
 
-/// Mean and standard deviation of HU where `inside` holds.
+/// Returns mean and standard deviation of HU of the voxels for which `inside` is true.
 fn moments(volume: &Volume, inside: impl Fn(usize) -> bool) -> (f64, f64) {
     let hu: Vec<f64> =
         (0..volume.grid.voxels()).filter(|&i| inside(i)).map(|i| f64::from(volume.voxels.hu(i))).collect();
@@ -41,13 +41,13 @@ fn moments(volume: &Volume, inside: impl Fn(usize) -> bool) -> (f64, f64) {
 }
 
 #[test]
-fn labels_stored_las_land_right_on_a_series_stored_lps() {
+fn las_labels_align_with_lps_series() {
     let Some(scan) = shared_scan("totalseg_liver_dicom/dicom") else { return };
     let found = labels_mask("organs = ['liver', 'spleen', 'pancreas']").mask(&scan).unwrap();
     assert_eq!(["liver", "spleen", "pancreas"].map(|organ| count(&found, organ)), [366_708, 130_634, 1327]);
     let liver = |i: usize| found.labels.as_slice()[i] == 1;
     let (mean, deviation) = moments(&scan.volume, liver);
-    // Put on the scan without its affine, the same file covers fat, stomach and air.
+    // Without its affine, the same label file covers fat, stomach and air.
     let path = common::shared("ct/totalseg_liver_dicom/labels.nii.gz").unwrap();
     let raw = nifti::read_labels(path).unwrap();
     let (wrong_mean, wrong_deviation) = moments(&scan.volume, |i| raw.ids.as_slice()[i] == 5);
@@ -56,22 +56,23 @@ fn labels_stored_las_land_right_on_a_series_stored_lps() {
 }
 
 #[test]
-fn a_label_file_and_a_folder_of_binary_ones_give_nearly_the_same_organs() {
+fn label_file_and_binary_files_yield_similar_organs() {
     let Some(scan) = shared_scan("totalseg_upper_abdomen/ct.nii.gz") else { return };
-    // Voxels in the label file and in the binary files, which are another run of the same model.
-    let wanted = [("liver", 38_634, 39_350), ("kidney", 7623, 7672), ("pancreas", 644, 548), ("spleen", 9452, 9630)];
-    for (organ, in_labels, in_files) in wanted {
+    // Voxels in the label file and in the binary files, which are of another run of the same model.
+    let expected = [("liver", 38_634, 39_350), ("kidney", 7623, 7672), ("pancreas", 644, 548), ("spleen", 9452, 9630)];
+    for (organ, in_labels, in_files) in expected {
         let organs = format!("organs = ['{organ}']");
-        let one = labels_mask(&organs).mask(&scan).unwrap();
-        let many = TotalSegmentatorMask::new(toml::from_str(&organs).unwrap()).unwrap().mask(&scan).unwrap();
-        assert_eq!((count(&one, organ), count(&many, organ)), (in_labels, in_files), "{organ}");
-        let both = one.labels.as_slice().iter().zip(many.labels.as_slice()).filter(|(a, b)| **a != 0 && a == b).count();
+        let single = labels_mask(&organs).mask(&scan).unwrap();
+        let merged = TotalSegmentatorMask::new(toml::from_str(&organs).unwrap()).unwrap().mask(&scan).unwrap();
+        assert_eq!((count(&single, organ), count(&merged, organ)), (in_labels, in_files), "{organ}");
+        let both =
+            single.labels.as_slice().iter().zip(merged.labels.as_slice()).filter(|(a, b)| **a != 0 && a == b).count();
         assert!(2 * both * 100 > 80 * (in_labels + in_files), "{organ}: {both} voxels in common");
     }
 }
 
 #[test]
-fn a_missing_binary_file_is_named_without_its_path() {
+fn fault_names_missing_binary_file_without_path() {
     let Some(scan) = shared_scan("totalseg_upper_abdomen/ct.nii.gz") else { return };
     let lung = TotalSegmentatorMask::new(toml::from_str("organs = ['lung']").unwrap()).unwrap();
     let fault = lung.mask(&scan).unwrap_err();
@@ -80,40 +81,40 @@ fn a_missing_binary_file_is_named_without_its_path() {
 }
 
 #[test]
-fn labels_of_another_scan_are_a_mismatch() {
+fn labels_of_another_scan_are_mismatch() {
     let Some(scan) = shared_scan("totalseg_upper_abdomen/ct.nii.gz") else { return };
-    // Same shape, other place: only the affine tells.
+    // The same shape at another position: only the affine differs.
     let mask = labels_mask("pattern = '../lung1_001/labels.nii.gz'\nscheme = 'custom'\norgans.lung = { ids = [1, 2] }");
     assert_eq!(mask.mask(&scan).unwrap_err().kind, FaultKind::Mismatch);
     let full = labels_mask("pattern = '../totalseg_abdomen/labels.nii.gz'\norgans = ['liver']");
     assert_eq!(count(&full.mask(&scan).unwrap(), "liver"), overlap_of_the_full_volume());
 }
 
-/// Liver voxels of the full abdomen whose centres lie in the cut-out's grid.
+/// Counts the liver voxels of the full abdomen whose centres are in the grid of the crop.
 fn overlap_of_the_full_volume() -> usize {
     let full = nifti::read_labels(common::shared("ct/totalseg_abdomen/labels.nii.gz").unwrap()).unwrap();
     let cut = nifti::read_header(common::shared("ct/totalseg_upper_abdomen/ct.nii.gz").unwrap()).unwrap();
-    let back = cut.grid.affine.inverse().unwrap();
+    let inverse = cut.grid.affine.inverse().unwrap();
     let [nx, ny, nz] = full.grid.shape;
     (0..nx * ny * nz)
         .filter(|&i| full.ids.as_slice()[i] == 5)
         .filter(|&i| {
             let voxel = [i % nx, i / nx % ny, i / (nx * ny)].map(|v| v as f64);
-            let at = back.apply(full.grid.affine.apply(voxel)).map(f64::round);
+            let at = inverse.apply(full.grid.affine.apply(voxel)).map(f64::round);
             (0..3).all(|a| (0.0..cut.grid.shape[a] as f64).contains(&at[a]))
         })
         .count()
 }
 
-struct Nothing;
+struct NoCompanions;
 
-impl Companions for Nothing {
+impl Companions for NoCompanions {
     fn labels(&self, _: &str) -> Result<Labels, Fault> {
-        Err(Fault::mask(FaultKind::Missing, "nothing lies beside this scan"))
+        Err(Fault::mask(FaultKind::Missing, "the scan has no label files"))
     }
 }
 
-fn bare_scan(volume: Volume) -> Scan {
+fn scan_without_labels(volume: Volume) -> Scan {
     let entry = ScanEntry {
         scan_id: ScanId::from_bytes([0; 8]),
         source: "test".to_owned(),
@@ -123,13 +124,13 @@ fn bare_scan(volume: Volume) -> Scan {
         bytes: 0,
         modified_s: 0,
     };
-    Scan { entry, digest: ScanDigest::from_bytes([0; 32]), volume, companions: Arc::new(Nothing) }
+    Scan { entry, digest: ScanDigest::from_bytes([0; 32]), volume, companions: Arc::new(NoCompanions) }
 }
 
-/// Dice of the lungs found in `volume` against the voxels with truth 1, leaving out those with truth 2.
+/// Returns the Dice of the lungs in `volume` and the voxels with truth 1; voxels with truth 2 are ignored.
 fn lung_dice(volume: Volume, truth: &[u8]) -> f64 {
     let lung = LungMask::new(LungConfig::default()).unwrap();
-    let found = lung.mask(&bare_scan(volume)).unwrap();
+    let found = lung.mask(&scan_without_labels(volume)).unwrap();
     let (mut both, mut sum) = (0usize, 0usize);
     for (&found, &truth) in found.labels.as_slice().iter().zip(truth) {
         if truth != 2 {
@@ -140,7 +141,7 @@ fn lung_dice(volume: Volume, truth: &[u8]) -> f64 {
     2.0 * both as f64 / sum as f64
 }
 
-/// The chest with a tumor: the scan, and 1 for lung, 2 for tumor.
+/// Reads the chest with a tumor and its truth: 1 for lung, 2 for tumor.
 fn chest() -> Option<(Volume, Array3<u8>)> {
     let folder = common::shared("ct/lung1_001")?;
     let read = |name: &str| Path::new(&folder).join(name);
@@ -161,9 +162,9 @@ fn lungs_are_found_without_labels() {
 }
 
 #[test]
-fn lungs_are_found_in_a_cropped_body() {
+fn lungs_are_found_in_cropped_body() {
     let Some((volume, truth)) = chest() else { return };
-    // The box cuts into both lungs on three sides and at both ends.
+    // The crop cuts both lungs on three sides and at both ends.
     let region = Region { start: [45, 40, 50], shape: [78, 60, 50] };
     let hu = volume.voxels.hu_of(region);
     let cropped = Volume { grid: volume.grid.cut(region), voxels: Voxels::F32(hu) };
@@ -172,11 +173,11 @@ fn lungs_are_found_in_a_cropped_body() {
 }
 
 #[test]
-fn padding_around_the_field_of_view_is_no_lung() {
+fn padding_around_field_of_view_is_not_lung() {
     let Some((mut volume, mut truth)) = chest() else { return };
     let [nx, ny, _] = volume.grid.shape;
     let Voxels::I16(hu) = &mut volume.voxels else { panic!("whole numbers of HU") };
-    // A circle that cuts into the lungs, as a small reconstruction does.
+    // A circle that cuts the lungs, as in a reconstruction with a small field of view.
     let outside = |i: usize| (i % nx).abs_diff(nx / 2).pow(2) + (i / nx % ny).abs_diff(ny / 2).pow(2) > 45 * 45;
     for i in (0..nx * ny * volume.grid.shape[2]).filter(|&i| outside(i)) {
         hu.as_mut_slice()[i] = -3024;
@@ -187,19 +188,19 @@ fn padding_around_the_field_of_view_is_no_lung() {
 }
 
 #[test]
-fn the_order_of_axes_does_not_matter_to_the_lungs() {
+fn lung_mask_is_independent_of_axis_order() {
     let Some((volume, _)) = chest() else { return };
     let lung = LungMask::new(LungConfig::default()).unwrap();
     let Grid { shape: [nx, ny, nz], affine: Affine(rows) } = volume.grid;
     // Stored [z, x, y].
-    let turned = Volume {
+    let reordered = Volume {
         grid: Grid { shape: [nz, nx, ny], affine: Affine(rows.map(|[a, b, c, d]| [c, a, b, d])) },
         voxels: Voxels::F32(Array3::from_fn([nz, nx, ny], |[z, x, y]| volume.voxels.hu(x + nx * (y + ny * z)))),
     };
-    let straight = lung.mask(&bare_scan(volume)).unwrap().labels;
-    let found = lung.mask(&bare_scan(turned)).unwrap().labels;
-    let back = Array3::from_fn([nx, ny, nz], |[x, y, z]| found[[z, x, y]]);
-    assert!(back == straight);
+    let expected = lung.mask(&scan_without_labels(volume)).unwrap().labels;
+    let found = lung.mask(&scan_without_labels(reordered)).unwrap().labels;
+    let restored = Array3::from_fn([nx, ny, nz], |[x, y, z]| found[[z, x, y]]);
+    assert!(restored == expected);
 }
 
 #[test]
@@ -216,12 +217,12 @@ fn lungs_of_phantoms_are_found() {
 }
 
 #[test]
-fn a_belly_without_lungs_has_an_empty_lung_mask() {
+fn abdomen_without_lungs_has_empty_lung_mask() {
     let config = PhantomConfig { count: 2, shape: [96, 96, 20], spacing_mm: [4.0; 3], ..PhantomConfig::default() };
     let source = PhantomSource::new(config, "phantoms").unwrap();
     for entry in source.list().unwrap() {
         let mut scan = source.read(&entry).unwrap();
-        // From the lower half of the liver down: gas in the gut, a couch, the room.
+        // Below the lower half of the liver: gas in the bowel, a couch, the room.
         let region = Region { start: [0, 0, 0], shape: [96, 96, 10] };
         let hu = scan.volume.voxels.hu_of(region);
         scan.volume = Volume { grid: scan.volume.grid.cut(region), voxels: Voxels::F32(hu) };

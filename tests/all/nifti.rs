@@ -1,4 +1,4 @@
-//! NIfTI files: the real scans, and headers of every kind written and read again.
+//! NIfTI files: real scans, and encoded headers of every kind.
 
 use std::io::Write;
 
@@ -18,9 +18,9 @@ fn labels(file: &[u8]) -> Labels {
     nifti::read_labels_from(file, file.len() as u64, &Limits::default()).unwrap()
 }
 
-/// A header of version 1 with everything that a test may want to set, written without the crate's own encoder.
+/// A NIfTI-1 header with all fields that a test may set, encoded without the encoder of the crate.
 #[derive(Clone, Debug)]
-struct Plain {
+struct TestHeader {
     big: bool,
     dim: Vec<i16>,
     datatype: i16,
@@ -33,7 +33,7 @@ struct Plain {
     sform: [[f32; 4]; 3],
 }
 
-impl Default for Plain {
+impl Default for TestHeader {
     fn default() -> Self {
         Self {
             big: false,
@@ -50,7 +50,7 @@ impl Default for Plain {
     }
 }
 
-impl Plain {
+impl TestHeader {
     fn bytes(&self) -> Vec<u8> {
         let mut file = vec![0; 352];
         let mut put = |at: usize, mut little: Vec<u8>| {
@@ -85,7 +85,7 @@ impl Plain {
         file
     }
 
-    /// The file with these voxels behind its header.
+    /// Returns the file with these voxels after its header.
     fn file<const N: usize>(&self, voxels: impl IntoIterator<Item = [u8; N]>) -> Vec<u8> {
         let mut file = self.bytes();
         file.resize(self.offset as usize, 0);
@@ -99,72 +99,78 @@ impl Plain {
     }
 }
 
-/// Six voxels of every type, stored in either byte order.
-fn six(datatype: Datatype, plain: &Plain, values: [i8; 6]) -> Vec<u8> {
-    let plain = Plain { datatype: datatype.code(), ..plain.clone() };
+/// Returns a file of six voxels of a type, in the byte order of the header.
+fn file_of_six(datatype: Datatype, header: &TestHeader, values: [i8; 6]) -> Vec<u8> {
+    let header = TestHeader { datatype: datatype.code(), ..header.clone() };
     match datatype {
-        Datatype::U8 => plain.file(values.map(|v| (v as u8).to_le_bytes())),
-        Datatype::I8 => plain.file(values.map(i8::to_le_bytes)),
-        Datatype::U16 => plain.file(values.map(|v| (v as u16).to_le_bytes())),
-        Datatype::I16 => plain.file(values.map(|v| i16::from(v).to_le_bytes())),
-        Datatype::U32 => plain.file(values.map(|v| (v as u32).to_le_bytes())),
-        Datatype::I32 => plain.file(values.map(|v| i32::from(v).to_le_bytes())),
-        Datatype::U64 => plain.file(values.map(|v| (v as u64).to_le_bytes())),
-        Datatype::I64 => plain.file(values.map(|v| i64::from(v).to_le_bytes())),
-        Datatype::F32 => plain.file(values.map(|v| f32::from(v).to_le_bytes())),
-        Datatype::F64 => plain.file(values.map(|v| f64::from(v).to_le_bytes())),
+        Datatype::U8 => header.file(values.map(|v| (v as u8).to_le_bytes())),
+        Datatype::I8 => header.file(values.map(i8::to_le_bytes)),
+        Datatype::U16 => header.file(values.map(|v| (v as u16).to_le_bytes())),
+        Datatype::I16 => header.file(values.map(|v| i16::from(v).to_le_bytes())),
+        Datatype::U32 => header.file(values.map(|v| (v as u32).to_le_bytes())),
+        Datatype::I32 => header.file(values.map(|v| i32::from(v).to_le_bytes())),
+        Datatype::U64 => header.file(values.map(|v| (v as u64).to_le_bytes())),
+        Datatype::I64 => header.file(values.map(|v| i64::from(v).to_le_bytes())),
+        Datatype::F32 => header.file(values.map(|v| f32::from(v).to_le_bytes())),
+        Datatype::F64 => header.file(values.map(|v| f64::from(v).to_le_bytes())),
     }
 }
 
 #[test]
-fn every_type_and_byte_order_gives_the_same_integers() {
+fn all_types_and_byte_orders_decode_to_same_integers() {
     for big in [false, true] {
-        let plain = Plain { big, ..Plain::default() };
+        let header = TestHeader { big, ..TestHeader::default() };
         for datatype in Datatype::ALL {
-            let file = six(datatype, &plain, [0, 1, 2, 3, 126, 127]);
+            let file = file_of_six(datatype, &header, [0, 1, 2, 3, 126, 127]);
             let read = volume(&file);
-            assert_eq!(read.grid.affine.0, Plain::default().sform.map(|row| row.map(f64::from)));
+            assert_eq!(read.grid.affine.0, TestHeader::default().sform.map(|row| row.map(f64::from)));
             let Voxels::I16(array) = &read.voxels else { panic!("{datatype:?}: whole HU are integers") };
             assert_eq!(array.as_slice(), [0, 1, 2, 3, 126, 127], "{datatype:?}, big endian: {big}");
             assert_eq!(labels(&file).ids.as_slice(), [0, 1, 2, 3, 126, 127], "{datatype:?}, big endian: {big}");
         }
         for datatype in [Datatype::I8, Datatype::I16, Datatype::I32, Datatype::I64, Datatype::F32, Datatype::F64] {
-            let read = volume(&six(datatype, &plain, [-128, -127, -1, 0, 1, 127]));
+            let read = volume(&file_of_six(datatype, &header, [-128, -127, -1, 0, 1, 127]));
             assert_eq!((0..6).map(|n| read.voxels.hu(n)).collect::<Vec<_>>(), [-128.0, -127.0, -1.0, 0.0, 1.0, 127.0]);
         }
     }
 }
 
 #[test]
-fn values_beyond_i16_are_floats_and_nothing_wraps() {
-    let plain = |datatype: Datatype| Plain { datatype: datatype.code(), ..Plain::default() };
+fn values_beyond_i16_are_floats_without_overflow() {
+    let header = |datatype: Datatype| TestHeader { datatype: datatype.code(), ..TestHeader::default() };
     let hu = |file: Vec<u8>| match volume(&file).voxels {
         Voxels::F32(array) => array.into_vec(),
         Voxels::I16(array) => panic!("{:?} became integers", array.as_slice()),
     };
-    assert_eq!(hu(plain(Datatype::U16).file([0u16, 1, 2, 3, 4, 40_000].map(u16::to_le_bytes)))[5], 40_000.0);
-    assert_eq!(hu(plain(Datatype::I32).file([65_536i32, 1, 2, 3, 4, 5].map(i32::to_le_bytes)))[0], 65_536.0);
-    assert_eq!(hu(plain(Datatype::U64).file([1 << 40, 1, 2, 3, 4, 5u64].map(u64::to_le_bytes)))[0], 2f32.powi(40));
-    assert_eq!(hu(plain(Datatype::I64).file([i64::MIN, 1, 2, 3, 4, 5].map(i64::to_le_bytes)))[0], -(2f32.powi(63)));
-    // The whole numbers before the first fraction keep their values.
+    assert_eq!(hu(header(Datatype::U16).file([0u16, 1, 2, 3, 4, 40_000].map(u16::to_le_bytes)))[5], 40_000.0);
+    assert_eq!(hu(header(Datatype::I32).file([65_536i32, 1, 2, 3, 4, 5].map(i32::to_le_bytes)))[0], 65_536.0);
+    assert_eq!(hu(header(Datatype::U64).file([1 << 40, 1, 2, 3, 4, 5u64].map(u64::to_le_bytes)))[0], 2f32.powi(40));
+    assert_eq!(hu(header(Datatype::I64).file([i64::MIN, 1, 2, 3, 4, 5].map(i64::to_le_bytes)))[0], -(2f32.powi(63)));
+    // Whole numbers before the first fraction keep their values.
     assert_eq!(
-        hu(plain(Datatype::F64).file([-1000.0, 1.0, 2.0, 3.0, 4.0, 0.1f64].map(f64::to_le_bytes))),
+        hu(header(Datatype::F64).file([-1000.0, 1.0, 2.0, 3.0, 4.0, 0.1f64].map(f64::to_le_bytes))),
         [-1000.0, 1.0, 2.0, 3.0, 4.0, 0.1]
     );
-    assert_eq!(hu(plain(Datatype::F32).file([-0.5f32, 32768.0, 0.0, 0.0, 0.0, 0.0].map(f32::to_le_bytes)))[1], 32768.0);
+    assert_eq!(
+        hu(header(Datatype::F32).file([-0.5f32, 32768.0, 0.0, 0.0, 0.0, 0.0].map(f32::to_le_bytes)))[1],
+        32768.0
+    );
 }
 
 #[test]
 fn slope_and_intercept_are_applied_in_double_precision() {
     let read = |scale: [f32; 2]| {
-        volume(&Plain { scale, ..Plain::default() }.file([0i16, 1, 2, 1000, 3000, 4095].map(i16::to_le_bytes))).voxels
+        volume(
+            &TestHeader { scale, ..TestHeader::default() }.file([0i16, 1, 2, 1000, 3000, 4095].map(i16::to_le_bytes)),
+        )
+        .voxels
     };
     let all = |voxels: &Voxels| (0..6).map(|n| voxels.hu(n)).collect::<Vec<_>>();
     let shifted = read([1.0, -1024.0]);
     assert!(matches!(shifted, Voxels::I16(_)));
     assert_eq!(all(&shifted), [-1024.0, -1023.0, -1022.0, -24.0, 1976.0, 3071.0]);
-    for nothing in [[0.0, 5.0], [f32::NAN, 5.0], [f32::INFINITY, 0.0], [1.0, 0.0]] {
-        assert_eq!(all(&read(nothing)), [0.0, 1.0, 2.0, 1000.0, 3000.0, 4095.0], "{nothing:?}");
+    for identity in [[0.0, 5.0], [f32::NAN, 5.0], [f32::INFINITY, 0.0], [1.0, 0.0]] {
+        assert_eq!(all(&read(identity)), [0.0, 1.0, 2.0, 1000.0, 3000.0, 4095.0], "{identity:?}");
     }
     let expected = [0, 1, 2, 1000, 3000, 4095].map(|stored| (f64::from(stored) * f64::from(0.1f32) - 3.0) as f32);
     assert_eq!(all(&read([0.1, -3.0])), expected);
@@ -174,39 +180,39 @@ fn slope_and_intercept_are_applied_in_double_precision() {
 fn sform_precedes_qform_and_qform_precedes_spacing() {
     let half = std::f32::consts::FRAC_1_SQRT_2;
     let six = [0i16; 6].map(i16::to_le_bytes);
-    let rows = |plain: Plain| volume(&plain.file(six)).grid.affine.0;
-    let base = Plain {
-        // A quarter turn about z: x runs along A, y along L.
+    let rows = |header: TestHeader| volume(&header.file(six)).grid.affine.0;
+    let base = TestHeader {
+        // A rotation by 90° about z: x runs along A, y along L.
         quaternion: [0.0, 0.0, half, 10.0, 20.0, 30.0],
-        ..Plain::default()
+        ..TestHeader::default()
     };
-    assert_eq!(rows(Plain { codes: [1, 1], ..base.clone() })[0], [2.0, 0.0, 0.0, -7.0]);
-    let turned = |qfac: f32, z: f64| {
-        let plain = Plain { codes: [1, 0], pixdim: [qfac, 2.0, 3.0, 4.0], ..base.clone() };
+    assert_eq!(rows(TestHeader { codes: [1, 1], ..base.clone() })[0], [2.0, 0.0, 0.0, -7.0]);
+    let check_qfac = |qfac: f32, z: f64| {
+        let header = TestHeader { codes: [1, 0], pixdim: [qfac, 2.0, 3.0, 4.0], ..base.clone() };
         let expected = Affine([[0.0, -3.0, 0.0, 10.0], [2.0, 0.0, 0.0, 20.0], [0.0, 0.0, z, 30.0]]);
-        assert!(Affine(rows(plain)).agrees_with(&expected, [3, 2, 2], 1e-5), "qfac {qfac}");
+        assert!(Affine(rows(header)).agrees_with(&expected, [3, 2, 2], 1e-5), "qfac {qfac}");
     };
-    turned(1.0, 4.0);
-    turned(-1.0, -4.0);
-    turned(0.0, 4.0);
-    // As nibabel: the middle at the origin, x towards the left.
+    check_qfac(1.0, 4.0);
+    check_qfac(-1.0, -4.0);
+    check_qfac(0.0, 4.0);
+    // As in nibabel: the centre at the origin, x towards the left.
     let centred = [[-2.0, 0.0, 0.0, 2.0], [0.0, 3.0, 0.0, -1.5], [0.0, 0.0, 4.0, 0.0]];
-    assert_eq!(rows(Plain { codes: [0, 0], ..base.clone() }), centred);
-    assert_eq!(rows(Plain { codes: [0, 0], pixdim: [1.0, -2.0, 3.0, -4.0], ..base.clone() }), centred);
+    assert_eq!(rows(TestHeader { codes: [0, 0], ..base.clone() }), centred);
+    assert_eq!(rows(TestHeader { codes: [0, 0], pixdim: [1.0, -2.0, 3.0, -4.0], ..base.clone() }), centred);
     // Micrometres.
     let sform = base.sform.map(|row| row.map(|value| value * 1000.0));
-    let small = rows(Plain { codes: [0, 1], units: 3, sform, ..base });
+    let small = rows(TestHeader { codes: [0, 1], units: 3, sform, ..base });
     assert!((small[0][0] - 2.0).abs() < 1e-12 && (small[2][3] + 9.0).abs() < 1e-12, "{small:?}");
 }
 
 #[test]
-fn trailing_dimensions_of_one_and_gaps_before_the_voxels_are_passed_over() {
+fn trailing_dimensions_of_one_and_gaps_before_voxels_are_ignored() {
     let six = [-5i16, 1, 2, 3, 4, 5].map(i16::to_le_bytes);
-    let read = volume(&Plain { dim: vec![5, 3, 2, 1, 1, 1], ..Plain::default() }.file(six));
+    let read = volume(&TestHeader { dim: vec![5, 3, 2, 1, 1, 1], ..TestHeader::default() }.file(six));
     assert_eq!(read.grid.shape, [3, 2, 1]);
-    let mut file = Plain { offset: 13168.0, ..Plain::default() }.file(six);
-    assert_eq!(volume(&file), read, "no extension is announced");
-    // Two extensions, and padding behind them.
+    let mut file = TestHeader { offset: 13168.0, ..TestHeader::default() }.file(six);
+    assert_eq!(volume(&file), read, "the flag of extensions is 0");
+    // Two extensions, followed by padding.
     file[348] = 1;
     file[352..356].copy_from_slice(&32i32.to_le_bytes());
     file[384..388].copy_from_slice(&12000i32.to_le_bytes());
@@ -217,23 +223,23 @@ fn trailing_dimensions_of_one_and_gaps_before_the_voxels_are_passed_over() {
 
 #[test]
 fn gzip_members_are_one_stream() {
-    let file = six(Datatype::I16, &Plain::default(), [0, 1, 2, 3, 4, 5]);
-    let pack = |bytes: &[u8]| {
+    let file = file_of_six(Datatype::I16, &TestHeader::default(), [0, 1, 2, 3, 4, 5]);
+    let compress = |bytes: &[u8]| {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
         encoder.write_all(bytes).unwrap();
         encoder.finish().unwrap()
     };
     let expected = volume(&file);
-    // Cut inside the header and inside a voxel; an empty member is allowed anywhere.
+    // Split inside the header and inside a voxel; an empty member is allowed at any position.
     for cut in [1, 100, 348, 352, 355, file.len()] {
-        let packed = [pack(&file[..cut]), pack(&[]), pack(&file[cut..])].concat();
+        let packed = [compress(&file[..cut]), compress(&[]), compress(&file[cut..])].concat();
         assert_eq!(volume(&packed), expected, "cut at {cut}");
         assert_eq!(volume(&[packed, vec![0; 300]].concat()), expected, "padded");
     }
 }
 
 #[test]
-fn the_other_version_of_the_format_is_the_same_scan() {
+fn nifti_2_file_equals_nifti_1_file() {
     for big in [false, true] {
         let mut file = vec![0; 544];
         let mut put = |at: usize, mut little: Vec<u8>| {
@@ -256,23 +262,23 @@ fn the_other_version_of_the_format_is_the_same_scan() {
         for value in [0i16, 1, 2, 3, 4, 5] {
             file.extend(if big { value.to_be_bytes() } else { value.to_le_bytes() });
         }
-        assert_eq!(volume(&file), volume(&six(Datatype::I16, &Plain::default(), [0, 1, 2, 3, 4, 5])));
+        assert_eq!(volume(&file), volume(&file_of_six(Datatype::I16, &TestHeader::default(), [0, 1, 2, 3, 4, 5])));
     }
 }
 
-/// Rotations, spacings and flips of all kinds.
+/// Generates grids with all kinds of rotations, spacings and flips.
 fn any_grid() -> impl Strategy<Value = Grid> {
     let rotation = prop_oneof![
         prop::array::uniform4(-1.0f64..1.0),
-        // Right angles and half turns, where a quaternion's parts vanish.
+        // Rotations by 90° and 180°, for which parts of the quaternion are zero.
         prop::array::uniform4(prop::sample::select(vec![-1.0, 0.0, 1.0])),
     ];
-    let place = prop::array::uniform3(-500.0f64..500.0);
+    let origin = prop::array::uniform3(-500.0f64..500.0);
     let spacing = prop::array::uniform3(0.3f64..10.0);
     let shape = [1usize..600, 1usize..600, 1usize..600];
-    (rotation, spacing, place, any::<bool>(), shape).prop_filter_map(
-        "a quaternion has a length",
-        |(quaternion, spacing, place, left, shape)| {
+    (rotation, spacing, origin, any::<bool>(), shape).prop_filter_map(
+        "the quaternion must not be zero",
+        |(quaternion, spacing, origin, left, shape)| {
             let length = quaternion.iter().map(|part| part * part).sum::<f64>().sqrt();
             let [a, b, c, d] = quaternion.map(|part| part / length);
             (length > 1e-3).then(|| {
@@ -284,7 +290,7 @@ fn any_grid() -> impl Strategy<Value = Grid> {
                 let signs = [1.0, 1.0, if left { -1.0 } else { 1.0 }];
                 let affine = Affine([0, 1, 2].map(|r| {
                     let column = |c: usize| f64::from((rotation[r][c] * spacing[c] * signs[c]) as f32);
-                    [column(0), column(1), column(2), f64::from(place[r] as f32)]
+                    [column(0), column(1), column(2), f64::from(origin[r] as f32)]
                 }));
                 Grid { shape, affine }
             })
@@ -294,14 +300,14 @@ fn any_grid() -> impl Strategy<Value = Grid> {
 
 proptest! {
     #[test]
-    fn an_encoded_header_returns_its_grid(grid in any_grid(), which in 0usize..10, text in ".{0,100}") {
+    fn encoded_header_parses_to_its_grid(grid in any_grid(), which in 0usize..10, text in ".{0,100}") {
         let datatype = Datatype::ALL[which];
         let bytes = nifti::encode_header(&grid, datatype, &text).unwrap();
         let header = Header::parse(&bytes[..348]).unwrap();
         prop_assert_eq!(header.grid, grid, "the sform is exact");
         prop_assert_eq!((header.datatype, header.order, header.rescale), (datatype, ByteOrder::Little, None));
         prop_assert_eq!(header.voxel_offset, 352);
-        // Where it has a qform, the same file lies in the same place without its sform.
+        // If the header has a qform, the affine without the sform is the same.
         let mut by_qform = bytes;
         by_qform[254] = 0;
         let tolerance = 0.0101 * grid.spacing_mm().into_iter().fold(f64::INFINITY, f64::min);
@@ -312,25 +318,25 @@ proptest! {
         prop_assert_eq!(nifti::encode_header(&grid, datatype, &text).unwrap(), bytes);
     }
 
-    /// Both byte orders of any header are the same header.
+    /// Both byte orders of a header parse to the same header.
     #[test]
-    fn byte_order_does_not_matter(
+    fn byte_order_does_not_change_header(
         codes in prop::array::uniform2(0i16..2),
         quaternion in prop::array::uniform6(-0.5f32..0.5),
         pixdim in prop::array::uniform4(0.5f32..4.0),
         scale in prop::array::uniform2(-3.0f32..3.0),
         which in 0usize..10,
     ) {
-        let plain = Plain { codes, quaternion, pixdim, scale, datatype: Datatype::ALL[which].code(), ..Plain::default() };
-        let little = Header::parse(&plain.bytes()[..348]).unwrap();
-        let big = Header::parse(&Plain { big: true, ..plain }.bytes()[..348]).unwrap();
+        let header = TestHeader { codes, quaternion, pixdim, scale, datatype: Datatype::ALL[which].code(), ..TestHeader::default() };
+        let little = Header::parse(&header.bytes()[..348]).unwrap();
+        let big = Header::parse(&TestHeader { big: true, ..header }.bytes()[..348]).unwrap();
         prop_assert_eq!(Header { order: ByteOrder::Little, ..big }, little);
         prop_assert_eq!(big.order, ByteOrder::Big);
     }
 }
 
 #[test]
-fn shear_is_written_as_sform_alone() {
+fn sheared_affine_is_encoded_as_sform_only() {
     let affine = Affine([[1.0, 0.0, 0.25, 3.0], [0.0, 1.0, 0.0, 2.0], [0.0, 0.0, 2.0, 1.0]]);
     let grid = Grid { shape: [64, 64, 32], affine };
     let bytes = nifti::encode_header(&grid, Datatype::U8, "").unwrap();
@@ -340,18 +346,18 @@ fn shear_is_written_as_sform_alone() {
     assert_eq!(nifti::encode_header(&long, Datatype::U8, "").unwrap_err().kind, freetumor::error::FaultKind::TooLarge);
 }
 
-/// Voxels of each label that `ct/README.md` counts.
+/// Counts the voxels of a label.
 fn count(ids: &[u16], label: u16) -> usize {
     ids.iter().filter(|&&id| id == label).count()
 }
 
 #[test]
-fn abdomen_has_the_shape_place_and_labels_of_its_description() {
+fn abdomen_has_documented_shape_and_labels() {
     let Some(folder) = common::shared("ct/totalseg_abdomen") else { return };
     let volume = nifti::read_volume(folder.join("ct.nii.gz")).unwrap();
     assert_eq!(volume.grid.shape, [122, 101, 112]);
     assert!(volume.grid.spacing_mm().iter().all(|spacing| (spacing - 3.0).abs() < 1e-4));
-    assert!(matches!(volume.voxels, Voxels::I16(_)), "an int32 file of whole HU stays integer");
+    assert!(matches!(volume.voxels, Voxels::I16(_)), "an int32 file of whole HU is read as i16");
 
     let labels = nifti::read_labels(folder.join("labels.nii.gz")).unwrap();
     assert!(labels.grid.agrees_with(&volume.grid));
@@ -364,7 +370,7 @@ fn abdomen_has_the_shape_place_and_labels_of_its_description() {
 }
 
 #[test]
-fn float_scan_with_an_empty_sform_lies_where_its_qform_says() {
+fn float_scan_with_empty_sform_uses_qform() {
     let Some(folder) = common::shared("ct/sts_002") else { return };
     let volume = nifti::read_volume(folder.join("ct.nii.gz")).unwrap();
     let labels = nifti::read_labels(folder.join("tumor.nii.gz")).unwrap();
@@ -376,21 +382,21 @@ fn float_scan_with_an_empty_sform_lies_where_its_qform_says() {
 }
 
 #[test]
-fn header_alone_bounds_what_reading_holds() {
+fn header_bounds_memory_of_reading() {
     let Some(path) = common::shared("ct/lung1_001/ct.nii.gz") else { return };
     let header = nifti::read_header(&path).unwrap();
     let volume = nifti::read_volume(&path).unwrap();
     assert_eq!(header.grid, volume.grid);
     assert!(volume.voxels.bytes() as u64 <= header.volume_bytes && header.volume_bytes <= header.read_bytes);
-    let starved = nifti::Limits { held_bytes: header.read_bytes - 1 };
-    let fault = nifti::read_volume_within(&path, &starved).unwrap_err();
+    let insufficient = nifti::Limits { held_bytes: header.read_bytes - 1 };
+    let fault = nifti::read_volume_within(&path, &insufficient).unwrap_err();
     assert_eq!(fault.kind, freetumor::error::FaultKind::TooLarge);
     assert!(nifti::read_volume_within(&path, &nifti::Limits { held_bytes: header.read_bytes }).is_ok());
 }
 
-/// Another reader's view of the headers that are written.
+/// Parses an encoded header with the crate nifti.
 #[test]
-fn the_crate_nifti_reads_written_headers_alike() {
+fn encoded_header_is_parsed_by_crate_nifti() {
     let affine = Affine([[-0.75, 0.0, 0.0, 120.5], [0.0, 0.75, 0.0, -80.25], [0.0, 0.0, 2.5, 33.0]]);
     let grid = Grid { shape: [17, 9, 5], affine };
     let bytes = nifti::encode_header(&grid, Datatype::I16, "a description").unwrap();

@@ -1,4 +1,4 @@
-//! A small data set on disk: patients with a liver and a real tumor in it.
+//! A small data set on disk: patients with a liver and a real tumor in the liver.
 
 use std::io::Write;
 use std::path::Path;
@@ -15,7 +15,7 @@ const LIVER: u8 = 1;
 /// The id of the tumor in labels.
 const TUMOR: u8 = 2;
 
-/// Writes `count` patients as `imagesTr/labeled_NNN.nii.gz` and `labelsTr/labeled_NNN.nii.gz`, and `dataset.json`, which lists them.
+/// Writes `count` patients as `imagesTr/labeled_NNN.nii.gz` and `labelsTr/labeled_NNN.nii.gz`, and the list `dataset.json`.
 pub fn write_decathlon(folder: &Path, count: usize, shape: [usize; 3], spacing_mm: f64) {
     let grid = Grid { shape, affine: Affine::from_spacing([spacing_mm; 3]) };
     for kind in ["imagesTr", "labelsTr"] {
@@ -35,11 +35,11 @@ pub fn write_decathlon(folder: &Path, count: usize, shape: [usize; 3], spacing_m
     std::fs::write(folder.join("dataset.json"), list.to_string()).unwrap();
 }
 
-/// An ellipsoid of liver that fills two thirds of the scan along each axis, and a ball of 28 mm in it, at another place in each patient.
+/// Returns an ellipsoid of liver over two thirds of the scan along each axis, with a ball of 28 mm at another position in each patient.
 fn labels(shape: [usize; 3], spacing_mm: f64, number: usize) -> Array3<u8> {
-    let mut draws = Key::root(3).number("patient", number as u64).draws("place");
+    let mut random = Key::root(3).number("patient", number as u64).draws("place");
     let middle = shape.map(|voxels| voxels as f64 / 2.0);
-    let center = middle.map(|at| at * draws.uniform(0.85, 1.15));
+    let center = middle.map(|at| at * random.uniform(0.85, 1.15));
     Array3::from_fn(shape, |voxel| {
         let distance = |from: [f64; 3], unit: [f64; 3]| {
             (0..3).map(|axis| ((voxel[axis] as f64 - from[axis]) / unit[axis]).powi(2)).sum::<f64>()

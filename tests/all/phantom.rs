@@ -1,4 +1,4 @@
-//! Phantoms as other rooms see them: an archive of CT scans with labels.
+//! The phantom source: an archive of CT scans with labels.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ fn read_all(config: PhantomConfig) -> Vec<(Scan, Labels)> {
     source.list().unwrap().into_iter().map(read).collect()
 }
 
-/// Millilitres and median HU of some ids.
+/// Returns the volume in ml and the median HU of some ids.
 fn organ(scan: &Scan, labels: &Labels, ids: std::ops::RangeInclusive<u16>) -> (f64, f32) {
     let inside = labels.ids.as_slice().iter().enumerate().filter(|(_, id)| ids.contains(id));
     let mut hu: Vec<f32> = inside.map(|(i, _)| scan.volume.voxels.hu(i)).collect();
@@ -27,7 +27,7 @@ fn organ(scan: &Scan, labels: &Labels, ids: std::ops::RangeInclusive<u16>) -> (f
 }
 
 #[test]
-fn abdomens_have_organs_of_a_human_size_and_density() {
+fn abdomen_organs_have_human_size_and_density() {
     for (scan, labels) in read_all(PhantomConfig { count: 6, ..PhantomConfig::default() }) {
         let check = |name: &str, ids, ml: std::ops::Range<f64>, hu: std::ops::Range<f32>| {
             let (found_ml, found_hu) = organ(&scan, &labels, ids);
@@ -47,14 +47,14 @@ fn abdomens_have_organs_of_a_human_size_and_density() {
 }
 
 #[test]
-fn chests_have_lungs_heart_and_ribs() {
+fn chests_contain_lungs_heart_and_ribs() {
     for (scan, labels) in read_all(PhantomConfig { count: 3, body: Body::Chest, ..PhantomConfig::default() }) {
         let (lung_ml, lung_hu) = organ(&scan, &labels, 10..=14);
         assert!(
             (3000.0..8000.0).contains(&lung_ml) && (-900.0..-800.0).contains(&lung_hu),
             "{lung_ml} ml {lung_hu} HU"
         );
-        assert!((10..=14).all(|lobe| organ(&scan, &labels, lobe..=lobe).0 > 100.0), "every lobe is there");
+        assert!((10..=14).all(|lobe| organ(&scan, &labels, lobe..=lobe).0 > 100.0), "every lobe exists");
         assert!((300.0..1100.0).contains(&organ(&scan, &labels, 51..=51).0));
         let ribs = (92..=115).filter(|&rib| organ(&scan, &labels, rib..=rib).0 > 0.5).count();
         assert!(ribs >= 16, "{ribs} ribs in view");
@@ -62,7 +62,7 @@ fn chests_have_lungs_heart_and_ribs() {
 }
 
 #[test]
-fn tissue_is_grainy_and_air_is_not_clipped_into_it() {
+fn tissue_has_noise_and_hu_are_in_range() {
     for (scan, labels) in read_all(PhantomConfig { count: 3, ..PhantomConfig::default() }) {
         // Differences of neighbours within the liver are mostly noise.
         let [nx, ..] = scan.volume.grid.shape;
@@ -82,7 +82,7 @@ fn tissue_is_grainy_and_air_is_not_clipped_into_it() {
 }
 
 #[test]
-fn a_phantom_is_decided_by_its_seed_and_number_alone() {
+fn phantom_depends_on_seed_and_number_only() {
     let small = |seed, count| PhantomConfig {
         seed,
         count,
@@ -93,8 +93,8 @@ fn a_phantom_is_decided_by_its_seed_and_number_alone() {
     let first = read_all(small(7, 3));
     let source = PhantomSource::new(small(7, 9), "another name").unwrap();
     let entries = source.list().unwrap();
-    // Read backwards and on two threads at once.
-    let again: Vec<Scan> = std::thread::scope(|scope| {
+    // Read in reverse order and on several threads.
+    let repeated: Vec<Scan> = std::thread::scope(|scope| {
         let read = |i: usize| {
             scope.spawn({
                 let (source, entries) = (&source, &entries);
@@ -103,9 +103,9 @@ fn a_phantom_is_decided_by_its_seed_and_number_alone() {
         };
         [read(2), read(1), read(0)].map(|thread| thread.join().unwrap()).into_iter().rev().collect()
     });
-    for ((scan, labels), again) in first.iter().zip(&again) {
-        assert_eq!(scan.digest, again.digest);
-        assert_eq!(*labels, again.companions.labels("labels.nii.gz").unwrap());
+    for ((scan, labels), repeated) in first.iter().zip(&repeated) {
+        assert_eq!(scan.digest, repeated.digest);
+        assert_eq!(*labels, repeated.companions.labels("labels.nii.gz").unwrap());
     }
     let other = read_all(small(8, 3));
     let digests: BTreeSet<ScanDigest> = first.iter().chain(&other).map(|(scan, _)| scan.digest).collect();
@@ -113,7 +113,7 @@ fn a_phantom_is_decided_by_its_seed_and_number_alone() {
 }
 
 #[test]
-fn patients_come_back_for_more_scans() {
+fn patients_have_several_scans() {
     let config = PhantomConfig {
         count: 5,
         patients: Some(2),
@@ -126,13 +126,13 @@ fn patients_come_back_for_more_scans() {
     assert_eq!(keys[0], keys[2]);
     assert_ne!(keys[0], keys[1]);
     assert_ne!(scans[0].0.digest, scans[2].0.digest);
-    // The same liver in another pose; two patients differ by more.
+    // The same liver in another pose.
     let liver = |i: usize| organ(&scans[i].0, &scans[i].1, 5..=5).0;
     assert!((liver(0) / liver(2) - 1.0).abs() < 0.06, "{} {}", liver(0), liver(2));
 }
 
 #[test]
-fn entries_headers_and_scans_agree() {
+fn entries_headers_and_scans_are_consistent() {
     let config = PhantomConfig {
         count: 12,
         body: Body::Mixed,
@@ -155,7 +155,7 @@ fn entries_headers_and_scans_agree() {
     let mut gone = entries[0].clone();
     gone.key = "000012".to_owned();
     assert_eq!(source.read(&gone).unwrap_err().kind, FaultKind::Missing);
-    // Chests come in turn with abdomens: the odd ones hold far more lung.
+    // Abdomens and chests alternate: odd scans contain far more lung.
     let lung = |i: usize| {
         let scan = source.read(&entries[i]).unwrap();
         let labels = scan.companions.labels("labels.nii.gz").unwrap();
@@ -165,9 +165,12 @@ fn entries_headers_and_scans_agree() {
 }
 
 #[test]
-fn settings_are_checked_all_at_once() {
+fn all_errors_of_settings_are_reported() {
     let config: PhantomConfig =
         toml::from_str("shape = [4, 64, 64]\nspacing_mm = [3.0, 0.0, 3.0]\npatients = 0").unwrap();
-    let complaints = PhantomSource::new(config, "phantoms").err().unwrap();
-    assert_eq!(complaints.iter().map(|it| it.field.as_str()).collect::<Vec<_>>(), ["shape", "spacing_mm", "patients"]);
+    let errors = PhantomSource::new(config, "phantoms").err().unwrap();
+    assert_eq!(
+        errors.iter().map(|error| error.field.as_str()).collect::<Vec<_>>(),
+        ["shape", "spacing_mm", "patients"]
+    );
 }

@@ -1,4 +1,4 @@
-//! Nothing outside `RUN/private` allows a search for a path or a patient's number without the secret.
+//! No file outside `RUN/private` reveals a path or a patient number to a search without the secret.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -14,24 +14,24 @@ use freetumor::run::RunFolder;
 use freetumor::volume::{Affine, Array3, Grid};
 use sha2::{Digest, Sha256};
 
-/// Small scans with a block of liver, one a patient; the last one has no label and becomes a fault.
+/// Writes small scans with a block of liver, one per patient; the last scan has no label and is a fault.
 fn archive(root: &Path, patients: &[&str]) {
     let grid = Grid { shape: [40, 40, 24], affine: Affine::from_spacing([1.5, 1.5, 2.5]) };
     for (number, patient) in patients.iter().enumerate() {
-        let place = root.join(patient);
-        std::fs::create_dir_all(&place).unwrap();
+        let folder = root.join(patient);
+        std::fs::create_dir_all(&folder).unwrap();
         let hu = Array3::from_fn(grid.shape, |[x, y, z]| ((x * 7 + y * 5 + z * 3 + number * 11) % 40) as i16 + 90);
         let file =
             |datatype, voxels: Vec<u8>| [&nifti::encode_header(&grid, datatype, "").unwrap()[..], &voxels].concat();
         let voxels = hu.as_slice().iter().flat_map(|hu| hu.to_le_bytes()).collect();
-        std::fs::write(place.join("ct.nii"), file(Datatype::I16, voxels)).unwrap();
+        std::fs::write(folder.join("ct.nii"), file(Datatype::I16, voxels)).unwrap();
         if number + 1 < patients.len() {
-            std::fs::write(place.join("labels.nii"), file(Datatype::U8, vec![1; grid.voxels()])).unwrap();
+            std::fs::write(folder.join("labels.nii"), file(Datatype::U8, vec![1; grid.voxels()])).unwrap();
         }
     }
 }
 
-/// The folder of the archive; its name holds the number of a patient, too.
+/// The folder of the archive; its name contains a patient number, too.
 const ROOT: &str = "pat-0815/ct";
 
 /// Runs a pipeline over the archive `ROOT` into `run`.
@@ -76,8 +76,8 @@ fn run_in(root: &Path, secret: &str) {
     assert!(report.accepted > 0 && report.faults == 1, "{report:?}");
 }
 
-/// Every text of a run outside of its private folder: names and contents of files, rows, members of shards.
-fn texts(folder: &Path) -> String {
+/// Returns all text of a run outside of its private folder: names and contents of files, and rows.
+fn public_text(folder: &Path) -> String {
     let mut text = String::new();
     for entry in walkdir::WalkDir::new(folder) {
         let entry = entry.unwrap();
@@ -102,51 +102,51 @@ fn rows<R: Row>(run: &RunFolder, show: impl Fn(&R) -> String) -> String {
     parts.map(|row| show(&row) + "\n").collect()
 }
 
-/// The hexadecimal words of a text that are long enough for an id or a digest, by their first 16 digits.
-fn words(text: &str) -> BTreeSet<String> {
-    let words = text.split(|c: char| !c.is_ascii_hexdigit() || c.is_ascii_uppercase());
-    words.filter(|word| word.len() >= 16).map(|word| word[..16].to_owned()).collect()
+/// Returns the first 16 digits of all hexadecimal strings that are long enough for an id or a digest.
+fn hex_ids(text: &str) -> BTreeSet<String> {
+    let strings = text.split(|c: char| !c.is_ascii_hexdigit() || c.is_ascii_uppercase());
+    strings.filter(|string| string.len() >= 16).map(|string| string[..16].to_owned()).collect()
 }
 
 #[test]
-fn ids_that_depend_on_paths_depend_on_the_secret() {
+fn ids_of_paths_depend_on_secret() {
     let (names, others) = (["pat-4711", "pat-4712", "pat-4713"], ["mustermann", "doe", "roe"]);
     let run_of = |patients: &[&str], secret: &str| {
-        let place = tempfile::tempdir().unwrap();
-        archive(&place.path().join(ROOT), patients);
-        run_in(place.path(), secret);
-        words(&texts(&place.path().join("run")))
+        let folder = tempfile::tempdir().unwrap();
+        archive(&folder.path().join(ROOT), patients);
+        run_in(folder.path(), secret);
+        hex_ids(&public_text(&folder.path().join("run")))
     };
-    let own = run_of(&names, "a secret for tests only");
+    let reference = run_of(&names, "a secret for tests only");
     let other_secret = run_of(&names, "another secret for tests");
     let other_names = run_of(&others, "a secret for tests only");
-    let independent: BTreeSet<_> = own.intersection(&other_secret).collect();
-    assert!(independent.len() > 4, "digests of content are there under any secret");
-    for word in &independent {
-        assert!(other_names.contains(*word), "{word} is the same under two secrets, and another for other names");
+    let independent: BTreeSet<_> = reference.intersection(&other_secret).collect();
+    assert!(independent.len() > 4, "digests of content do not depend on the secret");
+    for id in &independent {
+        assert!(other_names.contains(*id), "{id} depends on names but not on the secret");
     }
-    assert!(own.difference(&other_secret).count() > 4, "ids of scans and patients are keyed");
+    assert!(reference.difference(&other_secret).count() > 4, "ids of scans and patients depend on the secret");
 }
 
 #[test]
-fn a_search_over_patient_numbers_finds_nothing() {
-    let place = tempfile::tempdir().unwrap();
-    archive(&place.path().join(ROOT), &["pat-4711", "pat-4712", "pat-4713"]);
-    run_in(place.path(), "a secret for tests only");
-    let text = texts(&place.path().join("run"));
-    for name in ["pat-4711", "pat-0815", place.path().to_str().unwrap()] {
+fn search_over_patient_numbers_finds_no_id() {
+    let folder = tempfile::tempdir().unwrap();
+    archive(&folder.path().join(ROOT), &["pat-4711", "pat-4712", "pat-4713"]);
+    run_in(folder.path(), "a secret for tests only");
+    let text = public_text(&folder.path().join("run"));
+    for name in ["pat-4711", "pat-0815", folder.path().to_str().unwrap()] {
         assert!(!text.contains(name), "{name} is in a file outside of RUN/private");
     }
-    let words = words(&text);
+    let ids = hex_ids(&text);
     let hash = |parts: &[&[u8]]| {
         let hash = parts.iter().fold(Sha256::new(), |hash, part| hash.chain_update(part)).finalize();
         hex::encode(&hash[..8])
     };
-    // A root may hold a number: neither it nor a digest of the settings that could be searched for is outside of RUN/private.
-    let private = std::fs::read_to_string(place.path().join("run/private/pipeline.json")).unwrap();
+    // The root contains a number: neither the number nor an unkeyed digest of the settings may be outside of RUN/private.
+    let private = std::fs::read_to_string(folder.path().join("run/private/pipeline.json")).unwrap();
     let settings = serde_json::from_str::<serde_json::Value>(&private).unwrap()["pipeline"].to_string();
-    assert!(settings.contains(ROOT) && !words.contains(&hash(&[settings.as_bytes()])));
-    let mut tried = 0;
+    assert!(settings.contains(ROOT) && !ids.contains(&hash(&[settings.as_bytes()])));
+    let mut count = 0;
     for number in 0..10_000u32 {
         let patient = format!("pat-{number:04}");
         for name in [
@@ -164,11 +164,11 @@ fn a_search_over_patient_numbers_finds_nothing() {
                     &[scope.as_bytes(), b"/", name.as_bytes()],
                 ];
                 for recipe in recipes {
-                    assert!(!words.contains(&hash(recipe)), "{name} was found by trying numbers");
-                    tried += 1;
+                    assert!(!ids.contains(&hash(recipe)), "{name} was found by a search over numbers");
+                    count += 1;
                 }
             }
         }
     }
-    assert_eq!(tried, 800_000);
+    assert_eq!(count, 800_000);
 }

@@ -1,4 +1,4 @@
-//! Decoding one compressed frame, in whichever process.
+//! Decoding of one compressed frame, in this process or in a child process.
 
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,24 +11,24 @@ use super::codestream;
 use super::frame::Frame;
 use crate::error::{Fault, FaultKind};
 
-/// Decodes a frame to its pixels, little-endian.
+/// Decodes a frame to little-endian pixels.
 pub(super) fn decode(frame: &Frame) -> Result<Vec<u8>, Fault> {
     codestream::check(frame)?;
     let syntax = TransferSyntaxRegistry.get(frame.syntax.uid());
     let Some(reader) = syntax.and_then(|syntax| syntax.pixel_data_reader()) else {
-        return Err(Fault::read(FaultKind::Unsupported, "no decoder for this transfer syntax was built in"));
+        return Err(Fault::read(FaultKind::Unsupported, "this build has no decoder for the transfer syntax"));
     };
     let mut pixels = Vec::new();
-    // The decoders index past their buffers on streams that lie; that is the stream's fault, not a reason to stop.
+    // The decoders panic with an out-of-bounds index on some corrupt streams, which must fail this scan only.
     let outcome = catch_unwind(AssertUnwindSafe(|| reader.decode_frame(frame, 0, &mut pixels)));
     match outcome {
         Ok(Ok(())) if pixels.len() == frame.decoded_bytes() => Ok(pixels),
         Ok(Ok(())) => Err(Fault::read(
             FaultKind::Corrupt,
-            format!("compressed pixels decode to {} bytes; expected {}", pixels.len(), frame.decoded_bytes()),
+            format!("expected {} bytes of decoded pixels, got {}", frame.decoded_bytes(), pixels.len()),
         )),
-        Ok(Err(error)) => Err(Fault::read(FaultKind::Corrupt, format!("compressed pixels do not decode: {error}"))),
-        Err(_) => Err(Fault::read(FaultKind::Corrupt, "compressed pixels do not decode: the decoder gave up")),
+        Ok(Err(error)) => Err(Fault::read(FaultKind::Corrupt, format!("cannot decode compressed pixels: {error}"))),
+        Err(_) => Err(Fault::read(FaultKind::Corrupt, "cannot decode compressed pixels: the decoder panicked")),
     }
 }
 
@@ -50,11 +50,11 @@ impl PixelDataObject for Frame {
     }
 
     fn bits_allocated(&self) -> Option<u16> {
-        (8 * self.stored.bytes).try_into().ok()
+        (8 * self.format.bytes).try_into().ok()
     }
 
     fn bits_stored(&self) -> Option<u16> {
-        self.stored.bits.try_into().ok()
+        self.format.bits.try_into().ok()
     }
 
     fn photometric_interpretation(&self) -> Option<&str> {

@@ -1,4 +1,4 @@
-//! Where compressed pixels are decoded: in this process, or in a child whose death costs one scan.
+//! Decoding of compressed pixels, in this process or in a child process whose crash fails one scan only.
 
 use std::ffi::OsString;
 use std::io::{self, Read};
@@ -11,20 +11,20 @@ use rayon::prelude::*;
 
 use super::codec;
 use super::frame::Frame;
-use super::worker::{self, ANSWER_TEXT_BYTES};
+use super::worker::{self, MESSAGE_BYTES};
 use crate::error::{Fault, FaultKind};
 
-/// Most threads of one child, unless the caller asks for more.
-pub(super) const USUAL_THREADS: usize = 8;
+/// Default limit of threads of one decoder.
+pub(super) const DEFAULT_THREADS: usize = 8;
 
-/// The pixels of each frame, or the first fault among them.
+/// The pixels of each frame, or the first fault.
 type DecodedFrames = Result<Vec<Vec<u8>>, Fault>;
 
-/// The place where compressed pixels are decoded, and how long a slice may take.
+/// The decoder of compressed pixels: the process in which it runs, its threads and its timeout.
 ///
-/// Some decoders are translated C that hostile bytes can crash. [`Decoder::child`] keeps that away from a run:
-/// the child decodes all slices of a series, under a limit of address space where the platform has one, and its crash,
-/// hang or lie is a fault of that scan. [`Decoder::in_process`] catches panics only.
+/// Some decoders are translated C code that hostile bytes can crash. [`Decoder::child`] isolates them from the run:
+/// the child decodes all slices of a series, with limited address space if the platform supports such a limit, and a crash,
+/// a timeout or an invalid response is a fault of that scan. [`Decoder::in_process`] catches panics only.
 ///
 /// ```
 /// use freetumor::ingest::dicom::Decoder;
@@ -39,69 +39,69 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Decodes in this process, on rayon's pool.
+    /// Creates a decoder in this process, on the rayon pool.
     pub fn in_process() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { program: None, slice_time: Duration::from_secs(30), threads: cores.min(USUAL_THREADS) }
+        Self { program: None, slice_time: Duration::from_secs(30), threads: cores.min(DEFAULT_THREADS) }
     }
 
-    /// Decodes in a child process: `program decode-dicom`, one for each series, where `program` is the `freetumor`
-    /// command or another that calls [`serve`](super::serve).
+    /// Creates a decoder in child processes: one process `program decode-dicom` for each series, where `program` is the
+    /// `freetumor` command or another program that calls [`serve`](super::serve).
     pub fn child(program: PathBuf) -> Self {
         Self { program: Some((program, vec!["decode-dicom".into()])), ..Self::in_process() }
     }
 
-    /// The longest that one slice may take before the child is stopped; 30 s unless set.
+    /// Sets the timeout of one batch of slices, after which the child is stopped; 30 s by default.
     #[must_use]
     pub fn with_slice_time(self, slice_time: Duration) -> Self {
         Self { slice_time, ..self }
     }
 
-    /// How many slices of a series are decoded at once; the number of cores up to 8 unless set. Whoever reads several
-    /// series at once wants fewer. Memory holds that many slices beside the volume.
+    /// Sets how many slices of a series are decoded at once; by default the number of cores, at most 8. Use fewer threads to
+    /// read several series at once. Memory holds this number of slices in addition to the volume.
     #[must_use]
     pub fn with_threads(self, threads: usize) -> Self {
         Self { threads: threads.clamp(1, 255), ..self }
     }
 
-    /// How many slices are decoded at once.
+    /// Returns how many slices are decoded at once.
     pub(super) fn threads(&self) -> usize {
         self.threads
     }
 
-    /// A conversation for the slices of one series; a child starts with the first of them.
+    /// Returns a decoder for the slices of one series; a child process starts with the first batch.
     pub(super) fn session(&self) -> SeriesDecoder<'_> {
-        SeriesDecoder { decoder: self, conversation: None }
+        SeriesDecoder { decoder: self, process: None }
     }
 }
 
 /// Decodes the slices of one series.
 pub(super) struct SeriesDecoder<'a> {
     decoder: &'a Decoder,
-    conversation: Option<DecoderProcess>,
+    process: Option<DecoderProcess>,
 }
 
 impl SeriesDecoder<'_> {
-    /// The pixels of frames, little-endian: of at most as many as the decoder has threads.
+    /// Decodes frames to little-endian pixels; at most as many frames as the decoder has threads.
     pub fn decode(&mut self, frames: Vec<Frame>) -> Result<Vec<Vec<u8>>, Fault> {
         let Some((program, arguments)) = &self.decoder.program else {
             return frames.par_iter().map(codec::decode).collect::<Vec<_>>().into_iter().collect();
         };
-        let conversation = match &mut self.conversation {
-            Some(conversation) => conversation,
-            None => self
-                .conversation
-                .insert(DecoderProcess::start(Command::new(program).args(arguments), self.decoder.threads)?),
+        let process = match &mut self.process {
+            Some(process) => process,
+            None => {
+                self.process.insert(DecoderProcess::start(Command::new(program).args(arguments), self.decoder.threads)?)
+            }
         };
-        conversation.ask(frames, self.decoder.slice_time)
+        process.decode(frames, self.decoder.slice_time)
     }
 }
 
-/// A running child, with a thread that speaks with it so that nobody else can be kept waiting.
+/// A running child, with a thread that exchanges data with it so that a timeout can be applied.
 struct DecoderProcess {
     child: Child,
     frames: Sender<Vec<Frame>>,
-    answers: Receiver<io::Result<DecodedFrames>>,
+    responses: Receiver<io::Result<DecodedFrames>>,
 }
 
 impl DecoderProcess {
@@ -114,32 +114,32 @@ impl DecoderProcess {
         let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(failed(io::ErrorKind::BrokenPipe.into()));
         };
-        let (frames, to_do) = bounded(1);
-        let (done, answers) = bounded(1);
+        let (frames, batches) = bounded(1);
+        let (results, responses) = bounded(1);
         std::thread::Builder::new()
             .name("dicom-decoder".into())
-            .spawn(move || converse(input, output, threads, &to_do, &done))
+            .spawn(move || exchange(input, output, threads, &batches, &results))
             .map_err(failed)?;
-        Ok(Self { child, frames, answers })
+        Ok(Self { child, frames, responses })
     }
 
-    fn ask(&mut self, frames: Vec<Frame>, patience: Duration) -> DecodedFrames {
-        // A thread that ended has left its reason among the answers.
+    fn decode(&mut self, frames: Vec<Frame>, timeout: Duration) -> DecodedFrames {
+        // If the thread has ended, its error is among the responses.
         let _ = self.frames.send(frames);
-        match self.answers.recv_timeout(patience) {
-            Ok(Ok(answer)) => answer,
+        match self.responses.recv_timeout(timeout) {
+            Ok(Ok(decoded)) => decoded,
             Ok(Err(error)) if error.kind() == io::ErrorKind::InvalidData => {
-                Err(died(format!("gave an answer that makes no sense ({error})")))
+                Err(process_fault(format!("sent an invalid response ({error})")))
             }
-            Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => Err(died(self.fate())),
+            Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => Err(process_fault(self.exit_reason())),
             Err(RecvTimeoutError::Timeout) => {
-                Err(died(format!("did not answer within {:.1} s and was stopped", patience.as_secs_f64())))
+                Err(process_fault(format!("did not respond within {:.1} s and was stopped", timeout.as_secs_f64())))
             }
         }
     }
 
-    /// How a child ended that closed its pipes; it may need a moment to do so.
-    fn fate(&mut self) -> String {
+    /// Waits up to a second for a child that closed its pipes, and describes its exit.
+    fn exit_reason(&mut self) -> String {
         for _ in 0..100 {
             match self.child.try_wait() {
                 Ok(Some(status)) => return describe(status),
@@ -153,14 +153,14 @@ impl DecoderProcess {
 
 impl Drop for DecoderProcess {
     fn drop(&mut self) {
-        // Every answer that was wanted is here: nothing is lost with the child, and a hanging one must not stay.
+        // All required responses were received, and a hanging child must not outlive the decoder.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-fn died(fate: String) -> Fault {
-    Fault::read(FaultKind::Panic, format!("the decoder of compressed slices {fate}"))
+fn process_fault(reason: String) -> Fault {
+    Fault::read(FaultKind::Panic, format!("the decoder of compressed slices {reason}"))
 }
 
 fn describe(status: ExitStatus) -> String {
@@ -184,63 +184,63 @@ fn describe(status: ExitStatus) -> String {
     }
 }
 
-/// Sends frames and receives answers until a side is gone.
-fn converse(
+/// Sends batches of frames and receives responses until a channel or a pipe is closed.
+fn exchange(
     mut input: ChildStdin,
     mut output: ChildStdout,
     threads: usize,
     batches: &Receiver<Vec<Frame>>,
-    answers: &Sender<io::Result<DecodedFrames>>,
+    results: &Sender<io::Result<DecodedFrames>>,
 ) {
-    let mut greeted = false;
+    let mut handshake_sent = false;
     for frames in batches {
-        let mut exchange = || {
-            if !std::mem::replace(&mut greeted, true) {
-                worker::write_greeting(&mut input, threads)?;
+        let mut decode = || {
+            if !std::mem::replace(&mut handshake_sent, true) {
+                worker::write_handshake(&mut input, threads)?;
             }
             worker::write_requests(&mut input, &frames)?;
-            // All answers are read, so that a fault leaves nothing in the pipe.
-            let answers: io::Result<Vec<_>> =
-                frames.iter().map(|frame| read_answer(&mut output, frame.decoded_bytes())).collect();
-            Ok(answers?.into_iter().collect::<DecodedFrames>())
+            // All responses are read, so that the pipe is empty after a fault.
+            let responses: io::Result<Vec<_>> =
+                frames.iter().map(|frame| read_response(&mut output, frame.decoded_bytes())).collect();
+            Ok(responses?.into_iter().collect::<DecodedFrames>())
         };
-        let answer = exchange();
-        let over = answer.is_err();
-        if answers.send(answer).is_err() || over {
+        let decoded = decode();
+        let failed = decoded.is_err();
+        if results.send(decoded).is_err() || failed {
             return;
         }
     }
 }
 
-/// Reads an answer of at most the expected size.
-fn read_answer(output: &mut impl Read, expected: usize) -> io::Result<Result<Vec<u8>, Fault>> {
-    let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+/// Reads the response for one frame; pixels must have the expected size.
+fn read_response(output: &mut impl Read, expected: usize) -> io::Result<Result<Vec<u8>, Fault>> {
+    let invalid = |message: String| io::Error::new(io::ErrorKind::InvalidData, message);
     let mut head = [0; 9];
     output.read_exact(&mut head)?;
     let [status, length @ ..] = head;
     let length = u64::from_le_bytes(length);
     if status == 0 {
         if length != expected as u64 {
-            return Err(invalid(format!("{length} bytes where {expected} were due")));
+            return Err(invalid(format!("expected {expected} bytes of pixels, got {length}")));
         }
         let mut pixels = vec![0; expected];
         output.read_exact(&mut pixels)?;
         return Ok(Ok(pixels));
     }
-    let kind = worker::kind_of(status).ok_or_else(|| invalid(format!("status {status}")))?;
-    if length > ANSWER_TEXT_BYTES as u64 {
-        return Err(invalid(format!("a message of {length} bytes")));
+    let kind = worker::fault_kind(status).ok_or_else(|| invalid(format!("unknown status {status}")))?;
+    if length > MESSAGE_BYTES as u64 {
+        return Err(invalid(format!("expected a message of at most {MESSAGE_BYTES} bytes, got {length}")));
     }
-    let mut text = vec![0; length as usize];
-    output.read_exact(&mut text)?;
-    Ok(Err(Fault::read(kind, String::from_utf8_lossy(&text))))
+    let mut message = vec![0; length as usize];
+    output.read_exact(&mut message)?;
+    Ok(Err(Fault::read(kind, String::from_utf8_lossy(&message))))
 }
 
 #[cfg(all(test, unix))]
 mod tests {
     use std::time::Instant;
 
-    use super::super::pixels::Stored;
+    use super::super::pixels::PixelFormat;
     use super::super::syntax::Syntax;
     use super::*;
 
@@ -249,43 +249,43 @@ mod tests {
             program: Some(("/bin/sh".into(), vec!["-c".into(), script.into()])),
             ..Decoder::in_process().with_slice_time(Duration::from_millis(500))
         };
-        let stored = Stored { bytes: 2, bits: 16, signed: false };
-        // More than a pipe holds, so that a child that does not listen blocks the writing side too.
-        let frame = Frame { syntax: Syntax::Rle, shape: [2, 2], stored, bytes: vec![0; 1 << 20] };
-        decoder.session().decode(vec![frame]).expect_err("a child that is no decoder")
+        let format = PixelFormat { bytes: 2, bits: 16, signed: false };
+        // More than the capacity of a pipe, so that a child that does not read blocks the writer, too.
+        let frame = Frame { syntax: Syntax::Rle, shape: [2, 2], format, bytes: vec![0; 1 << 20] };
+        decoder.session().decode(vec![frame]).expect_err("the child is not a decoder")
     }
 
     #[test]
-    fn a_child_that_hangs_is_stopped() {
-        let begun = Instant::now();
+    fn hanging_child_is_stopped() {
+        let started = Instant::now();
         let fault = fault_of("exec sleep 60");
         assert_eq!(fault.kind, FaultKind::Panic);
-        assert!(fault.message.ends_with("did not answer within 0.5 s and was stopped"), "{fault}");
-        assert!(begun.elapsed() < Duration::from_secs(20));
+        assert!(fault.message.ends_with("did not respond within 0.5 s and was stopped"), "{fault}");
+        assert!(started.elapsed() < Duration::from_secs(20));
     }
 
     #[test]
-    fn a_child_that_crashes_is_told_by_its_signal() {
-        for (signal, words) in
+    fn crashed_child_is_reported_with_its_signal() {
+        for (signal, message) in
             [("SEGV", "died of signal 11 (segmentation fault)"), ("ABRT", "died of signal 6 (abort)")]
         {
             let fault = fault_of(&format!("kill -{signal} $$"));
             assert_eq!(fault.kind, FaultKind::Panic);
-            assert!(fault.message.ends_with(words), "{fault}");
+            assert!(fault.message.ends_with(message), "{fault}");
         }
     }
 
     #[test]
-    fn a_child_that_lies_is_caught() {
-        let answer = |bytes: &str| fault_of(&format!("printf '{bytes}'; exec cat > /dev/null"));
+    fn invalid_response_of_child_is_fault() {
+        let fault = |bytes: &str| fault_of(&format!("printf '{bytes}'; exec cat > /dev/null"));
         // Status 0 with 9 bytes for 2 × 2 pixels of 2 bytes.
-        let long = answer(r"\000\011\000\000\000\000\000\000\000");
-        assert!(long.message.contains("9 bytes where 8 were due"), "{long}");
-        let status = answer(r"\144\000\000\000\000\000\000\000\000");
-        assert!(status.message.contains("status 100"), "{status}");
-        let text = answer(r"\001\000\000\000\000\001\000\000\000");
-        assert!(text.message.contains("a message of 4294967296 bytes"), "{text}");
-        let refusal = answer(r"\003\002\000\000\000\000\000\000\000no");
+        let long = fault(r"\000\011\000\000\000\000\000\000\000");
+        assert!(long.message.contains("expected 8 bytes of pixels, got 9"), "{long}");
+        let status = fault(r"\144\000\000\000\000\000\000\000\000");
+        assert!(status.message.contains("unknown status 100"), "{status}");
+        let message = fault(r"\001\000\000\000\000\001\000\000\000");
+        assert!(message.message.contains("expected a message of at most 512 bytes, got 4294967296"), "{message}");
+        let refusal = fault(r"\003\002\000\000\000\000\000\000\000no");
         assert_eq!(refusal, Fault::read(FaultKind::Unsupported, "no"));
     }
 }

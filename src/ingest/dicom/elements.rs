@@ -1,7 +1,7 @@
 //! The elements of a DICOM file up to its pixels.
 //!
-//! Only wanted values are kept, everything else is passed over, and no length is believed beyond the file's own end:
-//! a header costs a few kilobytes whatever it claims.
+//! Only requested values are kept, all other elements are skipped, and every length is checked against the end of the file:
+//! reading a header allocates a few kilobytes, independent of the lengths in the header.
 
 use std::collections::BTreeMap;
 use std::io::{BufReader, Cursor, Read, Seek};
@@ -17,37 +17,37 @@ use super::syntax::Syntax;
 use crate::error::{Fault, FaultKind};
 use crate::ingest::file::open_regular;
 
-/// Most fragments of one compressed slice.
+/// Maximum number of fragments of one compressed slice.
 const FRAGMENTS: usize = 4096;
-/// What a deflated file may grow to: a slice of 4096² voxels and its header.
+/// Maximum bytes of an inflated file: a slice of 4096² voxels and its header.
 const INFLATED_BYTES: u64 = 64 << 20;
 
-/// Where the pixels of a file lie: byte ranges as (first byte, length), several for compressed fragments.
+/// Location of the pixels in a file: byte ranges as (first byte, length), one for each compressed fragment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PixelBytes {
     pub encapsulated: bool,
     pub ranges: Vec<(u64, u64)>,
 }
 
-/// Wanted elements of a file.
+/// Requested elements of a file.
 #[derive(Default)]
 pub(super) struct Elements {
     values: BTreeMap<Tag, Vec<u8>>,
     big_endian: bool,
     implicit: bool,
-    /// Whether a fault matters: the file begins as the standard demands, or could not be opened.
-    pub suspect: bool,
-    /// The pixels, where the file has any.
+    /// Whether a fault matters: the file starts as the standard requires, or could not be opened.
+    pub may_be_dicom: bool,
+    /// Location of the pixels, if the file has any.
     pub pixels: Option<PixelBytes>,
-    /// Why reading stopped early; elements before that are there.
+    /// The fault that stopped reading; elements before it are kept.
     pub fault: Option<Fault>,
 }
 
 impl Elements {
-    /// Reads the elements `wanted` of the file at `path`; `None` where it is no DICOM file.
-    pub fn open(path: &Path, wanted: &[Tag]) -> Option<Self> {
-        let mut elements = Self { suspect: true, ..Self::default() };
-        match elements.fill(path, wanted) {
+    /// Reads the elements `requested` of the file at `path`; `None` if the file is not a DICOM file.
+    pub fn open(path: &Path, requested: &[Tag]) -> Option<Self> {
+        let mut elements = Self { may_be_dicom: true, ..Self::default() };
+        match elements.fill(path, requested) {
             Ok(is_dicom) => is_dicom.then_some(elements),
             Err(fault) => {
                 elements.fault = Some(fault);
@@ -56,21 +56,21 @@ impl Elements {
         }
     }
 
-    fn fill(&mut self, path: &Path, wanted: &[Tag]) -> Result<bool, Fault> {
+    fn fill(&mut self, path: &Path, requested: &[Tag]) -> Result<bool, Fault> {
         let (file, bytes) = open_regular(path)?;
         let mut stream = Stream::new(BufReader::with_capacity(16 << 10, file), bytes);
         match FileStart::find(&mut stream)? {
             None => return Ok(false),
-            Some(FileStart::Meta) => self.read_file(&mut stream, wanted)?,
-            Some(FileStart::Bare(coding)) => {
-                (self.suspect, self.implicit) = (false, !coding.explicit);
-                self.read_dataset(&mut stream, coding, wanted)?;
+            Some(FileStart::Meta) => self.read_file(&mut stream, requested)?,
+            Some(FileStart::Bare(encoding)) => {
+                (self.may_be_dicom, self.implicit) = (false, !encoding.explicit);
+                self.read_dataset(&mut stream, encoding, requested)?;
             }
         }
         Ok(true)
     }
 
-    fn read_file<R: Read + Seek>(&mut self, stream: &mut Stream<R>, wanted: &[Tag]) -> Result<(), Fault> {
+    fn read_file<R: Read + Seek>(&mut self, stream: &mut Stream<R>, requested: &[Tag]) -> Result<(), Fault> {
         self.read_meta(stream)?;
         let uid = self.text(tags::TRANSFER_SYNTAX_UID).ok_or_else(|| {
             Fault::read(FaultKind::Missing, "a DICOM file without transfer syntax: its header is damaged")
@@ -79,19 +79,19 @@ impl Elements {
             Ok(Syntax::Deflated) => {
                 let inflated = inflate(stream)?;
                 let bytes = inflated.len() as u64;
-                self.read_dataset(&mut Stream::new(Cursor::new(inflated), bytes), ElementEncoding::EXPLICIT, wanted)
+                self.read_dataset(&mut Stream::new(Cursor::new(inflated), bytes), ElementEncoding::EXPLICIT, requested)
             }
-            Ok(Syntax::ImplicitLittle) => self.read_dataset(stream, ElementEncoding::IMPLICIT, wanted),
+            Ok(Syntax::ImplicitLittle) => self.read_dataset(stream, ElementEncoding::IMPLICIT, requested),
             Ok(Syntax::ExplicitBig) => {
                 self.big_endian = true;
-                self.read_dataset(stream, ElementEncoding { explicit: true, big_endian: true }, wanted)
+                self.read_dataset(stream, ElementEncoding { explicit: true, big_endian: true }, requested)
             }
-            // Every other syntax, known to us or not, has explicit little-endian elements around its pixels.
-            _ => self.read_dataset(stream, ElementEncoding::EXPLICIT, wanted),
+            // Every other syntax, supported or not, has explicit little-endian elements around its pixels.
+            _ => self.read_dataset(stream, ElementEncoding::EXPLICIT, requested),
         }
     }
 
-    /// Reads group 2, which is explicit little-endian in every file, and stays before the first other group.
+    /// Reads group 2, which is explicit little-endian in every file, and stops before the next group.
     fn read_meta<R: Read + Seek>(&mut self, stream: &mut Stream<R>) -> Result<(), Fault> {
         while stream.remaining() > 0 {
             let start = stream.position();
@@ -111,42 +111,42 @@ impl Elements {
     fn read_dataset<R: Read + Seek>(
         &mut self,
         stream: &mut Stream<R>,
-        coding: ElementEncoding,
-        wanted: &[Tag],
+        encoding: ElementEncoding,
+        requested: &[Tag],
     ) -> Result<(), Fault> {
         while stream.remaining() > 0 {
-            let Some(header) = Header::read(stream, coding, u16::MAX)? else { return Ok(()) };
+            let Some(header) = Header::read(stream, encoding, u16::MAX)? else { return Ok(()) };
             if header.tag == tags::PIXEL_DATA {
-                self.pixels = Some(pixels(stream, coding, header.length)?);
+                self.pixels = Some(pixels(stream, encoding, header.length)?);
                 return Ok(());
             }
-            if wanted.contains(&header.tag) {
+            if requested.contains(&header.tag) {
                 let value = header.value(stream)?;
                 self.values.insert(header.tag, value);
             } else {
-                header.skip(stream, coding, DEPTH)?;
+                header.skip(stream, encoding, DEPTH)?;
             }
         }
         Ok(())
     }
 
-    /// The transfer syntax of a file that does not say.
+    /// Returns the transfer syntax of a file without group 2.
     pub fn bare_syntax(&self) -> Syntax {
         if self.implicit { Syntax::ImplicitLittle } else { Syntax::ExplicitLittle }
     }
 
-    /// The bytes of a value as stored.
+    /// Returns the bytes of a value as stored.
     pub fn bytes(&self, tag: Tag) -> Option<&[u8]> {
         self.values.get(&tag).map(Vec::as_slice)
     }
 
-    /// A value as text without its padding; `None` where it is absent, empty or not ASCII.
+    /// Returns a value as a string without padding; `None` if the value is absent, empty or not ASCII.
     pub fn text(&self, tag: Tag) -> Option<&str> {
         let text = std::str::from_utf8(self.bytes(tag)?).ok()?.trim_matches([' ', '\0']);
         (!text.is_empty() && text.is_ascii()).then_some(text)
     }
 
-    /// A value as decimal numbers, `None` where it is absent or empty.
+    /// Returns a value as decimal numbers; `None` if the value is absent or empty.
     pub fn numbers<const N: usize>(&self, tag: Tag, name: &str) -> Result<Option<[f64; N]>, Fault> {
         if self.bytes(tag).is_none_or(|bytes| bytes.iter().all(|byte| [b' ', 0].contains(byte))) {
             return Ok(None);
@@ -155,24 +155,27 @@ impl Elements {
             self.text(tag).and_then(|text| text.split('\\').map(|part| part.trim().parse::<f64>().ok()).collect());
         match numbers.and_then(|numbers| <[f64; N]>::try_from(numbers).ok()) {
             Some(numbers) if numbers.iter().all(|number| number.is_finite()) => Ok(Some(numbers)),
-            _ => Err(Fault::read(FaultKind::Corrupt, format!("{name} is not {N} decimal number(s)"))),
+            _ => Err(Fault::read(
+                FaultKind::Corrupt,
+                format!("expected {N} decimal number(s) in {name}, got another value"),
+            )),
         }
     }
 
-    /// A value as an unsigned 16-bit number.
-    pub fn word(&self, tag: Tag) -> Option<u16> {
+    /// Returns a value as an unsigned 16-bit number.
+    pub fn u16(&self, tag: Tag) -> Option<u16> {
         let bytes = self.bytes(tag)?.first_chunk::<2>()?;
         Some(if self.big_endian { u16::from_be_bytes(*bytes) } else { u16::from_le_bytes(*bytes) })
     }
 }
 
-/// The bytes of pixels of the file at `path`, at most `limit` of them.
+/// Reads at most `limit` bytes of the pixels of the file at `path`.
 pub(super) fn read_pixels(path: &Path, syntax: Syntax, pixels: &PixelBytes, limit: u64) -> Result<Vec<u8>, Fault> {
     let (file, bytes) = open_regular(path)?;
     let mut stream = Stream::new(BufReader::with_capacity(16 << 10, file), bytes);
     if syntax == Syntax::Deflated {
         if !matches!(FileStart::find(&mut stream)?, Some(FileStart::Meta)) {
-            return Err(Fault::read(FaultKind::Corrupt, "a DICOM file changed while it was read"));
+            return Err(Fault::read(FaultKind::Corrupt, "the DICOM file changed during reading"));
         }
         Elements::default().read_meta(&mut stream)?;
         let inflated = inflate(&mut stream)?;
@@ -199,7 +202,7 @@ fn inflate<R: Read + Seek>(stream: &mut Stream<R>) -> Result<Vec<u8>, Fault> {
     let too_large = || {
         Fault::read(
             FaultKind::TooLarge,
-            format!("a deflated DICOM file inflates to more than {} MiB", INFLATED_BYTES >> 20),
+            format!("expected at most {} MiB of inflated data, the deflated DICOM file has more", INFLATED_BYTES >> 20),
         )
     };
     if stream.remaining() > INFLATED_BYTES {
@@ -209,7 +212,7 @@ fn inflate<R: Read + Seek>(stream: &mut Stream<R>) -> Result<Vec<u8>, Fault> {
     let mut inflated = Vec::new();
     let mut reader = DeflateDecoder::new(deflated.as_slice()).take(INFLATED_BYTES + 1);
     if reader.read_to_end(&mut inflated).is_err() {
-        return Err(Fault::read(FaultKind::Corrupt, "a deflated DICOM file does not inflate"));
+        return Err(Fault::read(FaultKind::Corrupt, "cannot inflate a deflated DICOM file"));
     }
     if inflated.len() as u64 > INFLATED_BYTES {
         return Err(too_large());
@@ -217,11 +220,11 @@ fn inflate<R: Read + Seek>(stream: &mut Stream<R>) -> Result<Vec<u8>, Fault> {
     Ok(inflated)
 }
 
-/// How the elements of a file begin.
+/// The start of a DICOM file.
 enum FileStart {
-    /// With the magic word and group 2.
+    /// The file has the magic bytes and group 2.
     Meta,
-    /// Without either, as some old archives hold them.
+    /// The file has neither, as in some old archives.
     Bare(ElementEncoding),
 }
 
@@ -239,21 +242,21 @@ impl FileStart {
         }
         let head: [u8; 8] = stream.array()?;
         stream.seek(0)?;
-        // Group 8 with a low element comes first in every image; its length or representation follows.
+        // Every image starts with a low element of group 8; the length or representation of the element follows.
         let [0x08, 0x00, element, 0x00, rest @ ..] = head else { return Ok(None) };
-        let coding = match rest {
+        let encoding = match rest {
             [a, b, ..] if a.is_ascii_uppercase() && b.is_ascii_uppercase() => ElementEncoding::EXPLICIT,
             [_, 0, 0, 0] => ElementEncoding::IMPLICIT,
             _ => return Ok(None),
         };
-        Ok((element <= 0x18).then_some(Self::Bare(coding)))
+        Ok((element <= 0x18).then_some(Self::Bare(encoding)))
     }
 }
 
-/// The ranges of pixel data whose header was just read.
+/// Finds the byte ranges of the pixel data after its element header.
 fn pixels<R: Read + Seek>(
     stream: &mut Stream<R>,
-    coding: ElementEncoding,
+    encoding: ElementEncoding,
     length: Option<u32>,
 ) -> Result<PixelBytes, Fault> {
     if let Some(length) = length {
@@ -261,22 +264,18 @@ fn pixels<R: Read + Seek>(
         stream.skip(range.1).map_err(|_| {
             Fault::read(
                 FaultKind::Truncated,
-                format!(
-                    "a slice ends inside its pixels: expected {} bytes of them, found {}",
-                    range.1,
-                    stream.remaining()
-                ),
+                format!("a slice ends inside its pixels: expected {} bytes, got {}", range.1, stream.remaining()),
             )
         })?;
         return Ok(PixelBytes { encapsulated: false, ranges: vec![range] });
     }
     let mut ranges = Vec::new();
     let mut first = true;
-    while let Some(item) = Header::read(stream, coding, u16::MAX)? {
+    while let Some(item) = Header::read(stream, encoding, u16::MAX)? {
         match (item.tag, item.length) {
             (SEQUENCE_END, _) => break,
             (ITEM, Some(length)) => {
-                // The first item is the table of offsets, which a single frame does not need.
+                // The first item is the offset table, which a single frame does not need.
                 if !std::mem::take(&mut first) {
                     ranges.push((stream.position(), u64::from(length)));
                 }
@@ -285,12 +284,15 @@ fn pixels<R: Read + Seek>(
             _ => {
                 return Err(Fault::read(
                     FaultKind::Corrupt,
-                    "compressed pixel data holds something that is no fragment",
+                    "compressed pixel data contains an element that is not a fragment",
                 ));
             }
         }
         if ranges.len() > FRAGMENTS {
-            return Err(Fault::read(FaultKind::Corrupt, format!("a slice in more than {FRAGMENTS} fragments")));
+            return Err(Fault::read(
+                FaultKind::Corrupt,
+                format!("expected at most {FRAGMENTS} fragments in a slice, got more"),
+            ));
         }
     }
     Ok(PixelBytes { encapsulated: true, ranges })
@@ -302,16 +304,16 @@ mod tests {
 
     const MODALITY: [u8; 10] = *b"\x08\x00\x60\x00CS\x02\x00CT";
 
-    fn parse(bytes: &[u8], coding: ElementEncoding) -> (Elements, Result<(), Fault>) {
+    fn parse(bytes: &[u8], encoding: ElementEncoding) -> (Elements, Result<(), Fault>) {
         let mut elements = Elements::default();
         let mut stream = Stream::new(Cursor::new(bytes), bytes.len() as u64);
-        let outcome = elements.read_dataset(&mut stream, coding, &[tags::MODALITY, tags::ROWS]);
+        let outcome = elements.read_dataset(&mut stream, encoding, &[tags::MODALITY, tags::ROWS]);
         (elements, outcome)
     }
 
     #[test]
-    fn sequences_of_unknown_length_are_passed_over() {
-        // An unknown element of undefined length: implicit items within, one of them undefined too.
+    fn sequence_of_undefined_length_is_skipped() {
+        // A UN element of undefined length with implicit items, one of which has an undefined length.
         let mut bytes = b"\x08\x00\x01\x00UN\x00\x00\xFF\xFF\xFF\xFF".to_vec();
         bytes.extend(b"\xFE\xFF\x00\xE0\x02\x00\x00\x00ab");
         bytes.extend(
@@ -320,11 +322,11 @@ mod tests {
         bytes.extend(b"\xFE\xFF\xDD\xE0\x00\x00\x00\x00");
         bytes.extend(MODALITY);
         let (elements, outcome) = parse(&bytes, ElementEncoding::EXPLICIT);
-        assert_eq!((outcome, elements.text(tags::MODALITY)), (Ok(()), Some("CT")), "not the nested one");
+        assert_eq!((outcome, elements.text(tags::MODALITY)), (Ok(()), Some("CT")), "the nested element is ignored");
     }
 
     #[test]
-    fn nesting_without_end_is_refused() {
+    fn deeply_nested_sequences_are_corrupt() {
         let bytes = b"\x08\x00\x01\x00SQ\x00\x00\xFF\xFF\xFF\xFF\xFE\xFF\x00\xE0\xFF\xFF\xFF\xFF".repeat(100_000);
         let fault = parse(&bytes, ElementEncoding::EXPLICIT).1.unwrap_err();
         assert_eq!(fault.kind, FaultKind::Corrupt);
@@ -332,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn what_came_before_a_fault_is_kept() {
+    fn elements_before_fault_are_kept() {
         let mut bytes = MODALITY.to_vec();
         bytes.extend(b"\x08\x00\x70\x00\x01\x02\x00\x00");
         let (elements, outcome) = parse(&bytes, ElementEncoding::EXPLICIT);
@@ -341,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn fragments_are_found_behind_the_offset_table() {
+    fn fragments_after_offset_table_are_found() {
         let mut bytes = b"\xE0\x7F\x10\x00OB\x00\x00\xFF\xFF\xFF\xFF".to_vec();
         bytes.extend(b"\xFE\xFF\x00\xE0\x00\x00\x00\x00");
         bytes.extend(b"\xFE\xFF\x00\xE0\x02\x00\x00\x00ab\xFE\xFF\x00\xE0\x04\x00\x00\x00cdef");

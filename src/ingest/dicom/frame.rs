@@ -1,6 +1,6 @@
-//! A slice as its file holds it: compressed.
+//! A compressed slice.
 
-use super::pixels::Stored;
+use super::pixels::PixelFormat;
 use super::syntax::Syntax;
 
 /// One compressed slice.
@@ -8,13 +8,14 @@ pub(super) struct Frame {
     pub syntax: Syntax,
     /// Columns and rows.
     pub shape: [usize; 2],
-    pub stored: Stored,
+    pub format: PixelFormat,
+    /// The compressed bytes.
     pub bytes: Vec<u8>,
 }
 
 impl Frame {
-    /// Bytes of its pixels.
+    /// Bytes of the decoded pixels.
     pub fn decoded_bytes(&self) -> usize {
-        self.shape[0] * self.shape[1] * self.stored.bytes
+        self.shape[0] * self.shape[1] * self.format.bytes
     }
 }

@@ -1,17 +1,17 @@
-//! From stored pixels to Hounsfield units.
+//! Conversion of stored pixels to Hounsfield units.
 
 use super::syntax::Syntax;
 use crate::error::{Fault, FaultKind};
 use crate::volume::{Array3, Grid, Volume, Voxels};
 
-/// How a pixel is stored.
+/// Format of a stored pixel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stored {
+pub(super) struct PixelFormat {
     /// Bytes of one pixel: 1 or 2.
     pub bytes: usize,
-    /// Bits in use, the lowest ones; the others may hold overlays and are ignored.
+    /// Number of used bits, the lowest ones; the other bits may contain overlays and are ignored.
     pub bits: u32,
-    /// Whether the highest of those bits is a sign.
+    /// Whether the highest used bit is a sign.
     pub signed: bool,
 }
 
@@ -23,31 +23,31 @@ pub(super) struct Rescale {
 }
 
 impl Rescale {
-    /// Checks that HU come out as numbers.
+    /// Creates a rescale and checks that it yields finite HU.
     pub fn new(slope: f64, intercept: f64) -> Result<Self, Fault> {
         if slope == 0.0 || slope.abs() > 1e6 || intercept.abs() > 1e9 {
             return Err(Fault::read(
                 FaultKind::Corrupt,
-                format!("rescale slope {slope} and intercept {intercept} make no Hounsfield units"),
+                format!("expected a rescale slope and intercept of Hounsfield units, got {slope} and {intercept}"),
             ));
         }
         Ok(Self { slope, intercept })
     }
 
-    /// Slope and intercept where both are whole and so small that no product overflows.
+    /// Slope and intercept, if both are whole numbers and so small that no product overflows.
     fn whole(self) -> Option<(i32, i32)> {
         let whole = |value: f64| (value.fract() == 0.0 && value.abs() < 16384.0).then_some(value as i32);
         Some((whole(self.slope)?, whole(self.intercept)?))
     }
 }
 
-impl Stored {
-    /// Whether every value that can be stored becomes a whole number of HU.
+impl PixelFormat {
+    /// Whether every possible stored value is a whole number of HU.
     pub fn is_whole(self, rescale: Rescale) -> bool {
         rescale.whole().is_some()
     }
 
-    /// Whether every value that can be stored becomes a whole number of HU that fits 16 bits.
+    /// Whether every possible stored value is a whole number of HU that fits 16 bits.
     pub fn fits_i16(self, rescale: Rescale) -> bool {
         let (low, high) = if self.signed {
             (-(1i64 << (self.bits - 1)), (1i64 << (self.bits - 1)) - 1)
@@ -59,11 +59,11 @@ impl Stored {
         })
     }
 
-    /// The values of a frame.
+    /// Returns the stored values of a frame.
     fn values(self, frame: &[u8], big_endian: bool) -> impl Iterator<Item = i32> + '_ {
         let unused = 32 - self.bits;
-        let value = move |word: u32| {
-            let high = word << unused;
+        let value = move |bits: u32| {
+            let high = bits << unused;
             if self.signed { (high as i32) >> unused } else { (high >> unused) as i32 }
         };
         frame.chunks_exact(self.bytes).map(move |pixel| match *pixel {
@@ -75,24 +75,28 @@ impl Stored {
     }
 }
 
-/// Voxels of a volume, slice after slice: i16 until a slice does not fit.
-pub(super) struct VoxelAssembly(Pending);
+/// Assembles the voxels of a volume slice by slice: i16 until a slice does not fit.
+pub(super) struct VoxelAssembly(VoxelBuffer);
 
-enum Pending {
+enum VoxelBuffer {
     Whole(Vec<i16>),
     Fractional(Vec<f32>),
 }
 
 impl VoxelAssembly {
-    /// Room for `voxels`; memory is taken up only as slices arrive.
+    /// Reserves memory for `voxels`.
     pub fn new(voxels: usize, whole: bool) -> Result<Self, Fault> {
-        Ok(Self(if whole { Pending::Whole(reserved(voxels)?) } else { Pending::Fractional(reserved(voxels)?) }))
+        Ok(Self(if whole {
+            VoxelBuffer::Whole(with_capacity(voxels)?)
+        } else {
+            VoxelBuffer::Fractional(with_capacity(voxels)?)
+        }))
     }
 
     /// Appends the pixels of one slice.
-    pub fn push(&mut self, frame: &[u8], stored: Stored, syntax: Syntax, rescale: Rescale) -> Result<(), Fault> {
-        let values = stored.values(frame, syntax.is_big_endian());
-        if let Pending::Whole(voxels) = &mut self.0 {
+    pub fn push(&mut self, frame: &[u8], format: PixelFormat, syntax: Syntax, rescale: Rescale) -> Result<(), Fault> {
+        let values = format.values(frame, syntax.is_big_endian());
+        if let VoxelBuffer::Whole(voxels) = &mut self.0 {
             if let Some((slope, intercept)) = rescale.whole() {
                 let start = voxels.len();
                 let (mut low, mut high) = (i32::MAX, i32::MIN);
@@ -106,31 +110,31 @@ impl VoxelAssembly {
                 }
                 voxels.truncate(start);
             }
-            let mut floats = reserved(voxels.capacity())?;
+            let mut floats = with_capacity(voxels.capacity())?;
             floats.extend(voxels.iter().map(|&hu| f32::from(hu)));
-            self.0 = Pending::Fractional(floats);
+            self.0 = VoxelBuffer::Fractional(floats);
         }
-        if let Pending::Fractional(voxels) = &mut self.0 {
-            let values = stored.values(frame, syntax.is_big_endian());
+        if let VoxelBuffer::Fractional(voxels) = &mut self.0 {
+            let values = format.values(frame, syntax.is_big_endian());
             voxels.extend(values.map(|value| (f64::from(value) * rescale.slope + rescale.intercept) as f32));
         }
         Ok(())
     }
 
-    /// The volume, once every slice has been pushed.
+    /// Returns the volume after every slice has been pushed.
     pub fn finish(self, grid: Grid) -> Volume {
         let voxels = match self.0 {
-            Pending::Whole(voxels) => Voxels::I16(Array3::from_vec(grid.shape, voxels)),
-            Pending::Fractional(voxels) => Voxels::F32(Array3::from_vec(grid.shape, voxels)),
+            VoxelBuffer::Whole(voxels) => Voxels::I16(Array3::from_vec(grid.shape, voxels)),
+            VoxelBuffer::Fractional(voxels) => Voxels::F32(Array3::from_vec(grid.shape, voxels)),
         };
         Volume { grid, voxels }
     }
 }
 
-fn reserved<T>(voxels: usize) -> Result<Vec<T>, Fault> {
+fn with_capacity<T>(voxels: usize) -> Result<Vec<T>, Fault> {
     let mut vec = Vec::new();
     vec.try_reserve_exact(voxels)
-        .map_err(|_| Fault::read(FaultKind::TooLarge, format!("no memory for {voxels} voxels")))?;
+        .map_err(|_| Fault::read(FaultKind::TooLarge, format!("cannot allocate memory for {voxels} voxels")))?;
     Ok(vec)
 }
 
@@ -139,21 +143,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unused_bits_are_ignored_and_the_sign_is_found() {
+    fn unused_bits_are_ignored_and_sign_is_extended() {
         let values = |bits, signed, bytes: &[u8], big| -> Vec<i32> {
-            Stored { bytes: 2, bits, signed }.values(bytes, big).collect()
+            PixelFormat { bytes: 2, bits, signed }.values(bytes, big).collect()
         };
         assert_eq!(values(12, false, &[0xFF, 0xFF, 0x00, 0xF8], false), [0x0FFF, 0x0800]);
         assert_eq!(values(12, true, &[0xFF, 0x0F, 0x00, 0xF8, 0xFF, 0x07], false), [-1, -2048, 2047]);
         assert_eq!(values(16, true, &[0x80, 0x00, 0x00, 0x01], true), [-32768, 1]);
-        let byte = Stored { bytes: 1, bits: 8, signed: true };
+        let byte = PixelFormat { bytes: 1, bits: 8, signed: true };
         assert_eq!(byte.values(&[0xFF, 0x7F], false).collect::<Vec<_>>(), [-1, 127]);
     }
 
     #[test]
-    fn sixteen_bits_suffice_only_for_whole_numbers_in_range() {
+    fn fits_i16_only_for_whole_numbers_in_range() {
         let fits = |bits, signed, slope, intercept| {
-            Stored { bytes: 2, bits, signed }.fits_i16(Rescale::new(slope, intercept).unwrap())
+            PixelFormat { bytes: 2, bits, signed }.fits_i16(Rescale::new(slope, intercept).unwrap())
         };
         assert!(fits(12, false, 1.0, -1024.0) && fits(16, true, 1.0, 0.0) && fits(15, false, 1.0, 0.0));
         assert!(!fits(16, true, 1.0, -1024.0) && !fits(16, false, 1.0, 0.0) && !fits(12, false, 0.5, 0.0));

@@ -1,4 +1,4 @@
-//! One file of a series: what its header says about the image in it.
+//! One file of a series: its header and the image that the header describes.
 
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
@@ -10,12 +10,12 @@ use sha2::{Digest, Sha256};
 use super::elements::{Elements, PixelBytes, read_pixels};
 use super::frame::Frame;
 use super::geometry::SlicePose;
-use super::pixels::{Rescale, Stored};
+use super::pixels::{PixelFormat, Rescale};
 use super::syntax::Syntax;
 use crate::error::{Fault, FaultKind};
 
-/// Everything that reading a slice needs. Names, dates and numbers of patients are not among it.
-const WANTED: [Tag; 22] = [
+/// The elements that reading a slice needs. They contain no names, dates or numbers of patients.
+const TAGS: [Tag; 22] = [
     tags::TRANSFER_SYNTAX_UID,
     tags::IMAGE_TYPE,
     tags::SOP_INSTANCE_UID,
@@ -40,53 +40,53 @@ const WANTED: [Tag; 22] = [
     tags::RESCALE_TYPE,
 ];
 
-/// What compressed pixels may take beyond four times their decoded size.
+/// Maximum bytes of compressed pixels beyond four times their decoded size.
 const COMPRESSED_EXTRA_BYTES: u64 = 1 << 20;
 
-/// Modalities that a fault may name; the element itself could hold any text.
+/// Modalities that a fault may name; the element itself could contain free text.
 const MODALITIES: [&str; 14] =
     ["CR", "DX", "MG", "MR", "NM", "OT", "PT", "REG", "RF", "RTDOSE", "SC", "SEG", "US", "XA"];
 
-/// A file that holds a slice, or should.
+/// A file that contains a slice, or a file that cannot be read and may contain one.
 pub(super) struct Slice {
     pub path: PathBuf,
     pub bytes: u64,
     pub modified_s: i64,
-    /// Hash of the series it belongs to.
+    /// Hash of the identifier of its series.
     pub series: [u8; 32],
-    /// Whether it is no CT image by its own word.
+    /// Whether its header states a modality other than CT.
     pub other_modality: bool,
-    /// Whether the scanner calls it a localizer.
+    /// Whether its image type is a localizer.
     pub localizer: bool,
-    /// What tells acquisitions of one series apart: acquisition number and temporal position.
+    /// Acquisition number and temporal position, which distinguish the acquisitions of one series.
     pub acquisition: [Option<i64>; 2],
-    /// The image, or why there is none.
+    /// The image, or the fault of its header.
     pub image: Result<Image, Fault>,
 }
 
-/// What a header says about its image.
+/// The image of a slice as its header describes it.
 #[derive(Clone)]
 pub(super) struct Image {
-    pub place: SlicePose,
-    pub stored: Stored,
+    pub pose: SlicePose,
+    pub format: PixelFormat,
     pub rescale: Rescale,
     pub syntax: Syntax,
     pub pixels: PixelBytes,
 }
 
 impl Slice {
-    /// Reads the header of the file at `path`; `None` where it is no DICOM image.
+    /// Reads the header of the file at `path`; `None` if the file is not a DICOM image.
     pub fn open(path: &Path) -> Option<Self> {
         let (bytes, modified_s) = std::fs::metadata(path).map_or((0, 0), |file| {
-            let age = file.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-            (file.len(), age.map_or(0, |age| age.as_secs() as i64))
+            let modified = file.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+            (file.len(), modified.map_or(0, |time| time.as_secs() as i64))
         });
-        let mut elements = Elements::open(path, &WANTED)?;
+        let mut elements = Elements::open(path, &TAGS)?;
         let fault = elements.fault.take();
-        let is_image = elements.pixels.is_some() || elements.word(tags::ROWS).is_some();
-        // Without an image this is a directory, a report, a structure set, or it only began like a DICOM file; but what
-        // cannot be read might have held one.
-        let might_be_image = elements.suspect && fault.is_some();
+        let is_image = elements.pixels.is_some() || elements.u16(tags::ROWS).is_some();
+        // A file without an image is a directory, a report, a structure set or not DICOM at all; but a file that cannot be
+        // read may contain an image.
+        let might_be_image = elements.may_be_dicom && fault.is_some();
         if !is_image && !might_be_image {
             return None;
         }
@@ -99,25 +99,26 @@ impl Slice {
             other_modality: elements.text(tags::MODALITY).is_some_and(|modality| modality != "CT"),
             localizer: elements.text(tags::IMAGE_TYPE).is_some_and(|kind| kind.contains("LOCALIZER")),
             acquisition: [number(tags::ACQUISITION_NUMBER), number(tags::TEMPORAL_POSITION_IDENTIFIER)],
-            image: fault.map_or_else(|| Image::of(&elements), Err),
+            image: fault.map_or_else(|| Image::from_elements(&elements), Err),
         })
     }
 }
 
 impl Image {
-    /// Checks everything a CT slice must say about itself.
-    fn of(elements: &Elements) -> Result<Self, Fault> {
+    /// Checks every element that a CT slice must have.
+    fn from_elements(elements: &Elements) -> Result<Self, Fault> {
         check_kind(elements)?;
         let syntax = elements.text(tags::TRANSFER_SYNTAX_UID).map_or(Ok(elements.bare_syntax()), Syntax::of)?;
-        let shape = [word(elements, tags::COLUMNS, "Columns")?, word(elements, tags::ROWS, "Rows")?].map(usize::from);
+        let shape = [required_u16(elements, tags::COLUMNS, "Columns")?, required_u16(elements, tags::ROWS, "Rows")?]
+            .map(usize::from);
         if shape.contains(&0) {
             return Err(Fault::read(
                 FaultKind::Geometry,
-                format!("a slice of {} × {} pixels: expected at least one", shape[0], shape[1]),
+                format!("expected at least one pixel in a slice, got {} × {}", shape[0], shape[1]),
             ));
         }
-        let stored = stored(elements)?;
-        let pixels = pixels(elements, syntax, shape, stored)?;
+        let format = pixel_format(elements)?;
+        let pixels = pixel_bytes(elements, syntax, shape, format)?;
         let position_mm = elements
             .numbers(tags::IMAGE_POSITION_PATIENT, "ImagePositionPatient")?
             .ok_or_else(|| missing("ImagePositionPatient"))?;
@@ -132,128 +133,131 @@ impl Image {
             .ok_or_else(|| missing("RescaleIntercept"))?;
         let instance = elements.text(tags::SOP_INSTANCE_UID).map(|uid| Sha256::digest(uid).into());
         Ok(Self {
-            place: SlicePose::new(shape, position_mm, cosines, [column_spacing_mm, row_spacing_mm], instance)?,
-            stored,
+            pose: SlicePose::new(shape, position_mm, cosines, [column_spacing_mm, row_spacing_mm], instance)?,
+            format,
             rescale: Rescale::new(slope, intercept)?,
             syntax,
             pixels,
         })
     }
 
-    /// The pixels as stored in the file at `path`, compressed or not.
+    /// Reads the pixels as stored in the file at `path`, compressed or not.
     pub fn read(&self, path: &Path) -> Result<Vec<u8>, Fault> {
-        let most = if self.syntax.is_compressed() { u64::MAX } else { self.frame(Vec::new()).decoded_bytes() as u64 };
-        read_pixels(path, self.syntax, &self.pixels, most)
+        let limit = if self.syntax.is_compressed() { u64::MAX } else { self.frame(Vec::new()).decoded_bytes() as u64 };
+        read_pixels(path, self.syntax, &self.pixels, limit)
     }
 
-    /// The compressed frame that `bytes` are.
+    /// Returns the compressed frame with these bytes.
     pub fn frame(&self, bytes: Vec<u8>) -> Frame {
-        Frame { syntax: self.syntax, shape: self.place.shape, stored: self.stored, bytes }
+        Frame { syntax: self.syntax, shape: self.pose.shape, format: self.format, bytes }
     }
 }
 
 fn missing(name: &str) -> Fault {
-    Fault::read(
-        FaultKind::Missing,
-        format!("a slice without {name}: expected a CT image with all its geometry and units"),
-    )
+    Fault::read(FaultKind::Missing, format!("a slice without {name}: expected a CT image with its geometry and units"))
 }
 
 fn unsupported(message: String) -> Fault {
     Fault::read(FaultKind::Unsupported, message)
 }
 
-fn word(elements: &Elements, tag: Tag, name: &str) -> Result<u16, Fault> {
-    elements.word(tag).ok_or_else(|| missing(name))
+fn required_u16(elements: &Elements, tag: Tag, name: &str) -> Result<u16, Fault> {
+    elements.u16(tag).ok_or_else(|| missing(name))
 }
 
-/// Refuses what is no single-frame grey CT image in HU.
+/// Returns a fault if the file is not a single-frame grayscale CT image in HU.
 fn check_kind(elements: &Elements) -> Result<(), Fault> {
     match elements.text(tags::MODALITY) {
         Some("CT") => {}
         None => return Err(missing("Modality")),
         Some(other) => {
-            let name = MODALITIES.into_iter().find(|known| *known == other).unwrap_or("another");
-            return Err(unsupported(format!("modality {name}; expected CT")));
+            let name = MODALITIES.into_iter().find(|known| *known == other).unwrap_or("another one");
+            return Err(unsupported(format!("expected modality CT, got {name}")));
         }
     }
     let [frames] = elements.numbers(tags::NUMBER_OF_FRAMES, "NumberOfFrames")?.unwrap_or([1.0]);
     if frames != 1.0 {
-        return Err(unsupported(format!("a multi-frame image of {frames} frames; expected one file per slice")));
+        return Err(unsupported(format!("expected one file per slice, got a multi-frame image of {frames} frames")));
     }
-    let samples = word(elements, tags::SAMPLES_PER_PIXEL, "SamplesPerPixel")?;
+    let samples = required_u16(elements, tags::SAMPLES_PER_PIXEL, "SamplesPerPixel")?;
     if samples != 1 {
-        return Err(unsupported(format!("{samples} samples per pixel, a colour image; expected 1")));
+        return Err(unsupported(format!("expected 1 sample per pixel, got {samples}: a color image")));
     }
     match elements.text(tags::PHOTOMETRIC_INTERPRETATION) {
         Some("MONOCHROME2") => {}
         None => return Err(missing("PhotometricInterpretation")),
         Some("MONOCHROME1") => {
             return Err(unsupported(
-                "MONOCHROME1; expected MONOCHROME2, because programs disagree on whether its values are inverted"
-                    .into(),
+                "expected MONOCHROME2, got MONOCHROME1: programs disagree on whether its values are inverted".into(),
             ));
         }
-        Some(_) => return Err(unsupported("a colour image; expected MONOCHROME2".into())),
+        Some(_) => return Err(unsupported("expected MONOCHROME2, got a color image".into())),
     }
-    // GDCM writes US, unspecified, where nothing was said; a CT image is in HU then.
+    // GDCM writes US (unspecified) if the rescale type was absent; a CT image is in HU in that case.
     match elements.text(tags::RESCALE_TYPE) {
         None => Ok(()),
         Some(unit) if ["HU", "US", "UNSPECIFIED"].iter().any(|known| unit.eq_ignore_ascii_case(known)) => Ok(()),
-        Some(_) => Err(unsupported("rescaled values in another unit; expected RescaleType HU".into())),
+        Some(_) => Err(unsupported("expected RescaleType HU, got another unit".into())),
     }
 }
 
-fn stored(elements: &Elements) -> Result<Stored, Fault> {
-    let bits_allocated = word(elements, tags::BITS_ALLOCATED, "BitsAllocated")?;
-    let bits_stored = word(elements, tags::BITS_STORED, "BitsStored")?;
-    let high_bit = elements.word(tags::HIGH_BIT).unwrap_or(bits_stored.wrapping_sub(1));
-    let signed = match word(elements, tags::PIXEL_REPRESENTATION, "PixelRepresentation")? {
+fn pixel_format(elements: &Elements) -> Result<PixelFormat, Fault> {
+    let bits_allocated = required_u16(elements, tags::BITS_ALLOCATED, "BitsAllocated")?;
+    let bits_stored = required_u16(elements, tags::BITS_STORED, "BitsStored")?;
+    let high_bit = elements.u16(tags::HIGH_BIT).unwrap_or(bits_stored.wrapping_sub(1));
+    let signed = match required_u16(elements, tags::PIXEL_REPRESENTATION, "PixelRepresentation")? {
         0 => false,
         1 => true,
         other => {
-            return Err(Fault::read(FaultKind::Corrupt, format!("PixelRepresentation {other}; expected 0 or 1")));
+            return Err(Fault::read(FaultKind::Corrupt, format!("expected PixelRepresentation 0 or 1, got {other}")));
         }
     };
     if ![8, 16].contains(&bits_allocated) {
-        return Err(unsupported(format!("{bits_allocated} bits allocated per pixel; expected 8 or 16")));
+        return Err(unsupported(format!("expected 8 or 16 bits allocated per pixel, got {bits_allocated}")));
     }
     if bits_stored == 0 || bits_stored > bits_allocated {
         return Err(Fault::read(
             FaultKind::Corrupt,
-            format!("{bits_stored} bits stored in {bits_allocated} allocated"),
+            format!("expected 1 to {bits_allocated} bits stored, got {bits_stored}"),
         ));
     }
     if high_bit != bits_stored - 1 {
         return Err(unsupported(format!(
-            "highest bit {high_bit} of {bits_stored}; expected the lowest bits to be used"
+            "expected high bit {} for {bits_stored} bits stored, got {high_bit}",
+            bits_stored - 1
         )));
     }
-    Ok(Stored { bytes: usize::from(bits_allocated / 8), bits: u32::from(bits_stored), signed })
+    Ok(PixelFormat { bytes: usize::from(bits_allocated / 8), bits: u32::from(bits_stored), signed })
 }
 
-fn pixels(elements: &Elements, syntax: Syntax, shape: [usize; 2], stored: Stored) -> Result<PixelBytes, Fault> {
+fn pixel_bytes(
+    elements: &Elements,
+    syntax: Syntax,
+    shape: [usize; 2],
+    format: PixelFormat,
+) -> Result<PixelBytes, Fault> {
     let pixels = elements.pixels.clone().ok_or_else(|| missing("PixelData"))?;
     if pixels.encapsulated != syntax.is_compressed() {
         return Err(Fault::read(
             FaultKind::Corrupt,
-            "the transfer syntax contradicts the pixel data: one says compressed, the other does not",
+            "the transfer syntax contradicts the pixel data: only one of them is compressed",
         ));
     }
-    let held: u64 = pixels.ranges.iter().map(|(_, length)| length).sum();
-    let decoded = (shape[0] * shape[1] * stored.bytes) as u64;
+    let stored: u64 = pixels.ranges.iter().map(|(_, length)| length).sum();
+    let decoded = (shape[0] * shape[1] * format.bytes) as u64;
     let needed = if syntax.is_compressed() { 1 } else { decoded };
-    if held < needed {
+    if stored < needed {
         return Err(Fault::read(
             FaultKind::Truncated,
-            format!("{held} bytes of pixel data; expected {needed} for {} × {} pixels", shape[0], shape[1]),
+            format!("expected {needed} bytes of pixel data for {} × {} pixels, got {stored}", shape[0], shape[1]),
         ));
     }
-    // Compression may fail to compress, but not by this much; whatever it is, it is not read into memory.
-    if syntax.is_compressed() && held > 4 * decoded + COMPRESSED_EXTRA_BYTES {
+    // Compression may enlarge the data, but not by this much; larger data is not read into memory.
+    let limit = 4 * decoded + COMPRESSED_EXTRA_BYTES;
+    if syntax.is_compressed() && stored > limit {
         return Err(Fault::read(
             FaultKind::Corrupt,
-            format!("{held} bytes of compressed pixel data for {decoded} bytes of pixels"),
+            format!("expected at most {limit} bytes of compressed pixel data, got {stored}"),
         ));
     }
     Ok(pixels)

@@ -1,82 +1,82 @@
-//! A stream that knows its end, so that no length is believed which the stream cannot hold.
+//! A byte stream of known length, so that every length in a file is checked before memory is allocated.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
 use crate::error::{Fault, FaultKind};
 
-/// Bytes with a known end.
+/// A byte stream of known length.
 pub(super) struct Stream<R> {
     inner: R,
-    at: u64,
+    offset: u64,
     end: u64,
 }
 
 impl<R: Read + Seek> Stream<R> {
-    /// A stream from the beginning of `inner`, which holds `bytes` bytes.
+    /// Creates a stream from the start of `inner`, which has `bytes` bytes.
     pub fn new(inner: R, bytes: u64) -> Self {
-        Self { inner, at: 0, end: bytes }
+        Self { inner, offset: 0, end: bytes }
     }
 
-    /// Bytes from the beginning.
+    /// Position in bytes from the start.
     pub fn position(&self) -> u64 {
-        self.at
+        self.offset
     }
 
-    /// Bytes up to the end.
+    /// Number of bytes up to the end.
     pub fn remaining(&self) -> u64 {
-        self.end - self.at
+        self.end - self.offset
     }
 
-    /// Fills `bytes`.
+    /// Reads exactly `bytes.len()` bytes.
     pub fn read(&mut self, bytes: &mut [u8]) -> Result<(), Fault> {
-        self.claim(bytes.len() as u64)?;
+        self.check_remaining(bytes.len() as u64)?;
         self.inner.read_exact(bytes).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => truncated(),
             kind => Fault::read(FaultKind::Io, format!("cannot read a DICOM file: {kind}")),
         })?;
-        self.at += bytes.len() as u64;
+        self.offset += bytes.len() as u64;
         Ok(())
     }
 
-    /// The next `N` bytes.
+    /// Reads the next `N` bytes.
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
         let mut bytes = [0; N];
         self.read(&mut bytes)?;
         Ok(bytes)
     }
 
-    /// The next `length` bytes; nothing is allocated for bytes that are not there.
+    /// Reads the next `length` bytes; no memory is allocated if the stream is shorter.
     pub fn vec(&mut self, length: u64) -> Result<Vec<u8>, Fault> {
-        self.claim(length)?;
+        self.check_remaining(length)?;
         let mut bytes = vec![0; length as usize];
         self.read(&mut bytes)?;
         Ok(bytes)
     }
 
-    /// Passes over `length` bytes.
+    /// Skips `length` bytes.
     pub fn skip(&mut self, length: u64) -> Result<(), Fault> {
-        self.claim(length)?;
-        self.seek(self.at + length)
+        self.check_remaining(length)?;
+        self.seek(self.offset + length)
     }
 
-    /// Goes to a byte, counted from the beginning.
+    /// Moves to a position in bytes from the start.
     pub fn seek(&mut self, position: u64) -> Result<(), Fault> {
         let failed =
             |error: io::Error| Fault::read(FaultKind::Io, format!("cannot seek in a DICOM file: {}", error.kind()));
-        // A relative step keeps what a buffered reader has already read.
-        match i64::try_from(i128::from(position) - i128::from(self.at)) {
+        // A relative seek keeps the buffer of a buffered reader.
+        match i64::try_from(i128::from(position) - i128::from(self.offset)) {
             Ok(step) => self.inner.seek_relative(step).map_err(failed)?,
             Err(_) => drop(self.inner.seek(SeekFrom::Start(position)).map_err(failed)?),
         }
-        self.at = position;
+        self.offset = position;
         Ok(())
     }
 
-    fn claim(&self, length: u64) -> Result<(), Fault> {
+    fn check_remaining(&self, length: u64) -> Result<(), Fault> {
         if length <= self.remaining() { Ok(()) } else { Err(truncated()) }
     }
 }
 
 fn truncated() -> Fault {
-    Fault::read(FaultKind::Truncated, "a DICOM file ends inside an element: copy it again from its archive")
+    Fault::read(FaultKind::Truncated, "a DICOM file ends inside an element: copy the file again from its archive")
 }

@@ -1,11 +1,11 @@
-//! Transfer syntaxes: how a file encodes its elements and its pixels.
+//! Transfer syntaxes: the encoding of the elements and pixels of a file.
 
 use dicom_encoding::TransferSyntaxIndex;
 use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 
 use crate::error::{Fault, FaultKind};
 
-/// The transfer syntaxes that are read.
+/// A supported transfer syntax.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Syntax {
     ImplicitLittle,
@@ -32,8 +32,8 @@ impl Syntax {
         (Self::Jpeg2000, "1.2.840.10008.1.2.4.91"),
     ];
 
-    /// The syntax of an identifier. Unsupported ones are named where the standard names them; anything else in the
-    /// element is not repeated, for it could be any text.
+    /// Returns the syntax of an identifier. The fault of an unsupported syntax contains its name in the standard; any other
+    /// value is not repeated, because it could contain free text.
     pub fn of(uid: &str) -> Result<Self, Fault> {
         if let Some((syntax, _)) = Self::ALL.iter().find(|(_, known)| *known == uid) {
             return Ok(*syntax);
@@ -42,22 +42,22 @@ impl Syntax {
         Err(Fault::read(
             FaultKind::Unsupported,
             format!(
-                "pixel data in {name}; expected uncompressed, RLE, JPEG lossless or JPEG 2000: transcode the series"
+                "expected uncompressed, RLE, JPEG lossless or JPEG 2000 pixel data, got {name}: transcode the series"
             ),
         ))
     }
 
-    /// Its unique identifier.
+    /// Returns the unique identifier of the syntax.
     pub fn uid(self) -> &'static str {
         Self::ALL[self.code() as usize].1
     }
 
-    /// Its place in the list, for the wire between a program and its decoder.
+    /// Returns the index in the list of syntaxes, for the protocol between a program and its decoder.
     pub fn code(self) -> u8 {
         self as u8
     }
 
-    /// The syntax at a place in the list.
+    /// Returns the syntax at an index in the list of syntaxes.
     pub fn from_code(code: u8) -> Option<Self> {
         Self::ALL.get(usize::from(code)).map(|(syntax, _)| *syntax)
     }
@@ -67,7 +67,7 @@ impl Syntax {
         !matches!(self, Self::ImplicitLittle | Self::ExplicitLittle | Self::ExplicitBig | Self::Deflated)
     }
 
-    /// Whether numbers, pixels included, are stored with the most significant byte first.
+    /// Whether numbers, including pixels, are stored with the most significant byte first.
     pub fn is_big_endian(self) -> bool {
         self == Self::ExplicitBig
     }
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_and_identifiers_name_the_same_syntax() {
+    fn codes_and_identifiers_round_trip() {
         for (syntax, uid) in Syntax::ALL {
             assert_eq!(Syntax::of(uid), Ok(syntax));
             assert_eq!((Syntax::from_code(syntax.code()), syntax.uid()), (Some(syntax), uid));
@@ -87,11 +87,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unsupported_is_named_unless_it_is_free_text() {
-        let known = Syntax::of("1.2.840.10008.1.2.4.80").unwrap_err();
-        assert_eq!(known.kind, FaultKind::Unsupported);
-        assert!(known.message.contains("JPEG-LS"), "{known}");
-        let free = Syntax::of("Jane Doe").unwrap_err();
-        assert!(free.message.contains("unknown transfer syntax") && !free.message.contains("Doe"), "{free}");
+    fn unsupported_syntax_is_named_unless_value_is_free_text() {
+        let unsupported = Syntax::of("1.2.840.10008.1.2.4.80").unwrap_err();
+        assert_eq!(unsupported.kind, FaultKind::Unsupported);
+        assert!(unsupported.message.contains("JPEG-LS"), "{unsupported}");
+        let text = Syntax::of("Jane Doe").unwrap_err();
+        assert!(text.message.contains("unknown transfer syntax") && !text.message.contains("Doe"), "{text}");
     }
 }

@@ -1,4 +1,4 @@
-//! What lies beside a scan in a folder: its labels.
+//! The companion files of a scan in a folder: its labels.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
@@ -11,23 +11,23 @@ use crate::volume::Labels;
 
 /// Finds label files by pattern.
 ///
-/// A pattern is a path relative to the folder that *contains* the scan's file or DICOM folder. `{stem}` stands for the
-/// name of that file without `.nii` and `.nii.gz`, or of that folder. The path must stay below the source's root or
-/// beside it (`../labelsTr/{stem}.nii.gz` from a root `…/imagesTr`); links are followed, as they are for scans.
+/// A pattern is a path relative to the folder that *contains* the file or the DICOM folder of the scan. `{stem}` is replaced by the
+/// name of the file without `.nii` and `.nii.gz`, or of the DICOM folder. The path must be below the root of the source or
+/// next to the root (`../labelsTr/{stem}.nii.gz` from a root `…/imagesTr`); links are followed, as for scans.
 pub(in crate::ingest) struct FolderCompanions {
-    /// Patterns may lead anywhere below here.
+    /// The parent of the root: the paths of patterns must be below it.
     bound: PathBuf,
-    /// Contains the scan.
+    /// The folder that contains the scan.
     folder: PathBuf,
     stem: OsString,
     limits: nifti::Limits,
 }
 
 impl FolderCompanions {
-    /// Of the scan at `path` below `root`.
+    /// Creates the companions of the scan at `path` below `root`.
     pub fn new(root: &Path, path: &Path, limits: nifti::Limits) -> Self {
-        // `..` is resolved by name: where a link stands in between, the way back is the way that the key shows.
-        let absolute = |path: &Path| resolved(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+        // `..` is resolved lexically, so that the parent of a linked folder is its parent in the key.
+        let absolute = |path: &Path| resolve(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
         let root = absolute(root);
         let path = absolute(path);
         let name = path.file_name().unwrap_or_default();
@@ -42,9 +42,9 @@ impl FolderCompanions {
     fn path_of(&self, pattern: &str) -> Result<PathBuf, Fault> {
         let stem = self.stem.to_string_lossy();
         let relative = pattern.replace("{stem}", &stem);
-        let path = resolved(&self.folder.join(&relative));
+        let path = resolve(&self.folder.join(&relative));
         if Path::new(&relative).is_absolute() || !path.starts_with(&self.bound) || path == self.bound {
-            let message = format!("expected labels in the source's folder or beside it, `{pattern}` leads elsewhere");
+            let message = format!("expected a path below the source's folder or next to it, got `{pattern}`");
             return Err(Fault::mask(FaultKind::Mismatch, message));
         }
         Ok(path)
@@ -56,17 +56,18 @@ impl Companions for FolderCompanions {
         nifti::read_labels_within(self.path_of(pattern)?, &self.limits).map_err(|fault| {
             let fault = fault.at(Stage::Mask);
             match fault.kind {
-                FaultKind::Missing => {
-                    Fault::mask(FaultKind::Missing, format!("no file lies at `{pattern}` beside the scan"))
-                }
+                FaultKind::Missing => Fault::mask(
+                    FaultKind::Missing,
+                    format!("expected a label file at `{pattern}`, which does not exist"),
+                ),
                 _ => fault,
             }
         })
     }
 }
 
-/// The path without `.` and `..`, by its names alone.
-fn resolved(path: &Path) -> PathBuf {
+/// Resolves `.` and `..` of a path lexically.
+fn resolve(path: &Path) -> PathBuf {
     let mut resolved = PathBuf::new();
     for part in path.components() {
         match part {

@@ -1,4 +1,4 @@
-//! Scans that lie in a folder: NIfTI files and DICOM folders, found by patterns.
+//! The source of scans in a folder: NIfTI files and DICOM folders, found by patterns.
 
 mod companions;
 mod walk;
@@ -18,7 +18,7 @@ use super::patient::{PatientConfig, PatientRule, PatientSecret};
 use super::{Scan, ScanEntry, ScanHeader, Source, content_digest, nifti};
 use crate::error::{ConfigError, Error, Fault, FaultKind, Result};
 
-/// Patients of DICOM headers are the same person in every archive.
+/// The scope of patients of DICOM headers: equal PatientIDs are the same person in every archive.
 const DICOM_SCOPE: &str = "DICOM PatientID";
 
 /// Settings of the source kind `folder`.
@@ -33,28 +33,28 @@ const DICOM_SCOPE: &str = "DICOM PatientID";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FolderConfig {
-    /// The folder to look in. Links in it are followed; names that begin with a dot are passed over.
+    /// Folder to search. Links are followed; names that start with a dot are skipped.
     pub root: PathBuf,
-    /// Patterns of what is a scan, relative to `root`: `**/ct.nii.gz`, `imagesTr/*.nii.gz`. `*` stands for anything
-    /// within one part of a path, `**` for any number of parts. A folder that fits, such as `*/dicom`, is a DICOM
-    /// folder: each series in it is a scan, and nothing else is looked for inside. Label files must not fit: they would
+    /// Patterns of scans, relative to `root`: `**/ct.nii.gz`, `imagesTr/*.nii.gz`. `*` matches any characters
+    /// within one path component, `**` for any number of components. A folder that matches, such as `*/dicom`, is a DICOM
+    /// folder: each series in it is a scan, and the folder is not searched further. Label files must not match: they would
     /// be read as scans.
     pub include: Vec<String>,
-    /// Patterns of what is no scan although it fits `include`. An excluded folder is passed over with all it holds.
+    /// Patterns of paths that are not scans although they match `include`. An excluded folder is skipped with its content.
     #[serde(default)]
     pub exclude: Vec<String>,
-    /// The data set's name in tables; the source's name unless set.
+    /// Name of the data set in tables; by default the name of the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataset: Option<String>,
-    /// How the patient of a scan is told; the first part of the path unless set.
+    /// Rule for the patient of a scan; by default the first component of the path.
     #[serde(default)]
     pub patient: PatientConfig,
 }
 
 /// The source kind `folder`.
 ///
-/// Keys are paths relative to the root, with `/` between parts and, for a DICOM folder, `#` and the id of the series. A
-/// folder that cannot be listed, a name that is not UTF-8 and a folder without a CT series are listed too; reading them
+/// Keys are paths relative to the root, with `/` between components and, for a DICOM folder, `#` and the id of the series.
+/// A folder that cannot be listed, a name that is not UTF-8 and a folder without a CT series are also listed; reading them
 /// is a fault.
 #[derive(Clone, Debug)]
 pub struct FolderSource {
@@ -70,36 +70,36 @@ pub struct FolderSource {
 }
 
 impl FolderSource {
-    /// Checks the settings of the source `name`. The secret for patient keys is loaded when scans are listed first, from
-    /// where [`PatientSecret::load`] says.
+    /// Creates the source `name` and checks its settings. The secret for patient keys is loaded by [`PatientSecret::load`] when scans
+    /// are listed for the first time.
     ///
     /// # Errors
-    /// Everything that is wrong with them.
+    /// Returns every error in the settings.
     pub fn new(name: &str, config: FolderConfig) -> Result<Self, Vec<ConfigError>> {
-        let mut complaints = Vec::new();
+        let mut errors = Vec::new();
         if !config.root.is_dir() {
             let message = match config.root.exists() {
                 true => "expected a folder, got a file",
-                false => "expected a folder, there is none",
+                false => "expected a folder, which does not exist",
             };
-            let complaint = ConfigError::new("root", format!("{message}: {}", config.root.display()));
-            complaints.push(complaint.with_hint("a relative path begins at the folder of the graph file"));
+            let error = ConfigError::new("root", format!("{message}: {}", config.root.display()));
+            errors.push(error.with_hint("a relative path starts at the folder of the graph file"));
         }
         if config.include.is_empty() {
-            let complaint = ConfigError::new("include", "expected at least one pattern, got none");
-            complaints.push(complaint.with_hint("for example include = [\"**/ct.nii.gz\"]"));
+            let error = ConfigError::new("include", "expected at least one pattern, got none");
+            errors.push(error.with_hint("for example include = [\"**/ct.nii.gz\"]"));
         }
         if config.dataset.as_ref().is_some_and(String::is_empty) {
-            complaints.push(ConfigError::new("dataset", "expected a name, got an empty one"));
+            errors.push(ConfigError::new("dataset", "expected a name, got an empty one"));
         }
-        let include = patterns("include", &config.include, &mut complaints);
-        let exclude = patterns("exclude", &config.exclude, &mut complaints);
+        let include = patterns("include", &config.include, &mut errors);
+        let exclude = patterns("exclude", &config.exclude, &mut errors);
         let patient = PatientRule::new(&config.patient, "patient").unwrap_or_else(|more| {
-            complaints.extend(more);
+            errors.extend(more);
             PatientRule::PathComponent(0)
         });
-        if !complaints.is_empty() {
-            return Err(complaints);
+        if !errors.is_empty() {
+            return Err(errors);
         }
         Ok(Self {
             name: name.to_owned(),
@@ -114,19 +114,19 @@ impl FolderSource {
         })
     }
 
-    /// Takes the secret for patient keys from a file, unless the environment holds it.
+    /// Sets the file of the secret for patient keys, which is used unless the environment variable is set.
     #[must_use]
     pub fn with_secret_file(self, file: Option<PathBuf>) -> Self {
         Self { secret_file: file, ..self }
     }
 
-    /// Decodes compressed DICOM there; in this process unless set.
+    /// Sets the decoder of compressed DICOM; by default a decoder in this process.
     #[must_use]
     pub fn with_decoder(self, decoder: Decoder) -> Self {
         Self { decoder, ..self }
     }
 
-    /// What reading one scan or label file may hold.
+    /// Sets the limits of reading one scan or label file.
     #[must_use]
     pub fn with_limits(self, limits: nifti::Limits) -> Self {
         Self { limits, ..self }
@@ -140,14 +140,14 @@ impl FolderSource {
             patient_key: match (&header_patient, self.patient.of_key(&key)) {
                 (Some(patient), _) => secret.patient_key(DICOM_SCOPE, patient),
                 (None, Some(patient)) => secret.patient_key(&self.dataset, patient),
-                // Reading it is a fault; its own key keeps it apart from everybody else's.
+                // Reading this scan is a fault; its key separates it from every other patient.
                 (None, None) => secret.patient_key(&self.dataset, &key),
             },
             key,
             bytes,
             modified_s,
         };
-        if found.thing != PathKind::Folder {
+        if found.kind != PathKind::Folder {
             return vec![entry(found.key, found.bytes, found.modified_s, None)];
         }
         let series = scans_of(dicom::list_series(&self.root.join(&found.key)).unwrap_or_default());
@@ -164,13 +164,13 @@ impl FolderSource {
         entries.collect()
     }
 
-    /// What an entry stands for on disk.
+    /// Returns the location of an entry on disk.
     fn locate(&self, entry: &ScanEntry) -> Result<ScanLocation, Fault> {
         let key = Path::new(&entry.key);
         if !key.components().all(|part| matches!(part, Component::Normal(_))) {
             return Err(Fault::read(
                 FaultKind::Corrupt,
-                "expected a key below the source's root, came one that leaves it",
+                "expected a key below the source's root, got a path outside of it",
             ));
         }
         let path = self.root.join(key);
@@ -181,27 +181,27 @@ impl FolderSource {
             let folder = self.root.join(folder);
             if folder.is_dir() {
                 let series = dicom::list_series(&folder)?.into_iter().find(|series| series.id() == id);
-                let gone = || Fault::read(FaultKind::Missing, "the series is no longer in its DICOM folder");
+                let gone = || Fault::read(FaultKind::Missing, "the series no longer exists in its DICOM folder");
                 return Ok(ScanLocation::Series(folder, Box::new(series.ok_or_else(gone)?)));
             }
         }
         if path.is_dir() {
             dicom::list_series(&path)?;
-            return Err(Fault::read(FaultKind::Missing, "expected a DICOM series, the folder holds none"));
+            return Err(Fault::read(FaultKind::Missing, "expected a DICOM series, got a folder without one"));
         }
         if let Ok(metadata) = path.metadata() {
             check_regular(metadata.file_type())?;
         }
         if entry.key.contains(char::REPLACEMENT_CHARACTER) {
-            let message = "expected a name in UTF-8, came other bytes: rename the file or folder";
+            let message = "expected a name in UTF-8, got other bytes: rename the file or folder";
             return Err(Fault::read(FaultKind::Unsupported, message));
         }
-        Err(Fault::read(FaultKind::Missing, "the scan is no longer there"))
+        Err(Fault::read(FaultKind::Missing, "the scan no longer exists"))
     }
 
-    /// A scan whose patient is unknown must not be trained on: it could land on both sides of a split.
-    fn known_patient(&self, entry: &ScanEntry, place: &ScanLocation) -> Result<(), Fault> {
-        let known = match (&self.patient, place) {
+    /// Returns a fault if the patient of a scan is unknown: the scan could be on both sides of a split.
+    fn check_patient(&self, entry: &ScanEntry, location: &ScanLocation) -> Result<(), Fault> {
+        let known = match (&self.patient, location) {
             (PatientRule::Dicom, ScanLocation::Series(_, series)) => dicom::patient_id(series)?.is_some(),
             (PatientRule::Dicom, ScanLocation::File(_)) => false,
             _ => self.patient.of_key(&entry.key).is_some(),
@@ -209,18 +209,18 @@ impl FolderSource {
         if known {
             return Ok(());
         }
-        Err(Fault::read(FaultKind::Missing, "the rule for patients finds none in this scan's path or header"))
+        Err(Fault::read(FaultKind::Missing, "the rule for patients does not match the path or header of this scan"))
     }
 }
 
-/// Where a scan lies.
+/// The location of a scan.
 enum ScanLocation {
     File(PathBuf),
     Series(PathBuf, Box<Series>),
 }
 
 impl ScanLocation {
-    /// The file or the DICOM folder.
+    /// Returns the path of the file or the DICOM folder.
     fn path(&self) -> &Path {
         match self {
             Self::File(path) | Self::Series(path, _) => path,
@@ -245,17 +245,17 @@ impl Source for FolderSource {
 
     fn header(&self, entry: &ScanEntry) -> Result<ScanHeader, Fault> {
         match self.locate(entry)? {
-            ScanLocation::File(path) => nifti::read_header(&path).map_err(|fault| explained(fault, &path)),
+            ScanLocation::File(path) => nifti::read_header(&path).map_err(|fault| explain_slice(fault, &path)),
             ScanLocation::Series(_, series) => dicom::read_header(&series),
         }
     }
 
     fn read(&self, entry: &ScanEntry) -> Result<Scan, Fault> {
-        let place = self.locate(entry)?;
-        self.known_patient(entry, &place)?;
-        let volume = match &place {
+        let location = self.locate(entry)?;
+        self.check_patient(entry, &location)?;
+        let volume = match &location {
             ScanLocation::File(path) => {
-                nifti::read_volume_within(path, &self.limits).map_err(|fault| explained(fault, path))?
+                nifti::read_volume_within(path, &self.limits).map_err(|fault| explain_slice(fault, path))?
             }
             ScanLocation::Series(_, series) => {
                 let limits = dicom::Limits { volume_bytes: self.limits.held_bytes };
@@ -266,38 +266,38 @@ impl Source for FolderSource {
             entry: entry.clone(),
             digest: content_digest(&volume),
             volume,
-            companions: Arc::new(FolderCompanions::new(&self.root, place.path(), self.limits)),
+            companions: Arc::new(FolderCompanions::new(&self.root, location.path(), self.limits)),
         })
     }
 }
 
-/// The series that are scans: scouts and other modalities are passed over, unless there is nothing else to report.
+/// Returns the series that are scans: localizers and other modalities are skipped, unless the folder has nothing else.
 fn scans_of(series: Vec<Series>) -> Vec<Series> {
     let is_scan = |series: &Series| !series.is_localizer() && !series.is_other_modality();
     if series.iter().any(is_scan) { series.into_iter().filter(is_scan).collect() } else { series }
 }
 
-/// A fault of a file that is a DICOM slice says what to do instead.
-fn explained(fault: Fault, path: &Path) -> Fault {
+/// Replaces the fault of a file that is a DICOM slice by one that names the solution.
+fn explain_slice(fault: Fault, path: &Path) -> Fault {
     if fault.kind == FaultKind::Corrupt && is_dicom_slice(path) {
-        let message = "a DICOM slice by itself is no scan: let the pattern fit its folder";
+        let message = "expected a NIfTI file, got a DICOM slice: include its folder instead";
         return Fault::read(FaultKind::Unsupported, message);
     }
     fault
 }
 
-fn patterns(field: &str, patterns: &[String], complaints: &mut Vec<ConfigError>) -> GlobSet {
+fn patterns(field: &str, patterns: &[String], errors: &mut Vec<ConfigError>) -> GlobSet {
     let mut set = GlobSetBuilder::new();
     for (index, pattern) in patterns.iter().enumerate() {
         match glob(pattern) {
             Ok(glob) => {
                 set.add(glob);
             }
-            Err(message) => complaints.push(ConfigError::new(format!("{field}[{index}]"), message)),
+            Err(message) => errors.push(ConfigError::new(format!("{field}[{index}]"), message)),
         }
     }
     set.build().unwrap_or_else(|error| {
-        complaints.push(ConfigError::new(field, format!("the patterns are too large together: {error}")));
+        errors.push(ConfigError::new(field, format!("the patterns are too large: {error}")));
         GlobSet::empty()
     })
 }
@@ -311,5 +311,8 @@ fn glob(pattern: &str) -> Result<Glob, String> {
     if relative.is_empty() {
         return Err(format!("expected a pattern below the root, got `{pattern}`"));
     }
-    GlobBuilder::new(relative).literal_separator(true).build().map_err(|error| format!("no pattern: {error}"))
+    GlobBuilder::new(relative)
+        .literal_separator(true)
+        .build()
+        .map_err(|error| format!("expected a glob pattern: {error}"))
 }

@@ -1,4 +1,4 @@
-//! What lies below a root and fits the patterns.
+//! Search for the paths below a root that match the patterns.
 
 use std::ffi::OsStr;
 use std::fs::Metadata;
@@ -10,31 +10,31 @@ use globset::GlobSet;
 use sha2::{Digest, Sha256};
 use walkdir::{DirEntry, WalkDir};
 
-/// What a path below the root is.
+/// The kind of a path below the root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PathKind {
-    /// A file that fits.
+    /// A file that matches.
     File,
-    /// A folder that fits.
+    /// A folder that matches.
     Folder,
-    /// A folder that could not be listed, or a name that is not UTF-8.
+    /// A folder that cannot be listed, or a name that is not UTF-8.
     Unreadable,
 }
 
-/// A path that fits, or one that hides what may fit.
+/// A path that matches, or an unreadable folder that may contain such a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct MatchedPath {
     pub key: String,
-    pub thing: PathKind,
+    pub kind: PathKind,
     pub bytes: u64,
     pub modified_s: i64,
 }
 
-/// Everything below `root` that is included and not excluded, in no particular order. What vanishes meanwhile is left
-/// out, and so is a link to a folder that it lies in, since all it leads to is found anyway.
+/// Finds every path below `root` that is included and not excluded, in no particular order. Paths that are removed during the
+/// search are skipped, and so are links to a parent folder, whose content is found anyway.
 ///
 /// # Errors
-/// Where the root itself cannot be listed.
+/// Returns an error if the root itself cannot be listed.
 pub(super) fn find(root: &Path, include: &GlobSet, exclude: &GlobSet) -> io::Result<Vec<MatchedPath>> {
     std::fs::read_dir(root)?;
     let mut found = Vec::new();
@@ -62,15 +62,15 @@ pub(super) fn find(root: &Path, include: &GlobSet, exclude: &GlobSet) -> io::Res
             walk.skip_current_dir();
         }
         let Ok(metadata) = entry.metadata() else { continue };
-        let (key, is_text) = key_of(relative);
-        let thing = match (is_text, is_folder) {
+        let (key, is_utf8) = key_of(relative);
+        let kind = match (is_utf8, is_folder) {
             (false, _) => PathKind::Unreadable,
             (true, true) => PathKind::Folder,
             (true, false) => PathKind::File,
         };
         found.push(MatchedPath {
             key,
-            thing,
+            kind,
             bytes: if is_folder { 0 } else { metadata.len() },
             modified_s: modified_s(&metadata),
         });
@@ -78,24 +78,24 @@ pub(super) fn find(root: &Path, include: &GlobSet, exclude: &GlobSet) -> io::Res
     Ok(found)
 }
 
-/// A folder that cannot be listed may hold scans: it is reported in their place.
+/// Returns an entry for a folder that cannot be listed and may contain scans.
 fn unlisted(root: &Path, error: &walkdir::Error) -> Option<MatchedPath> {
-    let vanished = error.io_error().is_some_and(|error| error.kind() == io::ErrorKind::NotFound);
-    if vanished || error.loop_ancestor().is_some() {
+    let removed = error.io_error().is_some_and(|error| error.kind() == io::ErrorKind::NotFound);
+    if removed || error.loop_ancestor().is_some() {
         return None;
     }
     let relative = error.path()?.strip_prefix(root).ok()?;
     let (key, _) = key_of(relative);
-    (!key.is_empty()).then_some(MatchedPath { key, thing: PathKind::Unreadable, bytes: 0, modified_s: 0 })
+    (!key.is_empty()).then_some(MatchedPath { key, kind: PathKind::Unreadable, bytes: 0, modified_s: 0 })
 }
 
-/// Files that begin with a dot are other programs' own: `.DS_Store`, `._ct.nii.gz`, unfinished copies.
+/// Whether a name starts with a dot: `.DS_Store`, `._ct.nii.gz`, unfinished copies of other programs.
 fn is_hidden(entry: &DirEntry) -> bool {
     entry.file_name().as_encoded_bytes().starts_with(b".")
 }
 
-/// The path with `/` between its parts, and whether it is that. A name that is not UTF-8 gets its bytes' hash behind it,
-/// so that two of them stay two.
+/// Returns the path with `/` between its components, and whether it is UTF-8. The hash of its bytes is appended to a path that is
+/// not UTF-8, so that different paths have different keys.
 fn key_of(relative: &Path) -> (String, bool) {
     let parts: Option<Vec<&str>> = relative.iter().map(OsStr::to_str).collect();
     match parts {

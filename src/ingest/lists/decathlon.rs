@@ -1,4 +1,4 @@
-//! `dataset.json` as the Medical Segmentation Decathlon has it and MONAI reads it.
+//! The source of a `dataset.json` in the format of the Medical Segmentation Decathlon and MONAI.
 
 use std::path::{Path, PathBuf};
 
@@ -15,19 +15,19 @@ use crate::suggest::did_you_mean;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DecathlonListConfig {
-    /// The JSON file with the lists.
+    /// JSON file with the lists.
     pub list: PathBuf,
-    /// Which of its lists: `training`, `validation`, `test`, `unlabeled`, or one of your own. Its items are
-    /// `{"image": …, "label": …}`, or paths of images without labels.
+    /// Name of the list in the file: `training`, `validation`, `test`, `unlabeled`, or any other list. Its items are
+    /// `{"image": …, "label": …}` or paths of images without labels.
     #[serde(default = "training")]
     pub section: String,
-    /// The folder to which paths in the list are relative; that of the list unless set.
+    /// Folder to which paths in the list are relative; by default the folder of the list.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<PathBuf>,
-    /// The data set's name in tables; the source's name unless set.
+    /// Name of the data set in tables; by default the name of the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataset: Option<String>,
-    /// How the patient of a scan is told; every image is a patient of its own unless set.
+    /// Rule for the patient of a scan; by default every image is a separate patient.
     #[serde(default)]
     pub patient: PatientConfig,
 }
@@ -37,92 +37,98 @@ fn training() -> String {
 }
 
 impl ListSource {
-    /// The scans of one list of a `dataset.json`.
+    /// Creates a source of the scans in one list of a `dataset.json`.
     ///
     /// # Errors
-    /// Everything that is wrong with the settings and the list.
+    /// Returns every error in the settings and the list.
     pub fn decathlon(name: &str, config: DecathlonListConfig) -> Result<Self, Vec<ConfigError>> {
-        let mut complaints = Vec::new();
-        let rule = patient_rule(&config.patient, &mut complaints);
+        let mut errors = Vec::new();
+        let rule = patient_rule(&config.patient, &mut errors);
         let parent = config.list.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let root = config.root.clone().unwrap_or_else(|| parent.to_owned());
         if !root.is_dir() {
-            complaints.push(ConfigError::new("root", format!("expected a folder, there is none: {}", root.display())));
+            errors
+                .push(ConfigError::new("root", format!("expected a folder, which does not exist: {}", root.display())));
         }
         let scans = read_json(&config.list, "list", "the list").and_then(|json| section_of(&json, &config));
         let mut listed = Vec::new();
-        for (index, item) in scans.map_err(|complaint| complaints.push(complaint)).into_iter().flatten().enumerate() {
-            let place = format!("{}[{index}]", config.section);
-            match item_of(&item, &place) {
-                Err(complaint) => complaints.push(complaint),
+        for (index, item) in scans.map_err(|error| errors.push(error)).into_iter().flatten().enumerate() {
+            let location = format!("{}[{index}]", config.section);
+            match item_of(&item, &location) {
+                Err(error) => errors.push(error),
                 Ok((image, label)) => match patient_of(rule.as_ref(), &image, "patient") {
-                    Err(complaint) => complaints.push(complaint),
+                    Err(error) => errors.push(error),
                     Ok(patient) => listed.push(ListEntry { image, label, patient }),
                 },
             }
         }
-        // One mistake in every line of a long list is one mistake.
-        const SHOWN: usize = 8;
-        if complaints.len() > SHOWN {
-            let more = complaints.len() - SHOWN;
-            complaints.truncate(SHOWN);
-            complaints.push(ConfigError::new("list", format!("and {more} more items like these")));
+        // The same mistake in every item of a long list must not fill the terminal.
+        const MAX_ERRORS: usize = 8;
+        if errors.len() > MAX_ERRORS {
+            let more = errors.len() - MAX_ERRORS;
+            errors.truncate(MAX_ERRORS);
+            errors.push(ConfigError::new("list", format!("{more} more errors in the list")));
         }
-        if complaints.is_empty() { Ok(Self::new(name, config.dataset, root, listed)) } else { Err(complaints) }
+        if errors.is_empty() { Ok(Self::new(name, config.dataset, root, listed)) } else { Err(errors) }
     }
 }
 
-/// The items of the list that is asked for.
+/// Returns the items of the list `section`.
 fn section_of(json: &Value, config: &DecathlonListConfig) -> Result<Vec<Value>, ConfigError> {
-    let place = config.list.display();
+    let path = config.list.display();
     let Some(table) = json.as_object() else {
-        return Err(ConfigError::new("list", format!("{place}: expected an object with lists, got another value")));
+        return Err(ConfigError::new("list", format!("{path}: expected an object with lists, got another value")));
     };
     let lists = || table.iter().filter(|(_, value)| value.is_array()).map(|(name, _)| name.as_str());
     let Some(section) = table.get(&config.section) else {
         let known = lists().collect::<Vec<_>>().join(", ");
-        let complaint = ConfigError::new("section", format!("{place} has no list `{}`, but {known}", config.section));
+        let error =
+            ConfigError::new("section", format!("{path}: expected one of the lists {known}, got `{}`", config.section));
         return Err(match did_you_mean(&config.section, lists()) {
-            Some(hint) => complaint.with_hint(hint),
-            None => complaint,
+            Some(hint) => error.with_hint(hint),
+            None => error,
         });
     };
     match section.as_array() {
-        None => Err(ConfigError::new("section", format!("{place}: `{}` is no list", config.section))),
+        None => Err(ConfigError::new(
+            "section",
+            format!("{path}: expected a list in `{}`, got another value", config.section),
+        )),
         Some(items) if items.is_empty() => {
-            Err(ConfigError::new("section", format!("{place}: the list `{}` is empty", config.section)))
+            Err(ConfigError::new("section", format!("{path}: the list `{}` is empty", config.section)))
         }
         Some(items) => Ok(items.clone()),
     }
 }
 
-/// Image and label of an item.
-fn item_of(item: &Value, place: &str) -> Result<(String, Option<String>), ConfigError> {
+/// Returns image and label of an item; `location` is the item in the message of an error.
+fn item_of(item: &Value, location: &str) -> Result<(String, Option<String>), ConfigError> {
     let first = |value: &Value| match value {
         Value::String(path) => Some(path.clone()),
-        // MONAI takes lists of channels; a CT has one.
+        // MONAI supports lists of channels; a CT has one channel.
         Value::Array(paths) if paths.len() == 1 => paths[0].as_str().map(str::to_owned),
         _ => None,
     };
-    let unlike =
-        || ConfigError::new("list", format!("{place}: expected {{\"image\": …, \"label\": …}} or a path, got {item}"));
+    let invalid = || {
+        ConfigError::new("list", format!("{location}: expected {{\"image\": …, \"label\": …}} or a path, got {item}"))
+    };
     let (image, label) = match item {
         Value::Object(pair) => {
             let label = match pair.get("label") {
                 None | Some(Value::Null) => None,
-                Some(label) => Some(first(label).ok_or_else(unlike)?),
+                Some(label) => Some(first(label).ok_or_else(invalid)?),
             };
-            (pair.get("image").and_then(first).ok_or_else(unlike)?, label)
+            (pair.get("image").and_then(first).ok_or_else(invalid)?, label)
         }
-        other => (first(other).ok_or_else(unlike)?, None),
+        other => (first(other).ok_or_else(invalid)?, None),
     };
-    let below = |path: String| {
+    let key = |path: String| {
         key_of(&path).ok_or_else(|| {
-            ConfigError::new("list", format!("{place}: expected a path below the root, got `{path}`"))
-                .with_hint("set `root` to a folder that is above all of them")
+            ConfigError::new("list", format!("{location}: expected a path below the root, got `{path}`"))
+                .with_hint("set `root` to a folder that contains all of them")
         })
     };
-    Ok((below(image)?, label.map(below).transpose()?))
+    Ok((key(image)?, label.map(key).transpose()?))
 }
 
 #[cfg(test)]
@@ -145,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn images_are_listed_once_each_with_their_patients() {
+    fn images_are_listed_with_labels_and_patients() {
         let (folder, config) = config(
             r#"{"training": [{"image": "./imagesTr/b.nii.gz", "label": "labelsTr/b.nii.gz"}, {"image": ["imagesTr/a.nii.gz"]}],
                 "unlabeled": ["u.nii.gz"]}"#,
@@ -163,15 +169,15 @@ mod tests {
     }
 
     #[test]
-    fn everything_that_is_wrong_is_said() {
+    fn all_errors_of_list_are_reported() {
         let (_folder, config) = config(r#"{"training": [{"img": "a"}, "/a.nii", "../b.nii", 7], "validation": []}"#);
-        let complaints = ListSource::decathlon("lits", config.clone()).unwrap_err();
-        assert_eq!(complaints.len(), 4, "{complaints:?}");
-        let refused = |section: &str| {
+        let errors = ListSource::decathlon("lits", config.clone()).unwrap_err();
+        assert_eq!(errors.len(), 4, "{errors:?}");
+        let first_error = |section: &str| {
             let config = DecathlonListConfig { section: section.into(), ..config.clone() };
             ListSource::decathlon("lits", config).unwrap_err().remove(0)
         };
-        assert!(refused("validation").message.ends_with("the list `validation` is empty"));
-        assert_eq!(refused("trainin").hint.as_deref(), Some("did you mean `training`?"));
+        assert!(first_error("validation").message.ends_with("the list `validation` is empty"));
+        assert_eq!(first_error("trainin").hint.as_deref(), Some("did you mean `training`?"));
     }
 }

@@ -1,6 +1,6 @@
-//! Scans that a list names, with their labels: the Decathlon's `dataset.json`, nnU-Net's folders and folds.
+//! Sources that read a list of scans and their labels: `dataset.json` of the Decathlon, folders and folds of nnU-Net.
 //!
-//! A mask stage takes the label that the list has for a scan by the pattern `{label}`:
+//! A mask stage reads the label that the list names for a scan with the pattern `{label}`:
 //!
 //! ```toml
 //! [sources.lits]
@@ -32,17 +32,17 @@ use super::{Companions, Scan, ScanEntry, ScanHeader, Source, content_digest, nif
 use crate::error::{ConfigError, Fault, FaultKind, Result, Stage};
 use crate::volume::Labels;
 
-/// The pattern that stands for the label that a list has.
+/// The pattern for the label that a list names.
 const LABEL: &str = "{label}";
 
-/// A scan of a list.
+/// An entry of a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct ListEntry {
-    /// Its image, relative to the root.
+    /// Path of the image, relative to the root.
     image: String,
-    /// Its label, relative to the root.
+    /// Path of the label, relative to the root.
     label: Option<String>,
-    /// Its patient, in the list's own words.
+    /// Name of the patient as in the list.
     patient: String,
 }
 
@@ -65,7 +65,7 @@ impl ListSource {
         Self { name: name.to_owned(), dataset, root, scans, secret_file: None, limits: nifti::Limits::default() }
     }
 
-    /// Takes the secret for patient keys from a file, unless the environment holds it.
+    /// Sets the file of the secret for patient keys, which is used unless the environment variable is set.
     #[must_use]
     pub fn with_secret_file(self, file: Option<PathBuf>) -> Self {
         Self { secret_file: file, ..self }
@@ -75,11 +75,11 @@ impl ListSource {
         PatientSecret::load(self.secret_file.as_deref())
     }
 
-    fn listed(&self, entry: &ScanEntry) -> Result<&ListEntry, Fault> {
+    fn list_entry(&self, entry: &ScanEntry) -> Result<&ListEntry, Fault> {
         let found = self.scans.binary_search_by(|listed| listed.image.cmp(&entry.key));
         found
-            .map(|at| &self.scans[at])
-            .map_err(|_| Fault::read(FaultKind::Missing, "expected a scan of the list, it has no such image"))
+            .map(|index| &self.scans[index])
+            .map_err(|_| Fault::read(FaultKind::Missing, "expected an image of the list, got another key"))
     }
 }
 
@@ -108,33 +108,33 @@ impl Source for ListSource {
     }
 
     fn header(&self, entry: &ScanEntry) -> Result<ScanHeader, Fault> {
-        nifti::read_header(self.root.join(&self.listed(entry)?.image))
+        nifti::read_header(self.root.join(&self.list_entry(entry)?.image))
     }
 
     fn read(&self, entry: &ScanEntry) -> Result<Scan, Fault> {
-        let listed = self.listed(entry)?;
+        let listed = self.list_entry(entry)?;
         let path = self.root.join(&listed.image);
         let volume = nifti::read_volume_within(&path, &self.limits)?;
-        let beside = ListLabel {
+        let companions = ListCompanions {
             label: listed.label.as_ref().map(|label| self.root.join(label)),
-            others: FolderCompanions::new(&self.root, &path, self.limits),
+            folder: FolderCompanions::new(&self.root, &path, self.limits),
             limits: self.limits,
         };
-        Ok(Scan { entry: entry.clone(), digest: content_digest(&volume), volume, companions: Arc::new(beside) })
+        Ok(Scan { entry: entry.clone(), digest: content_digest(&volume), volume, companions: Arc::new(companions) })
     }
 }
 
-/// The label that a list has for a scan, and what lies beside it.
-struct ListLabel {
+/// The label that a list names for a scan, and the other files in its folder.
+struct ListCompanions {
     label: Option<PathBuf>,
-    others: FolderCompanions,
+    folder: FolderCompanions,
     limits: nifti::Limits,
 }
 
-impl Companions for ListLabel {
+impl Companions for ListCompanions {
     fn labels(&self, pattern: &str) -> Result<Labels, Fault> {
         if pattern != LABEL {
-            return self.others.labels(pattern);
+            return self.folder.labels(pattern);
         }
         let Some(path) = &self.label else {
             return Err(Fault::mask(FaultKind::Missing, "the list has no label for this scan"));
@@ -143,10 +143,10 @@ impl Companions for ListLabel {
     }
 }
 
-/// A path of a list as a key: below the root, parts separated by `/`.
-fn key_of(written: &str) -> Option<String> {
+/// Returns a path of a list as a key with `/` between its components; `None` if it is not below the root.
+fn key_of(path: &str) -> Option<String> {
     let mut parts = Vec::new();
-    for part in Path::new(written).components() {
+    for part in Path::new(path).components() {
         match part {
             Component::CurDir => {}
             Component::Normal(part) => parts.push(part.to_str()?),
@@ -156,37 +156,40 @@ fn key_of(written: &str) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join("/"))
 }
 
-/// The rule for patients; unless set, `None`: every image is a patient of its own.
-fn patient_rule(config: &PatientConfig, complaints: &mut Vec<ConfigError>) -> Option<PatientRule> {
+/// Returns the rule for patients; `None` by default: every image is a separate patient.
+fn patient_rule(config: &PatientConfig, errors: &mut Vec<ConfigError>) -> Option<PatientRule> {
     if config.dicom {
-        complaints.push(ConfigError::new("patient.dicom", "lists name NIfTI files, which have no PatientID"));
+        errors.push(ConfigError::new(
+            "patient.dicom",
+            "expected another rule: a list names NIfTI files, which have no PatientID",
+        ));
         return None;
     }
     if *config == PatientConfig::default() {
         return None;
     }
-    PatientRule::new(config, "patient").map_err(|more| complaints.extend(more)).ok()
+    PatientRule::new(config, "patient").map_err(|more| errors.extend(more)).ok()
 }
 
-/// The patient of an image by the rule; a complaint where it finds none.
+/// Returns the patient of an image by the rule, or an error if the rule does not match.
 fn patient_of(rule: Option<&PatientRule>, image: &str, field: &str) -> Result<String, ConfigError> {
     match rule {
         None => Ok(stem(image.rsplit('/').next().unwrap_or(image)).to_owned()),
         Some(rule) => rule
             .of_key(image)
             .map(str::to_owned)
-            .ok_or_else(|| ConfigError::new(field, format!("the rule for patients finds none in `{image}`"))),
+            .ok_or_else(|| ConfigError::new(field, format!("the rule for patients does not match `{image}`"))),
     }
 }
 
-/// Reads JSON of any form.
-fn read_json(path: &Path, field: &str, what: &str) -> Result<serde_json::Value, ConfigError> {
+/// Reads a JSON file; `name` is the file in the message of an error.
+fn read_json(path: &Path, field: &str, name: &str) -> Result<serde_json::Value, ConfigError> {
     let text = std::fs::read(path).map_err(|cause| {
-        ConfigError::new(field, format!("cannot read {what} {}: {cause}", path.display()))
-            .with_hint("a relative path begins at the folder of the graph file")
+        ConfigError::new(field, format!("cannot read {name} {}: {cause}", path.display()))
+            .with_hint("a relative path starts at the folder of the graph file")
     })?;
     serde_json::from_slice(&text)
-        .map_err(|cause| ConfigError::new(field, format!("{} is not JSON: {cause}", path.display())))
+        .map_err(|cause| ConfigError::new(field, format!("expected JSON in {}: {cause}", path.display())))
 }
 
 #[cfg(test)]
@@ -194,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_stay_below_the_root() {
+    fn key_is_rejected_outside_root() {
         assert_eq!(key_of("./imagesTr/a.nii.gz").as_deref(), Some("imagesTr/a.nii.gz"));
         for path in ["", ".", "/etc/passwd", "../a.nii", "a/../../b.nii"] {
             assert_eq!(key_of(path), None, "{path}");

@@ -1,4 +1,4 @@
-//! nnU-Net's raw data sets, and the folds of `splits_final.json`.
+//! The source of a raw data set of nnU-Net, with the folds of `splits_final.json`.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,35 +15,35 @@ use crate::ingest::PatientConfig;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NnunetListConfig {
-    /// The raw data set, `…/DatasetNNN_Name`, with `imagesTr` and `labelsTr`.
+    /// Folder of the raw data set, `…/DatasetNNN_Name`, with `imagesTr` and `labelsTr`.
     pub root: PathBuf,
-    /// Which cases of a fold; all of them unless set.
+    /// Cases to read: `all`, or the `train` or `val` part of a fold.
     #[serde(default)]
     pub part: NnunetPart,
-    /// The fold, from 0.
+    /// Index of the fold, counted from 0.
     #[serde(default)]
     pub fold: usize,
-    /// `splits_final.json`, which nnU-Net keeps with its preprocessed data; beside `imagesTr` unless set.
+    /// Path of `splits_final.json`, which nnU-Net stores with its preprocessed data; by default next to `imagesTr`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub splits: Option<PathBuf>,
-    /// The data set's name in tables; the source's name unless set.
+    /// Name of the data set in tables; by default the name of the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataset: Option<String>,
-    /// How the patient of a scan is told, from `imagesTr/CASE_0000.nii.gz`; every case is a patient of its own unless set.
+    /// Rule for the patient of `imagesTr/CASE_0000.nii.gz`; by default every case is a separate patient.
     #[serde(default)]
     pub patient: PatientConfig,
 }
 
-/// Which cases of a fold.
+/// The cases of a data set to read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NnunetPart {
-    /// All cases, whatever the folds.
+    /// All cases, independent of the folds.
     #[default]
     All,
-    /// Those that are trained on.
+    /// The training cases of the fold.
     Train,
-    /// Those that are validated on.
+    /// The validation cases of the fold.
     Val,
 }
 
@@ -55,20 +55,20 @@ struct Fold {
 }
 
 impl ListSource {
-    /// The cases of a raw data set of nnU-Net, or of one part of a fold.
+    /// Creates a source of the cases of a raw data set of nnU-Net, or of one part of a fold.
     ///
     /// # Errors
-    /// Everything that is wrong with the settings and the folder, and where a patient is in both parts of the fold.
+    /// Returns every error in the settings and the folder, and an error if a patient is in both parts of the fold.
     pub fn nnunet(name: &str, config: NnunetListConfig) -> Result<Self, Vec<ConfigError>> {
-        let mut complaints = Vec::new();
-        let rule = patient_rule(&config.patient, &mut complaints);
-        let ending = read_json(&config.root.join("dataset.json"), "root", "the data set's description")
-            .map_err(|complaint| complaints.push(complaint))
+        let mut errors = Vec::new();
+        let rule = patient_rule(&config.patient, &mut errors);
+        let ending = read_json(&config.root.join("dataset.json"), "root", "the description of the data set")
+            .map_err(|error| errors.push(error))
             .ok()
             .and_then(|json| json.get("file_ending").and_then(Value::as_str).map(str::to_owned))
             .unwrap_or_else(|| ".nii.gz".to_owned());
-        let cases = cases_of(&config.root, &ending).unwrap_or_else(|complaint| {
-            complaints.push(complaint);
+        let cases = cases_of(&config.root, &ending).unwrap_or_else(|error| {
+            errors.push(error);
             Vec::new()
         });
         let image = |case: &str| format!("imagesTr/{case}_0000{ending}");
@@ -77,16 +77,16 @@ impl ListSource {
             None => Ok(case.to_owned()),
             Some(_) => patient_of(rule.as_ref(), &image(case), "patient"),
         };
-        let wanted = match config.part {
+        let selected = match config.part {
             NnunetPart::All => cases.clone(),
             part => fold_of(&config, &cases, part, &patient).unwrap_or_else(|more| {
-                complaints.extend(more);
+                errors.extend(more);
                 Vec::new()
             }),
         };
-        for case in wanted {
+        for case in selected {
             match patient(&case) {
-                Err(complaint) => complaints.push(complaint),
+                Err(error) => errors.push(error),
                 Ok(patient) => {
                     let label = format!("labelsTr/{case}{ending}");
                     let label = config.root.join(&label).exists().then_some(label);
@@ -94,11 +94,11 @@ impl ListSource {
                 }
             }
         }
-        if complaints.is_empty() { Ok(Self::new(name, config.dataset, config.root, listed)) } else { Err(complaints) }
+        if errors.is_empty() { Ok(Self::new(name, config.dataset, config.root, listed)) } else { Err(errors) }
     }
 }
 
-/// The names of the cases in `imagesTr`.
+/// Returns the names of the cases in `imagesTr`.
 fn cases_of(root: &Path, ending: &str) -> Result<Vec<String>, ConfigError> {
     let folder = root.join("imagesTr");
     let entries = std::fs::read_dir(&folder)
@@ -108,12 +108,12 @@ fn cases_of(root: &Path, ending: &str) -> Result<Vec<String>, ConfigError> {
     let mut cases: Vec<String> = names.filter_map(|name| name.strip_suffix(&suffix).map(str::to_owned)).collect();
     cases.sort_unstable();
     if cases.is_empty() {
-        return Err(ConfigError::new("root", format!("{} has no image `…{suffix}`", folder.display())));
+        return Err(ConfigError::new("root", format!("expected images `…{suffix}` in {}, got none", folder.display())));
     }
     Ok(cases)
 }
 
-/// The cases of one part of a fold.
+/// Returns the cases of one part of a fold.
 fn fold_of(
     config: &NnunetListConfig,
     cases: &[String],
@@ -121,33 +121,39 @@ fn fold_of(
     patient: &dyn Fn(&str) -> Result<String, ConfigError>,
 ) -> Result<Vec<String>, Vec<ConfigError>> {
     let path = config.splits.clone().unwrap_or_else(|| config.root.join("splits_final.json"));
-    let place = path.display();
-    let one = |complaint: ConfigError| vec![complaint];
-    let json = read_json(&path, "splits", "the folds").map_err(one)?;
+    let shown_path = path.display();
+    let single = |error: ConfigError| vec![error];
+    let json = read_json(&path, "splits", "the folds").map_err(single)?;
     let mut folds: Vec<Fold> = serde_json::from_value(json).map_err(|cause| {
-        one(ConfigError::new("splits", format!("{place}: expected a list of {{train, val}}: {cause}")))
+        single(ConfigError::new("splits", format!("{shown_path}: expected a list of {{train, val}}: {cause}")))
     })?;
     if config.fold >= folds.len() {
-        let message = format!("{place} has folds 0 to {}, got {}", folds.len().saturating_sub(1), config.fold);
-        return Err(one(ConfigError::new("fold", message)));
+        let message =
+            format!("{shown_path}: expected a fold from 0 to {}, got {}", folds.len().saturating_sub(1), config.fold);
+        return Err(single(ConfigError::new("fold", message)));
     }
     let Fold { train, val } = folds.swap_remove(config.fold);
-    let mut complaints = Vec::new();
+    let mut errors = Vec::new();
     let missing: Vec<&String> = train.iter().chain(&val).filter(|case| cases.binary_search(case).is_err()).collect();
     if let Some(first) = missing.first() {
-        let message = format!("{place} names {} cases that are not in imagesTr, such as `{first}`", missing.len());
-        complaints.push(ConfigError::new("splits", message));
+        let message =
+            format!("{shown_path}: expected cases of imagesTr, got {} others, such as `{first}`", missing.len());
+        errors.push(ConfigError::new("splits", message));
     }
     let patients = |cases: &[String]| cases.iter().filter_map(|case| patient(case).ok()).collect::<BTreeSet<_>>();
     if let Some(both) = patients(&train).intersection(&patients(&val)).next() {
-        let message = format!("{place}: the patient `{both}` is in both parts of fold {}", config.fold);
-        complaints.push(ConfigError::new("splits", message).with_hint("a validation on them would mean nothing"));
+        let message = format!("{shown_path}: the patient `{both}` is in both parts of fold {}", config.fold);
+        errors.push(
+            ConfigError::new("splits", message).with_hint(
+                "move all cases of a patient to one part, so that no patient is both trained and validated on",
+            ),
+        );
     }
-    let wanted = if part == NnunetPart::Train { train } else { val };
-    if wanted.is_empty() {
-        complaints.push(ConfigError::new("splits", format!("{place}: this part of fold {} is empty", config.fold)));
+    let selected = if part == NnunetPart::Train { train } else { val };
+    if selected.is_empty() {
+        errors.push(ConfigError::new("splits", format!("{shown_path}: this part of fold {} is empty", config.fold)));
     }
-    if complaints.is_empty() { Ok(wanted) } else { Err(complaints) }
+    if errors.is_empty() { Ok(selected) } else { Err(errors) }
 }
 
 #[cfg(test)]
@@ -172,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fold_gives_its_parts() {
+    fn source_lists_selected_part_of_fold() {
         let (_folder, config) = raw(r#"[{"train": ["p1_a", "p1_b"], "val": ["p2_a"]}]"#);
         let images = |part| {
             let source = ListSource::nnunet("raw", NnunetListConfig { part, ..config.clone() }).unwrap();
@@ -184,16 +190,16 @@ mod tests {
     }
 
     #[test]
-    fn no_patient_is_in_both_parts() {
+    fn patient_in_both_parts_of_fold_is_error() {
         let (_folder, mut config) = raw(r#"[{"train": ["p1_a"], "val": ["p1_b", "p3_a"]}]"#);
         config.part = NnunetPart::Train;
         config.patient.pattern = Some("imagesTr/{patient}_*_0000.nii.gz".into());
-        let complaints = ListSource::nnunet("raw", config.clone()).unwrap_err();
-        let said: Vec<_> = complaints.iter().map(|it| it.message.as_str()).collect();
-        assert!(said[0].contains("names 1 cases that are not in imagesTr, such as `p3_a`"), "{said:?}");
-        assert!(said[1].contains("the patient `p1` is in both parts of fold 0"), "{said:?}");
+        let errors = ListSource::nnunet("raw", config.clone()).unwrap_err();
+        let messages: Vec<_> = errors.iter().map(|error| error.message.as_str()).collect();
+        assert!(messages[0].contains("expected cases of imagesTr, got 1 others, such as `p3_a`"), "{messages:?}");
+        assert!(messages[1].contains("the patient `p1` is in both parts of fold 0"), "{messages:?}");
         config.fold = 3;
-        let complaints = ListSource::nnunet("raw", config).unwrap_err();
-        assert!(complaints[0].message.ends_with("has folds 0 to 0, got 3"), "{complaints:?}");
+        let errors = ListSource::nnunet("raw", config).unwrap_err();
+        assert!(errors[0].message.ends_with("expected a fold from 0 to 0, got 3"), "{errors:?}");
     }
 }

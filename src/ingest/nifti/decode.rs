@@ -1,24 +1,24 @@
-//! From stored numbers to HU and to labels, a block at a time.
+//! Conversion of stored numbers to HU and to labels, block by block.
 
 use super::header::{ByteOrder, Datatype, Header, Rescale};
 use crate::error::{Fault, FaultKind};
 use crate::volume::{Array3, Voxels};
 
-/// A number type as it is stored. Narrowing says whether it was exact instead of branching, so that loops over it
-/// become vector code.
-trait Stored: Copy {
-    fn of(bytes: &[u8]) -> Self;
+/// A stored number type. Narrowing conversions return whether they were exact instead of branching, so that loops over
+/// numbers are vectorized.
+trait StoredNumber: Copy {
+    fn from_bytes(bytes: &[u8]) -> Self;
     fn i16(self) -> (i16, bool);
     fn u16(self) -> (u16, bool);
     fn f32(self) -> f32;
     fn f64(self) -> f64;
 }
 
-macro_rules! stored {
+macro_rules! impl_stored_number {
     ($($number:ty, compared as $wide:ty;)*) => {$(
-        impl Stored for $number {
+        impl StoredNumber for $number {
             #[inline(always)]
-            fn of(bytes: &[u8]) -> Self {
+            fn from_bytes(bytes: &[u8]) -> Self {
                 let mut number = [0; size_of::<$number>()];
                 number.copy_from_slice(bytes);
                 Self::from_le_bytes(number)
@@ -45,8 +45,8 @@ macro_rules! stored {
     )*};
 }
 
-// The type compared in holds every value of both sides, so nothing wraps.
-stored! {
+// The type of the comparison represents every value of both sides, so that no value wraps.
+impl_stored_number! {
     u8, compared as i32;
     i8, compared as i32;
     u16, compared as i32;
@@ -59,7 +59,7 @@ stored! {
     f64, compared as f64;
 }
 
-/// Calls a generic function with the type that a [`Datatype`] stands for.
+/// Calls a generic function with the Rust type of a [`Datatype`].
 macro_rules! with_type {
     ($datatype:expr, $function:ident($($argument:expr),*)) => {
         match $datatype {
@@ -77,8 +77,8 @@ macro_rules! with_type {
     };
 }
 
-/// Whether a header alone shows that every voxel is a whole HU in the range of i16.
-pub(super) fn is_surely_i16(header: &Header) -> bool {
+/// Whether the header alone shows that every voxel is a whole HU in the range of i16.
+pub(super) fn is_always_i16(header: &Header) -> bool {
     let (low, high) = match header.datatype {
         Datatype::U8 => (0.0, 255.0),
         Datatype::I8 => (-128.0, 127.0),
@@ -91,43 +91,43 @@ pub(super) fn is_surely_i16(header: &Header) -> bool {
     slope.fract() == 0.0 && intercept.fract() == 0.0 && fits(slope * low + intercept) && fits(slope * high + intercept)
 }
 
-/// HU that arrive in blocks: i16 as long as every one of them is a whole number in its range, then f32.
+/// HU that are appended in blocks: i16 as long as every value is a whole number in the range of i16, then f32.
 pub(super) struct HuVoxels {
     total: usize,
-    growing: Growing,
+    buffer: VoxelBuffer,
 }
 
-enum Growing {
+enum VoxelBuffer {
     I16(Vec<i16>),
     F32(Vec<f32>),
 }
 
 impl HuVoxels {
-    /// Room for `first` of `total` voxels; the rest is had as they arrive.
-    pub fn with_room(first: usize, total: usize) -> Result<Self, Fault> {
+    /// Reserves memory for `initial` of `total` voxels; the capacity grows as blocks are appended.
+    pub fn with_capacity(initial: usize, total: usize) -> Result<Self, Fault> {
         let mut whole = Vec::new();
-        make_room(&mut whole, first.min(total), total)?;
-        Ok(Self { total, growing: Growing::I16(whole) })
+        reserve(&mut whole, initial.min(total), total)?;
+        Ok(Self { total, buffer: VoxelBuffer::I16(whole) })
     }
 
-    /// Appends a block of stored voxels; `block` is changed where its byte order has to be.
+    /// Appends a block of stored voxels; a big-endian `block` is converted in place.
     pub fn append(&mut self, block: &mut [u8], header: &Header) -> Result<(), Fault> {
         to_little_endian(block, header);
         let count = block.len() / header.datatype.bytes();
-        if let Growing::I16(whole) = &mut self.growing {
-            make_room(whole, count, self.total)?;
+        if let VoxelBuffer::I16(whole) = &mut self.buffer {
+            reserve(whole, count, self.total)?;
             let before = whole.len();
             if with_type!(header.datatype, append_i16(block, header.rescale, whole)) {
                 return Ok(());
             }
             whole.truncate(before);
             let mut floats = Vec::new();
-            make_room(&mut floats, whole.capacity(), self.total)?;
+            reserve(&mut floats, whole.capacity(), self.total)?;
             floats.extend(whole.iter().map(|&hu| f32::from(hu)));
-            self.growing = Growing::F32(floats);
+            self.buffer = VoxelBuffer::F32(floats);
         }
-        let Growing::F32(floats) = &mut self.growing else { return Ok(()) };
-        make_room(floats, count, self.total)?;
+        let VoxelBuffer::F32(floats) = &mut self.buffer else { return Ok(()) };
+        reserve(floats, count, self.total)?;
         let before = floats.len();
         if with_type!(header.datatype, append_f32(block, header.rescale, floats)) {
             return Ok(());
@@ -135,109 +135,109 @@ impl HuVoxels {
         let first = floats[before..].iter().position(|hu| !hu.is_finite()).unwrap_or(0);
         Err(Fault::read(
             FaultKind::NonFinite,
-            format!("expected finite HU, voxel {} holds {}", before + first, floats[before + first]),
+            format!("expected finite HU, got {1} in voxel {0}", before + first, floats[before + first]),
         ))
     }
 
-    /// The voxels, all of which must have arrived.
+    /// Returns the voxels, all of which must have been appended.
     pub fn into_voxels(self, shape: [usize; 3]) -> Voxels {
-        match self.growing {
-            Growing::I16(whole) => Voxels::I16(Array3::from_vec(shape, whole)),
-            Growing::F32(floats) => Voxels::F32(Array3::from_vec(shape, floats)),
+        match self.buffer {
+            VoxelBuffer::I16(whole) => Voxels::I16(Array3::from_vec(shape, whole)),
+            VoxelBuffer::F32(floats) => Voxels::F32(Array3::from_vec(shape, floats)),
         }
     }
 }
 
-/// Labels that arrive in blocks.
+/// Labels that are appended in blocks.
 pub(super) struct LabelVoxels {
     total: usize,
     ids: Vec<u16>,
 }
 
 impl LabelVoxels {
-    /// Room for `first` of `total` voxels; the rest is had as they arrive.
-    pub fn with_room(first: usize, total: usize) -> Result<Self, Fault> {
+    /// Reserves memory for `initial` of `total` voxels; the capacity grows as blocks are appended.
+    pub fn with_capacity(initial: usize, total: usize) -> Result<Self, Fault> {
         let mut ids = Vec::new();
-        make_room(&mut ids, first.min(total), total)?;
+        reserve(&mut ids, initial.min(total), total)?;
         Ok(Self { total, ids })
     }
 
-    /// Appends a block of stored voxels; `block` is changed where its byte order has to be.
+    /// Appends a block of stored voxels; a big-endian `block` is converted in place.
     pub fn append(&mut self, block: &mut [u8], header: &Header) -> Result<(), Fault> {
         to_little_endian(block, header);
-        make_room(&mut self.ids, block.len() / header.datatype.bytes(), self.total)?;
+        reserve(&mut self.ids, block.len() / header.datatype.bytes(), self.total)?;
         let before = self.ids.len();
         if with_type!(header.datatype, append_u16(block, header.rescale, &mut self.ids)) {
             return Ok(());
         }
-        let (place, value) = with_type!(header.datatype, first_no_label(block, header.rescale));
+        let (index, value) = with_type!(header.datatype, first_invalid_label(block, header.rescale));
         let kind = if value.is_finite() { FaultKind::Unsupported } else { FaultKind::NonFinite };
         Err(Fault::read(
             kind,
-            format!("expected labels that are whole numbers in 0..65535, voxel {} holds {value}", before + place),
+            format!("expected labels that are whole numbers in 0..65535, got {value} in voxel {}", before + index),
         ))
     }
 
-    /// The labels, all of which must have arrived.
+    /// Returns the labels, all of which must have been appended.
     pub fn into_array(self, shape: [usize; 3]) -> Array3<u16> {
         Array3::from_vec(shape, self.ids)
     }
 }
 
-fn append_i16<T: Stored>(block: &[u8], rescale: Option<Rescale>, out: &mut Vec<i16>) -> bool {
+fn append_i16<T: StoredNumber>(block: &[u8], rescale: Option<Rescale>, out: &mut Vec<i16>) -> bool {
     let mut exact = true;
-    let numbers = block.chunks_exact(size_of::<T>()).map(T::of);
-    let mut keep = |(hu, fits): (i16, bool)| {
+    let numbers = block.chunks_exact(size_of::<T>()).map(T::from_bytes);
+    let mut check = |(hu, fits): (i16, bool)| {
         exact &= fits;
         hu
     };
     match rescale {
-        None => out.extend(numbers.map(|number| keep(number.i16()))),
-        Some(rescale) => out.extend(numbers.map(|number| keep(rescale.apply(number).i16()))),
+        None => out.extend(numbers.map(|number| check(number.i16()))),
+        Some(rescale) => out.extend(numbers.map(|number| check(rescale.apply(number).i16()))),
     }
     exact
 }
 
-fn append_u16<T: Stored>(block: &[u8], rescale: Option<Rescale>, out: &mut Vec<u16>) -> bool {
+fn append_u16<T: StoredNumber>(block: &[u8], rescale: Option<Rescale>, out: &mut Vec<u16>) -> bool {
     let mut exact = true;
-    let numbers = block.chunks_exact(size_of::<T>()).map(T::of);
-    let mut keep = |(label, fits): (u16, bool)| {
+    let numbers = block.chunks_exact(size_of::<T>()).map(T::from_bytes);
+    let mut check = |(label, fits): (u16, bool)| {
         exact &= fits;
         label
     };
     match rescale {
-        None => out.extend(numbers.map(|number| keep(number.u16()))),
-        Some(rescale) => out.extend(numbers.map(|number| keep(rescale.apply(number).u16()))),
+        None => out.extend(numbers.map(|number| check(number.u16()))),
+        Some(rescale) => out.extend(numbers.map(|number| check(rescale.apply(number).u16()))),
     }
     exact
 }
 
-fn append_f32<T: Stored>(block: &[u8], rescale: Option<Rescale>, out: &mut Vec<f32>) -> bool {
+fn append_f32<T: StoredNumber>(block: &[u8], rescale: Option<Rescale>, out: &mut Vec<f32>) -> bool {
     let mut finite = true;
-    let numbers = block.chunks_exact(size_of::<T>()).map(T::of);
-    let mut keep = |hu: f32| {
+    let numbers = block.chunks_exact(size_of::<T>()).map(T::from_bytes);
+    let mut check = |hu: f32| {
         finite &= hu.is_finite();
         hu
     };
     match rescale {
-        None => out.extend(numbers.map(|number| keep(number.f32()))),
-        Some(rescale) => out.extend(numbers.map(|number| keep(rescale.apply(number).f32()))),
+        None => out.extend(numbers.map(|number| check(number.f32()))),
+        Some(rescale) => out.extend(numbers.map(|number| check(rescale.apply(number).f32()))),
     }
     finite
 }
 
-/// Where in a block the first value lies that is no label, and what it is.
-fn first_no_label<T: Stored>(block: &[u8], rescale: Option<Rescale>) -> (usize, f64) {
+/// Returns index and value of the first number in a block that is not a label.
+fn first_invalid_label<T: StoredNumber>(block: &[u8], rescale: Option<Rescale>) -> (usize, f64) {
     let values = block.chunks_exact(size_of::<T>()).map(|bytes| match rescale {
-        None => T::of(bytes).f64(),
-        Some(rescale) => rescale.apply(T::of(bytes)),
+        None => T::from_bytes(bytes).f64(),
+        Some(rescale) => rescale.apply(T::from_bytes(bytes)),
     });
     values.enumerate().find(|(_, value)| !value.u16().1).unwrap_or((0, f64::NAN))
 }
 
 impl Rescale {
     #[inline(always)]
-    fn apply(self, number: impl Stored) -> f64 {
+    fn apply(self, number: impl StoredNumber) -> f64 {
         number.f64() * self.slope + self.intercept
     }
 }
@@ -248,15 +248,15 @@ fn to_little_endian(block: &mut [u8], header: &Header) {
     }
 }
 
-/// Room for `count` more items. Capacity doubles, so that it stays within twice what has arrived, and never exceeds
-/// `total`.
-fn make_room<T>(items: &mut Vec<T>, count: usize, total: usize) -> Result<(), Fault> {
+/// Reserves memory for `count` more items. The capacity doubles, so that it is at most twice the number of items, and never
+/// exceeds `total`.
+fn reserve<T>(items: &mut Vec<T>, count: usize, total: usize) -> Result<(), Fault> {
     let needed = items.len() + count;
     if needed <= items.capacity() {
         return Ok(());
     }
     let capacity = needed.max(items.capacity().saturating_mul(2).min(total));
     items.try_reserve_exact(capacity - items.len()).map_err(|_| {
-        Fault::read(FaultKind::TooLarge, format!("the system has no memory for {capacity} of {total} voxels"))
+        Fault::read(FaultKind::TooLarge, format!("cannot allocate memory for {capacity} of {total} voxels"))
     })
 }

@@ -1,36 +1,36 @@
-//! The header of a `.nii` file to be written.
+//! Encoding of the header of a `.nii` file.
 
 use super::header::{Datatype, NIFTI1_BYTES};
-use super::place::Qform;
+use super::placement::Qform;
 use crate::error::{Fault, FaultKind, Stage};
 use crate::volume::Grid;
 
-/// The place in scanner coordinates, as far as anybody knows.
+/// Form code of scanner coordinates.
 const SCANNER_ANATOMICAL: i16 = 1;
-/// Millimetres, and no unit of time.
+/// Unit code of millimetres without a unit of time.
 const MILLIMETRES: u8 = 2;
-/// Bytes of `descrip`; the last one stays zero.
+/// Bytes of `descrip`; the last byte is zero.
 const DESCRIPTION_BYTES: usize = 80;
 
-/// The 352 bytes in front of the voxels of a single-file NIfTI-1 image: little-endian, no slope, no extensions, the
-/// same bytes for the same arguments.
+/// Returns the 352 bytes before the voxels of a single-file NIfTI-1 image: little-endian, no slope, no extensions, equal
+/// bytes for equal arguments.
 ///
-/// The sform holds the whole affine. The qform is set too where it can say the same within a hundredth of a voxel;
-/// otherwise (shear, or some oblique axes almost half a turn away) its code is 0. Numbers are float32: an affine read from a NIfTI-1 file
-/// returns unchanged.
+/// The sform contains the whole affine. The qform is set, too, if it equals the affine within a hundredth of a voxel;
+/// otherwise (shear, or some oblique axes at almost 180°) its code is 0. Numbers are float32: an affine from a NIfTI-1 file
+/// is encoded unchanged.
 ///
-/// `description` is cut to 79 bytes at a character's end. It must not hold anything personal.
+/// `description` is truncated to 79 bytes at a character boundary and must not contain personal data.
 ///
 /// # Errors
-/// A fault of stage `sink`: `too_large` where an axis is longer than the 32767 voxels that the format counts.
+/// Returns a fault of stage `sink`: `too_large` if an axis is longer than the 32767 voxels that the format supports.
 pub fn encode_header(grid: &Grid, datatype: Datatype, description: &str) -> Result<[u8; NIFTI1_BYTES + 4], Fault> {
     encode(grid, None, datatype, description)
 }
 
-/// As [`encode_header`], for `count` volumes on one grid, the one after the other: a fourth axis.
+/// Returns the header of [`encode_header`] for a series of `count` volumes on one grid, stored along a fourth axis.
 ///
 /// # Errors
-/// As those of [`encode_header`], the fourth axis included.
+/// Returns the faults of [`encode_header`], also for the fourth axis.
 ///
 /// ```
 /// use freetumor::ingest::nifti::{Datatype, encode_series_header};
@@ -58,14 +58,15 @@ fn encode(
     let mut header = [0; NIFTI1_BYTES + 4];
     let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
     put(0, &(NIFTI1_BYTES as i32).to_le_bytes());
-    // Always 'r', a rule kept from ANALYZE.
+    // Always 'r', a requirement of ANALYZE.
     put(38, b"r");
     let axes: i16 = if count.is_some() { 4 } else { 3 };
     put(40, &axes.to_le_bytes());
     let [x, y, z] = grid.shape;
     for (axis, size) in [x, y, z, count.unwrap_or(1), 1, 1, 1].into_iter().enumerate() {
         let size = i16::try_from(size).map_err(|_| {
-            let message = format!("NIfTI-1 counts up to {} voxels along an axis, came {:?}", i16::MAX, grid.shape);
+            let message =
+                format!("expected at most {} voxels along an axis in NIfTI-1, got {:?}", i16::MAX, grid.shape);
             Fault::new(Stage::Sink, FaultKind::TooLarge, message)
         })?;
         put(42 + 2 * axis, &size.to_le_bytes());
@@ -73,7 +74,7 @@ fn encode(
     put(70, &datatype.code().to_le_bytes());
     put(72, &(8 * datatype.bytes() as i16).to_le_bytes());
 
-    let qform = Qform::of(&grid.affine, grid.shape);
+    let qform = Qform::from_affine(&grid.affine, grid.shape);
     put(76, &qform.as_ref().map_or(1.0, |qform| qform.qfac as f32).to_le_bytes());
     for (axis, spacing_mm) in grid.affine.spacing_mm().into_iter().enumerate() {
         put(80 + 4 * axis, &(spacing_mm as f32).to_le_bytes());
@@ -95,8 +96,8 @@ fn encode(
         }
     }
     put(254, &SCANNER_ANATOMICAL.to_le_bytes());
-    for (place, value) in grid.affine.0.iter().flatten().enumerate() {
-        put(280 + 4 * place, &(*value as f32).to_le_bytes());
+    for (index, value) in grid.affine.0.iter().flatten().enumerate() {
+        put(280 + 4 * index, &(*value as f32).to_le_bytes());
     }
     put(344, b"n+1\0");
     Ok(header)

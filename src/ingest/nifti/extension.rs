@@ -1,4 +1,4 @@
-//! Header extensions: notes of other programs between the header and the voxels. They are passed over, never kept.
+//! Header extensions: data of other programs between the header and the voxels. Extensions are skipped, never kept.
 
 use std::io::BufRead;
 
@@ -6,15 +6,15 @@ use super::header::{ByteOrder, Header};
 use super::stream::Stream;
 use crate::error::{Fault, FaultKind};
 
-/// Bytes of an extension's own head: its size and its code.
+/// Bytes of the head of an extension: its size and its code.
 const HEAD_BYTES: u64 = 8;
 
-/// Passes over the extensions, up to the first voxel, and checks that their sizes fit before it.
+/// Skips the extensions up to the first voxel, and checks that their sizes fit before the voxels.
 pub(super) fn skip<R: BufRead>(stream: &mut Stream<R>, header: &Header) -> Result<(), Fault> {
-    let mut announcement = [0; 4];
-    stream.exact(&mut announcement, "the announcement of header extensions")?;
+    let mut flag = [0; 4];
+    stream.exact(&mut flag, "the flag of header extensions")?;
     let left = |stream: &Stream<R>| header.voxel_offset - stream.position();
-    if announcement[0] != 0 {
+    if flag[0] != 0 {
         while left(stream) >= HEAD_BYTES {
             let mut head = [0; HEAD_BYTES as usize];
             stream.exact(&mut head, "a header extension")?;
@@ -26,7 +26,7 @@ pub(super) fn skip<R: BufRead>(stream: &mut Stream<R>, header: &Header) -> Resul
                     ByteOrder::Big => i32::from_be_bytes(bytes),
                 });
             if size == 0 && code == 0 {
-                // Padding after the last one.
+                // Padding after the last extension.
                 break;
             }
             let content = i64::from(size) - HEAD_BYTES as i64;
@@ -34,7 +34,7 @@ pub(super) fn skip<R: BufRead>(stream: &mut Stream<R>, header: &Header) -> Resul
                 return Err(Fault::read(
                     FaultKind::Corrupt,
                     format!(
-                        "a header extension claims {size} bytes, {} lie between it and the voxels",
+                        "a header extension has {size} bytes, expected at most {} up to the first voxel",
                         left(stream) + HEAD_BYTES
                     ),
                 ));

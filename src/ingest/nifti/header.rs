@@ -1,20 +1,20 @@
 //! The fixed-size header at the start of a NIfTI-1 (348 bytes) or NIfTI-2 (540 bytes) file.
 //!
-//! Parsing looks at nothing but these bytes. Every number that later steps rely on is checked here, so that a
-//! [`Header`] describes a box of voxels that can exist; whether the file holds it is for the reader to find out.
+//! Parsing uses these bytes only. Every number that later steps rely on is checked here, so that a
+//! [`Header`] describes a valid box of voxels; the reader checks whether the file contains these voxels.
 
 use nifti::NiftiHeader;
 
-use super::place::Placement;
+use super::placement::Placement;
 use crate::error::{Fault, FaultKind};
 use crate::volume::Grid;
 
-/// Bytes of a NIfTI-1 header, without the four bytes that announce extensions.
+/// Bytes of a NIfTI-1 header, without the four bytes of the extension flag.
 pub const NIFTI1_BYTES: usize = 348;
-/// Bytes of a NIfTI-2 header, without the four bytes that announce extensions.
+/// Bytes of a NIfTI-2 header, without the four bytes of the extension flag.
 pub const NIFTI2_BYTES: usize = 540;
 
-/// How one voxel is stored.
+/// The type of a stored voxel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Datatype {
@@ -31,11 +31,11 @@ pub enum Datatype {
 }
 
 impl Datatype {
-    /// Every type that can be read.
+    /// Every supported type.
     pub const ALL: [Self; 10] =
         [Self::U8, Self::I8, Self::U16, Self::I16, Self::U32, Self::I32, Self::U64, Self::I64, Self::F32, Self::F64];
 
-    /// The number that stands for it in a header.
+    /// Returns the datatype code in a header.
     pub fn code(self) -> i16 {
         match self {
             Self::U8 => 2,
@@ -51,7 +51,7 @@ impl Datatype {
         }
     }
 
-    /// Bytes of one voxel.
+    /// Returns the bytes of one voxel.
     pub fn bytes(self) -> usize {
         match self {
             Self::U8 | Self::I8 => 1,
@@ -68,20 +68,20 @@ impl Datatype {
         let name = match code {
             1 => "single bits",
             32 => "complex numbers of 64 bits",
-            128 => "RGB colours",
+            128 => "RGB colors",
             1536 => "floats of 128 bits",
             1792 => "complex numbers of 128 bits",
             2048 => "complex numbers of 256 bits",
-            2304 => "RGBA colours",
-            _ => return Err(corrupt(format!("expected a NIfTI datatype code, came {code}"))),
+            2304 => "RGBA colors",
+            _ => return Err(corrupt(format!("expected a NIfTI datatype code, got {code}"))),
         };
         Err(unsupported(format!(
-            "voxels are {name} (datatype {code}); a CT scan has integers or floats of up to 64 bits"
+            "expected integers or floats of up to 64 bits as voxels, got {name} (datatype {code})"
         )))
     }
 }
 
-/// The order of the bytes in a number.
+/// The byte order of numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ByteOrder {
     /// Least significant first.
@@ -90,78 +90,78 @@ pub enum ByteOrder {
     Big,
 }
 
-/// Slope and intercept that turn stored numbers into HU.
+/// Slope and intercept that convert stored numbers to HU.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rescale {
-    /// Multiplies the stored number.
+    /// Factor of the stored number.
     pub slope: f64,
-    /// Is added to the product.
+    /// Summand of the product.
     pub intercept: f64,
 }
 
-/// What a NIfTI header says about the voxels behind it, checked.
+/// A checked NIfTI header.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Header {
-    /// Shape and place. World coordinates are millimetres whatever unit the file is in.
+    /// Shape and affine. World coordinates are in millimetres, independent of the unit in the file.
     pub grid: Grid,
-    /// How a voxel is stored.
+    /// The type of a stored voxel.
     pub datatype: Datatype,
-    /// The order of the bytes of header and voxels.
+    /// The byte order of header and voxels.
     pub order: ByteOrder,
-    /// From stored numbers to HU; `None` where they are HU already.
+    /// Conversion of stored numbers to HU; `None` if stored numbers are HU.
     pub rescale: Option<Rescale>,
-    /// Where in the (decompressed) file the voxels begin.
+    /// Offset of the first voxel in the (decompressed) file.
     pub voxel_offset: u64,
-    /// Bytes of the header itself: [`NIFTI1_BYTES`] or [`NIFTI2_BYTES`].
+    /// Bytes of the header: [`NIFTI1_BYTES`] or [`NIFTI2_BYTES`].
     pub header_bytes: usize,
 }
 
 impl Header {
-    /// Bytes that all voxels take in the decompressed file.
+    /// Returns the bytes of all voxels in the decompressed file.
     pub fn stored_bytes(&self) -> u64 {
         self.grid.voxels() as u64 * self.datatype.bytes() as u64
     }
 
-    /// The size that the first four bytes of a file announce for its header.
+    /// Returns the size of the header that the first four bytes of a file state.
     ///
     /// # Errors
-    /// `corrupt` where they announce no NIfTI header.
-    pub fn announced_bytes(start: [u8; 4]) -> Result<usize, Fault> {
+    /// Returns `corrupt` if the bytes are not the start of a NIfTI header.
+    pub fn size(start: [u8; 4]) -> Result<usize, Fault> {
         match (i32::from_le_bytes(start), i32::from_be_bytes(start)) {
             (348, _) | (_, 348) => Ok(NIFTI1_BYTES),
             (540, _) | (_, 540) => Ok(NIFTI2_BYTES),
             _ => Err(corrupt(format!(
-                "expected a NIfTI file, whose first four bytes say 348 or 540; came {}",
+                "expected 348 or 540 in the first four bytes of a NIfTI file, got {}",
                 start.map(|byte| format!("{byte:02x}")).join(" ")
             ))),
         }
     }
 
-    /// Parses a header of [`Header::announced_bytes`].
+    /// Parses a header of [`Header::size`] bytes.
     ///
     /// # Errors
-    /// `corrupt` where the bytes contradict the format, `unsupported` where they describe something that is not a
-    /// three-dimensional scan in one file, `geometry` where the box or its place cannot exist.
+    /// Returns `corrupt` if the bytes contradict the format, `unsupported` if they do not describe a three-dimensional scan
+    /// in one file, `geometry` if the shape or the affine is invalid.
     pub fn parse(bytes: &[u8]) -> Result<Self, Fault> {
         let start = bytes.first_chunk().copied().ok_or_else(|| truncated_header(bytes.len()))?;
-        let announced = Self::announced_bytes(start)?;
-        if bytes.len() < announced {
+        let size = Self::size(start)?;
+        if bytes.len() < size {
             return Err(truncated_header(bytes.len()));
         }
         let order = match i32::from_le_bytes(start) {
             348 | 540 => ByteOrder::Little,
             _ => ByteOrder::Big,
         };
-        let raw = if announced == NIFTI1_BYTES {
+        let raw = if size == NIFTI1_BYTES {
             RawHeader::nifti1(&bytes[..NIFTI1_BYTES])?
         } else {
             RawHeader::nifti2(Fields { bytes, order })?
         };
-        raw.checked(order, announced)
+        raw.checked(order, size)
     }
 }
 
-/// The fields that matter, widened to the types of NIfTI-2.
+/// The used fields of a header, widened to the types of NIfTI-2.
 struct RawHeader {
     dim: [i64; 8],
     datatype: i16,
@@ -175,20 +175,25 @@ impl RawHeader {
     fn nifti1(bytes: &[u8]) -> Result<Self, Fault> {
         match &bytes[344..348] {
             b"n+1\0" => {}
-            b"ni1\0" => return Err(unsupported("a .hdr/.img pair; convert it to a single .nii file")),
-            [0, 0, 0, 0] => return Err(unsupported("an ANALYZE 7.5 header, which does not say where the scan lies")),
+            b"ni1\0" => {
+                return Err(unsupported("expected a single .nii file, got a .hdr/.img pair: convert the pair first"));
+            }
+            [0, 0, 0, 0] => {
+                return Err(unsupported("expected a NIfTI header, got an ANALYZE 7.5 header, which has no affine"));
+            }
             other => {
-                return Err(corrupt(format!("expected the magic `n+1` at byte 344, came {}", other.escape_ascii())));
+                return Err(corrupt(format!("expected the magic `n+1` at byte 344, got {}", other.escape_ascii())));
             }
         }
-        let header = NiftiHeader::from_reader(bytes).map_err(|error| corrupt(format!("no NIfTI header: {error}")))?;
-        // The order of its bytes is told by dim[0] there, and by the header's size here: they have to agree.
+        let header = NiftiHeader::from_reader(bytes)
+            .map_err(|error| corrupt(format!("cannot parse the NIfTI header: {error}")))?;
+        // The crate derives the byte order from dim[0], this module from the header size: both must agree.
         if header.sizeof_hdr != NIFTI1_BYTES as i32 {
             let dimensions = [bytes[40], bytes[41]];
-            return Err(geometry(format!("expected 3 dimensions, the bytes of dim[0] are {dimensions:02x?}")));
+            return Err(geometry(format!("expected 3 dimensions, got the bytes {dimensions:02x?} in dim[0]")));
         }
         Ok(Self {
-            // Counted in i16 by the format.
+            // The format stores sizes as i16.
             dim: header.dim.map(|size| i64::from(size as i16)),
             datatype: header.datatype,
             voxel_offset: f64::from(header.vox_offset),
@@ -209,8 +214,10 @@ impl RawHeader {
     fn nifti2(fields: Fields<'_>) -> Result<Self, Fault> {
         match &fields.bytes[4..12] {
             b"n+2\0\r\n\x1a\n" => {}
-            b"ni2\0\r\n\x1a\n" => return Err(unsupported("a .hdr/.img pair; convert it to a single .nii file")),
-            other => return Err(corrupt(format!("expected the magic `n+2` at byte 4, came {}", other.escape_ascii()))),
+            b"ni2\0\r\n\x1a\n" => {
+                return Err(unsupported("expected a single .nii file, got a .hdr/.img pair: convert the pair first"));
+            }
+            other => return Err(corrupt(format!("expected the magic `n+2` at byte 4, got {}", other.escape_ascii()))),
         }
         Ok(Self {
             dim: std::array::from_fn(|n| fields.i64(16 + 8 * n)),
@@ -234,15 +241,12 @@ impl RawHeader {
         let shape = self.shape()?;
         let datatype = Datatype::from_code(self.datatype)?;
         let affine = self.placement.affine(shape)?;
-        let least_offset = header_bytes + 4;
-        // Exact in f64 far beyond any file size; the comparison also refuses NaN.
-        if !(self.voxel_offset >= least_offset as f64 && self.voxel_offset <= 2f64.powi(53))
+        let min_offset = header_bytes + 4;
+        // f64 is exact far beyond any file size; the comparison also rejects NaN.
+        if !(self.voxel_offset >= min_offset as f64 && self.voxel_offset <= 2f64.powi(53))
             || self.voxel_offset.fract() != 0.0
         {
-            return Err(corrupt(format!(
-                "expected voxels to begin at a byte from {least_offset} on, vox_offset says {}",
-                self.voxel_offset
-            )));
+            return Err(corrupt(format!("expected a vox_offset of at least {min_offset}, got {}", self.voxel_offset)));
         }
         Ok(Header {
             grid: Grid { shape, affine },
@@ -257,36 +261,36 @@ impl RawHeader {
     fn shape(&self) -> Result<[usize; 3], Fault> {
         let dimensions = self.dim[0];
         if !(1..=7).contains(&dimensions) {
-            return Err(geometry(format!("expected 3 dimensions, dim[0] says {dimensions}")));
+            return Err(geometry(format!("expected 3 dimensions, got {dimensions} in dim[0]")));
         }
         if dimensions < 3 {
-            return Err(geometry(format!("expected 3 dimensions, came {dimensions}: a single image is no scan")));
+            return Err(geometry(format!("expected 3 dimensions, got {dimensions}: a single image is not a scan")));
         }
         let sizes = &self.dim[1..=dimensions as usize];
         if sizes.iter().any(|&size| size <= 0) {
-            return Err(geometry(format!("expected at least one voxel along each axis, came {sizes:?}")));
+            return Err(geometry(format!("expected at least one voxel along each axis, got {sizes:?}")));
         }
         if sizes[3..].iter().any(|&size| size != 1) {
             return Err(unsupported(format!(
-                "expected one volume of 3 dimensions, came {sizes:?}: split the series first"
+                "expected one volume of 3 dimensions, got {sizes:?}: split the series first"
             )));
         }
-        // The largest voxel has eight bytes; half of the address space is left for sums of sizes.
+        // The largest voxel has eight bytes; the remaining factor prevents overflow in sums of sizes.
         let voxels = sizes[..3].iter().try_fold(1i64, |product, &size| product.checked_mul(size));
         if voxels.is_none_or(|voxels| voxels > i64::MAX / 64) {
-            return Err(geometry(format!("no file holds a volume of {sizes:?} voxels")));
+            return Err(geometry(format!("expected a volume that fits into memory, got {sizes:?} voxels")));
         }
         Ok([0, 1, 2].map(|axis| sizes[axis] as usize))
     }
 
-    /// A slope of zero, or one that is no number, means that stored numbers are HU.
+    /// Returns the rescale; with a slope of zero or a slope that is not finite, stored numbers are HU.
     fn rescale(&self) -> Result<Option<Rescale>, Fault> {
         if self.slope == 0.0 || !self.slope.is_finite() {
             return Ok(None);
         }
         if !self.intercept.is_finite() {
             return Err(corrupt(format!(
-                "expected a finite intercept beside slope {}, came {}",
+                "expected a finite intercept with slope {}, got {}",
                 self.slope, self.intercept
             )));
         }
@@ -295,7 +299,7 @@ impl RawHeader {
     }
 }
 
-/// Numbers at fixed places of a header that is known to be long enough.
+/// Numbers at fixed offsets of a header whose length was checked.
 #[derive(Clone, Copy)]
 struct Fields<'a> {
     bytes: &'a [u8],
@@ -303,36 +307,36 @@ struct Fields<'a> {
 }
 
 impl Fields<'_> {
-    fn take<const N: usize>(self, at: usize) -> [u8; N] {
-        let mut taken = [0; N];
-        taken.copy_from_slice(&self.bytes[at..at + N]);
+    fn little_endian<const N: usize>(self, at: usize) -> [u8; N] {
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(&self.bytes[at..at + N]);
         if self.order == ByteOrder::Big {
-            taken.reverse();
+            bytes.reverse();
         }
-        taken
+        bytes
     }
 
     fn i16(self, at: usize) -> i16 {
-        i16::from_le_bytes(self.take(at))
+        i16::from_le_bytes(self.little_endian(at))
     }
 
     fn i32(self, at: usize) -> i32 {
-        i32::from_le_bytes(self.take(at))
+        i32::from_le_bytes(self.little_endian(at))
     }
 
     fn i64(self, at: usize) -> i64 {
-        i64::from_le_bytes(self.take(at))
+        i64::from_le_bytes(self.little_endian(at))
     }
 
     fn f64(self, at: usize) -> f64 {
-        f64::from_le_bytes(self.take(at))
+        f64::from_le_bytes(self.little_endian(at))
     }
 }
 
-fn truncated_header(came: usize) -> Fault {
+fn truncated_header(bytes: usize) -> Fault {
     Fault::read(
         FaultKind::Truncated,
-        format!("expected a NIfTI header of {NIFTI1_BYTES} bytes or more, the file ends after {came}"),
+        format!("expected a NIfTI header of {NIFTI1_BYTES} bytes or more, the file ends after {bytes}"),
     )
 }
 

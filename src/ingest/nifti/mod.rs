@@ -1,8 +1,8 @@
 //! NIfTI files: `.nii` and `.nii.gz`, versions 1 and 2, every integer and float type, both byte orders.
 //!
-//! A header may say anything, so nothing is believed before it is checked: sizes are compared with what the file can
-//! possibly hold and with a budget, memory is had as voxels arrive, and a file that contradicts itself is a
-//! [`Fault`] that says how. Voxels stay on the grid they are stored on; nothing is reoriented here.
+//! Every value of a header is checked before it is used: sizes are compared with the maximum content of the file
+//! and with a memory limit, memory is allocated as voxels are read, and a file that contradicts itself is a
+//! [`Fault`] that names the contradiction. Voxels stay on their stored grid; no volume is reoriented here.
 //!
 //! ```
 //! use freetumor::ingest::nifti::{self, Datatype, Limits};
@@ -22,7 +22,7 @@ mod decode;
 mod encode;
 mod extension;
 mod header;
-mod place;
+mod placement;
 mod stream;
 
 use std::fs::File;
@@ -39,20 +39,20 @@ use super::file::open_regular;
 use crate::error::{Fault, FaultKind};
 use crate::volume::{Labels, Volume};
 
-/// Bytes that are read from disk at once.
+/// Bytes per read from disk.
 const FILE_BLOCK_BYTES: usize = 128 * 1024;
-/// Bytes that are decoded at once: small enough for the second-level cache.
+/// Bytes per decoded block: small enough for the L2 cache.
 const DECODE_BLOCK_BYTES: usize = 128 * 1024;
-/// What reading holds beside the voxels: both blocks and the inflater's window and tables.
+/// Memory of reading in addition to the voxels: both blocks and the window and tables of the inflater.
 const BUFFER_BYTES: u64 = 512 * 1024;
-/// Memory that is had ahead, as a multiple of the bytes on disk. CT packs two to three times; sparser files grow as
-/// they are read.
+/// Memory that is reserved before reading a gzip file, as a multiple of its bytes on disk. CT compresses by a factor of two to
+/// three; for files with a higher ratio, the memory grows during reading.
 const RESERVED_RATIO: u64 = 8;
 
-/// What reading one file may cost.
+/// Limits on the cost of reading one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Most bytes that reading may hold at once; a file that needs more is a `too_large` fault.
+    /// Maximum bytes that reading may hold at once; a file that needs more is a `too_large` fault.
     pub held_bytes: u64,
 }
 
@@ -66,7 +66,7 @@ impl Default for Limits {
 /// Reads a scan in HU, with default [`Limits`].
 ///
 /// # Errors
-/// See [`read_volume_from`]; `missing` or `io` where the file cannot be opened.
+/// See [`read_volume_from`]; `missing` or `io` if the file cannot be opened.
 pub fn read_volume(path: impl AsRef<Path>) -> Result<Volume, Fault> {
     read_volume_within(path, &Limits::default())
 }
@@ -74,33 +74,33 @@ pub fn read_volume(path: impl AsRef<Path>) -> Result<Volume, Fault> {
 /// Reads a scan in HU.
 ///
 /// # Errors
-/// See [`read_volume_from`]; `missing` or `io` where the file cannot be opened.
+/// See [`read_volume_from`]; `missing` or `io` if the file cannot be opened.
 pub fn read_volume_within(path: impl AsRef<Path>, limits: &Limits) -> Result<Volume, Fault> {
     let (reader, file_bytes) = open(path.as_ref())?;
     read_volume_from(reader, file_bytes, limits)
 }
 
-/// Reads a map of labels, with default [`Limits`].
+/// Reads a label map, with default [`Limits`].
 ///
 /// # Errors
-/// See [`read_labels_from`]; `missing` or `io` where the file cannot be opened.
+/// See [`read_labels_from`]; `missing` or `io` if the file cannot be opened.
 pub fn read_labels(path: impl AsRef<Path>) -> Result<Labels, Fault> {
     read_labels_within(path, &Limits::default())
 }
 
-/// Reads a map of labels.
+/// Reads a label map.
 ///
 /// # Errors
-/// See [`read_labels_from`]; `missing` or `io` where the file cannot be opened.
+/// See [`read_labels_from`]; `missing` or `io` if the file cannot be opened.
 pub fn read_labels_within(path: impl AsRef<Path>, limits: &Limits) -> Result<Labels, Fault> {
     let (reader, file_bytes) = open(path.as_ref())?;
     read_labels_from(reader, file_bytes, limits)
 }
 
-/// Reads what a header promises, and whether the file can hold it; no voxel is decoded.
+/// Reads a header and checks that the file can contain its voxels; no voxel is decoded.
 ///
 /// # Errors
-/// As [`read_volume_from`], as far as the header shows.
+/// Returns every fault of [`read_volume_from`] that the header shows.
 pub fn read_header(path: impl AsRef<Path>) -> Result<ScanHeader, Fault> {
     let (reader, file_bytes) = open(path.as_ref())?;
     read_header_from(reader, file_bytes)
@@ -109,47 +109,47 @@ pub fn read_header(path: impl AsRef<Path>) -> Result<ScanHeader, Fault> {
 /// Reads a header from the `file_bytes` bytes of `reader`.
 ///
 /// # Errors
-/// As [`read_volume_from`], as far as the header shows.
+/// Returns every fault of [`read_volume_from`] that the header shows.
 pub fn read_header_from(reader: impl BufRead, file_bytes: u64) -> Result<ScanHeader, Fault> {
     let mut stream = Stream::new(reader, file_bytes)?;
-    let header = start(&mut stream)?;
+    let header = read_start(&mut stream)?;
     let (read_bytes, volume_bytes) = volume_cost(&header);
     Ok(ScanHeader { grid: header.grid, read_bytes, volume_bytes })
 }
 
-/// Reads a scan in HU from the `file_bytes` bytes of `reader`, gzip or not.
+/// Reads a scan in HU from the `file_bytes` bytes of `reader`, which may be gzip.
 ///
-/// The voxels are i16 where every one of them is a whole number in its range after slope and intercept, whatever type
-/// the file has, else f32.
+/// The voxels are i16 if, after slope and intercept, every voxel is a whole number in the range of i16, independent of the type
+/// in the file; otherwise the voxels are f32.
 ///
 /// # Errors
-/// `truncated` where the file ends early or cannot hold what its header promises; `corrupt` where it contradicts its
-/// format (magic, checksum, extensions, bytes after the last voxel); `unsupported` for colours, complex numbers,
-/// 128-bit floats, header and voxels in two files, series of volumes; `geometry` for impossible shapes and places;
-/// `non_finite` for NaN or infinite voxels; `too_large` where the limits do not allow it; `io` where the system
-/// refuses.
+/// Returns `truncated` if the file ends early or cannot contain the voxels of its header; `corrupt` if the file contradicts its
+/// format (magic, checksum, extensions, bytes after the last voxel); `unsupported` for colors, complex numbers,
+/// 128-bit floats, header and voxels in two files, and series of volumes; `geometry` for invalid shapes and affines;
+/// `non_finite` for NaN or infinite voxels; `too_large` if the file exceeds the limits; `io` if the system cannot read the
+/// file.
 pub fn read_volume_from(reader: impl BufRead, file_bytes: u64, limits: &Limits) -> Result<Volume, Fault> {
     let mut stream = Stream::new(reader, file_bytes)?;
-    let header = start(&mut stream)?;
-    afford(volume_cost(&header).0, limits)?;
+    let header = read_start(&mut stream)?;
+    check_limit(volume_cost(&header).0, limits)?;
     let total = header.grid.voxels();
-    let mut voxels = HuVoxels::with_room(first_room(&stream, &header), total)?;
-    each_block(&mut stream, &header, |block| voxels.append(block, &header))?;
+    let mut voxels = HuVoxels::with_capacity(initial_capacity(&stream, &header), total)?;
+    for_each_block(&mut stream, &header, |block| voxels.append(block, &header))?;
     Ok(Volume { grid: header.grid, voxels: voxels.into_voxels(header.grid.shape) })
 }
 
-/// Reads a map of labels from the `file_bytes` bytes of `reader`, gzip or not. Floats are accepted where they are
+/// Reads a label map from the `file_bytes` bytes of `reader`, which may be gzip. Floats are accepted if they are
 /// whole numbers.
 ///
 /// # Errors
-/// As [`read_volume_from`], and `unsupported` for values that are no whole numbers in 0..65535.
+/// Returns the faults of [`read_volume_from`], and `unsupported` for values that are not whole numbers in 0..65535.
 pub fn read_labels_from(reader: impl BufRead, file_bytes: u64, limits: &Limits) -> Result<Labels, Fault> {
     let mut stream = Stream::new(reader, file_bytes)?;
-    let header = start(&mut stream)?;
+    let header = read_start(&mut stream)?;
     let total = header.grid.voxels();
-    afford(BUFFER_BYTES + 2 * total as u64, limits)?;
-    let mut ids = LabelVoxels::with_room(first_room(&stream, &header), total)?;
-    each_block(&mut stream, &header, |block| ids.append(block, &header))?;
+    check_limit(BUFFER_BYTES + 2 * total as u64, limits)?;
+    let mut ids = LabelVoxels::with_capacity(initial_capacity(&stream, &header), total)?;
+    for_each_block(&mut stream, &header, |block| ids.append(block, &header))?;
     Ok(Labels { grid: header.grid, ids: ids.into_array(header.grid.shape) })
 }
 
@@ -159,25 +159,25 @@ fn open(path: &Path) -> Result<(BufReader<File>, u64), Fault> {
 }
 
 /// Reads the header and its extensions, up to the first voxel.
-fn start<R: BufRead>(stream: &mut Stream<R>) -> Result<Header, Fault> {
+fn read_start<R: BufRead>(stream: &mut Stream<R>) -> Result<Header, Fault> {
     let mut bytes = [0; NIFTI2_BYTES];
-    let came = stream.fill(&mut bytes[..4])?;
-    let Some(first) = bytes[..came].first_chunk().copied() else {
+    let read = stream.fill(&mut bytes[..4])?;
+    let Some(first) = bytes[..read].first_chunk().copied() else {
         return Err(Fault::read(
             FaultKind::Truncated,
-            format!("expected a NIfTI header, the file ends after {came} bytes"),
+            format!("expected a NIfTI header, the file ends after {read} bytes"),
         ));
     };
-    let announced = Header::announced_bytes(first)?;
-    stream.exact(&mut bytes[4..announced], "a NIfTI header")?;
-    let header = Header::parse(&bytes[..announced])?;
+    let size = Header::size(first)?;
+    stream.exact(&mut bytes[4..size], "a NIfTI header")?;
+    let header = Header::parse(&bytes[..size])?;
 
-    let promised = header.voxel_offset.saturating_add(header.stored_bytes());
-    if promised > stream.most_bytes() {
+    let required_bytes = header.voxel_offset.saturating_add(header.stored_bytes());
+    if required_bytes > stream.max_bytes() {
         return Err(Fault::read(
             FaultKind::Truncated,
             format!(
-                "the header promises {promised} bytes for {:?} voxels, a file of {} bytes cannot hold them",
+                "expected {required_bytes} bytes for {:?} voxels, a file of {} bytes cannot contain them",
                 header.grid.shape,
                 stream.file_bytes()
             ),
@@ -187,34 +187,34 @@ fn start<R: BufRead>(stream: &mut Stream<R>) -> Result<Header, Fault> {
     Ok(header)
 }
 
-/// Most bytes held while reading a volume, and bytes of the volume afterwards.
+/// Returns the peak bytes of reading a volume, and the bytes of the volume.
 fn volume_cost(header: &Header) -> (u64, u64) {
     let voxels = header.grid.voxels() as u64;
-    if decode::is_surely_i16(header) {
+    if decode::is_always_i16(header) {
         return (BUFFER_BYTES + 2 * voxels, 2 * voxels);
     }
-    // The first fraction turns all that came before it into floats: both are held for a moment.
+    // At the first fraction all previous voxels are converted to floats: both vectors are in memory during the conversion.
     (BUFFER_BYTES + 6 * voxels, 4 * voxels)
 }
 
-fn afford(needed: u64, limits: &Limits) -> Result<(), Fault> {
+fn check_limit(needed: u64, limits: &Limits) -> Result<(), Fault> {
     if needed <= limits.held_bytes {
         return Ok(());
     }
     Err(Fault::read(
         FaultKind::TooLarge,
-        format!("reading needs {needed} bytes of memory, {} are allowed", limits.held_bytes),
+        format!("expected at most {} bytes of memory for reading, the file needs {needed}", limits.held_bytes),
     ))
 }
 
-/// Voxels to have memory for before any came.
-fn first_room<R: BufRead>(stream: &Stream<R>, header: &Header) -> usize {
-    let likely =
+/// Returns the number of voxels for which memory is reserved before reading.
+fn initial_capacity<R: BufRead>(stream: &Stream<R>, header: &Header) -> usize {
+    let estimated_bytes =
         if stream.is_compressed() { stream.file_bytes().saturating_mul(RESERVED_RATIO) } else { stream.file_bytes() };
-    (likely / header.datatype.bytes() as u64).min(header.grid.voxels() as u64) as usize
+    (estimated_bytes / header.datatype.bytes() as u64).min(header.grid.voxels() as u64) as usize
 }
 
-fn each_block<R: BufRead>(
+fn for_each_block<R: BufRead>(
     stream: &mut Stream<R>,
     header: &Header,
     mut decode: impl FnMut(&mut [u8]) -> Result<(), Fault>,
@@ -223,8 +223,8 @@ fn each_block<R: BufRead>(
     let mut left = header.stored_bytes();
     while left > 0 {
         let size = left.min(block.len() as u64) as usize;
-        let came = stream.fill(&mut block[..size])?;
-        if came < size {
+        let read = stream.fill(&mut block[..size])?;
+        if read < size {
             return Err(Fault::read(
                 FaultKind::Truncated,
                 format!(

@@ -1,7 +1,7 @@
-//! The bytes of a NIfTI file in order, decompressed on the way where it is gzip.
+//! The bytes of a NIfTI file in order, decompressed if the file is gzip.
 //!
-//! Nothing here allocates by what a file says about itself: buffers have fixed sizes. Gzip members follow one another
-//! as in `cat a.gz b.gz`; the checksum and the length at the end of each are verified.
+//! No allocation here depends on values of the file: buffers have fixed sizes. Several gzip members may follow one another
+//! as in `cat a.gz b.gz`; the checksum and the length at the end of each member are verified.
 
 use std::io::{self, BufRead, Read};
 
@@ -9,12 +9,12 @@ use flate2::bufread::GzDecoder;
 
 use crate::error::{Fault, FaultKind};
 
-/// Deflate cannot pack more: two bits for a run of 258 bytes.
+/// Maximum compression ratio of deflate: two bits for a run of 258 bytes.
 const LARGEST_DEFLATE_RATIO: u64 = 1032;
-/// Zero bytes after the last voxel that are taken for padding, as tape blocks and some writers leave.
-const LONGEST_PADDING: u64 = 10 * 1024;
+/// Maximum zero bytes after the last voxel that count as padding, as tape blocks and some writers add.
+const MAX_PADDING: u64 = 10 * 1024;
 
-/// A readable sequence of (decompressed) bytes that knows how long it can be.
+/// A readable sequence of (decompressed) bytes with a maximum length.
 pub(super) struct Stream<R> {
     layer: Layer<R>,
     file_bytes: u64,
@@ -24,23 +24,23 @@ pub(super) struct Stream<R> {
 enum Layer<R> {
     Plain(R),
     Gzip(Box<GzDecoder<R>>),
-    /// After the last gzip member, and while one member gives way to the next.
+    /// After the last gzip member, and between two members.
     End,
 }
 
 impl<R: BufRead> Stream<R> {
-    /// Recognises gzip by content. `file_bytes` is the length of what `reader` holds.
+    /// Creates a stream of the `file_bytes` bytes of `reader`; gzip is recognised by content.
     pub fn new(mut reader: R, file_bytes: u64) -> Result<Self, Fault> {
-        let start = reader.fill_buf().map_err(fault_of)?;
+        let start = reader.fill_buf().map_err(read_fault)?;
         if start.is_empty() {
-            return Err(Fault::read(FaultKind::Truncated, "expected a NIfTI file, the file is empty"));
+            return Err(Fault::read(FaultKind::Truncated, "expected a NIfTI file, got an empty file"));
         }
         let gzip = start.starts_with(&[0x1f, 0x8b]);
         let layer = if gzip { Layer::Gzip(Box::new(GzDecoder::new(reader))) } else { Layer::Plain(reader) };
         Ok(Self { layer, file_bytes, position: 0 })
     }
 
-    /// Bytes on disk.
+    /// Returns the bytes on disk.
     pub fn file_bytes(&self) -> u64 {
         self.file_bytes
     }
@@ -50,20 +50,20 @@ impl<R: BufRead> Stream<R> {
         !matches!(self.layer, Layer::Plain(_))
     }
 
-    /// More decompressed bytes than this cannot come.
-    pub fn most_bytes(&self) -> u64 {
+    /// Returns the maximum number of decompressed bytes.
+    pub fn max_bytes(&self) -> u64 {
         match self.layer {
             Layer::Plain(_) => self.file_bytes,
             _ => self.file_bytes.saturating_mul(LARGEST_DEFLATE_RATIO),
         }
     }
 
-    /// Decompressed bytes that were read so far.
+    /// Returns the number of decompressed bytes that were read.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// Reads until `buffer` is full or the file ends, and says how many bytes came.
+    /// Reads until `buffer` is full or the file ends, and returns the number of bytes.
     pub fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, Fault> {
         let mut filled = 0;
         while filled < buffer.len() {
@@ -80,62 +80,62 @@ impl<R: BufRead> Stream<R> {
                 }
                 Ok(read) => filled += read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(fault_of(error)),
+                Err(error) => return Err(read_fault(error)),
             }
         }
         self.position += filled as u64;
         Ok(filled)
     }
 
-    /// Fills `buffer`; `what` names its content where the file ends before.
-    pub fn exact(&mut self, buffer: &mut [u8], what: &str) -> Result<(), Fault> {
-        let came = self.fill(buffer)?;
-        if came == buffer.len() {
+    /// Fills `buffer`; `name` is its content in the message of a fault if the file ends early.
+    pub fn exact(&mut self, buffer: &mut [u8], name: &str) -> Result<(), Fault> {
+        let read = self.fill(buffer)?;
+        if read == buffer.len() {
             return Ok(());
         }
         Err(Fault::read(
             FaultKind::Truncated,
-            format!("expected {} bytes of {what}, the file ends after {came} of them", buffer.len()),
+            format!("expected {} bytes of {name}, the file ends after {read}", buffer.len()),
         ))
     }
 
-    /// Passes over `count` bytes.
-    pub fn skip(&mut self, mut count: u64, what: &str) -> Result<(), Fault> {
+    /// Skips `count` bytes.
+    pub fn skip(&mut self, mut count: u64, name: &str) -> Result<(), Fault> {
         let mut scratch = [0; 4096];
         while count > 0 {
             let step = count.min(scratch.len() as u64);
-            self.exact(&mut scratch[..step as usize], what)?;
+            self.exact(&mut scratch[..step as usize], name)?;
             count -= step;
         }
         Ok(())
     }
 
-    /// Reads on to the end of the file, so that the last checksum is verified; nothing but a little zero padding may
-    /// come.
+    /// Reads up to the end of the file, so that the last checksum is verified; only a limited number of zero bytes may
+    /// follow the voxels.
     pub fn finish(&mut self) -> Result<(), Fault> {
         let mut scratch = [0; 4096];
         let end = self.position;
         loop {
-            let came = self.fill(&mut scratch)?;
-            if came == 0 {
+            let read = self.fill(&mut scratch)?;
+            if read == 0 {
                 return Ok(());
             }
-            if self.position - end > LONGEST_PADDING || scratch[..came].iter().any(|&byte| byte != 0) {
+            if self.position - end > MAX_PADDING || scratch[..read].iter().any(|&byte| byte != 0) {
                 return Err(Fault::read(
                     FaultKind::Corrupt,
-                    format!("expected the file to end with its last voxel at byte {end}, more bytes follow"),
+                    format!("expected the end of the file after the last voxel at byte {end}, got more bytes"),
                 ));
             }
         }
     }
 
-    /// After the end of one gzip member: whether another one follows. Zero bytes between are padding.
+    /// Starts the next gzip member after the end of one; returns whether there is one. Zero bytes between members are padding.
     fn next_member(&mut self) -> Result<bool, Fault> {
         let Layer::Gzip(decoder) = std::mem::replace(&mut self.layer, Layer::End) else { return Ok(false) };
         let mut reader = decoder.into_inner();
         let mut padding = 0;
         loop {
-            let rest = reader.fill_buf().map_err(fault_of)?;
+            let rest = reader.fill_buf().map_err(read_fault)?;
             let Some(&first) = rest.first() else { return Ok(false) };
             if first == 0x1f {
                 self.layer = Layer::Gzip(Box::new(GzDecoder::new(reader)));
@@ -143,10 +143,10 @@ impl<R: BufRead> Stream<R> {
             }
             let zeros = rest.iter().take_while(|&&byte| byte == 0).count();
             padding += zeros as u64;
-            if zeros == 0 || padding > LONGEST_PADDING {
+            if zeros == 0 || padding > MAX_PADDING {
                 return Err(Fault::read(
                     FaultKind::Corrupt,
-                    "expected the file to end with its gzip member, other bytes follow",
+                    "expected the end of the file after its gzip member, got other bytes",
                 ));
             }
             reader.consume(zeros);
@@ -154,13 +154,13 @@ impl<R: BufRead> Stream<R> {
     }
 }
 
-/// What an error while reading means. flate2 reports broken streams as `InvalidInput` or `InvalidData`.
-fn fault_of(error: io::Error) -> Fault {
+/// Converts an error of reading to a fault. flate2 reports corrupt streams as `InvalidInput` or `InvalidData`.
+fn read_fault(error: io::Error) -> Fault {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => Fault::read(FaultKind::Truncated, "the gzip stream ends before its trailer"),
         io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => {
             Fault::read(FaultKind::Corrupt, format!("the gzip stream is damaged: {error}"))
         }
-        kind => Fault::read(FaultKind::Io, format!("the system cannot read on: {kind}")),
+        kind => Fault::read(FaultKind::Io, format!("the system cannot read the file: {kind}")),
     }
 }

@@ -1,4 +1,4 @@
-//! Puts a body together, from the outside to the inside.
+//! Assembly of a body from its parts, from the outside to the inside.
 
 use super::anatomy::Anatomy;
 use super::patient::{Build, Enhancement};
@@ -6,13 +6,13 @@ use super::scene::Scene;
 use super::trunk::{inner_wall, profile};
 use crate::random::Key;
 
-/// The body of a patient during one scan.
+/// Builds the body of a patient in one scan.
 ///
-/// `patient` decides what a body is like, `scan` what differs from scan to scan.
-pub(super) fn body(build: &Build, hu: Enhancement, patient: Key, scan: Key) -> Scene {
+/// `patient` is the random key of the body, `scan` the random key of properties that differ between scans of a patient.
+pub(super) fn build_scene(build: &Build, hu: Enhancement, patient: Key, scan: Key) -> Scene {
     let noise_hu = scan.draws("noise level").uniform(9.0, 13.0) as f32;
     let scene = Scene::new(build.size, inner_wall(build), noise_hu, patient.draws("fields"));
-    let mut anatomy = Anatomy { build, hu, profile: profile(build.girth), scene, draws: patient.draws("anatomy") };
+    let mut anatomy = Anatomy { build, hu, profile: profile(build.girth), scene, random: patient.draws("anatomy") };
     anatomy.wall();
     anatomy.skeleton();
     anatomy.lungs();

@@ -1,40 +1,42 @@
-//! What the chest holds: lungs, airways, heart, great vessels.
+//! The chest: lungs, airways, heart, great vessels.
 
 use super::anatomy::Anatomy;
 use super::scene::tissue;
 use super::shape::{Point, Shape};
-use super::vessels::{BranchingRule, grow};
+use super::vessels::{BranchingRule, grow_tree};
 
 /// TotalSegmentator ids of the lung lobes.
 const LOBES: [u8; 2] = [10, 14];
 
 impl Anatomy<'_> {
-    /// Both lungs with lobes and vessels.
+    /// Adds both lungs with lobes and vessels.
     pub(super) fn lungs(&mut self) {
-        let mediastinum = Shape::grown(
+        let mediastinum = Shape::union(
             vec![
                 Shape::ellipsoid([3.0, 0.0, 75.0], [30.0, 62.0, 150.0]),
                 Shape::ellipsoid([0.0, 72.0, 40.0], [30.0, 30.0, 300.0]),
             ],
             10.0,
         );
-        let density = self.draws.uniform(-868.0, -835.0) as f32;
+        let density = self.random.uniform(-868.0, -835.0) as f32;
         for side in [1.0, -1.0] {
             let apex = Shape::ellipsoid([side * 76.0, 12.0, 35.0], [84.0, 118.0, 158.0]);
-            let floor = Shape::Half { normal: [0.0, 0.0, -1.0], offset: 72.0 };
-            let lung = apex
-                .carved(vec![Shape::Cavity { deeper: 3.0 }, floor], vec![mediastinum.clone(), Self::dome(side, 3.0)]);
+            let floor = Shape::HalfSpace { normal: [0.0, 0.0, -1.0], offset: 72.0 };
+            let lung = apex.clipped(
+                vec![Shape::Cavity { inset_mm: 3.0 }, floor],
+                vec![mediastinum.clone(), Self::dome(side, 3.0)],
+            );
             let upper = if side > 0.0 { 10 } else { 12 };
-            self.scene.add(lung, tissue(density).lumps(22.0).slope(0.35).label(upper));
+            self.scene.add(lung, tissue(density).variation(22.0).gradient(0.35).label(upper));
         }
-        // Oblique fissures run from high at the back to low in front, the horizontal one in front on the right.
+        // Oblique fissures run from superior-posterior to inferior-anterior, the horizontal fissure is anterior on the right.
         self.split_lobe([0.0, -0.76, 0.65], 8.0, 10, 11);
         self.split_lobe([0.0, -0.76, 0.65], 2.0, 12, 14);
         self.split_lobe([0.0, 0.1, 1.0], 52.0, 12, 13);
         for side in [1.0, -1.0] {
             let hilum: Point = [side * 36.0, 14.0, 66.0];
             let mut tree = Vec::new();
-            let ways = [
+            let directions = [
                 [26.0, -6.0, 30.0],
                 [30.0, 10.0, -26.0],
                 [28.0, -24.0, 4.0],
@@ -43,42 +45,42 @@ impl Anatomy<'_> {
                 [14.0, 20.0, -34.0],
                 [12.0, -10.0, 38.0],
             ];
-            for (i, [x, y, z]) in ways.into_iter().enumerate() {
-                let habit = BranchingRule { forks: 5, shorter: 0.84, thinner: 0.74, spread: 0.55 };
-                grow(&mut self.draws, hilum, [side * x, y, z], 5.2 - 0.3 * i as f32, habit, &mut tree);
+            for (i, [x, y, z]) in directions.into_iter().enumerate() {
+                let rule = BranchingRule { bifurcations: 5, length_ratio: 0.84, radius_ratio: 0.74, spread: 0.55 };
+                grow_tree(&mut self.random, hilum, [side * x, y, z], 5.2 - 0.3 * i as f32, rule, &mut tree);
             }
             for tube in tree {
-                self.scene.add(tube, tissue(self.hu.lung_vessel).only(LOBES[0], LOBES[1]));
+                self.scene.add(tube, tissue(self.hu.lung_vessel).within_labels(LOBES[0], LOBES[1]));
             }
         }
     }
 
-    /// The muscle between lungs and belly, and the fat under it.
+    /// Adds the diaphragm between lungs and abdomen.
     pub(super) fn diaphragm(&mut self) {
-        let inside = Shape::Cavity { deeper: 1.0 };
+        let inside = Shape::Cavity { inset_mm: 1.0 };
         for side in [1.0, -1.0] {
-            let high = Shape::Half { normal: [0.0, 0.0, -1.0], offset: 70.0 };
-            let skin = Self::dome(side, 3.0).carved(vec![inside.clone(), high], vec![Self::dome(side, 0.0)]);
-            self.scene.add(skin, tissue(50.0).label(0));
+            let high = Shape::HalfSpace { normal: [0.0, 0.0, -1.0], offset: 70.0 };
+            let muscle = Self::dome(side, 3.0).clipped(vec![inside.clone(), high], vec![Self::dome(side, 0.0)]);
+            self.scene.add(muscle, tissue(50.0).label(0));
         }
     }
 
-    /// Heart, great vessels, windpipe, gullet.
+    /// Adds heart, great vessels, trachea and esophagus.
     pub(super) fn mediastinum(&mut self) {
         let hu = self.hu;
-        let grow_heart = self.vary(0.06);
-        let heart = |by: f32| {
-            let ventricles = Shape::turned([26.0, -30.0, 22.0], [56.0 * grow_heart, 42.0, 44.0], [0.0, 0.3, 0.5]);
+        let heart_size = self.vary(0.06);
+        let heart = |offset_mm: f32| {
+            let ventricles = Shape::rotated([26.0, -30.0, 22.0], [56.0 * heart_size, 42.0, 44.0], [0.0, 0.3, 0.5]);
             let atria = Shape::ellipsoid([-8.0, 0.0, 38.0], [40.0, 36.0, 36.0]);
-            Shape::grown(vec![ventricles, atria], 12.0).swollen(by)
+            Shape::union(vec![ventricles, atria], 12.0).offset(offset_mm)
         };
-        let above = |z: f32| Shape::Half { normal: [0.0, 0.0, -1.0], offset: -z };
+        let above = |z: f32| Shape::HalfSpace { normal: [0.0, 0.0, -1.0], offset: -z };
         self.scene.add(
-            heart(7.0).carved(vec![Shape::Cavity { deeper: 4.0 }], vec![]),
-            tissue(-92.0).lumps(15.0).rough(2.0).label(0),
+            heart(7.0).clipped(vec![Shape::Cavity { inset_mm: 4.0 }], vec![]),
+            tissue(-92.0).variation(15.0).roughness(2.0).label(0),
         );
         self.scene.add(
-            heart(0.0).carved(vec![Shape::Cavity { deeper: 8.0 }, above(-24.0)], vec![]),
+            heart(0.0).clipped(vec![Shape::Cavity { inset_mm: 8.0 }, above(-24.0)], vec![]),
             tissue(hu.myocardium).label(51),
         );
         let chambers = [
@@ -88,7 +90,7 @@ impl Anatomy<'_> {
             ([10.0, 12.0, 44.0], [26.0, 15.0, 17.0], 0.5 * (hu.artery + hu.lung_vessel)),
         ];
         for (center, radii, blood) in chambers {
-            self.scene.add(Shape::turned(center, radii, [0.0, 0.2, 0.4]), tissue(blood).rough(1.5).label(51));
+            self.scene.add(Shape::rotated(center, radii, [0.0, 0.2, 0.4]), tissue(blood).roughness(1.5).label(51));
         }
         let pulmonary = [
             ([8.0, -30.0, 58.0], 13.0),

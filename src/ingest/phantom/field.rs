@@ -1,14 +1,14 @@
 //! Smooth random fields over the body: cubic B-splines over a lattice of random numbers.
 //!
-//! A field belongs to the patient, not to the grid: the same patient on another grid has the same field.
+//! A field is defined in the coordinates of the patient, not of the grid: it does not change with the grid.
 
 use crate::random::RandomStream;
 
-/// The stretch of the body that fields cover, in standard millimetres [left, posterior, superior].
+/// The box that fields cover, in millimetres of the standard body [left, posterior, superior].
 const LOW_MM: [f32; 3] = [-260.0, -200.0, -340.0];
 const HIGH_MM: [f32; 3] = [260.0, 200.0, 340.0];
 
-/// A scalar field; its values stay within the range of its control values.
+/// A scalar field; its values are within the range of its control values.
 pub(super) struct Field {
     cell_mm: f32,
     shape: [usize; 3],
@@ -16,14 +16,14 @@ pub(super) struct Field {
 }
 
 impl Field {
-    /// A field with control values uniform in −1..1, `cell_mm` apart.
-    pub(super) fn random(draws: &mut RandomStream, cell_mm: f32) -> Self {
+    /// Creates a field with control values uniform in −1..1, at a distance of `cell_mm`.
+    pub(super) fn random(random: &mut RandomStream, cell_mm: f32) -> Self {
         let shape = [0, 1, 2].map(|a| ((HIGH_MM[a] - LOW_MM[a]) / cell_mm).ceil() as usize + 4);
-        let control = (0..shape.iter().product()).map(|_| 2.0 * draws.unit_f32() - 1.0).collect();
+        let control = (0..shape.iter().product()).map(|_| 2.0 * random.unit_f32() - 1.0).collect();
         Self { cell_mm, shape, control }
     }
 
-    /// First control value and weights of the four that reach a coordinate.
+    /// Returns the index of the first control value and the weights of the four control values at a coordinate.
     fn tap(&self, axis: usize, mm: f32) -> (usize, [f32; 4]) {
         let last = (self.shape[axis] - 4) as f32;
         let at = ((mm - LOW_MM[axis]) / self.cell_mm).clamp(0.0, last);
@@ -35,7 +35,7 @@ impl Field {
         (first as usize, [s * s * s * sixth, inner(t), inner(s), t * t * t * sixth])
     }
 
-    /// Prepares evaluation along rows whose x coordinates are `xs_mm`.
+    /// Prepares evaluation along rows with the x coordinates `xs_mm`.
     pub(super) fn along(&self, xs_mm: &[f32]) -> Rows<'_> {
         Rows {
             field: self,
@@ -46,7 +46,7 @@ impl Field {
     }
 }
 
-/// A field being evaluated plane by plane and row by row.
+/// Evaluation of a field plane by plane and row by row.
 pub(super) struct Rows<'f> {
     field: &'f Field,
     taps: Vec<(usize, [f32; 4])>,
@@ -65,7 +65,7 @@ impl Rows<'_> {
         }
     }
 
-    /// Writes `amplitude` times the field at y, within the plane, to `out`.
+    /// Writes `amplitude` times the field at y in the current plane to `out`.
     pub(super) fn row(&mut self, y_mm: f32, amplitude: f32, out: &mut [f32]) {
         let (first, weights) = self.field.tap(1, y_mm);
         let stride = self.line.len();
@@ -85,7 +85,7 @@ mod tests {
     use crate::random::Key;
 
     #[test]
-    fn a_constant_lattice_is_a_constant_field() {
+    fn constant_lattice_is_constant_field() {
         let mut field = Field::random(&mut Key::root(1).draws("field"), 30.0);
         field.control.fill(0.75);
         let mut rows = field.along(&[-400.0, -10.3, 0.0, 55.5, 400.0]);
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_differ_little_and_values_stay_bounded() {
+    fn field_is_smooth_and_bounded() {
         let field = Field::random(&mut Key::root(2).draws("field"), 20.0);
         let xs: Vec<f32> = (0..500).map(|i| i as f32 - 250.0).collect();
         let mut rows = field.along(&xs);

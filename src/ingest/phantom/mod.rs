@@ -1,8 +1,8 @@
-//! Procedural scans: abdomens and chests in HU, with organs labelled as TotalSegmentator v2 labels them.
+//! Procedural scans: abdomens and chests in HU, with organ labels of TotalSegmentator v2.
 //!
-//! A phantom needs no files. It is decided by the source's seed and its number alone: build, pose and phase of the
-//! contrast agent differ from patient to patient as they do in an archive, so that a pipeline can be tried, measured and
-//! trained on them. Voxels run towards the patient's left, back and head (LPS), as scanners store them.
+//! A phantom needs no files and depends only on the seed of the source and its number. Build, pose and phase of the
+//! contrast agent differ between patients as in an archive, so that a pipeline can be tested, measured and
+//! trained on phantoms. Voxel axes run towards the patient's left, back and head (LPS), as scanners store them.
 
 mod abdomen;
 mod anatomy;
@@ -31,7 +31,7 @@ use crate::volume::{Affine, Array3, Grid, Labels, Volume, Voxels};
 pub use lesion::LesionConfig;
 use patient::{Build, Phase};
 
-/// The label file that phantoms have beside them.
+/// The name of the label file of a phantom.
 const LABELS: &str = "labels.nii.gz";
 
 /// Settings of the source kind `phantom`.
@@ -40,21 +40,21 @@ const LABELS: &str = "labels.nii.gz";
 pub struct PhantomConfig {
     /// Number of scans.
     pub count: u32,
-    /// The part of the body in view.
+    /// Part of the body in the scan.
     pub body: Body,
     /// Voxels along [x, y, z].
     pub shape: [u32; 3],
     /// Millimetres between neighbouring voxels along [x, y, z].
     pub spacing_mm: [f64; 3],
-    /// What decides all of them; the same seed gives the same scans.
+    /// Seed of all scans; equal seeds generate equal scans.
     pub seed: u64,
-    /// The data set's name for tables; the source's name unless given.
+    /// Name of the data set in tables; by default the name of the source.
     pub dataset: Option<String>,
-    /// Number of patients: scan n is of patient n modulo this; one patient a scan unless given.
+    /// Number of patients: scan n is of patient n modulo this number; by default every scan has its own patient.
     pub patients: Option<u32>,
-    /// Grain relative to that of an everyday scan: 2 is a low dose, 0 none at all.
+    /// Noise relative to a routine scan: 2 is a low-dose scan, 0 is no noise.
     pub noise: f64,
-    /// Tumors and cysts that they have; none unless given.
+    /// Tumors and cysts of the scans; none by default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lesions: Option<LesionConfig>,
 }
@@ -75,15 +75,15 @@ impl Default for PhantomConfig {
     }
 }
 
-/// The part of the body in view.
+/// The part of the body in a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Body {
     /// From the lung bases to the pelvis.
     Abdomen,
-    /// From the shoulders to the upper belly.
+    /// From the shoulders to the upper abdomen.
     Chest,
-    /// Abdomens and chests in turn.
+    /// Alternating abdomens and chests.
     Mixed,
 }
 
@@ -94,30 +94,30 @@ pub struct PhantomSource {
 }
 
 impl PhantomSource {
-    /// Phantoms under the source's `name`.
+    /// Creates the source `name` and checks its settings.
     ///
     /// # Errors
-    /// Everything that is wrong with the settings.
+    /// Returns every error in the settings.
     pub fn new(config: PhantomConfig, name: &str) -> Result<Self, Vec<ConfigError>> {
-        let mut complaints = Vec::new();
+        let mut errors = Vec::new();
         if config.shape.iter().any(|n| !(8..=1024).contains(n)) {
             let message = format!("expected 8 to 1024 voxels along each axis, got {:?}", config.shape);
-            complaints.push(ConfigError::new("shape", message));
+            errors.push(ConfigError::new("shape", message));
         }
         if config.spacing_mm.iter().any(|mm| !(0.3..=20.0).contains(mm)) {
             let message = format!("expected 0.3 to 20 mm along each axis, got {:?}", config.spacing_mm);
-            complaints.push(ConfigError::new("spacing_mm", message));
+            errors.push(ConfigError::new("spacing_mm", message));
         }
         if !(0.0..=10.0).contains(&config.noise) {
-            complaints.push(ConfigError::new("noise", format!("expected 0 to 10, got {}", config.noise)));
+            errors.push(ConfigError::new("noise", format!("expected 0 to 10, got {}", config.noise)));
         }
         if config.patients == Some(0) {
-            complaints.push(ConfigError::new("patients", "expected at least one patient, got 0"));
+            errors.push(ConfigError::new("patients", "expected at least one patient, got 0"));
         }
-        for complaint in config.lesions.iter().flat_map(LesionConfig::complaints) {
-            complaints.push(ConfigError { field: format!("lesions.{}", complaint.field), ..complaint });
+        for error in config.lesions.iter().flat_map(LesionConfig::validate) {
+            errors.push(ConfigError { field: format!("lesions.{}", error.field), ..error });
         }
-        if complaints.is_empty() { Ok(Self { name: name.to_owned(), config }) } else { Err(complaints) }
+        if errors.is_empty() { Ok(Self { name: name.to_owned(), config }) } else { Err(errors) }
     }
 
     fn grid(&self) -> Grid {
@@ -134,7 +134,7 @@ impl PhantomSource {
 
     fn entry(&self, number: u32) -> ScanEntry {
         let key = format!("{number:06}");
-        // Phantoms are nobody: their ids need no secret.
+        // Phantoms are not real patients: their ids need no secret.
         let scan = FieldHasher::new("phantom scan").field(&self.name).field(&key).finish();
         let patient = Sha256::new_with_prefix(b"phantom patient")
             .chain_update(self.config.seed.to_le_bytes())
@@ -153,13 +153,13 @@ impl PhantomSource {
     fn number_of(&self, entry: &ScanEntry) -> Result<u32, Fault> {
         let number = entry.key.parse().ok().filter(|number| *number < self.config.count);
         number.ok_or_else(|| {
-            let message = format!("expected a phantom's number below {}, the source has no other", self.config.count);
+            let message = format!("expected the number of a phantom below {}, got another key", self.config.count);
             Fault::read(FaultKind::Missing, message)
         })
     }
 
-    /// The middle of the view in the standard body.
-    fn middle_mm(&self, number: u32) -> [f32; 3] {
+    /// Returns the centre of the scan in the coordinates of the standard body.
+    fn center_mm(&self, number: u32) -> [f32; 3] {
         let chest = match self.config.body {
             Body::Abdomen => false,
             Body::Chest => true,
@@ -178,7 +178,7 @@ impl Source for PhantomSource {
         self.number_of(entry)?;
         let grid = self.grid();
         let voxels = grid.voxels() as u64;
-        // HU and the labels that stay beside them, and some slices of fields and noise.
+        // HU, labels, and some slices of random fields and noise.
         Ok(ScanHeader { grid, read_bytes: 3 * voxels + (2 << 20), volume_bytes: 2 * voxels })
     }
 
@@ -188,15 +188,15 @@ impl Source for PhantomSource {
         let patient = seed.number("patient", u64::from(self.patient_of(number)));
         let scan = seed.number("scan", u64::from(number));
         let grid = self.grid();
-        let build = Build::draw(&mut patient.draws("build"));
+        let build = Build::sample(&mut patient.draws("build"));
         let mut phase = scan.draws("phase");
-        let enhancement = Phase::draw(&mut phase).enhancement(&mut phase);
-        let scene = body::body(&build, enhancement, patient, scan);
+        let enhancement = Phase::sample(&mut phase).enhancement(&mut phase);
+        let scene = body::build_scene(&build, enhancement, patient, scan);
         let mut pose = scan.draws("pose");
-        let middle_mm = self.middle_mm(number).map(|mm| mm + pose.uniform(-7.0, 7.0) as f32);
-        let (mut hu, mut labels) = scene.render(&grid, middle_mm, scan.draws("noise"), self.config.noise as f32);
+        let center_mm = self.center_mm(number).map(|mm| mm + pose.uniform(-7.0, 7.0) as f32);
+        let (mut hu, mut labels) = scene.render(&grid, center_mm, scan.draws("noise"), self.config.noise as f32);
         if let Some(lesions) = &self.config.lesions {
-            lesions.grow(&mut hu, &mut labels, &grid, scan.with("purpose", "lesions"));
+            lesions.add_to(&mut hu, &mut labels, &grid, scan.with("purpose", "lesions"));
         }
         let volume = Volume { grid, voxels: Voxels::I16(hu) };
         let digest = content_digest(&volume);
@@ -213,7 +213,7 @@ struct PhantomLabels {
 impl Companions for PhantomLabels {
     fn labels(&self, pattern: &str) -> Result<Labels, Fault> {
         if pattern != LABELS {
-            let message = format!("phantoms have their labels in `{LABELS}`, and no other file beside them");
+            let message = format!("expected the label file `{LABELS}` of a phantom, got another pattern");
             return Err(Fault::mask(FaultKind::Missing, message));
         }
         Ok(Labels { grid: self.grid, ids: self.labels.map(|&id| u16::from(id)) })

@@ -1,29 +1,29 @@
-//! Quantum noise as a scanner's reconstruction leaves it.
+//! Quantum noise after the reconstruction of a scanner.
 //!
-//! White noise through a short separable kernel: within the slice a soft-tissue kernel, whose small negative lobes give
-//! the grain its worm-like look, along z the overlap of neighbouring slices.
+//! White noise is filtered with a short separable kernel: within the slice a soft-tissue kernel with small negative lobes, along z
+//! the overlap of neighbouring slices.
 
 use crate::random::RandomStream;
 
-/// Taps of the in-slice kernel from the middle outwards.
+/// Taps of the in-slice kernel from the centre outwards.
 const IN_SLICE: [f32; 3] = [0.62, 0.30, -0.07];
-/// Taps along z from the middle outwards.
+/// Taps along z from the centre outwards.
 const ALONG_Z: [f32; 2] = [0.8, 0.3];
 
-/// Slices of noise with standard deviation 1, one after the other.
+/// A generator of consecutive slices of noise with standard deviation 1.
 pub(super) struct Noise {
     shape: [usize; 2],
-    draws: RandomStream,
-    /// The previous, this and the next slice, filtered within the slice.
+    random: RandomStream,
+    /// The previous, the current and the next slice, filtered within the slice.
     slices: [Vec<f32>; 3],
     scratch: Vec<f32>,
 }
 
 impl Noise {
-    /// Noise for slices of `shape` voxels [x, y].
-    pub(super) fn new(shape: [usize; 2], draws: RandomStream) -> Self {
+    /// Creates noise for slices of `shape` voxels [x, y].
+    pub(super) fn new(shape: [usize; 2], random: RandomStream) -> Self {
         let empty = || vec![0.0; shape[0] * shape[1]];
-        let mut noise = Self { shape, draws, slices: [empty(), empty(), empty()], scratch: empty() };
+        let mut noise = Self { shape, random, slices: [empty(), empty(), empty()], scratch: empty() };
         for _ in 0..2 {
             noise.advance();
         }
@@ -45,8 +45,8 @@ impl Noise {
         let gain = gain();
         let white = &mut self.scratch;
         for pair in white.chunks_mut(2) {
-            let bits = self.draws.bits();
-            // The sum of four uniform 8-bit numbers is nearly normal, and the kernel makes it more so.
+            let bits = self.random.bits();
+            // The sum of four uniform 8-bit numbers is nearly normal, and the kernel improves the approximation.
             for (value, half) in pair.iter_mut().zip([bits as u32, (bits >> 32) as u32]) {
                 let sum: u32 = half.to_le_bytes().into_iter().map(u32::from).sum();
                 *value = (sum as f32 - 510.0) * gain;
@@ -73,7 +73,7 @@ impl Noise {
     }
 }
 
-/// What makes the filtered noise have standard deviation 1.
+/// Returns the gain for which the filtered noise has standard deviation 1.
 fn gain() -> f32 {
     let power = |taps: &[f32]| taps[0] * taps[0] + 2.0 * taps[1..].iter().map(|t| t * t).sum::<f32>();
     let uniform = (256.0f32 * 256.0 - 1.0) / 12.0;
@@ -86,7 +86,7 @@ mod tests {
     use crate::random::Key;
 
     #[test]
-    fn noise_has_unit_deviation_and_the_grain_of_its_kernel() {
+    fn noise_has_unit_deviation_and_autocorrelation_of_kernel() {
         let mut noise = Noise::new([96, 80], Key::root(5).draws("noise"));
         let mut slice = vec![0.0; 96 * 80];
         let (mut sum, mut square, mut near, mut far, mut count) = (0.0f64, 0.0, 0.0, 0.0, 0.0);

@@ -1,8 +1,8 @@
-//! How phantoms differ: build, pose, and the phase of the contrast agent.
+//! Variation of phantoms: build of the patient, and phase of the contrast agent.
 
 use crate::random::RandomStream;
 
-/// When the scan was taken after the contrast agent was given, if any was.
+/// The phase of the contrast agent in a scan; native is without contrast agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     Native,
@@ -10,18 +10,18 @@ pub(super) enum Phase {
     Portal,
 }
 
-/// What stays the same between the scans of one patient.
+/// Properties that are equal in all scans of one patient.
 #[derive(Clone, Debug)]
 pub(super) struct Build {
     /// Body size relative to the standard body.
     pub(super) size: f32,
     /// Width of the trunk relative to the size.
     pub(super) girth: f32,
-    /// Fat under the skin, in front.
+    /// Thickness of the anterior subcutaneous fat.
     pub(super) fat_mm: f32,
-    /// Thickness of the trunk's muscles.
+    /// Thickness of the muscles of the trunk.
     pub(super) muscle_mm: f32,
-    /// What fat in the liver takes from its HU.
+    /// Reduction of the HU of the liver by its fat.
     pub(super) liver_fat_hu: f32,
     /// Size of the left liver lobe and of the spleen relative to the standard.
     pub(super) left_lobe: f32,
@@ -31,9 +31,10 @@ pub(super) struct Build {
 }
 
 impl Build {
-    pub(super) fn draw(draws: &mut RandomStream) -> Self {
+    /// Samples the build of a patient.
+    pub(super) fn sample(random: &mut RandomStream) -> Self {
         let mut normal =
-            |mean: f64, deviation: f64, low: f64, high: f64| draws.normal(mean, deviation).clamp(low, high) as f32;
+            |mean: f64, deviation: f64, low: f64, high: f64| random.normal(mean, deviation).clamp(low, high) as f32;
         Self {
             size: normal(1.0, 0.05, 0.88, 1.1),
             girth: normal(1.0, 0.04, 0.9, 1.08),
@@ -47,7 +48,7 @@ impl Build {
     }
 }
 
-/// HU of what takes up contrast agent.
+/// HU of the tissues that take up contrast agent.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Enhancement {
     pub(super) artery: f32,
@@ -65,17 +66,17 @@ pub(super) struct Enhancement {
 }
 
 impl Phase {
-    /// Most archives hold portal-venous scans, some native and arterial ones.
-    pub(super) fn draw(draws: &mut RandomStream) -> Self {
-        match draws.uniform(0.0, 1.0) {
+    /// Samples a phase: mostly portal-venous as in most archives, some native and some arterial.
+    pub(super) fn sample(random: &mut RandomStream) -> Self {
+        match random.uniform(0.0, 1.0) {
             u if u < 0.55 => Self::Portal,
             u if u < 0.8 => Self::Native,
             _ => Self::Arterial,
         }
     }
 
-    /// Typical HU of the phase, each a little off as in real patients.
-    pub(super) fn enhancement(self, draws: &mut RandomStream) -> Enhancement {
+    /// Samples HU around typical values of the phase.
+    pub(super) fn enhancement(self, random: &mut RandomStream) -> Enhancement {
         let table: [f32; 12] = match self {
             Self::Native => [42.0, 40.0, 41.0, 40.0, 60.0, 49.0, 42.0, 34.0, 30.0, 40.0, 44.0, 40.0],
             Self::Arterial => [310.0, 80.0, 120.0, 75.0, 72.0, 135.0, 108.0, 190.0, 75.0, 85.0, 120.0, 220.0],
@@ -83,9 +84,9 @@ impl Phase {
         };
         let spread = if self == Self::Native { 2.0 } else { 5.0 };
         let mut table =
-            table.map(|hu| (hu + draws.normal(0.0, spread).clamp(-2.5 * spread, 2.5 * spread) as f32).round());
+            table.map(|hu| (hu + random.normal(0.0, spread).clamp(-2.5 * spread, 2.5 * spread) as f32).round());
         if self == Self::Portal {
-            // In this phase cortex and medulla have nearly met, never crossed.
+            // In this phase the medulla is nearly as bright as the cortex, but never brighter.
             table[8] = table[8].min(table[7] - 4.0);
         }
         let [

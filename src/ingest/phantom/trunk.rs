@@ -1,4 +1,4 @@
-//! The trunk's wall and skeleton.
+//! The wall of the trunk and the skeleton.
 
 use super::anatomy::Anatomy;
 use super::patient::Build;
@@ -27,7 +27,7 @@ const VERTEBRAE: [(u8, f32); 18] = [
     (44, 188.0),
 ];
 
-/// Half axes of the standard trunk by height: (height, across, front to back).
+/// Half axes of the standard trunk: [height, lateral, anteroposterior].
 const STANDARD: [[f32; 3]; 7] = [
     [-320.0, 176.0, 108.0],
     [-230.0, 168.0, 105.0],
@@ -38,12 +38,12 @@ const STANDARD: [[f32; 3]; 7] = [
     [230.0, 150.0, 78.0],
 ];
 
-/// The trunk's cross-sections, more or less wide.
+/// Returns the cross-sections of the trunk, scaled by `girth`.
 pub(super) fn profile(girth: f32) -> Profile {
-    Profile { knots: STANDARD.map(|[z, across, deep]| [z, across * girth, deep * girth]) }
+    Profile { knots: STANDARD.map(|[z, lateral, depth]| [z, lateral * girth, depth * girth]) }
 }
 
-/// The inside of the trunk's wall.
+/// Returns the inside of the wall of the trunk.
 pub(super) fn inner_wall(build: &Build) -> Shape {
     let side = 0.8 * build.fat_mm + build.muscle_mm;
     let front = build.fat_mm + build.muscle_mm;
@@ -51,21 +51,21 @@ pub(super) fn inner_wall(build: &Build) -> Shape {
     Shape::Trunk { profile: profile(build.girth), inset: Inset { side, front, back } }
 }
 
-/// Where the middle of the vertebral bodies runs: forward in the loins, back in the chest.
+/// Returns the y coordinate of the centre of the vertebral bodies: anterior in the lumbar spine, posterior in the chest.
 fn spine_y(z: f32) -> f32 {
     let bend = |middle: f32, width: f32| libm::expf(-((z - middle) / width).powi(2));
     60.0 - 9.0 * bend(-185.0, 55.0) + 7.0 * bend(60.0, 90.0) - 14.0 * bend(230.0, 60.0)
 }
 
 impl Anatomy<'_> {
-    /// Couch, skin, fat, muscles and the cavity that they enclose, filled with fat.
+    /// Adds couch, skin, fat, muscles and the cavity that they enclose, filled with fat.
     pub(super) fn wall(&mut self) {
         let couch = |radii: [f32; 2]| Shape::Disc { center: [0.0, -145.0, 0.0], radii, half_height: 2000.0 };
-        let below = || Shape::Half { normal: [0.0, -1.0, 0.0], offset: -70.0 };
+        let below = || Shape::HalfSpace { normal: [0.0, -1.0, 0.0], offset: -70.0 };
         let bottom = 118.0 * self.build.girth.max(1.0) + 145.0;
         let table = |outer: f32, inner: f32| {
             couch([1.5 * (bottom + outer), bottom + outer])
-                .carved(vec![below()], vec![couch([1.5 * (bottom + inner), bottom + inner])])
+                .clipped(vec![below()], vec![couch([1.5 * (bottom + inner), bottom + inner])])
         };
         self.scene.add(table(40.0, 10.0), tissue(-930.0).rigid());
         self.scene.add(table(13.0, 10.0), tissue(-180.0).rigid());
@@ -73,26 +73,26 @@ impl Anatomy<'_> {
         let fat = self.build.fat_mm;
         let trunk = |inset: Inset| Shape::Trunk { profile: self.profile.clone(), inset };
         let muscles = Inset { side: 0.8 * fat, front: fat, back: 0.9 * fat };
-        let skin = [(0.0, tissue(-10.0)), (2.5, tissue(-104.0).lumps(8.0))];
-        self.scene.add_coats(trunk(Inset::default()), &skin);
-        self.scene.add(trunk(muscles), tissue(52.0).lumps(14.0).rough(2.0));
-        self.scene.add(Shape::Cavity { deeper: 0.0 }, tissue(-98.0).lumps(14.0));
+        let skin = [(0.0, tissue(-10.0)), (2.5, tissue(-104.0).variation(8.0))];
+        self.scene.add_layers(trunk(Inset::default()), &skin);
+        self.scene.add(trunk(muscles), tissue(52.0).variation(14.0).roughness(2.0));
+        self.scene.add(Shape::Cavity { inset_mm: 0.0 }, tissue(-98.0).variation(14.0));
 
-        for (side, back, loin) in [(1.0, 86, 88), (-1.0, 87, 89)] {
+        for (side, back, psoas_label) in [(1.0, 86, 88), (-1.0, 87, 89)] {
             let spinal = Shape::Disc { center: [side * 34.0, 84.0, -80.0], radii: [27.0, 15.0], half_height: 240.0 };
-            self.scene.add(spinal, tissue(54.0).lumps(20.0).rough(2.5).label(back));
+            self.scene.add(spinal, tissue(54.0).variation(20.0).roughness(2.5).label(back));
             let psoas = [
                 ([side * 24.0, 54.0, -105.0], 6.0),
                 ([side * 36.0, 50.0, -175.0], 16.0),
                 ([side * 52.0, 38.0, -260.0], 21.0),
             ];
-            self.scene.add(Shape::chain(&psoas), tissue(56.0).lumps(8.0).rough(1.5).label(loin));
+            self.scene.add(Shape::chain(&psoas), tissue(56.0).variation(8.0).roughness(1.5).label(psoas_label));
             let quadratus = Shape::ellipsoid([side * 66.0, 70.0, -165.0], [20.0, 10.0, 55.0]);
-            self.scene.add(quadratus, tissue(54.0).lumps(8.0));
+            self.scene.add(quadratus, tissue(54.0).variation(8.0));
         }
     }
 
-    /// Spine, ribs, breastbone, pelvis and shoulder girdle.
+    /// Adds spine, ribs, sternum, pelvis and shoulder girdle.
     pub(super) fn skeleton(&mut self) {
         self.spine();
         for (index, (_, height)) in VERTEBRAE[5..17].iter().enumerate() {
@@ -102,21 +102,21 @@ impl Anatomy<'_> {
         let front = |z: f32| -self.profile.at(z)[1] + self.build.fat_mm + 9.0;
         let sternum: Vec<(Point, f32)> =
             [(135.0, 9.0), (105.0, 8.0), (60.0, 8.0), (20.0, 6.0)].map(|(z, r)| ([0.0, front(z), z], r)).to_vec();
-        self.scene.add(Shape::chain(&sternum), tissue(190.0 * bone).lumps(30.0).label(116));
+        self.scene.add(Shape::chain(&sternum), tissue(190.0 * bone).variation(30.0).label(116));
         for side in [1.0, -1.0] {
             let (hip, clavicle, scapula) = if side > 0.0 { (77, 73, 71) } else { (78, 74, 72) };
-            let outer = Shape::turned([side * 95.0, 45.0, -262.0], [62.0, 62.0, 72.0], [0.0, 0.0, side * 0.35]);
-            let inner = Shape::turned([side * 84.0, 34.0, -256.0], [60.0, 62.0, 78.0], [0.0, 0.0, side * 0.35]);
-            let wing = outer.carved(vec![Shape::Cavity { deeper: -8.0 }], vec![inner]);
-            self.scene.add(wing, tissue(420.0 * bone).lumps(90.0).label(hip));
+            let outer = Shape::rotated([side * 95.0, 45.0, -262.0], [62.0, 62.0, 72.0], [0.0, 0.0, side * 0.35]);
+            let inner = Shape::rotated([side * 84.0, 34.0, -256.0], [60.0, 62.0, 78.0], [0.0, 0.0, side * 0.35]);
+            let wing = outer.clipped(vec![Shape::Cavity { inset_mm: -8.0 }], vec![inner]);
+            self.scene.add(wing, tissue(420.0 * bone).variation(90.0).label(hip));
             let collar = [
                 ([side * 14.0, front(140.0) + 6.0, 148.0], 6.0),
                 ([side * 70.0, -45.0, 178.0], 5.5),
                 ([side * 135.0, 0.0, 186.0], 6.0),
             ];
             self.scene.add(Shape::chain(&collar), tissue(460.0 * bone).label(clavicle));
-            let blade = Shape::turned([side * 98.0, 62.0, 120.0], [40.0, 4.0, 55.0], [0.1, 0.0, side * -0.75]);
-            self.scene.add(blade, tissue(430.0 * bone).lumps(100.0).rough(1.0).label(scapula));
+            let blade = Shape::rotated([side * 98.0, 62.0, 120.0], [40.0, 4.0, 55.0], [0.1, 0.0, side * -0.75]);
+            self.scene.add(blade, tissue(430.0 * bone).variation(100.0).roughness(1.0).label(scapula));
         }
     }
 
@@ -124,38 +124,38 @@ impl Anatomy<'_> {
         let bone = self.build.bone;
         let column: Vec<(Point, f32)> =
             (0..16).map(|i| -270.0 + 32.0 * i as f32).map(|z| ([0.0, spine_y(z), z], 17.5)).collect();
-        self.scene.add(Shape::chain(&column), tissue(85.0).lumps(10.0));
-        for (at, &(label, z)) in VERTEBRAE.iter().enumerate() {
+        self.scene.add(Shape::chain(&column), tissue(85.0).variation(10.0));
+        for (index, &(label, z)) in VERTEBRAE.iter().enumerate() {
             let y = spine_y(z);
-            let pitch = if at + 1 < VERTEBRAE.len() { VERTEBRAE[at + 1].1 - z } else { 19.0 };
-            let (wide, deep) = (16.0 + 0.27 * pitch, 11.0 + 0.2 * pitch);
-            let body = Shape::Disc { center: [0.0, y, z], radii: [wide, deep], half_height: 0.41 * pitch };
-            let coats = [tissue(430.0 * bone), tissue(185.0 * bone).lumps(35.0)].map(|paint| paint.label(label));
-            self.scene.add_coats(body, &[(0.0, coats[0]), (2.0, coats[1])]);
-            let tip = (y + deep + 30.0).min(self.profile.at(z)[1] - 0.9 * self.build.fat_mm - 4.0);
-            let arch = tissue(390.0 * bone).lumps(60.0).label(label);
-            let spinous = [([0.0, y + deep + 17.0, z - 2.0], 4.0), ([0.0, tip, z - 0.45 * pitch], 3.5)];
+            let pitch = if index + 1 < VERTEBRAE.len() { VERTEBRAE[index + 1].1 - z } else { 19.0 };
+            let (width, depth) = (16.0 + 0.27 * pitch, 11.0 + 0.2 * pitch);
+            let body = Shape::Disc { center: [0.0, y, z], radii: [width, depth], half_height: 0.41 * pitch };
+            let layers = [tissue(430.0 * bone), tissue(185.0 * bone).variation(35.0)].map(|paint| paint.label(label));
+            self.scene.add_layers(body, &[(0.0, layers[0]), (2.0, layers[1])]);
+            let tip = (y + depth + 30.0).min(self.profile.at(z)[1] - 0.9 * self.build.fat_mm - 4.0);
+            let arch = tissue(390.0 * bone).variation(60.0).label(label);
+            let spinous = [([0.0, y + depth + 17.0, z - 2.0], 4.0), ([0.0, tip, z - 0.45 * pitch], 3.5)];
             self.scene.add(Shape::chain(&spinous), arch);
             for side in [1.0, -1.0] {
                 let lamina = [
-                    ([0.0, y + deep + 18.0, z - 2.0], 3.0),
-                    ([side * 13.0, y + deep + 8.0, z + 2.0], 4.5),
-                    ([side * 12.0, y + deep - 3.0, z + 3.0], 4.0),
+                    ([0.0, y + depth + 18.0, z - 2.0], 3.0),
+                    ([side * 13.0, y + depth + 8.0, z + 2.0], 4.5),
+                    ([side * 12.0, y + depth - 3.0, z + 3.0], 4.0),
                 ];
                 self.scene.add(Shape::chain(&lamina), arch);
                 let transverse =
-                    [([side * 13.0, y + deep + 8.0, z + 2.0], 4.0), ([side * 34.0, y + deep + 13.0, z + 4.0], 3.0)];
+                    [([side * 13.0, y + depth + 8.0, z + 2.0], 4.0), ([side * 34.0, y + depth + 13.0, z + 4.0], 3.0)];
                 self.scene.add(Shape::chain(&transverse), arch);
             }
         }
-        let sacrum = Shape::turned([0.0, 72.0, -285.0], [48.0, 18.0, 42.0], [0.5, 0.0, 0.0]);
-        self.scene.add(sacrum, tissue(260.0 * bone).lumps(70.0).rough(2.0).label(25));
+        let sacrum = Shape::rotated([0.0, 72.0, -285.0], [48.0, 18.0, 42.0], [0.5, 0.0, 0.0]);
+        self.scene.add(sacrum, tissue(260.0 * bone).variation(70.0).roughness(2.0).label(25));
         let canal: Vec<(Point, f32)> =
             (0..16).map(|i| -250.0 + 30.0 * i as f32).map(|z| ([0.0, spine_y(z) + 25.0, z], 8.5)).collect();
-        self.scene.add_coats(Shape::chain(&canal), &[(0.0, tissue(15.0)), (3.5, tissue(42.0).label(79))]);
+        self.scene.add_layers(Shape::chain(&canal), &[(0.0, tissue(15.0)), (3.5, tissue(42.0).label(79))]);
     }
 
-    /// The ribs of one vertebra, round the chest and down to their cartilage.
+    /// Adds the ribs of one vertebra and their cartilage.
     fn rib_pair(&mut self, number: u8, height: f32) {
         let bone = self.build.bone;
         let reach = match number {
@@ -172,30 +172,30 @@ impl Anatomy<'_> {
                 let (sin, cos) = (libm::sinf(angle), libm::cosf(angle));
                 let z = height + 8.0 - 0.5 * drop * (1.0 - cos);
                 let [a, b] = self.profile.at(z);
-                // The trunk is squarer than an ellipse: farther out where both coordinates are large.
+                // The trunk is squarer than an ellipse: the radius is larger where both coordinates are large.
                 let product = (sin * cos).powi(2).max(1e-3);
                 let square = (1.0 - (1.0 - 1.6 * product).sqrt()) / (0.8 * product);
                 let out = square.sqrt();
                 let first_rib = if number == 1 { 0.72 } else { 1.0 };
                 [side * first_rib * (a - depth) * out * sin, (b - depth - 4.0) * out * cos, z]
             };
-            let bar = |from: f32, to: f32, radius: f32| {
+            let tube = |from: f32, to: f32, radius: f32| {
                 let points: Vec<(Point, f32)> =
                     (0..=9).map(|i| (point(from + (to - from) * i as f32 / 9.0), radius)).collect();
                 Shape::chain(&points)
             };
             let label = first + number;
-            let coats = [(0.0, tissue(470.0 * bone).label(label)), (2.6, tissue(210.0 * bone))];
-            self.scene.add_coats(bar(0.0, reach, 5.2), &coats);
+            let layers = [(0.0, tissue(470.0 * bone).label(label)), (2.6, tissue(210.0 * bone))];
+            self.scene.add_layers(tube(0.0, reach, 5.2), &layers);
             if number <= 10 {
-                let cartilage = bar(reach, if number <= 7 { 0.97 } else { 0.85 }, 4.6);
-                self.scene.add(cartilage, tissue(105.0).lumps(25.0).label(117));
+                let cartilage = tube(reach, if number <= 7 { 0.97 } else { 0.85 }, 4.6);
+                self.scene.add(cartilage, tissue(105.0).variation(25.0).label(117));
             }
         }
     }
 
-    /// Gives everything below and behind a plane within a label another one.
+    /// Changes the label of the voxels below and behind a plane from `from` to `to`.
     pub(super) fn split_lobe(&mut self, normal: Point, offset: f32, from: u8, to: u8) {
-        self.scene.add(Shape::Half { normal, offset }, relabel(to).only(from, from));
+        self.scene.add(Shape::HalfSpace { normal, offset }, relabel(to).within_labels(from, from));
     }
 }

@@ -55,7 +55,7 @@ fn folder_answer_needs_name_of_class() {
         checked.problems.iter().map(|problem| problem.message.clone()).collect::<Vec<_>>().join("\n")
     };
     assert_eq!(with(&[]), "");
-    assert!(with(&["stages.organs.output=liver.nii.gz"]).contains("expected `{name}` where the class stands"));
+    assert!(with(&["stages.organs.output=liver.nii.gz"]).contains("expected `{name}` in place of the class"));
     assert!(with(&["stages.organs.files={ liver = [\"liver\"] }"]).contains("expected either `organs` or `files`"));
     assert!(with(&["stages.organs.exchange=pipe"]).contains("cannot be read from a pipe"));
 }

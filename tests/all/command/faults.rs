@@ -84,7 +84,7 @@ fn missing_and_invalid_answers_are_reported() {
         FaultKind::Truncated,
         "labels of the program: ",
     );
-    assert_fault(&mask_fault("mkdir \"$1\"", ""), FaultKind::Unsupported, "came a folder");
+    assert_fault(&mask_fault("mkdir \"$1\"", ""), FaultKind::Unsupported, "got a folder");
 }
 
 #[test]

@@ -185,7 +185,7 @@ fn folder_of_binary_files_is_read() {
     let incomplete = organs.replace("kidney_left kidney_right", "kidney_left");
     let plan = plan_of(&format!("{PHANTOMS}{incomplete}{AFTER_MASK}{TEST}"), folder.path());
     let fault = plan.masks[0].mask.mask(&scan).unwrap_err();
-    assert_eq!(fault.message, "expected a mask of `kidney_right` for kidney, there is none");
+    assert_eq!(fault.message, "expected a mask of `kidney_right` for kidney, which does not exist");
 }
 
 #[test]

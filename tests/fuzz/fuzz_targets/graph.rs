@@ -1,4 +1,4 @@
-//! Any text is a plan or a list of problems, each at a place in the text.
+//! Checks that any text yields a plan or a list of problems.
 #![no_main]
 
 use freetumor::graph::{GraphFile, Registry, check};

@@ -1,4 +1,4 @@
-//! Any bytes are a NIfTI volume, a label map, or a fault; and what was read agrees with its header.
+//! Checks that any bytes yield a NIfTI volume, a label map or a fault, and that a volume agrees with its header.
 #![no_main]
 
 use freetumor::ingest::nifti::{Limits, read_header_from, read_labels_from, read_volume_from};
@@ -10,7 +10,7 @@ fuzz_target!(|bytes: &[u8]| {
     let volume = read_volume_from(bytes, bytes.len() as u64, &limits);
     let labels = read_labels_from(bytes, bytes.len() as u64, &limits);
     if let Ok(volume) = volume {
-        let header = header.expect("a volume was read behind this header");
+        let header = header.expect("the volume was read, so its header is valid");
         assert_eq!(volume.grid, header.grid);
         assert_eq!(volume.voxels.shape(), volume.grid.shape);
         assert!(volume.voxels.bytes() as u64 <= header.volume_bytes);

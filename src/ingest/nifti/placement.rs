@@ -1,33 +1,33 @@
-//! Where a NIfTI file says that its voxels lie: sform, else qform, else spacing alone.
+//! The affine of a NIfTI file: from its sform, else its qform, else its spacing.
 
 use crate::error::{Fault, FaultKind};
 use crate::volume::Affine;
 
-/// How far 1 − (b² + c² + d²) may fall below zero before the quaternion is no rotation: three float32 roundings.
-const QUATERNION_SLACK: f64 = 3.0 * f32::EPSILON as f64;
-/// Spacings that a scanner can have; what lies outside is a wrong unit or a lie.
+/// Tolerance of 1 − (b² + c² + d²) below zero in a rotation quaternion: three float32 roundings.
+const QUATERNION_TOLERANCE: f64 = 3.0 * f32::EPSILON as f64;
+/// Range of valid spacings; other values are in a wrong unit or corrupt.
 const SPACING_MM: std::ops::RangeInclusive<f64> = 1e-3..=1e3;
-/// No scanner is longer than this, and sums of such coordinates stay exact enough.
-const FARTHEST_MM: f64 = 1e6;
+/// Maximum coordinate of the first voxel: beyond any scanner, and with sufficient precision in sums.
+const MAX_OFFSET_MM: f64 = 1e6;
 
-/// The fields of a header that place its voxels.
+/// The fields of a header that define its affine.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Placement {
-    /// `pixdim[0]` holds the handedness (qfac), the next three the spacing.
+    /// `pixdim[0]` is the handedness (qfac), the next three are the spacing.
     pub pixdim: [f64; 8],
     /// `xyzt_units`; the lowest three bits are the unit of length.
     pub units: u8,
     pub qform_code: i32,
     pub sform_code: i32,
-    /// The rotation's b, c, d; a follows from unit length.
+    /// Parts b, c, d of the unit quaternion; a follows from unit length.
     pub quaternion: [f64; 3],
     pub offset: [f64; 3],
     pub sform: [[f64; 4]; 3],
 }
 
 impl Placement {
-    /// The map from voxels to RAS+ millimetres, chosen as nibabel's `get_best_affine` does. A length unit of metres or
-    /// micrometres is honoured, as ITK does; an unknown one is taken for millimetres.
+    /// Returns the affine from voxels to RAS+ millimetres, selected as in nibabel's `get_best_affine`. Metres and
+    /// micrometres are converted, as in ITK; an unknown unit is treated as millimetres.
     pub fn affine(&self, shape: [usize; 3]) -> Result<Affine, Fault> {
         let (name, mut affine) = if self.sform_code != 0 {
             ("sform", Affine(self.sform))
@@ -45,26 +45,28 @@ impl Placement {
             affine.0.iter_mut().flatten().for_each(|value| *value *= unit_mm);
         }
         if affine.0.iter().flatten().any(|value| !value.is_finite()) {
-            return Err(geometry(format!("expected finite numbers in the {name}, came {:?}", affine.0)));
+            return Err(geometry(format!("expected finite numbers in the {name}, got {:?}", affine.0)));
         }
         let spacing_mm = affine.spacing_mm();
         if spacing_mm.iter().any(|spacing| !SPACING_MM.contains(spacing)) {
             return Err(geometry(format!(
-                "expected {}..{} mm between voxels, the {name} says {spacing_mm:?}",
+                "expected {}..{} mm between voxels, got {spacing_mm:?} in the {name}",
                 SPACING_MM.start(),
                 SPACING_MM.end()
             )));
         }
         if affine.inverse().is_none() {
-            return Err(geometry(format!("the axes of the {name} do not span space: {:?}", affine.0)));
+            return Err(geometry(format!("expected three independent axes in the {name}, got {:?}", affine.0)));
         }
-        if affine.0.iter().any(|row| row[3].abs() > FARTHEST_MM) {
-            return Err(geometry(format!("the {name} puts the first voxel farther than {FARTHEST_MM} mm away")));
+        if affine.0.iter().any(|row| row[3].abs() > MAX_OFFSET_MM) {
+            return Err(geometry(format!(
+                "expected the first voxel within {MAX_OFFSET_MM} mm of the origin, the {name} has a larger distance"
+            )));
         }
         Ok(affine)
     }
 
-    /// Spacing alone: the grid's middle at the origin, and x towards the Left as ANALYZE has it.
+    /// Returns the affine of the spacing alone: the centre of the grid at the origin, and x towards the Left as in ANALYZE.
     fn centred(&self, shape: [usize; 3]) -> Affine {
         let [x, y, z] = self.spacing();
         let mut affine = Affine::from_spacing([-x, y, z]);
@@ -76,7 +78,7 @@ impl Placement {
 
     fn qform(&self) -> Result<Affine, Fault> {
         let rotation = rotation_of(self.quaternion).ok_or_else(|| {
-            geometry(format!("expected a rotation in the qform, came the quaternion part {:?}", self.quaternion))
+            geometry(format!("expected a rotation in the qform, got the quaternion part {:?}", self.quaternion))
         })?;
         let [x, y, z] = self.spacing();
         let z = if self.pixdim[0] == -1.0 { -z } else { z };
@@ -85,20 +87,20 @@ impl Placement {
         })))
     }
 
-    /// A negative spacing is a known slip of writers; its sign means nothing.
+    /// Returns the absolute spacing: some writers store negative values, whose sign has no meaning.
     fn spacing(&self) -> [f64; 3] {
         [1, 2, 3].map(|axis| self.pixdim[axis].abs())
     }
 }
 
-/// The rotation of the unit quaternion with imaginary part [b, c, d] and a real part ≥ 0.
+/// Returns the rotation matrix of the unit quaternion with imaginary part [b, c, d] and a real part ≥ 0.
 fn rotation_of([b, c, d]: [f64; 3]) -> Option<[[f64; 3]; 3]> {
-    let rest = 1.0 - (b * b + c * c + d * d);
-    if rest.is_nan() || rest < -QUATERNION_SLACK {
+    let square = 1.0 - (b * b + c * c + d * d);
+    if square.is_nan() || square < -QUATERNION_TOLERANCE {
         return None;
     }
-    let a = rest.max(0.0).sqrt();
-    // Rounded parts may be a little longer than one: dividing by the length keeps the columns' lengths right.
+    let a = square.max(0.0).sqrt();
+    // Rounded parts may have a length above one: dividing by the length keeps unit columns.
     let s = 2.0 / (a * a + b * b + c * c + d * d);
     Some([
         [1.0 - s * (c * c + d * d), s * (b * c - a * d), s * (b * d + a * c)],
@@ -107,24 +109,24 @@ fn rotation_of([b, c, d]: [f64; 3]) -> Option<[[f64; 3]; 3]> {
     ])
 }
 
-/// Quaternion and handedness of a map, where they and its spacing say all of it (no shear).
+/// Quaternion and handedness of an affine without shear.
 pub(super) struct Qform {
-    /// −1 where the axes are left-handed.
+    /// −1 if the axes are left-handed, else 1.
     pub qfac: f64,
     pub quaternion: [f64; 3],
 }
 
 impl Qform {
-    /// The parts as a header stores them (float32), or `None` where they would move a corner of the grid by more than a
+    /// Returns the parts as a header stores them (float32), or `None` if they move a corner of the grid by more than a
     /// hundredth of a voxel.
-    pub fn of(affine: &Affine, shape: [usize; 3]) -> Option<Self> {
+    pub fn from_affine(affine: &Affine, shape: [usize; 3]) -> Option<Self> {
         let spacing_mm = affine.spacing_mm();
         let qfac = if affine.determinant() < 0.0 { -1.0 } else { 1.0 };
         let rotation: [[f64; 3]; 3] = std::array::from_fn(|r| {
             std::array::from_fn(|c| affine.0[r][c] / spacing_mm[c] * if c == 2 { qfac } else { 1.0 })
         });
         let stored = |value: f64| f64::from(value as f32);
-        let quaternion = rounded(quaternion_of(&rotation)).map(f64::from);
+        let quaternion = round_to_f32(quaternion_of(&rotation)).map(f64::from);
         let mut pixdim = [0.0; 8];
         pixdim[0] = qfac;
         pixdim[1..4].copy_from_slice(&spacing_mm.map(stored));
@@ -137,16 +139,16 @@ impl Qform {
     }
 }
 
-/// Float32 neighbours of b, c, d whose length gives the real part back as closely as they can. Near half a turn the real
-/// part is the root of what is left of 1, and plain rounding would turn the far end of a scan by a fifth of a voxel.
-fn rounded([a, b, c, d]: [f64; 4]) -> [f32; 3] {
+/// Returns the float32 neighbours of b, c, d from which the real part is reconstructed with the smallest error. Near a rotation of
+/// 180° the real part is the root of a small remainder, and plain rounding would rotate the far end of a scan by a fifth of a voxel.
+fn round_to_f32([a, b, c, d]: [f64; 4]) -> [f32; 3] {
     let neighbours = |part: f64| [part as f32, (part as f32).next_down(), (part as f32).next_up()];
     let mut best = ([b as f32, c as f32, d as f32], f64::INFINITY);
     for b in neighbours(b) {
         for c in neighbours(c) {
             for d in neighbours(d) {
-                let rest = 1.0 - [b, c, d].iter().map(|&part| f64::from(part) * f64::from(part)).sum::<f64>();
-                let error = (rest.max(0.0).sqrt() - a).abs();
+                let square = 1.0 - [b, c, d].iter().map(|&part| f64::from(part) * f64::from(part)).sum::<f64>();
+                let error = (square.max(0.0).sqrt() - a).abs();
                 if error < best.1 {
                     best = ([b, c, d], error);
                 }
@@ -156,8 +158,8 @@ fn rounded([a, b, c, d]: [f64; 4]) -> [f32; 3] {
     best.0
 }
 
-/// The unit quaternion of a rotation, with a real part ≥ 0. Divides by the largest of the four parts, so that no
-/// rotation loses digits.
+/// Returns the unit quaternion of a rotation, with a real part ≥ 0. Divides by the largest of the four parts, so that no
+/// rotation loses precision.
 fn quaternion_of(r: &[[f64; 3]; 3]) -> [f64; 4] {
     // Four times each squared part: a, b, c, d.
     let squares = [
@@ -188,7 +190,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quaternions_of_all_right_angles_return() {
+    fn qform_round_trips_for_right_angles() {
         for (x, sx) in [(0, 1.0), (0, -1.0), (1, 1.0), (1, -1.0), (2, 1.0), (2, -1.0)] {
             for (y, sy) in [(0, 1.0), (0, -1.0), (1, 1.0), (1, -1.0), (2, 1.0), (2, -1.0)] {
                 if x == y {
@@ -199,7 +201,8 @@ mod tests {
                     affine.0[x][0] = 0.75 * sx;
                     affine.0[y][1] = 1.25 * sy;
                     affine.0[3 - x - y][2] = 5.0 * sz;
-                    let qform = Qform::of(&affine, [512, 512, 40]).expect("axes at right angles are a rotation");
+                    let qform =
+                        Qform::from_affine(&affine, [512, 512, 40]).expect("axes at right angles form a rotation");
                     assert_eq!(qform.qfac < 0.0, affine.determinant() < 0.0);
                 }
             }
@@ -207,17 +210,17 @@ mod tests {
     }
 
     #[test]
-    fn a_tilted_scan_has_a_qform() {
+    fn tilted_scan_has_qform() {
         let (sin, cos) = 0.35f64.sin_cos();
         let affine =
             Affine([[0.8, 0.0, 0.0, -200.0], [0.0, 0.8 * cos, -3.0 * sin, 1.0], [0.0, 0.8 * sin, 3.0 * cos, 7.0]]);
-        let qform = Qform::of(&affine, [512, 512, 200]).expect("a rotation");
+        let qform = Qform::from_affine(&affine, [512, 512, 200]).expect("a rotation");
         assert!((qform.quaternion[0] - 0.175f64.sin()).abs() < 1e-7 && qform.qfac == 1.0);
     }
 
     #[test]
-    fn shear_has_no_qform() {
+    fn sheared_affine_has_no_qform() {
         let affine = Affine([[1.0, 0.0, 0.2, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]);
-        assert!(Qform::of(&affine, [64, 64, 64]).is_none());
+        assert!(Qform::from_affine(&affine, [64, 64, 64]).is_none());
     }
 }
