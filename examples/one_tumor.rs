@@ -41,7 +41,8 @@ fn draw_tumor(shape: [u32; 3], spacing_mm: [f64; 3], path: &Path) -> Result<f64,
     // The synthesis, one score stage, and the quality test.
     let rules = RulesConfig { diameter_mm: [30.0, 60.0], ..RulesConfig::default() };
     let rules = Rules::new(rules, &masked.mask.organs, HuWindow::ABDOMEN).map_err(|errors| message(&errors))?;
-    let intensity = Intensity::new(IntensityConfig::default(), &masked.mask.organs).map_err(|errors| message(&errors))?;
+    let intensity =
+        Intensity::new(IntensityConfig::default(), &masked.mask.organs).map_err(|errors| message(&errors))?;
     let accept = vec!["delta_hu < -25 HU".to_owned(), "invisible_fraction < 0.3".to_owned()];
     let test = QualityTestConfig { accept, ..QualityTestConfig::default() };
     let test = QualityTest::new(test).map_err(|errors| message(&errors))?;

@@ -76,7 +76,7 @@ struct Core {
 }
 
 impl ScoreStage for Core {
-    fn gives(&self) -> &'static [Score] {
+    fn scores(&self) -> &'static [Score] {
         &[Score::Disagreement]
     }
 

@@ -9,10 +9,10 @@
 //! use freetumor::random::Key;
 //!
 //! let tumor = Key::root(2024).with("scan", "9f86d081").with("organ", "liver").number("attempt", 3);
-//! let mut random = tumor.draws("site");
-//! let again = tumor.draws("site").uniform(0.0, 1.0);
+//! let mut random = tumor.stream("site");
+//! let again = tumor.stream("site").uniform(0.0, 1.0);
 //! assert_eq!(random.uniform(0.0, 1.0), again);
-//! assert_ne!(tumor.draws("texture").uniform(0.0, 1.0), again);
+//! assert_ne!(tumor.stream("texture").uniform(0.0, 1.0), again);
 //! ```
 
 use rand_chacha::ChaCha8Rng;
@@ -47,7 +47,7 @@ impl Key {
     }
 
     /// Returns the random stream for one purpose.
-    pub fn draws(self, purpose: &str) -> RandomStream {
+    pub fn stream(self, purpose: &str) -> RandomStream {
         RandomStream(ChaCha8Rng::from_seed(self.with("purpose", purpose).0))
     }
 }
@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn index_is_uniform() {
-        let mut random = Key::root(3).draws("test");
+        let mut random = Key::root(3).stream("test");
         let mut counts = [0usize; 7];
         for _ in 0..70_000 {
             counts[random.index(7)] += 1;
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn normal_has_requested_moments() {
-        let mut random = Key::root(4).draws("test");
+        let mut random = Key::root(4).stream("test");
         let values: Vec<f64> = (0..100_000).map(|_| random.normal(2.0, 3.0)).collect();
         let mean = values.iter().sum::<f64>() / values.len() as f64;
         let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / values.len() as f64;

@@ -133,7 +133,7 @@ fn bin_of(diameter_mm: f64) -> i64 {
 /// Selects `count` candidates at random: those with the smallest random numbers, which are keyed by id.
 fn sample(candidates: &[&ScoredCandidate], count: usize, key: Key) -> Vec<String> {
     let rank = |candidate: &&ScoredCandidate| {
-        (key.with("candidate", &candidate.id).draws("rank").bits(), candidate.id.clone())
+        (key.with("candidate", &candidate.id).stream("rank").bits(), candidate.id.clone())
     };
     let mut ranked: Vec<(u64, String)> = candidates.iter().map(rank).collect();
     ranked.sort();
@@ -146,7 +146,7 @@ mod tests {
 
     /// Returns a pool in which large tumors pass more often.
     fn pool() -> Vec<ScoredCandidate> {
-        let mut random = Key::root(5).draws("pool");
+        let mut random = Key::root(5).stream("pool");
         let candidate = |at: usize| {
             let diameter_mm = random.uniform(5.0, 35.0);
             let mut scores = Scores::default();

@@ -109,7 +109,7 @@ impl Workspace {
     /// Returns the kinds of stages, with networks on the device.
     pub fn registry(&self) -> Registry {
         let batch = if self.device == DeviceKind::Cpu { 1 } else { 4 };
-        Registry::on(&Resources {
+        Registry::with_resources(&Resources {
             decoder: Decoder::in_process(),
             patient_secret: Some(self.patient_key()),
             networks: Networks::new(Service::new(self.device, batch)),

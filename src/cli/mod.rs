@@ -3,14 +3,17 @@
 //! This room owns flags, messages on the terminal and exit codes: 0 without failures, 1 with failed scans or cases, 2 if the command
 //! could not run. Results go to standard output; progress, warnings and errors to standard error.
 
+pub mod completions;
 pub mod decode;
 pub mod evaluate;
 pub mod export;
 pub mod files;
 pub mod graph;
+mod help;
 pub mod infer;
 pub mod inspect;
 mod load;
+mod messages;
 pub mod network;
 mod print;
 mod progress;
@@ -21,18 +24,22 @@ mod stream;
 pub mod train;
 pub mod validate;
 
-use std::io::{IsTerminal, Write, stderr, stdout};
+use std::io::{Write, stdout};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, FromArgMatches, Parser, Subcommand};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::{Registry, Resources};
 use crate::inference::Networks;
 use crate::ingest::dicom::Decoder;
 use crate::nn::device::DeviceKind;
 use crate::nn::service::Service;
 use crate::simd::Class;
+use messages::{LogFormat, MessageStyle, Messages};
+
+/// Heading of the options that every subcommand has.
+const GLOBAL: &str = "Global options";
 
 /// Turns unlabeled CT archives into quality-filtered, traceable training sets of synthetic tumors.
 #[derive(Debug, Parser)]
@@ -40,12 +47,18 @@ use crate::simd::Class;
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Format of log lines on standard error; RUST_LOG selects their level, such as info or freetumor=debug
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    /// Print errors only
+    #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = GLOBAL)]
+    quiet: bool,
+    /// Print what the command does; twice for everything. RUST_LOG selects by module
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = GLOBAL)]
+    verbose: u8,
+    /// Format of the lines on standard error
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, help_heading = GLOBAL)]
     log_format: LogFormat,
     /// Compute networks on the CPU with this class of instructions; the results are the same bits on every processor that supports the
     /// class: for tests, and to resume a run of another processor [default: the widest of this processor]
-    #[arg(long, global = true, value_name = "CLASS", value_parser = class_parser())]
+    #[arg(long, global = true, value_name = "CLASS", value_parser = class_parser(), help_heading = GLOBAL)]
     kernel_class: Option<Class>,
 }
 
@@ -65,19 +78,47 @@ enum Command {
     Infer(infer::InferArgs),
     Evaluate(evaluate::EvaluateArgs),
     Train(train::TrainArgs),
+    Completions(completions::CompletionsArgs),
+    Man(completions::ManArgs),
     #[command(hide = true)]
     DecodeDicom,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum LogFormat {
-    /// For people
-    Text,
-    /// One JSON object per line
-    Json,
-}
-
 impl Cli {
+    /// Parses the arguments of the process. Help and version are printed, and a wrong usage is reported, before the process exits.
+    pub fn parse_arguments() -> Self {
+        let error = match help::command().try_get_matches().and_then(|matches| Self::from_arg_matches(&matches)) {
+            Ok(cli) => return cli,
+            Err(error) => error,
+        };
+        let arguments: Vec<_> = std::env::args_os().collect();
+        let is_json = arguments.windows(2).any(|pair| pair[0] == "--log-format" && pair[1] == "json")
+            || arguments.iter().any(|argument| argument == "--log-format=json");
+        if !is_json || !error.use_stderr() {
+            error.exit();
+        }
+        let style = MessageStyle { format: LogFormat::Json, ..MessageStyle::default() };
+        style.start();
+        let message = error.to_string();
+        // A closed standard error loses the message, not the exit code.
+        let _ = writeln!(Messages::new(style), "{}", message.lines().collect::<Vec<_>>().join(" "));
+        std::process::exit(error.exit_code())
+    }
+
+    fn style(&self) -> MessageStyle {
+        MessageStyle { format: self.log_format, quiet: self.quiet, verbose: self.verbose }
+    }
+
+    /// Prints an error of [`Cli::run`].
+    pub fn print_error(&self, error: &Error) {
+        let mut messages = Messages::new(self.style());
+        // If standard error is closed, the message is lost, but not the exit code.
+        let _ = writeln!(messages, "error: {error}");
+        if let Some(hint) = error.hint() {
+            let _ = writeln!(messages, "hint: {hint}");
+        }
+    }
+
     /// Returns the resources of this machine for reading archives and running networks.
     fn resources(&self) -> Resources {
         let (patient_secret, device, batch) = match &self.command {
@@ -95,11 +136,12 @@ impl Cli {
     /// # Errors
     /// If the command could not run or had to stop.
     pub fn run(&self) -> Result<u8> {
-        start_log(self.log_format);
+        self.style().start();
         if let Some(class) = self.kernel_class {
             Class::select(class)?;
         }
-        let (stdout, stderr): (&mut dyn Write, &mut dyn Write) = (&mut stdout().lock(), &mut stderr());
+        let (stdout, stderr): (&mut dyn Write, &mut dyn Write) =
+            (&mut stdout().lock(), &mut Messages::new(self.style()));
         let registry = Registry::with_resources(&self.resources());
         match &self.command {
             Command::Run(args) => {
@@ -118,18 +160,9 @@ impl Cli {
             Command::Infer(args) => infer::infer(args, stdout),
             Command::Evaluate(args) => evaluate::evaluate(args, stdout, stderr),
             Command::Train(args) => train::train(args, &registry, stdout, stderr),
+            Command::Completions(args) => completions::completions(args, stdout),
+            Command::Man(args) => completions::man(args, stdout),
             Command::DecodeDicom => Ok(decode::run()),
         }
-    }
-}
-
-fn start_log(format: LogFormat) {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into());
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(stderr().is_terminal());
-    // Each span logs its duration when it closes: one line per stage and scan at level info.
-    let log = log.with_span_events(tracing_subscriber::fmt::format::FmtSpan::CLOSE);
-    match format {
-        LogFormat::Text => log.with_target(false).init(),
-        LogFormat::Json => log.json().init(),
     }
 }

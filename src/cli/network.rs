@@ -6,6 +6,7 @@ use std::sync::Arc;
 use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 
+use super::messages::style;
 use super::scan::{triple, window};
 use crate::error::{Error, Fault, Result, Stage};
 use crate::inference::{Inference, MAX_VOXELS, NetworkConfig, ScanResampler};
@@ -215,8 +216,7 @@ impl NetworkArgs {
         let windows = SlidingWindows { plan, importance: Importance::Constant, grouping: WindowGrouping::Alone };
         let scanned = [0, 1, 2].map(|axis| prepared.scanned.start[axis]..prepared.scanned.end()[axis]);
         let calls = windows.call_count(1, &scanned);
-        // Only drawn on a terminal.
-        let bar = ProgressBar::new(calls as u64);
+        let bar = if style().has_bar() { ProgressBar::new(calls as u64) } else { ProgressBar::hidden() };
         let logits =
             network.inference.predict_scan(Stage::Mask, &prepared, &windows, || bar.inc(1)).map_err(|fault| {
                 bar.abandon();

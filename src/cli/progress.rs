@@ -1,6 +1,6 @@
 //! Progress on standard error: a bar on a terminal, lines at intervals otherwise.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::messages::{LogFormat, Messages, style};
+use super::print::pluralize;
 use crate::dataflow::{Progress, ProgressSnapshot};
 
 /// Prints the progress of a run until it is dropped.
@@ -21,8 +23,7 @@ impl ProgressReporter {
     pub fn start(progress: Arc<Progress>) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&stop);
-        let watch =
-            move || if std::io::stderr().is_terminal() { draw(&progress, &flag) } else { report(&progress, &flag) };
+        let watch = move || if style().has_bar() { draw(&progress, &flag) } else { report(&progress, &flag) };
         // Without a thread the run continues without progress output.
         let thread = std::thread::Builder::new().name("progress".into()).spawn(watch).ok();
         Self { stop, thread }
@@ -40,8 +41,9 @@ impl Drop for ProgressReporter {
 }
 
 fn summary(now: ProgressSnapshot) -> String {
-    let faults = if now.faulted > 0 { format!(", {} scans failed", now.faulted) } else { String::new() };
-    format!("{} tumors accepted, {} attempts rejected{faults}", now.accepted, now.rejected)
+    let count = |count: u64, noun| pluralize(count as usize, noun);
+    let faults = if now.faulted > 0 { format!(", {} failed", count(now.faulted, "scan")) } else { String::new() };
+    format!("{} accepted, {} rejected{faults}", count(now.accepted, "tumor"), count(now.rejected, "attempt"))
 }
 
 fn draw(progress: &Progress, stop: &AtomicBool) {
@@ -68,14 +70,14 @@ fn report(progress: &Progress, stop: &AtomicBool) {
         let now = progress.snapshot();
         if (stopped || Instant::now() >= next) && last != Some(now) && now.scans > 0 {
             let seconds = start.elapsed().as_secs_f64();
-            let _ = writeln!(
-                std::io::stderr(),
-                "{seconds:6.1} s  {}/{} scans, {}, {} epochs committed",
-                now.finished,
-                now.scans,
-                summary(now),
-                now.committed
-            );
+            let ProgressSnapshot { scans, finished, faulted, accepted, rejected, committed } = now;
+            if style().format == LogFormat::Json {
+                tracing::info!(seconds, scans, finished, faulted, accepted, rejected, committed, "progress");
+            } else {
+                let message = format!("{seconds:6.1} s  {finished}/{scans} scans, {}", summary(now));
+                let _ =
+                    writeln!(Messages::new(style()), "{message}, {} committed", pluralize(committed as usize, "epoch"));
+            }
             last = Some(now);
             // Long runs need fewer lines: the pauses grow to half a minute.
             pause = (pause * 3 / 2).min(30);

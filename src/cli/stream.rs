@@ -209,7 +209,7 @@ fn stdout() -> Result<std::io::Stdout> {
 
 /// Shuffles pairs by the method of Fisher and Yates.
 fn shuffle(pairs: &mut [Pair], key: Key) {
-    let mut random = key.draws("order");
+    let mut random = key.stream("order");
     for last in (1..pairs.len()).rev() {
         pairs.swap(last, random.index(last + 1));
     }

@@ -1,7 +1,7 @@
 //! `freetumor train`: the three stages of training.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use bytesize::ByteSize;
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::messages::style;
 use super::network::DeviceName;
 use super::print::{ignore_closed_pipe, print_error, print_problems};
 use super::run::{at_least_one, default_memory_bytes};
@@ -175,7 +176,7 @@ impl TrainingObserver for TrainingProgress<'_> {
         let defined: Vec<_> = progress.scores.iter().filter(|(_, value)| value.is_finite()).cloned().collect();
         let scores = if defined.is_empty() { String::new() } else { format!("  [{}]", format_numbers(&defined)) };
         let left = time(progress.remaining);
-        if std::io::stderr().is_terminal() {
+        if style().has_bar() {
             let bar = self.bar.get_or_insert_with(|| bar(progress.elapsed));
             bar.set_length(progress.steps);
             bar.set_position(progress.step);

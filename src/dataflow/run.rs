@@ -72,7 +72,7 @@ pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progr
     let compute_steps = [Step::Mask, Step::Prepare, Step::Synthesize, Step::Score];
     let seconds: f64 = sums.iter().filter(|(step, ..)| compute_steps.contains(step)).map(|(.., seconds)| seconds).sum();
     let waiting_seconds: f64 = networks.iter().map(|network| network.cost.waited_seconds).sum();
-    let device = runner.plan.inferences().next().map(|(_, viewer)| viewer.service().usage());
+    let device = runner.plan.inferences().next().map(|(_, inference)| inference.service().usage());
     Ok(RunReport {
         new_scans,
         changed_scans,
@@ -99,9 +99,9 @@ fn warn_of_small_disk(plan: &Plan, folder: &Path, schedule: &Schedule) {
 
 fn network_uses(plan: &Plan) -> Vec<NetworkUse> {
     let mut uses = Vec::new();
-    for (node, viewer) in plan.inferences() {
-        let efforts = viewer.costs().into_iter();
-        uses.extend(efforts.map(|(phase, cost)| NetworkUse { node: node.to_owned(), phase, cost }));
+    for (node, inference) in plan.inferences() {
+        let costs = inference.costs().into_iter();
+        uses.extend(costs.map(|(phase, cost)| NetworkUse { node: node.to_owned(), phase, cost }));
     }
     uses
 }

@@ -249,7 +249,7 @@ impl CommandAttempts<'_> {
         let (stage, program) = (self.stage, &self.stage.program);
         let context = CandidateContext::new(self.scan, &candidate, stage.margin_mm);
         // 32 bits: every random number generator accepts them as a seed.
-        let seed = key.draws("command").bits() >> 32;
+        let seed = key.stream("command").bits() >> 32;
         let mut request = context.request(self.organ, &candidate);
         request["seed"] = seed.into();
         let mut call = program.call()?;

@@ -1,6 +1,6 @@
 //! The windows on which a network infers for one tumor.
 
-use super::field::Roi;
+use super::roi::Roi;
 use super::settings::{NetworkConfig, Windows};
 use crate::error::Result;
 use crate::nn::windows::{Importance, SlidingWindows, VoxelBox, WindowGrouping, WindowPlan};

@@ -266,7 +266,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn speckles(shape: [usize; 3], share: f64, seed: u64) -> BitVolume {
-        let mut random = Key::root(seed).draws("speckles");
+        let mut random = Key::root(seed).stream("speckles");
         BitVolume::from_fn(shape, |_| random.chance(share))
     }
 

@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn chunks_join_to_one_member() {
-        let mut random = Key::root(1).draws("bytes");
+        let mut random = Key::root(1).stream("bytes");
         let noise: Vec<u8> = (0..300_000).map(|_| random.index(256) as u8).collect();
         let pieces: [&[u8]; 5] = [b"header", &noise, &[], &[7; 100_000], &noise[..1]];
         for level in [1, 4, 6, 9] {

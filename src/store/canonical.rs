@@ -98,7 +98,7 @@ mod tests {
     /// Without serde_json's feature `float_roundtrip` some numbers change by one bit, and a restart would write other rows.
     #[test]
     fn numbers_round_trip_to_the_last_bit() {
-        let mut random = crate::random::Key::root(5).draws("floats");
+        let mut random = crate::random::Key::root(5).stream("floats");
         for _ in 0..20_000 {
             let value = random.normal(0.0, 1.0) * 10f64.powi(random.index(40) as i32 - 20);
             let text = super::line(&value).unwrap();

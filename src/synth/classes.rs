@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn rasterized_shape_equals_deformation_without_lattice() {
-        let shape = ClassShape::sample(&mut Key::root(3).draws("class"), SizeClass::Medium);
+        let shape = ClassShape::sample(&mut Key::root(3).stream("class"), SizeClass::Medium);
         let raster = shape.rasterize([0.0; 3], [CLASS_VOXEL_MM; 3]);
         let size = shape.radii_voxels.map(|radius| 4.0 * radius);
         let surface = shape.surface_level();
@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn radii_are_whole_numbers_in_range() {
-        let mut random = Key::root(4).draws("class");
+        let mut random = Key::root(4).stream("class");
         for class in SizeClass::ALL {
             for _ in 0..50 {
                 for radius in ClassShape::sample(&mut random, class).radii_voxels {

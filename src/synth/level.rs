@@ -225,7 +225,7 @@ mod tests {
     fn surface_equals_that_of_all_levels() {
         let (mut limited, mut unlimited) = (0, 0);
         for (seed, diameter_mm) in [0.1, 0.7, 2.0, 6.0, 15.0, 40.0].into_iter().cycle().take(120).enumerate() {
-            let mut random = Key::root(seed as u64).draws("levels");
+            let mut random = Key::root(seed as u64).stream("levels");
             let spacing_mm = [[0.8, 0.8, 1.0], [0.7, 0.9, 5.0], [3.0; 3]][random.index(3)];
             let shape = ShapeParameters {
                 diameter_mm,

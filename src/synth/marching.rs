@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn mesh_of_random_mask_is_closed() {
         // In a closed mesh the area vectors of all cells cancel, so its volume does not depend on the position.
-        let mut random = crate::random::Key::root(9).draws("marching");
+        let mut random = crate::random::Key::root(9).stream("marching");
         let mask = Array3::from_fn([9, 8, 7], |_| u8::from(random.chance(0.5)));
         let centred = surface(&mask, [1.0, 1.5, 2.0]);
         let mut moved = Array3::filled([20, 20, 20], 0u8);

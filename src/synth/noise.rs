@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn noise_has_unit_deviation_and_requested_scale() {
-        let mut random = Key::root(5).draws("noise");
+        let mut random = Key::root(5).stream("noise");
         let field = SmoothNoise::new(&mut random, [90, 80, 40], [1.0, 1.0, 2.0], [3.0; 3]).into_array();
         let values = field.as_slice();
         let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64;
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn values_do_not_exceed_row_bound() {
         assert!(0.5 * libm::sqrt(12.0) / SPLINE_DEVIATION < f64::from(SmoothNoise::MAX));
-        let mut random = Key::root(6).draws("noise");
+        let mut random = Key::root(6).stream("noise");
         let field = SmoothNoise::new(&mut random, [37, 21, 19], [1.0; 3], [4.0; 3]);
         let row_maxima = field.plane_row_maxima();
         let mut row = [0.0; 37];

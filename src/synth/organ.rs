@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn summary_returns_median_spread_and_noise_of_organ() {
         let labels = Array3::from_fn([40, 30, 20], |[x, y, z]| u8::from(x >= 5 && y >= 3 && z < 15));
-        let mut random = Key::root(2).draws("hu");
+        let mut random = Key::root(2).stream("hu");
         // A step of 60 HU along z: spread, but no noise.
         let scan = masked([1.0; 3], labels, |[x, y, z]| match x >= 5 && y >= 3 && z < 15 {
             true => random.normal(if z < 7 { 80.0 } else { 140.0 }, 10.0).round(),

@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn sample_between_keeps_limits() {
-        let (liver, mut random) = (PRIORS[0].diameter_mm, Key::root(1).draws("prior"));
+        let (liver, mut random) = (PRIORS[0].diameter_mm, Key::root(1).stream("prior"));
         for _ in 0..200 {
             let value = liver.sample_between(&mut random, 6.0, 12.0).unwrap();
             assert!((6.0..=12.0).contains(&value), "{value}");

@@ -192,14 +192,14 @@ struct OrganPlan<'scan> {
 impl Attempts for OrganPlan<'_> {
     fn attempt(&self, keys: AttemptKey) -> Result<Attempt, Fault> {
         let (site_key, key) = (keys.site(self.attempts_per_site), keys.attempt());
-        let Some(form) = self.form(&mut site_key.draws("size")) else { return Ok(rejected("no_site")) };
-        let Some(site) = self.site(&mut site_key.draws("site"), &form) else { return Ok(rejected("no_site")) };
+        let Some(form) = self.form(&mut site_key.stream("size")) else { return Ok(rejected("no_site")) };
+        let Some(site) = self.site(&mut site_key.stream("site"), &form) else { return Ok(rejected("no_site")) };
         let centre = site.map(|index| index as f64);
         let raster = match &form {
-            TumorForm::Prior(shape) => shape.rasterize(&mut key.draws("shape"), centre, self.spacing_mm),
+            TumorForm::Prior(shape) => shape.rasterize(&mut key.stream("shape"), centre, self.spacing_mm),
             TumorForm::Class(class) => class.rasterize(centre, self.spacing_mm),
         };
-        let margin = self.margin_voxels(&mut key.draws("margin"), &form);
+        let margin = self.margin_voxels(&mut key.stream("margin"), &form);
         let rules = OrganRules {
             scan: self.scan,
             organ: self.organ,
@@ -235,7 +235,7 @@ impl OrganPlan<'_> {
         }
         let voxel_mm = libm::cbrt(self.spacing_mm.iter().product());
         let [low, high] = self.config().diameter_mm;
-        // Sizes that fit nowhere in the organ are not sampled.
+        // Sizes that do not fit in the organ are not sampled.
         let organ_mm3 = self.summary.voxels as f64 * voxel_mm * voxel_mm * voxel_mm;
         let by_volume = equivalent_diameter_mm(self.prior.max_organ_share * organ_mm3);
         let by_depth = match (&self.search, self.prior.depth) {
@@ -345,7 +345,7 @@ impl OrganPlan<'_> {
         if soft.region() != inner {
             (soft, within) = (soft.cut(inner), within.cut(inner));
         }
-        let texture = self.textures().sample(&mut key.draws("texture"), &within, self.spacing_mm);
+        let texture = self.textures().sample(&mut key.stream("texture"), &within, self.spacing_mm);
         let context = TumorContext {
             before: &before,
             labels: &labels,
@@ -359,7 +359,7 @@ impl OrganPlan<'_> {
         };
         let width_hu = self.rules.window.width_hu();
         let site_box = self.site_box(form, site, region);
-        let mut random = key.draws("difference");
+        let mut random = key.stream("difference");
         let (difference, drawn_contrast_hu) = match &self.maps {
             Some(maps) => {
                 let mut difference = maps.difference(&mut random, site_box, region)?;

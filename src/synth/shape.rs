@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn shape_without_noise_is_ellipsoid() {
         for spacing_mm in [[0.8, 0.8, 1.0], [0.7, 0.7, 2.5]] {
-            let raster = PLAIN.rasterize(&mut Key::root(1).draws("shape"), [50.2, 40.7, 30.1], spacing_mm);
+            let raster = PLAIN.rasterize(&mut Key::root(1).stream("shape"), [50.2, 40.7, 30.1], spacing_mm);
             let measures = measure(&raster.mask, spacing_mm).unwrap();
             for (axis, radius) in measures.axes_mm.iter().zip(PLAIN.radii_mm()) {
                 assert!((axis / (2.0 * radius) - 1.0).abs() < 0.02, "{axis} {radius}");
@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn noise_roughens_surface_and_keeps_volume() {
         let rough = ShapeParameters { lobes: 0.2, edge_mm: 0.8, ..PLAIN };
-        let raster = rough.rasterize(&mut Key::root(2).draws("shape"), [0.0; 3], [0.8, 0.8, 1.0]);
+        let raster = rough.rasterize(&mut Key::root(2).stream("shape"), [0.0; 3], [0.8, 0.8, 1.0]);
         let measures = measure(&raster.mask, [0.8, 0.8, 1.0]).unwrap();
         assert!((measures.diameter_mm - 20.0).abs() < 0.5, "{}", measures.diameter_mm);
         assert!(measures.radial_residual_sd > 0.08 && measures.surface_irregularity_ratio > 1.1, "{measures:?}");
@@ -174,7 +174,7 @@ mod tests {
     fn shape_on_thick_slices_has_no_slivers() {
         let rough = ShapeParameters { lobes: 0.15, edge_mm: 0.3, ..PLAIN };
         for seed in 0..20 {
-            let raster = rough.rasterize(&mut Key::root(seed).draws("shape"), [0.0; 3], [0.8, 0.8, 2.5]);
+            let raster = rough.rasterize(&mut Key::root(seed).stream("shape"), [0.0; 3], [0.8, 0.8, 2.5]);
             let [nx, ny, _] = raster.mask.shape();
             let areas: Vec<usize> =
                 raster.mask.as_slice().chunks(nx * ny).map(|s| s.iter().filter(|&&v| v != 0).count()).collect();
@@ -189,7 +189,7 @@ mod tests {
     fn box_contains_whole_shape() {
         let rough = ShapeParameters { lobes: 0.25, edge_mm: 1.0, ..PLAIN };
         for seed in 0..20 {
-            let raster = rough.rasterize(&mut Key::root(seed).draws("shape"), [0.0; 3], [1.0; 3]);
+            let raster = rough.rasterize(&mut Key::root(seed).stream("shape"), [0.0; 3], [1.0; 3]);
             let [nx, ny, nz] = raster.mask.shape();
             let rim = raster.mask.as_slice().iter().enumerate().filter(|(index, value)| {
                 let voxel = [index % nx, index / nx % ny, index / nx / ny];

@@ -271,7 +271,7 @@ mod tests {
         let scan = scan([0.8, 0.8, 1.0], [64, 64, 52]);
         let summary = OrganSummary::of(&scan, &liver()).unwrap();
         let plan = SitePlan::new(&scan, &liver(), summary.region);
-        let mut random = Key::root(1).draws("site");
+        let mut random = Key::root(1).stream("site");
         for (low, high) in [(0.0, f64::INFINITY), (5.0, f64::INFINITY), (2.0, 4.0)] {
             for _ in 0..100 {
                 let constraints = SiteConstraints { depth_mm: [low, high], tumor_mm: 6.0 };

@@ -59,7 +59,7 @@ impl TexturePool {
         let volumes = kinds
             .into_par_iter()
             .map(|(index, field, sample)| {
-                volume(&mut key.number("volume", index as u64).draws("texture"), field, sample)
+                volume(&mut key.number("volume", index as u64).stream("texture"), field, sample)
             })
             .collect();
         Self { volumes, voxel_mm: recipe.voxel_mm }
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn sample_is_periodic_and_smooth() {
         let pool = TexturePool::abdomen();
-        let sample = pool.sample(&mut Key::root(1).draws("texture"), &RowSpans::whole([120, 5, 4]), [1.5; 3]);
+        let sample = pool.sample(&mut Key::root(1).stream("texture"), &RowSpans::whole([120, 5, 4]), [1.5; 3]);
         // The period is 96 voxels.
         for z in 0..4 {
             for y in 0..5 {
@@ -224,8 +224,8 @@ mod tests {
     #[test]
     fn sample_at_finer_spacing_shows_same_positions() {
         let pool = TexturePool::abdomen();
-        let coarse = pool.sample(&mut Key::root(2).draws("texture"), &RowSpans::whole([10; 3]), [3.0; 3]);
-        let fine = pool.sample(&mut Key::root(2).draws("texture"), &RowSpans::whole([19; 3]), [1.5; 3]);
+        let coarse = pool.sample(&mut Key::root(2).stream("texture"), &RowSpans::whole([10; 3]), [3.0; 3]);
+        let fine = pool.sample(&mut Key::root(2).stream("texture"), &RowSpans::whole([19; 3]), [1.5; 3]);
         for (z, y, x) in [(0, 0, 0), (3, 5, 7), (9, 9, 9)] {
             assert!((coarse[[x, y, z]] - fine[[2 * x, 2 * y, 2 * z]]).abs() < 1e-5);
         }

@@ -70,11 +70,13 @@ pub fn save(path: &Path, header: &CheckpointHeader, networks: &[&TrainedNetwork]
     }
     let text = serde_json::to_string(&header)
         .map_err(|cause| Error::new(format!("cannot write a checkpoint: {cause}")).with_source(cause))?;
-    write_tensors(path, &tensors, &BTreeMap::from([(HEADER_KEY.to_owned(), text)]), Precision::Single).map_err(|error| {
-        let before = if path.exists() { "the previous one is intact" } else { "there is no previous one" };
-        let message = format!("cannot save the checkpoint, {before}: {error}");
-        Error::new(message).with_hint("free disk space, then resume with `--resume`")
-    })
+    write_tensors(path, &tensors, &BTreeMap::from([(HEADER_KEY.to_owned(), text)]), Precision::Single).map_err(
+        |error| {
+            let before = if path.exists() { "the previous one is intact" } else { "there is no previous one" };
+            let message = format!("cannot save the checkpoint, {before}: {error}");
+            Error::new(message).with_hint("free disk space, then resume with `--resume`")
+        },
+    )
 }
 
 /// Reads the header of a checkpoint.

@@ -35,7 +35,7 @@ impl SimpleBackend for InitialWeights {
         let (dims, count) = (shape.dims(), shape.elem_count());
         let values: Vec<f32> = if dims.len() >= 2 {
             let bound = 1.0 / (count as f64 / dims[0] as f64).sqrt();
-            let mut random = self.0.draws(name);
+            let mut random = self.0.stream(name);
             (0..count).map(|_| random.uniform(-bound, bound) as f32).collect()
         } else if name.ends_with("weight") {
             vec![1.0; count]

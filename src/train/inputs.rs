@@ -50,7 +50,7 @@ impl TrainingInputs {
             *file = path(field, file)?;
             weights[field] = json!(weights_digest(field, file)?);
             let metadata = WeightsMetadata::of(file);
-            match metadata.other_than(network) {
+            match metadata.network_mismatch(network) {
                 Some(message) => Err(Error::new(format!("`train.{field}`: {message}"))),
                 None => Ok(metadata),
             }

@@ -44,10 +44,10 @@ pub use check::{CheckedTask, check, stage_of};
 pub use curves::curves;
 pub use inputs::TrainingConfig;
 pub use leakage::LeakageGuard;
-pub use learning::TrainedNetwork;
 pub use scans::{ScanCounts, TrainingCases, TrainingScans};
 pub use stage::TrainingStage;
 pub use task::TrainingTask;
+pub use trained_network::TrainedNetwork;
 pub use training::{TrainingObserver, TrainingOptions, TrainingOutcome};
 
 /// The label of the healthy organ in a crop of one organ.

@@ -43,7 +43,7 @@ impl TrainedNetwork {
     /// Returns an error if the file cannot be read or contains another network.
     pub fn with_weights(self, path: &Path, part: NetworkPart) -> Result<Self> {
         WeightsMetadata::of(path).check_weights(path)?;
-        let declared = self.config.declared().map_err(failed("cannot build the network"))?;
+        let declared = self.config.parameters().map_err(failed("cannot build the network"))?;
         let weights = fit(&read(path, &Device::Cpu)?, &declared, part).map_err(|error| {
             let wrapped = Error::new(format!("{}: {error}", path.display()));
             error.hint().into_iter().fold(wrapped, Error::with_hint)

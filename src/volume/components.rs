@@ -188,7 +188,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn speckles(seed: u64, shape: [usize; 3], share: f64) -> Array3<u8> {
-        let mut random = Key::root(seed).draws("speckles");
+        let mut random = Key::root(seed).stream("speckles");
         Array3::from_fn(shape, |_| u8::from(random.chance(share)))
     }
 

@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn distances_equal_search_over_all_pairs() {
-        let mut random = Key::root(1).draws("distance");
+        let mut random = Key::root(1).stream("distance");
         let spacing_mm = [0.8, 1.1, 2.5];
         let voxels = Array3::from_fn([13, 11, 7], |_| random.chance(0.01));
         let targets: Vec<[usize; 3]> = (0..voxels.as_slice().len())

@@ -117,7 +117,7 @@ mod tests {
 
     /// A box with few voxels set.
     fn sparse_mask(seed: u64) -> Array3<u8> {
-        let mut random = Key::root(seed).draws("spans");
+        let mut random = Key::root(seed).stream("spans");
         Array3::from_fn([11, 7, 6], |_| u8::from(random.chance(0.02)))
     }
 

@@ -207,7 +207,7 @@ fn write_data_set(folder: &Path, name: &str, contrast: i16) {
         let labels = liver(4 + case % 3, false);
         let label = folder.join("labelsTr").join(&file);
         write(label, &grid(), &labels);
-        let mut noise = Key::root(case as u64).with("data set", name).draws("noise");
+        let mut noise = Key::root(case as u64).with("data set", name).stream("noise");
         let mut hu = |id: &u8| (100.0 + noise.normal(0.0, 6.0)) as i16 + if *id == 2 { contrast } else { 0 };
         let mut image = encode_header(&grid(), Datatype::I16, "").unwrap().to_vec();
         image.extend(labels.as_slice().iter().flat_map(|id| hu(id).to_le_bytes()));

@@ -54,23 +54,23 @@ fn commands(text: &str) -> Vec<Vec<String>> {
 
 /// The arguments of a command line with single quotes, up to a comment.
 fn split(line: &str) -> Vec<String> {
-    let (mut arguments, mut argument, mut is_quoted, mut has_begun) = (Vec::new(), String::new(), false, false);
+    let (mut arguments, mut argument, mut is_quoted, mut is_started) = (Vec::new(), String::new(), false, false);
     for letter in line.chars() {
         match letter {
-            '\'' => (is_quoted, has_begun) = (!is_quoted, true),
-            '#' if !is_quoted && !has_begun => break,
+            '\'' => (is_quoted, is_started) = (!is_quoted, true),
+            '#' if !is_quoted && !is_started => break,
             ' ' if !is_quoted => {
-                if std::mem::take(&mut has_begun) {
+                if std::mem::take(&mut is_started) {
                     arguments.push(std::mem::take(&mut argument));
                 }
             }
             _ => {
-                has_begun = true;
+                is_started = true;
                 argument.push(letter);
             }
         }
     }
-    if has_begun {
+    if is_started {
         arguments.push(argument);
     }
     arguments
@@ -81,7 +81,8 @@ fn workplace() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let copied = Command::new("cp").arg("-r").arg(root().join("pipelines")).arg(folder.path()).status().unwrap();
     assert!(copied.success());
-    let config = PhantomConfig { count: 3, shape: [64, 64, 48], spacing_mm: [5.5, 5.5, 6.0], ..PhantomConfig::default() };
+    let config =
+        PhantomConfig { count: 3, shape: [64, 64, 48], spacing_mm: [5.5, 5.5, 6.0], ..PhantomConfig::default() };
     let phantoms = PhantomSource::new(config, "phantoms").map_err(|errors| errors[0].message.clone()).unwrap();
     for (number, entry) in phantoms.list().unwrap().iter().enumerate() {
         let scan = phantoms.read(entry).unwrap();
@@ -176,7 +177,9 @@ fn files_that_the_guide_names_exist() {
         let text = page(name);
         for code in text.split('`').skip(1).step_by(2) {
             let path = code.split_whitespace().next().unwrap_or_default();
-            let is_file = ["pipelines/", "examples/", "tests/", "schemas/", "src/", ".ci/"].iter().any(|start| path.starts_with(start));
+            let is_file = ["pipelines/", "examples/", "tests/", "schemas/", "src/", ".ci/"]
+                .iter()
+                .any(|start| path.starts_with(start));
             if is_file && !path.contains(['*', '…', 'N']) {
                 assert!(root().join(path).exists(), "{name} names {path}");
             }

@@ -24,7 +24,7 @@ pub fn write_decathlon(folder: &Path, count: usize, shape: [usize; 3], spacing_m
     let patient = |number: usize| {
         let file = format!("labeled_{number:03}.nii.gz");
         let ids = labels(shape, spacing_mm, number);
-        let mut noise = Key::root(3).number("patient", number as u64).draws("noise");
+        let mut noise = Key::root(3).number("patient", number as u64).stream("noise");
         let mut hu = |id: u8| [30.0, 110.0, 60.0][usize::from(id)] + noise.normal(0.0, 8.0);
         let image: Vec<u8> = ids.as_slice().iter().flat_map(|id| (hu(*id) as i16).to_le_bytes()).collect();
         write(&folder.join("imagesTr").join(&file), &grid, Datatype::I16, &image);
@@ -37,7 +37,7 @@ pub fn write_decathlon(folder: &Path, count: usize, shape: [usize; 3], spacing_m
 
 /// Returns an ellipsoid of liver over two thirds of the scan along each axis, with a ball of 28 mm at another position in each patient.
 fn labels(shape: [usize; 3], spacing_mm: f64, number: usize) -> Array3<u8> {
-    let mut random = Key::root(3).number("patient", number as u64).draws("place");
+    let mut random = Key::root(3).number("patient", number as u64).stream("place");
     let middle = shape.map(|voxels| voxels as f64 / 2.0);
     let center = middle.map(|at| at * random.uniform(0.85, 1.15));
     Array3::from_fn(shape, |voxel| {

@@ -57,10 +57,10 @@ fn reference_of(organ: &str) -> ([f64; 3], Option<&'static str>) {
 fn sampled(prior: &OrganPrior, spacing_mm: [f64; 3], count: u64) -> Vec<ShapeMeasures> {
     let shapes = (0..count).into_par_iter().filter_map(|number| {
         let key = Key::root(1).with("organ", prior.organ).number("shape", number);
-        let mut random = key.draws("size");
+        let mut random = key.stream("size");
         let diameter_mm = prior.diameter_mm.sample(&mut random);
         let shape =
-            prior.shape(&mut random, diameter_mm).rasterize(&mut key.draws("shape"), [0.3, 0.1, 0.6], spacing_mm);
+            prior.shape(&mut random, diameter_mm).rasterize(&mut key.stream("shape"), [0.3, 0.1, 0.6], spacing_mm);
         measure(&shape.mask, spacing_mm)
     });
     shapes.collect()

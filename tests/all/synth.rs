@@ -93,7 +93,7 @@ fn measures_equal_calibration_of_digital_spheres() {
         for diameter in diameters.iter().copied() {
             let expected = &spheres[format!("sphere_diameter_{diameter}_mm")];
             // The position of the reference's sphere on the grid is not known, so the mean over positions is compared.
-            let mut random = Key::root(1).draws("sphere");
+            let mut random = Key::root(1).stream("sphere");
             let all: Vec<_> = (0..8)
                 .map(|_| {
                     let centre = [0, 1, 2].map(|_| random.uniform(0.0, 1.0));
@@ -147,7 +147,7 @@ fn classes_are_distributed_as_published() {
     {
         let mut rows: [Vec<f64>; 3] = Default::default();
         for seed in 0..count {
-            let shape = ClassShape::sample(&mut Key::root(seed).draws("class"), class);
+            let shape = ClassShape::sample(&mut Key::root(seed).stream("class"), class);
             let raster = shape.rasterize([0.0; 3], [CLASS_VOXEL_MM; 3]);
             let ellipsoid = |index: usize| {
                 let [nx, ny, _] = raster.mask.shape();
@@ -244,7 +244,7 @@ fn scan(spacing_mm: [f64; 3], float: bool) -> MaskedScan {
         () if voxel[2] as f64 * spacing_mm[2] > 60.0 => 3,
         () => 0,
     });
-    let mut random = Key::root(5).draws("noise");
+    let mut random = Key::root(5).stream("noise");
     let hu = Array3::from_fn(shape, |voxel| {
         let mean = [-90.0, 110.0, 70.0, -850.0][usize::from(labels[voxel])];
         random.normal(mean, 12.0).round()

@@ -53,7 +53,6 @@ const REJECTED: &[(&str, &str)] = &[
     ("dead cores", "necrotic cores"),
     ("looks at", "infers on, reads"),
     ("look at all", "infer on all"),
-    ("a text", "a string"),
     ("take in", "ingest"),
     ("takes in", "ingests"),
     ("taken in", "ingested"),
@@ -63,8 +62,15 @@ const REJECTED: &[(&str, &str)] = &[
     ("came of it", "resulted"),
 ];
 
-/// Names that other programs or stored files fix.
-const KEPT: &[(&str, &str)] = &[];
+/// Words that settings and stored files contain, and where they may be used.
+const KEPT: &[(&str, &str)] = &[
+    ("gives", "src/external/score.rs"),
+    ("gives", "tests/all/command/"),
+    ("gives", "examples/command/"),
+    ("judge", "examples/gain/"),
+    ("judges", "examples/gain/"),
+    ("seen", "examples/gain/"),
+];
 
 fn files() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -77,7 +83,8 @@ fn files() -> Vec<PathBuf> {
         let extension = path.extension().and_then(|extension| extension.to_str());
         matches!(extension, Some("rs" | "md" | "toml" | "py" | "sh" | "snap" | "yml"))
     };
-    let is_left_out = |path: &PathBuf| path.ends_with("tests/all/words.rs") || path.to_string_lossy().contains("/results");
+    let is_left_out =
+        |path: &PathBuf| path.ends_with("tests/all/words.rs") || path.to_string_lossy().contains("/results");
     files.retain(|path| is_text(path) && !is_left_out(path));
     files
 }
@@ -116,7 +123,7 @@ fn words_of_the_project_are_plain() {
         let name = path.strip_prefix(root).unwrap().display().to_string();
         for (number, line) in text.lines().enumerate() {
             for (phrase, instead) in rejected(line) {
-                if !KEPT.contains(&(phrase, name.as_str())) {
+                if !KEPT.iter().any(|(word, place)| word == phrase && name.starts_with(place)) {
                     found.push(format!("{name}:{}: `{phrase}`, write: {instead}", number + 1));
                 }
             }
@@ -131,7 +138,9 @@ fn closures_name_their_arguments() {
     let mut found = Vec::new();
     for path in files().into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "rs")) {
         let text = std::fs::read_to_string(&path).unwrap();
-        for (number, line) in text.lines().enumerate().filter(|(_, line)| line.contains("|it|") || line.contains("|&it|")) {
+        for (number, line) in
+            text.lines().enumerate().filter(|(_, line)| line.contains("|it|") || line.contains("|&it|"))
+        {
             found.push(format!("{}:{}: {}", path.strip_prefix(root).unwrap().display(), number + 1, line.trim()));
         }
     }

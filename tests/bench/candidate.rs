@@ -37,7 +37,7 @@ fn scan(spacing_mm: [f64; 3]) -> MaskedScan {
             .sum();
         u8::from(level < 1.0)
     });
-    let mut random = Key::root(1).draws("noise");
+    let mut random = Key::root(1).stream("noise");
     let hu = labels.map(|&label| (f32::from(label) * 210.0 - 100.0 + 60.0 * (random.unit_f32() - 0.5)) as i16);
     let entry = ScanEntry {
         scan_id: freetumor::id::ScanId::from_bytes([0; 8]),

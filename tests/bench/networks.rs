@@ -69,6 +69,7 @@ fn multiply_adds() -> f64 {
                 // SAFETY: the processor has the instructions of its class.
                 #[cfg(target_arch = "x86_64")]
                 Class::Avx512 => unsafe { wide_chains() },
+                // SAFETY: likewise.
                 #[cfg(target_arch = "x86_64")]
                 Class::Avx2 => unsafe { fused_chains() },
                 _ => chains(),

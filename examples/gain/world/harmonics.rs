@@ -105,7 +105,7 @@ mod tests {
 
     #[test]
     fn harmonics_are_orthonormal() {
-        let mut random = Key::root(7).draws("directions");
+        let mut random = Key::root(7).stream("directions");
         let bodies: Vec<StarBody> = [2, 5, 9, 14, 30, 47].map(only).to_vec();
         let mut products = vec![vec![0.0; bodies.len()]; bodies.len()];
         const COUNT: usize = 60_000;
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn bodies_have_the_volume_of_their_diameter() {
-        let mut random = Key::root(8).draws("bodies");
+        let mut random = Key::root(8).stream("bodies");
         for _ in 0..5 {
             let body = StarBody::sample(&mut random, 20.0, 0.2);
             let side = body.max_radius_mm().ceil() as i32;

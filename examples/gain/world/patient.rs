@@ -130,7 +130,7 @@ impl World {
             body: Body::Abdomen,
             shape: whole,
             spacing_mm: [self.spacing_mm; 3],
-            seed: key.draws("phantoms").bits(),
+            seed: key.stream("phantoms").bits(),
             noise: self.noise,
             ..PhantomConfig::default()
         };
@@ -194,7 +194,7 @@ pub(super) fn build_patient(
     organ: &Array3<bool>,
     diameters: &Diameters,
 ) -> Result<Patient, Fault> {
-    let count = role.tumors(&mut key.draws("number of tumors"));
+    let count = role.tumors(&mut key.stream("number of tumors"));
     let mut patient = populate(&format!("{}_{number:03}", role.name()), key, volume, organ, (count, diameters))?;
     if role == Role::Unlabeled {
         patient.labels = organ.map(|inside| if *inside { LIVER } else { 0 });
@@ -236,18 +236,18 @@ pub fn populate(
     let mut positions = LesionPositions::of(&grid, organ);
     let mut tissue = Tissue::new(&grid, organ, hu, labels);
     // The largest tumors first, while there are free positions.
-    let mut random = key.draws("tumors");
+    let mut random = key.stream("tumors");
     let mut traits: Vec<TumorTraits> = (0..tumors).map(|_| TumorTraits::sample(&mut random, diameters)).collect();
     traits.sort_by(|a, b| b.diameter_mm.total_cmp(&a.diameter_mm));
     let mut grown = Vec::new();
     for (index, traits) in traits.into_iter().enumerate() {
         let key = key.number("tumor", index as u64);
         let mut tumor = Tumor::grow(traits, [0.0; 3], key);
-        let Some(center_mm) = positions.sample(&mut key.draws("place"), tumor.reach_mm()) else { continue };
+        let Some(center_mm) = positions.sample(&mut key.stream("place"), tumor.reach_mm()) else { continue };
         tumor.center_mm = center_mm;
         grown.push(tumor);
     }
-    let mut cysts = key.draws("cysts");
+    let mut cysts = key.stream("cysts");
     for _ in 0..poisson(&mut cysts, MEAN_CYSTS) {
         let mut cyst = Cyst::sample(&mut cysts);
         if let Some(center_mm) = positions.sample(&mut cysts, cyst.reach_mm()) {
@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn poisson_has_expected_mean_and_share_of_zeros() {
-        let mut random = Key::root(3).draws("poisson");
+        let mut random = Key::root(3).stream("poisson");
         let counts: Vec<usize> = (0..20_000).map(|_| poisson(&mut random, 3.0)).collect();
         let mean = counts.iter().sum::<usize>() as f64 / counts.len() as f64;
         let none = counts.iter().filter(|count| **count == 0).count() as f64 / counts.len() as f64;
@@ -295,7 +295,7 @@ mod tests {
     #[test]
     fn role_determines_share_of_patients_with_tumors() {
         let share_with_tumors = |role: Role, patients: u64| {
-            let has = |n: &u64| role.tumors(&mut Key::root(*n).draws("number of tumors")) > 0;
+            let has = |n: &u64| role.tumors(&mut Key::root(*n).stream("number of tumors")) > 0;
             (0..patients).filter(has).count() as f64 / patients as f64
         };
         assert_eq!(share_with_tumors(Role::Healthy, 300), 0.0);

@@ -67,7 +67,7 @@ impl BaseScan {
 
     /// Returns the scan and the liver of a patient of another size, so that no two patients have the same voxels.
     fn resize(&self, key: Key, spacing_mm: f64) -> Result<(Volume, Array3<bool>), Fault> {
-        let mut random = key.draws("size");
+        let mut random = key.stream("size");
         let size = [(); 3].map(|()| random.uniform(SIZES[0], SIZES[1]));
         // Resampling to a finer spacing and labelling it with the spacing of the world enlarges the patient.
         let sampled_mm = size.map(|size| spacing_mm / size);

@@ -94,11 +94,11 @@ impl TumorTraits {
 impl Tumor {
     /// Creates a tumor of given traits and centre.
     pub(super) fn grow(traits: TumorTraits, center_mm: [f64; 3], key: Key) -> Self {
-        let mut random = key.draws("body");
+        let mut random = key.stream("body");
         let roughness = random.uniform(0.08, 0.24);
         let body = StarBody::sample(&mut random, traits.diameter_mm, roughness);
         let length_mm = random.uniform(1.5, 4.0);
-        let texture = Waves::sample(&mut key.draws("texture"), length_mm);
+        let texture = Waves::sample(&mut key.stream("texture"), length_mm);
         let core_radius = random.uniform(0.35, 0.65);
         let rim_mm = random.uniform(1.5, 3.0).min(0.25 * traits.diameter_mm);
         Self { traits, center_mm, body, texture, core_radius, rim_mm }
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn traits_have_expected_distributions() {
-        let mut random = Key::root(4).draws("traits");
+        let mut random = Key::root(4).stream("traits");
         let all: Vec<TumorTraits> =
             (0..4000).map(|_| TumorTraits::sample(&mut random, &Diameters::default())).collect();
         let share = |predicate: fn(&TumorTraits) -> bool| {

@@ -36,7 +36,7 @@ mod tests {
 
     #[test]
     fn field_has_expected_deviation_and_correlation_length() {
-        let mut random = Key::root(2).draws("fields");
+        let mut random = Key::root(2).stream("fields");
         let (mut square, mut near, mut far) = (0.0, 0.0, 0.0);
         const FIELDS: usize = 4000;
         for _ in 0..FIELDS {

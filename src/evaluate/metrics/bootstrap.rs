@@ -30,7 +30,7 @@ impl WeightedSum {
 
     /// The contribution of one number with weight 1, or zero without a number.
     pub fn of(value: Option<f64>) -> Self {
-        value.map_or(Self::NONE, |sum| Self { sum, weight: 1.0 })
+        value.map_or(Self::ZERO, |sum| Self { sum, weight: 1.0 })
     }
 
     /// Returns the mean; `None` if the weight is 0.
@@ -179,7 +179,7 @@ fn rescale(mut counts: Vec<f64>) -> Vec<f64> {
 
 /// Returns how often each of `count` items is sampled in `count` samples with replacement.
 fn sample_counts(key: Key, count: usize) -> Vec<f64> {
-    let mut random = key.draws("with replacement");
+    let mut random = key.stream("with replacement");
     let mut counts = vec![0.0; count];
     for _ in 0..count {
         counts[random.index(count)] += 1.0;
@@ -193,7 +193,7 @@ mod tests {
 
     /// Returns normal numbers with an effect of patients and an effect of seeds.
     fn crossed(key: Key, seeds: usize, patients: usize, seed_deviation: f64, patient_deviation: f64) -> Series {
-        let mut random = key.draws("world");
+        let mut random = key.stream("world");
         let patient: Vec<f64> = (0..patients).map(|_| random.normal(0.0, patient_deviation)).collect();
         let mut network = || {
             let seed = random.normal(0.0, seed_deviation);

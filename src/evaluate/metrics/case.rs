@@ -114,7 +114,7 @@ mod tests {
     #[test]
     fn measures_do_not_depend_on_bounding_box() {
         let grid = Grid { shape: [40, 30, 20], affine: Affine::from_spacing([1.0, 1.3, 2.6]) };
-        let mut random = Key::root(12).draws("blobs");
+        let mut random = Key::root(12).stream("blobs");
         let mut blobs = || {
             let seeds = BitVolume::from_fn([40, 30, 20], |[x, y, z]| {
                 (12..30).contains(&x) && (9..20).contains(&y) && (6..14).contains(&z) && random.chance(0.004)

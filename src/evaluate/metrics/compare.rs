@@ -74,9 +74,9 @@ mod tests {
 
     /// Returns an arm of five seeds on forty patients.
     fn arm(key: Key, name: &str, mean: f64) -> Series {
-        let mut patients = key.draws("patients");
+        let mut patients = key.stream("patients");
         let base: Vec<f64> = (0..40).map(|_| patients.normal(0.6, 0.2)).collect();
-        let mut random = key.draws(name);
+        let mut random = key.stream(name);
         let mut seed = || {
             let seed = random.normal(mean, 0.02);
             base.iter().map(|base| WeightedSum::of(Some(base + seed + random.normal(0.0, 0.05)))).collect()

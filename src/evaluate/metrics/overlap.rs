@@ -96,7 +96,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
         fn surface_dice_equals_reference_over_all_pairs(seed in any::<u64>(), share in 0.0f64..0.05, z_mm in 0.7f64..4.0) {
-            let mut random = Key::root(seed).draws("sets");
+            let mut random = Key::root(seed).stream("sets");
             let mut set = || BitVolume::from_fn([18, 9, 7], |_| random.chance(share)).dilated(1.5, [1.0; 3]);
             let (a, b) = (set(), set());
             let spacing_mm = [0.9, 1.2, z_mm];

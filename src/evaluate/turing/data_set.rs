@@ -55,7 +55,7 @@ pub fn read_lesions(
             }
         }
     }
-    Ok(found)
+    Ok(data_set)
 }
 
 fn describe_case(image: Option<&PathBuf>, labels: &Path, organ: &MeasuredOrgan) -> Result<Vec<Vec<f64>>, String> {

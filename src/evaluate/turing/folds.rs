@@ -17,7 +17,7 @@ pub(super) fn assign_folds(lesions: &[LesionSample], count: usize, key: Key) -> 
     for kind in [[true, true], [true, false], [false, true]] {
         let mut patients: Vec<&str> =
             kinds.iter().filter(|(_, other)| **other == kind).map(|(name, _)| *name).collect();
-        let mut random = key.with("kind", if kind[0] { "synthetic" } else { "real" }).draws("deal");
+        let mut random = key.with("kind", if kind[0] { "synthetic" } else { "real" }).stream("deal");
         for last in (1..patients.len()).rev() {
             patients.swap(last, random.index(last + 1));
         }

@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn fit_minimises_loss() {
-        let mut random = Key::root(1).draws("rows");
+        let mut random = Key::root(1).stream("rows");
         let rows: Vec<Vec<f64>> = (0..80).map(|_| (0..3).map(|_| random.normal(5.0, 2.0)).collect()).collect();
         let classes: Vec<bool> = rows.iter().map(|row| row[0] - row[1] + random.normal(0.0, 1.0) > 0.0).collect();
         let borrowed: Vec<&[f64]> = rows.iter().map(Vec::as_slice).collect();

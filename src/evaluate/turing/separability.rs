@@ -79,7 +79,7 @@ pub struct Separability {
 /// ```
 /// use freetumor::random::Key;
 /// use freetumor::evaluate::turing::{Feature, LesionSample, separability};
-/// let mut random = Key::root(1).draws("lesions");
+/// let mut random = Key::root(1).stream("lesions");
 /// let lesions: Vec<LesionSample> = (0..60).map(|i| {
 ///     let is_real = i % 2 == 0;
 ///     let mut values: Vec<f64> = Feature::ALL.iter().map(|_| random.normal(0.0, 1.0)).collect();
@@ -194,7 +194,7 @@ impl Pairs {
     fn auc(&self, resamples: usize, key: Key) -> Auc {
         let auc = self.weighted_auc(&vec![1.0; self.patients]);
         let resampled = |resample: usize| {
-            let mut random = key.number("resample", resample as u64).draws("patients");
+            let mut random = key.number("resample", resample as u64).stream("patients");
             let mut counts = vec![0.0; self.patients];
             (0..self.patients).for_each(|_| counts[random.index(self.patients)] += 1.0);
             self.weighted_auc(&counts)
@@ -232,7 +232,7 @@ mod tests {
 
     /// Returns lesions that differ by patient, and by kind if `gap` is not 0.
     fn lesions(world: u64, gap: f64) -> Vec<LesionSample> {
-        let mut random = Key::root(world).draws("specimens");
+        let mut random = Key::root(world).stream("specimens");
         let mut all = Vec::new();
         for patient in 0..30 {
             let base: Vec<f64> = Feature::ALL.iter().map(|_| random.normal(0.0, 1.0)).collect();

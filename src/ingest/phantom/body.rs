@@ -10,15 +10,15 @@ use crate::random::Key;
 ///
 /// `patient` is the random key of the body, `scan` the random key of properties that differ between scans of a patient.
 pub(super) fn build_scene(build: &Build, hu: Enhancement, patient: Key, scan: Key) -> Scene {
-    let noise_hu = scan.draws("noise level").uniform(9.0, 13.0) as f32;
-    let scene = Scene::new(build.size, inner_wall(build), noise_hu, patient.draws("fields"));
-    let mut anatomy = Anatomy { build, hu, profile: profile(build.girth), scene, random: patient.draws("anatomy") };
+    let noise_hu = scan.stream("noise level").uniform(9.0, 13.0) as f32;
+    let scene = Scene::new(build.size, inner_wall(build), noise_hu, patient.stream("fields"));
+    let mut anatomy = Anatomy { build, hu, profile: profile(build.girth), scene, random: patient.stream("anatomy") };
     anatomy.wall();
     anatomy.skeleton();
     anatomy.lungs();
     anatomy.diaphragm();
     anatomy.mediastinum();
-    anatomy.bowel(&mut scan.draws("bowel"));
+    anatomy.bowel(&mut scan.stream("bowel"));
     anatomy.organs();
     anatomy.scene
 }

@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn constant_lattice_is_constant_field() {
-        let mut field = Field::random(&mut Key::root(1).draws("field"), 30.0);
+        let mut field = Field::random(&mut Key::root(1).stream("field"), 30.0);
         field.control.fill(0.75);
         let mut rows = field.along(&[-400.0, -10.3, 0.0, 55.5, 400.0]);
         rows.plane(12.0);
@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn field_is_smooth_and_bounded() {
-        let field = Field::random(&mut Key::root(2).draws("field"), 20.0);
+        let field = Field::random(&mut Key::root(2).stream("field"), 20.0);
         let xs: Vec<f32> = (0..500).map(|i| i as f32 - 250.0).collect();
         let mut rows = field.along(&xs);
         rows.plane(3.0);

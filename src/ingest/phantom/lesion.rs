@@ -95,7 +95,7 @@ impl LesionConfig {
 
     /// Adds tumors and cysts to a scan and its labels.
     pub(super) fn add_to(&self, hu: &mut Array3<i16>, labels: &mut Array3<u8>, grid: &Grid, key: Key) {
-        let has_tumors = key.draws("share").chance(self.share);
+        let has_tumors = key.stream("share").chance(self.share);
         for (index, name) in self.organs.iter().enumerate() {
             let Some((_, ids)) = ORGANS.iter().find(|(known, _)| known == name) else { continue };
             let key = key.with("organ", name);
@@ -104,11 +104,11 @@ impl LesionConfig {
             if organ_voxels.is_empty() {
                 continue;
             }
-            let mut counts = key.draws("counts");
+            let mut counts = key.stream("counts");
             let tumors = if has_tumors { poisson(&mut counts, self.mean) } else { 0 };
             let cysts = poisson(&mut counts, self.cysts);
             for number in 0..tumors + cysts {
-                let mut random = key.number("lesion", number).draws("form");
+                let mut random = key.number("lesion", number).stream("form");
                 let center = organ_voxels[random.index(organ_voxels.len())];
                 let lesion = if number < tumors { Lesion::tumor(&mut random, self) } else { Lesion::cyst(&mut random) };
                 let label = (number < tumors && self.marked).then_some(FIRST_LABEL + index as u8);
@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn poisson_samples_have_mean() {
-        let mut random = Key::root(1).draws("counts");
+        let mut random = Key::root(1).stream("counts");
         let sum: u64 = (0..5000).map(|_| poisson(&mut random, 3.0)).sum();
         assert!((sum as f64 / 5000.0 - 3.0).abs() < 0.1, "{sum}");
         assert_eq!(poisson(&mut random, 0.0), 0);

@@ -188,13 +188,13 @@ impl Source for PhantomSource {
         let patient = seed.number("patient", u64::from(self.patient_of(number)));
         let scan = seed.number("scan", u64::from(number));
         let grid = self.grid();
-        let build = Build::sample(&mut patient.draws("build"));
-        let mut phase = scan.draws("phase");
+        let build = Build::sample(&mut patient.stream("build"));
+        let mut phase = scan.stream("phase");
         let enhancement = Phase::sample(&mut phase).enhancement(&mut phase);
         let scene = body::build_scene(&build, enhancement, patient, scan);
-        let mut pose = scan.draws("pose");
+        let mut pose = scan.stream("pose");
         let center_mm = self.center_mm(number).map(|mm| mm + pose.uniform(-7.0, 7.0) as f32);
-        let (mut hu, mut labels) = scene.render(&grid, center_mm, scan.draws("noise"), self.config.noise as f32);
+        let (mut hu, mut labels) = scene.render(&grid, center_mm, scan.stream("noise"), self.config.noise as f32);
         if let Some(lesions) = &self.config.lesions {
             lesions.add_to(&mut hu, &mut labels, &grid, scan.with("purpose", "lesions"));
         }

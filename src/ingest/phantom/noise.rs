@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn noise_has_unit_deviation_and_autocorrelation_of_kernel() {
-        let mut noise = Noise::new([96, 80], Key::root(5).draws("noise"));
+        let mut noise = Noise::new([96, 80], Key::root(5).stream("noise"));
         let mut slice = vec![0.0; 96 * 80];
         let (mut sum, mut square, mut near, mut far, mut count) = (0.0f64, 0.0, 0.0, 0.0, 0.0);
         for _ in 0..20 {

@@ -163,7 +163,7 @@ mod tests {
         for seed in 0..20 {
             let patch = Patch { image: image.clone(), labels: labels.clone(), origin: Default::default() };
             let config = AugmentConfig { scale: 0.0, shift: 0.0, ..config };
-            let patch = config.apply(patch, &mut Key::root(seed).draws("augment"));
+            let patch = config.apply(patch, &mut Key::root(seed).stream("augment"));
             assert_eq!(patch.image.map(|value| *value as u8), patch.labels);
         }
     }

@@ -113,7 +113,7 @@ impl Case {
 /// let index = VoxelIndex::of(&labels);
 /// assert_eq!((index.count(2), index.count(0), index.count(7)), (2, 58, 0));
 /// assert_eq!(index.voxel(&labels, 2, 1), Some([4, 3, 2]));
-/// let voxel = index.draw(&labels, |label| label == 2, &mut Key::root(1).draws("voxel")).unwrap();
+/// let voxel = index.draw(&labels, |label| label == 2, &mut Key::root(1).stream("voxel")).unwrap();
 /// assert_eq!(labels[voxel], 2);
 /// ```
 #[derive(Clone, Debug, Default)]
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn voxel_index_finds_voxels_by_rank() {
-        let mut random = Key::root(3).draws("labels");
+        let mut random = Key::root(3).stream("labels");
         let labels = Array3::from_fn([7, 5, 6], |_| random.index(4) as u8);
         let index = VoxelIndex::of(&labels);
         for label in 0..5u8 {

@@ -106,7 +106,7 @@ mod tests {
     #[test]
     fn crops_contain_their_centre_label() {
         let case = case(3);
-        let mut random = Key::root(1).draws("crop");
+        let mut random = Key::root(1).stream("crop");
         for _ in 0..50 {
             let region = CropCentre::Label.crop(&case, &organs(), &mut random);
             assert_eq!(region.shape, [16; 3]);
@@ -119,7 +119,7 @@ mod tests {
     fn sample_centre_skips_absent_labels() {
         let case = case(3);
         let config = CropConfig { label: 0.0, tumor: 5.0, background: 1.0 };
-        let mut random = Key::root(2).draws("crop");
+        let mut random = Key::root(2).stream("crop");
         assert!((0..20).all(|_| config.sample_centre(&case, &organs(), &mut random) == CropCentre::Background));
         let config = CropConfig { label: 0.0, tumor: 5.0, background: 0.0 };
         assert_eq!(config.sample_centre(&case, &organs(), &mut random), CropCentre::Label);

@@ -55,7 +55,7 @@ impl CutMixConfig {
 ///     origin: Default::default(),
 /// };
 /// let config = CutMixConfig { probability: 1.0, beta: 1.0 };
-/// let mixed = cut_mix(vec![patch(1), patch(2)], &config, &mut Key::root(2).draws("cutmix"));
+/// let mixed = cut_mix(vec![patch(1), patch(2)], &config, &mut Key::root(2).stream("cutmix"));
 /// assert!(mixed.iter().all(|patch| patch.image.map(|value| *value as u8) == patch.labels));
 /// assert!(mixed[0].labels.as_slice().contains(&1) && mixed[0].labels.as_slice().contains(&2));
 /// ```
@@ -119,7 +119,7 @@ mod tests {
         let config = CutMixConfig { probability: 1.0, beta: 0.2 };
         let mut moved = 0;
         for seed in 0..200 {
-            let mixed = cut_mix(patches.clone(), &config, &mut Key::root(seed).draws("cutmix"));
+            let mixed = cut_mix(patches.clone(), &config, &mut Key::root(seed).stream("cutmix"));
             for patch in &mixed {
                 for (at, (value, label)) in patch.image.as_slice().iter().zip(patch.labels.as_slice()).enumerate() {
                     assert_eq!(*value, f32::from(*label) * 1000.0 + at as f32);
@@ -133,7 +133,7 @@ mod tests {
     #[test]
     fn beta_has_expected_mean_and_variance() {
         for shape in [0.2, 1.0, 4.0] {
-            let mut random = Key::root(7).draws("beta");
+            let mut random = Key::root(7).stream("beta");
             let values: Vec<f64> = (0..20_000).map(|_| beta(shape, &mut random)).collect();
             let mean = values.iter().sum::<f64>() / 20_000.0;
             let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 20_000.0;

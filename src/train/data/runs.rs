@@ -47,7 +47,7 @@ impl RunSamples {
             return Err(Error::new(format!("expected image and label files in {}, got none", self.folder.display()))
                 .with_hint("add a sink of kind `nnunet` or `decathlon` to the pipeline, then run it again"));
         }
-        let pairs = pairs::listed(&**self.run.store(), &index)?;
+        let pairs = pairs::read_pairs(&**self.run.store(), &index)?;
         let selected = pairs.into_iter().filter(|pair| pair.split == split);
         Ok(selected.map(|pair| entry(self.folder.clone(), pair, Arc::clone(organs))).collect())
     }

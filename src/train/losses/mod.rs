@@ -155,7 +155,7 @@ mod tests {
     use crate::random::Key;
 
     fn random(count: usize, seed: u64) -> Vec<f32> {
-        let mut random = Key::root(seed).draws("logits");
+        let mut random = Key::root(seed).stream("logits");
         (0..count).map(|_| random.uniform(-2.0, 2.0) as f32).collect()
     }
 

@@ -55,7 +55,7 @@ pub fn segment(
     let volume = volumes_on(values, 1, shape, device)?;
     let plan = WindowPlan::new(shape, patch, [overlap; 3])?;
     let windows = SlidingWindows { plan, importance: Importance::Constant, grouping: WindowGrouping::Alone };
-    let logits = windows.whole(&volume, infer)?;
+    let logits = windows.predict_volume(&volume, infer)?;
     let classes = logits.dims()[1];
     let values = to_host(&logits)?;
     Ok(array_of(&Logits::new(&values, 1, classes).argmax(0), shape))

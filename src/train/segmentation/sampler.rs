@@ -82,7 +82,7 @@ impl SegmentationSampler {
     }
 
     fn sample(&self, key: Key) -> Result<Patch> {
-        let mut random = key.draws("source");
+        let mut random = key.stream("source");
         let source = random.chance(self.share).then(|| &self.synthetic[random.index(self.synthetic.len())]);
         let patch = match source {
             None => self.crop(&*random_case(&self.real, &mut random)?, key),
@@ -91,7 +91,7 @@ impl SegmentationSampler {
                 let case = random_case(cases, &mut random)?;
                 let has_tumor = self.organs.iter().any(|organ| case.index.count(organ.tumor_label) > 0);
                 let centre = if has_tumor { CropCentre::Tumor } else { CropCentre::Label };
-                let mut patch = Patch::of(&case, centre.crop(&case, &self.organs, &mut key.draws("crop")));
+                let mut patch = Patch::of(&case, centre.crop(&case, &self.organs, &mut key.stream("crop")));
                 patch.origin.is_synthetic = true;
                 patch
             }
@@ -101,15 +101,15 @@ impl SegmentationSampler {
                     let id = &cases.entries()[*index].id;
                     Error::new(format!("cannot read the scan {id} of a tumor: {fault}")).with_source(fault)
                 })?;
-                with_tumor(&case, candidate, &mut key.draws("tumor"))
+                with_tumor(&case, candidate, &mut key.stream("tumor"))
             }
             Some(SyntheticSource::Fresh { cases, tumors }) => self.fresh(cases, tumors, &mut random, key)?,
         };
-        Ok(self.augment.apply(patch, &mut key.draws("augment")))
+        Ok(self.augment.apply(patch, &mut key.stream("augment")))
     }
 
     fn crop(&self, case: &Case, key: Key) -> Patch {
-        let mut random = key.draws("crop");
+        let mut random = key.stream("crop");
         let centre = self.crops.sample_centre(case, &self.organs, &mut random);
         Patch::of(case, centre.crop(case, &self.organs, &mut random))
     }
@@ -136,7 +136,7 @@ impl SegmentationSampler {
     }
 
     fn fresh_in(&self, case: &Case, tumors: &TumorMaker, key: Key) -> Result<Option<Patch>, Fault> {
-        let mut random = key.draws("tumor");
+        let mut random = key.stream("tumor");
         let organs: Vec<&Organ> = tumors.organs.iter().filter(|organ| case.index.count(organ.label) > 0).collect();
         if organs.is_empty() {
             return Ok(None);
@@ -191,7 +191,7 @@ impl Sampler for SegmentationSampler {
         let key = self.key.number("step", step);
         let patches = (0..self.batch).map(|index| self.sample(key.number("sample", index as u64)));
         let patches = patches.collect::<Result<Vec<_>>>()?;
-        Ok(Batch::of(cut_mix(patches, &self.cut_mix, &mut key.draws("cutmix"))))
+        Ok(Batch::of(cut_mix(patches, &self.cut_mix, &mut key.stream("cutmix"))))
     }
 }
 
@@ -319,7 +319,7 @@ mod tests {
 
     impl Attempts for FaultyAttempts<'_> {
         fn attempt(&self, key: AttemptKey) -> Result<Attempt, Fault> {
-            if key.attempt().draws("fault").chance(0.5) {
+            if key.attempt().stream("fault").chance(0.5) {
                 return Err(Fault::read(crate::error::FaultKind::Mismatch, "expected a tumor, got a fault"));
             }
             self.0.attempt(key)

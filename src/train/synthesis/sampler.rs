@@ -106,7 +106,7 @@ impl SynthesisSampler {
         let cases = if is_labeled { &self.labeled } else { self.unlabeled.as_ref().unwrap_or(&self.labeled) };
         for round in 0..MAX_DRAWS as u64 {
             let key = key.number("round", round);
-            let mut random = key.draws("crop");
+            let mut random = key.stream("crop");
             let case = random_case(cases, &mut random)?;
             let tumors = || self.organs.iter().any(|organ| case.index.count(organ.tumor_label) > 0);
             let centre = if is_labeled && tumors() { CropCentre::Tumor } else { CropCentre::Label };
@@ -133,7 +133,8 @@ impl SynthesisSampler {
         key: Key,
     ) -> Result<bool> {
         let part = case.cut(region);
-        let has_organ = |organ: &Organ| self.shapes.wants(organ) && part.mask.labels.as_slice().contains(&organ.label);
+        let has_organ =
+            |organ: &Organ| self.shapes.includes(organ) && part.mask.labels.as_slice().contains(&organ.label);
         let channels: Vec<usize> = (0..self.organs.len()).filter(|index| has_organ(&self.organs[*index])).collect();
         if channels.is_empty() {
             return Ok(false);
@@ -160,7 +161,7 @@ impl SynthesisSampler {
         };
         let labels = part.mask.labels.as_slice().iter().zip(tumor.as_slice()).map(label).collect();
         let mut image = case.image(region);
-        let mut random = key.draws("augment");
+        let mut random = key.stream("augment");
         let symmetry = self.augment.symmetry(region.shape, &mut random);
         self.augment.brighten(&mut image, &mut random);
         append(&mut batch.images, &symmetry.of(image));

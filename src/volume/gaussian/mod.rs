@@ -252,7 +252,7 @@ mod tests {
     }
 
     fn noise(shape: [usize; 3]) -> Array3<f32> {
-        let mut random = Key::root(11).draws("noise");
+        let mut random = Key::root(11).stream("noise");
         Array3::from_fn(shape, |_| random.unit_f32() * 2.0 - 1.0)
     }
 

@@ -100,7 +100,7 @@ mod tests {
 
     #[test]
     fn sum_does_not_depend_on_row_length() {
-        let mut random = Key::root(3).draws("lines");
+        let mut random = Key::root(3).stream("lines");
         let lines: Vec<Vec<f32>> = (0..7).map(|_| (0..150).map(|_| random.unit_f32() - 0.5).collect()).collect();
         let half = [0.4, 0.2, 0.07, 0.03];
         for order in [SumOrder::Paired, SumOrder::Single] {

@@ -139,7 +139,7 @@ mod tests {
 
     #[test]
     fn values_within_spans_equal_those_of_whole_array() {
-        let mut random = Key::root(4).draws("values");
+        let mut random = Key::root(4).stream("values");
         let values = Array3::from_fn([150, 13, 11], |_| random.unit_f32());
         for boundary in [Boundary::Zero, Boundary::Reflect] {
             for sigma in [[1.5, 1.0, 0.7], [0.0, 1.0, 0.7], [1.5, 0.0, 0.0]] {

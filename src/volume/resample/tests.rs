@@ -7,7 +7,7 @@ use crate::random::Key;
 use crate::volume::{Affine, Array3, Region};
 
 fn noise(shape: [usize; 3]) -> Array3<f32> {
-    let mut random = Key::root(5).draws("noise");
+    let mut random = Key::root(5).stream("noise");
     Array3::from_fn(shape, |_| random.unit_f32() * 1000.0)
 }
 

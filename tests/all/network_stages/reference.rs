@@ -190,7 +190,7 @@ fn block() -> MaskedScan {
     let labels = Array3::from_fn(grid.shape, |[x, y, z]| {
         u8::from((8..60).contains(&x) && (8..58).contains(&y) && (5..36).contains(&z))
     });
-    let mut random = freetumor::random::Key::root(3).draws("noise");
+    let mut random = freetumor::random::Key::root(3).stream("noise");
     let hu = labels.map(|&label| random.normal(if label == 1 { 110.0 } else { -60.0 }, 25.0).round() as i16);
     let organ = Organ { name: "liver".into(), label: 1, tumor_label: 2 };
     let scan = scan_of(Volume { grid, voxels: Voxels::I16(hu) });

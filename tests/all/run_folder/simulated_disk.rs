@@ -87,7 +87,7 @@ impl SimulatedDisk {
     /// Returns the disk after a power loss: any part of unsynced names and contents may survive.
     pub fn after_power_loss(&self, key: Key) -> Self {
         let before = self.0.lock().unwrap().clone();
-        let mut random = key.draws("loss");
+        let mut random = key.stream("loss");
         let mut after = State { inodes: before.inodes.clone(), ..State::default() };
         let names: Vec<&String> = before.visible.keys().chain(before.durable.keys()).collect();
         let mut names: Vec<&String> = names;

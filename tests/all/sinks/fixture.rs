@@ -91,7 +91,7 @@ pub fn entry(number: u64) -> ScanEntry {
 }
 
 pub fn masked(entry: &ScanEntry, shape: [usize; 3]) -> MaskedScan {
-    let mut random = Key::root(1).with("scan", &entry.scan_id.to_string()).draws("voxels");
+    let mut random = Key::root(1).with("scan", &entry.scan_id.to_string()).stream("voxels");
     let voxels = Array3::from_fn(shape, |_| random.normal(60.0, 25.0) as i16);
     let affine = Affine([[-0.8, 0.0, 0.0, 120.5], [0.0, -0.8, 0.0, 90.0], [0.0, 0.0, 5.0, -40.0]]);
     let labels = Array3::from_fn(shape, |[x, y, _]| match (2 * x < shape[0], 4 * y < shape[1]) {
@@ -110,7 +110,7 @@ pub fn masked(entry: &ScanEntry, shape: [usize; 3]) -> MaskedScan {
 
 /// Returns a box with lower HU and tumor labels in the liver.
 pub fn candidate(masked: &MaskedScan, key: Key) -> Candidate {
-    let mut random = key.draws("box");
+    let mut random = key.stream("box");
     let bounds = masked.scan.volume.grid.shape;
     let shape = bounds.map(|length| 1 + length / 3);
     let start = [0, 1, 2].map(|axis| random.index(bounds[axis] - shape[axis] + 1));
@@ -166,7 +166,7 @@ pub fn spool_scan(spool: &Spool, epoch: u64, entry: &ScanEntry, shape: [usize; 3
         accepted: 0,
         rejected: 0,
     };
-    if scan_key.draws("fate").chance(0.15) {
+    if scan_key.stream("fate").chance(0.15) {
         let fault = Fault::read(FaultKind::Truncated, "expected 4096 bytes of voxels, got 1000");
         let (scan_id, dataset, source) = (entry.scan_id, entry.dataset.clone(), entry.source.clone());
         let faults = vec![FaultRecord { scan_id, dataset, source, epoch, fault }];
@@ -184,7 +184,7 @@ pub fn spool_scan(spool: &Spool, epoch: u64, entry: &ScanEntry, shape: [usize; 3
     let (mut samples, mut files) = (Vec::new(), Vec::new());
     for attempt in 0..3u32 {
         let key = scan_key.number("attempt", attempt.into());
-        let mut random = key.draws("fate");
+        let mut random = key.stream("fate");
         let mut scores = Scores::default();
         scores.set(Score::Cnr, random.normal(-2.0, 1.0));
         scores.set(Score::DeltaHu, random.uniform(-60.0, -5.0));

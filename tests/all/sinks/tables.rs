@@ -132,7 +132,7 @@ fn geometry_that_is_not_finite_is_fault() {
         .map(|number| fixture::spool_scan(&spool, 0, &fixture::entry(number), [8, 8, 6]).unwrap())
         .find(|outcome| outcome.samples.iter().any(|record| record.geometry.is_some()))
         .unwrap();
-    let mut random = Key::root(1).draws("pick");
+    let mut random = Key::root(1).stream("pick");
     let with_site: Vec<usize> = (0..3).filter(|i| outcome.samples[*i].geometry.is_some()).collect();
     let picked = with_site[random.index(with_site.len())];
     outcome.samples[picked].geometry.as_mut().unwrap().sphericity = f64::INFINITY;

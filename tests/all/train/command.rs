@@ -425,8 +425,5 @@ fn train_recognises_patients_of_run_and_counts_failed_scans() {
     let output = train("second");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(
-        stderr.contains("1 scan was left out") && stderr.contains("scans.jsonl says which file each is"),
-        "{stderr}"
-    );
+    assert!(stderr.contains("1 scan was skipped") && stderr.contains("scans.jsonl lists their files"), "{stderr}");
 }

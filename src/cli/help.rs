@@ -1,0 +1,98 @@
+//! The command with its complete help: examples and exit codes of every subcommand.
+
+use clap::{Command, CommandFactory};
+
+use super::Cli;
+
+/// Columns to which help is wrapped on wider terminals.
+const MAX_COLUMNS: usize = 100;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  finished without failures
+  1  finished, but some scans, cases or samples failed
+  2  could not run";
+
+/// Examples of each subcommand.
+const EXAMPLES: &[(&str, &[&str])] = &[
+    (
+        "run",
+        &[
+            "freetumor run pipelines/quickstart.toml",
+            "freetumor run mine.toml --out runs/mine --threads 8 --memory 16GiB",
+            "freetumor run mine.toml --set stages.test.attempts=5 --limit 10",
+        ],
+    ),
+    ("validate", &["freetumor validate mine.toml", "freetumor validate pipelines/train-segmentor-small.toml --json"]),
+    ("graph", &["freetumor graph mine.toml --format svg"]),
+    ("schema", &["freetumor schema pipeline", "freetumor schema samples"]),
+    ("files", &["freetumor files runs/mine samples", "freetumor files runs/mine samples --at 0"]),
+    (
+        "export",
+        &[
+            "freetumor export runs/mine --to liver --layout nnunet --where 'organ = liver'",
+            "freetumor export runs/mine --to balanced --layout patches --at-most 100 --per organ,size_class",
+        ],
+    ),
+    (
+        "inspect",
+        &[
+            "freetumor inspect archive/case-1/ct.nii.gz",
+            "freetumor inspect archive/case-1/dicom --labels labels.nii.gz --png case-1.png",
+        ],
+    ),
+    (
+        "infer",
+        &["freetumor infer --model unet3d --weights segmentor.safetensors --input ct.nii.gz --output labels.nii.gz"],
+    ),
+    (
+        "evaluate",
+        &[
+            "freetumor evaluate --truth data --predictions predictions",
+            "freetumor evaluate --truth data --arm real=real-0,real-1 --arm filtered=filtered-0,filtered-1",
+        ],
+    ),
+    (
+        "train",
+        &[
+            "freetumor train segmentor pipelines/train-segmentor-small.toml",
+            "freetumor train segmentor pipelines/train-segmentor-small.toml --resume",
+        ],
+    ),
+    ("completions", &["freetumor completions bash > ~/.local/share/bash-completion/completions/freetumor"]),
+    ("man", &["freetumor man > freetumor.1", "freetumor man --to man1"]),
+];
+
+/// Returns the command with examples and exit codes in its help.
+pub fn command() -> Command {
+    let command = Cli::command().max_term_width(MAX_COLUMNS).after_help(EXIT_CODES);
+    EXAMPLES.iter().fold(command, |command, (name, examples)| {
+        let lines: Vec<String> = examples.iter().map(|example| format!("  {example}")).collect();
+        let text = format!("Examples:\n{}\n\n{EXIT_CODES}", lines.join("\n"));
+        command.mut_subcommand(*name, |subcommand| subcommand.after_help(text))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_visible_subcommand_has_examples_that_parse() {
+        let command = command();
+        for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
+            let name = subcommand.get_name();
+            assert!(EXAMPLES.iter().any(|(example, _)| *example == name), "{name} has no example");
+        }
+        for example in EXAMPLES.iter().flat_map(|(_, examples)| *examples) {
+            let words = example.split(" > ").next().unwrap().replace("'organ = liver'", "organ=liver");
+            let parsed = command.clone().try_get_matches_from(words.split(' '));
+            assert!(parsed.is_ok(), "{example}: {}", parsed.unwrap_err());
+        }
+    }
+}
