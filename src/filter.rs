@@ -1,6 +1,6 @@
 //! The quality test: a list of conditions on scores, all of which must hold.
 //!
-//! This room owns the grammar of conditions and the verdict. A verdict is a function of scores and conditions alone, so that stored
+//! This module owns the grammar of conditions and the verdict. A verdict is a function of scores and conditions alone, so that stored
 //! scores can be tested again with other conditions. A condition on an absent score does not hold. Conditions that never hold or
 //! contradict each other are reported before a run starts.
 //!

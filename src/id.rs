@@ -1,6 +1,6 @@
 //! Identifiers of scans, samples, patients and stages: fixed-size, written as lower-case hexadecimal digits.
 //!
-//! This room owns the types of identifiers and their text form. An identifier is parsed where text enters the program (a file name, a
+//! This module owns the types of identifiers and their text form. An identifier is parsed where text enters the program (a file name, a
 //! table, an argument), so that a malformed identifier is an error there. The source of each identifier is documented at its type. Without
 //! the patients' secret, no identifier can be traced to its source; digests of content identify no person.
 

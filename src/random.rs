@@ -1,6 +1,6 @@
 //! Counter-based random numbers, keyed by their purpose.
 //!
-//! This room owns all random numbers that a result depends on; no other room has a random number generator. A [`Key`] is derived from
+//! This module owns all random numbers that a result depends on; no other room has a random number generator. A [`Key`] is derived from
 //! the pipeline's seed and then narrowed by named values: scan digest, organ, variant, attempt, purpose. Keys with different
 //! derivations are independent, and the same key returns the same numbers on every thread, worker and machine. Transcendental functions
 //! are those of `libm`, so that results do not depend on the mathematics library of the system.

@@ -1,6 +1,6 @@
 //! Suggestions: "did you mean …?" for a misspelt name.
 //!
-//! This room owns the measure of the distance between two names, so that all messages suggest names by the same rule. A name is suggested
+//! This module owns the measure of the distance between two names, so that all messages suggest names by the same rule. A name is suggested
 //! only if it is close, and the suggestion does not depend on the order of the list.
 
 /// Returns the name in `known` that is closest to `name`, if one is close enough.

@@ -1,6 +1,6 @@
 //! The attempt loop of a tumor: synthesize, score, decide, and attempt again.
 //!
-//! This room owns the loop and its outcomes. The dataflow, training and other programs run the same loop, so that all of them produce the
+//! This module owns the loop and its outcomes. The dataflow, training and other programs run the same loop, so that all of them produce the
 //! same tumor. The loop is pure: its result is a function of the scan, the organ and the tumor's key. An [`Observer`] receives the
 //! attempts.
 //!

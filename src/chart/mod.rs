@@ -1,6 +1,6 @@
 //! Shared background, colours and font of charts.
 //!
-//! This room owns the appearance of all charts; other modules draw their contents.
+//! This module owns the appearance of all charts; other modules draw their contents.
 //!
 //! The font is Roboto Regular 2.138 (Google, Apache License 2.0, as in `LICENSE-APACHE`), which is embedded, so that charts are the same on
 //! machines without fonts. `roboto-latin.ttf` is a subset: Latin and Greek letters, digits and punctuation, without hints and layout

@@ -3,10 +3,9 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Command};
 use clap_complete::Shell;
 
-use super::help;
 use super::print::ignore_closed_pipe;
 use crate::error::{Error, Result};
 
@@ -26,31 +25,30 @@ pub struct ManArgs {
     pub to: Option<PathBuf>,
 }
 
-/// Prints the completions.
+/// Prints the completions of `command`.
 ///
 /// # Errors
 /// If the output cannot be written.
-pub fn completions(args: &CompletionsArgs, stdout: &mut dyn Write) -> Result<u8> {
+pub fn completions(args: &CompletionsArgs, mut command: Command, stdout: &mut dyn Write) -> Result<u8> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut help::command(), "freetumor", &mut script);
+    clap_complete::generate(args.shell, &mut command, "freetumor", &mut script);
     ignore_closed_pipe(stdout.write_all(&script))?;
     Ok(0)
 }
 
-/// Prints or writes the manual pages.
+/// Prints or writes the manual pages of `command`.
 ///
 /// # Errors
 /// If they cannot be written.
-pub fn man(args: &ManArgs, stdout: &mut dyn Write) -> Result<u8> {
+pub fn man(args: &ManArgs, command: Command, stdout: &mut dyn Write) -> Result<u8> {
     match &args.to {
         Some(folder) => {
             std::fs::create_dir_all(folder).map_err(|cause| Error::io("cannot create", folder, cause))?;
-            clap_mangen::generate_to(help::command(), folder)
-                .map_err(|cause| Error::io("cannot write to", folder, cause))?;
+            clap_mangen::generate_to(command, folder).map_err(|cause| Error::io("cannot write to", folder, cause))?;
         }
         None => {
             let mut page = Vec::new();
-            let rendered = clap_mangen::Man::new(help::command()).render(&mut page);
+            let rendered = clap_mangen::Man::new(command).render(&mut page);
             ignore_closed_pipe(rendered.and_then(|()| stdout.write_all(&page)))?;
         }
     }

@@ -1,8 +1,6 @@
 //! The command with its complete help: examples and exit codes of every subcommand.
 
-use clap::{Command, CommandFactory};
-
-use super::Cli;
+use clap::Command;
 
 /// Columns to which help is wrapped on wider terminals.
 const MAX_COLUMNS: usize = 100;
@@ -63,9 +61,9 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("man", &["freetumor man > freetumor.1", "freetumor man --to man1"]),
 ];
 
-/// Returns the command with examples and exit codes in its help.
-pub fn command() -> Command {
-    let command = Cli::command().max_term_width(MAX_COLUMNS).after_help(EXIT_CODES);
+/// Adds examples and exit codes to the help of the command.
+pub fn with_help(command: Command) -> Command {
+    let command = command.max_term_width(MAX_COLUMNS).after_help(EXIT_CODES);
     EXAMPLES.iter().fold(command, |command, (name, examples)| {
         let lines: Vec<String> = examples.iter().map(|example| format!("  {example}")).collect();
         let text = format!("Examples:\n{}\n\n{EXIT_CODES}", lines.join("\n"));
@@ -75,6 +73,7 @@ pub fn command() -> Command {
 
 #[cfg(test)]
 mod tests {
+    use super::super::command;
     use super::*;
 
     #[test]

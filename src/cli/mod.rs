@@ -1,6 +1,6 @@
 //! The command: a file for each subcommand, which parses arguments, calls the library and prints.
 //!
-//! This room owns flags, messages on the terminal and exit codes: 0 without failures, 1 with failed scans or cases, 2 if the command
+//! This module owns flags, messages on the terminal and exit codes: 0 without failures, 1 with failed scans or cases, 2 if the command
 //! could not run. Results go to standard output; progress, warnings and errors to standard error.
 
 pub mod completions;
@@ -27,7 +27,7 @@ pub mod validate;
 use std::io::{Write, stdout};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{ArgAction, FromArgMatches, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{Error, Result};
 use crate::graph::{Registry, Resources};
@@ -62,6 +62,11 @@ pub struct Cli {
     kernel_class: Option<Class>,
 }
 
+/// Returns the command with its complete help.
+fn command() -> clap::Command {
+    help::with_help(Cli::command())
+}
+
 fn class_parser() -> impl TypedValueParser<Value = Class> {
     PossibleValuesParser::new(Class::ALL.map(Class::name)).try_map(|name| name.parse::<Class>())
 }
@@ -87,7 +92,7 @@ enum Command {
 impl Cli {
     /// Parses the arguments of the process. Help and version are printed, and a wrong usage is reported, before the process exits.
     pub fn parse_arguments() -> Self {
-        let error = match help::command().try_get_matches().and_then(|matches| Self::from_arg_matches(&matches)) {
+        let error = match command().try_get_matches().and_then(|matches| Self::from_arg_matches(&matches)) {
             Ok(cli) => return cli,
             Err(error) => error,
         };
@@ -160,8 +165,8 @@ impl Cli {
             Command::Infer(args) => infer::infer(args, stdout),
             Command::Evaluate(args) => evaluate::evaluate(args, stdout, stderr),
             Command::Train(args) => train::train(args, &registry, stdout, stderr),
-            Command::Completions(args) => completions::completions(args, stdout),
-            Command::Man(args) => completions::man(args, stdout),
+            Command::Completions(args) => completions::completions(args, command(), stdout),
+            Command::Man(args) => completions::man(args, command(), stdout),
             Command::DecodeDicom => Ok(decode::run()),
         }
     }

@@ -1,6 +1,6 @@
 //! Execution of a plan: every scan once, within a memory budget, committed by epoch.
 //!
-//! This room owns the schedule: which scans are in memory, on which thread, and when an epoch is committed. timely schedules and the
+//! This module owns the schedule: which scans are in memory, on which thread, and when an epoch is committed. timely schedules and the
 //! [`pool`] computes. Only small records and shared handles flow through the dataflow; jobs on the pool read volumes, compute masks and
 //! synthesize tumors. A [`Budget`] of bytes admits scans before they are read. Epoch N starts when epoch N − 2 is durable, so that
 //! sealing overlaps with the next epoch and results do not accumulate.

@@ -1,6 +1,6 @@
 //! Failures: an [`Error`] stops the run, a [`Fault`] fails one scan.
 //!
-//! This room owns both types and the closed lists that callers and analysts use: [`ErrorKind`], [`Stage`], [`FaultKind`]. An error of a
+//! This module owns both types and the closed lists that callers and analysts use: [`ErrorKind`], [`Stage`], [`FaultKind`]. An error of a
 //! setting, found before anything runs, is a [`ConfigError`]. [`catch_panic`] converts a panic on one scan to a fault.
 //!
 //! An error ends the command with exit code 2. A fault is a row of the table `faults`, and the run continues with the other scans. A

@@ -1,6 +1,6 @@
 //! Export of training sets from an existing run folder: the samples that meet conditions, in the layout of a trainer.
 //!
-//! This room owns the selection of samples and the export folder; it never writes into the run folder.
+//! This module owns the selection of samples and the export folder; it never writes into the run folder.
 //!
 //! A run folder stores the change of a scan by each tumor as a patch. Whole volumes are computed from scan and patch: [`scans`] reads
 //! each scan again with the source and mask of the run's pipeline, and rejects a scan whose voxels or mask differ in digest from the

@@ -1,6 +1,6 @@
 //! Stages that run an external program: TotalSegmentator, nnU-Net, any script.
 //!
-//! This room owns the exchange with programs: arguments, files and pipes, limits of time and memory, and termination.
+//! This module owns the exchange with programs: arguments, files and pipes, limits of time and memory, and termination.
 //!
 //! ```toml
 //! [stages.organs]

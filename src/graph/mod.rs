@@ -1,6 +1,6 @@
 //! The graph file: the nodes and edges of a pipeline, checked before anything runs.
 //!
-//! This room owns the format of the file, the kinds of nodes with their settings, and the digests of stages. A file is checked without
+//! This module owns the format of the file, the kinds of nodes with their settings, and the digests of stages. A file is checked without
 //! running anything, and every problem is reported at once, with its location and a hint.
 //!
 //! A [`GraphFile`] keeps the location of every key and value; [`check`] finds every problem at once and points at each; a [`Plan`]

@@ -1,6 +1,6 @@
 //! The guide: how to use `freetumor`, one page for each subject.
 //!
-//! This room owns the documentation that is not about a single item. Rust examples on its pages are compiled, graph files are checked, and
+//! This module owns the documentation that is not about a single item. Rust examples on its pages are compiled, graph files are checked, and
 //! commands are run by the tests.
 
 #[doc = include_str!("architecture.md")]

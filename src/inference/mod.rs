@@ -1,6 +1,6 @@
 //! Inference of networks on scans: from HU on a scan's grid to tensors of a network, and from predictions to the scan's grid.
 //!
-//! This room owns the settings of a stage's network, the preprocessing of its input, the choice of its windows, and the resampling of its
+//! This module owns the settings of a stage's network, the preprocessing of its input, the choice of its windows, and the resampling of its
 //! output to the scan's grid. The number of windows that a device computes at once changes no result.
 //!
 //! A network is applied to windows of a fixed size, on a grid of fixed spacing, in 0..1. An [`Inference`] is a network with its

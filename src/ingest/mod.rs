@@ -1,11 +1,11 @@
 //! Reading of archives: sources list scans and read them one at a time as volumes.
 //!
-//! This room owns the formats of scans (NIfTI, DICOM), the kinds of sources ([`FolderSource`], [`ListSource`], [`phantom`]), the ids of
+//! This module owns the formats of scans (NIfTI, DICOM), the kinds of sources ([`FolderSource`], [`ListSource`], [`phantom`]), the ids of
 //! scans, their content digests, and the keys of patients.
 //!
 //! A [`Source`] lists [`ScanEntry`]s without decoding any voxel and reads one scan into HU on its grid. A damaged or hostile file is a fault
 //! of its scan: the fault does not stop the run, and reading the file needs no more memory than its size and the limits allow. Compressed
-//! DICOM can be decoded in a separate process. No header value that identifies a person leaves this room: scans are named by ids, patients
+//! DICOM can be decoded in a separate process. No header value that identifies a person leaves this module: scans are named by ids, patients
 //! by keyed hashes. The path of a scan may name a person; paths are written to `RUN/private` only.
 
 pub mod dicom;

@@ -1,6 +1,6 @@
 //! Organ masks: the organ of each voxel of a scan.
 //!
-//! This room owns the label maps of organs and their sources: label files ([`LabelsMask`]), files of TotalSegmentator
+//! This module owns the label maps of organs and their sources: label files ([`LabelsMask`]), files of TotalSegmentator
 //! ([`TotalSegmentatorMask`]), a threshold for lungs ([`LungMask`]), or a network ([`SegmentorMask`]); and sets of voxels with their
 //! components ([`BitVolume`], [`crate::volume::Components`]).
 //!

@@ -1,4 +1,4 @@
-//! Scans for the unit tests of this room.
+//! Scans for the unit tests of this module.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -11,7 +11,7 @@
 //! RUN/staging/                  unfinished work
 //! ```
 //!
-//! This room owns the format of the run folder and guarantees that the files of a commit are durable and complete.
+//! This module owns the format of the run folder and guarantees that the files of a commit are durable and complete.
 //!
 //! A [`RunFolder`] reads: the head is the last commit of the sequence without a gap, and the state is the replay of all commits.
 //! A [`RunWriter`] ingests scans and commits epochs, each once and in order. In between, results of scans are staged in a [`spool`],

@@ -1,6 +1,6 @@
 //! Scores: numbers by which the quality test decides on a candidate.
 //!
-//! This room owns the list of scores with their units ([`Score`]) and the stages that compute them: HU inside and around the tumor
+//! This module owns the list of scores with their units ([`Score`]) and the stages that compute them: HU inside and around the tumor
 //! ([`Intensity`]), the found fraction of a segmentor ([`Segmentor`]), and the realness of a discriminator ([`Discriminator`]).
 //!
 //! A score stage reads a candidate and does not change it. A score that no stage computed is absent, never zero. No stage has access to

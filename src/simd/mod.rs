@@ -1,6 +1,6 @@
 //! Vector instructions: AVX-512, AVX2 with FMA, and plain arithmetic on every other processor.
 //!
-//! This room owns the classes of instruction sets, the choice of a class, and all vector operations except the network kernels.
+//! This module owns the classes of instruction sets, the choice of a class, and all vector operations except the network kernels.
 //!
 //! Code is written once, generic over `Simd`, and compiled once for each [`Class`] of instruction set; the class is
 //! chosen at run time. There are two forms:

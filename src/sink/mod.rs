@@ -1,6 +1,6 @@
 //! Sinks: the layouts in which samples are written for trainers.
 //!
-//! This room owns the file formats of all kinds of sinks.
+//! This module owns the file formats of all kinds of sinks.
 //!
 //! While a scan is in memory, its thread stages the files of its samples ([`crate::run::spool`]): the patch of each kept candidate
 //! and, if a layout requires whole volumes, image and label. When all scans of an epoch are done, every [`Layout`] seals the epoch: the

@@ -1,6 +1,6 @@
 //! Durable writes by one primitive: create if absent.
 //!
-//! This room owns all files that have to survive a crash and has no dependency on CT: folders, atomic replacement, digests,
+//! This module owns all files that have to survive a crash and has no dependency on CT: folders, atomic replacement, digests,
 //! canonical JSON, and the disk interface that tests simulate.
 //!
 //! A file is written to `staging/`, synced, and linked to its final name; then the folder of the final name is synced. A file under a

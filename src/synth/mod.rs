@@ -1,6 +1,6 @@
 //! Synthetic tumors: site, shape, texture, difference, blend.
 //!
-//! This room owns the synthesis of candidates, by rules ([`Rules`]) or by a network ([`Generator`]), and the priors of each organ. Each
+//! This module owns the synthesis of candidates, by rules ([`Rules`]) or by a network ([`Generator`]), and the priors of each organ. Each
 //! attempt is a function of the scan, the organ mask, the settings with their weights, and an [`AttemptKey`].
 //!
 //! All computations run in the tumor's box on the scan's grid, in HU. Voxels outside the box are neither changed nor copied. See

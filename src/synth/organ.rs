@@ -123,7 +123,7 @@ impl Histogram {
 
 #[cfg(test)]
 pub(crate) mod testing {
-    //! Small scans for the tests of this room.
+    //! Small scans for the tests of this module.
 
     use std::sync::Arc;
 

@@ -238,7 +238,7 @@ fn run_refuses_folder_of_another_run() {
             .contains("expected `steps` to be 6, got not set")
     );
     std::fs::write(folder.path().join("checkpoint.safetensors"), b"invalid").unwrap();
-    assert!(refused(&|_| {}).to_string().contains("no safetensors file"));
+    assert!(refused(&|_| {}).to_string().contains("not a safetensors file"));
 }
 
 /// A learner whose weights are NaN after the first step.

@@ -1,6 +1,6 @@
 //! Volumes of voxels and their position in the patient.
 //!
-//! This room owns HU on grids: arrays, affines, orientation, resampling, windows, filters, crops and pictures of slices. It contains
+//! This module owns HU on grids: arrays, affines, orientation, resampling, windows, filters, crops and pictures of slices. It contains
 //! no file format, no organ and no network.
 //!
 //! Axis order is [x, y, z] everywhere, x fastest in memory (as in NIfTI and DICOM). World coordinates are millimetres in RAS+: they

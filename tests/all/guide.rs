@@ -81,6 +81,11 @@ fn workplace() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let copied = Command::new("cp").arg("-r").arg(root().join("pipelines")).arg(folder.path()).status().unwrap();
     assert!(copied.success());
+    // Weights that an earlier training of the page leaves.
+    let weights = folder.path().join("runs/segmentor-small/weights");
+    std::fs::create_dir_all(&weights).unwrap();
+    let kept = root().join("pipelines/networks/segmentor.safetensors");
+    std::fs::copy(kept, weights.join("segmentor.safetensors")).unwrap();
     let config =
         PhantomConfig { count: 3, shape: [64, 64, 48], spacing_mm: [5.5, 5.5, 6.0], ..PhantomConfig::default() };
     let phantoms = PhantomSource::new(config, "phantoms").map_err(|errors| errors[0].message.clone()).unwrap();

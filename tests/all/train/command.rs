@@ -125,7 +125,10 @@ fn trainer_sink_is_fed_by_training_only() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr.contains("`sinks.training` is fed by a training, not by a run"), "{stderr}");
-    assert!(stderr.contains("hint: freetumor train segmentation") && !folder.path().join("out").exists(), "{stderr}");
+    assert!(
+        stderr.contains("hint: run freetumor train segmentation") && !folder.path().join("out").exists(),
+        "{stderr}"
+    );
 }
 
 #[test]
@@ -149,9 +152,7 @@ fn resumed_training_equals_uninterrupted_training() {
     let history = History::read(&whole.join("history.parquet"), u64::MAX).unwrap();
     assert_eq!(history.series(TRAIN, "loss").count(), 4);
     assert_eq!(history.series(VALIDATION, "dice liver").count(), 2);
-    assert!(
-        stdout_of(&segmentor(&whole, &["--resume"])).starts_with("segmentor: nothing to do, all 4 steps are taken")
-    );
+    assert!(stdout_of(&segmentor(&whole, &["--resume"])).starts_with("segmentor: nothing to do, all 4 steps are done"));
     let refused = segmentor(&whole, &["--resume", "--set", "train.batch=3"]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("expected `train.batch` to be 2, got 3"));
     // The metadata of weights describes the network, so that `infer` requires only its architecture.

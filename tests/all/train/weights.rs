@@ -31,7 +31,7 @@ fn half_option_writes_weights_in_16_bits() {
         "{stderr}"
     );
     assert!(
-        stderr.contains("hint: the weights of that training lie in ") && stderr.contains("whole/weights"),
+        stderr.contains("hint: use the weights of that training in ") && stderr.contains("whole/weights"),
         "{stderr}"
     );
     // A finished training writes nothing, in any precision.
@@ -52,18 +52,18 @@ fn validate_checks_metadata_of_weights() {
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
     let stderr = refused(&["validate", &quickstart, "--set", "stages.found.network.spacing_mm=[2, 2, 2]"]);
-    let expected = "the network was trained on voxels of [4.0, 4.0, 4.0] mm, here it would see [2.0, 2.0, 2.0]";
+    let expected = "expected the voxel spacing of training, [4.0, 4.0, 4.0] mm, got [2.0, 2.0, 2.0]";
     assert!(
-        stderr.contains(expected) && stderr.contains("hint: the weights say spacing_mm = [4.0, 4.0, 4.0]"),
+        stderr.contains(expected) && stderr.contains("hint: set spacing_mm = [4.0, 4.0, 4.0], as in the weights"),
         "{stderr}"
     );
     let set = format!("stages.found.network.weights={discriminator}");
     let stderr = refused(&["validate", &quickstart, "--set", &set]);
-    assert!(stderr.contains("expected the weights of a segmentor, these are those of a discriminator"), "{stderr}");
+    assert!(stderr.contains("expected the weights of a segmentor, got those of a discriminator"), "{stderr}");
     let synthesis = project("pipelines/train-synthesis-small.toml").display().to_string();
     let set = format!("train.segmentor.weights={discriminator}");
     let stderr = refused(&["validate", &synthesis, "--set", &set]);
-    assert!(stderr.contains("expected the weights of a segmentor, these are those of a discriminator"), "{stderr}");
+    assert!(stderr.contains("expected the weights of a segmentor, got those of a discriminator"), "{stderr}");
     let weights = project("pipelines/networks/segmentor.safetensors").display().to_string();
     let set = format!("train.segmentor.weights={weights:?}");
     stdout_of(&freetumor(&["validate", &synthesis, "--set", &set]));
@@ -96,11 +96,11 @@ fn validate_checks_files_for_training() {
     };
     let stdout = stdout_of(&validate("pipelines/train-segmentor-small.toml", &[], false));
     assert!(
-        stdout.ends_with("good for `freetumor train segmentor`: 30 labeled scans, 10 for validation\n"),
+        stdout.ends_with("valid for `freetumor train segmentor`: 30 labeled scans, 10 for validation\n"),
         "{stdout}"
     );
     let stdout = stdout_of(&validate("pipelines/train-segmentation-small.toml", &[], false));
-    let expected = "good for `freetumor train segmentation`: 8 labeled scans, 10 for validation, fresh tumors in ";
+    let expected = "valid for `freetumor train segmentation`: 8 labeled scans, 10 for validation, fresh tumors in ";
     assert!(stdout.contains(expected), "{stdout}");
     let output = validate("pipelines/train-synthesis-small.toml", &["train.segmentor.weights=no.pt"], true);
     assert_eq!(output.status.code(), Some(2));
