@@ -1,6 +1,6 @@
 //! The README and the guide: graph files are valid, commands run, and names of files and examples exist.
 //!
-//! Commands run one after another in a folder with `pipelines/`, an archive of three scans, and the first graph of the README as
+//! Commands run one after another in a folder with `pipelines/`, an archive of six scans, and the first graph of the README as
 //! `mine.toml`. Trainings are checked instead of run, as they take minutes.
 
 use std::path::{Path, PathBuf};
@@ -76,7 +76,7 @@ fn split(line: &str) -> Vec<String> {
     arguments
 }
 
-/// A folder with an archive of three scans and their labels, ground truth and predictions, and the pipelines.
+/// A folder with an archive of six scans and their labels, ground truth and predictions, and the pipelines.
 fn workplace() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let copied = Command::new("cp").arg("-r").arg(root().join("pipelines")).arg(folder.path()).status().unwrap();
@@ -87,7 +87,7 @@ fn workplace() -> tempfile::TempDir {
     let kept = root().join("pipelines/networks/segmentor.safetensors");
     std::fs::copy(kept, weights.join("segmentor.safetensors")).unwrap();
     let config =
-        PhantomConfig { count: 3, shape: [64, 64, 48], spacing_mm: [5.5, 5.5, 6.0], ..PhantomConfig::default() };
+        PhantomConfig { count: 6, shape: [64, 64, 48], spacing_mm: [5.5, 5.5, 6.0], ..PhantomConfig::default() };
     let phantoms = PhantomSource::new(config, "phantoms").map_err(|errors| errors[0].message.clone()).unwrap();
     for (number, entry) in phantoms.list().unwrap().iter().enumerate() {
         let scan = phantoms.read(entry).unwrap();
