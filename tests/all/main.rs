@@ -2,6 +2,7 @@
 
 mod bad_dicom;
 mod bad_input;
+mod cli;
 mod command;
 mod common;
 mod dataflow;

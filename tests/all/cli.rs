@@ -1,0 +1,109 @@
+//! Options that every subcommand has, completions and manual pages.
+
+use std::process::{Command, Output};
+
+fn freetumor(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_freetumor"));
+    command.env("FREETUMOR_PATIENT_KEY", "a secret for tests only").env_remove("RUST_LOG");
+    command.args(arguments).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+const GRAPH: &str = r#"
+[pipeline]
+name = "options"
+[sources.phantoms]
+kind = "phantom"
+count = 2
+shape = [40, 36, 32]
+spacing_mm = [8.0, 8.0, 8.0]
+[stages.organs]
+kind = "labels"
+inputs = ["phantoms"]
+organs = ["liver"]
+[stages.unused]
+kind = "lung"
+inputs = ["phantoms"]
+[stages.tumors]
+kind = "rules"
+inputs = ["organs"]
+[stages.contrast]
+kind = "intensity"
+inputs = ["tumors"]
+[stages.test]
+kind = "quality-test"
+inputs = ["contrast"]
+accept = ["delta_hu < 1000"]
+"#;
+
+#[test]
+fn json_log_has_only_json_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let graph = folder.path().join("graph.toml");
+    std::fs::write(&graph, GRAPH).unwrap();
+    let (graph, out) = (graph.to_str().unwrap(), folder.path().join("out"));
+    let out = out.to_str().unwrap();
+    let cases: [(&[&str], &str); 4] = [
+        (&["run", graph, "--out", out, "--log-format", "json"], "WARN"),
+        (&["run", "missing.toml", "--log-format", "json"], "ERROR"),
+        (&["validate", graph, "--set", "stages.test.accept=[\"x\"]", "--log-format=json"], "ERROR"),
+        (&["--log-format", "json", "unknown"], "ERROR"),
+    ];
+    for (arguments, expected) in cases {
+        let text = stderr(&freetumor(arguments));
+        let levels: Vec<String> = text
+            .lines()
+            .map(|line| {
+                let event: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
+                assert!(event["fields"]["message"].is_string() && event["timestamp"].is_string(), "{line}");
+                event["level"].as_str().unwrap().to_owned()
+            })
+            .collect();
+        assert!(levels.iter().any(|level| level == expected), "{arguments:?}\n{text}");
+    }
+}
+
+#[test]
+fn quiet_prints_errors_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let graph = folder.path().join("graph.toml");
+    std::fs::write(&graph, GRAPH).unwrap();
+    let graph = graph.to_str().unwrap();
+    assert!(stderr(&freetumor(&["validate", graph])).contains("is unused"));
+    assert_eq!(stderr(&freetumor(&["validate", graph, "--quiet"])), "");
+    let failed = freetumor(&["-q", "validate", "missing.toml"]);
+    assert_eq!(failed.status.code(), Some(2));
+    assert!(stderr(&failed).contains("error"), "{}", stderr(&failed));
+    assert_eq!(freetumor(&["-q", "-v", "validate", graph]).status.code(), Some(2), "contradicting options");
+}
+
+#[test]
+fn completions_and_manual_pages_name_every_subcommand() {
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("man1");
+    assert!(freetumor(&["man", "--to", pages.to_str().unwrap()]).status.success());
+    let page = String::from_utf8(freetumor(&["man"]).stdout).unwrap();
+    let scripts = ["bash", "elvish", "fish", "powershell", "zsh"].map(|shell| {
+        let output = freetumor(&["completions", shell]);
+        assert!(output.status.success(), "{shell}");
+        String::from_utf8(output.stdout).unwrap()
+    });
+    for subcommand in ["run", "validate", "export", "train", "evaluate", "completions"] {
+        assert!(pages.join(format!("freetumor-{subcommand}.1")).exists(), "{subcommand}");
+        assert!(page.contains(subcommand), "{subcommand}");
+        assert!(scripts.iter().all(|script| script.contains(subcommand)), "{subcommand}");
+    }
+}
+
+#[test]
+fn help_lists_global_options_then_examples_and_exit_codes() {
+    for subcommand in ["run", "validate", "graph", "files", "export", "inspect", "infer", "evaluate", "train", "man"] {
+        let help = String::from_utf8(freetumor(&[subcommand, "--help"]).stdout).unwrap();
+        let positions = ["Global options:", "Examples:", "Exit codes:"].map(|heading| help.find(heading));
+        assert!(positions.iter().all(Option::is_some) && positions.is_sorted(), "{subcommand}\n{help}");
+        assert!(!help.contains('\u{1b}'), "no colours in a pipe");
+    }
+}
