@@ -80,6 +80,22 @@ fn quiet_prints_errors_only() {
     assert_eq!(freetumor(&["-q", "-v", "validate", graph]).status.code(), Some(2), "contradicting options");
 }
 
+/// The example reads with the standard library alone; its training needs PyTorch and is not run here.
+#[cfg(unix)]
+#[test]
+fn example_reads_samples_from_a_stream() {
+    if !crate::command::has_python() {
+        return;
+    }
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/train_stream.py");
+    let mut command = Command::new("python3");
+    command.arg(script).args(["--binary", env!("CARGO_BIN_EXE_freetumor"), "--read", "5"]);
+    let output = command.env("FREETUMOR_PATIENT_KEY", "a secret for tests only").output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(lines.lines().filter(|line| line.ends_with("80 x 80 x 56 voxels")).count(), 5, "{lines}");
+}
+
 #[test]
 fn completions_and_manual_pages_name_every_subcommand() {
     let folder = tempfile::tempdir().unwrap();
