@@ -51,13 +51,16 @@ impl MessageStyle {
             (false, _) => "freetumor=debug,info",
         };
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| level.into());
-        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(is_coloured());
+        let log = tracing_subscriber::fmt().with_writer(stderr).with_ansi(is_coloured());
         // Each span logs its duration when it closes: one line per stage and scan at level info.
         let log = log.with_span_events(FmtSpan::CLOSE);
         match self.format {
-            LogFormat::Text => log.with_target(false).init(),
+            LogFormat::Text => log.with_env_filter(filter).with_target(false).init(),
             LogFormat::Json => {
-                log.json().init();
+                // The filter of RUST_LOG must not drop the errors of the command itself.
+                let own = if self.quiet { "freetumor::cli::messages=error" } else { "freetumor::cli::messages=info" };
+                let filter = own.parse().map_or(filter.clone(), |own| filter.add_directive(own));
+                log.with_env_filter(filter).json().init();
                 std::panic::set_hook(Box::new(|panic| tracing::error!("{panic}")));
             }
         }
@@ -98,7 +101,9 @@ impl Messages {
 
     fn finish_line(&mut self) -> io::Result<()> {
         let line = String::from_utf8_lossy(&std::mem::take(&mut self.line)).into_owned();
-        let is_continued = line.starts_with([' ', '|']) || line.starts_with("hint: ") || line.is_empty();
+        // The quoted line of a problem starts with its number.
+        let is_quoted = line.trim_start_matches(|c: char| c.is_ascii_digit()).starts_with(" |");
+        let is_continued = is_quoted || line.starts_with(' ') || line.starts_with("hint: ") || line.is_empty();
         match &mut self.message {
             Some((_, message)) if is_continued => {
                 message.push('\n');
@@ -178,10 +183,11 @@ mod tests {
     #[test]
     fn lines_of_a_message_stay_together() {
         let mut messages = Messages::new(MessageStyle { quiet: true, ..MessageStyle::default() });
-        write!(messages, "error: expected a number, got `x`\n  --> a.toml:3:1\n   = hint: write 3\n").unwrap();
+        write!(messages, "error: expected a number, got `x`\n  --> a.toml:3:1\n   |\n3 | a = x\n   = hint: write 3\n")
+            .unwrap();
         let (level, message) = messages.message.take().unwrap();
         assert_eq!(level, Level::Error);
-        assert_eq!(message, "expected a number, got `x`\n  --> a.toml:3:1\n   = hint: write 3");
+        assert_eq!(message, "expected a number, got `x`\n  --> a.toml:3:1\n   |\n3 | a = x\n   = hint: write 3");
         writeln!(messages, "warning: a disk is small").unwrap();
         assert_eq!(messages.message.take().unwrap(), (Level::Warning, "a disk is small".to_owned()));
         writeln!(messages, "3 scans").unwrap();

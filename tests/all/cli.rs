@@ -12,6 +12,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
+/// A graph with one warning.
 const GRAPH: &str = r#"
 [pipeline]
 name = "options"
@@ -64,6 +65,22 @@ fn json_log_has_only_json_lines() {
             .collect();
         assert!(levels.iter().any(|level| level == expected), "{arguments:?}\n{text}");
     }
+}
+
+#[test]
+fn problem_is_one_event_and_errors_pass_every_filter() {
+    let folder = tempfile::tempdir().unwrap();
+    let graph = folder.path().join("graph.toml");
+    std::fs::write(&graph, GRAPH.replace("count = 2", "count = \"x\"")).unwrap();
+    let graph = graph.to_str().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_freetumor"));
+    command.env("RUST_LOG", "freetumor::nn=debug").args(["validate", graph, "--log-format", "json"]);
+    let text = stderr(&command.output().unwrap());
+    let events: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let error = events.iter().find(|event| event["level"] == "ERROR").unwrap();
+    assert!(error["fields"]["message"].as_str().unwrap().contains("| count = \"x\""), "{text}");
+    let quiet = stderr(&freetumor(&["validate", graph, "-q"]));
+    assert!(quiet.contains("| count = \"x\"") && !quiet.contains("1 error"), "{quiet}");
 }
 
 #[test]
