@@ -12,6 +12,9 @@ use super::parameters::from_tensors;
 use super::weights::{NetworkPart, WeightsMetadata, fit, read, shape_of};
 use crate::error::{Error, Result};
 
+/// Most classes of a network: labels are 16-bit numbers.
+const MAX_CLASSES: usize = 1 << 16;
+
 /// The network that a file of weights is expected to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExpectedNetwork {
@@ -85,6 +88,10 @@ impl Predictor {
             width: expected.width.or(sizes.width).unwrap_or(published.width),
             ..published
         };
+        if config.classes > MAX_CLASSES {
+            let (path, classes) = (path.display(), config.classes);
+            return Err(Error::new(format!("{path}: expected at most {MAX_CLASSES} classes, got {classes}")));
+        }
         let declared = config.parameters().map_err(failed("cannot build the network"))?;
         let weights = fit(&raw, &declared, expected.part).map_err(|error| sizes.explain(&error, path, &config))?;
         let vb = from_tensors(weights, DType::F32, device);
