@@ -1,7 +1,8 @@
 //! A score stage of your own, in a pipeline.
 //!
-//! The stage `core` measures how much darker the inner half of a tumor is than its outer half. It registers under its own kind, has
-//! settings with checks and documentation, and is used in a graph file like any other kind.
+//! The stage `robust-contrast` computes the score `cnr` from medians: outliers such as vessels change it less than the mean and
+//! standard deviation of the kind `intensity`. It registers under its own kind, has settings with checks and documentation, and is
+//! used in a graph file like any other kind.
 //!
 //! ```console
 //! $ cargo run --release --example own_stage -- runs/own
@@ -41,81 +42,88 @@ inputs = ["organs"]
 diameter_mm = [20, 50]
 
 [stages.measured]
-kind = "core"                      # registered below
+kind = "robust-contrast"           # registered below
 inputs = ["tumors"]
-unit_hu = 1.0
+min_noise_hu = 2.0
 
 [stages.test]
 kind = "quality-test"
 inputs = ["measured"]
 attempts = 10
-accept = ["disagreement < 5"]
+accept = ["cnr < -0.5"]
 
 [sinks.patch_set]
 kind = "patches"
 inputs = ["test"]
 "#;
 
-/// Settings of a stage of kind `core`.
+/// Settings of a stage of kind `robust-contrast`.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-struct CoreConfig {
-    /// HU that count as one.
-    unit_hu: f64,
+struct RobustContrastConfig {
+    /// Least noise in HU: a lower estimate is raised to it.
+    min_noise_hu: f64,
 }
 
-impl Default for CoreConfig {
+impl Default for RobustContrastConfig {
     fn default() -> Self {
-        Self { unit_hu: 1.0 }
+        Self { min_noise_hu: 1.0 }
     }
 }
 
-/// Difference between the mean HU of the inner and of the outer half of a tumor.
-struct Core {
-    unit_hu: f64,
+/// Difference of median HU between the tumor and its organ, in units of the organ's noise.
+struct RobustContrast {
+    min_noise_hu: f64,
 }
 
-impl ScoreStage for Core {
+/// The stage, prepared for one organ.
+struct OrganContrast {
+    min_noise_hu: f64,
+    label: u8,
+}
+
+impl ScoreStage for RobustContrast {
     fn scores(&self) -> &'static [Score] {
-        &[Score::Disagreement]
+        &[Score::Cnr]
     }
 
-    fn baseline<'s>(&'s self, _: &'s MaskedScan, _: &'s Organ) -> Result<Box<dyn Scorer + 's>, Fault> {
-        Ok(Box::new(self))
+    fn baseline<'s>(&'s self, _: &'s MaskedScan, organ: &'s Organ) -> Result<Box<dyn Scorer + 's>, Fault> {
+        Ok(Box::new(OrganContrast { min_noise_hu: self.min_noise_hu, label: organ.label }))
     }
 }
 
-impl Scorer for &Core {
+impl Scorer for OrganContrast {
     fn score(&self, candidate: &Candidate, scores: &mut Scores) -> Result<(), Fault> {
-        let shape = candidate.region.shape;
-        let distance = |voxel: [usize; 3]| -> f64 {
-            (0..3).map(|axis| (2.0 * voxel[axis] as f64 / shape[axis] as f64 - 1.0).powi(2)).sum()
+        let hu_where = |is_in: &dyn Fn(usize) -> bool| -> Vec<f64> {
+            let voxels = (0..candidate.region.voxels()).filter(|&voxel| is_in(voxel));
+            voxels.map(|voxel| f64::from(candidate.after.as_slice()[voxel])).collect()
         };
-        let mut halves = [(0.0, 0.0); 2];
-        for z in 0..shape[2] {
-            for y in 0..shape[1] {
-                for x in 0..shape[0] {
-                    if candidate.tumor[[x, y, z]] == 1 {
-                        let half = &mut halves[usize::from(distance([x, y, z]) > 0.25)];
-                        *half = (half.0 + f64::from(candidate.after[[x, y, z]]), half.1 + 1.0);
-                    }
-                }
-            }
-        }
-        let [inner, outer] = halves.map(|(sum, count)| sum / count);
-        // Without a value where one half is empty: a quality test rejects an absent score.
-        scores.set(Score::Disagreement, (inner - outer) / self.unit_hu);
+        let tumor = median(hu_where(&|voxel| candidate.tumor.as_slice()[voxel] == 1));
+        let healthy = hu_where(&|voxel| candidate.labels.as_slice()[voxel] == self.label);
+        let organ = median(healthy.clone());
+        // 1.4826 medians of the absolute deviation are the standard deviation of a normal distribution.
+        let noise_hu = 1.4826 * median(healthy.iter().map(|hu| (hu - organ).abs()).collect());
+        // Not finite if the box has no healthy voxel: a quality test rejects such a score.
+        scores.set(Score::Cnr, (tumor - organ) / noise_hu.max(self.min_noise_hu));
         Ok(())
     }
 }
 
+/// The median; not a number if there are no values.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
 fn registry() -> Registry {
     let mut registry = Registry::standard();
-    registry.score("core", "Compares the core of a tumor with its rim.", |config: CoreConfig, _| {
-        if config.unit_hu > 0.0 {
-            return Ok(Core { unit_hu: config.unit_hu }.into());
+    let about = "Computes the contrast to noise from medians.";
+    registry.score("robust-contrast", about, |config: RobustContrastConfig, _| {
+        if config.min_noise_hu > 0.0 {
+            return Ok(RobustContrast { min_noise_hu: config.min_noise_hu }.into());
         }
-        Err(vec![ConfigError::new("unit_hu", format!("expected a number above 0, got {}", config.unit_hu))])
+        let message = format!("expected a number above 0, got {}", config.min_noise_hu);
+        Err(vec![ConfigError::new("min_noise_hu", message)])
     });
     registry
 }
