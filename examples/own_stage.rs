@@ -61,7 +61,7 @@ inputs = ["test"]
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 struct RobustContrastConfig {
-    /// Least noise in HU: a lower estimate is raised to it.
+    /// Minimum noise in HU, which replaces a lower estimate.
     min_noise_hu: f64,
 }
 
@@ -109,7 +109,7 @@ impl Scorer for OrganContrast {
     }
 }
 
-/// The median; not a number if there are no values.
+/// Returns the median; not a number if there are no values.
 fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
@@ -118,7 +118,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 fn registry() -> Registry {
     let mut registry = Registry::standard();
     let about = "Computes the contrast to noise from medians.";
-    registry.score("robust-contrast", about, |config: RobustContrastConfig, _| {
+    registry.add_score("robust-contrast", about, |config: RobustContrastConfig, _| {
         if config.min_noise_hu > 0.0 {
             return Ok(RobustContrast { min_noise_hu: config.min_noise_hu }.into());
         }

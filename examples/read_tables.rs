@@ -10,7 +10,7 @@ use std::path::Path;
 
 use freetumor::error::Result;
 use freetumor::record::SampleRow;
-use freetumor::record::parquet::read_part;
+use freetumor::record::parquet::decode_part;
 use freetumor::run::RunFolder;
 
 /// Attempts of an organ.
@@ -25,7 +25,7 @@ fn count(folder: &Path) -> Result<BTreeMap<String, Attempts>> {
     let run = RunFolder::open(folder)?;
     let mut organs: BTreeMap<String, Attempts> = BTreeMap::new();
     for file in run.files("samples", None)? {
-        let rows: Vec<SampleRow> = read_part(run.read_verified(&file)?)?;
+        let rows: Vec<SampleRow> = decode_part(run.read_verified(&file)?)?;
         for row in rows {
             let attempts = organs.entry(row.record.organ.clone()).or_default();
             match row.record.outcome.reason() {

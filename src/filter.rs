@@ -170,7 +170,7 @@ impl Comparison {
         }
     }
 
-    /// Whether the comparison of `value` with `threshold` is true; false for NaN.
+    /// Returns whether the comparison of `value` with `threshold` is true; false for NaN.
     pub fn holds(self, value: f64, threshold: f64) -> bool {
         match self {
             Self::Less => value < threshold,
@@ -191,12 +191,12 @@ impl Comparison {
 }
 
 impl Condition {
-    /// Whether the score is present and within the bound.
+    /// Returns whether the score is present and within the bound.
     pub fn holds(&self, scores: &Scores) -> bool {
         scores.get(self.score).is_some_and(|value| self.comparison.holds(value, self.threshold))
     }
 
-    /// Whether no value of the score meets both conditions.
+    /// Returns whether no value of the score meets both conditions.
     fn excludes(&self, other: &Self) -> bool {
         let (upper, lower) = match (self.comparison.bounds_above(), other.comparison.bounds_above()) {
             (true, false) => (self, other),
@@ -208,7 +208,7 @@ impl Condition {
             && (upper.threshold < lower.threshold || (upper.threshold == lower.threshold && !meet))
     }
 
-    /// Whether no possible value of the score meets the bound.
+    /// Returns whether no possible value of the score meets the bound.
     fn is_impossible(&self) -> bool {
         let [low, high] = self.score.range();
         let extreme = if self.comparison.bounds_above() { low } else { high };

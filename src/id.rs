@@ -125,7 +125,7 @@ impl ScanId {
 /// ```
 /// use freetumor::id::{FieldHasher, SampleId};
 /// let hash = |fields: &[&str]| {
-///     SampleId::from_hash(&fields.iter().fold(FieldHasher::new("example"), |hasher, field| hasher.field(field)).finish())
+///     SampleId::from_hash(&fields.iter().fold(FieldHasher::new("example"), |hasher, field| hasher.add_field(field)).finish())
 /// };
 /// assert_ne!(hash(&["ab", "c"]), hash(&["a", "bc"]));
 /// ```
@@ -135,12 +135,12 @@ pub struct FieldHasher(Sha256);
 impl FieldHasher {
     /// Creates a hasher for one purpose. Hashes of different purposes are never equal.
     pub fn new(purpose: &str) -> Self {
-        Self(Sha256::new()).field(purpose)
+        Self(Sha256::new()).add_field(purpose)
     }
 
     /// Adds a field.
     #[must_use]
-    pub fn field(mut self, field: impl AsRef<[u8]>) -> Self {
+    pub fn add_field(mut self, field: impl AsRef<[u8]>) -> Self {
         let field = field.as_ref();
         self.0.update((field.len() as u64).to_le_bytes());
         self.0.update(field);

@@ -25,7 +25,7 @@ use super::workspace::{Workspace, print_status};
 /// The synthetic tumors of an arm, for the report.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ArmData {
-    /// The number of synthetic tumors; `None` for fresh tumors or none.
+    /// The number of synthetic tumors; `None` if there are none, or if they are made during the training.
     pub tumors: Option<usize>,
     /// The number of tumors in the pool.
     pub of: Option<usize>,
@@ -77,10 +77,10 @@ pub struct Arms<'a> {
 }
 
 impl<'a> Arms<'a> {
-    /// Reads the scans of the world.
+    /// Reads the scans of the population.
     ///
     /// # Errors
-    /// Returns an error if the world cannot be read.
+    /// Returns an error if the population cannot be read.
     pub fn new(workspace: &'a Workspace) -> Result<Self> {
         let (labeled, unlabeled) = (data_set::scans(workspace, "training")?, data_set::scans(workspace, "unlabeled")?);
         Ok(Self { workspace, labeled, unlabeled, pools: Mutex::default() })

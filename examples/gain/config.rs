@@ -11,14 +11,15 @@ use freetumor::train::segmentation::SegmentationConfig;
 use freetumor::train::synthesis::SynthesisConfig;
 use serde::{Deserialize, Serialize};
 
+use super::population::{Diameters, Role};
 use super::selection::Threshold;
-use super::world::{Diameters, Role};
 
 /// The settings of the experiment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Experiment {
-    pub world: WorldConfig,
+    #[serde(rename = "world")]
+    pub population: PopulationConfig,
     pub seeds: Seeds,
     pub gate: Gate,
     /// The training of all segmentors.
@@ -41,10 +42,10 @@ pub struct Experiment {
     pub resamples: usize,
 }
 
-/// The world and the numbers of its patients.
+/// The population of patients, and the number of patients of each role.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct WorldConfig {
+pub struct PopulationConfig {
     pub seed: u64,
     pub shape: [usize; 3],
     pub spacing_mm: f64,
@@ -192,7 +193,7 @@ pub enum TumorSelection {
 }
 
 impl TumorSelection {
-    /// The synthesis that makes the tumors; `None` for other data.
+    /// Returns the synthesis that makes the tumors; `None` for other data.
     pub fn pool_kind(&self) -> Option<PoolKind> {
         match self {
             Self::None | Self::Scans | Self::Oracle => None,
@@ -205,7 +206,7 @@ impl TumorSelection {
         }
     }
 
-    /// The threshold of the filter, which determines the selected candidates or their number.
+    /// Returns the threshold of the filter, which determines the selected candidates or their number.
     pub fn threshold(&self) -> Option<&Threshold> {
         match self {
             Self::Filtered { at, .. }
@@ -295,12 +296,12 @@ impl Experiment {
         all
     }
 
-    /// The pool kinds of all arms.
+    /// Returns the pool kinds of all arms.
     pub fn pool_kinds(&self) -> Vec<PoolKind> {
         pool_kinds(self.arms.iter())
     }
 
-    /// The trainings of all arms, or of the named arms, in order.
+    /// Returns the trainings of all arms, or of the named arms, in order.
     pub fn trainings(&self, names: &[String]) -> Vec<Training<'_>> {
         let seeds = |arm: &Arm| self.seeds.arms.iter().take(arm.seeds).copied().enumerate();
         let arms = self.arms.iter().enumerate();
@@ -311,7 +312,7 @@ impl Experiment {
         .collect()
     }
 
-    /// The index of an arm.
+    /// Returns the index of an arm.
     pub fn arm_index(&self, name: &str) -> Option<usize> {
         self.arms.iter().position(|arm| arm.name == name)
     }
@@ -356,14 +357,14 @@ mod tests {
             assert!(experiment.segmentation.synthetic.is_some());
         }
         let scans = Experiment::parse(include_str!("scans.toml")).unwrap();
-        let roles: BTreeSet<Role> = scans.world.scans.iter().flat_map(|scan| scan.roles.iter().copied()).collect();
+        let roles: BTreeSet<Role> = scans.population.scans.iter().flat_map(|scan| scan.roles.iter().copied()).collect();
         assert_eq!((roles.len(), scans.pool_kinds().len()), (Role::ALL.len(), 2));
         // No scan is both trained on and tested on.
         let is_split = |scan: &RealScan| {
             let is_trained = |role: &Role| matches!(role, Role::Labeled | Role::Unlabeled);
             scan.roles.iter().all(is_trained) || !scan.roles.iter().any(is_trained)
         };
-        assert!(scans.world.scans.iter().all(is_split));
+        assert!(scans.population.scans.iter().all(is_split));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The world on disk, and its scans as cases for training.
+//! The population on disk, and its scans as cases for training.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,11 +11,11 @@ use freetumor::train::data::{CaseEntry, Cases};
 use freetumor::volume::Volume;
 use serde_json::{Value, json};
 
-use super::config::WorldConfig;
+use super::config::PopulationConfig;
+use super::population::{BaseScan, PatientSource, Population, Role, ScanPopulation, write_patients};
 use super::workspace::{Workspace, print_status, settings_error};
-use super::world::{BaseScan, PatientSource, Role, ScanWorld, World, write_patients};
 
-/// The settings of a mask stage that reads the labels of the world.
+/// The settings of a mask stage that reads the labels of the population.
 pub const LABELS: &str =
     "pattern = \"{label}\"\nscheme = \"custom\"\norgans = { liver = { ids = [1], tumor_ids = [2] } }\n";
 
@@ -36,14 +36,14 @@ fn oracle_list(workspace: &Workspace) -> PathBuf {
     workspace.out.join("world").join("oracle.json")
 }
 
-/// Writes the lists of the world that are missing.
+/// Writes the lists of the population that are missing.
 ///
 /// # Errors
 /// Returns an error if a file cannot be written.
 pub fn write(workspace: &Workspace) -> Result<()> {
-    let settings = &workspace.experiment.world;
+    let settings = &workspace.experiment.population;
     let folder = workspace.out.join("world");
-    let world = patients(settings)?;
+    let population = patients(settings)?;
     let roles = [
         (Role::Labeled, "training", settings.labeled),
         (Role::Unlabeled, "unlabeled", settings.unlabeled),
@@ -56,7 +56,7 @@ pub fn write(workspace: &Workspace) -> Result<()> {
             continue;
         }
         print_status(&format!("world: {patients} patients of the list `{section}`"));
-        write_patients(&*world, role, patients, &folder)?;
+        write_patients(&*population, role, patients, &folder)?;
     }
     let unlabeled = read_list(&list(workspace), "unlabeled")?.unwrap_or_default();
     let entries: Vec<Value> =
@@ -64,11 +64,11 @@ pub fn write(workspace: &Workspace) -> Result<()> {
     workspace.write_json(&oracle_list(workspace), &json!({ "unlabeled": entries }))
 }
 
-/// Opens the patients of the world: phantoms or real scans.
-fn patients(settings: &WorldConfig) -> Result<Box<dyn PatientSource>> {
-    let &WorldConfig { seed, shape, spacing_mm, noise, diameters, .. } = settings;
+/// Opens the patients of the population: phantoms or real scans.
+fn patients(settings: &PopulationConfig) -> Result<Box<dyn PatientSource>> {
+    let &PopulationConfig { seed, shape, spacing_mm, noise, diameters, .. } = settings;
     if settings.scans.is_empty() {
-        return Ok(Box::new(World { seed, shape, spacing_mm, noise, diameters }));
+        return Ok(Box::new(Population { seed, shape, spacing_mm, noise, diameters }));
     }
     let mut base_scans: BTreeMap<Role, Vec<Arc<BaseScan>>> = BTreeMap::new();
     for scan in &settings.scans {
@@ -82,7 +82,7 @@ fn patients(settings: &WorldConfig) -> Result<Box<dyn PatientSource>> {
         let base_scan = Arc::new(base_scan.softened(scan.softened_mm));
         scan.roles.iter().for_each(|role| base_scans.entry(*role).or_default().push(Arc::clone(&base_scan)));
     }
-    Ok(Box::new(ScanWorld { seed, spacing_mm, diameters, base_scans }))
+    Ok(Box::new(ScanPopulation { seed, spacing_mm, diameters, base_scans }))
 }
 
 /// Reads a NIfTI file, or the first series of a folder.
@@ -130,7 +130,7 @@ fn open(workspace: &Workspace, list: &Path, section: &str) -> Result<Scans> {
     let source = ListSource::decathlon(section, config).map_err(|errors| settings_error(section, errors))?;
     let source = Arc::new(source.with_secret_file(Some(workspace.patient_key())));
     let labels: LabelsConfig =
-        toml::from_str(LABELS).map_err(|cause| Error::new(format!("labels of the world: {cause}")))?;
+        toml::from_str(LABELS).map_err(|cause| Error::new(format!("labels of the population: {cause}")))?;
     let mask = Arc::new(LabelsMask::new(labels).map_err(|errors| settings_error("labels", errors))?);
     let (mut entries, mut names) = (Vec::new(), Vec::new());
     for entry in source.list()? {

@@ -15,9 +15,9 @@ use freetumor::volume::{Array3, Grid, Labels};
 use rayon::prelude::*;
 
 use super::data_set::Scans;
+use super::population::{LIVER, TUMOR};
 use super::segmentors::digest;
 use super::workspace::Workspace;
-use super::world::{LIVER, TUMOR};
 
 /// Returns the measured organ.
 pub fn organ() -> MeasuredOrgan {

@@ -106,7 +106,7 @@ pub fn check(workspace: &Workspace) -> Result<GateResult> {
         oracle - real_only
     );
     Err(Error::new(message).with_hint(
-        "change steps, rate, crops or the world with the tuning seeds, document the trials in examples/gain/README.md, and start \
+        "change steps, rate, crops or the population with the tuning seeds, document the trials in examples/gain/README.md, and start \
          in another folder",
     ))
 }

@@ -4,9 +4,9 @@
     pip install numpy scipy nibabel polars
     python examples/gain/lesions.py runs/gain
 
-Reads `lesions.parquet` of the experiment, or of `freetumor evaluate`, and matches every lesion with the label maps of the world by centre
+Reads `lesions.parquet` of the experiment, or of `freetumor evaluate`, and matches every lesion with the label maps of the population by centre
 and volume. The contrast is the mean HU of the lesion minus the median HU of the liver. The table has the number of lesions and the mean
-found share of their voxels over lesions and networks, for every arm. The exit code is 1 if a lesion of the table is not in the world.
+found share of their voxels over lesions and networks, for every arm. The exit code is 1 if a lesion of the table is not in the population.
 """
 import argparse
 import sys
@@ -44,7 +44,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path, help="folder of the experiment")
     parser.add_argument("--lesions", type=Path, help="a table of `freetumor evaluate` [default: OUT/lesions.parquet]")
-    parser.add_argument("--part", default="Ts", help="the part of the world: Ts is the test set, Va validation")
+    parser.add_argument("--part", default="Ts", help="the part of the population: Ts is the test set, Va validation")
     args = parser.parse_args()
     world = args.out / "world"
     table = pl.read_parquet(args.lesions or args.out / "lesions.parquet")

@@ -1,4 +1,4 @@
-//! The value of the filter: a comparison of the method with controls, in a world of phantoms. See README.md in this folder.
+//! The value of the filter: a comparison of the method with controls, on a population of phantom patients. See README.md in this folder.
 
 mod arms;
 mod config;
@@ -6,14 +6,15 @@ mod data_set;
 mod evaluation;
 mod fresh;
 mod gate;
+mod measures;
 mod parallel;
 mod pools;
+mod population;
 mod report;
 mod segmentors;
 mod selection;
 mod test_set;
 mod workspace;
-mod world;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -25,8 +26,9 @@ use freetumor::nn::kernel::prepare_process;
 
 use self::arms::{Arms, training};
 use self::config::{Experiment, Training, pool_kinds};
+use self::measures::FinishedNetworks;
 use self::parallel::run_parallel;
-use self::test_set::{TestSet, measures_path};
+use self::test_set::TestSet;
 use self::workspace::{Workspace, print_status};
 
 /// The experiment at full size.
@@ -40,7 +42,7 @@ struct Args {
     /// Folder of the experiment
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Run all stages in minutes, in a smaller world, without meaningful results
+    /// Run all stages in minutes, on a smaller population, without meaningful results
     #[arg(long, conflicts_with = "config")]
     quick: bool,
     /// Custom settings instead of gain.toml
@@ -63,8 +65,9 @@ struct Args {
 /// The stages, in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 enum Stage {
-    /// Write the world
-    World,
+    /// Write the scans of the population of patients
+    #[value(name = "world")]
+    Population,
     /// Train oracle and real only with the tuning seeds, and check that the experiment can show a difference
     Gate,
     /// Train the quality segmentor, the held-out segmentor and the generators
@@ -113,12 +116,12 @@ fn run_stages(args: &Args) -> Result<()> {
     stages.sort();
     for stage in stages {
         match stage {
-            Stage::World => data_set::write(&workspace)?,
+            Stage::Population => data_set::write(&workspace)?,
             Stage::Gate => gate::run(&workspace).and_then(|()| gate::check(&workspace).map(drop))?,
             Stage::QualitySegmentors => train_segmentors_and_generators(&workspace)?,
             Stage::Pools => {
                 gate::check(&workspace)?;
-                let kinds = pool_kinds(remaining_trainings(&workspace, &args.arm).iter().map(|training| training.arm));
+                let kinds = pool_kinds(remaining_trainings(&workspace, &args.arm)?.iter().map(|training| training.arm));
                 kinds.into_iter().try_for_each(|pool_kind| pools::make(&workspace, pool_kind))?;
             }
             Stage::Trial => {
@@ -147,25 +150,23 @@ fn train_segmentors_and_generators(workspace: &Workspace) -> Result<()> {
 fn train_arms(workspace: &Workspace, names: &[String]) -> Result<()> {
     gate::check(workspace)?;
     let (arms, test_set) = (Arms::new(workspace)?, TestSet::open(workspace)?);
-    run_parallel(workspace.jobs, &remaining_trainings(workspace, names), |next| {
+    run_parallel(workspace.jobs, &remaining_trainings(workspace, names)?, |next| {
         arms.train(next.arm, next.seed, training(&next.arm.name, next.seed), None)?;
         test_set.predict(workspace, next)
     })
 }
 
-/// Returns the trainings of all arms, or of the named arms, without predictions of the test set.
-fn remaining_trainings<'a>(workspace: &'a Workspace, names: &[String]) -> Vec<Training<'a>> {
-    workspace
-        .experiment
-        .trainings(names)
-        .into_iter()
-        .filter(|training| !measures_path(workspace, &training.arm.name, training.seed).exists())
-        .collect()
+/// Returns the trainings of all arms, or of the named arms, whose networks are not measured yet.
+fn remaining_trainings<'a>(workspace: &'a Workspace, names: &[String]) -> Result<Vec<Training<'a>>> {
+    let finished = FinishedNetworks::read(workspace)?;
+    let mut trainings = workspace.experiment.trainings(names);
+    trainings.retain(|training| !finished.contains(training));
+    Ok(trainings)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::test_set::{NetworkMeasures, read_measures};
+    use super::measures::NetworkMeasures;
     use super::*;
 
     fn args(out: &std::path::Path, more: &[&str]) -> Args {
@@ -186,7 +187,7 @@ mod tests {
         let first =
             ["--arm", "real_only", "--stage", "world", "--stage", "gate", "--stage", "pools", "--stage", "arms"];
         run_stages(&args(&out, &first)).unwrap();
-        assert!(out.join("seen").read_dir().unwrap().count() > 0 && !out.join("pools").exists());
+        assert!(out.join("measures").read_dir().unwrap().count() > 0 && !out.join("pools").exists());
         run_stages(&args(&out, &[])).unwrap();
         // A trial evaluates on validation only.
         assert!(!out.join("trials").exists());
@@ -220,29 +221,42 @@ mod tests {
             "{page}"
         );
 
-        // With the predictions, another folder resumes without training networks, making pools or predicting scans.
+        // With the measures, another folder resumes without training networks, making pools or predicting scans.
         let copy = folder.path().join("copy");
-        std::fs::create_dir_all(copy.join("seen")).unwrap();
-        let predictions: Vec<_> =
-            std::fs::read_dir(out.join("seen")).unwrap().map(|entry| entry.unwrap().path()).collect();
-        for path in predictions.iter().chain(&[out.join("gate.json"), out.join("experiment.json")]) {
-            std::fs::copy(path, copy.join(path.strip_prefix(&out).unwrap())).unwrap();
+        std::fs::create_dir_all(copy.join("measures")).unwrap();
+        let measures: Vec<_> =
+            std::fs::read_dir(out.join("measures")).unwrap().map(|entry| entry.unwrap().path()).collect();
+        let copy_file = |path: &PathBuf| std::fs::copy(path, copy.join(path.strip_prefix(&out).unwrap())).unwrap();
+        for path in measures.iter().chain(&[out.join("gate.json"), out.join("experiment.json")]) {
+            copy_file(path);
         }
         run_stages(&args(&copy, &["--stage", "pools", "--stage", "report"])).unwrap();
         assert_eq!(std::fs::read_to_string(copy.join("results.md")).unwrap(), page);
-        std::fs::remove_file(predictions[0].strip_prefix(&out).map(|name| copy.join(name)).unwrap()).unwrap();
+        // The table of the report replaces the files of single networks.
+        std::fs::remove_dir_all(copy.join("measures")).unwrap();
+        let table = std::fs::read(copy.join("measures.parquet")).unwrap();
+        run_stages(&args(&copy, &["--stage", "pools", "--stage", "report"])).unwrap();
+        assert_eq!(std::fs::read_to_string(copy.join("results.md")).unwrap(), page);
+        assert!(std::fs::read(copy.join("measures.parquet")).unwrap() == table);
+        // A network without measures is not finished.
+        std::fs::remove_file(copy.join("measures.parquet")).unwrap();
+        std::fs::create_dir(copy.join("measures")).unwrap();
+        for path in &measures[1..] {
+            copy_file(path);
+        }
         let early = run_stages(&args(&copy, &["--stage", "report"])).unwrap_err().to_string();
         assert!(early.contains("is not finished"), "{early}");
         // The order of arms does not matter.
         let mut reversed = Experiment::parse(QUICK).unwrap();
         reversed.arms.reverse();
         let reversed = Workspace::open(&out, reversed, DeviceName::Cpu.kind(), 1).unwrap();
-        for measures in read_measures(&reversed, &[]).unwrap() {
-            let index = reversed.experiment.arm_index(&measures.arm);
-            assert!(measures.cases.iter().all(|row| Some(row.arm) == index && row.seed == 0), "{}", measures.arm);
+        let finished = FinishedNetworks::read(&reversed).unwrap();
+        for network in finished.of_arms(&reversed, &[]).unwrap() {
+            let index = reversed.experiment.arm_index(&network.arm);
+            assert!(network.cases.iter().all(|row| Some(row.arm) == index && row.seed == 0), "{}", network.arm);
         }
         // A partial report of finished arms names the arms that are missing.
-        let missing: NetworkMeasures = serde_json::from_slice(&std::fs::read(&predictions[0]).unwrap()).unwrap();
+        let missing: NetworkMeasures = serde_json::from_slice(&std::fs::read(&measures[0]).unwrap()).unwrap();
         let others = results["primary"]["arms"].as_array().unwrap().iter().map(|arm| arm["arm"].as_str().unwrap());
         let requested = others.filter(|arm| *arm != missing.arm).flat_map(|arm| ["--arm", arm]);
         run_stages(&args(&copy, &["--stage", "report"].into_iter().chain(requested).collect::<Vec<_>>())).unwrap();

@@ -11,7 +11,7 @@ use freetumor::id::ScanId;
 use freetumor::random::Key;
 use freetumor::record::SampleRow;
 use freetumor::record::Split;
-use freetumor::record::parquet::read_part;
+use freetumor::record::parquet::decode_part;
 use freetumor::run::RunFolder;
 use freetumor::synth::{Candidate, Geometry};
 use freetumor::train::data::{Case, Cases, RunSamples};
@@ -156,7 +156,7 @@ pub fn read(workspace: &Workspace, pool_kind: PoolKind) -> Result<Pool> {
     for file in run.files("samples", None)? {
         let path = folder.join(&file.path);
         let bytes = std::fs::read(&path).map_err(|cause| Error::io("cannot read", &path, cause))?;
-        let accepted = read_part::<SampleRow>(bytes)?.into_iter().filter(|row| row.record.outcome.is_accepted());
+        let accepted = decode_part::<SampleRow>(bytes)?.into_iter().filter(|row| row.record.outcome.is_accepted());
         rows.extend(accepted.map(|row| (row.record.sample_id.to_string(), row)));
     }
     let scored = rows.iter().map(|(id, row)| ScoredCandidate {

@@ -16,10 +16,10 @@ use super::arms::ArmData;
 use super::config::{FILTERED, ORACLE, PRIMARY, REAL_ONLY, Round};
 use super::evaluation::organ;
 use super::gate::GateResult;
-use super::test_set::read_measures;
+use super::measures::{self, FinishedNetworks};
 use super::workspace::{Workspace, print_status};
 
-/// The results.
+/// The content of `results.json`.
 #[derive(Debug, Serialize)]
 pub struct Results {
     /// A digest of the settings that all networks share.
@@ -68,8 +68,12 @@ pub struct GapClosed {
 /// # Errors
 /// Returns an error if an arm is not finished, or a file cannot be written.
 pub fn report(workspace: &Workspace, gate: GateResult, names: &[String]) -> Result<()> {
+    let networks = FinishedNetworks::read(workspace)?.of_arms(workspace, names)?;
+    if names.is_empty() {
+        workspace.write(&measures::table_path(workspace), &measures::encode(&networks)?)?;
+    }
     let (mut rows, mut arm_data) = (Vec::new(), BTreeMap::new());
-    for measures in read_measures(workspace, names)? {
+    for measures in networks {
         rows.extend(measures.cases);
         arm_data.entry(measures.arm).or_insert_with(Vec::new).push(measures.arm_data);
     }

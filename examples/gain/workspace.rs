@@ -19,9 +19,9 @@ use freetumor::volume::Preprocess;
 use serde::Serialize;
 
 use super::config::Experiment;
-use super::world::{LIVER, TUMOR};
+use super::population::{LIVER, TUMOR};
 
-/// The patients of the world are not real: their keys need no secret, and are the same on all machines.
+/// The patients of the population are not real: their keys need no secret, and are the same on all machines.
 const PATIENT_KEY: &str = "patients of a world of phantoms\n";
 
 /// The folder of the experiment with its settings.
@@ -58,7 +58,7 @@ impl Workspace {
         Ok(workspace)
     }
 
-    /// The file with the secret of patient keys.
+    /// Returns the file with the secret of patient keys.
     pub fn patient_key(&self) -> PathBuf {
         self.out.join("patient-key.txt")
     }
@@ -98,7 +98,7 @@ impl Workspace {
         self.device.device()
     }
 
-    /// The class of the compute kernels.
+    /// Returns the class of the compute kernels.
     pub fn kernel_class(&self) -> String {
         match self.device {
             DeviceKind::Cpu => Class::current().name().to_owned(),

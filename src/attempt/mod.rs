@@ -1,8 +1,8 @@
 //! The attempt loop of a tumor: synthesize, score, decide, and attempt again.
 //!
-//! This module owns the loop and its outcomes. The dataflow, training and other programs run the same loop, so that all of them produce the
-//! same tumor. The loop is pure: its result is a function of the scan, the organ and the tumor's key. An [`Observer`] receives the
-//! attempts.
+//! This module owns the attempt loop and its outcomes. The dataflow, training and other programs run the same loop, so that all of them
+//! produce the same tumor. The loop is pure: its result is a function of the scan, the organ and the tumor's key. An [`Observer`]
+//! receives the attempts.
 //!
 //! Several quality tests may share one synthesis: each is a [`Branch`]. A branch is open while it has attempts left and no
 //! accepted candidate. A candidate is synthesized once for all open branches, each score stage scores it once, and every branch decides
@@ -57,7 +57,7 @@ pub struct Branch {
     pub test: QualityTest,
 }
 
-/// The outcome of an attempt in one branch.
+/// Accepted, or the reason for the rejection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "verdict")]
 pub enum Outcome {
@@ -71,12 +71,12 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Whether the attempt was accepted.
+    /// Returns whether the attempt was accepted.
     pub fn is_accepted(&self) -> bool {
         *self == Self::Accepted
     }
 
-    /// Returns the reason of a rejection; `None` if the attempt was accepted.
+    /// Returns the reason for the rejection; `None` if the attempt was accepted.
     pub fn reason(&self) -> Option<&str> {
         match self {
             Self::Accepted => None,
@@ -96,18 +96,18 @@ pub struct AttemptOutcomes {
     pub outcomes: Vec<BranchOutcome>,
 }
 
-/// The outcome of an attempt in one branch.
+/// The scores and the outcome of an attempt in one branch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BranchOutcome {
     /// Index into [`AttemptLoop::branches`].
     pub branch: usize,
     /// The scores of the branch's stages.
     pub scores: Scores,
-    /// Whether the attempt was accepted.
+    /// Accepted, or the reason for the rejection.
     pub outcome: Outcome,
 }
 
-/// A timed step of the loop.
+/// A timed step of the attempt loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Preparation of one organ for all attempts.
@@ -118,12 +118,12 @@ pub enum Step {
     Score,
 }
 
-/// An observer of the loop, which times steps and receives attempts.
+/// An observer of the attempt loop, which times steps and receives attempts.
 pub trait Observer {
-    /// The reason for an early end of the loop.
+    /// The reason for an early end of the attempt loop.
     type Stop: From<Fault>;
 
-    /// Runs one step of the loop; `attempt` is the number of the step's attempt.
+    /// Runs one step of the attempt loop; `attempt` is the number of the step's attempt.
     fn step<T>(&mut self, step: Step, node: &str, attempt: Option<u32>, work: impl FnOnce() -> T) -> T {
         let _ = (step, node, attempt);
         work()
@@ -132,12 +132,12 @@ pub trait Observer {
     /// Receives an attempt after all branches have decided.
     ///
     /// # Errors
-    /// Returns an error to end the loop.
+    /// Returns an error to end the attempt loop.
     fn on_attempt(&mut self, attempt: AttemptOutcomes) -> Result<(), Self::Stop>;
 }
 
 impl AttemptLoop {
-    /// Creates a loop with one quality test. Each score stage follows the stages whose scores it reads; stages are named by their
+    /// Creates an attempt loop with one quality test. Each score stage follows the stages whose scores it reads; stages are named by their
     /// position.
     pub fn new(synthesize: Arc<dyn Synthesize>, scorers: Vec<Arc<dyn ScoreStage>>, test: QualityTest) -> Self {
         let branch = Branch { name: "test".to_owned(), scorers: (0..scorers.len()).collect(), test };
@@ -150,7 +150,7 @@ impl AttemptLoop {
         }
     }
 
-    /// Returns the loop with a single one of its branches.
+    /// Returns an attempt loop with only this branch.
     ///
     /// # Panics
     /// If there is no such branch.

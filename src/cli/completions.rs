@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 /// Print completions for a shell
 #[derive(Args, Debug)]
 pub struct CompletionsArgs {
-    /// Shell
+    /// The shell that completes the commands
     #[arg(value_enum)]
     pub shell: Shell,
 }
@@ -39,7 +39,7 @@ pub fn completions(args: &CompletionsArgs, mut command: Command, stdout: &mut dy
 /// Prints or writes the manual pages of `command`.
 ///
 /// # Errors
-/// If they cannot be written.
+/// If the pages cannot be written.
 pub fn man(args: &ManArgs, command: Command, stdout: &mut dyn Write) -> Result<u8> {
     match &args.to {
         Some(folder) => {

@@ -4,7 +4,7 @@ use std::io::{BufWriter, stdin, stdout};
 
 use crate::ingest::dicom::serve;
 
-/// Serves requests on standard input until its end; returns exit code 2 after an invalid request.
+/// Decodes the DICOM slices requested on standard input until end of file; returns exit code 2 if a request is invalid or a pipe breaks.
 pub fn run() -> u8 {
     match serve(stdin().lock(), BufWriter::new(stdout().lock())) {
         Ok(()) => 0,

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use clap::Args;
 
 use super::network::{ModelName, NetworkArgs};
-use super::print::{ignore_closed_pipe, print_error};
+use super::print::{ignore_closed_pipe, pluralize, print_error};
 use super::scan::read_scan;
 use crate::error::{Error, Result};
 use crate::evaluate::metrics::{EvaluationPlan, Interval, MeasuredOrgan};
@@ -29,7 +29,7 @@ pub struct EvaluateArgs {
     /// The truth: a folder of NIfTI label maps, or a data set with a folder labelsTs or labelsTr
     #[arg(long, value_name = "DIR", required_unless_present = "turing")]
     pub truth: Option<PathBuf>,
-    /// A folder of predicted label maps: short for --arm predictions=DIR
+    /// A folder of predicted label maps: the same as --arm predictions=DIR
     #[arg(long, value_name = "DIR", conflicts_with = "arm")]
     pub predictions: Option<PathBuf>,
     /// An arm: folders of predicted label maps or files of weights, one per seed; may be repeated
@@ -47,7 +47,7 @@ pub struct EvaluateArgs {
     /// The kind of network, if an arm consists of weights
     #[arg(long, value_enum, requires = "images")]
     pub model: Option<ModelName>,
-    /// A file of weights: short for --arm network=FILE
+    /// A file of weights: the same as --arm network=FILE
     #[arg(long, value_name = "FILE", conflicts_with_all = ["arm", "predictions"], requires = "model")]
     pub weights: Option<PathBuf>,
     /// The scans for a network: NIfTI files with the names of the truth, optionally with the suffix _0000
@@ -93,7 +93,7 @@ fn organ(text: &str) -> Result<MeasuredOrgan, String> {
     })
 }
 
-/// An arm as given on the command line.
+/// An arm, as a value of the option `--arm`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArmArg {
     name: String,
@@ -126,8 +126,8 @@ pub fn evaluate(args: &EvaluateArgs, stdout: &mut dyn Write, stderr: &mut dyn Wr
     };
     let named = |name: &str| args.organ.iter().filter(|organ| organ.name == name).count();
     if let Some(organ) = args.organ.iter().find(|organ| named(&organ.name) > 1) {
-        return Err(Error::new(format!("--organ {} is given twice", organ.name))
-            .with_hint("use another name for the second one"));
+        return Err(Error::new(format!("expected every --organ once, got --organ {} twice", organ.name))
+            .with_hint("use another name for the second organ"));
     }
     let arms = arms(args)?;
     let comparisons = comparisons(args, &arms)?;
@@ -140,7 +140,7 @@ pub fn evaluate(args: &EvaluateArgs, stdout: &mut dyn Write, stderr: &mut dyn Wr
     let measurements = evaluation.measure()?;
     print_case_problems(&measurements.problems, stderr)?;
     if measurements.rows.is_empty() {
-        return Err(Error::new(format!("none of {} cases could be measured", truths.len()))
+        return Err(Error::new(format!("none of {} could be measured", pluralize(truths.len(), "case")))
             .with_hint("use the file names and the affines of the truth for predictions"));
     }
     for warning in measurements.id_warnings(&args.organ) {
@@ -202,7 +202,7 @@ fn arms(args: &EvaluateArgs) -> Result<Vec<Arm>> {
     given.extend(args.predictions.as_ref().map(|path| short("predictions", path)));
     given.extend(args.weights.as_ref().map(|path| short("network", path)));
     if given.is_empty() {
-        return Err(Error::new("expected something to evaluate, got no arm")
+        return Err(Error::new("expected at least one arm, got none")
             .with_hint("pass --predictions DIR, --arm NAME=DIR, or --weights FILE with --model and --images"));
     }
     let mut arms: Vec<Arm> = Vec::new();
@@ -214,7 +214,7 @@ fn arms(args: &EvaluateArgs) -> Result<Vec<Arm>> {
         if let Some(duplicate) = paths.iter().enumerate().find(|(at, path)| paths[..*at].contains(path)) {
             let path = duplicate.1.display();
             return Err(Error::new(format!(
-                "arm {name:?} has {path} twice: each seed of an arm must be another network"
+                "arm {name:?} contains {path} twice: expected a different network for each seed of an arm"
             )));
         }
         let networks = paths.iter().map(|path| predictions(args, path)).collect::<Result<_>>()?;
@@ -242,9 +242,12 @@ fn predictions(args: &EvaluateArgs, path: &Path) -> Result<Predictions> {
     let classes = loaded.predictor.config().classes;
     let ids = args.organ.iter().flat_map(|organ| organ.organ_id.into_iter().chain([organ.tumor_id]));
     if let Some(id) = ids.max().filter(|id| usize::from(*id) >= classes) {
-        let most = classes - 1;
-        return Err(Error::new(format!("{} predicts labels 0 to {most}, --organ requires {id}", path.display()))
-            .with_hint("use the weights of a segmentor of these organs"));
+        let max_label = classes - 1;
+        return Err(Error::new(format!(
+            "{} predicts labels 0 to {max_label}, but --organ requires label {id}",
+            path.display()
+        ))
+        .with_hint("use the weights of a segmentor of these organs"));
     }
     let network = args.network.clone();
     let segment: Segment = Box::new(move |path| {
@@ -275,7 +278,7 @@ fn comparisons(args: &EvaluateArgs, arms: &[Arm]) -> Result<Vec<[usize; 2]>> {
     args.compare.iter().map(pair).collect()
 }
 
-/// Formats the report as text.
+/// Formats the report of an evaluation as text.
 struct ReportText<'a>(&'a EvaluationReport);
 
 impl fmt::Display for ReportText<'_> {
@@ -337,7 +340,7 @@ impl fmt::Display for ReportText<'_> {
             )?;
         }
         if !report.problems.is_empty() {
-            writeln!(f, "\n{} could not be measured, see standard error", report.problems.len())?;
+            writeln!(f, "\n{}, listed on standard error", pluralize(report.problems.len(), "problem"))?;
         }
         Ok(())
     }
@@ -358,7 +361,7 @@ fn separability_text(result: &Separability) -> String {
         text += &format!("{name:<15}  {auc:.4}  {}\n", bounds(interval));
     }
     if features.iter().any(|(_, of_features)| of_features.auc < 0.5) {
-        text += "an AUC below 0.5 is chance too: a classifier trained on few patients can be wrong about more than half of the others\n";
+        text += "an AUC below 0.5 also means chance: a classifier trained on few patients can be wrong about more than half of the other patients\n";
     }
     text += "\nlargest differences        real   synthetic   deviations\n";
     for difference in &result.differences {

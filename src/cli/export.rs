@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use super::print::ignore_closed_pipe;
+use super::print::{ignore_closed_pipe, pluralize};
 use super::run::at_least_one;
 use crate::error::{ConfigError, Error, Result};
 use crate::export::select::{SampleCondition, SelectionConfig};
@@ -71,7 +71,7 @@ pub struct ExportArgs {
     pub json: bool,
 }
 
-/// A layout that can be exported.
+/// The layout of an exported training set, as a value of the option `--layout`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LayoutName {
     /// `DatasetNNN_NAME` of nnU-Net, version 2
@@ -151,12 +151,13 @@ fn invalid(flag: &str, error: ConfigError) -> Error {
     }
 }
 
-/// Runs the command and returns its exit code: 1 if samples had to be omitted.
+/// Runs the export and returns the exit code: 1 if samples were omitted.
 ///
 /// # Errors
 /// If no export was possible.
 pub fn export(args: &ExportArgs, registry: &Registry, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<u8> {
-    // A network mask has the digest of the run only in its kernel class. Without that class, each such scan is refused.
+    // A mask of a network has the recorded digest only if it is computed with the kernel class of the run. Without that class, the export
+    // refuses every such scan.
     if let Some(class) = RunManifest::kernel_class_in(&args.run).filter(|class| Class::available().contains(class)) {
         Class::select(class)?;
     }
@@ -190,15 +191,15 @@ pub fn export(args: &ExportArgs, registry: &Registry, stdout: &mut dyn Write, st
 /// Prints the selected samples that could not be exported.
 fn print_missing(report: &ExportReport, out: &mut dyn Write) -> std::io::Result<()> {
     for refusal in &report.refused {
-        let (scan_id, count) = (refusal.scan_id, refusal.samples.len());
-        writeln!(out, "error: scan {scan_id}: {} ({count} samples omitted)", refusal.message)?;
+        let (scan_id, samples) = (refusal.scan_id, pluralize(refusal.samples.len(), "sample"));
+        writeln!(out, "error: scan {scan_id}: {} ({samples} omitted)", refusal.message)?;
     }
     let without = &report.without_patch;
     if without.samples > 0 {
         let names: Vec<String> = without.first.iter().map(ToString::to_string).collect();
         let more = if without.samples > names.len() { ", …" } else { "" };
-        let (count, names) = (without.samples, names.join(", "));
-        writeln!(out, "error: {count} selected samples have no stored patch and are omitted: {names}{more}")?;
+        let (samples, names) = (pluralize(without.samples, "selected sample"), names.join(", "));
+        writeln!(out, "error: omitted {samples} without a stored patch: {names}{more}")?;
         writeln!(
             out,
             "hint: patches are stored for only some rejected candidates; select those with --where 'patch_length_bytes > 0'"
@@ -211,7 +212,8 @@ fn print_summary(report: &ExportReport, out: &mut dyn Write) -> std::io::Result<
     let folder = report.folder.display();
     let splits: Vec<String> = report.splits.iter().map(|(split, count)| format!("{count} {split}")).collect();
     let splits = if splits.is_empty() { String::new() } else { format!(" ({})", splits.join(", ")) };
-    writeln!(out, "{folder}: {} samples{splits} in {:.1} s", report.samples, report.seconds)?;
-    let (written, kept, bytes) = (report.written_files, report.kept_files, bytesize::ByteSize(report.bytes));
-    writeln!(out, "  {written} files written, {kept} kept, {bytes} in total; {} scans read", report.scans_read)
+    writeln!(out, "{folder}: {}{splits} in {:.1} s", pluralize(report.samples, "sample"), report.seconds)?;
+    let (written, scans) = (pluralize(report.written_files, "file"), pluralize(report.scans_read, "scan"));
+    let (kept, bytes) = (report.kept_files, bytesize::ByteSize(report.bytes));
+    writeln!(out, "  {written} written, {kept} kept, {bytes} in total; {scans} read")
 }

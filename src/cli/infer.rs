@@ -10,6 +10,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::network::{LoadedNetwork, ModelName, NetworkArgs, ScanPrediction};
+use super::print::pluralize;
 use super::scan::read_scan;
 use crate::error::{Error, Fault, Result};
 use crate::ingest::nifti::{Datatype, encode_header, encode_series_header};
@@ -88,12 +89,16 @@ fn has_extension(path: &Path, endings: &[&str]) -> bool {
 fn check_output(args: &InferArgs, is_tensor: bool) -> Result<()> {
     let (input, output) = (args.input.display(), args.output.display());
     if is_tensor && !has_extension(&args.output, &[".safetensors"]) {
-        return Err(Error::new(format!("--output {output}: the input {input} is a tensor, and so is the result"))
-            .with_hint("name the output .safetensors, or pass a NIfTI file or a DICOM folder"));
+        return Err(Error::new(format!("--output {output}: the input {input} is a tensor, so the output is a tensor"))
+            .with_hint(
+                "use an output name that ends in .safetensors, or pass a NIfTI file or a DICOM folder as input",
+            ));
     }
     if !is_tensor && !has_extension(&args.output, &[".nii", ".nii.gz"]) {
-        return Err(Error::new(format!("--output {output}: the input {input} is a scan, and so is the result"))
-            .with_hint("name the output .nii.gz, or pass a safetensors file"));
+        return Err(Error::new(format!(
+            "--output {output}: the input {input} is a scan, so the output is a NIfTI file"
+        ))
+        .with_hint("use an output name that ends in .nii.gz, or pass a safetensors file as input"));
     }
     let same = |path: &Path| {
         path.canonicalize().is_ok_and(|path| args.output.canonicalize().is_ok_and(|output| output == path))
@@ -101,14 +106,15 @@ fn check_output(args: &InferArgs, is_tensor: bool) -> Result<()> {
     if let Some((flag, _)) =
         [("--input", &args.input), ("--weights", &args.weights)].iter().find(|(_, path)| same(path))
     {
-        return Err(Error::new(format!("--output {output} is the file of {flag} and would be overwritten"))
-            .with_hint("name another file"));
+        return Err(Error::new(format!("--output {output} is also the file of {flag}, which would be overwritten"))
+            .with_hint("pass another output file"));
     }
     let folder = parent_folder(&args.output);
     if folder.is_dir() {
         return Ok(());
     }
-    Err(Error::new(format!("--output {output}: there is no folder {}", folder.display())).with_hint("create it first"))
+    Err(Error::new(format!("--output {output}: there is no folder {}", folder.display()))
+        .with_hint("create the folder first"))
 }
 
 fn parent_folder(path: &Path) -> &Path {
@@ -120,25 +126,25 @@ fn segment(args: &InferArgs, network: &LoadedNetwork) -> Result<String> {
     let classes = network.predictor.config().classes;
     if classes < 2 && !args.probabilities {
         return Err(Error::new("a network of one class predicts no labels")
-            .with_hint("write its probability with --probabilities, or run it on a tensor"));
+            .with_hint("write the probability of the class with --probabilities, or run the network on a tensor"));
     }
     let scan = read_scan(&args.input)?;
     let prediction = args.network.infer(network, &scan, &args.input)?;
     let summary = if args.probabilities {
         write_probabilities(&args.output, &prediction)?;
-        format!("{classes} probabilities")
+        format!("probabilities of {}", if classes == 1 { "1 class".to_owned() } else { format!("{classes} classes") })
     } else {
         let labels = prediction.labels();
         write_labels(&args.output, &scan.grid, &labels, classes)?;
-        let labelled = labels.as_slice().iter().filter(|id| **id > 0).count();
-        format!("{classes} classes, {labelled} of {} voxels labelled", labels.as_slice().len())
+        let labeled = labels.as_slice().iter().filter(|id| **id > 0).count();
+        format!("{classes} classes, {labeled} of {} voxels labeled", labels.as_slice().len())
     };
-    Ok(format!("{}: {summary}, {} windows", args.output.display(), prediction.windows))
+    Ok(format!("{}: {summary}, {}", args.output.display(), pluralize(prediction.windows, "window")))
 }
 
 fn write_probabilities(path: &Path, prediction: &ScanPrediction) -> Result<()> {
     let header =
-        encode_series_header(&prediction.grid(), prediction.count(), Datatype::F32, "probabilities, freetumor");
+        encode_series_header(&prediction.grid(), prediction.num_classes(), Datatype::F32, "probabilities, freetumor");
     write_nifti(path, &header.map_err(write_error)?, |out| {
         for class in prediction.classes() {
             write_numbers(out, class.as_slice(), |number| number.to_le_bytes())?;
@@ -148,7 +154,7 @@ fn write_probabilities(path: &Path, prediction: &ScanPrediction) -> Result<()> {
 }
 
 fn write_error(fault: Fault) -> Error {
-    Error::new(format!("the result cannot be written: {}", fault.message)).with_source(fault)
+    Error::new(format!("cannot write the result: {}", fault.message)).with_source(fault)
 }
 
 fn write_labels(path: &Path, grid: &Grid, labels: &Array3<u16>, classes: usize) -> Result<()> {

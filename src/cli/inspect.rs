@@ -76,9 +76,9 @@ struct Percentile {
 struct LabelMap {
     shape: [usize; 3],
     orientation: String,
-    /// Whether they are stored on the scan's own grid.
+    /// Whether the labels are on the scan's own grid.
     on_scan_grid: bool,
-    /// The labelled voxels on the labels' own grid.
+    /// The labeled voxels on the labels' own grid.
     ids: Vec<Label>,
 }
 

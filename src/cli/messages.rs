@@ -13,7 +13,7 @@ use tracing_subscriber::fmt::format::FmtSpan;
 /// Format of the lines on standard error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people
+    /// Text for people
     #[default]
     Text,
     /// One JSON object per line
@@ -27,7 +27,7 @@ pub struct MessageStyle {
     pub format: LogFormat,
     /// Print errors only.
     pub quiet: bool,
-    /// Additional levels of the log: 1 prints what a run does, 2 everything.
+    /// Additional levels of the log: 1 for messages of level info, 2 for messages of level debug.
     pub verbose: u8,
 }
 
@@ -66,13 +66,13 @@ impl MessageStyle {
         }
     }
 
-    /// Whether a progress bar can be drawn.
+    /// Returns whether a progress bar can be drawn.
     pub fn has_bar(self) -> bool {
         self.format == LogFormat::Text && !self.quiet && stderr().is_terminal()
     }
 }
 
-/// Whether standard error is a terminal and `NO_COLOR` is not set, see <https://no-color.org>.
+/// Returns whether standard error is a terminal and `NO_COLOR` is not set, see <https://no-color.org>.
 fn is_coloured() -> bool {
     stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

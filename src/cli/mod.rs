@@ -50,14 +50,14 @@ pub struct Cli {
     /// Print errors only
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = GLOBAL)]
     quiet: bool,
-    /// Print what the command does; twice for everything. RUST_LOG selects by module
+    /// Print more of the log; twice for all of the log. RUST_LOG selects modules
     #[arg(short, long, global = true, action = ArgAction::Count, help_heading = GLOBAL)]
     verbose: u8,
     /// Format of the lines on standard error
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, help_heading = GLOBAL)]
     log_format: LogFormat,
-    /// Compute networks on the CPU with this class of instructions; the results are the same bits on every processor that supports the
-    /// class: for tests, and to resume a run of another processor [default: the widest of this processor]
+    /// Compute networks on the CPU with this class of instructions; the results have the same bits on every processor that supports the
+    /// class: for tests, and to resume a run of another processor [default: the widest class of this processor]
     #[arg(long, global = true, value_name = "CLASS", value_parser = class_parser(), help_heading = GLOBAL)]
     kernel_class: Option<Class>,
 }
@@ -132,7 +132,7 @@ impl Cli {
             _ => (None, DeviceKind::Cpu, 1),
         };
         // Compressed DICOM is decoded in a child process, so that a crash of a decoder fails one scan, not the run.
-        let decoder = std::env::current_exe().map_or_else(|_| Decoder::in_process(), Decoder::child);
+        let decoder = std::env::current_exe().map_or_else(|_| Decoder::in_process(), Decoder::in_child_process);
         Resources { decoder, patient_secret, networks: Networks::new(Service::new(device, batch)) }
     }
 

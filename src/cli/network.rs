@@ -32,7 +32,7 @@ pub struct NetworkArgs {
     /// Features at the narrowest level of the network [default: as in the weights]
     #[arg(long, value_name = "W")]
     pub width: Option<usize>,
-    /// Scope of the statistics of a U-Net's norms, relevant for tensors of several samples [default: batch]
+    /// Normalization layers of a U-Net, relevant for tensors of several samples [default: as in the weights, else batch]
     #[arg(long, value_enum)]
     pub norm: Option<NormName>,
     /// Voxels of a window: one number, or three separated by commas [default: as in the weights, else 96]
@@ -55,7 +55,7 @@ pub struct NetworkArgs {
 /// Three numbers, along [x, y, z].
 pub type Triple<T> = [T; 3];
 
-/// The kinds of networks.
+/// The kinds of networks, as values of the option `--model`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ModelName {
     /// The 3-D U-Net of generator and discriminator.
@@ -66,7 +66,7 @@ pub enum ModelName {
     SwinUnetr,
 }
 
-/// The networks that training saves together.
+/// The networks that training saves in one file, as values of the option `--part`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum PartName {
     /// Weights under `netG`
@@ -77,16 +77,16 @@ pub enum PartName {
     Segmentor,
 }
 
-/// The scope of the statistics of norms.
+/// The normalization layers of a network, as values of the option `--norm`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum NormName {
-    /// All samples of a batch, as published
+    /// Batch norm, over all samples of a batch, as published
     Batch,
-    /// Each sample separately
+    /// Instance norm, over each sample separately
     Instance,
 }
 
-/// The devices for networks.
+/// The devices for networks, as values of the option `--device`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DeviceName {
     /// The CPU, all its threads
@@ -96,7 +96,7 @@ pub enum DeviceName {
 }
 
 impl DeviceName {
-    /// Returns the kind of device with this name.
+    /// Returns the kind of device.
     pub fn kind(self) -> DeviceKind {
         match self {
             Self::Cpu => DeviceKind::Cpu,
@@ -105,7 +105,7 @@ impl DeviceName {
     }
 }
 
-/// The preprocessing of scans for a network.
+/// The preprocessing of a scan, from the options of the command line and the metadata of the weights.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ScanPreprocessing {
     /// Voxels of a window.
@@ -134,7 +134,7 @@ impl ModelName {
 }
 
 impl NetworkArgs {
-    /// Returns the preprocessing of the flags, else of the metadata of the weights, else the published defaults.
+    /// Returns the preprocessing: each setting from its flag, else from the metadata of the weights, else the published default.
     pub fn preprocessing(&self, weights: &Path) -> ScanPreprocessing {
         let metadata = WeightsMetadata::of(weights);
         let window = metadata.window_hu.map(|[low_hu, high_hu]| HuWindow { low_hu, high_hu });
@@ -162,14 +162,14 @@ impl NetworkArgs {
         if roi.iter().all(|side| *side > 0 && side % divisor == 0) {
             return Ok(());
         }
-        Err(Error::new(format!("--roi {roi:?}: {model} takes sides that are multiples of {divisor}"))
+        Err(Error::new(format!("--roi {roi:?}: expected sides that are multiples of {divisor} for {model}"))
             .with_hint(format!("pass --roi {}", roi[0].next_multiple_of(divisor).max(divisor))))
     }
 
     /// Opens the network of a file of weights.
     ///
     /// # Errors
-    /// As for [`Predictor::open`], and if the device does not exist.
+    /// The errors of [`Predictor::open`], or an error if the device does not exist.
     pub fn open(&self, model: ModelName, weights: &Path) -> Result<LoadedNetwork> {
         let part = match self.part {
             None => NetworkPart::Whole,
@@ -179,7 +179,7 @@ impl NetworkArgs {
         };
         let norm = match (self.norm, model) {
             (Some(NormName::Batch), ModelName::SwinUnetr) => {
-                return Err(Error::new("--norm batch: swin_unetr has norms per instance").with_hint("omit --norm"));
+                return Err(Error::new("--norm batch: swin_unetr supports only instance norm").with_hint("omit --norm"));
             }
             (Some(NormName::Batch), ModelName::UNet3d) => Some(NormScope::Batch),
             (Some(NormName::Instance), _) => Some(NormScope::Instance),
@@ -190,7 +190,7 @@ impl NetworkArgs {
         let predictor = Arc::new(Predictor::open(weights, &expected, &service.device()?)?);
         if predictor.ignores_statistics() {
             tracing::warn!(
-                "{}: running statistics of norms are ignored: norms use the statistics of their input, as published",
+                "{}: the running statistics in the weights are ignored: normalization layers use the statistics of their input, as published",
                 weights.display()
             );
         }
@@ -220,7 +220,7 @@ impl NetworkArgs {
         let logits =
             network.inference.predict_scan(Stage::Mask, &prepared, &windows, || bar.inc(1)).map_err(|fault| {
                 bar.abandon();
-                failed(fault).with_hint("check that weights and input match")
+                failed(fault).with_hint("check that the weights were trained on scans of this kind")
             })?;
         bar.finish_and_clear();
         let resampler = ScanResampler::new(&scan.grid, &prepared).map_err(failed)?;
@@ -242,7 +242,7 @@ fn flag(field: &str) -> &str {
 pub struct ScanPrediction {
     resampler: ScanResampler,
     probabilities: Vec<Array3<f32>>,
-    /// Windows that the network ran on.
+    /// The number of windows that the network computed.
     pub windows: usize,
 }
 
@@ -253,7 +253,7 @@ impl ScanPrediction {
     }
 
     /// Returns the number of classes.
-    pub fn count(&self) -> usize {
+    pub fn num_classes(&self) -> usize {
         self.probabilities.len()
     }
 

@@ -26,7 +26,7 @@ pub fn print_problems(file: &GraphFile, problems: &[&Problem], stderr: &mut dyn 
     writeln!(stderr, "{}: {}", file.name(), counts.join(", ")).map_err(print_error)
 }
 
-/// Formats a count with its noun: `1 source`, `2 sources`, `0 syntheses`.
+/// Formats a count with its noun in singular or plural: `1 source`, `2 sources`, `0 syntheses`.
 pub fn pluralize(count: usize, noun: &str) -> String {
     match (count, noun.strip_suffix("is")) {
         (1, _) => format!("1 {noun}"),

@@ -18,7 +18,7 @@ use crate::sink::Output;
 
 use super::load::load_plan;
 use super::network::DeviceName;
-use super::print::ignore_closed_pipe;
+use super::print::{ignore_closed_pipe, pluralize};
 use super::progress::ProgressReporter;
 use super::stream::{RunState, Stream};
 
@@ -88,14 +88,14 @@ impl RunArgs {
     }
 }
 
-/// Returns message and hint if the graph has a sink for trainings and so cannot be run.
+/// Returns an error message and a hint if the graph has a sink of kind `trainer`, with which it cannot be run.
 pub(super) fn trainer_sink_error(plan: &Plan, pipeline: &Path) -> Option<(String, String)> {
     let node = plan.sinks.iter().find(|node| matches!(node.output, Output::Trainer))?;
-    let message = format!("`sinks.{}` is fed by a training, not by a run", node.name);
+    let message = format!("`sinks.{}` receives samples in a training, not in a run of the pipeline", node.name);
     Some((message, format!("run freetumor train segmentation {}", pipeline.display())))
 }
 
-/// Runs the command and returns its exit code.
+/// Runs the pipeline and returns the exit code: 1 if scans failed.
 ///
 /// # Errors
 /// If the run could not start or had to stop.
@@ -157,11 +157,11 @@ fn select_recorded_kernel_class(out: &Path) -> Result<()> {
     };
     Class::select(class).map_err(|error| {
         let hint = if Class::available().contains(&class) {
-            "omit `--kernel-class`: a run is resumed in its own class"
+            "omit `--kernel-class`: a run is resumed with its recorded class"
         } else {
-            "resume it on a processor that has this class, or write to another folder with `--out`"
+            "resume the run on a processor that has this class, or write to another folder with `--out`"
         };
-        Error::new(format!("{} was started in the kernel class {class}: {error}", out.display())).with_hint(hint)
+        Error::new(format!("{} was started with the kernel class {class}: {error}", out.display())).with_hint(hint)
     })
 }
 
@@ -188,7 +188,7 @@ pub(super) fn default_memory_bytes() -> u64 {
     total.map_or(2 << 30, |kib| (kib * 512).min(8 << 30))
 }
 
-/// Formats the report as text.
+/// Formats the report of a run as text.
 struct Summary<'a>(&'a RunReport);
 
 impl std::fmt::Display for Summary<'_> {
@@ -199,14 +199,14 @@ impl std::fmt::Display for Summary<'_> {
             writeln!(f, "{}: nothing to do, all scans are committed", report.pipeline)?;
         } else {
             let rate = report.new_scans as f64 / report.seconds.max(1e-3);
-            let (scans, seconds) = (report.new_scans, report.seconds);
-            writeln!(f, "{}: {scans} scans in {seconds:.1} s, {rate:.2} per second", report.pipeline)?;
+            let (scans, seconds) = (pluralize(report.new_scans as usize, "scan"), report.seconds);
+            writeln!(f, "{}: {scans} in {seconds:.1} s, {rate:.2} per second", report.pipeline)?;
         }
         writeln!(f)?;
         self.table(f)?;
         self.reasons(f)?;
         if report.faults > 0 {
-            writeln!(f, "{} scans failed (see the table `faults`):", report.faults)?;
+            writeln!(f, "{} failed (see the table `faults`):", pluralize(report.faults as usize, "scan"))?;
             for (kind, count) in &report.fault_kinds {
                 writeln!(f, "  {count:>6}  {kind}")?;
             }
@@ -214,20 +214,20 @@ impl std::fmt::Display for Summary<'_> {
         }
         self.networks(f)?;
         if report.duplicates > 0 {
-            writeln!(f, "{} scans are duplicates of others and were skipped\n", report.duplicates)?;
+            writeln!(f, "skipped {} of other scans\n", pluralize(report.duplicates as usize, "duplicate"))?;
         }
         if report.scans_without_organs > 0 {
             writeln!(
                 f,
-                "{} scans show none of the requested organs (in the table `scans`: status done, organs empty)\n",
-                report.scans_without_organs
+                "{} without any of the requested organs (in the table `scans`: status done, organs empty)\n",
+                pluralize(report.scans_without_organs as usize, "scan")
             )?;
         }
         if report.changed_scans > 0 {
             writeln!(
                 f,
-                "{} scans changed on disk since they were ingested; {folder} keeps their earlier results.",
-                report.changed_scans
+                "{} changed on disk after ingest; {folder} keeps the earlier results.",
+                pluralize(report.changed_scans as usize, "scan")
             )?;
             writeln!(f, "To ingest the changed scans, run into another folder: `--out DIR`.\n")?;
         }

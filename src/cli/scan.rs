@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::str::FromStr;
 
+use super::print::pluralize;
 use crate::error::{Error, Fault, Result};
 use crate::ingest::{dicom, is_dicom_slice, nifti};
 use crate::volume::{HuWindow, Volume};
@@ -19,7 +20,7 @@ pub fn read_scan(path: &Path) -> Result<Volume> {
     nifti::read_volume(path).map_err(|fault| {
         let error = read_error(path, &fault);
         if is_dicom_slice(path) {
-            error.with_hint("this is a DICOM slice: pass the folder of its series")
+            error.with_hint("the file is a DICOM slice: pass the folder of its series")
         } else {
             error
         }
@@ -40,7 +41,8 @@ fn read_series(folder: &Path, id: Option<&str>) -> Result<Volume> {
         return Err(ambiguous(folder, &found, id));
     };
     // A crash of a decoder ends the child process, not this command.
-    let decoder = std::env::current_exe().map_or_else(|_| dicom::Decoder::in_process(), dicom::Decoder::child);
+    let decoder =
+        std::env::current_exe().map_or_else(|_| dicom::Decoder::in_process(), dicom::Decoder::in_child_process);
     dicom::read_series(series, &decoder, &dicom::Limits::default()).map_err(|fault| read_error(folder, &fault))
 }
 
@@ -51,7 +53,8 @@ fn ambiguous(folder: &Path, found: &[dicom::Series], id: Option<&str>) -> Error 
         return Error::new(format!("{path} is not a scan: a folder without DICOM images"))
             .with_hint("pass a NIfTI file or the folder that contains the slices themselves");
     }
-    let list: Vec<String> = found.iter().map(|series| format!("{} ({} files)", series.id(), series.files())).collect();
+    let list: Vec<String> =
+        found.iter().map(|series| format!("{} ({})", series.id(), pluralize(series.files(), "file"))).collect();
     let message = match id {
         Some(id) => format!("{path} has no series {id}, but {}", list.join(", ")),
         None => format!("{path} contains {} series: {}", found.len(), list.join(", ")),
@@ -72,7 +75,7 @@ pub fn window(text: &str) -> Result<HuWindow, String> {
         Some(&[low_hu, high_hu]) if low_hu < high_hu && low_hu.is_finite() && high_hu.is_finite() => {
             Ok(HuWindow { low_hu, high_hu })
         }
-        _ => Err("expected a lower and a higher number of HU with a comma between them, such as -1000,500".into()),
+        _ => Err("expected two numbers of HU in ascending order with a comma between them, such as -1000,500".into()),
     }
 }
 

@@ -76,7 +76,7 @@ impl Stream {
     }
 
     /// Streams until the reader closes the stream, all passes are done, the run has failed, or the run ended without a sample. A pipe has one
-    /// reader, a socket one after the other; each gets all samples from the start.
+    /// reader; a socket has one reader after the other, and each reader gets all samples from the start.
     ///
     /// # Errors
     /// If the output cannot be opened, or a committed sample cannot be read.
@@ -131,7 +131,7 @@ impl Stream {
         match self.passes_to(&mut TarStream::new(BufWriter::with_capacity(1 << 20, out)), run) {
             Ok(()) => Ok(ReaderExit::All),
             Err(StreamEnd::Closed(_)) => Ok(ReaderExit::Closed),
-            Err(StreamEnd::Unreadable(error)) => Err(error),
+            Err(StreamEnd::Failed(error)) => Err(error),
         }
     }
 
@@ -141,11 +141,11 @@ impl Stream {
         while !run.has_failed() && !pairs.is_empty() && (self.passes == 0 || pass < self.passes) {
             shuffle(&mut pairs, Key::root(self.seed).with("stream", &self.sink).number("pass", pass));
             for pair in &pairs {
-                tar.sample(&*store, pair, pass)?;
+                tar.write_sample(&*store, pair, pass)?;
             }
             pass += 1;
         }
-        tar.finish().map_err(StreamEnd::Closed)
+        tar.finish().map_err(StreamEnd::of_writing)
     }
 
     /// Writes all samples that are committed until the run ends.
@@ -156,20 +156,20 @@ impl Stream {
             let was_over = run.is_over();
             match RunFolder::open(&self.folder) {
                 Ok(folder) => break folder,
-                Err(error) if was_over => return Err(StreamEnd::Unreadable(error)),
+                Err(error) if was_over => return Err(StreamEnd::Failed(error)),
                 Err(_) => std::thread::sleep(POLL_INTERVAL),
             }
         };
         let store = folder.store().clone();
         loop {
             let was_over = run.is_over();
-            folder.refresh().map_err(StreamEnd::Unreadable)?;
+            folder.refresh().map_err(StreamEnd::Failed)?;
             while folder.head().is_some_and(|head| next <= head) {
-                let (commit, _) = folder.commit(next).map_err(StreamEnd::Unreadable)?;
+                let (commit, _) = folder.commit(next).map_err(StreamEnd::Failed)?;
                 let table = index_of(&self.sink);
                 for index in commit.add.iter().filter(|file: &&FileEntry| file.table == table) {
-                    for pair in read_split(&*store, index, self.split).map_err(StreamEnd::Unreadable)? {
-                        tar.sample(&*store, &pair, 0)?;
+                    for pair in read_split(&*store, index, self.split).map_err(StreamEnd::Failed)? {
+                        tar.write_sample(&*store, &pair, 0)?;
                         pairs.push(pair);
                     }
                 }

@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::messages::style;
 use super::network::DeviceName;
-use super::print::{ignore_closed_pipe, print_error, print_problems};
+use super::print::{ignore_closed_pipe, pluralize, print_error, print_problems};
 use super::run::{at_least_one, default_memory_bytes};
 use crate::error::Result;
 use crate::graph::{GraphFile, Registry};
@@ -53,7 +53,7 @@ pub struct TrainArgs {
     /// Write weights with 16 bits, half as large, for inference. Checkpoints keep all bits
     #[arg(long)]
     pub half: bool,
-    /// Do at most this many steps now
+    /// Take at most this many steps, then stop with a checkpoint
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,
     /// Print the summary as JSON
@@ -101,7 +101,7 @@ impl TrainArgs {
     }
 }
 
-/// Runs the command and returns its exit code.
+/// Runs the training and returns the exit code: 1 if scans were skipped.
 ///
 /// # Errors
 /// If the training could not start or had to stop.
@@ -125,8 +125,9 @@ pub fn train(args: &TrainArgs, registry: &Registry, stdout: &mut dyn Write, stde
     ignore_closed_pipe(written)?;
     if failed_scans > 0 {
         let list = report.folder.join("private").join("scans.jsonl");
-        let scans = if failed_scans == 1 { "1 scan was" } else { &format!("{failed_scans} scans were") };
-        writeln!(stderr, "warning: {scans} skipped; {} lists their files", list.display()).map_err(print_error)?;
+        let scans = pluralize(failed_scans, "scan");
+        writeln!(stderr, "warning: skipped {scans}; {} lists the file of each scan", list.display())
+            .map_err(print_error)?;
     }
     Ok(u8::from(failed_scans > 0))
 }
@@ -207,7 +208,7 @@ fn time(duration: Duration) -> String {
     }
 }
 
-/// Formats the report as text.
+/// Formats the report of a training as text.
 struct Summary<'a>(&'a TrainingReport);
 
 impl std::fmt::Display for Summary<'_> {
@@ -216,13 +217,14 @@ impl std::fmt::Display for Summary<'_> {
         if *new_steps == 0 && step < steps {
             writeln!(f, "{stage}: step {step} of {steps}, no new steps")?;
         } else if *new_steps == 0 {
-            writeln!(f, "{stage}: nothing to do, all {steps} steps are done")?;
+            writeln!(f, "{stage}: nothing to do, already at step {step} of {steps}")?;
         } else {
             let each = seconds / *new_steps as f64;
             let waiting = 100.0 * waiting_share;
+            let new_steps = pluralize(*new_steps as usize, "step");
             writeln!(
                 f,
-                "{stage}: step {step} of {steps}; {new_steps} steps in {seconds:.1} s, {each:.3} s per step, {waiting:.0}% of the time waiting for batches"
+                "{stage}: step {step} of {steps}; {new_steps} in {seconds:.1} s, {each:.3} s per step, {waiting:.0}% of the time waiting for batches"
             )?;
         }
         let scores: BTreeMap<_, _> = scores.iter().filter(|(_, value)| value.is_finite()).collect();

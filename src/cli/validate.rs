@@ -129,12 +129,12 @@ fn check_training(stage: TrainingStage, file: &GraphFile, registry: &Registry) -
 /// Formats the scans of a training.
 fn scans(listed: &ScanCounts) -> String {
     let ScanCounts { labeled, validation, unlabeled, runs, fresh } = listed;
-    let mut text = format!("{}, {validation} for validation", pluralize(*labeled, "labeled scan"));
+    let mut text = format!("{}, {}", pluralize(*labeled, "labeled scan"), pluralize(*validation, "validation scan"));
     if *unlabeled > 0 {
-        text += &format!(", {unlabeled} with organs only");
+        text += &format!(", {} with organs only", pluralize(*unlabeled, "scan"));
     }
     for tumors in runs {
-        text += &format!(", {} of a run", pluralize(*tumors, "accepted tumor"));
+        text += &format!(", {} of a run folder", pluralize(*tumors, "accepted tumor"));
     }
     for scans in fresh {
         text += &format!(", fresh tumors in {}", pluralize(*scans, "scan"));

@@ -30,7 +30,7 @@ use super::budget::{Budget, Lease};
 use super::deduplicate::{KnownScans, deduplicate};
 use super::gather::{BranchReport, gather};
 use super::ledger::Ledger;
-use super::offload::{Offload, offload};
+use super::offload::{OffloadConfig, offload};
 use super::pool::{Pool, Priority};
 use super::quality::{QualityChange, count_groups};
 use super::split_three::{OneOf, split_three};
@@ -157,7 +157,8 @@ fn open_scans<'scope>(
         EntryCheck::Failed(report) => OneOf::Third(report),
     });
     let (runner, known) = (Arc::clone(&shared.runner), Arc::clone(&shared.known));
-    let settings = Offload { name: format!("read {name}"), priority: Priority::Read, in_flight: shared.in_flight };
+    let settings =
+        OffloadConfig { name: format!("read {name}"), priority: Priority::Read, in_flight: shared.in_flight };
     let read =
         offload(admit(needs, &shared.budget), settings, &shared.pool, &shared.abort, move |epoch, (entry, lease)| {
             let report = |entry, report| Err(BranchReport { entry, syntheses, report: Box::new(report) });
@@ -319,7 +320,7 @@ fn join_counts<'scope>(
     )
 }
 
-/// An [`offload`] operator whose work may return an error that stops the run.
+/// Creates an [`offload`] operator whose work may return an error that stops the run.
 fn fallible<'scope, I, O, F>(
     items: StreamVec<'scope, Epoch, I>,
     name: &str,
@@ -333,7 +334,7 @@ where
     F: Fn(Epoch, I) -> crate::error::Result<O> + Send + Sync + 'static,
 {
     let abort = Arc::clone(&shared.abort);
-    let settings = Offload { name: name.to_owned(), priority, in_flight: shared.in_flight };
+    let settings = OffloadConfig { name: name.to_owned(), priority, in_flight: shared.in_flight };
     let results = offload(items, settings, &shared.pool, &shared.abort, move |epoch, item| {
         work(epoch, item).map_err(|error| abort.set(error)).ok()
     });

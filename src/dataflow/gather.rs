@@ -1,4 +1,4 @@
-//! Collection of the reports of all branches of the graph on a scan.
+//! Collects the reports of all branches of the graph on a scan.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use crate::ingest::ScanEntry;
 
 use super::Epoch;
 
-/// The report of one branch of the graph on a scan.
+/// The report of one branch of the graph on a scan, with the number of syntheses that the report covers.
 pub struct BranchReport<R> {
     /// The scan.
     pub entry: Arc<ScanEntry>,
-    /// The number of syntheses that the report covers: the report of a failed mask covers all syntheses of the mask.
+    /// The number of syntheses: a failed mask has one report for all its syntheses.
     pub syntheses: usize,
     /// The report.
     pub report: Box<R>,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::graph::{Plan, Port};
 use crate::id::ScanId;
-use crate::record::parquet::{Row, read_part, write_part};
+use crate::record::parquet::{Row, decode_part, encode_part};
 use crate::record::{QualityGroup, QualityRecord, SampleRecord, ScanRecord, Status};
 use crate::run::seal::{LayoutInput, seal};
 use crate::run::spool::{ScanOutcome, Spool};
@@ -162,7 +162,7 @@ impl Ledger {
         let mut state = self.state();
         let rows = apply_changes(&mut state.quality, epoch, changes);
         if !rows.is_empty() || epoch == 0 {
-            sealed.add.push(write_part::<QualityRecord>(epoch, rows)?.publish(&*store)?);
+            sealed.add.push(encode_part::<QualityRecord>(epoch, rows)?.publish(&*store)?);
         }
         state.writer.commit(sealed)?;
         if state.last_projection.elapsed() >= PROJECT_INTERVAL.max(50 * state.projection_time) {
@@ -239,7 +239,7 @@ fn manifest(plan: &Plan) -> Result<RunManifest> {
 fn for_each_row<R: Row>(writer: &RunWriter, mut visit: impl FnMut(R)) -> Result<()> {
     let folder = writer.folder();
     for file in folder.files(R::TABLE.name(), None)? {
-        read_part::<R>(folder.read_verified(&file)?)?.into_iter().for_each(&mut visit);
+        decode_part::<R>(folder.read_verified(&file)?)?.into_iter().for_each(&mut visit);
     }
     Ok(())
 }

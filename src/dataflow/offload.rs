@@ -16,7 +16,7 @@ use super::pool::{Pool, Priority};
 use super::{Abort, Epoch};
 
 /// Settings of an [`offload`] operator.
-pub struct Offload {
+pub struct OffloadConfig {
     /// The name in timely's logs.
     pub name: String,
     /// The priority on the pool.
@@ -31,7 +31,7 @@ pub struct Offload {
 /// meantime: a finished job first sends its result and then activates the operator.
 pub fn offload<'scope, I, O, F>(
     items: StreamVec<'scope, Epoch, I>,
-    settings: Offload,
+    settings: OffloadConfig,
     pool: &Arc<Pool>,
     abort: &Arc<Abort>,
     work: F,

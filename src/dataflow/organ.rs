@@ -158,7 +158,7 @@ impl Observer for Recorder<'_> {
             Attempt::Rejected { .. } => None,
         };
         let digest = candidate.map(Candidate::digest);
-        let (mut rows, mut required, mut whole) = (Vec::new(), false, false);
+        let (mut rows, mut required, mut with_volumes) = (Vec::new(), false, false);
         for outcome in attempt.outcomes {
             let mut row = scan.row(self.organ, &self.tumor, self.variant, attempt.number, outcome.branch);
             row.geometry = candidate.map(|candidate| candidate.geometry.clone());
@@ -167,11 +167,11 @@ impl Observer for Recorder<'_> {
             scan.progress.attempt(row.outcome.is_accepted());
             let (is_received, volumes) = scan.receiving_sinks(&row, outcome.branch);
             required |= is_received || row.outcome.is_accepted();
-            whole |= volumes;
+            with_volumes |= volumes;
             rows.push(row);
         }
         if let Some(candidate) = candidate {
-            self.keep(candidate, &rows, required, whole)?;
+            self.keep(candidate, &rows, required, with_volumes)?;
         }
         self.results.rows.extend(rows);
         Ok(())
@@ -185,7 +185,7 @@ impl Recorder<'_> {
         candidate: &Candidate,
         rows: &[SampleRecord],
         required: bool,
-        whole: bool,
+        with_volumes: bool,
     ) -> Result<(), Failure> {
         let Some(SampleRecord { sample_id, scan_id, .. }) = rows.first() else { return Ok(()) };
         let results = &mut *self.results;
@@ -208,7 +208,7 @@ impl Recorder<'_> {
                 scan_id: Some(*scan_id),
                 sample_id: Some(*sample_id),
             };
-            let files = self.scan.telemetry.time(timing, || self.scan.spool.add(candidate, rows, whole))??;
+            let files = self.scan.telemetry.time(timing, || self.scan.spool.add(candidate, rows, with_volumes))??;
             results.files.insert(*sample_id, files);
         }
         if required {

@@ -29,7 +29,7 @@ pub struct RunReport {
     pub rejected: u64,
     /// Faults.
     pub faults: u64,
-    /// Number of faults of each class.
+    /// Number of faults of each kind.
     pub fault_kinds: BTreeMap<String, u64>,
     /// Scans that are duplicates of others.
     pub duplicates: u64,

@@ -40,7 +40,7 @@ pub struct ScanMetadata {
     hu_max: f64,
 }
 
-/// The report of one branch of the graph on a scan.
+/// Rows, files and fault of a scan from the stages of one branch of the graph.
 #[derive(Clone, Debug, Default)]
 pub struct StageReport {
     metadata: Option<ScanMetadata>,

@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_match_sums() {
+    fn every_timing_is_written_and_counted() {
         let folder = tempfile::tempdir().unwrap();
         let telemetry = Telemetry::create(folder.path()).unwrap();
         for sample in [1, 2] {

@@ -7,6 +7,7 @@
 //! rejected tumor is neither; a rejection is normal data. The message of a fault never contains a path or a header value that identifies
 //! a person.
 
+mod file_type;
 mod panic;
 
 use std::fmt;
@@ -14,9 +15,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+pub use file_type::file_type_name;
 pub use panic::{catch_panic, exit_on_uncaught_panics};
 
-/// The class of an error, for callers that handle classes differently.
+/// The kind of an error, for callers that handle some kinds differently.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ErrorKind {
     /// No special handling.
@@ -55,7 +57,7 @@ impl Error {
         Self::new(format!("{action} {}: {source}", path.as_ref().display())).with_source(source)
     }
 
-    /// Sets the class.
+    /// Sets the kind of the error.
     ///
     /// ```
     /// use freetumor::error::{Error, ErrorKind};
@@ -67,7 +69,7 @@ impl Error {
         Self { kind, ..self }
     }
 
-    /// Returns the class.
+    /// Returns the kind of the error.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
@@ -133,7 +135,7 @@ impl Stage {
     }
 }
 
-/// The class of a fault: a closed list, by which analysts can group.
+/// The kind of a fault: a closed list, by which analysts can group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultKind {
@@ -191,7 +193,7 @@ impl FaultKind {
 pub struct Fault {
     /// The stage of the pipeline.
     pub stage: Stage,
-    /// The class.
+    /// The kind of the fault.
     pub kind: FaultKind,
     /// The node of the graph, if known.
     #[serde(default)]
@@ -201,7 +203,7 @@ pub struct Fault {
 }
 
 impl Fault {
-    /// Creates a fault of this stage and class.
+    /// Creates a fault of this stage and kind.
     pub fn new(stage: Stage, kind: FaultKind, message: impl Into<String>) -> Self {
         Self { stage, kind, node: None, message: message.into() }
     }

@@ -7,7 +7,7 @@ use super::case_files;
 use crate::error::Result;
 use crate::volume::Labels;
 
-/// One training configuration, evaluated with one or several networks.
+/// An arm of a comparison: one training configuration, evaluated with one network for each seed.
 pub struct Arm {
     /// The name in tables.
     pub name: String,
@@ -15,7 +15,7 @@ pub struct Arm {
     pub networks: Vec<Predictions>,
 }
 
-/// Segments the scan of a file.
+/// A function that segments the scan in a file.
 pub type Segment = Box<dyn Fn(&Path) -> Result<Labels> + Send + Sync>;
 
 /// The predictions of one seed.

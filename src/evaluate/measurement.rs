@@ -22,7 +22,7 @@ pub struct Evaluation<'a> {
     pub arms: &'a [Arm],
     /// The organs whose tumors are measured.
     pub organs: &'a [MeasuredOrgan],
-    /// The true label maps, by case.
+    /// The label maps of the truth, by case.
     pub truths: &'a BTreeMap<String, PathBuf>,
     /// The patients of cases that share a patient; every other case is a separate patient.
     pub patients: &'a BTreeMap<String, String>,
@@ -44,13 +44,13 @@ pub struct Measurements {
 }
 
 impl Measurements {
-    /// Returns warnings about ids that the measured numbers do not show.
+    /// Returns warnings about label ids that the truths or the organs do not have.
     pub fn id_warnings(&self, organs: &[MeasuredOrgan]) -> Vec<String> {
         let mut warnings = Vec::new();
         for MeasuredOrgan { name, tumor_id, .. } in organs {
             if !self.truth_ids.contains(tumor_id) {
                 warnings.push(format!(
-                    "no truth contains {tumor_id}, the tumors of {name}: all cases count as healthy; the truths contain {:?}",
+                    "no truth contains the tumor id {tumor_id} of {name}: all cases count as healthy; the truths contain the ids {:?}",
                     Vec::from_iter(&self.truth_ids)
                 ));
             }
@@ -61,7 +61,7 @@ impl Measurements {
         let unexpected: Vec<u16> = self.predicted_ids.iter().filter(|id| !is_expected(id)).copied().collect();
         if !unexpected.is_empty() {
             warnings.push(format!(
-                "predictions contain {unexpected:?}, which no truth and no organ has: these ids are ignored; measured ids are {:?}",
+                "predictions contain the ids {unexpected:?}, which no truth and no organ has: these ids are ignored; the measured ids are {:?}",
                 Vec::from_iter(&measured)
             ));
         }
@@ -70,14 +70,14 @@ impl Measurements {
 }
 
 impl Evaluation<'_> {
-    /// Measures every case of the truth with every network; in parallel, unless a network has to be run.
+    /// Measures every case of the truth with every network; in parallel, unless an arm computes its predictions by a network.
     ///
     /// # Errors
     /// Returns an error if `patients` contains a case that the truth lacks.
     pub fn measure(&self) -> Result<Measurements> {
         let (truths, patients) = (self.truths, self.patients);
         if let Some(name) = patients.keys().find(|name| !truths.contains_key(*name)) {
-            return Err(Error::new(format!("--patients: expected one of {} cases, got {name}", truths.len()))
+            return Err(Error::new(format!("--patients: expected a case of the truth, got {name}"))
                 .with_hint("use lines case,patient, with the name of the label file without its ending as the case"));
         }
         let measure_case = |(case, path): (&String, &PathBuf)| {

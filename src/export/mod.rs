@@ -45,7 +45,7 @@ const MAX_LISTED_VALUES: usize = 12;
 /// Exports samples of a run folder.
 ///
 /// # Errors
-/// If no sample is selected, a setting of the layout is invalid, the folder contains something else, the pipeline cannot be built, or
+/// If no sample is selected, a setting of the layout is invalid, the folder contains files that are not of an export, the pipeline cannot be built, or
 /// files cannot be read or written. Samples that cannot be exported are not an error: the report lists them.
 pub fn export(run: &RunFolder, options: &ExportOptions, registry: &Registry) -> Result<ExportReport> {
     let start = Instant::now();
@@ -107,8 +107,7 @@ fn no_sample_error(run: &RunFolder, config: &SelectionConfig, without_patch: &Wi
     let conditions: Vec<String> = config.conditions().iter().map(|text| format!("`{text}`")).collect();
     let conditions = conditions.join(" and ");
     if without_patch.samples > 0 {
-        let count = without_patch.samples;
-        let message = format!("{folder} has no patches of the {count} samples that meet {conditions}");
+        let message = format!("{folder} has no stored patch of any sample that meets {conditions}");
         let hint =
             "select samples with a stored patch: see the column `patch_shard`; only some rejected samples have one";
         return Ok(Error::new(message).with_hint(hint));

@@ -88,7 +88,7 @@ impl ScanReader {
         }
         let mut refused = Vec::new();
         for (mask_digest, samples) in by_mask {
-            // Check the axes before the mask, whose digest also differs if the axes differ.
+            // Check the order of axes before the mask, whose digest also differs with another order.
             if let Ok(patch) = read_patch(run, samples[0])
                 && let Err(message) = check_axes(&scan, &patch)
             {
@@ -218,14 +218,16 @@ fn damaged(run: &RunFolder, sample: &SelectedSample, problem: &str) -> Error {
         .with_hint("the run folder is damaged: restore it from a copy")
 }
 
-/// Checks that the scan has the voxels of the patch at its position: a file may have the same voxels with other axes.
+/// Checks that the scan has the voxels of the patch at the patch's position: a file may have the same voxels with reordered or flipped
+/// axes.
 fn check_axes(scan: &Scan, patch: &Patch) -> Result<(), String> {
     let (region, volume) = (patch.region(), &scan.volume);
     let shape = volume.voxels.shape();
     let inside =
         (0..3).all(|axis| region.start[axis].checked_add(region.shape[axis]).is_some_and(|end| end <= shape[axis]));
     if !inside || volume.voxels.hu_of(region) != patch.before {
-        return Err("expected the axes of the run, got the same voxels with other axes".to_owned());
+        let message = "expected the scan with the axis order of the run, got it with reordered or flipped axes";
+        return Err(format!("{message}: restore the file that the run read"));
     }
     Ok(())
 }

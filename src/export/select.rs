@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::id::SampleId;
 use crate::record::SampleRow;
 use crate::record::Value;
-use crate::record::parquet::{Row, read_part};
+use crate::record::parquet::{Row, decode_part};
 use crate::record::schema::Table;
 use crate::record::{ColumnCondition, GroupBy, SampleRecord, SplitGuard};
 use crate::run::RunFolder;
@@ -98,7 +98,7 @@ pub fn select(run: &RunFolder, config: &SelectionConfig) -> Result<Selection> {
     let mut without_patch = WithoutPatch::default();
     for file in run.files(Table::Samples.name(), config.at)? {
         // Rows are sorted by id and branch, and all rows of a sample are in one part.
-        let mut rows: Vec<SampleRow> = read_part(run.read_verified(&file)?)?;
+        let mut rows: Vec<SampleRow> = decode_part(run.read_verified(&file)?)?;
         rows.retain(|row| config.matches(row));
         rows.dedup_by_key(|row| row.record.sample_id);
         for row in rows {
@@ -138,7 +138,7 @@ pub fn column_values(
 ) -> Result<Option<Vec<String>>> {
     let mut values = BTreeSet::new();
     for file in run.files(Table::Samples.name(), config.at)? {
-        let rows: Vec<SampleRow> = read_part(run.read_verified(&file)?)?;
+        let rows: Vec<SampleRow> = decode_part(run.read_verified(&file)?)?;
         for row in rows {
             if let Some(Value::Text(value)) = row.value(column) {
                 values.insert(value);

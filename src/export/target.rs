@@ -52,7 +52,11 @@ impl ExportRequest {
         let (own, others) = (of(self), of(other));
         let fields = own.as_object().into_iter().flatten();
         let differing = fields.filter(|(name, value)| others[name.as_str()] != **value);
-        differing.map(|(name, value)| format!("{name} is {value} there and {} here", others[name.as_str()])).collect()
+        differing
+            .map(|(name, value)| {
+                format!("{name} is {value} in the folder and {} in this export", others[name.as_str()])
+            })
+            .collect()
     }
 }
 

@@ -22,7 +22,7 @@ pub enum Exchange {
     /// Files in a scratch folder.
     #[default]
     Files,
-    /// An uncompressed NIfTI image on standard input, the answer on standard output.
+    /// An uncompressed NIfTI image on standard input, the result on standard output.
     Pipe,
 }
 
@@ -111,8 +111,8 @@ pub(super) struct Placeholders {
     pub always: &'static [&'static str],
     /// Files, which are not valid with a pipe.
     pub files: &'static [&'static str],
-    /// At least one of these must be used: they name the file or folder of the answer.
-    pub answers: &'static [&'static str],
+    /// The file or folder of the program's output: with files, the arguments contain at least one of these.
+    pub outputs: &'static [&'static str],
 }
 
 /// Checked settings.
@@ -156,7 +156,7 @@ impl CommonSettings<'_> {
         let scratch = self.scratch.map_or_else(std::env::temp_dir, |folder| graph.join(folder));
         if !scratch.is_dir() {
             let error = ConfigError::new("scratch", format!("there is no folder {}", scratch.display()));
-            errors.push(error.with_hint("create it, or set another: scratch = \"/var/tmp\""));
+            errors.push(error.with_hint("create the folder, or set another one: scratch = \"/var/tmp\""));
         }
         let program = self.program(graph).map_err(|error| errors.push(error)).ok();
         let arguments = self.arguments(graph, placeholders, errors);
@@ -170,7 +170,7 @@ impl CommonSettings<'_> {
     }
 
     fn arguments(&self, graph: &Path, placeholders: &Placeholders, errors: &mut Vec<ConfigError>) -> Vec<Template> {
-        let Placeholders { always, files, answers } = placeholders;
+        let Placeholders { always, files, outputs } = placeholders;
         let known: Vec<&str> = always.iter().chain(*files).copied().collect();
         let mut arguments = Vec::new();
         let mut is_complete = true;
@@ -199,12 +199,15 @@ impl CommonSettings<'_> {
             Exchange::Pipe => {
                 for name in files.iter().filter(|name| arguments.iter().any(|argument| argument.has_any(&[name]))) {
                     let message = format!("`{{{name}}}` is a file, which exchange = \"pipe\" does not write");
-                    errors.push(ConfigError::new("argv", message).with_hint("remove it, or set exchange = \"files\""));
+                    errors.push(
+                        ConfigError::new("argv", message)
+                            .with_hint("remove the placeholder, or set exchange = \"files\""),
+                    );
                 }
             }
-            Exchange::Files if !self.argv.is_empty() && !arguments.iter().any(|argument| argument.has_any(answers)) => {
-                let message = "expected an argument for the answer of the program, got none";
-                let hint = format!("add an argument \"{{{}}}\", or set exchange = \"pipe\"", answers[0]);
+            Exchange::Files if !self.argv.is_empty() && !arguments.iter().any(|argument| argument.has_any(outputs)) => {
+                let message = "expected an argument with the path of the program's output, got none";
+                let hint = format!("add an argument \"{{{}}}\", or set exchange = \"pipe\"", outputs[0]);
                 errors.push(ConfigError::new("argv", message).with_hint(hint));
             }
             Exchange::Files => {}
@@ -238,7 +241,7 @@ impl CommonSettings<'_> {
         let found = found.and_then(|path| std::path::absolute(path).ok());
         found.ok_or_else(|| {
             let error = ConfigError::new("argv", format!("there is no program `{written}` on the PATH"));
-            error.with_hint(format!("install it, or write its path: argv = [\"/opt/bin/{written}\", …]"))
+            error.with_hint(format!("install the program, or write its path: argv = [\"/opt/bin/{written}\", …]"))
         })
     }
 }
@@ -260,7 +263,7 @@ mod tests {
     const PLACEHOLDERS: Placeholders = Placeholders {
         always: &["graph", "folder"],
         files: &["image", "output", "outputs"],
-        answers: &["output", "outputs", "folder"],
+        outputs: &["output", "outputs", "folder"],
     };
 
     /// Returns the field, and the hint or message, of every error.
@@ -289,7 +292,7 @@ mod tests {
             assert_eq!(errors_of(&[program, "{output}"], |_| {}), []);
         }
         let hint = |argv: &[&str]| errors_of(argv, |_| {}).remove(0).1;
-        assert!(hint(&["no-such-program", "{output}"]).starts_with("install it"));
+        assert!(hint(&["no-such-program", "{output}"]).starts_with("install the program"));
         assert!(hint(&["./no-such-program", "{output}"]).starts_with("write a path relative"));
         assert_eq!(hint(&["/etc/passwd", "{output}"]), "chmod +x /etc/passwd");
         assert!(hint(&[]).starts_with("argv = "));
@@ -303,7 +306,7 @@ mod tests {
         assert_eq!(errors_of(&["sh", "{graph}/sh", "{output}"], |_| {}), []);
         assert!(errors_of(&["sh", "{graph}/no-such.py", "{output}"], |_| {})[0].1.starts_with("{graph} is the folder"));
         let pipe = errors_of(&["sh", "{output}", "{graph}"], |common| common.exchange = Exchange::Pipe);
-        assert_eq!(pipe, [("argv".to_owned(), "remove it, or set exchange = \"files\"".to_owned())]);
+        assert_eq!(pipe, [("argv".to_owned(), "remove the placeholder, or set exchange = \"files\"".to_owned())]);
     }
 
     #[test]

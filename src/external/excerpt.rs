@@ -5,8 +5,8 @@ use std::path::Path;
 /// Maximum number of lines of standard error, and of their characters.
 const LINES: usize = 3;
 const CHARACTERS: usize = 400;
-/// Maximum number of characters of an answer.
-const ANSWER_CHARACTERS: usize = 120;
+/// Maximum number of characters of invalid output.
+const START_CHARACTERS: usize = 120;
 
 /// Returns the last lines of standard error. The scratch folder is replaced by `{folder}`, every other absolute path by `…`: paths can
 /// name persons, and scratch folders have another name in every run.
@@ -19,14 +19,14 @@ pub(super) fn last_lines(stderr: &[u8], folder: &Path) -> String {
     if surplus == 0 { plain } else { format!("…{}", plain.chars().skip(surplus).collect::<String>()) }
 }
 
-/// Returns the start of an invalid answer, without paths.
-pub(super) fn start_of(answer: &[u8]) -> String {
-    let start = &answer[..answer.len().min(4 * CHARACTERS)];
+/// Returns the start of invalid output, without paths.
+pub(super) fn start_of(output: &[u8]) -> String {
+    let start = &output[..output.len().min(4 * CHARACTERS)];
     let text = String::from_utf8_lossy(start);
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     let plain: String = without_paths(&line).chars().filter(|letter| !letter.is_control()).collect();
-    let shown: String = plain.chars().take(ANSWER_CHARACTERS).collect();
-    if shown.len() < plain.len() || start.len() < answer.len() { format!("{shown}…") } else { shown }
+    let shown: String = plain.chars().take(START_CHARACTERS).collect();
+    if shown.len() < plain.len() || start.len() < output.len() { format!("{shown}…") } else { shown }
 }
 
 /// Replaces absolute paths by `…`.
@@ -77,12 +77,12 @@ mod tests {
     }
 
     #[test]
-    fn start_of_answer_is_short_and_without_paths() {
-        let shown = |answer: &[u8]| start_of(answer);
+    fn start_of_output_is_short_and_without_paths() {
+        let shown = |output: &[u8]| start_of(output);
         assert_eq!(shown(b"{\n  \"dice\": nan,\n  \"of\": \"/home/j/x\"\n}"), "{ \"dice\": nan, \"of\": \"…\" }");
         assert_eq!(shown(b""), "");
         let long = shown(&[b'a'; 5000]);
-        assert_eq!((long.chars().count(), long.ends_with('…')), (ANSWER_CHARACTERS + 1, true));
+        assert_eq!((long.chars().count(), long.ends_with('…')), (START_CHARACTERS + 1, true));
     }
 
     #[test]

@@ -15,10 +15,10 @@ use crate::volume::{Array3, Grid, Labels, Volume, Voxels};
 
 /// Description in headers, without patient data.
 const DESCRIPTION: &str = "freetumor";
-/// Memory limit for reading an answer, in addition to the bytes of its voxels.
+/// Memory limit for reading the output of a program, in addition to the bytes of its voxels.
 const READ_BYTES: u64 = 64 << 20;
-/// Maximum bytes per voxel of an answer, without the header: doubles, or labels on a finer grid.
-const ANSWER_VOXEL_BYTES: u64 = 16;
+/// Maximum bytes of output per voxel of the input, without the header: doubles, or labels on a finer grid.
+const OUTPUT_VOXEL_BYTES: u64 = 16;
 /// Voxels per encoded block.
 const BLOCK: usize = 1 << 15;
 
@@ -116,41 +116,41 @@ impl Program {
         Ok(bytes)
     }
 
-    /// Reads the labels of an answer.
-    pub fn labels(&self, answer: OutputFile<'_>, input: &Grid) -> Result<Labels, Fault> {
-        let read = match answer {
+    /// Reads labels that the program wrote.
+    pub fn labels(&self, output: OutputFile<'_>, input: &Grid) -> Result<Labels, Fault> {
+        let read = match output {
             OutputFile::File(path) => nifti::read_labels_within(path, &read_limits(input)),
             OutputFile::Bytes(bytes) => nifti::read_labels_from(bytes, bytes.len() as u64, &read_limits(input)),
         };
-        read.map_err(|fault| self.in_answer("labels", fault))
+        read.map_err(|fault| self.output_fault("labels", fault))
     }
 
-    /// Reads the HU of an answer, which must be on the grid that the program was given.
-    pub fn image(&self, answer: OutputFile<'_>, input: &Grid) -> Result<Array3<f32>, Fault> {
-        let read = match answer {
+    /// Reads an image in HU that the program wrote; the image must be on the grid of the program's input.
+    pub fn image(&self, output: OutputFile<'_>, input: &Grid) -> Result<Array3<f32>, Fault> {
+        let read = match output {
             OutputFile::File(path) => nifti::read_volume_within(path, &read_limits(input)),
             OutputFile::Bytes(bytes) => nifti::read_volume_from(bytes, bytes.len() as u64, &read_limits(input)),
         };
-        let Volume { grid, voxels } = read.map_err(|fault| self.in_answer("an image", fault))?;
-        self.same_grid(&grid, input)?;
+        let Volume { grid, voxels } = read.map_err(|fault| self.output_fault("an image", fault))?;
+        self.check_grid(&grid, input)?;
         Ok(voxels.hu_of(input.region()))
     }
 
-    /// Returns a fault if the answer is on another grid.
-    pub fn same_grid(&self, answer: &Grid, input: &Grid) -> Result<(), Fault> {
-        if input.agrees_with(answer) {
+    /// Returns a fault if the output is not on the grid of the input.
+    pub fn check_grid(&self, output: &Grid, input: &Grid) -> Result<(), Fault> {
+        if input.agrees_with(output) {
             return Ok(());
         }
-        let message = if input.shape == answer.shape {
-            "expected an answer of the program with the affine of the box, got another affine".to_owned()
+        let message = if input.shape == output.shape {
+            "expected an image with the affine of the box from the program, got another affine".to_owned()
         } else {
-            format!("expected an answer of the box's shape {:?} of the program, got {:?}", input.shape, answer.shape)
+            format!("expected an image of the box's shape {:?} from the program, got {:?}", input.shape, output.shape)
         };
         Err(self.fault(FaultKind::Mismatch, message))
     }
 }
 
-/// The answer of a program.
+/// The location of a program's output.
 #[derive(Clone, Copy)]
 pub(super) enum OutputFile<'a> {
     File(&'a Path),
@@ -158,16 +158,16 @@ pub(super) enum OutputFile<'a> {
     Bytes(&'a [u8]),
 }
 
-/// Returns the maximum bytes of an answer to an image on this grid.
-pub(super) fn max_answer_bytes(input: &Grid) -> u64 {
-    (1 << 20) + ANSWER_VOXEL_BYTES * input.voxels() as u64
+/// Returns the maximum bytes of output for an input on this grid.
+pub(super) fn max_output_bytes(input: &Grid) -> u64 {
+    (1 << 20) + OUTPUT_VOXEL_BYTES * input.voxels() as u64
 }
 
 fn read_limits(input: &Grid) -> nifti::Limits {
-    nifti::Limits { held_bytes: READ_BYTES + ANSWER_VOXEL_BYTES * input.voxels() as u64 }
+    nifti::Limits { held_bytes: READ_BYTES + OUTPUT_VOXEL_BYTES * input.voxels() as u64 }
 }
 
-/// The files of an output folder, as companions of the scan.
+/// Access to the label files that a program wrote to its output folder.
 pub(super) struct Outputs<'a> {
     pub folder: &'a Path,
     pub input: &'a Grid,

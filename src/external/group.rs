@@ -25,7 +25,7 @@ shift 3
 exec "$@"
 "#;
 
-/// The command that starts `program`; arguments and streams are added to it.
+/// Returns the command that starts `program`; the caller adds arguments and streams.
 #[cfg(unix)]
 pub(super) fn command(program: &Path, folder: &Path, memory_bytes: Option<u64>) -> Command {
     use std::os::unix::process::CommandExt;
@@ -36,7 +36,7 @@ pub(super) fn command(program: &Path, folder: &Path, memory_bytes: Option<u64>) 
     command
 }
 
-/// The command that starts `program`; arguments and streams are added to it.
+/// Returns the command that starts `program`; the caller adds arguments and streams.
 #[cfg(not(unix))]
 pub(super) fn command(program: &Path, _folder: &Path, _memory_bytes: Option<u64>) -> Command {
     Command::new(program)

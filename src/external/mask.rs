@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::Exchange;
 use super::config::{Placeholders, command_config};
-use super::exchange::{OutputFile, Outputs, Values, max_answer_bytes};
+use super::exchange::{OutputFile, Outputs, Values, max_output_bytes};
 use super::program::Program;
 use crate::error::{ConfigError, Fault, Stage};
 use crate::ingest::Scan;
@@ -15,10 +15,10 @@ use crate::mask::{
     TotalSegmentatorConfig, TotalSegmentatorMask,
 };
 
-/// The form of a mask program's answer.
+/// The form of a mask program's output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum MaskAnswer {
+pub enum MaskOutput {
     /// One label file, `{output}`, whose ids `scheme` and `organs` define.
     #[default]
     Labels,
@@ -31,7 +31,7 @@ command_config! {
     CommandMaskConfig {
         /// Whether the program writes one label file or a folder of binary files.
         #[serde(default)]
-        answer: MaskAnswer,
+        answer: MaskOutput,
         /// The name of the input image, the only file in the folder `{input}`: `.nii` or `.nii.gz`.
         #[serde(default = "default_image")]
         image: String,
@@ -55,7 +55,7 @@ command_config! {
         /// Organ and tumor ids in the merged label map, instead of the default ids (`spleen = [7, 8]`).
         #[serde(default)]
         merged_ids: BTreeMap<String, [u8; 2]>,
-        /// Minimum share of the scan's voxels that an answer must cover, 0 to 1.
+        /// Minimum share of the scan's voxels that each file of the program must cover, 0 to 1.
         #[serde(default = "default_coverage")]
         min_coverage: f64,
     }
@@ -76,18 +76,18 @@ fn default_coverage() -> f64 {
 const LABELS: Placeholders = Placeholders {
     always: &["folder", "graph"],
     files: &["image", "input", "output", "outputs"],
-    answers: &["output", "outputs", "folder"],
+    outputs: &["output", "outputs", "folder"],
 };
 
 /// A folder of files has no single file, so `{output}` is not defined.
 const FOLDER: Placeholders =
-    Placeholders { files: &["image", "input", "outputs"], answers: &["outputs", "folder"], ..LABELS };
+    Placeholders { files: &["image", "input", "outputs"], outputs: &["outputs", "folder"], ..LABELS };
 
-/// Runs a program on every scan and reads the organs of its answer.
+/// Runs a program on every scan and reads the organs that the program writes.
 ///
 /// # Units
-/// The image contains HU on the scan's own grid, i16 or f32. The answer may be on any grid: it is resampled to the scan's grid through
-/// both affines.
+/// The image contains HU on the scan's own grid, i16 or f32. The output may be on any grid: its labels are resampled to the scan's
+/// grid through both affines.
 ///
 /// ```
 /// use freetumor::external::{CommandMask, CommandMaskConfig};
@@ -123,7 +123,7 @@ impl CommandMask {
     /// Returns all errors of the settings.
     pub fn new(config: CommandMaskConfig, graph: &Path) -> Result<Self, Vec<ConfigError>> {
         let mut errors = Vec::new();
-        let folder = config.answer == MaskAnswer::Folder;
+        let folder = config.answer == MaskOutput::Folder;
         let placeholders = if folder { FOLDER } else { LABELS };
         let program = Program::new(Stage::Mask, &config.common(), graph, &placeholders, &mut errors);
         if folder && config.exchange == Exchange::Pipe {
@@ -212,11 +212,11 @@ impl Mask for CommandMask {
             }
         };
         let is_piped = input.is_some();
-        let output = call.output("output", &self.output);
-        let bytes = call.run(input, max_answer_bytes(grid))?;
-        let answer = if is_piped { OutputFile::Bytes(&bytes) } else { OutputFile::File(&output) };
+        let file = call.output("output", &self.output);
+        let bytes = call.run(input, max_output_bytes(grid))?;
+        let output = if is_piped { OutputFile::Bytes(&bytes) } else { OutputFile::File(&file) };
         match &self.reader {
-            Reader::Labels(mask) => mask.merge(&self.program.labels(answer, grid)?, grid),
+            Reader::Labels(mask) => mask.merge(&self.program.labels(output, grid)?, grid),
             Reader::Folder(mask) => {
                 let outputs = Outputs { folder: &call.outputs(), input: grid };
                 mask.merge(&outputs, grid)

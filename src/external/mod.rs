@@ -21,10 +21,10 @@
 //!   memory, scratch space, output and the number of parallel calls are limited.
 //! - A program reads voxels, labels and a JSON request, under fixed names; no path, id or header of a scan, and not the secret for
 //!   patient keys. The same attempt passes the same bytes and the same seed.
-//! - An exit code other than 0, an exceeded limit, and a missing or invalid answer or one of another shape fail that scan, with the last
+//! - An exit code other than 0, an exceeded limit, and missing or invalid output or an image of another shape fail that scan, with the last
 //!   lines of standard error, without paths. The run continues.
 //!
-//! The answer is part of the result: with a program that is not deterministic, a run cannot be reproduced.
+//! The output of a program is part of the result: with a program that is not deterministic, a run cannot be reproduced.
 
 mod config;
 mod excerpt;
@@ -40,6 +40,6 @@ mod synthesis;
 mod template;
 
 pub use config::Exchange;
-pub use mask::{CommandMask, CommandMaskConfig, MaskAnswer};
+pub use mask::{CommandMask, CommandMaskConfig, MaskOutput};
 pub use score::{CommandScore, CommandScoreConfig};
-pub use synthesis::{CommandSynthesis, CommandSynthesisConfig, OutsideChanges, SynthesisAnswer, TumorShape};
+pub use synthesis::{CommandSynthesis, CommandSynthesisConfig, OutsideChanges, SynthesisOutput, TumorShape};

@@ -100,7 +100,7 @@ impl ProcessRun<'_> {
             feed(stdin, bytes)?;
         }
         let stopped = self.limits.watch(start, &mut group, self.folder, &overflow);
-        // Remaining processes would keep streams open, and write to files of the answer.
+        // Remaining processes would keep streams open, and write to output files.
         let status = group.end().map_err(Failure::System)?.ok_or(Failure::Stuck)?;
         let closing = Instant::now();
         let wait = |receiver: &Receiver<Vec<u8>>| match receiver
@@ -185,7 +185,7 @@ fn collect(
     let overflow = Arc::clone(overflow);
     thread("command-stdout", move || {
         let mut bytes = Vec::new();
-        // A broken stream is an incomplete answer, which its reader reports.
+        // A broken stream is incomplete output, which the parser of the output reports.
         let _ = stdout.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes);
         if bytes.len() as u64 > max_bytes {
             overflow.store(true, Ordering::Release);

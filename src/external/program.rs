@@ -14,7 +14,7 @@ use super::semaphore::{Permit, Semaphore};
 use super::template::Template;
 use crate::error::{ConfigError, Fault, FaultKind, Stage};
 
-/// The folders of a scratch folder for the program's inputs and answers.
+/// The subfolders of a scratch folder for the input and output of the program.
 const INPUTS: &str = "input";
 const OUTPUTS: &str = "output";
 
@@ -76,11 +76,11 @@ impl Program {
         Fault::new(self.stage, kind, message)
     }
 
-    /// Converts a fault of reading an answer to a fault of the program.
-    pub fn in_answer(&self, subject: &str, fault: Fault) -> Fault {
+    /// Converts a fault of reading the program's output to a fault of the program.
+    pub fn output_fault(&self, subject: &str, fault: Fault) -> Fault {
         let message = match fault.kind {
-            FaultKind::Missing => format!("expected {subject} of the program, got none"),
-            _ => format!("{subject} of the program: {}", fault.message),
+            FaultKind::Missing => format!("expected {subject} from the program, got none"),
+            _ => format!("{subject} from the program: {}", fault.message),
         };
         self.fault(fault.kind, message)
     }
@@ -117,7 +117,7 @@ impl ProgramCall<'_> {
         self.path(name, INPUTS, file)
     }
 
-    /// Returns the path of an answer, and assigns it to the placeholder `name`.
+    /// Returns the path of an output file, and assigns it to the placeholder `name`.
     pub fn output(&mut self, name: &'static str, file: &str) -> PathBuf {
         self.path(name, OUTPUTS, file)
     }
@@ -133,7 +133,7 @@ impl ProgramCall<'_> {
         self.values.push((name, value.as_ref().to_owned()));
     }
 
-    /// Returns the folder for answers.
+    /// Returns the folder of the output files.
     pub fn outputs(&self) -> PathBuf {
         self.folder.path().join(OUTPUTS)
     }

@@ -15,13 +15,13 @@ use crate::score::{Score, ScoreStage, Scorer, Scores};
 use crate::suggest::did_you_mean;
 use crate::synth::Candidate;
 
-/// Maximum bytes of an answer.
-const MAX_ANSWER_BYTES: u64 = 64 * 1024;
+/// Maximum bytes of the scores that a program writes.
+const MAX_SCORES_BYTES: u64 = 64 * 1024;
 
 command_config! {
     /// Settings of the score kind `command`.
     CommandScoreConfig {
-        /// The scores of the program, by their columns: `["realness", "found_fraction"]`. Every answer must contain all of them, and no
+        /// The scores of the program, by their columns: `["realness", "found_fraction"]`. The output must contain all of them, and no
         /// others.
         gives: Vec<String>,
         /// Margin of the scan around the candidate's box that is passed to the program, in mm.
@@ -44,10 +44,10 @@ pub(super) fn check_margin(margin_mm: f64, errors: &mut Vec<ConfigError>) {
 const PLACEHOLDERS: Placeholders = Placeholders {
     always: &["organ", "request", "folder", "graph"],
     files: &["before", "after", "labels", "tumor", "input", "output", "outputs"],
-    answers: &["output", "outputs", "folder"],
+    outputs: &["output", "outputs", "folder"],
 };
 
-/// Runs a program on every candidate and reads the scores of its answer.
+/// Runs a program on every candidate and reads the scores that the program writes.
 ///
 /// # Shapes
 /// `{before}`, `{after}`, `{labels}` (merged, after synthesis) and `{tumor}` (1 inside) are images of one box; with a pipe they are the
@@ -112,29 +112,32 @@ impl CommandScore {
         }
     }
 
-    /// Parses an answer into `scores`.
-    fn read(&self, answer: &[u8], scores: &mut Scores) -> Result<(), Fault> {
+    /// Parses the output of the program into `scores`.
+    fn parse(&self, output: &[u8], scores: &mut Scores) -> Result<(), Fault> {
         let invalid = |message: String| self.program.fault(FaultKind::Corrupt, message);
         let names = self.produced.iter().map(|score| score.name()).collect::<Vec<_>>().join(", ");
-        let values: BTreeMap<String, f64> = serde_json::from_slice(answer).map_err(|error| {
+        let values: BTreeMap<String, f64> = serde_json::from_slice(output).map_err(|error| {
             invalid(format!(
-                "expected a JSON object with numbers for {names} of the program, got invalid JSON at {}:{}: `{}`",
+                "expected a JSON object with numbers for {names} from the program, got invalid JSON at {}:{}: `{}`",
                 error.line(),
                 error.column(),
-                start_of(answer)
+                start_of(output)
             ))
         })?;
         if let Some(name) = values.keys().find(|name| !self.produced.iter().any(|score| score.name() == *name)) {
             let name: String = name.chars().filter(|letter| !letter.is_control()).take(40).collect();
-            return Err(invalid(format!("expected {names} of the program, got also `{name}`")));
+            return Err(invalid(format!("expected the scores {names} from the program, got also `{name}`")));
         }
         for &score in &self.produced {
             let Some(&value) = values.get(score.name()) else {
-                return Err(invalid(format!("expected {names} of the program, `{}` is missing", score.name())));
+                return Err(invalid(format!(
+                    "expected the scores {names} from the program, `{}` is missing",
+                    score.name()
+                )));
             };
             let [low, high] = score.range();
             if !(low..=high).contains(&value) || !value.is_finite() {
-                let message = format!("expected `{}` from {low} to {high} of the program, got {value}", score.name());
+                let message = format!("expected `{}` of {low} to {high} from the program, got {value}", score.name());
                 return Err(invalid(message));
             }
             scores.set(score, value);
@@ -176,10 +179,10 @@ impl Scorer for CommandScorer<'_> {
         let mut request = context.request(self.organ, candidate);
         request["gives"] = self.stage.produced.iter().map(|score| score.name()).collect();
         program.write_text(&call.input("request", "request.json"), &request.to_string())?;
-        let answer = match program.exchange() {
+        let output = match program.exchange() {
             Exchange::Pipe => {
                 let images = [&context.before, &after, &floats(&labels), &floats(&context.tumor)];
-                call.run(Some(program.series_bytes(&context.grid, &images)?), MAX_ANSWER_BYTES)?
+                call.run(Some(program.series_bytes(&context.grid, &images)?), MAX_SCORES_BYTES)?
             }
             Exchange::Files => {
                 let images = [
@@ -191,28 +194,28 @@ impl Scorer for CommandScorer<'_> {
                 for (name, file, values) in images {
                     program.write_image(&call.input(name, file), &context.grid, values)?;
                 }
-                let output = call.output("output", "scores.json");
+                let file = call.output("output", "scores.json");
                 call.run(None, 0)?;
-                read_bounded(program, &output)?
+                read_bounded(program, &file)?
             }
         };
-        self.stage.read(&answer, scores)
+        self.stage.parse(&output, scores)
     }
 }
 
-/// Reads the file of an answer, up to the maximum size of answers.
+/// Reads the file of the scores, which must not exceed the maximum size.
 fn read_bounded(program: &Program, path: &Path) -> Result<Vec<u8>, Fault> {
     let metadata = path.metadata().ok().filter(std::fs::Metadata::is_file);
     let Some(metadata) = metadata else {
-        return Err(program.fault(FaultKind::Missing, "expected scores of the program, got none"));
+        return Err(program.fault(FaultKind::Missing, "expected scores from the program, got none"));
     };
-    if metadata.len() > MAX_ANSWER_BYTES {
+    if metadata.len() > MAX_SCORES_BYTES {
         let message =
-            format!("expected at most {MAX_ANSWER_BYTES} bytes of scores of the program, got {}", metadata.len());
+            format!("expected at most {MAX_SCORES_BYTES} bytes of scores from the program, got {}", metadata.len());
         return Err(program.fault(FaultKind::TooLarge, message));
     }
     std::fs::read(path).map_err(|error| {
-        program.fault(FaultKind::Io, format!("cannot read the scores of the program: {}", error.kind()))
+        program.fault(FaultKind::Io, format!("cannot read the scores from the program: {}", error.kind()))
     })
 }
 
@@ -221,14 +224,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answer_must_contain_exactly_the_declared_scores() {
+    fn output_must_contain_exactly_the_declared_scores() {
         let config = toml::from_str("argv = ['/bin/sh', '{output}']\ngives = ['realness', 'delta_hu']").unwrap();
         let stage = CommandScore::new(config, Path::new(".")).unwrap();
-        let read = |text: &str| {
+        let parse = |text: &str| {
             let mut scores = Scores::default();
-            stage.read(text.as_bytes(), &mut scores).map(|()| scores)
+            stage.parse(text.as_bytes(), &mut scores).map(|()| scores)
         };
-        let scores = read("{\"realness\": 1, \"delta_hu\": -31.5}\n").unwrap();
+        let scores = parse("{\"realness\": 1, \"delta_hu\": -31.5}\n").unwrap();
         assert_eq!((scores.get(Score::Realness), scores.get(Score::DeltaHu)), (Some(1.0), Some(-31.5)));
         for (text, expected) in [
             ("", "expected a JSON object with numbers for realness, delta_hu"),
@@ -237,10 +240,10 @@ mod tests {
             ("{\"realness\": null, \"delta_hu\": 0}", "expected a JSON object"),
             ("{\"realness\": 0.5}", "`delta_hu` is missing"),
             ("{\"realness\": 0.5, \"delta_hu\": 0, \"dice\": 1}", "got also `dice`"),
-            ("{\"realness\": 1.5, \"delta_hu\": 0}", "expected `realness` from 0 to 1 of the program, got 1.5"),
+            ("{\"realness\": 1.5, \"delta_hu\": 0}", "expected `realness` of 0 to 1 from the program, got 1.5"),
             ("{\"realness\": 0.5, \"delta_hu\": 1e999}", "expected"),
         ] {
-            let fault = read(text).unwrap_err();
+            let fault = parse(text).unwrap_err();
             assert!(fault.message.contains(expected) && fault.stage == Stage::Score, "{text}: {fault}");
         }
     }

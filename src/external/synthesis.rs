@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Exchange;
 use super::config::{Placeholders, command_config};
-use super::exchange::{OutputFile, Values, max_answer_bytes};
+use super::exchange::{OutputFile, Values, max_output_bytes};
 use super::program::Program;
 use super::request::{CandidateContext, floats};
 use super::score::check_margin;
@@ -21,10 +21,10 @@ use crate::volume::{Array3, Voxels};
 /// Tolerance in HU outside of the organ, for rounding by writers of floats.
 const UNCHANGED_HU: f32 = 0.5;
 
-/// The form of a synthesis program's answer.
+/// The form of a synthesis program's output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum SynthesisAnswer {
+pub enum SynthesisOutput {
     /// The box with the tumor, in HU.
     #[default]
     Image,
@@ -60,9 +60,9 @@ command_config! {
         /// Position, size, shape and number of tumors: the settings of `kind = "rules"`.
         #[serde(default)]
         rules: RulesConfig,
-        /// Whether the answer is the changed box or HU to be added to it.
+        /// Whether the program writes the changed box, or HU to be added to the box.
         #[serde(default)]
-        answer: SynthesisAnswer,
+        answer: SynthesisOutput,
         /// The origin of the tumor's label.
         #[serde(default)]
         tumor: TumorShape,
@@ -78,17 +78,17 @@ command_config! {
 const PLACEHOLDERS: Placeholders = Placeholders {
     always: &["seed", "organ", "request", "folder", "graph"],
     files: &["image", "labels", "tumor", "input", "output", "tumor_output", "outputs"],
-    answers: &["output", "outputs", "folder"],
+    outputs: &["output", "outputs", "folder"],
 };
 
 /// Runs a program on the box of every candidate by rules, and uses its tumor.
 ///
-/// The answer is used inside the healthy organ alone, without blending: the program softens edges itself. All other voxels keep their
+/// The output is used inside the healthy organ alone, without blending: the program softens edges itself. All other voxels keep their
 /// bits. The candidate's box is the bounding box of all changes.
 ///
 /// # Shapes
 /// `{image}` (HU), `{labels}` (merged) and `{tumor}` (1 inside the rules' shape) are images of one box; with a pipe they are the three
-/// volumes of one image, in this order. The answer has the box's shape and affine.
+/// volumes of one image, in this order. The output has the box's shape and affine.
 ///
 /// # Units
 /// HU; integers if those of the scan are. `{seed}`, 0..2³², is derived from the pipeline's seed and the attempt alone.
@@ -116,7 +116,7 @@ const PLACEHOLDERS: Placeholders = Placeholders {
 pub struct CommandSynthesis {
     program: Program,
     shapes: Arc<dyn Synthesize>,
-    answer: SynthesisAnswer,
+    output: SynthesisOutput,
     tumor: TumorShape,
     outside: OutsideChanges,
     margin_mm: f64,
@@ -140,7 +140,7 @@ impl CommandSynthesis {
                 model: config.version.clone().unwrap_or_else(|| format!("command-{}", program.digest())),
                 program,
                 shapes,
-                answer: config.answer,
+                output: config.answer,
                 tumor: config.tumor,
                 outside: config.outside,
                 margin_mm: config.margin_mm,
@@ -159,21 +159,21 @@ impl CommandSynthesis {
         &self.model
     }
 
-    /// Returns the HU after synthesis: those of the answer inside the healthy organ, all others unchanged.
+    /// Returns the HU after synthesis: those of the program's output inside the healthy organ, all others unchanged.
     fn after(
         &self,
         masked: &MaskedScan,
         organ: &Organ,
         context: &CandidateContext,
-        answer: &Array3<f32>,
+        output: &Array3<f32>,
     ) -> Result<Array3<f32>, Fault> {
         let mut after = context.before.clone();
         let mut outside = 0usize;
-        let voxels = after.as_mut_slice().iter_mut().zip(context.labels.as_slice()).zip(answer.as_slice());
+        let voxels = after.as_mut_slice().iter_mut().zip(context.labels.as_slice()).zip(output.as_slice());
         for ((hu, &label), &value) in voxels {
-            let changed = match self.answer {
-                SynthesisAnswer::Image => value,
-                SynthesisAnswer::Difference => *hu + value,
+            let changed = match self.output {
+                SynthesisOutput::Image => value,
+                SynthesisOutput::Difference => *hu + value,
             };
             if label == organ.label {
                 *hu = changed;
@@ -195,7 +195,7 @@ impl CommandSynthesis {
         if let Some(hu) =
             after.as_slice().iter().zip(context.before.as_slice()).find(|(hu, was)| hu != was && !range.contains(*hu))
         {
-            let message = format!("expected HU from {} to {} of the program, got {}", range.start(), range.end(), hu.0);
+            let message = format!("expected HU of {} to {} from the program, got {}", range.start(), range.end(), hu.0);
             return Err(self.program.fault(FaultKind::Mismatch, message));
         }
         if matches!(masked.scan.volume.voxels, Voxels::I16(_)) {
@@ -244,7 +244,7 @@ impl Attempts for CommandAttempts<'_> {
 }
 
 impl CommandAttempts<'_> {
-    /// Runs the program on a candidate by rules and applies its answer.
+    /// Runs the program on a candidate by rules and applies the program's output.
     fn apply(&self, key: Key, mut candidate: Box<Candidate>) -> Result<Attempt, Fault> {
         let (stage, program) = (self.stage, &self.stage.program);
         let context = CandidateContext::new(self.scan, &candidate, stage.margin_mm);
@@ -256,11 +256,11 @@ impl CommandAttempts<'_> {
         call.set("seed", seed.to_string());
         call.set("organ", &self.organ.name);
         program.write_text(&call.input("request", "request.json"), &request.to_string())?;
-        let (answer, shape) = match program.exchange() {
+        let (output, shape) = match program.exchange() {
             Exchange::Pipe => {
                 let images = [&context.before, &floats(&context.labels), &floats(&context.tumor)];
                 let input = program.series_bytes(&context.grid, &images)?;
-                let bytes = call.run(Some(input), max_answer_bytes(&context.grid))?;
+                let bytes = call.run(Some(input), max_output_bytes(&context.grid))?;
                 (program.image(OutputFile::Bytes(&bytes), &context.grid)?, None)
             }
             Exchange::Files => {
@@ -272,22 +272,22 @@ impl CommandAttempts<'_> {
                 for (name, file, values) in images {
                     program.write_image(&call.input(name, file), &context.grid, values)?;
                 }
-                let output = call.output("output", "image.nii.gz");
-                let tumor_output = call.output("tumor_output", "tumor.nii.gz");
+                let image_file = call.output("output", "image.nii.gz");
+                let tumor_file = call.output("tumor_output", "tumor.nii.gz");
                 call.run(None, 0)?;
-                let answer = program.image(OutputFile::File(&output), &context.grid)?;
+                let image = program.image(OutputFile::File(&image_file), &context.grid)?;
                 let shape = match stage.tumor {
                     TumorShape::Rules => None,
                     TumorShape::Program => {
-                        let labels = program.labels(OutputFile::File(&tumor_output), &context.grid)?;
-                        program.same_grid(&labels.grid, &context.grid)?;
+                        let labels = program.labels(OutputFile::File(&tumor_file), &context.grid)?;
+                        program.check_grid(&labels.grid, &context.grid)?;
                         Some(labels.ids.map(|&id| u8::from(id != 0)))
                     }
                 };
-                (answer, shape)
+                (image, shape)
             }
         };
-        let after = stage.after(self.scan, self.organ, &context, &answer)?;
+        let after = stage.after(self.scan, self.organ, &context, &output)?;
         let tumor =
             shape.as_ref().map_or_else(|| context.tumor.clone(), |shape| tumor_of(shape, &context.labels, self.organ));
         if let Some(shape) = &shape {

@@ -61,7 +61,11 @@ pub fn check(file: &GraphFile, registry: &Registry) -> CheckedGraph {
     let locations = spec.nodes.iter().map(|node| (node.name.clone(), file.locate(node.span.clone()))).collect();
     let (nodes, plan) = plan_nodes(file, &spec, registry, &mut problems);
     if let Some(plan) = plan.as_ref().filter(|plan| plan.syntheses.is_empty()) {
-        let reason = if plan.nodes.is_empty() { "it has no sources and no stages" } else { "it has no quality test" };
+        let reason = if plan.nodes.is_empty() {
+            "the graph has no sources and no stages"
+        } else {
+            "the graph has no quality test"
+        };
         problems
             .error_without_location(format!("`{}` would make no tumors: {reason}", plan.name))
             .hint("see pipelines/quickstart.toml for a small graph".to_owned());

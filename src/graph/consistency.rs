@@ -102,10 +102,10 @@ pub(super) fn scores(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
                                     format!("`{}` is produced by two stages", score.name()),
                                 )
                                 .label(format!(
-                                    "`{}` produces it too, for the same candidates",
+                                    "`{}` also produces this score, for the same candidates",
                                     known.specs[earlier].name
                                 ))
-                                .hint("use one of them as input of the quality test".to_owned());
+                                .hint("use one of the two stages as input of the quality test".to_owned());
                         }
                         Some(_) => {}
                         None => produced.push((score, stage)),

@@ -28,16 +28,17 @@ pub(super) fn stage_digests(kind: &str, version: &str, settings: &Json, inferenc
     let mut settings = settings.clone();
     remove_excluded(&mut settings);
     let network = inference.map(|inference| inference.digest().to_owned()).unwrap_or_default();
-    let hash = FieldHasher::new("stage").field(kind).field(version).field(settings.to_string()).field(network);
+    let hash =
+        FieldHasher::new("stage").add_field(kind).add_field(version).add_field(settings.to_string()).add_field(network);
     let random = StageDigest::from_hash(&hash.clone().finish());
     let class = inference.map(Inference::kernel_class).unwrap_or_default();
-    StageDigests { results: StageDigest::from_hash(&hash.field(class).finish()), random }
+    StageDigests { results: StageDigest::from_hash(&hash.add_field(class).finish()), random }
 }
 
 /// Returns the digest of a quality test: a hash of its conditions, in their order.
 pub(super) fn test_digest(test: &QualityTest) -> StageDigest {
     let hash = FieldHasher::new("quality test");
-    let hash = test.conditions().iter().fold(hash, |hash, condition| hash.field(condition.to_string()));
+    let hash = test.conditions().iter().fold(hash, |hash, condition| hash.add_field(condition.to_string()));
     StageDigest::from_hash(&hash.finish())
 }
 

@@ -44,7 +44,7 @@ pub use file::GraphFile;
 pub use pipeline::PipelineConfig;
 pub use plan::{BranchNode, Feed, MaskNode, Node, NodeInput, Plan, SinkNode, SourceNode, SynthesisNode, TumorIdentity};
 pub use problem::{Location, Problem, Severity};
-pub use registry::{BuildContext, BuiltNode, InputSpec, Kind, Registry, Scoring, Settings, StageConfig, Synthesis};
+pub use registry::{BuildContext, BuiltNode, InputSpec, Kind, NodeConfig, ParsedNode, Registry, Scoring, Synthesis};
 pub use scans::ScanStages;
 pub use schema::{Training, pipeline_schema, training_schema};
 pub use split::SplitShares;

@@ -294,14 +294,14 @@ impl TumorIdentity<'_> {
     /// Returns the id of the candidate of one attempt.
     pub fn sample_id(&self, attempt: u32) -> SampleId {
         let hash = FieldHasher::new("sample")
-            .field(self.seed.to_le_bytes())
-            .field(self.digests.results.as_bytes())
-            .field(self.scan_digest.as_bytes())
-            .field(self.mask_digest.as_bytes())
-            .field(&self.organ.name)
-            .field([self.organ.label, self.organ.tumor_label])
-            .field(self.variant.to_le_bytes())
-            .field(attempt.to_le_bytes());
+            .add_field(self.seed.to_le_bytes())
+            .add_field(self.digests.results.as_bytes())
+            .add_field(self.scan_digest.as_bytes())
+            .add_field(self.mask_digest.as_bytes())
+            .add_field(&self.organ.name)
+            .add_field([self.organ.label, self.organ.tumor_label])
+            .add_field(self.variant.to_le_bytes())
+            .add_field(attempt.to_le_bytes());
         SampleId::from_hash(&hash.finish())
     }
 }

@@ -123,8 +123,8 @@ pub enum BuiltNode {
     Sink(Output),
 }
 
-/// Parsed settings of a node, ready to be built.
-pub struct Settings {
+/// The parsed settings of a node, with the function that builds the node.
+pub struct ParsedNode {
     /// The settings as JSON, defaults filled in, paths as written.
     pub json: serde_json::Value,
     build: Box<Builder>,
@@ -132,7 +132,7 @@ pub struct Settings {
 
 type Builder = dyn FnOnce(&BuildContext) -> Result<BuiltNode, Vec<ConfigError>>;
 
-impl Settings {
+impl ParsedNode {
     /// Builds the node.
     ///
     /// # Errors
@@ -142,7 +142,7 @@ impl Settings {
     }
 }
 
-type Reader = dyn Fn(Spanned<DeValue<'_>>) -> Result<Settings, toml::de::Error> + Send + Sync;
+type Reader = dyn Fn(Spanned<DeValue<'_>>) -> Result<ParsedNode, toml::de::Error> + Send + Sync;
 
 /// A kind of node in one role.
 pub struct Kind {
@@ -158,7 +158,7 @@ pub struct Kind {
 
 impl Kind {
     /// Reads settings from a table without `kind` and `inputs`.
-    pub(super) fn read(&self, table: Spanned<DeValue<'_>>) -> Result<Settings, toml::de::Error> {
+    pub(super) fn read(&self, table: Spanned<DeValue<'_>>) -> Result<ParsedNode, toml::de::Error> {
         (self.read)(table)
     }
 
@@ -223,7 +223,7 @@ impl Kind {
 /// }
 ///
 /// let mut registry = Registry::standard();
-/// registry.score("darkness", "Scores darkness alone.", |config: DarknessConfig, _| {
+/// registry.add_score("darkness", "Scores darkness alone.", |config: DarknessConfig, _| {
 ///     if config.unit_hu <= 0.0 {
 ///         return Err(vec![ConfigError::new("unit_hu", format!("expected more than 0 HU, got {}", config.unit_hu))]);
 ///     }
@@ -243,7 +243,7 @@ impl Registry {
     }
 
     /// Adds a kind of source.
-    pub fn source<C: StageConfig>(
+    pub fn add_source<C: NodeConfig>(
         &mut self,
         name: &str,
         about: &str,
@@ -255,7 +255,7 @@ impl Registry {
     }
 
     /// Adds a kind of mask.
-    pub fn mask<C: StageConfig>(
+    pub fn add_mask<C: NodeConfig>(
         &mut self,
         name: &str,
         about: &str,
@@ -267,7 +267,7 @@ impl Registry {
     }
 
     /// Adds a kind of synthesis.
-    pub fn synthesis<C: StageConfig>(
+    pub fn add_synthesis<C: NodeConfig>(
         &mut self,
         name: &str,
         about: &str,
@@ -279,7 +279,7 @@ impl Registry {
     }
 
     /// Adds a kind of score.
-    pub fn score<C: StageConfig>(
+    pub fn add_score<C: NodeConfig>(
         &mut self,
         name: &str,
         about: &str,
@@ -291,7 +291,7 @@ impl Registry {
     }
 
     /// Adds a kind of filter.
-    pub fn filter(
+    pub fn add_filter(
         &mut self,
         name: &str,
         about: &str,
@@ -307,7 +307,7 @@ impl Registry {
     }
 
     /// Adds a kind of sink.
-    pub fn sink<C: StageConfig>(
+    pub fn add_sink<C: NodeConfig>(
         &mut self,
         name: &str,
         about: &str,
@@ -329,7 +329,7 @@ impl Registry {
     }
 
     /// Adds a kind; replaces an earlier one with the same role and name.
-    fn add<C: StageConfig>(
+    fn add<C: NodeConfig>(
         &mut self,
         role: Role,
         name: &str,
@@ -346,13 +346,13 @@ impl Registry {
                 let config = C::deserialize(toml::de::ValueDeserializer::from(table))?;
                 let json = serde_json::to_value(&config).map_err(serde::de::Error::custom)?;
                 let build = build.clone();
-                Ok(Settings { json, build: Box::new(move |context| build(config, context)) })
+                Ok(ParsedNode { json, build: Box::new(move |context| build(config, context)) })
             }),
         });
     }
 }
 
-/// Settings of a kind: deserialized from a file, serialized with defaults filled in, described by a JSON Schema.
-pub trait StageConfig: DeserializeOwned + Serialize + JsonSchema + 'static {}
+/// The settings type of a node kind: deserialized from a file, serialized with defaults filled in, described by a JSON Schema.
+pub trait NodeConfig: DeserializeOwned + Serialize + JsonSchema + 'static {}
 
-impl<C: DeserializeOwned + Serialize + JsonSchema + 'static> StageConfig for C {}
+impl<C: DeserializeOwned + Serialize + JsonSchema + 'static> NodeConfig for C {}

@@ -135,7 +135,7 @@ impl FileSchema {
     }
 }
 
-/// Returns the schema of the settings of a kind, with `kind` and `inputs` added.
+/// Returns the schema of the settings of a node kind, with `kind` and `inputs` added.
 fn schema_of(kind: &Kind, generator: &mut SchemaGenerator) -> Json {
     let mut schema = kind.schema(generator);
     let schema = schema.ensure_object();

@@ -168,7 +168,7 @@ impl<'s> Check<'s, '_, '_> {
         let is_inside = |schema| self.forms(schema).is_some_and(|forms| forms.iter().any(has_key));
         let nested = || {
             let (table, _) = properties.iter().find(|(_, schema)| is_inside(schema))?;
-            Some(format!("move it into the table `{table}`: {table} = {{ {key} = … }}"))
+            Some(format!("move `{key}` into the table `{table}`: {table} = {{ {key} = … }}"))
         };
         let hint = did_you_mean(key, expected()).or_else(nested);
         let message = format!("unknown key `{key}` in `{}`", self.full(path));

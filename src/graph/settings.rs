@@ -207,7 +207,7 @@ mod tests {
     fn misplaced_setting_has_hint_with_its_table() {
         let (problems, ..) = problems_of("root = \"a\"\ncount = 1\nvariants = 3\nids = 3\n");
         let hints: Vec<_> = problems.iter().map(|problem| problem.hint.as_deref()).collect();
-        assert_eq!(hints, [Some("move it into the table `rules`: rules = { variants = … }"), None]);
+        assert_eq!(hints, [Some("move `variants` into the table `rules`: rules = { variants = … }"), None]);
     }
 
     #[test]

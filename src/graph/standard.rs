@@ -68,7 +68,7 @@ impl Registry {
     fn add_sources(&mut self, resources: Resources) {
         let secret = resources.patient_secret.clone();
         let about = "Scans of a list in a `dataset.json`, with their labels, as MONAI reads it.";
-        self.source("decathlon", about, move |config: DecathlonListConfig, context| {
+        self.add_source("decathlon", about, move |config: DecathlonListConfig, context| {
             let list = resolve(context, "list", &config.list)?;
             let root = config.root.as_ref().map(|root| resolve(context, "root", root)).transpose()?;
             let source = ListSource::decathlon(&context.name, DecathlonListConfig { list, root, ..config })?;
@@ -76,14 +76,14 @@ impl Registry {
         });
         let secret = resources.patient_secret.clone();
         let about = "Cases of a raw data set of nnU-Net, or of one part of a fold of `splits_final.json`.";
-        self.source("nnunet", about, move |config: NnunetListConfig, context| {
+        self.add_source("nnunet", about, move |config: NnunetListConfig, context| {
             let root = resolve(context, "root", &config.root)?;
             let splits = config.splits.as_ref().map(|splits| resolve(context, "splits", splits)).transpose()?;
             let source = ListSource::nnunet(&context.name, NnunetListConfig { root, splits, ..config })?;
             Ok(Arc::new(source.with_secret_file(secret.clone())) as Arc<dyn Source>)
         });
         let about = "Scans below a folder: NIfTI files and DICOM series.";
-        self.source("folder", about, move |config: FolderConfig, context| {
+        self.add_source("folder", about, move |config: FolderConfig, context| {
             let root = context.path("root", &config.root).map_err(|error| vec![error])?;
             let source = FolderSource::new(&context.name, FolderConfig { root, ..config })?;
             let source = source.with_decoder(resources.decoder.clone());
@@ -91,62 +91,62 @@ impl Registry {
             Ok(Arc::new(source) as Arc<dyn Source>)
         });
         let about = "Procedural abdomens and chests with labels; needs no files.";
-        self.source("phantom", about, |config: PhantomConfig, context| {
+        self.add_source("phantom", about, |config: PhantomConfig, context| {
             PhantomSource::new(config, &context.name).map(|source| Arc::new(source) as Arc<dyn Source>)
         });
     }
 
     fn add_masks(&mut self) {
         let about = "Organs from a label file next to each scan.";
-        self.mask("labels", about, |config: LabelsConfig, _| {
+        self.add_mask("labels", about, |config: LabelsConfig, _| {
             LabelsMask::new(config).map(|mask| Arc::new(mask) as Arc<dyn Mask>)
         });
         let about = "Lungs from their HU; needs no labels.";
-        self.mask("lung", about, |config: LungConfig, _| {
+        self.add_mask("lung", about, |config: LungConfig, _| {
             LungMask::new(config).map(|mask| Arc::new(mask) as Arc<dyn Mask>)
         });
         let about = "Organs from a folder of binary files next to each scan, as TotalSegmentator writes them.";
-        self.mask("totalsegmentator", about, |config: TotalSegmentatorConfig, _| {
+        self.add_mask("totalsegmentator", about, |config: TotalSegmentatorConfig, _| {
             TotalSegmentatorMask::new(config).map(|mask| Arc::new(mask) as Arc<dyn Mask>)
         });
         let about = "Organs from an external program.";
-        self.mask("command", about, |config: CommandMaskConfig, context| {
+        self.add_mask("command", about, |config: CommandMaskConfig, context| {
             CommandMask::new(config, &context.folder).map(|mask| Arc::new(mask) as Arc<dyn Mask>)
         });
     }
 
     fn add_synthesis_and_scores(&mut self) {
-        self.synthesis("rules", "Tumors by rules; needs no weights.", rules);
+        self.add_synthesis("rules", "Tumors by rules; needs no weights.", rules);
         let about = "Tumors by an external program, placed and shaped by rules.";
-        self.synthesis("command", about, command_synthesis);
+        self.add_synthesis("command", about, command_synthesis);
         let about = "Scores by an external program.";
-        self.score("command", about, |config: CommandScoreConfig, context| {
+        self.add_score("command", about, |config: CommandScoreConfig, context| {
             CommandScore::new(config, &context.folder).map(Into::into)
         });
         let about = "Scores from HU: inside and around the tumor, before synthesis, contrast, visibility.";
-        self.score("intensity", about, |config: IntensityConfig, context| {
+        self.add_score("intensity", about, |config: IntensityConfig, context| {
             Intensity::new(config, &context.organs).map(Into::into)
         });
         let about = "Accepts candidates whose scores meet every condition; rejected ones get another attempt, up to `attempts`.";
-        self.filter("quality-test", about, |config: QualityTestConfig, _| QualityTest::new(config));
+        self.add_filter("quality-test", about, |config: QualityTestConfig, _| QualityTest::new(config));
     }
 
     fn add_networks(&mut self, networks: &Arc<Networks>) {
         let shared = Arc::clone(networks);
         let about = "Organs, and suspected real tumors, from a segmentor.";
-        self.mask("segmentor", about, move |config: SegmentorMaskConfig, context| {
+        self.add_mask("segmentor", about, move |config: SegmentorMaskConfig, context| {
             let inference = open(&shared, &config.network, Model::SwinUnetr, "segmentor", context)?;
             SegmentorMask::new(config, inference).map(|mask| Arc::new(mask) as Arc<dyn Mask>)
         });
         let shared = Arc::clone(networks);
         let about = "Tumors with the contrast of a generator; site, shape, texture and blend as by rules.";
-        self.synthesis("generator", about, move |config: GeneratorConfig, context| {
+        self.add_synthesis("generator", about, move |config: GeneratorConfig, context| {
             let inference = open(&shared, &config.network, Model::UNet3D, "generator", context)?;
             generator(config, inference, context)
         });
         let shared = Arc::clone(networks);
         let about = "Scores by a segmentor: whether it detects the tumor, and its false positives.";
-        self.score("segmentor", about, move |config: SegmentorConfig, context| {
+        self.add_score("segmentor", about, move |config: SegmentorConfig, context| {
             let inference = open(&shared, &config.network, Model::SwinUnetr, "segmentor", context)?;
             let input_spec = input_spec_of(&inference);
             Segmentor::new(config, inference, &context.organs)
@@ -154,7 +154,7 @@ impl Registry {
         });
         let shared = Arc::clone(networks);
         let about = "Realness by the discriminator that the generator was trained against.";
-        self.score("discriminator", about, move |config: DiscriminatorConfig, context| {
+        self.add_score("discriminator", about, move |config: DiscriminatorConfig, context| {
             let inference = open(&shared, &config.network, Model::UNet3D, "discriminator", context)?;
             let input_spec = input_spec_of(&inference);
             Discriminator::new(config, inference).map(|stage| Scoring { stage: Arc::new(stage), input_spec })
@@ -164,29 +164,29 @@ impl Registry {
     fn add_sinks(&mut self) {
         let about =
             "Samples as patches: tar shards with an index, a few kilobytes per sample instead of whole volumes.";
-        self.sink("patches", about, |config: PatchesConfig, context| {
+        self.add_sink("patches", about, |config: PatchesConfig, context| {
             PatchesSink::new(&context.name, &config).map(|sink| Output::Layout(Arc::new(sink)))
         });
         let about = "A training set for nnU-Net: imagesTr, labelsTr, dataset.json, splits_final.json.";
-        self.sink("nnunet", about, |config: NnunetConfig, context| {
+        self.add_sink("nnunet", about, |config: NnunetConfig, context| {
             NnunetSink::new(&context.name, config, context.organs.clone()).map(|sink| Output::Layout(Arc::new(sink)))
         });
         let about =
             "A training set in the layout of the Medical Segmentation Decathlon: image and label pairs with a list.";
-        self.sink("decathlon", about, |config: DecathlonConfig, context| {
+        self.add_sink("decathlon", about, |config: DecathlonConfig, context| {
             DecathlonSink::new(&context.name, config, context.organs.clone()).map(|sink| Output::Layout(Arc::new(sink)))
         });
         let about = "A training set of tar shards with an index, for streaming.";
-        self.sink("webdataset", about, |config: WebDatasetConfig, context| {
+        self.add_sink("webdataset", about, |config: WebDatasetConfig, context| {
             WebDatasetSink::new(&context.name, config).map(|sink| Output::Layout(Arc::new(sink)))
         });
         let about =
             "Samples as an endless tar for a trainer, on standard output or a socket; see `freetumor run --sink`.";
-        self.sink("stream", about, |config: StreamConfig, context| {
+        self.add_sink("stream", about, |config: StreamConfig, context| {
             StreamSink::new(&context.name, config).map(|sink| Output::Stream(Arc::new(sink)))
         });
         let about = "New tumors for every crop of a training in the same process; see `freetumor train segmentation`.";
-        self.sink("trainer", about, |config: TrainerConfig, context| sink::trainer(&context.name, &config));
+        self.add_sink("trainer", about, |config: TrainerConfig, context| sink::trainer(&context.name, &config));
     }
 }
 

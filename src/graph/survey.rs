@@ -53,7 +53,7 @@ pub fn survey(checked: &CheckedGraph, out: &Path, timeout: Duration) -> Survey {
                     Severity::Warning,
                     message,
                     location(&node.name),
-                    "no file matches its patterns",
+                    "no file matches the patterns of the source",
                 ));
                 Some((0, 0))
             }
@@ -66,7 +66,7 @@ pub fn survey(checked: &CheckedGraph, out: &Path, timeout: Duration) -> Survey {
             }
             Err(_) => {
                 let message = format!("the source `{}` was not listed within {} s", node.name, timeout.as_secs());
-                let label = "its number of scans and the required disk space are unknown";
+                let label = "the number of scans and the required disk space are unknown";
                 survey.problems.push(problem(Severity::Warning, message, location(&node.name), label));
                 None
             }

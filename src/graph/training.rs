@@ -8,7 +8,7 @@ use super::file::{GraphFile, Problems};
 use super::plan::Plan;
 use super::problem::Severity;
 use super::purpose::Purpose;
-use super::registry::{Registry, StageConfig};
+use super::registry::{NodeConfig, Registry};
 use super::spec::{Spec, span_of};
 use super::value::Value;
 use super::{Problem, settings};
@@ -71,7 +71,7 @@ pub fn training_keys(file: &GraphFile) -> Option<Vec<String>> {
 /// let messages: Vec<_> = checked.problems.iter().map(|problem| problem.message.as_str()).collect();
 /// assert_eq!(messages, ["`train` has no `steps`", "unknown key `step` in `train`"]);
 /// ```
-pub fn check_training<C: StageConfig>(
+pub fn check_training<C: NodeConfig>(
     file: &GraphFile,
     registry: &Registry,
     errors: impl Fn(&C, Option<&Plan>) -> Vec<ConfigError>,
@@ -82,7 +82,9 @@ pub fn check_training<C: StageConfig>(
     };
     if !spec.has_train() {
         let message = format!("{} has no section [train]", file.name());
-        problems.error_without_location(message).hint("run a pipeline without it with `freetumor run`".to_owned());
+        problems
+            .error_without_location(message)
+            .hint("run a pipeline, which has no such section, with `freetumor run`".to_owned());
         return CheckedTraining { problems: problems.sorted(), settings: None, plan: None };
     }
     let (_, plan) = plan_nodes(file, &spec, registry, &mut problems);

@@ -223,7 +223,7 @@ impl Wiring {
             if let (false, Some(edge)) = (used, output) {
                 problems
                     .warning(node.span.clone(), format!("the output of `{}` is unused", node.path()))
-                    .label(format!("produces {edge}; it will not be run"));
+                    .label(format!("produces {edge}; this node will not be run"));
             }
         }
     }
@@ -253,9 +253,12 @@ fn unknown_kind(node: &NodeSpec<'_>, edges: &[Edge], registry: &Registry, proble
     let names = matching_kinds(node.section, edges, registry);
     let elsewhere = registry.kinds().iter().find(|known| known.name == *kind.get_ref());
     let hint = match elsewhere {
-        Some(known) => {
-            Some(format!("`{}` is a {}: move it to [{}.NAME]", known.name, known.role.name(), known.role.section()))
-        }
+        Some(known) => Some(format!(
+            "`{}` is a {}: move the node to [{}.NAME]",
+            known.name,
+            known.role.name(),
+            known.role.section()
+        )),
         None => did_you_mean(kind.get_ref(), names.iter().copied()).or_else(|| {
             did_you_mean(kind.get_ref(), of_section(node.section, registry).map(|known| known.name.as_str()))
         }),
@@ -288,7 +291,7 @@ fn mismatch(
         let kinds: Vec<&str> =
             registry.kinds().iter().filter(|kind| kind.role == step).map(|kind| kind.name.as_str()).collect();
         let kinds = if kinds.is_empty() { String::new() } else { format!(": {}", one_of(kinds)) };
-        format!("insert a {} between them{kinds}", step.name())
+        format!("insert a {} between the two nodes{kinds}", step.name())
     });
     problems
         .error(written.span(), format!("`{}` cannot have `{producer}` as input", node.name))

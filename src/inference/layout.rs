@@ -27,7 +27,7 @@ impl Layout {
         let bounds = roi.grid.shape;
         let around = match config.windows {
             Windows::Centred => tumor,
-            Windows::Reaching | Windows::Reference => roi.focus,
+            Windows::Reaching | Windows::Reference => roi.organ_box,
         };
         let volume = widened(around, config.roi_voxels, bounds);
         let plan = WindowPlan::new(volume.shape, config.roi_voxels, [config.overlap; 3])?;
@@ -85,9 +85,9 @@ mod tests {
     use super::*;
     use crate::volume::{Affine, Array3, Grid};
 
-    fn roi(shape: [usize; 3], focus: Region) -> Roi {
+    fn roi(shape: [usize; 3], organ_box: Region) -> Roi {
         let grid = Grid { shape, affine: Affine::from_spacing([1.5; 3]) };
-        Roi { grid, hu: Array3::filled(shape, 0.0), focus }
+        Roi { grid, hu: Array3::filled(shape, 0.0), organ_box }
     }
 
     fn config(windows: Windows) -> NetworkConfig {
@@ -97,10 +97,10 @@ mod tests {
     #[test]
     fn window_counts_equal_those_of_the_reference() {
         // The crop and the box for which the published code was timed.
-        for (focus, expected) in [([129, 123, 95], 9), ([200, 170, 150], 120)] {
-            let focus = Region { start: [5, 6, 7], shape: focus };
-            let shape = [0, 1, 2].map(|axis| focus.end()[axis] + 60);
-            let roi = roi(shape, focus);
+        for (organ_box, expected) in [([129, 123, 95], 9), ([200, 170, 150], 120)] {
+            let organ_box = Region { start: [5, 6, 7], shape: organ_box };
+            let shape = [0, 1, 2].map(|axis| organ_box.end()[axis] + 60);
+            let roi = roi(shape, organ_box);
             let tumor = Region { start: [70, 66, 50], shape: [10, 12, 8] };
             let reference = Layout::new(&config(Windows::Reference), &roi, tumor).unwrap();
             assert_eq!(reference.windows.len(), expected);

@@ -19,6 +19,6 @@ mod settings;
 
 pub use layout::Layout;
 pub use networks::{Inference, InferenceCost, InferencePhase, Networks, Prediction};
-pub use roi::{Roi, RoiChange, box_on};
+pub use roi::{Roi, RoiChange, project_box};
 pub use scan_resampler::ScanResampler;
 pub use settings::{MAX_VOXELS, NetworkConfig, Windows};

@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::layout::within;
 use super::{Layout, NetworkConfig, Roi, RoiChange, Windows};
-use crate::error::{ConfigError, Error, Fault, FaultKind, Result, Stage};
+use crate::error::{ConfigError, Error, Fault, FaultKind, Result, Stage, file_type_name};
 use crate::nn::device::DeviceKind;
 use crate::nn::network::Model;
 use crate::nn::ops::NormScope;
@@ -65,7 +65,7 @@ impl Networks {
     pub fn open(&self, config: &NetworkConfig, weights: &Path, default: Model) -> Result<Inference, Vec<ConfigError>> {
         let model = config.model.unwrap_or(default);
         let mut errors = config.errors(model.side_divisor());
-        // For a window that is computed alone, both scopes have the same statistics; norms per instance allow it to share a batch.
+        // For a window that is computed alone, batch norm and instance norm are equal; with instance norm, the window can share a batch.
         let norm = match (model, config.windows) {
             (Model::UNet3D, Windows::Reference) => config.norm,
             _ => Some(NormScope::Instance),
@@ -119,8 +119,10 @@ impl Networks {
 /// Returns the SHA-256 of a file, in hexadecimal digits.
 fn digest_of(path: &Path) -> Result<String> {
     let failed = |cause| Error::io("cannot read the weights", path, cause);
-    if !std::fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(Error::new(format!("expected a file, {} is something else", path.display())));
+    let file_type = std::fs::metadata(path).map_err(failed)?.file_type();
+    if !file_type.is_file() {
+        let got = file_type_name(file_type);
+        return Err(Error::new(format!("cannot read the weights {}: expected a file, got {got}", path.display())));
     }
     let (mut file, mut hash) = (File::open(path).map_err(failed)?, Sha256::new());
     let mut block = vec![0; 1 << 20];
@@ -162,12 +164,12 @@ pub enum InferencePhase {
 /// The cost of inference.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct InferenceCost {
-    /// The number of inferences, each on all windows of a layout or scan.
+    /// The number of inferences; each computes all windows of a layout or scan.
     #[serde(rename = "looks")]
     pub calls: u64,
     /// The number of windows that were computed.
     pub windows: u64,
-    /// Seconds of the device.
+    /// Seconds in which the device computed.
     pub device_seconds: f64,
     /// Seconds of waiting for the device, summed over all threads.
     pub waited_seconds: f64,
@@ -218,7 +220,8 @@ impl Inference {
         &self.digest
     }
 
-    /// Returns the kernels that compute the network: `portable`, `avx2`, `avx512` or a device. They decide the last bits of its results.
+    /// Returns the kernels that compute the network: `portable`, `avx2`, `avx512` or a device. Results of two classes differ in the
+    /// last bits.
     pub fn kernel_class(&self) -> String {
         match self.service.device_kind() {
             DeviceKind::Cpu => Class::current().name().to_owned(),

@@ -10,7 +10,7 @@ use crate::volume::{Array3, Grid, OutsideValue, Preprocess, PreprocessedScan, Re
 ///
 /// Probabilities are resampled linearly, and the likeliest class is chosen on the scan's grid: labels chosen on the network's
 /// grid and resampled from the nearest voxel would have steps as large as the network's voxels. Voxels that preprocessing
-/// cropped away (none of them is denser than the window's lower end) are background: class 0.
+/// cropped away, none of which is above the window's lower bound in HU, are background: class 0.
 #[derive(Debug)]
 pub struct ScanResampler {
     resampling: Resampling,
@@ -25,7 +25,7 @@ impl ScanResampler {
         Ok(Self { resampling: Resampling::between(&preprocessed.grid.cut(preprocessed.scanned), scan)? })
     }
 
-    /// The scan's grid.
+    /// Returns the scan's grid.
     pub fn grid(&self) -> Grid {
         self.resampling.grid()
     }

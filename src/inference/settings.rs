@@ -11,7 +11,7 @@ use crate::nn::ops::NormScope;
 use crate::nn::weights::NetworkPart;
 use crate::volume::HuWindow;
 
-/// The most voxels of a window: the features of one layer of a larger window take gigabytes.
+/// The maximum number of voxels of a window: the features of one layer of a larger window take gigabytes.
 pub const MAX_VOXELS: usize = 256 * 256 * 256;
 
 /// The settings of a stage's network: its weights, and the preprocessing and windows of its input.
@@ -27,18 +27,18 @@ pub struct NetworkConfig {
     /// The network to read, if training saved several networks in one file.
     #[serde(default)]
     pub part: NetworkPart,
-    /// The scope of the statistics of a U-Net's norms, `batch` or `instance`; by default, the scope that the file of weights names, or
-    /// else `batch` as published. For a window that is computed alone both are the same.
+    /// The kind of a U-Net's normalization layers: `batch` (batch norm) or `instance` (instance norm); by default, the kind that the file of
+    /// weights names, or else `batch` as published. For a window that is computed alone, both kinds return the same prediction.
     #[serde(default)]
     pub norm: Option<NormScope>,
-    /// The HU that become 0 and 1.
+    /// The HU that are mapped to 0 and 1.
     #[serde(default = "abdomen_hu")]
     pub window_hu: [f32; 2],
     /// The voxel spacing of the network's input in millimetres, along [x, y, z] of RAS.
     #[serde(default = "abdomen_mm")]
     pub spacing_mm: [f64; 3],
     /// The voxels of one window along [x, y, z].
-    #[serde(default = "patch")]
+    #[serde(default = "published_window")]
     pub roi_voxels: [usize; 3],
     /// The windows on which the network infers.
     #[serde(default)]
@@ -46,7 +46,8 @@ pub struct NetworkConfig {
     /// The fraction of a window that overlaps the next window, 0 to below 1.
     #[serde(default = "published_overlap")]
     pub overlap: f64,
-    /// The number of windows in one batch with `windows = "reference"`, in scan order: norms per batch mix the windows of a batch.
+    /// The number of windows in one batch with `windows = "reference"`, in scan order: with batch norm,
+    /// the prediction for a window depends on the other windows of its batch.
     #[serde(default = "published_group")]
     pub group: usize,
 }
@@ -61,7 +62,7 @@ pub enum Windows {
     /// Of the overlapping windows that cover the organ's box, those that overlap the tumor's box, each computed alone: inside the
     /// tumor's box, the numbers are the same as from all windows.
     Reaching,
-    /// All windows that cover the organ's box, in groups in scan order, as published: with norms per batch, the prediction for a window
+    /// All windows that cover the organ's box, in groups in scan order, as published: with batch norm, the prediction for a window
     /// depends on the other windows of its group.
     Reference,
 }
@@ -74,7 +75,7 @@ fn abdomen_mm() -> [f64; 3] {
     [1.5; 3]
 }
 
-fn patch() -> [usize; 3] {
+fn published_window() -> [usize; 3] {
     [96; 3]
 }
 
@@ -96,14 +97,14 @@ impl NetworkConfig {
             norm: None,
             window_hu: abdomen_hu(),
             spacing_mm: abdomen_mm(),
-            roi_voxels: patch(),
+            roi_voxels: published_window(),
             windows: Windows::default(),
             overlap: published_overlap(),
             group: published_group(),
         }
     }
 
-    /// Returns the HU that become 0 and 1.
+    /// Returns the HU that are mapped to 0 and 1.
     pub fn window(&self) -> HuWindow {
         let [low_hu, high_hu] = self.window_hu;
         HuWindow { low_hu, high_hu }
@@ -116,7 +117,7 @@ impl NetworkConfig {
             |field: &str, message: String| errors.push(ConfigError::new(format!("network.{field}"), message));
         let [low, high] = self.window_hu;
         if !(low < high && low.is_finite() && high.is_finite()) {
-            push("window_hu", format!("expected a lower and a higher number of HU, got [{low}, {high}]"));
+            push("window_hu", format!("expected two numbers of HU in ascending order, got [{low}, {high}]"));
         }
         if !self.spacing_mm.iter().all(|mm| (0.1..=20.0).contains(mm)) {
             push("spacing_mm", format!("expected three numbers from 0.1 to 20 mm, got {:?}", self.spacing_mm));

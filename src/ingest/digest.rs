@@ -13,7 +13,7 @@ const SPACING_STEPS_PER_MM: f64 = 1000.0;
 /// Returns the SHA-256 of the volume in its canonical form: axes in RAS order (the closest to its affine), shape, spacing
 /// to a thousandth of a millimetre, and HU.
 ///
-/// HU are hashed as i16 if every value is a whole number in the range of i16, and as f32 otherwise, so that the digest
+/// HU are hashed as i16 if every value is an integer in the range of i16, and as f32 otherwise, so that the digest
 /// does not depend on the voxel type in memory. The origin of the affine is not hashed.
 ///
 /// ```
@@ -21,14 +21,14 @@ const SPACING_STEPS_PER_MM: f64 = 1000.0;
 /// use freetumor::volume::{Affine, Array3, Grid, Volume, Voxels};
 ///
 /// let grid = Grid { shape: [2, 1, 1], affine: Affine::from_spacing([1.0; 3]) };
-/// let whole = Volume { grid, voxels: Voxels::I16(Array3::from_vec(grid.shape, vec![-1000, 40])) };
+/// let integers = Volume { grid, voxels: Voxels::I16(Array3::from_vec(grid.shape, vec![-1000, 40])) };
 /// let floats = Volume { grid, voxels: Voxels::F32(Array3::from_vec(grid.shape, vec![-1000.0, 40.0])) };
-/// assert_eq!(content_digest(&whole), content_digest(&floats));
+/// assert_eq!(content_digest(&integers), content_digest(&floats));
 ///
 /// // The same patient, with x stored from right to left.
 /// let mut flipped = Volume { grid, voxels: Voxels::I16(Array3::from_vec(grid.shape, vec![40, -1000])) };
 /// flipped.grid.affine.0[0] = [-1.0, 0.0, 0.0, 1.0];
-/// assert_eq!(content_digest(&whole), content_digest(&flipped));
+/// assert_eq!(content_digest(&integers), content_digest(&flipped));
 /// ```
 pub fn content_digest(volume: &Volume) -> ScanDigest {
     let mut hash = Sha256::new_with_prefix(b"freetumor volume 1\n");
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn digest_depends_on_content_and_size_but_not_on_origin() {
+    fn digest_depends_on_voxels_and_spacing_but_not_on_origin() {
         let ras = Array3::from_fn([4, 3, 2], |[x, y, z]| (x + 10 * y + 100 * z) as i16);
         let volume = reoriented(&ras, [0.7, 0.7, 5.0], [0, 1, 2], [false; 3]);
         let digest = content_digest(&volume);

@@ -4,7 +4,7 @@ use std::fs::{File, FileType};
 use std::io::{self, Read};
 use std::path::Path;
 
-use crate::error::{Fault, FaultKind};
+use crate::error::{Fault, FaultKind, file_type_name};
 
 /// Opens a regular file and returns it with its length in bytes.
 ///
@@ -27,27 +27,10 @@ pub(super) fn check_regular(file_type: FileType) -> Result<(), Fault> {
     if file_type.is_file() {
         return Ok(());
     }
-    Err(Fault::read(FaultKind::Unsupported, format!("expected a file, got {}", type_name(file_type))))
+    Err(Fault::read(FaultKind::Unsupported, format!("expected a file, got {}", file_type_name(file_type))))
 }
 
-#[cfg(unix)]
-fn type_name(file_type: FileType) -> &'static str {
-    use std::os::unix::fs::FileTypeExt;
-    match () {
-        () if file_type.is_dir() => "a folder",
-        () if file_type.is_fifo() => "a named pipe",
-        () if file_type.is_socket() => "a socket",
-        () if file_type.is_char_device() || file_type.is_block_device() => "a device",
-        () => "something else",
-    }
-}
-
-#[cfg(not(unix))]
-fn type_name(file_type: FileType) -> &'static str {
-    if file_type.is_dir() { "a folder" } else { "something else" }
-}
-
-/// Whether a file is a DICOM slice, by its magic bytes.
+/// Returns whether a file is a DICOM slice, by its magic bytes.
 pub fn is_dicom_slice(path: &Path) -> bool {
     let mut start = [0; 132];
     let read = |(mut file, _): (File, u64)| file.read_exact(&mut start).is_ok();

@@ -81,7 +81,7 @@ impl std::fmt::Debug for Scan {
     }
 }
 
-/// Access to the files that belong to a scan: its labels.
+/// Access to the companion files of a scan: the label files that belong to the scan.
 pub trait Companions: Send + Sync {
     /// Reads the label file that `pattern` names: a path relative to the folder of the scan in which `{stem}` is replaced by the
     /// file name of the scan without extensions (`labels.nii.gz`, `../labelsTr/{stem}.nii.gz`, `organs/liver.nii.gz`).

@@ -53,7 +53,7 @@ pub enum PatientRule {
 }
 
 impl PatientRule {
-    /// Checks the settings; `field` is their field in the table of the node.
+    /// Creates the rule from its settings; `field` is the path of these settings in the node's table, for error messages.
     ///
     /// # Errors
     /// Returns every error in the settings.
@@ -112,7 +112,7 @@ impl PatientPattern {
     }
 }
 
-/// Whether a string matches a pattern in which `*` matches any characters but `/`.
+/// Returns whether a string matches a pattern in which `*` matches any characters but `/`.
 fn matches(pattern: &str, text: &str) -> bool {
     let Some((head, tail)) = pattern.split_once('*') else { return pattern == text };
     let Some(rest) = text.strip_prefix(head) else { return false };
@@ -247,7 +247,8 @@ impl PatientSecret {
         hex::encode(&self.mac("fingerprint", &[])[..8])
     }
 
-    /// HMAC-SHA256 over the purpose and the parts, each with its length as a prefix, so that different inputs are different bytes.
+    /// Computes the HMAC-SHA256 over the purpose and the parts, each with its length as a prefix, so that different inputs are different
+    /// bytes.
     fn mac(&self, purpose: &str, parts: &[&str]) -> [u8; 32] {
         // HMAC accepts keys of any length.
         let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(&self.0) else { unreachable!("HMAC refused a key") };

@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn distant_labels_are_mismatch_and_flat_labels_are_geometry() {
+    fn distant_labels_are_mismatch_faults_and_flat_labels_are_geometry_faults() {
         let scan = oblique(0.0);
         let mut distant = scan;
         distant.affine.0[2][3] += 40.0;

@@ -41,7 +41,7 @@ impl BitVolume {
         self.bits.iter().map(|word| word.count_ones() as usize).sum()
     }
 
-    /// Whether a voxel is in the set.
+    /// Returns whether a voxel is in the set.
     #[inline]
     pub fn contains(&self, [x, y, z]: [usize; 3]) -> bool {
         self.row(y, z)[x / 64] >> (x % 64) & 1 == 1
@@ -77,7 +77,7 @@ impl BitVolume {
         }
     }
 
-    /// Whether any voxel of `from..to` of a row is in the set.
+    /// Returns whether any voxel of `from..to` of a row is in the set.
     pub fn intersects_run(&self, y: usize, z: usize, from: usize, to: usize) -> bool {
         self.row(y, z).iter().enumerate().any(|(w, word)| word & mask_of(w, from, to) != 0)
     }

@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn all_errors_of_settings_are_reported() {
+    fn new_reports_all_errors_at_once() {
         let errors =
             mask("pattern = ''\norgans = ['lver', 'kidney', 'kidney_left']\nmin_coverage = 2.0").err().unwrap();
         let reported: Vec<_> = errors.iter().map(|error| (error.field.as_str(), error.hint.as_deref())).collect();

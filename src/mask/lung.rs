@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn all_errors_of_settings_are_reported() {
+    fn new_reports_all_errors_at_once() {
         let config: LungConfig = toml::from_str(
             "threshold_hu = 50\nclosing_mm = -1\nmax_hole_mm2 = nan\nmin_volume_ml = -2\nmerged_ids = [3, 3]",
         )

@@ -61,7 +61,7 @@ impl OrganMask {
     /// Returns the SHA-256 of the labels and their shape.
     pub fn digest(&self) -> MaskDigest {
         let shape: Vec<u8> = self.labels.shape().into_iter().flat_map(|size| (size as u64).to_le_bytes()).collect();
-        MaskDigest::from_hash(&FieldHasher::new("mask").field(shape).field(self.labels.as_slice()).finish())
+        MaskDigest::from_hash(&FieldHasher::new("mask").add_field(shape).add_field(self.labels.as_slice()).finish())
     }
 }
 

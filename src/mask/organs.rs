@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn all_errors_of_ids_are_reported() {
+    fn invalid_ids_are_all_reported() {
         let errors = ids(&["liver", "liver"], &[("spleen", [0, 3]), ("liver", [3, 4])]).unwrap_err();
         assert_eq!(errors.len(), 4, "{errors:?}");
         assert!(ids(&[], &[]).is_err());

@@ -43,7 +43,7 @@ fn default_min_organ_ml() -> f64 {
 /// The mask stage with the settings of [`SegmentorMaskConfig`].
 ///
 /// Suspected real tumors have the tumor label of their organ: no synthetic tumor is placed in them, their volume is logged, and they
-/// are labelled as tumor in training sets.
+/// are labeled as tumor in training sets.
 #[derive(Debug)]
 pub struct SegmentorMask {
     inference: Inference,

@@ -138,7 +138,7 @@ fn files_by_name(organ: &str, errors: &mut Vec<ConfigError>) -> Vec<String> {
 }
 
 impl TotalSegmentatorMask {
-    /// Returns the mask of the files of `companions` on the grid of their scan.
+    /// Merges the mask files in `companions` into one organ mask on the grid `scan`.
     ///
     /// # Errors
     /// Returns a fault if a file is missing, cannot be read, or does not belong to the scan.
@@ -150,7 +150,7 @@ impl TotalSegmentatorMask {
                     Ok(labels) => labels,
                     Err(fault) if fault.kind == FaultKind::Missing && self.optional => continue,
                     Err(fault) if fault.kind == FaultKind::Missing => {
-                        let message = format!("expected a mask of `{file}` for {}, which does not exist", organ.name);
+                        let message = format!("expected a mask of `{file}` for {}, got none", organ.name);
                         return Err(Fault::mask(FaultKind::Missing, message));
                     }
                     Err(fault) => {
@@ -212,7 +212,7 @@ mod tests {
         let scan = scan_with_files(&[("kidney_left", [1, 0, 0, 0, 0, 0])]);
         let fault = mask("organs = ['kidney']").unwrap().mask(&scan).unwrap_err();
         assert_eq!(fault.kind, FaultKind::Missing);
-        assert_eq!(fault.message, "expected a mask of `kidney_right` for kidney, which does not exist");
+        assert_eq!(fault.message, "expected a mask of `kidney_right` for kidney, got none");
         let found = mask("organs = ['kidney']\noptional = true").unwrap().mask(&scan).unwrap();
         assert_eq!(found.labels.as_slice(), [5, 0, 0, 0, 0, 0]);
         let one = mask("organs.kidney = ['kidney_left']").unwrap().mask(&scan).unwrap();
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn all_errors_of_settings_are_reported() {
+    fn new_reports_all_errors_at_once() {
         let errors = mask("pattern = 'x.nii'\norgans = ['splen']\nmin_coverage = -1.0").err().unwrap();
         let hints: Vec<_> = errors.iter().map(|error| error.hint.as_deref()).collect();
         assert_eq!(hints, [Some("pattern = \"organs/{name}.nii.gz\""), None, Some("did you mean `spleen`?")]);

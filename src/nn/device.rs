@@ -34,7 +34,7 @@ impl DeviceKind {
                     .with_hint("check with nvidia-smi that there is a GPU, or pass --device cpu")
             }),
             Self::Cuda => Err(Error::new("this freetumor was built without CUDA").with_hint(
-                "build it with cargo build --release --features cuda on a machine with nvcc, or pass --device cpu",
+                "build freetumor with cargo build --release --features cuda on a machine with nvcc, or pass --device cpu",
             )),
         }
     }

@@ -1,7 +1,7 @@
 //! Reproducible weights for tests: each number is computed from its parameter's name and position, by integer arithmetic.
 //!
-//! Nothing is stored, and there is no random generator: the same name yields the same bits in any language and on any machine. So a
-//! network can be compared with another implementation at any width, without files of weights.
+//! There are no stored values and no random generator: the same name yields the same bits in every language and on every machine. A
+//! network of any width can therefore be compared with another implementation without files of weights.
 //!
 //! ```
 //! use candle_core::{DType, Device};

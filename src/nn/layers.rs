@@ -24,7 +24,7 @@ use candle_nn::VarBuilder;
 
 use super::ops::{self, Activation, NormScope};
 
-/// The number that every norm layer adds to a variance before its square root: PyTorch's default.
+/// The number that every normalization layer adds to a variance before its square root: PyTorch's default.
 pub const EPS: f64 = 1e-5;
 
 /// A convolution with a cubic kernel: `weight` `[c_out, c_in, k, k, k]`, `bias` `[c_out]`.
@@ -49,7 +49,7 @@ impl Conv3d {
         Self::with(vb, [c_in, c_out, kernel], bias, 1, kernel / 2)
     }
 
-    /// Creates a convolution of patches: the stride is the kernel's side, without padding.
+    /// Creates a convolution over patches that do not overlap: the stride is the kernel's side, without padding.
     ///
     /// # Errors
     ///
@@ -64,7 +64,7 @@ impl Conv3d {
         Ok(Self { weight, bias, stride, padding })
     }
 
-    /// `[batch, x, y, z, c_in]` to `[batch, x', y', z', c_out]`.
+    /// Maps `[batch, x, y, z, c_in]` to `[batch, x', y', z', c_out]`.
     ///
     /// # Errors
     ///
@@ -93,7 +93,7 @@ impl ConvTranspose3d {
         Ok(Self { weight, bias })
     }
 
-    /// `[batch, x, y, z, c_in]` to `[batch, 2x, 2y, 2z, c_out]`.
+    /// Maps `[batch, x, y, z, c_in]` to `[batch, 2x, 2y, 2z, c_out]`.
     ///
     /// # Errors
     ///
@@ -112,7 +112,7 @@ pub struct Normalize {
 }
 
 impl Normalize {
-    /// Creates a norm that scales by `weight` and shifts by `bias`, each `[channels]`.
+    /// Creates a normalization layer that scales by `weight` and shifts by `bias`, each `[channels]`.
     ///
     /// # Errors
     ///
@@ -122,7 +122,7 @@ impl Normalize {
         Ok(Self { affine: Some(affine), scope, activation })
     }
 
-    /// Creates a norm without parameters.
+    /// Creates a normalization layer without parameters.
     pub fn plain(scope: NormScope, activation: Activation) -> Self {
         Self { affine: None, scope, activation }
     }
@@ -184,7 +184,7 @@ impl Linear {
         Ok(Self { weight, bias })
     }
 
-    /// `[..., c_in]` to `[..., c_out]`.
+    /// Maps `[..., c_in]` to `[..., c_out]`.
     ///
     /// # Errors
     ///

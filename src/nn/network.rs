@@ -1,4 +1,4 @@
-//! The networks behind one interface: a network is built by the name of its kind and run independently of its kind.
+//! One interface to the networks: a network is created by the name of its kind, and inference does not depend on its kind.
 //!
 //! ```
 //! use candle_core::{DType, Device, Tensor};
@@ -27,7 +27,7 @@ use super::ops::NormScope;
 use super::parameters::declared_parameters;
 use super::{swin_unetr, unet3d};
 
-/// The kinds of networks.
+/// The kinds of networks, by their names in settings and files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum Model {
     /// The 3-D U-Net of the generator and the discriminator.
@@ -111,7 +111,7 @@ pub struct Config {
     pub classes: usize,
     /// Features of the narrowest layer; a multiple of 12 for [`Model::SwinUnetr`].
     pub width: usize,
-    /// The scope of the norms' statistics; always [`NormScope::Instance`] for [`Model::SwinUnetr`].
+    /// The kind of the normalization layers; always [`NormScope::Instance`] for [`Model::SwinUnetr`].
     pub norm: NormScope,
 }
 
@@ -153,7 +153,7 @@ impl Network {
                 Ok(Self::SwinUnetr(Box::new(swin_unetr::SwinUnetr::new(vb, &config)?)))
             }
             (Model::SwinUnetr, NormScope::Batch) => {
-                bail!("swin_unetr: expected norms per instance, got norms per batch")
+                bail!("swin_unetr: expected instance norm, got batch norm")
             }
         }
     }

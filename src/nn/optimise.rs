@@ -1,6 +1,6 @@
 //! The optimiser Adam, with access to its state.
 //!
-//! candle's own optimiser hides its moments, so that training could not resume, and lacks amsgrad.
+//! candle's own optimiser does not expose its moments, which a resumed training requires, and lacks amsgrad.
 
 use std::collections::BTreeMap;
 
@@ -20,16 +20,16 @@ use crate::simd::Class;
 pub struct AdamConfig {
     /// The decay rates of the two moments.
     pub betas: [f64; 2],
-    /// The number that keeps the division finite.
+    /// The number that is added to the denominator of a step, so that the denominator is not 0.
     pub epsilon: f64,
-    /// The fraction of a parameter, times the rate, that each step subtracts from the parameter.
+    /// The weight decay: each step subtracts this fraction of a parameter, times the learning rate, from the parameter.
     pub weight_decay: f64,
     /// Whether the second moment never decreases.
     pub amsgrad: bool,
 }
 
 impl Default for AdamConfig {
-    /// Betas 0.9 and 0.999, no decay, no amsgrad.
+    /// Returns betas 0.9 and 0.999, without decay and without amsgrad.
     fn default() -> Self {
         Self { betas: [0.9, 0.999], epsilon: 1e-8, weight_decay: 0.0, amsgrad: false }
     }
@@ -90,7 +90,7 @@ impl Adam {
         &self.moments
     }
 
-    /// Updates every parameter that has a gradient by one step at `rate`.
+    /// Updates every parameter that has a gradient by one step with the learning rate `rate`.
     ///
     /// # Errors
     ///
@@ -135,14 +135,14 @@ impl Adam {
     }
 }
 
-/// Whether the loops below can process a tensor.
-fn plain(tensor: &Tensor) -> bool {
+/// Returns whether a tensor is contiguous single precision on the CPU, so that the loops below can process the tensor.
+fn is_contiguous_f32_on_cpu(tensor: &Tensor) -> bool {
     tensor.device().is_cpu() && tensor.dtype() == DType::F32 && tensor.is_contiguous()
 }
 
 /// Returns `beta · moment + (1 − beta) · gradient`, or with the gradient's square; computed in place if possible.
 fn average(moment: &Tensor, gradient: &Tensor, beta: f64, square: bool) -> Result<Tensor> {
-    if plain(moment) && plain(gradient) {
+    if is_contiguous_f32_on_cpu(moment) && is_contiguous_f32_on_cpu(gradient) {
         let average = Average { decay: beta as f32, weight: (1.0 - beta) as f32, square };
         moment.inplace_op2(gradient, &average)?;
         return Ok(moment.clone());
@@ -158,7 +158,7 @@ struct Average {
     square: bool,
 }
 
-/// The numbers that one task of a loop processes.
+/// The number of elements that one task of a loop processes.
 const CHUNK: usize = 1 << 15;
 
 impl InplaceOp2 for Average {
@@ -187,9 +187,9 @@ struct Scales {
 }
 
 impl Scales {
-    /// `decay · parameter − rate · first / (√second / root + epsilon)`.
+    /// Sets the parameter to `decay · parameter − rate · first / (√second / root + epsilon)`.
     fn apply(&self, parameter: &Var, first: &Tensor, second: &Tensor) -> Result<()> {
-        if plain(parameter) && plain(first) && plain(second) {
+        if is_contiguous_f32_on_cpu(parameter) && is_contiguous_f32_on_cpu(first) && is_contiguous_f32_on_cpu(second) {
             return parameter.inplace_op3(first, second, self);
         }
         let step = (first / ((second.sqrt()? / self.root)? + self.epsilon)?)?;

@@ -1,7 +1,7 @@
 //! The sources of a network's weights.
 //!
 //! A network's constructor takes a [`VarBuilder`] and requests each parameter by name and shape; names and shapes are declared
-//! only there. So one constructor serves to list the parameters ([`declared_parameters`]), to fill them by name ([`super::fill`]),
+//! only there. Therefore one constructor is used to list the parameters ([`declared_parameters`]), to fill them by name ([`super::fill`]),
 //! to read them from a file's tensors ([`from_tensors`]) and to train them ([`Variables`]).
 //!
 //! A network for inference holds plain tensors. A single variable among its weights would make every operator record
@@ -51,7 +51,7 @@ pub fn declared_parameters<N>(build: impl FnOnce(VarBuilder<'static>) -> Result<
     Ok(std::mem::take(&mut *lock(&requested)))
 }
 
-/// Records the requested parameters, and returns one zero, broadcast to the requested shape.
+/// Records the requested parameters, and returns zeros of the requested shape, which share one value in memory.
 struct Recorder(Arc<Mutex<Vec<(String, Shape)>>>);
 
 impl SimpleBackend for Recorder {
@@ -139,7 +139,7 @@ impl Variables {
         Self { initial, created: Arc::default() }
     }
 
-    /// Returns the source to build a network from, which returns the same variable for the same name.
+    /// Returns the source of weights for the constructor of a network; it returns the same variable for the same name.
     pub fn builder(&self) -> VarBuilder<'static> {
         let (dtype, device) = (self.initial.dtype(), self.initial.device().clone());
         let backend = VariableBackend { initial: self.initial.clone(), created: Arc::clone(&self.created) };

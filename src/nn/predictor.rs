@@ -12,7 +12,7 @@ use super::parameters::from_tensors;
 use super::weights::{NetworkPart, WeightsMetadata, fit, read, shape_of};
 use crate::error::{Error, Result};
 
-/// Most classes of a network: labels are 16-bit numbers.
+/// The maximum number of classes of a network: labels are 16-bit numbers.
 const MAX_CLASSES: usize = 1 << 16;
 
 /// The network that a file of weights is expected to hold.
@@ -22,11 +22,11 @@ pub struct ExpectedNetwork {
     pub model: Model,
     /// The network of the file, if the file holds several.
     pub part: NetworkPart,
-    /// Channels of the output; `None` for the number of the weights.
+    /// Channels of the output; `None` for the number in the weights.
     pub classes: Option<usize>,
-    /// Features of the narrowest layer; `None` for the number of the weights.
+    /// Features of the narrowest layer; `None` for the number in the weights.
     pub width: Option<usize>,
-    /// The scope of the norms' statistics; `None` for the scope that the file names, or else that of the published network.
+    /// The kind of the normalization layers; `None` for the kind that the file names, or else the kind of the published network.
     pub norm: Option<NormScope>,
 }
 
@@ -41,8 +41,8 @@ pub struct Predictor {
 }
 
 impl Predictor {
-    /// Opens a file of weights. The file's metadata `norm` (`instance` or `batch`) decides the scope of the norms, which cannot be
-    /// derived from the weights.
+    /// Opens a file of weights. The file's metadata `norm` (`instance` or `batch`) selects the kind of the normalization layers, which cannot
+    /// be derived from the weights.
     ///
     /// # Errors
     /// If the file cannot be read, or does not hold the expected network.
@@ -109,13 +109,13 @@ impl Predictor {
         &self.config
     }
 
-    /// Whether the weights contain running statistics of norms, which are ignored: norms use the statistics of their input. A network
-    /// that was trained for running statistics returns different logits here.
+    /// Returns whether the weights contain running statistics, which are ignored: normalization layers use the statistics of their input.
+    /// The logits of a network that was trained with running statistics differ from those of its training.
     pub fn ignores_statistics(&self) -> bool {
         self.has_statistics
     }
 
-    /// Whether the device fails to compute a sum. The CPU is never lost.
+    /// Returns whether the device is lost, that is, fails to compute a sum. The CPU is never lost.
     pub fn device_is_lost(&self) -> bool {
         let sum = || Tensor::ones(8, DType::F32, &self.device)?.sum_all()?.to_scalar::<f32>();
         !self.device.is_cpu() && sum().is_err()
@@ -151,7 +151,7 @@ impl Predictor {
         let (logits, are_finite) = run().map_err(failed("the network failed"))?;
         if !are_finite {
             check_finite(&logits, "logits")
-                .map_err(|error| error.with_hint("check that the weights and the input are of the same kind"))?;
+                .map_err(|error| error.with_hint("check that the weights were trained on inputs of this kind"))?;
         }
         Ok(logits)
     }
@@ -175,7 +175,7 @@ impl Predictor {
 /// Checks that all numbers of a tensor are finite.
 ///
 /// # Errors
-/// If some of a tensor's numbers are NaN or infinite, and how many.
+/// If numbers of the tensor are NaN or infinite; the error contains their count.
 fn check_finite(tensor: &Tensor, name: &str) -> Result<()> {
     let numbers = tensor.to_dtype(DType::F32).and_then(|tensor| tensor.flatten_all()?.to_vec1::<f32>());
     let numbers = numbers.map_err(failed("cannot read numbers"))?;

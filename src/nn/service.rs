@@ -2,7 +2,7 @@
 //!
 //! All inference submits its windows here and waits for the predictions: the device is never used by two threads at once, the queue is
 //! bounded, and waiting windows of one shape for one network are combined into a batch. The prediction for a window does not depend on
-//! the other windows of its batch; windows for networks whose norms mix the samples of a batch are submitted with [`Batching::Never`].
+//! the other windows of its batch; windows for networks with batch norm are submitted with [`Batching::Never`].
 //!
 //! A batch that fails is halved and retried, down to single windows: a device that has no memory for four windows may have enough for one,
 //! and one of four windows may contain NaN.
@@ -26,7 +26,7 @@ mod usage;
 
 pub use usage::Usage;
 
-/// The most submissions that wait for the device; a later submission blocks until there is room in the queue.
+/// The maximum number of submissions that wait for the device; a later submission blocks until the queue has room.
 const QUEUE: usize = 64;
 
 /// A network that predicts windows.
@@ -40,7 +40,7 @@ pub trait WindowModel: Send + Sync {
     /// If the network fails.
     fn predict(&self, windows: &Tensor) -> Result<Tensor>;
 
-    /// Whether the network's device is lost, so that every later window would fail, too.
+    /// Returns whether the network's device is lost, so that every later window would fail, too.
     fn is_lost(&self) -> bool {
         false
     }
@@ -162,7 +162,7 @@ impl Service {
         self.kind
     }
 
-    /// Returns the most windows of one batch.
+    /// Returns the maximum number of windows of one batch.
     pub fn batch(&self) -> usize {
         self.batch
     }
@@ -199,7 +199,7 @@ impl Service {
         Ok(PendingPrediction(prediction))
     }
 
-    /// Whether the device is lost, so that every later submission would fail.
+    /// Returns whether the device is lost, so that every later submission would fail.
     pub fn is_lost(&self) -> bool {
         self.counters.is_lost()
     }
@@ -216,7 +216,7 @@ impl Service {
         }
         let (sender, receiver) = bounded(QUEUE);
         let worker =
-            Worker { queue: receiver, most: AtomicUsize::new(self.batch), counters: Arc::clone(&self.counters) };
+            Worker { queue: receiver, max_windows: AtomicUsize::new(self.batch), counters: Arc::clone(&self.counters) };
         let spawned = std::thread::Builder::new().name("device".into()).spawn(move || worker.serve());
         spawned.map_err(|cause| Error::new(format!("cannot start a thread: {cause}")).with_source(cause))?;
         Ok(self.queue.get_or_init(|| sender))
@@ -226,8 +226,8 @@ impl Service {
 /// The device's thread. The thread ends when the last sender is dropped.
 struct Worker {
     queue: Receiver<Submission>,
-    /// The most windows of one batch: reduced when a larger batch did not fit into memory.
-    most: AtomicUsize,
+    /// The maximum number of windows of one batch; reduced if a batch failed, because it may not have fitted into memory.
+    max_windows: AtomicUsize,
     counters: Arc<Counters>,
 }
 
@@ -242,11 +242,11 @@ impl Worker {
             // While the device computes, other threads may have queued more submissions: take all of them before choosing a batch.
             waiting.extend(self.queue.try_iter());
             let Some(first) = waiting.pop_front() else { continue };
-            let most = self.most.load(Ordering::Relaxed);
+            let max_windows = self.max_windows.load(Ordering::Relaxed);
             let (mut batch, mut rest) = (vec![first], VecDeque::new());
             for submission in waiting.drain(..) {
                 let windows: usize = batch.iter().map(Submission::count).sum();
-                if batch[0].can_share_batch(&submission) && windows + submission.count() <= most {
+                if batch[0].can_share_batch(&submission) && windows + submission.count() <= max_windows {
                     batch.push(submission);
                 } else {
                     rest.push_back(submission);
@@ -275,7 +275,7 @@ impl Worker {
                 self.run(batch);
                 self.run(half);
                 // Later batches are no larger than the halves.
-                self.most.fetch_min((windows / 2).max(1), Ordering::Relaxed);
+                self.max_windows.fetch_min((windows / 2).max(1), Ordering::Relaxed);
             }
             Err(error) => {
                 if let Some(submission) = batch.pop() {
@@ -331,7 +331,7 @@ mod tests {
 
     /// Returns the mean of each window, and fails above a batch size, like a device that is out of memory.
     struct MeanModel {
-        most: usize,
+        max_windows: usize,
         batches: Mutex<Vec<usize>>,
     }
 
@@ -339,7 +339,7 @@ mod tests {
         fn predict(&self, windows: &Tensor) -> Result<Tensor> {
             let count = windows.dims()[0];
             self.batches.lock().unwrap().push(count);
-            if count > self.most {
+            if count > self.max_windows {
                 return Err(Error::new("out of memory"));
             }
             let mean = windows.mean_keepdim((1, 2, 3, 4)).and_then(|mean| mean.broadcast_as(windows.shape()));
@@ -388,7 +388,7 @@ mod tests {
 
     #[test]
     fn batched_windows_have_the_predictions_of_single_windows() {
-        let means = Arc::new(MeanModel { most: 8, batches: Mutex::default() });
+        let means = Arc::new(MeanModel { max_windows: 8, batches: Mutex::default() });
         let network: Arc<dyn WindowModel> = means.clone();
         let service = Service::new(DeviceKind::Cpu, 3);
         let values: Vec<f32> = (0..7u8).map(f32::from).collect();
@@ -404,7 +404,7 @@ mod tests {
 
     #[test]
     fn failed_batch_is_halved_and_later_batches_are_no_larger() {
-        let means = Arc::new(MeanModel { most: 2, batches: Mutex::default() });
+        let means = Arc::new(MeanModel { max_windows: 2, batches: Mutex::default() });
         let network: Arc<dyn WindowModel> = means.clone();
         let service = Service::new(DeviceKind::Cpu, 4);
         let predictions = predict_together(&service, &network, &[1.0; 8], Batching::Allowed);
@@ -414,7 +414,7 @@ mod tests {
 
     #[test]
     fn nan_window_fails_alone_in_its_batch() {
-        let means = Arc::new(MeanModel { most: 1, batches: Mutex::default() });
+        let means = Arc::new(MeanModel { max_windows: 1, batches: Mutex::default() });
         let network: Arc<dyn WindowModel> = means;
         let service = Service::new(DeviceKind::Cpu, 4);
         let predictions = predict_together(&service, &network, &[1.0, f32::NAN, 3.0], Batching::Allowed);
@@ -451,7 +451,7 @@ mod tests {
         let service = Service::new(DeviceKind::Cpu, 1);
         let panicking: Arc<dyn WindowModel> = Arc::new(PanickingModel);
         assert!(service.submit(&panicking, window(1.0), Batching::Allowed).unwrap().wait().is_err());
-        let means: Arc<dyn WindowModel> = Arc::new(MeanModel { most: 1, batches: Mutex::default() });
+        let means: Arc<dyn WindowModel> = Arc::new(MeanModel { max_windows: 1, batches: Mutex::default() });
         assert!(service.submit(&means, window(1.0), Batching::Allowed).unwrap().wait().is_ok());
     }
 }

@@ -1,8 +1,8 @@
 //! The 3-D U-Net of the generator and the discriminator.
 //!
-//! The network has four levels of two convolutions each. The encoder halves the volume by max pooling; the decoder doubles it by
-//! transposed convolutions and concatenates the encoder's features of the same level. Every norm uses the statistics of its input,
-//! in training and inference; with [`NormScope::Batch`] the samples of a batch therefore influence each other.
+//! The network has four levels of two convolutions each. The encoder halves the volume by max pooling; the decoder doubles the
+//! volume by transposed convolutions and concatenates the encoder's features of the same level. Every normalization layer uses the
+//! statistics of its input, in training and inference; with [`NormScope::Batch`] the samples of a batch therefore influence each other.
 //!
 //! | level | side | features | parameter names |
 //! |---|---|---|---|
@@ -50,7 +50,7 @@ pub struct Config {
     pub classes: usize,
     /// Features of the first convolution; the levels have 2, 4, 8 and 16 times as many.
     pub width: usize,
-    /// The scope of the norms' statistics.
+    /// The kind of the normalization layers.
     pub norm: NormScope,
 }
 
@@ -126,7 +126,7 @@ impl UNet3D {
     }
 }
 
-/// Two convolutions, each with norm and ReLU.
+/// Two convolutions, each with normalization and ReLU.
 #[derive(Clone, Debug)]
 struct DoubleConv([ConvNorm; 2]);
 
@@ -140,7 +140,8 @@ impl DoubleConv {
     }
 }
 
-/// A convolution of kernel 3, norm and ReLU. The bias affects only the last bits: the norm subtracts it again.
+/// A convolution of kernel 3, normalization and ReLU. The bias of the convolution affects only the last bits: the normalization subtracts
+/// the bias again.
 #[derive(Clone, Debug)]
 struct ConvNorm {
     conv: Conv3d,

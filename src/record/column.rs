@@ -37,7 +37,7 @@ pub enum ColumnType {
 }
 
 impl ColumnType {
-    /// The name used in `freetumor schema`.
+    /// Returns the name used in `freetumor schema`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Text => "utf8",

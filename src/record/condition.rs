@@ -220,7 +220,7 @@ impl<R: Row> GroupBy<R> {
 }
 
 impl<R> Default for GroupBy<R> {
-    /// A grouping with all rows in one group.
+    /// Returns a grouping with all rows in one group.
     fn default() -> Self {
         Self(Vec::new())
     }
@@ -259,7 +259,7 @@ fn column<R: Row>(name: &str) -> Result<Descriptor<R>, ConfigError> {
         let hint = if name.is_empty() || name.parse::<f64>().is_ok() {
             FORM.to_owned()
         } else {
-            let all = || format!("its columns are {}", names().collect::<Vec<_>>().join(", "));
+            let all = || format!("the columns are {}", names().collect::<Vec<_>>().join(", "));
             did_you_mean(name, names()).unwrap_or_else(all)
         };
         return Err(ConfigError::new("", format!("expected a column of `{table}`, got `{name}`")).with_hint(hint));
@@ -323,7 +323,7 @@ mod tests {
             "expected one of `=`, `!=`, `<`, `<=`, `>`, `>=` in the condition, got `organ liver`"
         );
         assert_eq!(parse_error("organs = liver").1, "did you mean `organ`?");
-        assert!(parse_error("colour = blue").1.starts_with("its columns are sample_id, scan_id"));
+        assert!(parse_error("colour = blue").1.starts_with("the columns are sample_id, scan_id"));
         assert_eq!(parse_error("organ < liver").0, "organ is a string column: expected `=` or `!=`, got `<`");
         assert_eq!(parse_error("organ == liver").0, "expected an operator in the condition, got `==`");
         assert_eq!(parse_error("organ ! liver").1, FORM);

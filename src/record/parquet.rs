@@ -130,12 +130,12 @@ impl ParquetPart {
 ///
 /// # Errors
 /// If Arrow or Parquet fails.
-pub fn write_part<R: Row>(epoch: u64, mut rows: Vec<R>) -> Result<ParquetPart> {
+pub fn encode_part<R: Row>(epoch: u64, mut rows: Vec<R>) -> Result<ParquetPart> {
     R::sort(&mut rows);
     let table = R::TABLE;
     let columns = R::descriptors().iter().map(|descriptor| descriptor.array(&rows)).collect();
     let bytes = encode(table, columns).map_err(|e| {
-        Error::new(format!("cannot write the part of `{}` of epoch {epoch}: {e}", table.name())).with_source(e)
+        Error::new(format!("cannot encode the part of `{}` of epoch {epoch}: {e}", table.name())).with_source(e)
     })?;
     let FileDigest { bytes: length, sha256 } = FileDigest::of(&bytes);
     let path = format!("{DATA}/{}-{sha256}.parquet", epoch_name(epoch));
@@ -143,26 +143,26 @@ pub fn write_part<R: Row>(epoch: u64, mut rows: Vec<R>) -> Result<ParquetPart> {
     Ok(ParquetPart { entry, bytes })
 }
 
-/// Decodes the rows of a Parquet file that [`write_part`] encoded.
+/// Decodes the rows of a Parquet file that [`encode_part`] encoded.
 ///
 /// # Errors
 /// If the bytes are not such a file.
-pub fn read_part<R: Row>(bytes: Vec<u8>) -> Result<Vec<R>> {
-    let unreadable = |e: String| Error::new(format!("cannot read a part of `{}`: {e}", R::TABLE.name()));
+pub fn decode_part<R: Row>(bytes: Vec<u8>) -> Result<Vec<R>> {
+    let invalid = |e: String| Error::new(format!("cannot decode a part of `{}`: {e}", R::TABLE.name()));
     let reader = ParquetRecordBatchReaderBuilder::try_new(Bytes::from(bytes))
         .and_then(|builder| builder.build())
-        .map_err(|e| unreadable(e.to_string()))?;
+        .map_err(|e| invalid(e.to_string()))?;
     let descriptors = R::descriptors();
     let mut rows = Vec::new();
     for batch in reader {
-        let batch = batch.map_err(|e| unreadable(e.to_string()))?;
+        let batch = batch.map_err(|e| invalid(e.to_string()))?;
         let start = rows.len();
         rows.extend((0..batch.num_rows()).map(|_| R::empty()));
         for descriptor in &descriptors {
             let name = descriptor.column.name;
             let array = batch.column_by_name(name);
-            let array = array.ok_or_else(|| unreadable(format!("expected a column {name:?}, got none")))?;
-            descriptor.fill(array, &mut rows[start..]).map_err(|e| unreadable(e.to_string()))?;
+            let array = array.ok_or_else(|| invalid(format!("expected a column {name:?}, got none")))?;
+            descriptor.fill(array, &mut rows[start..]).map_err(|e| invalid(e.to_string()))?;
         }
     }
     Ok(rows)
@@ -183,7 +183,7 @@ pub fn row_count(bytes: Vec<u8>) -> Result<u64> {
 /// # Errors
 /// If Parquet fails.
 pub fn encode_batch(batch: &RecordBatch) -> Result<Vec<u8>> {
-    encode_with(batch).map_err(|e| Error::new(format!("cannot write a Parquet table: {e}")).with_source(e))
+    encode_with(batch).map_err(|e| Error::new(format!("cannot encode a Parquet table: {e}")).with_source(e))
 }
 
 fn encode(table: Table, columns: Vec<ArrayRef>) -> parquet::errors::Result<Vec<u8>> {

@@ -29,8 +29,8 @@ pub struct RunManifest {
     pub code_version: String,
     /// Number of buckets of tar shards per epoch and split, for `patches`.
     pub shard_buckets: BTreeMap<String, u32>,
-    /// The kernels of the networks: `portable`, `avx2`, `avx512` or a device; absent if the pipeline has no network. Kernels affect the
-    /// last bits of network outputs.
+    /// The kernels of the networks: `portable`, `avx2`, `avx512` or a device; absent if the pipeline has no network. The network outputs of
+    /// two kernels differ in the last bits.
     pub kernel_class: Option<String>,
     /// A hash of the secret of the patient keys; absent if no source needs a secret.
     pub patient_secret: Option<String>,
@@ -46,44 +46,45 @@ impl RunManifest {
         manifest.get("kernel_class")?.as_str()?.parse().ok()
     }
 
-    /// Checks that a run with this manifest may resume a folder with the manifest `own`.
+    /// Checks that a run with this manifest may resume the run folder `folder`, which has the manifest `existing`.
     ///
     /// # Errors
     /// Returns an error that names the differences.
-    pub(super) fn check_same(&self, own: &Self, folder: &str) -> Result<()> {
-        let (mut there, mut here) = (BTreeMap::new(), BTreeMap::new());
-        flatten(&serde_json::to_value(own).unwrap_or_default(), &mut Vec::new(), &mut there);
-        flatten(&serde_json::to_value(self).unwrap_or_default(), &mut Vec::new(), &mut here);
+    pub(super) fn check_same(&self, existing: &Self, folder: &str) -> Result<()> {
+        let (mut in_folder, mut in_run) = (BTreeMap::new(), BTreeMap::new());
+        flatten(&serde_json::to_value(existing).unwrap_or_default(), &mut Vec::new(), &mut in_folder);
+        flatten(&serde_json::to_value(self).unwrap_or_default(), &mut Vec::new(), &mut in_run);
         // A node that exists in only one manifest is one difference, independent of its number of settings.
         let node =
             |path: &[String]| (path.len() > 2 && path[0] == "pipeline").then(|| path[..3.min(path.len())].to_vec());
         let has = |of: &BTreeMap<Vec<String>, String>, node: &[String]| of.keys().any(|path| path.starts_with(node));
         let mut differences: Vec<String> = Vec::new();
-        for path in there.keys().chain(here.keys().filter(|path| !there.contains_key(*path))) {
+        for path in in_folder.keys().chain(in_run.keys().filter(|path| !in_folder.contains_key(*path))) {
             // The digest and the inner seed only repeat other differences.
             let follows = *path == ["pipeline_digest"] || *path == ["pipeline", "pipeline", "seed"];
-            if there.get(path) == here.get(path) || follows {
+            if in_folder.get(path) == in_run.get(path) || follows {
                 continue;
             }
             let setting = describe_setting(path);
-            let difference = match (there.get(path), here.get(path), node(path).filter(|node| node[1] != "pipeline")) {
-                (Some(_), None, Some(node)) if !has(&here, &node) => {
-                    format!("{} is only there", describe_setting(&node))
-                }
-                (None, Some(_), Some(node)) if !has(&there, &node) => {
-                    format!("{} is only here", describe_setting(&node))
-                }
-                (there, here, _) => {
-                    let show = |value: Option<&String>| value.map_or("not set", String::as_str).to_owned();
-                    format!("{setting} is {} there and {} here", show(there), show(here))
-                }
-            };
+            let difference =
+                match (in_folder.get(path), in_run.get(path), node(path).filter(|node| node[1] != "pipeline")) {
+                    (Some(_), None, Some(node)) if !has(&in_run, &node) => {
+                        format!("{} is only in the folder", describe_setting(&node))
+                    }
+                    (None, Some(_), Some(node)) if !has(&in_folder, &node) => {
+                        format!("{} is only in this run", describe_setting(&node))
+                    }
+                    (in_folder, in_run, _) => {
+                        let show = |value: Option<&String>| value.map_or("not set", String::as_str).to_owned();
+                        format!("{setting} is {} in the folder and {} in this run", show(in_folder), show(in_run))
+                    }
+                };
             if !differences.contains(&difference) {
                 differences.push(difference);
             }
         }
         if differences.is_empty() {
-            if self.pipeline_digest == own.pipeline_digest {
+            if self.pipeline_digest == existing.pipeline_digest {
                 return Ok(());
             }
             differences.push("the graph file differs".to_owned());
@@ -170,17 +171,23 @@ mod tests {
         let error = other.check_same(&own, "RUN").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "RUN belongs to another run: `conditions` of the stage `test` is \"found_fraction > 0.7\" there and \
-             \"found_fraction > 0.8\" here; `attempts` of the stage `test` is not set there and 3 here"
+            "RUN belongs to another run: `conditions` of the stage `test` is \"found_fraction > 0.7\" in the folder \
+             and \"found_fraction > 0.8\" in this run; `attempts` of the stage `test` is not set in the folder and 3 in this run"
         );
         assert!(error.hint().unwrap().contains("--out"));
         let mut seeded = own.clone();
         seeded.seed = 2;
-        assert!(seeded.check_same(&own, "RUN").unwrap_err().to_string().contains("the seed is 1 there and 2 here"));
+        assert!(
+            seeded
+                .check_same(&own, "RUN")
+                .unwrap_err()
+                .to_string()
+                .contains("the seed is 1 in the folder and 2 in this run")
+        );
         let more = manifest(
             json!({"stages": {"test": {"conditions": ["found_fraction > 0.7"]}, "lungs": {"kind": "lung", "inputs": ["a"]}}}),
         );
         let error = more.check_same(&own, "RUN").unwrap_err().to_string();
-        assert_eq!(error, "RUN belongs to another run: the stage `lungs` is only here");
+        assert_eq!(error, "RUN belongs to another run: the stage `lungs` is only in this run");
     }
 }

@@ -63,10 +63,10 @@ fn hide_strings(value: &mut Json, secret: &PatientSecret) {
 }
 
 impl RunWriter {
-    /// Records the pipeline and the folder of its graph file.
+    /// Writes the pipeline with its paths, and the folder of its graph file, to `RUN/private/pipeline.json`.
     ///
     /// # Errors
-    /// If the file cannot be written or the name of the folder is not UTF-8.
+    /// If the file cannot be written, or the name of the folder is not UTF-8.
     pub fn record_private_pipeline(&self, folder: &Path, pipeline: &Json) -> Result<()> {
         let folder = std::path::absolute(folder).map_err(|e| Error::io("cannot find", folder, e))?;
         let text = canonical::pretty(&PrivatePipeline { folder, pipeline: pipeline.clone() })?;

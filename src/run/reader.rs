@@ -172,7 +172,7 @@ impl RunFolder {
         &self.manifest
     }
 
-    /// Returns the epoch of the last commit of the sequence without a gap; `None` before the first commit.
+    /// Returns the last epoch before the first missing commit; `None` before the first commit.
     pub fn head(&self) -> Option<u64> {
         self.head
     }
@@ -287,7 +287,7 @@ impl RunFolder {
         self.store.read(&name)?.map(|text| canonical::parse(&text, &self.store.display_path(&name))).transpose()
     }
 
-    /// Reads a commit and its SHA-256.
+    /// Reads the commit of an epoch and computes the SHA-256 of its file.
     ///
     /// # Errors
     /// If the commit does not exist or cannot be read.
@@ -300,7 +300,7 @@ impl RunFolder {
         Ok((commit, sha256))
     }
 
-    /// Reads an ingest manifest and its SHA-256.
+    /// Reads the ingest manifest of an epoch and computes the SHA-256 of its file.
     ///
     /// # Errors
     /// If the manifest does not exist or cannot be read.
@@ -331,7 +331,8 @@ impl RunFolder {
         Ok((canonical::parse(&text, &path)?, FileDigest::of(&text).sha256))
     }
 
-    /// Returns the names of tables and sinks that have files, and of the tables that always exist.
+    /// Returns the names of tables and sinks that have files after commit `at`, or after the last commit, and of the tables that always
+    /// exist.
     ///
     /// # Errors
     /// The same errors as [`RunFolder::snapshot`].

@@ -7,7 +7,7 @@ use super::spool::{ScanOutcome, epoch_folder};
 use crate::error::{Error, Result};
 use crate::id::SampleId;
 use crate::record::SampleRow;
-use crate::record::parquet::{Row, write_part};
+use crate::record::parquet::{Row, encode_part};
 use crate::record::{FileEntry, Placement, SampleRecord, Status};
 use crate::sink::{Content, EpochStage, Layout, StagedSample, seal_patches, seal_unsplit};
 use crate::store::Durable;
@@ -192,7 +192,7 @@ pub fn rejection_group(row: &SampleRecord) -> Option<RejectionGroup<'_>> {
 
 fn publish_part<R: Row>(store: &dyn Durable, sealed: &mut SealedEpoch, rows: Vec<R>) -> Result<()> {
     if !rows.is_empty() || sealed.epoch == 0 {
-        sealed.add.push(write_part(sealed.epoch, rows)?.publish(store)?);
+        sealed.add.push(encode_part(sealed.epoch, rows)?.publish(store)?);
     }
     Ok(())
 }

@@ -187,12 +187,17 @@ pub struct ScanSpool<'spool, 'scan> {
 }
 
 impl ScanSpool<'_, '_> {
-    /// Stages the files of a candidate: its patch, and whole image and label if `whole` and a layout requires whole volumes. `rows` are
-    /// the candidate's rows, one per branch that decided on the candidate.
+    /// Stages the files of a candidate: its patch, and image and label if `with_volumes` and a layout requires whole volumes. `rows` are the
+    /// candidate's rows, one per branch that decided on the candidate.
     ///
     /// # Errors
     /// The outer error if files cannot be written; the inner error is a fault of stage `sink` if the candidate is not inside its scan.
-    pub fn add(&self, candidate: &Candidate, rows: &[SampleRecord], whole: bool) -> Result<Result<SampleFiles, Fault>> {
+    pub fn add(
+        &self,
+        candidate: &Candidate,
+        rows: &[SampleRecord],
+        with_volumes: bool,
+    ) -> Result<Result<SampleFiles, Fault>> {
         let Some(SampleRecord { sample_id, scan_id, .. }) = rows.first() else {
             return Ok(Err(Fault::new(Stage::Sink, FaultKind::Mismatch, "expected rows of a candidate, got none")));
         };
@@ -207,7 +212,7 @@ impl ScanSpool<'_, '_> {
         let store = &self.spool.store;
         let patch = store.stage(&name(FileKind::Patch), &mut |out| out.write_all(&patch))?;
         let mut files = SampleFiles { sample_id: *sample_id, patch, volumes: None };
-        if let Some(encoder) = self.encoder.as_ref().filter(|_| whole) {
+        if let Some(encoder) = self.encoder.as_ref().filter(|_| with_volumes) {
             let image = store.stage(&name(FileKind::Image), &mut |out| encoder.write_image(candidate, out))?;
             let label = store.stage(&name(FileKind::Label), &mut |out| encoder.write_label(candidate, out))?;
             files.volumes = Some([image, label]);

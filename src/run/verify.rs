@@ -86,8 +86,10 @@ impl RunFolder {
     /// If the file does not exist or has another digest.
     pub fn read_verified(&self, file: &FileEntry) -> Result<Vec<u8>> {
         let bytes = self.store().read(&file.path)?.ok_or_else(|| self.damaged(file, "got none"))?;
-        if FileDigest::of(&bytes).sha256 != file.sha256 {
-            return Err(self.damaged(file, "got other content"));
+        let got = FileDigest::of(&bytes);
+        if got.sha256 != file.sha256 {
+            let got = format!("got {} bytes with SHA-256 {} instead of {}", got.bytes, got.sha256, file.sha256);
+            return Err(self.damaged(file, &got));
         }
         Ok(bytes)
     }
@@ -150,13 +152,16 @@ impl RunFolder {
         }
         let rows = self.store().read(&file.path)?.map(parquet::row_count).transpose();
         Ok(match rows {
-            Ok(Some(rows)) if rows != file.rows => Some(format!("{path}: expected {} rows, got {rows}", file.rows)),
+            Ok(Some(rows)) if rows != file.rows => {
+                Some(format!("{path}: expected the row count {}, got {rows}", file.rows))
+            }
             Err(error) => Some(format!("{path} ({} bytes): {error}", got.bytes)),
             Ok(_) => None,
         })
     }
 
-    /// Computes the SHA-256 of all committed files: equal for equal runs, independent of the machine and of restarts.
+    /// Computes the SHA-256 of the list of all files, with their digests, after commit `at`, or after the last commit. The result is equal
+    /// for equal runs, independent of the machine and of restarts.
     ///
     /// # Errors
     /// The same errors as [`RunFolder::snapshot`].

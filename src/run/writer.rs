@@ -79,7 +79,7 @@ impl RunFolder {
         if ingested < writer.next_epoch() {
             let (next, path) = (writer.next_epoch(), writer.folder.store().display_path("ingest"));
             return Err(Error::new(format!(
-                "expected at least {next} manifests in {path} for {next} commits, got {ingested}"
+                "expected a manifest in {path} for each commit, got {ingested} for {next}"
             ))
             .with_kind(ErrorKind::Damaged)
             .with_hint("the run folder is damaged: restore it from a copy, or start a new run with another `--out`"));

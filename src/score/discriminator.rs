@@ -25,7 +25,7 @@ fn published_class() -> usize {
     1
 }
 
-/// The stage; see [`DiscriminatorConfig`].
+/// The score stage of kind `discriminator`; see [`DiscriminatorConfig`].
 #[derive(Debug)]
 pub struct Discriminator {
     inference: Inference,

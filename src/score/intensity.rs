@@ -41,7 +41,7 @@ impl Default for IntensityConfig {
     }
 }
 
-/// The stage; see [`IntensityConfig`].
+/// The score stage of kind `intensity`; see [`IntensityConfig`].
 #[derive(Clone, Debug)]
 pub struct Intensity {
     config: IntensityConfig,
@@ -235,7 +235,7 @@ mod tests {
         Organ { name: "liver".into(), label: 1, tumor_label: 2 }
     }
 
-    /// A liver of 100 ± 10 HU in the half x < 10, air in the other half.
+    /// Returns a liver of 100 ± 10 HU in the half x < 10, air in the other half.
     fn scan() -> MaskedScan {
         let shape = [20, 12, 12];
         let grid = Grid { shape, affine: Affine::from_spacing([1.0, 1.0, 2.0]) };
@@ -263,7 +263,7 @@ mod tests {
         MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: Arc::new([liver()]) } }
     }
 
-    /// Four by four by two voxels next to the liver's edge: three quarters are 40 HU darker, one quarter is unchanged.
+    /// Returns a tumor of 4 × 4 × 2 voxels next to the liver's edge: three quarters are 40 HU darker, one quarter is unchanged.
     fn candidate(scan: &MaskedScan) -> Candidate {
         let region = Region { start: [5, 3, 4], shape: [6, 6, 4] };
         let tumor = Array3::from_fn(region.shape, |[x, y, z]| {

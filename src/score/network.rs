@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Fault, Stage};
-use crate::inference::{Inference, Layout, Prediction, Roi, RoiChange, box_on};
+use crate::inference::{Inference, Layout, Prediction, Roi, RoiChange, project_box};
 use crate::mask::{MaskedScan, Organ};
 use crate::synth::Candidate;
 use crate::volume::{Array3, Region};
@@ -56,7 +56,7 @@ impl<'scan> OrganInference<'scan> {
 
     /// Returns the windows of a candidate's site.
     fn layout(&self, roi: &Roi, candidate: &Candidate) -> Result<Layout, Fault> {
-        let site = roi.box_of(&self.scan.scan.volume.grid, candidate.site_box);
+        let site = roi.project_from_scan(&self.scan.scan.volume.grid, candidate.site_box);
         self.inference.layout(Stage::Score, roi, site)
     }
 
@@ -75,8 +75,9 @@ impl<'scan> OrganInference<'scan> {
         let ids = self.inference.predict(Stage::Score, roi, &layout, None, region)?.ids();
         let grid = &self.scan.scan.volume.grid;
         let whole = Region { start: [0; 3], shape: region.shape };
-        let on_scan = box_on(&roi.grid.cut(region), whole, grid).grown([1; 3], grid.shape);
-        let labels = roi.labels(grid, on_scan, &self.scan.mask.labels.cut(on_scan), region).map_err(at_score)?;
+        let scan_box = project_box(whole, &roi.grid.cut(region), grid).grown([1; 3], grid.shape);
+        let labels =
+            roi.resample_labels(grid, scan_box, &self.scan.mask.labels.cut(scan_box), region).map_err(at_score)?;
         let before = Arc::new(PredictionBefore { layout, region, ids, labels });
         *last = Some(Arc::clone(&before));
         Ok(Some(before))
@@ -95,15 +96,15 @@ impl<'scan> OrganInference<'scan> {
         let grid = &self.scan.scan.volume.grid;
         let Some(inner) = candidate.tumor.extent(|&inside| inside != 0) else { return Ok(None) };
         let start = [0, 1, 2].map(|axis| candidate.region.start[axis] + inner.start[axis]);
-        let tumor_box = roi.box_of(grid, Region { start, shape: inner.shape });
+        let tumor_box = roi.project_from_scan(grid, Region { start, shape: inner.shape });
         let region = region.unwrap_or(tumor_box);
         let layout = self.layout(roi, candidate)?;
         let mut delta_hu = candidate.after.clone();
         let voxels = delta_hu.as_mut_slice().iter_mut().zip(candidate.before.as_slice());
         voxels.for_each(|(after, before)| *after -= before);
-        let change: RoiChange = roi.change(grid, candidate.region, &delta_hu).map_err(at_score)?;
+        let change: RoiChange = roi.resample_change(grid, candidate.region, &delta_hu).map_err(at_score)?;
         let prediction = self.inference.predict(Stage::Score, roi, &layout, Some(&change), region)?;
-        let tumor = roi.labels(grid, candidate.region, &candidate.tumor, region).map_err(at_score)?;
+        let tumor = roi.resample_labels(grid, candidate.region, &candidate.tumor, region).map_err(at_score)?;
         Ok(Some(PredictionAfter { prediction, tumor }))
     }
 }

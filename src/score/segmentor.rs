@@ -27,7 +27,7 @@ pub struct SegmentorConfig {
     pub held_out: bool,
 }
 
-/// The stage; see [`SegmentorConfig`].
+/// The score stage of kind `segmentor`; see [`SegmentorConfig`].
 #[derive(Debug)]
 pub struct Segmentor {
     inference: Inference,

@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 
 /// An instruction set that code is compiled for.
 ///
-/// The last bits of a network's numbers depend on the class, and on no other property of the processor: a wider processor that
-/// computes in a narrower class returns the same bits as a processor that has no wider class.
+/// The outputs of networks with two classes differ in the last bits. They depend on no other property of the processor: a processor that
+/// supports a wider class but uses a narrower class returns the same bits as a processor without the wider class.
 ///
 /// ```
 /// use freetumor::simd::Class;
@@ -36,17 +36,17 @@ pub enum Class {
 static CURRENT: OnceLock<Class> = OnceLock::new();
 
 impl Class {
-    /// All classes, the narrowest first.
+    /// All classes, from the narrowest to the widest vectors.
     pub const ALL: [Self; 3] = [Self::Portable, Self::Avx2, Self::Avx512];
 
-    /// Returns the widest class of this processor.
+    /// Returns the widest class that this processor supports.
     #[inline]
     pub fn detect() -> Self {
         static WIDEST: OnceLock<Class> = OnceLock::new();
         *WIDEST.get_or_init(|| Self::available().pop().unwrap_or(Self::Portable))
     }
 
-    /// Returns all classes that this processor has, the widest last.
+    /// Returns all classes that this processor supports, the widest last.
     pub fn available() -> Vec<Self> {
         let mut available = vec![Self::Portable];
         #[cfg(target_arch = "x86_64")]
@@ -63,7 +63,7 @@ impl Class {
         available
     }
 
-    /// Returns the class in which this process computes: the selected class, or the widest of the processor by default.
+    /// Returns the class of this process: the selected class, or by default the widest class that the processor supports.
     ///
     /// The first call fixes the class.
     #[inline]
@@ -83,7 +83,7 @@ impl Class {
     /// ```
     ///
     /// # Errors
-    /// If the processor lacks the class, or the process has already computed in another class.
+    /// If the processor lacks the class, or the process has already computed with another class.
     pub fn select(class: Self) -> Result<()> {
         if class > Self::detect() {
             let available: Vec<&str> = Self::available().into_iter().map(Self::name).collect();
@@ -92,10 +92,10 @@ impl Class {
         }
         match *CURRENT.get_or_init(|| class) {
             current if current == class => Ok(()),
-            current => {
-                Err(Error::new(format!("expected to compute in the kernel class {class}, already in {current}"))
-                    .with_hint("select the kernel class before the first computation of the process"))
-            }
+            current => Err(Error::new(format!(
+                "cannot select the kernel class {class}: this process already computes with {current}"
+            ))
+            .with_hint("select the kernel class before the first computation of the process")),
         }
     }
 

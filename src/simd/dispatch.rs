@@ -18,7 +18,7 @@ fn run_avx2<W: SimdKernel>(work: W) -> W::Output {
     work.run::<Avx2>()
 }
 
-/// Runs a kernel with the instruction set of `class`.
+/// Runs a kernel, compiled for the instruction set `class`.
 ///
 /// # Panics
 /// If the processor lacks the class.
@@ -36,17 +36,17 @@ pub(crate) fn run<W: SimdKernel>(class: Class, work: W) -> W::Output {
     }
 }
 
-/// Runs a kernel with the instruction set of this process's class.
+/// Runs a kernel, compiled for the instruction set that this process uses ([`Class::current`]).
 #[inline]
-pub(crate) fn vectorised<W: SimdKernel>(work: W) -> W::Output {
+pub(crate) fn dispatch<W: SimdKernel>(work: W) -> W::Output {
     run(Class::current(), work)
 }
 
-/// Runs a kernel on short rows, such as those of a tumor's box, with AVX2 at most: vectors of 16 numbers leave more of a short
-/// row to the loops' remainders. The kernel must not call [`Simd::mul_add`](super::Simd::mul_add), so that its result is
-/// the same in every class.
+/// Runs a kernel on short rows, such as those of a tumor's box, with AVX2 at most: with vectors of 16 numbers, more of a
+/// short row is left to the scalar remainder of the loop. The kernel must not call [`Simd::mul_add`](super::Simd::mul_add), so that
+/// its result is the same in every class.
 #[inline]
-pub(crate) fn vectorised_short<W: SimdKernel>(work: W) -> W::Output {
+pub(crate) fn dispatch_short_rows<W: SimdKernel>(work: W) -> W::Output {
     run(Class::current().min(Class::Avx2), work)
 }
 
@@ -81,7 +81,7 @@ pub(crate) unsafe fn kernel_portable<K: Kernel>(input: K::Input<'_>) {
     unsafe { K::run::<Portable>(input) }
 }
 
-/// Returns the result of `work` in each class that the processor has, the narrowest first.
+/// Runs a kernel with each instruction set of this processor, the narrowest first, and returns the results.
 #[cfg(test)]
 pub(crate) fn on_every_class<W: SimdKernel + Clone>(work: W) -> Vec<W::Output> {
     Class::available().into_iter().map(|class| run(class, work.clone())).collect()
@@ -165,9 +165,9 @@ mod tests {
     }
 
     #[test]
-    fn vectorised_runs_closure_once() {
+    fn dispatch_runs_closure_once() {
         let mut sum = 0.;
-        let twice = vectorised(
+        let twice = dispatch(
             #[inline(always)]
             || {
                 sum += 1.;

@@ -1,8 +1,8 @@
-//! Exponentials, logarithms and powers whose bits depend on the class alone.
+//! Exponentials, logarithms and powers, whose bits depend on the class only.
 //!
 //! The functions of the standard library are those of the system's C library, which chooses their instructions by the
-//! processor: with FMA, glibc rounds once; without FMA, the last bit differs. In the classes with FMA that is always the
-//! same choice. In the portable class, in which any processor can compute, the functions of the crate `libm` replace them.
+//! processor: with FMA, glibc rounds once; without FMA, the last bit differs. All processors of a class with
+//! FMA use the same functions of glibc. The portable class uses the functions of the crate `libm` instead.
 
 use super::class::Class;
 

@@ -13,7 +13,7 @@ pub(crate) trait Simd {
     /// The number of values in a vector.
     const WIDTH: usize = Self::CLASS.lanes();
 
-    /// Whether there are 32 registers instead of 16.
+    /// Whether the instruction set has 32 vector registers instead of 16.
     const MANY_REGISTERS: bool;
 
     /// Returns a vector of zeros.
@@ -22,7 +22,7 @@ pub(crate) trait Simd {
         Self::splat(0.0)
     }
 
-    /// Returns a vector of the same number.
+    /// Returns a vector whose elements all are `value`.
     fn splat(value: f32) -> Self::Vector;
 
     /// Loads the first numbers of a slice.
@@ -69,30 +69,30 @@ pub(crate) trait Simd {
     /// `count` must be at most the vector's width, and that many numbers must be writable at `to`.
     unsafe fn store_first(vector: Self::Vector, to: *mut f32, count: usize);
 
-    /// `a · b + c`, rounded once where the processor can.
+    /// Returns `a · b + c`, rounded once if the class has fused multiply-add.
     fn mul_add(a: Self::Vector, b: Self::Vector, c: Self::Vector) -> Self::Vector;
 
-    /// `a + b`.
+    /// Returns `a + b`.
     fn add(a: Self::Vector, b: Self::Vector) -> Self::Vector;
 
-    /// `a - b`.
+    /// Returns `a - b`.
     fn sub(a: Self::Vector, b: Self::Vector) -> Self::Vector;
 
-    /// `a · b`.
+    /// Returns `a · b`.
     fn mul(a: Self::Vector, b: Self::Vector) -> Self::Vector;
 
-    /// `a / b`.
+    /// Returns `a / b`.
     fn div(a: Self::Vector, b: Self::Vector) -> Self::Vector;
 
-    /// The larger number; `b` if either is NaN.
+    /// Returns the larger number of each pair; `b` if either is NaN.
     fn max(a: Self::Vector, b: Self::Vector) -> Self::Vector;
 
-    /// The smaller number; `b` if either is NaN.
+    /// Returns the smaller number of each pair; `b` if either is NaN.
     fn min(a: Self::Vector, b: Self::Vector) -> Self::Vector;
 
-    /// `a` rounded to whole numbers.
+    /// Rounds `a` to whole numbers.
     fn round(a: Self::Vector) -> Self::Vector;
 
-    /// `a · 2^n` for whole `n` from -160 to 130, for any magnitude of the result.
+    /// Returns `a · 2^n` for whole `n` from -160 to 130, for any magnitude of the result.
     fn scale(a: Self::Vector, n: Self::Vector) -> Self::Vector;
 }

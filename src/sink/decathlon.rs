@@ -72,7 +72,7 @@ impl PairLayout for DecathlonConfig {
                 json!({ "image": file(images), "label": file(labels) })
             })
         };
-        samples.json(
+        samples.write_json(
             "dataset.json",
             &Dataset {
                 description: "Synthetic tumors in real CT scans, made and filtered by freetumor.",

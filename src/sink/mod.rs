@@ -142,8 +142,7 @@ fn check_name(name: &str, errors: &mut Vec<ConfigError>) {
     let plain = !name.is_empty()
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_' || b == b'-');
     if !plain {
-        let message =
-            format!("expected a name of lower-case letters, digits, `_` and `-` (it is a folder name), got {name:?}");
+        let message = format!("expected a folder name of lower-case letters, digits, `_` and `-`, got {name:?}");
         errors.push(ConfigError::new("", message));
     } else if RESERVED_TABLES.contains(&name) {
         let hint = format!("rename the sink, for example to `{name}_set`");

@@ -85,7 +85,7 @@ impl PairLayout for NnunetConfig {
     fn describe(&self, samples: &DatasetDescription<'_>) -> Result<()> {
         let labels: BTreeMap<String, u8> =
             label_names(samples.organs).into_iter().map(|(id, name)| (name, id)).collect();
-        samples.json(
+        samples.write_json(
             "dataset.json",
             &json!({
                 "name": self.dataset_name,
@@ -97,7 +97,7 @@ impl PairLayout for NnunetConfig {
             }),
         )?;
         let cases = |split| samples.list(split, |pair| pair.sample_id);
-        samples.json("splits_final.json", &[Fold { train: cases(Split::Train), val: cases(Split::Validation) }])
+        samples.write_json("splits_final.json", &[Fold { train: cases(Split::Train), val: cases(Split::Validation) }])
     }
 }
 

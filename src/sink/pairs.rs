@@ -160,7 +160,7 @@ impl DatasetDescription<'_> {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn json(&self, name: &str, value: &impl Serialize) -> Result<()> {
+    pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
         (self.write)(name, &mut |out| canonical::write_pretty(out, value))
     }
 

@@ -95,7 +95,7 @@ pub fn read_split(store: &dyn Durable, index: &FileEntry, split: Split) -> Resul
 /// use freetumor::sink::stream::TarStream;
 /// let mut bytes = Vec::new();
 /// let mut tar = TarStream::new(&mut bytes);
-/// tar.member("key.json", 2, &mut &b"{}"[..]).unwrap();
+/// tar.write_member("key.json", 2, &mut &b"{}"[..]).unwrap();
 /// tar.finish().unwrap();
 /// drop(tar);
 /// assert_eq!(tar::Archive::new(&bytes[..]).entries().unwrap().count(), 1);
@@ -112,33 +112,43 @@ impl<W: Write> TarStream<W> {
     ///
     /// # Errors
     /// If the reader has closed the stream or a committed file cannot be read.
-    pub fn sample(&mut self, store: &dyn Durable, pair: &Pair, pass: u64) -> Result<(), StreamEnd> {
+    pub fn write_sample(&mut self, store: &dyn Durable, pair: &Pair, pass: u64) -> Result<(), StreamEnd> {
         let key = pair.sample_id;
         let metadata = json!({ "pass": pass, "patient_key": pair.patient_key, "sample_id": key, "split": pair.split });
         let metadata = metadata.to_string();
-        self.file(store, &format!("{key}.image.nii.gz"), &pair.image_path(), pair.image.bytes)?;
-        self.member(&format!("{key}.json"), metadata.len() as u64, &mut metadata.as_bytes())
-            .map_err(StreamEnd::Closed)?;
-        self.file(store, &format!("{key}.label.nii.gz"), &pair.label_path(), pair.label.bytes)?;
-        self.0.flush().map_err(StreamEnd::Closed)
+        self.write_file(store, &format!("{key}.image.nii.gz"), &pair.image_path(), pair.image.bytes)?;
+        self.write_member(&format!("{key}.json"), metadata.len() as u64, &mut metadata.as_bytes())
+            .map_err(StreamEnd::of_writing)?;
+        self.write_file(store, &format!("{key}.label.nii.gz"), &pair.label_path(), pair.label.bytes)?;
+        self.0.flush().map_err(StreamEnd::of_writing)
     }
 
-    fn file(&mut self, store: &dyn Durable, name: &str, path: &str, bytes: u64) -> Result<(), StreamEnd> {
-        let file = store.open(path).map_err(StreamEnd::Unreadable)?;
+    fn write_file(&mut self, store: &dyn Durable, name: &str, path: &str, bytes: u64) -> Result<(), StreamEnd> {
+        let file = store.open(path).map_err(StreamEnd::Failed)?;
         let mut file = file.ok_or_else(|| {
-            StreamEnd::Unreadable(Error::new(format!(
-                "expected the committed file {}, got none",
-                store.display_path(path)
-            )))
+            StreamEnd::Failed(Error::new(format!("expected the committed file {}, got none", store.display_path(path))))
         })?;
-        self.member(name, bytes, &mut file).map_err(StreamEnd::Closed)
+        let mut content = CountedRead { content: &mut file, bytes: 0, error: None };
+        let written = self.write_member(name, bytes, &mut content);
+        let unreadable = |message: String| StreamEnd::Failed(Error::new(message));
+        match (written, content.error) {
+            (Err(_), Some(cause)) => Err(unreadable(format!("cannot read {}: {cause}", store.display_path(path)))),
+            // The writer asks for the byte after the last one, so that a file that is too long counts as well.
+            (Err(cause), None) if cause.kind() == io::ErrorKind::Other && content.bytes != bytes => {
+                Err(unreadable(format!(
+                    "expected {bytes} bytes in the committed file {}, got another length",
+                    store.display_path(path)
+                )))
+            }
+            (written, _) => written.map_err(StreamEnd::of_writing),
+        }
     }
 
-    /// Writes one member; equal members have equal bytes.
+    /// Writes one member of `bytes` bytes; equal members have equal bytes.
     ///
     /// # Errors
-    /// If the reader has closed the stream.
-    pub fn member(&mut self, name: &str, bytes: u64, content: &mut dyn Read) -> io::Result<()> {
+    /// If the name is longer than tar allows, `content` cannot be read or has another length, or the reader has closed the stream.
+    pub fn write_member(&mut self, name: &str, bytes: u64, content: &mut dyn Read) -> io::Result<()> {
         self.0.append(name, bytes, content)
     }
 
@@ -156,6 +166,96 @@ impl<W: Write> TarStream<W> {
 pub enum StreamEnd {
     /// The reader closed the stream.
     Closed(io::Error),
-    /// A file to be streamed cannot be read.
-    Unreadable(Error),
+    /// A file to be streamed cannot be read, or the stream cannot be written for another reason than its reader, such as a full disk.
+    Failed(Error),
+}
+
+impl StreamEnd {
+    /// Returns the reason for an error of writing to the stream.
+    pub fn of_writing(cause: io::Error) -> Self {
+        use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset};
+        match cause.kind() {
+            BrokenPipe | ConnectionAborted | ConnectionReset => Self::Closed(cause),
+            _ => Self::Failed(Error::new(format!("cannot write the stream: {cause}")).with_source(cause)),
+        }
+    }
+}
+
+/// A reader that records its first error and the number of bytes, to tell an error of reading from one of writing.
+struct CountedRead<'a> {
+    content: &'a mut dyn Read,
+    bytes: u64,
+    error: Option<io::Error>,
+}
+
+impl Read for CountedRead<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.content.read(buffer) {
+            Ok(count) => {
+                self.bytes += count as u64;
+                Ok(count)
+            }
+            Err(cause) if cause.kind() == io::ErrorKind::Interrupted => Err(cause),
+            Err(cause) => {
+                let kind = cause.kind();
+                self.error.get_or_insert(cause);
+                Err(kind.into())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{PatientKey, SampleId};
+    use crate::store::{FileDigest, Folder};
+
+    /// A pipe with a limited space, which then fails.
+    struct Limited(usize, io::ErrorKind);
+
+    impl Write for Limited {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 = self.0.checked_sub(bytes.len()).ok_or(self.1)?;
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn only_a_closed_reader_ends_the_stream_without_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Folder::local(folder.path());
+        let pair = Pair {
+            sample_id: "0123456789abcdef".parse::<SampleId>().unwrap(),
+            patient_key: "0123456789abcdef".parse::<PatientKey>().unwrap(),
+            split: Split::Train,
+            image: FileDigest::of(b"image"),
+            label: FileDigest::of(b"label"),
+        };
+        let write = |content: &[u8], out: Limited| {
+            for path in [pair.image_path(), pair.label_path()] {
+                let path = folder.path().join(path);
+                std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+                std::fs::write(path, content).unwrap();
+            }
+            TarStream::new(out).write_sample(&store, &pair, 0)
+        };
+        let wide = || Limited(1 << 20, io::ErrorKind::BrokenPipe);
+        write(b"image", wide()).unwrap();
+        assert!(matches!(write(b"image", Limited(700, io::ErrorKind::BrokenPipe)), Err(StreamEnd::Closed(_))));
+        let failed = |result| match result {
+            Err(StreamEnd::Failed(error)) => error.to_string(),
+            other => panic!("expected an error, got {other:?}"),
+        };
+        let message = failed(write(b"image", Limited(700, io::ErrorKind::StorageFull)));
+        assert!(message.contains("cannot write the stream"), "{message}");
+        for content in [&b"imag"[..], b"images"] {
+            let message = failed(write(content, wide()));
+            assert!(message.contains("expected 5 bytes in the committed file"), "{message}");
+        }
+    }
 }

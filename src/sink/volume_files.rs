@@ -61,7 +61,7 @@ impl<'a> From<&'a Candidate> for Overlay<'a> {
 ///
 /// # Units
 /// Images contain HU, as i16 if the scan is i16, else as f32; labels contain merged ids as u8. Both are on the grid of the scan and
-/// equal the scan and its mask bit by bit outside the tumor's box.
+/// equal the scan and its mask bit for bit outside the tumor's box.
 ///
 /// The encoder caches the compressed slabs of the scan: at most the size of the scan and of its mask.
 pub struct Encoder<'scan> {

@@ -122,7 +122,7 @@ impl Folder {
 
     fn fenced_error(&self, name: &str) -> Error {
         Error::new(format!(
-            "{} exists with other content than this run would write: another process writes this run (fenced)",
+            "{} exists, and its bytes differ from the bytes that this process would write: another process writes this run (fenced)",
             self.root.join(name).display()
         ))
         .with_kind(ErrorKind::Fenced)

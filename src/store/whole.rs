@@ -29,8 +29,8 @@ pub fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<
 /// The prefix of temporary files of [`write_whole`] and [`write_named`]: a killed process may leave one.
 pub const UNFINISHED: &str = ".staged-";
 
-/// Writes a file as [`write_whole`] does, with a name that is derived from the content: `path`, in the same folder, is a function of
-/// the result of `fill`, which is returned.
+/// Writes a file in `folder` as [`write_whole`] does, with a name that is derived from the content: `path` maps the result of `fill` to
+/// the path of the file, in the same folder. Returns the result of `fill`.
 ///
 /// # Errors
 /// The same errors as [`write_whole`].

@@ -68,7 +68,7 @@ pub fn blend(
     after
 }
 
-/// Rounds to whole HU in the range of `i16`, for scans of whole HU.
+/// Rounds to integer HU in the range of `i16`, for scans of integer HU.
 pub fn round_hu(after: &mut Array3<f32>) {
     for value in after.as_mut_slice() {
         // As `round`, halves away from zero, but vectorizable; the truncation is exact below 2²³.

@@ -6,7 +6,7 @@ use super::noise::SmoothNoise;
 use super::organ::OrganSummary;
 use super::prior::Contrast;
 use crate::random::RandomStream;
-use crate::simd::{Simd, SimdKernel, vectorised_short};
+use crate::simd::{Simd, SimdKernel, dispatch_short_rows};
 use crate::volume::{Array3, Boundary, Gaussian, RowSpans, radius_voxels};
 
 /// The mean of the textures. Differences are divided by it, so that contrasts are means in HU.
@@ -56,7 +56,8 @@ pub(crate) struct SampledDifference {
     pub contrast_hu: f64,
 }
 
-/// The rule of the reference: one difference for the whole tumor, which darkens an abdominal organ and brightens a lung.
+/// Samples the difference by the rule of the reference: one value for the whole tumor, which darkens an abdominal organ and brightens a
+/// lung.
 pub(crate) fn constant(
     random: &mut RandomStream,
     shape: [usize; 3],
@@ -171,7 +172,7 @@ impl Structure {
 /// Returns the HU to subtract for a tumor of even contrast with its core and rim; vessels that cross the tumor are removed.
 fn darker(random: &mut RandomStream, context: &TumorContext, contrast_hu: f64, core_hu: f64) -> Array3<f32> {
     let structure = Structure::sample(random, context.diameter_mm);
-    vectorised_short(Darkening {
+    dispatch_short_rows(Darkening {
         context,
         hu: vessels(context),
         contrast: contrast_hu as f32,

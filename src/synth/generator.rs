@@ -10,7 +10,7 @@ use super::blend::smooth_difference;
 use super::rules::DifferenceMaps;
 use super::{Attempts, Rules, RulesConfig, Synthesize};
 use crate::error::{ConfigError, Fault, Stage};
-use crate::inference::{Inference, Layout, NetworkConfig, Roi, Windows, box_on};
+use crate::inference::{Inference, Layout, NetworkConfig, Roi, Windows, project_box};
 use crate::mask::{MaskedScan, Organ};
 use crate::random::RandomStream;
 use crate::volume::{Array3, Region};
@@ -253,8 +253,8 @@ impl GeneratorMaps<'_> {
     /// Returns the map in a box of the scan's grid, before the random factor is applied.
     fn unscaled(&self, site_box: Region, region: Region) -> Result<Array3<f32>, Fault> {
         let grid = &self.scan.scan.volume.grid;
-        let map = self.map(self.roi.box_of(grid, site_box))?;
-        let resampled = self.roi.onto_scan(map.region, &map.difference, grid, region);
+        let map = self.map(self.roi.project_from_scan(grid, site_box))?;
+        let resampled = self.roi.resample_to_scan(map.region, &map.difference, grid, region);
         resampled.map_err(|fault| fault.at(Stage::Synthesize))
     }
 
@@ -289,8 +289,8 @@ impl GeneratorMaps<'_> {
     /// Sets voxels outside the healthy organ to zero.
     fn mask_to_organ(&self, output: &mut Array3<f32>, region: Region) -> Result<(), Fault> {
         let grid = &self.scan.scan.volume.grid;
-        let on_scan = box_on(&self.roi.grid.cut(region), whole(region), grid).grown([1; 3], grid.shape);
-        let labels = self.roi.labels(grid, on_scan, &self.scan.mask.labels.cut(on_scan), region);
+        let scan_box = project_box(whole(region), &self.roi.grid.cut(region), grid).grown([1; 3], grid.shape);
+        let labels = self.roi.resample_labels(grid, scan_box, &self.scan.mask.labels.cut(scan_box), region);
         let labels = labels.map_err(|fault| fault.at(Stage::Synthesize))?;
         for (value, label) in output.as_mut_slice().iter_mut().zip(labels.as_slice()) {
             if *label != self.organ.label {

@@ -1,7 +1,7 @@
 //! The levels of a box of voxels: those of a rotated ellipsoid minus noise. A tumor is the set of voxels below a threshold.
 
 use super::noise::SmoothNoise;
-use crate::simd::{Simd, SimdKernel, vectorised_short};
+use crate::simd::{Simd, SimdKernel, dispatch_short_rows};
 use crate::volume::{Array3, RowSpans};
 
 /// The level of voxels that are not computed.
@@ -62,11 +62,11 @@ impl Levels {
         found.expect("a surface exists without a limit")
     }
 
-    /// As [`Levels::surface`], with levels computed up to `limit`; `None` if fewer than `count` voxels are below it. An infinite limit
-    /// always returns a surface.
+    /// Returns the result of [`Levels::surface`] from levels up to `limit`; `None` if fewer than `count` voxels are below the limit. An
+    /// infinite limit always returns a surface.
     fn surface_below(&self, limit: f32, count: usize) -> Option<Surface> {
         let row_maxima = self.lobes.noise.plane_row_maxima();
-        let (mut level, near) = vectorised_short(LevelsBelow { levels: self, limit, row_maxima: &row_maxima });
+        let (mut level, near) = dispatch_short_rows(LevelsBelow { levels: self, limit, row_maxima: &row_maxima });
         // Without a limit, voxels that were not computed are included.
         let near = if limit.is_finite() { near } else { RowSpans::whole(self.shape) };
         let mut surface = threshold(&level, &near, limit, count)?;

@@ -49,11 +49,11 @@ pub struct Geometry {
     pub site_mm: [f64; 3],
     /// Semi-axes before deformation, descending.
     pub radii_mm: [f64; 3],
-    /// Volume of the labelled voxels.
+    /// Volume of the labeled voxels.
     pub volume_mm3: f64,
     /// Diameter of the ball of the same volume.
     pub diameter_mm: f64,
-    /// π^⅓ (6V)^⅔ / A of the labelled voxels' surface; see `synth::measure`.
+    /// π^⅓ (6V)^⅔ / A of the labeled voxels' surface; see `synth::measure`.
     pub sphericity: f64,
     /// Share of the sampled shape that was clipped because it is outside the healthy organ.
     pub clipped_fraction: f64,
@@ -73,7 +73,7 @@ pub struct Candidate {
     pub site_box: Region,
     /// HU of the box in the scan.
     pub before: Array3<f32>,
-    /// HU of the box after synthesis: equal to `before` outside the healthy organ, whole numbers if the scan's are.
+    /// HU of the box after synthesis: equal to `before` outside the healthy organ, integers if those of the scan are.
     pub after: Array3<f32>,
     /// Merged labels of the box after synthesis: the synthetic tumor has its organ's tumor label.
     pub labels: Array3<u8>,
@@ -102,8 +102,11 @@ pub fn voxels_digest(
     // Adding zero turns −0 into 0, so that float and integer HU have the same digest.
     let hu =
         |array: &Array3<f32>| -> Vec<u8> { array.as_slice().iter().flat_map(|hu| (hu + 0.0).to_le_bytes()).collect() };
-    let hash =
-        FieldHasher::new("candidate").field(position).field(hu(before)).field(hu(after)).field(labels.as_slice());
+    let hash = FieldHasher::new("candidate")
+        .add_field(position)
+        .add_field(hu(before))
+        .add_field(hu(after))
+        .add_field(labels.as_slice());
     CandidateDigest::from_hash(&hash.finish())
 }
 

@@ -1,7 +1,7 @@
 //! Smooth random fields on a box of voxels.
 
 use crate::random::RandomStream;
-use crate::simd::{Simd, SimdKernel, vectorised_short};
+use crate::simd::{Simd, SimdKernel, dispatch_short_rows};
 use crate::volume::Array3;
 
 /// The standard deviation of independent unit values on a lattice after cubic B-spline interpolation, averaged over positions:
@@ -37,7 +37,7 @@ impl SmoothNoise {
         let lattice = Array3::from_fn(knots, |_| scale * (random.unit_f32() - 0.5));
         let taps = [0, 1, 2].map(|k| taps(knots[k], shape[k], spacing_mm[k] / step_mm[k], phase[k]));
         let [along_x, along_y, taps] = taps;
-        Self { planes: vectorised_short(Expansion { lattice, along_x, along_y }), taps }
+        Self { planes: dispatch_short_rows(Expansion { lattice, along_x, along_y }), taps }
     }
 
     /// Writes the values of the row at [y, z] from voxel `x` to `out`.

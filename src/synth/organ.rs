@@ -82,7 +82,7 @@ fn count(
     }
 }
 
-/// A histogram of whole HU.
+/// A histogram of integer HU.
 struct Histogram {
     counts: Vec<u32>,
     total: usize,
@@ -145,7 +145,7 @@ pub(crate) mod testing {
         Organ { name: "liver".into(), label: 1, tumor_label: 2 }
     }
 
-    /// A scan of whole HU with the given labels of a liver.
+    /// Returns a scan of integer HU with the given labels of a liver.
     pub(crate) fn masked(
         spacing_mm: [f64; 3],
         labels: Array3<u8>,

@@ -82,7 +82,7 @@ impl PlacedShape {
             soft.as_mut_slice().fill(0);
             soft.paste(soft_start, &Array3::from_vec(region.shape, clipped));
         } else {
-            // Parts that the organ's edge separates are neither labelled nor softened into the scan.
+            // Parts that the organ's edge separates are neither labeled nor softened into the scan.
             let whole = tumor.clone();
             keep_largest(&mut tumor);
             let mut shape = soft.cut(Region { start: soft_start, shape: region.shape });
@@ -127,7 +127,7 @@ fn translated<T: Copy>(array: &Array3<T>, start: [i64; 3], from: [i64; 3], shape
     result
 }
 
-/// Whether a real tumor is in the shape or adjacent to it.
+/// Returns whether a real tumor is in the shape or adjacent to it.
 fn touches_tumor(scan: &MaskedScan, labels: &Array3<u8>, inside: &Array3<u8>) -> bool {
     let tumor_labels: Vec<u8> = scan.mask.organs.iter().map(|organ| organ.tumor_label).collect();
     let shape = labels.shape();

@@ -101,7 +101,7 @@ pub struct OrganPrior {
     pub edge_step_mm: f64,
     /// The depth of the centre in the organ.
     pub depth: Depth,
-    /// Maximum volume of the shape, as a share of the labelled organ (both kidneys, both lungs): larger tumors would
+    /// Maximum volume of the shape, as a share of the labeled organ (both kidneys, both lungs): larger tumors would
     /// replace most of their organ.
     pub max_organ_share: f64,
     /// Maximum share of the shape outside the organ.

@@ -61,7 +61,7 @@ impl Rules {
         &self.config
     }
 
-    /// Whether the settings select this organ.
+    /// Returns whether the settings select this organ.
     pub fn includes(&self, organ: &Organ) -> bool {
         self.prior(organ).is_some()
     }
@@ -80,7 +80,7 @@ pub(super) trait DifferenceMaps: Send + Sync {
     /// A fault of stage `synthesize`.
     fn difference(&self, random: &mut RandomStream, site_box: Region, region: Region) -> Result<Array3<f32>, Fault>;
 
-    /// Whether necrotic cores and rims must be added to the map.
+    /// Returns whether necrotic cores and rims must be added to the map.
     fn needs_structure(&self) -> bool;
 }
 
@@ -218,7 +218,7 @@ impl OrganPlan<'_> {
         &self.rules.config
     }
 
-    /// Whether the organ contains air, so that tumors are brighter.
+    /// Returns whether the organ contains air, so that tumors are brighter.
     fn is_air_filled(&self) -> bool {
         matches!(self.prior.contrast, Contrast::Filling { .. })
     }

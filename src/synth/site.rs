@@ -253,7 +253,7 @@ mod tests {
     use crate::synth::organ::OrganSummary;
     use crate::synth::organ::testing::{liver, masked};
 
-    /// A ball of liver with a tumor inside, a separate island and air around.
+    /// Returns a ball of liver with a tumor inside, a separate island and air around.
     fn scan(spacing_mm: [f64; 3], shape: [usize; 3]) -> MaskedScan {
         let distance = |voxel: [usize; 3], centre: [f64; 3]| {
             (0..3).map(|k| (voxel[k] as f64 * spacing_mm[k] - centre[k]).powi(2)).sum::<f64>().sqrt()

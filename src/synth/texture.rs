@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use rayon::prelude::*;
 
 use crate::random::{Key, RandomStream};
-use crate::simd::{Simd, SimdKernel, vectorised_short};
+use crate::simd::{Simd, SimdKernel, dispatch_short_rows};
 use crate::volume::{Array3, RowSpans, half_kernel, radius_voxels};
 
 /// The number of voxels along each side of a volume.
@@ -102,7 +102,7 @@ impl TexturePool {
                 })
                 .collect::<Vec<Tap>>()
         });
-        vectorised_short(SourceBox { volume, within, taps })
+        dispatch_short_rows(SourceBox { volume, within, taps })
     }
 }
 

@@ -1,4 +1,4 @@
-//! Validation of a file for training, before any scan is read.
+//! Validation of a training file, before any scan is read.
 
 use super::inputs::TrainingConfig;
 use super::mask_lists::{common_organs, unknown_names};
@@ -8,11 +8,11 @@ use super::synthesis::SynthesisConfig;
 use super::task::TrainingTask;
 use crate::error::ConfigError;
 use crate::graph::{
-    CheckedTraining, GraphFile, Plan, Problem, Registry, Severity, StageConfig, check_training, training_keys,
+    CheckedTraining, GraphFile, NodeConfig, Plan, Problem, Registry, Severity, check_training, training_keys,
 };
 use crate::sink::Output;
 
-/// The result of checking a file for training.
+/// The problems of a training file, and the training if the file has no errors.
 pub struct CheckedTask {
     /// Errors and warnings.
     pub problems: Vec<Problem>,
@@ -48,7 +48,7 @@ pub fn check(stage: TrainingStage, file: &GraphFile, registry: &Registry) -> Che
     }
 }
 
-fn checked_task<C: StageConfig>(
+fn checked_task<C: NodeConfig>(
     stage: TrainingStage,
     file: &GraphFile,
     checked: CheckedTraining<C>,
@@ -92,12 +92,12 @@ fn segmentation_errors(stage: TrainingStage, config: &SegmentationConfig, plan: 
     {
         let (message, hint) = if plan.syntheses.is_empty() {
             (
-                "no stage makes synthetic tumors: the file has no quality test and names no runs",
+                "no stage makes synthetic tumors: the file has no quality test and names no run folders",
                 "add a synthesis, a quality test and a sink of kind `trainer`, or runs = [{ folder = \"runs/liver\", at = 3 }]",
             )
         } else {
             (
-                "no stage feeds the training: no sink of kind `trainer` has a quality test as input, and the file names no runs",
+                "no stage feeds the training: no sink of kind `trainer` has a quality test as input, and the file names no run folders",
                 "add [sinks.training]\nkind = \"trainer\"\ninputs = [\"NAME OF THE QUALITY TEST\"]",
             )
         };

@@ -1,4 +1,4 @@
-//! The state of a run, as one file.
+//! The state of a training run, as one file.
 //!
 //! A checkpoint is a safetensors file: weights and moments of every network as `NETWORK.weights.PARAMETER`,
 //! `NETWORK.first.PARAMETER`, `NETWORK.second.PARAMETER` and `NETWORK.largest.PARAMETER`, and a [`CheckpointHeader`] as JSON under
@@ -18,7 +18,7 @@ use crate::nn::weights::{HEADER_KEY, Precision, read, read_metadata};
 /// The version of checkpoints that this program writes and reads.
 const FORMAT: u32 = 1;
 
-/// The state of a run, apart from its tensors.
+/// The state of a training run without its tensors.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CheckpointHeader {
@@ -30,9 +30,9 @@ pub struct CheckpointHeader {
     pub step: u64,
     /// The seed of all random streams.
     pub seed: u64,
-    /// SHA-256 of the settings that decide the run.
+    /// SHA-256 of the settings that determine the result of the training run.
     pub settings_sha256: String,
-    /// The class of the compute kernels, which determines the last bits.
+    /// The class of the compute kernels; weights of two classes differ in the last bits.
     pub kernel_class: String,
     /// Steps taken by the optimiser of each network.
     pub optimiser_steps: BTreeMap<String, u64>,
@@ -41,7 +41,7 @@ pub struct CheckpointHeader {
 }
 
 impl CheckpointHeader {
-    /// Returns the header of a run that has taken no step.
+    /// Returns the header of a training run that has taken no step.
     pub fn start(stage: &str, seed: u64, settings_sha256: String, kernel_class: &str) -> Self {
         Self {
             format: FORMAT,
@@ -56,7 +56,7 @@ impl CheckpointHeader {
     }
 }
 
-/// Replaces the checkpoint atomically: if the disk is full, the previous checkpoint stays.
+/// Replaces the checkpoint atomically: if the disk is full, the previous checkpoint is kept.
 ///
 /// # Errors
 /// Returns an error if a weight is not finite or the file cannot be written.
@@ -90,7 +90,7 @@ pub fn read_header(path: &Path) -> Result<CheckpointHeader> {
             "{} is not a checkpoint of `freetumor train`: expected metadata `{HEADER_KEY}`, got none",
             path.display()
         ))
-        .with_hint("to start a run from weights, set `train.network.weights`")
+        .with_hint("to start a training run from weights, set `train.network.weights`")
     })?;
     let header: CheckpointHeader = serde_json::from_str(text)
         .map_err(|cause| Error::new(format!("{}: cannot parse the header: {cause}", path.display())))?;
@@ -104,7 +104,7 @@ pub fn read_header(path: &Path) -> Result<CheckpointHeader> {
 /// Restores networks with the same settings from a checkpoint.
 ///
 /// # Errors
-/// Returns an error if the file cannot be read, belongs to a run other than `expected`, or lacks a tensor.
+/// Returns an error if the file cannot be read, belongs to a training run other than `expected`, or lacks a tensor.
 pub fn load(
     path: &Path,
     expected: &CheckpointHeader,
@@ -112,8 +112,8 @@ pub fn load(
 ) -> Result<CheckpointHeader> {
     let found = read_header(path)?;
     let file = path.display();
-    let differs = |setting: &str, checkpoint: &dyn std::fmt::Display, run: &dyn std::fmt::Display| {
-        Error::new(format!("{file} belongs to another run: expected {setting} {checkpoint}, got {run}"))
+    let differs = |setting: &str, checkpoint: &dyn std::fmt::Display, requested: &dyn std::fmt::Display| {
+        Error::new(format!("{file} belongs to another training run: expected {setting} {checkpoint}, got {requested}"))
             .with_hint("write to another folder with `--out`, or restore the previous configuration")
     };
     if found.stage != expected.stage {
@@ -127,7 +127,10 @@ pub fn load(
     }
     if found.kernel_class != expected.kernel_class {
         let (previous, current) = (&found.kernel_class, &expected.kernel_class);
-        tracing::warn!(previous, current, "the run resumes with another kernel class: the last bits will differ");
+        tracing::warn!(
+            "the training run started with kernels of class {previous} and resumes with class {current}: the weights will differ in \
+             the last bits from those of an uninterrupted training run"
+        );
     }
     let tensors = read(path, &Device::Cpu)?;
     for network in networks {

@@ -1,4 +1,4 @@
-//! Settings that all stages share.
+//! Settings that all stages of training share.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use crate::nn::ops::NormScope;
 use crate::nn::optimise::AdamConfig;
 use crate::volume::{HuWindow, Preprocess};
 
-/// The preprocessing of scans for a network.
+/// The setting `preprocess` of a training file: how scans are preprocessed for a network.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PreprocessConfig {
@@ -25,7 +25,7 @@ pub struct PreprocessConfig {
 }
 
 impl Default for PreprocessConfig {
-    /// The preprocessing for the abdomen.
+    /// Returns the preprocessing for the abdomen.
     fn default() -> Self {
         Self { spacing_mm: [1.5; 3], window_hu: [-175.0, 250.0], patch_voxels: [96; 3] }
     }
@@ -41,7 +41,7 @@ impl PreprocessConfig {
         Preprocess::new(self.spacing_mm, HuWindow { low_hu, high_hu }, self.patch_voxels)
     }
 
-    /// Returns an error if a network cannot process crops of this size.
+    /// Returns an error if a network of architecture `model` cannot process crops of this size.
     pub fn patch_errors(&self, model: Model) -> Vec<ConfigError> {
         let divisor = model.side_divisor();
         if self.patch_voxels.iter().all(|side| *side > 0 && side % divisor == 0) {
@@ -52,10 +52,10 @@ impl PreprocessConfig {
     }
 }
 
-/// The maximum width of a network; the published networks have 32 and 48 features.
+/// The maximum number of features of the first level; the published networks have 32 and 48.
 const MAX_FEATURES: usize = 256;
 
-/// The architecture of a network.
+/// The setting `model` of a training file: the architecture of a network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum ModelName {
     /// The 3-D U-Net.
@@ -77,14 +77,14 @@ impl ModelName {
     }
 }
 
-/// The scope of the statistics of norms.
+/// The setting `norm` of a training file: the kind of the normalization layers of a network.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Norm {
-    /// Each sample separately: a prediction does not depend on the rest of the batch.
+    /// Instance norm, which normalizes each sample separately: a prediction does not depend on the rest of the batch.
     #[default]
     Instance,
-    /// The whole batch, as in the published generator and discriminator.
+    /// Batch norm, which normalizes over the whole batch, as in the published generator and discriminator.
     Batch,
 }
 
@@ -98,7 +98,7 @@ pub struct NetworkConfig {
     /// Swin UNETR has 48. Default: the published width.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub width: Option<usize>,
-    /// The scope of the statistics of its norms.
+    /// The kind of its normalization layers.
     pub norm: Norm,
     /// The initial weights.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -141,11 +141,11 @@ impl NetworkConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimiserConfig {
-    /// The full learning rate.
+    /// The learning rate after the warm-up.
     pub rate: f64,
     /// The decay rates of the two moments.
     pub betas: [f64; 2],
-    /// The share of each parameter, times the rate, that each step subtracts from the parameter.
+    /// The weight decay: each step subtracts this share of a parameter, times the learning rate, from the parameter.
     pub weight_decay: f64,
     /// Whether the second moment never decreases (AMSGrad).
     pub amsgrad: bool,
@@ -154,7 +154,7 @@ pub struct OptimiserConfig {
 }
 
 impl Default for OptimiserConfig {
-    /// The optimiser of the segmentor: rate 3e-4, weight decay 0.01, AMSGrad, cosine schedule.
+    /// Returns the optimiser of the segmentor: learning rate 3e-4, weight decay 0.01, AMSGrad, cosine schedule.
     fn default() -> Self {
         Self { rate: 3e-4, betas: [0.9, 0.999], weight_decay: 0.01, amsgrad: true, schedule: ScheduleConfig::default() }
     }
@@ -167,11 +167,14 @@ impl OptimiserConfig {
         AdamConfig { betas, weight_decay, amsgrad, ..AdamConfig::default() }
     }
 
-    /// Returns all errors in the settings, for a run of `steps` steps.
+    /// Returns all errors in the settings, for a training run of `steps` steps.
     pub fn errors(&self, steps: u64) -> Vec<ConfigError> {
         let mut errors = within("schedule", self.schedule.errors(steps));
         if !(self.rate > 0.0 && self.rate <= 1.0) {
-            errors.push(ConfigError::new("rate", format!("expected a rate above 0 and up to 1, got {}", self.rate)));
+            errors.push(ConfigError::new(
+                "rate",
+                format!("expected a learning rate above 0 and up to 1, got {}", self.rate),
+            ));
         }
         if self.betas.iter().any(|beta| !(0.0..1.0).contains(beta)) {
             let message = format!("expected two numbers from 0 and below 1, got {:?}", self.betas);
@@ -189,18 +192,18 @@ impl OptimiserConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct AdversarialConfig {
-    /// The full learning rate of both networks.
+    /// The learning rate of both networks after the warm-up.
     pub rate: f64,
     /// The decay rates of the two moments.
     pub betas: [f64; 2],
-    /// The curve of the rate after the warm-up.
+    /// The curve of the learning rate after the warm-up.
     pub course: RateCurve,
-    /// Steps over which the rate rises to its full height.
+    /// Steps of the warm-up, over which the learning rate increases linearly to its maximum.
     pub warmup_steps: u64,
 }
 
 impl Default for AdversarialConfig {
-    /// As published: rate 1e-4, betas 0 and 0.999, constant rate.
+    /// Returns the published settings: constant learning rate 1e-4, betas 0 and 0.999.
     fn default() -> Self {
         Self { rate: 1e-4, betas: [0.0, 0.999], course: RateCurve::Constant, warmup_steps: 0 }
     }
@@ -214,7 +217,7 @@ impl AdversarialConfig {
         OptimiserConfig { rate, betas, weight_decay: 0.0, amsgrad: false, schedule }
     }
 
-    /// Returns all errors in the settings, for a run of `steps` steps.
+    /// Returns all errors in the settings, for a training run of `steps` steps.
     pub fn errors(&self, steps: u64) -> Vec<ConfigError> {
         let errors = self.optimiser().errors(steps).into_iter();
         errors.map(|error| ConfigError { field: error.field.replace("schedule.", ""), ..error }).collect()

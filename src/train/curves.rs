@@ -1,4 +1,4 @@
-//! Plots of losses and scores over the steps of a run.
+//! Plots of losses and scores over the steps of a training run.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -37,8 +37,8 @@ const POINTS: usize = PANEL[0];
 /// The phases and their colours.
 const PHASES: [(&str, RGBColor); 2] = [(TRAIN, COLOURS[0]), (VALIDATION, COLOURS[5])];
 
-/// Plots every number of a run over all steps, one panel each, with the last value next to the name; training in blue,
-/// validation in orange. Returns `None` if there are no finite numbers yet.
+/// Plots every loss, rate and score of a training run over all steps, one panel each, with the last value next to the name; training in
+/// blue, validation in orange. Returns `None` if there are no finite numbers yet.
 ///
 /// # Errors
 /// Returns an error if the picture cannot be drawn.
@@ -79,7 +79,7 @@ fn legend(area: &Area<'_>) -> DrawResult {
     Ok(())
 }
 
-/// Returns the means of neighbouring steps if there are more steps than a line has points.
+/// Averages neighbouring steps, so that a line has at most [`POINTS`] points.
 fn means(series: &[(u64, f64)], last: u64) -> Vec<(f64, f64)> {
     let steps_per_point = (last + 1).div_ceil(POINTS as u64);
     let groups = series.chunk_by(|(step, _), (next, _)| step / steps_per_point == next / steps_per_point);
@@ -97,7 +97,7 @@ struct Panel {
     latest: f64,
     /// Steps with their values.
     points: Vec<(f64, f64)>,
-    /// The last step of the run.
+    /// The last step of the training run.
     last: u64,
 }
 

@@ -33,7 +33,7 @@ pub const TRAIN: &str = "train";
 /// The phase of validations.
 pub const VALIDATION: &str = "validation";
 
-/// The numbers of a run so far. The file contains no times, so that equal runs write equal files.
+/// The losses and scores of a training run so far. The file contains no times, so that equal training runs write equal files.
 ///
 /// ```
 /// use freetumor::train::history::{History, TRAIN};
@@ -72,18 +72,18 @@ impl History {
         }
     }
 
-    /// All rows, in the order of the run.
+    /// Returns all rows, in the order in which they were added.
     pub fn rows(&self) -> &[Row] {
         &self.rows
     }
 
-    /// The numbers of one name and phase, by step.
+    /// Returns the numbers of one name and phase, each with its step.
     pub fn series<'a>(&'a self, phase: &'a str, name: &'a str) -> impl Iterator<Item = (u64, f64)> + 'a {
         let rows = self.rows.iter().filter(move |row| row.phase == phase && &*row.name == name);
         rows.map(|row| (row.step, row.value))
     }
 
-    /// The names of a phase, in the order of their first rows.
+    /// Returns the names of the numbers of a phase, in the order of their first rows.
     pub fn names(&self, phase: &str) -> Vec<Arc<str>> {
         let mut names: Vec<Arc<str>> = Vec::new();
         for row in self.rows.iter().filter(|row| row.phase == phase) {
@@ -139,7 +139,9 @@ impl History {
         let mut history = Self::default();
         for batch in reader.map_err(|cause| invalid(cause.to_string()))? {
             let batch = batch.map_err(|cause| invalid(cause.to_string()))?;
-            history.append(&batch, until).ok_or_else(|| invalid("expected other columns".to_owned()))?;
+            history
+                .append(&batch, until)
+                .ok_or_else(|| invalid("expected the columns `step`, `phase`, `name` and `value`".to_owned()))?;
         }
         Ok(history)
     }

@@ -7,7 +7,7 @@ use candle_nn::var_builder::SimpleBackend;
 use crate::random::Key;
 
 /// Returns a source of weights that are derived from `key` and the name of each parameter: kernels and matrices are uniform in
-/// ±1/√(fan-in), scales of norms are 1, shifts and biases are 0.
+/// ±1/√(fan-in), scales of normalization layers are 1, their shifts and all biases are 0.
 ///
 /// # Source
 /// The default of PyTorch for convolutions and linear layers, except for their biases.

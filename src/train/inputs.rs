@@ -37,8 +37,8 @@ impl TrainingInputs {
     /// Resolves the paths of weights, which are relative to `folder`, writes them into `config`, and lists the scans.
     ///
     /// # Errors
-    /// Returns an error if weights do not exist or belong to other networks, a source cannot be listed, a patient is trained and
-    /// validated on, or there are no scans to train on.
+    /// Returns an error if weights do not exist or belong to other networks, a source cannot be listed, a patient is in both
+    /// training and validation, or there are no scans to train on.
     pub fn prepare(config: &mut TrainingConfig, plan: &Plan, folder: &Path) -> Result<Self> {
         let context =
             BuildContext { name: "train".to_owned(), folder: folder.to_owned(), seed: plan.seed, organs: [].into() };

@@ -1,7 +1,7 @@
-//! The guard against leakage: no patient and no scan is both trained and validated on.
+//! The guard against leakage: no patient and no scan is in both training and validation.
 //!
-//! A patient is identified by the key that the source derives. Two sources may list one file under two patients, for example if the data
-//! set has another name in each. Therefore a file for validation is also identified by its name, length and modification time.
+//! A patient is identified by the key that the source derives. Two sources may list one file under two patients, for example if the
+//! sources name the data set differently. Therefore a validation file is also identified by its name, length and modification time.
 
 use std::collections::BTreeSet;
 
@@ -13,29 +13,29 @@ use crate::ingest::ScanEntry;
 use crate::record::Split;
 
 /// Name, length in bytes and modification time of the file of a scan.
-type FileMark = (String, u64, i64);
+type FileIdentity = (String, u64, i64);
 
 /// The patients and files that are held out for validation, and the check that none of them is trained on.
 #[derive(Clone, Debug)]
 pub struct LeakageGuard {
-    /// The shares by which patients are split; `None` if lists of scans define the split.
+    /// The shares by which patients are split; `None` if [`LeakageGuard::hold_out`] defines the split.
     shares: Option<SplitShares>,
     patients: BTreeSet<PatientKey>,
-    files: BTreeSet<FileMark>,
+    files: BTreeSet<FileIdentity>,
 }
 
 impl LeakageGuard {
-    /// Creates a guard for patients that are split by the shares of the file.
-    pub fn by_shares(shares: SplitShares) -> Self {
+    /// Creates a guard that splits patients into training, validation and test by `shares`.
+    pub fn with_split_shares(shares: SplitShares) -> Self {
         Self { shares: Some(shares), patients: BTreeSet::new(), files: BTreeSet::new() }
     }
 
-    /// Creates a guard for scans that are held out by lists: see [`LeakageGuard::hold_out`].
-    pub fn by_lists() -> Self {
+    /// Creates a guard that holds out only the scans passed to [`LeakageGuard::hold_out`].
+    pub fn with_explicit_split() -> Self {
         Self { shares: None, patients: BTreeSet::new(), files: BTreeSet::new() }
     }
 
-    /// The split of a labeled scan; always [`Split::Train`] if lists define the split.
+    /// Returns the split of a labeled scan; always [`Split::Train`] for a guard with an explicit split.
     pub fn split_of(&self, entry: &ScanEntry) -> Split {
         self.shares.map_or(Split::Train, |shares| shares.of(entry.patient_key))
     }
@@ -43,7 +43,7 @@ impl LeakageGuard {
     /// Holds out a scan and its patient for validation.
     pub fn hold_out(&mut self, entry: &ScanEntry) {
         self.patients.insert(entry.patient_key);
-        self.files.extend(file_mark(entry));
+        self.files.extend(file_identity(entry));
     }
 
     /// Returns whether a scan may be trained on.
@@ -57,22 +57,22 @@ impl LeakageGuard {
         self.patients.contains(patient_key)
     }
 
-    /// Checks that no scan to train on is of a patient that is held out, or has a file that is held out under another patient.
+    /// Checks that no training scan is of a held-out patient or has a file that is held out under another patient.
     ///
     /// # Errors
     /// Returns an error that names the first such scan.
-    pub fn check(&self, trained: &[ScanEntry]) -> Result<()> {
-        if let Some(both) = trained.iter().find(|entry| self.patients.contains(&entry.patient_key)) {
+    pub fn check(&self, training: &[ScanEntry]) -> Result<()> {
+        if let Some(both) = training.iter().find(|entry| self.patients.contains(&entry.patient_key)) {
             let patient = &both.patient_key;
             return Err(Error::new(format!(
-                "patient {patient} is trained and validated on: the scores would be meaningless"
+                "patient {patient} is in the training scans and in the validation scans: the validation scores would be too high"
             ))
-            .with_hint("remove `validation` to split by patient, or name sources of other patients"));
+            .with_hint("remove `validation` to split by patient, or name validation scans of other patients"));
         }
-        if let Some(both) = trained.iter().find(|entry| self.has_file(entry)) {
+        if let Some(both) = training.iter().find(|entry| self.has_file(entry)) {
             return Err(Error::new(format!(
-                "{} of `{}` is trained on, and probably validated on under another patient: a file for validation has the same \
-                 name, size and modification time",
+                "{} of `{}` is a training scan and probably also a validation scan under another patient: a validation file has the \
+                 same name, size and modification time",
                 both.key, both.source
             ))
             .with_hint("set `dataset` to the same name in both sources"));
@@ -80,7 +80,7 @@ impl LeakageGuard {
         Ok(())
     }
 
-    /// Returns the patients of a run folder with at least one scan that is held out, also under the name of another source or data set.
+    /// Returns the patients of a run folder with at least one held-out scan, even if another source or data set lists the scan.
     pub fn held_out_in(&self, run: &RunSamples) -> BTreeSet<PatientKey> {
         if self.files.is_empty() {
             return BTreeSet::new();
@@ -93,18 +93,18 @@ impl LeakageGuard {
         });
         if let Err(error) = read {
             let folder = run.folder().display();
-            tracing::warn!("{error}: cannot check whether {folder} has scans for validation under another name");
+            tracing::warn!("cannot check {folder} for validation scans listed under another patient: {error}");
         }
         patients
     }
 
     fn has_file(&self, entry: &ScanEntry) -> bool {
-        file_mark(entry).is_some_and(|mark| self.files.contains(&mark))
+        file_identity(entry).is_some_and(|file| self.files.contains(&file))
     }
 }
 
-/// Returns the mark of the file of a scan; `None` if the entry has no size or no modification time.
-fn file_mark(entry: &ScanEntry) -> Option<FileMark> {
+/// Returns the identity of the file of a scan; `None` if the entry has no size or no modification time.
+fn file_identity(entry: &ScanEntry) -> Option<FileIdentity> {
     let name = entry.key.rsplit('/').next().unwrap_or(&entry.key);
     (entry.bytes > 0 && entry.modified_s != 0).then(|| (name.to_owned(), entry.bytes, entry.modified_s))
 }
@@ -128,17 +128,17 @@ mod tests {
 
     #[test]
     fn scan_of_held_out_patient_is_refused() {
-        let mut guard = LeakageGuard::by_lists();
+        let mut guard = LeakageGuard::with_explicit_split();
         guard.hold_out(&entry(1, "a/one.nii", 10));
         let second_scan = entry(1, "a/two.nii", 20);
         assert!(!guard.may_train(&second_scan));
         let error = guard.check(&[entry(2, "a/other.nii", 10), second_scan]).unwrap_err();
-        assert!(error.to_string().contains("is trained and validated on"), "{error}");
+        assert!(error.to_string().contains("is in the training scans and in the validation scans"), "{error}");
     }
 
     #[test]
     fn held_out_file_under_another_patient_is_refused() {
-        let mut guard = LeakageGuard::by_lists();
+        let mut guard = LeakageGuard::with_explicit_split();
         guard.hold_out(&entry(1, "a/one.nii", 10));
         let renamed = entry(2, "elsewhere/one.nii", 10);
         assert!(!guard.may_train(&renamed));
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn sources_without_files_are_compared_by_patient_only() {
-        let mut guard = LeakageGuard::by_lists();
+        let mut guard = LeakageGuard::with_explicit_split();
         guard.hold_out(&entry(1, "phantom 1", 0));
         assert!(guard.may_train(&entry(2, "phantom 1", 0)));
     }
@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn shares_exclude_patients_of_validation_and_test() {
         let shares = SplitShares { train: 0.4, validation: 0.3, test: 0.3 };
-        let guard = LeakageGuard::by_shares(shares);
+        let guard = LeakageGuard::with_split_shares(shares);
         let mut counts = [0; 2];
         for patient in 0..200 {
             let entry = entry(patient, "scan.nii", 1);

@@ -50,7 +50,7 @@ pub struct ScanCounts {
 }
 
 impl ScanCounts {
-    /// The number of tumors of runs and of scans for fresh tumors.
+    /// Returns the number of tumors in run folders plus the number of scans for fresh tumors.
     pub fn synthetic_sources(&self) -> usize {
         self.runs.iter().chain(&self.fresh).sum()
     }
@@ -71,13 +71,17 @@ pub struct TrainingCases {
 }
 
 impl TrainingScans {
-    /// Lists the labeled scans, and the scans for validation: those of the named stages, or by default the validation share of the
+    /// Lists the labeled scans, and the validation scans: those of the named stages, or by default the validation share of the
     /// labeled patients.
     ///
     /// # Errors
     /// Returns an error if a source cannot be listed, or a patient is trained and validated on.
     pub fn new(plan: &Plan, labeled: &[String], validation: &[String]) -> Result<Self> {
-        let guard = if validation.is_empty() { LeakageGuard::by_shares(plan.split) } else { LeakageGuard::by_lists() };
+        let guard = if validation.is_empty() {
+            LeakageGuard::with_split_shares(plan.split)
+        } else {
+            LeakageGuard::with_explicit_split()
+        };
         let mut scans = Self {
             guard,
             sources: BTreeMap::new(),
@@ -130,10 +134,10 @@ impl TrainingScans {
         Ok(())
     }
 
-    /// Adds the accepted tumors of the training patients of a run.
+    /// Adds the accepted tumors of the training patients in a run folder after commit `at`, or after the last commit.
     ///
     /// # Errors
-    /// Returns an error if the run cannot be read, has no tumors of these patients, or has other organs.
+    /// Returns an error if the run folder or the commit cannot be read, has no tumors of these patients, or has other organs.
     pub fn add_run(&mut self, folder: &Path, at: Option<u64>, organs: &Arc<[Organ]>) -> Result<()> {
         let run = RunSamples::open(folder, at)?;
         let mut entries = run.entries(Split::Train, organs)?;
@@ -145,12 +149,12 @@ impl TrainingScans {
                 folder.display()
             )));
         }
-        // All samples of a run have the label ids of its graph, so that it is enough to check the first one.
+        // All samples of a run folder have the label ids of its graph: only the first sample is checked.
         if let Err(fault) = entries[0].read()
             && fault.kind == FaultKind::Mismatch
         {
             let trained: Vec<String> = organs.iter().map(|organ| organ.name.clone()).collect();
-            let hint = format!("use a run with the organs {}, in this order", trained.join(", "));
+            let hint = format!("use a run folder with the organs {}, in this order", trained.join(", "));
             return Err(Error::new(format!("{}: {}", folder.display(), fault.message)).with_hint(hint));
         }
         for entry in &entries {
@@ -184,8 +188,8 @@ impl TrainingScans {
                         Ok(MaskedScan { scan, mask })
                     });
                     self.scan_files.insert(entry.scan_id, format!("{}: {}", entry.source, entry.key));
-                    let fingerprint = format!("{} {}", entry.bytes, entry.modified_s);
-                    found.push((entry.clone(), case.with_fingerprint(fingerprint)));
+                    let change_marker = format!("{} {}", entry.bytes, entry.modified_s);
+                    found.push((entry.clone(), case.with_change_marker(change_marker)));
                 }
             }
         }
@@ -216,11 +220,11 @@ impl TrainingScans {
         Ok(text)
     }
 
-    /// Returns digests of the lists, so that a run is not resumed with other scans.
+    /// Returns digests of the lists, so that a training run is not resumed with other scans.
     pub fn digests(&self) -> Json {
-        let digest_of = |entries: &Vec<CaseEntry>, with_fingerprints: bool| {
+        let digest_of = |entries: &Vec<CaseEntry>, with_markers: bool| {
             let line = |entry: &CaseEntry| {
-                if with_fingerprints { format!("{} {}", entry.id, entry.fingerprint) } else { entry.id.to_string() }
+                if with_markers { format!("{} {}", entry.id, entry.change_marker) } else { entry.id.to_string() }
             };
             let lines: Vec<String> = entries.iter().map(line).collect();
             let digest = FileDigest::of(lines.join("\n").as_bytes()).sha256;
@@ -241,7 +245,8 @@ impl TrainingScans {
         [&self.labeled, &self.validation, &self.unlabeled].into_iter().chain(&self.pools).chain(&self.fresh)
     }
 
-    /// Converts the scans to cases that are read on demand. The lists share the memory in proportion to their lengths.
+    /// Converts the scans to cases that are read on demand. Each list of scans has its own cache: `memory_bytes` is divided among the lists
+    /// in proportion to their lengths.
     pub fn cases(self, preprocess: Preprocess, memory_bytes: u64) -> TrainingCases {
         let count = self.lists().map(Vec::len).sum::<usize>().max(1) as u64;
         let cases = |entries: Vec<CaseEntry>| {
@@ -259,7 +264,7 @@ impl TrainingScans {
 }
 
 impl TrainingCases {
-    /// The number of scans that could not be read so far.
+    /// Returns the number of scans that could not be read so far.
     pub fn failed(&self) -> usize {
         let parts = [&self.labeled, &self.validation, &self.unlabeled];
         parts.into_iter().chain(&self.pools).chain(&self.fresh).map(|cases| cases.failed()).sum()

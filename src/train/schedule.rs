@@ -5,15 +5,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ConfigError;
 
-/// A linear warm-up, then a half cosine or a constant rate.
+/// The schedule of the learning rate: a linear warm-up, then a half cosine or a constant learning rate.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScheduleConfig {
-    /// The curve of the rate after the warm-up.
+    /// The curve of the learning rate after the warm-up.
     pub course: RateCurve,
-    /// Steps over which the rate rises to its full height.
+    /// Steps of the warm-up, over which the learning rate increases linearly to its maximum.
     pub warmup_steps: u64,
-    /// The share of the full rate at the end of a cosine.
+    /// The learning rate at the end of the cosine, as a share of the maximum.
     pub final_share: f64,
 }
 
@@ -23,20 +23,20 @@ impl Default for ScheduleConfig {
     }
 }
 
-/// The curve of the rate after the warm-up.
+/// The curve of the learning rate after the warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RateCurve {
-    /// A half cosine from the full to the final rate.
+    /// A half cosine from the maximum to the final learning rate.
     #[default]
     Cosine,
-    /// A constant rate.
+    /// The maximum learning rate at every step.
     Constant,
-    /// The published warm-up and cosine: the first step has rate 0, and the warm-up has at least two steps.
+    /// The published warm-up and cosine: the learning rate of the first step is 0, and the warm-up has at least two steps.
     Reference,
 }
 
-/// The learning rate of every step of a run.
+/// The learning rate of every step of a training run.
 ///
 /// ```
 /// use freetumor::train::schedule::{Schedule, ScheduleConfig};
@@ -47,16 +47,16 @@ pub enum RateCurve {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {
     config: ScheduleConfig,
-    base: f64,
+    max_rate: f64,
     steps: u64,
 }
 
 impl ScheduleConfig {
-    /// Returns all errors in the settings, for a run of `steps` steps.
+    /// Returns all errors in the settings, for a training run of `steps` steps.
     pub fn errors(&self, steps: u64) -> Vec<ConfigError> {
         let mut errors = Vec::new();
         if self.warmup_steps > steps {
-            let message = format!("expected at most the {steps} steps of the run, got {}", self.warmup_steps);
+            let message = format!("expected at most the {steps} steps of the training run, got {}", self.warmup_steps);
             errors.push(ConfigError::new("warmup_steps", message));
         }
         if self.course == RateCurve::Reference && self.warmup_steps < 2 {
@@ -74,27 +74,27 @@ impl ScheduleConfig {
 }
 
 impl Schedule {
-    /// Creates the schedule of a run of `steps` steps with the full rate `base`.
-    pub fn new(config: ScheduleConfig, base: f64, steps: u64) -> Self {
-        Self { config, base, steps }
+    /// Creates the schedule of a training run of `steps` steps, with the learning rate `max_rate` after the warm-up.
+    pub fn new(config: ScheduleConfig, max_rate: f64, steps: u64) -> Self {
+        Self { config, max_rate, steps }
     }
 
-    /// Returns the rate of a step, counted from 0.
+    /// Returns the learning rate of a step; steps are counted from 0.
     pub fn rate(&self, step: u64) -> f64 {
         let ScheduleConfig { course, warmup_steps, final_share } = self.config;
         if step < warmup_steps {
             return match course {
-                RateCurve::Reference => self.base * step as f64 / (warmup_steps - 1) as f64,
-                RateCurve::Cosine | RateCurve::Constant => self.base * (step + 1) as f64 / warmup_steps as f64,
+                RateCurve::Reference => self.max_rate * step as f64 / (warmup_steps - 1) as f64,
+                RateCurve::Cosine | RateCurve::Constant => self.max_rate * (step + 1) as f64 / warmup_steps as f64,
             };
         }
         if course == RateCurve::Constant {
-            return self.base;
+            return self.max_rate;
         }
         let rest = self.steps.saturating_sub(warmup_steps).max(1) as f64;
         let angle = (std::f64::consts::PI * (step - warmup_steps) as f64 / rest).min(std::f64::consts::PI);
-        let low = self.base * final_share;
-        low + 0.5 * (self.base - low) * (1.0 + libm::cos(angle))
+        let final_rate = self.max_rate * final_share;
+        final_rate + 0.5 * (self.max_rate - final_rate) * (1.0 + libm::cos(angle))
     }
 }
 

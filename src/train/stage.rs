@@ -12,7 +12,7 @@ pub enum TrainingStage {
 }
 
 impl TrainingStage {
-    /// The name of the stage in commands and files.
+    /// Returns the name of the stage in commands and files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Segmentor => "segmentor",

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::graph::Plan;
 use crate::nn::device::DeviceKind;
 
-/// A training whose file has no errors. Its scans can be counted, and it can be run.
+/// A training whose file has no errors. [`count_scans`](Self::count_scans) counts its scans, and [`run`](Self::run) runs the training.
 pub struct TrainingTask {
     stage: TrainingStage,
     /// The folder to which paths in the file are relative.
@@ -26,7 +26,7 @@ impl TrainingTask {
         Self { stage, folder: folder.to_owned(), config, plan }
     }
 
-    /// The name of the file.
+    /// Returns the name of the training file.
     pub fn name(&self) -> &str {
         &self.plan.name
     }
@@ -34,8 +34,8 @@ impl TrainingTask {
     /// Lists the scans and opens the weights; no scan is read.
     ///
     /// # Errors
-    /// Returns an error if weights do not exist or belong to other networks, a source cannot be listed, a patient is trained and
-    /// validated on, or there are no scans to train on.
+    /// Returns an error if weights do not exist or belong to other networks, a source cannot be listed, a patient is in both
+    /// training and validation, or there are no scans to train on.
     pub fn count_scans(mut self) -> Result<ScanCounts> {
         let TrainingInputs { organs, scans, .. } = TrainingInputs::prepare(&mut self.config, &self.plan, &self.folder)?;
         let device = DeviceKind::Cpu.device()?;

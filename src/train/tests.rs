@@ -1,4 +1,4 @@
-//! Tests of whole tiny runs: a resumed run has the same bits as an uninterrupted one.
+//! Tests of whole tiny training runs: a resumed training run has the same bits as an uninterrupted one.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -206,8 +206,11 @@ fn nan_loss_stops_training_with_scans_and_history() {
     let sampler = Arc::new(NanBatches(sampler(&config)));
     let error = run(&plan, sampler, &mut segmentor(&config), &mut |_| {}).unwrap_err();
     let message = error.to_string();
-    assert!(message.starts_with("training stopped at step 4: loss is NaN (of loss NaN, rate "), "{message}");
-    assert!(message.contains(" on scan ") && message.contains("before it: loss "), "{message}");
+    assert!(message.starts_with("training stopped at step 4: loss is NaN (all numbers: loss NaN, rate "), "{message}");
+    assert!(
+        message.contains("computed from scan ") && message.contains("last numbers before the step: loss "),
+        "{message}"
+    );
     // The last checkpoint is from before the failed step.
     let header = checkpoint::read_header(&folder.path().join("checkpoint.safetensors")).unwrap();
     assert_eq!(header.step, 3);
@@ -226,7 +229,7 @@ fn run_refuses_folder_of_another_run() {
         run(&plan, sampler(&config), &mut segmentor(&config), &mut |_| {}).unwrap_err()
     };
     let error = refused(&|plan| plan.resume = false);
-    assert!(error.to_string().ends_with("contains a run that has taken 1 steps"), "{error}");
+    assert!(error.to_string().ends_with("contains a training run at step 1"), "{error}");
     assert!(error.hint().unwrap().contains("--resume"));
     assert!(refused(&|plan| plan.seed = 1).to_string().contains("expected seed 9, got 1"));
     assert!(

@@ -55,22 +55,22 @@ impl TrainedNetwork {
         Ok(self)
     }
 
-    /// The name of the network in tables and files.
+    /// Returns the name of the network in tables and files.
     pub fn name(&self) -> &'static str {
         self.name
     }
 
-    /// The configuration of the network.
+    /// Returns the configuration of the network.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// The device of the network.
+    /// Returns the device of the network.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// The network; a backward pass computes gradients of its variables.
+    /// Returns the network; a backward pass computes gradients of its variables.
     pub fn network(&self) -> &Network {
         &self.network
     }
@@ -95,7 +95,7 @@ impl TrainedNetwork {
         step(&mut self.optimiser).map_err(failed("cannot take a step"))
     }
 
-    /// The weights by name.
+    /// Returns the weights by name.
     pub fn weights(&self) -> BTreeMap<String, Tensor> {
         self.variables.all().into_iter().map(|(name, variable)| (name, variable.as_tensor().detach())).collect()
     }
@@ -108,7 +108,8 @@ impl TrainedNetwork {
         write_tensors(path, &self.weights(), metadata, precision)
     }
 
-    /// The bytes of the weights in single precision, and of all tensors of this network in a checkpoint after the first step.
+    /// Returns the bytes of the weights in single precision, and the bytes of all tensors of this network in a checkpoint after the
+    /// first step.
     pub fn bytes(&self) -> [u64; 2] {
         let numbers: usize = self.variables.all().iter().map(|(_, variable)| variable.elem_count()).sum();
         let weights = 4 * numbers as u64;
@@ -129,12 +130,12 @@ impl TrainedNetwork {
         Ok(())
     }
 
-    /// The number of steps that the optimiser has taken.
+    /// Returns the number of steps that the optimiser has taken.
     pub(super) fn steps(&self) -> u64 {
         self.optimiser.steps()
     }
 
-    /// Weights and moments, each with a unique name.
+    /// Returns weights and moments, each with a unique name.
     pub(super) fn tensors(&self) -> impl Iterator<Item = (String, Tensor)> + '_ {
         let weights = self.weights().into_iter().map(|(name, tensor)| (self.key("weights", &name), tensor));
         let moments = self.optimiser.moments().iter().flat_map(|(name, moments)| {

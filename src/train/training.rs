@@ -35,7 +35,7 @@ pub struct TrainingOptions {
     pub memory_bytes: u64,
     /// The precision of the weights for inference.
     pub precision: Precision,
-    /// The maximum number of steps of this call.
+    /// The maximum number of steps before the training stops with a checkpoint; `None` for all steps.
     pub limit: Option<u64>,
 }
 
@@ -95,7 +95,7 @@ impl TrainingRun<'_> {
         let validation = Arc::clone(&cases.validation);
         if validation.is_empty() {
             let advice = "name stages in `validation`, or set a validation share in `split` of [pipeline]";
-            observer.warning(&format!("no scans for validation: {advice}"))?;
+            observer.warning(&format!("no validation scans: {advice}"))?;
         } else {
             let survey = validation.survey(cores(), &|| {});
             settings["scans"]["validation_contents"] = survey.contents_digest().into();
@@ -105,9 +105,8 @@ impl TrainingRun<'_> {
             let cases_with = survey.cases_with;
             let absent = organs.iter().filter(|organ| !cases_with.contains_key(&organ.tumor_label));
             for Organ { name, .. } in absent {
-                let scans = validation.len();
                 observer.warning(&format!(
-                    "none of the {scans} scans for validation has a {name} tumor: its score is undefined"
+                    "no validation scan has a {name} tumor: the Dice of {name} tumors is undefined"
                 ))?;
             }
         }

@@ -73,7 +73,7 @@ impl Affine {
         Self(rows)
     }
 
-    /// Whether both maps move every corner of a grid of this shape to the same position, within `tolerance_mm`.
+    /// Returns whether both maps move every corner of a grid of this shape to the same position, within `tolerance_mm`.
     pub fn agrees_with(&self, other: &Self, shape: [usize; 3], tolerance_mm: f64) -> bool {
         (0..8usize).all(|corner| {
             let index = [0, 1, 2].map(|axis| if corner >> axis & 1 == 1 { shape[axis] as f64 - 1.0 } else { 0.0 });

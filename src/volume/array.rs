@@ -40,7 +40,7 @@ impl<T> Array3<T> {
         Self { shape, values }
     }
 
-    /// Number of voxels along [x, y, z].
+    /// Returns the number of voxels along [x, y, z].
     #[inline]
     pub fn shape(&self) -> [usize; 3] {
         self.shape

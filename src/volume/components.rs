@@ -192,7 +192,7 @@ mod tests {
         Array3::from_fn(shape, |_| u8::from(random.chance(share)))
     }
 
-    /// The component of each voxel, by a flood fill from every voxel.
+    /// Returns the component of each voxel, by a flood fill from every voxel.
     fn flood_fill(mask: &Array3<u8>, connectivity: Connectivity) -> Vec<Option<usize>> {
         let [nx, ny, _] = mask.shape();
         let mut component = vec![None; mask.as_slice().len()];

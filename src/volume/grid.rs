@@ -43,7 +43,7 @@ impl Grid {
         Self { shape: region.shape, affine }
     }
 
-    /// Whether both grids have the same shape, and their corners the same positions within a tenth of a voxel.
+    /// Returns whether both grids have the same shape, and their corners the same positions within a tenth of a voxel.
     pub fn agrees_with(&self, other: &Self) -> bool {
         let tolerance_mm = 0.1 * self.spacing_mm().into_iter().fold(f64::INFINITY, f64::min);
         self.shape == other.shape && self.affine.agrees_with(&other.affine, self.shape, tolerance_mm)
@@ -70,7 +70,7 @@ impl Region {
         self.shape.iter().product()
     }
 
-    /// Whether a voxel is inside.
+    /// Returns whether a voxel is inside.
     pub fn contains(&self, voxel: [usize; 3]) -> bool {
         (0..3).all(|axis| (self.start[axis]..self.end()[axis]).contains(&voxel[axis]))
     }

@@ -9,7 +9,7 @@ use super::{Affine, Array3, Grid, Labels, Orientation, Volume, Voxels};
 pub struct AxisPermutation([(usize, bool); 3]);
 
 impl AxisPermutation {
-    /// Whether the permutation moves no axis.
+    /// Returns whether every axis keeps its position and its direction.
     pub fn is_identity(&self) -> bool {
         *self == Self([(0, false), (1, false), (2, false)])
     }
@@ -190,7 +190,7 @@ mod tests {
 
     use super::*;
 
-    /// All 48 axis orders.
+    /// Returns all 48 axis orders.
     fn orientations() -> impl Iterator<Item = Orientation> {
         let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
         orders.into_iter().flat_map(|order| {
@@ -198,7 +198,7 @@ mod tests {
         })
     }
 
-    /// A grid whose axes point along `orientation`, slightly tilted.
+    /// Returns a grid whose axes point along `orientation`, slightly tilted.
     fn grid(orientation: Orientation, shape: [usize; 3], tilt: f64) -> Grid {
         let mut rows = [[tilt, -tilt, tilt, 11.0], [-tilt, tilt, tilt, -7.0], [tilt, tilt, tilt, 3.0]];
         for (axis, (world, positive)) in orientation.0.into_iter().enumerate() {
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn reorienting_twice_restores_volume_bit_by_bit() {
+    fn reorienting_twice_restores_volume_bit_for_bit() {
         let hu = Array3::from_fn([5, 4, 3], |[x, y, z]| (100 * x + 10 * y + z) as i16);
         for from in orientations() {
             let mut grid = grid(from, [5, 4, 3], 0.0);

@@ -115,7 +115,7 @@ mod tests {
     use super::*;
     use crate::random::Key;
 
-    /// A box with few voxels set.
+    /// Returns a box with few voxels set.
     fn sparse_mask(seed: u64) -> Array3<u8> {
         let mut random = Key::root(seed).stream("spans");
         Array3::from_fn([11, 7, 6], |_| u8::from(random.chance(0.02)))

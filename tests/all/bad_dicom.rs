@@ -95,13 +95,13 @@ fn fault_names_missing_tag() {
 }
 
 #[test]
-fn color_inverted_and_multi_frame_images_are_unsupported() {
+fn colour_inverted_and_multi_frame_images_are_unsupported() {
     let rgb =
         with_all(|slice| slice.u16(tags::SAMPLES_PER_PIXEL, 3).text(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, "RGB"));
     assert_fault(&rgb, FaultKind::Unsupported, "expected 1 sample per pixel, got 3");
     let photometric =
         |name: &'static str| with_all(move |slice| slice.text(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, name));
-    assert_fault(&photometric("PALETTE COLOR"), FaultKind::Unsupported, "a color image");
+    assert_fault(&photometric("PALETTE COLOR"), FaultKind::Unsupported, "a colour image");
     assert_fault(&photometric("MONOCHROME1"), FaultKind::Unsupported, "MONOCHROME1");
     let frames = |count: &'static str| with_all(move |slice| slice.text(tags::NUMBER_OF_FRAMES, VR::IS, count));
     assert_fault(&frames("40"), FaultKind::Unsupported, "multi-frame image of 40 frames");
@@ -110,7 +110,7 @@ fn color_inverted_and_multi_frame_images_are_unsupported() {
 }
 
 #[test]
-fn values_other_than_hounsfield_units_are_faults() {
+fn invalid_rescale_or_pixel_format_is_a_fault() {
     assert_fault(
         &with_all(|slice| slice.text(tags::RESCALE_TYPE, VR::LO, "OD")),
         FaultKind::Unsupported,
@@ -351,7 +351,8 @@ fn changed_byte_never_panics() {
 #[test]
 fn corrupt_compressed_bytes_fail_their_scan_only() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/dicom/syntaxes");
-    let decoder = Decoder::child(env!("CARGO_BIN_EXE_freetumor").into()).with_slice_time(Duration::from_secs(10));
+    let decoder =
+        Decoder::in_child_process(env!("CARGO_BIN_EXE_freetumor").into()).with_slice_time(Duration::from_secs(10));
     let folder = tempfile::tempdir().unwrap();
     for entry in std::fs::read_dir(&fixtures).unwrap() {
         let path = entry.unwrap().path();
@@ -429,7 +430,8 @@ fn failed_decoder_process_fails_its_scan_only() {
     );
     let series = list_series(folder.path()).unwrap().remove(0);
     let fault = |program: &str| {
-        read(&series, &Decoder::child(program.into()).with_slice_time(Duration::from_millis(300))).unwrap_err()
+        read(&series, &Decoder::in_child_process(program.into()).with_slice_time(Duration::from_millis(300)))
+            .unwrap_err()
     };
     let gone = fault("/missing/freetumor");
     assert_eq!(gone.kind, FaultKind::Io);
@@ -451,11 +453,11 @@ fn failed_decoder_process_fails_its_scan_only() {
     assert!(started.elapsed() < Duration::from_secs(5));
 }
 
-/// Speaks the protocol of the child: its limits are set before the first byte is decoded, and an invalid request ends the process.
+/// Uses the protocol of the decoder process: the process limits its memory before it decodes, and ends after an invalid request.
 #[test]
 #[cfg(target_os = "linux")]
-fn decoder_child_sets_its_limits() {
-    let child = || {
+fn decoder_process_limits_its_memory() {
+    let decoder_process = || {
         Command::new(env!("CARGO_BIN_EXE_freetumor"))
             .arg("decode-dicom")
             .stdin(Stdio::piped())
@@ -463,7 +465,7 @@ fn decoder_child_sets_its_limits() {
             .spawn()
             .unwrap()
     };
-    let mut valid = child();
+    let mut valid = decoder_process();
     let mut input = valid.stdin.take().unwrap();
     let frame = run_lengths(&[7; COLUMNS * ROWS]);
     let mut request = b"ftdicom1".to_vec();
@@ -486,7 +488,7 @@ fn decoder_child_sets_its_limits() {
     drop(input);
     assert!(valid.wait().unwrap().success());
 
-    let mut other = child();
+    let mut other = decoder_process();
     other.stdin.take().unwrap().write_all(b"GET / HTTP/1.1").unwrap();
     assert_eq!(other.wait().unwrap().code(), Some(2));
 }

@@ -148,8 +148,8 @@ fn hostile_files() -> Vec<(&'static str, Vec<u8>, FaultKind)> {
         ("no type", with_type(0), Corrupt),
         ("bits", with_type(1), Unsupported),
         ("complex numbers", with_type(32), Unsupported),
-        ("colors", with_type(128), Unsupported),
-        ("colors with alpha", with_type(2304), Unsupported),
+        ("colours", with_type(128), Unsupported),
+        ("colours with alpha", with_type(2304), Unsupported),
         ("floats of 128 bits", with_type(1536), Unsupported),
         ("complex numbers of 256 bits", with_type(2048), Unsupported),
         ("voxels inside the header", with_f32(108, 100.0), Corrupt),
@@ -269,7 +269,7 @@ fn hostile_files_are_specific_faults() {
 }
 
 #[test]
-fn labels_must_be_whole_numbers_of_16_bits() {
+fn labels_must_be_integers_of_16_bits() {
     let limits = Limits::default();
     let read = |file: &[u8]| nifti::read_labels_from(file, file.len() as u64, &limits);
     assert_eq!(read(&with_voxel(65535.0)).unwrap().ids.as_slice()[77], 65535);

@@ -1,4 +1,4 @@
-//! Helpers for several rooms.
+//! Helpers for several test modules.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use freetumor::error::Result;
 use freetumor::graph::{GraphFile, Plan, Registry, Resources, check};
 use freetumor::id::ScanId;
 use freetumor::ingest::nifti::{self, Datatype};
-use freetumor::record::parquet::read_part;
+use freetumor::record::parquet::decode_part;
 use freetumor::record::{QualityRecord, ScanRecord, Status};
 use freetumor::run::RunFolder;
 use freetumor::store::FileDigest;
@@ -128,7 +128,7 @@ fn run_fails_on_folder_of_other_pipeline() {
     run_text(PHANTOMS, folder.path(), RunOptions { limit: Some(1), ..RunOptions::default() }).unwrap();
     let changed = PHANTOMS.replace("seed = 7", "seed = 8");
     let error = run_text(&changed, folder.path(), RunOptions::default()).unwrap_err();
-    assert!(error.to_string().contains("the seed is 7 there and 8 here"), "{error}");
+    assert!(error.to_string().contains("the seed is 7 in the folder and 8 in this run"), "{error}");
     assert!(error.hint().unwrap().contains("--out"));
 }
 
@@ -158,7 +158,7 @@ impl Archive {
     }
 
     /// Adds a scan of one value, with or without a label file.
-    fn add(&self, case: &str, hu: i16, labelled: bool) {
+    fn add(&self, case: &str, hu: i16, labeled: bool) {
         let path = self.folder.path().join("ct").join(case);
         std::fs::create_dir_all(&path).unwrap();
         let grid = Grid { shape: [3, 2, 2], affine: Affine::from_spacing([1.0, 1.0, 2.0]) };
@@ -168,7 +168,7 @@ impl Archive {
             std::fs::write(path.join(name), file).unwrap();
         };
         write("ct.nii", Datatype::I16, [hu; 12].into_iter().flat_map(i16::to_le_bytes).collect());
-        if labelled {
+        if labeled {
             write("labels.nii", Datatype::U8, vec![1; 12]);
         }
     }
@@ -213,7 +213,8 @@ impl Archive {
     fn scans(&self, out: &str) -> BTreeMap<ScanId, (Status, Option<ScanId>)> {
         let folder = RunFolder::open(self.folder.path().join(out)).unwrap();
         let files = folder.files("scans", None).unwrap();
-        let rows = files.iter().flat_map(|file| read_part::<ScanRecord>(folder.read_verified(file).unwrap()).unwrap());
+        let rows =
+            files.iter().flat_map(|file| decode_part::<ScanRecord>(folder.read_verified(file).unwrap()).unwrap());
         rows.map(|row| (row.scan_id, (row.status, row.duplicate_of))).collect()
     }
 }
@@ -235,7 +236,7 @@ fn epoch_without_attempts_adds_no_quality_rows() {
     assert!(tables(0).contains(&"quality".to_owned()));
     assert_eq!(tables(1), ["scans"]);
     let parts = |table| folder.files(table, None).unwrap();
-    let rows = |file| read_part::<QualityRecord>(folder.read_verified(file).unwrap()).unwrap();
+    let rows = |file| decode_part::<QualityRecord>(folder.read_verified(file).unwrap()).unwrap();
     let attempts: i64 = parts("quality").iter().flat_map(rows).map(|row| row.attempts).sum();
     assert_eq!(attempts as u64, report.accepted + report.rejected);
 }

@@ -13,8 +13,8 @@ use sha2::{Digest, Sha256};
 use crate::common;
 use crate::dicom_files::{self, COLUMNS, ROWS, SliceFile, run_lengths, series, stored, write};
 
-fn child() -> Decoder {
-    Decoder::child(env!("CARGO_BIN_EXE_freetumor").into())
+fn in_child_process() -> Decoder {
+    Decoder::in_child_process(env!("CARGO_BIN_EXE_freetumor").into())
 }
 
 fn only_series(folder: &Path) -> Series {
@@ -29,15 +29,15 @@ fn read(slices: &[SliceFile]) -> Result<Volume, Fault> {
     read_series(&only_series(folder.path()), &Decoder::in_process(), &Limits::default())
 }
 
-fn whole_hu(volume: &Volume) -> &[i16] {
+fn integer_hu(volume: &Volume) -> &[i16] {
     match &volume.voxels {
         Voxels::I16(voxels) => voxels.as_slice(),
-        Voxels::F32(_) => panic!("expected whole numbers of HU"),
+        Voxels::F32(_) => panic!("expected integer HU"),
     }
 }
 
 fn digest(volume: &Volume) -> String {
-    let bytes: Vec<u8> = whole_hu(volume).iter().flat_map(|hu| hu.to_le_bytes()).collect();
+    let bytes: Vec<u8> = integer_hu(volume).iter().flat_map(|hu| hu.to_le_bytes()).collect();
     hex::encode(Sha256::digest(bytes))
 }
 
@@ -63,11 +63,11 @@ fn compressed_series_equals_reference_nifti() {
     let series = only_series(&folder.join("dicom"));
     let header = read_header(&series).unwrap();
     assert_eq!((header.grid.shape, header.volume_bytes), (shape, bytes.len() as u64));
-    for decoder in [child(), Decoder::in_process(), child().with_threads(1)] {
+    for decoder in [in_child_process(), Decoder::in_process(), in_child_process().with_threads(1)] {
         let volume = read_series(&series, &decoder, &Limits::default()).unwrap();
         assert_eq!(volume.grid, header.grid);
         assert_eq!(volume.grid.affine, affine);
-        assert!(whole_hu(&volume).iter().flat_map(|hu| hu.to_le_bytes()).eq(bytes.iter().copied()), "{decoder:?}");
+        assert!(integer_hu(&volume).iter().flat_map(|hu| hu.to_le_bytes()).eq(bytes.iter().copied()), "{decoder:?}");
     }
 }
 
@@ -77,7 +77,7 @@ fn uncompressed_series_equals_simpleitk() {
     let Some(folder) = common::shared("ct/crlm_1004") else { return };
     let series = only_series(&folder.join("dicom"));
     assert!(!series.is_localizer());
-    let volume = read_series(&series, &child(), &Limits::default()).unwrap();
+    let volume = read_series(&series, &in_child_process(), &Limits::default()).unwrap();
     assert_eq!(volume.grid.shape, [512, 512, 41]);
     assert_eq!(
         volume.grid.affine,
@@ -118,14 +118,14 @@ fn all_transfer_syntaxes_decode_to_same_values() {
     let expected: Vec<i16> = (0..9)
         .flat_map(|z| (0..36).flat_map(move |y| (0..40).map(move |x| (x * x * 7 + y * 13 * (z + 1)) % 3000 - 1000)))
         .collect();
-    for decoder in [Decoder::in_process(), child(), child().with_threads(2)] {
+    for decoder in [Decoder::in_process(), in_child_process(), in_child_process().with_threads(2)] {
         let volume = read_series(&series, &decoder, &Limits::default()).unwrap();
         assert_eq!(volume.grid.shape, [40, 36, 9]);
         assert_eq!(
             volume.grid.affine,
             Affine([[-0.5, 0.0, 0.0, 10.0], [0.0, -0.75, 0.0, 20.0], [0.0, 0.0, 2.5, 30.0]])
         );
-        for (z, (slice, expected)) in whole_hu(&volume).chunks(1440).zip(expected.chunks(1440)).enumerate() {
+        for (z, (slice, expected)) in integer_hu(&volume).chunks(1440).zip(expected.chunks(1440)).enumerate() {
             assert_eq!(slice, expected, "slice {z} with {decoder:?}");
         }
     }
@@ -133,7 +133,7 @@ fn all_transfer_syntaxes_decode_to_same_values() {
 
 #[test]
 fn lossy_jpeg_2000_decodes_within_tolerance() {
-    let volume = read_series(&only_series(&fixture("lossy")), &child(), &Limits::default()).unwrap();
+    let volume = read_series(&only_series(&fixture("lossy")), &in_child_process(), &Limits::default()).unwrap();
     for z in 0..4 {
         for y in 0..36 {
             for x in 0..40 {
@@ -156,7 +156,7 @@ fn slices_are_ordered_by_position_and_rescaled_individually() {
     let expected: Vec<i16> = (0..5)
         .flat_map(|z| stored(z).into_iter().map(move |value| if z == 3 { 2 * value + 76 } else { value - 24 }))
         .collect();
-    assert_eq!(whole_hu(&volume), expected);
+    assert_eq!(integer_hu(&volume), expected);
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn coronal_stack_keeps_orientation() {
     let volume = read(&slices).unwrap();
     // Ascending along the normal (0, 1, 0) in DICOM coordinates, which is from front to back.
     assert_eq!(volume.grid.affine, Affine([[-0.5, 0.0, 0.0, -1.0], [0.0, 0.0, -3.0, 2.0], [0.0, -0.75, 0.0, 3.0]]));
-    assert_eq!(whole_hu(&volume)[0], stored(3)[0] - 24);
+    assert_eq!(integer_hu(&volume)[0], stored(3)[0] - 24);
 }
 
 #[test]
@@ -189,10 +189,10 @@ fn overlays_in_unused_bits_are_masked() {
                 .pixels(&[0xF123; COLUMNS * ROWS])
         })
         .collect();
-    assert!(whole_hu(&read(&slices).unwrap()).iter().all(|hu| *hu == 0x123 - 24));
+    assert!(integer_hu(&read(&slices).unwrap()).iter().all(|hu| *hu == 0x123 - 24));
     let signed: Vec<_> =
         slices.into_iter().map(|slice| slice.u16(tags::PIXEL_REPRESENTATION, 1).pixels(&[0x1FFE; 30])).collect();
-    assert!(whole_hu(&read(&signed).unwrap()).iter().all(|hu| *hu == -2 - 24));
+    assert!(integer_hu(&read(&signed).unwrap()).iter().all(|hu| *hu == -2 - 24));
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn eight_bit_slices_are_read() {
                 .pixels(&[0xFF01; COLUMNS * ROWS / 2])
         })
         .collect();
-    assert!(whole_hu(&read(&slices).unwrap()).chunks(2).all(|pair| *pair == [1 - 24, 255 - 24]));
+    assert!(integer_hu(&read(&slices).unwrap()).chunks(2).all(|pair| *pair == [1 - 24, 255 - 24]));
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn values_not_exact_in_i16_are_floats() {
 }
 
 #[test]
-fn rle_is_decoded_in_process_and_in_child() {
+fn rle_is_decoded_in_process_and_in_child_process() {
     let folder = tempfile::tempdir().unwrap();
     let slices: Vec<_> = series(4)
         .into_iter()
@@ -239,9 +239,9 @@ fn rle_is_decoded_in_process_and_in_child() {
         .collect();
     write(folder.path(), &slices);
     let expected: Vec<i16> = (0..4).flat_map(stored).map(|value| value / 8 - 24).collect();
-    for decoder in [Decoder::in_process(), child()] {
+    for decoder in [Decoder::in_process(), in_child_process()] {
         let volume = read_series(&only_series(folder.path()), &decoder, &Limits::default()).unwrap();
-        assert_eq!(whole_hu(&volume), expected);
+        assert_eq!(integer_hu(&volume), expected);
     }
 }
 
@@ -340,10 +340,10 @@ fn overlapping_acquisitions_and_matrices_are_separated() {
 }
 
 #[test]
-fn copy_of_slice_is_ignored() {
+fn duplicate_of_slice_is_ignored() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), &series(4));
-    SliceFile::new(2).write(&folder.path().join("copy of a slice"));
+    SliceFile::new(2).write(&folder.path().join("duplicate of a slice"));
     let series = only_series(folder.path());
     assert_eq!(series.files(), 5);
     let volume = read_series(&series, &Decoder::in_process(), &Limits::default()).unwrap();

@@ -111,11 +111,11 @@ fn evaluate_warns_about_unexpected_ids() {
     };
     assert!(!stderr(&["good"]).contains("warning"), "{}", stderr(&["good"]));
     let text = stderr(&["good", "--organ", "liver=1:9"]);
-    assert!(text.contains("no truth contains 9, the tumors of liver: all cases count as healthy"), "{text}");
+    assert!(text.contains("no truth contains the tumor id 9 of liver: all cases count as healthy"), "{text}");
     let tens = liver(3, true).map(|id| id * 10);
     write(folder.path().join("tens/case-0.nii"), &grid(), &tens);
     let text = stderr(&["tens"]);
-    assert!(text.contains("predictions contain [10, 20], which no truth and no organ has"), "{text}");
+    assert!(text.contains("predictions contain the ids [10, 20], which no truth and no organ has"), "{text}");
 }
 
 #[test]

@@ -233,7 +233,7 @@ fn patient_keys_group_scans_without_names() {
 }
 
 #[test]
-fn all_errors_of_settings_are_reported() {
+fn new_reports_all_errors_at_once() {
     let config = FolderConfig {
         root: "/no/such/folder".into(),
         include: vec!["**/[ct.nii".into(), "/absolute".into(), "../up".into()],

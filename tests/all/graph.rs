@@ -115,7 +115,7 @@ fn scans_of_one_patient_share_patient_key() {
 }
 
 #[test]
-fn validate_reports_all_wiring_errors() {
+fn validate_reports_all_errors_of_settings_and_wiring() {
     let text = r#"
 [pipeline]
 name = "bad"
@@ -347,21 +347,21 @@ impl Scorer for Idle {
     }
 }
 
-/// The built-in kinds and custom ones; `segmentor` is a mask, a synthesis and a score.
+/// Returns the built-in kinds and custom ones; `segmentor` is a mask, a synthesis and a score.
 fn registry_with_test_kinds() -> Registry {
     let mut registry = Registry::standard();
-    registry.synthesis("segmentor", "Synthesizes.", |config: TestConfig, context| {
+    registry.add_synthesis("segmentor", "Synthesizes.", |config: TestConfig, context| {
         let (input_spec, organs) = (config.input_spec()?, context.organs.to_vec());
         Ok(Synthesis { synthesize: Arc::new(Idle(&[])), organs, variants: 1, model: "idle".into(), input_spec })
     });
-    registry.score("segmentor", "Scores.", |config: TestConfig, _| {
+    registry.add_score("segmentor", "Scores.", |config: TestConfig, _| {
         let input_spec = config.input_spec()?;
         Ok(Scoring { stage: Arc::new(Idle(&[Score::FoundFraction])), input_spec })
     });
-    registry.score("other", "Scores too.", |config: TestConfig, _| {
+    registry.add_score("other", "Scores too.", |config: TestConfig, _| {
         config.input_spec().map(|input_spec| Scoring { stage: Arc::new(Idle(&[Score::Realness])), input_spec })
     });
-    registry.source("empty", "Has nothing.", |_: TestConfig, _| Ok(Arc::new(Idle(&[])) as Arc<dyn Source>));
+    registry.add_source("empty", "Has nothing.", |_: TestConfig, _| Ok(Arc::new(Idle(&[])) as Arc<dyn Source>));
     registry
 }
 

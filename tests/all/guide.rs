@@ -39,20 +39,20 @@ fn page(name: &str) -> String {
     std::fs::read_to_string(root().join(name)).unwrap()
 }
 
-/// The blocks of a page in a language.
+/// Returns the blocks of a page in a language.
 fn blocks(text: &str, language: &str) -> Vec<String> {
     let fence = format!("```{language}\n");
     text.split(&fence).skip(1).map(|rest| rest.split("\n```").next().unwrap().to_owned()).collect()
 }
 
-/// The commands of a page, without comments.
+/// Returns the commands of a page, without comments.
 fn commands(text: &str) -> Vec<Vec<String>> {
     let lines = blocks(text, "console").join("\n");
     let commands = lines.lines().filter_map(|line| line.strip_prefix("$ ")).map(split);
     commands.collect()
 }
 
-/// The arguments of a command line with single quotes, up to a comment.
+/// Returns the arguments of a command line with single quotes, up to a comment.
 fn split(line: &str) -> Vec<String> {
     let (mut arguments, mut argument, mut is_quoted, mut is_started) = (Vec::new(), String::new(), false, false);
     for letter in line.chars() {
@@ -76,7 +76,7 @@ fn split(line: &str) -> Vec<String> {
     arguments
 }
 
-/// A folder with an archive of six scans and their labels, ground truth and predictions, and the pipelines.
+/// Returns a folder with an archive of six scans and their labels, ground truth and predictions, and the pipelines.
 fn workplace() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let copied = Command::new("cp").arg("-r").arg(root().join("pipelines")).arg(folder.path()).status().unwrap();
@@ -92,7 +92,7 @@ fn workplace() -> tempfile::TempDir {
     for (number, entry) in phantoms.list().unwrap().iter().enumerate() {
         let scan = phantoms.read(entry).unwrap();
         let (grid, labels) = (&scan.volume.grid, scan.companions.labels("labels.nii.gz").unwrap());
-        let Voxels::I16(hu) = &scan.volume.voxels else { panic!("phantoms are whole numbers") };
+        let Voxels::I16(hu) = &scan.volume.voxels else { panic!("phantoms have integer HU") };
         let image: Vec<u8> = hu.as_slice().iter().flat_map(|hu| hu.to_le_bytes()).collect();
         let ids: Vec<u8> = labels.ids.as_slice().iter().flat_map(|id| id.to_le_bytes()).collect();
         let write = |path: String, datatype, voxels: &[u8]| {

@@ -9,7 +9,7 @@ use freetumor::graph::{GraphFile, Registry, Resources, check};
 use freetumor::id::{CandidateDigest, SampleId};
 use freetumor::ingest::nifti::{self, Datatype};
 use freetumor::record::SampleRow;
-use freetumor::record::parquet::read_part;
+use freetumor::record::parquet::decode_part;
 use freetumor::run::RunFolder;
 use freetumor::score::Score;
 use freetumor::volume::{Affine, Array3, Grid};
@@ -74,7 +74,7 @@ fn rows(root: &Path, graph: &str) -> Vec<SampleRow> {
     run(plan, out.path(), &RunOptions::default(), &Arc::new(Progress::default())).unwrap();
     let folder = RunFolder::open(out.path()).unwrap();
     let parts = folder.files("samples", None).unwrap();
-    parts.iter().flat_map(|file| read_part::<SampleRow>(folder.read_verified(file).unwrap()).unwrap()).collect()
+    parts.iter().flat_map(|file| decode_part::<SampleRow>(folder.read_verified(file).unwrap()).unwrap()).collect()
 }
 
 type Candidates = BTreeMap<SampleId, (Option<CandidateDigest>, Option<String>)>;

@@ -125,11 +125,11 @@ fn infer_of_tensor_equals_the_reference() {
 fn agreement(hu: &[f32], ids: &[u16]) -> f64 {
     let mut pairs: Vec<(f32, bool)> = hu.iter().zip(ids).map(|(hu, id)| (*hu, *id == 1)).collect();
     pairs.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let labelled = pairs.iter().filter(|pair| pair.1).count();
+    let labeled = pairs.iter().filter(|pair| pair.1).count();
     let mut both = 0;
-    let dice = |(above, (_, is_labelled)): (usize, &(f32, bool))| {
-        both += usize::from(*is_labelled);
-        2.0 * both as f64 / (above + 1 + labelled) as f64
+    let dice = |(above, (_, is_labeled)): (usize, &(f32, bool))| {
+        both += usize::from(*is_labeled);
+        2.0 * both as f64 / (above + 1 + labeled) as f64
     };
     pairs.iter().enumerate().map(dice).fold(0.0, f64::max)
 }
@@ -146,11 +146,11 @@ fn infer_labels_bright_voxels_of_a_real_scan() {
 
     // One window over the whole scan, at the scan's spacing: exactly a threshold, except for voxels that the HU window clips.
     let stdout = assert_success(&infer(&paths, &["--model", "unet3d", "--roi", "128,104,32", "--spacing", "3"]));
-    assert!(stdout.contains("3 classes, ") && stdout.contains(" 1 windows, "), "{stdout}");
+    assert!(stdout.contains("3 classes, ") && stdout.contains(" 1 window, "), "{stdout}");
     let labels = nifti::read_labels(&output).unwrap();
     assert_eq!(labels.grid, volume.grid);
-    let labelled = labels.ids.as_slice().iter().filter(|id| **id == 1).count();
-    assert!((20_000..hu.len() / 2).contains(&labelled), "{labelled}");
+    let labeled = labels.ids.as_slice().iter().filter(|id| **id == 1).count();
+    assert!((20_000..hu.len() / 2).contains(&labeled), "{labeled}");
     assert!(agreement(&hu, labels.ids.as_slice()) > 0.9999, "{}", agreement(&hu, labels.ids.as_slice()));
 
     // One window at 2.2 mm: resampling to 2.2 mm and back blurs the noise of single voxels, and shifts nothing.
@@ -168,7 +168,7 @@ fn infer_labels_bright_voxels_of_a_real_scan() {
         }
     }
 
-    // Several windows: each has a separate threshold, as this network's norms use the statistics of a window.
+    // Several windows: each has a separate threshold, as this network's normalization layers use the statistics of a window.
     let stdout = assert_success(&infer(&paths, &["--model", "unet3d", "--roi", "64", "--overlap", "0.25"]));
     assert!(stdout.contains(" 20 windows, "), "{stdout}");
     let windowed = agreement(&hu, nifti::read_labels(&output).unwrap().ids.as_slice());
@@ -262,9 +262,9 @@ fn infer_of_dicom_folder_equals_infer_of_nifti() {
     let reference = labels(folder.join("reference.nii.gz"), "nifti.nii.gz");
     let onto = reference.onto(&dicom.grid).unwrap();
     let differing = dicom.ids.as_slice().iter().zip(onto.ids.as_slice()).filter(|(a, b)| a != b).count();
-    let labelled = dicom.ids.as_slice().iter().filter(|id| **id > 0).count();
-    assert!(labelled > 1000, "{labelled}");
-    assert!(differing * 1000 < labelled, "{differing} of {labelled}");
+    let labeled = dicom.ids.as_slice().iter().filter(|id| **id > 0).count();
+    assert!(labeled > 1000, "{labeled}");
+    assert!(differing * 1000 < labeled, "{differing} of {labeled}");
 }
 
 /// Weights, input and output, more options; a part of the error and of its hint.
@@ -315,7 +315,7 @@ fn infer_exits_with_code_2_and_a_hint_on_invalid_input() {
         ("w.safetensors", tensors, &["--width", "2"], "of another shape", "these weights need --width 1"),
         ("swin.safetensors", tensors, &[], "missing `down_tr64.", "check that these are weights of unet3d"),
         ("nan.safetensors", tensors, &[], "`out_tr.final_conv.bias`: 1 of 3 numbers are NaN", ""),
-        ("huge.safetensors", tensors, &[], "logits are NaN or infinite", "of the same kind"),
+        ("huge.safetensors", tensors, &[], "logits are NaN or infinite", "inputs of this kind"),
         (
             "w.safetensors",
             ("odd.safetensors", "y.safetensors"),
@@ -337,11 +337,17 @@ fn infer_exits_with_code_2_and_a_hint_on_invalid_input() {
             "w.safetensors",
             ("x.safetensors", "y.nii"),
             &[],
-            "is a tensor, and so is the result",
-            "name the output .safetensors",
+            "is a tensor, so the output is a tensor",
+            "use an output name that ends in .safetensors",
         ),
-        ("w.safetensors", ("scan.nii", "y.png"), &[], "is a scan, and so is the result", "name the output .nii.gz"),
-        ("w.safetensors", ("scan.nii", "no/y.nii"), &[], "there is no folder", "create it first"),
+        (
+            "w.safetensors",
+            ("scan.nii", "y.png"),
+            &[],
+            "is a scan, so the output is a NIfTI file",
+            "an output name that ends in .nii.gz",
+        ),
+        ("w.safetensors", ("scan.nii", "no/y.nii"), &[], "there is no folder", "create the folder first"),
         ("w.safetensors", ("gone.nii", "y.nii"), &[], "gone.nii cannot be read (missing)", ""),
         ("w.safetensors", ("notes.nii.gz", "y.nii"), &[], "notes.nii.gz cannot be read", ""),
         ("w.safetensors", ("empty", "y.nii"), &[], "without DICOM images", "the slices themselves"),
@@ -349,7 +355,7 @@ fn infer_exits_with_code_2_and_a_hint_on_invalid_input() {
             "w.safetensors",
             scans,
             &["--roi", "20"],
-            "--roi [20, 20, 20]: unet3d takes sides that are multiples of 8",
+            "--roi [20, 20, 20]: expected sides that are multiples of 8 for unet3d",
             "--roi 24",
         ),
         ("w.safetensors", scans, &["--roi", "0"], "multiples of 8", "--roi 8"),
@@ -358,12 +364,18 @@ fn infer_exits_with_code_2_and_a_hint_on_invalid_input() {
         ("w.safetensors", scans, &["--overlap", "-0.5"], "--overlap -0.5: expected a share", ""),
         ("w.safetensors", scans, &["--roi", "2048"], "a window of at most 16777216 voxels", ""),
         ("w.safetensors", scans, &["--roi", "1000000000000000000"], "a window of at most 16777216 voxels", ""),
-        ("w.safetensors", ("scan.nii", "scan.nii"), &[], "is the file of --input", "another file"),
-        ("w.safetensors", ("x.safetensors", "w.safetensors"), &[], "is the file of --weights", "another file"),
+        ("w.safetensors", ("scan.nii", "scan.nii"), &[], "is also the file of --input", "another output file"),
+        (
+            "w.safetensors",
+            ("x.safetensors", "w.safetensors"),
+            &[],
+            "is also the file of --weights",
+            "another output file",
+        ),
         ("w.safetensors", scans, &["--spacing", "0"], "--spacing: expected three positive numbers", ""),
-        ("w.safetensors", scans, &["--window", "5,5"], "a lower and a higher number of HU", "--help"),
+        ("w.safetensors", scans, &["--window", "5,5"], "two numbers of HU in ascending order", "--help"),
         ("w.safetensors", scans, &["--device", "tpu"], "possible values: cpu, cuda", "--help"),
-        ("huge.safetensors", scans, &["--roi", "16"], "logits are NaN or infinite", "weights and input match"),
+        ("huge.safetensors", scans, &["--roi", "16"], "logits are NaN or infinite", "scans of this kind"),
     ];
     for (weights, (input, output), more, message, hint) in table {
         let (weights, input, output) = (at(weights), at(input), at(output));

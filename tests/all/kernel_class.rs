@@ -10,7 +10,7 @@ use freetumor::nn::fill;
 use freetumor::nn::network::{Config, Model};
 use freetumor::nn::weights::read;
 use freetumor::record::SampleRow;
-use freetumor::record::parquet::read_part;
+use freetumor::record::parquet::decode_part;
 use freetumor::run::RunFolder;
 use freetumor::simd::Class;
 use sha2::{Digest, Sha256};
@@ -111,7 +111,7 @@ fn quickstart(class: Option<&str>, limit: &str, out: &Path) -> Output {
 fn rows(out: &Path) -> Vec<SampleRow> {
     let run = RunFolder::open(out).unwrap();
     let files = run.files("samples", None).unwrap();
-    let parts = files.iter().flat_map(|file| read_part::<SampleRow>(run.read_verified(file).unwrap()).unwrap());
+    let parts = files.iter().flat_map(|file| decode_part::<SampleRow>(run.read_verified(file).unwrap()).unwrap());
     let mut rows: Vec<SampleRow> = parts.collect();
     rows.sort_by_key(|row| row.record.sample_id);
     rows
@@ -144,7 +144,7 @@ fn resumed_run_computes_in_the_recorded_class() {
         let output = quickstart(Some(Class::detect().name()), "1", &path("parts"));
         assert_eq!(output.status.code(), Some(2));
         let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(stderr.contains("was started in the kernel class portable"), "{stderr}");
+        assert!(stderr.contains("was started with the kernel class portable"), "{stderr}");
     }
 }
 
@@ -160,7 +160,7 @@ fn run_fails_on_folder_of_a_class_that_the_processor_lacks() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{stderr}");
     assert!(
-        stderr.contains(&format!("was started in the kernel class {missing}: this processor lacks the kernel class")),
+        stderr.contains(&format!("was started with the kernel class {missing}: this processor lacks the kernel class")),
         "{stderr}"
     );
 }

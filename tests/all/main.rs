@@ -1,5 +1,6 @@
 //! The integration tests, one module per subject.
 
+mod architecture;
 mod bad_dicom;
 mod bad_input;
 mod cli;
@@ -25,7 +26,6 @@ mod patients;
 mod phantom;
 mod priors;
 mod privacy;
-mod rooms;
 mod run_folder;
 mod shapes;
 mod sinks;

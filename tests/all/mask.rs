@@ -176,7 +176,7 @@ fn lungs_are_found_in_cropped_body() {
 fn padding_around_field_of_view_is_not_lung() {
     let Some((mut volume, mut truth)) = chest() else { return };
     let [nx, ny, _] = volume.grid.shape;
-    let Voxels::I16(hu) = &mut volume.voxels else { panic!("whole numbers of HU") };
+    let Voxels::I16(hu) = &mut volume.voxels else { panic!("the scan has integer HU") };
     // A circle that cuts the lungs, as in a reconstruction with a small field of view.
     let outside = |i: usize| (i % nx).abs_diff(nx / 2).pow(2) + (i / nx % ny).abs_diff(ny / 2).pow(2) > 45 * 45;
     for i in (0..nx * ny * volume.grid.shape[2]).filter(|&i| outside(i)) {

@@ -124,7 +124,7 @@ fn all_types_and_byte_orders_decode_to_same_integers() {
             let file = file_of_six(datatype, &header, [0, 1, 2, 3, 126, 127]);
             let read = volume(&file);
             assert_eq!(read.grid.affine.0, TestHeader::default().sform.map(|row| row.map(f64::from)));
-            let Voxels::I16(array) = &read.voxels else { panic!("{datatype:?}: whole HU are integers") };
+            let Voxels::I16(array) = &read.voxels else { panic!("{datatype:?}: integer HU are read as i16") };
             assert_eq!(array.as_slice(), [0, 1, 2, 3, 126, 127], "{datatype:?}, big endian: {big}");
             assert_eq!(labels(&file).ids.as_slice(), [0, 1, 2, 3, 126, 127], "{datatype:?}, big endian: {big}");
         }
@@ -357,7 +357,7 @@ fn abdomen_has_documented_shape_and_labels() {
     let volume = nifti::read_volume(folder.join("ct.nii.gz")).unwrap();
     assert_eq!(volume.grid.shape, [122, 101, 112]);
     assert!(volume.grid.spacing_mm().iter().all(|spacing| (spacing - 3.0).abs() < 1e-4));
-    assert!(matches!(volume.voxels, Voxels::I16(_)), "an int32 file of whole HU is read as i16");
+    assert!(matches!(volume.voxels, Voxels::I16(_)), "an int32 file of integer HU is read as i16");
 
     let labels = nifti::read_labels(folder.join("labels.nii.gz")).unwrap();
     assert!(labels.grid.agrees_with(&volume.grid));

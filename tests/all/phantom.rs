@@ -74,7 +74,7 @@ fn tissue_has_noise_and_hu_are_in_range() {
             .collect();
         let deviation = (differences.iter().map(|d| d * d).sum::<f64>() / differences.len() as f64 / 2.0).sqrt();
         assert!((7.0..24.0).contains(&deviation), "{deviation:.1} HU");
-        let Voxels::I16(hu) = &scan.volume.voxels else { panic!("phantoms are whole numbers of HU") };
+        let Voxels::I16(hu) = &scan.volume.voxels else { panic!("phantoms have integer HU") };
         assert!(hu.as_slice().iter().all(|hu| (-1024..=3071).contains(hu)));
         let (fat_and_air, _) = organ(&scan, &labels, 0..=0);
         assert!(fat_and_air > 1000.0);
@@ -165,7 +165,7 @@ fn entries_headers_and_scans_are_consistent() {
 }
 
 #[test]
-fn all_errors_of_settings_are_reported() {
+fn new_reports_all_errors_at_once() {
     let config: PhantomConfig =
         toml::from_str("shape = [4, 64, 64]\nspacing_mm = [3.0, 0.0, 3.0]\npatients = 0").unwrap();
     let errors = PhantomSource::new(config, "phantoms").err().unwrap();

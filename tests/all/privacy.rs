@@ -8,7 +8,7 @@ use freetumor::dataflow::{Progress, RunOptions, run};
 use freetumor::graph::{GraphFile, Registry, Resources, check};
 use freetumor::ingest::nifti::{self, Datatype};
 use freetumor::record::SampleRow;
-use freetumor::record::parquet::{Row, read_part};
+use freetumor::record::parquet::{Row, decode_part};
 use freetumor::record::{FaultRecord, QualityRecord, ScanRecord};
 use freetumor::run::RunFolder;
 use freetumor::volume::{Affine, Array3, Grid};
@@ -98,7 +98,7 @@ fn public_text(folder: &Path) -> String {
 
 fn rows<R: Row>(run: &RunFolder, show: impl Fn(&R) -> String) -> String {
     let files = run.files(R::TABLE.name(), None).unwrap();
-    let parts = files.iter().flat_map(|file| read_part::<R>(run.read_verified(file).unwrap()).unwrap());
+    let parts = files.iter().flat_map(|file| decode_part::<R>(run.read_verified(file).unwrap()).unwrap());
     parts.map(|row| show(&row) + "\n").collect()
 }
 

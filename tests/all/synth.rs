@@ -229,7 +229,7 @@ fn organs() -> [Organ; 2] {
     [liver(), Organ { name: "lung".into(), label: 3, tumor_label: 4 }]
 }
 
-/// A round liver below a lung in a box of 120×100×90 mm, with a real tumor in the liver.
+/// Returns a round liver below a lung in a box of 120×100×90 mm, with a real tumor in the liver.
 fn scan(spacing_mm: [f64; 3], float: bool) -> MaskedScan {
     let shape = [0, 1, 2].map(|k| ([120.0, 100.0, 90.0][k] / spacing_mm[k]) as usize);
     let mut affine = Affine::from_spacing(spacing_mm);

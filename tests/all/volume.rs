@@ -280,5 +280,5 @@ fn inspect_fails_on_paths_that_are_not_scans() {
     }
     let (code, _, err) = inspect(&["scan.nii".as_ref(), "--window".as_ref(), "250,-175".as_ref()]);
     assert_eq!(code, 2);
-    assert!(err.contains("a lower and a higher number"), "{err}");
+    assert!(err.contains("two numbers of HU in ascending order"), "{err}");
 }

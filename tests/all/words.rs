@@ -69,7 +69,6 @@ const KEPT: &[(&str, &str)] = &[
     ("gives", "examples/command/"),
     ("judge", "examples/gain/"),
     ("judges", "examples/gain/"),
-    ("seen", "examples/gain/"),
 ];
 
 fn files() -> Vec<PathBuf> {
@@ -89,7 +88,7 @@ fn files() -> Vec<PathBuf> {
     files
 }
 
-/// The words of a line in lower case: identifiers are split at `_` and at capital letters.
+/// Returns the words of a line in lower case: identifiers are split at `_` and at capital letters.
 fn words(line: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut previous = ' ';

@@ -8,7 +8,7 @@ use freetumor::ingest::dicom::{Decoder, Limits, list_series, read_series};
 const ROUNDS: usize = 7;
 
 fn main() {
-    let child = Decoder::child(env!("CARGO_BIN_EXE_freetumor").into());
+    let decoder = Decoder::in_child_process(env!("CARGO_BIN_EXE_freetumor").into());
     for name in ["crlm_1004", "totalseg_liver_dicom"] {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/ct").join(name).join("dicom");
         if !folder.exists() {
@@ -21,8 +21,8 @@ fn main() {
         for (mode, decoder) in [
             ("in this process, 1 thread", Decoder::in_process().with_threads(1)),
             ("in this process", Decoder::in_process()),
-            ("in a child, 1 thread", child.clone().with_threads(1)),
-            ("in a child", child.clone()),
+            ("in a child process, 1 thread", decoder.clone().with_threads(1)),
+            ("in a child process", decoder.clone()),
         ] {
             let read = best(|| drop(read_series(&series, &decoder, &Limits::default()).expect("a valid series")));
             println!("  decoded {mode}: {read:.1?}");

@@ -35,7 +35,7 @@ fn fastest(mut work: impl FnMut()) -> f64 {
     best
 }
 
-/// Independent chains of fused multiply-adds: enough to keep the processor busy.
+/// Computes independent chains of fused multiply-adds: enough to keep the processor busy.
 #[inline(always)]
 fn chains() -> f32 {
     // A flat array, so that the compiler uses plain vector loads: it loads nested arrays by gathering.

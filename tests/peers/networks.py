@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares the logits and the speed of networks with PyTorch.
 
-    pip install torch monai numpy safetensors
+    pip install torch monai numpy safetensors einops
     python tests/peers/networks.py [--pairs 5] [--threads N] [--only NAME…] [--binary BENCH]
 
 Both run the same network with the same weights on the same input, alternately and on the same number of threads. The script prints
@@ -63,7 +63,7 @@ def fill(model):
 
 
 def unet3d(width, classes, norm):
-    """Returns the U-Net with the parameter names of the published one, and the given norm."""
+    """Returns the U-Net with the parameter names of the published one, and the given normalization layers."""
     import torch
     from torch import nn
 

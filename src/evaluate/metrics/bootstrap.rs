@@ -1,9 +1,9 @@
 //! Intervals by resampling patients and seeds.
 //!
 //! Patients and seeds are crossed: each trained network is evaluated on every patient. Therefore one resample samples patients with
-//! replacement and, independently, seeds with replacement, and evaluates the sampled networks on the sampled patients. To sample new seeds
-//! for each patient would average out their variance and understate the uncertainty of a difference. All arms share the same resamples, so
-//! that their differences are paired.
+//! replacement and, independently, seeds with replacement, and evaluates the sampled networks on the sampled patients. Sampling new seeds
+//! for each patient would average out the variance between seeds and underestimate the uncertainty of a difference. All arms share the same
+//! resamples, so that their differences are paired.
 //!
 //! A resample of n seeds underestimates the variance of the mean by a factor of (n − 1) / n; the weights of seeds are spread around 1 to
 //! correct for that factor (Rao and Wu's rescaling). With one seed there is no variance between seeds: the interval is for that network.
@@ -28,7 +28,7 @@ impl WeightedSum {
     /// The contribution of a case without the measure.
     pub const ZERO: Self = Self { sum: 0.0, weight: 0.0 };
 
-    /// The contribution of one number with weight 1, or zero without a number.
+    /// Returns the contribution of one number with weight 1, or zero without a number.
     pub fn of(value: Option<f64>) -> Self {
         value.map_or(Self::ZERO, |sum| Self { sum, weight: 1.0 })
     }
@@ -45,7 +45,7 @@ impl WeightedSum {
     }
 }
 
-/// One measure of one arm.
+/// The values of one measure of one arm.
 ///
 /// # Shapes
 /// `[seed][patient]`: the contribution of all cases of a patient with the network of a seed.

@@ -15,9 +15,10 @@ pub struct Comparison {
 
 /// Compares two arms, paired by patient, and paired by seed if both have the same number of seeds.
 ///
-/// Both arms use the same resamples of patients and seeds. `p` is twice the share of resamples in which the difference has the other
-/// sign, so that `p` agrees with the interval: `p` is below 0.05 if the interval excludes 0. The count is increased by one so that `p` is
-/// never 0. Resamples of few patients underestimate `p`: `p` is at least 2^(1−n) for n patients, the minimum for n differences of one sign.
+/// Both arms use the same resamples of patients and seeds. `p` is twice the share of resamples in which the difference has the other sign,
+/// so that `p` agrees with the interval: `p` is below 0.05 if the interval excludes 0. One is added to the count of these resamples, so
+/// that `p` is never 0. Resamples of few patients underestimate `p`: `p` is at least 2^(1−n) for n patients, the minimum for n differences
+/// of one sign.
 ///
 /// Returns `None` if the weight of an arm is 0.
 ///

@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::mask::BitVolume;
 use crate::volume::{Connectivity, Grid};
 
-/// The minimum covered share of a found lesion.
+/// The minimum share of a lesion's voxels that must be predicted for the lesion to be found.
 pub const FOUND_FRACTION: f64 = 0.1;
-/// The maximum volume of predicted components outside of lesions that count as noise instead of false positives.
+/// The maximum volume of a predicted component that touches no lesion and is ignored as noise; larger components are false positives.
 pub const FALSE_POSITIVE_MM3: f64 = 30.0;
 /// The minimum diameter of a measurable lesion, in voxels.
 pub const MIN_VOXELS_ACROSS: f64 = 3.0;
@@ -47,7 +47,7 @@ impl DiameterBin {
         Self::ALL.into_iter().find(|bin| diameter_mm < bin.end_mm()).unwrap_or(Self::From20)
     }
 
-    /// The exclusive upper bound of the diameter.
+    /// Returns the exclusive upper bound of the diameter.
     pub fn end_mm(self) -> f64 {
         match self {
             Self::Below5 => 5.0,
@@ -58,7 +58,7 @@ impl DiameterBin {
         }
     }
 
-    /// The name in tables and plots, in mm.
+    /// Returns the name in tables and plots, in mm.
     pub fn name(self) -> &'static str {
         match self {
             Self::Below5 => "<5",

@@ -37,7 +37,7 @@ impl Metric {
         Self::FalsePositives,
     ];
 
-    /// The name in summaries.
+    /// Returns the name in summaries.
     pub fn name(self) -> &'static str {
         match self {
             Self::Dice => "dice",
@@ -53,7 +53,7 @@ impl Metric {
         }
     }
 
-    /// The minimum and the maximum of the metric.
+    /// Returns the minimum and the maximum of the metric.
     pub fn range(self) -> [f64; 2] {
         [0.0, if self == Self::FalsePositives { f64::INFINITY } else { 1.0 }]
     }

@@ -2,7 +2,7 @@
 
 use crate::mask::BitVolume;
 
-/// Makes distances that equal the tolerance count as within the tolerance despite rounding errors.
+/// The factor of the tolerance that keeps distances equal to the tolerance within it despite rounding errors.
 const ROUNDING: f64 = 1.0 + 1e-6;
 
 /// Returns the Dice coefficient of two sets, `2 |A ∩ B| / (|A| + |B|)`; `None` if both are empty, in which case Dice is undefined and
@@ -39,7 +39,7 @@ pub fn tolerance_mm(spacing_mm: [f64; 3]) -> f64 {
     spacing_mm.into_iter().fold(2.0, f64::max)
 }
 
-/// Returns the normalised surface Dice (NSD): the share of the surface voxels of both sets that are within `tolerance_mm` of the surface
+/// Returns the normalized surface Dice (NSD): the share of the surface voxels of both sets that are within `tolerance_mm` of the surface
 /// of the other set. Returns `None` if both sets are empty, and 0 if one set is empty.
 ///
 /// A surface voxel shares a face with the outside; voxels beyond the volume are outside. Distances are between the centres of voxels.

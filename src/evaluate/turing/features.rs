@@ -58,7 +58,7 @@ impl Feature {
     }
 }
 
-/// A lesion for the classifier.
+/// A lesion as a sample of the classifier.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LesionSample {
     /// The patient.
@@ -106,11 +106,11 @@ pub fn describe(volume: &Volume, labels: &Labels, organ_id: Option<u16>, tumor_i
         lesions[run.component].extend((run.from..run.to).map(|x| [x0 + x, y0 + run.y, z0 + run.z]));
     }
     let patches = lesions.into_iter().filter(|voxels| voxels.len() >= MIN_VOXELS);
-    patches.filter_map(|voxels| Patch::around(volume, labels, organ_id, tumor_id, &voxels)?.values()).collect()
+    patches.filter_map(|voxels| LesionBox::around(volume, labels, organ_id, tumor_id, &voxels)?.values()).collect()
 }
 
 /// The bounding box of a lesion with its surroundings.
-struct Patch {
+struct LesionBox {
     spacing_mm: [f64; 3],
     hu: Array3<f32>,
     lesion: Array3<bool>,
@@ -120,7 +120,7 @@ struct Patch {
     depth_mm: Array3<f32>,
 }
 
-impl Patch {
+impl LesionBox {
     fn around(
         volume: &Volume,
         labels: &Labels,
@@ -226,7 +226,7 @@ impl Patch {
         sum / count.max(1.0)
     }
 
-    /// Returns the correlation of neighbours along an axis inside a set.
+    /// Returns the correlation of the HU of neighbouring voxels of a set along an axis.
     fn grain(&self, set: &Array3<bool>, mean: f64, axis: usize) -> f64 {
         let shape = set.shape();
         let (mut product, mut square) = (0.0, 0.0);

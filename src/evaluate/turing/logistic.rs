@@ -1,6 +1,6 @@
 //! Logistic regression with a ridge penalty, by Newton's method.
 
-/// The ridge penalty on the weights of standardised features.
+/// The ridge penalty on the weights of standardized features.
 const RIDGE: f64 = 1.0;
 /// Features are clamped to this many standard deviations from their mean.
 const MAX_DEVIATIONS: f64 = 4.0;
@@ -28,7 +28,7 @@ impl Logistic {
         let deviation = |k: usize| (column(k).map(|v| (v - means[k]).powi(2)).sum::<f64>() / count).sqrt().max(1e-9);
         let deviations: Vec<f64> = (0..width).map(deviation).collect();
         let mut fitted = Self { means, deviations, weights: vec![0.0; width + 1] };
-        let standard: Vec<Vec<f64>> = rows.iter().map(|row| fitted.standardise(row)).collect();
+        let standard: Vec<Vec<f64>> = rows.iter().map(|row| fitted.standardize(row)).collect();
         let class_count = |class: bool| classes.iter().filter(|other| **other == class).count().max(1) as f64;
         let weight = [false, true].map(|class| 0.5 * count / class_count(class));
         for _ in 0..STEPS {
@@ -44,10 +44,10 @@ impl Logistic {
 
     /// Returns the logarithm of the odds of class `true`.
     pub(super) fn score(&self, row: &[f64]) -> f64 {
-        self.log_odds(&self.standardise(row))
+        self.log_odds(&self.standardize(row))
     }
 
-    fn standardise(&self, row: &[f64]) -> Vec<f64> {
+    fn standardize(&self, row: &[f64]) -> Vec<f64> {
         let scaled = row.iter().zip(self.means.iter().zip(&self.deviations));
         let scaled = scaled
             .map(|(value, (mean, deviation))| ((value - mean) / deviation).clamp(-MAX_DEVIATIONS, MAX_DEVIATIONS));
@@ -124,7 +124,7 @@ mod tests {
         let classes: Vec<bool> = rows.iter().map(|row| row[0] - row[1] + random.normal(0.0, 1.0) > 0.0).collect();
         let borrowed: Vec<&[f64]> = rows.iter().map(Vec::as_slice).collect();
         let fitted = Logistic::fit(&borrowed, &classes);
-        let standard: Vec<Vec<f64>> = rows.iter().map(|row| fitted.standardise(row)).collect();
+        let standard: Vec<Vec<f64>> = rows.iter().map(|row| fitted.standardize(row)).collect();
         let class_count = |class: bool| classes.iter().filter(|other| **other == class).count() as f64;
         let loss = |weights: &[f64]| {
             let each = standard.iter().zip(&classes).map(|(row, class)| {

@@ -2,8 +2,8 @@
 //!
 //! Each lesion is described by 23 features of the region around it ([`describe`], [`read_lesions`]). A logistic regression is trained on
 //! some patients and applied to the others ([`separability`]). Tens of patients are too few to train a network, but enough for this
-//! classifier, which also reports the features that differ. An area under the curve (AUC) of 0.5 means that it cannot separate the two
-//! kinds.
+//! classifier, which also reports the features that differ. An area under the curve (AUC) of 0.5 means that the classifier cannot separate
+//! real from synthetic tumors.
 
 mod data_set;
 mod features;

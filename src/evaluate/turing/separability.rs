@@ -15,7 +15,7 @@ use crate::random::Key;
 
 /// The number of folds of patients; each fold is held out once.
 const FOLDS: usize = 5;
-/// How often the patients are assigned to folds.
+/// The number of times that the patients are assigned to folds.
 const REPEATS: usize = 10;
 /// The minimum number of patients with lesions of each kind.
 const MIN_PATIENTS: usize = FOLDS;

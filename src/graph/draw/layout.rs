@@ -279,7 +279,7 @@ mod tests {
     use super::*;
     use crate::graph::{Edge, NodeInput};
 
-    /// Random graphs in which every node has up to three earlier nodes as inputs.
+    /// Returns random graphs in which every node has up to three earlier nodes as inputs.
     fn graphs() -> impl Strategy<Value = Vec<Node>> {
         prop::collection::vec(prop::collection::btree_set(0usize..1000, 0..4), 1..14).prop_map(|picks| {
             let node = |(index, picks): (usize, &std::collections::BTreeSet<usize>)| {

@@ -10,7 +10,7 @@ const NAME: f64 = 14.0;
 const KIND: f64 = 11.5;
 const LABEL: f64 = 11.0;
 
-/// Returns the graph as an SVG picture, boxes coloured by role, edges labelled by type.
+/// Returns the graph as an SVG picture, boxes coloured by role, edges labeled by type.
 ///
 /// ```
 /// use freetumor::graph::{Node, Role, draw::svg};
@@ -49,14 +49,14 @@ pub fn svg(title: &str, nodes: &[Node]) -> String {
             if wire.port == Port::Rejected { " stroke-dasharray=\"5 4\"" } else { "" }
         );
     }
-    let mut labelled: Vec<(usize, Port)> = Vec::new();
+    let mut labeled: Vec<(usize, Port)> = Vec::new();
     for wire in &layout.wires {
         let (Some(edge), false) =
-            (nodes[wire.from].role.output_edge(wire.port), labelled.contains(&(wire.from, wire.port)))
+            (nodes[wire.from].role.output_edge(wire.port), labeled.contains(&(wire.from, wire.port)))
         else {
             continue;
         };
-        labelled.push((wire.from, wire.port));
+        labeled.push((wire.from, wire.port));
         let [x, y] = wire.points[0];
         let _ = writeln!(
             text,

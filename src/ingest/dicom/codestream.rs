@@ -22,7 +22,7 @@ fn truncated() -> Fault {
     Fault::read(FaultKind::Truncated, "compressed pixel data ends inside its header")
 }
 
-/// A run-length frame has one segment for each byte of a pixel.
+/// Checks that a run-length frame has one segment for each byte of a pixel.
 fn check_rle(frame: &Frame) -> Result<(), Fault> {
     let header = frame.bytes.first_chunk::<64>().ok_or_else(truncated)?;
     let number = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]) as usize;

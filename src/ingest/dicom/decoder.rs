@@ -22,13 +22,13 @@ type DecodedFrames = Result<Vec<Vec<u8>>, Fault>;
 
 /// The decoder of compressed pixels: the process in which it runs, its threads and its timeout.
 ///
-/// Some decoders are translated C code that hostile bytes can crash. [`Decoder::child`] isolates them from the run:
-/// the child decodes all slices of a series, with limited address space if the platform supports such a limit, and a crash,
+/// Some decoders are translated C code that hostile bytes can crash. [`Decoder::in_child_process`] isolates them from the run:
+/// the child process decodes all slices of a series, with limited address space if the platform supports such a limit, and a crash,
 /// a timeout or an invalid response is a fault of that scan. [`Decoder::in_process`] catches panics only.
 ///
 /// ```
 /// use freetumor::ingest::dicom::Decoder;
-/// let decoder = Decoder::child(std::env::current_exe().unwrap());
+/// let decoder = Decoder::in_child_process(std::env::current_exe().unwrap());
 /// assert_ne!(decoder, Decoder::in_process());
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,11 +47,11 @@ impl Decoder {
 
     /// Creates a decoder in child processes: one process `program decode-dicom` for each series, where `program` is the
     /// `freetumor` command or another program that calls [`serve`](super::serve).
-    pub fn child(program: PathBuf) -> Self {
+    pub fn in_child_process(program: PathBuf) -> Self {
         Self { program: Some((program, vec!["decode-dicom".into()])), ..Self::in_process() }
     }
 
-    /// Sets the timeout of one batch of slices, after which the child is stopped; 30 s by default.
+    /// Sets the timeout of one batch of slices, after which the decoder process is stopped; 30 s by default.
     #[must_use]
     pub fn with_slice_time(self, slice_time: Duration) -> Self {
         Self { slice_time, ..self }
@@ -97,9 +97,9 @@ impl SeriesDecoder<'_> {
     }
 }
 
-/// A running child, with a thread that exchanges data with it so that a timeout can be applied.
+/// A running decoder process, with a thread that exchanges data with the process so that a timeout can be applied.
 struct DecoderProcess {
-    child: Child,
+    process: Child,
     frames: Sender<Vec<Frame>>,
     responses: Receiver<io::Result<DecodedFrames>>,
 }
@@ -109,9 +109,9 @@ impl DecoderProcess {
         let failed = |error: io::Error| {
             Fault::read(FaultKind::Io, format!("cannot start the decoder of compressed slices: {}", error.kind()))
         };
-        let mut child =
+        let mut process =
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().map_err(failed)?;
-        let (Some(input), Some(output)) = (child.stdin.take(), child.stdout.take()) else {
+        let (Some(input), Some(output)) = (process.stdin.take(), process.stdout.take()) else {
             return Err(failed(io::ErrorKind::BrokenPipe.into()));
         };
         let (frames, batches) = bounded(1);
@@ -120,7 +120,7 @@ impl DecoderProcess {
             .name("dicom-decoder".into())
             .spawn(move || exchange(input, output, threads, &batches, &results))
             .map_err(failed)?;
-        Ok(Self { child, frames, responses })
+        Ok(Self { process, frames, responses })
     }
 
     fn decode(&mut self, frames: Vec<Frame>, timeout: Duration) -> DecodedFrames {
@@ -138,10 +138,10 @@ impl DecoderProcess {
         }
     }
 
-    /// Waits up to a second for a child that closed its pipes, and describes its exit.
+    /// Waits up to a second for a process that closed its pipes, and describes its exit.
     fn exit_reason(&mut self) -> String {
         for _ in 0..100 {
-            match self.child.try_wait() {
+            match self.process.try_wait() {
                 Ok(Some(status)) => return describe(status),
                 Ok(None) => std::thread::sleep(Duration::from_millis(10)),
                 Err(_) => break,
@@ -153,9 +153,9 @@ impl DecoderProcess {
 
 impl Drop for DecoderProcess {
     fn drop(&mut self) {
-        // All required responses were received, and a hanging child must not outlive the decoder.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // All required responses were received, and a hanging process must not outlive the decoder.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
@@ -250,13 +250,13 @@ mod tests {
             ..Decoder::in_process().with_slice_time(Duration::from_millis(500))
         };
         let format = PixelFormat { bytes: 2, bits: 16, signed: false };
-        // More than the capacity of a pipe, so that a child that does not read blocks the writer, too.
+        // More than the capacity of a pipe, so that a process that does not read blocks the writer, too.
         let frame = Frame { syntax: Syntax::Rle, shape: [2, 2], format, bytes: vec![0; 1 << 20] };
-        decoder.session().decode(vec![frame]).expect_err("the child is not a decoder")
+        decoder.session().decode(vec![frame]).expect_err("the process is not a decoder")
     }
 
     #[test]
-    fn hanging_child_is_stopped() {
+    fn hanging_decoder_process_is_stopped() {
         let started = Instant::now();
         let fault = fault_of("exec sleep 60");
         assert_eq!(fault.kind, FaultKind::Panic);
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn crashed_child_is_reported_with_its_signal() {
+    fn signal_of_crashed_decoder_process_is_reported() {
         for (signal, message) in
             [("SEGV", "died of signal 11 (segmentation fault)"), ("ABRT", "died of signal 6 (abort)")]
         {
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn invalid_response_of_child_is_fault() {
+    fn invalid_response_of_decoder_process_is_fault() {
         let fault = |bytes: &str| fault_of(&format!("printf '{bytes}'; exec cat > /dev/null"));
         // Status 0 with 9 bytes for 2 × 2 pixels of 2 bytes.
         let long = fault(r"\000\011\000\000\000\000\000\000\000");

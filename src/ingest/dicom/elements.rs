@@ -35,7 +35,8 @@ pub(super) struct Elements {
     values: BTreeMap<Tag, Vec<u8>>,
     big_endian: bool,
     implicit: bool,
-    /// Whether a fault matters: the file starts as the standard requires, or could not be opened.
+    /// Whether a fault must be reported: the file starts as the standard requires, or could not be opened. The fault of any other file
+    /// only shows that the file is not DICOM.
     pub may_be_dicom: bool,
     /// Location of the pixels, if the file has any.
     pub pixels: Option<PixelBytes>,

@@ -14,7 +14,7 @@ pub(super) struct Frame {
 }
 
 impl Frame {
-    /// Bytes of the decoded pixels.
+    /// Returns the size of the decoded pixels in bytes.
     pub fn decoded_bytes(&self) -> usize {
         self.shape[0] * self.shape[1] * self.format.bytes
     }

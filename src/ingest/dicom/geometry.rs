@@ -36,7 +36,7 @@ pub(super) struct SlicePose {
 /// The order of slices and their grid.
 #[derive(Debug, PartialEq)]
 pub(super) struct SliceStack {
-    /// Indices of the poses from the first slice to the last; copies of a slice are left out.
+    /// Indices of the poses from the first slice to the last; duplicates of a slice are left out.
     pub order: Vec<usize>,
     pub grid: Grid,
 }
@@ -85,7 +85,7 @@ impl SlicePose {
         cross(self.along_row, self.along_column)
     }
 
-    /// Whether two slices are parallel, with rows along the same direction, within `tolerance` of each cosine.
+    /// Returns whether two slices are parallel, with rows along the same direction, within `tolerance` of each cosine.
     pub fn is_parallel_to(&self, other: &Self, tolerance: f64) -> bool {
         let differs = |a: [f64; 3], b: [f64; 3]| a.iter().zip(b).any(|(a, b)| (a - b).abs() > tolerance);
         !differs(self.along_row, other.along_row) && !differs(self.along_column, other.along_column)
@@ -100,7 +100,7 @@ pub(super) fn stack(poses: &[SlicePose]) -> Result<SliceStack, Fault> {
     let along = |index: usize| dot(poses[index].position_mm, normal);
     let mut order: Vec<usize> = (0..poses.len()).collect();
     order.sort_by(|&a, &b| along(a).total_cmp(&along(b)).then(a.cmp(&b)));
-    let order = without_copies(poses, order, along)?;
+    let order = without_duplicates(poses, order, along)?;
     if order.len() < FEWEST_SLICES {
         return Err(too_few(order.len()));
     }
@@ -165,15 +165,20 @@ fn check_consistent(first: &SlicePose, poses: &[SlicePose]) -> Result<(), Fault>
     Ok(())
 }
 
-/// Removes copies of the same instance; different slices at one position are ambiguous.
-fn without_copies(poses: &[SlicePose], order: Vec<usize>, along: impl Fn(usize) -> f64) -> Result<Vec<usize>, Fault> {
+/// Removes duplicates of slices, which have the same instance and position; different slices at one position are ambiguous.
+fn without_duplicates(
+    poses: &[SlicePose],
+    order: Vec<usize>,
+    along: impl Fn(usize) -> f64,
+) -> Result<Vec<usize>, Fault> {
     let mut kept: Vec<usize> = Vec::with_capacity(order.len());
     for index in order {
         if let Some(&last) = kept.last()
             && along(index) - along(last) <= SAME_POSITION_MM
         {
-            let (here, there) = (&poses[index], &poses[last]);
-            if here.instance.is_some() && here.instance == there.instance && here.position_mm == there.position_mm {
+            let (slice, previous) = (&poses[index], &poses[last]);
+            let is_same_instance = slice.instance.is_some() && slice.instance == previous.instance;
+            if is_same_instance && slice.position_mm == previous.position_mm {
                 continue;
             }
             return Err(geometry(
@@ -200,11 +205,11 @@ fn check_gaps(along_mm: &[f64]) -> Result<(), Fault> {
         return Ok(());
     };
     let steps = (gap / median).round();
-    let whole = gaps.iter().all(|gap| {
+    let are_multiples = gaps.iter().all(|gap| {
         let steps = gap / median;
         steps > 0.5 && (steps - steps.round()).abs() <= 2.0 * POSITION_TOLERANCE_VOXELS
     });
-    if whole && steps >= 2.0 {
+    if are_multiples && steps >= 2.0 {
         let missing: f64 = gaps.iter().map(|gap| (gap / median).round() - 1.0).sum();
         return Err(Fault::read(
             FaultKind::Missing,
@@ -269,8 +274,8 @@ mod tests {
         assert_eq!(grid.shape, [4, 3, 5]);
         for (z, index) in order.into_iter().enumerate() {
             let [l, p, s] = poses[index].position_mm;
-            let here = grid.affine.apply([0.0, 0.0, z as f64]);
-            assert!(here.iter().zip([-l, -p, s]).all(|(a, b)| (a - b).abs() < 1e-12), "{here:?}");
+            let position = grid.affine.apply([0.0, 0.0, z as f64]);
+            assert!(position.iter().zip([-l, -p, s]).all(|(a, b)| (a - b).abs() < 1e-12), "{position:?}");
         }
         let spacing = grid.affine.spacing_mm();
         assert!(spacing.iter().zip([0.5, 0.75, 1.25]).all(|(a, b)| (a - b).abs() < 1e-12), "{spacing:?}");
@@ -279,11 +284,14 @@ mod tests {
     }
 
     #[test]
-    fn copies_require_same_instance_and_position() {
+    fn slices_at_same_position_are_duplicates_only_with_same_instance() {
         let mut poses = oblique();
         poses.push(poses[2]);
         assert_eq!(stack(&poses).unwrap().order.len(), 5);
-        poses[5].instance = None;
+        // The same instance at the same height, but moved within its plane.
+        poses[5].position_mm[0] += 1.0;
+        assert!(stack(&poses).unwrap_err().message.contains("same position"));
+        poses[5] = SlicePose { instance: None, ..poses[2] };
         assert!(stack(&poses).unwrap_err().message.contains("same position"));
         poses[2].instance = None;
         assert!(stack(&poses).unwrap_err().message.contains("same position"), "slices without an instance may differ");

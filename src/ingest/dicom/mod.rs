@@ -25,7 +25,7 @@
 //!
 //! # Hostile files
 //! Lengths are checked against the size of the file. Decoders of compressed pixels can crash on bad input:
-//! [`Decoder::child`] runs them in a child process.
+//! [`Decoder::in_child_process`] runs them in a child process.
 
 mod codec;
 mod codestream;
@@ -53,7 +53,7 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 8 GiB, far above any CT scan.
+    /// Returns a limit of 8 GiB, far above any CT scan.
     fn default() -> Self {
         Self { volume_bytes: 8 << 30 }
     }

@@ -23,7 +23,10 @@ pub(super) struct Rescale {
 }
 
 impl Rescale {
-    /// Creates a rescale and checks that it yields finite HU.
+    /// Creates a rescale from a finite slope and intercept.
+    ///
+    /// # Errors
+    /// A fault of kind `corrupt` if the slope is 0, or a number is too large for HU.
     pub fn new(slope: f64, intercept: f64) -> Result<Self, Fault> {
         if slope == 0.0 || slope.abs() > 1e6 || intercept.abs() > 1e9 {
             return Err(Fault::read(
@@ -34,27 +37,27 @@ impl Rescale {
         Ok(Self { slope, intercept })
     }
 
-    /// Slope and intercept, if both are whole numbers and so small that no product overflows.
-    fn whole(self) -> Option<(i32, i32)> {
-        let whole = |value: f64| (value.fract() == 0.0 && value.abs() < 16384.0).then_some(value as i32);
-        Some((whole(self.slope)?, whole(self.intercept)?))
+    /// Returns slope and intercept if both are integers and so small that no product overflows.
+    fn integer_coefficients(self) -> Option<(i32, i32)> {
+        let integer = |value: f64| (value.fract() == 0.0 && value.abs() < 16384.0).then_some(value as i32);
+        Some((integer(self.slope)?, integer(self.intercept)?))
+    }
+
+    /// Returns whether every stored value is rescaled to an integer HU.
+    pub fn maps_to_integer_hu(self) -> bool {
+        self.integer_coefficients().is_some()
     }
 }
 
 impl PixelFormat {
-    /// Whether every possible stored value is a whole number of HU.
-    pub fn is_whole(self, rescale: Rescale) -> bool {
-        rescale.whole().is_some()
-    }
-
-    /// Whether every possible stored value is a whole number of HU that fits 16 bits.
+    /// Returns whether every value that the format can store is rescaled to an integer HU in the range of i16.
     pub fn fits_i16(self, rescale: Rescale) -> bool {
         let (low, high) = if self.signed {
             (-(1i64 << (self.bits - 1)), (1i64 << (self.bits - 1)) - 1)
         } else {
             (0, (1i64 << self.bits) - 1)
         };
-        rescale.whole().is_some_and(|(slope, intercept)| {
+        rescale.integer_coefficients().is_some_and(|(slope, intercept)| {
             [low, high].iter().all(|v| i16::try_from(v * i64::from(slope) + i64::from(intercept)).is_ok())
         })
     }
@@ -79,25 +82,25 @@ impl PixelFormat {
 pub(super) struct VoxelAssembly(VoxelBuffer);
 
 enum VoxelBuffer {
-    Whole(Vec<i16>),
-    Fractional(Vec<f32>),
+    I16(Vec<i16>),
+    F32(Vec<f32>),
 }
 
 impl VoxelAssembly {
-    /// Reserves memory for `voxels`.
-    pub fn new(voxels: usize, whole: bool) -> Result<Self, Fault> {
-        Ok(Self(if whole {
-            VoxelBuffer::Whole(with_capacity(voxels)?)
+    /// Reserves memory for `voxels`, as i16 if `integer_hu`, otherwise as f32.
+    pub fn new(voxels: usize, integer_hu: bool) -> Result<Self, Fault> {
+        Ok(Self(if integer_hu {
+            VoxelBuffer::I16(with_capacity(voxels)?)
         } else {
-            VoxelBuffer::Fractional(with_capacity(voxels)?)
+            VoxelBuffer::F32(with_capacity(voxels)?)
         }))
     }
 
     /// Appends the pixels of one slice.
     pub fn push(&mut self, frame: &[u8], format: PixelFormat, syntax: Syntax, rescale: Rescale) -> Result<(), Fault> {
         let values = format.values(frame, syntax.is_big_endian());
-        if let VoxelBuffer::Whole(voxels) = &mut self.0 {
-            if let Some((slope, intercept)) = rescale.whole() {
+        if let VoxelBuffer::I16(voxels) = &mut self.0 {
+            if let Some((slope, intercept)) = rescale.integer_coefficients() {
                 let start = voxels.len();
                 let (mut low, mut high) = (i32::MAX, i32::MIN);
                 voxels.extend(values.map(|value| {
@@ -112,20 +115,20 @@ impl VoxelAssembly {
             }
             let mut floats = with_capacity(voxels.capacity())?;
             floats.extend(voxels.iter().map(|&hu| f32::from(hu)));
-            self.0 = VoxelBuffer::Fractional(floats);
+            self.0 = VoxelBuffer::F32(floats);
         }
-        if let VoxelBuffer::Fractional(voxels) = &mut self.0 {
+        if let VoxelBuffer::F32(voxels) = &mut self.0 {
             let values = format.values(frame, syntax.is_big_endian());
             voxels.extend(values.map(|value| (f64::from(value) * rescale.slope + rescale.intercept) as f32));
         }
         Ok(())
     }
 
-    /// Returns the volume after every slice has been pushed.
+    /// Returns the volume on `grid`. Every slice must have been pushed.
     pub fn finish(self, grid: Grid) -> Volume {
         let voxels = match self.0 {
-            VoxelBuffer::Whole(voxels) => Voxels::I16(Array3::from_vec(grid.shape, voxels)),
-            VoxelBuffer::Fractional(voxels) => Voxels::F32(Array3::from_vec(grid.shape, voxels)),
+            VoxelBuffer::I16(voxels) => Voxels::I16(Array3::from_vec(grid.shape, voxels)),
+            VoxelBuffer::F32(voxels) => Voxels::F32(Array3::from_vec(grid.shape, voxels)),
         };
         Volume { grid, voxels }
     }
@@ -155,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn fits_i16_only_for_whole_numbers_in_range() {
+    fn fits_i16_requires_integer_hu_in_range_of_i16() {
         let fits = |bits, signed, slope, intercept| {
             PixelFormat { bytes: 2, bits, signed }.fits_i16(Rescale::new(slope, intercept).unwrap())
         };

@@ -53,13 +53,14 @@ impl Series {
         self.slices.iter().map(|slice| slice.modified_s).max().unwrap_or(0)
     }
 
-    /// Whether every file of the series states a modality other than CT: a PET, a dose, a segmentation. Archives of CT skip
+    /// Returns whether every file of the series states a modality other than CT: a PET, a dose, a segmentation. Archives of CT skip
     /// such series; reading one is a fault that names the modality.
     pub fn is_other_modality(&self) -> bool {
         self.slices.iter().all(|slice| slice.other_modality)
     }
 
-    /// Whether the series is a localizer: by its image type, or because it has only one or two valid slices. Archives skip localizers.
+    /// Returns whether the series is a localizer: by its image type, or because it has only one or two valid slices. Archives skip
+    /// localizers.
     pub fn is_localizer(&self) -> bool {
         self.localizer || (self.slices.len() < FEWEST_SLICES && self.slices.iter().all(|slice| slice.image.is_ok()))
     }
@@ -140,11 +141,11 @@ pub fn list_series(folder: &Path) -> Result<Vec<Series>, Fault> {
 pub fn read_header(series: &Series) -> Result<ScanHeader, Fault> {
     let (images, stack) = series.stack()?;
     let voxels = stack.grid.voxels() as u64;
-    let whole = images.iter().all(|(_, image)| image.format.is_whole(image.rescale));
-    let safe = images.iter().all(|(_, image)| image.format.fits_i16(image.rescale));
-    let volume_bytes = voxels * if whole { 2 } else { 4 };
-    // A value beyond i16 converts a volume of whole numbers to floats during reading.
-    let promotion_bytes = if whole && !safe { 4 * voxels } else { 0 };
+    let integer_hu = images.iter().all(|(_, image)| image.rescale.maps_to_integer_hu());
+    let fits_i16 = images.iter().all(|(_, image)| image.format.fits_i16(image.rescale));
+    let volume_bytes = voxels * if integer_hu { 2 } else { 4 };
+    // A value beyond i16 converts a volume of integer HU to floats during reading.
+    let promotion_bytes = if integer_hu && !fits_i16 { 4 * voxels } else { 0 };
     let slice_bytes = series.slices.iter().map(|slice| slice.bytes).max().unwrap_or(0);
     let pixels = (stack.grid.shape[0] * stack.grid.shape[1]) as u64;
     let decoding_bytes = match images.iter().any(|(_, image)| image.syntax.is_compressed()) {
@@ -163,7 +164,7 @@ pub fn read_header(series: &Series) -> Result<ScanHeader, Fault> {
 /// HU, see the [module documentation](super).
 ///
 /// # Errors
-/// Returns `unsupported` (another modality, color, several frames, transfer syntax), `missing` (tags, slices), `geometry`
+/// Returns `unsupported` (another modality, colour, several frames, transfer syntax), `missing` (tags, slices), `geometry`
 /// (localizer, mixed shapes, spacings or orientations, two slices at one position, uneven gaps, tilted gantry),
 /// `truncated`, `corrupt`, `too_large`, `io`, or `panic` if a decoder process crashed.
 pub fn read_series(series: &Series, decoder: &Decoder, limits: &Limits) -> Result<Volume, Fault> {
@@ -179,8 +180,8 @@ pub fn read_series(series: &Series, decoder: &Decoder, limits: &Limits) -> Resul
         ));
     }
     let (images, stack) = series.stack()?;
-    let whole = images.iter().all(|(_, image)| image.format.is_whole(image.rescale));
-    let mut assembly = VoxelAssembly::new(stack.grid.voxels(), whole)?;
+    let integer_hu = images.iter().all(|(_, image)| image.rescale.maps_to_integer_hu());
+    let mut assembly = VoxelAssembly::new(stack.grid.voxels(), integer_hu)?;
     let mut session = decoder.session();
     for group in images.chunk_by(|(_, a), (_, b)| a.syntax.is_compressed() == b.syntax.is_compressed()) {
         let compressed = group[0].1.syntax.is_compressed();
@@ -250,7 +251,7 @@ fn split_series(slices: Vec<Slice>) -> Vec<Series> {
         .collect()
 }
 
-/// Whether two slices are both localizers or both not, and parallel.
+/// Returns whether two slices are both localizers or both not, and parallel.
 fn is_same_stack(first: &Slice, slice: &Slice) -> bool {
     let (Ok(a), Ok(b)) = (&first.image, &slice.image) else { return false };
     first.localizer == slice.localizer && a.pose.is_parallel_to(&b.pose, SAME_ORIENTATION)
@@ -271,7 +272,7 @@ fn by_acquisition(group: Vec<Slice>) -> Vec<Vec<Slice>> {
         match split(group, |slice| slice.acquisition[index]) {
             Ok(parts) if !parts.iter().any(|part| overlaps(part)) => return parts,
             Ok(parts) => group = parts.into_iter().flatten().collect(),
-            Err(whole) => group = whole,
+            Err(unsplit) => group = unsplit,
         }
     }
     group.sort_by(|a, b| a.path.cmp(&b.path));
@@ -294,7 +295,7 @@ fn split<K: Ord>(group: Vec<Slice>, key: impl Fn(&Slice) -> K) -> Result<Vec<Vec
     Ok(parts.into_values().collect())
 }
 
-/// Whether different slices are at the same position.
+/// Returns whether different slices are at the same position.
 fn overlaps(group: &[Slice]) -> bool {
     let mut poses: Vec<_> =
         group.iter().filter_map(|slice| slice.image.as_ref().ok()).map(|image| &image.pose).collect();

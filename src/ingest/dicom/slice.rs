@@ -181,7 +181,7 @@ fn check_kind(elements: &Elements) -> Result<(), Fault> {
     }
     let samples = required_u16(elements, tags::SAMPLES_PER_PIXEL, "SamplesPerPixel")?;
     if samples != 1 {
-        return Err(unsupported(format!("expected 1 sample per pixel, got {samples}: a color image")));
+        return Err(unsupported(format!("expected 1 sample per pixel, got {samples}: a colour image")));
     }
     match elements.text(tags::PHOTOMETRIC_INTERPRETATION) {
         Some("MONOCHROME2") => {}
@@ -191,7 +191,7 @@ fn check_kind(elements: &Elements) -> Result<(), Fault> {
                 "expected MONOCHROME2, got MONOCHROME1: programs disagree on whether its values are inverted".into(),
             ));
         }
-        Some(_) => return Err(unsupported("expected MONOCHROME2, got a color image".into())),
+        Some(_) => return Err(unsupported("expected MONOCHROME2, got a colour image".into())),
     }
     // GDCM writes US (unspecified) if the rescale type was absent; a CT image is in HU in that case.
     match elements.text(tags::RESCALE_TYPE) {

@@ -17,12 +17,12 @@ impl<R: Read + Seek> Stream<R> {
         Self { inner, offset: 0, end: bytes }
     }
 
-    /// Position in bytes from the start.
+    /// Returns the position in bytes from the start.
     pub fn position(&self) -> u64 {
         self.offset
     }
 
-    /// Number of bytes up to the end.
+    /// Returns the number of bytes up to the end.
     pub fn remaining(&self) -> u64 {
         self.end - self.offset
     }

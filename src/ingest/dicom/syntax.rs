@@ -62,12 +62,12 @@ impl Syntax {
         Self::ALL.get(usize::from(code)).map(|(syntax, _)| *syntax)
     }
 
-    /// Whether pixels are compressed.
+    /// Returns whether pixels are compressed.
     pub fn is_compressed(self) -> bool {
         !matches!(self, Self::ImplicitLittle | Self::ExplicitLittle | Self::ExplicitBig | Self::Deflated)
     }
 
-    /// Whether numbers, including pixels, are stored with the most significant byte first.
+    /// Returns whether numbers, including pixels, are stored with the most significant byte first.
     pub fn is_big_endian(self) -> bool {
         self == Self::ExplicitBig
     }

@@ -1,4 +1,4 @@
-//! The child process of a decoder, and the protocol between a program and its child.
+//! The decoder process, and the protocol between a program and its decoder process.
 //!
 //! The protocol is a handshake (magic bytes and a number of threads), then batches until the input ends: a number of slices, a
 //! request for each, then a response to each. All numbers are little-endian. A request is the code of the transfer syntax, bytes
@@ -57,7 +57,7 @@ pub(super) fn write_requests(output: &mut impl Write, frames: &[Frame]) -> io::R
 }
 
 /// Decodes compressed slices from `input` to `output` until `input` ends: the body of the hidden subcommand
-/// `decode-dicom`, which [`Decoder::child`](super::Decoder::child) runs.
+/// `decode-dicom`, which [`Decoder::in_child_process`](super::Decoder::in_child_process) runs.
 ///
 /// # Errors
 /// Returns an error if a pipe breaks or the input does not follow the protocol.

@@ -1,4 +1,4 @@
-//! The companion files of a scan in a folder: its labels.
+//! The label files that belong to a scan in a folder.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
@@ -9,7 +9,7 @@ use crate::ingest::Companions;
 use crate::ingest::file::stem;
 use crate::volume::Labels;
 
-/// Finds label files by pattern.
+/// Finds the label files of a scan by pattern.
 ///
 /// A pattern is a path relative to the folder that *contains* the file or the DICOM folder of the scan. `{stem}` is replaced by the
 /// name of the file without `.nii` and `.nii.gz`, or of the DICOM folder. The path must be below the root of the source or
@@ -24,7 +24,7 @@ pub(in crate::ingest) struct FolderCompanions {
 }
 
 impl FolderCompanions {
-    /// Creates the companions of the scan at `path` below `root`.
+    /// Provides access to the label files of the scan at `path` below `root`.
     pub fn new(root: &Path, path: &Path, limits: nifti::Limits) -> Self {
         // `..` is resolved lexically, so that the parent of a linked folder is its parent in the key.
         let absolute = |path: &Path| resolve(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
@@ -56,10 +56,9 @@ impl Companions for FolderCompanions {
         nifti::read_labels_within(self.path_of(pattern)?, &self.limits).map_err(|fault| {
             let fault = fault.at(Stage::Mask);
             match fault.kind {
-                FaultKind::Missing => Fault::mask(
-                    FaultKind::Missing,
-                    format!("expected a label file at `{pattern}`, which does not exist"),
-                ),
+                FaultKind::Missing => {
+                    Fault::mask(FaultKind::Missing, format!("expected a label file at `{pattern}`, got none"))
+                }
                 _ => fault,
             }
         })

@@ -80,7 +80,7 @@ impl FolderSource {
         if !config.root.is_dir() {
             let message = match config.root.exists() {
                 true => "expected a folder, got a file",
-                false => "expected a folder, which does not exist",
+                false => "expected a folder, got none",
             };
             let error = ConfigError::new("root", format!("{message}: {}", config.root.display()));
             errors.push(error.with_hint("a relative path starts at the folder of the graph file"));

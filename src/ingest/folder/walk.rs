@@ -89,7 +89,7 @@ fn unlisted(root: &Path, error: &walkdir::Error) -> Option<MatchedPath> {
     (!key.is_empty()).then_some(MatchedPath { key, kind: PathKind::Unreadable, bytes: 0, modified_s: 0 })
 }
 
-/// Whether a name starts with a dot: `.DS_Store`, `._ct.nii.gz`, unfinished copies of other programs.
+/// Returns whether a name starts with a dot: `.DS_Store`, `._ct.nii.gz`, unfinished copies of other programs.
 fn is_hidden(entry: &DirEntry) -> bool {
     entry.file_name().as_encoded_bytes().starts_with(b".")
 }

@@ -47,8 +47,7 @@ impl ListSource {
         let parent = config.list.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let root = config.root.clone().unwrap_or_else(|| parent.to_owned());
         if !root.is_dir() {
-            errors
-                .push(ConfigError::new("root", format!("expected a folder, which does not exist: {}", root.display())));
+            errors.push(ConfigError::new("root", format!("expected an existing folder, got {}", root.display())));
         }
         let scans = read_json(&config.list, "list", "the list").and_then(|json| section_of(&json, &config));
         let mut listed = Vec::new();
@@ -169,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn all_errors_of_list_are_reported() {
+    fn decathlon_reports_all_errors_at_once() {
         let (_folder, config) = config(r#"{"training": [{"img": "a"}, "/a.nii", "../b.nii", 7], "validation": []}"#);
         let errors = ListSource::decathlon("lits", config.clone()).unwrap_err();
         assert_eq!(errors.len(), 4, "{errors:?}");

@@ -77,7 +77,7 @@ macro_rules! with_type {
     };
 }
 
-/// Whether the header alone shows that every voxel is a whole HU in the range of i16.
+/// Returns whether the header alone shows that every voxel is an integer HU in the range of i16.
 pub(super) fn is_always_i16(header: &Header) -> bool {
     let (low, high) = match header.datatype {
         Datatype::U8 => (0.0, 255.0),
@@ -91,7 +91,7 @@ pub(super) fn is_always_i16(header: &Header) -> bool {
     slope.fract() == 0.0 && intercept.fract() == 0.0 && fits(slope * low + intercept) && fits(slope * high + intercept)
 }
 
-/// HU that are appended in blocks: i16 as long as every value is a whole number in the range of i16, then f32.
+/// HU that are appended in blocks: i16 as long as every value is an integer in the range of i16, then f32.
 pub(super) struct HuVoxels {
     total: usize,
     buffer: VoxelBuffer,
@@ -105,25 +105,25 @@ enum VoxelBuffer {
 impl HuVoxels {
     /// Reserves memory for `initial` of `total` voxels; the capacity grows as blocks are appended.
     pub fn with_capacity(initial: usize, total: usize) -> Result<Self, Fault> {
-        let mut whole = Vec::new();
-        reserve(&mut whole, initial.min(total), total)?;
-        Ok(Self { total, buffer: VoxelBuffer::I16(whole) })
+        let mut integers = Vec::new();
+        reserve(&mut integers, initial.min(total), total)?;
+        Ok(Self { total, buffer: VoxelBuffer::I16(integers) })
     }
 
     /// Appends a block of stored voxels; a big-endian `block` is converted in place.
     pub fn append(&mut self, block: &mut [u8], header: &Header) -> Result<(), Fault> {
         to_little_endian(block, header);
         let count = block.len() / header.datatype.bytes();
-        if let VoxelBuffer::I16(whole) = &mut self.buffer {
-            reserve(whole, count, self.total)?;
-            let before = whole.len();
-            if with_type!(header.datatype, append_i16(block, header.rescale, whole)) {
+        if let VoxelBuffer::I16(integers) = &mut self.buffer {
+            reserve(integers, count, self.total)?;
+            let before = integers.len();
+            if with_type!(header.datatype, append_i16(block, header.rescale, integers)) {
                 return Ok(());
             }
-            whole.truncate(before);
+            integers.truncate(before);
             let mut floats = Vec::new();
-            reserve(&mut floats, whole.capacity(), self.total)?;
-            floats.extend(whole.iter().map(|&hu| f32::from(hu)));
+            reserve(&mut floats, integers.capacity(), self.total)?;
+            floats.extend(integers.iter().map(|&hu| f32::from(hu)));
             self.buffer = VoxelBuffer::F32(floats);
         }
         let VoxelBuffer::F32(floats) = &mut self.buffer else { return Ok(()) };
@@ -142,7 +142,7 @@ impl HuVoxels {
     /// Returns the voxels, all of which must have been appended.
     pub fn into_voxels(self, shape: [usize; 3]) -> Voxels {
         match self.buffer {
-            VoxelBuffer::I16(whole) => Voxels::I16(Array3::from_vec(shape, whole)),
+            VoxelBuffer::I16(integers) => Voxels::I16(Array3::from_vec(shape, integers)),
             VoxelBuffer::F32(floats) => Voxels::F32(Array3::from_vec(shape, floats)),
         }
     }
@@ -174,7 +174,7 @@ impl LabelVoxels {
         let kind = if value.is_finite() { FaultKind::Unsupported } else { FaultKind::NonFinite };
         Err(Fault::read(
             kind,
-            format!("expected labels that are whole numbers in 0..65535, got {value} in voxel {}", before + index),
+            format!("expected labels that are integers in 0..65535, got {value} in voxel {}", before + index),
         ))
     }
 

@@ -68,11 +68,11 @@ impl Datatype {
         let name = match code {
             1 => "single bits",
             32 => "complex numbers of 64 bits",
-            128 => "RGB colors",
+            128 => "RGB colours",
             1536 => "floats of 128 bits",
             1792 => "complex numbers of 128 bits",
             2048 => "complex numbers of 256 bits",
-            2304 => "RGBA colors",
+            2304 => "RGBA colours",
             _ => return Err(corrupt(format!("expected a NIfTI datatype code, got {code}"))),
         };
         Err(unsupported(format!(

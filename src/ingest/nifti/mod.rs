@@ -57,7 +57,7 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// 8 GiB: a whole-body scan of 512 × 512 × 4000 voxels in floats.
+    /// Returns a limit of 8 GiB: a whole-body scan of 512 × 512 × 4000 voxels in floats.
     fn default() -> Self {
         Self { held_bytes: 8 << 30 }
     }
@@ -119,12 +119,12 @@ pub fn read_header_from(reader: impl BufRead, file_bytes: u64) -> Result<ScanHea
 
 /// Reads a scan in HU from the `file_bytes` bytes of `reader`, which may be gzip.
 ///
-/// The voxels are i16 if, after slope and intercept, every voxel is a whole number in the range of i16, independent of the type
+/// The voxels are i16 if, after slope and intercept, every voxel is an integer in the range of i16, independent of the type
 /// in the file; otherwise the voxels are f32.
 ///
 /// # Errors
 /// Returns `truncated` if the file ends early or cannot contain the voxels of its header; `corrupt` if the file contradicts its
-/// format (magic, checksum, extensions, bytes after the last voxel); `unsupported` for colors, complex numbers,
+/// format (magic, checksum, extensions, bytes after the last voxel); `unsupported` for colours, complex numbers,
 /// 128-bit floats, header and voxels in two files, and series of volumes; `geometry` for invalid shapes and affines;
 /// `non_finite` for NaN or infinite voxels; `too_large` if the file exceeds the limits; `io` if the system cannot read the
 /// file.
@@ -142,7 +142,7 @@ pub fn read_volume_from(reader: impl BufRead, file_bytes: u64, limits: &Limits) 
 /// whole numbers.
 ///
 /// # Errors
-/// Returns the faults of [`read_volume_from`], and `unsupported` for values that are not whole numbers in 0..65535.
+/// Returns the faults of [`read_volume_from`], and `unsupported` for values that are not integers in 0..65535.
 pub fn read_labels_from(reader: impl BufRead, file_bytes: u64, limits: &Limits) -> Result<Labels, Fault> {
     let mut stream = Stream::new(reader, file_bytes)?;
     let header = read_start(&mut stream)?;

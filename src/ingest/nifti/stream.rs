@@ -45,7 +45,7 @@ impl<R: BufRead> Stream<R> {
         self.file_bytes
     }
 
-    /// Whether the bytes are compressed on disk.
+    /// Returns whether the bytes are compressed on disk.
     pub fn is_compressed(&self) -> bool {
         !matches!(self.layer, Layer::Plain(_))
     }

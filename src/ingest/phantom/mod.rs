@@ -135,7 +135,7 @@ impl PhantomSource {
     fn entry(&self, number: u32) -> ScanEntry {
         let key = format!("{number:06}");
         // Phantoms are not real patients: their ids need no secret.
-        let scan = FieldHasher::new("phantom scan").field(&self.name).field(&key).finish();
+        let scan = FieldHasher::new("phantom scan").add_field(&self.name).add_field(&key).finish();
         let patient = Sha256::new_with_prefix(b"phantom patient")
             .chain_update(self.config.seed.to_le_bytes())
             .chain_update(self.patient_of(number).to_le_bytes());

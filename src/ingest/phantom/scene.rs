@@ -72,7 +72,7 @@ struct Solid {
     rigid: bool,
 }
 
-/// A body.
+/// A body as a list of solids that are painted one over the other.
 pub(super) struct Scene {
     solids: Vec<Solid>,
     /// Displacement along each axis.

@@ -186,7 +186,7 @@ impl Shape {
         }
     }
 
-    /// Whether the distance between points and a bounding box is larger than `gap`.
+    /// Returns whether the distance between points and a bounding box is larger than `gap`.
     pub(super) fn misses(bounds: &[Point; 2], points: Points<'_>, gap: f32) -> bool {
         apart(&points.bounds(), bounds, gap)
     }
@@ -279,7 +279,7 @@ impl Shape {
     }
 }
 
-/// Whether the distance of two boxes along some axis is larger than `gap`.
+/// Returns whether the distance of two boxes along some axis is larger than `gap`.
 fn apart([low, high]: &[Point; 2], [from, to]: &[Point; 2], gap: f32) -> bool {
     (0..3).any(|a| low[a] > to[a] + gap || from[a] > high[a] + gap)
 }

@@ -3,13 +3,13 @@
 /// Bytes of one huge page.
 const HUGE_PAGE: usize = 2 << 20;
 
-/// The least bytes of a buffer that requests huge pages: from this size on, an allocator maps separate pages for a buffer.
+/// The minimum size in bytes of a buffer that requests huge pages: from this size on, an allocator maps separate pages for a buffer.
 const LARGE: usize = 32 << 20;
 
 /// Returns a buffer of zeros; a large buffer requests huge pages from the system.
 ///
 /// A volume of features takes hundreds of MiB that are written once and soon freed. In pages of 4 KiB, the system takes longer to map
-/// the pages than a norm takes to fill them.
+/// the pages than a normalization layer takes to fill them.
 ///
 /// ```
 /// let buffer = freetumor::nn::kernel::zeros(10 << 20);

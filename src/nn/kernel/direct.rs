@@ -9,13 +9,13 @@ use super::shape::TileShape;
 use super::shared::SharedSlice;
 use crate::simd::Class;
 
-/// The most channels of a slab: with three planes of rows, the slab stays in a core's second-level cache.
+/// The maximum number of channels of a slab: with three planes of rows, the slab stays in a core's second-level cache.
 const CHUNK: usize = 64;
 
-/// The approximate numbers of a slab: 256 KiB.
+/// The approximate number of elements of a slab: 256 KiB.
 const SLAB: usize = 64 * 1024;
 
-/// The positions of one task of a pointwise convolution.
+/// The number of positions that one task of a pointwise convolution computes.
 const POSITIONS: usize = 192;
 
 /// The number of tasks below which outputs are split over tasks as well.
@@ -114,9 +114,9 @@ pub(super) fn forward(
     });
 }
 
-/// Returns the size of equal parts of `whole` that are no larger than `most`.
-fn even(whole: usize, most: usize) -> usize {
-    whole.div_ceil(whole.div_ceil(most))
+/// Returns the size of equal parts of `whole` that are at most `max_size`.
+fn even(whole: usize, max_size: usize) -> usize {
+    whole.div_ceil(whole.div_ceil(max_size))
 }
 
 /// Computes `y[p] = weight · x[p] + bias` at every position: a matrix product.

@@ -19,7 +19,7 @@ pub struct Geometry {
     pub channels_in: usize,
     /// Channels of the output.
     pub channels_out: usize,
-    /// Taps along x, y, z.
+    /// Taps of the kernel along x, y, z.
     pub kernel: [usize; 3],
     /// Steps between outputs, in voxels of the input.
     pub stride: [usize; 3],
@@ -28,37 +28,37 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// Returns the voxels of the output along x, y, z. The kernel must fit into the padded input.
+    /// Returns the number of output voxels along x, y, z. The kernel must fit into the padded input.
     pub fn output(&self) -> [usize; 3] {
         std::array::from_fn(|a| (self.input[a] + 2 * self.padding[a] - self.kernel[a]) / self.stride[a] + 1)
     }
 
-    /// Returns the numbers of the input.
+    /// Returns the number of elements of the input.
     pub fn input_len(&self) -> usize {
         self.batch * self.input.iter().product::<usize>() * self.channels_in
     }
 
-    /// Returns the numbers of the output.
+    /// Returns the number of elements of the output.
     pub fn output_len(&self) -> usize {
         self.batch * self.output().iter().product::<usize>() * self.channels_out
     }
 
-    /// Returns the taps of the kernel.
+    /// Returns the number of taps of the kernel.
     pub fn taps(&self) -> usize {
         self.kernel.iter().product()
     }
 
-    /// Returns the numbers of the weight, `[channels_out, channels_in, kx, ky, kz]`.
+    /// Returns the number of elements of the weight, `[channels_out, channels_in, kx, ky, kz]`.
     pub fn weight_len(&self) -> usize {
         self.channels_out * self.channels_in * self.taps()
     }
 
-    /// Returns the multiplications and additions of the plain algorithm.
+    /// Returns the number of multiplications and additions of the plain algorithm.
     pub fn flops(&self) -> f64 {
         2.0 * self.output_len() as f64 * (self.channels_in * self.taps()) as f64
     }
 
-    /// Whether every output depends only on the input voxel at the same position.
+    /// Returns whether every output depends only on the input voxel at the same position.
     pub(super) fn is_pointwise(&self) -> bool {
         self.kernel == [1; 3] && self.stride == [1; 3] && self.padding == [0; 3]
     }

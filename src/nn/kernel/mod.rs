@@ -35,11 +35,11 @@ use winograd::Outputs;
 /// The accuracy of a convolution; less accurate algorithms are faster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accuracy {
-    /// The plain sum.
+    /// The plain sum over taps and channels.
     Plain,
-    /// Errors of a few units in the last place: for training.
+    /// Winograd convolution with errors of a few units in the last place: for training.
     Training,
-    /// Errors of about 1e-6 of the largest number: for inference.
+    /// Winograd convolution with errors of about 1e-6 of the largest output: for inference.
     Inference,
 }
 
@@ -53,7 +53,7 @@ impl Accuracy {
     }
 }
 
-/// Computes `y = weight ∗ x + bias`. The lengths must be those of the geometry.
+/// Computes `y = weight ∗ x + bias`. The slices must have the lengths that `geometry` determines.
 pub fn conv3d(
     class: Class,
     accuracy: Accuracy,
@@ -166,7 +166,7 @@ pub fn conv_transpose3d(
     direct::transposed(class, &strided, x, weight, bias, y);
 }
 
-/// Convolves by the fastest algorithm of the given accuracy.
+/// Computes a convolution with the fastest algorithm of the given accuracy.
 fn convolve(
     class: Class,
     accuracy: Accuracy,

@@ -66,11 +66,11 @@ pub(super) fn pack(weight: Weight<'_>, columns: usize, chunk: usize) -> Vec<f32>
 
 /// A box of input voxels, surrounded by zeros, as `[x][y][z][channel]`.
 pub(super) struct Slab {
-    /// The numbers.
+    /// The values.
     pub numbers: Vec<f32>,
-    /// Rows along y of one plane.
+    /// The number of rows along y of one plane.
     pub rows: usize,
-    /// Numbers of one row along z.
+    /// The number of elements of one row along z.
     pub row_len: usize,
     /// Channels of a voxel.
     pub channels: usize,

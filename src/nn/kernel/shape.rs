@@ -2,18 +2,18 @@
 
 use super::call::TileFn;
 
-/// The most rows of a tile.
-const MOST_ROWS: usize = 12;
+/// The maximum number of rows of a tile.
+const MAX_ROWS: usize = 12;
 
 /// A shape of tiles for one range of columns.
 #[derive(Clone, Copy)]
 pub(super) struct TileShape {
     /// The columns: the width of packed weights.
     pub columns: usize,
-    /// The most rows.
+    /// The maximum number of rows.
     pub rows: usize,
-    /// The functions, by number of rows less one.
-    functions: [Option<TileFn>; MOST_ROWS],
+    /// The function for each number of rows; the first is for one row.
+    functions: [Option<TileFn>; MAX_ROWS],
     /// The cycles of one row, for the choice of a shape: the vectors of a row times the cycles of each.
     pub(super) cycles_per_row: f64,
 }
@@ -21,14 +21,14 @@ pub(super) struct TileShape {
 impl TileShape {
     /// Creates a shape of `columns` columns with the functions for one row, two rows, and so on.
     pub fn new<const ROWS: usize>(columns: usize, functions: [TileFn; ROWS], cycles_per_row: f64) -> Self {
-        const { assert!(ROWS <= MOST_ROWS, "expected room for every function") };
+        const { assert!(ROWS <= MAX_ROWS, "expected room for every function") };
         let functions = std::array::from_fn(|row| functions.get(row).copied());
         Self { columns, rows: ROWS, functions, cycles_per_row }
     }
 
     /// Returns the function for tiles of `rows` rows.
     pub fn function(&self, rows: usize) -> TileFn {
-        self.functions[rows - 1].expect("a tile has between one row and the most of its shape")
+        self.functions[rows - 1].expect("a tile has between one row and the maximum of its shape")
     }
 
     /// Splits a run of `length` rows evenly into tiles: calls `each(first, rows)`.

@@ -4,10 +4,10 @@ use super::call::{InitialSum, TileCall, TileFn};
 use super::shape::TileShape;
 use crate::simd::{Class, Kernel, Simd, kernel_avx2};
 
-/// The taps along a line.
+/// The number of taps along a line.
 const TAPS: usize = 3;
 
-/// The channels after which the sums are added to the totals: about as many steps as in any other tile.
+/// The number of channels after which the sums are added to the totals: about as many steps as in any other tile.
 const BLOCK: usize = 24;
 
 /// A tile of one vector for each row, whose neighbouring rows share factors: see [`TileShape::along_line`]. For each channel, every

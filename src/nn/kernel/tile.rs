@@ -7,8 +7,8 @@ use crate::simd::{Class, Kernel, Simd, kernel_portable};
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{kernel_avx2, kernel_avx512};
 
-/// The steps whose products are added before their sum is added to the total: a chain of `n` sums accumulates about `√n` roundings, so
-/// that many short chains are more accurate than a long one, and an additional sum after every block costs next to nothing.
+/// The number of steps whose products are added before their sum is added to the total: a chain of `n` sums accumulates about `√n`
+/// roundings, so that many short chains are more accurate than a long one, and an additional sum after every block takes little time.
 const BLOCK: usize = 64;
 
 impl TileShape {

@@ -6,16 +6,16 @@ use super::buffer::zeros;
 use super::pack::Weight;
 use crate::simd::Simd;
 
-/// The kernels that are transformed together.
+/// The number of kernels that are transformed together.
 const LANES: usize = 8;
 
 /// A Winograd transform that computes `OUT` outputs of a kernel of three from `IN = OUT + 2` inputs.
 pub(super) trait Transform<const OUT: usize, const IN: usize>: Sync {
-    /// `G k`.
+    /// Computes `G k`, the transform of a kernel.
     fn kernel(k: [f64; 3]) -> [f64; IN];
-    /// `Bᵀ d`.
+    /// Computes `Bᵀ d`, the transform of an input.
     fn input<S: Simd>(d: [S::Vector; IN]) -> [S::Vector; IN];
-    /// `Aᵀ m`.
+    /// Computes `Aᵀ m`, the output of transformed products.
     fn output<S: Simd>(m: [S::Vector; IN]) -> [S::Vector; OUT];
 }
 
@@ -127,7 +127,7 @@ pub(super) fn transform_weights<T: Transform<OUT, IN>, const OUT: usize, const I
     transformed
 }
 
-/// Transforms several neighbouring kernels, by loops that the compiler vectorises.
+/// Transforms several neighbouring kernels, by loops that the compiler vectorizes.
 #[inline(always)]
 fn kernels<T: Transform<OUT, IN>, const OUT: usize, const IN: usize>(k: [&[f64; LANES]; 3]) -> [[f64; LANES]; IN] {
     let mut transformed = [[0.0; LANES]; IN];

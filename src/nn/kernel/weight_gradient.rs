@@ -10,19 +10,19 @@ use super::shape::TileShape;
 use super::shared::SharedSlice;
 use crate::simd::Class;
 
-/// The approximate numbers of partial sums: 16 MiB.
+/// The approximate number of elements of all partial sums: 16 MiB.
 const PARTIAL: usize = 4 * 1024 * 1024;
 
-/// The most partial sums: their number is determined by the shapes alone, so that the result does not depend on threads.
+/// The maximum number of partial sums: the shapes alone determine their number, so that the result does not depend on threads.
 const PARTS: usize = 8;
 
-/// The approximate numbers of a slab.
+/// The approximate number of elements of a slab.
 const SLAB: usize = 64 * 1024;
 
-/// The outputs whose gradients are copied together.
+/// The number of outputs whose gradients are copied together.
 const OUTPUTS: usize = 16;
 
-/// The most outputs of one task.
+/// The maximum number of outputs of one task.
 const GROUP: usize = 64;
 
 /// Computes `dw[out][in][tap] = Σ x[position · stride + tap − padding][in] · dy[position][out]`.
@@ -153,12 +153,12 @@ fn pack_rows(
 }
 
 /// Computes `db[out] = Σ dy[position][out]`: sums of a few rows in single precision, sums of those in double precision, and sums of
-/// chunks in their order. Few outputs are treated as many: several neighbouring positions form one wide row.
+/// chunks in their order. With few outputs, several neighbouring positions are combined into one wide row.
 pub(super) fn bias_gradient(dy: &[f32], db: &mut [f32]) {
     /// The rows of one chunk, and of a sum in single precision.
     const CHUNK: usize = 512;
     const SHORT: usize = 8;
-    /// The least numbers of a row.
+    /// The minimum number of elements of a row.
     const WIDE: usize = 64;
     let outputs = db.len();
     let row = WIDE.div_ceil(outputs) * outputs;

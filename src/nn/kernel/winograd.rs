@@ -17,16 +17,16 @@ use super::shared::SharedSlice;
 use super::transform::{Transform, WinogradF2, WinogradF4, transform_weights};
 use crate::simd::{self, Class, Simd, SimdKernel};
 
-/// The approximate patches of one task.
+/// The approximate number of patches of one task.
 const PATCHES: usize = 96;
 
-/// The approximate numbers of transformed input of one task: 8 MiB.
+/// The approximate number of elements of transformed input of one task: 8 MiB.
 const TRANSFORMED: usize = 2 * 1024 * 1024;
 
-/// The least patches of a convolution for which transforming the weights saves time.
-const FEW_PATCHES: usize = 128;
+/// The minimum number of patches of a convolution for which transforming the weights saves time.
+const MIN_PATCHES: usize = 128;
 
-/// The outputs of a patch along each axis.
+/// The number of outputs that are computed from a patch along each axis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Outputs {
     /// Two outputs: within a few units in the last place of the plain sum.
@@ -35,7 +35,7 @@ pub(super) enum Outputs {
     WinogradF4,
 }
 
-/// Whether this algorithm supports a convolution and is faster than the plain sum.
+/// Returns whether this algorithm supports a convolution and is faster than the plain sum.
 pub(super) fn fits(class: Class, geometry: &Geometry, outputs: Outputs) -> bool {
     let [x, y, z] = geometry.output();
     let out = if outputs == Outputs::WinogradF2 { 2 } else { 4 };
@@ -47,7 +47,7 @@ pub(super) fn fits(class: Class, geometry: &Geometry, outputs: Outputs) -> bool 
         && geometry.channels_in.is_multiple_of(width)
         && geometry.channels_out.is_multiple_of(width)
         && geometry.channels_in.min(geometry.channels_out) >= 16
-        && patches >= FEW_PATCHES
+        && patches >= MIN_PATCHES
         && y >= out
         && z >= out
 }
@@ -166,12 +166,12 @@ impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> SimdKernel for (&
 }
 
 impl<T: Transform<OUT, IN>, const OUT: usize, const IN: usize> Task<'_, T, OUT, IN> {
-    /// Returns the patches of one plane.
+    /// Returns the number of patches of one plane.
     fn patches(&self) -> usize {
         self.rows * self.plan.along_z
     }
 
-    /// Returns the numbers between the points of a transformed plane: one cache line more than a point needs.
+    /// Returns the distance between the points of a transformed plane, in elements: one cache line more than the size of a point.
     fn point_len(&self) -> usize {
         self.patches() * self.plan.geometry.channels_in + 16
     }

@@ -44,7 +44,7 @@ struct Concat {
     second: usize,
 }
 
-/// The voxels that one task copies.
+/// The number of voxels that one task copies.
 const VOXELS: usize = 4096;
 
 impl Native for Concat {

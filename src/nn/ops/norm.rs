@@ -12,13 +12,13 @@ use super::operator::{BackwardInputs, Native, Operator, apply};
 use super::overwrite::{can_overwrite, overwrite};
 use super::portable::norm as portable;
 
-/// The scope of the statistics of [`normalize`]; always per channel.
+/// The values of a channel that [`normalize`] normalizes together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NormScope {
-    /// Over batch and space: batch norm with the statistics of the batch.
+    /// Batch norm: all voxels of all samples of a batch.
     Batch,
-    /// Over the space of each sample: instance norm.
+    /// Instance norm: all voxels of each sample.
     Instance,
 }
 
@@ -32,7 +32,7 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// Returns the factor of negative values.
+    /// Returns the factor of negative values: 1 for no activation.
     pub(super) fn slope(self, op: &str) -> Result<f64> {
         match self {
             Self::None => Ok(1.),

@@ -5,7 +5,7 @@ use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Storage, Tensor, bail}
 use super::backend::Backend;
 use super::operator::slice;
 
-/// Whether the result can overwrite `x`: the native backend, contiguous memory that no other input shares, and no gradient that needs
+/// Returns whether the result can overwrite `x`: the native backend, contiguous memory that no other input shares, and no gradient that needs
 /// the input.
 pub(super) fn can_overwrite(x: &Tensor, others: &[&Tensor]) -> bool {
     let all: Vec<&Tensor> = std::iter::once(x).chain(others.iter().copied()).collect();
@@ -13,7 +13,7 @@ pub(super) fn can_overwrite(x: &Tensor, others: &[&Tensor]) -> bool {
     plain && others.iter().all(|other| !share_memory(x, other))
 }
 
-/// Whether two tensors are views of one storage, which cannot be read while it is written.
+/// Returns whether two tensors are views of one storage, which cannot be read while it is written.
 fn share_memory(a: &Tensor, b: &Tensor) -> bool {
     std::ptr::eq(&*a.storage_and_layout().0, &*b.storage_and_layout().0)
 }

@@ -9,7 +9,7 @@ use super::check;
 use super::operator::{BackwardInputs, Native, Operator, Slices, apply};
 use crate::nn::kernel::zeros;
 
-/// The index that denotes a row of zeros.
+/// The index of a row of zeros.
 const NONE: u32 = u32::MAX;
 
 /// The row of the input at each position of the output, for [`arrange_rows`].

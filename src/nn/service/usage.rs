@@ -13,7 +13,7 @@ pub struct Usage {
     pub windows: u64,
     /// Seconds in which the device computed.
     pub busy_seconds: f64,
-    /// Seconds from the first window to the last.
+    /// Seconds from the first window to the last window.
     pub open_seconds: f64,
     /// Processor seconds of this process in that time, over all processors; 0 if the system does not report them.
     pub processor_seconds: f64,
@@ -69,7 +69,7 @@ impl Counters {
         self.lost.store(true, Ordering::Release);
     }
 
-    /// Whether the device is lost.
+    /// Returns whether the device is lost.
     pub(super) fn is_lost(&self) -> bool {
         self.lost.load(Ordering::Acquire)
     }

@@ -2,7 +2,7 @@
 //!
 //! A transformer encodes the volume in four stages of attention within windows of 7³ tokens, each stage after a residual
 //! convolution block and before a halving; convolution blocks decode the volume and concatenate the encoder's features of each
-//! size. Norms are per sample, so the samples of a batch do not influence each other.
+//! size. Normalization layers use the statistics of each sample, so that the samples of a batch do not influence each other.
 //!
 //! | side | features | encoder | decoder |
 //! |---|---|---|---|

@@ -24,7 +24,7 @@ impl Residual {
         Ok(Self { conv1, conv2, shortcut: shortcut.transpose()? })
     }
 
-    /// `[batch, x, y, z, c_in]` to `[batch, x, y, z, c_out]`.
+    /// Maps `[batch, x, y, z, c_in]` to `[batch, x, y, z, c_out]`.
     pub fn forward(&self, x: Tensor) -> Result<Tensor> {
         let [activated, plain] =
             [Activation::LeakyRelu(SLOPE), Activation::None].map(|a| Normalize::plain(NormScope::Instance, a));
@@ -58,7 +58,7 @@ impl UpBlock {
         Ok(Self { double, blend })
     }
 
-    /// `[batch, x, y, z, c_in]` and `[batch, 2x, 2y, 2z, c_out]` to `[batch, 2x, 2y, 2z, c_out]`.
+    /// Maps `[batch, x, y, z, c_in]` and `[batch, 2x, 2y, 2z, c_out]` to `[batch, 2x, 2y, 2z, c_out]`.
     pub fn forward(&self, x: Tensor, skip: Tensor) -> Result<Tensor> {
         let doubled = self.double.forward(&{ x })?;
         let concatenated = ops::concat(&{ doubled }, &{ skip })?;

@@ -25,7 +25,7 @@ impl Stage {
         Ok(Self { blocks, merging: PatchMerging::new(vb.pp("downsample"), features)?, windows: Arc::default() })
     }
 
-    /// `[batch, x, y, z, c]` to `[batch, x/2, y/2, z/2, 2c]`.
+    /// Maps `[batch, x, y, z, c]` to `[batch, x/2, y/2, z/2, 2c]`.
     pub fn forward(&self, x: Tensor) -> Result<Tensor> {
         let (batch, nx, ny, nz, features) = x.dims5()?;
         let windows = self.windows([nx, ny, nz], &x)?;
@@ -69,7 +69,7 @@ impl Block {
         Ok(Self { norm1, attention, norm2, linear1, linear2, shifted })
     }
 
-    /// Keeps the shape `[batch, token, features]`.
+    /// Applies the block; keeps the shape `[batch, token, features]`.
     fn forward(&self, x: Tensor, windows: &Windows) -> Result<Tensor> {
         let attended = self.attention.forward(self.norm1.forward(&x)?, windows, self.shifted)?;
         let x = ops::add(attended, x, Activation::None)?;
@@ -98,7 +98,7 @@ impl WindowAttention {
         Ok(Self { relative_position_bias_table, qkv, proj, heads, scale })
     }
 
-    /// Keeps the shape `[batch, token, features]`. Padding contributes as tokens of zeros before `qkv`.
+    /// Computes the attention; keeps the shape `[batch, token, features]`. Padding contributes as tokens of zeros before `qkv`.
     fn forward(&self, x: Tensor, windows: &Windows, shifted: bool) -> Result<Tensor> {
         let (batch, _, features) = x.dims3()?;
         let WindowPartition { to_windows, to_volume, mask } = windows.partition(shifted);
@@ -132,7 +132,7 @@ impl PatchMerging {
         Ok(Self { reduction, norm: LayerNorm::new(vb.pp("norm"), 8 * features)? })
     }
 
-    /// `[batch, 8 · token, c]`, with the eight tokens of a box one after another, to `[batch, token, 2c]`.
+    /// Maps `[batch, 8 · token, c]`, with the eight tokens of a box one after another, to `[batch, token, 2c]`.
     fn forward(&self, x: Tensor) -> Result<Tensor> {
         let (batch, tokens, features) = x.dims3()?;
         let concatenated = x.reshape((batch, tokens / 8, 8 * features))?;

@@ -7,19 +7,19 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use crate::nn::ops::RowOrder;
 
-/// The tokens along a window's side, if the volume has more than that.
+/// The maximum number of tokens along a window's side.
 pub(super) const SIDE: usize = 7;
 
 /// The shift of the windows in every second block.
 const SHIFT: usize = SIDE / 2;
 
-/// The rows of a table of relative positions: one for each difference of two tokens of a window.
+/// The number of rows of a table of relative positions: one for each difference of two tokens of a window.
 pub(super) const RELATIVE_POSITIONS: usize = (2 * SIDE - 1).pow(3);
 
-/// The summand for the score of two tokens that share a window only because the shift wraps around.
+/// The number that is added to the score of two tokens that share a window only because the shift wraps around.
 const FAR: f32 = -100.0;
 
-/// The order in which eight tokens are concatenated when the volume is halved: that of the first version.
+/// The order in which eight tokens are concatenated when the volume is halved: the order of the first version of Swin UNETR.
 const CORNERS: [[usize; 3]; 8] =
     [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1], [1, 1, 1]];
 

@@ -31,7 +31,7 @@ impl<R: Read + Seek> Archive<R> {
         let config = Config { archive_offset: ArchiveOffset::Known(0) };
         let zip = ZipArchive::with_config(config, reader).map_err(|error| damaged(&reason(error)))?;
         if zip.has_duplicate_names() {
-            return Err(damaged("a name is in its table of contents twice"));
+            return Err(damaged("an entry name occurs twice"));
         }
         let mut indices = BTreeMap::new();
         for index in 0..zip.len() {
@@ -88,7 +88,7 @@ impl<R: Read + Seek> Archive<R> {
 
 fn damaged(message: &str) -> Error {
     Error::new(format!("a damaged zip archive: {message}"))
-        .with_hint("copy or download the file again, it may be truncated or altered")
+        .with_hint("copy or download the file again: the file may be truncated or altered")
 }
 
 /// Returns the reason of an error, without the prefix that names a zip archive.

@@ -28,7 +28,7 @@ impl Budget {
                 Ok(())
             }
             None => Err(Error::new(format!(
-                "{bytes} more bytes of memory exceed the limit for a file of {} bytes",
+                "allocating {bytes} more bytes exceeds the memory limit for a file of {} bytes",
                 self.file_bytes
             ))),
         }

@@ -25,7 +25,7 @@ pub(super) enum ElementType {
 }
 
 impl ElementType {
-    /// Returns the bytes of one number.
+    /// Returns the size of one number in bytes.
     pub(super) fn bytes(self) -> u64 {
         match self {
             Self::F64 | Self::I64 => 8,
@@ -35,7 +35,7 @@ impl ElementType {
         }
     }
 
-    /// Returns the bytes of one number in memory: integers are converted to bytes or i64, which candle supports.
+    /// Returns the size of one number in memory, in bytes: integers are converted to bytes or i64, which candle supports.
     fn bytes_in_memory(self) -> u64 {
         if matches!(self, Self::I32 | Self::I16 | Self::I8) { 8 } else { self.bytes() }
     }
@@ -92,7 +92,7 @@ impl ElementType {
     }
 }
 
-/// A view of a run of stored numbers, as in PyTorch. Offset and strides are counted in numbers, not bytes.
+/// A strided view of stored numbers, as in PyTorch. Offset and strides are counted in numbers, not bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct StridedView {
     pub(super) element: ElementType,
@@ -102,7 +102,7 @@ pub(super) struct StridedView {
 }
 
 impl StridedView {
-    /// Returns the view of a whole run of numbers in row-major order.
+    /// Returns the view of all numbers of a storage in row-major order.
     pub(super) fn contiguous(element: ElementType, shape: Vec<u64>) -> Self {
         let mut strides = vec![1u64; shape.len()];
         for axis in (1..shape.len()).rev() {
@@ -111,12 +111,12 @@ impl StridedView {
         Self { element, offset: 0, shape, strides }
     }
 
-    /// Returns the numbers of the tensor; `None` if the product overflows 64 bits.
+    /// Returns the number of elements of the tensor; `None` if the product overflows 64 bits.
     pub(super) fn count(&self) -> Option<u64> {
         self.shape.iter().try_fold(1u64, |count, size| count.checked_mul(*size))
     }
 
-    /// Returns the numbers that the storage must have; `None` if the sum overflows 64 bits.
+    /// Returns the minimum number of elements of the storage; `None` if the sum overflows 64 bits.
     fn reach(&self) -> Option<u64> {
         if self.shape.contains(&0) {
             return Some(self.offset);
@@ -143,7 +143,7 @@ impl StridedView {
         let fits = self.reach().is_some_and(|reach| reach <= stored);
         let (Some(count), true) = (self.count(), fits && self.strides.len() == self.shape.len()) else {
             return Err(Error::new(format!(
-                "shape {}, strides {}, offset {} reach beyond its storage of {stored} numbers",
+                "shape {}, strides {} and offset {} reach beyond the storage of {stored} numbers",
                 DisplayShape(&self.shape),
                 DisplayShape(&self.strides),
                 self.offset
@@ -167,7 +167,7 @@ impl StridedView {
             gathered = self.gather(storage, count);
             gathered.as_deref()
         };
-        let bytes = bytes.ok_or_else(|| Error::new("the storage ends before its tensor"))?;
+        let bytes = bytes.ok_or_else(|| Error::new("the storage is shorter than its tensor"))?;
         let shape: Vec<usize> = self.shape.iter().map(|size| *size as usize).collect();
         match self.element {
             ElementType::F64 => tensor_of(bytes, f64::from_le_bytes, shape),

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::nn::failed;
 use crate::suggest::nearest;
 
-/// The network to read from a file: FreeTumor's training saves three networks in one file.
+/// The network to read from a file of weights: FreeTumor's published training saves three networks in one file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NetworkPart {
@@ -51,7 +51,7 @@ impl NetworkPart {
 const WRAPPERS: [&str; 6] = ["module.", "_orig_mod.", "backbone.", "model.", "net.", "network."];
 /// The buffers that PyTorch saves with the parameters and that no network of this crate needs.
 const IGNORED: [&str; 4] = ["running_mean", "running_var", "num_batches_tracked", "relative_position_index"];
-/// The most names of each kind that an error lists.
+/// The maximum number of names of each kind that an error lists.
 const MAX_LISTED: usize = 8;
 
 /// Selects the parameters of one network from the tensors of a file: exactly the `declared` parameters, as f32.
@@ -174,7 +174,7 @@ fn choose(named: &[TensorName], part: NetworkPart) -> Result<Option<NetworkPart>
     match (part, parts.len()) {
         (NetworkPart::Whole, 0) => Ok(None),
         (part, 0) => {
-            tracing::warn!("the weights name no parts, using all of them as the {}", part.name());
+            tracing::warn!("the weights are not divided into networks: using all weights as the {}", part.name());
             Ok(None)
         }
         (NetworkPart::Whole, 1) => Ok(None),

@@ -32,9 +32,9 @@ pub const HEADER_KEY: &str = "freetumor";
 pub struct WeightsMetadata {
     /// The network: `segmentor`, `generator` or `discriminator`.
     pub network: Option<String>,
-    /// The scope of the norms' statistics: `instance` or `batch`.
+    /// The kind of the normalization layers: `instance` or `batch`.
     pub norm: Option<String>,
-    /// The HU that became 0 and 1 in training.
+    /// The HU that were mapped to 0 and 1 in training.
     pub window_hu: Option<[f32; 2]>,
     /// The voxel spacing of training in millimetres, along [x, y, z].
     pub spacing_mm: Option<[f64; 3]>,

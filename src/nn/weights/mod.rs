@@ -35,7 +35,7 @@ pub use metadata::{HEADER_KEY, WeightsMetadata};
 pub use safetensors::{Precision, read_metadata, write_safetensors};
 
 use super::failed;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, file_type_name};
 
 /// Reads the tensors of a weights file, by name.
 ///
@@ -83,8 +83,9 @@ pub fn read_checkpoint(path: &Path, device: &Device) -> Result<Checkpoint> {
 fn read_file(path: &Path) -> Result<Checkpoint> {
     let io = |error: std::io::Error| Error::new(error.to_string());
     // Checked before the file is opened: opening a pipe without a writer would block forever.
-    if !std::fs::metadata(path).map_err(io)?.is_file() {
-        return Err(Error::new("expected a file, got something else"));
+    let file_type = std::fs::metadata(path).map_err(io)?.file_type();
+    if !file_type.is_file() {
+        return Err(Error::new(format!("expected a file, got {}", file_type_name(file_type))));
     }
     let file = File::open(path).map_err(io)?;
     let file_bytes = file.metadata().map_err(io)?.len();
@@ -114,7 +115,7 @@ impl Format {
     fn of(start: &[u8]) -> Self {
         // The pickled number at the start of files of PyTorch before 1.6.
         let legacy = [0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
-        let convert = "save it again in the current format: python -c \"import torch; \
+        let convert = "save the checkpoint again in the current format: python -c \"import torch; \
                             torch.save(torch.load('IN.pt', map_location='cpu'), 'OUT.pt')\"";
         let expected = "pass a safetensors file or a file of torch.save";
         match start {
@@ -129,13 +130,13 @@ impl Format {
             [_, _, _, _, _, _, _, _, b'{', ..] => Self::Safetensors,
             [0x80, 2..=5, ..] => Self::Unsupported("a bare pickle, not a file of torch.save", expected),
             [0x89, b'H', b'D', b'F', ..] => Self::Unsupported("an HDF5 file", expected),
-            [0x1f, 0x8b, ..] => Self::Unsupported("a gzip file", "inflate it first, with gunzip"),
+            [0x1f, 0x8b, ..] => Self::Unsupported("a gzip file", "decompress the file first, with gunzip"),
             _ if start.starts_with(b"version https://git-lfs") => {
-                Self::Unsupported("a pointer of Git LFS, not the file", "fetch it: git lfs pull")
+                Self::Unsupported("a pointer of Git LFS, not the file", "fetch the file: git lfs pull")
             }
             _ if start.trim_ascii_start().first() == Some(&b'<') => Self::Unsupported(
                 "a web page, not weights",
-                "check the address of the download and whether it needs a login",
+                "check the address of the download and whether the download needs a login",
             ),
             _ => Self::Unsupported("an unknown format", expected),
         }

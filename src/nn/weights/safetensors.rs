@@ -42,7 +42,9 @@ pub(super) fn read(mut reader: impl Read + Seek, file_bytes: u64) -> Result<Chec
         let [start, end] = [info.data_offsets.0 as u64, info.data_offsets.1 as u64];
         let bytes = view.count().and_then(|count| count.checked_mul(element.bytes()));
         if bytes.is_none() || end.checked_sub(start) != bytes || end > data_bytes {
-            return Err(malformed(&format!("bytes {start} to {end} of {data_bytes} do not hold its shape")));
+            return Err(malformed(&format!(
+                "the bytes {start} to {end} of {data_bytes} do not have the length of its shape"
+            )));
         }
         view.check((end - start) / element.bytes(), &mut budget).map_err(|error| malformed(&error))?;
         views.push((start, end, name, view));
@@ -52,7 +54,7 @@ pub(super) fn read(mut reader: impl Read + Seek, file_bytes: u64) -> Result<Chec
     let mut at = 0;
     for (start, end, name, view) in views {
         if start != at {
-            return Err(Error::new(format!("tensor {} starts at byte {start}; expected {at}", quoted(&name))));
+            return Err(Error::new(format!("tensor {}: expected a start at byte {at}, got {start}", quoted(&name))));
         }
         at = end;
         let mut bytes = vec![0; (end - start) as usize];
@@ -60,7 +62,10 @@ pub(super) fn read(mut reader: impl Read + Seek, file_bytes: u64) -> Result<Chec
         tensors.insert(name, view.tensor(&bytes)?);
     }
     if at != data_bytes {
-        return Err(Error::new(format!("{} bytes after the last tensor", data_bytes - at)));
+        return Err(Error::new(format!(
+            "expected the end of the file after the last tensor, got {} more bytes",
+            data_bytes - at
+        )));
     }
     Ok(Checkpoint { tensors, mappings: vec![String::new()] })
 }
@@ -71,8 +76,10 @@ fn header_of(mut reader: impl Read + Seek, file_bytes: u64) -> Result<(Vec<u8>, 
     reader.seek(SeekFrom::Start(0)).and_then(|_| reader.read_exact(&mut length)).map_err(unreadable)?;
     let length = u64::from_le_bytes(length);
     let Some(data_bytes) = file_bytes.checked_sub(8).and_then(|rest| rest.checked_sub(length)) else {
-        return Err(Error::new(format!("a header of {length} bytes in a file of {file_bytes}"))
-            .with_hint("copy or download the file again, it may be truncated"));
+        return Err(Error::new(format!(
+            "expected a header within the file of {file_bytes} bytes, got a header of {length} bytes"
+        ))
+        .with_hint("copy or download the file again: the file may be truncated"));
     };
     let mut header = vec![0; length as usize];
     reader.read_exact(&mut header).map_err(unreadable)?;
@@ -126,10 +133,10 @@ struct Header {
 /// The precision of written weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// 32 bits: as training resumes from.
+    /// 32 bits, from which a training can be resumed with the same bits.
     #[default]
     Single,
-    /// 16 bits: half the size, about three digits.
+    /// 16 bits: half the size, about three decimal digits.
     Half,
 }
 
@@ -211,7 +218,7 @@ fn numbers(name: &str, tensor: &Tensor, precision: Precision) -> Result<Vec<u8>>
             let bytes: Option<Vec<[u8; 2]>> = bytes.collect();
             bytes.map(|bytes| bytes.concat()).ok_or_else(|| {
                 Error::new(format!(
-                    "tensor {}: expected numbers up to ±65504 for 16 bits, got larger ones",
+                    "tensor {}: expected numbers up to ±65504 for 16 bits, got larger numbers",
                     quoted(name)
                 ))
             })

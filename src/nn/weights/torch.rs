@@ -43,7 +43,7 @@ pub(super) fn read(reader: impl Read + Seek, file_bytes: u64) -> Result<Checkpoi
                 "expected little-endian numbers, got the byte order {}",
                 quoted(order.trim())
             ))
-            .with_hint("save it again on a little-endian machine"));
+            .with_hint("save the checkpoint again on a little-endian machine"));
         }
     }
     let bytes = archive.read(&format!("{folder}data.pkl"), &mut budget)?;
@@ -80,7 +80,7 @@ fn folder<R: Read + Seek>(archive: &Archive<R>) -> Result<String> {
     let Some(folder) = pickle.and_then(|name| name.strip_suffix("data.pkl")) else {
         let names: Vec<_> = archive.names().take(6).collect();
         return Err(Error::new(format!(
-            "a zip archive without data.pkl: it holds {}",
+            "a zip archive without data.pkl, with the entries {}",
             list(&names, archive.names().count())
         ))
         .with_hint("pass a file of torch.save or a safetensors file"));
@@ -250,11 +250,10 @@ fn load<R: Read + Seek>(
         for (name, TorchTensor { storage_bytes, view, .. }) in &views {
             let checked = match size {
                 Some(size) if size == *storage_bytes => view.check(size / view.element.bytes(), budget),
-                Some(size) => Err(Error::new(format!(
-                    "its storage {} has {size} bytes; expected {storage_bytes}",
-                    quoted(&entry)
-                ))),
-                None => Err(Error::new(format!("its storage {} is not in the archive", quoted(&entry)))),
+                Some(size) => {
+                    Err(Error::new(format!("storage {}: expected {storage_bytes} bytes, got {size}", quoted(&entry))))
+                }
+                None => Err(Error::new(format!("storage {} is not in the archive", quoted(&entry)))),
             };
             checked.map_err(|error| of_tensor(name, &error))?;
         }

@@ -88,7 +88,7 @@ impl WindowPlan {
         (0..self.count()).filter(|index| self.overlaps(*index, region)).collect()
     }
 
-    /// Whether a window overlaps a box.
+    /// Returns whether a window overlaps a box.
     ///
     /// # Panics
     /// If `index` is not below [`count`](Self::count).

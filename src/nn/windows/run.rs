@@ -13,7 +13,7 @@ const FAILED: &str = "cannot run windows";
 
 /// The windows of one call of the predictor.
 ///
-/// The grouping affects the predictions of a network whose norm layers use statistics over the batch.
+/// The grouping affects the predictions of a network with batch norm.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WindowGrouping {
     /// One window for each call.
@@ -32,7 +32,7 @@ impl WindowGrouping {
     }
 }
 
-/// The application of a predictor of windows to volumes.
+/// Applies a predictor of windows to volumes of any size.
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};
@@ -73,7 +73,7 @@ impl SlidingWindows {
     }
 
     /// Predicts a box, with the same bits as [`predict_volume`](Self::predict_volume): only the groups with a window that overlaps the
-    /// box are run, and only the box is returned.
+    /// box are computed, and only the box is returned.
     ///
     /// # Shapes
     /// The shapes of [`predict_volume`](Self::predict_volume), but the result is `[batch, class, box…]`.
@@ -158,7 +158,10 @@ impl SlidingWindows {
             };
             let sums = sums.get_or_insert_with(|| WindowSums::new(region, batch, classes));
             if sums.classes != classes {
-                return Err(Error::new(format!("the network returned {classes} classes after {}", sums.classes)));
+                return Err(Error::new(format!(
+                    "expected the same number of classes for every window, got {} and {classes}",
+                    sums.classes
+                )));
             }
             let values = to_host(&prediction).map_err(failed(FAILED))?;
             for (values, (sample, window)) in values.chunks_exact(classes * x * y * z).zip(group) {
@@ -205,7 +208,7 @@ impl SlidingWindows {
     }
 }
 
-/// The sums of the predictions of the windows that were run, for the voxels of a box.
+/// The sums of the predictions of the computed windows, for the voxels of a box.
 struct WindowSums<'r> {
     region: &'r VoxelBox,
     classes: usize,
@@ -233,7 +236,7 @@ impl<'r> WindowSums<'r> {
         }
     }
 
-    /// Divides by the sum of the windows' weights, added in the same order.
+    /// Divides the sums of predictions by the sums of the windows' weights, which are added in the same order.
     fn divide(&mut self, plan: &WindowPlan, windows: &[usize], weights: &[f32]) -> Result<()> {
         let mut total = vec![0.0f32; voxels(self.region)];
         for &window in windows {
@@ -259,7 +262,7 @@ fn voxels(region: &VoxelBox) -> usize {
     region.iter().map(ExactSizeIterator::len).product()
 }
 
-/// Returns the runs along z that a window and a box share: the range in the box, and the start in the window.
+/// Returns the rows along z that a window and a box share: the range in the box, and the start in the window.
 fn runs(plan: &WindowPlan, window: usize, region: &VoxelBox) -> Vec<(Range<usize>, usize)> {
     let (covered, padding, [_, wy, wz]) = (plan.covered_box(window), plan.padding(window), plan.window());
     let shared = |axis: usize| covered[axis].start.max(region[axis].start)..covered[axis].end.min(region[axis].end);

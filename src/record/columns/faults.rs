@@ -31,7 +31,7 @@ pub(in crate::record) fn descriptors() -> Vec<Descriptor<Row>> {
         3 "source" Text always "" "Name of the source in the graph file." => access!(text source);
         4 "epoch" U64 always "" "The commit that added the row." => access!(U64 epoch);
         5 "stage" Text always "" "Part of the pipeline in which the fault occurred: read, mask, synthesize, score or sink." => stage();
-        6 "kind" Text always "" "Class of the fault, one of a fixed list." => kind();
+        6 "kind" Text always "" "Kind of the fault, one of a fixed list." => kind();
         7 "message" Text always "" "Expected and actual state; without paths and names." => access!(text fault.message);
         8 "node" Text maybe "" "Node of the graph file in which the fault occurred; absent if the fault occurred outside of a node." => access!(optional_text fault.node);
     }

@@ -137,9 +137,9 @@ pub(in crate::record) fn descriptors() -> Vec<Descriptor<Row>> {
         27 "radius_long_mm" F64 maybe "mm" "Longest semi-axis before deformation." => geometry!(radii_mm[0]);
         28 "radius_middle_mm" F64 maybe "mm" "Middle semi-axis before deformation." => geometry!(radii_mm[1]);
         29 "radius_short_mm" F64 maybe "mm" "Shortest semi-axis before deformation." => geometry!(radii_mm[2]);
-        30 "volume_mm3" F64 maybe "mm3" "Volume of the labelled voxels." => geometry!(volume_mm3);
+        30 "volume_mm3" F64 maybe "mm3" "Volume of the labeled voxels." => geometry!(volume_mm3);
         31 "diameter_mm" F64 maybe "mm" "Diameter of the sphere of equal volume." => geometry!(diameter_mm);
-        32 "sphericity" F64 maybe "" "Sphericity of the surface of the labelled voxels: 1 for a sphere." => geometry!(sphericity);
+        32 "sphericity" F64 maybe "" "Sphericity of the surface of the labeled voxels: 1 for a sphere." => geometry!(sphericity);
         33 "clipped_fraction" F64 maybe "" "Fraction of the sampled shape that was outside the healthy organ." => geometry!(clipped_fraction);
         34 "boundary_distance_mm" F64 maybe "mm" "Distance from the centre to the nearest voxel outside the organ." => geometry!(boundary_distance_mm);
         35 "drawn_contrast_hu" F64 maybe "HU" "Sampled change of HU of the solid tumor, before texture and soft edge; absent if a network or program makes the tumor." => drawn_contrast();
@@ -176,7 +176,7 @@ pub(in crate::record) fn descriptors() -> Vec<Descriptor<Row>> {
     columns
 }
 
-/// Field id of a score. A new score gets the next free id, independent of its position in the list.
+/// Returns the field id of a score. A new score gets the next free id, independent of its position in the list.
 fn score_id(score: Score) -> i32 {
     match score {
         Score::HuInside => 100,

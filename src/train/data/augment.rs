@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Patch;
+use super::Crop;
 use crate::error::ConfigError;
 use crate::random::RandomStream;
 use crate::volume::Array3;
@@ -74,12 +74,12 @@ impl AugmentConfig {
 
     /// Samples all changes of a crop and applies them.
     #[must_use]
-    pub fn apply(&self, mut patch: Patch, random: &mut RandomStream) -> Patch {
-        let symmetry = self.symmetry(patch.image.shape(), random);
-        patch.image = symmetry.of(patch.image);
-        patch.labels = symmetry.of(patch.labels);
-        self.brighten(&mut patch.image, random);
-        patch
+    pub fn apply(&self, mut crop: Crop, random: &mut RandomStream) -> Crop {
+        let symmetry = self.symmetry(crop.image.shape(), random);
+        crop.image = symmetry.of(crop.image);
+        crop.labels = symmetry.of(crop.labels);
+        self.brighten(&mut crop.image, random);
+        crop
     }
 }
 
@@ -161,10 +161,10 @@ mod tests {
         let image = Array3::from_fn([4, 4, 3], |[x, y, z]| (x + 4 * y + 16 * z) as f32);
         let labels = image.map(|value| *value as u8);
         for seed in 0..20 {
-            let patch = Patch { image: image.clone(), labels: labels.clone(), origin: Default::default() };
+            let crop = Crop { image: image.clone(), labels: labels.clone(), origin: Default::default() };
             let config = AugmentConfig { scale: 0.0, shift: 0.0, ..config };
-            let patch = config.apply(patch, &mut Key::root(seed).stream("augment"));
-            assert_eq!(patch.image.map(|value| *value as u8), patch.labels);
+            let crop = config.apply(crop, &mut Key::root(seed).stream("augment"));
+            assert_eq!(crop.image.map(|value| *value as u8), crop.labels);
         }
     }
 }

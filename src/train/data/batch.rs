@@ -10,7 +10,7 @@ use crate::volume::{Array3, Region};
 
 /// A crop of a case with its labels.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Patch {
+pub struct Crop {
     /// The image, in [0, 1] before changes of brightness.
     pub image: Array3<f32>,
     /// Merged labels.
@@ -37,7 +37,7 @@ impl std::fmt::Display for CropOrigin {
     }
 }
 
-impl Patch {
+impl Crop {
     /// Cuts a crop from a case.
     ///
     /// # Panics
@@ -66,9 +66,9 @@ impl Batch {
     ///
     /// # Panics
     /// Panics if the crops have different shapes.
-    pub fn of(patches: Vec<Patch>) -> Self {
-        let mut batch = Self { shape: patches.first().map_or([0; 3], |patch| patch.image.shape()), ..Self::default() };
-        for Patch { image, labels, origin } in patches {
+    pub fn of(crops: Vec<Crop>) -> Self {
+        let mut batch = Self { shape: crops.first().map_or([0; 3], |crop| crop.image.shape()), ..Self::default() };
+        for Crop { image, labels, origin } in crops {
             assert_eq!(image.shape(), batch.shape, "all crops of a batch have the same shape");
             append(&mut batch.images, &image);
             append(&mut batch.labels, &labels);
@@ -77,7 +77,7 @@ impl Batch {
         batch
     }
 
-    /// The number of crops.
+    /// Returns the number of crops.
     pub fn len(&self) -> usize {
         self.origins.len()
     }
@@ -138,9 +138,9 @@ mod tests {
     fn batch_tensors_have_z_fastest() {
         let image = Array3::from_fn([2, 3, 4], |[x, y, z]| (100 * x + 10 * y + z) as f32);
         let labels = image.map(|value| *value as u8);
-        let patch =
-            |image: &Array3<f32>| Patch { image: image.clone(), labels: labels.clone(), origin: Default::default() };
-        let batch = Batch::of(vec![patch(&image), patch(&image.map(|value| -value))]);
+        let crop =
+            |image: &Array3<f32>| Crop { image: image.clone(), labels: labels.clone(), origin: Default::default() };
+        let batch = Batch::of(vec![crop(&image), crop(&image.map(|value| -value))]);
         let tensor = batch.images_on(&Device::Cpu).unwrap();
         assert_eq!(tensor.dims(), [2, 1, 2, 3, 4]);
         let values = tensor.to_dtype(candle_core::DType::F32).unwrap();

@@ -1,4 +1,4 @@
-//! A preprocessed scan for training.
+//! A preprocessed training scan.
 
 use std::sync::Arc;
 
@@ -9,9 +9,10 @@ use crate::mask::{MaskedScan, OrganMask};
 use crate::random::RandomStream;
 use crate::volume::{Array3, HuWindow, Labels, Preprocess, Region, Volume, Voxels};
 
-/// A scan with its labels on the grid for training: oriented, resampled, cropped to the dense region, padded to the patch.
+/// A scan with its labels on the grid of the network: oriented, resampled, cropped to the voxels above the window's
+/// lower bound, padded to at least the size of a crop.
 ///
-/// Voxels are HU, clipped to the window, so that tumors can be made in them; a crop is scaled to [0, 1] when it is cut.
+/// Voxels are in HU, clipped to the window, so that tumors can be made in them; [`Case::image`] scales them to [0, 1].
 #[derive(Clone, Debug)]
 pub struct Case {
     /// The scan in HU with the labels of organs and tumors.
@@ -58,17 +59,17 @@ impl Case {
         Ok(Self { masked, window, patch: preprocess.patch(), scanned: preprocessed.scanned, index })
     }
 
-    /// The id of the scan.
+    /// Returns the id of the scan.
     pub fn id(&self) -> ScanId {
         self.masked.scan.entry.scan_id
     }
 
-    /// Voxels along [x, y, z].
+    /// Returns the number of voxels along [x, y, z].
     pub fn shape(&self) -> [usize; 3] {
         self.masked.mask.labels.shape()
     }
 
-    /// The bytes of the case in memory.
+    /// Returns the size of the case in memory, in bytes.
     pub fn bytes(&self) -> u64 {
         (self.masked.scan.volume.voxels.bytes() + self.masked.mask.labels.as_slice().len() + self.index.bytes()) as u64
     }
@@ -149,12 +150,12 @@ impl VoxelIndex {
         Self { through }
     }
 
-    /// The labels in the map, ascending.
+    /// Returns the labels in the map, in ascending order.
     pub fn labels(&self) -> impl Iterator<Item = u8> + '_ {
         self.through.iter().map(|(label, _)| *label)
     }
 
-    /// The number of voxels of a label.
+    /// Returns the number of voxels of a label.
     pub fn count(&self, label: u8) -> usize {
         let rows = self.through.iter().find(|(own, _)| *own == label);
         rows.and_then(|(_, through)| through.last()).map_or(0, |count| *count as usize)

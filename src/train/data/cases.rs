@@ -11,35 +11,36 @@ use crate::mask::MaskedScan;
 use crate::store::FileDigest;
 use crate::volume::Preprocess;
 
-/// Reads a scan with its organs.
+/// Reads a scan with the labels of its organs.
 type Open = dyn Fn() -> Result<MaskedScan, Fault> + Send + Sync;
 
-/// A case that is listed but not read.
+/// A listed case, which is not read before it is needed.
 #[derive(Clone)]
 pub struct CaseEntry {
     /// The scan's id, for messages and tables.
     pub id: ScanId,
     /// The key of the patient.
     pub patient_key: PatientKey,
-    /// A fingerprint that shows a change without reading the case: length and modification time of its file, or a digest.
-    pub fingerprint: String,
+    /// A string that differs if the file of the case changed: length and modification time of the file, or a digest of its contents.
+    /// A training run is not resumed if a marker changed.
+    pub change_marker: String,
     open: Arc<Open>,
 }
 
 impl CaseEntry {
-    /// Creates a case that `open` reads; `open` is called again after the case was evicted from the cache.
+    /// Creates a case that `open` reads; `open` is called again if the case was evicted from the cache.
     pub fn new(
         id: ScanId,
         patient_key: PatientKey,
         open: impl Fn() -> Result<MaskedScan, Fault> + Send + Sync + 'static,
     ) -> Self {
-        Self { id, patient_key, fingerprint: String::new(), open: Arc::new(open) }
+        Self { id, patient_key, change_marker: String::new(), open: Arc::new(open) }
     }
 
-    /// Sets the fingerprint.
+    /// Sets the change marker.
     #[must_use]
-    pub fn with_fingerprint(self, fingerprint: String) -> Self {
-        Self { fingerprint, ..self }
+    pub fn with_change_marker(self, change_marker: String) -> Self {
+        Self { change_marker, ..self }
     }
 
     /// Reads the scan without preprocessing.
@@ -88,9 +89,9 @@ pub struct Survey {
     pub cases_with: BTreeMap<u8, usize>,
     /// The number of voxels of each label.
     pub voxels: BTreeMap<u8, u64>,
-    /// The number of cases that are smaller than a patch and therefore padded.
+    /// The number of cases that are smaller than a crop and therefore padded.
     pub padded: usize,
-    /// The minimum number of voxels along [x, y, z] over all cases.
+    /// The minimum number of voxels along [x, y, z] over all cases; `None` if no case can be read.
     pub least_voxels: Option<[usize; 3]>,
     /// The cases that cannot be read, by index.
     pub failed: Vec<(usize, Fault)>,
@@ -104,7 +105,7 @@ impl Cases {
         Self { entries, preprocess, memory_bytes, cache: Mutex::default() }
     }
 
-    /// The number of cases.
+    /// Returns the number of cases.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
@@ -114,17 +115,17 @@ impl Cases {
         self.entries.is_empty()
     }
 
-    /// The listed cases.
+    /// Returns the listed cases.
     pub fn entries(&self) -> &[CaseEntry] {
         &self.entries
     }
 
-    /// The number of cases that could not be read so far.
+    /// Returns the number of cases that could not be read so far.
     pub fn failed(&self) -> usize {
         self.locked().failed.len()
     }
 
-    /// The preprocessing.
+    /// Returns the preprocessing.
     pub fn preprocess(&self) -> &Preprocess {
         &self.preprocess
     }
@@ -153,7 +154,7 @@ impl Cases {
         match (entry.open)().and_then(|masked| Case::prepare(&masked, &self.preprocess)) {
             Ok(case) => Ok(self.insert(index, Arc::new(case))),
             Err(fault) => {
-                tracing::warn!(scan = %entry.id, %fault, "excluding a scan from the training");
+                tracing::warn!(scan = %entry.id, %fault, "cannot read a scan: the training excludes the scan");
                 self.locked().failed.insert(index, fault.clone());
                 Err(fault)
             }
@@ -257,11 +258,8 @@ impl Survey {
         }
         if self.readable == 0 {
             let (index, fault) = &self.failed[0];
-            return Err(Error::new(format!(
-                "none of the {} {list} scans can be read; the first, {}: {fault}",
-                entries.len(),
-                entries[*index].id
-            )));
+            let (count, id) = (entries.len(), entries[*index].id);
+            return Err(Error::new(format!("no {list} scan can be read, of {count} listed; the first, {id}: {fault}")));
         }
         let missing: Vec<&str> = required
             .iter()
@@ -271,7 +269,7 @@ impl Survey {
         if missing.is_empty() {
             return Ok(());
         }
-        let message = format!("none of the {} {list} scans has {}", self.readable, missing.join(" or "));
+        let message = format!("no {list} scan has {}, of {} that can be read", missing.join(" or "), self.readable);
         Err(Error::new(message).with_hint("check the label ids of the mask stage (`ids`, `tumor_ids`)"))
     }
 }
@@ -316,7 +314,7 @@ mod tests {
         assert_eq!((survey.readable, survey.failed.len()), (1, 1));
         survey.check("labeled", cases.entries(), &[(1, "liver".into())]).unwrap();
         let error = survey.check("labeled", cases.entries(), &[(1, "liver".into()), (2, "liver tumor".into())]);
-        assert_eq!(error.unwrap_err().to_string(), "none of the 1 labeled scans has liver tumor");
+        assert_eq!(error.unwrap_err().to_string(), "no labeled scan has liver tumor, of 1 that can be read");
         let error = Survey::default().check("labeled", &[], &[]).unwrap_err();
         assert_eq!(error.to_string(), "expected at least one labeled scan, got none");
         let cases = Cases::new(vec![failed], small(), 1);

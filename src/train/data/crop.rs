@@ -22,7 +22,7 @@ pub struct CropConfig {
 }
 
 impl Default for CropConfig {
-    /// Equal weights with and without a label, as published.
+    /// Returns equal weights for voxels with and without a label, as published.
     fn default() -> Self {
         Self { label: 1.0, tumor: 0.0, background: 1.0 }
     }

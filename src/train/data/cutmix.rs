@@ -1,20 +1,20 @@
-//! CutMix: a part of one crop replaces the same part of another.
+//! CutMix: a part of one crop replaces the same part of another crop.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Patch;
+use super::Crop;
 use crate::error::ConfigError;
 use crate::random::RandomStream;
 use crate::volume::Region;
 
-/// The mixing of the crops of a batch.
+/// The settings of CutMix, which replaces a part of each crop of a batch by that of another crop.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CutMixConfig {
-    /// Probability that a batch is mixed.
+    /// Probability that CutMix is applied to a batch.
     pub probability: f64,
-    /// Both shape parameters of the beta distribution of the position of the cut; small values cut near an edge.
+    /// Both shape parameters of the beta distribution of the position of the cutting plane; small values cut near an edge of the crop.
     pub beta: f64,
 }
 
@@ -39,50 +39,51 @@ impl CutMixConfig {
     }
 }
 
-/// Mixes a batch: the part behind a cut across x or y is replaced by that of the next crop, in the image and the labels.
+/// Applies CutMix to a batch: in each crop, the voxels beyond a plane perpendicular to x or y are replaced by those of the next crop, in
+/// image and labels.
 ///
 /// # Source
 /// The half-volume CutMix of FreeTumor, with one axis for image and label; the published code samples the axis for each of them.
 ///
 /// ```
 /// use freetumor::random::Key;
-/// use freetumor::train::data::{CutMixConfig, Patch, cut_mix};
+/// use freetumor::train::data::{CutMixConfig, Crop, cut_mix};
 /// use freetumor::volume::Array3;
 ///
-/// let patch = |value: u8| Patch {
+/// let crop = |value: u8| Crop {
 ///     image: Array3::filled([8, 8, 4], f32::from(value)),
 ///     labels: Array3::filled([8, 8, 4], value),
 ///     origin: Default::default(),
 /// };
 /// let config = CutMixConfig { probability: 1.0, beta: 1.0 };
-/// let mixed = cut_mix(vec![patch(1), patch(2)], &config, &mut Key::root(2).stream("cutmix"));
-/// assert!(mixed.iter().all(|patch| patch.image.map(|value| *value as u8) == patch.labels));
+/// let mixed = cut_mix(vec![crop(1), crop(2)], &config, &mut Key::root(2).stream("cutmix"));
+/// assert!(mixed.iter().all(|crop| crop.image.map(|value| *value as u8) == crop.labels));
 /// assert!(mixed[0].labels.as_slice().contains(&1) && mixed[0].labels.as_slice().contains(&2));
 /// ```
 ///
 /// # Panics
 /// Panics if the crops have different shapes.
-pub fn cut_mix(patches: Vec<Patch>, config: &CutMixConfig, random: &mut RandomStream) -> Vec<Patch> {
-    let is_mixed = random.chance(config.probability);
-    if !is_mixed || patches.len() < 2 {
-        return patches;
+pub fn cut_mix(crops: Vec<Crop>, config: &CutMixConfig, random: &mut RandomStream) -> Vec<Crop> {
+    let is_applied = random.chance(config.probability);
+    if !is_applied || crops.len() < 2 {
+        return crops;
     }
     let axis = random.index(2);
-    let shape = patches[0].image.shape();
+    let shape = crops[0].image.shape();
     let cut = (beta(config.beta, random) * shape[axis] as f64).round() as usize;
     if cut >= shape[axis] {
-        return patches;
+        return crops;
     }
-    let mut behind = Region { start: [0; 3], shape };
-    behind.start[axis] = cut;
-    behind.shape[axis] -= cut;
-    let parts: Vec<_> = patches.iter().map(|patch| (patch.image.cut(behind), patch.labels.cut(behind))).collect();
-    let count = patches.len();
-    let mixed = patches.into_iter().enumerate().map(|(index, mut patch)| {
+    let mut beyond = Region { start: [0; 3], shape };
+    beyond.start[axis] = cut;
+    beyond.shape[axis] -= cut;
+    let parts: Vec<_> = crops.iter().map(|crop| (crop.image.cut(beyond), crop.labels.cut(beyond))).collect();
+    let count = crops.len();
+    let mixed = crops.into_iter().enumerate().map(|(index, mut crop)| {
         let (image, labels) = &parts[(index + 1) % count];
-        patch.image.paste(behind.start, image);
-        patch.labels.paste(behind.start, labels);
-        patch
+        crop.image.paste(beyond.start, image);
+        crop.labels.paste(beyond.start, labels);
+        crop
     });
     mixed.collect()
 }
@@ -109,8 +110,8 @@ mod tests {
     #[test]
     fn cut_mix_moves_labels_with_voxels() {
         // All voxels of a crop differ, and the label is the index of the crop.
-        let patches: Vec<Patch> = (0..4u8)
-            .map(|id| Patch {
+        let crops: Vec<Crop> = (0..4u8)
+            .map(|id| Crop {
                 image: Array3::from_fn([6, 5, 4], |[x, y, z]| f32::from(id) * 1000.0 + (x + 6 * (y + 5 * z)) as f32),
                 labels: Array3::filled([6, 5, 4], id),
                 origin: Default::default(),
@@ -119,13 +120,13 @@ mod tests {
         let config = CutMixConfig { probability: 1.0, beta: 0.2 };
         let mut moved = 0;
         for seed in 0..200 {
-            let mixed = cut_mix(patches.clone(), &config, &mut Key::root(seed).stream("cutmix"));
-            for patch in &mixed {
-                for (at, (value, label)) in patch.image.as_slice().iter().zip(patch.labels.as_slice()).enumerate() {
+            let mixed = cut_mix(crops.clone(), &config, &mut Key::root(seed).stream("cutmix"));
+            for crop in &mixed {
+                for (at, (value, label)) in crop.image.as_slice().iter().zip(crop.labels.as_slice()).enumerate() {
                     assert_eq!(*value, f32::from(*label) * 1000.0 + at as f32);
                 }
             }
-            moved += usize::from(mixed != patches);
+            moved += usize::from(mixed != crops);
         }
         assert!(moved > 100, "{moved}");
     }

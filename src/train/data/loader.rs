@@ -15,7 +15,7 @@ pub trait Sampler: Send + Sync + 'static {
     /// Makes the batch of a step, counted from 0.
     ///
     /// # Errors
-    /// Returns an error if no batch can be made; the run stops.
+    /// Returns an error if no batch can be made; the training run stops.
     fn batch(&self, step: u64) -> Result<Self::Batch>;
 }
 
@@ -93,7 +93,7 @@ impl<B: Send + 'static> Loader<B> {
     ///
     /// # Errors
     /// Returns the error of the sampler.
-    #[expect(clippy::should_implement_trait, reason = "a failure ends the run, not an iteration")]
+    #[expect(clippy::should_implement_trait, reason = "an error ends the training run, not an iteration")]
     pub fn next(&mut self) -> Result<Option<B>> {
         let mut state = self.shared.locked();
         if state.next >= self.shared.end {

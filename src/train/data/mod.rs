@@ -1,12 +1,12 @@
 //! The training data: preprocessed scans, crops, batches.
 //!
 //! ```text
-//!  scan + organs ──▶ Case ──▶ Patch ──▶ augmented ──▶ mixed ──▶ Batch ──▶ Loader ──▶ training loop
-//!                  [case]    [crop]     [augment]   [cutmix]  [batch]   [loader]
+//!  scan + organs ──▶ Case ──▶ Crop ──▶ augmented ──▶ mixed ──▶ Batch ──▶ Loader ──▶ training loop
+//!                  [case]    [crop]    [augment]   [cutmix]  [batch]   [loader]
 //! ```
 //!
-//! Every random stream is keyed by the seed of the run, the step and the index in the batch. A batch is a function of its step only: it
-//! does not depend on the thread that makes it, on interruptions of the training, or on how far ahead it is made.
+//! Every random stream is keyed by the seed of the training run, the step and the index in the batch. A batch is a function of its
+//! step only: it does not depend on the thread that makes it, on interruptions of the training, or on how far ahead it is made.
 
 mod augment;
 mod batch;
@@ -19,7 +19,7 @@ mod random_case;
 mod runs;
 
 pub use augment::{AugmentConfig, Symmetry};
-pub use batch::{Batch, CropOrigin, Patch};
+pub use batch::{Batch, Crop, CropOrigin};
 pub(super) use batch::{append, array_of, volumes_on};
 pub use case::{Case, VoxelIndex};
 pub use cases::{CaseEntry, Cases, Survey};

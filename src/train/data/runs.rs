@@ -13,7 +13,7 @@ use crate::run::{RunFolder, Snapshot};
 use crate::sink::pairs::{self, Pair};
 use crate::volume::Labels;
 
-/// The samples of a run folder after one of its commits. Later commits do not change them.
+/// The samples of a run folder at the state after one of its commits; later commits do not change these samples.
 pub struct RunSamples {
     folder: PathBuf,
     run: RunFolder,
@@ -24,14 +24,14 @@ impl RunSamples {
     /// Opens a run folder at the state after commit `at`, by default the last one.
     ///
     /// # Errors
-    /// Returns an error if there is no such run or commit.
+    /// Returns an error if there is no such run folder or commit.
     pub fn open(folder: &Path, at: Option<u64>) -> Result<Self> {
         let run = RunFolder::open(folder)?;
         let snapshot = run.snapshot(at)?;
         Ok(Self { folder: folder.to_owned(), run, snapshot })
     }
 
-    /// The run folder.
+    /// Returns the run folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -39,20 +39,20 @@ impl RunSamples {
     /// Lists the samples whose patients are in `split`.
     ///
     /// # Errors
-    /// Returns an error if the run has no image and label files.
+    /// Returns an error if the run folder has no image and label files.
     pub fn entries(&self, split: Split, organs: &Arc<[Organ]>) -> Result<Vec<CaseEntry>> {
         let files = self.snapshot.files.values();
         let index: Vec<_> = files.filter(|file| pairs::is_index(&file.table)).cloned().collect();
         if index.is_empty() {
             return Err(Error::new(format!("expected image and label files in {}, got none", self.folder.display()))
-                .with_hint("add a sink of kind `nnunet` or `decathlon` to the pipeline, then run it again"));
+                .with_hint("add a sink of kind `nnunet` or `decathlon` to the pipeline, then run the pipeline again"));
         }
         let pairs = pairs::read_pairs(&**self.run.store(), &index)?;
         let selected = pairs.into_iter().filter(|pair| pair.split == split);
         Ok(selected.map(|pair| entry(self.folder.clone(), pair, Arc::clone(organs))).collect())
     }
 
-    /// Calls `on_scan` with every scan that the run ingested, in the order of epochs.
+    /// Calls `on_scan` with every scan that the pipeline ingested, in the order of epochs.
     ///
     /// # Errors
     /// Returns an error if the private files of an epoch cannot be read; `on_scan` was called with the scans of earlier epochs.
@@ -66,8 +66,8 @@ impl RunSamples {
 
 fn entry(folder: PathBuf, pair: Pair, organs: Arc<[Organ]>) -> CaseEntry {
     let (id, patient_key) = (scan_id(&pair), pair.patient_key);
-    let fingerprint = format!("{} {}", pair.image.sha256, pair.label.sha256);
-    CaseEntry::new(id, patient_key, move || read(&folder, &pair, &organs)).with_fingerprint(fingerprint)
+    let change_marker = format!("{} {}", pair.image.sha256, pair.label.sha256);
+    CaseEntry::new(id, patient_key, move || read(&folder, &pair, &organs)).with_change_marker(change_marker)
 }
 
 fn read(folder: &Path, pair: &Pair, organs: &Arc<[Organ]>) -> Result<MaskedScan, Fault> {
@@ -101,7 +101,7 @@ fn scan_id(pair: &Pair) -> ScanId {
     ScanId::from_bytes(*pair.sample_id.as_bytes())
 }
 
-/// The companions of a sample: none, because the label is read with the image.
+/// Access to the label files of a sample: there are none, because the label is read with the image.
 struct NoCompanions;
 
 impl Companions for NoCompanions {

@@ -1,4 +1,4 @@
-//! Losses with their gradients over the logits, and the fractions and overlaps that are reported with them.
+//! Losses with their gradients over the logits, and the found fractions and Dice that are reported with the losses.
 //!
 //! Every loss function returns the value and the gradient over the logits, summed in double precision in a fixed order.
 //! Therefore results do not depend on threads, the loss stores no tensors for a backward pass, and only the logits are copied
@@ -82,7 +82,7 @@ impl<'a> Logits<'a> {
         Self { values, batch, classes, voxels: values.len() / (batch * classes) }
     }
 
-    /// Voxels of a sample.
+    /// Returns the number of voxels of a sample.
     pub fn voxels(&self) -> usize {
         self.voxels
     }

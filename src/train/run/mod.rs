@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! OUT/settings.json        the settings; a folder has one configuration
-//! OUT/checkpoint.safetensors   the state of the run
+//! OUT/checkpoint.safetensors   the state of the training run
 //! OUT/history.parquet      losses, rates and scores of every step
 //! OUT/curves.png           plots of the history
 //! OUT/pictures/STEP.png    predictions on a slice
@@ -35,7 +35,7 @@ use crate::error::{Error, Result};
 use crate::store::{self, FileDigest, FileLock, canonical};
 use crate::volume::Picture;
 
-/// The numbers of a step or a validation, by name.
+/// The losses, rates and scores of a step or a validation, each with its name.
 pub type Numbers = Vec<(String, f64)>;
 
 /// The networks of a stage, and how they are trained.
@@ -55,7 +55,7 @@ pub trait Learner {
     /// Returns an error if the scores cannot be computed.
     fn validate(&mut self) -> Result<Numbers>;
 
-    /// The name of the score that selects the best weights; higher is better.
+    /// Returns the name of the score that selects the best weights; higher is better.
     fn score_name(&self) -> &'static str;
 
     /// Returns a picture of the current predictions.
@@ -64,18 +64,18 @@ pub trait Learner {
     /// Returns an error if the picture cannot be computed.
     fn picture(&mut self) -> Result<Option<Picture>>;
 
-    /// The networks that are trained.
+    /// Returns the networks that are trained.
     fn networks(&self) -> Vec<&TrainedNetwork>;
 
-    /// The networks that are trained, for restoring a checkpoint.
+    /// Returns the networks that are trained, to restore them from a checkpoint.
     fn networks_mut(&mut self) -> Vec<&mut TrainedNetwork>;
 }
 
-/// Runs a stage to its end, from scratch or from a checkpoint.
+/// Runs a stage of training to its end, from scratch or from a checkpoint.
 ///
 /// # Errors
 /// Returns an error if a batch cannot be made, a step fails or results in a number that is not finite, a file cannot be written, or
-/// the folder belongs to another run.
+/// the folder belongs to another training run.
 pub fn run<S, L>(
     plan: &RunPlan,
     sampler: Arc<S>,
@@ -140,11 +140,11 @@ where
 /// Checks that numbers are finite, before the weights change.
 ///
 /// # Errors
-/// Returns an error if one of them is not finite, with all numbers and the crops that they were computed from.
-pub fn check_finite(numbers: &[(String, f64)], from: &str) -> Result<()> {
+/// Returns an error if a number is not finite. The error contains all numbers and `crops`, the crops from which they were computed.
+pub fn check_finite(numbers: &[(String, f64)], crops: &str) -> Result<()> {
     let Some((name, value)) = numbers.iter().find(|(_, value)| !value.is_finite()) else { return Ok(()) };
     let all = numbers.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", ");
-    Err(Error::new(format!("{name} is {value} (of {all}) on {from}")))
+    Err(Error::new(format!("{name} is {value} (all numbers: {all}), computed from {crops}")))
 }
 
 /// Files that mark the folder of a pipeline or a data set; a training does not write to such a folder.
@@ -154,16 +154,16 @@ const FOREIGN: [&str; 2] = ["run.json", "dataset.json"];
 fn lock(out: &Path) -> Result<Option<FileLock>> {
     store::lock_if_supported(&out.join("lock"), || {
         Error::new(format!("{} is being written by another training", out.display()))
-            .with_hint("wait until it ends, or write to another folder with `--out`")
+            .with_hint("wait until the other training ends, or write to another folder with `--out`")
     })
 }
 
-/// A run in progress.
+/// A training run in progress.
 struct Run<'a> {
     plan: &'a RunPlan,
     header: CheckpointHeader,
     history: History,
-    /// Only one process writes to the folder.
+    /// The lock of the folder: only one process writes to the folder.
     _lock: Option<FileLock>,
 }
 
@@ -194,8 +194,8 @@ impl<'a> Run<'a> {
         }
         if !plan.resume {
             let step = checkpoint::read_header(&path)?.step;
-            return Err(Error::new(format!("{} contains a run that has taken {step} steps", out.display()))
-                .with_hint("resume it with `--resume`, or start from scratch with another `--out`"));
+            return Err(Error::new(format!("{} contains a training run at step {step}", out.display()))
+                .with_hint("resume the training run with `--resume`, or start from scratch with another `--out`"));
         }
         settings::check(plan)?;
         run.write_scan_files()?;
@@ -230,7 +230,7 @@ impl<'a> Run<'a> {
         self.plan.out.join("weights").join(format!("{name}.safetensors"))
     }
 
-    /// The scores of the last validation before the run was resumed.
+    /// Returns the scores of the last validation before the training run was resumed.
     fn last_scores(&self) -> Numbers {
         let rows = || self.history.rows().iter().filter(|row| row.phase == VALIDATION);
         let last = rows().map(|row| row.step).max();
@@ -281,7 +281,8 @@ impl<'a> Run<'a> {
         write_atomic(&self.plan.out.join("pictures").join(name), &picture.to_png()?)
     }
 
-    /// Writes the table before the checkpoint: if the checkpoint fails, a resumed run drops the rows after the previous checkpoint.
+    /// Writes the table before the checkpoint: if the checkpoint fails, a resumed training run drops the rows after the
+    /// previous checkpoint.
     fn save(&self, learner: &impl Learner) -> Result<()> {
         self.history.write(&self.table())?;
         if let Some(picture) = curves(&self.history)? {
@@ -306,7 +307,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Returns the error of a step with the last numbers before it, and writes the history up to that step.
+    /// Returns an error with the cause and the last numbers before the step, and writes the history up to that step.
     fn stopped(&self, step: u64, cause: &Error) -> Error {
         let recent: Vec<String> = self
             .history
@@ -324,24 +325,28 @@ impl<'a> Run<'a> {
         // The history helps to find the cause; if it cannot be written, the first error is still the one to report.
         let table = self.plan.out.join("history-until-stop.parquet");
         let _ = self.history.write(&table);
-        let before = if recent.is_empty() { String::new() } else { format!("; before it: {}", recent.join("; ")) };
+        let before = if recent.is_empty() {
+            String::new()
+        } else {
+            format!("; last numbers before the step: {}", recent.join("; "))
+        };
         let error = Error::new(format!("training stopped at step {step}: {cause}{before}"));
         match cause.hint() {
             Some(hint) => error.with_hint(hint),
             None => error.with_hint(format!(
-                "try a lower rate or a longer warm-up; {} contains every step before it",
+                "use a lower learning rate or a longer warm-up; {} contains the numbers of every step before the stop",
                 table.display()
             )),
         }
     }
 }
 
-/// Formats numbers in one line.
+/// Formats numbers with their names in one line.
 pub fn format_numbers(numbers: &[(String, f64)]) -> String {
     numbers.iter().map(|(name, value)| format!("{name} {value:.4}")).collect::<Vec<_>>().join(", ")
 }
 
-/// Returns the path of the final weights of a network in the folder of a run.
+/// Returns the path of the final weights of a network in the output folder of a training run.
 pub fn weights_path(folder: &Path, network: &str) -> PathBuf {
     folder.join("weights").join(format!("{network}.safetensors"))
 }

@@ -1,12 +1,12 @@
-//! The remaining time of a run.
+//! The estimate of the remaining time of a training run.
 
 use std::ops::Range;
 use std::time::Duration;
 
-/// The time of steps and validations so far.
+/// Estimates the remaining time of a training run from the time of its steps and validations so far.
 ///
 /// Validations are few and long. An average over steps and validations together would be too short before each validation and
-/// too long after it.
+/// too long after each validation.
 pub(super) struct Pace {
     every: u64,
     steps: Range<u64>,
@@ -16,7 +16,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Creates the pace of a call that takes `steps`; a validation follows every `every` steps and step `last`.
+    /// Creates the estimate for the steps `steps`; a validation follows every `every` steps and step `last`.
     pub(super) fn new(every: u64, steps: Range<u64>, last: u64) -> Self {
         Self { every, steps, last, validations: 0, validating: Duration::ZERO }
     }
@@ -27,7 +27,7 @@ impl Pace {
         self.validating += time;
     }
 
-    /// Returns the remaining time after `done` steps, `elapsed` since the start of the call. The time of validations is unknown, and
+    /// Returns the remaining time after `done` steps, `elapsed` since the first of the steps. The time of validations is unknown, and
     /// not counted, before the first one.
     pub(super) fn remaining(&self, done: u64, elapsed: Duration) -> Duration {
         let steps = done.saturating_sub(self.steps.start).max(1);
@@ -59,7 +59,7 @@ mod tests {
         assert_eq!(
             remaining(&limited, 249, 259),
             1,
-            "no validation at the end of a call that ends before the last step"
+            "no validation after the last of these steps, which is not the last step of the training run"
         );
     }
 }

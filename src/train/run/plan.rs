@@ -1,4 +1,4 @@
-//! The plan, the progress and the report of a run.
+//! The plan, the progress and the report of a training run.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -38,7 +38,7 @@ impl Intervals {
     }
 }
 
-/// A run to start or to resume.
+/// A training run to start or to resume.
 #[derive(Clone, Debug)]
 pub struct RunPlan {
     /// `segmentor`, `synthesis` or `segmentation`.
@@ -59,7 +59,7 @@ pub struct RunPlan {
     pub kernel_class: String,
     /// Threads that make batches.
     pub loader_threads: usize,
-    /// Stops after this many steps of this call, with a checkpoint; for tests and short trials.
+    /// The maximum number of steps before the training run stops with a checkpoint, for tests; `None` for all steps.
     pub limit: Option<u64>,
     /// The precision of the weights for inference; checkpoints keep all bits.
     pub precision: Precision,
@@ -78,35 +78,35 @@ impl RunPlan {
     }
 }
 
-/// The progress of a run.
+/// The progress of a training run.
 #[derive(Clone, Debug)]
 pub struct Progress<'a> {
     /// Steps taken.
     pub step: u64,
     /// The number of steps.
     pub steps: u64,
-    /// The numbers of the last step.
+    /// The losses and rates of the last step.
     pub numbers: &'a [(String, f64)],
     /// The scores of the last validation.
     pub scores: &'a [(String, f64)],
-    /// Time since the start of this call.
+    /// Time since the training run was started or resumed.
     pub elapsed: Duration,
     /// The estimated remaining time.
     pub remaining: Duration,
 }
 
-/// The result of a run.
+/// The result of a training run.
 #[derive(Clone, Debug, Serialize)]
 pub struct TrainingReport {
     /// The stage.
     pub stage: &'static str,
-    /// Steps taken, previous calls included.
+    /// Steps taken, including those before the training run was resumed.
     pub step: u64,
     /// The number of steps.
     pub steps: u64,
-    /// Steps taken by this call.
+    /// Steps taken since the training run was started or resumed.
     pub new_steps: u64,
-    /// The seconds of this call, validations and pictures included.
+    /// Seconds since the training run was started or resumed, including validations and pictures.
     pub seconds: f64,
     /// Share of that time in which the loop waited for a batch.
     pub waiting_share: f64,

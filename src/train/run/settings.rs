@@ -1,4 +1,4 @@
-//! The check that a folder belongs to the requested run.
+//! The check that a folder belongs to the requested training run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,7 +32,7 @@ pub(super) fn check(plan: &RunPlan) -> Result<()> {
     });
     let differences = differences.collect::<Vec<_>>().join("; ");
     let more = if differ.len() > 3 { format!("; and {} more", differ.len() - 3) } else { String::new() };
-    Err(Error::new(format!("{} belongs to another run: {differences}{more}", plan.out.display()))
+    Err(Error::new(format!("{} belongs to another training run: {differences}{more}", plan.out.display()))
         .with_hint("write to another folder with `--out`, or restore the previous configuration"))
 }
 

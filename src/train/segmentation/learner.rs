@@ -62,7 +62,7 @@ pub fn segment(
 }
 
 impl SegmentationLearner {
-    /// Creates a learner for a segmentor of `organs`, with scans for validation or none.
+    /// Creates a learner for a segmentor of `organs`; without validation scans, [`Learner::validate`] returns no scores.
     ///
     /// # Errors
     /// Returns an error if the network cannot be built, or its initial weights cannot be read.
@@ -90,7 +90,7 @@ impl SegmentationLearner {
         })
     }
 
-    /// The segmentor.
+    /// Returns the segmentor.
     pub fn segmentor(&self) -> &TrainedNetwork {
         &self.segmentor
     }
@@ -100,7 +100,7 @@ impl SegmentationLearner {
         segment(case, (self.patch, self.overlap), self.segmentor.device(), infer)
     }
 
-    /// The labels with a score, and their names.
+    /// Returns the labels for which a Dice is computed, each with its name.
     fn named_labels(&self) -> impl Iterator<Item = (u8, String)> + '_ {
         let both =
             |organ: &Organ| [(organ.label, organ.name.clone()), (organ.tumor_label, format!("{}_tumor", organ.name))];

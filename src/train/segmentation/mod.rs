@@ -68,7 +68,7 @@ pub struct SegmentationConfig {
     pub batch: usize,
     /// Mask stages whose scans have their tumors labeled.
     pub labeled: Vec<String>,
-    /// Mask stages whose scans are for validation. Default: the validation share of the labeled patients.
+    /// Mask stages of the validation scans. Default: the validation share of the labeled patients.
     #[serde(default)]
     pub validation: Vec<String>,
     /// The preprocessing of scans for the network.
@@ -100,8 +100,8 @@ pub struct SegmentationConfig {
     pub synthetic: Option<SyntheticConfig>,
 }
 
-/// The sources of synthetic tumors: fresh tumors from the stages of the file that feed a sink of kind `trainer`, and the tumors of
-/// finished runs.
+/// The sources of synthetic tumors: fresh tumors from the stages of the file that feed a sink of kind `trainer`, and the tumors in the
+/// run folders of finished pipelines.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SyntheticConfig {
@@ -117,7 +117,7 @@ impl Default for SyntheticConfig {
     }
 }
 
-/// The accepted tumors of a run.
+/// The accepted tumors in the run folder of a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunPool {

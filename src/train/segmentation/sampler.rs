@@ -9,12 +9,12 @@ use crate::mask::Organ;
 use crate::random::{Key, RandomStream};
 use crate::synth::Candidate;
 use crate::train::data::{
-    AugmentConfig, Batch, Case, Cases, CropCentre, CropConfig, CutMixConfig, MAX_DRAWS, Patch, Sampler, cut_mix,
+    AugmentConfig, Batch, Case, Cases, Crop, CropCentre, CropConfig, CutMixConfig, MAX_DRAWS, Sampler, cut_mix,
     random_case,
 };
 use crate::volume::{Array3, HuWindow, Region};
 
-/// The number of requested fresh tumors before the first report of how many passed.
+/// The number of requested fresh tumors after which the share that passed is reported for the first time.
 const FIRST_REPORT: u64 = 100;
 
 /// The hint if few fresh tumors pass.
@@ -23,10 +23,9 @@ const FEW_PASS_HINT: &str = "loosen the conditions of the quality test, or raise
 /// A source of synthetic tumors.
 #[derive(Clone)]
 pub enum SyntheticSource {
-    /// Scans that contain a synthetic tumor.
+    /// Scans with a synthetic tumor, such as the samples of a run folder.
     Pool(Arc<Cases>),
-    /// Candidates that were made before the training, each with the index of its case: a scored pool, complete, thinned or filtered.
-    /// Only the regions of the tumors are in memory.
+    /// Candidates that were made before the training, each with the index of its case. Only the regions of the tumors are in memory.
     Candidates {
         /// The scans.
         cases: Arc<Cases>,
@@ -81,19 +80,19 @@ impl SegmentationSampler {
         }
     }
 
-    fn sample(&self, key: Key) -> Result<Patch> {
+    fn sample(&self, key: Key) -> Result<Crop> {
         let mut random = key.stream("source");
         let source = random.chance(self.share).then(|| &self.synthetic[random.index(self.synthetic.len())]);
-        let patch = match source {
+        let crop = match source {
             None => self.crop(&*random_case(&self.real, &mut random)?, key),
             Some(SyntheticSource::Pool(cases)) => {
                 // A crop with a synthetic tumor is centred on the tumor, if the scan has one.
                 let case = random_case(cases, &mut random)?;
                 let has_tumor = self.organs.iter().any(|organ| case.index.count(organ.tumor_label) > 0);
                 let centre = if has_tumor { CropCentre::Tumor } else { CropCentre::Label };
-                let mut patch = Patch::of(&case, centre.crop(&case, &self.organs, &mut key.stream("crop")));
-                patch.origin.is_synthetic = true;
-                patch
+                let mut crop = Crop::of(&case, centre.crop(&case, &self.organs, &mut key.stream("crop")));
+                crop.origin.is_synthetic = true;
+                crop
             }
             Some(SyntheticSource::Candidates { cases, tumors }) => {
                 let (index, candidate) = &tumors[random.index(tumors.len())];
@@ -105,22 +104,22 @@ impl SegmentationSampler {
             }
             Some(SyntheticSource::Fresh { cases, tumors }) => self.fresh(cases, tumors, &mut random, key)?,
         };
-        Ok(self.augment.apply(patch, &mut key.stream("augment")))
+        Ok(self.augment.apply(crop, &mut key.stream("augment")))
     }
 
-    fn crop(&self, case: &Case, key: Key) -> Patch {
+    fn crop(&self, case: &Case, key: Key) -> Crop {
         let mut random = key.stream("crop");
         let centre = self.crops.sample_centre(case, &self.organs, &mut random);
-        Patch::of(case, centre.crop(case, &self.organs, &mut random))
+        Crop::of(case, centre.crop(case, &self.organs, &mut random))
     }
 
     /// Returns a crop with a fresh tumor, or an unchanged crop if no tumor passes. After a fault, another scan is sampled.
-    fn fresh(&self, cases: &Cases, tumors: &TumorMaker, random: &mut RandomStream, key: Key) -> Result<Patch> {
+    fn fresh(&self, cases: &Cases, tumors: &TumorMaker, random: &mut RandomStream, key: Key) -> Result<Crop> {
         let (mut retry_key, mut number) = (key, 0);
         loop {
             let case = random_case(cases, random)?;
             let fault = match self.fresh_in(&case, tumors, retry_key) {
-                Ok(Some(patch)) => return self.count_fresh(true, tumors).map(|()| patch),
+                Ok(Some(crop)) => return self.count_fresh(true, tumors).map(|()| crop),
                 Ok(None) => return self.count_fresh(false, tumors).map(|()| self.crop(&case, retry_key)),
                 Err(fault) => fault,
             };
@@ -135,7 +134,7 @@ impl SegmentationSampler {
         }
     }
 
-    fn fresh_in(&self, case: &Case, tumors: &TumorMaker, key: Key) -> Result<Option<Patch>, Fault> {
+    fn fresh_in(&self, case: &Case, tumors: &TumorMaker, key: Key) -> Result<Option<Crop>, Fault> {
         let mut random = key.stream("tumor");
         let organs: Vec<&Organ> = tumors.organs.iter().filter(|organ| case.index.count(organ.label) > 0).collect();
         if organs.is_empty() {
@@ -189,28 +188,28 @@ impl Sampler for SegmentationSampler {
 
     fn batch(&self, step: u64) -> Result<Batch> {
         let key = self.key.number("step", step);
-        let patches = (0..self.batch).map(|index| self.sample(key.number("sample", index as u64)));
-        let patches = patches.collect::<Result<Vec<_>>>()?;
-        Ok(Batch::of(cut_mix(patches, &self.cut_mix, &mut key.stream("cutmix"))))
+        let crops = (0..self.batch).map(|index| self.sample(key.number("sample", index as u64)));
+        let crops = crops.collect::<Result<Vec<_>>>()?;
+        Ok(Batch::of(cut_mix(crops, &self.cut_mix, &mut key.stream("cutmix"))))
     }
 }
 
 /// Returns the crop around a tumor that was made in a case.
-fn with_tumor(case: &Case, candidate: &Candidate, random: &mut RandomStream) -> Patch {
+fn with_tumor(case: &Case, candidate: &Candidate, random: &mut RandomStream) -> Crop {
     let voxels: Vec<usize> =
         candidate.tumor.as_slice().iter().enumerate().filter(|(_, inside)| **inside > 0).map(|(at, _)| at).collect();
     let Region { start, shape: [nx, ny, _] } = candidate.region;
     let at = voxels[random.index(voxels.len())];
     let middle = [start[0] + at % nx, start[1] + at / nx % ny, start[2] + at / nx / ny];
     let region = crate::train::data::crop_around(middle, case.patch, case.shape());
-    let mut patch = Patch::of(case, region);
-    paint(&mut patch, region, candidate, case.window);
-    patch.origin.is_synthetic = true;
-    patch
+    let mut crop = Crop::of(case, region);
+    paint(&mut crop, region, candidate, case.window);
+    crop.origin.is_synthetic = true;
+    crop
 }
 
 /// Copies the part of a candidate that is inside a crop to the crop.
-fn paint(patch: &mut Patch, region: Region, candidate: &Candidate, window: HuWindow) {
+fn paint(crop: &mut Crop, region: Region, candidate: &Candidate, window: HuWindow) {
     let (from, to) = (candidate.region.start, candidate.region.end());
     let low = [0, 1, 2].map(|axis| from[axis].max(region.start[axis]));
     let high = [0, 1, 2].map(|axis| to[axis].min(region.end()[axis]));
@@ -221,8 +220,8 @@ fn paint(patch: &mut Patch, region: Region, candidate: &Candidate, window: HuWin
     let inner = Region { start: [0, 1, 2].map(|axis| low[axis] - from[axis]), shape };
     let at = [0, 1, 2].map(|axis| low[axis] - region.start[axis]);
     let image: Array3<f32> = candidate.after.cut(inner).map(|hu| window.apply(*hu));
-    patch.image.paste(at, &image);
-    patch.labels.paste(at, &candidate.labels.cut(inner));
+    crop.image.paste(at, &image);
+    crop.labels.paste(at, &candidate.labels.cut(inner));
 }
 
 #[cfg(test)]
@@ -291,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn rejected_tumors_leave_crops_unchanged_and_stop_training() {
+    fn crops_stay_real_and_training_stops_if_every_tumor_is_rejected() {
         let sampler = sampler(u64::MAX, &["found_fraction > 0.7"]);
         let counts =
             |sampler: &SegmentationSampler| sampler.fresh.each_ref().map(|count| count.load(Ordering::Relaxed));

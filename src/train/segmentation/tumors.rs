@@ -25,7 +25,7 @@ impl TumorMaker {
         self.attempts.first_accepted(&case.masked, organ, key)
     }
 
-    /// The maximum number of attempts per tumor.
+    /// Returns the maximum number of attempts per tumor.
     pub fn max_attempts(&self) -> u32 {
         self.attempts.branches.iter().map(|branch| branch.test.attempts()).max().unwrap_or(0)
     }

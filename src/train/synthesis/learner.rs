@@ -20,7 +20,7 @@ use crate::train::trained_network::TrainedNetwork;
 use crate::train::{ORGAN, SYNTHETIC};
 use crate::volume::{Affine, Grid, HuWindow, Labels, Picture, Volume, Voxels, busiest_voxel, stacked, three_planes};
 
-/// The found fraction above which a tumor passes, as published.
+/// The found fraction above which a tumor passes the quality test, as published.
 const PASS_THRESHOLD: f64 = 0.7;
 
 /// The generator and the discriminator before the first step, and the frozen segmentor.
@@ -84,11 +84,11 @@ pub struct SynthesisLearner {
 }
 
 impl SynthesisLearner {
-    /// Creates a learner for the organs of `tumor_labels`; `validation` makes the batches for validation.
+    /// Creates a learner for the organs of `tumor_labels`; `validation` makes the validation batches.
     ///
     /// # Errors
-    /// Returns an error if a network cannot be built, weights cannot be read, the segmentor lacks a tumor's class, or no crop for
-    /// validation can be made.
+    /// Returns an error if a network cannot be built, weights cannot be read, the segmentor lacks a tumor's class, or no
+    /// validation crop can be made.
     pub fn new(
         config: &SynthesisConfig,
         seed: u64,
@@ -115,12 +115,12 @@ impl SynthesisLearner {
         })
     }
 
-    /// The generator.
+    /// Returns the generator.
     pub fn generator(&self) -> &TrainedNetwork {
         &self.generator
     }
 
-    /// Returns the images of a batch with the tumors of a generator, `[batch, 1, x, y, z]`.
+    /// Puts the tumors of a generator into the images of a batch; returns the images, `[batch, 1, x, y, z]`.
     fn paint(&self, generator: &Network, batch: &SynthesisBatch) -> Result<Tensor> {
         let device = self.generator.device();
         let images = volumes_on(batch.images.clone(), batch.len(), batch.shape, device)?;

@@ -73,13 +73,13 @@ pub struct SynthesisConfig {
     /// The optimiser of both networks.
     #[serde(default)]
     pub optimiser: AdversarialConfig,
-    /// Sites, sizes, shapes, textures and margins of the tumors; the contrasts come from the generator.
+    /// Sites, sizes, shapes, textures and margins of the tumors; the generator computes the contrasts.
     #[serde(default)]
     pub shapes: RulesConfig,
     /// The augmentation of crops.
     #[serde(default = "symmetries")]
     pub augment: AugmentConfig,
-    /// Number of crops for validation.
+    /// Number of validation crops.
     #[serde(default = "sixteen")]
     pub validation_crops: usize,
     /// The intervals of checkpoints, validations and pictures.

@@ -31,7 +31,7 @@ pub struct SynthesisBatch {
 }
 
 impl SynthesisBatch {
-    /// The number of crops.
+    /// Returns the number of crops.
     pub fn len(&self) -> usize {
         self.origins.len()
     }

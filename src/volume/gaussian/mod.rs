@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use self::rows::{SumOrder, WeightedLines};
 use super::Array3;
-use crate::simd::vectorised;
+use crate::simd::dispatch;
 
 /// The values outside the array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ impl Gaussian {
         Self::truncated(sigma_voxels, 4.0, boundary)
     }
 
-    /// As [`Gaussian::new`], truncated at `truncate` standard deviations.
+    /// Creates a filter as [`Gaussian::new`] does, truncated at `truncate` standard deviations.
     pub(crate) fn truncated(sigma_voxels: [f64; 3], truncate: f64, boundary: Boundary) -> Self {
         let weights = sigma_voxels.map(|sigma| half_kernel(sigma, radius_voxels(sigma, truncate)));
         Self { weights, boundary }
@@ -106,7 +106,7 @@ impl Gaussian {
         let [along_x, along_y, _] = &self.weights;
         let margin = along_x.len() - 1;
         let (ny, mut padded, zeros) = (source.len() / nx, vec![0.0; nx + 2 * margin], vec![0.0; nx]);
-        vectorised(
+        dispatch(
             #[inline(always)]
             || {
                 if margin > 0 {
@@ -141,7 +141,7 @@ impl Gaussian {
     fn smooth_depth(&self, source: &[f32], planes: &mut [f32], first: usize, [nx, ny, nz]: [usize; 3]) {
         let (weights, zeros) = (&self.weights[2], vec![0.0; nx]);
         let row_at = |y: usize, z: usize| &source[nx * (y + ny * z)..nx * (y + ny * z + 1)];
-        vectorised(
+        dispatch(
             #[inline(always)]
             || {
                 let mut terms = WeightedLines::default();
@@ -180,8 +180,11 @@ impl Gaussian {
     #[inline(always)]
     fn neighbour(&self, i: isize, length: usize) -> Option<usize> {
         let length = length as isize;
+        if (0..length).contains(&i) {
+            return Some(i as usize);
+        }
         match self.boundary {
-            Boundary::Zero => (0..length).contains(&i).then_some(i as usize),
+            Boundary::Zero => None,
             Boundary::Reflect => {
                 let i = i.rem_euclid(2 * length);
                 Some(if i < length { i } else { 2 * length - 1 - i } as usize)
@@ -221,7 +224,7 @@ mod tests {
     use super::*;
     use crate::random::Key;
 
-    /// The definition: the full kernel, axis by axis, in f64.
+    /// Smooths by the definition: the full kernel, axis by axis, in f64.
     fn plain(array: &Array3<f32>, sigma: [f64; 3], reach: [usize; 3], boundary: Boundary) -> Array3<f64> {
         let mut smoothed = array.map(|value| f64::from(*value));
         for axis in 0..3 {

@@ -1,7 +1,7 @@
 //! Weighted sums of rows, the common kernel of all smoothing.
 
 /// The order in which the products of a row's neighbours are added. The last bits of a floating-point sum depend on the order, and
-/// both orders are part of results that are compared bit by bit.
+/// both orders are part of results that are compared bit for bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SumOrder {
     /// Lines at the same distance on both sides are added first and multiplied once.
@@ -51,32 +51,41 @@ impl<'a> WeightedLines<'a> {
 
     #[inline(always)]
     fn sum_blocks<const PAIRED: bool>(&self, row: &mut [f32]) {
-        const FEW: usize = 16;
-        const MANY: usize = 64;
-        if row.len() < FEW {
-            row.fill(self.start);
-            for (weight, line) in &self.single {
-                row.iter_mut().zip(*line).for_each(|(sum, value)| *sum += weight * value);
+        // Many rows of a tumor's box are short.
+        match row.len() {
+            0..4 => {
+                for value in 0..row.len() {
+                    self.sum_block::<PAIRED, 1>(row, value);
+                }
             }
-            for (weight, [before, after]) in &self.paired {
-                let pairs = before.iter().zip(*after);
-                row.iter_mut().zip(pairs).for_each(|(sum, (a, b))| *sum += weight * (a + b));
+            4..8 => self.sum_from::<PAIRED, 4>(row, 0),
+            8..16 => self.sum_from::<PAIRED, 8>(row, 0),
+            _ => {
+                let mut done = 0;
+                while done + 64 <= row.len() {
+                    self.sum_block::<PAIRED, 64>(row, done);
+                    done += 64;
+                }
+                // Fewer sums at once would wait for each other.
+                if done + 32 <= row.len() {
+                    self.sum_block::<PAIRED, 32>(row, done);
+                    done += 32;
+                }
+                self.sum_from::<PAIRED, 16>(row, done);
             }
-            return;
-        }
-        let mut done = 0;
-        while done + MANY <= row.len() {
-            self.sum_block::<PAIRED, MANY>(row, done);
-            done += MANY;
-        }
-        while done < row.len() {
-            // The last block begins early enough to be whole: values that are summed twice come out the same.
-            self.sum_block::<PAIRED, FEW>(row, done.min(row.len() - FEW));
-            done += FEW;
         }
     }
 
-    /// As [`WeightedLines::sum`], for the `LANES` values from `first`. The sums stay in registers.
+    /// Computes [`WeightedLines::sum`] for the values from `first`, in blocks of `LANES`. The row must have at least `LANES` values.
+    #[inline(always)]
+    fn sum_from<const PAIRED: bool, const LANES: usize>(&self, row: &mut [f32], first: usize) {
+        for first in (first..row.len()).step_by(LANES) {
+            // The last block begins early enough to be whole: values that are summed twice get the same bits.
+            self.sum_block::<PAIRED, LANES>(row, first.min(row.len() - LANES));
+        }
+    }
+
+    /// Computes [`WeightedLines::sum`] for the `LANES` values from `first`. The sums stay in registers.
     #[inline(always)]
     fn sum_block<const PAIRED: bool, const LANES: usize>(&self, row: &mut [f32], first: usize) {
         let mut sums = [self.start; LANES];

@@ -5,13 +5,13 @@
 
 use super::Gaussian;
 use super::rows::{SumOrder, WeightedLines};
-use crate::simd::{Simd, SimdKernel, vectorised_short};
+use crate::simd::{Simd, SimdKernel, dispatch_short_rows};
 use crate::volume::{Array3, RowSpans};
 
 impl Gaussian {
     /// Returns the smoothed values within `spans`; the others are undefined.
     pub(crate) fn smoothed_within(&self, values: &Array3<f32>, spans: &RowSpans) -> Array3<f32> {
-        vectorised_short(GaussianWithin { filter: self, values, spans })
+        dispatch_short_rows(GaussianWithin { filter: self, values, spans })
     }
 }
 
@@ -53,7 +53,7 @@ impl SimdKernel for GaussianWithin<'_> {
     }
 }
 
-/// Whether each row has a value other than zero. Empty rows need not be read by each of their neighbours.
+/// Returns whether each row has a value other than zero. Empty rows need not be read by each of their neighbours.
 #[inline(always)]
 fn filled_rows(values: &Array3<f32>) -> Vec<bool> {
     let rows = values.as_slice().chunks_exact(values.shape()[0].max(1));

@@ -77,7 +77,7 @@ pub fn before_and_after(
     stacked(&rows, GAP)
 }
 
-/// Returns the intersection of the three slices with the most labelled voxels; `None` if no voxel is labelled.
+/// Returns the intersection of the three slices with the most labeled voxels; `None` if no voxel is labeled.
 ///
 /// ```
 /// use freetumor::volume::{Array3, busiest_voxel};

@@ -11,13 +11,13 @@ fn las_grid() -> Grid {
     Grid { shape: SHAPE, affine: Affine([[-2.0, 0.0, 0.0, 78.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 4.0, 0.0]]) }
 }
 
-/// A volume with a bright block in the patient's right anterior superior corner.
+/// Returns a volume with a bright block in the patient's right anterior superior corner.
 fn with_bright_corner() -> Volume {
     let hu = Array3::from_fn(SHAPE, |[x, y, z]| if x < 14 && y >= 40 && z >= 20 { 100i16 } else { 20 });
     Volume { grid: las_grid(), voxels: Voxels::I16(hu) }
 }
 
-/// The brightest quarter of a panel, as its half of the columns and of the rows.
+/// Returns the brightest quarter of a panel, as its half of the columns and of the rows.
 fn brightest_quarter(picture: &Picture, left: usize, width: usize, top: usize, height: usize) -> [usize; 2] {
     let mut best = ([0, 0], 0u64);
     for half_y in 0..2 {

@@ -32,7 +32,7 @@ pub(super) fn snap(coordinate: f64) -> f64 {
     if (coordinate - halves).abs() < SNAP_VOXELS { halves } else { coordinate }
 }
 
-/// Whether a coordinate is inside an axis of `voxels` voxels.
+/// Returns whether a coordinate is inside an axis of `voxels` voxels.
 #[inline]
 pub(super) fn is_inside(coordinate: f64, voxels: usize) -> bool {
     coordinate >= -0.5 - SNAP_VOXELS && coordinate <= voxels as f64 - 0.5 + SNAP_VOXELS
@@ -43,7 +43,7 @@ impl Axis {
         let last = voxels as f64 - 1.0;
         let mut axis = Self::default();
         for coordinate in coordinates.iter().map(|coordinate| coordinate.clamp(0.0, last)) {
-            // Rounding must not blend a voxel with its neighbour: at a voxel's centre the value stays bit by bit.
+            // Rounding must not blend a voxel with its neighbour: at a voxel's centre the value is kept bit for bit.
             let snapped = snap(coordinate);
             let lower = snapped.floor();
             let weight = (snapped - lower) as f32;

@@ -30,7 +30,7 @@ impl Volume {
     /// Resamples the volume onto another grid through both affines. Voxels outside this volume become `outside_hu`.
     ///
     /// # Errors
-    /// A fault of class `geometry` if this volume's axes are degenerate.
+    /// A fault of kind `geometry` if this volume's axes are degenerate.
     pub fn onto(&self, target: &Grid, outside_hu: f32) -> Result<Self, Fault> {
         Ok(self.resampled(&Resampling::between(&self.grid, target)?, OutsideValue::Value(outside_hu)))
     }
@@ -62,7 +62,7 @@ impl Labels {
     /// Resamples the labels onto another grid through both affines. Voxels outside these labels become background, 0.
     ///
     /// # Errors
-    /// A fault of class `geometry` if the labels' axes are degenerate.
+    /// A fault of kind `geometry` if the labels' axes are degenerate.
     pub fn onto(&self, target: &Grid) -> Result<Self, Fault> {
         let resampling = Resampling::between(&self.grid, target)?;
         Ok(Self { grid: *target, ids: resampling.nearest(&self.ids, OutsideValue::Value(0)) })

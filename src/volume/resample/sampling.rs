@@ -57,7 +57,7 @@ impl Resampling {
     /// Creates a resampling from one grid onto another through both affines.
     ///
     /// # Errors
-    /// A fault of class `geometry` if the source is empty or its axes are degenerate.
+    /// A fault of kind `geometry` if the source is empty or its axes are degenerate.
     pub fn between(source: &Grid, target: &Grid) -> Result<Self, Fault> {
         let map =
             steps(&source.affine, &target.affine).filter(|_| source.voxels() > 0).ok_or_else(|| degenerate(source))?;
@@ -104,7 +104,7 @@ impl Resampling {
         self.linear_then(source, outside, |value| value)
     }
 
-    /// As [`Resampling::linear`], with `finish` applied to each value in the same pass.
+    /// Interpolates as [`Resampling::linear`] does, with `finish` applied to each value in the same pass.
     pub(in crate::volume) fn linear_then<T: Copy + Into<f32> + Sync>(
         &self,
         source: &Array3<T>,
@@ -135,7 +135,7 @@ impl Resampling {
     }
 }
 
-/// Whether each source coordinate depends on its own target axis only, over a grid of this shape.
+/// Returns whether each source coordinate depends on its own target axis only, over a grid of this shape.
 fn is_parallel(map: &Affine, shape: [usize; 3]) -> bool {
     (0..3).all(|row| {
         let deviation: f64 = (0..3).filter(|&c| c != row).map(|c| map.0[row][c].abs() * shape[c] as f64).sum();

@@ -24,7 +24,7 @@ impl Grid {
     /// The rule of MONAI 1.6 `Spacing` with its defaults.
     ///
     /// # Errors
-    /// A fault of class `geometry` if the grid is empty or degenerate or the spacing is not positive, and of class `too_large`
+    /// A fault of kind `geometry` if the grid is empty or degenerate or the spacing is not positive, and of kind `too_large`
     /// if the result would have more than [`MAX_VOXELS`].
     pub fn with_spacing(&self, spacing_mm: [f64; 3]) -> Result<Self, Fault> {
         if spacing_mm.iter().any(|mm| !mm.is_finite() || *mm <= 0.0) {
@@ -75,7 +75,7 @@ impl Grid {
         Ok(if target.is_practically(self) { *self } else { target })
     }
 
-    /// Whether MONAI treats both grids as equal and does not resample.
+    /// Returns whether MONAI treats both grids as equal and does not resample.
     fn is_practically(&self, other: &Self) -> bool {
         self.shape == other.shape
             && self
@@ -140,7 +140,7 @@ pub(super) fn steps(from: &Affine, to: &Affine) -> Option<Affine> {
 ///
 /// When the spacing is halved, half of all target voxels are exactly between two source voxels, and the last bit decides which label
 /// they get. The computation therefore follows the reference: positions are spread over −1..1 with fused multiply-adds, mapped
-/// between both normalised ranges, and only then scaled to voxels (PyTorch's `affine_grid` and `grid_sample`, align_corners off).
+/// between both normalized ranges, and only then scaled to voxels (PyTorch's `affine_grid` and `grid_sample`, align_corners off).
 pub(super) fn positions(step: f64, voxels: usize, count: usize) -> Vec<f64> {
     let (source, target) = (voxels as f64, count as f64);
     let spread = if count > 1 { 2.0 / (target - 1.0) } else { 0.0 };
@@ -155,8 +155,8 @@ pub(super) fn positions(step: f64, voxels: usize, count: usize) -> Vec<f64> {
                 (_, i) if i < count / 2 => spread.mul_add(i as f64, -1.0),
                 (_, i) => (-spread).mul_add((count - 1 - i) as f64, 1.0),
             };
-            let normalised = unit * (target - 1.0) / target * slope + offset;
-            ((normalised + 1.0) * source - 1.0) / 2.0
+            let normalized = unit * (target - 1.0) / target * slope + offset;
+            ((normalized + 1.0) * source - 1.0) / 2.0
         })
         .collect()
 }

@@ -11,12 +11,12 @@ fn noise(shape: [usize; 3]) -> Array3<f32> {
     Array3::from_fn(shape, |_| random.unit_f32() * 1000.0)
 }
 
-/// The position of a target voxel in the source, through both affines.
+/// Returns the position of a target voxel in the source, through both affines.
 fn position(source: &Grid, target: &Grid, voxel: [usize; 3]) -> [f64; 3] {
     source.affine.inverse().unwrap().apply(target.affine.apply(voxel.map(|i| i as f64)))
 }
 
-/// Trilinear interpolation by its definition: the eight neighbours with their products of weights.
+/// Interpolates linearly by the definition: the eight neighbours with their products of weights.
 fn plain_linear(values: &Array3<f32>, source: &Grid, target: &Grid, outside: OutsideValue<f32>) -> Array3<f64> {
     Array3::from_fn(target.shape, |voxel| {
         let position = position(source, target, voxel);
@@ -42,7 +42,7 @@ fn plain_linear(values: &Array3<f32>, source: &Grid, target: &Grid, outside: Out
     })
 }
 
-/// A grid that is rotated about z and shifted relative to the world axes.
+/// Returns a grid that is rotated about z and shifted relative to the world axes.
 fn tilted(shape: [usize; 3], spacing_mm: [f64; 3], angle: f64, shift_mm: [f64; 3]) -> Grid {
     let (s, c) = (libm::sin(angle), libm::cos(angle));
     let [x, y, z] = spacing_mm;
@@ -103,7 +103,7 @@ proptest! {
     }
 
     #[test]
-    fn resampled_region_equals_cut_of_whole_bit_by_bit(grids in grids(), start in [0usize..14, 0usize..14, 0usize..10], length in [1usize..14, 1usize..14, 1usize..10]) {
+    fn resampled_region_equals_cut_of_resampled_volume(grids in grids(), start in [0usize..14, 0usize..14, 0usize..10], length in [1usize..14, 1usize..14, 1usize..10]) {
         let (source, target) = grids;
         let start = [0, 1, 2].map(|axis| start[axis].min(target.shape[axis] - 1));
         let region = Region { start, shape: [0, 1, 2].map(|axis| length[axis].min(target.shape[axis] - start[axis])) };

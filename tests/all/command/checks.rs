@@ -20,17 +20,25 @@ fn check_with(sets: &[&str]) -> CheckedGraph {
 }
 
 #[test]
-fn errors_are_located() {
+fn errors_of_mask_settings_have_locations_and_hints() {
     let cases = [
-        ("argv=[\"TotalSegmentatr\", \"{output}\"]", "there is no program `TotalSegmentatr` on the PATH", "install it"),
+        (
+            "argv=[\"TotalSegmentatr\", \"{output}\"]",
+            "there is no program `TotalSegmentatr` on the PATH",
+            "install the program",
+        ),
         ("argv=[\"sh\", \"{imgae}\", \"{output}\"]", "unknown placeholder `{imgae}`", "did you mean `image`?"),
-        ("argv=[\"sh\", \"{image}\"]", "expected an argument for the answer", "add an argument \"{output}\""),
+        (
+            "argv=[\"sh\", \"{image}\"]",
+            "expected an argument with the path of the program's output",
+            "add an argument \"{output}\"",
+        ),
         ("time_limit_s=0", "expected more than 0 s", ""),
         ("memory_limit_mib=0", "expected 1 MiB or more", ""),
         ("parallel=0", "expected 1 to 1024 programs at once, got 0", ""),
-        ("scratch=no-such-folder", "there is no folder", "create it"),
+        ("scratch=no-such-folder", "there is no folder", "create the folder"),
         ("exchange=pip", "`stages.organs.exchange` cannot be `pip`", "did you mean `pipe`?"),
-        ("exchange=pipe", "`{image}` is a file", "remove it"),
+        ("exchange=pipe", "`{image}` is a file", "remove the placeholder"),
         ("image=../image.nii", "expected a name such as `image.nii`", ""),
         ("answer=folder", "unknown placeholder `{output}`", "did you mean `outputs`?"),
         ("organs=[\"lver\"]", "`lver` is no organ of TotalSegmentator v2", "did you mean `liver`?"),
@@ -48,7 +56,7 @@ fn errors_are_located() {
 }
 
 #[test]
-fn folder_answer_needs_name_of_class() {
+fn folder_output_requires_placeholder_of_class() {
     let with = |more: &[&str]| {
         let sets = ["stages.organs.answer=folder", "stages.organs.argv=[\"sh\", \"{image}\", \"{outputs}\"]"];
         let checked = check_with(&[&sets[..], more].concat());
@@ -60,8 +68,8 @@ fn folder_answer_needs_name_of_class() {
     assert!(with(&["stages.organs.exchange=pipe"]).contains("cannot be read from a pipe"));
 }
 
-#[test]
-fn command_has_three_roles() {
+/// Checks a pipeline with a program in each of the three roles; `tumors` and `contrast` are settings of synthesis and score.
+fn check_three_roles(tumors: &str, contrast: &str) -> CheckedGraph {
     let text = format!(
         "{PHANTOMS}{ORGANS}
         [stages.tumors]
@@ -69,18 +77,30 @@ fn command_has_three_roles() {
         inputs = [\"organs\"]
         argv = [\"cat\"]
         exchange = \"pipe\"
-        rules = {{ variants = 0, organs = [\"spleen\"] }}
-        tumor = \"program\"
+        {tumors}
         [stages.contrast]
         kind = \"command\"
         inputs = [\"tumors\"]
         argv = [\"sh\", \"{{before}}\", \"{{output}}\"]
-        gives = [\"delta_hu\", \"realnes\"]
+        {contrast}
         {TEST}"
     );
-    let checked = check(&GraphFile::new("a.toml", Path::new("."), text), &Registry::standard());
+    check(&GraphFile::new("a.toml", Path::new("."), text), &Registry::standard())
+}
+
+#[test]
+fn kind_command_is_mask_synthesis_or_score_by_position() {
+    let checked = check_three_roles("", "gives = [\"delta_hu\"]");
+    assert!(!checked.has_errors(), "{:?}", checked.problems);
     let roles: Vec<Role> = checked.nodes.unwrap().iter().map(|node| node.role).collect();
     assert_eq!(roles, [Role::Source, Role::Mask, Role::Synthesis, Role::Score, Role::Filter]);
+}
+
+#[test]
+fn errors_of_command_stages_are_reported() {
+    let tumors = "rules = { variants = 0, organs = [\"spleen\"] }
+        tumor = \"program\"";
+    let checked = check_three_roles(tumors, "gives = [\"delta_hu\", \"realnes\"]");
     let messages: Vec<String> = checked.problems.iter().map(|problem| problem.message.clone()).collect();
     for expected in [
         "expected an organ of the mask, got `spleen`",

@@ -1,4 +1,4 @@
-//! Programs that fail, hang, write too much or return invalid answers: each is a row of `faults`, and the run continues.
+//! Programs that fail, hang, write too much or write invalid output: each is a row of `faults`, and the run continues.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -74,15 +74,15 @@ fn hanging_program_is_ended_with_children() {
 }
 
 #[test]
-fn missing_and_invalid_answers_are_reported() {
-    assert_fault(&mask_fault(":", ""), FaultKind::Missing, "expected labels of the program, got none");
+fn missing_and_invalid_outputs_are_reported() {
+    assert_fault(&mask_fault(":", ""), FaultKind::Missing, "expected labels from the program, got none");
     let garbage = "head -c 5000 /dev/zero | tr '\\0' x";
-    assert_fault(&mask_fault(&format!("{garbage} > \"$1\""), ""), FaultKind::Corrupt, "labels of the program: ");
-    assert_fault(&mask_fault(garbage, "exchange = \"pipe\""), FaultKind::Corrupt, "labels of the program: ");
+    assert_fault(&mask_fault(&format!("{garbage} > \"$1\""), ""), FaultKind::Corrupt, "labels from the program: ");
+    assert_fault(&mask_fault(garbage, "exchange = \"pipe\""), FaultKind::Corrupt, "labels from the program: ");
     assert_fault(
         &mask_fault("head -c 400 \"$0/labels.nii\" > \"$1\"", ""),
         FaultKind::Truncated,
-        "labels of the program: ",
+        "labels from the program: ",
     );
     assert_fault(&mask_fault("mkdir \"$1\"", ""), FaultKind::Unsupported, "got a folder");
 }
@@ -121,7 +121,7 @@ fn faults_name_synthesis_and_score_stages() {
     };
     assert_fault(&synthesis("echo bad >&2; exit 9"), FaultKind::Program, "ended with exit code 9; standard error: bad");
     let elsewhere = synthesis("cp \"$0/labels.nii\" \"$1\"");
-    assert_fault(&elsewhere, FaultKind::Mismatch, "expected an answer of the box's shape");
+    assert_fault(&elsewhere, FaultKind::Mismatch, "expected an image of the box's shape");
 
     let score = |script: &str| {
         let more = "gives = [\"realness\", \"delta_hu\"]\nmargin_mm = 0";
@@ -132,9 +132,9 @@ fn faults_name_synthesis_and_score_stages() {
         assert!(fault.message.starts_with("variant 0: liver, attempt 0: expected"), "{fault}");
         fault
     };
-    assert_fault(&score(":"), FaultKind::Missing, "expected scores of the program, got none");
+    assert_fault(&score(":"), FaultKind::Missing, "expected scores from the program, got none");
     let invalid = score("echo '{{\"realness\": 2, \"delta_hu\": 0}}' > \"$1\"");
-    assert_fault(&invalid, FaultKind::Corrupt, "expected `realness` from 0 to 1 of the program, got 2");
+    assert_fault(&invalid, FaultKind::Corrupt, "expected `realness` of 0 to 1 from the program, got 2");
     let large = score("head -c 100000 /dev/zero > \"$1\"");
     assert_fault(&large, FaultKind::TooLarge, "expected at most 65536 bytes of scores");
 }

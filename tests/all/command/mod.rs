@@ -12,7 +12,7 @@ use std::sync::Arc;
 use freetumor::dataflow::{Progress, RunOptions, RunReport, run};
 use freetumor::graph::Plan;
 use freetumor::ingest::nifti::{Datatype, encode_header};
-use freetumor::record::parquet::{Row, read_part};
+use freetumor::record::parquet::{Row, decode_part};
 use freetumor::run::RunFolder;
 
 use crate::dataflow::plan_of;
@@ -83,7 +83,7 @@ pub fn run_plan(plan: Plan, folder: &Path, threads: usize) -> RunReport {
 pub fn rows<R: Row>(folder: &Path, table: &str) -> Vec<R> {
     let run = RunFolder::open(folder.join("run")).unwrap();
     let files = run.files(table, None).unwrap();
-    files.iter().flat_map(|file| read_part::<R>(run.read_verified(file).unwrap()).unwrap()).collect()
+    files.iter().flat_map(|file| decode_part::<R>(run.read_verified(file).unwrap()).unwrap()).collect()
 }
 
 /// Returns whether Python is installed; if not, prints a message.

@@ -6,7 +6,7 @@ use freetumor::export::ExportOptions;
 use freetumor::export::select::{SelectionConfig, select};
 use freetumor::record::SampleRecord;
 use freetumor::record::SampleRow;
-use freetumor::record::parquet::read_part;
+use freetumor::record::parquet::decode_part;
 
 use super::{Run, layouts};
 
@@ -17,7 +17,7 @@ fn selection(conditions: &[&str]) -> SelectionConfig {
 
 fn rows(run: &Run) -> Vec<SampleRow> {
     let files = run.folder.files("samples", None).unwrap();
-    files.iter().flat_map(|file| read_part::<SampleRow>(run.folder.read_verified(file).unwrap()).unwrap()).collect()
+    files.iter().flat_map(|file| decode_part::<SampleRow>(run.folder.read_verified(file).unwrap()).unwrap()).collect()
 }
 
 /// Compares the selected samples with the expected rows; returns the number of selected samples.

@@ -73,5 +73,5 @@ fn export_fails_on_folder_with_other_content() {
     assert!(message.contains("contains another export: layout is "), "{message}");
     let selection = SelectionConfig { at_most: Some(3), ..SelectionConfig::default() };
     let message = run.export_error(&ExportOptions { selection, ..run.options("out", nnunet) });
-    assert!(message.contains("at_most is null there and 3 here"), "{message}");
+    assert!(message.contains("at_most is null in the folder and 3 in this export"), "{message}");
 }

@@ -178,7 +178,7 @@ fn check_reports_errors_of_networks_before_the_run() {
             "classes of an organ of the mask",
         ),
         ("part = \"generator\",", "part = \"generator\", overlap = 1.0,", "from 0 to below 1"),
-        ("part = \"generator\",", "part = \"generator\", window_hu = [250, -175],", "a lower and a higher number"),
+        ("part = \"generator\",", "part = \"generator\", window_hu = [250, -175],", "in ascending order"),
         ("kind = \"generator\"", "kind = \"generatr\"", "generator"),
     ] {
         let problems = problems(from, to);
@@ -242,7 +242,7 @@ fn lost_device_stops_the_run_and_the_run_resumes() {
     let folder = weights();
     let plan = |is_lost: bool| {
         let mut registry = Registry::standard();
-        registry.score("lost-device", "Fails while the device is lost.", move |_: NoSettings, _| {
+        registry.add_score("lost-device", "Fails while the device is lost.", move |_: NoSettings, _| {
             Ok(freetumor::graph::Scoring { stage: Arc::new(LostDevice(is_lost)), input_spec: Default::default() })
         });
         let checked = check(&GraphFile::new("test.toml", folder.path(), text.clone()), &registry);

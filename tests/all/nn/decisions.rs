@@ -69,7 +69,7 @@ impl Decisions {
         Ok(x)
     }
 
-    /// The published network.
+    /// Computes the published network.
     fn unet3d(&mut self, vb: &VarBuilder, x: &Tensor) -> Result<Tensor> {
         let mut x = channels_last(x, "unet3d", 1, 8)?;
         let mut skips = Vec::new();

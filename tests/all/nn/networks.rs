@@ -56,7 +56,7 @@ fn assert_logits(case: &str, got: &Tensor, expected: &Tensor) {
 }
 
 #[test]
-fn uniform_numbers_equal_the_reference() {
+fn fill_uniform_reproduces_reference_input() {
     let Some(golden) = golden("unet3d.safetensors") else { return };
     let x = golden["16x16x16.x"].flatten_all().unwrap().to_vec1::<f32>().unwrap();
     assert_eq!(x, fill::uniform("unet3d.input.16x16x16", 16 * 16 * 16, 0.0, 1.0));

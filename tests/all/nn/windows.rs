@@ -91,7 +91,7 @@ fn predictions_of_whole_volumes_equal_the_reference() {
     assert!(largest <= 1e-6, "{largest:e}");
 }
 
-/// The reference's algorithm as plain loops: a padded copy, every window, sums and weights over the whole volume.
+/// Computes the reference's algorithm as plain loops: a padded copy, every window, sums and weights over the whole volume.
 fn plain(input: &Tensor, window: [usize; 3], overlap: f64, weights: &[f32], group: usize) -> Vec<f32> {
     let [batch, _, vx, vy, vz] = input.dims()[..] else { panic!("five axes") };
     let (volume, values) = ([vx, vy, vz], flat(input));
@@ -204,7 +204,7 @@ proptest! {
     }
 
     #[test]
-    fn windows_cover_every_voxel_and_overlap_the_volume(
+    fn every_voxel_is_in_a_window_and_every_window_overlaps_the_volume(
         volume in prop::array::uniform3(1usize..40), window in prop::array::uniform3(1usize..30), overlap in 0.0..0.9f64,
         voxel in prop::array::uniform3(0usize..99),
     ) {
@@ -270,5 +270,5 @@ fn windows_fail_on_invalid_input_with_expected_values() {
         calls += 1;
         Ok(Tensor::cat(&vec![window; calls], 1).unwrap())
     };
-    assert!(error(windows.predict_volume(&input, inconsistent)).contains("2 classes after 1"));
+    assert!(error(windows.predict_volume(&input, inconsistent)).contains("for every window, got 1 and 2"));
 }

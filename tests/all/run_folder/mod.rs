@@ -158,7 +158,8 @@ fn create_or_resume_fails_on_locked_folder_and_other_pipeline() {
     drop(first);
     let error = RunFolder::create_or_resume(&path, &fixture::manifest(8)).err().unwrap();
     assert!(
-        error.to_string().contains("the seed is 7 there and 8 here") && error.hint().unwrap().contains("--out"),
+        error.to_string().contains("the seed is 7 in the folder and 8 in this run")
+            && error.hint().unwrap().contains("--out"),
         "{error}"
     );
     RunFolder::create_or_resume(&path, &fixture::manifest(7)).unwrap();

@@ -119,7 +119,7 @@ fn float_scan_accepts_fractional_hu() {
 }
 
 #[test]
-fn real_scans_round_trip_bit_by_bit_outside_tumor() {
+fn real_scans_round_trip_bit_for_bit_outside_tumor() {
     for (scan, organ) in [("ct/totalseg_upper_abdomen", 5), ("ct/totalseg_abdomen", 5), ("ct/lung1_001", 1)] {
         let Some(folder) = common::shared(scan) else { return };
         let mut masked = fixture::masked(&fixture::entry(0), [1, 1, 1]);

@@ -78,7 +78,7 @@ pub fn manifest(seed: u64) -> RunManifest {
 pub fn entry(number: u64) -> ScanEntry {
     let key = format!("Jane Doe/{number}.nii.gz");
     ScanEntry {
-        scan_id: ScanId::from_hash(&FieldHasher::new("fixture").field(&key).finish()),
+        scan_id: ScanId::from_hash(&FieldHasher::new("fixture").add_field(&key).finish()),
         source: "made".into(),
         key,
         dataset: ["north", "south"][number as usize % 2].into(),
@@ -101,7 +101,7 @@ pub fn masked(entry: &ScanEntry, shape: [usize; 3]) -> MaskedScan {
     });
     let scan = Scan {
         entry: entry.clone(),
-        digest: ScanDigest::from_hash(&FieldHasher::new("fixture").field(entry.scan_id.as_bytes()).finish()),
+        digest: ScanDigest::from_hash(&FieldHasher::new("fixture").add_field(entry.scan_id.as_bytes()).finish()),
         volume: Volume { grid: Grid { shape, affine }, voxels: Voxels::I16(voxels) },
         companions: Arc::new(NoCompanions),
     };
@@ -200,7 +200,10 @@ pub fn spool_scan(spool: &Spool, epoch: u64, entry: &ScanEntry, shape: [usize; 3
         let candidate = candidate(&masked, key);
         let record = SampleRecord {
             sample_id: SampleId::from_hash(
-                &FieldHasher::new("fixture").field(entry.scan_id.as_bytes()).field(attempt.to_le_bytes()).finish(),
+                &FieldHasher::new("fixture")
+                    .add_field(entry.scan_id.as_bytes())
+                    .add_field(attempt.to_le_bytes())
+                    .finish(),
             ),
             scan_id: entry.scan_id,
             scan_digest: masked.scan.digest,

@@ -107,7 +107,7 @@ fn fields(errors: Result<(), Vec<ConfigError>>) -> Vec<String> {
 }
 
 #[test]
-fn constructors_return_all_invalid_settings() {
+fn sink_constructors_report_all_errors_at_once() {
     let config = NnunetConfig { dataset_id: 0, dataset_name: "Free Tumor".into(), gzip_level: 0 };
     let all = NnunetSink::new("nn U", config, fixture::organs()).map(drop);
     assert_eq!(fields(all), ["", "gzip_level", "dataset_id", "dataset_name"]);

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use freetumor::record::SampleRow;
-use freetumor::record::parquet::read_part;
+use freetumor::record::parquet::decode_part;
 use freetumor::record::{Outcome, SampleRecord};
 use freetumor::run::RunWriter;
 use freetumor::store::{Durable, FileDigest, Folder};
@@ -23,7 +23,8 @@ fn run(root: &Path) -> RunWriter {
 fn accepted(writer: &RunWriter) -> Vec<SampleRow> {
     let store = writer.folder().store();
     let files = writer.folder().files("samples", None).unwrap();
-    let rows = files.iter().flat_map(|file| read_part::<SampleRow>(store.read(&file.path).unwrap().unwrap()).unwrap());
+    let rows =
+        files.iter().flat_map(|file| decode_part::<SampleRow>(store.read(&file.path).unwrap().unwrap()).unwrap());
     rows.filter(|row| row.record.outcome == Outcome::Accepted).collect()
 }
 

@@ -15,7 +15,7 @@ use super::fixture;
 
 /// Returns a sample with files of a few bytes; sinks do not read the content of files.
 fn staged(store: &dyn Durable, epoch: u64, number: usize, patient: PatientKey, split: Split) -> StagedSample {
-    let hash = FieldHasher::new("splits").field(patient.as_bytes()).field(number.to_le_bytes()).finish();
+    let hash = FieldHasher::new("splits").add_field(patient.as_bytes()).add_field(number.to_le_bytes()).finish();
     let sample_id = SampleId::from_hash(&hash);
     let file = |kind: &str| {
         let path = format!("staging/{epoch:012}/scan{number}/{sample_id}.{kind}");

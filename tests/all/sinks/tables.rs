@@ -5,7 +5,7 @@ use std::sync::Arc;
 use freetumor::error::{Fault, FaultKind};
 use freetumor::random::Key;
 use freetumor::record::SampleRow;
-use freetumor::record::parquet::{Row, read_part, row_count, write_part};
+use freetumor::record::parquet::{Row, decode_part, encode_part, row_count};
 use freetumor::record::schema::Table;
 use freetumor::record::{FaultRecord, Outcome, Placement, ScanRecord};
 use freetumor::score::Score;
@@ -47,18 +47,18 @@ fn rows(count: u64) -> (Vec<SampleRow>, Vec<ScanRecord>, Vec<FaultRecord>) {
 
 fn check<R: Row + Clone + PartialEq + std::fmt::Debug>(rows: Vec<R>) {
     assert!(rows.len() > 1, "{}", R::TABLE.name());
-    let part = write_part(4, rows.clone()).unwrap();
+    let part = encode_part(4, rows.clone()).unwrap();
     let mut shuffled = rows.clone();
     shuffled.reverse();
     shuffled.rotate_left(rows.len() / 3);
-    assert_eq!(write_part(4, shuffled).unwrap(), part, "the order of rows does not matter");
+    assert_eq!(encode_part(4, shuffled).unwrap(), part, "the order of rows does not matter");
     assert_eq!(row_count(part.bytes.clone()).unwrap(), rows.len() as u64);
     assert_eq!(part.entry.path, format!("data/000000000004-{}.parquet", part.entry.sha256));
     let mut sorted = rows;
     R::sort(&mut sorted);
-    assert_eq!(read_part::<R>(part.bytes).unwrap(), sorted);
-    let empty = write_part::<R>(4, Vec::new()).unwrap();
-    assert_eq!(read_part::<R>(empty.bytes).unwrap(), []);
+    assert_eq!(decode_part::<R>(part.bytes).unwrap(), sorted);
+    let empty = encode_part::<R>(4, Vec::new()).unwrap();
+    assert_eq!(decode_part::<R>(empty.bytes).unwrap(), []);
 }
 
 #[test]
@@ -79,18 +79,18 @@ fn score_that_is_not_finite_is_absent() {
 }
 
 #[test]
-fn read_part_of_other_table_names_missing_column() {
+fn decode_part_of_other_table_names_missing_column() {
     let (_, scans, _) = rows(4);
-    let bytes = write_part(4, scans).unwrap().bytes;
-    let error = read_part::<FaultRecord>(bytes.clone()).unwrap_err();
+    let bytes = encode_part(4, scans).unwrap().bytes;
+    let error = decode_part::<FaultRecord>(bytes.clone()).unwrap_err();
     assert!(error.to_string().contains("stage"), "{error}");
-    assert!(read_part::<ScanRecord>(bytes[..bytes.len() / 2].to_vec()).is_err());
+    assert!(decode_part::<ScanRecord>(bytes[..bytes.len() / 2].to_vec()).is_err());
 }
 
 #[test]
 fn parquet_metadata_documents_columns() {
     let (samples, ..) = rows(4);
-    let bytes = write_part(4, samples).unwrap().bytes;
+    let bytes = encode_part(4, samples).unwrap().bytes;
     let reader = SerializedFileReader::new(bytes::Bytes::from(bytes)).unwrap();
     let file = reader.metadata().file_metadata();
     assert_eq!(file.created_by(), Some("freetumor"));
@@ -109,8 +109,8 @@ fn unsigned_64_bit_integer_round_trips() {
     let (mut samples, ..) = rows(1);
     samples.truncate(1);
     samples[0].record.seed = u64::MAX;
-    let part = write_part(0, samples).unwrap();
-    assert_eq!(read_part::<SampleRow>(part.bytes).unwrap()[0].record.seed, u64::MAX);
+    let part = encode_part(0, samples).unwrap();
+    assert_eq!(decode_part::<SampleRow>(part.bytes).unwrap()[0].record.seed, u64::MAX);
 }
 
 #[test]

@@ -100,9 +100,9 @@ checkpoint = 0
     insta::assert_snapshot!(shown(&output, folder.path()));
 }
 
-/// Fresh tumors go to the inputs of a sink of kind `trainer` only.
+/// A training supplies samples to sinks of kind `trainer` and to no other sink; a run of the pipeline rejects a sink of this kind.
 #[test]
-fn trainer_sink_is_fed_by_training_only() {
+fn only_trainer_sinks_receive_samples_and_only_in_training() {
     let folder = tempfile::tempdir().unwrap();
     let text = std::fs::read_to_string(project("pipelines/train-segmentation-small.toml")).unwrap();
     let unfed = folder.path().join("unfed.toml");
@@ -124,7 +124,10 @@ fn trainer_sink_is_fed_by_training_only() {
     let output = freetumor(&["run", run.to_str().unwrap(), "--out", folder.path().join("out").to_str().unwrap()]);
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2));
-    assert!(stderr.contains("`sinks.training` is fed by a training, not by a run"), "{stderr}");
+    assert!(
+        stderr.contains("`sinks.training` receives samples in a training, not in a run of the pipeline"),
+        "{stderr}"
+    );
     assert!(
         stderr.contains("hint: run freetumor train segmentation") && !folder.path().join("out").exists(),
         "{stderr}"
@@ -142,7 +145,7 @@ fn resumed_training_equals_uninterrupted_training() {
     assert!(stdout.contains("the same command with --resume"), "{stdout}");
     let refused = segmentor(&stopped, &[]);
     assert_eq!(refused.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("hint: resume it with `--resume`"));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("hint: resume the training run with `--resume`"));
     stdout_of(&segmentor(&stopped, &["--resume", "--memory", "1"]));
     for name in
         ["checkpoint.safetensors", "history.parquet", "curves.png", "settings.json", "weights/segmentor.safetensors"]
@@ -152,7 +155,9 @@ fn resumed_training_equals_uninterrupted_training() {
     let history = History::read(&whole.join("history.parquet"), u64::MAX).unwrap();
     assert_eq!(history.series(TRAIN, "loss").count(), 4);
     assert_eq!(history.series(VALIDATION, "dice liver").count(), 2);
-    assert!(stdout_of(&segmentor(&whole, &["--resume"])).starts_with("segmentor: nothing to do, all 4 steps are done"));
+    assert!(
+        stdout_of(&segmentor(&whole, &["--resume"])).starts_with("segmentor: nothing to do, already at step 4 of 4")
+    );
     let refused = segmentor(&whole, &["--resume", "--set", "train.batch=3"]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("expected `train.batch` to be 2, got 3"));
     // The metadata of weights describes the network, so that `infer` requires only its architecture.
@@ -194,7 +199,7 @@ fn train_reports_missing_labels_and_scans_before_first_step() {
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
     let stderr = refused(&["sources.bodies.lesions.share=0.0"]);
-    assert!(stderr.contains("labeled scans has a liver tumor"), "{stderr}");
+    assert!(stderr.contains("no labeled scan has a liver tumor"), "{stderr}");
     assert!(stderr.contains("hint: check the label ids of the mask stage"), "{stderr}");
     let stderr = refused(&["sources.bodies.count=0"]);
     assert!(stderr.contains("error: expected at least one labeled scan, got none"), "{stderr}");
@@ -291,10 +296,7 @@ fn full_size_files_are_valid() {
         }
         let stderr = String::from_utf8_lossy(&command.output().unwrap().stderr).into_owned();
         // The file is valid; only the scans of the list do not exist.
-        assert!(
-            stderr.contains("error: none of the ") && stderr.contains("labeled scans can be read"),
-            "{stage}: {stderr}"
-        );
+        assert!(stderr.contains("error: no labeled scan can be read, of "), "{stage}: {stderr}");
     }
 }
 
@@ -337,8 +339,8 @@ fn train_refuses_changed_lists_and_files_under_two_patients() {
     list("one.json", 0..2);
     list("two.json", 1..3);
     for (second, expected) in [
-        ("dataset = \"a\"", "is trained and validated on: the scores would be meaningless"),
-        ("dataset = \"b\"", "probably validated on under another patient"),
+        ("dataset = \"a\"", "is in the training scans and in the validation scans"),
+        ("dataset = \"b\"", "probably also a validation scan under another patient"),
     ] {
         std::fs::write(&config, text(second)).unwrap();
         let (code, stderr) = train(&[]);
@@ -426,5 +428,8 @@ fn train_recognises_patients_of_run_and_counts_failed_scans() {
     let output = train("second");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("1 scan was skipped") && stderr.contains("scans.jsonl lists their files"), "{stderr}");
+    assert!(
+        stderr.contains("skipped 1 scan; ") && stderr.contains("scans.jsonl lists the file of each scan"),
+        "{stderr}"
+    );
 }

@@ -10,7 +10,9 @@ use freetumor::simd::Class;
 #[ignore = "trains for 15 minutes: cargo test --release -- --ignored included_networks"]
 fn included_networks_equal_output_of_their_commands() {
     if Class::current() != Class::Avx512 {
-        eprintln!("skipped: the networks were trained on a processor with 512-bit vectors, whose last bits differ");
+        eprintln!(
+            "skipped: the networks were trained with kernels of class avx512; weights of another class differ in the last bits"
+        );
         return;
     }
     let folder = tempfile::tempdir().unwrap();

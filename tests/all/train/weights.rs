@@ -1,4 +1,4 @@
-//! The weights that a training writes and reads, and the validation of files for training.
+//! The weights that a training writes and reads, and the checks of training files.
 
 use std::path::Path;
 
@@ -79,16 +79,16 @@ fn validate_checks_metadata_of_weights() {
     assert!(refused(&["validate", &segmentor, "--set", &set]).contains("invalid.safetensors"));
     let stderr = refused(&["train", "segmentor", &quickstart]);
     assert!(stderr.contains("quickstart.toml has no section [train]"), "{stderr}");
-    // A file for training without the section [train] is a pipeline that cannot be run.
+    // A training file without the section [train] is a pipeline that cannot be run.
     let text = std::fs::read_to_string(project("pipelines/train-segmentation-small.toml")).unwrap();
     let run = folder.path().join("run.toml");
     std::fs::write(&run, text.split("[train]").next().unwrap()).unwrap();
-    assert!(refused(&["validate", run.to_str().unwrap()]).contains("is fed by a training, not by a run"));
+    assert!(refused(&["validate", run.to_str().unwrap()]).contains("receives samples in a training, not in a run"));
 }
 
 /// `validate` counts the scans of a training without starting it.
 #[test]
-fn validate_checks_files_for_training() {
+fn validate_counts_scans_and_reports_errors_of_training_file() {
     let validate = |file: &str, sets: &[&str], json: bool| {
         let file = project(file).display().to_string();
         let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", set]).chain(json.then_some("--json")).collect();
@@ -96,11 +96,11 @@ fn validate_checks_files_for_training() {
     };
     let stdout = stdout_of(&validate("pipelines/train-segmentor-small.toml", &[], false));
     assert!(
-        stdout.ends_with("valid for `freetumor train segmentor`: 30 labeled scans, 10 for validation\n"),
+        stdout.ends_with("valid for `freetumor train segmentor`: 30 labeled scans, 10 validation scans\n"),
         "{stdout}"
     );
     let stdout = stdout_of(&validate("pipelines/train-segmentation-small.toml", &[], false));
-    let expected = "valid for `freetumor train segmentation`: 8 labeled scans, 10 for validation, fresh tumors in ";
+    let expected = "valid for `freetumor train segmentation`: 8 labeled scans, 10 validation scans, fresh tumors in ";
     assert!(stdout.contains(expected), "{stdout}");
     let output = validate("pipelines/train-synthesis-small.toml", &["train.segmentor.weights=no.pt"], true);
     assert_eq!(output.status.code(), Some(2));

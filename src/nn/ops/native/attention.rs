@@ -8,11 +8,11 @@ use candle_core::{CpuStorage, Result, Storage, bail};
 use rayon::prelude::*;
 
 use super::exp::exp;
-use super::matmul::{LANES, ROWS, add_transposed, multiply, whole_lanes};
+use super::matmul::{LANES, ROWS, add_transposed, multiply, round_up_to_lanes};
 use super::{sum_lanes, sum_pairs};
 use crate::nn::ops::attention_geometry::Attention;
 use crate::nn::ops::operator::{Native, Slices};
-use crate::simd::{Simd, SimdKernel, vectorised};
+use crate::simd::{Simd, SimdKernel, dispatch};
 
 /// The number of groups of windows; the bias gradients of a group are summed one after another.
 const GROUPS: usize = 16;
@@ -47,8 +47,8 @@ impl HeadRows<'_> {
     /// Returns the tokens as rows of padded length, padded to whole vectors of tokens, times `scale`.
     #[inline(always)]
     fn rows<'b>(&self, token: impl Fn(usize) -> &'b [f32], scale: f32) -> Vec<f32> {
-        let (tokens, dim) = (self.geometry.tokens, whole_lanes(self.geometry.dim));
-        let mut rows = vec![0f32; whole_lanes(tokens) * dim];
+        let (tokens, dim) = (self.geometry.tokens, round_up_to_lanes(self.geometry.dim));
+        let mut rows = vec![0f32; round_up_to_lanes(tokens) * dim];
         for (i, row) in rows.chunks_exact_mut(dim).enumerate().take(tokens) {
             for (to, from) in row.iter_mut().zip(token(i)) {
                 *to = from * scale;
@@ -60,7 +60,7 @@ impl HeadRows<'_> {
     /// Returns the tokens as columns.
     #[inline(always)]
     fn columns(&self, which: usize) -> Vec<f32> {
-        let padded = whole_lanes(self.geometry.tokens);
+        let padded = round_up_to_lanes(self.geometry.tokens);
         let mut columns = vec![0f32; self.geometry.dim * padded];
         for i in 0..self.geometry.tokens {
             for (column, value) in columns.chunks_exact_mut(padded).zip(self.token(which, i)) {
@@ -76,7 +76,7 @@ impl HeadRows<'_> {
     fn weigh<S: Simd>(&self, scores: &mut [f32], first: usize) -> [f32; ROWS] {
         let tokens = self.geometry.tokens;
         let mut scales = [0f32; ROWS];
-        for (r, scores) in scores.chunks_exact_mut(whole_lanes(tokens)).enumerate() {
+        for (r, scores) in scores.chunks_exact_mut(round_up_to_lanes(tokens)).enumerate() {
             let token = first + r;
             if token >= tokens {
                 continue;
@@ -120,7 +120,7 @@ impl SimdKernel for &HeadRows<'_> {
     #[inline(always)]
     fn run<S: Simd>(self) -> Vec<f32> {
         let (tokens, dim) = (self.geometry.tokens, self.geometry.dim);
-        let (padded, row) = (whole_lanes(tokens), whole_lanes(dim));
+        let (padded, row) = (round_up_to_lanes(tokens), round_up_to_lanes(dim));
         let queries = self.rows(|i| self.token(0, i), self.geometry.scale as f32);
         let values = self.rows(|i| self.token(2, i), 1.);
         let keys = self.columns(1);
@@ -157,7 +157,7 @@ impl SimdKernel for Backward<'_> {
     fn run<S: Simd>(self) -> Vec<f32> {
         let Self { rows, y, grad, bias_grad } = self;
         let (tokens, dim, scale) = (rows.geometry.tokens, rows.geometry.dim, rows.geometry.scale as f32);
-        let (padded, row) = (whole_lanes(tokens), whole_lanes(dim));
+        let (padded, row) = (round_up_to_lanes(tokens), round_up_to_lanes(dim));
         let queries = rows.rows(|i| rows.token(0, i), scale);
         let key_rows = rows.rows(|i| rows.token(1, i), 1.);
         let grads = rows.rows(|i| &grad[rows.output_range(i)], 1.);
@@ -228,7 +228,7 @@ impl Native for Attention {
             (0..self.windows * heads)
                 .into_par_iter()
                 .map(|i| {
-                    vectorised(&HeadRows {
+                    dispatch(&HeadRows {
                         geometry: self,
                         qkv: inputs[0],
                         bias,
@@ -264,7 +264,7 @@ impl Native for Attention {
                     let range = group * per_group..windows.min((group + 1) * per_group);
                     let part = |window| {
                         let rows = HeadRows { geometry: self, qkv, bias, mask, window, head };
-                        vectorised(Backward { rows, y: call.output, grad: call.grad, bias_grad: &mut bias_grad })
+                        dispatch(Backward { rows, y: call.output, grad: call.grad, bias_grad: &mut bias_grad })
                     };
                     (range.map(part).collect(), bias_grad)
                 })

@@ -4,14 +4,14 @@
 
 use crate::simd::Simd;
 
-/// The rows of a product.
+/// The number of rows of a product.
 pub const ROWS: usize = 8;
 
-/// The number of columns is a multiple of this.
+/// The number of columns of a product is a multiple of this number.
 pub const LANES: usize = 16;
 
-/// Rounds `size` up to whole lanes.
-pub fn whole_lanes(size: usize) -> usize {
+/// Rounds `size` up to a multiple of [`LANES`].
+pub fn round_up_to_lanes(size: usize) -> usize {
     size.next_multiple_of(LANES)
 }
 

@@ -16,7 +16,7 @@ mod upsample;
 use crate::nn::kernel::zeros;
 use rayon::prelude::*;
 
-/// The numbers that one task processes: enough to hide its start, few enough to stay in the cache.
+/// The number of elements that one task processes: enough that the start of the task takes little of its time, few enough for the cache.
 const PIECE: usize = 1 << 15;
 
 /// Returns the number of rows of this many columns that one task processes.

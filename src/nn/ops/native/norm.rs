@@ -1,7 +1,7 @@
 //! Normalization over a volume.
 //!
 //! Two sums per channel, then one pass that writes. The sums are computed in double precision, so that one pass computes both the
-//! mean and the variance. Few channels are treated as many: several neighbouring voxels form one wide row.
+//! mean and the variance. With few channels, several neighbouring voxels are combined into one wide row.
 
 use candle_core::Result;
 use rayon::prelude::*;
@@ -11,9 +11,9 @@ use crate::nn::kernel::zeros;
 use crate::nn::ops::moments::Moments;
 use crate::nn::ops::norm::Normalize;
 use crate::nn::ops::operator::{Native, Slices};
-use crate::simd::vectorised;
+use crate::simd::dispatch;
 
-/// The least number of columns of a wide row, which combines several voxels.
+/// The minimum number of columns of a wide row, which combines several voxels.
 const WIDE_ROW: usize = 64;
 
 /// The mean, factor and summand of each channel, repeated for a wide row.
@@ -57,7 +57,7 @@ impl Normalize {
         WIDE_ROW.div_ceil(self.channels).min(PIECE)
     }
 
-    /// Returns the numbers that one task processes: whole wide rows.
+    /// Returns the number of elements that one task processes: whole wide rows.
     fn piece(&self) -> usize {
         let row = self.fold() * self.channels;
         rows_per_piece(row) * row
@@ -93,7 +93,7 @@ impl Normalize {
         let row = self.fold() * self.channels;
         let [sums, squares] = self.sums(|range, sums, squares| {
             let x = &x[range];
-            vectorised(
+            dispatch(
                 #[inline(always)]
                 || {
                     for x in x.chunks(row) {
@@ -152,7 +152,7 @@ impl Normalize {
         for x in x.chunks_exact_mut(group) {
             let by = self.affine(&self.moments_of(x), &weight, &bias);
             x.par_chunks_mut(piece).for_each(|x| {
-                vectorised(
+                dispatch(
                     #[inline(always)]
                     || {
                         let factor = slope;
@@ -179,7 +179,7 @@ impl Native for Normalize {
         for ((x, y), moments) in x.chunks_exact(group).zip(y.chunks_exact_mut(group)).zip(self.moments(x)) {
             let by = self.affine(moments, &weight, &bias);
             y.par_chunks_mut(piece).zip(x.par_chunks(piece)).for_each(|(y, x)| {
-                vectorised(
+                dispatch(
                     #[inline(always)]
                     || {
                         let factor = slope;
@@ -211,7 +211,7 @@ impl Native for Normalize {
             let by = self.affine(moments, &weight, &bias);
             let [level, product] = self.sums(|range, level, product| {
                 let (x, grad) = (&x[range.clone()], &grad[range]);
-                vectorised(
+                dispatch(
                     #[inline(always)]
                     || by.add_gradients(x, grad, slope, level, product),
                 );
@@ -232,7 +232,7 @@ impl Native for Normalize {
             let offset = self.wide(|c| of_x(c) * rounded(c) - moments.inverse[c] * weight(c) * level[c] / count);
             let pieces = x.par_chunks(piece).zip(grad.par_chunks(piece));
             x_grad[range].par_chunks_mut(piece).zip(pieces).for_each(|(x_grad, (x, grad))| {
-                vectorised(
+                dispatch(
                     #[inline(always)]
                     || {
                         let factor = slope;

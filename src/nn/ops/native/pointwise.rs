@@ -9,7 +9,7 @@ use crate::nn::kernel::zeros;
 use crate::nn::ops::activation::{Gelu, LeakyRelu, Sigmoid, Tanh};
 use crate::nn::ops::add::Add;
 use crate::nn::ops::operator::{Native, Slices};
-use crate::simd::{Class, Simd, SimdKernel, vectorised};
+use crate::simd::{Class, Simd, SimdKernel, dispatch};
 
 /// A function of pairs of numbers.
 trait Function: Copy + Sync {
@@ -50,15 +50,15 @@ impl<F: Function> SimdKernel for PieceKernel<'_, F> {
 fn map(function: impl Function, x: &[f32], other: &[f32]) -> Vec<f32> {
     filled(x.len(), PIECE, |i, y| {
         let (x, other) = (piece_of(x, i, PIECE), piece_of(other, i, PIECE));
-        vectorised(PieceKernel { function, x, other, y });
+        dispatch(PieceKernel { function, x, other, y });
     })
 }
 
-/// `x · Φ(x)`.
+/// The Gaussian error linear unit, `x · Φ(x)`.
 #[derive(Clone, Copy)]
 struct GeluValue;
 
-/// The second number, a gradient, times the derivative at the first number.
+/// The gradient of [`GeluValue`]: the second number times the derivative at the first number.
 #[derive(Clone, Copy)]
 struct GeluGradient;
 
@@ -137,7 +137,7 @@ impl LeakyRelu {
     fn sloped(slope: f32, x: &[f32], values: &[f32]) -> Vec<f32> {
         filled(x.len(), PIECE, |i, y| {
             let (x, values) = (piece_of(x, i, PIECE), piece_of(values, i, PIECE));
-            vectorised(
+            dispatch(
                 #[inline(always)]
                 || {
                     let factor = slope;
@@ -165,7 +165,7 @@ impl Add {
     pub(in crate::nn::ops) fn overwrite(&self, a: &mut [f32], b: &[f32]) {
         let slope = self.slope as f32;
         a.par_chunks_mut(PIECE).zip(b.par_chunks(PIECE)).for_each(|(a, b)| {
-            vectorised(
+            dispatch(
                 #[inline(always)]
                 || {
                     let factor = slope;

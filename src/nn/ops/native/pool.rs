@@ -7,7 +7,7 @@ use super::filled;
 use crate::nn::kernel::zeros;
 use crate::nn::ops::operator::{Native, Slices};
 use crate::nn::ops::pool::MaxPool3d;
-use crate::simd::vectorised;
+use crate::simd::dispatch;
 
 impl MaxPool3d {
     /// Returns the starts of the four lines along z that are pooled into line `line` of the output.
@@ -41,7 +41,7 @@ impl Native for MaxPool3d {
         let lines = self.batch * (nx / 2) * (ny / 2);
         Ok(filled(lines * line, line, |i, y| {
             let lines = self.lines(i).map(|start| &x[start..start + 2 * line]);
-            vectorised(
+            dispatch(
                 #[inline(always)]
                 || {
                     for (z, y) in y.chunks_exact_mut(channels).enumerate() {
@@ -75,7 +75,7 @@ impl Native for MaxPool3d {
                     let lines = starts.map(|start| &x[start..start + 2 * line]);
                     let (y, grad) = (&call.output[at..at + line], &call.grad[at..at + line]);
                     let starts = starts.map(|start| start - first_plane);
-                    vectorised(
+                    dispatch(
                         #[inline(always)]
                         || scatter_gradient(&lines, y, grad, channels, planes, starts),
                     );

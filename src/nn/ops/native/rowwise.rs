@@ -9,14 +9,14 @@ use crate::nn::kernel::zeros;
 use crate::nn::ops::norm::LayerNorm;
 use crate::nn::ops::operator::{Native, Slices};
 use crate::nn::ops::softmax::Softmax;
-use crate::simd::{Simd, SimdKernel, vectorised};
+use crate::simd::{Simd, SimdKernel, dispatch};
 
 impl Native for Softmax {
     fn forward(&self, inputs: &[&[f32]]) -> Result<Vec<f32>> {
         let (x, columns) = (inputs[0], self.channels);
         let piece = rows_per_piece(columns) * columns;
         Ok(filled(x.len(), piece, |i, y| {
-            vectorised(Weights { x: piece_of(x, i, piece), y, columns });
+            dispatch(Weights { x: piece_of(x, i, piece), y, columns });
         }))
     }
 
@@ -25,7 +25,7 @@ impl Native for Softmax {
         let piece = rows_per_piece(columns) * columns;
         let grad = filled(call.grad.len(), piece, |i, x_grad| {
             let (y, grad) = (piece_of(call.output, i, piece), piece_of(call.grad, i, piece));
-            vectorised(
+            dispatch(
                 #[inline(always)]
                 || {
                     let rows = y.chunks_exact(columns).zip(grad.chunks_exact(columns));
@@ -97,7 +97,7 @@ impl Native for LayerNorm {
         let piece = rows_per_piece(columns) * columns;
         Ok(filled(x.len(), piece, |i, y| {
             let x = piece_of(x, i, piece);
-            vectorised(
+            dispatch(
                 #[inline(always)]
                 || {
                     for (y, x) in y.chunks_exact_mut(columns).zip(x.chunks_exact(columns)) {
@@ -123,7 +123,7 @@ impl Native for LayerNorm {
             .map(|(i, x_grad)| {
                 let (x, grad) = (piece_of(x, i, piece), piece_of(grad, i, piece));
                 let mut sums = vec![0f32; 2 * columns];
-                vectorised(
+                dispatch(
                     #[inline(always)]
                     || layer_norm_backward(x, weight, grad, eps, x_grad, &mut sums),
                 );

@@ -8,7 +8,7 @@ use candle_core::Result;
 use super::filled;
 use crate::nn::ops::operator::{Native, Slices};
 use crate::nn::ops::upsample::Upsample3d;
-use crate::simd::vectorised;
+use crate::simd::dispatch;
 
 /// Returns the two inputs along one axis that output `i` blends, with their weights: the near input with 3/4, the far input with 1/4.
 fn sources(i: usize, size: usize) -> [(usize, f32); 2] {
@@ -39,7 +39,7 @@ impl Native for Upsample3d {
                     let start = ((batch * nx + sx) * ny + sy) * line;
                     (&x[start..start + line], wx * wy)
                 });
-                vectorised(
+                dispatch(
                     #[inline(always)]
                     || {
                         blend(&parts, &mut blended);
@@ -63,7 +63,7 @@ impl Native for Upsample3d {
                     let start = ((batch * 2 * nx + tx) * 2 * ny + ty) * 2 * line;
                     (&grad[start..start + 2 * line], wx * wy)
                 });
-                vectorised(
+                dispatch(
                     #[inline(always)]
                     || {
                         blend(&parts, &mut gathered);

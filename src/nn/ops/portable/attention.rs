@@ -5,7 +5,7 @@ use candle_core::{D, Result, Tensor};
 use super::softmax;
 use crate::nn::ops::attention_geometry::Attention;
 
-/// The most bytes of scores in memory at a time, for one copy of the scores.
+/// The maximum number of bytes of scores in memory at a time, for one copy of the scores.
 pub(in crate::nn::ops) const SCORE_BYTES: usize = 128 << 20;
 
 impl Attention {

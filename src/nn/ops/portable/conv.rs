@@ -9,7 +9,7 @@ use candle_core::{D, Result, Tensor};
 
 use super::rows;
 
-/// The most bytes of gathered planes in memory at a time.
+/// The maximum number of bytes of gathered planes in memory at a time.
 pub(in crate::nn::ops) const GATHERED_BYTES: usize = 256 << 20;
 
 /// `y[t] = Σ_i w[i] · x[start + stride · t + i]` along each axis; `x` is zero outside its range.
@@ -44,11 +44,11 @@ impl Correlation {
         let [ox, oy, oz] = self.out;
         let row = oz * self.kernel[1] * self.kernel[2] * channels * size_of;
         let fits = |rows: usize| row.saturating_mul(rows) <= limit;
-        let most =
+        let max_count =
             |count: usize, rows: &dyn Fn(usize) -> usize| (1..=count).rev().find(|&n| fits(rows(n))).unwrap_or(1);
-        let ny = if fits(self.reach(0, 1) * oy) { oy } else { most(oy, &|n| self.reach(0, 1) * n) };
-        let nx = if ny == oy { most(ox, &|n| self.reach(0, n) * oy) } else { 1 };
-        let nb = if nx == ox { most(batch, &|n| n * self.reach(0, ox) * oy) } else { 1 };
+        let ny = if fits(self.reach(0, 1) * oy) { oy } else { max_count(oy, &|n| self.reach(0, 1) * n) };
+        let nx = if ny == oy { max_count(ox, &|n| self.reach(0, n) * oy) } else { 1 };
+        let nb = if nx == ox { max_count(batch, &|n| n * self.reach(0, ox) * oy) } else { 1 };
         let parts = |count: usize, step: usize| {
             (0..count).step_by(step).map(move |first| (first, step.min(count - first))).collect::<Vec<_>>()
         };

@@ -251,7 +251,7 @@ impl<'p> Unpickler<'p> {
 
     fn tuple(&mut self, count: usize) -> Result<(), PickleError> {
         if self.stack.len() - self.floor() < count {
-            return Err(format!("a tuple of {count}, but fewer on the stack"));
+            return Err(format!("a tuple of {count} objects, but fewer objects on the stack"));
         }
         let items = self.stack.split_off(self.stack.len() - count);
         self.push(PickleValue::Sequence(items));
@@ -311,7 +311,7 @@ impl<'p> Unpickler<'p> {
         }
     }
 
-    /// Interprets a call: the few callables that create mappings and tensors are emulated; the result of any other is
+    /// Interprets a call: the few callables that create mappings and tensors are emulated; the result of any other call is
     /// [`PickleValue::Unsupported`].
     fn reduce(&mut self) -> Result<(), PickleError> {
         let (mut arguments, mut callable) = (self.pop()?, self.pop()?);
@@ -361,7 +361,7 @@ impl<'p> Unpickler<'p> {
         }
         let pair = |item: &Id| match self.arguments(*item) {
             [key, value] => Ok((*key, *value)),
-            _ => Err("an OrderedDict of something else than pairs".to_owned()),
+            _ => Err("an OrderedDict whose items are not pairs".to_owned()),
         };
         self.arguments(list).iter().map(pair).collect::<Result<_, _>>().map(PickleValue::Mapping)
     }

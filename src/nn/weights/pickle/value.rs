@@ -8,7 +8,7 @@ use crate::nn::weights::element::ElementType;
 pub(in crate::nn::weights) type Id = u32;
 /// The range of a string in the pickle.
 pub(super) type Span = Range<u32>;
-/// The most bytes of a name: comparing longer strings many times, as in a hostile file, could take hours.
+/// The maximum length of a name in bytes: comparing longer strings many times, as in a hostile file, could take hours.
 pub(super) const MAX_NAME_LEN: usize = 1024;
 
 /// A value that a pickle built.
@@ -30,7 +30,7 @@ pub(in crate::nn::weights) enum PickleValue {
     Unsupported(Id),
 }
 
-/// A run of numbers in an entry of the archive.
+/// The storage of tensors: consecutive numbers in an entry of the archive.
 #[derive(Clone, Debug)]
 pub(in crate::nn::weights) struct Storage {
     /// The element type; `None` if the storage class is unknown.

@@ -9,8 +9,8 @@ use super::builder::{Entry, Pickle, checkpoint, entries, floats, zip};
 
 /// The environment variable of the child process in which memory is measured.
 const CHILD: &str = "FREETUMOR_TEST_WEIGHTS_CHILD";
-/// The most bytes of memory for a file in addition to sixteen times its size: rounding by the allocator, the archive's table.
-const MOST_BYTES: u64 = 4 << 20;
+/// The maximum number of bytes of memory for a file in addition to sixteen times its size: rounding by the allocator, the archive's table.
+const MAX_BYTES: u64 = 4 << 20;
 
 /// The start of the error of an archive that cannot be read.
 const DAMAGED: &str = "a damaged zip archive";
@@ -98,13 +98,13 @@ fn hostile_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("cut in a storage", cut(300), DAMAGED),
         ("cut at the start", cut(4), DAMAGED),
         ("only an end", b"PK\x05\x06".iter().copied().chain([0; 18]).collect(), "without data.pkl"),
-        ("no pickle", zip(&[Entry::new("weights.npy", *b"abc")]), "without data.pkl: it holds `weights.npy`"),
+        ("no pickle", zip(&[Entry::new("weights.npy", *b"abc")]), "without data.pkl, with the entries `weights.npy`"),
         ("script", changed(|entries| entries.push(Entry::new("archive/constants.pkl", *b"."))), "TorchScript"),
         ("big endian", changed(|entries| entries[1].content = b"big".to_vec()), "the byte order `big`"),
-        ("twice", changed(|entries| entries.push(entries[2].clone())), "in its table of contents twice"),
+        ("twice", changed(|entries| entries.push(entries[2].clone())), "an entry name occurs twice"),
         ("storage absent", changed(|entries| drop(entries.pop())), "not in the archive"),
-        ("storage short", changed(|entries| entries[2].content.truncate(20)), "has 20 bytes; expected 24"),
-        ("storage long", changed(|entries| entries[2].content.push(0)), "has 25 bytes; expected 24"),
+        ("storage short", changed(|entries| entries[2].content.truncate(20)), "expected 24 bytes, got 20"),
+        ("storage long", changed(|entries| entries[2].content.push(0)), "expected 24 bytes, got 25"),
         (
             "entry claims 4 GiB",
             changed(|entries| entries[2].claimed_bytes = Some(u32::MAX - 1)),
@@ -113,7 +113,7 @@ fn hostile_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         (
             "entry claims more",
             changed(|entries| (entries[2].deflated, entries[2].claimed_bytes) = (true, Some(200))),
-            "200 bytes",
+            "expected 24 bytes, got 200",
         ),
         (
             "entry claims less",
@@ -143,10 +143,10 @@ fn hostile_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
             },
             "memory",
         ),
-        ("shape beyond the storage", of_tensor(6, 0, &[7], &[1]), "reach beyond its storage of 6"),
+        ("shape beyond the storage", of_tensor(6, 0, &[7], &[1]), "reach beyond the storage of 6"),
         ("offset beyond the storage", of_tensor(6, 1, &[6], &[1]), "reach beyond"),
         ("strides beyond the storage", of_tensor(6, 0, &[2, 3], &[4, 1]), "reach beyond"),
-        ("count beyond the storage", of_tensor(7, 0, &[7], &[1]), "has 24 bytes; expected 28"),
+        ("count beyond the storage", of_tensor(7, 0, &[7], &[1]), "expected 28 bytes, got 24"),
         ("shape beyond 64 bits", of_tensor(6, 0, &[1 << 40, 1 << 40], &[0, 0]), "reach beyond"),
         ("shape times stride beyond 64 bits", of_tensor(6, 0, &[1 << 40, 2], &[1 << 40, 1]), "reach beyond"),
         ("one number as a tebi", of_tensor(6, 0, &[1 << 40], &[0]), "memory"),
@@ -264,7 +264,7 @@ fn memory_does_not_depend_on_false_claims_of_a_file() {
         for (name, file, _) in files {
             error_of(&file);
             let after = peak_bytes();
-            let allowed = MOST_BYTES + 16 * file.len() as u64;
+            let allowed = MAX_BYTES + 16 * file.len() as u64;
             assert!(after - before <= allowed, "{name}: {} bytes, the limit is {allowed}", after - before);
             before = after;
         }

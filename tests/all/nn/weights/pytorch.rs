@@ -60,7 +60,7 @@ fn golden_checkpoint_equals_its_safetensors() {
     for (name, tensor) in candle_core::safetensors::load(folder.join("checkpoint.safetensors"), &Device::Cpu).unwrap() {
         assert_eq!(flat(&tensor), flat(&expected[&name]));
     }
-    // Each of its three networks fits: a convolution, a norm with running statistics, a convolution.
+    // Each of its three networks fits: a convolution, batch norm with running statistics, a convolution.
     let shapes: [(&str, &[usize]); 6] = [
         ("0.weight", &[4, 1, 3, 3, 3]),
         ("0.bias", &[4]),

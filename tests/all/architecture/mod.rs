@@ -1,4 +1,4 @@
-//! Tests of the architecture: imports between rooms, import cycles, and the rooms of each engine.
+//! Tests of the architecture: the order of the top-level modules, import cycles, and the modules that may use an external crate.
 
 mod cycles;
 mod imports;
@@ -11,8 +11,8 @@ use self::cycles::cycles;
 use self::imports::{Import, Modules};
 use self::source::{Module, Source};
 
-/// The rooms from bottom to top: each may import the rooms before it.
-const ROOMS: &[&str] = &[
+/// The top-level modules from bottom to top: each may import the modules before it.
+const TOP_MODULES: &[&str] = &[
     "error",
     "random",
     "suggest",
@@ -42,12 +42,12 @@ const ROOMS: &[&str] = &[
     "guide",
 ];
 
-/// Pairs of a room and a room before it that it may not import.
+/// Pairs of a module and a module before it that the first may not import.
 const FORBIDDEN: &[[&str; 2]] =
     &[["volume", "store"], ["nn", "store"], ["nn", "volume"], ["evaluate", "train"], ["train", "dataflow"]];
 
 /// External crates, each with the only modules that may use it.
-const ENGINES: &[(&str, &[&str])] = &[
+const RESTRICTED_CRATES: &[(&str, &[&str])] = &[
     ("timely", &["dataflow"]),
     ("differential_dataflow", &["dataflow"]),
     ("candle_core", &["nn", "train", "inference/networks"]),
@@ -85,49 +85,49 @@ impl Crate {
     }
 }
 
-/// Returns whether a room may import another room.
-fn may_import(room: &str, other: &str) -> bool {
-    let level = |name: &str| ROOMS.iter().position(|room| *room == name);
-    level(other) < level(room) && !FORBIDDEN.iter().any(|[one, two]| *one == room && *two == other)
+/// Returns whether a top-level module may import another one.
+fn may_import(module: &str, other: &str) -> bool {
+    let level = |name: &str| TOP_MODULES.iter().position(|module| *module == name);
+    level(other) < level(module) && !FORBIDDEN.iter().any(|[one, two]| *one == module && *two == other)
 }
 
 #[test]
-fn rooms_import_only_rooms_below_them() {
+fn modules_import_only_modules_below_them() {
     let mut found = Vec::new();
     for Import { from, to, path } in Crate::read().imports() {
-        if let ([room, ..], [other, ..]) = (&from[..], &to[..])
-            && !["main", "lib"].contains(&room.as_str())
-            && room != other
-            && !may_import(room, other)
+        if let ([module, ..], [other, ..]) = (&from[..], &to[..])
+            && !["main", "lib"].contains(&module.as_str())
+            && module != other
+            && !may_import(module, other)
         {
-            found.push(format!("src/{} imports {path}, but {room} may not import {other}", from.join("/")));
+            found.push(format!("src/{} imports {path}, but {module} may not import {other}", from.join("/")));
         }
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
 #[test]
-fn every_room_is_in_order_of_rooms() {
+fn every_top_module_is_in_order_of_modules() {
     let read = Crate::read();
     let lib = &read.sources[&Module::new()].tokens;
     let declared: Vec<&String> = lib.windows(2).filter(|window| window[0] == "mod").map(|window| &window[1]).collect();
-    let missing: Vec<_> = declared.iter().filter(|room| !ROOMS.contains(&room.as_str())).collect();
-    assert!(missing.is_empty(), "rooms that are not in the order: {missing:?}");
-    let unknown: Vec<_> = ROOMS.iter().filter(|room| !declared.iter().any(|name| name == *room)).collect();
-    assert!(unknown.is_empty(), "rooms that do not exist: {unknown:?}");
+    let missing: Vec<_> = declared.iter().filter(|module| !TOP_MODULES.contains(&module.as_str())).collect();
+    assert!(missing.is_empty(), "modules that are not in the order: {missing:?}");
+    let unknown: Vec<_> = TOP_MODULES.iter().filter(|module| !declared.iter().any(|name| name == *module)).collect();
+    assert!(unknown.is_empty(), "modules that do not exist: {unknown:?}");
 }
 
 #[test]
-fn every_room_documents_its_responsibility() {
+fn every_top_module_documents_its_responsibility() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    for room in ROOMS {
-        let folder = root.join(room).join("mod.rs");
-        let path = if folder.exists() { folder } else { root.join(room).with_extension("rs") };
+    for module in TOP_MODULES {
+        let folder = root.join(module).join("mod.rs");
+        let path = if folder.exists() { folder } else { root.join(module).with_extension("rs") };
         let text = std::fs::read_to_string(&path).unwrap();
         let lines = text.lines().take_while(|line| line.starts_with("//!")).filter(|line| line.len() > 3).count();
         assert!(lines >= 3, "{} has {lines} lines of documentation", path.display());
         let page: String = text.lines().take_while(|line| line.starts_with("//!")).collect();
-        assert!(page.contains("module owns"), "{} does not document what the room owns", path.display());
+        assert!(page.contains("module owns"), "{} does not document what the module owns", path.display());
     }
 }
 
@@ -138,9 +138,9 @@ fn modules_have_no_import_cycles() {
     assert!(found.is_empty(), "{} cycles\n{}", found.len(), found.join("\n"));
 }
 
-/// Returns the engine of a crate, with the modules that may use it.
-fn engine(name: &str) -> Option<&'static (&'static str, &'static [&'static str])> {
-    ENGINES.iter().find(|(engine, _)| name == *engine || (engine.ends_with('_') && name.starts_with(engine)))
+/// Returns the entry of a crate in [`RESTRICTED_CRATES`].
+fn restricted_crate(name: &str) -> Option<&'static (&'static str, &'static [&'static str])> {
+    RESTRICTED_CRATES.iter().find(|(known, _)| name == *known || (known.ends_with('_') && name.starts_with(known)))
 }
 
 fn is_in(file: &str, module: &str) -> bool {
@@ -149,15 +149,15 @@ fn is_in(file: &str, module: &str) -> bool {
 }
 
 #[test]
-fn engines_are_used_only_in_their_rooms() {
+fn restricted_crates_are_used_only_in_allowed_modules() {
     let read = Crate::read();
     let mut found = Vec::new();
     let mut used = Vec::new();
     for (module, source) in &read.sources {
         for name in read.modules.crates(module, &source.tokens) {
-            let Some((engine, modules)) = engine(&name) else { continue };
+            let Some((restricted, modules)) = restricted_crate(&name) else { continue };
             match modules.iter().find(|module| is_in(&source.file, module)) {
-                Some(module) => used.push((engine, module)),
+                Some(module) => used.push((restricted, module)),
                 None => found.push(format!(
                     "src/{}.rs uses {name}, which is allowed only in [{}]",
                     source.file,
@@ -168,22 +168,22 @@ fn engines_are_used_only_in_their_rooms() {
     }
     found.dedup();
     assert!(found.is_empty(), "{}", found.join("\n"));
-    for (engine, modules) in ENGINES {
+    for (restricted, modules) in RESTRICTED_CRATES {
         for module in *modules {
-            assert!(used.contains(&(engine, module)), "{module} may use {engine} but does not");
+            assert!(used.contains(&(restricted, module)), "{module} may use {restricted} but does not");
         }
     }
 }
 
-/// Rooms that must not depend on the rooms that they evaluate.
+/// Modules that must not depend on the modules that they evaluate.
 const INDEPENDENT: &[(&str, &[&str])] = &[("evaluate", &["synth", "score", "filter", "nn", "inference"])];
 
 #[test]
-fn evaluation_does_not_import_evaluated_rooms() {
+fn evaluation_does_not_import_evaluated_modules() {
     let imports = Crate::read().imports();
-    for (room, forbidden) in INDEPENDENT {
-        let own = imports.iter().filter(|import| import.from[0] == *room);
-        assert!(own.clone().count() > 10, "{room} was found");
+    for (module, forbidden) in INDEPENDENT {
+        let own = imports.iter().filter(|import| import.from[0] == *module);
+        assert!(own.clone().count() > 10, "{module} was found");
         for Import { from, to, path } in own {
             let other = to.first().map_or("", String::as_str);
             assert!(!forbidden.contains(&other), "src/{} imports {path}", from.join("/"));
@@ -191,26 +191,30 @@ fn evaluation_does_not_import_evaluated_rooms() {
     }
 }
 
-/// The tumor model of the experiment's patients is independent of the rooms that the experiment evaluates.
+/// The tumor model of the experiment's patients is independent of the modules that the experiment evaluates.
 #[test]
-fn world_of_experiment_does_not_import_evaluated_rooms() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/gain/world");
+fn population_of_experiment_does_not_import_evaluated_modules() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/gain/population");
     let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     assert!(files.len() > 5, "{files:?}");
     for path in files {
         let tokens = source::tokens(&std::fs::read_to_string(&path).unwrap());
         for window in tokens.windows(3).filter(|window| window[0] == "freetumor") {
-            let room = window[2].as_str();
-            assert!(!["synth", "score", "filter", "nn"].contains(&room), "{} imports {room}", path.display());
+            let module = window[2].as_str();
+            assert!(!["synth", "score", "filter", "nn"].contains(&module), "{} imports {module}", path.display());
         }
     }
 }
 
 #[test]
-fn checks_detect_forbidden_imports() {
+fn forbidden_imports_are_detected() {
     assert!(may_import("sink", "volume") && !may_import("volume", "sink"));
     assert!(!may_import("nn", "volume") && !may_import("evaluate", "train"));
-    assert!(engine("dicom_core").is_some() && engine("dicom").is_none() && engine("arrows").is_none());
+    assert!(
+        restricted_crate("dicom_core").is_some()
+            && restricted_crate("dicom").is_none()
+            && restricted_crate("arrows").is_none()
+    );
     assert!(is_in("ingest/dicom/mod", "ingest/dicom") && !is_in("ingest/dicomweb", "ingest/dicom"));
 }
 

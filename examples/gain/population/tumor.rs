@@ -104,7 +104,7 @@ impl Tumor {
         Self { traits, center_mm, body, texture, core_radius, rim_mm }
     }
 
-    /// The distance from the centre beyond which no voxel changes.
+    /// Returns the distance from the centre beyond which no voxel changes.
     pub(super) fn reach_mm(&self) -> f64 {
         self.body.max_radius_mm() + self.traits.margin_mm
     }

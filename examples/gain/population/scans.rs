@@ -1,4 +1,4 @@
-//! A world of real scans with the same model of tumors.
+//! A population of patients from real scans, with the same model of tumors.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -69,7 +69,7 @@ impl BaseScan {
     fn resize(&self, key: Key, spacing_mm: f64) -> Result<(Volume, Array3<bool>), Fault> {
         let mut random = key.stream("size");
         let size = [(); 3].map(|()| random.uniform(SIZES[0], SIZES[1]));
-        // Resampling to a finer spacing and labelling it with the spacing of the world enlarges the patient.
+        // Resampling to a finer spacing and labelling it with the spacing of the population enlarges the patient.
         let sampled_mm = size.map(|size| spacing_mm / size);
         let mut volume = self.volume.with_spacing(sampled_mm)?;
         let liver = self.liver.with_spacing(sampled_mm)?;
@@ -78,12 +78,12 @@ impl BaseScan {
     }
 }
 
-/// A world of real scans.
+/// A population of patients from real scans.
 ///
 /// Patients of one role share the scans of that role in turn; each patient has an individual size, cysts and tumors. Scans of different
 /// people for different roles separate training from testing.
 #[derive(Clone, Debug)]
-pub struct ScanWorld {
+pub struct ScanPopulation {
     /// The seed of all patients.
     pub seed: u64,
     /// Millimetres between voxels.
@@ -94,7 +94,7 @@ pub struct ScanWorld {
     pub base_scans: BTreeMap<Role, Vec<Arc<BaseScan>>>,
 }
 
-impl PatientSource for ScanWorld {
+impl PatientSource for ScanPopulation {
     fn patient(&self, role: Role, number: usize) -> Result<Patient, Fault> {
         let base_scans = self.base_scans.get(&role).filter(|base_scans| !base_scans.is_empty());
         let base_scans = base_scans.ok_or_else(|| {
@@ -131,18 +131,18 @@ mod tests {
         BaseScan::new(&Volume { grid, voxels: Voxels::I16(hu) }, &Labels { grid, ids }, 5).unwrap()
     }
 
-    fn world() -> ScanWorld {
+    fn population() -> ScanPopulation {
         let base_scans = [
             (Role::Labeled, vec![Arc::new(base_scan(1)), Arc::new(base_scan(2))]),
             (Role::Healthy, vec![Arc::new(base_scan(1))]),
         ];
-        ScanWorld { seed: 4, spacing_mm: 4.0, diameters: Diameters::default(), base_scans: base_scans.into() }
+        ScanPopulation { seed: 4, spacing_mm: 4.0, diameters: Diameters::default(), base_scans: base_scans.into() }
     }
 
     #[test]
     fn patients_of_one_scan_differ() {
-        let world = world();
-        let patient = |number| world.patient(Role::Labeled, number).unwrap();
+        let population = population();
+        let patient = |number| population.patient(Role::Labeled, number).unwrap();
         let (first, third) = (patient(0), patient(2));
         assert_eq!(first.volume, patient(0).volume);
         assert_ne!(content_digest(&first.volume), content_digest(&third.volume));
@@ -157,7 +157,7 @@ mod tests {
             assert_eq!(patient.truth.as_slice().contains(&TUMOR), !patient.tumors.is_empty());
             assert_eq!(patient.labels, patient.truth);
         }
-        let healthy = world.patient(Role::Healthy, 7).unwrap();
+        let healthy = population.patient(Role::Healthy, 7).unwrap();
         assert!(healthy.tumors.is_empty() && healthy.truth.as_slice().contains(&LIVER));
     }
 
@@ -180,7 +180,7 @@ mod tests {
 
     #[test]
     fn faults_name_missing_scans_and_livers() {
-        let fault = world().patient(Role::Test, 0).unwrap_err();
+        let fault = population().patient(Role::Test, 0).unwrap_err();
         assert!(fault.message.contains("patients of role test"), "{fault}");
         let grid = Grid { shape: [8, 8, 8], affine: Affine::from_spacing([1.0; 3]) };
         let volume = Volume { grid, voxels: Voxels::I16(Array3::filled(grid.shape, 0)) };

@@ -23,7 +23,7 @@ fn cycles_in(module: &Module, imports: &[Import]) -> Vec<String> {
     for import in imports {
         if let (Some(from), Some(to)) = (part(&import.from), part(&import.to))
             && from != to
-            // The root of the crate imports every room.
+            // The root of the crate imports every top-level module.
             && !(module.is_empty() && [&from, &to].contains(&&OWN_FILE.to_owned()))
         {
             edges.entry(from).or_default().entry(to).or_insert(import);

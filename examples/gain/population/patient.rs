@@ -48,7 +48,7 @@ impl Role {
     #[cfg(test)]
     pub const ALL: [Self; 5] = [Self::Labeled, Self::Unlabeled, Self::Validation, Self::Test, Self::Healthy];
 
-    /// The name in keys and files.
+    /// Returns the name in keys and files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Labeled => "labeled",
@@ -68,9 +68,9 @@ impl Role {
     }
 }
 
-/// A world of patients.
+/// A population of phantom patients.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct World {
+pub struct Population {
     /// The seed of all patients.
     pub seed: u64,
     /// Voxels of a scan along [x, y, z], around the centre of the liver.
@@ -99,8 +99,8 @@ pub struct Patient {
     pub tumors: Vec<Tumor>,
 }
 
-impl World {
-    /// Creates the world of the experiment: 64 × 64 × 48 voxels of 2 mm.
+impl Population {
+    /// Creates the population of the experiment: 64 × 64 × 48 voxels of 2 mm.
     #[cfg(test)]
     pub fn new(seed: u64) -> Self {
         Self { seed, shape: [64, 64, 48], spacing_mm: 2.0, noise: 0.5, diameters: Diameters::default() }
@@ -109,10 +109,10 @@ impl World {
     /// Makes a patient; equal arguments result in equal patients.
     ///
     /// # Shapes
-    /// All arrays have the shape of the world. Axes point to the left, the back and the head of the patient.
+    /// All arrays have [`Population::shape`] voxels. Axes point to the left, the back and the head of the patient.
     ///
     /// # Errors
-    /// Returns a fault of stage `read` if phantoms do not support the shape or the spacing of the world.
+    /// Returns a fault of stage `read` if phantoms do not support the shape or the spacing.
     pub fn patient(&self, role: Role, number: usize) -> Result<Patient, Fault> {
         let key = Key::root(self.seed).with("world", role.name());
         let (volume, organ) = self.phantom(key, number)?;
@@ -146,7 +146,7 @@ impl World {
         Ok((scan.volume.cut(region), labels.ids.cut(region).map(|id| *id == PHANTOM_LIVER)))
     }
 
-    /// Returns the region of the shape of the world around the centre of the liver.
+    /// Returns the region of [`Population::shape`] voxels around the centre of the liver.
     fn liver_region(&self, ids: &Array3<u16>) -> Region {
         let shape = ids.shape();
         let (mut sums, mut count) = ([0.0; 3], 0.0f64);
@@ -164,7 +164,7 @@ impl World {
     }
 }
 
-/// A source of patients: a world of phantoms, or a world of scans.
+/// A source of patients: a population of phantoms, or of real scans.
 pub trait PatientSource: Sync {
     /// Makes a patient; equal arguments result in equal patients.
     ///
@@ -176,7 +176,7 @@ pub trait PatientSource: Sync {
     fn describe(&self) -> Value;
 }
 
-impl PatientSource for World {
+impl PatientSource for Population {
     fn patient(&self, role: Role, number: usize) -> Result<Patient, Fault> {
         Self::patient(self, role, number)
     }
@@ -305,7 +305,7 @@ mod tests {
 
     #[test]
     fn patient_has_liver_and_labels_of_its_tumors() {
-        let patient = World::new(1).patient(Role::Test, 3).unwrap();
+        let patient = Population::new(1).patient(Role::Test, 3).unwrap();
         let voxels = |id| patient.truth.as_slice().iter().filter(|label| **label == id).count();
         assert!(voxels(LIVER) > 20_000 && patient.labels == patient.truth);
         assert_eq!(voxels(TUMOR) > 0, !patient.tumors.is_empty());
@@ -326,7 +326,7 @@ mod tests {
 
     #[test]
     fn populate_fails_on_invalid_organ() {
-        let volume = World::new(1).phantom(Key::root(1), 0).unwrap().0;
+        let volume = Population::new(1).phantom(Key::root(1), 0).unwrap().0;
         let fault = |organ: Array3<bool>| {
             populate("x", Key::root(1), volume.clone(), &organ, (1, &Diameters::default())).unwrap_err()
         };
@@ -334,16 +334,16 @@ mod tests {
         assert!(fault(Array3::filled([64, 64, 48], false)).message.contains("got none"));
     }
 
-    /// The Turing test finds no difference between two worlds of the same model.
+    /// The Turing test finds no difference between two populations of the same model.
     #[test]
-    fn tumors_of_two_worlds_are_not_separable() {
+    fn tumors_of_populations_with_different_seeds_are_not_separable() {
         let mut samples = Vec::new();
-        for (world, is_real) in [(World::new(1), true), (World::new(2), false)] {
+        for (population, is_real) in [(Population::new(1), true), (Population::new(2), false)] {
             for number in 0..20 {
-                let patient = world.patient(Role::Validation, number).unwrap();
+                let patient = population.patient(Role::Validation, number).unwrap();
                 let labels = Labels { grid: patient.volume.grid, ids: patient.truth.map(|id| u16::from(*id)) };
                 let lesions = describe(&patient.volume, &labels, Some(LIVER.into()), TUMOR.into());
-                let name = format!("{} {number}", world.seed);
+                let name = format!("{} {number}", population.seed);
                 samples.extend(lesions.into_iter().map(|values| LesionSample {
                     patient: name.clone(),
                     is_real,

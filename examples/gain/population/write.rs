@@ -1,4 +1,4 @@
-//! Writes a world in the layout of the Medical Segmentation Decathlon.
+//! Writes the scans of a population in the layout of the Medical Segmentation Decathlon.
 
 use std::fs;
 use std::io::{self, Write};
@@ -38,8 +38,13 @@ fn folders(role: Role) -> [&'static str; 3] {
 /// for the oracle and for analysis. Every file is written atomically, has reproducible bytes, and replaces an existing file.
 ///
 /// # Errors
-/// Returns an error if a file cannot be written, `folder` contains another world, or a patient cannot be made.
-pub fn write_patients(world: &(impl PatientSource + ?Sized), role: Role, patients: usize, folder: &Path) -> Result<()> {
+/// Returns an error if a file cannot be written, `folder` contains another population, or a patient cannot be made.
+pub fn write_patients(
+    population: &(impl PatientSource + ?Sized),
+    role: Role,
+    patients: usize,
+    folder: &Path,
+) -> Result<()> {
     let [images, labels, list] = folders(role);
     let truths = (role == Role::Unlabeled).then_some("truthUn");
     for name in [images, labels].into_iter().chain(truths) {
@@ -47,9 +52,9 @@ pub fn write_patients(world: &(impl PatientSource + ?Sized), role: Role, patient
         fs::create_dir_all(&path).map_err(|error| Error::io("cannot create the folder", &path, error))?;
     }
     let path = folder.join("dataset.json");
-    let mut dataset = read_or_create(&path, world)?;
+    let mut dataset = read_or_create(&path, population)?;
     let entries = (0..patients).into_par_iter().map(|number| {
-        let patient = world.patient(role, number).map_err(|fault| {
+        let patient = population.patient(role, number).map_err(|fault| {
             Error::new(format!("patient {number} of role {}: {}", role.name(), fault.message)).with_source(fault)
         })?;
         let file = format!("{}.nii.gz", patient.name);
@@ -70,8 +75,8 @@ pub fn write_patients(world: &(impl PatientSource + ?Sized), role: Role, patient
 }
 
 /// Reads the description of the data set, or creates a new one.
-fn read_or_create(path: &Path, world: &(impl PatientSource + ?Sized)) -> Result<Value> {
-    let description = world.describe();
+fn read_or_create(path: &Path, population: &(impl PatientSource + ?Sized)) -> Result<Value> {
+    let description = population.describe();
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -91,8 +96,8 @@ fn read_or_create(path: &Path, world: &(impl PatientSource + ?Sized)) -> Result<
     if dataset["world"] == description {
         return Ok(dataset);
     }
-    Err(Error::new(format!("{}: expected the world {description}, got {}", path.display(), dataset["world"]))
-        .with_hint("write each world to a separate folder"))
+    Err(Error::new(format!("{}: expected the population {description}, got {}", path.display(), dataset["world"]))
+        .with_hint("write each population to a separate folder"))
 }
 
 fn write_image(path: &Path, patient: &Patient) -> Result<()> {
@@ -123,20 +128,20 @@ fn write_nifti(path: &Path, grid: &Grid, datatype: Datatype, description: &str, 
 mod tests {
     use freetumor::ingest::nifti;
 
-    use super::super::patient::World;
+    use super::super::patient::Population;
     use super::*;
 
     #[test]
-    fn write_patients_shares_folder_between_roles_but_not_worlds() {
+    fn write_patients_shares_folder_between_roles_but_not_populations() {
         let folder = tempfile::tempdir().unwrap();
-        let world = World::new(11);
-        write_patients(&world, Role::Unlabeled, 2, folder.path()).unwrap();
-        write_patients(&world, Role::Test, 1, folder.path()).unwrap();
+        let population = Population::new(11);
+        write_patients(&population, Role::Unlabeled, 2, folder.path()).unwrap();
+        write_patients(&population, Role::Test, 1, folder.path()).unwrap();
         let dataset: Value = serde_json::from_slice(&fs::read(folder.path().join("dataset.json")).unwrap()).unwrap();
         let entry = &dataset["test"][0];
         assert_eq!((&entry["image"], &dataset["numTest"]), (&json!("./imagesTs/test_000.nii.gz"), &json!(1)));
         assert_eq!(dataset["unlabeled"].as_array().unwrap().len(), 2);
-        let patient = world.patient(Role::Test, 0).unwrap();
+        let patient = population.patient(Role::Test, 0).unwrap();
         let file = |key: &str| folder.path().join(entry[key].as_str().unwrap());
         let volume = nifti::read_volume(file("image")).unwrap();
         assert_eq!(volume.voxels, patient.volume.voxels);
@@ -145,9 +150,9 @@ mod tests {
         assert_eq!(labels.ids, patient.truth.map(|id| u16::from(*id)));
 
         let before = fs::read(file("image")).unwrap();
-        write_patients(&world, Role::Test, 1, folder.path()).unwrap();
+        write_patients(&population, Role::Test, 1, folder.path()).unwrap();
         assert_eq!(fs::read(file("image")).unwrap(), before);
-        let other = write_patients(&World::new(12), Role::Test, 1, folder.path()).unwrap_err();
+        let other = write_patients(&Population::new(12), Role::Test, 1, folder.path()).unwrap_err();
         assert!(other.to_string().contains("\"seed\":11") && other.hint().is_some(), "{other}");
     }
 }

@@ -50,7 +50,7 @@ impl StarBody {
         body
     }
 
-    /// An upper bound of the distance of the surface from the origin.
+    /// Returns an upper bound of the distance of the surface from the origin.
     pub(super) fn max_radius_mm(&self) -> f64 {
         self.max_radius_mm
     }
@@ -67,7 +67,7 @@ impl StarBody {
         }
         let mut sum = 0.0;
         for m in 0..=DEGREES {
-            // Recurrence of the Legendre functions without their power of sin(θ), normalised over the sphere.
+            // Recurrence of the Legendre functions without their power of sin(θ), normalized over the sphere.
             let mut at = libm::sqrt((1..=m).fold(1.0 / (4.0 * PI), |p, k| p * (2 * k + 1) as f64 / (2 * k) as f64));
             let mut before = 0.0;
             for l in m..=DEGREES {

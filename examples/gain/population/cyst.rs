@@ -22,7 +22,7 @@ impl Cyst {
         Self { center_mm: [0.0; 3], radii_mm, hu: random.uniform(-2.0, 14.0) }
     }
 
-    /// The distance from the centre beyond which no voxel changes.
+    /// Returns the distance from the centre beyond which no voxel changes.
     pub(super) fn reach_mm(&self) -> f64 {
         self.radii_mm.into_iter().fold(0.0, f64::max) + 0.5
     }
