@@ -174,6 +174,22 @@ mod tests {
         Args::parse_from(all.chain(more.iter().map(Into::into)))
     }
 
+    #[test]
+    fn included_results_equal_report_of_included_measures() {
+        let included = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/gain");
+        let folder = tempfile::tempdir().unwrap();
+        let read = |path: PathBuf| std::fs::read_to_string(path).unwrap();
+        for name in ["experiment.json", "gate.json", "measures.parquet"] {
+            std::fs::copy(included.join("results-scans").join(name), folder.path().join(name)).unwrap();
+        }
+        let mut args = args(folder.path(), &["--stage", "report"]);
+        (args.quick, args.config) = (false, Some(included.join("scans.toml")));
+        run_stages(&args).unwrap();
+        for name in ["results.md", "results.json"] {
+            assert_eq!(read(folder.path().join(name)), read(included.join("results-scans").join(name)), "{name}");
+        }
+    }
+
     /// All stages, the report, and the errors of invalid calls.
     #[test]
     fn quick_form_runs_all_stages_once() {
