@@ -20,7 +20,10 @@ import numpy as np
 
 def patches(folder, split):
     """Lists the samples of a split: path of the shard, offset and length in the shard, id. Ranks and workers can split the list by index."""
-    for shard in json.loads((pathlib.Path(folder) / f"{split}.json").read_text())["shardlist"]:
+    index = pathlib.Path(folder) / f"{split}.json"
+    if not index.is_file():
+        raise SystemExit(f"{folder} has no {index.name}: use a sink of kind patches, or `freetumor export --layout patches`")
+    for shard in json.loads(index.read_text())["shardlist"]:
         for sample in shard["samples"]:
             yield pathlib.Path(folder) / shard["url"], sample["offset"], sample["length"], sample["key"]
 

@@ -120,7 +120,7 @@ impl Messages {
 
     fn finish_message(&mut self) -> io::Result<()> {
         let Some((level, message)) = self.message.take() else { return Ok(()) };
-        let message = message.trim_end();
+        let message = message.trim();
         match (self.style.format, level) {
             _ if self.style.quiet && level != Level::Error => Ok(()),
             (LogFormat::Text, Level::Error) => writeln!(stderr(), "error: {message}"),
@@ -192,5 +192,16 @@ mod tests {
         assert_eq!(messages.message.take().unwrap(), (Level::Warning, "a disk is small".to_owned()));
         writeln!(messages, "3 scans").unwrap();
         assert_eq!(messages.message.take().unwrap(), (Level::Info, "3 scans".to_owned()));
+    }
+
+    #[test]
+    fn flushed_lines_are_separate_messages_even_if_they_start_with_spaces() {
+        let mut messages = Messages::new(MessageStyle { quiet: true, ..MessageStyle::default() });
+        for step in ["   1.0 s  step 1", "  10.0 s  step 2"] {
+            writeln!(messages, "{step}").unwrap();
+            assert_eq!(messages.message, Some((Level::Info, step.to_owned())));
+            messages.flush().unwrap();
+            assert_eq!(messages.message, None);
+        }
     }
 }

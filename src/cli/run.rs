@@ -155,13 +155,20 @@ fn select_recorded_kernel_class(out: &Path) -> Result<()> {
     let Some(class) = RunManifest::kernel_class_in(out) else {
         return Ok(());
     };
-    Class::select(class).map_err(|error| {
-        let hint = if Class::available().contains(&class) {
-            "omit `--kernel-class`: a run is resumed with its recorded class"
+    Class::select(class).map_err(|_| {
+        let (problem, hint) = if Class::available().contains(&class) {
+            (
+                format!("`--kernel-class` selects {}", Class::current()),
+                "omit `--kernel-class`: a run is resumed with its recorded class",
+            )
         } else {
-            "resume the run on a processor that has this class, or write to another folder with `--out`"
+            (
+                "this processor lacks the class".to_owned(),
+                "resume the run on a processor that has this class, or write to another folder with `--out`",
+            )
         };
-        Error::new(format!("{} was started with the kernel class {class}: {error}", out.display())).with_hint(hint)
+        Error::new(format!("{} was started with the kernel class {class}, but {problem}", out.display()))
+            .with_hint(hint)
     })
 }
 

@@ -196,6 +196,8 @@ impl TrainingObserver for TrainingProgress<'_> {
             "{elapsed:7.1} s  {} {}/{}, {left} left, {numbers}{scores}",
             self.stage, progress.step, progress.steps
         );
+        // Each line is a message of its own: without this, lines that start with spaces would wait for the next message.
+        let _ = self.stderr.flush();
     }
 }
 

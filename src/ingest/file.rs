@@ -13,13 +13,22 @@ use crate::error::{Fault, FaultKind, file_type_name};
 /// block until a writer opens it; `io` if the system cannot open the file.
 pub(super) fn open_regular(path: &Path) -> Result<(File, u64), Fault> {
     let open_fault = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => Fault::read(FaultKind::Missing, "the file does not exist"),
+        io::ErrorKind::NotFound => missing(path),
         kind => Fault::read(FaultKind::Io, format!("the system cannot open the file: {kind}")),
     };
     // Checked before opening, because opening a named pipe blocks.
     let metadata = path.metadata().map_err(open_fault)?;
     check_regular(metadata.file_type())?;
     Ok((File::open(path).map_err(open_fault)?, metadata.len()))
+}
+
+/// Returns the fault of a path that does not exist, or that is a link to such a path.
+pub(super) fn missing(path: &Path) -> Fault {
+    let message = match path.is_symlink() {
+        true => "the target of the link does not exist: check that its disk is mounted",
+        false => "the file does not exist",
+    };
+    Fault::read(FaultKind::Missing, message)
 }
 
 /// Returns `unsupported` if the file type is not a regular file; the message names the type.

@@ -126,7 +126,7 @@ impl RunFolder {
         if version != Some(u64::from(FORMAT_VERSION)) {
             let got = version.map_or("none".to_owned(), |version| version.to_string());
             return Err(Error::new(format!("{path}: expected format {FORMAT_VERSION}, got {got}"))
-                .with_hint("use the version of freetumor in the field `code_version` of the file"));
+                .with_hint("run the pipeline again into a new folder with `--out`; this folder is not changed"));
         }
         let manifest = canonical::parse(&text, &path)?;
         let manifest_sha256 = FileDigest::of(&text).sha256;

@@ -27,7 +27,7 @@ pub use disk::{Disk, LocalDisk};
 pub use folder::Folder;
 pub use lock::{FileLock, LockError, lock, lock_if_supported};
 pub use unused::first_foreign;
-pub use whole::{UNFINISHED, write_named, write_whole};
+pub use whole::{UNFINISHED, write_named, write_private, write_whole};
 
 use crate::error::Result;
 

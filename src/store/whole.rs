@@ -26,6 +26,15 @@ pub fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<
     write_named(folder, fill, |()| path.to_owned())
 }
 
+/// Writes or replaces a file as [`write_whole`] does, readable by its owner only, from its first byte.
+///
+/// # Errors
+/// The same errors as [`write_whole`].
+pub fn write_private(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    write_with_mode(folder, 0o600, fill, |()| path.to_owned())
+}
+
 /// The prefix of temporary files of [`write_whole`] and [`write_named`]: a killed process may leave one.
 pub const UNFINISHED: &str = ".staged-";
 
@@ -39,10 +48,20 @@ pub fn write_named<T>(
     fill: impl FnOnce(&mut dyn Write) -> io::Result<T>,
     path: impl FnOnce(&T) -> PathBuf,
 ) -> io::Result<T> {
+    // The umask applies.
+    write_with_mode(folder, 0o666, fill, path)
+}
+
+#[cfg_attr(not(unix), allow(unused_variables, reason = "modes exist on Unix only"))]
+fn write_with_mode<T>(
+    folder: &Path,
+    mode: u32,
+    fill: impl FnOnce(&mut dyn Write) -> io::Result<T>,
+    path: impl FnOnce(&T) -> PathBuf,
+) -> io::Result<T> {
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
-    // The umask applies; without this call only the owner could read the file.
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode));
     let staged = builder.prefix(UNFINISHED).tempfile_in(folder)?;
     let mut file = BufWriter::new(staged.as_file());
     let written = fill(&mut file)?;

@@ -309,8 +309,9 @@ fn run_refuses_locked_folder_and_folder_of_pipeline() {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        let private = std::fs::metadata(folder.path().join("private")).unwrap();
-        assert_eq!(private.permissions().mode() & 0o777, 0o700);
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let private = folder.path().join("private");
+        assert_eq!((mode(&private), mode(&private.join("scans.jsonl"))), (0o700, 0o600));
     }
     let pipeline = tempfile::tempdir().unwrap();
     std::fs::write(pipeline.path().join("run.json"), "{}").unwrap();

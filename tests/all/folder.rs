@@ -182,7 +182,10 @@ fn link_loops_non_utf8_names_and_unreadable_folders_are_handled() {
     let archive = Archive::new();
     archive.add("a/ct.nii", 1);
     symlink(&archive.root, archive.root.join("a/again")).unwrap();
-    symlink("missing", archive.root.join("a/dangling.nii")).unwrap();
+    // Broken links: two that may have been scans, one of another file, and a hidden one.
+    for name in ["a/broken.nii", "broken", "a/notes.txt", ".hidden.nii"] {
+        symlink("missing", archive.root.join(name)).unwrap();
+    }
     symlink(archive.root.join("a/ct.nii"), archive.root.join("linked.nii")).unwrap();
     for name in [b"\xff.nii".as_slice(), b"\xfe.nii"] {
         fs::copy(archive.root.join("a/ct.nii"), archive.root.join(OsStr::from_bytes(name))).unwrap();
@@ -198,6 +201,12 @@ fn link_loops_non_utf8_names_and_unreadable_folders_are_handled() {
     assert_eq!(outcome("a/ct.nii"), Some(Ok(())));
     assert_eq!(outcome("linked.nii"), Some(Ok(())));
     assert!(!entries.iter().any(|entry| entry.key.contains("again")));
+    for name in ["a/broken.nii", "broken"] {
+        assert_eq!(outcome(name), Some(Err(FaultKind::Missing)), "{name}");
+        let entry = entries.iter().find(|entry| entry.key == name).unwrap();
+        assert!(source.read(entry).unwrap_err().message.contains("the target of the link"), "{name}");
+    }
+    assert!(!entries.iter().any(|entry| entry.key.contains("notes") || entry.key.contains("hidden")));
     let non_utf8: Vec<_> = entries.iter().filter(|entry| entry.key.contains('\u{fffd}')).collect();
     assert_eq!(non_utf8.len(), 2, "different names have different keys: {:?}", keys(&entries));
     assert!(non_utf8.iter().all(|entry| read(entry) == Err(FaultKind::Unsupported)));

@@ -144,7 +144,10 @@ fn resumed_run_computes_in_the_recorded_class() {
         let output = quickstart(Some(Class::detect().name()), "1", &path("parts"));
         assert_eq!(output.status.code(), Some(2));
         let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(stderr.contains("was started with the kernel class portable"), "{stderr}");
+        assert!(
+            stderr.contains("was started with the kernel class portable, but `--kernel-class` selects"),
+            "{stderr}"
+        );
     }
 }
 
@@ -160,7 +163,7 @@ fn run_fails_on_folder_of_a_class_that_the_processor_lacks() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{stderr}");
     assert!(
-        stderr.contains(&format!("was started with the kernel class {missing}: this processor lacks the kernel class")),
+        stderr.contains(&format!("was started with the kernel class {missing}, but this processor lacks the class")),
         "{stderr}"
     );
 }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub(super) use self::companions::FolderCompanions;
 use self::walk::{MatchedPath, PathKind};
 use super::dicom::{self, Decoder, Series};
-use super::file::{check_regular, is_dicom_slice};
+use super::file::{check_regular, is_dicom_slice, missing};
 use super::patient::{PatientConfig, PatientRule, PatientSecret};
 use super::{Scan, ScanEntry, ScanHeader, Source, content_digest, nifti};
 use crate::error::{ConfigError, Error, Fault, FaultKind, Result};
@@ -54,8 +54,8 @@ pub struct FolderConfig {
 /// The source kind `folder`.
 ///
 /// Keys are paths relative to the root, with `/` between components and, for a DICOM folder, `#` and the id of the series.
-/// A folder that cannot be listed, a name that is not UTF-8 and a folder without a CT series are also listed; reading them
-/// is a fault.
+/// A folder that cannot be listed, a broken link, a name that is not UTF-8 and a folder without a CT series are also listed; reading
+/// them is a fault.
 #[derive(Clone, Debug)]
 pub struct FolderSource {
     name: String,
@@ -196,7 +196,7 @@ impl FolderSource {
             let message = "expected a name in UTF-8, got other bytes: rename the file or folder";
             return Err(Fault::read(FaultKind::Unsupported, message));
         }
-        Err(Fault::read(FaultKind::Missing, "the scan no longer exists"))
+        Err(missing(&path))
     }
 
     /// Returns a fault if the patient of a scan is unknown: the scan could be on both sides of a split.

@@ -8,7 +8,7 @@ use std::time::UNIX_EPOCH;
 
 use globset::GlobSet;
 use sha2::{Digest, Sha256};
-use walkdir::{DirEntry, WalkDir};
+use walkdir::WalkDir;
 
 /// The kind of a path below the root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub(super) enum PathKind {
     Folder,
     /// A folder that cannot be listed, or a name that is not UTF-8.
     Unreadable,
+    /// A link whose target does not exist, for example because a disk is not mounted.
+    BrokenLink,
 }
 
 /// A path that matches, or an unreadable folder that may contain such a path.
@@ -30,8 +32,9 @@ pub(super) struct MatchedPath {
     pub modified_s: i64,
 }
 
-/// Finds every path below `root` that is included and not excluded, in no particular order. Paths that are removed during the
-/// search are skipped, and so are links to a parent folder, whose content is found anyway.
+/// Finds every path below `root` that is included and not excluded, in no particular order, and the broken links that may have been
+/// such a path or a folder with such paths. Paths that are removed during the search are skipped, and so are links to a parent folder,
+/// whose content is found anyway.
 ///
 /// # Errors
 /// Returns an error if the root itself cannot be listed.
@@ -43,13 +46,15 @@ pub(super) fn find(root: &Path, include: &GlobSet, exclude: &GlobSet) -> io::Res
         let entry = match step {
             Ok(entry) => entry,
             Err(error) => {
-                found.extend(unlisted(root, &error));
+                found.extend(unlisted(root, &error).filter(|path| {
+                    path.kind != PathKind::BrokenLink || is_possible_scan(Path::new(&path.key), include, exclude)
+                }));
                 continue;
             }
         };
         let Ok(relative) = entry.path().strip_prefix(root) else { continue };
         let is_folder = entry.file_type().is_dir();
-        if is_hidden(&entry) || exclude.is_match(relative) {
+        if is_hidden(entry.file_name()) || exclude.is_match(relative) {
             if is_folder {
                 walk.skip_current_dir();
             }
@@ -78,20 +83,28 @@ pub(super) fn find(root: &Path, include: &GlobSet, exclude: &GlobSet) -> io::Res
     Ok(found)
 }
 
-/// Returns an entry for a folder that cannot be listed and may contain scans.
+/// Returns an entry for a folder that cannot be listed and may contain scans, or for a broken link.
 fn unlisted(root: &Path, error: &walkdir::Error) -> Option<MatchedPath> {
-    let removed = error.io_error().is_some_and(|error| error.kind() == io::ErrorKind::NotFound);
-    if removed || error.loop_ancestor().is_some() {
-        return None;
-    }
-    let relative = error.path()?.strip_prefix(root).ok()?;
-    let (key, _) = key_of(relative);
-    (!key.is_empty()).then_some(MatchedPath { key, kind: PathKind::Unreadable, bytes: 0, modified_s: 0 })
+    let path = error.path()?;
+    let kind = match error.io_error().map(io::Error::kind) {
+        Some(io::ErrorKind::NotFound) if path.is_symlink() => PathKind::BrokenLink,
+        Some(io::ErrorKind::NotFound) => return None,
+        _ if error.loop_ancestor().is_some() => return None,
+        _ => PathKind::Unreadable,
+    };
+    let (key, _) = key_of(path.strip_prefix(root).ok()?);
+    (!key.is_empty()).then_some(MatchedPath { key, kind, bytes: 0, modified_s: 0 })
+}
+
+/// Returns whether the target of a broken link may have been a scan, or a folder with scans: a name without an extension may be a folder.
+fn is_possible_scan(relative: &Path, include: &GlobSet, exclude: &GlobSet) -> bool {
+    let is_hidden = relative.file_name().is_some_and(is_hidden);
+    !is_hidden && !exclude.is_match(relative) && (include.is_match(relative) || relative.extension().is_none())
 }
 
 /// Returns whether a name starts with a dot: `.DS_Store`, `._ct.nii.gz`, unfinished copies of other programs.
-fn is_hidden(entry: &DirEntry) -> bool {
-    entry.file_name().as_encoded_bytes().starts_with(b".")
+fn is_hidden(name: &OsStr) -> bool {
+    name.as_encoded_bytes().starts_with(b".")
 }
 
 /// Returns the path with `/` between its components, and whether it is UTF-8. The hash of its bytes is appended to a path that is

@@ -32,7 +32,7 @@ use super::history::{History, TRAIN, VALIDATION};
 use super::output::write_atomic;
 use super::trained_network::TrainedNetwork;
 use crate::error::{Error, Result};
-use crate::store::{self, FileDigest, FileLock, canonical};
+use crate::store::{self, FileDigest, FileLock, canonical, write_private};
 use crate::volume::Picture;
 
 /// The losses, rates and scores of a step or a validation, each with its name.
@@ -219,7 +219,13 @@ impl<'a> Run<'a> {
             Err(cause) if !folder.is_dir() => return Err(Error::io("cannot create", &folder, cause)),
             _ => {}
         }
-        write_atomic(&folder.join("scans.jsonl"), &self.plan.scan_files)
+        // The folder may be from another program or an earlier version.
+        #[cfg(unix)]
+        std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o700))
+            .map_err(|cause| Error::io("cannot make private", &folder, cause))?;
+        let path = folder.join("scans.jsonl");
+        write_private(&path, |out| out.write_all(&self.plan.scan_files))
+            .map_err(|cause| Error::io("cannot write", &path, cause))
     }
 
     fn table(&self) -> PathBuf {
