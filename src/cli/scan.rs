@@ -1,5 +1,6 @@
 //! Scans and preprocessing options on the command line.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -28,7 +29,12 @@ pub fn read_scan(path: &Path) -> Result<Volume> {
 }
 
 fn read_series(folder: &Path, id: Option<&str>) -> Result<Volume> {
-    let found = dicom::list_series(folder).map_err(|fault| read_error(folder, &fault))?;
+    let dicom::DicomFolder { series: found, other_files } =
+        dicom::list_folder(folder, &dicom::FolderFilter::default()).map_err(|fault| read_error(folder, &fault))?;
+    if !other_files.is_empty() {
+        let list: Vec<String> = other_files.iter().map(|(kind, count)| format!("{count} × {kind}")).collect();
+        tracing::warn!("left out files that are no slices: {}", list.join(", "));
+    }
     let volumes: Vec<_> = found.iter().filter(|series| !series.is_other_modality() && !series.is_localizer()).collect();
     let series = match (id, &volumes[..], &found[..]) {
         (Some(id), ..) => found.iter().find(|series| series.id() == id),
@@ -38,17 +44,36 @@ fn read_series(folder: &Path, id: Option<&str>) -> Result<Volume> {
         _ => None,
     };
     let Some(series) = series else {
-        return Err(ambiguous(folder, &found, id));
+        return Err(ambiguous(folder, &found, &other_files, id));
     };
     // A crash of a decoder ends the child process, not this command.
     let decoder =
         std::env::current_exe().map_or_else(|_| dicom::Decoder::in_process(), dicom::Decoder::in_child_process);
-    dicom::read_series(series, &decoder, &dicom::Limits::default()).map_err(|fault| read_error(folder, &fault))
+    dicom::read_series(series, &decoder, &dicom::Limits::default()).map_err(|fault| {
+        let names: Vec<String> = series.unreadable_files().map(|path| path.display().to_string()).collect();
+        let error = read_error(folder, &fault);
+        if names.is_empty() {
+            error
+        } else {
+            error.with_hint(format!("files that cannot be read: {}", shortened(&names)))
+        }
+    })
+}
+
+/// Returns the first names, and the number of the other names.
+fn shortened(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    if names.len() > SHOWN { format!("{shown} and {} more", names.len() - SHOWN) } else { shown }
 }
 
 /// Returns the error for a folder without a series, with several, or without the requested one.
-fn ambiguous(folder: &Path, found: &[dicom::Series], id: Option<&str>) -> Error {
+fn ambiguous(folder: &Path, found: &[dicom::Series], other_files: &BTreeMap<&str, usize>, id: Option<&str>) -> Error {
     let path = folder.display();
+    if found.is_empty() && !other_files.is_empty() {
+        let list: Vec<String> = other_files.iter().map(|(kind, count)| format!("{count} × {kind}")).collect();
+        return Error::new(format!("{path} is not a scan: expected CT images, got {}", list.join(", ")));
+    }
     if found.is_empty() {
         return Error::new(format!("{path} is not a scan: a folder without DICOM images"))
             .with_hint("pass a NIfTI file or the folder that contains the slices themselves");

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::ingest::{key_of, stem};
 
-/// Endings of NIfTI files.
+/// Endings of NIfTI files, in lower case.
 const ENDINGS: [&str; 2] = [".nii.gz", ".nii"];
+/// A byte order mark, which spreadsheet programs write.
+const BYTE_ORDER_MARK: char = '\u{FEFF}';
 
 /// Returns the folder of label maps in a data set: the folder itself if it contains NIfTI files, else `labelsTs`, `labelsTr` or
 /// `labels`.
@@ -69,10 +72,13 @@ fn nifti_files(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     let mut cases = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let case = ENDINGS.iter().find_map(|ending| name.strip_suffix(ending));
-        if let Some(case) = case.filter(|case| !case.is_empty() && !case.starts_with('.')) {
-            cases.push((case.to_owned(), path));
+        let name = path.file_name().unwrap_or_default();
+        let lower = name.to_ascii_lowercase();
+        let is_nifti = ENDINGS.iter().any(|ending| lower.as_encoded_bytes().ends_with(ending.as_bytes()));
+        // Names that are not UTF-8 remain different.
+        let case = key_of(stem(name).as_ref());
+        if is_nifti && !case.starts_with('.') {
+            cases.push((case, path));
         }
     }
     cases.sort();
@@ -86,6 +92,7 @@ fn nifti_files(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
 pub fn patients(path: &Path) -> Result<BTreeMap<String, String>> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::io("cannot read", path, error))?;
     let mut patients = BTreeMap::new();
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text);
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let parts: Vec<&str> = line.split(',').map(str::trim).collect();
         match parts[..] {

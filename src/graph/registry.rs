@@ -1,5 +1,6 @@
 //! The kinds of stages of graph files, and how each is built from its settings.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -49,22 +50,22 @@ impl BuildContext {
     /// If a variable is not set, or a `${` has no `}`.
     pub fn path(&self, field: &str, written: impl AsRef<Path>) -> Result<PathBuf, ConfigError> {
         let written = written.as_ref().to_string_lossy();
-        let mut path = String::new();
+        let mut path = OsString::new();
         let mut rest: &str = &written;
         while let Some(start) = rest.find("${") {
             let Some(length) = rest[start..].find('}') else {
                 return Err(ConfigError::new(field, format!("expected a `}}` after `${{`, got `{written}`")));
             };
             let name = &rest[start + 2..start + length];
-            let value = std::env::var(name).map_err(|_| {
+            let value = std::env::var_os(name).ok_or_else(|| {
                 let message = format!("the environment variable `{name}` is not set");
                 ConfigError::new(field, message).with_hint(format!("export {name}=…"))
             })?;
-            path.push_str(&rest[..start]);
-            path.push_str(&value);
+            path.push(&rest[..start]);
+            path.push(value);
             rest = &rest[start + length + 1..];
         }
-        path.push_str(rest);
+        path.push(rest);
         Ok(self.folder.join(path))
     }
 }

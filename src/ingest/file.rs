@@ -1,5 +1,6 @@
 //! Opening of scan files, and their names.
 
+use std::ffi::OsStr;
 use std::fs::{File, FileType};
 use std::io::{self, Read};
 use std::path::Path;
@@ -46,8 +47,33 @@ pub fn is_dicom_slice(path: &Path) -> bool {
     open_regular(path).is_ok_and(read) && &start[128..] == b"DICM"
 }
 
-/// Returns a file name without the extensions `.nii` and `.nii.gz`.
-pub(super) fn stem(name: &str) -> &str {
-    let name = name.strip_suffix(".gz").unwrap_or(name);
-    name.strip_suffix(".nii").unwrap_or(name)
+/// Returns a file name without the extensions `.nii` and `.nii.gz`, in upper or lower case.
+pub(crate) fn stem(name: &OsStr) -> &OsStr {
+    let without = |name, extension: &str| {
+        let path = Path::new(name);
+        let found = path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension));
+        path.file_stem().filter(|_| found).unwrap_or(name)
+    };
+    without(without(name, "gz"), "nii")
+}
+
+/// Returns a file name as [`stem`] does.
+pub(super) fn name_stem(name: &str) -> &str {
+    stem(name.as_ref()).to_str().unwrap_or(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stem_is_name_without_extensions_of_nifti() {
+        for name in ["a.nii", "a.nii.gz", "a.NII.GZ", "a.Nii.gz", "a.gz", "a"] {
+            assert_eq!(name_stem(name), "a", "{name}");
+        }
+        for name in ["a.b", ".nii", "a.nii.bz2", "nii"] {
+            assert_eq!(name_stem(name), name);
+        }
+        assert_eq!(name_stem("a.b.nii.gz"), "a.b");
+    }
 }

@@ -12,18 +12,22 @@ pub mod dicom;
 mod digest;
 mod file;
 mod folder;
+mod key;
 mod lists;
 pub mod nifti;
 mod patient;
 pub mod phantom;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 pub use digest::content_digest;
 pub use file::is_dicom_slice;
+pub(crate) use file::stem;
 pub use folder::{FolderConfig, FolderSource};
+pub(crate) use key::key_of;
 pub use lists::{DecathlonListConfig, ListSource, NnunetListConfig, NnunetPart};
 pub use patient::{PatientConfig, PatientPattern, PatientRule, PatientSecret};
 
@@ -89,6 +93,15 @@ pub trait Companions: Send + Sync {
     /// # Errors
     /// Returns a fault of stage `mask`: `missing` if the file does not exist, otherwise the fault of reading the file.
     fn labels(&self, pattern: &str) -> Result<Labels, Fault>;
+
+    /// Reads the names of labels by id that the label file itself states; empty if the file states none.
+    ///
+    /// # Errors
+    /// Returns the faults of [`Companions::labels`] that the header of the file shows.
+    fn label_names(&self, pattern: &str) -> Result<BTreeMap<u16, String>, Fault> {
+        let _ = pattern;
+        Ok(BTreeMap::new())
+    }
 }
 
 /// An archive of scans.

@@ -72,14 +72,14 @@ impl PatientRule {
         }
     }
 
-    /// Returns the patient that a key names; `None` if the rule does not match the key or reads a header.
-    pub fn of_key<'a>(&self, key: &'a str) -> Option<&'a str> {
-        let path = key.split_once('#').map_or(key, |(path, _)| path);
+    /// Returns the patient that a path below the root names; `None` if the rule does not match the path or reads a header. The path is a
+    /// key without the id of a series.
+    pub fn of_path<'a>(&self, path: &'a str) -> Option<&'a str> {
         match self {
             Self::PathComponent(index) => {
                 let mut components = path.split('/').skip(*index);
                 let component = components.next()?;
-                Some(if components.next().is_none() { super::file::stem(component) } else { component })
+                Some(if components.next().is_none() { super::file::name_stem(component) } else { component })
             }
             Self::Pattern(pattern) => pattern.patient_in(path),
             Self::Dicom => None,
@@ -281,23 +281,24 @@ mod tests {
     #[test]
     fn path_component_names_patient() {
         let first = rule(PatientConfig::default());
-        assert_eq!(first.of_key("case-7/2019/ct.nii.gz"), Some("case-7"));
-        assert_eq!(first.of_key("liver_017.nii.gz"), Some("liver_017"));
-        assert_eq!(first.of_key("case-7#0123456789abcdef"), Some("case-7"));
+        assert_eq!(first.of_path("case-7/2019/ct.nii.gz"), Some("case-7"));
+        assert_eq!(first.of_path("liver_017.nii.gz"), Some("liver_017"));
+        assert_eq!(first.of_path("LIVER_017.NII.GZ"), Some("LIVER_017"));
+        assert_eq!(first.of_path("case#7/ct.nii"), Some("case#7"));
         let second = rule(PatientConfig { path_component: Some(1), ..PatientConfig::default() });
-        assert_eq!(second.of_key("site/case-7/ct.nii.gz"), Some("case-7"));
-        assert_eq!(second.of_key("ct.nii.gz"), None);
+        assert_eq!(second.of_path("site/case-7/ct.nii.gz"), Some("case-7"));
+        assert_eq!(second.of_path("ct.nii.gz"), None);
     }
 
     #[test]
     fn pattern_matches_shortest_patient_name() {
-        assert_eq!(pattern("imagesTr/{patient}_*.nii.gz").of_key("imagesTr/liver-3_0000.nii.gz"), Some("liver-3"));
-        assert_eq!(pattern("imagesTr/{patient}_*.nii.gz").of_key("imagesTs/liver-3_0000.nii.gz"), None);
-        assert_eq!(pattern("*/{patient}/ct.nii.gz").of_key("a/b/ct.nii.gz"), Some("b"));
-        assert_eq!(pattern("*/{patient}/ct.nii.gz").of_key("a/b/c/ct.nii.gz"), None);
-        assert_eq!(pattern("{patient}.nii.gz").of_key("é/x.nii.gz"), None);
-        assert_eq!(pattern("volume-{patient}.nii").of_key("volume-é.nii"), Some("é"));
-        assert_eq!(pattern("volume-{patient}.nii").of_key("volume-.nii"), None);
+        assert_eq!(pattern("imagesTr/{patient}_*.nii.gz").of_path("imagesTr/liver-3_0000.nii.gz"), Some("liver-3"));
+        assert_eq!(pattern("imagesTr/{patient}_*.nii.gz").of_path("imagesTs/liver-3_0000.nii.gz"), None);
+        assert_eq!(pattern("*/{patient}/ct.nii.gz").of_path("a/b/ct.nii.gz"), Some("b"));
+        assert_eq!(pattern("*/{patient}/ct.nii.gz").of_path("a/b/c/ct.nii.gz"), None);
+        assert_eq!(pattern("{patient}.nii.gz").of_path("é/x.nii.gz"), None);
+        assert_eq!(pattern("volume-{patient}.nii").of_path("volume-é.nii"), Some("é"));
+        assert_eq!(pattern("volume-{patient}.nii").of_path("volume-.nii"), None);
     }
 
     #[test]

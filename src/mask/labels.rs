@@ -9,7 +9,8 @@ use serde::de::{MapAccess, SeqAccess, Visitor, value};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::align::Alignment;
-use super::classes::{CLASSES, class_ids, known_names};
+use super::classes::{CLASSES, class_ids, class_name, known_names};
+use super::names::contradiction;
 use super::{Mask, Organ, OrganMask, merged_organs};
 use crate::error::{ConfigError, Fault, FaultKind};
 use crate::ingest::Scan;
@@ -121,6 +122,9 @@ impl<'de> Deserialize<'de> for OrganChoice {
 pub struct LabelsMask {
     pattern: String,
     organs: Arc<[Organ]>,
+    /// Ids of each healthy organ in the file.
+    organ_ids: Vec<Vec<u16>>,
+    scheme: LabelScheme,
     /// Merged id by id of the file; 0 for ignored ids.
     merged: Vec<u8>,
     /// The highest id that may occur in the file.
@@ -152,6 +156,7 @@ impl LabelsMask {
         });
         let mut merged = vec![0u8; usize::from(u16::MAX) + 1];
         let mut owner: BTreeMap<u16, &str> = BTreeMap::new();
+        let mut organ_ids = Vec::new();
         for (index, (name, given)) in choice.iter().enumerate() {
             let field = if named { "organs".to_owned() } else { format!("organs.{name}") };
             let ids = if given.ids.is_empty() { ids_by_name(name, config.scheme) } else { Ok(given.ids.clone()) };
@@ -170,6 +175,7 @@ impl LabelsMask {
                 }
                 merged[usize::from(id)] = label(tumor);
             }
+            organ_ids.push(ids);
         }
         if !errors.is_empty() {
             return Err(errors);
@@ -178,8 +184,8 @@ impl LabelsMask {
             LabelScheme::TotalSegmentator => CLASSES,
             LabelScheme::Custom => u16::MAX,
         };
-        let LabelsConfig { pattern, other, min_coverage, .. } = config;
-        Ok(Self { pattern, organs, merged, max_id, other, min_coverage })
+        let LabelsConfig { pattern, scheme, other, min_coverage, .. } = config;
+        Ok(Self { pattern, organs, organ_ids, scheme, merged, max_id, other, min_coverage })
     }
 
     /// Returns the mask of a label file on the grid of its scan.
@@ -198,6 +204,19 @@ impl LabelsMask {
         });
         let fault = (1..=u16::MAX).filter(|&id| ignored[usize::from(id)]).find_map(|id| self.id_fault(id));
         fault.map_or(Ok(OrganMask { labels: merged, organs: self.organs.clone() }), Err)
+    }
+
+    /// Compares the names that a label file states with the organs.
+    ///
+    /// # Errors
+    /// Returns `mismatch` if an id has another name in the file than in the scheme, or an organ another id.
+    pub fn check_names(&self, names: &BTreeMap<u16, String>) -> Result<(), Fault> {
+        let expected = |id| match self.scheme {
+            LabelScheme::TotalSegmentator => class_name(id),
+            LabelScheme::Custom => None,
+        };
+        let mut organs = self.organs.iter().zip(&self.organ_ids);
+        organs.find_map(|(organ, ids)| contradiction(names, &organ.name, ids, expected)).map_or(Ok(()), Err)
     }
 
     /// Returns the fault of an id in the file, if the id is not allowed.
@@ -243,6 +262,7 @@ impl Mask for LabelsMask {
     }
 
     fn mask(&self, scan: &Scan) -> Result<OrganMask, Fault> {
+        self.check_names(&scan.companions.label_names(&self.pattern)?)?;
         self.merge(&scan.companions.labels(&self.pattern)?, &scan.volume.grid)
     }
 }

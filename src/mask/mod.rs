@@ -12,6 +12,7 @@ mod bits;
 mod classes;
 mod labels;
 mod lung;
+mod names;
 mod organs;
 mod segmentor;
 #[cfg(test)]

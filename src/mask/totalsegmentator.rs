@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::align::Alignment;
 use super::classes::{class_ids, class_name, known_names};
 use super::labels::{check_coverage, default_coverage};
+use super::names::contradiction;
 use super::{Mask, Organ, OrganMask, merged_organs};
 use crate::error::{ConfigError, Fault, FaultKind};
 use crate::ingest::{Companions, Scan};
@@ -146,17 +147,19 @@ impl TotalSegmentatorMask {
         let mut merged = Array3::filled(scan.shape, 0u8);
         for (organ, files) in self.organs.iter().zip(&self.files) {
             for file in files {
-                let labels = match companions.labels(&self.pattern.replace("{name}", file)) {
-                    Ok(labels) => labels,
-                    Err(fault) if fault.kind == FaultKind::Missing && self.optional => continue,
-                    Err(fault) if fault.kind == FaultKind::Missing => {
-                        let message = format!("expected a mask of `{file}` for {}, got none", organ.name);
-                        return Err(Fault::mask(FaultKind::Missing, message));
-                    }
-                    Err(fault) => {
-                        return Err(Fault { message: format!("mask of `{file}`: {}", fault.message), ..fault });
-                    }
-                };
+                let pattern = self.pattern.replace("{name}", file);
+                let labels =
+                    match self.check_names(companions, &pattern, file).and_then(|()| companions.labels(&pattern)) {
+                        Ok(labels) => labels,
+                        Err(fault) if fault.kind == FaultKind::Missing && self.optional => continue,
+                        Err(fault) if fault.kind == FaultKind::Missing => {
+                            let message = format!("expected a mask of `{file}` for {}, got none", organ.name);
+                            return Err(Fault::mask(FaultKind::Missing, message));
+                        }
+                        Err(fault) => {
+                            return Err(Fault { message: format!("mask of `{file}`: {}", fault.message), ..fault });
+                        }
+                    };
                 let voxels = merged.as_mut_slice();
                 Alignment::new(&labels.grid, scan, self.min_coverage)?.for_each_label(&labels, |index, _| {
                     if voxels[index] == 0 {
@@ -166,6 +169,22 @@ impl TotalSegmentatorMask {
             }
         }
         Ok(OrganMask { labels: merged, organs: self.organs.clone() })
+    }
+}
+
+impl TotalSegmentatorMask {
+    /// Returns `mismatch` if the table in a file names another class than the file does.
+    fn check_names(&self, companions: &dyn Companions, pattern: &str, file: &str) -> Result<(), Fault> {
+        let names = companions.label_names(pattern)?;
+        let is_class = class_ids(file).len() == 1;
+        let expected = |_| is_class.then(|| file.to_owned());
+        // A binary mask has one id; a table with more is that of the map from which the mask was made.
+        let found = if names.len() == 1 {
+            contradiction(&names, file, &Vec::from_iter(names.keys().copied()), expected)
+        } else {
+            None
+        };
+        found.map_or(Ok(()), Err)
     }
 }
 

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::{tags, uids};
 use freetumor::error::{Fault, FaultKind, Stage};
-use freetumor::ingest::dicom::{Decoder, Limits, Series, list_series, read_header, read_series};
+use freetumor::ingest::dicom::{
+    Decoder, FolderFilter, Limits, Series, list_folder, list_series, read_header, read_series,
+};
 
 use crate::dicom_files::{COLUMNS, PERSONAL, ROWS, SliceFile, run_lengths, series, stored, write};
 
@@ -216,11 +218,12 @@ fn tilted_gantry_is_fault_with_angle() {
             .collect::<Vec<_>>()
     };
     assert_fault(&tilted(0.267_949), FaultKind::Geometry, "gantry is tilted by 15.0°");
-    // A shear below the tolerance is kept exactly.
+    // Below the tolerance the axes become perpendicular; the first slice and the distance between slices are kept.
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), &tilted(0.005));
     let grid = read_header(&list_series(folder.path()).unwrap()[0]).unwrap().grid;
-    assert!((grid.affine.apply([0.0, 0.0, 4.0])[1] + 0.04).abs() < 1e-12, "{grid:?}");
+    assert_eq!(grid.affine.apply([0.0, 0.0, 4.0])[..2], [0.0, 0.0], "{grid:?}");
+    assert!((grid.affine.spacing_mm()[2] - 2.0f64.hypot(0.01)).abs() < 1e-12, "{grid:?}");
 }
 
 #[test]
@@ -303,28 +306,77 @@ fn find(bytes: &[u8], pattern: &[u8]) -> usize {
     bytes.windows(pattern.len()).position(|window| window == pattern).expect("the pattern")
 }
 
-/// Truncates a slice after any byte: the slice is a truncated fault or is not an image, never a volume or a panic.
+/// Truncates a slice after any byte, in the middle of the series and at its end, where no gap tells that a slice is missing.
 #[test]
 fn truncated_slice_fails_its_series() {
-    let bytes = SliceFile::new(2).bytes();
-    let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), &series(5));
-    let third = std::fs::read_dir(folder.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .find(|path| std::fs::read(path).unwrap() == bytes)
-        .expect("the third slice");
-    let pixels = find(&bytes, &[0xE0, 0x7F, 0x10, 0x00]);
-    for length in (0..bytes.len()).rev().step_by(3) {
-        std::fs::write(&third, &bytes[..length]).unwrap();
-        let series = list_series(folder.path()).unwrap();
-        let faults: Vec<_> = series.iter().filter_map(|series| read(series, &Decoder::in_process()).err()).collect();
-        // Without magic bytes the file is not DICOM, and a slice is missing; after a complete element, other elements are missing.
-        let kinds: Vec<_> = faults.iter().map(|fault| fault.kind).collect();
-        let expected =
-            if length > pixels { &[FaultKind::Truncated][..] } else { &[FaultKind::Truncated, FaultKind::Missing] };
-        assert!(!kinds.is_empty() && kinds.iter().all(|kind| expected.contains(kind)), "{length}: {faults:?}");
+    for damaged in [2, 4] {
+        let bytes = SliceFile::new(damaged).bytes();
+        let folder = tempfile::tempdir().unwrap();
+        write(folder.path(), &series(5));
+        let path = std::fs::read_dir(folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .find(|path| std::fs::read(path).unwrap() == bytes)
+            .expect("the slice");
+        for length in (0..bytes.len()).rev().step_by(3) {
+            std::fs::write(&path, &bytes[..length]).unwrap();
+            let series = list_series(folder.path()).unwrap();
+            assert_eq!(series.len(), 1, "slice {damaged} of {length} bytes");
+            let fault = read(&series[0], &Decoder::in_process()).expect_err("a fault");
+            assert!(fault.message.ends_with("(1 of 5 slices)"), "slice {damaged} of {length} bytes: {fault}");
+            // Without magic bytes the file is not DICOM; after a complete element, other elements are missing.
+            let expected = [FaultKind::Truncated, FaultKind::Missing, FaultKind::Corrupt];
+            assert!(expected.contains(&fault.kind), "slice {damaged} of {length} bytes: {fault}");
+        }
     }
+}
+
+#[test]
+fn files_that_are_not_understood_fail_every_scan_of_their_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut slices = series(4);
+    slices.extend((0..5).map(|z| SliceFile::new(z).text(tags::SERIES_INSTANCE_UID, VR::UI, "2.25.4711.2")));
+    write(folder.path(), &slices);
+    let page = b"<!DOCTYPE html><html><body>404 not found</body></html>";
+    let unreadable: [(&str, &[u8]); 3] = [("empty.dcm", b""), ("zeros.dcm", &[0; 4096]), ("page", page)];
+    for (name, bytes) in unreadable {
+        std::fs::write(folder.path().join(name), bytes).unwrap();
+    }
+    #[cfg(unix)]
+    std::os::unix::fs::symlink("missing", folder.path().join("link")).unwrap();
+    let count = if cfg!(unix) { 4 } else { 3 };
+    let all = list_series(folder.path()).unwrap();
+    assert_eq!(all.len(), 2);
+    for series in &all {
+        let fault = read(series, &Decoder::in_process()).unwrap_err();
+        assert_eq!(fault.kind, FaultKind::Corrupt);
+        assert!(fault.message.contains("cannot be understood"), "{fault}");
+        assert!(fault.message.contains(&format!("(3 of {} slices)", series.files())), "{fault}");
+        assert_eq!(series.unreadable_files().count(), count);
+    }
+    // The caller may allow such files, or exclude them by name.
+    let filter = FolderFilter { allow_unreadable: true, ..FolderFilter::default() };
+    let allowed = list_folder(folder.path(), &filter).unwrap();
+    assert_eq!(allowed.other_files["unreadable file"], count);
+    let names = ["empty.dcm", "zeros.dcm", "page", "link"];
+    let is_excluded = |path: &Path| names.iter().any(|name| path.ends_with(name));
+    let excluded = list_folder(folder.path(), &FolderFilter { is_excluded: &is_excluded, ..FolderFilter::default() });
+    for folder in [allowed, excluded.unwrap()] {
+        assert_eq!(folder.series.len(), 2);
+        assert!(folder.series.iter().all(|series| read(series, &Decoder::in_process()).is_ok()));
+    }
+}
+
+#[test]
+fn folder_of_unreadable_files_is_one_scan_with_fault() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a", "b"] {
+        std::fs::write(folder.path().join(name), [7; 300]).unwrap();
+    }
+    let all = list_series(folder.path()).unwrap();
+    assert_eq!(all.len(), 1);
+    assert!(read(&all[0], &Decoder::in_process()).unwrap_err().message.ends_with("(2 of 2 slices)"));
+    assert!(!all[0].is_localizer() && !all[0].is_other_modality());
 }
 
 /// Changes any single byte of the header: reading ends with a fault or a small volume.

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use dicom_core::VR;
 use dicom_dictionary_std::{tags, uids};
 use freetumor::error::Fault;
-use freetumor::ingest::dicom::{Decoder, Limits, Series, list_series, patient_id, read_header, read_series};
+use freetumor::ingest::dicom::{
+    Decoder, FolderFilter, Limits, Series, list_folder, list_series, patient_id, read_header, read_series,
+};
 use freetumor::volume::{Affine, Volume, Voxels};
 use sha2::{Digest, Sha256};
 
@@ -268,18 +270,28 @@ fn element_encoding_does_not_change_volume() {
 }
 
 #[test]
-fn files_without_image_are_ignored() {
+fn objects_that_are_no_slices_are_left_out_and_counted() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), &series(3));
-    let report = SliceFile::new(0).without(tags::PIXEL_DATA).without(tags::ROWS).text(tags::MODALITY, VR::CS, "SR");
-    report.write(&folder.path().join("DICOMDIR"));
+    let object = |class: &str| SliceFile::new(0).text(tags::SOP_CLASS_UID, VR::UI, class);
+    // Reports without an image, a screen capture and a PET image in the same series, and a DICOMDIR.
+    let report = |class| object(class).without(tags::PIXEL_DATA).without(tags::ROWS);
+    report(uids::X_RAY_RADIATION_DOSE_SR_STORAGE).write(&folder.path().join("report"));
+    report(uids::MEDIA_STORAGE_DIRECTORY_STORAGE).write(&folder.path().join("directory"));
+    let capture = object(uids::SECONDARY_CAPTURE_IMAGE_STORAGE).without(tags::IMAGE_POSITION_PATIENT);
+    capture.write(&folder.path().join("page"));
+    capture.u16(tags::SAMPLES_PER_PIXEL, 3).write(&folder.path().join("colour page"));
+    object(uids::POSITRON_EMISSION_TOMOGRAPHY_IMAGE_STORAGE).write(&folder.path().join("pet"));
     std::fs::write(folder.path().join("notes.txt"), "Doe, Jane: follow-up in March").unwrap();
-    std::fs::write(folder.path().join("empty.dcm"), "").unwrap();
-    std::fs::write(folder.path().join("zeros.dcm"), [0; 4096]).unwrap();
+    std::fs::write(folder.path().join("DICOMDIR"), "damaged").unwrap();
     std::fs::create_dir(folder.path().join("more")).unwrap();
-    let series = only_series(folder.path());
+    let found = list_folder(folder.path(), &FolderFilter::default()).unwrap();
+    let expected = [("DICOMDIR", 1), ("PET image", 1), ("dose report", 1), ("other file", 2), ("secondary capture", 2)];
+    assert_eq!(found.other_files.into_iter().collect::<Vec<_>>(), expected);
+    let [series] = &found.series[..] else { panic!("expected one series, got {:?}", found.series) };
     assert_eq!(series.files(), 3);
     assert!(series.bytes() > 1000 && series.modified_s() > 1_600_000_000);
+    assert!(read_series(series, &Decoder::in_process(), &Limits::default()).is_ok());
 }
 
 #[test]
@@ -339,15 +351,120 @@ fn overlapping_acquisitions_and_matrices_are_separated() {
     assert_eq!(read(&counted).unwrap().grid.shape, [6, 5, 4]);
 }
 
-#[test]
-fn duplicate_of_slice_is_ignored() {
+/// Returns the shapes and first voxels of the scans in a folder with these slices; the message of a fault instead.
+fn scans_of(slices: &[SliceFile]) -> Vec<Result<([usize; 3], f32), String>> {
     let folder = tempfile::tempdir().unwrap();
-    write(folder.path(), &series(4));
-    SliceFile::new(2).write(&folder.path().join("duplicate of a slice"));
-    let series = only_series(folder.path());
-    assert_eq!(series.files(), 5);
-    let volume = read_series(&series, &Decoder::in_process(), &Limits::default()).unwrap();
-    assert_eq!(volume, read(&dicom_files::series(4)).unwrap());
+    write(folder.path(), slices);
+    let all = list_series(folder.path()).unwrap();
+    let scans = all.iter().filter(|series| !series.is_localizer()).map(|series| {
+        read_series(series, &Decoder::in_process(), &Limits::default())
+            .map(|volume| (volume.grid.shape, volume.voxels.hu(0)))
+            .map_err(|fault| fault.message)
+    });
+    let mut scans: Vec<_> = scans.collect();
+    scans.sort_by(|a, b| a.partial_cmp(b).unwrap());
+    scans
+}
+
+/// Returns two acquisitions of six slices, the second `shift_mm` higher and 100 HU brighter, without elements that separate them.
+fn two_acquisitions(shift_mm: f64) -> Vec<SliceFile> {
+    let slice = |z: usize, second: usize| {
+        let position = 30.0 + 2.0 * z as f64 + shift_mm * second as f64;
+        SliceFile::new(z).at(&format!("-10\\-20\\{position}")).without(tags::INSTANCE_NUMBER).text(
+            tags::RESCALE_INTERCEPT,
+            VR::DS,
+            if second == 0 { "-24" } else { "76" },
+        )
+    };
+    (0..12).map(|index| slice(index % 6, index / 6)).collect()
+}
+
+#[test]
+fn acquisitions_never_mix_whatever_their_shift() {
+    let first = f32::from(stored(0)[0]);
+    let expected = [Ok(([6, 5, 6], first - 24.0)), Ok(([6, 5, 6], first + 76.0))];
+    for shift_mm in [0.0, 0.01, 0.5, 2.0 / 3.0, 1.0, 2.0, 3.0, 10.0] {
+        for (tag, vr, values) in [
+            (tags::ACQUISITION_NUMBER, VR::IS, ["1", "2"]),
+            (tags::ACQUISITION_NUMBER, VR::IS, ["1.0", "2.0"]),
+            (tags::ACQUISITION_NUMBER, VR::IS, ["", "2"]),
+            (tags::TEMPORAL_POSITION_IDENTIFIER, VR::IS, ["1", "2"]),
+            (tags::CONVOLUTION_KERNEL, VR::SH, ["B30f", "B70f"]),
+            (tags::ACQUISITION_TIME, VR::TM, ["101500", "101603"]),
+            (tags::KVP, VR::DS, ["80", "140"]),
+        ] {
+            let slices = two_acquisitions(shift_mm).into_iter().enumerate();
+            let slices: Vec<_> = slices.map(|(index, slice)| slice.text(tag, vr, values[index / 6])).collect();
+            assert_eq!(scans_of(&slices), expected, "{tag} {values:?} at {shift_mm} mm");
+        }
+        // Numbers that run through one acquisition after the other, upwards or downwards.
+        for sign in [1, -1] {
+            let slices = two_acquisitions(shift_mm).into_iter().enumerate();
+            let slices: Vec<_> = slices
+                .map(|(index, slice)| {
+                    let within = if sign > 0 { index % 6 } else { 5 - index % 6 };
+                    slice.text(tags::INSTANCE_NUMBER, VR::IS, &(6 * (index / 6) + within).to_string())
+                })
+                .collect();
+            assert_eq!(scans_of(&slices), expected, "numbers at {shift_mm} mm");
+        }
+        // The same numbers in both acquisitions: nothing separates them.
+        let slices = two_acquisitions(shift_mm).into_iter().enumerate();
+        let slices: Vec<_> =
+            slices.map(|(index, slice)| slice.text(tags::INSTANCE_NUMBER, VR::IS, &(index % 6).to_string())).collect();
+        let scans = scans_of(&slices);
+        let [Err(message)] = &scans[..] else { panic!("{scans:?} at {shift_mm} mm") };
+        assert!(message.contains("expected one acquisition per series"), "{message}");
+    }
+}
+
+#[test]
+fn acquisitions_that_follow_each_other_are_one_scan() {
+    for slices_of_rotation in [1, 3, 4] {
+        let slices: Vec<_> = (0..12)
+            .map(|z| SliceFile::new(z).text(tags::ACQUISITION_NUMBER, VR::IS, &(z / slices_of_rotation).to_string()))
+            .collect();
+        assert_eq!(scans_of(&slices).len(), 1, "{slices_of_rotation} slices");
+        assert_eq!(scans_of(&slices)[0].as_ref().unwrap().0, [6, 5, 12]);
+    }
+}
+
+#[test]
+fn copy_of_slice_has_same_content_whatever_its_identifier() {
+    let with_extra = |extra: SliceFile| {
+        let mut slices = series(4);
+        slices.push(extra);
+        scans_of(&slices)
+    };
+    let expected = [Ok(([6, 5, 4], f32::from(stored(0)[0]) - 24.0))];
+    assert_eq!(with_extra(SliceFile::new(2)), expected);
+    let sent_again = SliceFile::new(2).text(tags::SOP_INSTANCE_UID, VR::UI, "2.25.4711.99");
+    assert_eq!(with_extra(sent_again), expected);
+    // The same identifier with other pixels, or at another place in the plane, is another slice.
+    let mut pixels: Vec<u16> = stored(2).iter().map(|&value| value as u16).collect();
+    pixels[7] += 1;
+    for other in [SliceFile::new(2).pixels(&pixels), SliceFile::new(2).at("-9\\-20\\34")] {
+        let scans = with_extra(other);
+        let [Err(message)] = &scans[..] else { panic!("{scans:?}") };
+        assert!(message.contains("two different slices at the same position"), "{message}");
+    }
+}
+
+#[test]
+fn slices_with_series_of_their_own_are_one_scan_if_even() {
+    let scrambled = |slices: Vec<SliceFile>| -> Vec<_> {
+        let slices = slices.into_iter().enumerate();
+        slices.map(|(z, slice)| slice.text(tags::SERIES_INSTANCE_UID, VR::UI, &format!("2.25.77.{z}"))).collect()
+    };
+    assert_eq!(scans_of(&scrambled(series(5))), [Ok(([6, 5, 5], f32::from(stored(0)[0]) - 24.0))]);
+    let mut uneven = series(5);
+    uneven.remove(2);
+    let scans = scans_of(&scrambled(uneven));
+    let [Err(message)] = &scans[..] else { panic!("{scans:?}") };
+    assert!(message.contains("4 slices have 4 series identifiers"), "{message}");
+    // Beside a scan, single slices are localizers.
+    let beside = scrambled(vec![SliceFile::new(0), SliceFile::new(0), SliceFile::new(3)]);
+    assert_eq!(scans_of(&[series(4), beside].concat()).len(), 1);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use freetumor::error::FaultKind;
 use freetumor::ingest::nifti::{self, ByteOrder, Datatype, Header, Limits};
 use freetumor::volume::{Affine, Grid, Labels, Volume, Voxels};
 use proptest::prelude::*;
@@ -219,6 +220,58 @@ fn trailing_dimensions_of_one_and_gaps_before_voxels_are_ignored() {
     assert_eq!(volume(&file), read);
     file.extend([0; 512]);
     assert_eq!(volume(&file), read, "a tape block of zeros follows the voxels");
+    // Sizes below one beyond the third dimension are one, as in the reference implementation.
+    let zero = TestHeader { dim: vec![4, 3, 2, 1, 0], ..TestHeader::default() };
+    assert_eq!(volume(&zero.file(six)).grid.shape, [3, 2, 1]);
+}
+
+#[test]
+fn bytes_after_voxels_are_ignored_but_checksum_is_verified() {
+    let file = file_of_six(Datatype::I16, &TestHeader::default(), [0, 1, 2, 3, 4, 5]);
+    let expected = volume(&file);
+    let compress = |bytes: &[u8]| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(bytes).unwrap();
+        encoder.finish().unwrap()
+    };
+    let longer = [&file[..], b"garbage after the voxels"].concat();
+    let packed = compress(&file);
+    for (name, bytes) in [
+        ("plain", longer.clone()),
+        ("within the member", compress(&longer)),
+        ("after the member", [&packed[..], b"garbage"].concat()),
+        ("after the member, with the first byte of gzip", [&packed[..], &[0x1f, 0, 0]].concat()),
+        ("another member", [&packed[..], &compress(b"more")].concat()),
+        ("zeros", [&packed[..], &[0; 1 << 16]].concat()),
+    ] {
+        assert_eq!(volume(&bytes), expected, "{name}");
+    }
+    let mut damaged = compress(&longer);
+    let checksum = damaged.len() - 8;
+    damaged[checksum] ^= 1;
+    let read = nifti::read_volume_from(&damaged[..], damaged.len() as u64, &Limits::default());
+    assert_eq!(read.unwrap_err().kind, FaultKind::Corrupt);
+}
+
+#[test]
+fn labels_within_a_thousandth_of_whole_numbers_are_rounded() {
+    // Integers as nibabel stores them with a slope: 5 becomes 5.000000177 or 4.9999999988.
+    for (slope, stored, label) in [(0.019_607_844f32, 255u8, 5u16), (0.2, 5, 1), (0.999_999_94, 200, 200)] {
+        let header = TestHeader { scale: [slope, 0.0], datatype: Datatype::U8.code(), ..TestHeader::default() };
+        let file = header.file([0, stored, 0, 0, stored, 0].map(|value: u8| [value]));
+        assert_eq!(labels(&file).ids.as_slice(), [0, label, 0, 0, label, 0], "slope {slope}");
+    }
+    let floats = |value: f32| {
+        let header = TestHeader { datatype: Datatype::F32.code(), ..TestHeader::default() };
+        header.file([0.0f32, value, 1.0, 2.0, 3.0, 4.0].map(f32::to_le_bytes))
+    };
+    for (value, label) in [(4.9995, 5), (-0.0005, 0), (65_534.996, 65_535)] {
+        assert_eq!(labels(&floats(value)).ids.as_slice()[1], label, "{value}");
+    }
+    for value in [2.5, 4.98, -0.01, 65_535.5, f32::NAN, f32::INFINITY] {
+        let file = floats(value);
+        assert!(nifti::read_labels_from(&file[..], file.len() as u64, &Limits::default()).is_err(), "{value}");
+    }
 }
 
 #[test]

@@ -7,8 +7,6 @@ use crate::volume::{Affine, Grid};
 pub(super) const FEWEST_SLICES: usize = 3;
 /// Maximum distance of a slice from its position on the even grid, in voxels.
 const POSITION_TOLERANCE_VOXELS: f64 = 0.1;
-/// Maximum sine of the angle between the stacking direction and the normal of the slices: half a degree.
-const TILT_TOLERANCE: f64 = 0.008_727;
 /// Maximum difference of direction cosines within one series. Unit length and right angle may deviate ten times as much.
 const COSINE_TOLERANCE: f64 = 1e-4;
 /// Maximum relative difference of pixel spacings within one series.
@@ -29,14 +27,12 @@ pub(super) struct SlicePose {
     pub along_column: [f64; 3],
     /// Millimetres between columns and between rows.
     pub spacing_mm: [f64; 2],
-    /// Hash of the instance identifier, if the slice has one.
-    pub instance: Option<[u8; 32]>,
 }
 
 /// The order of slices and their grid.
 #[derive(Debug, PartialEq)]
 pub(super) struct SliceStack {
-    /// Indices of the poses from the first slice to the last; duplicates of a slice are left out.
+    /// Indices of the poses from the first slice to the last.
     pub order: Vec<usize>,
     pub grid: Grid,
 }
@@ -48,7 +44,6 @@ impl SlicePose {
         position_mm: [f64; 3],
         cosines: [f64; 6],
         spacing_mm: [f64; 2],
-        instance: Option<[u8; 32]>,
     ) -> Result<Self, Fault> {
         let [a, b, c, d, e, f] = cosines;
         let (row, column) = ([a, b, c], [d, e, f]);
@@ -76,7 +71,6 @@ impl SlicePose {
             along_row: row.map(|v| v / row_length),
             along_column: column.map(|v| v / column_length),
             spacing_mm,
-            instance,
         })
     }
 
@@ -100,16 +94,20 @@ pub(super) fn stack(poses: &[SlicePose]) -> Result<SliceStack, Fault> {
     let along = |index: usize| dot(poses[index].position_mm, normal);
     let mut order: Vec<usize> = (0..poses.len()).collect();
     order.sort_by(|&a, &b| along(a).total_cmp(&along(b)).then(a.cmp(&b)));
-    let order = without_duplicates(poses, order, along)?;
+    let along_mm: Vec<f64> = order.iter().map(|&index| along(index)).collect();
+    if along_mm.windows(2).any(|pair| pair[1] - pair[0] <= SAME_POSITION_MM) {
+        return Err(geometry(
+            "two different slices at the same position: expected one acquisition per series, got several".into(),
+        ));
+    }
     if order.len() < FEWEST_SLICES {
         return Err(too_few(order.len()));
     }
-    check_gaps(&order.iter().map(|&index| along(index)).collect::<Vec<_>>())?;
+    check_gaps(&along_mm)?;
 
     let start = poses[order[0]].position_mm;
     let end = poses[order[order.len() - 1]].position_mm;
     let step = [0, 1, 2].map(|axis| (end[axis] - start[axis]) / (order.len() - 1) as f64);
-    check_tilt(step, normal)?;
     for (rank, &index) in order.iter().enumerate() {
         let position = poses[index].position_mm;
         let offset = [0, 1, 2].map(|axis| position[axis] - (start[axis] + step[axis] * rank as f64));
@@ -137,7 +135,15 @@ pub(super) fn stack(poses: &[SlicePose]) -> Result<SliceStack, Fault> {
     // Left and Posterior of DICOM are Right and Anterior with the opposite sign; adding zero turns -0 into 0.
     let affine =
         Affine([(0, -1.0), (1, -1.0), (2, 1.0)].map(|(axis, sign)| columns.map(|column| sign * column[axis] + 0.0)));
+    let affine = affine.with_right_angles().map_err(tilted)?;
     Ok(SliceStack { grid: Grid { shape: [first.shape[0], first.shape[1], order.len()], affine }, order })
+}
+
+/// Returns the fault of a tilted gantry, which shears the stack.
+fn tilted(degrees: f64) -> Fault {
+    geometry(format!(
+        "the gantry is tilted by {degrees:.1}°: expected slices stacked along their normal within 0.5°, resample the series first"
+    ))
 }
 
 /// Returns the fault of a stack with too few slices.
@@ -163,31 +169,6 @@ fn check_consistent(first: &SlicePose, poses: &[SlicePose]) -> Result<(), Fault>
         }
     }
     Ok(())
-}
-
-/// Removes duplicates of slices, which have the same instance and position; different slices at one position are ambiguous.
-fn without_duplicates(
-    poses: &[SlicePose],
-    order: Vec<usize>,
-    along: impl Fn(usize) -> f64,
-) -> Result<Vec<usize>, Fault> {
-    let mut kept: Vec<usize> = Vec::with_capacity(order.len());
-    for index in order {
-        if let Some(&last) = kept.last()
-            && along(index) - along(last) <= SAME_POSITION_MM
-        {
-            let (slice, previous) = (&poses[index], &poses[last]);
-            let is_same_instance = slice.instance.is_some() && slice.instance == previous.instance;
-            if is_same_instance && slice.position_mm == previous.position_mm {
-                continue;
-            }
-            return Err(geometry(
-                "two different slices at the same position: expected one acquisition per series, got several".into(),
-            ));
-        }
-        kept.push(index);
-    }
-    Ok(kept)
 }
 
 /// Distinguishes missing slices from uneven spacing.
@@ -222,18 +203,6 @@ fn check_gaps(along_mm: &[f64]) -> Result<(), Fault> {
     )))
 }
 
-/// Returns a fault for a tilted gantry, which shears the stack: lengths and volumes along its axes would be wrong.
-fn check_tilt(step: [f64; 3], normal: [f64; 3]) -> Result<(), Fault> {
-    let sine = length(cross(step, normal)) / length(step);
-    if sine <= TILT_TOLERANCE {
-        return Ok(());
-    }
-    Err(geometry(format!(
-        "the gantry is tilted by {:.1}°: expected slices stacked along their normal within 0.5°, resample the series first",
-        libm::asin(sine.min(1.0)).to_degrees()
-    )))
-}
-
 fn geometry(message: String) -> Fault {
     Fault::read(FaultKind::Geometry, message)
 }
@@ -261,7 +230,7 @@ mod tests {
             .map(|z| {
                 let along = 1.25 * f64::from(z);
                 let position = [5.0, -3.0 - s * along, 7.0 + c * along];
-                SlicePose::new([4, 3], position, [1.0, 0.0, 0.0, 0.0, c, s], [0.5, 0.75], Some([z as u8; 32])).unwrap()
+                SlicePose::new([4, 3], position, [1.0, 0.0, 0.0, 0.0, c, s], [0.5, 0.75]).unwrap()
             })
             .to_vec()
     }
@@ -284,17 +253,13 @@ mod tests {
     }
 
     #[test]
-    fn slices_at_same_position_are_duplicates_only_with_same_instance() {
+    fn two_slices_at_one_position_are_a_fault() {
         let mut poses = oblique();
         poses.push(poses[2]);
-        assert_eq!(stack(&poses).unwrap().order.len(), 5);
-        // The same instance at the same height, but moved within its plane.
+        assert!(stack(&poses).unwrap_err().message.contains("same position"));
+        // Moved within its plane.
         poses[5].position_mm[0] += 1.0;
         assert!(stack(&poses).unwrap_err().message.contains("same position"));
-        poses[5] = SlicePose { instance: None, ..poses[2] };
-        assert!(stack(&poses).unwrap_err().message.contains("same position"));
-        poses[2].instance = None;
-        assert!(stack(&poses).unwrap_err().message.contains("same position"), "slices without an instance may differ");
     }
 
     #[test]

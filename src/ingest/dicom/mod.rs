@@ -1,6 +1,6 @@
 //! DICOM series: folders of slices, read as volumes.
 //!
-//! [`list_series`] reads headers only and separates the series in a folder; [`read_series`] decodes one of them. Slices
+//! [`list_folder`] reads headers only and separates the series in a folder; [`read_series`] decodes one of them. Slices
 //! are ordered by their position along the slice normal, never by name or number, and the spacing between slices is computed
 //! from these positions.
 //!
@@ -16,7 +16,7 @@
 //!
 //! # Tolerances
 //! A slice may deviate by a tenth of a voxel from its position on the even grid; cosines may differ by 1e-4 and pixel spacings by
-//! a relative 1e-4; the stacking direction may deviate by half a degree from the normal, and the affine keeps this deviation. A gap of
+//! a relative 1e-4; the stacking direction may deviate by half a degree from the normal, and the affine of the volume is perpendicular. A gap of
 //! a whole number of steps is a missing slice, any other gap is uneven spacing, a larger angle is a tilted gantry.
 //!
 //! # Patients
@@ -32,17 +32,21 @@ mod codestream;
 mod decoder;
 mod elements;
 mod encoding;
+mod folder;
 mod frame;
 mod geometry;
+mod object;
 mod pixels;
 mod series;
 mod slice;
+mod stacks;
 mod stream;
 mod syntax;
 mod worker;
 
 pub use decoder::Decoder;
-pub use series::{Series, list_series, patient_id, read_header, read_series};
+pub use folder::{DicomFolder, FolderFilter, list_folder, list_series};
+pub use series::{Series, patient_id, read_header, read_series};
 pub use worker::serve;
 
 /// Limits on the size of a series.

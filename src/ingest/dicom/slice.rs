@@ -10,18 +10,28 @@ use sha2::{Digest, Sha256};
 use super::elements::{Elements, PixelBytes, read_pixels};
 use super::frame::Frame;
 use super::geometry::SlicePose;
+use super::object::{ObjectClass, is_other_file_by_name};
 use super::pixels::{PixelFormat, Rescale};
 use super::syntax::Syntax;
 use crate::error::{Fault, FaultKind};
 
-/// The elements that reading a slice needs. They contain no names, dates or numbers of patients.
-const TAGS: [Tag; 22] = [
+/// The elements that reading a slice needs. They contain no names of patients.
+const TAGS: [Tag; 31] = [
     tags::TRANSFER_SYNTAX_UID,
+    tags::MEDIA_STORAGE_SOP_CLASS_UID,
     tags::IMAGE_TYPE,
-    tags::SOP_INSTANCE_UID,
+    tags::SOP_CLASS_UID,
+    tags::ACQUISITION_TIME,
+    tags::IRRADIATION_EVENT_UID,
     tags::MODALITY,
+    tags::SLICE_THICKNESS,
+    tags::KVP,
+    tags::TRIGGER_TIME,
+    tags::FILTER_TYPE,
+    tags::CONVOLUTION_KERNEL,
     tags::SERIES_INSTANCE_UID,
     tags::ACQUISITION_NUMBER,
+    tags::INSTANCE_NUMBER,
     tags::TEMPORAL_POSITION_IDENTIFIER,
     tags::IMAGE_POSITION_PATIENT,
     tags::IMAGE_ORIENTATION_PATIENT,
@@ -40,6 +50,24 @@ const TAGS: [Tag; 22] = [
     tags::RESCALE_TYPE,
 ];
 
+/// Elements that differ between the acquisitions and reconstructions that one series may contain, the most specific first. Only equality
+/// matters: writers put other text than the standard allows into some of them.
+const ACQUISITION_TAGS: [Tag; 10] = [
+    tags::ACQUISITION_NUMBER,
+    tags::TEMPORAL_POSITION_IDENTIFIER,
+    tags::IRRADIATION_EVENT_UID,
+    tags::CONVOLUTION_KERNEL,
+    tags::KVP,
+    tags::FILTER_TYPE,
+    tags::SLICE_THICKNESS,
+    tags::TRIGGER_TIME,
+    tags::ACQUISITION_TIME,
+    tags::IMAGE_TYPE,
+];
+
+/// Number of elements that differ between acquisitions.
+pub(super) const ACQUISITION_KEYS: usize = ACQUISITION_TAGS.len();
+
 /// Maximum bytes of compressed pixels beyond four times their decoded size.
 const COMPRESSED_EXTRA_BYTES: u64 = 1 << 20;
 
@@ -47,19 +75,30 @@ const COMPRESSED_EXTRA_BYTES: u64 = 1 << 20;
 const MODALITIES: [&str; 14] =
     ["CR", "DX", "MG", "MR", "NM", "OT", "PT", "REG", "RF", "RTDOSE", "SC", "SEG", "US", "XA"];
 
+/// The content of a file in a DICOM folder.
+pub(super) enum FileContent {
+    /// A slice, or a file that cannot be read and may contain one.
+    Slice(Slice),
+    /// An object or file that is no slice, by its SOP class or its name.
+    Other(&'static str),
+}
+
 /// A file that contains a slice, or a file that cannot be read and may contain one.
+#[derive(Clone)]
 pub(super) struct Slice {
     pub path: PathBuf,
     pub bytes: u64,
     pub modified_s: i64,
-    /// Hash of the identifier of its series.
-    pub series: [u8; 32],
+    /// Hash of the identifier of its series; `None` if the file cannot be read so far.
+    pub series: Option<[u8; 32]>,
     /// Whether its header states a modality other than CT.
     pub other_modality: bool,
     /// Whether its image type is a localizer.
     pub localizer: bool,
-    /// Acquisition number and temporal position, which distinguish the acquisitions of one series.
-    pub acquisition: [Option<i64>; 2],
+    /// Hashes of the elements that differ between the acquisitions of one series.
+    pub acquisition: [u64; ACQUISITION_KEYS],
+    /// Number of the instance in its series.
+    pub number: Option<i64>,
     /// The image, or the fault of its header.
     pub image: Result<Image, Fault>,
 }
@@ -75,33 +114,83 @@ pub(super) struct Image {
 }
 
 impl Slice {
-    /// Reads the header of the file at `path`; `None` if the file is not a DICOM image.
-    pub fn open(path: &Path) -> Option<Self> {
+    /// Reads the header of the file at `path`.
+    pub fn open(path: &Path) -> FileContent {
         let (bytes, modified_s) = std::fs::metadata(path).map_or((0, 0), |file| {
             let modified = file.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
             (file.len(), modified.map_or(0, |time| time.as_secs() as i64))
         });
-        let mut elements = Elements::open(path, &TAGS)?;
-        let fault = elements.fault.take();
-        let is_image = elements.pixels.is_some() || elements.u16(tags::ROWS).is_some();
-        // A file without an image is a directory, a report, a structure set or not DICOM at all; but a file that cannot be
-        // read may contain an image.
-        let might_be_image = elements.may_be_dicom && fault.is_some();
-        if !is_image && !might_be_image {
-            return None;
-        }
-        let number = |tag| elements.text(tag).and_then(|text| text.parse().ok());
-        Some(Self {
+        let mut slice = Self {
             path: path.to_owned(),
             bytes,
             modified_s,
-            series: Sha256::digest(elements.text(tags::SERIES_INSTANCE_UID).unwrap_or_default()).into(),
-            other_modality: elements.text(tags::MODALITY).is_some_and(|modality| modality != "CT"),
-            localizer: elements.text(tags::IMAGE_TYPE).is_some_and(|kind| kind.contains("LOCALIZER")),
-            acquisition: [number(tags::ACQUISITION_NUMBER), number(tags::TEMPORAL_POSITION_IDENTIFIER)],
-            image: fault.map_or_else(|| Image::from_elements(&elements), Err),
-        })
+            series: None,
+            other_modality: false,
+            localizer: false,
+            acquisition: [0; ACQUISITION_KEYS],
+            number: None,
+            image: Err(not_understood()),
+        };
+        let Some(mut elements) = Elements::open(path, &TAGS) else {
+            return if is_other_file_by_name(path) {
+                FileContent::Other(OTHER_FILE)
+            } else {
+                FileContent::Slice(slice)
+            };
+        };
+        let fault = elements.fault.take();
+        // The class in the data set is more reliable than its copy in the meta information, which is read from a truncated file.
+        let class =
+            [tags::SOP_CLASS_UID, tags::MEDIA_STORAGE_SOP_CLASS_UID].map(|tag| ObjectClass::of(elements.text(tag)));
+        let class = class.into_iter().find(|class| *class != ObjectClass::Unknown).unwrap_or(ObjectClass::Unknown);
+        if let ObjectClass::Other(name) = class {
+            return FileContent::Other(name);
+        }
+        let is_image = elements.pixels.is_some() || elements.bytes(tags::ROWS).is_some();
+        if class == ObjectClass::Unknown && !is_image {
+            // A file that starts by chance like a DICOM file without preamble.
+            if !elements.may_be_dicom && is_other_file_by_name(path) {
+                return FileContent::Other(OTHER_FILE);
+            }
+            if fault.is_none() && elements.text(tags::SOP_CLASS_UID).is_some() {
+                return FileContent::Other("object of a vendor");
+            }
+        }
+        let series = elements.bytes(tags::SERIES_INSTANCE_UID).is_some() || fault.is_none();
+        let uid = elements.text(tags::SERIES_INSTANCE_UID).unwrap_or_default();
+        slice.series = series.then(|| Sha256::digest(uid).into());
+        slice.other_modality = elements.text(tags::MODALITY).is_some_and(|modality| modality != "CT");
+        slice.localizer = elements.text(tags::IMAGE_TYPE).is_some_and(|kind| kind.contains("LOCALIZER"));
+        slice.acquisition = ACQUISITION_TAGS.map(|tag| hash(elements.bytes(tag).unwrap_or_default()));
+        slice.number = elements.text(tags::INSTANCE_NUMBER).and_then(|text| text.parse().ok());
+        slice.image = match fault {
+            // A data set that starts in the middle of a file has no other explanation.
+            Some(_) if !elements.may_be_dicom && !is_image => Err(not_understood()),
+            Some(fault) => Err(fault),
+            None => Image::from_elements(&elements),
+        };
+        FileContent::Slice(slice)
     }
+}
+
+/// The name of a file that is no DICOM file by its name.
+const OTHER_FILE: &str = "other file";
+
+/// Returns the fault of a file that is not DICOM, or is too damaged to tell.
+fn not_understood() -> Fault {
+    Fault::read(
+        FaultKind::Corrupt,
+        "expected DICOM files in a DICOM folder, got a file that cannot be understood: restore or remove it, or name it in `exclude`",
+    )
+}
+
+/// Returns a hash of a value without its padding.
+fn hash(value: &[u8]) -> u64 {
+    let is_padding = |byte: &u8| [b' ', 0].contains(byte);
+    let start = value.iter().position(|byte| !is_padding(byte)).unwrap_or(value.len());
+    let end = value.iter().rposition(|byte| !is_padding(byte)).map_or(start, |last| last + 1);
+    let digest = Sha256::digest(&value[start..end]);
+    u64::from_le_bytes([digest[0], digest[1], digest[2], digest[3], digest[4], digest[5], digest[6], digest[7]])
 }
 
 impl Image {
@@ -131,9 +220,8 @@ impl Image {
         let [intercept] = elements
             .numbers(tags::RESCALE_INTERCEPT, "RescaleIntercept")?
             .ok_or_else(|| missing("RescaleIntercept"))?;
-        let instance = elements.text(tags::SOP_INSTANCE_UID).map(|uid| Sha256::digest(uid).into());
         Ok(Self {
-            pose: SlicePose::new(shape, position_mm, cosines, [column_spacing_mm, row_spacing_mm], instance)?,
+            pose: SlicePose::new(shape, position_mm, cosines, [column_spacing_mm, row_spacing_mm])?,
             format,
             rescale: Rescale::new(slope, intercept)?,
             syntax,
@@ -145,6 +233,17 @@ impl Image {
     pub fn read(&self, path: &Path) -> Result<Vec<u8>, Fault> {
         let limit = if self.syntax.is_compressed() { u64::MAX } else { self.frame(Vec::new()).decoded_bytes() as u64 };
         read_pixels(path, self.syntax, &self.pixels, limit)
+    }
+
+    /// Returns whether the images of two files have the same place, format and stored pixels. Compressed pixels are equal only if their
+    /// compressed bytes are.
+    ///
+    /// # Errors
+    /// Returns the fault of reading the pixels.
+    pub fn is_copy_of(&self, path: &Path, other: &Self, other_path: &Path) -> Result<bool, Fault> {
+        let comparable = self.pose == other.pose
+            && (self.format, self.rescale, self.syntax) == (other.format, other.rescale, other.syntax);
+        Ok(comparable && self.read(path)? == other.read(other_path)?)
     }
 
     /// Returns the compressed frame with these bytes.

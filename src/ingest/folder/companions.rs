@@ -1,5 +1,6 @@
 //! The label files that belong to a scan in a folder.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 
@@ -34,14 +35,20 @@ impl FolderCompanions {
         Self {
             bound: root.parent().map_or_else(|| root.clone(), Path::to_owned),
             folder: path.parent().map_or_else(|| root.clone(), Path::to_owned),
-            stem: name.to_str().map_or_else(|| name.to_owned(), |name| stem(name).into()),
+            stem: stem(name).to_owned(),
             limits,
         }
     }
 
     fn path_of(&self, pattern: &str) -> Result<PathBuf, Fault> {
-        let stem = self.stem.to_string_lossy();
-        let relative = pattern.replace("{stem}", &stem);
+        // Joined piece by piece: a stem may be any bytes.
+        let mut relative = OsString::new();
+        for (index, piece) in pattern.split("{stem}").enumerate() {
+            if index > 0 {
+                relative.push(&self.stem);
+            }
+            relative.push(piece);
+        }
         let path = resolve(&self.folder.join(&relative));
         if Path::new(&relative).is_absolute() || !path.starts_with(&self.bound) || path == self.bound {
             let message = format!("expected a path below the source's folder or next to it, got `{pattern}`");
@@ -49,24 +56,29 @@ impl FolderCompanions {
         }
         Ok(path)
     }
+
+    fn explained(&self, fault: Fault, pattern: &str) -> Fault {
+        match fault.kind {
+            FaultKind::Missing => {
+                Fault::mask(FaultKind::Missing, format!("expected a label file at `{pattern}`, got none"))
+            }
+            _ => fault.at(Stage::Mask),
+        }
+    }
 }
 
 impl Companions for FolderCompanions {
     fn labels(&self, pattern: &str) -> Result<Labels, Fault> {
-        nifti::read_labels_within(self.path_of(pattern)?, &self.limits).map_err(|fault| {
-            let fault = fault.at(Stage::Mask);
-            match fault.kind {
-                FaultKind::Missing => {
-                    Fault::mask(FaultKind::Missing, format!("expected a label file at `{pattern}`, got none"))
-                }
-                _ => fault,
-            }
-        })
+        nifti::read_labels_within(self.path_of(pattern)?, &self.limits).map_err(|fault| self.explained(fault, pattern))
+    }
+
+    fn label_names(&self, pattern: &str) -> Result<BTreeMap<u16, String>, Fault> {
+        nifti::read_label_names(self.path_of(pattern)?).map_err(|fault| self.explained(fault, pattern))
     }
 }
 
 /// Resolves `.` and `..` of a path lexically.
-fn resolve(path: &Path) -> PathBuf {
+pub(in crate::ingest) fn resolve(path: &Path) -> PathBuf {
     let mut resolved = PathBuf::new();
     for part in path.components() {
         match part {

@@ -3,6 +3,7 @@
 mod companions;
 mod walk;
 
+use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,10 +11,11 @@ use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub(super) use self::companions::FolderCompanions;
+pub(super) use self::companions::{FolderCompanions, resolve};
 use self::walk::{MatchedPath, PathKind};
-use super::dicom::{self, Decoder, Series};
+use super::dicom::{self, Decoder, DicomFolder, FolderFilter, Series};
 use super::file::{check_regular, is_dicom_slice, missing};
+use super::key::path_of;
 use super::patient::{PatientConfig, PatientRule, PatientSecret};
 use super::{Scan, ScanEntry, ScanHeader, Source, content_digest, nifti};
 use crate::error::{ConfigError, Error, Fault, FaultKind, Result};
@@ -40,9 +42,14 @@ pub struct FolderConfig {
     /// folder: each series in it is a scan, and the folder is not searched further. Label files must not match: they would
     /// be read as scans.
     pub include: Vec<String>,
-    /// Patterns of paths that are not scans although they match `include`. An excluded folder is skipped with its content.
+    /// Patterns of paths that are not scans although they match `include`, and of files in DICOM folders that are not slices. An excluded
+    /// folder is skipped with its content.
     #[serde(default)]
     pub exclude: Vec<String>,
+    /// Whether DICOM scans are read without the files of their folder that cannot be read. By default such a file fails its scan, or every
+    /// scan of its folder if its series is unknown: a scan without its last slices looks whole.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_unreadable_files: bool,
     /// Name of the data set in tables; by default the name of the source.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dataset: Option<String>,
@@ -54,8 +61,8 @@ pub struct FolderConfig {
 /// The source kind `folder`.
 ///
 /// Keys are paths relative to the root, with `/` between components and, for a DICOM folder, `#` and the id of the series.
-/// A folder that cannot be listed, a broken link, a name that is not UTF-8 and a folder without a CT series are also listed; reading
-/// them is a fault.
+/// A folder that cannot be listed, a broken link and a folder without a CT series are also listed; reading them is a fault. Names may
+/// be any bytes, see the module `key`.
 #[derive(Clone, Debug)]
 pub struct FolderSource {
     name: String,
@@ -63,6 +70,7 @@ pub struct FolderSource {
     root: PathBuf,
     include: GlobSet,
     exclude: GlobSet,
+    allow_unreadable_files: bool,
     patient: PatientRule,
     secret_file: Option<PathBuf>,
     decoder: Decoder,
@@ -107,6 +115,7 @@ impl FolderSource {
             root: config.root,
             include,
             exclude,
+            allow_unreadable_files: config.allow_unreadable_files,
             patient,
             secret_file: None,
             decoder: Decoder::in_process(),
@@ -132,12 +141,18 @@ impl FolderSource {
         Self { limits, ..self }
     }
 
-    fn entries_of(&self, found: MatchedPath, secret: &PatientSecret) -> Vec<ScanEntry> {
+    /// Lists the entries of a path, and counts the files in it that are no slices.
+    fn entries_of(
+        &self,
+        found: MatchedPath,
+        secret: &PatientSecret,
+        other_files: &mut BTreeMap<&'static str, usize>,
+    ) -> Vec<ScanEntry> {
         let entry = |key: String, bytes: u64, modified_s: i64, header_patient: Option<String>| ScanEntry {
             scan_id: secret.scan_id(&self.name, &key),
             source: self.name.clone(),
             dataset: self.dataset.clone(),
-            patient_key: match (&header_patient, self.patient.of_key(&key)) {
+            patient_key: match (&header_patient, self.patient.of_path(&found.key)) {
                 (Some(patient), _) => secret.patient_key(DICOM_SCOPE, patient),
                 (None, Some(patient)) => secret.patient_key(&self.dataset, patient),
                 // Reading this scan is a fault; its key separates it from every other patient.
@@ -148,11 +163,15 @@ impl FolderSource {
             modified_s,
         };
         if found.kind != PathKind::Folder {
-            return vec![entry(found.key, found.bytes, found.modified_s, None)];
+            return vec![entry(found.key.clone(), found.bytes, found.modified_s, None)];
         }
-        let series = scans_of(dicom::list_series(&self.root.join(&found.key)).unwrap_or_default());
+        let folder = self.list_folder(&self.root.join(path_of(&found.key))).unwrap_or_default();
+        for (kind, count) in folder.other_files {
+            *other_files.entry(kind).or_insert(0) += count;
+        }
+        let series = scans_of(folder.series);
         if series.is_empty() {
-            return vec![entry(found.key, found.bytes, found.modified_s, None)];
+            return vec![entry(found.key.clone(), found.bytes, found.modified_s, None)];
         }
         let entries = series.into_iter().map(|series| {
             let patient = match self.patient {
@@ -164,37 +183,46 @@ impl FolderSource {
         entries.collect()
     }
 
+    /// Lists the series of a DICOM folder with the settings of the source.
+    fn list_folder(&self, folder: &Path) -> Result<DicomFolder, Fault> {
+        let is_excluded = |path: &Path| path.strip_prefix(&self.root).is_ok_and(|key| self.exclude.is_match(key));
+        dicom::list_folder(
+            folder,
+            &FolderFilter { is_excluded: &is_excluded, allow_unreadable: self.allow_unreadable_files },
+        )
+    }
+
     /// Returns the location of an entry on disk.
     fn locate(&self, entry: &ScanEntry) -> Result<ScanLocation, Fault> {
-        let key = Path::new(&entry.key);
+        let key = path_of(&entry.key);
         if !key.components().all(|part| matches!(part, Component::Normal(_))) {
             return Err(Fault::read(
                 FaultKind::Corrupt,
                 "expected a key below the source's root, got a path outside of it",
             ));
         }
-        let path = self.root.join(key);
+        let path = self.root.join(&key);
         if path.is_file() {
             return Ok(ScanLocation::File(path));
         }
         if let Some((folder, id)) = entry.key.rsplit_once('#') {
-            let folder = self.root.join(folder);
+            let folder = self.root.join(path_of(folder));
             if folder.is_dir() {
-                let series = dicom::list_series(&folder)?.into_iter().find(|series| series.id() == id);
+                let series = self.list_folder(&folder)?.series.into_iter().find(|series| series.id() == id);
                 let gone = || Fault::read(FaultKind::Missing, "the series no longer exists in its DICOM folder");
                 return Ok(ScanLocation::Series(folder, Box::new(series.ok_or_else(gone)?)));
             }
         }
         if path.is_dir() {
-            dicom::list_series(&path)?;
-            return Err(Fault::read(FaultKind::Missing, "expected a DICOM series, got a folder without one"));
+            let other_files = self.list_folder(&path)?.other_files;
+            if other_files.is_empty() {
+                return Err(Fault::read(FaultKind::Missing, "expected a DICOM series, got a folder without one"));
+            }
+            let message = format!("expected CT images in a DICOM folder, got {}", counts(&other_files));
+            return Err(Fault::read(FaultKind::Unsupported, message));
         }
         if let Ok(metadata) = path.metadata() {
             check_regular(metadata.file_type())?;
-        }
-        if entry.key.contains(char::REPLACEMENT_CHARACTER) {
-            let message = "expected a name in UTF-8, got other bytes: rename the file or folder";
-            return Err(Fault::read(FaultKind::Unsupported, message));
         }
         Err(missing(&path))
     }
@@ -204,7 +232,10 @@ impl FolderSource {
         let known = match (&self.patient, location) {
             (PatientRule::Dicom, ScanLocation::Series(_, series)) => dicom::patient_id(series)?.is_some(),
             (PatientRule::Dicom, ScanLocation::File(_)) => false,
-            _ => self.patient.of_key(&entry.key).is_some(),
+            (_, ScanLocation::File(_)) => self.patient.of_path(&entry.key).is_some(),
+            (_, ScanLocation::Series(..)) => {
+                entry.key.rsplit_once('#').is_some_and(|(folder, _)| self.patient.of_path(folder).is_some())
+            }
         };
         if known {
             return Ok(());
@@ -233,7 +264,16 @@ impl Source for FolderSource {
         let secret = PatientSecret::load(self.secret_file.as_deref())?;
         let found = walk::find(&self.root, &self.include, &self.exclude)
             .map_err(|error| Error::io("cannot list the folder of scans", &self.root, error))?;
-        let mut entries: Vec<_> = found.into_iter().flat_map(|found| self.entries_of(found, &secret)).collect();
+        let mut other_files = BTreeMap::new();
+        let mut entries: Vec<_> =
+            found.into_iter().flat_map(|found| self.entries_of(found, &secret, &mut other_files)).collect();
+        if !other_files.is_empty() {
+            tracing::info!(
+                source = self.name,
+                "left out files of DICOM folders that are no slices: {}",
+                counts(&other_files)
+            );
+        }
         entries.sort_by(|a, b| a.key.cmp(&b.key));
         entries.dedup_by(|a, b| a.key == b.key);
         Ok(entries)
@@ -269,6 +309,11 @@ impl Source for FolderSource {
             companions: Arc::new(FolderCompanions::new(&self.root, location.path(), self.limits)),
         })
     }
+}
+
+/// Returns the numbers of files that are no slices, with the names of their kinds.
+fn counts(other_files: &BTreeMap<&'static str, usize>) -> String {
+    other_files.iter().map(|(kind, count)| format!("{count} × {kind}")).collect::<Vec<_>>().join(", ")
 }
 
 /// Returns the series that are scans: localizers and other modalities are skipped, unless the folder has nothing else.

@@ -7,8 +7,9 @@ use std::path::Path;
 use std::time::UNIX_EPOCH;
 
 use globset::GlobSet;
-use sha2::{Digest, Sha256};
 use walkdir::WalkDir;
+
+use crate::ingest::key::{key_of, path_of};
 
 /// The kind of a path below the root.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +18,7 @@ pub(super) enum PathKind {
     File,
     /// A folder that matches.
     Folder,
-    /// A folder that cannot be listed, or a name that is not UTF-8.
+    /// A folder that cannot be listed.
     Unreadable,
     /// A link whose target does not exist, for example because a disk is not mounted.
     BrokenLink,
@@ -47,7 +48,7 @@ pub(super) fn find(root: &Path, include: &GlobSet, exclude: &GlobSet) -> io::Res
             Ok(entry) => entry,
             Err(error) => {
                 found.extend(unlisted(root, &error).filter(|path| {
-                    path.kind != PathKind::BrokenLink || is_possible_scan(Path::new(&path.key), include, exclude)
+                    path.kind != PathKind::BrokenLink || is_possible_scan(&path_of(&path.key), include, exclude)
                 }));
                 continue;
             }
@@ -67,15 +68,9 @@ pub(super) fn find(root: &Path, include: &GlobSet, exclude: &GlobSet) -> io::Res
             walk.skip_current_dir();
         }
         let Ok(metadata) = entry.metadata() else { continue };
-        let (key, is_utf8) = key_of(relative);
-        let kind = match (is_utf8, is_folder) {
-            (false, _) => PathKind::Unreadable,
-            (true, true) => PathKind::Folder,
-            (true, false) => PathKind::File,
-        };
         found.push(MatchedPath {
-            key,
-            kind,
+            key: key_of(relative),
+            kind: if is_folder { PathKind::Folder } else { PathKind::File },
             bytes: if is_folder { 0 } else { metadata.len() },
             modified_s: modified_s(&metadata),
         });
@@ -92,7 +87,7 @@ fn unlisted(root: &Path, error: &walkdir::Error) -> Option<MatchedPath> {
         _ if error.loop_ancestor().is_some() => return None,
         _ => PathKind::Unreadable,
     };
-    let (key, _) = key_of(path.strip_prefix(root).ok()?);
+    let key = key_of(path.strip_prefix(root).ok()?);
     (!key.is_empty()).then_some(MatchedPath { key, kind, bytes: 0, modified_s: 0 })
 }
 
@@ -105,21 +100,6 @@ fn is_possible_scan(relative: &Path, include: &GlobSet, exclude: &GlobSet) -> bo
 /// Returns whether a name starts with a dot: `.DS_Store`, `._ct.nii.gz`, unfinished copies of other programs.
 fn is_hidden(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".")
-}
-
-/// Returns the path with `/` between its components, and whether it is UTF-8. The hash of its bytes is appended to a path that is
-/// not UTF-8, so that different paths have different keys.
-fn key_of(relative: &Path) -> (String, bool) {
-    let parts: Option<Vec<&str>> = relative.iter().map(OsStr::to_str).collect();
-    match parts {
-        Some(parts) => (parts.join("/"), true),
-        None => {
-            let parts: Vec<_> = relative.iter().map(OsStr::to_string_lossy).collect();
-            let hash = Sha256::digest(relative.as_os_str().as_encoded_bytes());
-            let digits = hex::encode(&hash[..4]);
-            (format!("{}~{digits}", parts.join("/")), false)
-        }
-    }
 }
 
 fn modified_s(metadata: &Metadata) -> i64 {

@@ -53,7 +53,7 @@ impl ListSource {
         let mut listed = Vec::new();
         for (index, item) in scans.map_err(|error| errors.push(error)).into_iter().flatten().enumerate() {
             let location = format!("{}[{index}]", config.section);
-            match item_of(&item, &location) {
+            match item_of(&item, &root, &location) {
                 Err(error) => errors.push(error),
                 Ok((image, label)) => match patient_of(rule.as_ref(), &image, "patient") {
                     Err(error) => errors.push(error),
@@ -101,7 +101,7 @@ fn section_of(json: &Value, config: &DecathlonListConfig) -> Result<Vec<Value>, 
 }
 
 /// Returns image and label of an item; `location` is the item in the message of an error.
-fn item_of(item: &Value, location: &str) -> Result<(String, Option<String>), ConfigError> {
+fn item_of(item: &Value, root: &Path, location: &str) -> Result<(String, Option<String>), ConfigError> {
     let first = |value: &Value| match value {
         Value::String(path) => Some(path.clone()),
         // MONAI supports lists of channels; a CT has one channel.
@@ -122,9 +122,15 @@ fn item_of(item: &Value, location: &str) -> Result<(String, Option<String>), Con
         other => (first(other).ok_or_else(invalid)?, None),
     };
     let key = |path: String| {
-        key_of(&path).ok_or_else(|| {
-            ConfigError::new("list", format!("{location}: expected a path below the root, got `{path}`"))
-                .with_hint("set `root` to a folder that contains all of them")
+        key_of(root, &path).ok_or_else(|| {
+            let error = ConfigError::new(
+                "list",
+                format!("{location}: expected a path below the root {}, got `{path}`", root.display()),
+            );
+            error.with_hint(match Path::new(&path).is_absolute() {
+                true => "set `root` to a folder that contains every scan of the list",
+                false => "write absolute paths in the list, and set `root` to a folder that contains every scan",
+            })
         })
     };
     Ok((key(image)?, label.map(key).transpose()?))

@@ -18,15 +18,16 @@
 mod decathlon;
 mod nnunet;
 
-use std::path::{Component, Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 pub use decathlon::DecathlonListConfig;
 pub use nnunet::{NnunetListConfig, NnunetPart};
 
-use super::file::stem;
-use super::folder::FolderCompanions;
+use super::file::name_stem;
+use super::folder::{FolderCompanions, resolve};
 use super::patient::{PatientConfig, PatientRule, PatientSecret};
 use super::{Companions, Scan, ScanEntry, ScanHeader, Source, content_digest, nifti};
 use crate::error::{ConfigError, Fault, FaultKind, Result, Stage};
@@ -141,19 +142,32 @@ impl Companions for ListCompanions {
         };
         nifti::read_labels_within(path, &self.limits).map_err(|fault| fault.at(Stage::Mask))
     }
-}
 
-/// Returns a path of a list as a key with `/` between its components; `None` if it is not below the root.
-fn key_of(path: &str) -> Option<String> {
-    let mut parts = Vec::new();
-    for part in Path::new(path).components() {
-        match part {
-            Component::CurDir => {}
-            Component::Normal(part) => parts.push(part.to_str()?),
-            _ => return None,
+    fn label_names(&self, pattern: &str) -> Result<BTreeMap<u16, String>, Fault> {
+        match &self.label {
+            Some(path) if pattern == LABEL => nifti::read_label_names(path).map_err(|fault| fault.at(Stage::Mask)),
+            _ => self.folder.label_names(pattern),
         }
     }
-    (!parts.is_empty()).then(|| parts.join("/"))
+}
+
+/// Returns a path of a list as a key with `/` between its components; `None` if it is not below the root. Lists may contain absolute
+/// paths, which MONAI reads as they are.
+fn key_of(root: &Path, path: &str) -> Option<String> {
+    let path = Path::new(path);
+    let absolute = |path: &Path| resolve(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()));
+    let root_path = absolute(root);
+    let found = absolute(&root_path.join(path));
+    let below = match found.strip_prefix(&root_path) {
+        Ok(below) => below.to_owned(),
+        // The root, or the path in the list, may go through a link.
+        Err(_) => {
+            let folder = found.parent()?.canonicalize().ok()?;
+            folder.strip_prefix(root.canonicalize().ok()?).ok()?.join(found.file_name()?)
+        }
+    };
+    let parts: Option<Vec<&str>> = below.components().map(|part| part.as_os_str().to_str()).collect();
+    parts.filter(|parts| !parts.is_empty()).map(|parts| parts.join("/"))
 }
 
 /// Returns the rule for patients; `None` by default: every image is a separate patient.
@@ -174,9 +188,9 @@ fn patient_rule(config: &PatientConfig, errors: &mut Vec<ConfigError>) -> Option
 /// Returns the patient of an image by the rule, or an error if the rule does not match.
 fn patient_of(rule: Option<&PatientRule>, image: &str, field: &str) -> Result<String, ConfigError> {
     match rule {
-        None => Ok(stem(image.rsplit('/').next().unwrap_or(image)).to_owned()),
+        None => Ok(name_stem(image.rsplit('/').next().unwrap_or(image)).to_owned()),
         Some(rule) => rule
-            .of_key(image)
+            .of_path(image)
             .map(str::to_owned)
             .ok_or_else(|| ConfigError::new(field, format!("the rule for patients does not match `{image}`"))),
     }
@@ -188,7 +202,8 @@ fn read_json(path: &Path, field: &str, name: &str) -> Result<serde_json::Value, 
         ConfigError::new(field, format!("cannot read {name} {}: {cause}", path.display()))
             .with_hint("a relative path starts at the folder of the graph file")
     })?;
-    serde_json::from_slice(&text)
+    // Some editors write a byte order mark.
+    serde_json::from_slice(text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&text))
         .map_err(|cause| ConfigError::new(field, format!("expected JSON in {}: {cause}", path.display())))
 }
 
@@ -197,10 +212,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn key_is_rejected_outside_root() {
-        assert_eq!(key_of("./imagesTr/a.nii.gz").as_deref(), Some("imagesTr/a.nii.gz"));
+    fn key_is_relative_to_root_or_rejected() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        let key = |path: &str| key_of(&root, path);
+        assert_eq!(key("./imagesTr/a.nii.gz").as_deref(), Some("imagesTr/a.nii.gz"));
+        assert_eq!(key("imagesTr/../b.nii").as_deref(), Some("b.nii"));
+        let absolute = root.join("imagesTr/a.nii.gz");
+        assert_eq!(key(absolute.to_str().unwrap()).as_deref(), Some("imagesTr/a.nii.gz"));
+        assert_eq!(
+            key_of(Path::new("/"), absolute.to_str().unwrap()).as_deref(),
+            absolute.to_str().unwrap().strip_prefix('/')
+        );
         for path in ["", ".", "/etc/passwd", "../a.nii", "a/../../b.nii"] {
-            assert_eq!(key_of(path), None, "{path}");
+            assert_eq!(key(path), None, "{path}");
+        }
+        #[cfg(unix)]
+        {
+            let link = folder.path().join("link");
+            std::os::unix::fs::symlink(&root, &link).unwrap();
+            let through_link = link.join("a.nii");
+            assert_eq!(key(through_link.to_str().unwrap()).as_deref(), Some("a.nii"));
         }
     }
 }

@@ -9,13 +9,17 @@ use crate::volume::{Array3, Voxels};
 trait StoredNumber: Copy {
     fn from_bytes(bytes: &[u8]) -> Self;
     fn i16(self) -> (i16, bool);
-    fn u16(self) -> (u16, bool);
+    /// Returns the number as a label.
+    fn label(self) -> (u16, bool);
     fn f32(self) -> f32;
     fn f64(self) -> f64;
 }
 
+/// Maximum distance of a label from a whole number. A file that stores integers with a slope has such labels: 5.000000177 for 5.
+const LABEL_TOLERANCE: f64 = 1e-3;
+
 macro_rules! impl_stored_number {
-    ($($number:ty, compared as $wide:ty;)*) => {$(
+    ($($number:ty, compared as $wide:ty, label by $label:ident;)*) => {$(
         impl StoredNumber for $number {
             #[inline(always)]
             fn from_bytes(bytes: &[u8]) -> Self {
@@ -29,9 +33,8 @@ macro_rules! impl_stored_number {
                 (narrow, self as $wide == narrow as $wide)
             }
             #[inline(always)]
-            fn u16(self) -> (u16, bool) {
-                let narrow = self as u16;
-                (narrow, self as $wide == narrow as $wide)
+            fn label(self) -> (u16, bool) {
+                $label!(self, $wide)
             }
             #[inline(always)]
             fn f32(self) -> f32 {
@@ -45,18 +48,33 @@ macro_rules! impl_stored_number {
     )*};
 }
 
+macro_rules! conversion {
+    ($number:expr, $wide:ty) => {{
+        let narrow = $number as u16;
+        (narrow, $number as $wide == narrow as $wide)
+    }};
+}
+
+macro_rules! rounding {
+    ($number:expr, $wide:ty) => {{
+        // A conversion truncates and is vectorized, unlike `round`.
+        let narrow = ($number + 0.5) as u16;
+        (narrow, ($number - narrow as $wide).abs() <= LABEL_TOLERANCE as $wide)
+    }};
+}
+
 // The type of the comparison represents every value of both sides, so that no value wraps.
 impl_stored_number! {
-    u8, compared as i32;
-    i8, compared as i32;
-    u16, compared as i32;
-    i16, compared as i32;
-    u32, compared as i64;
-    i32, compared as i64;
-    u64, compared as i128;
-    i64, compared as i128;
-    f32, compared as f32;
-    f64, compared as f64;
+    u8, compared as i32, label by conversion;
+    i8, compared as i32, label by conversion;
+    u16, compared as i32, label by conversion;
+    i16, compared as i32, label by conversion;
+    u32, compared as i64, label by conversion;
+    i32, compared as i64, label by conversion;
+    u64, compared as i128, label by conversion;
+    i64, compared as i128, label by conversion;
+    f32, compared as f32, label by rounding;
+    f64, compared as f64, label by rounding;
 }
 
 /// Calls a generic function with the Rust type of a [`Datatype`].
@@ -167,7 +185,7 @@ impl LabelVoxels {
         to_little_endian(block, header);
         reserve(&mut self.ids, block.len() / header.datatype.bytes(), self.total)?;
         let before = self.ids.len();
-        if with_type!(header.datatype, append_u16(block, header.rescale, &mut self.ids)) {
+        if with_type!(header.datatype, append_labels(block, header.rescale, &mut self.ids)) {
             return Ok(());
         }
         let (index, value) = with_type!(header.datatype, first_invalid_label(block, header.rescale));
@@ -198,7 +216,7 @@ fn append_i16<T: StoredNumber>(block: &[u8], rescale: Option<Rescale>, out: &mut
     exact
 }
 
-fn append_u16<T: StoredNumber>(block: &[u8], rescale: Option<Rescale>, out: &mut Vec<u16>) -> bool {
+fn append_labels<T: StoredNumber>(block: &[u8], rescale: Option<Rescale>, out: &mut Vec<u16>) -> bool {
     let mut exact = true;
     let numbers = block.chunks_exact(size_of::<T>()).map(T::from_bytes);
     let mut check = |(label, fits): (u16, bool)| {
@@ -206,8 +224,8 @@ fn append_u16<T: StoredNumber>(block: &[u8], rescale: Option<Rescale>, out: &mut
         label
     };
     match rescale {
-        None => out.extend(numbers.map(|number| check(number.u16()))),
-        Some(rescale) => out.extend(numbers.map(|number| check(rescale.apply(number).u16()))),
+        None => out.extend(numbers.map(|number| check(number.label()))),
+        Some(rescale) => out.extend(numbers.map(|number| check(rescale.apply(number).label()))),
     }
     exact
 }
@@ -232,7 +250,7 @@ fn first_invalid_label<T: StoredNumber>(block: &[u8], rescale: Option<Rescale>) 
         None => T::from_bytes(bytes).f64(),
         Some(rescale) => rescale.apply(T::from_bytes(bytes)),
     });
-    values.enumerate().find(|(_, value)| !value.u16().1).unwrap_or((0, f64::NAN))
+    values.enumerate().find(|(_, value)| !value.label().1).unwrap_or((0, f64::NAN))
 }
 
 impl Rescale {

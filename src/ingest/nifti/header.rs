@@ -267,10 +267,11 @@ impl RawHeader {
             return Err(geometry(format!("expected 3 dimensions, got {dimensions}: a single image is not a scan")));
         }
         let sizes = &self.dim[1..=dimensions as usize];
-        if sizes.iter().any(|&size| size <= 0) {
+        if sizes[..3].iter().any(|&size| size <= 0) {
             return Err(geometry(format!("expected at least one voxel along each axis, got {sizes:?}")));
         }
-        if sizes[3..].iter().any(|&size| size != 1) {
+        // The reference implementation takes sizes below one for one.
+        if sizes[3..].iter().any(|&size| size > 1) {
             return Err(unsupported(format!(
                 "expected one volume of 3 dimensions, got {sizes:?}: split the series first"
             )));

@@ -25,6 +25,7 @@ mod header;
 mod placement;
 mod stream;
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -112,7 +113,7 @@ pub fn read_header(path: impl AsRef<Path>) -> Result<ScanHeader, Fault> {
 /// Returns every fault of [`read_volume_from`] that the header shows.
 pub fn read_header_from(reader: impl BufRead, file_bytes: u64) -> Result<ScanHeader, Fault> {
     let mut stream = Stream::new(reader, file_bytes)?;
-    let header = read_start(&mut stream)?;
+    let (header, _) = read_start(&mut stream)?;
     let (read_bytes, volume_bytes) = volume_cost(&header);
     Ok(ScanHeader { grid: header.grid, read_bytes, volume_bytes })
 }
@@ -124,13 +125,13 @@ pub fn read_header_from(reader: impl BufRead, file_bytes: u64) -> Result<ScanHea
 ///
 /// # Errors
 /// Returns `truncated` if the file ends early or cannot contain the voxels of its header; `corrupt` if the file contradicts its
-/// format (magic, checksum, extensions, bytes after the last voxel); `unsupported` for colours, complex numbers,
+/// format (magic, checksum, extensions); `unsupported` for colours, complex numbers,
 /// 128-bit floats, header and voxels in two files, and series of volumes; `geometry` for invalid shapes and affines;
 /// `non_finite` for NaN or infinite voxels; `too_large` if the file exceeds the limits; `io` if the system cannot read the
 /// file.
 pub fn read_volume_from(reader: impl BufRead, file_bytes: u64, limits: &Limits) -> Result<Volume, Fault> {
     let mut stream = Stream::new(reader, file_bytes)?;
-    let header = read_start(&mut stream)?;
+    let (header, _) = read_start(&mut stream)?;
     check_limit(volume_cost(&header).0, limits)?;
     let total = header.grid.voxels();
     let mut voxels = HuVoxels::with_capacity(initial_capacity(&stream, &header), total)?;
@@ -138,14 +139,14 @@ pub fn read_volume_from(reader: impl BufRead, file_bytes: u64, limits: &Limits) 
     Ok(Volume { grid: header.grid, voxels: voxels.into_voxels(header.grid.shape) })
 }
 
-/// Reads a label map from the `file_bytes` bytes of `reader`, which may be gzip. Floats are accepted if they are
-/// whole numbers.
+/// Reads a label map from the `file_bytes` bytes of `reader`, which may be gzip. Floats are accepted
+/// within 0.001 of a whole number, which is the label: integers that are stored with a slope are slightly off.
 ///
 /// # Errors
 /// Returns the faults of [`read_volume_from`], and `unsupported` for values that are not integers in 0..65535.
 pub fn read_labels_from(reader: impl BufRead, file_bytes: u64, limits: &Limits) -> Result<Labels, Fault> {
     let mut stream = Stream::new(reader, file_bytes)?;
-    let header = read_start(&mut stream)?;
+    let (header, _) = read_start(&mut stream)?;
     let total = header.grid.voxels();
     check_limit(BUFFER_BYTES + 2 * total as u64, limits)?;
     let mut ids = LabelVoxels::with_capacity(initial_capacity(&stream, &header), total)?;
@@ -153,13 +154,22 @@ pub fn read_labels_from(reader: impl BufRead, file_bytes: u64, limits: &Limits) 
     Ok(Labels { grid: header.grid, ids: ids.into_array(header.grid.shape) })
 }
 
+/// Reads the names of labels by id from the header of a label map: TotalSegmentator stores them, most programs do not.
+///
+/// # Errors
+/// Returns the faults of [`read_header`].
+pub fn read_label_names(path: impl AsRef<Path>) -> Result<BTreeMap<u16, String>, Fault> {
+    let (reader, file_bytes) = open(path.as_ref())?;
+    read_start(&mut Stream::new(reader, file_bytes)?).map(|(_, names)| names)
+}
+
 fn open(path: &Path) -> Result<(BufReader<File>, u64), Fault> {
     let (file, bytes) = open_regular(path)?;
     Ok((BufReader::with_capacity(FILE_BLOCK_BYTES, file), bytes))
 }
 
-/// Reads the header and its extensions, up to the first voxel.
-fn read_start<R: BufRead>(stream: &mut Stream<R>) -> Result<Header, Fault> {
+/// Reads the header and the label names in its extensions, up to the first voxel.
+fn read_start<R: BufRead>(stream: &mut Stream<R>) -> Result<(Header, BTreeMap<u16, String>), Fault> {
     let mut bytes = [0; NIFTI2_BYTES];
     let read = stream.fill(&mut bytes[..4])?;
     let Some(first) = bytes[..read].first_chunk().copied() else {
@@ -183,8 +193,8 @@ fn read_start<R: BufRead>(stream: &mut Stream<R>) -> Result<Header, Fault> {
             ),
         ));
     }
-    extension::skip(stream, &header)?;
-    Ok(header)
+    let names = extension::read(stream, &header)?;
+    Ok((header, names))
 }
 
 /// Returns the peak bytes of reading a volume, and the bytes of the volume.

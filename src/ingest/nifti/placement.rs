@@ -3,8 +3,9 @@
 use crate::error::{Fault, FaultKind};
 use crate::volume::Affine;
 
-/// Tolerance of 1 − (b² + c² + d²) below zero in a rotation quaternion: three float32 roundings.
-const QUATERNION_TOLERANCE: f64 = 3.0 * f32::EPSILON as f64;
+/// Tolerance of 1 − (b² + c² + d²) below zero in a rotation quaternion. The reference implementation has no limit; public files have
+/// −4e-7 to −1e-6, and a wrong field is far below.
+const QUATERNION_TOLERANCE: f64 = 1e-4;
 /// Range of valid spacings; other values are in a wrong unit or corrupt.
 const SPACING_MM: std::ops::RangeInclusive<f64> = 1e-3..=1e3;
 /// Maximum coordinate of the first voxel: beyond any scanner, and with sufficient precision in sums.
@@ -26,10 +27,12 @@ pub(super) struct Placement {
 }
 
 impl Placement {
-    /// Returns the affine from voxels to RAS+ millimetres, selected as in nibabel's `get_best_affine`. Metres and
-    /// micrometres are converted, as in ITK; an unknown unit is treated as millimetres.
+    /// Returns the affine from voxels to RAS+ millimetres, selected as in nibabel's `get_best_affine`, but an sform of zeros is
+    /// ignored if there is a qform, as in ITK. Metres and micrometres are converted, as in ITK; an unknown unit is treated as
+    /// millimetres. A shear of up to half a degree is removed, see [`Affine::with_right_angles`].
     pub fn affine(&self, shape: [usize; 3]) -> Result<Affine, Fault> {
-        let (name, mut affine) = if self.sform_code != 0 {
+        let is_zero = self.sform.iter().all(|row| row[..3].iter().all(|&value| value == 0.0));
+        let (name, mut affine) = if self.sform_code != 0 && !(is_zero && self.qform_code != 0) {
             ("sform", Affine(self.sform))
         } else if self.qform_code != 0 {
             ("qform", self.qform()?)
@@ -63,7 +66,11 @@ impl Placement {
                 "expected the first voxel within {MAX_OFFSET_MM} mm of the origin, the {name} has a larger distance"
             )));
         }
-        Ok(affine)
+        affine.with_right_angles().map_err(|degrees| {
+            geometry(format!(
+                "the {name} is sheared by {degrees:.1}°: expected perpendicular axes within 0.5°, resample the scan first"
+            ))
+        })
     }
 
     /// Returns the affine of the spacing alone: the centre of the grid at the origin, and x towards the Left as in ANALYZE.
@@ -81,7 +88,7 @@ impl Placement {
             geometry(format!("expected a rotation in the qform, got the quaternion part {:?}", self.quaternion))
         })?;
         let [x, y, z] = self.spacing();
-        let z = if self.pixdim[0] == -1.0 { -z } else { z };
+        let z = if self.pixdim[0] < 0.0 { -z } else { z };
         Ok(Affine(std::array::from_fn(|r| {
             [rotation[r][0] * x, rotation[r][1] * y, rotation[r][2] * z, self.offset[r]]
         })))
@@ -216,6 +223,64 @@ mod tests {
             Affine([[0.8, 0.0, 0.0, -200.0], [0.0, 0.8 * cos, -3.0 * sin, 1.0], [0.0, 0.8 * sin, 3.0 * cos, 7.0]]);
         let qform = Qform::from_affine(&affine, [512, 512, 200]).expect("a rotation");
         assert!((qform.quaternion[0] - 0.175f64.sin()).abs() < 1e-7 && qform.qfac == 1.0);
+    }
+
+    /// Returns axes towards Left, Posterior and Superior by the qform, half a turn about z.
+    fn half_turn() -> Placement {
+        Placement {
+            pixdim: [1.0, 2.0, 2.0, 2.5, 0.0, 0.0, 0.0, 0.0],
+            units: 2,
+            qform_code: 1,
+            sform_code: 0,
+            quaternion: [0.0, 0.0, 1.0],
+            offset: [50.0, 40.0, -30.0],
+            sform: [[0.0; 4]; 3],
+        }
+    }
+
+    #[test]
+    fn sform_of_zeros_is_ignored_if_there_is_qform() {
+        let expected = Affine([[-2.0, 0.0, 0.0, 50.0], [0.0, -2.0, 0.0, 40.0], [0.0, 0.0, 2.5, -30.0]]);
+        let zeros = Placement { sform_code: 1, ..half_turn() };
+        assert_eq!(zeros.affine([16, 20, 6]), Ok(expected));
+        let fault = Placement { qform_code: 0, ..zeros }.affine([16, 20, 6]).unwrap_err();
+        assert!(fault.message.contains("[0.0, 0.0, 0.0] in the sform"), "{fault}");
+    }
+
+    #[test]
+    fn rounded_half_turn_is_rotation_and_other_values_are_not() {
+        let expected = half_turn().affine([16, 20, 6]).unwrap();
+        for excess in [1e-7, 3.845_952e-7, 1e-6, 5e-5] {
+            let rounded = Placement { quaternion: [0.0, 0.0, 1.0f64 + excess / 2.0], ..half_turn() };
+            assert!(rounded.affine([16, 20, 6]).unwrap().agrees_with(&expected, [16, 20, 6], 1e-6), "{excess}");
+        }
+        assert!(Placement { quaternion: [0.0, 0.0, 1.01], ..half_turn() }.affine([16, 20, 6]).is_err());
+    }
+
+    #[test]
+    fn every_negative_qfac_is_left_handed() {
+        for qfac in [-1.0, -2.0, -0.5] {
+            let mut placement = half_turn();
+            placement.pixdim[0] = qfac;
+            assert_eq!(placement.affine([16, 20, 6]).unwrap().0[2], [0.0, 0.0, -2.5, -30.0], "{qfac}");
+        }
+    }
+
+    #[test]
+    fn sheared_sform_is_geometry_fault_beyond_half_a_degree() {
+        let sheared = |degrees: f64| {
+            let sform = [[0.8, 0.0, 0.0, 0.0], [0.0, 0.8, 3.0 * degrees.to_radians().tan(), 0.0], [0.0, 0.0, 3.0, 0.0]];
+            Placement { sform_code: 1, sform, ..half_turn() }.affine([64, 64, 64])
+        };
+        let fault = sheared(20.0).unwrap_err();
+        assert_eq!(fault.kind, FaultKind::Geometry);
+        assert!(fault.message.contains("sheared by 20.0°"), "{fault}");
+        assert!(sheared(0.51).is_err());
+        let affine = sheared(0.49).unwrap();
+        assert!(
+            Qform::from_affine(&affine, [512, 512, 300]).is_some(),
+            "programs that need perpendicular axes can read it"
+        );
     }
 
     #[test]

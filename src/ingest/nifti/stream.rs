@@ -11,8 +11,8 @@ use crate::error::{Fault, FaultKind};
 
 /// Maximum compression ratio of deflate: two bits for a run of 258 bytes.
 const LARGEST_DEFLATE_RATIO: u64 = 1032;
-/// Maximum zero bytes after the last voxel that count as padding, as tape blocks and some writers add.
-const MAX_PADDING: u64 = 10 * 1024;
+/// Maximum decompressed bytes after the last voxel that are read to verify the checksum at the end of their gzip member.
+const MAX_TRAILING_BYTES: u64 = 1 << 30;
 
 /// A readable sequence of (decompressed) bytes with a maximum length.
 pub(super) struct Stream<R> {
@@ -110,46 +110,49 @@ impl<R: BufRead> Stream<R> {
         Ok(())
     }
 
-    /// Reads up to the end of the file, so that the last checksum is verified; only a limited number of zero bytes may
-    /// follow the voxels.
+    /// Reads up to the end of the gzip member that contains the last voxel, so that its checksum is verified. Bytes after the last voxel
+    /// have no meaning in a NIfTI file; a warning in the log tells that there are some. A file that is shorter than its header states is
+    /// a fault long before.
     pub fn finish(&mut self) -> Result<(), Fault> {
-        let mut scratch = [0; 4096];
-        let end = self.position;
-        loop {
-            let read = self.fill(&mut scratch)?;
-            if read == 0 {
-                return Ok(());
+        let trailing = match &mut self.layer {
+            Layer::Plain(_) => self.file_bytes.saturating_sub(self.position),
+            Layer::Gzip(decoder) => {
+                let read = io::copy(&mut decoder.take(MAX_TRAILING_BYTES), &mut io::sink()).map_err(read_fault)?;
+                if read == MAX_TRAILING_BYTES {
+                    return Err(Fault::read(
+                        FaultKind::Corrupt,
+                        format!("expected the end of the file near the last voxel, got {read} more bytes or more"),
+                    ));
+                }
+                let after = decoder.get_mut().fill_buf().map_err(read_fault)?.len() as u64;
+                read + after
             }
-            if self.position - end > MAX_PADDING || scratch[..read].iter().any(|&byte| byte != 0) {
-                return Err(Fault::read(
-                    FaultKind::Corrupt,
-                    format!("expected the end of the file after the last voxel at byte {end}, got more bytes"),
-                ));
-            }
+            Layer::End => 0,
+        };
+        if trailing > 0 {
+            tracing::warn!("bytes after the last voxel of a NIfTI file are ignored: at least {trailing} bytes");
         }
+        Ok(())
     }
 
-    /// Starts the next gzip member after the end of one; returns whether there is one. Zero bytes between members are padding.
+    /// Starts the next gzip member after the end of one; returns whether there is one. Zero bytes between members are padding, and other
+    /// bytes are the end.
     fn next_member(&mut self) -> Result<bool, Fault> {
         let Layer::Gzip(decoder) = std::mem::replace(&mut self.layer, Layer::End) else { return Ok(false) };
         let mut reader = decoder.into_inner();
-        let mut padding = 0;
         loop {
             let rest = reader.fill_buf().map_err(read_fault)?;
-            let Some(&first) = rest.first() else { return Ok(false) };
-            if first == 0x1f {
-                self.layer = Layer::Gzip(Box::new(GzDecoder::new(reader)));
-                return Ok(true);
+            match rest.first() {
+                Some(0x1f) => {
+                    self.layer = Layer::Gzip(Box::new(GzDecoder::new(reader)));
+                    return Ok(true);
+                }
+                Some(0) => {
+                    let zeros = rest.iter().take_while(|&&byte| byte == 0).count();
+                    reader.consume(zeros);
+                }
+                _ => return Ok(false),
             }
-            let zeros = rest.iter().take_while(|&&byte| byte == 0).count();
-            padding += zeros as u64;
-            if zeros == 0 || padding > MAX_PADDING {
-                return Err(Fault::read(
-                    FaultKind::Corrupt,
-                    "expected the end of the file after its gzip member, got other bytes",
-                ));
-            }
-            reader.consume(zeros);
         }
     }
 }
