@@ -46,8 +46,25 @@ pub fn is_dicom_slice(path: &Path) -> bool {
     open_regular(path).is_ok_and(read) && &start[128..] == b"DICM"
 }
 
-/// Returns a file name without the extensions `.nii` and `.nii.gz`.
+/// Endings of files that contain a scan or a label map, in lower case.
+const VOLUME_ENDINGS: [&str; 6] = [".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd"];
+
+/// Returns the name of a NIfTI, NRRD or MetaImage file without its ending, in upper or lower case; `None` for the name of another file.
+///
+/// ```
+/// use freetumor::ingest::case_name;
+/// assert_eq!(case_name("case-1.nii.gz"), Some("case-1"));
+/// assert_eq!(case_name("CASE-1.MHD"), Some("CASE-1"));
+/// assert_eq!(case_name("case-1.raw"), None);
+/// ```
+pub fn case_name(name: &str) -> Option<&str> {
+    VOLUME_ENDINGS.iter().find_map(|ending| {
+        let (case, end) = name.split_at_checked(name.len().checked_sub(ending.len())?)?;
+        end.eq_ignore_ascii_case(ending).then_some(case)
+    })
+}
+
+/// Returns a file name without the ending of a scan or a label map.
 pub(super) fn stem(name: &str) -> &str {
-    let name = name.strip_suffix(".gz").unwrap_or(name);
-    name.strip_suffix(".nii").unwrap_or(name)
+    case_name(name).unwrap_or(name)
 }

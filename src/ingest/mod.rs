@@ -1,6 +1,6 @@
 //! Reading of archives: sources list scans and read them one at a time as volumes.
 //!
-//! This module owns the formats of scans (NIfTI, DICOM), the kinds of sources ([`FolderSource`], [`ListSource`], [`phantom`]), the ids of
+//! This module owns the formats of scans (NIfTI, NRRD, MetaImage, DICOM), the kinds of sources ([`FolderSource`], [`ListSource`], [`phantom`]), the ids of
 //! scans, their content digests, and the keys of patients.
 //!
 //! A [`Source`] lists [`ScanEntry`]s without decoding any voxel and reads one scan into HU on its grid. A damaged or hostile file is a fault
@@ -12,17 +12,22 @@ pub mod dicom;
 mod digest;
 mod file;
 mod folder;
+mod format;
 mod lists;
+mod metaimage;
 pub mod nifti;
+mod nrrd;
 mod patient;
 pub mod phantom;
+mod raster;
+pub mod volume_file;
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 pub use digest::content_digest;
-pub use file::is_dicom_slice;
+pub use file::{case_name, is_dicom_slice};
 pub use folder::{FolderConfig, FolderSource};
 pub use lists::{DecathlonListConfig, ListSource, NnunetListConfig, NnunetPart};
 pub use patient::{PatientConfig, PatientPattern, PatientRule, PatientSecret};

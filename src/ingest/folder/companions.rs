@@ -3,16 +3,15 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 
-use super::nifti;
 use crate::error::{Fault, FaultKind, Stage};
-use crate::ingest::Companions;
 use crate::ingest::file::stem;
+use crate::ingest::{Companions, nifti, volume_file};
 use crate::volume::Labels;
 
 /// Finds the label files of a scan by pattern.
 ///
 /// A pattern is a path relative to the folder that *contains* the file or the DICOM folder of the scan. `{stem}` is replaced by the
-/// name of the file without `.nii` and `.nii.gz`, or of the DICOM folder. The path must be below the root of the source or
+/// name of the file without its ending (`.nii.gz`, `.nii`, `.nrrd`, `.nhdr`, `.mha`, `.mhd`), or of the DICOM folder. The path must be below the root of the source or
 /// next to the root (`../labelsTr/{stem}.nii.gz` from a root `…/imagesTr`); links are followed, as for scans.
 pub(in crate::ingest) struct FolderCompanions {
     /// The parent of the root: the paths of patterns must be below it.
@@ -53,7 +52,7 @@ impl FolderCompanions {
 
 impl Companions for FolderCompanions {
     fn labels(&self, pattern: &str) -> Result<Labels, Fault> {
-        nifti::read_labels_within(self.path_of(pattern)?, &self.limits).map_err(|fault| {
+        volume_file::read_labels_within(self.path_of(pattern)?, &self.limits).map_err(|fault| {
             let fault = fault.at(Stage::Mask);
             match fault.kind {
                 FaultKind::Missing => {

@@ -1,4 +1,4 @@
-//! The source of scans in a folder: NIfTI files and DICOM folders, found by patterns.
+//! The source of scans in a folder: NIfTI, NRRD and MetaImage files and DICOM folders, found by patterns.
 
 mod companions;
 mod walk;
@@ -13,13 +13,15 @@ use serde::{Deserialize, Serialize};
 pub(super) use self::companions::FolderCompanions;
 use self::walk::{MatchedPath, PathKind};
 use super::dicom::{self, Decoder, Series};
-use super::file::{check_regular, is_dicom_slice, missing};
+use super::file::{check_regular, missing};
 use super::patient::{PatientConfig, PatientRule, PatientSecret};
-use super::{Scan, ScanEntry, ScanHeader, Source, content_digest, nifti};
+use super::{Scan, ScanEntry, ScanHeader, Source, content_digest, nifti, volume_file};
 use crate::error::{ConfigError, Error, Fault, FaultKind, Result};
 
 /// The scope of patients of DICOM headers: equal PatientIDs are the same person in every archive.
 const DICOM_SCOPE: &str = "DICOM PatientID";
+/// Endings of files whose header may name a data file.
+const HEADER_ENDINGS: [&str; 4] = ["nhdr", "nrrd", "mhd", "mha"];
 
 /// Settings of the source kind `folder`.
 ///
@@ -147,6 +149,10 @@ impl FolderSource {
             bytes,
             modified_s,
         };
+        if found.kind == PathKind::File {
+            let (bytes, modified_s) = self.with_data_file(&found);
+            return vec![entry(found.key, bytes, modified_s, None)];
+        }
         if found.kind != PathKind::Folder {
             return vec![entry(found.key, found.bytes, found.modified_s, None)];
         }
@@ -162,6 +168,19 @@ impl FolderSource {
             entry(format!("{}#{}", found.key, series.id()), series.bytes(), series.modified_s(), patient)
         });
         entries.collect()
+    }
+
+    /// Returns the bytes and the last modification of a file and of the data file that its header names.
+    fn with_data_file(&self, found: &MatchedPath) -> (u64, i64) {
+        let path = self.root.join(&found.key);
+        let is_header = path
+            .extension()
+            .is_some_and(|ending| HEADER_ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)));
+        let data_file = is_header.then(|| volume_file::data_file(&path)).flatten();
+        match data_file.and_then(|path| path.metadata().ok()) {
+            Some(data) => (found.bytes + data.len(), found.modified_s.max(walk::modified_s(&data))),
+            None => (found.bytes, found.modified_s),
+        }
     }
 
     /// Returns the location of an entry on disk.
@@ -245,7 +264,7 @@ impl Source for FolderSource {
 
     fn header(&self, entry: &ScanEntry) -> Result<ScanHeader, Fault> {
         match self.locate(entry)? {
-            ScanLocation::File(path) => nifti::read_header(&path).map_err(|fault| explain_slice(fault, &path)),
+            ScanLocation::File(path) => volume_file::read_header(&path),
             ScanLocation::Series(_, series) => dicom::read_header(&series),
         }
     }
@@ -254,9 +273,7 @@ impl Source for FolderSource {
         let location = self.locate(entry)?;
         self.check_patient(entry, &location)?;
         let volume = match &location {
-            ScanLocation::File(path) => {
-                nifti::read_volume_within(path, &self.limits).map_err(|fault| explain_slice(fault, path))?
-            }
+            ScanLocation::File(path) => volume_file::read_volume_within(path, &self.limits)?,
             ScanLocation::Series(_, series) => {
                 let limits = dicom::Limits { volume_bytes: self.limits.held_bytes };
                 dicom::read_series(series, &self.decoder, &limits)?
@@ -275,15 +292,6 @@ impl Source for FolderSource {
 fn scans_of(series: Vec<Series>) -> Vec<Series> {
     let is_scan = |series: &Series| !series.is_localizer() && !series.is_other_modality();
     if series.iter().any(is_scan) { series.into_iter().filter(is_scan).collect() } else { series }
-}
-
-/// Replaces the fault of a file that is a DICOM slice by one that names the solution.
-fn explain_slice(fault: Fault, path: &Path) -> Fault {
-    if fault.kind == FaultKind::Corrupt && is_dicom_slice(path) {
-        let message = "expected a NIfTI file, got a DICOM slice: include its folder instead";
-        return Fault::read(FaultKind::Unsupported, message);
-    }
-    fault
 }
 
 fn patterns(field: &str, patterns: &[String], errors: &mut Vec<ConfigError>) -> GlobSet {

@@ -122,7 +122,7 @@ fn key_of(relative: &Path) -> (String, bool) {
     }
 }
 
-fn modified_s(metadata: &Metadata) -> i64 {
+pub(super) fn modified_s(metadata: &Metadata) -> i64 {
     let Ok(modified) = metadata.modified() else { return 0 };
     match modified.duration_since(UNIX_EPOCH) {
         Ok(after) => after.as_secs() as i64,

@@ -28,7 +28,7 @@ pub use nnunet::{NnunetListConfig, NnunetPart};
 use super::file::stem;
 use super::folder::FolderCompanions;
 use super::patient::{PatientConfig, PatientRule, PatientSecret};
-use super::{Companions, Scan, ScanEntry, ScanHeader, Source, content_digest, nifti};
+use super::{Companions, Scan, ScanEntry, ScanHeader, Source, content_digest, nifti, volume_file};
 use crate::error::{ConfigError, Fault, FaultKind, Result, Stage};
 use crate::volume::Labels;
 
@@ -108,13 +108,13 @@ impl Source for ListSource {
     }
 
     fn header(&self, entry: &ScanEntry) -> Result<ScanHeader, Fault> {
-        nifti::read_header(self.root.join(&self.list_entry(entry)?.image))
+        volume_file::read_header(self.root.join(&self.list_entry(entry)?.image))
     }
 
     fn read(&self, entry: &ScanEntry) -> Result<Scan, Fault> {
         let listed = self.list_entry(entry)?;
         let path = self.root.join(&listed.image);
-        let volume = nifti::read_volume_within(&path, &self.limits)?;
+        let volume = volume_file::read_volume_within(&path, &self.limits)?;
         let companions = ListCompanions {
             label: listed.label.as_ref().map(|label| self.root.join(label)),
             folder: FolderCompanions::new(&self.root, &path, self.limits),
@@ -139,7 +139,7 @@ impl Companions for ListCompanions {
         let Some(path) = &self.label else {
             return Err(Fault::mask(FaultKind::Missing, "the list has no label for this scan"));
         };
-        nifti::read_labels_within(path, &self.limits).map_err(|fault| fault.at(Stage::Mask))
+        volume_file::read_labels_within(path, &self.limits).map_err(|fault| fault.at(Stage::Mask))
     }
 }
 
@@ -161,7 +161,7 @@ fn patient_rule(config: &PatientConfig, errors: &mut Vec<ConfigError>) -> Option
     if config.dicom {
         errors.push(ConfigError::new(
             "patient.dicom",
-            "expected another rule: a list names NIfTI files, which have no PatientID",
+            "expected another rule: a list names files, which have no PatientID",
         ));
         return None;
     }

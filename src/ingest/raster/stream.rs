@@ -1,11 +1,11 @@
-//! The bytes of a NIfTI file in order, decompressed if the file is gzip.
+//! The bytes of a file in order, decompressed if they are compressed.
 //!
 //! No allocation here depends on values of the file: buffers have fixed sizes. Several gzip members may follow one another
 //! as in `cat a.gz b.gz`; the checksum and the length at the end of each member are verified.
 
 use std::io::{self, BufRead, Read};
 
-use flate2::bufread::GzDecoder;
+use flate2::bufread::{GzDecoder, ZlibDecoder};
 
 use crate::error::{Fault, FaultKind};
 
@@ -15,7 +15,7 @@ const LARGEST_DEFLATE_RATIO: u64 = 1032;
 const MAX_PADDING: u64 = 10 * 1024;
 
 /// A readable sequence of (decompressed) bytes with a maximum length.
-pub(super) struct Stream<R> {
+pub(in crate::ingest) struct Stream<R> {
     layer: Layer<R>,
     file_bytes: u64,
     position: u64,
@@ -24,7 +24,8 @@ pub(super) struct Stream<R> {
 enum Layer<R> {
     Plain(R),
     Gzip(Box<GzDecoder<R>>),
-    /// After the last gzip member, and between two members.
+    Zlib(Box<ZlibDecoder<R>>),
+    /// After the last gzip member, and between two members; after the end of zlib data.
     End,
 }
 
@@ -33,10 +34,36 @@ impl<R: BufRead> Stream<R> {
     pub fn new(mut reader: R, file_bytes: u64) -> Result<Self, Fault> {
         let start = reader.fill_buf().map_err(read_fault)?;
         if start.is_empty() {
-            return Err(Fault::read(FaultKind::Truncated, "expected a NIfTI file, got an empty file"));
+            return Err(Fault::read(FaultKind::Truncated, "expected a scan, got an empty file"));
         }
         let gzip = start.starts_with(&[0x1f, 0x8b]);
         let layer = if gzip { Layer::Gzip(Box::new(GzDecoder::new(reader))) } else { Layer::Plain(reader) };
+        Ok(Self { layer, file_bytes, position: 0 })
+    }
+
+    /// Creates a stream of the `file_bytes` bytes of `reader`, which are not compressed.
+    pub fn plain(reader: R, file_bytes: u64) -> Self {
+        Self { layer: Layer::Plain(reader), file_bytes, position: 0 }
+    }
+
+    /// Creates a stream of the `file_bytes` bytes of `reader`, which are gzip or zlib data.
+    pub fn compressed(mut reader: R, file_bytes: u64) -> Result<Self, Fault> {
+        let layer = match *reader.fill_buf().map_err(read_fault)? {
+            [] => {
+                return Err(Fault::read(FaultKind::Truncated, "expected compressed voxels, the file ends before them"));
+            }
+            [0x1f, 0x8b, ..] => Layer::Gzip(Box::new(GzDecoder::new(reader))),
+            // RFC 1950, section 2.2: the method deflate, and a check of both bytes.
+            [method, flags, ..] if method & 15 == 8 && u16::from_be_bytes([method, flags]) % 31 == 0 => {
+                Layer::Zlib(Box::new(ZlibDecoder::new(reader)))
+            }
+            _ => {
+                return Err(Fault::read(
+                    FaultKind::Corrupt,
+                    "expected voxels compressed with gzip or zlib by the header, got other bytes",
+                ));
+            }
+        };
         Ok(Self { layer, file_bytes, position: 0 })
     }
 
@@ -70,6 +97,7 @@ impl<R: BufRead> Stream<R> {
             let read = match &mut self.layer {
                 Layer::Plain(reader) => reader.read(&mut buffer[filled..]),
                 Layer::Gzip(decoder) => decoder.read(&mut buffer[filled..]),
+                Layer::Zlib(decoder) => decoder.read(&mut buffer[filled..]),
                 Layer::End => break,
             };
             match read {
@@ -131,7 +159,14 @@ impl<R: BufRead> Stream<R> {
 
     /// Starts the next gzip member after the end of one; returns whether there is one. Zero bytes between members are padding.
     fn next_member(&mut self) -> Result<bool, Fault> {
-        let Layer::Gzip(decoder) = std::mem::replace(&mut self.layer, Layer::End) else { return Ok(false) };
+        let decoder = match std::mem::replace(&mut self.layer, Layer::End) {
+            Layer::Gzip(decoder) => decoder,
+            Layer::Plain(reader) => {
+                self.layer = Layer::Plain(reader);
+                return Ok(false);
+            }
+            Layer::Zlib(_) | Layer::End => return Ok(false),
+        };
         let mut reader = decoder.into_inner();
         let mut padding = 0;
         loop {
@@ -157,9 +192,11 @@ impl<R: BufRead> Stream<R> {
 /// Converts an error of reading to a fault. flate2 reports corrupt streams as `InvalidInput` or `InvalidData`.
 fn read_fault(error: io::Error) -> Fault {
     match error.kind() {
-        io::ErrorKind::UnexpectedEof => Fault::read(FaultKind::Truncated, "the gzip stream ends before its trailer"),
+        io::ErrorKind::UnexpectedEof => {
+            Fault::read(FaultKind::Truncated, "the compressed data ends before its trailer")
+        }
         io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => {
-            Fault::read(FaultKind::Corrupt, format!("the gzip stream is damaged: {error}"))
+            Fault::read(FaultKind::Corrupt, format!("the compressed data is damaged: {error}"))
         }
         kind => Fault::read(FaultKind::Io, format!("the system cannot read the file: {kind}")),
     }
