@@ -94,6 +94,44 @@ pub trait Companions: Send + Sync {
     /// # Errors
     /// Returns a fault of stage `mask`: `missing` if the file does not exist, otherwise the fault of reading the file.
     fn labels(&self, pattern: &str) -> Result<Labels, Fault>;
+
+    /// Reads the structures of the DICOM file that `pattern` names: an RT Structure Set or a Segmentation, or a folder with one such file.
+    /// Returns `None` if `pattern` names no DICOM file and no folder, but possibly a label file.
+    ///
+    /// # Errors
+    /// Returns a fault of stage `mask`: the fault of reading the file, and `mismatch` if its frame of reference is not that of the scan.
+    fn structures(&self, pattern: &str) -> Result<Option<Box<dyn Structures>>, Fault> {
+        let _ = pattern;
+        Ok(None)
+    }
+}
+
+/// Structures of a patient: sets of voxels with numbers and names, which may overlap.
+pub trait Structures {
+    /// Returns the number of structures.
+    fn count(&self) -> usize;
+
+    /// Returns the indices of the structures that a selector matches. A name may match several structures.
+    fn find(&self, selector: StructureSelector<'_>) -> Vec<usize>;
+
+    /// Calls `visit` with every voxel of a structure on the grid of a scan, as a linear index (x fastest), at least once.
+    ///
+    /// # Errors
+    /// Returns `mismatch` if the structure is not in the planes of the scan's slices, is outside of the scan, or has contours on fewer slices
+    /// than the scan; `unsupported` if its contours are of another type; `geometry` if the grid is degenerate.
+    ///
+    /// # Panics
+    /// Panics if there is no structure at `index`.
+    fn for_each_voxel(&self, index: usize, scan: &Grid, visit: &mut dyn FnMut(usize)) -> Result<(), Fault>;
+}
+
+/// How a structure is selected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StructureSelector<'a> {
+    /// By its name, independent of case: the ROI Name of an RT Structure Set, the Segment Label of a Segmentation.
+    Name(&'a str),
+    /// By its number: the ROI Number or the Segment Number.
+    Number(u16),
 }
 
 /// An archive of scans.

@@ -23,26 +23,37 @@
 //! Names, dates and numbers of patients are not parsed, and identifiers of series and slices leave this module only as hashes.
 //! The exception is [`patient_id`], for keyed hashing.
 //!
+//! # Structures
+//! [`StructureFile`] reads RT Structure Sets and Segmentations, which belong to a scan as its labels.
+//!
 //! # Hostile files
 //! Lengths are checked against the size of the file. Decoders of compressed pixels can crash on bad input:
 //! [`Decoder::in_child_process`] runs them in a child process.
 
 mod codec;
 mod codestream;
+mod contours;
+mod dataset;
 mod decoder;
 mod elements;
 mod encoding;
 mod frame;
 mod geometry;
 mod pixels;
+mod segmentation;
 mod series;
 mod slice;
 mod stream;
+mod structure;
+mod structure_set;
+mod structures;
 mod syntax;
 mod worker;
 
 pub use decoder::Decoder;
-pub use series::{Series, list_series, patient_id, read_header, read_series};
+pub use series::{Series, frame_of_reference, list_series, patient_id, read_header, read_series};
+pub use structure::FrameOfReference;
+pub use structures::StructureFile;
 pub use worker::serve;
 
 /// Limits on the size of a series.

@@ -13,6 +13,7 @@ use super::elements::Elements;
 use super::geometry::{self, FEWEST_SLICES, SAME_POSITION_MM, SlicePose, SliceStack};
 use super::pixels::VoxelAssembly;
 use super::slice::{Image, Slice};
+use super::structure::FrameOfReference;
 use crate::error::{Fault, FaultKind};
 use crate::ingest::ScanHeader;
 use crate::volume::Volume;
@@ -215,6 +216,12 @@ pub fn patient_id(series: &Series) -> Result<Option<String>, Fault> {
     let text = |bytes: &[u8]| bytes.iter().map(|&byte| char::from(byte)).collect::<String>();
     let number = elements.bytes(tags::PATIENT_ID).map(|bytes| text(bytes).trim_matches([' ', '\0']).to_owned());
     Ok(number.filter(|number| !number.is_empty()))
+}
+
+/// Returns the frame of reference of the series, if its first file states one.
+pub fn frame_of_reference(series: &Series) -> Option<FrameOfReference> {
+    let elements = Elements::open(&series.slices.first()?.path, &[tags::FRAME_OF_REFERENCE_UID])?;
+    elements.text(tags::FRAME_OF_REFERENCE_UID).map(FrameOfReference::of)
 }
 
 /// Splits the slices of one series identifier into series.

@@ -4,8 +4,9 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Fault, FaultKind, Stage};
-use crate::ingest::file::stem;
-use crate::ingest::{Companions, nifti, volume_file};
+use crate::ingest::dicom::{FrameOfReference, StructureFile};
+use crate::ingest::file::{is_dicom_slice, stem};
+use crate::ingest::{Companions, Structures, nifti, volume_file};
 use crate::volume::Labels;
 
 /// Finds the label files of a scan by pattern.
@@ -19,6 +20,8 @@ pub(in crate::ingest) struct FolderCompanions {
     /// The folder that contains the scan.
     folder: PathBuf,
     stem: OsString,
+    /// The frame of reference of the scan, if it is DICOM.
+    frame: Option<FrameOfReference>,
     limits: nifti::Limits,
 }
 
@@ -34,8 +37,14 @@ impl FolderCompanions {
             bound: root.parent().map_or_else(|| root.clone(), Path::to_owned),
             folder: path.parent().map_or_else(|| root.clone(), Path::to_owned),
             stem: name.to_str().map_or_else(|| name.to_owned(), |name| stem(name).into()),
+            frame: None,
             limits,
         }
+    }
+
+    /// Sets the frame of reference of the scan; structures in another one are a fault.
+    pub fn with_frame(self, frame: Option<FrameOfReference>) -> Self {
+        Self { frame, ..self }
     }
 
     fn path_of(&self, pattern: &str) -> Result<PathBuf, Fault> {
@@ -52,15 +61,22 @@ impl FolderCompanions {
 
 impl Companions for FolderCompanions {
     fn labels(&self, pattern: &str) -> Result<Labels, Fault> {
-        volume_file::read_labels_within(self.path_of(pattern)?, &self.limits).map_err(|fault| {
-            let fault = fault.at(Stage::Mask);
-            match fault.kind {
-                FaultKind::Missing => {
-                    Fault::mask(FaultKind::Missing, format!("expected a label file at `{pattern}`, got none"))
-                }
-                _ => fault,
+        let path = self.path_of(pattern)?;
+        volume_file::read_labels_within(&path, &self.limits).map_err(|fault| match fault.kind {
+            FaultKind::Missing if !path.exists() => {
+                Fault::mask(FaultKind::Missing, format!("expected a label file at `{pattern}`, got none"))
             }
+            _ => fault.at(Stage::Mask),
         })
+    }
+
+    fn structures(&self, pattern: &str) -> Result<Option<Box<dyn Structures>>, Fault> {
+        let path = self.path_of(pattern)?;
+        if !path.is_dir() && !is_dicom_slice(&path) {
+            return Ok(None);
+        }
+        let file = StructureFile::read(&path, self.frame, self.limits.held_bytes);
+        file.map(|file| Some(Box::new(file) as Box<dyn Structures>)).map_err(|fault| fault.at(Stage::Mask))
     }
 }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use self::companions::FolderCompanions;
 use self::walk::{MatchedPath, PathKind};
-use super::dicom::{self, Decoder, Series};
+use super::dicom::{self, Decoder, FrameOfReference, Series};
 use super::file::{check_regular, missing};
 use super::patient::{PatientConfig, PatientRule, PatientSecret};
 use super::{Scan, ScanEntry, ScanHeader, Source, content_digest, nifti, volume_file};
@@ -245,6 +245,14 @@ impl ScanLocation {
             Self::File(path) | Self::Series(path, _) => path,
         }
     }
+
+    /// Returns the frame of reference of a DICOM series.
+    fn frame_of_reference(&self) -> Option<FrameOfReference> {
+        match self {
+            Self::File(_) => None,
+            Self::Series(_, series) => dicom::frame_of_reference(series),
+        }
+    }
 }
 
 impl Source for FolderSource {
@@ -283,7 +291,10 @@ impl Source for FolderSource {
             entry: entry.clone(),
             digest: content_digest(&volume),
             volume,
-            companions: Arc::new(FolderCompanions::new(&self.root, location.path(), self.limits)),
+            companions: Arc::new(
+                FolderCompanions::new(&self.root, location.path(), self.limits)
+                    .with_frame(location.frame_of_reference()),
+            ),
         })
     }
 }

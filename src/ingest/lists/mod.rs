@@ -28,7 +28,7 @@ pub use nnunet::{NnunetListConfig, NnunetPart};
 use super::file::stem;
 use super::folder::FolderCompanions;
 use super::patient::{PatientConfig, PatientRule, PatientSecret};
-use super::{Companions, Scan, ScanEntry, ScanHeader, Source, content_digest, nifti, volume_file};
+use super::{Companions, Scan, ScanEntry, ScanHeader, Source, Structures, content_digest, nifti, volume_file};
 use crate::error::{ConfigError, Fault, FaultKind, Result, Stage};
 use crate::volume::Labels;
 
@@ -140,6 +140,10 @@ impl Companions for ListCompanions {
             return Err(Fault::mask(FaultKind::Missing, "the list has no label for this scan"));
         };
         volume_file::read_labels_within(path, &self.limits).map_err(|fault| fault.at(Stage::Mask))
+    }
+
+    fn structures(&self, pattern: &str) -> Result<Option<Box<dyn Structures>>, Fault> {
+        if pattern == LABEL { Ok(None) } else { self.folder.structures(pattern) }
     }
 }
 
