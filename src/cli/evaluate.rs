@@ -50,7 +50,7 @@ pub struct EvaluateArgs {
     /// A file of weights: the same as --arm network=FILE
     #[arg(long, value_name = "FILE", conflicts_with_all = ["arm", "predictions"], requires = "model")]
     pub weights: Option<PathBuf>,
-    /// The scans for a network: NIfTI files with the names of the truth, optionally with the suffix _0000
+    /// The scans for a network: NIfTI, NRRD or MetaImage files with the names of the truth, optionally with the suffix _0000
     #[arg(long, value_name = "DIR")]
     pub images: Option<PathBuf>,
     #[command(flatten)]

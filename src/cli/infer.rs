@@ -34,7 +34,7 @@ pub struct InferArgs {
     pub weights: PathBuf,
     #[command(flatten)]
     network: NetworkArgs,
-    /// A NIfTI file, a DICOM folder (FOLDER#ID for one of several series), or a safetensors file
+    /// A NIfTI, NRRD or MetaImage file, a DICOM folder (FOLDER#ID for one of several series), or a safetensors file
     #[arg(long, value_name = "IN")]
     pub input: PathBuf,
     /// Output file: .nii or .nii.gz for a scan, .safetensors for a tensor
@@ -90,9 +90,7 @@ fn check_output(args: &InferArgs, is_tensor: bool) -> Result<()> {
     let (input, output) = (args.input.display(), args.output.display());
     if is_tensor && !has_extension(&args.output, &[".safetensors"]) {
         return Err(Error::new(format!("--output {output}: the input {input} is a tensor, so the output is a tensor"))
-            .with_hint(
-                "use an output name that ends in .safetensors, or pass a NIfTI file or a DICOM folder as input",
-            ));
+            .with_hint("use an output name that ends in .safetensors, or pass a scan as input"));
     }
     if !is_tensor && !has_extension(&args.output, &[".nii", ".nii.gz"]) {
         return Err(Error::new(format!(

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::print::ignore_closed_pipe;
 use super::scan::{read_error, read_scan, window};
 use crate::error::Result;
-use crate::ingest::nifti;
+use crate::ingest::volume_file;
 use crate::volume::{HuWindow, Labels, Volume, Voxels, busiest_voxel, three_planes};
 
 /// Describe a scan: geometry, HU, labels, a picture
@@ -20,9 +20,9 @@ use crate::volume::{HuWindow, Labels, Volume, Voxels, busiest_voxel, three_plane
 /// the patient's right is on the left.
 #[derive(Args, Clone, Debug)]
 pub struct InspectArgs {
-    /// A NIfTI file or a DICOM folder; FOLDER#ID for one of several series
+    /// A NIfTI, NRRD or MetaImage file or a DICOM folder; FOLDER#ID for one of several series
     pub scan: PathBuf,
-    /// A NIfTI file of labels, on the scan's grid or any other
+    /// A NIfTI, NRRD or MetaImage file of labels, on the scan's grid or any other
     #[arg(long, value_name = "FILE")]
     pub labels: Option<PathBuf>,
     /// Write a picture of three planes, labels overlaid
@@ -135,7 +135,7 @@ struct ScanLabels {
 
 fn read_labels(path: &Path, scan: &Volume) -> Result<ScanLabels> {
     let read = || {
-        let labels = nifti::read_labels(path)?;
+        let labels = volume_file::read_labels(path)?;
         Ok(ScanLabels { map: LabelMap::of(&labels, scan), on_scan: labels.onto(&scan.grid)? })
     };
     read().map_err(|fault| read_error(path, &fault))

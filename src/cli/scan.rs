@@ -6,10 +6,10 @@ use std::str::FromStr;
 
 use super::print::pluralize;
 use crate::error::{Error, Fault, Result};
-use crate::ingest::{dicom, is_dicom_slice, nifti};
+use crate::ingest::{dicom, is_dicom_slice, volume_file};
 use crate::volume::{HuWindow, Volume};
 
-/// Reads a NIfTI file, or the DICOM series of a folder.
+/// Reads a NIfTI, NRRD or MetaImage file, or the DICOM series of a folder.
 pub fn read_scan(path: &Path) -> Result<Volume> {
     if path.is_dir() {
         return read_series(path, None);
@@ -18,7 +18,7 @@ pub fn read_scan(path: &Path) -> Result<Volume> {
     if let (false, Some((folder, id))) = (path.exists(), named) {
         return read_series(Path::new(folder), Some(id));
     }
-    nifti::read_volume(path).map_err(|fault| {
+    volume_file::read_volume(path).map_err(|fault| {
         let error = read_error(path, &fault);
         if is_dicom_slice(path) {
             error.with_hint("the file is a DICOM slice: pass the folder of its series")
@@ -76,7 +76,7 @@ fn ambiguous(folder: &Path, found: &[dicom::Series], other_files: &BTreeMap<&str
     }
     if found.is_empty() {
         return Error::new(format!("{path} is not a scan: a folder without DICOM images"))
-            .with_hint("pass a NIfTI file or the folder that contains the slices themselves");
+            .with_hint("pass a NIfTI, NRRD or MetaImage file or the folder that contains the slices themselves");
     }
     let list: Vec<String> =
         found.iter().map(|series| format!("{} ({})", series.id(), pluralize(series.files(), "file"))).collect();

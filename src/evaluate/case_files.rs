@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::ingest::{key_of, stem};
+use crate::ingest::{case_name, key_of};
 
-/// Endings of NIfTI files, in lower case.
-const ENDINGS: [&str; 2] = [".nii.gz", ".nii"];
 /// A byte order mark, which spreadsheet programs write.
 const BYTE_ORDER_MARK: char = '\u{FEFF}';
 
-/// Returns the folder of label maps in a data set: the folder itself if it contains NIfTI files, else `labelsTs`, `labelsTr` or
+/// Returns the folder of label maps in a data set: the folder itself if it contains volume files (NIfTI, NRRD or MetaImage), else
+/// `labelsTs`, `labelsTr` or
 /// `labels`.
 ///
 /// # Errors
@@ -20,7 +19,8 @@ pub fn label_folder(path: &Path) -> Result<PathBuf> {
     folder(path, &["labelsTs", "labelsTr", "labels"])
 }
 
-/// Returns the folder of scans in a data set: the folder itself if it contains NIfTI files, else `imagesTs`, `imagesTr` or `images`.
+/// Returns the folder of scans in a data set: the folder itself if it contains volume files (NIfTI, NRRD or MetaImage), else
+/// `imagesTs`, `imagesTr` or `images`.
 ///
 /// # Errors
 /// Returns an error if there is no such folder.
@@ -31,29 +31,31 @@ pub fn image_folder(path: &Path) -> Result<PathBuf> {
 fn folder(path: &Path, inner: &[&str]) -> Result<PathBuf> {
     let candidates = std::iter::once(path.to_owned()).chain(inner.iter().map(|name| path.join(name)));
     for candidate in candidates {
-        if candidate.is_dir() && !nifti_files(&candidate)?.is_empty() {
+        if candidate.is_dir() && !volume_files(&candidate)?.is_empty() {
             return Ok(candidate);
         }
     }
-    let message = if path.is_dir() { "contains no NIfTI file" } else { "is not a folder" };
-    Err(Error::new(format!("{} {message}", path.display()))
-        .with_hint(format!("use a folder with .nii.gz files, or with one of the subfolders {}", inner.join(", "))))
+    let message = if path.is_dir() { "contains no NIfTI, NRRD or MetaImage file" } else { "is not a folder" };
+    Err(Error::new(format!("{} {message}", path.display())).with_hint(format!(
+        "use a folder with files such as case-1.nii.gz, or with one of the subfolders {}",
+        inner.join(", ")
+    )))
 }
 
-/// Lists the NIfTI files of a folder by case name, which is the file name without its ending.
+/// Lists the volume files (NIfTI, NRRD or MetaImage) of a folder by case name, which is the file name without its ending.
 ///
 /// # Errors
 /// Returns an error if the folder cannot be read, is empty, or has two files of one case.
 pub fn list(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let mut cases = BTreeMap::new();
-    for (case, path) in nifti_files(folder)? {
+    for (case, path) in volume_files(folder)? {
         if let Some(other) = cases.insert(case.clone(), path) {
             return Err(Error::new(format!("expected one file of case {case} in {}, got two", folder.display()))
                 .with_hint(format!("remove or rename {}", other.display())));
         }
     }
     if cases.is_empty() {
-        return Err(Error::new(format!("{} contains no NIfTI file", folder.display())));
+        return Err(Error::new(format!("{} contains no NIfTI, NRRD or MetaImage file", folder.display())));
     }
     Ok(cases)
 }
@@ -67,18 +69,16 @@ pub fn list_images(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
     Ok(cases.map(|(case, path)| (case.strip_suffix("_0000").unwrap_or(&case).to_owned(), path)).collect())
 }
 
-fn nifti_files(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+fn volume_files(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     let unreadable = |error| Error::io("cannot list", folder, error);
     let mut cases = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
-        let name = path.file_name().unwrap_or_default();
-        let lower = name.to_ascii_lowercase();
-        let is_nifti = ENDINGS.iter().any(|ending| lower.as_encoded_bytes().ends_with(ending.as_bytes()));
         // Names that are not UTF-8 remain different.
-        let case = key_of(stem(name).as_ref());
-        if is_nifti && !case.starts_with('.') {
-            cases.push((case, path));
+        let name = key_of(path.file_name().unwrap_or_default().as_ref());
+        let case = case_name(&name);
+        if let Some(case) = case.filter(|case| !case.is_empty() && !case.starts_with('.')) {
+            cases.push((case.to_owned(), path));
         }
     }
     cases.sort();

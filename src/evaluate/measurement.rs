@@ -9,7 +9,7 @@ use super::arms::{Arm, Predictions};
 use super::metrics::{CaseRow, MeasuredOrgan, measure};
 use super::problem::CaseProblem;
 use crate::error::{Error, Result};
-use crate::ingest::nifti;
+use crate::ingest::volume_file;
 use crate::mask::Alignment;
 use crate::volume::{Array3, Labels};
 
@@ -133,7 +133,7 @@ impl Evaluation<'_> {
 
     /// Reads the label map of the truth, and checks that it has an id that is measured.
     fn truth(&self, path: &Path) -> Result<Labels, String> {
-        let truth = nifti::read_labels(path)
+        let truth = volume_file::read_labels(path)
             .map_err(|fault| format!("cannot read the truth ({}): {}", fault.kind.name(), fault.message))?;
         let organs = self.organs;
         let is_measured = |id: u16| organs.iter().any(|organ| organ.organ_id == Some(id) || organ.tumor_id == id);
@@ -156,7 +156,7 @@ impl Evaluation<'_> {
             Predictions::Files(files) => {
                 let path = files.get(case).ok_or("there is no prediction of this name")?;
                 let unreadable = |kind: &str, message: &str| format!("cannot read the prediction ({kind}): {message}");
-                nifti::read_labels(path).map_err(|fault| unreadable(fault.kind.name(), &fault.message))?
+                volume_file::read_labels(path).map_err(|fault| unreadable(fault.kind.name(), &fault.message))?
             }
             Predictions::Network(segment) => {
                 let path = self.images.get(case).ok_or("there is no scan of this name")?;

@@ -82,7 +82,7 @@ impl Registry {
             let source = ListSource::nnunet(&context.name, NnunetListConfig { root, splits, ..config })?;
             Ok(Arc::new(source.with_secret_file(secret.clone())) as Arc<dyn Source>)
         });
-        let about = "Scans below a folder: NIfTI files and DICOM series.";
+        let about = "Scans below a folder: NIfTI, NRRD and MetaImage files and DICOM series.";
         self.add_source("folder", about, move |config: FolderConfig, context| {
             let root = context.path("root", &config.root).map_err(|error| vec![error])?;
             let source = FolderSource::new(&context.name, FolderConfig { root, ..config })?;

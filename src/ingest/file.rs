@@ -1,6 +1,5 @@
 //! Opening of scan files, and their names.
 
-use std::ffi::OsStr;
 use std::fs::{File, FileType};
 use std::io::{self, Read};
 use std::path::Path;
@@ -47,33 +46,25 @@ pub fn is_dicom_slice(path: &Path) -> bool {
     open_regular(path).is_ok_and(read) && &start[128..] == b"DICM"
 }
 
-/// Returns a file name without the extensions `.nii` and `.nii.gz`, in upper or lower case.
-pub(crate) fn stem(name: &OsStr) -> &OsStr {
-    let without = |name, extension: &str| {
-        let path = Path::new(name);
-        let found = path.extension().is_some_and(|found| found.eq_ignore_ascii_case(extension));
-        path.file_stem().filter(|_| found).unwrap_or(name)
-    };
-    without(without(name, "gz"), "nii")
+/// Endings of files that contain a scan or a label map, in lower case.
+const VOLUME_ENDINGS: [&str; 6] = [".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd"];
+
+/// Returns the name of a NIfTI, NRRD or MetaImage file without its ending, in upper or lower case; `None` for the name of another file.
+///
+/// ```
+/// use freetumor::ingest::case_name;
+/// assert_eq!(case_name("case-1.nii.gz"), Some("case-1"));
+/// assert_eq!(case_name("CASE-1.MHD"), Some("CASE-1"));
+/// assert_eq!(case_name("case-1.raw"), None);
+/// ```
+pub fn case_name(name: &str) -> Option<&str> {
+    VOLUME_ENDINGS.iter().find_map(|ending| {
+        let (case, end) = name.split_at_checked(name.len().checked_sub(ending.len())?)?;
+        end.eq_ignore_ascii_case(ending).then_some(case)
+    })
 }
 
-/// Returns a file name as [`stem`] does.
-pub(super) fn name_stem(name: &str) -> &str {
-    stem(name.as_ref()).to_str().unwrap_or(name)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn stem_is_name_without_extensions_of_nifti() {
-        for name in ["a.nii", "a.nii.gz", "a.NII.GZ", "a.Nii.gz", "a.gz", "a"] {
-            assert_eq!(name_stem(name), "a", "{name}");
-        }
-        for name in ["a.b", ".nii", "a.nii.bz2", "nii"] {
-            assert_eq!(name_stem(name), name);
-        }
-        assert_eq!(name_stem("a.b.nii.gz"), "a.b");
-    }
+/// Returns a file name without the ending of a scan or a label map.
+pub(super) fn stem(name: &str) -> &str {
+    case_name(name).unwrap_or(name)
 }

@@ -1,6 +1,6 @@
 //! Reading of archives: sources list scans and read them one at a time as volumes.
 //!
-//! This module owns the formats of scans (NIfTI, DICOM), the kinds of sources ([`FolderSource`], [`ListSource`], [`phantom`]), the ids of
+//! This module owns the formats of scans (NIfTI, NRRD, MetaImage, DICOM), the kinds of sources ([`FolderSource`], [`ListSource`], [`phantom`]), the ids of
 //! scans, their content digests, and the keys of patients.
 //!
 //! A [`Source`] lists [`ScanEntry`]s without decoding any voxel and reads one scan into HU on its grid. A damaged or hostile file is a fault
@@ -12,11 +12,16 @@ pub mod dicom;
 mod digest;
 mod file;
 mod folder;
+mod format;
 mod key;
 mod lists;
+mod metaimage;
 pub mod nifti;
+mod nrrd;
 mod patient;
 pub mod phantom;
+mod raster;
+pub mod volume_file;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -24,8 +29,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 pub use digest::content_digest;
-pub use file::is_dicom_slice;
-pub(crate) use file::stem;
+pub use file::{case_name, is_dicom_slice};
 pub use folder::{FolderConfig, FolderSource};
 pub(crate) use key::key_of;
 pub use lists::{DecathlonListConfig, ListSource, NnunetListConfig, NnunetPart};
@@ -102,6 +106,44 @@ pub trait Companions: Send + Sync {
         let _ = pattern;
         Ok(BTreeMap::new())
     }
+
+    /// Reads the structures of the DICOM file that `pattern` names: an RT Structure Set or a Segmentation, or a folder with one such file.
+    /// Returns `None` if `pattern` names no DICOM file and no folder, but possibly a label file.
+    ///
+    /// # Errors
+    /// Returns a fault of stage `mask`: the fault of reading the file, and `mismatch` if its frame of reference is not that of the scan.
+    fn structures(&self, pattern: &str) -> Result<Option<Box<dyn Structures>>, Fault> {
+        let _ = pattern;
+        Ok(None)
+    }
+}
+
+/// Structures of a patient: sets of voxels with numbers and names, which may overlap.
+pub trait Structures {
+    /// Returns the number of structures.
+    fn count(&self) -> usize;
+
+    /// Returns the indices of the structures that a selector matches. A name may match several structures.
+    fn find(&self, selector: StructureSelector<'_>) -> Vec<usize>;
+
+    /// Calls `visit` with every voxel of a structure on the grid of a scan, as a linear index (x fastest), at least once.
+    ///
+    /// # Errors
+    /// Returns `mismatch` if the structure is not in the planes of the scan's slices, is outside of the scan, or has contours on fewer slices
+    /// than the scan; `unsupported` if its contours are of another type; `geometry` if the grid is degenerate.
+    ///
+    /// # Panics
+    /// Panics if there is no structure at `index`.
+    fn for_each_voxel(&self, index: usize, scan: &Grid, visit: &mut dyn FnMut(usize)) -> Result<(), Fault>;
+}
+
+/// How a structure is selected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StructureSelector<'a> {
+    /// By its name, independent of case: the ROI Name of an RT Structure Set, the Segment Label of a Segmentation.
+    Name(&'a str),
+    /// By its number: the ROI Number or the Segment Number.
+    Number(u16),
 }
 
 /// An archive of scans.

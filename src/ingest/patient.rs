@@ -79,7 +79,7 @@ impl PatientRule {
             Self::PathComponent(index) => {
                 let mut components = path.split('/').skip(*index);
                 let component = components.next()?;
-                Some(if components.next().is_none() { super::file::name_stem(component) } else { component })
+                Some(if components.next().is_none() { super::file::stem(component) } else { component })
             }
             Self::Pattern(pattern) => pattern.patient_in(path),
             Self::Dicom => None,

@@ -1,4 +1,4 @@
-//! Organs from one label file in the folder of the scan.
+//! Organs from one label file, or one DICOM file with structures, in the folder of the scan.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::align::Alignment;
 use super::classes::{CLASSES, class_ids, class_name, known_names};
 use super::names::contradiction;
+use super::structures::{self, OrganStructures, Selection};
 use super::{Mask, Organ, OrganMask, merged_organs};
 use crate::error::{ConfigError, Fault, FaultKind};
 use crate::ingest::Scan;
@@ -22,14 +23,16 @@ use crate::volume::{Array3, Grid, Labels};
 #[serde(deny_unknown_fields)]
 pub struct LabelsConfig {
     /// Path of the label file relative to the folder of the scan; `{stem}` is replaced by the file name of the scan without
-    /// extensions.
+    /// extensions. A DICOM RT Structure Set or Segmentation is recognised by its content; for these, the path may also be a folder
+    /// that contains one such file.
     #[serde(default = "default_pattern")]
     pub pattern: String,
     /// Meaning of the ids in the file.
     #[serde(default)]
     pub scheme: LabelScheme,
     /// Organs to use: a list of names of the scheme (`["liver", "kidney"]`), or a table with the ids
-    /// of each organ (`liver = { ids = [5], tumor_ids = [118] }`).
+    /// of each organ (`liver = { ids = [5], tumor_ids = [118] }`), or with its structures in a DICOM file
+    /// (`liver = { structures = ["Liver"], tumor_structures = ["GTV"] }`).
     pub organs: OrganChoice,
     /// Treatment of ids that belong to none of the organs.
     #[serde(default)]
@@ -87,10 +90,40 @@ pub enum OrganChoice {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct OrganIds {
-    /// Ids of the healthy organ; if empty, the ids of the scheme for the name of the organ.
+    /// Ids of the healthy organ; if empty and without `structures`, the ids of the scheme for the name of the organ. In a DICOM file,
+    /// ids are the numbers of its segments or structures.
     pub ids: Vec<u16>,
     /// Ids of the real tumors of the organ.
     pub tumor_ids: Vec<u16>,
+    /// Names of the healthy organ in a DICOM file, independent of case: the ROI Name of an RT Structure Set, the Segment Label of
+    /// a Segmentation. A file that contains none of the names is a fault.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub structures: Vec<String>,
+    /// Names of the real tumors of the organ in a DICOM file; a file may contain none of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tumor_structures: Vec<String>,
+}
+
+impl OrganIds {
+    /// Returns whether structures are selected by name.
+    fn has_names(&self) -> bool {
+        !self.structures.is_empty() || !self.tumor_structures.is_empty()
+    }
+
+    /// Returns the structures of the organ in a DICOM file: those of the settings, else the classes of the scheme.
+    fn in_dicom(&self, organ: &str, scheme: LabelScheme) -> OrganStructures {
+        let is_empty = self.ids.is_empty() && self.structures.is_empty();
+        let classes = if is_empty && scheme == LabelScheme::TotalSegmentator { class_ids(organ) } else { Vec::new() };
+        let classes = classes.into_iter().filter_map(class_name);
+        let numbers = self.ids.clone();
+        let names = self.structures.iter().cloned().chain(classes).collect();
+        let is_required = !self.structures.is_empty();
+        let (tumor_ids, tumor_names) = (self.tumor_ids.clone(), self.tumor_structures.clone());
+        OrganStructures {
+            healthy: Selection { numbers, names, is_required },
+            tumor: Selection { numbers: tumor_ids, names: tumor_names, is_required: false },
+        }
+    }
 }
 
 // Implemented by hand, because the error of an untagged enum in serde does not name a misspelled field.
@@ -116,7 +149,7 @@ impl<'de> Deserialize<'de> for OrganChoice {
     }
 }
 
-/// The mask stage that reads one label file and maps its ids to organs.
+/// The mask stage that reads one label file and maps its ids, or its structures, to organs.
 ///
 /// An organ that is not in the file is absent from the mask; a mask without any organ is not a fault.
 pub struct LabelsMask {
@@ -125,6 +158,10 @@ pub struct LabelsMask {
     /// Ids of each healthy organ in the file.
     organ_ids: Vec<Vec<u16>>,
     scheme: LabelScheme,
+    /// The structures of each organ in a DICOM file.
+    structures: Vec<OrganStructures>,
+    /// Whether organs are selected by names, which a label map does not have.
+    has_names: bool,
     /// Merged id by id of the file; 0 for ignored ids.
     merged: Vec<u8>,
     /// The highest id that may occur in the file.
@@ -159,7 +196,8 @@ impl LabelsMask {
         let mut organ_ids = Vec::new();
         for (index, (name, given)) in choice.iter().enumerate() {
             let field = if named { "organs".to_owned() } else { format!("organs.{name}") };
-            let ids = if given.ids.is_empty() { ids_by_name(name, config.scheme) } else { Ok(given.ids.clone()) };
+            let is_by_name = given.ids.is_empty() && !given.has_names();
+            let ids = if is_by_name { ids_by_name(name, config.scheme) } else { Ok(given.ids.clone()) };
             let ids = ids.unwrap_or_else(|(message, hint)| {
                 let error = ConfigError::new(&field, message);
                 errors.push(hint.into_iter().fold(error, ConfigError::with_hint));
@@ -177,6 +215,14 @@ impl LabelsMask {
             }
             organ_ids.push(ids);
         }
+        let structures = choice.iter().map(|(name, given)| given.in_dicom(name, config.scheme)).collect();
+        let has_names = choice.iter().any(|(_, given)| given.has_names());
+        for (name, given) in &choice {
+            if given.structures.iter().chain(&given.tumor_structures).any(|name| name.trim().is_empty()) {
+                let message = "expected names of structures, got an empty one";
+                errors.push(ConfigError::new(format!("organs.{name}"), message));
+            }
+        }
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -185,7 +231,7 @@ impl LabelsMask {
             LabelScheme::Custom => u16::MAX,
         };
         let LabelsConfig { pattern, scheme, other, min_coverage, .. } = config;
-        Ok(Self { pattern, organs, organ_ids, scheme, merged, max_id, other, min_coverage })
+        Ok(Self { pattern, organs, organ_ids, scheme, structures, has_names, merged, max_id, other, min_coverage })
     }
 
     /// Returns the mask of a label file on the grid of its scan.
@@ -262,8 +308,20 @@ impl Mask for LabelsMask {
     }
 
     fn mask(&self, scan: &Scan) -> Result<OrganMask, Fault> {
+        let grid = &scan.volume.grid;
+        if let Some(file) = scan.companions.structures(&self.pattern)? {
+            let is_strict = self.other == OtherLabels::Fault;
+            return structures::merge(file.as_ref(), &self.structures, &self.organs, is_strict, grid);
+        }
         self.check_names(&scan.companions.label_names(&self.pattern)?)?;
-        self.merge(&scan.companions.labels(&self.pattern)?, &scan.volume.grid)
+        let labels = scan.companions.labels(&self.pattern)?;
+        if self.has_names {
+            return Err(Fault::mask(
+                FaultKind::Mismatch,
+                "expected an RT Structure Set or a Segmentation, because `structures` selects by name, got a label map: use `ids`",
+            ));
+        }
+        self.merge(&labels, grid)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Organ masks: the organ of each voxel of a scan.
 //!
-//! This module owns the label maps of organs and their sources: label files ([`LabelsMask`]), files of TotalSegmentator
+//! This module owns the label maps of organs and their sources: label files and structures of DICOM files ([`LabelsMask`]), files of TotalSegmentator
 //! ([`TotalSegmentatorMask`]), a threshold for lungs ([`LungMask`]), or a network ([`SegmentorMask`]); and sets of voxels with their
 //! components ([`BitVolume`], [`crate::volume::Components`]).
 //!
@@ -15,6 +15,7 @@ mod lung;
 mod names;
 mod organs;
 mod segmentor;
+mod structures;
 #[cfg(test)]
 mod testing;
 mod totalsegmentator;

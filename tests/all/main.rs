@@ -26,6 +26,7 @@ mod patients;
 mod phantom;
 mod priors;
 mod privacy;
+mod raster_files;
 mod run_folder;
 mod shapes;
 mod sinks;

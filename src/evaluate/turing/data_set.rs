@@ -10,7 +10,7 @@ use crate::error::{Fault, Result};
 use crate::evaluate::case_files;
 use crate::evaluate::metrics::MeasuredOrgan;
 use crate::evaluate::problem::CaseProblem;
-use crate::ingest::nifti;
+use crate::ingest::volume_file;
 
 /// The lesions of a data set, in the order of its cases.
 #[derive(Clone, Debug, Default)]
@@ -24,7 +24,7 @@ pub struct DataSetLesions {
 /// Describes every lesion of a data set of images and labels. `patients` contains the patients of cases that share a patient.
 ///
 /// # Errors
-/// Returns an error if a folder cannot be read or has no NIfTI file.
+/// Returns an error if a folder cannot be read or has no volume file.
 pub fn read_lesions(
     folder: &Path,
     is_real: bool,
@@ -61,8 +61,8 @@ pub fn read_lesions(
 fn describe_case(image: Option<&PathBuf>, labels: &Path, organ: &MeasuredOrgan) -> Result<Vec<Vec<f64>>, String> {
     let image = image.ok_or("there is no image of this name")?;
     let read = || {
-        let volume = nifti::read_volume(image)?;
-        let labels = nifti::read_labels(labels)?;
+        let volume = volume_file::read_volume(image)?;
+        let labels = volume_file::read_labels(labels)?;
         let on_scan = if labels.grid.agrees_with(&volume.grid) { labels } else { labels.onto(&volume.grid)? };
         Ok(describe(&volume, &on_scan, organ.organ_id, organ.tumor_id))
     };

@@ -23,12 +23,17 @@
 //! Names, dates and numbers of patients are not parsed, and identifiers of series and slices leave this module only as hashes.
 //! The exception is [`patient_id`], for keyed hashing.
 //!
+//! # Structures
+//! [`StructureFile`] reads RT Structure Sets and Segmentations, which belong to a scan as its labels.
+//!
 //! # Hostile files
 //! Lengths are checked against the size of the file. Decoders of compressed pixels can crash on bad input:
 //! [`Decoder::in_child_process`] runs them in a child process.
 
 mod codec;
 mod codestream;
+mod contours;
+mod dataset;
 mod decoder;
 mod elements;
 mod encoding;
@@ -37,16 +42,22 @@ mod frame;
 mod geometry;
 mod object;
 mod pixels;
+mod segmentation;
 mod series;
 mod slice;
 mod stacks;
 mod stream;
+mod structure;
+mod structure_set;
+mod structures;
 mod syntax;
 mod worker;
 
 pub use decoder::Decoder;
 pub use folder::{DicomFolder, FolderFilter, list_folder, list_series};
-pub use series::{Series, patient_id, read_header, read_series};
+pub use series::{Series, frame_of_reference, patient_id, read_header, read_series};
+pub use structure::FrameOfReference;
+pub use structures::StructureFile;
 pub use worker::serve;
 
 /// Limits on the size of a series.

@@ -12,6 +12,7 @@ use super::geometry::{self, FEWEST_SLICES, SliceStack};
 use super::pixels::VoxelAssembly;
 use super::slice::{Image, Slice};
 use super::stacks::Stack;
+use super::structure::FrameOfReference;
 use crate::error::{Fault, FaultKind};
 use crate::ingest::ScanHeader;
 use crate::volume::Volume;
@@ -192,4 +193,10 @@ pub fn patient_id(series: &Series) -> Result<Option<String>, Fault> {
     let text = |bytes: &[u8]| bytes.iter().map(|&byte| char::from(byte)).collect::<String>();
     let number = elements.bytes(tags::PATIENT_ID).map(|bytes| text(bytes).trim_matches([' ', '\0']).to_owned());
     Ok(number.filter(|number| !number.is_empty()))
+}
+
+/// Returns the frame of reference of the series, if its first file states one.
+pub fn frame_of_reference(series: &Series) -> Option<FrameOfReference> {
+    let elements = Elements::open(&series.slices().next()?.path, &[tags::FRAME_OF_REFERENCE_UID])?;
+    elements.text(tags::FRAME_OF_REFERENCE_UID).map(FrameOfReference::of)
 }

@@ -4,23 +4,27 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
 
-use super::nifti;
 use crate::error::{Fault, FaultKind, Stage};
-use crate::ingest::Companions;
-use crate::ingest::file::stem;
+use crate::ingest::dicom::{FrameOfReference, StructureFile};
+use crate::ingest::file::{is_dicom_slice, stem};
+use crate::ingest::key::{key_of, path_of};
+use crate::ingest::{Companions, Structures, nifti, volume_file};
 use crate::volume::Labels;
 
 /// Finds the label files of a scan by pattern.
 ///
 /// A pattern is a path relative to the folder that *contains* the file or the DICOM folder of the scan. `{stem}` is replaced by the
-/// name of the file without `.nii` and `.nii.gz`, or of the DICOM folder. The path must be below the root of the source or
-/// next to the root (`../labelsTr/{stem}.nii.gz` from a root `…/imagesTr`); links are followed, as for scans.
+/// name of the file without its ending (`.nii.gz`, `.nii`, `.nrrd`, `.nhdr`, `.mha`, `.mhd`), or of the DICOM folder. The path must be
+/// below the root of the source or next to the root (`../labelsTr/{stem}.nii.gz` from a root `…/imagesTr`); links are followed, as for
+/// scans.
 pub(in crate::ingest) struct FolderCompanions {
     /// The parent of the root: the paths of patterns must be below it.
     bound: PathBuf,
     /// The folder that contains the scan.
     folder: PathBuf,
     stem: OsString,
+    /// The frame of reference of the scan, if it is DICOM.
+    frame: Option<FrameOfReference>,
     limits: nifti::Limits,
 }
 
@@ -35,9 +39,15 @@ impl FolderCompanions {
         Self {
             bound: root.parent().map_or_else(|| root.clone(), Path::to_owned),
             folder: path.parent().map_or_else(|| root.clone(), Path::to_owned),
-            stem: stem(name).to_owned(),
+            stem: path_of(stem(&key_of(name.as_ref()))).into(),
+            frame: None,
             limits,
         }
+    }
+
+    /// Sets the frame of reference of the scan; structures in another one are a fault.
+    pub fn with_frame(self, frame: Option<FrameOfReference>) -> Self {
+        Self { frame, ..self }
     }
 
     fn path_of(&self, pattern: &str) -> Result<PathBuf, Fault> {
@@ -56,24 +66,36 @@ impl FolderCompanions {
         }
         Ok(path)
     }
+}
 
-    fn explained(&self, fault: Fault, pattern: &str) -> Fault {
-        match fault.kind {
-            FaultKind::Missing => {
-                Fault::mask(FaultKind::Missing, format!("expected a label file at `{pattern}`, got none"))
-            }
-            _ => fault.at(Stage::Mask),
+/// Returns the fault of a label file as a fault of the mask stage. A missing file is named by its pattern, because its path may name a person.
+fn explained(fault: Fault, pattern: &str, path: &Path) -> Fault {
+    match fault.kind {
+        FaultKind::Missing if !path.exists() => {
+            Fault::mask(FaultKind::Missing, format!("expected a label file at `{pattern}`, got none"))
         }
+        _ => fault.at(Stage::Mask),
     }
 }
 
 impl Companions for FolderCompanions {
     fn labels(&self, pattern: &str) -> Result<Labels, Fault> {
-        nifti::read_labels_within(self.path_of(pattern)?, &self.limits).map_err(|fault| self.explained(fault, pattern))
+        let path = self.path_of(pattern)?;
+        volume_file::read_labels_within(&path, &self.limits).map_err(|fault| explained(fault, pattern, &path))
     }
 
     fn label_names(&self, pattern: &str) -> Result<BTreeMap<u16, String>, Fault> {
-        nifti::read_label_names(self.path_of(pattern)?).map_err(|fault| self.explained(fault, pattern))
+        let path = self.path_of(pattern)?;
+        volume_file::read_label_names(&path).map_err(|fault| explained(fault, pattern, &path))
+    }
+
+    fn structures(&self, pattern: &str) -> Result<Option<Box<dyn Structures>>, Fault> {
+        let path = self.path_of(pattern)?;
+        if !path.is_dir() && !is_dicom_slice(&path) {
+            return Ok(None);
+        }
+        let file = StructureFile::read(&path, self.frame, self.limits.held_bytes);
+        file.map(|file| Some(Box::new(file) as Box<dyn Structures>)).map_err(|fault| fault.at(Stage::Mask))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The source of scans in a folder: NIfTI files and DICOM folders, found by patterns.
+//! The source of scans in a folder: NIfTI, NRRD and MetaImage files and DICOM folders, found by patterns.
 
 mod companions;
 mod walk;
@@ -13,15 +13,17 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use self::companions::{FolderCompanions, resolve};
 use self::walk::{MatchedPath, PathKind};
-use super::dicom::{self, Decoder, DicomFolder, FolderFilter, Series};
-use super::file::{check_regular, is_dicom_slice, missing};
+use super::dicom::{self, Decoder, DicomFolder, FolderFilter, FrameOfReference, Series};
+use super::file::{check_regular, missing};
 use super::key::path_of;
 use super::patient::{PatientConfig, PatientRule, PatientSecret};
-use super::{Scan, ScanEntry, ScanHeader, Source, content_digest, nifti};
+use super::{Scan, ScanEntry, ScanHeader, Source, content_digest, nifti, volume_file};
 use crate::error::{ConfigError, Error, Fault, FaultKind, Result};
 
 /// The scope of patients of DICOM headers: equal PatientIDs are the same person in every archive.
 const DICOM_SCOPE: &str = "DICOM PatientID";
+/// Endings of files whose header may name a data file.
+const HEADER_ENDINGS: [&str; 4] = ["nhdr", "nrrd", "mhd", "mha"];
 
 /// Settings of the source kind `folder`.
 ///
@@ -162,6 +164,10 @@ impl FolderSource {
             bytes,
             modified_s,
         };
+        if found.kind == PathKind::File {
+            let (bytes, modified_s) = self.with_data_file(&found);
+            return vec![entry(found.key.clone(), bytes, modified_s, None)];
+        }
         if found.kind != PathKind::Folder {
             return vec![entry(found.key.clone(), found.bytes, found.modified_s, None)];
         }
@@ -190,6 +196,19 @@ impl FolderSource {
             folder,
             &FolderFilter { is_excluded: &is_excluded, allow_unreadable: self.allow_unreadable_files },
         )
+    }
+
+    /// Returns the bytes and the last modification of a file and of the data file that its header names.
+    fn with_data_file(&self, found: &MatchedPath) -> (u64, i64) {
+        let path = self.root.join(path_of(&found.key));
+        let is_header = path
+            .extension()
+            .is_some_and(|ending| HEADER_ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)));
+        let data_file = is_header.then(|| volume_file::data_file(&path)).flatten();
+        match data_file.and_then(|path| path.metadata().ok()) {
+            Some(data) => (found.bytes + data.len(), found.modified_s.max(walk::modified_s(&data))),
+            None => (found.bytes, found.modified_s),
+        }
     }
 
     /// Returns the location of an entry on disk.
@@ -257,6 +276,14 @@ impl ScanLocation {
             Self::File(path) | Self::Series(path, _) => path,
         }
     }
+
+    /// Returns the frame of reference of a DICOM series.
+    fn frame_of_reference(&self) -> Option<FrameOfReference> {
+        match self {
+            Self::File(_) => None,
+            Self::Series(_, series) => dicom::frame_of_reference(series),
+        }
+    }
 }
 
 impl Source for FolderSource {
@@ -285,7 +312,7 @@ impl Source for FolderSource {
 
     fn header(&self, entry: &ScanEntry) -> Result<ScanHeader, Fault> {
         match self.locate(entry)? {
-            ScanLocation::File(path) => nifti::read_header(&path).map_err(|fault| explain_slice(fault, &path)),
+            ScanLocation::File(path) => volume_file::read_header(&path),
             ScanLocation::Series(_, series) => dicom::read_header(&series),
         }
     }
@@ -294,9 +321,7 @@ impl Source for FolderSource {
         let location = self.locate(entry)?;
         self.check_patient(entry, &location)?;
         let volume = match &location {
-            ScanLocation::File(path) => {
-                nifti::read_volume_within(path, &self.limits).map_err(|fault| explain_slice(fault, path))?
-            }
+            ScanLocation::File(path) => volume_file::read_volume_within(path, &self.limits)?,
             ScanLocation::Series(_, series) => {
                 let limits = dicom::Limits { volume_bytes: self.limits.held_bytes };
                 dicom::read_series(series, &self.decoder, &limits)?
@@ -306,7 +331,10 @@ impl Source for FolderSource {
             entry: entry.clone(),
             digest: content_digest(&volume),
             volume,
-            companions: Arc::new(FolderCompanions::new(&self.root, location.path(), self.limits)),
+            companions: Arc::new(
+                FolderCompanions::new(&self.root, location.path(), self.limits)
+                    .with_frame(location.frame_of_reference()),
+            ),
         })
     }
 }
@@ -320,15 +348,6 @@ fn counts(other_files: &BTreeMap<&'static str, usize>) -> String {
 fn scans_of(series: Vec<Series>) -> Vec<Series> {
     let is_scan = |series: &Series| !series.is_localizer() && !series.is_other_modality();
     if series.iter().any(is_scan) { series.into_iter().filter(is_scan).collect() } else { series }
-}
-
-/// Replaces the fault of a file that is a DICOM slice by one that names the solution.
-fn explain_slice(fault: Fault, path: &Path) -> Fault {
-    if fault.kind == FaultKind::Corrupt && is_dicom_slice(path) {
-        let message = "expected a NIfTI file, got a DICOM slice: include its folder instead";
-        return Fault::read(FaultKind::Unsupported, message);
-    }
-    fault
 }
 
 fn patterns(field: &str, patterns: &[String], errors: &mut Vec<ConfigError>) -> GlobSet {

@@ -102,7 +102,7 @@ fn is_hidden(name: &OsStr) -> bool {
     name.as_encoded_bytes().starts_with(b".")
 }
 
-fn modified_s(metadata: &Metadata) -> i64 {
+pub(super) fn modified_s(metadata: &Metadata) -> i64 {
     let Ok(modified) = metadata.modified() else { return 0 };
     match modified.duration_since(UNIX_EPOCH) {
         Ok(after) => after.as_secs() as i64,

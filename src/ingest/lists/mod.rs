@@ -26,10 +26,10 @@ use std::time::UNIX_EPOCH;
 pub use decathlon::DecathlonListConfig;
 pub use nnunet::{NnunetListConfig, NnunetPart};
 
-use super::file::name_stem;
+use super::file::stem;
 use super::folder::{FolderCompanions, resolve};
 use super::patient::{PatientConfig, PatientRule, PatientSecret};
-use super::{Companions, Scan, ScanEntry, ScanHeader, Source, content_digest, nifti};
+use super::{Companions, Scan, ScanEntry, ScanHeader, Source, Structures, content_digest, nifti, volume_file};
 use crate::error::{ConfigError, Fault, FaultKind, Result, Stage};
 use crate::volume::Labels;
 
@@ -109,13 +109,13 @@ impl Source for ListSource {
     }
 
     fn header(&self, entry: &ScanEntry) -> Result<ScanHeader, Fault> {
-        nifti::read_header(self.root.join(&self.list_entry(entry)?.image))
+        volume_file::read_header(self.root.join(&self.list_entry(entry)?.image))
     }
 
     fn read(&self, entry: &ScanEntry) -> Result<Scan, Fault> {
         let listed = self.list_entry(entry)?;
         let path = self.root.join(&listed.image);
-        let volume = nifti::read_volume_within(&path, &self.limits)?;
+        let volume = volume_file::read_volume_within(&path, &self.limits)?;
         let companions = ListCompanions {
             label: listed.label.as_ref().map(|label| self.root.join(label)),
             folder: FolderCompanions::new(&self.root, &path, self.limits),
@@ -140,12 +140,18 @@ impl Companions for ListCompanions {
         let Some(path) = &self.label else {
             return Err(Fault::mask(FaultKind::Missing, "the list has no label for this scan"));
         };
-        nifti::read_labels_within(path, &self.limits).map_err(|fault| fault.at(Stage::Mask))
+        volume_file::read_labels_within(path, &self.limits).map_err(|fault| fault.at(Stage::Mask))
+    }
+
+    fn structures(&self, pattern: &str) -> Result<Option<Box<dyn Structures>>, Fault> {
+        if pattern == LABEL { Ok(None) } else { self.folder.structures(pattern) }
     }
 
     fn label_names(&self, pattern: &str) -> Result<BTreeMap<u16, String>, Fault> {
         match &self.label {
-            Some(path) if pattern == LABEL => nifti::read_label_names(path).map_err(|fault| fault.at(Stage::Mask)),
+            Some(path) if pattern == LABEL => {
+                volume_file::read_label_names(path).map_err(|fault| fault.at(Stage::Mask))
+            }
             _ => self.folder.label_names(pattern),
         }
     }
@@ -175,7 +181,7 @@ fn patient_rule(config: &PatientConfig, errors: &mut Vec<ConfigError>) -> Option
     if config.dicom {
         errors.push(ConfigError::new(
             "patient.dicom",
-            "expected another rule: a list names NIfTI files, which have no PatientID",
+            "expected another rule: a list names files, which have no PatientID",
         ));
         return None;
     }
@@ -188,7 +194,7 @@ fn patient_rule(config: &PatientConfig, errors: &mut Vec<ConfigError>) -> Option
 /// Returns the patient of an image by the rule, or an error if the rule does not match.
 fn patient_of(rule: Option<&PatientRule>, image: &str, field: &str) -> Result<String, ConfigError> {
     match rule {
-        None => Ok(name_stem(image.rsplit('/').next().unwrap_or(image)).to_owned()),
+        None => Ok(stem(image.rsplit('/').next().unwrap_or(image)).to_owned()),
         Some(rule) => rule
             .of_path(image)
             .map(str::to_owned)

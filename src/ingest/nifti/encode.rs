@@ -1,8 +1,9 @@
 //! Encoding of the header of a `.nii` file.
 
-use super::header::{Datatype, NIFTI1_BYTES};
+use super::header::NIFTI1_BYTES;
 use super::placement::Qform;
 use crate::error::{Fault, FaultKind, Stage};
+use crate::ingest::raster::Datatype;
 use crate::volume::Grid;
 
 /// Form code of scanner coordinates.

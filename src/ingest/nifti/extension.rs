@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::io::BufRead;
 
-use super::header::{ByteOrder, Header};
-use super::stream::Stream;
 use crate::error::{Fault, FaultKind};
+use crate::ingest::raster::{ByteOrder, Header, Stream};
 
 /// Bytes of the head of an extension: its size and its code.
 const HEAD_BYTES: u64 = 8;

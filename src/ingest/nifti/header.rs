@@ -6,7 +6,9 @@
 use nifti::NiftiHeader;
 
 use super::placement::Placement;
+
 use crate::error::{Fault, FaultKind};
+use crate::ingest::raster::{ByteOrder, Datatype, Header, Rescale};
 use crate::volume::Grid;
 
 /// Bytes of a NIfTI-1 header, without the four bytes of the extension flag.
@@ -14,28 +16,8 @@ pub const NIFTI1_BYTES: usize = 348;
 /// Bytes of a NIfTI-2 header, without the four bytes of the extension flag.
 pub const NIFTI2_BYTES: usize = 540;
 
-/// The type of a stored voxel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum Datatype {
-    U8,
-    I8,
-    U16,
-    I16,
-    U32,
-    I32,
-    U64,
-    I64,
-    F32,
-    F64,
-}
-
 impl Datatype {
-    /// Every supported type.
-    pub const ALL: [Self; 10] =
-        [Self::U8, Self::I8, Self::U16, Self::I16, Self::U32, Self::I32, Self::U64, Self::I64, Self::F32, Self::F64];
-
-    /// Returns the datatype code in a header.
+    /// Returns the datatype code in a NIfTI header.
     pub fn code(self) -> i16 {
         match self {
             Self::U8 => 2,
@@ -48,16 +30,6 @@ impl Datatype {
             Self::U32 => 768,
             Self::I64 => 1024,
             Self::U64 => 1280,
-        }
-    }
-
-    /// Returns the bytes of one voxel.
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::U8 | Self::I8 => 1,
-            Self::U16 | Self::I16 => 2,
-            Self::U32 | Self::I32 | Self::F32 => 4,
-            Self::U64 | Self::I64 | Self::F64 => 8,
         }
     }
 
@@ -81,48 +53,8 @@ impl Datatype {
     }
 }
 
-/// The byte order of numbers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ByteOrder {
-    /// Least significant first.
-    Little,
-    /// Most significant first.
-    Big,
-}
-
-/// Slope and intercept that convert stored numbers to HU.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rescale {
-    /// Factor of the stored number.
-    pub slope: f64,
-    /// Summand of the product.
-    pub intercept: f64,
-}
-
-/// A checked NIfTI header.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Header {
-    /// Shape and affine. World coordinates are in millimetres, independent of the unit in the file.
-    pub grid: Grid,
-    /// The type of a stored voxel.
-    pub datatype: Datatype,
-    /// The byte order of header and voxels.
-    pub order: ByteOrder,
-    /// Conversion of stored numbers to HU; `None` if stored numbers are HU.
-    pub rescale: Option<Rescale>,
-    /// Offset of the first voxel in the (decompressed) file.
-    pub voxel_offset: u64,
-    /// Bytes of the header: [`NIFTI1_BYTES`] or [`NIFTI2_BYTES`].
-    pub header_bytes: usize,
-}
-
 impl Header {
-    /// Returns the bytes of all voxels in the decompressed file.
-    pub fn stored_bytes(&self) -> u64 {
-        self.grid.voxels() as u64 * self.datatype.bytes() as u64
-    }
-
-    /// Returns the size of the header that the first four bytes of a file state.
+    /// Returns the size of the NIfTI header that the first four bytes of a file state.
     ///
     /// # Errors
     /// Returns `corrupt` if the bytes are not the start of a NIfTI header.
@@ -137,7 +69,7 @@ impl Header {
         }
     }
 
-    /// Parses a header of [`Header::size`] bytes.
+    /// Parses a NIfTI header of [`Header::size`] bytes.
     ///
     /// # Errors
     /// Returns `corrupt` if the bytes contradict the format, `unsupported` if they do not describe a three-dimensional scan

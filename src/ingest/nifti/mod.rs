@@ -18,12 +18,10 @@
 //! # Ok::<(), freetumor::error::Fault>(())
 //! ```
 
-mod decode;
 mod encode;
 mod extension;
 mod header;
 mod placement;
-mod stream;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -31,38 +29,14 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 pub use encode::{encode_header, encode_series_header};
-pub use header::{ByteOrder, Datatype, Header, NIFTI1_BYTES, NIFTI2_BYTES, Rescale};
+pub use header::{NIFTI1_BYTES, NIFTI2_BYTES};
 
-use self::decode::{HuVoxels, LabelVoxels};
-use self::stream::Stream;
 use super::ScanHeader;
 use super::file::open_regular;
+use super::raster::{self, FILE_BLOCK_BYTES, Stream};
+pub use super::raster::{ByteOrder, Datatype, Header, Limits, Rescale};
 use crate::error::{Fault, FaultKind};
 use crate::volume::{Labels, Volume};
-
-/// Bytes per read from disk.
-const FILE_BLOCK_BYTES: usize = 128 * 1024;
-/// Bytes per decoded block: small enough for the L2 cache.
-const DECODE_BLOCK_BYTES: usize = 128 * 1024;
-/// Memory of reading in addition to the voxels: both blocks and the window and tables of the inflater.
-const BUFFER_BYTES: u64 = 512 * 1024;
-/// Memory that is reserved before reading a gzip file, as a multiple of its bytes on disk. CT compresses by a factor of two to
-/// three; for files with a higher ratio, the memory grows during reading.
-const RESERVED_RATIO: u64 = 8;
-
-/// Limits on the cost of reading one file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Maximum bytes that reading may hold at once; a file that needs more is a `too_large` fault.
-    pub held_bytes: u64,
-}
-
-impl Default for Limits {
-    /// Returns a limit of 8 GiB: a whole-body scan of 512 × 512 × 4000 voxels in floats.
-    fn default() -> Self {
-        Self { held_bytes: 8 << 30 }
-    }
-}
 
 /// Reads a scan in HU, with default [`Limits`].
 ///
@@ -113,9 +87,7 @@ pub fn read_header(path: impl AsRef<Path>) -> Result<ScanHeader, Fault> {
 /// Returns every fault of [`read_volume_from`] that the header shows.
 pub fn read_header_from(reader: impl BufRead, file_bytes: u64) -> Result<ScanHeader, Fault> {
     let mut stream = Stream::new(reader, file_bytes)?;
-    let (header, _) = read_start(&mut stream)?;
-    let (read_bytes, volume_bytes) = volume_cost(&header);
-    Ok(ScanHeader { grid: header.grid, read_bytes, volume_bytes })
+    Ok(raster::scan_header(&read_start(&mut stream)?.0))
 }
 
 /// Reads a scan in HU from the `file_bytes` bytes of `reader`, which may be gzip.
@@ -132,11 +104,7 @@ pub fn read_header_from(reader: impl BufRead, file_bytes: u64) -> Result<ScanHea
 pub fn read_volume_from(reader: impl BufRead, file_bytes: u64, limits: &Limits) -> Result<Volume, Fault> {
     let mut stream = Stream::new(reader, file_bytes)?;
     let (header, _) = read_start(&mut stream)?;
-    check_limit(volume_cost(&header).0, limits)?;
-    let total = header.grid.voxels();
-    let mut voxels = HuVoxels::with_capacity(initial_capacity(&stream, &header), total)?;
-    for_each_block(&mut stream, &header, |block| voxels.append(block, &header))?;
-    Ok(Volume { grid: header.grid, voxels: voxels.into_voxels(header.grid.shape) })
+    raster::read_volume(&mut stream, &header, limits)
 }
 
 /// Reads a label map from the `file_bytes` bytes of `reader`, which may be gzip. Floats are accepted
@@ -147,19 +115,14 @@ pub fn read_volume_from(reader: impl BufRead, file_bytes: u64, limits: &Limits) 
 pub fn read_labels_from(reader: impl BufRead, file_bytes: u64, limits: &Limits) -> Result<Labels, Fault> {
     let mut stream = Stream::new(reader, file_bytes)?;
     let (header, _) = read_start(&mut stream)?;
-    let total = header.grid.voxels();
-    check_limit(BUFFER_BYTES + 2 * total as u64, limits)?;
-    let mut ids = LabelVoxels::with_capacity(initial_capacity(&stream, &header), total)?;
-    for_each_block(&mut stream, &header, |block| ids.append(block, &header))?;
-    Ok(Labels { grid: header.grid, ids: ids.into_array(header.grid.shape) })
+    raster::read_labels(&mut stream, &header, limits)
 }
 
-/// Reads the names of labels by id from the header of a label map: TotalSegmentator stores them, most programs do not.
+/// Reads the names of labels by id from the header of a label map, from the `file_bytes` bytes of `reader`: TotalSegmentator stores them, most programs do not.
 ///
 /// # Errors
 /// Returns the faults of [`read_header`].
-pub fn read_label_names(path: impl AsRef<Path>) -> Result<BTreeMap<u16, String>, Fault> {
-    let (reader, file_bytes) = open(path.as_ref())?;
+pub fn read_label_names_from(reader: impl BufRead, file_bytes: u64) -> Result<BTreeMap<u16, String>, Fault> {
     read_start(&mut Stream::new(reader, file_bytes)?).map(|(_, names)| names)
 }
 
@@ -182,70 +145,7 @@ fn read_start<R: BufRead>(stream: &mut Stream<R>) -> Result<(Header, BTreeMap<u1
     stream.exact(&mut bytes[4..size], "a NIfTI header")?;
     let header = Header::parse(&bytes[..size])?;
 
-    let required_bytes = header.voxel_offset.saturating_add(header.stored_bytes());
-    if required_bytes > stream.max_bytes() {
-        return Err(Fault::read(
-            FaultKind::Truncated,
-            format!(
-                "expected {required_bytes} bytes for {:?} voxels, a file of {} bytes cannot contain them",
-                header.grid.shape,
-                stream.file_bytes()
-            ),
-        ));
-    }
+    raster::check_length(stream, &header)?;
     let names = extension::read(stream, &header)?;
     Ok((header, names))
-}
-
-/// Returns the peak bytes of reading a volume, and the bytes of the volume.
-fn volume_cost(header: &Header) -> (u64, u64) {
-    let voxels = header.grid.voxels() as u64;
-    if decode::is_always_i16(header) {
-        return (BUFFER_BYTES + 2 * voxels, 2 * voxels);
-    }
-    // At the first fraction all previous voxels are converted to floats: both vectors are in memory during the conversion.
-    (BUFFER_BYTES + 6 * voxels, 4 * voxels)
-}
-
-fn check_limit(needed: u64, limits: &Limits) -> Result<(), Fault> {
-    if needed <= limits.held_bytes {
-        return Ok(());
-    }
-    Err(Fault::read(
-        FaultKind::TooLarge,
-        format!("expected at most {} bytes of memory for reading, the file needs {needed}", limits.held_bytes),
-    ))
-}
-
-/// Returns the number of voxels for which memory is reserved before reading.
-fn initial_capacity<R: BufRead>(stream: &Stream<R>, header: &Header) -> usize {
-    let estimated_bytes =
-        if stream.is_compressed() { stream.file_bytes().saturating_mul(RESERVED_RATIO) } else { stream.file_bytes() };
-    (estimated_bytes / header.datatype.bytes() as u64).min(header.grid.voxels() as u64) as usize
-}
-
-fn for_each_block<R: BufRead>(
-    stream: &mut Stream<R>,
-    header: &Header,
-    mut decode: impl FnMut(&mut [u8]) -> Result<(), Fault>,
-) -> Result<(), Fault> {
-    let mut block = vec![0; DECODE_BLOCK_BYTES];
-    let mut left = header.stored_bytes();
-    while left > 0 {
-        let size = left.min(block.len() as u64) as usize;
-        let read = stream.fill(&mut block[..size])?;
-        if read < size {
-            return Err(Fault::read(
-                FaultKind::Truncated,
-                format!(
-                    "expected {} bytes of voxels, the file ends after {}",
-                    header.stored_bytes(),
-                    stream.position() - header.voxel_offset
-                ),
-            ));
-        }
-        decode(&mut block[..size])?;
-        left -= size as u64;
-    }
-    stream.finish()
 }

@@ -1,15 +1,12 @@
 //! The affine of a NIfTI file: from its sform, else its qform, else its spacing.
 
 use crate::error::{Fault, FaultKind};
+use crate::ingest::raster::checked_affine;
 use crate::volume::Affine;
 
 /// Tolerance of 1 − (b² + c² + d²) below zero in a rotation quaternion. The reference implementation has no limit; public files have
 /// −4e-7 to −1e-6, and a wrong field is far below.
 const QUATERNION_TOLERANCE: f64 = 1e-4;
-/// Range of valid spacings; other values are in a wrong unit or corrupt.
-const SPACING_MM: std::ops::RangeInclusive<f64> = 1e-3..=1e3;
-/// Maximum coordinate of the first voxel: beyond any scanner, and with sufficient precision in sums.
-const MAX_OFFSET_MM: f64 = 1e6;
 
 /// The fields of a header that define its affine.
 #[derive(Clone, Copy, Debug)]
@@ -47,30 +44,7 @@ impl Placement {
         if unit_mm != 1.0 {
             affine.0.iter_mut().flatten().for_each(|value| *value *= unit_mm);
         }
-        if affine.0.iter().flatten().any(|value| !value.is_finite()) {
-            return Err(geometry(format!("expected finite numbers in the {name}, got {:?}", affine.0)));
-        }
-        let spacing_mm = affine.spacing_mm();
-        if spacing_mm.iter().any(|spacing| !SPACING_MM.contains(spacing)) {
-            return Err(geometry(format!(
-                "expected {}..{} mm between voxels, got {spacing_mm:?} in the {name}",
-                SPACING_MM.start(),
-                SPACING_MM.end()
-            )));
-        }
-        if affine.inverse().is_none() {
-            return Err(geometry(format!("expected three independent axes in the {name}, got {:?}", affine.0)));
-        }
-        if affine.0.iter().any(|row| row[3].abs() > MAX_OFFSET_MM) {
-            return Err(geometry(format!(
-                "expected the first voxel within {MAX_OFFSET_MM} mm of the origin, the {name} has a larger distance"
-            )));
-        }
-        affine.with_right_angles().map_err(|degrees| {
-            geometry(format!(
-                "the {name} is sheared by {degrees:.1}°: expected perpendicular axes within 0.5°, resample the scan first"
-            ))
-        })
+        checked_affine(affine, name)
     }
 
     /// Returns the affine of the spacing alone: the centre of the grid at the origin, and x towards the Left as in ANALYZE.

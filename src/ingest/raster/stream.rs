@@ -1,11 +1,11 @@
-//! The bytes of a NIfTI file in order, decompressed if the file is gzip.
+//! The bytes of a file in order, decompressed if they are compressed.
 //!
 //! No allocation here depends on values of the file: buffers have fixed sizes. Several gzip members may follow one another
 //! as in `cat a.gz b.gz`; the checksum and the length at the end of each member are verified.
 
 use std::io::{self, BufRead, Read};
 
-use flate2::bufread::GzDecoder;
+use flate2::bufread::{GzDecoder, ZlibDecoder};
 
 use crate::error::{Fault, FaultKind};
 
@@ -15,7 +15,7 @@ const LARGEST_DEFLATE_RATIO: u64 = 1032;
 const MAX_TRAILING_BYTES: u64 = 1 << 30;
 
 /// A readable sequence of (decompressed) bytes with a maximum length.
-pub(super) struct Stream<R> {
+pub(in crate::ingest) struct Stream<R> {
     layer: Layer<R>,
     file_bytes: u64,
     position: u64,
@@ -24,7 +24,8 @@ pub(super) struct Stream<R> {
 enum Layer<R> {
     Plain(R),
     Gzip(Box<GzDecoder<R>>),
-    /// After the last gzip member, and between two members.
+    Zlib(Box<ZlibDecoder<R>>),
+    /// After the last gzip member, and between two members; after the end of zlib data.
     End,
 }
 
@@ -33,10 +34,36 @@ impl<R: BufRead> Stream<R> {
     pub fn new(mut reader: R, file_bytes: u64) -> Result<Self, Fault> {
         let start = reader.fill_buf().map_err(read_fault)?;
         if start.is_empty() {
-            return Err(Fault::read(FaultKind::Truncated, "expected a NIfTI file, got an empty file"));
+            return Err(Fault::read(FaultKind::Truncated, "expected a scan, got an empty file"));
         }
         let gzip = start.starts_with(&[0x1f, 0x8b]);
         let layer = if gzip { Layer::Gzip(Box::new(GzDecoder::new(reader))) } else { Layer::Plain(reader) };
+        Ok(Self { layer, file_bytes, position: 0 })
+    }
+
+    /// Creates a stream of the `file_bytes` bytes of `reader`, which are not compressed.
+    pub fn plain(reader: R, file_bytes: u64) -> Self {
+        Self { layer: Layer::Plain(reader), file_bytes, position: 0 }
+    }
+
+    /// Creates a stream of the `file_bytes` bytes of `reader`, which are gzip or zlib data.
+    pub fn compressed(mut reader: R, file_bytes: u64) -> Result<Self, Fault> {
+        let layer = match *reader.fill_buf().map_err(read_fault)? {
+            [] => {
+                return Err(Fault::read(FaultKind::Truncated, "expected compressed voxels, the file ends before them"));
+            }
+            [0x1f, 0x8b, ..] => Layer::Gzip(Box::new(GzDecoder::new(reader))),
+            // RFC 1950, section 2.2: the method deflate, and a check of both bytes.
+            [method, flags, ..] if method & 15 == 8 && u16::from_be_bytes([method, flags]) % 31 == 0 => {
+                Layer::Zlib(Box::new(ZlibDecoder::new(reader)))
+            }
+            _ => {
+                return Err(Fault::read(
+                    FaultKind::Corrupt,
+                    "expected voxels compressed with gzip or zlib by the header, got other bytes",
+                ));
+            }
+        };
         Ok(Self { layer, file_bytes, position: 0 })
     }
 
@@ -70,6 +97,7 @@ impl<R: BufRead> Stream<R> {
             let read = match &mut self.layer {
                 Layer::Plain(reader) => reader.read(&mut buffer[filled..]),
                 Layer::Gzip(decoder) => decoder.read(&mut buffer[filled..]),
+                Layer::Zlib(decoder) => decoder.read(&mut buffer[filled..]),
                 Layer::End => break,
             };
             match read {
@@ -110,27 +138,19 @@ impl<R: BufRead> Stream<R> {
         Ok(())
     }
 
-    /// Reads up to the end of the gzip member that contains the last voxel, so that its checksum is verified. Bytes after the last voxel
-    /// have no meaning in a NIfTI file; a warning in the log tells that there are some. A file that is shorter than its header states is
-    /// a fault long before.
+    /// Reads up to the end of the compressed data that contain the last voxel, so that their checksum is verified. Bytes after the last
+    /// voxel have no meaning; a warning in the log tells that there are some. A file that is shorter than its header states is a fault long
+    /// before.
     pub fn finish(&mut self) -> Result<(), Fault> {
-        let trailing = match &mut self.layer {
-            Layer::Plain(_) => self.file_bytes.saturating_sub(self.position),
-            Layer::Gzip(decoder) => {
-                let read = io::copy(&mut decoder.take(MAX_TRAILING_BYTES), &mut io::sink()).map_err(read_fault)?;
-                if read == MAX_TRAILING_BYTES {
-                    return Err(Fault::read(
-                        FaultKind::Corrupt,
-                        format!("expected the end of the file near the last voxel, got {read} more bytes or more"),
-                    ));
-                }
-                let after = decoder.get_mut().fill_buf().map_err(read_fault)?.len() as u64;
-                read + after
-            }
-            Layer::End => 0,
+        let (compressed, reader) = match &mut self.layer {
+            Layer::Plain(reader) => (0, reader),
+            Layer::Gzip(decoder) => (read_to_end(decoder)?, decoder.get_mut()),
+            Layer::Zlib(decoder) => (read_to_end(decoder)?, decoder.get_mut()),
+            Layer::End => return Ok(()),
         };
+        let trailing = compressed + reader.fill_buf().map_err(read_fault)?.len() as u64;
         if trailing > 0 {
-            tracing::warn!("bytes after the last voxel of a NIfTI file are ignored: at least {trailing} bytes");
+            tracing::warn!("at least {trailing} bytes after the last voxel of a file are ignored");
         }
         Ok(())
     }
@@ -138,7 +158,14 @@ impl<R: BufRead> Stream<R> {
     /// Starts the next gzip member after the end of one; returns whether there is one. Zero bytes between members are padding, and other
     /// bytes are the end.
     fn next_member(&mut self) -> Result<bool, Fault> {
-        let Layer::Gzip(decoder) = std::mem::replace(&mut self.layer, Layer::End) else { return Ok(false) };
+        let decoder = match std::mem::replace(&mut self.layer, Layer::End) {
+            Layer::Gzip(decoder) => decoder,
+            Layer::Plain(reader) => {
+                self.layer = Layer::Plain(reader);
+                return Ok(false);
+            }
+            Layer::Zlib(_) | Layer::End => return Ok(false),
+        };
         let mut reader = decoder.into_inner();
         loop {
             let rest = reader.fill_buf().map_err(read_fault)?;
@@ -157,12 +184,24 @@ impl<R: BufRead> Stream<R> {
     }
 }
 
+/// Reads compressed data up to their checksum, and returns the number of decompressed bytes.
+fn read_to_end(decoder: &mut impl Read) -> Result<u64, Fault> {
+    let read = io::copy(&mut decoder.take(MAX_TRAILING_BYTES), &mut io::sink()).map_err(read_fault)?;
+    if read < MAX_TRAILING_BYTES {
+        return Ok(read);
+    }
+    let message = format!("expected the end of the file near its last voxel, got {MAX_TRAILING_BYTES} more bytes");
+    Err(Fault::read(FaultKind::Corrupt, message))
+}
+
 /// Converts an error of reading to a fault. flate2 reports corrupt streams as `InvalidInput` or `InvalidData`.
 fn read_fault(error: io::Error) -> Fault {
     match error.kind() {
-        io::ErrorKind::UnexpectedEof => Fault::read(FaultKind::Truncated, "the gzip stream ends before its trailer"),
+        io::ErrorKind::UnexpectedEof => {
+            Fault::read(FaultKind::Truncated, "the compressed data ends before its trailer")
+        }
         io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => {
-            Fault::read(FaultKind::Corrupt, format!("the gzip stream is damaged: {error}"))
+            Fault::read(FaultKind::Corrupt, format!("the compressed data is damaged: {error}"))
         }
         kind => Fault::read(FaultKind::Io, format!("the system cannot read the file: {kind}")),
     }

@@ -1,0 +1,110 @@
+//! NRRD files: `.nrrd` with the voxels after the header, and `.nhdr` with the voxels in a data file.
+//!
+//! Read are three-dimensional volumes of one number per voxel, of every integer and float type and both byte orders, raw or as gzip, with
+//! their position in the patient: `space`, `space directions` and `space origin`. A file without them, such as one with `spacings` only, is a
+//! fault, because the sides of the patient are unknown. The data file must be in the folder of its header.
+//!
+//! # Source
+//! Definition of NRRD File Format, <https://teem.sourceforge.net/nrrd/format.html>.
+
+mod fields;
+mod header;
+
+use std::io::{BufRead, Seek};
+use std::path::Path;
+
+use self::header::{NrrdHeader, Skip};
+use super::ScanHeader;
+use super::raster::{self, DataFile, Header, HeaderText, Limits, Stream, skip_bytes};
+use crate::error::{Fault, FaultKind};
+use crate::volume::{Labels, Volume};
+
+/// The first bytes of every NRRD file.
+pub(super) const MAGIC: &[u8] = b"NRRD";
+
+/// Reads the header of the file at `path`, the `file_bytes` bytes of `reader`.
+pub(super) fn read_header(reader: impl BufRead + Seek, file_bytes: u64, path: &Path) -> Result<ScanHeader, Fault> {
+    open(reader, file_bytes, path, |_, header| Ok(raster::scan_header(header)))
+}
+
+/// Reads the scan of the file at `path`, the `file_bytes` bytes of `reader`.
+pub(super) fn read_volume(
+    reader: impl BufRead + Seek,
+    file_bytes: u64,
+    path: &Path,
+    limits: &Limits,
+) -> Result<Volume, Fault> {
+    open(reader, file_bytes, path, |stream, header| raster::read_volume(stream, header, limits))
+}
+
+/// Reads the label map of the file at `path`, the `file_bytes` bytes of `reader`.
+pub(super) fn read_labels(
+    reader: impl BufRead + Seek,
+    file_bytes: u64,
+    path: &Path,
+    limits: &Limits,
+) -> Result<Labels, Fault> {
+    open(reader, file_bytes, path, |stream, header| raster::read_labels(stream, header, limits))
+}
+
+/// Returns the name of the data file of a header, if the header names one.
+pub(super) fn data_file(reader: impl BufRead) -> Result<Option<DataFile>, Fault> {
+    Ok(NrrdHeader::read(&mut HeaderText::new(reader))?.data_file)
+}
+
+/// Parses the header and calls `read` with the stream at the first voxel.
+fn open<T>(
+    reader: impl BufRead + Seek,
+    file_bytes: u64,
+    path: &Path,
+    read: impl FnOnce(&mut Stream<&mut dyn BufRead>, &Header) -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    let mut text = HeaderText::new(reader);
+    let header = NrrdHeader::read(&mut text)?;
+    let position = text.position();
+    match &header.data_file {
+        None => open_voxels(text.into_reader(), file_bytes.saturating_sub(position), &header, position, read),
+        Some(data_file) => {
+            let (reader, bytes) = data_file.open(path)?;
+            open_voxels(reader, bytes, &header, position, read)
+        }
+    }
+}
+
+/// Skips to the first voxel of the `bytes` bytes of `reader`.
+fn open_voxels<T>(
+    reader: impl BufRead + Seek,
+    bytes: u64,
+    header: &NrrdHeader,
+    header_bytes: u64,
+    read: impl FnOnce(&mut Stream<&mut dyn BufRead>, &Header) -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    let mut lines = HeaderText::new(reader);
+    for _ in 0..header.line_skip {
+        if lines.line()?.is_none() {
+            let message = format!("expected {} lines before the voxels (`line skip`), got fewer", header.line_skip);
+            return Err(Fault::read(FaultKind::Truncated, message));
+        }
+    }
+    let mut left = bytes.saturating_sub(lines.position());
+    let mut reader = lines.into_reader();
+    let stored_bytes = header.stored_bytes();
+    let skip = match header.byte_skip {
+        Skip::Bytes(skip) => skip,
+        Skip::ToVoxelsAtEnd => {
+            let skip = left.saturating_sub(stored_bytes);
+            skip_bytes(&mut reader, skip)?;
+            left -= skip;
+            0
+        }
+    };
+    let reader: &mut dyn BufRead = &mut reader;
+    let mut stream = match header.is_gzip {
+        true => Stream::compressed(reader, left)?,
+        false => Stream::plain(reader, left),
+    };
+    let header = header.of_voxels(skip, header_bytes as usize);
+    raster::check_length(&stream, &header)?;
+    stream.skip(skip, "the bytes before the voxels (`byte skip`)")?;
+    read(&mut stream, &header)
+}
