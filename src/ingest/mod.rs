@@ -12,6 +12,7 @@ pub mod dicom;
 mod digest;
 mod file;
 mod folder;
+mod label_names;
 mod lists;
 pub mod nifti;
 mod patient;
@@ -24,10 +25,11 @@ use serde::{Deserialize, Serialize};
 pub use digest::content_digest;
 pub use file::is_dicom_slice;
 pub use folder::{FolderConfig, FolderSource};
+pub use label_names::{is_tumor_name, label_names};
 pub use lists::{DecathlonListConfig, ListSource, NnunetListConfig, NnunetPart};
 pub use patient::{PatientConfig, PatientPattern, PatientRule, PatientSecret};
 
-use crate::error::{Fault, Result};
+use crate::error::{Fault, FaultKind, Result};
 use crate::id::{PatientKey, ScanDigest, ScanId};
 use crate::volume::{Grid, Labels, Volume};
 
@@ -89,6 +91,11 @@ pub trait Companions: Send + Sync {
     /// # Errors
     /// Returns a fault of stage `mask`: `missing` if the file does not exist, otherwise the fault of reading the file.
     fn labels(&self, pattern: &str) -> Result<Labels, Fault>;
+
+    /// Returns whether the label file that `pattern` names exists; by default, reads the file.
+    fn exists(&self, pattern: &str) -> bool {
+        !matches!(self.labels(pattern), Err(fault) if fault.kind == FaultKind::Missing)
+    }
 }
 
 /// An archive of scans.
@@ -99,6 +106,16 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// Returns an error if the archive itself cannot be listed.
     fn list(&self) -> Result<Vec<ScanEntry>>;
+
+    /// Explains why the source has no scans, for a source whose list is empty.
+    fn explain_empty(&self) -> String {
+        "its list is empty".to_owned()
+    }
+
+    /// Returns access to the label files of a scan without reading the scan; `None` if the source has none on disk.
+    fn companions(&self, _entry: &ScanEntry) -> Option<Arc<dyn Companions>> {
+        None
+    }
 
     /// Returns the secret of the patient keys and scan ids, or `None` if the source needs no secret. Another secret changes every
     /// patient key, so that a patient could be in the training set and in the test set.

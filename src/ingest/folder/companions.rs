@@ -63,6 +63,11 @@ impl Companions for FolderCompanions {
             }
         })
     }
+
+    fn exists(&self, pattern: &str) -> bool {
+        // Any other fault of the path is reported when the file is read.
+        self.path_of(pattern).map_or(true, |path| path.exists())
+    }
 }
 
 /// Resolves `.` and `..` of a path lexically.

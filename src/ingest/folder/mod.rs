@@ -15,7 +15,7 @@ use self::walk::{MatchedPath, PathKind};
 use super::dicom::{self, Decoder, Series};
 use super::file::{check_regular, is_dicom_slice, missing};
 use super::patient::{PatientConfig, PatientRule, PatientSecret};
-use super::{Scan, ScanEntry, ScanHeader, Source, content_digest, nifti};
+use super::{Companions, Scan, ScanEntry, ScanHeader, Source, content_digest, nifti};
 use crate::error::{ConfigError, Error, Fault, FaultKind, Result};
 
 /// The scope of patients of DICOM headers: equal PatientIDs are the same person in every archive.
@@ -237,6 +237,24 @@ impl Source for FolderSource {
         entries.sort_by(|a, b| a.key.cmp(&b.key));
         entries.dedup_by(|a, b| a.key == b.key);
         Ok(entries)
+    }
+
+    fn explain_empty(&self) -> String {
+        let root = self.root.display();
+        match std::fs::read_dir(&self.root).map(|mut entries| entries.next().is_none()) {
+            Ok(true) => format!("the folder {root} is empty: is its disk mounted?"),
+            Ok(false) => format!("no path below {root} matches `include` and not `exclude`"),
+            Err(cause) => format!("the folder {root} cannot be listed: {cause}"),
+        }
+    }
+
+    fn companions(&self, entry: &ScanEntry) -> Option<Arc<dyn Companions>> {
+        let path = self.root.join(&entry.key);
+        let path = match entry.key.rsplit_once('#') {
+            Some((folder, _)) if !path.exists() => self.root.join(folder),
+            _ => path,
+        };
+        Some(Arc::new(FolderCompanions::new(&self.root, &path, self.limits)))
     }
 
     fn patient_secret(&self) -> Result<Option<PatientSecret>> {

@@ -22,6 +22,7 @@ mod decode;
 mod encode;
 mod extension;
 mod header;
+mod label_table;
 mod placement;
 mod stream;
 
@@ -31,6 +32,7 @@ use std::path::Path;
 
 pub use encode::{encode_header, encode_series_header};
 pub use header::{ByteOrder, Datatype, Header, NIFTI1_BYTES, NIFTI2_BYTES, Rescale};
+pub use label_table::read_label_names;
 
 use self::decode::{HuVoxels, LabelVoxels};
 use self::stream::Stream;
@@ -160,6 +162,13 @@ fn open(path: &Path) -> Result<(BufReader<File>, u64), Fault> {
 
 /// Reads the header and its extensions, up to the first voxel.
 fn read_start<R: BufRead>(stream: &mut Stream<R>) -> Result<Header, Fault> {
+    let header = read_main_header(stream)?;
+    extension::skip(stream, &header)?;
+    Ok(header)
+}
+
+/// Reads the header without its extensions, and checks that the file can contain its voxels.
+fn read_main_header<R: BufRead>(stream: &mut Stream<R>) -> Result<Header, Fault> {
     let mut bytes = [0; NIFTI2_BYTES];
     let read = stream.fill(&mut bytes[..4])?;
     let Some(first) = bytes[..read].first_chunk().copied() else {
@@ -183,7 +192,6 @@ fn read_start<R: BufRead>(stream: &mut Stream<R>) -> Result<Header, Fault> {
             ),
         ));
     }
-    extension::skip(stream, &header)?;
     Ok(header)
 }
 
