@@ -107,6 +107,13 @@ struct Label {
 /// # Errors
 /// If the scan or its labels cannot be read, or the picture cannot be written.
 pub fn inspect(args: &InspectArgs, registry: &Registry, stdout: &mut dyn Write) -> Result<u8> {
+    if let Some(path) = &args.png {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !folder.is_dir() {
+            return Err(Error::new(format!("--png {}: there is no folder {}", path.display(), folder.display()))
+                .with_hint("create the folder first"));
+        }
+    }
     let scan = read_scan(&args.scan)?;
     let names = label_names_of(args, registry)?;
     let labels = args.labels.as_deref().map(|path| read_labels(path, &scan, &names)).transpose()?;

@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 use super::print::{pluralize, print_error, print_problems};
 use super::run::trainer_sink_error;
 use crate::error::Result;
-use crate::graph::{GraphFile, Problem, Registry, Severity, Survey, check, survey};
+use crate::graph::{GraphFile, Problem, Registry, Severity, Survey, check, check_scans, survey};
 use crate::train::{self, ScanCounts, TrainingStage};
 
 /// Timeout for listing the scans of a source.
@@ -20,8 +20,8 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(20);
 /// Check pipelines and training files without running anything
 ///
 /// All problems are reported at once, each with location, expectation and hint. Stages are built, sources are listed, label files are
-/// looked for, and the free disk space is compared with an upper bound of the required space. For a training file, weights are checked and scans counted. The exit code
-/// is 0 if all files are valid (warnings are allowed), 2 otherwise.
+/// looked for, and the free disk space is compared with an upper bound of the required space. For a training file, weights are checked
+/// and scans counted. The exit code is 0 if all files are valid (warnings are allowed), 2 otherwise.
 #[derive(Args, Clone, Debug)]
 pub struct ValidateArgs {
     /// Graph files and training files
@@ -120,6 +120,9 @@ fn position(problem: &Problem, file: &str) -> (u8, usize, usize) {
 /// Returns the problems of a training file, and its scans if the training could start.
 fn check_training(stage: TrainingStage, file: &GraphFile, registry: &Registry) -> (Vec<Problem>, Option<ScanCounts>) {
     let train::CheckedTask { mut problems, task } = train::check(stage, file, registry);
+    if let Some(task) = &task {
+        problems.extend(check_scans(&task.scan_stages(), LIST_TIMEOUT));
+    }
     let listed = task.map(train::TrainingTask::count_scans);
     let problem = match &listed {
         Some(Err(error)) => {
@@ -131,8 +134,9 @@ fn check_training(stage: TrainingStage, file: &GraphFile, registry: &Registry) -
         }
         _ => None,
     };
-    let listed = listed.and_then(Result::ok).filter(|_| problem.is_none());
     problems.extend(problem);
+    let is_valid = problems.iter().all(|problem| problem.severity != Severity::Error);
+    let listed = listed.and_then(Result::ok).filter(|_| is_valid);
     (problems, listed)
 }
 

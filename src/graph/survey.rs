@@ -2,17 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytesize::ByteSize;
 use serde::Serialize;
 
-use super::{CheckedGraph, Feed, Location, Plan, Port, Problem, ScanStages, Severity};
-use crate::error::Result;
+use super::listing::{ListedScans, list_scans};
+use super::{CheckedGraph, Feed, Location, Plan, Port, Problem, Severity};
 use crate::id::PatientKey;
-use crate::mask::Mask;
 use crate::record::Split;
 use crate::sink::Content;
 
@@ -31,23 +28,6 @@ pub struct Survey {
     pub problems: Vec<Problem>,
 }
 
-/// The scans of a source.
-struct SourceScans {
-    scans: usize,
-    bytes: u64,
-    patients: BTreeSet<PatientKey>,
-}
-
-/// The scans of a source for which a label file of a mask is missing.
-struct MissingFiles {
-    /// Index of the mask.
-    mask: usize,
-    missing: usize,
-    scans: usize,
-    /// The pattern of the first missing file.
-    pattern: Option<String>,
-}
-
 /// Lists every source of a checked graph with a timeout of `timeout`, checks that label files exist, and compares the space that the
 /// samples need with the free space at `out` or its nearest existing parent. Sources are listed even if other nodes have errors.
 ///
@@ -63,54 +43,12 @@ pub fn survey(checked: &CheckedGraph, out: &Path, timeout: Duration) -> Survey {
         let hint = error.hint().map(str::to_owned);
         survey.problems.push(Problem::without_location(Severity::Error, error.to_string(), hint));
     }
-    let surveyed: Vec<_> = (0..stages.sources.len()).map(|source| start_listing(stages, source)).collect();
-    let deadline = Instant::now() + timeout;
-    let mut listed: Vec<Option<SourceScans>> = Vec::new();
-    let mut missing: Vec<(usize, MissingFiles)> = Vec::new();
-    for (source, (node, (scans, files))) in stages.sources.iter().zip(surveyed).enumerate() {
-        let left = || deadline.saturating_duration_since(Instant::now());
-        listed.push(match scans.recv_timeout(left()) {
-            Ok(Ok(found)) => Some(found),
-            Ok(Err(error)) => {
-                let message = format!("the source `{}` cannot be listed: {error}", node.name);
-                let hint = error.hint().map(str::to_owned);
-                survey.problems.push(Problem { hint, ..problem(Severity::Error, message, location(&node.name), "") });
-                None
-            }
-            Err(_) => {
-                let message = format!("the source `{}` was not listed within {} s", node.name, timeout.as_secs());
-                let label = "the number of scans and the required disk space are unknown";
-                survey.problems.push(problem(Severity::Warning, message, location(&node.name), label));
-                None
-            }
-        });
-        match files.recv_timeout(left()) {
-            Ok(found) => missing.extend(found.into_iter().map(|files| (source, files))),
-            Err(_) if listed.last().is_some_and(Option::is_some) => {
-                let seconds = timeout.as_secs();
-                let message = format!("the label files of `{}` were not checked within {seconds} s", node.name);
-                survey.problems.push(problem(Severity::Warning, message, location(&node.name), ""));
-            }
-            Err(_) => {}
-        }
-    }
-    let found = listed.iter().filter_map(Option::as_ref);
-    let is_listed = listed.iter().all(Option::is_some) && listed.len() == stages.sources.len();
-    let scans: usize = found.clone().map(|source| source.scans).sum();
-    for (node, _) in
-        stages.sources.iter().zip(&listed).filter(|(_, listed)| matches!(listed, Some(found) if found.scans == 0))
-    {
-        let severity = if is_listed && scans == 0 { Severity::Error } else { Severity::Warning };
-        let message = format!("the source `{}` has no scans", node.name);
-        survey.problems.push(problem(severity, message, location(&node.name), &node.source.explain_empty()));
-    }
-    survey.problems.extend(missing_files(stages, &missing, location));
-    if is_listed {
-        survey.scans = Some(scans);
-    }
-    if let Some(plan) = checked.plan.as_ref().filter(|_| is_listed) {
-        let sizes: Vec<(usize, u64)> = found.clone().map(|source| (source.scans, source.bytes)).collect();
-        let patients: BTreeSet<PatientKey> = found.flat_map(|source| source.patients.iter().copied()).collect();
+    let ListedScans { sources, problems } = list_scans(stages, &location, timeout);
+    survey.problems.extend(problems);
+    survey.scans = sources.as_ref().map(|sources| sources.iter().map(|source| source.scans).sum());
+    if let (Some(plan), Some(found)) = (&checked.plan, &sources) {
+        let sizes: Vec<(usize, u64)> = found.iter().map(|source| (source.scans, source.bytes)).collect();
+        let patients: BTreeSet<PatientKey> = found.iter().flat_map(|source| source.patients.iter().copied()).collect();
         survey.problems.extend(missing_splits(plan, &patients));
         let (samples, needed) = required_space(plan, &sizes);
         (survey.samples, survey.needed_bytes) = (Some(samples), Some(needed));
@@ -127,63 +65,6 @@ pub fn survey(checked: &CheckedGraph, out: &Path, timeout: Duration) -> Survey {
         }
     }
     survey
-}
-
-type Listing = (Receiver<Result<SourceScans>>, Receiver<Vec<MissingFiles>>);
-
-/// Lists a source, and then looks for the label files of its scans, in a thread: a slow archive blocks only its own thread, which may run
-/// until the program ends.
-fn start_listing(stages: &ScanStages, source: usize) -> Listing {
-    let ((scans, listed), (files, found)) = (channel(), channel());
-    let masks = stages.masks.iter().enumerate().filter(|(_, node)| node.sources.contains(&source));
-    let masks: Vec<(usize, Arc<dyn Mask>)> = masks.map(|(index, node)| (index, Arc::clone(&node.mask))).collect();
-    let source = Arc::clone(&stages.sources[source].source);
-    std::thread::spawn(move || {
-        let entries = match source.list() {
-            Ok(entries) => entries,
-            Err(error) => return drop(scans.send(Err(error))),
-        };
-        let bytes = entries.iter().map(|entry| entry.bytes).sum();
-        let patients = entries.iter().map(|entry| entry.patient_key).collect();
-        let _ = scans.send(Ok(SourceScans { scans: entries.len(), bytes, patients }));
-        let mut all: Vec<MissingFiles> =
-            masks.iter().map(|(mask, _)| MissingFiles { mask: *mask, missing: 0, scans: 0, pattern: None }).collect();
-        for companions in entries.iter().filter_map(|entry| source.companions(entry)) {
-            for ((_, mask), files) in masks.iter().zip(&mut all) {
-                files.scans += 1;
-                if let Some(pattern) = mask.missing_file(&*companions) {
-                    files.missing += 1;
-                    files.pattern.get_or_insert(pattern);
-                }
-            }
-        }
-        let _ = files.send(all);
-    });
-    (listed, found)
-}
-
-/// Returns a problem for every source and mask with missing label files.
-fn missing_files(
-    stages: &ScanStages,
-    missing: &[(usize, MissingFiles)],
-    location: impl Fn(&str) -> Option<Location>,
-) -> Vec<Problem> {
-    let mut problems = Vec::new();
-    for (source, MissingFiles { mask, missing: count, scans, pattern }) in missing {
-        let Some(pattern) = pattern else { continue };
-        let has_none =
-            missing.iter().filter(|(_, files)| files.mask == *mask).all(|(_, files)| files.missing == files.scans);
-        let (severity, hint) = match has_none {
-            true => (Severity::Error, "set the path of the label files, relative to the folder of each scan"),
-            false => (Severity::Warning, "these scans will fail; add their label files, or exclude the scans"),
-        };
-        let mask = &stages.masks[*mask].name;
-        let message = format!("{count} of {scans} scans have no label file at `{pattern}`");
-        let label = format!("read by `{mask}` for scans of `{}`", stages.sources[*source].name);
-        let problem = problem(severity, message, location(mask), &label);
-        problems.push(Problem { hint: Some(hint.to_owned()), ..problem });
-    }
-    problems
 }
 
 /// Returns a warning if a training set expects samples of a split, but no patient is in that split.
@@ -203,7 +84,7 @@ fn missing_splits(plan: &Plan, patients: &BTreeSet<PatientKey>) -> Option<Proble
     Some(Problem::without_location(Severity::Warning, message, Some(hint)))
 }
 
-fn problem(severity: Severity, message: String, location: Option<Location>, label: &str) -> Problem {
+pub(super) fn problem(severity: Severity, message: String, location: Option<Location>, label: &str) -> Problem {
     Problem { severity, message, location, label: label.to_owned(), hint: None }
 }
 

@@ -65,7 +65,7 @@ fn check_link(file: &tempfile::NamedTempFile, path: &Path) -> Result<()> {
 
 /// Returns the error for a path on a file system without hard links.
 pub(super) fn no_links_error(path: &Path, error: io::Error) -> Error {
-    let message = format!("expected a file system with hard links at {}: {error}", path.display());
+    let message = format!("hard links cannot be created at {}: {error}", path.display());
     Error::new(message).with_hint(NO_LINKS_HINT).with_source(error)
 }
 

@@ -8,15 +8,15 @@ use freetumor::evaluate::data_set::{DataSet, Part};
 use freetumor::ingest::nifti::read_labels;
 use serde_json::Value;
 
-/// Eight scans of six patients.
+/// Twelve scans of eight patients.
 const GRAPH: &str = r#"
 [pipeline]
 name = "sets"
 split = { train = 0.5, test = 0.5 }
 [sources.phantoms]
 kind = "phantom"
-count = 8
-patients = 6
+count = 12
+patients = 8
 shape = [56, 52, 40]
 spacing_mm = [5.5, 5.5, 7.0]
 [stages.organs]
@@ -74,7 +74,7 @@ fn every_layout_of_a_run_folder_has_the_same_cases_and_patients() {
     let folder = run();
     let own = DataSet::open(&folder.path().join("run"), Part::All).unwrap();
     let patients: BTreeSet<&String> = own.patients.values().collect();
-    assert!(patients.len() > 3 && patients.len() <= 6 && own.labels.len() > patients.len(), "{patients:?}");
+    assert!(patients.len() > 3 && patients.len() <= 8 && own.labels.len() > patients.len(), "{patients:?}");
     assert!(own.patients.keys().eq(own.labels.keys()) && own.images.keys().eq(own.labels.keys()));
     let tests = DataSet::open(&folder.path().join("run"), Part::Evaluation).unwrap();
     assert!(!tests.labels.is_empty() && tests.labels.len() < own.labels.len());
@@ -112,7 +112,7 @@ fn turing_test_groups_samples_of_every_layout_by_patient() {
         serde_json::from_slice(&output).unwrap()
     };
     let of_run = turing("run");
-    assert!(of_run["patients"].as_u64().unwrap() <= 6, "{of_run}");
+    assert!(of_run["patients"].as_u64().unwrap() <= 8, "{of_run}");
     assert!(of_run["synthetic"].as_u64() > of_run["patients"].as_u64(), "{of_run}");
     for layout in ["run/layouts/pairs", "run/layouts/shards"] {
         assert_eq!(turing(layout), of_run, "{layout}");
