@@ -269,20 +269,26 @@ impl FromStr for Condition {
 pub(crate) fn parse_threshold([name, unit]: [&str; 2], sign: &str, text: &str, form: &str) -> Result<f64, ConfigError> {
     let mut parts = text.split_whitespace();
     let number = parts.next().unwrap_or_default();
-    let threshold = match number.parse::<f64>() {
-        Ok(threshold) if threshold.is_finite() => threshold,
-        _ => {
-            let message = format!("expected a number after `{sign}`, got `{number}`");
-            return Err(ConfigError::new("", message).with_hint(form));
-        }
+    let Some((threshold, attached)) = split_number(number) else {
+        let message = format!("expected a number after `{sign}`, got `{number}`");
+        return Err(ConfigError::new("", message).with_hint(form));
     };
-    let given = parts.collect::<Vec<_>>().join(" ");
+    let given = std::iter::once(attached).chain(parts).filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ");
     if !given.is_empty() && given != unit {
         let expected = if unit.is_empty() { "a pure number" } else { &format!("in {unit}") };
         return Err(ConfigError::new("", format!("{name} is {expected}, got `{given}`")));
     }
     // Adding zero turns -0 into 0, so that equal conditions have equal texts.
     Ok(threshold + 0.0)
+}
+
+/// Splits a finite number from a unit without a space between them, such as `-10HU`.
+fn split_number(text: &str) -> Option<(f64, &str)> {
+    let ends = text.char_indices().map(|(at, _)| at).chain([text.len()]).rev();
+    let split = |at| Some((text[..at].parse::<f64>().ok().filter(|number| number.is_finite())?, &text[at..]));
+    let (number, unit) = ends.filter(|at| *at > 0).find_map(split)?;
+    // The rest of `1..2` or `3-4` is not a unit.
+    (!unit.starts_with(|c: char| c.is_ascii_digit() || "+-.,".contains(c))).then_some((number, unit))
 }
 
 #[cfg(test)]
@@ -353,6 +359,17 @@ mod tests {
         assert_eq!(message, "`found_fraction > 70` never holds: found_fraction is between 0 and 1");
         assert_eq!(hint, "write a share, not a percentage: `found_fraction > 0.7`");
         assert_eq!(parse_error("new_false_positive_mm3 < 0").1, "");
+    }
+
+    #[test]
+    fn unit_may_follow_number_without_space() {
+        for text in ["delta_hu<-10HU", "delta_hu < -1e1HU", "delta_hu<-10 HU"] {
+            assert_eq!(text.parse::<Condition>().unwrap().to_string(), "delta_hu < -10", "{text}");
+        }
+        assert_eq!(parse_error("delta_hu<-10mm").0, "delta_hu is in HU, got `mm`");
+        assert_eq!(parse_error("dice>70%").0, "dice is a pure number, got `%`");
+        assert_eq!(parse_error("dice>0,7").0, "expected a number after `>`, got `0,7`");
+        assert_eq!(parse_error("dice > 0.5.1").0, "expected a number after `>`, got `0.5.1`");
     }
 
     #[test]

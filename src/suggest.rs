@@ -6,12 +6,13 @@
 /// Returns the name in `known` that is closest to `name`, if one is close enough.
 ///
 /// Names are close if they differ only in case or in `-` and `_`, differ by few edits (one for every three letters; a swap of two
-/// neighbouring letters is one edit), or one is a prefix of the other.
+/// neighbouring letters is one edit), one is a prefix of the other, or one has all words of the other, in any order.
 ///
 /// ```
 /// use freetumor::suggest::nearest;
 /// assert_eq!(nearest("qualty-test", ["intensity", "quality-test"]), Some("quality-test"));
 /// assert_eq!(nearest("spacing", ["spacing_mm", "shape"]), Some("spacing_mm"));
+/// assert_eq!(nearest("bladder", ["gallbladder", "urinary_bladder"]), Some("urinary_bladder"));
 /// assert_eq!(nearest("generator", ["intensity", "quality-test"]), None);
 /// ```
 pub fn nearest<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
@@ -42,7 +43,13 @@ fn cost(name: &str, candidate: &str) -> Option<usize> {
     }
     // A missing unit (`spacing` for `spacing_mm`) is many edits, but the meaning is obvious.
     let is_prefix = candidate.starts_with(name) || name.starts_with(candidate);
-    (fewer >= 3 && is_prefix).then_some(6 * (fewer / 3) + 1 + more - fewer)
+    let is_part = is_prefix || has_words_of(candidate, name) || has_words_of(name, candidate);
+    (fewer >= 3 && is_part).then_some(6 * (fewer / 3) + 1 + more - fewer + usize::from(!is_prefix))
+}
+
+/// Returns whether a folded name has every word of another one.
+fn has_words_of(name: &str, part: &str) -> bool {
+    part.split('_').all(|word| !word.is_empty() && name.split('_').any(|other| other == word))
 }
 
 #[cfg(test)]
@@ -62,6 +69,14 @@ mod tests {
     fn nearest_returns_closest_of_several_names() {
         assert_eq!(nearest("inputs", ["input", "outputs", "inputs_"]), Some("input"));
         assert_eq!(nearest("hu_in", ["hu_ring", "hu_inside"]), Some("hu_inside"));
+    }
+
+    #[test]
+    fn nearest_finds_words_in_any_order() {
+        assert_eq!(nearest("left_kidney", ["kidney_left", "kidney_right"]), Some("kidney_left"));
+        assert_eq!(nearest("fraction", ["dice", "found_fraction"]), Some("found_fraction"));
+        assert_eq!(nearest("mm", ["ring_mm"]), None, "too short");
+        assert_eq!(nearest("_", ["ring_mm"]), None);
     }
 
     #[test]

@@ -131,8 +131,8 @@ pub fn make(workspace: &Workspace, pool_kind: PoolKind) -> Result<()> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let options = RunOptions { threads, ..RunOptions::default() };
     let report = run(plan(workspace, pool_kind, &registry)?, &out, &options, &Arc::new(Progress::default()))?;
-    if report.faults > 0 {
-        return Err(Error::new(format!("{} scans of {} failed", report.faults, out.display())));
+    if report.failed_scans > 0 {
+        return Err(Error::new(format!("{} scans of {} failed", report.failed_scans, out.display())));
     }
     let (accepted, seconds) = (report.accepted, report.seconds);
     print_status(&format!("pool {}: {accepted} candidates in {seconds:.0} s", pool_kind.name()));

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use clap::{Args, Command};
 use clap_complete::Shell;
+use clap_mangen::Man;
 
+use super::help::EXIT_HEADING;
 use super::print::ignore_closed_pipe;
 use crate::error::{Error, Result};
 
@@ -44,13 +46,46 @@ pub fn man(args: &ManArgs, command: Command, stdout: &mut dyn Write) -> Result<u
     match &args.to {
         Some(folder) => {
             std::fs::create_dir_all(folder).map_err(|cause| Error::io("cannot create", folder, cause))?;
-            clap_mangen::generate_to(command, folder).map_err(|cause| Error::io("cannot write to", folder, cause))?;
+            let mut command = command.disable_help_subcommand(true);
+            // Names of subcommands are complete after building.
+            command.build();
+            for command in std::iter::once(&command).chain(command.get_subcommands()).filter(|c| !c.is_hide_set()) {
+                let path = folder.join(Man::new(command.clone()).get_filename());
+                let page = page(command).map_err(|cause| Error::io("cannot write", &path, cause))?;
+                std::fs::write(&path, page).map_err(|cause| Error::io("cannot write", &path, cause))?;
+            }
         }
         None => {
-            let mut page = Vec::new();
-            let rendered = clap_mangen::Man::new(command).render(&mut page);
-            ignore_closed_pipe(rendered.and_then(|()| stdout.write_all(&page)))?;
+            let page = page(&command);
+            ignore_closed_pipe(page.and_then(|page| stdout.write_all(&page)))?;
         }
     }
     Ok(0)
+}
+
+/// Renders the manual page of a command. The text after the help becomes sections of its own: EXAMPLES and EXIT STATUS.
+fn page(command: &Command) -> std::io::Result<Vec<u8>> {
+    let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+    let man = Man::new(command.clone());
+    let mut page = Vec::new();
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    if command.get_subcommands().any(|command| !command.is_hide_set()) {
+        man.render_subcommands_section(&mut page)?;
+    }
+    for block in after.split("\n\n") {
+        let Some((heading, lines)) = block.split_once(":\n") else { continue };
+        let title = if heading == EXIT_HEADING { "EXIT STATUS".to_owned() } else { heading.to_uppercase() };
+        writeln!(page, ".SH \"{title}\"\n.nf")?;
+        for line in lines.lines() {
+            // A line must not start a request of roff, and a hyphen must stay a hyphen when copied.
+            writeln!(page, "\\&{}", line.trim_start().replace('\\', "\\e").replace('-', "\\-"))?;
+        }
+        writeln!(page, ".fi")?;
+    }
+    man.render_version_section(&mut page)?;
+    Ok(page)
 }

@@ -1,5 +1,6 @@
 //! `freetumor evaluate`: measures predictions, and compares arms.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -11,12 +12,14 @@ use super::network::{ModelName, NetworkArgs};
 use super::print::{ignore_closed_pipe, pluralize, print_error};
 use super::scan::read_scan;
 use crate::error::{Error, Result};
+use crate::evaluate::data_set::{DataSet, Part};
 use crate::evaluate::metrics::{EvaluationPlan, Interval, MeasuredOrgan};
 use crate::evaluate::turing::{Auc, Separability, read_lesions, separability};
 use crate::evaluate::{
     Arm, CaseProblem, Evaluation, EvaluationReport, Predictions, Segment, case_files, write_results,
 };
 use crate::random::Key;
+use crate::store::check_writable;
 use crate::volume::Labels;
 
 /// Measure predictions against the truth, and arms against each other
@@ -26,7 +29,7 @@ use crate::volume::Labels;
 /// cannot be measured are reported, and the others are measured.
 #[derive(Args, Clone, Debug)]
 pub struct EvaluateArgs {
-    /// The truth: a folder of NIfTI label maps, or a data set with a folder labelsTs or labelsTr
+    /// The truth: a folder of NIfTI label maps, a data set with a folder labelsTs or labelsTr, a run folder, or one of its layouts
     #[arg(long, value_name = "DIR", required_unless_present = "turing")]
     pub truth: Option<PathBuf>,
     /// A folder of predicted label maps: the same as --arm predictions=DIR
@@ -41,7 +44,8 @@ pub struct EvaluateArgs {
     /// An organ by the label ids of the organ and its tumors, or of its tumors alone; may be repeated
     #[arg(long, value_name = "NAME=[ORGAN:]TUMOR", default_value = "liver=1:2", value_parser = organ)]
     pub organ: Vec<MeasuredOrgan>,
-    /// A CSV file with a line `case,patient` for cases that share a patient [default: one patient per case]
+    /// A CSV file with a line `case,patient` for cases that share a patient [default: patients.csv of the data set, the patients of its run
+    /// folder, else one patient per case]
     #[arg(long, value_name = "FILE")]
     pub patients: Option<PathBuf>,
     /// The kind of network, if an arm consists of weights
@@ -73,7 +77,7 @@ pub struct EvaluateArgs {
     /// Real tumors: a data set with folders imagesTr and labelsTr, or images and labels
     #[arg(long, value_name = "DIR", requires = "turing")]
     pub real: Option<PathBuf>,
-    /// Synthetic tumors: a data set with the same folders
+    /// Synthetic tumors: a data set with the same folders, a run folder, or one of its layouts of whole volumes
     #[arg(long, value_name = "DIR", requires = "turing")]
     pub synthetic: Option<PathBuf>,
 }
@@ -117,6 +121,8 @@ impl FromStr for ArmArg {
 /// # Errors
 /// If a folder or file of weights cannot be read, no case can be measured, or the result cannot be written.
 pub fn evaluate(args: &EvaluateArgs, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<u8> {
+    // Measuring may take long: an output that cannot be written is known before.
+    check_writable(&args.out)?;
     if let (true, Some(real), Some(synthetic)) = (args.turing, &args.real, &args.synthetic) {
         return turing(args, real, synthetic, stdout, stderr);
     }
@@ -131,12 +137,12 @@ pub fn evaluate(args: &EvaluateArgs, stdout: &mut dyn Write, stderr: &mut dyn Wr
     }
     let arms = arms(args)?;
     let comparisons = comparisons(args, &arms)?;
-    let truths = case_files::list(&case_files::label_folder(truth)?)?;
-    let patients = args.patients.as_deref().map(case_files::patients).transpose()?.unwrap_or_default();
-    let list_images = |folder: &PathBuf| case_files::list_images(&case_files::image_folder(folder)?);
-    let images = args.images.as_ref().map(list_images).transpose()?.unwrap_or_default();
-    let evaluation =
-        Evaluation { arms: &arms, organs: &args.organ, truths: &truths, patients: &patients, images: &images };
+    let data = DataSet::open(truth, Part::Evaluation)?;
+    let patients = args.patients.as_deref().map(case_files::patients).transpose()?;
+    let patients = patients.as_ref().unwrap_or(&data.patients);
+    let images = args.images.as_deref().map(images).transpose()?.unwrap_or_default();
+    let truths = &data.labels;
+    let evaluation = Evaluation { arms: &arms, organs: &args.organ, truths, patients, images: &images };
     let measurements = evaluation.measure()?;
     print_case_problems(&measurements.problems, stderr)?;
     if measurements.rows.is_empty() {
@@ -158,6 +164,13 @@ pub fn evaluate(args: &EvaluateArgs, stdout: &mut dyn Write, stderr: &mut dyn Wr
     let text = if args.json { report.to_json()? } else { ReportText(&report).to_string() };
     ignore_closed_pipe(stdout.write_all(text.as_bytes()))?;
     Ok(u8::from(!report.problems.is_empty()))
+}
+
+/// Lists the scans of a data set.
+fn images(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    // The error names the folders that were expected.
+    case_files::image_folder(folder)?;
+    case_files::list_all_images(folder)
 }
 
 /// Separates real from synthetic lesions, writes `turing.json`, prints the result, and returns the exit code: 1 if a pair of image and

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
-use super::print::{ignore_closed_pipe, pluralize};
+use super::print::{ignore_closed_pipe, pluralize, print_json};
 use super::run::at_least_one;
 use crate::error::{ConfigError, Error, Result};
 use crate::export::select::{SampleCondition, SelectionConfig};
@@ -177,14 +177,11 @@ pub fn export(args: &ExportArgs, registry: &Registry, stdout: &mut dyn Write, st
     let run = RunFolder::open(&args.run)?;
     let report = export_samples(&run, &options, registry)?;
     ignore_closed_pipe(print_missing(&report, stderr))?;
-    let written = if args.json {
-        serde_json::to_writer_pretty(&mut *stdout, &report)
-            .map_err(std::io::Error::from)
-            .and_then(|()| writeln!(stdout))
+    if args.json {
+        print_json(&report, stdout)?;
     } else {
-        print_summary(&report, stdout)
-    };
-    ignore_closed_pipe(written)?;
+        ignore_closed_pipe(print_summary(&report, stdout))?;
+    }
     Ok(u8::from(!report.is_complete()))
 }
 

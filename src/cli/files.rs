@@ -1,12 +1,12 @@
 //! `freetumor files`: paths of committed files, for DuckDB, Polars or other tools.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
 
-use super::print::ignore_closed_pipe;
+use super::print::{ignore_closed_pipe, print_json};
 use crate::error::Result;
 use crate::run::RunFolder;
 
@@ -36,21 +36,27 @@ pub fn files(args: &FilesArgs, stdout: &mut dyn Write) -> Result<u8> {
     let folder = RunFolder::open(&args.run)?;
     let files = folder.files(&args.table, args.at)?;
     files.iter().try_for_each(|file| folder.check_length(file))?;
-    let written = if args.json {
+    if args.json {
         let list: Vec<_> = files
             .iter()
             .map(|file| {
                 let path = args.run.join(&file.path);
-                json!({ "path": path, "bytes": file.bytes, "sha256": file.sha256, "rows": file.rows })
+                json!({ "path": path.to_string_lossy(), "bytes": file.bytes, "sha256": file.sha256, "rows": file.rows })
             })
             .collect();
         let epoch = args.at.or(folder.head());
-        serde_json::to_string_pretty(&json!({ "table": args.table, "epoch": epoch, "files": list }))
-            .map_err(std::io::Error::from)
-            .and_then(|text| writeln!(stdout, "{text}"))
+        print_json(&json!({ "table": args.table, "epoch": epoch, "files": list }), stdout)?;
     } else {
-        files.iter().try_for_each(|file| writeln!(stdout, "{}", args.run.join(&file.path).display()))
-    };
-    ignore_closed_pipe(written)?;
+        ignore_closed_pipe(files.iter().try_for_each(|file| write_path(&args.run.join(&file.path), stdout)))?;
+    }
     Ok(0)
+}
+
+/// Writes a path with its own bytes, so that other programs can open it, and a line break.
+fn write_path(path: &Path, out: &mut dyn Write) -> std::io::Result<()> {
+    #[cfg(unix)]
+    out.write_all(std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str()))?;
+    #[cfg(not(unix))]
+    write!(out, "{}", path.display())?;
+    out.write_all(b"\n")
 }

@@ -5,6 +5,9 @@ use clap::Command;
 /// Columns to which help is wrapped on wider terminals.
 const MAX_COLUMNS: usize = 100;
 
+/// Heading of the exit codes in the help.
+pub const EXIT_HEADING: &str = "Exit codes";
+
 const EXIT_CODES: &str = "\
 Exit codes:
   0  finished without failures

@@ -6,18 +6,20 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
-use super::print::ignore_closed_pipe;
+use super::print::{ignore_closed_pipe, print_json};
 use super::scan::{read_error, read_scan, window};
-use crate::error::Result;
-use crate::ingest::volume_file;
-use crate::volume::{HuWindow, Labels, Volume, Voxels, busiest_voxel, three_planes};
+use crate::error::{Error, Result};
+use crate::graph::{GraphFile, Registry, check};
+use crate::ingest::{is_tumor_name, label_names, volume_file};
+use crate::volume::{Array3, HuWindow, Labels, Volume, Voxels, busiest_voxel, three_planes};
 
 /// Describe a scan: geometry, HU, labels, a picture
 ///
-/// The picture has an axial, a coronal and a sagittal plane through the middle of the labels, or of the scan, in radiological convention:
-/// the patient's right is on the left.
+/// The picture has an axial, a coronal and a sagittal plane through the tumor, the middle of the labels, or of the scan, in radiological
+/// convention: the patient's right is on the left. Labels are named where their names are known: from the table in the header of the
+/// labels, the dataset.json of their data set, or --pipeline.
 #[derive(Args, Clone, Debug)]
 pub struct InspectArgs {
     /// A NIfTI, NRRD or MetaImage file or a DICOM folder; FOLDER#ID for one of several series
@@ -25,6 +27,9 @@ pub struct InspectArgs {
     /// A NIfTI, NRRD or MetaImage file of labels, on the scan's grid or any other
     #[arg(long, value_name = "FILE")]
     pub labels: Option<PathBuf>,
+    /// Graph file whose mask stages name the labels
+    #[arg(long, value_name = "FILE", requires = "labels")]
+    pub pipeline: Option<PathBuf>,
     /// Write a picture of three planes, labels overlaid
     #[arg(long, value_name = "OUT")]
     pub png: Option<PathBuf>,
@@ -53,7 +58,12 @@ struct Inspection {
     hu: Hu,
     labels: Option<LabelMap>,
     /// Path of the picture.
+    #[serde(serialize_with = "serialize_optional_path")]
     picture: Option<PathBuf>,
+}
+
+fn serialize_optional_path<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+    path.as_ref().map(|path| path.to_string_lossy()).serialize(serializer)
 }
 
 /// The distribution of HU.
@@ -82,9 +92,12 @@ struct LabelMap {
     ids: Vec<Label>,
 }
 
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 struct Label {
     id: u16,
+    /// Absent if unknown.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
     voxels: u64,
     ml: f64,
 }
@@ -93,13 +106,21 @@ struct Label {
 ///
 /// # Errors
 /// If the scan or its labels cannot be read, or the picture cannot be written.
-pub fn inspect(args: &InspectArgs, stdout: &mut dyn Write) -> Result<u8> {
+pub fn inspect(args: &InspectArgs, registry: &Registry, stdout: &mut dyn Write) -> Result<u8> {
+    if let Some(path) = &args.png {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !folder.is_dir() {
+            return Err(Error::new(format!("--png {}: there is no folder {}", path.display(), folder.display()))
+                .with_hint("create the folder first"));
+        }
+    }
     let scan = read_scan(&args.scan)?;
-    let labels = args.labels.as_deref().map(|path| read_labels(path, &scan)).transpose()?;
+    let names = label_names_of(args, registry)?;
+    let labels = args.labels.as_deref().map(|path| read_labels(path, &scan, &names)).transpose()?;
     if let Some(path) = &args.png {
         let on_scan = labels.as_ref().map(|labels| &labels.on_scan);
         let middle = scan.grid.shape.map(|voxels| voxels / 2);
-        let voxel = on_scan.and_then(|labels| busiest_voxel(&labels.ids)).unwrap_or(middle);
+        let voxel = on_scan.and_then(|labels| voxel_to_show(&labels.ids, &names)).unwrap_or(middle);
         three_planes(&scan, on_scan, voxel, args.window).write_png(path)?;
     }
     let inspection = Inspection {
@@ -116,15 +137,44 @@ pub fn inspect(args: &InspectArgs, stdout: &mut dyn Write) -> Result<u8> {
         labels: labels.map(|labels| labels.map),
         picture: args.png.clone(),
     };
-    let written = if args.json {
-        serde_json::to_string_pretty(&inspection)
-            .map_err(std::io::Error::from)
-            .and_then(|text| writeln!(stdout, "{text}"))
+    if args.json {
+        print_json(&inspection, stdout)?;
     } else {
-        write!(stdout, "{inspection}")
-    };
-    ignore_closed_pipe(written)?;
+        ignore_closed_pipe(write!(stdout, "{inspection}"))?;
+    }
     Ok(0)
+}
+
+/// Returns the names of the labels, by id: those of the mask stages of the graph file, or those that the label file comes with.
+fn label_names_of(args: &InspectArgs, registry: &Registry) -> Result<BTreeMap<u16, String>> {
+    let Some(path) = &args.pipeline else {
+        return Ok(args.labels.as_deref().map(label_names).unwrap_or_default());
+    };
+    let masks = check(&GraphFile::open(path)?, registry).scans.masks;
+    let mut names = BTreeMap::new();
+    for node in &masks {
+        for (id, name) in node.mask.label_names() {
+            names.entry(id).or_insert(name);
+        }
+    }
+    if names.is_empty() {
+        // No mask reads label files: the merged ids of a run.
+        for organ in masks.iter().flat_map(|node| node.mask.organs().to_vec()) {
+            names.insert(u16::from(organ.tumor_label), format!("{}_tumor", organ.name));
+            names.insert(u16::from(organ.label), organ.name);
+        }
+    }
+    if names.is_empty() {
+        return Err(Error::new(format!("{} has no mask stage that names labels", path.display()))
+            .with_hint("check the file with `freetumor validate`"));
+    }
+    Ok(names)
+}
+
+/// Returns the voxel to show: in the middle of the tumors, if their ids are known, or of all labels.
+fn voxel_to_show(ids: &Array3<u16>, names: &BTreeMap<u16, String>) -> Option<[usize; 3]> {
+    let is_tumor = |id: &u16| names.get(id).is_some_and(|name| is_tumor_name(name));
+    busiest_voxel(&ids.map(|id| if is_tumor(id) { *id } else { 0 })).or_else(|| busiest_voxel(ids))
 }
 
 /// Statistics of stored labels, and the labels on the scan's grid.
@@ -133,10 +183,10 @@ struct ScanLabels {
     on_scan: Labels,
 }
 
-fn read_labels(path: &Path, scan: &Volume) -> Result<ScanLabels> {
+fn read_labels(path: &Path, scan: &Volume, names: &BTreeMap<u16, String>) -> Result<ScanLabels> {
     let read = || {
         let labels = volume_file::read_labels(path)?;
-        Ok(ScanLabels { map: LabelMap::of(&labels, scan), on_scan: labels.onto(&scan.grid)? })
+        Ok(ScanLabels { map: LabelMap::of(&labels, scan, names), on_scan: labels.onto(&scan.grid)? })
     };
     read().map_err(|fault| read_error(path, &fault))
 }
@@ -160,13 +210,14 @@ impl Hu {
 }
 
 impl LabelMap {
-    fn of(labels: &Labels, scan: &Volume) -> Self {
+    fn of(labels: &Labels, scan: &Volume, names: &BTreeMap<u16, String>) -> Self {
         let mut counts = BTreeMap::new();
         for id in labels.ids.as_slice().iter().filter(|id| **id > 0) {
             *counts.entry(*id).or_insert(0u64) += 1;
         }
         let voxel_ml = labels.grid.voxel_volume_mm3() / 1000.0;
-        let ids = counts.into_iter().map(|(id, voxels)| Label { id, voxels, ml: voxels as f64 * voxel_ml });
+        let label = |(id, voxels)| Label { id, name: names.get(&id).cloned(), voxels, ml: voxels as f64 * voxel_ml };
+        let ids = counts.into_iter().map(label);
         Self {
             shape: labels.grid.shape,
             orientation: labels.grid.orientation().code(),
@@ -203,9 +254,11 @@ impl fmt::Display for Inspection {
             let [x, y, z] = labels.shape;
             let grid = if labels.on_scan_grid { "the scan's grid" } else { "another grid" };
             writeln!(f, "labels       {} of {x} x {y} x {z} voxels, {}, {grid}", labels.ids.len(), labels.orientation)?;
-            writeln!(f, "          id     voxels         ml")?;
-            for Label { id, voxels, ml } in &labels.ids {
-                writeln!(f, "{id:>12} {voxels:>10} {ml:>10.2}")?;
+            let is_named = labels.ids.iter().any(|label| label.name.is_some());
+            writeln!(f, "          id     voxels         ml{}", if is_named { "  name" } else { "" })?;
+            for Label { id, name, voxels, ml } in &labels.ids {
+                let name = name.as_ref().map(|name| format!("  {name}")).unwrap_or_default();
+                writeln!(f, "{id:>12} {voxels:>10} {ml:>10.2}{name}")?;
             }
         }
         if let Some(path) = &self.picture {

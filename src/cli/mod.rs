@@ -47,7 +47,7 @@ const GLOBAL: &str = "Global options";
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Print errors only
+    /// Print no warnings, progress or log on standard error, only errors; the result is still printed on standard output
     #[arg(short, long, global = true, conflicts_with = "verbose", help_heading = GLOBAL)]
     quiet: bool,
     /// Print more of the log; twice for all of the log. RUST_LOG selects modules
@@ -161,7 +161,7 @@ impl Cli {
                 crate::error::exit_on_uncaught_panics();
                 export::export(args, &registry, stdout, stderr)
             }
-            Command::Inspect(args) => inspect::inspect(args, stdout),
+            Command::Inspect(args) => inspect::inspect(args, &registry, stdout),
             Command::Infer(args) => infer::infer(args, stdout),
             Command::Evaluate(args) => evaluate::evaluate(args, stdout, stderr),
             Command::Train(args) => train::train(args, &registry, stdout, stderr),

@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use serde::Serialize;
+
 use crate::error::{Error, Result};
 use crate::graph::{GraphFile, Problem, Severity};
 
@@ -38,6 +40,15 @@ pub fn pluralize(count: usize, noun: &str) -> String {
 /// Returns the error for failed output.
 pub fn print_error(error: std::io::Error) -> Error {
     Error::new(format!("cannot print: {error}")).with_source(error)
+}
+
+/// Prints a value as indented JSON, or nothing if the value has no JSON form.
+///
+/// # Errors
+/// If the value cannot be serialized or printed; a closed pipe is not an error.
+pub fn print_json(value: &impl Serialize, out: &mut dyn Write) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).map_err(std::io::Error::from);
+    ignore_closed_pipe(text.and_then(|text| writeln!(out, "{text}")))
 }
 
 /// Converts the result of printing; a closed pipe is not an error.

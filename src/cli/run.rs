@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 use clap::Args;
 
 use crate::dataflow::{Progress, RunOptions, RunReport};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::graph::{GraphFile, Plan, Registry};
 use crate::inference::InferencePhase;
 use crate::run::RunManifest;
@@ -18,7 +18,7 @@ use crate::sink::Output;
 
 use super::load::load_plan;
 use super::network::DeviceName;
-use super::print::{ignore_closed_pipe, pluralize};
+use super::print::{ignore_closed_pipe, pluralize, print_json};
 use super::progress::ProgressReporter;
 use super::stream::{RunState, Stream};
 
@@ -95,7 +95,8 @@ pub(super) fn trainer_sink_error(plan: &Plan, pipeline: &Path) -> Option<(String
     Some((message, format!("run freetumor train segmentation {}", pipeline.display())))
 }
 
-/// Runs the pipeline and returns the exit code: 1 if scans failed.
+/// Runs the pipeline and returns the exit code: 1 if scans failed, except for a stream on standard output, whose readers take any exit code
+/// other than 0 for a failure of the stream.
 ///
 /// # Errors
 /// If the run could not start or had to stop.
@@ -123,24 +124,37 @@ pub fn run(args: &RunArgs, registry: &Registry, stdout: &mut dyn Write, stderr: 
         memory_bytes: args.memory.map_or_else(default_memory_bytes, |size| size.as_u64()),
         limit: args.limit,
     };
+    // The socket is bound before the run starts: a path that cannot be bound is known at once.
+    let stream = args.sink.as_ref().map(|sink| Stream::new(&plan, &out, sink, args.passes, args.socket.as_deref()));
     let progress = Arc::new(Progress::default());
-    let reporter = ProgressReporter::start(Arc::clone(&progress));
-    let stream = args.sink.as_ref().map(|sink| Stream::new(&plan, &out, sink, args.passes, args.socket.clone()));
     let Some(stream) = stream.transpose()? else {
+        let reporter = ProgressReporter::start(Arc::clone(&progress));
         let report = crate::dataflow::run(plan, &out, &options, &progress);
         drop(reporter);
-        return summarize(&report?, args.json, stdout);
+        return summarize(&report?, args.json, stdout, stderr);
     };
     let state = RunState::default();
+    // A finished run is only read, so that several processes can stream it at once.
+    if let Some(report) = crate::dataflow::finished(&plan, &out)? {
+        state.end(false);
+        let code = summarize_on(&report, args.json, stderr)?;
+        stream.serve(&state, &progress)?;
+        return Ok(stream.exit_code(code));
+    }
     std::thread::scope(|scope| {
-        let streaming = scope.spawn(|| stream.serve(&state));
+        let reporter = ProgressReporter::start(Arc::clone(&progress));
+        let streaming = scope.spawn(|| stream.serve(&state, &progress));
         let report = crate::dataflow::run(plan, &out, &options, &progress);
         drop(reporter);
         state.end(report.is_err());
         // Print the summary now: the stream may never end.
-        let code = report.and_then(|report| summarize(&report, args.json, stderr));
+        let code = match report {
+            // The reader has what it wanted.
+            Err(error) if error.kind() == ErrorKind::Stopped => Ok(0),
+            report => report.and_then(|report| summarize_on(&report, args.json, stderr)),
+        };
         match streaming.join() {
-            Ok(streamed) => code.and_then(|code| streamed.map(|()| code)),
+            Ok(streamed) => code.and_then(|code| streamed.map(|()| stream.exit_code(code))),
             Err(_) => Err(Error::new("the stream ended in a panic; see the log")),
         }
     })
@@ -172,15 +186,31 @@ fn select_recorded_kernel_class(out: &Path) -> Result<()> {
     })
 }
 
-/// Prints the report of a run and returns the exit code.
-fn summarize(report: &RunReport, json: bool, out: &mut dyn Write) -> Result<u8> {
-    let written = if json {
-        serde_json::to_writer_pretty(&mut *out, report).map_err(std::io::Error::from).and_then(|()| writeln!(out))
-    } else {
-        write!(out, "{}", Summary(report))
-    };
-    ignore_closed_pipe(written)?;
-    Ok(u8::from(report.faults > 0))
+/// Prints the warnings of a run on standard error and its report on standard output; returns the exit code.
+fn summarize(report: &RunReport, json: bool, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<u8> {
+    print_warnings(report, stderr)?;
+    print_report(report, json, stdout)?;
+    Ok(u8::from(report.failed_scans > 0))
+}
+
+/// Prints the warnings and the report of a run on standard error; returns the exit code.
+fn summarize_on(report: &RunReport, json: bool, stderr: &mut dyn Write) -> Result<u8> {
+    print_warnings(report, stderr)?;
+    print_report(report, json, stderr)?;
+    Ok(u8::from(report.failed_scans > 0))
+}
+
+fn print_warnings(report: &RunReport, stderr: &mut dyn Write) -> Result<()> {
+    let mut written = report.warnings.iter().try_for_each(|warning| writeln!(stderr, "warning: {warning}"));
+    if report.left_out_scans > 0 {
+        let scans = pluralize(report.left_out_scans as usize, "new scan");
+        written = written.and_then(|()| writeln!(stderr, "warning: `--limit` leaves out {scans}"));
+    }
+    ignore_closed_pipe(written.and_then(|()| stderr.flush()))
+}
+
+fn print_report(report: &RunReport, json: bool, out: &mut dyn Write) -> Result<()> {
+    if json { print_json(report, out) } else { ignore_closed_pipe(write!(out, "{}", Summary(report))) }
 }
 
 pub(super) fn at_least_one(flag: &str, value: usize) -> Result<usize> {
@@ -203,7 +233,14 @@ impl std::fmt::Display for Summary<'_> {
         let report = self.0;
         let folder = report.folder.display();
         if report.new_scans == 0 {
-            writeln!(f, "{}: nothing to do, all scans are committed", report.pipeline)?;
+            let committed = pluralize(report.scans as usize, "scan");
+            let reason = match report.left_out_scans {
+                0 => format!("no new scans; {committed} committed"),
+                left_out => {
+                    format!("{} left out by `--limit`; {committed} committed", pluralize(left_out as usize, "new scan"))
+                }
+            };
+            writeln!(f, "{}: nothing to do: {reason}", report.pipeline)?;
         } else {
             let rate = report.new_scans as f64 / report.seconds.max(1e-3);
             let (scans, seconds) = (pluralize(report.new_scans as usize, "scan"), report.seconds);
@@ -212,8 +249,10 @@ impl std::fmt::Display for Summary<'_> {
         writeln!(f)?;
         self.table(f)?;
         self.reasons(f)?;
-        if report.faults > 0 {
-            writeln!(f, "{} failed (see the table `faults`):", pluralize(report.faults as usize, "scan"))?;
+        if report.failed_scans > 0 {
+            let (scans, faults) = (report.failed_scans as usize, report.faults as usize);
+            let (scans, faults) = (pluralize(scans, "scan"), pluralize(faults, "fault"));
+            writeln!(f, "{scans} failed with {faults} (see the table `faults`):")?;
             for (kind, count) in &report.fault_kinds {
                 writeln!(f, "  {count:>6}  {kind}")?;
             }

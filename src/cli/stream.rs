@@ -4,8 +4,9 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::dataflow::Progress;
 use crate::error::{Error, Result};
 use crate::graph::Plan;
 use crate::random::Key;
@@ -13,6 +14,9 @@ use crate::record::{FileEntry, Split};
 use crate::run::RunFolder;
 use crate::sink::pairs::{Pair, index_of};
 use crate::sink::stream::{StreamEnd, TarStream, read_split};
+
+/// Maximum time for which a stopped run finishes its work in progress.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Interval at which the run folder is polled for new commits.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -43,25 +47,25 @@ impl RunState {
 /// A stream of the samples of a sink.
 pub struct Stream {
     /// The run folder.
-    pub folder: PathBuf,
+    folder: PathBuf,
     /// The sink.
-    pub sink: String,
+    sink: String,
     /// The split of the samples.
-    pub split: Split,
+    split: Split,
     /// The seed of the order in later passes.
-    pub seed: u64,
+    seed: u64,
     /// Number of passes over all samples; 0 for an endless stream.
-    pub passes: u64,
+    passes: u64,
     /// A Unix socket to listen on; standard output if absent.
-    pub socket: Option<PathBuf>,
+    socket: Option<Socket>,
 }
 
 impl Stream {
-    /// Creates the stream of a sink of the plan.
+    /// Creates the stream of a sink of the plan, and binds its socket.
     ///
     /// # Errors
-    /// If there is no such sink, or the sink has another kind.
-    pub fn new(plan: &Plan, folder: &Path, sink: &str, passes: u64, socket: Option<PathBuf>) -> Result<Self> {
+    /// If there is no such sink, the sink has another kind, or the socket cannot be bound.
+    pub fn new(plan: &Plan, folder: &Path, sink: &str, passes: u64, socket: Option<&Path>) -> Result<Self> {
         let streams = plan.sinks.iter().filter_map(|node| Some((node.name.as_str(), node.output.streamed_split()?)));
         let streams: Vec<(&str, Split)> = streams.collect();
         let Some((_, split)) = streams.iter().find(|(name, _)| *name == sink) else {
@@ -72,71 +76,77 @@ impl Stream {
                 _ => format!("use one of its streams: {}", names.join(", ")),
             }));
         };
+        let socket = socket.map(Socket::bind).transpose()?;
         Ok(Self { folder: folder.to_owned(), sink: sink.to_owned(), split: *split, seed: plan.seed, passes, socket })
     }
 
-    /// Streams until the reader closes the stream, all passes are done, the run has failed, or the run ended without a sample. A pipe has one
-    /// reader; a socket has one reader after the other, and each reader gets all samples from the start.
+    /// Returns the exit code after a complete stream: readers of a pipe take any code other than 0 for a failure of the stream.
+    pub fn exit_code(&self, code: u8) -> u8 {
+        if self.socket.is_some() { code } else { 0 }
+    }
+
+    /// Streams until the reader closes the stream, all passes are done, the run has failed, or the run ended without a sample. A pipe
+    /// has one reader, and the run is stopped when that reader leaves; a socket has one reader after the other, and each reader gets all
+    /// samples from the start.
     ///
     /// # Errors
     /// If the output cannot be opened, or a committed sample cannot be read.
-    pub fn serve(&self, run: &RunState) -> Result<()> {
-        match &self.socket {
-            None => self.write_to(stdout()?, run).map(|_| ()),
-            Some(path) => self.listen(path, run),
-        }
+    pub fn serve(&self, run: &RunState, progress: &Progress) -> Result<()> {
+        let Some(socket) = &self.socket else {
+            let out = stdout()?;
+            let exit = self.write_to(&out, || is_closed(&out), run)?;
+            if exit == ReaderExit::Closed && !run.is_over() {
+                stop_run(run, progress);
+            }
+            return Ok(());
+        };
+        self.listen(socket, run)
     }
 
     #[cfg(unix)]
-    fn listen(&self, path: &Path, run: &RunState) -> Result<()> {
-        use std::os::unix::fs::FileTypeExt;
-        use std::os::unix::net::UnixListener;
-
-        let failed = |cause| Error::io("cannot listen on", path, cause);
-        // Remove a stale socket of an earlier process, but neither a socket in use nor another kind of file.
-        let is_socket = path.symlink_metadata().is_ok_and(|metadata| metadata.file_type().is_socket());
-        if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
-            let _ = std::fs::remove_file(path);
-        }
-        let listener = UnixListener::bind(path).map_err(failed)?;
-        listener.set_nonblocking(true).map_err(failed)?;
-        let served = loop {
+    fn listen(&self, socket: &Socket, run: &RunState) -> Result<()> {
+        let failed = |cause| Error::io("cannot listen on", &socket.path, cause);
+        loop {
             if run.has_failed() {
-                break Ok(());
+                return Ok(());
             }
-            match listener.accept() {
+            match socket.listener.accept() {
                 Ok((reader, _)) => {
                     reader.set_nonblocking(false).map_err(failed)?;
                     // After a reader that disconnects, accept the next; after a reader that got all passes, stop.
-                    match self.write_to(reader, run) {
-                        Ok(ReaderExit::Closed) => {}
-                        Ok(ReaderExit::All) => break Ok(()),
-                        Err(error) => break Err(error),
+                    match self.write_to(&reader, || is_closed(&reader), run)? {
+                        ReaderExit::Closed => {}
+                        ReaderExit::All => return Ok(()),
                     }
                 }
                 Err(cause) if cause.kind() == std::io::ErrorKind::WouldBlock => std::thread::sleep(POLL_INTERVAL),
-                Err(cause) => break Err(failed(cause)),
+                Err(cause) => return Err(failed(cause)),
             }
-        };
-        let _ = std::fs::remove_file(path);
-        served
+        }
     }
 
     #[cfg(not(unix))]
-    fn listen(&self, path: &Path, _: &RunState) -> Result<()> {
-        Err(Error::new(format!("cannot listen on {}: this system has no Unix sockets", path.display())))
+    fn listen(&self, _: &Socket, _: &RunState) -> Result<()> {
+        Ok(())
     }
 
-    fn write_to(&self, out: impl Write, run: &RunState) -> Result<ReaderExit> {
-        match self.passes_to(&mut TarStream::new(BufWriter::with_capacity(1 << 20, out)), run) {
+    /// Writes the stream; `is_closed` returns whether the reader has left, also while there is nothing to write.
+    fn write_to(&self, out: impl Write, is_closed: impl Fn() -> bool, run: &RunState) -> Result<ReaderExit> {
+        let mut tar = TarStream::new(BufWriter::with_capacity(1 << 20, out));
+        match self.passes_to(&mut tar, &is_closed, run) {
             Ok(()) => Ok(ReaderExit::All),
             Err(StreamEnd::Closed(_)) => Ok(ReaderExit::Closed),
             Err(StreamEnd::Failed(error)) => Err(error),
         }
     }
 
-    fn passes_to<W: Write>(&self, tar: &mut TarStream<W>, run: &RunState) -> Result<(), StreamEnd> {
-        let (store, mut pairs) = self.first_pass(tar, run)?;
+    fn passes_to<W: Write>(
+        &self,
+        tar: &mut TarStream<W>,
+        is_closed: &dyn Fn() -> bool,
+        run: &RunState,
+    ) -> Result<(), StreamEnd> {
+        let (store, mut pairs) = self.first_pass(tar, is_closed, run)?;
         let mut pass = 1;
         while !run.has_failed() && !pairs.is_empty() && (self.passes == 0 || pass < self.passes) {
             shuffle(&mut pairs, Key::root(self.seed).with("stream", &self.sink).number("pass", pass));
@@ -149,7 +159,16 @@ impl Stream {
     }
 
     /// Writes all samples that are committed until the run ends.
-    fn first_pass<W: Write>(&self, tar: &mut TarStream<W>, run: &RunState) -> Result<StoredPairs, StreamEnd> {
+    fn first_pass<W: Write>(
+        &self,
+        tar: &mut TarStream<W>,
+        is_closed: &dyn Fn() -> bool,
+        run: &RunState,
+    ) -> Result<StoredPairs, StreamEnd> {
+        let wait = || {
+            std::thread::sleep(POLL_INTERVAL);
+            if is_closed() { Err(StreamEnd::Closed(std::io::ErrorKind::BrokenPipe.into())) } else { Ok(()) }
+        };
         let (mut pairs, mut next) = (Vec::new(), 0);
         let mut folder = loop {
             // A run creates its folder shortly after its start.
@@ -157,7 +176,7 @@ impl Stream {
             match RunFolder::open(&self.folder) {
                 Ok(folder) => break folder,
                 Err(error) if was_over => return Err(StreamEnd::Failed(error)),
-                Err(_) => std::thread::sleep(POLL_INTERVAL),
+                Err(_) => wait()?,
             }
         };
         let store = folder.store().clone();
@@ -178,14 +197,85 @@ impl Stream {
             if was_over {
                 return Ok((store, pairs));
             }
-            std::thread::sleep(POLL_INTERVAL);
+            wait()?;
         }
     }
 }
 
 type StoredPairs = (std::sync::Arc<dyn crate::store::Durable>, Vec<Pair>);
 
+/// Stops a run whose reader has left. Committed epochs stay. Work in progress may take long, for example in an external program; it is
+/// abandoned after a moment, as if the process were killed, and a later run repeats it.
+fn stop_run(run: &RunState, progress: &Progress) {
+    tracing::warn!("the reader closed the stream: the run stops; the same command resumes it");
+    progress.request_stop();
+    let start = Instant::now();
+    while !run.is_over() {
+        if start.elapsed() > STOP_TIMEOUT {
+            std::process::exit(0);
+        }
+        std::thread::sleep(POLL_INTERVAL);
+    }
+}
+
+/// A Unix socket that is bound; its file is removed on drop.
+struct Socket {
+    path: PathBuf,
+    #[cfg(unix)]
+    listener: std::os::unix::net::UnixListener,
+}
+
+impl Socket {
+    #[cfg(unix)]
+    fn bind(path: &Path) -> Result<Self> {
+        use std::os::unix::fs::FileTypeExt;
+        use std::os::unix::net::{UnixListener, UnixStream};
+
+        let failed = |cause| {
+            Error::io("cannot listen on", path, cause).with_hint(
+                "pass the path of an unused name in an existing folder, of at most about 100 bytes, with `--socket`",
+            )
+        };
+        // Remove a stale socket of an earlier process, but neither a socket in use nor another kind of file.
+        let is_socket = path.symlink_metadata().is_ok_and(|metadata| metadata.file_type().is_socket());
+        if is_socket && UnixStream::connect(path).is_err() {
+            let _ = std::fs::remove_file(path);
+        }
+        let listener = UnixListener::bind(path).map_err(failed)?;
+        let socket = Self { path: path.to_owned(), listener };
+        socket.listener.set_nonblocking(true).map_err(failed)?;
+        Ok(socket)
+    }
+
+    #[cfg(not(unix))]
+    fn bind(path: &Path) -> Result<Self> {
+        Err(Error::new(format!("cannot listen on {}: this system has no Unix sockets", path.display())))
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Returns whether the reader of a pipe or socket has left.
+#[cfg(unix)]
+fn is_closed(out: impl std::os::fd::AsFd) -> bool {
+    use rustix::event::{PollFd, PollFlags, poll};
+
+    let mut polled = [PollFd::new(&out, PollFlags::empty())];
+    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut polled, Some(&now)).is_ok() && polled[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
+}
+
+#[cfg(not(unix))]
+fn is_closed<T>(_out: &T) -> bool {
+    false
+}
+
 /// The end of a reader's connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ReaderExit {
     /// The reader got all passes.
     All,

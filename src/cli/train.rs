@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::messages::style;
 use super::network::DeviceName;
-use super::print::{ignore_closed_pipe, pluralize, print_error, print_problems};
+use super::print::{ignore_closed_pipe, pluralize, print_error, print_json, print_problems};
 use super::run::{at_least_one, default_memory_bytes};
 use crate::error::Result;
 use crate::graph::{GraphFile, Registry};
@@ -116,13 +116,11 @@ pub fn train(args: &TrainArgs, registry: &Registry, stdout: &mut dyn Write, stde
     let outcome = task.run(&options, &mut progress);
     progress.finish();
     let TrainingOutcome { report, failed_scans } = outcome?;
-    let written = if args.json {
-        let json = serde_json::to_writer_pretty(&mut *stdout, &report).map_err(std::io::Error::from);
-        json.and_then(|()| writeln!(stdout))
+    if args.json {
+        print_json(&report, stdout)?;
     } else {
-        write!(stdout, "{}", Summary(&report))
-    };
-    ignore_closed_pipe(written)?;
+        ignore_closed_pipe(write!(stdout, "{}", Summary(&report)))?;
+    }
     if failed_scans > 0 {
         let list = report.folder.join("private").join("scans.jsonl");
         let scans = pluralize(failed_scans, "scan");

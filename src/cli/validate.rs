@@ -11,7 +11,7 @@ use serde_json::{Value as Json, json};
 use super::print::{pluralize, print_error, print_problems};
 use super::run::trainer_sink_error;
 use crate::error::Result;
-use crate::graph::{GraphFile, Problem, Registry, Severity, Survey, check, survey};
+use crate::graph::{GraphFile, Problem, Registry, Severity, Survey, check, check_scans, survey};
 use crate::train::{self, ScanCounts, TrainingStage};
 
 /// Timeout for listing the scans of a source.
@@ -19,9 +19,9 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Check pipelines and training files without running anything
 ///
-/// All problems are reported at once, each with location, expectation and hint. Stages are built, sources are listed, and the free disk
-/// space is compared with an upper bound of the required space. For a training file, weights are checked and scans counted. The exit code
-/// is 0 if all files are valid (warnings are allowed), 2 otherwise.
+/// All problems are reported at once, each with location, expectation and hint. Stages are built, sources are listed, label files are
+/// looked for, and the free disk space is compared with an upper bound of the required space. For a training file, weights are checked
+/// and scans counted. The exit code is 0 if all files are valid (warnings are allowed), 2 otherwise.
 #[derive(Args, Clone, Debug)]
 pub struct ValidateArgs {
     /// Graph files and training files
@@ -60,7 +60,7 @@ pub fn validate(
             }
             if args.json {
                 reports.push(json!({
-                    "file": path, "good": listed.is_some(), "trains": stage.name(), "scans": listed, "problems": problems,
+                    "file": path.to_string_lossy(), "good": listed.is_some(), "trains": stage.name(), "scans": listed, "problems": problems,
                 }));
                 continue;
             }
@@ -73,29 +73,30 @@ pub fn validate(
             continue;
         }
         let checked = check(&file, registry);
-        let survey = checked.plan.as_ref().map(|_| survey(&checked, &args.out, LIST_TIMEOUT));
+        let survey = survey(&checked, &args.out, LIST_TIMEOUT);
         let trainer_sink = checked.plan.as_ref().and_then(|plan| trainer_sink_error(plan, path));
         let trainer_sink =
             trainer_sink.map(|(message, hint)| Problem::without_location(Severity::Error, message, Some(hint)));
-        let surveyed = survey.iter().flat_map(|survey| &survey.problems);
-        let problems: Vec<&Problem> = checked.problems.iter().chain(surveyed).chain(&trainer_sink).collect();
+        let mut problems: Vec<&Problem> =
+            checked.problems.iter().chain(&survey.problems).chain(&trainer_sink).collect();
+        problems.sort_by_key(|problem| position(problem, file.name()));
         let is_valid = !checked.has_errors() && !problems.iter().any(|problem| problem.severity == Severity::Error);
         if !is_valid {
             code = 2;
         }
         if args.json {
             let digest = checked.plan.as_ref().map(|plan| &plan.digest);
-            reports.push(report(path, is_valid, digest, survey.as_ref(), &problems));
+            reports.push(report(path, is_valid, digest, &survey, &problems));
         } else {
             print_problems(&file, &problems, stderr)?;
-            if let (true, Some(plan), Some(survey)) = (is_valid, &checked.plan, &survey) {
+            if let (true, Some(plan)) = (is_valid, &checked.plan) {
                 let numbers = [
                     pluralize(plan.sources.len(), "source"),
                     pluralize(plan.masks.len(), "mask"),
                     pluralize(plan.syntheses.len(), "synthesis"),
                     pluralize(plan.sinks.len(), "sink"),
                 ];
-                writeln!(stdout, "{}: valid: {}{}", file.name(), numbers.join(", "), needs(survey))
+                writeln!(stdout, "{}: valid: {}{}", file.name(), numbers.join(", "), needs(&survey))
                     .map_err(print_error)?;
             }
         }
@@ -107,9 +108,21 @@ pub fn validate(
     Ok(code)
 }
 
+/// Returns the position of a problem: in the file, then in overrides, then without a location.
+fn position(problem: &Problem, file: &str) -> (u8, usize, usize) {
+    match &problem.location {
+        Some(location) if location.file == file => (0, location.line, location.column),
+        Some(_) => (1, 0, 0),
+        None => (2, 0, 0),
+    }
+}
+
 /// Returns the problems of a training file, and its scans if the training could start.
 fn check_training(stage: TrainingStage, file: &GraphFile, registry: &Registry) -> (Vec<Problem>, Option<ScanCounts>) {
     let train::CheckedTask { mut problems, task } = train::check(stage, file, registry);
+    if let Some(task) = &task {
+        problems.extend(check_scans(&task.scan_stages(), LIST_TIMEOUT));
+    }
     let listed = task.map(train::TrainingTask::count_scans);
     let problem = match &listed {
         Some(Err(error)) => {
@@ -121,8 +134,9 @@ fn check_training(stage: TrainingStage, file: &GraphFile, registry: &Registry) -
         }
         _ => None,
     };
-    let listed = listed.and_then(Result::ok).filter(|_| problem.is_none());
     problems.extend(problem);
+    let is_valid = problems.iter().all(|problem| problem.severity != Severity::Error);
+    let listed = listed.and_then(Result::ok).filter(|_| is_valid);
     (problems, listed)
 }
 
@@ -142,21 +156,15 @@ fn scans(listed: &ScanCounts) -> String {
     text
 }
 
-fn report(
-    path: &Path,
-    is_valid: bool,
-    digest: Option<&String>,
-    survey: Option<&Survey>,
-    problems: &[&Problem],
-) -> Json {
+fn report(path: &Path, is_valid: bool, digest: Option<&String>, survey: &Survey, problems: &[&Problem]) -> Json {
     json!({
-        "file": path,
+        "file": path.to_string_lossy(),
         "good": is_valid,
         "digest": digest,
-        "scans": survey.and_then(|survey| survey.scans),
-        "most_samples": survey.and_then(|survey| survey.samples),
-        "needed_bytes": survey.and_then(|survey| survey.needed_bytes),
-        "free_bytes": survey.and_then(|survey| survey.free_bytes),
+        "scans": survey.scans,
+        "most_samples": survey.samples,
+        "needed_bytes": survey.needed_bytes,
+        "free_bytes": survey.free_bytes,
         "problems": problems,
     })
 }

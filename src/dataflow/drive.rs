@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use timely::worker::Worker;
 
+use crate::error::{Error, ErrorKind};
 use crate::ingest::ScanEntry;
 
 use super::build::{Handles, SharedState, build};
@@ -52,7 +53,7 @@ fn feed(worker: &mut Worker, shared: &SharedState, schedule: &Schedule, handles:
         }
         handles.entries.iter_mut().for_each(|input| input.advance_to(epoch_work.epoch + 1));
         while handles.committed.less_than(&(epoch_work.epoch + 1).saturating_sub(OPEN_EPOCHS - 1)) {
-            if shared.abort.is_set() {
+            if must_stop(shared) {
                 return false;
             }
             worker.step_or_park(Some(CHECK_INTERVAL));
@@ -61,12 +62,21 @@ fn feed(worker: &mut Worker, shared: &SharedState, schedule: &Schedule, handles:
     // Close the inputs.
     handles.entries.clear();
     while !handles.committed.done() {
-        if shared.abort.is_set() {
+        if must_stop(shared) {
             return false;
         }
         worker.step_or_park(Some(CHECK_INTERVAL));
     }
     true
+}
+
+/// Returns whether the run has to stop, because of an error or on request.
+fn must_stop(shared: &SharedState) -> bool {
+    if shared.runner.progress.is_stop_requested() {
+        let error = Error::new("the run was stopped on request; committed epochs stay").with_kind(ErrorKind::Stopped);
+        shared.abort.set(error.with_hint("run the same command again to resume"));
+    }
+    shared.abort.is_set()
 }
 
 /// Returns whether a scan is assigned to a worker. The assignment depends only on the scan id.

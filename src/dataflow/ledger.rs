@@ -9,17 +9,21 @@ use crate::error::{Error, Result};
 use crate::graph::{Plan, Port};
 use crate::id::ScanId;
 use crate::record::parquet::{Row, decode_part, encode_part};
-use crate::record::{QualityGroup, QualityRecord, SampleRecord, ScanRecord, Status};
+use crate::record::{QualityGroup, QualityRecord, SampleRecord, ScanRecord, Split, Status};
 use crate::run::seal::{LayoutInput, seal};
 use crate::run::spool::{ScanOutcome, Spool};
 use crate::run::{FORMAT_VERSION, RunFolder, RunManifest, RunWriter, without_paths};
-use crate::sink::{BUCKETS, Layout, Output, PATCHES};
+use crate::sink::{BUCKETS, Layout, Output, PATCHES, Projected};
 
 use super::Epoch;
 use super::deduplicate::KnownScans;
+use super::folder_report::folder_report;
 use super::quality::QualityChange;
-use super::report::{QualityCount, RunReport};
+use super::report::RunReport;
 use super::schedule::{EpochWork, Version};
+
+/// Maximum number of files in a message.
+const MAX_LISTED_FILES: usize = 5;
 
 /// Minimum interval of layout projections during a run; longer if projections would take more than 2% of the time.
 const PROJECT_INTERVAL: Duration = Duration::from_secs(30);
@@ -52,6 +56,10 @@ impl Ledger {
         writer.folder().check_files()?;
         writer.record_private_pipeline(&plan.folder, &plan.resolved)?;
         let outputs: Vec<_> = plan.sinks.iter().map(|node| node.output.clone()).collect();
+        if writer.next_epoch() > 0 {
+            // Before any work: a layout with files of the user would be refused at the end.
+            check_foreign(folder, &writer.project(layouts(&outputs))?)?;
+        }
         let mut selections = vec![HashSet::new(); outputs.len()];
         for synthesis in &plan.syntheses {
             for (branch, node) in synthesis.attempts.branches.iter().zip(&synthesis.branches) {
@@ -64,7 +72,7 @@ impl Ledger {
         let spool = writer.spool(layouts(&outputs));
         spool.clear_committed(writer.next_epoch())?;
         let mut quality: BTreeMap<QualityGroup, i64> = BTreeMap::new();
-        for_each_row::<QualityRecord>(&writer, |row| *quality.entry(row.group).or_default() += row.attempts)?;
+        for_each_row::<QualityRecord>(writer.folder(), |row| *quality.entry(row.group).or_default() += row.attempts)?;
         quality.retain(|_, count| *count != 0);
         let state = State { writer, quality, last_projection: Instant::now(), projection_time: Duration::ZERO };
         Ok((Self { folder: folder.to_owned(), outputs, selections, state: Mutex::new(state) }, spool))
@@ -104,7 +112,7 @@ impl Ledger {
     /// If the table `scans` cannot be read.
     pub fn known_scans(&self) -> Result<KnownScans> {
         let known = KnownScans::default();
-        for_each_row::<ScanRecord>(&self.state().writer, |row| {
+        for_each_row::<ScanRecord>(self.state().writer.folder(), |row| {
             if let Some(digest) = row.scan_digest.filter(|_| row.status == Status::Done) {
                 known.add(digest, row.epoch, row.scan_id);
             }
@@ -176,38 +184,29 @@ impl Ledger {
     /// Synchronizes the folders of tables and layouts with the committed files.
     ///
     /// # Errors
-    /// If the folders cannot be written.
+    /// If the folders cannot be written, or a layout contains files of other origin, which are kept.
     pub fn project(&self) -> Result<()> {
-        self.state().writer.project(layouts(&self.outputs))
+        self.project_layouts().map(drop)
+    }
+
+    /// Synchronizes the folders as [`Ledger::project`] does, and returns the number of samples of each split, by layout.
+    ///
+    /// # Errors
+    /// The errors of [`Ledger::project`].
+    pub fn project_layouts(&self) -> Result<BTreeMap<String, BTreeMap<Split, usize>>> {
+        let projected = self.state().writer.project(layouts(&self.outputs))?;
+        check_foreign(&self.folder, &projected)?;
+        let names = layouts(&self.outputs).map(|layout| layout.name().to_owned());
+        Ok(names.zip(projected.into_iter().map(|projected| projected.samples)).collect())
     }
 
     /// Returns the summary of the folder; the numbers of a single run are zero.
-    pub fn report(&self, plan: &Plan) -> RunReport {
+    ///
+    /// # Errors
+    /// If the tables cannot be read.
+    pub fn report(&self, plan: &Plan) -> Result<RunReport> {
         let state = self.state();
-        let counts = state.writer.counts();
-        let layout = |layout: &dyn Layout| (layout.name().to_owned(), self.folder.join("layouts").join(layout.name()));
-        // A stream has no folder.
-        let layouts = layouts(&self.outputs).map(layout).filter(|(_, folder)| folder.exists());
-        let count = |(group, &count): (&QualityGroup, &i64)| QualityCount {
-            group: group.clone(),
-            count: u64::try_from(count).unwrap_or_default(),
-        };
-        RunReport {
-            pipeline: plan.name.clone(),
-            folder: self.folder.clone(),
-            epochs: state.writer.next_epoch(),
-            scans: counts.scans,
-            accepted: counts.accepted,
-            rejected: counts.rejected.values().sum(),
-            faults: counts.faults.values().sum(),
-            fault_kinds: counts.faults.clone(),
-            duplicates: counts.duplicates,
-            // Without a synthesis no masks are computed.
-            scans_without_organs: if plan.syntheses.is_empty() { 0 } else { counts.without_organs },
-            quality: state.quality.iter().map(count).collect(),
-            layouts: layouts.collect(),
-            ..RunReport::default()
-        }
+        folder_report(state.writer.folder(), &self.folder, plan, &state.quality)
     }
 }
 
@@ -217,7 +216,7 @@ fn layouts(outputs: &[Output]) -> impl Iterator<Item = &dyn Layout> {
 }
 
 /// Returns the run manifest of a plan.
-fn manifest(plan: &Plan) -> Result<RunManifest> {
+pub(super) fn manifest(plan: &Plan) -> Result<RunManifest> {
     let secret = plan.patient_secret()?;
     let pipeline =
         secret.as_ref().map_or_else(|| plan.resolved.clone(), |secret| without_paths(&plan.resolved, secret));
@@ -235,9 +234,24 @@ fn manifest(plan: &Plan) -> Result<RunManifest> {
     })
 }
 
+/// Checks that the layouts contain only files of the run.
+fn check_foreign(folder: &Path, projected: &[Projected]) -> Result<()> {
+    let foreign: Vec<&str> = projected.iter().flat_map(|layout| &layout.foreign).map(String::as_str).collect();
+    if foreign.is_empty() {
+        return Ok(());
+    }
+    let mut names = foreign[..foreign.len().min(MAX_LISTED_FILES)].join(", ");
+    if foreign.len() > MAX_LISTED_FILES {
+        names += &format!(" and {} more", foreign.len() - MAX_LISTED_FILES);
+    }
+    Err(Error::new(format!("expected only files of the run in the layouts of {}, got {names}", folder.display()))
+        .with_hint(
+            "move these files out of the layout, whose training set would contain them; the run does not delete them",
+        ))
+}
+
 /// Visits the rows of a table, with one part in memory at a time.
-fn for_each_row<R: Row>(writer: &RunWriter, mut visit: impl FnMut(R)) -> Result<()> {
-    let folder = writer.folder();
+pub(super) fn for_each_row<R: Row>(folder: &RunFolder, mut visit: impl FnMut(R)) -> Result<()> {
     for file in folder.files(R::TABLE.name(), None)? {
         decode_part::<R>(folder.read_verified(&file)?)?.into_iter().for_each(&mut visit);
     }

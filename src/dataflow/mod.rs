@@ -26,6 +26,7 @@ mod budget;
 mod build;
 mod deduplicate;
 mod drive;
+mod folder_report;
 mod gather;
 mod ledger;
 mod offload;
@@ -43,13 +44,14 @@ pub mod telemetry;
 pub use abort::Abort;
 pub use budget::{Budget, Lease};
 pub use deduplicate::{KnownScans, deduplicate};
+pub use folder_report::finished;
 pub use ledger::Ledger;
 pub use organ::Failure;
 pub use progress::{Progress, ProgressSnapshot};
 pub use quality::QualityChange;
 pub use report::{QualityCount, RunReport, StepSum};
 pub use run::{RunOptions, run};
-pub use schedule::{EpochWork, Schedule, Version};
+pub use schedule::{EpochWork, Listing, Schedule, Version};
 pub use stage_runner::{DigestedScan, StageReport, StageRunner};
 
 /// The logical time of the dataflow: the number of a commit.

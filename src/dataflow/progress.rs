@@ -1,6 +1,6 @@
-//! Running totals of a run, for progress displays.
+//! Running totals of a run, for progress displays, and the request to stop.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Counters that can be read at any time. Attempts on a scan that fails later are subtracted; all other counters only grow.
 #[derive(Debug, Default)]
@@ -11,6 +11,7 @@ pub struct Progress {
     accepted: AtomicU64,
     rejected: AtomicU64,
     committed: AtomicU64,
+    stop: AtomicBool,
 }
 
 /// The counters at one moment.
@@ -53,6 +54,16 @@ impl Progress {
 
     pub(super) fn epoch_committed(&self) {
         self.committed.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests that the run stops: work in progress is finished or discarded, committed epochs stay, and the run ends with an error of
+    /// kind [`Stopped`](crate::error::ErrorKind::Stopped).
+    pub fn request_stop(&self) {
+        self.stop.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_stop_requested(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
     }
 
     /// Returns the current counters.

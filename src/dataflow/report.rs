@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::inference::{InferenceCost, InferencePhase};
 use crate::record::QualityGroup;
+use crate::store::serialize_path;
 
 /// The summary of a run. Counts are those of the whole run folder, including earlier runs.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct RunReport {
     /// The pipeline's name.
     pub pipeline: String,
-    /// The run folder.
+    /// The run folder; in JSON, bytes that are not UTF-8 are replaced.
+    #[serde(serialize_with = "serialize_path")]
     pub folder: PathBuf,
     /// Committed epochs.
     pub epochs: u64,
@@ -21,12 +23,16 @@ pub struct RunReport {
     pub scans: u64,
     /// Scans that this run ingested.
     pub new_scans: u64,
+    /// New scans that the limit of this run left out.
+    pub left_out_scans: u64,
     /// Scans that changed on disk since they were ingested; they are not ingested again.
     pub changed_scans: u64,
     /// Accepted tumors.
     pub accepted: u64,
     /// Rejected attempts.
     pub rejected: u64,
+    /// Scans that failed, each with one or more faults.
+    pub failed_scans: u64,
     /// Faults.
     pub faults: u64,
     /// Number of faults of each kind.
@@ -38,7 +44,10 @@ pub struct RunReport {
     /// Attempts by group.
     pub quality: Vec<QualityCount>,
     /// The folder of each layout.
+    #[serde(serialize_with = "serialize_layouts")]
     pub layouts: Vec<(String, PathBuf)>,
+    /// Warnings about the sources and the training sets, each a sentence.
+    pub warnings: Vec<String>,
     /// Wall time of this run.
     pub seconds: f64,
     /// Maximum number of bytes that were leased for open scans at once.
@@ -55,6 +64,10 @@ pub struct RunReport {
     pub device_busy_share: f64,
     /// Fraction of the processor time that this process used in the same time, 0 to 1.
     pub processors_busy_share: f64,
+}
+
+fn serialize_layouts<S: Serializer>(layouts: &[(String, PathBuf)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(layouts.iter().map(|(name, path)| (name, path.to_string_lossy())))
 }
 
 /// The number of attempts of a group.

@@ -1,5 +1,6 @@
 //! Execution of a plan into a run folder.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,13 +8,15 @@ use std::time::Instant;
 use bytesize::ByteSize;
 
 use crate::error::{Error, Result};
-use crate::graph::{Plan, free_bytes, required_space};
+use crate::graph::{Plan, SinkNode, SourceNode, free_bytes, required_space};
+use crate::record::Split;
+use crate::run::RunFolder;
 
 use super::build::SharedState;
 use super::drive::drive;
 use super::pool::Pool;
 use super::report::{NetworkUse, RunReport, StepSum};
-use super::schedule::Schedule;
+use super::schedule::{Listing, Schedule};
 use super::telemetry::{Step, Telemetry};
 use super::{Abort, Budget, Ledger, Progress, StageRunner};
 
@@ -39,13 +42,19 @@ impl Default for RunOptions {
 /// Runs a plan into a new folder or resumes an existing one.
 ///
 /// # Errors
-/// If the folder belongs to another pipeline, a source cannot be listed, or results cannot be written. Committed epochs stay.
+/// If the folder belongs to another pipeline, a source cannot be listed, a new folder would have no scan, results cannot be written, or a
+/// stop was requested ([`Progress::request_stop`]). Committed epochs stay.
 pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progress>) -> Result<RunReport> {
     let start = Instant::now();
     let plan = plan.with_keyed_digest()?;
+    // A run without scans must not create a folder, which would belong to its settings. An existing folder is checked before the
+    // sources are listed, which may take long.
+    let listing = if RunFolder::exists(folder) { None } else { Some(list_for_new(&plan, folder, options.limit)?) };
     let (ledger, spool) = Ledger::open(folder, &plan)?;
     let (open, next) = ledger.open_epochs()?;
-    let schedule = Schedule::new(&plan, open, next, &ledger.ingested()?, options.limit)?;
+    let listing = listing.map_or_else(|| Listing::of(&plan), Ok)?;
+    let schedule = Schedule::of_listing(&plan, &listing, open, next, &ledger.ingested()?, options.limit);
+    let mut warnings: Vec<String> = listing.empty_sources(&plan).map(without_scans).collect();
     progress.expect_scans(schedule.scans() as u64);
     warn_of_small_disk(&plan, folder, &schedule);
     let telemetry = Telemetry::create(&folder.join("telemetry"))?;
@@ -62,11 +71,13 @@ pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progr
         in_flight,
     };
     let (new_scans, changed_scans) = (schedule.scans() as u64, schedule.changed() as u64);
+    let left_out_scans = schedule.left_out() as u64;
     if new_scans > 0 {
         execute(options.workers, &shared, schedule)?;
     }
-    shared.ledger.project()?;
+    let samples = shared.ledger.project_layouts()?;
     let runner = &shared.runner;
+    warnings.extend(runner.plan.sinks.iter().filter_map(|sink| missing_splits(&runner.plan, sink, &samples)));
     let sums = runner.telemetry.sums();
     let networks = network_uses(&runner.plan);
     let compute_steps = [Step::Mask, Step::Prepare, Step::Synthesize, Step::Score];
@@ -75,7 +86,9 @@ pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progr
     let device = runner.plan.inferences().next().map(|(_, inference)| inference.service().usage());
     Ok(RunReport {
         new_scans,
+        left_out_scans,
         changed_scans,
+        warnings,
         seconds: start.elapsed().as_secs_f64(),
         peak_lease_bytes: shared.budget.peak_bytes(),
         new_attempts: sums.iter().find(|(step, ..)| *step == Step::Synthesize).map_or(0, |(_, count, _)| *count),
@@ -84,8 +97,47 @@ pub fn run(plan: Plan, folder: &Path, options: &RunOptions, progress: &Arc<Progr
         networks,
         device_busy_share: device.map_or(0.0, |usage| usage.busy_share()),
         processors_busy_share: device.map_or(0.0, |usage| usage.processors_busy_share()),
-        ..shared.ledger.report(&runner.plan)
+        ..shared.ledger.report(&runner.plan)?
     })
+}
+
+/// Lists the sources for a folder that is not a run folder yet.
+///
+/// # Errors
+/// If the folder cannot become a run folder, a source cannot be listed, or the run would have no scan.
+fn list_for_new(plan: &Plan, folder: &Path, limit: Option<usize>) -> Result<Listing> {
+    RunFolder::check_creatable(folder)?;
+    let listing = Listing::of(plan)?;
+    if listing.scans() == 0 {
+        let sources: Vec<String> = listing.empty_sources(plan).map(without_scans).collect();
+        return Err(Error::new(format!("expected scans, got none: {}", sources.join("; ")))
+            .with_hint("correct the sources; `freetumor validate` lists their scans"));
+    }
+    if limit == Some(0) {
+        let message =
+            format!("expected a limit of at least 1 for a new run folder, got 0 for {} scans", listing.scans());
+        return Err(Error::new(message).with_hint("omit `--limit`, or set the number of scans to ingest"));
+    }
+    Ok(listing)
+}
+
+fn without_scans(node: &SourceNode) -> String {
+    format!("the source `{}` has no scans: {}", node.name, node.source.explain_empty())
+}
+
+/// Returns a warning if a training set has samples, but none for a split that its users expect.
+fn missing_splits(plan: &Plan, sink: &SinkNode, samples: &BTreeMap<String, BTreeMap<Split, usize>>) -> Option<String> {
+    let samples = samples.get(&sink.name).filter(|samples| samples.values().any(|count| *count > 0))?;
+    let mut missing = sink.expected_splits(plan.split);
+    missing.retain(|split| samples.get(split).is_none_or(|count| *count == 0));
+    let names: Vec<&str> = missing.iter().map(|split| split.name()).collect();
+    let consequence = if sink.kind == "nnunet" && missing.contains(&Split::Validation) {
+        "nnU-Net cannot train fold 0 without validation cases"
+    } else {
+        "the shares of `split` need more patients"
+    };
+    (!names.is_empty())
+        .then(|| format!("the sink `{}` has no {} samples: {consequence}", sink.name, names.join(" and no ")))
 }
 
 /// Warns if the disk may be too small for the samples; a full disk stops the run, which can be resumed.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::graph::Plan;
+use crate::graph::{Plan, SourceNode};
 use crate::id::ScanId;
 use crate::ingest::ScanEntry;
 
@@ -24,6 +24,31 @@ pub struct EpochWork {
 pub struct Schedule {
     epochs: Vec<EpochWork>,
     changed: usize,
+    left_out: usize,
+}
+
+/// The scans of every source of a plan, in the order of the sources.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing(Vec<Vec<ScanEntry>>);
+
+impl Listing {
+    /// Lists every source.
+    ///
+    /// # Errors
+    /// If a source cannot be listed.
+    pub fn of(plan: &Plan) -> Result<Self> {
+        plan.sources.iter().map(|node| node.source.list()).collect::<Result<_>>().map(Self)
+    }
+
+    /// Returns the number of scans of all sources.
+    pub fn scans(&self) -> usize {
+        self.0.iter().map(Vec::len).sum()
+    }
+
+    /// Iterates over the sources of the plan without scans.
+    pub fn empty_sources<'p>(&self, plan: &'p Plan) -> impl Iterator<Item = &'p SourceNode> {
+        plan.sources.iter().zip(&self.0).filter(|(_, entries)| entries.is_empty()).map(|(node, _)| node)
+    }
 }
 
 /// The version of a scan: size on disk and modification time.
@@ -45,16 +70,27 @@ impl Schedule {
         known: &HashMap<ScanId, Version>,
         limit: Option<usize>,
     ) -> Result<Self> {
+        Ok(Self::of_listing(plan, &Listing::of(plan)?, open, next, known, limit))
+    }
+
+    /// Creates the schedule as [`Schedule::new`] does, from a listing of the sources.
+    pub fn of_listing(
+        plan: &Plan,
+        listing: &Listing,
+        open: Vec<EpochWork>,
+        next: Epoch,
+        known: &HashMap<ScanId, Version>,
+        limit: Option<usize>,
+    ) -> Self {
         let (mut new_scans, mut changed) = (Vec::new(), 0);
-        for node in &plan.sources {
-            for entry in node.source.list()? {
-                match known.get(&entry.scan_id) {
-                    None => new_scans.push(entry),
-                    Some(&version) => changed += usize::from(version != (entry.bytes, entry.modified_s)),
-                }
+        for entry in listing.0.iter().flatten() {
+            match known.get(&entry.scan_id) {
+                None => new_scans.push(entry.clone()),
+                Some(&version) => changed += usize::from(version != (entry.bytes, entry.modified_s)),
             }
         }
         new_scans.sort_by_key(|entry| entry.scan_id);
+        let left_out = new_scans.len().saturating_sub(limit.unwrap_or(usize::MAX));
         new_scans.truncate(limit.unwrap_or(usize::MAX));
         let next = open.last().map_or(next, |work| work.epoch + 1);
         let mut epochs = open;
@@ -65,7 +101,12 @@ impl Schedule {
                 .zip(next..)
                 .map(|(entries, epoch)| EpochWork { epoch, entries: entries.to_vec() }),
         );
-        Ok(Self { epochs, changed })
+        Self { epochs, changed, left_out }
+    }
+
+    /// Returns the number of new scans that the limit leaves out.
+    pub fn left_out(&self) -> usize {
+        self.left_out
     }
 
     /// Returns the epochs.

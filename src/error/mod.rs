@@ -32,6 +32,8 @@ pub enum ErrorKind {
     OtherPipeline,
     /// Committed files are missing or changed.
     Damaged,
+    /// The run was stopped on request; committed epochs stay.
+    Stopped,
 }
 
 /// An error that stops the run: location, expected and actual value, and a hint.

@@ -28,6 +28,67 @@ pub fn image_folder(path: &Path) -> Result<PathBuf> {
     folder(path, &["imagesTs", "imagesTr", "images"])
 }
 
+/// Lists the label maps of a data set by case: of the folder itself if it contains NIfTI files, else of all of `labelsTs`, `labelsTr` and
+/// `labels`.
+///
+/// # Errors
+/// Returns an error if there is no label map.
+pub fn list_all_labels(path: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    let first = label_folder(path)?;
+    list_all(path, &first, &["labelsTs", "labelsTr", "labels"])
+}
+
+/// Lists the scans of a data set by case, without the suffix `_0000` of nnU-Net, as [`list_all_labels`] lists label maps. Empty if there
+/// are none.
+///
+/// # Errors
+/// Returns an error if a folder cannot be read.
+pub fn list_all_images(path: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    let Ok(first) = image_folder(path) else { return Ok(BTreeMap::new()) };
+    let cases = list_all(path, &first, &["imagesTs", "imagesTr", "images"])?.into_iter();
+    Ok(cases.map(|(case, path)| (case.strip_suffix("_0000").unwrap_or(&case).to_owned(), path)).collect())
+}
+
+/// Lists the folder `first`, and the other inner folders unless the first is the data set itself.
+fn list_all(path: &Path, first: &Path, inner: &[&str]) -> Result<BTreeMap<String, PathBuf>> {
+    let mut cases = list(first)?;
+    let others = inner.iter().map(|name| path.join(name)).filter(|folder| first != path && folder != first);
+    for folder in others.filter(|folder| folder.is_dir()) {
+        for (case, file) in volume_files(&folder)? {
+            cases.entry(case).or_insert(file);
+        }
+    }
+    Ok(cases)
+}
+
+/// Lists the subfolders of a folder, sorted; empty if the folder does not exist.
+///
+/// # Errors
+/// Returns an error if the folder cannot be read.
+pub fn folders_in(path: &Path) -> Result<Vec<PathBuf>> {
+    Ok(entries_in(path)?.into_iter().filter(|path| path.is_dir()).collect())
+}
+
+/// Lists the tar files of a folder, sorted; empty if the folder does not exist.
+///
+/// # Errors
+/// Returns an error if the folder cannot be read.
+pub fn tar_files(path: &Path) -> Result<Vec<PathBuf>> {
+    let is_tar = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "tar") && path.is_file();
+    Ok(entries_in(path)?.into_iter().filter(is_tar).collect())
+}
+
+fn entries_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    if !folder.is_dir() {
+        return Ok(Vec::new());
+    }
+    let unreadable = |error| Error::io("cannot list", folder, error);
+    let entries = std::fs::read_dir(folder).map_err(unreadable)?;
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<_>>>().map_err(unreadable)?;
+    paths.sort();
+    Ok(paths)
+}
+
 fn folder(path: &Path, inner: &[&str]) -> Result<PathBuf> {
     let candidates = std::iter::once(path.to_owned()).chain(inner.iter().map(|name| path.join(name)));
     for candidate in candidates {
@@ -91,6 +152,8 @@ fn volume_files(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
 /// Returns an error if the file cannot be read, a line does not have two entries, or a case has two patients.
 pub fn patients(path: &Path) -> Result<BTreeMap<String, String>> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::io("cannot read", path, error))?;
+    // Spreadsheets start their files with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let mut patients = BTreeMap::new();
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text);
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {

@@ -6,6 +6,7 @@
 //! | file or folder | subject |
 //! |---|---|
 //! | [`case_files`] | folders of label maps and scans, by case name |
+//! | [`data_set`] | images, labels and patients of a data set, a run folder or its layouts |
 //! | [`arms`](Arm) | the arms to compare: folders of predictions, or networks, one for each seed |
 //! | [`measurement`](Evaluation) | the measurements of every case with every network of every arm |
 //! | [`metrics`] | Dice, surfaces, lesions, intervals over patients and seeds, comparisons of arms |
@@ -17,6 +18,7 @@
 
 mod arms;
 pub mod case_files;
+pub mod data_set;
 mod measurement;
 pub mod metrics;
 mod output;

@@ -36,7 +36,7 @@ use crate::sink::{DecathlonSink, NnunetSink, PatchesConfig, PatchesSink, WebData
 use crate::suggest::did_you_mean;
 use options::ExportJob;
 use scans::ScanReader;
-use select::{Selection, SelectionConfig, WithoutPatch, column_values, select};
+use select::{Selection, SelectionConfig, WithoutPatch, column_values, has_values, select};
 use target::{ExportRequest, Target};
 
 /// Maximum number of column values in a hint.
@@ -114,8 +114,12 @@ fn no_sample_error(run: &RunFolder, config: &SelectionConfig, without_patch: &Wi
     }
     let error = Error::new(format!("no sample of {folder} meets {conditions}"));
     for condition in &config.conditions {
-        let Some(text) = condition.text() else { continue };
         let column = condition.column();
+        if !has_values(run, config, column)? {
+            let hint = format!("use another column: `{column}` has no value in any row of this run");
+            return Ok(error.with_hint(hint));
+        }
+        let Some(text) = condition.text() else { continue };
         let Some(values) = column_values(run, config, column, MAX_LISTED_VALUES)? else { continue };
         if !values.iter().any(|value| value == text) {
             let list = || format!("the values of `{column}` in this run are {}", values.join(", "));

@@ -9,11 +9,13 @@ use super::select::WithoutPatch;
 use super::target::JournalEntry;
 use crate::id::{SampleId, ScanId};
 use crate::record::Split;
+use crate::store::serialize_path;
 
 /// Counts of an export.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ExportReport {
-    /// The folder.
+    /// The folder; in JSON, bytes that are not UTF-8 are replaced.
+    #[serde(serialize_with = "serialize_path")]
     pub folder: PathBuf,
     /// Number of samples in the folder.
     pub samples: usize,

@@ -126,6 +126,22 @@ pub fn select(run: &RunFolder, config: &SelectionConfig) -> Result<Selection> {
     Ok(Selection { samples, without_patch })
 }
 
+/// Returns whether any row has a value in a column; true if there are no rows.
+///
+/// # Errors
+/// If the table cannot be read, or there is no such commit.
+pub fn has_values(run: &RunFolder, config: &SelectionConfig, column: &str) -> Result<bool> {
+    let mut is_empty = true;
+    for file in run.files(Table::Samples.name(), config.at)? {
+        let rows: Vec<SampleRow> = decode_part(run.read_verified(&file)?)?;
+        if rows.iter().any(|row| row.value(column).is_some()) {
+            return Ok(true);
+        }
+        is_empty &= rows.is_empty();
+    }
+    Ok(is_empty)
+}
+
 /// Returns the sorted values of a column over all samples; `None` if there are more than `limit` values.
 ///
 /// # Errors

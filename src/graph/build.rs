@@ -12,6 +12,7 @@ use super::file::Problems;
 use super::known_nodes::KnownNodes;
 use super::plan::{BranchNode, Feed, MaskNode, SinkNode, SourceNode, SynthesisNode};
 use super::registry::{BuildContext, BuiltNode, Registry};
+use super::scans::ScanStages;
 use super::settings;
 use super::spec::NodeSpec;
 use super::wiring::Wiring;
@@ -35,6 +36,8 @@ pub(super) struct BuiltStages {
     pub(super) masks: Vec<MaskNode>,
     pub(super) syntheses: Vec<SynthesisNode>,
     pub(super) sinks: Vec<SinkNode>,
+    /// The sources and masks that were built, even if other nodes have errors.
+    pub(super) scans: ScanStages,
 }
 
 impl GraphBuilder<'_, '_> {
@@ -66,6 +69,7 @@ impl GraphBuilder<'_, '_> {
         consistency::scores(&known, problems);
         consistency::input_specs(&known, problems);
         consistency::salts(&known, problems);
+        built.scans = scan_stages(&known);
         if !problems.any_error() {
             assemble(&known, &mut built);
         }
@@ -138,38 +142,47 @@ fn with_digest(mut json: Json, node: &BuiltNode) -> Json {
     json
 }
 
+/// Returns the name and the kind of a node.
+fn names(known: &KnownNodes<'_, '_>, at: usize) -> (String, String) {
+    let spec = &known.specs[at];
+    (spec.name.clone(), spec.kind.as_ref().map(|kind| kind.get_ref().clone()).unwrap_or_default())
+}
+
+/// Returns the indices into `of` of the nodes that are in `required`.
+fn indices(of: &[usize], required: &BTreeSet<usize>) -> Vec<usize> {
+    (0..of.len()).filter(|&index| required.contains(&of[index])).collect()
+}
+
+/// Collects the built sources and masks, and links them by index.
+fn scan_stages(known: &KnownNodes<'_, '_>) -> ScanStages {
+    let mut stages = ScanStages::default();
+    let mut sources: Vec<usize> = Vec::new();
+    for at in known.with_role(Role::Source) {
+        if let Some(BuiltNode::Source(source)) = &known.nodes[at] {
+            let (name, kind) = names(known, at);
+            stages.sources.push(SourceNode { name, kind, source: source.clone() });
+            sources.push(at);
+        }
+    }
+    for at in known.with_role(Role::Mask) {
+        if let Some(BuiltNode::Mask(mask)) = &known.nodes[at] {
+            let (name, kind) = names(known, at);
+            let sources = indices(&sources, &known.ancestors[at]);
+            stages.masks.push(MaskNode { name, kind, mask: mask.clone(), sources });
+        }
+    }
+    stages
+}
+
 /// Collects the built stages and links them by index.
 fn assemble(known: &KnownNodes<'_, '_>, built: &mut BuiltStages) {
-    let names = |at: usize| {
-        let spec = &known.specs[at];
-        (spec.name.clone(), spec.kind.as_ref().map(|kind| kind.get_ref().clone()).unwrap_or_default())
-    };
-    let sources: Vec<usize> = known.with_role(Role::Source).collect();
     let masks: Vec<usize> = known.with_role(Role::Mask).collect();
     let sinks: Vec<usize> = known.with_role(Role::Sink).collect();
-    let indices = |of: &[usize], required: &BTreeSet<usize>| -> Vec<usize> {
-        (0..of.len()).filter(|&index| required.contains(&of[index])).collect()
-    };
-    for &at in &sources {
-        if let Some(BuiltNode::Source(source)) = &known.nodes[at] {
-            let (name, kind) = names(at);
-            built.sources.push(SourceNode { name, kind, source: source.clone() });
-        }
-    }
-    for &at in &masks {
-        if let Some(BuiltNode::Mask(mask)) = &known.nodes[at] {
-            let (name, kind) = names(at);
-            built.masks.push(MaskNode {
-                name,
-                kind,
-                mask: mask.clone(),
-                sources: indices(&sources, &known.ancestors[at]),
-            });
-        }
-    }
+    built.sources.clone_from(&built.scans.sources);
+    built.masks.clone_from(&built.scans.masks);
     for &at in &sinks {
         if let Some(BuiltNode::Sink(output)) = &known.nodes[at] {
-            let (name, kind) = names(at);
+            let (name, kind) = names(known, at);
             built.sinks.push(SinkNode { name, kind, output: output.clone(), organs: known.organs_before(at).0 });
         }
     }

@@ -13,6 +13,7 @@ use super::pipeline::PipelineConfig;
 use super::plan::{Node, NodeInput, Plan};
 use super::purpose::Purpose;
 use super::registry::Registry;
+use super::scans::ScanStages;
 use super::spec::{NodeSpec, Spec, span_of};
 use super::value::Value;
 use super::wiring::Wiring;
@@ -28,6 +29,8 @@ pub struct CheckedGraph {
     pub nodes: Option<Vec<Node>>,
     /// The built graph; present if there is no error.
     pub plan: Option<Plan>,
+    /// The sources and masks that were built, even if other nodes have errors.
+    pub scans: ScanStages,
     /// The location of each node in the file, by its name.
     pub locations: BTreeMap<String, Location>,
 }
@@ -56,10 +59,11 @@ impl CheckedGraph {
 pub fn check(file: &GraphFile, registry: &Registry) -> CheckedGraph {
     let mut problems = Problems::new(file);
     let Some(spec) = Spec::read(file, Purpose::Run, &mut problems) else {
-        return CheckedGraph { problems: problems.sorted(), nodes: None, plan: None, locations: BTreeMap::new() };
+        let (scans, locations) = (ScanStages::default(), BTreeMap::new());
+        return CheckedGraph { problems: problems.sorted(), nodes: None, plan: None, scans, locations };
     };
     let locations = spec.nodes.iter().map(|node| (node.name.clone(), file.locate(node.span.clone()))).collect();
-    let (nodes, plan) = plan_nodes(file, &spec, registry, &mut problems);
+    let (nodes, plan, scans) = plan_nodes(file, &spec, registry, &mut problems);
     if let Some(plan) = plan.as_ref().filter(|plan| plan.syntheses.is_empty()) {
         let reason = if plan.nodes.is_empty() {
             "the graph has no sources and no stages"
@@ -69,18 +73,18 @@ pub fn check(file: &GraphFile, registry: &Registry) -> CheckedGraph {
         problems
             .error_without_location(format!("`{}` would make no tumors: {reason}", plan.name))
             .hint("see pipelines/quickstart.toml for a small graph".to_owned());
-        return CheckedGraph { problems: problems.sorted(), nodes: None, plan: None, locations };
+        return CheckedGraph { problems: problems.sorted(), nodes: None, plan: None, scans, locations };
     }
-    CheckedGraph { problems: problems.sorted(), nodes, plan, locations }
+    CheckedGraph { problems: problems.sorted(), nodes, plan, scans, locations }
 }
 
-/// Wires and builds the nodes of a file.
+/// Wires and builds the nodes of a file. The sources and masks are returned even if other nodes have errors.
 pub(super) fn plan_nodes(
     file: &GraphFile,
     spec: &Spec<'_>,
     registry: &Registry,
     problems: &mut Problems<'_>,
-) -> (Option<Vec<Node>>, Option<Plan>) {
+) -> (Option<Vec<Node>>, Option<Plan>, ScanStages) {
     let pipeline = read_pipeline(&spec.pipeline, problems);
     let wiring = Wiring::new(&spec.nodes, registry, problems);
     if spec.train.is_none() {
@@ -94,12 +98,13 @@ pub(super) fn plan_nodes(
         folder: file.folder(),
         seed: pipeline.as_ref().map_or(0, |pipeline| pipeline.seed),
     };
-    let built = builder.build(problems);
+    let mut built = builder.build(problems);
+    let scans = std::mem::take(&mut built.scans);
     let plan = match (pipeline, &nodes) {
         (Some(pipeline), Some(nodes)) if !problems.any_error() => Some(plan_of(file, pipeline, nodes, built)),
         _ => None,
     };
-    (nodes, plan)
+    (nodes, plan, scans)
 }
 
 fn read_pipeline(table: &Value<'_>, problems: &mut Problems<'_>) -> Option<PipelineConfig> {

@@ -246,6 +246,20 @@ impl Plan {
     }
 }
 
+impl SinkNode {
+    /// Returns the splits in which the users of the training set expect samples: those with a share, and for nnU-Net validation, without
+    /// which a fold cannot be trained. A stream has one split of its own.
+    pub fn expected_splits(&self, shares: SplitShares) -> Vec<Split> {
+        let Output::Layout(_) = self.output else { return Vec::new() };
+        let is_expected = |split: &Split| match split {
+            Split::Train => shares.train > 0.0,
+            Split::Validation => shares.validation > 0.0 || self.kind == "nnunet",
+            Split::Test => shares.test > 0.0,
+        };
+        Split::ALL.into_iter().filter(is_expected).collect()
+    }
+}
+
 impl SynthesisNode {
     /// Iterates over the organs of a masked scan that get tumors.
     pub fn organs_in<'m>(&self, masked: &'m [Organ]) -> impl Iterator<Item = &'m Organ> {

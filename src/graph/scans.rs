@@ -16,7 +16,7 @@ use super::wiring::Wiring;
 use crate::error::{Error, Result};
 
 /// The sources and masks of a pipeline without its other stages and sinks, whose weights and programs need not exist.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ScanStages {
     /// The sources.
     pub sources: Vec<SourceNode>,

@@ -107,11 +107,25 @@ impl<'s> Check<'s, '_, '_> {
         }
         *array = kept;
         if array.len() == length {
-            return true;
+            return !is_range(form, path) || self.ascending(array, path, span);
         }
         // The rest of the list can be read, but its indices have shifted: later errors would point to the wrong entries.
         self.invalid.push(whole(path).to_owned());
         fixed.is_none()
+    }
+
+    /// Reports a range whose ends are in descending order.
+    fn ascending(&mut self, range: &DeArray<'_>, path: &str, span: &Span) -> bool {
+        let ends: Vec<f64> = range.iter().filter_map(|end| number(end.get_ref())).collect();
+        let [low, high] = ends[..] else { return true };
+        if low <= high {
+            return true;
+        }
+        self.problems
+            .error(span.clone(), format!("`{}` is [{low}, {high}]", self.full(path)))
+            .label("expected two numbers in ascending order")
+            .hint(format!("did you mean [{high}, {low}]?"));
+        false
     }
 
     fn table(&mut self, table: &mut DeTable<'_>, form: &'s Json, path: &str, span: &Span) -> bool {
@@ -200,6 +214,28 @@ impl<'s> Check<'s, '_, '_> {
             (None, None) if schema.is_object() => Some(vec![schema]),
             _ => None,
         }
+    }
+}
+
+/// Settings with pairs of numbers that are not ranges.
+const PAIRS: [&str; 1] = ["betas"];
+
+/// Returns whether a form of a setting is a range: two numbers that need not be integers, which may be ids.
+fn is_range(form: &Json, path: &str) -> bool {
+    let has_length = |name: &str| form.get(name).and_then(Json::as_u64) == Some(2);
+    let is_number = form.get("items").is_some_and(|items| types(items) == ["number"]);
+    let name = path.rsplit('.').next().unwrap_or(path);
+    has_length("minItems") && has_length("maxItems") && is_number && !PAIRS.contains(&name)
+}
+
+/// Returns a number of TOML.
+fn number(value: &DeValue<'_>) -> Option<f64> {
+    match value {
+        DeValue::Integer(number) => {
+            i128::from_str_radix(number.as_str(), number.radix()).ok().map(|number| number as f64)
+        }
+        DeValue::Float(number) => number.as_str().replace('_', "").parse().ok(),
+        _ => None,
     }
 }
 

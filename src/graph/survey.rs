@@ -2,13 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use serde::Serialize;
 
+use super::listing::{ListedScans, list_scans};
 use super::{CheckedGraph, Feed, Location, Plan, Port, Problem, Severity};
+use crate::id::PatientKey;
+use crate::record::Split;
 use crate::sink::Content;
 
 /// The scans that a run would find and the disk space that it would need.
@@ -26,55 +28,29 @@ pub struct Survey {
     pub problems: Vec<Problem>,
 }
 
-/// Lists every source of a checked graph with a timeout of `timeout` each, and compares the space that the samples need with the free
-/// space at `out` or its nearest existing parent.
+/// Lists every source of a checked graph with a timeout of `timeout`, checks that label files exist, and compares the space that the
+/// samples need with the free space at `out` or its nearest existing parent. Sources are listed even if other nodes have errors.
 ///
 /// The required space is an upper bound: every tumor counts as accepted, and every image as large as its scan. Less free space is a
-/// warning; less than a tenth of the bound, an error.
+/// warning; less than a tenth of the bound, an error. A source without scans and a missing label file are warnings; no scan at all, or no
+/// label file of a mask at all, is an error.
 pub fn survey(checked: &CheckedGraph, out: &Path, timeout: Duration) -> Survey {
     let mut survey =
         Survey { scans: None, samples: None, needed_bytes: None, free_bytes: free_bytes(out), problems: vec![] };
-    let Some(plan) = &checked.plan else { return survey };
+    let stages = &checked.scans;
     let location = |name: &str| checked.locations.get(name).cloned();
-    let mut listed: Vec<Option<(usize, u64)>> = Vec::new();
-    for node in &plan.sources {
-        let (sender, receiver) = channel();
-        let source = node.source.clone();
-        // A slow archive blocks only its own thread, which may run until the program ends.
-        std::thread::spawn(move || {
-            let listing =
-                source.list().map(|entries| (entries.len(), entries.iter().map(|entry| entry.bytes).sum::<u64>()));
-            let _ = sender.send(listing);
-        });
-        listed.push(match receiver.recv_timeout(timeout) {
-            Ok(Ok((0, _))) => {
-                let message = format!("the source `{}` has no scans", node.name);
-                survey.problems.push(problem(
-                    Severity::Warning,
-                    message,
-                    location(&node.name),
-                    "no file matches the patterns of the source",
-                ));
-                Some((0, 0))
-            }
-            Ok(Ok(found)) => Some(found),
-            Ok(Err(error)) => {
-                let message = format!("the source `{}` cannot be listed: {error}", node.name);
-                let hint = error.hint().map(str::to_owned);
-                survey.problems.push(Problem { hint, ..problem(Severity::Error, message, location(&node.name), "") });
-                None
-            }
-            Err(_) => {
-                let message = format!("the source `{}` was not listed within {} s", node.name, timeout.as_secs());
-                let label = "the number of scans and the required disk space are unknown";
-                survey.problems.push(problem(Severity::Warning, message, location(&node.name), label));
-                None
-            }
-        });
+    if let Err(error) = crate::store::check_links(out) {
+        let hint = error.hint().map(str::to_owned);
+        survey.problems.push(Problem::without_location(Severity::Error, error.to_string(), hint));
     }
-    if let Some(found) = listed.iter().copied().collect::<Option<Vec<_>>>() {
-        let (samples, needed) = required_space(plan, &found);
-        survey.scans = Some(found.iter().map(|(scans, _)| scans).sum());
+    let ListedScans { sources, problems } = list_scans(stages, &location, timeout);
+    survey.problems.extend(problems);
+    survey.scans = sources.as_ref().map(|sources| sources.iter().map(|source| source.scans).sum());
+    if let (Some(plan), Some(found)) = (&checked.plan, &sources) {
+        let sizes: Vec<(usize, u64)> = found.iter().map(|source| (source.scans, source.bytes)).collect();
+        let patients: BTreeSet<PatientKey> = found.iter().flat_map(|source| source.patients.iter().copied()).collect();
+        survey.problems.extend(missing_splits(plan, &patients));
+        let (samples, needed) = required_space(plan, &sizes);
         (survey.samples, survey.needed_bytes) = (Some(samples), Some(needed));
         if let Some(free) = survey.free_bytes.filter(|free| needed > *free) {
             let severity = if needed / 10 > free { Severity::Error } else { Severity::Warning };
@@ -91,7 +67,24 @@ pub fn survey(checked: &CheckedGraph, out: &Path, timeout: Duration) -> Survey {
     survey
 }
 
-fn problem(severity: Severity, message: String, location: Option<Location>, label: &str) -> Problem {
+/// Returns a warning if a training set expects samples of a split, but no patient is in that split.
+fn missing_splits(plan: &Plan, patients: &BTreeSet<PatientKey>) -> Option<Problem> {
+    let present: BTreeSet<Split> = patients.iter().map(|patient| plan.split_of(*patient)).collect();
+    let expected: BTreeSet<Split> = plan.sinks.iter().flat_map(|sink| sink.expected_splits(plan.split)).collect();
+    let names: Vec<String> = expected.difference(&present).map(|split| format!("`{split}`")).collect();
+    if patients.is_empty() || names.is_empty() {
+        return None;
+    }
+    let count = match patients.len() {
+        1 => "the only patient is not".to_owned(),
+        count => format!("none of the {count} patients is"),
+    };
+    let message = format!("{count} in the split {}, which a sink needs", names.join(" or "));
+    let hint = "add patients, or set other shares with `split` of [pipeline]".to_owned();
+    Some(Problem::without_location(Severity::Warning, message, Some(hint)))
+}
+
+pub(super) fn problem(severity: Severity, message: String, location: Option<Location>, label: &str) -> Problem {
     Problem { severity, message, location, label: label.to_owned(), hint: None }
 }
 

@@ -214,13 +214,29 @@ impl Wiring {
         self.is_valid &= is_valid;
     }
 
-    /// Warns about unused outputs, if all edges are valid.
+    /// Returns whether an input that was reported may mean this node: a misspelt name that is close to its name, or missing inputs of a
+    /// node that may take its output.
+    fn may_be_meant(&self, at: usize, edge: Edge, nodes: &[NodeSpec<'_>]) -> bool {
+        let takes = |other: usize| self.roles[other].is_none_or(|role| role.input_edges().contains(&edge));
+        nodes.iter().enumerate().filter(|(other, node)| *other != at && node.section != Section::Sources).any(
+            |(other, node)| {
+                let names = node.inputs.iter().map(|written| written.get_ref().split('.').next().unwrap_or_default());
+                let mut unknown = names.filter(|name| !nodes.iter().any(|known| known.name == *name));
+                let is_close = unknown.any(|name| nearest(name, [nodes[at].name.as_str()]).is_some());
+                is_close || (node.is_invalid || node.inputs.is_empty()) && takes(other)
+            },
+        )
+    }
+
+    /// Warns about unused outputs, except those that an input with an error may mean.
     pub(super) fn warn_about_unused(&self, nodes: &[NodeSpec<'_>], problems: &mut Problems<'_>) {
-        for (at, node) in nodes.iter().enumerate().filter(|_| self.is_valid) {
+        for (at, node) in nodes.iter().enumerate() {
             let used = self.inputs.iter().flatten().any(|input| input.from == at);
             let output =
                 self.roles[at].filter(|role| *role != Role::Filter).and_then(|role| role.output_edge(Port::Main));
-            if let (false, Some(edge)) = (used, output) {
+            if let (false, Some(edge)) = (used, output)
+                && !self.may_be_meant(at, edge, nodes)
+            {
                 problems
                     .warning(node.span.clone(), format!("the output of `{}` is unused", node.path()))
                     .label(format!("produces {edge}; this node will not be run"));

@@ -14,6 +14,7 @@ mod file;
 mod folder;
 mod format;
 mod key;
+mod label_names;
 mod lists;
 mod metaimage;
 pub mod nifti;
@@ -32,10 +33,11 @@ pub use digest::content_digest;
 pub use file::{case_name, is_dicom_slice};
 pub use folder::{FolderConfig, FolderSource};
 pub(crate) use key::key_of;
+pub use label_names::{is_tumor_name, label_names};
 pub use lists::{DecathlonListConfig, ListSource, NnunetListConfig, NnunetPart};
 pub use patient::{PatientConfig, PatientPattern, PatientRule, PatientSecret};
 
-use crate::error::{Fault, Result};
+use crate::error::{Fault, FaultKind, Result};
 use crate::id::{PatientKey, ScanDigest, ScanId};
 use crate::volume::{Grid, Labels, Volume};
 
@@ -116,6 +118,11 @@ pub trait Companions: Send + Sync {
         let _ = pattern;
         Ok(None)
     }
+
+    /// Returns whether the label file that `pattern` names exists; by default, reads the file.
+    fn exists(&self, pattern: &str) -> bool {
+        !matches!(self.labels(pattern), Err(fault) if fault.kind == FaultKind::Missing)
+    }
 }
 
 /// Structures of a patient: sets of voxels with numbers and names, which may overlap.
@@ -154,6 +161,16 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// Returns an error if the archive itself cannot be listed.
     fn list(&self) -> Result<Vec<ScanEntry>>;
+
+    /// Explains why the source has no scans, for a source whose list is empty.
+    fn explain_empty(&self) -> String {
+        "its list is empty".to_owned()
+    }
+
+    /// Returns access to the label files of a scan without reading the scan; `None` if the source has none on disk.
+    fn companions(&self, _entry: &ScanEntry) -> Option<Arc<dyn Companions>> {
+        None
+    }
 
     /// Returns the secret of the patient keys and scan ids, or `None` if the source needs no secret. Another secret changes every
     /// patient key, so that a patient could be in the training set and in the test set.

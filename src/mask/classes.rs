@@ -1,5 +1,7 @@
 //! The names and ids of the classes of TotalSegmentator v2.
 
+use crate::suggest::did_you_mean;
+
 /// The highest id of the `total` task of TotalSegmentator v2.
 pub const CLASSES: u16 = 117;
 
@@ -77,6 +79,33 @@ const AFTER_VERTEBRAE: [&str; 41] = [
     "skull",
 ];
 
+/// Other names of organs, each with the name of TotalSegmentator.
+const ALIASES: [(&str, &str); 23] = [
+    ("bladder", "urinary_bladder"),
+    ("bowel", "small_bowel"),
+    ("clavicle", "clavicula"),
+    ("collarbone", "clavicula"),
+    ("gullet", "esophagus"),
+    ("intestine", "small_bowel"),
+    ("ivc", "inferior_vena_cava"),
+    ("large_bowel", "colon"),
+    ("large_intestine", "colon"),
+    ("oesophagus", "esophagus"),
+    ("portal_vein", "portal_vein_and_splenic_vein"),
+    ("shoulder_blade", "scapula"),
+    ("small_intestine", "small_bowel"),
+    ("spine", "vertebrae"),
+    ("splenic_vein", "portal_vein_and_splenic_vein"),
+    ("suprarenal", "adrenal_gland"),
+    ("suprarenal_gland", "adrenal_gland"),
+    ("svc", "superior_vena_cava"),
+    ("thighbone", "femur"),
+    ("vena_cava", "inferior_vena_cava"),
+    ("vertebra", "vertebrae"),
+    ("vertebral_column", "vertebrae"),
+    ("windpipe", "trachea"),
+];
+
 /// Returns the name of a class; `None` outside 1..=117.
 ///
 /// ```
@@ -125,10 +154,23 @@ pub fn class_ids(organ: &str) -> Vec<u16> {
     (1..=CLASSES).filter(|&id| class_name(id).is_some_and(belongs)).collect()
 }
 
+/// Returns a hint with the name that an unknown organ probably means: that of an alias, or the closest one.
+pub(super) fn did_you_mean_organ(organ: &str) -> Option<String> {
+    let folded = organ.trim().to_ascii_lowercase().replace(['-', ' '], "_");
+    let singular = folded.strip_suffix('s').unwrap_or(&folded);
+    if let Some((_, name)) = ALIASES.iter().find(|(alias, _)| *alias == folded || *alias == singular) {
+        return Some(format!("did you mean `{name}`?"));
+    }
+    let known = known_names();
+    did_you_mean(&folded, known.iter().map(String::as_str))
+}
+
 /// Returns all names of classes and organs, for hints.
-pub(super) fn known_names() -> Vec<String> {
+fn known_names() -> Vec<String> {
     let mut names: Vec<String> = (1..=CLASSES).filter_map(class_name).collect();
-    names.extend(["kidney", "lung", "adrenal_gland", "vertebrae", "hip", "femur"].map(str::to_owned));
+    let organs =
+        ["kidney", "lung", "adrenal_gland", "vertebrae", "hip", "femur", "clavicula", "scapula", "humerus", "rib"];
+    names.extend(organs.map(str::to_owned));
     names
 }
 
@@ -147,6 +189,24 @@ mod tests {
         for (id, name) in first.into_iter().chain(second).chain([(43, "vertebrae_T1"), (79, "spinal_cord")]) {
             assert_eq!(class_name(id).as_deref(), Some(name));
         }
+    }
+
+    #[test]
+    fn every_alias_names_an_organ_and_is_not_one() {
+        for (alias, name) in ALIASES {
+            assert!(!class_ids(name).is_empty(), "{name}");
+            assert!(class_ids(alias).is_empty() || alias == "vertebra", "{alias}");
+            assert_eq!(did_you_mean_organ(alias).unwrap(), format!("did you mean `{name}`?"));
+        }
+        for (organ, hint) in [
+            ("Bladder", "urinary_bladder"),
+            ("lver", "liver"),
+            ("left kidney", "kidney_left"),
+            ("thyroid", "thyroid_gland"),
+        ] {
+            assert_eq!(did_you_mean_organ(organ), Some(format!("did you mean `{hint}`?")), "{organ}");
+        }
+        assert_eq!(did_you_mean_organ("brown fat"), None);
     }
 
     #[test]

@@ -9,13 +9,12 @@ use serde::de::{MapAccess, SeqAccess, Visitor, value};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::align::Alignment;
-use super::classes::{CLASSES, class_ids, class_name, known_names};
+use super::classes::{CLASSES, class_ids, class_name, did_you_mean_organ};
 use super::names::contradiction;
 use super::structures::{self, OrganStructures, Selection};
 use super::{Mask, Organ, OrganMask, merged_organs};
 use crate::error::{ConfigError, Fault, FaultKind};
-use crate::ingest::Scan;
-use crate::suggest::did_you_mean;
+use crate::ingest::{Companions, Scan};
 use crate::volume::{Array3, Grid, Labels};
 
 /// Settings of the mask kind `labels`.
@@ -293,9 +292,7 @@ fn ids_by_name(name: &str, scheme: LabelScheme) -> Result<Vec<u16>, (String, Opt
         }
         LabelScheme::TotalSegmentator => match class_ids(name) {
             ids if ids.is_empty() => {
-                let known = known_names();
-                let hint = did_you_mean(name, known.iter().map(String::as_str));
-                Err((format!("`{name}` is no organ of TotalSegmentator v2"), hint))
+                Err((format!("`{name}` is no organ of TotalSegmentator v2"), did_you_mean_organ(name)))
             }
             ids => Ok(ids),
         },
@@ -322,6 +319,23 @@ impl Mask for LabelsMask {
             ));
         }
         self.merge(&labels, grid)
+    }
+
+    fn missing_file(&self, companions: &dyn Companions) -> Option<String> {
+        (!companions.exists(&self.pattern)).then(|| self.pattern.clone())
+    }
+
+    fn label_names(&self) -> BTreeMap<u16, String> {
+        let name = |merged: u8| {
+            let organ = self.organs.iter().find(|organ| [organ.label, organ.tumor_label].contains(&merged))?;
+            Some(if organ.label == merged { organ.name.clone() } else { format!("{}_tumor", organ.name) })
+        };
+        let is_scheme = self.max_id == CLASSES;
+        let names = (1..=u16::MAX).filter_map(|id| {
+            let own = name(self.merged[usize::from(id)]);
+            Some((id, own.or_else(|| class_name(id).filter(|_| is_scheme))?))
+        });
+        names.collect()
     }
 }
 

@@ -20,6 +20,7 @@ mod structures;
 mod testing;
 mod totalsegmentator;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -27,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Fault;
 use crate::id::{FieldHasher, MaskDigest};
 use crate::inference::Inference;
-use crate::ingest::Scan;
+use crate::ingest::{Companions, Scan};
 use crate::volume::Array3;
 
 pub use align::Alignment;
@@ -86,6 +87,17 @@ pub trait Mask: Send + Sync {
     /// # Errors
     /// Returns a [`Fault`] if the mask is missing, is unreadable, or does not belong to the scan.
     fn mask(&self, scan: &Scan) -> Result<OrganMask, Fault>;
+
+    /// Returns the pattern of a label file that the stage needs and that does not exist; `None` if no file is missing, or the stage reads
+    /// no label files.
+    fn missing_file(&self, _companions: &dyn Companions) -> Option<String> {
+        None
+    }
+
+    /// Returns the names of the ids in the label files that the stage reads, if it reads one file for all organs.
+    fn label_names(&self) -> BTreeMap<u16, String> {
+        BTreeMap::new()
+    }
 
     /// Returns the inference of the stage, if the stage uses a network.
     fn inference(&self) -> Option<&Inference> {

@@ -9,13 +9,12 @@ use serde::de::{MapAccess, SeqAccess, Visitor, value};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::align::Alignment;
-use super::classes::{class_ids, class_name, known_names};
+use super::classes::{class_ids, class_name, did_you_mean_organ};
 use super::labels::{check_coverage, default_coverage};
 use super::names::contradiction;
 use super::{Mask, Organ, OrganMask, merged_organs};
 use crate::error::{ConfigError, Fault, FaultKind};
 use crate::ingest::{Companions, Scan};
-use crate::suggest::did_you_mean;
 use crate::volume::{Array3, Grid};
 
 /// Settings of the mask kind `totalsegmentator`.
@@ -130,9 +129,8 @@ fn files_by_name(organ: &str, errors: &mut Vec<ConfigError>) -> Vec<String> {
     let files: Vec<String> = class_ids(organ).into_iter().filter_map(class_name).collect();
     if files.is_empty() {
         let error = ConfigError::new("organs", format!("`{organ}` is no organ of TotalSegmentator v2"));
-        let known = known_names();
-        let hint = did_you_mean(organ, known.iter().map(String::as_str))
-            .unwrap_or_else(|| format!("organs = {{ {organ} = [\"name_of_its_file\"] }}"));
+        let hint =
+            did_you_mean_organ(organ).unwrap_or_else(|| format!("organs = {{ {organ} = [\"name_of_its_file\"] }}"));
         errors.push(error.with_hint(hint));
     }
     files
@@ -195,6 +193,16 @@ impl Mask for TotalSegmentatorMask {
 
     fn mask(&self, scan: &Scan) -> Result<OrganMask, Fault> {
         self.merge(scan.companions.as_ref(), &scan.volume.grid)
+    }
+
+    fn missing_file(&self, companions: &dyn Companions) -> Option<String> {
+        let path = |file: &String| self.pattern.replace("{name}", file);
+        let mut missing = self.files.iter().flatten().map(path).filter(|path| !companions.exists(path));
+        if !self.optional {
+            return missing.next();
+        }
+        // Each file may be absent, but a scan without any file probably has another path.
+        (missing.count() == self.files.iter().flatten().count()).then(|| self.pattern.clone())
     }
 }
 

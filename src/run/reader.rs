@@ -1,14 +1,15 @@
 //! Reading a run folder, also while a run writes to it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{
-    CHECKPOINT_INTERVAL, Checkpoint, Commit, Counts, FORMAT_VERSION, IngestManifest, MANIFEST, RunManifest,
-    checkpoint_name, commit_name, ingest_name, stream,
+    CHECKPOINT_INTERVAL, Checkpoint, Commit, Counts, FORMAT_VERSION, IngestEntry, IngestManifest, MANIFEST,
+    RunManifest, checkpoint_name, commit_name, ingest_name, stream,
 };
 use crate::error::{Error, Result};
+use crate::id::ScanId;
 use crate::ingest::ScanEntry;
 use crate::record::schema::Table;
 use crate::record::{FileEntry, epoch_name};
@@ -133,6 +134,41 @@ impl RunFolder {
         let mut folder = Self { store, manifest, manifest_sha256, head: None };
         folder.refresh()?;
         Ok(folder)
+    }
+
+    /// Returns whether a folder is a run folder.
+    pub fn exists(path: &Path) -> bool {
+        path.join(MANIFEST).exists()
+    }
+
+    /// Checks that a run with this manifest may resume this folder.
+    ///
+    /// # Errors
+    /// An error that names the differences.
+    pub fn check_same(&self, manifest: &RunManifest) -> Result<()> {
+        manifest.check_same(&self.manifest, &self.store.display_path(""))
+    }
+
+    /// Returns the first epoch without an ingest manifest.
+    ///
+    /// # Errors
+    /// If the folder cannot be read.
+    pub fn next_ingest(&self) -> Result<u64> {
+        let present = self.list_epochs("ingest")?;
+        Ok((0..).take_while(|epoch| present.binary_search(epoch).is_ok()).count() as u64)
+    }
+
+    /// Returns the ingested scans of all epochs before `end`, by id.
+    ///
+    /// # Errors
+    /// If a manifest cannot be read.
+    pub fn ingested(&self, end: u64) -> Result<BTreeMap<ScanId, IngestEntry>> {
+        let mut all = BTreeMap::new();
+        for epoch in 0..end {
+            let (manifest, _) = self.ingest_manifest(epoch)?;
+            all.extend(manifest.entries.into_iter().map(|entry| (entry.scan_id, entry)));
+        }
+        Ok(all)
     }
 
     /// Reads new commits; returns whether there are any.
@@ -348,6 +384,21 @@ impl RunFolder {
             Ok(())
         })?;
         Ok(tables.into_iter().collect())
+    }
+
+    /// Returns the image and label files of the samples of all sinks, sorted, without duplicates.
+    ///
+    /// # Errors
+    /// If a list cannot be read or a patient is in two splits.
+    pub fn pairs(&self) -> Result<Vec<Pair>> {
+        let mut lists = Vec::new();
+        self.for_each_file(None, &mut |file| {
+            if pairs::is_index(&file.table) {
+                lists.push(file);
+            }
+            Ok(())
+        })?;
+        pairs::read_pairs(&*self.store, &lists)
     }
 
     /// Returns the files of a table or sink after commit `at`, or after the last commit, sorted by path and therefore by epoch. The table

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::ScanId;
 use crate::ingest::ScanEntry;
 use crate::record::FileEntry;
-use crate::sink::Layout;
+use crate::sink::{Layout, Projected};
 use crate::store::canonical::{self, StreamedList, Visit};
 use crate::store::{self, Disk, Durable, FileDigest, FileLock, Folder, LocalDisk, STAGING};
 
@@ -40,9 +40,8 @@ impl RunFolder {
     pub fn create_or_resume(path: impl Into<PathBuf>, manifest: &RunManifest) -> Result<RunWriter> {
         let path = path.into();
         // Check before the first write, which must not go into the folder of another run or into a folder of other files.
-        if path.join(MANIFEST).exists() {
-            let own = Self::open(&path)?;
-            manifest.check_same(own.manifest(), &path.display().to_string())?;
+        if Self::exists(&path) {
+            Self::open(&path)?.check_same(manifest)?;
         } else {
             check_unused(&path)?;
         }
@@ -50,6 +49,15 @@ impl RunFolder {
         let mut writer = Self::create_or_resume_in(Arc::new(Folder::local(path)), manifest)?;
         writer._lock = lock;
         Ok(writer)
+    }
+
+    /// Checks that a run folder can be created, without creating it: the path is unused and writable, and its file system has hard links.
+    ///
+    /// # Errors
+    /// If the run folder cannot be created.
+    pub fn check_creatable(path: &Path) -> Result<()> {
+        check_unused(path)?;
+        store::check_writable(path)
     }
 
     /// Creates or resumes a run folder in any store, without a lock: two writers are still safe, as the slower one is fenced.
@@ -71,10 +79,7 @@ impl RunFolder {
             }
         }
         let head = folder.head_at(None)?;
-        let ingested = {
-            let present = folder.list_epochs("ingest")?;
-            (0..).take_while(|epoch| present.binary_search(epoch).is_ok()).count() as u64
-        };
+        let ingested = folder.next_ingest()?;
         let writer = RunWriter { folder, head, ingested, _lock: None };
         if ingested < writer.next_epoch() {
             let (next, path) = (writer.next_epoch(), writer.folder.store().display_path("ingest"));
@@ -147,12 +152,7 @@ impl RunWriter {
     /// # Errors
     /// If a manifest cannot be read.
     pub fn ingested(&self) -> Result<BTreeMap<ScanId, IngestEntry>> {
-        let mut all = BTreeMap::new();
-        for epoch in 0..self.ingested {
-            let (manifest, _) = self.folder.ingest_manifest(epoch)?;
-            all.extend(manifest.entries.into_iter().map(|entry| (entry.scan_id, entry)));
-        }
-        Ok(all)
+        self.folder.ingested(self.ingested)
     }
 
     /// Ingests scans as the epoch [`RunWriter::next_ingest`] and returns the epoch. The manifest is durable on return, so the epoch may
@@ -223,13 +223,13 @@ impl RunWriter {
         store.remove(&staged)
     }
 
-    /// Synchronizes the folders of the tables and of the given layouts with the committed files.
+    /// Synchronizes the folders of the tables and of the given layouts with the committed files; returns the result of each layout.
     ///
     /// # Errors
     /// If files cannot be read or linked.
-    pub fn project<'a>(&self, layouts: impl IntoIterator<Item = &'a dyn Layout>) -> Result<()> {
+    pub fn project<'a>(&self, layouts: impl IntoIterator<Item = &'a dyn Layout>) -> Result<Vec<Projected>> {
         project_tables(&self.folder)?;
-        layouts.into_iter().try_for_each(|layout| {
+        let project = |layout: &'a dyn Layout| {
             let (mut files, table) = (Vec::new(), layout.index());
             self.folder.for_each_file(None, &mut |file| {
                 if file.table == table {
@@ -238,7 +238,8 @@ impl RunWriter {
                 Ok(())
             })?;
             layout.project(&**self.folder.store(), &files)
-        })
+        };
+        layouts.into_iter().map(project).collect()
     }
 
     /// Creates the spool of this run for these layouts.

@@ -82,11 +82,12 @@ impl PairLayout for DecathlonConfig {
                 num_test: samples.test,
                 num_training: samples.training,
                 tensor_image_size: "3D",
-                test: list(Split::Test),
+                test: (samples.test > 0).then(|| list(Split::Test)),
                 training: list(Split::Train),
                 validation: list(Split::Validation),
             },
-        )
+        )?;
+        samples.write_patients()
     }
 }
 
@@ -103,7 +104,9 @@ struct Dataset<'a, A, B, C> {
     num_training: usize,
     #[serde(rename = "tensorImageSize")]
     tensor_image_size: &'a str,
-    test: A,
+    // MONAI reads the first entry of this list and fails if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    test: Option<A>,
     training: B,
     validation: C,
 }

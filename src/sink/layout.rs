@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::error::Result;
 use crate::mask::Organ;
-use crate::record::Split;
+use crate::record::{DATA, Split};
 use crate::store::{Durable, Fill};
 
 /// A layout folder that is being synchronized with the committed files.
@@ -39,31 +39,38 @@ impl<'a> Projection<'a> {
         Ok(Self { store, root, folders })
     }
 
-    /// Links `file` as `FOLDER/NAME` if that name does not exist.
+    /// Links `file` as `FOLDER/NAME`. A file of that name that is not a link to `file` is replaced.
     pub(super) fn link(&mut self, folder: &'static str, name: &str, file: &str) -> Result<()> {
         let links = self.folders.entry(folder).or_default();
         let hash = hash(name);
         links.required.insert(hash);
-        if links.present.contains(&hash) {
+        let second = format!("{}/{folder}/{name}", self.root);
+        if links.present.contains(&hash) && self.store.is_link(file, &second)? {
             return Ok(());
         }
-        self.store.link(file, &format!("{}/{folder}/{name}", self.root))
+        self.store.link(file, &second)
     }
 
-    /// Removes files of samples and shards that were not linked. Call this method after the last link. Files of other names are kept.
-    pub(super) fn remove_stale(&self) -> Result<()> {
+    /// Removes links to committed files that were not linked again, and returns the paths of all other files among the samples, which
+    /// are kept: they belong to the user. Hidden files are ignored. Call this method after the last link.
+    pub(super) fn remove_stale(&self) -> Result<Vec<String>> {
+        let mut foreign = Vec::new();
         for (folder, links) in &self.folders {
             if links.present.is_subset(&links.required) {
                 continue;
             }
             let folder = format!("{}/{folder}", self.root);
-            for name in
-                self.store.list(&folder)?.iter().filter(|name| is_own(name) && !links.required.contains(&hash(name)))
-            {
-                self.store.remove(&format!("{folder}/{name}"))?;
+            let names = self.store.list(&folder)?.into_iter();
+            for name in names.filter(|name| !name.starts_with('.') && !links.required.contains(&hash(name))) {
+                let path = format!("{folder}/{name}");
+                let mut is_committed = false;
+                for file in committed_files(&name) {
+                    is_committed |= self.store.is_link(&file, &path)?;
+                }
+                if is_committed { self.store.remove(&path)? } else { foreign.push(path) }
             }
         }
-        Ok(())
+        Ok(foreign)
     }
 
     /// Writes a file in the root of the layout if its content differs. Call this method after the links to the files that it lists.
@@ -72,14 +79,10 @@ impl<'a> Projection<'a> {
     }
 }
 
-/// Returns whether a name starts like those of samples (`ID…`, 16 hexadecimal digits) or shards (`EPOCH-…`, 12 digits).
-fn is_own(name: &str) -> bool {
-    let stem = name.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
-    match stem.len() {
-        16 => stem.bytes().all(|byte| byte.is_ascii_hexdigit()),
-        12 => stem.bytes().all(|byte| byte.is_ascii_digit()),
-        _ => false,
-    }
+/// Returns the committed files to which a file of that name in a layout may be a link: a shard, or the image or label of a sample.
+fn committed_files(name: &str) -> [String; 3] {
+    let sample = name.split(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
+    [format!("{DATA}/{name}"), format!("{DATA}/{sample}.image.nii.gz"), format!("{DATA}/{sample}.label.nii.gz")]
 }
 
 fn hash(name: &str) -> u64 {
@@ -99,12 +102,17 @@ pub(super) fn folders(split: Split) -> (&'static str, &'static str) {
 /// All folders that [`folders`] returns.
 pub(super) const FOLDERS: [&str; 4] = ["imagesTr", "labelsTr", "imagesTs", "labelsTs"];
 
+/// Returns the label name of the tumors of an organ.
+pub(super) fn tumor_name(organ: &str) -> String {
+    format!("{organ}_tumor")
+}
+
 /// Returns label ids with their names: each organ, and the tumors of the organ as `ORGAN_tumor`.
 pub(super) fn label_names(organs: &[Organ]) -> BTreeMap<u8, String> {
     let mut names = BTreeMap::from([(0, "background".to_owned())]);
     for organ in organs {
         names.insert(organ.label, organ.name.clone());
-        names.insert(organ.tumor_label, format!("{}_tumor", organ.name));
+        names.insert(organ.tumor_label, tumor_name(&organ.name));
     }
     names
 }

@@ -30,8 +30,10 @@ pub use patches::{BUCKETS, PATCHES, PatchesConfig, PatchesSink, seal_patches, se
 pub use stream::{StreamConfig, StreamSink};
 pub use webdataset::{WebDatasetConfig, WebDatasetSink, append_sample};
 
+use std::collections::BTreeMap;
+
 use crate::error::{ConfigError, Error, Result};
-use crate::record::{FileEntry, Placement, SampleRecord};
+use crate::record::{FileEntry, Placement, SampleRecord, Split};
 use crate::store::{Durable, FileDigest};
 
 /// The content that a layout requires of each sample.
@@ -109,6 +111,15 @@ pub struct SealedLayout {
     pub placements: Vec<Placement>,
 }
 
+/// The result of synchronizing a layout folder.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Projected {
+    /// The number of samples of each split.
+    pub samples: BTreeMap<Split, usize>,
+    /// Files of other origin among the samples, which are kept: paths relative to the run folder.
+    pub foreign: Vec<String>,
+}
+
 /// A file layout of a training set.
 pub trait Layout: Send + Sync {
     /// Returns the name of the sink in the graph file, which is also the name of its layout folder.
@@ -128,11 +139,11 @@ pub trait Layout: Send + Sync {
     fn seal(&self, stage: &EpochStage<'_>, samples: &[StagedSample]) -> Result<SealedLayout>;
 
     /// Synchronizes the folder of the layout with the committed files: `index` are the committed files whose `table` is
-    /// [`Layout::index`]. This operation is idempotent; a damaged or removed folder is recreated.
+    /// [`Layout::index`]. This operation is idempotent; damaged or removed files are recreated, and files of other origin are kept.
     ///
     /// # Errors
     /// If files cannot be read or written or if a patient is in two splits.
-    fn project(&self, store: &dyn Durable, index: &[FileEntry]) -> Result<()>;
+    fn project(&self, store: &dyn Durable, index: &[FileEntry]) -> Result<Projected>;
 }
 
 /// Reserved values of `table` that a sink may not use as its name.

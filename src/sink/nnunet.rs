@@ -8,13 +8,16 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::layout::label_names;
+use super::layout::{label_names, tumor_name};
 use super::pairs::{DatasetDescription, PairLayout, PairSink};
 use super::volume_files::DEFAULT_GZIP_LEVEL;
 use super::{check_gzip_level, check_name};
 use crate::error::{ConfigError, Result};
 use crate::mask::Organ;
 use crate::record::Split;
+
+/// Names of labels with a meaning of their own in nnU-Net: `background` is 0, `ignore` the highest id, for voxels without a label.
+const RESERVED_LABELS: [&str; 2] = ["background", "ignore"];
 
 /// Settings of a sink of kind `nnunet`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -62,11 +65,42 @@ impl NnunetSink {
         if !names.keys().copied().eq(0..names.len() as u8) {
             let got = names.iter().map(|(id, name)| format!("{id} {name}")).collect::<Vec<_>>().join(", ");
             let message = format!("expected consecutive labels from 0 for nnU-Net, got {got}");
-            let hint = "number the organs of the mask stage 1 (tumor 2), 3 (tumor 4), … or use the kind `decathlon`";
+            let ids = organs
+                .iter()
+                .enumerate()
+                .map(|(at, organ)| format!("{} = [{}, {}]", toml_key(&organ.name), 2 * at + 1, 2 * at + 2));
+            let ids = ids.collect::<Vec<_>>().join(", ");
+            let hint = format!("set merged_ids = {{ {ids} }} in the mask stage, or use the kind `decathlon`");
             errors.push(ConfigError::new("", message).with_hint(hint));
         }
+        errors.extend(name_errors(&organs));
         if errors.is_empty() { Ok(Self::of(name, config, organs)) } else { Err(errors) }
     }
+}
+
+/// Returns an error for every label name that nnU-Net would reject: names with a meaning of their own, and names of two labels.
+fn name_errors(organs: &[Organ]) -> Vec<ConfigError> {
+    let mut errors = Vec::new();
+    for Organ { name, .. } in organs {
+        if RESERVED_LABELS.contains(&name.as_str()) {
+            let message = format!("expected a label name without a meaning of its own in nnU-Net, got `{name}`");
+            errors.push(ConfigError::new("", message).with_hint("rename the organ in the mask stage"));
+        }
+        let tumor = tumor_name(name);
+        if organs.iter().any(|other| other.name == tumor) {
+            let message =
+                format!("expected each label name once, got `{tumor}` twice: an organ, and the tumors of `{name}`");
+            let hint = format!("rename the organ `{tumor}`, or use it as the tumors of `{name}`, in the mask stage");
+            errors.push(ConfigError::new("", message).with_hint(hint));
+        }
+    }
+    errors
+}
+
+/// Quotes a key of TOML if necessary.
+fn toml_key(name: &str) -> String {
+    let is_bare = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+    if is_bare { name.to_owned() } else { format!("{name:?}") }
 }
 
 impl PairLayout for NnunetConfig {
@@ -97,7 +131,9 @@ impl PairLayout for NnunetConfig {
             }),
         )?;
         let cases = |split| samples.list(split, |pair| pair.sample_id);
-        samples.write_json("splits_final.json", &[Fold { train: cases(Split::Train), val: cases(Split::Validation) }])
+        let fold = Fold { train: cases(Split::Train), val: cases(Split::Validation) };
+        samples.write_json("splits_final.json", &[fold])?;
+        samples.write_patients()
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::layout::{FOLDERS, Projection, folders};
-use super::{Content, EpochStage, Layout, SealedLayout, StagedSample, StagedVolumes};
+use super::{Content, EpochStage, Layout, Projected, SealedLayout, StagedSample, StagedVolumes};
 use crate::error::{Error, Result};
 use crate::id::{PatientKey, SampleId};
 use crate::mask::Organ;
@@ -20,6 +20,9 @@ use crate::store::{Durable, FileDigest, Fill};
 
 /// The table of image and label files.
 pub const PAIRS: &str = "pairs";
+
+/// The file of a layout with the patient of each sample.
+pub const PATIENTS: &str = "patients.csv";
 
 /// Returns the table of the lists of one sink.
 pub fn index_of(sink: &str) -> String {
@@ -164,6 +167,20 @@ impl DatasetDescription<'_> {
         (self.write)(name, &mut |out| canonical::write_pretty(out, value))
     }
 
+    /// Writes `patients.csv`, with which `freetumor evaluate` groups samples by patient.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write_patients(&self) -> Result<()> {
+        (self.write)(PATIENTS, &mut |out| {
+            writeln!(out, "case,patient")?;
+            let mut write = |Pair { sample_id, patient_key, .. }: Pair| {
+                writeln!(out, "{sample_id},{patient_key}").map_err(|e| Error::io("cannot write", PATIENTS, e))
+            };
+            (self.for_each)(&mut write).map_err(std::io::Error::other)
+        })
+    }
+
     /// Returns a list with the result of `item` for each sample of a split.
     pub fn list<T: Serialize>(&self, split: Split, item: impl Fn(&Pair) -> T) -> impl Serialize {
         StreamedList::of::<T>(move |visit: Visit<'_, T>| {
@@ -207,18 +224,20 @@ impl<L: PairLayout> Layout for PairSink<L> {
         seal(stage, &self.name, samples)
     }
 
-    fn project(&self, store: &dyn Durable, index: &[FileEntry]) -> Result<()> {
+    fn project(&self, store: &dyn Durable, index: &[FileEntry]) -> Result<Projected> {
         let root = [&self.name, &self.layout.folder()].map(String::as_str).join("/");
         let mut layout = Projection::open(store, root.trim_end_matches('/'), &FOLDERS)?;
-        let (mut guard, mut training, mut test) = (SplitGuard::default(), 0, 0);
+        let (mut guard, mut projected) = (SplitGuard::default(), Projected::default());
         for_each_pair(store, index, &mut |pair| {
             guard.admit(pair.patient_key, pair.split)?;
-            *(if pair.split == Split::Test { &mut test } else { &mut training }) += 1;
+            *projected.samples.entry(pair.split).or_default() += 1;
             let [(images, image), (labels, label)] = self.layout.file_names(pair.sample_id, pair.split);
             layout.link(images, &image, &pair.image_path())?;
             layout.link(labels, &label, &pair.label_path())
         })?;
-        layout.remove_stale()?;
+        projected.foreign = layout.remove_stale()?;
+        let test = projected.samples.get(&Split::Test).copied().unwrap_or_default();
+        let training = projected.samples.values().sum::<usize>() - test;
         let write = |name: &str, fill: Fill<'_>| layout.write(name, fill);
         let for_each = |visit: Visit<'_, Pair>| for_each_pair(store, index, visit);
         self.layout.describe(&DatasetDescription {
@@ -227,7 +246,8 @@ impl<L: PairLayout> Layout for PairSink<L> {
             organs: &self.organs,
             training,
             test,
-        })
+        })?;
+        Ok(projected)
     }
 }
 

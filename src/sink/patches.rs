@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::shards::{self, Shard, ShardLayout};
 use super::tar::TarWriter;
-use super::{Content, EpochStage, Layout, SealedLayout, StagedSample, check_name};
+use super::{Content, EpochStage, Layout, Projected, SealedLayout, StagedSample, check_name};
 use crate::error::{ConfigError, Error, Result};
 use crate::id::SampleId;
 use crate::record::{FileEntry, Placement, SplitGuard};
@@ -80,7 +80,7 @@ impl Layout for PatchesSink {
         Ok(sealed)
     }
 
-    fn project(&self, store: &dyn Durable, index: &[FileEntry]) -> Result<()> {
+    fn project(&self, store: &dyn Durable, index: &[FileEntry]) -> Result<Projected> {
         ShardLayout { name: &self.name, store, index }.project()
     }
 }

@@ -10,7 +10,7 @@ use super::layout::Projection;
 use super::pairs::{WriteFile, entry, read_index};
 pub use super::shard::{Member, Shard};
 use super::tar::TarWriter;
-use super::{EpochStage, SealedLayout, StagedSample};
+use super::{EpochStage, Projected, SealedLayout, StagedSample};
 use crate::error::Result;
 use crate::id::{PatientKey, SampleId};
 use crate::record::{DATA, FileEntry, Placement, Split, SplitGuard, epoch_name};
@@ -145,15 +145,17 @@ impl ShardLayout<'_> {
     ///
     /// # Errors
     /// If files cannot be read or written, or a patient is in two splits.
-    pub(super) fn project(&self) -> Result<()> {
+    pub(super) fn project(&self) -> Result<Projected> {
         let mut layout = Projection::open(self.store, self.name, &Split::ALL.map(Split::name))?;
-        let mut guard = SplitGuard::default();
+        let (mut guard, mut projected) = (SplitGuard::default(), Projected::default());
         self.for_each_shard(&mut |shard| {
             shard.samples.iter().try_for_each(|member| guard.admit(member.patient_key, shard.split))?;
+            *projected.samples.entry(shard.split).or_default() += shard.samples.len();
             layout.link(shard.split.name(), shard.file(), &shard.path)
         })?;
-        layout.remove_stale()?;
-        describe(self.name, &|name, fill| layout.write(name, fill), &|visit| self.for_each_shard(visit))
+        projected.foreign = layout.remove_stale()?;
+        describe(self.name, &|name, fill| layout.write(name, fill), &|visit| self.for_each_shard(visit))?;
+        Ok(projected)
     }
 
     fn for_each_shard(&self, visit: Visit<'_, Shard>) -> Result<()> {

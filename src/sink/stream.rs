@@ -12,7 +12,7 @@ use serde_json::json;
 use super::pairs::{self, Pair, index_of};
 use super::tar::TarWriter;
 use super::volume_files::DEFAULT_GZIP_LEVEL;
-use super::{Content, EpochStage, Layout, SealedLayout, StagedSample, check_gzip_level, check_name};
+use super::{Content, EpochStage, Layout, Projected, SealedLayout, StagedSample, check_gzip_level, check_name};
 use crate::error::{ConfigError, Error, Result};
 use crate::record::{FileEntry, Split};
 use crate::store::Durable;
@@ -74,8 +74,8 @@ impl Layout for StreamSink {
         pairs::seal(stage, &self.name, samples)
     }
 
-    fn project(&self, _store: &dyn Durable, _index: &[FileEntry]) -> Result<()> {
-        Ok(())
+    fn project(&self, _store: &dyn Durable, _index: &[FileEntry]) -> Result<Projected> {
+        Ok(Projected::default())
     }
 }
 

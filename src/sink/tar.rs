@@ -5,6 +5,24 @@ use std::io::{self, Read, Write};
 /// Bytes of a tar block; headers and contents start at multiples of the block size.
 pub const BLOCK_BYTES: u64 = 512;
 
+/// Calls `visit` with the name and the content of every file in an archive, in its order.
+///
+/// # Errors
+/// If the archive cannot be read, or the error of `visit`.
+pub fn for_each_member(
+    archive: impl Read,
+    visit: &mut dyn FnMut(&str, &mut dyn Read) -> io::Result<()>,
+) -> io::Result<()> {
+    for member in tar::Archive::new(archive).entries()? {
+        let mut member = member?;
+        let name = member.path()?.to_string_lossy().into_owned();
+        if member.header().entry_type().is_file() {
+            visit(&name, &mut member)?;
+        }
+    }
+    Ok(())
+}
+
 /// A writer of an archive or of a part of an archive: concatenated parts form an archive, which ends with two empty blocks.
 ///
 /// ```

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::shards::{self, ShardLayout, ShardWriter};
 use super::tar::TarWriter;
 use super::volume_files::DEFAULT_GZIP_LEVEL;
-use super::{Content, EpochStage, Layout, SealedLayout, StagedSample, check_gzip_level, check_name, pairs};
+use super::{Content, EpochStage, Layout, Projected, SealedLayout, StagedSample, check_gzip_level, check_name, pairs};
 use crate::error::{ConfigError, Result};
 use crate::record::{FileEntry, Placement, SampleRecord, SplitGuard};
 use crate::store::{Durable, canonical};
@@ -122,7 +122,7 @@ impl Layout for WebDatasetSink {
         Ok(sealed)
     }
 
-    fn project(&self, store: &dyn Durable, index: &[FileEntry]) -> Result<()> {
+    fn project(&self, store: &dyn Durable, index: &[FileEntry]) -> Result<Projected> {
         ShardLayout { name: &self.name, store, index }.project()
     }
 }

@@ -39,6 +39,11 @@ pub trait Disk: Send + Sync {
     /// Creates a hard link; the new name must not exist.
     fn link(&self, name: &str, second: &str) -> io::Result<()>;
 
+    /// Returns whether two names are hard links to one file. The default implementation recognizes no links.
+    fn is_same_file(&self, _name: &str, _second: &str) -> io::Result<bool> {
+        Ok(false)
+    }
+
     /// Renames a file and replaces an existing file of the new name.
     fn rename(&self, name: &str, new: &str) -> io::Result<()>;
 
@@ -166,6 +171,13 @@ impl Disk for LocalDisk {
 
     fn link(&self, name: &str, second: &str) -> io::Result<()> {
         fs::hard_link(self.path(name), self.path(second))
+    }
+
+    #[cfg(unix)]
+    fn is_same_file(&self, name: &str, second: &str) -> io::Result<bool> {
+        use std::os::unix::fs::MetadataExt;
+        let [own, other] = [fs::metadata(self.path(name))?, fs::metadata(self.path(second))?];
+        Ok(own.dev() == other.dev() && own.ino() == other.ino())
     }
 
     fn rename(&self, name: &str, new: &str) -> io::Result<()> {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::links::{NO_LINKS_HINT, is_without_links, no_links_error};
 use super::{Disk, Durable, FileDigest, Fill, HashingWriter, LocalDisk, PRIVATE, REPLACEABLE, STAGING};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -45,9 +46,7 @@ impl Folder {
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
                 error.with_hint("choose a writable folder with `--out`")
             }
-            io::ErrorKind::Unsupported | io::ErrorKind::CrossesDevices => {
-                error.with_hint("choose a folder with `--out` on one file system with hard links (not FAT or exFAT)")
-            }
+            io::ErrorKind::Unsupported | io::ErrorKind::CrossesDevices => error.with_hint(NO_LINKS_HINT),
             _ => error,
         }
     }
@@ -85,7 +84,7 @@ impl Folder {
     }
 
     fn write_scratch(&self, fill: Fill<'_>) -> Result<(String, FileDigest)> {
-        let name = format!("{SCRATCH}/{:016x}-{}", self.writer, self.scratch.fetch_add(1, Ordering::Relaxed));
+        let name = self.scratch_name();
         self.make_parents(&name)?;
         let mut write = || {
             let mut hashing = HashingWriter::new(self.disk.create(&name)?);
@@ -103,6 +102,19 @@ impl Folder {
         }
     }
 
+    /// Returns an unused name for a scratch file.
+    fn scratch_name(&self) -> String {
+        format!("{SCRATCH}/{:016x}-{}", self.writer, self.scratch.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Replaces a file by a link to another one, so that the name always exists.
+    fn replace_by_link(&self, name: &str, second: &str) -> Result<()> {
+        let scratch = self.scratch_name();
+        self.make_parents(&scratch)?;
+        self.disk.link(name, &scratch).map_err(|e| self.link_error(&scratch, e))?;
+        self.disk.rename(&scratch, second).map_err(|e| self.io_error("cannot replace", second, e))
+    }
+
     /// Links a synced file to its final name, or compares it with the existing file of that name.
     fn link_final(&self, staged: &str, name: &str) -> Result<()> {
         match self.disk.link(staged, name) {
@@ -116,8 +128,17 @@ impl Folder {
                     Err(self.fenced_error(name))
                 }
             }
-            Err(error) => Err(self.io_error("cannot create", name, error)),
+            Err(error) => Err(self.link_error(name, error)),
         }
+    }
+
+    /// Returns the error for a failed link. Missing support for hard links has several error codes, one of which usually means a missing
+    /// permission.
+    fn link_error(&self, name: &str, error: io::Error) -> Error {
+        if is_without_links(&error) {
+            return no_links_error(&self.root.join(name), error);
+        }
+        self.io_error("cannot create", name, error)
     }
 
     fn fenced_error(&self, name: &str) -> Error {
@@ -222,10 +243,21 @@ impl Durable for Folder {
         }
         self.make_parents(second)?;
         match self.disk.link(name, second) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                Err(self.io_error("cannot create", second, error))
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if self.is_link(name, second)? {
+                    Ok(())
+                } else {
+                    self.replace_by_link(name, second)
+                }
             }
-            _ => Ok(()),
+            linked => linked.map_err(|e| self.link_error(second, e)),
+        }
+    }
+
+    fn is_link(&self, name: &str, second: &str) -> Result<bool> {
+        match self.disk.is_same_file(name, second) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            same => same.map_err(|e| self.io_error("cannot inspect", second, e)),
         }
     }
 
@@ -357,6 +389,22 @@ mod tests {
         folder.link("data/a.parquet", "layouts/x/a.parquet").unwrap();
         folder.remove("layouts/x").unwrap();
         assert_eq!(folder.read("data/a.parquet").unwrap().unwrap(), b"rows");
+    }
+
+    #[test]
+    fn link_replaces_a_copy_but_not_a_link() {
+        let (guard, folder) = folder();
+        folder.create("data/a", b"rows").unwrap();
+        folder.link("data/a", "layouts/x/a").unwrap();
+        let path = guard.path().join("run/layouts/x/a");
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, b"ro").unwrap();
+        assert!(!folder.is_link("data/a", "layouts/x/a").unwrap());
+        folder.link("data/a", "layouts/x/a").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"rows");
+        assert!(folder.is_link("data/a", "layouts/x/a").unwrap());
+        assert!(!folder.is_link("data/a", "layouts/x/b").unwrap());
+        assert!(folder.list("staging/tmp").unwrap().is_empty(), "no scratch file remains");
     }
 
     #[test]

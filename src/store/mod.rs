@@ -14,6 +14,7 @@
 pub mod canonical;
 mod disk;
 mod folder;
+mod links;
 mod lock;
 mod unused;
 mod whole;
@@ -25,6 +26,7 @@ use sha2::{Digest, Sha256};
 
 pub use disk::{Disk, LocalDisk};
 pub use folder::Folder;
+pub use links::{check_links, check_writable};
 pub use lock::{FileLock, LockError, lock, lock_if_supported};
 pub use unused::first_foreign;
 pub use whole::{UNFINISHED, write_named, write_private, write_whole};
@@ -102,6 +104,14 @@ impl<W: Write> Write for HashingWriter<W> {
     }
 }
 
+/// Serializes a path as a string; bytes that are not UTF-8, which JSON cannot contain, are replaced.
+///
+/// # Errors
+/// The errors of the serializer.
+pub fn serialize_path<S: serde::Serializer>(path: &std::path::Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
+}
+
 /// A callback that writes the content of a file.
 pub type Fill<'a> = &'a mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>;
 
@@ -139,8 +149,12 @@ pub trait Durable: Send + Sync {
     /// Removes a staged or replaceable file or folder; an absent one is not an error.
     fn remove(&self, name: &str) -> Result<()>;
 
-    /// Creates a hard link to a file in a replaceable folder; an existing name is not an error.
+    /// Creates a hard link to a file in a replaceable folder. An existing file of that name is replaced unless it is such a link: it may
+    /// be a damaged copy.
     fn link(&self, name: &str, second: &str) -> Result<()>;
+
+    /// Returns whether two existing names are hard links to one file; false if either does not exist.
+    fn is_link(&self, name: &str, second: &str) -> Result<bool>;
 
     /// Writes or replaces a file in a replaceable folder; a file with the same bytes is unchanged.
     fn replace(&self, name: &str, fill: Fill<'_>) -> Result<()>;

@@ -9,7 +9,7 @@ use super::stage::TrainingStage;
 use super::synthesis::Networks;
 use super::training::{TrainingObserver, TrainingOptions, TrainingOutcome, TrainingRun};
 use crate::error::Result;
-use crate::graph::Plan;
+use crate::graph::{Plan, ScanStages};
 use crate::nn::device::DeviceKind;
 
 /// A training whose file has no errors. [`count_scans`](Self::count_scans) counts its scans, and [`run`](Self::run) runs the training.
@@ -29,6 +29,11 @@ impl TrainingTask {
     /// Returns the name of the training file.
     pub fn name(&self) -> &str {
         &self.plan.name
+    }
+
+    /// Returns the sources and masks of the file.
+    pub fn scan_stages(&self) -> ScanStages {
+        ScanStages { sources: self.plan.sources.clone(), masks: self.plan.masks.clone() }
     }
 
     /// Lists the scans and opens the weights; no scan is read.

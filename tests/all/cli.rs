@@ -132,6 +132,33 @@ fn completions_and_manual_pages_name_every_subcommand() {
 }
 
 #[test]
+fn manual_pages_have_standard_sections() {
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("man1");
+    assert!(freetumor(&["man", "--to", pages.to_str().unwrap()]).status.success());
+    let files: Vec<_> = std::fs::read_dir(&pages).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(files.len() > 10, "{files:?}");
+    for path in files {
+        let page = std::fs::read_to_string(&path).unwrap();
+        let is_main = path.ends_with("freetumor.1");
+        let sections = ["NAME", "SYNOPSIS", "DESCRIPTION", "EXAMPLES", "EXIT STATUS"];
+        let heading = |name: &&str| page.contains(&format!(".SH {name}")) || page.contains(&format!(".SH \"{name}\""));
+        let missing: Vec<_> = sections.iter().filter(|name| !heading(name)).collect();
+        assert_eq!(missing, if is_main { vec![&"EXAMPLES"] } else { vec![] }, "{}", path.display());
+        assert!(!page.contains("EXTRA") && page.contains("could not run"), "{}", path.display());
+    }
+    let page = std::fs::read_to_string(pages.join("freetumor-files.1")).unwrap();
+    assert!(page.contains("\\&freetumor files runs/mine samples \\-\\-at 0"), "{page}");
+}
+
+#[test]
+fn help_of_quiet_states_that_the_result_is_printed() {
+    let help = String::from_utf8(freetumor(&["run", "--help"]).stdout).unwrap();
+    let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains("the result is still printed on standard output"), "{help}");
+}
+
+#[test]
 fn help_lists_global_options_then_examples_and_exit_codes() {
     for subcommand in ["run", "validate", "graph", "files", "export", "inspect", "infer", "evaluate", "train", "man"] {
         let help = String::from_utf8(freetumor(&[subcommand, "--help"]).stdout).unwrap();

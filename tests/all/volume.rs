@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use freetumor::ingest::nifti::{read_labels, read_volume};
+use freetumor::ingest::nifti::{Datatype, encode_header, read_labels, read_volume};
 use freetumor::volume::{
     Affine, Array3, Boundary, Gaussian, Grid, HuWindow, Labels, Orientation, Preprocess, Scratch, Volume, Voxels,
     padding_to,
@@ -241,7 +241,7 @@ fn inspect_describes_scan_and_writes_png() {
     let (code, out, err) = inspect(&arguments);
     assert_eq!((code, err.as_str()), (0, ""));
     assert!(out.contains("122 x 101 x 30 voxels, RAS") && out.contains("3 x 3 x 3 mm"), "{out}");
-    assert!(out.lines().any(|line| line.split_whitespace().eq(["5", "38634", "1043.12"])), "{out}");
+    assert!(out.lines().any(|line| line.split_whitespace().eq(["5", "38634", "1043.12", "liver"])), "{out}");
     let png = png::Decoder::new(std::io::BufReader::new(std::fs::File::open(&picture).unwrap())).read_info().unwrap();
     // 366 x 303 x 90 mm; the longest side has 512 pixels.
     assert_eq!((png.info().width, png.info().height), (512 + 6 + 512 + 6 + 424, 424));
@@ -252,7 +252,10 @@ fn inspect_describes_scan_and_writes_png() {
     assert_eq!((code, &report["shape"], &report["voxel_type"]), (0, &serde_json::json!([122, 101, 30]), &"i16".into()));
     assert_eq!(report["hu"]["percentiles"][3]["hu"].as_f64().unwrap(), f64::from(volume.voxels.percentiles(&[0.5])[0]));
     assert_eq!(report["labels"]["on_scan_grid"], true);
-    assert_eq!(report["labels"]["ids"][4], serde_json::json!({ "id": 5, "voxels": 38634, "ml": 38634.0 * 0.027 }));
+    assert_eq!(
+        report["labels"]["ids"][4],
+        serde_json::json!({ "id": 5, "name": "liver", "voxels": 38634, "ml": 38634.0 * 0.027 })
+    );
 }
 
 #[test]
@@ -262,6 +265,47 @@ fn inspect_reads_dicom_folder() {
     let (code, out, err) = inspect(&[dicom.as_os_str(), "--labels".as_ref(), labels.as_os_str()]);
     assert_eq!((code, err.as_str()), (0, ""));
     assert!(out.contains("512 x 512 x 41 voxels") && out.contains("353154"), "{out}");
+}
+
+#[test]
+fn inspect_names_labels_and_shows_the_tumor() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::create_dir(at("labelsTr")).unwrap();
+    let grid = Grid { shape: [24, 24, 24], affine: Affine::from_spacing([2.0; 3]) };
+    // The liver is in the lower half, its small tumor near one corner.
+    let id = |[x, y, z]: [usize; 3]| match (x < 4 && y < 4 && z < 4, z < 12) {
+        (true, _) => 118u8,
+        (false, true) => 5,
+        _ => 0,
+    };
+    let ids = Array3::from_fn(grid.shape, id);
+    let mut scan = encode_header(&grid, Datatype::I16, "").unwrap().to_vec();
+    scan.extend(ids.as_slice().iter().flat_map(|id| (10 * i16::from(*id)).to_le_bytes()));
+    std::fs::write(at("ct.nii"), scan).unwrap();
+    let mut labels = encode_header(&grid, Datatype::U8, "").unwrap().to_vec();
+    labels.extend(ids.as_slice());
+    std::fs::write(at("labelsTr/ct.nii"), labels).unwrap();
+    let [ct, labels, first, second] =
+        ["ct.nii", "labelsTr/ct.nii", "first.png", "second.png"].map(|name| at(name).into_os_string());
+    let show = |more: &[&std::ffi::OsStr], png: &std::ffi::OsString| {
+        let arguments = [&[&*ct, "--labels".as_ref(), &*labels, "--png".as_ref(), &**png], more].concat();
+        let (code, out, err) = inspect(&arguments);
+        assert_eq!((code, err.as_str()), (0, ""));
+        out
+    };
+    let has = |out: &str, row: &[&str]| out.lines().any(|line| line.split_whitespace().eq(row.iter().copied()));
+    let out = show(&[], &first);
+    assert!(has(&out, &["118", "64", "0.51"]), "{out}");
+    std::fs::write(at("dataset.json"), r#"{"labels": {"background": 0, "liver": 5, "liver_tumor": 118}}"#).unwrap();
+    let out = show(&[], &second);
+    assert!(has(&out, &["118", "64", "0.51", "liver_tumor"]) && has(&out, &["5", "6848", "54.78", "liver"]), "{out}");
+    assert_ne!(std::fs::read(&first).unwrap(), std::fs::read(&second).unwrap(), "another slice");
+    let graph = "[pipeline]\nname = \"a\"\n[sources.s]\nkind = \"phantom\"\n[stages.organs]\nkind = \"labels\"\n\
+                 inputs = [\"s\"]\norgans = { spleen = { ids = [5], tumor_ids = [118] } }\n";
+    std::fs::write(at("a.toml"), graph).unwrap();
+    let out = show(&["--pipeline".as_ref(), at("a.toml").as_ref()], &second);
+    assert!(has(&out, &["118", "64", "0.51", "spleen_tumor"]) && has(&out, &["5", "6848", "54.78", "spleen"]), "{out}");
 }
 
 #[test]

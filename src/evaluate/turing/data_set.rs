@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 
 use super::features::{LesionSample, describe};
-use crate::error::{Fault, Result};
-use crate::evaluate::case_files;
+use crate::error::{Error, Fault, Result};
+use crate::evaluate::data_set::{DataSet, Part};
 use crate::evaluate::metrics::MeasuredOrgan;
 use crate::evaluate::problem::CaseProblem;
 use crate::ingest::volume_file;
@@ -21,7 +21,8 @@ pub struct DataSetLesions {
     pub problems: Vec<CaseProblem>,
 }
 
-/// Describes every lesion of a data set of images and labels. `patients` contains the patients of cases that share a patient.
+/// Describes every lesion of a data set of images and labels, such as a run folder or one of its layouts. `patients` contains the patients
+/// of cases that share a patient; by default, those that the data set names.
 ///
 /// # Errors
 /// Returns an error if a folder cannot be read or has no volume file.
@@ -31,8 +32,12 @@ pub fn read_lesions(
     organ: &MeasuredOrgan,
     patients: &BTreeMap<String, String>,
 ) -> Result<DataSetLesions> {
-    let images = case_files::list_images(&case_files::image_folder(folder)?)?;
-    let labels = case_files::list(&case_files::label_folder(folder)?)?;
+    let data = DataSet::open(folder, Part::All)?;
+    let DataSet { images, labels, .. } = &data;
+    if images.is_empty() {
+        return Err(Error::new(format!("{} has no images", folder.display()))
+            .with_hint("use a data set with the folders imagesTr and labelsTr, or images and labels"));
+    }
     let described: Vec<_> = labels
         .par_iter()
         .map(|(case, path)| {
@@ -49,7 +54,7 @@ pub fn read_lesions(
         match case {
             Err(problem) => data_set.problems.push(problem),
             Ok((case, lesions)) => {
-                let patient = patients.get(case).unwrap_or(case);
+                let patient = patients.get(case).or_else(|| data.patients.get(case)).unwrap_or(case);
                 let lesion = |values| LesionSample { patient: patient.clone(), is_real, values };
                 data_set.lesions.extend(lesions.into_iter().map(lesion));
             }

@@ -97,6 +97,11 @@ impl Companions for FolderCompanions {
         let file = StructureFile::read(&path, self.frame, self.limits.held_bytes);
         file.map(|file| Some(Box::new(file) as Box<dyn Structures>)).map_err(|fault| fault.at(Stage::Mask))
     }
+
+    fn exists(&self, pattern: &str) -> bool {
+        // Any other fault of the path is reported when the file is read.
+        self.path_of(pattern).map_or(true, |path| path.exists())
+    }
 }
 
 /// Resolves `.` and `..` of a path lexically.

@@ -17,7 +17,7 @@ use super::dicom::{self, Decoder, DicomFolder, FolderFilter, FrameOfReference, S
 use super::file::{check_regular, missing};
 use super::key::path_of;
 use super::patient::{PatientConfig, PatientRule, PatientSecret};
-use super::{Scan, ScanEntry, ScanHeader, Source, content_digest, nifti, volume_file};
+use super::{Companions, Scan, ScanEntry, ScanHeader, Source, content_digest, nifti, volume_file};
 use crate::error::{ConfigError, Error, Fault, FaultKind, Result};
 
 /// The scope of patients of DICOM headers: equal PatientIDs are the same person in every archive.
@@ -304,6 +304,24 @@ impl Source for FolderSource {
         entries.sort_by(|a, b| a.key.cmp(&b.key));
         entries.dedup_by(|a, b| a.key == b.key);
         Ok(entries)
+    }
+
+    fn explain_empty(&self) -> String {
+        let root = self.root.display();
+        match std::fs::read_dir(&self.root).map(|mut entries| entries.next().is_none()) {
+            Ok(true) => format!("the folder {root} is empty: is its disk mounted?"),
+            Ok(false) => format!("no path below {root} matches `include` and not `exclude`"),
+            Err(cause) => format!("the folder {root} cannot be listed: {cause}"),
+        }
+    }
+
+    fn companions(&self, entry: &ScanEntry) -> Option<Arc<dyn Companions>> {
+        let path = self.root.join(&entry.key);
+        let path = match entry.key.rsplit_once('#') {
+            Some((folder, _)) if !path.exists() => self.root.join(folder),
+            _ => path,
+        };
+        Some(Arc::new(FolderCompanions::new(&self.root, &path, self.limits)))
     }
 
     fn patient_secret(&self) -> Result<Option<PatientSecret>> {

@@ -76,6 +76,14 @@ impl ListSource {
         PatientSecret::load(self.secret_file.as_deref())
     }
 
+    fn companions_of(&self, listed: &ListEntry) -> ListCompanions {
+        ListCompanions {
+            label: listed.label.as_ref().map(|label| self.root.join(label)),
+            folder: FolderCompanions::new(&self.root, &self.root.join(&listed.image), self.limits),
+            limits: self.limits,
+        }
+    }
+
     fn list_entry(&self, entry: &ScanEntry) -> Result<&ListEntry, Fault> {
         let found = self.scans.binary_search_by(|listed| listed.image.cmp(&entry.key));
         found
@@ -104,6 +112,14 @@ impl Source for ListSource {
         Ok(self.scans.iter().map(entry).collect())
     }
 
+    fn explain_empty(&self) -> String {
+        "the list has no scans in the selected part".to_owned()
+    }
+
+    fn companions(&self, entry: &ScanEntry) -> Option<Arc<dyn Companions>> {
+        self.list_entry(entry).ok().map(|listed| Arc::new(self.companions_of(listed)) as Arc<dyn Companions>)
+    }
+
     fn patient_secret(&self) -> Result<Option<PatientSecret>> {
         self.secret().map(Some)
     }
@@ -116,11 +132,7 @@ impl Source for ListSource {
         let listed = self.list_entry(entry)?;
         let path = self.root.join(&listed.image);
         let volume = volume_file::read_volume_within(&path, &self.limits)?;
-        let companions = ListCompanions {
-            label: listed.label.as_ref().map(|label| self.root.join(label)),
-            folder: FolderCompanions::new(&self.root, &path, self.limits),
-            limits: self.limits,
-        };
+        let companions = self.companions_of(listed);
         Ok(Scan { entry: entry.clone(), digest: content_digest(&volume), volume, companions: Arc::new(companions) })
     }
 }
@@ -154,6 +166,13 @@ impl Companions for ListCompanions {
             }
             _ => self.folder.label_names(pattern),
         }
+    }
+
+    fn exists(&self, pattern: &str) -> bool {
+        if pattern != LABEL {
+            return self.folder.exists(pattern);
+        }
+        self.label.as_ref().is_some_and(|path| path.exists())
     }
 }
 

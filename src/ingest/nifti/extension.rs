@@ -67,7 +67,7 @@ fn label_table(text: &str) -> BTreeMap<u16, String> {
         let name = name.strip_prefix("<![CDATA[").and_then(|name| name.strip_suffix("]]>")).unwrap_or(name).trim();
         Some((key.trim().parse().ok()?, name.to_owned()))
     });
-    labels.filter(|(_, name)| !name.is_empty()).collect()
+    labels.filter(|(id, name)| *id > 0 && !name.is_empty()).collect()
 }
 
 #[cfg(test)]

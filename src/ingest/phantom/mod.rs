@@ -174,6 +174,10 @@ impl Source for PhantomSource {
         Ok((0..self.config.count).map(|number| self.entry(number)).collect())
     }
 
+    fn explain_empty(&self) -> String {
+        "`count` is 0".to_owned()
+    }
+
     fn header(&self, entry: &ScanEntry) -> Result<ScanHeader, Fault> {
         self.number_of(entry)?;
         let grid = self.grid();

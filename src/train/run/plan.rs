@@ -114,6 +114,7 @@ pub struct TrainingReport {
     pub scores: BTreeMap<String, f64>,
     /// The best validation score and its step.
     pub best: Option<(f64, u64)>,
-    /// The output folder.
+    /// The output folder; in JSON, bytes that are not UTF-8 are replaced.
+    #[serde(serialize_with = "crate::store::serialize_path")]
     pub folder: PathBuf,
 }

@@ -52,6 +52,16 @@ accept = ["delta_hu < 1000"]
 /// Writes a label file on the grid of all phantoms: a block of organ 1 in the middle.
 pub fn write_labels(folder: &Path) {
     let plan = plan_of(&format!("{PHANTOMS}{MASK_BY_LABELS}{AFTER_MASK}{TEST}"), folder);
+    write_labels_for(&plan, &folder.join("labels.nii"));
+}
+
+/// Writes a label file on the grid of the phantoms of a graph file.
+pub fn write_labels_of(graph: &Path, path: &Path) {
+    let plan = plan_of(&std::fs::read_to_string(graph).unwrap(), graph.parent().unwrap());
+    write_labels_for(&plan, path);
+}
+
+fn write_labels_for(plan: &Plan, path: &Path) {
     let source = &plan.sources[0].source;
     let grid = source.header(&source.list().unwrap()[0]).unwrap().grid;
     let mut file = encode_header(&grid, Datatype::U8, "").unwrap().to_vec();
@@ -62,7 +72,7 @@ pub fn write_labels(folder: &Path) {
             }
         }
     }
-    std::fs::write(folder.join("labels.nii"), file).unwrap();
+    std::fs::write(path, file).unwrap();
 }
 
 /// A mask stage without a program.

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use freetumor::export::ExportOptions;
 use freetumor::export::select::{SelectionConfig, select};
+use freetumor::export::{ExportOptions, export};
+use freetumor::graph::Registry;
 use freetumor::record::SampleRecord;
 use freetumor::record::SampleRow;
 use freetumor::record::parquet::decode_part;
@@ -106,4 +107,14 @@ fn rejected_samples_with_stored_patch_are_exported() {
         "{message}"
     );
     assert!(!run.sibling("none").exists());
+}
+
+#[test]
+fn condition_on_column_without_values_is_named() {
+    let run = Run::new();
+    let [(_, nnunet), ..] = layouts();
+    // No stage of the run produces this score.
+    let options = ExportOptions { selection: selection(&["found_fraction>0.5"]), ..run.options("none", nnunet) };
+    let error = export(&run.folder, &options, &Registry::standard()).unwrap_err();
+    assert!(error.hint().unwrap().contains("`found_fraction` has no value in any row of this run"), "{error:?}");
 }

@@ -224,6 +224,11 @@ impl Disk for SimulatedDisk {
         Ok(())
     }
 
+    fn is_same_file(&self, name: &str, second: &str) -> io::Result<bool> {
+        let state = self.step()?;
+        Ok(state.file(name)? == state.file(second)?)
+    }
+
     fn rename(&self, name: &str, new: &str) -> io::Result<()> {
         let mut state = self.step()?;
         let inode = state.file(name)?;

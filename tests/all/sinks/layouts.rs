@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use freetumor::error::ConfigError;
 use freetumor::run::RunWriter;
-use freetumor::sink::{DecathlonConfig, DecathlonSink, NnunetConfig, NnunetSink, WebDatasetConfig, WebDatasetSink};
+use freetumor::sink::{
+    DecathlonConfig, DecathlonSink, Layout, NnunetConfig, NnunetSink, WebDatasetConfig, WebDatasetSink,
+};
 use freetumor::store::{Durable, Folder};
 use serde_json::Value;
 
@@ -92,14 +94,44 @@ fn project_repairs_damaged_layout() {
     let layout = root.path().join("layouts/decathlon");
     let (text, images) = (fs::read(layout.join("dataset.json")).unwrap(), names(layout.join("imagesTr")));
     fs::remove_file(layout.join("imagesTr").join(images.first().unwrap())).unwrap();
-    fs::write(layout.join("imagesTr/0123456789abcdef.nii.gz"), "of no sample").unwrap();
+    let own = layout.join("imagesTr/0123456789abcdef.nii.gz");
+    fs::write(&own, "of the user").unwrap();
     fs::write(layout.join("notes.txt"), "of the user").unwrap();
     fs::write(layout.join("dataset.json"), "{}").unwrap();
     fs::remove_dir_all(root.path().join("layouts/webdataset")).unwrap();
-    writer.project(fixture::layouts(&fixture::sinks())).unwrap();
+    let projected = writer.project(fixture::layouts(&fixture::sinks())).unwrap();
+    let foreign: Vec<&str> = projected.iter().flat_map(|layout| &layout.foreign).map(String::as_str).collect();
+    assert_eq!(foreign, ["layouts/decathlon/imagesTr/0123456789abcdef.nii.gz"]);
+    assert_eq!(fs::read(&own).unwrap(), b"of the user");
+    fs::remove_file(own).unwrap();
     assert_eq!((fs::read(layout.join("dataset.json")).unwrap(), names(layout.join("imagesTr"))), (text, images));
     assert!(layout.join("notes.txt").is_file(), "files of other names are kept");
     assert!(root.path().join("layouts/webdataset/train.json").is_file());
+}
+
+/// MONAI reads the first entry of the list `test`, so that an empty list is an error and an absent one is not.
+#[test]
+fn decathlon_without_test_samples_has_no_test_list() {
+    let root = tempfile::tempdir().unwrap();
+    let store = Folder::local(root.path());
+    let sink = DecathlonSink::new("decathlon", DecathlonConfig::default(), fixture::organs()).unwrap();
+    sink.project(&store, &[]).unwrap();
+    let dataset = json(root.path().join("layouts/decathlon/dataset.json"));
+    assert!(dataset.get("test").is_none() && dataset["training"].is_array(), "{dataset}");
+    assert_eq!(dataset["numTest"], 0);
+    assert_eq!(fs::read_to_string(root.path().join("layouts/decathlon/patients.csv")).unwrap(), "case,patient\n");
+}
+
+#[test]
+fn samples_of_each_split_are_counted_and_listed_with_their_patients() {
+    let root = tempfile::tempdir().unwrap();
+    let writer = run(root.path());
+    let sinks = fixture::sinks();
+    for projected in writer.project(fixture::layouts(&sinks)).unwrap() {
+        assert_eq!(projected.samples.values().sum::<usize>() as u64, writer.counts().accepted);
+    }
+    let text = fs::read_to_string(root.path().join("layouts/nnunet/Dataset900_FreeTumor/patients.csv")).unwrap();
+    assert_eq!(text.lines().count() as u64, 1 + writer.counts().accepted);
 }
 
 fn fields(errors: Result<(), Vec<ConfigError>>) -> Vec<String> {
@@ -113,7 +145,8 @@ fn sink_constructors_report_all_errors_at_once() {
     assert_eq!(fields(all), ["", "gzip_level", "dataset_id", "dataset_name"]);
     let gap: Arc<[_]> = [fixture::organs()[1].clone()].into();
     let errors = NnunetSink::new("nnunet", NnunetConfig::default(), Arc::clone(&gap)).err().unwrap();
-    assert!(errors[0].message.contains("consecutive labels") && errors[0].hint.is_some(), "{errors:?}");
+    assert!(errors[0].message.contains("consecutive labels"), "{errors:?}");
+    assert!(errors[0].hint.as_ref().unwrap().contains("merged_ids = { kidney = [1, 2] }"), "{errors:?}");
     // Liver 1, 2 and kidney 3, 4 are consecutive.
     assert!(NnunetSink::new("nnunet", NnunetConfig::default(), fixture::organs()).is_ok());
     assert!(DecathlonSink::new("decathlon", DecathlonConfig::default(), gap).is_ok());

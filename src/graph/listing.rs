@@ -1,0 +1,150 @@
+//! Lists the sources of a file, and looks for the label files of their scans, without reading a scan.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use super::survey::problem;
+use super::{Location, Problem, ScanStages, Severity};
+use crate::error::Result;
+use crate::id::PatientKey;
+use crate::mask::Mask;
+
+/// The scans of a source.
+pub(super) struct SourceScans {
+    pub(super) scans: usize,
+    pub(super) bytes: u64,
+    pub(super) patients: BTreeSet<PatientKey>,
+}
+
+/// The scans of a source for which a label file of a mask is missing.
+struct MissingFiles {
+    /// Index of the mask.
+    mask: usize,
+    missing: usize,
+    scans: usize,
+    /// The pattern of the first missing file.
+    pattern: Option<String>,
+}
+
+/// The scans of all sources.
+pub(super) struct ListedScans {
+    /// The scans of each source; absent if a source could not be listed in time.
+    pub(super) sources: Option<Vec<SourceScans>>,
+    /// Errors and warnings about sources and label files.
+    pub(super) problems: Vec<Problem>,
+}
+
+/// Lists the sources and looks for the label files of their scans, with a timeout of `timeout`; returns the errors and warnings.
+pub fn check_scans(stages: &ScanStages, timeout: Duration) -> Vec<Problem> {
+    list_scans(stages, &|_| None, timeout).problems
+}
+
+/// Lists the sources and looks for the label files of their scans; `location` returns the location of a node in the file.
+pub(super) fn list_scans(
+    stages: &ScanStages,
+    location: &dyn Fn(&str) -> Option<Location>,
+    timeout: Duration,
+) -> ListedScans {
+    let mut problems = Vec::new();
+    let surveyed: Vec<_> = (0..stages.sources.len()).map(|source| start_listing(stages, source)).collect();
+    let deadline = Instant::now() + timeout;
+    let mut listed: Vec<Option<SourceScans>> = Vec::new();
+    let mut missing: Vec<(usize, MissingFiles)> = Vec::new();
+    for (source, (node, (scans, files))) in stages.sources.iter().zip(surveyed).enumerate() {
+        let left = || deadline.saturating_duration_since(Instant::now());
+        listed.push(match scans.recv_timeout(left()) {
+            Ok(Ok(found)) => Some(found),
+            Ok(Err(error)) => {
+                let message = format!("the source `{}` cannot be listed: {error}", node.name);
+                let hint = error.hint().map(str::to_owned);
+                problems.push(Problem { hint, ..problem(Severity::Error, message, location(&node.name), "") });
+                None
+            }
+            Err(_) => {
+                let message = format!("the source `{}` was not listed within {} s", node.name, timeout.as_secs());
+                let label = "the number of scans and the required disk space are unknown";
+                problems.push(problem(Severity::Warning, message, location(&node.name), label));
+                None
+            }
+        });
+        match files.recv_timeout(left()) {
+            Ok(found) => missing.extend(found.into_iter().map(|files| (source, files))),
+            Err(_) if listed.last().is_some_and(Option::is_some) => {
+                let seconds = timeout.as_secs();
+                let message = format!("the label files of `{}` were not checked within {seconds} s", node.name);
+                problems.push(problem(Severity::Warning, message, location(&node.name), ""));
+            }
+            Err(_) => {}
+        }
+    }
+    let is_listed = listed.iter().all(Option::is_some);
+    let scans: usize = listed.iter().flatten().map(|source| source.scans).sum();
+    for (node, _) in
+        stages.sources.iter().zip(&listed).filter(|(_, listed)| matches!(listed, Some(found) if found.scans == 0))
+    {
+        let severity = if is_listed && scans == 0 { Severity::Error } else { Severity::Warning };
+        let message = format!("the source `{}` has no scans", node.name);
+        problems.push(problem(severity, message, location(&node.name), &node.source.explain_empty()));
+    }
+    problems.extend(missing_files(stages, &missing, location));
+    ListedScans { sources: listed.into_iter().collect(), problems }
+}
+
+type Listing = (Receiver<Result<SourceScans>>, Receiver<Vec<MissingFiles>>);
+
+/// Lists a source, and then looks for the label files of its scans, in a thread: a slow archive blocks only its own thread, which may run
+/// until the program ends.
+fn start_listing(stages: &ScanStages, source: usize) -> Listing {
+    let ((scans, listed), (files, found)) = (channel(), channel());
+    let masks = stages.masks.iter().enumerate().filter(|(_, node)| node.sources.contains(&source));
+    let masks: Vec<(usize, Arc<dyn Mask>)> = masks.map(|(index, node)| (index, Arc::clone(&node.mask))).collect();
+    let source = Arc::clone(&stages.sources[source].source);
+    std::thread::spawn(move || {
+        let entries = match source.list() {
+            Ok(entries) => entries,
+            Err(error) => return drop(scans.send(Err(error))),
+        };
+        let bytes = entries.iter().map(|entry| entry.bytes).sum();
+        let patients = entries.iter().map(|entry| entry.patient_key).collect();
+        let _ = scans.send(Ok(SourceScans { scans: entries.len(), bytes, patients }));
+        let mut all: Vec<MissingFiles> =
+            masks.iter().map(|(mask, _)| MissingFiles { mask: *mask, missing: 0, scans: 0, pattern: None }).collect();
+        for companions in entries.iter().filter_map(|entry| source.companions(entry)) {
+            for ((_, mask), files) in masks.iter().zip(&mut all) {
+                files.scans += 1;
+                if let Some(pattern) = mask.missing_file(&*companions) {
+                    files.missing += 1;
+                    files.pattern.get_or_insert(pattern);
+                }
+            }
+        }
+        let _ = files.send(all);
+    });
+    (listed, found)
+}
+
+/// Returns a problem for every source and mask with missing label files.
+fn missing_files(
+    stages: &ScanStages,
+    missing: &[(usize, MissingFiles)],
+    location: &dyn Fn(&str) -> Option<Location>,
+) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (source, MissingFiles { mask, missing: count, scans, pattern }) in missing {
+        let Some(pattern) = pattern else { continue };
+        let has_none =
+            missing.iter().filter(|(_, files)| files.mask == *mask).all(|(_, files)| files.missing == files.scans);
+        let (severity, hint) = match has_none {
+            true => (Severity::Error, "set the path of the label files, relative to the folder of each scan"),
+            false => (Severity::Warning, "these scans will fail; add their label files, or exclude the scans"),
+        };
+        let mask = &stages.masks[*mask].name;
+        let message = format!("{count} of {scans} scans have no label file at `{pattern}`");
+        let label = format!("read by `{mask}` for scans of `{}`", stages.sources[*source].name);
+        let problem = problem(severity, message, location(mask), &label);
+        problems.push(Problem { hint: Some(hint.to_owned()), ..problem });
+    }
+    problems
+}
