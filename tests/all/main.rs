@@ -17,6 +17,8 @@ mod graph;
 mod guide;
 mod identities;
 mod infer;
+mod jpeg_encoder;
+mod jpeg_lossless;
 mod kernel_class;
 mod mask;
 mod network_stages;

@@ -24,8 +24,8 @@
 //! The exception is [`patient_id`], for keyed hashing.
 //!
 //! # Hostile files
-//! Lengths are checked against the size of the file. Decoders of compressed pixels can crash on bad input:
-//! [`Decoder::in_child_process`] runs them in a child process.
+//! Lengths are checked against the size of the file. The decoder of JPEG 2000 can crash on bad input:
+//! [`Decoder::in_child_process`] runs decoders in a child process.
 
 mod codec;
 mod codestream;
@@ -34,7 +34,10 @@ mod elements;
 mod encoding;
 mod frame;
 mod geometry;
+pub mod jpeg;
 mod pixels;
+mod rle;
+mod samples;
 mod series;
 mod slice;
 mod stream;
