@@ -21,7 +21,7 @@ pub struct Coding {
 pub enum Codes {
     /// Five bits for each category.
     Even,
-    /// One bit for category 0, two bits for category 1, up to 16 bits for the last two.
+    /// One bit for category 0, two bits for category 1, up to 14 bits for category 13 and 16 bits for the others.
     Skewed,
     /// Sixteen bits for each category.
     Long,
@@ -32,8 +32,8 @@ impl Codes {
     fn code(self, category: usize) -> String {
         match self {
             Self::Even => format!("{category:05b}"),
-            Self::Skewed if category == 16 => "1".repeat(15) + "0",
-            Self::Skewed => "1".repeat(category) + "0",
+            Self::Skewed if category < 14 => "1".repeat(category) + "0",
+            Self::Skewed => "1".repeat(14) + ["00", "01", "10"][category - 14],
             Self::Long => format!("{category:016b}"),
         }
     }

@@ -8,6 +8,7 @@ mod command;
 mod common;
 mod dataflow;
 mod dicom;
+mod dicom_decoding;
 mod dicom_files;
 mod evaluate;
 mod export;

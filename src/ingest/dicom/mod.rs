@@ -32,6 +32,7 @@ mod codestream;
 mod decoder;
 mod elements;
 mod encoding;
+mod fragments;
 mod frame;
 mod geometry;
 pub mod jpeg;
@@ -40,8 +41,10 @@ mod rle;
 mod samples;
 mod series;
 mod slice;
+mod start;
 mod stream;
 mod syntax;
+mod value;
 mod worker;
 
 pub use decoder::Decoder;

@@ -82,6 +82,13 @@ impl PixelFormat {
     }
 }
 
+/// Swaps the bytes of each 16-bit word.
+pub(super) fn swap_pairs(bytes: &mut [u8]) {
+    for pair in bytes.chunks_exact_mut(2) {
+        pair.swap(0, 1);
+    }
+}
+
 /// Assembles the voxels of a volume slice by slice: i16 until a slice does not fit.
 pub(super) struct VoxelAssembly(VoxelBuffer);
 

@@ -38,9 +38,7 @@ pub(super) fn decode(scan: &Scan<'_>) -> Result<Vec<u16>, Fault> {
         }
         rest = unstuff(rest, &mut segment);
         let mut bits = BitReader::new(&segment);
-        let decoded = decode_interval(&mut bits, &table, scan, samples);
-        // A code that is cut by the end of the segment may be no code.
-        if bits.is_overrun() || (decoded.is_err() && bits.rest().len() < 2) {
+        if !decode_interval(&mut bits, &table, scan, samples)? {
             return Err(match rest {
                 [_, marker, ..] => {
                     corrupt(format!("expected {count} JPEG samples, got fewer before marker FF{marker:02X}"))
@@ -48,7 +46,6 @@ pub(super) fn decode(scan: &Scan<'_>) -> Result<Vec<u16>, Fault> {
                 _ => truncated(count),
             });
         }
-        decoded?;
         // The last bits of a segment are padded to a byte; DICOM pads a frame without end marker with a zero.
         if bits.rest().iter().any(|byte| *byte != 0) {
             return Err(corrupt(format!("{} byte(s) after the last JPEG sample of an interval", bits.rest().len())));
@@ -82,8 +79,14 @@ fn skip_restart_marker(bytes: &[u8], interval: usize) -> Result<&[u8], Fault> {
     }
 }
 
-/// Decodes the lines up to the next restart. The first line is predicted from the left, and its first sample from half of the range.
-fn decode_interval(bits: &mut BitReader<'_>, table: &Table, scan: &Scan<'_>, samples: &mut [u16]) -> Result<(), Fault> {
+/// Decodes the lines up to the next restart, and returns whether the bits were enough. The first line is predicted from the left, and its
+/// first sample from half of the range.
+fn decode_interval(
+    bits: &mut BitReader<'_>,
+    table: &Table,
+    scan: &Scan<'_>,
+    samples: &mut [u16],
+) -> Result<bool, Fault> {
     let bits_of_sample = scan.frame.precision - scan.point_transform;
     let middle = 1u16 << (bits_of_sample - 1);
     let mut above: &mut [u16] = &mut [];
@@ -92,17 +95,18 @@ fn decode_interval(bits: &mut BitReader<'_>, table: &Table, scan: &Scan<'_>, sam
             None => decode_first_line(bits, table, middle, line),
             Some(_) => decode_line(bits, table, scan.predictor, above, line),
         };
-        decoded.ok_or_else(|| corrupt("expected a code of the Huffman table in the JPEG scan, got other bits"))?;
-        if bits.is_overrun() {
-            return Ok(());
+        // A code that is cut by the end of the segment may be no code.
+        if bits.is_overrun() || (decoded.is_none() && bits.rest().len() < 2) {
+            return Ok(false);
         }
+        decoded.ok_or_else(|| corrupt("expected a code of the Huffman table in the JPEG scan, got other bits"))?;
         let all = line.iter().fold(0, |all, sample| all | u32::from(*sample));
         if all >> bits_of_sample != 0 {
             return Err(corrupt(format!("expected JPEG samples of {} bits, got a larger one", scan.frame.precision)));
         }
         above = line;
     }
-    Ok(())
+    Ok(true)
 }
 
 fn decode_first_line(bits: &mut BitReader<'_>, table: &Table, middle: u16, line: &mut [u16]) -> Option<()> {
