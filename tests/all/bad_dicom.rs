@@ -443,7 +443,7 @@ fn inconsistent_compressed_frames_are_faults_before_decoding() {
     outside[8..12].copy_from_slice(&u32::MAX.to_le_bytes());
     assert_fault(&rle(outside), FaultKind::Corrupt, "outside its frame");
     assert_fault(&rle(valid[..40].to_vec()), FaultKind::Truncated, "ends inside its header");
-    assert_fault(&rle(valid[..90].to_vec()), FaultKind::Corrupt, "cannot decode");
+    assert_fault(&rle(valid[..90].to_vec()), FaultKind::Truncated, "cannot decode an RLE segment");
 
     assert_fault(
         &rle(vec![0; 2 << 20]),

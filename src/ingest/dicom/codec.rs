@@ -1,86 +1,58 @@
 //! Decoding of one compressed frame, in this process or in a child process.
 
-use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-
-use dicom_encoding::TransferSyntaxIndex;
-use dicom_encoding::adapters::{PixelDataObject, RawPixelData};
-use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 
 use super::codestream;
 use super::frame::Frame;
+use super::jpeg;
+use super::rle;
+use super::samples;
+use super::syntax::Syntax;
 use crate::error::{Fault, FaultKind};
 
 /// Decodes a frame to little-endian pixels.
 pub(super) fn decode(frame: &Frame) -> Result<Vec<u8>, Fault> {
-    codestream::check(frame)?;
-    let syntax = TransferSyntaxRegistry.get(frame.syntax.uid());
-    let Some(reader) = syntax.and_then(|syntax| syntax.pixel_data_reader()) else {
-        return Err(Fault::read(FaultKind::Unsupported, "this build has no decoder for the transfer syntax"));
-    };
-    let mut pixels = Vec::new();
-    // The decoders panic with an out-of-bounds index on some corrupt streams, which must fail this scan only.
-    let outcome = catch_unwind(AssertUnwindSafe(|| reader.decode_frame(frame, 0, &mut pixels)));
-    match outcome {
-        Ok(Ok(())) if pixels.len() == frame.decoded_bytes() => Ok(pixels),
-        Ok(Ok(())) => Err(Fault::read(
-            FaultKind::Corrupt,
-            format!("expected {} bytes of decoded pixels, got {}", frame.decoded_bytes(), pixels.len()),
-        )),
-        Ok(Err(error)) => Err(Fault::read(FaultKind::Corrupt, format!("cannot decode compressed pixels: {error}"))),
-        Err(_) => Err(Fault::read(FaultKind::Corrupt, "cannot decode compressed pixels: the decoder panicked")),
+    // A decoder that panics on a corrupt stream must fail this scan only.
+    let decoded = catch_unwind(AssertUnwindSafe(|| match frame.syntax {
+        Syntax::Rle => rle::decode(frame),
+        Syntax::JpegLossless | Syntax::JpegLosslessFirstOrder => decode_jpeg(frame),
+        Syntax::Jpeg2000 | Syntax::Jpeg2000Lossless => decode_jpeg_2000(frame),
+        Syntax::ImplicitLittle | Syntax::ExplicitLittle | Syntax::ExplicitBig | Syntax::Deflated => {
+            Err(corrupt("expected a compressed frame, got an uncompressed one"))
+        }
+    }));
+    let pixels = decoded.unwrap_or_else(|_| Err(corrupt("cannot decode compressed pixels: the decoder panicked")))?;
+    if pixels.len() != frame.decoded_bytes() {
+        return Err(corrupt(format!(
+            "expected {} bytes of decoded pixels, got {}",
+            frame.decoded_bytes(),
+            pixels.len()
+        )));
     }
+    Ok(pixels)
 }
 
-impl PixelDataObject for Frame {
-    fn transfer_syntax_uid(&self) -> &str {
-        self.syntax.uid()
-    }
+fn decode_jpeg(frame: &Frame) -> Result<Vec<u8>, Fault> {
+    codestream::check_jpeg(frame)?;
+    let image = jpeg::decode_lossless(&frame.bytes)?;
+    samples::stored(image.samples.into_iter().map(i32::from), image.precision, frame.format)
+}
 
-    fn rows(&self) -> Option<u16> {
-        self.shape[1].try_into().ok()
+fn decode_jpeg_2000(frame: &Frame) -> Result<Vec<u8>, Fault> {
+    let stream = codestream::check_jpeg_2000(frame)?;
+    let image = jpeg2k::Image::from_bytes(&frame.bytes)
+        .map_err(|error| corrupt(format!("cannot decode compressed pixels: {error}")))?;
+    let [component] = image.components() else {
+        return Err(corrupt(format!("expected 1 component in a JPEG 2000 image, got {}", image.components().len())));
+    };
+    if [component.width(), component.height()].map(|length| length as usize) != frame.shape
+        || (component.precision(), component.is_signed()) != (stream.precision, stream.signed)
+    {
+        return Err(corrupt("a JPEG 2000 image contradicts its header"));
     }
+    samples::stored(component.data().iter().copied(), stream.precision, frame.format)
+}
 
-    fn cols(&self) -> Option<u16> {
-        self.shape[0].try_into().ok()
-    }
-
-    fn samples_per_pixel(&self) -> Option<u16> {
-        Some(1)
-    }
-
-    fn bits_allocated(&self) -> Option<u16> {
-        (8 * self.format.bytes).try_into().ok()
-    }
-
-    fn bits_stored(&self) -> Option<u16> {
-        self.format.bits.try_into().ok()
-    }
-
-    fn photometric_interpretation(&self) -> Option<&str> {
-        Some("MONOCHROME2")
-    }
-
-    fn number_of_frames(&self) -> Option<u32> {
-        Some(1)
-    }
-
-    fn number_of_fragments(&self) -> Option<u32> {
-        Some(1)
-    }
-
-    fn fragment(&self, fragment: usize) -> Option<Cow<'_, [u8]>> {
-        (fragment == 0).then_some(Cow::Borrowed(self.bytes.as_slice()))
-    }
-
-    fn offset_table(&self) -> Option<Cow<'_, [u32]>> {
-        Some(Cow::Borrowed(&[]))
-    }
-
-    fn raw_pixel_data(&self) -> Option<RawPixelData> {
-        Some(RawPixelData {
-            fragments: [self.bytes.clone()].into_iter().collect(),
-            offset_table: [].into_iter().collect(),
-        })
-    }
+fn corrupt(message: impl Into<String>) -> Fault {
+    Fault::read(FaultKind::Corrupt, message)
 }

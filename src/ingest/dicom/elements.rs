@@ -11,32 +11,26 @@ use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use flate2::read::DeflateDecoder;
 
-use super::encoding::{DEPTH, ElementEncoding, Header, ITEM, SEQUENCE_END};
+use super::encoding::{DEPTH, ElementEncoding, Header};
+use super::fragments::{PixelBytes, gather};
+use super::start::FileStart;
 use super::stream::Stream;
 use super::syntax::Syntax;
+use super::value::Value;
 use crate::error::{Fault, FaultKind};
 use crate::ingest::file::open_regular;
 
-/// Maximum number of fragments of one compressed slice.
-const FRAGMENTS: usize = 4096;
 /// Maximum bytes of an inflated file: a slice of 4096² voxels and its header.
 const INFLATED_BYTES: u64 = 64 << 20;
-
-/// Location of the pixels in a file: byte ranges as (first byte, length), one for each compressed fragment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct PixelBytes {
-    pub encapsulated: bool,
-    pub ranges: Vec<(u64, u64)>,
-}
 
 /// Requested elements of a file.
 #[derive(Default)]
 pub(super) struct Elements {
-    values: BTreeMap<Tag, Vec<u8>>,
-    big_endian: bool,
-    implicit: bool,
-    /// Whether a fault must be reported: the file starts as the standard requires, or could not be opened. The fault of any other file
-    /// only shows that the file is not DICOM.
+    values: BTreeMap<Tag, Value>,
+    /// Encoding of the data set of a file without group 2.
+    bare: Option<ElementEncoding>,
+    /// Whether a fault must be reported: the file starts as the standard requires, has a requested element, or could not be opened. The
+    /// fault of any other file only shows that the file is not DICOM.
     pub may_be_dicom: bool,
     /// Location of the pixels, if the file has any.
     pub pixels: Option<PixelBytes>,
@@ -60,19 +54,27 @@ impl Elements {
     fn fill(&mut self, path: &Path, requested: &[Tag]) -> Result<bool, Fault> {
         let (file, bytes) = open_regular(path)?;
         let mut stream = Stream::new(BufReader::with_capacity(16 << 10, file), bytes);
-        match FileStart::find(&mut stream)? {
+        let start = FileStart::find(&mut stream)?;
+        self.may_be_dicom = matches!(start, Some(FileStart::Standard(_)));
+        let outcome = match start {
             None => return Ok(false),
-            Some(FileStart::Meta) => self.read_file(&mut stream, requested)?,
+            Some(FileStart::Standard(meta) | FileStart::Meta(meta)) => self.read_file(&mut stream, meta, requested),
             Some(FileStart::Bare(encoding)) => {
-                (self.may_be_dicom, self.implicit) = (false, !encoding.explicit);
-                self.read_dataset(&mut stream, encoding, requested)?;
+                self.bare = Some(encoding);
+                self.read_dataset(&mut stream, encoding, requested)
             }
-        }
-        Ok(true)
+        };
+        self.may_be_dicom |= !self.values.is_empty();
+        outcome.map(|()| true)
     }
 
-    fn read_file<R: Read + Seek>(&mut self, stream: &mut Stream<R>, requested: &[Tag]) -> Result<(), Fault> {
-        self.read_meta(stream)?;
+    fn read_file<R: Read + Seek>(
+        &mut self,
+        stream: &mut Stream<R>,
+        meta: ElementEncoding,
+        requested: &[Tag],
+    ) -> Result<(), Fault> {
+        self.read_meta(stream, meta)?;
         let uid = self.text(tags::TRANSFER_SYNTAX_UID).ok_or_else(|| {
             Fault::read(FaultKind::Missing, "a DICOM file without transfer syntax: its header is damaged")
         })?;
@@ -83,27 +85,23 @@ impl Elements {
                 self.read_dataset(&mut Stream::new(Cursor::new(inflated), bytes), ElementEncoding::EXPLICIT, requested)
             }
             Ok(Syntax::ImplicitLittle) => self.read_dataset(stream, ElementEncoding::IMPLICIT, requested),
-            Ok(Syntax::ExplicitBig) => {
-                self.big_endian = true;
-                self.read_dataset(stream, ElementEncoding { explicit: true, big_endian: true }, requested)
-            }
+            Ok(Syntax::ExplicitBig) => self.read_dataset(stream, ElementEncoding::EXPLICIT_BIG, requested),
             // Every other syntax, supported or not, has explicit little-endian elements around its pixels.
             _ => self.read_dataset(stream, ElementEncoding::EXPLICIT, requested),
         }
     }
 
-    /// Reads group 2, which is explicit little-endian in every file, and stops before the next group.
-    fn read_meta<R: Read + Seek>(&mut self, stream: &mut Stream<R>) -> Result<(), Fault> {
+    /// Reads group 2, and stops before the next group. The standard requires explicit little-endian elements in every file.
+    fn read_meta<R: Read + Seek>(&mut self, stream: &mut Stream<R>, encoding: ElementEncoding) -> Result<(), Fault> {
         while stream.remaining() > 0 {
             let start = stream.position();
-            let Some(header) = Header::read(stream, ElementEncoding::EXPLICIT, 2)? else {
+            let Some(header) = Header::read(stream, encoding, 2)? else {
                 return stream.seek(start);
             };
             if header.tag == tags::TRANSFER_SYNTAX_UID || header.tag == tags::MEDIA_STORAGE_SOP_CLASS_UID {
-                let value = header.value(stream)?;
-                self.values.insert(header.tag, value);
+                self.insert(stream, encoding, &header)?;
             } else {
-                header.skip(stream, ElementEncoding::EXPLICIT, DEPTH)?;
+                header.skip(stream, encoding, DEPTH)?;
             }
         }
         Ok(())
@@ -118,12 +116,11 @@ impl Elements {
         while stream.remaining() > 0 {
             let Some(header) = Header::read(stream, encoding, u16::MAX)? else { return Ok(()) };
             if header.tag == tags::PIXEL_DATA {
-                self.pixels = Some(pixels(stream, encoding, header.length)?);
+                self.pixels = Some(PixelBytes::find(stream, encoding, &header)?);
                 return Ok(());
             }
             if requested.contains(&header.tag) {
-                let value = header.value(stream)?;
-                self.values.insert(header.tag, value);
+                self.insert(stream, encoding, &header)?;
             } else {
                 header.skip(stream, encoding, DEPTH)?;
             }
@@ -131,31 +128,49 @@ impl Elements {
         Ok(())
     }
 
+    /// Reads the value of an element. The same element with another value is a fault, because either could be right.
+    fn insert<R: Read + Seek>(
+        &mut self,
+        stream: &mut Stream<R>,
+        encoding: ElementEncoding,
+        header: &Header,
+    ) -> Result<(), Fault> {
+        let bytes = header.value(stream)?;
+        let value = Value { representation: header.representation, big_endian: encoding.big_endian, bytes };
+        match self.values.insert(header.tag, value) {
+            Some(first) if first.bytes != self.values[&header.tag].bytes => Err(Fault::read(
+                FaultKind::Corrupt,
+                format!("expected one element {}, got two with different values", header.tag),
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// Returns the transfer syntax of a file without group 2.
     pub fn bare_syntax(&self) -> Syntax {
-        if self.implicit { Syntax::ImplicitLittle } else { Syntax::ExplicitLittle }
+        match self.bare {
+            Some(ElementEncoding::IMPLICIT) => Syntax::ImplicitLittle,
+            Some(ElementEncoding::EXPLICIT_BIG) => Syntax::ExplicitBig,
+            _ => Syntax::ExplicitLittle,
+        }
     }
 
     /// Returns the bytes of a value as stored.
     pub fn bytes(&self, tag: Tag) -> Option<&[u8]> {
-        self.values.get(&tag).map(Vec::as_slice)
+        self.values.get(&tag).map(|value| &value.bytes[..])
     }
 
     /// Returns a value as a string without padding; `None` if the value is absent, empty or not ASCII.
     pub fn text(&self, tag: Tag) -> Option<&str> {
-        let text = std::str::from_utf8(self.bytes(tag)?).ok()?.trim_matches([' ', '\0']);
-        (!text.is_empty() && text.is_ascii()).then_some(text)
+        self.values.get(&tag)?.text()
     }
 
     /// Returns a value as decimal numbers; `None` if the value is absent or empty.
     pub fn numbers<const N: usize>(&self, tag: Tag, name: &str) -> Result<Option<[f64; N]>, Fault> {
-        if self.bytes(tag).is_none_or(|bytes| bytes.iter().all(|byte| [b' ', 0].contains(byte))) {
-            return Ok(None);
-        }
-        let numbers: Option<Vec<f64>> =
-            self.text(tag).and_then(|text| text.split('\\').map(|part| part.trim().parse::<f64>().ok()).collect());
-        match numbers.and_then(|numbers| <[f64; N]>::try_from(numbers).ok()) {
-            Some(numbers) if numbers.iter().all(|number| number.is_finite()) => Ok(Some(numbers)),
+        let Some(value) = self.values.get(&tag) else { return Ok(None) };
+        match value.decimals().map(|numbers| numbers.map(<[f64; N]>::try_from)) {
+            Ok(None) => Ok(None),
+            Ok(Some(Ok(numbers))) if numbers.iter().all(|number| number.is_finite()) => Ok(Some(numbers)),
             _ => Err(Fault::read(
                 FaultKind::Corrupt,
                 format!("expected {N} decimal number(s) in {name}, got another value"),
@@ -163,10 +178,16 @@ impl Elements {
         }
     }
 
-    /// Returns a value as an unsigned 16-bit number.
-    pub fn u16(&self, tag: Tag) -> Option<u16> {
-        let bytes = self.bytes(tag)?.first_chunk::<2>()?;
-        Some(if self.big_endian { u16::from_be_bytes(*bytes) } else { u16::from_le_bytes(*bytes) })
+    /// Returns a value as an unsigned 16-bit number; `None` if the value is absent or empty.
+    pub fn u16(&self, tag: Tag, name: &str) -> Result<Option<u16>, Fault> {
+        self.values.get(&tag).map_or(Ok(None), |value| {
+            value.u16().map_err(|_| {
+                Fault::read(
+                    FaultKind::Corrupt,
+                    format!("expected one unsigned 16-bit number in {name}, got another value"),
+                )
+            })
+        })
     }
 }
 
@@ -175,28 +196,15 @@ pub(super) fn read_pixels(path: &Path, syntax: Syntax, pixels: &PixelBytes, limi
     let (file, bytes) = open_regular(path)?;
     let mut stream = Stream::new(BufReader::with_capacity(16 << 10, file), bytes);
     if syntax == Syntax::Deflated {
-        if !matches!(FileStart::find(&mut stream)?, Some(FileStart::Meta)) {
+        let Some(FileStart::Standard(meta) | FileStart::Meta(meta)) = FileStart::find(&mut stream)? else {
             return Err(Fault::read(FaultKind::Corrupt, "the DICOM file changed during reading"));
-        }
-        Elements::default().read_meta(&mut stream)?;
+        };
+        Elements::default().read_meta(&mut stream, meta)?;
         let inflated = inflate(&mut stream)?;
         let bytes = inflated.len() as u64;
         return gather(&mut Stream::new(Cursor::new(inflated), bytes), pixels, limit);
     }
     gather(&mut stream, pixels, limit)
-}
-
-fn gather<R: Read + Seek>(stream: &mut Stream<R>, pixels: &PixelBytes, limit: u64) -> Result<Vec<u8>, Fault> {
-    if let [(start, length)] = pixels.ranges[..] {
-        stream.seek(start)?;
-        return stream.vec(length.min(limit));
-    }
-    let mut all = Vec::new();
-    for &(start, length) in &pixels.ranges {
-        stream.seek(start)?;
-        all.extend(stream.vec(length.min(limit - all.len() as u64))?);
-    }
-    Ok(all)
 }
 
 fn inflate<R: Read + Seek>(stream: &mut Stream<R>) -> Result<Vec<u8>, Fault> {
@@ -219,84 +227,6 @@ fn inflate<R: Read + Seek>(stream: &mut Stream<R>) -> Result<Vec<u8>, Fault> {
         return Err(too_large());
     }
     Ok(inflated)
-}
-
-/// The start of a DICOM file.
-enum FileStart {
-    /// The file has the magic bytes and group 2.
-    Meta,
-    /// The file has neither, as in some old archives.
-    Bare(ElementEncoding),
-}
-
-impl FileStart {
-    fn find<R: Read + Seek>(stream: &mut Stream<R>) -> Result<Option<Self>, Fault> {
-        if stream.remaining() >= 132 {
-            stream.skip(128)?;
-            if &stream.array::<4>()? == b"DICM" {
-                return Ok(Some(Self::Meta));
-            }
-            stream.seek(0)?;
-        }
-        if stream.remaining() < 8 {
-            return Ok(None);
-        }
-        let head: [u8; 8] = stream.array()?;
-        stream.seek(0)?;
-        // Every image starts with a low element of group 8; the length or representation of the element follows.
-        let [0x08, 0x00, element, 0x00, rest @ ..] = head else { return Ok(None) };
-        let encoding = match rest {
-            [a, b, ..] if a.is_ascii_uppercase() && b.is_ascii_uppercase() => ElementEncoding::EXPLICIT,
-            [_, 0, 0, 0] => ElementEncoding::IMPLICIT,
-            _ => return Ok(None),
-        };
-        Ok((element <= 0x18).then_some(Self::Bare(encoding)))
-    }
-}
-
-/// Finds the byte ranges of the pixel data after its element header.
-fn pixels<R: Read + Seek>(
-    stream: &mut Stream<R>,
-    encoding: ElementEncoding,
-    length: Option<u32>,
-) -> Result<PixelBytes, Fault> {
-    if let Some(length) = length {
-        let range = (stream.position(), u64::from(length));
-        stream.skip(range.1).map_err(|_| {
-            Fault::read(
-                FaultKind::Truncated,
-                format!("a slice ends inside its pixels: expected {} bytes, got {}", range.1, stream.remaining()),
-            )
-        })?;
-        return Ok(PixelBytes { encapsulated: false, ranges: vec![range] });
-    }
-    let mut ranges = Vec::new();
-    let mut first = true;
-    while let Some(item) = Header::read(stream, encoding, u16::MAX)? {
-        match (item.tag, item.length) {
-            (SEQUENCE_END, _) => break,
-            (ITEM, Some(length)) => {
-                // The first item is the offset table, which a single frame does not need.
-                if !std::mem::take(&mut first) {
-                    ranges.push((stream.position(), u64::from(length)));
-                }
-                stream.skip(u64::from(length))?;
-            }
-            _ => {
-                return Err(Fault::read(
-                    FaultKind::Corrupt,
-                    "compressed pixel data contains an element that is not a fragment",
-                ));
-            }
-        }
-        if ranges.len() > FRAGMENTS {
-            return Err(Fault::read(
-                FaultKind::Corrupt,
-                format!("expected at most {FRAGMENTS} fragments in a slice, got more"),
-            ));
-        }
-    }
-    Ok(PixelBytes { encapsulated: true, ranges })
 }
 
 #[cfg(test)]
@@ -341,17 +271,5 @@ mod tests {
         let (elements, outcome) = parse(&bytes, ElementEncoding::EXPLICIT);
         assert_eq!(outcome.unwrap_err().kind, FaultKind::Corrupt);
         assert_eq!(elements.text(tags::MODALITY), Some("CT"));
-    }
-
-    #[test]
-    fn fragments_after_offset_table_are_found() {
-        let mut bytes = b"\xE0\x7F\x10\x00OB\x00\x00\xFF\xFF\xFF\xFF".to_vec();
-        bytes.extend(b"\xFE\xFF\x00\xE0\x00\x00\x00\x00");
-        bytes.extend(b"\xFE\xFF\x00\xE0\x02\x00\x00\x00ab\xFE\xFF\x00\xE0\x04\x00\x00\x00cdef");
-        bytes.extend(b"\xFE\xFF\xDD\xE0\x00\x00\x00\x00");
-        let pixels = parse(&bytes, ElementEncoding::EXPLICIT).0.pixels.unwrap();
-        assert_eq!(pixels, PixelBytes { encapsulated: true, ranges: vec![(28, 2), (38, 4)] });
-        let gathered = gather(&mut Stream::new(Cursor::new(&bytes), bytes.len() as u64), &pixels, u64::MAX);
-        assert_eq!(gathered.unwrap(), b"abcdef");
     }
 }

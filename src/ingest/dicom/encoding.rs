@@ -16,8 +16,22 @@ pub(super) const ITEM: Tag = Tag(0xFFFE, 0xE000);
 const ITEM_END: Tag = Tag(0xFFFE, 0xE00D);
 pub(super) const SEQUENCE_END: Tag = Tag(0xFFFE, 0xE0DD);
 
+/// Representations with a length of 16 bits (PS3.5, 7.1.2).
+const SHORT: [&[u8; 2]; 21] = [
+    b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS",
+    b"ST", b"TM", b"UI", b"UL", b"US",
+];
+/// Representations with a length of 32 bits after two reserved bytes.
+const LONG: [&[u8; 2]; 13] =
+    [b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"];
+
+/// Returns whether two bytes are a value representation of the standard.
+pub(super) fn is_representation(bytes: [u8; 2]) -> bool {
+    SHORT.contains(&&bytes) || LONG.contains(&&bytes)
+}
+
 /// Encoding of elements: explicit or implicit value representation, and byte order.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ElementEncoding {
     pub explicit: bool,
     pub big_endian: bool,
@@ -25,6 +39,7 @@ pub(super) struct ElementEncoding {
 
 impl ElementEncoding {
     pub const EXPLICIT: Self = Self { explicit: true, big_endian: false };
+    pub const EXPLICIT_BIG: Self = Self { explicit: true, big_endian: true };
     pub const IMPLICIT: Self = Self { explicit: false, big_endian: false };
 
     fn u16(self, bytes: [u8; 2]) -> u16 {
@@ -39,8 +54,8 @@ impl ElementEncoding {
 /// The header of an element: tag and length of its value.
 pub(super) struct Header {
     pub tag: Tag,
-    /// Whether the representation is `UN`, which contains implicit little-endian elements if its length is undefined.
-    unknown: bool,
+    /// The value representation, `None` in an implicit encoding.
+    pub representation: Option<[u8; 2]>,
     /// `None` if the length is undefined.
     pub length: Option<u32>,
 }
@@ -57,27 +72,23 @@ impl Header {
         if tag.group() > last_group {
             return Ok(None);
         }
-        let mut unknown = false;
-        let length = if !encoding.explicit || tag.group() == ITEM.group() {
-            encoding.u32(stream.array()?)
+        if !encoding.explicit || tag.group() == ITEM.group() {
+            let length = encoding.u32(stream.array()?);
+            return Ok(Some(Self { tag, representation: None, length: (length != u32::MAX).then_some(length) }));
+        }
+        let [v0, v1, l0, l1] = stream.array()?;
+        let representation = [v0, v1];
+        let length = if SHORT.contains(&&representation) {
+            Some(u32::from(encoding.u16([l0, l1])))
+        } else if LONG.contains(&&representation) {
+            Some(encoding.u32(stream.array()?)).filter(|length| *length != u32::MAX)
         } else {
-            let [v0, v1, l0, l1] = stream.array()?;
-            match &[v0, v1] {
-                b"OB" | b"OD" | b"OF" | b"OL" | b"OV" | b"OW" | b"SQ" | b"SV" | b"UC" | b"UN" | b"UR" | b"UT"
-                | b"UV" => {
-                    unknown = [v0, v1] == *b"UN";
-                    encoding.u32(stream.array()?)
-                }
-                [a, b] if a.is_ascii_uppercase() && b.is_ascii_uppercase() => u32::from(encoding.u16([l0, l1])),
-                _ => {
-                    return Err(Fault::read(
-                        FaultKind::Corrupt,
-                        "expected a value representation in a DICOM element, got other bytes",
-                    ));
-                }
-            }
+            return Err(Fault::read(
+                FaultKind::Corrupt,
+                "expected a value representation in a DICOM element, got other bytes",
+            ));
         };
-        Ok(Some(Self { tag, unknown, length: (length != u32::MAX).then_some(length) }))
+        Ok(Some(Self { tag, representation: Some(representation), length }))
     }
 
     /// Reads the value of a requested element.
@@ -101,7 +112,9 @@ impl Header {
     ) -> Result<(), Fault> {
         match self.length {
             Some(length) => stream.skip(u64::from(length)),
-            None => skip_items(stream, if self.unknown { ElementEncoding::IMPLICIT } else { encoding }, depth),
+            // The items of a sequence whose representation was unknown to the writer are implicit (PS3.5, 6.2.2).
+            None if self.representation == Some(*b"UN") => skip_items(stream, ElementEncoding::IMPLICIT, depth),
+            None => skip_items(stream, encoding, depth),
         }
     }
 }

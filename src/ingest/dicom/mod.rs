@@ -27,8 +27,8 @@
 //! [`StructureFile`] reads RT Structure Sets and Segmentations, which belong to a scan as its labels.
 //!
 //! # Hostile files
-//! Lengths are checked against the size of the file. Decoders of compressed pixels can crash on bad input:
-//! [`Decoder::in_child_process`] runs them in a child process.
+//! Lengths are checked against the size of the file. The decoder of JPEG 2000 can crash on bad input:
+//! [`Decoder::in_child_process`] runs decoders in a child process.
 
 mod codec;
 mod codestream;
@@ -38,19 +38,25 @@ mod decoder;
 mod elements;
 mod encoding;
 mod folder;
+mod fragments;
 mod frame;
 mod geometry;
+pub mod jpeg;
 mod object;
 mod pixels;
+mod rle;
+mod samples;
 mod segmentation;
 mod series;
 mod slice;
 mod stacks;
+mod start;
 mod stream;
 mod structure;
 mod structure_set;
 mod structures;
 mod syntax;
+mod value;
 mod worker;
 
 pub use decoder::Decoder;

@@ -52,14 +52,18 @@ impl Rescale {
 impl PixelFormat {
     /// Returns whether every value that the format can store is rescaled to an integer HU in the range of i16.
     pub fn fits_i16(self, rescale: Rescale) -> bool {
-        let (low, high) = if self.signed {
-            (-(1i64 << (self.bits - 1)), (1i64 << (self.bits - 1)) - 1)
-        } else {
-            (0, (1i64 << self.bits) - 1)
-        };
         rescale.integer_coefficients().is_some_and(|(slope, intercept)| {
-            [low, high].iter().all(|v| i16::try_from(v * i64::from(slope) + i64::from(intercept)).is_ok())
+            self.range().iter().all(|v| i16::try_from(v * i64::from(slope) + i64::from(intercept)).is_ok())
         })
+    }
+
+    /// Returns the lowest and the highest value that the format can store.
+    pub fn range(self) -> [i64; 2] {
+        if self.signed {
+            [-(1i64 << (self.bits - 1)), (1i64 << (self.bits - 1)) - 1]
+        } else {
+            [0, (1i64 << self.bits) - 1]
+        }
     }
 
     /// Returns the stored values of a frame.
@@ -75,6 +79,13 @@ impl PixelFormat {
             [a, b] => value(u32::from(u16::from_le_bytes([a, b]))),
             _ => unreachable!("pixels have one or two bytes"),
         })
+    }
+}
+
+/// Swaps the bytes of each 16-bit word.
+pub(super) fn swap_pairs(bytes: &mut [u8]) {
+    for pair in bytes.chunks_exact_mut(2) {
+        pair.swap(0, 1);
     }
 }
 

@@ -7,11 +7,12 @@ use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use sha2::{Digest, Sha256};
 
-use super::elements::{Elements, PixelBytes, read_pixels};
+use super::elements::{Elements, read_pixels};
+use super::fragments::PixelBytes;
 use super::frame::Frame;
 use super::geometry::SlicePose;
 use super::object::{ObjectClass, is_other_file_by_name};
-use super::pixels::{PixelFormat, Rescale};
+use super::pixels::{PixelFormat, Rescale, swap_pairs};
 use super::syntax::Syntax;
 use crate::error::{Fault, FaultKind};
 
@@ -146,7 +147,7 @@ impl Slice {
         if let ObjectClass::Other(name) = class {
             return FileContent::Other(name);
         }
-        let is_image = elements.pixels.is_some() || elements.bytes(tags::ROWS).is_some();
+        let is_image = elements.pixels.is_some() || elements.bytes(tags::ROWS).is_some_and(|rows| !rows.is_empty());
         if class == ObjectClass::Unknown && !is_image {
             // A file that starts by chance like a DICOM file without preamble.
             if !elements.may_be_dicom && is_other_file_by_name(path) {
@@ -231,8 +232,19 @@ impl Image {
 
     /// Reads the pixels as stored in the file at `path`, compressed or not.
     pub fn read(&self, path: &Path) -> Result<Vec<u8>, Fault> {
-        let limit = if self.syntax.is_compressed() { u64::MAX } else { self.frame(Vec::new()).decoded_bytes() as u64 };
-        read_pixels(path, self.syntax, &self.pixels, limit)
+        let decoded = self.frame(Vec::new()).decoded_bytes();
+        let swapped = has_swapped_pairs(self.syntax, self.format, &self.pixels);
+        let limit = match self.syntax.is_compressed() {
+            true => u64::MAX,
+            false if swapped => decoded.next_multiple_of(2) as u64,
+            false => decoded as u64,
+        };
+        let mut bytes = read_pixels(path, self.syntax, &self.pixels, limit)?;
+        if swapped {
+            swap_pairs(&mut bytes);
+            bytes.truncate(decoded);
+        }
+        Ok(bytes)
     }
 
     /// Returns whether the images of two files have the same place, format and stored pixels. Compressed pixels are equal only if their
@@ -261,7 +273,7 @@ fn unsupported(message: String) -> Fault {
 }
 
 fn required_u16(elements: &Elements, tag: Tag, name: &str) -> Result<u16, Fault> {
-    elements.u16(tag).ok_or_else(|| missing(name))
+    elements.u16(tag, name)?.ok_or_else(|| missing(name))
 }
 
 /// Returns a fault if the file is not a single-frame grayscale CT image in HU.
@@ -275,7 +287,8 @@ fn check_kind(elements: &Elements) -> Result<(), Fault> {
         }
     }
     let [frames] = elements.numbers(tags::NUMBER_OF_FRAMES, "NumberOfFrames")?.unwrap_or([1.0]);
-    if frames != 1.0 {
+    // The element has no meaning in a CT image; some writers set it to 0.
+    if frames != 1.0 && frames != 0.0 {
         return Err(unsupported(format!("expected one file per slice, got a multi-frame image of {frames} frames")));
     }
     let samples = required_u16(elements, tags::SAMPLES_PER_PIXEL, "SamplesPerPixel")?;
@@ -303,7 +316,7 @@ fn check_kind(elements: &Elements) -> Result<(), Fault> {
 fn pixel_format(elements: &Elements) -> Result<PixelFormat, Fault> {
     let bits_allocated = required_u16(elements, tags::BITS_ALLOCATED, "BitsAllocated")?;
     let bits_stored = required_u16(elements, tags::BITS_STORED, "BitsStored")?;
-    let high_bit = elements.u16(tags::HIGH_BIT).unwrap_or(bits_stored.wrapping_sub(1));
+    let high_bit = elements.u16(tags::HIGH_BIT, "HighBit")?.unwrap_or(bits_stored.wrapping_sub(1));
     let signed = match required_u16(elements, tags::PIXEL_REPRESENTATION, "PixelRepresentation")? {
         0 => false,
         1 => true,
@@ -342,14 +355,31 @@ fn pixel_bytes(
             "the transfer syntax contradicts the pixel data: only one of them is compressed",
         ));
     }
+    // Programs disagree on the byte order of other representations.
+    let is_ordered =
+        pixels.representation == Some(*b"OW") || (format.bytes == 1 && pixels.representation == Some(*b"OB"));
+    if syntax.is_big_endian() && !is_ordered {
+        return Err(unsupported(
+            "expected big-endian PixelData of representation OW, got another one: transcode the series".into(),
+        ));
+    }
     let stored: u64 = pixels.ranges.iter().map(|(_, length)| length).sum();
     let decoded = (shape[0] * shape[1] * format.bytes) as u64;
-    let needed = if syntax.is_compressed() { 1 } else { decoded };
+    let needed = match syntax.is_compressed() {
+        true => 1,
+        false if has_swapped_pairs(syntax, format, &pixels) => decoded.next_multiple_of(2),
+        false => decoded,
+    };
     if stored < needed {
         return Err(Fault::read(
             FaultKind::Truncated,
             format!("expected {needed} bytes of pixel data for {} × {} pixels, got {stored}", shape[0], shape[1]),
         ));
+    }
+    // With one frame or none in the header, more frames in the pixel data could be any slice.
+    let stated = elements.numbers(tags::NUMBER_OF_FRAMES, "NumberOfFrames")?;
+    if pixels.frames > 1 || (stated == Some([0.0]) && !syntax.is_compressed() && stored >= 2 * decoded) {
+        return Err(Fault::read(FaultKind::Corrupt, "expected pixel data of 1 frame, got more frames"));
     }
     // Compression may enlarge the data, but not by this much; larger data is not read into memory.
     let limit = 4 * decoded + COMPRESSED_EXTRA_BYTES;
@@ -360,4 +390,9 @@ fn pixel_bytes(
         ));
     }
     Ok(pixels)
+}
+
+/// Returns whether two pixels of one byte are stored as a big-endian word, the second one first (PS3.5, 7.3).
+fn has_swapped_pairs(syntax: Syntax, format: PixelFormat, pixels: &PixelBytes) -> bool {
+    syntax.is_big_endian() && format.bytes == 1 && pixels.representation == Some(*b"OW")
 }

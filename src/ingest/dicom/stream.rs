@@ -59,6 +59,21 @@ impl<R: Read + Seek> Stream<R> {
         self.seek(self.offset + length)
     }
 
+    /// Skips bytes that are zero.
+    pub fn skip_zeros(&mut self) -> Result<(), Fault> {
+        let mut block = [0; 256];
+        while self.remaining() > 0 {
+            let start = self.offset;
+            let bytes = self.remaining().min(block.len() as u64);
+            let block = &mut block[..bytes as usize];
+            self.read(block)?;
+            if let Some(zeros) = block.iter().position(|byte| *byte != 0) {
+                return self.seek(start + zeros as u64);
+            }
+        }
+        Ok(())
+    }
+
     /// Moves to a position in bytes from the start.
     pub fn seek(&mut self, position: u64) -> Result<(), Fault> {
         let failed =

@@ -47,11 +47,6 @@ impl Syntax {
         ))
     }
 
-    /// Returns the unique identifier of the syntax.
-    pub fn uid(self) -> &'static str {
-        Self::ALL[self.code() as usize].1
-    }
-
     /// Returns the index in the list of syntaxes, for the protocol between a program and its decoder.
     pub fn code(self) -> u8 {
         self as u8
@@ -81,7 +76,7 @@ mod tests {
     fn codes_and_identifiers_round_trip() {
         for (syntax, uid) in Syntax::ALL {
             assert_eq!(Syntax::of(uid), Ok(syntax));
-            assert_eq!((Syntax::from_code(syntax.code()), syntax.uid()), (Some(syntax), uid));
+            assert_eq!(Syntax::from_code(syntax.code()), Some(syntax));
         }
         assert_eq!(Syntax::from_code(9), None);
     }

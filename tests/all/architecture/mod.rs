@@ -54,6 +54,7 @@ const RESTRICTED_CRATES: &[(&str, &[&str])] = &[
     ("candle_nn", &["nn", "train/initial"]),
     ("nifti", &["ingest/nifti"]),
     ("dicom_", &["ingest/dicom"]),
+    ("jpeg2k", &["ingest/dicom"]),
     ("arrow", &["record", "train/history", "evaluate/metrics/tables"]),
     ("parquet", &["record", "train/history"]),
     ("tar", &["sink"]),
