@@ -13,6 +13,7 @@ use super::scan::{read_error, read_scan, window};
 use crate::error::{Error, Result};
 use crate::graph::{GraphFile, Registry, check};
 use crate::ingest::{is_tumor_name, label_names, volume_file};
+use crate::mask::Alignment;
 use crate::volume::{Array3, HuWindow, Labels, Volume, Voxels, busiest_voxel, three_planes};
 
 /// Describe a scan: geometry, HU, labels, a picture
@@ -88,6 +89,10 @@ struct LabelMap {
     orientation: String,
     /// Whether the labels are on the scan's own grid.
     on_scan_grid: bool,
+    /// Share of the voxels of the scan that the labels cover, 0 to 1.
+    coverage: f64,
+    /// Number of voxels of the scan that have a label.
+    labelled_voxels: u64,
     /// The labeled voxels on the labels' own grid.
     ids: Vec<Label>,
 }
@@ -186,7 +191,11 @@ struct ScanLabels {
 fn read_labels(path: &Path, scan: &Volume, names: &BTreeMap<u16, String>) -> Result<ScanLabels> {
     let read = || {
         let labels = volume_file::read_labels(path)?;
-        Ok(ScanLabels { map: LabelMap::of(&labels, scan, names), on_scan: labels.onto(&scan.grid)? })
+        let coverage = Alignment::new(&labels.grid, &scan.grid, 0.0)?.coverage();
+        let on_scan = labels.onto(&scan.grid)?;
+        let labelled_voxels = on_scan.ids.as_slice().iter().filter(|id| **id > 0).count() as u64;
+        let map = LabelMap { coverage, labelled_voxels, ..LabelMap::of(&labels, scan, names) };
+        Ok(ScanLabels { map, on_scan })
     };
     read().map_err(|fault| read_error(path, &fault))
 }
@@ -222,6 +231,8 @@ impl LabelMap {
             shape: labels.grid.shape,
             orientation: labels.grid.orientation().code(),
             on_scan_grid: labels.grid.agrees_with(&scan.grid),
+            coverage: 1.0,
+            labelled_voxels: 0,
             ids: ids.collect(),
         }
     }
@@ -254,6 +265,20 @@ impl fmt::Display for Inspection {
             let [x, y, z] = labels.shape;
             let grid = if labels.on_scan_grid { "the scan's grid" } else { "another grid" };
             writeln!(f, "labels       {} of {x} x {y} x {z} voxels, {}, {grid}", labels.ids.len(), labels.orientation)?;
+            let percent = (100.0 * labels.coverage).floor();
+            match (labels.labelled_voxels, labels.coverage) {
+                (_, 0.0) => writeln!(
+                    f,
+                    "             none of the scan's voxels is within the labels: they belong to another scan"
+                )?,
+                (0, _) => {
+                    writeln!(f, "             no voxel of the scan has a label; the labels cover {percent}% of it")?
+                }
+                (_, coverage) if coverage < 1.0 => {
+                    writeln!(f, "             the labels cover {percent}% of the scan's voxels")?
+                }
+                _ => {}
+            }
             let is_named = labels.ids.iter().any(|label| label.name.is_some());
             writeln!(f, "          id     voxels         ml{}", if is_named { "  name" } else { "" })?;
             for Label { id, name, voxels, ml } in &labels.ids {

@@ -45,6 +45,7 @@ pub struct ScanMetadata {
 pub struct StageReport {
     metadata: Option<ScanMetadata>,
     organs_ml: Vec<(String, f64)>,
+    mask_coverage: Option<f64>,
     samples: Vec<SampleRecord>,
     files: Vec<SampleFiles>,
     fault: Option<Fault>,
@@ -137,6 +138,7 @@ impl StageRunner {
         let mut report = StageReport {
             metadata: Some(metadata(scan)),
             organs_ml: organs_ml(&masked.mask, scan),
+            mask_coverage: Some(masked.mask.coverage),
             ..StageReport::default()
         };
         let mut results = AttemptResults::default();
@@ -225,11 +227,13 @@ impl StageRunner {
         let metadata = reports.iter().find_map(|report| report.metadata.clone());
         let duplicate_of = reports.iter().find_map(|report| report.duplicate_of);
         let mut organs: Vec<(String, f64)> = Vec::new();
+        let mut mask_coverage = None;
         let (mut samples, mut files, mut faults) = (Vec::new(), Vec::new(), Vec::new());
         for report in reports {
             samples.extend(report.samples);
             files.extend(report.files);
             faults.extend(report.fault);
+            mask_coverage = [mask_coverage, report.mask_coverage].into_iter().flatten().reduce(f64::min);
             for (name, ml) in report.organs_ml {
                 if organs.iter().all(|(known, _)| *known != name) {
                     organs.push((name, ml));
@@ -264,6 +268,7 @@ impl StageRunner {
             hu_min: metadata.as_ref().map(|metadata| metadata.hu_min),
             hu_max: metadata.as_ref().map(|metadata| metadata.hu_max),
             organs,
+            mask_coverage,
             accepted,
             rejected: samples.len() as u32 - accepted,
         };

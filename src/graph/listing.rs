@@ -9,7 +9,10 @@ use super::survey::problem;
 use super::{Location, Problem, ScanStages, Severity};
 use crate::error::Result;
 use crate::id::PatientKey;
-use crate::mask::Mask;
+use crate::mask::{Coverage, Mask};
+
+/// Label files that cover a smaller share of their scan are told of. Labels that were cut to the organ are common, but must be intended.
+const WHOLE: f64 = 0.999;
 
 /// The scans of a source.
 pub(super) struct SourceScans {
@@ -18,7 +21,7 @@ pub(super) struct SourceScans {
     pub(super) patients: BTreeSet<PatientKey>,
 }
 
-/// The scans of a source for which a label file of a mask is missing.
+/// The scans of a source whose label files of a mask are missing, or cover the scan in part.
 struct MissingFiles {
     /// Index of the mask.
     mask: usize,
@@ -26,6 +29,27 @@ struct MissingFiles {
     scans: usize,
     /// The pattern of the first missing file.
     pattern: Option<String>,
+    /// Number of scans whose label files cover less than the minimum share: they will fail.
+    elsewhere: usize,
+    /// Number of other scans whose label files do not cover every voxel.
+    partial: usize,
+    /// The smallest share of these scans.
+    least: f64,
+}
+
+impl MissingFiles {
+    fn new(mask: usize) -> Self {
+        Self { mask, missing: 0, scans: 0, pattern: None, elsewhere: 0, partial: 0, least: 1.0 }
+    }
+
+    fn add(&mut self, coverage: Coverage) {
+        if coverage.share < coverage.minimum {
+            self.elsewhere += 1;
+        } else if coverage.share < WHOLE {
+            self.partial += 1;
+            self.least = self.least.min(coverage.share);
+        }
+    }
 }
 
 /// The scans of all sources.
@@ -89,6 +113,7 @@ pub(super) fn list_scans(
         problems.push(problem(severity, message, location(&node.name), &node.source.explain_empty()));
     }
     problems.extend(missing_files(stages, &missing, location));
+    problems.extend(partial_files(stages, &missing, location));
     ListedScans { sources: listed.into_iter().collect(), problems }
 }
 
@@ -109,14 +134,18 @@ fn start_listing(stages: &ScanStages, source: usize) -> Listing {
         let bytes = entries.iter().map(|entry| entry.bytes).sum();
         let patients = entries.iter().map(|entry| entry.patient_key).collect();
         let _ = scans.send(Ok(SourceScans { scans: entries.len(), bytes, patients }));
-        let mut all: Vec<MissingFiles> =
-            masks.iter().map(|(mask, _)| MissingFiles { mask: *mask, missing: 0, scans: 0, pattern: None }).collect();
-        for companions in entries.iter().filter_map(|entry| source.companions(entry)) {
+        let mut all: Vec<MissingFiles> = masks.iter().map(|(mask, _)| MissingFiles::new(*mask)).collect();
+        for entry in &entries {
+            let Some(companions) = source.companions(entry).filter(|_| !masks.is_empty()) else { continue };
+            // A scan that cannot be read is told of by the run.
+            let grid = source.header(entry).ok().map(|header| header.grid);
             for ((_, mask), files) in masks.iter().zip(&mut all) {
                 files.scans += 1;
                 if let Some(pattern) = mask.missing_file(&*companions) {
                     files.missing += 1;
                     files.pattern.get_or_insert(pattern);
+                } else if let Some(coverage) = grid.and_then(|grid| mask.coverage(&*companions, &grid).ok().flatten()) {
+                    files.add(coverage);
                 }
             }
         }
@@ -132,7 +161,7 @@ fn missing_files(
     location: &dyn Fn(&str) -> Option<Location>,
 ) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for (source, MissingFiles { mask, missing: count, scans, pattern }) in missing {
+    for (source, MissingFiles { mask, missing: count, scans, pattern, .. }) in missing {
         let Some(pattern) = pattern else { continue };
         let has_none =
             missing.iter().filter(|(_, files)| files.mask == *mask).all(|(_, files)| files.missing == files.scans);
@@ -145,6 +174,41 @@ fn missing_files(
         let label = format!("read by `{mask}` for scans of `{}`", stages.sources[*source].name);
         let problem = problem(severity, message, location(mask), &label);
         problems.push(Problem { hint: Some(hint.to_owned()), ..problem });
+    }
+    problems
+}
+
+/// Returns a warning for every source and mask whose label files do not cover their scans.
+fn partial_files(
+    stages: &ScanStages,
+    files: &[(usize, MissingFiles)],
+    location: &dyn Fn(&str) -> Option<Location>,
+) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (source, MissingFiles { mask, scans, elsewhere, partial, least, .. }) in files {
+        let mask = &stages.masks[*mask].name;
+        let label = format!("read by `{mask}` for scans of `{}`", stages.sources[*source].name);
+        let mut warn = |message: String, hint: &str| {
+            let problem = problem(Severity::Warning, message, location(mask), &label);
+            problems.push(Problem { hint: Some(hint.to_owned()), ..problem });
+        };
+        if *elsewhere > 0 {
+            let message = format!("the label files of {elsewhere} of {scans} scans lie elsewhere than their scan");
+            warn(
+                message,
+                "these scans will fail; look at one with `freetumor inspect SCAN --labels FILE`, or set `min_coverage`",
+            );
+        }
+        if *partial > 0 {
+            let percent = (100.0 * least).floor();
+            let message = format!(
+                "the label files of {partial} of {scans} scans cover only part of their scan, at least {percent}%"
+            );
+            warn(
+                message,
+                "voxels outside of the label file count as background; set `min_coverage = 1.0` to refuse such scans",
+            );
+        }
     }
     problems
 }

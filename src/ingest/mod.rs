@@ -119,6 +119,15 @@ pub trait Companions: Send + Sync {
         Ok(None)
     }
 
+    /// Reads the grid of the label file that `pattern` names; `None` if the file has no grid of its own.
+    ///
+    /// # Errors
+    /// Returns the faults of [`Companions::labels`] that the header of the file shows.
+    fn label_grid(&self, pattern: &str) -> Result<Option<Grid>, Fault> {
+        let _ = pattern;
+        Ok(None)
+    }
+
     /// Returns whether the label file that `pattern` names exists; by default, reads the file.
     fn exists(&self, pattern: &str) -> bool {
         !matches!(self.labels(pattern), Err(fault) if fault.kind == FaultKind::Missing)

@@ -12,7 +12,7 @@ use super::align::Alignment;
 use super::classes::{CLASSES, class_ids, class_name, did_you_mean_organ};
 use super::names::contradiction;
 use super::structures::{self, OrganStructures, Selection};
-use super::{Mask, Organ, OrganMask, merged_organs};
+use super::{Coverage, Mask, Organ, OrganMask, merged_organs};
 use crate::error::{ConfigError, Fault, FaultKind};
 use crate::ingest::{Companions, Scan};
 use crate::volume::{Array3, Grid, Labels};
@@ -248,7 +248,7 @@ impl LabelsMask {
             ignored[usize::from(id)] |= label == 0;
         });
         let fault = (1..=u16::MAX).filter(|&id| ignored[usize::from(id)]).find_map(|id| self.id_fault(id));
-        fault.map_or(Ok(OrganMask { labels: merged, organs: self.organs.clone() }), Err)
+        fault.map_or(Ok(OrganMask { labels: merged, organs: self.organs.clone(), coverage: alignment.coverage() }), Err)
     }
 
     /// Compares the names that a label file states with the organs.
@@ -319,6 +319,12 @@ impl Mask for LabelsMask {
             ));
         }
         self.merge(&labels, grid)
+    }
+
+    fn coverage(&self, companions: &dyn Companions, scan: &Grid) -> Result<Option<Coverage>, Fault> {
+        let Some(labels) = companions.label_grid(&self.pattern)? else { return Ok(None) };
+        let share = Alignment::new(&labels, scan, 0.0)?.coverage();
+        Ok(Some(Coverage { share, minimum: self.min_coverage }))
     }
 
     fn missing_file(&self, companions: &dyn Companions) -> Option<String> {

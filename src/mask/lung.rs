@@ -223,7 +223,7 @@ impl Mask for LungMask {
                 }
             }
         }
-        Ok(OrganMask { labels, organs: self.organs.clone() })
+        Ok(OrganMask { labels, organs: self.organs.clone(), coverage: 1.0 })
     }
 }
 

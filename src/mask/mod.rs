@@ -29,7 +29,7 @@ use crate::error::Fault;
 use crate::id::{FieldHasher, MaskDigest};
 use crate::inference::Inference;
 use crate::ingest::{Companions, Scan};
-use crate::volume::Array3;
+use crate::volume::{Array3, Grid};
 
 pub use align::Alignment;
 pub use bits::BitVolume;
@@ -58,6 +58,8 @@ pub struct OrganMask {
     pub labels: Array3<u8>,
     /// The organs that the labels may contain, in the order of the graph file.
     pub organs: Arc<[Organ]>,
+    /// Share of the voxels of the scan that the label files cover, 0 to 1: the smallest of several files. Voxels outside are background.
+    pub coverage: f64,
 }
 
 impl OrganMask {
@@ -77,6 +79,15 @@ pub struct MaskedScan {
     pub mask: OrganMask,
 }
 
+/// The share of the voxels of a scan that label files cover.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Coverage {
+    /// The share, 0 to 1.
+    pub share: f64,
+    /// The minimum share: a scan with a smaller one is a fault.
+    pub minimum: f64,
+}
+
 /// Finds the organs of a scan.
 pub trait Mask: Send + Sync {
     /// Returns the organs that this stage may find.
@@ -92,6 +103,15 @@ pub trait Mask: Send + Sync {
     /// no label files.
     fn missing_file(&self, _companions: &dyn Companions) -> Option<String> {
         None
+    }
+
+    /// Returns the share of the voxels of a scan that the label files cover, by their headers, and the minimum share; `None` if the stage reads
+    /// no label files, or they have no grid of their own.
+    ///
+    /// # Errors
+    /// Returns the fault of the header of a label file.
+    fn coverage(&self, _companions: &dyn Companions, _scan: &Grid) -> Result<Option<Coverage>, Fault> {
+        Ok(None)
     }
 
     /// Returns the names of the ids in the label files that the stage reads, if it reads one file for all organs.

@@ -139,6 +139,6 @@ impl Mask for SegmentorMask {
                 tracing::warn!(%scan_id, organ = organ.name, suspected_mm3, "suspected a real tumor: no synthetic tumor is placed in it");
             }
         }
-        Ok(OrganMask { labels, organs: Arc::clone(&self.organs) })
+        Ok(OrganMask { labels, organs: Arc::clone(&self.organs), coverage: 1.0 })
     }
 }

@@ -84,5 +84,5 @@ pub(super) fn merge(
         let message = format!("expected structures of the organs only (`other = \"fault\"`), got {others} others");
         return Err(Fault::mask(FaultKind::Mismatch, message));
     }
-    Ok(OrganMask { labels, organs: organs.clone() })
+    Ok(OrganMask { labels, organs: organs.clone(), coverage: 1.0 })
 }

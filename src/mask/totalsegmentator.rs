@@ -12,7 +12,7 @@ use super::align::Alignment;
 use super::classes::{class_ids, class_name, did_you_mean_organ};
 use super::labels::{check_coverage, default_coverage};
 use super::names::contradiction;
-use super::{Mask, Organ, OrganMask, merged_organs};
+use super::{Coverage, Mask, Organ, OrganMask, merged_organs};
 use crate::error::{ConfigError, Fault, FaultKind};
 use crate::ingest::{Companions, Scan};
 use crate::volume::{Array3, Grid};
@@ -143,6 +143,7 @@ impl TotalSegmentatorMask {
     /// Returns a fault if a file is missing, cannot be read, or does not belong to the scan.
     pub fn merge(&self, companions: &dyn Companions, scan: &Grid) -> Result<OrganMask, Fault> {
         let mut merged = Array3::filled(scan.shape, 0u8);
+        let mut coverage = 1.0f64;
         for (organ, files) in self.organs.iter().zip(&self.files) {
             for file in files {
                 let pattern = self.pattern.replace("{name}", file);
@@ -159,14 +160,16 @@ impl TotalSegmentatorMask {
                         }
                     };
                 let voxels = merged.as_mut_slice();
-                Alignment::new(&labels.grid, scan, self.min_coverage)?.for_each_label(&labels, |index, _| {
+                let alignment = Alignment::new(&labels.grid, scan, self.min_coverage)?;
+                coverage = coverage.min(alignment.coverage());
+                alignment.for_each_label(&labels, |index, _| {
                     if voxels[index] == 0 {
                         voxels[index] = organ.label;
                     }
                 });
             }
         }
-        Ok(OrganMask { labels: merged, organs: self.organs.clone() })
+        Ok(OrganMask { labels: merged, organs: self.organs.clone(), coverage })
     }
 }
 
@@ -193,6 +196,22 @@ impl Mask for TotalSegmentatorMask {
 
     fn mask(&self, scan: &Scan) -> Result<OrganMask, Fault> {
         self.merge(scan.companions.as_ref(), &scan.volume.grid)
+    }
+
+    fn coverage(&self, companions: &dyn Companions, scan: &Grid) -> Result<Option<Coverage>, Fault> {
+        let mut least = None;
+        for file in self.files.iter().flatten() {
+            let pattern = self.pattern.replace("{name}", file);
+            let labels = match companions.label_grid(&pattern) {
+                Ok(Some(labels)) => labels,
+                Ok(None) => continue,
+                Err(fault) if fault.kind == FaultKind::Missing && self.optional => continue,
+                Err(fault) => return Err(fault),
+            };
+            let share = Alignment::new(&labels, scan, 0.0)?.coverage();
+            least = Some(least.map_or(share, |least: f64| least.min(share)));
+        }
+        Ok(least.map(|share| Coverage { share, minimum: self.min_coverage }))
     }
 
     fn missing_file(&self, companions: &dyn Companions) -> Option<String> {

@@ -171,6 +171,8 @@ pub struct ScanRecord {
     pub hu_max: Option<f64>,
     /// The volume of each organ in the mask in millilitres, sorted by name.
     pub organs: Vec<(String, f64)>,
+    /// The smallest share of the scan's voxels that the files of a mask cover; absent without a mask.
+    pub mask_coverage: Option<f64>,
     /// The number of accepted tumors.
     pub accepted: u32,
     /// The number of rejected attempts.
@@ -285,6 +287,7 @@ impl ScanRecord {
             hu_min: None,
             hu_max: None,
             organs: Vec::new(),
+            mask_coverage: None,
             accepted: 0,
             rejected: 0,
         }

@@ -260,7 +260,7 @@ mod tests {
         let volume = Volume { grid, voxels: Voxels::I16(Array3::from_fn(shape, hu)) };
         let scan = Scan { entry, digest: ScanDigest::from_bytes([0; 32]), volume, companions: Arc::new(NoCompanions) };
         let labels = Array3::from_fn(shape, |[x, _, _]| u8::from(x < 10));
-        MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: Arc::new([liver()]) } }
+        MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: Arc::new([liver()]), coverage: 1.0 } }
     }
 
     /// Returns a tumor of 4 × 4 × 2 voxels next to the liver's edge: three quarters are 40 HU darker, one quarter is unchanged.

@@ -164,7 +164,7 @@ pub(crate) mod testing {
         };
         let companions = Arc::new(NoCompanions);
         let scan = Scan { entry, digest: ScanDigest::from_bytes([0; 32]), volume: Volume { grid, voxels }, companions };
-        MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: Arc::new([liver()]) } }
+        MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: Arc::new([liver()]), coverage: 1.0 } }
     }
 }
 

@@ -251,7 +251,7 @@ fn scan(spacing_mm: [f64; 3], float: bool) -> MaskedScan {
     });
     let voxels = if float { Voxels::F32(hu.map(|&hu| hu as f32 + 0.25)) } else { Voxels::I16(hu.map(|&hu| hu as i16)) };
     let scan = common::scan_of(Volume { grid, voxels });
-    MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: Arc::new(organs()) } }
+    MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: Arc::new(organs()), coverage: 1.0 } }
 }
 
 fn synthesize(scan: &MaskedScan, organ: &Organ, config: RulesConfig, count: u32) -> (Vec<Candidate>, Vec<String>) {

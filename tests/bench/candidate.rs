@@ -56,7 +56,7 @@ fn scan(spacing_mm: [f64; 3]) -> MaskedScan {
         companions: Arc::new(NoCompanions),
     };
     let organs = Arc::new([Organ { name: "liver".into(), label: 1, tumor_label: 2 }]);
-    MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs } }
+    MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs, coverage: 1.0 } }
 }
 
 /// Returns the processor seconds of this thread so far, which exclude other load on the machine.

@@ -125,7 +125,7 @@ fn masked(path: &str) -> MaskedScan {
         modified_s: 0,
     };
     let scan = Scan { entry, digest: ScanDigest::from_bytes([0; 32]), volume, companions: Arc::new(NoCompanions) };
-    MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: Arc::new([]) } }
+    MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: Arc::new([]), coverage: 1.0 } }
 }
 
 /// Returns a candidate with a box of 16 mm in the middle.

@@ -9,7 +9,7 @@ use crate::ingest::dicom::{FrameOfReference, StructureFile};
 use crate::ingest::file::{is_dicom_slice, stem};
 use crate::ingest::key::{key_of, path_of};
 use crate::ingest::{Companions, Structures, nifti, volume_file};
-use crate::volume::Labels;
+use crate::volume::{Grid, Labels};
 
 /// Finds the label files of a scan by pattern.
 ///
@@ -87,6 +87,15 @@ impl Companions for FolderCompanions {
     fn label_names(&self, pattern: &str) -> Result<BTreeMap<u16, String>, Fault> {
         let path = self.path_of(pattern)?;
         volume_file::read_label_names(&path).map_err(|fault| explained(fault, pattern, &path))
+    }
+
+    fn label_grid(&self, pattern: &str) -> Result<Option<Grid>, Fault> {
+        let path = self.path_of(pattern)?;
+        if path.is_dir() || is_dicom_slice(&path) {
+            return Ok(None);
+        }
+        let header = volume_file::read_header(&path).map_err(|fault| explained(fault, pattern, &path))?;
+        Ok(Some(header.grid))
     }
 
     fn structures(&self, pattern: &str) -> Result<Option<Box<dyn Structures>>, Fault> {

@@ -316,9 +316,9 @@ impl Source for FolderSource {
     }
 
     fn companions(&self, entry: &ScanEntry) -> Option<Arc<dyn Companions>> {
-        let path = self.root.join(&entry.key);
+        let path = self.root.join(path_of(&entry.key));
         let path = match entry.key.rsplit_once('#') {
-            Some((folder, _)) if !path.exists() => self.root.join(folder),
+            Some((folder, _)) if !path.exists() => self.root.join(path_of(folder)),
             _ => path,
         };
         Some(Arc::new(FolderCompanions::new(&self.root, &path, self.limits)))

@@ -31,7 +31,7 @@ use super::folder::{FolderCompanions, resolve};
 use super::patient::{PatientConfig, PatientRule, PatientSecret};
 use super::{Companions, Scan, ScanEntry, ScanHeader, Source, Structures, content_digest, nifti, volume_file};
 use crate::error::{ConfigError, Fault, FaultKind, Result, Stage};
-use crate::volume::Labels;
+use crate::volume::{Grid, Labels};
 
 /// The pattern for the label that a list names.
 const LABEL: &str = "{label}";
@@ -153,6 +153,16 @@ impl Companions for ListCompanions {
             return Err(Fault::mask(FaultKind::Missing, "the list has no label for this scan"));
         };
         volume_file::read_labels_within(path, &self.limits).map_err(|fault| fault.at(Stage::Mask))
+    }
+
+    fn label_grid(&self, pattern: &str) -> Result<Option<Grid>, Fault> {
+        match &self.label {
+            Some(path) if pattern == LABEL => {
+                let header = volume_file::read_header(path).map_err(|fault| fault.at(Stage::Mask))?;
+                Ok(Some(header.grid))
+            }
+            _ => self.folder.label_grid(pattern),
+        }
     }
 
     fn structures(&self, pattern: &str) -> Result<Option<Box<dyn Structures>>, Fault> {

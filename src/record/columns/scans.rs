@@ -58,5 +58,6 @@ pub(in crate::record) fn descriptors() -> Vec<Descriptor<Row>> {
         20 "organs" Organs always "" "Organs in the mask, sorted by name." => organs();
         21 "accepted" U32 always "" "Number of accepted tumors." => access!(U32 accepted);
         22 "rejected" U32 always "" "Number of rejected attempts." => access!(U32 rejected);
+        23 "mask_coverage" F64 maybe "" "Share of the scan's voxels that the label files cover, the smallest of all masks; absent if the scan has no mask. An empty list of organs at full coverage is a mask without its organs." => optional!(F64 mask_coverage);
     }
 }

@@ -54,7 +54,7 @@ impl Case {
             companions: masked.scan.companions.clone(),
         };
         let index = VoxelIndex::of(&labels);
-        let mask = OrganMask { labels, organs: masked.mask.organs.clone() };
+        let mask = OrganMask { labels, organs: masked.mask.organs.clone(), coverage: masked.mask.coverage };
         let masked = MaskedScan { scan: Arc::new(scan), mask };
         Ok(Self { masked, window, patch: preprocess.patch(), scanned: preprocessed.scanned, index })
     }
@@ -96,7 +96,11 @@ impl Case {
             volume: self.masked.scan.volume.cut(region),
             companions: self.masked.scan.companions.clone(),
         };
-        let mask = OrganMask { labels: self.masked.mask.labels.cut(region), organs: self.masked.mask.organs.clone() };
+        let mask = OrganMask {
+            labels: self.masked.mask.labels.cut(region),
+            organs: self.masked.mask.organs.clone(),
+            coverage: self.masked.mask.coverage,
+        };
         MaskedScan { scan: Arc::new(scan), mask }
     }
 }

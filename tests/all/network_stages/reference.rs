@@ -77,7 +77,7 @@ impl Golden {
             geometry,
         };
         let scan = scan_of(Volume { grid, voxels: Voxels::F32(before) });
-        let mask = OrganMask { labels, organs: [organ.clone()].into() };
+        let mask = OrganMask { labels, organs: [organ.clone()].into(), coverage: 1.0 };
         Some((Self { organ, masked: MaskedScan { scan: Arc::new(scan), mask }, candidate, numbers }, arrays))
     }
 
@@ -194,7 +194,7 @@ fn block() -> MaskedScan {
     let hu = labels.map(|&label| random.normal(if label == 1 { 110.0 } else { -60.0 }, 25.0).round() as i16);
     let organ = Organ { name: "liver".into(), label: 1, tumor_label: 2 };
     let scan = scan_of(Volume { grid, voxels: Voxels::I16(hu) });
-    MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: [organ].into() } }
+    MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: [organ].into(), coverage: 1.0 } }
 }
 
 /// Returns the change in HU, voxel by voxel, of the first accepted attempt.

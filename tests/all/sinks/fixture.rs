@@ -105,7 +105,7 @@ pub fn masked(entry: &ScanEntry, shape: [usize; 3]) -> MaskedScan {
         volume: Volume { grid: Grid { shape, affine }, voxels: Voxels::I16(voxels) },
         companions: Arc::new(NoCompanions),
     };
-    MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: organs() } }
+    MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: organs(), coverage: 1.0 } }
 }
 
 /// Returns a box with lower HU and tumor labels in the liver.
@@ -163,6 +163,7 @@ pub fn spool_scan(spool: &Spool, epoch: u64, entry: &ScanEntry, shape: [usize; 3
         hu_min: None,
         hu_max: None,
         organs: Vec::new(),
+        mask_coverage: Some(1.0),
         accepted: 0,
         rejected: 0,
     };
