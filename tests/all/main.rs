@@ -30,6 +30,7 @@ mod raster_files;
 mod run_folder;
 mod shapes;
 mod sinks;
+mod structures;
 mod synth;
 mod train;
 mod volume;
