@@ -141,7 +141,7 @@ fn open(path: &Path) -> Result<(BufReader<File>, u64, VolumeFormat), Fault> {
         }
         Format::Text => return Err(other_format(FaultKind::Corrupt, "a text file")),
         Format::Dicom => {
-            return Err(other_format(FaultKind::Unsupported, "a DICOM file: include the folder of its slices instead"));
+            return Err(other_format(FaultKind::Unsupported, "a DICOM file: use the folder of its slices instead"));
         }
         Format::Other(name) => return Err(other_format(FaultKind::Unsupported, name)),
     };

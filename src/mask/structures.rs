@@ -86,3 +86,100 @@ pub(super) fn merge(
     }
     Ok(OrganMask { labels, organs: organs.clone(), coverage: 1.0 })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{LabelsInMemory, scan_with_companions};
+    use super::super::{LabelsMask, Mask};
+    use super::*;
+    use crate::error::ConfigError;
+    use crate::ingest::{Companions, Scan};
+    use crate::volume::{Affine, Labels};
+
+    /// Names and voxels of structures, numbered from 1.
+    #[derive(Clone)]
+    struct StructuresInMemory(Vec<(&'static str, Vec<usize>)>);
+
+    impl Structures for StructuresInMemory {
+        fn count(&self) -> usize {
+            self.0.len()
+        }
+
+        fn find(&self, selector: StructureSelector<'_>) -> Vec<usize> {
+            let matches = |index: &usize| match selector {
+                StructureSelector::Name(name) => self.0[*index].0 == name,
+                StructureSelector::Number(number) => usize::from(number) == index + 1,
+            };
+            (0..self.0.len()).filter(matches).collect()
+        }
+
+        fn for_each_voxel(&self, index: usize, _: &Grid, visit: &mut dyn FnMut(usize)) -> Result<(), Fault> {
+            self.0[index].1.iter().for_each(|voxel| visit(*voxel));
+            Ok(())
+        }
+    }
+
+    impl Companions for StructuresInMemory {
+        fn labels(&self, _: &str) -> Result<Labels, Fault> {
+            Err(Fault::mask(FaultKind::Missing, "no label file"))
+        }
+
+        fn structures(&self, _: &str) -> Result<Option<Box<dyn Structures>>, Fault> {
+            Ok(Some(Box::new(self.clone())))
+        }
+    }
+
+    fn mask(settings: &str) -> Result<LabelsMask, Vec<ConfigError>> {
+        LabelsMask::new(toml::from_str(&format!("pattern = 'rtstruct.dcm'\n{settings}")).unwrap())
+    }
+
+    /// Returns a scan of six voxels in a row.
+    fn scan(structures: &[(&'static str, &[usize])]) -> Scan {
+        let grid = Grid { shape: [6, 1, 1], affine: Affine::from_spacing([1.0; 3]) };
+        let scan = scan_with_companions(grid, LabelsInMemory(Default::default()));
+        let structures = structures.iter().map(|(name, voxels)| (*name, voxels.to_vec())).collect();
+        Scan { companions: Arc::new(StructuresInMemory(structures)), ..scan }
+    }
+
+    #[test]
+    fn tumor_structure_has_priority_over_organs() {
+        let scan = scan(&[("Liver", &[0, 1, 2]), ("Kidney", &[2, 3]), ("GTV", &[1, 5])]);
+        let settings = "scheme = 'custom'\n\
+            organs.liver = { structures = ['Liver'], tumor_structures = ['GTV', 'GTV 2'] }\n\
+            organs.kidney = { ids = [2] }";
+        let found = mask(settings).unwrap().mask(&scan).unwrap();
+        // Organs of a table are in alphabetical order: kidney, liver.
+        assert_eq!(found.labels.as_slice(), [1, 2, 5, 5, 0, 2]);
+    }
+
+    #[test]
+    fn names_of_scheme_select_structures_of_its_classes() {
+        let scan = scan(&[("kidney_left", &[0]), ("kidney_right", &[1]), ("spleen", &[2])]);
+        let found = mask("organs = ['kidney', 'liver']").unwrap().mask(&scan).unwrap();
+        assert_eq!(found.labels.as_slice(), [5, 5, 0, 0, 0, 0]);
+        let fault = mask("organs = ['kidney']\nother = 'fault'").unwrap().mask(&scan).unwrap_err();
+        assert!(fault.message.ends_with("got 1 others"), "{fault}");
+    }
+
+    #[test]
+    fn absent_structure_of_organ_is_missing_and_of_tumor_is_not() {
+        let scan = scan(&[("Patient Name", &[0])]);
+        let fault = mask("organs.liver = { structures = ['Liver', 'Leber'] }").unwrap().mask(&scan).unwrap_err();
+        assert_eq!((fault.stage, fault.kind), (Stage::Mask, FaultKind::Missing));
+        assert_eq!(fault.message, "expected one of the structures `Liver`, `Leber` for liver, got 1 other structures");
+        let found = mask("organs.liver = { ids = [1], tumor_structures = ['GTV'] }").unwrap().mask(&scan).unwrap();
+        assert_eq!(found.labels.as_slice(), [1, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn names_need_dicom_file_and_are_not_empty() {
+        let settings = "pattern = 'labels.nii.gz'\norgans.liver = { structures = ['Liver'] }";
+        let stage = LabelsMask::new(toml::from_str(settings).unwrap()).unwrap();
+        let grid = Grid { shape: [2, 1, 1], affine: Affine::from_spacing([1.0; 3]) };
+        let labels = Labels { grid, ids: Array3::filled([2, 1, 1], 1) };
+        let fault = stage.mask(&super::super::testing::scan_with(grid, labels)).unwrap_err();
+        assert_eq!(fault.kind, FaultKind::Mismatch);
+        let errors = mask("organs.liver = { structures = [' '] }").err().unwrap();
+        assert_eq!(errors[0].field, "organs.liver");
+    }
+}

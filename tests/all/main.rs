@@ -35,6 +35,7 @@ mod run_command;
 mod run_folder;
 mod shapes;
 mod sinks;
+mod structures;
 mod survey;
 mod synth;
 mod train;

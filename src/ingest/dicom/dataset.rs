@@ -85,14 +85,11 @@ fn transfer_syntax(bytes: &[u8]) -> Result<(String, usize), Fault> {
     let mut cursor = Cursor { bytes, at: 132 };
     let mut uid = None;
     while cursor.at < bytes.len() {
-        let start = cursor.at;
-        let header = cursor.header(encoding)?;
-        if header.tag.group() != 2 {
-            return match uid {
-                Some(uid) => Ok((uid, start)),
-                None => Err(missing("TransferSyntaxUID")),
-            };
+        // The elements after group 2 have the encoding of the transfer syntax.
+        if !bytes[cursor.at..].starts_with(&[2, 0]) {
+            return uid.map(|uid| (uid, cursor.at)).ok_or_else(|| missing("TransferSyntaxUID"));
         }
+        let header = cursor.header(encoding)?;
         let value = cursor.content(&header, encoding, DEPTH)?;
         if header.tag == tags::TRANSFER_SYNTAX_UID {
             uid = Some(String::from_utf8_lossy(value).trim_matches([' ', '\0']).to_owned());
