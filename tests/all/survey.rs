@@ -59,6 +59,7 @@ fn check(folder: &Path, text: &str, sets: &[&str]) -> (u8, String) {
     let set = sets.iter().map(ToString::to_string).collect();
     let args = ValidateArgs { pipelines: vec![path], set, out: folder.to_owned(), json: false };
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    std::fs::write(folder.join("secret"), "a secret for tests only").unwrap();
     let secret = Some(folder.join("secret"));
     let registry = Registry::with_resources(&Resources { patient_secret: secret, ..Resources::default() });
     let code = validate(&args, &registry, &mut stdout, &mut stderr).unwrap();
