@@ -188,3 +188,19 @@ fn other_name_of_an_organ_has_a_hint() {
         assert!(code == 2 && text.contains(&format!("hint: did you mean `{hint}`?")), "{text}");
     }
 }
+
+#[test]
+fn missing_label_files_of_a_training_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    for case in ["a", "b", "c"] {
+        add_scan(folder.path(), case, 0, true);
+    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/train-segmentor-small.toml");
+    let file = std::fs::read_to_string(file).unwrap();
+    let (start, rest) = file.split_once("[sources.bodies]").unwrap();
+    let (_, end) = rest.split_once("[stages.organs]").unwrap();
+    let source = "[sources.bodies]\nkind = \"folder\"\nroot = \"ct\"\ninclude = [\"*/ct.nii\"]\n";
+    let text = format!("{start}{source}[stages.organs]\npattern = \"none.nii\"{end}");
+    let (code, text) = check(folder.path(), &text, &[]);
+    assert!(code == 2 && text.contains("error: 3 of 3 scans have no label file at `none.nii`"), "{text}");
+}
