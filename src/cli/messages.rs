@@ -72,9 +72,10 @@ impl MessageStyle {
     }
 }
 
-/// Returns whether standard error is a terminal and `NO_COLOR` is not set, see <https://no-color.org>.
+/// Returns whether standard error is a terminal that shows colours, and `NO_COLOR` is not set, see <https://no-color.org>.
 fn is_coloured() -> bool {
-    stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+    let is_plain = std::env::var_os("TERM").is_some_and(|terminal| terminal == "dumb");
+    stderr().is_terminal() && !is_plain && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// A level of a message.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, Result};
 use crate::graph::{Plan, Port};
 use crate::id::ScanId;
-use crate::record::parquet::{Row, decode_part, encode_part};
+use crate::record::parquet::encode_part;
 use crate::record::{QualityGroup, QualityRecord, SampleRecord, ScanRecord, Split, Status};
 use crate::run::seal::{LayoutInput, seal};
 use crate::run::spool::{ScanOutcome, Spool};
@@ -17,7 +17,7 @@ use crate::sink::{BUCKETS, Layout, Output, PATCHES, Projected};
 
 use super::Epoch;
 use super::deduplicate::KnownScans;
-use super::folder_report::folder_report;
+use super::folder_report::{folder_report, for_each_row};
 use super::quality::QualityChange;
 use super::report::RunReport;
 use super::schedule::{EpochWork, Version};
@@ -248,14 +248,6 @@ fn check_foreign(folder: &Path, projected: &[Projected]) -> Result<()> {
         .with_hint(
             "move these files out of the layout, whose training set would contain them; the run does not delete them",
         ))
-}
-
-/// Visits the rows of a table, with one part in memory at a time.
-pub(super) fn for_each_row<R: Row>(folder: &RunFolder, mut visit: impl FnMut(R)) -> Result<()> {
-    for file in folder.files(R::TABLE.name(), None)? {
-        decode_part::<R>(folder.read_verified(&file)?)?.into_iter().for_each(&mut visit);
-    }
-    Ok(())
 }
 
 /// Applies changes to the counts and returns the change of each group. After a restart, unchanged counts are fed again and ignored.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use super::survey::problem;
 use super::{Location, Problem, ScanStages, Severity};
 use crate::error::Result;
 use crate::id::PatientKey;
@@ -83,13 +82,13 @@ pub(super) fn list_scans(
             Ok(Err(error)) => {
                 let message = format!("the source `{}` cannot be listed: {error}", node.name);
                 let hint = error.hint().map(str::to_owned);
-                problems.push(Problem { hint, ..problem(Severity::Error, message, location(&node.name), "") });
+                problems.push(Problem { hint, ..Problem::at(Severity::Error, message, location(&node.name), "") });
                 None
             }
             Err(_) => {
                 let message = format!("the source `{}` was not listed within {} s", node.name, timeout.as_secs());
                 let label = "the number of scans and the required disk space are unknown";
-                problems.push(problem(Severity::Warning, message, location(&node.name), label));
+                problems.push(Problem::at(Severity::Warning, message, location(&node.name), label));
                 None
             }
         });
@@ -98,7 +97,7 @@ pub(super) fn list_scans(
             Err(_) if listed.last().is_some_and(Option::is_some) => {
                 let seconds = timeout.as_secs();
                 let message = format!("the label files of `{}` were not checked within {seconds} s", node.name);
-                problems.push(problem(Severity::Warning, message, location(&node.name), ""));
+                problems.push(Problem::at(Severity::Warning, message, location(&node.name), ""));
             }
             Err(_) => {}
         }
@@ -110,7 +109,7 @@ pub(super) fn list_scans(
     {
         let severity = if is_listed && scans == 0 { Severity::Error } else { Severity::Warning };
         let message = format!("the source `{}` has no scans", node.name);
-        problems.push(problem(severity, message, location(&node.name), &node.source.explain_empty()));
+        problems.push(Problem::at(severity, message, location(&node.name), &node.source.explain_empty()));
     }
     problems.extend(missing_files(stages, &missing, location));
     problems.extend(partial_files(stages, &missing, location));
@@ -172,7 +171,7 @@ fn missing_files(
         let mask = &stages.masks[*mask].name;
         let message = format!("{count} of {scans} scans have no label file at `{pattern}`");
         let label = format!("read by `{mask}` for scans of `{}`", stages.sources[*source].name);
-        let problem = problem(severity, message, location(mask), &label);
+        let problem = Problem::at(severity, message, location(mask), &label);
         problems.push(Problem { hint: Some(hint.to_owned()), ..problem });
     }
     problems

@@ -44,10 +44,11 @@ pub use edge::{Edge, Port, Role};
 pub use file::GraphFile;
 pub use listing::check_scans;
 pub use pipeline::PipelineConfig;
-pub use plan::{BranchNode, Feed, MaskNode, Node, NodeInput, Plan, SinkNode, SourceNode, SynthesisNode, TumorIdentity};
+pub use plan::{
+    BranchNode, Feed, MaskNode, Node, NodeInput, Plan, ScanStages, SinkNode, SourceNode, SynthesisNode, TumorIdentity,
+};
 pub use problem::{Location, Problem, Severity};
 pub use registry::{BuildContext, BuiltNode, InputSpec, Kind, NodeConfig, ParsedNode, Registry, Scoring, Synthesis};
-pub use scans::ScanStages;
 pub use schema::{Training, pipeline_schema, training_schema};
 pub use split::SplitShares;
 pub use standard::Resources;

@@ -103,6 +103,15 @@ pub struct MaskNode {
     pub sources: Vec<usize>,
 }
 
+/// The sources and masks of a pipeline without its other stages and sinks, whose weights and programs need not exist.
+#[derive(Clone, Debug, Default)]
+pub struct ScanStages {
+    /// The sources.
+    pub sources: Vec<SourceNode>,
+    /// The mask stages; [`MaskNode::sources`] are indices into [`ScanStages::sources`].
+    pub masks: Vec<MaskNode>,
+}
+
 /// A synthesis stage with the score stages and quality tests after it.
 #[derive(Clone, Debug)]
 pub struct SynthesisNode {

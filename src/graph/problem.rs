@@ -56,6 +56,11 @@ pub struct Problem {
 }
 
 impl Problem {
+    /// Creates a problem at a location of the file, if the location is known.
+    pub(super) fn at(severity: Severity, message: String, location: Option<Location>, label: &str) -> Self {
+        Self { severity, message, location, label: label.to_owned(), hint: None }
+    }
+
     /// Creates a problem without a location in the file.
     pub fn without_location(severity: Severity, message: impl Into<String>, hint: Option<String>) -> Self {
         Self { severity, message: message.into(), location: None, label: String::new(), hint }

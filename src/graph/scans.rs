@@ -7,22 +7,13 @@ use serde_json::Value as Json;
 use super::check::plan_nodes;
 use super::edge::Role;
 use super::file::{GraphFile, Problems};
-use super::plan::{MaskNode, SourceNode};
+use super::plan::ScanStages;
 use super::problem::{Problem, Severity};
 use super::purpose::Purpose;
 use super::registry::Registry;
 use super::spec::Spec;
 use super::wiring::Wiring;
 use crate::error::{Error, Result};
-
-/// The sources and masks of a pipeline without its other stages and sinks, whose weights and programs need not exist.
-#[derive(Clone, Debug, Default)]
-pub struct ScanStages {
-    /// The sources.
-    pub sources: Vec<SourceNode>,
-    /// The mask stages; [`MaskNode::sources`] are indices into [`ScanStages::sources`].
-    pub masks: Vec<MaskNode>,
-}
 
 impl ScanStages {
     /// Builds the sources and masks of a graph file.

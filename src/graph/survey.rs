@@ -8,7 +8,7 @@ use bytesize::ByteSize;
 use serde::Serialize;
 
 use super::listing::{ListedScans, list_scans};
-use super::{CheckedGraph, Feed, Location, Plan, Port, Problem, Severity};
+use super::{CheckedGraph, Feed, Plan, Port, Problem, Severity};
 use crate::id::PatientKey;
 use crate::record::Split;
 use crate::sink::Content;
@@ -61,7 +61,7 @@ pub fn survey(checked: &CheckedGraph, out: &Path, timeout: Duration) -> Survey {
                 out.display()
             );
             let hint = Some("write to another disk with --out, or set fewer variants".to_owned());
-            survey.problems.push(Problem { hint, ..problem(severity, message, None, "") });
+            survey.problems.push(Problem { hint, ..Problem::at(severity, message, None, "") });
         }
     }
     survey
@@ -82,10 +82,6 @@ fn missing_splits(plan: &Plan, patients: &BTreeSet<PatientKey>) -> Option<Proble
     let message = format!("{count} in the split {}, which a sink needs", names.join(" or "));
     let hint = "add patients, or set other shares with `split` of [pipeline]".to_owned();
     Some(Problem::without_location(Severity::Warning, message, Some(hint)))
-}
-
-pub(super) fn problem(severity: Severity, message: String, location: Option<Location>, label: &str) -> Problem {
-    Problem { severity, message, location, label: label.to_owned(), hint: None }
 }
 
 /// Estimated bytes of a patch: about the largest measured one.

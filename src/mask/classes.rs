@@ -80,7 +80,7 @@ const AFTER_VERTEBRAE: [&str; 41] = [
 ];
 
 /// Other names of organs, each with the name of TotalSegmentator.
-const ALIASES: [(&str, &str); 23] = [
+const ALIASES: [(&str, &str); 22] = [
     ("bladder", "urinary_bladder"),
     ("bowel", "small_bowel"),
     ("clavicle", "clavicula"),
@@ -91,7 +91,6 @@ const ALIASES: [(&str, &str); 23] = [
     ("large_bowel", "colon"),
     ("large_intestine", "colon"),
     ("oesophagus", "esophagus"),
-    ("portal_vein", "portal_vein_and_splenic_vein"),
     ("shoulder_blade", "scapula"),
     ("small_intestine", "small_bowel"),
     ("spine", "vertebrae"),

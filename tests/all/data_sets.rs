@@ -35,7 +35,7 @@ inputs = ["tumors"]
 kind = "quality-test"
 inputs = ["contrast"]
 accept = ["delta_hu < 1000"]
-[sinks.pairs]
+[sinks.volumes]
 kind = "nnunet"
 inputs = ["test"]
 [sinks.list]
@@ -80,8 +80,8 @@ fn every_layout_of_a_run_folder_has_the_same_cases_and_patients() {
     assert!(!tests.labels.is_empty() && tests.labels.len() < own.labels.len());
     freetumor(folder.path(), &["export", "run", "--to", "export", "--layout", "decathlon"]);
     let layouts = [
-        "run/layouts/pairs",
-        "run/layouts/pairs/Dataset900_FreeTumor",
+        "run/layouts/volumes",
+        "run/layouts/volumes/Dataset900_FreeTumor",
         "run/layouts/list",
         "run/layouts/shards",
         "export",
@@ -114,7 +114,7 @@ fn turing_test_groups_samples_of_every_layout_by_patient() {
     let of_run = turing("run");
     assert!(of_run["patients"].as_u64().unwrap() <= 8, "{of_run}");
     assert!(of_run["synthetic"].as_u64() > of_run["patients"].as_u64(), "{of_run}");
-    for layout in ["run/layouts/pairs", "run/layouts/shards"] {
+    for layout in ["run/layouts/volumes", "run/layouts/shards"] {
         assert_eq!(turing(layout), of_run, "{layout}");
     }
 }

@@ -59,6 +59,7 @@ fn check(folder: &Path, text: &str, sets: &[&str]) -> (u8, String) {
     let set = sets.iter().map(ToString::to_string).collect();
     let args = ValidateArgs { pipelines: vec![path], set, out: folder.to_owned(), json: false };
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    std::fs::write(folder.join("secret"), "a secret for tests only").unwrap();
     let secret = Some(folder.join("secret"));
     let registry = Registry::with_resources(&Resources { patient_secret: secret, ..Resources::default() });
     let code = validate(&args, &registry, &mut stdout, &mut stderr).unwrap();
@@ -186,4 +187,20 @@ fn other_name_of_an_organ_has_a_hint() {
         let (code, text) = check(folder.path(), GRAPH, &[&format!("stages.organs.organs=[\"{name}\"]")]);
         assert!(code == 2 && text.contains(&format!("hint: did you mean `{hint}`?")), "{text}");
     }
+}
+
+#[test]
+fn missing_label_files_of_a_training_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    for case in ["a", "b", "c"] {
+        add_scan(folder.path(), case, 0, true);
+    }
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/train-segmentor-small.toml");
+    let file = std::fs::read_to_string(file).unwrap();
+    let (start, rest) = file.split_once("[sources.bodies]").unwrap();
+    let (_, end) = rest.split_once("[stages.organs]").unwrap();
+    let source = "[sources.bodies]\nkind = \"folder\"\nroot = \"ct\"\ninclude = [\"*/ct.nii\"]\n";
+    let text = format!("{start}{source}[stages.organs]\npattern = \"none.nii\"{end}");
+    let (code, text) = check(folder.path(), &text, &[]);
+    assert!(code == 2 && text.contains("error: 3 of 3 scans have no label file at `none.nii`"), "{text}");
 }
