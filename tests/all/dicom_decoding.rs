@@ -322,6 +322,8 @@ fn fragments_may_be_split_padded_and_without_end_mark() {
     assert_fault(FaultKind::Corrupt, "not a fragment", other);
     let two = |z| RawSlice::new(z, JPEG_LOSSLESS).encapsulated(&[&item(&[0, 0, 0, 0, 90, 0, 0, 0]), &whole(z)]);
     assert_fault(FaultKind::Corrupt, "got more frames", two);
+    let images = |z| RawSlice::new(z, JPEG_LOSSLESS).encapsulated(&[&empty, &whole(z), &whole(z), &SEQUENCE_END]);
+    assert_fault(FaultKind::Corrupt, "got more frames", images);
 }
 
 #[track_caller]
