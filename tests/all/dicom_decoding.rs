@@ -67,7 +67,7 @@ impl RawSlice {
     /// Sets an element, with a value of even length.
     fn put(self, tag: u32, representation: &str, value: &[u8]) -> Self {
         let mut value = value.to_vec();
-        if value.len() % 2 == 1 {
+        if !value.len().is_multiple_of(2) {
             value.push(if representation == "UI" { 0 } else { b' ' });
         }
         self.put_exactly(tag, representation, &value)

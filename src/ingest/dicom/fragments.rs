@@ -83,7 +83,7 @@ impl PixelBytes {
     fn find_offset_table<R: Read + Seek>(&mut self, stream: &mut Stream<R>, length: u64) -> Result<bool, Fault> {
         let is_table = match length {
             0 | 4 => true,
-            _ => length % 4 == 0 && stream.array()? == [0; 4],
+            _ => length.is_multiple_of(4) && stream.array()? == [0; 4],
         };
         if is_table {
             self.frames = length / 4;

@@ -22,7 +22,7 @@ pub(super) fn decode(scan: &Scan<'_>) -> Result<Vec<u16>, Fault> {
     samples.resize(count, 0);
     let interval = match scan.restart_interval {
         0 => count,
-        interval if interval >= count || interval % frame.columns == 0 => interval,
+        interval if interval >= count || interval.is_multiple_of(frame.columns) => interval,
         interval => {
             return Err(corrupt(format!(
                 "expected a JPEG restart interval of whole lines of {} samples, got {interval} samples",
