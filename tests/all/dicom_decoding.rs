@@ -13,6 +13,7 @@ const IMPLICIT: &str = "1.2.840.10008.1.2";
 const BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
 const RLE: &str = "1.2.840.10008.1.2.5";
 const JPEG_LOSSLESS: &str = "1.2.840.10008.1.2.4.57";
+const JPEG_2000_LOSSLESS: &str = "1.2.840.10008.1.2.4.90";
 const JPEG_LOSSLESS_FIRST_ORDER: &str = "1.2.840.10008.1.2.4.70";
 
 const ROWS_TAG: u32 = 0x0028_0010;
@@ -66,7 +67,7 @@ impl RawSlice {
     /// Sets an element, with a value of even length.
     fn put(self, tag: u32, representation: &str, value: &[u8]) -> Self {
         let mut value = value.to_vec();
-        if value.len() % 2 == 1 {
+        if !value.len().is_multiple_of(2) {
             value.push(if representation == "UI" { 0 } else { b' ' });
         }
         self.put_exactly(tag, representation, &value)
@@ -232,6 +233,56 @@ fn jpeg_samples_beyond_bits_stored_are_corrupt() {
     assert_fault(FaultKind::Corrupt, "expected compressed pixels of at most 8 bits by BitsAllocated, got 13", byte);
 }
 
+fn bytes(hex: &str) -> Vec<u8> {
+    hex::decode(hex).unwrap()
+}
+
+/// The stream was encoded by OpenJPEG 2.5.4: the values of slice 0 as two's complement of 12 bits without a sign.
+#[test]
+fn sign_of_jpeg_2000_is_highest_bit_of_stream() {
+    let stream = bytes(
+        "ff4fff5100290000000000060000000500000000000000000000000600000005000000000000000000010b0101ff52000c00000001000004040001ff5c0004\
+         4060ff640025000143726561746564206279204f70656e4a5045472076657273696f6e20322e352e34ff90000a0000000000300001ff93cfe47c14005b6d3f\
+         63222519ed2ad4ee1896539b19a0bfcea41146d9d1946d86c73fffd9",
+    );
+    let values = |change: &dyn Fn(i16) -> i16| {
+        Ok([(); 3].iter().flat_map(|()| stored(0)).map(|value| f32::from(change(value)) - 24.0).collect::<Vec<_>>())
+    };
+    for bits in [12, 13, 16] {
+        let signed = read(|z| RawSlice::new(z, JPEG_2000_LOSSLESS).bits(bits).frame(&stream).file());
+        assert_eq!(signed, values(&|value| value), "{bits}");
+        let unsigned = |z| RawSlice::new(z, JPEG_2000_LOSSLESS).us(0x0028_0103, 0).bits(bits).frame(&stream).file();
+        assert_eq!(read(unsigned), values(&|value| value & 0x0FFF), "{bits}");
+    }
+    let fewer = |z| RawSlice::new(z, JPEG_2000_LOSSLESS).us(0x0028_0103, 0).bits(11).frame(&stream);
+    assert_fault(
+        FaultKind::Corrupt,
+        "expected unsigned pixels of 11 bits by BitsStored, got larger ones in a compressed image of 12",
+        fewer,
+    );
+}
+
+/// The streams were encoded by OpenJPH 0.26.3, with one resolution.
+#[test]
+fn high_throughput_jpeg_2000_is_decoded() {
+    let header = "ff4fff5100294000000000060000000500000000000000000000000600000005000000000000000000018f0101ff500008000200000009\
+                  ff52000c00020001000104044001ff5c00072088888888ff64001700014f70656e4a50482056657220302e32362e332eff90000a0000000000";
+    let tiles = [
+        "280001ff93c0002b80e3f27b6cc3fcae0005bb90f9b700c0002400f8951300ffd9",
+        "2a0001ff93c0002d00a2deecab059216cd0084bcc11379b800c0002400f8951300ffd9",
+        "2c0001ff93c0002d202a425d1ac92869f512fb0c4bcc2100f9b800c0002400f8951300ffd9",
+    ];
+    for syntax in ["1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203"] {
+        let slice = |z: usize| RawSlice::new(z, syntax).frame(&bytes(&format!("{header}{}", tiles[z])));
+        assert_eq!(read(|z| slice(z).file()), Ok(hu(|value| value)), "{syntax}");
+        let cut = |z| {
+            let stream = bytes(&format!("{header}{}", tiles[z]));
+            slice(z).frame(&stream[..stream.len() - 8])
+        };
+        assert_fault(FaultKind::Corrupt, "cannot decode compressed pixels", cut);
+    }
+}
+
 #[test]
 fn fragments_may_be_split_padded_and_without_end_mark() {
     let empty = item(&[]);
@@ -271,6 +322,8 @@ fn fragments_may_be_split_padded_and_without_end_mark() {
     assert_fault(FaultKind::Corrupt, "not a fragment", other);
     let two = |z| RawSlice::new(z, JPEG_LOSSLESS).encapsulated(&[&item(&[0, 0, 0, 0, 90, 0, 0, 0]), &whole(z)]);
     assert_fault(FaultKind::Corrupt, "got more frames", two);
+    let images = |z| RawSlice::new(z, JPEG_LOSSLESS).encapsulated(&[&empty, &whole(z), &whole(z), &SEQUENCE_END]);
+    assert_fault(FaultKind::Corrupt, "got more frames", images);
 }
 
 #[track_caller]

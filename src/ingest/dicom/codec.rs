@@ -16,7 +16,11 @@ pub(super) fn decode(frame: &Frame) -> Result<Vec<u8>, Fault> {
     let decoded = catch_unwind(AssertUnwindSafe(|| match frame.syntax {
         Syntax::Rle => rle::decode(frame),
         Syntax::JpegLossless | Syntax::JpegLosslessFirstOrder => decode_jpeg(frame),
-        Syntax::Jpeg2000 | Syntax::Jpeg2000Lossless => decode_jpeg_2000(frame),
+        Syntax::Jpeg2000
+        | Syntax::Jpeg2000Lossless
+        | Syntax::HighThroughputLossless
+        | Syntax::HighThroughputLosslessRpcl
+        | Syntax::HighThroughput => decode_jpeg_2000(frame),
         Syntax::ImplicitLittle | Syntax::ExplicitLittle | Syntax::ExplicitBig | Syntax::Deflated => {
             Err(corrupt("expected a compressed frame, got an uncompressed one"))
         }

@@ -17,7 +17,7 @@ pub(super) struct PixelBytes {
     pub encapsulated: bool,
     /// The value representation, `None` in an implicit encoding.
     pub representation: Option<[u8; 2]>,
-    /// Frames in the offset table of compressed pixels, 0 if the table is empty.
+    /// Frames of compressed pixels, by the offset table or the starts of images in the fragments.
     pub frames: u64,
     pub ranges: Vec<(u64, u64)>,
 }
@@ -60,10 +60,12 @@ impl PixelBytes {
         stream: &mut Stream<R>,
         encoding: ElementEncoding,
     ) -> Result<(), Fault> {
-        let mut first = true;
+        let (mut first, mut images) = (true, 0);
         while let Some(length) = next_item(stream, encoding, first)? {
             let start = stream.position();
             if !(std::mem::take(&mut first) && self.find_offset_table(stream, length)?) {
+                stream.seek(start)?;
+                images += u64::from(length >= 4 && starts_image(stream.array()?));
                 self.ranges.push((start, length));
             }
             stream.seek(start)?;
@@ -72,6 +74,7 @@ impl PixelBytes {
                 return Err(corrupt(format!("expected at most {FRAGMENTS} fragments in a slice, got more")));
             }
         }
+        self.frames = self.frames.max(images);
         Ok(())
     }
 
@@ -80,13 +83,18 @@ impl PixelBytes {
     fn find_offset_table<R: Read + Seek>(&mut self, stream: &mut Stream<R>, length: u64) -> Result<bool, Fault> {
         let is_table = match length {
             0 | 4 => true,
-            _ => length % 4 == 0 && stream.array()? == [0; 4],
+            _ => length.is_multiple_of(4) && stream.array()? == [0; 4],
         };
         if is_table {
             self.frames = length / 4;
         }
         Ok(is_table)
     }
+}
+
+/// Returns whether a fragment starts with the first markers of a JPEG or JPEG 2000 stream, which do not occur within a stream.
+fn starts_image(bytes: [u8; 4]) -> bool {
+    matches!(bytes, [0xFF, 0xD8, 0xFF, _] | [0xFF, 0x4F, 0xFF, 0x51])
 }
 
 /// Returns the length of the next item, or `None` at the end of the fragments. Zeros between fragments are padding.
@@ -186,8 +194,9 @@ mod tests {
     #[test]
     fn offset_table_may_be_absent() {
         let (one, two) = (item(b"\xFF\xD8\xFF\xC3cdef"), item(b"ghij"));
-        assert_eq!(gathered(&[&one, END]).unwrap(), (0, b"\xFF\xD8\xFF\xC3cdef".to_vec()));
-        assert_eq!(gathered(&[&one, &two]).unwrap(), (0, b"\xFF\xD8\xFF\xC3cdefghij".to_vec()));
+        assert_eq!(gathered(&[&one, END]).unwrap(), (1, b"\xFF\xD8\xFF\xC3cdef".to_vec()));
+        assert_eq!(gathered(&[&one, &two]).unwrap(), (1, b"\xFF\xD8\xFF\xC3cdefghij".to_vec()));
+        assert_eq!(gathered(&[EMPTY_TABLE, &one, &two, &one]).unwrap().0, 2);
         assert_eq!(gathered(&[&item(b"abcde"), END]).unwrap(), (0, b"abcde".to_vec()));
     }
 

@@ -6,8 +6,12 @@
 //!
 //! # Supported files
 //! CT images, one file per slice, single-sample MONOCHROME2 of 8 or 16 bits, signed or unsigned, in implicit and explicit
-//! little-endian, explicit big-endian, deflated, RLE, JPEG lossless (processes 14 and 14 SV1) and JPEG 2000. Any other
+//! little-endian, explicit big-endian, deflated, RLE, JPEG lossless (processes 14 and 14 SV1), JPEG 2000 and HTJ2K. Any other
 //! file of a series is a [`Fault`](crate::error::Fault) that names the reason.
+//!
+//! Deviations that leave one meaning are read: a file without preamble or group 2, numbers in another value representation, compressed
+//! pixels without offset table or end mark, and a compressed image of fewer bits than BitsStored, whose highest bit is the sign of signed
+//! pixels. A deviation with two meanings is a fault.
 //!
 //! # Units
 //! HU = slope × stored + intercept, slice by slice. Pixels that the scanner padded outside its field of view keep the

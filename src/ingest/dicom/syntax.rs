@@ -17,10 +17,13 @@ pub(super) enum Syntax {
     JpegLosslessFirstOrder,
     Jpeg2000Lossless,
     Jpeg2000,
+    HighThroughputLossless,
+    HighThroughputLosslessRpcl,
+    HighThroughput,
 }
 
 impl Syntax {
-    const ALL: [(Self, &'static str); 9] = [
+    const ALL: [(Self, &'static str); 12] = [
         (Self::ImplicitLittle, "1.2.840.10008.1.2"),
         (Self::ExplicitLittle, "1.2.840.10008.1.2.1"),
         (Self::ExplicitBig, "1.2.840.10008.1.2.2"),
@@ -30,6 +33,9 @@ impl Syntax {
         (Self::JpegLosslessFirstOrder, "1.2.840.10008.1.2.4.70"),
         (Self::Jpeg2000Lossless, "1.2.840.10008.1.2.4.90"),
         (Self::Jpeg2000, "1.2.840.10008.1.2.4.91"),
+        (Self::HighThroughputLossless, "1.2.840.10008.1.2.4.201"),
+        (Self::HighThroughputLosslessRpcl, "1.2.840.10008.1.2.4.202"),
+        (Self::HighThroughput, "1.2.840.10008.1.2.4.203"),
     ];
 
     /// Returns the syntax of an identifier. The fault of an unsupported syntax contains its name in the standard; any other
@@ -42,7 +48,7 @@ impl Syntax {
         Err(Fault::read(
             FaultKind::Unsupported,
             format!(
-                "expected uncompressed, RLE, JPEG lossless or JPEG 2000 pixel data, got {name}: transcode the series"
+                "expected uncompressed, RLE, JPEG lossless, JPEG 2000 or HTJ2K pixel data, got {name}: transcode the series"
             ),
         ))
     }
@@ -78,7 +84,7 @@ mod tests {
             assert_eq!(Syntax::of(uid), Ok(syntax));
             assert_eq!(Syntax::from_code(syntax.code()), Some(syntax));
         }
-        assert_eq!(Syntax::from_code(9), None);
+        assert_eq!(Syntax::from_code(12), None);
     }
 
     #[test]

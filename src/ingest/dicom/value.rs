@@ -45,7 +45,7 @@ impl Value {
     pub fn decimals(&self) -> Result<Option<Vec<f64>>, NotANumber> {
         let binary = self.representation.and_then(|own| BINARY.iter().find(|(known, _)| **known == own));
         if let Some(&(representation, bytes)) = binary {
-            if self.bytes.len() % bytes != 0 {
+            if !self.bytes.len().is_multiple_of(bytes) {
                 return Err(NotANumber);
             }
             let numbers = self.bytes.chunks_exact(bytes).map(|number| self.binary(representation, number));
@@ -81,7 +81,7 @@ impl Value {
             (Some(b"UN"), [_, _]) if are_digits => return Err(NotANumber),
             (None | Some(b"UN"), &[low, high]) => return Ok(Some(u16::from_le_bytes([low, high]))),
             (None | Some(b"UN"), &[low, high, ref zeros @ ..])
-                if zeros.len() % 2 == 0 && zeros.iter().all(|byte| *byte == 0) && !are_digits =>
+                if zeros.len().is_multiple_of(2) && zeros.iter().all(|byte| *byte == 0) && !are_digits =>
             {
                 return Ok(Some(u16::from_le_bytes([low, high])));
             }

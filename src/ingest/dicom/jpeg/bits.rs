@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn bits_are_returned_in_order_across_refills() {
-        let bytes: Vec<u8> = (0..40).map(|byte| byte * 37 + 11).collect();
+        let bytes: Vec<u8> = (0..40u32).map(|byte| (byte * 37 + 11) as u8).collect();
         let bit = |at: usize| u32::from(bytes[at / 8] >> (7 - at % 8) & 1);
         let mut reader = BitReader::new(&bytes);
         let mut at = 0;

@@ -1,7 +1,7 @@
 //! Huffman-coded differences of lossless JPEG (ITU-T T.81, C.2, F.2.2.3 and H.1.2.2).
 
 use super::bits::BitReader;
-use super::corrupt;
+use super::fault::corrupt;
 use crate::error::Fault;
 
 /// Codes of at most this many bits are found with one lookup.

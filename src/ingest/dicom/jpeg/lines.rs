@@ -1,7 +1,7 @@
 //! Prediction of lossless JPEG samples, line by line (ITU-T T.81, H.1.2 and H.2).
 
 use super::bits::{BitReader, unstuff};
-use super::corrupt;
+use super::fault::{corrupt, truncated};
 use super::huffman::Table;
 use super::markers::{RESTARTS, Scan};
 use crate::error::{Fault, FaultKind};
@@ -13,7 +13,7 @@ pub(super) fn decode(scan: &Scan<'_>) -> Result<Vec<u16>, Fault> {
     let count = frame.columns * frame.rows;
     // Every sample is at least one bit, so that no more memory than this is needed.
     if count.div_ceil(8) > scan.entropy_coded.len() {
-        return Err(truncated(count));
+        return Err(too_few_samples(count));
     }
     let mut samples = Vec::new();
     samples
@@ -22,7 +22,7 @@ pub(super) fn decode(scan: &Scan<'_>) -> Result<Vec<u16>, Fault> {
     samples.resize(count, 0);
     let interval = match scan.restart_interval {
         0 => count,
-        interval if interval >= count || interval % frame.columns == 0 => interval,
+        interval if interval >= count || interval.is_multiple_of(frame.columns) => interval,
         interval => {
             return Err(corrupt(format!(
                 "expected a JPEG restart interval of whole lines of {} samples, got {interval} samples",
@@ -43,7 +43,7 @@ pub(super) fn decode(scan: &Scan<'_>) -> Result<Vec<u16>, Fault> {
                 [_, marker, ..] => {
                     corrupt(format!("expected {count} JPEG samples, got fewer before marker FF{marker:02X}"))
                 }
-                _ => truncated(count),
+                _ => too_few_samples(count),
             });
         }
         // The last bits of a segment are padded to a byte; DICOM pads a frame without end marker with a zero.
@@ -57,11 +57,8 @@ pub(super) fn decode(scan: &Scan<'_>) -> Result<Vec<u16>, Fault> {
     Ok(samples)
 }
 
-fn truncated(count: usize) -> Fault {
-    Fault::read(
-        FaultKind::Truncated,
-        format!("expected {count} JPEG samples, the compressed pixel data ends before the last"),
-    )
+fn too_few_samples(count: usize) -> Fault {
+    truncated(format!("expected {count} JPEG samples, the compressed pixel data ends before the last"))
 }
 
 /// Skips the restart marker of an interval; markers count modulo 8.
@@ -72,10 +69,9 @@ fn skip_restart_marker(bytes: &[u8], interval: usize) -> Result<&[u8], Fault> {
         [0xFF, marker, ..] => {
             Err(corrupt(format!("expected JPEG restart marker FF{expected:02X}, got marker FF{marker:02X}")))
         }
-        _ => Err(Fault::read(
-            FaultKind::Truncated,
-            format!("expected JPEG restart marker FF{expected:02X}, got the end of the compressed pixel data"),
-        )),
+        _ => Err(truncated(format!(
+            "expected JPEG restart marker FF{expected:02X}, got the end of the compressed pixel data"
+        ))),
     }
 }
 

@@ -1,8 +1,8 @@
 //! The marker segments of a JPEG stream up to its first scan (ITU-T T.81, Annex B).
 
-use super::corrupt;
+use super::fault::{corrupt, truncated, unsupported};
 use super::huffman::TableSpec;
-use crate::error::{Fault, FaultKind};
+use crate::error::Fault;
 
 const START_OF_IMAGE: u8 = 0xD8;
 const END_OF_IMAGE: u8 = 0xD9;
@@ -169,19 +169,19 @@ impl<'a> Segments<'a> {
     fn next(&mut self) -> Result<(u8, &'a [u8]), Fault> {
         let [0xFF, after @ ..] = self.rest else {
             return Err(match self.rest {
-                [] => truncated(),
+                [] => truncated_header(),
                 _ => corrupt("expected a marker in the JPEG stream, got other bytes"),
             });
         };
         let fill_bytes = after.iter().take_while(|byte| **byte == 0xFF).count();
-        let (&marker, after) = after[fill_bytes..].split_first().ok_or_else(truncated)?;
+        let (&marker, after) = after[fill_bytes..].split_first().ok_or_else(truncated_header)?;
         check_marker(marker)?;
-        let &[l0, l1] = after.first_chunk::<2>().ok_or_else(truncated)?;
+        let &[l0, l1] = after.first_chunk::<2>().ok_or_else(truncated_header)?;
         let length = usize::from(u16::from_be_bytes([l0, l1]));
         if length < 2 {
             return Err(corrupt("a JPEG marker segment is shorter than its length"));
         }
-        let (segment, rest) = after.split_at_checked(length).ok_or_else(truncated)?;
+        let (segment, rest) = after.split_at_checked(length).ok_or_else(truncated_header)?;
         self.rest = rest;
         Ok((marker, &segment[2..]))
     }
@@ -212,10 +212,6 @@ fn check_marker(marker: u8) -> Result<(), Fault> {
     )))
 }
 
-fn unsupported(message: impl Into<String>) -> Fault {
-    Fault::read(FaultKind::Unsupported, message)
-}
-
-fn truncated() -> Fault {
-    Fault::read(FaultKind::Truncated, "compressed pixel data ends inside its header")
+fn truncated_header() -> Fault {
+    truncated("compressed pixel data ends inside its header")
 }

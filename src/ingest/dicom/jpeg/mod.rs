@@ -7,13 +7,14 @@
 //! No input causes a panic, and memory is bounded by the length of the input: every sample is at least one bit of the stream.
 
 mod bits;
+mod fault;
 mod huffman;
 mod lines;
 mod markers;
 
 pub(super) use self::markers::read_frame_header;
 use self::markers::read_scan;
-use crate::error::{Fault, FaultKind};
+use crate::error::Fault;
 
 /// A decoded lossless image of one component.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,8 +63,4 @@ pub fn decode_lossless(bytes: &[u8]) -> Result<LosslessImage, Fault> {
     let frame = scan.frame;
     let samples = lines::decode(&scan)?;
     Ok(LosslessImage { columns: frame.columns, rows: frame.rows, precision: frame.precision, samples })
-}
-
-fn corrupt(message: impl Into<String>) -> Fault {
-    Fault::read(FaultKind::Corrupt, message)
 }
