@@ -188,7 +188,7 @@ fn partial_files(
         let mask = &stages.masks[*mask].name;
         let label = format!("read by `{mask}` for scans of `{}`", stages.sources[*source].name);
         let mut warn = |message: String, hint: &str| {
-            let problem = problem(Severity::Warning, message, location(mask), &label);
+            let problem = Problem::at(Severity::Warning, message, location(mask), &label);
             problems.push(Problem { hint: Some(hint.to_owned()), ..problem });
         };
         if *elsewhere > 0 {

@@ -38,6 +38,7 @@ impl Archive {
             include: include.iter().map(|pattern| (*pattern).to_owned()).collect(),
             exclude: vec![],
             dataset: None,
+            allow_unreadable_files: false,
             patient: PatientConfig::default(),
         }
     }
@@ -248,6 +249,7 @@ fn new_reports_all_errors_at_once() {
         include: vec!["**/[ct.nii".into(), "/absolute".into(), "../up".into()],
         exclude: vec!["{a,b".into()],
         dataset: Some(String::new()),
+        allow_unreadable_files: false,
         patient: PatientConfig { path_component: Some(1), dicom: true, pattern: None },
     };
     let errors = FolderSource::new("archive", config).unwrap_err();
