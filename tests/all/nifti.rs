@@ -390,11 +390,16 @@ proptest! {
 
 #[test]
 fn sheared_affine_is_encoded_as_sform_only() {
-    let affine = Affine([[1.0, 0.0, 0.25, 3.0], [0.0, 1.0, 0.0, 2.0], [0.0, 0.0, 2.0, 1.0]]);
+    // A shear of 0.45°, and one of 7.1°, which is not read.
+    let sheared = |shear: f64| Affine([[1.0, 0.0, shear, 3.0], [0.0, 1.0, 0.0, 2.0], [0.0, 0.0, 2.0, 1.0]]);
+    let affine = sheared(0.015625);
     let grid = Grid { shape: [64, 64, 32], affine };
     let bytes = nifti::encode_header(&grid, Datatype::U8, "").unwrap();
     assert_eq!((bytes[252], bytes[254]), (0, 1));
     assert_eq!(Header::parse(&bytes[..348]).unwrap().grid, grid);
+    let bytes = nifti::encode_header(&Grid { affine: sheared(0.25), ..grid }, Datatype::U8, "").unwrap();
+    let fault = Header::parse(&bytes[..348]).unwrap_err();
+    assert!(fault.message.contains("sheared by 7.1°"), "{fault}");
     let long = Grid { shape: [40_000, 1, 1], affine };
     assert_eq!(nifti::encode_header(&long, Datatype::U8, "").unwrap_err().kind, freetumor::error::FaultKind::TooLarge);
 }

@@ -11,6 +11,9 @@ use crate::ingest::key::{key_of, path_of};
 use crate::ingest::{Companions, Structures, nifti, volume_file};
 use crate::volume::{Grid, Labels};
 
+/// Memory of reading a structure file, as a multiple of its bytes: the file, its elements and its points or pixels.
+const STRUCTURE_MEMORY_RATIO: u64 = 8;
+
 /// Finds the label files of a scan by pattern.
 ///
 /// A pattern is a path relative to the folder that *contains* the file or the DICOM folder of the scan. `{stem}` is replaced by the
@@ -103,7 +106,8 @@ impl Companions for FolderCompanions {
         if !path.is_dir() && !is_dicom_slice(&path) {
             return Ok(None);
         }
-        let file = StructureFile::read(&path, self.frame, self.limits.held_bytes);
+        let max_bytes = self.limits.held_bytes / STRUCTURE_MEMORY_RATIO;
+        let file = StructureFile::read(&path, self.frame, max_bytes);
         file.map(|file| Some(Box::new(file) as Box<dyn Structures>)).map_err(|fault| fault.at(Stage::Mask))
     }
 
