@@ -12,7 +12,7 @@ use super::print::{ignore_closed_pipe, print_json};
 use super::scan::{read_error, read_scan, window};
 use crate::error::{Error, Result};
 use crate::graph::{GraphFile, Registry, check};
-use crate::ingest::{is_tumor_name, label_names, volume_file};
+use crate::ingest::{is_tumor_name, known_label_names, volume_file};
 use crate::mask::Alignment;
 use crate::volume::{Array3, HuWindow, Labels, Volume, Voxels, busiest_voxel, three_planes};
 
@@ -153,7 +153,7 @@ pub fn inspect(args: &InspectArgs, registry: &Registry, stdout: &mut dyn Write) 
 /// Returns the names of the labels, by id: those of the mask stages of the graph file, or those that the label file comes with.
 fn label_names_of(args: &InspectArgs, registry: &Registry) -> Result<BTreeMap<u16, String>> {
     let Some(path) = &args.pipeline else {
-        return Ok(args.labels.as_deref().map(label_names).unwrap_or_default());
+        return Ok(args.labels.as_deref().map(known_label_names).unwrap_or_default());
     };
     let masks = check(&GraphFile::open(path)?, registry).scans.masks;
     let mut names = BTreeMap::new();

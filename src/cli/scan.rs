@@ -31,10 +31,6 @@ pub fn read_scan(path: &Path) -> Result<Volume> {
 fn read_series(folder: &Path, id: Option<&str>) -> Result<Volume> {
     let dicom::DicomFolder { series: found, other_files } =
         dicom::list_folder(folder, &dicom::FolderFilter::default()).map_err(|fault| read_error(folder, &fault))?;
-    if !other_files.is_empty() {
-        let list: Vec<String> = other_files.iter().map(|(kind, count)| format!("{count} × {kind}")).collect();
-        tracing::warn!("left out files that are no slices: {}", list.join(", "));
-    }
     let volumes: Vec<_> = found.iter().filter(|series| !series.is_other_modality() && !series.is_localizer()).collect();
     let series = match (id, &volumes[..], &found[..]) {
         (Some(id), ..) => found.iter().find(|series| series.id() == id),
@@ -46,6 +42,10 @@ fn read_series(folder: &Path, id: Option<&str>) -> Result<Volume> {
     let Some(series) = series else {
         return Err(ambiguous(folder, &found, &other_files, id));
     };
+    if !other_files.is_empty() {
+        let list: Vec<String> = other_files.iter().map(|(kind, count)| format!("{count} × {kind}")).collect();
+        tracing::warn!("left out files that are no slices: {}", list.join(", "));
+    }
     // A crash of a decoder ends the child process, not this command.
     let decoder =
         std::env::current_exe().map_or_else(|_| dicom::Decoder::in_process(), dicom::Decoder::in_child_process);
@@ -70,8 +70,9 @@ fn shortened(names: &[String]) -> String {
 /// Returns the error for a folder without a series, with several, or without the requested one.
 fn ambiguous(folder: &Path, found: &[dicom::Series], other_files: &BTreeMap<&str, usize>, id: Option<&str>) -> Error {
     let path = folder.display();
-    if found.is_empty() && !other_files.is_empty() {
-        let list: Vec<String> = other_files.iter().map(|(kind, count)| format!("{count} × {kind}")).collect();
+    let objects: Vec<_> = other_files.iter().filter(|(kind, _)| !kind.ends_with("file")).collect();
+    if found.is_empty() && !objects.is_empty() {
+        let list: Vec<String> = objects.iter().map(|(kind, count)| format!("{count} × {kind}")).collect();
         return Error::new(format!("{path} is not a scan: expected CT images, got {}", list.join(", ")));
     }
     if found.is_empty() {

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::id::PatientKey;
 use crate::mask::{Coverage, Mask};
 
-/// Label files that cover a smaller share of their scan are told of. Labels that were cut to the organ are common, but must be intended.
+/// Label files that cover a smaller share of their scan are reported. Labels that were cut to the organ are common, but must be intended.
 const WHOLE: f64 = 0.999;
 
 /// The scans of a source.
@@ -136,7 +136,7 @@ fn start_listing(stages: &ScanStages, source: usize) -> Listing {
         let mut all: Vec<MissingFiles> = masks.iter().map(|(mask, _)| MissingFiles::new(*mask)).collect();
         for entry in &entries {
             let Some(companions) = source.companions(entry).filter(|_| !masks.is_empty()) else { continue };
-            // A scan that cannot be read is told of by the run.
+            // A scan that cannot be read is reported by the run.
             let grid = source.header(entry).ok().map(|header| header.grid);
             for ((_, mask), files) in masks.iter().zip(&mut all) {
                 files.scans += 1;

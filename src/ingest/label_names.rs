@@ -13,11 +13,11 @@ use super::volume_file;
 /// ```
 /// let folder = tempfile::tempdir()?;
 /// std::fs::write(folder.path().join("dataset.json"), r#"{"labels": {"background": 0, "liver": 1, "liver_tumor": 2}}"#)?;
-/// let names = freetumor::ingest::label_names(&folder.path().join("labelsTr/case.nii.gz"));
+/// let names = freetumor::ingest::known_label_names(&folder.path().join("labelsTr/case.nii.gz"));
 /// assert_eq!(names[&2], "liver_tumor");
 /// # Ok::<(), std::io::Error>(())
 /// ```
-pub fn label_names(path: &Path) -> BTreeMap<u16, String> {
+pub fn known_label_names(path: &Path) -> BTreeMap<u16, String> {
     let names = volume_file::read_label_names(path).unwrap_or_default();
     if !names.is_empty() {
         return names;
@@ -62,11 +62,11 @@ mod tests {
         let json = r#"{"labels": {"0": "background", "1": "pancreas", "2": "cancer", "x": "no id", "3": [1, 2]}}"#;
         std::fs::write(folder.path().join("dataset.json"), json).unwrap();
         for path in ["labelsTr/a.nii", "a.nii"] {
-            let names: Vec<_> = label_names(&folder.path().join(path)).into_iter().collect();
+            let names: Vec<_> = known_label_names(&folder.path().join(path)).into_iter().collect();
             assert_eq!(names, [(1, "pancreas".to_owned()), (2, "cancer".to_owned())], "{path}");
         }
-        assert!(label_names(&folder.path().join("a/b/c.nii")).is_empty());
+        assert!(known_label_names(&folder.path().join("a/b/c.nii")).is_empty());
         std::fs::write(folder.path().join("dataset.json"), "not json").unwrap();
-        assert!(label_names(&folder.path().join("a.nii")).is_empty());
+        assert!(known_label_names(&folder.path().join("a.nii")).is_empty());
     }
 }

@@ -33,7 +33,7 @@ pub use digest::content_digest;
 pub use file::{case_name, is_dicom_slice};
 pub use folder::{FolderConfig, FolderSource};
 pub(crate) use key::key_of;
-pub use label_names::{is_tumor_name, label_names};
+pub use label_names::{is_tumor_name, known_label_names};
 pub use lists::{DecathlonListConfig, ListSource, NnunetListConfig, NnunetPart};
 pub use patient::{PatientConfig, PatientPattern, PatientRule, PatientSecret};
 

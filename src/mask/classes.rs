@@ -161,6 +161,14 @@ pub(super) fn did_you_mean_organ(organ: &str) -> Option<String> {
         return Some(format!("did you mean `{name}`?"));
     }
     let known = known_names();
+    let sorted = |name: &str| {
+        let mut words: Vec<String> = name.split('_').map(str::to_owned).collect();
+        words.sort_unstable();
+        words
+    };
+    if let Some(name) = known.iter().find(|name| sorted(name) == sorted(&folded)) {
+        return Some(format!("did you mean `{name}`?"));
+    }
     did_you_mean(&folded, known.iter().map(String::as_str))
 }
 

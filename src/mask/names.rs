@@ -24,7 +24,7 @@ pub(super) fn contradiction(
             && normalized(stated) != expected
         {
             return mismatch(format!(
-                "id {id} is `{}` by the file's own table, the scheme says {expected}",
+                "id {id} is `{}` by the file's own table, the scheme names it {expected}",
                 shown(stated)
             ));
         }
@@ -62,7 +62,10 @@ mod tests {
     #[test]
     fn names_of_another_version_are_mismatch() {
         let message = fault_of(&[(7, "aorta"), (10, "pancreas")], "pancreas", &[7], true).unwrap();
-        assert!(message.starts_with("id 7 is `aorta` by the file's own table, the scheme says pancreas;"), "{message}");
+        assert!(
+            message.starts_with("id 7 is `aorta` by the file's own table, the scheme names it pancreas;"),
+            "{message}"
+        );
         assert_eq!(fault_of(&[(7, "Pancreas"), (52, "aorta")], "pancreas", &[7], true), None);
         assert_eq!(fault_of(&[(2, "kidney_right"), (3, "kidney left")], "kidney", &[2, 3], true), None);
         assert_eq!(fault_of(&[], "pancreas", &[7], true), None);

@@ -306,7 +306,7 @@ fn find(bytes: &[u8], pattern: &[u8]) -> usize {
     bytes.windows(pattern.len()).position(|window| window == pattern).expect("the pattern")
 }
 
-/// Truncates a slice after any byte, in the middle of the series and at its end, where no gap tells that a slice is missing.
+/// Truncates a slice after any byte, in the middle of the series and at its end, where no gap shows that a slice is missing.
 #[test]
 fn truncated_slice_fails_its_series() {
     for damaged in [2, 4] {

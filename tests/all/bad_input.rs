@@ -170,7 +170,6 @@ fn hostile_files() -> Vec<(&'static str, Vec<u8>, FaultKind)> {
             Corrupt,
         ),
         ("a singular affine", with_sform([[1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]), Geometry),
-        ("an empty affine", with_sform([[0.0; 4]; 3]), Geometry),
         (
             "an affine with NaN",
             with_sform([[1.0, 0.0, 0.0, f32::NAN], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]),
@@ -240,9 +239,7 @@ fn hostile_files() -> Vec<(&'static str, Vec<u8>, FaultKind)> {
         ),
         ("gzip of an unknown method", gzip_with(|file| file[2] = 7), Corrupt),
         ("gzip with an invalid block", gzip_with(|file| file[10] = 0xff), Corrupt),
-        ("garbage after gzip", gzip_with(|file| file.extend(b"garbage")), Corrupt),
         ("half a second gzip member", gzip_with(|file| file.extend([0x1f, 0x8b, 8])), Truncated),
-        ("bytes after the last voxel in gzip", gzip(&[valid(), b"garbage".to_vec()].concat()), Corrupt),
         ("more voxels in a second gzip member", [gzip(&valid()), gzip(&[1; 64])].concat(), Corrupt),
         ("an empty gzip stream", gzip(&[]), Truncated),
         ("gzip in gzip", gzip(&gzip(&valid())), Corrupt),

@@ -380,7 +380,7 @@ fn two_acquisitions(shift_mm: f64) -> Vec<SliceFile> {
 }
 
 #[test]
-fn acquisitions_never_mix_whatever_their_shift() {
+fn acquisitions_never_mix_at_any_shift() {
     let first = f32::from(stored(0)[0]);
     let expected = [Ok(([6, 5, 6], first - 24.0)), Ok(([6, 5, 6], first + 76.0))];
     for shift_mm in [0.0, 0.01, 0.5, 2.0 / 3.0, 1.0, 2.0, 3.0, 10.0] {
@@ -430,7 +430,7 @@ fn acquisitions_that_follow_each_other_are_one_scan() {
 }
 
 #[test]
-fn copy_of_slice_has_same_content_whatever_its_identifier() {
+fn copy_of_slice_has_same_content_under_any_identifier() {
     let with_extra = |extra: SliceFile| {
         let mut slices = series(4);
         slices.push(extra);

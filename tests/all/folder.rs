@@ -210,7 +210,7 @@ fn link_loops_non_utf8_names_and_unreadable_folders_are_handled() {
     assert!(!entries.iter().any(|entry| entry.key.contains("notes") || entry.key.contains("hidden")));
     let non_utf8: Vec<_> = entries.iter().filter(|entry| entry.key.contains('\u{fffd}')).collect();
     assert_eq!(non_utf8.len(), 2, "different names have different keys: {:?}", keys(&entries));
-    assert!(non_utf8.iter().all(|entry| read(entry) == Err(FaultKind::Unsupported)));
+    assert!(non_utf8.iter().all(|entry| read(entry) == Ok(())));
     // The root user may list every folder.
     assert_eq!(outcome("closed"), is_closed.then_some(Err(FaultKind::Io)));
     fs::set_permissions(archive.root.join("closed"), fs::Permissions::from_mode(0o700)).unwrap();
@@ -299,4 +299,49 @@ fn digest_is_independent_of_format() {
     let digests: Vec<_> = source.list().unwrap().iter().map(|entry| source.read(entry).unwrap().digest).collect();
     assert_eq!(digests.len(), 2);
     assert_eq!(digests[0], digests[1]);
+}
+
+#[cfg(unix)]
+#[test]
+fn names_of_any_bytes_are_scans_of_patients_of_their_own() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let archive = Archive::new();
+    let names: [&[u8]; 9] = [
+        b"a#1",
+        b"a#2",
+        b"a",
+        b"\xFF",
+        b"\xFE",
+        "\u{FFFD}".as_bytes(),
+        "\u{FFFD}ff".as_bytes(),
+        b"new\nline",
+        b"a%20\\\"b",
+    ];
+    for name in names {
+        let folder = archive.root.join(OsStr::from_bytes(name));
+        fs::create_dir(&folder).unwrap();
+        archive.add("ct.nii", 1);
+        fs::rename(archive.root.join("ct.nii"), folder.join(OsStr::from_bytes(&[name, b".nii"].concat()))).unwrap();
+        fs::copy(
+            folder.join(OsStr::from_bytes(&[name, b".nii"].concat())),
+            folder.join(OsStr::from_bytes(&[name, b"-labels.nii"].concat())),
+        )
+        .unwrap();
+    }
+    let config = FolderConfig { exclude: vec!["**/*-labels.nii".into()], ..archive.config(&["*/*.nii"]) };
+    let source = archive.source(config);
+    let entries = source.list().unwrap();
+    assert_eq!(entries.len(), names.len());
+    for entry in &entries {
+        let scan = source.read(entry).unwrap_or_else(|fault| panic!("{:?}: {fault}", entry.key));
+        assert!(source.header(entry).is_ok());
+        let fault = scan.companions.labels("{stem}-missing.nii").unwrap_err();
+        assert_eq!(fault.kind, FaultKind::Missing, "{:?}: {fault}", entry.key);
+        assert!(scan.companions.exists("{stem}-labels.nii"), "{:?}", entry.key);
+        assert!(source.companions(entry).unwrap().exists("{stem}-labels.nii"), "{:?}", entry.key);
+    }
+    let patients: std::collections::BTreeSet<_> = entries.iter().map(|entry| entry.patient_key).collect();
+    assert_eq!(patients.len(), names.len(), "every folder is a patient");
 }

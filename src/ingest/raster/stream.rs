@@ -139,7 +139,7 @@ impl<R: BufRead> Stream<R> {
     }
 
     /// Reads up to the end of the compressed data that contain the last voxel, so that their checksum is verified. Bytes after the last
-    /// voxel have no meaning; a warning in the log tells that there are some. A file that is shorter than its header states is a fault long
+    /// voxel have no meaning; the log contains a warning if there are some. A file that is shorter than its header states is a fault long
     /// before.
     pub fn finish(&mut self) -> Result<(), Fault> {
         let (compressed, reader) = match &mut self.layer {
