@@ -40,10 +40,12 @@ const OTHER_CLASSES: [(&str, &str); 22] = [
 
 /// Extensions of files that a DICOM folder may contain beside its slices. A file with another name that is not DICOM may be a damaged
 /// slice.
-const OTHER_EXTENSIONS: [&str; 44] = [
-    "7z", "avi", "bat", "bmp", "cfg", "conf", "csv", "dll", "doc", "docx", "exe", "gif", "htm", "html", "ico", "inf",
-    "ini", "jar", "jpeg", "jpg", "js", "json", "jsonl", "log", "md", "md5", "mp4", "nii", "nrrd", "pdf", "png", "py",
-    "rar", "rtf", "sh", "sha1", "sha256", "tar", "toml", "tsv", "txt", "xls", "xml", "zip",
+const OTHER_EXTENSIONS: [&str; 69] = [
+    "7z", "avi", "bat", "bmp", "cfg", "conf", "css", "csv", "db", "dll", "doc", "docx", "exe", "gif", "h5", "hdf5",
+    "htm", "html", "ico", "inf", "ini", "jar", "jpeg", "jpg", "js", "json", "jsonl", "lnk", "log", "mat", "md", "md5",
+    "mgz", "mha", "mhd", "mov", "mp3", "mp4", "nhdr", "nii", "npy", "npz", "nrrd", "parquet", "pdf", "pkl", "png",
+    "py", "rar", "rtf", "sh", "sha1", "sha256", "svg", "tar", "tif", "tiff", "toml", "tsv", "txt", "url", "wav",
+    "webp", "xls", "xlsx", "xml", "yaml", "yml", "zip",
 ];
 
 /// Names, without extension, of files that a DICOM folder may contain beside its slices; compared in upper case.
