@@ -462,7 +462,13 @@ fn slices_with_series_of_their_own_are_one_scan_if_even() {
     let scans = scans_of(&scrambled(uneven));
     let [Err(message)] = &scans[..] else { panic!("{scans:?}") };
     assert!(message.contains("4 slices have 4 series identifiers"), "{message}");
-    // Beside a scan, single slices are localizers.
+    // A slice with an identifier of its own one step beyond a scan belongs to it.
+    let mut damaged = series(5);
+    damaged[4] = damaged[4].clone().text(tags::SERIES_INSTANCE_UID, VR::UI, "2.25.78");
+    let scans = scans_of(&damaged);
+    let [Err(message)] = &scans[..] else { panic!("{scans:?}") };
+    assert!(message.contains("a slice of another series"), "{message}");
+    // Beside a scan, other single slices are localizers.
     let beside = scrambled(vec![SliceFile::new(0), SliceFile::new(0), SliceFile::new(3)]);
     assert_eq!(scans_of(&[series(4), beside].concat()).len(), 1);
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::geometry::{self, FEWEST_SLICES};
+use super::geometry::{self, FEWEST_SLICES, SlicePose};
 use super::series::Series;
 use super::slice::{FileContent, Slice};
 use super::stacks::{Stack, separate};
@@ -119,7 +119,26 @@ fn series_of(slices: Vec<Slice>) -> Vec<Series> {
     for scan in &mut scans {
         scan.unreadable.extend(unknown.iter().cloned());
     }
+    report_continuations(&mut series);
     series
+}
+
+/// Marks scans that a slice of another series continues by one step: its identifier may be damaged, and the scan looks whole without it.
+fn report_continuations(series: &mut [Series]) {
+    let is_small = |series: &Series| series.is_localizer() && series.stack.slices.iter().all(|slice| !slice.localizer);
+    let small: Vec<SlicePose> =
+        series.iter().filter(|series| is_small(series)).flat_map(|series| poses(&series.stack)).collect();
+    for scan in series.iter_mut().filter(|series| !is_small(series) && series.stack.fault.is_none()) {
+        let continued = small.iter().any(|pose| geometry::continues(&poses(&scan.stack), pose));
+        scan.stack.fault = continued.then(|| {
+            let message = "a slice of another series lies one step beyond the last slice: expected the slices of a scan to share their SeriesInstanceUID, exclude the slice if it does not belong to the scan";
+            Fault::read(FaultKind::Missing, message)
+        });
+    }
+}
+
+fn poses(stack: &Stack) -> Vec<SlicePose> {
+    stack.slices.iter().filter_map(|slice| Some(slice.image.as_ref().ok()?.pose)).collect()
 }
 
 /// Returns whether a file cannot be read and may contain a slice of a scan.
@@ -183,8 +202,7 @@ fn is_scan(stack: &Stack) -> bool {
 }
 
 fn is_even(stack: &Stack) -> bool {
-    let poses: Vec<_> = stack.slices.iter().filter_map(|slice| Some(slice.image.as_ref().ok()?.pose)).collect();
-    stack.fault.is_none() && geometry::stack(&poses).is_ok()
+    stack.fault.is_none() && geometry::stack(&poses(stack)).is_ok()
 }
 
 /// Returns the id of the stack with this index among those with the same hash.

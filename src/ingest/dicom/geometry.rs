@@ -139,6 +139,21 @@ pub(super) fn stack(poses: &[SlicePose]) -> Result<SliceStack, Fault> {
     Ok(SliceStack { grid: Grid { shape: [first.shape[0], first.shape[1], order.len()], affine }, order })
 }
 
+/// Returns whether a slice continues an even stack by one step, before its first or after its last slice.
+pub(super) fn continues(poses: &[SlicePose], pose: &SlicePose) -> bool {
+    let Ok(stack) = stack(poses) else { return false };
+    let (first, last) = (&poses[stack.order[0]], &poses[stack.order[stack.order.len() - 1]]);
+    if check_consistent(first, &[*pose]).is_err() {
+        return false;
+    }
+    let steps = (stack.order.len() - 1) as f64;
+    let step = [0, 1, 2].map(|axis| (last.position_mm[axis] - first.position_mm[axis]) / steps);
+    [(first, -1.0), (last, 1.0)].into_iter().any(|(end, sign)| {
+        let offset = [0, 1, 2].map(|axis| pose.position_mm[axis] - end.position_mm[axis] - sign * step[axis]);
+        length(offset) <= POSITION_TOLERANCE_VOXELS * length(step)
+    })
+}
+
 /// Returns the fault of a tilted gantry, which shears the stack.
 fn tilted(degrees: f64) -> Fault {
     geometry(format!(
