@@ -152,10 +152,8 @@ fn volume_files(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
 /// Returns an error if the file cannot be read, a line does not have two entries, or a case has two patients.
 pub fn patients(path: &Path) -> Result<BTreeMap<String, String>> {
     let text = std::fs::read_to_string(path).map_err(|error| Error::io("cannot read", path, error))?;
-    // Spreadsheets start their files with a byte order mark.
-    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let mut patients = BTreeMap::new();
     let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&text);
+    let mut patients = BTreeMap::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let parts: Vec<&str> = line.split(',').map(str::trim).collect();
         match parts[..] {

@@ -65,7 +65,7 @@ pub fn list_folder(folder: &Path, filter: &FolderFilter) -> Result<DicomFolder, 
             FileContent::Slice(slice) if filter.allow_unreadable && slice.image.is_err() && !slice.localizer => {
                 *other_files.entry("unreadable file").or_insert(0) += 1;
             }
-            FileContent::Slice(slice) => slices.push(slice),
+            FileContent::Slice(slice) => slices.push(*slice),
             FileContent::Other(kind) => *other_files.entry(kind).or_insert(0) += 1,
         }
     }
@@ -131,7 +131,7 @@ fn report_continuations(series: &mut [Series]) {
     for scan in series.iter_mut().filter(|series| !is_small(series) && series.stack.fault.is_none()) {
         let continued = small.iter().any(|pose| geometry::continues(&poses(&scan.stack), pose));
         scan.stack.fault = continued.then(|| {
-            let message = "a slice of another series lies one step beyond the last slice: expected the slices of a scan to share their SeriesInstanceUID, exclude the slice if it does not belong to the scan";
+            let message = "a slice of another series is one step beyond the last slice: expected the slices of a scan to share their SeriesInstanceUID, exclude the slice if it does not belong to the scan";
             Fault::read(FaultKind::Missing, message)
         });
     }

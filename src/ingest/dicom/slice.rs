@@ -79,7 +79,7 @@ const MODALITIES: [&str; 14] =
 /// The content of a file in a DICOM folder.
 pub(super) enum FileContent {
     /// A slice, or a file that cannot be read and may contain one.
-    Slice(Slice),
+    Slice(Box<Slice>),
     /// An object or file that is no slice, by its SOP class or its name.
     Other(&'static str),
 }
@@ -136,7 +136,7 @@ impl Slice {
             return if is_other_file_by_name(path) {
                 FileContent::Other(OTHER_FILE)
             } else {
-                FileContent::Slice(slice)
+                FileContent::Slice(Box::new(slice))
             };
         };
         let fault = elements.fault.take();
@@ -170,7 +170,7 @@ impl Slice {
             Some(fault) => Err(fault),
             None => Image::from_elements(&elements),
         };
-        FileContent::Slice(slice)
+        FileContent::Slice(Box::new(slice))
     }
 }
 
