@@ -192,7 +192,8 @@ fn partial_files(
             problems.push(Problem { hint: Some(hint.to_owned()), ..problem });
         };
         if *elsewhere > 0 {
-            let message = format!("the label files of {elsewhere} of {scans} scans lie elsewhere than their scan");
+            let message =
+                format!("the label files of {elsewhere} of {scans} scans do not overlap enough with their scan");
             warn(
                 message,
                 "these scans will fail; look at one with `freetumor inspect SCAN --labels FILE`, or set `min_coverage`",

@@ -14,6 +14,29 @@ pub(crate) fn key_of(relative: &Path) -> String {
     parts.join("/")
 }
 
+/// The serde representation of a path as text that converts back to it, also for names that are not UTF-8.
+pub(crate) mod path_text {
+    use std::path::{Path, PathBuf};
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    /// Serializes a path as [`super::key_of`] writes its names.
+    ///
+    /// # Errors
+    /// Returns the error of the serializer.
+    pub(crate) fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&super::encoded(path.as_os_str().as_encoded_bytes()))
+    }
+
+    /// Deserializes a path.
+    ///
+    /// # Errors
+    /// Returns the error of the deserializer.
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+        String::deserialize(deserializer).map(|text| super::path_of(&text))
+    }
+}
+
 fn encoded(bytes: &[u8]) -> String {
     let mut key = String::new();
     for chunk in bytes.utf8_chunks() {

@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 pub use digest::content_digest;
 pub use file::{case_name, is_dicom_slice};
 pub use folder::{FolderConfig, FolderSource};
-pub(crate) use key::key_of;
+pub(crate) use key::{key_of, path_text};
 pub use label_names::{is_tumor_name, known_label_names};
 pub use lists::{DecathlonListConfig, ListSource, NnunetListConfig, NnunetPart};
 pub use patient::{PatientConfig, PatientPattern, PatientRule, PatientSecret};

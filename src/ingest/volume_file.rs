@@ -99,7 +99,8 @@ pub fn read_label_names(path: impl AsRef<Path>) -> Result<BTreeMap<u16, String>,
     let (file, bytes, format) = open(path.as_ref())?;
     match format {
         VolumeFormat::Nifti => nifti::read_label_names_from(file, bytes),
-        VolumeFormat::Nrrd | VolumeFormat::MetaImage => Ok(BTreeMap::new()),
+        VolumeFormat::Nrrd => nrrd::read_label_names(file),
+        VolumeFormat::MetaImage => Ok(BTreeMap::new()),
     }
 }
 

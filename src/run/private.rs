@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 
 use super::{RunFolder, RunWriter};
 use crate::error::{Error, Result};
-use crate::ingest::PatientSecret;
+use crate::ingest::{PatientSecret, path_text};
 use crate::store::canonical;
 
 const PIPELINE: &str = "private/pipeline.json";
@@ -25,6 +25,7 @@ const PATH_SETTINGS: [&str; 9] =
 #[serde(deny_unknown_fields)]
 pub struct PrivatePipeline {
     /// The absolute folder of the graph file, to which relative paths in the pipeline refer.
+    #[serde(with = "path_text")]
     pub folder: PathBuf,
     /// The graph file with all defaults.
     pub pipeline: Json,
@@ -66,7 +67,7 @@ impl RunWriter {
     /// Writes the pipeline with its paths, and the folder of its graph file, to `RUN/private/pipeline.json`.
     ///
     /// # Errors
-    /// If the file cannot be written, or the name of the folder is not UTF-8.
+    /// If the file cannot be written.
     pub fn record_private_pipeline(&self, folder: &Path, pipeline: &Json) -> Result<()> {
         let folder = std::path::absolute(folder).map_err(|e| Error::io("cannot find", folder, e))?;
         let text = canonical::pretty(&PrivatePipeline { folder, pipeline: pipeline.clone() })?;
@@ -91,6 +92,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn folder_of_any_bytes_is_read_back() {
+        let name: std::ffi::OsString = std::os::unix::ffi::OsStringExt::from_vec(b"/graphs/n\xFF".to_vec());
+        let pipeline = PrivatePipeline { folder: name.into(), pipeline: json!({}) };
+        let text = serde_json::to_string(&pipeline).unwrap();
+        assert_eq!(serde_json::from_str::<PrivatePipeline>(&text).unwrap(), pipeline);
+    }
 
     #[test]
     fn without_paths_replaces_only_paths() {

@@ -90,6 +90,32 @@ fn missing_label_files_are_counted() {
     assert_eq!(check(folder.path(), GRAPH, &[]), (0, String::new()));
 }
 
+/// Writes a label file on a grid of two slices that is moved along the third axis.
+fn add_moved_labels(folder: &Path, case: &str, mm: f64) {
+    let mut grid = Grid { shape: [3, 2, 2], affine: Affine::from_spacing([1.0, 1.0, 2.0]) };
+    grid.affine.0[2][3] = mm;
+    let mut file = encode_header(&grid, Datatype::U8, "").unwrap().to_vec();
+    file.extend([5; 12]);
+    std::fs::write(folder.join("ct").join(case).join("labels.nii"), file).unwrap();
+}
+
+#[test]
+fn label_files_that_do_not_cover_their_scans_are_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    for (at, case) in ["a", "b", "c"].into_iter().enumerate() {
+        add_scan(folder.path(), case, at as i16, true);
+    }
+    // One of the two slices of the scan is covered, and none.
+    add_moved_labels(folder.path(), "b", 2.0);
+    add_moved_labels(folder.path(), "c", 50.0);
+    let (code, text) = check(folder.path(), GRAPH, &[]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("warning: the label files of 1 of 3 scans do not overlap enough with their scan"), "{text}");
+    assert!(text.contains("the label files of 1 of 3 scans cover only part of their scan, at least 50%"), "{text}");
+    let (_, text) = check(folder.path(), GRAPH, &["stages.organs.min_coverage=0.8"]);
+    assert!(text.contains("the label files of 2 of 3 scans do not overlap enough"), "{text}");
+}
+
 #[test]
 fn empty_source_is_an_error_only_without_other_scans() {
     let folder = tempfile::tempdir().unwrap();

@@ -268,6 +268,35 @@ fn inspect_reads_dicom_folder() {
 }
 
 #[test]
+fn inspect_shows_share_of_scan_that_labels_cover() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, mm: f64, id: u8| {
+        let mut grid = Grid { shape: [4, 4, 10], affine: Affine::from_spacing([1.0; 3]) };
+        grid.affine.0[2][3] = mm;
+        let mut file = encode_header(&grid, Datatype::U8, "").unwrap().to_vec();
+        file.extend([id; 160]);
+        let path = folder.path().join(name);
+        std::fs::write(&path, file).unwrap();
+        path
+    };
+    let scan = write("ct.nii", 0.0, 40);
+    for (mm, id, message) in [
+        (0.0, 5, None),
+        (3.0, 5, Some("the labels cover 70% of the scan's voxels")),
+        (100.0, 5, Some("none of the scan's voxels is within the labels")),
+        (0.0, 0, Some("no voxel of the scan has a label")),
+    ] {
+        let labels = write("labels.nii", mm, id);
+        let (code, out, _) = inspect(&[scan.as_os_str(), "--labels".as_ref(), labels.as_os_str()]);
+        assert_eq!(code, 0);
+        match message {
+            Some(message) => assert!(out.contains(message), "{out}"),
+            None => assert!(!out.contains("of the scan"), "{out}"),
+        }
+    }
+}
+
+#[test]
 fn inspect_names_labels_and_shows_the_tumor() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
