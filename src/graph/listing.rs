@@ -1,5 +1,6 @@
 //! Lists the sources of a file, and looks for the label files of their scans, without reading a scan.
 
+use std::cell::LazyCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -21,7 +22,7 @@ pub(super) struct SourceScans {
 }
 
 /// The scans of a source whose label files of a mask are missing, or cover the scan in part.
-struct MissingFiles {
+struct LabelFiles {
     /// Index of the mask.
     mask: usize,
     missing: usize,
@@ -36,7 +37,7 @@ struct MissingFiles {
     least: f64,
 }
 
-impl MissingFiles {
+impl LabelFiles {
     fn new(mask: usize) -> Self {
         Self { mask, missing: 0, scans: 0, pattern: None, elsewhere: 0, partial: 0, least: 1.0 }
     }
@@ -74,7 +75,7 @@ pub(super) fn list_scans(
     let surveyed: Vec<_> = (0..stages.sources.len()).map(|source| start_listing(stages, source)).collect();
     let deadline = Instant::now() + timeout;
     let mut listed: Vec<Option<SourceScans>> = Vec::new();
-    let mut missing: Vec<(usize, MissingFiles)> = Vec::new();
+    let mut missing: Vec<(usize, LabelFiles)> = Vec::new();
     for (source, (node, (scans, files))) in stages.sources.iter().zip(surveyed).enumerate() {
         let left = || deadline.saturating_duration_since(Instant::now());
         listed.push(match scans.recv_timeout(left()) {
@@ -116,7 +117,7 @@ pub(super) fn list_scans(
     ListedScans { sources: listed.into_iter().collect(), problems }
 }
 
-type Listing = (Receiver<Result<SourceScans>>, Receiver<Vec<MissingFiles>>);
+type Listing = (Receiver<Result<SourceScans>>, Receiver<Vec<LabelFiles>>);
 
 /// Lists a source, and then looks for the label files of its scans, in a thread: a slow archive blocks only its own thread, which may run
 /// until the program ends.
@@ -133,17 +134,18 @@ fn start_listing(stages: &ScanStages, source: usize) -> Listing {
         let bytes = entries.iter().map(|entry| entry.bytes).sum();
         let patients = entries.iter().map(|entry| entry.patient_key).collect();
         let _ = scans.send(Ok(SourceScans { scans: entries.len(), bytes, patients }));
-        let mut all: Vec<MissingFiles> = masks.iter().map(|(mask, _)| MissingFiles::new(*mask)).collect();
+        let mut all: Vec<LabelFiles> = masks.iter().map(|(mask, _)| LabelFiles::new(*mask)).collect();
         for entry in &entries {
             let Some(companions) = source.companions(entry).filter(|_| !masks.is_empty()) else { continue };
-            // A scan that cannot be read is reported by the run.
-            let grid = source.header(entry).ok().map(|header| header.grid);
+            // Read for masks with label files only: the header of a DICOM scan is a folder of files. A scan that cannot be read is reported
+            // by the run.
+            let grid = LazyCell::new(|| source.header(entry).ok().map(|header| header.grid));
             for ((_, mask), files) in masks.iter().zip(&mut all) {
                 files.scans += 1;
                 if let Some(pattern) = mask.missing_file(&*companions) {
                     files.missing += 1;
                     files.pattern.get_or_insert(pattern);
-                } else if let Some(coverage) = grid.and_then(|grid| mask.coverage(&*companions, &grid).ok().flatten()) {
+                } else if let Some(coverage) = mask.coverage(&*companions, &|| *grid).ok().flatten() {
                     files.add(coverage);
                 }
             }
@@ -156,11 +158,11 @@ fn start_listing(stages: &ScanStages, source: usize) -> Listing {
 /// Returns a problem for every source and mask with missing label files.
 fn missing_files(
     stages: &ScanStages,
-    missing: &[(usize, MissingFiles)],
+    missing: &[(usize, LabelFiles)],
     location: &dyn Fn(&str) -> Option<Location>,
 ) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for (source, MissingFiles { mask, missing: count, scans, pattern, .. }) in missing {
+    for (source, LabelFiles { mask, missing: count, scans, pattern, .. }) in missing {
         let Some(pattern) = pattern else { continue };
         let has_none =
             missing.iter().filter(|(_, files)| files.mask == *mask).all(|(_, files)| files.missing == files.scans);
@@ -180,11 +182,11 @@ fn missing_files(
 /// Returns a warning for every source and mask whose label files do not cover their scans.
 fn partial_files(
     stages: &ScanStages,
-    files: &[(usize, MissingFiles)],
+    files: &[(usize, LabelFiles)],
     location: &dyn Fn(&str) -> Option<Location>,
 ) -> Vec<Problem> {
     let mut problems = Vec::new();
-    for (source, MissingFiles { mask, scans, elsewhere, partial, least, .. }) in files {
+    for (source, LabelFiles { mask, scans, elsewhere, partial, least, .. }) in files {
         let mask = &stages.masks[*mask].name;
         let label = format!("read by `{mask}` for scans of `{}`", stages.sources[*source].name);
         let mut warn = |message: String, hint: &str| {

@@ -12,7 +12,7 @@ use super::align::Alignment;
 use super::classes::{CLASSES, class_ids, class_name, did_you_mean_organ};
 use super::names::contradiction;
 use super::structures::{self, OrganStructures, Selection};
-use super::{Coverage, Mask, Organ, OrganMask, merged_organs};
+use super::{Coverage, Mask, Organ, OrganMask, ScanGrid, merged_organs};
 use crate::error::{ConfigError, Fault, FaultKind};
 use crate::ingest::{Companions, Scan};
 use crate::volume::{Array3, Grid, Labels};
@@ -321,9 +321,10 @@ impl Mask for LabelsMask {
         self.merge(&labels, grid)
     }
 
-    fn coverage(&self, companions: &dyn Companions, scan: &Grid) -> Result<Option<Coverage>, Fault> {
+    fn coverage(&self, companions: &dyn Companions, scan: ScanGrid<'_>) -> Result<Option<Coverage>, Fault> {
+        let Some(scan) = scan() else { return Ok(None) };
         let Some(labels) = companions.label_grid(&self.pattern)? else { return Ok(None) };
-        let share = Alignment::new(&labels, scan, 0.0)?.coverage();
+        let share = Alignment::new(&labels, &scan, 0.0)?.coverage();
         Ok(Some(Coverage { share, minimum: self.min_coverage }))
     }
 

@@ -88,6 +88,9 @@ pub struct Coverage {
     pub minimum: f64,
 }
 
+/// Reads the grid of a scan on demand; `None` if the scan cannot be read.
+pub type ScanGrid<'a> = &'a dyn Fn() -> Option<Grid>;
+
 /// Finds the organs of a scan.
 pub trait Mask: Send + Sync {
     /// Returns the organs that this stage may find.
@@ -106,11 +109,11 @@ pub trait Mask: Send + Sync {
     }
 
     /// Returns the share of the voxels of a scan that the label files cover, by their headers, and the minimum share; `None` if the stage reads
-    /// no label files, or they have no grid of their own.
+    /// no label files, they have no grid of their own, or `scan` returns no grid.
     ///
     /// # Errors
     /// Returns the fault of the header of a label file.
-    fn coverage(&self, _companions: &dyn Companions, _scan: &Grid) -> Result<Option<Coverage>, Fault> {
+    fn coverage(&self, _companions: &dyn Companions, _scan: ScanGrid<'_>) -> Result<Option<Coverage>, Fault> {
         Ok(None)
     }
 

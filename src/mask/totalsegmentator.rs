@@ -12,7 +12,7 @@ use super::align::Alignment;
 use super::classes::{class_ids, class_name, did_you_mean_organ};
 use super::labels::{check_coverage, default_coverage};
 use super::names::contradiction;
-use super::{Coverage, Mask, Organ, OrganMask, merged_organs};
+use super::{Coverage, Mask, Organ, OrganMask, ScanGrid, merged_organs};
 use crate::error::{ConfigError, Fault, FaultKind};
 use crate::ingest::{Companions, Scan};
 use crate::volume::{Array3, Grid};
@@ -198,7 +198,8 @@ impl Mask for TotalSegmentatorMask {
         self.merge(scan.companions.as_ref(), &scan.volume.grid)
     }
 
-    fn coverage(&self, companions: &dyn Companions, scan: &Grid) -> Result<Option<Coverage>, Fault> {
+    fn coverage(&self, companions: &dyn Companions, scan: ScanGrid<'_>) -> Result<Option<Coverage>, Fault> {
+        let Some(scan) = scan() else { return Ok(None) };
         let mut least = None;
         for file in self.files.iter().flatten() {
             let pattern = self.pattern.replace("{name}", file);
@@ -208,7 +209,7 @@ impl Mask for TotalSegmentatorMask {
                 Err(fault) if fault.kind == FaultKind::Missing && self.optional => continue,
                 Err(fault) => return Err(fault),
             };
-            let share = Alignment::new(&labels, scan, 0.0)?.coverage();
+            let share = Alignment::new(&labels, &scan, 0.0)?.coverage();
             least = Some(least.map_or(share, |least: f64| least.min(share)));
         }
         Ok(least.map(|share| Coverage { share, minimum: self.min_coverage }))
