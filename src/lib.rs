@@ -83,6 +83,7 @@
 pub mod attempt;
 mod chart;
 pub mod cli;
+pub mod compose;
 pub mod dataflow;
 pub mod error;
 pub mod evaluate;

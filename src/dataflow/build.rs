@@ -221,7 +221,7 @@ fn commit_epochs<'scope>(
     let epochs = deduplicate_epochs(outcomes, shared);
     let candidates = epochs.clone().flat_map(|epoch: Arc<EpochOutcomes>| {
         let rows = epoch.outcomes.iter().flat_map(|outcome| &outcome.samples);
-        let groups: Vec<_> = rows.map(|row| (QualityGroup::of(row), epoch.epoch, 1)).collect();
+        let groups: Vec<_> = rows.filter_map(QualityGroup::of).map(|group| (group, epoch.epoch, 1)).collect();
         groups
     });
     let changes = count_groups(scope.concatenate([counts_stream, candidates]));

@@ -24,6 +24,7 @@ mod abort;
 mod admit;
 mod budget;
 mod build;
+mod compose;
 mod deduplicate;
 mod drive;
 mod finished;

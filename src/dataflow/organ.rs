@@ -1,13 +1,15 @@
-//! The tumors of one organ of one scan: rows and staged files of every attempt.
+//! The tumors of one organ of one scan: rows of every attempt, and staged files of samples of one tumor.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 
 use crate::attempt::{AttemptOutcomes, Observer, Step as LoopStep};
+use crate::compose::Overlay;
 use crate::error::{Error, Fault};
-use crate::graph::{Plan, Port, SynthesisNode, TumorIdentity};
+use crate::graph::{Plan, Port, SynthesisNode, TumorIdentity, TumorRequest};
 use crate::id::{MaskDigest, SampleId};
 use crate::mask::{MaskedScan, Organ};
-use crate::record::SampleRecord;
+use crate::record::{SampleKind, SampleRecord};
 use crate::run::seal::{KEPT_REJECTIONS, rejection_group};
 use crate::run::spool::{SampleFiles, ScanSpool};
 use crate::score::Scores;
@@ -55,42 +57,71 @@ pub(super) struct ScanContext<'a> {
 pub(super) struct AttemptResults {
     /// One row for each attempt and branch that decided on the attempt.
     pub rows: Vec<SampleRecord>,
-    /// The staged files of kept candidates.
+    /// The staged files of kept samples and candidates.
     pub files: BTreeMap<SampleId, SampleFiles>,
-    /// Candidates that are accepted or received by a sink.
+    /// Accepted candidates that wait for the composition of their sample: the sample and the rows of each.
+    pub stored: Vec<(u32, Range<usize>)>,
+    /// Samples and candidates that are accepted or received by a sink.
     required: BTreeSet<SampleId>,
     /// The rejected candidates with the lowest ids, by branch, organ and reason.
     rejections: BTreeMap<(String, String, String), BTreeSet<SampleId>>,
 }
 
 impl ScanContext<'_> {
-    /// Makes all requested tumors in one organ.
+    /// Makes all samples of the scan; `volumes_ml` are the volumes of the organs in the mask. Scans without an organ of the stage have none.
     ///
     /// # Errors
     /// A fault of a stage, or an error that stops the run; `results` has the earlier attempts.
-    pub(super) fn organ(&self, organ: &Organ, results: &mut AttemptResults) -> Result<(), Failure> {
+    pub(super) fn samples(&self, volumes_ml: &[(String, f64)], results: &mut AttemptResults) -> Result<(), Failure> {
+        let organs = self.synthesis.organs_in(&self.masked.mask.organs);
+        let organs: Vec<&Organ> =
+            organs.filter(|organ| volumes_ml.iter().any(|(name, _)| *name == organ.name)).collect();
+        let requests = self.synthesis.requests(self.plan.seed, self.masked.scan.digest, &organs);
+        for (index, organ) in organs.iter().enumerate() {
+            let own: Vec<TumorRequest> = requests.iter().filter(|request| request.organ == index).copied().collect();
+            self.organ(organ, &own, results)?;
+        }
+        self.compose(results)?;
+        if organs.is_empty() { Ok(()) } else { self.negative(results) }
+    }
+
+    /// Makes the requested tumors in one organ.
+    ///
+    /// # Errors
+    /// A fault of a stage, or an error that stops the run; `results` has the earlier attempts.
+    pub(super) fn organ(
+        &self,
+        organ: &Organ,
+        requests: &[TumorRequest],
+        results: &mut AttemptResults,
+    ) -> Result<(), Failure> {
         let synthesis = self.synthesis;
-        let tumor =
-            |variant| synthesis.tumor(self.plan.seed, self.masked.scan.digest, self.mask_digest, organ, variant);
-        let mut recorder = Recorder { scan: self, organ, variant: 0, tumor: tumor(0), results };
+        let tumor = |request: TumorRequest| {
+            let digest = self.masked.scan.digest;
+            let tumor = synthesis.tumor(self.plan.seed, digest, self.mask_digest, organ, request.variant);
+            tumor.numbered(request.number)
+        };
+        let Some(&first) = requests.first() else { return Ok(()) };
+        let mut recorder = Recorder { scan: self, organ, request: first, tumor: tumor(first), results };
         let mut attempts = synthesis.attempts.prepare(self.masked, organ, &mut recorder)?;
-        for variant in 0..synthesis.variants {
-            (recorder.variant, recorder.tumor) = (variant, tumor(variant));
-            attempts.tumor(tumor(variant).key(), &mut recorder).map_err(|failure| match failure {
-                Failure::Scan(fault) => Failure::Scan(fault.during(&format!("variant {variant}"))),
+        for &request in requests {
+            (recorder.request, recorder.tumor) = (request, tumor(request));
+            attempts.tumor(tumor(request).key(), &mut recorder).map_err(|failure| match failure {
+                Failure::Scan(fault) => Failure::Scan(fault.during(&format!("variant {}", request.variant))),
                 run @ Failure::Run(_) => run,
             })?;
         }
         Ok(())
     }
 
-    /// Returns the row of an attempt in a branch before its outcome is known.
-    fn row(&self, organ: &Organ, tumor: &TumorIdentity<'_>, variant: u32, attempt: u32, branch: usize) -> SampleRecord {
+    /// Returns the row of a sample without tumors in a branch.
+    pub(super) fn row(&self, sample_id: SampleId, branch: usize) -> SampleRecord {
         let (entry, synthesis) = (&self.masked.scan.entry, self.synthesis);
-        let own = &synthesis.attempts.branches[branch];
-        let scorer = |&index: &usize| (synthesis.attempts.scorers[index].name.clone(), synthesis.score_digests[index]);
         SampleRecord {
-            sample_id: tumor.sample_id(attempt),
+            sample_id,
+            kind: SampleKind::Negative,
+            tumor_id: 0,
+            candidate_id: None,
             scan_id: entry.scan_id,
             scan_digest: self.masked.scan.digest,
             mask_digest: self.mask_digest,
@@ -99,28 +130,55 @@ impl ScanContext<'_> {
             epoch: self.epoch,
             seed: self.plan.seed,
             stage: synthesis.attempts.name.clone(),
-            branch: own.name.clone(),
-            variant,
-            attempt,
-            organ: organ.name.clone(),
-            tumor_label: organ.tumor_label,
+            branch: synthesis.attempts.branches[branch].name.clone(),
+            variant: 0,
+            attempt: 0,
+            organ: String::new(),
+            tumor_label: 0,
             split: self.plan.split_of(entry.patient_key),
             geometry: None,
             candidate_digest: None,
             scores: Scores::default(),
             outcome: crate::record::Outcome::Accepted,
             stage_digest: synthesis.digests.results,
-            score_stages: own.scorers.iter().map(scorer).collect(),
+            score_stages: Vec::new(),
             test_digest: synthesis.branches[branch].test_digest,
             model: synthesis.model.clone(),
             pipeline_digest: self.plan.digest.clone(),
         }
     }
 
+    /// Returns the row of an attempt in a branch before its outcome is known.
+    fn attempt_row(
+        &self,
+        organ: &Organ,
+        tumor: &TumorIdentity<'_>,
+        request: TumorRequest,
+        attempt: u32,
+        branch: usize,
+    ) -> SampleRecord {
+        let synthesis = self.synthesis;
+        let scorer = |&index: &usize| (synthesis.attempts.scorers[index].name.clone(), synthesis.score_digests[index]);
+        let candidate_id = tumor.sample_id(attempt);
+        SampleRecord {
+            kind: SampleKind::Synthetic,
+            tumor_id: request.tumor_id,
+            candidate_id: Some(candidate_id),
+            variant: request.variant,
+            attempt,
+            organ: organ.name.clone(),
+            tumor_label: organ.tumor_label,
+            score_stages: synthesis.attempts.branches[branch].scorers.iter().map(scorer).collect(),
+            ..self.row(candidate_id, branch)
+        }
+    }
+
     /// Returns whether sinks receive a row, and whether one of these sinks requires whole volumes.
-    fn receiving_sinks(&self, row: &SampleRecord, branch: usize) -> (bool, bool) {
+    fn receiving_sinks(&self, row: &SampleRecord) -> (bool, bool) {
         let port = if row.outcome.is_accepted() { Port::Main } else { Port::Rejected };
-        let feeds = self.synthesis.branches[branch].feeds.iter().filter(|feed| feed.port == port);
+        let branches = self.synthesis.attempts.branches.iter().zip(&self.synthesis.branches);
+        let own = branches.filter(|(branch, _)| branch.name == row.branch).flat_map(|(_, node)| &node.feeds);
+        let feeds = own.filter(|feed| feed.port == port);
         let mut contents =
             feeds.filter_map(|feed| self.plan.sinks[feed.sink].output.layout()).map(|layout| layout.content());
         let is_received = contents.clone().next().is_some();
@@ -132,7 +190,7 @@ impl ScanContext<'_> {
 struct Recorder<'a> {
     scan: &'a ScanContext<'a>,
     organ: &'a Organ,
-    variant: u32,
+    request: TumorRequest,
     tumor: TumorIdentity<'a>,
     results: &'a mut AttemptResults,
 }
@@ -158,37 +216,46 @@ impl Observer for Recorder<'_> {
             Attempt::Rejected { .. } => None,
         };
         let digest = candidate.map(Candidate::digest);
-        let (mut rows, mut required, mut with_volumes) = (Vec::new(), false, false);
+        let mut rows = Vec::new();
         for outcome in attempt.outcomes {
-            let mut row = scan.row(self.organ, &self.tumor, self.variant, attempt.number, outcome.branch);
+            let mut row = scan.attempt_row(self.organ, &self.tumor, self.request, attempt.number, outcome.branch);
             row.geometry = candidate.map(|candidate| candidate.geometry.clone());
             row.candidate_digest = digest;
             (row.scores, row.outcome) = (outcome.scores, outcome.outcome);
             scan.progress.attempt(row.outcome.is_accepted());
-            let (is_received, volumes) = scan.receiving_sinks(&row, outcome.branch);
-            required |= is_received || row.outcome.is_accepted();
-            with_volumes |= volumes;
             rows.push(row);
         }
         if let Some(candidate) = candidate {
-            self.keep(candidate, &rows, required, with_volumes)?;
+            let is_accepted = rows.iter().any(|row| row.outcome.is_accepted());
+            if is_accepted && scan.synthesis.numbers.is_some() {
+                scan.spool.store_tumor(candidate.into(), &rows)??;
+                let first = self.results.rows.len();
+                self.results.stored.push((self.request.variant, first..first + rows.len()));
+            } else {
+                scan.keep(&[candidate.into()], &rows, self.results)?;
+            }
         }
         self.results.rows.extend(rows);
         Ok(())
     }
 }
 
-impl Recorder<'_> {
-    /// Stages the files of a kept candidate, and removes the files of rejected candidates that are no longer kept.
-    fn keep(
-        &mut self,
-        candidate: &Candidate,
+impl ScanContext<'_> {
+    /// Stages the files of a sample or candidate that is kept, and removes the files of rejected candidates that are no longer kept. `rows`
+    /// are the rows with its id.
+    pub(super) fn keep(
+        &self,
+        boxes: &[Overlay<'_>],
         rows: &[SampleRecord],
-        required: bool,
-        with_volumes: bool,
+        results: &mut AttemptResults,
     ) -> Result<(), Failure> {
         let Some(SampleRecord { sample_id, scan_id, .. }) = rows.first() else { return Ok(()) };
-        let results = &mut *self.results;
+        let (mut required, mut with_volumes) = (false, false);
+        for row in rows {
+            let (is_received, volumes) = self.receiving_sinks(row);
+            required |= is_received || row.outcome.is_accepted();
+            with_volumes |= volumes;
+        }
         let (mut is_first, mut replaced) = (false, Vec::new());
         for (branch, organ, reason) in rows.iter().filter_map(rejection_group) {
             let group = (branch.to_owned(), organ.to_owned(), reason.to_owned());
@@ -200,15 +267,15 @@ impl Recorder<'_> {
             is_first |= lowest.contains(sample_id);
         }
         if required || is_first {
-            let name = &self.scan.synthesis.attempts.name;
+            let name = &self.synthesis.attempts.name;
             let timing = Timing {
-                epoch: self.scan.epoch,
+                epoch: self.epoch,
                 step: Step::Encode,
                 node: name,
                 scan_id: Some(*scan_id),
                 sample_id: Some(*sample_id),
             };
-            let files = self.scan.telemetry.time(timing, || self.scan.spool.add(candidate, rows, with_volumes))??;
+            let files = self.telemetry.time(timing, || self.spool.add(boxes, rows, with_volumes))??;
             results.files.insert(*sample_id, files);
         }
         if required {
@@ -218,7 +285,7 @@ impl Recorder<'_> {
             let is_kept = results.required.contains(&sample)
                 || results.rejections.values().any(|lowest| lowest.contains(&sample));
             if !is_kept && results.files.remove(&sample).is_some() {
-                self.scan.spool.drop_patch(*scan_id, sample)?;
+                self.spool.drop_patch(*scan_id, sample)?;
             }
         }
         Ok(())

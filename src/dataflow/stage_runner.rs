@@ -7,7 +7,7 @@ use crate::graph::{MaskNode, Plan, SynthesisNode};
 use crate::id::{MaskDigest, ScanDigest, ScanId};
 use crate::ingest::{Scan, ScanEntry};
 use crate::mask::{MaskedScan, OrganMask};
-use crate::record::{FaultRecord, SampleRecord, ScanRecord, Status};
+use crate::record::{FaultRecord, SampleKind, SampleRecord, ScanRecord, Status};
 use crate::run::spool::{SampleFiles, ScanOutcome, Spool};
 use crate::volume::Voxels;
 
@@ -155,18 +155,10 @@ impl StageRunner {
                 telemetry: &self.telemetry,
                 progress: &self.progress,
             };
-            for organ in synthesis.organs_in(&masked.mask.organs) {
-                if report.organs_ml.iter().all(|(name, _)| *name != organ.name) {
-                    continue;
-                }
-                match context.organ(organ, &mut results) {
-                    Ok(()) => {}
-                    Err(Failure::Scan(fault)) => return Err(fault),
-                    Err(Failure::Run(error)) => {
-                        stop = Some(error);
-                        return Ok(());
-                    }
-                }
+            match context.samples(&report.organs_ml, &mut results) {
+                Ok(()) => {}
+                Err(Failure::Scan(fault)) => return Err(fault),
+                Err(Failure::Run(error)) => stop = Some(error),
             }
             Ok(())
         });
@@ -215,9 +207,8 @@ impl StageRunner {
     pub fn load_saved(&self, epoch: Epoch, entry: &ScanEntry) -> Result<Option<ScanOutcome>> {
         let saved = self.spool.load_verified(epoch, entry.scan_id)?;
         if let Some(outcome) = &saved {
-            for row in &outcome.samples {
-                self.progress.attempt(row.outcome.is_accepted());
-            }
+            let attempts = outcome.samples.iter().filter(|row| row.kind == SampleKind::Synthetic);
+            attempts.for_each(|row| self.progress.attempt(row.outcome.is_accepted()));
             self.progress.scan_finished(!outcome.faults.is_empty());
         }
         Ok(saved)
@@ -241,7 +232,9 @@ impl StageRunner {
             }
         }
         // Branches report in order of completion; stored rows must not depend on this order.
-        samples.sort_by(|a: &SampleRecord, b| (a.sample_id, &a.branch).cmp(&(b.sample_id, &b.branch)));
+        samples.sort_by(|a: &SampleRecord, b| {
+            (a.sample_id, &a.branch, a.tumor_id).cmp(&(b.sample_id, &b.branch, b.tumor_id))
+        });
         files.sort_by_key(|files: &SampleFiles| files.sample_id);
         organs.sort_by(|a, b| a.0.cmp(&b.0));
         faults.sort();
@@ -250,7 +243,7 @@ impl StageRunner {
             samples.clear();
             files.clear();
         }
-        let accepted = samples.iter().filter(|row| row.outcome.is_accepted()).count() as u32;
+        let [accepted, rejected] = count_outcomes(&samples).map(|count| count as u32);
         let scan = ScanRecord {
             scan_id: entry.scan_id,
             scan_digest: metadata.as_ref().map(|metadata| metadata.digest),
@@ -270,7 +263,7 @@ impl StageRunner {
             organs,
             mask_coverage,
             accepted,
-            rejected: samples.len() as u32 - accepted,
+            rejected,
         };
         let record = |fault| FaultRecord {
             scan_id: entry.scan_id,
@@ -289,7 +282,8 @@ impl StageRunner {
 
 /// Counts accepted and rejected attempts.
 fn count_outcomes<'a>(rows: impl IntoIterator<Item = &'a SampleRecord>) -> [u64; 2] {
-    rows.into_iter().fold([0, 0], |[accepted, rejected], row| match row.outcome.is_accepted() {
+    let attempts = rows.into_iter().filter(|row| row.kind == SampleKind::Synthetic);
+    attempts.fold([0, 0], |[accepted, rejected], row| match row.outcome.is_accepted() {
         true => [accepted + 1, rejected],
         false => [accepted, rejected + 1],
     })

@@ -50,8 +50,9 @@ pub(super) fn write(
         files.refused = reader.each_volume(job.run, &missing, layout.gzip_level(), &mut |sample, encoder, patch| {
             let names = layout.file_names(sample.record.sample_id, sample.record.split);
             let [image, label] = names.map(|(folder, name)| below_root(&format!("{folder}/{name}")));
-            let image = target.write(&image, &mut |out| encoder.write_image(patch, out))?;
-            let label = target.write(&label, &mut |out| encoder.write_label(patch, out))?;
+            let boxes = patch.overlays();
+            let image = target.write(&image, &mut |out| encoder.write_image(&boxes, out))?;
+            let label = target.write(&label, &mut |out| encoder.write_label(&boxes, out))?;
             let key = sample.record.sample_id.to_string();
             let done = JournalEntry { key, files: vec![image, label], members: Vec::new() };
             target.record(&done)?;

@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 
 use super::report::Refusal;
 use super::select::SelectedSample;
+use crate::compose::ChangedBox;
 use crate::error::{Error, ErrorKind, Fault, Result, catch_panic};
 use crate::graph::{GraphFile, MaskNode, Problem, Registry, ScanStages};
 use crate::id::{MaskDigest, ScanDigest, ScanId};
@@ -119,7 +120,7 @@ impl ScanReader {
                     Err(error) => return Err(error),
                 };
                 let checked =
-                    check_axes(&scan, &patch).and_then(|()| encoder.check(&patch).map_err(|fault| fault.message));
+                    check_axes(&scan, &patch).and_then(|()| encoder.check(&patch.overlays()).map_err(|fault| fault.message));
                 match checked {
                     Ok(()) => visit(sample, &encoder, &patch)?,
                     Err(message) => refused.push(refusal(&[sample], message)),
@@ -221,11 +222,13 @@ fn damaged(run: &RunFolder, sample: &SelectedSample, problem: &str) -> Error {
 /// Checks that the scan has the voxels of the patch at the patch's position: a file may have the same voxels with reordered or flipped
 /// axes.
 fn check_axes(scan: &Scan, patch: &Patch) -> Result<(), String> {
-    let (region, volume) = (patch.region(), &scan.volume);
+    let volume = &scan.volume;
     let shape = volume.voxels.shape();
-    let inside =
-        (0..3).all(|axis| region.start[axis].checked_add(region.shape[axis]).is_some_and(|end| end <= shape[axis]));
-    if !inside || volume.voxels.hu_of(region) != patch.before {
+    let is_equal = |ChangedBox { region, before, .. }: &ChangedBox| {
+        (0..3).all(|axis| region.start[axis].checked_add(region.shape[axis]).is_some_and(|end| end <= shape[axis]))
+            && volume.voxels.hu_of(*region) == *before
+    };
+    if !patch.boxes.iter().all(is_equal) {
         let message = "expected the scan with the axis order of the run, got it with reordered or flipped axes";
         return Err(format!("{message}: restore the file that the run read"));
     }

@@ -57,8 +57,10 @@ impl SelectionConfig {
 /// A selected sample.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SelectedSample {
-    /// The row; the first by branch if several rows are selected.
+    /// The row; the first by branch and tumor if several rows are selected.
     pub record: SampleRecord,
+    /// The rows of the other tumors of the sample, by the same quality test.
+    pub others: Vec<SampleRecord>,
     /// The shard of the patch, relative to the run folder.
     pub shard: String,
     /// The offset of the patch in the shard.
@@ -97,13 +99,14 @@ pub fn select(run: &RunFolder, config: &SelectionConfig) -> Result<Selection> {
     let mut groups: BTreeMap<Vec<Option<String>>, BTreeMap<SampleId, SelectedSample>> = BTreeMap::new();
     let mut without_patch = WithoutPatch::default();
     for file in run.files(Table::Samples.name(), config.at)? {
-        // Rows are sorted by id and branch, and all rows of a sample are in one part.
-        let mut rows: Vec<SampleRow> = decode_part(run.read_verified(&file)?)?;
-        rows.retain(|row| config.matches(row));
-        rows.dedup_by_key(|row| row.record.sample_id);
-        for row in rows {
-            let key = config.per.group(&row);
-            let SampleRow { record, placement } = row;
+        // Rows are sorted by id, branch and tumor, and all rows of a sample are in one part.
+        let rows: Vec<SampleRow> = decode_part(run.read_verified(&file)?)?;
+        for rows in rows.chunk_by(|a, b| a.record.sample_id == b.record.sample_id) {
+            let Some(row) = rows.iter().find(|row| config.matches(row)) else { continue };
+            let key = config.per.group(row);
+            let SampleRow { record, placement } = row.clone();
+            let is_other = |other: &&SampleRecord| other.branch == record.branch && other.tumor_id != record.tumor_id;
+            let others = rows.iter().map(|row| &row.record).filter(is_other).cloned().collect();
             let location = (placement.patch_shard, placement.patch_offset_bytes, placement.patch_length_bytes);
             let (Some(shard), Some(offset_bytes), Some(length_bytes)) = location else {
                 without_patch.samples += 1;
@@ -113,7 +116,7 @@ pub fn select(run: &RunFolder, config: &SelectionConfig) -> Result<Selection> {
                 continue;
             };
             let group = groups.entry(key).or_default();
-            group.insert(record.sample_id, SelectedSample { record, shard, offset_bytes, length_bytes });
+            group.insert(record.sample_id, SelectedSample { record, others, shard, offset_bytes, length_bytes });
             if config.at_most.is_some_and(|limit| group.len() > limit) {
                 group.pop_last();
             }

@@ -71,8 +71,9 @@ pub(super) fn write_volumes(
                 config.gzip_level,
                 &mut |sample, encoder, patch| {
                     let id = sample.record.sample_id;
-                    write_file(&file(id, "image"), |out| encoder.write_image(patch, out))?;
-                    write_file(&file(id, "label"), |out| encoder.write_label(patch, out))?;
+                    let boxes = patch.overlays();
+                    write_file(&file(id, "image"), |out| encoder.write_image(&boxes, out))?;
+                    write_file(&file(id, "label"), |out| encoder.write_label(&boxes, out))?;
                     written.push(id);
                     Ok(())
                 },
@@ -87,7 +88,7 @@ pub(super) fn write_volumes(
             let open = |kind| File::open(file(sample.record.sample_id, kind));
             let (mut image, mut label) = (open("image")?, open("label")?);
             let lengths = (image.metadata()?.len(), label.metadata()?.len());
-            append_sample(archive, &sample.record, (lengths.0, &mut image), (lengths.1, &mut label))
+            append_sample(archive, &sample.record, &sample.others, (lengths.0, &mut image), (lengths.1, &mut label))
         })?;
         Ok(ShardFile { done, was_kept: false, scans_read, refused })
     })

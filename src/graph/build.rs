@@ -239,6 +239,8 @@ fn synthesis_node(
         model: stage.model.clone(),
         organs: stage.organs.clone(),
         variants: stage.variants,
+        numbers: stage.numbers.clone(),
+        negatives: stage.negatives,
         score_digests,
         branches: nodes,
     }

@@ -1,8 +1,8 @@
 //! Digests of stages: hashes of everything that determines their results, and of nothing else.
 //!
 //! The digest of a stage covers its kind, its settings with defaults filled in, its weights and, for networks, the kernel class. Its
-//! name, its inputs, and settings for the number of tumors (`variants`, `attempts`) or their organs (`organs`) are excluded, so that
-//! changing them does not change existing candidates. `salt` is a setting like any other: it distinguishes two stages whose other
+//! name, its inputs, and settings for the number of tumors and samples (`variants`, `tumors_per_scan`, `negatives`, `attempts`) or
+//! their organs (`organs`) are excluded, so that changing them does not change existing candidates. `salt` is a setting like any other: it distinguishes two stages whose other
 //! settings are equal.
 
 use serde_json::Value as Json;
@@ -12,7 +12,16 @@ use crate::id::{FieldHasher, StageDigest};
 use crate::inference::Inference;
 
 /// Settings of any table that do not affect the results of a stage.
-const EXCLUDED: [&str; 6] = ["variants", "organs", "attempts", "time_limit_s", "memory_limit_mib", "scratch_limit_mib"];
+const EXCLUDED: [&str; 8] = [
+    "variants",
+    "tumors_per_scan",
+    "negatives",
+    "organs",
+    "attempts",
+    "time_limit_s",
+    "memory_limit_mib",
+    "scratch_limit_mib",
+];
 
 /// The digests of a stage: one for its results, one for its random numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,7 +80,7 @@ mod tests {
     fn digest_ignores_variants_and_organs() {
         let settings =
             json!({"variants": 2, "organs": ["liver"], "margin_mm": 1.0, "rules": {"variants": 3, "salt": ""}});
-        let other = json!({"variants": 5, "organs": [], "margin_mm": 1.0, "rules": {"variants": 1, "salt": ""}});
+        let other = json!({"variants": 5, "tumors_per_scan": [1, 3], "negatives": 0.2, "organs": [], "margin_mm": 1.0, "rules": {"variants": 1, "salt": ""}});
         assert_eq!(digest(&settings), digest(&other));
     }
 

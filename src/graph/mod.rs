@@ -26,6 +26,7 @@ mod plan;
 mod problem;
 mod purpose;
 mod registry;
+mod request;
 mod scans;
 mod schema;
 mod schema_check;
@@ -49,6 +50,7 @@ pub use plan::{
 };
 pub use problem::{Location, Problem, Severity};
 pub use registry::{BuildContext, BuiltNode, InputSpec, Kind, NodeConfig, ParsedNode, Registry, Scoring, Synthesis};
+pub use request::TumorRequest;
 pub use schema::{Training, pipeline_schema, training_schema};
 pub use split::SplitShares;
 pub use standard::Resources;

@@ -18,6 +18,7 @@ use crate::mask::{Mask, Organ};
 use crate::random::Key;
 use crate::record::Split;
 use crate::sink::Output;
+use crate::synth::TumorNumbers;
 
 /// A checked graph with its stages built.
 ///
@@ -37,13 +38,14 @@ use crate::sink::Output;
 ///             let masked = MaskedScan { scan: scan.clone(), mask: node.mask.mask(&scan)? };
 ///             let mask_digest = masked.mask.digest();
 ///             for synthesis in plan.syntheses_of(index) {
-///                 for organ in synthesis.organs_in(&masked.mask.organs) {
-///                     for variant in 0..synthesis.variants {
-///                         let tumor = synthesis.tumor(plan.seed, scan.digest, mask_digest, organ, variant);
-///                         let accepted = synthesis.attempts.first_accepted(&masked, organ, tumor.key())?;
-///                         // to the sinks of `synthesis.branches`
-/// #                       drop(accepted);
-///                     }
+///                 let organs: Vec<_> = synthesis.organs_in(&masked.mask.organs).collect();
+///                 for request in synthesis.requests(plan.seed, scan.digest, &organs) {
+///                     let organ = organs[request.organ];
+///                     let tumor = synthesis.tumor(plan.seed, scan.digest, mask_digest, organ, request.variant);
+///                     let key = tumor.numbered(request.number).key();
+///                     let accepted = synthesis.attempts.first_accepted(&masked, organ, key)?;
+///                     // composed with the other tumors of its sample, to the sinks of `synthesis.branches`
+/// #                   drop(accepted);
 ///                 }
 ///             }
 ///         }
@@ -125,8 +127,12 @@ pub struct SynthesisNode {
     pub model: String,
     /// The organs that get tumors, a subset of the organs of the masks.
     pub organs: Vec<Organ>,
-    /// Requested tumors per organ and scan.
+    /// Requested samples per scan; without [`SynthesisNode::numbers`], per organ and scan.
     pub variants: u32,
+    /// The numbers of tumors of samples; `None` if every tumor is a separate sample.
+    pub numbers: Option<TumorNumbers>,
+    /// Share of scans that are negatives too, 0 to 1.
+    pub negatives: f64,
     /// The digests of [`AttemptLoop::scorers`].
     pub score_digests: Vec<StageDigest>,
     /// The outputs of each of [`AttemptLoop::branches`].
@@ -284,7 +290,7 @@ impl SynthesisNode {
         organ: &'a Organ,
         variant: u32,
     ) -> TumorIdentity<'a> {
-        TumorIdentity { seed, digests: self.digests, scan_digest, mask_digest, organ, variant }
+        TumorIdentity { seed, digests: self.digests, scan_digest, mask_digest, organ, variant, number: 0 }
     }
 }
 
@@ -301,17 +307,26 @@ pub struct TumorIdentity<'a> {
     mask_digest: MaskDigest,
     organ: &'a Organ,
     variant: u32,
+    number: u32,
 }
 
 impl TumorIdentity<'_> {
+    /// Returns the identity of the tumor with this number among those of a sample in the same organ, from 0. The first one has the
+    /// identity of a separate sample.
+    #[must_use]
+    pub fn numbered(self, number: u32) -> Self {
+        Self { number, ..self }
+    }
+
     /// Returns the key of all random numbers of the tumor's attempts.
     pub fn key(&self) -> Key {
-        Key::root(self.seed)
+        let key = Key::root(self.seed)
             .with("stage", &self.digests.random.to_string())
             .with("scan", &self.scan_digest.to_string())
             .with("mask", &self.mask_digest.to_string())
             .with("organ", &self.organ.name)
-            .number("variant", u64::from(self.variant))
+            .number("variant", u64::from(self.variant));
+        if self.number == 0 { key } else { key.number("tumor", u64::from(self.number)) }
     }
 
     /// Returns the id of the candidate of one attempt.
@@ -325,6 +340,7 @@ impl TumorIdentity<'_> {
             .add_field([self.organ.label, self.organ.tumor_label])
             .add_field(self.variant.to_le_bytes())
             .add_field(attempt.to_le_bytes());
+        let hash = if self.number == 0 { hash } else { hash.add_field(self.number.to_le_bytes()) };
         SampleId::from_hash(&hash.finish())
     }
 }

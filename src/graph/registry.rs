@@ -18,7 +18,7 @@ use crate::ingest::Source;
 use crate::mask::{Mask, Organ};
 use crate::score::ScoreStage;
 use crate::sink::Output;
-use crate::synth::Synthesize;
+use crate::synth::{Synthesize, TumorNumbers};
 use crate::volume::HuWindow;
 
 /// The context in which a node is built.
@@ -85,8 +85,12 @@ pub struct Synthesis {
     pub synthesize: Arc<dyn Synthesize>,
     /// The organs that get tumors, a subset of [`BuildContext::organs`].
     pub organs: Vec<Organ>,
-    /// Requested tumors per organ and scan.
+    /// Requested samples per scan; without [`Synthesis::numbers`], per organ and scan.
     pub variants: u32,
+    /// The numbers of tumors of samples; `None` if every tumor is a separate sample.
+    pub numbers: Option<TumorNumbers>,
+    /// Share of scans that are negatives too, 0 to 1.
+    pub negatives: f64,
     /// A digest of weights, or `rules` with a version.
     pub model: String,
     /// The window and spacing that the stage uses.

@@ -199,7 +199,7 @@ fn rules(config: RulesConfig, context: &BuildContext) -> Result<Synthesis, Vec<C
     let organs: Vec<Organ> = context.organs.iter().filter(chosen).cloned().collect();
     let in_chest = organs.iter().filter(|organ| organ.name == "lung").count();
     let window = if in_chest > 0 { HuWindow::CHEST } else { HuWindow::ABDOMEN };
-    let variants = config.variants;
+    let (variants, numbers, negatives) = (config.variants, config.tumor_numbers(), config.negatives);
     let mixed = in_chest > 0 && in_chest < organs.len() && config.difference == Differences::Reference;
     let built = Rules::new(config, &context.organs, window);
     if mixed {
@@ -211,7 +211,15 @@ fn rules(config: RulesConfig, context: &BuildContext) -> Result<Synthesis, Vec<C
     }
     let rules = built?;
     let model = rules.version().to_owned();
-    Ok(Synthesis { synthesize: Arc::new(rules), organs, variants, model, input_spec: InputSpec::default() })
+    Ok(Synthesis {
+        synthesize: Arc::new(rules),
+        organs,
+        variants,
+        numbers,
+        negatives,
+        model,
+        input_spec: InputSpec::default(),
+    })
 }
 
 fn open(
@@ -243,13 +251,15 @@ fn generator(
     inference: Inference,
     context: &BuildContext,
 ) -> Result<Synthesis, Vec<ConfigError>> {
-    let (chosen, variants, input_spec) =
-        (config.rules.organs.clone(), config.rules.variants, input_spec_of(&inference));
+    let (chosen, input_spec) = (config.rules.organs.clone(), input_spec_of(&inference));
+    let (variants, numbers, negatives) =
+        (config.rules.variants, config.rules.tumor_numbers(), config.rules.negatives);
     let organs = context.organs.iter().filter(|organ| chosen.is_empty() || chosen.contains(&organ.name));
     let organs = organs.cloned().collect();
     let generator = Generator::new(config, inference, &context.organs)?;
     let model = generator.version();
-    Ok(Synthesis { synthesize: Arc::new(generator), organs, variants, model, input_spec })
+    let synthesize = Arc::new(generator);
+    Ok(Synthesis { synthesize, organs, variants, numbers, negatives, model, input_spec })
 }
 
 fn command_synthesis(config: CommandSynthesisConfig, context: &BuildContext) -> Result<Synthesis, Vec<ConfigError>> {

@@ -1,7 +1,7 @@
 //! The tables of a run: identifiers, rows, columns, schemas and their Parquet encoding.
 //!
 //! This module owns the fields of each row and their storage. `samples` has one row for each attempt at a tumor and quality test that
-//! decided on the attempt, `scans` one for each scan, `faults` one for each fault, and `quality` the changes of the number of attempts
+//! decided on the attempt, and for each negative, `scans` one for each scan, `faults` one for each fault, and `quality` the changes of the number of attempts
 //! by group. A new column is a field in `rows` and one line in `columns/`: schema, Parquet encoding, decoding and conditions are
 //! derived from that line.
 
@@ -19,5 +19,5 @@ pub use crate::id::{CandidateDigest, MaskDigest, PatientKey, SampleId, ScanDiges
 pub use column::Value;
 pub use condition::{ColumnCondition, GroupBy, Relation};
 pub use file::{DATA, FileEntry, Placement, epoch_name};
-pub use rows::{FaultRecord, QualityGroup, QualityRecord, SampleRecord, SampleRow, ScanRecord, Split, Status};
+pub use rows::{FaultRecord, QualityGroup, QualityRecord, SampleKind, SampleRecord, SampleRow, ScanRecord, Split, Status};
 pub use split::SplitGuard;

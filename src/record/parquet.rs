@@ -15,7 +15,8 @@ use super::columns;
 use super::file::DATA;
 use super::schema::Table;
 use super::{
-    FaultRecord, FileEntry, Placement, QualityGroup, QualityRecord, SampleRecord, SampleRow, ScanRecord, epoch_name,
+    FaultRecord, FileEntry, Placement, QualityGroup, QualityRecord, SampleId, SampleRecord, SampleRow, ScanRecord,
+    epoch_name,
 };
 use crate::error::{Error, Result};
 use crate::store::{Durable, FileDigest};
@@ -54,7 +55,10 @@ impl Row for SampleRow {
     }
 
     fn sort(rows: &mut [Self]) {
-        rows.sort_by(|a, b| (a.record.sample_id, &a.record.branch).cmp(&(b.record.sample_id, &b.record.branch)));
+        fn key(row: &SampleRow) -> (SampleId, &str, u32) {
+            (row.record.sample_id, &row.record.branch, row.record.tumor_id)
+        }
+        rows.sort_by(|a, b| key(a).cmp(&key(b)));
     }
 }
 

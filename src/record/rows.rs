@@ -62,6 +62,16 @@ column_values! {
 }
 
 column_values! {
+    /// The kind of a sample.
+    SampleKind "a kind of sample" {
+        /// A scan with synthetic tumors.
+        Synthetic "synthetic",
+        /// An unchanged scan.
+        Negative "negative",
+    }
+}
+
+column_values! {
     /// The result of the processing of a scan.
     Status "a status of a scan" {
         /// Every stage processed the scan.
@@ -73,11 +83,18 @@ column_values! {
     }
 }
 
-/// One attempt at a tumor, decided by one quality test: a row of `samples`, accepted or rejected.
+/// One attempt at a tumor, decided by one quality test, accepted or rejected, or one negative: a row of `samples`. Rows are unique by
+/// sample id, branch and tumor id.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SampleRecord {
-    /// A hash of all inputs of the candidate.
+    /// The id of the sample: that of the candidate if the sample has one tumor, else a hash of the ids of its candidates.
     pub sample_id: SampleId,
+    /// The kind of the sample.
+    pub kind: SampleKind,
+    /// The index of the tumor among those requested for the sample, from 0.
+    pub tumor_id: u32,
+    /// A hash of all inputs of the attempt; absent for a negative.
+    pub candidate_id: Option<SampleId>,
     /// The scan's id.
     pub scan_id: ScanId,
     /// The scan's content digest.
@@ -96,19 +113,20 @@ pub struct SampleRecord {
     pub stage: String,
     /// Name of the quality test in the graph file.
     pub branch: String,
-    /// The index of the tumor among the tumors requested in this organ.
+    /// The index of the tumor among the tumors requested in this organ, or of the sample among those of this scan if samples have
+    /// several tumors.
     pub variant: u32,
     /// The index of the attempt at the tumor, from 0.
     pub attempt: u32,
-    /// The organ's name.
+    /// The organ's name; empty for a negative.
     pub organ: String,
-    /// The label of the organ's tumors in label maps.
+    /// The label of the organ's tumors in label maps; 0 for a negative.
     pub tumor_label: u8,
     /// The patient's split.
     pub split: Split,
     /// The position and size of the tumor; absent if no site was found.
     pub geometry: Option<Geometry>,
-    /// Digest of the candidate's box, voxels and labels; absent if there is no candidate.
+    /// Digest of the boxes, voxels and labels of the sample: the same for all of its tumors; absent if there is no candidate.
     pub candidate_digest: Option<CandidateDigest>,
     /// The scores of the branch's stages.
     pub scores: Scores,
@@ -211,15 +229,15 @@ pub struct QualityGroup {
 }
 
 impl QualityGroup {
-    /// Returns the group of an attempt.
-    pub fn of(record: &SampleRecord) -> Self {
-        Self {
+    /// Returns the group of an attempt; `None` for a negative, which is no attempt.
+    pub fn of(record: &SampleRecord) -> Option<Self> {
+        (record.kind == SampleKind::Synthetic).then(|| Self {
             dataset: record.dataset.clone(),
             organ: record.organ.clone(),
             branch: record.branch.clone(),
             size_class: record.geometry.as_ref().map(|geometry| geometry.size_class.clone()).unwrap_or_default(),
             reason: record.outcome.reason().map(str::to_owned),
-        }
+        })
     }
 }
 
@@ -240,6 +258,9 @@ impl SampleRecord {
     pub(super) fn empty() -> Self {
         Self {
             sample_id: SampleId::from_bytes([0; 8]),
+            kind: SampleKind::Synthetic,
+            tumor_id: 0,
+            candidate_id: None,
             scan_id: ScanId::from_bytes([0; 8]),
             scan_digest: ScanDigest::from_bytes([0; 32]),
             mask_digest: MaskDigest::from_bytes([0; 32]),

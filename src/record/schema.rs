@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 /// A table of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Table {
-    /// One row for each attempt at a tumor and quality test.
+    /// One row for each attempt at a tumor and quality test, and for each negative.
     Samples,
     /// One row for each scan.
     Scans,
@@ -44,7 +44,7 @@ impl Table {
     pub fn doc(self) -> &'static str {
         match self {
             Self::Samples => {
-                "One row for each attempt at a synthetic tumor and quality test that decided on the attempt, accepted or rejected."
+                "One row for each attempt at a synthetic tumor and quality test that decided on the attempt, accepted or rejected, and for each negative."
             }
             Self::Scans => "One row for each ingested scan.",
             Self::Faults => "One row for each fault that ended the processing of a scan.",

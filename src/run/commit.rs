@@ -17,6 +17,8 @@ pub struct Counts {
     pub duplicates: u64,
     /// Faults, by `STAGE/KIND`.
     pub faults: BTreeMap<String, u64>,
+    /// Negatives, once for each quality test.
+    pub negatives: u64,
     /// Rejected attempts, by reason.
     pub rejected: BTreeMap<String, u64>,
     /// Ingested scans.
@@ -31,6 +33,7 @@ impl AddAssign<&Self> for Counts {
         self.duplicates += other.duplicates;
         self.without_organs += other.without_organs;
         self.accepted += other.accepted;
+        self.negatives += other.negatives;
         for (own, others) in [(&mut self.rejected, &other.rejected), (&mut self.faults, &other.faults)] {
             for (reason, count) in others {
                 *own.entry(reason.clone()).or_default() += count;

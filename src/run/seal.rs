@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::id::SampleId;
 use crate::record::SampleRow;
 use crate::record::parquet::{Row, encode_part};
-use crate::record::{FileEntry, Placement, SampleRecord, Status};
+use crate::record::{FileEntry, Placement, SampleKind, SampleRecord, Status};
 use crate::sink::{Content, EpochStage, Layout, StagedSample, seal_patches, seal_unsplit};
 use crate::store::Durable;
 
@@ -109,7 +109,7 @@ pub fn seal(
     Ok(sealed)
 }
 
-/// The rows of an epoch with the staged files of their candidates.
+/// The rows of an epoch with the staged files of their samples.
 struct StagedCandidates<'a> {
     rows: BTreeMap<SampleId, Vec<&'a SampleRecord>>,
     files: BTreeMap<SampleId, StagedFiles>,
@@ -118,7 +118,7 @@ struct StagedCandidates<'a> {
 type StagedFiles = (crate::sink::StagedFile, Option<crate::sink::StagedVolumes>);
 
 impl<'a> StagedCandidates<'a> {
-    /// Groups the rows of an epoch by candidate.
+    /// Groups the rows of an epoch by sample.
     ///
     /// # Errors
     /// If two candidates have one id, as they would share files.
@@ -127,7 +127,7 @@ impl<'a> StagedCandidates<'a> {
         for row in outcomes.iter().flat_map(|outcome| &outcome.samples) {
             rows.entry(row.sample_id).or_default().push(row);
         }
-        rows.values_mut().for_each(|rows| rows.sort_by(|a, b| a.branch.cmp(&b.branch)));
+        rows.values_mut().for_each(|rows| rows.sort_by(|a, b| (&a.branch, a.tumor_id).cmp(&(&b.branch, b.tumor_id))));
         for (sample_id, rows) in &rows {
             let candidate = |row: &&SampleRecord| (row.scan_id, row.stage.clone(), row.candidate_digest);
             if let Some(other) = rows.iter().find(|row| candidate(row) != candidate(&rows[0])) {
@@ -157,7 +157,9 @@ impl<'a> StagedCandidates<'a> {
 
     fn sample(&self, row: &SampleRecord) -> Option<StagedSample> {
         let (patch, volumes) = self.files.get(&row.sample_id)?.clone();
-        Some(StagedSample { record: row.clone(), patch: Some(patch), volumes })
+        let is_other = |other: &&&SampleRecord| other.branch == row.branch && other.tumor_id != row.tumor_id;
+        let others = self.rows[&row.sample_id].iter().filter(is_other).map(|&other| other.clone()).collect();
+        Some(StagedSample { record: row.clone(), others, patch: Some(patch), volumes })
     }
 
     /// Returns the rejected candidates whose patches are kept in addition to `stored`: for each branch, organ and reason those with the
@@ -203,6 +205,7 @@ fn count(counts: &mut Counts, outcome: &ScanOutcome) {
     counts.without_organs += u64::from(outcome.scan.status == Status::Done && outcome.scan.organs.is_empty());
     for record in &outcome.samples {
         match record.outcome.reason() {
+            None if record.kind == SampleKind::Negative => counts.negatives += 1,
             None => counts.accepted += 1,
             Some(reason) => *counts.rejected.entry(reason.to_owned()).or_default() += 1,
         }

@@ -10,16 +10,16 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Fault, FaultKind, Result, Stage};
+use crate::compose::{ChangedBox, Overlay};
+use crate::error::{Error, Fault, FaultKind, Result, Stage};
 use crate::id::{SampleId, ScanId};
 use crate::mask::MaskedScan;
 use crate::record::{FaultRecord, SampleRecord, ScanRecord, epoch_name};
 use crate::score::{Score, Scores};
-use crate::sink::patch::encode_patch;
+use crate::sink::patch::{decode_patch, encode_patch, encode_scratch_patch};
 use crate::sink::volume_files::{Encoder, check_fit};
 use crate::sink::{Content, Layout, StagedFile, StagedVolumes};
 use crate::store::{Durable, FileDigest, STAGING, canonical};
-use crate::synth::Candidate;
 
 /// Length and digest of the staged files of one sample.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ pub struct ScanOutcome {
     pub samples: Vec<SampleRecord>,
     /// The faults that ended the processing of the scan.
     pub faults: Vec<FaultRecord>,
-    /// The staged files of kept candidates, sorted by sample.
+    /// The staged files of kept samples and candidates, sorted by sample.
     pub files: Vec<SampleFiles>,
 }
 
@@ -187,24 +187,24 @@ pub struct ScanSpool<'spool, 'scan> {
 }
 
 impl ScanSpool<'_, '_> {
-    /// Stages the files of a candidate: its patch, and image and label if `with_volumes` and a layout requires whole volumes. `rows` are the
-    /// candidate's rows, one per branch that decided on the candidate.
+    /// Stages the files of a sample: its patch, and image and label if `with_volumes` and a layout requires whole volumes. `boxes` are
+    /// those of its tumors; `rows` are the rows with its id, one for each tumor and branch that decided on the tumor.
     ///
     /// # Errors
-    /// The outer error if files cannot be written; the inner error is a fault of stage `sink` if the candidate is not inside its scan.
+    /// The outer error if files cannot be written; the inner error is a fault of stage `sink` if a box is not inside the scan.
     pub fn add(
         &self,
-        candidate: &Candidate,
+        boxes: &[Overlay<'_>],
         rows: &[SampleRecord],
         with_volumes: bool,
     ) -> Result<Result<SampleFiles, Fault>> {
         let Some(SampleRecord { sample_id, scan_id, .. }) = rows.first() else {
-            return Ok(Err(Fault::new(Stage::Sink, FaultKind::Mismatch, "expected rows of a candidate, got none")));
+            return Ok(Err(Fault::new(Stage::Sink, FaultKind::Mismatch, "expected rows of a sample, got none")));
         };
-        if let Err(fault) = check_fit(self.masked, candidate) {
+        if let Err(fault) = check_fit(self.masked, boxes) {
             return Ok(Err(fault));
         }
-        let patch = match encode_patch(self.masked, candidate, rows) {
+        let patch = match encode_patch(self.masked, boxes, rows) {
             Ok(bytes) => bytes,
             Err(fault) => return Ok(Err(fault)),
         };
@@ -213,11 +213,47 @@ impl ScanSpool<'_, '_> {
         let patch = store.stage(&name(FileKind::Patch), &mut |out| out.write_all(&patch))?;
         let mut files = SampleFiles { sample_id: *sample_id, patch, volumes: None };
         if let Some(encoder) = self.encoder.as_ref().filter(|_| with_volumes) {
-            let image = store.stage(&name(FileKind::Image), &mut |out| encoder.write_image(candidate, out))?;
-            let label = store.stage(&name(FileKind::Label), &mut |out| encoder.write_label(candidate, out))?;
+            let image = store.stage(&name(FileKind::Image), &mut |out| encoder.write_image(boxes, out))?;
+            let label = store.stage(&name(FileKind::Label), &mut |out| encoder.write_label(boxes, out))?;
             files.volumes = Some([image, label]);
         }
         Ok(Ok(files))
+    }
+
+    /// Stores an accepted tumor until the tumors of its sample are composed. Tumors wait on disk, so that their number does not change the
+    /// required memory. `rows` are the rows of the attempt.
+    ///
+    /// # Errors
+    /// The errors of [`ScanSpool::add`].
+    pub fn store_tumor(&self, tumor: Overlay<'_>, rows: &[SampleRecord]) -> Result<Result<(), Fault>> {
+        let Some(SampleRecord { sample_id, scan_id, .. }) = rows.first() else { return Ok(Ok(())) };
+        let boxes = [tumor];
+        let patch = match check_fit(self.masked, &boxes).and_then(|()| encode_scratch_patch(self.masked, &boxes, rows)) {
+            Ok(patch) => patch,
+            Err(fault) => return Ok(Err(fault)),
+        };
+        let name = file_name(self.epoch, *scan_id, *sample_id, FileKind::Tumor);
+        self.spool.store.stage(&name, &mut |out| out.write_all(&patch))?;
+        Ok(Ok(()))
+    }
+
+    /// Loads a tumor that [`ScanSpool::store_tumor`] stored under the id of its candidate.
+    ///
+    /// # Errors
+    /// If the tumor cannot be read.
+    pub fn load_tumor(&self, scan_id: ScanId, candidate_id: SampleId) -> Result<ChangedBox> {
+        let name = file_name(self.epoch, scan_id, candidate_id, FileKind::Tumor);
+        let bytes = self.spool.store.read(&name)?;
+        let tumor = bytes.map(|bytes| decode_patch(&bytes)).transpose()?.and_then(|patch| patch.boxes.into_iter().next());
+        tumor.ok_or_else(|| Error::new(format!("expected the staged tumor {name}, got none")))
+    }
+
+    /// Removes a tumor that [`ScanSpool::store_tumor`] stored.
+    ///
+    /// # Errors
+    /// If the tumor cannot be removed.
+    pub fn drop_tumor(&self, scan_id: ScanId, candidate_id: SampleId) -> Result<()> {
+        self.spool.store.remove(&file_name(self.epoch, scan_id, candidate_id, FileKind::Tumor))
     }
 
     /// Removes the staged patch of a candidate that is no longer kept.
@@ -246,6 +282,8 @@ enum FileKind {
     Patch,
     Image,
     Label,
+    /// A tumor that waits for the composition of its sample.
+    Tumor,
 }
 
 /// Returns the folder of all staged files of an epoch.
@@ -266,6 +304,7 @@ fn file_name(epoch: u64, scan_id: ScanId, sample_id: SampleId, kind: FileKind) -
         FileKind::Patch => "patch.tar",
         FileKind::Image => "image.nii.gz",
         FileKind::Label => "label.nii.gz",
+        FileKind::Tumor => "tumor.tar",
     };
     format!("{}/{sample_id}.{suffix}", scan_folder(epoch, scan_id))
 }

@@ -69,8 +69,10 @@ pub struct StagedVolumes {
 /// A sample as a layout receives it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StagedSample {
-    /// The row.
+    /// The row; of several tumors, that of the first.
     pub record: SampleRecord,
+    /// The rows of the other tumors of the sample, by the same quality test.
+    pub others: Vec<SampleRecord>,
     /// The patch: the members that [`patch::encode_patch`] encodes.
     pub patch: Option<StagedFile>,
     /// The image and label, if a layout requires whole volumes.

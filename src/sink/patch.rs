@@ -1,34 +1,41 @@
-//! A patch: the box of a scan that a candidate changed.
+//! A patch: the boxes of a scan that a sample changes.
 //!
-//! A sample is a scan plus a patch: outside the patch's box every voxel equals that of the scan. In a tar shard a patch has four members:
+//! A sample is a scan plus a patch: outside the patch's boxes every voxel equals that of the scan. A sample with several tumors has a box
+//! for each, a negative has none. In a tar shard a patch has these members:
 //!
 //! ```text
-//! ID.after.nii.gz    HU of the box with the tumor
-//! ID.before.nii.gz   HU of the box in the scan
-//! ID.json            PatchDescription: scan, digests, position of the box, rows of `samples`
-//! ID.label.nii.gz    merged labels of the box with the tumor
+//! ID.after.nii.gz    HU of the first box with the tumors
+//! ID.before.nii.gz   HU of the first box in the scan
+//! ID.json            PatchDescription: scan, digests, position of the boxes, rows of `samples`
+//! ID.label.nii.gz    merged labels of the first box with the tumors
+//! ID.after.1.nii.gz  ID.before.1.nii.gz  ID.label.1.nii.gz   the second box, and so on
 //! ```
 //!
-//! The affines of the images define their position in the patient; `origin_voxel` defines it on the grid of the scan.
+//! Every box has the voxels of all tumors of the sample, so overlapping boxes may be pasted in any order. The affines of the images define
+//! their position in the patient; `origin_voxel` defines it on the grid of the scan.
 
+use std::collections::BTreeMap;
 use std::io::{Cursor, Read};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
 use super::tar::TarWriter;
-use super::volume_files::{Overlay, gzip_member};
+use super::volume_files::gzip_member;
+use crate::compose::{ChangedBox, Overlay, digest, overlays};
 use crate::error::{Error, Fault, FaultKind, Result, Stage};
 use crate::id::{CandidateDigest, MaskDigest, SampleId, ScanDigest, ScanId};
 use crate::ingest::nifti::{self, Datatype, Limits, encode_header};
 use crate::mask::MaskedScan;
 use crate::record::SampleRecord;
 use crate::store::canonical;
-use crate::synth::Candidate;
 use crate::volume::{Array3, Region, Voxels};
 
 /// Patches are small, so a high compression level is cheap.
 const GZIP_LEVEL: u32 = 6;
+
+/// The level for patches that are read again and removed.
+const SCRATCH_GZIP_LEVEL: u32 = 1;
 
 const DESCRIPTION: &str = "part of a CT with a synthetic tumor, freetumor";
 
@@ -36,7 +43,7 @@ const DESCRIPTION: &str = "part of a CT with a synthetic tumor, freetumor";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PatchDescription {
-    /// The id of the candidate.
+    /// The id of the sample.
     pub sample_id: SampleId,
     /// The id of the scan.
     pub scan_id: ScanId,
@@ -44,48 +51,79 @@ pub struct PatchDescription {
     pub scan_digest: ScanDigest,
     /// Digest of the organ mask's voxels.
     pub mask_digest: MaskDigest,
-    /// Digest of the patch's box, voxels and labels.
+    /// Digest of the patch's boxes, voxels and labels.
     pub candidate_digest: CandidateDigest,
-    /// The first voxel of the box on the scan's grid, [x, y, z].
-    pub origin_voxel: [usize; 3],
-    /// The shape of the box in voxels.
-    pub shape_voxels: [usize; 3],
-    /// The candidate's rows of `samples`, one for each quality test that decided on the candidate. Epoch and pipeline digest are left
-    /// out, so that a candidate has the same patch in every epoch.
+    /// The boxes: one for each tumor, in the order of `tumor_id`; none for a negative.
+    pub boxes: Vec<BoxPosition>,
+    /// The rows of `samples` with this sample id, one for each tumor and quality test that decided on the tumor. Epoch and pipeline digest
+    /// are left out, so that a sample has the same patch in every epoch.
     pub rows: Vec<serde_json::Map<String, Json>>,
+}
+
+/// The position of a box on the grid of the scan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BoxPosition {
+    /// The first voxel, [x, y, z].
+    pub origin_voxel: [usize; 3],
+    /// The shape in voxels.
+    pub shape_voxels: [usize; 3],
+}
+
+impl BoxPosition {
+    fn region(self) -> Region {
+        Region { start: self.origin_voxel, shape: self.shape_voxels }
+    }
+}
+
+impl From<Region> for BoxPosition {
+    fn from(region: Region) -> Self {
+        Self { origin_voxel: region.start, shape_voxels: region.shape }
+    }
 }
 
 /// A decoded patch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Patch {
-    /// The sample, scan and position.
+    /// The sample, scan and positions.
     pub description: PatchDescription,
-    /// HU of the box in the scan.
-    pub before: Array3<f32>,
-    /// HU of the box with the tumor.
-    pub after: Array3<f32>,
-    /// Merged labels of the box with the tumor.
-    pub labels: Array3<u8>,
+    /// The boxes, in the order of the description.
+    pub boxes: Vec<ChangedBox>,
 }
 
 impl Patch {
-    /// Returns the box on the grid of the scan.
-    pub fn region(&self) -> Region {
-        Region { start: self.description.origin_voxel, shape: self.description.shape_voxels }
+    /// Borrows the boxes.
+    pub fn overlays(&self) -> Vec<Overlay<'_>> {
+        overlays(&self.boxes)
     }
 }
 
-impl<'a> From<&'a Patch> for Overlay<'a> {
-    fn from(patch: &'a Patch) -> Self {
-        Self { region: patch.region(), after: &patch.after, labels: &patch.labels }
-    }
-}
-
-/// Encodes the members of a candidate's patch, without the end of an archive. `rows` are the candidate's rows, at least one.
+/// Encodes the members of a sample's patch, without the end of an archive. `rows` are the rows of the sample, at least one.
 ///
 /// # Errors
-/// A fault of stage `sink` if NIfTI-1 cannot store the box.
-pub fn encode_patch(masked: &MaskedScan, candidate: &Candidate, rows: &[SampleRecord]) -> Result<Vec<u8>, Fault> {
+/// A fault of stage `sink` if NIfTI-1 cannot store a box.
+pub fn encode_patch(masked: &MaskedScan, boxes: &[Overlay<'_>], rows: &[SampleRecord]) -> Result<Vec<u8>, Fault> {
+    encode(masked, boxes, rows, GZIP_LEVEL)
+}
+
+/// Encodes a patch as [`encode_patch`] does, with less time and more bytes, for a patch that is read again soon.
+///
+/// # Errors
+/// The errors of [`encode_patch`].
+pub fn encode_scratch_patch(
+    masked: &MaskedScan,
+    boxes: &[Overlay<'_>],
+    rows: &[SampleRecord],
+) -> Result<Vec<u8>, Fault> {
+    encode(masked, boxes, rows, SCRATCH_GZIP_LEVEL)
+}
+
+fn encode(
+    masked: &MaskedScan,
+    boxes: &[Overlay<'_>],
+    rows: &[SampleRecord],
+    gzip_level: u32,
+) -> Result<Vec<u8>, Fault> {
     let Some(first) = rows.first() else {
         return Err(Fault::new(Stage::Sink, FaultKind::Mismatch, "expected at least one row of a patch, got none"));
     };
@@ -94,12 +132,37 @@ pub fn encode_patch(masked: &MaskedScan, candidate: &Candidate, rows: &[SampleRe
         scan_id: first.scan_id,
         scan_digest: first.scan_digest,
         mask_digest: first.mask_digest,
-        candidate_digest: candidate.digest(),
-        origin_voxel: candidate.region.start,
-        shape_voxels: candidate.region.shape,
+        candidate_digest: digest(boxes),
+        boxes: boxes.iter().map(|overlay| overlay.region.into()).collect(),
         rows: rows.iter().map(row_of_candidate).collect(),
     };
-    let grid = masked.scan.volume.grid.cut(candidate.region);
+    let json = canonical::pretty(&description).map_err(|error| unwritable(&error.to_string()))?;
+    let mut part = TarWriter::new(Vec::new());
+    let mut append = |suffix: &str, bytes: &[u8]| {
+        let name = format!("{}.{suffix}", first.sample_id);
+        part.append(&name, bytes.len() as u64, &mut &bytes[..]).map_err(|error| unwritable(&error.to_string()))
+    };
+    if boxes.is_empty() {
+        append("json", &json)?;
+    }
+    for (index, overlay) in boxes.iter().enumerate() {
+        let [after, before, label] = encode_box(masked, overlay, gzip_level)?;
+        append(&suffix("after", index), &after)?;
+        append(&suffix("before", index), &before)?;
+        if index == 0 {
+            append("json", &json)?;
+        }
+        append(&suffix("label", index), &label)?;
+    }
+    Ok(part.into_inner())
+}
+
+/// Returns HU after and before, and labels of a box as `.nii.gz` files.
+fn encode_box(masked: &MaskedScan, overlay: &Overlay<'_>, gzip_level: u32) -> Result<[Vec<u8>; 3], Fault> {
+    let grid = masked.scan.volume.grid.cut(overlay.region);
+    let compressed = |header: &[u8], voxels: &[u8]| {
+        gzip_member(&[header, voxels], gzip_level).map_err(|error| unwritable(&error.to_string()))
+    };
     let image = |array: &Array3<f32>| -> Result<Vec<u8>, Fault> {
         let (datatype, bytes): (_, Vec<u8>) = match masked.scan.volume.voxels {
             Voxels::I16(_) => {
@@ -109,17 +172,13 @@ pub fn encode_patch(masked: &MaskedScan, candidate: &Candidate, rows: &[SampleRe
         };
         compressed(&encode_header(&grid, datatype, DESCRIPTION)?, &bytes)
     };
-    let (after, before) = (image(&candidate.after)?, image(&candidate.before)?);
-    let labels = compressed(&encode_header(&grid, Datatype::U8, DESCRIPTION)?, candidate.labels.as_slice())?;
-    let json = canonical::pretty(&description).map_err(|error| unwritable(&error.to_string()))?;
-    let mut part = TarWriter::new(Vec::new());
-    for (suffix, bytes) in
-        [("after.nii.gz", &after), ("before.nii.gz", &before), ("json", &json), ("label.nii.gz", &labels)]
-    {
-        let name = format!("{}.{suffix}", first.sample_id);
-        part.append(&name, bytes.len() as u64, &mut &bytes[..]).map_err(|error| unwritable(&error.to_string()))?;
-    }
-    Ok(part.into_inner())
+    let labels = compressed(&encode_header(&grid, Datatype::U8, DESCRIPTION)?, overlay.labels.as_slice())?;
+    Ok([image(overlay.after)?, image(overlay.before)?, labels])
+}
+
+/// Returns the name of a member of a box after the sample id: the first box has no number.
+fn suffix(part: &str, index: usize) -> String {
+    if index == 0 { format!("{part}.nii.gz") } else { format!("{part}.{index}.nii.gz") }
 }
 
 /// Returns a row without epoch and pipeline digest.
@@ -127,10 +186,6 @@ fn row_of_candidate(row: &SampleRecord) -> serde_json::Map<String, Json> {
     let Ok(Json::Object(mut row)) = serde_json::to_value(row) else { return serde_json::Map::new() };
     row.retain(|name, _| !["epoch", "pipeline_digest"].contains(&name.as_str()));
     row
-}
-
-fn compressed(header: &[u8], voxels: &[u8]) -> Result<Vec<u8>, Fault> {
-    gzip_member(&[header, voxels], GZIP_LEVEL).map_err(|error| unwritable(&error.to_string()))
 }
 
 fn unwritable(message: &str) -> Fault {
@@ -143,43 +198,46 @@ fn unwritable(message: &str) -> Fault {
 /// If the bytes are not a patch or the digest does not match the description.
 pub fn decode_patch(part: &[u8]) -> Result<Patch> {
     let invalid = |message: String| Error::new(format!("cannot decode a patch: {message}"));
-    let (mut description, mut before, mut after, mut labels) = (None, None, None, None);
+    let mut members = BTreeMap::new();
     let mut archive = tar::Archive::new(part);
     for member in archive.entries().map_err(|error| invalid(error.to_string()))? {
         let mut member = member.map_err(|error| invalid(error.to_string()))?;
         let path = member.path().map_err(|error| invalid(error.to_string()))?.to_string_lossy().into_owned();
         let mut bytes = Vec::new();
         member.read_to_end(&mut bytes).map_err(|error| invalid(error.to_string()))?;
-        let volume = |bytes: &[u8]| {
-            nifti::read_volume_from(Cursor::new(bytes), bytes.len() as u64, &Limits::default())
+        members.insert(path.split_once('.').map_or("", |(_, suffix)| suffix).to_owned(), bytes);
+    }
+    let mut take = |suffix: &str| {
+        members.remove(suffix).ok_or_else(|| invalid(format!("expected a member `{suffix}`, got none")))
+    };
+    let description: PatchDescription = canonical::parse(&take("json")?, "json")?;
+    let mut boxes = Vec::with_capacity(description.boxes.len());
+    for (index, position) in description.boxes.iter().enumerate() {
+        let mut volume = |part: &str| {
+            let bytes = take(&suffix(part, index))?;
+            nifti::read_volume_from(Cursor::new(&bytes), bytes.len() as u64, &Limits::default())
                 .map(|volume| volume.voxels.hu_of(volume.grid.region()))
                 .map_err(|fault| invalid(fault.to_string()))
         };
-        match path.split_once('.').map_or("", |(_, suffix)| suffix) {
-            "json" => description = Some(canonical::parse::<PatchDescription>(&bytes, &path)?),
-            "before.nii.gz" => before = Some(volume(&bytes)?),
-            "after.nii.gz" => after = Some(volume(&bytes)?),
-            "label.nii.gz" => {
-                let read = nifti::read_labels_from(Cursor::new(&bytes), bytes.len() as u64, &Limits::default());
-                labels = Some(read.map_err(|fault| invalid(fault.to_string()))?.ids.map(|&id| id as u8));
-            }
-            _ => return Err(invalid(format!("unexpected member {path}"))),
+        let (before, after) = (volume("before")?, volume("after")?);
+        let bytes = take(&suffix("label", index))?;
+        let labels = nifti::read_labels_from(Cursor::new(&bytes), bytes.len() as u64, &Limits::default())
+            .map_err(|fault| invalid(fault.to_string()))?
+            .ids
+            .map(|&id| id as u8);
+        let region = position.region();
+        if [before.shape(), after.shape(), labels.shape()].iter().any(|shape| *shape != region.shape) {
+            return Err(invalid(format!("expected images of {:?} voxels in box {index}, got others", region.shape)));
         }
+        boxes.push(ChangedBox { region, before, after, labels });
     }
-    let missing = |part: &str| invalid(format!("expected a {part}, got none"));
-    let patch = Patch {
-        description: description.ok_or_else(|| missing("description"))?,
-        before: before.ok_or_else(|| missing("box before the change"))?,
-        after: after.ok_or_else(|| missing("box after the change"))?,
-        labels: labels.ok_or_else(|| missing("label box"))?,
-    };
-    let digest = crate::synth::voxels_digest(patch.region(), &patch.before, &patch.after, &patch.labels);
-    if digest != patch.description.candidate_digest {
-        let expected = patch.description.candidate_digest;
-        return Err(invalid(format!(
-            "sample {}: expected digest {expected}, got {digest}",
-            patch.description.sample_id
-        )));
+    if let Some(member) = members.keys().next() {
+        return Err(invalid(format!("unexpected member {member}")));
     }
-    Ok(patch)
+    let got = digest(&overlays(&boxes));
+    if got != description.candidate_digest {
+        let expected = description.candidate_digest;
+        return Err(invalid(format!("sample {}: expected digest {expected}, got {got}", description.sample_id)));
+    }
+    Ok(Patch { description, boxes })
 }

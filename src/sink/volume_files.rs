@@ -1,4 +1,4 @@
-//! Image and label files of a sample: the unchanged scan with the tumor's box patched in.
+//! Image and label files of a sample: the unchanged scan with the boxes of its tumors patched in.
 //!
 //! Nothing is resampled and no volume is copied: voxels are compressed from the scan, one slab of slices at a time. Slabs without
 //! tumor voxels are compressed once per scan and cached for its other samples.
@@ -8,19 +8,19 @@ use std::sync::OnceLock;
 
 use super::gzip::{Chunk, Member};
 
+use crate::compose::Overlay;
 use crate::error::{Fault, FaultKind, Stage};
 use crate::ingest::nifti::{Datatype, NIFTI1_BYTES, encode_header};
 use crate::mask::MaskedScan;
-use crate::synth::Candidate;
-use crate::volume::{Array3, Region, Voxels};
+use crate::volume::{Array3, Voxels};
 
 /// The default compression level, of levels 1 to 9. On CT, files of level 2 are 4% larger than files of level 6 and take about half
 /// the time; they are a quarter smaller than files of level 1 (see `tests/bench/encode.rs`).
 pub const DEFAULT_GZIP_LEVEL: u32 = 2;
 
-/// Marks the tumor as synthetic in the file header.
-const IMAGE_DESCRIPTION: &str = "CT with a synthetic tumor, freetumor";
-const LABEL_DESCRIPTION: &str = "labels with a synthetic tumor, freetumor";
+/// Marks the tumor as synthetic in the file header, or states that the scan has no synthetic tumor.
+const IMAGE_DESCRIPTIONS: [&str; 2] = ["CT with a synthetic tumor, freetumor", "CT, freetumor"];
+const LABEL_DESCRIPTIONS: [&str; 2] = ["labels with a synthetic tumor, freetumor", "labels, freetumor"];
 
 /// Maximum size of a slab before compression, or one slice: large enough for the compression ratio of a whole volume, small enough
 /// that a small tumor changes few slabs.
@@ -40,38 +40,24 @@ pub(super) fn gzip_member(pieces: &[&[u8]], level: u32) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The change of a scan by a sample: a box on the grid of the scan.
-#[derive(Clone, Copy, Debug)]
-pub struct Overlay<'a> {
-    /// The box.
-    pub region: Region,
-    /// HU of the box with the tumor.
-    pub after: &'a Array3<f32>,
-    /// Merged labels of the box with the tumor.
-    pub labels: &'a Array3<u8>,
-}
-
-impl<'a> From<&'a Candidate> for Overlay<'a> {
-    fn from(candidate: &'a Candidate) -> Self {
-        Self { region: candidate.region, after: &candidate.after, labels: &candidate.labels }
-    }
-}
-
 /// An encoder of the samples of one scan as `.nii.gz`.
 ///
 /// # Units
 /// Images contain HU, as i16 if the scan is i16, else as f32; labels contain merged ids as u8. Both are on the grid of the scan and
-/// equal the scan and its mask bit for bit outside the tumor's box.
+/// equal the scan and its mask bit for bit outside the boxes of the tumors; a sample without boxes is the scan itself.
 ///
 /// The encoder caches the compressed slabs of the scan: at most the size of the scan and of its mask.
 pub struct Encoder<'scan> {
     masked: &'scan MaskedScan,
     level: u32,
-    image_header: [u8; NIFTI1_BYTES + 4],
-    label_header: [u8; NIFTI1_BYTES + 4],
+    image_headers: Headers,
+    label_headers: Headers,
     image_slabs: Slabs,
     label_slabs: Slabs,
 }
+
+/// The headers of files with and without a synthetic tumor.
+type Headers = [[u8; NIFTI1_BYTES + 4]; 2];
 
 /// The unchanged slabs of one file, compressed on first use.
 struct Slabs {
@@ -101,11 +87,14 @@ impl<'scan> Encoder<'scan> {
             let shapes = [volume.grid.shape, volume.voxels.shape(), masked.mask.labels.shape()];
             return Err(mismatch(format!("expected grid, voxels and mask of one shape, got {shapes:?}")));
         }
+        let headers = |datatype, [with, without]: [&str; 2]| -> Result<Headers, Fault> {
+            Ok([encode_header(&volume.grid, datatype, with)?, encode_header(&volume.grid, datatype, without)?])
+        };
         Ok(Self {
             masked,
             level,
-            image_header: encode_header(&volume.grid, datatype, IMAGE_DESCRIPTION)?,
-            label_header: encode_header(&volume.grid, Datatype::U8, LABEL_DESCRIPTION)?,
+            image_headers: headers(datatype, IMAGE_DESCRIPTIONS)?,
+            label_headers: headers(Datatype::U8, LABEL_DESCRIPTIONS)?,
             image_slabs: Slabs::new(volume.grid.shape, datatype.bytes()),
             label_slabs: Slabs::new(volume.grid.shape, 1),
         })
@@ -115,70 +104,61 @@ impl<'scan> Encoder<'scan> {
     ///
     /// # Errors
     /// The same errors as [`check_fit`].
-    pub fn check<'a>(&self, overlay: impl Into<Overlay<'a>>) -> Result<(), Fault> {
-        check_fit(self.masked, overlay)
+    pub fn check(&self, boxes: &[Overlay<'_>]) -> Result<(), Fault> {
+        check_fit(self.masked, boxes)
     }
 
-    /// Writes the image with the tumor as a complete `.nii.gz` file.
+    /// Writes the image with the tumors of a sample as a complete `.nii.gz` file.
     ///
     /// # Errors
-    /// If `out` fails. The candidate or patch must have passed [`Encoder::check`].
-    pub fn write_image<'a>(&self, overlay: impl Into<Overlay<'a>>, out: &mut dyn Write) -> io::Result<()> {
-        let Overlay { region, after, .. } = overlay.into();
+    /// If `out` fails. The boxes must have passed [`Encoder::check`].
+    pub fn write_image(&self, boxes: &[Overlay<'_>], out: &mut dyn Write) -> io::Result<()> {
+        let header = &self.image_headers[usize::from(boxes.is_empty())];
+        let after = |overlay: &Overlay<'_>, y: usize, z: usize, row: &mut [u8]| match &self.masked.scan.volume.voxels {
+            Voxels::I16(_) => set_row(row, overlay.after.row(y, z), |hu| (hu as i16).to_le_bytes()),
+            Voxels::F32(_) => set_row(row, overlay.after.row(y, z), f32::to_le_bytes),
+        };
         match &self.masked.scan.volume.voxels {
-            Voxels::I16(array) => {
-                let to_bytes = |hu: f32| (hu as i16).to_le_bytes();
-                self.write(
-                    out,
-                    &self.image_header,
-                    &self.image_slabs,
-                    array,
-                    |hu| hu.to_le_bytes(),
-                    region,
-                    after,
-                    to_bytes,
-                )
-            }
-            Voxels::F32(array) => {
-                let to_bytes = |hu: f32| hu.to_le_bytes();
-                self.write(out, &self.image_header, &self.image_slabs, array, to_bytes, region, after, to_bytes)
-            }
+            Voxels::I16(array) => self.write(out, header, &self.image_slabs, array, i16::to_le_bytes, boxes, after),
+            Voxels::F32(array) => self.write(out, header, &self.image_slabs, array, f32::to_le_bytes, boxes, after),
         }
     }
 
-    /// Writes the merged labels with the tumor as a complete `.nii.gz` file.
+    /// Writes the merged labels with the tumors of a sample as a complete `.nii.gz` file.
     ///
     /// # Errors
     /// The same errors as [`Encoder::write_image`].
-    pub fn write_label<'a>(&self, overlay: impl Into<Overlay<'a>>, out: &mut dyn Write) -> io::Result<()> {
-        let array = &self.masked.mask.labels;
-        let to_bytes = |label: u8| [label];
-        let Overlay { region, labels, .. } = overlay.into();
-        self.write(out, &self.label_header, &self.label_slabs, array, to_bytes, region, labels, to_bytes)
+    pub fn write_label(&self, boxes: &[Overlay<'_>], out: &mut dyn Write) -> io::Result<()> {
+        let header = &self.label_headers[usize::from(boxes.is_empty())];
+        let after = |overlay: &Overlay<'_>, y: usize, z: usize, row: &mut [u8]| {
+            row.copy_from_slice(overlay.labels.row(y, z));
+        };
+        self.write(out, header, &self.label_slabs, &self.masked.mask.labels, u8::to_le_bytes, boxes, after)
     }
 
+    /// Writes a file; `set` writes the bytes of a row of a box.
     #[expect(clippy::too_many_arguments, reason = "the kinds of files differ in every argument")]
-    fn write<T: Copy, P: Copy, const N: usize>(
+    fn write<T: Copy, const N: usize>(
         &self,
         out: &mut dyn Write,
         header: &[u8],
         slabs: &Slabs,
         array: &Array3<T>,
         to_bytes: impl Fn(T) -> [u8; N],
-        region: Region,
-        patch: &Array3<P>,
-        patch_to_bytes: impl Fn(P) -> [u8; N],
+        boxes: &[Overlay<'_>],
+        set: impl Fn(&Overlay<'_>, usize, usize, &mut [u8]),
     ) -> io::Result<()> {
         let [nx, ny, nz] = array.shape();
-        let [x0, y0, z0] = region.start;
-        let changed_slices = z0..region.end()[2];
         let mut member = Member::new(out)?;
         member.push(&Chunk::new(header, self.level)?)?;
         let mut bytes = Vec::new();
         for (index, cached) in slabs.chunks.iter().enumerate() {
             let first = index * slabs.slab_slices;
             let slices = first..(first + slabs.slab_slices).min(nz);
-            let patched = slices.start < changed_slices.end && changed_slices.start < slices.end;
+            let in_slab = |overlay: &&Overlay<'_>| {
+                slices.start < overlay.region.end()[2] && overlay.region.start[2] < slices.end
+            };
+            let patched = boxes.iter().any(|overlay| in_slab(&overlay));
             if let (false, Some(chunk)) = (patched, cached.get()) {
                 member.push(chunk)?;
                 continue;
@@ -192,12 +172,12 @@ impl<'scan> Encoder<'scan> {
                 member.push(cached.get_or_init(|| chunk))?;
                 continue;
             }
-            for z in changed_slices.start.max(slices.start)..changed_slices.end.min(slices.end) {
-                for y in 0..region.shape[1] {
-                    let start = N * (x0 + nx * (y0 + y + ny * (z - slices.start)));
-                    let row = bytes[start..start + N * region.shape[0]].chunks_exact_mut(N);
-                    for (voxel, &value) in row.zip(patch.row(y, z - z0)) {
-                        voxel.copy_from_slice(&patch_to_bytes(value));
+            for overlay in boxes.iter().filter(in_slab) {
+                let (region, [x0, y0, z0]) = (overlay.region, overlay.region.start);
+                for z in z0.max(slices.start)..region.end()[2].min(slices.end) {
+                    for y in 0..region.shape[1] {
+                        let start = N * (x0 + nx * (y0 + y + ny * (z - slices.start)));
+                        set(overlay, y, z - z0, &mut bytes[start..start + N * region.shape[0]]);
                     }
                 }
             }
@@ -207,21 +187,31 @@ impl<'scan> Encoder<'scan> {
     }
 }
 
+fn set_row<const N: usize>(row: &mut [u8], values: &[f32], to_bytes: impl Fn(f32) -> [u8; N]) {
+    for (voxel, &value) in row.chunks_exact_mut(N).zip(values) {
+        voxel.copy_from_slice(&to_bytes(value));
+    }
+}
+
 fn mismatch(message: String) -> Fault {
     Fault::new(Stage::Sink, FaultKind::Mismatch, message)
 }
 
-/// Checks that the files of a candidate or patch can be written exactly.
+/// Checks that the files of a sample can be written exactly.
 ///
 /// # Errors
-/// A fault of stage `sink` if the box is not inside the scan, or if the scan has integer HU and the HU of the box are fractional or
+/// A fault of stage `sink` if a box is not inside the scan, or if the scan has integer HU and the HU of the box are fractional or
 /// outside the range of i16.
-pub fn check_fit<'a>(masked: &MaskedScan, overlay: impl Into<Overlay<'a>>) -> Result<(), Fault> {
-    let Overlay { region, after, labels } = overlay.into();
+pub fn check_fit(masked: &MaskedScan, boxes: &[Overlay<'_>]) -> Result<(), Fault> {
+    boxes.iter().try_for_each(|overlay| check_box(masked, overlay))
+}
+
+fn check_box(masked: &MaskedScan, overlay: &Overlay<'_>) -> Result<(), Fault> {
+    let Overlay { region, before, after, labels } = overlay;
     let shape = masked.scan.volume.voxels.shape();
     let is_inside =
         (0..3).all(|axis| region.start[axis].checked_add(region.shape[axis]).is_some_and(|end| end <= shape[axis]));
-    if !is_inside || after.shape() != region.shape || labels.shape() != region.shape {
+    if !is_inside || [before.shape(), after.shape(), labels.shape()].iter().any(|shape| *shape != region.shape) {
         return Err(mismatch(format!(
             "expected a box inside the scan of {shape:?} voxels, got {region:?} (HU {:?}, labels {:?})",
             after.shape(),

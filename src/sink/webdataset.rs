@@ -58,18 +58,28 @@ impl WebDatasetSink {
     }
 }
 
-/// Writes the members of a sample: the row, and image and label with their lengths.
+/// The content of `ID.json`: the row, and the rows of the other tumors.
+#[derive(Serialize)]
+struct SampleDescription<'a> {
+    #[serde(flatten)]
+    record: &'a SampleRecord,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    other_tumors: &'a [SampleRecord],
+}
+
+/// Writes the members of a sample: the row with the rows of its other tumors, and image and label with their lengths.
 ///
 /// # Errors
 /// If a length does not match or the archive cannot be written.
 pub fn append_sample<W: Write>(
     archive: &mut TarWriter<W>,
     record: &SampleRecord,
+    other_tumors: &[SampleRecord],
     image: (u64, &mut dyn Read),
     label: (u64, &mut dyn Read),
 ) -> io::Result<()> {
     let key = record.sample_id;
-    let json = canonical::pretty(record).map_err(io::Error::other)?;
+    let json = canonical::pretty(&SampleDescription { record, other_tumors }).map_err(io::Error::other)?;
     archive.append(&format!("{key}.image.nii.gz"), image.0, image.1)?;
     archive.append(&format!("{key}.json"), json.len() as u64, &mut &json[..])?;
     archive.append(&format!("{key}.label.nii.gz"), label.0, label.1)
@@ -104,7 +114,8 @@ impl Layout for WebDatasetSink {
                 let mut image = shards::open_staged(stage.store, &volumes.image.path)?;
                 let mut label = shards::open_staged(stage.store, &volumes.label.path)?;
                 let image = (volumes.image.digest.bytes, &mut image as &mut dyn Read);
-                append_sample(archive, &sample.record, image, (volumes.label.digest.bytes, &mut label))
+                let label = (volumes.label.digest.bytes, &mut label as &mut dyn Read);
+                append_sample(archive, &sample.record, &sample.others, image, label)
             })?;
         }
         let (mut sealed, shards) = writer.finish(|index, shard, member| Placement {

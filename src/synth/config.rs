@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::classes::SizeClass;
 use super::prior::{OrganPrior, PRIORS, prior_of};
+use super::tumor_numbers::{TumorNumbers, TumorsPerScan};
 use crate::error::ConfigError;
 use crate::mask::Organ;
 
@@ -62,8 +63,17 @@ pub enum Textures {
 pub struct RulesConfig {
     /// The organs that get tumors; if empty, all organs of the mask.
     pub organs: Vec<String>,
-    /// The number of tumors in each organ of each scan; each is a separate sample.
+    /// The number of tumors in each organ of each scan; each is a separate sample. With `tumors_per_scan`, the number of samples of each
+    /// scan.
     pub variants: u32,
+    /// The number of tumors of each sample: `"as-real"`, as many in each organ as real patients have, or `[minimum, maximum]`, spread
+    /// over the organs at random. The accepted tumors whose changes do not overlap are in one sample. If absent, every tumor is a
+    /// separate sample.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tumors_per_scan: Option<TumorsPerScan>,
+    /// Share of scans, 0 to 1, that are samples without a synthetic tumor too.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub negatives: f64,
     /// Any string that distinguishes this stage from another one with equal settings: another salt produces other tumors.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub salt: String,
@@ -102,6 +112,8 @@ impl Default for RulesConfig {
         Self {
             organs: Vec::new(),
             variants: 1,
+            tumors_per_scan: None,
+            negatives: 0.0,
             salt: String::new(),
             attempts_per_site: None,
             sizes: Sizes::Prior,
@@ -120,7 +132,16 @@ impl Default for RulesConfig {
     }
 }
 
+fn is_zero(value: &f64) -> bool {
+    *value == 0.0
+}
+
 impl RulesConfig {
+    /// Returns the numbers of tumors of samples; `None` if every tumor is a separate sample.
+    pub fn tumor_numbers(&self) -> Option<TumorNumbers> {
+        self.tumors_per_scan.map(|setting| TumorNumbers::new(setting, &self.priors))
+    }
+
     /// Returns the selected organs, each with its prior.
     ///
     /// # Errors
@@ -177,10 +198,12 @@ impl RulesConfig {
             }
         };
         check_share("necrotic_fraction", self.necrotic_fraction);
+        check_share("negatives", self.negatives);
         self.max_clipped_fraction.iter().for_each(|fraction| check_share("max_clipped_fraction", *fraction));
         if !(1..=1000).contains(&self.variants) {
             errors.push(ConfigError::new("variants", format!("expected 1 to 1000, got {}", self.variants)));
         }
+        errors.extend(self.tumors_per_scan.and_then(TumorsPerScan::check));
         if self.attempts_per_site == Some(0) {
             errors.push(ConfigError::new("attempts_per_site", "expected at least 1, got 0"));
         }
@@ -216,6 +239,8 @@ mod tests {
         let config = RulesConfig {
             organs: vec!["liver".into(), "pancreas".into()],
             variants: 0,
+            tumors_per_scan: Some(TumorsPerScan::Range([2, 1])),
+            negatives: -0.1,
             diameter_mm: [9.0, 3.0],
             max_clipped_fraction: Some(1.5),
             contrast_hu: BTreeMap::from([("liver".into(), [f64::NAN, 3.0])]),
@@ -224,9 +249,17 @@ mod tests {
             ..RulesConfig::default()
         };
         let fields = fields(&config);
-        for field in
-            ["organs", "variants", "diameter_mm", "max_clipped_fraction", "contrast_hu.liver", "margin_mm", "classes"]
-        {
+        for field in [
+            "organs",
+            "variants",
+            "tumors_per_scan",
+            "negatives",
+            "diameter_mm",
+            "max_clipped_fraction",
+            "contrast_hu.liver",
+            "margin_mm",
+            "classes",
+        ] {
             assert!(fields.iter().any(|f| f == field), "{field} in {fields:?}");
         }
     }

@@ -22,6 +22,7 @@ mod rules;
 pub mod shape;
 mod site;
 pub mod texture;
+mod tumor_numbers;
 
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +31,7 @@ pub use difference::TEXTURE_MEAN;
 pub use generator::{Activation, Generator, GeneratorConfig};
 pub use rules::Rules;
 pub(crate) use site::boundary_distance_mm;
+pub use tumor_numbers::{RealNumbers, TumorNumbers, TumorsPerScan};
 
 use crate::error::Fault;
 use crate::id::{CandidateDigest, FieldHasher};
@@ -97,17 +99,24 @@ pub fn voxels_digest(
     after: &Array3<f32>,
     labels: &Array3<u8>,
 ) -> CandidateDigest {
+    let hash = hash_voxels(FieldHasher::new("candidate"), region, before, after, labels);
+    CandidateDigest::from_hash(&hash.finish())
+}
+
+/// Adds a box with its voxels before and after, and its labels to a hash.
+pub(crate) fn hash_voxels(
+    hasher: FieldHasher,
+    region: Region,
+    before: &Array3<f32>,
+    after: &Array3<f32>,
+    labels: &Array3<u8>,
+) -> FieldHasher {
     let numbers = region.start.into_iter().chain(region.shape);
     let position: Vec<u8> = numbers.flat_map(|number| (number as u64).to_le_bytes()).collect();
     // Adding zero turns −0 into 0, so that float and integer HU have the same digest.
     let hu =
         |array: &Array3<f32>| -> Vec<u8> { array.as_slice().iter().flat_map(|hu| (hu + 0.0).to_le_bytes()).collect() };
-    let hash = FieldHasher::new("candidate")
-        .add_field(position)
-        .add_field(hu(before))
-        .add_field(hu(after))
-        .add_field(labels.as_slice());
-    CandidateDigest::from_hash(&hash.finish())
+    hasher.add_field(position).add_field(hu(before)).add_field(hu(after)).add_field(labels.as_slice())
 }
 
 /// The result of an attempt: a tumor, or the reason why there is none.

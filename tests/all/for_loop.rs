@@ -36,8 +36,8 @@ pub fn plain_loop(plan: Plan, folder: &Path) -> Result<()> {
         }
         outcomes.sort_by_key(|outcome| outcome.scan.scan_id);
         deduplicate(&known, epoch, &mut outcomes);
-        for row in outcomes.iter().flat_map(|outcome| &outcome.samples) {
-            *counts.entry(QualityGroup::of(row)).or_default() += 1;
+        for group in outcomes.iter().flat_map(|outcome| &outcome.samples).filter_map(QualityGroup::of) {
+            *counts.entry(group).or_default() += 1;
         }
         let changes = changes(&mut recorded_counts, &counts, epoch);
         ledger.commit(epoch, &outcomes, &changes)?;

@@ -352,7 +352,15 @@ fn registry_with_test_kinds() -> Registry {
     let mut registry = Registry::standard();
     registry.add_synthesis("segmentor", "Synthesizes.", |config: TestConfig, context| {
         let (input_spec, organs) = (config.input_spec()?, context.organs.to_vec());
-        Ok(Synthesis { synthesize: Arc::new(Idle(&[])), organs, variants: 1, model: "idle".into(), input_spec })
+        Ok(Synthesis {
+            synthesize: Arc::new(Idle(&[])),
+            organs,
+            variants: 1,
+            numbers: None,
+            negatives: 0.0,
+            model: "idle".into(),
+            input_spec,
+        })
     });
     registry.add_score("segmentor", "Scores.", |config: TestConfig, _| {
         let input_spec = config.input_spec()?;

@@ -80,8 +80,8 @@ fn best<S>(prepare: impl Fn() -> S, work: impl Fn(&S) -> usize) -> Duration {
 
 fn encode(encoder: &Encoder<'_>, candidate: &Candidate) -> usize {
     let mut bytes = Vec::new();
-    encoder.write_image(candidate, &mut bytes).expect("writing to memory");
-    encoder.write_label(candidate, &mut bytes).expect("writing to memory");
+    encoder.write_image(&[candidate.into()], &mut bytes).expect("writing to memory");
+    encoder.write_label(&[candidate.into()], &mut bytes).expect("writing to memory");
     bytes.len()
 }
 

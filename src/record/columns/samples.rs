@@ -73,9 +73,19 @@ fn drawn_contrast() -> Access<Row> {
     )
 }
 
+fn organ() -> Access<Row> {
+    Access::Text(
+        Box::new(|row| Some(row.record.organ.clone()).filter(|organ| !organ.is_empty())),
+        Box::new(|row, value| {
+            row.record.organ = value;
+            Ok(())
+        }),
+    )
+}
+
 fn tumor_label() -> Access<Row> {
     Access::U32(
-        Box::new(|row| Some(row.record.tumor_label.into())),
+        Box::new(|row| Some(row.record.tumor_label.into()).filter(|label| *label != 0)),
         Box::new(|row, value| {
             row.record.tumor_label = u8::try_from(value).map_err(|cause| {
                 crate::error::Error::new(format!("expected a label from 0 to 255, got {value}")).with_source(cause)
@@ -110,7 +120,9 @@ fn score(score: Score) -> Access<Row> {
 
 pub(in crate::record) fn descriptors() -> Vec<Descriptor<Row>> {
     let mut columns = descriptors! {
-        1 "sample_id" Text always "" "16 hexadecimal digits: a hash of all inputs of the candidate; unique together with branch." => access!(parsed record.sample_id);
+        1 "sample_id" Text always "" "16 hexadecimal digits: the id of the only tumor's candidate, or a hash of the ids of several; unique together with branch and tumor_id." => access!(parsed record.sample_id);
+        18 "kind" Text always "" "synthetic, or negative: an unchanged scan, without values of tumors." => access!(parsed record.kind);
+        19 "tumor_id" U32 always "" "Index of the tumor among those requested for the sample, from 0." => access!(U32 record.tumor_id);
         2 "scan_id" Text always "" "Id of the scan: a keyed hash of source and path; RUN/private maps the id to the path." => access!(parsed record.scan_id);
         3 "scan_digest" Text always "" "SHA-256 of the scan's voxels, shape and spacing, independent of the file format." => access!(parsed record.scan_digest);
         15 "mask_digest" Text always "" "SHA-256 of the organ mask's voxels." => access!(parsed record.mask_digest);
@@ -120,13 +132,13 @@ pub(in crate::record) fn descriptors() -> Vec<Descriptor<Row>> {
         7 "seed" U64 always "" "Seed of the pipeline." => access!(U64 record.seed);
         8 "stage" Text always "" "Name of the synthesis stage in the graph file." => access!(text record.stage);
         16 "branch" Text always "" "Name of the quality test in the graph file." => access!(text record.branch);
-        9 "variant" U32 always "" "Index of the tumor among the tumors requested in this organ, from 0." => access!(U32 record.variant);
+        9 "variant" U32 always "" "Index of the tumor among the tumors requested in this organ, or of the sample among those of the scan with tumors_per_scan, from 0." => access!(U32 record.variant);
         10 "attempt" U32 always "" "Index of the attempt at the tumor, from 0." => access!(U32 record.attempt);
-        11 "organ" Text always "" "Name of the organ in the graph file." => access!(text record.organ);
-        17 "tumor_label" U32 always "" "Label of the organ's tumors in label maps." => tumor_label();
+        11 "organ" Text maybe "" "Name of the organ in the graph file." => organ();
+        17 "tumor_label" U32 maybe "" "Label of the organ's tumors in label maps." => tumor_label();
         12 "split" Text always "" "train, validation or test: the same for all scans of a patient." => access!(parsed record.split);
         13 "verdict" Text always "" "accepted or rejected." => verdict();
-        14 "reason" Text maybe "" "Reason for the rejection: the first condition that failed, without its unit, or a code such as no_site." => reason();
+        14 "reason" Text maybe "" "Reason for the rejection: the first condition that failed, without its unit, or a code: no_site and others of the synthesis, or overlaps, an accepted tumor that overlaps an earlier one of its sample." => reason();
         20 "size_class" Text maybe "" "tiny, small, medium or large." => size_class();
         21 "site_x_voxel" U32 maybe "voxel" "First index of the voxel nearest to the centre, on the scan's grid." => site_voxel(0);
         22 "site_y_voxel" U32 maybe "voxel" "Second index of the voxel nearest to the centre." => site_voxel(1);
@@ -161,15 +173,16 @@ pub(in crate::record) fn descriptors() -> Vec<Descriptor<Row>> {
         202 "stage_digest" Text always "" "Digest of the synthesis stage: kind, version, settings, weights and, for networks, the kernel class." => access!(parsed record.stage_digest);
         203 "score_stages" Stages always "" "Score stages of the branch, each with the digest of its settings and weights." => score_stages();
         204 "test_digest" Text always "" "Digest of the quality test's conditions." => access!(parsed record.test_digest);
-        205 "candidate_digest" Text maybe "" "SHA-256 of the candidate's box, voxels and labels; absent if there is no candidate." => access!(optional_parsed record.candidate_digest);
-        210 "image_path" Text maybe "" "Image file, relative to the run folder; present if a sink receives the candidate from any branch." => access!(optional_text placement.image_path);
+        205 "candidate_digest" Text maybe "" "SHA-256 of the sample's boxes, voxels and labels, the same for all of its tumors; absent if there is no candidate." => access!(optional_parsed record.candidate_digest);
+        206 "candidate_id" Text maybe "" "16 hexadecimal digits: a hash of all inputs of the attempt; equals sample_id in a sample of one tumor." => access!(optional_parsed record.candidate_id);
+        210 "image_path" Text maybe "" "Image file, relative to the run folder; present if a sink receives the sample from any branch." => access!(optional_text placement.image_path);
         211 "image_sha256" Text maybe "" "SHA-256 of the image file, or of the image inside the shard." => access!(optional_text placement.image_sha256);
-        212 "label_path" Text maybe "" "Label file, relative to the run folder; present if a sink receives the candidate from any branch." => access!(optional_text placement.label_path);
+        212 "label_path" Text maybe "" "Label file, relative to the run folder; present if a sink receives the sample from any branch." => access!(optional_text placement.label_path);
         213 "label_sha256" Text maybe "" "SHA-256 of the label file, or of the label inside the shard." => access!(optional_text placement.label_sha256);
-        214 "shard" Text maybe "" "Tar shard with image and label, relative to the run folder; present if a sink receives the candidate from any branch." => access!(optional_text placement.shard);
+        214 "shard" Text maybe "" "Tar shard with image and label, relative to the run folder; present if a sink receives the sample from any branch." => access!(optional_text placement.shard);
         215 "shard_offset_bytes" U64 maybe "byte" "Offset of the sample's first tar header in the shard." => optional!(U64 placement.shard_offset_bytes);
         216 "shard_length_bytes" U64 maybe "byte" "Bytes of the sample in the shard, headers and padding included." => optional!(U64 placement.shard_length_bytes);
-        220 "patch_shard" Text maybe "" "Tar shard with the patch of the candidate, relative to the run folder." => access!(optional_text placement.patch_shard);
+        220 "patch_shard" Text maybe "" "Tar shard with the patch of the sample, relative to the run folder." => access!(optional_text placement.patch_shard);
         221 "patch_offset_bytes" U64 maybe "byte" "Offset of the patch's first tar header in the shard." => optional!(U64 placement.patch_offset_bytes);
         222 "patch_length_bytes" U64 maybe "byte" "Bytes of the patch in the shard, headers and padding included." => optional!(U64 placement.patch_length_bytes);
     });

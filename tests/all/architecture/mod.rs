@@ -26,6 +26,7 @@ const TOP_MODULES: &[&str] = &[
     "ingest",
     "mask",
     "synth",
+    "compose",
     "score",
     "filter",
     "external",

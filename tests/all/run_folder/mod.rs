@@ -173,7 +173,7 @@ fn older_format_error_names_versions() {
         RunFolder::open(root.path()).err().unwrap(),
         RunFolder::create_or_resume(root.path(), &fixture::manifest(7)).err().unwrap(),
     ] {
-        assert!(error.to_string().contains("expected format 3, got 2"), "{error}");
+        assert!(error.to_string().contains("expected format 4, got 3"), "{error}");
         assert!(error.hint().unwrap().contains("run the pipeline again into a new folder"), "{error:?}");
     }
 }

@@ -27,15 +27,15 @@ fn inflate(bytes: &[u8]) -> Vec<u8> {
 }
 
 fn image(encoder: &Encoder<'_>, candidate: &Candidate) -> Vec<u8> {
-    encoder.check(candidate).unwrap();
+    encoder.check(&[candidate.into()]).unwrap();
     let mut bytes = Vec::new();
-    encoder.write_image(candidate, &mut bytes).unwrap();
+    encoder.write_image(&[candidate.into()], &mut bytes).unwrap();
     bytes
 }
 
 fn label(encoder: &Encoder<'_>, candidate: &Candidate) -> Vec<u8> {
     let mut bytes = Vec::new();
-    encoder.write_label(candidate, &mut bytes).unwrap();
+    encoder.write_label(&[candidate.into()], &mut bytes).unwrap();
     bytes
 }
 
@@ -89,7 +89,7 @@ fn check_fails_on_box_that_cannot_be_encoded_exactly() {
     let masked = fixture::masked(&fixture::entry(1), [20, 20, 10]);
     let encoder = Encoder::new(&masked, 2).unwrap();
     let good = fixture::candidate(&masked, Key::root(1));
-    encoder.check(&good).unwrap();
+    encoder.check(&[(&good).into()]).unwrap();
     let mut fraction = good.clone();
     fraction.after.as_mut_slice()[3] = 40.5;
     let mut beyond = good.clone();
@@ -101,7 +101,7 @@ fn check_fails_on_box_that_cannot_be_encoded_exactly() {
     for (name, candidate) in
         [("fraction", fraction), ("beyond i16", beyond), ("not finite", not_finite), ("outside", outside)]
     {
-        let fault = encoder.check(&candidate).expect_err(name);
+        let fault = encoder.check(&[(&candidate).into()]).expect_err(name);
         assert_eq!((fault.stage, fault.kind), (Stage::Sink, FaultKind::Mismatch), "{name}");
     }
     let mut mismatched = masked.clone();

@@ -9,7 +9,7 @@ use freetumor::id::{FieldHasher, MaskDigest, PatientKey, SampleId, ScanDigest, S
 use freetumor::ingest::{Companions, Scan, ScanEntry};
 use freetumor::mask::{MaskedScan, Organ, OrganMask};
 use freetumor::random::Key;
-use freetumor::record::{FaultRecord, Outcome, SampleRecord, ScanRecord, Status};
+use freetumor::record::{FaultRecord, Outcome, SampleKind, SampleRecord, ScanRecord, Status};
 use freetumor::run::seal::{LayoutInput, seal};
 use freetumor::run::spool::{ScanOutcome, Spool};
 use freetumor::run::{FORMAT_VERSION, RunFolder, RunManifest, RunWriter};
@@ -199,13 +199,13 @@ pub fn spool_scan(spool: &Spool, epoch: u64, entry: &ScanEntry, shape: [usize; 3
             _ => (Outcome::Rejected { reason: "no_site".into() }, false),
         };
         let candidate = candidate(&masked, key);
+        let hash = FieldHasher::new("fixture").add_field(entry.scan_id.as_bytes()).add_field(attempt.to_le_bytes());
+        let sample_id = SampleId::from_hash(&hash.finish());
         let record = SampleRecord {
-            sample_id: SampleId::from_hash(
-                &FieldHasher::new("fixture")
-                    .add_field(entry.scan_id.as_bytes())
-                    .add_field(attempt.to_le_bytes())
-                    .finish(),
-            ),
+            sample_id,
+            kind: SampleKind::Synthetic,
+            tumor_id: 0,
+            candidate_id: Some(sample_id),
             scan_id: entry.scan_id,
             scan_digest: masked.scan.digest,
             mask_digest: MaskDigest::from_bytes([7; 32]),
@@ -232,7 +232,7 @@ pub fn spool_scan(spool: &Spool, epoch: u64, entry: &ScanEntry, shape: [usize; 3
         };
         let accepted = record.outcome.is_accepted();
         if has_site {
-            files.push(open.add(&candidate, std::slice::from_ref(&record), accepted)?.unwrap());
+            files.push(open.add(&[(&candidate).into()], std::slice::from_ref(&record), accepted)?.unwrap());
         }
         *(if accepted { &mut scan.accepted } else { &mut scan.rejected }) += 1;
         samples.push(record);

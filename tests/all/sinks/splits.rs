@@ -33,6 +33,7 @@ fn staged(store: &dyn Durable, epoch: u64, number: usize, patient: PatientKey, s
     }));
     StagedSample {
         record: record.unwrap(),
+        others: Vec::new(),
         patch: Some(file("patch.tar")),
         volumes: Some(StagedVolumes { image: file("image.nii.gz"), label: file("label.nii.gz") }),
     }
