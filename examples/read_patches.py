@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Reads patches (a sink of kind "patches", RUN/layouts/NAME, or `freetumor export --layout patches`) and pastes them onto their scans.
 
-A sample is a scan plus a patch: outside the box of the patch every voxel is that of the scan. Requires numpy and nibabel.
+A sample is a scan plus a patch: outside the boxes of the patch every voxel is that of the scan. A patch has a box for each tumor, and none if
+the sample is a negative, an unchanged scan. Requires numpy and nibabel.
 
     read_patches.py PATCHES RUN OUT    write each sample whose scan is a NIfTI file as OUT/ID.nii.gz
 """
@@ -29,7 +30,8 @@ def patches(folder, split):
 
 
 def read(shard, offset, length, key):
-    """Reads one patch: its description, HU of its box with and without the tumor, and the labels of its box; axes [x, y, z]."""
+    """Reads one patch: its description, and a list with the box (slices of the scan), HU with and without the tumors, and labels of each box; axes
+    [x, y, z]."""
     with open(shard, "rb") as file:
         file.seek(offset)
         part = file.read(length) + bytes(1024)  # a part of an archive, and an end of archive
@@ -38,18 +40,24 @@ def read(shard, offset, length, key):
         for member in archive:
             members[member.name.removeprefix(f"{key}.")] = archive.extractfile(member).read()
     image = lambda name: np.asanyarray(nibabel.Nifti1Image.from_bytes(gzip.decompress(members[name])).dataobj)
-    return json.loads(members["json"]), image("after.nii.gz"), image("before.nii.gz"), image("label.nii.gz")
+    description, boxes = json.loads(members["json"]), []
+    for number, position in enumerate(description["boxes"]):
+        box = tuple(slice(a, a + n) for a, n in zip(position["origin_voxel"], position["shape_voxels"]))
+        suffix = f".{number}.nii.gz" if number else ".nii.gz"
+        boxes.append((box, image("after" + suffix), image("before" + suffix), image("label" + suffix)))
+    return description, boxes
 
 
 def paste(patch, hu, labels=None):
-    """Returns the scan with the tumor, and the labels with the label of the tumor. `hu` and `labels` (the merged organ labels of the scan, or
-    zeros) are on the grid of the scan. Fails on a scan with other voxels in the box; `description["scan_digest"]` identifies whole scans."""
-    description, after, before, label = patch
-    box = tuple(slice(a, a + n) for a, n in zip(description["origin_voxel"], description["shape_voxels"]))
-    if not np.array_equal(hu[box], before):
+    """Returns the scan with the tumors, and the labels with the labels of the tumors. `hu` and `labels` (the merged organ labels of the scan, or
+    zeros) are on the grid of the scan. Fails on a scan with other voxels in a box; `description["scan_digest"]` identifies whole scans. Every
+    box has the voxels of all tumors, so the order of the boxes has no effect."""
+    description, boxes = patch
+    if not all(np.array_equal(hu[box], before) for box, _, before, _ in boxes):
         raise ValueError(f"{description['sample_id']} belongs to another scan, or to another orientation of the scan")
     hu, labels = hu.copy(), np.zeros(hu.shape, np.uint8) if labels is None else labels.copy()
-    hu[box], labels[box] = after, label
+    for box, after, _, label in boxes:
+        hu[box], labels[box] = after, label
     return hu, labels
 
 

@@ -249,6 +249,9 @@ impl std::fmt::Display for Summary<'_> {
         writeln!(f)?;
         self.table(f)?;
         self.reasons(f)?;
+        if report.negatives > 0 {
+            writeln!(f, "{} without a synthetic tumor\n", pluralize(report.negatives as usize, "sample"))?;
+        }
         if report.failed_scans > 0 {
             let (scans, faults) = (report.failed_scans as usize, report.faults as usize);
             let (scans, faults) = (pluralize(scans, "scan"), pluralize(faults, "fault"));

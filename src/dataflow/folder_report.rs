@@ -39,6 +39,7 @@ pub(super) fn folder_report(
         groups.map(|group| group.count).sum()
     };
     (report.accepted, report.rejected) = (sum(true), sum(false));
+    report.negatives = run.head_at(None)?.counts.negatives;
     for_each_row::<ScanRecord>(run, |row| {
         report.scans += 1;
         report.failed_scans += u64::from(row.status == Status::Fault);

@@ -31,6 +31,8 @@ pub struct RunReport {
     pub accepted: u64,
     /// Rejected attempts.
     pub rejected: u64,
+    /// Negatives, once for each quality test.
+    pub negatives: u64,
     /// Scans that failed, each with one or more faults.
     pub failed_scans: u64,
     /// Faults.

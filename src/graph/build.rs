@@ -68,6 +68,7 @@ impl GraphBuilder<'_, '_> {
         consistency::scores(&known, problems);
         consistency::input_specs(&known, problems);
         consistency::salts(&known, problems);
+        consistency::samples(&known, problems);
         built.scans = scan_stages(&known);
         if !problems.any_error() {
             assemble(&known, &mut built);

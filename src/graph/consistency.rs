@@ -1,13 +1,15 @@
 //! Checks that stages along the edges agree on organs, scores and windows.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use super::edge::Role;
 use super::file::Problems;
 use super::known_nodes::KnownNodes;
-use super::registry::{BuiltNode, InputSpec};
+use super::registry::{BuiltNode, InputSpec, Synthesis};
 use super::value::one_of;
 use crate::score::Score;
+use crate::sink::Output;
 use crate::suggest::did_you_mean;
 
 /// Checks that an organ has the same ids in all label maps that are merged, and that no synthesis gets an organ of a scan twice.
@@ -204,5 +206,53 @@ pub(super) fn salts(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
                     });
             }
         }
+    }
+}
+
+/// Warns about samples that a trainer does not use, and about two syntheses whose negatives are the same scans.
+pub(super) fn samples(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
+    let stages: Vec<(usize, &Synthesis)> = known
+        .with_role(Role::Synthesis)
+        .filter_map(|at| match &known.nodes[at] {
+            Some(BuiltNode::Synthesis(stage)) => Some((at, stage)),
+            _ => None,
+        })
+        .collect();
+    let sinks = |at: usize| known.with_role(Role::Sink).filter(move |&sink| known.ancestors[sink].contains(&at));
+    for (index, &(at, stage)) in stages.iter().enumerate() {
+        let trainer = sinks(at).find(|&sink| matches!(known.nodes[sink], Some(BuiltNode::Sink(Output::Trainer))));
+        let settings = [("tumors_per_scan", stage.numbers.is_some()), ("negatives", stage.negatives > 0.0)];
+        for (setting, _) in settings.into_iter().filter(|(_, is_set)| *is_set) {
+            let Some(trainer) = trainer else { continue };
+            problems
+                .warning(
+                    span_of_setting(known, at, setting),
+                    format!("`{setting}` has no effect on the sink `{}`", known.specs[trainer].name),
+                )
+                .label("a trainer makes one tumor for each synthetic crop")
+                .hint("write the samples with `freetumor run`, and train from the run folder".to_owned());
+        }
+        for &(earlier, _) in stages[..index].iter().filter(|(_, other)| stage.negatives > 0.0 && other.negatives > 0.0) {
+            let shares_source = known.upstream(at, Role::Source).any(|source| known.ancestors[earlier].contains(&source));
+            let shared = sinks(at).find(|&sink| shares_source && known.ancestors[sink].contains(&earlier));
+            let Some(sink) = shared else { continue };
+            let (first, sink) = (&known.specs[earlier].name, &known.specs[sink].name);
+            problems
+                .warning(
+                    span_of_setting(known, at, "negatives"),
+                    format!("the sink `{sink}` gets negatives of the same scans from `{first}` and `{}`", known.specs[at].name),
+                )
+                .label("the choice of scans depends on the scans alone")
+                .hint("set `negatives` in one of the two stages".to_owned());
+        }
+    }
+}
+
+/// Returns the span of a setting of the rules of a synthesis.
+fn span_of_setting(known: &KnownNodes<'_, '_>, at: usize, setting: &str) -> Range<usize> {
+    let spec = &known.specs[at];
+    match &spec.kind {
+        Some(kind) if kind.get_ref() == "rules" => spec.span_of(setting),
+        _ => spec.span_of(&format!("rules.{setting}")),
     }
 }

@@ -64,13 +64,16 @@ impl SynthesisNode {
         Key::root(seed).with("scan", &scan_digest.to_string()).stream("negative").chance(self.negatives)
     }
 
-    /// Returns the id of a negative.
+    /// Returns the id of a negative. The organs of the stage are part of the id, so that two stages that differ only in their organs have
+    /// different negatives.
     pub fn negative_id(&self, scan_digest: ScanDigest, mask_digest: MaskDigest) -> SampleId {
         let hash = FieldHasher::new("negative")
             .add_field(self.digests.results.as_bytes())
             .add_field(scan_digest.as_bytes())
             .add_field(mask_digest.as_bytes());
-        SampleId::from_hash(&hash.finish())
+        let mut organs: Vec<&str> = self.organs.iter().map(|organ| organ.name.as_str()).collect();
+        organs.sort_unstable();
+        SampleId::from_hash(&organs.into_iter().fold(hash, FieldHasher::add_field).finish())
     }
 }
 

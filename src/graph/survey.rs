@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::listing::{ListedScans, list_scans};
 use super::{CheckedGraph, Feed, Plan, Port, Problem, Severity};
 use crate::id::PatientKey;
+use crate::mask::Organ;
 use crate::record::Split;
 use crate::sink::Content;
 
@@ -31,7 +32,7 @@ pub struct Survey {
 /// Lists every source of a checked graph with a timeout of `timeout`, checks that label files exist, and compares the space that the
 /// samples need with the free space at `out` or its nearest existing parent. Sources are listed even if other nodes have errors.
 ///
-/// The required space is an upper bound: every tumor counts as accepted, and every image as large as its scan. Less free space is a
+/// The required space is an upper bound, except for the mean number of several tumors: every tumor counts as accepted, and every image as large as its scan. Less free space is a
 /// warning; less than a tenth of the bound, an error. A source without scans and a missing label file are warnings; no scan at all, or no
 /// label file of a mask at all, is an error.
 pub fn survey(checked: &CheckedGraph, out: &Path, timeout: Duration) -> Survey {
@@ -101,13 +102,19 @@ pub fn required_space(plan: &Plan, found: &[(usize, u64)]) -> (u64, u64) {
             let is_rejected = |feed: &Feed| feed.port == Port::Rejected;
             let attempts = if node.feeds.iter().any(is_rejected) { branch.test.attempts() } else { 1 };
             for &mask in &synthesis.masks {
-                let organs = synthesis.organs_in(&plan.masks[mask].mask.organs()).count() as u64;
-                let each = organs.saturating_mul(u64::from(synthesis.variants)).saturating_mul(u64::from(attempts));
+                let organs = plan.masks[mask].mask.organs();
+                let organs: Vec<&Organ> = synthesis.organs_in(&organs).collect();
+                let (each, tumors) = synthesis.mean_numbers(&organs);
+                let tumors = (tumors.ceil() as u64).saturating_mul(u64::from(attempts));
+                let each = if attempts > 1 { tumors } else { each.ceil() as u64 };
                 for &source in &plan.masks[mask].sources {
                     let (scans, size) = found[source];
-                    samples = samples.saturating_add(each.saturating_mul(scans as u64));
-                    let volumes = each.saturating_mul(size).saturating_mul(stores.len() as u64);
-                    let patches = each.saturating_mul(scans as u64).saturating_mul(PATCH_BYTES);
+                    let negatives = (scans as f64 * synthesis.negatives).ceil() as u64;
+                    samples = samples.saturating_add(each.saturating_mul(scans as u64)).saturating_add(negatives);
+                    let negatives_size = (size as f64 * synthesis.negatives) as u64;
+                    let volumes = each.saturating_mul(size).saturating_add(negatives_size);
+                    let volumes = volumes.saturating_mul(stores.len() as u64);
+                    let patches = tumors.saturating_mul(scans as u64).saturating_mul(PATCH_BYTES);
                     bytes = bytes.saturating_add(volumes).saturating_add(patches);
                 }
             }

@@ -23,10 +23,11 @@ def voxels(path):
     return np.asanyarray(nibabel.load(path).dataobj)
 
 
-def merged(source, label, box):
-    """Returns the merged labels of a whole scan. The map from ids of the label file is derived from the exported label outside of the box."""
+def merged(source, label, boxes):
+    """Returns the merged labels of a whole scan. The map from ids of the label file is derived from the exported label outside of the boxes."""
     outside = np.ones(source.shape, bool)
-    outside[box] = False
+    for box in boxes:
+        outside[box] = False
     pairs = np.unique(np.stack([source[outside], label[outside]]), axis=1)
     assert len(set(pairs[0])) == pairs.shape[1], "one id of the label file has two merged ids"
     table = np.zeros(int(source.max()) + 1, np.uint8)
@@ -53,11 +54,12 @@ def main():
                     continue
                 image = voxels(folders["decathlon"] / f"images{part}" / f"{sample[3]}.nii.gz")
                 label = voxels(folders["decathlon"] / f"labels{part}" / f"{sample[3]}.nii.gz")
-                box = tuple(slice(a, a + n) for a, n in zip(patch[0]["origin_voxel"], patch[0]["shape_voxels"]))
-                hu, labels = read_patches.paste(patch, voxels(scan), merged(voxels(source), label, box))
+                boxes = [box for box, *_ in patch[1]]
+                hu, labels = read_patches.paste(patch, voxels(scan), merged(voxels(source), label, boxes))
                 np.testing.assert_array_equal(hu, image)
                 np.testing.assert_array_equal(labels, label)
-                assert (labels[box] != 0).any() and (hu != voxels(scan)).any(), "a tumor changes something"
+                assert all((labels[box] != 0).any() for box in boxes), "a tumor is labeled"
+                assert (hu != voxels(scan)).any() == bool(boxes), "a tumor changes something, and a negative nothing"
                 compared += 1
     print(f"{compared} volumes are equal voxel by voxel, {skipped} of other scans were skipped")
     return 0 if compared else 1
