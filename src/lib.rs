@@ -23,8 +23,8 @@
 //!
 //! A *scan* is a volume of Hounsfield units on a *grid* (a shape, and an affine map to millimetres). A *candidate* is a box of a scan
 //! with a synthetic tumor in it. *Scores* are numbers that describe a candidate, the *quality test* is a list of conditions on
-//! them, and its result is the *verdict*. An accepted candidate becomes a *sample*: a scan plus a *patch*, the voxels that changed. An
-//! *epoch* is the content of one commit.
+//! them, and its result is the *verdict*. An accepted candidate becomes a *sample*: a scan plus a *patch*, the voxels that changed.
+//! Several candidates with disjoint changes may form one sample ([`compose`]). An *epoch* is the content of one commit.
 //!
 //! The networks of the paper are in [`nn`], which is independent of CT: operators on candle with custom kernels, a 3-D U-Net, Swin UNETR,
 //! their weights and sliding windows. [`inference`] applies the networks to scans: the choice of windows, grid and device.

@@ -24,8 +24,7 @@ impl<'scan> Composition<'scan> {
     pub fn add(&mut self, tumor: ChangedBox) -> bool {
         let own = support(Overlay::from(&tumor), self.labels);
         let overlaps = |(other, support): &(ChangedBox, Array3<u8>)| {
-            voxels_in_both(tumor.region, other.region)
-                .any(|[here, there]| own[here] != 0 && support[there] != 0)
+            voxels_in_both(tumor.region, other.region).any(|[here, there]| own[here] != 0 && support[there] != 0)
         };
         if self.tumors.iter().any(overlaps) {
             return false;
@@ -59,9 +58,8 @@ fn voxels_in_both(first: Region, second: Region) -> impl Iterator<Item = [[usize
     let high = [0, 1, 2].map(|axis| first.end()[axis].min(second.end()[axis]).max(low[axis]));
     let at = move |region: Region, voxel: [usize; 3]| [0, 1, 2].map(|axis| voxel[axis] - region.start[axis]);
     (low[2]..high[2]).flat_map(move |z| {
-        (low[1]..high[1]).flat_map(move |y| {
-            (low[0]..high[0]).map(move |x| [at(first, [x, y, z]), at(second, [x, y, z])])
-        })
+        (low[1]..high[1])
+            .flat_map(move |y| (low[0]..high[0]).map(move |x| [at(first, [x, y, z]), at(second, [x, y, z])]))
     })
 }
 

@@ -119,8 +119,8 @@ impl ScanReader {
                     }
                     Err(error) => return Err(error),
                 };
-                let checked =
-                    check_axes(&scan, &patch).and_then(|()| encoder.check(&patch.overlays()).map_err(|fault| fault.message));
+                let checked = check_axes(&scan, &patch)
+                    .and_then(|()| encoder.check(&patch.overlays()).map_err(|fault| fault.message));
                 match checked {
                     Ok(()) => visit(sample, &encoder, &patch)?,
                     Err(message) => refused.push(refusal(&[sample], message)),

@@ -232,15 +232,20 @@ pub(super) fn samples(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
                 .label("a trainer makes one tumor for each synthetic crop")
                 .hint("write the samples with `freetumor run`, and train from the run folder".to_owned());
         }
-        for &(earlier, _) in stages[..index].iter().filter(|(_, other)| stage.negatives > 0.0 && other.negatives > 0.0) {
-            let shares_source = known.upstream(at, Role::Source).any(|source| known.ancestors[earlier].contains(&source));
+        for &(earlier, _) in stages[..index].iter().filter(|(_, other)| stage.negatives > 0.0 && other.negatives > 0.0)
+        {
+            let shares_source =
+                known.upstream(at, Role::Source).any(|source| known.ancestors[earlier].contains(&source));
             let shared = sinks(at).find(|&sink| shares_source && known.ancestors[sink].contains(&earlier));
             let Some(sink) = shared else { continue };
             let (first, sink) = (&known.specs[earlier].name, &known.specs[sink].name);
             problems
                 .warning(
                     span_of_setting(known, at, "negatives"),
-                    format!("the sink `{sink}` gets negatives of the same scans from `{first}` and `{}`", known.specs[at].name),
+                    format!(
+                        "the sink `{sink}` gets negatives of the same scans from `{first}` and `{}`",
+                        known.specs[at].name
+                    ),
                 )
                 .label("the choice of scans depends on the scans alone")
                 .hint("set `negatives` in one of the two stages".to_owned());

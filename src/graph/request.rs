@@ -24,9 +24,8 @@ impl SynthesisNode {
     /// except for the indices into `organs` and the order of the list.
     pub fn requests(&self, seed: u64, scan_digest: ScanDigest, organs: &[&Organ]) -> Vec<TumorRequest> {
         let Some(numbers) = &self.numbers else {
-            let of_organ = |organ| {
-                (0..self.variants).map(move |variant| TumorRequest { variant, tumor_id: 0, organ, number: 0 })
-            };
+            let of_organ =
+                |organ| (0..self.variants).map(move |variant| TumorRequest { variant, tumor_id: 0, organ, number: 0 });
             return (0..organs.len()).flat_map(of_organ).collect();
         };
         let names: Vec<&str> = organs.iter().map(|organ| organ.name.as_str()).collect();

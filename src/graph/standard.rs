@@ -252,8 +252,7 @@ fn generator(
     context: &BuildContext,
 ) -> Result<Synthesis, Vec<ConfigError>> {
     let (chosen, input_spec) = (config.rules.organs.clone(), input_spec_of(&inference));
-    let (variants, numbers, negatives) =
-        (config.rules.variants, config.rules.tumor_numbers(), config.rules.negatives);
+    let (variants, numbers, negatives) = (config.rules.variants, config.rules.tumor_numbers(), config.rules.negatives);
     let organs = context.organs.iter().filter(|organ| chosen.is_empty() || chosen.contains(&organ.name));
     let organs = organs.cloned().collect();
     let generator = Generator::new(config, inference, &context.organs)?;

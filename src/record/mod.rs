@@ -19,5 +19,7 @@ pub use crate::id::{CandidateDigest, MaskDigest, PatientKey, SampleId, ScanDiges
 pub use column::Value;
 pub use condition::{ColumnCondition, GroupBy, Relation};
 pub use file::{DATA, FileEntry, Placement, epoch_name};
-pub use rows::{FaultRecord, QualityGroup, QualityRecord, SampleKind, SampleRecord, SampleRow, ScanRecord, Split, Status};
+pub use rows::{
+    FaultRecord, QualityGroup, QualityRecord, SampleKind, SampleRecord, SampleRow, ScanRecord, Split, Status,
+};
 pub use split::SplitGuard;

@@ -228,7 +228,8 @@ impl ScanSpool<'_, '_> {
     pub fn store_tumor(&self, tumor: Overlay<'_>, rows: &[SampleRecord]) -> Result<Result<(), Fault>> {
         let Some(SampleRecord { sample_id, scan_id, .. }) = rows.first() else { return Ok(Ok(())) };
         let boxes = [tumor];
-        let patch = match check_fit(self.masked, &boxes).and_then(|()| encode_scratch_patch(self.masked, &boxes, rows)) {
+        let patch = match check_fit(self.masked, &boxes).and_then(|()| encode_scratch_patch(self.masked, &boxes, rows))
+        {
             Ok(patch) => patch,
             Err(fault) => return Ok(Err(fault)),
         };
@@ -244,7 +245,8 @@ impl ScanSpool<'_, '_> {
     pub fn load_tumor(&self, scan_id: ScanId, candidate_id: SampleId) -> Result<ChangedBox> {
         let name = file_name(self.epoch, scan_id, candidate_id, FileKind::Tumor);
         let bytes = self.spool.store.read(&name)?;
-        let tumor = bytes.map(|bytes| decode_patch(&bytes)).transpose()?.and_then(|patch| patch.boxes.into_iter().next());
+        let tumor =
+            bytes.map(|bytes| decode_patch(&bytes)).transpose()?.and_then(|patch| patch.boxes.into_iter().next());
         tumor.ok_or_else(|| Error::new(format!("expected the staged tumor {name}, got none")))
     }
 

@@ -207,9 +207,8 @@ pub fn decode_patch(part: &[u8]) -> Result<Patch> {
         member.read_to_end(&mut bytes).map_err(|error| invalid(error.to_string()))?;
         members.insert(path.split_once('.').map_or("", |(_, suffix)| suffix).to_owned(), bytes);
     }
-    let mut take = |suffix: &str| {
-        members.remove(suffix).ok_or_else(|| invalid(format!("expected a member `{suffix}`, got none")))
-    };
+    let mut take =
+        |suffix: &str| members.remove(suffix).ok_or_else(|| invalid(format!("expected a member `{suffix}`, got none")));
     let description: PatchDescription = canonical::parse(&take("json")?, "json")?;
     let mut boxes = Vec::with_capacity(description.boxes.len());
     for (index, position) in description.boxes.iter().enumerate() {

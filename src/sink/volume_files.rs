@@ -155,9 +155,8 @@ impl<'scan> Encoder<'scan> {
         for (index, cached) in slabs.chunks.iter().enumerate() {
             let first = index * slabs.slab_slices;
             let slices = first..(first + slabs.slab_slices).min(nz);
-            let in_slab = |overlay: &&Overlay<'_>| {
-                slices.start < overlay.region.end()[2] && overlay.region.start[2] < slices.end
-            };
+            let in_slab =
+                |overlay: &&Overlay<'_>| slices.start < overlay.region.end()[2] && overlay.region.start[2] < slices.end;
             let patched = boxes.iter().any(|overlay| in_slab(&overlay));
             if let (false, Some(chunk)) = (patched, cached.get()) {
                 member.push(chunk)?;

@@ -6,6 +6,7 @@ mod bad_input;
 mod cli;
 mod command;
 mod common;
+mod compositions;
 mod data_sets;
 mod dataflow;
 mod dicom;
