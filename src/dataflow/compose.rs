@@ -14,7 +14,8 @@ pub const OVERLAPS: &str = "overlaps";
 
 impl ScanContext<'_> {
     /// Composes the accepted tumors of each sample of the scan, in the order of their keys, and stages the files. A tumor that overlaps an
-    /// earlier one is rejected. The tumors of one sample are in memory at a time.
+    /// earlier one is rejected. The tumors of one sample are in memory at a time; as their supports are disjoint, they need at most a few
+    /// times the memory of their organs, for any number of samples.
     ///
     /// # Errors
     /// A fault if files cannot be encoded, or an error that stops the run.

@@ -102,9 +102,13 @@ mod tests {
             kind = "rules"
             inputs = ["organs"]
             {settings}
+            [stages.contrast]
+            kind = "intensity"
+            inputs = ["tumors"]
             [stages.test]
             kind = "quality-test"
-            inputs = ["tumors"]
+            inputs = ["contrast"]
+            accept = ["delta_hu < -10"]
             "#
         );
         let checked = check(&GraphFile::new("test.toml", std::path::Path::new("."), text), &Registry::standard());

@@ -54,7 +54,8 @@ impl fmt::Debug for Output {
 ///
 /// The accepted tumors of the graph become crops of `freetumor train segmentation`: new tumors for every crop, without files. Batches
 /// are made in advance up to the length of the training's queue: the faster of generator and training waits for the other. A tumor is
-/// a function of seed, step and position in the batch, so the speed of either does not change the training.
+/// a function of seed, step and position in the batch, so the speed of either does not change the training. A crop has one synthetic tumor:
+/// `tumors_per_scan` and `negatives` have no effect.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainerConfig {}

@@ -37,7 +37,7 @@ REJECTION_REASONS = """
     FROM samples WHERE verdict = 'rejected' GROUP BY ALL ORDER BY ALL"""
 CONTRAST = """
     SELECT dataset, count(*) AS tumors, avg(delta_hu) AS delta_hu, median(cnr) AS cnr
-    FROM samples WHERE verdict = 'accepted' GROUP BY ALL ORDER BY ALL"""
+    FROM samples WHERE verdict = 'accepted' AND kind = 'synthetic' GROUP BY ALL ORDER BY ALL"""
 
 
 def committed(run: pathlib.Path) -> dict[str, dict]:
@@ -59,7 +59,7 @@ def query_with_polars(samples: polars.DataFrame) -> list[polars.DataFrame]:
     with_site = samples.filter(polars.col("size_class").is_not_null())
     share = (polars.col("verdict") == "accepted").mean().alias("accepted_share")
     rejected = samples.filter(polars.col("verdict") == "rejected")
-    accepted = samples.filter(polars.col("verdict") == "accepted")
+    accepted = samples.filter((polars.col("verdict") == "accepted") & (polars.col("kind") == "synthetic"))
     return [
         with_site.group_by("organ", "size_class").agg(polars.len().alias("attempts"), share).sort("organ", "size_class"),
         rejected.group_by("organ", "reason").agg(polars.len().alias("attempts")).sort("organ", "reason"),
@@ -103,7 +103,8 @@ def check_table_folders(run: pathlib.Path, files: dict[str, dict]) -> None:
         assert set(counts.values()) == {expected}, (table, expected, counts)
     attempts = duckdb.execute(f"SELECT sum(attempts) FROM read_parquet('{run}/quality/*.parquet')").fetchone()[0]
     rows = duckdb.execute(f"SELECT count(*) FROM read_parquet('{run}/samples/*.parquet')").fetchone()[0]
-    assert attempts == rows, (attempts, rows)
+    tumors = duckdb.execute(f"SELECT count(*) FROM read_parquet('{run}/samples/*.parquet') WHERE kind = 'synthetic'").fetchone()[0]
+    assert attempts == tumors, (attempts, tumors)
     print(f"duckdb, polars, pandas and pyarrow read {rows} rows of samples from the folder, and the same number of attempts in quality")
 
 
@@ -182,12 +183,15 @@ def check_shards(run: pathlib.Path, accepted: polars.DataFrame) -> None:
                 if name == "image.nii.gz":
                     assert hashlib.sha256(sample[name]).hexdigest() == digests[sample["__key__"]]
                     assert record["split"] == split
-                image = nibabel.Nifti1Image.from_stream(io.BytesIO(gzip.decompress(sample[name])))
-                label = nibabel.Nifti1Image.from_stream(io.BytesIO(gzip.decompress(sample["label.nii.gz"])))
-                assert image.get_fdata().shape == label.get_fdata().shape
                 assert record["sample_id"] == sample["__key__"]
                 ids.append(sample["__key__"])
                 count += 1
+                if name not in sample:
+                    assert record["boxes"] == [], "only the patch of a negative has no image"
+                    continue
+                image = nibabel.Nifti1Image.from_stream(io.BytesIO(gzip.decompress(sample[name])))
+                label = nibabel.Nifti1Image.from_stream(io.BytesIO(gzip.decompress(sample["label.nii.gz"])))
+                assert image.get_fdata().shape == label.get_fdata().shape
             assert count == sum(shard["nsamples"] for shard in shards)
         assert not set(ids) - set(accepted["sample_id"]) and len(set(ids)) == len(ids)
         print(f"{folder.name}: webdataset reads {len(ids)} samples")

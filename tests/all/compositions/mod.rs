@@ -2,6 +2,7 @@
 
 mod negatives;
 mod restarts;
+mod validate;
 mod voxels;
 
 use std::collections::{BTreeMap, BTreeSet};
