@@ -191,6 +191,7 @@ fn number_of_tumors_changes_no_candidate() {
                     .push((record.branch, format!("{:?} {:?}", record.geometry, record.scores)));
             }
         }
+        found.values_mut().for_each(|rows| rows.sort());
         found
     };
     let own = candidates(GRAPH);

@@ -53,9 +53,13 @@ fn negatives_of_same_scans_from_two_stages_are_a_warning() {
         inputs = ["organs"]
         salt = "again"
         negatives = 0.1
+        [stages.contrast]
+        kind = "intensity"
+        inputs = ["again"]
         [stages.other]
         kind = "quality-test"
-        inputs = ["again"]
+        inputs = ["contrast"]
+        accept = ["delta_hu < -10"]
     "#;
     let shared = GRAPH.replace(
         "[sinks.boxes]\nkind = \"patches\"\ninputs = [\"filter\"]",
