@@ -168,7 +168,7 @@ fn create_or_resume_fails_on_locked_folder_and_other_pipeline() {
 #[test]
 fn older_format_error_names_versions() {
     let root = tempfile::tempdir().unwrap();
-    std::fs::write(root.path().join("run.json"), r#"{"format": 2, "seed": 7}"#).unwrap();
+    std::fs::write(root.path().join("run.json"), r#"{"format": 3, "seed": 7}"#).unwrap();
     for error in [
         RunFolder::open(root.path()).err().unwrap(),
         RunFolder::create_or_resume(root.path(), &fixture::manifest(7)).err().unwrap(),

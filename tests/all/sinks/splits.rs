@@ -25,7 +25,8 @@ fn staged(store: &dyn Durable, epoch: u64, number: usize, patient: PatientKey, s
     };
     let digest = "0".repeat(64);
     let record = serde_json::from_value(serde_json::json!({
-        "sample_id": sample_id, "scan_id": format!("{number:016x}"), "scan_digest": digest, "mask_digest": digest,
+        "sample_id": sample_id, "kind": "synthetic", "tumor_id": 0, "candidate_id": sample_id,
+        "scan_id": format!("{number:016x}"), "scan_digest": digest, "mask_digest": digest,
         "patient_key": patient, "dataset": "made", "epoch": epoch, "seed": 1, "stage": "rules", "branch": "test",
         "variant": 0, "attempt": 0, "organ": "liver", "tumor_label": 2, "split": split, "geometry": null,
         "candidate_digest": null, "scores": {}, "verdict": "accepted", "stage_digest": digest, "score_stages": [],
