@@ -323,7 +323,7 @@ mod tests {
             "expected one of `=`, `!=`, `<`, `<=`, `>`, `>=` in the condition, got `organ liver`"
         );
         assert_eq!(parse_error("organs = liver").1, "did you mean `organ`?");
-        assert!(parse_error("colour = blue").1.starts_with("the columns are sample_id, scan_id"));
+        assert!(parse_error("colour = blue").1.starts_with("the columns are sample_id, kind"));
         assert_eq!(parse_error("organ < liver").0, "organ is a string column: expected `=` or `!=`, got `<`");
         assert_eq!(parse_error("organ == liver").0, "expected an operator in the condition, got `==`");
         assert_eq!(parse_error("organ ! liver").1, FORM);
