@@ -21,7 +21,7 @@ use crate::sink::{Content, Layout, StagedFile, StagedVolumes};
 use crate::store::{Durable, FileDigest, STAGING, canonical};
 use crate::synth::Candidate;
 
-/// Length and digest of the staged files of one sample.
+/// The staged files of one sample, each by its length and digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SampleFiles {

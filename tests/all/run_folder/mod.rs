@@ -195,7 +195,7 @@ fn errors_have_distinct_kinds() {
 }
 
 #[test]
-fn table_folder_contains_only_parts_of_head() {
+fn table_folder_links_only_parquet_parts_of_last_commit() {
     let root = tempfile::tempdir().unwrap();
     let store: Arc<dyn Durable> = Arc::new(Folder::local(root.path()));
     let writer = fixture::run(&store, &fixture::sinks(), 2, 4, SHAPE).unwrap();
@@ -227,7 +227,7 @@ fn table_folder_contains_only_parts_of_head() {
 }
 
 #[test]
-fn create_or_resume_fails_on_folder_with_other_files() {
+fn create_or_resume_fails_on_folder_with_foreign_files() {
     let root = tempfile::tempdir().unwrap();
     std::fs::write(root.path().join("thesis.doc"), "my only copy").unwrap();
     let error = RunFolder::create_or_resume(root.path(), &fixture::manifest(7)).err().unwrap();
