@@ -9,13 +9,13 @@ use super::{Commit, RunFolder};
 use crate::error::Result;
 use crate::record::FileEntry;
 use crate::record::schema::Table;
-use crate::store::{Durable, FileDigest};
+use crate::store::{DurableStorage, FileDigest};
 
 /// Applies a commit to the folders of the tables.
 ///
 /// # Errors
 /// If files cannot be linked or removed.
-pub(super) fn project_commit(store: &dyn Durable, commit: &Commit) -> Result<()> {
+pub(super) fn project_commit(store: &dyn DurableStorage, commit: &Commit) -> Result<()> {
     for file in commit.add.iter().filter(|file| Table::from_name(&file.table).is_ok()) {
         store.link(&file.path, &link_name(file))?;
     }
