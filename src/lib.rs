@@ -67,7 +67,7 @@
 //! let accept = vec!["delta_hu < -10 HU".to_owned(), "invisible_fraction < 0.5".to_owned()];
 //! let test = QualityTest::new(QualityTestConfig { accept, ..QualityTestConfig::default() }).map_err(|_| "bad settings")?;
 //!
-//! // The loop of attempts, which the dataflow and the trainings run too.
+//! // The loop of attempts, which the dataflow and training runs use too.
 //! let tumors = AttemptLoop::new(Arc::new(rules), vec![intensity], test);
 //! let accepted = tumors.first_accepted(&masked, &liver, Key::root(2024))?.ok_or("no attempt passed")?;
 //!

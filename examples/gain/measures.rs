@@ -155,9 +155,10 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<NetworkMeasures>> {
         let batch = batch.map_err(|cause| failed(&cause))?;
         let column = |name: &str| batch.column_by_name(name).ok_or_else(|| failed(&format!("no column {name}")));
         let text = |name: &str| {
-            column(name)?.as_string_opt::<i32>().ok_or_else(|| failed(&format!("column {name} is no text")))
+            column(name)?.as_string_opt::<i32>().ok_or_else(|| failed(&format!("column {name} is not text")))
         };
-        let seeds = column("seed")?.as_primitive_opt::<UInt64Type>().ok_or_else(|| failed(&"column seed is no u64"))?;
+        let seeds =
+            column("seed")?.as_primitive_opt::<UInt64Type>().ok_or_else(|| failed(&"column seed is not u64"))?;
         let [arm, settings, tumors, weights] =
             [text("arm")?, text("settings_sha256")?, text("tumors")?, text("weights_sha256")?];
         let [made, case, patient, measures] = [text("made")?, text("case")?, text("patient")?, text("measures")?];

@@ -12,24 +12,24 @@ use super::network::{ModelName, NetworkArgs};
 use super::print::{ignore_closed_pipe, pluralize, print_error};
 use super::scan::read_scan;
 use crate::error::{Error, Result};
-use crate::evaluate::data_set::{DataSet, Part};
+use crate::evaluate::data_set::{CaseSelection, DataSet};
 use crate::evaluate::metrics::{EvaluationPlan, Interval, MeasuredOrgan};
 use crate::evaluate::turing::{Auc, Separability, read_lesions, separability};
 use crate::evaluate::{
-    Arm, CaseProblem, Evaluation, EvaluationReport, Predictions, Segment, case_files, write_results,
+    Arm, CaseProblem, Evaluation, EvaluationReport, Predictions, SegmentFn, case_files, write_results,
 };
 use crate::random::Key;
 use crate::store::check_writable;
 use crate::volume::Labels;
 
-/// Measure predictions against the truth, and arms against each other
+/// Measure predictions against the ground truth, and arms against each other
 ///
-/// Predictions are label maps on disk, matched with the truth by file name, or are computed from weights. The metrics of each case are
-/// Dice and surface Dice of the tumors, detected lesions, and false positives. Means have intervals over patients and seeds. Cases that
+/// Predictions are label maps on disk, matched with the ground truth by file name, or are computed from weights. The metrics of each case
+/// are Dice and surface Dice of the tumors, detected lesions, and false positives. Means have intervals over patients and seeds. Cases that
 /// cannot be measured are reported, and the others are measured.
 #[derive(Args, Clone, Debug)]
 pub struct EvaluateArgs {
-    /// The truth: a folder of NIfTI label maps, a data set with a folder labelsTs or labelsTr, a run folder, or one of its layouts
+    /// The ground truth: a folder of NIfTI label maps, a data set with a folder labelsTs or labelsTr, a run folder, or one of its layouts
     #[arg(long, value_name = "DIR", required_unless_present = "turing")]
     pub truth: Option<PathBuf>,
     /// A folder of predicted label maps: the same as --arm predictions=DIR
@@ -54,7 +54,8 @@ pub struct EvaluateArgs {
     /// A file of weights: the same as --arm network=FILE
     #[arg(long, value_name = "FILE", conflicts_with_all = ["arm", "predictions"], requires = "model")]
     pub weights: Option<PathBuf>,
-    /// The scans for a network: NIfTI, NRRD or MetaImage files with the names of the truth, optionally with the suffix _0000
+    /// Folder of the scans that the network segments: NIfTI, NRRD or MetaImage files named like the ground-truth label maps, optionally
+    /// with the suffix _0000
     #[arg(long, value_name = "DIR")]
     pub images: Option<PathBuf>,
     #[command(flatten)]
@@ -137,7 +138,7 @@ pub fn evaluate(args: &EvaluateArgs, stdout: &mut dyn Write, stderr: &mut dyn Wr
     }
     let arms = arms(args)?;
     let comparisons = comparisons(args, &arms)?;
-    let data = DataSet::open(truth, Part::Evaluation)?;
+    let data = DataSet::open(truth, CaseSelection::Evaluation)?;
     let patients = args.patients.as_deref().map(case_files::patients).transpose()?;
     let patients = patients.as_ref().unwrap_or(&data.patients);
     let images = args.images.as_deref().map(images).transpose()?.unwrap_or_default();
@@ -147,7 +148,7 @@ pub fn evaluate(args: &EvaluateArgs, stdout: &mut dyn Write, stderr: &mut dyn Wr
     print_case_problems(&measurements.problems, stderr)?;
     if measurements.rows.is_empty() {
         return Err(Error::new(format!("none of {} could be measured", pluralize(truths.len(), "case")))
-            .with_hint("use the file names and the affines of the truth for predictions"));
+            .with_hint("use the file names and the affines of the ground-truth label maps for predictions"));
     }
     for warning in measurements.id_warnings(&args.organ) {
         writeln!(stderr, "warning: {warning}; select the ids with --organ NAME=ORGAN:TUMOR").map_err(print_error)?;
@@ -263,7 +264,7 @@ fn predictions(args: &EvaluateArgs, path: &Path) -> Result<Predictions> {
         .with_hint("use the weights of a segmentor of these organs"));
     }
     let network = args.network.clone();
-    let segment: Segment = Box::new(move |path| {
+    let segment: SegmentFn = Box::new(move |path| {
         let scan = read_scan(path)?;
         let ids = network.infer(&loaded, &scan, path)?.labels();
         Ok(Labels { grid: scan.grid, ids })

@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn command_is_consistent() {
+    fn clap_debug_assert_accepts_command() {
         command().debug_assert();
     }
 

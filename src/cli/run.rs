@@ -40,10 +40,10 @@ pub struct RunArgs {
     /// Override a setting of the graph file, such as stages.filter.attempts=3
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// Timely workers, which schedule the work
+    /// Worker threads of timely dataflow, which schedule the work; --threads sets those that compute
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub workers: usize,
-    /// Threads that do the work [default: one per core]
+    /// Threads that compute [default: one per core]
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
     /// Memory for open scans [default: half of the machine's, at most 8 GiB]
@@ -91,7 +91,7 @@ impl RunArgs {
 /// Returns an error message and a hint if the graph has a sink of kind `trainer`, with which it cannot be run.
 pub(super) fn trainer_sink_error(plan: &Plan, pipeline: &Path) -> Option<(String, String)> {
     let node = plan.sinks.iter().find(|node| matches!(node.output, Output::Trainer))?;
-    let message = format!("`sinks.{}` receives samples in a training, not in a run of the pipeline", node.name);
+    let message = format!("`sinks.{}` receives samples in a training run, not in a run of the pipeline", node.name);
     Some((message, format!("run freetumor train segmentation {}", pipeline.display())))
 }
 

@@ -44,7 +44,7 @@ fn read_series(folder: &Path, id: Option<&str>) -> Result<Volume> {
     };
     if !other_files.is_empty() {
         let list: Vec<String> = other_files.iter().map(|(kind, count)| format!("{count} × {kind}")).collect();
-        tracing::warn!("left out files that are no slices: {}", list.join(", "));
+        tracing::warn!("skipped files that are not CT slices: {}", list.join(", "));
     }
     // A crash of a decoder ends the child process, not this command.
     let decoder =

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::print::ignore_closed_pipe;
 use crate::error::{Error, Result};
-use crate::graph::{Registry, Training, pipeline_schema, training_schema};
+use crate::graph::{Registry, TrainingKind, pipeline_schema, training_schema};
 use crate::record::schema::table_json;
 use crate::store::canonical;
 use crate::suggest::did_you_mean;
@@ -36,8 +36,10 @@ pub fn schema_text(name: &str, registry: &Registry) -> Result<String> {
         "training" => training_schema(
             registry,
             &[
-                Training::of::<SegmentationConfig>("`freetumor train segmentor` and `segmentation`."),
-                Training::of::<SynthesisConfig>("`freetumor train synthesis`."),
+                TrainingKind::of::<SegmentationConfig>(
+                    "Settings of `freetumor train segmentor` and `freetumor train segmentation`.",
+                ),
+                TrainingKind::of::<SynthesisConfig>("Settings of `freetumor train synthesis`."),
             ],
         ),
         table if NAMES.contains(&table) => table_json(table)?,

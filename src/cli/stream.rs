@@ -202,7 +202,7 @@ impl Stream {
     }
 }
 
-type StoredPairs = (std::sync::Arc<dyn crate::store::Durable>, Vec<Pair>);
+type StoredPairs = (std::sync::Arc<dyn crate::store::DurableStorage>, Vec<Pair>);
 
 /// Stops a run whose reader has left. Committed epochs stay. Work in progress may take long, for example in an external program; it is
 /// abandoned after a moment, as if the process were killed, and a later run repeats it.

@@ -22,11 +22,11 @@ use crate::train::{CheckedTask, TrainingObserver, TrainingOptions, TrainingOutco
 /// Train the networks: a segmentor, a generator with its discriminator, the final segmentor
 ///
 /// The file has sources and stages like a pipeline, and a section [train] with the networks, settings and data. Output folder and device
-/// are set by flags. An interrupted training resumes with --resume and ends with the same bits. Losses and scores are written to a Parquet
-/// table in the folder, with plots of curves and pictures of slices.
+/// are set by flags. An interrupted training run resumes with --resume and ends with the same bits. Losses and scores are written to a
+/// Parquet table in the folder, with plots of curves and pictures of slices.
 #[derive(Args, Clone, Debug)]
 pub struct TrainArgs {
-    /// Stage of the training
+    /// Stage of training
     #[arg(value_enum)]
     pub stage: StageName,
     /// Training file, such as pipelines/train-segmentor-small.toml
@@ -41,7 +41,7 @@ pub struct TrainArgs {
     /// Override a setting of the file, such as train.steps=2000
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// Resume the training in the folder
+    /// Resume the training run in the folder
     #[arg(long)]
     pub resume: bool,
     /// Threads that make batches [default: one per four cores]
@@ -185,7 +185,7 @@ impl TrainingObserver for TrainingProgress<'_> {
         if progress.elapsed < self.next {
             return;
         }
-        // Long trainings need fewer lines: the pauses grow to a minute.
+        // Long training runs need fewer lines: the pauses grow to a minute.
         self.next = progress.elapsed + self.pause;
         self.pause = (self.pause * 3 / 2).min(Duration::from_secs(60));
         let (elapsed, numbers) = (progress.elapsed.as_secs_f64(), format_numbers(progress.numbers));

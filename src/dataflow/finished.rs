@@ -14,7 +14,7 @@ use super::report::RunReport;
 use super::schedule::{Listing, Schedule};
 
 /// Returns the summary of a run that has nothing to do: all scans of its sources are committed. Returns `None` if there is work, or the
-/// folder is no run folder. Nothing is written or locked, so that several processes can read a finished run at once.
+/// folder is not a run folder. Nothing is written or locked, so that several processes can read a finished run at once.
 ///
 /// # Errors
 /// If the folder belongs to another pipeline, a source cannot be listed, or the tables cannot be read.

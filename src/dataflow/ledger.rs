@@ -13,7 +13,7 @@ use crate::record::{QualityGroup, QualityRecord, SampleRecord, ScanRecord, Split
 use crate::run::seal::{LayoutInput, seal};
 use crate::run::spool::{ScanOutcome, Spool};
 use crate::run::{FORMAT_VERSION, RunFolder, RunManifest, RunWriter, without_paths};
-use crate::sink::{BUCKETS, Layout, Output, PATCHES, Projected};
+use crate::sink::{BUCKETS, Layout, LayoutReport, Output, PATCHES};
 
 use super::Epoch;
 use super::deduplicate::KnownScans;
@@ -235,7 +235,7 @@ pub(super) fn manifest(plan: &Plan) -> Result<RunManifest> {
 }
 
 /// Checks that the layouts contain only files of the run.
-fn check_foreign(folder: &Path, projected: &[Projected]) -> Result<()> {
+fn check_foreign(folder: &Path, projected: &[LayoutReport]) -> Result<()> {
     let foreign: Vec<&str> = projected.iter().flat_map(|layout| &layout.foreign).map(String::as_str).collect();
     if foreign.is_empty() {
         return Ok(());

@@ -8,10 +8,10 @@ use crate::record::QualityGroup;
 
 use super::Epoch;
 
-/// A change of the table of groups: a group with its count appears (+1) or disappears (−1) at an epoch.
+/// An update of differential dataflow: a group with its number of attempts, the epoch, and +1 (row added) or −1 (row removed).
 pub type QualityChange = ((QualityGroup, isize), Epoch, isize);
 
-/// Converts added (+1) and removed (−1) candidates to changes of the table of counts. Unchanged groups emit nothing.
+/// Counts the attempts of each group from added (+1) and removed (−1) attempts. Unchanged groups emit nothing.
 pub fn count_groups<'scope>(
     candidates: StreamVec<'scope, Epoch, (QualityGroup, Epoch, isize)>,
 ) -> StreamVec<'scope, Epoch, QualityChange> {

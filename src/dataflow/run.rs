@@ -145,7 +145,10 @@ fn warn_of_small_disk(plan: &Plan, folder: &Path, schedule: &Schedule) {
     let (samples, needed) = required_space(plan, &schedule.by_source(plan));
     if let Some(free) = free_bytes(folder).filter(|free| needed > *free) {
         let (needed, free) = (ByteSize(needed), ByteSize(free));
-        tracing::warn!("up to {samples} samples may need {needed}, but {free} are free at {}", folder.display());
+        tracing::warn!(
+            "up to {samples} samples may need {needed} of disk space, but only {free} is free at {}",
+            folder.display()
+        );
     }
 }
 

@@ -9,7 +9,7 @@ use timely::progress::operate::FrontierInterest;
 
 use super::Epoch;
 
-/// An item for one of three outputs.
+/// An item, tagged with the output of [`split_three`] that receives it.
 pub enum OneOf<A, B, C> {
     /// To the first output.
     First(A),
@@ -19,7 +19,7 @@ pub enum OneOf<A, B, C> {
     Third(C),
 }
 
-/// The three outputs.
+/// The output streams of [`split_three`].
 pub type ThreeStreams<'scope, A, B, C> =
     (StreamVec<'scope, Epoch, A>, StreamVec<'scope, Epoch, B>, StreamVec<'scope, Epoch, C>);
 

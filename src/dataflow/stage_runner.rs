@@ -93,7 +93,7 @@ impl StageRunner {
             header.read_bytes.max(header.volume_bytes.saturating_mul(2).saturating_add(voxels.saturating_mul(6)));
         if need > limit_bytes {
             let (need, limit) = (bytesize::ByteSize(need), bytesize::ByteSize(limit_bytes));
-            tracing::warn!(scan = %entry.scan_id, "may need {need}, more than `--memory` {limit}: processed alone");
+            tracing::warn!(scan = %entry.scan_id, "a scan may need {need} of memory, more than `--memory` {limit}: it is processed alone");
         }
         // Results must not depend on an option: a scan that is larger than the budget leases the whole budget.
         Ok(need.min(limit_bytes))
@@ -195,7 +195,7 @@ impl StageRunner {
         }
         let discarded = attempts[0] + attempts[1] - kept[0] - kept[1];
         if discarded > 0 && !saved.faults.is_empty() {
-            tracing::warn!(scan = %entry.scan_id, "discarded {discarded} attempts before the fault");
+            tracing::warn!(scan = %entry.scan_id, "discarded {discarded} attempts on this scan because of its fault");
         }
         Ok(saved)
     }

@@ -16,14 +16,14 @@ pub struct Arm {
 }
 
 /// A function that segments the scan in a file.
-pub type Segment = Box<dyn Fn(&Path) -> Result<Labels> + Send + Sync>;
+pub type SegmentFn = Box<dyn Fn(&Path) -> Result<Labels> + Send + Sync>;
 
 /// The predictions of one seed.
 pub enum Predictions {
     /// Label maps on disk, by case.
     Files(BTreeMap<String, PathBuf>),
     /// A network that segments the scans. It may use all threads of the machine.
-    Network(Segment),
+    Network(SegmentFn),
 }
 
 impl Predictions {

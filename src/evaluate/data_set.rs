@@ -18,9 +18,9 @@ use crate::run::RunFolder;
 use crate::sink::pairs::{PATIENTS, Pair};
 use crate::sink::tar::for_each_member;
 
-/// The cases of a data set.
+/// Which cases of a data set are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum CaseSelection {
     /// The cases to evaluate on: those of the test split, or all if there are none.
     Evaluation,
     /// All cases.
@@ -46,13 +46,13 @@ impl DataSet {
     ///
     /// # Errors
     /// If the folder has no label maps, or cannot be read.
-    pub fn open(path: &Path, part: Part) -> Result<Self> {
+    pub fn open(path: &Path, selection: CaseSelection) -> Result<Self> {
         let folder = only_data_set_in(path)?;
         let mut data_set = if RunFolder::exists(path) {
-            Self::of_run(path, part)?
+            Self::of_run(path, selection)?
         } else {
-            match shards_in(path, part)?[..] {
-                [] => Self::of_folders(&folder, part)?,
+            match shards_in(path, selection)?[..] {
+                [] => Self::of_folders(&folder, selection)?,
                 ref shards => Self::unpack(shards)?,
             }
         };
@@ -63,22 +63,22 @@ impl DataSet {
         Ok(data_set)
     }
 
-    fn of_folders(folder: &Path, part: Part) -> Result<Self> {
-        let labels = match part {
-            Part::Evaluation => case_files::list(&case_files::label_folder(folder)?)?,
-            Part::All => case_files::list_all_labels(folder)?,
+    fn of_folders(folder: &Path, selection: CaseSelection) -> Result<Self> {
+        let labels = match selection {
+            CaseSelection::Evaluation => case_files::list(&case_files::label_folder(folder)?)?,
+            CaseSelection::All => case_files::list_all_labels(folder)?,
         };
         Ok(Self { images: case_files::list_all_images(folder)?, labels, ..Self::default() })
     }
 
     /// Opens the images and labels of a run folder, or else its shards of whole volumes.
-    fn of_run(path: &Path, part: Part) -> Result<Self> {
+    fn of_run(path: &Path, selection: CaseSelection) -> Result<Self> {
         let run = RunFolder::open(path)?;
         let pairs: Vec<Pair> =
             if run.tables(None)?.iter().any(|table| table == "pairs") { run.pairs()? } else { Vec::new() };
         if pairs.is_empty() {
             for layout in case_files::folders_in(&path.join("layouts"))? {
-                let shards = shards_in(&layout, part)?;
+                let shards = shards_in(&layout, selection)?;
                 if !shards.is_empty() && !has_patches(&shards[0])? {
                     return Self::unpack(&shards);
                 }
@@ -86,7 +86,7 @@ impl DataSet {
             return Err(Error::new(format!("{} has no samples as whole volumes", path.display()))
                 .with_hint("make a data set from its patches with `freetumor export`, and pass that folder"));
         }
-        let has_test = part == Part::Evaluation && pairs.iter().any(|pair| pair.split == Split::Test);
+        let has_test = selection == CaseSelection::Evaluation && pairs.iter().any(|pair| pair.split == Split::Test);
         let mut data_set = Self::default();
         for pair in pairs.into_iter().filter(|pair| !has_test || pair.split == Split::Test) {
             let case = pair.sample_id.to_string();
@@ -156,14 +156,14 @@ fn only_data_set_in(path: &Path) -> Result<PathBuf> {
 }
 
 /// Returns the tar shards of a folder, or of its subfolders by split.
-fn shards_in(path: &Path, part: Part) -> Result<Vec<PathBuf>> {
+fn shards_in(path: &Path, selection: CaseSelection) -> Result<Vec<PathBuf>> {
     let own = case_files::tar_files(path)?;
     if !own.is_empty() {
         return Ok(own);
     }
     let of_split = |split: Split| case_files::tar_files(&path.join(split.name()));
     let test = of_split(Split::Test)?;
-    if part == Part::Evaluation && !test.is_empty() {
+    if selection == CaseSelection::Evaluation && !test.is_empty() {
         return Ok(test);
     }
     Ok([of_split(Split::Train)?, of_split(Split::Validation)?, test].concat())

@@ -1,6 +1,6 @@
 //! Evaluation: the quality of predictions, comparisons of arms, and the realism of synthetic tumors.
 //!
-//! This module owns all measurements after a training. It does not depend on the code that it measures: it imports no synthesis, score,
+//! This module owns all measurements after a training run. It does not depend on the code that it measures: it imports no synthesis, score,
 //! quality test or network; a network is a function argument ([`Predictions::Network`]).
 //!
 //! | file or folder | subject |
@@ -26,7 +26,7 @@ mod problem;
 mod results;
 pub mod turing;
 
-pub use arms::{Arm, Predictions, Segment};
+pub use arms::{Arm, Predictions, SegmentFn};
 pub use measurement::{Evaluation, Measurements};
 pub use problem::CaseProblem;
 pub use results::{EvaluationReport, write_results};

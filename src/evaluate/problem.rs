@@ -9,7 +9,7 @@ use serde::Serialize;
 pub struct CaseProblem {
     /// The name of the case.
     pub case: String,
-    /// The name of the arm and the index of the seed in the arm; `None` if the truth could not be read.
+    /// The name of the arm and the index of the seed in the arm; `None` if the ground-truth label map could not be read.
     pub network: Option<(String, usize)>,
     /// The message, with the expected and the actual state.
     pub message: String,

@@ -36,7 +36,7 @@ use crate::sink::{DecathlonSink, NnunetSink, PatchesConfig, PatchesSink, WebData
 use crate::suggest::did_you_mean;
 use options::ExportJob;
 use scans::ScanReader;
-use select::{Selection, SelectionConfig, WithoutPatch, column_values, has_values, select};
+use select::{SamplesWithoutPatch, Selection, SelectionConfig, column_values, has_values, select};
 use target::{ExportRequest, Target};
 
 /// Maximum number of column values in a hint.
@@ -102,7 +102,7 @@ fn invalid_settings(errors: &[ConfigError]) -> Error {
     }
 }
 
-fn no_sample_error(run: &RunFolder, config: &SelectionConfig, without_patch: &WithoutPatch) -> Result<Error> {
+fn no_sample_error(run: &RunFolder, config: &SelectionConfig, without_patch: &SamplesWithoutPatch) -> Result<Error> {
     let folder = run.store().display_path("");
     let conditions: Vec<String> = config.conditions().iter().map(|text| format!("`{text}`")).collect();
     let conditions = conditions.join(" and ");

@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 use crate::id::ScanId;
 use crate::record::Split;
 use crate::sink::pairs::{DatasetDescription, Pair, PairLayout};
-use crate::store::Fill;
-use crate::store::canonical::Visit;
+use crate::store::ContentWriter;
+use crate::store::canonical::ItemCallback;
 
 /// The files of the samples of one scan.
 #[derive(Default)]
@@ -74,8 +74,8 @@ pub(super) fn write(
     let pairs = pairs_of(job.samples, &done)?;
     pairs.iter().for_each(|pair| report.add_sample(pair.split));
     let test = pairs.iter().filter(|pair| pair.split == Split::Test).count();
-    let write = |name: &str, fill: Fill<'_>| target.write(&below_root(name), fill).map(drop);
-    let for_each = |visit: Visit<'_, Pair>| pairs.iter().cloned().try_for_each(visit);
+    let write = |name: &str, fill: ContentWriter<'_>| target.write(&below_root(name), fill).map(drop);
+    let for_each = |visit: ItemCallback<'_, Pair>| pairs.iter().cloned().try_for_each(visit);
     let training = pairs.len() - test;
     layout.describe(&DatasetDescription {
         write: &write,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::select::WithoutPatch;
+use super::select::SamplesWithoutPatch;
 use super::target::JournalEntry;
 use crate::id::{SampleId, ScanId};
 use crate::record::Split;
@@ -31,8 +31,8 @@ pub struct ExportReport {
     pub scans_read: usize,
     /// Scans whose samples could not be exported, sorted.
     pub refused: Vec<Refusal>,
-    /// Selected samples without a patch in the run folder, which are not exported.
-    pub without_patch: WithoutPatch,
+    /// Samples that meet the conditions but cannot be exported, because the run folder stores no patch of them.
+    pub without_patch: SamplesWithoutPatch,
     /// Wall time.
     pub seconds: f64,
 }

@@ -69,9 +69,9 @@ pub struct SelectedSample {
     pub length_bytes: u64,
 }
 
-/// Samples that meet the conditions but have no stored patch.
+/// Samples that meet the conditions but cannot be exported, because the run folder stores no patch of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct WithoutPatch {
+pub struct SamplesWithoutPatch {
     /// Number of samples.
     pub samples: usize,
     /// The first of these samples by id.
@@ -83,8 +83,9 @@ pub struct WithoutPatch {
 pub struct Selection {
     /// The samples, sorted by id.
     pub samples: Vec<SelectedSample>,
-    /// Samples without a stored patch, which are not selected and do not count towards the limit of a group.
-    pub without_patch: WithoutPatch,
+    /// Samples that meet the conditions but cannot be exported, because the run folder stores no patch of them. They do not count
+    /// towards the limit of a group.
+    pub without_patch: SamplesWithoutPatch,
 }
 
 /// Selects samples; one part of the table is in memory at a time.
@@ -97,7 +98,7 @@ pub fn select(run: &RunFolder, config: &SelectionConfig) -> Result<Selection> {
         return Err(Error::new(message).with_hint("export each branch separately with `--where 'branch = NAME'`"));
     }
     let mut groups: BTreeMap<Vec<Option<String>>, BTreeMap<SampleId, SelectedSample>> = BTreeMap::new();
-    let mut without_patch = WithoutPatch::default();
+    let mut without_patch = SamplesWithoutPatch::default();
     for file in run.files(Table::Samples.name(), config.at)? {
         // Rows are sorted by id, branch and tumor, and all rows of a sample are in one part.
         let rows: Vec<SampleRow> = decode_part(run.read_verified(&file)?)?;

@@ -17,8 +17,8 @@ use crate::record::Split;
 use crate::sink::shards::{Shard, describe, file_name, label, write_members};
 use crate::sink::tar::TarWriter;
 use crate::sink::{BUCKETS, PATCHES, WebDatasetConfig, append_sample};
-use crate::store::Fill;
-use crate::store::canonical::Visit;
+use crate::store::ContentWriter;
+use crate::store::canonical::ItemCallback;
 
 /// The samples of a shard: one epoch, split and bucket of patients.
 struct ShardSamples<'a> {
@@ -145,8 +145,8 @@ fn write(
         done.push(of_shard);
     }
     index.sort_by(|a: &Shard, b| a.file().cmp(b.file()));
-    let write = |name: &str, fill: Fill<'_>| target.write(name, fill).map(drop);
-    describe(name, &write, &|visit: Visit<'_, Shard>| index.iter().cloned().try_for_each(visit))?;
+    let write = |name: &str, fill: ContentWriter<'_>| target.write(name, fill).map(drop);
+    describe(name, &write, &|visit: ItemCallback<'_, Shard>| index.iter().cloned().try_for_each(visit))?;
     target.finish(&done)?;
     Ok(report)
 }

@@ -16,7 +16,9 @@ use super::options::ExportOptions;
 use crate::error::{Error, Result};
 use crate::run::RunFolder;
 use crate::sink::shards::Member;
-use crate::store::{self, FileDigest, FileLock, Fill, HashingWriter, UNFINISHED, canonical, write_named, write_whole};
+use crate::store::{
+    self, ContentWriter, FileDigest, FileLock, HashingWriter, UNFINISHED, canonical, write_named, write_whole,
+};
 
 const JOURNAL: &str = ".freetumor-export.jsonl";
 const LOCK: &str = ".freetumor-export.lock";
@@ -129,7 +131,7 @@ impl Target {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub(super) fn write(&self, path: &str, fill: Fill<'_>) -> Result<ExportedFile> {
+    pub(super) fn write(&self, path: &str, fill: ContentWriter<'_>) -> Result<ExportedFile> {
         let full_path = self.prepare_path(path)?;
         let mut digest = None;
         let written = write_whole(&full_path, |out| {

@@ -26,9 +26,10 @@ const EXCLUDED: [&str; 8] = [
 /// The digests of a stage: one for its results, one for its random numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StageDigests {
-    /// Identifies the results.
+    /// Digest of everything that determines the stage's results, including the kernel class.
     pub results: StageDigest,
-    /// Keys the random numbers. It excludes the kernel class: another processor makes the same tumors up to rounding.
+    /// Digest from which the random numbers are derived: as `results`, but without the kernel class, so that another processor makes the
+    /// same tumors up to rounding.
     pub random: StageDigest,
 }
 

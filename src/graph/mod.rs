@@ -51,7 +51,7 @@ pub use plan::{
 pub use problem::{Location, Problem, Severity};
 pub use registry::{BuildContext, BuiltNode, InputSpec, Kind, NodeConfig, ParsedNode, Registry, Scoring, Synthesis};
 pub use request::TumorRequest;
-pub use schema::{Training, pipeline_schema, training_schema};
+pub use schema::{TrainingKind, pipeline_schema, training_schema};
 pub use split::SplitShares;
 pub use standard::Resources;
 pub use survey::{Survey, free_bytes, required_space, survey};

@@ -5,7 +5,7 @@
 pub(super) enum Purpose {
     /// A run that makes tumors.
     Run,
-    /// A training, with a section `train`.
+    /// A training run, with a section `train`.
     Train,
 }
 

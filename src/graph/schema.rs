@@ -25,22 +25,22 @@ pub fn pipeline_schema(registry: &Registry) -> Json {
 }
 
 /// A kind of training, by the settings of its section `[train]`.
-pub struct Training {
-    about: &'static str,
+pub struct TrainingKind {
+    description: &'static str,
     settings: fn(&mut SchemaGenerator) -> Schema,
 }
 
-impl Training {
+impl TrainingKind {
     /// Creates the kind of training with the settings `C`.
-    pub fn of<C: JsonSchema>(about: &'static str) -> Self {
-        Self { about, settings: |generator| generator.subschema_for::<C>() }
+    pub fn of<C: JsonSchema>(description: &'static str) -> Self {
+        Self { description, settings: |generator| generator.subschema_for::<C>() }
     }
 }
 
-/// Returns the JSON Schema of training files: sources, stages and sinks, and for `[train]` the settings of one of `trainings`.
+/// Returns the JSON Schema of training files: sources, stages and sinks, and for `[train]` the settings of one of `kinds`.
 ///
 /// ```
-/// use freetumor::graph::{Registry, Training, training_schema};
+/// use freetumor::graph::{Registry, TrainingKind, training_schema};
 ///
 /// #[derive(schemars::JsonSchema)]
 /// struct Settings {
@@ -48,17 +48,17 @@ impl Training {
 ///     steps: u64,
 /// }
 ///
-/// let schema = training_schema(&Registry::standard(), &[Training::of::<Settings>("A short training.")]);
-/// assert_eq!(schema.pointer("/properties/train/anyOf/0/description").unwrap(), "A short training.");
+/// let schema = training_schema(&Registry::standard(), &[TrainingKind::of::<Settings>("Settings of a short training run.")]);
+/// assert_eq!(schema.pointer("/properties/train/anyOf/0/description").unwrap(), "Settings of a short training run.");
 /// assert!(schema.pointer("/properties/stages").is_some());
 /// ```
-pub fn training_schema(registry: &Registry, trainings: &[Training]) -> Json {
+pub fn training_schema(registry: &Registry, kinds: &[TrainingKind]) -> Json {
     let mut file = FileSchema::new(registry, &[SOURCES, STAGES, SINKS]);
-    let any: Vec<Json> = trainings
+    let any: Vec<Json> = kinds
         .iter()
-        .map(|training| {
-            let mut settings = (training.settings)(&mut file.generator);
-            settings.insert("description".to_owned(), json!(training.about));
+        .map(|kind| {
+            let mut settings = (kind.settings)(&mut file.generator);
+            settings.insert("description".to_owned(), json!(kind.description));
             settings.to_value()
         })
         .collect();

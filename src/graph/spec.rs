@@ -180,8 +180,8 @@ impl<'t> Spec<'t> {
             if let Some((key, inputs)) = settings.remove_entry("inputs") {
                 if section == Section::Sources {
                     problems
-                        .error(key.span(), format!("the source `{}` has inputs", node.name))
-                        .label("a source has no inputs");
+                        .error(key.span(), format!("the source `{}` must not have `inputs`", node.name))
+                        .label("remove this setting: a source reads files, not other nodes");
                 } else {
                     node.inputs_span = inputs.span();
                     let count = problems.count();
@@ -297,7 +297,7 @@ mod tests {
                 "the kind is a number",
                 "the inputs are a string",
                 "two nodes are named `a`",
-                "the source `a` has inputs",
+                "the source `a` must not have `inputs`",
                 "`a b` cannot be a name",
                 "an input is a number",
             ]

@@ -185,7 +185,8 @@ impl Registry {
         self.add_sink("stream", about, |config: StreamConfig, context| {
             StreamSink::new(&context.name, config).map(|sink| Output::Stream(Arc::new(sink)))
         });
-        let about = "New tumors for every crop of a training in the same process; see `freetumor train segmentation`.";
+        let about =
+            "New tumors for every crop of a training run in the same process; see `freetumor train segmentation`.";
         self.add_sink("trainer", about, |config: TrainerConfig, context| sink::trainer(&context.name, &config));
     }
 }

@@ -56,7 +56,7 @@ pub fn survey(checked: &CheckedGraph, out: &Path, timeout: Duration) -> Survey {
         if let Some(free) = survey.free_bytes.filter(|free| needed > *free) {
             let severity = if needed / 10 > free { Severity::Error } else { Severity::Warning };
             let message = format!(
-                "up to {samples} samples would need about {}, but {} are free at {}",
+                "up to {samples} samples would need about {} of disk space, but only {} is free at {}",
                 ByteSize(needed),
                 ByteSize(free),
                 out.display()

@@ -26,7 +26,7 @@ pub struct CheckedTraining<C> {
 }
 
 impl<C> CheckedTraining<C> {
-    /// Returns whether any problem prevents the training from starting.
+    /// Returns whether any problem prevents the training run from starting.
     pub fn has_errors(&self) -> bool {
         self.settings.is_none()
             || self.plan.is_none()

@@ -68,8 +68,8 @@ impl Wiring {
                 match (found, port) {
                     (Some(from), _) if nodes[from].section == Section::Sinks => {
                         problems
-                            .error(written.span(), format!("`{}` has the sink `{bare}` as input", node.name))
-                            .label("a sink has no output");
+                            .error(written.span(), format!("`{}` cannot have the sink `{bare}` as input", node.name))
+                            .label("expected a source, mask, synthesis, score or quality test: a sink has no output");
                     }
                     (Some(_), Some(port)) if port != "rejected" => {
                         problems
@@ -239,7 +239,7 @@ impl Wiring {
             {
                 problems
                     .warning(node.span.clone(), format!("the output of `{}` is unused", node.path()))
-                    .label(format!("produces {edge}; this node will not be run"));
+                    .label(format!("this node produces {edge}, which no other node uses; it will not run"));
             }
         }
     }

@@ -59,8 +59,8 @@ pub enum Windows {
     /// One window centred on the tumor; several overlapping windows if the tumor is larger than a window.
     #[default]
     Centred,
-    /// Of the overlapping windows that cover the organ's box, those that overlap the tumor's box, each computed alone: inside the
-    /// tumor's box, the numbers are the same as from all windows.
+    /// Only the windows that overlap the tumor's box, of the windows that cover the organ's box, each computed alone: inside the tumor's
+    /// box, the numbers are the same as from all windows.
     Reaching,
     /// All windows that cover the organ's box, in groups in scan order, as published: with batch norm, the prediction for a window
     /// depends on the other windows of its group.

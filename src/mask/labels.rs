@@ -292,7 +292,7 @@ fn ids_by_name(name: &str, scheme: LabelScheme) -> Result<Vec<u16>, (String, Opt
         }
         LabelScheme::TotalSegmentator => match class_ids(name) {
             ids if ids.is_empty() => {
-                Err((format!("`{name}` is no organ of TotalSegmentator v2"), did_you_mean_organ(name)))
+                Err((format!("`{name}` is not an organ of TotalSegmentator v2"), did_you_mean_organ(name)))
             }
             ids => Ok(ids),
         },

@@ -136,7 +136,11 @@ impl Mask for SegmentorMask {
             Self::keep_large(&mut labels, organ.label, 0, 1000.0 * self.min_organ_ml, voxel_mm3);
             if suspected_mm3 > 0.0 {
                 let scan_id = scan.entry.scan_id;
-                tracing::warn!(%scan_id, organ = organ.name, suspected_mm3, "suspected a real tumor: no synthetic tumor is placed in it");
+                tracing::warn!(
+                    %scan_id,
+                    "the segmentor suspects a real tumor of {suspected_mm3:.0} mm³ in the {}: no synthetic tumor is placed in the suspected tumor",
+                    organ.name
+                );
             }
         }
         Ok(OrganMask { labels, organs: Arc::clone(&self.organs), coverage: 1.0 })

@@ -21,8 +21,8 @@ use crate::volume::{Array3, Grid};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TotalSegmentatorConfig {
-    /// Path of the binary files relative to the folder of the scan; `{name}` is replaced by the class, `{stem}` by
-    /// the file name of the scan without extensions.
+    /// Path of the binary files relative to the folder of the scan; `{name}` is replaced by the name of the class, `{stem}`
+    /// by the file name of the scan without extensions.
     #[serde(default = "default_pattern")]
     pub pattern: String,
     /// Organs to use: a list of names (`["liver", "kidney"]`), or a table with the files of each
@@ -95,7 +95,10 @@ impl TotalSegmentatorMask {
     pub fn new(config: TotalSegmentatorConfig) -> Result<Self, Vec<ConfigError>> {
         let mut errors = Vec::new();
         if !config.pattern.contains("{name}") {
-            let message = format!("expected `{{name}}` in place of the class, got `{}`", config.pattern);
+            let message = format!(
+                "expected a pattern with the placeholder `{{name}}`, which stands for the class, got `{}`",
+                config.pattern
+            );
             errors.push(ConfigError::new("pattern", message).with_hint("pattern = \"organs/{name}.nii.gz\""));
         }
         check_coverage(config.min_coverage, &mut errors);
@@ -128,7 +131,7 @@ impl TotalSegmentatorMask {
 fn files_by_name(organ: &str, errors: &mut Vec<ConfigError>) -> Vec<String> {
     let files: Vec<String> = class_ids(organ).into_iter().filter_map(class_name).collect();
     if files.is_empty() {
-        let error = ConfigError::new("organs", format!("`{organ}` is no organ of TotalSegmentator v2"));
+        let error = ConfigError::new("organs", format!("`{organ}` is not an organ of TotalSegmentator v2"));
         let hint =
             did_you_mean_organ(organ).unwrap_or_else(|| format!("organs = {{ {organ} = [\"name_of_its_file\"] }}"));
         errors.push(error.with_hint(hint));

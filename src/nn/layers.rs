@@ -6,12 +6,12 @@
 //! ```
 //! use candle_core::{DType, Device, Tensor};
 //! use freetumor::nn::fill;
-//! use freetumor::nn::layers::{Conv3d, Normalize};
+//! use freetumor::nn::layers::{Conv3d, NormLayer};
 //! use freetumor::nn::ops::{Activation, NormScope};
 //!
 //! let vb = fill::builder("", DType::F32, &Device::Cpu);
 //! let conv = Conv3d::new(vb.pp("conv"), 1, 4, 3, true)?;
-//! let norm = Normalize::new(vb.pp("norm"), 4, NormScope::Instance, Activation::LeakyRelu(0.0))?;
+//! let norm = NormLayer::new(vb.pp("norm"), 4, NormScope::Instance, Activation::LeakyRelu(0.0))?;
 //! let x = Tensor::randn(0f32, 1.0, (2, 6, 5, 4, 1), &Device::Cpu)?;
 //! let y = norm.forward(conv.forward(&x)?)?;
 //! assert_eq!(y.dims(), [2, 6, 5, 4, 4]);
@@ -105,13 +105,13 @@ impl ConvTranspose3d {
 
 /// Batch or instance norm with the statistics of its input, in training and inference, and an activation.
 #[derive(Clone, Debug)]
-pub struct Normalize {
+pub struct NormLayer {
     affine: Option<(Tensor, Tensor)>,
     scope: NormScope,
     activation: Activation,
 }
 
-impl Normalize {
+impl NormLayer {
     /// Creates a normalization layer that scales by `weight` and shifts by `bias`, each `[channels]`.
     ///
     /// # Errors
@@ -127,7 +127,7 @@ impl Normalize {
         Self { affine: None, scope, activation }
     }
 
-    /// Normalizes a volume; keeps the shape `[batch, x, y, z, channel]`. Without gradients, the result overwrites the volume's memory.
+    /// NormLayers a volume; keeps the shape `[batch, x, y, z, channel]`. Without gradients, the result overwrites the volume's memory.
     ///
     /// # Errors
     ///
@@ -155,7 +155,7 @@ impl LayerNorm {
         Ok(Self { weight: vb.get(channels, "weight")?, bias: vb.get(channels, "bias")? })
     }
 
-    /// Normalizes the last axis; keeps the shape `[..., channels]`.
+    /// NormLayers the last axis; keeps the shape `[..., channels]`.
     ///
     /// # Errors
     ///

@@ -1,6 +1,6 @@
 //! The optimiser Adam, with access to its state.
 //!
-//! candle's own optimiser does not expose its moments, which a resumed training requires, and lacks amsgrad.
+//! candle's own optimiser does not expose its moments, which a resumed training run requires, and lacks amsgrad.
 
 use std::collections::BTreeMap;
 

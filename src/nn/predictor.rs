@@ -92,10 +92,11 @@ impl Predictor {
             let (path, classes) = (path.display(), config.classes);
             return Err(Error::new(format!("{path}: expected at most {MAX_CLASSES} classes, got {classes}")));
         }
-        let declared = config.parameters().map_err(failed("cannot build the network"))?;
+        let context = format!("cannot build the network of {}", path.display());
+        let declared = config.parameters().map_err(failed(&context))?;
         let weights = fit(&raw, &declared, expected.part).map_err(|error| sizes.explain(&error, path, &config))?;
         let vb = from_tensors(weights, DType::F32, device);
-        let network = Network::new(vb, &config).map_err(failed("cannot build the network"))?;
+        let network = Network::new(vb, &config).map_err(failed(&context))?;
         Ok(Self { network, config, model: expected.model, device: device.clone(), has_statistics })
     }
 
@@ -178,7 +179,7 @@ impl Predictor {
 /// If numbers of the tensor are NaN or infinite; the error contains their count.
 fn check_finite(tensor: &Tensor, name: &str) -> Result<()> {
     let numbers = tensor.to_dtype(DType::F32).and_then(|tensor| tensor.flatten_all()?.to_vec1::<f32>());
-    let numbers = numbers.map_err(failed("cannot read numbers"))?;
+    let numbers = numbers.map_err(failed(&format!("cannot copy the {name} from the device")))?;
     match numbers.iter().filter(|number| !number.is_finite()).count() {
         0 => Ok(()),
         count => Err(Error::new(format!("{count} of {} {name} are NaN or infinite", numbers.len()))),

@@ -291,16 +291,15 @@ impl Worker {
     /// Computes a batch; returns the logits of each submission.
     fn predict(&self, batch: &[Submission]) -> Result<Vec<Tensor>> {
         let _span = tracing::info_span!("network", windows = batch.len()).entered();
-        let not_arranged = failed("cannot arrange a batch");
         let windows: Vec<&Tensor> = batch.iter().map(|submission| &submission.windows).collect();
         let input = match windows[..] {
             [only] => only.clone(),
-            _ => Tensor::cat(&windows, 0).map_err(&not_arranged)?,
+            _ => Tensor::cat(&windows, 0).map_err(failed("cannot concatenate the windows of a batch"))?,
         };
         let network = &batch[0].network;
         let logits = catch_panic(|| network.predict(&input))
             .unwrap_or_else(|message| Err(Error::new(format!("the network panicked: {message}"))))?;
-        let logits = logits.to_device(&Device::Cpu).map_err(&not_arranged)?;
+        let logits = logits.to_device(&Device::Cpu).map_err(failed("cannot copy the logits from the device"))?;
         let count: usize = batch.iter().map(Submission::count).sum();
         if logits.dims().first() != Some(&count) {
             return Err(Error::new(format!(
@@ -313,7 +312,8 @@ impl Worker {
             from += submission.count();
             logits.narrow(0, from - submission.count(), submission.count())?.contiguous()
         };
-        batch.iter().map(part).collect::<candle_core::Result<_>>().map_err(not_arranged)
+        let parts = batch.iter().map(part).collect::<candle_core::Result<_>>();
+        parts.map_err(failed("cannot split the logits of a batch"))
     }
 }
 
@@ -343,7 +343,7 @@ mod tests {
                 return Err(Error::new("out of memory"));
             }
             let mean = windows.mean_keepdim((1, 2, 3, 4)).and_then(|mean| mean.broadcast_as(windows.shape()));
-            let mean = mean.and_then(|mean| mean.contiguous()).map_err(failed("no mean"))?;
+            let mean = mean.and_then(|mean| mean.contiguous()).map_err(failed("cannot average the windows"))?;
             let first: f32 = mean.flatten_all().unwrap().get(0).unwrap().to_scalar().unwrap();
             if first.is_nan() { Err(Error::new("not a number")) } else { Ok(mean) }
         }

@@ -35,7 +35,7 @@
 use candle_core::{Result, Tensor, bail};
 use candle_nn::VarBuilder;
 
-use super::layers::{Conv3d, ConvTranspose3d, Normalize, channels_first, channels_last};
+use super::layers::{Conv3d, ConvTranspose3d, NormLayer, channels_first, channels_last};
 use super::ops::{self, Activation, NormScope};
 
 /// The number of which the sides of an input must be multiples.
@@ -145,13 +145,13 @@ impl DoubleConv {
 #[derive(Clone, Debug)]
 struct ConvNorm {
     conv: Conv3d,
-    norm: Normalize,
+    norm: NormLayer,
 }
 
 impl ConvNorm {
     fn new(vb: VarBuilder, c_in: usize, c_out: usize, norm: NormScope) -> Result<Self> {
         let conv = Conv3d::new(vb.pp("conv1"), c_in, c_out, 3, true)?;
-        let norm = Normalize::new(vb.pp("bn1"), c_out, norm, Activation::LeakyRelu(0.0))?;
+        let norm = NormLayer::new(vb.pp("bn1"), c_out, norm, Activation::LeakyRelu(0.0))?;
         Ok(Self { conv, norm })
     }
 

@@ -115,27 +115,27 @@ impl Column {
     }
 }
 
-/// Reads a value from a row; `None` if the row has no value.
-pub type Get<R, T> = Box<dyn Fn(&R) -> Option<T> + Send + Sync>;
-/// Writes a value into a row.
-pub type Set<R, T> = Box<dyn Fn(&mut R, T) -> Result<()> + Send + Sync>;
+/// A function that reads a value from a row; `None` if the row has no value.
+pub type Getter<R, T> = Box<dyn Fn(&R) -> Option<T> + Send + Sync>;
+/// A function that writes a value into a row.
+pub type Setter<R, T> = Box<dyn Fn(&mut R, T) -> Result<()> + Send + Sync>;
 
 /// Access to the value of one column in a row.
 pub enum Access<R> {
     /// UTF-8.
-    Text(Get<R, String>, Set<R, String>),
+    Text(Getter<R, String>, Setter<R, String>),
     /// u32.
-    U32(Get<R, u32>, Set<R, u32>),
+    U32(Getter<R, u32>, Setter<R, u32>),
     /// u64.
-    U64(Get<R, u64>, Set<R, u64>),
+    U64(Getter<R, u64>, Setter<R, u64>),
     /// i64.
-    I64(Get<R, i64>, Set<R, i64>),
+    I64(Getter<R, i64>, Setter<R, i64>),
     /// f64.
-    F64(Get<R, f64>, Set<R, f64>),
+    F64(Getter<R, f64>, Setter<R, f64>),
     /// Organs with their volumes in ml.
-    Organs(Get<R, Vec<(String, f64)>>, Set<R, Vec<(String, f64)>>),
+    Organs(Getter<R, Vec<(String, f64)>>, Setter<R, Vec<(String, f64)>>),
     /// Stages with their digests.
-    Stages(Get<R, Vec<(String, String)>>, Set<R, Vec<(String, String)>>),
+    Stages(Getter<R, Vec<(String, String)>>, Setter<R, Vec<(String, String)>>),
 }
 
 /// A column with access to its values in a row.
@@ -286,7 +286,7 @@ fn is_list(array: &ArrayRef) -> bool {
 /// Builds an array of lists of pairs; the first item of a pair is a string.
 fn list_array<R, T>(
     rows: &[R],
-    get: &Get<R, Vec<(String, T)>>,
+    get: &Getter<R, Vec<(String, T)>>,
     item: Field,
     fields: Fields,
     second: Box<dyn ArrayBuilder>,

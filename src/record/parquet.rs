@@ -19,7 +19,7 @@ use super::{
     epoch_name,
 };
 use crate::error::{Error, Result};
-use crate::store::{Durable, FileDigest};
+use crate::store::{DurableStorage, FileDigest};
 
 /// A record that is a row of a table.
 pub trait Row: Sized + Send + Sync + 'static {
@@ -124,7 +124,7 @@ impl ParquetPart {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn publish(self, store: &dyn Durable) -> Result<FileEntry> {
+    pub fn publish(self, store: &dyn DurableStorage) -> Result<FileEntry> {
         store.create(&self.entry.path, &self.bytes)?;
         Ok(self.entry)
     }

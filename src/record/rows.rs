@@ -241,7 +241,7 @@ impl QualityGroup {
     }
 }
 
-/// The change of the number of attempts of a group in an epoch: a row of `quality`.
+/// A row of the table `quality`: how many attempts an epoch added to a group (negative: removed).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct QualityRecord {
     /// The group.

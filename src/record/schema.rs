@@ -49,7 +49,7 @@ impl Table {
             Self::Scans => "One row for each ingested scan.",
             Self::Faults => "One row for each fault that ended the processing of a scan.",
             Self::Quality => {
-                "One row for each group of attempts and epoch that changed the number of attempts: the sum over epochs is the number of attempts."
+                "One row for each group of attempts and each epoch that added or removed attempts; the sum of `attempts` over all epochs is the group's number of attempts."
             }
         }
     }

@@ -13,8 +13,8 @@
 //!
 //! This module owns the format of the run folder and guarantees that the files of a commit are durable and complete.
 //!
-//! A [`RunFolder`] reads the commits in order, up to the first missing one. The last of them is the head, and the state of the run is the
-//! replay of all of them.
+//! A [`RunFolder`] reads the commits in order, up to the first missing one. The state of the run is the replay of all
+//! commits up to the last commit.
 //!
 //! A [`RunWriter`] ingests scans and commits epochs, each once and in order. In between, results of scans are staged in a [`spool`],
 //! and [`seal`] publishes the results of an epoch.

@@ -95,7 +95,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn folder_of_any_bytes_is_read_back() {
+    fn non_utf8_folder_round_trips_through_json() {
         let name: std::ffi::OsString = std::os::unix::ffi::OsStringExt::from_vec(b"/graphs/n\xFF".to_vec());
         let pipeline = PrivatePipeline { folder: name.into(), pipeline: json!({}) };
         let text = serde_json::to_string(&pipeline).unwrap();

@@ -1,7 +1,7 @@
 //! The folders of the tables: hard links to the current Parquet parts and no other Parquet files, so that any engine can read a folder.
 //!
-//! `read_parquet("RUN/samples")` reads the table at the head. A folder may lag behind the head for a moment; it is synchronized at every
-//! commit, and at the start and end of a run. Files of other names are kept.
+//! `read_parquet("RUN/samples")` reads the table at the last commit. A folder may lag behind the last commit for a moment; it is
+//! synchronized at every commit, and at the start and end of a run. Files of other names are kept.
 
 use std::collections::HashSet;
 
@@ -9,13 +9,13 @@ use super::{Commit, RunFolder};
 use crate::error::Result;
 use crate::record::FileEntry;
 use crate::record::schema::Table;
-use crate::store::{Durable, FileDigest};
+use crate::store::{DurableStorage, FileDigest};
 
 /// Applies a commit to the folders of the tables.
 ///
 /// # Errors
 /// If files cannot be linked or removed.
-pub(super) fn project_commit(store: &dyn Durable, commit: &Commit) -> Result<()> {
+pub(super) fn project_commit(store: &dyn DurableStorage, commit: &Commit) -> Result<()> {
     for file in commit.add.iter().filter(|file| Table::from_name(&file.table).is_ok()) {
         store.link(&file.path, &link_name(file))?;
     }
@@ -25,7 +25,7 @@ pub(super) fn project_commit(store: &dyn Durable, commit: &Commit) -> Result<()>
     Ok(())
 }
 
-/// Synchronizes the folders of all tables with the head.
+/// Synchronizes the folders of all tables with the last commit.
 ///
 /// # Errors
 /// If files cannot be read, linked or removed.

@@ -15,13 +15,13 @@ use crate::record::schema::Table;
 use crate::record::{FileEntry, epoch_name};
 use crate::sink::pairs::{self, PAIRS, Pair};
 use crate::store::canonical;
-use crate::store::canonical::Visit;
-use crate::store::{Durable, FileDigest, Folder};
+use crate::store::canonical::ItemCallback;
+use crate::store::{DurableFolder, DurableStorage, FileDigest};
 
 /// A reader of a run folder. The reader includes the commits that existed when it was opened; see [`RunFolder::refresh`].
 #[derive(Clone)]
 pub struct RunFolder {
-    store: Arc<dyn Durable>,
+    store: Arc<dyn DurableStorage>,
     manifest: RunManifest,
     manifest_sha256: String,
     head: Option<u64>,
@@ -109,14 +109,14 @@ impl RunFolder {
     /// # Errors
     /// If the folder is not a run folder or has another format version.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
-        Self::open_in(Arc::new(Folder::local(path)))
+        Self::open_in(Arc::new(DurableFolder::local(path)))
     }
 
     /// Opens a run folder in any store.
     ///
     /// # Errors
     /// The same errors as [`RunFolder::open`].
-    pub fn open_in(store: Arc<dyn Durable>) -> Result<Self> {
+    pub fn open_in(store: Arc<dyn DurableStorage>) -> Result<Self> {
         let path = store.display_path(MANIFEST);
         let text = store.read(MANIFEST)?.ok_or_else(|| {
             Error::new(format!("expected a run folder with {path}, got none"))
@@ -214,7 +214,7 @@ impl RunFolder {
     }
 
     /// Returns the store of the files.
-    pub fn store(&self) -> &Arc<dyn Durable> {
+    pub fn store(&self) -> &Arc<dyn DurableStorage> {
         &self.store
     }
 
@@ -249,11 +249,11 @@ impl RunFolder {
     ///
     /// # Errors
     /// The same errors as [`RunFolder::snapshot`].
-    pub(super) fn for_each_file(&self, at: Option<u64>, visit: Visit<'_, FileEntry>) -> Result<()> {
+    pub(super) fn for_each_file(&self, at: Option<u64>, visit: ItemCallback<'_, FileEntry>) -> Result<()> {
         self.replay(at, visit).map(drop)
     }
 
-    fn replay(&self, at: Option<u64>, visit: Visit<'_, FileEntry>) -> Result<RunHead> {
+    fn replay(&self, at: Option<u64>, visit: ItemCallback<'_, FileEntry>) -> Result<RunHead> {
         let Some(last) = self.resolve_epoch(at)? else { return Ok(self.empty_snapshot().head) };
         let mut head = self.empty_snapshot().head;
         let checkpoint = self.checkpoint_before(last)?;

@@ -10,7 +10,7 @@ use crate::record::SampleRow;
 use crate::record::parquet::{Row, encode_part};
 use crate::record::{FileEntry, Placement, SampleKind, SampleRecord, Status};
 use crate::sink::{Content, EpochStage, Layout, StagedSample, seal_patches, seal_unsplit};
-use crate::store::Durable;
+use crate::store::DurableStorage;
 
 /// Maximum number of rejected candidates per branch, organ and reason whose patches an epoch keeps for inspection.
 pub const KEPT_REJECTIONS: usize = 8;
@@ -44,7 +44,7 @@ pub struct LayoutInput<'a> {
 /// # Errors
 /// If files cannot be written, a patient is in two splits, or a row belongs to another epoch.
 pub fn seal(
-    store: &dyn Durable,
+    store: &dyn DurableStorage,
     epoch: u64,
     outcomes: Vec<ScanOutcome>,
     inputs: &[LayoutInput<'_>],
@@ -192,7 +192,7 @@ pub fn rejection_group(row: &SampleRecord) -> Option<RejectionGroup<'_>> {
     Some((&row.branch, &row.organ, reason))
 }
 
-fn publish_part<R: Row>(store: &dyn Durable, sealed: &mut SealedEpoch, rows: Vec<R>) -> Result<()> {
+fn publish_part<R: Row>(store: &dyn DurableStorage, sealed: &mut SealedEpoch, rows: Vec<R>) -> Result<()> {
     if !rows.is_empty() || sealed.epoch == 0 {
         sealed.add.push(encode_part(sealed.epoch, rows)?.publish(store)?);
     }

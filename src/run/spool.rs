@@ -19,9 +19,9 @@ use crate::score::{Score, Scores};
 use crate::sink::patch::{decode_patch, encode_patch, encode_scratch_patch};
 use crate::sink::volume_files::{Encoder, check_fit};
 use crate::sink::{Content, Layout, StagedFile, StagedVolumes};
-use crate::store::{Durable, FileDigest, STAGING, canonical};
+use crate::store::{DurableStorage, FileDigest, STAGING, canonical};
 
-/// Length and digest of the staged files of one sample.
+/// The staged files of one sample, each by its length and digest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SampleFiles {
@@ -75,13 +75,13 @@ struct StoredOutcome {
 
 /// A writer and reader of the spools of a run, shared by all threads of a process.
 pub struct Spool {
-    store: Arc<dyn Durable>,
+    store: Arc<dyn DurableStorage>,
     gzip_level: Option<u32>,
 }
 
 impl Spool {
     /// Creates the spool of a run with these layouts. Whole volumes are encoded once, at the highest level that a layout requests.
-    pub fn new<'a>(store: Arc<dyn Durable>, layouts: impl IntoIterator<Item = &'a dyn Layout>) -> Self {
+    pub fn new<'a>(store: Arc<dyn DurableStorage>, layouts: impl IntoIterator<Item = &'a dyn Layout>) -> Self {
         let levels = layouts.into_iter().filter_map(|layout| match layout.content() {
             Content::Volumes { gzip_level } => Some(gzip_level),
             Content::Patches => None,

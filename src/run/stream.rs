@@ -9,8 +9,8 @@ use serde::de::{Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visi
 use super::Counts;
 use crate::error::{Error, Result};
 use crate::record::FileEntry;
-use crate::store::Durable;
-use crate::store::canonical::Visit;
+use crate::store::DurableStorage;
+use crate::store::canonical::ItemCallback;
 
 /// A checkpoint without its files.
 #[derive(Deserialize)]
@@ -21,12 +21,12 @@ pub(super) struct CheckpointOutline {
 }
 
 /// Reads all fields except the files.
-pub(super) fn read_outline(store: &dyn Durable, name: &str) -> Result<CheckpointOutline> {
+pub(super) fn read_outline(store: &dyn DurableStorage, name: &str) -> Result<CheckpointOutline> {
     CheckpointOutline::deserialize(&mut open_json(store, name)?).map_err(|e| parse_error(store, name, &e))
 }
 
 /// Visits the files one by one, in their order.
-pub(super) fn visit_files(store: &dyn Durable, name: &str, visit: Visit<'_, FileEntry>) -> Result<()> {
+pub(super) fn visit_files(store: &dyn DurableStorage, name: &str, visit: ItemCallback<'_, FileEntry>) -> Result<()> {
     let mut failure = None;
     let read = open_json(store, name)?.deserialize_map(Files { visit, failure: &mut failure });
     match failure {
@@ -37,13 +37,13 @@ pub(super) fn visit_files(store: &dyn Durable, name: &str, visit: Visit<'_, File
 
 type JsonReader = serde_json::Deserializer<serde_json::de::IoRead<BufReader<Box<dyn std::io::Read + Send>>>>;
 
-fn open_json(store: &dyn Durable, name: &str) -> Result<JsonReader> {
+fn open_json(store: &dyn DurableStorage, name: &str) -> Result<JsonReader> {
     let file =
         store.open(name)?.ok_or_else(|| Error::new(format!("expected {}, got none", store.display_path(name))))?;
     Ok(serde_json::Deserializer::from_reader(BufReader::new(file)))
 }
 
-fn parse_error(store: &dyn Durable, name: &str, error: &serde_json::Error) -> Error {
+fn parse_error(store: &dyn DurableStorage, name: &str, error: &serde_json::Error) -> Error {
     Error::new(format!("cannot parse {}: {error}", store.display_path(name))).with_hint(
         "remove the file: it was edited or written by another version, and it can be recomputed from the commits",
     )
@@ -51,7 +51,7 @@ fn parse_error(store: &dyn Durable, name: &str, error: &serde_json::Error) -> Er
 
 /// A visitor of the field `files` of an object.
 struct Files<'a, 'b> {
-    visit: Visit<'b, FileEntry>,
+    visit: ItemCallback<'b, FileEntry>,
     failure: &'a mut Option<Error>,
 }
 
@@ -77,7 +77,7 @@ impl<'de> Visitor<'de> for Files<'_, '_> {
 
 /// A visitor of the items of a list.
 struct FileList<'a, 'b> {
-    visit: Visit<'b, FileEntry>,
+    visit: ItemCallback<'b, FileEntry>,
     failure: &'a mut Option<Error>,
 }
 

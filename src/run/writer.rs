@@ -17,9 +17,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::ScanId;
 use crate::ingest::ScanEntry;
 use crate::record::FileEntry;
-use crate::sink::{Layout, Projected};
-use crate::store::canonical::{self, StreamedList, Visit};
-use crate::store::{self, Disk, Durable, FileDigest, FileLock, Folder, LocalDisk, STAGING};
+use crate::sink::{Layout, LayoutReport};
+use crate::store::canonical::{self, ItemCallback, StreamedList};
+use crate::store::{self, DurableFolder, DurableStorage, FileDigest, FileLock, FileSystem, LocalFileSystem, STAGING};
 
 /// The writer of a run folder. One process writes; other processes may read.
 ///
@@ -46,7 +46,7 @@ impl RunFolder {
             check_unused(&path)?;
         }
         let lock = lock(&path)?;
-        let mut writer = Self::create_or_resume_in(Arc::new(Folder::local(path)), manifest)?;
+        let mut writer = Self::create_or_resume_in(Arc::new(DurableFolder::local(path)), manifest)?;
         writer._lock = lock;
         Ok(writer)
     }
@@ -64,7 +64,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// The same errors as [`RunFolder::create_or_resume`].
-    pub fn create_or_resume_in(store: Arc<dyn Durable>, manifest: &RunManifest) -> Result<RunWriter> {
+    pub fn create_or_resume_in(store: Arc<dyn DurableStorage>, manifest: &RunManifest) -> Result<RunWriter> {
         if store.exists(MANIFEST)? {
             let own = Self::open_in(Arc::clone(&store))?;
             manifest.check_same(own.manifest(), &store.display_path(""))?;
@@ -106,9 +106,10 @@ fn check_unused(path: &Path) -> Result<()> {
 /// Locks a run folder against other processes; `None` if its file system does not support locks: create-if-absent also prevents two
 /// writers.
 fn lock(path: &Path) -> Result<Option<FileLock>> {
-    let (disk, staging) = (LocalDisk::new(path), path.join(STAGING));
-    disk.make_folder("", false)
-        .and_then(|()| disk.make_folder(STAGING, true))
+    let (file_system, staging) = (LocalFileSystem::new(path), path.join(STAGING));
+    file_system
+        .make_folder("", false)
+        .and_then(|()| file_system.make_folder(STAGING, true))
         .map_err(|e| Error::io("cannot create", &staging, e).with_hint("choose a writable folder with `--out`"))?;
     store::lock_if_supported(&staging.join("lock"), || {
         Error::new(format!("{} is being written by another process", path.display()))
@@ -213,7 +214,7 @@ impl RunWriter {
         let staged = format!("{STAGING}/checkpoint-{epoch}");
         // The checkpoint grows with the run, so it is streamed from the reader to the file.
         store.stage(&staged, &mut |out| {
-            let files = StreamedList::of::<FileEntry>(|visit: Visit<'_, FileEntry>| {
+            let files = StreamedList::of::<FileEntry>(|visit: ItemCallback<'_, FileEntry>| {
                 self.folder.for_each_file(Some(epoch), visit)
             });
             let RunHead { epoch: _, sha256, counts } = &self.head;
@@ -227,7 +228,7 @@ impl RunWriter {
     ///
     /// # Errors
     /// If files cannot be read or linked.
-    pub fn project<'a>(&self, layouts: impl IntoIterator<Item = &'a dyn Layout>) -> Result<Vec<Projected>> {
+    pub fn project<'a>(&self, layouts: impl IntoIterator<Item = &'a dyn Layout>) -> Result<Vec<LayoutReport>> {
         project_tables(&self.folder)?;
         let project = |layout: &'a dyn Layout| {
             let (mut files, table) = (Vec::new(), layout.index());

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn select_fails_for_a_class_that_the_processor_lacks() {
+    fn select_fails_for_unsupported_kernel_class() {
         for class in Class::ALL.into_iter().filter(|class| !Class::available().contains(class)) {
             let error = Class::select(class).unwrap_err();
             assert_eq!(error.to_string(), format!("this processor lacks the kernel class {class}"));

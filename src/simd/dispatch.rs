@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn run_panics_for_a_class_that_the_processor_lacks() {
+    fn run_panics_for_unsupported_kernel_class() {
         let Some(missing) = [Class::Avx2, Class::Avx512].into_iter().find(|class| !Class::available().contains(class))
         else {
             return;

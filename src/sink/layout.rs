@@ -6,13 +6,13 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use crate::error::Result;
 use crate::mask::Organ;
 use crate::record::{DATA, Split};
-use crate::store::{Durable, Fill};
+use crate::store::{ContentWriter, DurableStorage};
 
 /// A layout folder that is being synchronized with the committed files.
 ///
 /// Names are stored as hashes: an archive may have millions of samples.
 pub(super) struct Projection<'a> {
-    store: &'a dyn Durable,
+    store: &'a dyn DurableStorage,
     root: String,
     folders: BTreeMap<&'static str, Links>,
 }
@@ -29,7 +29,7 @@ impl<'a> Projection<'a> {
     ///
     /// # Errors
     /// If the folders of the layout cannot be listed.
-    pub(super) fn open(store: &'a dyn Durable, root: &str, folders: &[&'static str]) -> Result<Self> {
+    pub(super) fn open(store: &'a dyn DurableStorage, root: &str, folders: &[&'static str]) -> Result<Self> {
         let root = format!("layouts/{root}");
         let links = |folder: &&'static str| {
             let present = store.list(&format!("{root}/{folder}"))?.iter().map(|name| hash(name)).collect();
@@ -74,7 +74,7 @@ impl<'a> Projection<'a> {
     }
 
     /// Writes a file in the root of the layout if its content differs. Call this method after the links to the files that it lists.
-    pub(super) fn write(&self, name: &str, fill: Fill<'_>) -> Result<()> {
+    pub(super) fn write(&self, name: &str, fill: ContentWriter<'_>) -> Result<()> {
         self.store.replace(&format!("{}/{name}", self.root), fill)
     }
 }

@@ -34,7 +34,7 @@ use std::collections::BTreeMap;
 
 use crate::error::{ConfigError, Error, Result};
 use crate::record::{FileEntry, Placement, SampleRecord, Split};
-use crate::store::{Durable, FileDigest};
+use crate::store::{DurableStorage, FileDigest};
 
 /// The content that a layout requires of each sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +95,7 @@ impl StagedSample {
 #[derive(Clone, Copy)]
 pub struct EpochStage<'a> {
     /// The run folder.
-    pub store: &'a dyn Durable,
+    pub store: &'a dyn DurableStorage,
     /// The epoch.
     pub epoch: u64,
     /// The staging folder, relative to the run folder.
@@ -115,7 +115,7 @@ pub struct SealedLayout {
 
 /// The result of synchronizing a layout folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Projected {
+pub struct LayoutReport {
     /// The number of samples of each split.
     pub samples: BTreeMap<Split, usize>,
     /// Files of other origin among the samples, which are kept: paths relative to the run folder.
@@ -145,7 +145,7 @@ pub trait Layout: Send + Sync {
     ///
     /// # Errors
     /// If files cannot be read or written or if a patient is in two splits.
-    fn project(&self, store: &dyn Durable, index: &[FileEntry]) -> Result<Projected>;
+    fn project(&self, store: &dyn DurableStorage, index: &[FileEntry]) -> Result<LayoutReport>;
 }
 
 /// Reserved values of `table` that a sink may not use as its name.

@@ -1,4 +1,4 @@
-//! The output of a sink: files of a layout, a pipe, or a training.
+//! The output of a sink: files of a layout, a pipe, or a training run.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ pub enum Output {
     Layout(Arc<dyn Layout>),
     /// Files of a run that are written to a pipe or socket.
     Stream(Arc<StreamSink>),
-    /// A training in the same process, without files.
+    /// A training run in the same process, without files.
     Trainer,
 }
 
@@ -53,9 +53,9 @@ impl fmt::Debug for Output {
 /// Settings of a sink of kind `trainer`: none; `[train.synthetic]` sets the fraction of synthetic crops.
 ///
 /// The accepted tumors of the graph become crops of `freetumor train segmentation`: new tumors for every crop, without files. Batches
-/// are made in advance up to the length of the training's queue: the faster of generator and training waits for the other. A tumor is
-/// a function of seed, step and position in the batch, so the speed of either does not change the training. A crop has one synthetic tumor:
-/// `tumors_per_scan` and `negatives` have no effect.
+/// are made in advance up to the length of the training run's queue: the faster of generator and training run waits for the other. A
+/// tumor is a function of seed, step and position in the batch, so the speed of either does not change the result. A crop has one
+/// synthetic tumor: `tumors_per_scan` and `negatives` have no effect.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainerConfig {}

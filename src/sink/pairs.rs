@@ -8,15 +8,15 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::layout::{FOLDERS, Projection, folders};
-use super::{Content, EpochStage, Layout, Projected, SealedLayout, StagedSample, StagedVolumes};
+use super::{Content, EpochStage, Layout, LayoutReport, SealedLayout, StagedSample, StagedVolumes};
 use crate::error::{Error, Result};
 use crate::id::{PatientKey, SampleId};
 use crate::mask::Organ;
 use crate::record::SplitGuard;
 use crate::record::{DATA, FileEntry, Placement, Split, epoch_name};
 use crate::store::canonical;
-use crate::store::canonical::{StreamedList, Visit};
-use crate::store::{Durable, FileDigest, Fill};
+use crate::store::canonical::{ItemCallback, StreamedList};
+use crate::store::{ContentWriter, DurableStorage, FileDigest};
 
 /// The table of image and label files.
 pub const PAIRS: &str = "pairs";
@@ -104,7 +104,7 @@ pub(super) fn seal(stage: &EpochStage<'_>, sink: &str, samples: &[StagedSample])
 ///
 /// # Errors
 /// If a list cannot be read or a patient is in two splits.
-pub fn read_pairs(store: &dyn Durable, index: &[FileEntry]) -> Result<Vec<Pair>> {
+pub fn read_pairs(store: &dyn DurableStorage, index: &[FileEntry]) -> Result<Vec<Pair>> {
     let (mut guard, mut all) = (SplitGuard::default(), Vec::new());
     for file in index {
         all.extend(read_index::<Vec<Pair>>(store, file)?);
@@ -142,14 +142,14 @@ pub trait PairLayout: Send + Sync {
 }
 
 /// A callback that writes a file of a layout, with its name relative to the layout folder and its content.
-pub type WriteFile<'a> = &'a dyn Fn(&str, Fill<'_>) -> Result<()>;
+pub type FileWriter<'a> = &'a dyn Fn(&str, ContentWriter<'_>) -> Result<()>;
 
 /// The input of the JSON description of a [`PairLayout`].
 pub struct DatasetDescription<'a> {
     /// Writes a file.
-    pub write: WriteFile<'a>,
+    pub write: FileWriter<'a>,
     /// Visits every sample, by epoch and then by id.
-    pub for_each: &'a dyn Fn(Visit<'_, Pair>) -> Result<()>,
+    pub for_each: &'a dyn Fn(ItemCallback<'_, Pair>) -> Result<()>,
     /// The organs of the labels.
     pub organs: &'a [Organ],
     /// The number of training and validation samples.
@@ -183,7 +183,7 @@ impl DatasetDescription<'_> {
 
     /// Returns a list with the result of `item` for each sample of a split.
     pub fn list<T: Serialize>(&self, split: Split, item: impl Fn(&Pair) -> T) -> impl Serialize {
-        StreamedList::of::<T>(move |visit: Visit<'_, T>| {
+        StreamedList::of::<T>(move |visit: ItemCallback<'_, T>| {
             (self.for_each)(&mut |pair| if pair.split == split { visit(item(&pair)) } else { Ok(()) })
         })
     }
@@ -224,10 +224,10 @@ impl<L: PairLayout> Layout for PairSink<L> {
         seal(stage, &self.name, samples)
     }
 
-    fn project(&self, store: &dyn Durable, index: &[FileEntry]) -> Result<Projected> {
+    fn project(&self, store: &dyn DurableStorage, index: &[FileEntry]) -> Result<LayoutReport> {
         let root = [&self.name, &self.layout.folder()].map(String::as_str).join("/");
         let mut layout = Projection::open(store, root.trim_end_matches('/'), &FOLDERS)?;
-        let (mut guard, mut projected) = (SplitGuard::default(), Projected::default());
+        let (mut guard, mut projected) = (SplitGuard::default(), LayoutReport::default());
         for_each_pair(store, index, &mut |pair| {
             guard.admit(pair.patient_key, pair.split)?;
             *projected.samples.entry(pair.split).or_default() += 1;
@@ -238,8 +238,8 @@ impl<L: PairLayout> Layout for PairSink<L> {
         projected.foreign = layout.remove_stale()?;
         let test = projected.samples.get(&Split::Test).copied().unwrap_or_default();
         let training = projected.samples.values().sum::<usize>() - test;
-        let write = |name: &str, fill: Fill<'_>| layout.write(name, fill);
-        let for_each = |visit: Visit<'_, Pair>| for_each_pair(store, index, visit);
+        let write = |name: &str, fill: ContentWriter<'_>| layout.write(name, fill);
+        let for_each = |visit: ItemCallback<'_, Pair>| for_each_pair(store, index, visit);
         self.layout.describe(&DatasetDescription {
             write: &write,
             for_each: &for_each,
@@ -252,14 +252,14 @@ impl<L: PairLayout> Layout for PairSink<L> {
 }
 
 /// Visits every sample of committed lists, with one list in memory at a time.
-fn for_each_pair(store: &dyn Durable, index: &[FileEntry], visit: Visit<'_, Pair>) -> Result<()> {
+fn for_each_pair(store: &dyn DurableStorage, index: &[FileEntry], visit: ItemCallback<'_, Pair>) -> Result<()> {
     index.iter().try_for_each(|file| read_index::<Vec<Pair>>(store, file)?.into_iter().try_for_each(&mut *visit))
 }
 
 /// Publishes the list of a sink for an epoch as `data/EPOCH-TABLE-SHA256.json`.
 pub(super) fn publish_index(
     table: &str,
-    store: &dyn Durable,
+    store: &dyn DurableStorage,
     epoch: u64,
     list: &impl Serialize,
     samples: usize,
@@ -272,7 +272,7 @@ pub(super) fn publish_index(
 }
 
 /// Reads a list that [`publish_index`] wrote.
-pub(super) fn read_index<T: for<'de> Deserialize<'de>>(store: &dyn Durable, file: &FileEntry) -> Result<T> {
+pub(super) fn read_index<T: for<'de> Deserialize<'de>>(store: &dyn DurableStorage, file: &FileEntry) -> Result<T> {
     let path = store.display_path(&file.path);
     let text = store.read(&file.path)?.ok_or_else(|| {
         Error::new(format!("expected the committed file {path}, got none"))

@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use super::shards::{self, Shard, ShardLayout};
 use super::tar::TarWriter;
-use super::{Content, EpochStage, Layout, Projected, SealedLayout, StagedSample, check_name};
+use super::{Content, EpochStage, Layout, LayoutReport, SealedLayout, StagedSample, check_name};
 use crate::error::{ConfigError, Error, Result};
 use crate::id::SampleId;
 use crate::record::{FileEntry, Placement, SplitGuard};
-use crate::store::Durable;
+use crate::store::DurableStorage;
 
 /// The table of patch shards.
 pub const PATCHES: &str = "patches";
@@ -80,7 +80,7 @@ impl Layout for PatchesSink {
         Ok(sealed)
     }
 
-    fn project(&self, store: &dyn Durable, index: &[FileEntry]) -> Result<Projected> {
+    fn project(&self, store: &dyn DurableStorage, index: &[FileEntry]) -> Result<LayoutReport> {
         ShardLayout { name: &self.name, store, index }.project()
     }
 }

@@ -7,15 +7,15 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::layout::Projection;
-use super::pairs::{WriteFile, entry, read_index};
+use super::pairs::{FileWriter, entry, read_index};
 pub use super::shard::{Member, Shard};
 use super::tar::TarWriter;
-use super::{EpochStage, Projected, SealedLayout, StagedSample};
+use super::{EpochStage, LayoutReport, SealedLayout, StagedSample};
 use crate::error::Result;
 use crate::id::{PatientKey, SampleId};
 use crate::record::{DATA, FileEntry, Placement, Split, SplitGuard, epoch_name};
-use crate::store::Durable;
-use crate::store::canonical::{self, StreamedList, Visit};
+use crate::store::DurableStorage;
+use crate::store::canonical::{self, ItemCallback, StreamedList};
 
 /// Returns the bucket of a patient: all samples of a patient in an epoch share a shard, so removing a patient changes one shard per
 /// epoch.
@@ -125,7 +125,7 @@ impl<'a> ShardWriter<'a> {
 }
 
 /// Opens a staged file, to be copied into a shard.
-pub(super) fn open_staged(store: &dyn Durable, path: &str) -> io::Result<Box<dyn Read + Send>> {
+pub(super) fn open_staged(store: &dyn DurableStorage, path: &str) -> io::Result<Box<dyn Read + Send>> {
     let file = store.open(path).map_err(io::Error::other)?;
     file.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("expected the staged file {path}, got none")))
 }
@@ -135,7 +135,7 @@ pub(super) struct ShardLayout<'a> {
     /// The sink's name.
     pub name: &'a str,
     /// The run folder.
-    pub store: &'a dyn Durable,
+    pub store: &'a dyn DurableStorage,
     /// The committed lists of the sink's shards.
     pub index: &'a [FileEntry],
 }
@@ -145,9 +145,9 @@ impl ShardLayout<'_> {
     ///
     /// # Errors
     /// If files cannot be read or written, or a patient is in two splits.
-    pub(super) fn project(&self) -> Result<Projected> {
+    pub(super) fn project(&self) -> Result<LayoutReport> {
         let mut layout = Projection::open(self.store, self.name, &Split::ALL.map(Split::name))?;
-        let (mut guard, mut projected) = (SplitGuard::default(), Projected::default());
+        let (mut guard, mut projected) = (SplitGuard::default(), LayoutReport::default());
         self.for_each_shard(&mut |shard| {
             shard.samples.iter().try_for_each(|member| guard.admit(member.patient_key, shard.split))?;
             *projected.samples.entry(shard.split).or_default() += shard.samples.len();
@@ -158,7 +158,7 @@ impl ShardLayout<'_> {
         Ok(projected)
     }
 
-    fn for_each_shard(&self, visit: Visit<'_, Shard>) -> Result<()> {
+    fn for_each_shard(&self, visit: ItemCallback<'_, Shard>) -> Result<()> {
         self.index.iter().try_for_each(|file| {
             let mut shards = read_index::<Vec<Shard>>(self.store, file)?;
             shards.sort_unstable_by(|a, b| a.path.cmp(&b.path));
@@ -171,9 +171,13 @@ impl ShardLayout<'_> {
 ///
 /// # Errors
 /// If files cannot be written.
-pub fn describe(name: &str, write: WriteFile<'_>, for_each: &dyn Fn(Visit<'_, Shard>) -> Result<()>) -> Result<()> {
+pub fn describe(
+    name: &str,
+    write: FileWriter<'_>,
+    for_each: &dyn Fn(ItemCallback<'_, Shard>) -> Result<()>,
+) -> Result<()> {
     for split in Split::ALL {
-        let shardlist = StreamedList::of::<Value>(|visit: Visit<'_, Value>| {
+        let shardlist = StreamedList::of::<Value>(|visit: ItemCallback<'_, Value>| {
             for_each(&mut |shard| if shard.split == split { visit(shard.wids_entry()) } else { Ok(()) })
         });
         let list =

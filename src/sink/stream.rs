@@ -12,10 +12,10 @@ use serde_json::json;
 use super::pairs::{self, Pair, index_of};
 use super::tar::TarWriter;
 use super::volume_files::DEFAULT_GZIP_LEVEL;
-use super::{Content, EpochStage, Layout, Projected, SealedLayout, StagedSample, check_gzip_level, check_name};
+use super::{Content, EpochStage, Layout, LayoutReport, SealedLayout, StagedSample, check_gzip_level, check_name};
 use crate::error::{ConfigError, Error, Result};
 use crate::record::{FileEntry, Split};
-use crate::store::Durable;
+use crate::store::DurableStorage;
 
 /// Settings of a sink of kind `stream`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -74,8 +74,8 @@ impl Layout for StreamSink {
         pairs::seal(stage, &self.name, samples)
     }
 
-    fn project(&self, _store: &dyn Durable, _index: &[FileEntry]) -> Result<Projected> {
-        Ok(Projected::default())
+    fn project(&self, _store: &dyn DurableStorage, _index: &[FileEntry]) -> Result<LayoutReport> {
+        Ok(LayoutReport::default())
     }
 }
 
@@ -83,7 +83,7 @@ impl Layout for StreamSink {
 ///
 /// # Errors
 /// If the list cannot be read.
-pub fn read_split(store: &dyn Durable, index: &FileEntry, split: Split) -> Result<Vec<Pair>> {
+pub fn read_split(store: &dyn DurableStorage, index: &FileEntry, split: Split) -> Result<Vec<Pair>> {
     let mut pairs: Vec<Pair> = pairs::read_index(store, index)?;
     pairs.retain(|pair| pair.split == split);
     Ok(pairs)
@@ -112,7 +112,7 @@ impl<W: Write> TarStream<W> {
     ///
     /// # Errors
     /// If the reader has closed the stream or a committed file cannot be read.
-    pub fn write_sample(&mut self, store: &dyn Durable, pair: &Pair, pass: u64) -> Result<(), StreamEnd> {
+    pub fn write_sample(&mut self, store: &dyn DurableStorage, pair: &Pair, pass: u64) -> Result<(), StreamEnd> {
         let key = pair.sample_id;
         let metadata = json!({ "pass": pass, "patient_key": pair.patient_key, "sample_id": key, "split": pair.split });
         let metadata = metadata.to_string();
@@ -123,7 +123,7 @@ impl<W: Write> TarStream<W> {
         self.0.flush().map_err(StreamEnd::of_writing)
     }
 
-    fn write_file(&mut self, store: &dyn Durable, name: &str, path: &str, bytes: u64) -> Result<(), StreamEnd> {
+    fn write_file(&mut self, store: &dyn DurableStorage, name: &str, path: &str, bytes: u64) -> Result<(), StreamEnd> {
         let file = store.open(path).map_err(StreamEnd::Failed)?;
         let mut file = file.ok_or_else(|| {
             StreamEnd::Failed(Error::new(format!("expected the committed file {}, got none", store.display_path(path))))
@@ -209,7 +209,7 @@ impl Read for CountedRead<'_> {
 mod tests {
     use super::*;
     use crate::record::{PatientKey, SampleId};
-    use crate::store::{FileDigest, Folder};
+    use crate::store::{DurableFolder, FileDigest};
 
     /// A pipe with a limited space, which then fails.
     struct Limited(usize, io::ErrorKind);
@@ -228,7 +228,7 @@ mod tests {
     #[test]
     fn only_a_closed_reader_ends_the_stream_without_error() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Folder::local(folder.path());
+        let store = DurableFolder::local(folder.path());
         let pair = Pair {
             sample_id: "0123456789abcdef".parse::<SampleId>().unwrap(),
             patient_key: "0123456789abcdef".parse::<PatientKey>().unwrap(),

@@ -12,10 +12,12 @@ use serde::{Deserialize, Serialize};
 use super::shards::{self, ShardLayout, ShardWriter};
 use super::tar::TarWriter;
 use super::volume_files::DEFAULT_GZIP_LEVEL;
-use super::{Content, EpochStage, Layout, Projected, SealedLayout, StagedSample, check_gzip_level, check_name, pairs};
+use super::{
+    Content, EpochStage, Layout, LayoutReport, SealedLayout, StagedSample, check_gzip_level, check_name, pairs,
+};
 use crate::error::{ConfigError, Result};
 use crate::record::{FileEntry, Placement, SampleRecord, SplitGuard};
-use crate::store::{Durable, canonical};
+use crate::store::{DurableStorage, canonical};
 
 /// Settings of a sink of kind `webdataset`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -133,7 +135,7 @@ impl Layout for WebDatasetSink {
         Ok(sealed)
     }
 
-    fn project(&self, store: &dyn Durable, index: &[FileEntry]) -> Result<Projected> {
+    fn project(&self, store: &dyn DurableStorage, index: &[FileEntry]) -> Result<LayoutReport> {
         ShardLayout { name: &self.name, store, index }.project()
     }
 }

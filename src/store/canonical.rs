@@ -39,19 +39,19 @@ pub fn write_pretty(out: &mut dyn Write, value: &impl Serialize) -> io::Result<(
 pub struct StreamedList<F>(pub F);
 
 /// A callback for the next item of a list.
-pub type Visit<'a, T> = &'a mut dyn FnMut(T) -> Result<()>;
+pub type ItemCallback<'a, T> = &'a mut dyn FnMut(T) -> Result<()>;
 
 impl<F> StreamedList<F> {
     /// Creates a list of items of type `T`.
-    pub fn of<T: Serialize>(for_each: F) -> StreamedList<impl Fn(Visit<'_, serde_json::Value>) -> Result<()>>
+    pub fn of<T: Serialize>(for_each: F) -> StreamedList<impl Fn(ItemCallback<'_, serde_json::Value>) -> Result<()>>
     where
-        F: Fn(Visit<'_, T>) -> Result<()>,
+        F: Fn(ItemCallback<'_, T>) -> Result<()>,
     {
-        StreamedList(move |visit: Visit<'_, serde_json::Value>| for_each(&mut |item| visit(sorted(&item)?)))
+        StreamedList(move |visit: ItemCallback<'_, serde_json::Value>| for_each(&mut |item| visit(sorted(&item)?)))
     }
 }
 
-impl<F: Fn(Visit<'_, serde_json::Value>) -> Result<()>> Serialize for StreamedList<F> {
+impl<F: Fn(ItemCallback<'_, serde_json::Value>) -> Result<()>> Serialize for StreamedList<F> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut list = serializer.serialize_seq(None)?;
         (self.0)(&mut |item| list.serialize_element(&item).map_err(|e| Error::new(e.to_string())))

@@ -8,14 +8,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::links::{NO_LINKS_HINT, is_without_links, no_links_error};
-use super::{Disk, Durable, FileDigest, Fill, HashingWriter, LocalDisk, PRIVATE, REPLACEABLE, STAGING};
+use super::{
+    ContentWriter, DurableStorage, FileDigest, FileSystem, HashingWriter, LocalFileSystem, PRIVATE, REPLACEABLE,
+    STAGING,
+};
 use crate::error::{Error, ErrorKind, Result};
 
 const SCRATCH: &str = "staging/tmp";
 
-/// A [`Durable`] folder on a [`Disk`].
-pub struct Folder {
-    disk: Box<dyn Disk>,
+/// A [`DurableStorage`] folder on a [`FileSystem`].
+pub struct DurableFolder {
+    file_system: Box<dyn FileSystem>,
     root: PathBuf,
     synced: Mutex<HashSet<String>>,
     // Distinguishes the scratch files of two processes, also on machines that share a folder.
@@ -23,17 +26,17 @@ pub struct Folder {
     scratch: AtomicU64,
 }
 
-impl Folder {
+impl DurableFolder {
     /// Creates a handle to a local folder. The folder is created with its first file.
     pub fn local(root: impl Into<PathBuf>) -> Self {
         let root = root.into();
-        Self::on(Box::new(LocalDisk::new(&root)), root)
+        Self::on(Box::new(LocalFileSystem::new(&root)), root)
     }
 
-    /// Creates a handle to a folder on any disk; `root` names the folder in error messages.
-    pub fn on(disk: Box<dyn Disk>, root: impl Into<PathBuf>) -> Self {
+    /// Creates a handle to a folder of any file system; `root` names the folder in error messages.
+    pub fn on(file_system: Box<dyn FileSystem>, root: impl Into<PathBuf>) -> Self {
         let writer = RandomState::new().hash_one(std::process::id());
-        Self { disk, root: root.into(), synced: Mutex::default(), writer, scratch: AtomicU64::new(0) }
+        Self { file_system, root: root.into(), synced: Mutex::default(), writer, scratch: AtomicU64::new(0) }
     }
 
     fn io_error(&self, action: &str, name: &str, error: io::Error) -> Error {
@@ -63,9 +66,11 @@ impl Folder {
         let ends = folder.match_indices('/').map(|(end, _)| end).chain([folder.len()]);
         for end in ends {
             let (part, parent) = (&folder[..end], folder[..end].rsplit_once('/').map_or("", |(parent, _)| parent));
-            self.disk.make_folder(part, is_private(part)).map_err(|e| self.io_error("cannot create", part, e))?;
+            self.file_system
+                .make_folder(part, is_private(part))
+                .map_err(|e| self.io_error("cannot create", part, e))?;
             if durable {
-                self.disk.sync(parent).map_err(|e| self.io_error("cannot sync", parent, e))?;
+                self.file_system.sync(parent).map_err(|e| self.io_error("cannot sync", parent, e))?;
             }
         }
         if durable {
@@ -78,16 +83,16 @@ impl Folder {
         if self.synced.lock().unwrap_or_else(PoisonError::into_inner).contains("") {
             return Ok(());
         }
-        self.disk.make_folder("", false).map_err(|e| self.io_error("cannot create", "", e))?;
+        self.file_system.make_folder("", false).map_err(|e| self.io_error("cannot create", "", e))?;
         self.synced.lock().unwrap_or_else(PoisonError::into_inner).insert(String::new());
         Ok(())
     }
 
-    fn write_scratch(&self, fill: Fill<'_>) -> Result<(String, FileDigest)> {
+    fn write_scratch(&self, fill: ContentWriter<'_>) -> Result<(String, FileDigest)> {
         let name = self.scratch_name();
         self.make_parents(&name)?;
         let mut write = || {
-            let mut hashing = HashingWriter::new(self.disk.create(&name)?);
+            let mut hashing = HashingWriter::new(self.file_system.create(&name)?);
             fill(&mut hashing)?;
             hashing.flush()?;
             Ok(hashing.finish().1)
@@ -96,7 +101,7 @@ impl Folder {
             Ok(digest) => Ok((name, digest)),
             Err(error) => {
                 // Report the first failure; a remaining scratch file is removed at the next start.
-                let _ = self.disk.remove(&name);
+                let _ = self.file_system.remove(&name);
                 Err(self.io_error("cannot write", &name, error))
             }
         }
@@ -111,16 +116,17 @@ impl Folder {
     fn replace_by_link(&self, name: &str, second: &str) -> Result<()> {
         let scratch = self.scratch_name();
         self.make_parents(&scratch)?;
-        self.disk.link(name, &scratch).map_err(|e| self.link_error(&scratch, e))?;
-        self.disk.rename(&scratch, second).map_err(|e| self.io_error("cannot replace", second, e))
+        self.file_system.link(name, &scratch).map_err(|e| self.link_error(&scratch, e))?;
+        self.file_system.rename(&scratch, second).map_err(|e| self.io_error("cannot replace", second, e))
     }
 
     /// Links a synced file to its final name, or compares it with the existing file of that name.
     fn link_final(&self, staged: &str, name: &str) -> Result<()> {
-        match self.disk.link(staged, name) {
+        match self.file_system.link(staged, name) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                let reader = |name: &str| self.disk.open(name).map_err(|e| self.io_error("cannot read", name, e));
+                let reader =
+                    |name: &str| self.file_system.open(name).map_err(|e| self.io_error("cannot read", name, e));
                 let same = same_bytes(reader(staged)?, reader(name)?);
                 if same.map_err(|e| self.io_error("cannot read", name, e))? {
                     Ok(())
@@ -157,11 +163,11 @@ impl Folder {
     }
 }
 
-impl Durable for Folder {
+impl DurableStorage for DurableFolder {
     fn create(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let (staged, _) = self.write_scratch(&mut |out| out.write_all(bytes))?;
         let published = self.publish(&[(staged.clone(), name.to_owned())]);
-        let removed = self.disk.remove(&staged).map_err(|e| self.io_error("cannot remove", &staged, e));
+        let removed = self.file_system.remove(&staged).map_err(|e| self.io_error("cannot remove", &staged, e));
         published.and(removed)
     }
 
@@ -169,11 +175,11 @@ impl Durable for Folder {
         for (staged, name) in files {
             self.make_parents(name)?;
             if !is_private(name) {
-                self.disk
+                self.file_system
                     .make_public(staged, folder_of(name))
                     .map_err(|e| self.io_error("cannot publish", staged, e))?;
             }
-            self.disk.sync(staged).map_err(|e| self.io_error("cannot sync", staged, e))?;
+            self.file_system.sync(staged).map_err(|e| self.io_error("cannot sync", staged, e))?;
         }
         let mut folders = BTreeSet::new();
         for (staged, name) in files {
@@ -184,18 +190,18 @@ impl Durable for Folder {
         folders.into_iter().try_for_each(|folder| self.sync_folder(folder))
     }
 
-    fn stage(&self, name: &str, fill: Fill<'_>) -> Result<FileDigest> {
+    fn stage(&self, name: &str, fill: ContentWriter<'_>) -> Result<FileDigest> {
         if !is_within(name, STAGING) {
             return Err(self.immutable_error(name, "staged"));
         }
         self.make_parents(name)?;
         let (scratch, digest) = self.write_scratch(fill)?;
-        self.disk.rename(&scratch, name).map_err(|e| self.io_error("cannot write", name, e))?;
+        self.file_system.rename(&scratch, name).map_err(|e| self.io_error("cannot write", name, e))?;
         Ok(digest)
     }
 
     fn open(&self, name: &str) -> Result<Option<Box<dyn Read + Send>>> {
-        match self.disk.open(name) {
+        match self.file_system.open(name) {
             Ok(file) => Ok(Some(file)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.io_error("cannot read", name, error)),
@@ -203,7 +209,7 @@ impl Durable for Folder {
     }
 
     fn read_range(&self, name: &str, offset: u64, length: u64) -> Result<Option<Vec<u8>>> {
-        let file = match self.disk.open_at(name, offset) {
+        let file = match self.file_system.open_at(name, offset) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file.map_err(|e| self.io_error("cannot read", name, e))?,
         };
@@ -213,11 +219,11 @@ impl Durable for Folder {
     }
 
     fn exists(&self, name: &str) -> Result<bool> {
-        self.disk.exists(name).map_err(|e| self.io_error("cannot find", name, e))
+        self.file_system.exists(name).map_err(|e| self.io_error("cannot find", name, e))
     }
 
     fn list(&self, folder: &str) -> Result<Vec<String>> {
-        match self.disk.list(folder) {
+        match self.file_system.list(folder) {
             Ok(mut names) => {
                 names.sort_unstable();
                 Ok(names)
@@ -231,7 +237,7 @@ impl Durable for Folder {
         if !is_removable(name) {
             return Err(self.immutable_error(name, "removed"));
         }
-        match self.disk.remove(name) {
+        match self.file_system.remove(name) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.io_error("cannot remove", name, error)),
             _ => Ok(()),
         }
@@ -242,7 +248,7 @@ impl Durable for Folder {
             return Err(self.immutable_error(second, "linked"));
         }
         self.make_parents(second)?;
-        match self.disk.link(name, second) {
+        match self.file_system.link(name, second) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 if self.is_link(name, second)? {
                     Ok(())
@@ -255,32 +261,32 @@ impl Durable for Folder {
     }
 
     fn is_link(&self, name: &str, second: &str) -> Result<bool> {
-        match self.disk.is_same_file(name, second) {
+        match self.file_system.is_same_file(name, second) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             same => same.map_err(|e| self.io_error("cannot inspect", second, e)),
         }
     }
 
-    fn replace(&self, name: &str, fill: Fill<'_>) -> Result<()> {
+    fn replace(&self, name: &str, fill: ContentWriter<'_>) -> Result<()> {
         if !is_replaceable(name) {
             return Err(self.immutable_error(name, "replaced"));
         }
         self.make_parents(name)?;
         let (scratch, digest) = self.write_scratch(fill)?;
         if self.digest(name)?.as_ref() == Some(&digest) {
-            return self.disk.remove(&scratch).map_err(|e| self.io_error("cannot remove", &scratch, e));
+            return self.file_system.remove(&scratch).map_err(|e| self.io_error("cannot remove", &scratch, e));
         }
         if !is_private(name) {
-            self.disk
+            self.file_system
                 .make_public(&scratch, folder_of(name))
                 .map_err(|e| self.io_error("cannot publish", &scratch, e))?;
         }
-        self.disk.sync(&scratch).map_err(|e| self.io_error("cannot sync", &scratch, e))?;
-        self.disk.rename(&scratch, name).map_err(|e| self.io_error("cannot write", name, e))
+        self.file_system.sync(&scratch).map_err(|e| self.io_error("cannot sync", &scratch, e))?;
+        self.file_system.rename(&scratch, name).map_err(|e| self.io_error("cannot write", name, e))
     }
 
     fn length(&self, name: &str) -> Result<Option<u64>> {
-        match self.disk.length(name) {
+        match self.file_system.length(name) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(self.io_error("cannot inspect", name, error)),
@@ -288,12 +294,12 @@ impl Durable for Folder {
     }
 
     fn sync_folder(&self, folder: &str) -> Result<()> {
-        self.disk.sync(folder).map_err(|e| self.io_error("cannot sync", folder, e))
+        self.file_system.sync(folder).map_err(|e| self.io_error("cannot sync", folder, e))
     }
 
     fn make_private(&self) -> Result<()> {
         PRIVATE.iter().try_for_each(|folder| {
-            self.disk.make_private(folder).map_err(|e| self.io_error("cannot restrict", folder, e))
+            self.file_system.make_private(folder).map_err(|e| self.io_error("cannot restrict", folder, e))
         })
     }
 
@@ -358,9 +364,9 @@ fn fill_from(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
 mod tests {
     use super::*;
 
-    fn folder() -> (tempfile::TempDir, Folder) {
+    fn folder() -> (tempfile::TempDir, DurableFolder) {
         let guard = tempfile::tempdir().expect("a temporary folder");
-        let folder = Folder::local(guard.path().join("run"));
+        let folder = DurableFolder::local(guard.path().join("run"));
         (guard, folder)
     }
 
@@ -460,7 +466,7 @@ mod tests {
     #[test]
     fn create_error_names_path() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let error = Folder::local(file.path()).create("run.json", b"{}").unwrap_err();
+        let error = DurableFolder::local(file.path()).create("run.json", b"{}").unwrap_err();
         assert!(error.to_string().contains(&file.path().display().to_string()), "{error}");
     }
 

@@ -1,7 +1,7 @@
 //! Durable writes by one primitive: create if absent.
 //!
 //! This module owns all files that have to survive a crash and has no dependency on CT: folders, atomic replacement, digests,
-//! canonical JSON, and the disk interface that tests simulate.
+//! canonical JSON, and the interface of file systems that tests simulate.
 //!
 //! A file is written to `staging/`, synced, and linked to its final name; then the folder of the final name is synced. A file under a
 //! final name is therefore complete even after a crash, and an existing file is never overwritten. Two writers of equal bytes agree;
@@ -12,7 +12,7 @@
 //! `private/pipeline.json` can be regenerated and may be replaced; all other files are created once.
 
 pub mod canonical;
-mod disk;
+mod file_system;
 mod folder;
 mod links;
 mod lock;
@@ -24,8 +24,8 @@ use std::io::{Read, Write};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-pub use disk::{Disk, LocalDisk};
-pub use folder::Folder;
+pub use file_system::{FileSystem, LocalFileSystem};
+pub use folder::DurableFolder;
 pub use links::{check_links, check_writable};
 pub use lock::{FileLock, LockError, lock, lock_if_supported};
 pub use unused::first_foreign;
@@ -113,29 +113,29 @@ pub fn serialize_path<S: serde::Serializer>(path: &std::path::Path, serializer: 
 }
 
 /// A callback that writes the content of a file.
-pub type Fill<'a> = &'a mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>;
+pub type ContentWriter<'a> = &'a mut dyn FnMut(&mut dyn Write) -> std::io::Result<()>;
 
 /// Storage with durable files. The module documentation lists the operations that each name allows.
 ///
 /// # Errors
 /// Every method returns an error if the storage below fails (no space, no permission) or the name does not allow the operation.
-pub trait Durable: Send + Sync {
+pub trait DurableStorage: Send + Sync {
     /// Creates a file. An existing file with the same bytes is not an error.
     ///
     /// # Errors
     /// If the file exists with other bytes: another writer was faster, and this writer must stop.
     fn create(&self, name: &str, bytes: &[u8]) -> Result<()>;
 
-    /// Publishes staged files under their final names, as [`Durable::create`] does; `files` are pairs of (staged, final) names. All final
-    /// files are durable on return; the staged names stay until removed.
+    /// Publishes staged files under their final names, as [`DurableStorage::create`] does; `files` are pairs of (staged, final) names. All
+    /// final files are durable on return; the staged names stay until removed.
     ///
     /// # Errors
-    /// The same errors as [`Durable::create`].
+    /// The same errors as [`DurableStorage::create`].
     fn publish(&self, files: &[(String, String)]) -> Result<()>;
 
     /// Writes a staged file. The file appears under its name when complete, but may not survive a power loss: compare its digest before
     /// use after a restart.
-    fn stage(&self, name: &str, fill: Fill<'_>) -> Result<FileDigest>;
+    fn stage(&self, name: &str, fill: ContentWriter<'_>) -> Result<FileDigest>;
 
     /// Opens a file; `None` if the file does not exist.
     fn open(&self, name: &str) -> Result<Option<Box<dyn Read + Send>>>;
@@ -157,7 +157,7 @@ pub trait Durable: Send + Sync {
     fn is_link(&self, name: &str, second: &str) -> Result<bool>;
 
     /// Writes or replaces a file in a replaceable folder; a file with the same bytes is unchanged.
-    fn replace(&self, name: &str, fill: Fill<'_>) -> Result<()>;
+    fn replace(&self, name: &str, fill: ContentWriter<'_>) -> Result<()>;
 
     /// Returns the length of a file in bytes; `None` if the file does not exist.
     fn length(&self, name: &str) -> Result<Option<u64>>;

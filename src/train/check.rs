@@ -12,11 +12,11 @@ use crate::graph::{
 };
 use crate::sink::Output;
 
-/// The problems of a training file, and the training if the file has no errors.
+/// The problems of a training file, and the training task if the file has no errors.
 pub struct CheckedTask {
     /// Errors and warnings.
     pub problems: Vec<Problem>,
-    /// The training; `None` if the file has errors.
+    /// The training task; `None` if the file has errors.
     pub task: Option<TrainingTask>,
 }
 
@@ -57,7 +57,7 @@ fn checked_task<C: NodeConfig>(
     let CheckedTraining { mut problems, settings, plan } = checked;
     for node in plan.iter().flat_map(|plan| &plan.sinks).filter(|node| !matches!(node.output, Output::Trainer)) {
         let message =
-            format!("`sinks.{}` receives no samples: a training feeds only sinks of kind `trainer`", node.name);
+            format!("`sinks.{}` receives no samples: a training run feeds only sinks of kind `trainer`", node.name);
         problems.push(Problem::without_location(Severity::Warning, message, None));
     }
     let task = settings.zip(plan).map(|(config, plan)| TrainingTask::new(stage, file.folder(), training(config), plan));
@@ -97,7 +97,7 @@ fn segmentation_errors(stage: TrainingStage, config: &SegmentationConfig, plan: 
             )
         } else {
             (
-                "no stage feeds the training: no sink of kind `trainer` has a quality test as input, and the file names no run folders",
+                "no stage produces samples for training: no sink of kind `trainer` has a quality test as input, and the file names no run folders",
                 "add [sinks.training]\nkind = \"trainer\"\ninputs = [\"NAME OF THE QUALITY TEST\"]",
             )
         };

@@ -196,7 +196,7 @@ pub struct AdversarialConfig {
     pub rate: f64,
     /// The decay rates of the two moments.
     pub betas: [f64; 2],
-    /// The curve of the learning rate after the warm-up.
+    /// The curve of the learning rate after the warm-up: `constant`, `cosine` or `reference`.
     pub course: RateCurve,
     /// Steps of the warm-up, over which the learning rate increases linearly to its maximum.
     pub warmup_steps: u64,

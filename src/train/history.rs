@@ -15,16 +15,16 @@ use parquet::file::properties::WriterProperties;
 use super::output::write_atomic;
 use crate::error::{Error, Result};
 
-/// A number of a step.
+/// One named value (loss, Dice, learning rate) of one step.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Row {
+pub struct MetricRow {
     /// The step, counted from 0; for a validation, the last step before it.
     pub step: u64,
     /// `train` or `validation`.
     pub phase: &'static str,
-    /// The name of the number: a loss, `dice liver_tumor`, `rate`.
+    /// Name of the metric: the name of a loss, `dice liver_tumor`, `rate`.
     pub name: Arc<str>,
-    /// The number; NaN if undefined, such as the Dice of an absent class.
+    /// The value; NaN if undefined, such as the Dice of an absent class.
     pub value: f64,
 }
 
@@ -52,12 +52,12 @@ pub const VALIDATION: &str = "validation";
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct History {
-    rows: Vec<Row>,
+    rows: Vec<MetricRow>,
     names: HashMap<String, Arc<str>>,
 }
 
 impl History {
-    /// Adds the numbers of a step.
+    /// Adds the values of a step.
     pub fn add(&mut self, step: u64, phase: &'static str, values: impl IntoIterator<Item = (String, f64)>) {
         for (name, value) in values {
             let name = match self.names.get(&name) {
@@ -68,22 +68,22 @@ impl History {
                     shared
                 }
             };
-            self.rows.push(Row { step, phase, name, value });
+            self.rows.push(MetricRow { step, phase, name, value });
         }
     }
 
     /// Returns all rows, in the order in which they were added.
-    pub fn rows(&self) -> &[Row] {
+    pub fn rows(&self) -> &[MetricRow] {
         &self.rows
     }
 
-    /// Returns the numbers of one name and phase, each with its step.
+    /// Returns the values of one metric in one phase, each with its step.
     pub fn series<'a>(&'a self, phase: &'a str, name: &'a str) -> impl Iterator<Item = (u64, f64)> + 'a {
         let rows = self.rows.iter().filter(move |row| row.phase == phase && &*row.name == name);
         rows.map(|row| (row.step, row.value))
     }
 
-    /// Returns the names of the numbers of a phase, in the order of their first rows.
+    /// Returns the names of the metrics of a phase, in the order of their first rows.
     pub fn names(&self, phase: &str) -> Vec<Arc<str>> {
         let mut names: Vec<Arc<str>> = Vec::new();
         for row in self.rows.iter().filter(|row| row.phase == phase) {

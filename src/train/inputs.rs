@@ -1,4 +1,4 @@
-//! The inputs of a training, resolved before any scan is read: settings, weights, lists of scans.
+//! The inputs of a training run, resolved before any scan is read: settings, weights, lists of scans.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use crate::volume::Preprocess;
 
 /// The section `[train]` of a file.
 pub enum TrainingConfig {
-    /// The training of a segmentor, with or without synthetic tumors.
+    /// Settings for training a segmentor, with or without synthetic tumors.
     Segmentation(Box<SegmentationConfig>),
-    /// The training of a generator with its discriminator.
+    /// Settings for training a generator with its discriminator.
     Synthesis(Box<SynthesisConfig>),
 }
 
-/// The inputs of a training: settings, listed scans, and weights that exist.
+/// The inputs of a training run: settings, listed scans, and weights that exist.
 pub(super) struct TrainingInputs {
     pub settings: Json,
     pub preprocess: Preprocess,

@@ -6,11 +6,11 @@
 //! | [`synthesis`] | a generator G and a discriminator D, S frozen | labeled and unlabeled scans | see [`losses`] |
 //! | [`segmentation`] | the final segmentor | real and synthetic tumors | Dice and cross-entropy |
 //!
-//! This module owns a training from its checked file to its weights. [`check()`] reports every problem of the file and returns a
+//! This module owns a training run from its checked file to its weights. [`check()`] reports every problem of the file and returns a
 //! [`TrainingTask`]; [`TrainingScans`] chooses the scans, and [`LeakageGuard`] refuses patients and scans that are in both training
 //! and validation. A sampler makes the batch of a step on other threads ([`data`]), a learner takes one step with that batch, and [`run`] is
-//! the loop of all stages: schedule, tables, pictures, checkpoints. A training that is resumed from a [`checkpoint`] has the same bits as
-//! an uninterrupted training.
+//! the loop of all stages: schedule, tables, pictures, checkpoints. A training run that is resumed from a [`checkpoint`] has the same
+//! bits as an uninterrupted one.
 //!
 //! In the labels of a crop of one organ, 1 is the organ, 2 is a real tumor and 3 is a synthetic tumor: see [`REAL`] and [`SYNTHETIC`].
 

@@ -1,4 +1,4 @@
-//! Atomic writes of the files of a training.
+//! Atomic writes of the files of a training run.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};

@@ -1,4 +1,4 @@
-//! The scans of a training, by the stages that a file names: scans to train on and scans to validate on.
+//! The scans of a training run, by the stages that a file names: scans to train on and scans to validate on.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -20,7 +20,7 @@ use crate::store::FileDigest;
 use crate::store::canonical;
 use crate::volume::Preprocess;
 
-/// The scans of a training, listed but not read. Each source in the file is listed once.
+/// The scans of a training run, listed but not read. Each source in the file is listed once.
 pub struct TrainingScans {
     guard: LeakageGuard,
     /// The entries of each listed source, by its index in the plan.
@@ -34,7 +34,7 @@ pub struct TrainingScans {
     scan_files: BTreeMap<ScanId, String>,
 }
 
-/// The numbers of scans of a training.
+/// The numbers of scans of a training run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ScanCounts {
     /// Scans with labeled tumors to train on.
@@ -45,7 +45,7 @@ pub struct ScanCounts {
     pub unlabeled: usize,
     /// Accepted tumors of each run folder.
     pub runs: Vec<usize>,
-    /// Scans for fresh tumors, for each quality test that feeds the training.
+    /// Scans for fresh tumors, for each quality test that feeds the training run.
     pub fresh: Vec<usize>,
 }
 
@@ -56,7 +56,7 @@ impl ScanCounts {
     }
 }
 
-/// The scans of a training as cases that are read on demand.
+/// The scans of a training run as cases that are read on demand.
 pub struct TrainingCases {
     /// Scans with labeled tumors to train on.
     pub labeled: Arc<Cases>,
@@ -66,7 +66,7 @@ pub struct TrainingCases {
     pub unlabeled: Arc<Cases>,
     /// The samples of each run folder.
     pub pools: Vec<Arc<Cases>>,
-    /// The scans for fresh tumors, for each quality test that feeds the training.
+    /// The scans for fresh tumors, for each quality test that feeds the training run.
     pub fresh: Vec<Arc<Cases>>,
 }
 

@@ -9,7 +9,7 @@ use crate::error::ConfigError;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ScheduleConfig {
-    /// The curve of the learning rate after the warm-up.
+    /// The curve of the learning rate after the warm-up: `constant`, `cosine` or `reference`.
     pub course: RateCurve,
     /// Steps of the warm-up, over which the learning rate increases linearly to its maximum.
     pub warmup_steps: u64,

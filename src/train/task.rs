@@ -1,4 +1,4 @@
-//! A checked training.
+//! A checked training task.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::graph::{Plan, ScanStages};
 use crate::nn::device::DeviceKind;
 
-/// A training whose file has no errors. [`count_scans`](Self::count_scans) counts its scans, and [`run`](Self::run) runs the training.
+/// A training run whose file has no errors. [`count_scans`](Self::count_scans) counts its scans, and [`run`](Self::run) starts it.
 pub struct TrainingTask {
     stage: TrainingStage,
     /// The folder to which paths in the file are relative.

@@ -301,7 +301,7 @@ fn run_refuses_locked_folder_and_folder_of_pipeline() {
     let lock = std::fs::File::create(folder.path().join("lock")).unwrap();
     lock.lock().unwrap();
     let error = train(&plan).unwrap_err().to_string();
-    assert!(error.ends_with("is being written by another training"), "{error}");
+    assert!(error.ends_with("is being written by another training run"), "{error}");
     assert!(!plan.has_checkpoint());
     lock.unlock().unwrap();
     train(&plan).unwrap();

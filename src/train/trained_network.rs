@@ -33,7 +33,8 @@ impl TrainedNetwork {
     /// Returns an error if the configuration is invalid.
     pub fn new(name: &'static str, config: Config, adam: AdamConfig, key: Key, device: &Device) -> Result<Self> {
         let variables = Variables::new(initial::builder(key.with("network", name), DType::F32, device));
-        let network = Network::new(variables.builder(), &config).map_err(failed("cannot build the network"))?;
+        let network =
+            Network::new(variables.builder(), &config).map_err(failed(&format!("cannot build the {name}")))?;
         Ok(Self { name, config, network, variables, optimiser: Adam::new(adam), adam, device: device.clone() })
     }
 
@@ -43,14 +44,15 @@ impl TrainedNetwork {
     /// Returns an error if the file cannot be read or contains another network.
     pub fn with_weights(self, path: &Path, part: NetworkPart) -> Result<Self> {
         WeightsMetadata::of(path).check_weights(path)?;
-        let declared = self.config.parameters().map_err(failed("cannot build the network"))?;
+        let declared = self.config.parameters().map_err(failed(&format!("cannot build the {}", self.name)))?;
         let weights = fit(&read(path, &Device::Cpu)?, &declared, part).map_err(|error| {
             let wrapped = Error::new(format!("{}: {error}", path.display()));
             error.hint().into_iter().fold(wrapped, Error::with_hint)
         })?;
         for (name, variable) in self.variables.all() {
             let value = weights[&name].to_device(&self.device);
-            value.and_then(|value| variable.set(&value)).map_err(failed("cannot set weights"))?;
+            let context = format!("cannot set the weight `{name}` of the {}", self.name);
+            value.and_then(|value| variable.set(&value)).map_err(failed(&context))?;
         }
         Ok(self)
     }
@@ -83,7 +85,7 @@ impl TrainedNetwork {
     pub fn frozen(&self) -> Result<Network> {
         let weights = self.variables.all().into_iter().map(|(name, variable)| (name, variable.as_tensor().detach()));
         let vb = from_tensors(weights.collect(), DType::F32, &self.device);
-        Network::new(vb, &self.config).map_err(failed("cannot build the network"))
+        Network::new(vb, &self.config).map_err(failed(&format!("cannot build the {}", self.name)))
     }
 
     /// Runs the backward pass from `loss` and takes one optimiser step on the variables of this network.
@@ -92,7 +94,7 @@ impl TrainedNetwork {
     /// Returns an error if the backward pass fails.
     pub fn step(&mut self, loss: &Tensor, rate: f64) -> Result<()> {
         let step = |optimiser: &mut Adam| optimiser.step(&self.variables.all(), &loss.backward()?, rate);
-        step(&mut self.optimiser).map_err(failed("cannot take a step"))
+        step(&mut self.optimiser).map_err(failed(&format!("the optimiser step of the {} failed", self.name)))
     }
 
     /// Returns the weights by name.
@@ -123,7 +125,8 @@ impl TrainedNetwork {
     pub(super) fn check_finite(&self) -> Result<()> {
         for (name, variable) in self.variables.all() {
             let sum = variable.sum_all().and_then(|sum| sum.to_scalar::<f32>());
-            if !sum.map_err(failed("cannot read weights"))?.is_finite() {
+            let context = format!("cannot read `{name}` of the {} from the device", self.name);
+            if !sum.map_err(failed(&context))?.is_finite() {
                 return Err(Error::new(format!("the weights `{name}` of the {} are no longer finite", self.name)));
             }
         }
@@ -160,11 +163,13 @@ impl TrainedNetwork {
                     let name = self.key(kind, &name);
                     return Err(Error::new(format!("`{name}`: expected shape {expected:?}, got {got:?}")));
                 }
-                tensor.to_device(&self.device).map(Some).map_err(failed("cannot move a tensor"))
+                let context = format!("cannot copy the tensor `{}` to the device", self.key(kind, &name));
+                tensor.to_device(&self.device).map(Some).map_err(failed(&context))
             };
             let missing = |kind: &str| Error::new(format!("expected a tensor `{}`, got none", self.key(kind, &name)));
             let weight = get("weights")?.ok_or_else(|| missing("weights"))?;
-            variable.set(&weight).map_err(failed("cannot set weights"))?;
+            let context = format!("cannot set the weight `{name}` of the {}", self.name);
+            variable.set(&weight).map_err(failed(&context))?;
             let Some(first) = get("first")? else { continue };
             let second = get("second")?.ok_or_else(|| missing("second"))?;
             let largest = get("largest")?;

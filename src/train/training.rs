@@ -1,4 +1,4 @@
-//! The steps of a training, from listed scans to the report.
+//! The steps of a training run, from listed scans to the report.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::nn::device::DeviceKind;
 use crate::nn::weights::Precision;
 use crate::simd::Class;
 
-/// The options of a training. Only the device changes the result.
+/// The options of a training run. Only the device changes the result.
 #[derive(Clone, Debug)]
 pub struct TrainingOptions {
     /// The output folder.
@@ -35,23 +35,23 @@ pub struct TrainingOptions {
     pub memory_bytes: u64,
     /// The precision of the weights for inference.
     pub precision: Precision,
-    /// The maximum number of steps before the training stops with a checkpoint; `None` for all steps.
+    /// The maximum number of steps before the training run stops with a checkpoint; `None` for all steps.
     pub limit: Option<u64>,
 }
 
-/// Receives the warnings and the progress of a training.
+/// Receives the warnings and the progress of a training run.
 pub trait TrainingObserver {
     /// Receives a warning.
     ///
     /// # Errors
-    /// Returns an error to stop the training.
+    /// Returns an error to stop the training run.
     fn warning(&mut self, message: &str) -> Result<()>;
 
     /// Receives the state after a step.
     fn progress(&mut self, progress: &Progress<'_>);
 }
 
-/// The result of a training.
+/// The result of a training run.
 #[derive(Clone, Debug)]
 pub struct TrainingOutcome {
     /// The report.
@@ -60,14 +60,14 @@ pub struct TrainingOutcome {
     pub failed_scans: usize,
 }
 
-/// A training in progress.
+/// A training run in progress.
 pub(super) struct TrainingRun<'a> {
     pub options: &'a TrainingOptions,
     pub stage: TrainingStage,
     pub plan: &'a Plan,
 }
 
-/// The data of a training after its labeled scans were read once.
+/// The data of a training run after its labeled scans were read once.
 struct PreparedData {
     settings: Json,
     organs: Arc<[Organ]>,
@@ -190,7 +190,7 @@ fn take_steps<L: Learner>(
     observer: &mut dyn TrainingObserver,
 ) -> Result<TrainingReport> {
     if plan.resume && !plan.has_checkpoint() {
-        tracing::warn!("{} has no checkpoint to resume from: the training starts from scratch", plan.out.display());
+        tracing::warn!("{} has no checkpoint to resume from: the training run starts from scratch", plan.out.display());
     }
     warn_if_disk_is_small(plan, learner);
     run(plan, sampler, learner, &mut |progress| observer.progress(progress))

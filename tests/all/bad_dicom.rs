@@ -59,7 +59,7 @@ fn with_third(change: impl Fn(SliceFile) -> SliceFile) -> Vec<SliceFile> {
 }
 
 #[test]
-fn fault_names_other_modality() {
+fn fault_names_modality_that_is_not_ct() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), &with_all(|slice| slice.text(tags::MODALITY, VR::CS, "PT")));
     assert!(list_series(folder.path()).unwrap()[0].is_other_modality());
@@ -355,7 +355,7 @@ fn files_that_are_not_understood_fail_every_scan_of_their_folder() {
         assert_eq!(series.unreadable_files().count(), count);
     }
     // The caller may allow such files, or exclude them by name.
-    let filter = FolderFilter { allow_unreadable: true, ..FolderFilter::default() };
+    let filter = FolderFilter { skip_unreadable: true, ..FolderFilter::default() };
     let allowed = list_folder(folder.path(), &filter).unwrap();
     assert_eq!(allowed.other_files["unreadable file"], count);
     let names = ["empty.dcm", "zeros.dcm", "page", "link"];
@@ -563,7 +563,7 @@ fn volume_above_limit_is_too_large() {
 #[cfg(target_os = "linux")]
 fn false_lengths_allocate_no_memory() {
     let status = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "bad_dicom::false_lengths_in_child_process", "--ignored", "--nocapture"])
+        .args(["--exact", "bad_dicom::false_lengths_do_not_raise_peak_memory", "--ignored", "--nocapture"])
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&status.stdout).into_owned() + &String::from_utf8_lossy(&status.stderr);
@@ -573,7 +573,7 @@ fn false_lengths_allocate_no_memory() {
 #[test]
 #[ignore = "run by false_lengths_allocate_no_memory"]
 #[cfg(target_os = "linux")]
-fn false_lengths_in_child_process() {
+fn false_lengths_do_not_raise_peak_memory() {
     let peak_kib = || {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();

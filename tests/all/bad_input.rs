@@ -161,7 +161,7 @@ fn hostile_files() -> Vec<(&'static str, Vec<u8>, FaultKind)> {
         ("an extension of negative size", with_extensions(&extension(-16, 8), 368.0), Corrupt),
         ("an extension shorter than its head", with_extensions(&extension(4, 8), 368.0), Corrupt),
         (
-            "an intercept that is no number",
+            "an intercept that is not a number",
             {
                 let mut file = with_f32(112, 2.0);
                 file[116..120].copy_from_slice(&f32::NAN.to_le_bytes());
@@ -206,7 +206,7 @@ fn hostile_files() -> Vec<(&'static str, Vec<u8>, FaultKind)> {
             },
             Geometry,
         ),
-        ("a voxel that is no number", with_voxel(f32::NAN), NonFinite),
+        ("a voxel that is not a number", with_voxel(f32::NAN), NonFinite),
         ("an infinite voxel", with_voxel(f32::NEG_INFINITY), NonFinite),
         (
             "a finite voxel made infinite by its slope",

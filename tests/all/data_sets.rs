@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use freetumor::evaluate::data_set::{DataSet, Part};
+use freetumor::evaluate::data_set::{CaseSelection, DataSet};
 use freetumor::ingest::nifti::read_labels;
 use serde_json::Value;
 
@@ -72,11 +72,11 @@ fn voxels(data: &DataSet) -> BTreeMap<String, Vec<u16>> {
 #[test]
 fn every_layout_of_a_run_folder_has_the_same_cases_and_patients() {
     let folder = run();
-    let own = DataSet::open(&folder.path().join("run"), Part::All).unwrap();
+    let own = DataSet::open(&folder.path().join("run"), CaseSelection::All).unwrap();
     let patients: BTreeSet<&String> = own.patients.values().collect();
     assert!(patients.len() > 3 && patients.len() <= 8 && own.labels.len() > patients.len(), "{patients:?}");
     assert!(own.patients.keys().eq(own.labels.keys()) && own.images.keys().eq(own.labels.keys()));
-    let tests = DataSet::open(&folder.path().join("run"), Part::Evaluation).unwrap();
+    let tests = DataSet::open(&folder.path().join("run"), CaseSelection::Evaluation).unwrap();
     assert!(!tests.labels.is_empty() && tests.labels.len() < own.labels.len());
     freetumor(folder.path(), &["export", "run", "--to", "export", "--layout", "decathlon"]);
     let layouts = [
@@ -88,18 +88,18 @@ fn every_layout_of_a_run_folder_has_the_same_cases_and_patients() {
     ];
     for layout in layouts {
         let path = folder.path().join(layout);
-        let data = DataSet::open(&path, Part::All).unwrap();
+        let data = DataSet::open(&path, CaseSelection::All).unwrap();
         assert_eq!(data.patients, own.patients, "{layout}");
         assert_eq!(voxels(&data), voxels(&own), "{layout}");
         assert!(data.images.keys().eq(own.images.keys()), "{layout}");
-        let part = DataSet::open(&path, Part::Evaluation).unwrap();
+        let part = DataSet::open(&path, CaseSelection::Evaluation).unwrap();
         assert!(part.labels.keys().eq(tests.labels.keys()) && part.patients == tests.patients, "{layout}");
     }
     // Without a list, the patients are those of the run folder above.
     std::fs::remove_file(folder.path().join("run/layouts/list/patients.csv")).unwrap();
-    let data = DataSet::open(&folder.path().join("run/layouts/list"), Part::All).unwrap();
+    let data = DataSet::open(&folder.path().join("run/layouts/list"), CaseSelection::All).unwrap();
     assert_eq!(data.patients, own.patients);
-    let error = DataSet::open(&folder.path().join("run/layouts/boxes"), Part::All).unwrap_err();
+    let error = DataSet::open(&folder.path().join("run/layouts/boxes"), CaseSelection::All).unwrap_err();
     assert!(error.to_string().contains("contains patches") && error.hint().unwrap().contains("export"), "{error}");
 }
 

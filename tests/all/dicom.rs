@@ -451,7 +451,7 @@ fn copy_of_slice_has_same_content_under_any_identifier() {
 }
 
 #[test]
-fn slices_with_series_of_their_own_are_one_scan_if_even() {
+fn slices_with_unique_series_uids_form_one_scan_if_evenly_spaced() {
     let scrambled = |slices: Vec<SliceFile>| -> Vec<_> {
         let slices = slices.into_iter().enumerate();
         slices.map(|(z, slice)| slice.text(tags::SERIES_INSTANCE_UID, VR::UI, &format!("2.25.77.{z}"))).collect()
@@ -474,7 +474,7 @@ fn slices_with_series_of_their_own_are_one_scan_if_even() {
 }
 
 #[test]
-fn patient_id_is_read_by_its_own_function_only() {
+fn series_and_header_contain_no_personal_values() {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), &series(3));
     let series = only_series(folder.path());

@@ -203,7 +203,7 @@ fn jpeg_lossless_is_decoded_with_every_feature() {
 }
 
 #[test]
-fn sign_of_jpeg_is_highest_bit_of_stream() {
+fn sign_bit_of_jpeg_lossless_samples_follows_precision_of_stream() {
     for bits in [10, 12, 13, 16] {
         for precision in [10, 12, 13, 16] {
             let read = read(|z| RawSlice::new(z, JPEG_LOSSLESS).bits(bits).frame(&jpeg(z, precision)).file());
@@ -239,7 +239,7 @@ fn bytes(hex: &str) -> Vec<u8> {
 
 /// The stream was encoded by OpenJPEG 2.5.4: the values of slice 0 as two's complement of 12 bits without a sign.
 #[test]
-fn sign_of_jpeg_2000_is_highest_bit_of_stream() {
+fn sign_bit_of_jpeg_2000_samples_follows_precision_of_stream() {
     let stream = bytes(
         "ff4fff5100290000000000060000000500000000000000000000000600000005000000000000000000010b0101ff52000c00000001000004040001ff5c0004\
          4060ff640025000143726561746564206279204f70656e4a5045472076657273696f6e20322e352e34ff90000a0000000000300001ff93cfe47c14005b6d3f\
@@ -429,7 +429,7 @@ fn truncated_slice_without_preamble_is_not_lost() {
 }
 
 #[test]
-fn numbers_are_read_in_other_representations() {
+fn numbers_are_read_in_unexpected_value_representations() {
     for (representation, value) in [
         ("SS", &[5, 0][..]),
         ("UL", &[5, 0, 0, 0]),
@@ -470,7 +470,7 @@ fn numbers_are_read_in_other_representations() {
 }
 
 #[test]
-fn other_elements_are_skipped_in_every_form() {
+fn unneeded_elements_are_skipped_in_every_encoding() {
     let nested = |start: &[u8]| [start, &UNDEFINED].concat();
     let element = b"\x28\x00\x10\x00US\x02\x00\x63\x00";
     let implicit = b"\x28\x00\x10\x00\x02\x00\x00\x00\x63\x00";

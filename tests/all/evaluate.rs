@@ -44,7 +44,7 @@ fn liver(length: usize, has_second_tumor: bool) -> Array3<u8> {
     })
 }
 
-/// Writes six cases, the last of which is healthy, and three arms; the third arm lacks a case and has a case without truth.
+/// Writes six cases, the last of which is healthy, and three arms; the third arm lacks a case and has a case without ground truth.
 fn write_arms(folder: &Path) {
     for case in 0..6 {
         let name = format!("case-{case}.nii");
@@ -111,15 +111,21 @@ fn evaluate_warns_about_unexpected_ids() {
     };
     assert!(!stderr(&["good"]).contains("warning"), "{}", stderr(&["good"]));
     let text = stderr(&["good", "--organ", "liver=1:9"]);
-    assert!(text.contains("no truth contains the tumor id 9 of liver: all cases count as healthy"), "{text}");
+    assert!(
+        text.contains("no ground-truth label map contains the tumor id 9 of liver: all cases count as healthy"),
+        "{text}"
+    );
     let tens = liver(3, true).map(|id| id * 10);
     write(folder.path().join("tens/case-0.nii"), &grid(), &tens);
     let text = stderr(&["tens"]);
-    assert!(text.contains("predictions contain the ids [10, 20], which no truth and no organ has"), "{text}");
+    assert!(
+        text.contains("predictions contain the ids [10, 20], which no ground-truth label map and no organ has"),
+        "{text}"
+    );
 }
 
 #[test]
-fn evaluate_resamples_predictions_to_grid_of_truth() {
+fn evaluate_resamples_predictions_to_grid_of_ground_truth() {
     let folder = tempfile::tempdir().unwrap();
     let truth = liver(7, true);
     // The same region, with the first axis reversed, the other axes swapped, and a margin of one slice.
@@ -239,7 +245,7 @@ fn turing_test_separates_tumors_by_contrast_only() {
     std::fs::remove_file(folder.path().join("real/imagesTr/real-0.nii")).unwrap();
     let output = evaluate(&run, folder.path());
     assert_eq!(output.status.code(), Some(1));
-    assert!(shown(&output).contains("problem: real-0: there is no image of this name"), "{}", shown(&output));
+    assert!(shown(&output).contains("problem: real-0: expected an image named real-0, got none"), "{}", shown(&output));
 
     let refused = evaluate(&["--turing", "--real", "real", "--synthetic", "missing"], folder.path());
     assert_eq!(refused.status.code(), Some(2));

@@ -303,7 +303,7 @@ fn digest_is_independent_of_format() {
 
 #[cfg(unix)]
 #[test]
-fn names_of_any_bytes_are_scans_of_patients_of_their_own() {
+fn scans_in_folders_with_arbitrary_bytes_are_separate_patients() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
 

@@ -228,7 +228,7 @@ organs = ["liver"]
 }
 
 #[test]
-fn digest_depends_on_meaning_only() {
+fn pipeline_digest_ignores_comments_order_and_explicit_defaults() {
     let digest = |text: &str, sets: &[&str]| check_text(text, sets).plan.unwrap().digest;
     let own = digest(VALID, &[]);
     assert_eq!(own.len(), 64);
@@ -438,7 +438,7 @@ fn failed_stage_is_reported_once() {
 }
 
 #[test]
-fn graph_draws_without_data() {
+fn graph_command_draws_pipeline_without_scans() {
     let draw = |format| {
         let folder = tempfile::tempdir().unwrap();
         let pipeline = folder.path().join("liver.toml");

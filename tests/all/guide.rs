@@ -1,7 +1,7 @@
 //! The README and the guide: graph files are valid, commands run, and names of files and examples exist.
 //!
 //! Commands run one after another in a folder with `pipelines/`, an archive of six scans, and the first graph of the README as
-//! `mine.toml`. Trainings are checked instead of run, as they take minutes.
+//! `mine.toml`. Training runs are checked instead of started, as they take minutes.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

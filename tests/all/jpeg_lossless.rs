@@ -47,7 +47,7 @@ proptest! {
     }
 
     #[test]
-    fn truncated_stream_is_truncated((coding, samples) in codings(), part in 0.0..1.0f64) {
+    fn truncated_stream_is_a_fault((coding, samples) in codings(), part in 0.0..1.0f64) {
         let stream = coding.encode(&samples);
         // Without the end marker and the last byte of the samples, which may be padding after a code.
         let length = ((stream.len() - 4) as f64 * part) as usize;
@@ -102,7 +102,7 @@ fn stream(frame: [u8; 5], interval: &[u8], scan: [u8; 3], entropy_coded: &[u8]) 
 
 /// Codes by hand: 0 is category 0; 100 is −1 and 101 is 1; 11000 is −3, 11001 is −2, 11010 is 2 and 11011 is 3.
 #[test]
-fn streams_by_hand_are_decoded() {
+fn handwritten_streams_are_decoded() {
     // 4 bits, 3 × 2 samples, predictor 4.
     // Line 1: 8 predicted, 0 → 8; +1 → 9; +3 → 12. Line 2: 8 above, −1 → 7; 7 + 9 − 8 = 8, 0 → 8; 8 + 12 − 9 = 11, +2 → 13.
     let bits = [0b0101_1101, 0b1100_0110, 0b1011_1111];
@@ -122,7 +122,7 @@ fn streams_by_hand_are_decoded() {
 }
 
 #[test]
-fn difference_of_half_the_range_has_no_further_bits() {
+fn difference_category_16_has_no_extra_bits() {
     for predictor in 1..=7 {
         let coding = Coding { predictor, codes: Codes::Skewed, ..Coding::new(4, 16) };
         let samples = [0, 32768, 0, 65535, 32768, 0, 32768, 32767, 65535, 32767, 0, 1];
@@ -168,7 +168,7 @@ fn assert_fault(stream: &[u8], kind: FaultKind, message: &str) {
 }
 
 #[test]
-fn other_processes_are_refused_by_name() {
+fn frame_types_other_than_lossless_are_refused_by_name() {
     for (marker, name) in [
         (0xC0, "baseline"),
         (0xC1, "extended sequential"),

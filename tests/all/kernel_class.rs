@@ -80,7 +80,7 @@ fn portable_class_has_the_same_bits_on_every_processor() {
 }
 
 #[test]
-fn infer_fails_for_a_class_that_the_processor_lacks() {
+fn infer_fails_for_unsupported_kernel_class() {
     let network = Network::new("unet3d", &config(Model::UNet3D, 1, 2), 16);
     let output = network.path("out.safetensors");
     for class in Class::ALL.into_iter().filter(|class| !Class::available().contains(class)) {
@@ -152,7 +152,7 @@ fn resumed_run_computes_in_the_recorded_class() {
 }
 
 #[test]
-fn run_fails_on_folder_of_a_class_that_the_processor_lacks() {
+fn resume_fails_if_processor_lacks_kernel_class_of_run_folder() {
     let Some(missing) = Class::ALL.into_iter().find(|class| !Class::available().contains(class)) else {
         eprintln!("skipped: this processor has every kernel class");
         return;

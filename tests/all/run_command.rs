@@ -185,7 +185,7 @@ fn training_set_without_validation_samples_is_a_warning() {
 }
 
 #[test]
-fn socket_that_cannot_be_bound_is_known_before_the_run() {
+fn socket_that_cannot_be_bound_is_reported_before_the_run() {
     let place = Place::new(GRAPH);
     std::fs::write(place.path("file"), "").unwrap();
     let long = "s".repeat(200);

@@ -133,7 +133,7 @@ fn empty_source_is_an_error_only_without_other_scans() {
 }
 
 #[test]
-fn other_errors_hide_no_range_no_unused_stage_and_no_empty_source() {
+fn range_errors_unused_stages_and_empty_sources_are_reported_besides_other_errors() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("ct")).unwrap();
     let more = "[stages.lungs]\nkind = \"lung\"\ninputs = [\"archive\"]\n[sinks.typo]\nkind = \"nnunt\"\ninputs = [\"tset\"]\n";
@@ -216,7 +216,7 @@ fn other_name_of_an_organ_has_a_hint() {
 }
 
 #[test]
-fn missing_label_files_of_a_training_are_counted() {
+fn missing_label_files_of_training_file_are_counted() {
     let folder = tempfile::tempdir().unwrap();
     for case in ["a", "b", "c"] {
         add_scan(folder.path(), case, 0, true);

@@ -1,4 +1,4 @@
-//! All measures of one case: one prediction compared with its truth.
+//! All measures of one case: one prediction compared with its ground truth.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,15 +21,15 @@ pub struct MeasuredOrgan {
 /// The measures of one organ of one case.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CaseMeasures {
-    /// Dice of the organ with its tumors; `None` if neither truth nor prediction contains the organ, or the organ has no id.
+    /// Dice of the organ with its tumors; `None` if neither ground truth nor prediction contains the organ, or the organ has no id.
     pub organ_dice: Option<f64>,
-    /// Dice of the tumors; `None` if neither truth nor prediction has a tumor.
+    /// Dice of the tumors; `None` if neither ground truth nor prediction has a tumor.
     pub tumor_dice: Option<f64>,
-    /// Surface Dice of the tumors at [`tolerance_mm`]; `None` if neither truth nor prediction has a tumor.
+    /// Surface Dice of the tumors at [`tolerance_mm`]; `None` if neither ground truth nor prediction has a tumor.
     pub tumor_nsd: Option<f64>,
     /// The tolerance of the surface Dice.
     pub tolerance_mm: f64,
-    /// The tumor volume in the truth.
+    /// The tumor volume in the ground truth.
     pub truth_mm3: f64,
     /// The tumor volume in the prediction.
     pub predicted_mm3: f64,
@@ -38,18 +38,18 @@ pub struct CaseMeasures {
 }
 
 impl CaseMeasures {
-    /// Returns whether the truth has no tumor.
+    /// Returns whether the ground truth has no tumor.
     pub fn is_healthy(&self) -> bool {
         self.found.lesions.is_empty()
     }
 }
 
-/// Measures the tumors of `organ` in a prediction on the grid of the truth.
+/// Measures the tumors of `organ` in a prediction on the grid of the ground truth.
 ///
 /// Surfaces and overlaps are computed in the bounding box of both tumors, so that the cost depends on the tumors and not on the scan.
 ///
 /// # Shapes
-/// `prediction` has as many voxels as the truth.
+/// `prediction` has as many voxels as the ground truth.
 ///
 /// # Panics
 /// Panics if the prediction has another shape.
@@ -66,7 +66,7 @@ impl CaseMeasures {
 /// assert_eq!(measure(&truth, &truth.ids, &liver).tumor_nsd, Some(1.0));
 /// ```
 pub fn measure(truth: &Labels, prediction: &Array3<u16>, organ: &MeasuredOrgan) -> CaseMeasures {
-    assert_eq!(truth.ids.shape(), prediction.shape(), "the prediction is on the grid of the truth");
+    assert_eq!(truth.ids.shape(), prediction.shape(), "the prediction is on the grid of the ground truth");
     let is_tumor = |id: &u16| *id == organ.tumor_id;
     let spacing_mm = truth.grid.spacing_mm();
     let tolerance_mm = tolerance_mm(spacing_mm);

@@ -82,7 +82,7 @@ impl DiameterBin {
     }
 }
 
-/// A 26-connected component of the truth.
+/// A 26-connected component of the ground truth.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Lesion {
     /// The number of voxels.
@@ -112,7 +112,7 @@ pub struct LesionMatch {
     pub false_positives_mm3: Vec<f64>,
 }
 
-/// Matches predicted voxels with the lesions of the truth.
+/// Matches predicted voxels with the lesions of the ground truth.
 ///
 /// # Shapes
 /// Both sets have the shape of the grid.

@@ -7,7 +7,7 @@ use super::lesions::DiameterBin;
 /// A metric of an arm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Metric {
-    /// Mean Dice of the tumors over cases whose truth has a tumor. Tumors only in the prediction count as false positives, so that
+    /// Mean Dice of the tumors over cases whose ground truth has a tumor. Tumors only in the prediction count as false positives, so that
     /// all arms are averaged over the same cases.
     Dice,
     /// Mean surface Dice over the same cases.

@@ -1,8 +1,8 @@
 //! Metrics of tumor segmentations, and their comparison between arms.
 //!
-//! [`measure`] compares one prediction with its truth: overlap, surfaces, lesions. [`Metric`] defines the means over cases, [`Resamples`]
-//! their intervals, and [`compare`] tests the difference of two arms. [`summarise`] combines them for several arms, each trained with
-//! several seeds.
+//! [`measure`] compares one prediction with its ground truth: overlap, surfaces, lesions. [`Metric`] defines the means over cases,
+//! [`Resamples`] their intervals, and [`compare`] tests the difference of two arms. [`summarise`] combines them for several arms, each
+//! trained with several seeds.
 
 mod bootstrap;
 mod case;

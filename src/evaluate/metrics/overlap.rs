@@ -12,7 +12,7 @@ const ROUNDING: f64 = 1.0 + 1e-6;
 /// Both sets have the same shape.
 ///
 /// # Source
-/// Dice, *Ecology* 26, 297 (1945); equal to `compute_dice` of MONAI, which returns NaN if the truth is empty.
+/// Dice, *Ecology* 26, 297 (1945); equal to `compute_dice` of MONAI, which returns NaN if the ground truth is empty.
 ///
 /// ```
 /// use freetumor::mask::BitVolume;

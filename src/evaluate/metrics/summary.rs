@@ -65,11 +65,11 @@ pub struct ArmSummary {
     pub seeds: usize,
     /// Measured cases.
     pub cases: usize,
-    /// Cases whose truth has no tumor.
+    /// Cases whose ground truth has no tumor.
     pub healthy: usize,
-    /// Cases in which neither truth nor prediction has a tumor: their Dice is undefined.
+    /// Cases in which neither ground truth nor prediction has a tumor: their Dice is undefined.
     pub undefined: usize,
-    /// Lesions of the truth.
+    /// Lesions of the ground truth.
     pub lesions: usize,
     /// Lesions that are not measurable on their grid, by bin.
     pub unmeasurable: BTreeMap<DiameterBin, usize>,

@@ -86,21 +86,21 @@ pub fn cases_table(plan: &EvaluationPlan, rows: &[CaseRow]) -> Result<Vec<u8>> {
         3 "case" Text always "" "The name of the case, as in its file names." |rows| strings(rows, |r| &r.row.case);
         4 "patient" Text always "" "The patient of the case." |rows| strings(rows, |r| &r.row.patient);
         5 "organ" Text always "" "The organ." |rows| strings(rows, |r| r.organ());
-        6 "tumor_dice" F64 maybe "" "Dice of the tumors; null if neither truth nor prediction has a tumor." |rows| numbers(rows, |r| r.row.measures.tumor_dice);
-        7 "tumor_nsd" F64 maybe "" "Surface Dice of the tumors; null if neither truth nor prediction has a tumor." |rows| numbers(rows, |r| r.row.measures.tumor_nsd);
+        6 "tumor_dice" F64 maybe "" "Dice of the tumors; null if neither ground truth nor prediction has a tumor." |rows| numbers(rows, |r| r.row.measures.tumor_dice);
+        7 "tumor_nsd" F64 maybe "" "Surface Dice of the tumors; null if neither ground truth nor prediction has a tumor." |rows| numbers(rows, |r| r.row.measures.tumor_nsd);
         8 "tolerance_mm" F64 always "mm" "The tolerance of the surface Dice." |rows| numbers(rows, |r| Some(r.row.measures.tolerance_mm));
         9 "organ_dice" F64 maybe "" "Dice of the organ with its tumors." |rows| numbers(rows, |r| r.row.measures.organ_dice);
-        10 "truth_mm3" F64 always "mm3" "The tumor volume in the truth." |rows| numbers(rows, |r| Some(r.row.measures.truth_mm3));
+        10 "truth_mm3" F64 always "mm3" "The tumor volume in the ground truth." |rows| numbers(rows, |r| Some(r.row.measures.truth_mm3));
         11 "predicted_mm3" F64 always "mm3" "The tumor volume in the prediction." |rows| numbers(rows, |r| Some(r.row.measures.predicted_mm3));
-        12 "lesions" U64 always "" "The number of lesions of the truth." |rows| counts(rows, |r| r.row.measures.found.lesions.len() as u64);
-        13 "found" U64 always "" "The number of lesions of the truth that were found." |rows| counts(rows, |r| r.row.measures.found.lesions.iter().filter(|lesion| lesion.is_found).count() as u64);
+        12 "lesions" U64 always "" "The number of lesions of the ground truth." |rows| counts(rows, |r| r.row.measures.found.lesions.len() as u64);
+        13 "found" U64 always "" "The number of lesions of the ground truth that were found." |rows| counts(rows, |r| r.row.measures.found.lesions.iter().filter(|lesion| lesion.is_found).count() as u64);
         14 "false_positives" U64 always "" "The number of predicted components over 30 mm3 that touch no lesion." |rows| counts(rows, |r| r.row.measures.found.false_positives_mm3.len() as u64);
         15 "false_positive_mm3" F64 always "mm3" "The total volume of false positives." |rows| numbers(rows, |r| Some(r.row.measures.found.false_positives_mm3.iter().fold(0.0, |sum, mm3| sum + mm3)));
     };
     encode_table("cases", "One row for every case, organ and network.", &columns, &named)
 }
 
-/// Encodes a row for every lesion of the truth and every network as a Parquet file; the columns are documented in the schema.
+/// Encodes a row for every lesion of the ground truth and every network as a Parquet file; the columns are documented in the schema.
 ///
 /// # Errors
 /// Returns an error if the table cannot be encoded.
@@ -130,5 +130,5 @@ pub fn lesions_table(plan: &EvaluationPlan, rows: &[CaseRow]) -> Result<Vec<u8>>
         15 "covered_fraction" F64 always "" "The share of the voxels that are predicted." |rows| numbers(rows, |r| Some(r.2.covered_fraction));
         16 "is_found" Flag always "" "Whether the covered fraction is at least 0.1." |rows| flags(rows, |r| r.2.is_found);
     };
-    encode_table("lesions", "One row for every lesion of the truth and every network.", &columns, &each)
+    encode_table("lesions", "One row for every lesion of the ground truth and every network.", &columns, &each)
 }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::features::{LesionSample, describe};
 use crate::error::{Error, Fault, Result};
-use crate::evaluate::data_set::{DataSet, Part};
+use crate::evaluate::data_set::{CaseSelection, DataSet};
 use crate::evaluate::metrics::MeasuredOrgan;
 use crate::evaluate::problem::CaseProblem;
 use crate::ingest::volume_file;
@@ -32,7 +32,7 @@ pub fn read_lesions(
     organ: &MeasuredOrgan,
     patients: &BTreeMap<String, String>,
 ) -> Result<DataSetLesions> {
-    let data = DataSet::open(folder, Part::All)?;
+    let data = DataSet::open(folder, CaseSelection::All)?;
     let DataSet { images, labels, .. } = &data;
     if images.is_empty() {
         return Err(Error::new(format!("{} has no images", folder.display()))
@@ -41,7 +41,7 @@ pub fn read_lesions(
     let described: Vec<_> = labels
         .par_iter()
         .map(|(case, path)| {
-            let lesions = describe_case(images.get(case), path, organ);
+            let lesions = describe_case(case, images.get(case), path, organ);
             lesions.map(|lesions| (case, lesions)).map_err(|message| CaseProblem {
                 case: case.clone(),
                 network: None,
@@ -63,8 +63,13 @@ pub fn read_lesions(
     Ok(data_set)
 }
 
-fn describe_case(image: Option<&PathBuf>, labels: &Path, organ: &MeasuredOrgan) -> Result<Vec<Vec<f64>>, String> {
-    let image = image.ok_or("there is no image of this name")?;
+fn describe_case(
+    case: &str,
+    image: Option<&PathBuf>,
+    labels: &Path,
+    organ: &MeasuredOrgan,
+) -> Result<Vec<Vec<f64>>, String> {
+    let image = image.ok_or_else(|| format!("expected an image named {case}, got none"))?;
     let read = || {
         let volume = volume_file::read_volume(image)?;
         let labels = volume_file::read_labels(labels)?;

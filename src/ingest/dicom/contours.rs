@@ -125,8 +125,7 @@ fn check_slices(slices: &[usize]) -> Result<(), Fault> {
     let missing: usize = gaps.map(|gap| gap - 1).sum();
     if missing > 0 {
         tracing::warn!(
-            missing,
-            "a structure has slices without a contour between slices with contours: they are empty"
+            "a structure has no contour on {missing} slices between its first and last one: the structure is empty there"
         );
     }
     Ok(())
@@ -259,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn gaps_and_other_planes_are_mismatch_faults() {
+    fn missing_slices_and_non_axial_planes_are_mismatch_faults() {
         let at = |z: f64| rectangle([0.5, 3.5], [0.5, 3.5], z);
         let tilted = Contour::from_lps(&[[0.5, 0.5, 0.0], [3.5, 0.5, 0.0], [3.5, 3.5, 1.0]]);
         for (contours, message) in [

@@ -171,12 +171,12 @@ fn describe(status: ExitStatus) -> String {
             6 => " (abort)",
             7 | 10 => " (bus error)",
             8 => " (arithmetic error)",
-            9 => " (killed)",
+            9 => " (SIGKILL)",
             11 => " (segmentation fault)",
-            24 => " (out of processor time)",
+            24 => " (CPU time limit exceeded)",
             _ => "",
         };
-        return format!("died of signal {signal}{name}");
+        return format!("was killed by signal {signal}{name}");
     }
     match status.code() {
         Some(code) => format!("ended early with exit code {code}"),
@@ -267,7 +267,7 @@ mod tests {
     #[test]
     fn signal_of_crashed_decoder_process_is_reported() {
         for (signal, message) in
-            [("SEGV", "died of signal 11 (segmentation fault)"), ("ABRT", "died of signal 6 (abort)")]
+            [("SEGV", "was killed by signal 11 (segmentation fault)"), ("ABRT", "was killed by signal 6 (abort)")]
         {
             let fault = fault_of(&format!("kill -{signal} $$"));
             assert_eq!(fault.kind, FaultKind::Panic);

@@ -1,4 +1,4 @@
-//! The series of a folder, and the files in it that are no slices.
+//! The series of a folder, and the files in it that are not slices.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,38 +11,38 @@ use super::slice::{FileContent, Slice};
 use super::stacks::{Stack, separate};
 use crate::error::{Fault, FaultKind};
 
-/// The scans of a folder.
+/// The listing of a DICOM folder: its series, and counts of its other files.
 #[derive(Debug, Default)]
 pub struct DicomFolder {
     /// The series, sorted by [`Series::id`].
     pub series: Vec<Series>,
-    /// Number of files that are no slices, by the name of their kind: objects of other SOP classes (secondary captures, dose reports,
-    /// DICOMDIR), files that are no DICOM files by their name, and unreadable files that the caller allows.
+    /// Number of files that are not slices, by the name of their kind: objects of other SOP classes (secondary captures, dose reports,
+    /// DICOMDIR), files whose name shows that they are not DICOM, and unreadable files that the filter skips.
     pub other_files: BTreeMap<&'static str, usize>,
 }
 
-/// Files of a folder that are left out of its scans.
+/// Which files of a DICOM folder are not read as slices.
 #[derive(Clone, Copy)]
 pub struct FolderFilter<'a> {
-    /// Returns whether a file is left out.
+    /// Returns whether a file is skipped without being opened.
     pub is_excluded: &'a dyn Fn(&Path) -> bool,
-    /// Whether files that cannot be read are left out. By default they are part of a scan, which is a fault then.
-    pub allow_unreadable: bool,
+    /// Whether unreadable files are skipped; by default, they make the scan fail.
+    pub skip_unreadable: bool,
 }
 
 impl Default for FolderFilter<'_> {
     fn default() -> Self {
-        Self { is_excluded: &|_| false, allow_unreadable: false }
+        Self { is_excluded: &|_| false, skip_unreadable: false }
     }
 }
 
 /// Lists the series among the files of `folder`, without its subfolders.
 ///
-/// Files are recognised by content. Objects that are no slices by their SOP class, and files that are no DICOM files by their name, are
-/// counted. Any other file that cannot be understood may be a damaged slice: reading the series that it belongs to is a fault, and so is
-/// reading every series of the folder if its series is unknown. Within one series identifier, stacks of different orientation, shape or
-/// acquisition and localizers are separate series; slices that each have a series identifier of their own are one series if they form an
-/// even stack.
+/// Files are recognised by content. Objects whose SOP class is not that of a slice, and files whose name shows that they are not
+/// DICOM, are counted. Any other file that cannot be understood may be a damaged slice: reading the series that it belongs to is a fault,
+/// and so is reading every series of the folder if its series is unknown. Within one series identifier, stacks of different orientation,
+/// shape or acquisition and localizers are separate series; slices that each have a series identifier of their own are one series if they
+/// form an even stack.
 ///
 /// # Errors
 /// Returns `io` if the folder cannot be listed.
@@ -62,7 +62,7 @@ pub fn list_folder(folder: &Path, filter: &FolderFilter) -> Result<DicomFolder, 
     let mut slices = Vec::new();
     for path in paths {
         match Slice::open(&path) {
-            FileContent::Slice(slice) if filter.allow_unreadable && slice.image.is_err() && !slice.localizer => {
+            FileContent::Slice(slice) if filter.skip_unreadable && slice.image.is_err() && !slice.localizer => {
                 *other_files.entry("unreadable file").or_insert(0) += 1;
             }
             FileContent::Slice(slice) => slices.push(*slice),

@@ -1,4 +1,4 @@
-//! The kinds of files in a DICOM folder: slices, other objects, and files that are no DICOM files by their name.
+//! The kinds of files in a DICOM folder: slices, other objects, and files whose name shows that they are not DICOM.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -70,7 +70,7 @@ const OTHER_NAMES: [&str; 13] = [
 pub(super) enum ObjectClass {
     /// A CT image.
     Ct,
-    /// Another class of the standard, which is no slice of a CT scan. The name contains no text of the file.
+    /// Another class of the standard, which is not a slice of a CT scan. The name contains no text of the file.
     Other(&'static str),
     /// A class of a vendor, or no class: the elements show whether the file contains an image.
     Unknown,
@@ -93,7 +93,7 @@ impl ObjectClass {
     }
 }
 
-/// Returns whether the name of a file shows that it is no DICOM file: `notes.txt`, `DICOMDIR`, `MD5SUMS`, `.DS_Store`.
+/// Returns whether the name of a file shows that it is not a DICOM file: `notes.txt`, `DICOMDIR`, `MD5SUMS`, `.DS_Store`.
 pub(super) fn is_other_file_by_name(path: &Path) -> bool {
     // A compressed slice, `IM0001.dcm.gz`, is a slice that cannot be read.
     if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gz")) {
@@ -112,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn class_is_named_by_longest_start() {
+    fn sop_class_is_named_by_longest_uid_prefix() {
         assert_eq!(ObjectClass::of(Some(uids::CT_IMAGE_STORAGE)), ObjectClass::Ct);
         for (uid, name) in [
             (uids::SECONDARY_CAPTURE_IMAGE_STORAGE, "secondary capture"),
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_notes_and_checksums_are_no_slices() {
+    fn file_names_of_notes_and_checksums_are_not_dicom() {
         for name in [
             "notes.txt",
             "DICOMDIR",

@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn sign_is_highest_bit_of_stream() {
+    fn sign_bit_follows_precision_of_stream() {
         for bits in 13..=16 {
             assert_eq!(values(&[0, 4095, 4096, 8191], 13, bits, true).unwrap(), [0, 4095, -4096, -1], "{bits}");
             assert_eq!(values(&[0, 4095, 4096, 8191], 13, bits, false).unwrap(), [0, 4095, 4096, 8191], "{bits}");

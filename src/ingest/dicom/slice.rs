@@ -80,7 +80,7 @@ const MODALITIES: [&str; 14] =
 pub(super) enum FileContent {
     /// A slice, or a file that cannot be read and may contain one.
     Slice(Box<Slice>),
-    /// An object or file that is no slice, by its SOP class or its name.
+    /// An object or file that is not a slice, by its SOP class or its name.
     Other(&'static str),
 }
 
@@ -174,7 +174,7 @@ impl Slice {
     }
 }
 
-/// The name of a file that is no DICOM file by its name.
+/// The kind of a file whose name shows that it is not DICOM.
 const OTHER_FILE: &str = "other file";
 
 /// Returns the fault of a file that is not DICOM, or is too damaged to tell.

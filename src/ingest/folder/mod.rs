@@ -143,7 +143,7 @@ impl FolderSource {
         Self { limits, ..self }
     }
 
-    /// Lists the entries of a path, and counts the files in it that are no slices.
+    /// Lists the entries of a path, and counts the files in it that are not slices.
     fn entries_of(
         &self,
         found: MatchedPath,
@@ -194,7 +194,7 @@ impl FolderSource {
         let is_excluded = |path: &Path| path.strip_prefix(&self.root).is_ok_and(|key| self.exclude.is_match(key));
         dicom::list_folder(
             folder,
-            &FolderFilter { is_excluded: &is_excluded, allow_unreadable: self.allow_unreadable_files },
+            &FolderFilter { is_excluded: &is_excluded, skip_unreadable: self.allow_unreadable_files },
         )
     }
 
@@ -297,7 +297,7 @@ impl Source for FolderSource {
         if !other_files.is_empty() {
             tracing::info!(
                 source = self.name,
-                "left out files of DICOM folders that are no slices: {}",
+                "skipped files of DICOM folders that are not CT slices: {}",
                 counts(&other_files)
             );
         }
@@ -357,7 +357,7 @@ impl Source for FolderSource {
     }
 }
 
-/// Returns the numbers of files that are no slices, with the names of their kinds.
+/// Returns the numbers of files that are not slices, with the names of their kinds.
 fn counts(other_files: &BTreeMap<&'static str, usize>) -> String {
     other_files.iter().map(|(kind, count)| format!("{count} × {kind}")).collect::<Vec<_>>().join(", ")
 }

@@ -150,7 +150,8 @@ impl<R: BufRead> Stream<R> {
         };
         let trailing = compressed + reader.fill_buf().map_err(read_fault)?.len() as u64;
         if trailing > 0 {
-            tracing::warn!("at least {trailing} bytes after the last voxel of a file are ignored");
+            let file_bytes = self.file_bytes;
+            tracing::warn!("ignored at least {trailing} bytes after the last voxel of a file of {file_bytes} bytes");
         }
         Ok(())
     }

@@ -216,7 +216,7 @@ proptest! {
 }
 
 #[test]
-fn conv3d_panics_for_a_class_that_the_processor_lacks() {
+fn conv3d_panics_for_unsupported_kernel_class() {
     let Some(missing) = [Class::Avx2, Class::Avx512].into_iter().find(|class| !Class::available().contains(class))
     else {
         return;

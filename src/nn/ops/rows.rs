@@ -44,7 +44,7 @@ impl RowOrder {
         Ok(Self { forward, backward: backward.into() })
     }
 
-    /// Returns the inverse order: rows without a position become zeros.
+    /// Returns the order that undoes this one: rows that this order drops become zeros.
     #[must_use]
     pub fn inverse(&self) -> Self {
         Self { forward: Arc::clone(&self.backward), backward: Arc::clone(&self.forward) }
@@ -79,17 +79,17 @@ pub fn arrange_rows(x: &Tensor, order: &RowOrder) -> Result<Tensor> {
         ref got => bail!("arrange_rows: expected a tensor of shape [batch, {expected}, channel], got {got:?}"),
     };
     check::not_empty("arrange_rows", "tensor", x)?;
-    apply(Arrange { order: order.clone(), batch, channels }, &[x])
+    apply(ArrangeRows { order: order.clone(), batch, channels }, &[x])
 }
 
 /// The operator of [`arrange_rows`].
-struct Arrange {
+struct ArrangeRows {
     order: RowOrder,
     batch: usize,
     channels: usize,
 }
 
-impl Operator for Arrange {
+impl Operator for ArrangeRows {
     const NAME: &'static str = "arrange_rows";
 
     fn shape(&self) -> Shape {
@@ -109,7 +109,7 @@ impl Operator for Arrange {
     }
 }
 
-impl Native for Arrange {
+impl Native for ArrangeRows {
     fn forward(&self, inputs: &[&[f32]]) -> Result<Vec<f32>> {
         Ok(self.copy(inputs[0], &self.order.backward, &self.order.forward))
     }
@@ -120,7 +120,7 @@ impl Native for Arrange {
     }
 }
 
-impl Arrange {
+impl ArrangeRows {
     /// Copies the rows `index` of each sample of `x`, which has as many rows as `from` is long.
     fn copy(&self, x: &[f32], from: &[u32], index: &[u32]) -> Vec<f32> {
         const ROWS: usize = 256; // rows that one thread moves at a time

@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
-use crate::nn::layers::{Conv3d, ConvTranspose3d, Normalize};
+use crate::nn::layers::{Conv3d, ConvTranspose3d, NormLayer};
 use crate::nn::ops::{self, Activation, NormScope};
 
 const SLOPE: f64 = 0.01;
@@ -27,7 +27,7 @@ impl Residual {
     /// Maps `[batch, x, y, z, c_in]` to `[batch, x, y, z, c_out]`.
     pub fn forward(&self, x: Tensor) -> Result<Tensor> {
         let [activated, plain] =
-            [Activation::LeakyRelu(SLOPE), Activation::None].map(|a| Normalize::plain(NormScope::Instance, a));
+            [Activation::LeakyRelu(SLOPE), Activation::None].map(|a| NormLayer::plain(NormScope::Instance, a));
         // `&{ y }` moves a volume into the statement, which frees the volume before the next one is allocated.
         let y = self.conv1.forward(&x)?;
         let y = activated.forward(y)?;

@@ -72,7 +72,7 @@ impl<R: Read + Seek> Archive<R> {
         let mut bytes = Vec::new();
         match entry.compression() {
             CompressionMethod::Stored if size == packed => bytes.reserve_exact(size as usize),
-            CompressionMethod::Stored => return Err(within(&format!("stored as {packed} bytes"))),
+            CompressionMethod::Stored => return Err(within(&format!("expected {size} stored bytes, got {packed}"))),
             CompressionMethod::Deflated => {}
             method => return Err(within(&format!("expected a stored or deflated entry, got {method}"))),
         }
@@ -80,7 +80,7 @@ impl<R: Read + Seek> Archive<R> {
         let mut content = self.zip.by_index(index).map_err(|error| within(&reason(error)))?;
         content.read_to_end(&mut bytes).map_err(|error| within(&error.to_string()))?;
         if bytes.len() as u64 != size {
-            return Err(within(&format!("got {} bytes", bytes.len())));
+            return Err(within(&format!("expected {size} bytes after decompression, got {}", bytes.len())));
         }
         Ok(bytes)
     }

@@ -211,6 +211,7 @@ fn tensor_of<const N: usize, T: candle_core::WithDType>(
     shape: Vec<usize>,
 ) -> Result<Tensor> {
     let (numbers, _) = bytes.as_chunks();
+    let context = format!("cannot create a tensor of shape {shape:?}");
     Tensor::from_vec(numbers.iter().map(|bytes| number(*bytes)).collect::<Vec<_>>(), shape, &Device::Cpu)
-        .map_err(failed("cannot create a tensor"))
+        .map_err(failed(&context))
 }

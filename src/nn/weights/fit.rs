@@ -191,7 +191,7 @@ fn choose(named: &[TensorName], part: NetworkPart) -> Result<Option<NetworkPart>
 
 /// Converts a tensor to f32, and checks that all numbers are finite.
 fn parameter(tensor: &Tensor) -> Result<Tensor, String> {
-    let failed = |error| failed("cannot convert the tensor")(error).to_string();
+    let failed = |error| failed("cannot convert the tensor to f32")(error).to_string();
     if tensor.dtype() == DType::I64 {
         let numbers: Vec<i64> =
             tensor.to_device(&Device::Cpu).and_then(|tensor| tensor.flatten_all()?.to_vec1()).map_err(failed)?;

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use super::read_metadata;
 use crate::error::{Error, Result};
 
-/// The metadata key under which checkpoints of trainings store their header.
+/// The metadata key under which checkpoints of training runs store their header.
 pub const HEADER_KEY: &str = "freetumor";
 
 /// The metadata that `freetumor train` writes into weights; all fields are `None` for weights of other programs.
@@ -36,11 +36,11 @@ pub struct WeightsMetadata {
     pub norm: Option<String>,
     /// The HU that were mapped to 0 and 1 in training.
     pub window_hu: Option<[f32; 2]>,
-    /// The voxel spacing of training in millimetres, along [x, y, z].
+    /// The voxel spacing used in training, in millimetres, along [x, y, z].
     pub spacing_mm: Option<[f64; 3]>,
     /// The voxels of a training crop, along [x, y, z].
     pub patch_voxels: Option<[usize; 3]>,
-    /// Whether the file is the checkpoint of a training instead of a file of weights.
+    /// Whether the file is the checkpoint of a training run instead of a file of weights.
     pub is_checkpoint: bool,
 }
 
@@ -68,8 +68,8 @@ impl WeightsMetadata {
             return Ok(());
         }
         let weights = path.parent().unwrap_or(Path::new(".")).join("weights");
-        Err(Error::new(format!("{} is the checkpoint of a training, not a file of weights", path.display()))
-            .with_hint(format!("use the weights of that training in {}", weights.display())))
+        Err(Error::new(format!("expected a weights file, got the checkpoint of a training run: {}", path.display()))
+            .with_hint(format!("use the weights of that training run in {}", weights.display())))
     }
 
     /// Returns an error message if the metadata names another network than `network`.
@@ -78,7 +78,7 @@ impl WeightsMetadata {
         Some(format!("expected the weights of a {network}, got those of a {actual}"))
     }
 
-    /// Returns the settings of preprocessing that differ from training: the setting, an error message, and the value of training.
+    /// Returns the settings of preprocessing that differ from training: the setting, an error message, and the value used in training.
     pub fn preprocessing_mismatches(
         &self,
         window_hu: [f32; 2],
@@ -86,13 +86,13 @@ impl WeightsMetadata {
     ) -> Vec<(&'static str, String, String)> {
         let mut mismatches = Vec::new();
         if let Some(trained) = self.window_hu.filter(|trained| *trained != window_hu) {
-            let message = format!("expected the window of training, {trained:?} HU, got {window_hu:?}");
+            let message = format!("expected the HU window used in training, {trained:?}, got {window_hu:?}");
             mismatches.push(("window_hu", message, format!("{trained:?}")));
         }
         let differs =
             |trained: &[f64; 3]| trained.iter().zip(spacing_mm).any(|(trained, mm)| (trained - mm).abs() > 1e-6);
         if let Some(trained) = self.spacing_mm.filter(differs) {
-            let message = format!("expected the voxel spacing of training, {trained:?} mm, got {spacing_mm:?}");
+            let message = format!("expected the voxel spacing used in training, {trained:?} mm, got {spacing_mm:?}");
             mismatches.push(("spacing_mm", message, format!("{trained:?}")));
         }
         mismatches

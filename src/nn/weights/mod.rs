@@ -34,6 +34,7 @@ pub use fit::{NetworkPart, fit, shape_of};
 pub use metadata::{HEADER_KEY, WeightsMetadata};
 pub use safetensors::{Precision, read_metadata, write_safetensors};
 
+use self::names::quoted;
 use super::failed;
 use crate::error::{Error, Result, file_type_name};
 
@@ -74,8 +75,9 @@ pub fn read_checkpoint(path: &Path, device: &Device) -> Result<Checkpoint> {
         return Err(within(Error::new("the file holds no tensors")));
     }
     tracing::debug!(mappings = ?checkpoint.mappings, tensors = checkpoint.tensors.len(), "weights read");
-    for tensor in checkpoint.tensors.values_mut() {
-        *tensor = tensor.to_device(device).map_err(failed("cannot move a tensor")).map_err(within)?;
+    for (name, tensor) in &mut checkpoint.tensors {
+        let context = format!("cannot copy the tensor {} to the device", quoted(name));
+        *tensor = tensor.to_device(device).map_err(failed(&context)).map_err(within)?;
     }
     Ok(checkpoint)
 }

@@ -28,7 +28,10 @@ const METADATA: &str = "__metadata__";
 /// # Errors
 /// If the header is malformed, or its tensors are not exactly what follows it.
 pub(super) fn read(mut reader: impl Read + Seek, file_bytes: u64) -> Result<Checkpoint> {
-    let (header, data_bytes) = header_of(&mut reader, file_bytes)?;
+    let (header, data_bytes) = header_of(&mut reader, file_bytes).map_err(|error| match error {
+        HeaderError::Io(error) => unreadable(error),
+        HeaderError::Malformed(error) => error,
+    })?;
     let mut budget = Budget::of_file(file_bytes);
     let header: Map<String, Value> = serde_json::from_slice(&header).map_err(not_json)?;
 
@@ -42,8 +45,9 @@ pub(super) fn read(mut reader: impl Read + Seek, file_bytes: u64) -> Result<Chec
         let [start, end] = [info.data_offsets.0 as u64, info.data_offsets.1 as u64];
         let bytes = view.count().and_then(|count| count.checked_mul(element.bytes()));
         if bytes.is_none() || end.checked_sub(start) != bytes || end > data_bytes {
+            let expected = bytes.map_or("fewer than 2^64".to_owned(), |bytes| bytes.to_string());
             return Err(malformed(&format!(
-                "the bytes {start} to {end} of {data_bytes} do not have the length of its shape"
+                "expected {expected} bytes for its shape, got bytes {start}..{end} of {data_bytes}"
             )));
         }
         view.check((end - start) / element.bytes(), &mut budget).map_err(|error| malformed(&error))?;
@@ -54,7 +58,7 @@ pub(super) fn read(mut reader: impl Read + Seek, file_bytes: u64) -> Result<Chec
     let mut at = 0;
     for (start, end, name, view) in views {
         if start != at {
-            return Err(Error::new(format!("tensor {}: expected a start at byte {at}, got {start}", quoted(&name))));
+            return Err(Error::new(format!("tensor {}: expected the data offset {at}, got {start}", quoted(&name))));
         }
         at = end;
         let mut bytes = vec![0; (end - start) as usize];
@@ -70,24 +74,39 @@ pub(super) fn read(mut reader: impl Read + Seek, file_bytes: u64) -> Result<Chec
     Ok(Checkpoint { tensors, mappings: vec![String::new()] })
 }
 
+/// The reason why a header cannot be read.
+enum HeaderError {
+    Io(io::Error),
+    Malformed(Error),
+}
+
 /// Reads the header's JSON; returns it with the number of bytes that follow. The reader is then at the first of those bytes.
-fn header_of(mut reader: impl Read + Seek, file_bytes: u64) -> Result<(Vec<u8>, u64)> {
+fn header_of(mut reader: impl Read + Seek, file_bytes: u64) -> Result<(Vec<u8>, u64), HeaderError> {
+    let truncated = |message: String| {
+        let hint = "copy or download the file again: the file may be truncated";
+        HeaderError::Malformed(Error::new(message).with_hint(hint))
+    };
+    let Some(rest) = file_bytes.checked_sub(8) else {
+        return Err(truncated(format!(
+            "expected the length of the header in 8 bytes, got a file of {file_bytes} bytes"
+        )));
+    };
     let mut length = [0; 8];
-    reader.seek(SeekFrom::Start(0)).and_then(|_| reader.read_exact(&mut length)).map_err(unreadable)?;
+    reader.seek(SeekFrom::Start(0)).and_then(|_| reader.read_exact(&mut length)).map_err(HeaderError::Io)?;
     let length = u64::from_le_bytes(length);
-    let Some(data_bytes) = file_bytes.checked_sub(8).and_then(|rest| rest.checked_sub(length)) else {
-        return Err(Error::new(format!(
+    let Some(data_bytes) = rest.checked_sub(length) else {
+        return Err(truncated(format!(
             "expected a header within the file of {file_bytes} bytes, got a header of {length} bytes"
-        ))
-        .with_hint("copy or download the file again: the file may be truncated"));
+        )));
     };
     let mut header = vec![0; length as usize];
-    reader.read_exact(&mut header).map_err(unreadable)?;
+    reader.read_exact(&mut header).map_err(HeaderError::Io)?;
     Ok((header, data_bytes))
 }
 
+/// Converts an I/O error; the caller adds the path.
 fn unreadable(error: io::Error) -> Error {
-    Error::new(format!("cannot read: {error}"))
+    Error::new(error.to_string()).with_source(error)
 }
 
 fn not_json(error: serde_json::Error) -> Error {
@@ -115,10 +134,16 @@ fn not_json(error: serde_json::Error) -> Error {
 /// ```
 pub fn read_metadata(path: &Path) -> Result<BTreeMap<String, String>> {
     let io = |error| Error::io("cannot read", path, error);
-    let malformed = |error: Error| Error::new(format!("{} is not a safetensors file: {error}", path.display()));
+    let malformed = |error: Error| {
+        let wrapped = Error::new(format!("{} is not a safetensors file: {error}", path.display()));
+        error.hint().into_iter().fold(wrapped, Error::with_hint)
+    };
     let file = File::open(path).map_err(io)?;
     let file_bytes = file.metadata().map_err(io)?.len();
-    let (header, _) = header_of(file, file_bytes).map_err(malformed)?;
+    let (header, _) = header_of(file, file_bytes).map_err(|error| match error {
+        HeaderError::Io(error) => io(error),
+        HeaderError::Malformed(error) => malformed(error),
+    })?;
     let header: Header = serde_json::from_slice(&header).map_err(not_json).map_err(malformed)?;
     Ok(header.metadata)
 }
@@ -133,7 +158,7 @@ struct Header {
 /// The precision of written weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// 32 bits, from which a training can be resumed with the same bits.
+    /// 32 bits, from which a training run can be resumed with the same bits.
     #[default]
     Single,
     /// 16 bits: half the size, about three decimal digits.
@@ -194,7 +219,8 @@ fn header(
         entries.insert(name.clone(), json!({ "dtype": dtype, "shape": tensor.dims(), "data_offsets": [at, end] }));
         at = end;
     }
-    let mut text = serde_json::to_vec(&entries).map_err(|error| Error::new(format!("cannot write: {error}")))?;
+    let mut text =
+        serde_json::to_vec(&entries).map_err(|error| Error::new(format!("cannot serialize the header: {error}")))?;
     text.resize(text.len().next_multiple_of(8), b' ');
     Ok([&(text.len() as u64).to_le_bytes()[..], &text].concat())
 }
@@ -209,7 +235,7 @@ fn numbers(name: &str, tensor: &Tensor, precision: Precision) -> Result<Vec<u8>>
     }
     let numbers =
         tensor.to_device(&Device::Cpu).and_then(|tensor| tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1());
-    let numbers: Vec<f32> = numbers.map_err(failed("cannot write a tensor"))?;
+    let numbers: Vec<f32> = numbers.map_err(failed(&format!("cannot read the tensor {} to write it", quoted(name))))?;
     match precision {
         Precision::Single => Ok(numbers.iter().flat_map(|number| number.to_le_bytes()).collect()),
         Precision::Half => {

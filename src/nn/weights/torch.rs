@@ -68,7 +68,8 @@ pub(super) fn read(reader: impl Read + Seek, file_bytes: u64) -> Result<Checkpoi
 
 /// Adds the name of a tensor to an error.
 fn of_tensor(name: &str, error: &Error) -> Error {
-    Error::new(format!("tensor {}: {error}", quoted(name)))
+    let named = Error::new(format!("tensor {}: {error}", quoted(name)));
+    error.hint().into_iter().fold(named, Error::with_hint)
 }
 
 /// Returns the archive's top-level folder with its slash: it contains every entry of a checkpoint.
@@ -199,9 +200,10 @@ fn stored_tensor(pickle: &Pickle, id: Id) -> Result<Option<TorchTensor>> {
             return match pickle.global(*callable) {
                 Some((module, name)) if module.starts_with("torch.") && name.starts_with("_rebuild_") => {
                     Err(Error::new(format!(
-                        "expected a plain tensor, got the result of {}",
+                        "expected a dense, unquantised tensor, got one that {} rebuilds",
                         quoted(&format!("{module}.{name}"))
-                    )))
+                    ))
+                    .with_hint("convert it first: tensor.to_dense(), or tensor.dequantize()"))
                 }
                 _ => Ok(None),
             };
@@ -209,7 +211,7 @@ fn stored_tensor(pickle: &Pickle, id: Id) -> Result<Option<TorchTensor>> {
         _ => return Ok(None),
     };
     let PickleValue::Storage(storage) = pickle.object(tensor.storage) else {
-        return Err(Error::new("the tensor has no storage"));
+        return Err(Error::new("expected a tensor with a storage in the same file, got none"));
     };
     let element = match tensor.dtype {
         None => storage.element,
@@ -223,9 +225,13 @@ fn stored_tensor(pickle: &Pickle, id: Id) -> Result<Option<TorchTensor>> {
         return Err(Error::new("expected a shape and strides of at most 16 numbers, none below zero"));
     };
     let numbers = storage.element.map_or(1, ElementType::bytes);
-    let storage_bytes = storage.count.checked_mul(numbers);
-    let (Some(key), Some(storage_bytes)) = (pickle.text(&storage.key), storage_bytes) else {
-        return Err(Error::new(format!("a storage of {} numbers", storage.count)));
+    let Some(storage_bytes) = storage.count.checked_mul(numbers) else {
+        let count = storage.count;
+        return Err(Error::new(format!("expected a storage of fewer than 2^64 bytes, got {count} numbers")));
+    };
+    let Some(key) = pickle.text(&storage.key) else {
+        let bytes = storage.key.len();
+        return Err(Error::new(format!("expected a storage with a shorter name, got a name of {bytes} bytes")));
     };
     let view = StridedView { element, offset: tensor.offset, shape, strides };
     Ok(Some(TorchTensor { key: key.to_owned(), storage_bytes, view }))

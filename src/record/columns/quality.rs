@@ -28,7 +28,7 @@ pub(in crate::record) fn descriptors() -> Vec<Descriptor<Row>> {
         3 "size_class" Text maybe "" "tiny, small, medium or large; absent if no site was found." => size_class();
         4 "verdict" Text always "" "accepted or rejected." => verdict();
         5 "reason" Text maybe "" "Reason for the rejection: the condition as written in the graph file, or a code such as no_site." => access!(optional_text group.reason);
-        8 "epoch" U64 always "" "The commit that made the change." => access!(U64 epoch);
-        9 "attempts" I64 always "" "Attempts that the commit added; negative if the commit removed attempts. The sum over epochs is the number of attempts of a group." => access!(I64 attempts);
+        8 "epoch" U64 always "" "Number of the epoch (commit) that added or removed the attempts." => access!(U64 epoch);
+        9 "attempts" I64 always "" "Attempts that the epoch added; negative if the epoch removed attempts. The sum over epochs is the group's number of attempts." => access!(I64 attempts);
     }
 }

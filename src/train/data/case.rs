@@ -118,7 +118,7 @@ impl Case {
 /// let index = VoxelIndex::of(&labels);
 /// assert_eq!((index.count(2), index.count(0), index.count(7)), (2, 58, 0));
 /// assert_eq!(index.voxel(&labels, 2, 1), Some([4, 3, 2]));
-/// let voxel = index.draw(&labels, |label| label == 2, &mut Key::root(1).stream("voxel")).unwrap();
+/// let voxel = index.sample(&labels, |label| label == 2, &mut Key::root(1).stream("voxel")).unwrap();
 /// assert_eq!(labels[voxel], 2);
 /// ```
 #[derive(Clone, Debug, Default)]
@@ -180,7 +180,7 @@ impl VoxelIndex {
     }
 
     /// Samples a voxel uniformly from the selected labels; returns `None` if there is no such voxel.
-    pub fn draw(
+    pub fn sample(
         &self,
         labels: &Array3<u8>,
         is_selected: impl Fn(u8) -> bool,

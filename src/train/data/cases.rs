@@ -154,7 +154,7 @@ impl Cases {
         match (entry.open)().and_then(|masked| Case::prepare(&masked, &self.preprocess)) {
             Ok(case) => Ok(self.insert(index, Arc::new(case))),
             Err(fault) => {
-                tracing::warn!(scan = %entry.id, %fault, "cannot read a scan: the training excludes the scan");
+                tracing::warn!(scan = %entry.id, %fault, "cannot read a scan: the scan is excluded from training");
                 self.locked().failed.insert(index, fault.clone());
                 Err(fault)
             }

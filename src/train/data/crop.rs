@@ -84,7 +84,7 @@ impl CropCentre {
             Self::Tumor => organs.iter().any(|organ| organ.tumor_label == label),
             Self::Background => label == 0,
         };
-        let voxel = case.index.draw(&case.masked.mask.labels, is_selected, random);
+        let voxel = case.index.sample(&case.masked.mask.labels, is_selected, random);
         let middle = voxel.unwrap_or_else(|| case.shape().map(|voxels| random.index(voxels)));
         crop_around(middle, case.patch, case.shape())
     }

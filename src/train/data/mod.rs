@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Every random stream is keyed by the seed of the training run, the step and the index in the batch. A batch is a function of its
-//! step only: it does not depend on the thread that makes it, on interruptions of the training, or on how far ahead it is made.
+//! step only: it does not depend on the thread that makes it, on interruptions of the training run, or on how far ahead it is made.
 
 mod augment;
 mod batch;

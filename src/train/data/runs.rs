@@ -96,7 +96,7 @@ fn read(folder: &Path, pair: &Pair, organs: &Arc<[Organ]>) -> Result<MaskedScan,
     Ok(MaskedScan { scan: Arc::new(scan), mask })
 }
 
-/// Returns the id of a sample as a scan id: in a training, every sample is a separate scan.
+/// Returns the id of a sample as a scan id: in a training run, every sample is a separate scan.
 fn scan_id(pair: &Pair) -> ScanId {
     ScanId::from_bytes(*pair.sample_id.as_bytes())
 }

@@ -134,7 +134,7 @@ impl<'a> Logits<'a> {
 /// Returns an error if the copy fails.
 pub fn to_host(logits: &Tensor) -> Result<Vec<f32>> {
     let values = logits.detach().to_device(&Device::Cpu).and_then(|logits| logits.flatten_all()?.to_vec1());
-    values.map_err(failed("cannot read logits"))
+    values.map_err(failed("cannot copy the logits from the device"))
 }
 
 /// Returns a scalar tensor whose gradient over `logits` is `gradient`, as the start of a backward pass.

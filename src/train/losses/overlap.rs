@@ -115,7 +115,7 @@ fn sample_gradient(values: &mut [f32], target: &[u8], n: usize, slopes: &[[f64; 
 /// # Panics
 /// Panics if the maps have different lengths or contain a class that is not below `classes`.
 pub fn dice_by_class(truth: &[u8], predicted: &[u8], classes: usize) -> Vec<Option<f64>> {
-    assert_eq!(truth.len(), predicted.len(), "truth and prediction have the same voxels");
+    assert_eq!(truth.len(), predicted.len(), "ground truth and prediction have the same voxels");
     let mut counts = vec![[0u64; 2]; classes];
     for (truth, predicted) in truth.iter().zip(predicted) {
         counts[usize::from(*truth)][1] += 1;

@@ -9,7 +9,7 @@
 //! OUT/weights/NAME.safetensors        the final weights of each network
 //! OUT/weights/NAME-best.safetensors   the weights with the best validation score
 //! OUT/private/scans.jsonl  the file of each scan; readable by the owner only
-//! OUT/lock                 locked while a training writes to the folder
+//! OUT/lock                 locked while a training run writes to the folder
 //! ```
 
 mod pace;
@@ -147,14 +147,14 @@ pub fn check_finite(numbers: &[(String, f64)], crops: &str) -> Result<()> {
     Err(Error::new(format!("{name} is {value} (all numbers: {all}), computed from {crops}")))
 }
 
-/// Files that mark the folder of a pipeline or a data set; a training does not write to such a folder.
+/// Files that mark the folder of a pipeline or a data set; a training run does not write to such a folder.
 const FOREIGN: [&str; 2] = ["run.json", "dataset.json"];
 
-/// Locks a folder against other trainings; returns `None` if the file system does not support locks.
+/// Locks a folder against other training runs; returns `None` if the file system does not support locks.
 fn lock(out: &Path) -> Result<Option<FileLock>> {
     store::lock_if_supported(&out.join("lock"), || {
-        Error::new(format!("{} is being written by another training", out.display()))
-            .with_hint("wait until the other training ends, or write to another folder with `--out`")
+        Error::new(format!("{} is being written by another training run", out.display()))
+            .with_hint("wait until the other training run ends, or write to another folder with `--out`")
     })
 }
 

@@ -57,7 +57,7 @@ use super::data::{AugmentConfig, CropConfig, CutMixConfig};
 use super::run::Intervals;
 use crate::error::ConfigError;
 
-/// The training of a segmentor.
+/// Settings for training a segmentor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SegmentationConfig {
@@ -123,7 +123,7 @@ impl Default for SyntheticConfig {
 pub struct RunPool {
     /// The run folder.
     pub folder: PathBuf,
-    /// The epoch whose state of the run folder is used, so that later epochs do not change the training. Default: the last epoch.
+    /// The epoch whose state of the run folder is used, so that later epochs do not change the training run. Default: the last epoch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<u64>,
 }

@@ -25,7 +25,7 @@ const FEW_PASS_HINT: &str = "loosen the conditions of the quality test, or raise
 pub enum SyntheticSource {
     /// Scans with a synthetic tumor, such as the samples of a run folder.
     Pool(Arc<Cases>),
-    /// Candidates that were made before the training, each with the index of its case. Only the regions of the tumors are in memory.
+    /// Candidates that were made before the training run, each with the index of its case. Only the regions of the tumors are in memory.
     Candidates {
         /// The scans.
         cases: Arc<Cases>,
@@ -298,7 +298,7 @@ mod tests {
             let batch = sampler.batch(step).unwrap();
             assert!(!batch.labels.contains(&2) && batch.origins.iter().all(|origin| !origin.is_synthetic));
         }
-        // If no tumor passes, the training stops with an error.
+        // If no tumor passes, the training run stops with an error.
         let stopped = (10..1000).find_map(|step| sampler.batch(step).err()).unwrap();
         assert_eq!(counts(&sampler), [FIRST_REPORT, 0]);
         let expected = "none of 100 synthetic tumors passed the quality test within 10 attempts";

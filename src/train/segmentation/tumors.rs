@@ -1,4 +1,4 @@
-//! Fresh tumors, made and tested during the training.
+//! Fresh tumors, made and tested during the training run.
 
 use crate::attempt::AttemptLoop;
 use crate::error::Fault;

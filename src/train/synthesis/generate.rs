@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn smooth_equals_smoothing_of_inference() {
+    fn differentiable_blur_equals_blur_of_inference() {
         let values = uniform("difference", 512, -1.0, 1.0);
         let blend = Blend::new(Activation::Tanh, &Device::Cpu).unwrap();
         let smooth = blend.smooth(&tensor(&values, 1)).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();

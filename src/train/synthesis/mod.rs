@@ -30,7 +30,7 @@ use crate::mask::Organ;
 use crate::synth::{Rules, RulesConfig};
 use crate::volume::HuWindow;
 
-/// The training of a generator and a discriminator.
+/// Settings for training a generator and a discriminator.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SynthesisConfig {

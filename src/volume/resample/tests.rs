@@ -66,7 +66,7 @@ fn grids() -> impl Strategy<Value = (Grid, Grid)> {
 
 proptest! {
     #[test]
-    fn linear_equals_definition(grids in grids(), outside in prop_oneof![Just(OutsideValue::Edge), Just(OutsideValue::Value(-7.0))]) {
+    fn linear_equals_plain_trilinear_interpolation(grids in grids(), outside in prop_oneof![Just(OutsideValue::Edge), Just(OutsideValue::Value(-7.0))]) {
         let (source, target) = grids;
         let values = noise(source.shape);
         let resampled = Resampling::between(&source, &target).unwrap().linear(&values, outside);

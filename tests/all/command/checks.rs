@@ -41,7 +41,7 @@ fn errors_of_mask_settings_have_locations_and_hints() {
         ("exchange=pipe", "`{image}` is a file", "remove the placeholder"),
         ("image=../image.nii", "expected a name such as `image.nii`", ""),
         ("answer=folder", "unknown placeholder `{output}`", "did you mean `outputs`?"),
-        ("organs=[\"lver\"]", "`lver` is no organ of TotalSegmentator v2", "did you mean `liver`?"),
+        ("organs=[\"lver\"]", "`lver` is not an organ of TotalSegmentator v2", "did you mean `liver`?"),
     ];
     for (set, message, hint) in cases {
         let checked = check_with(&[&format!("stages.organs.{set}")]);
@@ -56,14 +56,14 @@ fn errors_of_mask_settings_have_locations_and_hints() {
 }
 
 #[test]
-fn folder_output_requires_placeholder_of_class() {
+fn folder_output_requires_placeholder_name_in_output() {
     let with = |more: &[&str]| {
         let sets = ["stages.organs.answer=folder", "stages.organs.argv=[\"sh\", \"{image}\", \"{outputs}\"]"];
         let checked = check_with(&[&sets[..], more].concat());
         checked.problems.iter().map(|problem| problem.message.clone()).collect::<Vec<_>>().join("\n")
     };
     assert_eq!(with(&[]), "");
-    assert!(with(&["stages.organs.output=liver.nii.gz"]).contains("expected `{name}` in place of the class"));
+    assert!(with(&["stages.organs.output=liver.nii.gz"]).contains("expected a pattern with the placeholder `{name}`"));
     assert!(with(&["stages.organs.files={ liver = [\"liver\"] }"]).contains("expected either `organs` or `files`"));
     assert!(with(&["stages.organs.exchange=pipe"]).contains("cannot be read from a pipe"));
 }

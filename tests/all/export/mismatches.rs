@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{PHANTOMS, Run, files, layouts};
 
 #[test]
-fn export_reports_scans_with_other_voxels_and_writes_the_rest() {
+fn export_refuses_scans_whose_voxel_digest_differs_and_exports_the_others() {
     let run = Run::new();
     std::fs::write(run.sibling("other.toml"), PHANTOMS.replace("seed = 5", "seed = 6")).unwrap();
     for (sink, layout) in layouts() {
@@ -41,7 +41,7 @@ fn export_reports_scans_with_other_voxels_and_writes_the_rest() {
 }
 
 #[test]
-fn export_reports_scans_with_other_mask() {
+fn export_refuses_scans_whose_mask_digest_differs() {
     let run = Run::new();
     let other =
         PHANTOMS.replace("organs = [\"liver\", \"pancreas\", \"kidney\"]", "organs = [\"liver\", \"pancreas\"]");

@@ -58,7 +58,7 @@ fn export_resumes_with_truncated_journal_and_temporary_files() {
 }
 
 #[test]
-fn export_fails_on_folder_with_other_content() {
+fn export_fails_on_folder_that_is_not_its_export() {
     let run = Run::new();
     let [(_, nnunet), (_, decathlon), ..] = layouts();
     fs::create_dir(run.sibling("full")).unwrap();

@@ -258,7 +258,7 @@ fn strength_multiplies_the_change_by_one_factor_for_each_tumor() {
 }
 
 #[test]
-fn structure_darkens_only_the_middle_of_large_tumors() {
+fn necrotic_core_darkens_only_the_middle_of_large_tumors() {
     let folder = tempfile::tempdir().unwrap();
     let weights = generator_weights(&folder);
     let rules = |diameter_mm, necrotic_fraction| RulesConfig {

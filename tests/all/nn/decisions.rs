@@ -6,7 +6,7 @@
 
 use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
-use freetumor::nn::layers::{Conv3d, ConvTranspose3d, Normalize, channels_first, channels_last};
+use freetumor::nn::layers::{Conv3d, ConvTranspose3d, NormLayer, channels_first, channels_last};
 use freetumor::nn::ops::{self, Activation, NormScope};
 
 use super::networks::{filled_as, gradients, named};
@@ -63,7 +63,7 @@ impl Decisions {
         for (index, pair) in channels.windows(2).enumerate() {
             let vb = vb.pp("ops").pp(index);
             let conv = Conv3d::new(vb.pp("conv1"), pair[0], pair[1], 3, true)?;
-            let norm = Normalize::new(vb.pp("bn1"), pair[1], NormScope::Batch, Activation::None)?;
+            let norm = NormLayer::new(vb.pp("bn1"), pair[1], NormScope::Batch, Activation::None)?;
             x = self.relu(&norm.forward(conv.forward(&x)?)?)?;
         }
         Ok(x)

@@ -1,6 +1,6 @@
 //! Tests of the run folder: crashes, readers, other pipelines, damage.
 
-mod simulated_disk;
+mod simulated_file_system;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use freetumor::run::seal::{SealedEpoch, seal};
 use freetumor::run::{CHECKPOINT_INTERVAL, Counts, RunFolder};
 use freetumor::sink::Layout;
 use freetumor::store::canonical;
-use freetumor::store::{Durable, Folder, REPLACEABLE, STAGING};
+use freetumor::store::{DurableFolder, DurableStorage, REPLACEABLE, STAGING};
 use rayon::prelude::*;
-use simulated_disk::SimulatedDisk;
+use simulated_file_system::SimulatedFileSystem;
 
 use crate::sinks::fixture;
 
@@ -23,12 +23,12 @@ const SHAPE: [usize; 3] = [9, 8, 5];
 const EPOCHS: u64 = 2;
 const SCANS: u64 = 3;
 
-fn store_on(disk: &SimulatedDisk) -> Arc<dyn Durable> {
-    Arc::new(Folder::on(Box::new(disk.clone()), "RUN"))
+fn store_on(file_system: &SimulatedFileSystem) -> Arc<dyn DurableStorage> {
+    Arc::new(DurableFolder::on(Box::new(file_system.clone()), "RUN"))
 }
 
-fn drive(disk: &SimulatedDisk, sinks: &[Arc<dyn Layout>]) -> freetumor::error::Result<()> {
-    fixture::run(&store_on(disk), sinks, EPOCHS, SCANS, SHAPE).map(drop)
+fn drive(file_system: &SimulatedFileSystem, sinks: &[Arc<dyn Layout>]) -> freetumor::error::Result<()> {
+    fixture::run(&store_on(file_system), sinks, EPOCHS, SCANS, SHAPE).map(drop)
 }
 
 fn committed_files(files: BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Vec<u8>> {
@@ -41,13 +41,13 @@ fn without_staging(files: BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Vec<u8>
 }
 
 /// Checks that every file with a final name is complete and that the commits verify.
-fn check_survivors(disk: &SimulatedDisk, reference: &BTreeMap<String, Vec<u8>>, context: &str) {
-    for (name, content) in committed_files(disk.files()) {
+fn check_survivors(file_system: &SimulatedFileSystem, reference: &BTreeMap<String, Vec<u8>>, context: &str) {
+    for (name, content) in committed_files(file_system.files()) {
         let whole =
             reference.get(&name).unwrap_or_else(|| panic!("{context}: {name} is not a file of the complete run"));
         assert!(*whole == content, "{context}: {name} is incomplete");
     }
-    if let Ok(folder) = RunFolder::open_in(store_on(disk)) {
+    if let Ok(folder) = RunFolder::open_in(store_on(file_system)) {
         let report = folder.verify().unwrap();
         assert!(report.problems.is_empty(), "{context}: {:?}", report.problems);
         assert_eq!(report.commits, folder.head().map_or(0, |head| head + 1));
@@ -57,7 +57,7 @@ fn check_survivors(disk: &SimulatedDisk, reference: &BTreeMap<String, Vec<u8>>, 
 #[test]
 fn run_interrupted_at_any_step_resumes_to_same_bytes() {
     let sinks = fixture::sinks();
-    let whole = SimulatedDisk::default();
+    let whole = SimulatedFileSystem::default();
     drive(&whole, &sinks).unwrap();
     let reference = without_staging(whole.files());
     assert!(reference.keys().filter(|name| name.ends_with(".tar")).count() >= 4, "{:?}", reference.keys());
@@ -66,13 +66,13 @@ fn run_interrupted_at_any_step_resumes_to_same_bytes() {
     assert!(steps > 300, "{steps}");
     (0..steps).into_par_iter().for_each(|step| {
         let context = format!("stopped before step {step} of {steps}");
-        let disk = SimulatedDisk::default();
-        disk.stop_before(step);
-        drive(&disk, &sinks).unwrap_err();
+        let file_system = SimulatedFileSystem::default();
+        file_system.stop_before(step);
+        drive(&file_system, &sinks).unwrap_err();
         // Alternate between a killed process and a power loss.
         let left = match step % 2 {
-            0 => disk.after_kill(),
-            _ => disk.after_power_loss(Key::root(3).number("step", step)),
+            0 => file_system.after_kill(),
+            _ => file_system.after_power_loss(Key::root(3).number("step", step)),
         };
         check_survivors(&left, &reference, &context);
         // The second attempt may also be interrupted.
@@ -88,8 +88,8 @@ fn run_interrupted_at_any_step_resumes_to_same_bytes() {
 #[test]
 fn load_verified_returns_intact_spools_and_removes_damaged_ones() {
     let sinks = fixture::sinks();
-    let disk = SimulatedDisk::default();
-    let store = store_on(&disk);
+    let file_system = SimulatedFileSystem::default();
+    let store = store_on(&file_system);
     let mut writer = RunFolder::create_or_resume_in(Arc::clone(&store), &fixture::manifest(7)).unwrap();
     let entries: Vec<_> = (0..6).map(fixture::entry).collect();
     writer.ingest(&entries).unwrap();
@@ -112,16 +112,16 @@ fn load_verified_returns_intact_spools_and_removes_damaged_ones() {
     }
     spool.clear_committed(1).unwrap();
     assert!(
-        !disk.files().keys().any(|name| name.starts_with("staging/0")),
+        !file_system.files().keys().any(|name| name.starts_with("staging/0")),
         "no staged file of a committed epoch remains"
     );
 }
 
 #[test]
 fn slower_of_two_writers_is_fenced() {
-    let disk = SimulatedDisk::default();
+    let file_system = SimulatedFileSystem::default();
     let [mut first, mut second] =
-        [(); 2].map(|()| RunFolder::create_or_resume_in(store_on(&disk), &fixture::manifest(7)).unwrap());
+        [(); 2].map(|()| RunFolder::create_or_resume_in(store_on(&file_system), &fixture::manifest(7)).unwrap());
     first.ingest(&[fixture::entry(0)]).unwrap();
     assert!(second.ingest(&[fixture::entry(1)]).unwrap_err().to_string().contains("fenced"));
     // Equal manifests are not a conflict: both writers write the same bytes.
@@ -133,8 +133,8 @@ fn slower_of_two_writers_is_fenced() {
 
 #[test]
 fn commit_fails_out_of_order_or_without_manifest() {
-    let disk = SimulatedDisk::default();
-    let mut writer = RunFolder::create_or_resume_in(store_on(&disk), &fixture::manifest(7)).unwrap();
+    let file_system = SimulatedFileSystem::default();
+    let mut writer = RunFolder::create_or_resume_in(store_on(&file_system), &fixture::manifest(7)).unwrap();
     assert!(writer.commit(SealedEpoch::default()).is_err(), "nothing was ingested");
     writer.ingest(&[fixture::entry(0)]).unwrap();
     writer.ingest(&[fixture::entry(1)]).unwrap();
@@ -142,7 +142,7 @@ fn commit_fails_out_of_order_or_without_manifest() {
     writer.commit(SealedEpoch::default()).unwrap();
     let twice = writer.ingest(&[fixture::entry(2), fixture::entry(2)]).unwrap_err();
     assert!(twice.to_string().contains("twice"));
-    let again = RunFolder::create_or_resume_in(store_on(&disk), &fixture::manifest(7)).unwrap();
+    let again = RunFolder::create_or_resume_in(store_on(&file_system), &fixture::manifest(7)).unwrap();
     assert_eq!((again.next_epoch(), again.next_ingest()), (1, 2));
     assert_eq!(again.folder().scan_entries(1).unwrap(), [fixture::entry(1)]);
     assert_eq!(again.ingested().unwrap().len(), 2);
@@ -186,7 +186,7 @@ fn errors_have_distinct_kinds() {
     assert_eq!(kind(7), ErrorKind::Locked);
     assert_eq!(kind(8), ErrorKind::OtherPipeline);
     drop(first);
-    let store: Arc<dyn Durable> = Arc::new(Folder::local(root.path()));
+    let store: Arc<dyn DurableStorage> = Arc::new(DurableFolder::local(root.path()));
     let writer = fixture::run(&store, &fixture::sinks(), 1, 4, SHAPE).unwrap();
     assert_eq!(store.create("epochs/000000000000.json", b"another").unwrap_err().kind(), ErrorKind::Fenced);
     let part = writer.folder().files("samples", None).unwrap()[0].clone();
@@ -195,9 +195,9 @@ fn errors_have_distinct_kinds() {
 }
 
 #[test]
-fn table_folder_contains_only_parts_of_head() {
+fn table_folder_links_only_parquet_parts_of_last_commit() {
     let root = tempfile::tempdir().unwrap();
-    let store: Arc<dyn Durable> = Arc::new(Folder::local(root.path()));
+    let store: Arc<dyn DurableStorage> = Arc::new(DurableFolder::local(root.path()));
     let writer = fixture::run(&store, &fixture::sinks(), 2, 4, SHAPE).unwrap();
     let head = |table: &str| -> Vec<String> {
         let files = writer.folder().files(table, None).unwrap();
@@ -227,7 +227,7 @@ fn table_folder_contains_only_parts_of_head() {
 }
 
 #[test]
-fn create_or_resume_fails_on_folder_with_other_files() {
+fn create_or_resume_fails_on_folder_with_foreign_files() {
     let root = tempfile::tempdir().unwrap();
     std::fs::write(root.path().join("thesis.doc"), "my only copy").unwrap();
     let error = RunFolder::create_or_resume(root.path(), &fixture::manifest(7)).err().unwrap();
@@ -240,8 +240,8 @@ fn create_or_resume_fails_on_folder_with_other_files() {
 }
 
 /// Writes a run of commits without files, for replaying.
-fn long_run(disk: &SimulatedDisk, epochs: u64) {
-    let mut writer = RunFolder::create_or_resume_in(store_on(disk), &fixture::manifest(7)).unwrap();
+fn long_run(file_system: &SimulatedFileSystem, epochs: u64) {
+    let mut writer = RunFolder::create_or_resume_in(store_on(file_system), &fixture::manifest(7)).unwrap();
     let file = |epoch: u64| FileEntry {
         path: format!("data/{epoch}"),
         table: "webdataset".into(),
@@ -259,18 +259,18 @@ fn long_run(disk: &SimulatedDisk, epochs: u64) {
 
 #[test]
 fn reader_replays_from_checkpoint_and_stops_at_gap() {
-    let disk = SimulatedDisk::default();
+    let file_system = SimulatedFileSystem::default();
     let epochs = 2 * CHECKPOINT_INTERVAL + 7;
-    long_run(&disk, epochs);
-    let folder = RunFolder::open_in(store_on(&disk)).unwrap();
+    long_run(&file_system, epochs);
+    let folder = RunFolder::open_in(store_on(&file_system)).unwrap();
     assert_eq!(folder.head(), Some(epochs - 1));
-    let before = disk.steps();
+    let before = file_system.steps();
     let snapshot = folder.snapshot(None).unwrap();
-    assert!(disk.steps() - before < 20, "a checkpoint replaces the reading of {epochs} commits");
+    assert!(file_system.steps() - before < 20, "a checkpoint replaces the reading of {epochs} commits");
     assert_eq!(snapshot.head.counts.scans, 2 * epochs);
     // Checkpoints are streamed, with the same content as canonical JSON.
     let name = format!("epochs/{:012}.checkpoint.json", 2 * CHECKPOINT_INTERVAL - 1);
-    let text = &disk.files()[&name];
+    let text = &file_system.files()[&name];
     let checkpoint: freetumor::run::Checkpoint = canonical::parse(text, &name).unwrap();
     let replayed = folder.snapshot(Some(2 * CHECKPOINT_INTERVAL - 1)).unwrap();
     assert!(checkpoint.files.iter().eq(replayed.files.values()) && checkpoint.counts == replayed.head.counts);
@@ -282,7 +282,7 @@ fn reader_replays_from_checkpoint_and_stops_at_gap() {
     assert!(folder.snapshot(Some(epochs)).unwrap_err().to_string().contains("the last commit is 206"));
     // Without commit 150 and without checkpoints, the first 150 commits remain valid.
     let path = tempfile::tempdir().unwrap();
-    for (name, content) in disk.files() {
+    for (name, content) in file_system.files() {
         let gap = name == "epochs/000000000150.json" || name.contains("checkpoint");
         if !gap && !name.starts_with(STAGING) {
             let full = path.path().join(&name);
@@ -297,11 +297,11 @@ fn reader_replays_from_checkpoint_and_stops_at_gap() {
 
 #[test]
 fn refresh_reads_new_commits() {
-    let disk = SimulatedDisk::default();
-    long_run(&disk, 3);
-    let mut folder = RunFolder::open_in(store_on(&disk)).unwrap();
+    let file_system = SimulatedFileSystem::default();
+    long_run(&file_system, 3);
+    let mut folder = RunFolder::open_in(store_on(&file_system)).unwrap();
     assert!(!folder.refresh().unwrap());
-    long_run(&disk, 5);
+    long_run(&file_system, 5);
     assert_eq!(folder.head(), Some(2));
     assert!(folder.refresh().unwrap());
     assert_eq!(folder.head(), Some(4));
@@ -310,7 +310,7 @@ fn refresh_reads_new_commits() {
 #[test]
 fn verify_detects_damage_of_every_file() {
     let root = tempfile::tempdir().unwrap();
-    let store: Arc<dyn Durable> = Arc::new(Folder::local(root.path()));
+    let store: Arc<dyn DurableStorage> = Arc::new(DurableFolder::local(root.path()));
     let writer = fixture::run(&store, &fixture::sinks(), 2, 4, SHAPE).unwrap();
     let report = writer.folder().verify().unwrap();
     assert!(report.problems.is_empty() && report.commits == 2 && report.files > 10, "{report:?}");
@@ -357,9 +357,9 @@ fn scan_entries_fails_without_private_folder() {
 
 #[test]
 fn only_private_files_contain_paths_of_scans() {
-    let disk = SimulatedDisk::default();
-    drive(&disk, &fixture::sinks()).unwrap();
-    for (name, content) in disk.files() {
+    let file_system = SimulatedFileSystem::default();
+    drive(&file_system, &fixture::sinks()).unwrap();
+    for (name, content) in file_system.files() {
         let has_path = name.contains("Jane") || content.windows(4).any(|window| window == b"Jane");
         assert_eq!(has_path, name.starts_with("private/"), "{name}");
     }
@@ -369,7 +369,7 @@ fn only_private_files_contain_paths_of_scans() {
 fn files_command_lists_committed_files() {
     let root = tempfile::tempdir().unwrap();
     let run = root.path().join("run");
-    let store: Arc<dyn Durable> = Arc::new(Folder::local(&run));
+    let store: Arc<dyn DurableStorage> = Arc::new(DurableFolder::local(&run));
     fixture::run(&store, &fixture::sinks(), 2, 4, SHAPE).unwrap();
     let print = |table: &str, at: Option<u64>, json: bool| -> freetumor::error::Result<String> {
         let mut out = Vec::new();
@@ -399,8 +399,8 @@ fn files_command_lists_committed_files() {
 #[test]
 fn seal_does_not_depend_on_order_of_scans() {
     let sinks = fixture::sinks();
-    let disk = SimulatedDisk::default();
-    let store = store_on(&disk);
+    let file_system = SimulatedFileSystem::default();
+    let store = store_on(&file_system);
     let spool = freetumor::run::spool::Spool::new(Arc::clone(&store), fixture::layouts(&sinks));
     let mut outcomes: Vec<_> =
         (0..6).map(|number| fixture::spool_scan(&spool, 0, &fixture::entry(number), SHAPE).unwrap()).collect();

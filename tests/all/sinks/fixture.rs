@@ -18,7 +18,7 @@ use freetumor::sink::{
     DecathlonConfig, DecathlonSink, Layout, NnunetConfig, NnunetSink, PatchesConfig, PatchesSink, WebDatasetConfig,
     WebDatasetSink,
 };
-use freetumor::store::Durable;
+use freetumor::store::DurableStorage;
 use freetumor::synth::{Candidate, Geometry};
 use freetumor::volume::{Affine, Array3, Grid, Labels, Region, Volume, Voxels};
 
@@ -243,7 +243,7 @@ pub fn spool_scan(spool: &Spool, epoch: u64, entry: &ScanEntry, shape: [usize; 3
 
 /// Writes or resumes a run of `epochs` epochs with `scans` scans each.
 pub fn run(
-    store: &Arc<dyn Durable>,
+    store: &Arc<dyn DurableStorage>,
     sinks: &[Arc<dyn Layout>],
     epochs: u64,
     scans: u64,

@@ -10,13 +10,13 @@ use freetumor::run::RunWriter;
 use freetumor::sink::{
     DecathlonConfig, DecathlonSink, Layout, NnunetConfig, NnunetSink, WebDatasetConfig, WebDatasetSink,
 };
-use freetumor::store::{Durable, Folder};
+use freetumor::store::{DurableFolder, DurableStorage};
 use serde_json::Value;
 
 use super::fixture;
 
 fn run(root: &Path) -> RunWriter {
-    let store: Arc<dyn Durable> = Arc::new(Folder::local(root));
+    let store: Arc<dyn DurableStorage> = Arc::new(DurableFolder::local(root));
     fixture::run(&store, &fixture::sinks(), 3, 8, [12, 10, 8]).unwrap()
 }
 
@@ -113,7 +113,7 @@ fn project_repairs_damaged_layout() {
 #[test]
 fn decathlon_without_test_samples_has_no_test_list() {
     let root = tempfile::tempdir().unwrap();
-    let store = Folder::local(root.path());
+    let store = DurableFolder::local(root.path());
     let sink = DecathlonSink::new("decathlon", DecathlonConfig::default(), fixture::organs()).unwrap();
     sink.project(&store, &[]).unwrap();
     let dataset = json(root.path().join("layouts/decathlon/dataset.json"));

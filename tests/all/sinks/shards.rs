@@ -10,13 +10,13 @@ use freetumor::record::SampleRow;
 use freetumor::record::parquet::decode_part;
 use freetumor::record::{Outcome, SampleRecord};
 use freetumor::run::RunWriter;
-use freetumor::store::{Durable, FileDigest, Folder};
+use freetumor::store::{DurableFolder, DurableStorage, FileDigest};
 use serde_json::Value;
 
 use super::fixture;
 
 fn run(root: &Path) -> RunWriter {
-    let store: Arc<dyn Durable> = Arc::new(Folder::local(root));
+    let store: Arc<dyn DurableStorage> = Arc::new(DurableFolder::local(root));
     fixture::run(&store, &fixture::sinks(), 2, 10, [12, 10, 8]).unwrap()
 }
 

@@ -7,14 +7,14 @@ use freetumor::graph::SplitShares;
 use freetumor::id::{FieldHasher, PatientKey, SampleId};
 use freetumor::record::Split;
 use freetumor::sink::{EpochStage, Layout, StagedFile, StagedSample, StagedVolumes, seal_patches};
-use freetumor::store::{Durable, Folder};
+use freetumor::store::{DurableFolder, DurableStorage};
 use proptest::prelude::*;
 use serde_json::Value;
 
 use super::fixture;
 
 /// Returns a sample with files of a few bytes; sinks do not read the content of files.
-fn staged(store: &dyn Durable, epoch: u64, number: usize, patient: PatientKey, split: Split) -> StagedSample {
+fn staged(store: &dyn DurableStorage, epoch: u64, number: usize, patient: PatientKey, split: Split) -> StagedSample {
     let hash = FieldHasher::new("splits").add_field(patient.as_bytes()).add_field(number.to_le_bytes()).finish();
     let sample_id = SampleId::from_hash(&hash);
     let file = |kind: &str| {
@@ -41,7 +41,7 @@ fn staged(store: &dyn Durable, epoch: u64, number: usize, patient: PatientKey, s
 }
 
 /// Returns the splits of each case in the lists of a sink.
-fn cases(store: &dyn Durable, sink: &dyn Layout) -> BTreeMap<String, BTreeSet<String>> {
+fn cases(store: &dyn DurableStorage, sink: &dyn Layout) -> BTreeMap<String, BTreeSet<String>> {
     let json = |name: &str| -> Value { serde_json::from_slice(&store.read(name).unwrap().unwrap()).unwrap() };
     let mut cases: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let mut add = |case: &str, split: &str| {
@@ -91,7 +91,7 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let root = tempfile::tempdir().unwrap();
-        let store: Arc<dyn Durable> = Arc::new(Folder::local(root.path()));
+        let store: Arc<dyn DurableStorage> = Arc::new(DurableFolder::local(root.path()));
         let shares = SplitShares { train: 0.4, validation: 0.3, test: 0.3 };
         let (mut patients, mut number) = (BTreeMap::new(), 0);
         let mut committed: BTreeMap<String, Vec<_>> = BTreeMap::new();
@@ -130,7 +130,7 @@ proptest! {
 #[test]
 fn every_sink_fails_on_patient_in_two_splits() {
     let root = tempfile::tempdir().unwrap();
-    let store = Folder::local(root.path());
+    let store = DurableFolder::local(root.path());
     let patient = PatientKey::from_bytes([1; 8]);
     let train = staged(&store, 0, 1, patient, Split::Train);
     let test = staged(&store, 0, 2, patient, Split::Test);

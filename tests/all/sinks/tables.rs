@@ -9,14 +9,14 @@ use freetumor::record::parquet::{Row, decode_part, encode_part, row_count};
 use freetumor::record::schema::Table;
 use freetumor::record::{FaultRecord, Outcome, Placement, ScanRecord};
 use freetumor::score::Score;
-use freetumor::store::{Durable, Folder};
+use freetumor::store::{DurableFolder, DurableStorage};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 
 use super::fixture;
 
 fn rows(count: u64) -> (Vec<SampleRow>, Vec<ScanRecord>, Vec<FaultRecord>) {
     let root = tempfile::tempdir().unwrap();
-    let store: Arc<dyn Durable> = Arc::new(Folder::local(root.path()));
+    let store: Arc<dyn DurableStorage> = Arc::new(DurableFolder::local(root.path()));
     let spool = freetumor::run::spool::Spool::new(store, []);
     let (mut samples, mut scans, mut faults) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..count {
@@ -116,7 +116,7 @@ fn unsigned_64_bit_integer_round_trips() {
 #[test]
 fn seal_fails_on_rows_of_other_epoch() {
     let root = tempfile::tempdir().unwrap();
-    let store: Arc<dyn Durable> = Arc::new(Folder::local(root.path()));
+    let store: Arc<dyn DurableStorage> = Arc::new(DurableFolder::local(root.path()));
     let spool = freetumor::run::spool::Spool::new(Arc::clone(&store), []);
     let outcome = fixture::spool_scan(&spool, 1, &fixture::entry(0), [8, 8, 6]).unwrap();
     let error = freetumor::run::seal::seal(&*store, 2, vec![outcome], &[]).unwrap_err();
@@ -126,7 +126,7 @@ fn seal_fails_on_rows_of_other_epoch() {
 #[test]
 fn geometry_that_is_not_finite_is_fault() {
     let root = tempfile::tempdir().unwrap();
-    let store: Arc<dyn Durable> = Arc::new(Folder::local(root.path()));
+    let store: Arc<dyn DurableStorage> = Arc::new(DurableFolder::local(root.path()));
     let spool = freetumor::run::spool::Spool::new(store, []);
     let mut outcome = (0..)
         .map(|number| fixture::spool_scan(&spool, 0, &fixture::entry(number), [8, 8, 6]).unwrap())

@@ -125,7 +125,7 @@ fn only_trainer_sinks_receive_samples_and_only_in_training() {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2));
     assert!(
-        stderr.contains("`sinks.training` receives samples in a training, not in a run of the pipeline"),
+        stderr.contains("`sinks.training` receives samples in a training run, not in a run of the pipeline"),
         "{stderr}"
     );
     assert!(

@@ -26,15 +26,12 @@ fn half_option_writes_weights_in_16_bits() {
     let weights = format!("train.network.weights={}", whole.join("checkpoint.safetensors").display());
     let refused = segmentor(&folder.path().join("next"), &["--set", &weights]);
     let stderr = String::from_utf8_lossy(&refused.stderr);
+    assert!(stderr.contains("expected a weights file, got the checkpoint of a training run: "), "{stderr}");
     assert!(
-        stderr.contains("whole/checkpoint.safetensors is the checkpoint of a training, not a file of weights"),
+        stderr.contains("hint: use the weights of that training run in ") && stderr.contains("whole/weights"),
         "{stderr}"
     );
-    assert!(
-        stderr.contains("hint: use the weights of that training in ") && stderr.contains("whole/weights"),
-        "{stderr}"
-    );
-    // A finished training writes nothing, in any precision.
+    // A finished training run writes nothing, in any precision.
     let written = std::fs::read(half.join("weights/segmentor.safetensors")).unwrap();
     stdout_of(&segmentor(&half, &["--resume"]));
     assert!(std::fs::read(half.join("weights/segmentor.safetensors")).unwrap() == written);
@@ -52,7 +49,7 @@ fn validate_checks_metadata_of_weights() {
         String::from_utf8_lossy(&output.stderr).into_owned()
     };
     let stderr = refused(&["validate", &quickstart, "--set", "stages.found.network.spacing_mm=[2, 2, 2]"]);
-    let expected = "expected the voxel spacing of training, [4.0, 4.0, 4.0] mm, got [2.0, 2.0, 2.0]";
+    let expected = "expected the voxel spacing used in training, [4.0, 4.0, 4.0] mm, got [2.0, 2.0, 2.0]";
     assert!(
         stderr.contains(expected) && stderr.contains("hint: set spacing_mm = [4.0, 4.0, 4.0], as in the weights"),
         "{stderr}"
@@ -83,7 +80,7 @@ fn validate_checks_metadata_of_weights() {
     let text = std::fs::read_to_string(project("pipelines/train-segmentation-small.toml")).unwrap();
     let run = folder.path().join("run.toml");
     std::fs::write(&run, text.split("[train]").next().unwrap()).unwrap();
-    assert!(refused(&["validate", run.to_str().unwrap()]).contains("receives samples in a training, not in a run"));
+    assert!(refused(&["validate", run.to_str().unwrap()]).contains("receives samples in a training run, not in a run"));
 }
 
 /// `validate` counts the scans of a training without starting it.

@@ -91,7 +91,7 @@ fn decode_interval(
             None => decode_first_line(bits, table, middle, line),
             Some(_) => decode_line(bits, table, scan.predictor, above, line),
         };
-        // A code that is cut by the end of the segment may be no code.
+        // A code that is cut by the end of the segment may not be a code.
         if bits.is_overrun() || (decoded.is_none() && bits.rest().len() < 2) {
             return Ok(false);
         }

@@ -33,8 +33,11 @@ impl<'p> Pickle<'p> {
         if bytes.len() > i32::MAX as usize {
             return Err(Error::new(format!("expected a pickle of at most 2 GiB, got {} bytes", bytes.len())));
         }
-        let (objects, root) =
-            Unpickler::run(bytes).map_err(|(at, error)| Error::new(format!("pickle, byte {at}: {error}")))?;
+        let (objects, root) = Unpickler::run(bytes).map_err(|(at, error)| {
+            Error::new(format!("pickle, byte {at}: {error}")).with_hint(
+                "copy or download the file again, or save it again with torch.save(model.state_dict(), 'OUT.pt')",
+            )
+        })?;
         Ok(Self { bytes, objects, root })
     }
 

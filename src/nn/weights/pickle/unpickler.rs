@@ -120,7 +120,8 @@ impl<'p> Unpickler<'p> {
                 self.push(PickleValue::Unsupported(class));
             }
             b'o' => {
-                let class = self.above_mark()?.first().copied().ok_or("OBJ without a class")?; // OBJ
+                let class =
+                    self.above_mark()?.first().copied().ok_or("OBJ: expected a class after the mark, got none")?; // OBJ
                 self.push(PickleValue::Unsupported(class));
             }
             b'Q' => self.storage()?,       // BINPERSID
@@ -153,7 +154,7 @@ impl<'p> Unpickler<'p> {
     }
 
     fn top(&self) -> Result<Id, PickleError> {
-        self.stack[self.floor()..].last().copied().ok_or_else(|| "nothing on the stack".to_owned())
+        self.stack[self.floor()..].last().copied().ok_or_else(|| "expected an object on the stack, got none".to_owned())
     }
 
     fn pop(&mut self) -> Result<Id, PickleError> {
@@ -168,11 +169,11 @@ impl<'p> Unpickler<'p> {
             self.stack.pop();
             return Ok(());
         }
-        self.marks.pop().map(drop).ok_or_else(|| "nothing on the stack".to_owned())
+        self.marks.pop().map(drop).ok_or_else(|| "expected an object or a mark on the stack, got none".to_owned())
     }
 
     fn above_mark(&mut self) -> Result<Vec<Id>, PickleError> {
-        let mark = self.marks.pop().ok_or("no mark on the stack")?;
+        let mark = self.marks.pop().ok_or("expected a mark on the stack, got none")?;
         Ok(self.stack.split_off(mark))
     }
 
@@ -237,12 +238,15 @@ impl<'p> Unpickler<'p> {
 
     fn check_utf8(&self, span: &Span) -> Result<(), PickleError> {
         let bytes = &self.bytes[span.start as usize..span.end as usize];
-        std::str::from_utf8(bytes).map(drop).map_err(|_| "a string that is not UTF-8".to_owned())
+        std::str::from_utf8(bytes).map(drop).map_err(|_| "expected a string in UTF-8, got other bytes".to_owned())
     }
 
     /// Reads a string up to the end of the line.
     fn line(&mut self) -> Result<Span, PickleError> {
-        let count = self.bytes[self.at..].iter().position(|byte| *byte == b'\n').ok_or("a line without an end")?;
+        let count = self.bytes[self.at..]
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .ok_or("expected a line that ends with a newline, got none")?;
         let span = self.take(count as u64)?;
         self.at += 1;
         self.check_utf8(&span)?;
@@ -251,7 +255,7 @@ impl<'p> Unpickler<'p> {
 
     fn tuple(&mut self, count: usize) -> Result<(), PickleError> {
         if self.stack.len() - self.floor() < count {
-            return Err(format!("a tuple of {count} objects, but fewer objects on the stack"));
+            return Err(format!("expected {count} objects on the stack for a tuple, got fewer"));
         }
         let items = self.stack.split_off(self.stack.len() - count);
         self.push(PickleValue::Sequence(items));
@@ -279,7 +283,7 @@ impl<'p> Unpickler<'p> {
 
     fn recall<const N: usize>(&mut self) -> Result<(), PickleError> {
         let key = self.number::<N>()? as u32;
-        let id = self.memo.get(&key).ok_or_else(|| format!("memo {key} is empty"))?;
+        let id = self.memo.get(&key).ok_or_else(|| format!("expected an object in memo {key}, got none"))?;
         self.stack.push(*id);
         Ok(())
     }
@@ -299,7 +303,7 @@ impl<'p> Unpickler<'p> {
                 self.push(global);
                 Ok(())
             }
-            _ => Err("STACK_GLOBAL without two strings".to_owned()),
+            _ => Err("STACK_GLOBAL: expected two strings, got other objects".to_owned()),
         }
     }
 
@@ -357,11 +361,11 @@ impl<'p> Unpickler<'p> {
         self.copied += self.arguments(list).len();
         // A valid pickle copies each list once; a list that is copied many times is an attack.
         if self.copied > self.bytes.len() {
-            return Err("more items than the pickle has bytes".to_owned());
+            return Err(format!("expected at most {} items, got more", self.bytes.len()));
         }
         let pair = |item: &Id| match self.arguments(*item) {
             [key, value] => Ok((*key, *value)),
-            _ => Err("an OrderedDict whose items are not pairs".to_owned()),
+            _ => Err("expected an OrderedDict of pairs, got other items".to_owned()),
         };
         self.arguments(list).iter().map(pair).collect::<Result<_, _>>().map(PickleValue::Mapping)
     }
@@ -369,13 +373,13 @@ impl<'p> Unpickler<'p> {
     /// Creates a tensor from `(storage, offset, shape, strides, …)`.
     fn tensor(&self, arguments: &[Id], dtype: Option<Id>) -> Result<PickleValue, PickleError> {
         let [storage, offset, shape, strides, ..] = *arguments else {
-            return Err(format!("a tensor of {} arguments", arguments.len()));
+            return Err(format!("expected 4 or more arguments of a tensor, got {}", arguments.len()));
         };
         match (&self.objects[storage as usize], &self.objects[offset as usize]) {
             (PickleValue::Storage(_), PickleValue::Int(offset)) if *offset >= 0 => {
                 Ok(PickleValue::Tensor(StoredTensor { storage, offset: *offset as u64, shape, strides, dtype }))
             }
-            _ => Err("a tensor without a storage and an offset".to_owned()),
+            _ => Err("expected a storage and an offset of a tensor, got other objects".to_owned()),
         }
     }
 
@@ -383,7 +387,7 @@ impl<'p> Unpickler<'p> {
     fn storage(&mut self) -> Result<(), PickleError> {
         let persistent = self.pop()?;
         let [tag, class, key, _, count] = *self.arguments(persistent) else {
-            return Err("a persistent object that is not a storage".to_owned());
+            return Err("expected a storage as the persistent object, got another object".to_owned());
         };
         let element = self.global_of(class).and_then(|(_, class)| ElementType::of_storage(class));
         let [tag, key, count] = [tag, key, count].map(|id| &self.objects[id as usize]);
@@ -395,7 +399,7 @@ impl<'p> Unpickler<'p> {
                 self.push(PickleValue::Storage(storage));
                 Ok(())
             }
-            _ => Err("a persistent object that is not a storage".to_owned()),
+            _ => Err("expected a storage as the persistent object, got another object".to_owned()),
         }
     }
 }
@@ -403,6 +407,6 @@ impl<'p> Unpickler<'p> {
 fn pairs(items: &[Id]) -> Result<Vec<(Id, Id)>, PickleError> {
     match items.as_chunks() {
         (pairs, []) => Ok(pairs.iter().map(|[key, value]| (*key, *value)).collect()),
-        _ => Err("a key without a value".to_owned()),
+        _ => Err("expected a value for each key, got a key without one".to_owned()),
     }
 }

@@ -150,9 +150,9 @@ fn hostile_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         ("shape beyond 64 bits", of_tensor(6, 0, &[1 << 40, 1 << 40], &[0, 0]), "reach beyond"),
         ("shape times stride beyond 64 bits", of_tensor(6, 0, &[1 << 40, 2], &[1 << 40, 1]), "reach beyond"),
         ("one number as a tebi", of_tensor(6, 0, &[1 << 40], &[0]), "memory"),
-        ("count beyond 64 bits", of_tensor(i64::MAX, 0, &[1], &[1]), "a storage of"),
-        ("negative count", of_tensor(-1, 0, &[1], &[1]), "not a storage"),
-        ("negative offset", of_tensor(6, -1, &[1], &[1]), "without a storage and an offset"),
+        ("count beyond 64 bits", of_tensor(i64::MAX, 0, &[1], &[1]), "expected a storage of fewer than 2^64 bytes"),
+        ("negative count", of_tensor(-1, 0, &[1], &[1]), "expected a storage as the persistent object"),
+        ("negative offset", of_tensor(6, -1, &[1], &[1]), "expected a storage and an offset of a tensor"),
         ("negative size", of_tensor(6, 0, &[-6], &[1]), "none below zero"),
         ("fewer strides", of_tensor(6, 0, &[2, 3], &[1]), "reach beyond"),
         ("100 axes", of_tensor(6, 0, &[1; 100], &[1; 100]), "at most 16 numbers"),
@@ -171,7 +171,7 @@ fn hostile_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
                     Pickle::dict().vector("bias", 6).text("w").global("torch._utils", "_rebuild_sparse_tensor");
                 entries[0].content = sparse.raw(b")R").end().finish();
             }),
-            "`w`: expected a plain tensor, got the result of `torch._utils._rebuild_sparse_tensor`",
+            "`w`: expected a dense, unquantised tensor, got one that `torch._utils._rebuild_sparse_tensor` rebuilds",
         ),
         ("number for a dict", of_pickle(Pickle::new().int(3)), "no mapping of names to tensors"),
         ("no tensors", of_pickle(Pickle::dict().text("epoch").int(3).end()), "among its keys `epoch`"),
@@ -188,19 +188,19 @@ fn hostile_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         (
             "tensor of nothing",
             of_pickle(Pickle::new().global("torch._utils", "_rebuild_tensor_v2").raw(b")R")),
-            "a tensor of 0",
+            "arguments of a tensor, got 0",
         ),
-        ("storage of nothing", of_pickle(Pickle::new().raw(b")Q")), "not a storage"),
+        ("storage of nothing", of_pickle(Pickle::new().raw(b")Q")), "expected a storage as the persistent object"),
         ("cut pickle", of_pickle(Pickle::new().raw(b"X\xff\xff\xff\xff")), "expected 4294967295 more bytes"),
         ("bytes of 2^64", of_pickle(Pickle::new().raw(b"\x8e\xff\xff\xff\xff\xff\xff\xff\xff")), "more bytes"),
         ("number of 2^31 bytes", of_pickle(Pickle::new().raw(b"\x8b\xff\xff\xff\x7f")), "more bytes"),
-        ("line without end", of_pickle(Pickle::new().raw(b"cabc")), "a line without an end"),
-        ("not UTF-8", of_pickle(Pickle::new().raw(b"X\x01\0\0\0\xff")), "not UTF-8"),
-        ("empty stack", of_pickle(Pickle::new().raw(b"0")), "nothing on the stack"),
-        ("no mark", of_pickle(Pickle::new().raw(b"t")), "no mark"),
-        ("below the mark", of_pickle(Pickle::new().raw(b"N(0a")), "nothing on the stack"),
-        ("key alone", of_pickle(Pickle::dict().text("a").end()), "a key without a value"),
-        ("empty memo", of_pickle(Pickle::new().raw(b"j\xff\xff\xff\xff")), "memo 4294967295 is empty"),
+        ("line without end", of_pickle(Pickle::new().raw(b"cabc")), "expected a line that ends with a newline"),
+        ("not UTF-8", of_pickle(Pickle::new().raw(b"X\x01\0\0\0\xff")), "expected a string in UTF-8"),
+        ("empty stack", of_pickle(Pickle::new().raw(b"0")), "expected an object or a mark on the stack"),
+        ("no mark", of_pickle(Pickle::new().raw(b"t")), "expected a mark on the stack"),
+        ("below the mark", of_pickle(Pickle::new().raw(b"N(0a")), "expected an object on the stack"),
+        ("key alone", of_pickle(Pickle::dict().text("a").end()), "got a key without one"),
+        ("empty memo", of_pickle(Pickle::new().raw(b"j\xff\xff\xff\xff")), "expected an object in memo 4294967295"),
         ("unknown instruction", of_pickle(Pickle::new().raw(b"\xf0")), "instruction 0xf0"),
         ("dict in itself", of_pickle(Pickle::new().raw(b"}q\0X\x0a\0\0\0state_dicth\0s")), "no mapping"),
         ("list in itself", of_pickle(Pickle::new().raw(b"]q\0h\0a")), "no mapping"),
@@ -219,14 +219,18 @@ fn hostile_files() -> Vec<(&'static str, Vec<u8>, &'static str)> {
     files.push(("60,000 entries", zip(&entries), "without data.pkl"));
     let deep = b"]".repeat(million).into_iter().chain(b"a".repeat(million - 1)).collect::<Vec<_>>();
     files.push(("deep nesting", of_pickle(Pickle::new().raw(&deep)), "no mapping"));
-    files.push(("a million marks", of_pickle(Pickle::new().raw(&b"(".repeat(million))), "nothing on the stack"));
+    files.push((
+        "a million marks",
+        of_pickle(Pickle::new().raw(&b"(".repeat(million))),
+        "expected an object on the stack",
+    ));
     // One list of pairs, converted to a dict many times.
     let mut pairs = Pickle::new().global("collections", "OrderedDict").raw(b"q\0](");
     for _ in 0..10_000 {
         pairs = pairs.raw(b"K\x01K\x01\x86");
     }
     let again = b"h\0h\x01R".repeat(10_000);
-    files.push(("a list copied many times", of_pickle(pairs.raw(b"e\x85q\x01").raw(&again)), "more items than"));
+    files.push(("a list copied many times", of_pickle(pairs.raw(b"e\x85q\x01").raw(&again)), "items, got more"));
     // Many keys of one mapping, and one long name for all tensors.
     let mut many = Pickle::dict().text("first").raw(b"}(").vector("bias", 6).raw(b"uq\x07");
     for key in 0..10_000 {

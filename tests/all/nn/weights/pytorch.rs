@@ -154,8 +154,14 @@ fn read_supports_checkpoints_of_torch_save() {
     for (name, expected) in [
         ("module.pt", "`torch.nn.modules.container.Sequential`, not a state_dict"),
         ("script.pt", "a TorchScript program"),
-        ("quantised.pt", "`bad`: expected a plain tensor, got the result of `torch._utils._rebuild_qtensor`"),
-        ("sparse.pt", "`bad`: expected a plain tensor, got the result of `torch._utils._rebuild_sparse_tensor`"),
+        (
+            "quantised.pt",
+            "`bad`: expected a dense, unquantised tensor, got one that `torch._utils._rebuild_qtensor` rebuilds",
+        ),
+        (
+            "sparse.pt",
+            "`bad`: expected a dense, unquantised tensor, got one that `torch._utils._rebuild_sparse_tensor` rebuilds",
+        ),
         ("complex.pt", "`w`: unsupported element type"),
         ("uint16.pt", "`w`: unsupported element type"),
     ] {

@@ -24,15 +24,15 @@ fn read_fails_on_contradictory_header() {
     let one = |entry: String| format!(r#"{{"a":{entry}}}"#);
     let two = |a: String, b: String| format!(r#"{{"a":{a},"b":{b}}}"#);
     for (header, bytes, expected) in [
-        (one(entry("F32", "[2]", 0, 8)), 4, "bytes 0 to 8 of 4"),
+        (one(entry("F32", "[2]", 0, 8)), 4, "bytes 0..8 of 4"),
         (one(entry("F32", "[2]", 0, 8)), 12, "after the last tensor, got 4 more bytes"),
-        (one(entry("F32", "[2]", 8, 0)), 8, "bytes 8 to 0"),
-        (one(entry("F32", "[3]", 0, 8)), 8, "do not have the length of its shape"),
-        (one(entry("F32", "[4294967296,4294967296,4]", 0, 8)), 8, "do not have the length of its shape"),
+        (one(entry("F32", "[2]", 8, 0)), 8, "bytes 8..0"),
+        (one(entry("F32", "[3]", 0, 8)), 8, "expected 12 bytes for its shape, got bytes 0..8 of 8"),
+        (one(entry("F32", "[4294967296,4294967296,4]", 0, 8)), 8, "expected fewer than 2^64 bytes for its shape"),
         (one(entry("F32", "[-1]", 0, 8)), 8, "tensor `a`"),
         (one(entry("F8_E4M3", "[8]", 0, 8)), 8, "element type `F8_E4M3`"),
-        (two(entry("F32", "[2]", 0, 8), entry("F32", "[2]", 0, 8)), 8, "tensor `b`: expected a start at byte 8, got 0"),
-        (two(entry("F32", "[1]", 0, 4), entry("F32", "[1]", 8, 12)), 12, "expected a start at byte 4, got 8"),
+        (two(entry("F32", "[2]", 0, 8), entry("F32", "[2]", 0, 8)), 8, "tensor `b`: expected the data offset 8, got 0"),
+        (two(entry("F32", "[1]", 0, 4), entry("F32", "[1]", 8, 12)), 12, "expected the data offset 4, got 8"),
         (r#"{"a":3}"#.to_owned(), 0, "tensor `a`"),
         ("{".to_owned(), 0, "not JSON"),
         ("{}".to_owned(), 0, "no tensors"),

@@ -1,11 +1,11 @@
-//! A simulated disk that can stop before any step and then lose unsynced data.
+//! A simulated file system that can stop before any step and then lose unsynced data.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use freetumor::random::{Key, RandomStream};
-use freetumor::store::Disk;
+use freetumor::store::FileSystem;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Node {
@@ -30,9 +30,9 @@ struct State {
     stop_before: Option<u64>,
 }
 
-/// The simulated disk; clones are handles to the same disk.
+/// The simulated file system; clones are handles to the same file system.
 #[derive(Clone, Default)]
-pub struct SimulatedDisk(Arc<Mutex<State>>);
+pub struct SimulatedFileSystem(Arc<Mutex<State>>);
 
 fn parent(name: &str) -> &str {
     name.rsplit_once('/').map_or("", |(parent, _)| parent)
@@ -57,7 +57,7 @@ impl State {
     }
 }
 
-impl SimulatedDisk {
+impl SimulatedFileSystem {
     fn step(&self) -> io::Result<MutexGuard<'_, State>> {
         let mut state = self.0.lock().unwrap();
         if state.stop_before.is_some_and(|stop| state.steps >= stop) {
@@ -77,14 +77,14 @@ impl SimulatedDisk {
         self.0.lock().unwrap().stop_before = Some(step);
     }
 
-    /// Returns the disk after the process was killed.
+    /// Returns the file system after the process was killed.
     pub fn after_kill(&self) -> Self {
         let mut state = self.0.lock().unwrap().clone();
         (state.steps, state.stop_before) = (0, None);
         Self(Arc::new(Mutex::new(state)))
     }
 
-    /// Returns the disk after a power loss: any part of unsynced names and contents may survive.
+    /// Returns the file system after a power loss: any part of unsynced names and contents may survive.
     pub fn after_power_loss(&self, key: Key) -> Self {
         let before = self.0.lock().unwrap().clone();
         let mut random = key.stream("loss");
@@ -133,14 +133,14 @@ fn surviving_content(inode: &Inode, random: &mut RandomStream) -> Vec<u8> {
 }
 
 struct Handle {
-    disk: SimulatedDisk,
+    file_system: SimulatedFileSystem,
     inode: usize,
 }
 
 impl Write for Handle {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         // Not a separate step: any part of unsynced content may survive a power loss.
-        self.disk.0.lock().unwrap().inodes[self.inode].content.extend_from_slice(bytes);
+        self.file_system.0.lock().unwrap().inodes[self.inode].content.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -149,7 +149,7 @@ impl Write for Handle {
     }
 }
 
-impl Disk for SimulatedDisk {
+impl FileSystem for SimulatedFileSystem {
     fn create(&self, name: &str) -> io::Result<Box<dyn Write + Send>> {
         let mut state = self.step()?;
         state.folder(parent(name))?;
@@ -164,7 +164,7 @@ impl Disk for SimulatedDisk {
             }
         };
         state.inodes[inode].content.clear();
-        Ok(Box::new(Handle { disk: self.clone(), inode }))
+        Ok(Box::new(Handle { file_system: self.clone(), inode }))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn Read + Send>> {

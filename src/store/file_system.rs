@@ -4,12 +4,12 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// The operations of a file system, without a guarantee of durability except by [`Disk::sync`]. Names are relative, with components
+/// The operations of a file system, without a guarantee of durability except by [`FileSystem::sync`]. Names are relative, with components
 /// separated by `/`; the empty name is the root.
 ///
 /// # Errors
 /// The errors of the operating system: `NotFound` if the name does not exist, `AlreadyExists` if the new name of a link exists.
-pub trait Disk: Send + Sync {
+pub trait FileSystem: Send + Sync {
     /// Creates an empty file that only its owner may access; truncates an existing file.
     fn create(&self, name: &str) -> io::Result<Box<dyn Write + Send>>;
 
@@ -60,14 +60,14 @@ pub trait Disk: Send + Sync {
     fn list(&self, folder: &str) -> io::Result<Vec<String>>;
 }
 
-/// A folder of the local file system.
+/// The local file system below a root folder.
 #[derive(Clone, Debug)]
-pub struct LocalDisk {
+pub struct LocalFileSystem {
     root: PathBuf,
 }
 
-impl LocalDisk {
-    /// Creates a disk rooted at `root`, which need not exist yet.
+impl LocalFileSystem {
+    /// Creates a file system rooted at `root`, which need not exist yet.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
     }
@@ -91,7 +91,7 @@ impl LocalDisk {
     }
 }
 
-impl Disk for LocalDisk {
+impl FileSystem for LocalFileSystem {
     fn create(&self, name: &str) -> io::Result<Box<dyn Write + Send>> {
         let mut options = File::options();
         options.write(true).create(true).truncate(true);
