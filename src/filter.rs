@@ -170,6 +170,11 @@ impl Comparison {
         }
     }
 
+    /// Returns whether the comparison holds for values below the threshold.
+    pub fn is_upper_bound(self) -> bool {
+        matches!(self, Self::Less | Self::LessOrEqual)
+    }
+
     /// Returns whether the comparison of `value` with `threshold` is true; false for NaN.
     pub fn holds(self, value: f64, threshold: f64) -> bool {
         match self {

@@ -69,6 +69,7 @@ impl GraphBuilder<'_, '_> {
         consistency::input_specs(&known, problems);
         consistency::salts(&known, problems);
         consistency::samples(&known, problems);
+        consistency::contrast_bounds(&known, problems);
         built.scans = scan_stages(&known);
         if !problems.any_error() {
             assemble(&known, &mut built);

@@ -137,6 +137,42 @@ pub(super) fn scores(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
     }
 }
 
+/// Warns of quality tests that do not bound the contrast of tumors by networks and programs on both sides: among tumors that are much too
+/// dark or bright, some pass every other condition. Rules sample contrasts within the range of real tumors.
+pub(super) fn contrast_bounds(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
+    for filter in known.with_role(Role::Filter) {
+        let Some(BuiltNode::Filter(test)) = &known.nodes[filter] else { continue };
+        let is_by_rules = |at: usize| known.specs[at].kind.as_ref().is_some_and(|kind| kind.get_ref() == "rules");
+        if known.upstream(filter, Role::Synthesis).all(is_by_rules) {
+            continue;
+        }
+        let bounds = |is_upper: bool| {
+            test.conditions().iter().any(|condition| match condition.score {
+                Score::TumorHuDeviation => condition.comparison.is_upper_bound(),
+                Score::DeltaHu | Score::HuInside | Score::Cnr => condition.comparison.is_upper_bound() == is_upper,
+                _ => false,
+            })
+        };
+        let missing = match (bounds(false), bounds(true)) {
+            (true, true) => continue,
+            (false, true) => "too dark",
+            (true, false) => "too bright",
+            (false, false) => "too dark or too bright",
+        };
+        let spec = &known.specs[filter];
+        problems
+            .warning(
+                spec.span_of("accept"),
+                format!("no condition of `{}` rejects tumors that are {missing}", spec.name),
+            )
+            .label("expected a bound of the contrast on both sides")
+            .hint(
+                "add \"tumor_hu_deviation <= 0 HU\", a score of the stage kind `intensity` by organ and contrast phase"
+                    .to_owned(),
+            );
+    }
+}
+
 /// Checks that a candidate is scored in the window and spacing in which it was synthesized.
 pub(super) fn input_specs(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
     let input_spec = |at: usize| match &known.nodes[at] {

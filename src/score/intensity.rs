@@ -22,6 +22,38 @@ pub struct IntensityConfig {
     pub visible_hu: f64,
     /// Minimum and maximum expected median HU of a healthy organ; other organs have no deviation.
     pub reference_hu: BTreeMap<String, [f64; 2]>,
+    /// The range of a tumor's mean HU; other organs have no deviation.
+    pub tumor_hu: BTreeMap<String, TumorHuRange>,
+}
+
+/// The range of the mean HU of an organ's tumors. It is relative to the organ, whose median HU depends on the contrast phase.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TumorHuRange {
+    /// Minimum HU, whatever the organ's.
+    pub min_hu: f64,
+    /// Maximum HU by which the tumor is darker than the organ's median.
+    pub max_darker_hu: f64,
+    /// Maximum HU by which the tumor is brighter than the organ's median.
+    pub max_brighter_hu: f64,
+}
+
+impl TumorHuRange {
+    /// Returns the distance of a tumor's mean HU from the range in an organ of this median HU; 0 inside.
+    ///
+    /// ```
+    /// use freetumor::score::TumorHuRange;
+    /// let liver = TumorHuRange { min_hu: 5.0, max_darker_hu: 90.0, max_brighter_hu: 40.0 };
+    /// assert_eq!(liver.deviation(70.0, 110.0), 0.0);
+    /// assert_eq!(liver.deviation(-17.0, 110.0), 37.0);
+    /// assert_eq!(liver.deviation(-5.0, 40.0), 10.0);
+    /// assert_eq!(liver.deviation(160.0, 110.0), 10.0);
+    /// ```
+    pub fn deviation(self, tumor_hu: f64, organ_hu: f64) -> f64 {
+        let lowest = self.min_hu.max(organ_hu - self.max_darker_hu);
+        let highest = (organ_hu + self.max_brighter_hu).max(lowest);
+        (lowest - tumor_hu).max(tumor_hu - highest).max(0.0)
+    }
 }
 
 impl Default for IntensityConfig {
@@ -33,10 +65,23 @@ impl Default for IntensityConfig {
             ("pancreas", [10.0, 160.0]),
             ("lung", [-950.0, -650.0]),
         ];
+        let range = |[min_hu, max_darker_hu, max_brighter_hu]: [f64; 3]| TumorHuRange {
+            min_hu,
+            max_darker_hu,
+            max_brighter_hu,
+        };
+        let tumors = [
+            // Large tumors may be mostly necrotic; bright ones are arterially enhanced, or in a fatty organ.
+            ("liver", range([5.0, 90.0, 45.0])),
+            ("kidney", range([0.0, 180.0, 60.0])),
+            ("pancreas", range([0.0, 90.0, 50.0])),
+            ("lung", range([-800.0, 0.0, 1000.0])),
+        ];
         Self {
             ring_mm: [1.0, 6.0],
             visible_hu: 8.0,
             reference_hu: ranges.map(|(organ, range)| (organ.to_owned(), range)).into(),
+            tumor_hu: tumors.map(|(organ, range)| (organ.to_owned(), range)).into(),
         }
     }
 }
@@ -76,11 +121,32 @@ impl Intensity {
                 errors.push(error.with_hint(format!("the organs of the mask are {known}")));
             }
         }
+        for (organ, range) in &config.tumor_hu {
+            let TumorHuRange { min_hu, max_darker_hu, max_brighter_hu } = *range;
+            let field = format!("tumor_hu.{organ}");
+            if !(min_hu.is_finite() && max_darker_hu >= 0.0 && max_brighter_hu >= 0.0) {
+                let message = format!(
+                    "expected a finite `min_hu`, and `max_darker_hu` and `max_brighter_hu` of at least 0, got {min_hu}, \
+                     {max_darker_hu} and {max_brighter_hu}"
+                );
+                errors.push(ConfigError::new(&field, message));
+            }
+            let is_default = IntensityConfig::default().tumor_hu.get(organ) == Some(range);
+            if !is_default && !organs.iter().any(|known| known.name == *organ) {
+                let known = organs.iter().map(|organ| organ.name.as_str()).collect::<Vec<_>>().join(", ");
+                let error = ConfigError::new(field, format!("expected an organ of the mask, got `{organ}`"));
+                errors.push(error.with_hint(format!("the organs of the mask are {known}")));
+            }
+        }
         if errors.is_empty() { Ok(Self { config }) } else { Err(errors) }
     }
 }
 
 impl ScoreStage for Intensity {
+    fn version(&self) -> String {
+        "2".to_owned()
+    }
+
     fn scores(&self) -> &'static [Score] {
         &[
             Score::HuInside,
@@ -91,6 +157,7 @@ impl ScoreStage for Intensity {
             Score::InvisibleFraction,
             Score::OrganMedianHu,
             Score::OrganHuDeviation,
+            Score::TumorHuDeviation,
         ]
     }
 
@@ -114,18 +181,24 @@ struct Baseline<'scan> {
 impl Scorer for Baseline<'_> {
     fn score(&self, candidate: &Candidate, scores: &mut Scores) -> Result<(), Fault> {
         let (mut inside, mut before, mut invisible) = (Moments::default(), Moments::default(), 0usize);
+        let labels = self.scan.mask.labels.cut(candidate.region);
         let voxels =
             candidate.tumor.as_slice().iter().zip(candidate.before.as_slice().iter().zip(candidate.after.as_slice()));
-        for (_, (&was, &is)) in voxels.filter(|(tumor, _)| **tumor != 0) {
+        for ((_, (&was, &is)), &label) in voxels.zip(labels.as_slice()).filter(|((tumor, _), _)| **tumor != 0) {
             inside.add(f64::from(is));
-            before.add(f64::from(was));
+            // A tumor that grows beyond its organ replaces fat, too; its contrast is that with the organ.
+            if label == self.organ.label {
+                before.add(f64::from(was));
+            }
             invisible += usize::from(f64::from((is - was).abs()) < self.config.visible_hu);
         }
         if inside.count > 0 {
             scores.set(Score::HuInside, inside.mean());
-            scores.set(Score::HuBefore, before.mean());
-            scores.set(Score::DeltaHu, inside.mean() - before.mean());
             scores.set(Score::InvisibleFraction, invisible as f64 / inside.count as f64);
+            if before.count > 0 {
+                scores.set(Score::HuBefore, before.mean());
+                scores.set(Score::DeltaHu, inside.mean() - before.mean());
+            }
         }
         let ring = self.ring(candidate);
         if ring.count > 0 {
@@ -136,6 +209,9 @@ impl Scorer for Baseline<'_> {
         }
         if let Some(median_hu) = self.median_hu {
             scores.set(Score::OrganMedianHu, median_hu);
+            if let (Some(range), true) = (self.config.tumor_hu.get(&self.organ.name), inside.count > 0) {
+                scores.set(Score::TumorHuDeviation, range.deviation(inside.mean(), median_hu));
+            }
             if let Some([low, high]) = self.config.reference_hu.get(&self.organ.name) {
                 scores.set(Score::OrganHuDeviation, (low - median_hu).max(median_hu - high).max(0.0));
             }
@@ -171,14 +247,19 @@ impl Baseline<'_> {
                 let offset = labels.index_of([region.start[0], y, z]);
                 let is_in_box = (low[1]..high[1]).contains(&y) && (low[2]..high[2]).contains(&z);
                 for (x, (&mm, &label)) in line.iter().zip(row).enumerate() {
-                    if label != self.organ.label || mm == 0.0 || f64::from(mm) < inner || f64::from(mm) > outer {
+                    if mm == 0.0 || f64::from(mm) < inner || f64::from(mm) > outer {
                         continue;
                     }
                     let scan_x = region.start[0] + x;
-                    let hu = if is_in_box && (low[0]..high[0]).contains(&scan_x) {
-                        candidate.after[[scan_x - low[0], y - low[1], z - low[2]]]
-                    } else {
-                        self.scan.scan.volume.voxels.hu(offset + x)
+                    let in_box = (is_in_box && (low[0]..high[0]).contains(&scan_x))
+                        .then(|| [scan_x - low[0], y - low[1], z - low[2]]);
+                    // Labels move with displaced tissue.
+                    if in_box.map_or(label, |voxel| candidate.labels[voxel]) != self.organ.label {
+                        continue;
+                    }
+                    let hu = match in_box {
+                        Some(voxel) => candidate.after[voxel],
+                        None => self.scan.scan.volume.voxels.hu(offset + x),
                     };
                     ring.add(f64::from(hu));
                 }

@@ -14,7 +14,7 @@ mod segmentor;
 use serde::{Deserialize, Serialize};
 
 pub use discriminator::{Discriminator, DiscriminatorConfig};
-pub use intensity::{Intensity, IntensityConfig};
+pub use intensity::{Intensity, IntensityConfig, TumorHuRange};
 pub use segmentor::{Segmentor, SegmentorConfig};
 
 use crate::error::Fault;
@@ -59,12 +59,13 @@ macro_rules! scores {
 scores! {
     HuInside "hu_inside" "HU" "Mean HU of the synthetic tumor.";
     HuRing "hu_ring" "HU" "Mean HU of the healthy organ in a ring around the tumor.";
-    HuBefore "hu_before" "HU" "Mean HU of the tumor's voxels before the synthesis.";
-    DeltaHu "delta_hu" "HU" "Mean change of HU in the tumor's voxels.";
+    HuBefore "hu_before" "HU" "Mean HU before the synthesis of the tumor's voxels that were healthy organ.";
+    DeltaHu "delta_hu" "HU" "Mean HU of the tumor minus hu_before.";
     Cnr "cnr" "" "Contrast to noise: (inside - ring) over the standard deviation of the ring.";
     InvisibleFraction "invisible_fraction" "" "Share of the tumor's voxels that changed by less than the visibility threshold.";
     OrganMedianHu "organ_median_hu" "HU" "Median HU of the whole healthy organ.";
     OrganHuDeviation "organ_hu_deviation" "HU" "Distance of the organ's median HU from its reference range; 0 inside.";
+    TumorHuDeviation "tumor_hu_deviation" "HU" "Distance of the tumor's mean HU from the range of real tumors in this organ and contrast phase; 0 inside.";
     FoundFraction "found_fraction" "" "Share of the tumor's voxels that the segmentor classifies as tumor.";
     TumorProbability "tumor_probability" "" "Mean tumor probability of the segmentor over the tumor's voxels.";
     RightClassFraction "right_class_fraction" "" "Share of the tumor's voxels that the segmentor classifies as this organ's tumor.";
@@ -94,7 +95,10 @@ impl Score {
             | Self::Realness
             | Self::HeldOutFoundFraction => [0.0, 1.0],
             Self::Disagreement => [-1.0, 1.0],
-            Self::NewFalsePositiveMm3 | Self::SuspectedRealTumorMm3 | Self::OrganHuDeviation => [0.0, f64::INFINITY],
+            Self::NewFalsePositiveMm3
+            | Self::SuspectedRealTumorMm3
+            | Self::OrganHuDeviation
+            | Self::TumorHuDeviation => [0.0, f64::INFINITY],
             Self::HuInside | Self::HuRing | Self::HuBefore | Self::DeltaHu | Self::Cnr | Self::OrganMedianHu => {
                 [f64::NEG_INFINITY, f64::INFINITY]
             }

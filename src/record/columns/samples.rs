@@ -209,5 +209,6 @@ fn score_id(score: Score) -> i32 {
         Score::HeldOutFoundFraction => 114,
         Score::Disagreement => 115,
         Score::SuspectedRealTumorMm3 => 116,
+        Score::TumorHuDeviation => 117,
     }
 }

@@ -130,3 +130,29 @@ fn digest_depends_on_program_but_not_on_scratch_folder() {
         assert_ne!(digest(&[other]), own, "{other}");
     }
 }
+
+#[test]
+fn contrast_of_programs_without_bounds_on_both_sides_is_a_warning() {
+    let by_program =
+        AFTER_MASK.replace("kind = \"rules\"", "kind = \"command\"\nargv = [\"sh\", \"{image}\", \"{output}\"]");
+    let by_program = by_program.replace("min_diameter_voxels = 1.5\n", "");
+    let warnings = |after_mask: &str, conditions: &str| -> Vec<String> {
+        let test = TEST.replace("\"delta_hu < 1000\"", conditions);
+        let text = format!("{PHANTOMS}{ORGANS}{after_mask}{test}");
+        let checked = check(&GraphFile::new("a.toml", Path::new("."), text), &Registry::standard());
+        let about = |problem: &&freetumor::graph::Problem| problem.message.contains("rejects tumors that are");
+        checked.problems.iter().filter(about).map(|problem| problem.message.clone()).collect()
+    };
+    for (conditions, missing) in [
+        ("\"delta_hu < -10\"", "too dark"),
+        ("\"hu_inside > 10\"", "too bright"),
+        ("\"invisible_fraction < 0.3\"", "too dark or too bright"),
+    ] {
+        let found = warnings(&by_program, conditions);
+        assert_eq!(found, [format!("no condition of `test` rejects tumors that are {missing}")], "{conditions}");
+        assert!(warnings(AFTER_MASK, conditions).is_empty());
+    }
+    for conditions in ["\"delta_hu < -10\", \"delta_hu > -80\"", "\"tumor_hu_deviation <= 0\""] {
+        assert!(warnings(&by_program, conditions).is_empty(), "{conditions}");
+    }
+}
