@@ -57,7 +57,7 @@ kind = "quality-test"
 inputs = ["contrast"]
 attempts = 3
 accept = ["hu_inside > -1000"]
-[sinks.patches]
+[sinks.made]
 kind = "patches"
 inputs = ["filter"]
 """
@@ -117,7 +117,7 @@ def made(command):
     (folder / "kidneys.toml").write_text(GRAPH % VARIANTS)
     subprocess.run([command, "run", folder / "kidneys.toml", "--out", folder / "run"], check=True, capture_output=True)
     margin = round(MARGIN_MM / SPACING_MM)
-    for sample in read_patches.patches(folder / "run/layouts/patches", "train"):
+    for sample in read_patches.patches(folder / "run/layouts/made", "train"):
         whole = np.pad(read_patches.paste(read_patches.read(*sample), np.round(hu).astype(np.int16), mask)[1], margin)
         tumor = np.argwhere(whole == 2)
         low, high = tumor.min(0) - margin, tumor.max(0) + margin + 1
