@@ -226,10 +226,22 @@ fn difference(scan: &Case, sample: &Case, geometry: Geometry) -> Option<Candidat
     let differs = Array3::from_fn(scan.shape(), |voxel| old[voxel] != new[voxel] || from[voxel] != to[voxel]);
     let region = differs.extent(|differs| *differs)?;
     let (labels, old) = (new.cut(region), old.cut(region));
-    let tumor = Array3::from_fn(region.shape, |voxel| u8::from(labels[voxel] != old[voxel]));
+    // Labels of displaced tissue differ, too.
+    let organs = &after.mask.organs;
+    let is_tumor = |label: u8| organs.iter().any(|organ| organ.tumor_label == label);
+    let tumor = Array3::from_fn(region.shape, |voxel| u8::from(is_tumor(labels[voxel]) && !is_tumor(old[voxel])));
     if tumor.as_slice().iter().all(|inside| *inside == 0) {
         return None;
     }
     let (before, after) = (from.cut(region), to.cut(region));
-    Some(Candidate { region, site_box: region, before, after, labels, tumor, geometry })
+    Some(Candidate {
+        region,
+        site_box: region,
+        support: differs.cut(region).map(|differs| u8::from(*differs)),
+        before,
+        after,
+        labels,
+        tumor,
+        geometry,
+    })
 }

@@ -15,7 +15,10 @@ use crate::random::Key;
 use crate::synth::blend::{round_hu, tumor_of, with_tumor};
 use crate::synth::classes::SizeClass;
 use crate::synth::measure::measure;
-use crate::synth::{Attempt, AttemptKey, Attempts, Candidate, Geometry, RulesConfig, Synthesize, boundary_distance_mm};
+use crate::synth::{
+    Attempt, AttemptKey, Attempts, Candidate, Geometry, RulesConfig, SampledStructure, Synthesize,
+    boundary_distance_mm, exterior_fraction,
+};
 use crate::volume::{Array3, Voxels};
 
 /// Tolerance in HU outside of the organ, for rounding by writers of floats.
@@ -170,12 +173,12 @@ impl CommandSynthesis {
         let mut after = context.before.clone();
         let mut outside = 0usize;
         let voxels = after.as_mut_slice().iter_mut().zip(context.labels.as_slice()).zip(output.as_slice());
-        for ((hu, &label), &value) in voxels {
+        for (((hu, &label), &value), &inside) in voxels.zip(context.tumor.as_slice()) {
             let changed = match self.output {
                 SynthesisOutput::Image => value,
                 SynthesisOutput::Difference => *hu + value,
             };
-            if label == organ.label {
+            if label == organ.label || inside != 0 {
                 *hu = changed;
             } else {
                 outside += usize::from((changed - *hu).abs() > UNCHANGED_HU);
@@ -299,9 +302,13 @@ impl CommandAttempts<'_> {
         let labels = with_tumor(&context.labels, &tumor, self.organ);
         let changed = after.as_slice().iter().zip(context.before.as_slice()).zip(tumor.as_slice());
         let changed = changed.map(|((is, was), &inside)| u8::from(is != was || inside != 0)).collect();
-        let Some(kept) = Array3::from_vec(context.region.shape, changed).extent(|&changed| changed != 0) else {
+        let support = Array3::from_vec(context.region.shape, changed);
+        let Some(kept) = support.extent(|&changed| changed != 0) else {
             return Ok(Attempt::Rejected { reason: "no_tumor".to_owned() });
         };
+        let voxels = support.as_slice().iter().filter(|&&changed| changed != 0).count();
+        candidate.geometry.support_mm3 = voxels as f64 * context.grid.voxel_volume_mm3();
+        candidate.support = support.cut(kept);
         candidate.before = context.before.cut(kept);
         candidate.after = after.cut(kept);
         candidate.labels = labels.cut(kept);
@@ -330,7 +337,13 @@ impl CommandAttempts<'_> {
             sphericity: crate::synth::measure::sphericity(tumor, grid.spacing_mm()),
             clipped_fraction: 1.0 - measures.voxels as f64 / shape_voxels as f64,
             boundary_distance_mm: boundary_distance_mm(self.scan, self.organ, site),
+            exterior_fraction: exterior_fraction(tumor, &context.labels, self.organ, grid.spacing_mm()),
+            // Computed from the changed voxels.
+            support_mm3: 0.0,
+            mass_effect: 0.0,
+            infiltrating: false,
             drawn_contrast_hu: None,
+            structure: SampledStructure::default(),
         })
     }
 }

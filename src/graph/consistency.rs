@@ -142,8 +142,11 @@ pub(super) fn scores(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
 pub(super) fn contrast_bounds(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
     for filter in known.with_role(Role::Filter) {
         let Some(BuiltNode::Filter(test)) = &known.nodes[filter] else { continue };
-        let is_by_rules = |at: usize| known.specs[at].kind.as_ref().is_some_and(|kind| kind.get_ref() == "rules");
-        if known.upstream(filter, Role::Synthesis).all(is_by_rules) {
+        let is_unbounded = |at: usize| {
+            let kind = known.specs[at].kind.as_ref().map(|kind| kind.get_ref().as_str());
+            matches!(kind, Some("generator" | "command"))
+        };
+        if !known.upstream(filter, Role::Synthesis).any(is_unbounded) {
             continue;
         }
         let bounds = |is_upper: bool| {

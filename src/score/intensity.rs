@@ -30,7 +30,7 @@ pub struct IntensityConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TumorHuRange {
-    /// Minimum HU, whatever the organ's.
+    /// Minimum HU in any contrast phase.
     pub min_hu: f64,
     /// Maximum HU by which the tumor is darker than the organ's median.
     pub max_darker_hu: f64,
@@ -371,8 +371,9 @@ mod tests {
             sphericity: 1.0,
             clipped_fraction: 0.0,
             boundary_distance_mm: 1.0,
+            ..Geometry::default()
         };
-        Candidate { region, site_box: region, before, after, labels, tumor, geometry }
+        Candidate { region, site_box: region, support: tumor.clone(), before, after, labels, tumor, geometry }
     }
 
     #[test]
@@ -427,8 +428,12 @@ mod tests {
             ring_mm: [5.0, 2.0],
             visible_hu: f64::NAN,
             reference_hu: BTreeMap::from([("spleen".into(), [3.0, 1.0])]),
+            tumor_hu: BTreeMap::from([(
+                "spleen".into(),
+                TumorHuRange { min_hu: 0.0, max_darker_hu: -1.0, max_brighter_hu: 10.0 },
+            )]),
         };
         let errors = Intensity::new(config, &[liver()]).unwrap_err();
-        assert_eq!(errors.len(), 4, "{errors:?}");
+        assert_eq!(errors.len(), 6, "{errors:?}");
     }
 }

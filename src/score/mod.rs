@@ -70,7 +70,7 @@ scores! {
     TumorProbability "tumor_probability" "" "Mean tumor probability of the segmentor over the tumor's voxels.";
     RightClassFraction "right_class_fraction" "" "Share of the tumor's voxels that the segmentor classifies as this organ's tumor.";
     Dice "dice" "" "Dice of the segmentor's tumor against the synthetic label.";
-    NewFalsePositiveMm3 "new_false_positive_mm3" "mm3" "Volume that the segmentor classifies as tumor after but not before, outside every tumor label.";
+    NewFalsePositiveMm3 "new_false_positive_mm3" "mm3" "Volume that the segmentor classifies as tumor after but not before, outside every tumor label and outside of the tissue that the tumor displaces.";
     Realness "realness" "" "Mean probability of the discriminator that the tumor's voxels are real.";
     HeldOutFoundFraction "held_out_found_fraction" "" "Found fraction of a segmentor that the generator was not trained against.";
     Disagreement "disagreement" "" "Found fraction minus held-out found fraction.";

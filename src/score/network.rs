@@ -35,6 +35,8 @@ pub(super) struct PredictionAfter {
     pub prediction: Prediction,
     /// The mask of the synthetic tumor in the same region.
     pub tumor: Array3<u8>,
+    /// The mask of all voxels that the candidate may have changed, in the same region.
+    pub support: Array3<u8>,
 }
 
 impl<'scan> OrganInference<'scan> {
@@ -104,8 +106,9 @@ impl<'scan> OrganInference<'scan> {
         voxels.for_each(|(after, before)| *after -= before);
         let change: RoiChange = roi.resample_change(grid, candidate.region, &delta_hu).map_err(at_score)?;
         let prediction = self.inference.predict(Stage::Score, roi, &layout, Some(&change), region)?;
-        let tumor = roi.resample_labels(grid, candidate.region, &candidate.tumor, region).map_err(at_score)?;
-        Ok(Some(PredictionAfter { prediction, tumor }))
+        let resampled = |mask| roi.resample_labels(grid, candidate.region, mask, region).map_err(at_score);
+        let (tumor, support) = (resampled(&candidate.tumor)?, resampled(&candidate.support)?);
+        Ok(Some(PredictionAfter { prediction, tumor, support }))
     }
 }
 

@@ -77,7 +77,7 @@ impl Segmentor {
 
 impl ScoreStage for Segmentor {
     fn version(&self) -> String {
-        format!("1 {:?}", self.classes)
+        format!("2 {:?}", self.classes)
     }
 
     fn inference(&self) -> Option<&Inference> {
@@ -127,12 +127,9 @@ impl Scorer for SegmentorScorer<'_> {
         let ids = after.prediction.ids();
         let tumor_labels: Vec<u8> = self.scan.mask.organs.iter().map(|organ| organ.tumor_label).collect();
         let mut counts = Counts::default();
-        for (voxel, ((&id, &was), (&label, &synthetic))) in ids
-            .as_slice()
-            .iter()
-            .zip(before.ids.as_slice())
-            .zip(before.labels.as_slice().iter().zip(after.tumor.as_slice()))
-            .enumerate()
+        let masks = after.tumor.as_slice().iter().zip(after.support.as_slice());
+        for (voxel, ((&id, &was), (&label, (&synthetic, &support)))) in
+            ids.as_slice().iter().zip(before.ids.as_slice()).zip(before.labels.as_slice().iter().zip(masks)).enumerate()
         {
             let (is_tumor, was_tumor) = (self.is_tumor(id), self.is_tumor(was));
             let is_real = tumor_labels.contains(&label);
@@ -145,7 +142,8 @@ impl Scorer for SegmentorScorer<'_> {
                 counts.probability += after.prediction.probability(voxel, &self.stage.tumors);
             } else if !is_real {
                 counts.predicted_elsewhere += usize::from(is_right);
-                counts.new_elsewhere += usize::from(is_tumor && !was_tumor);
+                // Displaced tissue is not where it was, so that its predictions before and after cannot be compared.
+                counts.new_elsewhere += usize::from(is_tumor && !was_tumor && support == 0);
             }
         }
         let voxel_mm3 = self.inference.voxel_mm3();
@@ -176,7 +174,7 @@ struct Counts {
     probability: f64,
     /// Predicted as this organ's tumor, but neither synthetic nor real tumor.
     predicted_elsewhere: usize,
-    /// Predicted as any tumor after but not before the synthesis.
+    /// Predicted as any tumor after but not before the synthesis, outside of the voxels that the synthesis may have changed.
     new_elsewhere: usize,
     /// Predicted as any tumor before the synthesis, without a label of a real tumor.
     suspected: usize,

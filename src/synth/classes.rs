@@ -251,7 +251,13 @@ impl ClassShape {
             }
         }
         let mask = depth.map(|&value| u8::from(value > 0.0));
-        RasterizedShape { start, mask, depth }
+        RasterizedShape {
+            start,
+            mask,
+            depth,
+            radii_mm: self.radii_voxels.map(|radius| radius * CLASS_VOXEL_MM),
+            rotation: [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]],
+        }
     }
 }
 

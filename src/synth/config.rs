@@ -11,6 +11,9 @@ use super::tumor_numbers::{TumorNumbers, TumorsPerScan};
 use crate::error::ConfigError;
 use crate::mask::Organ;
 
+/// The maximum of the setting `mass_effect_strength`.
+const MAX_STRENGTH: f64 = 0.6;
+
 /// How sizes and shapes are sampled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -26,10 +29,11 @@ pub enum Sizes {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Sites {
-    /// By the depth of real tumors in the organ, and away from real tumors.
+    /// By the depth of real tumors in the organ, away from real tumors, and for small tumors away from vessels.
     #[default]
     Prior,
-    /// At least 3 mm from the edge in the axial plane, within the middle 30-70% of the organ's height.
+    /// As in the reference code of FreeTumor: at least 3 mm from the organ's edge in the axial plane, and between 30% and 70% of its
+    /// height.
     Reference,
 }
 
@@ -37,10 +41,12 @@ pub enum Sites {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Differences {
-    /// A contrast within the range of the organ's HU, with vessels removed, necrotic cores and rims; in lungs, tissue replaces air.
+    /// A contrast from the organ's prior, within the range of the organ's HU, with an inner structure and mass effect; in lungs, tissue
+    /// replaces air.
     #[default]
     Prior,
-    /// One difference, uniform in 0.2..0.7 of the HU window, in the clipped shape with an edge softened by 1.5-3 mm.
+    /// As in the reference code of FreeTumor: a constant difference, sampled uniformly from 0.2 to 0.7 of the HU window, in the clipped
+    /// shape, with an edge blurred by 1.5 to 3 mm.
     Reference,
 }
 
@@ -97,8 +103,22 @@ pub struct RulesConfig {
     pub difference: Differences,
     /// Minimum and maximum mean change in HU, for organs for which `difference` is not used: `{ liver = [-60, -20] }`.
     pub contrast_hu: BTreeMap<String, [f64; 2]>,
-    /// Share of tumors of at least 25 mm that have a necrotic core, 0 to 1.
-    pub necrotic_fraction: f64,
+    /// Whether tumors displace the tissue around them; with `difference = "prior"` only, and never in lungs.
+    pub mass_effect: bool,
+    /// Minimum and maximum share of its radius, 0 to 0.6, by which a large tumor displaces its surroundings; if absent, those of the
+    /// organ's prior.
+    pub mass_effect_strength: Option<[f64; 2]>,
+    /// Share of tumors of at least 16 mm that have a bright rim, 0 to 1; if absent, the share of the organ's prior, and 0 in organs without
+    /// contrast agent.
+    pub rim_fraction: Option<f64>,
+    /// Share of tumors of at least 16 mm that have a capsule, if they have no rim; if absent as for `rim_fraction`.
+    pub capsule_fraction: Option<f64>,
+    /// Share of tumors of at least 20 mm that have a necrotic core, 0 to 1; if absent, the share of the organ's prior.
+    pub necrotic_fraction: Option<f64>,
+    /// Share of tumors of at least 8 mm that have calcifications, 0 to 1; if absent, the share of the organ's prior.
+    pub calcified_fraction: Option<f64>,
+    /// Share of tumors of at least 12 mm that contain fat, 0 to 1; if absent, the share of the organ's prior.
+    pub fat_fraction: Option<f64>,
     /// The textures that modulate the difference.
     pub texture: Textures,
     /// Minimum and maximum standard deviation of the Gaussian that softens the edge, in mm; if absent, those of the organ's prior.
@@ -124,7 +144,13 @@ impl Default for RulesConfig {
             max_clipped_fraction: None,
             difference: Differences::Prior,
             contrast_hu: BTreeMap::new(),
-            necrotic_fraction: 0.35,
+            mass_effect: true,
+            mass_effect_strength: None,
+            rim_fraction: None,
+            capsule_fraction: None,
+            necrotic_fraction: None,
+            calcified_fraction: None,
+            fat_fraction: None,
             texture: Textures::Organ,
             margin_mm: None,
             priors: BTreeMap::new(),
@@ -197,9 +223,23 @@ impl RulesConfig {
                 errors.push(ConfigError::new(field, format!("expected a share from 0 to 1, got {value}")));
             }
         };
-        check_share("necrotic_fraction", self.necrotic_fraction);
         check_share("negatives", self.negatives);
-        self.max_clipped_fraction.iter().for_each(|fraction| check_share("max_clipped_fraction", *fraction));
+        for (field, share) in [
+            ("rim_fraction", self.rim_fraction),
+            ("capsule_fraction", self.capsule_fraction),
+            ("necrotic_fraction", self.necrotic_fraction),
+            ("calcified_fraction", self.calcified_fraction),
+            ("fat_fraction", self.fat_fraction),
+            ("max_clipped_fraction", self.max_clipped_fraction),
+        ] {
+            share.iter().for_each(|share| check_share(field, *share));
+        }
+        if let Some([low, high]) = self.mass_effect_strength
+            && !(0.0 <= low && low <= high && high <= MAX_STRENGTH)
+        {
+            let message = format!("expected [minimum, maximum] from 0 to {MAX_STRENGTH}, got [{low}, {high}]");
+            errors.push(ConfigError::new("mass_effect_strength", message));
+        }
         if !(1..=1000).contains(&self.variants) {
             errors.push(ConfigError::new("variants", format!("expected 1 to 1000, got {}", self.variants)));
         }

@@ -13,9 +13,6 @@ const NEAR: f32 = 1.3;
 /// The minimum distance outside the surface in which levels are exact: ground glass fades there.
 const EXACT_MM: f64 = 1.0;
 
-/// A slice with less than this share of the largest slice's area is a sliver.
-const SLIVER: f64 = 0.3;
-
 /// A rotated ellipsoid on a grid.
 pub(super) struct Ellipsoid {
     /// The centre, a fractional voxel.
@@ -66,14 +63,10 @@ impl Levels {
     /// infinite limit always returns a surface.
     fn surface_below(&self, limit: f32, count: usize) -> Option<Surface> {
         let row_maxima = self.lobes.noise.plane_row_maxima();
-        let (mut level, near) = dispatch_short_rows(LevelsBelow { levels: self, limit, row_maxima: &row_maxima });
+        let (level, near) = dispatch_short_rows(LevelsBelow { levels: self, limit, row_maxima: &row_maxima });
         // Without a limit, voxels that were not computed are included.
         let near = if limit.is_finite() { near } else { RowSpans::whole(self.shape) };
-        let mut surface = threshold(&level, &near, limit, count)?;
-        if let Some(axis) = thick_axis(self.ellipsoid.spacing_mm) {
-            remove_slivers(&mut level, axis, surface);
-            surface = threshold(&level, &near, limit, count)?;
-        }
+        let surface = threshold(&level, &near, limit, count)?;
         Some(Surface { level, near, surface })
     }
 
@@ -165,34 +158,6 @@ pub(super) fn minimum(values: &[f32]) -> f32 {
     lanes.into_iter().fold(f32::INFINITY, f32::min)
 }
 
-/// Returns the axis along which slices are thick, if there is one.
-fn thick_axis(spacing_mm: [f64; 3]) -> Option<usize> {
-    (0..3).find(|&axis| {
-        let others = spacing_mm.iter().enumerate().filter(|(other, _)| *other != axis);
-        spacing_mm[axis] >= 2.0 && others.into_iter().all(|(_, mm)| spacing_mm[axis] >= 2.0 * mm)
-    })
-}
-
-/// Removes slices with only a sliver of the tumor: annotators do not label these on thick slices, and a tumor of the same volume has
-/// blunter ends without them.
-fn remove_slivers(level: &mut Array3<f32>, axis: usize, surface: f32) {
-    let shape = level.shape();
-    let step = [1, shape[0], shape[0] * shape[1]][axis];
-    let slice_of = |index: usize| index / step % shape[axis];
-    let mut areas = vec![0usize; shape[axis]];
-    for (index, _) in level.as_slice().iter().enumerate().filter(|(_, value)| **value <= surface) {
-        areas[slice_of(index)] += 1;
-    }
-    let largest = areas.iter().copied().max().unwrap_or(0);
-    let kept: Vec<bool> = areas.iter().map(|&area| area as f64 >= SLIVER * largest as f64).collect();
-    for (index, value) in level.as_mut_slice().iter_mut().enumerate() {
-        if !kept[slice_of(index)] {
-            // Outside the tumor, but finite, so that depths are finite.
-            *value = value.max(surface) + 1.0;
-        }
-    }
-}
-
 /// Returns the level with `count` voxels below; `None` if fewer voxels are below a finite `limit`. Voxels outside `near` are not below it.
 fn threshold(level: &Array3<f32>, near: &RowSpans, limit: f32, count: usize) -> Option<f32> {
     let mut values = Vec::with_capacity(2 * count);
@@ -211,14 +176,6 @@ mod tests {
     use super::*;
     use crate::random::Key;
     use crate::synth::shape::ShapeParameters;
-
-    #[test]
-    fn thick_axis_has_twice_the_spacing_of_others() {
-        assert_eq!(thick_axis([0.8, 0.8, 5.0]), Some(2));
-        assert_eq!(thick_axis([4.0, 0.9, 0.9]), Some(0));
-        assert_eq!(thick_axis([0.7, 0.7, 1.5]), None);
-        assert_eq!(thick_axis([3.0; 3]), None);
-    }
 
     /// Voxels that are not computed change neither the tumor nor its immediate surroundings.
     #[test]

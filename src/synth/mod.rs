@@ -9,26 +9,41 @@
 pub mod blend;
 pub mod classes;
 mod config;
+mod contrast;
 mod difference;
+mod directions;
+mod domain;
+mod fine_grid;
 mod generator;
+mod growth;
+mod host;
+mod inner_structure;
 mod level;
 mod marching;
+mod mass_effect;
 pub mod measure;
 mod noise;
 pub mod organ;
-mod placed;
 pub mod prior;
+mod profile;
+mod reference;
 mod rules;
 pub mod shape;
 mod site;
 pub mod texture;
+mod tissue;
+mod tissue_noise;
+mod tumor;
 mod tumor_numbers;
 
 use serde::{Deserialize, Serialize};
 
 pub use config::{Differences, RulesConfig, Sites, Sizes, Textures};
 pub use difference::TEXTURE_MEAN;
+pub(crate) use domain::exterior_fraction;
+pub use fine_grid::FineGrid;
 pub use generator::{Activation, Generator, GeneratorConfig};
+pub use inner_structure::SampledStructure;
 pub use rules::Rules;
 pub(crate) use site::boundary_distance_mm;
 pub use tumor_numbers::{RealNumbers, TumorNumbers, TumorsPerScan};
@@ -59,11 +74,26 @@ pub struct Geometry {
     pub sphericity: f64,
     /// Share of the sampled shape that was clipped because it is outside the healthy organ.
     pub clipped_fraction: f64,
-    /// Distance from the centre to the nearest voxel outside the organ.
+    /// Distance from the centre to the nearest voxel outside the organ; 0 if the centre is outside.
     pub boundary_distance_mm: f64,
+    /// Share of the tumor's surface that does not face its organ.
+    #[serde(default)]
+    pub exterior_fraction: f64,
+    /// Volume of the voxels that the tumor may change: the tumor and the tissue that it displaces.
+    #[serde(default)]
+    pub support_mm3: f64,
+    /// Share of its radius by which the tumor displaces its surroundings where no bone or air is near.
+    #[serde(default)]
+    pub mass_effect: f64,
+    /// Whether vessels continue into the tumor.
+    #[serde(default)]
+    pub infiltrating: bool,
     /// Change of HU that the rules sampled for the solid tumor, before texture and soft edge; `None` if a network or program decides.
     #[serde(default)]
     pub drawn_contrast_hu: Option<f64>,
+    /// The inner structure that was sampled.
+    #[serde(default)]
+    pub structure: SampledStructure,
 }
 
 /// One synthetic tumor in its box on the scan's grid.
@@ -73,11 +103,13 @@ pub struct Candidate {
     pub region: Region,
     /// The box that contains every tumor of this candidate's site. A prediction on the original scan in this box is valid for all of them.
     pub site_box: Region,
+    /// 1 in voxels whose HU or label may differ from the scan's: the tumor and the tissue that it displaces.
+    pub support: Array3<u8>,
     /// HU of the box in the scan.
     pub before: Array3<f32>,
-    /// HU of the box after synthesis: equal to `before` outside the healthy organ, integers if those of the scan are.
+    /// HU of the box after synthesis: equal to `before` outside the support, integers if those of the scan are.
     pub after: Array3<f32>,
-    /// Merged labels of the box after synthesis: the synthetic tumor has its organ's tumor label.
+    /// Merged labels of the box after synthesis: labels move with displaced tissue, and the synthetic tumor has its organ's tumor label.
     pub labels: Array3<u8>,
     /// 1 in the synthetic tumor (a real tumor may have the same label).
     pub tumor: Array3<u8>,

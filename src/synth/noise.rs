@@ -8,11 +8,20 @@ use crate::volume::Array3;
 /// (151 / 315)^(3/2).
 const SPLINE_DEVIATION: f64 = 0.331_9;
 
+/// The positions along one axis at which a field is computed, relative to the middle of its lattice.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Positions {
+    pub first_mm: f64,
+    pub spacing_mm: f64,
+    pub count: usize,
+}
+
 /// A smooth random field of mean 0 and standard deviation 1: independent values on a lattice of `step_mm`, interpolated by cubic
 /// B-splines. Its features are about two steps wide.
 ///
 /// The lattice is aligned with the voxel axes, so that the field is computed axis by axis; along the last axis only for the
-/// requested rows.
+/// requested rows. The lattice does not depend on the positions at which the field is computed: grids of different spacing have the same
+/// values at the same positions.
 pub(crate) struct SmoothNoise {
     /// [x, y, knots along z].
     planes: Array3<f32>,
@@ -24,18 +33,30 @@ impl SmoothNoise {
     /// An upper bound of all values: it bounds the lattice, and spline weights are not negative and sum to 1.
     pub const MAX: f32 = 5.25;
 
-    /// Samples the field of a box of `shape` voxels.
-    pub fn new(random: &mut RandomStream, shape: [usize; 3], spacing_mm: [f64; 3], step_mm: [f64; 3]) -> Self {
-        let knots = [0, 1, 2].map(|axis| {
-            let last = shape[axis].saturating_sub(1) as f64 * spacing_mm[axis] / step_mm[axis];
-            // One knot more than for the last position, because of the random phase.
-            last as usize + 5
-        });
+    /// Samples a field that extends to `reach_mm` on both sides of its middle. Positions beyond the lattice get its outermost values.
+    pub fn new(random: &mut RandomStream, reach_mm: [f64; 3], step_mm: f64, positions: [Positions; 3]) -> Self {
+        // One knot more than for the last position, because of the random phase.
+        let knots = reach_mm.map(|reach| (2.0 * reach / step_mm) as usize + 5);
         let phase = [0, 1, 2].map(|_| random.uniform(0.0, 1.0));
+        let axes = [0, 1, 2].map(|k| {
+            let Positions { first_mm, spacing_mm, count } = positions[k];
+            taps(knots[k], count, spacing_mm / step_mm, phase[k] + (first_mm + reach_mm[k]) / step_mm)
+        });
+        Self::on_lattice(random, knots, axes)
+    }
+
+    /// Samples a field for a box of `shape` voxels, with a lattice of `step` voxels along each axis.
+    pub fn of_box(random: &mut RandomStream, shape: [usize; 3], step: [f64; 3]) -> Self {
+        let knots = [0, 1, 2].map(|axis| (shape[axis].saturating_sub(1) as f64 / step[axis]) as usize + 5);
+        let phase = [0, 1, 2].map(|_| random.uniform(0.0, 1.0));
+        let axes = [0, 1, 2].map(|k| taps(knots[k], shape[k], 1.0 / step[k], phase[k]));
+        Self::on_lattice(random, knots, axes)
+    }
+
+    fn on_lattice(random: &mut RandomStream, knots: [usize; 3], taps: [Vec<(usize, [f32; 4])>; 3]) -> Self {
         // The sum of 64 uniform values is nearly normal, and much cheaper than normal values.
         let scale = (libm::sqrt(12.0) / SPLINE_DEVIATION) as f32;
         let lattice = Array3::from_fn(knots, |_| scale * (random.unit_f32() - 0.5));
-        let taps = [0, 1, 2].map(|k| taps(knots[k], shape[k], spacing_mm[k] / step_mm[k], phase[k]));
         let [along_x, along_y, taps] = taps;
         Self { planes: dispatch_short_rows(Expansion { lattice, along_x, along_y }), taps }
     }
@@ -83,11 +104,11 @@ fn maximum(values: &[f32]) -> f32 {
 }
 
 /// Returns, for each voxel, the first of the four knots that affect the voxel, and their weights. `stride` is the distance between
-/// voxels in knots.
+/// voxels in knots, `phase` the position of the first voxel.
 fn taps(knots: usize, count: usize, stride: f64, phase: f64) -> Vec<(usize, [f32; 4])> {
     (0..count)
         .map(|index| {
-            let position = index as f64 * stride + phase;
+            let position = (index as f64 * stride + phase).clamp(0.0, (knots - 3) as f64);
             let first = (position as usize).min(knots - 4);
             (first, spline_weights(position - first as f64))
         })
@@ -151,7 +172,7 @@ mod tests {
     #[test]
     fn noise_has_unit_deviation_and_requested_scale() {
         let mut random = Key::root(5).stream("noise");
-        let field = SmoothNoise::new(&mut random, [90, 80, 40], [1.0, 1.0, 2.0], [3.0; 3]).into_array();
+        let field = SmoothNoise::of_box(&mut random, [90, 80, 40], [3.0, 3.0, 1.5]).into_array();
         let values = field.as_slice();
         let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64;
         let deviation =
@@ -171,13 +192,31 @@ mod tests {
     fn values_do_not_exceed_row_bound() {
         assert!(0.5 * libm::sqrt(12.0) / SPLINE_DEVIATION < f64::from(SmoothNoise::MAX));
         let mut random = Key::root(6).stream("noise");
-        let field = SmoothNoise::new(&mut random, [37, 21, 19], [1.0; 3], [4.0; 3]);
+        let field = SmoothNoise::of_box(&mut random, [37, 21, 19], [4.0; 3]);
         let row_maxima = field.plane_row_maxima();
         let mut row = [0.0; 37];
         for (y, z) in (0..19).flat_map(|z| (0..21).map(move |y| (y, z))) {
             field.row(0, y, z, &mut row);
             let (maximum, bound) = (maximum(&row), field.row_bound(&row_maxima, y, z));
             assert!(maximum <= bound + 1e-5 && bound <= SmoothNoise::MAX, "{maximum} {bound}");
+        }
+    }
+
+    #[test]
+    fn grids_of_different_spacing_have_equal_values_at_equal_positions() {
+        let field = |spacing_mm: f64, count: usize| {
+            let positions = Positions { first_mm: -8.0, spacing_mm, count };
+            let mut random = Key::root(7).stream("noise");
+            SmoothNoise::new(&mut random, [9.0; 3], 2.0, [positions; 3]).into_array()
+        };
+        let (fine, coarse) = (field(0.5, 31), field(1.5, 10));
+        for z in 0..10 {
+            for y in 0..10 {
+                for x in 0..10 {
+                    let difference = fine[[3 * x, 3 * y, 3 * z]] - coarse[[x, y, z]];
+                    assert!(difference.abs() < 1e-5, "{x} {y} {z} {difference}");
+                }
+            }
         }
     }
 

@@ -1,27 +1,32 @@
 //! Synthesis by rules: site, shape, texture, difference and blend without a network.
 
-use std::sync::Arc;
-
-use super::blend::{blend, round_hu, smooth_difference, with_tumor};
-use super::classes::{CLASS_VOXEL_MM, ClassShape, SizeClass};
+use super::blend::{round_hu, with_tumor};
+use super::classes::{ClassShape, SizeClass};
 use super::config::{Differences, RulesConfig, Sites, Sizes, Textures};
-use super::difference::{SampledDifference, TumorContext, constant, fixed, plausible, structured};
+use super::domain::{Limits, exterior_fraction};
+use super::fine_grid::FineGrid;
+use super::growth::{Growth, sample_exterior_site};
+use super::mass_effect::Body;
 use super::measure::{equivalent_diameter_mm, sphericity};
 use super::organ::OrganSummary;
-use super::placed::{OrganRules, PlacedShape, TRUNCATE};
 use super::prior::{Contrast, Depth, OrganPrior};
-use super::shape::ShapeParameters;
+use super::profile::TRUNCATE;
+use super::reference;
+use super::shape::{RasterizedShape, ShapeParameters};
 use super::site::{ReferenceSites, SiteConstraints, SitePlan, boundary_distance_mm};
 use super::texture::TexturePool;
+use super::tissue_noise::TissueNoise;
+use super::tumor::{Changed, TumorShape, TumorSource, union};
 use super::{Attempt, AttemptKey, Attempts, Candidate, Geometry, Synthesize};
 use crate::error::{ConfigError, Fault, FaultKind, Stage};
 use crate::mask::{MaskedScan, Organ};
 use crate::random::{Key, RandomStream};
-use crate::volume::{Array3, Boundary, Gaussian, HuWindow, Region, Voxels};
+use crate::volume::{Array3, HuWindow, Region, Voxels};
 
-/// The minimum standard deviation of an edge in voxels. Averaging over a voxel's width has 1/√12 of the width; scanners blur somewhat
-/// more.
+/// The minimum width of an edge in voxels, for the box of a site.
 const VOXEL_BLUR: f64 = 0.4;
+/// The maximum diameter of tumors that are not placed on vessels.
+const BESIDE_VESSELS_UP_TO_MM: f64 = 15.0;
 
 /// Synthesizes tumors by rules.
 ///
@@ -53,7 +58,7 @@ impl Rules {
 
     /// Returns the name of the model in tables. It changes whenever equal settings would produce other tumors.
     pub fn version(&self) -> &'static str {
-        "rules-1"
+        "rules-2"
     }
 
     /// Returns the settings.
@@ -112,20 +117,31 @@ impl Rules {
         let found = self.prior(organ).and_then(|prior| Some((prior, OrganSummary::of(scan, organ)?)));
         let Some((prior, summary)) = found else { return Ok(Box::new(NoOrgan)) };
         let search = match self.config.sites {
-            Sites::Prior => PositionSearch::Depth(SitePlan::new(scan, organ, summary.region)),
+            Sites::Prior => PositionSearch::Depth(SitePlan::new(scan, organ, &summary)),
             Sites::Reference => PositionSearch::Reference(ReferenceSites::new(scan, organ, summary.region)),
         };
-        Ok(Box::new(OrganPlan {
-            rules: self,
+        let deep = match &search {
+            PositionSearch::Depth(plan) => plan.deep_voxels(),
+            PositionSearch::Reference(sites) => sites.middle().into_iter().collect(),
+        };
+        let textures = match self.config.texture {
+            Textures::Chest => TexturePool::chest(),
+            Textures::Organ if matches!(prior.contrast, Contrast::Filling { .. }) => TexturePool::chest(),
+            Textures::Organ | Textures::Abdomen => TexturePool::abdomen(),
+        };
+        let source = TumorSource {
             scan,
             organ,
             prior,
             summary,
-            search,
-            maps: maps(summary.region)?,
-            attempts_per_site: self.config.attempts_per_site.unwrap_or(attempts_per_site),
+            config: &self.config,
+            noise: TissueNoise::measure(scan, organ, &deep),
+            textures,
+            window: self.window,
             spacing_mm: scan.scan.volume.grid.spacing_mm(),
-        }))
+        };
+        let attempts_per_site = self.config.attempts_per_site.unwrap_or(attempts_per_site);
+        Ok(Box::new(OrganPlan { search, maps: maps(summary.region)?, attempts_per_site, source }))
     }
 }
 
@@ -176,208 +192,195 @@ impl TumorForm {
     }
 }
 
+/// The centre of a tumor.
+#[derive(Clone, Copy, Debug)]
+struct Site {
+    /// The centre, a fractional voxel.
+    centre: [f64; 3],
+    /// The voxel nearest to the centre.
+    voxel: [usize; 3],
+}
+
 /// One organ of one scan, prepared for attempts.
 struct OrganPlan<'scan> {
-    rules: &'scan Rules,
-    scan: &'scan MaskedScan,
-    organ: &'scan Organ,
-    prior: &'static OrganPrior,
-    summary: OrganSummary,
+    source: TumorSource<'scan>,
     search: PositionSearch,
     maps: Option<Box<dyn DifferenceMaps + 'scan>>,
     attempts_per_site: u32,
-    spacing_mm: [f64; 3],
 }
 
 impl Attempts for OrganPlan<'_> {
     fn attempt(&self, keys: AttemptKey) -> Result<Attempt, Fault> {
         let (site_key, key) = (keys.site(self.attempts_per_site), keys.attempt());
         let Some(form) = self.form(&mut site_key.stream("size")) else { return Ok(rejected("no_site")) };
-        let Some(site) = self.site(&mut site_key.stream("site"), &form) else { return Ok(rejected("no_site")) };
-        let centre = site.map(|index| index as f64);
-        let raster = match &form {
-            TumorForm::Prior(shape) => shape.rasterize(&mut key.stream("shape"), centre, self.spacing_mm),
-            TumorForm::Class(class) => class.rasterize(centre, self.spacing_mm),
+        let growth = Growth::sample(
+            &mut site_key.stream("growth"),
+            self.source.prior.mass_effect,
+            self.config(),
+            form.diameter_mm(),
+        );
+        let Some(site) = self.site(&mut site_key.stream("site"), &form, growth) else {
+            return Ok(rejected("no_site"));
         };
-        let margin = self.margin_voxels(&mut key.stream("margin"), &form);
-        let rules = OrganRules {
-            scan: self.scan,
-            organ: self.organ,
-            config: self.config(),
-            max_clipped_fraction: self.max_clipped_fraction(),
+        let (growth, changed) = match self.config().difference {
+            Differences::Reference => {
+                let raster = self.raster(&form, &mut key.stream("shape"), site, FineGrid::unsplit(self.spacing_mm()));
+                (growth, reference::blended(&self.source, key, &raster, self.limits()))
+            }
+            Differences::Prior => {
+                let boundary_mm = boundary_distance_mm(self.source.scan, self.source.organ, site.voxel);
+                let growth = match self.source.prior.depth {
+                    Depth::AtLeast(_) => growth.bulging(boundary_mm, form.diameter_mm() / 2.0),
+                    Depth::Exterior { .. } => growth,
+                };
+                let shape = self.shape(&form, growth, site, key);
+                let site_box = |region| self.site_box(&form, site, growth, region);
+                let maps = self.maps.as_deref().map(|maps| maps as &dyn DifferenceMaps);
+                (growth, self.source.tumor(key, &shape, self.limits(), maps, site_box)?)
+            }
         };
-        match PlacedShape::new(&rules, &raster, margin) {
-            Ok(placed) => Ok(Attempt::Candidate(Box::new(self.candidate(key, &form, site, placed, margin)?))),
-            Err(reason) => Ok(rejected(reason)),
-        }
+        Ok(match changed {
+            Ok(changed) => match self.candidate(&form, site, growth, changed) {
+                Some(candidate) => Attempt::Candidate(Box::new(candidate)),
+                None => rejected("too_small"),
+            },
+            Err(reason) => rejected(reason),
+        })
     }
 }
 
 impl OrganPlan<'_> {
     fn config(&self) -> &RulesConfig {
-        &self.rules.config
+        self.source.config
     }
 
-    /// Returns whether the organ contains air, so that tumors are brighter.
-    fn is_air_filled(&self) -> bool {
-        matches!(self.prior.contrast, Contrast::Filling { .. })
+    fn spacing_mm(&self) -> [f64; 3] {
+        self.source.spacing_mm
     }
 
     fn form(&self, random: &mut RandomStream) -> Option<TumorForm> {
         if self.config().sizes == Sizes::Classes {
             let classes: &[SizeClass] = match self.config().classes.as_slice() {
-                [] if self.is_air_filled() => &SizeClass::ALL[..2],
+                [] if self.source.is_air_filled() => &SizeClass::ALL[..2],
                 [] => &SizeClass::ALL,
                 selected => selected,
             };
             let class = classes[random.index(classes.len())];
             return Some(TumorForm::Class(Box::new(ClassShape::sample(random, class))));
         }
-        let voxel_mm = libm::cbrt(self.spacing_mm.iter().product());
+        let prior = self.source.prior;
+        let voxel_mm = libm::cbrt(self.spacing_mm().iter().product());
         let [low, high] = self.config().diameter_mm;
         // Sizes that do not fit in the organ are not sampled.
-        let organ_mm3 = self.summary.voxels as f64 * voxel_mm * voxel_mm * voxel_mm;
-        let by_volume = equivalent_diameter_mm(self.prior.max_organ_share * organ_mm3);
-        let by_depth = match (&self.search, self.prior.depth) {
+        let organ_mm3 = self.source.summary.voxels as f64 * voxel_mm * voxel_mm * voxel_mm;
+        let by_volume = equivalent_diameter_mm(prior.max_organ_share * organ_mm3);
+        let by_depth = match (&self.search, prior.depth) {
             (PositionSearch::Depth(plan), Depth::AtLeast(radii)) => 2.0 * plan.deepest_mm() / radii,
             _ => f64::INFINITY,
         };
         let low = low.max(self.config().min_diameter_voxels * voxel_mm);
-        let prior = self.prior;
         let diameter_mm = prior.diameter_mm.sample_between(random, low, high.min(by_volume).min(by_depth))?;
         Some(TumorForm::Prior(prior.shape(random, diameter_mm)))
     }
 
-    fn site(&self, random: &mut RandomStream, form: &TumorForm) -> Option<[usize; 3]> {
+    fn site(&self, random: &mut RandomStream, form: &TumorForm, growth: Growth) -> Option<Site> {
+        let TumorSource { scan, organ, prior, .. } = self.source;
         let plan = match &self.search {
-            PositionSearch::Reference(sites) => return sites.sample(random),
+            PositionSearch::Reference(sites) => {
+                let voxel = sites.sample(random)?;
+                return Some(Site { centre: voxel.map(|index| index as f64), voxel });
+            }
             PositionSearch::Depth(plan) => plan,
         };
         let radius_mm = form.diameter_mm() / 2.0;
-        let depth_mm = match self.prior.depth {
-            Depth::AtLeast(radii) => [radii * radius_mm, f64::INFINITY],
-            Depth::Sampled(quantiles) => {
-                let depth_mm = (quantiles.sample(random) * radius_mm).min(plan.deepest_mm());
-                [depth_mm - 1.0, depth_mm + 1.0]
-            }
+        if let Some(share) = prior.depth.sample_exterior(random, form.diameter_mm()) {
+            // The part of the organ that the tumor does not displace.
+            let replaced_mm = radius_mm * (1.0 - growth.strength);
+            let centre = sample_exterior_site(random, plan, scan, organ, replaced_mm, share)?;
+            return Some(Site { centre, voxel: centre.map(|x| (x + 0.5) as usize) });
+        }
+        let Depth::AtLeast(radii) = prior.depth else { return None };
+        let constraints = SiteConstraints {
+            depth_mm: [radii * radius_mm, f64::INFINITY],
+            tumor_mm: form.reach_mm(),
+            vessel_mm: if form.diameter_mm() <= BESIDE_VESSELS_UP_TO_MM { radius_mm } else { 0.0 },
         };
-        plan.sample(random, &self.scan.mask.labels, self.organ, SiteConstraints { depth_mm, tumor_mm: form.reach_mm() })
+        let voxel = plan.sample(random, &scan.mask.labels, organ, constraints)?;
+        // Centres are anywhere within a voxel, so that tumors on thick slices are not centred on slices.
+        let centre = voxel.map(|index| index as f64 + random.uniform(-0.5, 0.5));
+        Some(Site { centre, voxel })
     }
 
-    /// Samples the standard deviation of the Gaussian that softens the edge, in voxels along each axis.
-    fn margin_voxels(&self, random: &mut RandomStream, form: &TumorForm) -> [f64; 3] {
-        if self.config().difference == Differences::Reference {
-            let sigma_mm = random.uniform(1.0, 2.0) * CLASS_VOXEL_MM;
-            return self.spacing_mm.map(|mm| sigma_mm / mm);
+    fn raster(&self, form: &TumorForm, random: &mut RandomStream, site: Site, grid: FineGrid) -> RasterizedShape {
+        let centre = grid.position(site.centre);
+        match form {
+            TumorForm::Prior(shape) => shape.rasterize(random, centre, grid.spacing_mm),
+            TumorForm::Class(class) => class.rasterize(centre, grid.spacing_mm),
         }
-        let [low, high] = self.config().margin_mm.unwrap_or(self.prior.margin_mm);
+    }
+
+    /// Samples the shape on the fine grid.
+    fn shape(&self, form: &TumorForm, growth: Growth, site: Site, key: Key) -> TumorShape {
+        let diameter_mm = form.diameter_mm();
+        let grid = FineGrid::new(self.spacing_mm(), diameter_mm);
+        let raster = self.raster(form, &mut key.stream("shape"), site, grid);
+        let body = Body {
+            centre: site.centre,
+            radii_mm: raster.radii_mm,
+            rotation: raster.rotation,
+            spacing_mm: self.spacing_mm(),
+        };
+        let [low, high] = self.config().margin_mm.unwrap_or(self.source.prior.margin_mm);
         // A wide margin would make a small tumor invisible.
-        let sigma_mm = random.uniform(low, high).min(0.15 * form.diameter_mm());
-        // A voxel is the mean over its width, so no edge is sharper.
-        self.spacing_mm.map(|mm| (sigma_mm / mm).max(VOXEL_BLUR))
+        let margin_mm = key.stream("margin").uniform(low, high).min(0.15 * diameter_mm);
+        TumorShape { grid, raster, body, growth, margin_mm, diameter_mm }
     }
 
     /// Returns an upper bound of the sampled margins of a form in mm.
     fn widest_margin_mm(&self, form: &TumorForm) -> f64 {
         if self.config().difference == Differences::Reference {
-            return 2.0 * CLASS_VOXEL_MM;
+            return reference::widest_margin_mm();
         }
-        self.config().margin_mm.unwrap_or(self.prior.margin_mm)[1].min(0.15 * form.diameter_mm())
+        self.config().margin_mm.unwrap_or(self.source.prior.margin_mm)[1].min(0.15 * form.diameter_mm())
     }
 
-    /// Returns the difference map by rules.
-    fn difference(&self, random: &mut RandomStream, context: &TumorContext) -> SampledDifference {
-        let (shape, width_hu) = (context.before.shape(), self.rules.window.width_hu());
-        match (self.config().contrast_hu.get(&self.organ.name), self.config().difference) {
-            (Some(change_hu), _) => fixed(random, context, *change_hu, width_hu),
-            (None, Differences::Reference) => {
-                let sampled = constant(random, shape, self.is_air_filled(), width_hu);
-                SampledDifference { difference: smooth_difference(&sampled.difference), ..sampled }
-            }
-            (None, Differences::Prior) => {
-                plausible(random, context, &self.prior.contrast, self.config().necrotic_fraction, width_hu)
-            }
-        }
-    }
-
-    fn max_clipped_fraction(&self) -> f64 {
-        self.config().max_clipped_fraction.unwrap_or(match self.config().sizes {
-            Sizes::Prior => self.prior.max_clipped_fraction,
+    fn limits(&self) -> Limits {
+        let max_clipped_fraction = self.config().max_clipped_fraction.unwrap_or(match self.config().sizes {
+            Sizes::Prior => self.source.prior.max_clipped_fraction,
             Sizes::Classes => 1.0,
-        })
-    }
-
-    fn textures(&self) -> Arc<TexturePool> {
-        match self.config().texture {
-            Textures::Chest => TexturePool::chest(),
-            Textures::Organ if self.is_air_filled() => TexturePool::chest(),
-            Textures::Organ | Textures::Abdomen => TexturePool::abdomen(),
-        }
-    }
-
-    /// Returns the box that contains every tumor of this form at this site, including its soft edge.
-    fn site_box(&self, form: &TumorForm, site: [usize; 3], region: Region) -> Region {
-        let bounds = self.scan.mask.labels.shape();
-        let reach = [0, 1, 2].map(|k| {
-            let edge = TRUNCATE * self.widest_margin_mm(form).max(VOXEL_BLUR * self.spacing_mm[k]);
-            ((form.reach_mm() + edge) / self.spacing_mm[k]).ceil() as usize + 1
         });
-        let around = Region { start: site, shape: [1; 3] }.grown(reach, bounds);
-        let start = [0, 1, 2].map(|k| around.start[k].min(region.start[k]));
-        Region { start, shape: [0, 1, 2].map(|k| around.end()[k].max(region.end()[k]) - start[k]) }
+        Limits { max_clipped_fraction, min_diameter_voxels: self.config().min_diameter_voxels }
     }
 
-    fn candidate(
-        &self,
-        key: Key,
-        form: &TumorForm,
-        site: [usize; 3],
-        placed: PlacedShape,
-        margin: [f64; 3],
-    ) -> Result<Candidate, Fault> {
-        let PlacedShape { region, soft_box, soft_within, soft_start, depth, labels, tumor, voxels, clipped_fraction } =
-            placed;
-        let grid = &self.scan.scan.volume.grid;
-        let before = self.scan.scan.volume.voxels.hu_of(region);
-        let inner = Region { start: soft_start, shape: region.shape };
-        let mut soft = Gaussian::truncated(margin, TRUNCATE, Boundary::Zero).smoothed_within(&soft_box, &soft_within);
-        let mut within = soft_within;
-        if soft.region() != inner {
-            (soft, within) = (soft.cut(inner), within.cut(inner));
-        }
-        let texture = self.textures().sample(&mut key.stream("texture"), &within, self.spacing_mm);
-        let context = TumorContext {
-            before: &before,
-            labels: &labels,
-            label: self.organ.label,
-            within: &within,
-            depth: &depth,
-            texture: &texture,
-            spacing_mm: self.spacing_mm,
-            diameter_mm: form.diameter_mm(),
-            organ: &self.summary,
-        };
-        let width_hu = self.rules.window.width_hu();
-        let site_box = self.site_box(form, site, region);
-        let mut random = key.stream("difference");
-        let (difference, drawn_contrast_hu) = match &self.maps {
-            Some(maps) => {
-                let mut difference = maps.difference(&mut random, site_box, region)?;
-                if maps.needs_structure() {
-                    structured(&mut random, &context, self.config().necrotic_fraction, width_hu, &mut difference);
-                }
-                (difference, None)
-            }
-            None => {
-                let SampledDifference { difference, contrast_hu } = self.difference(&mut random, &context);
-                (difference, Some(contrast_hu))
-            }
-        };
-        let mut after = blend(&before, &labels, self.organ, &soft, &difference, &texture, width_hu);
-        if matches!(self.scan.scan.volume.voxels, Voxels::I16(_)) {
+    /// Returns the box that contains every tumor of this form at this site, including its soft edge and the displaced tissue.
+    fn site_box(&self, form: &TumorForm, site: Site, growth: Growth, region: Region) -> Region {
+        let bounds = self.source.scan.mask.labels.shape();
+        let displaced = if growth.strength > 0.0 { form.radii_mm()[0] * (1.0 + growth.width) } else { 0.0 };
+        let reach = [0, 1, 2].map(|k| {
+            let edge = TRUNCATE * self.widest_margin_mm(form).max(VOXEL_BLUR * self.spacing_mm()[k]);
+            ((form.reach_mm() + edge).max(displaced) / self.spacing_mm()[k]).ceil() as usize + 2
+        });
+        union(Region { start: site.voxel, shape: [1; 3] }.grown(reach, bounds), region)
+    }
+
+    /// Returns the candidate in the box that it changes; `None` if it changes nothing.
+    fn candidate(&self, form: &TumorForm, site: Site, growth: Growth, changed: Changed) -> Option<Candidate> {
+        let TumorSource { scan, organ, .. } = self.source;
+        let Changed { region, mut support, before, mut after, labels, tumor, .. } = changed;
+        if matches!(scan.scan.volume.voxels, Voxels::I16(_)) {
             round_hu(&mut after);
         }
-        let volume_mm3 = voxels as f64 * grid.voxel_volume_mm3();
+        let voxels = support.as_mut_slice().iter_mut().zip(before.as_slice().iter().zip(after.as_slice()));
+        for ((support, (was, is)), &inside) in voxels.zip(tumor.as_slice()) {
+            *support |= u8::from(was != is || inside != 0);
+        }
+        let kept = support.extent(|&inside| inside != 0)?;
+        let [support, tumor, labels] = [support, tumor, labels].map(|array: Array3<u8>| array.cut(kept));
+        let [before, after] = [before, after].map(|array| array.cut(kept));
+        let region = Region { start: [0, 1, 2].map(|k| region.start[k] + kept.start[k]), shape: kept.shape };
+        let grid = &scan.scan.volume.grid;
+        let count = |mask: &Array3<u8>| mask.as_slice().iter().filter(|&&inside| inside != 0).count() as f64;
+        let volume_mm3 = count(&tumor) * grid.voxel_volume_mm3();
         let diameter_mm = equivalent_diameter_mm(volume_mm3);
         let class = match form {
             TumorForm::Prior(_) => SizeClass::of_diameter(diameter_mm),
@@ -385,17 +388,92 @@ impl OrganPlan<'_> {
         };
         let geometry = Geometry {
             size_class: class.name().to_owned(),
-            site_voxel: site,
-            site_mm: grid.affine.apply(site.map(|index| index as f64)),
+            site_voxel: site.voxel,
+            site_mm: grid.affine.apply(site.centre),
             radii_mm: form.radii_mm(),
             volume_mm3,
             diameter_mm,
-            sphericity: sphericity(&tumor, self.spacing_mm),
-            clipped_fraction,
-            boundary_distance_mm: boundary_distance_mm(self.scan, self.organ, site),
-            drawn_contrast_hu,
+            sphericity: sphericity(&tumor, self.spacing_mm()),
+            clipped_fraction: changed.clipped_fraction,
+            boundary_distance_mm: boundary_distance_mm(scan, organ, site.voxel),
+            exterior_fraction: exterior_fraction(&tumor, &labels, organ, self.spacing_mm()),
+            support_mm3: count(&support) * grid.voxel_volume_mm3(),
+            mass_effect: changed.growth.map_or(0.0, |growth| growth.strength),
+            infiltrating: changed.growth.is_some_and(|growth| growth.infiltrating),
+            drawn_contrast_hu: changed.drawn_contrast_hu,
+            structure: changed.structure,
         };
-        let labels = with_tumor(&labels, &tumor, self.organ);
-        Ok(Candidate { region, site_box, before, after, labels, tumor, geometry })
+        let labels = with_tumor(&labels, &tumor, organ);
+        let site_box = self.site_box(form, site, growth, region);
+        Some(Candidate { region, site_box, support, before, after, labels, tumor, geometry })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::synth::organ::testing::{liver, masked};
+    use crate::volume::RowSpans;
+
+    /// Returns the changes of HU by a tumor at the same centre in grids of 1 mm and of 5 mm slices, and whether each voxel is labeled.
+    fn changes(seed: u64, diameter_mm: f64, slice_mm: usize) -> [Array3<f32>; 2] {
+        let scan = masked([1.0, 1.0, slice_mm as f64], Array3::filled([100, 100, 100 / slice_mm], 1), |_| 110.0);
+        let organs = [liver()];
+        let config = RulesConfig { mass_effect: false, ..RulesConfig::default() };
+        let rules = Rules::new(config, &organs, HuWindow::ABDOMEN).unwrap();
+        let summary = OrganSummary::of(&scan, &organs[0]).unwrap();
+        let prior = rules.prior(&organs[0]).unwrap();
+        let source = TumorSource {
+            scan: &scan,
+            organ: &organs[0],
+            prior,
+            summary,
+            config: rules.config(),
+            noise: TissueNoise::measure(&scan, &organs[0], &[[50, 50, 50 / slice_mm]]),
+            textures: TexturePool::abdomen(),
+            window: HuWindow::ABDOMEN,
+            spacing_mm: [1.0, 1.0, slice_mm as f64],
+        };
+        let search = PositionSearch::Depth(SitePlan::new(&scan, &organs[0], &source.summary));
+        let plan = OrganPlan { source, search, maps: None, attempts_per_site: 1 };
+        let key = Key::root(seed);
+        // The middle of slice 50 of 1 mm, which is not the middle of a slice of 5 mm.
+        let centre = [50.2, 49.7, (51.3 + 0.5) / slice_mm as f64 - 0.5];
+        let site = Site { centre, voxel: centre.map(|x| x.round() as usize) };
+        let form = TumorForm::Prior(prior.shape(&mut key.stream("size"), diameter_mm));
+        let growth = Growth { strength: 0.0, width: 1.0, infiltrating: false };
+        let shape = plan.shape(&form, growth, site, key);
+        let changed = plan.source.tumor(key, &shape, plan.limits(), None, |region| region).unwrap().unwrap();
+        let mut change = Array3::filled(scan.mask.labels.shape(), 0.0f32);
+        let values = changed.after.as_slice().iter().zip(changed.before.as_slice()).map(|(is, was)| is - was);
+        change.paste(changed.region.start, &Array3::from_vec(changed.region.shape, values.collect()));
+        let mut tumor = Array3::filled(scan.mask.labels.shape(), 0.0f32);
+        tumor.paste(changed.region.start, &changed.tumor.map(|&inside| f32::from(inside)));
+        [change, tumor]
+    }
+
+    #[test]
+    fn thick_slices_are_averages_of_thin_ones() {
+        for (seed, diameter_mm) in [(1, 6.0), (2, 12.0), (3, 24.0), (4, 45.0), (5, 30.0), (6, 9.0)] {
+            let [thin, thin_tumor] = changes(seed, diameter_mm, 1);
+            let [thick, thick_tumor] = changes(seed, diameter_mm, 5);
+            let averaged =
+                |fine: &Array3<f32>, [x, y, z]: [usize; 3]| (0..5).map(|k| fine[[x, y, 5 * z + k]]).sum::<f32>() / 5.0;
+            let within = RowSpans::of(&thick, |&hu| hu != 0.0);
+            let (mut voxels, mut close, mut labels) = (0usize, 0usize, 0usize);
+            for (y, z, span) in within.rows() {
+                for x in span {
+                    voxels += 1;
+                    close += usize::from((averaged(&thin, [x, y, z]) - thick[[x, y, z]]).abs() <= 2.0);
+                    let share = averaged(&thin_tumor, [x, y, z]);
+                    // Splitting of small tumors makes shares of thin slices finer than these.
+                    let expected = share >= 0.5;
+                    labels += usize::from(expected == (thick_tumor[[x, y, z]] != 0.0) || (share - 0.5).abs() <= 0.2);
+                }
+            }
+            assert!(voxels > 50, "{diameter_mm} mm: {voxels}");
+            assert!(close as f64 >= 0.99 * voxels as f64, "{diameter_mm} mm: {close} of {voxels}");
+            assert!(labels as f64 >= 0.99 * voxels as f64, "{diameter_mm} mm: {labels} of {voxels} labels");
+        }
     }
 }

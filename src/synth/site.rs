@@ -3,6 +3,7 @@
 //! Depth is measured on cells of about 2.5 mm, so that an organ of millions of voxels takes milliseconds. The voxel is sampled within its
 //! cell, and its distance to the organ's edge is measured exactly.
 
+use super::organ::OrganSummary;
 use crate::mask::{MaskedScan, Organ};
 use crate::random::RandomStream;
 use crate::volume::{Array3, Region, distance_mm};
@@ -11,8 +12,16 @@ use crate::volume::{Array3, Region, distance_mm};
 const CELL_MM: f64 = 2.6;
 /// Larger depths are not distinguished.
 const DEEPEST_MM: f64 = 80.0;
+/// Cells of less depth are at the organ's surface.
+const SHALLOW_MM: f32 = 2.0;
 /// The width of the depth bins into which cells are sorted.
 const BIN_MM: f64 = 0.5;
+/// Larger distances to vessels are not distinguished.
+const FARTHEST_VESSEL_MM: f64 = 16.0;
+/// A cell contains a vessel if its mean exceeds the organ's median by this many standard deviations of the organ.
+const VESSEL_DEVIATIONS: f64 = 1.5;
+/// The minimum contrast of a vessel.
+const VESSEL_HU: f64 = 15.0;
 /// The maximum number of cells that are sampled for one site.
 const MAX_SAMPLES: usize = 64;
 
@@ -30,6 +39,8 @@ pub(crate) struct SitePlan {
     depth_mm: Array3<f32>,
     /// Distance from each cell's middle to the nearest cell with a real tumor; `None` if there is none.
     tumor_mm: Option<Array3<f32>>,
+    /// Distance from each cell's middle to the nearest cell with a vessel, up to [`FARTHEST_VESSEL_MM`].
+    vessel_mm: Array3<f32>,
 }
 
 /// Constraints on a site.
@@ -39,11 +50,14 @@ pub(crate) struct SiteConstraints {
     pub depth_mm: [f64; 2],
     /// Minimum distance to a real tumor.
     pub tumor_mm: f64,
+    /// Minimum distance to a vessel.
+    pub vessel_mm: f64,
 }
 
 impl SitePlan {
     /// Sorts the healthy cells of `organ`, whose voxels are in `region`.
-    pub fn new(masked: &MaskedScan, organ: &Organ, region: Region) -> Self {
+    pub fn new(masked: &MaskedScan, organ: &Organ, summary: &OrganSummary) -> Self {
+        let region = summary.region;
         let spacing_mm = masked.scan.volume.grid.spacing_mm();
         let labels = &masked.mask.labels;
         let step = spacing_mm.map(|mm| ((CELL_MM / mm) as usize).max(1));
@@ -79,6 +93,9 @@ impl SitePlan {
         depth_mm.as_mut_slice().iter_mut().for_each(|mm| *mm = (*mm - shortest / 2.0).max(0.0));
         let tumor_mm = any_tumor.then(|| distance_mm(&with_tumor, cell_mm, DEEPEST_MM, |&cell| cell != 0));
 
+        let vessels = vessel_cells(masked, organ, summary, step, &healthy);
+        let vessel_mm = distance_mm(&vessels, cell_mm, FARTHEST_VESSEL_MM, |&vessel| vessel != 0);
+
         let bin = |mm: f32| (f64::from(mm) / BIN_MM) as usize;
         let mut bins = vec![0usize; bin(DEEPEST_MM as f32) + 2];
         let inside = |index: &usize| healthy.as_slice()[*index] >= half;
@@ -95,12 +112,58 @@ impl SitePlan {
             cells[*position] = index as u32;
             *position += 1;
         }
-        Self { region, step, cells, bins, depth_mm, tumor_mm }
+        Self { region, step, cells, bins, depth_mm, tumor_mm, vessel_mm }
     }
 
     /// Returns the depth of the deepest cell.
     pub fn deepest_mm(&self) -> f64 {
         self.cells.last().map_or(0.0, |&cell| f64::from(self.depth_mm.as_slice()[cell as usize]))
+    }
+
+    /// Returns voxels deep in the organ: near the deepest cell, and at the depths that a third and two thirds of the cells exceed.
+    pub fn deep_voxels(&self) -> Vec<[usize; 3]> {
+        let count = self.cells.len();
+        let positions = [count.saturating_sub(1), count * 5 / 6, count * 2 / 3];
+        positions.into_iter().filter_map(|position| self.cells.get(position)).map(|&cell| self.voxel_of(cell)).collect()
+    }
+
+    /// Returns the voxel in the middle of a cell.
+    fn voxel_of(&self, cell: u32) -> [usize; 3] {
+        let [nx, ny, _] = self.depth_mm.shape();
+        let cell = cell as usize;
+        let position = [cell % nx - 1, cell / nx % ny - 1, cell / nx / ny - 1];
+        let end = self.region.end();
+        [0, 1, 2].map(|k| {
+            (self.region.start[k] + position[k] * self.step[k] + self.step[k] / 2).min(end[k].saturating_sub(1))
+        })
+    }
+
+    /// Samples a voxel at the organ's surface and the direction out of the organ, a unit vector along the axes of the grid; `None` if the
+    /// organ has no surface.
+    pub fn sample_surface(&self, random: &mut RandomStream, spacing_mm: [f64; 3]) -> Option<([usize; 3], [f64; 3])> {
+        // The cells of the first bins are next to the outside.
+        let shallow = self.cells.partition_point(|&cell| self.depth_mm.as_slice()[cell as usize] < SHALLOW_MM);
+        if shallow == 0 {
+            return None;
+        }
+        let cell = self.cells[random.index(shallow)];
+        let [nx, ny, _] = self.depth_mm.shape();
+        let steps = [1, nx, nx * ny];
+        let depth = |index: usize| f64::from(self.depth_mm.as_slice()[index]);
+        let slope = [0, 1, 2].map(|k| {
+            let index = cell as usize;
+            // A wide difference, so that the direction is that of the surface and not of a single cell.
+            let wide: f64 = (1..=2)
+                .map(|by| {
+                    let position = index / steps[k] % self.depth_mm.shape()[k];
+                    let (below, above) = (position.min(by), by.min(self.depth_mm.shape()[k] - 1 - position));
+                    depth(index + above * steps[k]) - depth(index - below * steps[k])
+                })
+                .sum();
+            wide / (self.step[k] as f64 * spacing_mm[k])
+        });
+        let length = libm::sqrt(slope.iter().map(|x| x * x).sum());
+        (length > 0.0).then(|| (self.voxel_of(cell), slope.map(|x| -x / length)))
     }
 
     /// Samples a voxel of the healthy organ uniformly among those that meet the constraints; `None` if none was found.
@@ -123,6 +186,9 @@ impl SitePlan {
             if self.tumor_mm.as_ref().is_some_and(|mm| f64::from(mm.as_slice()[cell]) < constraints.tumor_mm) {
                 continue;
             }
+            if f64::from(self.vessel_mm.as_slice()[cell]) < constraints.vessel_mm {
+                continue;
+            }
             let position = [cell % nx - 1, cell / nx % ny - 1, cell / nx / ny - 1];
             let voxel =
                 [0, 1, 2].map(|k| self.region.start[k] + position[k] * self.step[k] + random.index(self.step[k]));
@@ -132,6 +198,35 @@ impl SitePlan {
         }
         None
     }
+}
+
+/// Returns the cells whose mean is brighter than the organ: they contain a vessel (or another bright structure). Dark vessels of organs
+/// without contrast agent are not distinguishable from noise.
+fn vessel_cells(
+    masked: &MaskedScan,
+    organ: &Organ,
+    summary: &OrganSummary,
+    step: [usize; 3],
+    healthy: &Array3<u16>,
+) -> Array3<u8> {
+    let (labels, region) = (&masked.mask.labels, summary.region);
+    let mut sums = Array3::filled(healthy.shape(), 0.0f32);
+    for z in 0..region.shape[2] {
+        for y in 0..region.shape[1] {
+            let first = [region.start[0], region.start[1] + y, region.start[2] + z];
+            let row = &labels.row(first[1], first[2])[first[0]..first[0] + region.shape[0]];
+            let index = labels.index_of(first);
+            let sums = &mut sums.row_mut(y / step[1] + 1, z / step[2] + 1)[1..];
+            let voxels = &masked.scan.volume.voxels;
+            for (x, _) in row.iter().enumerate().filter(|(_, label)| **label == organ.label) {
+                sums[x / step[0]] += voxels.hu(index + x);
+            }
+        }
+    }
+    let least = summary.median_hu + (VESSEL_DEVIATIONS * summary.spread_hu).max(VESSEL_HU);
+    let cells = sums.as_slice().iter().zip(healthy.as_slice());
+    let vessels = cells.map(|(&sum, &count)| u8::from(count > 0 && f64::from(sum) > least * f64::from(count)));
+    Array3::from_vec(healthy.shape(), vessels.collect())
 }
 
 /// The sites of the reference: the voxels that remain after an erosion by 5×5 in the axial plane (at 1.5 mm, so 3 mm to each
@@ -171,6 +266,11 @@ impl ReferenceSites {
             }
         }
         Self { voxels }
+    }
+
+    /// Returns the middle one of the voxels.
+    pub fn middle(&self) -> Option<[usize; 3]> {
+        self.voxels.get(self.voxels.len() / 2).map(|voxel| voxel.map(usize::from))
     }
 
     /// Samples one of the voxels; `None` if no voxel remained after the erosion.
@@ -270,11 +370,11 @@ mod tests {
     fn sampled_sites_meet_depth_and_distance_constraints() {
         let scan = scan([0.8, 0.8, 1.0], [64, 64, 52]);
         let summary = OrganSummary::of(&scan, &liver()).unwrap();
-        let plan = SitePlan::new(&scan, &liver(), summary.region);
+        let plan = SitePlan::new(&scan, &liver(), &summary);
         let mut random = Key::root(1).stream("site");
         for (low, high) in [(0.0, f64::INFINITY), (5.0, f64::INFINITY), (2.0, 4.0)] {
             for _ in 0..100 {
-                let constraints = SiteConstraints { depth_mm: [low, high], tumor_mm: 6.0 };
+                let constraints = SiteConstraints { depth_mm: [low, high], tumor_mm: 6.0, vessel_mm: 0.0 };
                 let voxel = plan.sample(&mut random, &scan.mask.labels, &liver(), constraints).unwrap();
                 assert_eq!(scan.mask.labels[voxel], 1);
                 let depth = boundary_distance_mm(&scan, &liver(), voxel);
@@ -286,9 +386,9 @@ mod tests {
                 assert!(distance > 6.0, "{distance}");
             }
         }
-        let too_deep = SiteConstraints { depth_mm: [30.0, f64::INFINITY], tumor_mm: 0.0 };
+        let too_deep = SiteConstraints { depth_mm: [30.0, f64::INFINITY], tumor_mm: 0.0, vessel_mm: 0.0 };
         assert_eq!(plan.sample(&mut random, &scan.mask.labels, &liver(), too_deep), None);
-        let too_far = SiteConstraints { depth_mm: [0.0, f64::INFINITY], tumor_mm: 79.0 };
+        let too_far = SiteConstraints { depth_mm: [0.0, f64::INFINITY], tumor_mm: 79.0, vessel_mm: 0.0 };
         assert_eq!(plan.sample(&mut random, &scan.mask.labels, &liver(), too_far), None);
     }
 

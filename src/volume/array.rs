@@ -131,6 +131,24 @@ impl<T: Clone> Array3<T> {
         Self { shape: region.shape, values }
     }
 
+    /// Copies the array, whose first voxel is `start`, into a box of `shape` voxels whose first one is `first`. Voxels outside the array
+    /// are `outside`.
+    pub(crate) fn translated(&self, start: [i64; 3], first: [i64; 3], shape: [usize; 3], outside: T) -> Self {
+        let mut result = Self::filled(shape, outside);
+        let skipped = [0, 1, 2].map(|k| (first[k] - start[k]).max(0) as usize);
+        let offset = [0, 1, 2].map(|k| (start[k] - first[k]).max(0) as usize);
+        let size = [0, 1, 2].map(|k| self.shape[k].saturating_sub(skipped[k]).min(shape[k].saturating_sub(offset[k])));
+        if size[0] > 0 {
+            for z in 0..size[2] {
+                for y in 0..size[1] {
+                    let row = &self.row(skipped[1] + y, skipped[2] + z)[skipped[0]..skipped[0] + size[0]];
+                    result.row_mut(offset[1] + y, offset[2] + z)[offset[0]..offset[0] + size[0]].clone_from_slice(row);
+                }
+            }
+        }
+        result
+    }
+
     /// Overwrites the voxels from `start` with `patch`.
     ///
     /// # Panics

@@ -35,7 +35,9 @@ pub use grid::{Grid, Region};
 pub use likeliest::likeliest;
 pub use orientation::Orientation;
 pub use permutation::AxisPermutation;
-pub use picture::{Picture, ViewDirection, before_and_after, busiest_voxel, label_colour, stacked, three_planes};
+pub use picture::{
+    Picture, ViewDirection, before_and_after, before_and_after_row, busiest_voxel, label_colour, stacked, three_planes,
+};
 pub use preprocess::{Preprocess, PreprocessedScan};
 pub use resample::{MAX_VOXELS, OutsideValue, Resampling};
 pub(crate) use row_spans::{RowSpans, hull};

@@ -85,19 +85,18 @@ impl RowSpans {
         grown
     }
 
-    /// Returns the spans of `region`.
+    /// Returns the spans moved into a larger box of `shape`, in which `inner` is this box.
     ///
     /// # Panics
-    /// If the region is not inside the box.
-    pub fn cut(&self, region: Region) -> Self {
-        let ([from, ..], [to, ..]) = (region.start, region.end());
-        let row = |row: usize| {
-            let span = self.row(region.start[1] + row % region.shape[1], region.start[2] + row / region.shape[1]);
-            let (start, end) = (span.start.max(from), span.end.min(to));
-            if start < end { start - from..end - from } else { 0..0 }
-        };
-        let rows = (0..region.shape[1] * region.shape[2]).map(row).collect();
-        Self { shape: region.shape, rows }
+    /// If `inner` does not have the shape of this box or is not inside the larger one.
+    pub fn placed(&self, inner: Region, shape: [usize; 3]) -> Self {
+        assert_eq!(inner.shape, self.shape, "expected a region of the shape of the box");
+        let mut rows = vec![0..0; shape[1] * shape[2]];
+        for (y, z, span) in self.rows() {
+            rows[inner.start[1] + y + shape[1] * (inner.start[2] + z)] =
+                inner.start[0] + span.start..inner.start[0] + span.end;
+        }
+        Self { shape, rows }
     }
 }
 
@@ -114,6 +113,16 @@ pub(crate) fn hull(first: Range<usize>, second: Range<usize>) -> Range<usize> {
 mod tests {
     use super::*;
     use crate::random::Key;
+
+    #[test]
+    fn placed_spans_cover_the_same_voxels_of_the_larger_box() {
+        let mask = sparse_mask(4);
+        let inner = Region { start: [2, 1, 3], shape: mask.shape() };
+        let mut larger = Array3::filled([0, 1, 2].map(|k| mask.shape()[k] + 5), 0u8);
+        larger.paste(inner.start, &mask);
+        let set = |&value: &u8| value != 0;
+        assert_eq!(RowSpans::of(&mask, set).placed(inner, larger.shape()), RowSpans::of(&larger, set));
+    }
 
     /// Returns a box with few voxels set.
     fn sparse_mask(seed: u64) -> Array3<u8> {
@@ -155,23 +164,6 @@ mod tests {
             let left = Array3::from_fn(mask.shape(), |[x, y, z]| mask[[x, y, z]] * u8::from((y + 7 * z) % 2 == 0));
             assert_eq!(some.extent(&mask, |&value| value != 0), left.extent(|&value| value != 0), "seed {seed}");
         }
-    }
-
-    #[test]
-    fn cut_spans_contain_spans_of_cut_array() {
-        for seed in 0..50 {
-            let mask = sparse_mask(seed);
-            let part = Region { start: [3, 2, 1], shape: [6, 4, 5] };
-            let cut = RowSpans::of(&mask, |&value| value != 0).cut(part);
-            let own = RowSpans::of(&mask.cut(part), |&value| value != 0);
-            for (y, z, span) in own.rows() {
-                assert!(cut.row(y, z).start <= span.start && span.end <= cut.row(y, z).end, "seed {seed}");
-            }
-        }
-        assert_eq!(
-            RowSpans::whole([4, 3, 2]).cut(Region { start: [1, 0, 0], shape: [2, 2, 2] }),
-            RowSpans::whole([2; 3])
-        );
     }
 
     #[test]

@@ -40,5 +40,6 @@ mod structures;
 mod survey;
 mod synth;
 mod train;
+mod tumor_surroundings;
 mod volume;
 mod words;

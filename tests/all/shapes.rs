@@ -4,6 +4,7 @@
 //! are sampled at the spacing of the real segmentations and measured in the same way.
 
 use freetumor::random::Key;
+use freetumor::synth::FineGrid;
 use freetumor::synth::measure::{ShapeMeasures, measure};
 use freetumor::synth::prior::OrganPrior;
 use rayon::prelude::*;
@@ -59,9 +60,10 @@ fn sampled(prior: &OrganPrior, spacing_mm: [f64; 3], count: u64) -> Vec<ShapeMea
         let key = Key::root(1).with("organ", prior.organ).number("shape", number);
         let mut random = key.stream("size");
         let diameter_mm = prior.diameter_mm.sample(&mut random);
-        let shape =
-            prior.shape(&mut random, diameter_mm).rasterize(&mut key.stream("shape"), [0.3, 0.1, 0.6], spacing_mm);
-        measure(&shape.mask, spacing_mm)
+        let grid = FineGrid::new(spacing_mm, diameter_mm);
+        let centre = grid.position([0.3, 0.1, 0.6]);
+        let shape = prior.shape(&mut random, diameter_mm).rasterize(&mut key.stream("shape"), centre, grid.spacing_mm);
+        measure(&shape.labeled(grid), spacing_mm)
     });
     shapes.collect()
 }

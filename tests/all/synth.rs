@@ -274,24 +274,33 @@ fn check(scan: &MaskedScan, organ: &Organ, candidate: &Candidate) {
     let labels = scan.mask.labels.cut(region);
     assert_eq!(candidate.before, before);
     let integer = matches!(scan.scan.volume.voxels, Voxels::I16(_));
-    let mut voxels = 0;
+    let tumor_labels: Vec<u8> = scan.mask.organs.iter().map(|organ| organ.tumor_label).collect();
+    let (mut voxels, mut support) = (0, 0);
     for index in 0..region.voxels() {
         let (was, is) = (before.as_slice()[index], candidate.after.as_slice()[index]);
         let (label, new) = (labels.as_slice()[index], candidate.labels.as_slice()[index]);
-        let tumor = candidate.tumor.as_slice()[index];
-        if label != organ.label {
+        let (tumor, changed) = (candidate.tumor.as_slice()[index], candidate.support.as_slice()[index]);
+        if changed == 0 {
             assert_eq!(was.to_bits(), is.to_bits());
             assert_eq!((label, tumor), (new, 0));
         }
-        assert_eq!(new, if tumor == 1 { organ.tumor_label } else { label });
+        if tumor == 1 {
+            assert_eq!(new, organ.tumor_label);
+        }
+        if tumor_labels.contains(&label) {
+            assert_eq!((label, was.to_bits(), tumor), (new, is.to_bits(), 0), "a real tumor was changed");
+        }
         assert!(!integer || is.fract() == 0.0);
         assert!(is.is_finite());
         voxels += usize::from(tumor);
+        support += usize::from(changed);
     }
     let geometry = &candidate.geometry;
     let grid = scan.scan.volume.grid;
     assert!((geometry.volume_mm3 - voxels as f64 * grid.voxel_volume_mm3()).abs() < 1e-6);
-    assert_eq!(geometry.site_mm, grid.affine.apply(geometry.site_voxel.map(|index| index as f64)));
+    assert!((geometry.support_mm3 - support as f64 * grid.voxel_volume_mm3()).abs() < 1e-6);
+    let nearest = grid.affine.apply(geometry.site_voxel.map(|index| index as f64));
+    assert!((0..3).all(|k| (geometry.site_mm[k] - nearest[k]).abs() <= 0.5 * grid.spacing_mm()[k] + 1e-9));
     assert_eq!(scan.mask.labels[geometry.site_voxel], organ.label);
     assert!(geometry.radii_mm[0] >= geometry.radii_mm[1] && geometry.radii_mm[1] >= geometry.radii_mm[2]);
     assert!((0.0..=1.0).contains(&geometry.clipped_fraction) && geometry.boundary_distance_mm > 0.0);
@@ -394,7 +403,8 @@ fn contrasts_match_prior_of_organ() {
     };
     for scores in scored(&liver(), RulesConfig::default()) {
         let delta = scores.get(Score::DeltaHu).unwrap();
-        assert!((-75.0..-7.0).contains(&delta), "liver {delta}");
+        // Edges, thin parts and bright rims have less contrast than what is sampled, at least 12 HU.
+        assert!((-75.0..0.0).contains(&delta), "liver {delta}");
         assert!((scores.get(Score::OrganMedianHu).unwrap() - 110.0).abs() <= 1.0);
         assert!((scores.get(Score::HuRing).unwrap() - 110.0).abs() < 8.0);
     }

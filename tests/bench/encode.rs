@@ -147,6 +147,16 @@ fn candidate(masked: &MaskedScan) -> Candidate {
         sphericity: 1.0,
         clipped_fraction: 0.0,
         boundary_distance_mm: 8.0,
+        ..Geometry::default()
     };
-    Candidate { region, site_box: region, before, after, labels: Array3::filled(shape, 2), tumor, geometry }
+    Candidate {
+        region,
+        site_box: region,
+        support: tumor.clone(),
+        before,
+        after,
+        labels: Array3::filled(shape, 2),
+        tumor,
+        geometry,
+    }
 }

@@ -18,6 +18,19 @@ macro_rules! geometry {
     };
 }
 
+/// Access to an optional number of the inner structure.
+macro_rules! structure {
+    ($field:ident) => {
+        Access::F64(
+            Box::new(|row: &Row| row.record.geometry.as_ref().and_then(|geometry| geometry.structure.$field)),
+            Box::new(|row: &mut Row, value| {
+                geometry_mut(row).structure.$field = Some(value);
+                Ok(())
+            }),
+        )
+    };
+}
+
 fn geometry_mut(row: &mut Row) -> &mut Geometry {
     row.record.geometry.get_or_insert_default()
 }
@@ -78,6 +91,22 @@ fn organ() -> Access<Row> {
         Box::new(|row| Some(row.record.organ.clone()).filter(|organ| !organ.is_empty())),
         Box::new(|row, value| {
             row.record.organ = value;
+            Ok(())
+        }),
+    )
+}
+
+/// Access to the kind of growth. The values are `displacing` and `infiltrating`.
+fn growth() -> Access<Row> {
+    let name = |geometry: &Geometry| if geometry.infiltrating { "infiltrating" } else { "displacing" };
+    Access::Text(
+        Box::new(move |row| row.record.geometry.as_ref().map(|geometry| name(geometry).to_owned())),
+        Box::new(|row, value| {
+            geometry_mut(row).infiltrating = match value.as_str() {
+                "infiltrating" => true,
+                "displacing" => false,
+                _ => return Err(Error::new(format!("expected displacing or infiltrating, got {value:?}"))),
+            };
             Ok(())
         }),
     )
@@ -152,9 +181,19 @@ pub(in crate::record) fn descriptors() -> Vec<Descriptor<Row>> {
         30 "volume_mm3" F64 maybe "mm3" "Volume of the labeled voxels." => geometry!(volume_mm3);
         31 "diameter_mm" F64 maybe "mm" "Diameter of the sphere of equal volume." => geometry!(diameter_mm);
         32 "sphericity" F64 maybe "" "Sphericity of the surface of the labeled voxels: 1 for a sphere." => geometry!(sphericity);
-        33 "clipped_fraction" F64 maybe "" "Fraction of the sampled shape that was outside the healthy organ." => geometry!(clipped_fraction);
-        34 "boundary_distance_mm" F64 maybe "mm" "Distance from the centre to the nearest voxel outside the organ." => geometry!(boundary_distance_mm);
+        33 "clipped_fraction" F64 maybe "" "Fraction of the sampled shape that is not part of the tumor: it is outside of what the tumor may occupy." => geometry!(clipped_fraction);
+        34 "boundary_distance_mm" F64 maybe "mm" "Distance from the centre to the nearest voxel outside the organ; 0 if the centre is outside." => geometry!(boundary_distance_mm);
         35 "drawn_contrast_hu" F64 maybe "HU" "Sampled change of HU of the solid tumor, before texture and soft edge; absent if a network or program makes the tumor." => drawn_contrast();
+        36 "exterior_fraction" F64 maybe "" "Fraction of the tumor's surface that does not face its organ, by the faces of voxels." => geometry!(exterior_fraction);
+        37 "support_mm3" F64 maybe "mm3" "Volume of the voxels whose HU or label may differ from the scan: the tumor and the tissue that it displaces." => geometry!(support_mm3);
+        38 "mass_effect" F64 maybe "" "Fraction of its radius by which the tumor displaces its surroundings where no bone or air is near; 0 without displacement." => geometry!(mass_effect);
+        39 "growth" Text maybe "" "displacing, or infiltrating: vessels continue into the tumor." => growth();
+        40 "rim_hu" F64 maybe "HU" "HU of the rim minus the median of the organ; absent without a rim." => structure!(rim_hu);
+        41 "capsule_hu" F64 maybe "HU" "HU of the capsule minus the median of the organ; absent without a capsule." => structure!(capsule_hu);
+        42 "core_fraction" F64 maybe "" "Fraction of the tumor's volume within its necrotic core; absent without a core." => structure!(core_fraction);
+        43 "core_hu" F64 maybe "HU" "HU of the necrotic core minus those of the rest of the tumor; absent without a core." => structure!(core_hu);
+        44 "calcification_hu" F64 maybe "HU" "HU that the densest calcification adds; absent without calcifications." => structure!(calcification_hu);
+        45 "fat_fraction" F64 maybe "" "Fraction of the tumor's volume that is fat; absent without fat." => structure!(fat_fraction);
     };
     columns.extend(Score::ALL.iter().map(|&score_kind| Descriptor {
         column: Column {

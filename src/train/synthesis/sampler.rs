@@ -57,6 +57,8 @@ pub struct SynthesisSampler {
     labeled: Arc<Cases>,
     unlabeled: Option<Arc<Cases>>,
     shapes: Rules,
+    /// The same shapes without contrast.
+    without_contrast: Rules,
     window: HuWindow,
 }
 
@@ -73,14 +75,18 @@ impl SynthesisSampler {
         unlabeled: Option<Arc<Cases>>,
     ) -> Result<Self> {
         let window = labeled.preprocess().window();
-        // With a difference of one everywhere, the change of the image by the rules is the stencil.
-        let change_hu = -f64::from(TEXTURE_MEAN * window.width_hu());
-        let contrast_hu = organs.iter().map(|organ| (organ.name.clone(), [change_hu; 2])).collect();
-        let shapes = RulesConfig { contrast_hu, ..config.shapes.clone() };
-        let shapes = Rules::new(shapes, &organs, window).map_err(|errors| {
-            let messages = errors.iter().map(|error| format!("shapes.{}: {}", error.field, error.message));
-            Error::new(messages.collect::<Vec<_>>().join("; "))
-        })?;
+        // The networks are trained on undisplaced tissue; the stencil is the change by a difference of one, less what the rules change
+        // without a difference.
+        let with_contrast = |change_hu: f64| {
+            let contrast_hu = organs.iter().map(|organ| (organ.name.clone(), [change_hu; 2])).collect();
+            let shapes = RulesConfig { contrast_hu, mass_effect: false, ..config.shapes.clone() };
+            Rules::new(shapes, &organs, window).map_err(|errors| {
+                let messages = errors.iter().map(|error| format!("shapes.{}: {}", error.field, error.message));
+                Error::new(messages.collect::<Vec<_>>().join("; "))
+            })
+        };
+        let shapes = with_contrast(-f64::from(TEXTURE_MEAN * window.width_hu()))?;
+        let without_contrast = with_contrast(0.0)?;
         let unlabeled = unlabeled.filter(|cases| !cases.is_empty());
         let labeled_per_batch = match unlabeled {
             None => config.batch,
@@ -95,6 +101,7 @@ impl SynthesisSampler {
             labeled,
             unlabeled,
             shapes,
+            without_contrast,
             window,
         })
     }
@@ -141,20 +148,36 @@ impl SynthesisSampler {
         }
         let channel = channels[random.index(channels.len())];
         let organ = &self.organs[channel];
-        let attempt = self.shapes.site_plan(&part, organ).and_then(|plan| plan.attempt(AttemptKey::new(key, 0)));
-        let attempt = attempt.map_err(|fault| {
-            Error::new(format!("cannot place a tumor in scan {}: {fault}", case.id())).with_source(fault)
-        })?;
-        let Attempt::Candidate(candidate) = attempt else { return Ok(false) };
+        let attempt = |rules: &Rules| {
+            let attempt = rules.site_plan(&part, organ).and_then(|plan| plan.attempt(AttemptKey::new(key, 0)));
+            attempt.map_err(|fault| {
+                Error::new(format!("cannot place a tumor in scan {}: {fault}", case.id())).with_source(fault)
+            })
+        };
+        let (Attempt::Candidate(candidate), Attempt::Candidate(without)) =
+            (attempt(&self.shapes)?, attempt(&self.without_contrast)?)
+        else {
+            return Ok(false);
+        };
         let width = self.window.width_hu();
-        let pairs = candidate.before.as_slice().iter().zip(candidate.after.as_slice());
-        let stencil = Array3::from_vec(candidate.region.shape, pairs.map(|(b, a)| (b - a) / width).collect());
         let mut stencils = Array3::filled(region.shape, 0f32);
-        stencils.paste(candidate.region.start, &stencil);
+        stencils.paste(candidate.region.start, &candidate.after.map(|hu| -hu / width));
+        // Both candidates have the same tumor, but may have different boxes.
+        let undone = Array3::from_fn(candidate.region.shape, |voxel| {
+            let voxel = [0, 1, 2].map(|k| candidate.region.start[k] + voxel[k]);
+            let start = without.region.start;
+            let hu = match without.region.contains(voxel) {
+                true => without.after[[0, 1, 2].map(|k| voxel[k] - start[k])],
+                false => candidate.before[[0, 1, 2].map(|k| voxel[k] - candidate.region.start[k])],
+            };
+            // A generator changes its organ only.
+            if part.mask.labels[voxel] == organ.label { stencils[voxel] + hu / width } else { 0.0 }
+        });
+        stencils.paste(candidate.region.start, &undone);
         let mut tumor = Array3::filled(region.shape, 0u8);
         tumor.paste(candidate.region.start, &candidate.tumor);
         let label = |(&label, &tumor): (&u8, &u8)| match label {
-            _ if tumor > 0 => SYNTHETIC,
+            label if label == organ.label && tumor > 0 => SYNTHETIC,
             label if label == organ.label => ORGAN,
             label if self.organs.iter().any(|organ| organ.tumor_label == label) => REAL,
             _ => 0,

@@ -51,30 +51,72 @@ pub fn before_and_after(
     window: HuWindow,
     margin_mm: f64,
 ) -> Picture {
+    let rows = stages(scan, region, after, tumor, window, margin_mm, PLANE_PIXELS / 2.0, true);
+    stacked(&rows, GAP)
+}
+
+/// Draws a synthetic tumor as [`before_and_after`] does, but with all nine planes side by side and without letters: one row of a contact
+/// sheet. `pixels` is the longest side of a plane.
+///
+/// # Panics
+/// As [`before_and_after`].
+pub fn before_and_after_row(
+    scan: &Volume,
+    region: Region,
+    after: &Array3<f32>,
+    tumor: &Array3<u8>,
+    window: HuWindow,
+    margin_mm: f64,
+    pixels: f64,
+) -> Picture {
+    let rows = stages(scan, region, after, tumor, window, margin_mm, pixels, false);
+    Picture::side_by_side(&rows, GAP)
+}
+
+/// Draws the three stages (before, after, after with label) of each of the three planes through the middle of a tumor.
+#[expect(clippy::too_many_arguments, reason = "the arguments of the public functions")]
+fn stages(
+    scan: &Volume,
+    region: Region,
+    after: &Array3<f32>,
+    tumor: &Array3<u8>,
+    window: HuWindow,
+    margin_mm: f64,
+    pixels: f64,
+    has_letters: bool,
+) -> [Picture; 3] {
     assert_eq!([after.shape(), tumor.shape()], [region.shape; 2], "expected arrays of the shape of the region");
     let spacing_mm = scan.grid.spacing_mm();
     let margin = spacing_mm.map(|mm| (margin_mm / mm).ceil() as usize);
-    let shown = region.grown(margin, scan.grid.shape);
-    let at = [0, 1, 2].map(|axis| region.start[axis] - shown.start[axis]);
+    // The margin is around the tumor, not around the tissue that it displaces.
+    let inside = tumor.extent(|inside| *inside != 0).unwrap_or(tumor.region());
+    let start = [0, 1, 2].map(|axis| region.start[axis] + inside.start[axis]);
+    let shown = Region { start, shape: inside.shape }.grown(margin, scan.grid.shape);
 
     let before = scan.cut(shown);
     let mut changed = before.voxels.hu_of(before.grid.region());
-    changed.paste(at, after);
-    let changed = Volume { grid: before.grid, voxels: super::Voxels::F32(changed) };
     let mut labels = Array3::filled(shown.shape, 0u16);
-    labels.paste(at, &tumor.map(|id| u16::from(*id > 0)));
+    let common_start = [0, 1, 2].map(|axis| region.start[axis].max(shown.start[axis]));
+    let common_end = [0, 1, 2].map(|axis| region.end()[axis].min(shown.end()[axis]));
+    let common = Region {
+        start: [0, 1, 2].map(|axis| common_start[axis] - region.start[axis]),
+        shape: [0, 1, 2].map(|axis| common_end[axis] - common_start[axis]),
+    };
+    let at = [0, 1, 2].map(|axis| common_start[axis] - shown.start[axis]);
+    changed.paste(at, &after.cut(common));
+    labels.paste(at, &tumor.cut(common).map(|id| u16::from(*id > 0)));
+    let changed = Volume { grid: before.grid, voxels: super::Voxels::F32(changed) };
 
     let middle = labels.region();
     let voxel = busiest_voxel(&labels).unwrap_or(middle.shape.map(|voxels| voxels / 2));
-    let scale = Scale::fitting(&before.grid, PLANE_PIXELS / 2.0);
-    let rows = ViewDirection::ALL.map(|view| {
+    let scale = Scale::fitting(&before.grid, pixels);
+    ViewDirection::ALL.map(|view| {
         // Letters on the original scan only: on the others they would hide the tumor's edge.
-        let stages = [(&before, None, true), (&changed, None, false), (&changed, Some(&labels), false)];
+        let stages = [(&before, None, has_letters), (&changed, None, false), (&changed, Some(&labels), false)];
         let panels =
             stages.map(|(volume, labels, is_lettered)| panel(volume, labels, voxel, view, window, &scale, is_lettered));
         Picture::side_by_side(&panels, GAP)
-    });
-    stacked(&rows, GAP)
+    })
 }
 
 /// Returns the intersection of the three slices with the most labeled voxels; `None` if no voxel is labeled.

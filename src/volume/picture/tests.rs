@@ -125,13 +125,13 @@ fn before_and_after_shows_change_and_label() {
     });
     let after = tumor.map(|is_tumor| if *is_tumor > 0 { 10.0 } else { 50.0 });
     let picture = before_and_after(&scan, region, &after, &tumor, WINDOW, 12.0);
-    // 56 x 48 x 64 mm with the margin; the longest side has 256 pixels: 224 columns and 192 rows in the axial planes.
-    let middle = |panel: usize| picture.pixel(panel * (224 + GAP) + 112, 96);
+    // 40 x 36 x 48 mm with the margin around the tumor; the longest side has 256 pixels: 213 columns and 192 rows in the axial planes.
+    let middle = |panel: usize| picture.pixel(panel * (213 + GAP) + 106, 96);
     assert_eq!(middle(0), [128; 3]);
     assert_eq!(middle(1), [26; 3]);
     let [red, green, blue] = middle(2);
     assert!(red > 60 && green < 60 && blue < 60, "expected a red label, got {red} {green} {blue}");
-    assert_eq!(picture.size(), [3 * 224 + 2 * GAP, 192 + GAP + 256 + GAP + 256]);
+    assert_eq!(picture.size(), [3 * 213 + 2 * GAP, 192 + GAP + 256 + GAP + 256]);
 }
 
 #[test]

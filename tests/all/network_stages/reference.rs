@@ -66,10 +66,12 @@ impl Golden {
             sphericity: 1.0,
             clipped_fraction: 0.0,
             boundary_distance_mm: 1.0,
+            ..Geometry::default()
         };
         let candidate = Candidate {
             region: whole,
             site_box: whole,
+            support: tumor.clone(),
             before: before.clone(),
             after: hu(&blended),
             labels: merged,
@@ -197,13 +199,26 @@ fn block() -> MaskedScan {
     MaskedScan { scan: Arc::new(scan), mask: OrganMask { labels, organs: [organ].into(), coverage: 1.0 } }
 }
 
-/// Returns the change in HU, voxel by voxel, of the first accepted attempt.
+/// Returns the change in HU, voxel by voxel, of the first accepted attempt, less what is changed without difference and structure: the tissue
+/// that the tumor replaces.
 fn change_with(
     weights: &Path,
     strength: [f64; 2],
     structure: bool,
     rules: RulesConfig,
 ) -> Result<Vec<f32>, Vec<ConfigError>> {
+    let with = scan_with(weights, strength, structure, rules.clone())?;
+    let without = scan_with(weights, [0.0; 2], false, rules)?;
+    Ok(with.as_slice().iter().zip(without.as_slice()).map(|(with, without)| with - without).collect())
+}
+
+/// Returns the scan with the tumor of the first accepted attempt.
+fn scan_with(
+    weights: &Path,
+    strength: [f64; 2],
+    structure: bool,
+    rules: RulesConfig,
+) -> Result<Array3<f32>, Vec<ConfigError>> {
     let network = NetworkConfig { roi_voxels: [32; 3], ..NetworkConfig::new(weights) };
     let inference = inference(&networks(), &network, Model::UNet3D);
     let config = GeneratorConfig {
@@ -225,8 +240,10 @@ fn change_with(
         }
     });
     let candidate = candidate.expect("one of fifty attempts succeeds");
-    let voxels = candidate.after.as_slice().iter().zip(candidate.before.as_slice());
-    Ok(voxels.map(|(after, before)| after - before).collect())
+    let volume = &masked.scan.volume;
+    let mut hu = volume.voxels.hu_of(volume.grid.region());
+    hu.paste(candidate.region.start, &candidate.after);
+    Ok(hu)
 }
 
 fn generator_weights(folder: &tempfile::TempDir) -> PathBuf {
@@ -263,10 +280,14 @@ fn necrotic_core_darkens_only_the_middle_of_large_tumors() {
     let weights = generator_weights(&folder);
     let rules = |diameter_mm, necrotic_fraction| RulesConfig {
         diameter_mm: [diameter_mm, diameter_mm + 1.0],
-        necrotic_fraction,
+        necrotic_fraction: Some(necrotic_fraction),
+        rim_fraction: Some(0.0),
+        capsule_fraction: Some(0.0),
+        calcified_fraction: Some(0.0),
+        fat_fraction: Some(0.0),
         ..RulesConfig::default()
     };
-    // With a strength of 0, only the structure changes voxels: cores darken, rims have no enhancement to remove.
+    // With a strength of 0, only the structure changes voxels.
     let large = change_with(&weights, [0.0; 2], true, rules(30.0, 1.0)).unwrap();
     let changed = large.iter().filter(|hu| **hu != 0.0).count();
     let darkest = large.iter().copied().fold(0f32, f32::min);

@@ -137,8 +137,9 @@ pub fn candidate(masked: &MaskedScan, key: Key) -> Candidate {
         clipped_fraction: 0.1,
         boundary_distance_mm: 3.0,
         drawn_contrast_hu: Some(-40.0),
+        ..Geometry::default()
     };
-    Candidate { region, site_box: region, before, after, labels, tumor, geometry }
+    Candidate { region, site_box: region, support: tumor.clone(), before, after, labels, tumor, geometry }
 }
 
 /// Spools synthetic results of a scan.
