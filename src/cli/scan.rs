@@ -29,8 +29,21 @@ pub fn read_scan(path: &Path) -> Result<Volume> {
 }
 
 fn read_series(folder: &Path, id: Option<&str>) -> Result<Volume> {
-    let dicom::DicomFolder { series: found, other_files } =
-        dicom::list_folder(folder, &dicom::FolderFilter::default()).map_err(|fault| read_error(folder, &fault))?;
+    // A crash of a decoder ends the child process, not this command.
+    let decoder =
+        std::env::current_exe().map_or_else(|_| dicom::Decoder::in_process(), dicom::Decoder::in_child_process);
+    let filter = dicom::FolderFilter { decoder: Some(&decoder), ..dicom::FolderFilter::default() };
+    let listing = dicom::list_folder(folder, &filter).map_err(|fault| read_error(folder, &fault))?;
+    for separation in &listing.separations {
+        tracing::warn!("{separation}");
+    }
+    for [first, second] in &listing.adjoining {
+        tracing::warn!(
+            "the series {first} and {second} of one patient continue each other: check that they are not pieces of one scan"
+        );
+    }
+    let left_out = listing.left_out();
+    let dicom::DicomFolder { series: found, other_files, .. } = listing;
     let volumes: Vec<_> = found.iter().filter(|series| !series.is_other_modality() && !series.is_localizer()).collect();
     let series = match (id, &volumes[..], &found[..]) {
         (Some(id), ..) => found.iter().find(|series| series.id() == id),
@@ -42,13 +55,10 @@ fn read_series(folder: &Path, id: Option<&str>) -> Result<Volume> {
     let Some(series) = series else {
         return Err(ambiguous(folder, &found, &other_files, id));
     };
-    if !other_files.is_empty() {
-        let list: Vec<String> = other_files.iter().map(|(kind, count)| format!("{count} × {kind}")).collect();
-        tracing::warn!("skipped files that are not CT slices: {}", list.join(", "));
+    if !left_out.is_empty() {
+        let list: Vec<String> = left_out.iter().map(|(kind, count)| format!("{count} × {kind}")).collect();
+        tracing::warn!("skipped files that are not slices of the scan: {}", list.join(", "));
     }
-    // A crash of a decoder ends the child process, not this command.
-    let decoder =
-        std::env::current_exe().map_or_else(|_| dicom::Decoder::in_process(), dicom::Decoder::in_child_process);
     dicom::read_series(series, &decoder, &dicom::Limits::default()).map_err(|fault| {
         let names: Vec<String> = series.unreadable_files().map(|path| path.display().to_string()).collect();
         let error = read_error(folder, &fault);

@@ -217,7 +217,7 @@ fn tilted_gantry_is_fault_with_angle() {
             .map(move |(z, slice)| slice.at(&format!("0\\{}\\{}", 2.0 * z as f64 * tangent, 2 * z)))
             .collect::<Vec<_>>()
     };
-    assert_fault(&tilted(0.267_949), FaultKind::Geometry, "gantry is tilted by 15.0°");
+    assert_fault(&tilted(0.267_949), FaultKind::Geometry, "gantry is tilted by 15.00°");
     // Below the tolerance the axes become perpendicular; the first slice and the distance between slices are kept.
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), &tilted(0.005));
@@ -351,7 +351,7 @@ fn files_that_are_not_understood_fail_every_scan_of_their_folder() {
         let fault = read(series, &Decoder::in_process()).unwrap_err();
         assert_eq!(fault.kind, FaultKind::Corrupt);
         assert!(fault.message.contains("cannot be understood"), "{fault}");
-        assert!(fault.message.contains(&format!("(3 of {} slices)", series.files())), "{fault}");
+        assert!(fault.message.contains(&format!("({count} of {} slices)", series.files())), "{fault}");
         assert_eq!(series.unreadable_files().count(), count);
     }
     // The caller may allow such files, or exclude them by name.

@@ -12,6 +12,7 @@ mod dataflow;
 mod dicom;
 mod dicom_decoding;
 mod dicom_files;
+mod dicom_scans;
 mod evaluate;
 mod export;
 mod folder;

@@ -165,7 +165,12 @@ impl Elements {
         self.values.get(&tag)?.text()
     }
 
-    /// Returns a value as decimal numbers; `None` if the value is absent or empty.
+    /// Returns a value as decimal numbers; `None` if the value is absent, empty or not a number.
+    pub fn decimals(&self, tag: Tag) -> Option<Vec<f64>> {
+        self.values.get(&tag)?.decimals().ok().flatten()
+    }
+
+    /// Returns a value as `N` decimal numbers; `None` if the value is absent or empty.
     pub fn numbers<const N: usize>(&self, tag: Tag, name: &str) -> Result<Option<[f64; N]>, Fault> {
         let Some(value) = self.values.get(&tag) else { return Ok(None) };
         match value.decimals().map(|numbers| numbers.map(<[f64; N]>::try_from)) {

@@ -1,14 +1,18 @@
 //! The series of a folder, and the files in it that are not slices.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use super::geometry::{self, FEWEST_SLICES, SlicePose};
+use super::continuation::mark_continued;
+use super::decoder::Decoder;
+use super::geometry::FEWEST_SLICES;
 use super::series::Series;
 use super::slice::{FileContent, Slice};
-use super::stacks::{Stack, separate};
+use super::stack::Stack;
+use super::stacks::separate;
 use crate::error::{Fault, FaultKind};
 
 /// The listing of a DICOM folder: its series, and counts of its other files.
@@ -19,6 +23,54 @@ pub struct DicomFolder {
     /// Number of files that are not slices, by the name of their kind: objects of other SOP classes (secondary captures, dose reports,
     /// DICOMDIR), files whose name shows that they are not DICOM, and unreadable files that the filter skips.
     pub other_files: BTreeMap<&'static str, usize>,
+    /// The series identifiers with several scans.
+    pub separations: Vec<Separation>,
+    /// The ids of scans of one patient of which one continues the other by one step, although their identifiers or settings differ.
+    pub adjoining: Vec<[String; 2]>,
+}
+
+/// One series identifier with several scans.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Separation {
+    /// Number of scans.
+    pub scans: usize,
+    /// Names of the elements that separate them.
+    pub elements: Vec<&'static str>,
+}
+
+impl fmt::Display for Separation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a series was separated into {} scans by {}", self.scans, self.elements.join(" and "))
+    }
+}
+
+impl DicomFolder {
+    /// Returns whether a series is a scan: no localizer and no other modality.
+    fn is_scan(series: &Series) -> bool {
+        !series.is_localizer() && !series.is_other_modality()
+    }
+
+    /// Returns the series that are read: the scans; all series if there is no scan, so that their faults explain why.
+    pub fn into_scans(self) -> Vec<Series> {
+        let has_scan = self.series.iter().any(Self::is_scan);
+        self.series.into_iter().filter(|series| !has_scan || Self::is_scan(series)).collect()
+    }
+
+    /// Returns the number of files that are not read, by the name of their kind: other files, and slices outside of the scans.
+    pub fn left_out(&self) -> BTreeMap<&'static str, usize> {
+        let mut counts = self.other_files.clone();
+        if self.series.iter().any(Self::is_scan) {
+            for series in self.series.iter().filter(|series| !Self::is_scan(series)) {
+                let kind = match (series.is_other_modality(), series.is_localizer_by_type()) {
+                    (true, _) => "image of another modality",
+                    (false, true) => "localizer",
+                    (false, false) => "slice outside of a stack",
+                };
+                *counts.entry(kind).or_insert(0) += series.files();
+            }
+        }
+        counts
+    }
 }
 
 /// Which files of a DICOM folder are not read as slices.
@@ -28,11 +80,13 @@ pub struct FolderFilter<'a> {
     pub is_excluded: &'a dyn Fn(&Path) -> bool,
     /// Whether unreadable files are skipped; by default, they make the scan fail.
     pub skip_unreadable: bool,
+    /// Decodes compressed files at the same position, to compare them; by default in this process.
+    pub decoder: Option<&'a Decoder>,
 }
 
 impl Default for FolderFilter<'_> {
     fn default() -> Self {
-        Self { is_excluded: &|_| false, skip_unreadable: false }
+        Self { is_excluded: &|_| false, skip_unreadable: false, decoder: None }
     }
 }
 
@@ -40,9 +94,9 @@ impl Default for FolderFilter<'_> {
 ///
 /// Files are recognised by content. Objects whose SOP class is not that of a slice, and files whose name shows that they are not
 /// DICOM, are counted. Any other file that cannot be understood may be a damaged slice: reading the series that it belongs to is a fault,
-/// and so is reading every series of the folder if its series is unknown. Within one series identifier, stacks of different orientation,
-/// shape or acquisition and localizers are separate series; slices that each have a series identifier of their own are one series if they
-/// form an even stack.
+/// and so is reading every series of the folder if its series is unknown. Within one series identifier, stacks of different patients,
+/// orientation, shape or acquisition and localizers are separate series; slices that each have a series identifier of their own are one
+/// series if they form an even stack.
 ///
 /// # Errors
 /// Returns `io` if the folder cannot be listed.
@@ -69,10 +123,13 @@ pub fn list_folder(folder: &Path, filter: &FolderFilter) -> Result<DicomFolder, 
             FileContent::Other(kind) => *other_files.entry(kind).or_insert(0) += 1,
         }
     }
-    let mut series = series_of(slices);
+    let in_process = Decoder::in_process();
+    let mut listing =
+        Listing { decoder: filter.decoder.unwrap_or(&in_process), separations: Vec::new(), adjoining: Vec::new() };
+    let mut series = listing.series_of(slices);
     series.sort_by(|a, b| a.id.cmp(&b.id));
     tracing::debug!(series = series.len(), ?other_files, "listed a DICOM folder");
-    Ok(DicomFolder { series, other_files })
+    Ok(DicomFolder { series, other_files, separations: listing.separations, adjoining: listing.adjoining })
 }
 
 /// Lists the series of a folder with the default filter.
@@ -83,62 +140,100 @@ pub fn list_series(folder: &Path) -> Result<Vec<Series>, Fault> {
     list_folder(folder, &FolderFilter::default()).map(|folder| folder.series)
 }
 
-/// Separates the slices of a folder into series.
-fn series_of(slices: Vec<Slice>) -> Vec<Series> {
-    let mut unknown = Vec::new();
-    let mut single = Vec::new();
-    let mut by_identifier: BTreeMap<[u8; 32], Vec<Slice>> = BTreeMap::new();
-    for slice in slices {
-        match slice.series {
-            Some(identifier) => by_identifier.entry(identifier).or_default().push(slice),
-            None => unknown.push(slice),
-        }
-    }
-    let mut series = Vec::new();
-    for (identifier, slices) in by_identifier {
-        match &slices[..] {
-            [slice] if slice.image.is_ok() && !slice.localizer => single.extend(slices),
-            // A damaged identifier is the identifier of no other slice.
-            few if few.len() < FEWEST_SLICES
-                && few.iter().all(|slice| is_unreadable(slice) && !slice.other_modality) =>
-            {
-                unknown.extend(slices);
+/// The separation of the slices of a folder into series.
+struct Listing<'a> {
+    decoder: &'a Decoder,
+    separations: Vec<Separation>,
+    adjoining: Vec<[String; 2]>,
+}
+
+impl Listing<'_> {
+    /// Separates the slices of a folder into series.
+    fn series_of(&mut self, slices: Vec<Slice>) -> Vec<Series> {
+        let mut unknown = Vec::new();
+        let mut single = Vec::new();
+        let mut by_identifier: BTreeMap<[u8; 32], Vec<Slice>> = BTreeMap::new();
+        for slice in slices {
+            match slice.series {
+                Some(identifier) => by_identifier.entry(identifier).or_default().push(slice),
+                None => unknown.push(slice),
             }
-            _ => series.extend(series_with(&identifier, slices)),
         }
+        let mut series = Vec::new();
+        for (identifier, slices) in by_identifier {
+            match &slices[..] {
+                [slice] if slice.image.is_ok() && !slice.localizer => single.extend(slices),
+                // A damaged identifier is the identifier of no other slice.
+                few if few.len() < FEWEST_SLICES
+                    && few.iter().all(|slice| is_unreadable(slice) && !slice.other_modality) =>
+                {
+                    unknown.extend(slices);
+                }
+                _ => series.extend(self.series_with(&identifier, slices)),
+            }
+        }
+        let has_scan = series.iter().any(|series| !series.is_localizer() && !series.is_other_modality());
+        series.extend(self.series_of_single(single, has_scan));
+        let mut scans: Vec<_> =
+            series.iter_mut().filter(|series| !series.is_localizer() && !series.is_other_modality()).collect();
+        if scans.is_empty() && !unknown.is_empty() {
+            let stack = Stack::default();
+            series.push(Series { id: series_id(&[0; 32], &stack, 0), stack, unreadable: unknown });
+            return series;
+        }
+        for scan in &mut scans {
+            scan.unreadable.extend(unknown.iter().cloned());
+        }
+        self.adjoining = mark_continued(&mut series);
+        series
     }
-    let has_scan = series.iter().any(|series| !series.is_localizer() && !series.is_other_modality());
-    series.extend(series_of_single(single, has_scan));
-    let mut scans: Vec<_> =
-        series.iter_mut().filter(|series| !series.is_localizer() && !series.is_other_modality()).collect();
-    if scans.is_empty() && !unknown.is_empty() {
-        let stack = Stack::default();
-        series.push(Series { id: series_id(&[0; 32], &stack, 0), stack, unreadable: unknown });
-        return series;
-    }
-    for scan in &mut scans {
-        scan.unreadable.extend(unknown.iter().cloned());
-    }
-    report_continuations(&mut series);
-    series
-}
 
-/// Marks scans that a slice of another series continues by one step: its identifier may be damaged, and the scan looks whole without it.
-fn report_continuations(series: &mut [Series]) {
-    let is_small = |series: &Series| series.is_localizer() && series.stack.slices.iter().all(|slice| !slice.localizer);
-    let small: Vec<SlicePose> =
-        series.iter().filter(|series| is_small(series)).flat_map(|series| poses(&series.stack)).collect();
-    for scan in series.iter_mut().filter(|series| !is_small(series) && series.stack.fault.is_none()) {
-        let continued = small.iter().any(|pose| geometry::continues(&poses(&scan.stack), pose));
-        scan.stack.fault = continued.then(|| {
-            let message = "a slice of another series is one step beyond the last slice: expected the slices of a scan to share their SeriesInstanceUID, exclude the slice if it does not belong to the scan";
-            Fault::read(FaultKind::Missing, message)
+    /// Separates the slices of one series identifier into series.
+    fn series_with(&mut self, identifier: &[u8; 32], slices: Vec<Slice>) -> Vec<Series> {
+        let (unreadable, slices): (Vec<_>, Vec<_>) = slices.into_iter().partition(is_unreadable);
+        let (valid, localizers): (Vec<_>, Vec<_>) = slices.into_iter().partition(|slice| slice.image.is_ok());
+        let mut stacks = separate(valid, self.decoder);
+        self.separations.extend(separation(&stacks));
+        if !localizers.is_empty() {
+            stacks.push(Stack { slices: localizers, ..Stack::default() });
+        }
+        if stacks.iter().all(|stack| stack.slices.iter().all(|slice| slice.localizer)) && !unreadable.is_empty() {
+            stacks.push(Stack::default());
+        }
+        let has_scan = stacks.iter().any(is_scan);
+        let mut counts = BTreeMap::new();
+        let series = stacks.into_iter().map(|stack| {
+            let count = counts.entry(stack_hash(identifier, &stack)).and_modify(|count| *count += 1).or_insert(0u64);
+            let may_be_whole = is_scan(&stack) || (!has_scan && stack.slices.iter().all(|slice| !slice.localizer));
+            let unreadable = if may_be_whole { unreadable.clone() } else { Vec::new() };
+            Series { id: series_id(identifier, &stack, *count), stack, unreadable }
         });
+        series.collect()
     }
-}
 
-fn poses(stack: &Stack) -> Vec<SlicePose> {
-    stack.slices.iter().filter_map(|slice| Some(slice.image.as_ref().ok()?.pose)).collect()
+    /// Returns the series of slices of which each has a series identifier of its own, as programs write that replace identifiers one by one.
+    /// They are a scan if they form an even stack; other slices are localizers, or a fault if the folder has no other scan.
+    fn series_of_single(&mut self, slices: Vec<Slice>, has_scan: bool) -> Vec<Series> {
+        let identifier: [u8; 32] = Sha256::digest("slices with a series identifier of their own").into();
+        let count = slices.len();
+        let (stacked, other): (Vec<_>, Vec<_>) =
+            self.series_with(&identifier, slices).into_iter().partition(|series| series.stack.is_even());
+        let found_scan = has_scan || !stacked.is_empty();
+        let mut series = stacked;
+        if found_scan || count < FEWEST_SLICES {
+            let slices = other.into_iter().flat_map(|series| [series.stack.slices, series.stack.copies].concat());
+            series.extend(slices.flat_map(|slice| self.series_with(&slice.series.unwrap_or_default(), vec![slice])));
+            return series;
+        }
+        let slices: Vec<_> =
+            other.into_iter().flat_map(|series| [series.stack.slices, series.stack.copies].concat()).collect();
+        let message = format!(
+            "{count} slices have {count} series identifiers and form no even stack: expected one SeriesInstanceUID per scan"
+        );
+        let stack = Stack { slices, fault: Some(Fault::read(FaultKind::Geometry, message)), ..Stack::default() };
+        series.push(Series { id: series_id(&identifier, &stack, 0), stack, unreadable: Vec::new() });
+        series
+    }
 }
 
 /// Returns whether a file cannot be read and may contain a slice of a scan.
@@ -146,63 +241,21 @@ fn is_unreadable(slice: &Slice) -> bool {
     slice.image.is_err() && !slice.localizer
 }
 
-/// Separates the slices of one series identifier into series.
-fn series_with(identifier: &[u8; 32], slices: Vec<Slice>) -> Vec<Series> {
-    let (unreadable, slices): (Vec<_>, Vec<_>) = slices.into_iter().partition(is_unreadable);
-    let (valid, localizers): (Vec<_>, Vec<_>) = slices.into_iter().partition(|slice| slice.image.is_ok());
-    let mut stacks = separate(valid);
-    if !localizers.is_empty() {
-        stacks.push(Stack { slices: localizers, ..Stack::default() });
+/// Returns the separation of the stacks of one series, if several are scans.
+fn separation(stacks: &[Stack]) -> Option<Separation> {
+    let scans: Vec<&Stack> = stacks.iter().filter(|stack| is_scan(stack)).collect();
+    let mut elements: Vec<&'static str> = Vec::new();
+    for name in scans.iter().flat_map(|stack| &stack.separated_by) {
+        if !elements.contains(name) {
+            elements.push(name);
+        }
     }
-    if stacks.iter().all(|stack| stack.slices.iter().all(|slice| slice.localizer)) && !unreadable.is_empty() {
-        stacks.push(Stack::default());
-    }
-    let has_scan = stacks.iter().any(is_scan);
-    let mut counts = BTreeMap::new();
-    let series = stacks.into_iter().map(|stack| {
-        let count = counts.entry(stack_hash(identifier, &stack)).and_modify(|count| *count += 1).or_insert(0u64);
-        let may_be_whole = is_scan(&stack) || (!has_scan && stack.slices.iter().all(|slice| !slice.localizer));
-        let unreadable = if may_be_whole { unreadable.clone() } else { Vec::new() };
-        Series { id: series_id(identifier, &stack, *count), stack, unreadable }
-    });
-    series.collect()
-}
-
-/// Returns the series of slices of which each has a series identifier of its own, as programs write that replace identifiers one by one.
-/// They are a scan if they form an even stack; other slices are localizers, or a fault if the folder has no other scan.
-fn series_of_single(slices: Vec<Slice>, has_scan: bool) -> Vec<Series> {
-    let single = |slice: Slice| {
-        let identifier = slice.series.unwrap_or_default();
-        series_with(&identifier, vec![slice])
-    };
-    let identifier: [u8; 32] = Sha256::digest("slices with a series identifier of their own").into();
-    let count = slices.len();
-    let (stacked, other): (Vec<_>, Vec<_>) =
-        series_with(&identifier, slices).into_iter().partition(|series| is_even(&series.stack));
-    let found_scan = has_scan || !stacked.is_empty();
-    let mut series = stacked;
-    if found_scan || count < FEWEST_SLICES {
-        let slices = other.into_iter().flat_map(|series| [series.stack.slices, series.stack.copies].concat());
-        series.extend(slices.flat_map(single));
-        return series;
-    }
-    let slices: Vec<_> =
-        other.into_iter().flat_map(|series| [series.stack.slices, series.stack.copies].concat()).collect();
-    let message = format!(
-        "{count} slices have {count} series identifiers and form no even stack: expected one SeriesInstanceUID per scan"
-    );
-    let stack = Stack { slices, fault: Some(Fault::read(FaultKind::Geometry, message)), ..Stack::default() };
-    series.push(Series { id: series_id(&identifier, &stack, 0), stack, unreadable: Vec::new() });
-    series
+    (scans.len() > 1 && !elements.is_empty()).then_some(Separation { scans: scans.len(), elements })
 }
 
 /// Returns whether a stack is large enough for a scan and no localizer.
 fn is_scan(stack: &Stack) -> bool {
     stack.slices.len() >= FEWEST_SLICES && stack.slices.iter().all(|slice| !slice.localizer)
-}
-
-fn is_even(stack: &Stack) -> bool {
-    stack.fault.is_none() && geometry::stack(&poses(stack)).is_ok()
 }
 
 /// Returns the id of the stack with this index among those with the same hash.

@@ -88,49 +88,13 @@ impl SlicePose {
 
 /// Orders slices along their normal and computes their grid.
 pub(super) fn stack(poses: &[SlicePose]) -> Result<SliceStack, Fault> {
-    let [first, ..] = poses else { return Err(too_few(0)) };
-    check_consistent(first, poses)?;
-    let normal = first.normal();
-    let along = |index: usize| dot(poses[index].position_mm, normal);
-    let mut order: Vec<usize> = (0..poses.len()).collect();
-    order.sort_by(|&a, &b| along(a).total_cmp(&along(b)).then(a.cmp(&b)));
-    let along_mm: Vec<f64> = order.iter().map(|&index| along(index)).collect();
-    if along_mm.windows(2).any(|pair| pair[1] - pair[0] <= SAME_POSITION_MM) {
-        return Err(geometry(
-            "two different slices at the same position: expected one acquisition per series, got several".into(),
-        ));
-    }
-    if order.len() < FEWEST_SLICES {
-        return Err(too_few(order.len()));
-    }
-    check_gaps(&along_mm)?;
-
-    let start = poses[order[0]].position_mm;
-    let end = poses[order[order.len() - 1]].position_mm;
-    let step = [0, 1, 2].map(|axis| (end[axis] - start[axis]) / (order.len() - 1) as f64);
-    for (rank, &index) in order.iter().enumerate() {
-        let position = poses[index].position_mm;
-        let offset = [0, 1, 2].map(|axis| position[axis] - (start[axis] + step[axis] * rank as f64));
-        let voxels = [
-            dot(offset, normal) / dot(step, normal),
-            dot(offset, first.along_row) / first.spacing_mm[0],
-            dot(offset, first.along_column) / first.spacing_mm[1],
-        ];
-        if voxels.iter().any(|voxels| voxels.abs() > POSITION_TOLERANCE_VOXELS) {
-            return Err(geometry(format!(
-                "slices are unevenly spaced: expected at most {POSITION_TOLERANCE_VOXELS} voxels between a slice and the even grid, got {2:.2} mm at slice {0} of {1}",
-                rank + 1,
-                order.len(),
-                length(offset),
-            )));
-        }
-    }
-
+    let EvenStack { order, step, .. } = EvenStack::of(poses)?;
+    let first = &poses[order[0]];
     let columns = [
         first.along_row.map(|v| v * first.spacing_mm[0]),
         first.along_column.map(|v| v * first.spacing_mm[1]),
         step,
-        start,
+        first.position_mm,
     ];
     // Left and Posterior of DICOM are Right and Anterior with the opposite sign; adding zero turns -0 into 0.
     let affine =
@@ -139,25 +103,151 @@ pub(super) fn stack(poses: &[SlicePose]) -> Result<SliceStack, Fault> {
     Ok(SliceStack { grid: Grid { shape: [first.shape[0], first.shape[1], order.len()], affine }, order })
 }
 
-/// Returns whether a slice continues an even stack by one step, before its first or after its last slice.
-pub(super) fn continues(poses: &[SlicePose], pose: &SlicePose) -> bool {
-    let Ok(stack) = stack(poses) else { return false };
-    let (first, last) = (&poses[stack.order[0]], &poses[stack.order[stack.order.len() - 1]]);
-    if check_consistent(first, &[*pose]).is_err() {
-        return false;
+/// Slices of one shape, spacing and orientation with even gaps, possibly tilted.
+#[derive(Clone, Debug)]
+pub(super) struct EvenStack {
+    /// Indices of the poses from the first slice to the last.
+    order: Vec<usize>,
+    first: SlicePose,
+    last: SlicePose,
+    /// Distance between slices.
+    step: [f64; 3],
+}
+
+impl EvenStack {
+    /// Orders slices along their normal and checks that they are a stack.
+    pub fn of(poses: &[SlicePose]) -> Result<Self, Fault> {
+        let [first, ..] = poses else { return Err(too_few(0)) };
+        check_consistent(first, poses)?;
+        let normal = first.normal();
+        let along = |index: usize| dot(poses[index].position_mm, normal);
+        let mut order: Vec<usize> = (0..poses.len()).collect();
+        order.sort_by(|&a, &b| along(a).total_cmp(&along(b)).then(a.cmp(&b)));
+        let along_mm: Vec<f64> = order.iter().map(|&index| along(index)).collect();
+        if along_mm.windows(2).any(|pair| pair[1] - pair[0] <= SAME_POSITION_MM) {
+            return Err(geometry(
+                "two different slices at the same position: expected one acquisition per series, got several".into(),
+            ));
+        }
+        if order.len() < FEWEST_SLICES {
+            return Err(too_few(order.len()));
+        }
+        check_gaps(&along_mm)?;
+        let ordered: Vec<&SlicePose> = order.iter().map(|&index| &poses[index]).collect();
+        let (first, last) = (*ordered[0], *ordered[ordered.len() - 1]);
+        let steps = (order.len() - 1) as f64;
+        let step = [0, 1, 2].map(|axis| (last.position_mm[axis] - first.position_mm[axis]) / steps);
+        for (rank, pose) in ordered.iter().enumerate() {
+            let offset =
+                [0, 1, 2].map(|axis| pose.position_mm[axis] - (first.position_mm[axis] + step[axis] * rank as f64));
+            let voxels = [
+                dot(offset, normal) / dot(step, normal),
+                dot(offset, first.along_row) / first.spacing_mm[0],
+                dot(offset, first.along_column) / first.spacing_mm[1],
+            ];
+            if voxels.iter().any(|voxels| voxels.abs() > POSITION_TOLERANCE_VOXELS) {
+                return Err(deviating_slice(&ordered));
+            }
+        }
+        Ok(Self { order, first, last, step })
     }
-    let steps = (stack.order.len() - 1) as f64;
-    let step = [0, 1, 2].map(|axis| (last.position_mm[axis] - first.position_mm[axis]) / steps);
-    [(first, -1.0), (last, 1.0)].into_iter().any(|(end, sign)| {
-        let offset = [0, 1, 2].map(|axis| pose.position_mm[axis] - end.position_mm[axis] - sign * step[axis]);
-        length(offset) <= POSITION_TOLERANCE_VOXELS * length(step)
-    })
+
+    /// Returns the distance between slices along their normal.
+    pub fn step_mm(&self) -> f64 {
+        dot(self.step, self.first.normal())
+    }
+
+    /// Returns the positions of the first and the last slice along the normal.
+    fn range_mm(&self) -> [f64; 2] {
+        let normal = self.first.normal();
+        [dot(self.first.position_mm, normal), dot(self.last.position_mm, normal)]
+    }
+
+    /// Returns whether a slice continues the stack by one step, before the first or after the last slice.
+    pub fn is_continued_by(&self, pose: &SlicePose) -> bool {
+        if check_consistent(&self.first, &[*pose]).is_err() {
+            return false;
+        }
+        [(&self.first, -1.0), (&self.last, 1.0)].into_iter().any(|(end, sign)| {
+            let offset = [0, 1, 2].map(|axis| pose.position_mm[axis] - end.position_mm[axis] - sign * self.step[axis]);
+            length(offset) <= POSITION_TOLERANCE_VOXELS * length(self.step)
+        })
+    }
+
+    /// Returns whether the plane of a slice continues the stack by one step; the slice may be flipped, or have another shape.
+    pub fn is_continued_by_plane_of(&self, pose: &SlicePose) -> bool {
+        let [low, high] = self.range_mm();
+        let step = self.step_mm();
+        self.has_parallel_plane(pose)
+            && [low - step, high + step]
+                .iter()
+                .any(|mm| (self.along_mm(pose) - mm).abs() <= POSITION_TOLERANCE_VOXELS * step)
+    }
+
+    /// Returns whether the plane of a slice is parallel to the stack and between its first and its last slice.
+    pub fn overlaps(&self, pose: &SlicePose) -> bool {
+        let [low, high] = self.range_mm();
+        let tolerance = 0.5 * self.step_mm();
+        self.has_parallel_plane(pose) && (low - tolerance..=high + tolerance).contains(&self.along_mm(pose))
+    }
+
+    fn along_mm(&self, pose: &SlicePose) -> f64 {
+        dot(pose.position_mm, self.first.normal())
+    }
+
+    fn has_parallel_plane(&self, pose: &SlicePose) -> bool {
+        dot(pose.normal(), self.first.normal()).abs() >= 1.0 - COSINE_TOLERANCE
+    }
+}
+
+/// Returns whether two slices have the same grid at the same place.
+pub(super) fn have_same_place(a: &SlicePose, b: &SlicePose) -> bool {
+    let offset = [0, 1, 2].map(|axis| a.position_mm[axis] - b.position_mm[axis]);
+    check_consistent(a, &[*b]).is_ok() && length(offset) <= SAME_POSITION_MM
+}
+
+/// Returns whether two slices have the same pixel spacing.
+pub(super) fn have_same_spacing(a: &SlicePose, b: &SlicePose) -> bool {
+    [0, 1].iter().all(|&axis| (b.spacing_mm[axis] / a.spacing_mm[axis] - 1.0).abs() <= SPACING_TOLERANCE)
+}
+
+/// Returns the fault of the slice that deviates most from the even grid of the others. The grid is that of the medians, which one slice does
+/// not move.
+fn deviating_slice(ordered: &[&SlicePose]) -> Fault {
+    let first = ordered[0];
+    let mut largest = (0.0, 0.0, 0, "its normal");
+    for (direction, spacing_mm, name) in [
+        (first.along_row, first.spacing_mm[0], "its rows"),
+        (first.along_column, first.spacing_mm[1], "its columns"),
+        (first.normal(), f64::NAN, "its normal"),
+    ] {
+        let along: Vec<f64> = ordered.iter().map(|pose| dot(pose.position_mm, direction)).collect();
+        let slope = median(along.windows(2).map(|pair| pair[1] - pair[0]).collect());
+        let start = median(along.iter().enumerate().map(|(rank, mm)| mm - slope * rank as f64).collect());
+        let voxel_mm = if spacing_mm.is_nan() { slope } else { spacing_mm };
+        for (rank, mm) in along.iter().enumerate() {
+            let offset = mm - start - slope * rank as f64;
+            if (offset / voxel_mm).abs() > largest.0 {
+                largest = ((offset / voxel_mm).abs(), offset.abs(), rank + 1, name);
+            }
+        }
+    }
+    let (_, offset_mm, slice, direction) = largest;
+    geometry(format!(
+        "slices are unevenly spaced: expected at most {POSITION_TOLERANCE_VOXELS} voxels between a slice and the even grid, got {offset_mm:.2} mm at slice {slice} of {}, along {direction}",
+        ordered.len(),
+    ))
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[(values.len() - 1) / 2]
 }
 
 /// Returns the fault of a tilted gantry, which shears the stack.
 fn tilted(degrees: f64) -> Fault {
     geometry(format!(
-        "the gantry is tilted by {degrees:.1}°: expected slices stacked along their normal within 0.5°, resample the series first"
+        "the gantry is tilted by {degrees:.2}°: expected slices stacked along their normal within 0.5°, resample the series first"
     ))
 }
 
@@ -174,8 +264,7 @@ fn check_consistent(first: &SlicePose, poses: &[SlicePose]) -> Result<(), Fault>
                 "expected slices of one shape in a series, got {a} × {b} and {c} × {d} pixels"
             )));
         }
-        let relative = [0, 1].map(|axis| (pose.spacing_mm[axis] / first.spacing_mm[axis] - 1.0).abs());
-        if relative.iter().any(|relative| *relative > SPACING_TOLERANCE) {
+        if !have_same_spacing(first, pose) {
             let ([a, b], [c, d]) = (first.spacing_mm, pose.spacing_mm);
             return Err(geometry(format!("expected one pixel spacing in a series, got {a} × {b} and {c} × {d} mm")));
         }
@@ -189,9 +278,7 @@ fn check_consistent(first: &SlicePose, poses: &[SlicePose]) -> Result<(), Fault>
 /// Distinguishes missing slices from uneven spacing.
 fn check_gaps(along_mm: &[f64]) -> Result<(), Fault> {
     let gaps: Vec<f64> = along_mm.windows(2).map(|pair| pair[1] - pair[0]).collect();
-    let mut sorted = gaps.clone();
-    sorted.sort_by(f64::total_cmp);
-    let median = sorted[(sorted.len() - 1) / 2];
+    let median = median(gaps.clone());
     if !(1e-3..=100.0).contains(&median) {
         return Err(geometry(format!("expected a slice spacing of 0.001 to 100 mm, got {median:.3} mm")));
     }

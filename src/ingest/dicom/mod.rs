@@ -24,8 +24,14 @@
 //! a whole number of steps is a missing slice, any other gap is uneven spacing, a larger angle is a tilted gantry.
 //!
 //! # Patients
-//! Names, dates and numbers of patients are not parsed, and identifiers of series and slices leave this module only as hashes.
-//! The exception is [`patient_id`], for keyed hashing.
+//! Names of patients are not parsed. Slices with another PatientID, study or frame of reference are another scan; these identifiers are
+//! compared in memory as hashes, and identifiers of series and slices leave this module only as hashes. The exception is [`patient_id`], for
+//! keyed hashing.
+//!
+//! # Scans of a series
+//! One series may contain several scans: phases, reconstructions, patients. Elements and instance numbers propose a separation, which is
+//! accepted if it turns slices that contradict each other into even stacks. An even stack stays one scan, unless a setting such as
+//! ConvolutionKernel shows two. Slices with two possible assignments, and a scan that other slices continue by one step, are faults.
 //!
 //! # Structures
 //! [`StructureFile`] reads RT Structure Sets and Segmentations, which belong to a scan as its labels.
@@ -34,18 +40,24 @@
 //! Lengths are checked against the size of the file. The decoder of JPEG 2000 can crash on bad input:
 //! [`Decoder::in_child_process`] runs decoders in a child process.
 
+mod acquisitions;
 mod codec;
 mod codestream;
+mod continuation;
 mod contours;
+mod copies;
 mod dataset;
 mod decoder;
 mod elements;
 mod encoding;
+mod extent;
 mod folder;
 mod fragments;
 mod frame;
 mod geometry;
 pub mod jpeg;
+mod keys;
+mod numbering;
 mod object;
 mod pixels;
 mod rle;
@@ -53,6 +65,7 @@ mod samples;
 mod segmentation;
 mod series;
 mod slice;
+mod stack;
 mod stacks;
 mod start;
 mod stream;
@@ -64,7 +77,8 @@ mod value;
 mod worker;
 
 pub use decoder::Decoder;
-pub use folder::{DicomFolder, FolderFilter, list_folder, list_series};
+pub use extent::SeriesExtent;
+pub use folder::{DicomFolder, FolderFilter, Separation, list_folder, list_series};
 pub use series::{Series, frame_of_reference, patient_id, read_header, read_series};
 pub use structure::FrameOfReference;
 pub use structures::StructureFile;

@@ -8,10 +8,11 @@ use dicom_dictionary_std::tags;
 use super::Limits;
 use super::decoder::{DEFAULT_THREADS, Decoder};
 use super::elements::Elements;
+use super::extent::SeriesExtent;
 use super::geometry::{self, FEWEST_SLICES, SliceStack};
 use super::pixels::VoxelAssembly;
 use super::slice::{Image, Slice};
-use super::stacks::Stack;
+use super::stack::Stack;
 use super::structure::FrameOfReference;
 use crate::error::{Fault, FaultKind};
 use crate::ingest::ScanHeader;
@@ -57,6 +58,11 @@ impl Series {
         self.slices().map(|slice| slice.modified_s).max().unwrap_or(0)
     }
 
+    /// Returns the place and identity of the series, to find its continuation in another folder; `None` without a readable slice.
+    pub fn extent(&self) -> Option<SeriesExtent> {
+        SeriesExtent::of(&self.stack)
+    }
+
     /// Returns whether every file of the series states a modality other than CT: a PET, a dose, a segmentation. Archives of CT skip
     /// such series; reading one is a fault that names the modality.
     pub fn is_other_modality(&self) -> bool {
@@ -69,7 +75,7 @@ impl Series {
         self.is_localizer_by_type() || (is_small && self.unreadable.is_empty())
     }
 
-    fn is_localizer_by_type(&self) -> bool {
+    pub(super) fn is_localizer_by_type(&self) -> bool {
         self.slices().all(|slice| slice.localizer)
     }
 
@@ -82,12 +88,16 @@ impl Series {
         if self.is_localizer_by_type() {
             return Err(Fault::read(FaultKind::Geometry, "expected a volume of parallel slices, got a localizer"));
         }
-        let faults = || self.unreadable.iter().filter_map(|slice| slice.image.as_ref().err());
-        if let Some(first) = faults().next() {
-            let (count, files) = (faults().filter(|fault| *fault == first).count(), self.files());
-            let mut fault = first.clone();
+        if let Some(fault) = self.unreadable.iter().find_map(|slice| slice.image.as_ref().err()) {
+            let (count, files) = (self.unreadable.len(), self.files());
+            let mut fault = fault.clone();
             if files > 1 {
                 fault.message = format!("{} ({count} of {files} slices)", fault.message);
+            }
+            let is_other = |slice: &&Slice| slice.image.as_ref().err().is_some_and(|other| other.kind != fault.kind);
+            let others = self.unreadable.iter().filter(is_other).count();
+            if others > 0 {
+                fault.message += &format!(", {others} of them for other reasons");
             }
             return Err(fault);
         }

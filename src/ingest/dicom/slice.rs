@@ -11,29 +11,21 @@ use super::elements::{Elements, read_pixels};
 use super::fragments::PixelBytes;
 use super::frame::Frame;
 use super::geometry::SlicePose;
+use super::keys::SliceKeys;
 use super::object::{ObjectClass, is_other_file_by_name};
 use super::pixels::{PixelFormat, Rescale, swap_pairs};
 use super::syntax::Syntax;
 use crate::error::{Fault, FaultKind};
 
-/// The elements that reading a slice needs. They contain no names of patients.
-const TAGS: [Tag; 31] = [
+/// The elements that reading a slice needs, beside those of its [`SliceKeys`].
+const TAGS: [Tag; 22] = [
     tags::TRANSFER_SYNTAX_UID,
     tags::MEDIA_STORAGE_SOP_CLASS_UID,
     tags::IMAGE_TYPE,
     tags::SOP_CLASS_UID,
-    tags::ACQUISITION_TIME,
-    tags::IRRADIATION_EVENT_UID,
     tags::MODALITY,
-    tags::SLICE_THICKNESS,
-    tags::KVP,
-    tags::TRIGGER_TIME,
-    tags::FILTER_TYPE,
-    tags::CONVOLUTION_KERNEL,
     tags::SERIES_INSTANCE_UID,
-    tags::ACQUISITION_NUMBER,
     tags::INSTANCE_NUMBER,
-    tags::TEMPORAL_POSITION_IDENTIFIER,
     tags::IMAGE_POSITION_PATIENT,
     tags::IMAGE_ORIENTATION_PATIENT,
     tags::SAMPLES_PER_PIXEL,
@@ -50,24 +42,6 @@ const TAGS: [Tag; 31] = [
     tags::RESCALE_SLOPE,
     tags::RESCALE_TYPE,
 ];
-
-/// Elements that differ between the acquisitions and reconstructions that one series may contain, the most specific first. Only equality
-/// matters: writers put other text than the standard allows into some of them.
-const ACQUISITION_TAGS: [Tag; 10] = [
-    tags::ACQUISITION_NUMBER,
-    tags::TEMPORAL_POSITION_IDENTIFIER,
-    tags::IRRADIATION_EVENT_UID,
-    tags::CONVOLUTION_KERNEL,
-    tags::KVP,
-    tags::FILTER_TYPE,
-    tags::SLICE_THICKNESS,
-    tags::TRIGGER_TIME,
-    tags::ACQUISITION_TIME,
-    tags::IMAGE_TYPE,
-];
-
-/// Number of elements that differ between acquisitions.
-pub(super) const ACQUISITION_KEYS: usize = ACQUISITION_TAGS.len();
 
 /// Maximum bytes of compressed pixels beyond four times their decoded size.
 const COMPRESSED_EXTRA_BYTES: u64 = 1 << 20;
@@ -96,8 +70,8 @@ pub(super) struct Slice {
     pub other_modality: bool,
     /// Whether its image type is a localizer.
     pub localizer: bool,
-    /// Hashes of the elements that differ between the acquisitions of one series.
-    pub acquisition: [u64; ACQUISITION_KEYS],
+    /// The elements that separate the scans of one series.
+    pub keys: SliceKeys,
     /// Number of the instance in its series.
     pub number: Option<i64>,
     /// The image, or the fault of its header.
@@ -128,11 +102,12 @@ impl Slice {
             series: None,
             other_modality: false,
             localizer: false,
-            acquisition: [0; ACQUISITION_KEYS],
+            keys: SliceKeys::default(),
             number: None,
             image: Err(not_understood()),
         };
-        let Some(mut elements) = Elements::open(path, &TAGS) else {
+        let requested: Vec<Tag> = TAGS.into_iter().chain(SliceKeys::tags()).collect();
+        let Some(mut elements) = Elements::open(path, &requested) else {
             return if is_other_file_by_name(path) {
                 FileContent::Other(OTHER_FILE)
             } else {
@@ -162,8 +137,8 @@ impl Slice {
         slice.series = series.then(|| Sha256::digest(uid).into());
         slice.other_modality = elements.text(tags::MODALITY).is_some_and(|modality| modality != "CT");
         slice.localizer = elements.text(tags::IMAGE_TYPE).is_some_and(|kind| kind.contains("LOCALIZER"));
-        slice.acquisition = ACQUISITION_TAGS.map(|tag| hash(elements.bytes(tag).unwrap_or_default()));
-        slice.number = elements.text(tags::INSTANCE_NUMBER).and_then(|text| text.parse().ok());
+        slice.keys = SliceKeys::of(&elements);
+        slice.number = elements.decimals(tags::INSTANCE_NUMBER).and_then(|numbers| integer(&numbers));
         slice.image = match fault {
             // A data set that starts in the middle of a file has no other explanation.
             Some(_) if !elements.may_be_dicom && !is_image => Err(not_understood()),
@@ -172,6 +147,12 @@ impl Slice {
         };
         FileContent::Slice(Box::new(slice))
     }
+}
+
+/// Returns the only number as an integer.
+fn integer(numbers: &[f64]) -> Option<i64> {
+    let &[number] = numbers else { return None };
+    (number.fract() == 0.0 && number.abs() < 1e15).then_some(number as i64)
 }
 
 /// The kind of a file whose name shows that it is not DICOM.
@@ -183,15 +164,6 @@ fn not_understood() -> Fault {
         FaultKind::Corrupt,
         "expected DICOM files in a DICOM folder, got a file that cannot be understood: restore or remove it, or name it in `exclude`",
     )
-}
-
-/// Returns a hash of a value without its padding.
-fn hash(value: &[u8]) -> u64 {
-    let is_padding = |byte: &u8| [b' ', 0].contains(byte);
-    let start = value.iter().position(|byte| !is_padding(byte)).unwrap_or(value.len());
-    let end = value.iter().rposition(|byte| !is_padding(byte)).map_or(start, |last| last + 1);
-    let digest = Sha256::digest(&value[start..end]);
-    u64::from_le_bytes([digest[0], digest[1], digest[2], digest[3], digest[4], digest[5], digest[6], digest[7]])
 }
 
 impl Image {
@@ -245,17 +217,6 @@ impl Image {
             bytes.truncate(decoded);
         }
         Ok(bytes)
-    }
-
-    /// Returns whether the images of two files have the same place, format and stored pixels. Compressed pixels are equal only if their
-    /// compressed bytes are.
-    ///
-    /// # Errors
-    /// Returns the fault of reading the pixels.
-    pub fn is_copy_of(&self, path: &Path, other: &Self, other_path: &Path) -> Result<bool, Fault> {
-        let comparable = self.pose == other.pose
-            && (self.format, self.rescale, self.syntax) == (other.format, other.rescale, other.syntax);
-        Ok(comparable && self.read(path)? == other.read(other_path)?)
     }
 
     /// Returns the compressed frame with these bytes.

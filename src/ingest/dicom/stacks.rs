@@ -1,31 +1,24 @@
-//! Separation of the slices of one series into stacks: one for each orientation, matrix, acquisition and reconstruction.
+//! Separation of the slices of one series into stacks: one for each orientation, patient, matrix, acquisition and reconstruction.
 //!
-//! Series identifiers do not separate scans: one series may contain two contrast phases, and slices that were sent twice. What is a copy is
-//! decided by the stored pixels, never by identifiers.
+//! Series identifiers do not separate scans: one series may contain two contrast phases, two patients, and slices that were sent twice. What
+//! is a copy is decided by the pixels, never by identifiers.
 
 use std::collections::BTreeMap;
 
-use super::geometry::{self, FEWEST_SLICES, SAME_POSITION_MM, SlicePose};
-use super::slice::{ACQUISITION_KEYS, Slice};
+use super::acquisitions::separate_acquisitions;
+use super::copies::Comparison;
+use super::decoder::Decoder;
+use super::geometry::{self, FEWEST_SLICES};
+use super::keys::Identity;
+use super::slice::Slice;
+use super::stack::{Stack, pose};
 use crate::error::{Fault, FaultKind};
 
 /// Slices with a larger difference in a direction cosine belong to different stacks.
 const SAME_ORIENTATION: f64 = 0.01;
 
-/// The slices of one scan, all with a valid header.
-#[derive(Clone, Default)]
-pub(super) struct Stack {
-    pub slices: Vec<Slice>,
-    /// Further files with the same content as one of the slices.
-    pub copies: Vec<Slice>,
-    /// Whether other stacks of the same series overlap this one. Such a stack is a scan even if it has too few slices.
-    pub is_part: bool,
-    /// The fault of a stack that contains several acquisitions which nothing separates.
-    pub fault: Option<Fault>,
-}
-
 /// Separates slices with valid headers into stacks.
-pub(super) fn separate(slices: Vec<Slice>) -> Vec<Stack> {
+pub(super) fn separate(slices: Vec<Slice>, decoder: &Decoder) -> Vec<Stack> {
     let mut groups: Vec<Vec<Slice>> = Vec::new();
     for slice in slices {
         let parallel = groups.iter_mut().find(|group| is_parallel(&group[0], &slice));
@@ -34,11 +27,29 @@ pub(super) fn separate(slices: Vec<Slice>) -> Vec<Stack> {
             None => groups.push(vec![slice]),
         }
     }
-    groups.into_iter().flat_map(by_shape).flat_map(by_content).collect()
-}
-
-fn pose(slice: &Slice) -> Option<&SlicePose> {
-    slice.image.as_ref().ok().map(|image| &image.pose)
+    let is_scan = |group: &&Vec<Slice>| group.len() >= FEWEST_SLICES && !group[0].localizer;
+    let separated_by = match groups.iter().filter(is_scan).count() {
+        0 | 1 => Vec::new(),
+        _ => vec!["ImageOrientationPatient"],
+    };
+    let mut all = Vec::new();
+    for group in groups {
+        let mut stacks = Vec::new();
+        let (patients, others) = by_identity(group);
+        let has_several = patients.len() > 1 || others.is_some();
+        stacks.extend(others.map(|others| Stack { separated_by: separated_by.clone(), ..others }));
+        for (group, by_patient) in patients {
+            for (group, by_matrix) in by_matrix(group) {
+                for mut stack in separate_acquisitions(group, decoder) {
+                    let outer = separated_by.iter().copied().chain(by_patient).chain(by_matrix);
+                    stack.separated_by = outer.chain(stack.separated_by).collect();
+                    stacks.push(stack);
+                }
+            }
+        }
+        all.extend(if has_several { without_copied_stacks(stacks, decoder) } else { stacks });
+    }
+    all
 }
 
 /// Returns whether two slices are both localizers or both not, and parallel.
@@ -47,68 +58,92 @@ fn is_parallel(first: &Slice, slice: &Slice) -> bool {
     first.localizer == slice.localizer && a.is_parallel_to(b, SAME_ORIENTATION)
 }
 
-/// Splits a group by shape: reconstructions with different matrices are separate scans, but a single deviating slice is a fault.
-fn by_shape(group: Vec<Slice>) -> Vec<Vec<Slice>> {
-    let parts = parts_by(&group, |slice| pose(slice).map(|pose| pose.shape));
-    if parts.iter().any(|part| part.len() < FEWEST_SLICES) { vec![group] } else { parts }
-}
+/// A part of a group, and the name of the element that separates it from the other parts.
+type NamedPart = (Vec<Slice>, Option<&'static str>);
 
-/// Removes copies of slices, and separates acquisitions.
-fn by_content(group: Vec<Slice>) -> Vec<Stack> {
-    let (slices, copies, fault) = without_copies(group);
-    let mut stacks: Vec<Stack> = match fault {
-        Some(_) => vec![Stack { slices, fault, ..Stack::default() }],
-        None => by_acquisition(slices, 0)
-            .into_iter()
-            .map(|(slices, is_part)| Stack { fault: repeated_numbers(&slices), slices, is_part, ..Stack::default() })
-            .collect(),
+/// Splits a group by patient, study and frame of reference, which are equal in all slices of a scan. Parts that are too small for a scan are
+/// returned as one stack with a fault: a slice of another patient is an error of the archive, or a damaged identifier.
+fn by_identity(group: Vec<Slice>) -> (Vec<NamedPart>, Option<Stack>) {
+    let used = used_identity(&group);
+    let identity = |slice: &Slice| {
+        let Identity { patient, study, frame } = slice.keys.identity;
+        [Some(patient), used[0].then_some(study), used[1].then_some(frame)]
     };
-    if let Some(first) = stacks.first_mut() {
-        first.copies = copies;
+    let parts = parts_by(&group, identity);
+    if parts.len() == 1 || group.len() < FEWEST_SLICES {
+        return (vec![(group, None)], None);
     }
-    stacks
+    let names = ["PatientID", "StudyInstanceUID", "FrameOfReferenceUID"];
+    let first = identity(&group[0]);
+    let differs = |index: &usize| group.iter().any(|slice| identity(slice)[*index] != first[*index]);
+    let name = (0..names.len()).find(differs).map(|index| names[index]);
+    let (scans, others): (Vec<_>, Vec<_>) = parts.into_iter().partition(|part| part.len() >= FEWEST_SLICES);
+    let others = others.concat();
+    let stack = (!others.is_empty()).then(|| {
+        let message = format!(
+            "expected one {} per series, got {} of {} slices with another one: exclude these slices, or restore their identifiers",
+            name.unwrap_or("PatientID"),
+            others.len(),
+            group.len()
+        );
+        Stack { slices: others, fault: Some(Fault::read(FaultKind::Mismatch, message)), ..Stack::default() }
+    });
+    (scans.into_iter().map(|part| (part, name)).collect(), stack)
 }
 
-/// Separates the first of several files with the same content from its copies; the fault is that of pixels that cannot be read.
-fn without_copies(mut group: Vec<Slice>) -> (Vec<Slice>, Vec<Slice>, Option<Fault>) {
-    let Some(normal) = group.first().and_then(pose).map(SlicePose::normal) else { return (group, Vec::new(), None) };
-    let along = |slice: &Slice| pose(slice).map_or(0.0, |pose| geometry::dot(pose.position_mm, normal));
-    group.sort_by(|a, b| along(a).total_cmp(&along(b)).then_with(|| a.path.cmp(&b.path)));
-    let (mut slices, mut copies): (Vec<Slice>, Vec<Slice>) = (Vec::new(), Vec::new());
-    for slice in group {
-        let near = slices.iter().rev().take_while(|kept| along(&slice) - along(kept) <= SAME_POSITION_MM);
-        let is_copy = near.map(|kept| is_copy(&slice, kept)).find(|outcome| *outcome != Ok(false)).unwrap_or(Ok(false));
-        match is_copy {
-            Ok(true) => copies.push(slice),
-            Ok(false) => slices.push(slice),
-            Err(fault) => return (slices, copies, Some(fault)),
+/// Merges stacks of which every slice is a copy of a slice of another stack of the same patient: a series that was sent again under other
+/// identifiers.
+fn without_copied_stacks(mut stacks: Vec<Stack>, decoder: &Decoder) -> Vec<Stack> {
+    stacks.sort_by_key(|stack| std::cmp::Reverse(stack.slices.len()));
+    let mut kept: Vec<Stack> = Vec::new();
+    for stack in stacks {
+        match kept.iter_mut().find(|other| is_copy(&stack, other, decoder)) {
+            Some(original) => original.copies.extend(stack.slices.into_iter().chain(stack.copies)),
+            None => kept.push(stack),
         }
     }
-    (slices, copies, None)
+    kept
 }
 
-fn is_copy(slice: &Slice, kept: &Slice) -> Result<bool, Fault> {
-    match (&slice.image, &kept.image) {
-        (Ok(a), Ok(b)) if slice.acquisition == kept.acquisition => a.is_copy_of(&slice.path, b, &kept.path),
-        _ => Ok(false),
-    }
+/// Returns whether every slice of a stack is a copy of a slice of another one. Pixels that cannot be read are no copies.
+fn is_copy(stack: &Stack, other: &Stack, decoder: &Decoder) -> bool {
+    let patient = |stack: &Stack| stack.slices.first().map(|slice| slice.keys.identity.patient);
+    let slices: Vec<Slice> = stack.slices.iter().chain(&other.slices).cloned().collect();
+    let (own, others) = (0..stack.slices.len(), stack.slices.len()..slices.len());
+    let mut comparison = Comparison::new(&slices, decoder);
+    let mut has_original =
+        |slice: usize| others.clone().any(|other| comparison.are_copies(slice, other).unwrap_or(false));
+    patient(stack) == patient(other) && own.into_iter().all(|slice| has_original(slice))
 }
 
-/// Splits slices by the first element, from `key` on, whose values separate overlapping acquisitions; otherwise by the order of their
-/// numbers. Returns each part, and whether it is one of several.
-///
-/// Acquisitions that do not overlap are one scan: some scanners count an acquisition for every rotation, or for every slice.
-fn by_acquisition(group: Vec<Slice>, key: usize) -> Vec<(Vec<Slice>, bool)> {
-    for key in key..ACQUISITION_KEYS {
-        let parts = parts_by(&group, |slice| slice.acquisition[key]);
-        if overlap(&parts) {
-            let parts = parts.into_iter().flat_map(|part| by_acquisition(part, key + 1));
-            return parts.map(|(part, _)| (part, true)).collect();
+/// Returns whether the identifiers of study and frame of reference identify anything: programs that replace identifiers one by one write
+/// another one into each slice.
+fn used_identity(group: &[Slice]) -> [bool; 2] {
+    let is_used = |identifier: fn(&Identity) -> u64| {
+        let parts = parts_by(group, |slice| identifier(&slice.keys.identity));
+        parts.iter().any(|part| part.len() >= FEWEST_SLICES)
+    };
+    [is_used(|identity| identity.study), is_used(|identity| identity.frame)]
+}
+
+/// Splits a group by shape and pixel spacing: reconstructions with different matrices are separate scans, but a single deviating slice is a
+/// fault.
+fn by_matrix(group: Vec<Slice>) -> Vec<NamedPart> {
+    let is_same = |a: &Slice, b: &Slice| match (pose(a), pose(b)) {
+        (Some(a), Some(b)) => a.shape == b.shape && geometry::have_same_spacing(a, b),
+        _ => false,
+    };
+    let mut parts: Vec<Vec<Slice>> = Vec::new();
+    for slice in &group {
+        match parts.iter_mut().find(|part| is_same(&part[0], slice)) {
+            Some(part) => part.push(slice.clone()),
+            None => parts.push(vec![slice.clone()]),
         }
     }
-    let runs = runs_by_number(&group);
-    let separable = runs.iter().all(|run| run.len() >= FEWEST_SLICES) && overlap(&runs);
-    if separable { runs.into_iter().map(|run| (run, true)).collect() } else { vec![(group, false)] }
+    if parts.len() == 1 || parts.iter().any(|part| part.len() < FEWEST_SLICES) {
+        return vec![(group, None)];
+    }
+    parts.into_iter().map(|part| (part, Some("Rows, Columns and PixelSpacing"))).collect()
 }
 
 /// Returns the slices with each value of a key, in the order of the values.
@@ -118,69 +153,4 @@ fn parts_by<K: Ord>(group: &[Slice], key: impl Fn(&Slice) -> K) -> Vec<Vec<Slice
         parts.entry(key(slice)).or_default().push(slice.clone());
     }
     parts.into_values().collect()
-}
-
-/// Returns whether two parts that are large enough for a volume overlap along the normal.
-fn overlap(parts: &[Vec<Slice>]) -> bool {
-    let Some(normal) = parts.first().and_then(|part| part.first()).and_then(pose).map(SlicePose::normal) else {
-        return false;
-    };
-    let mut ranges: Vec<(f64, f64)> = parts
-        .iter()
-        .filter(|part| part.len() >= FEWEST_SLICES)
-        .map(|part| {
-            let along = part.iter().filter_map(pose).map(|pose| geometry::dot(pose.position_mm, normal));
-            along.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), mm| (low.min(mm), high.max(mm)))
-        })
-        .collect();
-    ranges.sort_by(|a, b| a.0.total_cmp(&b.0));
-    ranges.windows(2).any(|pair| pair[1].0 - pair[0].1 <= SAME_POSITION_MM)
-}
-
-/// Returns the slices in the order of their instance numbers, split where the direction along the normal changes: two acquisitions that are
-/// numbered one after the other are two runs, although their slices alternate.
-fn runs_by_number(group: &[Slice]) -> Vec<Vec<Slice>> {
-    let Some(normal) = group.first().and_then(pose).map(SlicePose::normal) else { return Vec::new() };
-    let mut numbered: Vec<(i64, f64, &Slice)> = group
-        .iter()
-        .filter_map(|slice| Some((slice.number?, geometry::dot(pose(slice)?.position_mm, normal), slice)))
-        .collect();
-    if numbered.len() < group.len() {
-        return Vec::new();
-    }
-    numbered.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
-    let mut runs: Vec<Vec<Slice>> = Vec::new();
-    let mut direction = None;
-    let mut previous_mm = f64::NAN;
-    for (_, mm, slice) in numbered {
-        let step = mm > previous_mm;
-        match runs.last_mut() {
-            Some(run) if direction.is_none_or(|direction| direction == step) => {
-                direction = Some(step);
-                run.push(slice.clone());
-            }
-            _ => {
-                direction = None;
-                runs.push(vec![slice.clone()]);
-            }
-        }
-        previous_mm = mm;
-    }
-    runs
-}
-
-/// Returns the fault of slices whose instance numbers all occur several times: acquisitions that are numbered alike.
-fn repeated_numbers(slices: &[Slice]) -> Option<Fault> {
-    let mut counts: BTreeMap<i64, usize> = BTreeMap::new();
-    for slice in slices {
-        *counts.entry(slice.number?).or_default() += 1;
-    }
-    let times = *counts.values().next()?;
-    let repeated = times > 1 && counts.len() >= FEWEST_SLICES && counts.values().all(|&count| count == times);
-    repeated.then(|| {
-        let message = format!(
-            "each instance number occurs {times} times: expected one acquisition per series, got several without an element that separates them"
-        );
-        Fault::read(FaultKind::Geometry, message)
-    })
 }

@@ -1,6 +1,7 @@
 //! The source of scans in a folder: NIfTI, NRRD and MetaImage files and DICOM folders, found by patterns.
 
 mod companions;
+mod remarks;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::companions::{FolderCompanions, resolve};
+use self::remarks::Remarks;
 use self::walk::{MatchedPath, PathKind};
 use super::dicom::{self, Decoder, DicomFolder, FolderFilter, FrameOfReference, Series};
 use super::file::{check_regular, missing};
@@ -143,13 +145,8 @@ impl FolderSource {
         Self { limits, ..self }
     }
 
-    /// Lists the entries of a path, and counts the files in it that are not slices.
-    fn entries_of(
-        &self,
-        found: MatchedPath,
-        secret: &PatientSecret,
-        other_files: &mut BTreeMap<&'static str, usize>,
-    ) -> Vec<ScanEntry> {
+    /// Lists the entries of a path, and adds to the remarks what a DICOM folder contains beside its scans.
+    fn entries_of(&self, found: MatchedPath, secret: &PatientSecret, remarks: &mut Remarks) -> Vec<ScanEntry> {
         let entry = |key: String, bytes: u64, modified_s: i64, header_patient: Option<String>| ScanEntry {
             scan_id: secret.scan_id(&self.name, &key),
             source: self.name.clone(),
@@ -172,11 +169,11 @@ impl FolderSource {
             return vec![entry(found.key.clone(), found.bytes, found.modified_s, None)];
         }
         let folder = self.list_folder(&self.root.join(path_of(&found.key))).unwrap_or_default();
-        for (kind, count) in folder.other_files {
-            *other_files.entry(kind).or_insert(0) += count;
-        }
-        let series = scans_of(folder.series);
+        remarks.add_folder(&folder);
+        let other_files = folder.other_files.clone();
+        let series = folder.into_scans();
         if series.is_empty() {
+            remarks.add_fault(&without_series(&other_files));
             return vec![entry(found.key.clone(), found.bytes, found.modified_s, None)];
         }
         let entries = series.into_iter().map(|series| {
@@ -184,7 +181,9 @@ impl FolderSource {
                 PatientRule::Dicom => dicom::patient_id(&series).ok().flatten(),
                 _ => None,
             };
-            entry(format!("{}#{}", found.key, series.id()), series.bytes(), series.modified_s(), patient)
+            let entry = entry(format!("{}#{}", found.key, series.id()), series.bytes(), series.modified_s(), patient);
+            remarks.add_scan(&found.key, entry.scan_id, &series);
+            entry
         });
         entries.collect()
     }
@@ -194,7 +193,11 @@ impl FolderSource {
         let is_excluded = |path: &Path| path.strip_prefix(&self.root).is_ok_and(|key| self.exclude.is_match(key));
         dicom::list_folder(
             folder,
-            &FolderFilter { is_excluded: &is_excluded, skip_unreadable: self.allow_unreadable_files },
+            &FolderFilter {
+                is_excluded: &is_excluded,
+                skip_unreadable: self.allow_unreadable_files,
+                decoder: Some(&self.decoder),
+            },
         )
     }
 
@@ -233,12 +236,7 @@ impl FolderSource {
             }
         }
         if path.is_dir() {
-            let other_files = self.list_folder(&path)?.other_files;
-            if other_files.is_empty() {
-                return Err(Fault::read(FaultKind::Missing, "expected a DICOM series, got a folder without one"));
-            }
-            let message = format!("expected CT images in a DICOM folder, got {}", counts(&other_files));
-            return Err(Fault::read(FaultKind::Unsupported, message));
+            return Err(without_series(&self.list_folder(&path)?.other_files));
         }
         if let Ok(metadata) = path.metadata() {
             check_regular(metadata.file_type())?;
@@ -291,16 +289,10 @@ impl Source for FolderSource {
         let secret = PatientSecret::load(self.secret_file.as_deref())?;
         let found = walk::find(&self.root, &self.include, &self.exclude)
             .map_err(|error| Error::io("cannot list the folder of scans", &self.root, error))?;
-        let mut other_files = BTreeMap::new();
+        let mut remarks = Remarks::default();
         let mut entries: Vec<_> =
-            found.into_iter().flat_map(|found| self.entries_of(found, &secret, &mut other_files)).collect();
-        if !other_files.is_empty() {
-            tracing::info!(
-                source = self.name,
-                "skipped files of DICOM folders that are not CT slices: {}",
-                counts(&other_files)
-            );
-        }
+            found.into_iter().flat_map(|found| self.entries_of(found, &secret, &mut remarks)).collect();
+        remarks.log(&self.name);
         entries.sort_by(|a, b| a.key.cmp(&b.key));
         entries.dedup_by(|a, b| a.key == b.key);
         Ok(entries)
@@ -357,15 +349,13 @@ impl Source for FolderSource {
     }
 }
 
-/// Returns the numbers of files that are not slices, with the names of their kinds.
-fn counts(other_files: &BTreeMap<&'static str, usize>) -> String {
-    other_files.iter().map(|(kind, count)| format!("{count} × {kind}")).collect::<Vec<_>>().join(", ")
-}
-
-/// Returns the series that are scans: localizers and other modalities are skipped, unless the folder has nothing else.
-fn scans_of(series: Vec<Series>) -> Vec<Series> {
-    let is_scan = |series: &Series| !series.is_localizer() && !series.is_other_modality();
-    if series.iter().any(is_scan) { series.into_iter().filter(is_scan).collect() } else { series }
+/// Returns the fault of a DICOM folder without a series.
+fn without_series(other_files: &BTreeMap<&'static str, usize>) -> Fault {
+    if other_files.is_empty() {
+        return Fault::read(FaultKind::Missing, "expected a DICOM series, got a folder without one");
+    }
+    let message = format!("expected CT images in a DICOM folder, got {}", remarks::counts(other_files));
+    Fault::read(FaultKind::Unsupported, message)
 }
 
 fn patterns(field: &str, patterns: &[String], errors: &mut Vec<ConfigError>) -> GlobSet {

@@ -40,7 +40,7 @@ pub(in crate::ingest) fn checked_affine(affine: Affine, name: &str) -> Result<Af
     }
     affine.with_right_angles().map_err(|degrees| {
         geometry(format!(
-            "the axes are sheared by {degrees:.1}°: expected right angles within 0.5° in the {name}, resample the scan first"
+            "the axes are sheared by {degrees:.2}°: expected right angles within 0.5° in the {name}, resample the scan first"
         ))
     })
 }
@@ -100,7 +100,7 @@ mod tests {
         };
         assert!(checked_affine(sheared(0.4), "sform").is_ok());
         let fault = checked_affine(sheared(20.0), "sform").unwrap_err();
-        assert!(fault.kind == FaultKind::Geometry && fault.message.contains("sheared by 20.0°"), "{fault}");
+        assert!(fault.kind == FaultKind::Geometry && fault.message.contains("sheared by 20.00°"), "{fault}");
     }
 
     #[test]
