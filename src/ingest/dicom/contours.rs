@@ -9,6 +9,10 @@ use crate::volume::{Affine, Grid};
 const PLANE_TOLERANCE_VOXELS: f64 = 0.1;
 /// Contours with a smaller distance perpendicular to the slices are in one plane, in voxels.
 const SAME_PLANE_VOXELS: f64 = 0.05;
+/// Distances of two slices with contours that are a gap in one part of a structure, not a gap between two parts.
+const SHORT_GAPS: std::ops::RangeInclusive<usize> = 2..=4;
+/// A structure is refused if more than one of this number of distances are short gaps.
+const MAX_SHORT_GAPS: f64 = 4.0;
 /// Coordinates are rounded to this fraction of a voxel, so that a point on the centre of a voxel stays there.
 const ROUNDING: f64 = 1e-6;
 
@@ -107,8 +111,24 @@ fn by_slice(contours: &[VoxelContour], axis: usize, slices: usize) -> BTreeMap<u
         let nearest = contours.iter().map(|contour| distance(contour)).min_by(|a, b| a.abs().total_cmp(&b.abs()));
         contours
             .retain(|contour| nearest.is_some_and(|nearest| (distance(contour) - nearest).abs() <= SAME_PLANE_VOXELS));
+        // Equal contours would cancel each other: some programs write each contour twice.
+        let mut known: Vec<VoxelContour> = Vec::new();
+        contours.retain(|contour| {
+            let points = sorted_points(contour);
+            let is_new = !known.contains(&points);
+            known.push(points);
+            is_new
+        });
     }
     found
+}
+
+/// Returns the points of a contour in an order that is independent of its start and its direction, each point once.
+fn sorted_points(contour: &VoxelContour) -> VoxelContour {
+    let mut points = contour.clone();
+    points.sort_by(|a, b| a[0].total_cmp(&b[0]).then(a[1].total_cmp(&b[1])).then(a[2].total_cmp(&b[2])));
+    points.dedup();
+    points
 }
 
 /// Checks the slices of a structure, in ascending order.
@@ -120,6 +140,14 @@ fn check_slices(slices: &[usize]) -> Result<(), Fault> {
     if let Some(smallest) = gaps.clone().min().filter(|gap| *gap > 1) {
         return Err(mismatch(format!(
             "expected contours on each slice of the scan, got contours on every {smallest} slices or fewer: slices between them are not interpolated"
+        )));
+    }
+    // A structure may have several parts; many short gaps are slices without a contour.
+    let (all, short) = (gaps.clone().count(), gaps.clone().filter(|gap| SHORT_GAPS.contains(gap)).count());
+    if short > 1 && MAX_SHORT_GAPS * (short as f64) > all as f64 {
+        return Err(mismatch(format!(
+            "expected contours on each slice of the scan, got none on the slices after {short} of {} slices with contours: slices between them are not interpolated",
+            slices.len()
         )));
     }
     let missing: usize = gaps.map(|gap| gap - 1).sum();
@@ -248,6 +276,14 @@ mod tests {
     }
 
     #[test]
+    fn equal_contours_count_once() {
+        let once = drawn(&[rectangle([0.6, 3.4], [0.4, 2.6], 2.0)], &grid()).unwrap();
+        let again =
+            Contour::from_lps(&[[3.4, 2.6, 2.0], [3.4, 0.4, 2.0], [0.6, 0.4, 2.0], [0.6, 2.6, 2.0], [3.4, 2.6, 2.0]]);
+        assert_eq!(drawn(&[rectangle([0.6, 3.4], [0.4, 2.6], 2.0), again], &grid()).unwrap(), once);
+    }
+
+    #[test]
     fn contours_belong_to_nearest_slice_and_nearest_plane() {
         let small = || rectangle([0.5, 1.5], [0.5, 1.5], 2.9);
         let slices = drawn(&[small()], &grid()).unwrap();
@@ -271,6 +307,13 @@ mod tests {
         }
         let two_parts = drawn(&[at(0.0), at(2.0), at(6.0)], &grid()).unwrap();
         assert_eq!((&two_parts[2][1], &two_parts[3][1]), (&"......".to_owned(), &".###..".to_owned()));
+        // Contours on every second slice but one.
+        let tall = Grid { shape: [6, 5, 12], ..grid() };
+        let contours: Vec<Contour> = [0.0, 2.0, 6.0, 10.0, 14.0, 18.0].into_iter().map(at).collect();
+        let fault = drawn(&contours, &tall).unwrap_err();
+        assert!(fault.message.contains("after 4 of 6 slices"), "{fault}");
+        let two_lesions: Vec<Contour> = [0.0, 2.0, 14.0, 16.0].into_iter().map(at).collect();
+        assert!(drawn(&two_lesions, &tall).is_ok());
         assert!(drawn(&[], &grid()).unwrap().concat().iter().all(|row| row == "......"));
     }
 
