@@ -101,6 +101,8 @@ fn nifti2(dim: [i64; 8]) -> Vec<u8> {
         file[104 + 8 * n..112 + 8 * n].copy_from_slice(&1f64.to_le_bytes());
     }
     file[168..176].copy_from_slice(&544i64.to_le_bytes());
+    // The qform without rotation.
+    file[344..348].copy_from_slice(&1i32.to_le_bytes());
     file
 }
 

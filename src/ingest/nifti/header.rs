@@ -172,7 +172,7 @@ impl RawHeader {
     fn checked(&self, order: ByteOrder, header_bytes: usize) -> Result<Header, Fault> {
         let shape = self.shape()?;
         let datatype = Datatype::from_code(self.datatype)?;
-        let affine = self.placement.affine(shape)?;
+        let affine = self.placement.affine()?;
         let min_offset = header_bytes + 4;
         // f64 is exact far beyond any file size; the comparison also rejects NaN.
         if !(self.voxel_offset >= min_offset as f64 && self.voxel_offset <= 2f64.powi(53))

@@ -1,4 +1,4 @@
-//! The affine of a NIfTI file: from its sform, else its qform, else its spacing.
+//! The affine of a NIfTI file: from its sform, else its qform.
 
 use crate::error::{Fault, FaultKind};
 use crate::ingest::raster::checked_affine;
@@ -27,14 +27,19 @@ impl Placement {
     /// Returns the affine from voxels to RAS+ millimetres, selected as in nibabel's `get_best_affine`, but an sform of zeros is
     /// ignored if there is a qform, as in ITK. Metres and micrometres are converted, as in ITK; an unknown unit is treated as
     /// millimetres. A shear of up to half a degree is removed, see [`Affine::with_right_angles`].
-    pub fn affine(&self, shape: [usize; 3]) -> Result<Affine, Fault> {
+    ///
+    /// # Errors
+    /// Returns `geometry` if the header states no position: left and right would be a guess.
+    pub fn affine(&self) -> Result<Affine, Fault> {
         let is_zero = self.sform.iter().all(|row| row[..3].iter().all(|&value| value == 0.0));
         let (name, mut affine) = if self.sform_code != 0 && !(is_zero && self.qform_code != 0) {
             ("sform", Affine(self.sform))
         } else if self.qform_code != 0 {
             ("qform", self.qform()?)
         } else {
-            ("spacing", self.centred(shape))
+            return Err(geometry(
+                "expected a position in the header, got sform_code 0 and qform_code 0: left and right are unknown; set the sform or qform of the file, for example with `set_sform` of nibabel".into(),
+            ));
         };
         let unit_mm = match self.units & 7 {
             1 => 1e3,
@@ -45,16 +50,6 @@ impl Placement {
             affine.0.iter_mut().flatten().for_each(|value| *value *= unit_mm);
         }
         checked_affine(affine, name)
-    }
-
-    /// Returns the affine of the spacing alone: the centre of the grid at the origin, and x towards the Left as in ANALYZE.
-    fn centred(&self, shape: [usize; 3]) -> Affine {
-        let [x, y, z] = self.spacing();
-        let mut affine = Affine::from_spacing([-x, y, z]);
-        for (axis, row) in affine.0.iter_mut().enumerate() {
-            row[3] = -((shape[axis] as f64 - 1.0) / 2.0) * row[axis];
-        }
-        affine
     }
 
     fn qform(&self) -> Result<Affine, Fault> {
@@ -216,19 +211,19 @@ mod tests {
     fn sform_of_zeros_is_ignored_if_there_is_qform() {
         let expected = Affine([[-2.0, 0.0, 0.0, 50.0], [0.0, -2.0, 0.0, 40.0], [0.0, 0.0, 2.5, -30.0]]);
         let zeros = Placement { sform_code: 1, ..half_turn() };
-        assert_eq!(zeros.affine([16, 20, 6]), Ok(expected));
-        let fault = Placement { qform_code: 0, ..zeros }.affine([16, 20, 6]).unwrap_err();
+        assert_eq!(zeros.affine(), Ok(expected));
+        let fault = Placement { qform_code: 0, ..zeros }.affine().unwrap_err();
         assert!(fault.message.contains("[0.0, 0.0, 0.0] in the sform"), "{fault}");
     }
 
     #[test]
     fn rounded_half_turn_is_rotation_and_other_values_are_not() {
-        let expected = half_turn().affine([16, 20, 6]).unwrap();
+        let expected = half_turn().affine().unwrap();
         for excess in [1e-7, 3.845_952e-7, 1e-6, 5e-5] {
             let rounded = Placement { quaternion: [0.0, 0.0, 1.0f64 + excess / 2.0], ..half_turn() };
-            assert!(rounded.affine([16, 20, 6]).unwrap().agrees_with(&expected, [16, 20, 6], 1e-6), "{excess}");
+            assert!(rounded.affine().unwrap().agrees_with(&expected, [16, 20, 6], 1e-6), "{excess}");
         }
-        assert!(Placement { quaternion: [0.0, 0.0, 1.01], ..half_turn() }.affine([16, 20, 6]).is_err());
+        assert!(Placement { quaternion: [0.0, 0.0, 1.01], ..half_turn() }.affine().is_err());
     }
 
     #[test]
@@ -236,7 +231,7 @@ mod tests {
         for qfac in [-1.0, -2.0, -0.5] {
             let mut placement = half_turn();
             placement.pixdim[0] = qfac;
-            assert_eq!(placement.affine([16, 20, 6]).unwrap().0[2], [0.0, 0.0, -2.5, -30.0], "{qfac}");
+            assert_eq!(placement.affine().unwrap().0[2], [0.0, 0.0, -2.5, -30.0], "{qfac}");
         }
     }
 
@@ -244,11 +239,11 @@ mod tests {
     fn sheared_sform_is_geometry_fault_beyond_half_a_degree() {
         let sheared = |degrees: f64| {
             let sform = [[0.8, 0.0, 0.0, 0.0], [0.0, 0.8, 3.0 * degrees.to_radians().tan(), 0.0], [0.0, 0.0, 3.0, 0.0]];
-            Placement { sform_code: 1, sform, ..half_turn() }.affine([64, 64, 64])
+            Placement { sform_code: 1, sform, ..half_turn() }.affine()
         };
         let fault = sheared(20.0).unwrap_err();
         assert_eq!(fault.kind, FaultKind::Geometry);
-        assert!(fault.message.contains("sheared by 20.0°"), "{fault}");
+        assert!(fault.message.contains("sheared by 20.00°"), "{fault}");
         assert!(sheared(0.51).is_err());
         let affine = sheared(0.49).unwrap();
         assert!(
