@@ -16,7 +16,8 @@ use crate::evaluate::data_set::{CaseSelection, DataSet};
 use crate::evaluate::metrics::{EvaluationPlan, Interval, MeasuredOrgan};
 use crate::evaluate::turing::{Auc, Separability, read_lesions, separability};
 use crate::evaluate::{
-    Arm, CaseProblem, Evaluation, EvaluationReport, Predictions, SegmentFn, case_files, write_results,
+    Arm, CaseProblem, Evaluation, EvaluationReport, Predictions, SegmentFn, case_files, check_label_names,
+    write_results,
 };
 use crate::random::Key;
 use crate::store::check_writable;
@@ -143,6 +144,7 @@ pub fn evaluate(args: &EvaluateArgs, stdout: &mut dyn Write, stderr: &mut dyn Wr
     let patients = patients.as_ref().unwrap_or(&data.patients);
     let images = args.images.as_deref().map(images).transpose()?.unwrap_or_default();
     let truths = &data.labels;
+    check_label_names(&args.organ, truths)?;
     let evaluation = Evaluation { arms: &arms, organs: &args.organ, truths, patients, images: &images };
     let measurements = evaluation.measure()?;
     print_case_problems(&measurements.problems, stderr)?;

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`case_files`] | folders of label maps and scans, by case name |
 //! | [`data_set`] | images, labels and patients of a data set, a run folder or its layouts |
+//! | [`label_names`](check_label_names) | the label names of a data set and the organs to measure |
 //! | [`arms`](Arm) | the arms to compare: folders of predictions, or networks, one for each seed |
 //! | [`measurement`](Evaluation) | the measurements of every case with every network of every arm |
 //! | [`metrics`] | Dice, surfaces, lesions, intervals over patients and seeds, comparisons of arms |
@@ -19,6 +20,7 @@
 mod arms;
 pub mod case_files;
 pub mod data_set;
+mod label_names;
 mod measurement;
 pub mod metrics;
 mod output;
@@ -27,6 +29,7 @@ mod results;
 pub mod turing;
 
 pub use arms::{Arm, Predictions, SegmentFn};
+pub use label_names::check_label_names;
 pub use measurement::{Evaluation, Measurements};
 pub use problem::CaseProblem;
 pub use results::{EvaluationReport, write_results};

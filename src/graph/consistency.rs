@@ -129,7 +129,10 @@ pub(super) fn scores(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
                             known.specs[filter].span_of(&format!("accept.{index}")),
                             format!("no score stage produces `{score}`{unit} for candidates of `{from}`"),
                         )
-                        .label(format!("expected {}", one_of(names.iter().copied())))
+                        .label(match names.is_empty() {
+                            true => "expected a stage that computes scores before this test".to_owned(),
+                            false => format!("expected {}", one_of(names.iter().copied())),
+                        })
                         .hint(did_you_mean(score, names.iter().copied()));
                 }
             }

@@ -29,6 +29,8 @@ struct LabelFiles {
     scans: usize,
     /// The pattern of the first missing file.
     pattern: Option<String>,
+    /// Number of scans whose label names contradict the organs, and the message of the first one.
+    contradicting: (usize, String),
     /// Number of scans whose label files cover less than the minimum share: they will fail.
     elsewhere: usize,
     /// Number of other scans whose label files do not cover every voxel.
@@ -39,7 +41,16 @@ struct LabelFiles {
 
 impl LabelFiles {
     fn new(mask: usize) -> Self {
-        Self { mask, missing: 0, scans: 0, pattern: None, elsewhere: 0, partial: 0, least: 1.0 }
+        Self {
+            mask,
+            missing: 0,
+            scans: 0,
+            pattern: None,
+            contradicting: (0, String::new()),
+            elsewhere: 0,
+            partial: 0,
+            least: 1.0,
+        }
     }
 
     fn add(&mut self, coverage: Coverage) {
@@ -113,6 +124,7 @@ pub(super) fn list_scans(
         problems.push(Problem::at(severity, message, location(&node.name), &node.source.explain_empty()));
     }
     problems.extend(missing_files(stages, &missing, location));
+    problems.extend(contradicting_files(stages, &missing, location));
     problems.extend(partial_files(stages, &missing, location));
     ListedScans { sources: listed.into_iter().collect(), problems }
 }
@@ -145,6 +157,9 @@ fn start_listing(stages: &ScanStages, source: usize) -> Listing {
                 if let Some(pattern) = mask.missing_file(&*companions) {
                     files.missing += 1;
                     files.pattern.get_or_insert(pattern);
+                } else if let Some(fault) = mask.contradiction(&*companions) {
+                    files.contradicting.0 += 1;
+                    files.contradicting.1 = fault.message;
                 } else if let Some(coverage) = mask.coverage(&*companions, &|| *grid).ok().flatten() {
                     files.add(coverage);
                 }
@@ -167,16 +182,39 @@ fn missing_files(
         let has_none =
             missing.iter().filter(|(_, files)| files.mask == *mask).all(|(_, files)| files.missing == files.scans);
         let (severity, hint) = match has_none {
-            true => (Severity::Error, "set the path of the label files, relative to the folder of each scan"),
+            true => (
+                Severity::Error,
+                "set the path of the label files, relative to the folder that contains the file or the DICOM folder of each scan",
+            ),
             false => (Severity::Warning, "these scans will fail; add their label files, or exclude the scans"),
         };
         let mask = &stages.masks[*mask].name;
-        let message = format!("{count} of {scans} scans have no label file at `{pattern}`");
+        let verb = if *count == 1 { "has" } else { "have" };
+        let message = match pattern.as_str() {
+            "{label}" => format!("{count} of {scans} scans {verb} no label in the list, or its file does not exist"),
+            _ => format!("{count} of {scans} scans {verb} no label file at `{pattern}`"),
+        };
         let label = format!("read by `{mask}` for scans of `{}`", stages.sources[*source].name);
         let problem = Problem::at(severity, message, location(mask), &label);
         problems.push(Problem { hint: Some(hint.to_owned()), ..problem });
     }
     problems
+}
+
+/// Returns an error for every source and mask whose label names contradict the organs of the mask.
+fn contradicting_files(
+    stages: &ScanStages,
+    files: &[(usize, LabelFiles)],
+    location: &dyn Fn(&str) -> Option<Location>,
+) -> Vec<Problem> {
+    let found = files.iter().filter(|(_, files)| files.contradicting.0 > 0);
+    let problems = found.map(|(source, LabelFiles { mask, scans, contradicting: (count, example), .. })| {
+        let mask = &stages.masks[*mask].name;
+        let label = format!("read by `{mask}` for scans of `{}`", stages.sources[*source].name);
+        let message = format!("the label names of {count} of {scans} scans contradict the organs: {example}");
+        Problem::at(Severity::Error, message, location(mask), &label)
+    });
+    problems.collect()
 }
 
 /// Returns a warning for every source and mask whose label files do not cover their scans.
@@ -190,7 +228,8 @@ fn partial_files(
         let mask = &stages.masks[*mask].name;
         let label = format!("read by `{mask}` for scans of `{}`", stages.sources[*source].name);
         let mut warn = |message: String, hint: &str| {
-            let problem = Problem::at(Severity::Warning, message, location(mask), &label);
+            let severity = if elsewhere == scans { Severity::Error } else { Severity::Warning };
+            let problem = Problem::at(severity, message, location(mask), &label);
             problems.push(Problem { hint: Some(hint.to_owned()), ..problem });
         };
         if *elsewhere > 0 {

@@ -19,9 +19,11 @@ use super::volume_file;
 /// ```
 pub fn known_label_names(path: &Path) -> BTreeMap<u16, String> {
     let names = volume_file::read_label_names(path).unwrap_or_default();
-    if !names.is_empty() {
-        return names;
-    }
+    if names.is_empty() { data_set_label_names(path) } else { names }
+}
+
+/// Returns the names of labels by id of the `dataset.json` in the folder of a label file, or the folder above; empty if there is none.
+pub(crate) fn data_set_label_names(path: &Path) -> BTreeMap<u16, String> {
     let folders = path.ancestors().skip(1).take(2);
     folders
         .map(|folder| names_of_data_set(&folder.join("dataset.json")))
@@ -31,7 +33,9 @@ pub fn known_label_names(path: &Path) -> BTreeMap<u16, String> {
 
 /// Reads the names of a `dataset.json`: names with ids (nnU-Net, version 2), or ids with names (the Decathlon).
 fn names_of_data_set(path: &Path) -> BTreeMap<u16, String> {
-    let json: Option<Json> = std::fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+    let json: Option<Json> = std::fs::read(path)
+        .ok()
+        .and_then(|text| serde_json::from_slice(text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(&text)).ok());
     let labels = json.as_ref().and_then(|json| json.get("labels")?.as_object());
     let entry = |(key, value): (&String, &Json)| match value {
         Json::Number(id) => Some((u16::try_from(id.as_u64()?).ok()?, key.clone())),

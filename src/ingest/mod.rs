@@ -109,6 +109,12 @@ pub trait Companions: Send + Sync {
         Ok(BTreeMap::new())
     }
 
+    /// Reads the names of labels by id of the `dataset.json` beside the label file that `pattern` names; empty if there is none.
+    fn data_set_label_names(&self, pattern: &str) -> BTreeMap<u16, String> {
+        let _ = pattern;
+        BTreeMap::new()
+    }
+
     /// Reads the structures of the DICOM file that `pattern` names: an RT Structure Set or a Segmentation, or a folder with one such file.
     /// Returns `None` if `pattern` names no DICOM file and no folder, but possibly a label file.
     ///

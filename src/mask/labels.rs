@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::align::Alignment;
 use super::classes::{CLASSES, class_ids, class_name, did_you_mean_organ};
-use super::names::contradiction;
+use super::names::{DATA_SET_TABLE, FILE_TABLE, contradiction};
 use super::structures::{self, OrganStructures, Selection};
 use super::{Coverage, Mask, Organ, OrganMask, ScanGrid, merged_organs};
 use crate::error::{ConfigError, Fault, FaultKind};
@@ -256,12 +256,25 @@ impl LabelsMask {
     /// # Errors
     /// Returns `mismatch` if an id has another name in the file than in the scheme, or an organ another id.
     pub fn check_names(&self, names: &BTreeMap<u16, String>) -> Result<(), Fault> {
+        self.check_table(names, FILE_TABLE)
+    }
+
+    /// Compares the names of the label file that the stage reads, or else those of its data set, with the organs.
+    fn check_label_file(&self, companions: &dyn Companions) -> Result<(), Fault> {
+        let names = companions.label_names(&self.pattern)?;
+        match names.is_empty() {
+            true => self.check_table(&companions.data_set_label_names(&self.pattern), DATA_SET_TABLE),
+            false => self.check_names(&names),
+        }
+    }
+
+    fn check_table(&self, names: &BTreeMap<u16, String>, table: &str) -> Result<(), Fault> {
         let expected = |id| match self.scheme {
             LabelScheme::TotalSegmentator => class_name(id),
             LabelScheme::Custom => None,
         };
         let mut organs = self.organs.iter().zip(&self.organ_ids);
-        organs.find_map(|(organ, ids)| contradiction(names, &organ.name, ids, expected)).map_or(Ok(()), Err)
+        organs.find_map(|(organ, ids)| contradiction(names, table, &organ.name, ids, expected)).map_or(Ok(()), Err)
     }
 
     /// Returns the fault of an id in the file, if the id is not allowed.
@@ -310,7 +323,7 @@ impl Mask for LabelsMask {
             let is_strict = self.other == OtherLabels::Fault;
             return structures::merge(file.as_ref(), &self.structures, &self.organs, is_strict, grid);
         }
-        self.check_names(&scan.companions.label_names(&self.pattern)?)?;
+        self.check_label_file(&*scan.companions)?;
         let labels = scan.companions.labels(&self.pattern)?;
         if self.has_names {
             return Err(Fault::mask(
@@ -326,6 +339,11 @@ impl Mask for LabelsMask {
         let Some(labels) = companions.label_grid(&self.pattern)? else { return Ok(None) };
         let share = Alignment::new(&labels, &scan, 0.0)?.coverage();
         Ok(Some(Coverage { share, minimum: self.min_coverage }))
+    }
+
+    fn contradiction(&self, companions: &dyn Companions) -> Option<Fault> {
+        let fault = self.check_label_file(companions).err();
+        fault.filter(|fault| fault.kind == FaultKind::Mismatch)
     }
 
     fn missing_file(&self, companions: &dyn Companions) -> Option<String> {

@@ -36,6 +36,7 @@ pub use bits::BitVolume;
 pub use classes::{CLASSES, class_ids, class_name};
 pub use labels::{LabelScheme, LabelsConfig, LabelsMask, OrganChoice, OrganIds, OtherLabels};
 pub use lung::{LungConfig, LungMask};
+pub use names::is_other_organ;
 pub use organs::merged_organs;
 pub use segmentor::{SegmentorMask, SegmentorMaskConfig};
 pub use totalsegmentator::{FileChoice, TotalSegmentatorConfig, TotalSegmentatorMask};
@@ -105,6 +106,11 @@ pub trait Mask: Send + Sync {
     /// Returns the pattern of a label file that the stage needs and that does not exist; `None` if no file is missing, or the stage reads
     /// no label files.
     fn missing_file(&self, _companions: &dyn Companions) -> Option<String> {
+        None
+    }
+
+    /// Returns the fault of a label file whose table of names, or that of its data set, contradicts the organs of the stage.
+    fn contradiction(&self, _companions: &dyn Companions) -> Option<Fault> {
         None
     }
 

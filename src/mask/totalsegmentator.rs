@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::align::Alignment;
 use super::classes::{class_ids, class_name, did_you_mean_organ};
 use super::labels::{check_coverage, default_coverage};
-use super::names::contradiction;
+use super::names::{FILE_TABLE, contradiction};
 use super::{Coverage, Mask, Organ, OrganMask, ScanGrid, merged_organs};
 use crate::error::{ConfigError, Fault, FaultKind};
 use crate::ingest::{Companions, Scan};
@@ -184,7 +184,7 @@ impl TotalSegmentatorMask {
         let expected = |_| is_class.then(|| file.to_owned());
         // A binary mask has one id; a table with more is that of the map from which the mask was made.
         let found = if names.len() == 1 {
-            contradiction(&names, file, &Vec::from_iter(names.keys().copied()), expected)
+            contradiction(&names, FILE_TABLE, file, &Vec::from_iter(names.keys().copied()), expected)
         } else {
             None
         };

@@ -180,6 +180,19 @@ fn evaluate_fails_on_invalid_input_with_exit_code_2_and_hint() {
 }
 
 #[test]
+fn evaluate_refuses_organ_with_label_of_another_organ() {
+    let folder = tempfile::tempdir().unwrap();
+    write(folder.path().join("truth/case-0.nii"), &grid(), &liver(4, false));
+    write(folder.path().join("arm/case-0.nii"), &grid(), &liver(4, false));
+    std::fs::write(folder.path().join("truth/dataset.json"), r#"{"labels": {"kidney": 1, "tumor": 2}}"#).unwrap();
+    let output = shown(&evaluate(&["--truth", "truth", "--arm", "a=arm", "--out", "out"], folder.path()));
+    assert!(
+        output.starts_with("exit 2") && output.contains("--organ liver has the label 1, which is `kidney`"),
+        "{output}"
+    );
+}
+
+#[test]
 fn evaluation_of_weights_equals_evaluation_of_predictions() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);

@@ -197,7 +197,7 @@ fn folder_with_one_structure_file_is_read() {
     let fault = archive.liver(&settings).unwrap_err();
     assert!(fault.kind == FaultKind::Mismatch && fault.message.contains("got 2"), "{fault}");
     let absent = archive.liver(STRUCTURES).unwrap_err();
-    assert!(absent.message.contains("expected a label file at `rtstruct.dcm`, got none"), "{absent}");
+    assert!(absent.message.contains("expected a label file at `rtstruct.dcm`, got none: the path starts at the folder"), "{absent}");
 }
 
 #[test]

@@ -73,7 +73,7 @@ fn missing_label_files_are_counted() {
         add_scan(folder.path(), case, at as i16, at > 0);
     }
     let (code, text) = check(folder.path(), GRAPH, &[]);
-    assert!(code == 0 && text.contains("warning: 1 of 3 scans have no label file at `labels.nii`"), "{text}");
+    assert!(code == 0 && text.contains("warning: 1 of 3 scans has no label file at `labels.nii`"), "{text}");
     assert!(text.contains("[stages.organs]") && text.contains("scans of `archive`"), "{text}");
     let (code, text) = check(folder.path(), GRAPH, &["stages.organs.pattern=\"segmentation.nii\""]);
     assert!(code == 2 && text.contains("error: 3 of 3 scans have no label file at `segmentation.nii`"), "{text}");
@@ -203,6 +203,25 @@ fn labels_that_nnunet_rejects_have_hints() {
             organs(&format!("{name} = {{ ids = [5] }}"), &format!("{name} = [1, 2]"), &format!("{name} = \"liver\""));
         assert!(code == 2 && text.contains(&format!("a meaning of its own in nnU-Net, got `{name}`")), "{text}");
     }
+}
+
+#[test]
+fn label_names_of_data_set_that_contradict_the_organs_are_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    for case in ["a", "b"] {
+        add_scan(folder.path(), case, 0, true);
+    }
+    let sets = ["stages.organs.scheme=custom", "stages.organs.organs={liver={ids=[5]}}"];
+    let list = folder.path().join("ct/dataset.json");
+    std::fs::write(&list, r#"{"labels": {"background": 0, "spleen": 5}}"#).unwrap();
+    let (code, text) = check(folder.path(), GRAPH, &sets);
+    assert!(
+        code == 2 && text.contains("the label names of 2 of 2 scans contradict the organs: id 5 is `spleen`"),
+        "{text}"
+    );
+    std::fs::write(&list, r#"{"labels": {"background": 0, "Leber": 5}}"#).unwrap();
+    let (code, text) = check(folder.path(), GRAPH, &sets);
+    assert!(code == 0 && !text.contains("contradict"), "{text}");
 }
 
 #[test]

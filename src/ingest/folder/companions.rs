@@ -8,6 +8,7 @@ use crate::error::{Fault, FaultKind, Stage};
 use crate::ingest::dicom::{FrameOfReference, StructureFile};
 use crate::ingest::file::{is_dicom_slice, stem};
 use crate::ingest::key::{key_of, path_of};
+use crate::ingest::label_names::data_set_label_names;
 use crate::ingest::{Companions, Structures, nifti, volume_file};
 use crate::volume::{Grid, Labels};
 
@@ -74,9 +75,12 @@ impl FolderCompanions {
 /// Returns the fault of a label file as a fault of the mask stage. A missing file is named by its pattern, because its path may name a person.
 fn explained(fault: Fault, pattern: &str, path: &Path) -> Fault {
     match fault.kind {
-        FaultKind::Missing if !path.exists() => {
-            Fault::mask(FaultKind::Missing, format!("expected a label file at `{pattern}`, got none"))
-        }
+        FaultKind::Missing if !path.exists() => Fault::mask(
+            FaultKind::Missing,
+            format!(
+                "expected a label file at `{pattern}`, got none: the path starts at the folder that contains the file or the DICOM folder of the scan"
+            ),
+        ),
         _ => fault.at(Stage::Mask),
     }
 }
@@ -90,6 +94,10 @@ impl Companions for FolderCompanions {
     fn label_names(&self, pattern: &str) -> Result<BTreeMap<u16, String>, Fault> {
         let path = self.path_of(pattern)?;
         volume_file::read_label_names(&path).map_err(|fault| explained(fault, pattern, &path))
+    }
+
+    fn data_set_label_names(&self, pattern: &str) -> BTreeMap<u16, String> {
+        self.path_of(pattern).map(|path| data_set_label_names(&path)).unwrap_or_default()
     }
 
     fn label_grid(&self, pattern: &str) -> Result<Option<Grid>, Fault> {

@@ -28,6 +28,7 @@ pub use nnunet::{NnunetListConfig, NnunetPart};
 
 use super::file::stem;
 use super::folder::{FolderCompanions, resolve};
+use super::label_names::data_set_label_names;
 use super::patient::{PatientConfig, PatientRule, PatientSecret};
 use super::{Companions, Scan, ScanEntry, ScanHeader, Source, Structures, content_digest, nifti, volume_file};
 use crate::error::{ConfigError, Fault, FaultKind, Result, Stage};
@@ -175,6 +176,13 @@ impl Companions for ListCompanions {
                 volume_file::read_label_names(path).map_err(|fault| fault.at(Stage::Mask))
             }
             _ => self.folder.label_names(pattern),
+        }
+    }
+
+    fn data_set_label_names(&self, pattern: &str) -> BTreeMap<u16, String> {
+        match &self.label {
+            Some(path) if pattern == LABEL => data_set_label_names(path),
+            _ => self.folder.data_set_label_names(pattern),
         }
     }
 
