@@ -10,9 +10,9 @@ use serde::{Serialize, Serializer};
 
 use super::print::{ignore_closed_pipe, print_json};
 use super::scan::{read_error, read_scan, window};
-use crate::error::{Error, Result};
+use crate::error::{Error, Fault, Result};
 use crate::graph::{GraphFile, Registry, check};
-use crate::ingest::{is_tumor_name, known_label_names, volume_file};
+use crate::ingest::{Structures, dicom, is_tumor_name, known_label_names, volume_file};
 use crate::mask::Alignment;
 use crate::volume::{Array3, HuWindow, Labels, Volume, Voxels, busiest_voxel, three_planes};
 
@@ -25,7 +25,7 @@ use crate::volume::{Array3, HuWindow, Labels, Volume, Voxels, busiest_voxel, thr
 pub struct InspectArgs {
     /// A NIfTI, NRRD or MetaImage file or a DICOM folder; FOLDER#ID for one of several series
     pub scan: PathBuf,
-    /// A NIfTI, NRRD or MetaImage file of labels, on the scan's grid or any other
+    /// A NIfTI, NRRD or MetaImage file of labels, on the scan's grid or any other, or a DICOM RT Structure Set or Segmentation
     #[arg(long, value_name = "FILE")]
     pub labels: Option<PathBuf>,
     /// Graph file whose mask stages name the labels
@@ -189,6 +189,9 @@ struct ScanLabels {
 }
 
 fn read_labels(path: &Path, scan: &Volume, names: &BTreeMap<u16, String>) -> Result<ScanLabels> {
+    if dicom::is_structure_file(path) {
+        return read_structures(path, scan).map_err(|fault| read_error(path, &fault));
+    }
     let read = || {
         let labels = volume_file::read_labels(path)?;
         let coverage = Alignment::new(&labels.grid, &scan.grid, 0.0)?.coverage();
@@ -198,6 +201,22 @@ fn read_labels(path: &Path, scan: &Volume, names: &BTreeMap<u16, String>) -> Res
         Ok(ScanLabels { map, on_scan })
     };
     read().map_err(|fault| read_error(path, &fault))
+}
+
+/// Reads the structures of a DICOM file on the grid of the scan. A voxel of several structures has the last one.
+fn read_structures(path: &Path, scan: &Volume) -> Result<ScanLabels, Fault> {
+    let file = dicom::StructureFile::read(path, None, dicom::Limits::default().volume_bytes)?;
+    let mut ids = Array3::filled(scan.grid.shape, 0u16);
+    let mut names = BTreeMap::new();
+    for (index, (number, name)) in file.names().enumerate() {
+        let Ok(id) = u16::try_from(number) else { continue };
+        names.insert(id, name.unwrap_or_default().to_owned());
+        file.for_each_voxel(index, &scan.grid, &mut |voxel| ids.as_mut_slice()[voxel] = id)?;
+    }
+    let on_scan = Labels { grid: scan.grid, ids };
+    let map = LabelMap::of(&on_scan, scan, &names);
+    let labelled_voxels = map.ids.iter().map(|label| label.voxels).sum();
+    Ok(ScanLabels { map: LabelMap { labelled_voxels, ..map }, on_scan })
 }
 
 impl Hu {

@@ -259,6 +259,7 @@ impl std::fmt::Display for Summary<'_> {
             for (kind, count) in &report.fault_kinds {
                 writeln!(f, "  {count:>6}  {kind}")?;
             }
+            writeln!(f, "  the paths of scan ids are in {folder}/private")?;
             writeln!(f)?;
         }
         self.networks(f)?;

@@ -20,7 +20,11 @@ pub fn read_scan(path: &Path) -> Result<Volume> {
     }
     volume_file::read_volume(path).map_err(|fault| {
         let error = read_error(path, &fault);
-        if is_dicom_slice(path) {
+        if dicom::is_structure_file(path) {
+            error.with_hint(
+                "the file is a DICOM RT Structure Set or Segmentation: pass its scan, and this file with --labels",
+            )
+        } else if is_dicom_slice(path) {
             error.with_hint("the file is a DICOM slice: pass the folder of its series")
         } else {
             error

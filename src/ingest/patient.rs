@@ -26,7 +26,11 @@ const LONGEST_BYTES: usize = 4096;
 /// How the patient of a scan is derived from its key or its header. At most one of the fields is set; by default the first
 /// component of the path is the patient.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
+#[serde(
+    deny_unknown_fields,
+    default,
+    expecting = "a table such as { dicom = true }, { path_component = 0 } or { pattern = \"{patient}/*\" }"
+)]
 pub struct PatientConfig {
     /// Index of the path component that names the patient, counted from 0: `site-3/patient-17/ct.nii.gz` has the patient
     /// at 1. The last component is used without its file extension.

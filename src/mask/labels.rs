@@ -328,7 +328,7 @@ impl Mask for LabelsMask {
         if self.has_names {
             return Err(Fault::mask(
                 FaultKind::Mismatch,
-                "expected an RT Structure Set or a Segmentation, because `structures` selects by name, got a label map: use `ids`",
+                "expected a DICOM RT Structure Set or Segmentation, because `structures` selects by name in DICOM files, got a label map: use its numbers instead, such as `ids = [1]`",
             ));
         }
         self.merge(&labels, grid)

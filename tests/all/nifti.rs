@@ -266,6 +266,16 @@ fn labels_within_a_thousandth_of_whole_numbers_are_rounded() {
         let file = header.file([0, stored, 0, 0, stored, 0].map(|value: u8| [value]));
         assert_eq!(labels(&file).ids.as_slice(), [0, label, 0, 0, label, 0], "slope {slope}");
     }
+    // One step of a fine slope, because the last number is not representable; two stored numbers are not one label.
+    for (stored, is_valid) in [([0u8, 255, 255], true), ([0, 255, 254], false), ([0, 128, 255], false)] {
+        let header = TestHeader { scale: [1.0 / 256.0, 0.0], datatype: Datatype::U8.code(), ..TestHeader::default() };
+        let file =
+            header.file([stored, stored].concat().try_into().map(|all: [u8; 6]| all.map(|value| [value])).unwrap());
+        match nifti::read_labels_from(&file[..], file.len() as u64, &Limits::default()) {
+            Ok(labels) => assert!(is_valid && labels.ids.as_slice() == [0, 1, 1, 0, 1, 1], "{stored:?}"),
+            Err(fault) => assert!(!is_valid && fault.message.contains("with the slope 0.00390625"), "{fault}"),
+        }
+    }
     let floats = |value: f32| {
         let header = TestHeader { datatype: Datatype::F32.code(), ..TestHeader::default() };
         header.file([0.0f32, value, 1.0, 2.0, 3.0, 4.0].map(f32::to_le_bytes))

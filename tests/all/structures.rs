@@ -184,6 +184,23 @@ fn structures_that_do_not_fit_scan_are_faults() {
 }
 
 #[test]
+fn inspect_shows_structures_on_their_scan() {
+    let archive = Archive::new();
+    let (set, scan) = (archive.path("rtstruct.dcm"), archive.path("dicom"));
+    let liver = Roi::new("Liver", vec![rectangle([0.6, 3.4], [0.4, 2.6], 1)]);
+    write_object(&set, structure_set(&[liver]), uids::RT_STRUCTURE_SET_STORAGE, uids::EXPLICIT_VR_LITTLE_ENDIAN);
+    let inspect = |arguments: &[&Path]| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_freetumor"));
+        let output = command.arg("inspect").args(arguments).output().unwrap();
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap())
+    };
+    let [stdout, stderr] = inspect(&[&scan, Path::new("--labels"), &set]);
+    assert!(stdout.contains("Liver") && stdout.contains("the scan's grid"), "{stdout}{stderr}");
+    let [_, stderr] = inspect(&[&set]);
+    assert!(stderr.contains("pass its scan, and this file with --labels"), "{stderr}");
+}
+
+#[test]
 fn folder_with_one_structure_file_is_read() {
     let archive = Archive::new();
     let settings = STRUCTURES.replace("rtstruct.dcm", "{stem}");
@@ -197,7 +214,10 @@ fn folder_with_one_structure_file_is_read() {
     let fault = archive.liver(&settings).unwrap_err();
     assert!(fault.kind == FaultKind::Mismatch && fault.message.contains("got 2"), "{fault}");
     let absent = archive.liver(STRUCTURES).unwrap_err();
-    assert!(absent.message.contains("expected a label file at `rtstruct.dcm`, got none: the path starts at the folder"), "{absent}");
+    assert!(
+        absent.message.contains("expected a label file at `rtstruct.dcm`, got none: the path starts at the folder"),
+        "{absent}"
+    );
 }
 
 #[test]
@@ -345,7 +365,11 @@ fn segmentations_that_do_not_fit_scan_are_faults() {
         (put(text(tags::FRAME_OF_REFERENCE_UID, VR::UI, "2.25.1")), FaultKind::Mismatch, "frame of reference"),
         (put(text(tags::NUMBER_OF_FRAMES, VR::IS, "4")), FaultKind::Corrupt, "expected 4 items"),
         (put(u16(tags::BITS_ALLOCATED, 8)), FaultKind::Corrupt, "got 8"),
-        (put(text(tags::SEGMENTATION_TYPE, VR::CS, "LABELMAP")), FaultKind::Unsupported, "SegmentationType"),
+        (
+            put(text(tags::SEGMENTATION_TYPE, VR::CS, "LABELMAP")),
+            FaultKind::Unsupported,
+            "got LABELMAP, which is not supported",
+        ),
         (put(u16(tags::ROWS, 500)), FaultKind::Truncated, "bytes of pixels"),
         (put(text(tags::SOP_CLASS_UID, VR::UI, uids::RT_DOSE_STORAGE)), FaultKind::Unsupported, "another DICOM file"),
         (measures("0.75\\0.75"), FaultKind::Mismatch, "another grid"),

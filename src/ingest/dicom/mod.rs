@@ -81,7 +81,7 @@ pub use extent::SeriesExtent;
 pub use folder::{DicomFolder, FolderFilter, Separation, list_folder, list_series};
 pub use series::{Series, frame_of_reference, patient_id, read_header, read_series};
 pub use structure::FrameOfReference;
-pub use structures::StructureFile;
+pub use structures::{StructureFile, is_structure_file};
 pub use worker::serve;
 
 /// Limits on the size of a series.

@@ -48,6 +48,12 @@ impl Pixels {
 }
 
 impl Segmentation {
+    /// Returns the fault of a file of type LABELMAP.
+    pub fn label_map_fault() -> Fault {
+        let message = "expected a Segmentation of type BINARY or FRACTIONAL, got LABELMAP, which is not supported: convert it to BINARY or to a label file";
+        Fault::read(FaultKind::Unsupported, message)
+    }
+
     /// Reads the segments with their labels, and the frames.
     pub fn read(
         dataset: &Dataset<'_>,
@@ -161,6 +167,9 @@ fn pixels(dataset: &Dataset<'_>, syntax: Syntax, count: usize) -> Result<Pixels,
     let bytes = dataset.bytes(tags::PIXEL_DATA).ok_or_else(|| missing("PixelData"))?;
     let bits = dataset.u16(tags::BITS_ALLOCATED, "BitsAllocated")?;
     let kind = dataset.text(tags::SEGMENTATION_TYPE);
+    if kind.as_deref() == Some("LABELMAP") {
+        return Err(Segmentation::label_map_fault());
+    }
     let needed = match (kind.as_deref(), bits) {
         (Some("BINARY"), 1) => count.div_ceil(8),
         (Some("FRACTIONAL"), 8) => count,

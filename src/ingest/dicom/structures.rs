@@ -17,6 +17,8 @@ use crate::volume::Grid;
 const STRUCTURE_SET_CLASS: &str = "1.2.840.10008.5.1.4.1.1.481.3";
 /// SOP class of a Segmentation.
 const SEGMENTATION_CLASS: &str = "1.2.840.10008.5.1.4.1.1.66.4";
+/// SOP class of a Segmentation of type LABELMAP.
+const LABEL_MAP_CLASS: &str = "1.2.840.10008.5.1.4.1.1.66.7";
 
 /// The structures of one RT Structure Set or Segmentation.
 ///
@@ -61,12 +63,18 @@ impl StructureFile {
                 let (structures, segmentation) = Segmentation::read(&dataset, file.syntax, scan)?;
                 (structures, Content::Segments(Box::new(segmentation)))
             }
+            Some(LABEL_MAP_CLASS) => return Err(Segmentation::label_map_fault()),
             _ => {
                 let message = "expected an RT Structure Set or a Segmentation, got another DICOM file";
                 return Err(Fault::read(FaultKind::Unsupported, message));
             }
         };
         Ok(Self { structures, content })
+    }
+
+    /// Returns the number and the name of each structure.
+    pub fn names(&self) -> impl Iterator<Item = (i64, Option<&str>)> {
+        self.structures.iter().map(|structure| (structure.number, structure.name.as_deref()))
     }
 }
 
@@ -93,6 +101,16 @@ impl Structures for StructureFile {
     }
 }
 
+/// Returns whether a file is an RT Structure Set or a Segmentation, by its SOP class.
+pub fn is_structure_file(path: &Path) -> bool {
+    let elements = Elements::open(path, &[tags::SOP_CLASS_UID]);
+    elements.is_some_and(|elements| elements.text(tags::SOP_CLASS_UID).is_some_and(is_structure_class))
+}
+
+fn is_structure_class(class: &str) -> bool {
+    [STRUCTURE_SET_CLASS, SEGMENTATION_CLASS, LABEL_MAP_CLASS].contains(&class)
+}
+
 /// Returns the RT Structure Set or Segmentation in a folder.
 fn only_file(folder: &Path) -> Result<PathBuf, Fault> {
     let failed = |error: std::io::Error| {
@@ -102,9 +120,7 @@ fn only_file(folder: &Path) -> Result<PathBuf, Fault> {
     for entry in std::fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         let class = path.is_file().then(|| Elements::open(&path, &[tags::SOP_CLASS_UID])).flatten();
-        if class.is_some_and(|elements| {
-            matches!(elements.text(tags::SOP_CLASS_UID), Some(STRUCTURE_SET_CLASS | SEGMENTATION_CLASS))
-        }) {
+        if class.is_some_and(|elements| elements.text(tags::SOP_CLASS_UID).is_some_and(is_structure_class)) {
             found.push(path);
         }
     }

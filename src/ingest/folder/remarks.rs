@@ -51,12 +51,13 @@ impl Remarks {
         if files > 0 {
             tracing::warn!(
                 source,
-                "{files} files in DICOM folders are not slices of a scan: {}; `freetumor inspect FOLDER` lists those of one folder",
+                "{} in DICOM folders not read as slices of a scan: {}; `freetumor inspect FOLDER` lists those of one folder",
+                counted(files, "file"),
                 counts(&self.left_out)
             );
         }
         if let Some(example) = &self.example {
-            tracing::warn!(source, "{} DICOM scans cannot be read, for example: {example}", self.failing);
+            tracing::warn!(source, "{} cannot be read, for example: {example}", counted(self.failing, "DICOM scan"));
         }
         let mut by_elements: BTreeMap<String, (usize, usize)> = BTreeMap::new();
         for separation in &self.separations {
@@ -69,8 +70,8 @@ impl Remarks {
         if self.adjoining > 0 {
             tracing::warn!(
                 source,
-                "{} scans are continued exactly by another scan of the same patient and folder: check with `freetumor inspect FOLDER` that they are not pieces of one scan",
-                self.adjoining
+                "{} continued exactly by another scan of the same patient and folder: check with `freetumor inspect FOLDER` that they are not pieces of one scan",
+                counted(self.adjoining, "scan")
             );
         }
         for [first, second] in self.pieces() {
@@ -92,6 +93,11 @@ impl Remarks {
         }
         found
     }
+}
+
+/// Returns a number with its noun.
+fn counted(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
 /// Returns the numbers of files, with the names of their kinds.

@@ -68,6 +68,10 @@ impl Fields {
                 return Ok(fields);
             }
             fields.insert(&line, text.lines())?;
+            // The lines after this field are names of files.
+            if fields.get("data file").is_some_and(|file| file == "LIST" || file.starts_with("LIST ")) {
+                return Ok(fields);
+            }
         }
     }
 

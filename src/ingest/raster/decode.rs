@@ -1,5 +1,7 @@
 //! Conversion of stored numbers to HU and to labels, block by block.
 
+use std::collections::BTreeMap;
+
 use super::header::{ByteOrder, Datatype, Header, Rescale};
 use crate::error::{Fault, FaultKind};
 use crate::volume::{Array3, Voxels};
@@ -17,6 +19,9 @@ trait StoredNumber: Copy {
 
 /// Maximum distance of a label from a whole number. A file that stores integers with a slope has such labels: 5.000000177 for 5.
 const LABEL_TOLERANCE: f64 = 1e-3;
+
+/// With a smaller slope, labels may be one step of the stored numbers from a whole number.
+const FINE_SLOPE: f64 = 0.01;
 
 macro_rules! impl_stored_number {
     ($($number:ty, compared as $wide:ty, label by $label:ident;)*) => {$(
@@ -170,6 +175,8 @@ impl HuVoxels {
 pub(super) struct LabelVoxels {
     total: usize,
     ids: Vec<u16>,
+    /// The first value of each label, for labels that are stored with a fractional slope.
+    stored: BTreeMap<u16, f64>,
 }
 
 impl LabelVoxels {
@@ -177,7 +184,7 @@ impl LabelVoxels {
     pub fn with_capacity(initial: usize, total: usize) -> Result<Self, Fault> {
         let mut ids = Vec::new();
         reserve(&mut ids, initial.min(total), total)?;
-        Ok(Self { total, ids })
+        Ok(Self { total, ids, stored: BTreeMap::new() })
     }
 
     /// Appends a block of stored voxels; a big-endian `block` is converted in place.
@@ -185,14 +192,29 @@ impl LabelVoxels {
         to_little_endian(block, header);
         reserve(&mut self.ids, block.len() / header.datatype.bytes(), self.total)?;
         let before = self.ids.len();
-        if with_type!(header.datatype, append_labels(block, header.rescale, &mut self.ids)) {
+        let fractional = header.rescale.filter(|rescale| rescale.slope.fract() != 0.0);
+        let is_valid = match fractional {
+            Some(rescale) => {
+                with_type!(header.datatype, append_rescaled(block, rescale, &mut self.stored, &mut self.ids))
+            }
+            None => with_type!(header.datatype, append_labels(block, header.rescale, &mut self.ids)),
+        };
+        if is_valid {
             return Ok(());
         }
+        self.ids.truncate(before);
         let (index, value) = with_type!(header.datatype, first_invalid_label(block, header.rescale));
         let kind = if value.is_finite() { FaultKind::Unsupported } else { FaultKind::NonFinite };
+        let advice = fractional.map(|Rescale { slope, .. }| {
+            format!(": the file stores its labels with the slope {slope}, save it with integers and without a slope")
+        });
         Err(Fault::read(
             kind,
-            format!("expected labels that are integers in 0..65535, got {value} in voxel {}", before + index),
+            format!(
+                "expected labels that are integers in 0..65535, got {value} in voxel {}{}",
+                before + index,
+                advice.unwrap_or_default()
+            ),
         ))
     }
 
@@ -228,6 +250,30 @@ fn append_labels<T: StoredNumber>(block: &[u8], rescale: Option<Rescale>, out: &
         Some(rescale) => out.extend(numbers.map(|number| check(rescale.apply(number).label()))),
     }
     exact
+}
+
+/// Appends labels that are stored with a fractional slope. Each must be within a thousandth, or one step of a fine slope, of a whole number, and
+/// no two stored numbers may be the same label beyond that thousandth.
+fn append_rescaled<T: StoredNumber>(
+    block: &[u8],
+    rescale: Rescale,
+    stored: &mut BTreeMap<u16, f64>,
+    out: &mut Vec<u16>,
+) -> bool {
+    let tolerance = if rescale.slope.abs() <= FINE_SLOPE { 1.001 * rescale.slope.abs() } else { LABEL_TOLERANCE };
+    for number in block.chunks_exact(size_of::<T>()).map(T::from_bytes) {
+        let value = rescale.apply(number);
+        let label = value.round();
+        if !(0.0..=65_535.0).contains(&label) || (value - label).abs() > tolerance.max(LABEL_TOLERANCE) {
+            return false;
+        }
+        let first = *stored.entry(label as u16).or_insert(value);
+        if (first - value).abs() > LABEL_TOLERANCE {
+            return false;
+        }
+        out.push(label as u16);
+    }
+    true
 }
 
 fn append_f32<T: StoredNumber>(block: &[u8], rescale: Option<Rescale>, out: &mut Vec<f32>) -> bool {
