@@ -273,11 +273,20 @@ fn variants<'s>(forms: &[&'s Json]) -> Option<Vec<&'s str>> {
     Some(names.collect::<Option<Vec<_>>>()?.concat())
 }
 
+/// Maximum number of fields that a message about a table names.
+const MAX_FIELDS: usize = 4;
+
 /// Describes the expected forms.
 fn expected(forms: &[&Json]) -> String {
     let forms: Vec<&Json> = forms.iter().copied().filter(|form| types(form) != ["null"]).collect();
     if let Some(names) = variants(&forms) {
         return one_of(names);
+    }
+    if let [form] = forms[..]
+        && let Some(fields) =
+            form.get("properties").and_then(Json::as_object).filter(|fields| fields.len() <= MAX_FIELDS)
+    {
+        return format!("a table with {}", one_of(fields.keys().map(String::as_str)));
     }
     let mut names: Vec<&str> = forms.iter().map(|form| type_name(form)).collect();
     names.dedup();

@@ -273,7 +273,8 @@ impl LabelsMask {
             LabelScheme::TotalSegmentator => class_name(id),
             LabelScheme::Custom => None,
         };
-        let mut organs = self.organs.iter().zip(&self.organ_ids);
+        // An organ without ids is selected by the names of its structures.
+        let mut organs = self.organs.iter().zip(&self.organ_ids).filter(|(_, ids)| !ids.is_empty());
         organs.find_map(|(organ, ids)| contradiction(names, table, &organ.name, ids, expected)).map_or(Ok(()), Err)
     }
 

@@ -182,7 +182,7 @@ impl MassEffect {
                 match &scan.scan.volume.voxels {
                     Voxels::I16(array) => {
                         let line = &array.as_slice()[first..first + row.len()];
-                        let suspect = line.iter().fold(false, |any, &hu| any | (hu < AIR_HU) | (hu > BONE_HU));
+                        let suspect = line.iter().fold(false, |any, hu| any | !(AIR_HU..=BONE_HU).contains(hu));
                         if suspect || row.iter().any(|label| tumor_labels.contains(label)) {
                             (0..row.len())
                                 .filter(|&x| immovable(x, f32::from(line[x])))

@@ -117,7 +117,7 @@ impl Rules {
         let found = self.prior(organ).and_then(|prior| Some((prior, OrganSummary::of(scan, organ)?)));
         let Some((prior, summary)) = found else { return Ok(Box::new(NoOrgan)) };
         let search = match self.config.sites {
-            Sites::Prior => PositionSearch::Depth(SitePlan::new(scan, organ, &summary)),
+            Sites::Prior => PositionSearch::Depth(Box::new(SitePlan::new(scan, organ, &summary))),
             Sites::Reference => PositionSearch::Reference(ReferenceSites::new(scan, organ, summary.region)),
         };
         let deep = match &search {
@@ -159,7 +159,7 @@ fn rejected(reason: &str) -> Attempt {
 }
 
 enum PositionSearch {
-    Depth(SitePlan),
+    Depth(Box<SitePlan>),
     Reference(ReferenceSites),
 }
 
@@ -434,7 +434,7 @@ mod tests {
             window: HuWindow::ABDOMEN,
             spacing_mm: [1.0, 1.0, slice_mm as f64],
         };
-        let search = PositionSearch::Depth(SitePlan::new(&scan, &organs[0], &source.summary));
+        let search = PositionSearch::Depth(Box::new(SitePlan::new(&scan, &organs[0], &source.summary)));
         let plan = OrganPlan { source, search, maps: None, attempts_per_site: 1 };
         let key = Key::root(seed);
         // The middle of slice 50 of 1 mm, which is not the middle of a slice of 5 mm.

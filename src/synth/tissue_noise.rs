@@ -48,10 +48,9 @@ impl TissueNoise {
     #[inline(always)]
     pub fn gain(&self, weights: &[[f32; 4]; 3]) -> f32 {
         let mut kept = 1.0f32;
-        for k in 0..3 {
-            let [a, b, c, d] = weights[k];
+        for ([a, b, c, d], halfway) in weights.iter().zip(self.halfway) {
             let lost_of_white = 1.0 - (a * a + b * b + c * c + d * d);
-            kept *= 1.0 - lost_of_white / (1.0 - HALFWAY_OF_WHITE) * (1.0 - self.halfway[k]);
+            kept *= 1.0 - lost_of_white / (1.0 - HALFWAY_OF_WHITE) * (1.0 - halfway);
         }
         (1.0 / kept.sqrt()).min(MAX_GAIN)
     }

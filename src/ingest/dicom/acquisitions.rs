@@ -99,9 +99,9 @@ impl<'a> Group<'a> {
         if self.is_even(slices)? {
             return self.split_even(slices, 0).map(Some);
         }
-        for key in start..ELEMENTS.len() {
+        for (key, element) in ELEMENTS.iter().enumerate().skip(start) {
             let parts = self.parts_by(slices, key);
-            let is_setting = ELEMENTS[key].meaning == Meaning::Setting && self.all_have(slices, key);
+            let is_setting = element.meaning == Meaning::Setting && self.all_have(slices, key);
             if !are_scans(&parts) || !(is_setting || self.overlap(&parts)) {
                 continue;
             }
@@ -114,7 +114,7 @@ impl<'a> Group<'a> {
                 solved.extend(parts);
             }
             if !solved.is_empty() && !self.has_pieces(&solved) {
-                return Ok(Some(named(solved, ELEMENTS[key].name)));
+                return Ok(Some(named(solved, element.name)));
             }
         }
         self.solve_by_number(slices)
@@ -125,15 +125,14 @@ impl<'a> Group<'a> {
         let copies = self.copies(slices, |_, _| true)?;
         let unique: Vec<usize> = slices.iter().copied().filter(|index| !copies.contains_key(index)).collect();
         let is_numbered = self.numbered(&unique).is_some_and(|numbered| is_monotone(&numbered));
-        for key in start..ELEMENTS.len() {
+        for (key, element) in ELEMENTS.iter().enumerate().skip(start) {
             let parts = self.parts_by(slices, key);
             if !are_scans(&parts) {
                 continue;
             }
-            let (meaning, name) = (ELEMENTS[key].meaning, ELEMENTS[key].name);
-            let follows = meaning == Meaning::Setting && self.all_have(slices, key) && !self.overlap(&parts);
+            let follows = element.meaning == Meaning::Setting && self.all_have(slices, key) && !self.overlap(&parts);
             let alternates =
-                self.alternates(&unique, key, parts.len()) && !(meaning == Meaning::Acquisition && is_numbered);
+                self.alternates(&unique, key, parts.len()) && !(element.meaning == Meaning::Acquisition && is_numbered);
             let mut is_split = follows || alternates;
             for part in &parts {
                 is_split = is_split && self.is_even(part)?;
@@ -143,7 +142,7 @@ impl<'a> Group<'a> {
                 for part in &parts {
                     split.extend(self.split_even(part, key + 1)?);
                 }
-                return Ok(named(split, name));
+                return Ok(named(split, element.name));
             }
         }
         Ok(vec![Part { slices: slices.to_vec(), separated_by: Vec::new() }])

@@ -113,7 +113,7 @@ fn is_copy(stack: &Stack, other: &Stack, decoder: &Decoder) -> bool {
     let mut comparison = Comparison::new(&slices, decoder);
     let mut has_original =
         |slice: usize| others.clone().any(|other| comparison.are_copies(slice, other).unwrap_or(false));
-    patient(stack) == patient(other) && own.into_iter().all(|slice| has_original(slice))
+    patient(stack) == patient(other) && own.into_iter().all(&mut has_original)
 }
 
 /// Returns whether the identifiers of study and frame of reference identify anything: programs that replace identifiers one by one write

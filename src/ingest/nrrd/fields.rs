@@ -67,10 +67,11 @@ impl Fields {
             if line.is_empty() {
                 return Ok(fields);
             }
-            fields.insert(&line, text.lines())?;
             // The lines after this field are names of files.
-            if fields.get("data file").is_some_and(|file| file == "LIST" || file.starts_with("LIST ")) {
-                return Ok(fields);
+            let is_list = fields.get("data file").is_some_and(|file| file == "LIST" || file.starts_with("LIST "));
+            match fields.insert(&line, text.lines()) {
+                Err(fault) if !is_list => return Err(fault),
+                _ => {}
             }
         }
     }
