@@ -1,12 +1,26 @@
-//! The difference maps of the reference, without a network.
+//! Difference maps: those of the reference, which are one number, and the interface of maps by a network.
 //!
 //! A difference is the share of the window's width by which the blend darkens voxels whose shape and texture are 1.
 
+use crate::error::Fault;
 use crate::random::RandomStream;
-use crate::volume::Array3;
+use crate::volume::{Array3, Region};
 
 /// The mean of the textures. Differences are divided by it, so that contrasts are means in HU.
 pub const TEXTURE_MEAN: f32 = 0.525;
+
+/// A source of difference maps for one organ of one scan, which replaces the rules.
+pub(super) trait DifferenceMaps: Send + Sync {
+    /// Returns the smoothed map in the box `region` of the scan's grid. `site_box` is the box of all tumors of the site; `random` is used
+    /// for the variation between attempts.
+    ///
+    /// # Errors
+    /// A fault of stage `synthesize`.
+    fn difference(&self, random: &mut RandomStream, site_box: Region, region: Region) -> Result<Array3<f32>, Fault>;
+
+    /// Returns whether necrotic cores and rims must be added to the map.
+    fn needs_structure(&self) -> bool;
+}
 
 /// A difference map with the change of HU that was sampled for the tumor.
 pub(super) struct SampledDifference {

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::blend::smooth_difference;
-use super::rules::DifferenceMaps;
+use super::difference::DifferenceMaps;
 use super::{Attempts, Rules, RulesConfig, Synthesize};
 use crate::error::{ConfigError, Fault, Stage};
 use crate::inference::{Inference, Layout, NetworkConfig, Roi, Windows, project_box};

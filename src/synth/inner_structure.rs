@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::config::RulesConfig;
+use super::difference::TEXTURE_MEAN;
 use super::prior::StructurePrior;
 use crate::random::RandomStream;
 
@@ -18,8 +19,6 @@ const CALCIFIED_FROM_MM: f64 = 8.0;
 const MAX_CALCIFICATIONS: usize = 6;
 /// The difference in HU between a tumor and its necrotic core, if a network predicts the tumor.
 const CORE_BELOW_TUMOR_HU: [f64; 2] = [10.0, 40.0];
-/// The mean of the textures.
-const TEXTURE_MEAN: f32 = super::difference::TEXTURE_MEAN;
 
 /// What was sampled for the inner structure of a tumor; `None` for what it does not have.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

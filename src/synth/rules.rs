@@ -3,6 +3,7 @@
 use super::blend::{round_hu, with_tumor};
 use super::classes::{ClassShape, SizeClass};
 use super::config::{Differences, RulesConfig, Sites, Sizes, Textures};
+use super::difference::DifferenceMaps;
 use super::domain::{Limits, exterior_fraction};
 use super::fine_grid::FineGrid;
 use super::growth::{Growth, sample_exterior_site};
@@ -74,19 +75,6 @@ impl Rules {
     fn prior(&self, organ: &Organ) -> Option<&'static OrganPrior> {
         self.organs.iter().find(|(name, _)| *name == organ.name).map(|(_, prior)| *prior)
     }
-}
-
-/// A source of difference maps for one organ of one scan, which replaces the rules.
-pub(super) trait DifferenceMaps: Send + Sync {
-    /// Returns the smoothed map in the box `region` of the scan's grid. `site_box` is the box of all tumors of the site; `random` is used
-    /// for the variation between attempts.
-    ///
-    /// # Errors
-    /// A fault of stage `synthesize`.
-    fn difference(&self, random: &mut RandomStream, site_box: Region, region: Region) -> Result<Array3<f32>, Fault>;
-
-    /// Returns whether necrotic cores and rims must be added to the map.
-    fn needs_structure(&self) -> bool;
 }
 
 impl Synthesize for Rules {

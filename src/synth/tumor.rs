@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::config::RulesConfig;
 use super::contrast::SampledContrast;
+use super::difference::{DifferenceMaps, TEXTURE_MEAN};
 use super::domain::{Limits, Placed, Surroundings};
 use super::fine_grid::FineGrid;
 use super::growth::Growth;
@@ -13,7 +14,6 @@ use super::mass_effect::{Body, MassEffect};
 use super::organ::OrganSummary;
 use super::prior::{Contrast, Depth, OrganPrior};
 use super::profile::{Inside, Profile, ProfileSource};
-use super::rules::DifferenceMaps;
 use super::shape::RasterizedShape;
 use super::texture::TexturePool;
 use super::tissue::{Tissue, TissueSource};
@@ -139,7 +139,7 @@ impl TumorSource<'_> {
                     Some(SampledContrast::Darker(hu)) => hu as f32,
                     _ => 0.0,
                 };
-                let width_hu = self.window.width_hu() * super::difference::TEXTURE_MEAN;
+                let width_hu = self.window.width_hu() * TEXTURE_MEAN;
                 for (y, z, span) in cropped.within.rows() {
                     for x in span.filter(|&x| placed.allowed.row(y, z)[x] != 0) {
                         let hu = map.as_ref().map_or(darker_hu, |map| map.row(y, z)[x] * width_hu);

@@ -96,7 +96,7 @@ fn holes_of_the_mask_inside_a_tumor_are_filled() {
     );
     let config = RulesConfig { diameter_mm: [24.0, 30.0], mass_effect: false, ..RulesConfig::default() };
     let mut filled = 0;
-    for candidate in candidates(&masked, config, 30) {
+    for candidate in candidates(&masked, config, 80) {
         let shape = candidate.tumor.shape();
         // Holes whose surroundings at a distance of 3 voxels are all tumor.
         for hole in (0..7 * 7 * 7).map(|i| [14 * (i % 7), 14 * (i / 7 % 7), 14 * (i / 49)]) {
