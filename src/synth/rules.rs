@@ -17,7 +17,7 @@ use super::shape::{RasterizedShape, ShapeParameters};
 use super::site::{ReferenceSites, SiteConstraints, SitePlan, boundary_distance_mm};
 use super::texture::TexturePool;
 use super::tissue_noise::TissueNoise;
-use super::tumor::{Changed, TumorShape, TumorSource, union};
+use super::tumor::{Changed, TumorShape, TumorSource, VESSEL_FADE_MM, union};
 use super::{Attempt, AttemptKey, Attempts, Candidate, Geometry, Synthesize};
 use crate::error::{ConfigError, Fault, FaultKind, Stage};
 use crate::mask::{MaskedScan, Organ};
@@ -210,10 +210,10 @@ impl Attempts for OrganPlan<'_> {
         let Some(site) = self.site(&mut site_key.stream("site"), &form, growth) else {
             return Ok(rejected("no_site"));
         };
-        let (growth, changed) = match self.config().difference {
+        let changed = match self.config().difference {
             Differences::Reference => {
                 let raster = self.raster(&form, &mut key.stream("shape"), site, FineGrid::unsplit(self.spacing_mm()));
-                (growth, reference::blended(&self.source, key, &raster, self.limits()))
+                reference::blended(&self.source, key, &raster, self.limits())
             }
             Differences::Prior => {
                 let boundary_mm = boundary_distance_mm(self.source.scan, self.source.organ, site.voxel);
@@ -222,13 +222,13 @@ impl Attempts for OrganPlan<'_> {
                     Depth::Exterior { .. } => growth,
                 };
                 let shape = self.shape(&form, growth, site, key);
-                let site_box = |region| self.site_box(&form, site, growth, region);
+                let site_box = |region| self.site_box(&form, site, region);
                 let maps = self.maps.as_deref().map(|maps| maps as &dyn DifferenceMaps);
-                (growth, self.source.tumor(key, &shape, self.limits(), maps, site_box)?)
+                self.source.tumor(key, &shape, self.limits(), maps, site_box)?
             }
         };
         Ok(match changed {
-            Ok(changed) => match self.candidate(&form, site, growth, changed) {
+            Ok(changed) => match self.candidate(&form, site, changed) {
                 Some(candidate) => Attempt::Candidate(Box::new(candidate)),
                 None => rejected("too_small"),
             },
@@ -340,19 +340,18 @@ impl OrganPlan<'_> {
         Limits { max_clipped_fraction, min_diameter_voxels: self.config().min_diameter_voxels }
     }
 
-    /// Returns the box that contains every tumor of this form at this site, including its soft edge and the displaced tissue.
-    fn site_box(&self, form: &TumorForm, site: Site, growth: Growth, region: Region) -> Region {
+    /// Returns the box that contains every tumor of this form at this site, including its soft edge and the vessels that fade around it.
+    fn site_box(&self, form: &TumorForm, site: Site, region: Region) -> Region {
         let bounds = self.source.scan.mask.labels.shape();
-        let displaced = if growth.strength > 0.0 { form.radii_mm()[0] * (1.0 + growth.width) } else { 0.0 };
         let reach = [0, 1, 2].map(|k| {
             let edge = TRUNCATE * self.widest_margin_mm(form).max(VOXEL_BLUR * self.spacing_mm()[k]);
-            ((form.reach_mm() + edge).max(displaced) / self.spacing_mm()[k]).ceil() as usize + 2
+            ((form.reach_mm() + edge.max(VESSEL_FADE_MM)) / self.spacing_mm()[k]).ceil() as usize + 2
         });
         union(Region { start: site.voxel, shape: [1; 3] }.grown(reach, bounds), region)
     }
 
     /// Returns the candidate in the box that it changes; `None` if it changes nothing.
-    fn candidate(&self, form: &TumorForm, site: Site, growth: Growth, changed: Changed) -> Option<Candidate> {
+    fn candidate(&self, form: &TumorForm, site: Site, changed: Changed) -> Option<Candidate> {
         let TumorSource { scan, organ, .. } = self.source;
         let Changed { region, mut support, before, mut after, labels, tumor, .. } = changed;
         if matches!(scan.scan.volume.voxels, Voxels::I16(_)) {
@@ -392,7 +391,10 @@ impl OrganPlan<'_> {
             structure: changed.structure,
         };
         let labels = with_tumor(&labels, &tumor, organ);
-        let site_box = self.site_box(form, site, growth, region);
+        // Displaced tissue beyond the tumor need not be predicted.
+        let inside = tumor.extent(|&inside| inside != 0)?;
+        let tumor_box = Region { start: [0, 1, 2].map(|k| region.start[k] + inside.start[k]), shape: inside.shape };
+        let site_box = self.site_box(form, site, tumor_box);
         Some(Candidate { region, site_box, support, before, after, labels, tumor, geometry })
     }
 }

@@ -24,7 +24,7 @@ use crate::random::Key;
 use crate::volume::{Array3, HuWindow, Region, RowSpans, radius_voxels};
 
 /// The distance from a tumor that displaces vessels at which they begin to fade.
-const VESSEL_FADE_MM: f64 = 4.0;
+pub(super) const VESSEL_FADE_MM: f64 = 4.0;
 /// The margin of the host around the tumor that the smoothing of tissue reads.
 const TISSUE_MARGIN_MM: f64 = 4.5;
 
