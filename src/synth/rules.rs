@@ -37,7 +37,7 @@ const BESIDE_VESSELS_UP_TO_MM: f64 = 15.0;
 /// use freetumor::volume::HuWindow;
 /// let liver = [Organ { name: "liver".into(), label: 1, tumor_label: 2 }];
 /// assert!(Rules::new(RulesConfig::default(), &liver, HuWindow::ABDOMEN).is_ok());
-/// let config = RulesConfig { variants: 0, necrotic_fraction: 2.0, ..RulesConfig::default() };
+/// let config = RulesConfig { variants: 0, necrotic_fraction: Some(2.0), ..RulesConfig::default() };
 /// assert_eq!(Rules::new(config, &liver, HuWindow::ABDOMEN).err().unwrap().len(), 2);
 /// ```
 #[derive(Debug)]
