@@ -36,7 +36,7 @@ pub struct PatientConfig {
     /// at 1. The last component is used without its file extension.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path_component: Option<usize>,
-    /// A path pattern in which the placeholder `{patient}` stands for the patient's name, and `*` for any characters within one path
+    /// A path pattern in which the placeholder `{patient}` represents the patient's name, and `*` for any characters within one path
     /// component: `imagesTr/{patient}_*.nii.gz`. The shortest name that matches is used; a name does not contain `/`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pattern: Option<String>,

@@ -96,7 +96,7 @@ impl TotalSegmentatorMask {
         let mut errors = Vec::new();
         if !config.pattern.contains("{name}") {
             let message = format!(
-                "expected a pattern with the placeholder `{{name}}`, which stands for the class, got `{}`",
+                "expected a pattern with the placeholder `{{name}}`, which represents the class, got `{}`",
                 config.pattern
             );
             errors.push(ConfigError::new("pattern", message).with_hint("pattern = \"organs/{name}.nii.gz\""));

@@ -258,12 +258,15 @@ impl TumorSource<'_> {
                 .map(|array| &array.row(y, z)[span.clone()]);
             let soft = &cropped.soft.row(y, z)[span.clone()];
             let [allowed, replaced] = [&placed.allowed, &placed.replaced].map(|array| &array.row(y, z)[span.clone()]);
+            let labels = &host.labels.row(local.start[1] + y, local.start[2] + z)[local.start[0]..];
             for (index, value) in target.row_mut(y, z)[span.clone()].iter_mut().enumerate() {
                 let soft = soft[index] * f32::from(allowed[index]);
                 let vessel = vessels[index];
                 let other = *value - mean[index] - noise[index];
                 let inside = interior[index];
-                let removed = if vessel == 0.0 {
+                // Small real tumors and other structures inside the organ are not its vessels.
+                let is_organ = allowed[index] != 0 || labels[span.start + index] == self.organ.label;
+                let removed = if vessel == 0.0 || !is_organ {
                     0.0
                 } else {
                     let voxel = [span.start + index, y, z];

@@ -144,6 +144,38 @@ fn small_tumors_are_beside_vessels() {
 }
 
 #[test]
+fn small_real_tumors_beside_a_tumor_keep_their_voxels() {
+    // Vessels of 6 mm every 20 mm, with a real tumor of one voxel every 9 mm.
+    let to_vessel = |p: [f64; 3]| {
+        let off = |x: f64| (x / 20.0 - (x / 20.0).round()).abs() * 20.0;
+        (off(p[0]).powi(2) + off(p[1]).powi(2)).sqrt()
+    };
+    let masked = scan(
+        [1.0; 3],
+        [90, 90, 90],
+        liver(),
+        8.0,
+        |p| if p.iter().all(|&x| x % 9.0 == 0.0) { 2 } else { 1 },
+        move |p| if to_vessel(p) < 3.0 { 180.0 } else { 100.0 },
+    );
+    let config = RulesConfig {
+        diameter_mm: [6.0, 7.0],
+        mass_effect: false,
+        sites: freetumor::synth::Sites::Reference,
+        ..RulesConfig::default()
+    };
+    let made = candidates(&masked, config, 200);
+    assert!(made.len() >= 20, "{}", made.len());
+    for candidate in &made {
+        let labels = masked.mask.labels.cut(candidate.region);
+        for index in (0..candidate.region.voxels()).filter(|&index| labels.as_slice()[index] == 2) {
+            assert_eq!(candidate.after.as_slice()[index], candidate.before.as_slice()[index]);
+            assert_eq!(candidate.labels.as_slice()[index], 2);
+        }
+    }
+}
+
+#[test]
 fn vessels_do_not_end_at_the_rim_as_if_cut() {
     // One vessel of 8 mm along x; the tumors are larger than what stays beside it.
     let to_vessel = |p: [f64; 3]| ((p[1] - 45.0).powi(2) + (p[2] - 45.0).powi(2)).sqrt();
