@@ -64,7 +64,24 @@ impl RandomStream {
 
     /// Returns a uniform number in `0..1` with 24 random bits, which is cheaper, for noise volumes.
     pub fn unit_f32(&mut self) -> f32 {
-        (self.0.next_u32() >> 8) as f32 * (1.0 / (1u32 << 24) as f32)
+        unit_f32(self.0.next_u32())
+    }
+
+    /// Fills `values` with the numbers that as many calls of [`unit_f32`](Self::unit_f32) would return, faster.
+    pub fn fill_unit_f32(&mut self, values: &mut [f32]) {
+        let mut bytes = [0u8; 256];
+        for values in values.chunks_mut(64) {
+            let bytes = &mut bytes[..4 * values.len()];
+            self.0.fill_bytes(bytes);
+            for (value, word) in values.iter_mut().zip(bytes.as_chunks().0) {
+                *value = unit_f32(u32::from_le_bytes(*word));
+            }
+        }
+    }
+
+    /// Skips the numbers that `count` calls of [`unit_f32`](Self::unit_f32) would return.
+    pub fn skip_unit_f32(&mut self, count: usize) {
+        self.0.set_word_pos(self.0.get_word_pos() + count as u128);
     }
 
     /// Returns 64 random bits.
@@ -109,9 +126,32 @@ impl RandomStream {
     }
 }
 
+/// Returns a number in `0..1` from 24 bits of a word.
+#[inline(always)]
+fn unit_f32(word: u32) -> f32 {
+    (word >> 8) as f32 * (1.0 / (1u32 << 24) as f32)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn filled_and_skipped_numbers_are_those_of_single_calls() {
+        let (mut one_by_one, mut at_once) = (Key::root(5).stream("test"), Key::root(5).stream("test"));
+        for (filled, skipped) in [(3, 1), (0, 200), (130, 0), (64, 64), (1, 7)] {
+            assert_eq!(one_by_one.uniform(0.0, 1.0), at_once.uniform(0.0, 1.0));
+            let expected: Vec<f32> = (0..filled).map(|_| one_by_one.unit_f32()).collect();
+            let mut values = vec![0.0; filled];
+            at_once.fill_unit_f32(&mut values);
+            assert_eq!(values, expected);
+            for _ in 0..skipped {
+                one_by_one.unit_f32();
+            }
+            at_once.skip_unit_f32(skipped);
+        }
+        assert_eq!(one_by_one.unit_f32(), at_once.unit_f32());
+    }
 
     #[test]
     fn keys_distinguish_name_from_value() {

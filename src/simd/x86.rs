@@ -18,9 +18,13 @@ macro_rules! instructions {
     };
 }
 
+/// A vector at any address.
+#[repr(C, packed)]
+struct Unaligned<V>(V);
+
 /// Defines loads and stores of whole vectors, and vectors of one number.
 macro_rules! moves {
-    ($vector:ty: $splat:path, $load:path, $store:path) => {
+    ($vector:ty: $splat:path) => {
         #[inline(always)]
         fn splat(value: f32) -> $vector {
             // SAFETY: the type that implements this is named only where the processor has its instructions.
@@ -29,14 +33,15 @@ macro_rules! moves {
 
         #[inline(always)]
         unsafe fn load_at(from: *const f32) -> $vector {
+            // Not by an instruction's function, which copies through memory in a build with checks.
             // SAFETY: as above; the caller guarantees a whole vector.
-            unsafe { $load(from) }
+            unsafe { (*from.cast::<Unaligned<$vector>>()).0 }
         }
 
         #[inline(always)]
         unsafe fn store_at(vector: $vector, to: *mut f32) {
             // SAFETY: as above; the caller guarantees room for a whole vector.
-            unsafe { $store(to, vector) }
+            unsafe { (*to.cast::<Unaligned<$vector>>()).0 = vector }
         }
     };
 }
@@ -50,7 +55,7 @@ impl Simd for Avx512 {
     const CLASS: Class = Class::Avx512;
     const MANY_REGISTERS: bool = true;
 
-    moves!(x86::__m512: x86::_mm512_set1_ps, x86::_mm512_loadu_ps, x86::_mm512_storeu_ps);
+    moves!(x86::__m512: x86::_mm512_set1_ps);
 
     #[inline(always)]
     unsafe fn load_first(from: *const f32, count: usize) -> x86::__m512 {
@@ -93,7 +98,7 @@ impl Simd for Avx2 {
     const CLASS: Class = Class::Avx2;
     const MANY_REGISTERS: bool = false;
 
-    moves!(x86::__m256: x86::_mm256_set1_ps, x86::_mm256_loadu_ps, x86::_mm256_storeu_ps);
+    moves!(x86::__m256: x86::_mm256_set1_ps);
 
     #[inline(always)]
     unsafe fn load_first(from: *const f32, count: usize) -> x86::__m256 {

@@ -60,6 +60,18 @@ impl DirectionLimits {
 }
 
 impl DirectionMap {
+    /// Returns the value in directions without limits.
+    #[inline(always)]
+    pub fn unlimited(&self) -> f32 {
+        self.unlimited
+    }
+
+    /// Returns whether there is any limit.
+    #[inline(always)]
+    pub fn is_limited(&self) -> bool {
+        self.values.is_some()
+    }
+
     /// Returns the value in the direction of `offset`, which must not be zero.
     #[inline(always)]
     pub fn at(&self, offset: [f32; 3]) -> f32 {

@@ -197,29 +197,28 @@ pub(super) fn touches_tumor(tumor_labels: &[u8], labels: &Array3<u8>, inside: &A
 pub(crate) fn exterior_fraction(tumor: &Array3<u8>, labels: &Array3<u8>, organ: &Organ, spacing_mm: [f64; 3]) -> f64 {
     let shape = tumor.shape();
     let steps = [1, shape[0], shape[0] * shape[1]];
+    let (mut faces, mut outside) = ([0usize; 3], [0usize; 3]);
+    for (y, z, span) in RowSpans::of(tumor, |&inside| inside != 0).rows() {
+        let first = tumor.index_of([0, y, z]);
+        for x in span.filter(|x| tumor.as_slice()[first + x] != 0) {
+            for (axis, position) in [x, y, z].into_iter().enumerate() {
+                let before = (position > 0).then(|| first + x - steps[axis]);
+                let after = (position + 1 < shape[axis]).then(|| first + x + steps[axis]);
+                for neighbour in [before, after] {
+                    let is_tumor = neighbour.is_some_and(|neighbour| tumor.as_slice()[neighbour] != 0);
+                    let is_organ = neighbour.is_some_and(|neighbour| labels.as_slice()[neighbour] == organ.label);
+                    faces[axis] += usize::from(!is_tumor);
+                    outside[axis] += usize::from(!is_tumor && !is_organ);
+                }
+            }
+        }
+    }
     let volume: f64 = spacing_mm.iter().product();
     let (mut exterior, mut all) = (0.0, 0.0);
     for axis in 0..3 {
         let area = volume / spacing_mm[axis];
-        let (mut faces, mut outside) = (0usize, 0usize);
-        for (index, _) in tumor.as_slice().iter().enumerate().filter(|(_, inside)| **inside != 0) {
-            let position = index / steps[axis] % shape[axis];
-            let before = (position > 0).then(|| index - steps[axis]);
-            let after = (position + 1 < shape[axis]).then(|| index + steps[axis]);
-            for neighbour in [before, after] {
-                let Some(neighbour) = neighbour else {
-                    faces += 1;
-                    outside += 1;
-                    continue;
-                };
-                if tumor.as_slice()[neighbour] == 0 {
-                    faces += 1;
-                    outside += usize::from(labels.as_slice()[neighbour] != organ.label);
-                }
-            }
-        }
-        exterior += area * outside as f64;
-        all += area * faces as f64;
+        exterior += area * outside[axis] as f64;
+        all += area * faces[axis] as f64;
     }
     if all > 0.0 { exterior / all } else { 0.0 }
 }

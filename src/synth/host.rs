@@ -1,5 +1,7 @@
 //! The tissue in which a tumor is placed: displaced HU and labels.
 
+use super::displaced_row::{Before, LANES};
+use super::interpolation::{Interpolation, Taps};
 use super::mass_effect::MassEffect;
 use super::tissue_noise::{TissueNoise, high_pass};
 use crate::mask::MaskedScan;
@@ -31,117 +33,65 @@ impl Host {
             before,
         };
         let Some(effect) = effect else { return host };
-        let inner = [0, 1, 2].map(|k| effect.region.start[k] - region.start[k]);
-        host.labels.paste(inner, &effect.displaced_labels(&scan.mask.labels));
         // The interpolation reads one voxel before and two after a position.
         let wide = effect.region.grown([2; 3], scan.mask.labels.shape());
         let hu = scan.scan.volume.voxels.hu_of(wide);
         let remainder = high_pass(&hu);
         let pairs = hu.as_slice().iter().zip(remainder.as_slice()).map(|(hu, noise)| [*hu, *noise]).collect();
         let source = Array3::from_vec(wide.shape, pairs);
-        let displaced = dispatch_short_rows(Displacing { effect, noise, source: &source, wide });
-        let (hu, support) = displaced;
-        // Only displaced voxels are copied; `NaN` marks the others.
-        let target = [0, 1, 2].map(|k| inner[k]..inner[k] + effect.region.shape[k]);
-        for z in target[2].clone() {
-            for y in target[1].clone() {
-                let (from_y, from_z) = (y - inner[1], z - inner[2]);
-                let moved = support.row(from_y, from_z);
-                let values = host.hu.row_mut(y, z)[target[0].clone()].iter_mut();
-                for ((value, new), &moved) in values.zip(hu.row(from_y, from_z)).zip(moved) {
-                    if moved != 0 {
-                        *value = *new;
-                    }
-                }
-            }
-        }
-        host.support.paste(inner, &support);
+        let interpolation = Interpolation::new(&source, wide.start, noise);
+        dispatch_short_rows(Displacing { effect, interpolation, labels: &scan.mask.labels, host: &mut host });
         host
     }
 }
 
-/// The interpolation of HU at the positions before the displacement.
+/// The displacement of HU and labels.
 struct Displacing<'a> {
     effect: &'a MassEffect,
-    noise: &'a TissueNoise,
-    /// HU and noise of the box `wide` of the scan.
-    source: &'a Array3<[f32; 2]>,
-    wide: Region,
+    interpolation: Interpolation<'a>,
+    /// Labels of the scan.
+    labels: &'a Array3<u8>,
+    host: &'a mut Host,
 }
 
 impl SimdKernel for Displacing<'_> {
-    type Output = (Array3<f32>, Array3<u8>);
+    type Output = ();
 
     #[inline(always)]
-    fn run<S: Simd>(self) -> Self::Output {
-        let Self { effect, noise, source, wide } = self;
-        let region = effect.region;
-        let mut hu = Array3::filled(region.shape, 0.0f32);
-        let mut support = Array3::filled(region.shape, 0u8);
-        for z in 0..region.shape[2] {
-            for y in 0..region.shape[1] {
-                let row = hu.row_mut(y, z).iter_mut().zip(support.row_mut(y, z)).enumerate();
-                for (x, (value, moved)) in row {
-                    let voxel = [region.start[0] + x, region.start[1] + y, region.start[2] + z];
-                    if let Some(position) = effect.position_before(voxel) {
-                        let local = [0, 1, 2].map(|k| position[k] - wide.start[k] as f32);
-                        *value = interpolated(source, local, noise);
-                        *moved = 1;
+    fn run<S: Simd>(self) {
+        let Self { effect, interpolation, labels, host } = self;
+        let (region, bounds, from) = (effect.region, labels.shape(), host.region.start);
+        let (mut before, mut taps, mut nearest) = (Before::default(), Taps::default(), [[0; LANES]; 3]);
+        for z in region.start[2]..region.end()[2] {
+            for y in region.start[1]..region.end()[1] {
+                let row = effect.row(y, z);
+                let hu_row = host.hu.row_mut(y - from[1], z - from[2]);
+                let label_row = host.labels.row_mut(y - from[1], z - from[2]);
+                let support_row = host.support.row_mut(y - from[1], z - from[2]);
+                for first in row.columns.clone().step_by(LANES) {
+                    row.before(first, &mut before);
+                    interpolation.prepare(&before.positions, &mut taps);
+                    // The voxel nearest to the position that the tissue comes from, whose label it has.
+                    for axis in 0..3 {
+                        let last = bounds[axis] as i32 - 1;
+                        for (nearest, position) in nearest[axis].iter_mut().zip(&before.positions[axis]) {
+                            *nearest = ((position + 0.5) as i32).min(last);
+                        }
+                    }
+                    for lane in 0..LANES.min(row.columns.end - first) {
+                        if before.factors[lane] == 1.0 {
+                            continue;
+                        }
+                        let column = first + lane - from[0];
+                        let [x, y, z] = &nearest;
+                        label_row[column] = labels.row(y[lane] as usize, z[lane] as usize)[x[lane] as usize];
+                        hu_row[column] = interpolation.hu::<S>(&taps, lane);
+                        support_row[column] = 1;
                     }
                 }
             }
         }
-        (hu, support)
     }
-}
-
-/// Returns the weights of the four neighbours of a position between the middle two, by cubic splines through the values.
-///
-/// # Source
-/// Catmull and Rom, A class of local interpolating splines, 1974.
-#[inline(always)]
-fn catmull_rom(t: f32) -> [f32; 4] {
-    let (t2, t3) = (t * t, t * t * t);
-    [0.5 * (2.0 * t2 - t3 - t), 0.5 * (3.0 * t3 - 5.0 * t2 + 2.0), 0.5 * (4.0 * t2 - 3.0 * t3 + t), 0.5 * (t3 - t2)]
-}
-
-/// Interpolates HU, with noise raised by what the interpolation loses of it.
-#[inline(always)]
-fn interpolated(source: &Array3<[f32; 2]>, position: [f32; 3], noise: &TissueNoise) -> f32 {
-    let [nx, ny, nz] = source.shape();
-    let floor = [0, 1, 2].map(|k| position[k].max(0.0) as usize);
-    let fraction = [0, 1, 2].map(|k| (position[k] - floor[k] as f32).clamp(0.0, 1.0));
-    let weights = fraction.map(catmull_rom);
-    let [wx, wy, wz] = weights;
-    let mut sums = [[0.0f32; 2]; 4];
-    let inside = floor[0] >= 1 && floor[0] + 2 < nx;
-    for (k, weight_z) in wz.iter().enumerate() {
-        let z = (floor[2] + k).saturating_sub(1).min(nz - 1);
-        for (j, weight_y) in wy.iter().enumerate() {
-            let y = (floor[1] + j).saturating_sub(1).min(ny - 1);
-            let row = source.row(y, z);
-            let weight = weight_y * weight_z;
-            if inside {
-                let taps = &row[floor[0] - 1..floor[0] + 3];
-                for (sum, tap) in sums.iter_mut().zip(taps) {
-                    sum[0] += weight * tap[0];
-                    sum[1] += weight * tap[1];
-                }
-            } else {
-                for (i, sum) in sums.iter_mut().enumerate() {
-                    let tap = row[(floor[0] + i).saturating_sub(1).min(nx - 1)];
-                    sum[0] += weight * tap[0];
-                    sum[1] += weight * tap[1];
-                }
-            }
-        }
-    }
-    let (mut hu, mut remainder) = (0.0, 0.0);
-    for (sum, weight) in sums.iter().zip(wx) {
-        hu += weight * sum[0];
-        remainder += weight * sum[1];
-    }
-    hu + (noise.gain(&weights) - 1.0) * remainder
 }
 
 #[cfg(test)]

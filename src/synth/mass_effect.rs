@@ -10,9 +10,12 @@
 //! ray is kept, which ρ − s·d(ρ) does for every s < 1: its derivative is 1 − s inside, and at least 1 outside. Its Jacobian is that
 //! derivative times ((ρ − s·d(ρ)) / ρ)² for any dependence on the direction.
 
+use std::ops::Range;
+
 use super::directions::{DirectionLimits, DirectionMap};
+use super::displaced_row::DisplacedRow;
 use crate::mask::{MaskedScan, Organ};
-use crate::volume::{Array3, Region, Voxels};
+use crate::volume::{Region, Voxels};
 
 /// HU below which a voxel is air or lung, which do not move. Partial volumes of fat and air are between.
 pub(super) const AIR_HU: i16 = -300;
@@ -124,29 +127,43 @@ impl MassEffect {
         (along[0] * along[0] + along[1] * along[1] + along[2] * along[2]).sqrt()
     }
 
-    /// Returns the factor by which the offset from the centre of the tissue that is at `offset` mm is multiplied to get its offset before;
-    /// `None` if the tissue has not moved.
+    /// Returns the row of voxels at [y, z].
     #[inline(always)]
-    pub fn source(&self, offset: [f32; 3]) -> Option<f32> {
-        let level = self.level(offset);
-        if level >= 1.0 + self.width {
-            return None;
+    pub fn row(&self, y: usize, z: usize) -> DisplacedRow<'_> {
+        let [_, offset_y, offset_z] = self.offset_mm([0, y, z]);
+        DisplacedRow {
+            scaled: self.scaled,
+            strength: self.strength,
+            width: self.width,
+            end: &self.end,
+            centre_x: self.body.centre[0],
+            spacing_mm: self.body.spacing_mm,
+            columns: self.columns(offset_y, offset_z),
+            at: [y, z],
+            offset: [offset_y, offset_z],
         }
-        if level <= 1e-3 {
-            return Some(1.0 - self.strength);
+    }
+
+    /// Returns the columns of the row at this offset outside which no tissue moves: the square of the level is a quadratic function of x.
+    fn columns(&self, offset_y: f32, offset_z: f32) -> Range<usize> {
+        // Higher by more than the rounding errors of a level.
+        let limit = 1.0001 * f64::from(1.0 + self.width);
+        let (mut square, mut linear, mut constant) = (0.0, 0.0, -limit * limit);
+        for [x, y, z] in self.scaled {
+            let (x, rest) = (f64::from(x), f64::from(y * offset_y + z * offset_z));
+            square += x * x;
+            linear += x * rest;
+            constant += rest * rest;
         }
-        let room = self.end.at(offset) - 1.0;
-        if room <= 0.0 || level >= 1.0 + room {
-            return None;
+        let discriminant = linear * linear - square * constant;
+        if discriminant < 0.0 {
+            return 0..0;
         }
-        let strength = self.strength * room / self.width;
-        let moved = if level >= 1.0 {
-            let rest = (1.0 + room - level) / room;
-            strength * rest * rest
-        } else {
-            strength * level
-        };
-        (moved > 1e-4).then(|| (level - moved) / level)
+        let root = libm::sqrt(discriminant);
+        let column = |sign: f64| (sign * root - linear) / square / self.body.spacing_mm[0] + self.body.centre[0];
+        let start = (column(-1.0).ceil().max(0.0) as usize).max(self.region.start[0]);
+        let end = ((column(1.0).floor() + 1.0).max(0.0) as usize).min(self.region.end()[0]);
+        start..end.max(start)
     }
 
     /// Finds the obstacles: bone, air and real tumors.
@@ -198,28 +215,18 @@ impl MassEffect {
         }
         limits
     }
+}
 
-    /// Returns the labels of the displaced box: each voxel has the label of the voxel nearest to the position that it comes from.
-    pub fn displaced_labels(&self, labels: &Array3<u8>) -> Array3<u8> {
-        let mut displaced = labels.cut(self.region);
-        let bounds = labels.shape();
-        for z in 0..self.region.shape[2] {
-            for y in 0..self.region.shape[1] {
-                let row = displaced.row_mut(y, z);
-                for (x, label) in row.iter_mut().enumerate() {
-                    let voxel = [0, 1, 2].map(|k| self.region.start[k] + [x, y, z][k]);
-                    if let Some(position) = self.position_before(voxel) {
-                        let nearest = [0, 1, 2].map(|k| ((position[k] + 0.5) as usize).min(bounds[k] - 1));
-                        *label = labels[nearest];
-                    }
-                }
-            }
-        }
-        displaced
+#[cfg(test)]
+impl MassEffect {
+    /// Returns the factor by which the offset from the centre of the tissue that is at `offset` mm is multiplied to get its offset before;
+    /// `None` if the tissue has not moved.
+    pub fn source(&self, offset: [f32; 3]) -> Option<f32> {
+        let factor = super::displaced_row::factor(self.level(offset), self.end.at(offset), self.strength, self.width);
+        (factor != 1.0).then_some(factor)
     }
 
     /// Returns the position before, in voxels, of the tissue at a voxel; `None` if the tissue has not moved.
-    #[inline(always)]
     pub fn position_before(&self, voxel: [usize; 3]) -> Option<[f32; 3]> {
         let offset = self.offset_mm(voxel);
         let factor = self.source(offset)?;
@@ -240,7 +247,9 @@ mod tests {
 
     use super::*;
     use crate::random::Key;
+    use crate::synth::displaced_row::Before;
     use crate::synth::organ::testing::{liver, masked};
+    use crate::volume::Array3;
 
     const SPACING_MM: [f64; 3] = [1.0, 1.0, 2.0];
 
@@ -323,6 +332,33 @@ mod tests {
                             let near = [0, 1, 2].map(|k| position[k].round() as usize);
                             let hu = scan.scan.volume.voxels.hu(scan.mask.labels.index_of(near));
                             assert!((-300.0..=200.0).contains(&hu), "seed {seed}: {hu} HU from {near:?}");
+                        }
+                    }
+                }
+            }
+            assert!(moved > 1000, "seed {seed}: {moved}");
+        }
+    }
+
+    #[test]
+    fn rows_equal_single_voxels() {
+        let scan = scan();
+        for seed in 0..6 {
+            let mut random = Key::root(seed).stream("body");
+            let Some(effect) = MassEffect::new(&scan, &liver(), body(&mut random), 0.5, 1.2) else { continue };
+            let (region, mut before, mut moved) = (effect.region, Before::default(), 0);
+            for z in region.start[2]..region.end()[2] {
+                for y in region.start[1]..region.end()[1] {
+                    let row = effect.row(y, z);
+                    for x in region.start[0]..region.end()[0] {
+                        let expected = effect.position_before([x, y, z]);
+                        moved += usize::from(expected.is_some());
+                        if row.columns.contains(&x) {
+                            row.before(x, &mut before);
+                            let position = before.positions.map(|lanes| lanes[0]);
+                            assert_eq!((before.factors[0] != 1.0).then_some(position), expected, "seed {seed}");
+                        } else {
+                            assert_eq!(expected, None, "seed {seed}: {x} is not in {:?}", row.columns);
                         }
                     }
                 }

@@ -2,7 +2,7 @@
 
 use crate::random::RandomStream;
 use crate::simd::{Simd, SimdKernel, dispatch_short_rows};
-use crate::volume::Array3;
+use crate::volume::{Array3, RowSpans};
 
 /// The standard deviation of independent unit values on a lattice after cubic B-spline interpolation, averaged over positions:
 /// (151 / 315)^(3/2).
@@ -42,23 +42,56 @@ impl SmoothNoise {
             let Positions { first_mm, spacing_mm, count } = positions[k];
             taps(knots[k], count, spacing_mm / step_mm, phase[k] + (first_mm + reach_mm[k]) / step_mm)
         });
-        Self::on_lattice(random, knots, axes)
+        Self::on_lattice(random, knots, axes, &RowSpans::whole(positions.map(|along| along.count)))
     }
 
-    /// Samples a field for a box of `shape` voxels, with a lattice of `step` voxels along each axis.
-    pub fn of_box(random: &mut RandomStream, shape: [usize; 3], step: [f64; 3]) -> Self {
+    /// Samples a field for the rows of a box that have a span, with a lattice of `step` voxels along each axis. The values of a row do not
+    /// depend on the other rows.
+    pub fn of_box(random: &mut RandomStream, within: &RowSpans, step: [f64; 3]) -> Self {
+        let shape = within.shape();
         let knots = [0, 1, 2].map(|axis| (shape[axis].saturating_sub(1) as f64 / step[axis]) as usize + 5);
         let phase = [0, 1, 2].map(|_| random.uniform(0.0, 1.0));
         let axes = [0, 1, 2].map(|k| taps(knots[k], shape[k], 1.0 / step[k], phase[k]));
-        Self::on_lattice(random, knots, axes)
+        Self::on_lattice(random, knots, axes, within)
     }
 
-    fn on_lattice(random: &mut RandomStream, knots: [usize; 3], taps: [Vec<(usize, [f32; 4])>; 3]) -> Self {
+    fn on_lattice(
+        random: &mut RandomStream,
+        knots: [usize; 3],
+        taps: [Vec<(usize, [f32; 4])>; 3],
+        within: &RowSpans,
+    ) -> Self {
+        let [along_x, along_y, taps] = taps;
+        // The rows of the planes, and of the lattice, from which the requested rows are computed.
+        let mut planes = vec![false; along_y.len() * knots[2]];
+        for (y, z, _) in within.rows() {
+            let first = taps[z].0;
+            (first..first + 4).for_each(|knot| planes[y + along_y.len() * knot] = true);
+        }
+        let mut rows = vec![false; knots[1] * knots[2]];
+        for (plane_row, _) in planes.iter().enumerate().filter(|(_, needed)| **needed) {
+            let (y, knot) = (plane_row % along_y.len(), plane_row / along_y.len());
+            let first = along_y[y].0 + knots[1] * knot;
+            rows[first..first + 4].fill(true);
+        }
         // The sum of 64 uniform values is nearly normal, and much cheaper than normal values.
         let scale = (libm::sqrt(12.0) / SPLINE_DEVIATION) as f32;
-        let lattice = Array3::from_fn(knots, |_| scale * (random.unit_f32() - 0.5));
-        let [along_x, along_y, taps] = taps;
-        Self { planes: dispatch_short_rows(Expansion { lattice, along_x, along_y }), taps }
+        let mut lattice = Array3::filled(knots, 0.0f32);
+        let mut skipped = 0;
+        for (row, needed) in lattice.as_mut_slice().chunks_exact_mut(knots[0]).zip(&rows) {
+            if !needed {
+                skipped += knots[0];
+                continue;
+            }
+            if skipped > 0 {
+                random.skip_unit_f32(skipped);
+                skipped = 0;
+            }
+            random.fill_unit_f32(row);
+            row.iter_mut().for_each(|value| *value = scale * (*value - 0.5));
+        }
+        random.skip_unit_f32(skipped);
+        Self { planes: dispatch_short_rows(Expansion { lattice, rows, planes, along_x, along_y }), taps }
     }
 
     /// Writes the values of the row at [y, z] from voxel `x` to `out`.
@@ -83,12 +116,11 @@ impl SmoothNoise {
         (first..first + 4).map(|knot| row_maxima[y + ny * knot]).fold(f32::NEG_INFINITY, f32::max)
     }
 
-    /// Returns the whole field.
-    pub fn into_array(self) -> Array3<f32> {
-        let [nx, ny, _] = self.planes.shape();
-        let mut field = Array3::filled([nx, ny, self.taps.len()], 0.0f32);
-        for z in 0..self.taps.len() {
-            (0..ny).for_each(|y| self.row(0, y, z, field.row_mut(y, z)));
+    /// Returns the rows that have a span; the others are zero.
+    pub fn into_array(self, within: &RowSpans) -> Array3<f32> {
+        let mut field = Array3::filled(within.shape(), 0.0f32);
+        for (y, z, span) in within.rows() {
+            self.row(span.start, y, z, &mut field.row_mut(y, z)[span]);
         }
         field
     }
@@ -118,6 +150,9 @@ fn taps(knots: usize, count: usize, stride: f64, phase: f64) -> Vec<(usize, [f32
 /// The interpolation of a lattice along x and y.
 struct Expansion {
     lattice: Array3<f32>,
+    /// Whether each row of the lattice, and each row of the planes, is needed.
+    rows: Vec<bool>,
+    planes: Vec<bool>,
     along_x: Vec<(usize, [f32; 4])>,
     along_y: Vec<(usize, [f32; 4])>,
 }
@@ -127,18 +162,18 @@ impl SimdKernel for Expansion {
 
     #[inline(always)]
     fn run<S: Simd>(self) -> Array3<f32> {
-        expand(&expand(&self.lattice, 0, &self.along_x), 1, &self.along_y)
+        expand(&expand(&self.lattice, 0, &self.along_x, &self.rows), 1, &self.along_y, &self.planes)
     }
 }
 
-/// Interpolates the knots along x or y at the voxels.
+/// Interpolates the knots along x or y at the voxels of the rows that are needed.
 #[inline(always)]
-fn expand(field: &Array3<f32>, axis: usize, taps: &[(usize, [f32; 4])]) -> Array3<f32> {
+fn expand(field: &Array3<f32>, axis: usize, taps: &[(usize, [f32; 4])], needed: &[bool]) -> Array3<f32> {
     let mut shape = field.shape();
     shape[axis] = taps.len();
     let mut result = Array3::filled(shape, 0.0f32);
     for z in 0..shape[2] {
-        for y in 0..shape[1] {
+        for y in (0..shape[1]).filter(|y| needed[y + shape[1] * z]) {
             let row = result.row_mut(y, z);
             if axis == 0 {
                 let line = field.row(y, z);
@@ -169,10 +204,29 @@ mod tests {
     use super::*;
     use crate::random::Key;
 
+    fn of_box(random: &mut RandomStream, within: &RowSpans, step: [f64; 3]) -> Array3<f32> {
+        SmoothNoise::of_box(random, within, step).into_array(within)
+    }
+
+    #[test]
+    fn rows_do_not_depend_on_other_rows() {
+        for (seed, step) in [(1, [0.5; 3]), (2, [1.3, 0.7, 2.5]), (3, [4.0; 3])] {
+            let shape = [23, 17, 15];
+            let mut random = Key::root(seed).stream("noise");
+            let whole = of_box(&mut random, &RowSpans::whole(shape), step);
+            let spans = (0..17 * 15).map(|row| if row % 17 > 9 && row % 3 == 0 { 4..19 } else { 0..0 }).collect();
+            let within = RowSpans::new(shape, spans);
+            let mut again = Key::root(seed).stream("noise");
+            let part = of_box(&mut again, &within, step);
+            within.rows().for_each(|(y, z, span)| assert_eq!(part.row(y, z)[span.clone()], whole.row(y, z)[span]));
+            assert_eq!(random.bits(), again.bits());
+        }
+    }
+
     #[test]
     fn noise_has_unit_deviation_and_requested_scale() {
         let mut random = Key::root(5).stream("noise");
-        let field = SmoothNoise::of_box(&mut random, [90, 80, 40], [3.0, 3.0, 1.5]).into_array();
+        let field = of_box(&mut random, &RowSpans::whole([90, 80, 40]), [3.0, 3.0, 1.5]);
         let values = field.as_slice();
         let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64;
         let deviation =
@@ -192,7 +246,7 @@ mod tests {
     fn values_do_not_exceed_row_bound() {
         assert!(0.5 * libm::sqrt(12.0) / SPLINE_DEVIATION < f64::from(SmoothNoise::MAX));
         let mut random = Key::root(6).stream("noise");
-        let field = SmoothNoise::of_box(&mut random, [37, 21, 19], [4.0; 3]);
+        let field = SmoothNoise::of_box(&mut random, &RowSpans::whole([37, 21, 19]), [4.0; 3]);
         let row_maxima = field.plane_row_maxima();
         let mut row = [0.0; 37];
         for (y, z) in (0..19).flat_map(|z| (0..21).map(move |y| (y, z))) {
@@ -207,7 +261,7 @@ mod tests {
         let field = |spacing_mm: f64, count: usize| {
             let positions = Positions { first_mm: -8.0, spacing_mm, count };
             let mut random = Key::root(7).stream("noise");
-            SmoothNoise::new(&mut random, [9.0; 3], 2.0, [positions; 3]).into_array()
+            SmoothNoise::new(&mut random, [9.0; 3], 2.0, [positions; 3]).into_array(&RowSpans::whole([count; 3]))
         };
         let (fine, coarse) = (field(0.5, 31), field(1.5, 10));
         for z in 0..10 {

@@ -362,8 +362,8 @@ impl OrganPlan<'_> {
             *support |= u8::from(was != is || inside != 0);
         }
         let kept = support.extent(|&inside| inside != 0)?;
-        let [support, tumor, labels] = [support, tumor, labels].map(|array: Array3<u8>| array.cut(kept));
-        let [before, after] = [before, after].map(|array| array.cut(kept));
+        let [support, tumor, labels] = [support, tumor, labels].map(|array| part_of(array, kept));
+        let [before, after] = [before, after].map(|array| part_of(array, kept));
         let region = Region { start: [0, 1, 2].map(|k| region.start[k] + kept.start[k]), shape: kept.shape };
         let grid = &scan.scan.volume.grid;
         let count = |mask: &Array3<u8>| mask.as_slice().iter().filter(|&&inside| inside != 0).count() as f64;
@@ -397,6 +397,11 @@ impl OrganPlan<'_> {
         let site_box = self.site_box(form, site, tumor_box);
         Some(Candidate { region, site_box, support, before, after, labels, tumor, geometry })
     }
+}
+
+/// Returns a region of an array, the array itself if that is the region.
+fn part_of<T: Clone>(array: Array3<T>, region: Region) -> Array3<T> {
+    if region.shape == array.shape() { array } else { array.cut(region) }
 }
 
 #[cfg(test)]

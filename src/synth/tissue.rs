@@ -3,6 +3,8 @@
 //! Inside a tumor the organ's vessels and edges are replaced by even tissue with the scan's noise. Outside, vessels fade towards a tumor
 //! that displaces them, and continue into a tumor that infiltrates its organ; none ends at the rim as if cut.
 
+use std::ops::Range;
+
 use super::host::Host;
 use super::inner_structure::smooth_step;
 use super::organ::OrganSummary;
@@ -49,11 +51,19 @@ impl Tissue {
         let sigma = source.spacing_mm.map(|mm| VESSEL_SIGMA_MM / mm);
         let filter = Gaussian::truncated(sigma, TRUNCATE, Boundary::Zero);
         let reach = sigma.map(|sigma| radius_voxels(sigma, TRUNCATE));
-        let host = source.host;
+        let (host, label) = (source.host, source.label);
         let is_displaced = host.support.as_slice().iter().any(|&moved| moved != 0);
-        let after = Smoothed::new(&host.hu, &host.labels, source.label, part, within, &filter, reach);
-        let before = is_displaced
-            .then(|| Smoothed::new(&host.before, source.labels_before, source.label, part, within, &filter, reach));
+        let smoothing = OrganSmoothing::new(&filter, part, within, reach, host.labels.shape());
+        let weights = smoothing.weights(&host.labels, label);
+        let (hu, weight) = (smoothing.smoothed(&smoothing.weighted(&host.hu, &weights)), smoothing.smoothed(&weights));
+        // The tissue before the displacement, where it differs.
+        let (mut hu_before, mut weight_before) = (None, None);
+        if is_displaced {
+            let before = smoothing.weights(source.labels_before, label);
+            hu_before = Some(smoothing.smoothed(&smoothing.weighted(&host.before, &before)));
+            weight_before = (before != weights).then(|| smoothing.smoothed(&before));
+        }
+        let (hu_before, weight_before) = (hu_before.as_ref().unwrap_or(&hu), weight_before.as_ref().unwrap_or(&weight));
 
         let (median, spread) = (source.organ.median_hu as f32, source.organ.spread_hu as f32);
         let mut mean = Array3::filled(part.shape, median);
@@ -61,34 +71,49 @@ impl Tissue {
         let mut noise = Array3::filled(part.shape, 0.0f32);
         let mut interior = Array3::filled(part.shape, 0.0f32);
         let limit = MAX_NOISE * source.noise.deviation_hu.max(1.0);
-        let in_place = before.as_ref().unwrap_or(&after);
-        let mut any_outside = false;
+        let interior_of = |weight: f32| smooth_step((weight - 0.6) / 0.35);
         for (y, z, span) in within.rows() {
-            let hu = &host.before.row(part.start[1] + y, part.start[2] + z)[part.start[0]..];
-            for x in span {
-                let weight = after.weight.row(y, z)[x];
-                let deviation = if weight > 0.05 { after.hu.row(y, z)[x] / weight - median } else { 0.0 };
+            let [mean, vessels, interior] =
+                [&mut mean, &mut vessels, &mut interior].map(|array| &mut array.row_mut(y, z)[span.clone()]);
+            let [hu, weight] = [&hu, &weight].map(|array| smoothing.row(array, y, z, &span));
+            for index in 0..span.len() {
+                let weight = weight[index];
+                let deviation = if weight > 0.05 { hu[index] / weight - median } else { 0.0 };
                 let kept = source.kept_structure * deviation.clamp(-spread, spread) * (weight / 0.3).min(1.0);
-                mean.row_mut(y, z)[x] = median + kept;
-                let inside = smooth_step((weight - 0.6) / 0.35);
-                interior.row_mut(y, z)[x] = inside;
-                vessels.row_mut(y, z)[x] = inside * (deviation - kept);
-                let weight = in_place.weight.row(y, z)[x];
-                let inside = smooth_step((weight - 0.6) / 0.35);
-                any_outside |= inside < 1.0;
-                if inside > 0.0 {
-                    let remainder = hu[x] - in_place.hu.row(y, z)[x] / weight;
-                    noise.row_mut(y, z)[x] = inside * remainder.clamp(-limit, limit);
-                }
+                let inside = interior_of(weight);
+                mean[index] = median + kept;
+                interior[index] = inside;
+                vessels[index] = inside * (deviation - kept);
             }
         }
-        if any_outside {
-            // Noise of the same strength where the scan's own cannot be separated from edges.
-            let sampled = source.noise.sample(random, part.shape);
-            for (y, z, span) in within.rows() {
-                for x in span {
-                    let inside = smooth_step((in_place.weight.row(y, z)[x] - 0.6) / 0.35);
-                    noise.row_mut(y, z)[x] += (1.0 - inside * inside).max(0.0).sqrt() * sampled.row(y, z)[x];
+        // The rows with voxels whose noise cannot be separated from edges.
+        let mut edges = vec![0..0; part.shape[1] * part.shape[2]];
+        for (y, z, span) in within.rows() {
+            let [hu, weight] = [hu_before, weight_before].map(|array| smoothing.row(array, y, z, &span));
+            let columns = part.start[0] + span.start..part.start[0] + span.end;
+            let before = &host.before.row(part.start[1] + y, part.start[2] + z)[columns];
+            let mut any_outside = false;
+            for (index, noise) in noise.row_mut(y, z)[span.clone()].iter_mut().enumerate() {
+                let inside = interior_of(weight[index]);
+                any_outside |= inside < 1.0;
+                if inside > 0.0 {
+                    *noise = inside * (before[index] - hu[index] / weight[index]).clamp(-limit, limit);
+                }
+            }
+            if any_outside {
+                edges[y + part.shape[1] * z] = span;
+            }
+        }
+        let edges = RowSpans::new(part.shape, edges);
+        if edges.rows().next().is_some() {
+            // Noise of the same strength instead of the scan's own.
+            let sampled = source.noise.sample(random, &edges);
+            for (y, z, span) in edges.rows() {
+                let sampled = &sampled.row(y, z)[span.clone()];
+                let weight = smoothing.row(weight_before, y, z, &span);
+                for (index, noise) in noise.row_mut(y, z)[span].iter_mut().enumerate() {
+                    let inside = interior_of(weight[index]);
+                    *noise += (1.0 - inside * inside).max(0.0).sqrt() * sampled[index];
                 }
             }
         }
@@ -96,38 +121,55 @@ impl Tissue {
     }
 }
 
-/// HU of an organ, smoothed without the voxels outside, as a sum of weighted HU and the sum of the weights.
-struct Smoothed {
-    hu: Array3<f32>,
-    weight: Array3<f32>,
+/// The smoothing of an organ without the voxels outside, as a sum of weighted HU and the sum of the weights.
+struct OrganSmoothing<'a> {
+    filter: &'a Gaussian,
+    /// The part with the margin that the smoothing reads, as far as the host's box extends.
+    wide: Region,
+    /// The part in it.
+    inner: Region,
+    /// The spans that are computed.
+    within: RowSpans,
+    /// The spans that are read.
+    read: RowSpans,
 }
 
-impl Smoothed {
-    fn new(
-        hu: &Array3<f32>,
-        labels: &Array3<u8>,
-        label: u8,
-        part: Region,
-        within: &RowSpans,
-        filter: &Gaussian,
-        reach: [usize; 3],
-    ) -> Self {
-        // The smoothing reads a margin around the part, as far as the host's box extends.
-        let wide = part.grown(reach, labels.shape());
+impl<'a> OrganSmoothing<'a> {
+    fn new(filter: &'a Gaussian, part: Region, within: &RowSpans, reach: [usize; 3], bounds: [usize; 3]) -> Self {
+        let wide = part.grown(reach, bounds);
         let inner = Region { start: [0, 1, 2].map(|k| part.start[k] - wide.start[k]), shape: part.shape };
         let within = within.placed(inner, wide.shape);
-        let (mut weighted, mut weight) = (Array3::filled(wide.shape, 0.0f32), Array3::filled(wide.shape, 0.0f32));
-        for (y, z, span) in within.grown(reach).rows() {
-            let (from, row) = (wide.start[0] + span.start, [wide.start[1] + y, wide.start[2] + z]);
-            let columns = from..from + span.len();
-            let voxels = hu.row(row[0], row[1])[columns.clone()].iter().zip(&labels.row(row[0], row[1])[columns]);
-            let targets = weighted.row_mut(y, z)[span.clone()].iter_mut().zip(&mut weight.row_mut(y, z)[span]);
-            for ((weighted, weight), (hu, &own)) in targets.zip(voxels) {
-                let inside = f32::from(u8::from(own == label));
-                (*weighted, *weight) = (hu * inside, inside);
-            }
+        Self { filter, wide, inner, read: within.grown(reach), within }
+    }
+
+    /// Returns 1 in voxels of the organ.
+    fn weights(&self, labels: &Array3<u8>, label: u8) -> Array3<f32> {
+        let mut weights = Array3::filled(self.wide.shape, 0.0f32);
+        for (y, z, span) in self.read.rows() {
+            let labels = &labels.row(self.wide.start[1] + y, self.wide.start[2] + z)[self.wide.start[0]..];
+            let weights = weights.row_mut(y, z)[span.clone()].iter_mut();
+            weights.zip(&labels[span]).for_each(|(weight, &own)| *weight = f32::from(u8::from(own == label)));
         }
-        let smoothed = |array: &Array3<f32>| filter.smoothed_within(array, &within).cut(inner);
-        Self { hu: smoothed(&weighted), weight: smoothed(&weight) }
+        weights
+    }
+
+    fn weighted(&self, hu: &Array3<f32>, weights: &Array3<f32>) -> Array3<f32> {
+        let mut weighted = weights.clone();
+        for (y, z, span) in self.read.rows() {
+            let hu = &hu.row(self.wide.start[1] + y, self.wide.start[2] + z)[self.wide.start[0]..];
+            let values = weighted.row_mut(y, z)[span.clone()].iter_mut();
+            values.zip(&hu[span]).for_each(|(value, hu)| *value *= hu);
+        }
+        weighted
+    }
+
+    fn smoothed(&self, values: &Array3<f32>) -> Array3<f32> {
+        self.filter.smoothed_within(values, &self.within)
+    }
+
+    /// Returns a span of a row of the part.
+    fn row<'v>(&self, values: &'v Array3<f32>, y: usize, z: usize, span: &Range<usize>) -> &'v [f32] {
+        let [first_x, first_y, first_z] = self.inner.start;
+        &values.row(first_y + y, first_z + z)[first_x + span.start..first_x + span.end]
     }
 }

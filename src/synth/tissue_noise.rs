@@ -3,7 +3,7 @@
 use super::noise::SmoothNoise;
 use crate::mask::{MaskedScan, Organ};
 use crate::random::RandomStream;
-use crate::volume::{Array3, Boundary, Gaussian, Region, Scratch};
+use crate::volume::{Array3, Boundary, Gaussian, Region, RowSpans, Scratch};
 
 /// The standard deviation of the smoothing whose remainder is noise, in voxels.
 pub(super) const HIGH_PASS_SIGMA: f64 = 1.0;
@@ -46,11 +46,12 @@ impl TissueNoise {
     /// Returns the factor by which noise that was interpolated with these weights along each axis is multiplied to keep its standard
     /// deviation. The variance that white noise loses is scaled to what the scan's noise loses halfway between voxels.
     #[inline(always)]
-    pub fn gain(&self, weights: &[[f32; 4]; 3]) -> f32 {
-        let mut kept = 1.0f32;
-        for ([a, b, c, d], halfway) in weights.iter().zip(self.halfway) {
+    pub fn gain(&self, weights: [[f32; 4]; 3]) -> f32 {
+        let (halfway, mut kept) = (self.halfway, 1.0f32);
+        for axis in 0..3 {
+            let [a, b, c, d] = weights[axis];
             let lost_of_white = 1.0 - (a * a + b * b + c * c + d * d);
-            kept *= 1.0 - lost_of_white / (1.0 - HALFWAY_OF_WHITE) * (1.0 - halfway);
+            kept *= 1.0 - lost_of_white / (1.0 - HALFWAY_OF_WHITE) * (1.0 - halfway[axis]);
         }
         (1.0 / kept.sqrt()).min(MAX_GAIN)
     }
@@ -60,11 +61,11 @@ impl TissueNoise {
         Self { deviation_hu: deviation_hu as f32, ..self }
     }
 
-    /// Samples noise of this strength and correlation.
-    pub fn sample(&self, random: &mut RandomStream, shape: [usize; 3]) -> Array3<f32> {
+    /// Samples noise of this strength and correlation for the rows of a box that have a span; the others are zero.
+    pub fn sample(&self, random: &mut RandomStream, within: &RowSpans) -> Array3<f32> {
         // Noise on a lattice of one voxel has a correlation of 0.49, on one of half a voxel 0.02.
         let step = self.correlation.map(|correlation| 0.5 + f64::from(correlation.clamp(0.0, 0.9)));
-        let mut noise = SmoothNoise::of_box(random, shape, step).into_array();
+        let mut noise = SmoothNoise::of_box(random, within, step).into_array(within);
         let deviation = self.deviation_hu;
         noise.as_mut_slice().iter_mut().for_each(|value| *value *= deviation);
         noise
@@ -160,8 +161,8 @@ mod tests {
         for k in 0..3 {
             assert!((noise.halfway[k] - 0.64).abs() < 0.06, "{noise:?}");
         }
-        assert!((noise.gain(&[[0.0, 1.0, 0.0, 0.0]; 3]) - 1.0).abs() < 1e-6);
-        let sampled = noise.sample(&mut random, [30; 3]);
+        assert!((noise.gain([[0.0, 1.0, 0.0, 0.0]; 3]) - 1.0).abs() < 1e-6);
+        let sampled = noise.sample(&mut random, &RowSpans::whole([30; 3]));
         let squares: f32 = sampled.as_slice().iter().map(|x| x * x).sum();
         assert!(((squares / 27_000.0).sqrt() / noise.deviation_hu - 1.0).abs() < 0.1);
     }

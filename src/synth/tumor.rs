@@ -130,25 +130,30 @@ impl TumorSource<'_> {
             Some(maps) => Some(maps.difference(&mut key.stream("difference"), site_box(part), part)?),
             None => None,
         };
-        let mut after = host.hu.clone();
         let mut target = host.hu.cut(local);
         match inside {
             Inside::Solid(_) => {
-                self.replace_tissue(key, shape, &host, local, &cropped, &placed, &mut target);
+                let parts = TumorParts { shape, host: &host, local, cropped: &cropped, placed: &placed };
+                self.replace_tissue(key, &parts, &mut target);
                 let darker_hu = match contrast {
                     Some(SampledContrast::Darker(hu)) => hu as f32,
                     _ => 0.0,
                 };
                 let width_hu = self.window.width_hu() * TEXTURE_MEAN;
                 for (y, z, span) in cropped.within.rows() {
-                    for x in span.filter(|&x| placed.allowed.row(y, z)[x] != 0) {
-                        let hu = map.as_ref().map_or(darker_hu, |map| map.row(y, z)[x] * width_hu);
-                        target.row_mut(y, z)[x] += cropped.added_hu.row(y, z)[x] - cropped.factor.row(y, z)[x] * hu;
+                    let [factor, added] =
+                        [&cropped.factor, &cropped.added_hu].map(|array| &array.row(y, z)[span.clone()]);
+                    let map = map.as_ref().map(|map| &map.row(y, z)[span.clone()]);
+                    let allowed = &placed.allowed.row(y, z)[span.clone()];
+                    let values = target.row_mut(y, z)[span].iter_mut().enumerate();
+                    for (index, value) in values.filter(|(index, _)| allowed[*index] != 0) {
+                        let hu = map.map_or(darker_hu, |map| map[index] * width_hu);
+                        *value += added[index] - factor[index] * hu;
                     }
                 }
             }
             Inside::Filling { .. } => {
-                let sampled = self.noise_of_tissue().sample(&mut key.stream("noise"), part.shape);
+                let sampled = self.noise_of_tissue().sample(&mut key.stream("noise"), &cropped.within);
                 for (y, z, span) in cropped.within.rows() {
                     for x in span.filter(|&x| placed.allowed.row(y, z)[x] != 0) {
                         let (fill, tissue) = (cropped.factor.row(y, z)[x], cropped.added_hu.row(y, z)[x]);
@@ -158,6 +163,7 @@ impl TumorSource<'_> {
                 }
             }
         }
+        let Host { before, hu: mut after, labels, support, .. } = host;
         after.paste(local.start, &target);
         let mut tumor = Array3::filled(host_box.shape, 0u8);
         tumor.paste(local.start, &placed.tumor);
@@ -168,10 +174,10 @@ impl TumorSource<'_> {
         let strength = effect.as_ref().map_or(0.0, MassEffect::strength);
         Ok(Ok(Changed {
             region: host_box,
-            support: host.support,
-            before: host.before,
+            support,
+            before,
             after,
-            labels: host.labels,
+            labels,
             tumor,
             clipped_fraction: placed.clipped_fraction,
             drawn_contrast_hu: contrast.map(SampledContrast::change_hu),
@@ -230,17 +236,8 @@ impl TumorSource<'_> {
     }
 
     /// Replaces vessels and edges inside the tumor by even tissue with noise, and fades vessels around it.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one tumor")]
-    fn replace_tissue(
-        &self,
-        key: Key,
-        shape: &TumorShape,
-        host: &Host,
-        local: Region,
-        cropped: &Cropped,
-        placed: &Placed,
-        target: &mut Array3<f32>,
-    ) {
+    fn replace_tissue(&self, key: Key, parts: &TumorParts<'_>, target: &mut Array3<f32>) {
+        let TumorParts { shape, host, local, cropped, placed } = *parts;
         let labels_before = self.scan.mask.labels.cut(host.region);
         let source = TissueSource {
             host,
@@ -277,6 +274,16 @@ impl TumorSource<'_> {
             }
         }
     }
+}
+
+/// A tumor in its host.
+struct TumorParts<'a> {
+    shape: &'a TumorShape,
+    host: &'a Host,
+    /// The box that the tumor changes, in the host's box.
+    local: Region,
+    cropped: &'a Cropped,
+    placed: &'a Placed,
 }
 
 /// How much of a vessel is removed at a distance from the tumor's surface.

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use self::rows::{SumOrder, WeightedLines};
 use super::Array3;
-use crate::simd::dispatch;
+use crate::simd::{Simd, SimdKernel, dispatch};
 
 /// The values outside the array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,65 +103,12 @@ impl Gaussian {
 
     /// Smooths one plane along x in place and along y into `target`.
     fn smooth_plane(&self, source: &mut [f32], target: &mut [f32], nx: usize) {
-        let [along_x, along_y, _] = &self.weights;
-        let margin = along_x.len() - 1;
-        let (ny, mut padded, zeros) = (source.len() / nx, vec![0.0; nx + 2 * margin], vec![0.0; nx]);
-        dispatch(
-            #[inline(always)]
-            || {
-                if margin > 0 {
-                    for row in source.chunks_exact_mut(nx) {
-                        self.pad(row, &mut padded);
-                        let mut terms = WeightedLines::default();
-                        terms.gather(
-                            along_x,
-                            SumOrder::Paired,
-                            #[inline(always)]
-                            |by| Some(&padded[margin.strict_add_signed(by)..][..nx]),
-                        );
-                        terms.sum(row);
-                    }
-                }
-                let mut terms = WeightedLines::default();
-                for (y, row) in target.chunks_exact_mut(nx).enumerate() {
-                    let line = |y: isize| self.neighbour(y, ny).map_or(&zeros[..], |y| &source[nx * y..nx * (y + 1)]);
-                    terms.gather(
-                        along_y,
-                        SumOrder::Paired,
-                        #[inline(always)]
-                        |by| Some(line(y as isize + by)),
-                    );
-                    terms.sum(row);
-                }
-            },
-        );
+        dispatch(Plane { filter: self, source, target, nx });
     }
 
     /// Smooths along z into the planes that start at `first`.
-    fn smooth_depth(&self, source: &[f32], planes: &mut [f32], first: usize, [nx, ny, nz]: [usize; 3]) {
-        let (weights, zeros) = (&self.weights[2], vec![0.0; nx]);
-        let row_at = |y: usize, z: usize| &source[nx * (y + ny * z)..nx * (y + ny * z + 1)];
-        dispatch(
-            #[inline(always)]
-            || {
-                let mut terms = WeightedLines::default();
-                // A few rows of all planes at a time, so that the rows that the next plane also needs are still in the cache.
-                for y0 in (0..ny).step_by(ROWS_AT_ONCE) {
-                    for (z, plane) in planes.chunks_exact_mut(nx * ny).enumerate() {
-                        for y in y0..(y0 + ROWS_AT_ONCE).min(ny) {
-                            let line = |z: isize| self.neighbour(z, nz).map_or(&zeros[..], |z| row_at(y, z));
-                            terms.gather(
-                                weights,
-                                SumOrder::Paired,
-                                #[inline(always)]
-                                |by| Some(line((first + z) as isize + by)),
-                            );
-                            terms.sum(&mut plane[nx * y..nx * (y + 1)]);
-                        }
-                    }
-                }
-            },
-        );
+    fn smooth_depth(&self, source: &[f32], planes: &mut [f32], first: usize, shape: [usize; 3]) {
+        dispatch(Depth { filter: self, source, planes, first, shape });
     }
 
     /// Copies a row into the middle of `padded` and fills the margins by the boundary rule.
@@ -188,6 +135,86 @@ impl Gaussian {
             Boundary::Reflect => {
                 let i = i.rem_euclid(2 * length);
                 Some(if i < length { i } else { 2 * length - 1 - i } as usize)
+            }
+        }
+    }
+}
+
+/// The smoothing of one plane along x and y.
+struct Plane<'a> {
+    filter: &'a Gaussian,
+    source: &'a mut [f32],
+    target: &'a mut [f32],
+    nx: usize,
+}
+
+impl SimdKernel for Plane<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Self { filter, source, target, nx } = self;
+        let [along_x, along_y, _] = &filter.weights;
+        let margin = along_x.len() - 1;
+        let (ny, mut padded, zeros) = (source.len() / nx, vec![0.0; nx + 2 * margin], vec![0.0; nx]);
+        if margin > 0 {
+            for row in source.chunks_exact_mut(nx) {
+                filter.pad(row, &mut padded);
+                let mut terms = WeightedLines::default();
+                terms.gather(
+                    along_x,
+                    SumOrder::Paired,
+                    #[inline(always)]
+                    |by| Some(&padded[margin.strict_add_signed(by)..][..nx]),
+                );
+                terms.sum::<S>(row);
+            }
+        }
+        let mut terms = WeightedLines::default();
+        for (y, row) in target.chunks_exact_mut(nx).enumerate() {
+            let line = |y: isize| filter.neighbour(y, ny).map_or(&zeros[..], |y| &source[nx * y..nx * (y + 1)]);
+            terms.gather(
+                along_y,
+                SumOrder::Paired,
+                #[inline(always)]
+                |by| Some(line(y as isize + by)),
+            );
+            terms.sum::<S>(row);
+        }
+    }
+}
+
+/// The smoothing along z of the planes that start at `first`.
+struct Depth<'a> {
+    filter: &'a Gaussian,
+    source: &'a [f32],
+    planes: &'a mut [f32],
+    first: usize,
+    shape: [usize; 3],
+}
+
+impl SimdKernel for Depth<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self) {
+        let Self { filter, source, planes, first, shape: [nx, ny, nz] } = self;
+        let (weights, zeros) = (&filter.weights[2], vec![0.0; nx]);
+        let row_at = |y: usize, z: usize| &source[nx * (y + ny * z)..nx * (y + ny * z + 1)];
+        let mut terms = WeightedLines::default();
+        // A few rows of all planes at a time, so that the rows that the next plane also needs are still in the cache.
+        for y0 in (0..ny).step_by(ROWS_AT_ONCE) {
+            for (z, plane) in planes.chunks_exact_mut(nx * ny).enumerate() {
+                for y in y0..(y0 + ROWS_AT_ONCE).min(ny) {
+                    let line = |z: isize| filter.neighbour(z, nz).map_or(&zeros[..], |z| row_at(y, z));
+                    terms.gather(
+                        weights,
+                        SumOrder::Paired,
+                        #[inline(always)]
+                        |by| Some(line((first + z) as isize + by)),
+                    );
+                    terms.sum::<S>(&mut plane[nx * y..nx * (y + 1)]);
+                }
             }
         }
     }

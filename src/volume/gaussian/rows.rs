@@ -1,5 +1,7 @@
 //! Weighted sums of rows, the common kernel of all smoothing.
 
+use crate::simd::Simd;
+
 /// The order in which the products of a row's neighbours are added. The last bits of a floating-point sum depend on the order, and
 /// both orders are part of results that are compared bit for bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +21,11 @@ pub(super) struct WeightedLines<'a> {
 }
 
 impl<'a> WeightedLines<'a> {
+    /// Creates the terms of a row without any, with space for those of [`SumOrder::Single`] with the weights `half`.
+    pub fn with_space_for(half: &[f32]) -> Self {
+        Self { start: 0.0, single: Vec::with_capacity(2 * half.len()), paired: Vec::new() }
+    }
+
     /// Replaces the terms by those of one row. `line` returns the line at an offset from the row, or `None` for a line of zeros. With
     /// [`SumOrder::Paired`], a pair is skipped if either line is `None`.
     #[inline(always)]
@@ -41,64 +48,102 @@ impl<'a> WeightedLines<'a> {
         }
     }
 
+    /// Returns whether there are no terms, so that the sum is zero.
+    pub fn is_empty(&self) -> bool {
+        self.single.is_empty() && self.paired.is_empty()
+    }
+
     /// Writes the sum of the terms. Products are rounded before they are added, and every value is summed in the order of the
     /// terms, so its bits depend neither on the vector width nor on the span of the row.
     #[inline(always)]
-    pub fn sum(&self, row: &mut [f32]) {
+    pub fn sum<S: Simd>(&self, row: &mut [f32]) {
         // Apart: in one loop over both kinds of terms the sums do not stay in registers.
-        if self.paired.is_empty() { self.sum_blocks::<false>(row) } else { self.sum_blocks::<true>(row) }
+        if self.paired.is_empty() { self.sum_blocks::<S, false>(row) } else { self.sum_blocks::<S, true>(row) }
     }
 
     #[inline(always)]
-    fn sum_blocks<const PAIRED: bool>(&self, row: &mut [f32]) {
+    fn sum_blocks<S: Simd, const PAIRED: bool>(&self, row: &mut [f32]) {
         // Many rows of a tumor's box are short.
         match row.len() {
             0..4 => {
                 for value in 0..row.len() {
-                    self.sum_block::<PAIRED, 1>(row, value);
+                    self.sum_few::<PAIRED, 1>(row, value);
                 }
             }
-            4..8 => self.sum_from::<PAIRED, 4>(row, 0),
-            8..16 => self.sum_from::<PAIRED, 8>(row, 0),
-            _ => {
+            length if length < S::WIDTH => {
+                for first in (0..length).step_by(4) {
+                    self.sum_few::<PAIRED, 4>(row, first.min(length - 4));
+                }
+            }
+            length => {
                 let mut done = 0;
-                while done + 64 <= row.len() {
-                    self.sum_block::<PAIRED, 64>(row, done);
-                    done += 64;
+                while done + 8 * S::WIDTH <= length {
+                    self.sum_block::<S, PAIRED, 8>(row, done);
+                    done += 8 * S::WIDTH;
                 }
                 // Fewer sums at once would wait for each other.
-                if done + 32 <= row.len() {
-                    self.sum_block::<PAIRED, 32>(row, done);
-                    done += 32;
+                if done + 4 * S::WIDTH <= length {
+                    self.sum_block::<S, PAIRED, 4>(row, done);
+                    done += 4 * S::WIDTH;
                 }
-                self.sum_from::<PAIRED, 16>(row, done);
+                if length >= 2 * S::WIDTH {
+                    self.sum_from::<S, PAIRED, 2>(row, done);
+                } else {
+                    self.sum_from::<S, PAIRED, 1>(row, done);
+                }
             }
         }
     }
 
-    /// Computes [`WeightedLines::sum`] for the values from `first`, in blocks of `LANES`. The row must have at least `LANES` values.
+    /// Computes [`WeightedLines::sum`] for the values from `first`, in blocks of `VECTORS`. The row must have at least one block.
     #[inline(always)]
-    fn sum_from<const PAIRED: bool, const LANES: usize>(&self, row: &mut [f32], first: usize) {
-        for first in (first..row.len()).step_by(LANES) {
+    fn sum_from<S: Simd, const PAIRED: bool, const VECTORS: usize>(&self, row: &mut [f32], first: usize) {
+        let last = row.len() - VECTORS * S::WIDTH;
+        for first in (first..row.len()).step_by(VECTORS * S::WIDTH) {
             // The last block begins early enough to be whole: values that are summed twice get the same bits.
-            self.sum_block::<PAIRED, LANES>(row, first.min(row.len() - LANES));
+            self.sum_block::<S, PAIRED, VECTORS>(row, first.min(last));
         }
     }
 
-    /// Computes [`WeightedLines::sum`] for the `LANES` values from `first`. The sums stay in registers.
+    /// Computes [`WeightedLines::sum`] for the values of `VECTORS` vectors from `first`. The sums stay in registers.
     #[inline(always)]
-    fn sum_block<const PAIRED: bool, const LANES: usize>(&self, row: &mut [f32], first: usize) {
-        let mut sums = [self.start; LANES];
+    fn sum_block<S: Simd, const PAIRED: bool, const VECTORS: usize>(&self, row: &mut [f32], first: usize) {
+        let block = first..first + VECTORS * S::WIDTH;
+        let mut sums = [S::splat(self.start); VECTORS];
         for (weight, line) in &self.single {
-            sums.iter_mut().zip(&line[first..first + LANES]).for_each(|(sum, value)| *sum += weight * value);
+            let (weight, line) = (S::splat(*weight), &line[block.clone()]);
+            for (sum, values) in sums.iter_mut().zip(line.chunks_exact(S::WIDTH)) {
+                *sum = S::add(*sum, S::mul(weight, S::load(values)));
+            }
         }
         if PAIRED {
             for (weight, [before, after]) in &self.paired {
-                let pairs = before[first..first + LANES].iter().zip(&after[first..first + LANES]);
+                let (weight, before, after) = (S::splat(*weight), &before[block.clone()], &after[block.clone()]);
+                let pairs = before.chunks_exact(S::WIDTH).zip(after.chunks_exact(S::WIDTH));
+                for (sum, (before, after)) in sums.iter_mut().zip(pairs) {
+                    *sum = S::add(*sum, S::mul(weight, S::add(S::load(before), S::load(after))));
+                }
+            }
+        }
+        for (sum, values) in sums.into_iter().zip(row[block].chunks_exact_mut(S::WIDTH)) {
+            S::store(sum, values);
+        }
+    }
+
+    /// Computes [`WeightedLines::sum`] for fewer values from `first` than a vector has.
+    #[inline(always)]
+    fn sum_few<const PAIRED: bool, const COUNT: usize>(&self, row: &mut [f32], first: usize) {
+        let mut sums = [self.start; COUNT];
+        for (weight, line) in &self.single {
+            sums.iter_mut().zip(&line[first..first + COUNT]).for_each(|(sum, value)| *sum += weight * value);
+        }
+        if PAIRED {
+            for (weight, [before, after]) in &self.paired {
+                let pairs = before[first..first + COUNT].iter().zip(&after[first..first + COUNT]);
                 sums.iter_mut().zip(pairs).for_each(|(sum, (a, b))| *sum += weight * (a + b));
             }
         }
-        row[first..first + LANES].copy_from_slice(&sums);
+        row[first..first + COUNT].copy_from_slice(&sums);
     }
 }
 
@@ -106,6 +151,21 @@ impl<'a> WeightedLines<'a> {
 mod tests {
     use super::*;
     use crate::random::Key;
+    use crate::simd::{SimdKernel, on_every_class};
+
+    #[derive(Clone)]
+    struct Sum<'a>(&'a WeightedLines<'a>, usize);
+
+    impl SimdKernel for Sum<'_> {
+        type Output = Vec<f32>;
+
+        #[inline(always)]
+        fn run<S: Simd>(self) -> Vec<f32> {
+            let mut row = vec![f32::NAN; self.1];
+            self.0.sum::<S>(&mut row);
+            row
+        }
+    }
 
     #[test]
     fn sum_does_not_depend_on_row_length() {
@@ -116,9 +176,8 @@ mod tests {
             for length in 1..=150 {
                 let mut terms = WeightedLines::default();
                 terms.gather(&half, order, |offset| Some(&lines[(3 + offset) as usize][..length]));
-                let mut row = vec![f32::NAN; length];
-                terms.sum(&mut row);
-                for (x, sum) in row.into_iter().enumerate() {
+                let rows = on_every_class(Sum(&terms, length));
+                for (x, sum) in rows.into_iter().flat_map(|row| row.into_iter().enumerate()) {
                     let mut expected = half[0] * lines[3][x];
                     for k in 1..=3 {
                         let (before, after) = (lines[3 - k][x], lines[3 + k][x]);
@@ -136,10 +195,10 @@ mod tests {
     #[test]
     fn paired_sum_of_negative_zeros_is_negative_zero() {
         let zeros = [-0.0f32; 20];
-        let mut row = [1.0; 20];
         let mut terms = WeightedLines::default();
         terms.gather(&[0.5, 0.25], SumOrder::Paired, |_| Some(&zeros));
-        terms.sum(&mut row);
-        assert!(row.iter().all(|value| value.to_bits() == (-0.0f32).to_bits()));
+        for row in on_every_class(Sum(&terms, zeros.len())) {
+            assert!(row.iter().all(|value| value.to_bits() == (-0.0f32).to_bits()));
+        }
     }
 }

@@ -31,21 +31,16 @@ impl SimdKernel for GaussianWithin<'_> {
         // The result of a pass is the input of the next one, which reads beyond the spans by its reach.
         let after_y = spans.grown([0, 0, reach[2]]);
         let passes = [after_y.grown([0, reach[1], 0]), after_y, spans.clone()];
+        let mut filled = filled_rows(values);
         let mut last: Option<Array3<f32>> = None;
         let mut spare: Option<Array3<f32>> = None;
         for axis in (0..3).filter(|&axis| reach[axis] > 0) {
             let source = last.as_ref().unwrap_or(values);
-            let mut target = match spare.take() {
-                // Cleared, because this pass does not write all rows of the earlier one.
-                Some(mut spare) => {
-                    spare.as_mut_slice().fill(0.0);
-                    spare
-                }
-                None => Array3::filled(values.shape(), 0.0f32),
-            };
+            // Not cleared: a pass writes all values that the next one reads.
+            let mut target = spare.take().unwrap_or_else(|| Array3::filled(values.shape(), 0.0f32));
             match axis {
-                0 => filter.pass_along_rows(source, &passes[0], &mut target),
-                _ => filter.pass_across_rows(axis, source, &passes[axis], &mut target),
+                0 => filter.pass_along_rows::<S>(source, &passes[0], &filled, &mut target),
+                _ => filled = filter.pass_across_rows::<S>(axis, source, &passes[axis], &filled, &mut target),
             }
             spare = last.replace(target);
         }
@@ -61,10 +56,16 @@ fn filled_rows(values: &Array3<f32>) -> Vec<bool> {
 }
 
 impl Gaussian {
-    /// Smooths along x.
+    /// Smooths along x the rows of a span that are `filled`.
     #[inline(always)]
-    fn pass_along_rows(&self, source: &Array3<f32>, spans: &RowSpans, target: &mut Array3<f32>) {
-        let ([nx, ny, nz], half, filled) = (source.shape(), &self.weights[0], filled_rows(source));
+    fn pass_along_rows<S: Simd>(
+        &self,
+        source: &Array3<f32>,
+        spans: &RowSpans,
+        filled: &[bool],
+        target: &mut Array3<f32>,
+    ) {
+        let ([nx, ny, nz], half) = (source.shape(), &self.weights[0]);
         let margin = half.len() - 1;
         let mut padded = vec![0.0f32; nx + 2 * margin];
         for z in 0..nz {
@@ -74,7 +75,7 @@ impl Gaussian {
                     continue;
                 }
                 self.pad(source.row(y, z), &mut padded);
-                let mut terms = WeightedLines::default();
+                let mut terms = WeightedLines::with_space_for(half);
                 // Mirrored: of two voxels at the same distance the later one is added first. The bits of recorded tumors depend on this order.
                 terms.gather(
                     half,
@@ -82,15 +83,23 @@ impl Gaussian {
                     #[inline(always)]
                     |by| Some(&padded[margin.strict_sub_signed(by) + span.start..][..span.len()]),
                 );
-                terms.sum(&mut target.row_mut(y, z)[span]);
+                terms.sum::<S>(&mut target.row_mut(y, z)[span]);
             }
         }
     }
 
-    /// Smooths along y or z.
+    /// Smooths along y or z the rows that are `filled`. Returns which rows are filled afterwards.
     #[inline(always)]
-    fn pass_across_rows(&self, axis: usize, source: &Array3<f32>, spans: &RowSpans, target: &mut Array3<f32>) {
-        let ([_, ny, nz], half, filled) = (source.shape(), &self.weights[axis], filled_rows(source));
+    fn pass_across_rows<S: Simd>(
+        &self,
+        axis: usize,
+        source: &Array3<f32>,
+        spans: &RowSpans,
+        filled: &[bool],
+        target: &mut Array3<f32>,
+    ) -> Vec<bool> {
+        let ([_, ny, nz], half) = (source.shape(), &self.weights[axis]);
+        let mut filled_after = vec![false; filled.len()];
         let mut terms = WeightedLines::default();
         // Along z, column by column, so that rows that are read several times stay in the first-level cache.
         let (outer, inner) = if axis == 2 { (ny, nz) } else { (nz, ny) };
@@ -111,9 +120,11 @@ impl Gaussian {
                         filled[y + ny * z].then(|| &source.row(y, z)[span.clone()])
                     },
                 );
-                terms.sum(&mut target.row_mut(y, z)[span.clone()]);
+                filled_after[y + ny * z] = !terms.is_empty();
+                terms.sum::<S>(&mut target.row_mut(y, z)[span.clone()]);
             }
         }
+        filled_after
     }
 }
 
