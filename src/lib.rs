@@ -81,6 +81,7 @@
 #![warn(missing_docs, clippy::undocumented_unsafe_blocks)]
 
 pub mod attempt;
+pub mod calibrate;
 mod chart;
 pub mod cli;
 pub mod compose;
@@ -103,6 +104,7 @@ pub mod run;
 pub mod score;
 pub mod simd;
 pub mod sink;
+pub mod statistics;
 pub mod store;
 pub mod suggest;
 pub mod synth;

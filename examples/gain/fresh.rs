@@ -21,8 +21,8 @@ pub fn tumors(plan: &Plan, above: f64, attempts: u32) -> Result<TumorMaker> {
     let scorers = synthesis.attempts.scorers.iter().filter(|node| node.stage.scores().contains(&Score::FoundFraction));
     let scorers = scorers.map(|node| Arc::clone(&node.stage)).collect();
     let accept = vec![format!("found_fraction > {above}")];
-    let test = QualityTest::new(QualityTestConfig { attempts, accept });
+    let test = QualityTest::new(QualityTestConfig { attempts: Some(attempts), accept, ..QualityTestConfig::default() });
     let test = test.map_err(|problems| settings_error("the test of fresh tumors", problems))?;
     let attempts = AttemptLoop::new(Arc::clone(&synthesis.attempts.synthesize), scorers, test);
-    Ok(TumorMaker { attempts, organs: synthesis.organs.clone() })
+    Ok(TumorMaker { attempts, organs: synthesis.organs.clone(), per_scan: 1 })
 }

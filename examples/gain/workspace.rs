@@ -14,7 +14,7 @@ use freetumor::nn::device::DeviceKind;
 use freetumor::nn::service::Service;
 use freetumor::simd::Class;
 use freetumor::store::canonical;
-use freetumor::store::write_whole;
+use freetumor::store::write_atomic;
 use freetumor::volume::Preprocess;
 use serde::Serialize;
 
@@ -79,7 +79,7 @@ impl Workspace {
         if let Some(folder) = path.parent() {
             self.create_folder(folder)?;
         }
-        write_whole(path, |out| out.write_all(bytes)).map_err(|cause| Error::io("cannot write", path, cause))
+        write_atomic(path, |out| out.write_all(bytes)).map_err(|cause| Error::io("cannot write", path, cause))
     }
 
     /// Writes a value as JSON.

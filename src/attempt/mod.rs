@@ -11,6 +11,7 @@
 //! # Source
 //! FreeTumor accepts a synthetic tumor with a found fraction above 0.7, with up to ten attempts when it saves data sets.
 
+mod order;
 mod tumor;
 
 use std::sync::Arc;
@@ -21,8 +22,10 @@ pub use tumor::OrganAttempts;
 
 use crate::error::Fault;
 use crate::filter::QualityTest;
+use crate::id::SampleId;
+use crate::random::Key;
 use crate::score::{ScoreStage, Scores};
-use crate::synth::{Attempt, Synthesize};
+use crate::synth::{Attempt, AttemptKey, Synthesize};
 
 /// A synthesis with its score stages and quality tests.
 #[derive(Clone)]
@@ -44,6 +47,8 @@ pub struct ScoreNode {
     pub name: String,
     /// The stage.
     pub stage: Arc<dyn ScoreStage>,
+    /// The score stages whose scores it may read: indices into [`AttemptLoop::scorers`], all below its own.
+    pub after: Vec<usize>,
 }
 
 /// A quality test with the score stages it depends on.
@@ -103,8 +108,33 @@ pub struct BranchOutcome {
     pub branch: usize,
     /// The scores of the branch's stages.
     pub scores: Scores,
+    /// The density ratio of real and synthetic tumors at the scores; `None` without calibration.
+    pub likeness: Option<f64>,
+    /// The probability of the acceptance; `None` without calibration.
+    pub acceptance: Option<f64>,
     /// Accepted, or the reason for the rejection.
     pub outcome: Outcome,
+}
+
+/// The numbers that a candidate's id determines.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CandidateNumbers {
+    /// The random number of calibrated acceptance, in 0..1.
+    pub draw: f64,
+    /// The number whose remainder selects one of several cross-fitted networks.
+    pub fold: u64,
+}
+
+impl CandidateNumbers {
+    /// Returns the numbers of a key.
+    pub fn of(key: Key) -> Self {
+        Self { draw: key.stream("accept").uniform(0.0, 1.0), fold: key.stream("fold").index(1 << 32) as u64 }
+    }
+
+    /// Returns the numbers of a candidate in a pipeline: a function of values in its row.
+    pub fn of_candidate(seed: u64, candidate_id: SampleId) -> Self {
+        Self::of(Key::root(seed).with("candidate", &candidate_id.to_string()))
+    }
 }
 
 /// A timed step of the attempt loop.
@@ -129,6 +159,12 @@ pub trait Observer {
         work()
     }
 
+    /// Returns the numbers that the id of a candidate determines, by default those of the attempt's key.
+    fn numbers(&self, key: AttemptKey, attempt: u32) -> CandidateNumbers {
+        let _ = attempt;
+        CandidateNumbers::of(key.attempt())
+    }
+
     /// Receives an attempt after all branches have decided.
     ///
     /// # Errors
@@ -141,7 +177,8 @@ impl AttemptLoop {
     /// position.
     pub fn new(synthesize: Arc<dyn Synthesize>, scorers: Vec<Arc<dyn ScoreStage>>, test: QualityTest) -> Self {
         let branch = Branch { name: "test".to_owned(), scorers: (0..scorers.len()).collect(), test };
-        let named = |(position, stage)| ScoreNode { name: format!("scores {position}"), stage };
+        let named =
+            |(position, stage)| ScoreNode { name: format!("scores {position}"), stage, after: (0..position).collect() };
         Self {
             name: "tumors".to_owned(),
             synthesize,
@@ -157,10 +194,15 @@ impl AttemptLoop {
     #[must_use]
     pub fn only(&self, branch: usize) -> Self {
         let Branch { name, scorers, test } = &self.branches[branch];
+        let selected = |&index: &usize| {
+            let node = self.scorers[index].clone();
+            let after = (0..scorers.len()).filter(|&at| node.after.contains(&scorers[at])).collect();
+            ScoreNode { after, ..node }
+        };
         Self {
             name: self.name.clone(),
             synthesize: Arc::clone(&self.synthesize),
-            scorers: scorers.iter().map(|&index| self.scorers[index].clone()).collect(),
+            scorers: scorers.iter().map(selected).collect(),
             branches: vec![Branch { name: name.clone(), scorers: (0..scorers.len()).collect(), test: test.clone() }],
         }
     }

@@ -1,8 +1,8 @@
 //! The attempts at the tumors in one organ of one scan.
 
-use super::{AttemptLoop, AttemptOutcomes, BranchOutcome, Observer, Outcome, Step};
+use super::{AttemptLoop, AttemptOutcomes, BranchOutcome, CandidateNumbers, Observer, Outcome, Step};
 use crate::error::Fault;
-use crate::filter::Verdict;
+use crate::filter::{ScoreSelection, TestedCandidate, Verdict};
 use crate::mask::{MaskedScan, Organ};
 use crate::random::Key;
 use crate::score::{Score, Scorer, Scores};
@@ -17,6 +17,17 @@ pub struct OrganAttempts<'scan> {
     attempts: Box<dyn Attempts + 'scan>,
     /// Prepared with the first candidate, because a scorer may infer on the whole original organ first.
     scorers: Vec<Option<Box<dyn Scorer + 'scan>>>,
+    /// For each branch, its score stages in the order in which they score.
+    orders: Vec<Vec<usize>>,
+}
+
+/// A candidate with its number and its scores so far.
+struct ScoredCandidate<'a> {
+    candidate: &'a Candidate,
+    number: u32,
+    numbers: CandidateNumbers,
+    /// The scores of each stage that has scored, with the scores that it could read.
+    computed: Vec<Option<Scores>>,
 }
 
 impl<'scan> OrganAttempts<'scan> {
@@ -28,14 +39,16 @@ impl<'scan> OrganAttempts<'scan> {
     ) -> Result<Self, O::Stop> {
         let attempts = observer.step(Step::Prepare, &stages.name, None, || stages.synthesize.site_plan(masked, organ));
         let attempts = attempts.map_err(|fault| fault.during(&organ.name).at_node(&stages.name))?;
-        Ok(Self { stages, masked, organ, attempts, scorers: stages.scorers.iter().map(|_| None).collect() })
+        let scorers = stages.scorers.iter().map(|_| None).collect();
+        let orders = stages.branches.iter().map(|branch| stages.order(branch)).collect();
+        Ok(Self { stages, masked, organ, attempts, scorers, orders })
     }
 
     /// Attempts one tumor until every branch has accepted a candidate or has no attempts left. `key` defines all random numbers.
     ///
     /// # Errors
     /// A fault of a stage with the name of the stage, or the error of the observer. The observer has received all attempts before it.
-    pub fn tumor<O: Observer>(&mut self, key: Key, observer: &mut O) -> Result<(), O::Stop> {
+    pub fn attempt_tumor<O: Observer>(&mut self, key: Key, observer: &mut O) -> Result<(), O::Stop> {
         let stages = self.stages;
         let mut open: Vec<usize> = (0..stages.branches.len()).collect();
         for number in 0.. {
@@ -48,7 +61,11 @@ impl<'scan> OrganAttempts<'scan> {
             let attempt = attempt.map_err(|fault| self.with_attempt(fault, number).at_node(&stages.name))?;
             let outcomes = match &attempt {
                 Attempt::Rejected { reason } => open.iter().map(|&branch| rejected(branch, reason)).collect(),
-                Attempt::Candidate(candidate) => self.decide(candidate, number, &open, observer)?,
+                Attempt::Candidate(candidate) => {
+                    let numbers = observer.numbers(key, number);
+                    let computed = vec![None; stages.scorers.len()];
+                    self.decide(ScoredCandidate { candidate, number, numbers, computed }, &open, observer)?
+                }
             };
             let accepted = |branch: &usize| {
                 outcomes.iter().any(|outcome| outcome.branch == *branch && outcome.outcome.is_accepted())
@@ -62,43 +79,63 @@ impl<'scan> OrganAttempts<'scan> {
     /// Scores a candidate once for all open branches and applies their quality tests.
     fn decide<O: Observer>(
         &mut self,
-        candidate: &Candidate,
-        number: u32,
+        mut scored: ScoredCandidate<'_>,
         open: &[usize],
         observer: &mut O,
     ) -> Result<Vec<BranchOutcome>, O::Stop> {
         let stages = self.stages;
-        let mut computed: Vec<Option<Scores>> = vec![None; stages.scorers.len()];
         let mut outcomes = Vec::with_capacity(open.len());
         for &branch in open {
+            let test = &stages.branches[branch].test;
             let mut scores = Scores::default();
-            for &index in &stages.branches[branch].scorers {
-                let node = &stages.scorers[index];
-                if let Some(stage_scores) = &computed[index] {
-                    merge(&mut scores, stage_scores, node.stage.scores());
-                    continue;
+            for index in self.orders[branch].clone() {
+                if test.selection() == ScoreSelection::UntilRejected && test.failing_known(&scores).is_some() {
+                    break;
                 }
-                self.score(index, candidate, number, &mut scores, observer)?;
-                computed[index] = Some(scores.clone());
+                self.score(index, &mut scored, &mut scores, observer)?;
             }
-            let outcome = match stages.branches[branch].test.verdict(&scores) {
-                Verdict::Accepted => Outcome::Accepted,
-                Verdict::Rejected { condition } => Outcome::Rejected { reason: condition.to_string() },
+            let candidate = scored.candidate;
+            // A condition on a score that was not computed is not the reason.
+            let known =
+                (test.selection() == ScoreSelection::UntilRejected).then(|| test.failing_known(&scores)).flatten();
+            let decision = test.decide(&TestedCandidate {
+                organ: &self.organ.name,
+                diameter_mm: candidate.geometry.diameter_mm,
+                tilt: candidate.geometry.tilt,
+                scores: &scores,
+                draw: scored.numbers.draw,
+            });
+            let outcome = match (known, decision.verdict) {
+                (Some(condition), _) => Outcome::Rejected { reason: condition.to_string() },
+                (None, Verdict::Accepted) => Outcome::Accepted,
+                (None, Verdict::Rejected { reason }) => Outcome::Rejected { reason: reason.to_string() },
             };
-            outcomes.push(BranchOutcome { branch, scores, outcome });
+            let (likeness, acceptance) = (decision.likeness, decision.acceptance);
+            outcomes.push(BranchOutcome { branch, scores, likeness, acceptance, outcome });
         }
         Ok(outcomes)
     }
 
+    /// Adds the scores of a stage to `scores`; computes them unless another branch has.
     fn score<O: Observer>(
         &mut self,
         index: usize,
-        candidate: &Candidate,
-        number: u32,
+        scored: &mut ScoredCandidate<'_>,
         scores: &mut Scores,
         observer: &mut O,
     ) -> Result<(), O::Stop> {
         let node = &self.stages.scorers[index];
+        if let Some(computed) = &scored.computed[index] {
+            merge(scores, computed, node.stage.scores());
+            return Ok(());
+        }
+        // A stage reads the scores of the stages before it alone, so that branches with other stages have the same results.
+        let mut own = Scores::default();
+        for &earlier in &node.after {
+            if let Some(computed) = &scored.computed[earlier] {
+                merge(&mut own, computed, self.stages.scorers[earlier].stage.scores());
+            }
+        }
         let scorer = match &mut self.scorers[index] {
             Some(scorer) => scorer,
             empty => {
@@ -107,8 +144,13 @@ impl<'scan> OrganAttempts<'scan> {
                 empty.insert(scorer.map_err(|fault| fault.during(&organ.name).at_node(&node.name))?)
             }
         };
-        let scored = observer.step(Step::Score, &node.name, Some(number), || scorer.score(candidate, scores));
-        Ok(scored.map_err(|fault| self.with_attempt(fault, number).at_node(&node.name))?)
+        let (number, fold) = (scored.number, scored.numbers.fold);
+        let result = observer
+            .step(Step::Score, &node.name, Some(number), || scorer.score_in_fold(scored.candidate, fold, &mut own));
+        result.map_err(|fault| self.with_attempt(fault, number).at_node(&node.name))?;
+        merge(scores, &own, node.stage.scores());
+        scored.computed[index] = Some(own);
+        Ok(())
     }
 
     fn with_attempt(&self, fault: Fault, number: u32) -> Fault {
@@ -117,7 +159,8 @@ impl<'scan> OrganAttempts<'scan> {
 }
 
 fn rejected(branch: usize, reason: &str) -> BranchOutcome {
-    BranchOutcome { branch, scores: Scores::default(), outcome: Outcome::Rejected { reason: reason.to_owned() } }
+    let outcome = Outcome::Rejected { reason: reason.to_owned() };
+    BranchOutcome { branch, scores: Scores::default(), likeness: None, acceptance: None, outcome }
 }
 
 /// Copies the scores in `selection` from `source` to `scores`.
@@ -142,7 +185,7 @@ impl AttemptLoop {
         key: Key,
     ) -> Result<Option<Box<Candidate>>, Fault> {
         let mut first = FirstAccepted { branches: self.branches.len(), candidate: None };
-        self.prepare(masked, organ, &mut first)?.tumor(key, &mut first)?;
+        self.prepare(masked, organ, &mut first)?.attempt_tumor(key, &mut first)?;
         Ok(first.candidate)
     }
 

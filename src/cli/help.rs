@@ -54,10 +54,18 @@ const EXAMPLES: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "calibrate",
+        &[
+            "freetumor calibrate mine.toml --labeled train-segmentor.toml",
+            "freetumor calibrate mine.toml --labeled train-segmentor.toml --steer 4 --out liver.reference.json",
+        ],
+    ),
+    (
         "train",
         &[
             "freetumor train segmentor pipelines/train-segmentor-small.toml",
             "freetumor train segmentor pipelines/train-segmentor-small.toml --resume",
+            "freetumor train segmentor pipelines/train-segmentor-small.toml --folds 5",
         ],
     ),
     ("completions", &["freetumor completions bash > ~/.local/share/bash-completion/completions/freetumor"]),

@@ -16,7 +16,7 @@ use crate::error::{Error, Fault, Result};
 use crate::ingest::nifti::{Datatype, encode_header, encode_series_header};
 use crate::nn::weights::{Precision, write_safetensors};
 use crate::sink::volume_files::DEFAULT_GZIP_LEVEL;
-use crate::store::write_whole;
+use crate::store::write_atomic;
 use crate::volume::{Array3, Grid};
 
 /// Run a network on a scan or on a tensor
@@ -63,7 +63,7 @@ pub fn infer(args: &InferArgs, stdout: &mut dyn Write) -> Result<u8> {
         let summary = format!("{}: output {:?}", args.output.display(), logits.dims());
         let tensors = BTreeMap::from([("output".to_owned(), logits)]);
         let write = |out: &mut dyn Write| write_safetensors(out, &tensors, &BTreeMap::new(), Precision::Single);
-        write_whole(&args.output, write).map_err(|error| Error::io("cannot write", &args.output, error))?;
+        write_atomic(&args.output, write).map_err(|error| Error::io("cannot write", &args.output, error))?;
         summary
     } else {
         segment(args, &network)?
@@ -188,5 +188,5 @@ fn write_nifti(path: &Path, header: &[u8], voxels: impl FnOnce(&mut dyn Write) -
         voxels(&mut out)?;
         out.finish().map(|_| ())
     };
-    write_whole(path, fill).map_err(|error| Error::io("cannot write", path, error))
+    write_atomic(path, fill).map_err(|error| Error::io("cannot write", path, error))
 }

@@ -33,14 +33,14 @@ pub struct MessageStyle {
 
 static STYLE: OnceLock<MessageStyle> = OnceLock::new();
 
-/// Returns the style of the process; plain text before [`MessageStyle::start`].
+/// Returns the message style of the process; plain text before [`MessageStyle::start`].
 pub fn style() -> MessageStyle {
     STYLE.get().copied().unwrap_or_default()
 }
 
 impl MessageStyle {
-    /// Sets the style of the process and starts the log; only the first call has an effect.
-    pub fn start(self) {
+    /// Makes this the message style of the process and initializes logging and starts the log; only the first call has an effect.
+    pub fn install(self) {
         if STYLE.set(self).is_err() {
             return;
         }
@@ -86,7 +86,7 @@ enum Level {
     Error,
 }
 
-/// A writer for messages in the style of the process.
+/// A writer for messages in the message style of the process.
 #[derive(Debug, Default)]
 pub struct Messages {
     style: MessageStyle,

@@ -3,6 +3,7 @@
 //! This module owns flags, messages on the terminal and exit codes: 0 without failures, 1 with failed scans or cases, 2 if the command
 //! could not run. Results go to standard output; progress, warnings and errors to standard error.
 
+pub mod calibrate;
 pub mod completions;
 pub mod decode;
 pub mod evaluate;
@@ -83,6 +84,7 @@ enum Command {
     Infer(infer::InferArgs),
     Evaluate(evaluate::EvaluateArgs),
     Train(train::TrainArgs),
+    Calibrate(calibrate::CalibrateArgs),
     Completions(completions::CompletionsArgs),
     Man(completions::ManArgs),
     #[command(hide = true)]
@@ -103,7 +105,7 @@ impl Cli {
             error.exit();
         }
         let style = MessageStyle { format: LogFormat::Json, ..MessageStyle::default() };
-        style.start();
+        style.install();
         let message = error.to_string();
         // A closed standard error loses the message, not the exit code.
         let _ = writeln!(Messages::new(style), "{}", message.lines().collect::<Vec<_>>().join(" "));
@@ -141,7 +143,7 @@ impl Cli {
     /// # Errors
     /// If the command could not run or had to stop.
     pub fn run(&self) -> Result<u8> {
-        self.style().start();
+        self.style().install();
         if let Some(class) = self.kernel_class {
             Class::select(class)?;
         }
@@ -165,6 +167,7 @@ impl Cli {
             Command::Infer(args) => infer::infer(args, stdout),
             Command::Evaluate(args) => evaluate::evaluate(args, stdout, stderr),
             Command::Train(args) => train::train(args, &registry, stdout, stderr),
+            Command::Calibrate(args) => calibrate::calibrate(args, &registry, stdout, stderr),
             Command::Completions(args) => completions::completions(args, command(), stdout),
             Command::Man(args) => completions::man(args, command(), stdout),
             Command::DecodeDicom => Ok(decode::run()),

@@ -153,7 +153,10 @@ impl NetworkArgs {
         let (model, roi) = (model.model(), self.preprocessing(weights).roi);
         let divisor = model.side_divisor();
         if !(0.0..1.0).contains(&self.overlap) {
-            return Err(Error::new(format!("--overlap {}: expected a share from 0 to below 1", self.overlap)));
+            return Err(Error::new(format!(
+                "--overlap {}: expected a fraction of at least 0 and below 1",
+                self.overlap
+            )));
         }
         let voxels = roi.iter().try_fold(1usize, |all, side| all.checked_mul(*side));
         if voxels.is_none_or(|voxels| voxels > MAX_VOXELS) {

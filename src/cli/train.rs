@@ -13,11 +13,11 @@ use super::messages::style;
 use super::network::DeviceName;
 use super::print::{ignore_closed_pipe, pluralize, print_error, print_json, print_problems};
 use super::run::{at_least_one, default_memory_bytes};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::{GraphFile, Registry};
 use crate::nn::weights::Precision;
 use crate::train::run::{Progress, TrainingReport, format_numbers};
-use crate::train::{CheckedTask, TrainingObserver, TrainingOptions, TrainingOutcome, TrainingStage, check};
+use crate::train::{CheckedTask, Fold, TrainingObserver, TrainingOptions, TrainingOutcome, TrainingStage, check};
 
 /// Train the networks: a segmentor, a generator with its discriminator, the final segmentor
 ///
@@ -41,6 +41,9 @@ pub struct TrainArgs {
     /// Override a setting of the file, such as train.steps=2000
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub set: Vec<String>,
+    /// Train this many segmentors, each without the patients of one fold of the labeled patients, into OUT/fold-0, OUT/fold-1, …
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u64).range(2..=100))]
+    pub folds: Option<u64>,
     /// Resume the training run in the folder
     #[arg(long)]
     pub resume: bool,
@@ -108,26 +111,45 @@ impl TrainArgs {
 pub fn train(args: &TrainArgs, registry: &Registry, stdout: &mut dyn Write, stderr: &mut dyn Write) -> Result<u8> {
     let file = GraphFile::open(&args.config)?.with_sets(&args.set);
     let stage = args.stage.stage();
-    let CheckedTask { problems, task } = check(stage, &file, registry);
-    print_problems(&file, &problems.iter().collect::<Vec<_>>(), stderr)?;
-    let Some(task) = task else { return Ok(2) };
-    let options = args.options(task.name())?;
-    let mut progress = TrainingProgress::new(stage.name(), &mut *stderr);
-    let outcome = task.run(&options, &mut progress);
-    progress.finish();
-    let TrainingOutcome { report, failed_scans } = outcome?;
-    if args.json {
-        print_json(&report, stdout)?;
-    } else {
-        ignore_closed_pipe(write!(stdout, "{}", Summary(&report)))?;
+    if args.folds.is_some() && stage != TrainingStage::Segmentor {
+        return Err(Error::new(format!("expected the stage `segmentor` with --folds, got `{}`", stage.name()))
+            .with_hint("only segmentors are cross-fitted: they score real tumors"));
     }
-    if failed_scans > 0 {
-        let list = report.folder.join("private").join("scans.jsonl");
-        let scans = pluralize(failed_scans, "scan");
-        writeln!(stderr, "warning: skipped {scans}; {} lists the file of each scan", list.display())
-            .map_err(print_error)?;
+    let count = args.folds.unwrap_or(1) as usize;
+    let (mut any_failed, mut reports) = (false, Vec::new());
+    for index in 0..count {
+        let CheckedTask { problems, task } = check(stage, &file, registry);
+        if index == 0 {
+            print_problems(&file, &problems.iter().collect::<Vec<_>>(), stderr)?;
+        }
+        let Some(mut task) = task else { return Ok(2) };
+        let mut options = args.options(task.name())?;
+        if args.folds.is_some() {
+            task = task.with_fold(Fold { index, count });
+            options.out = options.out.join(format!("fold-{index}"));
+        }
+        let mut progress = TrainingProgress::new(stage.name(), &mut *stderr);
+        let outcome = task.run(&options, &mut progress);
+        progress.finish();
+        let TrainingOutcome { report, failed_scans } = outcome?;
+        if !args.json {
+            ignore_closed_pipe(write!(stdout, "{}", Summary(&report)))?;
+        }
+        if failed_scans > 0 {
+            let list = report.folder.join("private").join("scans.jsonl");
+            let scans = pluralize(failed_scans, "scan");
+            writeln!(stderr, "warning: skipped {scans}; {} lists the file of each scan", list.display())
+                .map_err(print_error)?;
+        }
+        any_failed |= failed_scans > 0;
+        reports.push(report);
     }
-    Ok(u8::from(failed_scans > 0))
+    match (args.json, args.folds, reports.first()) {
+        (true, None, Some(report)) => print_json(report, stdout)?,
+        (true, ..) => print_json(&reports, stdout)?,
+        _ => {}
+    }
+    Ok(u8::from(any_failed))
 }
 
 /// Prints the progress of a training on standard error: a bar on a terminal, lines at intervals otherwise.

@@ -94,9 +94,8 @@ where
                         let _ = activator.activate();
                     };
                     if pool.submit(settings.priority, job).is_err() {
-                        abort.set(Error::new(
-                            "the queue of the pool is shorter than the number of items of its operators",
-                        ));
+                        let error = Error::new("internal error: the queue of the thread pool is full");
+                        abort.set(error.with_hint("report this error with the graph file and the log"));
                         break;
                     }
                     running += 1;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use crate::attempt::{AttemptOutcomes, Observer, Step as LoopStep};
+use crate::attempt::{AttemptOutcomes, CandidateNumbers, Observer, Step as LoopStep};
 use crate::compose::Overlay;
 use crate::error::{Error, Fault};
 use crate::graph::{Plan, Port, SynthesisNode, TumorIdentity, TumorRequest};
@@ -14,7 +14,7 @@ use crate::run::seal::{KEPT_REJECTIONS, rejection_group};
 use crate::run::spool::{SampleFiles, ScanSpool};
 use crate::score::Scores;
 use crate::sink::Content;
-use crate::synth::{Attempt, Candidate};
+use crate::synth::{Attempt, AttemptKey, Candidate};
 
 use super::telemetry::{Step, Telemetry, Timing};
 use super::{Epoch, Progress};
@@ -106,7 +106,7 @@ impl ScanContext<'_> {
         let mut attempts = synthesis.attempts.prepare(self.masked, organ, &mut recorder)?;
         for &request in requests {
             (recorder.request, recorder.tumor) = (request, tumor(request));
-            attempts.tumor(tumor(request).key(), &mut recorder).map_err(|failure| match failure {
+            attempts.attempt_tumor(tumor(request).key(), &mut recorder).map_err(|failure| match failure {
                 Failure::Scan(fault) => Failure::Scan(fault.during(&format!("variant {}", request.variant))),
                 run @ Failure::Run(_) => run,
             })?;
@@ -139,6 +139,8 @@ impl ScanContext<'_> {
             geometry: None,
             candidate_digest: None,
             scores: Scores::default(),
+            likeness: None,
+            acceptance: None,
             outcome: crate::record::Outcome::Accepted,
             stage_digest: synthesis.digests.results,
             score_stages: Vec::new(),
@@ -209,6 +211,10 @@ impl Observer for Recorder<'_> {
         self.scan.telemetry.time(Timing { epoch: self.scan.epoch, step, node, scan_id, sample_id }, work)
     }
 
+    fn numbers(&self, _: AttemptKey, attempt: u32) -> CandidateNumbers {
+        CandidateNumbers::of_candidate(self.scan.plan.seed, self.tumor.sample_id(attempt))
+    }
+
     fn on_attempt(&mut self, attempt: AttemptOutcomes) -> Result<(), Failure> {
         let scan = self.scan;
         let candidate = match &attempt.attempt {
@@ -222,6 +228,7 @@ impl Observer for Recorder<'_> {
             row.geometry = candidate.map(|candidate| candidate.geometry.clone());
             row.candidate_digest = digest;
             (row.scores, row.outcome) = (outcome.scores, outcome.outcome);
+            (row.likeness, row.acceptance) = (outcome.likeness, outcome.acceptance);
             scan.progress.attempt(row.outcome.is_accepted());
             rows.push(row);
         }

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::store::write_whole;
+use crate::store::write_atomic;
 
 /// Serializes a value as indented JSON with a trailing newline.
 pub(super) fn to_json(name: &str, value: &impl Serialize) -> Result<String> {
@@ -19,5 +19,5 @@ pub(super) fn create_folder(path: &Path) -> Result<()> {
 }
 
 pub(super) fn write_file(path: &Path, bytes: &[u8]) -> Result<()> {
-    write_whole(path, |out| out.write_all(bytes)).map_err(|error| Error::io("cannot write", path, error))
+    write_atomic(path, |out| out.write_all(bytes)).map_err(|error| Error::io("cannot write", path, error))
 }

@@ -91,7 +91,8 @@ pub struct Selection {
 /// Selects samples; one part of the table is in memory at a time.
 ///
 /// # Errors
-/// If the table cannot be read, there is no such commit, samples are to be grouped by `branch`, or a patient is in two splits.
+/// If the table cannot be read, the commit `config.at` does not exist, `config.per` contains the column `branch` (a sample accepted in several
+/// branches is exported once), or a patient is in two splits.
 pub fn select(run: &RunFolder, config: &SelectionConfig) -> Result<Selection> {
     if config.per.columns().any(|column| column == "branch") {
         let message = "cannot group samples by `branch`: a sample that several quality tests accepted is exported once";
@@ -133,7 +134,7 @@ pub fn select(run: &RunFolder, config: &SelectionConfig) -> Result<Selection> {
 /// Returns whether any row has a value in a column; true if there are no rows.
 ///
 /// # Errors
-/// If the table cannot be read, or there is no such commit.
+/// If the table cannot be read, or the commit `config.at` does not exist.
 pub fn has_values(run: &RunFolder, config: &SelectionConfig, column: &str) -> Result<bool> {
     let mut is_empty = true;
     for file in run.files(Table::Samples.name(), config.at)? {
@@ -149,7 +150,7 @@ pub fn has_values(run: &RunFolder, config: &SelectionConfig, column: &str) -> Re
 /// Returns the sorted values of a column over all samples; `None` if there are more than `limit` values.
 ///
 /// # Errors
-/// If the table cannot be read, or there is no such commit.
+/// If the table cannot be read, or the commit `config.at` does not exist.
 pub fn column_values(
     run: &RunFolder,
     config: &SelectionConfig,

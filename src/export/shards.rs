@@ -14,7 +14,7 @@ use super::target::{JournalEntry, Target};
 use crate::error::{Error, Result};
 use crate::id::{PatientKey, SampleId, ScanId};
 use crate::record::Split;
-use crate::sink::shards::{Shard, describe, file_name, label, write_members};
+use crate::sink::shards::{Shard, describe, file_name, label, write_archive};
 use crate::sink::tar::TarWriter;
 use crate::sink::{BUCKETS, PATCHES, WebDatasetConfig, append_sample};
 use crate::store::ContentWriter;
@@ -165,7 +165,7 @@ fn write_shard(
     let records = samples.iter().map(|sample| &sample.record).enumerate();
     let keys: Vec<(usize, SampleId, PatientKey)> =
         records.map(|(index, record)| (index, record.sample_id, record.patient_key)).collect();
-    let fill = |out: &mut dyn Write| write_members(out, &keys, |archive, index| append(archive, samples[index]));
+    let fill = |out: &mut dyn Write| write_archive(out, &keys, |archive, index| append(archive, samples[index]));
     let name = |digest: &crate::store::FileDigest| file_name(shard.epoch, table, &shard.label, &digest.sha256);
     let (file, members) = target.write_named(shard.split.name(), fill, name)?;
     let done = JournalEntry { key: shard.key(), files: vec![file], members };

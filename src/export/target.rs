@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::run::RunFolder;
 use crate::sink::shards::Member;
 use crate::store::{
-    self, ContentWriter, FileDigest, FileLock, HashingWriter, UNFINISHED, canonical, write_named, write_whole,
+    self, ContentWriter, FileDigest, FileLock, HashingWriter, UNFINISHED, canonical, write_atomic, write_named,
 };
 
 const JOURNAL: &str = ".freetumor-export.jsonl";
@@ -134,7 +134,7 @@ impl Target {
     pub(super) fn write(&self, path: &str, fill: ContentWriter<'_>) -> Result<ExportedFile> {
         let full_path = self.prepare_path(path)?;
         let mut digest = None;
-        let written = write_whole(&full_path, |out| {
+        let written = write_atomic(&full_path, |out| {
             let mut hashing = HashingWriter::new(out);
             fill(&mut hashing)?;
             digest = Some(hashing.finish().1);
@@ -280,7 +280,7 @@ fn write_journal<'a>(
     for done in done {
         text.extend(canonical::line(done)?);
     }
-    write_whole(path, |out| out.write_all(&text)).map_err(|e| unwritable(path, e))
+    write_atomic(path, |out| out.write_all(&text)).map_err(|e| unwritable(path, e))
 }
 
 fn digest_of(path: &Path) -> Result<Option<FileDigest>> {

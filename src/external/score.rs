@@ -23,7 +23,7 @@ command_config! {
     CommandScoreConfig {
         /// The scores of the program, by their columns: `["realness", "found_fraction"]`. The output must contain all of them, and no
         /// others.
-        gives: Vec<String>,
+        scores: Vec<String>,
         /// Margin of the scan around the candidate's box that is passed to the program, in mm.
         #[serde(default = "default_margin_mm")]
         margin_mm: f64,
@@ -62,12 +62,12 @@ const PLACEHOLDERS: Placeholders = Placeholders {
 /// let config: CommandScoreConfig = toml::from_str(
 ///     r#"
 ///     argv = ["/bin/sh", "-c", "echo '{{\"realness\": 0.5}}' > \"$0\"", "{output}"]
-///     gives = ["realness"]
+///     scores = ["realness"]
 ///     "#,
 /// )?;
 /// let stage = CommandScore::new(config.clone(), ".".as_ref()).unwrap();
 /// assert_eq!(stage.scores(), [Score::Realness]);
-/// let mistyped = CommandScoreConfig { gives: vec!["realnes".into()], ..config };
+/// let mistyped = CommandScoreConfig { scores: vec!["realnes".into()], ..config };
 /// let errors = CommandScore::new(mistyped, ".".as_ref()).err().unwrap();
 /// assert_eq!(errors[0].hint.as_deref(), Some("did you mean `realness`?"));
 /// # Ok::<(), toml::de::Error>(())
@@ -87,8 +87,8 @@ impl CommandScore {
         let mut errors = Vec::new();
         let program = Program::new(Stage::Score, &config.common(), graph, &PLACEHOLDERS, &mut errors);
         let mut produced = Vec::new();
-        for (index, name) in config.gives.iter().enumerate() {
-            let field = format!("gives.{index}");
+        for (index, name) in config.scores.iter().enumerate() {
+            let field = format!("scores.{index}");
             match Score::from_name(name) {
                 Some(score) if produced.contains(&score) => {
                     errors.push(ConfigError::new(field, format!("`{name}` is named twice")));
@@ -101,9 +101,9 @@ impl CommandScore {
                 }
             }
         }
-        if config.gives.is_empty() {
-            let error = ConfigError::new("gives", "expected at least one score, got none");
-            errors.push(error.with_hint("set gives = [\"realness\"]"));
+        if config.scores.is_empty() {
+            let error = ConfigError::new("scores", "expected at least one score, got none");
+            errors.push(error.with_hint("set scores = [\"realness\"]"));
         }
         check_margin(config.margin_mm, &mut errors);
         match program {
@@ -147,6 +147,15 @@ impl CommandScore {
 }
 
 impl ScoreStage for CommandScore {
+    fn reads(&self) -> Option<&[Score]> {
+        Some(&[])
+    }
+
+    /// A program starts for every candidate.
+    fn cost(&self) -> f64 {
+        50.0
+    }
+
     fn scores(&self) -> &[Score] {
         &self.produced
     }
@@ -177,7 +186,7 @@ impl Scorer for CommandScorer<'_> {
         let mut call = program.call()?;
         call.set("organ", &self.organ.name);
         let mut request = context.request(self.organ, candidate);
-        request["gives"] = self.stage.produced.iter().map(|score| score.name()).collect();
+        request["scores"] = self.stage.produced.iter().map(|score| score.name()).collect();
         program.write_text(&call.input("request", "request.json"), &request.to_string())?;
         let output = match program.exchange() {
             Exchange::Pipe => {
@@ -225,7 +234,7 @@ mod tests {
 
     #[test]
     fn output_must_contain_exactly_the_declared_scores() {
-        let config = toml::from_str("argv = ['/bin/sh', '{output}']\ngives = ['realness', 'delta_hu']").unwrap();
+        let config = toml::from_str("argv = ['/bin/sh', '{output}']\nscores = ['realness', 'delta_hu']").unwrap();
         let stage = CommandScore::new(config, Path::new(".")).unwrap();
         let parse = |text: &str| {
             let mut scores = Scores::default();
@@ -250,12 +259,13 @@ mod tests {
 
     #[test]
     fn new_rejects_unknown_and_duplicate_scores() {
-        let fields = |gives: &str| {
-            let config = toml::from_str(&format!("argv = ['/bin/sh', '{{output}}']\nmargin_mm = -1\ngives = {gives}"));
+        let fields = |scores: &str| {
+            let config =
+                toml::from_str(&format!("argv = ['/bin/sh', '{{output}}']\nmargin_mm = -1\nscores = {scores}"));
             let errors = CommandScore::new(config.unwrap(), Path::new(".")).err().unwrap();
             errors.into_iter().map(|error| error.field).collect::<Vec<_>>()
         };
-        assert_eq!(fields("['dice', 'dice', 'x']"), ["gives.1", "gives.2", "margin_mm"]);
-        assert_eq!(fields("[]"), ["gives", "margin_mm"]);
+        assert_eq!(fields("['dice', 'dice', 'x']"), ["scores.1", "scores.2", "margin_mm"]);
+        assert_eq!(fields("[]"), ["scores", "margin_mm"]);
     }
 }

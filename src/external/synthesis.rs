@@ -343,6 +343,7 @@ impl CommandAttempts<'_> {
             mass_effect: 0.0,
             infiltrating: false,
             drawn_contrast_hu: None,
+            tilt: None,
             structure: SampledStructure::default(),
         })
     }

@@ -11,7 +11,8 @@ use super::edge::Role;
 use super::file::Problems;
 use super::known_nodes::KnownNodes;
 use super::plan::{BranchNode, Feed, MaskNode, ScanStages, SinkNode, SourceNode, SynthesisNode};
-use super::registry::{BuildContext, BuiltNode, Registry};
+use super::purpose::Purpose;
+use super::registry::{BuildContext, BuiltNode, Registry, Synthesis};
 use super::settings;
 use super::spec::NodeSpec;
 use super::wiring::Wiring;
@@ -19,6 +20,7 @@ use crate::attempt::{AttemptLoop, Branch, ScoreNode};
 
 /// Builds the nodes of a wired graph.
 pub(super) struct GraphBuilder<'a, 't> {
+    pub(super) purpose: Purpose,
     pub(super) specs: &'a [NodeSpec<'t>],
     pub(super) wiring: &'a Wiring,
     pub(super) registry: &'a Registry,
@@ -70,6 +72,10 @@ impl GraphBuilder<'_, '_> {
         consistency::salts(&known, problems);
         consistency::samples(&known, problems);
         consistency::contrast_bounds(&known, problems);
+        consistency::ignored_labels(&known, problems);
+        if self.purpose != Purpose::Calibrate {
+            consistency::references(&known, problems);
+        }
         built.scans = scan_stages(&known);
         if !problems.any_error() {
             assemble(&known, &mut built);
@@ -139,6 +145,10 @@ fn with_digest(mut json: Json, node: &BuiltNode) -> Json {
     };
     if let (Some(inference), Json::Object(settings)) = (inference, &mut json) {
         settings.insert("weights_sha256".into(), inference.digest().into());
+    }
+    if let (BuiltNode::Synthesis(Synthesis { steering: Some(digest), .. }), Json::Object(settings)) = (node, &mut json)
+    {
+        settings.insert("steering_sha256".into(), digest.as_str().into());
     }
     json
 }
@@ -216,7 +226,15 @@ fn synthesis_node(
     let (mut scorers, mut score_digests) = (Vec::new(), Vec::new());
     for &at in &order {
         if let (Some(BuiltNode::Score(scoring)), Some(digests)) = (&known.nodes[at], known.digests.get(&at)) {
-            scorers.push(ScoreNode { name: name(at), stage: scoring.stage.clone() });
+            let is_read = |other: &usize| match (&known.nodes[*other], scoring.stage.reads()) {
+                (Some(BuiltNode::Score(other)), Some(reads)) => {
+                    other.stage.scores().iter().any(|score| reads.contains(score))
+                }
+                _ => true,
+            };
+            let earlier = known.ancestors[at].iter().copied().filter(|&other| other != at).filter(is_read).collect();
+            let after = indices(&order, &earlier);
+            scorers.push(ScoreNode { name: name(at), stage: scoring.stage.clone(), after });
             score_digests.push(digests.results);
         }
     }

@@ -56,13 +56,22 @@ impl CheckedGraph {
 /// assert_eq!(kind.hint.as_deref(), Some("did you mean `quality-test`?"));
 /// ```
 pub fn check(file: &GraphFile, registry: &Registry) -> CheckedGraph {
+    check_for(Purpose::Run, file, registry)
+}
+
+/// Checks a graph file as [`check`] does, for the calibration of its quality tests: their references need not exist.
+pub fn check_for_calibration(file: &GraphFile, registry: &Registry) -> CheckedGraph {
+    check_for(Purpose::Calibrate, file, registry)
+}
+
+fn check_for(purpose: Purpose, file: &GraphFile, registry: &Registry) -> CheckedGraph {
     let mut problems = Problems::new(file);
-    let Some(spec) = Spec::read(file, Purpose::Run, &mut problems) else {
+    let Some(spec) = Spec::read(file, purpose, &mut problems) else {
         let (scans, locations) = (ScanStages::default(), BTreeMap::new());
         return CheckedGraph { problems: problems.sorted(), nodes: None, plan: None, scans, locations };
     };
     let locations = spec.nodes.iter().map(|node| (node.name.clone(), file.locate(node.span.clone()))).collect();
-    let (nodes, plan, scans) = plan_nodes(file, &spec, registry, &mut problems);
+    let (nodes, plan, scans) = plan_nodes(purpose, file, &spec, registry, &mut problems);
     if let Some(plan) = plan.as_ref().filter(|plan| plan.syntheses.is_empty()) {
         let reason = if plan.nodes.is_empty() {
             "the graph has no sources and no stages"
@@ -79,6 +88,7 @@ pub fn check(file: &GraphFile, registry: &Registry) -> CheckedGraph {
 
 /// Wires and builds the nodes of a file. The sources and masks are returned even if other nodes have errors.
 pub(super) fn plan_nodes(
+    purpose: Purpose,
     file: &GraphFile,
     spec: &Spec<'_>,
     registry: &Registry,
@@ -91,6 +101,7 @@ pub(super) fn plan_nodes(
     }
     let nodes = wiring.is_valid.then(|| nodes_of(&spec.nodes, &wiring));
     let builder = GraphBuilder {
+        purpose,
         specs: &spec.nodes,
         wiring: &wiring,
         registry,

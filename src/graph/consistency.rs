@@ -8,6 +8,9 @@ use super::file::Problems;
 use super::known_nodes::KnownNodes;
 use super::registry::{BuiltNode, InputSpec, Synthesis};
 use super::value::one_of;
+use crate::error::ConfigError;
+use crate::filter::CalibratedScore;
+use crate::mask::IGNORE_LABEL;
 use crate::score::Score;
 use crate::sink::Output;
 use crate::suggest::did_you_mean;
@@ -118,15 +121,22 @@ pub(super) fn scores(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
                 continue;
             }
             let names: Vec<&str> = produced.iter().map(|(score, _)| score.name()).collect();
-            for (index, condition) in test.conditions().iter().enumerate() {
-                let score = condition.score.name();
+            let conditions = test.conditions().iter().enumerate();
+            let conditions = conditions.map(|(index, condition)| (format!("accept.{index}"), condition.score));
+            let calibrated =
+                test.calibration().into_iter().flat_map(|calibration| calibration.scores.iter().enumerate());
+            let calibrated = calibrated.filter_map(|(index, score)| match score {
+                CalibratedScore::Diameter => None,
+                CalibratedScore::Score(score) => Some((format!("calibrate.scores.{index}"), *score)),
+            });
+            for (field, score) in conditions.chain(calibrated) {
+                let (score, unit) = (score.name(), score.unit());
                 if !names.contains(&score) {
-                    let unit = condition.score.unit();
                     let unit = if unit.is_empty() { String::new() } else { format!(" (in {unit})") };
                     let from = &known.specs[synthesis].name;
                     problems
                         .error(
-                            known.specs[filter].span_of(&format!("accept.{index}")),
+                            known.specs[filter].span_of(&field),
                             format!("no score stage produces `{score}`{unit} for candidates of `{from}`"),
                         )
                         .label(match names.is_empty() {
@@ -135,6 +145,61 @@ pub(super) fn scores(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
                         })
                         .hint(did_you_mean(score, names.iter().copied()));
                 }
+            }
+        }
+    }
+}
+
+/// Reports quality tests whose reference is not written yet or lacks an organ of a synthesis.
+pub(super) fn references(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
+    for filter in known.with_role(Role::Filter) {
+        let Some(BuiltNode::Filter(test)) = &known.nodes[filter] else { continue };
+        let Some(calibration) = test.calibration() else { continue };
+        let spec = &known.specs[filter];
+        if let Some(ConfigError { field, message, hint }) = &calibration.problem {
+            problems.error(spec.span_of(field), message.clone()).hint(hint.clone());
+            continue;
+        }
+        let Some(reference) = &calibration.reference else {
+            problems
+                .error(
+                    spec.span_of("calibrate.reference"),
+                    "the reference of the calibration does not exist".to_owned(),
+                )
+                .label("expected a file of `freetumor calibrate`")
+                .hint(
+                    "write it with `freetumor calibrate PIPELINE --labeled FILE`, with a training file whose scans have labeled tumors"
+                        .to_owned(),
+                );
+            continue;
+        };
+        for score in known.upstream(filter, Role::Score) {
+            let Some(BuiltNode::Score(scoring)) = &known.nodes[score] else { continue };
+            let name = &known.specs[score].name;
+            let scorer = reference.scorers.iter().find(|scorer| scorer.stage == *name);
+            if scorer.is_some_and(|scorer| scorer.weights_sha256 != scoring.stage.weights()) {
+                problems
+                    .error(
+                        spec.span_of("calibrate.reference"),
+                        format!("the reference was made with other weights of `{name}`"),
+                    )
+                    .label("scores of real tumors and of candidates must be those of the same networks")
+                    .hint("run `freetumor calibrate` again".to_owned());
+            }
+        }
+        for synthesis in known.upstream(filter, Role::Synthesis) {
+            let Some(BuiltNode::Synthesis(stage)) = &known.nodes[synthesis] else { continue };
+            for organ in stage.organs.iter().filter(|organ| !reference.organs.contains_key(&organ.name)) {
+                problems
+                    .error(
+                        spec.span_of("calibrate.reference"),
+                        format!("the reference has no real tumors of the {}", organ.name),
+                    )
+                    .label(format!("expected the organs of `{}`", known.specs[synthesis].name))
+                    .hint(
+                        "run `freetumor calibrate` with scans with tumors of this organ, or use another quality test for it"
+                            .to_owned(),
+                    );
             }
         }
     }
@@ -248,6 +313,31 @@ pub(super) fn salts(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
                     });
             }
         }
+    }
+}
+
+/// Reports masks with ignored voxels before a sink of kind `nnunet`, whose ignored label must follow the other labels directly.
+pub(super) fn ignored_labels(known: &KnownNodes<'_, '_>, problems: &mut Problems<'_>) {
+    for sink in known.with_role(Role::Sink) {
+        let spec = &known.specs[sink];
+        if spec.kind.as_ref().is_none_or(|kind| kind.get_ref() != "nnunet") {
+            continue;
+        }
+        let may_ignore = |at: &usize| matches!(&known.nodes[*at], Some(BuiltNode::Mask(mask)) if mask.may_ignore());
+        let Some(mask) = known.upstream(sink, Role::Mask).find(may_ignore) else { continue };
+        problems
+            .error(
+                spec.span.clone(),
+                format!(
+                    "`{}` labels suspected real tumors {IGNORE_LABEL}, which nnU-Net rejects",
+                    known.specs[mask].name
+                ),
+            )
+            .label("nnU-Net expects consecutive labels")
+            .hint(format!(
+                "set suspected = \"tumor\" in `{}`, or use a sink of kind `decathlon` or `webdataset`",
+                known.specs[mask].name
+            ));
     }
 }
 

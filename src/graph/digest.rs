@@ -7,7 +7,7 @@
 
 use serde_json::Value as Json;
 
-use crate::filter::QualityTest;
+use crate::filter::{QualityTest, ScoreSelection};
 use crate::id::{FieldHasher, StageDigest};
 use crate::inference::Inference;
 
@@ -45,10 +45,19 @@ pub(super) fn stage_digests(kind: &str, version: &str, settings: &Json, inferenc
     StageDigests { results: StageDigest::from_hash(&hash.add_field(class).finish()), random }
 }
 
-/// Returns the digest of a quality test: a hash of its conditions, in their order.
+/// Returns the digest of a quality test: a hash of its conditions, in their order, of the selection of scores on which reasons depend, and
+/// of its calibration with the reference.
 pub(super) fn test_digest(test: &QualityTest) -> StageDigest {
     let hash = FieldHasher::new("quality test");
-    let hash = test.conditions().iter().fold(hash, |hash, condition| hash.add_field(condition.to_string()));
+    let mut hash = test.conditions().iter().fold(hash, |hash, condition| hash.add_field(condition.to_string()));
+    if test.selection() == ScoreSelection::UntilRejected {
+        hash = hash.add_field("until-rejected");
+    }
+    if let Some(calibration) = test.calibration() {
+        // A reference that cannot be serialized was not read from a file.
+        let digest = calibration.reference.as_ref().and_then(|reference| reference.digest().ok()).unwrap_or_default();
+        hash = hash.add_field("calibrate").add_field(digest).add_field(calibration.floor.to_string());
+    }
     StageDigest::from_hash(&hash.finish())
 }
 
@@ -63,6 +72,9 @@ fn remove_excluded(settings: &mut Json) {
             }
         }
         table.remove("weights_sha256");
+        // The digests of the factors and weights count, not the paths of their files.
+        table.remove("steering");
+        table.remove("folds");
     }
     settings.sort_all_objects();
 }

@@ -19,6 +19,7 @@ pub mod draw;
 mod edge;
 mod file;
 mod known_nodes;
+mod labeled;
 mod listing;
 mod overrides;
 mod pipeline;
@@ -39,10 +40,11 @@ mod training;
 mod value;
 mod wiring;
 
-pub use check::{CheckedGraph, check};
+pub use check::{CheckedGraph, check, check_for_calibration};
 pub use digest::StageDigests;
 pub use edge::{Edge, Port, Role};
 pub use file::GraphFile;
+pub use labeled::LabeledScans;
 pub use listing::check_scans;
 pub use pipeline::PipelineConfig;
 pub use plan::{

@@ -1,10 +1,12 @@
-//! The two purposes of a graph file.
+//! The purposes of a graph file.
 
 /// The purpose of a graph file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// A run that makes tumors.
     Run,
+    /// The calibration of quality tests, whose references need not exist.
+    Calibrate,
     /// A training run, with a section `train`.
     Train,
 }
@@ -13,7 +15,7 @@ impl Purpose {
     /// Returns the sections that a file for this purpose may have.
     pub(super) fn sections(self) -> &'static [&'static str] {
         match self {
-            Self::Run => &["pipeline", "sources", "stages", "sinks"],
+            Self::Run | Self::Calibrate => &["pipeline", "sources", "stages", "sinks"],
             Self::Train => &["pipeline", "sources", "stages", "sinks", "train"],
         }
     }

@@ -93,6 +93,8 @@ pub struct Synthesis {
     pub negatives: f64,
     /// A digest of weights, or `rules` with a version.
     pub model: String,
+    /// A digest of the steering of sizes and contrasts.
+    pub steering: Option<String>,
     /// The window and spacing that the stage uses.
     pub input_spec: InputSpec,
 }

@@ -12,6 +12,7 @@ use super::problem::{Problem, Severity};
 use super::purpose::Purpose;
 use super::registry::Registry;
 use super::spec::Spec;
+use super::split::SplitShares;
 use super::wiring::Wiring;
 use crate::error::{Error, Result};
 
@@ -21,6 +22,14 @@ impl ScanStages {
     /// # Errors
     /// Returns every problem that prevents building them.
     pub fn build(file: &GraphFile, registry: &Registry) -> Result<Self, Vec<Problem>> {
+        Self::build_with_split(file, registry).map(|(stages, _)| stages)
+    }
+
+    /// Builds the sources and masks of a graph file; returns them with the shares of its split.
+    ///
+    /// # Errors
+    /// Returns every problem that prevents building them.
+    pub fn build_with_split(file: &GraphFile, registry: &Registry) -> Result<(Self, SplitShares), Vec<Problem>> {
         let mut problems = Problems::new(file);
         let mut plan = None;
         if let Some(mut spec) = Spec::read(file, Purpose::Run, &mut problems) {
@@ -28,11 +37,11 @@ impl ScanStages {
             let roles = Wiring::new(&spec.nodes, registry, &mut Problems::new(file)).roles;
             let mut roles = roles.into_iter();
             spec.nodes.retain(|_| matches!(roles.next().flatten(), Some(Role::Source | Role::Mask)));
-            plan = plan_nodes(file, &spec, registry, &mut problems).1;
+            plan = plan_nodes(Purpose::Calibrate, file, &spec, registry, &mut problems).1;
         }
         let is_error = |problem: &Problem| problem.severity == Severity::Error;
         match plan {
-            Some(plan) => Ok(Self { sources: plan.sources, masks: plan.masks }),
+            Some(plan) => Ok((Self { sources: plan.sources, masks: plan.masks }, plan.split)),
             None => Err(problems.sorted().into_iter().filter(is_error).collect()),
         }
     }
@@ -47,8 +56,11 @@ impl GraphFile {
     pub fn from_resolved(name: &str, folder: &Path, resolved: &Json) -> Result<Self> {
         let mut resolved = resolved.clone();
         if let Some(Json::Object(stages)) = resolved.get_mut("stages") {
-            // A digest that building adds, not a setting.
-            stages.values_mut().filter_map(Json::as_object_mut).for_each(|stage| drop(stage.remove("weights_sha256")));
+            // Digests that building adds, not settings.
+            for stage in stages.values_mut().filter_map(Json::as_object_mut) {
+                stage.remove("weights_sha256");
+                stage.remove("steering_sha256");
+            }
         }
         remove_nulls(&mut resolved);
         let invalid = |cause: toml::ser::Error| {

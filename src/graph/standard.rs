@@ -1,14 +1,15 @@
 //! The built-in kinds.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::registry::{BuildContext, InputSpec, Registry, Scoring, Synthesis};
-use crate::error::ConfigError;
+use crate::error::{ConfigError, Error};
 use crate::external::{
     CommandMask, CommandMaskConfig, CommandScore, CommandScoreConfig, CommandSynthesis, CommandSynthesisConfig,
 };
-use crate::filter::{QualityTest, QualityTestConfig};
+use crate::filter::{QualityTest, QualityTestConfig, Reference};
 use crate::inference::{Inference, NetworkConfig, Networks};
 use crate::ingest::dicom::Decoder;
 use crate::ingest::phantom::{PhantomConfig, PhantomSource};
@@ -21,12 +22,15 @@ use crate::nn::device::DeviceKind;
 use crate::nn::network::Model;
 use crate::nn::service::Service;
 use crate::nn::weights::WeightsMetadata;
-use crate::score::{Discriminator, DiscriminatorConfig, Intensity, IntensityConfig, Segmentor, SegmentorConfig};
+use crate::score::{
+    Discriminator, DiscriminatorConfig, Intensity, IntensityConfig, Segmentor, SegmentorConfig, SegmentorFold,
+};
 use crate::sink::{
     self, DecathlonConfig, DecathlonSink, NnunetConfig, NnunetSink, Output, PatchesConfig, PatchesSink, StreamConfig,
     StreamSink, TrainerConfig, WebDatasetConfig, WebDatasetSink,
 };
-use crate::synth::{Differences, Generator, GeneratorConfig, Rules, RulesConfig};
+use crate::store::{FileDigest, canonical};
+use crate::synth::{Differences, Generator, GeneratorConfig, Rules, RulesConfig, Steering};
 use crate::volume::HuWindow;
 
 /// How this machine reads archives and runs networks. Resources do not change the meaning of a pipeline.
@@ -128,7 +132,7 @@ impl Registry {
             Intensity::new(config, &context.organs).map(Into::into)
         });
         let about = "Accepts candidates whose scores meet every condition; rejected ones get another attempt, up to `attempts`.";
-        self.add_filter("quality-test", about, |config: QualityTestConfig, _| QualityTest::new(config));
+        self.add_filter("quality-test", about, quality_test);
     }
 
     fn add_networks(&mut self, networks: &Arc<Networks>) {
@@ -149,7 +153,21 @@ impl Registry {
         self.add_score("segmentor", about, move |config: SegmentorConfig, context| {
             let inference = open(&shared, &config.network, Model::SwinUnetr, "segmentor", context)?;
             let input_spec = input_spec_of(&inference);
-            Segmentor::new(config, inference, &context.organs)
+            let mut folds = vec![fold(inference, &config.network, context)?];
+            for (index, weights) in config.folds.iter().enumerate() {
+                let network = NetworkConfig { weights: weights.clone(), ..config.network.clone() };
+                let opened = open(&shared, &network, Model::SwinUnetr, "segmentor", context);
+                let opened = opened.map_err(|errors| {
+                    let of_fold = |error: ConfigError| {
+                        let is_weights = error.field == "network.weights";
+                        let field = if is_weights { format!("folds.{index}") } else { error.field.clone() };
+                        ConfigError { field, ..error }
+                    };
+                    errors.into_iter().map(of_fold).collect::<Vec<_>>()
+                })?;
+                folds.push(fold(opened, &network, context)?);
+            }
+            Segmentor::with_folds(config, folds, &context.organs)
                 .map(|stage| Scoring { stage: Arc::new(stage), input_spec })
         });
         let shared = Arc::clone(networks);
@@ -195,6 +213,23 @@ fn resolve(context: &BuildContext, field: &str, written: &Path) -> Result<PathBu
     context.path(field, written).map_err(|error| vec![error])
 }
 
+/// Builds a quality test with the reference of its calibration, if the file exists and is valid; `freetumor calibrate` replaces any other.
+fn quality_test(config: QualityTestConfig, context: &BuildContext) -> Result<QualityTest, Vec<ConfigError>> {
+    let reference = config.calibrate.as_ref().map(|calibrate| calibrate.reference.clone());
+    let test = QualityTest::new(config)?;
+    let Some(reference) = reference else { return Ok(test) };
+    let path = resolve(context, "calibrate.reference", &reference)?;
+    if !path.exists() {
+        return Ok(test);
+    }
+    let read = Reference::read(&path).map_err(|error| {
+        let located = ConfigError::new("calibrate.reference", error.to_string());
+        error.hint().map(str::to_owned).into_iter().fold(located, ConfigError::with_hint)
+    });
+    let with_reference = read.and_then(|reference| test.clone().with_reference(Arc::new(reference)));
+    Ok(with_reference.unwrap_or_else(|problem| test.with_reference_problem(problem)))
+}
+
 fn rules(config: RulesConfig, context: &BuildContext) -> Result<Synthesis, Vec<ConfigError>> {
     let chosen = |organ: &&Organ| config.organs.is_empty() || config.organs.contains(&organ.name);
     let organs: Vec<Organ> = context.organs.iter().filter(chosen).cloned().collect();
@@ -202,7 +237,8 @@ fn rules(config: RulesConfig, context: &BuildContext) -> Result<Synthesis, Vec<C
     let window = if in_chest > 0 { HuWindow::CHEST } else { HuWindow::ABDOMEN };
     let (variants, numbers, negatives) = (config.variants, config.tumor_numbers(), config.negatives);
     let mixed = in_chest > 0 && in_chest < organs.len() && config.difference == Differences::Reference;
-    let built = Rules::new(config, &context.organs, window);
+    let (tables, steering) = steering(config.steering.as_deref(), context)?;
+    let built = Rules::new(config, &context.organs, window).map(|rules| rules.with_steering(tables));
     if mixed {
         let message = "a share of the HU window requires one window, but lungs and other organs have different windows";
         let hint = "use difference = \"prior\", or write one synthesis stage for lungs and one for the others";
@@ -219,8 +255,31 @@ fn rules(config: RulesConfig, context: &BuildContext) -> Result<Synthesis, Vec<C
         numbers,
         negatives,
         model,
+        steering,
         input_spec: InputSpec::default(),
     })
+}
+
+/// The steering of each organ.
+type SteeringTables = BTreeMap<String, Steering>;
+
+/// Returns the steering of each organ in a reference file, with a digest.
+fn steering(file: Option<&Path>, context: &BuildContext) -> Result<(SteeringTables, Option<String>), Vec<ConfigError>> {
+    let Some(file) = file else { return Ok(Default::default()) };
+    let path = resolve(context, "steering", file)?;
+    let invalid = |error: Error| {
+        let located = ConfigError::new("steering", error.to_string());
+        vec![error.hint().map(str::to_owned).into_iter().fold(located, ConfigError::with_hint)]
+    };
+    let organs = Reference::read(&path).map_err(invalid)?.organs;
+    let tables: SteeringTables = organs.into_iter().filter_map(|(name, organ)| Some((name, organ.steering?))).collect();
+    if tables.is_empty() {
+        let error =
+            ConfigError::new("steering", format!("expected factors of steering in {}, got none", path.display()));
+        return Err(vec![error.with_hint("write the file with `freetumor calibrate --steer 4`")]);
+    }
+    let digest = FileDigest::of(&canonical::line(&tables).map_err(invalid)?).sha256;
+    Ok((tables, Some(digest)))
 }
 
 fn open(
@@ -243,6 +302,16 @@ fn open(
     if errors.is_empty() { Ok(inference) } else { Err(errors) }
 }
 
+/// Returns a network with the patients that it was not trained on.
+fn fold(
+    inference: Inference,
+    network: &NetworkConfig,
+    context: &BuildContext,
+) -> Result<SegmentorFold, Vec<ConfigError>> {
+    let weights = resolve(context, "network.weights", &network.weights)?;
+    Ok(SegmentorFold { inference, held_out_patients: WeightsMetadata::of(&weights).held_out_patients })
+}
+
 fn input_spec_of(inference: &Inference) -> InputSpec {
     InputSpec { window: Some(inference.config().window()), spacing_mm: Some(inference.config().spacing_mm) }
 }
@@ -256,10 +325,11 @@ fn generator(
     let (variants, numbers, negatives) = (config.rules.variants, config.rules.tumor_numbers(), config.rules.negatives);
     let organs = context.organs.iter().filter(|organ| chosen.is_empty() || chosen.contains(&organ.name));
     let organs = organs.cloned().collect();
-    let generator = Generator::new(config, inference, &context.organs)?;
+    let (tables, steering) = steering(config.rules.steering.as_deref(), context)?;
+    let generator = Generator::new(config, inference, &context.organs)?.with_steering(tables);
     let model = generator.version();
     let synthesize = Arc::new(generator);
-    Ok(Synthesis { synthesize, organs, variants, numbers, negatives, model, input_spec })
+    Ok(Synthesis { synthesize, organs, variants, numbers, negatives, model, steering, input_spec })
 }
 
 fn command_synthesis(config: CommandSynthesisConfig, context: &BuildContext) -> Result<Synthesis, Vec<ConfigError>> {

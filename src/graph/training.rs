@@ -87,7 +87,7 @@ pub fn check_training<C: NodeConfig>(
             .hint("run a pipeline, which has no such section, with `freetumor run`".to_owned());
         return CheckedTraining { problems: problems.sorted(), settings: None, plan: None };
     }
-    let (_, plan, _) = plan_nodes(file, &spec, registry, &mut problems);
+    let (_, plan, _) = plan_nodes(Purpose::Train, file, &spec, registry, &mut problems);
     let settings = spec.train.as_ref().and_then(|table| {
         let span = table.span();
         let schema: Json = schemars::schema_for!(C).to_value();

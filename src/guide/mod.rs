@@ -15,6 +15,9 @@ pub mod sources_and_masks {}
 #[doc = include_str!("synthesis_and_quality.md")]
 pub mod synthesis_and_quality {}
 
+#[doc = include_str!("calibration.md")]
+pub mod calibration {}
+
 #[doc = include_str!("networks.md")]
 pub mod networks {}
 

@@ -229,6 +229,14 @@ impl Inference {
         }
     }
 
+    /// Returns an estimate of the operations of one score relative to those of a stage without a network, by the voxels of a window and the
+    /// architecture.
+    pub fn cost(&self) -> f64 {
+        let voxels = self.config.roi_voxels.iter().product::<usize>() as f64;
+        let per_voxel = if self.model == Model::SwinUnetr { 4.0 } else { 1.0 };
+        100.0 + per_voxel * voxels / 100.0
+    }
+
     /// Returns the number of output channels.
     pub fn classes(&self) -> usize {
         self.classes

@@ -132,7 +132,7 @@ impl NetworkConfig {
             push("roi_voxels", message);
         }
         if !(0.0..1.0).contains(&self.overlap) {
-            push("overlap", format!("expected a share from 0 to below 1, got {}", self.overlap));
+            push("overlap", format!("expected a fraction of at least 0 and below 1, got {}", self.overlap));
         }
         if !(1..=64).contains(&self.group) {
             push("group", format!("expected 1 to 64 windows, got {}", self.group));

@@ -293,7 +293,7 @@ impl LabelsMask {
 
 pub(super) fn check_coverage(min_coverage: f64, errors: &mut Vec<ConfigError>) {
     if !(0.0..=1.0).contains(&min_coverage) {
-        errors.push(ConfigError::new("min_coverage", format!("expected a share from 0 to 1, got {min_coverage}")));
+        errors.push(ConfigError::new("min_coverage", format!("expected a fraction from 0 to 1, got {min_coverage}")));
     }
 }
 

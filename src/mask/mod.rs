@@ -38,8 +38,12 @@ pub use labels::{LabelScheme, LabelsConfig, LabelsMask, OrganChoice, OrganIds, O
 pub use lung::{LungConfig, LungMask};
 pub use names::is_other_organ;
 pub use organs::merged_organs;
-pub use segmentor::{SegmentorMask, SegmentorMaskConfig};
+pub use segmentor::{SegmentorMask, SegmentorMaskConfig, SuspectedTumors};
 pub use totalsegmentator::{FileChoice, TotalSegmentatorConfig, TotalSegmentatorMask};
+
+/// The label of voxels without a known label, such as suspected real tumors: no synthetic tumor is placed in them, and training and
+/// evaluation ignore them.
+pub const IGNORE_LABEL: u8 = 255;
 
 /// One organ of a pipeline and its ids in the merged label map.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,7 +56,7 @@ pub struct Organ {
     pub tumor_label: u8,
 }
 
-/// Merged labels on the grid of the scan: 0 is background, the other ids are those of each [`Organ`].
+/// Merged labels on the grid of the scan: 0 is background, [`IGNORE_LABEL`] is unknown, the other ids are those of each [`Organ`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct OrganMask {
     /// The label of each voxel; the shape is that of the scan.
@@ -64,6 +68,11 @@ pub struct OrganMask {
 }
 
 impl OrganMask {
+    /// Returns the labels of voxels that synthesis leaves as they are: the tumors of all organs, and [`IGNORE_LABEL`].
+    pub fn kept_labels(&self) -> Vec<u8> {
+        self.organs.iter().map(|organ| organ.tumor_label).chain([IGNORE_LABEL]).collect()
+    }
+
     /// Returns the SHA-256 of the labels and their shape.
     pub fn digest(&self) -> MaskDigest {
         let shape: Vec<u8> = self.labels.shape().into_iter().flat_map(|size| (size as u64).to_le_bytes()).collect();
@@ -126,6 +135,11 @@ pub trait Mask: Send + Sync {
     /// Returns the names of the ids in the label files that the stage reads, if it reads one file for all organs.
     fn label_names(&self) -> BTreeMap<u16, String> {
         BTreeMap::new()
+    }
+
+    /// Returns whether masks may contain [`IGNORE_LABEL`].
+    fn may_ignore(&self) -> bool {
+        false
     }
 
     /// Returns the inference of the stage, if the stage uses a network.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Organ;
+use super::{IGNORE_LABEL, Organ};
 use crate::error::ConfigError;
 
 /// Merged ids of the organs of published segmentors, as [organ, tumor].
@@ -43,11 +43,12 @@ pub fn merged_organs(names: &[&str], fixed: &BTreeMap<String, [u8; 2]>) -> Resul
             errors.push(error.with_hint(format!("use one of {}", names.join(", "))));
         }
         for id in *ids {
-            if id == 0 {
-                errors.push(ConfigError::new(
-                    format!("merged_ids.{name}"),
-                    "expected ids above 0, which is the background",
-                ));
+            if [0, IGNORE_LABEL].contains(&id) {
+                let message = format!(
+                    "expected ids from 1 to {}, got {id}: 0 is the background, {IGNORE_LABEL} is ignored",
+                    IGNORE_LABEL - 1
+                );
+                errors.push(ConfigError::new(format!("merged_ids.{name}"), message));
             } else if let Some(other) = used.insert(id, name) {
                 let message = format!("expected an unused id, got {id} of `{other}`");
                 errors.push(ConfigError::new(format!("merged_ids.{name}"), message));

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::bits::BitVolume;
-use super::{Mask, Organ, OrganMask, merged_organs};
+use super::{IGNORE_LABEL, Mask, Organ, OrganMask, merged_organs};
 use crate::error::{ConfigError, Fault};
 use crate::inference::{Inference, NetworkConfig};
 use crate::ingest::Scan;
@@ -24,12 +24,26 @@ pub struct SegmentorMaskConfig {
     /// Ids in the merged label map that replace the default ids, as [organ, tumor].
     #[serde(default)]
     pub merged_ids: BTreeMap<String, [u8; 2]>,
+    /// The label of suspected real tumors.
+    #[serde(default)]
+    pub suspected: SuspectedTumors,
     /// Minimum volume of a suspected real tumor, in mm³: smaller components of the tumor class become organ.
     #[serde(default = "default_min_tumor_mm3")]
     pub suspected_from_mm3: f64,
     /// Minimum volume of an organ, in ml: smaller components of the organ class become background.
     #[serde(default = "default_min_organ_ml")]
     pub min_organ_ml: f64,
+}
+
+/// The label of suspected real tumors in training sets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SuspectedTumors {
+    /// 255: training and evaluation ignore these voxels.
+    #[default]
+    Ignore,
+    /// The tumor label of their organ: training learns them as tumors.
+    Tumor,
 }
 
 fn default_min_tumor_mm3() -> f64 {
@@ -42,13 +56,14 @@ fn default_min_organ_ml() -> f64 {
 
 /// The mask stage with the settings of [`SegmentorMaskConfig`].
 ///
-/// Suspected real tumors have the tumor label of their organ: no synthetic tumor is placed in them, their volume is logged, and they
-/// are labeled as tumor in training sets.
+/// Suspected real tumors have [`IGNORE_LABEL`], or the tumor label of their organ with [`SuspectedTumors::Tumor`]. No synthetic tumor is
+/// placed in them, and their volume is logged.
 #[derive(Debug)]
 pub struct SegmentorMask {
     inference: Inference,
     organs: Arc<[Organ]>,
     classes: Vec<[usize; 2]>,
+    suspected: SuspectedTumors,
     suspected_from_mm3: f64,
     min_organ_ml: f64,
 }
@@ -92,8 +107,8 @@ impl SegmentorMask {
             return Err(errors);
         }
         let classes = organs.iter().map(|organ| config.classes[&organ.name]).collect();
-        let SegmentorMaskConfig { suspected_from_mm3, min_organ_ml, .. } = config;
-        Ok(Self { inference, organs, classes, suspected_from_mm3, min_organ_ml })
+        let SegmentorMaskConfig { suspected, suspected_from_mm3, min_organ_ml, .. } = config;
+        Ok(Self { inference, organs, classes, suspected, suspected_from_mm3, min_organ_ml })
     }
 
     /// Keeps the connected components of `label` of at least `min_mm3`; smaller components become `replacement`. Returns the kept
@@ -123,6 +138,10 @@ impl Mask for SegmentorMask {
         Arc::clone(&self.organs)
     }
 
+    fn may_ignore(&self) -> bool {
+        self.suspected == SuspectedTumors::Ignore
+    }
+
     fn mask(&self, scan: &Scan) -> Result<OrganMask, Fault> {
         let mut merged = vec![0u8; self.inference.classes()];
         for (organ, [of_organ, of_tumor]) in self.organs.iter().zip(&self.classes) {
@@ -142,6 +161,10 @@ impl Mask for SegmentorMask {
                     organ.name
                 );
             }
+        }
+        if self.suspected == SuspectedTumors::Ignore {
+            let tumors: Vec<u8> = self.organs.iter().map(|organ| organ.tumor_label).collect();
+            labels = labels.map(|label| if tumors.contains(label) { IGNORE_LABEL } else { *label });
         }
         Ok(OrganMask { labels, organs: Arc::clone(&self.organs), coverage: 1.0 })
     }

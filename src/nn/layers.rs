@@ -127,7 +127,7 @@ impl NormLayer {
         Self { affine: None, scope, activation }
     }
 
-    /// NormLayers a volume; keeps the shape `[batch, x, y, z, channel]`. Without gradients, the result overwrites the volume's memory.
+    /// Normalizes a volume; keeps the shape `[batch, x, y, z, channel]`. Without gradients, the result overwrites the volume's memory.
     ///
     /// # Errors
     ///
@@ -155,7 +155,7 @@ impl LayerNorm {
         Ok(Self { weight: vb.get(channels, "weight")?, bias: vb.get(channels, "bias")? })
     }
 
-    /// NormLayers the last axis; keeps the shape `[..., channels]`.
+    /// Normalizes the last axis; keeps the shape `[..., channels]`.
     ///
     /// # Errors
     ///

@@ -347,7 +347,7 @@ mod tests {
             parse_error("score_stages = a").0,
             "expected a column of strings or numbers, `score_stages` of `samples` is a list"
         );
-        assert_eq!(parse_error("found_fraction > 70").1, "write a share, not a percentage: `found_fraction > 0.7`");
+        assert_eq!(parse_error("found_fraction > 70").1, "write a fraction, not a percentage: `found_fraction > 0.7`");
         assert_eq!(parse_error("7 < epoch").1, FORM);
     }
 

@@ -130,6 +130,12 @@ pub struct SampleRecord {
     pub candidate_digest: Option<CandidateDigest>,
     /// The scores of the branch's stages.
     pub scores: Scores,
+    /// The density ratio of real and synthetic tumors at the scores; absent without calibration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub likeness: Option<f64>,
+    /// The probability of the acceptance; absent without calibration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acceptance: Option<f64>,
     /// The outcome of the attempt.
     #[serde(flatten)]
     pub outcome: Outcome,
@@ -278,6 +284,8 @@ impl SampleRecord {
             geometry: None,
             candidate_digest: None,
             scores: Scores::default(),
+            likeness: None,
+            acceptance: None,
             outcome: Outcome::Accepted,
             stage_digest: StageDigest::from_bytes([0; 32]),
             score_stages: Vec::new(),

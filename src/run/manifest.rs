@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn check_same_names_differences() {
+    fn check_same_error_lists_differing_settings() {
         let own = manifest(json!({"stages": {"test": {"conditions": ["found_fraction > 0.7"]}}}));
         own.check_same(&own, "RUN").unwrap();
         let other = manifest(json!({"stages": {"test": {"conditions": ["found_fraction > 0.8"], "attempts": 3}}}));

@@ -48,6 +48,10 @@ impl Discriminator {
 }
 
 impl ScoreStage for Discriminator {
+    fn reads(&self) -> Option<&[Score]> {
+        Some(&[])
+    }
+
     fn inference(&self) -> Option<&Inference> {
         Some(&self.inference)
     }

@@ -143,6 +143,10 @@ impl Intensity {
 }
 
 impl ScoreStage for Intensity {
+    fn reads(&self) -> Option<&[Score]> {
+        Some(&[])
+    }
+
     fn version(&self) -> String {
         "2".to_owned()
     }

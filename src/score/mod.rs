@@ -15,9 +15,10 @@ use serde::{Deserialize, Serialize};
 
 pub use discriminator::{Discriminator, DiscriminatorConfig};
 pub use intensity::{Intensity, IntensityConfig, TumorHuRange};
-pub use segmentor::{Segmentor, SegmentorConfig};
+pub use segmentor::{Segmentor, SegmentorConfig, SegmentorFold};
 
 use crate::error::Fault;
+use crate::id::PatientKey;
 use crate::inference::Inference;
 use crate::mask::{MaskedScan, Organ};
 use crate::synth::Candidate;
@@ -144,6 +145,27 @@ pub trait ScoreStage: Send + Sync {
         "1".to_owned()
     }
 
+    /// Returns the scores of earlier stages that this stage reads; `None` if it may read any of them.
+    fn reads(&self) -> Option<&[Score]> {
+        None
+    }
+
+    /// Returns the cost of a score relative to that of a stage without a network, which is 1, for the order in which stages score.
+    fn cost(&self) -> f64 {
+        self.inference().map_or(1.0, Inference::cost)
+    }
+
+    /// Returns the SHA-256 of the weights of the stage, by fold; empty without a network.
+    fn weights(&self) -> Vec<String> {
+        self.inference().map(|inference| inference.digest().to_owned()).into_iter().collect()
+    }
+
+    /// Returns the fold of the network that was not trained on a patient; `None` if every or no network was.
+    fn fold_without(&self, patient: PatientKey) -> Option<u64> {
+        let _ = patient;
+        None
+    }
+
     /// Returns the network of the stage, if it has one.
     fn inference(&self) -> Option<&Inference> {
         None
@@ -157,4 +179,14 @@ pub trait Scorer: Send + Sync {
     /// # Errors
     /// A [`Fault`] if a score cannot be computed.
     fn score(&self, candidate: &Candidate, scores: &mut Scores) -> Result<(), Fault>;
+
+    /// Scores as [`Scorer::score`]. A stage with several cross-fitted networks uses the one selected by the remainder of `fold`, a
+    /// number that the candidate's id determines.
+    ///
+    /// # Errors
+    /// The same errors as [`Scorer::score`].
+    fn score_in_fold(&self, candidate: &Candidate, fold: u64, scores: &mut Scores) -> Result<(), Fault> {
+        let _ = fold;
+        self.score(candidate, scores)
+    }
 }

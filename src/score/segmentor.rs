@@ -1,6 +1,7 @@
 //! Scores by a segmentor: whether a network that was trained on real tumors finds the synthetic one.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,8 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::network::OrganInference;
 use super::{Score, ScoreStage, Scorer, Scores};
 use crate::error::{ConfigError, Fault};
+use crate::id::PatientKey;
 use crate::inference::{Inference, NetworkConfig};
 use crate::mask::{MaskedScan, Organ};
+use crate::nn::weights::held_out_mark;
 use crate::synth::Candidate;
 
 /// Scores by a segmentor.
@@ -18,6 +21,11 @@ use crate::synth::Candidate;
 pub struct SegmentorConfig {
     /// The segmentor.
     pub network: NetworkConfig,
+    /// The weights of the other folds of cross-fitted segmentors, as `freetumor train segmentor --folds K` writes them; `network.weights` is
+    /// the first fold. Each candidate is scored by one of them, selected by its id, and each real tumor of a calibration by the one that was
+    /// not trained on its patient.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub folds: Vec<PathBuf>,
     /// The network's classes of each organ, as [organ, tumor]; by default the ids of the organs in the mask. Organs without synthetic tumors
     /// may be included: a prediction of any tumor class counts as found. If the network has no class for an organ, use 0 for it.
     #[serde(default)]
@@ -30,11 +38,21 @@ pub struct SegmentorConfig {
 /// The score stage of kind `segmentor`; see [`SegmentorConfig`].
 #[derive(Debug)]
 pub struct Segmentor {
-    inference: Inference,
+    /// The network of each fold.
+    folds: Vec<SegmentorFold>,
     classes: BTreeMap<String, [usize; 2]>,
     /// The classes of all tumors.
     tumors: Vec<usize>,
     held_out: bool,
+}
+
+/// One of the cross-fitted networks of a segmentor.
+#[derive(Clone, Debug)]
+pub struct SegmentorFold {
+    /// The network.
+    pub inference: Inference,
+    /// The marks of the labeled patients that it was not trained on.
+    pub held_out_patients: Vec<String>,
 }
 
 impl Segmentor {
@@ -43,6 +61,18 @@ impl Segmentor {
     /// # Errors
     /// Returns all errors of the settings.
     pub fn new(config: SegmentorConfig, inference: Inference, organs: &[Organ]) -> Result<Self, Vec<ConfigError>> {
+        Self::with_folds(config, vec![SegmentorFold { inference, held_out_patients: Vec::new() }], organs)
+    }
+
+    /// Checks the settings against the organs of the mask and the loaded networks of all folds.
+    ///
+    /// # Errors
+    /// Returns all errors of the settings.
+    pub fn with_folds(
+        config: SegmentorConfig,
+        folds: Vec<SegmentorFold>,
+        organs: &[Organ],
+    ) -> Result<Self, Vec<ConfigError>> {
         let mut errors = Vec::new();
         let default_classes = |organ: &Organ| (organ.name.clone(), [organ.label, organ.tumor_label].map(usize::from));
         let classes: BTreeMap<String, [usize; 2]> = match config.classes.is_empty() {
@@ -51,7 +81,7 @@ impl Segmentor {
         };
         for (name, [organ, tumor]) in &classes {
             let field = if config.classes.contains_key(name) { format!("classes.{name}") } else { "classes".into() };
-            let count = inference.classes();
+            let count = folds.iter().map(|fold| fold.inference.classes()).min().unwrap_or(0);
             if *tumor == 0 || organ == tumor {
                 let message = format!("expected a separate class for tumors of the {name}, got {tumor}");
                 errors.push(ConfigError::new(field, message).with_hint("set [organ, tumor]; 0 is the background"));
@@ -71,17 +101,36 @@ impl Segmentor {
         let mut tumors: Vec<usize> = classes.values().map(|[_, tumor]| *tumor).collect();
         tumors.sort_unstable();
         tumors.dedup();
-        if errors.is_empty() { Ok(Self { inference, classes, tumors, held_out: config.held_out }) } else { Err(errors) }
+        if folds.is_empty() {
+            errors.push(ConfigError::new("folds", "expected at least one network, got none"));
+        }
+        if errors.is_empty() { Ok(Self { folds, classes, tumors, held_out: config.held_out }) } else { Err(errors) }
     }
 }
 
 impl ScoreStage for Segmentor {
     fn version(&self) -> String {
-        format!("2 {:?}", self.classes)
+        // The digest of the first network is part of the stage's digest.
+        let others: Vec<&str> = self.folds[1..].iter().map(|fold| fold.inference.digest()).collect();
+        let others = if others.is_empty() { String::new() } else { format!(" {}", others.join(" ")) };
+        format!("2 {:?}{others}", self.classes)
     }
 
     fn inference(&self) -> Option<&Inference> {
-        Some(&self.inference)
+        self.folds.first().map(|fold| &fold.inference)
+    }
+
+    fn reads(&self) -> Option<&[Score]> {
+        Some(if self.held_out { &[Score::FoundFraction] } else { &[] })
+    }
+
+    fn weights(&self) -> Vec<String> {
+        self.folds.iter().map(|fold| fold.inference.digest().to_owned()).collect()
+    }
+
+    fn fold_without(&self, patient: PatientKey) -> Option<u64> {
+        let mark = held_out_mark(patient);
+        self.folds.iter().position(|fold| fold.held_out_patients.contains(&mark)).map(|index| index as u64)
     }
 
     fn scores(&self) -> &'static [Score] {
@@ -103,9 +152,14 @@ impl ScoreStage for Segmentor {
         scan: &'scan MaskedScan,
         organ: &'scan Organ,
     ) -> Result<Box<dyn Scorer + 'scan>, Fault> {
-        let inference = OrganInference::new(&self.inference, scan, organ)?;
+        let inferences = self.folds.iter().map(|fold| OrganInference::new(&fold.inference, scan, organ));
         let organ_tumor = self.classes.get(&organ.name).map(|[_, tumor]| *tumor);
-        Ok(Box::new(SegmentorScorer { stage: self, scan, organ_tumor, inference }))
+        Ok(Box::new(SegmentorScorer {
+            stage: self,
+            scan,
+            organ_tumor,
+            inferences: inferences.collect::<Result<_, _>>()?,
+        }))
     }
 }
 
@@ -114,18 +168,24 @@ struct SegmentorScorer<'scan> {
     scan: &'scan MaskedScan,
     /// The class of this organ's tumors.
     organ_tumor: Option<usize>,
-    inference: OrganInference<'scan>,
+    /// The inference of each fold.
+    inferences: Vec<OrganInference<'scan>>,
 }
 
 impl Scorer for SegmentorScorer<'_> {
     fn score(&self, candidate: &Candidate, scores: &mut Scores) -> Result<(), Fault> {
+        self.score_in_fold(candidate, 0, scores)
+    }
+
+    fn score_in_fold(&self, candidate: &Candidate, fold: u64, scores: &mut Scores) -> Result<(), Fault> {
+        let inference = &self.inferences[(fold % self.inferences.len() as u64) as usize];
         if self.stage.held_out {
-            return self.score_held_out(candidate, scores);
+            return self.score_held_out(inference, candidate, scores);
         }
-        let Some(before) = self.inference.predict_before(candidate)? else { return Ok(()) };
-        let Some(after) = self.inference.predict_after(candidate, Some(before.region))? else { return Ok(()) };
+        let Some(before) = inference.predict_before(candidate)? else { return Ok(()) };
+        let Some(after) = inference.predict_after(candidate, Some(before.region))? else { return Ok(()) };
         let ids = after.prediction.ids();
-        let tumor_labels: Vec<u8> = self.scan.mask.organs.iter().map(|organ| organ.tumor_label).collect();
+        let tumor_labels = self.scan.mask.kept_labels();
         let mut counts = Counts::default();
         let masks = after.tumor.as_slice().iter().zip(after.support.as_slice());
         for (voxel, ((&id, &was), (&label, (&synthetic, &support)))) in
@@ -146,7 +206,7 @@ impl Scorer for SegmentorScorer<'_> {
                 counts.new_elsewhere += usize::from(is_tumor && !was_tumor && support == 0);
             }
         }
-        let voxel_mm3 = self.inference.voxel_mm3();
+        let voxel_mm3 = inference.voxel_mm3();
         scores.set(Score::SuspectedRealTumorMm3, counts.suspected as f64 * voxel_mm3);
         scores.set(Score::NewFalsePositiveMm3, counts.new_elsewhere as f64 * voxel_mm3);
         // A small tumor may contain no voxel of the network's grid; it has no found fraction.
@@ -185,8 +245,13 @@ impl SegmentorScorer<'_> {
         self.stage.tumors.contains(&usize::from(id))
     }
 
-    fn score_held_out(&self, candidate: &Candidate, scores: &mut Scores) -> Result<(), Fault> {
-        let Some(after) = self.inference.predict_after(candidate, None)? else { return Ok(()) };
+    fn score_held_out(
+        &self,
+        inference: &OrganInference<'_>,
+        candidate: &Candidate,
+        scores: &mut Scores,
+    ) -> Result<(), Fault> {
+        let Some(after) = inference.predict_after(candidate, None)? else { return Ok(()) };
         let ids = after.prediction.ids();
         let predicted = ids.as_slice().iter().zip(after.tumor.as_slice()).filter(|(_, synthetic)| **synthetic != 0);
         let (mut found, mut all) = (0usize, 0usize);

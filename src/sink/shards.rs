@@ -42,7 +42,7 @@ pub fn file_name(epoch: u64, table: &str, label: &str, sha256: &str) -> String {
 ///
 /// # Errors
 /// If `out` or `append` fails.
-pub fn write_members(
+pub fn write_archive(
     out: &mut dyn Write,
     samples: &[(usize, SampleId, PatientKey)],
     mut append: impl FnMut(&mut TarWriter<&mut dyn Write>, usize) -> io::Result<()>,
@@ -92,7 +92,7 @@ impl<'a> ShardWriter<'a> {
         let keys = indices.iter().map(|&index| (index, &samples[index].record));
         let keys: Vec<_> = keys.map(|(index, record)| (index, record.sample_id, record.patient_key)).collect();
         let digest = store.stage(&staged, &mut |out| {
-            members = write_members(out, &keys, |archive, index| append(archive, &samples[index]))?;
+            members = write_archive(out, &keys, |archive, index| append(archive, &samples[index]))?;
             Ok(())
         })?;
         let path = format!("{DATA}/{}", file_name(epoch, self.table, label, &digest.sha256));

@@ -11,25 +11,25 @@
 //! files in `staging/` are unfinished and may be removed; `layouts/`, `telemetry/`, the folders of the tables and
 //! `private/pipeline.json` can be regenerated and may be replaced; all other files are created once.
 
+mod atomic;
 pub mod canonical;
 mod file_system;
 mod folder;
 mod links;
 mod lock;
 mod unused;
-mod whole;
 
 use std::io::{Read, Write};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+pub use atomic::{UNFINISHED, write_atomic, write_named, write_private};
 pub use file_system::{FileSystem, LocalFileSystem};
 pub use folder::DurableFolder;
 pub use links::{check_links, check_writable};
 pub use lock::{FileLock, LockError, lock, lock_if_supported};
 pub use unused::first_foreign;
-pub use whole::{UNFINISHED, write_named, write_private, write_whole};
 
 use crate::error::Result;
 
@@ -39,7 +39,8 @@ pub const STAGING: &str = "staging";
 /// Folders that contain paths of scans or unfinished work, accessible only to their owner.
 pub const PRIVATE: [&str; 2] = [STAGING, "private"];
 
-/// Folders whose files can be regenerated from committed files, and the file with the path of the graph file.
+/// Paths that may be replaced: the folders of layouts, telemetry and tables, which are regenerated from committed files, and
+/// `private/pipeline.json`, which every start of the run rewrites.
 pub const REPLACEABLE: [&str; 7] =
     ["layouts", "telemetry", "samples", "scans", "faults", "quality", "private/pipeline.json"];
 

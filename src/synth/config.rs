@@ -1,6 +1,7 @@
 //! The settings of synthesis by rules.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -80,6 +81,10 @@ pub struct RulesConfig {
     /// Share of scans, 0 to 1, that are samples without a synthetic tumor too.
     #[serde(skip_serializing_if = "is_zero")]
     pub negatives: f64,
+    /// A file of `freetumor calibrate --steer`: sizes and contrasts of which few real tumors are known are sampled less often, and a quality
+    /// test with `calibrate` and the same file accepts more of the candidates. Sizes, contrasts and shapes are those of `sizes = "prior"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steering: Option<PathBuf>,
     /// Any string that distinguishes this stage from another one with equal settings: another salt produces other tumors.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub salt: String,
@@ -134,6 +139,7 @@ impl Default for RulesConfig {
             variants: 1,
             tumors_per_scan: None,
             negatives: 0.0,
+            steering: None,
             salt: String::new(),
             attempts_per_site: None,
             sizes: Sizes::Prior,
@@ -220,7 +226,7 @@ impl RulesConfig {
         }
         let mut check_share = |field: &str, value: f64| {
             if !(0.0..=1.0).contains(&value) {
-                errors.push(ConfigError::new(field, format!("expected a share from 0 to 1, got {value}")));
+                errors.push(ConfigError::new(field, format!("expected a fraction from 0 to 1, got {value}")));
             }
         };
         check_share("negatives", self.negatives);

@@ -61,7 +61,7 @@ impl Surroundings<'_> {
     ) -> Result<Placed, &'static str> {
         let labels = self.host.labels.cut(part);
         let shape = coverage.map(|&share| u8::from(share >= LABELED_FROM));
-        let tumor_labels: Vec<u8> = self.scan.mask.organs.iter().map(|organ| organ.tumor_label).collect();
+        let tumor_labels = self.scan.mask.kept_labels();
         if touches_tumor(&tumor_labels, &labels, &shape) {
             return Err("touches_tumor");
         }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::blend::smooth_difference;
 use super::difference::DifferenceMaps;
+use super::steering::Steering;
 use super::{Attempts, Rules, RulesConfig, Synthesize};
 use crate::error::{ConfigError, Fault, Stage};
 use crate::inference::{Inference, Layout, NetworkConfig, Roi, Windows, project_box};
@@ -151,6 +152,12 @@ impl Generator {
             }
             _ => Err(errors),
         }
+    }
+
+    /// Samples sizes by these factors of each organ.
+    #[must_use]
+    pub fn with_steering(self, steering: BTreeMap<String, Steering>) -> Self {
+        Self { rules: self.rules.with_steering(steering), ..self }
     }
 
     /// Returns the name of the model in tables.

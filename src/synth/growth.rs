@@ -127,7 +127,7 @@ mod tests {
     use crate::volume::Array3;
 
     #[test]
-    fn exterior_sites_have_the_wanted_share_of_surface_outside() {
+    fn exterior_sites_have_requested_surface_fraction_outside_organ() {
         let spacing_mm = [1.0, 1.0, 2.0];
         let ball = |[x, y, z]: [usize; 3]| {
             let square = (x as f64 - 50.0).powi(2) + (y as f64 - 50.0).powi(2) + (2.0 * z as f64 - 50.0).powi(2);

@@ -179,7 +179,7 @@ mod tests {
 
     /// Voxels that are not computed change neither the tumor nor its immediate surroundings.
     #[test]
-    fn surface_equals_that_of_all_levels() {
+    fn surface_with_limited_levels_equals_surface_with_all_levels() {
         let (mut limited, mut unlimited) = (0, 0);
         for (seed, diameter_mm) in [0.1, 0.7, 2.0, 6.0, 15.0, 40.0].into_iter().cycle().take(120).enumerate() {
             let mut random = Key::root(seed as u64).stream("levels");

@@ -169,7 +169,7 @@ impl MassEffect {
     /// Finds the obstacles: bone, air and real tumors.
     fn obstacles(&self, scan: &MaskedScan, organ: &Organ) -> DirectionLimits {
         let mut limits = DirectionLimits::new(1.0 + self.width);
-        let tumor_labels: Vec<u8> = scan.mask.organs.iter().map(|organ| organ.tumor_label).collect();
+        let tumor_labels = scan.mask.kept_labels();
         let half_mm = self.body.spacing_mm.map(|mm| mm / 2.0 + OBSTACLE_MARGIN_MM);
         // The level falls by at most this from a voxel's centre to the margin around the voxel.
         let margin: f64 = {

@@ -32,6 +32,7 @@ mod reference;
 mod rules;
 pub mod shape;
 mod site;
+mod steering;
 pub mod texture;
 mod tissue;
 mod tissue_noise;
@@ -48,6 +49,7 @@ pub use generator::{Activation, Generator, GeneratorConfig};
 pub use inner_structure::SampledStructure;
 pub use rules::Rules;
 pub(crate) use site::boundary_distance_mm;
+pub use steering::Steering;
 pub use tumor_numbers::{RealNumbers, TumorNumbers, TumorsPerScan};
 
 use crate::error::Fault;
@@ -93,6 +95,9 @@ pub struct Geometry {
     /// Change of HU that the rules sampled for the solid tumor, before texture and soft edge; `None` if a network or program decides.
     #[serde(default)]
     pub drawn_contrast_hu: Option<f64>,
+    /// The factor by which steering sampled tumors of this size and contrast more often; `None` without steering.
+    #[serde(default)]
+    pub tilt: Option<f64>,
     /// The inner structure that was sampled.
     #[serde(default)]
     pub structure: SampledStructure,

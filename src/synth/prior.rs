@@ -10,39 +10,39 @@ use crate::random::RandomStream;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Quantiles(pub [f64; 7]);
 
-/// The shares of [`Quantiles`].
-pub const SHARES: [f64; 7] = [0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0];
+/// The probabilities of [`Quantiles`].
+pub const PROBABILITIES: [f64; 7] = [0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0];
 
 impl Quantiles {
-    /// Returns the quantile at a share.
-    pub fn at(&self, share: f64) -> f64 {
-        let upper = SHARES[1..6].iter().position(|&s| share < s).unwrap_or(5) + 1;
-        let t = (share - SHARES[upper - 1]) / (SHARES[upper] - SHARES[upper - 1]);
+    /// Returns the quantile of a probability.
+    pub fn quantile(&self, p: f64) -> f64 {
+        let upper = PROBABILITIES[1..6].iter().position(|&s| p < s).unwrap_or(5) + 1;
+        let t = (p - PROBABILITIES[upper - 1]) / (PROBABILITIES[upper] - PROBABILITIES[upper - 1]);
         let (low, high) = (libm::log(self.0[upper - 1]), libm::log(self.0[upper]));
         libm::exp(low + t.clamp(0.0, 1.0) * (high - low))
     }
 
-    /// Returns the share of the distribution below a value.
-    pub fn share_below(&self, value: f64) -> f64 {
+    /// Returns the probability of values below a value.
+    pub fn cdf(&self, value: f64) -> f64 {
         if value <= self.0[0] {
             return 0.0;
         }
         let Some(upper) = (1..7).find(|&k| value < self.0[k]) else { return 1.0 };
         let (low, high) = (libm::log(self.0[upper - 1]), libm::log(self.0[upper]));
         let t = (libm::log(value) - low) / (high - low);
-        SHARES[upper - 1] + t * (SHARES[upper] - SHARES[upper - 1])
+        PROBABILITIES[upper - 1] + t * (PROBABILITIES[upper] - PROBABILITIES[upper - 1])
     }
 
     /// Samples a value.
     pub fn sample(&self, random: &mut RandomStream) -> f64 {
-        self.at(random.uniform(0.0, 1.0))
+        self.quantile(random.uniform(0.0, 1.0))
     }
 
     /// Samples a value between two limits, with the distribution restricted to this range; `None` if the range has no probability.
     pub fn sample_between(&self, random: &mut RandomStream, low: f64, high: f64) -> Option<f64> {
-        let (from, to) = (self.share_below(low), self.share_below(high));
+        let (from, to) = (self.cdf(low), self.cdf(high));
         let share = random.uniform(from, to);
-        (from < to && low < high).then(|| self.at(share))
+        (from < to && low < high).then(|| self.quantile(share))
     }
 }
 
@@ -323,14 +323,14 @@ mod tests {
     use crate::random::Key;
 
     #[test]
-    fn share_below_inverts_at() {
+    fn cdf_inverts_quantile() {
         for prior in &PRIORS {
             for share in [0.01, 0.05, 0.3, 0.5, 0.74, 0.95, 0.99] {
-                let value = prior.diameter_mm.at(share);
-                assert!((prior.diameter_mm.share_below(value) - share).abs() < 1e-9, "{} {share}", prior.organ);
+                let value = prior.diameter_mm.quantile(share);
+                assert!((prior.diameter_mm.cdf(value) - share).abs() < 1e-9, "{} {share}", prior.organ);
             }
-            assert_eq!(prior.diameter_mm.share_below(1e-3), 0.0);
-            assert_eq!(prior.diameter_mm.share_below(1e3), 1.0);
+            assert_eq!(prior.diameter_mm.cdf(1e-3), 0.0);
+            assert_eq!(prior.diameter_mm.cdf(1e3), 1.0);
         }
     }
 

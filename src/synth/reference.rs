@@ -50,7 +50,7 @@ pub(super) fn blended(
     let region = Region { start, shape: [0, 1, 2].map(|k| end[k] - start[k]) };
     let shape = raster.mask.translated(raster.start, start.map(|index| index as i64), region.shape, 0);
     let labels = labels_of_scan.cut(region);
-    let tumor_labels: Vec<u8> = scan.mask.organs.iter().map(|organ| organ.tumor_label).collect();
+    let tumor_labels = scan.mask.kept_labels();
     if config.sites == Sites::Prior && touches_tumor(&tumor_labels, &labels, &shape) {
         return Err("touches_tumor");
     }

@@ -1,8 +1,11 @@
 //! Synthesis by rules: site, shape, texture, difference and blend without a network.
 
+use std::collections::BTreeMap;
+
 use super::blend::{round_hu, with_tumor};
 use super::classes::{ClassShape, SizeClass};
 use super::config::{Differences, RulesConfig, Sites, Sizes, Textures};
+use super::contrast::SampledContrast;
 use super::difference::DifferenceMaps;
 use super::domain::{Limits, exterior_fraction};
 use super::fine_grid::FineGrid;
@@ -15,6 +18,7 @@ use super::profile::TRUNCATE;
 use super::reference;
 use super::shape::{RasterizedShape, ShapeParameters};
 use super::site::{ReferenceSites, SiteConstraints, SitePlan, boundary_distance_mm};
+use super::steering::Steering;
 use super::texture::TexturePool;
 use super::tissue_noise::TissueNoise;
 use super::tumor::{Changed, TumorShape, TumorSource, VESSEL_FADE_MM, union};
@@ -26,6 +30,8 @@ use crate::volume::{Array3, HuWindow, Region, Voxels};
 
 /// The minimum width of an edge in voxels, for the box of a site.
 const VOXEL_BLUR: f64 = 0.4;
+/// The maximum number of sizes and contrasts that are sampled for one attempt with steering; the chance to need more is negligible.
+const MAX_STEERED: u64 = 10_000;
 /// The maximum diameter of tumors that are not placed on vessels.
 const BESIDE_VESSELS_UP_TO_MM: f64 = 15.0;
 
@@ -45,6 +51,8 @@ pub struct Rules {
     config: RulesConfig,
     window: HuWindow,
     organs: Vec<(String, &'static OrganPrior)>,
+    /// The steering of each organ.
+    steering: BTreeMap<String, Steering>,
 }
 
 impl Rules {
@@ -54,7 +62,13 @@ impl Rules {
     /// Returns all errors of the settings.
     pub fn new(config: RulesConfig, organs: &[Organ], window: HuWindow) -> Result<Self, Vec<ConfigError>> {
         let organs = config.check(organs)?;
-        Ok(Self { config, window, organs })
+        Ok(Self { config, window, organs, steering: BTreeMap::new() })
+    }
+
+    /// Samples sizes and contrasts by these factors of each organ.
+    #[must_use]
+    pub fn with_steering(self, steering: BTreeMap<String, Steering>) -> Self {
+        Self { steering, ..self }
     }
 
     /// Returns the name of the model in tables. It changes whenever equal settings would produce other tumors.
@@ -129,7 +143,8 @@ impl Rules {
             spacing_mm: scan.scan.volume.grid.spacing_mm(),
         };
         let attempts_per_site = self.config.attempts_per_site.unwrap_or(attempts_per_site);
-        Ok(Box::new(OrganPlan { search, maps: maps(summary.region)?, attempts_per_site, source }))
+        let steering = self.steering.get(&organ.name);
+        Ok(Box::new(OrganPlan { search, maps: maps(summary.region)?, attempts_per_site, steering, source }))
     }
 }
 
@@ -195,12 +210,22 @@ struct OrganPlan<'scan> {
     search: PositionSearch,
     maps: Option<Box<dyn DifferenceMaps + 'scan>>,
     attempts_per_site: u32,
+    steering: Option<&'scan Steering>,
+}
+
+/// The size of a tumor with the keys of its other random values.
+struct SampledForm {
+    form: TumorForm,
+    site_key: Key,
+    key: Key,
+    /// The factor of its size and contrast.
+    tilt: Option<f64>,
 }
 
 impl Attempts for OrganPlan<'_> {
     fn attempt(&self, keys: AttemptKey) -> Result<Attempt, Fault> {
-        let (site_key, key) = (keys.site(self.attempts_per_site), keys.attempt());
-        let Some(form) = self.form(&mut site_key.stream("size")) else { return Ok(rejected("no_site")) };
+        let Some(sampled) = self.sampled_form(keys) else { return Ok(rejected("no_site")) };
+        let SampledForm { form, site_key, key, tilt } = sampled;
         let growth = Growth::sample(
             &mut site_key.stream("growth"),
             self.source.prior.mass_effect,
@@ -229,7 +254,10 @@ impl Attempts for OrganPlan<'_> {
         };
         Ok(match changed {
             Ok(changed) => match self.candidate(&form, site, changed) {
-                Some(candidate) => Attempt::Candidate(Box::new(candidate)),
+                Some(mut candidate) => {
+                    candidate.geometry.tilt = tilt;
+                    Attempt::Candidate(Box::new(candidate))
+                }
                 None => rejected("too_small"),
             },
             Err(reason) => rejected(reason),
@@ -244,6 +272,26 @@ impl OrganPlan<'_> {
 
     fn spacing_mm(&self) -> [f64; 3] {
         self.source.spacing_mm
+    }
+
+    /// Samples the size. With steering, sizes and contrasts are sampled again until one is kept, with a probability in proportion to its
+    /// factor.
+    fn sampled_form(&self, keys: AttemptKey) -> Option<SampledForm> {
+        let (site_key, key) = (keys.site(self.attempts_per_site), keys.attempt());
+        let Some(steering) = self.steering else {
+            return Some(SampledForm { form: self.form(&mut site_key.stream("size"))?, site_key, key, tilt: None });
+        };
+        let maps = self.maps.as_deref().map(|maps| maps as &dyn DifferenceMaps);
+        for number in 0..MAX_STEERED {
+            let [site_key, key] = [site_key, key].map(|key| key.number("steered", number));
+            let form = self.form(&mut site_key.stream("size"))?;
+            let contrast = self.source.sampled_contrast(key, form.diameter_mm(), maps);
+            let factor = steering.factor(form.diameter_mm(), contrast.map(SampledContrast::change_hu));
+            if key.stream("steering").uniform(0.0, steering.greatest()) < factor {
+                return Some(SampledForm { form, site_key, key, tilt: Some(factor) });
+            }
+        }
+        None
     }
 
     fn form(&self, random: &mut RandomStream) -> Option<TumorForm> {
@@ -388,6 +436,7 @@ impl OrganPlan<'_> {
             mass_effect: changed.growth.map_or(0.0, |growth| growth.strength),
             infiltrating: changed.growth.is_some_and(|growth| growth.infiltrating),
             drawn_contrast_hu: changed.drawn_contrast_hu,
+            tilt: None,
             structure: changed.structure,
         };
         let labels = with_tumor(&labels, &tumor, organ);
@@ -430,7 +479,7 @@ mod tests {
             spacing_mm: [1.0, 1.0, slice_mm as f64],
         };
         let search = PositionSearch::Depth(Box::new(SitePlan::new(&scan, &organs[0], &source.summary)));
-        let plan = OrganPlan { source, search, maps: None, attempts_per_site: 1 };
+        let plan = OrganPlan { source, search, maps: None, attempts_per_site: 1, steering: None };
         let key = Key::root(seed);
         // The middle of slice 50 of 1 mm, which is not the middle of a slice of 5 mm.
         let centre = [50.2, 49.7, (51.3 + 0.5) / slice_mm as f64 - 0.5];

@@ -55,7 +55,7 @@ pub(crate) struct SiteConstraints {
 }
 
 impl SitePlan {
-    /// Sorts the healthy cells of `organ`, whose voxels are in `region`.
+    /// Creates the plan: the cells of the healthy organ sorted by depth, with their distances to real tumors and vessels.
     pub fn new(masked: &MaskedScan, organ: &Organ, summary: &OrganSummary) -> Self {
         let region = summary.region;
         let spacing_mm = masked.scan.volume.grid.spacing_mm();
@@ -67,7 +67,7 @@ impl SitePlan {
         let mut healthy = Array3::filled(shape, 0u16);
         let mut with_tumor = Array3::filled(shape, 0u8);
         let mut any_tumor = false;
-        let tumor_labels: Vec<u8> = masked.mask.organs.iter().map(|organ| organ.tumor_label).collect();
+        let tumor_labels = masked.mask.kept_labels();
         let end = region.end();
         for z in region.start[2]..end[2] {
             for y in region.start[1]..end[1] {
@@ -237,7 +237,8 @@ pub(crate) struct ReferenceSites {
 }
 
 impl ReferenceSites {
-    /// Erodes the healthy organ, whose voxels are in `region`.
+    /// Creates the sites in the bounding box `region` of the healthy organ: erodes the organ in the axial plane and keeps the middle 30–70% of
+    /// its height.
     pub fn new(masked: &MaskedScan, organ: &Organ, region: Region) -> Self {
         let grid = &masked.scan.volume.grid;
         let labels = &masked.mask.labels;

@@ -190,6 +190,23 @@ impl TumorSource<'_> {
         matches!(self.prior.depth, Depth::Exterior { .. })
     }
 
+    /// Samples the contrast of a tumor; `None` if a network predicts it.
+    pub(super) fn sampled_contrast(
+        &self,
+        key: Key,
+        diameter_mm: f64,
+        maps: Option<&dyn DifferenceMaps>,
+    ) -> Option<SampledContrast> {
+        let mut random = key.stream("difference");
+        match (maps, self.config.contrast_hu.get(&self.organ.name)) {
+            (Some(_), _) => None,
+            (None, Some([low, high])) => Some(SampledContrast::Darker(-random.uniform(*low, *high))),
+            (None, None) => {
+                Some(SampledContrast::sample(&mut random, &self.prior.contrast, &self.summary, diameter_mm))
+            }
+        }
+    }
+
     /// Returns the sampled contrast, `None` if a network predicts it, and the inside of the tumor.
     fn inside(
         &self,
@@ -197,15 +214,8 @@ impl TumorSource<'_> {
         shape: &TumorShape,
         maps: Option<&dyn DifferenceMaps>,
     ) -> (Option<SampledContrast>, Inside) {
-        let mut random = key.stream("difference");
+        let contrast = self.sampled_contrast(key, shape.diameter_mm, maps);
         let fixed = self.config.contrast_hu.get(&self.organ.name);
-        let contrast = match (maps, fixed) {
-            (Some(_), _) => None,
-            (None, Some([low, high])) => Some(SampledContrast::Darker(-random.uniform(*low, *high))),
-            (None, None) => {
-                Some(SampledContrast::sample(&mut random, &self.prior.contrast, &self.summary, shape.diameter_mm))
-            }
-        };
         if let Some(SampledContrast::Filling { tissue_hu, share, solid_from, .. }) = contrast {
             let [tissue_hu, share, solid_from] = [tissue_hu, share, solid_from].map(|value| value as f32);
             return (contrast, Inside::Filling { tissue_hu, share, solid_from });

@@ -177,11 +177,11 @@ impl OptimiserConfig {
             ));
         }
         if self.betas.iter().any(|beta| !(0.0..1.0).contains(beta)) {
-            let message = format!("expected two numbers from 0 and below 1, got {:?}", self.betas);
+            let message = format!("expected two numbers of at least 0 and below 1, got {:?}", self.betas);
             errors.push(ConfigError::new("betas", message));
         }
         if !(0.0..=1.0).contains(&self.weight_decay) {
-            let message = format!("expected a share from 0 to 1, got {}", self.weight_decay);
+            let message = format!("expected a weight decay from 0 to 1, got {}", self.weight_decay);
             errors.push(ConfigError::new("weight_decay", message));
         }
         errors

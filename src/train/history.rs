@@ -12,7 +12,7 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
-use super::output::write_atomic;
+use super::output::write_bytes;
 use crate::error::{Error, Result};
 
 /// One named value (loss, Dice, learning rate) of one step.
@@ -102,7 +102,7 @@ impl History {
         let bytes = self
             .encode()
             .map_err(|cause| Error::new(format!("cannot write {}: {cause}", path.display())).with_source(cause))?;
-        write_atomic(path, &bytes)
+        write_bytes(path, &bytes)
     }
 
     fn encode(&self) -> parquet::errors::Result<Vec<u8>> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Value as Json, json};
 
+use super::folds::Fold;
 use super::mask_lists::common_organs;
 use super::scans::TrainingScans;
 use super::segmentation::SegmentationConfig;
@@ -13,7 +14,7 @@ use super::synthesis::SynthesisConfig;
 use crate::error::{ConfigError, Error, Result};
 use crate::graph::{BuildContext, Plan};
 use crate::mask::Organ;
-use crate::nn::weights::WeightsMetadata;
+use crate::nn::weights::{HELD_OUT_KEY, WeightsMetadata, held_out_mark};
 use crate::store::FileDigest;
 use crate::volume::Preprocess;
 
@@ -39,7 +40,7 @@ impl TrainingInputs {
     /// # Errors
     /// Returns an error if weights do not exist or belong to other networks, a source cannot be listed, a patient is in both
     /// training and validation, or there are no scans to train on.
-    pub fn prepare(config: &mut TrainingConfig, plan: &Plan, folder: &Path) -> Result<Self> {
+    pub fn prepare(config: &mut TrainingConfig, plan: &Plan, folder: &Path, fold: Option<Fold>) -> Result<Self> {
         let context =
             BuildContext { name: "train".to_owned(), folder: folder.to_owned(), seed: plan.seed, organs: [].into() };
         let path = |field: &str, file: &Path| context.path(field, file).map_err(|error| first_error(vec![error]));
@@ -61,7 +62,12 @@ impl TrainingInputs {
                 resolve("network.weights", "segmentor", config.network.weights.as_mut())?;
                 settings["weights"] = weights;
                 let organs = organs(&[("labeled", &config.labeled), ("validation", &config.validation)])?;
-                let mut scans = TrainingScans::new(plan, &config.labeled, &config.validation)?;
+                let mut scans = TrainingScans::new(plan, &config.labeled, &config.validation, fold)?;
+                if let Some(fold) = fold {
+                    let marks: Vec<String> = scans.fold().iter().map(|patient| held_out_mark(*patient)).collect();
+                    settings["fold"] = json!(fold);
+                    settings[HELD_OUT_KEY] = json!(marks);
+                }
                 for pool in config.synthetic.iter().flat_map(|synthetic| &synthetic.runs) {
                     scans.add_run(&path("synthetic.runs", &pool.folder)?, pool.at, &organs)?;
                 }
@@ -95,7 +101,7 @@ impl TrainingInputs {
                 resolve("discriminator.weights", "discriminator", config.discriminator.weights.as_mut())?;
                 settings["weights"] = weights;
                 let organs = organs(&[("labeled", &config.labeled), ("unlabeled", &config.unlabeled)])?;
-                let mut scans = TrainingScans::new(plan, &config.labeled, &[])?;
+                let mut scans = TrainingScans::new(plan, &config.labeled, &[], None)?;
                 scans.add_unlabeled(plan, &config.unlabeled)?;
                 let preprocess = config.preprocess.build().map_err(first_error)?;
                 Ok(Self { settings, preprocess, organs, scans })

@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn shares_exclude_patients_of_validation_and_test() {
+    fn split_shares_allow_only_training_patients() {
         let shares = SplitShares { train: 0.4, validation: 0.3, test: 0.3 };
         let guard = LeakageGuard::with_split_shares(shares);
         let mut counts = [0; 2];

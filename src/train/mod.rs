@@ -19,6 +19,7 @@ pub mod checkpoint;
 pub mod config;
 mod curves;
 pub mod data;
+mod folds;
 pub mod history;
 pub mod initial;
 mod inputs;
@@ -42,6 +43,7 @@ mod training;
 
 pub use check::{CheckedTask, check, stage_of};
 pub use curves::curves;
+pub use folds::Fold;
 pub use inputs::TrainingConfig;
 pub use leakage::LeakageGuard;
 pub use scans::{ScanCounts, TrainingCases, TrainingScans};

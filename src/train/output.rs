@@ -8,17 +8,17 @@ use candle_core::Tensor;
 
 use crate::error::{Error, Result};
 use crate::nn::weights::{Precision, write_safetensors};
-use crate::store::write_whole;
+use crate::store::write_atomic;
 
 /// Writes a temporary file next to `path`, syncs it, and renames it to `path`.
 ///
 /// # Errors
 /// Returns an error if the file cannot be written; the previous file stays.
-pub(super) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(super) fn write_bytes(path: &Path, bytes: &[u8]) -> Result<()> {
     write(path, |out| out.write_all(bytes))
 }
 
-/// Writes tensors in the format of [`write_safetensors`], atomically as [`write_atomic`].
+/// Writes tensors in the format of [`write_safetensors`], atomically.
 ///
 /// # Errors
 /// Returns the errors of both.
@@ -32,7 +32,7 @@ pub(super) fn write_tensors(
 }
 
 fn write(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
-    write_whole(path, fill).map_err(|error| {
+    write_atomic(path, fill).map_err(|error| {
         let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
         let error = Error::io("cannot write", path, error);
         if full { error.with_hint("free disk space, then resume with `--resume`") } else { error }

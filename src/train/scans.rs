@@ -1,7 +1,7 @@
 //! The scans of a training run, by the stages that a file names: scans to train on and scans to validate on.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,10 +9,11 @@ use serde::Serialize;
 use serde_json::{Value as Json, json};
 
 use super::data::{CaseEntry, Cases, RunSamples};
+use super::folds::Fold;
 use super::leakage::LeakageGuard;
 use crate::error::{Error, FaultKind, Result};
 use crate::graph::{Plan, SynthesisNode};
-use crate::id::ScanId;
+use crate::id::{PatientKey, ScanId};
 use crate::ingest::ScanEntry;
 use crate::mask::{MaskedScan, Organ};
 use crate::record::Split;
@@ -30,6 +31,8 @@ pub struct TrainingScans {
     unlabeled: Vec<CaseEntry>,
     pools: Vec<Vec<CaseEntry>>,
     fresh: Vec<Vec<CaseEntry>>,
+    /// The patients of the fold that is not trained on.
+    fold: BTreeSet<PatientKey>,
     /// The file of each scan, by scan id.
     scan_files: BTreeMap<ScanId, String>,
 }
@@ -72,11 +75,11 @@ pub struct TrainingCases {
 
 impl TrainingScans {
     /// Lists the labeled scans, and the validation scans: those of the named stages, or by default the validation share of the
-    /// labeled patients.
+    /// labeled patients. With a fold, its patients are validated on instead of that share.
     ///
     /// # Errors
-    /// Returns an error if a source cannot be listed, or a patient is trained and validated on.
-    pub fn new(plan: &Plan, labeled: &[String], validation: &[String]) -> Result<Self> {
+    /// Returns an error if a source cannot be listed, a patient is trained and validated on, or there are fewer patients than folds.
+    pub fn new(plan: &Plan, labeled: &[String], validation: &[String], fold: Option<Fold>) -> Result<Self> {
         let guard = if validation.is_empty() {
             LeakageGuard::with_split_shares(plan.split)
         } else {
@@ -90,11 +93,31 @@ impl TrainingScans {
             unlabeled: Vec::new(),
             pools: Vec::new(),
             fresh: Vec::new(),
+            fold: BTreeSet::new(),
             scan_files: BTreeMap::new(),
         };
         let mut trained = Vec::new();
-        for (entry, case) in scans.of_masks(plan, labeled)? {
-            match scans.guard.split_of(&entry) {
+        let listed = scans.of_masks(plan, labeled)?;
+        if let Some(fold) = fold {
+            let patients = listed.iter().filter(|(entry, _)| scans.guard.split_of(entry) != Split::Test);
+            let patients: BTreeSet<PatientKey> = patients.map(|(entry, _)| entry.patient_key).collect();
+            if patients.len() < fold.count {
+                let (got, expected) = (patients.len(), fold.count);
+                return Err(Error::new(format!(
+                    "expected at least {expected} labeled patients for {expected} folds, got {got}"
+                ))
+                .with_hint("lower --folds, or add labeled scans"));
+            }
+            scans.fold = fold.patients(&patients);
+        }
+        for (entry, case) in listed {
+            let split = match (scans.guard.split_of(&entry), fold) {
+                (Split::Test, _) => Split::Test,
+                (_, Some(_)) if scans.fold.contains(&entry.patient_key) => Split::Validation,
+                (_, Some(_)) => Split::Train,
+                (split, None) => split,
+            };
+            match split {
                 Split::Validation => scans.hold_out(&entry, case),
                 Split::Test => {}
                 Split::Train => {
@@ -194,6 +217,11 @@ impl TrainingScans {
             }
         }
         Ok(found)
+    }
+
+    /// Returns the patients of the fold that is not trained on.
+    pub fn fold(&self) -> &BTreeSet<PatientKey> {
+        &self.fold
     }
 
     /// Counts the scans.

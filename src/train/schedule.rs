@@ -66,7 +66,7 @@ impl ScheduleConfig {
             );
         }
         if !(0.0..=1.0).contains(&self.final_share) {
-            let message = format!("expected a share from 0 to 1, got {}", self.final_share);
+            let message = format!("expected a fraction from 0 to 1, got {}", self.final_share);
             errors.push(ConfigError::new("final_share", message));
         }
         errors

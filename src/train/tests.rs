@@ -47,7 +47,7 @@ fn sampler(config: &SegmentationConfig) -> Arc<SegmentationSampler> {
     let rules = Rules::new(RulesConfig::default(), &organs(), small().window()).unwrap();
     let test = QualityTest::new(QualityTestConfig::default()).unwrap();
     let attempts = crate::attempt::AttemptLoop::new(Arc::new(rules), Vec::new(), test);
-    let tumors = TumorMaker { attempts, organs: organs() };
+    let tumors = TumorMaker { attempts, organs: organs(), per_scan: 1 };
     let fresh = SyntheticSource::Fresh { cases: cases(0..2), tumors };
     Arc::new(SegmentationSampler::new(config, SEED, organs().into(), synthesis_cases(), vec![fresh]))
 }

@@ -113,7 +113,7 @@ impl TrainingRun<'_> {
         let mut synthetic: Vec<SyntheticSource> = cases.pools.iter().cloned().map(SyntheticSource::Pool).collect();
         for ((synthesis, branch), cases) in self.plan.training_branches().zip(&cases.fresh) {
             if !cases.is_empty() {
-                let tumors = TumorMaker { attempts: synthesis.attempts.only(branch), organs: synthesis.organs.clone() };
+                let tumors = TumorMaker::new(synthesis, branch);
                 synthetic.push(SyntheticSource::Fresh { cases: Arc::clone(cases), tumors });
             }
         }

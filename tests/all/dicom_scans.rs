@@ -286,7 +286,7 @@ fn patients_studies_and_frames_of_reference_are_separate_scans() {
 }
 
 #[test]
-fn phases_half_a_step_apart_are_separated_by_any_element_of_a_scan() {
+fn interleaved_phases_are_separated_by_any_differing_acquisition_element() {
     let first = f32::from(stored(0)[0]);
     for (tag, vr, values) in [
         (tags::SERIES_NUMBER, VR::IS, ["2", "3"]),

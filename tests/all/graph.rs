@@ -359,6 +359,7 @@ fn registry_with_test_kinds() -> Registry {
             numbers: None,
             negatives: 0.0,
             model: "idle".into(),
+            steering: None,
             input_spec,
         })
     });
@@ -488,4 +489,14 @@ fn every_kind_and_setting_has_description() {
         }
     }
     assert_eq!(count, Registry::standard().kinds().len());
+}
+
+#[test]
+fn score_stages_follow_only_stages_whose_scores_they_read() {
+    let file = GraphFile::open(Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines/quickstart.toml")).unwrap();
+    let plan = check(&file, &Registry::standard()).plan.unwrap();
+    let scorers = &plan.syntheses[0].attempts.scorers;
+    let after: Vec<(&str, &[usize])> = scorers.iter().map(|node| (&*node.name, &*node.after)).collect();
+    let none: &[usize] = &[];
+    assert_eq!(after, [("found", none), ("held_out", &[0]), ("real", none), ("shown", none)]);
 }

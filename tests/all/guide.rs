@@ -14,12 +14,13 @@ use freetumor::volume::Voxels;
 
 use crate::patients::write_compressed;
 
-const PAGES: [&str; 14] = [
+const PAGES: [&str; 15] = [
     "README.md",
     "src/guide/architecture.md",
     "src/guide/pipelines.md",
     "src/guide/sources_and_masks.md",
     "src/guide/synthesis_and_quality.md",
+    "src/guide/calibration.md",
     "src/guide/networks.md",
     "src/guide/run_folder.md",
     "src/guide/training.md",

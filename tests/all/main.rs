@@ -3,6 +3,7 @@
 mod architecture;
 mod bad_dicom;
 mod bad_input;
+mod calibrate;
 mod cli;
 mod command;
 mod common;

@@ -112,7 +112,7 @@ fn layers() -> Result<()> {
         let w = fill::uniform("w", g.weight_len(), -1.0, 1.0);
         let (mut y, mut dx, mut dw) = (vec![0.0; g.output_len()], vec![0.0; x.len()], vec![0.0; w.len()]);
         let speed = |seconds: f64| g.flops() / seconds / 1e9;
-        let [plain, trained, inferred] = [Accuracy::Plain, Accuracy::Training, Accuracy::Inference]
+        let [plain, trained, inferred] = [Accuracy::Direct, Accuracy::Training, Accuracy::Inference]
             .map(|accuracy| speed(fastest(|| kernel::conv3d(class, accuracy, &g, &x, &w, None, &mut y))));
         let input = speed(fastest(|| {
             kernel::conv3d_input_gradient(class, Accuracy::Training, &g, &y, &w, &mut dx);

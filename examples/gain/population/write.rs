@@ -8,7 +8,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use freetumor::error::{Error, Result};
 use freetumor::ingest::nifti::{Datatype, encode_header};
-use freetumor::store::write_whole;
+use freetumor::store::write_atomic;
 use freetumor::volume::{Array3, Grid, Voxels};
 use rayon::prelude::*;
 use serde_json::{Value, json};
@@ -71,7 +71,7 @@ pub fn write_patients(
     dataset["numTraining"] = json!(dataset["training"].as_array().map_or(0, Vec::len));
     dataset["numTest"] = json!(dataset["test"].as_array().map_or(0, Vec::len));
     let text = format!("{dataset:#}\n");
-    write_whole(&path, |out| out.write_all(text.as_bytes())).map_err(|error| Error::io("cannot write", &path, error))
+    write_atomic(&path, |out| out.write_all(text.as_bytes())).map_err(|error| Error::io("cannot write", &path, error))
 }
 
 /// Reads the description of the data set, or creates a new one.
@@ -115,7 +115,7 @@ fn write_ids(path: &Path, grid: &Grid, ids: &Array3<u8>) -> Result<()> {
 fn write_nifti(path: &Path, grid: &Grid, datatype: Datatype, description: &str, voxels: &[u8]) -> Result<()> {
     let header = encode_header(grid, datatype, description)
         .map_err(|fault| Error::new(format!("{}: {}", path.display(), fault.message)).with_source(fault))?;
-    write_whole(path, |out| {
+    write_atomic(path, |out| {
         let mut out = GzEncoder::new(out, Compression::new(LEVEL));
         out.write_all(&header)?;
         out.write_all(voxels)?;

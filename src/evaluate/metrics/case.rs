@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::lesions::{LesionMatch, match_lesions};
 use super::overlap::{dice, surface_dice, tolerance_mm};
-use crate::mask::BitVolume;
+use crate::mask::{BitVolume, IGNORE_LABEL};
 use crate::volume::{Array3, Labels};
 
 /// An organ whose tumors are measured, by the ids of label maps.
@@ -46,6 +46,9 @@ impl CaseMeasures {
 
 /// Measures the tumors of `organ` in a prediction on the grid of the ground truth.
 ///
+/// Voxels of [`IGNORE_LABEL`] in the ground truth do not count, unless that is an id of the organ: a prediction there is neither right
+/// nor a false positive.
+///
 /// Surfaces and overlaps are computed in the bounding box of both tumors, so that the cost depends on the tumors and not on the scan.
 ///
 /// # Shapes
@@ -67,6 +70,17 @@ impl CaseMeasures {
 /// ```
 pub fn measure(truth: &Labels, prediction: &Array3<u16>, organ: &MeasuredOrgan) -> CaseMeasures {
     assert_eq!(truth.ids.shape(), prediction.shape(), "the prediction is on the grid of the ground truth");
+    let ignored = u16::from(IGNORE_LABEL);
+    if organ.organ_id != Some(ignored) && organ.tumor_id != ignored && truth.ids.as_slice().contains(&ignored) {
+        let ids = prediction.as_slice().iter().zip(truth.ids.as_slice());
+        let known = ids.map(|(id, truth)| if *truth == ignored { ignored } else { *id }).collect();
+        return measure_known(truth, &Array3::from_vec(prediction.shape(), known), organ);
+    }
+    measure_known(truth, prediction, organ)
+}
+
+/// Measures a prediction in which every ignored voxel has an id that is not measured.
+fn measure_known(truth: &Labels, prediction: &Array3<u16>, organ: &MeasuredOrgan) -> CaseMeasures {
     let is_tumor = |id: &u16| *id == organ.tumor_id;
     let spacing_mm = truth.grid.spacing_mm();
     let tolerance_mm = tolerance_mm(spacing_mm);
@@ -134,6 +148,33 @@ mod tests {
         };
         assert!(whole.lesions.iter().zip(&measures.found.lesions).all(close));
         assert_eq!(whole.false_positives_mm3, measures.found.false_positives_mm3);
+    }
+
+    #[test]
+    fn ignored_voxels_are_neither_right_nor_false_positive() {
+        let grid = Grid { shape: [20, 10, 10], affine: Affine::from_spacing([2.0; 3]) };
+        // A tumor at the left, and voxels without a known label at the right.
+        let ids = Array3::from_fn(grid.shape, |[x, ..]| match x {
+            2..6 => 2,
+            12..18 => u16::from(IGNORE_LABEL),
+            _ => 1,
+        });
+        let truth = Labels { grid, ids };
+        let liver = MeasuredOrgan { name: "liver".into(), organ_id: Some(1), tumor_id: 2 };
+        let predicted = |right: u16| {
+            Array3::from_fn(grid.shape, |[x, ..]| match x {
+                2..6 => 2,
+                12..18 => right,
+                _ => 1,
+            })
+        };
+        let measures = measure(&truth, &predicted(2), &liver);
+        assert_eq!((measures.tumor_dice, measures.organ_dice), (Some(1.0), Some(1.0)));
+        assert!(measures.found.false_positives_mm3.is_empty() && measures.predicted_mm3 == measures.truth_mm3);
+        assert_eq!(measure(&truth, &predicted(1), &liver), measures);
+        // An id that is measured is not ignored.
+        let binary = MeasuredOrgan { name: "lesion".into(), organ_id: None, tumor_id: IGNORE_LABEL.into() };
+        assert_eq!(measure(&truth, &truth.ids, &binary).tumor_dice, Some(1.0));
     }
 
     #[test]

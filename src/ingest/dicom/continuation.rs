@@ -40,7 +40,7 @@ fn adjoins(first: &Slice, scan: &EvenStack, other: &Series) -> bool {
         other.stack.slices.first().is_some_and(|slice| slice.keys.identity.patient == first.keys.identity.patient);
     is_one_patient
         && other.stack.is_even()
-        && poses.iter().any(|pose| scan.is_continued_by(pose))
+        && poses.iter().any(|pose| scan.is_adjacent_slice(pose))
         && !poses.iter().any(|pose| scan.overlaps(pose))
 }
 
@@ -59,7 +59,7 @@ fn continuation(first: &Slice, scan: &EvenStack, other: &Series) -> Option<Fault
     let is_piece = |slice: &&Slice| {
         let Some(pose) = pose(slice) else { return false };
         let is_other_kind = slice.series == first.series && !slice.localizer;
-        scan.is_continued_by(pose) || (is_other_kind && scan.is_continued_by_plane_of(pose))
+        scan.is_adjacent_slice(pose) || (is_other_kind && scan.is_adjacent_plane(pose))
     };
     slices.iter().any(|slice| is_piece(&slice)).then(|| {
         let (count, expected) = (slices.len(), "exclude these slices if they do not belong to the scan");

@@ -35,7 +35,7 @@ impl SeriesExtent {
     /// Returns whether both have one series identifier and one patient, and one continues the other by one step.
     pub fn adjoins(&self, other: &Self) -> bool {
         let continues = |scan: &Self, piece: &Self| {
-            scan.stack.as_ref().is_some_and(|stack| piece.ends.iter().any(|pose| stack.is_continued_by(pose)))
+            scan.stack.as_ref().is_some_and(|stack| piece.ends.iter().any(|pose| stack.is_adjacent_slice(pose)))
         };
         self.identifier == other.identifier
             && self.keys.identity.patient == other.keys.identity.patient

@@ -164,7 +164,7 @@ impl EvenStack {
     }
 
     /// Returns whether a slice continues the stack by one step, before the first or after the last slice.
-    pub fn is_continued_by(&self, pose: &SlicePose) -> bool {
+    pub fn is_adjacent_slice(&self, pose: &SlicePose) -> bool {
         if check_consistent(&self.first, &[*pose]).is_err() {
             return false;
         }
@@ -174,8 +174,9 @@ impl EvenStack {
         })
     }
 
-    /// Returns whether the plane of a slice continues the stack by one step; the slice may be flipped, or have another shape.
-    pub fn is_continued_by_plane_of(&self, pose: &SlicePose) -> bool {
+    /// Returns whether the plane of a slice is parallel to the stack and one step before its first or after its last slice. The slice may be
+    /// flipped or have another shape.
+    pub fn is_adjacent_plane(&self, pose: &SlicePose) -> bool {
         let [low, high] = self.range_mm();
         let step = self.step_mm();
         self.has_parallel_plane(pose)

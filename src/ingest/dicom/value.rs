@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn other_values_are_not_unsigned_numbers() {
+    fn u16_rejects_lists_fractions_negatives_and_malformed_values() {
         for (representation, bytes) in [
             ("US", &[0, 2, 0, 3][..]),
             ("US", &[0, 2, 0, 2]),

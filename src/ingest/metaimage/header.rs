@@ -142,7 +142,7 @@ impl Fields {
             }
             // The line is not repeated in a message, because it may be free text.
             let (key, value) = line.split_once(['=', ':']).ok_or_else(|| {
-                corrupt(format!("expected `KEY = value` in line {} of the header, got another text", text.lines()))
+                corrupt(format!("expected `KEY = value` in line {} of the header, got another line", text.lines()))
             })?;
             let key = key.trim().to_ascii_lowercase();
             let is_last = key == "elementdatafile";
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn other_keys_of_same_field_are_read() {
+    fn alternative_header_keys_are_accepted() {
         let renamed = VALID
             .replace("TransformMatrix", "Orientation")
             .replace("Offset", "Position")

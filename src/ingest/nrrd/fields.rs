@@ -92,7 +92,7 @@ impl Fields {
             // A pair of a key and a value of another program, such as a name of a segment.
             _ if line.contains(":=") => Ok(()),
             // The line is not repeated, because it may be free text.
-            _ => Err(corrupt(format!("expected a field of NRRD in line {number} of the header, got another text"))),
+            _ => Err(corrupt(format!("expected a field of NRRD in line {number} of the header, got another line"))),
         }
     }
 
@@ -123,7 +123,7 @@ fn check_magic(line: &str) -> Result<(), Fault> {
         Some(version) => {
             Err(Fault::read(FaultKind::Unsupported, format!("expected a version of NRRD from 1 to 5, got {version}")))
         }
-        None => Err(corrupt("expected NRRD and a version in the first line of the header, got another text")),
+        None => Err(corrupt("expected NRRD and a version in the first line of the header, got another line")),
     }
 }
 

@@ -73,7 +73,7 @@ impl LesionConfig {
         }
         for (field, value) in [("share", self.share), ("brighter", self.brighter)] {
             if !(0.0..=1.0).contains(&value) {
-                errors.push(ConfigError::new(field, format!("expected a share from 0 to 1, got {value}")));
+                errors.push(ConfigError::new(field, format!("expected a fraction from 0 to 1, got {value}")));
             }
         }
         for (field, value) in [("mean", self.mean), ("cysts", self.cysts)] {

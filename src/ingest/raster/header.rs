@@ -52,7 +52,7 @@ pub struct Rescale {
     pub intercept: f64,
 }
 
-/// A checked header.
+/// The header of a NIfTI, NRRD or MetaImage file after validation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Header {
     /// Shape and affine. World coordinates are in millimetres, independent of the unit in the file.

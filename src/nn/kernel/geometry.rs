@@ -53,7 +53,7 @@ impl Geometry {
         self.channels_out * self.channels_in * self.taps()
     }
 
-    /// Returns the number of multiplications and additions of the plain algorithm.
+    /// Returns the number of multiplications and additions of the direct algorithm.
     pub fn flops(&self) -> f64 {
         2.0 * self.output_len() as f64 * (self.channels_in * self.taps()) as f64
     }

@@ -35,8 +35,8 @@ use winograd::Outputs;
 /// The accuracy of a convolution; less accurate algorithms are faster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Accuracy {
-    /// The plain sum over taps and channels.
-    Plain,
+    /// Direct convolution: the sum over taps and channels.
+    Direct,
     /// Winograd convolution with errors of a few units in the last place: for training.
     Training,
     /// Winograd convolution with errors of about 1e-6 of the largest output: for inference.
@@ -46,7 +46,7 @@ pub enum Accuracy {
 impl Accuracy {
     fn outputs(self) -> Option<Outputs> {
         match self {
-            Self::Plain => None,
+            Self::Direct => None,
             Self::Training => Some(Outputs::WinogradF2),
             Self::Inference => Some(Outputs::WinogradF4),
         }

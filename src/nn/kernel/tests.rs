@@ -88,21 +88,21 @@ fn cubic(batch: usize, input: [usize; 3], channels: [usize; 2]) -> Geometry {
 }
 
 #[test]
-fn plain_convolution_agrees_for_every_tile_width() {
+fn direct_convolution_agrees_for_every_tile_width() {
     for channels in [[1, 1], [3, 7], [5, 8], [8, 16], [16, 17], [9, 32], [20, 48], [33, 64], [130, 40]] {
-        assert_agrees(&cubic(2, [4, 5, 14], channels), Accuracy::Plain, 1e-5);
+        assert_agrees(&cubic(2, [4, 5, 14], channels), Accuracy::Direct, 1e-5);
     }
 }
 
 /// Lines of every length, in tiles of every number of rows, with more channels than a block holds.
 #[test]
-fn plain_convolution_agrees_for_every_line_length() {
+fn direct_convolution_agrees_for_every_line_length() {
     for length in 1..=24 {
         for outputs in [1, 8, 24] {
-            assert_agrees(&cubic(1, [2, 2, length], [30, outputs]), Accuracy::Plain, 1e-5);
+            assert_agrees(&cubic(1, [2, 2, length], [30, outputs]), Accuracy::Direct, 1e-5);
         }
     }
-    assert_agrees(&cubic(1, [2, 2, 11], [130, 8]), Accuracy::Plain, 1e-5);
+    assert_agrees(&cubic(1, [2, 2, 11], [130, 8]), Accuracy::Direct, 1e-5);
 }
 
 /// A number does not depend on its tile: lines with the same start have the same results, except at the end of the shorter line.
@@ -113,13 +113,13 @@ fn convolution_bits_do_not_depend_on_line_length() {
         let (x, w) = (numbers(long.input_len(), 1), numbers(long.weight_len(), 2));
         for class in Class::available() {
             let mut whole = vec![0.0; long.output_len()];
-            conv3d(class, Accuracy::Plain, &long, &x, &w, None, &mut whole);
+            conv3d(class, Accuracy::Direct, &long, &x, &w, None, &mut whole);
             for length in [21, 22, 23, 33] {
                 let short = cubic(1, [2, 3, length], channels);
                 let start = |line: &[f32], channels: usize| line[..length * channels].to_vec();
                 let lines: Vec<f32> = x.chunks_exact(35 * channels[0]).flat_map(|x| start(x, channels[0])).collect();
                 let mut part = vec![0.0; short.output_len()];
-                conv3d(class, Accuracy::Plain, &short, &lines, &w, None, &mut part);
+                conv3d(class, Accuracy::Direct, &short, &lines, &w, None, &mut part);
                 let same = (length - 1) * channels[1];
                 for (part, whole) in part.chunks_exact(length * channels[1]).zip(whole.chunks_exact(35 * channels[1])) {
                     assert!(part[..same] == whole[..same], "{class:?} {channels:?}, {length} of 35");
@@ -130,7 +130,7 @@ fn convolution_bits_do_not_depend_on_line_length() {
 }
 
 #[test]
-fn winograd_convolution_agrees_with_plain_sums() {
+fn winograd_convolution_agrees_with_direct_convolution() {
     for (accuracy, bound) in [(Accuracy::Training, 1e-5), (Accuracy::Inference, 5e-5)] {
         for (input, channels) in
             [([8, 12, 24], [32, 32]), ([6, 9, 31], [48, 32]), ([9, 20, 11], [32, 80]), ([4, 23, 26], [64, 48])]
@@ -156,7 +156,7 @@ fn winograd_convolution_agrees_with_plain_sums() {
 #[test]
 fn kernel_bits_do_not_depend_on_threads() {
     for (g, accuracy) in [
-        (cubic(2, [7, 9, 10], [20, 24]), Accuracy::Plain),
+        (cubic(2, [7, 9, 10], [20, 24]), Accuracy::Direct),
         (cubic(1, [8, 16, 24], [64, 32]), Accuracy::Inference),
         (cubic(1, [8, 16, 24], [64, 32]), Accuracy::Training),
     ] {
@@ -204,14 +204,14 @@ fn transposed_convolution_equals_gradient_of_strided_convolution() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
-    fn plain_convolution_agrees_for_every_geometry(
+    fn direct_convolution_agrees_for_every_geometry(
         batch in 1usize..3, channels in prop::array::uniform2(1usize..20), input in prop::array::uniform3(1usize..9),
         kernel in prop::array::uniform3(1usize..5), stride in prop::array::uniform3(1usize..4),
         padding in prop::array::uniform3(0usize..5),
     ) {
         let g = Geometry { batch, input, channels_in: channels[0], channels_out: channels[1], kernel, stride, padding };
         prop_assume!((0..3).all(|a| input[a] + 2 * padding[a] >= kernel[a]));
-        assert_agrees(&g, Accuracy::Plain, 1e-5);
+        assert_agrees(&g, Accuracy::Direct, 1e-5);
     }
 }
 
@@ -230,6 +230,6 @@ fn conv3d_panics_for_unsupported_kernel_class() {
         stride: [1; 3],
         padding: [0; 3],
     };
-    let run = || conv3d(missing, Accuracy::Plain, &geometry, &[1.0], &[1.0], None, &mut [0.0]);
+    let run = || conv3d(missing, Accuracy::Direct, &geometry, &[1.0], &[1.0], None, &mut [0.0]);
     assert!(std::panic::catch_unwind(run).is_err());
 }

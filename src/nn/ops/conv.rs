@@ -250,7 +250,7 @@ impl Native for ConvTranspose3d {
         let (class, geometry, [x, weight]) =
             (Class::current(), self.strided_geometry(), [call.inputs[0], call.inputs[1]]);
         Ok(call.gradients(|input, gradient| match input {
-            0 => kernel::conv3d(class, Accuracy::Plain, &geometry, call.grad, weight, None, gradient),
+            0 => kernel::conv3d(class, Accuracy::Direct, &geometry, call.grad, weight, None, gradient),
             1 => kernel::conv3d_weight_gradient(class, &geometry, call.grad, x, gradient),
             _ => kernel::bias_gradient(call.grad, gradient),
         }))

@@ -73,14 +73,14 @@ impl Native for Linear {
     fn forward(&self, inputs: &[&[f32]]) -> Result<Vec<f32>> {
         let mut y = kernel::zeros(self.shape.elem_count());
         let bias = inputs.get(2).copied();
-        kernel::conv3d(Class::current(), Accuracy::Plain, &self.geometry(), inputs[0], inputs[1], bias, &mut y);
+        kernel::conv3d(Class::current(), Accuracy::Direct, &self.geometry(), inputs[0], inputs[1], bias, &mut y);
         Ok(y)
     }
 
     fn backward(&self, call: &Slices) -> Result<Vec<Option<Vec<f32>>>> {
         let (class, geometry, [x, weight]) = (Class::current(), self.geometry(), [call.inputs[0], call.inputs[1]]);
         Ok(call.gradients(|input, gradient| match input {
-            0 => kernel::conv3d_input_gradient(class, Accuracy::Plain, &geometry, call.grad, weight, gradient),
+            0 => kernel::conv3d_input_gradient(class, Accuracy::Direct, &geometry, call.grad, weight, gradient),
             1 => kernel::conv3d_weight_gradient(class, &geometry, x, call.grad, gradient),
             _ => kernel::bias_gradient(call.grad, gradient),
         }))

@@ -24,6 +24,10 @@ pub struct CaseEntry {
     /// A string that differs if the file of the case changed: length and modification time of the file, or a digest of its contents.
     /// A training run is not resumed if a marker changed.
     pub change_marker: String,
+    /// The scan of which this case is a sample; the case itself if it is a scan.
+    pub source_scan: ScanId,
+    /// The volume of the tumors for which the case may be sampled.
+    pub tumor_mm3: f64,
     open: Arc<Open>,
 }
 
@@ -34,7 +38,14 @@ impl CaseEntry {
         patient_key: PatientKey,
         open: impl Fn() -> Result<MaskedScan, Fault> + Send + Sync + 'static,
     ) -> Self {
-        Self { id, patient_key, change_marker: String::new(), open: Arc::new(open) }
+        let change_marker = String::new();
+        Self { id, patient_key, change_marker, source_scan: id, tumor_mm3: 1.0, open: Arc::new(open) }
+    }
+
+    /// Sets the scan of which this case is a sample, and the volume of its tumors.
+    #[must_use]
+    pub fn with_source(self, source_scan: ScanId, tumor_mm3: f64) -> Self {
+        Self { source_scan, tumor_mm3, ..self }
     }
 
     /// Sets the change marker.

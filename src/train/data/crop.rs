@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Case;
 use crate::error::ConfigError;
-use crate::mask::Organ;
+use crate::mask::{IGNORE_LABEL, Organ};
 use crate::random::RandomStream;
 use crate::volume::Region;
 
@@ -55,7 +55,8 @@ impl CropConfig {
 
     /// Samples the kind of voxel that the next crop of a case is centred on.
     pub fn sample_centre(&self, case: &Case, organs: &[Organ], random: &mut RandomStream) -> CropCentre {
-        let all: usize = case.index.labels().map(|label| case.index.count(label)).sum();
+        let known = case.index.labels().filter(|label| *label != IGNORE_LABEL);
+        let all: usize = known.map(|label| case.index.count(label)).sum();
         let background = case.index.count(0);
         let has_tumor = organs.iter().any(|organ| case.index.count(organ.tumor_label) > 0);
         let weights = [
@@ -80,7 +81,7 @@ impl CropCentre {
     /// Samples a crop with a voxel of this kind in its middle, or as near to the middle as the edges of the case allow.
     pub fn crop(self, case: &Case, organs: &[Organ], random: &mut RandomStream) -> Region {
         let is_selected = |label: u8| match self {
-            Self::Label => label > 0,
+            Self::Label => ![0, IGNORE_LABEL].contains(&label),
             Self::Tumor => organs.iter().any(|organ| organ.tumor_label == label),
             Self::Background => label == 0,
         };

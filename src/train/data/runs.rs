@@ -1,14 +1,16 @@
 //! The samples in the run folder of a pipeline.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::cases::CaseEntry;
 use crate::error::{Error, Fault, FaultKind, Result, Stage};
-use crate::id::ScanId;
+use crate::id::{SampleId, ScanId};
 use crate::ingest::{Companions, Scan, ScanEntry, content_digest, nifti};
-use crate::mask::{MaskedScan, Organ, OrganMask};
-use crate::record::Split;
+use crate::mask::{IGNORE_LABEL, MaskedScan, Organ, OrganMask};
+use crate::record::parquet::{Row, decode_part};
+use crate::record::{SampleRow, Split};
 use crate::run::{RunFolder, Snapshot};
 use crate::sink::pairs::{self, Pair};
 use crate::volume::Labels;
@@ -48,8 +50,33 @@ impl RunSamples {
                 .with_hint("add a sink of kind `nnunet` or `decathlon` to the pipeline, then run the pipeline again"));
         }
         let pairs = pairs::read_pairs(&**self.run.store(), &index)?;
+        let tumors = self.tumors()?;
         let selected = pairs.into_iter().filter(|pair| pair.split == split);
-        Ok(selected.map(|pair| entry(self.folder.clone(), pair, Arc::clone(organs))).collect())
+        let entries = selected.map(|pair| {
+            let source = tumors.get(&pair.sample_id).copied();
+            let entry = entry(self.folder.clone(), pair, Arc::clone(organs));
+            match source {
+                Some((scan, tumor_mm3)) => entry.with_source(scan, tumor_mm3),
+                None => entry,
+            }
+        });
+        Ok(entries.collect())
+    }
+
+    /// Returns the scan of each accepted sample and the volume of its tumors.
+    fn tumors(&self) -> Result<BTreeMap<SampleId, (ScanId, f64)>> {
+        let mut tumors = BTreeMap::new();
+        for file in self.snapshot.files.values().filter(|file| file.table == SampleRow::TABLE.name()) {
+            let mut counted = BTreeSet::new();
+            for SampleRow { record, .. } in decode_part::<SampleRow>(self.run.read_verified(file)?)? {
+                // Each quality test has its own row of a tumor.
+                if record.outcome.is_accepted() && counted.insert((record.sample_id, record.tumor_id)) {
+                    let volume_mm3 = record.geometry.map_or(0.0, |geometry| geometry.volume_mm3);
+                    tumors.entry(record.sample_id).or_insert((record.scan_id, 0.0)).1 += volume_mm3;
+                }
+            }
+        }
+        Ok(tumors)
     }
 
     /// Calls `on_scan` with every scan that the pipeline ingested, in the order of epochs.
@@ -76,8 +103,10 @@ fn read(folder: &Path, pair: &Pair, organs: &Arc<[Organ]>) -> Result<MaskedScan,
     if !labels.grid.agrees_with(&volume.grid) {
         return Err(Fault::mask(FaultKind::Mismatch, "expected a label on the grid of the image, got another grid"));
     }
-    let is_known =
-        |id: u16| id == 0 || organs.iter().any(|organ| [organ.label, organ.tumor_label].contains(&(id as u8)));
+    let is_known = |id: u16| {
+        [0, IGNORE_LABEL.into()].contains(&id)
+            || organs.iter().any(|organ| [organ.label, organ.tumor_label].contains(&(id as u8)))
+    };
     if let Some(id) = labels.ids.as_slice().iter().find(|id| **id > 255 || !is_known(**id)) {
         let message = format!("expected the labels of the trained organs, got {id}");
         return Err(Fault::mask(FaultKind::Mismatch, message));

@@ -152,6 +152,7 @@ pub fn attach_gradient(logits: &Tensor, gradient: Vec<f32>) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mask::IGNORE_LABEL;
     use crate::random::Key;
 
     fn random(count: usize, seed: u64) -> Vec<f32> {
@@ -183,6 +184,32 @@ mod tests {
         check(&values, |values| dice_ce(&Logits::new(values, 2, 4), &labels).unwrap());
         let values = random(2 * 3 * 30, 3);
         check(&values, |values| discriminator_loss(&Logits::new(values, 2, 3), &labels));
+    }
+
+    #[test]
+    fn ignored_voxels_have_no_part_in_dice_and_cross_entropy() {
+        const IGNORED: [usize; 4] = [2, 3, 11, 29];
+        let values = random(4 * 30, 5);
+        let mut labels: Vec<u8> = random(30, 6).iter().map(|value| (value + 2.0) as u8).collect();
+        let is_kept = |voxel: &usize| !IGNORED.contains(voxel);
+        let kept_values: Vec<f32> = (0..4)
+            .flat_map(|class| (0..30).filter(is_kept).map(move |voxel| 30 * class + voxel))
+            .map(|at| values[at])
+            .collect();
+        let kept_labels: Vec<u8> = (0..30).filter(is_kept).map(|voxel| labels[voxel]).collect();
+        let expected = dice_ce(&Logits::new(&kept_values, 1, 4), &kept_labels).unwrap();
+        IGNORED.iter().for_each(|voxel| labels[*voxel] = IGNORE_LABEL);
+        let loss = dice_ce(&Logits::new(&values, 1, 4), &labels).unwrap();
+        assert!((loss.value - expected.value).abs() < 1e-9, "{} {}", loss.value, expected.value);
+        let mut expected_gradient = expected.gradient.iter();
+        for (at, gradient) in loss.gradient.iter().enumerate() {
+            let expected = if is_kept(&(at % 30)) { *expected_gradient.next().unwrap() } else { 0.0 };
+            assert!((gradient - expected).abs() < 1e-7, "{at}: {gradient} {expected}");
+        }
+        check(&values, |values| dice_ce(&Logits::new(values, 1, 4), &labels).unwrap());
+        let all = dice_ce(&Logits::new(&values, 1, 4), &[IGNORE_LABEL; 30]).unwrap();
+        assert_eq!(all.gradient, vec![0.0; 120]);
+        assert_eq!(dice_by_class(&[1, IGNORE_LABEL, 0], &[1, 1, 0], 2), [Some(1.0), Some(1.0)]);
     }
 
     #[test]

@@ -29,9 +29,10 @@ use super::checkpoint::{self, CheckpointHeader};
 use super::curves::curves;
 use super::data::{Loader, Sampler};
 use super::history::{History, TRAIN, VALIDATION};
-use super::output::write_atomic;
+use super::output::write_bytes;
 use super::trained_network::TrainedNetwork;
 use crate::error::{Error, Result};
+use crate::nn::weights::HELD_OUT_KEY;
 use crate::store::{self, FileDigest, FileLock, canonical, write_private};
 use crate::volume::Picture;
 
@@ -188,7 +189,7 @@ impl<'a> Run<'a> {
         };
         let path = plan.checkpoint();
         if !plan.has_checkpoint() {
-            write_atomic(&out.join("settings.json"), &settings)?;
+            write_bytes(&out.join("settings.json"), &settings)?;
             run.write_scan_files()?;
             return Ok(run);
         }
@@ -278,13 +279,16 @@ impl<'a> Run<'a> {
             ("settings_sha256".to_owned(), self.header.settings_sha256.clone()),
         ]);
         metadata.extend(input_spec);
+        if let Some(marks) = self.plan.settings.get(HELD_OUT_KEY) {
+            metadata.insert(HELD_OUT_KEY.to_owned(), marks.to_string());
+        }
         metadata
     }
 
     fn write_picture(&self, picture: Option<Picture>) -> Result<()> {
         let Some(picture) = picture else { return Ok(()) };
         let name = format!("{:09}.png", self.header.step);
-        write_atomic(&self.plan.out.join("pictures").join(name), &picture.to_png()?)
+        write_bytes(&self.plan.out.join("pictures").join(name), &picture.to_png()?)
     }
 
     /// Writes the table before the checkpoint: if the checkpoint fails, a resumed training run drops the rows after the
@@ -292,7 +296,7 @@ impl<'a> Run<'a> {
     fn save(&self, learner: &impl Learner) -> Result<()> {
         self.history.write(&self.table())?;
         if let Some(picture) = curves(&self.history)? {
-            write_atomic(&self.plan.out.join("curves.png"), &picture.to_png()?)?;
+            write_bytes(&self.plan.out.join("curves.png"), &picture.to_png()?)?;
         }
         checkpoint::save(&self.plan.checkpoint(), &self.header, &learner.networks())
     }

@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor};
 
 use super::SegmentationConfig;
 use crate::error::{Error, Result};
-use crate::mask::Organ;
+use crate::mask::{IGNORE_LABEL, Organ};
 use crate::nn::failed;
 use crate::nn::network::Network;
 use crate::nn::weights::NetworkPart;
@@ -144,7 +144,8 @@ impl Learner for SegmentationLearner {
                 if case.index.count(class as u8) > 0 {
                     dice_by_label[class].add(dice[class].unwrap_or(0.0));
                 } else {
-                    let voxels = predicted.as_slice().iter().filter(|id| usize::from(**id) == class).count();
+                    let is_false = |(id, label): &(&u8, &u8)| usize::from(**id) == class && **label != IGNORE_LABEL;
+                    let voxels = predicted.as_slice().iter().zip(truth).filter(is_false).count();
                     false_ml[class].add(voxels as f64 * ml);
                 }
             }

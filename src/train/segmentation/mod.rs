@@ -53,7 +53,7 @@ pub use sampler::{SegmentationSampler, SyntheticSource};
 pub use tumors::TumorMaker;
 
 use super::config::{NetworkConfig, OptimiserConfig, PreprocessConfig, at_least_one, within};
-use super::data::{AugmentConfig, CropConfig, CutMixConfig};
+use super::data::{AugmentConfig, CropConfig, CutMixConfig, TumorDraw};
 use super::run::Intervals;
 use crate::error::ConfigError;
 
@@ -107,13 +107,15 @@ pub struct SegmentationConfig {
 pub struct SyntheticConfig {
     /// Target share of crops with a synthetic tumor; 0.5 is one to one.
     pub share: f64,
+    /// The law by which synthetic tumors are sampled. With `voxel`, crops show synthetic tumors by the law by which they show real ones.
+    pub draw: TumorDraw,
     /// Run folders of pipelines.
     pub runs: Vec<RunPool>,
 }
 
 impl Default for SyntheticConfig {
     fn default() -> Self {
-        Self { share: 0.5, runs: Vec::new() }
+        Self { share: 0.5, draw: TumorDraw::Voxel, runs: Vec::new() }
     }
 }
 
@@ -156,13 +158,13 @@ impl SegmentationConfig {
         errors.extend(within("cut_mix", self.cut_mix.errors()));
         errors.extend(within("every", self.every.errors()));
         if !(0.0..1.0).contains(&self.overlap) {
-            let message = format!("expected a share from 0 and below 1, got {}", self.overlap);
+            let message = format!("expected a fraction of at least 0 and below 1, got {}", self.overlap);
             errors.push(ConfigError::new("overlap", message));
         }
         if let Some(synthetic) = &self.synthetic
             && !(0.0..=1.0).contains(&synthetic.share)
         {
-            let message = format!("expected a share from 0 to 1, got {}", synthetic.share);
+            let message = format!("expected a fraction from 0 to 1, got {}", synthetic.share);
             errors.push(ConfigError::new("synthetic.share", message));
         }
         errors

@@ -9,8 +9,8 @@ use crate::mask::Organ;
 use crate::random::{Key, RandomStream};
 use crate::synth::Candidate;
 use crate::train::data::{
-    AugmentConfig, Batch, Case, Cases, Crop, CropCentre, CropConfig, CutMixConfig, MAX_DRAWS, Sampler, cut_mix,
-    random_case,
+    AugmentConfig, Batch, Case, Cases, Crop, CropCentre, CropConfig, CutMixConfig, DrawnTumors, MAX_DRAWS, Sampler,
+    TumorDraw, crop_around, cut_mix, random_case,
 };
 use crate::volume::{Array3, HuWindow, Region};
 
@@ -50,9 +50,11 @@ pub struct SegmentationSampler {
     cut_mix: CutMixConfig,
     organs: Arc<[Organ]>,
     real: Arc<Cases>,
-    synthetic: Vec<SyntheticSource>,
+    /// The sources of synthetic tumors; with the law by which their tumors are sampled, if these exist before the training run.
+    synthetic: Vec<(SyntheticSource, DrawnTumors)>,
+    draw: TumorDraw,
     share: f64,
-    /// The numbers of fresh tumors that were requested and that passed.
+    /// The numbers of crops for which a fresh tumor was requested and for which one passed.
     fresh: [AtomicU64; 2],
 }
 
@@ -66,6 +68,11 @@ impl SegmentationSampler {
         synthetic: Vec<SyntheticSource>,
     ) -> Self {
         let share = config.synthetic.as_ref().map_or(0.0, |synthetic| synthetic.share);
+        let draw = config.synthetic.as_ref().map_or(TumorDraw::default(), |synthetic| synthetic.draw);
+        let with_law = |source: SyntheticSource| {
+            let law = source.law(draw);
+            (source, law)
+        };
         Self {
             key: Key::root(seed).with("train", "segmentation"),
             batch: config.batch,
@@ -75,7 +82,8 @@ impl SegmentationSampler {
             organs,
             real,
             share: if synthetic.is_empty() { 0.0 } else { share },
-            synthetic,
+            synthetic: synthetic.into_iter().map(with_law).collect(),
+            draw,
             fresh: Default::default(),
         }
     }
@@ -84,25 +92,28 @@ impl SegmentationSampler {
         let mut random = key.stream("source");
         let source = random.chance(self.share).then(|| &self.synthetic[random.index(self.synthetic.len())]);
         let crop = match source {
-            None => self.crop(&*random_case(&self.real, &mut random)?, key),
-            Some(SyntheticSource::Pool(cases)) => {
+            None => self.crop(&*random_case(&self.real, || even(&self.real, &mut random))?, key),
+            Some((SyntheticSource::Pool(cases), law)) => {
                 // A crop with a synthetic tumor is centred on the tumor, if the scan has one.
-                let case = random_case(cases, &mut random)?;
+                let case = random_case(cases, || law.sample(&mut random))?;
                 let has_tumor = self.organs.iter().any(|organ| case.index.count(organ.tumor_label) > 0);
                 let centre = if has_tumor { CropCentre::Tumor } else { CropCentre::Label };
                 let mut crop = Crop::of(&case, centre.crop(&case, &self.organs, &mut key.stream("crop")));
                 crop.origin.is_synthetic = true;
                 crop
             }
-            Some(SyntheticSource::Candidates { cases, tumors }) => {
-                let (index, candidate) = &tumors[random.index(tumors.len())];
+            Some((SyntheticSource::Candidates { cases, tumors }, law)) => {
+                let Some(drawn) = law.sample(&mut random) else {
+                    return Err(Error::new("expected at least one synthetic tumor, got none"));
+                };
+                let (index, candidate) = &tumors[drawn];
                 let case = cases.get(*index).map_err(|fault| {
                     let id = &cases.entries()[*index].id;
                     Error::new(format!("cannot read the scan {id} of a tumor: {fault}")).with_source(fault)
                 })?;
                 with_tumor(&case, candidate, &mut key.stream("tumor"))
             }
-            Some(SyntheticSource::Fresh { cases, tumors }) => self.fresh(cases, tumors, &mut random, key)?,
+            Some((SyntheticSource::Fresh { cases, tumors }, _)) => self.fresh(cases, tumors, &mut random, key)?,
         };
         Ok(self.augment.apply(crop, &mut key.stream("augment")))
     }
@@ -117,7 +128,7 @@ impl SegmentationSampler {
     fn fresh(&self, cases: &Cases, tumors: &TumorMaker, random: &mut RandomStream, key: Key) -> Result<Crop> {
         let (mut retry_key, mut number) = (key, 0);
         loop {
-            let case = random_case(cases, random)?;
+            let case = random_case(cases, || even(cases, random))?;
             let fault = match self.fresh_in(&case, tumors, retry_key) {
                 Ok(Some(crop)) => return self.count_fresh(true, tumors).map(|()| crop),
                 Ok(None) => return self.count_fresh(false, tumors).map(|()| self.crop(&case, retry_key)),
@@ -140,9 +151,19 @@ impl SegmentationSampler {
         if organs.is_empty() {
             return Ok(None);
         }
-        let organ = organs[random.index(organs.len())];
-        let candidate = tumors.make(case, organ, key)?;
-        Ok(candidate.map(|candidate| with_tumor(case, &candidate, &mut random)))
+        let count = match self.draw {
+            TumorDraw::Voxel => tumors.per_scan,
+            TumorDraw::Candidate => 1,
+        };
+        let mut made = Vec::new();
+        for number in 0..count {
+            let organ = organs[random.index(organs.len())];
+            // One tumor is that of the key of the crop.
+            let key = if count == 1 { key } else { key.number("tumor", number.into()) };
+            made.extend(tumors.make(case, organ, key)?);
+        }
+        let law = DrawnTumors::new(self.draw, made.iter().map(|candidate| ((), voxels(candidate))));
+        Ok(law.sample(&mut random).map(|drawn| with_tumor(case, &made[drawn], &mut random)))
     }
 
     /// Counts fresh tumors, and reports if fewer than nine in ten passed.
@@ -159,8 +180,9 @@ impl SegmentationSampler {
         }
         if passed == 0 {
             let attempts = tumors.max_attempts();
-            let message =
-                format!("none of {requested} synthetic tumors passed the quality test within {attempts} attempts");
+            let message = format!(
+                "no synthetic tumor passed the quality test for any of {requested} crops, within {attempts} attempts each"
+            );
             return Err(Error::new(message).with_hint(FEW_PASS_HINT));
         }
         tracing::warn!("{}", self.acceptance_message(requested, passed));
@@ -175,7 +197,7 @@ impl SegmentationSampler {
 
     fn acceptance_message(&self, requested: u64, passed: u64) -> String {
         format!(
-            "{passed} of {requested} synthetic tumors passed the quality test: expected a share of {:.2} synthetic crops, got {:.2}; \
+            "for {passed} of {requested} crops a synthetic tumor passed the quality test: expected a share of {:.2} synthetic crops, got {:.2}; \
              {FEW_PASS_HINT}",
             self.share,
             self.share * passed as f64 / requested as f64,
@@ -194,6 +216,31 @@ impl Sampler for SegmentationSampler {
     }
 }
 
+impl SyntheticSource {
+    /// Returns the law by which the tumors of this source are sampled; empty for fresh tumors.
+    fn law(&self, draw: TumorDraw) -> DrawnTumors {
+        match self {
+            Self::Pool(cases) => {
+                DrawnTumors::new(draw, cases.entries().iter().map(|entry| (entry.source_scan, entry.tumor_mm3)))
+            }
+            Self::Candidates { tumors, .. } => {
+                DrawnTumors::new(draw, tumors.iter().map(|(case, candidate)| (*case, voxels(candidate))))
+            }
+            Self::Fresh { .. } => DrawnTumors::default(),
+        }
+    }
+}
+
+/// Returns the number of voxels of a tumor.
+fn voxels(candidate: &Candidate) -> f64 {
+    candidate.tumor.as_slice().iter().filter(|&&inside| inside > 0).count() as f64
+}
+
+/// Samples a case, each with equal probability.
+fn even(cases: &Cases, random: &mut RandomStream) -> Option<usize> {
+    (!cases.is_empty()).then(|| random.index(cases.len()))
+}
+
 /// Returns the crop around a tumor that was made in a case.
 fn with_tumor(case: &Case, candidate: &Candidate, random: &mut RandomStream) -> Crop {
     let voxels: Vec<usize> =
@@ -201,7 +248,7 @@ fn with_tumor(case: &Case, candidate: &Candidate, random: &mut RandomStream) -> 
     let Region { start, shape: [nx, ny, _] } = candidate.region;
     let at = voxels[random.index(voxels.len())];
     let middle = [start[0] + at % nx, start[1] + at / nx % ny, start[2] + at / nx / ny];
-    let region = crate::train::data::crop_around(middle, case.patch, case.shape());
+    let region = crop_around(middle, case.patch, case.shape());
     let mut crop = Crop::of(case, region);
     paint(&mut crop, region, candidate, case.window);
     crop.origin.is_synthetic = true;
@@ -241,7 +288,8 @@ mod tests {
         let rules = Rules::new(RulesConfig::default(), &organs(), small().window()).unwrap();
         let accept = accept.iter().map(ToString::to_string).collect();
         let test = QualityTest::new(QualityTestConfig { accept, ..Default::default() }).unwrap();
-        let tumors = TumorMaker { attempts: AttemptLoop::new(Arc::new(rules), Vec::new(), test), organs: organs() };
+        let attempts = AttemptLoop::new(Arc::new(rules), Vec::new(), test);
+        let tumors = TumorMaker { attempts, organs: organs(), per_scan: 1 };
         let fresh = SyntheticSource::Fresh { cases: Arc::clone(&cases), tumors };
         SegmentationSampler::new(&segmentation(10), 5, organs().into(), cases, vec![fresh])
     }
@@ -269,7 +317,7 @@ mod tests {
     #[test]
     fn candidates_are_painted_into_their_cases() {
         let fresh = sampler(u64::MAX, &[]);
-        let SyntheticSource::Fresh { cases, tumors } = &fresh.synthetic[0] else { panic!("fresh tumors") };
+        let SyntheticSource::Fresh { cases, tumors } = &fresh.synthetic[0].0 else { panic!("fresh tumors") };
         let candidate = |index: usize| {
             let case = cases.get(index).unwrap();
             let candidate = (0..20).find_map(|key| tumors.make(&case, &organs()[0], Key::root(key)).unwrap());
@@ -289,6 +337,90 @@ mod tests {
         }
     }
 
+    /// The volumes in voxels of the lesions of three scans.
+    const LESIONS: [&[usize]; 3] = [&[3, 30, 12], &[6], &[24, 9]];
+
+    /// Returns the position of a lesion, whose voxels are in one slice.
+    fn lesion(index: usize, voxels: usize) -> impl Iterator<Item = [usize; 3]> {
+        (0..voxels).map(move |k| [20 + k % 6, 20 + k / 6, 16 + 18 * index])
+    }
+
+    /// Returns a scan of 8 mm voxels, all liver except for the given voxels of tumor.
+    fn scan_with(number: u8, tumor: impl Iterator<Item = [usize; 3]>) -> MaskedScan {
+        let mut labels = Array3::filled([44, 44, 68], 1u8);
+        tumor.for_each(|voxel| labels[voxel] = 2);
+        let mut masked = crate::synth::organ::testing::masked([8.0; 3], labels, |_| 60.0);
+        let mut scan = (*masked.scan).clone();
+        scan.entry.scan_id = crate::id::ScanId::from_bytes([number; 8]);
+        masked.scan = Arc::new(scan);
+        masked
+    }
+
+    #[test]
+    fn synthetic_lesions_are_shown_by_the_law_of_real_ones() {
+        let all = |scan: usize| LESIONS[scan].iter().enumerate().flat_map(|(index, voxels)| lesion(index, *voxels));
+        let case = |scan: usize| CaseEntry::of(scan_with(scan as u8, all(scan)));
+        let healthy = |scan: usize| CaseEntry::of(scan_with(scan as u8, std::iter::empty()));
+        let cases = |entries: Vec<CaseEntry>| Arc::new(Cases::new(entries, small(), u64::MAX));
+        let real = cases((0..3).map(case).collect());
+        // The same lesions as candidates of healthy scans …
+        let mut candidates = Vec::new();
+        for (scan, volumes) in LESIONS.iter().enumerate() {
+            for (index, voxels) in volumes.iter().enumerate() {
+                let region = Region { start: [18, 18, 16 + 18 * index], shape: [10, 8, 1] };
+                let mut tumor = Array3::filled(region.shape, 0u8);
+                lesion(index, *voxels).for_each(|[x, y, _]| tumor[[x - 18, y - 18, 0]] = 1);
+                let hu = Array3::filled(region.shape, 60.0f32);
+                let labels = tumor.map(|inside| 1 + inside);
+                let geometry = crate::synth::Geometry::default();
+                let (support, before, after) = (tumor.clone(), hu.clone(), hu);
+                let site_box = region;
+                candidates
+                    .push((scan, Candidate { region, site_box, support, before, after, labels, tumor, geometry }));
+            }
+        }
+        let pool =
+            SyntheticSource::Candidates { cases: cases((0..3).map(healthy).collect()), tumors: candidates.into() };
+        // … and as samples of a run folder, each with one of them.
+        let mut samples = Vec::new();
+        for (scan, volumes) in LESIONS.iter().enumerate() {
+            for (index, voxels) in volumes.iter().enumerate() {
+                let sample = CaseEntry::of(scan_with(10 + samples.len() as u8, lesion(index, *voxels)));
+                samples
+                    .push(sample.with_source(crate::id::ScanId::from_bytes([scan as u8; 8]), 512.0 * *voxels as f64));
+            }
+        }
+        let counts = |share: f64, draw: TumorDraw, synthetic: Vec<SyntheticSource>| {
+            let mut config = segmentation(10);
+            let settings = config.synthetic.as_mut().unwrap();
+            (settings.share, settings.draw) = (share, draw);
+            (config.crops, config.cut_mix.probability, config.batch) =
+                (CropConfig { label: 0.0, tumor: 1.0, background: 0.0 }, 0.0, 100);
+            let sampler = SegmentationSampler::new(&config, 5, organs().into(), Arc::clone(&real), synthetic);
+            let mut counts = std::collections::BTreeMap::<usize, f64>::new();
+            for step in 0..60 {
+                for labels in sampler.batch(step).unwrap().labels.chunks(16 * 16 * 16) {
+                    // Crops are smaller than the distance of lesions: each contains one lesion, as a whole.
+                    *counts.entry(labels.iter().filter(|label| **label == 2).count()).or_default() += 1.0 / 6000.0;
+                }
+            }
+            counts
+        };
+        let expected = counts(0.0, TumorDraw::Voxel, vec![pool.clone()]);
+        assert_eq!(expected.keys().copied().collect::<Vec<_>>(), [3, 6, 9, 12, 24, 30]);
+        let pools = [pool.clone(), SyntheticSource::Pool(cases(samples))];
+        for synthetic in pools {
+            let shown = counts(1.0, TumorDraw::Voxel, vec![synthetic.clone()]);
+            for (voxels, share) in &expected {
+                assert!((shown[voxels] - share).abs() < 0.02, "{voxels} voxels: {} instead of {share}", shown[voxels]);
+            }
+            let even = counts(1.0, TumorDraw::Candidate, vec![synthetic]);
+            assert!(even.values().all(|share| (share - 1.0 / 6.0).abs() < 0.02), "{even:?}");
+        }
+        // A third of the crops for the scan of one lesion, and a fifteenth of a third for the smallest of three.
+        assert!((expected[&6] - 1.0 / 3.0).abs() < 0.02 && (expected[&3] - 1.0 / 45.0).abs() < 0.01, "{expected:?}");
+    }
+
     #[test]
     fn crops_stay_real_and_training_stops_if_every_tumor_is_rejected() {
         let sampler = sampler(u64::MAX, &["found_fraction > 0.7"]);
@@ -301,7 +433,7 @@ mod tests {
         // If no tumor passes, the training run stops with an error.
         let stopped = (10..1000).find_map(|step| sampler.batch(step).err()).unwrap();
         assert_eq!(counts(&sampler), [FIRST_REPORT, 0]);
-        let expected = "none of 100 synthetic tumors passed the quality test within 10 attempts";
+        let expected = "no synthetic tumor passed the quality test for any of 100 crops, within 10 attempts each";
         assert_eq!(stopped.to_string(), expected);
     }
 
@@ -328,7 +460,7 @@ mod tests {
     #[test]
     fn fault_of_attempt_does_not_stop_training() {
         let mut faulty = sampler(u64::MAX, &[]);
-        let SyntheticSource::Fresh { tumors, .. } = &mut faulty.synthetic[0] else { panic!("fresh tumors") };
+        let SyntheticSource::Fresh { tumors, .. } = &mut faulty.synthetic[0].0 else { panic!("fresh tumors") };
         tumors.attempts.synthesize = Arc::new(FaultySynthesis(Arc::clone(&tumors.attempts.synthesize)));
         let count = |sampler: &SegmentationSampler| {
             let batches: Vec<Batch> = (0..30).map(|step| sampler.batch(step).unwrap()).collect();
@@ -342,15 +474,16 @@ mod tests {
     #[test]
     fn attempts_of_quality_test_bound_attempts_per_tumor() {
         let sampler = sampler(u64::MAX, &["delta_hu < -25"]);
-        let SyntheticSource::Fresh { cases, tumors } = &sampler.synthetic[0] else { panic!("fresh tumors") };
+        let SyntheticSource::Fresh { cases, tumors } = &sampler.synthetic[0].0 else { panic!("fresh tumors") };
         let case = cases.get(0).unwrap();
         let passed = |attempts| {
             let accept = vec!["delta_hu < -25".to_owned()];
-            let test = QualityTest::new(QualityTestConfig { attempts, accept }).unwrap();
+            let test =
+                QualityTest::new(QualityTestConfig { attempts: Some(attempts), accept, ..Default::default() }).unwrap();
             let intensity = Intensity::new(IntensityConfig::default(), &organs()).unwrap();
             let synthesize = Arc::clone(&tumors.attempts.synthesize);
             let attempts = AttemptLoop::new(synthesize, vec![Arc::new(intensity)], test);
-            let tumors = TumorMaker { attempts, organs: organs() };
+            let tumors = TumorMaker { attempts, organs: organs(), per_scan: 1 };
             (0..40).filter(|key| tumors.make(&case, &organs()[0], Key::root(*key)).unwrap().is_some()).count()
         };
         let (once, often) = (passed(1), passed(8));

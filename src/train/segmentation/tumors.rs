@@ -2,6 +2,7 @@
 
 use crate::attempt::AttemptLoop;
 use crate::error::Fault;
+use crate::graph::SynthesisNode;
 use crate::mask::Organ;
 use crate::random::Key;
 use crate::synth::Candidate;
@@ -14,9 +15,25 @@ pub struct TumorMaker {
     pub attempts: AttemptLoop,
     /// The organs in which tumors are made.
     pub organs: Vec<Organ>,
+    /// The number of tumors of one scan among which the tumor of a crop is sampled by [`TumorDraw::Voxel`].
+    ///
+    /// [`TumorDraw::Voxel`]: crate::train::data::TumorDraw::Voxel
+    pub per_scan: u32,
 }
 
+/// The maximum of [`TumorMaker::per_scan`] in a training run: each tumor of a crop costs as many syntheses.
+const MAX_PER_SCAN: u32 = 4;
+
 impl TumorMaker {
+    /// Creates the maker of the tumors of one quality test of a synthesis.
+    pub(in crate::train) fn new(synthesis: &SynthesisNode, branch: usize) -> Self {
+        Self {
+            attempts: synthesis.attempts.only(branch),
+            organs: synthesis.organs.clone(),
+            per_scan: synthesis.variants.clamp(1, MAX_PER_SCAN),
+        }
+    }
+
     /// Makes the tumor of `key` in one organ of a case, from the first attempt that passes; returns `None` if no attempt passes.
     ///
     /// # Errors

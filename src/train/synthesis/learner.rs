@@ -214,7 +214,7 @@ impl Learner for SynthesisLearner {
         let passes =
             found.iter().map(|fraction| fraction.map(|fraction| f64::from(u8::from(fraction > PASS_THRESHOLD))));
         Ok(vec![
-            ("share that passes".to_owned(), mean(passes)),
+            ("pass rate".to_owned(), mean(passes)),
             (self.score_name().to_owned(), mean(found)),
             ("realness".to_owned(), mean(realness)),
             ("change hu".to_owned(), mean(change)),

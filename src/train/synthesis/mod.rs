@@ -108,7 +108,7 @@ impl AdversarialLoss {
     }
 }
 
-/// A trained segmentor.
+/// Settings of the trained segmentor that guides the generator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SegmentorConfig {
@@ -173,7 +173,7 @@ impl SynthesisConfig {
         errors.extend(within("augment", self.augment.errors()));
         errors.extend(within("every", self.every.errors()));
         if !(0.0..=1.0).contains(&self.labeled_share) {
-            let message = format!("expected a share from 0 to 1, got {}", self.labeled_share);
+            let message = format!("expected a fraction from 0 to 1, got {}", self.labeled_share);
             errors.push(ConfigError::new("labeled_share", message));
         }
         if !(0.0..=100.0).contains(&self.adversarial) {

@@ -114,7 +114,7 @@ impl SynthesisSampler {
         for round in 0..MAX_DRAWS as u64 {
             let key = key.number("round", round);
             let mut random = key.stream("crop");
-            let case = random_case(cases, &mut random)?;
+            let case = random_case(cases, || (!cases.is_empty()).then(|| random.index(cases.len())))?;
             let tumors = || self.organs.iter().any(|organ| case.index.count(organ.tumor_label) > 0);
             let centre = if is_labeled && tumors() { CropCentre::Tumor } else { CropCentre::Label };
             if index == 0 && centre != CropCentre::Tumor {

@@ -15,6 +15,7 @@ use self::source::{Module, Source};
 const TOP_MODULES: &[&str] = &[
     "error",
     "random",
+    "statistics",
     "suggest",
     "simd",
     "id",
@@ -35,6 +36,7 @@ const TOP_MODULES: &[&str] = &[
     "sink",
     "run",
     "graph",
+    "calibrate",
     "export",
     "dataflow",
     "train",

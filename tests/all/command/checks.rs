@@ -90,7 +90,7 @@ fn check_three_roles(tumors: &str, contrast: &str) -> CheckedGraph {
 
 #[test]
 fn kind_command_is_mask_synthesis_or_score_by_position() {
-    let checked = check_three_roles("", "gives = [\"delta_hu\"]");
+    let checked = check_three_roles("", "scores = [\"delta_hu\"]");
     assert!(!checked.has_errors(), "{:?}", checked.problems);
     let roles: Vec<Role> = checked.nodes.unwrap().iter().map(|node| node.role).collect();
     assert_eq!(roles, [Role::Source, Role::Mask, Role::Synthesis, Role::Score, Role::Filter]);
@@ -100,7 +100,7 @@ fn kind_command_is_mask_synthesis_or_score_by_position() {
 fn errors_of_command_stages_are_reported() {
     let tumors = "rules = { variants = 0, organs = [\"spleen\"] }
         tumor = \"program\"";
-    let checked = check_three_roles(tumors, "gives = [\"delta_hu\", \"realnes\"]");
+    let checked = check_three_roles(tumors, "scores = [\"delta_hu\", \"realnes\"]");
     let messages: Vec<String> = checked.problems.iter().map(|problem| problem.message.clone()).collect();
     for expected in [
         "expected an organ of the mask, got `spleen`",

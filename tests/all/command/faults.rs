@@ -124,7 +124,7 @@ fn faults_name_synthesis_and_score_stages() {
     assert_fault(&elsewhere, FaultKind::Mismatch, "expected an image of the box's shape");
 
     let score = |script: &str| {
-        let more = "gives = [\"realness\", \"delta_hu\"]\nmargin_mm = 0";
+        let more = "scores = [\"realness\", \"delta_hu\"]\nmargin_mm = 0";
         let valid = "echo '{{\"realness\": 0.5, \"delta_hu\": 0}}' > \"$1\"";
         let tumors = "[stages.tumors]\nkind = \"rules\"\ninputs = [\"organs\"]\nmin_diameter_voxels = 1.5\n";
         let fault = own(tumors.to_owned() + &stage("contrast", "tumors", script, valid, more));
@@ -185,7 +185,7 @@ fn attempts_on_failed_scan_do_not_count() {
         "{PHANTOMS}{MASK_BY_LABELS}[stages.tumors]\nkind = \"rules\"\ninputs = [\"organs\"]\nvariants = 3\n\
          min_diameter_voxels = 1.5\n[stages.contrast]\nkind = \"command\"\ninputs = [\"tumors\"]\n\
          argv = [\"sh\", \"-c\", '''{script}''', \"{{graph}}\", \"{{output}}\"]\n\
-         gives = [\"realness\", \"delta_hu\"]\n{TEST}"
+         scores = [\"realness\", \"delta_hu\"]\n{TEST}"
     );
     let progress = Arc::new(Progress::default());
     let options = RunOptions { threads: 1, ..RunOptions::default() };

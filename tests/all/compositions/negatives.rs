@@ -81,7 +81,7 @@ fn negative_has_no_values_of_tumors_and_the_files_of_the_scan() {
 }
 
 #[test]
-fn every_or_no_scan_is_a_negative() {
+fn negatives_setting_one_selects_all_scans_and_zero_none() {
     for (setting, expected) in [("negatives = 1.0", 40), ("negatives = 0.0", 0)] {
         let run = Run::new(&graph(setting));
         let negatives = run.rows().iter().filter(|row| row.record.kind == SampleKind::Negative).count();

@@ -25,7 +25,7 @@ fn invalid_numbers_and_shares_are_reported() {
         ("[3, 7]", "\"real\"", "as-real"),
         ("[3, 7]", "3", "tumors_per_scan"),
         ("[3, 7]", "[1, 2, 3]", "tumors_per_scan"),
-        ("negatives = 0.4", "negatives = 1.5", "expected a share from 0 to 1, got 1.5"),
+        ("negatives = 0.4", "negatives = 1.5", "expected a fraction from 0 to 1, got 1.5"),
         ("negatives = 0.4", "negatives = \"some\"", "negatives"),
     ] {
         let found = problems(&GRAPH.replace(old, new));

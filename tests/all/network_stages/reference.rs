@@ -7,7 +7,9 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use freetumor::error::ConfigError;
 use freetumor::inference::{NetworkConfig, Windows};
-use freetumor::mask::{Mask, MaskedScan, Organ, OrganMask, SegmentorMask, SegmentorMaskConfig};
+use freetumor::mask::{
+    IGNORE_LABEL, Mask, MaskedScan, Organ, OrganMask, SegmentorMask, SegmentorMaskConfig, SuspectedTumors,
+};
 use freetumor::nn::fill;
 use freetumor::nn::network::Model;
 use freetumor::random::Key;
@@ -152,7 +154,7 @@ fn scores_by_networks_equal_the_reference() {
         let networks = networks();
         let segmentor = |held_out| {
             let network = network_config(at("s.safetensors"));
-            let config = SegmentorConfig { network, classes: classes.clone(), held_out };
+            let config = SegmentorConfig { network, folds: Vec::new(), classes: classes.clone(), held_out };
             let inference = inference(&networks, &config.network, Model::SwinUnetr);
             Segmentor::new(config, inference, &golden.masked.mask.organs).unwrap()
         };
@@ -381,16 +383,18 @@ fn segmentor_mask_labels_organs_and_suspects_large_tumors() {
     let bright = crate::infer::bright(&unet, 0.5);
     crate::infer::save(&weights, &bright);
     let network = NetworkConfig { roi_voxels: [64; 3], overlap: 0.25, ..NetworkConfig::new(&weights) };
-    let mask_with = |classes: [usize; 2], suspected_from_mm3: f64| {
+    let labeled = |suspected: SuspectedTumors, classes: [usize; 2], suspected_from_mm3: f64| {
         let config = SegmentorMaskConfig {
             network: network.clone(),
             classes: BTreeMap::from([("liver".to_owned(), classes)]),
             merged_ids: BTreeMap::new(),
+            suspected,
             suspected_from_mm3,
             min_organ_ml: 5.0,
         };
         SegmentorMask::new(config, inference(&networks(), &network, Model::UNet3D)).unwrap()
     };
+    let mask_with = |classes, from_mm3| labeled(SuspectedTumors::Tumor, classes, from_mm3);
     let masked = block();
     let mask = mask_with([1, 2], 50.0).mask(&masked.scan).unwrap();
     assert_eq!(mask.labels.shape(), masked.mask.labels.shape());
@@ -401,6 +405,10 @@ fn segmentor_mask_labels_organs_and_suspects_large_tumors() {
     // The same voxels with the tumor class: large components are suspected, small components are organ.
     let suspects = mask_with([2, 1], 50.0).mask(&masked.scan).unwrap();
     assert!(suspects.labels.as_slice().contains(&2));
+    let stage = labeled(SuspectedTumors::Ignore, [2, 1], 50.0);
+    let ignored = stage.mask(&masked.scan).unwrap();
+    assert!(stage.may_ignore() && !mask_with([2, 1], 50.0).may_ignore());
+    assert_eq!(ignored.labels, suspects.labels.map(|label| if *label == 2 { IGNORE_LABEL } else { *label }));
     let organ_only = mask_with([2, 1], 1e9).mask(&masked.scan).unwrap();
     assert!(!organ_only.labels.as_slice().contains(&2) && organ_only.labels.as_slice().contains(&1));
 }

@@ -177,7 +177,7 @@ fn check_reports_errors_of_networks_before_the_run() {
             "kind = \"segmentor\"\nclasses = { colon = [1, 2] }",
             "classes of an organ of the mask",
         ),
-        ("part = \"generator\",", "part = \"generator\", overlap = 1.0,", "from 0 to below 1"),
+        ("part = \"generator\",", "part = \"generator\", overlap = 1.0,", "of at least 0 and below 1"),
         ("part = \"generator\",", "part = \"generator\", window_hu = [250, -175],", "in ascending order"),
         ("kind = \"generator\"", "kind = \"generatr\"", "generator"),
     ] {

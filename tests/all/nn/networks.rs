@@ -245,7 +245,7 @@ fn swin_unetr_samples_and_sizes_are_independent() {
 }
 
 #[test]
-fn unet3d_of_plain_weights_records_no_graph() {
+fn unet3d_without_variables_records_no_autograd_graph() {
     let network = UNet3D::new(filled(), &unet3d::Config { width: 2, ..unet3d::Config::default() }).unwrap();
     let y = network.forward(&named("plain", &[1, 1, 8, 8, 8], 0.0)).unwrap();
     assert!(!y.track_op());

@@ -224,6 +224,8 @@ pub fn spool_scan(spool: &Spool, epoch: u64, entry: &ScanEntry, shape: [usize; 3
             geometry: has_site.then(|| candidate.geometry.clone()),
             candidate_digest: has_site.then(|| candidate.digest()),
             scores,
+            likeness: Some(0.25 + f64::from(attempt)),
+            acceptance: (attempt > 0).then_some(0.5),
             outcome,
             stage_digest: StageDigest::from_bytes([1; 32]),
             score_stages: vec![("scores".into(), StageDigest::from_bytes([2; 32]))],

@@ -264,7 +264,7 @@ fn generator_and_final_segmentor_train_from_small_files() {
     let args: Vec<&str> = ["train", "segmentation", &config, "--out", &out].into_iter().chain(sets).collect();
     let stderr = String::from_utf8_lossy(&freetumor(&args).stderr).into_owned();
     assert!(
-        stderr.contains("warning: 0 of ") && stderr.contains("synthetic tumors passed the quality test"),
+        stderr.contains("warning: for 0 of ") && stderr.contains("a synthetic tumor passed the quality test"),
         "{stderr}"
     );
 }

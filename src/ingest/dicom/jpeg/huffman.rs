@@ -26,7 +26,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// Assigns the codes (C.2).
+    /// Builds the decoding table of a specification (ISO/IEC 10918-1, C.2).
     ///
     /// # Errors
     /// Returns `corrupt` if there are more codes of a length than bits allow, or a category above 16.

@@ -1,126 +1,11 @@
-//! The quality test: a list of conditions on scores, all of which must hold.
-//!
-//! This module owns the grammar of conditions and the verdict. A verdict is a function of scores and conditions alone, so that stored
-//! scores can be tested again with other conditions. A condition on an absent score does not hold. Conditions that never hold or
-//! contradict each other are reported before a run starts.
-//!
-//! ```
-//! use freetumor::filter::{QualityTest, QualityTestConfig, Verdict};
-//! use freetumor::score::{Score, Scores};
-//!
-//! let accept = ["delta_hu < -10 HU", "invisible_fraction < 0.3"].map(String::from).to_vec();
-//! let test = QualityTest::new(QualityTestConfig { attempts: 10, accept }).unwrap();
-//!
-//! let mut scores = Scores::default();
-//! scores.set(Score::DeltaHu, -35.0);
-//! scores.set(Score::InvisibleFraction, 0.5);
-//! let Verdict::Rejected { condition } = test.verdict(&scores) else { panic!("half of the tumor is invisible") };
-//! assert_eq!(condition.to_string(), "invisible_fraction < 0.3");
-//! ```
+//! Conditions on scores and their grammar.
 
 use std::fmt;
 use std::str::FromStr;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
 use crate::error::ConfigError;
 use crate::score::{Score, Scores};
 use crate::suggest::did_you_mean;
-
-/// The maximum of the setting `attempts`.
-pub const MAX_ATTEMPTS: u32 = 1_000;
-
-/// Selects the candidates that are good enough for training. Each rejected candidate is followed by another attempt, up to a limit.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct QualityTestConfig {
-    /// The maximum number of attempts at one tumor (1 to 1000).
-    #[schemars(range(min = 1, max = 1000))]
-    pub attempts: u32,
-    /// Conditions on scores, all of which must hold: `"delta_hu < -10"`, `"found_fraction > 0.7"`. The operators are
-    /// `<`, `<=`, `>` and `>=`; the score's unit may follow the number (`"new_false_positive_mm3 < 500 mm3"`). With an empty list,
-    /// every candidate passes.
-    pub accept: Vec<String>,
-}
-
-impl Default for QualityTestConfig {
-    fn default() -> Self {
-        Self { attempts: 10, accept: Vec::new() }
-    }
-}
-
-/// The conditions that a candidate must meet, and the maximum number of attempts.
-#[derive(Clone, Debug, PartialEq)]
-pub struct QualityTest {
-    conditions: Vec<Condition>,
-    attempts: u32,
-}
-
-/// The decision of the quality test on a candidate.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Verdict {
-    /// Every condition holds.
-    Accepted,
-    /// At least one condition does not hold.
-    Rejected {
-        /// The first condition that does not hold, in the order of the graph file.
-        condition: Condition,
-    },
-}
-
-impl QualityTest {
-    /// Checks the settings and parses the conditions.
-    ///
-    /// # Errors
-    /// Returns an error for each condition that cannot be parsed, never holds, is a duplicate or contradicts another one, and for
-    /// attempts outside `1..=MAX_ATTEMPTS`.
-    pub fn new(config: QualityTestConfig) -> Result<Self, Vec<ConfigError>> {
-        let mut errors = Vec::new();
-        if !(1..=MAX_ATTEMPTS).contains(&config.attempts) {
-            let message = format!("expected 1 to {MAX_ATTEMPTS} attempts, got {}", config.attempts);
-            errors.push(ConfigError::new("attempts", message));
-        }
-        let mut conditions: Vec<Condition> = Vec::new();
-        for (index, text) in config.accept.iter().enumerate() {
-            let field = format!("accept.{index}");
-            match text.parse::<Condition>() {
-                Err(error) => errors.push(ConfigError { field, ..error }),
-                Ok(condition) => {
-                    if let Some(earlier) = conditions.iter().find(|earlier| earlier.excludes(&condition)) {
-                        let message = format!("`{condition}` contradicts `{earlier}`");
-                        errors.push(
-                            ConfigError::new(field, message)
-                                .with_hint("remove one of the conditions: no candidate can meet both"),
-                        );
-                    } else if conditions.contains(&condition) {
-                        errors.push(ConfigError::new(field, format!("duplicate condition `{condition}`")));
-                    }
-                    conditions.push(condition);
-                }
-            }
-        }
-        if errors.is_empty() { Ok(Self { conditions, attempts: config.attempts }) } else { Err(errors) }
-    }
-
-    /// Returns the conditions in the order of the graph file.
-    pub fn conditions(&self) -> &[Condition] {
-        &self.conditions
-    }
-
-    /// Returns the maximum number of attempts at one tumor.
-    pub fn attempts(&self) -> u32 {
-        self.attempts
-    }
-
-    /// Decides on a candidate by its scores. The condition of a score that is missing or NaN does not hold.
-    pub fn verdict(&self, scores: &Scores) -> Verdict {
-        match self.conditions.iter().find(|condition| !condition.holds(scores)) {
-            None => Verdict::Accepted,
-            Some(&condition) => Verdict::Rejected { condition },
-        }
-    }
-}
 
 /// A bound on one score, such as `delta_hu < -10`.
 ///
@@ -202,7 +87,7 @@ impl Condition {
     }
 
     /// Returns whether no value of the score meets both conditions.
-    fn excludes(&self, other: &Self) -> bool {
+    pub(super) fn excludes(&self, other: &Self) -> bool {
         let (upper, lower) = match (self.comparison.bounds_above(), other.comparison.bounds_above()) {
             (true, false) => (self, other),
             (false, true) => (other, self),
@@ -259,7 +144,7 @@ impl FromStr for Condition {
             let message = format!("`{condition}` never holds: {name} is between {low} and {high}");
             let as_share = Self { threshold: threshold / 100.0, ..condition };
             let hint = (high == 1.0 && threshold > 1.0 && !as_share.is_impossible())
-                .then(|| format!("write a share, not a percentage: `{as_share}`"));
+                .then(|| format!("write a fraction, not a percentage: `{as_share}`"));
             return Err(ConfigError { hint, ..error(message) });
         }
         Ok(condition)
@@ -302,38 +187,9 @@ mod tests {
 
     use super::*;
 
-    fn test(accept: &[&str]) -> Result<QualityTest, Vec<ConfigError>> {
-        let accept = accept.iter().map(ToString::to_string).collect();
-        QualityTest::new(QualityTestConfig { accept, ..Default::default() })
-    }
-
     fn parse_error(text: &str) -> (String, String) {
         let error = text.parse::<Condition>().expect_err(text);
         (error.message, error.hint.unwrap_or_default())
-    }
-
-    #[test]
-    fn verdict_names_first_failing_condition_in_file_order() {
-        let test = test(&["delta_hu < -10", "cnr <= -1", "invisible_fraction < 0.3"]).unwrap();
-        let mut scores = Scores::default();
-        scores.set(Score::DeltaHu, -20.0);
-        scores.set(Score::Cnr, -1.0);
-        scores.set(Score::InvisibleFraction, 0.1);
-        assert_eq!(test.verdict(&scores), Verdict::Accepted);
-        scores.set(Score::Cnr, -0.5);
-        scores.set(Score::InvisibleFraction, 0.9);
-        assert_eq!(test.verdict(&scores), Verdict::Rejected { condition: test.conditions()[1] });
-    }
-
-    #[test]
-    fn condition_on_missing_or_nan_score_does_not_hold() {
-        for sign in ["<", "<=", ">", ">="] {
-            let test = test(&[&format!("cnr {sign} 0")]).unwrap();
-            let mut scores = Scores::default();
-            assert_ne!(test.verdict(&scores), Verdict::Accepted, "missing, {sign}");
-            scores.set(Score::Cnr, f64::NAN);
-            assert_ne!(test.verdict(&scores), Verdict::Accepted, "NaN, {sign}");
-        }
     }
 
     #[test]
@@ -362,7 +218,7 @@ mod tests {
         assert_eq!(parse_error("delta_hu < -10 mm").0, "delta_hu is in HU, got `mm`");
         let (message, hint) = parse_error("found_fraction > 70");
         assert_eq!(message, "`found_fraction > 70` never holds: found_fraction is between 0 and 1");
-        assert_eq!(hint, "write a share, not a percentage: `found_fraction > 0.7`");
+        assert_eq!(hint, "write a fraction, not a percentage: `found_fraction > 0.7`");
         assert_eq!(parse_error("new_false_positive_mm3 < 0").1, "");
     }
 
@@ -375,23 +231,6 @@ mod tests {
         assert_eq!(parse_error("dice>70%").0, "dice is a pure number, got `%`");
         assert_eq!(parse_error("dice>0,7").0, "expected a number after `>`, got `0,7`");
         assert_eq!(parse_error("dice > 0.5.1").0, "expected a number after `>`, got `0.5.1`");
-    }
-
-    #[test]
-    fn new_reports_all_errors_at_once() {
-        let config = QualityTestConfig {
-            attempts: 0,
-            accept: ["dice > 0.5", "dise > 0.5", "dice <= 0.5", "dice > 0.5"].map(String::from).to_vec(),
-        };
-        let fields: Vec<String> = QualityTest::new(config).unwrap_err().into_iter().map(|error| error.field).collect();
-        assert_eq!(fields, ["attempts", "accept.1", "accept.2", "accept.3"]);
-    }
-
-    #[test]
-    fn range_of_one_point_is_valid_but_empty_range_is_not() {
-        assert!(test(&["cnr <= 1", "cnr >= 1"]).is_ok());
-        assert!(test(&["cnr < 1", "cnr >= 1"]).is_err());
-        assert!(test(&["cnr < 1", "dice > 0.9"]).is_ok());
     }
 
     proptest! {

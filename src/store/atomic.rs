@@ -12,37 +12,37 @@ use std::path::{Path, PathBuf};
 ///
 /// ```
 /// use std::io::Write;
-/// use freetumor::store::write_whole;
+/// use freetumor::store::write_atomic;
 /// let folder = tempfile::tempdir()?;
 /// let path = folder.path().join("a.txt");
-/// write_whole(&path, |out| out.write_all(b"one"))?;
-/// let failed = write_whole(&path, |out| out.write_all(b"two").and(Err(std::io::Error::other("stopped"))));
+/// write_atomic(&path, |out| out.write_all(b"one"))?;
+/// let failed = write_atomic(&path, |out| out.write_all(b"two").and(Err(std::io::Error::other("stopped"))));
 /// assert!(failed.is_err() && std::fs::read(&path)? == b"one");
 /// assert_eq!(std::fs::read_dir(folder.path())?.count(), 1);
 /// # Ok::<(), std::io::Error>(())
 /// ```
-pub fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     write_named(folder, fill, |()| path.to_owned())
 }
 
-/// Writes or replaces a file as [`write_whole`] does, readable by its owner only, from its first byte.
+/// Writes or replaces a file as [`write_atomic`] does, with mode 0600, also while it is being written.
 ///
 /// # Errors
-/// The same errors as [`write_whole`].
+/// The same errors as [`write_atomic`].
 pub fn write_private(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     write_with_mode(folder, 0o600, fill, |()| path.to_owned())
 }
 
-/// The prefix of temporary files of [`write_whole`] and [`write_named`]: a killed process may leave one.
+/// The prefix of temporary files of [`write_atomic`] and [`write_named`]: a killed process may leave one.
 pub const UNFINISHED: &str = ".staged-";
 
-/// Writes a file in `folder` as [`write_whole`] does, with a name that is derived from the content: `path` maps the result of `fill` to
+/// Writes a file in `folder` as [`write_atomic`] does, with a name that is derived from the content: `path` maps the result of `fill` to
 /// the path of the file, in the same folder. Returns the result of `fill`.
 ///
 /// # Errors
-/// The same errors as [`write_whole`].
+/// The same errors as [`write_atomic`].
 pub fn write_named<T>(
     folder: &Path,
     fill: impl FnOnce(&mut dyn Write) -> io::Result<T>,
@@ -84,7 +84,7 @@ mod tests {
     fn written_file_has_default_permissions() {
         let folder = tempfile::tempdir().unwrap();
         let [whole, plain] = ["whole", "plain"].map(|name| folder.path().join(name));
-        write_whole(&whole, |out| out.write_all(b"one")).unwrap();
+        write_atomic(&whole, |out| out.write_all(b"one")).unwrap();
         std::fs::write(&plain, b"one").unwrap();
         let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
         assert_eq!(mode(&whole), mode(&plain));
